@@ -1,0 +1,192 @@
+//! An opened dataset: any row by index or identifier, tables over all of it.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use arrow_array::{Array, RecordBatch};
+use polars::prelude::{DataFrame, IntoLazy, LazyFrame};
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::image::{self, GreyImage};
+use crate::manifest::{Manifest, TOKENIZER};
+use crate::record::{ImageEncoding, Record};
+use crate::shard::{self, Shard};
+use crate::table;
+
+/// Columns of the metadata table: all but the binary ones.
+const METADATA: [&str; 19] = [
+    "record_id", "patient_id", "study_id", "image_id", "source_path", "subset", "view", "sex", "age_years", "height",
+    "width", "source_height", "source_width", "report", "findings", "impression", "token_ids", "labels", "boxes",
+];
+
+/// A dataset on disk. Shards are opened when they are first needed.
+pub struct Dataset {
+    folder: PathBuf,
+    manifest: Manifest,
+    shards: Vec<OnceLock<Shard>>,
+    /// First row of each shard, and one past the last.
+    starts: Vec<usize>,
+    rows_by_id: OnceLock<HashMap<String, u32>>,
+}
+
+impl Dataset {
+    /// Opens the dataset in `folder` by its manifest.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref().to_path_buf();
+        let manifest = Manifest::load(&folder)?;
+        let mut starts = vec![0];
+        for shard in &manifest.shards {
+            starts.push(starts.last().copied().unwrap_or(0) + shard.rows as usize);
+        }
+        let shards = manifest.shards.iter().map(|_| OnceLock::new()).collect();
+        Ok(Self { folder, manifest, shards, starts, rows_by_id: OnceLock::new() })
+    }
+
+    /// Where the dataset lies.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The findings, in the order of [`Record::labels`].
+    pub fn findings(&self) -> &[String] {
+        &self.manifest.labels
+    }
+
+    /// Path of the tokenizer that made `token_ids`, where there is one.
+    pub fn tokenizer(&self) -> Option<PathBuf> {
+        (self.manifest.text.vocabulary > 0).then(|| self.folder.join(TOKENIZER))
+    }
+
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.starts.last().copied().unwrap_or(0)
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Shard `index`, opened.
+    pub fn shard(&self, index: usize) -> Result<&Shard> {
+        let slot = &self.shards[index];
+        if let Some(shard) = slot.get() {
+            return Ok(shard);
+        }
+        let info = &self.manifest.shards[index];
+        let shard = Shard::open(&self.folder.join(&info.path), &info.path)?;
+        if shard.rows() as u64 != info.rows {
+            let message = format!("{} rows, the manifest says {}", shard.rows(), info.rows);
+            return Err(Error::Shard { shard: info.path.clone(), message });
+        }
+        Ok(slot.get_or_init(|| shard))
+    }
+
+    /// The shard that holds a row, and the row within it.
+    pub fn locate(&self, row: usize) -> Result<(&Shard, usize)> {
+        if row >= self.len() {
+            return Err(Error::Invalid(format!("row {row} of a dataset of {} records", self.len())));
+        }
+        let index = self.starts.partition_point(|&start| start <= row) - 1;
+        Ok((self.shard(index)?, row - self.starts[index]))
+    }
+
+    /// One whole row.
+    pub fn record(&self, row: usize) -> Result<Record> {
+        let (shard, row) = self.locate(row)?;
+        shard.record(row)
+    }
+
+    /// The row of a record.
+    pub fn row_of(&self, record_id: &str) -> Result<usize> {
+        if self.rows_by_id.get().is_none() {
+            let ids = self.texts("record_id")?;
+            let map = ids.into_iter().enumerate().filter_map(|(row, id)| Some((id?, row as u32))).collect();
+            let _ = self.rows_by_id.set(map);
+        }
+        let found = self.rows_by_id.get().and_then(|map| map.get(record_id));
+        found.map(|&row| row as usize).ok_or_else(|| Error::UnknownRecord(record_id.to_owned()))
+    }
+
+    /// One decoded image.
+    pub fn image(&self, row: usize, height: u16, width: u16) -> Result<GreyImage> {
+        let mut pixels = Vec::new();
+        self.image_into(row, height, width, &mut pixels)?;
+        Ok(GreyImage { width: width.into(), height: height.into(), pixels })
+    }
+
+    /// Decodes one image of known sides into a buffer that is reused: `height · width` bytes, row-major.
+    pub fn image_into(&self, row: usize, height: u16, width: u16, pixels: &mut Vec<u8>) -> Result<()> {
+        let (shard, local) = self.locate(row)?;
+        let length = usize::from(height) * usize::from(width);
+        match shard.encoding() {
+            ImageEncoding::Raw => shard.image_bytes(local, Some(length), pixels)?,
+            ImageEncoding::Png | ImageEncoding::Jpeg => {
+                let mut encoded = Vec::new();
+                shard.image_bytes(local, None, &mut encoded)?;
+                *pixels = image::decode(&encoded)?.pixels;
+            }
+        }
+        if pixels.len() == length {
+            Ok(())
+        } else {
+            Err(Error::Invalid(format!("row {row}: image of {} bytes, its columns say {height}×{width}", pixels.len())))
+        }
+    }
+
+    /// Some columns over all shards, one or more batches a shard, in row order.
+    pub fn columns(&self, names: &[&str]) -> Result<Vec<RecordBatch>> {
+        let shards: Vec<Vec<RecordBatch>> = (0..self.shards.len())
+            .into_par_iter()
+            .map(|index| self.shard(index)?.columns(names))
+            .collect::<Result<_>>()?;
+        Ok(shards.into_iter().flatten().collect())
+    }
+
+    /// One text column over all shards.
+    pub fn texts(&self, name: &str) -> Result<Vec<Option<String>>> {
+        let mut values = Vec::with_capacity(self.len());
+        for batch in self.columns(&[name])? {
+            let array = shard::column::<arrow_array::StringArray>(&batch, name)
+                .ok_or_else(|| Error::Invalid(format!("`{name}` is not a text column")))?;
+            values.extend((0..array.len()).map(|i| array.is_valid(i).then(|| array.value(i).to_owned())));
+        }
+        Ok(values)
+    }
+
+    /// The labels of all records: `[records][findings]`, `None` where a finding is not mentioned.
+    pub fn labels(&self) -> Result<Vec<Vec<Option<i8>>>> {
+        let mut rows = Vec::with_capacity(self.len());
+        for batch in self.columns(&["labels"])? {
+            let labels = shard::column::<arrow_array::StructArray>(&batch, "labels")
+                .ok_or_else(|| Error::Invalid("`labels` is not a struct".to_owned()))?;
+            let codes: Vec<&arrow_array::Int8Array> = labels
+                .columns()
+                .iter()
+                .take(self.findings().len())
+                .filter_map(|codes| codes.as_any().downcast_ref())
+                .collect();
+            for row in 0..batch.num_rows() {
+                rows.push(codes.iter().map(|c| c.is_valid(row).then(|| c.value(row))).collect());
+            }
+        }
+        Ok(rows)
+    }
+
+    /// All columns but the binary ones, for polars.
+    pub fn metadata(&self) -> Result<LazyFrame> {
+        Ok(self.frame(&METADATA)?.lazy())
+    }
+
+    /// Some columns as a polars table.
+    pub fn frame(&self, names: &[&str]) -> Result<DataFrame> {
+        table::from_arrow(&self.columns(names)?)
+    }
+}

@@ -1,0 +1,59 @@
+//! What can go wrong with a dataset, always with the path or record it went wrong on.
+
+use std::path::{Path, PathBuf};
+
+/// Errors of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused a file operation.
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    /// Parquet could not be read or written.
+    #[error("{path}: {source}")]
+    Parquet { path: PathBuf, source: parquet::errors::ParquetError },
+    /// A JSON file (manifest, split certificate) is not what it should be.
+    #[error("{path}: {source}")]
+    Json { path: PathBuf, source: serde_json::Error },
+    /// The directory holds no `dataset.json`, so it is no (finished) dataset.
+    #[error("{path} is not a dataset: it has no dataset.json (was `ingest` interrupted? run the same command again)")]
+    NotADataset { path: PathBuf },
+    /// The manifest was written by another version of the format.
+    #[error("{path}: format version {found}, this build reads version {expected}")]
+    Version { path: PathBuf, found: u32, expected: u32 },
+    /// A shard contradicts the manifest or the format.
+    #[error("{shard}: {message}")]
+    Shard { shard: String, message: String },
+    /// One row cannot be read or decoded.
+    #[error("{shard}, row {row}: {message}")]
+    Row { shard: String, row: usize, message: String },
+    /// No record has this identifier.
+    #[error("no record `{0}` in this dataset")]
+    UnknownRecord(String),
+    /// A split is missing, broken or leaks.
+    #[error("split `{name}`: {message}")]
+    Split { name: String, message: String },
+    /// A caller asked for something that cannot be done.
+    #[error("{0}")]
+    Invalid(String),
+    /// A table operation failed in polars.
+    #[error("table: {0}")]
+    Table(#[from] polars::error::PolarsError),
+}
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io { path: path.to_path_buf(), source }
+    }
+
+    pub(crate) fn parquet(path: &Path) -> impl FnOnce(parquet::errors::ParquetError) -> Self + '_ {
+        move |source| Self::Parquet { path: path.to_path_buf(), source }
+    }
+
+    pub(crate) fn json(path: &Path) -> impl FnOnce(serde_json::Error) -> Self + '_ {
+        move |source| Self::Json { path: path.to_path_buf(), source }
+    }
+}

@@ -1,0 +1,147 @@
+//! What is in a dataset, for a person: counts, prevalence, lengths, and a montage of its images.
+
+use std::fmt::Write as _;
+
+use ::image::{GrayImage, imageops};
+use arrow_array::{Array, Float32Array, ListArray, UInt16Array};
+use polars::prelude::*;
+
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+use crate::random::Stream;
+use crate::shard;
+
+/// A page of text: counts, views, label prevalence, token lengths, sizes, rejects, splits.
+pub fn summary(dataset: &Dataset) -> Result<String> {
+    let manifest = dataset.manifest();
+    let mut page = String::new();
+    let mut line = |text: String| {
+        let _ = writeln!(page, "{text}");
+    };
+    let totals = &manifest.totals;
+    line(format!("{} — {} (format {})", dataset.folder().display(), manifest.source, manifest.format_version));
+    line(format!("records   {} of {} studies, {} patients; {} with a report", totals.records, totals.studies, totals.patients, totals.reports));
+    line(format!("shards    {} files, {:.1} MB", manifest.shards.len(), totals.bytes as f64 / 1e6));
+    let image = &manifest.image;
+    line(format!(
+        "images    {} {}, tone {}, fit {} {}; mean {:.4}, std {:.4}",
+        image.encoding.name(), image.compression, image.tone, image.fit, image.size, image.mean, image.std
+    ));
+    line(format!("rejects   {}", if manifest.rejects.is_empty() { "none".to_owned() } else { counts(manifest.rejects.iter().map(|(k, v)| (k.clone(), *v))) }));
+
+    let (mut heights, mut widths, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
+    let mut ages = Vec::new();
+    for batch in dataset.columns(&["height", "width", "token_ids", "age_years"])? {
+        let side = |name| shard::column::<UInt16Array>(&batch, name);
+        if let (Some(h), Some(w)) = (side("height"), side("width")) {
+            heights.extend(h.values().iter().map(|&v| f64::from(v)));
+            widths.extend(w.values().iter().map(|&v| f64::from(v)));
+        }
+        if let Some(tokens) = shard::column::<ListArray>(&batch, "token_ids") {
+            lengths.extend((0..tokens.len()).map(|row| tokens.value(row).len() as f64));
+        }
+        if let Some(age) = shard::column::<Float32Array>(&batch, "age_years") {
+            ages.extend((0..age.len()).filter(|&row| age.is_valid(row)).map(|row| f64::from(age.value(row))));
+        }
+    }
+    line(format!("height    {}", five_numbers(heights)));
+    line(format!("width     {}", five_numbers(widths)));
+    line(format!("tokens    {} (vocabulary {}, cut at {})", five_numbers(lengths), manifest.text.vocabulary, manifest.text.max_tokens));
+    line(format!("age       {}", five_numbers(ages)));
+    let frame = dataset.frame(&["view", "sex", "subset"])?;
+    for name in ["view", "sex", "subset"] {
+        let grouped = frame
+            .clone()
+            .lazy()
+            .group_by([col(name)])
+            .agg([len().alias("count")])
+            .sort_by_exprs([col("count"), col(name)], SortMultipleOptions::default().with_order_descending(true))
+            .collect()?;
+        let names = grouped.column(name)?.str()?.clone();
+        let numbers = grouped.column("count")?.cast(&DataType::UInt64)?;
+        let numbers = numbers.u64()?;
+        let pairs = names.iter().zip(numbers.iter()).map(|(n, c)| (n.unwrap_or("not stated").to_owned(), c.unwrap_or(0)));
+        line(format!("{name:<9} {}", counts(pairs)));
+    }
+    let labels = dataset.labels()?;
+    if !dataset.findings().is_empty() {
+        line(format!("\n{:<34}{:>9}{:>9}{:>10}{:>15}{:>12}", "finding", "positive", "negative", "uncertain", "not mentioned", "prevalence"));
+        for (index, finding) in dataset.findings().iter().enumerate() {
+            let count = |code: Option<i8>| labels.iter().filter(|row| row[index] == code).count();
+            let (positive, total) = (count(Some(1)), labels.len().max(1));
+            line(format!(
+                "{finding:<34}{positive:>9}{:>9}{:>10}{:>15}{:>11.1}%",
+                count(Some(0)), count(Some(-1)), count(None), 100.0 * positive as f64 / total as f64
+            ));
+        }
+    }
+    let splits = crate::split::known_splits(dataset.folder());
+    line(format!("\nsplits    {}", if splits.is_empty() { "none (make one with `dataset split`)".to_owned() } else { splits.join(", ") }));
+    Ok(page)
+}
+
+fn counts(pairs: impl Iterator<Item = (String, u64)>) -> String {
+    pairs.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+}
+
+fn five_numbers(mut values: Vec<f64>) -> String {
+    if values.is_empty() {
+        return "none".to_owned();
+    }
+    values.sort_by(f64::total_cmp);
+    let quantile = |q: f64| values[((values.len() - 1) as f64 * q).round() as usize];
+    format!("min {} · quartiles {} {} {} · max {}", quantile(0.0), quantile(0.25), quantile(0.5), quantile(0.75), quantile(1.0))
+}
+
+/// One record in words.
+pub fn row(dataset: &Dataset, record_id: &str) -> Result<String> {
+    let record = dataset.record(dataset.row_of(record_id)?)?;
+    let mut page = String::new();
+    let mut field = |name: &str, value: String| {
+        let _ = writeln!(page, "{name:<15}{value}");
+    };
+    let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "—".to_owned());
+    field("record_id", record.record_id.clone());
+    field("patient / study", format!("{} / {} / image {}", record.patient_id, record.study_id, record.image_id));
+    field("source", format!("{} ({}×{}), sha256 {}", record.source_path, record.source_width, record.source_height, crate::files::hex(&record.source_sha256)));
+    field("stored", format!("{}×{}, {} bytes", record.width, record.height, record.image.len()));
+    field("subset, view", format!("{}, {}", or_none(&record.subset), or_none(&record.view)));
+    field("sex, age", format!("{}, {}", or_none(&record.sex), record.age_years.map_or("—".to_owned(), |age| age.to_string())));
+    let labels = dataset.findings().iter().zip(&record.labels).filter_map(|(name, code)| Some(format!("{name}={}", (*code)?)));
+    field("labels", labels.collect::<Vec<_>>().join(", "));
+    for found in &record.boxes {
+        field("box", format!("{} at {:.0},{:.0} size {:.0}×{:.0}", found.label, found.x, found.y, found.width, found.height));
+    }
+    field("tokens", format!("{:?}", record.token_ids));
+    field("report", format!("\n{}", or_none(&record.report)));
+    Ok(page)
+}
+
+/// Side of a tile of the montage, and tiles in a row.
+const TILE: u32 = 192;
+const COLUMNS: u32 = 6;
+
+/// A montage of `count` images drawn with a seed, each fitted into a square tile.
+pub fn montage(dataset: &Dataset, count: usize, seed: u64) -> Result<GrayImage> {
+    let mut rows: Vec<usize> = (0..dataset.len()).collect();
+    Stream::new(&[seed]).shuffle(&mut rows);
+    rows.truncate(count);
+    rows.sort_unstable();
+    let lines = (rows.len() as u32).div_ceil(COLUMNS).max(1);
+    let mut canvas = GrayImage::new(COLUMNS * TILE, lines * TILE);
+    for (position, row) in rows.into_iter().enumerate() {
+        let (found, local) = dataset.locate(row)?;
+        let record = found.record(local)?;
+        if record.height == 0 {
+            return Err(Error::Invalid("this dataset has no images (ingested with --no-images)".to_owned()));
+        }
+        let image = dataset.image(row, record.height, record.width)?.to_buffer();
+        let scale = f64::from(TILE) / f64::from(image.width().max(image.height()));
+        let side = |length: u32| ((f64::from(length) * scale) as u32).max(1);
+        let small = imageops::resize(&image, side(image.width()), side(image.height()), imageops::FilterType::Triangle);
+        let (x, y) = (position as u32 % COLUMNS * TILE, position as u32 / COLUMNS * TILE);
+        let (dx, dy) = ((TILE - small.width()) / 2, (TILE - small.height()) / 2);
+        imageops::replace(&mut canvas, &small, i64::from(x + dx), i64::from(y + dy));
+    }
+    Ok(canvas)
+}

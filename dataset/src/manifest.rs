@@ -1,0 +1,109 @@
+//! `dataset.json`: what a dataset is, written last, so that its presence says that the dataset is whole.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::record::{FORMAT_VERSION, ImageEncoding};
+
+/// Name of the manifest in a dataset directory.
+pub const MANIFEST: &str = "dataset.json";
+/// Name of the tokenizer that made `token_ids`.
+pub const TOKENIZER: &str = "tokenizer.json";
+/// Name of the table of inputs that did not get in.
+pub const REJECTS: &str = "rejects.parquet";
+
+/// The manifest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub format_version: u32,
+    /// Name of the source, as given to `ingest`.
+    pub source: String,
+    /// Program and version that wrote the dataset.
+    pub tool: String,
+    /// The arguments that decide the bytes, resolved.
+    pub arguments: BTreeMap<String, serde_json::Value>,
+    pub image: ImageSpec,
+    pub text: TextSpec,
+    /// The findings, in the order of the fields of `labels`.
+    pub labels: Vec<String>,
+    pub shards: Vec<ShardInfo>,
+    pub totals: Totals,
+    /// Inputs that did not get in, by stage.
+    pub rejects: BTreeMap<String, u64>,
+}
+
+/// How the images were made and are stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImageSpec {
+    pub encoding: ImageEncoding,
+    pub compression: String,
+    /// Tone mapping from stored values to 8 bit.
+    pub tone: String,
+    pub fit: String,
+    pub size: u32,
+    /// Mean of all stored pixels, 0..1.
+    pub mean: f64,
+    /// Standard deviation of all stored pixels, 0..1.
+    pub std: f64,
+}
+
+/// How the token ids were made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TextSpec {
+    pub report_text: String,
+    pub max_tokens: usize,
+    /// 0 where the dataset has no tokenizer.
+    pub vocabulary: usize,
+    /// SHA-256 of `tokenizer.json`, empty where there is none.
+    pub tokenizer_sha256: String,
+}
+
+/// One shard as it was when it was written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShardInfo {
+    /// Relative to the dataset.
+    pub path: String,
+    pub rows: u64,
+    pub bytes: u64,
+    pub sha256: String,
+}
+
+/// Counts over the dataset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    pub records: u64,
+    pub studies: u64,
+    pub patients: u64,
+    pub reports: u64,
+    pub bytes: u64,
+}
+
+impl Manifest {
+    /// Reads the manifest of the dataset in `folder`.
+    pub fn load(folder: &Path) -> Result<Self> {
+        let path = folder.join(MANIFEST);
+        if !path.is_file() {
+            return Err(Error::NotADataset { path: folder.to_path_buf() });
+        }
+        let value: serde_json::Value = files::read_json(&path)?;
+        let found = value.get("format_version").and_then(serde_json::Value::as_u64).unwrap_or(0) as u32;
+        if found != FORMAT_VERSION {
+            return Err(Error::Version { path, found, expected: FORMAT_VERSION });
+        }
+        serde_json::from_value(value).map_err(Error::json(&path))
+    }
+
+    /// Writes the manifest in one step.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        files::write_json(&folder.join(MANIFEST), self)
+    }
+}
+
+/// Relative path of shard `index`.
+pub fn shard_path(index: usize) -> PathBuf {
+    PathBuf::from(format!("shards/part-{index:05}.parquet"))
+}

@@ -1,0 +1,84 @@
+//! The one source of randomness: ChaCha streams named by what they are for, so that no draw depends on threads.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+/// A 64-bit mix of several numbers (SplitMix64 over each in turn).
+pub fn mix(parts: &[u64]) -> u64 {
+    parts.iter().fold(0x9E37_79B9_7F4A_7C15, |state: u64, &part| {
+        let mut z = state ^ part.wrapping_mul(0xD6E8_FEB8_6659_FD93);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    })
+}
+
+/// A 64-bit digest of a text (FNV-1a), to name a record's stream.
+pub fn digest(text: &str) -> u64 {
+    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
+}
+
+/// Uniform draws from one stream. The mapping to floats and ranges is ours, so it stays the same over versions of the
+/// `rand` crate.
+pub struct Stream(ChaCha8Rng);
+
+impl Stream {
+    /// The stream named by these numbers.
+    pub fn new(parts: &[u64]) -> Self {
+        Self(ChaCha8Rng::seed_from_u64(mix(parts)))
+    }
+
+    /// Uniform in [0, 1), with 53 bits.
+    pub fn uniform(&mut self) -> f64 {
+        (self.0.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
+    }
+
+    /// Uniform in [low, high).
+    pub fn range(&mut self, low: f64, high: f64) -> f64 {
+        low + (high - low) * self.uniform()
+    }
+
+    /// Uniform in 0..n (Lemire's multiply-and-reject: no bias). `n` must not be 0.
+    pub fn below(&mut self, n: u64) -> u64 {
+        loop {
+            let product = u128::from(self.0.next_u64()) * u128::from(n);
+            if product as u64 >= n.wrapping_neg() % n {
+                return (product >> 64) as u64;
+            }
+        }
+    }
+
+    /// Fisher-Yates.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i as u64 + 1) as usize);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shuffle_is_a_permutation_and_repeats() {
+        let shuffled = |seed| {
+            let mut items: Vec<u32> = (0..1000).collect();
+            Stream::new(&[seed]).shuffle(&mut items);
+            items
+        };
+        let mut sorted = shuffled(1);
+        assert_eq!(sorted, shuffled(1));
+        assert_ne!(sorted, shuffled(2));
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..1000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn below_is_uniform() {
+        let mut stream = Stream::new(&[7]);
+        let mut counts = [0; 6];
+        (0..60_000).for_each(|_| counts[stream.below(6) as usize] += 1);
+        assert!(counts.iter().all(|&c| (9_500..10_500).contains(&c)), "{counts:?}");
+    }
+}

@@ -1,0 +1,514 @@
+//! One Parquet file of a dataset: its writer and its reader, side by side so that they cannot drift apart.
+//!
+//! The `image` column holds one image a data page. The page index then gives the place of any single image, and a
+//! reader takes just that page. The other columns are small, lie in ordinary pages and are compressed with zstd.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::builder::{BinaryBuilder, FixedSizeBinaryBuilder, Int32Builder, ListBuilder};
+use arrow_array::{
+    Array, ArrayRef, BinaryArray, FixedSizeBinaryArray, Float32Array, Int8Array, Int32Array, ListArray, RecordBatch,
+    StringArray, StructArray, UInt16Array, UInt32Array,
+};
+use arrow_buffer::OffsetBuffer;
+use arrow_schema::{ArrowError, SchemaRef};
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
+};
+use parquet::arrow::{ArrowWriter, ProjectionMask};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::column::page::{Page, PageReader};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::page_index::offset_index::PageLocation;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::reader::{ChunkReader, Length};
+use parquet::file::serialized_reader::SerializedPageReader;
+use parquet::schema::types::ColumnPath;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::manifest::ShardInfo;
+use crate::record::{self, BoundingBox, IMAGE_ENCODING_KEY, ImageEncoding, Record};
+
+/// Rows of a row group: small, since a row is an image, and a writer holds one group in memory.
+const ROWS_PER_GROUP: usize = 128;
+const IMAGE: &str = "image";
+
+/// Compression of the image pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageCompression {
+    /// Pages are stored as they are: an image is one `pread` away.
+    #[default]
+    None,
+    Lz4,
+    Zstd,
+}
+
+impl ImageCompression {
+    fn parquet(self) -> Compression {
+        match self {
+            Self::None => Compression::UNCOMPRESSED,
+            Self::Lz4 => Compression::LZ4_RAW,
+            Self::Zstd => Compression::ZSTD(ZstdLevel::default()),
+        }
+    }
+
+    /// Name as it stands in the manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// Counts and digests what passes through.
+struct Counted {
+    file: BufWriter<File>,
+    digest: Sha256,
+    bytes: u64,
+}
+
+impl Write for Counted {
+    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+        let written = self.file.write(buffer)?;
+        self.digest.update(&buffer[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Writes one shard under a temporary name; [`ShardWriter::finish`] gives it its name, dropping removes it.
+pub struct ShardWriter {
+    writer: Option<ArrowWriter<Counted>>,
+    schema: SchemaRef,
+    rows: u64,
+    path: PathBuf,
+    temporary: PathBuf,
+}
+
+impl ShardWriter {
+    /// Starts a shard at `path` with these findings as labels.
+    pub fn create(
+        path: &Path,
+        findings: &[String],
+        encoding: ImageEncoding,
+        compression: ImageCompression,
+    ) -> Result<Self> {
+        let schema = Arc::new(record::schema(findings, encoding));
+        let image = ColumnPath::from(IMAGE);
+        let properties = WriterProperties::builder()
+            .set_created_by(concat!("mrm ", env!("CARGO_PKG_VERSION")).to_owned())
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_max_row_group_row_count(Some(ROWS_PER_GROUP))
+            .set_write_batch_size(1)
+            .set_column_compression(image.clone(), compression.parquet())
+            .set_column_dictionary_enabled(image.clone(), false)
+            .set_column_statistics_enabled(image.clone(), EnabledStatistics::None)
+            .set_column_data_page_row_count_limit(image, 1)
+            .build();
+        let temporary = files::temporary(path);
+        let file = File::create(&temporary).map_err(Error::io(path))?;
+        let counted = Counted { file: BufWriter::with_capacity(1 << 20, file), digest: Sha256::new(), bytes: 0 };
+        let writer =
+            ArrowWriter::try_new(counted, schema.clone(), Some(properties)).map_err(Error::parquet(path))?;
+        Ok(Self {
+            writer: Some(writer),
+            schema,
+            rows: 0,
+            path: path.to_path_buf(),
+            temporary,
+        })
+    }
+
+    /// Appends records.
+    pub fn write(&mut self, records: &[Record]) -> Result<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let batch = to_batch(&self.schema, records)
+            .map_err(|source| Error::Shard { shard: self.path.display().to_string(), message: source.to_string() })?;
+        self.rows += batch.num_rows() as u64;
+        let Some(writer) = self.writer.as_mut() else {
+            return Err(Error::Invalid("the shard is finished".to_owned()));
+        };
+        writer.write(&batch).map_err(Error::parquet(&self.path))
+    }
+
+    /// Syncs the shard and gives it its name. `relative` is its path in the manifest.
+    pub fn finish(mut self, relative: &Path) -> Result<ShardInfo> {
+        let Some(writer) = self.writer.take() else {
+            return Err(Error::Invalid("the shard is finished".to_owned()));
+        };
+        let mut counted = writer.into_inner().map_err(Error::parquet(&self.path))?;
+        counted.flush().and_then(|()| counted.file.get_ref().sync_all()).map_err(Error::io(&self.path))?;
+        files::publish(&self.temporary, &self.path)?;
+        Ok(ShardInfo {
+            path: relative.to_string_lossy().into_owned(),
+            rows: self.rows,
+            bytes: counted.bytes,
+            sha256: files::hex(&counted.digest.finalize()),
+        })
+    }
+}
+
+impl Drop for ShardWriter {
+    fn drop(&mut self) {
+        // After `finish` the temporary name is gone already, and this does nothing.
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+fn to_batch(schema: &SchemaRef, records: &[Record]) -> Result<RecordBatch, ArrowError> {
+    let text = |get: fn(&Record) -> &str| -> ArrayRef {
+        Arc::new(records.iter().map(|r| Some(get(r))).collect::<StringArray>())
+    };
+    let optional = |get: fn(&Record) -> Option<&str>| -> ArrayRef {
+        Arc::new(records.iter().map(get).collect::<StringArray>())
+    };
+    let count = |get: fn(&Record) -> u32| -> ArrayRef { Arc::new(UInt32Array::from_iter_values(records.iter().map(get))) };
+    let side = |get: fn(&Record) -> u16| -> ArrayRef { Arc::new(UInt16Array::from_iter_values(records.iter().map(get))) };
+
+    let mut digests = FixedSizeBinaryBuilder::with_capacity(records.len(), 32);
+    let mut images = BinaryBuilder::with_capacity(records.len(), records.iter().map(|r| r.image.len()).sum());
+    let mut tokens = ListBuilder::new(Int32Builder::new()).with_field(record::token_item());
+    for record in records {
+        digests.append_value(record.source_sha256)?;
+        images.append_value(&record.image);
+        tokens.values().append_slice(&record.token_ids);
+        tokens.append(true);
+    }
+
+    let arrow_schema::DataType::Struct(named) = schema.field_with_name("labels")?.data_type() else {
+        return Err(ArrowError::SchemaError("labels is not a struct".to_owned()));
+    };
+    let labels = (0..named.len())
+        .map(|i| Arc::new(records.iter().map(|r| r.labels.get(i).copied().flatten()).collect::<Int8Array>()) as ArrayRef)
+        .collect();
+
+    let boxes: Vec<&BoundingBox> = records.iter().flat_map(|r| &r.boxes).collect();
+    let edge = |get: fn(&BoundingBox) -> f32| -> ArrayRef {
+        Arc::new(Float32Array::from_iter_values(boxes.iter().map(|b| get(b))))
+    };
+    let box_values = StructArray::try_new(
+        record::box_fields(),
+        vec![
+            Arc::new(boxes.iter().map(|b| Some(b.label.as_str())).collect::<StringArray>()),
+            edge(|b| b.x),
+            edge(|b| b.y),
+            edge(|b| b.width),
+            edge(|b| b.height),
+        ],
+        None,
+    )?;
+    let box_list = ListArray::try_new(
+        record::box_item(),
+        OffsetBuffer::from_lengths(records.iter().map(|r| r.boxes.len())),
+        Arc::new(box_values),
+        None,
+    )?;
+
+    RecordBatch::try_new(
+        schema.clone(),
+        vec![
+            text(|r| &r.record_id),
+            text(|r| &r.patient_id),
+            text(|r| &r.study_id),
+            text(|r| &r.image_id),
+            text(|r| &r.source_path),
+            Arc::new(digests.finish()),
+            optional(|r| r.subset.as_deref()),
+            optional(|r| r.view.as_deref()),
+            optional(|r| r.sex.as_deref()),
+            Arc::new(records.iter().map(|r| r.age_years).collect::<Float32Array>()),
+            side(|r| r.height),
+            side(|r| r.width),
+            count(|r| r.source_height),
+            count(|r| r.source_width),
+            Arc::new(images.finish()),
+            optional(|r| r.report.as_deref()),
+            optional(|r| r.findings.as_deref()),
+            optional(|r| r.impression.as_deref()),
+            Arc::new(tokens.finish()),
+            Arc::new(StructArray::try_new(named.clone(), labels, None)?),
+            Arc::new(box_list),
+            Arc::new(records.iter().map(|r| r.mask.as_deref()).collect::<BinaryArray>()),
+        ],
+    )
+}
+
+/// A file read by position: no shared cursor, so any number of threads may read, and a file that shrinks under the
+/// reader gives an error (a memory map would end the process).
+struct FileAt {
+    file: File,
+    length: u64,
+}
+
+impl Length for FileAt {
+    fn len(&self) -> u64 {
+        self.length
+    }
+}
+
+impl ChunkReader for FileAt {
+    type T = std::io::Cursor<Bytes>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        let length = self.length.saturating_sub(start) as usize;
+        Ok(std::io::Cursor::new(self.get_bytes(start, length)?))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        if start.checked_add(length as u64).is_none_or(|end| end > self.length) {
+            return Err(ParquetError::EOF(format!("{length} bytes at {start}, the file has {}", self.length)));
+        }
+        let mut buffer = vec![0; length];
+        self.file.read_exact_at(&mut buffer, start)?;
+        Ok(buffer.into())
+    }
+}
+
+/// Reads one shard. Cheap to share between threads.
+pub struct Shard {
+    name: String,
+    file: Arc<FileAt>,
+    metadata: ArrowReaderMetadata,
+    encoding: ImageEncoding,
+    image_column: usize,
+    /// First row of each row group, and one past the last.
+    group_starts: Vec<usize>,
+    /// Pages of the image column, one a row.
+    pages: Vec<PageLocation>,
+}
+
+impl Shard {
+    /// Opens a shard and checks that it has this format's columns with one image a page.
+    pub fn open(path: &Path, name: &str) -> Result<Self> {
+        let broken = |message: String| Error::Shard { shard: name.to_owned(), message };
+        let file = File::open(path).map_err(Error::io(path))?;
+        let length = file.metadata().map_err(Error::io(path))?.len();
+        let file = Arc::new(FileAt { file, length });
+        let options = ArrowReaderOptions::new()
+            .with_column_index_policy(PageIndexPolicy::Skip)
+            .with_offset_index_policy(PageIndexPolicy::Required);
+        let metadata = ArrowReaderMetadata::load(&*file, options).map_err(|e| broken(e.to_string()))?;
+        let schema = metadata.schema();
+        let encoding = match schema.metadata().get(IMAGE_ENCODING_KEY).map(String::as_str) {
+            Some("raw") => ImageEncoding::Raw,
+            Some("png") => ImageEncoding::Png,
+            Some("jpeg") => ImageEncoding::Jpeg,
+            other => return Err(broken(format!("unknown image encoding {other:?}"))),
+        };
+        let findings = match schema.field_with_name("labels").map(|field| field.data_type()) {
+            Ok(arrow_schema::DataType::Struct(fields)) => fields.iter().map(|f| f.name().clone()).collect::<Vec<_>>(),
+            _ => return Err(broken("the column `labels` is missing or no struct".to_owned())),
+        };
+        for expected in record::schema(&findings, encoding).fields() {
+            match schema.field_with_name(expected.name()) {
+                Ok(found) if found.data_type() == expected.data_type() => {}
+                Ok(found) => {
+                    let (name, found, expected) = (expected.name(), found.data_type(), expected.data_type());
+                    return Err(broken(format!("column `{name}` has type {found}, expected {expected}")));
+                }
+                Err(_) => return Err(broken(format!("the column `{}` is missing", expected.name()))),
+            }
+        }
+        let parquet = metadata.metadata();
+        let image_column = parquet
+            .file_metadata()
+            .schema_descr()
+            .columns()
+            .iter()
+            .position(|column| column.path().parts() == [IMAGE])
+            .ok_or_else(|| broken("no image column".to_owned()))?;
+        let mut group_starts = vec![0];
+        let mut pages = Vec::new();
+        for group in 0..parquet.num_row_groups() {
+            let index = parquet.page_index_for_row_group(group);
+            let locations =
+                index.page_locations(image_column).ok_or_else(|| broken("the page index is missing".to_owned()))?;
+            let rows = parquet.row_group(group).num_rows() as usize;
+            if locations.len() != rows {
+                let message = format!("row group {group}: {rows} images in {} pages, not one each", locations.len());
+                return Err(broken(message));
+            }
+            pages.extend(locations.iter().cloned());
+            group_starts.push(pages.len());
+        }
+        Ok(Self { name: name.to_owned(), file, metadata, encoding, image_column, group_starts, pages })
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// How the bytes of an image are encoded.
+    pub fn encoding(&self) -> ImageEncoding {
+        self.encoding
+    }
+
+    /// The findings, in the order of the fields of `labels`.
+    pub fn findings(&self) -> Vec<String> {
+        match self.metadata.schema().field_with_name("labels").map(|field| field.data_type()) {
+            Ok(arrow_schema::DataType::Struct(fields)) => fields.iter().map(|f| f.name().clone()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn row_error(&self, row: usize, message: impl ToString) -> Error {
+        Error::Row { shard: self.name.clone(), row, message: message.to_string() }
+    }
+
+    /// Puts the encoded bytes of one image into `buffer`, reading nothing but its page.
+    ///
+    /// `raw_length` is the length that raw pixels must have (height · width), where the caller knows it: an
+    /// uncompressed raw image is then read straight into the buffer.
+    pub fn image_bytes(&self, row: usize, raw_length: Option<usize>, buffer: &mut Vec<u8>) -> Result<()> {
+        let page = self.pages.get(row).ok_or_else(|| self.row_error(row, "no such row"))?;
+        let group = self.group_starts.partition_point(|&start| start <= row) - 1;
+        let chunk = self.metadata.metadata().row_group(group).column(self.image_column);
+        if let (Some(length), Compression::UNCOMPRESSED) = (raw_length, chunk.compression()) {
+            // A plain page of one required BYTE_ARRAY ends in its 4-byte length and its bytes.
+            let tail = length + 4;
+            if let Some(start) = (page.compressed_page_size as usize).checked_sub(tail) {
+                buffer.resize(length, 0);
+                let mut prefix = [0; 4];
+                let at = page.offset as u64 + start as u64;
+                let file = &self.file.file;
+                file.read_exact_at(&mut prefix, at).map_err(|e| self.row_error(row, e))?;
+                if u32::from_le_bytes(prefix) as usize == length {
+                    return file.read_exact_at(buffer, at + 4).map_err(|e| self.row_error(row, e));
+                }
+            }
+            return Err(self.row_error(row, format!("the image page does not hold {length} bytes")));
+        }
+        let one = PageLocation { first_row_index: 0, ..page.clone() };
+        let mut reader = SerializedPageReader::new(self.file.clone(), chunk, 1, Some(vec![one]))
+            .map_err(|e| self.row_error(row, e))?;
+        let value = match reader.get_next_page().map_err(|e| self.row_error(row, e))? {
+            Some(Page::DataPage { buf, .. } | Page::DataPageV2 { buf, .. }) => buf,
+            _ => return Err(self.row_error(row, "the image page is no data page")),
+        };
+        match value.split_first_chunk::<4>() {
+            Some((prefix, bytes)) if u32::from_le_bytes(*prefix) as usize == bytes.len() => {
+                buffer.clear();
+                buffer.extend_from_slice(bytes);
+                Ok(())
+            }
+            _ => Err(self.row_error(row, "the image page does not hold exactly one value")),
+        }
+    }
+
+    /// Some columns of all rows.
+    pub fn columns(&self, names: &[&str]) -> Result<Vec<RecordBatch>> {
+        self.read(names, None)
+    }
+
+    fn read(&self, names: &[&str], row: Option<usize>) -> Result<Vec<RecordBatch>> {
+        let broken = |e: &dyn std::fmt::Display| Error::Shard { shard: self.name.clone(), message: e.to_string() };
+        let schema = self.metadata.metadata().file_metadata().schema_descr();
+        let roots = schema.root_schema().get_fields();
+        let projection =
+            ProjectionMask::roots(schema, (0..roots.len()).filter(|&i| names.contains(&roots[i].name())));
+        let file = FileAt {
+            file: self.file.file.try_clone().map_err(|e| broken(&e))?,
+            length: self.file.length,
+        };
+        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+            .with_projection(projection)
+            .with_batch_size(self.rows().max(1));
+        if let Some(row) = row {
+            builder = builder.with_row_selection(RowSelection::from(vec![
+                RowSelector::skip(row),
+                RowSelector::select(1),
+                RowSelector::skip(self.rows() - row - 1),
+            ]));
+        }
+        let reader = builder.build().map_err(|e| broken(&e))?;
+        reader.map(|batch| batch.map_err(|e| broken(&e))).collect()
+    }
+
+    /// One whole row.
+    pub fn record(&self, row: usize) -> Result<Record> {
+        if row >= self.rows() {
+            return Err(self.row_error(row, "no such row"));
+        }
+        let names: Vec<String> = self.metadata.schema().fields().iter().map(|f| f.name().clone()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let batches = self.read(&names, Some(row))?;
+        let batch = batches.first().ok_or_else(|| self.row_error(row, "no such row"))?;
+        from_batch(batch, 0).ok_or_else(|| self.row_error(row, "a column has another type than the format's"))
+    }
+}
+
+/// A column of a batch in its concrete array type.
+pub fn column<'a, T: 'static>(batch: &'a RecordBatch, name: &str) -> Option<&'a T> {
+    batch.column_by_name(name)?.as_any().downcast_ref::<T>()
+}
+
+fn from_batch(batch: &RecordBatch, row: usize) -> Option<Record> {
+    let text = |name: &str| -> Option<Option<String>> {
+        let array = column::<StringArray>(batch, name)?;
+        Some(array.is_valid(row).then(|| array.value(row).to_owned()))
+    };
+    let ages = column::<Float32Array>(batch, "age_years")?;
+    let masks = column::<BinaryArray>(batch, "mask")?;
+    let tokens = column::<ListArray>(batch, "token_ids")?.value(row);
+    let labels = column::<StructArray>(batch, "labels")?;
+    let boxes = column::<ListArray>(batch, "boxes")?.value(row);
+    let boxes = boxes.as_any().downcast_ref::<StructArray>()?;
+    let edge = |i: usize| boxes.column(i).as_any().downcast_ref::<Float32Array>();
+    let (x, y, width, height) = (edge(1)?, edge(2)?, edge(3)?, edge(4)?);
+    let box_labels = boxes.column(0).as_any().downcast_ref::<StringArray>()?;
+    Some(Record {
+        record_id: text("record_id")??,
+        patient_id: text("patient_id")??,
+        study_id: text("study_id")??,
+        image_id: text("image_id")??,
+        source_path: text("source_path")??,
+        source_sha256: column::<FixedSizeBinaryArray>(batch, "source_sha256")?.value(row).try_into().ok()?,
+        subset: text("subset")?,
+        view: text("view")?,
+        sex: text("sex")?,
+        age_years: ages.is_valid(row).then(|| ages.value(row)),
+        height: column::<UInt16Array>(batch, "height")?.value(row),
+        width: column::<UInt16Array>(batch, "width")?.value(row),
+        source_height: column::<UInt32Array>(batch, "source_height")?.value(row),
+        source_width: column::<UInt32Array>(batch, "source_width")?.value(row),
+        image: column::<BinaryArray>(batch, IMAGE)?.value(row).to_vec(),
+        report: text("report")?,
+        findings: text("findings")?,
+        impression: text("impression")?,
+        token_ids: tokens.as_any().downcast_ref::<Int32Array>()?.values().to_vec(),
+        labels: labels
+            .columns()
+            .iter()
+            .map(|codes| codes.as_any().downcast_ref::<Int8Array>().map(|c| c.is_valid(row).then(|| c.value(row))))
+            .collect::<Option<_>>()?,
+        boxes: (0..boxes.len())
+            .map(|i| BoundingBox {
+                label: box_labels.value(i).to_owned(),
+                x: x.value(i),
+                y: y.value(i),
+                width: width.value(i),
+                height: height.value(i),
+            })
+            .collect(),
+        mask: masks.is_valid(row).then(|| masks.value(row).to_vec()),
+    })
+}

@@ -1,0 +1,75 @@
+//! Small tables: Arrow record batches handed to polars through the Arrow C data interface (no copy, no shared types),
+//! and Parquet files of a few columns.
+
+use std::fs::File;
+use std::path::Path;
+
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use polars::prelude::{Column, DataFrame, PlSmallStr, PolarsError, Series};
+use polars_arrow::ffi as polars_ffi;
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// One polars table of several batches with the same columns.
+pub fn from_arrow(batches: &[RecordBatch]) -> Result<DataFrame> {
+    let mut table: Option<DataFrame> = None;
+    for batch in batches {
+        let columns = batch
+            .schema()
+            .fields()
+            .iter()
+            .zip(batch.columns())
+            .map(|(field, array)| Ok(Column::from(to_series(field.name(), array.as_ref())?)))
+            .collect::<Result<Vec<_>>>()?;
+        let part = DataFrame::new(batch.num_rows(), columns)?;
+        match table.as_mut() {
+            None => table = Some(part),
+            Some(table) => {
+                table.vstack_mut(&part)?;
+            }
+        }
+    }
+    Ok(table.unwrap_or_else(DataFrame::empty))
+}
+
+fn to_series(name: &str, array: &dyn Array) -> Result<Series> {
+    let (array, field) = arrow_array::ffi::to_ffi(&array.to_data())
+        .map_err(|e| Error::Table(PolarsError::ComputeError(e.to_string().into())))?;
+    // SAFETY: both sides implement the Arrow C data interface, whose structs have one fixed `repr(C)` layout; ownership
+    // moves with the value, and the release callback travels inside it.
+    let array = unsafe {
+        let array: polars_ffi::ArrowArray = std::mem::transmute(array);
+        let field: polars_ffi::ArrowSchema = std::mem::transmute(field);
+        let field = polars_ffi::import_field_from_c(&field)?;
+        polars_ffi::import_array_from_c(array, field.dtype)?
+    };
+    Ok(Series::try_from((PlSmallStr::from(name), array))?)
+}
+
+/// Writes a small table as Parquet, in one step.
+pub fn write_table(path: &Path, columns: Vec<(&str, ArrayRef, bool)>) -> Result<()> {
+    let bad = |e: arrow_schema::ArrowError| Error::Invalid(format!("{}: {e}", path.display()));
+    let batch = RecordBatch::try_from_iter_with_nullable(columns).map_err(bad)?;
+    let properties = parquet::file::properties::WriterProperties::builder()
+        .set_created_by(concat!("mrm ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_compression(parquet::basic::Compression::ZSTD(parquet::basic::ZstdLevel::default()))
+        .build();
+    let mut bytes = Vec::new();
+    let mut writer =
+        ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).map_err(Error::parquet(path))?;
+    writer.write(&batch).map_err(Error::parquet(path))?;
+    writer.close().map_err(Error::parquet(path))?;
+    files::write_atomic(path, &bytes)
+}
+
+/// Reads a small Parquet table.
+pub fn read_table(path: &Path) -> Result<Vec<RecordBatch>> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .and_then(ParquetRecordBatchReaderBuilder::build)
+        .map_err(Error::parquet(path))?;
+    reader.map(|batch| batch.map_err(|e| Error::Invalid(format!("{}: {e}", path.display())))).collect()
+}
