@@ -1,1 +1,24 @@
-//! placeholder
+//! From a raw directory of radiographs and reports to a dataset of shards.
+//!
+//! A [`Source`](plan::Source) lists what there is (the [`Plan`](plan::Plan)); [`run()`] decodes, tones, fits, tokenises
+//! and writes it.
+//!
+//! | file | read | not read |
+//! | --- | --- | --- |
+//! | DICOM | implicit, explicit, big endian, deflated; native, RLE, JPEG baseline/lossless, JPEG 2000; grey, RGB, palette; first frame | JPEG-LS, JPEG XL, video |
+//! | raster | PNG, JPEG; 8 or 16 bit; grey, colour, alpha (ignored) | everything else |
+//! | report | UTF-8 (with or without BOM), Latin-1 | |
+
+pub mod dicom;
+pub mod error;
+pub mod picture;
+pub mod plan;
+pub mod report;
+pub mod run;
+pub mod sources;
+pub mod table;
+pub mod tokenizer;
+pub mod tone;
+
+pub use error::{Error, Reject, Result, Stage};
+pub use run::run;

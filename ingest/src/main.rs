@@ -1,1 +1,292 @@
-fn main() {}
+//! `ingest`: raw radiographs and reports in, training-ready shards out.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use dataset::record::ImageEncoding;
+use dataset::shard::ImageCompression;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use ingest::picture::Fit;
+use ingest::plan::Source;
+use ingest::run::{Options, Progress, ReportText, Summary, TokenizerChoice};
+use ingest::tone::Tone;
+use ingest::{sources, tokenizer};
+
+/// Turns raw radiographs (DICOM, PNG, JPEG) and reports into sharded Parquet with token ids and resized images.
+///
+/// A killed run, started again with the same command, goes on where it was and ends with the same bytes.
+#[derive(Parser)]
+#[command(name = "ingest", version, arg_required_else_help = true, subcommand_required = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 done but too many rejects.\n\n\
+    Example: ingest mimic-cxr /raw/mimic-cxr data/mimic --tokenizer train --jobs 16")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// MIMIC-CXR or MIMIC-CXR-JPG: `files/`, reports, metadata, split and label tables.
+    MimicCxr(IngestArguments),
+    /// COVID-19 Image Data Collection: `metadata.csv` and `images/`.
+    Covid(IngestArguments),
+}
+
+#[derive(Args)]
+struct IngestArguments {
+    /// Directory of the raw data.
+    raw_dir: PathBuf,
+    /// Directory of the dataset to be written.
+    out: PathBuf,
+    /// Side of the stored image (see --fit).
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=8192))]
+    size: u32,
+    /// How images take that size: shorter side (never enlarged), padded square, or stretched square.
+    #[arg(long, value_enum, default_value = "shorter")]
+    fit: FitArgument,
+    #[arg(long, value_enum, default_value = "raw")]
+    image_encoding: EncodingArgument,
+    /// Compression of the image pages.
+    #[arg(long, value_enum, default_value = "none")]
+    compression: CompressionArgument,
+    /// A tokenizer.json, `train` (on the reports at hand), or `none`.
+    #[arg(long, value_name = "FILE|train|none", default_value = "train")]
+    tokenizer: String,
+    /// Vocabulary of a trained tokenizer.
+    #[arg(long, default_value_t = tokenizer::VOCABULARY)]
+    vocab_size: usize,
+    /// Longest token row, [CLS] included.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    max_tokens: u32,
+    /// Part of the report that is tokenised.
+    #[arg(long, value_enum, default_value = "all")]
+    report_text: ReportArgument,
+    #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
+    rows_per_shard: u32,
+    /// Threads; decides no byte of the result. Default: one a core.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// From stored values to 8 bit.
+    #[arg(long, value_enum, default_value = "voi")]
+    tone: ToneArgument,
+    /// Take the tables and reports alone.
+    #[arg(long)]
+    no_images: bool,
+    /// Take the first N radiographs only.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Share of rejected inputs above which the run ends with exit code 3.
+    #[arg(long, default_value_t = 0.01)]
+    max_reject_rate: f64,
+    /// Replace the dataset that OUT holds.
+    #[arg(long)]
+    overwrite: bool,
+    /// Say what would be ingested, and write nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FitArgument {
+    Shorter,
+    Pad,
+    Stretch,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum EncodingArgument {
+    Raw,
+    Png,
+    Jpeg,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum CompressionArgument {
+    None,
+    Lz4,
+    Zstd,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ReportArgument {
+    All,
+    #[value(name = "findings+impression")]
+    FindingsImpression,
+    Impression,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ToneArgument {
+    Voi,
+    Minmax,
+    MimicCxrJpg,
+}
+
+impl IngestArguments {
+    fn options(&self) -> Options {
+        Options {
+            size: self.size,
+            fit: match self.fit {
+                FitArgument::Shorter => Fit::Shorter,
+                FitArgument::Pad => Fit::Pad,
+                FitArgument::Stretch => Fit::Stretch,
+            },
+            encoding: match self.image_encoding {
+                EncodingArgument::Raw => ImageEncoding::Raw,
+                EncodingArgument::Png => ImageEncoding::Png,
+                EncodingArgument::Jpeg => ImageEncoding::Jpeg,
+            },
+            compression: match self.compression {
+                CompressionArgument::None => ImageCompression::None,
+                CompressionArgument::Lz4 => ImageCompression::Lz4,
+                CompressionArgument::Zstd => ImageCompression::Zstd,
+            },
+            tone: match self.tone {
+                ToneArgument::Voi => Tone::Voi,
+                ToneArgument::Minmax => Tone::Minmax,
+                ToneArgument::MimicCxrJpg => Tone::MimicCxrJpg,
+            },
+            tokenizer: match self.tokenizer.as_str() {
+                "none" => TokenizerChoice::None,
+                "train" => TokenizerChoice::Train(self.vocab_size),
+                path => TokenizerChoice::File(PathBuf::from(path)),
+            },
+            max_tokens: self.max_tokens as usize,
+            report_text: match self.report_text {
+                ReportArgument::All => ReportText::All,
+                ReportArgument::FindingsImpression => ReportText::FindingsImpression,
+                ReportArgument::Impression => ReportText::Impression,
+            },
+            rows_per_shard: self.rows_per_shard as usize,
+            no_images: self.no_images,
+            limit: self.limit,
+            jobs: self.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+            overwrite: self.overwrite,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::MimicCxr(arguments) => ingest_source(&sources::MimicCxr, &arguments),
+        Command::Covid(arguments) => ingest_source(&sources::Covid, &arguments),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<ExitCode> {
+    if !(0.0..=1.0).contains(&arguments.max_reject_rate) {
+        Cli::command().error(clap::error::ErrorKind::InvalidValue, "--max-reject-rate lies in 0..1").exit();
+    }
+    if !arguments.raw_dir.is_dir() {
+        bail!("{} is no directory", arguments.raw_dir.display());
+    }
+    let started = Instant::now();
+    let plan = source.plan(&arguments.raw_dir)?;
+    eprintln!(
+        "{}: {} radiographs planned, {} inputs left out, {:.1} s",
+        source.name(),
+        plan.records.len(),
+        plan.rejects.len(),
+        started.elapsed().as_secs_f64()
+    );
+    if arguments.dry_run {
+        println!("findings: {}", plan.findings.join(", "));
+        for record in plan.records.iter().take(5) {
+            println!("{}  patient {}  study {}  {}", record.record_id, record.patient_id, record.study_id, record.source_path);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let options = arguments.options();
+    let meter = Meter::new("radiographs");
+    // Each reject is told in the table; a decoder's panic message would only blur the progress bar.
+    std::panic::set_hook(Box::new(|_| {}));
+    let outcome = ingest::run(source.name(), &arguments.raw_dir, &arguments.out, plan, &options, &|step| meter.step(&step));
+    let _ = std::panic::take_hook();
+    meter.finish();
+    let summary = outcome?;
+    tell(&summary, &arguments.out);
+    if summary.reject_rate() > arguments.max_reject_rate {
+        eprintln!(
+            "{:.1}% of the inputs were rejected, more than --max-reject-rate {}: see rejects.parquet",
+            summary.reject_rate() * 100.0,
+            arguments.max_reject_rate
+        );
+        return Ok(ExitCode::from(3));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell(summary: &Summary, out: &Path) {
+    let manifest = &summary.manifest;
+    if summary.already_done {
+        println!("{} holds this dataset already: nothing to do", out.display());
+    } else if summary.resumed_shards > 0 {
+        println!("went on after {} finished shards", summary.resumed_shards);
+    }
+    let totals = &manifest.totals;
+    println!(
+        "{}: {} records of {} studies and {} patients, {} with a report, {} shards, {:.1} MB",
+        out.display(), totals.records, totals.studies, totals.patients, totals.reports, manifest.shards.len(), totals.bytes as f64 / 1e6
+    );
+    println!("pixels: mean {:.4}, std {:.4}; vocabulary: {}", manifest.image.mean, manifest.image.std, manifest.text.vocabulary);
+    for (stage, count) in &manifest.rejects {
+        println!("rejects at stage {stage}: {count}");
+    }
+}
+
+/// A progress bar with rate and time left; plain lines when the output is no terminal.
+struct Meter {
+    bar: ProgressBar,
+    plain: Option<Mutex<Instant>>,
+}
+
+/// Pause between two plain lines.
+const PLAIN_PAUSE: Duration = Duration::from_secs(10);
+
+impl Meter {
+    fn new(unit: &str) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let template = format!("{{elapsed_precise}} {{wide_bar}} {{human_pos}}/{{human_len}} {unit}, {{per_sec}}, {{eta}} left");
+        if let Ok(style) = ProgressStyle::with_template(&template) {
+            bar.set_style(style);
+        }
+        let plain = (!std::io::stderr().is_terminal()).then(|| Mutex::new(Instant::now()));
+        Self { bar, plain }
+    }
+
+    fn step(&self, step: &Progress) {
+        match *step {
+            Progress::Started { records, done } => {
+                self.bar.set_length(records);
+                self.bar.set_position(done);
+                self.bar.reset_elapsed();
+                self.bar.reset_eta();
+            }
+            Progress::Advanced(records) => self.bar.inc(records),
+        }
+        if let Some(Ok(mut last)) = self.plain.as_ref().map(Mutex::lock) {
+            if last.elapsed() >= PLAIN_PAUSE {
+                *last = Instant::now();
+                let (position, length) = (self.bar.position(), self.bar.length().unwrap_or(0));
+                let (rate, left) = (self.bar.per_sec(), self.bar.eta().as_secs());
+                eprintln!("{position}/{length} radiographs, {rate:.1}/s, {left} s left");
+            }
+        }
+    }
+
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

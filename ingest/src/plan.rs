@@ -1,0 +1,178 @@
+//! What a source will give, before any pixel is read: one entry a radiograph, in the order in which they are stored.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dataset::record::BoundingBox;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Reject, Result, Stage};
+
+/// A kind of raw directory. A user's own source implements this and hands its plan to [`crate::run`].
+pub trait Source: Sync {
+    /// Name, first part of every record's identifier.
+    fn name(&self) -> &'static str;
+
+    /// Lists what the raw directory holds.
+    fn plan(&self, raw: &Path) -> Result<Plan>;
+}
+
+/// What is to be ingested.
+#[derive(Default)]
+pub struct Plan {
+    pub records: Vec<PlannedRecord>,
+    /// Inputs that fell out already.
+    pub rejects: Vec<Reject>,
+    /// The findings, in the order of [`PlannedRecord::labels`].
+    pub findings: Vec<String>,
+}
+
+/// Where a report's text is.
+#[derive(Clone, Debug, Default)]
+pub enum ReportSource {
+    /// The source has no report for this record, and never promised one.
+    #[default]
+    None,
+    /// A text file, relative to the raw directory; its absence is worth a reject row.
+    File(PathBuf),
+    /// From a table.
+    Text(Arc<str>),
+}
+
+/// One radiograph that is to become a record.
+#[derive(Clone, Debug, Default)]
+pub struct PlannedRecord {
+    pub record_id: String,
+    pub patient_id: String,
+    pub study_id: String,
+    pub image_id: String,
+    /// Relative to the raw directory.
+    pub source_path: String,
+    /// Bytes of the file, where the plan saw it.
+    pub source_bytes: Option<u64>,
+    pub subset: Option<String>,
+    pub view: Option<String>,
+    pub sex: Option<String>,
+    pub age_years: Option<f32>,
+    pub labels: Vec<Option<i8>>,
+    /// In pixels of the raw image.
+    pub boxes: Vec<BoundingBox>,
+    pub report: ReportSource,
+}
+
+impl Plan {
+    /// Sorts records by identifier, so that neither the file system's order nor a table's matters, and rejects repeats.
+    pub fn settle(&mut self) {
+        self.records.sort_by(|a, b| (&a.record_id, &a.source_path).cmp(&(&b.record_id, &b.source_path)));
+        let mut seen = HashSet::new();
+        let rejects = &mut self.rejects;
+        self.records.retain(|record| {
+            let first = seen.insert(record.record_id.clone());
+            if !first {
+                rejects.push(Reject {
+                    source_path: record.source_path.clone(),
+                    record_id: Some(record.record_id.clone()),
+                    stage: Stage::Plan,
+                    error: "this identifier is listed twice; the first one is taken".to_owned(),
+                });
+            }
+            first
+        });
+    }
+
+    /// Digest of everything the plan says, to notice that the input changed between two runs.
+    pub fn sha256(&self) -> String {
+        let mut digest = Sha256::new();
+        for record in &self.records {
+            digest.update(format!("{record:?}\n"));
+        }
+        for reject in &self.rejects {
+            digest.update(format!("{reject:?}\n"));
+        }
+        digest.update(self.findings.join("\n"));
+        dataset::files::hex(&digest.finalize())
+    }
+}
+
+/// Files below a folder, by path relative to `raw`, with their sizes; folders that cannot be read become rejects.
+pub struct Listing {
+    pub files: BTreeMap<String, u64>,
+    pub rejects: Vec<Reject>,
+}
+
+impl Listing {
+    /// Walks `folder`, keeping files whose extension (lower case) is one of `extensions`. Links to folders are not
+    /// followed: they may lead in a circle.
+    pub fn walk(raw: &Path, folder: &Path, extensions: &[&str]) -> Self {
+        let mut listing = Self { files: BTreeMap::new(), rejects: Vec::new() };
+        listing.visit(raw, folder, extensions);
+        listing.rejects.sort_by(|a, b| a.source_path.cmp(&b.source_path));
+        listing
+    }
+
+    fn visit(&mut self, raw: &Path, folder: &Path, extensions: &[&str]) {
+        let relative = |path: &Path| path.strip_prefix(raw).unwrap_or(path).to_string_lossy().into_owned();
+        let rejects = &mut self.rejects;
+        let mut lost = |path: &Path, error: std::io::Error| {
+            let (source_path, error) = (relative(path), error.to_string());
+            rejects.push(Reject { source_path, record_id: None, stage: Stage::Plan, error });
+        };
+        let files = &mut self.files;
+        let entries = match std::fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) => return lost(folder, error),
+        };
+        let mut folders = Vec::new();
+        for entry in entries {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    lost(folder, error);
+                    continue;
+                }
+            };
+            let path = entry.path();
+            let wanted = path.extension().is_some_and(|extension| {
+                let extension = extension.to_string_lossy().to_ascii_lowercase();
+                extensions.contains(&extension.as_str())
+            });
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push(path),
+                Ok(_) if wanted => match std::fs::metadata(&path) {
+                    Ok(found) => drop(files.insert(relative(&path), found.len())),
+                    Err(error) => lost(&path, error),
+                },
+                Ok(_) => {}
+                Err(error) => lost(&path, error),
+            }
+        }
+        for folder in folders {
+            self.visit(raw, &folder, extensions);
+        }
+    }
+}
+
+/// A label code as the field's tables write it: `1.0`, `0`, `-1.0`, empty.
+pub fn label_code(text: Option<&str>) -> Option<i8> {
+    match text?.trim().parse::<f32>() {
+        Ok(value) if value == 1.0 => Some(1),
+        Ok(value) if value == 0.0 => Some(0),
+        Ok(value) if value == -1.0 => Some(dataset::record::UNCERTAIN),
+        _ => None,
+    }
+}
+
+impl Listing {
+    /// The first file with this extension below a folder, if there is one.
+    pub fn walk_until_first(folder: &Path, extension: &str) -> Option<PathBuf> {
+        let mut entries: Vec<PathBuf> = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).collect();
+        entries.sort();
+        let is_wanted = |path: &PathBuf| path.extension().is_some_and(|found| found == extension) && path.is_file();
+        entries
+            .iter()
+            .find(|path| is_wanted(path))
+            .cloned()
+            .or_else(|| entries.iter().filter(|path| path.is_dir()).find_map(|path| Self::walk_until_first(path, extension)))
+    }
+}

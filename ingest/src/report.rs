@@ -1,0 +1,191 @@
+//! A radiology report cut into its sections, by the rules that the field uses for MIMIC-CXR (MIT-LCP's section parser).
+//!
+//! A heading is a line that starts with one space, then capitals, spaces and `( ) / , -`, a colon and white space.
+//! What stands before the first heading is the preamble; a text without any heading is one section, `full report`.
+
+/// One section: normalised name, text as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Section {
+    pub name: String,
+    pub text: String,
+}
+
+/// The sections of a report that matter downstream, each the last of its kind, stripped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sections {
+    pub impression: Option<String>,
+    pub findings: Option<String>,
+    pub last_paragraph: Option<String>,
+    pub comparison: Option<String>,
+}
+
+impl Sections {
+    /// What the radiologist concludes: the first there is of impression, findings, last paragraph, comparison.
+    pub fn conclusion(&self) -> Option<&str> {
+        [&self.impression, &self.findings, &self.last_paragraph, &self.comparison].into_iter().find_map(Option::as_deref)
+    }
+}
+
+/// Headings in the field's usual wording or misspelling, and the section they mean.
+const HEADINGS: [(&str, &str); 56] = [
+    ("addendum", "addendum"),
+    ("clinical history", "history"),
+    ("clinical indication", "indication"),
+    ("clinical information", "history"),
+    ("comment", "comment"),
+    ("comparision", "comparison"),
+    ("comparisions", "comparison"),
+    ("comparison exam", "comparison"),
+    ("comparison film", "comparison"),
+    ("comparisons", "comparison"),
+    ("comparrison", "comparison"),
+    ("comparsion", "comparison"),
+    ("conclusion", "impression"),
+    ("exam", "examination"),
+    ("findgings", "findings"),
+    ("findindgs", "findings"),
+    ("finding", "findings"),
+    ("findings and impression", "impression"),
+    ("findings/ impression", "impression"),
+    ("findings/impression", "impression"),
+    ("findins", "findings"),
+    ("findnings", "findings"),
+    ("findngs", "findings"),
+    ("finidngs", "findings"),
+    ("idication", "indication"),
+    ("imoression", "impression"),
+    ("imperssion", "impression"),
+    ("impession", "impression"),
+    ("impresion", "impression"),
+    ("impressoin", "impression"),
+    ("impresson", "impression"),
+    ("imprression", "impression"),
+    ("imprssion", "impression"),
+    ("mpression", "impression"),
+    ("ndication", "impression"),
+    ("notification", "notification"),
+    ("patient history", "history"),
+    ("pfi", "history"),
+    ("reason for exam", "indication"),
+    ("reason for examination", "indication"),
+    ("recommendation", "recommendations"),
+    ("recommendation(s)", "recommendations"),
+    ("recommendations", "recommendations"),
+    ("reference exam", "comparison"),
+    ("reference findings", "findings"),
+    ("technique", "technique"),
+    ("type of examination", "examination"),
+    ("wet read", "wet read"),
+    ("wetread", "wet read"),
+    ("examination", "examination"),
+    ("indication", "indication"),
+    ("date", "date"),
+    ("chest, two views", "findings"),
+    ("preamble", "preamble"),
+    ("history", "history"),
+    ("comparison", "comparison"),
+];
+
+/// Sections that an unknown heading means when it contains their name, in this order.
+const MAIN: [&str; 5] = ["impression", "findings", "history", "comparison", "addendum"];
+
+/// Words by which an unknown heading names the study: what follows are findings.
+const STUDY_WORDS: [&str; 18] = [
+    "chest", "portable", "pa and lateral", "lateral and pa", "ap and lateral", "lateral and ap", "frontal and",
+    "two views", "frontal view", "pa view", "ap view", "one view", "lateral view", "bone window", "frontal upright",
+    "frontal semi-upright", "ribs", "pa and lat",
+];
+
+/// The section that a heading means.
+pub fn normalise_heading(heading: &str) -> String {
+    let heading = heading.trim().to_lowercase();
+    let known = HEADINGS.iter().find(|(name, _)| *name == heading).map(|(_, section)| *section);
+    let main = || MAIN.into_iter().find(|section| heading.contains(section));
+    let study = || STUDY_WORDS.iter().any(|word| heading.contains(word)).then_some("findings");
+    known.or_else(main).or_else(study).map_or_else(|| heading.clone(), str::to_owned)
+}
+
+/// The next heading at or after byte `from`: (start of the line end before it, start and end of its name, end).
+fn next_heading(text: &str, from: usize) -> Option<(usize, std::ops::Range<usize>, usize)> {
+    let bytes = text.as_bytes();
+    let mut at = from;
+    while let Some(found) = bytes.get(at..)?.iter().position(|&byte| byte == b'\n') {
+        let line = at + found;
+        let start = line + 2;
+        if bytes.get(line + 1) == Some(&b' ') {
+            let is_name = |byte: &u8| byte.is_ascii_uppercase() || b" ()/,-".contains(byte);
+            let length = bytes[start..].iter().take_while(|byte| is_name(byte)).count();
+            let end = start + length;
+            if length > 0 && bytes.get(end) == Some(&b':') && bytes.get(end + 1).is_some_and(u8::is_ascii_whitespace) {
+                return Some((line, start..end, end + 2));
+            }
+        }
+        at = line + 1;
+    }
+    None
+}
+
+/// Cuts a report (line ends `\n`) into its sections, in order.
+pub fn sections(text: &str) -> Vec<Section> {
+    let mut found: Vec<Section> = Vec::new();
+    let mut heading = next_heading(text, 0);
+    match &heading {
+        None => found.push(Section { name: "full report".to_owned(), text: text.to_owned() }),
+        Some((_, name, _)) => {
+            found.push(Section { name: "preamble".to_owned(), text: text[..name.start].to_owned() });
+        }
+    }
+    while let Some((_, name, start)) = heading {
+        // Text on the heading's own line is no heading, whatever it looks like.
+        let rest = text[start..].find('\n').map_or(start, |line| start + line);
+        let next = next_heading(text, rest);
+        let end = next.as_ref().map_or(text.len(), |(line, _, _)| *line);
+        found.push(Section { name: normalise_heading(&text[name]), text: text[start..end.max(start)].to_owned() });
+        heading = next;
+    }
+    let is_main = |section: &Section| section.name == "impression" || section.name == "findings";
+    found.retain(|section| !(is_main(section) && section.text.trim().is_empty()));
+    if !found.iter().any(is_main) {
+        if let Some(last) = found.last_mut() {
+            if let Some((first, rest)) = last.text.clone().split_once("\n \n") {
+                first.clone_into(&mut last.text);
+                found.push(Section { name: "last_paragraph".to_owned(), text: rest.to_owned() });
+            }
+        }
+    }
+    found
+}
+
+/// The sections that matter downstream.
+pub fn main_sections(text: &str) -> Sections {
+    let found = sections(text);
+    let last = |name: &str| {
+        found.iter().rev().find(|section| section.name == name).map(|section| section.text.trim().to_owned())
+    };
+    Sections {
+        impression: last("impression"),
+        findings: last("findings"),
+        last_paragraph: last("last_paragraph"),
+        comparison: last("comparison"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_without_heading_is_one_section() {
+        let found = sections("The lungs are clear.\n \n No effusion.");
+        let names: Vec<_> = found.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names, ["full report", "last_paragraph"]);
+    }
+
+    #[test]
+    fn an_empty_impression_is_dropped() {
+        let found = main_sections(" FINAL REPORT\n FINDINGS: Clear lungs.\n IMPRESSION:  \n ");
+        assert_eq!(found.findings.as_deref(), Some("Clear lungs."));
+        assert_eq!(found.impression, None);
+        assert_eq!(found.conclusion(), Some("Clear lungs."));
+    }
+}

@@ -1,0 +1,597 @@
+//! One run: plan → shards → manifest. It can be killed at any moment and started again.
+//!
+//! Records are taken in blocks: while one block is decoded by all jobs, the one before it is written. A shard gets its
+//! name when it is whole; a note beside it (`.ingest/part-00000.json`) keeps what the manifest will need of it. The
+//! manifest comes last. What is stored depends on the plan and the options alone, not on the jobs.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, StringArray};
+use dataset::files;
+use dataset::manifest::{self, ImageSpec, MANIFEST, Manifest, REJECTS, ShardInfo, TOKENIZER, TextSpec, Totals};
+use dataset::record::{BoundingBox, FORMAT_VERSION, ImageEncoding, Record};
+use dataset::shard::{ImageCompression, ShardWriter};
+use dataset::transform::Resample;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokenizers::Tokenizer;
+
+use crate::error::{Error, Reject, Result, Stage};
+use crate::picture::{self, Fit};
+use crate::plan::{Plan, PlannedRecord, ReportSource};
+use crate::report;
+use crate::table::decode_text;
+use crate::tokenizer;
+use crate::tone::Tone;
+
+/// Records decoded together; a multiple keeps every job busy while the block before it is written.
+const BLOCK_PER_JOB: usize = 16;
+const NOTES: &str = ".ingest";
+
+/// Where token ids come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenizerChoice {
+    /// No token ids.
+    None,
+    File(PathBuf),
+    /// Trained on the reports at hand, to this vocabulary.
+    Train(usize),
+}
+
+/// Which part of a report is tokenised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReportText {
+    /// The whole report, as MRM's release does.
+    #[default]
+    #[serde(rename = "all")]
+    All,
+    #[serde(rename = "findings+impression")]
+    FindingsImpression,
+    #[serde(rename = "impression")]
+    Impression,
+}
+
+impl ReportText {
+    /// Name as it stands in the manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::FindingsImpression => "findings+impression",
+            Self::Impression => "impression",
+        }
+    }
+}
+
+/// Everything that decides the bytes of a dataset, and how it is made.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub size: u32,
+    pub fit: Fit,
+    pub encoding: ImageEncoding,
+    pub compression: ImageCompression,
+    pub tone: Tone,
+    pub tokenizer: TokenizerChoice,
+    pub max_tokens: usize,
+    pub report_text: ReportText,
+    pub rows_per_shard: usize,
+    /// Tables and reports alone.
+    pub no_images: bool,
+    /// First records of the plan only.
+    pub limit: Option<usize>,
+    /// Threads; decides no byte.
+    pub jobs: usize,
+    /// Replaces what OUT holds.
+    pub overwrite: bool,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    pub manifest: Manifest,
+    /// Records that were planned.
+    pub planned: u64,
+    /// Inputs that did not get in; a lost report whose image was kept does not count.
+    pub rejected: u64,
+    /// The dataset was there already, whole and of the same input.
+    pub already_done: bool,
+    /// Shards that an earlier run had finished.
+    pub resumed_shards: usize,
+}
+
+impl Summary {
+    /// Share of the inputs that did not get in.
+    pub fn reject_rate(&self) -> f64 {
+        self.rejected as f64 / (self.manifest.totals.records + self.rejected).max(1) as f64
+    }
+}
+
+/// What happens while a run goes on.
+pub enum Progress {
+    /// Records to do, and how many of them an earlier run did.
+    Started { records: u64, done: u64 },
+    /// So many more records are done.
+    Advanced(u64),
+}
+
+/// Note beside a finished shard.
+#[derive(Serialize, Deserialize)]
+struct ShardNote {
+    info: ShardInfo,
+    rejects: Vec<Reject>,
+    reports: u64,
+    pixels: PixelSums,
+}
+
+/// Exact sums, so that their order does not matter.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+struct PixelSums {
+    count: u64,
+    sum: u64,
+    squares: u64,
+}
+
+impl PixelSums {
+    fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.sum += other.sum;
+        self.squares += other.squares;
+    }
+
+    fn of(pixels: &[u8]) -> Self {
+        let (sum, squares) = pixels.iter().fold((0u64, 0u64), |(sum, squares), &pixel| {
+            (sum + u64::from(pixel), squares + u64::from(pixel) * u64::from(pixel))
+        });
+        Self { count: pixels.len() as u64, sum, squares }
+    }
+
+    /// Mean and standard deviation, 0..1.
+    fn moments(self) -> (f64, f64) {
+        if self.count == 0 {
+            return (0.0, 0.0);
+        }
+        let mean = self.sum as f64 / self.count as f64;
+        let variance = (self.squares as f64 / self.count as f64 - mean * mean).max(0.0);
+        (mean / 255.0, variance.sqrt() / 255.0)
+    }
+}
+
+/// Ingests a plan into the directory `out`.
+///
+/// # Errors
+/// When `out` holds something else, another run works on it, the disk is full, or the tokenizer fails. Bad inputs are
+/// no errors: they become rejects.
+pub fn run(
+    source: &str,
+    raw: &Path,
+    out: &Path,
+    mut plan: Plan,
+    options: &Options,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Summary> {
+    if plan.records.is_empty() {
+        let message = "no radiograph found here".to_owned();
+        return Err(Error::Empty { path: raw.to_path_buf(), message });
+    }
+    if let Some(limit) = options.limit {
+        plan.records.truncate(limit);
+    }
+    let mut arguments = arguments(source, options)?;
+    arguments.insert("input_sha256".to_owned(), plan.sha256().into());
+    let planned = plan.records.len() as u64;
+    let _lock = match prepare(out, &arguments, options.overwrite)? {
+        Prepared::Done(manifest) => {
+            let rejected = lost(manifest.rejects.iter().map(|(stage, count)| (stage.as_str(), *count)));
+            return Ok(Summary { manifest: *manifest, planned, rejected, already_done: true, resumed_shards: 0 });
+        }
+        Prepared::Work(lock) => lock,
+    };
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(options.jobs)
+        .build()
+        .map_err(|e| Error::Output { path: out.to_path_buf(), message: e.to_string() })?;
+    pool.install(|| {
+        let tokenizer = tokenizer_of(raw, out, &plan, options)?;
+        let job = Job { raw, out, plan: &plan, options, tokenizer: tokenizer.as_ref(), progress };
+        let (notes, resumed_shards) = job.shards()?;
+        let manifest = job.finish(source, &arguments, &notes)?;
+        let rejected = lost(manifest.rejects.iter().map(|(stage, count)| (stage.as_str(), *count)));
+        Ok(Summary { manifest, planned, rejected, already_done: false, resumed_shards })
+    })
+}
+
+fn lost<'a>(rejects: impl Iterator<Item = (&'a str, u64)>) -> u64 {
+    rejects.filter(|(stage, _)| *stage != Stage::Report.name()).map(|(_, count)| count).sum()
+}
+
+/// The arguments that decide the bytes, as the manifest keeps them.
+fn arguments(source: &str, options: &Options) -> Result<BTreeMap<String, serde_json::Value>> {
+    let tokenizer = match &options.tokenizer {
+        TokenizerChoice::None => serde_json::Value::Null,
+        TokenizerChoice::Train(vocabulary) => format!("train {vocabulary}").into(),
+        TokenizerChoice::File(path) => files::sha256(path)?.into(),
+    };
+    Ok(BTreeMap::from([
+        ("source".to_owned(), source.into()),
+        ("size".to_owned(), options.size.into()),
+        ("fit".to_owned(), options.fit.name().into()),
+        ("image_encoding".to_owned(), options.encoding.name().into()),
+        ("compression".to_owned(), options.compression.name().into()),
+        ("tone".to_owned(), options.tone.name().into()),
+        ("tokenizer".to_owned(), tokenizer),
+        ("max_tokens".to_owned(), options.max_tokens.into()),
+        ("report_text".to_owned(), options.report_text.name().into()),
+        ("rows_per_shard".to_owned(), options.rows_per_shard.into()),
+        ("no_images".to_owned(), options.no_images.into()),
+        ("limit".to_owned(), options.limit.map_or(serde_json::Value::Null, Into::into)),
+    ]))
+}
+
+enum Prepared {
+    /// OUT holds this very dataset already.
+    Done(Box<Manifest>),
+    /// OUT is ours to work on while the lock is held.
+    Work(File),
+}
+
+fn prepare(out: &Path, arguments: &BTreeMap<String, serde_json::Value>, overwrite: bool) -> Result<Prepared> {
+    let refused = |message: &str| Error::Output { path: out.to_path_buf(), message: message.to_owned() };
+    let notes = out.join(NOTES);
+    if out.join(MANIFEST).exists() && !overwrite {
+        return match Manifest::load(out) {
+            Ok(manifest) if &manifest.arguments == arguments => {
+                // A run that was killed after its last step but one.
+                let _ = fs::remove_dir_all(&notes);
+                Ok(Prepared::Done(Box::new(manifest)))
+            }
+            _ => Err(refused("holds another dataset (other arguments, or the input changed); take another OUT or --overwrite")),
+        };
+    }
+    let is_empty = fs::read_dir(out).map(|mut entries| entries.next().is_none()).unwrap_or(true);
+    if !is_empty && !notes.is_dir() && !out.join(MANIFEST).exists() {
+        return Err(refused("is not empty and no dataset; take another OUT"));
+    }
+    fs::create_dir_all(&notes).map_err(Error::io(&notes))?;
+    let lock_path = notes.join("lock");
+    let lock = File::create(&lock_path).map_err(Error::io(&lock_path))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(refused("another ingest works on it now")),
+        Err(TryLockError::Error(source)) => return Err(Error::Io { path: lock_path, source }),
+    }
+    let kept = notes.join("arguments.json");
+    if overwrite {
+        clear(out)?;
+    } else if kept.exists() {
+        let before: BTreeMap<String, serde_json::Value> = files::read_json(&kept)?;
+        if &before != arguments {
+            let all: HashSet<&String> = before.keys().chain(arguments.keys()).collect();
+            let mut changed: Vec<&str> =
+                all.into_iter().filter(|key| before.get(*key) != arguments.get(*key)).map(String::as_str).collect();
+            changed.sort_unstable();
+            let message = format!(
+                "holds an unfinished dataset of another run ({} changed); use the same command, another OUT or --overwrite",
+                changed.join(", ")
+            );
+            return Err(refused(&message));
+        }
+    }
+    files::write_json(&kept, arguments)?;
+    let shards = out.join("shards");
+    fs::create_dir_all(&shards).map_err(Error::io(&shards))?;
+    Ok(Prepared::Work(lock))
+}
+
+/// Removes what this tool writes, and nothing else; the manifest first, so that no half dataset looks whole.
+fn clear(out: &Path) -> Result<()> {
+    for name in [MANIFEST, REJECTS, TOKENIZER] {
+        match fs::remove_file(out.join(name)) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::Io { path: out.join(name), source });
+            }
+            _ => {}
+        }
+    }
+    for folder in ["shards", "splits"] {
+        let path = out.join(folder);
+        if path.exists() {
+            fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+        }
+    }
+    let notes = out.join(NOTES);
+    for entry in fs::read_dir(&notes).map_err(Error::io(&notes))?.flatten() {
+        if entry.file_name() != "lock" {
+            fs::remove_file(entry.path()).map_err(Error::io(&entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The tokenizer, written to OUT in the same form as it is used.
+fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> Result<Option<Tokenizer>> {
+    let path = out.join(TOKENIZER);
+    let made = match &options.tokenizer {
+        TokenizerChoice::None => return Ok(None),
+        // An interrupted run got this far: the same corpus would give the same tokenizer again.
+        _ if path.exists() => return tokenizer::load(&path).map(Some),
+        TokenizerChoice::File(given) => tokenizer::load(given)?,
+        TokenizerChoice::Train(vocabulary) => {
+            let sources: Vec<&ReportSource> = {
+                let mut seen = HashSet::new();
+                // A study's report stands with each of its images, and is one text.
+                plan.records.iter().filter(|record| seen.insert((&record.patient_id, &record.study_id))).map(|r| &r.report).collect()
+            };
+            let texts: Vec<String> = sources
+                .into_par_iter()
+                .filter_map(|report| read_report(raw, report).ok().flatten())
+                .map(|text| tokenised_text(&text, options.report_text))
+                .filter(|text| !text.is_empty())
+                .collect();
+            if texts.is_empty() {
+                return Err(Error::Tokenizer("there is no report to train on".to_owned()));
+            }
+            tokenizer::train(&texts, *vocabulary)?
+        }
+    };
+    let text = made.to_string(true).map_err(|e| Error::Tokenizer(e.to_string()))?;
+    files::write_atomic(&path, text.as_bytes())?;
+    Ok(Some(made))
+}
+
+/// The text of a report; `Ok(None)` where the source has none.
+fn read_report(raw: &Path, report: &ReportSource) -> Result<Option<String>, String> {
+    match report {
+        ReportSource::None => Ok(None),
+        ReportSource::Text(text) => Ok(Some(text.to_string())),
+        ReportSource::File(path) => match fs::read(raw.join(path)) {
+            Ok(bytes) => Ok(Some(decode_text(bytes))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err("the study has no report file".to_owned()),
+            Err(error) => Err(format!("the report cannot be read: {error}")),
+        },
+    }
+}
+
+/// The part of a report that is tokenised.
+fn tokenised_text(text: &str, part: ReportText) -> String {
+    let sections = || report::main_sections(text);
+    match part {
+        ReportText::All => text.trim().to_owned(),
+        ReportText::Impression => sections().impression.unwrap_or_default(),
+        ReportText::FindingsImpression => {
+            let found = sections();
+            [found.findings, found.impression].into_iter().flatten().collect::<Vec<_>>().join("\n")
+        }
+    }
+}
+
+/// A record that got in, with what the totals need of it.
+struct Made {
+    record: Record,
+    pixels: PixelSums,
+    reject: Option<Reject>,
+}
+
+struct Job<'a> {
+    raw: &'a Path,
+    out: &'a Path,
+    plan: &'a Plan,
+    options: &'a Options,
+    tokenizer: Option<&'a Tokenizer>,
+    progress: &'a (dyn Fn(Progress) + Sync),
+}
+
+impl Job<'_> {
+    /// Writes the shards that are not there yet; also says how many were.
+    fn shards(&self) -> Result<(Vec<ShardNote>, usize)> {
+        let chunks: Vec<&[PlannedRecord]> = self.plan.records.chunks(self.options.rows_per_shard).collect();
+        let mut notes: Vec<Option<ShardNote>> = (0..chunks.len()).map(|index| self.finished(index)).collect();
+        let resumed = notes.iter().flatten().count();
+        let done = notes.iter().zip(&chunks).filter(|(note, _)| note.is_some()).map(|(_, chunk)| chunk.len() as u64).sum();
+        (self.progress)(Progress::Started { records: self.plan.records.len() as u64, done });
+        for (index, chunk) in chunks.iter().enumerate() {
+            if notes[index].is_none() {
+                let note = self.shard(index, chunk)?;
+                files::write_json(&self.note_path(index), &note)?;
+                notes[index] = Some(note);
+            }
+        }
+        Ok((notes.into_iter().flatten().collect(), resumed))
+    }
+
+    fn note_path(&self, index: usize) -> PathBuf {
+        self.out.join(NOTES).join(format!("part-{index:05}.json"))
+    }
+
+    /// The note of a shard that an earlier run finished.
+    fn finished(&self, index: usize) -> Option<ShardNote> {
+        let note: ShardNote = files::read_json(&self.note_path(index)).ok()?;
+        let found = fs::metadata(self.out.join(&note.info.path)).ok()?;
+        (found.len() == note.info.bytes).then_some(note)
+    }
+
+    fn shard(&self, index: usize, chunk: &[PlannedRecord]) -> Result<ShardNote> {
+        let relative = manifest::shard_path(index);
+        let mut writer = ShardWriter::create(
+            &self.out.join(&relative),
+            &self.plan.findings,
+            self.options.encoding,
+            self.options.compression,
+        )?;
+        let (mut rejects, mut reports, mut pixels) = (Vec::new(), 0, PixelSums::default());
+        let mut waiting: Vec<Record> = Vec::new();
+        for block in chunk.chunks(BLOCK_PER_JOB * rayon::current_num_threads()) {
+            let (written, made) = rayon::join(|| writer.write(&waiting), || self.decode(block));
+            written?;
+            waiting.clear();
+            for made in made {
+                match made {
+                    Ok(made) => {
+                        reports += u64::from(made.record.report.is_some());
+                        pixels.add(made.pixels);
+                        rejects.extend(made.reject);
+                        waiting.push(made.record);
+                    }
+                    Err(reject) => rejects.push(reject),
+                }
+            }
+            (self.progress)(Progress::Advanced(block.len() as u64));
+        }
+        writer.write(&waiting)?;
+        Ok(ShardNote { info: writer.finish(&relative)?, rejects, reports, pixels })
+    }
+
+    fn decode(&self, block: &[PlannedRecord]) -> Vec<Result<Made, Reject>> {
+        block
+            .par_iter()
+            .map_init(Resample::default, |scratch, planned| {
+                // Decoders meet any bytes there are: a panic in one of them costs its file, not the run.
+                let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.record(planned, scratch)));
+                made.unwrap_or_else(|_| Err((Stage::Decode, "the decoder gave up on this file".to_owned()))).map_err(
+                    |(stage, error)| Reject {
+                        source_path: planned.source_path.clone(),
+                        record_id: Some(planned.record_id.clone()),
+                        stage,
+                        error,
+                    },
+                )
+            })
+            .collect()
+    }
+
+    fn record(&self, planned: &PlannedRecord, scratch: &mut Resample) -> Result<Made, (Stage, String)> {
+        let mut record = Record {
+            record_id: planned.record_id.clone(),
+            patient_id: planned.patient_id.clone(),
+            study_id: planned.study_id.clone(),
+            image_id: planned.image_id.clone(),
+            source_path: planned.source_path.clone(),
+            subset: planned.subset.clone(),
+            view: planned.view.clone(),
+            sex: planned.sex.clone(),
+            age_years: planned.age_years,
+            labels: planned.labels.clone(),
+            ..Record::default()
+        };
+        let mut pixels = PixelSums::default();
+        if !self.options.no_images {
+            let bytes = fs::read(self.raw.join(&planned.source_path)).map_err(|error| {
+                let missing = error.kind() == std::io::ErrorKind::NotFound;
+                (Stage::Read, if missing { "listed, but the file is missing".to_owned() } else { error.to_string() })
+            })?;
+            record.source_sha256 = Sha256::digest(&bytes).into();
+            let raw = picture::decode(&bytes, self.options.tone).map_err(|error| (Stage::Decode, error))?;
+            drop(bytes);
+            (record.source_height, record.source_width) = (raw.height, raw.width);
+            let (stored, place) = picture::fit(raw, self.options.size, self.options.fit, scratch)
+                .map_err(|error| (Stage::Decode, error))?;
+            record.boxes = planned.boxes.iter().map(|found| BoundingBox {
+                label: found.label.clone(),
+                x: (f64::from(found.x) * place.scale.0 + place.offset.0) as f32,
+                y: (f64::from(found.y) * place.scale.1 + place.offset.1) as f32,
+                width: (f64::from(found.width) * place.scale.0) as f32,
+                height: (f64::from(found.height) * place.scale.1) as f32,
+            }).collect();
+            (record.height, record.width) = (stored.height as u16, stored.width as u16);
+            pixels = PixelSums::of(&stored.pixels);
+            record.image = stored.encode(self.options.encoding).map_err(|error| (Stage::Decode, error.to_string()))?;
+        }
+        let mut reject = None;
+        match read_report(self.raw, &planned.report) {
+            Ok(None) => {}
+            Ok(Some(text)) => {
+                let chosen = tokenised_text(&text, self.options.report_text);
+                let sections = report::main_sections(&text);
+                (record.findings, record.impression) = (sections.findings, sections.impression);
+                if !chosen.is_empty() {
+                    if let Some(tokenizer) = self.tokenizer {
+                        record.token_ids = tokenizer::token_ids(tokenizer, &chosen, self.options.max_tokens)
+                            .map_err(|error| (Stage::Report, error.to_string()))?;
+                    }
+                    record.report = Some(chosen);
+                }
+            }
+            Err(error) => {
+                let source_path = match &planned.report {
+                    ReportSource::File(path) => path.to_string_lossy().into_owned(),
+                    _ => planned.source_path.clone(),
+                };
+                let error = format!("{error}; its image is kept without text");
+                reject = Some(Reject { source_path, record_id: Some(planned.record_id.clone()), stage: Stage::Report, error });
+            }
+        }
+        Ok(Made { record, pixels, reject })
+    }
+
+    /// Writes the rejects and, last of all, the manifest.
+    fn finish(&self, source: &str, arguments: &BTreeMap<String, serde_json::Value>, notes: &[ShardNote]) -> Result<Manifest> {
+        let rejects: Vec<&Reject> =
+            self.plan.rejects.iter().chain(notes.iter().flat_map(|note| &note.rejects)).collect();
+        write_rejects(&self.out.join(REJECTS), &rejects)?;
+        let out_of: HashSet<&str> = rejects
+            .iter()
+            .filter(|reject| !matches!(reject.stage, Stage::Report | Stage::Plan))
+            .filter_map(|reject| reject.record_id.as_deref())
+            .collect();
+        let kept = || self.plan.records.iter().filter(|record| !out_of.contains(record.record_id.as_str()));
+        let mut pixels = PixelSums::default();
+        notes.iter().for_each(|note| pixels.add(note.pixels));
+        let (mean, std) = pixels.moments();
+        let mut by_stage: BTreeMap<String, u64> = BTreeMap::new();
+        for reject in &rejects {
+            *by_stage.entry(reject.stage.name().to_owned()).or_default() += 1;
+        }
+        let path = self.out.join(TOKENIZER);
+        let manifest = Manifest {
+            format_version: FORMAT_VERSION,
+            source: source.to_owned(),
+            tool: concat!("mrm ingest ", env!("CARGO_PKG_VERSION")).to_owned(),
+            arguments: arguments.clone(),
+            image: ImageSpec {
+                encoding: self.options.encoding,
+                compression: self.options.compression.name().to_owned(),
+                tone: self.options.tone.name().to_owned(),
+                fit: self.options.fit.name().to_owned(),
+                size: self.options.size,
+                mean,
+                std,
+            },
+            text: TextSpec {
+                report_text: self.options.report_text.name().to_owned(),
+                max_tokens: self.options.max_tokens,
+                vocabulary: self.tokenizer.map_or(0, |tokenizer| tokenizer.get_vocab_size(true)),
+                tokenizer_sha256: if self.tokenizer.is_some() { files::sha256(&path)? } else { String::new() },
+            },
+            labels: self.plan.findings.clone(),
+            totals: Totals {
+                records: notes.iter().map(|note| note.info.rows).sum(),
+                studies: kept().map(|record| (&record.patient_id, &record.study_id)).collect::<HashSet<_>>().len() as u64,
+                patients: kept().map(|record| &record.patient_id).collect::<HashSet<_>>().len() as u64,
+                reports: notes.iter().map(|note| note.reports).sum(),
+                bytes: notes.iter().map(|note| note.info.bytes).sum(),
+            },
+            shards: notes.iter().map(|note| note.info.clone()).collect(),
+            rejects: by_stage,
+        };
+        manifest.save(self.out)?;
+        // The notes served resuming; a whole dataset needs none.
+        let notes = self.out.join(NOTES);
+        fs::remove_dir_all(&notes).map_err(Error::io(&notes))?;
+        Ok(manifest)
+    }
+}
+
+fn write_rejects(path: &Path, rejects: &[&Reject]) -> Result<()> {
+    let column = |get: fn(&Reject) -> Option<&str>| -> ArrayRef {
+        Arc::new(rejects.iter().map(|reject| get(reject)).collect::<StringArray>())
+    };
+    let columns = vec![
+        ("source_path", column(|reject| Some(&reject.source_path)), false),
+        ("record_id", column(|reject| reject.record_id.as_deref()), true),
+        ("stage", column(|reject| Some(reject.stage.name())), false),
+        ("error", column(|reject| Some(&reject.error)), false),
+    ];
+    Ok(dataset::table::write_table(path, columns)?)
+}

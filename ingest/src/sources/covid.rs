@@ -1,0 +1,135 @@
+//! The COVID-19 Image Data Collection: `metadata.csv` and `images/`. Clinical notes are its reports; findings are
+//! hierarchical (`Pneumonia/Viral/COVID-19`), and each level is a label of its own.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::{Error, Reject, Result, Stage};
+use crate::plan::{Listing, Plan, PlannedRecord, ReportSource, Source};
+use crate::table::{Table, texts, texts_or_null};
+
+/// A finding that says "not labelled yet", and one that says "nothing found".
+const UNLABELLED: &str = "todo";
+const NO_FINDING: &str = "No Finding";
+const REQUIRED: [&str; 5] = ["patientid", "finding", "view", "modality", "filename"];
+
+/// The source `covid`.
+pub struct Covid;
+
+impl Source for Covid {
+    fn name(&self) -> &'static str {
+        "covid"
+    }
+
+    fn plan(&self, raw: &Path) -> Result<Plan> {
+        let path = raw.join("metadata.csv");
+        if !path.is_file() {
+            let (folder, wanted) = (raw.to_path_buf(), "metadata.csv".to_owned());
+            let remedy = "give the directory of the COVID-19 Image Data Collection".to_owned();
+            return Err(Error::MissingTable { folder, wanted, remedy });
+        }
+        let table = Table::read(raw, &path, &REQUIRED)?;
+        let mut rejects = table.rejects;
+        let table = table.frame;
+        let (patient, offset, finding) = (texts(&table, "patientid")?, texts_or_null(&table, "offset"), texts(&table, "finding")?);
+        let (view, modality, file) = (texts(&table, "view")?, texts(&table, "modality")?, texts(&table, "filename")?);
+        let (sex, age) = (texts_or_null(&table, "sex"), texts_or_null(&table, "age"));
+        let (folder, notes) = (texts_or_null(&table, "folder"), texts_or_null(&table, "clinical_notes"));
+
+        let levels: BTreeSet<&str> =
+            finding.iter().flatten().filter(|name| **name != UNLABELLED).flat_map(|name| prefixes(name)).collect();
+        let findings: Vec<String> = levels.iter().map(|level| (*level).to_owned()).collect();
+        let images = Listing::walk(raw, &raw.join("images"), &["jpg", "jpeg", "png"]);
+        rejects.extend(images.rejects);
+        let mut files = images.files;
+
+        let mut records = Vec::new();
+        for row in 0..table.height() {
+            let (Some(patient), Some(file)) = (patient[row], file[row]) else {
+                rejects.push(Reject {
+                    source_path: "metadata.csv".to_owned(),
+                    record_id: None,
+                    stage: Stage::Table,
+                    error: format!("data row {}: patientid or filename is empty", row + 1),
+                });
+                continue;
+            };
+            let source_path = format!("{}/{file}", folder[row].unwrap_or("images"));
+            let source_bytes = files.remove(&source_path);
+            let record_id = format!("covid/{file}");
+            if modality[row] != Some("X-ray") {
+                rejects.push(Reject {
+                    source_path,
+                    record_id: Some(record_id),
+                    stage: Stage::Plan,
+                    error: format!("modality {}: not a radiograph", modality[row].unwrap_or("not stated")),
+                });
+                continue;
+            }
+            records.push(PlannedRecord {
+                record_id,
+                patient_id: patient.to_owned(),
+                // Days since the first symptoms tell a patient's examinations apart.
+                study_id: format!("{patient}/{}", offset[row].unwrap_or("unknown")),
+                image_id: file.to_owned(),
+                source_path,
+                source_bytes,
+                view: view[row].map(|view| if view == "L" { "LATERAL".to_owned() } else { view.to_owned() }),
+                sex: sex[row].map(str::to_owned),
+                age_years: age[row].and_then(|age| age.parse().ok()),
+                labels: codes(finding[row], &findings),
+                report: notes[row].map_or(ReportSource::None, |text| ReportSource::Text(Arc::from(text))),
+                ..PlannedRecord::default()
+            });
+        }
+        rejects.extend(files.into_keys().map(|source_path| Reject {
+            source_path,
+            record_id: None,
+            stage: Stage::Plan,
+            error: "this file is not in metadata.csv".to_owned(),
+        }));
+        let mut plan = Plan { records, rejects, findings };
+        plan.settle();
+        Ok(plan)
+    }
+}
+
+/// `A/B/C` → `A`, `A/B`, `A/B/C`.
+fn prefixes(finding: &str) -> Vec<&str> {
+    finding.match_indices('/').map(|(end, _)| &finding[..end]).chain([finding]).collect()
+}
+
+/// 1 for the finding and all above it, 0 for the rest. A finding that stops above the leaves (`Pneumonia`) leaves those
+/// below it open: null. Unlabelled: all null.
+fn codes(finding: Option<&str>, findings: &[String]) -> Vec<Option<i8>> {
+    let Some(own) = finding.filter(|name| *name != UNLABELLED) else { return vec![None; findings.len()] };
+    let above = prefixes(own);
+    findings
+        .iter()
+        .map(|level| {
+            if above.contains(&level.as_str()) {
+                Some(1)
+            } else if own != NO_FINDING && level.strip_prefix(own).is_some_and(|rest| rest.starts_with('/')) {
+                None
+            } else {
+                Some(0)
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hierarchy_becomes_labels() {
+        let findings: Vec<String> =
+            ["No Finding", "Pneumonia", "Pneumonia/Viral", "Pneumonia/Viral/COVID-19"].map(str::to_owned).into();
+        assert_eq!(codes(Some("Pneumonia/Viral/COVID-19"), &findings), [Some(0), Some(1), Some(1), Some(1)]);
+        assert_eq!(codes(Some("Pneumonia"), &findings), [Some(0), Some(1), None, None]);
+        assert_eq!(codes(Some("No Finding"), &findings), [Some(1), Some(0), Some(0), Some(0)]);
+        assert_eq!(codes(Some("todo"), &findings), [None; 4]);
+    }
+}

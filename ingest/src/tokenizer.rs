@@ -1,0 +1,86 @@
+//! WordPiece token ids of reports, by a given tokenizer or one trained on the corpus at hand.
+
+use std::path::Path;
+
+use tokenizers::models::wordpiece::{WordPiece, WordPieceTrainer};
+use tokenizers::normalizers::{Lowercase, NFKD, Sequence as Normalizers, StripAccents};
+use tokenizers::pre_tokenizers::digits::Digits;
+use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
+use tokenizers::pre_tokenizers::whitespace::Whitespace;
+use tokenizers::{AddedToken, Tokenizer, TokenizerBuilder};
+
+use crate::error::{Error, Result};
+
+/// Special tokens, in the order of their ids, as the recipe fixes them.
+pub const SPECIAL: [&str; 4] = ["[PAD]", "[UNK]", "[CLS]", "[MASK]"];
+/// Vocabulary of the recipe.
+pub const VOCABULARY: usize = 30_000;
+/// Pieces that stand once or never in the corpus are not worth an embedding.
+const MIN_FREQUENCY: u64 = 2;
+
+fn bad(error: impl std::fmt::Display) -> Error {
+    Error::Tokenizer(error.to_string())
+}
+
+/// Reads a `tokenizer.json` and checks the recipe's special ids.
+pub fn load(path: &Path) -> Result<Tokenizer> {
+    let mut tokenizer = Tokenizer::from_file(path).map_err(|e| bad(format!("{}: {e}", path.display())))?;
+    for (id, token) in SPECIAL.iter().enumerate() {
+        if tokenizer.token_to_id(token) != Some(id as u32) {
+            return Err(bad(format!("{}: {token} must have id {id}", path.display())));
+        }
+    }
+    // Rows are cut and padded later, to lengths of our own.
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(None).map_err(bad)?;
+    Ok(tokenizer)
+}
+
+/// Trains the recipe's WordPiece: lower-case, NFKD, accents stripped; split at white space and around digit runs.
+///
+/// The same texts in any order give the same vocabulary.
+pub fn train(texts: &[String], vocabulary: usize) -> Result<Tokenizer> {
+    let mut tokenizer = TokenizerBuilder::new()
+        .with_model(WordPiece::builder().unk_token("[UNK]".to_owned()).build().map_err(bad)?)
+        .with_normalizer(Some(Normalizers::new(vec![Lowercase.into(), NFKD.into(), StripAccents.into()])))
+        .with_pre_tokenizer(Some(PreTokenizers::new(vec![Whitespace.into(), Digits::new(false).into()])))
+        .with_post_processor(None::<tokenizers::PostProcessorWrapper>)
+        .with_decoder(None::<tokenizers::DecoderWrapper>)
+        .build()
+        .map_err(bad)?;
+    let mut trainer = WordPieceTrainer::builder()
+        .vocab_size(vocabulary)
+        .min_frequency(MIN_FREQUENCY)
+        .special_tokens(SPECIAL.iter().map(|token| AddedToken::from(*token, true)).collect())
+        .show_progress(false)
+        .build();
+    tokenizer.train(&mut trainer, texts.iter()).map_err(bad)?;
+    let text = tokenizer.to_string(false).map_err(bad)?;
+    text.parse().map_err(bad)
+}
+
+/// Token ids of one report: `[CLS]` first, cut to `max_tokens`, neither padded nor masked.
+pub fn token_ids(tokenizer: &Tokenizer, text: &str, max_tokens: usize) -> Result<Vec<i32>> {
+    let encoding = tokenizer.encode_fast(format!("[CLS] {text}"), false).map_err(bad)?;
+    Ok(encoding.get_ids().iter().take(max_tokens).map(|&id| id as i32).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn training_repeats_and_keeps_the_special_ids() {
+        let texts: Vec<String> =
+            (0..200).map(|i| format!("Small left pleural effusion, {i} cm. No pneumothorax; heart is énlarged.")).collect();
+        let mut reversed = texts.clone();
+        reversed.reverse();
+        let first = train(&texts, 300).unwrap();
+        let again = train(&reversed, 300).unwrap();
+        assert_eq!(first.to_string(true).unwrap(), again.to_string(true).unwrap());
+        let ids = token_ids(&first, "pleural effusion", 8).unwrap();
+        assert_eq!(ids[0], 2);
+        assert!(ids.len() >= 3 && ids[1..].iter().all(|&id| id > 3), "{ids:?}");
+        assert_eq!(first.token_to_id("[MASK]"), Some(3));
+    }
+}

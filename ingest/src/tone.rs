@@ -1,0 +1,156 @@
+//! Tone mapping: from decoded values to the 8-bit grey that is stored. It is a property of a dataset, and recorded there.
+
+use serde::{Deserialize, Serialize};
+
+use crate::dicom::{Dicom, Modality, Pixels, Values, Voi, WindowFunction};
+
+/// How stored values become 8-bit grey. All of them invert MONOCHROME1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tone {
+    /// Modality transform, then VOI look-up table or first window; without either, smallest to largest value.
+    #[default]
+    Voi,
+    /// Modality transform, then smallest to largest value.
+    Minmax,
+    /// As MIMIC-CXR-JPG was made: stored values, smallest to largest, then global histogram equalisation.
+    MimicCxrJpg,
+}
+
+impl Tone {
+    /// Name as it stands in the manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Voi => "voi",
+            Self::Minmax => "minmax",
+            Self::MimicCxrJpg => "mimic-cxr-jpg",
+        }
+    }
+}
+
+/// 8-bit grey of a DICOM image, row-major.
+pub fn to_grey(dicom: &Dicom, tone: Tone) -> Vec<u8> {
+    let mut grey = match &dicom.pixels {
+        Pixels::Rgb(rgb) => rgb.chunks_exact(3).map(|pixel| luma(pixel[0], pixel[1], pixel[2])).collect(),
+        Pixels::Grey { values, bits, signed } => match values {
+            Values::U8(values) => by_table(dicom, tone, *bits, *signed, values.iter().map(|&v| u16::from(v))),
+            Values::U16(values) => by_table(dicom, tone, *bits, *signed, values.iter().copied()),
+            Values::I64(values) => {
+                let range = extremes(values.iter().copied());
+                values.iter().map(|&value| shade(dicom, tone, value, range)).collect()
+            }
+        },
+    };
+    if tone == Tone::MimicCxrJpg {
+        equalise(&mut grey);
+    }
+    grey
+}
+
+/// ITU-R 601 luma, as the field's tools turn colour to grey.
+pub fn luma(red: u8, green: u8, blue: u8) -> u8 {
+    ((u32::from(red) * 19595 + u32::from(green) * 38470 + u32::from(blue) * 7471 + 0x8000) >> 16) as u8
+}
+
+fn extremes(values: impl Iterator<Item = i64>) -> (i64, i64) {
+    values.fold((i64::MAX, i64::MIN), |(low, high), value| (low.min(value), high.max(value)))
+}
+
+/// At most 16 bits: every stored value is toned once, then pixels are looked up.
+fn by_table(dicom: &Dicom, tone: Tone, bits: u16, signed: bool, patterns: impl Iterator<Item = u16> + Clone) -> Vec<u8> {
+    let sign = 1i64 << (bits - 1);
+    let value_of = |pattern: i64| if signed && pattern & sign != 0 { pattern - 2 * sign } else { pattern };
+    let range = if signed {
+        extremes(patterns.clone().map(|pattern| value_of(pattern.into())))
+    } else {
+        let (low, high) = patterns.clone().fold((u16::MAX, 0), |(low, high), value| (low.min(value), high.max(value)));
+        (low.into(), high.into())
+    };
+    let table: Vec<u8> = (0..1i64 << bits).map(|pattern| shade(dicom, tone, value_of(pattern), range)).collect();
+    patterns.map(|pattern| table[usize::from(pattern)]).collect()
+}
+
+/// The shade of one stored value, in the order: modality, VOI, inversion, rounding.
+fn shade(dicom: &Dicom, tone: Tone, stored: i64, range: (i64, i64)) -> u8 {
+    let modality = |stored: i64| match (&dicom.modality, tone) {
+        (_, Tone::MimicCxrJpg) => stored as f64,
+        (Modality::Rescale { slope, intercept }, _) => stored as f64 * slope + intercept,
+        (Modality::Table(table), _) => table.get(stored as f64),
+    };
+    let value = modality(stored);
+    let share = match (&dicom.voi, tone) {
+        (Some(Voi::Table(table)), Tone::Voi) => table.get(value) / (f64::from(1u32 << table.bits) - 1.0),
+        (Some(Voi::Window { center, width, function }), Tone::Voi) => window(value, *center, *width, *function),
+        _ => {
+            // A modality table or a negative slope may turn the order: the ends are those of the mapped values.
+            let (a, b) = (modality(range.0), modality(range.1));
+            let (low, high) = (a.min(b), a.max(b));
+            if high > low { (value - low) / (high - low) } else { 0.0 }
+        }
+    };
+    let share = share.clamp(0.0, 1.0);
+    let share = if dicom.inverted { 1.0 - share } else { share };
+    (255.0 * share + 0.5).floor() as u8
+}
+
+/// PS3.3 C.11.2.1.2 (linear), C.11.2.1.3.2 (linear exact), C.11.2.1.3.1 (sigmoid), to 0..1.
+fn window(value: f64, center: f64, width: f64, function: WindowFunction) -> f64 {
+    match function {
+        WindowFunction::Linear if width <= 1.0 => f64::from(u8::from(value > center - 0.5)),
+        WindowFunction::Linear => (value - (center - 0.5)) / (width - 1.0) + 0.5,
+        WindowFunction::LinearExact => (value - center) / width + 0.5,
+        WindowFunction::Sigmoid => 1.0 / (1.0 + (-4.0 * (value - center) / width).exp()),
+    }
+}
+
+/// Global histogram equalisation: the darkest shade goes to 0, the rest by the share of pixels below.
+fn equalise(grey: &mut [u8]) {
+    let mut counts = [0u64; 256];
+    grey.iter().for_each(|&shade| counts[usize::from(shade)] += 1);
+    let Some(darkest) = counts.iter().position(|&count| count > 0) else { return };
+    let rest = grey.len() as u64 - counts[darkest];
+    if rest == 0 {
+        return;
+    }
+    let mut table = [0u8; 256];
+    let mut below = 0u64;
+    for shade in darkest + 1..256 {
+        below += counts[shade];
+        table[shade] = (255.0 * below as f64 / rest as f64).round_ties_even() as u8;
+    }
+    grey.iter_mut().for_each(|shade| *shade = table[usize::from(*shade)]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(values: Vec<u16>, voi: Option<Voi>, inverted: bool) -> Dicom {
+        Dicom {
+            width: values.len() as u32,
+            height: 1,
+            pixels: Pixels::Grey { values: Values::U16(values), bits: 12, signed: false },
+            inverted,
+            modality: Modality::Rescale { slope: 1.0, intercept: 0.0 },
+            voi,
+        }
+    }
+
+    #[test]
+    fn windows_and_inversion() {
+        let linear = Some(Voi::Window { center: 2048.0, width: 4096.0, function: WindowFunction::Linear });
+        assert_eq!(to_grey(&image(vec![0, 2048, 4095], linear.clone(), false), Tone::Voi), [0, 128, 255]);
+        assert_eq!(to_grey(&image(vec![0, 2048, 4095], linear, true), Tone::Voi), [255, 127, 0]);
+        assert_eq!(to_grey(&image(vec![100, 200, 300], None, false), Tone::Voi), [0, 128, 255]);
+        assert_eq!(to_grey(&image(vec![7, 7], None, false), Tone::Minmax), [0, 0]);
+    }
+
+    #[test]
+    fn equalisation_spreads_the_shades() {
+        let grey = to_grey(&image(vec![0, 1, 1, 1000], None, false), Tone::MimicCxrJpg);
+        assert_eq!(grey, [0, 0, 0, 255]);
+        let mut even: Vec<u8> = vec![10, 20, 30, 40];
+        equalise(&mut even);
+        assert_eq!(even, [0, 85, 170, 255]);
+    }
+}
