@@ -17,8 +17,25 @@ use crate::table;
 
 /// Columns of the metadata table: all but the binary ones.
 const METADATA: [&str; 19] = [
-    "record_id", "patient_id", "study_id", "image_id", "source_path", "subset", "view", "sex", "age_years", "height",
-    "width", "source_height", "source_width", "report", "findings", "impression", "token_ids", "labels", "boxes",
+    "record_id",
+    "patient_id",
+    "study_id",
+    "image_id",
+    "source_path",
+    "subset",
+    "view",
+    "sex",
+    "age_years",
+    "height",
+    "width",
+    "source_height",
+    "source_width",
+    "report",
+    "findings",
+    "impression",
+    "token_ids",
+    "labels",
+    "boxes",
 ];
 
 /// A dataset on disk. Shards are opened when they are first needed.

@@ -28,12 +28,18 @@ impl GreyImage {
         let mut bytes = Vec::new();
         match encoding {
             ImageEncoding::Raw => return Ok(pixels),
-            ImageEncoding::Png => {
-                PngEncoder::new_with_quality(&mut bytes, CompressionType::Default, FilterType::Adaptive)
-                    .write_image(&pixels, width, height, ExtendedColorType::L8)
-            }
-            ImageEncoding::Jpeg => JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)
-                .write_image(&pixels, width, height, ExtendedColorType::L8),
+            ImageEncoding::Png => PngEncoder::new_with_quality(
+                &mut bytes,
+                CompressionType::Default,
+                FilterType::Adaptive,
+            )
+            .write_image(&pixels, width, height, ExtendedColorType::L8),
+            ImageEncoding::Jpeg => JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY).write_image(
+                &pixels,
+                width,
+                height,
+                ExtendedColorType::L8,
+            ),
         }
         .map_err(|e| Error::Invalid(format!("image encoding: {e}")))?;
         Ok(bytes)

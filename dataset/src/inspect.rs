@@ -20,14 +20,30 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
     };
     let totals = &manifest.totals;
     line(format!("{} — {} (format {})", dataset.folder().display(), manifest.source, manifest.format_version));
-    line(format!("records   {} of {} studies, {} patients; {} with a report", totals.records, totals.studies, totals.patients, totals.reports));
+    line(format!(
+        "records   {} of {} studies, {} patients; {} with a report",
+        totals.records, totals.studies, totals.patients, totals.reports
+    ));
     line(format!("shards    {} files, {:.1} MB", manifest.shards.len(), totals.bytes as f64 / 1e6));
     let image = &manifest.image;
     line(format!(
         "images    {} {}, tone {}, fit {} {}; mean {:.4}, std {:.4}",
-        image.encoding.name(), image.compression, image.tone, image.fit, image.size, image.mean, image.std
+        image.encoding.name(),
+        image.compression,
+        image.tone,
+        image.fit,
+        image.size,
+        image.mean,
+        image.std
     ));
-    line(format!("rejects   {}", if manifest.rejects.is_empty() { "none".to_owned() } else { counts(manifest.rejects.iter().map(|(k, v)| (k.clone(), *v))) }));
+    line(format!(
+        "rejects   {}",
+        if manifest.rejects.is_empty() {
+            "none".to_owned()
+        } else {
+            counts(manifest.rejects.iter().map(|(k, v)| (k.clone(), *v)))
+        }
+    ));
 
     let (mut heights, mut widths, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
     let mut ages = Vec::new();
@@ -46,7 +62,12 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
     }
     line(format!("height    {}", five_numbers(heights)));
     line(format!("width     {}", five_numbers(widths)));
-    line(format!("tokens    {} (vocabulary {}, cut at {})", five_numbers(lengths), manifest.text.vocabulary, manifest.text.max_tokens));
+    line(format!(
+        "tokens    {} (vocabulary {}, cut at {})",
+        five_numbers(lengths),
+        manifest.text.vocabulary,
+        manifest.text.max_tokens
+    ));
     line(format!("age       {}", five_numbers(ages)));
     let frame = dataset.frame(&["view", "sex", "subset"])?;
     for name in ["view", "sex", "subset"] {
@@ -60,23 +81,33 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
         let names = grouped.column(name)?.str()?.clone();
         let numbers = grouped.column("count")?.cast(&DataType::UInt64)?;
         let numbers = numbers.u64()?;
-        let pairs = names.iter().zip(numbers.iter()).map(|(n, c)| (n.unwrap_or("not stated").to_owned(), c.unwrap_or(0)));
+        let pairs =
+            names.iter().zip(numbers.iter()).map(|(n, c)| (n.unwrap_or("not stated").to_owned(), c.unwrap_or(0)));
         line(format!("{name:<9} {}", counts(pairs)));
     }
     let labels = dataset.labels()?;
     if !dataset.findings().is_empty() {
-        line(format!("\n{:<34}{:>9}{:>9}{:>10}{:>15}{:>12}", "finding", "positive", "negative", "uncertain", "not mentioned", "prevalence"));
+        line(format!(
+            "\n{:<34}{:>9}{:>9}{:>10}{:>15}{:>12}",
+            "finding", "positive", "negative", "uncertain", "not mentioned", "prevalence"
+        ));
         for (index, finding) in dataset.findings().iter().enumerate() {
             let count = |code: Option<i8>| labels.iter().filter(|row| row[index] == code).count();
             let (positive, total) = (count(Some(1)), labels.len().max(1));
             line(format!(
                 "{finding:<34}{positive:>9}{:>9}{:>10}{:>15}{:>11.1}%",
-                count(Some(0)), count(Some(-1)), count(None), 100.0 * positive as f64 / total as f64
+                count(Some(0)),
+                count(Some(-1)),
+                count(None),
+                100.0 * positive as f64 / total as f64
             ));
         }
     }
     let splits = crate::split::known_splits(dataset.folder());
-    line(format!("\nsplits    {}", if splits.is_empty() { "none (make one with `dataset split`)".to_owned() } else { splits.join(", ") }));
+    line(format!(
+        "\nsplits    {}",
+        if splits.is_empty() { "none (make one with `dataset split`)".to_owned() } else { splits.join(", ") }
+    ));
     Ok(page)
 }
 
@@ -90,7 +121,14 @@ fn five_numbers(mut values: Vec<f64>) -> String {
     }
     values.sort_by(f64::total_cmp);
     let quantile = |q: f64| values[((values.len() - 1) as f64 * q).round() as usize];
-    format!("min {} · quartiles {} {} {} · max {}", quantile(0.0), quantile(0.25), quantile(0.5), quantile(0.75), quantile(1.0))
+    format!(
+        "min {} · quartiles {} {} {} · max {}",
+        quantile(0.0),
+        quantile(0.25),
+        quantile(0.5),
+        quantile(0.75),
+        quantile(1.0)
+    )
 }
 
 /// One record in words.
@@ -103,14 +141,30 @@ pub fn row(dataset: &Dataset, record_id: &str) -> Result<String> {
     let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "—".to_owned());
     field("record_id", record.record_id.clone());
     field("patient / study", format!("{} / {} / image {}", record.patient_id, record.study_id, record.image_id));
-    field("source", format!("{} ({}×{}), sha256 {}", record.source_path, record.source_width, record.source_height, crate::files::hex(&record.source_sha256)));
+    field(
+        "source",
+        format!(
+            "{} ({}×{}), sha256 {}",
+            record.source_path,
+            record.source_width,
+            record.source_height,
+            crate::files::hex(&record.source_sha256)
+        ),
+    );
     field("stored", format!("{}×{}, {} bytes", record.width, record.height, record.image.len()));
     field("subset, view", format!("{}, {}", or_none(&record.subset), or_none(&record.view)));
-    field("sex, age", format!("{}, {}", or_none(&record.sex), record.age_years.map_or("—".to_owned(), |age| age.to_string())));
-    let labels = dataset.findings().iter().zip(&record.labels).filter_map(|(name, code)| Some(format!("{name}={}", (*code)?)));
+    field(
+        "sex, age",
+        format!("{}, {}", or_none(&record.sex), record.age_years.map_or("—".to_owned(), |age| age.to_string())),
+    );
+    let labels =
+        dataset.findings().iter().zip(&record.labels).filter_map(|(name, code)| Some(format!("{name}={}", (*code)?)));
     field("labels", labels.collect::<Vec<_>>().join(", "));
     for found in &record.boxes {
-        field("box", format!("{} at {:.0},{:.0} size {:.0}×{:.0}", found.label, found.x, found.y, found.width, found.height));
+        field(
+            "box",
+            format!("{} at {:.0},{:.0} size {:.0}×{:.0}", found.label, found.x, found.y, found.width, found.height),
+        );
     }
     field("tokens", format!("{:?}", record.token_ids));
     field("report", format!("\n{}", or_none(&record.report)));

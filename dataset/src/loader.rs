@@ -231,7 +231,9 @@ impl LoaderBuilder {
         }
         let continuations = match (&self.text, self.dataset.tokenizer()) {
             (None, _) => Continuations::default(),
-            (Some(_), None) => return Err(invalid("this dataset has no reports: it was ingested without a tokenizer")),
+            (Some(_), None) => {
+                return Err(invalid("this dataset has no reports: it was ingested without a tokenizer"));
+            }
             (Some(_), Some(path)) => vocabulary_continuations(&path)?,
         };
         let batches = if self.drop_last { rows.len() / self.batch_size } else { rows.len().div_ceil(self.batch_size) };
@@ -296,7 +298,11 @@ struct SampleTable {
 impl SampleTable {
     fn load(dataset: &Dataset, with_text: bool) -> Result<Self> {
         let mut table = Self {
-            digests: dataset.texts("record_id")?.into_iter().map(|id| random::digest(&id.unwrap_or_default())).collect(),
+            digests: dataset
+                .texts("record_id")?
+                .into_iter()
+                .map(|id| random::digest(&id.unwrap_or_default()))
+                .collect(),
             sides: Vec::new(),
             tokens: Vec::new(),
             token_starts: vec![0],
@@ -322,8 +328,8 @@ impl SampleTable {
 }
 
 fn vocabulary_continuations(path: &std::path::Path) -> Result<Continuations> {
-    let tokenizer = tokenizers::Tokenizer::from_file(path)
-        .map_err(|e| Error::Invalid(format!("{}: {e}", path.display())))?;
+    let tokenizer =
+        tokenizers::Tokenizer::from_file(path).map_err(|e| Error::Invalid(format!("{}: {e}", path.display())))?;
     let pieces: Vec<String> =
         (0..tokenizer.get_vocab_size(true) as u32).map(|id| tokenizer.id_to_token(id).unwrap_or_default()).collect();
     Ok(Continuations::new(pieces.iter().map(String::as_str)))

@@ -104,7 +104,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Verify { dir } => {
             let rows = Dataset::open(&dir)?.len() as u64;
             let bar = ProgressBar::new(rows);
-            if let Ok(style) = ProgressStyle::with_template("verify {wide_bar} {human_pos}/{human_len} rows, {eta} left") {
+            if let Ok(style) =
+                ProgressStyle::with_template("verify {wide_bar} {human_pos}/{human_len} rows, {eta} left")
+            {
                 bar.set_style(style);
             }
             let problems = verify::verify(&dir, &|done| bar.inc(done))?;

@@ -45,7 +45,8 @@ mod tests {
 
     #[test]
     fn a_word_is_masked_whole_and_the_ends_stay() {
-        let continuations = Continuations::new(["[PAD]", "[UNK]", "[CLS]", "[MASK]", "heart", "##s", "lung"].into_iter());
+        let continuations =
+            Continuations::new(["[PAD]", "[UNK]", "[CLS]", "[MASK]", "heart", "##s", "lung"].into_iter());
         let mut ids = [CLS, 4, 5, 5, 6, 4, 5, PAD, PAD];
         let mut draws = [0.1, 0.5, 0.49].into_iter();
         mask_words(&mut ids, &continuations, 0.5, || draws.next().unwrap_or(1.0));

@@ -124,15 +124,8 @@ impl ShardWriter {
         let temporary = files::temporary(path);
         let file = File::create(&temporary).map_err(Error::io(path))?;
         let counted = Counted { file: BufWriter::with_capacity(1 << 20, file), digest: Sha256::new(), bytes: 0 };
-        let writer =
-            ArrowWriter::try_new(counted, schema.clone(), Some(properties)).map_err(Error::parquet(path))?;
-        Ok(Self {
-            writer: Some(writer),
-            schema,
-            rows: 0,
-            path: path.to_path_buf(),
-            temporary,
-        })
+        let writer = ArrowWriter::try_new(counted, schema.clone(), Some(properties)).map_err(Error::parquet(path))?;
+        Ok(Self { writer: Some(writer), schema, rows: 0, path: path.to_path_buf(), temporary })
     }
 
     /// Appends records.
@@ -177,11 +170,12 @@ fn to_batch(schema: &SchemaRef, records: &[Record]) -> Result<RecordBatch, Arrow
     let text = |get: fn(&Record) -> &str| -> ArrayRef {
         Arc::new(records.iter().map(|r| Some(get(r))).collect::<StringArray>())
     };
-    let optional = |get: fn(&Record) -> Option<&str>| -> ArrayRef {
-        Arc::new(records.iter().map(get).collect::<StringArray>())
-    };
-    let count = |get: fn(&Record) -> u32| -> ArrayRef { Arc::new(UInt32Array::from_iter_values(records.iter().map(get))) };
-    let side = |get: fn(&Record) -> u16| -> ArrayRef { Arc::new(UInt16Array::from_iter_values(records.iter().map(get))) };
+    let optional =
+        |get: fn(&Record) -> Option<&str>| -> ArrayRef { Arc::new(records.iter().map(get).collect::<StringArray>()) };
+    let count =
+        |get: fn(&Record) -> u32| -> ArrayRef { Arc::new(UInt32Array::from_iter_values(records.iter().map(get))) };
+    let side =
+        |get: fn(&Record) -> u16| -> ArrayRef { Arc::new(UInt16Array::from_iter_values(records.iter().map(get))) };
 
     let mut digests = FixedSizeBinaryBuilder::with_capacity(records.len(), 32);
     let mut images = BinaryBuilder::with_capacity(records.len(), records.iter().map(|r| r.image.len()).sum());
@@ -197,7 +191,9 @@ fn to_batch(schema: &SchemaRef, records: &[Record]) -> Result<RecordBatch, Arrow
         return Err(ArrowError::SchemaError("labels is not a struct".to_owned()));
     };
     let labels = (0..named.len())
-        .map(|i| Arc::new(records.iter().map(|r| r.labels.get(i).copied().flatten()).collect::<Int8Array>()) as ArrayRef)
+        .map(|i| {
+            Arc::new(records.iter().map(|r| r.labels.get(i).copied().flatten()).collect::<Int8Array>()) as ArrayRef
+        })
         .collect();
 
     let boxes: Vec<&BoundingBox> = records.iter().flat_map(|r| &r.boxes).collect();
@@ -315,7 +311,9 @@ impl Shard {
         };
         let findings = match schema.field_with_name("labels").map(|field| field.data_type()) {
             Ok(arrow_schema::DataType::Struct(fields)) => fields.iter().map(|f| f.name().clone()).collect::<Vec<_>>(),
-            _ => return Err(broken("the column `labels` is missing or no struct".to_owned())),
+            _ => {
+                return Err(broken("the column `labels` is missing or no struct".to_owned()));
+            }
         };
         for expected in record::schema(&findings, encoding).fields() {
             match schema.field_with_name(expected.name()) {
@@ -324,7 +322,9 @@ impl Shard {
                     let (name, found, expected) = (expected.name(), found.data_type(), expected.data_type());
                     return Err(broken(format!("column `{name}` has type {found}, expected {expected}")));
                 }
-                Err(_) => return Err(broken(format!("the column `{}` is missing", expected.name()))),
+                Err(_) => {
+                    return Err(broken(format!("the column `{}` is missing", expected.name())));
+                }
             }
         }
         let parquet = metadata.metadata();
@@ -423,12 +423,8 @@ impl Shard {
         let broken = |e: &dyn std::fmt::Display| Error::Shard { shard: self.name.clone(), message: e.to_string() };
         let schema = self.metadata.metadata().file_metadata().schema_descr();
         let roots = schema.root_schema().get_fields();
-        let projection =
-            ProjectionMask::roots(schema, (0..roots.len()).filter(|&i| names.contains(&roots[i].name())));
-        let file = FileAt {
-            file: self.file.file.try_clone().map_err(|e| broken(&e))?,
-            length: self.file.length,
-        };
+        let projection = ProjectionMask::roots(schema, (0..roots.len()).filter(|&i| names.contains(&roots[i].name())));
+        let file = FileAt { file: self.file.file.try_clone().map_err(|e| broken(&e))?, length: self.file.length };
         let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
             .with_projection(projection)
             .with_batch_size(self.rows().max(1));

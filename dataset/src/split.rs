@@ -408,9 +408,7 @@ impl Split {
             for row in 0..batch.num_rows() {
                 let subset = match subsets.is_valid(row).then(|| subsets.value(row)) {
                     None => None,
-                    Some(text) => {
-                        Some(Subset::parse(text).ok_or_else(|| broken(format!("unknown subset `{text}`")))?)
-                    }
+                    Some(text) => Some(Subset::parse(text).ok_or_else(|| broken(format!("unknown subset `{text}`")))?),
                 };
                 let ratio = ratios.is_valid(row).then(|| ratios.value(row));
                 members.push(Member { record_id: ids.value(row).to_owned(), subset, ratio });
@@ -446,7 +444,9 @@ impl Split {
 
 /// Names of the splits stored in a dataset.
 pub fn known_splits(folder: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(folder.join("splits")) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(folder.join("splits")) else {
+        return Vec::new();
+    };
     let mut names: Vec<String> = entries
         .flatten()
         .map(|entry| entry.path())
@@ -470,7 +470,11 @@ impl std::fmt::Display for Certificate {
         if let Some(part) = self.parts.first() {
             writeln!(f, "findings: {}", part.prevalence.keys().cloned().collect::<Vec<_>>().join(", "))?;
         }
-        writeln!(f, "largest deviation of a prevalence: subsets {:.4}, ratios {:.4}", self.subset_deviation, self.ratio_deviation)?;
+        writeln!(
+            f,
+            "largest deviation of a prevalence: subsets {:.4}, ratios {:.4}",
+            self.subset_deviation, self.ratio_deviation
+        )?;
         write!(f, "patients in more than one subset: {}", self.shared_patients)
     }
 }

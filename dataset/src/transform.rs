@@ -127,11 +127,10 @@ impl Resample {
     ) -> Result<&[U8]> {
         let bad = |e: &dyn std::fmt::Display| Error::Invalid(format!("resize: {e}"));
         let view = TypedImageRef::<U8>::from_buffer(source.1, source.2, source.0).map_err(|e| bad(&e))?;
-        let view = TypedCroppedImage::from_ref(&view, part.left, part.top, part.width, part.height)
-            .map_err(|e| bad(&e))?;
+        let view =
+            TypedCroppedImage::from_ref(&view, part.left, part.top, part.width, part.height).map_err(|e| bad(&e))?;
         self.pixels.resize(width as usize * height as usize, U8::new(0));
-        let mut target =
-            TypedImage::from_pixels_slice(width, height, &mut self.pixels).map_err(|e| bad(&e))?;
+        let mut target = TypedImage::from_pixels_slice(width, height, &mut self.pixels).map_err(|e| bad(&e))?;
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
         self.resizer.resize_typed(&view, &mut target, &options).map_err(|e| bad(&e))?;
         Ok(&self.pixels)
@@ -165,8 +164,7 @@ impl Transform {
             }
             Crop::Center => {
                 let long = |long: u32, short: u32| (u64::from(size) * u64::from(long) / u64::from(short)) as u32;
-                let (w, h) =
-                    if width <= height { (size, long(height, width)) } else { (long(width, height), size) };
+                let (w, h) = if width <= height { (size, long(height, width)) } else { (long(width, height), size) };
                 let middle = |side: u32| (f64::from(side - size) / 2.0).round_ties_even() as u32;
                 (scratch.resize(source, whole, w, h, filter)?, w, middle(w), middle(h))
             }

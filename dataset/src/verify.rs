@@ -65,7 +65,12 @@ pub fn verify(folder: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<Stri
 fn repeated_ids(dataset: &Dataset) -> Result<Vec<String>> {
     let mut seen = HashSet::new();
     let ids = dataset.texts("record_id")?;
-    Ok(ids.iter().flatten().filter(|id| !seen.insert(id.as_str())).map(|id| format!("record `{id}` stands twice")).collect())
+    Ok(ids
+        .iter()
+        .flatten()
+        .filter(|id| !seen.insert(id.as_str()))
+        .map(|id| format!("record `{id}` stands twice"))
+        .collect())
 }
 
 fn verify_shard(dataset: &Dataset, index: usize) -> Vec<String> {
@@ -80,7 +85,8 @@ fn verify_shard(dataset: &Dataset, index: usize) -> Vec<String> {
         Ok(_) => match files::sha256(&path) {
             Err(error) => problems.push(error.to_string()),
             Ok(digest) if digest != info.sha256 => {
-                problems.push(format!("{}: its SHA-256 is not the manifest's: the file was changed or damaged", info.path));
+                problems
+                    .push(format!("{}: its SHA-256 is not the manifest's: the file was changed or damaged", info.path));
             }
             Ok(_) => {}
         },
@@ -105,7 +111,9 @@ fn verify_rows(dataset: &Dataset, index: usize) -> Result<Vec<String>> {
     let mut row = 0;
     for batch in opened.columns(&["height", "width"])? {
         let side = |name| shard::column::<UInt16Array>(&batch, name);
-        let (Some(heights), Some(widths)) = (side("height"), side("width")) else { continue };
+        let (Some(heights), Some(widths)) = (side("height"), side("width")) else {
+            continue;
+        };
         for (height, width) in heights.values().iter().zip(widths.values()) {
             if let Err(error) = dataset.image_into(first as usize + row, *height, *width, &mut pixels) {
                 problems.push(error.to_string());

@@ -108,7 +108,9 @@ pub fn read(bytes: &[u8]) -> Result<Dicom, String> {
     if (height as u64) * (width as u64) * (samples as u64) > MAX_PIXELS {
         return Err(format!("{width}×{height} pixels are refused: a radiograph is smaller"));
     }
-    let decoded = object.decode_pixel_data_frame(0).map_err(|error| format!("the pixels cannot be decoded: {}", cause(&error)))?;
+    let decoded = object
+        .decode_pixel_data_frame(0)
+        .map_err(|error| format!("the pixels cannot be decoded: {}", cause(&error)))?;
     let photometric = text(&object, tags::PHOTOMETRIC_INTERPRETATION).unwrap_or_default();
     let (width, height) = (decoded.columns(), decoded.rows());
     let count = width as usize * height as usize;
@@ -123,7 +125,14 @@ pub fn read(bytes: &[u8]) -> Result<Dicom, String> {
             .map_err(|error| format!("the colours cannot be converted: {}", cause(&error)))?;
         Pixels::Rgb(image.into_rgb8().into_raw())
     };
-    Ok(Dicom { width, height, pixels, inverted: photometric == "MONOCHROME1", modality: modality(&object), voi: voi(&object) })
+    Ok(Dicom {
+        width,
+        height,
+        pixels,
+        inverted: photometric == "MONOCHROME1",
+        modality: modality(&object),
+        voi: voi(&object),
+    })
 }
 
 /// Some old files have neither preamble nor magic; they begin with a group below 0x0010.
@@ -166,7 +175,9 @@ fn text(object: &InMemDicomObject, tag: dicom_core::Tag) -> Option<String> {
 /// Stored values: the used bits, sign-extended where the representation is signed.
 fn grey(data: &[u8], count: usize, allocated: u16, stored: u16, high: u16, signed: bool) -> Result<Pixels, String> {
     let bytes = usize::from(allocated.div_ceil(8));
-    let data = data.get(..count * bytes).ok_or_else(|| format!("{} bytes of pixels, {} are needed", data.len(), count * bytes))?;
+    let data = data
+        .get(..count * bytes)
+        .ok_or_else(|| format!("{} bytes of pixels, {} are needed", data.len(), count * bytes))?;
     let stored = stored.min(allocated);
     // Bits above the highest and below the lowest used one are unused, and hold overlays in old files.
     let shift = (high + 1).saturating_sub(stored);
@@ -187,7 +198,8 @@ fn grey(data: &[u8], count: usize, allocated: u16, stored: u16, high: u16, signe
             Values::I64(
                 data.chunks_exact(4)
                     .map(|word| {
-                        let value = (u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]])) >> shift) & mask;
+                        let value =
+                            (u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]])) >> shift) & mask;
                         if signed && value & sign != 0 { value as i64 - (1i64 << stored) } else { value as i64 }
                     })
                     .collect(),
@@ -200,7 +212,9 @@ fn grey(data: &[u8], count: usize, allocated: u16, stored: u16, high: u16, signe
 
 fn look_up(item: &InMemDicomObject, signed: bool) -> Option<LookUp> {
     let descriptor = item.element_opt(tags::LUT_DESCRIPTOR).ok()??.to_multi_int::<i64>().ok()?;
-    let [entries, first, bits] = descriptor.get(..3)? else { return None };
+    let [entries, first, bits] = descriptor.get(..3)? else {
+        return None;
+    };
     // The first value is signed like the pixels; it may be written in either form.
     let first = if signed && *first > i64::from(i16::MAX) { first - 65536 } else { *first };
     let data = item.element_opt(tags::LUT_DATA).ok()??.to_multi_int::<i64>().ok()?;

@@ -204,7 +204,10 @@ fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<Exi
     if arguments.dry_run {
         println!("findings: {}", plan.findings.join(", "));
         for record in plan.records.iter().take(5) {
-            println!("{}  patient {}  study {}  {}", record.record_id, record.patient_id, record.study_id, record.source_path);
+            println!(
+                "{}  patient {}  study {}  {}",
+                record.record_id, record.patient_id, record.study_id, record.source_path
+            );
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -212,7 +215,8 @@ fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<Exi
     let meter = Meter::new("radiographs");
     // Each reject is told in the table; a decoder's panic message would only blur the progress bar.
     std::panic::set_hook(Box::new(|_| {}));
-    let outcome = ingest::run(source.name(), &arguments.raw_dir, &arguments.out, plan, &options, &|step| meter.step(&step));
+    let outcome =
+        ingest::run(source.name(), &arguments.raw_dir, &arguments.out, plan, &options, &|step| meter.step(&step));
     let _ = std::panic::take_hook();
     meter.finish();
     let summary = outcome?;
@@ -238,9 +242,18 @@ fn tell(summary: &Summary, out: &Path) {
     let totals = &manifest.totals;
     println!(
         "{}: {} records of {} studies and {} patients, {} with a report, {} shards, {:.1} MB",
-        out.display(), totals.records, totals.studies, totals.patients, totals.reports, manifest.shards.len(), totals.bytes as f64 / 1e6
+        out.display(),
+        totals.records,
+        totals.studies,
+        totals.patients,
+        totals.reports,
+        manifest.shards.len(),
+        totals.bytes as f64 / 1e6
     );
-    println!("pixels: mean {:.4}, std {:.4}; vocabulary: {}", manifest.image.mean, manifest.image.std, manifest.text.vocabulary);
+    println!(
+        "pixels: mean {:.4}, std {:.4}; vocabulary: {}",
+        manifest.image.mean, manifest.image.std, manifest.text.vocabulary
+    );
     for (stage, count) in &manifest.rejects {
         println!("rejects at stage {stage}: {count}");
     }
@@ -258,7 +271,8 @@ const PLAIN_PAUSE: Duration = Duration::from_secs(10);
 impl Meter {
     fn new(unit: &str) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        let template = format!("{{elapsed_precise}} {{wide_bar}} {{human_pos}}/{{human_len}} {unit}, {{per_sec}}, {{eta}} left");
+        let template =
+            format!("{{elapsed_precise}} {{wide_bar}} {{human_pos}}/{{human_len}} {unit}, {{per_sec}}, {{eta}} left");
         if let Ok(style) = ProgressStyle::with_template(&template) {
             bar.set_style(style);
         }

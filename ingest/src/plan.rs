@@ -169,10 +169,8 @@ impl Listing {
         let mut entries: Vec<PathBuf> = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).collect();
         entries.sort();
         let is_wanted = |path: &PathBuf| path.extension().is_some_and(|found| found == extension) && path.is_file();
-        entries
-            .iter()
-            .find(|path| is_wanted(path))
-            .cloned()
-            .or_else(|| entries.iter().filter(|path| path.is_dir()).find_map(|path| Self::walk_until_first(path, extension)))
+        entries.iter().find(|path| is_wanted(path)).cloned().or_else(|| {
+            entries.iter().filter(|path| path.is_dir()).find_map(|path| Self::walk_until_first(path, extension))
+        })
     }
 }

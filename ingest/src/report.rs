@@ -22,7 +22,9 @@ pub struct Sections {
 impl Sections {
     /// What the radiologist concludes: the first there is of impression, findings, last paragraph, comparison.
     pub fn conclusion(&self) -> Option<&str> {
-        [&self.impression, &self.findings, &self.last_paragraph, &self.comparison].into_iter().find_map(Option::as_deref)
+        [&self.impression, &self.findings, &self.last_paragraph, &self.comparison]
+            .into_iter()
+            .find_map(Option::as_deref)
     }
 }
 
@@ -91,9 +93,24 @@ const MAIN: [&str; 5] = ["impression", "findings", "history", "comparison", "add
 
 /// Words by which an unknown heading names the study: what follows are findings.
 const STUDY_WORDS: [&str; 18] = [
-    "chest", "portable", "pa and lateral", "lateral and pa", "ap and lateral", "lateral and ap", "frontal and",
-    "two views", "frontal view", "pa view", "ap view", "one view", "lateral view", "bone window", "frontal upright",
-    "frontal semi-upright", "ribs", "pa and lat",
+    "chest",
+    "portable",
+    "pa and lateral",
+    "lateral and pa",
+    "ap and lateral",
+    "lateral and ap",
+    "frontal and",
+    "two views",
+    "frontal view",
+    "pa view",
+    "ap view",
+    "one view",
+    "lateral view",
+    "bone window",
+    "frontal upright",
+    "frontal semi-upright",
+    "ribs",
+    "pa and lat",
 ];
 
 /// The section that a heading means.

@@ -247,7 +247,9 @@ fn prepare(out: &Path, arguments: &BTreeMap<String, serde_json::Value>, overwrit
                 let _ = fs::remove_dir_all(&notes);
                 Ok(Prepared::Done(Box::new(manifest)))
             }
-            _ => Err(refused("holds another dataset (other arguments, or the input changed); take another OUT or --overwrite")),
+            _ => Err(refused(
+                "holds another dataset (other arguments, or the input changed); take another OUT or --overwrite",
+            )),
         };
     }
     let is_empty = fs::read_dir(out).map(|mut entries| entries.next().is_none()).unwrap_or(true);
@@ -260,7 +262,9 @@ fn prepare(out: &Path, arguments: &BTreeMap<String, serde_json::Value>, overwrit
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(refused("another ingest works on it now")),
-        Err(TryLockError::Error(source)) => return Err(Error::Io { path: lock_path, source }),
+        Err(TryLockError::Error(source)) => {
+            return Err(Error::Io { path: lock_path, source });
+        }
     }
     let kept = notes.join("arguments.json");
     if overwrite {
@@ -322,7 +326,11 @@ fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> Resul
             let sources: Vec<&ReportSource> = {
                 let mut seen = HashSet::new();
                 // A study's report stands with each of its images, and is one text.
-                plan.records.iter().filter(|record| seen.insert((&record.patient_id, &record.study_id))).map(|r| &r.report).collect()
+                plan.records
+                    .iter()
+                    .filter(|record| seen.insert((&record.patient_id, &record.study_id)))
+                    .map(|r| &r.report)
+                    .collect()
             };
             let texts: Vec<String> = sources
                 .into_par_iter()
@@ -348,7 +356,9 @@ fn read_report(raw: &Path, report: &ReportSource) -> Result<Option<String>, Stri
         ReportSource::Text(text) => Ok(Some(text.to_string())),
         ReportSource::File(path) => match fs::read(raw.join(path)) {
             Ok(bytes) => Ok(Some(decode_text(bytes))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err("the study has no report file".to_owned()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err("the study has no report file".to_owned())
+            }
             Err(error) => Err(format!("the report cannot be read: {error}")),
         },
     }
@@ -389,7 +399,8 @@ impl Job<'_> {
         let chunks: Vec<&[PlannedRecord]> = self.plan.records.chunks(self.options.rows_per_shard).collect();
         let mut notes: Vec<Option<ShardNote>> = (0..chunks.len()).map(|index| self.finished(index)).collect();
         let resumed = notes.iter().flatten().count();
-        let done = notes.iter().zip(&chunks).filter(|(note, _)| note.is_some()).map(|(_, chunk)| chunk.len() as u64).sum();
+        let done =
+            notes.iter().zip(&chunks).filter(|(note, _)| note.is_some()).map(|(_, chunk)| chunk.len() as u64).sum();
         (self.progress)(Progress::Started { records: self.plan.records.len() as u64, done });
         for (index, chunk) in chunks.iter().enumerate() {
             if notes[index].is_none() {
@@ -487,13 +498,17 @@ impl Job<'_> {
             (record.source_height, record.source_width) = (raw.height, raw.width);
             let (stored, place) = picture::fit(raw, self.options.size, self.options.fit, scratch)
                 .map_err(|error| (Stage::Decode, error))?;
-            record.boxes = planned.boxes.iter().map(|found| BoundingBox {
-                label: found.label.clone(),
-                x: (f64::from(found.x) * place.scale.0 + place.offset.0) as f32,
-                y: (f64::from(found.y) * place.scale.1 + place.offset.1) as f32,
-                width: (f64::from(found.width) * place.scale.0) as f32,
-                height: (f64::from(found.height) * place.scale.1) as f32,
-            }).collect();
+            record.boxes = planned
+                .boxes
+                .iter()
+                .map(|found| BoundingBox {
+                    label: found.label.clone(),
+                    x: (f64::from(found.x) * place.scale.0 + place.offset.0) as f32,
+                    y: (f64::from(found.y) * place.scale.1 + place.offset.1) as f32,
+                    width: (f64::from(found.width) * place.scale.0) as f32,
+                    height: (f64::from(found.height) * place.scale.1) as f32,
+                })
+                .collect();
             (record.height, record.width) = (stored.height as u16, stored.width as u16);
             pixels = PixelSums::of(&stored.pixels);
             record.image = stored.encode(self.options.encoding).map_err(|error| (Stage::Decode, error.to_string()))?;
@@ -519,14 +534,24 @@ impl Job<'_> {
                     _ => planned.source_path.clone(),
                 };
                 let error = format!("{error}; its image is kept without text");
-                reject = Some(Reject { source_path, record_id: Some(planned.record_id.clone()), stage: Stage::Report, error });
+                reject = Some(Reject {
+                    source_path,
+                    record_id: Some(planned.record_id.clone()),
+                    stage: Stage::Report,
+                    error,
+                });
             }
         }
         Ok(Made { record, pixels, reject })
     }
 
     /// Writes the rejects and, last of all, the manifest.
-    fn finish(&self, source: &str, arguments: &BTreeMap<String, serde_json::Value>, notes: &[ShardNote]) -> Result<Manifest> {
+    fn finish(
+        &self,
+        source: &str,
+        arguments: &BTreeMap<String, serde_json::Value>,
+        notes: &[ShardNote],
+    ) -> Result<Manifest> {
         let rejects: Vec<&Reject> =
             self.plan.rejects.iter().chain(notes.iter().flat_map(|note| &note.rejects)).collect();
         write_rejects(&self.out.join(REJECTS), &rejects)?;
@@ -567,7 +592,8 @@ impl Job<'_> {
             labels: self.plan.findings.clone(),
             totals: Totals {
                 records: notes.iter().map(|note| note.info.rows).sum(),
-                studies: kept().map(|record| (&record.patient_id, &record.study_id)).collect::<HashSet<_>>().len() as u64,
+                studies: kept().map(|record| (&record.patient_id, &record.study_id)).collect::<HashSet<_>>().len()
+                    as u64,
                 patients: kept().map(|record| &record.patient_id).collect::<HashSet<_>>().len() as u64,
                 reports: notes.iter().map(|note| note.reports).sum(),
                 bytes: notes.iter().map(|note| note.info.bytes).sum(),

@@ -71,8 +71,9 @@ mod tests {
 
     #[test]
     fn training_repeats_and_keeps_the_special_ids() {
-        let texts: Vec<String> =
-            (0..200).map(|i| format!("Small left pleural effusion, {i} cm. No pneumothorax; heart is énlarged.")).collect();
+        let texts: Vec<String> = (0..200)
+            .map(|i| format!("Small left pleural effusion, {i} cm. No pneumothorax; heart is énlarged."))
+            .collect();
         let mut reversed = texts.clone();
         reversed.reverse();
         let first = train(&texts, 300).unwrap();

@@ -57,9 +57,17 @@ fn extremes(values: impl Iterator<Item = i64>) -> (i64, i64) {
 }
 
 /// At most 16 bits: every stored value is toned once, then pixels are looked up.
-fn by_table(dicom: &Dicom, tone: Tone, bits: u16, signed: bool, patterns: impl Iterator<Item = u16> + Clone) -> Vec<u8> {
+fn by_table(
+    dicom: &Dicom,
+    tone: Tone,
+    bits: u16,
+    signed: bool,
+    patterns: impl Iterator<Item = u16> + Clone,
+) -> Vec<u8> {
     let sign = 1i64 << (bits - 1);
-    let value_of = |pattern: i64| if signed && pattern & sign != 0 { pattern - 2 * sign } else { pattern };
+    let value_of = |pattern: i64| {
+        if signed && pattern & sign != 0 { pattern - 2 * sign } else { pattern }
+    };
     let range = if signed {
         extremes(patterns.clone().map(|pattern| value_of(pattern.into())))
     } else {
@@ -107,7 +115,9 @@ fn window(value: f64, center: f64, width: f64, function: WindowFunction) -> f64 
 fn equalise(grey: &mut [u8]) {
     let mut counts = [0u64; 256];
     grey.iter().for_each(|&shade| counts[usize::from(shade)] += 1);
-    let Some(darkest) = counts.iter().position(|&count| count > 0) else { return };
+    let Some(darkest) = counts.iter().position(|&count| count > 0) else {
+        return;
+    };
     let rest = grey.len() as u64 - counts[darkest];
     if rest == 0 {
         return;

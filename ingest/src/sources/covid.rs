@@ -32,7 +32,8 @@ impl Source for Covid {
         let table = Table::read(raw, &path, &REQUIRED)?;
         let mut rejects = table.rejects;
         let table = table.frame;
-        let (patient, offset, finding) = (texts(&table, "patientid")?, texts_or_null(&table, "offset"), texts(&table, "finding")?);
+        let (patient, offset, finding) =
+            (texts(&table, "patientid")?, texts_or_null(&table, "offset"), texts(&table, "finding")?);
         let (view, modality, file) = (texts(&table, "view")?, texts(&table, "modality")?, texts(&table, "filename")?);
         let (sex, age) = (texts_or_null(&table, "sex"), texts_or_null(&table, "age"));
         let (folder, notes) = (texts_or_null(&table, "folder"), texts_or_null(&table, "clinical_notes"));
@@ -103,7 +104,9 @@ fn prefixes(finding: &str) -> Vec<&str> {
 /// 1 for the finding and all above it, 0 for the rest. A finding that stops above the leaves (`Pneumonia`) leaves those
 /// below it open: null. Unlabelled: all null.
 fn codes(finding: Option<&str>, findings: &[String]) -> Vec<Option<i8>> {
-    let Some(own) = finding.filter(|name| *name != UNLABELLED) else { return vec![None; findings.len()] };
+    let Some(own) = finding.filter(|name| *name != UNLABELLED) else {
+        return vec![None; findings.len()];
+    };
     let above = prefixes(own);
     findings
         .iter()

@@ -24,7 +24,11 @@ impl Source for MimicCxr {
 
     fn plan(&self, raw: &Path) -> Result<Plan> {
         let remedy = "give the directory that holds `files/` and the tables of MIMIC-CXR or MIMIC-CXR-JPG".to_owned();
-        let missing = |wanted: &str| Error::MissingTable { folder: raw.to_path_buf(), wanted: wanted.to_owned(), remedy: remedy.clone() };
+        let missing = |wanted: &str| Error::MissingTable {
+            folder: raw.to_path_buf(),
+            wanted: wanted.to_owned(),
+            remedy: remedy.clone(),
+        };
         let metadata = find_table(raw, "metadata")?.ok_or_else(|| missing("mimic-cxr-*-metadata.csv[.gz]"))?;
         let metadata = Table::read(raw, &metadata, &["dicom_id", "subject_id", "study_id"])?;
         let mut rejects = metadata.rejects;
@@ -45,7 +49,8 @@ impl Source for MimicCxr {
             let labels = Table::read(raw, &path, &KEYS)?;
             rejects.extend(labels.rejects);
             let names = labels.frame.get_column_names_owned();
-            findings = names.into_iter().map(|name| name.to_string()).filter(|name| !KEYS.contains(&name.as_str())).collect();
+            findings =
+                names.into_iter().map(|name| name.to_string()).filter(|name| !KEYS.contains(&name.as_str())).collect();
             let chosen: Vec<_> = std::iter::once(col("study_id")).chain(findings.iter().map(col)).collect();
             let labels = once(labels.frame.lazy(), "study_id").select(chosen);
             joined = joined.join(labels, [col("study_id")], [col("study_id")], left());
@@ -63,7 +68,8 @@ impl Source for MimicCxr {
         let extension = majority_extension(&files);
 
         let label_columns = findings.iter().map(|finding| texts(&table, finding)).collect::<Result<Vec<_>>>()?;
-        let (dicom, subject, study) = (texts(&table, "dicom_id")?, texts(&table, "subject_id")?, texts(&table, "study_id")?);
+        let (dicom, subject, study) =
+            (texts(&table, "dicom_id")?, texts(&table, "subject_id")?, texts(&table, "study_id")?);
         let (split, view) = (texts_or_null(&table, "split"), texts_or_null(&table, "ViewPosition"));
         let by_stem = stems(&files);
         let mut listed: BTreeSet<String> = BTreeSet::new();
@@ -71,7 +77,12 @@ impl Source for MimicCxr {
         for row in 0..table.height() {
             let (Some(dicom), Some(subject), Some(study)) = (dicom[row], subject[row], study[row]) else {
                 rejects.push(Reject {
-                    source_path: metadata.path.strip_prefix(raw).unwrap_or(&metadata.path).to_string_lossy().into_owned(),
+                    source_path: metadata
+                        .path
+                        .strip_prefix(raw)
+                        .unwrap_or(&metadata.path)
+                        .to_string_lossy()
+                        .into_owned(),
                     record_id: None,
                     stage: Stage::Table,
                     error: format!("data row {}: dicom_id, subject_id or study_id is empty", row + 1),
@@ -79,10 +90,8 @@ impl Source for MimicCxr {
                 continue;
             };
             let patient_folder = format!("files/p{}/p{subject}", subject.get(..2).unwrap_or(subject));
-            let source_path = by_stem
-                .get(dicom)
-                .cloned()
-                .unwrap_or_else(|| format!("{patient_folder}/s{study}/{dicom}.{extension}"));
+            let source_path =
+                by_stem.get(dicom).cloned().unwrap_or_else(|| format!("{patient_folder}/s{study}/{dicom}.{extension}"));
             listed.insert(source_path.clone());
             records.push(PlannedRecord {
                 record_id: format!("mimic-cxr/{dicom}"),
@@ -116,10 +125,7 @@ impl Source for MimicCxr {
 
 /// One row a key: a repeated key would multiply images in a join.
 fn once(table: LazyFrame, key: &str) -> LazyFrame {
-    table.unique_stable(
-        Some(polars::prelude::by_name([key], true, false)),
-        polars::prelude::UniqueKeepStrategy::First,
-    )
+    table.unique_stable(Some(polars::prelude::by_name([key], true, false)), polars::prelude::UniqueKeepStrategy::First)
 }
 
 /// `mimic-cxr-<version>-<name>.csv` or `.csv.gz`, any version, the newest first.
