@@ -1,0 +1,194 @@
+//! Multi-label classification as an objective.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use dataset::transform::Transform;
+use dataset::{Batch, Dataset, Loader};
+use serde::{Deserialize, Serialize};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Reduction, Tensor};
+
+use crate::classifier::{ClassifierConfig, VitClassifier};
+use crate::metrics::{auroc, mean_defined};
+use crate::objective::{Evaluation, Loss, Objective, images};
+
+/// What an uncertain label counts as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Uncertain {
+    #[default]
+    Zeros,
+    Ones,
+    Ignore,
+}
+
+/// What a finding that the source does not mention counts as, in a record that has some label.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Missing {
+    /// Not mentioned means not there: CheXpert's and MIMIC-CXR's convention.
+    #[default]
+    Zeros,
+    Ignore,
+}
+
+/// Which labels of a dataset are the targets, and how their codes are read.
+#[derive(Debug, Clone)]
+pub struct Labels {
+    pub findings: Vec<String>,
+    /// Position of each finding in the dataset's vocabulary.
+    columns: Vec<usize>,
+    width: usize,
+    uncertain: Uncertain,
+    missing: Missing,
+}
+
+impl Labels {
+    /// # Errors
+    /// When the dataset lacks a finding.
+    pub fn new(dataset: &Dataset, findings: &[String], uncertain: Uncertain, missing: Missing) -> Result<Self> {
+        let known = dataset.findings();
+        let mut columns = Vec::new();
+        for finding in findings {
+            match known.iter().position(|name| name == finding) {
+                Some(column) => columns.push(column),
+                None => bail!("this dataset has no label `{finding}`; it has: {}", known.join(", ")),
+            }
+        }
+        Ok(Self { findings: findings.to_vec(), columns, width: known.len(), uncertain, missing })
+    }
+
+    /// The target of one code: 1, 0, or none where it does not count.
+    fn target(&self, code: Option<i8>) -> Option<bool> {
+        match (code, self.uncertain, self.missing) {
+            (Some(1), _, _) | (Some(-1), Uncertain::Ones, _) => Some(true),
+            (Some(0), _, _) | (Some(-1), Uncertain::Zeros, _) | (None, _, Missing::Zeros) => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Targets of one record, from all its codes. A record without any label at all is unlabelled: nothing counts.
+    pub fn targets(&self, codes: &[Option<i8>]) -> Vec<Option<bool>> {
+        let labelled = codes.iter().any(Option::is_some);
+        self.columns.iter().map(|&column| if labelled { self.target(codes[column]) } else { None }).collect()
+    }
+
+    /// Rows, of those given, with at least one target that counts.
+    pub fn labelled(&self, dataset: &Dataset, rows: Vec<u32>) -> Result<Vec<u32>> {
+        let codes = dataset.labels()?;
+        Ok(rows.into_iter().filter(|&row| self.targets(&codes[row as usize]).iter().any(Option::is_some)).collect())
+    }
+
+    /// Targets of a batch `[B, C]`, and which of them count, as numbers.
+    fn tensors(&self, batch: &Batch, device: Device) -> (Tensor, Tensor) {
+        let (mut targets, mut counts) = (Vec::new(), Vec::new());
+        for row in batch.labels().chunks_exact(self.width) {
+            let codes: Vec<Option<i8>> = row.iter().map(|code| (!code.is_nan()).then_some(*code as i8)).collect();
+            for target in self.targets(&codes) {
+                targets.push(f32::from(u8::from(target == Some(true))));
+                counts.push(f32::from(u8::from(target.is_some())));
+            }
+        }
+        let shape = [batch.len() as i64, self.columns.len() as i64];
+        let tensor = |values: &[f32]| Tensor::from_slice(values).view(shape).to_device(device);
+        (tensor(&targets), tensor(&counts))
+    }
+}
+
+/// A classifier that learns findings.
+pub struct Classification {
+    store: VarStore,
+    model: VitClassifier,
+    labels: Labels,
+    dataset: Arc<Dataset>,
+    validate: Vec<u32>,
+    transform: Transform,
+}
+
+impl Classification {
+    /// A classifier with start values; `validate` are the rows for [`Objective::evaluate`].
+    pub fn new(
+        config: &ClassifierConfig,
+        labels: Labels,
+        dataset: &Arc<Dataset>,
+        validate: Vec<u32>,
+        transform: Transform,
+        device: Device,
+    ) -> Result<Self> {
+        let store = VarStore::new(device);
+        let model = VitClassifier::new(&store.root(), config)?;
+        Ok(Self { store, model, labels, dataset: dataset.clone(), validate, transform })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &VitClassifier {
+        &self.model
+    }
+
+    /// The variables, to load weights into.
+    pub fn store_mut(&mut self) -> &mut VarStore {
+        &mut self.store
+    }
+}
+
+impl Objective for Classification {
+    fn store(&self) -> &VarStore {
+        &self.store
+    }
+
+    fn loss(&self, batch: &Batch) -> Result<Loss> {
+        let device = self.store.device();
+        let logits = self.model.logits(&images(batch, device), true)?;
+        let (targets, counts) = self.labels.tensors(batch, device);
+        let each = logits.f_binary_cross_entropy_with_logits::<Tensor>(&targets, None, None, Reduction::None)?;
+        let total = (each * &counts).sum(Kind::Float) / counts.sum(Kind::Float).clamp_min(1.0);
+        Ok(Loss { total, parts: Vec::new() })
+    }
+
+    fn evaluate(&self) -> Result<Option<Evaluation>> {
+        if self.validate.is_empty() {
+            return Ok(None);
+        }
+        let scores = predict(&self.model, &self.dataset, &self.validate, self.transform, self.store.device())?;
+        let codes = self.dataset.labels()?;
+        let targets: Vec<Vec<Option<bool>>> =
+            self.validate.iter().map(|&row| self.labels.targets(&codes[row as usize])).collect();
+        let classes = self.labels.findings.len();
+        let by_class: Vec<Option<f64>> = (0..classes)
+            .map(|class| {
+                let scores: Vec<f32> = scores.iter().skip(class).step_by(classes).copied().collect();
+                let targets: Vec<Option<bool>> = targets.iter().map(|row| row[class]).collect();
+                auroc(&scores, &targets)
+            })
+            .collect();
+        let Some(mean) = mean_defined(by_class) else { return Ok(None) };
+        Ok(Some(Evaluation { score: mean, values: vec![("auroc".to_owned(), mean)] }))
+    }
+}
+
+/// Records of a batch without gradients.
+const EVALUATION_BATCH: usize = 128;
+
+/// Probabilities `[rows, classes]` of some rows, row-major, in their order.
+pub fn predict(
+    model: &VitClassifier,
+    dataset: &Arc<Dataset>,
+    rows: &[u32],
+    transform: Transform,
+    device: Device,
+) -> Result<Vec<f32>> {
+    let loader = Loader::builder(dataset)
+        .rows(rows.to_vec())
+        .batch_size(EVALUATION_BATCH)
+        .shuffle(false)
+        .transform(transform)
+        .build()?;
+    let mut scores = Vec::new();
+    for batch in loader {
+        let probabilities = tch::no_grad(|| model.logits(&images(&batch?, device), false))?.sigmoid();
+        let flat = probabilities.to_kind(Kind::Float).to_device(Device::Cpu).flatten(0, -1);
+        scores.extend(Vec::<f32>::try_from(&flat)?);
+    }
+    Ok(scores)
+}

@@ -1,0 +1,213 @@
+//! A run's directory: `config.toml`, `metrics.jsonl`, `checkpoints/step-N/`, `latest`, `best`.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use dataset::LoaderState;
+use dataset::files;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::weights::LoadReport;
+
+/// File names of a checkpoint.
+pub const MODEL: &str = "model.safetensors";
+const OPTIMISER: &str = "optimiser.safetensors";
+const STATE: &str = "state.json";
+const CONFIG: &str = "config.toml";
+const METRICS: &str = "metrics.jsonl";
+
+/// What a checkpoint keeps beside tensors. Random numbers need no state: each step is seeded by its number.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Updates made.
+    pub step: u64,
+    pub loader: LoaderState,
+    /// Best evaluation so far, and after how many updates.
+    pub best: Option<(f64, u64)>,
+    /// Updates that were skipped because the loss was no number.
+    pub skipped: u64,
+}
+
+/// Named tensors.
+pub type Tensors = Vec<(String, Tensor)>;
+
+/// A run's directory, locked while it is held.
+pub struct RunDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl RunDir {
+    /// Opens or makes the directory for a run of this configuration.
+    ///
+    /// # Errors
+    /// When it holds a run of another configuration, or another process works on it.
+    pub fn open<C: Serialize + DeserializeOwned + PartialEq>(path: &Path, config: &C) -> Result<Self> {
+        fs::create_dir_all(path.join("checkpoints")).with_context(|| format!("cannot make {}", path.display()))?;
+        let lock = File::create(path.join(".lock"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!("another trainer works on {} now", path.display()),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        let text = toml::to_string(config)?;
+        let kept = path.join(CONFIG);
+        if kept.exists() {
+            if &load_config::<C>(path)? != config {
+                let changed = changed_lines(&fs::read_to_string(&kept)?, &text);
+                bail!(
+                    "{} holds a run of another configuration ({changed}); take another --run directory",
+                    path.display()
+                );
+            }
+        } else {
+            files::write_atomic(&kept, text.as_bytes())?;
+        }
+        Ok(Self { path: path.to_path_buf(), _lock: lock })
+    }
+
+    /// Where the run lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a checkpoint in one step: a folder under a temporary name, synced, renamed; then `latest` points to it.
+    pub fn save(&self, state: &State, model: &Tensors, optimiser: &Tensors) -> Result<()> {
+        let name = format!("step-{}", state.step);
+        let folder = self.path.join("checkpoints").join(&name);
+        let temporary = self.path.join("checkpoints").join(format!(".{name}.tmp"));
+        let _ = fs::remove_dir_all(&temporary);
+        let written = (|| -> Result<()> {
+            fs::create_dir_all(&temporary)?;
+            Tensor::write_safetensors(model, temporary.join(MODEL))?;
+            Tensor::write_safetensors(optimiser, temporary.join(OPTIMISER))?;
+            fs::write(temporary.join(STATE), serde_json::to_vec_pretty(state)?)?;
+            for file in [MODEL, OPTIMISER, STATE] {
+                File::open(temporary.join(file))?.sync_all()?;
+            }
+            let _ = fs::remove_dir_all(&folder);
+            files::publish(&temporary, &folder)?;
+            Ok(())
+        })();
+        if let Err(error) = written {
+            let _ = fs::remove_dir_all(&temporary);
+            return Err(error.context(format!("the checkpoint of step {} was not written; the one before is whole", state.step)));
+        }
+        self.point("latest", &format!("checkpoints/{name}"))
+    }
+
+    /// Keeps these weights as the best so far.
+    pub fn save_best(&self, model: &Tensors) -> Result<()> {
+        let path = self.path.join("best.safetensors");
+        let temporary = files::temporary(&path);
+        Tensor::write_safetensors(model, &temporary)?;
+        File::open(&temporary)?.sync_all()?;
+        Ok(files::publish(&temporary, &path)?)
+    }
+
+    /// Makes a symbolic link anew in one step.
+    fn point(&self, link: &str, target: &str) -> Result<()> {
+        let temporary = self.path.join(format!(".{link}.tmp"));
+        let _ = fs::remove_file(&temporary);
+        std::os::unix::fs::symlink(target, &temporary)?;
+        Ok(files::publish(&temporary, &self.path.join(link))?)
+    }
+
+    /// The newest whole checkpoint: state and tensors of model and optimiser.
+    pub fn load_latest(&self) -> Result<Option<(State, Tensors, Tensors)>> {
+        let Some(step) = self.steps().pop() else { return Ok(None) };
+        let folder = self.path.join("checkpoints").join(format!("step-{step}"));
+        let state: State = files::read_json(&folder.join(STATE))?;
+        let read = |name: &str| Tensor::read_safetensors(folder.join(name)).with_context(|| format!("{}", folder.display()));
+        Ok(Some((state, read(MODEL)?, read(OPTIMISER)?)))
+    }
+
+    /// Steps of the checkpoints at hand, ascending.
+    fn steps(&self) -> Vec<u64> {
+        let Ok(entries) = fs::read_dir(self.path.join("checkpoints")) else { return Vec::new() };
+        let mut steps: Vec<u64> = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("step-")?.parse().ok())
+            .collect();
+        steps.sort_unstable();
+        steps
+    }
+
+    /// Removes all but the last `keep` checkpoints, and what killed runs left half-written.
+    pub fn prune(&self, keep: usize) -> Result<()> {
+        let steps = self.steps();
+        for step in &steps[..steps.len().saturating_sub(keep.max(1))] {
+            fs::remove_dir_all(self.path.join("checkpoints").join(format!("step-{step}")))?;
+        }
+        for entry in fs::read_dir(self.path.join("checkpoints"))?.flatten() {
+            if entry.file_name().to_string_lossy().ends_with(".tmp") {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The metrics log, cut back to what had happened by `step`.
+    pub fn metrics(&self, step: u64) -> Result<MetricsLog> {
+        let path = self.path.join(METRICS);
+        let kept: String = read_metrics(&self.path)?
+            .into_iter()
+            .filter(|line| line["step"].as_u64().is_some_and(|at| at <= step))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        files::write_atomic(&path, kept.as_bytes())?;
+        Ok(MetricsLog { file: OpenOptions::new().append(true).open(&path)? })
+    }
+}
+
+/// `metrics.jsonl`, one object a line.
+pub struct MetricsLog {
+    file: File,
+}
+
+impl MetricsLog {
+    /// Appends one line.
+    pub fn write(&mut self, line: &serde_json::Value) -> Result<()> {
+        Ok(self.file.write_all(format!("{line}\n").as_bytes())?)
+    }
+}
+
+/// The lines of a run's metrics; a line cut by a kill is left out.
+pub fn read_metrics(run: &Path) -> Result<Vec<serde_json::Value>> {
+    let path = run.join(METRICS);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let text = fs::read_to_string(&path)?;
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// The stored configuration of a run.
+pub fn load_config<C: DeserializeOwned>(run: &Path) -> Result<C> {
+    let path = run.join(CONFIG);
+    let text = fs::read_to_string(&path).with_context(|| format!("{} is not a run: it has no {CONFIG}", run.display()))?;
+    toml::from_str(&text).with_context(|| format!("{} is of another kind of run", path.display()))
+}
+
+/// The weights of a run (best, else latest) or of a safetensors file.
+pub fn weights(source: &Path) -> Result<Tensors> {
+    let candidates = [source.join("best.safetensors"), source.join("latest").join(MODEL), source.to_path_buf()];
+    let found = candidates.iter().find(|path| path.is_file()).with_context(|| {
+        format!("{} is neither a run with a checkpoint nor a safetensors file", source.display())
+    })?;
+    Tensor::read_safetensors(found).with_context(|| format!("{} is no safetensors file", found.display()))
+}
+
+/// Loads tensors into a store and says what fitted.
+pub fn load(store: &tch::nn::VarStore, tensors: &Tensors) -> Result<LoadReport> {
+    Ok(crate::weights::load_state(store, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)))?)
+}
+
+fn changed_lines(before: &str, now: &str) -> String {
+    let new: Vec<&str> = now.lines().filter(|line| !before.lines().any(|old| old == *line)).take(3).collect();
+    if new.is_empty() { "settings were removed".to_owned() } else { format!("now {}", new.join(", ")) }
+}
