@@ -1,1 +1,37 @@
-//! placeholder
+//! Masked record modeling on tch: the models, what trains them and what measures them.
+//!
+//! | module | purpose |
+//! | --- | --- |
+//! | [`mrm`] | the pre-training model: masked encoder, both decoders, losses, ablations |
+//! | [`image_decoder`], [`bert`] | its two decoders: of the image, of the report |
+//! | [`classifier`] | the encoder with a linear head, for fine-tuning and features |
+//! | [`vit`], [`layers`] | the vision transformer's blocks; small layers and their start values |
+//! | [`patches`], [`positions`] | images as sequences; position tables and their resize |
+//! | [`weights`] | weights into a model, and the report of what fitted |
+//! | [`optimiser`], [`schedule`] | AdamW and SGD with a state that can be saved; learning rates |
+//! | [`metrics`], [`bootstrap`] | AUROC, average precision, Dice; intervals over patients |
+//! | [`error`] | what can go wrong in all of these |
+//!
+//! Variable names are timm's and the MRM release's, so weights move in and out without a map. The numbers are tested
+//! against the release in `tests/tests/golden_trainer.rs`.
+//!
+//! Everything random (start values, masks, dropout, drop path) comes from torch's default generator of the device: a
+//! `tch::manual_seed` before a step makes the step reproducible. Models check shapes where tensors come in; past that,
+//! torch's operations are called in their panicking form, since a failure there is a bug or a device out of memory.
+//!
+//! Not supported: rectangular images, tied word embeddings, tensors spread over several devices.
+
+pub mod bert;
+pub mod bootstrap;
+pub mod classifier;
+pub mod error;
+pub mod image_decoder;
+pub mod layers;
+pub mod metrics;
+pub mod mrm;
+pub mod optimiser;
+pub mod patches;
+pub mod positions;
+pub mod schedule;
+pub mod vit;
+pub mod weights;

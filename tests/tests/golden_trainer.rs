@@ -1,0 +1,660 @@
+//! The trainer's models, optimisers, schedules and metrics against numbers of the original code.
+//!
+//! `tests/golden/README.md` says how they were made, and states the tolerances used here. Every size is read from the
+//! json beside the tensors, and the folder can be set with `MRM_GOLDEN_DIR`, so that other numbers can be checked.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use serde_json::Value;
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+use trainer::bert::BertConfig;
+use trainer::classifier::{ClassifierConfig, VitClassifier};
+use trainer::image_decoder::DecoderConfig;
+use trainer::metrics::{Ranking, auroc, average_precision, dice, mean_defined};
+use trainer::mrm::{Mrm, MrmConfig, MrmOutput, ReportBatch};
+use trainer::optimiser::{Algorithm, Optimiser, parameters};
+use trainer::positions::{Frequencies, resize_table, sin_cos_table};
+use trainer::schedule::WarmupCosine;
+use trainer::vit::VitConfig;
+use trainer::weights::load_state;
+
+/// Relative and absolute tolerance.
+type Tolerance = (f64, f64);
+
+const FORWARD: Tolerance = (1e-4, 1e-5);
+const GRADIENTS: Tolerance = (1e-3, 1e-6);
+const SGD_WEIGHTS: Tolerance = (1e-5, 2e-6);
+const TRAIN_LOSSES: Tolerance = (1e-5, 5e-5);
+const ADAM_WEIGHTS: Tolerance = (0.0, 2e-5);
+/// Attention does not depend on the key bias: its gradient is rounding noise, which Adam blows up.
+const ADAM_KEY_BIAS: Tolerance = (0.0, 2.5e-3);
+/// For what is computed in double precision on both sides.
+const DOUBLE: Tolerance = (1e-12, 1e-12);
+
+fn folder() -> PathBuf {
+    std::env::var_os("MRM_GOLDEN_DIR").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/golden")),
+        PathBuf::from,
+    )
+}
+
+/// The numbers of one file: its json, and its tensors if it has any.
+struct Golden {
+    json: Value,
+    tensors: HashMap<String, Tensor>,
+}
+
+impl Golden {
+    fn read(name: &str) -> Self {
+        let json = folder().join(format!("{name}.json"));
+        let text =
+            std::fs::read_to_string(&json).unwrap_or_else(|e| panic!("{}: {e}", json.display()));
+        let tensors = folder().join(format!("{name}.safetensors"));
+        let tensors = if tensors.exists() {
+            Tensor::read_safetensors(tensors).unwrap()
+        } else {
+            Vec::new()
+        };
+        Self {
+            json: serde_json::from_str(&text).unwrap(),
+            tensors: tensors.into_iter().collect(),
+        }
+    }
+
+    fn tensor(&self, name: &str) -> &Tensor {
+        self.tensors
+            .get(name)
+            .unwrap_or_else(|| panic!("no tensor {name}"))
+    }
+
+    fn value(&self, pointer: &str) -> &Value {
+        self.json
+            .pointer(pointer)
+            .unwrap_or_else(|| panic!("no value {pointer}"))
+    }
+
+    fn int(&self, pointer: &str) -> i64 {
+        self.value(pointer)
+            .as_i64()
+            .unwrap_or_else(|| panic!("{pointer} is no integer"))
+    }
+
+    fn float(&self, pointer: &str) -> f64 {
+        self.value(pointer)
+            .as_f64()
+            .unwrap_or_else(|| panic!("{pointer} is no number"))
+    }
+
+    fn bool(&self, pointer: &str) -> bool {
+        self.value(pointer)
+            .as_bool()
+            .unwrap_or_else(|| panic!("{pointer} is neither true nor false"))
+    }
+
+    fn names(&self, pointer: &str) -> Vec<String> {
+        let mut names: Vec<String> = serde_json::from_value(self.value(pointer).clone()).unwrap();
+        names.sort();
+        names
+    }
+
+    /// The tensors whose name starts with `prefix`, by the rest of their name.
+    fn group(&self, prefix: &str) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.tensors
+            .iter()
+            .filter_map(move |(name, tensor)| Some((name.strip_prefix(prefix)?, tensor)))
+    }
+
+    /// Loads `state.*` into a model; every tensor of one must be in the other.
+    fn load_into(&self, store: &VarStore) {
+        let report = load_state(store, self.group("state.")).unwrap();
+        assert!(
+            report.is_complete() && report.unexpected.is_empty() && report.resized.is_empty(),
+            "{report}"
+        );
+    }
+}
+
+fn check(name: &str, got: &Tensor, expected: &Tensor, (relative, absolute): Tolerance) {
+    assert_eq!(got.size(), expected.size(), "shape of {name}");
+    let (got, expected) = (
+        got.detach().to_kind(Kind::Double),
+        expected.to_kind(Kind::Double),
+    );
+    let difference = (&got - &expected).abs();
+    let excess = (&difference - expected.abs() * relative - absolute)
+        .max()
+        .double_value(&[]);
+    // Written so that a value which is no number fails, too.
+    assert!(
+        excess <= 0.0,
+        "{name}: largest difference {:.3e}, {excess:.3e} more than allowed",
+        difference.max().double_value(&[]),
+    );
+}
+
+fn check_number(name: &str, got: f64, expected: f64, tolerance: Tolerance) {
+    check(name, &Tensor::from(got), &Tensor::from(expected), tolerance);
+}
+
+/// The record batch of `mrm_tiny`, and a model of its sizes.
+struct Pretraining(Golden);
+
+impl Pretraining {
+    fn read() -> Self {
+        Self(Golden::read("mrm_tiny"))
+    }
+
+    fn config(&self, antialias: bool, norm_pix_loss: bool) -> MrmConfig {
+        let golden = &self.0;
+        check_number(
+            "epsilon",
+            trainer::vit::LAYER_NORM_EPSILON,
+            golden.float("/mrm/layer_norm_eps"),
+            DOUBLE,
+        );
+        MrmConfig {
+            vit: VitConfig {
+                image_size: golden.int("/mrm/img_size"),
+                patch_size: golden.int("/mrm/patch_size"),
+                width: golden.int("/mrm/embed_dim"),
+                depth: golden.int("/mrm/depth"),
+                heads: golden.int("/mrm/num_heads"),
+                mlp_ratio: golden.float("/mrm/mlp_ratio"),
+                in_channels: golden.int("/mrm/in_chans"),
+            },
+            decoder: DecoderConfig {
+                width: golden.int("/mrm/decoder_embed_dim"),
+                depth: golden.int("/mrm/decoder_depth"),
+                heads: golden.int("/mrm/decoder_num_heads"),
+                mlp_ratio: golden.float("/mrm/mlp_ratio"),
+            },
+            bert: BertConfig {
+                vocab_size: golden.int("/bert/vocab_size"),
+                hidden: golden.int("/bert/hidden_size"),
+                layers: golden.int("/bert/num_hidden_layers"),
+                heads: golden.int("/bert/num_attention_heads"),
+                intermediate: golden.int("/bert/intermediate_size"),
+                max_positions: golden.int("/bert/max_position_embeddings"),
+                type_vocab: golden.int("/bert/type_vocab_size"),
+                dropout: 0.0,
+            },
+            super_resolution: golden.int("/mrm/big_image") / golden.int("/mrm/img_size"),
+            mask_ratio: golden.float("/mask_ratio"),
+            norm_pix_loss,
+            antialias,
+            ..MrmConfig::default()
+        }
+    }
+
+    fn model(&self, config: &MrmConfig) -> (VarStore, Mrm) {
+        let store = VarStore::new(Device::Cpu);
+        let model = Mrm::new(&store.root(), config).unwrap();
+        // The position tables of the state are computed by the model as well.
+        for table in ["pos_embed", "decoder_pos_embed"] {
+            check(
+                table,
+                &store.variables()[table],
+                self.0.tensor(&format!("state.{table}")),
+                FORWARD,
+            );
+        }
+        self.0.load_into(&store);
+        (store, model)
+    }
+
+    fn report(&self) -> ReportBatch<'_> {
+        ReportBatch {
+            ids: self.0.tensor("in.ids"),
+            labels: self.0.tensor("in.labels"),
+            attention_mask: self.0.tensor("in.attention_mask"),
+            type_ids: Some(self.0.tensor("in.type_ids")),
+        }
+    }
+
+    fn run(&self, model: &Mrm, train: bool) -> MrmOutput {
+        let (image, noise) = (self.0.tensor("in.image"), self.0.tensor("in.noise"));
+        model
+            .forward(image, Some(self.report()), Some(noise), train)
+            .unwrap()
+    }
+
+    fn check(&self, name: &str, got: Option<&Tensor>) {
+        let got = got.unwrap_or_else(|| panic!("the model gives no {name}"));
+        check(name, got, self.0.tensor(&format!("out.{name}")), FORWARD);
+    }
+}
+
+#[test]
+fn golden_mrm_outputs() {
+    let golden = Pretraining::read();
+    let (_store, model) = golden.model(&golden.config(true, golden.0.bool("/mrm/norm_pix_loss")));
+    assert_eq!(model.config().vit.patches(), golden.0.int("/num_patches"));
+    assert_eq!(model.config().visible_patches(), golden.0.int("/len_keep"));
+
+    let output = golden.run(&model, false);
+    golden.check("image_small", Some(&output.image_small));
+    golden.check(
+        "patch_embed",
+        Some(&model.patch_embed().forward(&output.image_small)),
+    );
+    golden.check("latent", Some(&output.latent));
+    golden.check("mask", Some(&output.mask));
+    golden.check("ids_restore", Some(&output.ids_restore));
+    golden.check("pred", output.pred.as_ref());
+    golden.check("report_latent", output.report_latent.as_ref());
+    golden.check("bert_hidden", output.report_hidden.as_ref());
+    golden.check("mlm_logits", output.mlm_logits.as_ref());
+    golden.check("loss_image", output.loss_image.as_ref());
+    golden.check("loss_report", output.loss_report.as_ref());
+
+    let (bert, report) = (model.bert().unwrap(), golden.report());
+    let embedded = bert.embed(
+        report.ids,
+        report.type_ids,
+        &output.report_latent.unwrap(),
+        false,
+    );
+    golden.check("bert_embed_plus_latent", Some(&embedded));
+    let sum = golden.0.tensor("out.loss_image") + golden.0.tensor("out.loss_report");
+    check("total", &output.total, &sum, FORWARD);
+}
+
+#[test]
+fn golden_mrm_without_antialias() {
+    let golden = Pretraining::read();
+    let (_store, model) = golden.model(&golden.config(false, golden.0.bool("/mrm/norm_pix_loss")));
+    let output = golden.run(&model, false);
+    golden.check("image_small_noaa", Some(&output.image_small));
+    golden.check("latent_noaa", Some(&output.latent));
+    golden.check("loss_image_noaa", output.loss_image.as_ref());
+    golden.check("loss_report_noaa", output.loss_report.as_ref());
+}
+
+#[test]
+fn golden_mrm_without_patch_normalisation() {
+    let golden = Pretraining::read();
+    for (antialias, name) in [
+        (true, "loss_image_nonorm"),
+        (false, "loss_image_nonorm_noaa"),
+    ] {
+        let (_store, model) = golden.model(&golden.config(antialias, false));
+        golden.check(name, golden.run(&model, false).loss_image.as_ref());
+    }
+}
+
+#[test]
+fn golden_mrm_gradients() {
+    let golden = Pretraining::read();
+    let with_gradient = golden.0.names("/parameters_with_a_gradient");
+    let without_gradient = golden.0.names("/parameters_without_gradient");
+    assert_eq!(golden.0.group("grad.").count(), with_gradient.len());
+    // Evaluation computes everything, training only what the losses need: the gradients are the same.
+    for train in [false, true] {
+        let (store, model) =
+            golden.model(&golden.config(true, golden.0.bool("/mrm/norm_pix_loss")));
+        golden.run(&model, train).total.backward();
+        let variables = store.variables();
+        for name in &with_gradient {
+            check(
+                name,
+                &variables[name].grad(),
+                golden.0.tensor(&format!("grad.{name}")),
+                GRADIENTS,
+            );
+        }
+        for name in &without_gradient {
+            assert!(!variables[name].grad().defined(), "{name} has a gradient");
+        }
+    }
+}
+
+#[test]
+fn golden_train_steps() {
+    let start = Pretraining::read();
+    let golden = Golden::read("train_steps");
+    let schedule = WarmupCosine {
+        peak: golden.float("/schedule/base_lr"),
+        floor: golden.float("/schedule/min_lr"),
+        warmup: golden.float("/schedule/warmup_epochs"),
+        total: golden.float("/schedule/epochs"),
+    };
+    let per_epoch = golden.int("/schedule/steps_per_epoch") as u64;
+    let algorithm = Algorithm::AdamW {
+        beta1: golden.float("/optimizer/betas/0"),
+        beta2: golden.float("/optimizer/betas/1"),
+        epsilon: golden.float("/optimizer/eps"),
+    };
+    for train in [false, true] {
+        let (store, model) =
+            start.model(&start.config(golden.bool("/antialias"), golden.bool("/norm_pix_loss")));
+        let weight_decay = golden.float("/optimizer/weight_decay");
+        let mut optimiser = Optimiser::new(algorithm, weight_decay, parameters(&store));
+        for (decays, group) in [
+            (true, "/optimizer/decay_group"),
+            (false, "/optimizer/no_decay_group"),
+        ] {
+            let listed = optimiser.parameters().iter().filter(|p| p.decays == decays);
+            assert_eq!(
+                listed.map(|p| p.name.clone()).collect::<Vec<_>>(),
+                golden.names(group),
+                "{group}"
+            );
+        }
+
+        for step in 0..golden.tensor("lr").size()[0] {
+            let expected = |name: &str| golden.tensor(name).double_value(&[step]);
+            let rate = schedule.in_epochs(step as u64, per_epoch);
+            check_number("lr", rate, expected("lr"), DOUBLE);
+            optimiser.zero_grad();
+            let output = start.run(&model, train);
+            check_losses(&output, expected("loss_image"), expected("loss_report"));
+            output.total.backward();
+            let norm = optimiser.grad_norm().unwrap().double_value(&[]);
+            check_number("grad_norm", norm, expected("grad_norm"), FORWARD);
+            optimiser.step(rate).unwrap();
+        }
+        let after = start.run(&model, train);
+        let expected = |name: &str| golden.float(&format!("/float32/after_last_step/{name}"));
+        check_losses(&after, expected("loss_image"), expected("loss_report"));
+
+        let variables = store.variables();
+        for (name, expected) in golden.group("final.") {
+            let got = &variables[name];
+            if name.ends_with(".attention.self.key.bias") {
+                check(name, got, expected, ADAM_KEY_BIAS);
+            } else if name.ends_with(".attn.qkv.bias") {
+                let thirds = |tensor: &Tensor| tensor.detach().chunk(3, 0);
+                for (i, (got, expected)) in thirds(got).iter().zip(&thirds(expected)).enumerate() {
+                    check(
+                        name,
+                        got,
+                        expected,
+                        if i == 1 { ADAM_KEY_BIAS } else { ADAM_WEIGHTS },
+                    );
+                }
+            } else {
+                check(name, got, expected, ADAM_WEIGHTS);
+            }
+        }
+    }
+}
+
+fn check_losses(output: &MrmOutput, image: f64, report: f64) {
+    for (name, got, expected) in [
+        ("image", &output.loss_image, image),
+        ("report", &output.loss_report, report),
+    ] {
+        check_number(
+            name,
+            got.as_ref().unwrap().double_value(&[]),
+            expected,
+            TRAIN_LOSSES,
+        );
+    }
+}
+
+fn classifier(golden: &Golden) -> (VarStore, VitClassifier) {
+    let config = ClassifierConfig {
+        vit: VitConfig {
+            image_size: golden.int("/model/img_size"),
+            patch_size: golden.int("/model/patch_size"),
+            width: golden.int("/model/embed_dim"),
+            depth: golden.int("/model/depth"),
+            heads: golden.int("/model/num_heads"),
+            mlp_ratio: golden.float("/model/mlp_ratio"),
+            in_channels: golden.int("/model/in_chans"),
+        },
+        classes: golden.int("/model/num_classes"),
+        drop_path: golden.float("/model/drop_path_rate"),
+    };
+    let store = VarStore::new(Device::Cpu);
+    let model = VitClassifier::new(&store.root(), &config).unwrap();
+    golden.load_into(&store);
+    (store, model)
+}
+
+fn classification_loss(golden: &Golden, logits: &Tensor) -> Tensor {
+    let labels = golden.tensor("in.labels");
+    logits.binary_cross_entropy_with_logits::<Tensor>(labels, None, None, tch::Reduction::Mean)
+}
+
+#[test]
+fn golden_vit_cls_outputs_and_gradients() {
+    let golden = Golden::read("vit_cls");
+    let (store, model) = classifier(&golden);
+    let image = golden.tensor("in.image");
+    check(
+        "features",
+        &model.features(image, false).unwrap(),
+        golden.tensor("out.features"),
+        FORWARD,
+    );
+    let logits = model.logits(image, false).unwrap();
+    check("logits", &logits, golden.tensor("out.logits"), FORWARD);
+    let loss = classification_loss(&golden, &logits);
+    check("loss", &loss, golden.tensor("out.loss"), FORWARD);
+
+    loss.backward();
+    let variables = store.variables();
+    assert_eq!(golden.group("grad.").count(), variables.len());
+    for (name, expected) in golden.group("grad.") {
+        check(name, &variables[name].grad(), expected, GRADIENTS);
+    }
+}
+
+#[test]
+fn golden_vit_cls_training() {
+    let golden = Golden::read("vit_cls");
+    let (store, model) = classifier(&golden);
+    let schedule = WarmupCosine {
+        peak: golden.float("/optimizer/lr"),
+        floor: 0.0,
+        warmup: golden.float("/schedule/warmup_steps"),
+        total: golden.float("/schedule/t_total"),
+    };
+    let algorithm = Algorithm::Sgd {
+        momentum: golden.float("/optimizer/momentum"),
+    };
+    let mut optimiser = Optimiser::new(
+        algorithm,
+        golden.float("/optimizer/weight_decay"),
+        parameters(&store),
+    );
+    let loss = || {
+        classification_loss(
+            &golden,
+            &model.logits(golden.tensor("in.image"), true).unwrap(),
+        )
+    };
+    for step in 0..golden.tensor("train.loss").size()[0] {
+        let expected = |name: &str| golden.tensor(name).double_value(&[step]);
+        optimiser.zero_grad();
+        let loss = loss();
+        check_number(
+            "loss",
+            loss.double_value(&[]),
+            expected("train.loss"),
+            FORWARD,
+        );
+        loss.backward();
+        let norm = optimiser
+            .clip_grad_norm(golden.float("/grad_clip/max_norm"))
+            .unwrap();
+        check_number(
+            "norm",
+            norm.double_value(&[]),
+            expected("train.grad_norm_before_clip"),
+            FORWARD,
+        );
+        let rate = schedule.in_updates(step as u64);
+        check_number("lr", rate, expected("train.lr"), DOUBLE);
+        optimiser.step(rate).unwrap();
+    }
+    check_number(
+        "loss",
+        loss().double_value(&[]),
+        golden.float("/float32/loss_after_last_step"),
+        FORWARD,
+    );
+    let variables = store.variables();
+    assert_eq!(golden.group("final.").count(), variables.len());
+    for (name, expected) in golden.group("final.") {
+        check(name, &variables[name], expected, SGD_WEIGHTS);
+    }
+}
+
+#[test]
+fn golden_pos_embed() {
+    let golden = Golden::read("pos_embed");
+    for (name, entry) in golden.json.as_object().unwrap() {
+        let size = |key: &str| {
+            entry[key]
+                .as_i64()
+                .unwrap_or_else(|| panic!("{name} has no {key}"))
+        };
+        if name.starts_with("resize") {
+            let table = golden.tensor(&format!("{name}.in"));
+            assert_eq!(table.size()[1], 1 + size("from_grid") * size("from_grid"));
+            let resized = resize_table(table, size("to_grid")).unwrap();
+            check(
+                name,
+                &resized,
+                golden.tensor(&format!("{name}.out")),
+                FORWARD,
+            );
+            continue;
+        }
+        let table = sin_cos_table(size("dim"), size("grid"), Frequencies::Release).unwrap();
+        for (part, expected) in golden.group(&format!("{name}.")) {
+            let rows = expected.size()[0];
+            let first = if part.starts_with("last") {
+                table.size()[0] - rows
+            } else {
+                0
+            };
+            check(
+                &format!("{name}.{part}"),
+                &table.narrow(0, first, rows),
+                expected,
+                FORWARD,
+            );
+        }
+        let table = table.to_kind(Kind::Double);
+        for (key, got) in [
+            ("sum", table.sum(Kind::Double)),
+            ("abs_sum", table.abs().sum(Kind::Double)),
+            ("l2", table.norm()),
+        ] {
+            check_number(
+                key,
+                got.double_value(&[]),
+                entry[key].as_f64().unwrap(),
+                FORWARD,
+            );
+        }
+    }
+}
+
+fn optional(value: &Value) -> Option<f64> {
+    assert!(value.is_null() || value.is_number());
+    value.as_f64()
+}
+
+fn check_optional(name: &str, got: Option<f64>, expected: Option<f64>) {
+    assert_eq!(
+        got.is_some(),
+        expected.is_some(),
+        "{name}: {got:?} and {expected:?}"
+    );
+    if let (Some(got), Some(expected)) = (got, expected) {
+        check_number(name, got, expected, DOUBLE);
+    }
+}
+
+fn label(value: &Value) -> Option<bool> {
+    value.as_i64().map(|label| label == 1)
+}
+
+#[test]
+fn golden_metrics_binary() {
+    let golden = Golden::read("metrics");
+    let cases = golden.value("/binary").as_array().unwrap();
+    assert!(!cases.is_empty());
+    for case in cases {
+        let name = case["name"].as_str().unwrap();
+        let scores: Vec<f32> = serde_json::from_value(case["scores"].clone()).unwrap();
+        let labels: Vec<Option<bool>> = case["labels"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(label)
+            .collect();
+        check_optional(name, auroc(&scores, &labels), optional(&case["auroc"]));
+        check_optional(
+            name,
+            average_precision(&scores, &labels),
+            optional(&case["average_precision"]),
+        );
+    }
+}
+
+#[test]
+fn golden_metrics_multilabel() {
+    let golden = Golden::read("metrics");
+    let case = golden.value("/multilabel");
+    let scores: Vec<Vec<f32>> = serde_json::from_value(case["scores"].clone()).unwrap();
+    let labels = case["labels"].as_array().unwrap();
+    let classes = case["auroc_per_class"].as_array().unwrap().len();
+    let mut aurocs = Vec::new();
+    for class in 0..classes {
+        let column = scores
+            .iter()
+            .zip(labels)
+            .map(|(scores, labels)| (scores[class], label(&labels[class])));
+        let metrics = Ranking::of(column).scores();
+        let name = format!("class {class}");
+        check_optional(
+            &name,
+            metrics.auroc,
+            optional(&case["auroc_per_class"][class]),
+        );
+        check_optional(
+            &name,
+            metrics.average_precision,
+            optional(&case["average_precision_per_class"][class]),
+        );
+        aurocs.push(metrics.auroc);
+    }
+    check_optional(
+        "mean",
+        mean_defined(aurocs),
+        optional(&case["mean_auroc_over_defined"]),
+    );
+}
+
+#[test]
+fn golden_metrics_dice() {
+    let golden = Golden::read("metrics");
+    let mask = |value: &Value| -> Vec<bool> {
+        let rows: Vec<Vec<u8>> = serde_json::from_value(value.clone()).unwrap();
+        rows.concat().into_iter().map(|pixel| pixel == 1).collect()
+    };
+    let mut values = Vec::new();
+    for image in golden.value("/dice/images").as_array().unwrap() {
+        let value = dice(&mask(&image["pred"]), &mask(&image["target"]));
+        check_number(
+            image["name"].as_str().unwrap(),
+            value,
+            image["dice"].as_f64().unwrap(),
+            DOUBLE,
+        );
+        values.push(Some(value));
+    }
+    check_optional(
+        "mean",
+        mean_defined(values),
+        optional(golden.value("/dice/mean")),
+    );
+}

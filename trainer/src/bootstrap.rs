@@ -1,0 +1,315 @@
+//! Confidence intervals by bootstrap over patients.
+//!
+//! A draw takes as many patients as there are, with replacement, and with each all of its rows: rows of one patient are
+//! not independent. Every draw has a random stream of its own, so that results do not depend on the number of threads.
+
+use std::collections::HashMap;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+
+use crate::metrics::{Ranking, Scores, mean_defined};
+
+/// How a bootstrap is drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bootstrap {
+    /// Number of draws.
+    pub draws: usize,
+    /// Seed; draw `i` uses stream `i` of it.
+    pub seed: u64,
+    /// Probability the interval holds, 0 to 1.
+    pub level: f64,
+}
+
+impl Default for Bootstrap {
+    fn default() -> Self {
+        Self {
+            draws: 1000,
+            seed: 0,
+            level: 0.95,
+        }
+    }
+}
+
+/// A value with its percentile interval.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Interval {
+    /// The value on all rows.
+    pub value: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: f64,
+    /// Draws in which the value was defined: those the interval is made of.
+    pub draws: usize,
+}
+
+/// Intervals of a multi-label prediction; none where the value is undefined on all rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClassIntervals {
+    /// AUROC by class.
+    pub auroc: Vec<Option<Interval>>,
+    /// Average precision by class.
+    pub average_precision: Vec<Option<Interval>>,
+    /// Mean AUROC over the classes for which it is defined.
+    pub mean_auroc: Option<Interval>,
+    /// Mean average precision over the classes for which it is defined.
+    pub mean_average_precision: Option<Interval>,
+}
+
+impl Bootstrap {
+    /// Intervals of AUROC and average precision, class by class and in the mean.
+    ///
+    /// `scores` and `labels` are `[rows, classes]`, row-major; a label that is none does not count. `patients` has a
+    /// number a row, equal for rows of one patient. A draw counts for the mean only if it defines each class that all
+    /// rows define, so that the mean is always over the same classes.
+    ///
+    /// # Panics
+    /// When the slices do not have `rows · classes`, `rows · classes` and `rows` values.
+    pub fn classes(
+        &self,
+        scores: &[f32],
+        labels: &[Option<bool>],
+        patients: &[u32],
+        classes: usize,
+    ) -> ClassIntervals {
+        assert_eq!(
+            scores.len(),
+            patients.len() * classes,
+            "scores must be rows x classes"
+        );
+        assert_eq!(labels.len(), scores.len(), "labels must be rows x classes");
+        let rankings: Vec<Ranking> = (0..classes)
+            .into_par_iter()
+            .map(|class| {
+                let column = |i: usize| i * classes + class;
+                Ranking::of((0..patients.len()).map(|i| (scores[column(i)], labels[column(i)])))
+            })
+            .collect();
+        let all: Vec<Scores> = rankings.iter().map(Ranking::scores).collect();
+        let draws = self.resample(patients, |weights| {
+            rankings
+                .iter()
+                .map(|ranking| ranking.weighted(weights))
+                .collect::<Vec<Scores>>()
+        });
+        let (auroc, mean_auroc) = self.summary(&all, &draws, |scores| scores.auroc);
+        let (average_precision, mean_average_precision) =
+            self.summary(&all, &draws, |scores| scores.average_precision);
+        ClassIntervals {
+            auroc,
+            average_precision,
+            mean_auroc,
+            mean_average_precision,
+        }
+    }
+
+    /// The interval of the mean of a value a row, such as Dice; none without rows.
+    ///
+    /// # Panics
+    /// When `values` and `patients` differ in length.
+    pub fn mean(&self, values: &[f64], patients: &[u32]) -> Option<Interval> {
+        assert_eq!(values.len(), patients.len(), "one patient a value");
+        let mean = |weights: &[u32]| {
+            let sum: f64 = values
+                .iter()
+                .zip(weights)
+                .map(|(value, &weight)| value * f64::from(weight))
+                .sum();
+            sum / weights.iter().map(|&weight| f64::from(weight)).sum::<f64>()
+        };
+        let value = (!values.is_empty()).then(|| mean(&vec![1; values.len()]))?;
+        self.interval(value, self.resample(patients, mean))
+    }
+
+    /// A statistic of every draw, in the order of draws. It gets how often each row was drawn.
+    pub fn resample<T: Send>(
+        &self,
+        patients: &[u32],
+        statistic: impl Fn(&[u32]) -> T + Sync,
+    ) -> Vec<T> {
+        let (groups, count) = dense(patients);
+        let draw = |(drawn, weights): &mut (Vec<u32>, Vec<u32>), stream: usize| {
+            let mut random = ChaCha8Rng::seed_from_u64(self.seed);
+            random.set_stream(stream as u64);
+            drawn.fill(0);
+            for _ in 0..count {
+                drawn[random.random_range(0..count) as usize] += 1;
+            }
+            for (weight, &group) in weights.iter_mut().zip(&groups) {
+                *weight = drawn[group as usize];
+            }
+            statistic(weights)
+        };
+        let buffers = || (vec![0; count as usize], vec![0; patients.len()]);
+        (0..self.draws)
+            .into_par_iter()
+            .map_init(buffers, draw)
+            .collect()
+    }
+
+    /// Intervals by class and of the mean, of one metric.
+    fn summary(
+        &self,
+        all: &[Scores],
+        draws: &[Vec<Scores>],
+        metric: impl Fn(&Scores) -> Option<f64>,
+    ) -> (Vec<Option<Interval>>, Option<Interval>) {
+        let of_class = |class: usize| {
+            let values = draws
+                .iter()
+                .filter_map(|draw| metric(&draw[class]))
+                .collect();
+            self.interval(metric(&all[class])?, values)
+        };
+        let defined: Vec<usize> = (0..all.len())
+            .filter(|&class| metric(&all[class]).is_some())
+            .collect();
+        let mean_of_draw = |draw: &Vec<Scores>| {
+            let values: Option<Vec<f64>> =
+                defined.iter().map(|&class| metric(&draw[class])).collect();
+            mean_defined(values?.into_iter().map(Some))
+        };
+        let mean = mean_defined(all.iter().map(&metric)).and_then(|value| {
+            self.interval(value, draws.iter().filter_map(mean_of_draw).collect())
+        });
+        ((0..all.len()).map(of_class).collect(), mean)
+    }
+
+    /// The percentile interval; both ends are the value itself if no draw defined it.
+    fn interval(&self, value: f64, mut draws: Vec<f64>) -> Option<Interval> {
+        if draws.is_empty() {
+            return Some(Interval {
+                value,
+                low: value,
+                high: value,
+                draws: 0,
+            });
+        }
+        draws.sort_unstable_by(f64::total_cmp);
+        let tail = (1.0 - self.level) / 2.0;
+        Some(Interval {
+            value,
+            low: quantile(&draws, tail),
+            high: quantile(&draws, 1.0 - tail),
+            draws: draws.len(),
+        })
+    }
+}
+
+/// The quantile of sorted values, with linear interpolation (numpy's default).
+fn quantile(sorted: &[f64], probability: f64) -> f64 {
+    let position = probability.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
+    let (below, above) = (position.floor() as usize, position.ceil() as usize);
+    sorted[below] + (sorted[above] - sorted[below]) * (position - below as f64)
+}
+
+/// Patients numbered without gaps, in order of appearance, and how many there are.
+fn dense(patients: &[u32]) -> (Vec<u32>, u32) {
+    let mut numbers = HashMap::new();
+    let groups = patients
+        .iter()
+        .map(|&patient| {
+            let next = numbers.len() as u32;
+            *numbers.entry(patient).or_insert(next)
+        })
+        .collect();
+    (groups, numbers.len() as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of `count` patients, two each, with scores that say something about the labels of two of three classes.
+    fn rows(count: u32) -> (Vec<f32>, Vec<Option<bool>>, Vec<u32>) {
+        let mut random = ChaCha8Rng::seed_from_u64(3);
+        let (mut scores, mut labels, mut patients) = (Vec::new(), Vec::new(), Vec::new());
+        for row in 0..2 * count {
+            patients.push(row / 2 * 10);
+            for class in 0..3 {
+                let positive = random.random_bool(0.3);
+                scores.push(random.random::<f32>() + if positive && class < 2 { 0.5 } else { 0.0 });
+                labels.push((class != 1 || row % 5 != 0).then_some(positive));
+            }
+        }
+        (scores, labels, patients)
+    }
+
+    #[test]
+    fn intervals_hold_their_value_and_do_not_depend_on_threads() {
+        let (scores, labels, patients) = rows(200);
+        let bootstrap = Bootstrap {
+            draws: 300,
+            seed: 5,
+            level: 0.95,
+        };
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            pool.install(|| bootstrap.classes(&scores, &labels, &patients, 3))
+        };
+        let (one, three) = (run(1), run(3));
+        assert_eq!(one, three);
+        for interval in one
+            .auroc
+            .iter()
+            .chain([&one.mean_auroc, &one.mean_average_precision])
+            .flatten()
+        {
+            assert!(
+                interval.low < interval.value && interval.value < interval.high,
+                "{interval:?}"
+            );
+            assert_eq!(interval.draws, 300);
+        }
+        assert!(one.auroc[0].unwrap().low > 0.8);
+        assert!(one.auroc[2].unwrap().low < 0.5 && one.auroc[2].unwrap().high > 0.5);
+    }
+
+    #[test]
+    fn rows_of_a_patient_are_drawn_together() {
+        let bootstrap = Bootstrap {
+            draws: 50,
+            ..Bootstrap::default()
+        };
+        let patients = [4, 9, 4, 9, 7];
+        for weights in bootstrap.resample(&patients, <[u32]>::to_vec) {
+            assert_eq!((weights[0], weights[1]), (weights[2], weights[3]));
+            assert_eq!(weights[0] + weights[1] + weights[4], 3);
+        }
+    }
+
+    #[test]
+    fn undefined_classes_stay_out_of_the_mean() {
+        let scores = [0.1, 0.5, 0.9, 0.5, 0.3, 0.5, 0.7, 0.5];
+        let labels = [false, false, true, false, false, false, true, false].map(Some);
+        let intervals = Bootstrap::default().classes(&scores, &labels, &[0, 1, 2, 3], 2);
+        assert_eq!(intervals.auroc[1], None);
+        let mean = intervals.mean_auroc.unwrap();
+        assert_eq!(mean.value, 1.0);
+        assert!(mean.draws < 1000); // some draws have one label only
+    }
+
+    #[test]
+    fn a_mean_has_the_width_theory_says() {
+        let values: Vec<f64> = (0..400).map(|i| f64::from(i % 2)).collect();
+        let patients: Vec<u32> = (0..400).collect();
+        let interval = Bootstrap::default().mean(&values, &patients).unwrap();
+        assert_eq!(interval.value, 0.5);
+        assert!(
+            (interval.high - interval.low - 2.0 * 1.96 * 0.025).abs() < 0.01,
+            "{interval:?}"
+        ); // 0.5 / √400
+        assert_eq!(Bootstrap::default().mean(&[], &[]), None);
+    }
+
+    #[test]
+    fn quantiles_interpolate() {
+        assert_eq!(quantile(&[1.0, 2.0, 4.0], 0.75), 3.0);
+        assert_eq!(quantile(&[7.0], 0.9), 7.0);
+    }
+}

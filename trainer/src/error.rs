@@ -1,0 +1,126 @@
+//! What can go wrong in the model part: a configuration that makes no model, a tensor of the wrong shape, or torch.
+
+/// An error of a model, its weights or its optimiser.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A configuration value from which no model can be built.
+    #[error("{key}: {problem}")]
+    Config {
+        /// The configuration key, as written in the file.
+        key: &'static str,
+        /// What is wrong with its value.
+        problem: String,
+    },
+    /// A tensor that does not fit where it was given.
+    #[error("{tensor}: expected {expected}, got {got:?}")]
+    Shape {
+        /// Name of the tensor.
+        tensor: String,
+        /// The shape that was expected, in words.
+        expected: String,
+        /// The shape that came.
+        got: Vec<i64>,
+    },
+    /// A tensor that a saved state should hold, and does not.
+    #[error("the saved state has no tensor `{name}`")]
+    MissingState {
+        /// Name of the missing tensor.
+        name: String,
+    },
+    /// An error of libtorch.
+    #[error(transparent)]
+    Torch(#[from] tch::TchError),
+}
+
+impl ModelError {
+    /// A configuration error.
+    pub(crate) fn config(key: &'static str, problem: impl Into<String>) -> Self {
+        Self::Config {
+            key,
+            problem: problem.into(),
+        }
+    }
+}
+
+/// An error unless `tensor` has exactly the dimensions `expected`, where a negative one stands for any size.
+pub(crate) fn check_shape(
+    name: &str,
+    tensor: &tch::Tensor,
+    expected: &[i64],
+) -> Result<(), ModelError> {
+    let got = tensor.size();
+    let fits =
+        got.len() == expected.len() && got.iter().zip(expected).all(|(&g, &e)| e < 0 || g == e);
+    if fits {
+        return Ok(());
+    }
+    let sizes: Vec<String> = expected
+        .iter()
+        .map(|&e| {
+            if e < 0 {
+                "any".to_owned()
+            } else {
+                e.to_string()
+            }
+        })
+        .collect();
+    Err(ModelError::Shape {
+        tensor: name.to_owned(),
+        expected: format!("[{}]", sizes.join(", ")),
+        got,
+    })
+}
+
+/// An error unless `value` is at least one.
+pub(crate) fn check_positive(key: &'static str, value: i64) -> Result<(), ModelError> {
+    if value >= 1 {
+        Ok(())
+    } else {
+        Err(ModelError::config(
+            key,
+            format!("must be at least 1, is {value}"),
+        ))
+    }
+}
+
+/// An error unless the heads divide the width evenly.
+pub(crate) fn check_heads(key: &'static str, heads: i64, width: i64) -> Result<(), ModelError> {
+    check_positive(key, heads)?;
+    if width % heads == 0 {
+        return Ok(());
+    }
+    Err(ModelError::config(
+        key,
+        format!("{heads} heads do not divide the width {width}"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind, Tensor};
+
+    #[test]
+    fn shape_errors_name_the_tensor_and_both_shapes() {
+        let image = Tensor::zeros([2, 3, 8, 8], (Kind::Float, Device::Cpu));
+        assert!(check_shape("image", &image, &[-1, 3, 8, 8]).is_ok());
+        let message = check_shape("image", &image, &[-1, 3, 16, 16])
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            message,
+            "image: expected [any, 3, 16, 16], got [2, 3, 8, 8]"
+        );
+    }
+
+    #[test]
+    fn heads_must_divide_the_width() {
+        assert!(check_heads("heads", 4, 48).is_ok());
+        assert_eq!(
+            check_heads("heads", 5, 48).unwrap_err().to_string(),
+            "heads: 5 heads do not divide the width 48"
+        );
+        assert!(check_heads("heads", 0, 48).is_err());
+    }
+}

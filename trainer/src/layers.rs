@@ -1,0 +1,150 @@
+//! The small layers all models are made of, with the initialisations the release uses.
+//!
+//! Every random start value comes from torch's default generator, so `tch::manual_seed` makes a model reproducible.
+
+use tch::nn::{self, Init};
+use tch::{Device, Kind, Tensor};
+
+/// Standard deviation of the start values of tokens and embeddings (timm, MAE, BERT).
+pub const TOKEN_STD: f64 = 0.02;
+
+/// Where timm cuts its "truncated" normal: at ±2 as such, not at two standard deviations.
+const TRUNCATION: f64 = 2.0;
+
+/// How the weight of a linear layer starts; its bias starts at zero.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum WeightInit {
+    /// Uniform in ±√(6 / (inputs + outputs)): pre-training, MAE and the release.
+    XavierUniform,
+    /// Normal with this standard deviation, cut at ±2: timm's vision transformer.
+    TruncatedNormal(f64),
+}
+
+impl WeightInit {
+    /// A start value for a weight of `outputs` rows, all other dimensions counting as inputs.
+    fn tensor(self, dims: &[i64], device: Device) -> Tensor {
+        match self {
+            Self::XavierUniform => {
+                let (outputs, inputs) = (dims[0], dims[1..].iter().product::<i64>());
+                let bound = (6.0 / (inputs + outputs) as f64).sqrt();
+                uniform(dims, bound, device)
+            }
+            Self::TruncatedNormal(std) => truncated_normal(dims, std, device),
+        }
+    }
+}
+
+/// Normal values with standard deviation `std`, cut at ±2 (timm's `trunc_normal_`).
+pub fn truncated_normal(dims: &[i64], std: f64, device: Device) -> Tensor {
+    Tensor::empty(dims, (Kind::Float, device))
+        .normal_(0.0, std)
+        .clamp_(-TRUNCATION, TRUNCATION)
+}
+
+/// Uniform values in ±`bound`.
+fn uniform(dims: &[i64], bound: f64, device: Device) -> Tensor {
+    Tensor::empty(dims, (Kind::Float, device)).uniform_(-bound, bound)
+}
+
+/// A linear layer `[.., inputs] → [.., outputs]` with variables `weight` `[outputs, inputs]` and `bias` `[outputs]`.
+pub fn linear(path: &nn::Path, inputs: i64, outputs: i64, init: WeightInit) -> nn::Linear {
+    let ws = path.add(
+        "weight",
+        init.tensor(&[outputs, inputs], path.device()),
+        true,
+    );
+    let bs = path.zeros("bias", &[outputs]);
+    nn::Linear { ws, bs: Some(bs) }
+}
+
+/// Weight `[outputs, channels, patch, patch]` and bias `[outputs]` of a patch projection, named as those of a
+/// convolution. Under Xavier the weight is that of the flattened matrix; else both are torch's default for
+/// convolutions, ±1/√inputs, since timm initialises linear layers only.
+pub fn patch_projection(
+    path: &nn::Path,
+    channels: i64,
+    patch: i64,
+    outputs: i64,
+    init: WeightInit,
+) -> (Tensor, Tensor) {
+    let dims = [outputs, channels, patch, patch];
+    let bound = 1.0 / ((channels * patch * patch) as f64).sqrt();
+    let weight = match init {
+        WeightInit::XavierUniform => init.tensor(&dims, path.device()),
+        WeightInit::TruncatedNormal(_) => uniform(&dims, bound, path.device()),
+    };
+    let weight = path.add("weight", weight, true);
+    let bias = path.add("bias", uniform(&[outputs], bound, path.device()), true);
+    (weight, bias)
+}
+
+/// A layer normalisation over the last dimension, starting at (1, 0).
+pub fn layer_norm(path: &nn::Path, width: i64, epsilon: f64) -> nn::LayerNorm {
+    nn::layer_norm(
+        path,
+        vec![width],
+        nn::LayerNormConfig {
+            eps: epsilon,
+            ..Default::default()
+        },
+    )
+}
+
+/// An embedding `[..] → [.., width]` with normal start values. The row `padding` starts at zero and never receives a
+/// gradient; an optimiser's weight decay still reaches it.
+pub fn embedding(path: &nn::Path, count: i64, width: i64, padding: Option<i64>) -> nn::Embedding {
+    let config = nn::EmbeddingConfig {
+        ws_init: Init::Randn {
+            mean: 0.0,
+            stdev: TOKEN_STD,
+        },
+        padding_idx: padding.unwrap_or(-1),
+        ..Default::default()
+    };
+    let embedding = nn::embedding(path, count, width, config);
+    if let Some(row) = padding {
+        tch::no_grad(|| {
+            let _ = embedding.ws.get(row).zero_();
+        });
+    }
+    embedding
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn largest(values: &Tensor) -> f64 {
+        values.abs().max().double_value(&[])
+    }
+
+    #[test]
+    fn xavier_stays_within_its_bound_and_reaches_it() {
+        tch::manual_seed(1);
+        let store = nn::VarStore::new(Device::Cpu);
+        let layer = linear(&store.root(), 100, 50, WeightInit::XavierUniform);
+        let bound = (6.0_f64 / 150.0).sqrt();
+        assert!(largest(&layer.ws) <= bound && largest(&layer.ws) > 0.99 * bound);
+        assert_eq!(layer.bs.map(|bias| largest(&bias)), Some(0.0));
+    }
+
+    #[test]
+    fn the_padding_row_starts_at_zero_and_gets_no_gradient() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let words = embedding(&store.root(), 10, 4, Some(0));
+        assert_eq!(largest(&words.ws.get(0)), 0.0);
+        nn::Module::forward(&words, &Tensor::from_slice(&[0_i64, 3]))
+            .sum(Kind::Float)
+            .backward();
+        assert_eq!(largest(&words.ws.grad().get(0)), 0.0);
+        assert_eq!(largest(&words.ws.grad().get(3)), 1.0);
+    }
+
+    #[test]
+    fn the_truncated_normal_has_the_asked_deviation() {
+        tch::manual_seed(2);
+        let values = truncated_normal(&[100_000], 2e-5, Device::Cpu);
+        let std = values.std(true).double_value(&[]);
+        assert!((std / 2e-5 - 1.0).abs() < 0.02, "{std}");
+    }
+}

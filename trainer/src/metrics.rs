@@ -1,0 +1,210 @@
+//! Metrics of predictions: AUROC, average precision, Dice.
+//!
+//! Definitions are scikit-learn's: tied scores share their rank in the AUROC, and are one threshold in the average
+//! precision. What is undefined is none, not a number.
+
+/// Scores of one class, sorted once; its metrics are then linear in the number of rows, for any weights of the rows.
+///
+/// Rows without a label do not count. A score that is not a number makes all metrics undefined.
+#[derive(Debug, Clone)]
+pub struct Ranking {
+    ranks: Vec<Rank>, // from the highest score to the lowest
+    valid: bool,
+}
+
+/// A labelled row in its place of the order.
+#[derive(Debug, Clone, Copy)]
+struct Rank {
+    row: u32,
+    positive: bool,
+    ends_tie: bool, // the next row has a lower score
+}
+
+/// The metrics of one class; none where undefined.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scores {
+    /// Area under the receiver operating characteristic; needs a positive and a negative.
+    pub auroc: Option<f64>,
+    /// Average precision; needs a positive.
+    pub average_precision: Option<f64>,
+}
+
+impl Ranking {
+    /// Sorts rows by score. Rows beyond the shorter of both slices are left out.
+    pub fn new(scores: &[f32], labels: &[Option<bool>]) -> Self {
+        Self::of(scores.iter().copied().zip(labels.iter().copied()))
+    }
+
+    /// Sorts pairs of score and label, one a row.
+    pub fn of(rows: impl Iterator<Item = (f32, Option<bool>)>) -> Self {
+        let mut labelled: Vec<(f32, u32, bool)> = rows
+            .enumerate()
+            .filter_map(|(row, (score, label))| label.map(|positive| (score, row as u32, positive)))
+            .collect();
+        labelled.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let valid = !labelled.iter().any(|(score, ..)| score.is_nan());
+        let ranks = labelled
+            .iter()
+            .enumerate()
+            .map(|(i, &(score, row, positive))| {
+                let ends_tie = labelled.get(i + 1).is_none_or(|next| next.0 != score);
+                Rank {
+                    row,
+                    positive,
+                    ends_tie,
+                }
+            })
+            .collect();
+        Self { ranks, valid }
+    }
+
+    /// The metrics with every row counted once.
+    pub fn scores(&self) -> Scores {
+        self.count(|_| 1)
+    }
+
+    /// The metrics with row `i` counted `weights[i]` times.
+    ///
+    /// # Panics
+    /// When `weights` is shorter than the rows that were ranked.
+    pub fn weighted(&self, weights: &[u32]) -> Scores {
+        self.count(|row| u64::from(weights[row as usize]))
+    }
+
+    /// Goes once through the order, tie by tie.
+    fn count(&self, weight: impl Fn(u32) -> u64) -> Scores {
+        if !self.valid {
+            return Scores {
+                auroc: None,
+                average_precision: None,
+            };
+        }
+        let (mut positives, mut negatives) = (0_u64, 0_u64); // seen so far
+        let (mut tied_positives, mut tied_negatives) = (0_u64, 0_u64);
+        let mut halves = 0_u128; // twice the pairs in the right order, ties counting one half
+        let mut precision = 0.0;
+        for rank in &self.ranks {
+            let weight = weight(rank.row);
+            // Without a branch: labels in score order are hard to predict.
+            let positive = u64::from(rank.positive) * weight;
+            tied_positives += positive;
+            tied_negatives += weight - positive;
+            if rank.ends_tie {
+                halves += u128::from(tied_negatives * (2 * positives + tied_positives));
+                positives += tied_positives;
+                negatives += tied_negatives;
+                if tied_positives > 0 {
+                    precision +=
+                        tied_positives as f64 * (positives as f64 / (positives + negatives) as f64);
+                }
+                (tied_positives, tied_negatives) = (0, 0);
+            }
+        }
+        let pairs = positives as f64 * negatives as f64;
+        Scores {
+            auroc: (pairs > 0.0).then(|| halves as f64 / (2.0 * pairs)),
+            average_precision: (positives > 0).then(|| precision / positives as f64),
+        }
+    }
+}
+
+/// Area under the receiver operating characteristic; none unless both labels occur.
+pub fn auroc(scores: &[f32], labels: &[Option<bool>]) -> Option<f64> {
+    Ranking::new(scores, labels).scores().auroc
+}
+
+/// Average precision; none without a positive.
+pub fn average_precision(scores: &[f32], labels: &[Option<bool>]) -> Option<f64> {
+    Ranking::new(scores, labels).scores().average_precision
+}
+
+/// The mean of the values that are defined; none if none is.
+pub fn mean_defined(values: impl IntoIterator<Item = Option<f64>>) -> Option<f64> {
+    let (sum, count) = values
+        .into_iter()
+        .flatten()
+        .fold((0.0, 0_u32), |(sum, count), value| (sum + value, count + 1));
+    (count > 0).then(|| sum / f64::from(count))
+}
+
+/// Dice of one image's mask: `2·|p∧t| / (|p| + |t|)`; an empty target gives 1 for an empty prediction, else 0.
+pub fn dice(prediction: &[bool], target: &[bool]) -> f64 {
+    let count = |mask: &[bool]| mask.iter().filter(|&&inside| inside).count();
+    let (predicted, wanted) = (count(prediction), count(target));
+    if wanted == 0 {
+        return if predicted == 0 { 1.0 } else { 0.0 };
+    }
+    let both = prediction
+        .iter()
+        .zip(target)
+        .filter(|&(&p, &t)| p && t)
+        .count();
+    2.0 * both as f64 / (predicted + wanted) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(bits: &[u8]) -> Vec<Option<bool>> {
+        bits.iter().map(|&bit| Some(bit == 1)).collect()
+    }
+
+    #[test]
+    fn ties_count_one_half() {
+        let scores = [0.1, 0.4, 0.4, 0.8];
+        assert_eq!(auroc(&scores, &labels(&[0, 0, 1, 1])), Some(0.875));
+        assert_eq!(auroc(&[0.5; 4], &labels(&[0, 1, 0, 1])), Some(0.5));
+        assert_eq!(auroc(&[0.0, -0.0], &labels(&[0, 1])), Some(0.5));
+    }
+
+    #[test]
+    fn average_precision_takes_ties_as_one_threshold() {
+        // Thresholds 0.8 (1 of 1), 0.4 (2 of 3): 0.5·1 + 0.5·2/3.
+        let value = average_precision(&[0.1, 0.4, 0.4, 0.8], &labels(&[0, 0, 1, 1])).unwrap();
+        assert!((value - (0.5 + 1.0 / 3.0)).abs() < 1e-15);
+    }
+
+    #[test]
+    fn what_is_undefined_is_none() {
+        assert_eq!(auroc(&[0.1, 0.2], &labels(&[1, 1])), None);
+        assert_eq!(average_precision(&[0.1, 0.2], &labels(&[1, 1])), Some(1.0));
+        assert_eq!(average_precision(&[0.1, 0.2], &labels(&[0, 0])), None);
+        assert_eq!(auroc(&[], &[]), None);
+        assert_eq!(auroc(&[f32::NAN, 0.2], &labels(&[0, 1])), None);
+    }
+
+    #[test]
+    fn rows_without_a_label_do_not_count() {
+        let with = [Some(false), None, Some(true), None, Some(false)];
+        let value = auroc(&[0.2, 0.9, 0.5, f32::NAN, 0.7], &with);
+        assert_eq!(value, auroc(&[0.2, 0.5, 0.7], &labels(&[0, 1, 0])));
+        assert_eq!(value, Some(0.5));
+    }
+
+    #[test]
+    fn a_weight_is_a_repetition() {
+        let (scores, bits) = ([0.3, 0.6, 0.6, 0.1, 0.9], [0, 1, 0, 1, 0]);
+        let weights = [2, 0, 3, 1, 1];
+        let repeat = |i: usize| std::iter::repeat_n(i, weights[i] as usize);
+        let rows: Vec<usize> = (0..5).flat_map(repeat).collect();
+        let repeated = Ranking::of(rows.iter().map(|&i| (scores[i], Some(bits[i] == 1))));
+        assert_eq!(
+            Ranking::new(&scores, &labels(&bits)).weighted(&weights),
+            repeated.scores()
+        );
+    }
+
+    #[test]
+    fn dice_of_empty_targets() {
+        assert_eq!(dice(&[false; 3], &[false; 3]), 1.0);
+        assert_eq!(dice(&[true, false, false], &[false; 3]), 0.0);
+        assert_eq!(dice(&[true, true, false], &[false, true, true]), 0.5);
+    }
+
+    #[test]
+    fn means_leave_out_what_is_undefined() {
+        assert_eq!(mean_defined([Some(1.0), None, Some(2.0)]), Some(1.5));
+        assert_eq!(mean_defined([None]), None);
+    }
+}

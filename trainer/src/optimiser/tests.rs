@@ -1,0 +1,174 @@
+//! Tests of the optimisers; their numbers are tested against PyTorch in `tests/tests/golden_trainer.rs`.
+
+use super::*;
+use tch::Device;
+use tch::nn::Init;
+
+fn store() -> VarStore {
+    tch::manual_seed(1);
+    let store = VarStore::new(Device::Cpu);
+    let root = store.root();
+    let normal = Init::Randn {
+        mean: 0.0,
+        stdev: 1.0,
+    };
+    let weight = root.sub("layer").var("weight", &[3, 2], normal);
+    let _ = root.sub("layer").var("bias", &[3], normal);
+    let _ = root.var("unused", &[2, 2], normal);
+    let _ = root.sub("tied").add("weight", weight, false);
+    let _ = root.sub("fixed").add(
+        "weight",
+        Tensor::ones([2, 2], (Kind::Float, Device::Cpu)),
+        false,
+    );
+    store
+}
+
+fn backward(store: &VarStore) {
+    let variables = store.variables();
+    let input = Tensor::from_slice(&[1.0_f32, -2.0]);
+    let output = variables["layer.weight"].mv(&input) + &variables["layer.bias"];
+    output.square().sum(Kind::Float).backward();
+}
+
+fn weights(store: &VarStore) -> Vec<f32> {
+    let variables = store.variables();
+    ["layer.weight", "layer.bias", "unused"]
+        .iter()
+        .flat_map(|&name| Vec::<f32>::try_from(variables[name].detach().flatten(0, -1)).unwrap())
+        .collect()
+}
+
+const BOTH: [Algorithm; 2] = [Algorithm::PRETRAINING, Algorithm::FINE_TUNING];
+
+#[test]
+fn parameters_are_listed_once_with_their_decay() {
+    let listed: Vec<_> = parameters(&store())
+        .into_iter()
+        .map(|p| (p.name, p.decays))
+        .collect();
+    let expected = [
+        ("layer.bias", false),
+        ("layer.weight", true),
+        ("unused", true),
+    ];
+    assert_eq!(
+        listed,
+        expected.map(|(name, decays)| (name.to_owned(), decays))
+    );
+    assert!(decays("cls_token", &[1, 1, 8]));
+    assert!(!decays("norm.weight", &[8]));
+    assert!(!decays("odd.bias", &[8, 8]));
+    assert!(!decays("bias", &[8, 8]));
+}
+
+#[test]
+fn parameters_without_a_gradient_stay_as_they_are() {
+    for algorithm in BOTH {
+        let store = store();
+        let before = weights(&store);
+        let mut optimiser = Optimiser::new(algorithm, 0.5, parameters(&store));
+        backward(&store);
+        optimiser.step(0.1).unwrap();
+        let after = weights(&store);
+        assert!(before[..9].iter().zip(&after[..9]).all(|(a, b)| a != b));
+        assert_eq!(before[9..], after[9..]);
+        assert!(
+            !optimiser
+                .save_state()
+                .iter()
+                .any(|(name, _)| name.contains("unused"))
+        );
+    }
+}
+
+#[test]
+fn a_loaded_state_goes_on_bit_for_bit() {
+    for algorithm in BOTH {
+        let store = store();
+        let mut whole = Optimiser::new(algorithm, 0.1, parameters(&store));
+        let mut resumed = Optimiser::new(algorithm, 0.1, parameters(&store));
+        for step in 0..6 {
+            let optimiser = if step < 3 { &mut whole } else { &mut resumed };
+            optimiser.zero_grad();
+            backward(&store);
+            optimiser.step(0.05).unwrap();
+            if step == 2 {
+                resumed.load_state(whole.save_state()).unwrap();
+            }
+        }
+        let broken = weights(&store);
+
+        let store = self::store();
+        let mut optimiser = Optimiser::new(algorithm, 0.1, parameters(&store));
+        for _ in 0..6 {
+            optimiser.zero_grad();
+            backward(&store);
+            optimiser.step(0.05).unwrap();
+        }
+        assert_eq!(broken, weights(&store));
+    }
+}
+
+#[test]
+fn a_state_of_another_model_is_refused() {
+    let store = store();
+    let mut optimiser = Optimiser::new(Algorithm::PRETRAINING, 0.0, parameters(&store));
+    backward(&store);
+    optimiser.step(0.1).unwrap();
+    let mut state = optimiser.save_state();
+    state.retain(|(name, _)| name != "exp_avg_sq.layer.bias");
+    let message = optimiser.load_state(state).unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "the saved state has no tensor `exp_avg_sq.layer.bias`"
+    );
+    let mut state = optimiser.save_state();
+    state[0].1 = Tensor::zeros([5], (Kind::Float, Device::Cpu));
+    assert!(
+        optimiser
+            .load_state(state)
+            .unwrap_err()
+            .to_string()
+            .starts_with("exp_avg.layer.bias")
+    );
+}
+
+#[test]
+fn clipping_returns_the_norm_before_and_never_scales_up() {
+    let store = store();
+    let mut optimiser = Optimiser::new(Algorithm::FINE_TUNING, 0.0, parameters(&store));
+    assert_eq!(
+        optimiser.clip_grad_norm(1.0).unwrap().double_value(&[]),
+        0.0
+    );
+    backward(&store);
+    let norm = optimiser.grad_norm().unwrap().double_value(&[]);
+    assert!(
+        (optimiser
+            .clip_grad_norm(norm * 2.0)
+            .unwrap()
+            .double_value(&[])
+            - norm)
+            .abs()
+            < 1e-6
+    );
+    assert_eq!(optimiser.grad_norm().unwrap().double_value(&[]), norm);
+    let _ = optimiser.clip_grad_norm(norm / 4.0).unwrap();
+    let clipped = optimiser.grad_norm().unwrap().double_value(&[]);
+    assert!((clipped - norm / 4.0).abs() < 1e-4, "{clipped}");
+}
+
+#[test]
+fn the_rate_of_a_parameter_can_be_scaled() {
+    let store = store();
+    let mut listed = parameters(&store);
+    listed[1].rate_scale = 0.0;
+    let before = weights(&store);
+    let mut optimiser = Optimiser::new(Algorithm::PRETRAINING, 0.5, listed);
+    backward(&store);
+    optimiser.step(0.1).unwrap();
+    let after = weights(&store);
+    assert_eq!(before[..6], after[..6]); // layer.weight
+    assert_ne!(before[6..9], after[6..9]);
+}

@@ -1,0 +1,154 @@
+//! Fixed two-dimensional sine-cosine position tables, and their resize to another grid.
+//!
+//! The first half of a vector encodes the column of a patch, the second half its row; each half is
+//! `[sin(position · ω₀), …, cos(position · ω₀), …]`. The class token has a row of its own, of zeros, in front.
+//! Formula: MAE (He et al. 2022, `util/pos_embed.py`); the MRM release changed the frequencies.
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::error::{ModelError, check_shape};
+
+/// Longest wavelength of a table, in units of 2π patches.
+const LONGEST_WAVELENGTH: f64 = 10_000.0;
+
+/// Which frequencies ωᵢ a table of width `D` has, i from 0 to D/4.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Frequencies {
+    /// The MRM release: `10000^(-i / D)`.
+    #[default]
+    Release,
+    /// MAE: `10000^(-4i / D)`.
+    Mae,
+}
+
+impl Frequencies {
+    /// The `width / 4` frequencies of a table.
+    fn values(self, width: i64) -> Vec<f64> {
+        let step = match self {
+            Self::Release => 1.0 / width as f64,
+            Self::Mae => 4.0 / width as f64,
+        };
+        (0..width / 4)
+            .map(|i| LONGEST_WAVELENGTH.powf(-(i as f64) * step))
+            .collect()
+    }
+}
+
+/// The table of a square grid: `[1 + grid², width]`, float32, computed in double precision. Row 0 (class token) is zero.
+///
+/// # Errors
+/// When `width` is no multiple of 4, or the grid is empty.
+pub fn sin_cos_table(
+    width: i64,
+    grid: i64,
+    frequencies: Frequencies,
+) -> Result<Tensor, ModelError> {
+    if width < 4 || width % 4 != 0 {
+        return Err(ModelError::config(
+            "width",
+            format!("a position table needs a multiple of 4, not {width}"),
+        ));
+    }
+    crate::error::check_positive("grid", grid)?;
+    let omegas = frequencies.values(width);
+    let half = |table: &mut Vec<f64>, position: i64| {
+        table.extend(omegas.iter().map(|omega| (position as f64 * omega).sin()));
+        table.extend(omegas.iter().map(|omega| (position as f64 * omega).cos()));
+    };
+    let mut table = vec![0.0; width as usize];
+    for row in 0..grid {
+        for column in 0..grid {
+            half(&mut table, column);
+            half(&mut table, row);
+        }
+    }
+    Ok(Tensor::f_from_slice(&table)?
+        .f_view([1 + grid * grid, width])?
+        .f_to_kind(Kind::Float)?)
+}
+
+/// A table `[1, 1 + g², D]` brought to another square grid: `[1, 1 + grid², D]`. Bicubic (a = -0.75), corners not
+/// aligned, no antialias; the class token's row is copied. The same grid gives a copy.
+///
+/// # Errors
+/// When the table is not that of a class token and a square grid.
+pub fn resize_table(table: &Tensor, grid: i64) -> Result<Tensor, ModelError> {
+    check_shape("position table", table, &[1, -1, -1])?;
+    let (_, rows, width) = table.size3()?;
+    let from = square_root(rows - 1).ok_or_else(|| ModelError::Shape {
+        tensor: "position table".to_owned(),
+        expected: "[1, 1 + a square number, width]".to_owned(),
+        got: table.size(),
+    })?;
+    if from == grid {
+        return Ok(table.copy());
+    }
+    let cls = table.f_narrow(1, 0, 1)?; // [1, 1, D]
+    let patches = table
+        .f_narrow(1, 1, rows - 1)?
+        .f_transpose(1, 2)?
+        .f_reshape([1, width, from, from])?;
+    let patches = patches.f_upsample_bicubic2d([grid, grid], false, None, None)?; // [1, D, grid, grid]
+    let patches = patches.f_flatten(2, 3)?.f_transpose(1, 2)?; // [1, grid², D]
+    Ok(Tensor::f_cat(&[cls, patches], 1)?)
+}
+
+/// The side of a square of `area` cells, if it is one.
+fn square_root(area: i64) -> Option<i64> {
+    let side = (area as f64).sqrt().round() as i64;
+    (area > 0 && side * side == area).then_some(side)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_come_before_rows_and_sines_before_cosines() {
+        let table = sin_cos_table(8, 3, Frequencies::Mae).unwrap();
+        assert_eq!(table.size(), [10, 8]);
+        assert_eq!(table.get(0).abs().sum(Kind::Float).double_value(&[]), 0.0);
+        // Patch (row 1, column 2) is row 1 + 1·3 + 2 of the table; frequencies 1 and 0.01.
+        let row = Vec::<f32>::try_from(table.get(6)).unwrap();
+        let expected = [2.0_f64.sin(), 0.02_f64.sin(), 2.0_f64.cos(), 0.02_f64.cos()];
+        let expected = expected.into_iter().chain([
+            1.0_f64.sin(),
+            0.01_f64.sin(),
+            1.0_f64.cos(),
+            0.01_f64.cos(),
+        ]);
+        for (got, want) in row.into_iter().zip(expected) {
+            assert_eq!(got, want as f32);
+        }
+    }
+
+    #[test]
+    fn the_two_formulas_differ_by_a_factor_in_the_exponent() {
+        let (release, mae) = (Frequencies::Release.values(16), Frequencies::Mae.values(16));
+        assert_eq!(release[0], mae[0]);
+        assert!((release[3].powi(4) - mae[3]).abs() < 1e-12);
+    }
+
+    #[test]
+    fn resize_keeps_the_class_row_and_the_same_grid() {
+        let table = sin_cos_table(8, 4, Frequencies::Release)
+            .unwrap()
+            .unsqueeze(0)
+            + 1.0;
+        let same = resize_table(&table, 4).unwrap();
+        assert_eq!((&same - &table).abs().max().double_value(&[]), 0.0);
+        let larger = resize_table(&table, 7).unwrap();
+        assert_eq!(larger.size(), [1, 50, 8]);
+        assert_eq!(larger.get(0).get(0), table.get(0).get(0));
+    }
+
+    #[test]
+    fn what_is_no_table_is_refused() {
+        assert!(sin_cos_table(10, 4, Frequencies::Release).is_err());
+        assert!(sin_cos_table(8, 0, Frequencies::Release).is_err());
+        let table = Tensor::zeros([1, 12, 8], (Kind::Float, tch::Device::Cpu));
+        assert!(resize_table(&table, 4).is_err());
+    }
+}

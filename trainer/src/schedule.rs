@@ -1,0 +1,116 @@
+//! Learning-rate schedule: linear warm-up, then half a cosine.
+//!
+//! Pre-training and fine-tuning follow the same curve, and differ in where they look at it. Pre-training takes the
+//! position before an update in fractional epochs (MAE, `util/lr_sched.py`), so its first update has rate 0.
+//! Fine-tuning steps its scheduler before the optimiser, so update number k, from 1, takes position k in steps: the rate
+//! 0 at the start is never used, and the very last update has rate 0.
+
+use std::f64::consts::PI;
+
+use serde::{Deserialize, Serialize};
+
+/// The batch size that base learning rates are stated for (MAE: lr = base · batch / 256).
+const BASE_BATCH: f64 = 256.0;
+
+/// The learning rate of an effective batch: `base · batch / 256`. The effective batch counts all devices and
+/// accumulated steps.
+pub fn scaled_rate(base: f64, effective_batch: usize) -> f64 {
+    base * effective_batch as f64 / BASE_BATCH
+}
+
+/// Linear warm-up from 0 to `peak`, then half a cosine down to `floor`. `warmup` and `total` are in one unit, epochs or
+/// updates.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct WarmupCosine {
+    /// The highest rate.
+    pub peak: f64,
+    /// The rate at the end.
+    pub floor: f64,
+    /// Length of the warm-up.
+    pub warmup: f64,
+    /// Length of the whole schedule, warm-up included.
+    pub total: f64,
+}
+
+impl WarmupCosine {
+    /// The rate at a position in the schedule's unit; past the end, `floor`.
+    pub fn at(&self, position: f64) -> f64 {
+        if position < self.warmup {
+            return self.peak * position / self.warmup;
+        }
+        if position >= self.total {
+            return self.floor;
+        }
+        let progress = (position - self.warmup) / (self.total - self.warmup);
+        self.floor + (self.peak - self.floor) * 0.5 * (1.0 + (PI * progress).cos())
+    }
+
+    /// Pre-training: the rate of update number `update`, from 0, of which an epoch has `per_epoch`; the schedule's unit
+    /// is the epoch.
+    pub fn in_epochs(&self, update: u64, per_epoch: u64) -> f64 {
+        self.at(update as f64 / per_epoch.max(1) as f64)
+    }
+
+    /// Fine-tuning: the rate of update number `update`, from 0; the schedule's unit is the update.
+    pub fn in_updates(&self, update: u64) -> f64 {
+        self.at((update + 1) as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEDULE: WarmupCosine = WarmupCosine {
+        peak: 1.0,
+        floor: 0.0,
+        warmup: 2.0,
+        total: 5.0,
+    };
+
+    fn close(a: f64, b: f64) {
+        assert!((a - b).abs() < 1e-12, "{a} and {b}");
+    }
+
+    #[test]
+    fn pretraining_starts_at_zero_and_moves_within_an_epoch() {
+        close(SCHEDULE.in_epochs(0, 4), 0.0);
+        close(SCHEDULE.in_epochs(1, 4), 0.125);
+        close(SCHEDULE.in_epochs(8, 4), 1.0);
+        close(SCHEDULE.in_epochs(14, 4), 0.5);
+    }
+
+    #[test]
+    fn fine_tuning_never_uses_the_start_and_ends_at_the_floor() {
+        let rates: Vec<f64> = (0..6).map(|update| SCHEDULE.in_updates(update)).collect();
+        for (rate, expected) in rates.into_iter().zip([0.5, 1.0, 0.75, 0.25, 0.0, 0.0]) {
+            close(rate, expected);
+        }
+    }
+
+    #[test]
+    fn the_floor_and_an_absent_warm_up_are_kept() {
+        let schedule = WarmupCosine {
+            peak: 1.0,
+            floor: 0.2,
+            warmup: 0.0,
+            total: 10.0,
+        };
+        close(schedule.at(0.0), 1.0);
+        close(schedule.at(5.0), 0.6);
+        close(schedule.at(10.0), 0.2);
+        close(schedule.at(99.0), 0.2);
+        let only_warmup = WarmupCosine {
+            warmup: 4.0,
+            total: 4.0,
+            ..SCHEDULE
+        };
+        close(only_warmup.at(2.0), 0.5);
+        close(only_warmup.at(4.0), 0.0);
+    }
+
+    #[test]
+    fn rates_scale_with_the_batch() {
+        close(scaled_rate(1.5e-4, 512), 3e-4);
+    }
+}
