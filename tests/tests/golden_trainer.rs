@@ -34,10 +34,8 @@ const ADAM_KEY_BIAS: Tolerance = (0.0, 2.5e-3);
 const DOUBLE: Tolerance = (1e-12, 1e-12);
 
 fn folder() -> PathBuf {
-    std::env::var_os("MRM_GOLDEN_DIR").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/golden")),
-        PathBuf::from,
-    )
+    std::env::var_os("MRM_GOLDEN_DIR")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/golden")), PathBuf::from)
 }
 
 /// The numbers of one file: its json, and its tensors if it has any.
@@ -49,48 +47,30 @@ struct Golden {
 impl Golden {
     fn read(name: &str) -> Self {
         let json = folder().join(format!("{name}.json"));
-        let text =
-            std::fs::read_to_string(&json).unwrap_or_else(|e| panic!("{}: {e}", json.display()));
+        let text = std::fs::read_to_string(&json).unwrap_or_else(|e| panic!("{}: {e}", json.display()));
         let tensors = folder().join(format!("{name}.safetensors"));
-        let tensors = if tensors.exists() {
-            Tensor::read_safetensors(tensors).unwrap()
-        } else {
-            Vec::new()
-        };
-        Self {
-            json: serde_json::from_str(&text).unwrap(),
-            tensors: tensors.into_iter().collect(),
-        }
+        let tensors = if tensors.exists() { Tensor::read_safetensors(tensors).unwrap() } else { Vec::new() };
+        Self { json: serde_json::from_str(&text).unwrap(), tensors: tensors.into_iter().collect() }
     }
 
     fn tensor(&self, name: &str) -> &Tensor {
-        self.tensors
-            .get(name)
-            .unwrap_or_else(|| panic!("no tensor {name}"))
+        self.tensors.get(name).unwrap_or_else(|| panic!("no tensor {name}"))
     }
 
     fn value(&self, pointer: &str) -> &Value {
-        self.json
-            .pointer(pointer)
-            .unwrap_or_else(|| panic!("no value {pointer}"))
+        self.json.pointer(pointer).unwrap_or_else(|| panic!("no value {pointer}"))
     }
 
     fn int(&self, pointer: &str) -> i64 {
-        self.value(pointer)
-            .as_i64()
-            .unwrap_or_else(|| panic!("{pointer} is no integer"))
+        self.value(pointer).as_i64().unwrap_or_else(|| panic!("{pointer} is no integer"))
     }
 
     fn float(&self, pointer: &str) -> f64 {
-        self.value(pointer)
-            .as_f64()
-            .unwrap_or_else(|| panic!("{pointer} is no number"))
+        self.value(pointer).as_f64().unwrap_or_else(|| panic!("{pointer} is no number"))
     }
 
     fn bool(&self, pointer: &str) -> bool {
-        self.value(pointer)
-            .as_bool()
-            .unwrap_or_else(|| panic!("{pointer} is neither true nor false"))
+        self.value(pointer).as_bool().unwrap_or_else(|| panic!("{pointer} is neither true nor false"))
     }
 
     fn names(&self, pointer: &str) -> Vec<String> {
@@ -101,31 +81,21 @@ impl Golden {
 
     /// The tensors whose name starts with `prefix`, by the rest of their name.
     fn group(&self, prefix: &str) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.tensors
-            .iter()
-            .filter_map(move |(name, tensor)| Some((name.strip_prefix(prefix)?, tensor)))
+        self.tensors.iter().filter_map(move |(name, tensor)| Some((name.strip_prefix(prefix)?, tensor)))
     }
 
     /// Loads `state.*` into a model; every tensor of one must be in the other.
     fn load_into(&self, store: &VarStore) {
         let report = load_state(store, self.group("state.")).unwrap();
-        assert!(
-            report.is_complete() && report.unexpected.is_empty() && report.resized.is_empty(),
-            "{report}"
-        );
+        assert!(report.is_complete() && report.unexpected.is_empty() && report.resized.is_empty(), "{report}");
     }
 }
 
 fn check(name: &str, got: &Tensor, expected: &Tensor, (relative, absolute): Tolerance) {
     assert_eq!(got.size(), expected.size(), "shape of {name}");
-    let (got, expected) = (
-        got.detach().to_kind(Kind::Double),
-        expected.to_kind(Kind::Double),
-    );
+    let (got, expected) = (got.detach().to_kind(Kind::Double), expected.to_kind(Kind::Double));
     let difference = (&got - &expected).abs();
-    let excess = (&difference - expected.abs() * relative - absolute)
-        .max()
-        .double_value(&[]);
+    let excess = (&difference - expected.abs() * relative - absolute).max().double_value(&[]);
     // Written so that a value which is no number fails, too.
     assert!(
         excess <= 0.0,
@@ -148,12 +118,7 @@ impl Pretraining {
 
     fn config(&self, antialias: bool, norm_pix_loss: bool) -> MrmConfig {
         let golden = &self.0;
-        check_number(
-            "epsilon",
-            trainer::vit::LAYER_NORM_EPSILON,
-            golden.float("/mrm/layer_norm_eps"),
-            DOUBLE,
-        );
+        check_number("epsilon", trainer::vit::LAYER_NORM_EPSILON, golden.float("/mrm/layer_norm_eps"), DOUBLE);
         MrmConfig {
             vit: VitConfig {
                 image_size: golden.int("/mrm/img_size"),
@@ -193,12 +158,7 @@ impl Pretraining {
         let model = Mrm::new(&store.root(), config).unwrap();
         // The position tables of the state are computed by the model as well.
         for table in ["pos_embed", "decoder_pos_embed"] {
-            check(
-                table,
-                &store.variables()[table],
-                self.0.tensor(&format!("state.{table}")),
-                FORWARD,
-            );
+            check(table, &store.variables()[table], self.0.tensor(&format!("state.{table}")), FORWARD);
         }
         self.0.load_into(&store);
         (store, model)
@@ -215,9 +175,7 @@ impl Pretraining {
 
     fn run(&self, model: &Mrm, train: bool) -> MrmOutput {
         let (image, noise) = (self.0.tensor("in.image"), self.0.tensor("in.noise"));
-        model
-            .forward(image, Some(self.report()), Some(noise), train)
-            .unwrap()
+        model.forward(image, Some(self.report()), Some(noise), train).unwrap()
     }
 
     fn check(&self, name: &str, got: Option<&Tensor>) {
@@ -235,10 +193,7 @@ fn golden_mrm_outputs() {
 
     let output = golden.run(&model, false);
     golden.check("image_small", Some(&output.image_small));
-    golden.check(
-        "patch_embed",
-        Some(&model.patch_embed().forward(&output.image_small)),
-    );
+    golden.check("patch_embed", Some(&model.patch_embed().forward(&output.image_small)));
     golden.check("latent", Some(&output.latent));
     golden.check("mask", Some(&output.mask));
     golden.check("ids_restore", Some(&output.ids_restore));
@@ -250,12 +205,7 @@ fn golden_mrm_outputs() {
     golden.check("loss_report", output.loss_report.as_ref());
 
     let (bert, report) = (model.bert().unwrap(), golden.report());
-    let embedded = bert.embed(
-        report.ids,
-        report.type_ids,
-        &output.report_latent.unwrap(),
-        false,
-    );
+    let embedded = bert.embed(report.ids, report.type_ids, &output.report_latent.unwrap(), false);
     golden.check("bert_embed_plus_latent", Some(&embedded));
     let sum = golden.0.tensor("out.loss_image") + golden.0.tensor("out.loss_report");
     check("total", &output.total, &sum, FORWARD);
@@ -275,10 +225,7 @@ fn golden_mrm_without_antialias() {
 #[test]
 fn golden_mrm_without_patch_normalisation() {
     let golden = Pretraining::read();
-    for (antialias, name) in [
-        (true, "loss_image_nonorm"),
-        (false, "loss_image_nonorm_noaa"),
-    ] {
+    for (antialias, name) in [(true, "loss_image_nonorm"), (false, "loss_image_nonorm_noaa")] {
         let (_store, model) = golden.model(&golden.config(antialias, false));
         golden.check(name, golden.run(&model, false).loss_image.as_ref());
     }
@@ -292,17 +239,11 @@ fn golden_mrm_gradients() {
     assert_eq!(golden.0.group("grad.").count(), with_gradient.len());
     // Evaluation computes everything, training only what the losses need: the gradients are the same.
     for train in [false, true] {
-        let (store, model) =
-            golden.model(&golden.config(true, golden.0.bool("/mrm/norm_pix_loss")));
+        let (store, model) = golden.model(&golden.config(true, golden.0.bool("/mrm/norm_pix_loss")));
         golden.run(&model, train).total.backward();
         let variables = store.variables();
         for name in &with_gradient {
-            check(
-                name,
-                &variables[name].grad(),
-                golden.0.tensor(&format!("grad.{name}")),
-                GRADIENTS,
-            );
+            check(name, &variables[name].grad(), golden.0.tensor(&format!("grad.{name}")), GRADIENTS);
         }
         for name in &without_gradient {
             assert!(!variables[name].grad().defined(), "{name} has a gradient");
@@ -327,20 +268,12 @@ fn golden_train_steps() {
         epsilon: golden.float("/optimizer/eps"),
     };
     for train in [false, true] {
-        let (store, model) =
-            start.model(&start.config(golden.bool("/antialias"), golden.bool("/norm_pix_loss")));
+        let (store, model) = start.model(&start.config(golden.bool("/antialias"), golden.bool("/norm_pix_loss")));
         let weight_decay = golden.float("/optimizer/weight_decay");
         let mut optimiser = Optimiser::new(algorithm, weight_decay, parameters(&store));
-        for (decays, group) in [
-            (true, "/optimizer/decay_group"),
-            (false, "/optimizer/no_decay_group"),
-        ] {
+        for (decays, group) in [(true, "/optimizer/decay_group"), (false, "/optimizer/no_decay_group")] {
             let listed = optimiser.parameters().iter().filter(|p| p.decays == decays);
-            assert_eq!(
-                listed.map(|p| p.name.clone()).collect::<Vec<_>>(),
-                golden.names(group),
-                "{group}"
-            );
+            assert_eq!(listed.map(|p| p.name.clone()).collect::<Vec<_>>(), golden.names(group), "{group}");
         }
 
         for step in 0..golden.tensor("lr").size()[0] {
@@ -367,12 +300,7 @@ fn golden_train_steps() {
             } else if name.ends_with(".attn.qkv.bias") {
                 let thirds = |tensor: &Tensor| tensor.detach().chunk(3, 0);
                 for (i, (got, expected)) in thirds(got).iter().zip(&thirds(expected)).enumerate() {
-                    check(
-                        name,
-                        got,
-                        expected,
-                        if i == 1 { ADAM_KEY_BIAS } else { ADAM_WEIGHTS },
-                    );
+                    check(name, got, expected, if i == 1 { ADAM_KEY_BIAS } else { ADAM_WEIGHTS });
                 }
             } else {
                 check(name, got, expected, ADAM_WEIGHTS);
@@ -382,16 +310,8 @@ fn golden_train_steps() {
 }
 
 fn check_losses(output: &MrmOutput, image: f64, report: f64) {
-    for (name, got, expected) in [
-        ("image", &output.loss_image, image),
-        ("report", &output.loss_report, report),
-    ] {
-        check_number(
-            name,
-            got.as_ref().unwrap().double_value(&[]),
-            expected,
-            TRAIN_LOSSES,
-        );
+    for (name, got, expected) in [("image", &output.loss_image, image), ("report", &output.loss_report, report)] {
+        check_number(name, got.as_ref().unwrap().double_value(&[]), expected, TRAIN_LOSSES);
     }
 }
 
@@ -425,12 +345,7 @@ fn golden_vit_cls_outputs_and_gradients() {
     let golden = Golden::read("vit_cls");
     let (store, model) = classifier(&golden);
     let image = golden.tensor("in.image");
-    check(
-        "features",
-        &model.features(image, false).unwrap(),
-        golden.tensor("out.features"),
-        FORWARD,
-    );
+    check("features", &model.features(image, false).unwrap(), golden.tensor("out.features"), FORWARD);
     let logits = model.logits(image, false).unwrap();
     check("logits", &logits, golden.tensor("out.logits"), FORWARD);
     let loss = classification_loss(&golden, &logits);
@@ -454,50 +369,22 @@ fn golden_vit_cls_training() {
         warmup: golden.float("/schedule/warmup_steps"),
         total: golden.float("/schedule/t_total"),
     };
-    let algorithm = Algorithm::Sgd {
-        momentum: golden.float("/optimizer/momentum"),
-    };
-    let mut optimiser = Optimiser::new(
-        algorithm,
-        golden.float("/optimizer/weight_decay"),
-        parameters(&store),
-    );
-    let loss = || {
-        classification_loss(
-            &golden,
-            &model.logits(golden.tensor("in.image"), true).unwrap(),
-        )
-    };
+    let algorithm = Algorithm::Sgd { momentum: golden.float("/optimizer/momentum") };
+    let mut optimiser = Optimiser::new(algorithm, golden.float("/optimizer/weight_decay"), parameters(&store));
+    let loss = || classification_loss(&golden, &model.logits(golden.tensor("in.image"), true).unwrap());
     for step in 0..golden.tensor("train.loss").size()[0] {
         let expected = |name: &str| golden.tensor(name).double_value(&[step]);
         optimiser.zero_grad();
         let loss = loss();
-        check_number(
-            "loss",
-            loss.double_value(&[]),
-            expected("train.loss"),
-            FORWARD,
-        );
+        check_number("loss", loss.double_value(&[]), expected("train.loss"), FORWARD);
         loss.backward();
-        let norm = optimiser
-            .clip_grad_norm(golden.float("/grad_clip/max_norm"))
-            .unwrap();
-        check_number(
-            "norm",
-            norm.double_value(&[]),
-            expected("train.grad_norm_before_clip"),
-            FORWARD,
-        );
+        let norm = optimiser.clip_grad_norm(golden.float("/grad_clip/max_norm")).unwrap();
+        check_number("norm", norm.double_value(&[]), expected("train.grad_norm_before_clip"), FORWARD);
         let rate = schedule.in_updates(step as u64);
         check_number("lr", rate, expected("train.lr"), DOUBLE);
         optimiser.step(rate).unwrap();
     }
-    check_number(
-        "loss",
-        loss().double_value(&[]),
-        golden.float("/float32/loss_after_last_step"),
-        FORWARD,
-    );
+    check_number("loss", loss().double_value(&[]), golden.float("/float32/loss_after_last_step"), FORWARD);
     let variables = store.variables();
     assert_eq!(golden.group("final.").count(), variables.len());
     for (name, expected) in golden.group("final.") {
@@ -509,50 +396,25 @@ fn golden_vit_cls_training() {
 fn golden_pos_embed() {
     let golden = Golden::read("pos_embed");
     for (name, entry) in golden.json.as_object().unwrap() {
-        let size = |key: &str| {
-            entry[key]
-                .as_i64()
-                .unwrap_or_else(|| panic!("{name} has no {key}"))
-        };
+        let size = |key: &str| entry[key].as_i64().unwrap_or_else(|| panic!("{name} has no {key}"));
         if name.starts_with("resize") {
             let table = golden.tensor(&format!("{name}.in"));
             assert_eq!(table.size()[1], 1 + size("from_grid") * size("from_grid"));
             let resized = resize_table(table, size("to_grid")).unwrap();
-            check(
-                name,
-                &resized,
-                golden.tensor(&format!("{name}.out")),
-                FORWARD,
-            );
+            check(name, &resized, golden.tensor(&format!("{name}.out")), FORWARD);
             continue;
         }
         let table = sin_cos_table(size("dim"), size("grid"), Frequencies::Release).unwrap();
         for (part, expected) in golden.group(&format!("{name}.")) {
             let rows = expected.size()[0];
-            let first = if part.starts_with("last") {
-                table.size()[0] - rows
-            } else {
-                0
-            };
-            check(
-                &format!("{name}.{part}"),
-                &table.narrow(0, first, rows),
-                expected,
-                FORWARD,
-            );
+            let first = if part.starts_with("last") { table.size()[0] - rows } else { 0 };
+            check(&format!("{name}.{part}"), &table.narrow(0, first, rows), expected, FORWARD);
         }
         let table = table.to_kind(Kind::Double);
-        for (key, got) in [
-            ("sum", table.sum(Kind::Double)),
-            ("abs_sum", table.abs().sum(Kind::Double)),
-            ("l2", table.norm()),
-        ] {
-            check_number(
-                key,
-                got.double_value(&[]),
-                entry[key].as_f64().unwrap(),
-                FORWARD,
-            );
+        for (key, got) in
+            [("sum", table.sum(Kind::Double)), ("abs_sum", table.abs().sum(Kind::Double)), ("l2", table.norm())]
+        {
+            check_number(key, got.double_value(&[]), entry[key].as_f64().unwrap(), FORWARD);
         }
     }
 }
@@ -563,11 +425,7 @@ fn optional(value: &Value) -> Option<f64> {
 }
 
 fn check_optional(name: &str, got: Option<f64>, expected: Option<f64>) {
-    assert_eq!(
-        got.is_some(),
-        expected.is_some(),
-        "{name}: {got:?} and {expected:?}"
-    );
+    assert_eq!(got.is_some(), expected.is_some(), "{name}: {got:?} and {expected:?}");
     if let (Some(got), Some(expected)) = (got, expected) {
         check_number(name, got, expected, DOUBLE);
     }
@@ -585,18 +443,9 @@ fn golden_metrics_binary() {
     for case in cases {
         let name = case["name"].as_str().unwrap();
         let scores: Vec<f32> = serde_json::from_value(case["scores"].clone()).unwrap();
-        let labels: Vec<Option<bool>> = case["labels"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(label)
-            .collect();
+        let labels: Vec<Option<bool>> = case["labels"].as_array().unwrap().iter().map(label).collect();
         check_optional(name, auroc(&scores, &labels), optional(&case["auroc"]));
-        check_optional(
-            name,
-            average_precision(&scores, &labels),
-            optional(&case["average_precision"]),
-        );
+        check_optional(name, average_precision(&scores, &labels), optional(&case["average_precision"]));
     }
 }
 
@@ -609,29 +458,14 @@ fn golden_metrics_multilabel() {
     let classes = case["auroc_per_class"].as_array().unwrap().len();
     let mut aurocs = Vec::new();
     for class in 0..classes {
-        let column = scores
-            .iter()
-            .zip(labels)
-            .map(|(scores, labels)| (scores[class], label(&labels[class])));
+        let column = scores.iter().zip(labels).map(|(scores, labels)| (scores[class], label(&labels[class])));
         let metrics = Ranking::of(column).scores();
         let name = format!("class {class}");
-        check_optional(
-            &name,
-            metrics.auroc,
-            optional(&case["auroc_per_class"][class]),
-        );
-        check_optional(
-            &name,
-            metrics.average_precision,
-            optional(&case["average_precision_per_class"][class]),
-        );
+        check_optional(&name, metrics.auroc, optional(&case["auroc_per_class"][class]));
+        check_optional(&name, metrics.average_precision, optional(&case["average_precision_per_class"][class]));
         aurocs.push(metrics.auroc);
     }
-    check_optional(
-        "mean",
-        mean_defined(aurocs),
-        optional(&case["mean_auroc_over_defined"]),
-    );
+    check_optional("mean", mean_defined(aurocs), optional(&case["mean_auroc_over_defined"]));
 }
 
 #[test]
@@ -644,17 +478,8 @@ fn golden_metrics_dice() {
     let mut values = Vec::new();
     for image in golden.value("/dice/images").as_array().unwrap() {
         let value = dice(&mask(&image["pred"]), &mask(&image["target"]));
-        check_number(
-            image["name"].as_str().unwrap(),
-            value,
-            image["dice"].as_f64().unwrap(),
-            DOUBLE,
-        );
+        check_number(image["name"].as_str().unwrap(), value, image["dice"].as_f64().unwrap(), DOUBLE);
         values.push(Some(value));
     }
-    check_optional(
-        "mean",
-        mean_defined(values),
-        optional(golden.value("/dice/mean")),
-    );
+    check_optional("mean", mean_defined(values), optional(golden.value("/dice/mean")));
 }

@@ -69,10 +69,7 @@ impl BertConfig {
         if (0.0..1.0).contains(&self.dropout) {
             return Ok(());
         }
-        Err(ModelError::config(
-            "dropout",
-            format!("must be from 0 to below 1, is {}", self.dropout),
-        ))
+        Err(ModelError::config("dropout", format!("must be from 0 to below 1, is {}", self.dropout)))
     }
 }
 
@@ -87,20 +84,14 @@ struct Output {
 impl Output {
     fn new(path: &nn::Path, inputs: i64, config: &BertConfig) -> Self {
         Self {
-            dense: linear(
-                &(path / "dense"),
-                inputs,
-                config.hidden,
-                WeightInit::XavierUniform,
-            ),
+            dense: linear(&(path / "dense"), inputs, config.hidden, WeightInit::XavierUniform),
             norm: layer_norm(&(path / "LayerNorm"), config.hidden, LAYER_NORM_EPSILON),
             dropout: config.dropout,
         }
     }
 
     fn forward(&self, x: &Tensor, around: &Tensor, train: bool) -> Tensor {
-        self.norm
-            .forward(&(self.dense.forward(x).dropout(self.dropout, train) + around))
+        self.norm.forward(&(self.dense.forward(x).dropout(self.dropout, train) + around))
     }
 }
 
@@ -120,26 +111,15 @@ struct Layer {
 impl Layer {
     fn new(path: &nn::Path, config: &BertConfig) -> Self {
         let attention = path / "attention";
-        let projection = |name| {
-            linear(
-                &(&attention / "self" / name),
-                config.hidden,
-                config.hidden,
-                WeightInit::XavierUniform,
-            )
-        };
+        let projection =
+            |name| linear(&(&attention / "self" / name), config.hidden, config.hidden, WeightInit::XavierUniform);
         let intermediate = path / "intermediate" / "dense";
         Self {
             query: projection("query"),
             key: projection("key"),
             value: projection("value"),
             attention_output: Output::new(&(&attention / "output"), config.hidden, config),
-            intermediate: linear(
-                &intermediate,
-                config.hidden,
-                config.intermediate,
-                WeightInit::XavierUniform,
-            ),
+            intermediate: linear(&intermediate, config.hidden, config.intermediate, WeightInit::XavierUniform),
             output: Output::new(&(path / "output"), config.intermediate, config),
             heads: config.heads,
             dropout: config.dropout,
@@ -151,27 +131,15 @@ impl Layer {
         let size = x.size();
         let (batch, tokens, hidden) = (size[0], size[1], size[2]);
         let split = |projection: &nn::Linear| {
-            let y = projection
-                .forward(x)
-                .view([batch, tokens, self.heads, hidden / self.heads]);
+            let y = projection.forward(x).view([batch, tokens, self.heads, hidden / self.heads]);
             y.transpose(1, 2) // [B, heads, S, H/heads]
         };
         let (q, k, v) = (split(&self.query), split(&self.key), split(&self.value));
         let dropout = if train { self.dropout } else { 0.0 };
-        let mixed = Tensor::scaled_dot_product_attention(
-            &q,
-            &k,
-            &v,
-            Some(scores),
-            dropout,
-            false,
-            None,
-            false,
-        );
+        let mixed = Tensor::scaled_dot_product_attention(&q, &k, &v, Some(scores), dropout, false, None, false);
         let mixed = mixed.transpose(1, 2).reshape([batch, tokens, hidden]);
         let x = self.attention_output.forward(&mixed, x, train);
-        self.output
-            .forward(&self.intermediate.forward(&x).gelu("none"), &x, train)
+        self.output.forward(&self.intermediate.forward(&x).gelu("none"), &x, train)
     }
 }
 
@@ -197,14 +165,10 @@ impl Bert {
     pub fn new(path: &nn::Path, config: &BertConfig) -> Self {
         let init = WeightInit::XavierUniform;
         let (bert, embeddings) = (path / "bert", path / "bert" / "embeddings");
-        let (cls, transform) = (
-            path / "cls" / "predictions",
-            path / "cls" / "predictions" / "transform",
-        );
+        let (cls, transform) = (path / "cls" / "predictions", path / "cls" / "predictions" / "transform");
         let hidden = config.hidden;
 
-        let numbers =
-            Tensor::arange(config.max_positions, (Kind::Int64, path.device())).unsqueeze(0);
+        let numbers = Tensor::arange(config.max_positions, (Kind::Int64, path.device())).unsqueeze(0);
         let _ = embeddings.add("position_ids", numbers, false);
         let _pooler = linear(&(&bert / "pooler" / "dense"), hidden, hidden, init);
 
@@ -213,28 +177,11 @@ impl Bert {
             let _ = cls.add("bias", bias.shallow_clone(), false); // the same parameter: one of the names trains
         }
         Self {
-            words: embedding(
-                &(&embeddings / "word_embeddings"),
-                config.vocab_size,
-                hidden,
-                Some(PADDING_ID),
-            ),
-            positions: embedding(
-                &(&embeddings / "position_embeddings"),
-                config.max_positions,
-                hidden,
-                None,
-            ),
-            types: embedding(
-                &(&embeddings / "token_type_embeddings"),
-                config.type_vocab,
-                hidden,
-                None,
-            ),
+            words: embedding(&(&embeddings / "word_embeddings"), config.vocab_size, hidden, Some(PADDING_ID)),
+            positions: embedding(&(&embeddings / "position_embeddings"), config.max_positions, hidden, None),
+            types: embedding(&(&embeddings / "token_type_embeddings"), config.type_vocab, hidden, None),
             embedding_norm: layer_norm(&(&embeddings / "LayerNorm"), hidden, LAYER_NORM_EPSILON),
-            layers: (0..config.layers)
-                .map(|i| Layer::new(&(&bert / "encoder" / "layer" / i), config))
-                .collect(),
+            layers: (0..config.layers).map(|i| Layer::new(&(&bert / "encoder" / "layer" / i), config)).collect(),
             head_dense: linear(&(&transform / "dense"), hidden, hidden, init),
             head_norm: layer_norm(&(&transform / "LayerNorm"), hidden, LAYER_NORM_EPSILON),
             decoder,
@@ -244,17 +191,8 @@ impl Bert {
 
     /// Embeds a report and adds the image: ids `[B, S]`, types `[B, S]` (none means all 0), latent `[B, H]` →
     /// `[B, S, H]`. The latent comes after normalisation and dropout; nothing normalises the sum.
-    pub fn embed(
-        &self,
-        ids: &Tensor,
-        types: Option<&Tensor>,
-        latent: &Tensor,
-        train: bool,
-    ) -> Tensor {
-        let types = types.map_or_else(
-            || self.types.ws.narrow(0, 0, 1),
-            |types| self.types.forward(types),
-        );
+    pub fn embed(&self, ids: &Tensor, types: Option<&Tensor>, latent: &Tensor, train: bool) -> Tensor {
+        let types = types.map_or_else(|| self.types.ws.narrow(0, 0, 1), |types| self.types.forward(types));
         let positions = self.positions.ws.narrow(0, 0, ids.size()[1]); // [S, H]
         let x = self.words.forward(ids) + types + positions;
         self.embedding_norm.forward(&x).dropout(self.dropout, train) + latent.unsqueeze(1)
@@ -265,21 +203,13 @@ impl Bert {
         let size = attention_mask.size();
         let (batch, tokens) = (size[0], size[1]);
         let padding: Tensor = 1.0 - attention_mask.to_kind(Kind::Float);
-        let scores = (padding * MASKED_SCORE)
-            .view([batch, 1, 1, tokens])
-            .expand([batch, 1, tokens, tokens], false);
-        self.layers
-            .iter()
-            .fold(embedded, |x, layer| layer.forward(&x, &scores, train))
+        let scores = (padding * MASKED_SCORE).view([batch, 1, 1, tokens]).expand([batch, 1, tokens, tokens], false);
+        self.layers.iter().fold(embedded, |x, layer| layer.forward(&x, &scores, train))
     }
 
     /// Logits of every token id: `[.., H]` → `[.., V]`.
     pub fn predict(&self, hidden: &Tensor) -> Tensor {
-        self.decoder.forward(
-            &self
-                .head_norm
-                .forward(&self.head_dense.forward(hidden).gelu("none")),
-        )
+        self.decoder.forward(&self.head_norm.forward(&self.head_dense.forward(hidden).gelu("none")))
     }
 }
 
@@ -312,10 +242,7 @@ mod tests {
         let bert = Bert::new(&store.root(), &tiny());
         let latent = Tensor::randn([1, 8], (Kind::Float, Device::Cpu));
         let run = |ids: &[i64], mask: &[i64]| {
-            let (ids, mask) = (
-                Tensor::from_slice(ids).unsqueeze(0),
-                Tensor::from_slice(mask).unsqueeze(0),
-            );
+            let (ids, mask) = (Tensor::from_slice(ids).unsqueeze(0), Tensor::from_slice(mask).unsqueeze(0));
             bert.predict(&bert.encode(bert.embed(&ids, None, &latent, false), &mask, false))
         };
         let short = run(&[2, 7, 9], &[1, 1, 1]);
@@ -354,10 +281,7 @@ mod tests {
         let store = nn::VarStore::new(Device::Cpu);
         let _ = Bert::new(&store.root(), &tiny());
         let variables = store.variables();
-        let (one, other) = (
-            &variables["cls.predictions.bias"],
-            &variables["cls.predictions.decoder.bias"],
-        );
+        let (one, other) = (&variables["cls.predictions.bias"], &variables["cls.predictions.decoder.bias"]);
         assert_eq!(one.data_ptr(), other.data_ptr());
         assert!(one.requires_grad());
         assert_eq!(variables["bert.embeddings.position_ids"].size(), [1, 6]);

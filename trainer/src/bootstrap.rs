@@ -24,11 +24,7 @@ pub struct Bootstrap {
 
 impl Default for Bootstrap {
     fn default() -> Self {
-        Self {
-            draws: 1000,
-            seed: 0,
-            level: 0.95,
-        }
+        Self { draws: 1000, seed: 0, level: 0.95 }
     }
 }
 
@@ -67,18 +63,8 @@ impl Bootstrap {
     ///
     /// # Panics
     /// When the slices do not have `rows · classes`, `rows · classes` and `rows` values.
-    pub fn classes(
-        &self,
-        scores: &[f32],
-        labels: &[Option<bool>],
-        patients: &[u32],
-        classes: usize,
-    ) -> ClassIntervals {
-        assert_eq!(
-            scores.len(),
-            patients.len() * classes,
-            "scores must be rows x classes"
-        );
+    pub fn classes(&self, scores: &[f32], labels: &[Option<bool>], patients: &[u32], classes: usize) -> ClassIntervals {
+        assert_eq!(scores.len(), patients.len() * classes, "scores must be rows x classes");
         assert_eq!(labels.len(), scores.len(), "labels must be rows x classes");
         let rankings: Vec<Ranking> = (0..classes)
             .into_par_iter()
@@ -89,20 +75,11 @@ impl Bootstrap {
             .collect();
         let all: Vec<Scores> = rankings.iter().map(Ranking::scores).collect();
         let draws = self.resample(patients, |weights| {
-            rankings
-                .iter()
-                .map(|ranking| ranking.weighted(weights))
-                .collect::<Vec<Scores>>()
+            rankings.iter().map(|ranking| ranking.weighted(weights)).collect::<Vec<Scores>>()
         });
         let (auroc, mean_auroc) = self.summary(&all, &draws, |scores| scores.auroc);
-        let (average_precision, mean_average_precision) =
-            self.summary(&all, &draws, |scores| scores.average_precision);
-        ClassIntervals {
-            auroc,
-            average_precision,
-            mean_auroc,
-            mean_average_precision,
-        }
+        let (average_precision, mean_average_precision) = self.summary(&all, &draws, |scores| scores.average_precision);
+        ClassIntervals { auroc, average_precision, mean_auroc, mean_average_precision }
     }
 
     /// The interval of the mean of a value a row, such as Dice; none without rows.
@@ -112,11 +89,7 @@ impl Bootstrap {
     pub fn mean(&self, values: &[f64], patients: &[u32]) -> Option<Interval> {
         assert_eq!(values.len(), patients.len(), "one patient a value");
         let mean = |weights: &[u32]| {
-            let sum: f64 = values
-                .iter()
-                .zip(weights)
-                .map(|(value, &weight)| value * f64::from(weight))
-                .sum();
+            let sum: f64 = values.iter().zip(weights).map(|(value, &weight)| value * f64::from(weight)).sum();
             sum / weights.iter().map(|&weight| f64::from(weight)).sum::<f64>()
         };
         let value = (!values.is_empty()).then(|| mean(&vec![1; values.len()]))?;
@@ -124,11 +97,7 @@ impl Bootstrap {
     }
 
     /// A statistic of every draw, in the order of draws. It gets how often each row was drawn.
-    pub fn resample<T: Send>(
-        &self,
-        patients: &[u32],
-        statistic: impl Fn(&[u32]) -> T + Sync,
-    ) -> Vec<T> {
+    pub fn resample<T: Send>(&self, patients: &[u32], statistic: impl Fn(&[u32]) -> T + Sync) -> Vec<T> {
         let (groups, count) = dense(patients);
         let draw = |(drawn, weights): &mut (Vec<u32>, Vec<u32>), stream: usize| {
             let mut random = ChaCha8Rng::seed_from_u64(self.seed);
@@ -143,10 +112,7 @@ impl Bootstrap {
             statistic(weights)
         };
         let buffers = || (vec![0; count as usize], vec![0; patients.len()]);
-        (0..self.draws)
-            .into_par_iter()
-            .map_init(buffers, draw)
-            .collect()
+        (0..self.draws).into_par_iter().map_init(buffers, draw).collect()
     }
 
     /// Intervals by class and of the mean, of one metric.
@@ -157,44 +123,27 @@ impl Bootstrap {
         metric: impl Fn(&Scores) -> Option<f64>,
     ) -> (Vec<Option<Interval>>, Option<Interval>) {
         let of_class = |class: usize| {
-            let values = draws
-                .iter()
-                .filter_map(|draw| metric(&draw[class]))
-                .collect();
+            let values = draws.iter().filter_map(|draw| metric(&draw[class])).collect();
             self.interval(metric(&all[class])?, values)
         };
-        let defined: Vec<usize> = (0..all.len())
-            .filter(|&class| metric(&all[class]).is_some())
-            .collect();
+        let defined: Vec<usize> = (0..all.len()).filter(|&class| metric(&all[class]).is_some()).collect();
         let mean_of_draw = |draw: &Vec<Scores>| {
-            let values: Option<Vec<f64>> =
-                defined.iter().map(|&class| metric(&draw[class])).collect();
+            let values: Option<Vec<f64>> = defined.iter().map(|&class| metric(&draw[class])).collect();
             mean_defined(values?.into_iter().map(Some))
         };
-        let mean = mean_defined(all.iter().map(&metric)).and_then(|value| {
-            self.interval(value, draws.iter().filter_map(mean_of_draw).collect())
-        });
+        let mean = mean_defined(all.iter().map(&metric))
+            .and_then(|value| self.interval(value, draws.iter().filter_map(mean_of_draw).collect()));
         ((0..all.len()).map(of_class).collect(), mean)
     }
 
     /// The percentile interval; both ends are the value itself if no draw defined it.
     fn interval(&self, value: f64, mut draws: Vec<f64>) -> Option<Interval> {
         if draws.is_empty() {
-            return Some(Interval {
-                value,
-                low: value,
-                high: value,
-                draws: 0,
-            });
+            return Some(Interval { value, low: value, high: value, draws: 0 });
         }
         draws.sort_unstable_by(f64::total_cmp);
         let tail = (1.0 - self.level) / 2.0;
-        Some(Interval {
-            value,
-            low: quantile(&draws, tail),
-            high: quantile(&draws, 1.0 - tail),
-            draws: draws.len(),
-        })
+        Some(Interval { value, low: quantile(&draws, tail), high: quantile(&draws, 1.0 - tail), draws: draws.len() })
     }
 }
 
@@ -240,30 +189,15 @@ mod tests {
     #[test]
     fn intervals_hold_their_value_and_do_not_depend_on_threads() {
         let (scores, labels, patients) = rows(200);
-        let bootstrap = Bootstrap {
-            draws: 300,
-            seed: 5,
-            level: 0.95,
-        };
+        let bootstrap = Bootstrap { draws: 300, seed: 5, level: 0.95 };
         let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| bootstrap.classes(&scores, &labels, &patients, 3))
         };
         let (one, three) = (run(1), run(3));
         assert_eq!(one, three);
-        for interval in one
-            .auroc
-            .iter()
-            .chain([&one.mean_auroc, &one.mean_average_precision])
-            .flatten()
-        {
-            assert!(
-                interval.low < interval.value && interval.value < interval.high,
-                "{interval:?}"
-            );
+        for interval in one.auroc.iter().chain([&one.mean_auroc, &one.mean_average_precision]).flatten() {
+            assert!(interval.low < interval.value && interval.value < interval.high, "{interval:?}");
             assert_eq!(interval.draws, 300);
         }
         assert!(one.auroc[0].unwrap().low > 0.8);
@@ -272,10 +206,7 @@ mod tests {
 
     #[test]
     fn rows_of_a_patient_are_drawn_together() {
-        let bootstrap = Bootstrap {
-            draws: 50,
-            ..Bootstrap::default()
-        };
+        let bootstrap = Bootstrap { draws: 50, ..Bootstrap::default() };
         let patients = [4, 9, 4, 9, 7];
         for weights in bootstrap.resample(&patients, <[u32]>::to_vec) {
             assert_eq!((weights[0], weights[1]), (weights[2], weights[3]));
@@ -300,10 +231,7 @@ mod tests {
         let patients: Vec<u32> = (0..400).collect();
         let interval = Bootstrap::default().mean(&values, &patients).unwrap();
         assert_eq!(interval.value, 0.5);
-        assert!(
-            (interval.high - interval.low - 2.0 * 1.96 * 0.025).abs() < 0.01,
-            "{interval:?}"
-        ); // 0.5 / √400
+        assert!((interval.high - interval.low - 2.0 * 1.96 * 0.025).abs() < 0.01, "{interval:?}"); // 0.5 / √400
         assert_eq!(Bootstrap::default().mean(&[], &[]), None);
     }
 

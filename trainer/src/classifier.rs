@@ -28,11 +28,7 @@ pub struct ClassifierConfig {
 
 impl Default for ClassifierConfig {
     fn default() -> Self {
-        Self {
-            vit: VitConfig::default(),
-            classes: 14,
-            drop_path: 0.1,
-        }
+        Self { vit: VitConfig::default(), classes: 14, drop_path: 0.1 }
     }
 }
 
@@ -44,10 +40,7 @@ impl ClassifierConfig {
         if (0.0..1.0).contains(&self.drop_path) {
             return Ok(());
         }
-        Err(ModelError::config(
-            "drop_path",
-            format!("must be from 0 to below 1, is {}", self.drop_path),
-        ))
+        Err(ModelError::config("drop_path", format!("must be from 0 to below 1, is {}", self.drop_path)))
     }
 }
 
@@ -71,26 +64,15 @@ impl VitClassifier {
     pub fn new(path: &nn::Path, config: &ClassifierConfig) -> Result<Self, ModelError> {
         config.validate()?;
         let (vit, init) = (&config.vit, WeightInit::TruncatedNormal(TOKEN_STD));
-        let token = |name, tokens| {
-            path.add(
-                name,
-                truncated_normal(&[1, tokens, vit.width], TOKEN_STD, path.device()),
-                true,
-            )
-        };
+        let token =
+            |name, tokens| path.add(name, truncated_normal(&[1, tokens, vit.width], TOKEN_STD, path.device()), true);
         let head_path = path / "head";
         let head = truncated_normal(&[config.classes, vit.width], HEAD_STD, path.device());
         Ok(Self {
             patch_embed: PatchEmbed::new(&(path / "patch_embed"), vit, init),
             cls_token: token("cls_token", 1),
             pos_embed: token("pos_embed", 1 + vit.patches()),
-            blocks: blocks(
-                &(path / "blocks"),
-                vit.depth,
-                vit.block(),
-                config.drop_path,
-                init,
-            ),
+            blocks: blocks(&(path / "blocks"), vit.depth, vit.block(), config.drop_path, init),
             fc_norm: layer_norm(&(path / "fc_norm"), vit.width, LAYER_NORM_EPSILON),
             head: nn::Linear {
                 ws: head_path.add("weight", head, true),
@@ -125,9 +107,7 @@ impl VitClassifier {
     pub fn features(&self, image: &Tensor, train: bool) -> Result<Tensor, ModelError> {
         let x = crate::vit::run_blocks(&self.blocks, self.embed(image)?, train);
         let patches = x.narrow(1, 1, self.config.vit.patches());
-        Ok(self
-            .fc_norm
-            .forward(&patches.mean_dim([1_i64].as_slice(), false, None)))
+        Ok(self.fc_norm.forward(&patches.mean_dim([1_i64].as_slice(), false, None)))
     }
 
     /// Logits of the classes: image `[B, C, H, W]` → `[B, classes]`.
@@ -143,16 +123,9 @@ impl VitClassifier {
         let vit = &self.config.vit;
         let grey = image.size().get(1) == Some(&1);
         let channels = if grey { 1 } else { vit.in_channels };
-        check_shape(
-            "image",
-            image,
-            &[-1, channels, vit.image_size, vit.image_size],
-        )?;
+        check_shape("image", image, &[-1, channels, vit.image_size, vit.image_size])?;
         let x = self.patch_embed.forward(image);
-        let cls = self
-            .cls_token
-            .expand([image.size()[0], 1, vit.width], false)
-            .to_kind(x.kind());
+        let cls = self.cls_token.expand([image.size()[0], 1, vit.width], false).to_kind(x.kind());
         Ok(Tensor::cat(&[cls, x], 1) + &self.pos_embed)
     }
 }
@@ -165,14 +138,7 @@ mod tests {
     use tch::{Device, Kind};
 
     fn vit(image_size: i64) -> VitConfig {
-        VitConfig {
-            image_size,
-            patch_size: 4,
-            width: 16,
-            depth: 2,
-            heads: 2,
-            ..VitConfig::default()
-        }
+        VitConfig { image_size, patch_size: 4, width: 16, depth: 2, heads: 2, ..VitConfig::default() }
     }
 
     fn classifier(config: &ClassifierConfig) -> (nn::VarStore, VitClassifier) {
@@ -184,11 +150,7 @@ mod tests {
 
     #[test]
     fn grey_images_give_what_three_equal_channels_give() {
-        let (_store, model) = classifier(&ClassifierConfig {
-            vit: vit(16),
-            classes: 3,
-            drop_path: 0.0,
-        });
+        let (_store, model) = classifier(&ClassifierConfig { vit: vit(16), classes: 3, drop_path: 0.0 });
         let grey = Tensor::randn([2, 1, 16, 16], (Kind::Float, Device::Cpu));
         let logits = model.logits(&grey, false).unwrap();
         assert_eq!(logits.size(), [2, 3]);
@@ -200,21 +162,9 @@ mod tests {
 
     #[test]
     fn an_untrained_head_predicts_almost_nothing() {
-        let (store, model) = classifier(&ClassifierConfig {
-            vit: vit(16),
-            classes: 3,
-            drop_path: 0.1,
-        });
+        let (store, model) = classifier(&ClassifierConfig { vit: vit(16), classes: 3, drop_path: 0.1 });
         let image = Tensor::randn([4, 3, 16, 16], (Kind::Float, Device::Cpu));
-        assert!(
-            model
-                .logits(&image, true)
-                .unwrap()
-                .abs()
-                .max()
-                .double_value(&[])
-                < 1e-3
-        );
+        assert!(model.logits(&image, true).unwrap().abs().max().double_value(&[]) < 1e-3);
         let variables = store.variables();
         assert!(variables["pos_embed"].requires_grad() && variables["cls_token"].requires_grad());
     }
@@ -222,60 +172,24 @@ mod tests {
     #[test]
     fn a_pretrained_encoder_loads_on_another_grid() {
         let pretrained = nn::VarStore::new(Device::Cpu);
-        let config = MrmConfig {
-            vit: vit(16),
-            restore: Restore::ImageOnly,
-            ..MrmConfig::default()
-        };
+        let config = MrmConfig { vit: vit(16), restore: Restore::ImageOnly, ..MrmConfig::default() };
         let _ = Mrm::new(&pretrained.root(), &config).unwrap();
-        let (store, _model) = classifier(&ClassifierConfig {
-            vit: vit(24),
-            classes: 3,
-            drop_path: 0.1,
-        });
+        let (store, _model) = classifier(&ClassifierConfig { vit: vit(24), classes: 3, drop_path: 0.1 });
         let state = pretrained.variables();
-        let report = load_state(
-            &store,
-            state.iter().map(|(name, tensor)| (name.as_str(), tensor)),
-        )
-        .unwrap();
-        assert_eq!(
-            report.missing,
-            ["fc_norm.bias", "fc_norm.weight", "head.bias", "head.weight"]
-        );
+        let report = load_state(&store, state.iter().map(|(name, tensor)| (name.as_str(), tensor))).unwrap();
+        assert_eq!(report.missing, ["fc_norm.bias", "fc_norm.weight", "head.bias", "head.weight"]);
         assert_eq!(report.resized.len(), 1);
         assert!(report.mismatched.is_empty());
         assert!(report.unexpected.contains(&"norm.weight".to_owned()));
         let (ours, theirs) = (store.variables(), pretrained.variables());
-        assert_eq!(
-            ours["blocks.1.mlp.fc2.weight"],
-            theirs["blocks.1.mlp.fc2.weight"]
-        );
+        assert_eq!(ours["blocks.1.mlp.fc2.weight"], theirs["blocks.1.mlp.fc2.weight"]);
     }
 
     #[test]
     fn impossible_configurations_and_images_are_refused() {
-        assert!(
-            ClassifierConfig {
-                classes: 0,
-                ..ClassifierConfig::default()
-            }
-            .validate()
-            .is_err()
-        );
-        assert!(
-            ClassifierConfig {
-                drop_path: 1.0,
-                ..ClassifierConfig::default()
-            }
-            .validate()
-            .is_err()
-        );
-        let (_store, model) = classifier(&ClassifierConfig {
-            vit: vit(16),
-            classes: 3,
-            drop_path: 0.0,
-        });
+        assert!(ClassifierConfig { classes: 0, ..ClassifierConfig::default() }.validate().is_err());
+        assert!(ClassifierConfig { drop_path: 1.0, ..ClassifierConfig::default() }.validate().is_err());
+        let (_store, model) = classifier(&ClassifierConfig { vit: vit(16), classes: 3, drop_path: 0.0 });
         let image = Tensor::zeros([1, 2, 16, 16], (Kind::Float, Device::Cpu));
         assert!(model.logits(&image, false).is_err());
     }

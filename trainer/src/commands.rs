@@ -75,7 +75,11 @@ pub fn resolve_pretrain(config: &mut PretrainConfig, dataset: &Dataset) -> Resul
             bail!("model.bert.vocab_size is {}, the dataset's vocabulary {vocabulary}", config.model.bert.vocab_size);
         }
         if config.data.tokens > config.model.bert.max_positions {
-            bail!("data.tokens is {}, the report decoder has {} positions", config.data.tokens, config.model.bert.max_positions);
+            bail!(
+                "data.tokens is {}, the report decoder has {} positions",
+                config.data.tokens,
+                config.model.bert.max_positions
+            );
         }
     }
     config.model.validate()?;
@@ -94,7 +98,13 @@ pub fn pretrain_transform(config: &PretrainConfig) -> Transform {
 }
 
 /// Pre-trains. With a split, its training subset alone is seen, all of it: no label is used.
-pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, device: Device, init: Option<&Path>) -> Result<Outcome> {
+pub fn pretrain(
+    config: &PretrainConfig,
+    source: &DataSource,
+    run: &RunDir,
+    device: Device,
+    init: Option<&Path>,
+) -> Result<Outcome> {
     tch::manual_seed(random::mix(&[config.run.seed, random::digest("start values")]) as i64);
     let objective = Pretraining::new(&config.model, device)?;
     if let Some(path) = init {
@@ -105,10 +115,10 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
         None => (0..source.dataset.len() as u32).collect(),
     };
     let optimiser = &config.optimiser;
-    let text = config.model.restores_report().then(|| TextOptions {
-        tokens: config.data.tokens as usize,
-        mask_ratio: config.data.report_mask_ratio,
-    });
+    let text = config
+        .model
+        .restores_report()
+        .then(|| TextOptions { tokens: config.data.tokens as usize, mask_ratio: config.data.report_mask_ratio });
     let records = rows.len();
     let loader = |state| {
         let mut builder = Loader::builder(&source.dataset)
@@ -126,7 +136,8 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
     };
     let micro = (records / optimiser.batch_size).max(1) as u64;
     let per_epoch = (micro / optimiser.accumulation as u64).max(1);
-    let steps = if optimiser.steps > 0 { optimiser.steps } else { (optimiser.epochs * per_epoch as f64).round() as u64 };
+    let steps =
+        if optimiser.steps > 0 { optimiser.steps } else { (optimiser.epochs * per_epoch as f64).round() as u64 };
     let epochs = steps as f64 / per_epoch as f64;
     let schedule = WarmupCosine {
         peak: scaled_rate(optimiser.base_rate, optimiser.batch_size * optimiser.accumulation),
@@ -173,7 +184,8 @@ fn task_rows(config: &FinetuneConfig, source: &DataSource, subset: Subset, ratio
         return Ok(rows);
     }
     let known = source.dataset.findings();
-    let columns: Vec<usize> = known.iter().enumerate().filter(|(_, name)| only_with.contains(name)).map(|(i, _)| i).collect();
+    let columns: Vec<usize> =
+        known.iter().enumerate().filter(|(_, name)| only_with.contains(name)).map(|(i, _)| i).collect();
     let codes = source.dataset.labels()?;
     Ok(rows.into_iter().filter(|&row| columns.iter().any(|&column| codes[row as usize][column] == Some(1))).collect())
 }
@@ -183,8 +195,14 @@ pub fn finetune(config: &FinetuneConfig, source: &DataSource, run: &RunDir, devi
     tch::manual_seed(random::mix(&[config.run.seed, random::digest("start values")]) as i64);
     let dataset = &source.dataset;
     let validate = task_rows(config, source, Subset::Validate, None)?;
-    let objective =
-        Classification::new(&config.model, labels(config, dataset)?, dataset, validate, evaluation_transform(config), device)?;
+    let objective = Classification::new(
+        &config.model,
+        labels(config, dataset)?,
+        dataset,
+        validate,
+        evaluation_transform(config),
+        device,
+    )?;
     if config.init != "random" {
         let path = PathBuf::from(&config.init);
         println!("{}: {}", path.display(), rundir::load(objective.store(), &rundir::weights(&path)?)?);
@@ -212,8 +230,12 @@ pub fn finetune(config: &FinetuneConfig, source: &DataSource, run: &RunDir, devi
             .resume(state)
             .build()?)
     };
-    let schedule =
-        WarmupCosine { peak: optimiser.rate, floor: 0.0, warmup: optimiser.warmup as f64, total: optimiser.steps as f64 };
+    let schedule = WarmupCosine {
+        peak: optimiser.rate,
+        floor: 0.0,
+        warmup: optimiser.warmup as f64,
+        total: optimiser.steps as f64,
+    };
     let settings = Settings {
         algorithm: match optimiser.rule {
             Rule::Sgd => Algorithm::FINE_TUNING,
@@ -258,7 +280,13 @@ pub struct EvaluationReport {
 }
 
 /// Evaluates a fine-tuning run on a subset; writes `evaluation-SUBSET.json` and `predictions-SUBSET.parquet`.
-pub fn evaluate(run: &Path, source: &DataSource, subset: Subset, device: Device, draws: usize) -> Result<EvaluationReport> {
+pub fn evaluate(
+    run: &Path,
+    source: &DataSource,
+    subset: Subset,
+    device: Device,
+    draws: usize,
+) -> Result<EvaluationReport> {
     let config: FinetuneConfig = rundir::load_config(run)?;
     let (dataset, split) = (&source.dataset, source.split()?);
     let labels = labels(&config, dataset)?;
@@ -289,7 +317,8 @@ pub fn evaluate(run: &Path, source: &DataSource, subset: Subset, device: Device,
     let bootstrap = Bootstrap { draws, seed: config.run.seed, ..Bootstrap::default() };
     let intervals = bootstrap.classes(&scores, &targets, &patients, classes);
     write_predictions(run, subset, dataset, &rows, &labels, &scores, &targets)?;
-    let count = |class: usize, wanted| targets.iter().skip(class).step_by(classes).filter(|t| **t == Some(wanted)).count();
+    let count =
+        |class: usize, wanted| targets.iter().skip(class).step_by(classes).filter(|t| **t == Some(wanted)).count();
     let report = EvaluationReport {
         split: split.name.clone(),
         subset: subset.name().to_owned(),
@@ -330,7 +359,8 @@ fn write_predictions(
         Ok(Arc::new(rows.iter().map(|&row| values[row as usize].as_deref()).collect::<StringArray>()))
     };
     let classes = labels.findings.len();
-    let columns: Vec<String> = labels.findings.iter().flat_map(|f| [format!("score {f}"), format!("label {f}")]).collect();
+    let columns: Vec<String> =
+        labels.findings.iter().flat_map(|f| [format!("score {f}"), format!("label {f}")]).collect();
     let mut table: Vec<(&str, ArrayRef, bool)> =
         vec![("record_id", text("record_id")?, false), ("patient_id", text("patient_id")?, false)];
     for class in 0..classes {
@@ -348,12 +378,22 @@ impl std::fmt::Display for EvaluationReport {
             Some(i) => format!("{:.3} ({:.3}..{:.3})", i.value, i.low, i.high),
             None => "undefined".to_owned(),
         };
-        writeln!(f, "{} records of {} patients, subset {} of split {}", self.records, self.patients, self.subset, self.split)?;
+        writeln!(
+            f,
+            "{} records of {} patients, subset {} of split {}",
+            self.records, self.patients, self.subset, self.split
+        )?;
         writeln!(f, "{:<28}{:>9}{:>9}  {:<24}{:<24}", "finding", "positive", "negative", "AUROC (95%)", "AUPRC (95%)")?;
         for row in &self.findings {
             let (a, p) = (shown(&row.auroc), shown(&row.average_precision));
             writeln!(f, "{:<28}{:>9}{:>9}  {a:<24}{p:<24}", row.finding, row.positives, row.negatives)?;
         }
-        write!(f, "{:<46}  {:<24}{:<24}", "mean over defined findings", shown(&self.mean_auroc), shown(&self.mean_average_precision))
+        write!(
+            f,
+            "{:<46}  {:<24}{:<24}",
+            "mean over defined findings",
+            shown(&self.mean_auroc),
+            shown(&self.mean_average_precision)
+        )
     }
 }

@@ -147,7 +147,14 @@ pub fn pretrain_preset(preset: &str) -> Result<PretrainConfig> {
     let mut config = PretrainConfig {
         preset: preset.to_owned(),
         model: MrmConfig { bert: BertConfig { vocab_size: 0, ..BertConfig::default() }, ..MrmConfig::default() },
-        data: PretrainData { tokens: 100, report_mask_ratio: 0.5, crop_scale: 0.2, flip: 0.5, mean: 0.4978, std: 0.2449 },
+        data: PretrainData {
+            tokens: 100,
+            report_mask_ratio: 0.5,
+            crop_scale: 0.2,
+            flip: 0.5,
+            mean: 0.4978,
+            std: 0.2449,
+        },
         optimiser: PretrainOptimiser {
             base_rate: 1.5e-4,
             weight_decay: 0.05,
@@ -167,7 +174,8 @@ pub fn pretrain_preset(preset: &str) -> Result<PretrainConfig> {
             config.model.decoder = DecoderConfig { width: 384, ..DecoderConfig::default() };
         }
         "mrm-vit-tiny" => {
-            config.model.vit = VitConfig { image_size: 64, patch_size: 8, width: 128, depth: 4, heads: 4, ..VitConfig::default() };
+            config.model.vit =
+                VitConfig { image_size: 64, patch_size: 8, width: 128, depth: 4, heads: 4, ..VitConfig::default() };
             config.model.decoder = DecoderConfig { width: 64, depth: 1, heads: 4, ..DecoderConfig::default() };
             config.model.bert = BertConfig {
                 vocab_size: 0,
@@ -232,8 +240,20 @@ pub struct Task {
 }
 
 const NIH14: [&str; 14] = [
-    "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
-    "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia",
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+    "Consolidation",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
 ];
 const CHEXPERT5: [&str; 5] = ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"];
 
@@ -277,13 +297,18 @@ pub fn overlay<T: Serialize + DeserializeOwned>(config: &T, file: Option<&str>, 
     for setting in settings {
         let (key, value) = setting.split_once('=').with_context(|| format!("`{setting}` is not key=value"))?;
         // A bare word is a text; everything else is read as TOML.
-        let value = format!("v={value}").parse::<Table>().ok().and_then(|mut t| t.remove("v")).unwrap_or_else(|| value.into());
+        let value =
+            format!("v={value}").parse::<Table>().ok().and_then(|mut t| t.remove("v")).unwrap_or_else(|| value.into());
         let mut above = Table::new();
         let parts: Vec<&str> = key.trim().split('.').collect();
         let (last, path) = parts.split_last().context("an empty key")?;
         let mut at = &mut above;
         for part in path {
-            at = at.entry(*part).or_insert_with(|| Value::Table(Table::new())).as_table_mut().context("a key is a section")?;
+            at = at
+                .entry(*part)
+                .or_insert_with(|| Value::Table(Table::new()))
+                .as_table_mut()
+                .context("a key is a section")?;
         }
         at.insert((*last).to_owned(), value);
         lay(&mut table, above, "")?;

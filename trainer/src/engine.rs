@@ -91,7 +91,8 @@ pub fn train(
             records.extend_from_slice(batch.rows());
         }
         let rate = (settings.rate)(state.step);
-        let norm = if settings.clip > 0.0 { optimiser.clip_grad_norm(settings.clip)? } else { optimiser.grad_norm()? };
+        let norm =
+            if settings.clip > 0.0 { optimiser.clip_grad_norm(settings.clip)? } else { optimiser.grad_norm()? };
         let norm = norm.double_value(&[]);
         if total.is_finite() && norm.is_finite() {
             optimiser.step(rate)?;

@@ -36,52 +36,24 @@ pub enum ModelError {
 impl ModelError {
     /// A configuration error.
     pub(crate) fn config(key: &'static str, problem: impl Into<String>) -> Self {
-        Self::Config {
-            key,
-            problem: problem.into(),
-        }
+        Self::Config { key, problem: problem.into() }
     }
 }
 
 /// An error unless `tensor` has exactly the dimensions `expected`, where a negative one stands for any size.
-pub(crate) fn check_shape(
-    name: &str,
-    tensor: &tch::Tensor,
-    expected: &[i64],
-) -> Result<(), ModelError> {
+pub(crate) fn check_shape(name: &str, tensor: &tch::Tensor, expected: &[i64]) -> Result<(), ModelError> {
     let got = tensor.size();
-    let fits =
-        got.len() == expected.len() && got.iter().zip(expected).all(|(&g, &e)| e < 0 || g == e);
+    let fits = got.len() == expected.len() && got.iter().zip(expected).all(|(&g, &e)| e < 0 || g == e);
     if fits {
         return Ok(());
     }
-    let sizes: Vec<String> = expected
-        .iter()
-        .map(|&e| {
-            if e < 0 {
-                "any".to_owned()
-            } else {
-                e.to_string()
-            }
-        })
-        .collect();
-    Err(ModelError::Shape {
-        tensor: name.to_owned(),
-        expected: format!("[{}]", sizes.join(", ")),
-        got,
-    })
+    let sizes: Vec<String> = expected.iter().map(|&e| if e < 0 { "any".to_owned() } else { e.to_string() }).collect();
+    Err(ModelError::Shape { tensor: name.to_owned(), expected: format!("[{}]", sizes.join(", ")), got })
 }
 
 /// An error unless `value` is at least one.
 pub(crate) fn check_positive(key: &'static str, value: i64) -> Result<(), ModelError> {
-    if value >= 1 {
-        Ok(())
-    } else {
-        Err(ModelError::config(
-            key,
-            format!("must be at least 1, is {value}"),
-        ))
-    }
+    if value >= 1 { Ok(()) } else { Err(ModelError::config(key, format!("must be at least 1, is {value}"))) }
 }
 
 /// An error unless the heads divide the width evenly.
@@ -90,10 +62,7 @@ pub(crate) fn check_heads(key: &'static str, heads: i64, width: i64) -> Result<(
     if width % heads == 0 {
         return Ok(());
     }
-    Err(ModelError::config(
-        key,
-        format!("{heads} heads do not divide the width {width}"),
-    ))
+    Err(ModelError::config(key, format!("{heads} heads do not divide the width {width}")))
 }
 
 #[cfg(test)]
@@ -105,22 +74,14 @@ mod tests {
     fn shape_errors_name_the_tensor_and_both_shapes() {
         let image = Tensor::zeros([2, 3, 8, 8], (Kind::Float, Device::Cpu));
         assert!(check_shape("image", &image, &[-1, 3, 8, 8]).is_ok());
-        let message = check_shape("image", &image, &[-1, 3, 16, 16])
-            .unwrap_err()
-            .to_string();
-        assert_eq!(
-            message,
-            "image: expected [any, 3, 16, 16], got [2, 3, 8, 8]"
-        );
+        let message = check_shape("image", &image, &[-1, 3, 16, 16]).unwrap_err().to_string();
+        assert_eq!(message, "image: expected [any, 3, 16, 16], got [2, 3, 8, 8]");
     }
 
     #[test]
     fn heads_must_divide_the_width() {
         assert!(check_heads("heads", 4, 48).is_ok());
-        assert_eq!(
-            check_heads("heads", 5, 48).unwrap_err().to_string(),
-            "heads: 5 heads do not divide the width 48"
-        );
+        assert_eq!(check_heads("heads", 5, 48).unwrap_err().to_string(), "heads: 5 heads do not divide the width 48");
         assert!(check_heads("heads", 0, 48).is_err());
     }
 }

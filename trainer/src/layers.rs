@@ -36,9 +36,7 @@ impl WeightInit {
 
 /// Normal values with standard deviation `std`, cut at ±2 (timm's `trunc_normal_`).
 pub fn truncated_normal(dims: &[i64], std: f64, device: Device) -> Tensor {
-    Tensor::empty(dims, (Kind::Float, device))
-        .normal_(0.0, std)
-        .clamp_(-TRUNCATION, TRUNCATION)
+    Tensor::empty(dims, (Kind::Float, device)).normal_(0.0, std).clamp_(-TRUNCATION, TRUNCATION)
 }
 
 /// Uniform values in ±`bound`.
@@ -48,11 +46,7 @@ fn uniform(dims: &[i64], bound: f64, device: Device) -> Tensor {
 
 /// A linear layer `[.., inputs] → [.., outputs]` with variables `weight` `[outputs, inputs]` and `bias` `[outputs]`.
 pub fn linear(path: &nn::Path, inputs: i64, outputs: i64, init: WeightInit) -> nn::Linear {
-    let ws = path.add(
-        "weight",
-        init.tensor(&[outputs, inputs], path.device()),
-        true,
-    );
+    let ws = path.add("weight", init.tensor(&[outputs, inputs], path.device()), true);
     let bs = path.zeros("bias", &[outputs]);
     nn::Linear { ws, bs: Some(bs) }
 }
@@ -80,24 +74,14 @@ pub fn patch_projection(
 
 /// A layer normalisation over the last dimension, starting at (1, 0).
 pub fn layer_norm(path: &nn::Path, width: i64, epsilon: f64) -> nn::LayerNorm {
-    nn::layer_norm(
-        path,
-        vec![width],
-        nn::LayerNormConfig {
-            eps: epsilon,
-            ..Default::default()
-        },
-    )
+    nn::layer_norm(path, vec![width], nn::LayerNormConfig { eps: epsilon, ..Default::default() })
 }
 
 /// An embedding `[..] → [.., width]` with normal start values. The row `padding` starts at zero and never receives a
 /// gradient; an optimiser's weight decay still reaches it.
 pub fn embedding(path: &nn::Path, count: i64, width: i64, padding: Option<i64>) -> nn::Embedding {
     let config = nn::EmbeddingConfig {
-        ws_init: Init::Randn {
-            mean: 0.0,
-            stdev: TOKEN_STD,
-        },
+        ws_init: Init::Randn { mean: 0.0, stdev: TOKEN_STD },
         padding_idx: padding.unwrap_or(-1),
         ..Default::default()
     };
@@ -133,9 +117,7 @@ mod tests {
         let store = nn::VarStore::new(Device::Cpu);
         let words = embedding(&store.root(), 10, 4, Some(0));
         assert_eq!(largest(&words.ws.get(0)), 0.0);
-        nn::Module::forward(&words, &Tensor::from_slice(&[0_i64, 3]))
-            .sum(Kind::Float)
-            .backward();
+        nn::Module::forward(&words, &Tensor::from_slice(&[0_i64, 3])).sum(Kind::Float).backward();
         assert_eq!(largest(&words.ws.grad().get(0)), 0.0);
         assert_eq!(largest(&words.ws.grad().get(3)), 1.0);
     }

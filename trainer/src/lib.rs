@@ -10,6 +10,9 @@
 //! | [`weights`] | weights into a model, and the report of what fitted |
 //! | [`optimiser`], [`schedule`] | AdamW and SGD with a state that can be saved; learning rates |
 //! | [`metrics`], [`bootstrap`] | AUROC, average precision, Dice; intervals over patients |
+//! | [`objective`], [`objectives`] | the plug, and what is plugged in: pre-training, classification |
+//! | [`engine`], [`rundir`], [`config`] | the training loop, a run's directory, its configuration |
+//! | [`commands`] | what the subcommands do |
 //! | [`error`] | what can go wrong in all of these |
 //!
 //! Variable names are timm's and the MRM release's, so weights move in and out without a map. The numbers are tested
@@ -24,14 +27,20 @@
 pub mod bert;
 pub mod bootstrap;
 pub mod classifier;
+pub mod commands;
+pub mod config;
+pub mod engine;
 pub mod error;
 pub mod image_decoder;
 pub mod layers;
 pub mod metrics;
 pub mod mrm;
+pub mod objective;
+pub mod objectives;
 pub mod optimiser;
 pub mod patches;
 pub mod positions;
+pub mod rundir;
 pub mod schedule;
 pub mod vit;
 pub mod weights;

@@ -48,11 +48,7 @@ impl Ranking {
             .enumerate()
             .map(|(i, &(score, row, positive))| {
                 let ends_tie = labelled.get(i + 1).is_none_or(|next| next.0 != score);
-                Rank {
-                    row,
-                    positive,
-                    ends_tie,
-                }
+                Rank { row, positive, ends_tie }
             })
             .collect();
         Self { ranks, valid }
@@ -74,10 +70,7 @@ impl Ranking {
     /// Goes once through the order, tie by tie.
     fn count(&self, weight: impl Fn(u32) -> u64) -> Scores {
         if !self.valid {
-            return Scores {
-                auroc: None,
-                average_precision: None,
-            };
+            return Scores { auroc: None, average_precision: None };
         }
         let (mut positives, mut negatives) = (0_u64, 0_u64); // seen so far
         let (mut tied_positives, mut tied_negatives) = (0_u64, 0_u64);
@@ -94,8 +87,7 @@ impl Ranking {
                 positives += tied_positives;
                 negatives += tied_negatives;
                 if tied_positives > 0 {
-                    precision +=
-                        tied_positives as f64 * (positives as f64 / (positives + negatives) as f64);
+                    precision += tied_positives as f64 * (positives as f64 / (positives + negatives) as f64);
                 }
                 (tied_positives, tied_negatives) = (0, 0);
             }
@@ -120,10 +112,7 @@ pub fn average_precision(scores: &[f32], labels: &[Option<bool>]) -> Option<f64>
 
 /// The mean of the values that are defined; none if none is.
 pub fn mean_defined(values: impl IntoIterator<Item = Option<f64>>) -> Option<f64> {
-    let (sum, count) = values
-        .into_iter()
-        .flatten()
-        .fold((0.0, 0_u32), |(sum, count), value| (sum + value, count + 1));
+    let (sum, count) = values.into_iter().flatten().fold((0.0, 0_u32), |(sum, count), value| (sum + value, count + 1));
     (count > 0).then(|| sum / f64::from(count))
 }
 
@@ -134,11 +123,7 @@ pub fn dice(prediction: &[bool], target: &[bool]) -> f64 {
     if wanted == 0 {
         return if predicted == 0 { 1.0 } else { 0.0 };
     }
-    let both = prediction
-        .iter()
-        .zip(target)
-        .filter(|&(&p, &t)| p && t)
-        .count();
+    let both = prediction.iter().zip(target).filter(|&(&p, &t)| p && t).count();
     2.0 * both as f64 / (predicted + wanted) as f64
 }
 
@@ -189,10 +174,7 @@ mod tests {
         let repeat = |i: usize| std::iter::repeat_n(i, weights[i] as usize);
         let rows: Vec<usize> = (0..5).flat_map(repeat).collect();
         let repeated = Ranking::of(rows.iter().map(|&i| (scores[i], Some(bits[i] == 1))));
-        assert_eq!(
-            Ranking::new(&scores, &labels(&bits)).weighted(&weights),
-            repeated.scores()
-        );
+        assert_eq!(Ranking::new(&scores, &labels(&bits)).weighted(&weights), repeated.scores());
     }
 
     #[test]

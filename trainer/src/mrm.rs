@@ -40,17 +40,11 @@ impl ReportBatch<'_> {
         let length = self.ids.size()[1];
         if length > longest {
             let expected = format!("at most {longest} tokens");
-            return Err(ModelError::Shape {
-                tensor: "ids".to_owned(),
-                expected,
-                got: self.ids.size(),
-            });
+            return Err(ModelError::Shape { tensor: "ids".to_owned(), expected, got: self.ids.size() });
         }
         check_shape("labels", self.labels, &[batch, length])?;
         check_shape("attention_mask", self.attention_mask, &[batch, length])?;
-        self.type_ids.map_or(Ok(()), |types| {
-            check_shape("type_ids", types, &[batch, length])
-        })
+        self.type_ids.map_or(Ok(()), |types| check_shape("type_ids", types, &[batch, length]))
     }
 }
 
@@ -134,9 +128,7 @@ impl Mrm {
     pub fn new(path: &nn::Path, config: &MrmConfig) -> Result<Self, ModelError> {
         config.validate()?;
         let (vit, init) = (&config.vit, WeightInit::XavierUniform);
-        let table = sin_cos_table(vit.width, vit.grid(), config.frequencies)?
-            .unsqueeze(0)
-            .to_device(path.device());
+        let table = sin_cos_table(vit.width, vit.grid(), config.frequencies)?.unsqueeze(0).to_device(path.device());
         let values = config.target_patch() * config.target_patch() * vit.in_channels;
         let image_decoder = config
             .restores_image()
@@ -148,14 +140,7 @@ impl Mrm {
         });
         Ok(Self {
             patch_embed: PatchEmbed::new(&(path / "patch_embed"), vit, init),
-            cls_token: path.var(
-                "cls_token",
-                &[1, 1, vit.width],
-                Init::Randn {
-                    mean: 0.0,
-                    stdev: TOKEN_STD,
-                },
-            ),
+            cls_token: path.var("cls_token", &[1, 1, vit.width], Init::Randn { mean: 0.0, stdev: TOKEN_STD }),
             pos_embed: path.add("pos_embed", table, false),
             blocks: blocks(&(path / "blocks"), vit.depth, vit.block(), 0.0, init),
             norm: layer_norm(&(path / "norm"), vit.width, LAYER_NORM_EPSILON),
@@ -201,10 +186,7 @@ impl Mrm {
             check_shape("noise", noise, &[batch, self.config.vit.patches()])?;
             noise.shallow_clone()
         } else {
-            Tensor::f_rand(
-                [batch, self.config.vit.patches()],
-                (Kind::Float, image.device()),
-            )?
+            Tensor::f_rand([batch, self.config.vit.patches()], (Kind::Float, image.device()))?
         };
         let patch_mask = PatchMask::new(&noise, self.config.visible_patches());
         let image_small = self.encoder_image(image);
@@ -235,10 +217,9 @@ impl Mrm {
             report.check(batch, self.config.bert.max_positions)?;
             self.restore_report(branch, report, train, &mut output);
         }
-        for (loss, weight) in [
-            (&output.loss_image, self.config.image_weight),
-            (&output.loss_report, self.config.report_weight),
-        ] {
+        for (loss, weight) in
+            [(&output.loss_image, self.config.image_weight), (&output.loss_report, self.config.report_weight)]
+        {
             if let Some(loss) = loss {
                 output.total = &output.total + loss * weight;
             }
@@ -264,13 +245,9 @@ impl Mrm {
         let batch = image_small.size()[0];
         let (patches, width) = (self.config.vit.patches(), self.config.vit.width);
         let visible = gather_tokens(&self.patch_embed.cut(image_small), &patch_mask.kept); // [B, K, C·p·p]
-        let positions = self
-            .pos_embed
-            .narrow(1, 1, patches)
-            .expand([batch, patches, width], false);
+        let positions = self.pos_embed.narrow(1, 1, patches).expand([batch, patches, width], false);
         let x = self.patch_embed.embed(&visible) + gather_tokens(&positions, &patch_mask.kept);
-        let cls =
-            (&self.cls_token + self.pos_embed.narrow(1, 0, 1)).expand([batch, 1, width], false);
+        let cls = (&self.cls_token + self.pos_embed.narrow(1, 0, 1)).expand([batch, 1, width], false);
         let x = Tensor::cat(&[cls.to_kind(x.kind()), x], 1);
         self.norm.forward(&run_blocks(&self.blocks, x, train))
     }
@@ -287,10 +264,7 @@ impl Mrm {
         let wanted = train.then_some(&patch_mask.removed);
         let pred = decoder.forward(&output.latent, &patch_mask.restore, wanted, train);
         let target = target_patches(image, self.config.target_patch()); // [B, L, P·P·C]
-        let target = wanted.map_or_else(
-            || target.shallow_clone(),
-            |wanted| gather_tokens(&target, wanted),
-        );
+        let target = wanted.map_or_else(|| target.shallow_clone(), |wanted| gather_tokens(&target, wanted));
         let error = patch_error(&pred, &self.normalised(&target)); // [B, L] or [B, L - K]
         output.loss_image = Some(if train {
             error.mean(Kind::Float)
@@ -301,33 +275,19 @@ impl Mrm {
     }
 
     /// The report decoder and its loss.
-    fn restore_report(
-        &self,
-        branch: &ReportBranch,
-        report: ReportBatch,
-        train: bool,
-        output: &mut MrmOutput,
-    ) {
+    fn restore_report(&self, branch: &ReportBranch, report: ReportBatch, train: bool, output: &mut MrmOutput) {
         let tokens = output.latent.size()[1];
         // The release projects every token and then takes the mean; the mean first is the same, for a fraction of it.
-        let visible =
-            output
-                .latent
-                .narrow(1, 1, tokens - 1)
-                .mean_dim([1_i64].as_slice(), false, None);
+        let visible = output.latent.narrow(1, 1, tokens - 1).mean_dim([1_i64].as_slice(), false, None);
         let latent = branch.projection.forward(&visible); // [B, H]
-        let embedded = branch
-            .bert
-            .embed(report.ids, report.type_ids, &latent, train);
+        let embedded = branch.bert.embed(report.ids, report.type_ids, &latent, train);
         let hidden = branch.bert.encode(embedded, report.attention_mask, train); // [B, S, H]
 
         let flat = hidden.flatten(0, 1); // [B·S, H]
         let labels = report.labels.flatten(0, 1);
         let masked = || report.ids.ne_tensor(report.labels).flatten(0, 1);
         let entropy = |logits: &Tensor, labels: &Tensor, reduction| {
-            logits
-                .to_kind(Kind::Float)
-                .cross_entropy_loss::<Tensor>(labels, None, reduction, -100, 0.0)
+            logits.to_kind(Kind::Float).cross_entropy_loss::<Tensor>(labels, None, reduction, -100, 0.0)
         };
         let (logits, loss) = match (self.config.report_loss, train) {
             (ReportLoss::All, _) => {
@@ -379,11 +339,7 @@ impl Mrm {
     pub fn restored_image(&self, pred: &Tensor, image: &Tensor) -> Result<Tensor, ModelError> {
         self.check_image(image)?;
         let (patch, channels) = (self.config.target_patch(), self.config.vit.in_channels);
-        let expected = [
-            image.size()[0],
-            self.config.vit.patches(),
-            patch * patch * channels,
-        ];
+        let expected = [image.size()[0], self.config.vit.patches(), patch * patch * channels];
         check_shape("prediction", pred, &expected)?;
         if !self.config.norm_pix_loss {
             return Ok(unpatchify(pred, patch, channels));
@@ -399,39 +355,22 @@ impl Mrm {
     pub fn mask_image(&self, mask: &Tensor) -> Result<Tensor, ModelError> {
         check_shape("mask", mask, &[-1, self.config.vit.patches()])?;
         let patch = self.config.target_patch();
-        Ok(unpatchify(
-            &mask.unsqueeze(-1).repeat([1, 1, patch * patch]),
-            patch,
-            1,
-        ))
+        Ok(unpatchify(&mask.unsqueeze(-1).repeat([1, 1, patch * patch]), patch, 1))
     }
 
     /// An error unless the image has the target's size, and one channel or all.
     fn check_image(&self, image: &Tensor) -> Result<(), ModelError> {
         let side = self.config.input_size();
         let grey = image.size().get(1) == Some(&1);
-        check_shape(
-            "image",
-            image,
-            &[
-                -1,
-                if grey { 1 } else { self.config.vit.in_channels },
-                side,
-                side,
-            ],
-        )
+        check_shape("image", image, &[-1, if grey { 1 } else { self.config.vit.in_channels }, side, side])
     }
 }
 
 /// Mean squared error of each patch: prediction `[B, N, P·P·C]`, target of as many values or of one channel → `[B, N]`.
 fn patch_error(pred: &Tensor, target: &Tensor) -> Tensor {
     let size = target.size();
-    let pred = pred
-        .to_kind(Kind::Float)
-        .view([size[0], size[1], size[2], -1]); // [B, N, values, channels per value]
-    (pred - target.unsqueeze(-1))
-        .square()
-        .mean_dim([2_i64, 3].as_slice(), false, None)
+    let pred = pred.to_kind(Kind::Float).view([size[0], size[1], size[2], -1]); // [B, N, values, channels per value]
+    (pred - target.unsqueeze(-1)).square().mean_dim([2_i64, 3].as_slice(), false, None)
 }
 
 #[cfg(test)]

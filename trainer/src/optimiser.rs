@@ -36,11 +36,7 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// The release's pre-training optimiser: AdamW with betas 0.9 and 0.95.
-    pub const PRETRAINING: Self = Self::AdamW {
-        beta1: 0.9,
-        beta2: 0.95,
-        epsilon: 1e-8,
-    };
+    pub const PRETRAINING: Self = Self::AdamW { beta1: 0.9, beta2: 0.95, epsilon: 1e-8 };
 
     /// The release's fine-tuning optimiser: SGD with momentum 0.9.
     pub const FINE_TUNING: Self = Self::Sgd { momentum: 0.9 };
@@ -77,22 +73,14 @@ pub struct Parameter {
 
 /// The trained parameters of a store, sorted by name. A parameter with two names is listed once, under the first.
 pub fn parameters(store: &VarStore) -> Vec<Parameter> {
-    let mut variables: Vec<(String, Tensor)> = store
-        .variables()
-        .into_iter()
-        .filter(|(_, tensor)| tensor.requires_grad())
-        .collect();
+    let mut variables: Vec<(String, Tensor)> =
+        store.variables().into_iter().filter(|(_, tensor)| tensor.requires_grad()).collect();
     variables.sort_by(|a, b| a.0.cmp(&b.0));
     let mut seen = std::collections::HashSet::new();
     variables.retain(|(_, tensor)| seen.insert(tensor.data_ptr()));
     let parameter = |(name, tensor): (String, Tensor)| {
         let decays = decays(&name, &tensor.size());
-        Parameter {
-            name,
-            tensor,
-            decays,
-            rate_scale: 1.0,
-        }
+        Parameter { name, tensor, decays, rate_scale: 1.0 }
     };
     variables.into_iter().map(parameter).collect()
 }
@@ -117,12 +105,7 @@ impl Optimiser {
     /// An optimiser that has not made a step.
     pub fn new(algorithm: Algorithm, weight_decay: f64, parameters: Vec<Parameter>) -> Self {
         let states = parameters.iter().map(|_| None).collect();
-        Self {
-            algorithm,
-            weight_decay,
-            parameters,
-            states,
-        }
+        Self { algorithm, weight_decay, parameters, states }
     }
 
     /// The parameters, in the order they were given.
@@ -149,26 +132,12 @@ impl Optimiser {
                 continue;
             }
             let rate = rate * parameter.rate_scale;
-            let decay = if parameter.decays {
-                self.weight_decay
-            } else {
-                0.0
-            };
+            let decay = if parameter.decays { self.weight_decay } else { 0.0 };
             let state = state.get_or_insert_with(|| State::new(self.algorithm, &parameter.tensor));
             state.step += 1;
             match self.algorithm {
-                Algorithm::AdamW {
-                    beta1,
-                    beta2,
-                    epsilon,
-                } => {
-                    let step = AdamStep {
-                        rate,
-                        decay,
-                        beta1,
-                        beta2,
-                        epsilon,
-                    };
+                Algorithm::AdamW { beta1, beta2, epsilon } => {
+                    let step = AdamStep { rate, decay, beta1, beta2, epsilon };
                     step.apply(&mut parameter.tensor, &gradient, state)?;
                 }
                 Algorithm::Sgd { momentum } => {
@@ -227,15 +196,9 @@ impl Optimiser {
         for (parameter, state) in self.parameters.iter().zip(&self.states) {
             let Some(state) = state else { continue };
             for (buffer, tensor) in self.algorithm.buffers().iter().zip(&state.buffers) {
-                tensors.push((
-                    format!("{buffer}.{}", parameter.name),
-                    tensor.shallow_clone(),
-                ));
+                tensors.push((format!("{buffer}.{}", parameter.name), tensor.shallow_clone()));
             }
-            tensors.push((
-                format!("{STEP}.{}", parameter.name),
-                Tensor::from_slice(&[state.step]),
-            ));
+            tensors.push((format!("{STEP}.{}", parameter.name), Tensor::from_slice(&[state.step])));
         }
         tensors
     }
@@ -256,19 +219,14 @@ impl Optimiser {
             let mut buffers = Vec::new();
             for buffer in self.algorithm.buffers() {
                 let name = format!("{buffer}.{}", parameter.name);
-                let tensor = saved
-                    .get(&name)
-                    .ok_or_else(|| ModelError::MissingState { name: name.clone() })?;
+                let tensor = saved.get(&name).ok_or_else(|| ModelError::MissingState { name: name.clone() })?;
                 check_shape(&name, tensor, &parameter.tensor.size())?;
                 let mut own = parameter.tensor.detach().f_zeros_like()?;
                 own.f_copy_(tensor)?;
                 buffers.push(own);
             }
             check_shape(STEP, step, &[1])?;
-            states.push(Some(State {
-                step: step.f_int64_value(&[0])?,
-                buffers,
-            }));
+            states.push(Some(State { step: step.f_int64_value(&[0])?, buffers }));
         }
         self.states = states;
         Ok(())
@@ -278,10 +236,7 @@ impl Optimiser {
 impl State {
     fn new(algorithm: Algorithm, parameter: &Tensor) -> Self {
         let zeros = || parameter.detach().zeros_like();
-        Self {
-            step: 0,
-            buffers: algorithm.buffers().iter().map(|_| zeros()).collect(),
-        }
+        Self { step: 0, buffers: algorithm.buffers().iter().map(|_| zeros()).collect() }
     }
 }
 
@@ -296,12 +251,7 @@ struct AdamStep {
 
 impl AdamStep {
     /// `w ← w·(1 - rate·decay) - rate·m̂ / (√v̂ + ε)`, with both corrections of the start drawn into two numbers.
-    fn apply(
-        &self,
-        parameter: &mut Tensor,
-        gradient: &Tensor,
-        state: &mut State,
-    ) -> Result<(), ModelError> {
+    fn apply(&self, parameter: &mut Tensor, gradient: &Tensor, state: &mut State) -> Result<(), ModelError> {
         let [mean, square] = state.buffers.as_mut_slice() else {
             return Ok(());
         }; // AdamW always has two
@@ -324,10 +274,8 @@ fn norm_of(tensors: &[Tensor]) -> Result<Tensor, ModelError> {
     if tensors.is_empty() {
         return Ok(Tensor::from(0.0_f32));
     }
-    let norms: Vec<Tensor> = tensors
-        .iter()
-        .map(|tensor| tensor.f_norm()?.f_to_kind(Kind::Float))
-        .collect::<Result<_, _>>()?;
+    let norms: Vec<Tensor> =
+        tensors.iter().map(|tensor| tensor.f_norm()?.f_to_kind(Kind::Float)).collect::<Result<_, _>>()?;
     Ok(Tensor::f_stack(&norms, 0)?.f_norm()?)
 }
 

@@ -23,20 +23,23 @@ pub fn target_patches(image: &Tensor, patch: i64) -> Tensor {
 fn cut(image: &Tensor, patch: i64, order: [i64; 6]) -> Tensor {
     let size = image.size();
     let (batch, channels, rows, columns) = (size[0], size[1], size[2] / patch, size[3] / patch);
-    image
-        .view([batch, channels, rows, patch, columns, patch])
-        .permute(order)
-        .reshape([batch, rows * columns, channels * patch * patch])
+    image.view([batch, channels, rows, patch, columns, patch]).permute(order).reshape([
+        batch,
+        rows * columns,
+        channels * patch * patch,
+    ])
 }
 
 /// Target patches back to an image: `[B, L, p·p·C]` of a square grid → `[B, C, H, W]`.
 pub fn unpatchify(patches: &Tensor, patch: i64, channels: i64) -> Tensor {
     let size = patches.size();
     let (batch, grid) = (size[0], (size[1] as f64).sqrt().round() as i64);
-    patches
-        .view([batch, grid, grid, patch, patch, channels])
-        .permute([0, 5, 1, 3, 2, 4])
-        .reshape([batch, channels, grid * patch, grid * patch])
+    patches.view([batch, grid, grid, patch, patch, channels]).permute([0, 5, 1, 3, 2, 4]).reshape([
+        batch,
+        channels,
+        grid * patch,
+        grid * patch,
+    ])
 }
 
 /// Mean and spread of target patches `[.., p·p·C]`, each `[.., 1]`: those by which pre-training normalises a patch.
@@ -80,10 +83,7 @@ mod tests {
     #[test]
     fn unpatchify_inverts_target_patches() {
         let image = counted([2, 3, 8, 8]);
-        assert_eq!(
-            largest_difference(&unpatchify(&target_patches(&image, 4), 4, 3), &image),
-            0.0
-        );
+        assert_eq!(largest_difference(&unpatchify(&target_patches(&image, 4), 4, 3), &image), 0.0);
     }
 
     #[test]

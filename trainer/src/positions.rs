@@ -30,9 +30,7 @@ impl Frequencies {
             Self::Release => 1.0 / width as f64,
             Self::Mae => 4.0 / width as f64,
         };
-        (0..width / 4)
-            .map(|i| LONGEST_WAVELENGTH.powf(-(i as f64) * step))
-            .collect()
+        (0..width / 4).map(|i| LONGEST_WAVELENGTH.powf(-(i as f64) * step)).collect()
     }
 }
 
@@ -40,16 +38,9 @@ impl Frequencies {
 ///
 /// # Errors
 /// When `width` is no multiple of 4, or the grid is empty.
-pub fn sin_cos_table(
-    width: i64,
-    grid: i64,
-    frequencies: Frequencies,
-) -> Result<Tensor, ModelError> {
+pub fn sin_cos_table(width: i64, grid: i64, frequencies: Frequencies) -> Result<Tensor, ModelError> {
     if width < 4 || width % 4 != 0 {
-        return Err(ModelError::config(
-            "width",
-            format!("a position table needs a multiple of 4, not {width}"),
-        ));
+        return Err(ModelError::config("width", format!("a position table needs a multiple of 4, not {width}")));
     }
     crate::error::check_positive("grid", grid)?;
     let omegas = frequencies.values(width);
@@ -64,9 +55,7 @@ pub fn sin_cos_table(
             half(&mut table, row);
         }
     }
-    Ok(Tensor::f_from_slice(&table)?
-        .f_view([1 + grid * grid, width])?
-        .f_to_kind(Kind::Float)?)
+    Ok(Tensor::f_from_slice(&table)?.f_view([1 + grid * grid, width])?.f_to_kind(Kind::Float)?)
 }
 
 /// A table `[1, 1 + g², D]` brought to another square grid: `[1, 1 + grid², D]`. Bicubic (a = -0.75), corners not
@@ -86,10 +75,7 @@ pub fn resize_table(table: &Tensor, grid: i64) -> Result<Tensor, ModelError> {
         return Ok(table.copy());
     }
     let cls = table.f_narrow(1, 0, 1)?; // [1, 1, D]
-    let patches = table
-        .f_narrow(1, 1, rows - 1)?
-        .f_transpose(1, 2)?
-        .f_reshape([1, width, from, from])?;
+    let patches = table.f_narrow(1, 1, rows - 1)?.f_transpose(1, 2)?.f_reshape([1, width, from, from])?;
     let patches = patches.f_upsample_bicubic2d([grid, grid], false, None, None)?; // [1, D, grid, grid]
     let patches = patches.f_flatten(2, 3)?.f_transpose(1, 2)?; // [1, grid², D]
     Ok(Tensor::f_cat(&[cls, patches], 1)?)
@@ -113,12 +99,7 @@ mod tests {
         // Patch (row 1, column 2) is row 1 + 1·3 + 2 of the table; frequencies 1 and 0.01.
         let row = Vec::<f32>::try_from(table.get(6)).unwrap();
         let expected = [2.0_f64.sin(), 0.02_f64.sin(), 2.0_f64.cos(), 0.02_f64.cos()];
-        let expected = expected.into_iter().chain([
-            1.0_f64.sin(),
-            0.01_f64.sin(),
-            1.0_f64.cos(),
-            0.01_f64.cos(),
-        ]);
+        let expected = expected.into_iter().chain([1.0_f64.sin(), 0.01_f64.sin(), 1.0_f64.cos(), 0.01_f64.cos()]);
         for (got, want) in row.into_iter().zip(expected) {
             assert_eq!(got, want as f32);
         }
@@ -133,10 +114,7 @@ mod tests {
 
     #[test]
     fn resize_keeps_the_class_row_and_the_same_grid() {
-        let table = sin_cos_table(8, 4, Frequencies::Release)
-            .unwrap()
-            .unsqueeze(0)
-            + 1.0;
+        let table = sin_cos_table(8, 4, Frequencies::Release).unwrap().unsqueeze(0) + 1.0;
         let same = resize_table(&table, 4).unwrap();
         assert_eq!((&same - &table).abs().max().double_value(&[]), 0.0);
         let larger = resize_table(&table, 7).unwrap();

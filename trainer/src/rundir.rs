@@ -95,7 +95,8 @@ impl RunDir {
         })();
         if let Err(error) = written {
             let _ = fs::remove_dir_all(&temporary);
-            return Err(error.context(format!("the checkpoint of step {} was not written; the one before is whole", state.step)));
+            return Err(error
+                .context(format!("the checkpoint of step {} was not written; the one before is whole", state.step)));
         }
         self.point("latest", &format!("checkpoints/{name}"))
     }
@@ -122,7 +123,8 @@ impl RunDir {
         let Some(step) = self.steps().pop() else { return Ok(None) };
         let folder = self.path.join("checkpoints").join(format!("step-{step}"));
         let state: State = files::read_json(&folder.join(STATE))?;
-        let read = |name: &str| Tensor::read_safetensors(folder.join(name)).with_context(|| format!("{}", folder.display()));
+        let read =
+            |name: &str| Tensor::read_safetensors(folder.join(name)).with_context(|| format!("{}", folder.display()));
         Ok(Some((state, read(MODEL)?, read(OPTIMISER)?)))
     }
 
@@ -189,16 +191,18 @@ pub fn read_metrics(run: &Path) -> Result<Vec<serde_json::Value>> {
 /// The stored configuration of a run.
 pub fn load_config<C: DeserializeOwned>(run: &Path) -> Result<C> {
     let path = run.join(CONFIG);
-    let text = fs::read_to_string(&path).with_context(|| format!("{} is not a run: it has no {CONFIG}", run.display()))?;
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("{} is not a run: it has no {CONFIG}", run.display()))?;
     toml::from_str(&text).with_context(|| format!("{} is of another kind of run", path.display()))
 }
 
 /// The weights of a run (best, else latest) or of a safetensors file.
 pub fn weights(source: &Path) -> Result<Tensors> {
     let candidates = [source.join("best.safetensors"), source.join("latest").join(MODEL), source.to_path_buf()];
-    let found = candidates.iter().find(|path| path.is_file()).with_context(|| {
-        format!("{} is neither a run with a checkpoint nor a safetensors file", source.display())
-    })?;
+    let found = candidates
+        .iter()
+        .find(|path| path.is_file())
+        .with_context(|| format!("{} is neither a run with a checkpoint nor a safetensors file", source.display()))?;
     Tensor::read_safetensors(found).with_context(|| format!("{} is no safetensors file", found.display()))
 }
 

@@ -61,12 +61,7 @@ impl WarmupCosine {
 mod tests {
     use super::*;
 
-    const SCHEDULE: WarmupCosine = WarmupCosine {
-        peak: 1.0,
-        floor: 0.0,
-        warmup: 2.0,
-        total: 5.0,
-    };
+    const SCHEDULE: WarmupCosine = WarmupCosine { peak: 1.0, floor: 0.0, warmup: 2.0, total: 5.0 };
 
     fn close(a: f64, b: f64) {
         assert!((a - b).abs() < 1e-12, "{a} and {b}");
@@ -90,21 +85,12 @@ mod tests {
 
     #[test]
     fn the_floor_and_an_absent_warm_up_are_kept() {
-        let schedule = WarmupCosine {
-            peak: 1.0,
-            floor: 0.2,
-            warmup: 0.0,
-            total: 10.0,
-        };
+        let schedule = WarmupCosine { peak: 1.0, floor: 0.2, warmup: 0.0, total: 10.0 };
         close(schedule.at(0.0), 1.0);
         close(schedule.at(5.0), 0.6);
         close(schedule.at(10.0), 0.2);
         close(schedule.at(99.0), 0.2);
-        let only_warmup = WarmupCosine {
-            warmup: 4.0,
-            total: 4.0,
-            ..SCHEDULE
-        };
+        let only_warmup = WarmupCosine { warmup: 4.0, total: 4.0, ..SCHEDULE };
         close(only_warmup.at(2.0), 0.5);
         close(only_warmup.at(4.0), 0.0);
     }

@@ -36,15 +36,7 @@ pub struct VitConfig {
 
 impl Default for VitConfig {
     fn default() -> Self {
-        Self {
-            image_size: 224,
-            patch_size: 16,
-            width: 768,
-            depth: 12,
-            heads: 12,
-            mlp_ratio: 4.0,
-            in_channels: 3,
-        }
+        Self { image_size: 224, patch_size: 16, width: 768, depth: 12, heads: 12, mlp_ratio: 4.0, in_channels: 3 }
     }
 }
 
@@ -61,11 +53,7 @@ impl VitConfig {
 
     /// The blocks of this encoder.
     pub(crate) fn block(&self) -> BlockConfig {
-        BlockConfig {
-            width: self.width,
-            heads: self.heads,
-            mlp_ratio: self.mlp_ratio,
-        }
+        BlockConfig { width: self.width, heads: self.heads, mlp_ratio: self.mlp_ratio }
     }
 
     /// An error if no model has these sizes.
@@ -77,10 +65,7 @@ impl VitConfig {
         check_positive("in_channels", self.in_channels)?;
         check_heads("heads", self.heads, self.width)?;
         if self.image_size % self.patch_size != 0 {
-            let problem = format!(
-                "patches of {} pixels do not fill {} pixels",
-                self.patch_size, self.image_size
-            );
+            let problem = format!("patches of {} pixels do not fill {} pixels", self.patch_size, self.image_size);
             return Err(ModelError::config("image_size", problem));
         }
         check_mlp_ratio(self.mlp_ratio, self.width)
@@ -92,10 +77,7 @@ pub(crate) fn check_mlp_ratio(ratio: f64, width: i64) -> Result<(), ModelError> 
     if ratio.is_finite() && width as f64 * ratio >= 1.0 {
         return Ok(());
     }
-    Err(ModelError::config(
-        "mlp_ratio",
-        format!("{ratio} leaves an MLP without hidden values"),
-    ))
+    Err(ModelError::config("mlp_ratio", format!("{ratio} leaves an MLP without hidden values")))
 }
 
 /// The patch projection: a convolution whose stride is its kernel, done as one matrix product.
@@ -109,18 +91,9 @@ pub struct PatchEmbed {
 impl PatchEmbed {
     /// Variables `proj.weight` and `proj.bias` under `path`.
     pub fn new(path: &nn::Path, config: &VitConfig, init: WeightInit) -> Self {
-        let (weight, bias) = patch_projection(
-            &(path / "proj"),
-            config.in_channels,
-            config.patch_size,
-            config.width,
-            init,
-        );
-        Self {
-            weight,
-            bias,
-            patch_size: config.patch_size,
-        }
+        let (weight, bias) =
+            patch_projection(&(path / "proj"), config.in_channels, config.patch_size, config.width, init);
+        Self { weight, bias, patch_size: config.patch_size }
     }
 
     /// The patches of an image `[B, C, H, W]`, ready to be embedded: `[B, L, C·p·p]`.
@@ -181,17 +154,11 @@ impl Attention {
     fn forward(&self, x: &Tensor) -> Tensor {
         let size = x.size();
         let (batch, tokens, width) = (size[0], size[1], size[2]);
-        let qkv = self
-            .qkv
-            .forward(x)
-            .view([batch, tokens, 3, self.heads, width / self.heads]);
+        let qkv = self.qkv.forward(x).view([batch, tokens, 3, self.heads, width / self.heads]);
         let qkv = qkv.permute([2, 0, 3, 1, 4]); // [3, B, heads, N, D/heads]
         let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2));
-        let mixed = Tensor::scaled_dot_product_attention::<Tensor>(
-            &q, &k, &v, None, 0.0, false, None, false,
-        );
-        self.proj
-            .forward(&mixed.transpose(1, 2).reshape([batch, tokens, width]))
+        let mixed = Tensor::scaled_dot_product_attention::<Tensor>(&q, &k, &v, None, 0.0, false, None, false);
+        self.proj.forward(&mixed.transpose(1, 2).reshape([batch, tokens, width]))
     }
 }
 
@@ -258,17 +225,9 @@ impl Block {
 }
 
 /// Blocks `0`, `1`, … under `path`, the probability of a dropped branch rising linearly from 0 to `drop_path`.
-pub fn blocks(
-    path: &nn::Path,
-    depth: i64,
-    config: BlockConfig,
-    drop_path: f64,
-    init: WeightInit,
-) -> Vec<Block> {
+pub fn blocks(path: &nn::Path, depth: i64, config: BlockConfig, drop_path: f64, init: WeightInit) -> Vec<Block> {
     let last = (depth - 1).max(1) as f64;
-    (0..depth)
-        .map(|i| Block::new(&(path / i), config, drop_path * i as f64 / last, init))
-        .collect()
+    (0..depth).map(|i| Block::new(&(path / i), config, drop_path * i as f64 / last, init)).collect()
 }
 
 /// Runs `x` `[B, N, D]` through all blocks.
@@ -281,11 +240,7 @@ mod tests {
     use super::*;
     use tch::Device;
 
-    const TINY: BlockConfig = BlockConfig {
-        width: 8,
-        heads: 2,
-        mlp_ratio: 4.0,
-    };
+    const TINY: BlockConfig = BlockConfig { width: 8, heads: 2, mlp_ratio: 4.0 };
 
     fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
         assert_eq!(a.size(), b.size());
@@ -295,12 +250,7 @@ mod tests {
     #[test]
     fn the_projection_is_the_convolution() {
         tch::manual_seed(1);
-        let config = VitConfig {
-            image_size: 12,
-            patch_size: 4,
-            width: 8,
-            ..VitConfig::default()
-        };
+        let config = VitConfig { image_size: 12, patch_size: 4, width: 8, ..VitConfig::default() };
         let store = nn::VarStore::new(Device::Cpu);
         let embed = PatchEmbed::new(&store.root(), &config, WeightInit::XavierUniform);
         let image = Tensor::randn([2, 3, 12, 12], (Kind::Float, Device::Cpu));
@@ -312,12 +262,7 @@ mod tests {
     #[test]
     fn one_channel_embeds_as_the_same_image_on_three() {
         tch::manual_seed(1);
-        let config = VitConfig {
-            image_size: 8,
-            patch_size: 4,
-            width: 8,
-            ..VitConfig::default()
-        };
+        let config = VitConfig { image_size: 8, patch_size: 4, width: 8, ..VitConfig::default() };
         let store = nn::VarStore::new(Device::Cpu);
         let embed = PatchEmbed::new(&store.root(), &config, WeightInit::XavierUniform);
         let grey = Tensor::randn([2, 1, 8, 8], (Kind::Float, Device::Cpu));
@@ -328,23 +273,12 @@ mod tests {
     #[test]
     fn names_are_those_of_timm() {
         let store = nn::VarStore::new(Device::Cpu);
-        let _ = blocks(
-            &(store.root() / "blocks"),
-            2,
-            TINY,
-            0.0,
-            WeightInit::XavierUniform,
-        );
+        let _ = blocks(&(store.root() / "blocks"), 2, TINY, 0.0, WeightInit::XavierUniform);
         let names = store.variables();
         assert_eq!(names.len(), 24);
-        for name in [
-            "norm1.weight",
-            "attn.qkv.bias",
-            "attn.proj.weight",
-            "norm2.bias",
-            "mlp.fc1.weight",
-            "mlp.fc2.bias",
-        ] {
+        for name in
+            ["norm1.weight", "attn.qkv.bias", "attn.proj.weight", "norm2.bias", "mlp.fc1.weight", "mlp.fc2.bias"]
+        {
             assert!(names.contains_key(&format!("blocks.1.{name}")), "{name}");
         }
     }
@@ -354,19 +288,10 @@ mod tests {
         tch::manual_seed(3);
         let store = nn::VarStore::new(Device::Cpu);
         let stack = blocks(&store.root(), 3, TINY, 0.5, WeightInit::XavierUniform);
-        assert_eq!(
-            stack
-                .iter()
-                .map(|block| block.drop_path)
-                .collect::<Vec<_>>(),
-            [0.0, 0.25, 0.5]
-        );
+        assert_eq!(stack.iter().map(|block| block.drop_path).collect::<Vec<_>>(), [0.0, 0.25, 0.5]);
 
         let branch = Tensor::ones([10_000, 1, 1], (Kind::Float, Device::Cpu));
-        assert_eq!(
-            largest_difference(&stack[2].drop(branch.copy(), false), &branch),
-            0.0
-        );
+        assert_eq!(largest_difference(&stack[2].drop(branch.copy(), false), &branch), 0.0);
         let dropped = stack[2].drop(branch, true);
         assert_eq!(dropped.max().double_value(&[]), 2.0);
         assert!((dropped.mean(Kind::Float).double_value(&[]) - 1.0).abs() < 0.05);
@@ -374,39 +299,12 @@ mod tests {
 
     #[test]
     fn impossible_sizes_are_refused_by_key() {
-        let wrong = VitConfig {
-            image_size: 225,
-            ..VitConfig::default()
-        };
-        assert!(
-            wrong
-                .validate()
-                .unwrap_err()
-                .to_string()
-                .starts_with("image_size:")
-        );
-        let wrong = VitConfig {
-            heads: 7,
-            ..VitConfig::default()
-        };
-        assert!(
-            wrong
-                .validate()
-                .unwrap_err()
-                .to_string()
-                .starts_with("heads:")
-        );
-        let wrong = VitConfig {
-            mlp_ratio: 0.0,
-            ..VitConfig::default()
-        };
-        assert!(
-            wrong
-                .validate()
-                .unwrap_err()
-                .to_string()
-                .starts_with("mlp_ratio:")
-        );
+        let wrong = VitConfig { image_size: 225, ..VitConfig::default() };
+        assert!(wrong.validate().unwrap_err().to_string().starts_with("image_size:"));
+        let wrong = VitConfig { heads: 7, ..VitConfig::default() };
+        assert!(wrong.validate().unwrap_err().to_string().starts_with("heads:"));
+        let wrong = VitConfig { mlp_ratio: 0.0, ..VitConfig::default() };
+        assert!(wrong.validate().unwrap_err().to_string().starts_with("mlp_ratio:"));
         assert!(VitConfig::default().validate().is_ok());
     }
 }

@@ -56,29 +56,18 @@ impl LoadReport {
 impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "loaded {} tensors", self.loaded())?;
-        for (title, changes) in [
-            ("resized", &self.resized),
-            ("of another shape, not loaded", &self.mismatched),
-        ] {
+        for (title, changes) in [("resized", &self.resized), ("of another shape, not loaded", &self.mismatched)] {
             if !changes.is_empty() {
-                let changes: Vec<String> = changes
-                    .iter()
-                    .map(|c| format!("{} {:?} -> {:?}", c.name, c.from, c.to))
-                    .collect();
+                let changes: Vec<String> =
+                    changes.iter().map(|c| format!("{} {:?} -> {:?}", c.name, c.from, c.to)).collect();
                 write!(f, "\n  {title}: {}", shortened(&changes))?;
             }
         }
-        for (title, names) in [
-            ("missing, left at their start values", &self.missing),
-            ("unexpected, unused", &self.unexpected),
-        ] {
+        for (title, names) in
+            [("missing, left at their start values", &self.missing), ("unexpected, unused", &self.unexpected)]
+        {
             if !names.is_empty() {
-                write!(
-                    f,
-                    "\n  {title}: {} ({})",
-                    names.len(),
-                    shortened(&families(names))
-                )?;
+                write!(f, "\n  {title}: {} ({})", names.len(), shortened(&families(names)))?;
             }
         }
         Ok(())
@@ -87,12 +76,7 @@ impl fmt::Display for LoadReport {
 
 /// The first few of many, and how many more there are.
 fn shortened(names: &[String]) -> String {
-    let mut text = names
-        .iter()
-        .take(NAMES_SHOWN)
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join(", ");
+    let mut text = names.iter().take(NAMES_SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
     if names.len() > NAMES_SHOWN {
         text += &format!(" and {} more", names.len() - NAMES_SHOWN);
     }
@@ -103,10 +87,7 @@ fn shortened(names: &[String]) -> String {
 fn families(names: &[String]) -> Vec<String> {
     let mut families: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for name in names {
-        families
-            .entry(name.split('.').next().unwrap_or(name))
-            .or_default()
-            .push(name);
+        families.entry(name.split('.').next().unwrap_or(name)).or_default().push(name);
     }
     let describe = |(family, members): (&str, Vec<&str>)| match members.as_slice() {
         [only] => (*only).to_owned(),
@@ -141,11 +122,7 @@ pub fn load_state<'a>(
             copies.push((variable, tensor.shallow_clone()));
             continue;
         }
-        let change = ShapeChange {
-            name: name.to_owned(),
-            from,
-            to,
-        };
+        let change = ShapeChange { name: name.to_owned(), from, to };
         if is_other_grid(&change) {
             let grid = ((change.to[1] - 1) as f64).sqrt().round() as i64;
             copies.push((variable, resize_table(tensor, grid)?));
@@ -155,21 +132,13 @@ pub fn load_state<'a>(
         }
     }
     report.missing = variables.into_keys().collect();
-    tch::no_grad(|| {
-        copies
-            .iter_mut()
-            .try_for_each(|(variable, tensor)| variable.f_copy_(tensor))
-    })?;
+    tch::no_grad(|| copies.iter_mut().try_for_each(|(variable, tensor)| variable.f_copy_(tensor)))?;
     Ok(report)
 }
 
 /// Whether a change of shape is that of a position table to another grid.
 fn is_other_grid(change: &ShapeChange) -> bool {
-    let table = change
-        .name
-        .rsplit('.')
-        .next()
-        .is_some_and(|name| POSITION_TABLES.contains(&name));
+    let table = change.name.rsplit('.').next().is_some_and(|name| POSITION_TABLES.contains(&name));
     table && change.from.len() == 3 && change.to.len() == 3 && change.from[2] == change.to[2]
 }
 
@@ -207,8 +176,7 @@ mod tests {
             ("decoder_blocks.0.norm1.bias", ones(&[4])),
             ("mask_token", ones(&[1, 1, 4])),
         ];
-        let report =
-            load_state(&store, state.iter().map(|(name, tensor)| (*name, tensor))).unwrap();
+        let report = load_state(&store, state.iter().map(|(name, tensor)| (*name, tensor))).unwrap();
         assert_eq!(report.matched, ["cls_token"]);
         assert_eq!(report.resized[0].to, [1, 10, 8]);
         assert_eq!(report.mismatched[0].name, "head.weight");
@@ -232,16 +200,8 @@ mod tests {
     #[test]
     fn a_table_that_is_no_square_leaves_the_model_untouched() {
         let store = store();
-        let state = [
-            ("cls_token", ones(&[1, 1, 8])),
-            ("pos_embed", ones(&[1, 7, 8])),
-        ];
+        let state = [("cls_token", ones(&[1, 1, 8])), ("pos_embed", ones(&[1, 7, 8]))];
         assert!(load_state(&store, state.iter().map(|(name, tensor)| (*name, tensor))).is_err());
-        assert_eq!(
-            store.variables()["cls_token"]
-                .sum(Kind::Double)
-                .double_value(&[]),
-            0.0
-        );
+        assert_eq!(store.variables()["cls_token"].sum(Kind::Double).double_value(&[]), 0.0);
     }
 }

@@ -119,16 +119,9 @@ impl MrmConfig {
             self.bert.validate()?;
         }
         let (visible, patches) = (self.visible_patches(), self.vit.patches());
-        let most = if self.restores_image() {
-            patches - 1
-        } else {
-            patches
-        };
+        let most = if self.restores_image() { patches - 1 } else { patches };
         if !(0.0..1.0).contains(&self.mask_ratio) || !(1..=most).contains(&visible) {
-            let problem = format!(
-                "{} leaves {visible} of {patches} patches visible",
-                self.mask_ratio
-            );
+            let problem = format!("{} leaves {visible} of {patches} patches visible", self.mask_ratio);
             return Err(ModelError::config("mask_ratio", problem));
         }
         Ok(())

@@ -45,8 +45,7 @@ impl Objective for Pretraining {
             let ids = tokens(batch, batch.token_ids(), device);
             let labels = tokens(batch, batch.target_ids(), device);
             let attention_mask = tokens(batch, batch.attention_mask(), device);
-            let report =
-                ReportBatch { ids: &ids, labels: &labels, attention_mask: &attention_mask, type_ids: None };
+            let report = ReportBatch { ids: &ids, labels: &labels, attention_mask: &attention_mask, type_ids: None };
             self.model.forward(&image, Some(report), None, true)?
         } else {
             self.model.forward(&image, None, None, true)?

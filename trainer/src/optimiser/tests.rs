@@ -8,19 +8,12 @@ fn store() -> VarStore {
     tch::manual_seed(1);
     let store = VarStore::new(Device::Cpu);
     let root = store.root();
-    let normal = Init::Randn {
-        mean: 0.0,
-        stdev: 1.0,
-    };
+    let normal = Init::Randn { mean: 0.0, stdev: 1.0 };
     let weight = root.sub("layer").var("weight", &[3, 2], normal);
     let _ = root.sub("layer").var("bias", &[3], normal);
     let _ = root.var("unused", &[2, 2], normal);
     let _ = root.sub("tied").add("weight", weight, false);
-    let _ = root.sub("fixed").add(
-        "weight",
-        Tensor::ones([2, 2], (Kind::Float, Device::Cpu)),
-        false,
-    );
+    let _ = root.sub("fixed").add("weight", Tensor::ones([2, 2], (Kind::Float, Device::Cpu)), false);
     store
 }
 
@@ -43,19 +36,9 @@ const BOTH: [Algorithm; 2] = [Algorithm::PRETRAINING, Algorithm::FINE_TUNING];
 
 #[test]
 fn parameters_are_listed_once_with_their_decay() {
-    let listed: Vec<_> = parameters(&store())
-        .into_iter()
-        .map(|p| (p.name, p.decays))
-        .collect();
-    let expected = [
-        ("layer.bias", false),
-        ("layer.weight", true),
-        ("unused", true),
-    ];
-    assert_eq!(
-        listed,
-        expected.map(|(name, decays)| (name.to_owned(), decays))
-    );
+    let listed: Vec<_> = parameters(&store()).into_iter().map(|p| (p.name, p.decays)).collect();
+    let expected = [("layer.bias", false), ("layer.weight", true), ("unused", true)];
+    assert_eq!(listed, expected.map(|(name, decays)| (name.to_owned(), decays)));
     assert!(decays("cls_token", &[1, 1, 8]));
     assert!(!decays("norm.weight", &[8]));
     assert!(!decays("odd.bias", &[8, 8]));
@@ -73,12 +56,7 @@ fn parameters_without_a_gradient_stay_as_they_are() {
         let after = weights(&store);
         assert!(before[..9].iter().zip(&after[..9]).all(|(a, b)| a != b));
         assert_eq!(before[9..], after[9..]);
-        assert!(
-            !optimiser
-                .save_state()
-                .iter()
-                .any(|(name, _)| name.contains("unused"))
-        );
+        assert!(!optimiser.save_state().iter().any(|(name, _)| name.contains("unused")));
     }
 }
 
@@ -119,40 +97,20 @@ fn a_state_of_another_model_is_refused() {
     let mut state = optimiser.save_state();
     state.retain(|(name, _)| name != "exp_avg_sq.layer.bias");
     let message = optimiser.load_state(state).unwrap_err().to_string();
-    assert_eq!(
-        message,
-        "the saved state has no tensor `exp_avg_sq.layer.bias`"
-    );
+    assert_eq!(message, "the saved state has no tensor `exp_avg_sq.layer.bias`");
     let mut state = optimiser.save_state();
     state[0].1 = Tensor::zeros([5], (Kind::Float, Device::Cpu));
-    assert!(
-        optimiser
-            .load_state(state)
-            .unwrap_err()
-            .to_string()
-            .starts_with("exp_avg.layer.bias")
-    );
+    assert!(optimiser.load_state(state).unwrap_err().to_string().starts_with("exp_avg.layer.bias"));
 }
 
 #[test]
 fn clipping_returns_the_norm_before_and_never_scales_up() {
     let store = store();
     let mut optimiser = Optimiser::new(Algorithm::FINE_TUNING, 0.0, parameters(&store));
-    assert_eq!(
-        optimiser.clip_grad_norm(1.0).unwrap().double_value(&[]),
-        0.0
-    );
+    assert_eq!(optimiser.clip_grad_norm(1.0).unwrap().double_value(&[]), 0.0);
     backward(&store);
     let norm = optimiser.grad_norm().unwrap().double_value(&[]);
-    assert!(
-        (optimiser
-            .clip_grad_norm(norm * 2.0)
-            .unwrap()
-            .double_value(&[])
-            - norm)
-            .abs()
-            < 1e-6
-    );
+    assert!((optimiser.clip_grad_norm(norm * 2.0).unwrap().double_value(&[]) - norm).abs() < 1e-6);
     assert_eq!(optimiser.grad_norm().unwrap().double_value(&[]), norm);
     let _ = optimiser.clip_grad_norm(norm / 4.0).unwrap();
     let clipped = optimiser.grad_norm().unwrap().double_value(&[]);
