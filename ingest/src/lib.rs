@@ -1,1 +1,3 @@
-//! placeholder
+//! Raw radiographs and reports to training-ready shards.
+
+pub mod phantom;
