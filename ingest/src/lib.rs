@@ -11,6 +11,7 @@
 
 pub mod dicom;
 pub mod error;
+pub mod phantom;
 pub mod picture;
 pub mod plan;
 pub mod report;

@@ -11,6 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use dataset::record::ImageEncoding;
 use dataset::shard::ImageCompression;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use ingest::phantom::{self, Layout};
 use ingest::picture::Fit;
 use ingest::plan::Source;
 use ingest::run::{Options, Progress, ReportText, Summary, TokenizerChoice};
@@ -35,6 +36,21 @@ enum Command {
     MimicCxr(IngestArguments),
     /// COVID-19 Image Data Collection: `metadata.csv` and `images/`.
     Covid(IngestArguments),
+    /// Write a synthetic raw directory in a source's layout, to try everything on without a licence.
+    #[command(after_help = "Example: ingest phantom mimic-cxr /tmp/raw --studies 1000 --size 256")]
+    Phantom {
+        /// mimic-cxr.
+        layout: Layout,
+        /// Directory to write: new, empty, or left by the same command.
+        out: PathBuf,
+        #[arg(long)]
+        studies: usize,
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// Nominal shorter side of the pictures in pixels.
+        #[arg(long, default_value_t = phantom::DEFAULT_SIZE)]
+        size: usize,
+    },
 }
 
 #[derive(Args)]
@@ -175,6 +191,9 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::MimicCxr(arguments) => ingest_source(&sources::MimicCxr, &arguments),
         Command::Covid(arguments) => ingest_source(&sources::Covid, &arguments),
+        Command::Phantom { layout, out, studies, seed, size } => {
+            write_phantom(layout, &out, &phantom::Options { studies, seed, size })
+        }
     };
     match outcome {
         Ok(code) => code,
@@ -183,6 +202,22 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn write_phantom(layout: Layout, out: &Path, options: &phantom::Options) -> Result<ExitCode> {
+    let meter = Meter::new("studies");
+    meter.step(&Progress::Started { records: options.studies as u64, done: 0 });
+    let summary = phantom::write(layout, out, options, |studies| meter.step(&Progress::Advanced(studies)));
+    meter.finish();
+    let summary = summary?;
+    println!(
+        "{}: {} images of {} studies and {} patients",
+        out.display(),
+        summary.images,
+        summary.studies,
+        summary.patients
+    );
+    Ok(ExitCode::SUCCESS)
 }
 
 fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<ExitCode> {
@@ -262,6 +297,7 @@ fn tell(summary: &Summary, out: &Path) {
 /// A progress bar with rate and time left; plain lines when the output is no terminal.
 struct Meter {
     bar: ProgressBar,
+    unit: &'static str,
     plain: Option<Mutex<Instant>>,
 }
 
@@ -269,7 +305,7 @@ struct Meter {
 const PLAIN_PAUSE: Duration = Duration::from_secs(10);
 
 impl Meter {
-    fn new(unit: &str) -> Self {
+    fn new(unit: &'static str) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         let template =
             format!("{{elapsed_precise}} {{wide_bar}} {{human_pos}}/{{human_len}} {unit}, {{per_sec}}, {{eta}} left");
@@ -277,7 +313,7 @@ impl Meter {
             bar.set_style(style);
         }
         let plain = (!std::io::stderr().is_terminal()).then(|| Mutex::new(Instant::now()));
-        Self { bar, plain }
+        Self { bar, unit, plain }
     }
 
     fn step(&self, step: &Progress) {
@@ -295,7 +331,7 @@ impl Meter {
                 *last = Instant::now();
                 let (position, length) = (self.bar.position(), self.bar.length().unwrap_or(0));
                 let (rate, left) = (self.bar.per_sec(), self.bar.eta().as_secs());
-                eprintln!("{position}/{length} radiographs, {rate:.1}/s, {left} s left");
+                eprintln!("{position}/{length} {}, {rate:.1}/s, {left} s left", self.unit);
             }
         }
     }

@@ -1,0 +1,112 @@
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+
+const SMALL: Options = Options { studies: 12, seed: 4, size: 64 };
+
+/// Every file with its bytes.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(contents(&path));
+        } else {
+            files.insert(path.clone(), fs::read(path).unwrap());
+        }
+    }
+    files
+}
+
+fn relative(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    contents(folder).into_iter().map(|(path, bytes)| (path.strip_prefix(folder).unwrap().to_owned(), bytes)).collect()
+}
+
+fn table(folder: &Path, name: &str) -> (Vec<String>, Vec<Vec<String>>) {
+    let bytes = fs::read(folder.join(format!("mimic-cxr-2.0.0-{name}.csv.gz"))).unwrap();
+    assert_eq!(bytes[4..8], [0; 4], "a time in the gzip header");
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(bytes.as_slice()).read_to_string(&mut text).unwrap();
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let row = |record: &csv::StringRecord| record.iter().map(str::to_owned).collect::<Vec<_>>();
+    let header = row(reader.headers().unwrap());
+    (header, reader.records().map(|record| row(&record.unwrap())).collect())
+}
+
+fn with_threads(threads: usize, out: &Path) -> Summary {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    pool.install(|| write(Layout::MimicCxr, out, &SMALL, |_| {})).unwrap()
+}
+
+#[test]
+fn bytes_do_not_depend_on_the_threads() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    assert_eq!(with_threads(1, one.path()), with_threads(2, two.path()));
+    assert_eq!(relative(one.path()), relative(two.path()));
+}
+
+#[test]
+fn a_second_run_goes_on_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let counted = AtomicU64::new(0);
+    let count = |n| _ = counted.fetch_add(n, Ordering::Relaxed);
+    let summary = write(Layout::MimicCxr, folder.path(), &SMALL, count).unwrap();
+    assert_eq!((summary.studies, counted.into_inner()), (12, 12));
+    let whole = relative(folder.path());
+    for path in whole.keys().filter(|path| path.to_str().unwrap().len() % 2 == 0 && path.starts_with("files")) {
+        fs::remove_file(folder.path().join(path)).unwrap();
+    }
+    fs::remove_file(folder.path().join("mimic-cxr-2.0.0-split.csv.gz")).unwrap();
+    write(Layout::MimicCxr, folder.path(), &SMALL, |_| {}).unwrap();
+    assert_eq!(relative(folder.path()), whole);
+}
+
+#[test]
+fn tables_have_mimics_columns_and_name_what_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let summary = with_threads(2, folder.path());
+    let (header, metadata) = table(folder.path(), "metadata");
+    assert_eq!(header, mimic_cxr::METADATA_COLUMNS);
+    assert_eq!(metadata.len(), summary.images);
+    for row in &metadata {
+        let path = format!("files/p{}/p{}/s{}/{}.dcm", &row[1][..2], row[1], row[2], row[0]);
+        let object = dicom_object::open_file(folder.path().join(path)).unwrap();
+        let rows = object.element_by_name("Rows").unwrap().to_int::<u32>().unwrap();
+        assert_eq!(rows.to_string(), row[5]);
+        assert!(folder.path().join(format!("files/p{}/p{}/s{}.txt", &row[1][..2], row[1], row[2])).is_file());
+    }
+    let (header, split) = table(folder.path(), "split");
+    assert_eq!(header, mimic_cxr::SPLIT_COLUMNS);
+    assert_eq!(split.len(), summary.images);
+    let (header, labels) = table(folder.path(), "chexpert");
+    assert_eq!(header, mimic_cxr::CHEXPERT_COLUMNS);
+    assert_eq!(labels.len(), summary.studies);
+    assert!(labels.iter().all(|row| { row[2..].iter().all(|l| ["1.0", "0.0", "-1.0", ""].contains(&l.as_str())) }));
+}
+
+#[test]
+fn a_foreign_folder_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("thesis.txt"), "all my work").unwrap();
+    let error = write(Layout::MimicCxr, folder.path(), &SMALL, |_| {}).unwrap_err();
+    assert!(matches!(error, Error::Foreign { .. }));
+    assert_eq!(contents(folder.path()).len(), 1);
+}
+
+#[test]
+fn other_arguments_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    with_threads(2, folder.path());
+    let other = Options { seed: 5, ..SMALL };
+    let error = write(Layout::MimicCxr, folder.path(), &other, |_| {}).unwrap_err();
+    assert!(error.to_string().contains("\"seed\":4") && error.to_string().contains("\"seed\":5"), "{error}");
+    assert!(write(Layout::MimicCxr, folder.path(), &Options { size: 2, ..SMALL }, |_| {}).is_err());
+}
+
+#[test]
+fn layouts_parse() {
+    assert_eq!("mimic-cxr".parse(), Ok(Layout::MimicCxr));
+    assert!("mimic".parse::<Layout>().unwrap_err().contains("mimic-cxr"));
+}
