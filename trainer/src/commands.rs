@@ -162,6 +162,23 @@ pub fn pretrain(
     engine::train(&objective, &loader, &settings, run)
 }
 
+/// Rows to look at: so many of the test subset (or of all records) drawn with a seed, or those named.
+pub fn choose_rows(source: &DataSource, wanted: &str, seed: u64) -> Result<Vec<u32>> {
+    let Ok(count) = wanted.parse::<usize>() else {
+        return wanted.split(',').map(|id| Ok(source.dataset.row_of(id.trim())? as u32)).collect();
+    };
+    let mut rows = match &source.split {
+        Some(split) => split.rows(Subset::Test, None),
+        None => (0..source.dataset.len() as u32).collect(),
+    };
+    random::Stream::new(&[seed, random::digest("rows")]).shuffle(&mut rows);
+    rows.truncate(count);
+    if rows.is_empty() {
+        bail!("no record to restore");
+    }
+    Ok(rows)
+}
+
 /// The transform for evaluation of a classifier.
 pub fn evaluation_transform(config: &FinetuneConfig) -> Transform {
     Transform {

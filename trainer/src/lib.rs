@@ -13,6 +13,7 @@
 //! | [`objective`], [`objectives`] | the plug, and what is plugged in: pre-training, classification |
 //! | [`engine`], [`rundir`], [`config`] | the training loop, a run's directory, its configuration |
 //! | [`commands`] | what the subcommands do |
+//! | [`reconstruct`], [`report`] | restored pictures and words; the HTML page over runs |
 //! | [`error`] | what can go wrong in all of these |
 //!
 //! Variable names are timm's and the MRM release's, so weights move in and out without a map. The numbers are tested
@@ -40,6 +41,8 @@ pub mod objectives;
 pub mod optimiser;
 pub mod patches;
 pub mod positions;
+pub mod reconstruct;
+pub mod report;
 pub mod rundir;
 pub mod schedule;
 pub mod vit;

@@ -11,6 +11,7 @@ use trainer::commands::{self, DataSource};
 use trainer::config::{self, PRESETS, PretrainConfig, Task, overlay};
 use trainer::engine::Outcome;
 use trainer::rundir::{self, RunDir};
+use trainer::{reconstruct, report};
 
 /// Masked record modeling: pre-training on radiographs with reports, fine-tuning on few labels, evaluation.
 ///
@@ -114,6 +115,31 @@ enum Command {
         #[arg(long, default_value_t = 1000)]
         draws: usize,
     },
+    /// Draw what a pre-trained run restores: masked, restored and original side by side, and the report's words.
+    #[command(after_help = "Example: trainer reconstruct --data data/mimic --run runs/mrm --split main --rows 6")]
+    Reconstruct {
+        #[command(flatten)]
+        shared: Shared,
+        /// Take the records from this split's test subset; without: from the whole dataset.
+        #[arg(long)]
+        split: Option<String>,
+        /// How many records, or their identifiers separated by commas.
+        #[arg(long, default_value = "6")]
+        rows: String,
+        /// Default: reconstruction.png in the run; the words go to the .json beside it.
+        #[arg(long, value_name = "FILE.png")]
+        out: Option<PathBuf>,
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
+    /// One self-contained HTML page over some runs: curves, tables, label efficiency, restored pictures and words.
+    #[command(after_help = "Example: trainer report runs/* --out report.html")]
+    Report {
+        #[arg(required = true)]
+        runs: Vec<PathBuf>,
+        #[arg(long, value_name = "FILE.html")]
+        out: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -174,6 +200,24 @@ fn run(cli: Cli) -> Result<()> {
             let subset = Subset::parse(&subset).context("an unknown subset")?;
             let report = commands::evaluate(&shared.run, &source, subset, device, draws)?;
             println!("{report}");
+            Ok(())
+        }
+        Command::Reconstruct { shared, split, rows, out, seed } => {
+            let device = commands::device(&shared.device)?;
+            let source = DataSource::open(&shared.data, split.as_deref())?;
+            let chosen = commands::choose_rows(&source, &rows, seed)?;
+            let (canvas, restored) = reconstruct::reconstruct(&shared.run, &source.dataset, &chosen, device, seed)?;
+            let out = out.unwrap_or_else(|| shared.run.join("reconstruction.png"));
+            reconstruct::save(&out, &canvas, &restored)?;
+            for record in restored.iter().filter(|record| !record.words.is_empty()) {
+                println!("{}: {}", record.record_id, reconstruct::line(&record.words));
+            }
+            println!("written to {}", out.display());
+            Ok(())
+        }
+        Command::Report { runs, out } => {
+            report::write(&runs, &out)?;
+            println!("written to {}", out.display());
             Ok(())
         }
     }

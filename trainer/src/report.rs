@@ -1,0 +1,348 @@
+//! One self-contained page over some runs: curves, tables, the label-efficiency chart, restored pictures and words.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use base64::Engine as _;
+use dataset::files;
+use plotters::prelude::*;
+
+use crate::commands::EvaluationReport;
+use crate::reconstruct::{Restored, Word};
+use crate::rundir;
+
+/// Stands for the page's text colour in charts, which are drawn before the page knows whether it is dark.
+const INK: RGBColor = RGBColor(1, 2, 3);
+/// Colours of lines, told apart by the colour-blind (Okabe and Ito) on light and dark ground.
+const COLOURS: [RGBColor; 5] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+];
+const STYLE: &str = include_str!("report.css");
+
+/// A named line of points, with intervals where there are some.
+struct Series {
+    name: String,
+    points: Vec<(f64, f64)>,
+    intervals: Vec<(f64, f64, f64)>,
+}
+
+/// What a run's directory holds for the page.
+struct Run {
+    path: PathBuf,
+    metrics: Vec<serde_json::Value>,
+    evaluations: Vec<EvaluationReport>,
+    restored: Option<(Vec<u8>, Vec<Restored>)>,
+}
+
+impl Run {
+    fn load(path: &Path) -> Result<Self> {
+        let metrics = rundir::read_metrics(path)?;
+        let mut evaluations = Vec::new();
+        for subset in ["validate", "test"] {
+            let file = path.join(format!("evaluation-{subset}.json"));
+            if file.exists() {
+                evaluations.push(files::read_json(&file)?);
+            }
+        }
+        if metrics.is_empty() && evaluations.is_empty() {
+            return Err(anyhow!("{} is not a run: neither metrics nor an evaluation", path.display()));
+        }
+        let picture = path.join("reconstruction.png");
+        let restored = if picture.exists() {
+            Some((std::fs::read(&picture)?, files::read_json(&picture.with_extension("json"))?))
+        } else {
+            None
+        };
+        Ok(Self { path: path.to_path_buf(), metrics, evaluations, restored })
+    }
+
+    fn name(&self) -> String {
+        self.path
+            .file_name()
+            .map_or_else(|| self.path.display().to_string(), |name| name.to_string_lossy().into_owned())
+    }
+
+    fn series(&self, key: &str) -> Vec<(f64, f64)> {
+        self.metrics.iter().filter_map(|line| Some((line["step"].as_f64()?, line[key].as_f64()?))).collect()
+    }
+}
+
+/// Writes the page.
+pub fn write(runs: &[PathBuf], out: &Path) -> Result<()> {
+    let runs = runs.iter().map(|path| Run::load(path)).collect::<Result<Vec<_>>>()?;
+    let mut body = String::new();
+    label_efficiency(&runs, &mut body)?;
+    for run in &runs {
+        if let Some((picture, restored)) = &run.restored {
+            restorations(&run.name(), picture, restored, &mut body)?;
+        }
+    }
+    curves(&runs, &mut body)?;
+    evaluations(&runs, &mut body)?;
+    let page = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>mrm report</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
+         <h1>Masked record modeling: report</h1>\n{body}</main>\n</body>\n</html>\n"
+    );
+    Ok(files::write_atomic(out, page.as_bytes())?)
+}
+
+/// The table and chart of AUROC against the share of labels, one line an initialisation.
+fn label_efficiency(runs: &[Run], body: &mut String) -> Result<()> {
+    let mut lines: BTreeMap<String, BTreeMap<u64, &EvaluationReport>> = BTreeMap::new();
+    for evaluation in runs.iter().flat_map(|run| &run.evaluations).filter(|e| e.subset == "test") {
+        // Ratios are percentages; thousandths of them keep their order as whole numbers.
+        lines.entry(initialisation(evaluation)).or_default().insert((evaluation.ratio * 1000.0) as u64, evaluation);
+    }
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let series: Vec<Series> = lines
+        .iter()
+        .map(|(name, by_ratio)| {
+            let defined = || by_ratio.values().filter_map(|e| Some((e.ratio, e.mean_auroc?)));
+            Series {
+                name: name.clone(),
+                points: defined().map(|(ratio, auroc)| (ratio, auroc.value)).collect(),
+                intervals: defined().map(|(ratio, auroc)| (ratio, auroc.low, auroc.high)).collect(),
+            }
+        })
+        .collect();
+    writeln!(
+        body,
+        "<section>\n<h2>Label efficiency</h2>\n<p>Mean AUROC on the test subset against the share of training labels, with 95% intervals from a bootstrap over patients.</p>"
+    )?;
+    writeln!(body, "<figure>{}</figure>", chart(&series, "labels, %", "mean AUROC", true)?)?;
+    let ratios: std::collections::BTreeSet<u64> =
+        lines.values().flat_map(|by_ratio| by_ratio.keys().copied()).collect();
+    write!(body, "<div class=\"scroll\"><table>\n<tr><th>weights</th>")?;
+    for ratio in &ratios {
+        write!(body, "<th>{}%</th>", *ratio as f64 / 1000.0)?;
+    }
+    writeln!(body, "</tr>")?;
+    for (name, by_ratio) in &lines {
+        write!(body, "<tr><td>{}</td>", escape(name))?;
+        for ratio in &ratios {
+            let cell = by_ratio.get(ratio).and_then(|e| e.mean_auroc);
+            let cell =
+                cell.map_or("–".to_owned(), |i| format!("{:.3} <small>{:.3}–{:.3}</small>", i.value, i.low, i.high));
+            write!(body, "<td>{cell}</td>")?;
+        }
+        writeln!(body, "</tr>")?;
+    }
+    writeln!(body, "</table></div>\n</section>")?;
+    Ok(())
+}
+
+/// How a run's weights began, in words.
+fn initialisation(evaluation: &EvaluationReport) -> String {
+    if evaluation.init == "random" {
+        "random start".to_owned()
+    } else {
+        let name = Path::new(&evaluation.init).file_name().unwrap_or_default().to_string_lossy();
+        format!("pre-trained ({name})")
+    }
+}
+
+fn restorations(name: &str, picture: &[u8], restored: &[Restored], body: &mut String) -> Result<()> {
+    let data = base64::engine::general_purpose::STANDARD.encode(picture);
+    let columns = if restored.is_empty() { "" } else { "masked, restored, original" };
+    writeln!(body, "<section>\n<h2>Restored by {}</h2>", escape(name))?;
+    writeln!(
+        body,
+        "<figure><img alt=\"{columns}\" src=\"data:image/png;base64,{data}\"><figcaption>One record a line: {columns}. Each restored patch takes mean and spread from the original, as the loss does.</figcaption></figure>"
+    )?;
+    if restored.iter().any(|record| !record.words.is_empty()) {
+        writeln!(
+            body,
+            "<p>Reports of the same records. <span class=\"right\">restored as it was</span>, <span class=\"wrong\">restored otherwise <s>true word</s></span>, the rest was visible.</p>"
+        )?;
+    }
+    for record in restored.iter().filter(|record| !record.words.is_empty()) {
+        writeln!(
+            body,
+            "<p class=\"words\"><b>{}</b> {}</p>",
+            escape(&record.record_id),
+            record.words.iter().skip(1).map(word).collect::<String>()
+        )?;
+    }
+    writeln!(body, "</section>")?;
+    Ok(())
+}
+
+/// A token as text; a piece that continues a word joins it.
+fn word(word: &Word) -> String {
+    let text = |piece: &str| escape(piece.strip_prefix("##").unwrap_or(piece));
+    let space = if word.token.starts_with("##") { "" } else { " " };
+    match &word.restored {
+        None => format!("{space}{}", text(&word.token)),
+        Some(restored) if *restored == word.token => format!("{space}<span class=\"right\">{}</span>", text(restored)),
+        Some(restored) => {
+            format!("{space}<span class=\"wrong\">{} <s>{}</s></span>", text(restored), text(&word.token))
+        }
+    }
+}
+
+/// Every logged value of every run, one chart a value.
+fn curves(runs: &[Run], body: &mut String) -> Result<()> {
+    const VALUES: [(&str, &str); 5] = [
+        ("loss_image", "image loss"),
+        ("loss_report", "report loss"),
+        ("loss", "loss"),
+        ("validate_auroc", "validation AUROC"),
+        ("rate", "learning rate"),
+    ];
+    let mut charts = String::new();
+    for (key, title) in VALUES {
+        let with = |pretraining: bool| -> Vec<Series> {
+            runs.iter()
+                .filter(|run| {
+                    run.metrics.iter().any(|line| line.get("loss_image").or(line.get("loss_report")).is_some())
+                        == pretraining
+                })
+                .map(|run| Series { name: run.name(), points: run.series(key), intervals: Vec::new() })
+                .filter(|series| series.points.len() > 1)
+                .collect()
+        };
+        for (series, kind) in [(with(true), "pre-training"), (with(false), "fine-tuning")] {
+            if !series.is_empty() && !(key == "loss" && kind == "pre-training") {
+                writeln!(
+                    charts,
+                    "<figure>{}<figcaption>{kind}: {title}</figcaption></figure>",
+                    chart(&series, "updates", title, false)?
+                )?;
+            }
+        }
+    }
+    if !charts.is_empty() {
+        writeln!(body, "<section>\n<h2>Curves</h2>\n<div class=\"grid\">\n{charts}</div>\n</section>")?;
+    }
+    Ok(())
+}
+
+fn evaluations(runs: &[Run], body: &mut String) -> Result<()> {
+    for run in runs {
+        for evaluation in &run.evaluations {
+            writeln!(
+                body,
+                "<section>\n<h2>{} on {}</h2>\n<p>{} records of {} patients; {} of the training labels; {}.</p>\n<div class=\"scroll\"><table>\n<tr><th>finding</th><th>positive</th><th>negative</th><th>AUROC</th><th>AUPRC</th></tr>",
+                escape(&run.name()),
+                evaluation.subset,
+                evaluation.records,
+                evaluation.patients,
+                format_args!("{}%", evaluation.ratio),
+                escape(&initialisation(evaluation))
+            )?;
+            for row in &evaluation.findings {
+                let shown = |interval: &Option<crate::bootstrap::Interval>| {
+                    interval.map_or("undefined".to_owned(), |i| {
+                        format!("{:.3} <small>{:.3}–{:.3}</small>", i.value, i.low, i.high)
+                    })
+                };
+                writeln!(
+                    body,
+                    "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+                    escape(&row.finding),
+                    row.positives,
+                    row.negatives,
+                    shown(&row.auroc),
+                    shown(&row.average_precision)
+                )?;
+            }
+            writeln!(body, "</table></div>\n</section>")?;
+        }
+    }
+    Ok(())
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+const WIDTH: u32 = 640;
+const HEIGHT: u32 = 360;
+
+/// A line chart as inline SVG. `shares`: x is a percentage on a logarithmic axis.
+fn chart(series: &[Series], x_title: &str, y_title: &str, shares: bool) -> Result<String> {
+    let bad = |e: &dyn std::fmt::Display| anyhow!("chart: {e}");
+    let position = |x: f64| if shares { x.log10() } else { x };
+    let xs = || series.iter().flat_map(|s| s.points.iter().map(|p| position(p.0)));
+    let ys =
+        || series.iter().flat_map(|s| s.points.iter().map(|p| p.1).chain(s.intervals.iter().flat_map(|i| [i.1, i.2])));
+    let span = |values: &mut dyn Iterator<Item = f64>| {
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
+    };
+    let ((x0, x1), (y0, y1)) = (span(&mut xs()), span(&mut ys()));
+    let x_room = if x1 > x0 { (x1 - x0) * 0.04 } else { 0.5 };
+    let y_room = if y1 > y0 { (y1 - y0) * 0.08 } else { 0.1 };
+
+    let mut svg = String::new();
+    {
+        let area = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
+        let font = |size: i32| ("sans-serif", size).into_font().color(&INK);
+        let mut builder = ChartBuilder::on(&area);
+        builder.margin(10).x_label_area_size(36).y_label_area_size(58);
+        let mut plot =
+            builder.build_cartesian_2d(x0 - x_room..x1 + x_room, y0 - y_room..y1 + y_room).map_err(|e| bad(&e))?;
+        let x_label = |x: &f64| {
+            let value = if shares { 10f64.powf(*x) } else { *x };
+            if value >= 10_000.0 {
+                format!("{}k", (value / 1000.0).round())
+            } else {
+                format!("{}", (value * 100.0).round() / 100.0)
+            }
+        };
+        let y_label = |y: &f64| if y.abs() > 0.0 && y1.abs() < 0.05 { format!("{y:.0e}") } else { format!("{y:.2}") };
+        plot.configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(INK.mix(0.12))
+            .axis_style(INK.mix(0.6))
+            .x_labels(if shares { 3 } else { 6 })
+            .x_label_formatter(&x_label)
+            .y_label_formatter(&y_label)
+            .x_desc(x_title)
+            .y_desc(y_title)
+            .label_style(font(13))
+            .axis_desc_style(font(14))
+            .draw()
+            .map_err(|e| bad(&e))?;
+        for (index, line) in series.iter().enumerate() {
+            let colour = COLOURS[index % COLOURS.len()];
+            // Intervals of several lines at one ratio stand beside each other.
+            let shift = if shares { (index as f64 - (series.len() - 1) as f64 / 2.0) * (x1 - x0) * 0.012 } else { 0.0 };
+            let points: Vec<(f64, f64)> = line.points.iter().map(|p| (position(p.0) + shift, p.1)).collect();
+            plot.draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))
+                .map_err(|e| bad(&e))?
+                .label(&line.name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
+            if shares {
+                plot.draw_series(points.iter().map(|&p| Circle::new(p, 4, colour.filled()))).map_err(|e| bad(&e))?;
+            }
+            plot.draw_series(line.intervals.iter().map(|&(x, low, high)| {
+                let x = position(x) + shift;
+                PathElement::new([(x, low), (x, high)], colour.stroke_width(2))
+            }))
+            .map_err(|e| bad(&e))?;
+        }
+        if series.len() > 1 || shares {
+            let place = if shares { SeriesLabelPosition::LowerRight } else { SeriesLabelPosition::UpperRight };
+            plot.configure_series_labels()
+                .position(place)
+                .label_font(font(13))
+                .border_style(TRANSPARENT)
+                .draw()
+                .map_err(|e| bad(&e))?;
+        }
+        area.present().map_err(|e| bad(&e))?;
+    }
+    let sized = format!("<svg width=\"{WIDTH}\" height=\"{HEIGHT}\"");
+    let svg = svg.split_once("<svg").map(|(_, rest)| format!("<svg{rest}")).context("no SVG was drawn")?;
+    Ok(svg.replacen(&sized, "<svg role=\"img\"", 1).replace("#010203", "currentColor"))
+}
