@@ -120,7 +120,7 @@ impl Bootstrap {
             sum / weights.iter().map(|&weight| f64::from(weight)).sum::<f64>()
         };
         let value = (!values.is_empty()).then(|| mean(&vec![1; values.len()]))?;
-        self.interval(value, self.resample(patients, mean))
+        Some(self.interval(value, self.resample(patients, mean)))
     }
 
     /// A statistic of every draw, in the order of draws. It gets how often each row was drawn.
@@ -161,7 +161,7 @@ impl Bootstrap {
                 .iter()
                 .filter_map(|draw| metric(&draw[class]))
                 .collect();
-            self.interval(metric(&all[class])?, values)
+            Some(self.interval(metric(&all[class])?, values))
         };
         let defined: Vec<usize> = (0..all.len())
             .filter(|&class| metric(&all[class]).is_some())
@@ -171,30 +171,29 @@ impl Bootstrap {
                 defined.iter().map(|&class| metric(&draw[class])).collect();
             mean_defined(values?.into_iter().map(Some))
         };
-        let mean = mean_defined(all.iter().map(&metric)).and_then(|value| {
-            self.interval(value, draws.iter().filter_map(mean_of_draw).collect())
-        });
+        let mean = mean_defined(all.iter().map(&metric))
+            .map(|value| self.interval(value, draws.iter().filter_map(mean_of_draw).collect()));
         ((0..all.len()).map(of_class).collect(), mean)
     }
 
     /// The percentile interval; both ends are the value itself if no draw defined it.
-    fn interval(&self, value: f64, mut draws: Vec<f64>) -> Option<Interval> {
+    fn interval(&self, value: f64, mut draws: Vec<f64>) -> Interval {
         if draws.is_empty() {
-            return Some(Interval {
+            return Interval {
                 value,
                 low: value,
                 high: value,
                 draws: 0,
-            });
+            };
         }
         draws.sort_unstable_by(f64::total_cmp);
         let tail = (1.0 - self.level) / 2.0;
-        Some(Interval {
+        Interval {
             value,
             low: quantile(&draws, tail),
             high: quantile(&draws, 1.0 - tail),
             draws: draws.len(),
-        })
+        }
     }
 }
 
