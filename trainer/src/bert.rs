@@ -8,7 +8,7 @@ use tch::nn::{self, Module};
 use tch::{Kind, Tensor};
 
 use crate::error::{ModelError, check_heads, check_positive};
-use crate::layers::{WeightInit, embedding, layer_norm, linear};
+use crate::layers::{WeightInit, attention, dropout, embedding, layer_norm, linear};
 
 /// Epsilon of every layer normalisation in BERT.
 const LAYER_NORM_EPSILON: f64 = 1e-12;
@@ -91,7 +91,8 @@ impl Output {
     }
 
     fn forward(&self, x: &Tensor, around: &Tensor, train: bool) -> Tensor {
-        self.norm.forward(&(self.dense.forward(x).dropout(self.dropout, train) + around))
+        let branch = dropout(&self.dense.forward(x), self.dropout, train);
+        self.norm.forward(&(branch + around))
     }
 }
 
@@ -135,8 +136,7 @@ impl Layer {
             y.transpose(1, 2) // [B, heads, S, H/heads]
         };
         let (q, k, v) = (split(&self.query), split(&self.key), split(&self.value));
-        let dropout = if train { self.dropout } else { 0.0 };
-        let mixed = Tensor::scaled_dot_product_attention(&q, &k, &v, Some(scores), dropout, false, None, false);
+        let mixed = attention(&q, &k, &v, scores, self.dropout, train);
         let mixed = mixed.transpose(1, 2).reshape([batch, tokens, hidden]);
         let x = self.attention_output.forward(&mixed, x, train);
         self.output.forward(&self.intermediate.forward(&x).gelu("none"), &x, train)
@@ -195,7 +195,7 @@ impl Bert {
         let types = types.map_or_else(|| self.types.ws.narrow(0, 0, 1), |types| self.types.forward(types));
         let positions = self.positions.ws.narrow(0, 0, ids.size()[1]); // [S, H]
         let x = self.words.forward(ids) + types + positions;
-        self.embedding_norm.forward(&x).dropout(self.dropout, train) + latent.unsqueeze(1)
+        dropout(&self.embedding_norm.forward(&x), self.dropout, train) + latent.unsqueeze(1)
     }
 
     /// Runs all layers: `[B, S, H]` → `[B, S, H]`. `attention_mask` `[B, S]` is 1 for tokens and 0 for padding.

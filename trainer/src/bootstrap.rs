@@ -93,7 +93,7 @@ impl Bootstrap {
             sum / weights.iter().map(|&weight| f64::from(weight)).sum::<f64>()
         };
         let value = (!values.is_empty()).then(|| mean(&vec![1; values.len()]))?;
-        self.interval(value, self.resample(patients, mean))
+        Some(self.interval(value, self.resample(patients, mean)))
     }
 
     /// A statistic of every draw, in the order of draws. It gets how often each row was drawn.
@@ -123,8 +123,11 @@ impl Bootstrap {
         metric: impl Fn(&Scores) -> Option<f64>,
     ) -> (Vec<Option<Interval>>, Option<Interval>) {
         let of_class = |class: usize| {
-            let values = draws.iter().filter_map(|draw| metric(&draw[class])).collect();
-            self.interval(metric(&all[class])?, values)
+            let values = draws
+                .iter()
+                .filter_map(|draw| metric(&draw[class]))
+                .collect();
+            Some(self.interval(metric(&all[class])?, values))
         };
         let defined: Vec<usize> = (0..all.len()).filter(|&class| metric(&all[class]).is_some()).collect();
         let mean_of_draw = |draw: &Vec<Scores>| {
@@ -132,18 +135,28 @@ impl Bootstrap {
             mean_defined(values?.into_iter().map(Some))
         };
         let mean = mean_defined(all.iter().map(&metric))
-            .and_then(|value| self.interval(value, draws.iter().filter_map(mean_of_draw).collect()));
+            .map(|value| self.interval(value, draws.iter().filter_map(mean_of_draw).collect()));
         ((0..all.len()).map(of_class).collect(), mean)
     }
 
     /// The percentile interval; both ends are the value itself if no draw defined it.
-    fn interval(&self, value: f64, mut draws: Vec<f64>) -> Option<Interval> {
+    fn interval(&self, value: f64, mut draws: Vec<f64>) -> Interval {
         if draws.is_empty() {
-            return Some(Interval { value, low: value, high: value, draws: 0 });
+            return Interval {
+                value,
+                low: value,
+                high: value,
+                draws: 0,
+            };
         }
         draws.sort_unstable_by(f64::total_cmp);
         let tail = (1.0 - self.level) / 2.0;
-        Some(Interval { value, low: quantile(&draws, tail), high: quantile(&draws, 1.0 - tail), draws: draws.len() })
+        Interval {
+            value,
+            low: quantile(&draws, tail),
+            high: quantile(&draws, 1.0 - tail),
+            draws: draws.len(),
+        }
     }
 }
 

@@ -25,6 +25,8 @@
 //!
 //! Not supported: rectangular images, tied word embeddings, tensors spread over several devices.
 
+#![cfg_attr(test, allow(clippy::float_cmp))] // tests compare what must be equal to the bit
+
 pub mod bert;
 pub mod bootstrap;
 pub mod classifier;

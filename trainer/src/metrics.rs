@@ -36,6 +36,7 @@ impl Ranking {
     }
 
     /// Sorts pairs of score and label, one a row.
+    #[expect(clippy::float_cmp, reason = "scores tie when they are equal")]
     pub fn of(rows: impl Iterator<Item = (f32, Option<bool>)>) -> Self {
         let mut labelled: Vec<(f32, u32, bool)> = rows
             .enumerate()

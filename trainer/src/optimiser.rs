@@ -55,7 +55,7 @@ const STEP: &str = "step";
 
 /// Whether weight decay applies to a parameter: not to biases, norms and whatever else has one dimension.
 pub fn decays(name: &str, shape: &[i64]) -> bool {
-    shape.len() > 1 && !name.rsplit('.').next().is_some_and(|last| last == "bias")
+    shape.len() > 1 && name.rsplit('.').next() != Some("bias")
 }
 
 /// A trained tensor and how it is treated.

@@ -76,11 +76,11 @@ impl fmt::Display for LoadReport {
 
 /// The first few of many, and how many more there are.
 fn shortened(names: &[String]) -> String {
-    let mut text = names.iter().take(NAMES_SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-    if names.len() > NAMES_SHOWN {
-        text += &format!(" and {} more", names.len() - NAMES_SHOWN);
+    let shown = names[..names.len().min(NAMES_SHOWN)].join(", ");
+    match names.len().saturating_sub(NAMES_SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
-    text
 }
 
 /// Names gathered by their first part: `blocks.* (24)`; a name that stands alone is given whole.
