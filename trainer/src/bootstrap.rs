@@ -123,10 +123,7 @@ impl Bootstrap {
         metric: impl Fn(&Scores) -> Option<f64>,
     ) -> (Vec<Option<Interval>>, Option<Interval>) {
         let of_class = |class: usize| {
-            let values = draws
-                .iter()
-                .filter_map(|draw| metric(&draw[class]))
-                .collect();
+            let values = draws.iter().filter_map(|draw| metric(&draw[class])).collect();
             Some(self.interval(metric(&all[class])?, values))
         };
         let defined: Vec<usize> = (0..all.len()).filter(|&class| metric(&all[class]).is_some()).collect();
@@ -142,21 +139,11 @@ impl Bootstrap {
     /// The percentile interval; both ends are the value itself if no draw defined it.
     fn interval(&self, value: f64, mut draws: Vec<f64>) -> Interval {
         if draws.is_empty() {
-            return Interval {
-                value,
-                low: value,
-                high: value,
-                draws: 0,
-            };
+            return Interval { value, low: value, high: value, draws: 0 };
         }
         draws.sort_unstable_by(f64::total_cmp);
         let tail = (1.0 - self.level) / 2.0;
-        Interval {
-            value,
-            low: quantile(&draws, tail),
-            high: quantile(&draws, 1.0 - tail),
-            draws: draws.len(),
-        }
+        Interval { value, low: quantile(&draws, tail), high: quantile(&draws, 1.0 - tail), draws: draws.len() }
     }
 }
 

@@ -110,12 +110,8 @@ pub fn dropout(x: &Tensor, p: f64, train: bool) -> Tensor {
     }
     let dropped = (p * LEVELS).round();
     let count = x.numel() as i64;
-    let bits =
-        Tensor::empty([(count + 3) / 4], (Kind::Int64, Device::Cpu)).random_from_(i64::MIN, None);
-    let levels = bits
-        .view_dtype(Kind::Int16)
-        .narrow(0, 0, count)
-        .view(x.size().as_slice()); // -32768 to 32767
+    let bits = Tensor::empty([(count + 3) / 4], (Kind::Int64, Device::Cpu)).random_from_(i64::MIN, None);
+    let levels = bits.view_dtype(Kind::Int16).narrow(0, 0, count).view(x.size().as_slice()); // -32768 to 32767
     let kept = levels.ge(dropped - LEVELS / 2.0).to_kind(x.kind());
     x * (kept * (LEVELS / (LEVELS - dropped)))
 }
@@ -124,14 +120,7 @@ pub fn dropout(x: &Tensor, p: f64, train: bool) -> Tensor {
 ///
 /// Queries, keys and values are `[B, heads, S, D]`. Torch's fused kernel has no dropout on a CPU; there the weights are
 /// written out, to go through [`dropout`].
-pub fn attention(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    scores: &Tensor,
-    p: f64,
-    train: bool,
-) -> Tensor {
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, scores: &Tensor, p: f64, train: bool) -> Tensor {
     let p = if train { p } else { 0.0 };
     if p == 0.0 || q.device() != Device::Cpu {
         return Tensor::scaled_dot_product_attention(q, k, v, Some(scores), p, false, None, false);
@@ -183,11 +172,7 @@ mod tests {
         let x = Tensor::ones([1001, 101], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let y = dropout(&x, 0.1, true);
         assert!((y.mean(Kind::Double).double_value(&[]) - 1.0).abs() < 0.005);
-        let dropped = y
-            .eq(0.0)
-            .to_kind(Kind::Double)
-            .mean(Kind::Double)
-            .double_value(&[]);
+        let dropped = y.eq(0.0).to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);
         assert!((dropped - 0.1).abs() < 0.004, "{dropped}");
         assert!((y.max().double_value(&[]) - 1.0 / 0.9).abs() < 1e-4);
         y.sum(Kind::Float).backward();
@@ -201,8 +186,7 @@ mod tests {
         tch::manual_seed(4);
         let random = || Tensor::randn([2, 3, 5, 4], (Kind::Float, Device::Cpu));
         let (q, k, v) = (random(), random(), random());
-        let scores =
-            Tensor::from_slice(&[0.0_f32, 0.0, 0.0, -1e4, 0.0]).expand([2, 1, 5, 5], false);
+        let scores = Tensor::from_slice(&[0.0_f32, 0.0, 0.0, -1e4, 0.0]).expand([2, 1, 5, 5], false);
         let fused = attention(&q, &k, &v, &scores, 0.1, false);
         let written = attention(&q, &k, &v, &scores, 1e-9, true); // rounds to no dropout
         assert!(largest(&(fused - written)) < 1e-6);

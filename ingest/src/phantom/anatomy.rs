@@ -85,6 +85,8 @@ pub struct Anatomy {
     pub rib_spacing: f32,
     pub clavicle: f32,
     pub vessels: f32,
+    /// How much air the lungs hold; in some people they are denser throughout.
+    pub aeration: f32,
     /// Size of the stomach's gas bubble; 0 for none.
     pub stomach: f32,
     /// Raised diaphragms.
@@ -120,7 +122,7 @@ impl Anatomy {
         let turn = around(now, 0.0, if portable { 0.035 } else { 0.015 });
         let dome = 1.38 + 0.05 * tall - 0.03 * habitus + inspiration;
         let sulcus = (around(own, 0.25, 0.04) + if hyperinflated { -0.1 } else { 0.0 }).max(0.09);
-        let medial = around(own, 0.16, 0.024);
+        let medial = around(own, 0.16, 0.026);
         let lung = |random: &mut _, lower: f32, sign: f32| Lung {
             apex: around(random, 0.0, 0.02),
             width: around(random, 0.95, 0.02),
@@ -133,7 +135,7 @@ impl Anatomy {
         let breast = if female { around(own, 0.75 + 0.15 * habitus, 0.3).max(0.15) } else { (0.12 * habitus).max(0.0) };
         let mut anatomy = Self {
             lungs,
-            heart_ratio: around(own, 0.44, 0.034) + 0.012 * old + if portable { 0.02 } else { 0.0 }
+            heart_ratio: around(own, 0.44, 0.042) + 0.012 * old + if portable { 0.02 } else { 0.0 }
                 - 0.09 * inspiration,
             heart_lean: around(own, 0.0, 0.5),
             aortic_knob: around(own, 0.1, 0.012) + 0.015 * old + if tortuous_aorta { 0.05 } else { 0.0 },
@@ -150,6 +152,7 @@ impl Anatomy {
             rib_spacing: around(own, 0.148, 0.009) + 0.02 * inspiration,
             clavicle: around(now, 0.0, 0.05) - if portable { 0.05 } else { 0.0 },
             vessels: around(own, 1.05, 0.3),
+            aeration: around(now, 0.97, 0.07),
             stomach: if now.random_bool(0.5) { around(now, 0.16, 0.05).max(0.06) } else { 0.0 },
             low_volumes,
             hyperinflated,
@@ -166,7 +169,7 @@ impl Anatomy {
         let severity = finding.severity;
         match finding.kind {
             Kind::Cardiomegaly => {
-                self.heart_ratio = 0.505 + 0.19 * severity + 0.5 * (self.heart_ratio - 0.45);
+                self.heart_ratio = 0.495 + 0.18 * severity + 0.6 * (self.heart_ratio - 0.45);
             }
             Kind::EnlargedCardiomediastinum => {
                 self.lungs.iter_mut().for_each(|lung| lung.medial += 0.035 + 0.12 * severity);

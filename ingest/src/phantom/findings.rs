@@ -140,11 +140,11 @@ fn edema(scene: &mut Scene, anatomy: &Anatomy, finding: &Finding, random: &mut C
     for sign in [-1.0f32, 1.0] {
         let (hx, hy) = anatomy.hilum(sign);
         let centre = (hx + sign * 0.12, hy + 0.12);
-        let strength = 0.1 + 0.42 * severity;
+        let strength = 0.08 + 0.36 * severity;
         scene.fill(centre, 1.4, |(x, y)| {
             let (u, v) = ((x - centre.0) / 0.33, (y - centre.1) / 0.46);
             let wing = (-0.5 * (u * u + v * v)).exp();
-            (strength * wing + 0.08 * severity) * (1.0 + 0.5 * texture.cloud((x, y), 0.8))
+            (strength * wing + 0.06 * severity) * (1.0 + 0.5 * texture.cloud((x, y), 0.8))
         });
         scene.markings.glow((hx, hy), (0.1, 0.15), 0.0, 0.14 * severity);
         let lung = anatomy.lung(sign);

@@ -158,7 +158,7 @@ fn fields(scene: &mut Scene, anatomy: &Anatomy) {
         if inside > -0.012 {
             let rise = smooth((inside + 0.012) / 0.03);
             let full = 0.66 + 0.34 * (1.0 - 1.0 / (1.0 + (inside.max(0.0) / 0.12).powi(2)));
-            air[i] = rise * full * (1.0 - 0.88 * heart) * (0.88 + 0.12 * smooth((1.2 - y) / 1.2));
+            air[i] = anatomy.aeration * rise * full * (1.0 - 0.88 * heart) * (0.88 + 0.12 * smooth((1.2 - y) / 1.2));
         }
         body += 0.07 * heart;
         body += 0.10 * smooth((y - dome) / 0.5) * (1.0 - squared);
@@ -290,10 +290,10 @@ fn vessels(scene: &mut Scene, anatomy: &Anatomy, sign: f32, random: &mut impl Rn
 }
 
 /// A polyline with the radii at its ends.
-type Line = (Vec<Point>, (f32, f32));
+pub type Line = (Vec<Point>, (f32, f32));
 
 /// One vessel, a thinner one off its side and one or two at its end.
-fn branch(lines: &mut Vec<Line>, start: Point, (sign, angle): (f32, f32), radius: f32, random: &mut impl Rng) {
+pub fn branch(lines: &mut Vec<Line>, start: Point, (sign, angle): (f32, f32), radius: f32, random: &mut impl Rng) {
     let length = radius * random.random_range(7.0..15.0);
     let bend = random.random_range(-0.45..0.45);
     let at = |t: f32| {

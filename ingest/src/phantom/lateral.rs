@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use super::anatomy::Anatomy;
 use super::canvas::{CM, Frame, Point, Profile, Texture, curve, smooth, spline};
 use super::disease::{Device, Finding, Kind, Side};
-use super::frontal::{OUTSIDE, Scene};
+use super::frontal::{OUTSIDE, Scene, branch};
 
 /// The outlines of the side view at one height: front and back of the lungs, front and back of the body.
 struct Outline {
@@ -19,7 +19,7 @@ fn outline(anatomy: &Anatomy, y: f32) -> Outline {
     let t = (y / 1.2).clamp(0.0, 1.0);
     let bulge = (1.0 - (1.0 - t).powi(2)).sqrt();
     let front = -0.12 - 0.46 * bulge;
-    let back = 0.34 + 0.28 * (t * 2.6).sin().max(0.0);
+    let back = 0.4 + 0.22 * (-((y - 0.6) / 0.5).powi(2)).exp();
     let wall = 0.1 + 0.6 * anatomy.wall;
     let chest = 0.16 * anatomy.breast * (-((y - anatomy.breast_height) / 0.3).powi(2)).exp();
     let neck = smooth((0.1 - y) / 0.5);
@@ -38,13 +38,13 @@ pub fn draw(frame: Frame, anatomy: &Anatomy, findings: &[Finding], random: &mut 
     fields(&mut scene, anatomy, findings);
     bones(&mut scene, anatomy);
     let mut lines = Vec::new();
-    for _ in 0..26 {
-        let angle = random.random_range(0.0..std::f32::consts::TAU);
-        let (from, to) = (random.random_range(0.03..0.12), random.random_range(0.25..0.5));
-        let at = |r: f32| (0.06 + r * angle.cos(), 0.68 + r * angle.sin() + 0.06 * r * r);
-        lines.push((curve(4, |t| at(from + (to - from) * t)), (random.random_range(0.01..0.022), 0.005)));
+    for trunk in 0..13 {
+        let angle = 0.48 * trunk as f32 + random.random_range(-0.25..0.25f32);
+        let reach = random.random_range(0.03..0.14);
+        let start = (0.06 + reach * angle.cos(), 0.68 + reach * angle.sin());
+        branch(&mut lines, start, (1.0, angle), random.random_range(0.01..0.02), random);
     }
-    scene.markings.strokes(&lines, Profile::Round, 0.08 * anatomy.vessels);
+    scene.markings.strokes(&lines, Profile::Round, 0.065 * anatomy.vessels);
     scene.markings.glow((0.06, 0.68), (0.09, 0.11), 0.0, 0.12 * anatomy.vessels);
     for finding in findings {
         ill(&mut scene, anatomy, finding);
@@ -73,7 +73,8 @@ fn fields(scene: &mut Scene, anatomy: &Anatomy, findings: &[Finding]) {
         body += 0.16 * smooth((0.05 - y) / 0.25) * smooth((0.5 - (x - 0.1).abs()) / 0.2);
         // Each lung gives half of the air, so that both domes show.
         let mut thickness = 0.0;
-        let sides = (x - front).min(back - x).min(y + 0.08);
+        let apex = y + 0.14 - 1.6 * (x - 0.14).powi(2);
+        let sides = (x - front).min(back - x).min(apex);
         let mut inside = -1.0f32;
         for (side, (dome, sulcus)) in domes.into_iter().enumerate() {
             let edge = sides.min(diaphragm(dome, sulcus, x) - y);
@@ -82,10 +83,11 @@ fn fields(scene: &mut Scene, anatomy: &Anatomy, findings: &[Finding]) {
             thickness += 0.5 * smooth(edge / 0.07) * (1.0 - 0.9 * wet);
         }
         depth[i] = inside;
-        let (u, v) = ((x + 0.2) / (0.36 * heart / 0.5), (y - 1.05) / (0.4 * heart / 0.5));
-        let (u, v) = (0.85 * u + 0.5 * v, 0.85 * v - 0.5 * u);
-        let shade = smooth((1.0 - (u * u + v * v).sqrt()) / 0.2 + 0.4);
-        air[i] = thickness * (1.0 - 0.55 * shade) * (0.92 + 0.08 * smooth((y - 0.2) / 0.9));
+        // The heart rests on the front of the diaphragm and fades towards the hilum.
+        let (u, v) = (x + 0.24, y - (domes[0].0 - 0.06));
+        let (u, v) = ((0.8 * u + 0.6 * v) / (0.56 * heart), (0.8 * v - 0.6 * u) / (0.86 * heart));
+        let shade = smooth((1.0 - (u * u + v * v).sqrt()) / 0.55 + 0.15);
+        air[i] = thickness * (1.0 - 0.62 * shade) * (0.92 + 0.08 * smooth((y - 0.2) / 0.9));
         solid[i] = body + 0.04 * shade + 0.018 * texture.cloud((x, y), 1.6);
     });
 }
