@@ -85,3 +85,11 @@ pub struct Reject {
     pub stage: Stage,
     pub error: String,
 }
+
+impl Reject {
+    /// A file that the source's tables do not name.
+    pub fn unlisted(source_path: String) -> Self {
+        let error = "no table names this file".to_owned();
+        Self { source_path, record_id: None, stage: Stage::Plan, error }
+    }
+}

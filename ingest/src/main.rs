@@ -34,6 +34,10 @@ struct Cli {
 enum Command {
     /// MIMIC-CXR or MIMIC-CXR-JPG: `files/`, reports, metadata, split and label tables.
     MimicCxr(IngestArguments),
+    /// CheXpert v1.0 or v1.0-small: `train.csv`, `valid.csv` and the pictures they name.
+    Chexpert(IngestArguments),
+    /// NIH ChestX-ray14: `Data_Entry_2017*.csv`, PNGs, lists and boxes.
+    Nih(IngestArguments),
     /// COVID-19 Image Data Collection: `metadata.csv` and `images/`.
     Covid(IngestArguments),
     /// Write a synthetic raw directory in a source's layout, to try everything on without a licence.
@@ -190,6 +194,8 @@ impl IngestArguments {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::MimicCxr(arguments) => ingest_source(&sources::MimicCxr, &arguments),
+        Command::Chexpert(arguments) => ingest_source(&sources::Chexpert, &arguments),
+        Command::Nih(arguments) => ingest_source(&sources::Nih, &arguments),
         Command::Covid(arguments) => ingest_source(&sources::Covid, &arguments),
         Command::Phantom { layout, out, studies, seed, size } => {
             write_phantom(layout, &out, &phantom::Options { studies, seed, size })

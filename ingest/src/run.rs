@@ -339,7 +339,8 @@ fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> Resul
                 .filter(|text| !text.is_empty())
                 .collect();
             if texts.is_empty() {
-                return Err(Error::Tokenizer("there is no report to train on".to_owned()));
+                // A source of images alone: there is nothing to tokenise either.
+                return Ok(None);
             }
             tokenizer::train(&texts, *vocabulary)?
         }

@@ -1,5 +1,6 @@
 //! WordPiece token ids of reports, by a given tokenizer or one trained on the corpus at hand.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use tokenizers::models::wordpiece::{WordPiece, WordPieceTrainer};
@@ -7,7 +8,10 @@ use tokenizers::normalizers::{Lowercase, NFKD, Sequence as Normalizers, StripAcc
 use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::whitespace::Whitespace;
-use tokenizers::{AddedToken, Tokenizer, TokenizerBuilder};
+use tokenizers::{
+    AddedToken, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Tokenizer,
+    TokenizerBuilder, Trainer,
+};
 
 use crate::error::{Error, Result};
 
@@ -38,23 +42,45 @@ pub fn load(path: &Path) -> Result<Tokenizer> {
 
 /// Trains the recipe's WordPiece: lower-case, NFKD, accents stripped; split at white space and around digit runs.
 ///
-/// The same texts in any order give the same vocabulary.
+/// The same texts in any order give the same vocabulary, with the same ids. The trainer of the library numbers
+/// continuing characters (`##a`) as it meets them in a hash map, whose order changes from run to run; here they are
+/// numbered beforehand, in the order of the characters.
 pub fn train(texts: &[String], vocabulary: usize) -> Result<Tokenizer> {
+    let normalizer = Normalizers::new(vec![Lowercase.into(), NFKD.into(), StripAccents.into()]);
+    let pre_tokenizer = PreTokenizers::new(vec![Whitespace.into(), Digits::new(false).into()]);
+    let words = |text: &str| -> tokenizers::Result<Vec<String>> {
+        let mut normalized = NormalizedString::from(text);
+        normalizer.normalize(&mut normalized)?;
+        let mut split = PreTokenizedString::from(normalized);
+        pre_tokenizer.pre_tokenize(&mut split)?;
+        let splits = split.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        Ok(splits.into_iter().map(|(word, _, _)| word.to_owned()).collect())
+    };
+    let mut continuing = BTreeSet::new();
+    for text in texts {
+        for word in words(text).map_err(bad)? {
+            continuing.extend(word.chars().skip(1));
+        }
+    }
+    let numbered = SPECIAL.iter().map(|token| (*token).to_owned()).chain(continuing.iter().map(|c| format!("##{c}")));
+    let mut trainer = WordPieceTrainer::builder()
+        .vocab_size(vocabulary)
+        .min_frequency(MIN_FREQUENCY)
+        .special_tokens(numbered.map(|token| AddedToken::from(token, true)).collect())
+        .show_progress(false)
+        .build();
+    trainer.feed(texts.iter(), words).map_err(bad)?;
+    let mut model = WordPiece::builder().unk_token("[UNK]".to_owned()).build().map_err(bad)?;
+    trainer.train(&mut model).map_err(bad)?;
     let mut tokenizer = TokenizerBuilder::new()
-        .with_model(WordPiece::builder().unk_token("[UNK]".to_owned()).build().map_err(bad)?)
-        .with_normalizer(Some(Normalizers::new(vec![Lowercase.into(), NFKD.into(), StripAccents.into()])))
-        .with_pre_tokenizer(Some(PreTokenizers::new(vec![Whitespace.into(), Digits::new(false).into()])))
+        .with_model(model)
+        .with_normalizer(Some(normalizer))
+        .with_pre_tokenizer(Some(pre_tokenizer))
         .with_post_processor(None::<tokenizers::PostProcessorWrapper>)
         .with_decoder(None::<tokenizers::DecoderWrapper>)
         .build()
         .map_err(bad)?;
-    let mut trainer = WordPieceTrainer::builder()
-        .vocab_size(vocabulary)
-        .min_frequency(MIN_FREQUENCY)
-        .special_tokens(SPECIAL.iter().map(|token| AddedToken::from(*token, true)).collect())
-        .show_progress(false)
-        .build();
-    tokenizer.train(&mut trainer, texts.iter()).map_err(bad)?;
+    tokenizer.add_special_tokens(&SPECIAL.map(|token| AddedToken::from(token, true)));
     let text = tokenizer.to_string(false).map_err(bad)?;
     text.parse().map_err(bad)
 }

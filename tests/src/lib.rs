@@ -1,1 +1,154 @@
-//! placeholder
+//! What the tests share: the built binaries, small raw directories, and ways to look at what came out.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use arrow_array::{Array, StringArray};
+use tempfile::TempDir;
+
+/// A built binary of the workspace; test executables lie one folder below it.
+pub fn binary(name: &str) -> PathBuf {
+    let here = std::env::current_exe().expect("a test executable has a path");
+    let folder = here.parent().and_then(Path::parent).expect("test executables lie in target/PROFILE/deps");
+    let path = folder.join(name);
+    assert!(path.is_file(), "{} is missing: cargo build --release --workspace --bins", path.display());
+    path
+}
+
+/// A command of one of the binaries, single-threaded in torch (tests run beside each other).
+pub fn command(name: &str) -> Command {
+    let mut command = Command::new(binary(name));
+    command.env("OMP_NUM_THREADS", "1");
+    command
+}
+
+/// Runs a binary and returns what it gave, whatever that is.
+pub fn run<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(name: &str, arguments: I) -> Output {
+    command(name).args(arguments).output().expect("the binary starts")
+}
+
+/// Runs a binary that must succeed, and returns its standard output.
+pub fn ok<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(name: &str, arguments: I) -> String {
+    let output = run(name, arguments);
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{name}: {}\n{out}\n{err}", output.status);
+    out
+}
+
+/// Runs a binary that must fail with an exit code, without a panic, and returns its standard error.
+pub fn fails<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(name: &str, code: i32, arguments: I) -> String {
+    let output = run(name, arguments);
+    let err = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{name}: {}\n{err}", text(&output.stdout));
+    assert!(!err.contains("panicked"), "{err}");
+    err
+}
+
+/// Bytes as text.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Arguments from words and paths.
+#[macro_export]
+macro_rules! args {
+    ($($argument:expr),* $(,)?) => { [$(::std::ffi::OsString::from($argument)),*] };
+}
+
+/// A folder that vanishes at the end of the test.
+pub fn folder() -> TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+/// Writes a small synthetic MIMIC-CXR directory.
+pub fn phantom(folder: &Path, studies: usize) -> PathBuf {
+    let raw = folder.join("raw");
+    ok("ingest", args!["phantom", "mimic-cxr", &raw, "--studies", studies.to_string(), "--size", "96", "--seed", "7"]);
+    raw
+}
+
+/// Ingests a raw directory with small settings.
+pub fn ingest(source: &str, raw: &Path, out: &Path, more: &[&str]) -> String {
+    let mut arguments = vec![source.into(), raw.into(), out.into()];
+    arguments.extend(SMALL.iter().chain(more).map(Into::into));
+    ok::<_, std::ffi::OsString>("ingest", arguments)
+}
+
+/// Small settings of `ingest`.
+pub const SMALL: [&str; 8] = ["--size", "64", "--vocab-size", "400", "--max-tokens", "48", "--rows-per-shard", "16"];
+
+/// Path and bytes of every file below a folder.
+pub fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(at) = folders.pop() {
+        for entry in std::fs::read_dir(&at).expect("a folder").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(folder).expect("below the folder").to_string_lossy().into_owned();
+                found.insert(name, std::fs::read(&path).expect("a file"));
+            }
+        }
+    }
+    found
+}
+
+/// One reject row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectRow {
+    pub source_path: String,
+    pub record_id: Option<String>,
+    pub stage: String,
+    pub error: String,
+}
+
+/// The rows of `rejects.parquet`.
+pub fn rejects(dataset: &Path) -> Vec<RejectRow> {
+    let batches = dataset::table::read_table(&dataset.join("rejects.parquet")).expect("rejects.parquet");
+    let mut rows = Vec::new();
+    for batch in batches {
+        let column = |name| dataset::shard::column::<StringArray>(&batch, name).expect("a text column");
+        for row in 0..batch.num_rows() {
+            let id = column("record_id");
+            rows.push(RejectRow {
+                source_path: column("source_path").value(row).to_owned(),
+                record_id: id.is_valid(row).then(|| id.value(row).to_owned()),
+                stage: column("stage").value(row).to_owned(),
+                error: column("error").value(row).to_owned(),
+            });
+        }
+    }
+    rows
+}
+
+/// The folder of larger real data; `None`, with a line that says so, where there is none.
+///
+/// # Panics
+/// With `MRM_REQUIRE_TEST_DATA=1` where there is none.
+pub fn real_data() -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let path = std::env::var_os("MRM_TEST_DATA").map_or_else(beside, PathBuf::from);
+    if path.is_dir() {
+        return Some(path);
+    }
+    assert!(std::env::var("MRM_REQUIRE_TEST_DATA").as_deref() != Ok("1"), "no real data at {}", path.display());
+    eprintln!("skipped: no real data at {} (set MRM_TEST_DATA)", path.display());
+    None
+}
+
+/// The folder of the golden numbers.
+pub fn golden() -> PathBuf {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    std::env::var_os("MRM_GOLDEN_DIR").map_or_else(beside, PathBuf::from)
+}
+
+/// A golden JSON file.
+pub fn golden_json(name: &str) -> serde_json::Value {
+    let path = golden().join(name);
+    let text = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_slice(&text).expect("golden files are JSON")
+}

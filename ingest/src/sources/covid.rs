@@ -84,12 +84,7 @@ impl Source for Covid {
                 ..PlannedRecord::default()
             });
         }
-        rejects.extend(files.into_keys().map(|source_path| Reject {
-            source_path,
-            record_id: None,
-            stage: Stage::Plan,
-            error: "this file is not in metadata.csv".to_owned(),
-        }));
+        rejects.extend(files.into_keys().map(Reject::unlisted));
         let mut plan = Plan { records, rejects, findings };
         plan.settle();
         Ok(plan)

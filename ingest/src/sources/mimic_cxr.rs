@@ -111,12 +111,7 @@ impl Source for MimicCxr {
             });
         }
         files.retain(|path, _| !listed.contains(path));
-        rejects.extend(files.into_keys().map(|source_path| Reject {
-            source_path,
-            record_id: None,
-            stage: Stage::Plan,
-            error: "this file is not in the metadata table".to_owned(),
-        }));
+        rejects.extend(files.into_keys().map(Reject::unlisted));
         let mut plan = Plan { records, rejects, findings };
         plan.settle();
         Ok(plan)

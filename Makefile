@@ -1,0 +1,47 @@
+# Two commands matter: `make demo` and `make test`. Each installs what it needs.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Outside the checkout, so that a fresh clone starts warm.
+export MRM_CACHE ?= $(HOME)/.cache/mrm
+export CARGO_TARGET_DIR ?= $(MRM_CACHE)/target
+BIN := $(CARGO_TARGET_DIR)/release
+PYTHON := $(MRM_CACHE)/python/bin/python
+DEMO ?= demo-output
+
+# A recipe line that needs libtorch begins with this.
+TORCH = export LIBTORCH="$$(trainer/libtorch.sh)";
+
+help: ## show this
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: ## install libtorch into the cache (found again on the next run)
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }
+	@trainer/libtorch.sh
+
+build: setup ## build the three binaries
+	@$(TORCH) cargo build --release --workspace --bins
+	@echo "binaries: $(BIN)/ingest $(BIN)/dataset $(BIN)/trainer"
+
+demo: build ## raw directory to trained, evaluated model on synthetic data; at most 10 minutes on two cores
+	@BIN=$(BIN) trainer/demo.sh $(DEMO)
+
+$(MRM_CACHE)/python/.tests: tests/requirements.txt trainer/libtorch.sh
+	@trainer/libtorch.sh >/dev/null
+	@[ -x $(PYTHON) ] || python3 -m venv $(MRM_CACHE)/python
+	@[ -x $(MRM_CACHE)/python/bin/uv ] || $(PYTHON) -m pip install --quiet uv
+	@$(MRM_CACHE)/python/bin/uv pip install --quiet --python $(PYTHON) -r tests/requirements.txt
+	@touch $@
+
+test: build $(MRM_CACHE)/python/.tests ## run all tests
+	@$(TORCH) export MRM_PYTHON=$(PYTHON); \
+	if command -v cargo-nextest >/dev/null; then cargo nextest run --release --workspace --no-fail-fast; \
+	else cargo test --release --workspace --no-fail-fast; fi
+
+lint: setup ## format check and clippy
+	@cargo fmt --all --check
+	@$(TORCH) cargo clippy --release --workspace --all-targets -- -D warnings
+
+.PHONY: help setup build demo test lint

@@ -1,0 +1,178 @@
+//! NIH ChestX-ray14: `Data_Entry_2017.csv` or `_v2020.csv`, `images_001…012/images/*.png` or one flat folder,
+//! `train_val_list.txt`, `test_list.txt`, `BBox_List_2017.csv`.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use dataset::record::BoundingBox;
+
+use crate::error::{Error, Reject, Result, Stage};
+use crate::plan::{Listing, Plan, PlannedRecord, Source};
+use crate::table::{Table, decode_text, texts, texts_or_null};
+
+/// The findings, in the order of the field's lists; `No Finding` is a label of its own.
+const FINDINGS: [&str; 15] = [
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+    "Consolidation",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
+    "No Finding",
+];
+
+/// The source `nih`.
+pub struct Nih;
+
+impl Source for Nih {
+    fn name(&self) -> &'static str {
+        "nih"
+    }
+
+    fn plan(&self, raw: &Path) -> Result<Plan> {
+        let path = first_with_prefix(raw, "Data_Entry_2017")?.ok_or_else(|| Error::MissingTable {
+            folder: raw.to_path_buf(),
+            wanted: "Data_Entry_2017*.csv[.gz]".to_owned(),
+            remedy: "give the directory of NIH ChestX-ray14".to_owned(),
+        })?;
+        let table = Table::read(raw, &path, &["Image Index", "Finding Labels", "Patient ID"])?;
+        let table_path = path.strip_prefix(raw).unwrap_or(&path).to_string_lossy().into_owned();
+        let mut rejects = table.rejects;
+        let table = table.frame;
+        let listing = Listing::walk(raw, raw, &["png"]);
+        rejects.extend(listing.rejects);
+        let mut files: BTreeMap<String, (String, u64)> = listing
+            .files
+            .into_iter()
+            .map(|(path, bytes)| (path.rsplit('/').next().unwrap_or(&path).to_owned(), (path.clone(), bytes)))
+            .collect();
+        let subsets = subsets(raw)?;
+        let mut boxes = boxes(raw, &mut rejects)?;
+
+        let (image, finding) = (texts(&table, "Image Index")?, texts(&table, "Finding Labels")?);
+        let (patient, follow_up) = (texts(&table, "Patient ID")?, texts_or_null(&table, "Follow-up #"));
+        let (age, view) = (texts_or_null(&table, "Patient Age"), texts_or_null(&table, "View Position"));
+        let sex = ["Patient Gender", "Patient Sex"].map(|name| texts_or_null(&table, name));
+        let mut records = Vec::new();
+        for row in 0..table.height() {
+            let mut reject = |error: String| {
+                let error = format!("data row {}: {error}", row + 1);
+                rejects.push(Reject { source_path: table_path.clone(), record_id: None, stage: Stage::Table, error });
+            };
+            let (Some(image), Some(finding), Some(patient)) = (image[row], finding[row], patient[row]) else {
+                reject("image, findings or patient is empty".to_owned());
+                continue;
+            };
+            let named: HashSet<&str> = finding.split('|').map(str::trim).collect();
+            if let Some(unknown) = named.iter().find(|name| !FINDINGS.contains(name)) {
+                reject(format!("unknown finding `{unknown}`"));
+                continue;
+            }
+            let (source_path, bytes) = files.remove(image).map_or_else(|| (format!("images/{image}"), None), |(path, bytes)| (path, Some(bytes)));
+            records.push(PlannedRecord {
+                record_id: format!("nih/{image}"),
+                patient_id: patient.to_owned(),
+                study_id: format!("{patient}/{}", follow_up[row].unwrap_or("0")),
+                image_id: image.to_owned(),
+                source_path,
+                source_bytes: bytes,
+                subset: subsets.get(image).map(|subset| (*subset).to_owned()),
+                view: view[row].map(str::to_owned),
+                sex: sex[0][row].or(sex[1][row]).map(str::to_owned),
+                age_years: age[row].and_then(years),
+                labels: FINDINGS.iter().map(|name| Some(i8::from(named.contains(name)))).collect(),
+                boxes: boxes.remove(image).unwrap_or_default(),
+                ..PlannedRecord::default()
+            });
+        }
+        rejects.extend(files.into_values().map(|(path, _)| Reject::unlisted(path)));
+        let mut plan = Plan { records, rejects, findings: FINDINGS.map(str::to_owned).to_vec() };
+        plan.settle();
+        Ok(plan)
+    }
+}
+
+/// `58` (2020 table) or `058Y`, `011M`, `007D` (2017 table).
+fn years(text: &str) -> Option<f32> {
+    let number = |digits: &str| digits.parse::<f32>().ok();
+    match text.trim().split_at_checked(text.trim().len().checked_sub(1)?)? {
+        (digits, "Y") => number(digits),
+        (digits, "M") => Some(number(digits)? / 12.0),
+        (digits, "D") => Some(number(digits)? / 365.25),
+        _ => number(text.trim()),
+    }
+}
+
+fn first_with_prefix(raw: &Path, prefix: &str) -> Result<Option<PathBuf>> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(raw)
+        .map_err(Error::io(raw))?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with(prefix) && (name.ends_with(".csv") || name.ends_with(".csv.gz"))
+        })
+        .collect();
+    found.sort();
+    // The corrected table of 2020 sorts behind that of 2017.
+    Ok(found.pop())
+}
+
+/// The official subset of each image that a list names.
+fn subsets(raw: &Path) -> Result<HashMap<String, &'static str>> {
+    let mut subsets = HashMap::new();
+    for (name, subset) in [("train_val_list.txt", "train"), ("test_list.txt", "test")] {
+        let path = raw.join(name);
+        if path.is_file() {
+            let text = decode_text(std::fs::read(&path).map_err(Error::io(&path))?);
+            subsets.extend(text.lines().map(|line| (line.trim().to_owned(), subset)));
+        }
+    }
+    Ok(subsets)
+}
+
+/// Boxes by image, in raw pixels. The header's brackets split into fields of their own, so columns go by position.
+fn boxes(raw: &Path, rejects: &mut Vec<Reject>) -> Result<HashMap<String, Vec<BoundingBox>>> {
+    let mut boxes: HashMap<String, Vec<BoundingBox>> = HashMap::new();
+    let Some(path) = first_with_prefix(raw, "BBox_List_2017")? else { return Ok(boxes) };
+    let table = Table::read(raw, &path, &["Image Index", "Finding Label"])?;
+    rejects.extend(table.rejects);
+    let columns: Vec<_> = table.frame.columns().iter().map(|column| column.str()).collect::<Result<_, _>>()?;
+    for row in 0..table.frame.height() {
+        let field = |column: usize| columns.get(column).and_then(|values| values.get(row)).map(str::trim);
+        let number = |column: usize| field(column).and_then(|text| text.parse::<f32>().ok());
+        let (Some(image), Some(label), Some(x), Some(y), Some(width), Some(height)) =
+            (field(0), field(1), number(2), number(3), number(4), number(5))
+        else {
+            let source_path = path.strip_prefix(raw).unwrap_or(&path).to_string_lossy().into_owned();
+            let error = format!("data row {}: no box of four numbers", row + 1);
+            rejects.push(Reject { source_path, record_id: None, stage: Stage::Table, error });
+            continue;
+        };
+        // The box list's word for one finding differs from the entry table's.
+        let label = if label == "Infiltrate" { "Infiltration" } else { label }.to_owned();
+        boxes.entry(image.to_owned()).or_default().push(BoundingBox { label, x, y, width, height });
+    }
+    Ok(boxes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_of_both_tables() {
+        assert_eq!(years("58"), Some(58.0));
+        assert_eq!(years("058Y"), Some(58.0));
+        assert_eq!(years("006M"), Some(0.5));
+        assert_eq!(years("unknown"), None);
+    }
+}

@@ -1,0 +1,87 @@
+//! Reports against the reference: masking, sections, headings, token ids.
+
+use dataset::masking::{Continuations, mask_words};
+use ingest::report::{main_sections, normalise_heading, sections};
+use mrm_tests::{golden_json, real_data};
+use serde_json::Value;
+
+fn numbers(value: &Value) -> Vec<i64> {
+    value.as_array().expect("a list").iter().map(|v| v.as_i64().expect("a whole number")).collect()
+}
+
+#[test]
+fn golden_report_masking() {
+    let golden = golden_json("report_masking.json");
+    let cases = golden["cases"].as_array().expect("cases");
+    assert!(!cases.is_empty());
+    // The pieces come from the cases themselves: `tokens` lists them for the ids up to the padding.
+    let mut pieces: Vec<String> = Vec::new();
+    for case in cases {
+        let tokens = case["tokens"].as_array().expect("tokens");
+        let ids: Vec<i64> = numbers(&case["ids"]).into_iter().filter(|&id| id != 0).collect();
+        assert_eq!(ids.len(), tokens.len());
+        for (id, token) in ids.iter().zip(tokens) {
+            let id = usize::try_from(*id).expect("an id");
+            pieces.resize(pieces.len().max(id + 1), String::new());
+            token.as_str().expect("a piece").clone_into(&mut pieces[id]);
+        }
+    }
+    let continuations = Continuations::new(pieces.iter().map(String::as_str));
+    for case in cases {
+        let mut ids = numbers(&case["ids"]);
+        let mut draws = case["draws"].as_array().expect("draws").iter().map(|d| d.as_f64().expect("a draw"));
+        mask_words(&mut ids, &continuations, 0.5, || draws.next().expect("no more draws than the reference took"));
+        assert_eq!(ids, numbers(&case["masked_ids"]), "{}", case["text"]);
+        assert_eq!(draws.next(), None, "all draws are used: {}", case["text"]);
+    }
+}
+
+#[test]
+fn golden_report_token_ids() {
+    let Some(data) = real_data() else { return };
+    let tokenizer = ingest::tokenizer::load(&data.join("mimic_wordpiece.json")).expect("the recipe's tokenizer");
+    let golden = golden_json("report_masking.json");
+    for case in golden["cases"].as_array().expect("cases") {
+        let ids = numbers(&case["ids"]);
+        let text = case["text"].as_str().expect("a text");
+        let mut ours: Vec<i64> = ingest::tokenizer::token_ids(&tokenizer, text, ids.len())
+            .expect("token ids")
+            .into_iter()
+            .map(i64::from)
+            .collect();
+        ours.resize(ids.len(), 0);
+        assert_eq!(ours, ids, "{text}");
+    }
+}
+
+#[test]
+fn golden_report_sections() {
+    let golden = golden_json("report_sections.json");
+    let cases = golden.as_array().expect("cases");
+    assert!(cases.len() >= 100);
+    for case in cases {
+        let text = case["text"].as_str().expect("a text").replace("\r\n", "\n").replace('\r', "\n");
+        let names: Vec<String> = sections(&text).into_iter().map(|section| section.name).collect();
+        let expected: Vec<&str> =
+            case["section_names"].as_array().expect("names").iter().map(|n| n.as_str().expect("a name")).collect();
+        assert_eq!(names, expected, "{text}");
+        let found = main_sections(&text);
+        for (ours, key) in [
+            (&found.impression, "impression"),
+            (&found.findings, "findings"),
+            (&found.last_paragraph, "last_paragraph"),
+            (&found.comparison, "comparison"),
+        ] {
+            assert_eq!(ours.as_deref(), case[key].as_str(), "{key} of {text}");
+        }
+        assert_eq!(found.conclusion(), case["conclusion"].as_str(), "{text}");
+    }
+}
+
+#[test]
+fn golden_report_headings() {
+    let golden = golden_json("report_headings.json");
+    for (heading, expected) in golden.as_object().expect("headings") {
+        assert_eq!(normalise_heading(heading), expected.as_str().expect("a name"), "{heading}");
+    }
+}

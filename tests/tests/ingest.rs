@@ -1,0 +1,365 @@
+//! `ingest` as a user runs it: what comes out, whatever goes in, however often it is killed.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use dataset::{Dataset, Loader};
+use dicom_core::{DataElement, PrimitiveValue, VR};
+use dicom_dictionary_std::tags;
+use mrm_tests::{RejectRow, SMALL, args, command, contents, fails, folder, ingest, ok, phantom, real_data, rejects};
+use rand::{Rng, SeedableRng};
+
+#[test]
+fn a_phantom_becomes_a_dataset() {
+    let temporary = folder();
+    let raw = phantom(temporary.path(), 40);
+    let out = temporary.path().join("set");
+    let told = ingest("mimic-cxr", &raw, &out, &[]);
+    let dataset = Dataset::open(&out).expect("a dataset");
+    let images = contents(&raw.join("files")).keys().filter(|path| path.ends_with(".dcm")).count();
+    assert_eq!(dataset.len(), images);
+    assert!(told.contains(&format!("{images} records of 40 studies")), "{told}");
+    assert_eq!(dataset.manifest().totals.records as usize, images);
+    assert_eq!(rejects(&out), []);
+    assert!(!out.join(".ingest").exists(), "notes of the run are gone");
+
+    // One record against its raw files.
+    let record = dataset.record(3).expect("a record");
+    assert!(record.source_path.starts_with(&format!(
+        "files/p{}/p{}/s{}/",
+        &record.patient_id[..2],
+        record.patient_id,
+        record.study_id
+    )));
+    assert_eq!(record.width.min(record.height), 64);
+    assert_eq!(record.image.len(), usize::from(record.width) * usize::from(record.height));
+    let bytes = fs::read(raw.join(&record.source_path)).expect("the raw file");
+    assert_eq!(
+        dataset::files::hex(&record.source_sha256),
+        dataset::files::sha256(&raw.join(&record.source_path)).expect("a digest")
+    );
+    let grey = ingest::picture::decode(&bytes, ingest::tone::Tone::Voi).expect("a picture");
+    assert_eq!((grey.width, grey.height), (record.source_width, record.source_height));
+    let text = fs::read_to_string(raw.join(format!(
+        "files/p{}/p{}/s{}.txt",
+        &record.patient_id[..2],
+        record.patient_id,
+        record.study_id
+    )));
+    assert_eq!(record.report.as_deref(), Some(text.expect("the report").trim()));
+    assert_eq!(record.token_ids[0], 2, "[CLS] first");
+    assert!(record.token_ids.len() <= 48);
+
+    let page = ok("dataset", args!["inspect", &out, "--montage", temporary.path().join("m.png")]);
+    assert!(page.contains("Pleural Effusion") && page.contains("PA"), "{page}");
+    assert!(temporary.path().join("m.png").metadata().expect("a montage").len() > 10_000);
+    let row = ok("dataset", args!["inspect", &out, "--row", &record.record_id]);
+    assert!(row.contains(&record.source_path), "{row}");
+    assert!(ok("dataset", args!["verify", &out]).contains("all whole"));
+    // Again: nothing to do, and nothing changes.
+    let before = contents(&out);
+    assert!(ingest("mimic-cxr", &raw, &out, &[]).contains("nothing to do"));
+    assert_eq!(contents(&out), before);
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bytes_and_batches() {
+    let temporary = folder();
+    let raw = phantom(temporary.path(), 30);
+    let sets: Vec<_> = ["1", "2", "4"]
+        .iter()
+        .map(|jobs| {
+            let out = temporary.path().join(jobs);
+            ingest("mimic-cxr", &raw, &out, &["--jobs", jobs]);
+            contents(&out)
+        })
+        .collect();
+    assert!(sets[0].len() >= 5);
+    assert!(sets[0] == sets[1] && sets[0] == sets[2]);
+
+    let dataset = std::sync::Arc::new(Dataset::open(temporary.path().join("1")).expect("a dataset"));
+    let batches = |threads: usize, prefetch: usize| -> Vec<(Vec<u32>, Vec<f32>, Vec<i64>, Vec<i64>)> {
+        let mut loader = Loader::builder(&dataset)
+            .batch_size(7)
+            .seed(3)
+            .transform(dataset::transform::Transform::pretrain(32))
+            .text(dataset::loader::TextOptions { tokens: 40, mask_ratio: 0.5 })
+            .threads(threads)
+            .prefetch(prefetch)
+            .build()
+            .expect("a loader");
+        let mut all = Vec::new();
+        for _ in 0..2 {
+            for batch in loader.by_ref() {
+                let batch = batch.expect("a batch");
+                all.push((
+                    batch.rows().to_vec(),
+                    batch.images().to_vec(),
+                    batch.token_ids().to_vec(),
+                    batch.target_ids().to_vec(),
+                ));
+            }
+        }
+        all
+    };
+    let one = batches(1, 1);
+    assert_eq!(one.len(), 2 * dataset.len().div_ceil(7));
+    assert!(one == batches(2, 3) && one == batches(4, 16));
+    assert_ne!(one[0].0, one[one.len() / 2].0, "another order in the second epoch");
+}
+
+#[test]
+fn killed_again_and_again_it_ends_with_the_same_bytes() {
+    let temporary = folder();
+    let raw = phantom(temporary.path(), 150);
+    let arguments = |out: &Path| {
+        let mut all = args!["mimic-cxr", &raw, out, "--jobs", "1"].to_vec();
+        all.extend(SMALL.iter().map(Into::into));
+        all
+    };
+    let whole = temporary.path().join("whole");
+    let started = std::time::Instant::now();
+    ok("ingest", arguments(&whole));
+    let span = started.elapsed();
+
+    let out = temporary.path().join("killed");
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+    let mut killed = 0;
+    for _ in 0..40 {
+        let mut child = command("ingest")
+            .args(arguments(&out))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        std::thread::sleep(span.mul_f64(random.random_range(0.02..0.6)));
+        child.kill().expect("SIGKILL");
+        killed += usize::from(!child.wait().expect("it ends").success());
+        assert!(Dataset::open(&out).is_err() || out.join("dataset.json").exists());
+        if out.join("dataset.json").exists() {
+            break;
+        }
+    }
+    assert!(killed >= 3, "killed {killed} times");
+    ok("ingest", arguments(&out));
+    assert!(contents(&whole) == contents(&out));
+}
+
+/// Overwrites a part of a file.
+fn spoil(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).expect("a file");
+    change(&mut bytes);
+    fs::write(path, bytes).expect("written");
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(text.as_bytes()).expect("gzip");
+    encoder.finish().expect("gzip")
+}
+
+fn gunzip(path: &Path) -> String {
+    use std::io::Read;
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(fs::File::open(path).expect("a table")).read_to_string(&mut text).expect("gzip");
+    text
+}
+
+#[test]
+fn bad_input_becomes_reject_rows() {
+    let temporary = folder();
+    let raw = phantom(temporary.path(), 30);
+    let files: Vec<String> = contents(&raw).into_keys().collect();
+    let images: Vec<&String> = files.iter().filter(|path| path.ends_with(".dcm")).collect();
+    let reports: Vec<&String> = files.iter().filter(|path| path.ends_with(".txt")).collect();
+    // Each image of another study, so that each fault is told apart.
+    let of_study =
+        |report: &str| *images.iter().find(|image| image.starts_with(&report.replace(".txt", "/"))).expect("an image");
+    let (truncated, no_dicom, missing, bomb) =
+        (of_study(reports[0]), of_study(reports[1]), of_study(reports[2]), of_study(reports[3]));
+    spoil(&raw.join(truncated), |bytes| bytes.truncate(bytes.len() / 2));
+    fs::write(raw.join(no_dicom), "this is a letter, not a radiograph").expect("written");
+    fs::remove_file(raw.join(missing)).expect("removed");
+    let mut huge = dicom_object::open_file(raw.join(bomb)).expect("a DICOM file");
+    for tag in [tags::ROWS, tags::COLUMNS] {
+        huge.put(DataElement::new(tag, VR::US, PrimitiveValue::from(60_000u16)));
+    }
+    huge.write_to_file(raw.join(bomb)).expect("written");
+    fs::remove_file(raw.join(reports[4])).expect("removed");
+    fs::write(raw.join(reports[5]), "Clear lungs without any known heading.").expect("written");
+    fs::write(raw.join("files/p10/stray.dcm"), "nobody lists me").expect("written");
+    let table = raw.join("mimic-cxr-2.0.0-metadata.csv.gz");
+    let text = gunzip(&table);
+    let lines = text.lines().count();
+    fs::write(&table, gzip(&format!("{text}only,two\n"))).expect("written");
+
+    let out = temporary.path().join("set");
+    let mut arguments = args!["mimic-cxr", &raw, &out].to_vec();
+    arguments.extend(SMALL.iter().map(Into::into));
+    let told = fails("ingest", 3, &arguments);
+    assert!(told.contains("--max-reject-rate"), "{told}");
+    let found = rejects(&out);
+    let of = |path: &str| -> &RejectRow {
+        let matching: Vec<_> = found.iter().filter(|reject| reject.source_path == path).collect();
+        assert_eq!(matching.len(), 1, "{path}: {matching:?}");
+        matching[0]
+    };
+    let says = |path: &str, stage: &str, words: &str| {
+        let reject = of(path);
+        assert!(reject.stage == stage && reject.error.contains(words), "{reject:?}");
+    };
+    says(truncated, "decode", "");
+    says(no_dicom, "decode", "not a DICOM file");
+    says(missing, "read", "listed, but the file is missing");
+    says(bomb, "decode", "60000×60000 pixels are refused");
+    // A lost report costs a row for each of its study's images; here the study's first is looked at.
+    let lost: Vec<_> = found.iter().filter(|reject| reject.source_path == *reports[4]).collect();
+    assert!(
+        !lost.is_empty() && lost.iter().all(|r| r.stage == "report" && r.error.contains("no report file")),
+        "{lost:?}"
+    );
+    says("files/p10/stray.dcm", "plan", "no table names this file");
+    says("mimic-cxr-2.0.0-metadata.csv.gz", "table", &format!("line {}: 2 fields, the header has 12", lines + 1));
+
+    let dataset = Dataset::open(&out).expect("a dataset");
+    assert_eq!(dataset.len(), images.len() - 4, "the rest got in");
+    let headless = dataset.row_of(&format!("mimic-cxr/{}", stem(of_study(reports[5])))).expect("kept");
+    assert_eq!(
+        dataset.record(headless).expect("a record").report.as_deref(),
+        Some("Clear lungs without any known heading.")
+    );
+    let textless = dataset.row_of(&format!("mimic-cxr/{}", stem(of_study(reports[4])))).expect("kept");
+    assert_eq!(dataset.record(textless).expect("a record").report, None);
+    assert!(ok("dataset", args!["verify", &out]).contains("all whole"));
+}
+
+fn stem(path: &str) -> String {
+    Path::new(path).file_stem().expect("a name").to_string_lossy().into_owned()
+}
+
+#[test]
+fn one_clear_line_for_what_cannot_work() {
+    let temporary = folder();
+    let raw = phantom(temporary.path(), 6);
+    let path = temporary.path();
+    let says = |arguments: &[std::ffi::OsString], words: &str| {
+        let told = fails("ingest", 1, arguments);
+        assert!(told.starts_with("error: ") || told.contains("\nerror: "), "{told}");
+        assert!(told.contains(words), "{told}");
+    };
+    says(&args!["mimic-cxr", path.join("nowhere"), path.join("x")], "is no directory");
+    fs::create_dir(path.join("empty")).expect("made");
+    says(
+        &args!["mimic-cxr", path.join("empty"), path.join("x")],
+        "no mimic-cxr-*-metadata.csv[.gz]; give the directory",
+    );
+    says(&args!["covid", path.join("empty"), path.join("x")], "no metadata.csv; give the directory");
+    says(&args!["mimic-cxr", &raw, path.join("x"), "--tokenizer", path.join("none.json")], "none.json");
+    fs::write(path.join("bad.json"), "{}").expect("written");
+    says(&args!["mimic-cxr", &raw, path.join("x2"), "--tokenizer", path.join("bad.json")], "tokenizer");
+
+    // A folder of somebody else's, and a dataset of other arguments.
+    fs::create_dir(path.join("mine")).expect("made");
+    fs::write(path.join("mine/thesis.txt"), "years of work").expect("written");
+    says(&args!["mimic-cxr", &raw, path.join("mine")], "is not empty and no dataset");
+    let set = path.join("set");
+    ingest("mimic-cxr", &raw, &set, &[]);
+    let before = contents(&set);
+    says(&args!["mimic-cxr", &raw, &set, "--size", "32"], "holds another dataset");
+    assert_eq!(contents(&set), before);
+    ingest("mimic-cxr", &raw, &set, &["--overwrite"]);
+    assert_eq!(contents(&set), before);
+
+    // A table without a column it needs.
+    let table = raw.join("mimic-cxr-2.0.0-metadata.csv.gz");
+    let text = gunzip(&table).replacen("dicom_id", "image", 1);
+    fs::write(&table, gzip(&text)).expect("written");
+    says(&args!["mimic-cxr", &raw, path.join("x3")], "no column `dicom_id` (there are: image, subject_id");
+    assert!(!path.join("x3").exists(), "nothing half-written");
+    // Wrong usage.
+    assert!(fails("ingest", 2, args!["mimic-cxr"]).contains("Usage"));
+    assert!(fails("dataset", 1, args!["inspect", path.join("mine")]).contains("is not a dataset"));
+}
+
+#[test]
+fn a_second_run_on_the_same_out_is_refused() {
+    let temporary = folder();
+    let raw = phantom(temporary.path(), 4);
+    let out = temporary.path().join("set");
+    fs::create_dir_all(out.join(".ingest")).expect("made");
+    let lock = fs::File::create(out.join(".ingest/lock")).expect("made");
+    lock.lock().expect("locked");
+    let told = fails("ingest", 1, args!["mimic-cxr", &raw, &out]);
+    assert!(told.contains("another ingest works on it now"), "{told}");
+    drop(lock);
+    ingest("mimic-cxr", &raw, &out, &[]);
+}
+
+#[test]
+fn a_full_disk_is_told_and_survived() {
+    let temporary = folder();
+    let raw = phantom(temporary.path(), 60);
+    let disk = temporary.path().join("disk");
+    fs::create_dir(&disk).expect("made");
+    let mount = |size: &str, how: &str| {
+        let options = format!("{how}size={size}");
+        Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&disk).stderr(Stdio::null()).status()
+    };
+    if !mount("256k", "").is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no right to mount a small disk here");
+        return;
+    }
+    let out = disk.join("set");
+    let mut arguments = args!["mimic-cxr", &raw, &out].to_vec();
+    arguments.extend(SMALL.iter().map(Into::into));
+    let told = fails("ingest", 1, &arguments);
+    let half = contents(&out).into_keys().filter(|path| path.ends_with(".tmp")).collect::<Vec<_>>();
+    let opened = Dataset::open(&out).is_ok();
+    // More room, and the same command goes on.
+    let grown = mount("64m", "remount,").is_ok_and(|status| status.success());
+    let again = grown.then(|| mrm_tests::run("ingest", &arguments));
+    let bytes = contents(&out);
+    let unmounted = Command::new("umount").arg(&disk).status().is_ok_and(|status| status.success());
+    assert!(told.contains("No space left on device"), "{told}");
+    assert_eq!(half, [] as [String; 0]);
+    assert!(!opened && grown && unmounted);
+    assert!(again.is_some_and(|output| output.status.success()));
+    let whole = temporary.path().join("whole");
+    ingest("mimic-cxr", &raw, &whole, &[]);
+    assert!(bytes == contents(&whole));
+}
+
+#[test]
+fn an_unreadable_folder_is_a_reject() {
+    let temporary = folder();
+    let raw = phantom(temporary.path(), 12);
+    // A link that leads to itself cannot be read by anybody, root included.
+    std::os::unix::fs::symlink("loop.dcm", raw.join("files/p10/loop.dcm")).expect("linked");
+    let out = temporary.path().join("set");
+    ingest("mimic-cxr", &raw, &out, &["--max-reject-rate", "1"]);
+    let found = rejects(&out);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].source_path == "files/p10/loop.dcm" && found[0].stage == "plan", "{found:?}");
+}
+
+#[test]
+fn the_real_covid_set_goes_in() {
+    let Some(data) = real_data() else { return };
+    let temporary = folder();
+    let out = temporary.path().join("set");
+    let told = ingest("covid", &data.join("covid-chestxray"), &out, &["--max-reject-rate", "0.1"]);
+    assert!(told.contains("543 records"), "{told}");
+    let found = rejects(&out);
+    assert_eq!(found.len(), 28, "the CT slices");
+    assert!(found.iter().all(|reject| reject.error.contains("CT")), "{found:?}");
+    let dataset = Dataset::open(&out).expect("a dataset");
+    let at = dataset.findings().iter().position(|name| name == "Pneumonia/Viral/COVID-19").expect("a label");
+    let labels = dataset.labels().expect("labels");
+    assert!(labels.iter().filter(|codes| codes[at] == Some(1)).count() > 300);
+    assert_eq!(labels.iter().filter(|codes| codes.iter().all(Option::is_none)).count(), 66, "not labelled yet");
+    assert!(ok("dataset", args!["verify", &out]).contains("543 records, all whole"));
+    let printed = ok("dataset", args!["split", &out, "--name", "main", "--ratios", "10,100"]);
+    assert!(printed.contains("patients in more than one subset: 0"), "{printed}");
+}

@@ -1,0 +1,292 @@
+//! `trainer` as a user runs it: pre-train, stop, resume, fine-tune, evaluate, look.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use mrm_tests::{args, command, contents, fails, folder, ingest, ok, phantom, text};
+use serde_json::Value;
+use trainer::rundir::read_metrics;
+
+/// A model of a few thousand weights.
+const MINUTE: [&str; 14] = [
+    "--set",
+    "model.vit.image_size=32",
+    "--set",
+    "model.vit.width=32",
+    "--set",
+    "model.vit.depth=1",
+    "--set",
+    "model.decoder.width=32",
+    "--set",
+    "model.bert.hidden=32",
+    "--set",
+    "model.bert.layers=1",
+    "--set",
+    "run.log_every=1",
+];
+
+fn dataset(folder: &Path, studies: usize) -> PathBuf {
+    let raw = phantom(folder, studies);
+    let out = folder.join("set");
+    ingest("mimic-cxr", &raw, &out, &[]);
+    ok("dataset", args!["split", &out, "--name", "main", "--ratios", "50,100", "--validation", "0.2", "--test", "0.3"]);
+    out
+}
+
+fn pretraining(data: &Path, run: &Path, steps: u64, more: &[&str]) -> Vec<OsString> {
+    let mut all = args![
+        "pretrain",
+        "--data",
+        data,
+        "--run",
+        run,
+        "--preset",
+        "mrm-vit-tiny",
+        "--split",
+        "main",
+        "--device",
+        "cpu"
+    ]
+    .to_vec();
+    all.extend(args!["--steps", steps.to_string(), "--batch-size", "8"]);
+    all.extend(MINUTE.iter().chain(more).map(Into::into));
+    all
+}
+
+/// The log without what depends on the clock.
+fn numbers(run: &Path) -> Vec<Value> {
+    let mut lines = read_metrics(run).expect("metrics");
+    for line in &mut lines {
+        line.as_object_mut().expect("an object").remove("images_per_second");
+    }
+    lines
+}
+
+fn weights(run: &Path) -> Vec<u8> {
+    fs::read(run.join("latest/model.safetensors")).expect("weights")
+}
+
+/// Waits until a run has logged so many updates.
+fn wait_for(run: &Path, updates: usize) {
+    let started = Instant::now();
+    while read_metrics(run).map_or(0, |lines| lines.len()) < updates {
+        assert!(started.elapsed() < Duration::from_secs(120), "the run makes no progress");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_stopped_run_resumes_to_the_same_numbers() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 30);
+    let (whole, stopped, killed) = (temporary.path().join("a"), temporary.path().join("b"), temporary.path().join("c"));
+    let every = ["--set", "run.checkpoint_every=7", "--set", "optimiser.accumulation=2"];
+    ok("trainer", pretraining(&data, &whole, 60, &every));
+    let expected = numbers(&whole);
+    assert_eq!(expected.len(), 60);
+    assert!(expected.iter().all(|line| line["loss_image"].is_f64() && line["loss_report"].is_f64()));
+    let (first, last) = (expected[0]["loss"].as_f64().expect("a loss"), expected[59]["loss"].as_f64().expect("a loss"));
+    assert!(last < first, "{first} → {last}");
+
+    // SIGTERM: a checkpoint, a line that says how to go on, exit 0.
+    let child = command("trainer")
+        .args(pretraining(&data, &stopped, 60, &every))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let child = child.expect("it starts");
+    wait_for(&stopped, 3);
+    assert!(Command::new("kill").arg(child.id().to_string()).status().expect("kill").success());
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{output:?}");
+    let told = text(&output.stdout);
+    assert!(told.contains("give the same command again"), "{told}");
+    assert!(numbers(&stopped).len() < 60);
+    ok("trainer", pretraining(&data, &stopped, 60, &every));
+    assert_eq!(numbers(&stopped), expected);
+    assert!(weights(&stopped) == weights(&whole));
+
+    // SIGKILL, twice.
+    for updates in [10, 24] {
+        let mut child = command("trainer")
+            .args(pretraining(&data, &killed, 60, &every))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        wait_for(&killed, updates);
+        child.kill().expect("SIGKILL");
+        child.wait().expect("it ends");
+    }
+    ok("trainer", pretraining(&data, &killed, 60, &every));
+    assert_eq!(numbers(&killed), expected);
+    assert!(weights(&killed) == weights(&whole));
+    let kept = fs::read_dir(whole.join("checkpoints")).expect("checkpoints").count();
+    assert_eq!(kept, 2, "the last two");
+}
+
+#[test]
+fn from_pretraining_to_an_evaluated_classifier() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 80);
+    let run = |name: &str| temporary.path().join("runs").join(name);
+    ok("trainer", pretraining(&data, &run("mrm"), 6, &[]));
+    let told =
+        ok("trainer", args!["reconstruct", "--data", &data, "--run", run("mrm"), "--rows", "2", "--split", "main"]);
+    assert!(told.matches("mimic-cxr/").count() == 2 && told.contains('['), "{told}");
+    let picture =
+        dataset::image::decode(&fs::read(run("mrm").join("reconstruction.png")).expect("a picture")).expect("a PNG");
+    assert_eq!((picture.width, picture.height), (3 * 64 + 8, 2 * 64 + 4), "masked, restored, original");
+
+    let finetune = |name: &str, more: &[&str]| -> Vec<OsString> {
+        let mut all = args![
+            "finetune",
+            "--data",
+            &data,
+            "--run",
+            run(name),
+            "--task",
+            "labels:Cardiomegaly,Pleural Effusion",
+            "--split",
+            "main",
+            "--device",
+            "cpu"
+        ]
+        .to_vec();
+        all.extend(args!["--steps", "8", "--batch-size", "8"]);
+        all.extend(more.iter().map(Into::into));
+        all
+    };
+    let init = run("mrm").to_string_lossy().into_owned();
+    let told = ok("trainer", finetune("half", &["--init", &init, "--ratio", "50"]));
+    assert!(
+        told.contains("missing, left at their start values: 4") && told.contains("best validation score"),
+        "{told}"
+    );
+    ok("trainer", finetune("scratch", &["--preset", "mrm-vit-tiny", "--set", "model.vit.depth=1"]));
+    for name in ["half", "scratch"] {
+        let told =
+            ok("trainer", args!["evaluate", "--data", &data, "--run", run(name), "--split", "main", "--draws", "50"]);
+        assert!(told.contains("Pleural Effusion") && told.contains("mean over defined findings"), "{told}");
+    }
+    // The predictions give the AUROC that was told.
+    let report: Value = dataset::files::read_json(&run("half").join("evaluation-test.json")).expect("a report");
+    let batches = dataset::table::read_table(&run("half").join("predictions-test.parquet")).expect("predictions");
+    let scores =
+        dataset::shard::column::<arrow_array::Float32Array>(&batches[0], "score Cardiomegaly").expect("scores");
+    let labels = dataset::shard::column::<arrow_array::Int8Array>(&batches[0], "label Cardiomegaly").expect("labels");
+    let labels: Vec<Option<bool>> = labels.iter().map(|label| label.map(|code| code == 1)).collect();
+    let auroc = trainer::metrics::auroc(scores.values(), &labels);
+    assert_eq!(report["findings"][0]["auroc"]["value"].as_f64(), auroc);
+    assert_eq!(report["records"].as_u64().expect("records") as usize, labels.len());
+
+    let page = temporary.path().join("report.html");
+    ok("trainer", args!["report", run("mrm"), run("half"), run("scratch"), "--out", &page]);
+    let html = fs::read_to_string(&page).expect("a page");
+    for part in ["Label efficiency", "data:image/png;base64,", "class=\"words\"", "random start", "<svg"] {
+        assert!(html.contains(part), "{part}");
+    }
+    assert!(
+        !html.contains("http://") || html.matches("http://").count() == html.matches("http://www.w3.org").count(),
+        "self-contained"
+    );
+}
+
+#[test]
+fn ablations_run_by_a_switch() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 20);
+    for (name, switch, part) in [
+        ("image", "model.restore=image-only", "loss_image"),
+        ("report", "model.restore=report-only", "loss_report"),
+        ("same-size", "model.super_resolution=1", "loss_image"),
+        ("masked", "model.report_loss=masked", "loss_report"),
+        ("ratios", "model.mask_ratio=0.5", "loss_image"),
+    ] {
+        let run = temporary.path().join(name);
+        ok("trainer", pretraining(&data, &run, 2, &["--set", switch]));
+        let line = &numbers(&run)[1];
+        assert!(line[part].is_f64(), "{name}: {line}");
+        let parts = usize::from(line["loss_image"].is_f64()) + usize::from(line["loss_report"].is_f64());
+        assert_eq!(parts, if switch.ends_with("-only") { 1 } else { 2 }, "{name}: {line}");
+    }
+}
+
+#[test]
+fn one_clear_line_for_what_cannot_work() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 20);
+    let run = temporary.path().join("run");
+    let says = |code: i32, arguments: Vec<OsString>, words: &str| {
+        let told = fails("trainer", code, arguments);
+        assert!(told.contains(words), "{told}");
+    };
+    let with = |more: &[&str]| pretraining(&data, &run, 2, more);
+    says(1, with(&["--set", "optimiser.bach_size=4"]), "no key `optimiser.bach_size`; did you mean `batch_size`?");
+    says(1, with(&["--set", "model.vit.heads=5"]), "heads");
+    says(2, args!["pretrain", "--data", &data, "--run", &run, "--preset", "huge"].to_vec(), "mrm-vit-tiny");
+    says(1, args!["pretrain", "--data", temporary.path(), "--run", &run].to_vec(), "is not a dataset");
+    says(1, args!["pretrain", "--data", &data, "--run", &run, "--split", "other"].to_vec(), "there are: main");
+    says(1, args!["pretrain", "--data", &data, "--run", &run, "--device", "cuda:9"].to_vec(), "no device cuda:9 here");
+    assert!(!run.exists(), "nothing half-written");
+    ok("trainer", with(&[]));
+    let before = contents(&run);
+    says(1, with(&["--seed", "5"]), "holds a run of another configuration (now seed = 5)");
+    assert_eq!(contents(&run), before);
+    let finetune = |task: &str| {
+        args![
+            "finetune",
+            "--data",
+            &data,
+            "--run",
+            temporary.path().join("f"),
+            "--split",
+            "main",
+            "--preset",
+            "mrm-vit-tiny",
+            "--task",
+            task
+        ]
+        .to_vec()
+    };
+    says(1, finetune("nih14"), "has no label `Effusion`; it has: Atelectasis");
+    says(1, finetune("everything"), "there are: nih14, chexpert5");
+    says(
+        1,
+        args!["evaluate", "--data", &data, "--run", temporary.path().join("f"), "--split", "main"].to_vec(),
+        "is not a run",
+    );
+
+    // A split changed by hand so that a patient leaks is refused.
+    let path = data.join("splits/main.parquet");
+    let certificate = data.join("splits/main.json");
+    let kept = fs::read_to_string(&certificate).expect("a certificate");
+    assert!(kept.contains("\"shared_patients\": 0"));
+    leak(&data, &path);
+    says(1, with(&[]), "stand in more than one subset");
+    assert!(fails("dataset", 1, args!["verify", &data]).contains("stand in more than one subset"));
+}
+
+/// Moves one record of a training patient with several records to the test subset.
+fn leak(data: &Path, path: &Path) {
+    use arrow_array::{Array, ArrayRef, Float64Array, StringArray};
+    let opened = dataset::Dataset::open(data).expect("a dataset");
+    let patients = opened.texts("patient_id").expect("patients");
+    let batch = dataset::table::read_table(path).expect("a split").remove(0);
+    let ids = dataset::shard::column::<StringArray>(&batch, "record_id").expect("ids");
+    let subsets = dataset::shard::column::<StringArray>(&batch, "subset").expect("subsets");
+    let ratios = dataset::shard::column::<Float64Array>(&batch, "ratio").expect("ratios");
+    let twice = |row: usize| patients.iter().filter(|patient| **patient == patients[row]).count() > 1;
+    let moved =
+        (0..ids.len()).find(|&row| subsets.value(row) == "train" && twice(row)).expect("a patient with two records");
+    let subset = |row: usize| Some(if row == moved { "test" } else { subsets.value(row) });
+    let columns: Vec<(&str, ArrayRef, bool)> = vec![
+        ("record_id", std::sync::Arc::new(ids.clone()), false),
+        ("subset", std::sync::Arc::new((0..ids.len()).map(subset).collect::<StringArray>()), true),
+        ("ratio", std::sync::Arc::new(ratios.clone()), true),
+    ];
+    dataset::table::write_table(path, columns).expect("written");
+}
