@@ -431,6 +431,14 @@ impl Split {
         Ok(measured)
     }
 
+    /// The label ratios of the split in percent, ascending.
+    pub fn ratios(&self) -> Vec<f64> {
+        let mut ratios: Vec<f64> = self.members.iter().filter_map(|member| member.ratio).collect();
+        ratios.sort_by(f64::total_cmp);
+        ratios.dedup();
+        ratios
+    }
+
     /// Rows of a subset; in train only those whose labels may be seen at `ratio` percent.
     pub fn rows(&self, subset: Subset, ratio: Option<f64>) -> Vec<u32> {
         let inside = |member: &Member| {

@@ -253,6 +253,9 @@ fn one_clear_line_for_what_cannot_work() {
         .to_vec()
     };
     says(1, finetune("nih14"), "has no label `Effusion`; it has: Atelectasis");
+    let mut other = finetune("labels:Edema");
+    other.extend(args!["--ratio", "5"]);
+    says(1, other, "split `main` has no ratio 5; it has: 50, 100");
     says(1, finetune("everything"), "there are: nih14, chexpert5");
     says(
         1,

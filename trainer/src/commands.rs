@@ -207,6 +207,18 @@ fn task_rows(config: &FinetuneConfig, source: &DataSource, subset: Subset, ratio
     Ok(rows.into_iter().filter(|&row| columns.iter().any(|&column| codes[row as usize][column] == Some(1))).collect())
 }
 
+/// Whether dataset and split have what a fine-tuning run asks for; before anything is written.
+pub fn check_finetune(config: &FinetuneConfig, source: &DataSource) -> Result<()> {
+    config.model.validate()?;
+    labels(config, &source.dataset)?;
+    let ratios = source.split()?.ratios();
+    if !ratios.contains(&config.ratio) {
+        let known: Vec<String> = ratios.iter().map(f64::to_string).collect();
+        bail!("split `{}` has no ratio {}; it has: {}", config.split, config.ratio, known.join(", "));
+    }
+    Ok(())
+}
+
 /// Fine-tunes a classifier; the best weights by the validation subset are kept.
 pub fn finetune(config: &FinetuneConfig, source: &DataSource, run: &RunDir, device: Device) -> Result<Outcome> {
     tch::manual_seed(random::mix(&[config.run.seed, random::digest("start values")]) as i64);

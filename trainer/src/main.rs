@@ -189,7 +189,7 @@ fn run(cli: Cli) -> Result<()> {
                 config.optimiser.evaluate_every = (steps / 20).max(1);
             }
             let config = overlay(&config, settings.file()?.as_deref(), &settings.flags())?;
-            config.model.validate()?;
+            commands::check_finetune(&config, &source)?;
             show(&config)?;
             let run = RunDir::open(&shared.run, &config)?;
             tell(commands::finetune(&config, &source, &run, device)?, &run)

@@ -40,7 +40,8 @@ impl Source for Chexpert {
                 plan.findings = findings;
             }
             let labels: Vec<_> = plan.findings.iter().map(|finding| texts_or_null(&table, finding)).collect();
-            let (paths, sex, age) = (texts(&table, "Path")?, texts_or_null(&table, "Sex"), texts_or_null(&table, "Age"));
+            let (paths, sex, age) =
+                (texts(&table, "Path")?, texts_or_null(&table, "Sex"), texts_or_null(&table, "Age"));
             let (side, view) = (texts_or_null(&table, "Frontal/Lateral"), texts_or_null(&table, "AP/PA"));
             for row in 0..table.height() {
                 // FOLDER/train/patient00001/study1/view1_frontal.jpg

@@ -76,7 +76,9 @@ impl Source for Nih {
                 reject(format!("unknown finding `{unknown}`"));
                 continue;
             }
-            let (source_path, bytes) = files.remove(image).map_or_else(|| (format!("images/{image}"), None), |(path, bytes)| (path, Some(bytes)));
+            let (source_path, bytes) = files
+                .remove(image)
+                .map_or_else(|| (format!("images/{image}"), None), |(path, bytes)| (path, Some(bytes)));
             records.push(PlannedRecord {
                 record_id: format!("nih/{image}"),
                 patient_id: patient.to_owned(),
