@@ -363,3 +363,89 @@ fn the_real_covid_set_goes_in() {
     let printed = ok("dataset", args!["split", &out, "--name", "main", "--ratios", "10,100"]);
     assert!(printed.contains("patients in more than one subset: 0"), "{printed}");
 }
+
+#[test]
+fn the_pipeline_needs_no_libtorch() {
+    let names = |binary: &str| {
+        let bytes = fs::read(mrm_tests::binary(binary)).expect("a binary");
+        bytes.windows(8).any(|window| window == b"libtorch")
+    };
+    assert!(!names("ingest") && !names("dataset"));
+    assert!(names("trainer"));
+}
+
+#[test]
+fn chexpert_and_nih_layouts_are_read() {
+    let temporary = folder();
+    let path = temporary.path();
+    let png = |path: &Path, width: u32, height: u32| {
+        let grey = dataset::image::GreyImage { width, height, pixels: vec![90; (width * height) as usize] };
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(path, grey.encode(dataset::record::ImageEncoding::Png).expect("a PNG")).expect("written");
+    };
+    let chexpert = path.join("chexpert/CheXpert-v1.0-small");
+    png(&chexpert.join("train/patient00001/study1/view1_frontal.jpg"), 80, 100);
+    png(&chexpert.join("train/patient00001/study1/view2_lateral.jpg"), 80, 100);
+    png(&chexpert.join("valid/patient64541/study1/view1_frontal.jpg"), 80, 100);
+    let header = "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Cardiomegaly,Edema\n";
+    let folder = "CheXpert-v1.0-small";
+    let train = format!(
+        "{header}{folder}/train/patient00001/study1/view1_frontal.jpg,Female,68,Frontal,AP,,1.0,-1.0\n\
+         {folder}/train/patient00001/study1/view2_lateral.jpg,Female,68,Lateral,,,1.0,-1.0\n"
+    );
+    fs::write(chexpert.join("train.csv"), train).expect("written");
+    let valid =
+        format!("{header}{folder}/valid/patient64541/study1/view1_frontal.jpg,Male,73,Frontal,PA,1.0,0.0,0.0\n");
+    fs::write(chexpert.join("valid.csv"), valid).expect("written");
+    let out = path.join("chexpert-set");
+    ingest("chexpert", &path.join("chexpert"), &out, &[]);
+    let dataset = Dataset::open(&out).expect("a dataset");
+    let record = dataset.record(1).expect("a record");
+    assert_eq!(record.record_id, "chexpert/train/patient00001/study1/view2_lateral");
+    assert_eq!(
+        (record.view.as_deref(), record.sex.as_deref(), record.age_years),
+        (Some("LATERAL"), Some("F"), Some(68.0))
+    );
+    assert_eq!(record.labels, [None, Some(1), Some(-1)]);
+    assert_eq!(dataset.record(2).expect("a record").subset.as_deref(), Some("validate"));
+
+    let nih = path.join("nih");
+    png(&nih.join("images_001/images/00000001_000.png"), 128, 128);
+    png(&nih.join("images_002/images/00000002_000.png"), 128, 128);
+    let entries = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,\
+                   OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],\n\
+                   00000001_000.png,Cardiomegaly|Effusion,0,1,058Y,M,PA,2682,2749,0.143,0.143,\n\
+                   00000002_000.png,No Finding,0,2,081Y,F,AP,2500,2048,0.168,0.168,\n";
+    fs::write(nih.join("Data_Entry_2017.csv"), entries).expect("written");
+    fs::write(
+        nih.join("BBox_List_2017.csv"),
+        "Image Index,Finding Label,Bbox [x,y,w,h],,,\n00000001_000.png,Cardiomegaly,20,40,60,30,,,\n",
+    )
+    .expect("written");
+    fs::write(nih.join("train_val_list.txt"), "00000001_000.png\n").expect("written");
+    fs::write(nih.join("test_list.txt"), "00000002_000.png\n").expect("written");
+    let out = path.join("nih-set");
+    ingest("nih", &nih, &out, &[]);
+    let dataset = Dataset::open(&out).expect("a dataset");
+    let record = dataset.record(0).expect("a record");
+    assert_eq!((record.subset.as_deref(), record.age_years), (Some("train"), Some(58.0)));
+    assert_eq!(record.labels.iter().filter(|code| **code == Some(1)).count(), 2);
+    let found = &record.boxes[0];
+    assert_eq!(
+        (found.x, found.y, found.width, found.height),
+        (10.0, 20.0, 30.0, 15.0),
+        "scaled to the stored 64 pixels"
+    );
+    assert_eq!(rejects(&out), []);
+
+    // The real tables, without their images.
+    let Some(data) = real_data() else { return };
+    let real = path.join("real-nih");
+    fs::create_dir(&real).expect("made");
+    fs::copy(data.join("labels/Data_Entry_2017_v2020.csv.gz"), real.join("Data_Entry_2017_v2020.csv.gz"))
+        .expect("copied");
+    let out = path.join("real-nih-set");
+    ok("ingest", args!["nih", &real, &out, "--no-images"]);
+    let totals = Dataset::open(&out).expect("a dataset").manifest().totals;
+    assert_eq!((totals.records, totals.patients), (112_120, 30_805));
+}

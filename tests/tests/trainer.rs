@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use mrm_tests::{args, command, contents, fails, folder, ingest, ok, phantom, text};
+use mrm_tests::{args, command, contents, fails, folder, ingest, ok, phantom, real_data, text};
 use serde_json::Value;
 use trainer::rundir::read_metrics;
 
@@ -193,6 +193,25 @@ fn from_pretraining_to_an_evaluated_classifier() {
         !html.contains("http://") || html.matches("http://").count() == html.matches("http://www.w3.org").count(),
         "self-contained"
     );
+}
+
+#[test]
+fn the_real_covid_set_trains() {
+    let Some(real) = real_data() else { return };
+    let temporary = folder();
+    let data = temporary.path().join("set");
+    ingest("covid", &real.join("covid-chestxray"), &data, &["--max-reject-rate", "0.1"]);
+    ok("dataset", args!["split", &data, "--name", "main", "--ratios", "10,100"]);
+    let (mrm, tuned) = (temporary.path().join("mrm"), temporary.path().join("covid"));
+    ok("trainer", pretraining(&data, &mrm, 3, &[]));
+    let mut arguments =
+        args!["finetune", "--data", &data, "--run", &tuned, "--task", "covid", "--split", "main"].to_vec();
+    arguments.extend(args!["--init", &mrm, "--steps", "3", "--device", "cpu"]);
+    let told = ok("trainer", arguments);
+    // 66 of 543 records are not labelled yet: they train no classifier.
+    assert!(told.contains(" labelled records, 3 updates"), "{told}");
+    let told = ok("trainer", args!["evaluate", "--data", &data, "--run", &tuned, "--split", "main", "--draws", "20"]);
+    assert!(told.contains("Pneumonia/Viral/COVID-19"), "{told}");
 }
 
 #[test]
