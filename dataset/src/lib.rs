@@ -8,10 +8,11 @@
 //! | [`dataset`](Dataset) | an opened directory: rows, columns, polars tables |
 //! | [`split`], [`stratify`] | subsets and nested label ratios, patient-safe and balanced |
 //! | [`loader`], [`transform`], [`masking`] | batches for a trainer |
-//! | [`verify`], [`inspect`] | what the command line shows |
+//! | [`verify`], [`inspect`], [`bench`] | what the command line shows |
 //!
 //! It knows neither DICOM nor torch.
 
+pub mod bench;
 mod dataset;
 pub mod error;
 pub mod files;

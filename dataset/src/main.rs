@@ -2,14 +2,17 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use dataset::split::{self, SplitOptions, Unit};
-use dataset::{Dataset, inspect, verify};
+use dataset::transform::Transform;
+use dataset::{Dataset, bench, inspect, verify};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Looks at, checks and splits datasets of radiographs with reports.
+/// Looks at, checks, splits and measures datasets of radiographs with reports.
 #[derive(Parser)]
 #[command(name = "dataset", version, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage.")]
@@ -66,6 +69,24 @@ enum Command {
         official: bool,
         #[arg(long, default_value_t = 0)]
         seed: u64,
+    },
+    /// Measure how fast batches come out of a dataset on this machine.
+    #[command(after_help = "Example: dataset bench data/mimic --transform pretrain --size 448 --seconds 10")]
+    Bench {
+        dir: PathBuf,
+        #[arg(long, default_value_t = 64)]
+        batch_size: usize,
+        /// `pretrain`, `finetune` or `evaluate` as in the recipe; `none` reads images and does nothing else.
+        #[arg(long, value_parser = ["none", "pretrain", "finetune", "evaluate"], default_value = "pretrain")]
+        transform: String,
+        /// Side of the transformed image.
+        #[arg(long, default_value_t = 448)]
+        size: u32,
+        /// Default: one a core.
+        #[arg(long)]
+        threads: Option<usize>,
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
     },
 }
 
@@ -132,6 +153,29 @@ fn run(cli: Cli) -> Result<ExitCode> {
             split.save(&dir, &certificate)?;
             println!("{certificate}");
             println!("written to {}", split::split_path(&dir, &name).display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Bench { dir, batch_size, transform, size, threads, seconds } => {
+            let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+            let opened = Instant::now();
+            let dataset = Arc::new(Dataset::open(&dir)?);
+            let (images, first, span) = match transform.as_str() {
+                "none" => bench::random_reads(&dataset, threads, seconds)?,
+                name => {
+                    let transform = match name {
+                        "pretrain" => Transform::pretrain(size),
+                        "finetune" => Transform::finetune(size),
+                        _ => Transform::evaluate(size),
+                    };
+                    bench::batches(&dataset, transform, batch_size, threads, seconds, opened)?
+                }
+            };
+            let rate = images as f64 / span;
+            println!(
+                "transform {transform}, {threads} threads: {rate:.0} images/s, {:.0} a thread",
+                rate / threads as f64
+            );
+            println!("first batch after {:.0} ms; {images} images in {span:.1} s", first * 1000.0);
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -82,25 +82,42 @@ impl LookUp {
 
 type Object = FileDicomObject<InMemDicomObject>;
 
-/// Reads the first frame of a DICOM file.
+/// Reads the first frame of a radiograph; objects of other kinds (CT, MR, reports, presentation states) are refused by
+/// name.
+///
+/// # Errors
+/// A sentence that names the cause, and holds no value of the header.
+pub fn read_radiograph(bytes: &[u8]) -> Result<Dicom, String> {
+    let object = parse(bytes)?;
+    check_class(&object)?;
+    first_frame(&object)
+}
+
+/// Reads the first frame of any DICOM image.
 ///
 /// # Errors
 /// A sentence that names the cause, and holds no value of the header.
 pub fn read(bytes: &[u8]) -> Result<Dicom, String> {
+    first_frame(&parse(bytes)?)
+}
+
+fn parse(bytes: &[u8]) -> Result<Object, String> {
     if bytes.get(128..132) != Some(b"DICM") && bytes.get(..4) != Some(b"DICM") && !looks_like_bare_data_set(bytes) {
         return Err("not a DICOM file".to_owned());
     }
-    let object = OpenFileOptions::new()
+    OpenFileOptions::new()
         .read_preamble(ReadPreamble::Auto)
         .from_reader(bytes)
-        .map_err(|error| format!("the DICOM data set cannot be parsed: {}", cause(&error)))?;
-    check_class(&object)?;
+        .map_err(|error| format!("the DICOM data set cannot be parsed: {}", cause(&error)))
+}
+
+fn first_frame(object: &Object) -> Result<Dicom, String> {
     if object.element_opt(tags::PIXEL_DATA).ok().flatten().is_none() {
         return Err("the file holds no pixel data".to_owned());
     }
-    let need = |tag, name: &str| integer(&object, tag).ok_or_else(|| format!("{name} is missing or no number"));
+    let need = |tag, name: &str| integer(object, tag).ok_or_else(|| format!("{name} is missing or no number"));
     let (height, width) = (need(tags::ROWS, "Rows")?, need(tags::COLUMNS, "Columns")?);
-    let samples = integer(&object, tags::SAMPLES_PER_PIXEL).unwrap_or(1);
+    let samples = integer(object, tags::SAMPLES_PER_PIXEL).unwrap_or(1);
     let allocated = need(tags::BITS_ALLOCATED, "BitsAllocated")?;
     if height <= 0 || width <= 0 || !(1..=4).contains(&samples) || !(1..=64).contains(&allocated) {
         return Err(format!("{width}×{height} pixels of {samples} samples and {allocated} bits make no image"));
@@ -111,13 +128,13 @@ pub fn read(bytes: &[u8]) -> Result<Dicom, String> {
     let decoded = object
         .decode_pixel_data_frame(0)
         .map_err(|error| format!("the pixels cannot be decoded: {}", cause(&error)))?;
-    let photometric = text(&object, tags::PHOTOMETRIC_INTERPRETATION).unwrap_or_default();
+    let photometric = text(object, tags::PHOTOMETRIC_INTERPRETATION).unwrap_or_default();
     let (width, height) = (decoded.columns(), decoded.rows());
     let count = width as usize * height as usize;
     let pixels = if decoded.samples_per_pixel() == 1 && photometric != "PALETTE COLOR" {
-        let signed = integer(&object, tags::PIXEL_REPRESENTATION) == Some(1);
-        let stored = integer(&object, tags::BITS_STORED).unwrap_or(allocated).clamp(1, 64) as u16;
-        let high = integer(&object, tags::HIGH_BIT).map_or(stored - 1, |bit| bit.clamp(0, 63) as u16);
+        let signed = integer(object, tags::PIXEL_REPRESENTATION) == Some(1);
+        let stored = integer(object, tags::BITS_STORED).unwrap_or(allocated).clamp(1, 64) as u16;
+        let high = integer(object, tags::HIGH_BIT).map_or(stored - 1, |bit| bit.clamp(0, 63) as u16);
         grey(decoded.data(), count, decoded.bits_allocated(), stored, high, signed)?
     } else {
         let image = decoded
@@ -130,8 +147,8 @@ pub fn read(bytes: &[u8]) -> Result<Dicom, String> {
         height,
         pixels,
         inverted: photometric == "MONOCHROME1",
-        modality: modality(&object),
-        voi: voi(&object),
+        modality: modality(object),
+        voi: voi(object),
     })
 }
 

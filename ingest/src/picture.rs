@@ -54,7 +54,7 @@ pub fn decode(bytes: &[u8], tone: Tone) -> Result<GreyImage, String> {
     match image::guess_format(bytes) {
         Ok(image::ImageFormat::Png | image::ImageFormat::Jpeg) => decode_raster(bytes),
         _ => {
-            let dicom = dicom::read(bytes)?;
+            let dicom = dicom::read_radiograph(bytes)?;
             Ok(GreyImage { width: dicom.width, height: dicom.height, pixels: tone::to_grey(&dicom, tone) })
         }
     }

@@ -267,11 +267,13 @@ fn prepare(out: &Path, arguments: &BTreeMap<String, serde_json::Value>, overwrit
         }
     }
     let kept = notes.join("arguments.json");
-    if overwrite {
-        clear(out)?;
-    } else if kept.exists() {
-        let before: BTreeMap<String, serde_json::Value> = files::read_json(&kept)?;
-        if &before != arguments {
+    let before: Option<BTreeMap<String, serde_json::Value>> =
+        if kept.exists() { Some(files::read_json(&kept)?) } else { None };
+    match before {
+        // An interrupted run of this very command, one that overwrites included.
+        Some(before) if &before == arguments && !out.join(MANIFEST).exists() => {}
+        _ if overwrite => clear(out)?,
+        Some(before) => {
             let all: HashSet<&String> = before.keys().chain(arguments.keys()).collect();
             let mut changed: Vec<&str> =
                 all.into_iter().filter(|key| before.get(*key) != arguments.get(*key)).map(String::as_str).collect();
@@ -282,6 +284,7 @@ fn prepare(out: &Path, arguments: &BTreeMap<String, serde_json::Value>, overwrit
             );
             return Err(refused(&message));
         }
+        None => {}
     }
     files::write_json(&kept, arguments)?;
     let shards = out.join("shards");

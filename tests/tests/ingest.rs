@@ -144,6 +144,23 @@ fn killed_again_and_again_it_ends_with_the_same_bytes() {
     assert!(killed >= 3, "killed {killed} times");
     ok("ingest", arguments(&out));
     assert!(contents(&whole) == contents(&out));
+
+    // A run that overwrites goes on as well, and does not begin anew each time.
+    let mut arguments = arguments(&out);
+    arguments.push("--overwrite".into());
+    let mut child =
+        command("ingest").args(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    let begun = std::time::Instant::now();
+    while !out.join(".ingest/part-00001.json").exists() {
+        assert!(begun.elapsed().as_secs() < 60, "no shard is finished");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().expect("SIGKILL");
+    child.wait().expect("it ends");
+    let in_time = !out.join("dataset.json").exists();
+    let told = ok("ingest", &arguments);
+    assert!(!in_time || told.contains("went on after"), "{told}");
+    assert!(contents(&whole) == contents(&out));
 }
 
 /// Overwrites a part of a file.

@@ -129,6 +129,9 @@ enum Command {
         /// Default: reconstruction.png in the run; the words go to the .json beside it.
         #[arg(long, value_name = "FILE.png")]
         out: Option<PathBuf>,
+        /// Share of the report's words to hide; default: as in the run's training.
+        #[arg(long, value_name = "0..1")]
+        word_ratio: Option<f64>,
         #[arg(long, default_value_t = 0)]
         seed: u64,
     },
@@ -202,11 +205,12 @@ fn run(cli: Cli) -> Result<()> {
             println!("{report}");
             Ok(())
         }
-        Command::Reconstruct { shared, split, rows, out, seed } => {
+        Command::Reconstruct { shared, split, rows, out, word_ratio, seed } => {
             let device = commands::device(&shared.device)?;
             let source = DataSource::open(&shared.data, split.as_deref())?;
             let chosen = commands::choose_rows(&source, &rows, seed)?;
-            let (canvas, restored) = reconstruct::reconstruct(&shared.run, &source.dataset, &chosen, device, seed)?;
+            let (canvas, restored) =
+                reconstruct::reconstruct(&shared.run, &source.dataset, &chosen, word_ratio, device, seed)?;
             let out = out.unwrap_or_else(|| shared.run.join("reconstruction.png"));
             reconstruct::save(&out, &canvas, &restored)?;
             for record in restored.iter().filter(|record| !record.words.is_empty()) {

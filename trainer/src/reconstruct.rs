@@ -45,12 +45,15 @@ const REMOVED: f32 = 0.5;
 
 /// Restores some rows with a run's newest weights and draws a line each: masked, restored, original.
 ///
+/// `word_ratio` is the share of words to hide, the run's own where it is none.
+///
 /// Restored pictures keep the patches that the encoder saw. Patches are restored up to the mean and spread that the
 /// loss takes out, which come from the original.
 pub fn reconstruct(
     run: &Path,
     dataset: &Arc<Dataset>,
     rows: &[u32],
+    word_ratio: Option<f64>,
     device: Device,
     seed: u64,
 ) -> Result<(GrayImage, Vec<Restored>)> {
@@ -67,8 +70,10 @@ pub fn reconstruct(
         .transform(Transform { crop: dataset::transform::Crop::Center, flip: 0.0, ..transform });
     let with_text = config.model.restores_report();
     if with_text {
-        builder = builder
-            .text(TextOptions { tokens: config.data.tokens as usize, mask_ratio: config.data.report_mask_ratio });
+        builder = builder.text(TextOptions {
+            tokens: config.data.tokens as usize,
+            mask_ratio: word_ratio.unwrap_or(config.data.report_mask_ratio),
+        });
     }
     let batch = builder.build()?.next_batch()?;
     tch::manual_seed(seed as i64);
