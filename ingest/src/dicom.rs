@@ -125,22 +125,37 @@ fn first_frame(object: &Object) -> Result<Dicom, String> {
     if (height as u64) * (width as u64) * (samples as u64) > MAX_PIXELS {
         return Err(format!("{width}×{height} pixels are refused: a radiograph is smaller"));
     }
-    let decoded = object
-        .decode_pixel_data_frame(0)
-        .map_err(|error| format!("the pixels cannot be decoded: {}", cause(&error)))?;
     let photometric = text(object, tags::PHOTOMETRIC_INTERPRETATION).unwrap_or_default();
-    let (width, height) = (decoded.columns(), decoded.rows());
-    let count = width as usize * height as usize;
-    let pixels = if decoded.samples_per_pixel() == 1 && photometric != "PALETTE COLOR" {
-        let signed = integer(object, tags::PIXEL_REPRESENTATION) == Some(1);
-        let stored = integer(object, tags::BITS_STORED).unwrap_or(allocated).clamp(1, 64) as u16;
-        let high = integer(object, tags::HIGH_BIT).map_or(stored - 1, |bit| bit.clamp(0, 63) as u16);
-        grey(decoded.data(), count, decoded.bits_allocated(), stored, high, signed)?
+    let native = object.element_opt(tags::PIXEL_DATA).ok().flatten().is_some_and(|data| data.fragments().is_none());
+    let (width, height, pixels) = if native && photometric == "YBR_FULL_422" {
+        // Two pixels share their colour: four bytes for two, which the decoder counts as six.
+        let data = object.element_opt(tags::PIXEL_DATA).ok().flatten().and_then(|data| data.to_bytes().ok());
+        let count = width as usize * height as usize;
+        (width as u32, height as u32, ybr_422(&data.unwrap_or_default(), count)?)
     } else {
-        let image = decoded
-            .to_dynamic_image(0)
-            .map_err(|error| format!("the colours cannot be converted: {}", cause(&error)))?;
-        Pixels::Rgb(image.into_rgb8().into_raw())
+        let decoded = object
+            .decode_pixel_data_frame(0)
+            .map_err(|error| format!("the pixels cannot be decoded: {}", cause(&error)))?;
+        let (width, height) = (decoded.columns(), decoded.rows());
+        let count = width as usize * height as usize;
+        let pixels = if decoded.samples_per_pixel() == 1 {
+            let stored = integer(object, tags::BITS_STORED).unwrap_or(allocated).clamp(1, 64) as u16;
+            let layout = Layout {
+                allocated: decoded.bits_allocated(),
+                stored,
+                high: integer(object, tags::HIGH_BIT).map_or(stored - 1, |bit| bit.clamp(0, 63) as u16),
+                signed: integer(object, tags::PIXEL_REPRESENTATION) == Some(1),
+                big_endian: object.meta().transfer_syntax().trim_end_matches(['\0', ' ']) == BIG_ENDIAN,
+            };
+            let pixels = grey(decoded.data(), count, layout)?;
+            if photometric == "PALETTE COLOR" { palette(object, &pixels)? } else { pixels }
+        } else {
+            let image = decoded
+                .to_dynamic_image(0)
+                .map_err(|error| format!("the colours cannot be converted: {}", cause(&error)))?;
+            Pixels::Rgb(image.into_rgb8().into_raw())
+        };
+        (width, height, pixels)
     };
     Ok(Dicom {
         width,
@@ -189,12 +204,83 @@ fn text(object: &InMemDicomObject, tag: dicom_core::Tag) -> Option<String> {
     Some(object.element_opt(tag).ok()??.to_str().ok()?.trim_matches(['\0', ' ']).to_owned())
 }
 
+/// YBR_FULL_422 bytes (Y, Y, Cb, Cr for two pixels) to RGB (PS3.3 C.7.6.3.1.2).
+fn ybr_422(data: &[u8], count: usize) -> Result<Pixels, String> {
+    let data = data.get(..count * 2).ok_or_else(|| too_short(data.len(), count * 2))?;
+    let mut rgb = Vec::with_capacity(count * 3);
+    for pair in data.chunks_exact(4) {
+        let (blue, red) = (f64::from(pair[2]) - 128.0, f64::from(pair[3]) - 128.0);
+        for y in &pair[..2] {
+            let y = f64::from(*y);
+            let colours = [y + 1.402 * red, y - 0.344_136 * blue - 0.714_136 * red, y + 1.772 * blue];
+            rgb.extend(colours.map(|colour| colour.round().clamp(0.0, 255.0) as u8));
+        }
+    }
+    Ok(Pixels::Rgb(rgb))
+}
+
+/// Colours of a palette, to 8 bit.
+fn palette(object: &InMemDicomObject, indices: &Pixels) -> Result<Pixels, String> {
+    let table = |descriptor, data, name: &str| -> Result<(i64, Vec<u8>), String> {
+        let bad = || format!("the {name} table of the palette is missing or broken");
+        let read = |tag| object.element_opt(tag).ok().flatten();
+        let descriptor = read(descriptor).and_then(|element| element.to_multi_int::<i64>().ok()).ok_or_else(bad)?;
+        let [entries, first, bits] = descriptor.get(..3).and_then(|d| d.try_into().ok()).ok_or_else(bad)?;
+        let entries = if entries == 0 { 65536 } else { entries as usize };
+        let data = read(data).and_then(|element| element.to_bytes().ok()).ok_or_else(bad)?;
+        // Entries of 8 bits stand in bytes of their own, or each in a word; those of 16 bits are scaled.
+        let scaled = |word: u16| ((u32::from(word) * 255 + 32767) / 65535) as u8;
+        let shades: Vec<u8> = if data.len() < entries * 2 {
+            data.to_vec()
+        } else {
+            data.chunks_exact(2)
+                .map(|word| if bits == 8 { word[0] } else { scaled(u16::from_ne_bytes([word[0], word[1]])) })
+                .collect()
+        };
+        if shades.is_empty() { Err(bad()) } else { Ok((first, shades)) }
+    };
+    let tables = [
+        table(tags::RED_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR, tags::RED_PALETTE_COLOR_LOOKUP_TABLE_DATA, "red")?,
+        table(tags::GREEN_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR, tags::GREEN_PALETTE_COLOR_LOOKUP_TABLE_DATA, "green")?,
+        table(tags::BLUE_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR, tags::BLUE_PALETTE_COLOR_LOOKUP_TABLE_DATA, "blue")?,
+    ];
+    let colour = |index: i64| {
+        [0, 1, 2].map(|channel: usize| {
+            let (first, shades) = &tables[channel];
+            shades[(index - first).clamp(0, shades.len() as i64 - 1) as usize]
+        })
+    };
+    let rgb = match indices {
+        Pixels::Grey { values: Values::U8(values), .. } => values.iter().flat_map(|&v| colour(v.into())).collect(),
+        Pixels::Grey { values: Values::U16(values), .. } => values.iter().flat_map(|&v| colour(v.into())).collect(),
+        _ => return Err("a palette needs indices of 8 or 16 bits".to_owned()),
+    };
+    Ok(Pixels::Rgb(rgb))
+}
+
+fn too_short(found: usize, needed: usize) -> String {
+    format!("{found} bytes of pixels, {needed} are needed")
+}
+
+/// Explicit VR big endian, retired and still met.
+const BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
+
+/// Where in its bytes a stored value stands.
+#[derive(Clone, Copy)]
+struct Layout {
+    allocated: u16,
+    stored: u16,
+    high: u16,
+    signed: bool,
+    /// Words of 16 bits come in this machine's order all the same, but wider values with their high word first.
+    big_endian: bool,
+}
+
 /// Stored values: the used bits, sign-extended where the representation is signed.
-fn grey(data: &[u8], count: usize, allocated: u16, stored: u16, high: u16, signed: bool) -> Result<Pixels, String> {
+fn grey(data: &[u8], count: usize, layout: Layout) -> Result<Pixels, String> {
+    let Layout { allocated, stored, high, signed, big_endian } = layout;
     let bytes = usize::from(allocated.div_ceil(8));
-    let data = data
-        .get(..count * bytes)
-        .ok_or_else(|| format!("{} bytes of pixels, {} are needed", data.len(), count * bytes))?;
+    let data = data.get(..count * bytes).ok_or_else(|| too_short(data.len(), count * bytes))?;
     let stored = stored.min(allocated);
     // Bits above the highest and below the lowest used one are unused, and hold overlays in old files.
     let shift = (high + 1).saturating_sub(stored);
@@ -212,11 +298,11 @@ fn grey(data: &[u8], count: usize, allocated: u16, stored: u16, high: u16, signe
         32 => {
             let mask = (1u64 << stored) - 1;
             let sign = 1u64 << (stored - 1);
+            let wide = |word: [u8; 4]| u32::from_ne_bytes(word).rotate_left(if big_endian { 16 } else { 0 });
             Values::I64(
                 data.chunks_exact(4)
                     .map(|word| {
-                        let value =
-                            (u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]])) >> shift) & mask;
+                        let value = (u64::from(wide([word[0], word[1], word[2], word[3]])) >> shift) & mask;
                         if signed && value & sign != 0 { value as i64 - (1i64 << stored) } else { value as i64 }
                     })
                     .collect(),
