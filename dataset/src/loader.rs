@@ -120,6 +120,7 @@ impl Drop for Batch {
 
 /// Settings of a [`Loader`], with the recipe's defaults. Made by [`Loader::builder`].
 #[derive(Clone)]
+#[must_use]
 pub struct LoaderBuilder {
     dataset: Arc<Dataset>,
     rows: Option<Vec<u32>>,
@@ -212,7 +213,7 @@ impl LoaderBuilder {
         if self.batch_size == 0 || self.world == 0 || self.rank >= self.world {
             return Err(invalid("batch size and world must be above 0, rank below world"));
         }
-        if self.batch_size % self.world != 0 {
+        if !self.batch_size.is_multiple_of(self.world) {
             return Err(invalid("the global batch must divide among the ranks"));
         }
         let rows = match self.rows.clone() {
@@ -489,7 +490,7 @@ impl Loader {
             if let Some(made) = self.waiting.remove(&self.next) {
                 let (epoch, number) = (self.next / self.plan.batches, self.next % self.plan.batches);
                 self.next += 1;
-                self.epoch_ended = self.next % self.plan.batches == 0;
+                self.epoch_ended = self.next.is_multiple_of(self.plan.batches);
                 if let Some(permits) = &self.permits {
                     let _ = permits.try_send(());
                 }

@@ -309,7 +309,7 @@ impl Shard {
             Some("jpeg") => ImageEncoding::Jpeg,
             other => return Err(broken(format!("unknown image encoding {other:?}"))),
         };
-        let findings = match schema.field_with_name("labels").map(|field| field.data_type()) {
+        let findings = match schema.field_with_name("labels").map(arrow_schema::Field::data_type) {
             Ok(arrow_schema::DataType::Struct(fields)) => fields.iter().map(|f| f.name().clone()).collect::<Vec<_>>(),
             _ => {
                 return Err(broken("the column `labels` is missing or no struct".to_owned()));
@@ -364,13 +364,13 @@ impl Shard {
 
     /// The findings, in the order of the fields of `labels`.
     pub fn findings(&self) -> Vec<String> {
-        match self.metadata.schema().field_with_name("labels").map(|field| field.data_type()) {
+        match self.metadata.schema().field_with_name("labels").map(arrow_schema::Field::data_type) {
             Ok(arrow_schema::DataType::Struct(fields)) => fields.iter().map(|f| f.name().clone()).collect(),
             _ => Vec::new(),
         }
     }
 
-    fn row_error(&self, row: usize, message: impl ToString) -> Error {
+    fn row_error(&self, row: usize, message: impl std::fmt::Display) -> Error {
         Error::Row { shard: self.name.clone(), row, message: message.to_string() }
     }
 
@@ -400,9 +400,9 @@ impl Shard {
         let one = PageLocation { first_row_index: 0, ..page.clone() };
         let mut reader = SerializedPageReader::new(self.file.clone(), chunk, 1, Some(vec![one]))
             .map_err(|e| self.row_error(row, e))?;
-        let value = match reader.get_next_page().map_err(|e| self.row_error(row, e))? {
-            Some(Page::DataPage { buf, .. } | Page::DataPageV2 { buf, .. }) => buf,
-            _ => return Err(self.row_error(row, "the image page is no data page")),
+        let page = reader.get_next_page().map_err(|e| self.row_error(row, e))?;
+        let Some(Page::DataPage { buf: value, .. } | Page::DataPageV2 { buf: value, .. }) = page else {
+            return Err(self.row_error(row, "the image page is no data page"));
         };
         match value.split_first_chunk::<4>() {
             Some((prefix, bytes)) if u32::from_le_bytes(*prefix) as usize == bytes.len() => {

@@ -332,13 +332,13 @@ impl Meter {
             }
             Progress::Advanced(records) => self.bar.inc(records),
         }
-        if let Some(Ok(mut last)) = self.plain.as_ref().map(Mutex::lock) {
-            if last.elapsed() >= PLAIN_PAUSE {
-                *last = Instant::now();
-                let (position, length) = (self.bar.position(), self.bar.length().unwrap_or(0));
-                let (rate, left) = (self.bar.per_sec(), self.bar.eta().as_secs());
-                eprintln!("{position}/{length} {}, {rate:.1}/s, {left} s left", self.unit);
-            }
+        if let Some(Ok(mut last)) = self.plain.as_ref().map(Mutex::lock)
+            && last.elapsed() >= PLAIN_PAUSE
+        {
+            *last = Instant::now();
+            let (position, length) = (self.bar.position(), self.bar.length().unwrap_or(0));
+            let (rate, left) = (self.bar.per_sec(), self.bar.eta().as_secs());
+            eprintln!("{position}/{length} {}, {rate:.1}/s, {left} s left", self.unit);
         }
     }
 

@@ -51,12 +51,11 @@ const MAX_SIDE: u32 = 60_000;
 /// # Errors
 /// A sentence that names the cause.
 pub fn decode(bytes: &[u8], tone: Tone) -> Result<GreyImage, String> {
-    match image::guess_format(bytes) {
-        Ok(image::ImageFormat::Png | image::ImageFormat::Jpeg) => decode_raster(bytes),
-        _ => {
-            let dicom = dicom::read_radiograph(bytes)?;
-            Ok(GreyImage { width: dicom.width, height: dicom.height, pixels: tone::to_grey(&dicom, tone) })
-        }
+    if let Ok(image::ImageFormat::Png | image::ImageFormat::Jpeg) = image::guess_format(bytes) {
+        decode_raster(bytes)
+    } else {
+        let dicom = dicom::read_radiograph(bytes)?;
+        Ok(GreyImage { width: dicom.width, height: dicom.height, pixels: tone::to_grey(&dicom, tone) })
     }
 }
 

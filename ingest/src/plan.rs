@@ -156,9 +156,9 @@ impl Listing {
 /// A label code as the field's tables write it: `1.0`, `0`, `-1.0`, empty.
 pub fn label_code(text: Option<&str>) -> Option<i8> {
     match text?.trim().parse::<f32>() {
-        Ok(value) if value == 1.0 => Some(1),
-        Ok(value) if value == 0.0 => Some(0),
-        Ok(value) if value == -1.0 => Some(dataset::record::UNCERTAIN),
+        Ok(1.0) => Some(1),
+        Ok(0.0) => Some(0),
+        Ok(-1.0) => Some(dataset::record::UNCERTAIN),
         _ => None,
     }
 }

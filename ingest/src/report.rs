@@ -162,13 +162,12 @@ pub fn sections(text: &str) -> Vec<Section> {
     }
     let is_main = |section: &Section| section.name == "impression" || section.name == "findings";
     found.retain(|section| !(is_main(section) && section.text.trim().is_empty()));
-    if !found.iter().any(is_main) {
-        if let Some(last) = found.last_mut() {
-            if let Some((first, rest)) = last.text.clone().split_once("\n \n") {
-                first.clone_into(&mut last.text);
-                found.push(Section { name: "last_paragraph".to_owned(), text: rest.to_owned() });
-            }
-        }
+    if !found.iter().any(is_main)
+        && let Some(last) = found.last_mut()
+        && let Some((first, rest)) = last.text.clone().split_once("\n \n")
+    {
+        first.clone_into(&mut last.text);
+        found.push(Section { name: "last_paragraph".to_owned(), text: rest.to_owned() });
     }
     found
 }

@@ -252,7 +252,7 @@ fn prepare(out: &Path, arguments: &BTreeMap<String, serde_json::Value>, overwrit
             )),
         };
     }
-    let is_empty = fs::read_dir(out).map(|mut entries| entries.next().is_none()).unwrap_or(true);
+    let is_empty = fs::read_dir(out).map_or(true, |mut entries| entries.next().is_none());
     if !is_empty && !notes.is_dir() && !out.join(MANIFEST).exists() {
         return Err(refused("is not empty and no dataset; take another OUT"));
     }

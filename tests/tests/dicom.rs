@@ -65,10 +65,10 @@ fn real_dicom_files_decode_to_the_expected_values() {
         let decoded = ingest::dicom::read(&fs::read(folder.join(name)).expect("a file"));
         if file["error"] == true {
             // Whoever reads such a file all the same is as good; whoever refuses must say why.
-            if let Err(reason) = decoded {
-                if reason.len() < 10 {
-                    problems.push(format!("{name}: refused without a reason"));
-                }
+            if let Err(reason) = decoded
+                && reason.len() < 10
+            {
+                problems.push(format!("{name}: refused without a reason"));
             }
             continue;
         }

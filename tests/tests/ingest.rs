@@ -63,6 +63,9 @@ fn a_phantom_becomes_a_dataset() {
     assert_eq!(contents(&out), before);
 }
 
+/// Rows, pixels, masked and true token ids.
+type Batch = (Vec<u32>, Vec<f32>, Vec<i64>, Vec<i64>);
+
 #[test]
 fn any_number_of_threads_gives_the_same_bytes_and_batches() {
     let temporary = folder();
@@ -79,7 +82,7 @@ fn any_number_of_threads_gives_the_same_bytes_and_batches() {
     assert!(sets[0] == sets[1] && sets[0] == sets[2]);
 
     let dataset = std::sync::Arc::new(Dataset::open(temporary.path().join("1")).expect("a dataset"));
-    let batches = |threads: usize, prefetch: usize| -> Vec<(Vec<u32>, Vec<f32>, Vec<i64>, Vec<i64>)> {
+    let batches = |threads: usize, prefetch: usize| -> Vec<Batch> {
         let mut loader = Loader::builder(&dataset)
             .batch_size(7)
             .seed(3)

@@ -118,7 +118,7 @@ pub fn pretrain(
     let text = config
         .model
         .restores_report()
-        .then(|| TextOptions { tokens: config.data.tokens as usize, mask_ratio: config.data.report_mask_ratio });
+        .then_some(TextOptions { tokens: config.data.tokens as usize, mask_ratio: config.data.report_mask_ratio });
     let records = rows.len();
     let loader = |state| {
         let mut builder = Loader::builder(&source.dataset)

@@ -166,7 +166,8 @@ fn run(cli: Cli) -> Result<()> {
             commands::resolve_pretrain(&mut config, &source.dataset)?;
             show(&config)?;
             let run = RunDir::open(&shared.run, &config)?;
-            tell(commands::pretrain(&config, &source, &run, device, init.as_deref())?, &run)
+            tell(commands::pretrain(&config, &source, &run, device, init.as_deref())?, &run);
+            Ok(())
         }
         Command::Finetune { shared, task, init, preset, split, ratio, settings } => {
             let device = commands::device(&shared.device)?;
@@ -195,7 +196,8 @@ fn run(cli: Cli) -> Result<()> {
             commands::check_finetune(&config, &source)?;
             show(&config)?;
             let run = RunDir::open(&shared.run, &config)?;
-            tell(commands::finetune(&config, &source, &run, device)?, &run)
+            tell(commands::finetune(&config, &source, &run, device)?, &run);
+            Ok(())
         }
         Command::Evaluate { shared, split, subset, draws } => {
             let device = commands::device(&shared.device)?;
@@ -249,14 +251,13 @@ fn show<C: Serialize>(config: &C) -> Result<()> {
     Ok(())
 }
 
-fn tell(outcome: Outcome, run: &RunDir) -> Result<()> {
+fn tell(outcome: Outcome, run: &RunDir) {
     let path = run.path().display();
     match outcome {
         Outcome::Done { best: Some(best) } => println!("done: {path}, best validation score {best:.4}"),
         Outcome::Done { best: None } => println!("done: {path}"),
         Outcome::Stopped { step } => {
-            println!("stopped after update {step}; give the same command again to go on ({path})")
+            println!("stopped after update {step}; give the same command again to go on ({path})");
         }
     }
-    Ok(())
 }

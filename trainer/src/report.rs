@@ -212,7 +212,8 @@ fn curves(runs: &[Run], body: &mut String) -> Result<()> {
                 .collect()
         };
         for (series, kind) in [(with(true), "pre-training"), (with(false), "fine-tuning")] {
-            if !series.is_empty() && !(key == "loss" && kind == "pre-training") {
+            let told_in_parts = key == "loss" && kind == "pre-training";
+            if !series.is_empty() && !told_in_parts {
                 writeln!(
                     charts,
                     "<figure>{}<figcaption>{kind}: {title}</figcaption></figure>",
