@@ -28,7 +28,7 @@ step "verify" "$bin/dataset" verify "$out/data"
 step "split" "$bin/dataset" split "$out/data" --name main
 step "inspect" "$bin/dataset" inspect "$out/data" --montage "$out/montage.png"
 step "pre-training" "$bin/trainer" pretrain --data "$out/data" --run "$out/runs/mrm" --preset mrm-vit-tiny --split main
-step "reconstruct" "$bin/trainer" reconstruct --data "$out/data" --run "$out/runs/mrm" --split main --rows 6 --word-ratio 0.4
+step "reconstruct" "$bin/trainer" reconstruct --data "$out/data" --weights "$out/runs/mrm" --split main --rows 6 --word-ratio 0.4
 
 for ratio in 1 10 100; do
     for start in mrm random; do

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::masking::{self, Continuations};
 use crate::random::{self, Stream};
 use crate::shard;
+use crate::split::{Split, Subset};
 use crate::transform::{Resample, Transform};
 
 /// Where a loader stands: enough to go on with the exact next batch.
@@ -138,7 +139,17 @@ pub struct LoaderBuilder {
 }
 
 impl LoaderBuilder {
-    /// Rows to load (see `Split::rows`); default: all.
+    /// Loads one subset of a split, in the order of the dataset.
+    pub fn subset(self, split: &Split, subset: Subset) -> Self {
+        self.rows(split.rows(subset, None))
+    }
+
+    /// Of the training subset of a split, loads the records whose labels may be seen at `percent`.
+    pub fn ratio(self, split: &Split, percent: f64) -> Self {
+        self.rows(split.rows(Subset::Train, Some(percent)))
+    }
+
+    /// Rows to load; default: all.
     pub fn rows(mut self, rows: Vec<u32>) -> Self {
         self.rows = Some(rows);
         self

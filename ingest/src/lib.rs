@@ -11,6 +11,7 @@
 
 pub mod dicom;
 pub mod error;
+mod output;
 pub mod phantom;
 pub mod picture;
 pub mod plan;
@@ -18,6 +19,7 @@ pub mod report;
 pub mod run;
 pub mod sources;
 pub mod table;
+mod text;
 pub mod tokenizer;
 pub mod tone;
 

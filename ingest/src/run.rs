@@ -5,13 +5,13 @@
 //! manifest comes last. What is stored depends on the plan and the options alone, not on the jobs.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, StringArray};
 use dataset::files;
-use dataset::manifest::{self, ImageSpec, MANIFEST, Manifest, REJECTS, ShardInfo, TOKENIZER, TextSpec, Totals};
+use dataset::manifest::{self, ImageSpec, Manifest, REJECTS, ShardInfo, TOKENIZER, TextSpec, Totals};
 use dataset::record::{BoundingBox, FORMAT_VERSION, ImageEncoding, Record};
 use dataset::shard::{ImageCompression, ShardWriter};
 use dataset::transform::Resample;
@@ -21,16 +21,16 @@ use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
 use crate::error::{Error, Reject, Result, Stage};
+use crate::output::{NOTES, Prepared, prepare};
 use crate::picture::{self, Fit};
 use crate::plan::{Plan, PlannedRecord, ReportSource};
 use crate::report;
-use crate::table::decode_text;
+use crate::text::{read_report, tokenised_text, tokenizer_of};
 use crate::tokenizer;
 use crate::tone::Tone;
 
 /// Records decoded together; a multiple keeps every job busy while the block before it is written.
 const BLOCK_PER_JOB: usize = 16;
-const NOTES: &str = ".ingest";
 
 /// Where token ids come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -228,157 +228,6 @@ fn arguments(source: &str, options: &Options) -> Result<BTreeMap<String, serde_j
         ("no_images".to_owned(), options.no_images.into()),
         ("limit".to_owned(), options.limit.map_or(serde_json::Value::Null, Into::into)),
     ]))
-}
-
-enum Prepared {
-    /// OUT holds this very dataset already.
-    Done(Box<Manifest>),
-    /// OUT is ours to work on while the lock is held.
-    Work(File),
-}
-
-fn prepare(out: &Path, arguments: &BTreeMap<String, serde_json::Value>, overwrite: bool) -> Result<Prepared> {
-    let refused = |message: &str| Error::Output { path: out.to_path_buf(), message: message.to_owned() };
-    let notes = out.join(NOTES);
-    if out.join(MANIFEST).exists() && !overwrite {
-        return match Manifest::load(out) {
-            Ok(manifest) if &manifest.arguments == arguments => {
-                // A run that was killed after its last step but one.
-                let _ = fs::remove_dir_all(&notes);
-                Ok(Prepared::Done(Box::new(manifest)))
-            }
-            _ => Err(refused(
-                "holds another dataset (other arguments, or the input changed); take another OUT or --overwrite",
-            )),
-        };
-    }
-    let is_empty = fs::read_dir(out).map_or(true, |mut entries| entries.next().is_none());
-    if !is_empty && !notes.is_dir() && !out.join(MANIFEST).exists() {
-        return Err(refused("is not empty and no dataset; take another OUT"));
-    }
-    fs::create_dir_all(&notes).map_err(Error::io(&notes))?;
-    let lock_path = notes.join("lock");
-    let lock = File::create(&lock_path).map_err(Error::io(&lock_path))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(refused("another ingest works on it now")),
-        Err(TryLockError::Error(source)) => {
-            return Err(Error::Io { path: lock_path, source });
-        }
-    }
-    let kept = notes.join("arguments.json");
-    let before: Option<BTreeMap<String, serde_json::Value>> =
-        if kept.exists() { Some(files::read_json(&kept)?) } else { None };
-    match before {
-        // An interrupted run of this very command, one that overwrites included.
-        Some(before) if &before == arguments && !out.join(MANIFEST).exists() => {}
-        _ if overwrite => clear(out)?,
-        Some(before) => {
-            let all: HashSet<&String> = before.keys().chain(arguments.keys()).collect();
-            let mut changed: Vec<&str> =
-                all.into_iter().filter(|key| before.get(*key) != arguments.get(*key)).map(String::as_str).collect();
-            changed.sort_unstable();
-            let message = format!(
-                "holds an unfinished dataset of another run ({} changed); use the same command, another OUT or --overwrite",
-                changed.join(", ")
-            );
-            return Err(refused(&message));
-        }
-        None => {}
-    }
-    files::write_json(&kept, arguments)?;
-    let shards = out.join("shards");
-    fs::create_dir_all(&shards).map_err(Error::io(&shards))?;
-    Ok(Prepared::Work(lock))
-}
-
-/// Removes what this tool writes, and nothing else; the manifest first, so that no half dataset looks whole.
-fn clear(out: &Path) -> Result<()> {
-    for name in [MANIFEST, REJECTS, TOKENIZER] {
-        match fs::remove_file(out.join(name)) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::Io { path: out.join(name), source });
-            }
-            _ => {}
-        }
-    }
-    for folder in ["shards", "splits"] {
-        let path = out.join(folder);
-        if path.exists() {
-            fs::remove_dir_all(&path).map_err(Error::io(&path))?;
-        }
-    }
-    let notes = out.join(NOTES);
-    for entry in fs::read_dir(&notes).map_err(Error::io(&notes))?.flatten() {
-        if entry.file_name() != "lock" {
-            fs::remove_file(entry.path()).map_err(Error::io(&entry.path()))?;
-        }
-    }
-    Ok(())
-}
-
-/// The tokenizer, written to OUT in the same form as it is used.
-fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> Result<Option<Tokenizer>> {
-    let path = out.join(TOKENIZER);
-    let made = match &options.tokenizer {
-        TokenizerChoice::None => return Ok(None),
-        // An interrupted run got this far: the same corpus would give the same tokenizer again.
-        _ if path.exists() => return tokenizer::load(&path).map(Some),
-        TokenizerChoice::File(given) => tokenizer::load(given)?,
-        TokenizerChoice::Train(vocabulary) => {
-            let sources: Vec<&ReportSource> = {
-                let mut seen = HashSet::new();
-                // A study's report stands with each of its images, and is one text.
-                plan.records
-                    .iter()
-                    .filter(|record| seen.insert((&record.patient_id, &record.study_id)))
-                    .map(|r| &r.report)
-                    .collect()
-            };
-            let texts: Vec<String> = sources
-                .into_par_iter()
-                .filter_map(|report| read_report(raw, report).ok().flatten())
-                .map(|text| tokenised_text(&text, options.report_text))
-                .filter(|text| !text.is_empty())
-                .collect();
-            if texts.is_empty() {
-                // A source of images alone: there is nothing to tokenise either.
-                return Ok(None);
-            }
-            tokenizer::train(&texts, *vocabulary)?
-        }
-    };
-    let text = made.to_string(true).map_err(|e| Error::Tokenizer(e.to_string()))?;
-    files::write_atomic(&path, text.as_bytes())?;
-    Ok(Some(made))
-}
-
-/// The text of a report; `Ok(None)` where the source has none.
-fn read_report(raw: &Path, report: &ReportSource) -> Result<Option<String>, String> {
-    match report {
-        ReportSource::None => Ok(None),
-        ReportSource::Text(text) => Ok(Some(text.to_string())),
-        ReportSource::File(path) => match fs::read(raw.join(path)) {
-            Ok(bytes) => Ok(Some(decode_text(bytes))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err("the study has no report file".to_owned())
-            }
-            Err(error) => Err(format!("the report cannot be read: {error}")),
-        },
-    }
-}
-
-/// The part of a report that is tokenised.
-fn tokenised_text(text: &str, part: ReportText) -> String {
-    let sections = || report::main_sections(text);
-    match part {
-        ReportText::All => text.trim().to_owned(),
-        ReportText::Impression => sections().impression.unwrap_or_default(),
-        ReportText::FindingsImpression => {
-            let found = sections();
-            [found.findings, found.impression].into_iter().flatten().collect::<Vec<_>>().join("\n")
-        }
-    }
 }
 
 /// A record that got in, with what the totals need of it.

@@ -134,8 +134,20 @@ fn from_pretraining_to_an_evaluated_classifier() {
     let data = dataset(temporary.path(), 80);
     let run = |name: &str| temporary.path().join("runs").join(name);
     ok("trainer", pretraining(&data, &run("mrm"), 6, &[]));
-    let told =
-        ok("trainer", args!["reconstruct", "--data", &data, "--run", run("mrm"), "--rows", "2", "--split", "main"]);
+    let told = ok(
+        "trainer",
+        args![
+            "reconstruct",
+            "--data",
+            &data,
+            "--weights",
+            run("mrm").join("latest/model.safetensors"),
+            "--rows",
+            "2",
+            "--split",
+            "main"
+        ],
+    );
     assert!(told.matches("mimic-cxr/").count() == 2 && told.contains('['), "{told}");
     let picture =
         dataset::image::decode(&fs::read(run("mrm").join("reconstruction.png")).expect("a picture")).expect("a PNG");

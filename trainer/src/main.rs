@@ -116,10 +116,17 @@ enum Command {
         draws: usize,
     },
     /// Draw what a pre-trained run restores: masked, restored and original side by side, and the report's words.
-    #[command(after_help = "Example: trainer reconstruct --data data/mimic --run runs/mrm --split main --rows 6")]
+    #[command(after_help = "Example: trainer reconstruct --data data/mimic --weights runs/mrm --split main --rows 6")]
     Reconstruct {
-        #[command(flatten)]
-        shared: Shared,
+        /// Directory of the dataset.
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+        /// A pre-trained run, or a safetensors file in one.
+        #[arg(long, value_name = "RUN|FILE")]
+        weights: PathBuf,
+        /// auto, cpu or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: String,
         /// Take the records from this split's test subset; without: from the whole dataset.
         #[arg(long)]
         split: Option<String>,
@@ -207,13 +214,14 @@ fn run(cli: Cli) -> Result<()> {
             println!("{report}");
             Ok(())
         }
-        Command::Reconstruct { shared, split, rows, out, word_ratio, seed } => {
-            let device = commands::device(&shared.device)?;
-            let source = DataSource::open(&shared.data, split.as_deref())?;
+        Command::Reconstruct { data, weights, device, split, rows, out, word_ratio, seed } => {
+            let device = commands::device(&device)?;
+            let source = DataSource::open(&data, split.as_deref())?;
+            let run = rundir::run_of(&weights)?;
             let chosen = commands::choose_rows(&source, &rows, seed)?;
             let (canvas, restored) =
-                reconstruct::reconstruct(&shared.run, &source.dataset, &chosen, word_ratio, device, seed)?;
-            let out = out.unwrap_or_else(|| shared.run.join("reconstruction.png"));
+                reconstruct::reconstruct(&run, &weights, &source.dataset, &chosen, word_ratio, device, seed)?;
+            let out = out.unwrap_or_else(|| run.join("reconstruction.png"));
             reconstruct::save(&out, &canvas, &restored)?;
             for record in restored.iter().filter(|record| !record.words.is_empty()) {
                 println!("{}: {}", record.record_id, reconstruct::line(&record.words));

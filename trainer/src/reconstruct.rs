@@ -43,7 +43,7 @@ const GAP: u32 = 4;
 /// Shade of removed patches.
 const REMOVED: f32 = 0.5;
 
-/// Restores some rows with a run's newest weights and draws a line each: masked, restored, original.
+/// Restores some rows with weights of a run and draws a line each: masked, restored, original.
 ///
 /// `word_ratio` is the share of words to hide, the run's own where it is none.
 ///
@@ -51,6 +51,7 @@ const REMOVED: f32 = 0.5;
 /// loss takes out, which come from the original.
 pub fn reconstruct(
     run: &Path,
+    weights: &Path,
     dataset: &Arc<Dataset>,
     rows: &[u32],
     word_ratio: Option<f64>,
@@ -59,7 +60,7 @@ pub fn reconstruct(
 ) -> Result<(GrayImage, Vec<Restored>)> {
     let config: PretrainConfig = rundir::load_config(run)?;
     let objective = Pretraining::new(&config.model, device)?;
-    let loaded = rundir::load(objective.store(), &rundir::weights(run)?)?;
+    let loaded = rundir::load(objective.store(), &rundir::weights(weights)?)?;
     anyhow::ensure!(loaded.is_complete(), "the weights do not fit the run's configuration: {loaded}");
     let transform = pretrain_transform(&config);
     let mut builder = Loader::builder(dataset)

@@ -196,6 +196,14 @@ pub fn load_config<C: DeserializeOwned>(run: &Path) -> Result<C> {
     toml::from_str(&text).with_context(|| format!("{} is of another kind of run", path.display()))
 }
 
+/// The run that weights belong to: the folder itself, or the nearest one above a file that holds a configuration.
+pub fn run_of(weights: &Path) -> Result<PathBuf> {
+    let found = weights.ancestors().find(|folder| folder.join(CONFIG).is_file());
+    found
+        .map(Path::to_path_buf)
+        .with_context(|| format!("{} lies in no run: no {CONFIG} in it or above it", weights.display()))
+}
+
 /// The weights of a run (best, else latest) or of a safetensors file.
 pub fn weights(source: &Path) -> Result<Tensors> {
     let candidates = [source.join("best.safetensors"), source.join("latest").join(MODEL), source.to_path_buf()];
