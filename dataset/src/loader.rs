@@ -197,7 +197,7 @@ impl LoaderBuilder {
         self
     }
 
-    /// Threads that make batches. Default: one a core.
+    /// Threads that make batches; 0, the default: one a core.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
@@ -252,7 +252,8 @@ impl LoaderBuilder {
         if batches == 0 {
             return Err(invalid("fewer records than one batch, and the last batch is to be dropped"));
         }
-        let threads = self.threads.max(1);
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if self.threads == 0 { cores() } else { self.threads };
         let prefetch = if self.prefetch == 0 { threads * 2 } else { self.prefetch };
         let first = self.state.epoch * batches as u64 + self.state.batch;
         let findings = self.dataset.findings().len();
@@ -469,7 +470,7 @@ impl Loader {
             text: None,
             shuffle: true,
             drop_last: false,
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            threads: 0,
             prefetch: 0,
             state: LoaderState::default(),
         }

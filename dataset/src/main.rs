@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use dataset::split::{self, SplitOptions, Unit};
 use dataset::transform::Transform;
 use dataset::{Dataset, bench, inspect, verify};
@@ -54,7 +54,7 @@ enum Command {
         ratios: Vec<f64>,
         /// What must stay together.
         #[arg(long, value_enum, default_value = "patient")]
-        unit: UnitArgument,
+        unit: Unit,
         /// Findings to balance: `labels` for all of them, or names separated by commas.
         #[arg(long, value_delimiter = ',', default_value = "labels")]
         stratify: Vec<String>,
@@ -88,13 +88,6 @@ enum Command {
         #[arg(long, default_value_t = 10.0)]
         seconds: f64,
     },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum UnitArgument {
-    Patient,
-    Study,
-    Image,
 }
 
 fn main() -> ExitCode {
@@ -142,11 +135,6 @@ fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::Split { dir, name, ratios, unit, stratify, validation, test, official, seed } => {
             let dataset = Dataset::open(&dir)?;
-            let unit = match unit {
-                UnitArgument::Patient => Unit::Patient,
-                UnitArgument::Study => Unit::Study,
-                UnitArgument::Image => Unit::Image,
-            };
             let stratify = if stratify == ["labels"] { Vec::new() } else { stratify };
             let options = SplitOptions { ratios, unit, validation, test, official, stratify, seed };
             let (split, certificate) = split::make(&dataset, &name, &options)?;

@@ -16,7 +16,7 @@ pub const IMAGE_ENCODING_KEY: &str = "image_encoding";
 pub const UNCERTAIN: i8 = -1;
 
 /// How the bytes of the `image` column are to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ImageEncoding {
     /// 8-bit grey, row-major, `height · width` bytes.

@@ -43,7 +43,7 @@ const ROWS_PER_GROUP: usize = 128;
 const IMAGE: &str = "image";
 
 /// Compression of the image pages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ImageCompression {
     /// Pages are stored as they are: an image is one `pread` away.

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use dataset::record::ImageEncoding;
 use dataset::shard::ImageCompression;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -68,12 +68,12 @@ struct IngestArguments {
     size: u32,
     /// How images take that size: shorter side (never enlarged), padded square, or stretched square.
     #[arg(long, value_enum, default_value = "shorter")]
-    fit: FitArgument,
+    fit: Fit,
     #[arg(long, value_enum, default_value = "raw")]
-    image_encoding: EncodingArgument,
+    image_encoding: ImageEncoding,
     /// Compression of the image pages.
     #[arg(long, value_enum, default_value = "none")]
-    compression: CompressionArgument,
+    compression: ImageCompression,
     /// A tokenizer.json, `train` (on the reports at hand), or `none`.
     #[arg(long, value_name = "FILE|train|none", default_value = "train")]
     tokenizer: String,
@@ -85,7 +85,7 @@ struct IngestArguments {
     max_tokens: u32,
     /// Part of the report that is tokenised.
     #[arg(long, value_enum, default_value = "all")]
-    report_text: ReportArgument,
+    report_text: ReportText,
     #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
     rows_per_shard: u32,
     /// Threads; decides no byte of the result. Default: one a core.
@@ -93,7 +93,7 @@ struct IngestArguments {
     jobs: Option<usize>,
     /// From stored values to 8 bit.
     #[arg(long, value_enum, default_value = "voi")]
-    tone: ToneArgument,
+    tone: Tone,
     /// Take the tables and reports alone.
     #[arg(long)]
     no_images: bool,
@@ -111,77 +111,21 @@ struct IngestArguments {
     dry_run: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum FitArgument {
-    Shorter,
-    Pad,
-    Stretch,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum EncodingArgument {
-    Raw,
-    Png,
-    Jpeg,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum CompressionArgument {
-    None,
-    Lz4,
-    Zstd,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum ReportArgument {
-    All,
-    #[value(name = "findings+impression")]
-    FindingsImpression,
-    Impression,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum ToneArgument {
-    Voi,
-    Minmax,
-    MimicCxrJpg,
-}
-
 impl IngestArguments {
     fn options(&self) -> Options {
         Options {
             size: self.size,
-            fit: match self.fit {
-                FitArgument::Shorter => Fit::Shorter,
-                FitArgument::Pad => Fit::Pad,
-                FitArgument::Stretch => Fit::Stretch,
-            },
-            encoding: match self.image_encoding {
-                EncodingArgument::Raw => ImageEncoding::Raw,
-                EncodingArgument::Png => ImageEncoding::Png,
-                EncodingArgument::Jpeg => ImageEncoding::Jpeg,
-            },
-            compression: match self.compression {
-                CompressionArgument::None => ImageCompression::None,
-                CompressionArgument::Lz4 => ImageCompression::Lz4,
-                CompressionArgument::Zstd => ImageCompression::Zstd,
-            },
-            tone: match self.tone {
-                ToneArgument::Voi => Tone::Voi,
-                ToneArgument::Minmax => Tone::Minmax,
-                ToneArgument::MimicCxrJpg => Tone::MimicCxrJpg,
-            },
+            fit: self.fit,
+            encoding: self.image_encoding,
+            compression: self.compression,
+            tone: self.tone,
             tokenizer: match self.tokenizer.as_str() {
                 "none" => TokenizerChoice::None,
                 "train" => TokenizerChoice::Train(self.vocab_size),
                 path => TokenizerChoice::File(PathBuf::from(path)),
             },
             max_tokens: self.max_tokens as usize,
-            report_text: match self.report_text {
-                ReportArgument::All => ReportText::All,
-                ReportArgument::FindingsImpression => ReportText::FindingsImpression,
-                ReportArgument::Impression => ReportText::Impression,
-            },
+            report_text: self.report_text,
             rows_per_shard: self.rows_per_shard as usize,
             no_images: self.no_images,
             limit: self.limit,

@@ -12,7 +12,7 @@ use crate::dicom;
 use crate::tone::{self, Tone};
 
 /// How a picture takes the stored size.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Fit {
     /// Shorter side to the size; smaller pictures stay as they are.

@@ -43,13 +43,14 @@ pub enum TokenizerChoice {
 }
 
 /// Which part of a report is tokenised.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 pub enum ReportText {
     /// The whole report, as MRM's release does.
     #[default]
     #[serde(rename = "all")]
     All,
     #[serde(rename = "findings+impression")]
+    #[value(name = "findings+impression")]
     FindingsImpression,
     #[serde(rename = "impression")]
     Impression,
@@ -92,10 +93,6 @@ pub struct Options {
 #[derive(Clone, Debug)]
 pub struct Summary {
     pub manifest: Manifest,
-    /// Records that were planned.
-    pub planned: u64,
-    /// Inputs that did not get in; a lost report whose image was kept does not count.
-    pub rejected: u64,
     /// The dataset was there already, whole and of the same input.
     pub already_done: bool,
     /// Shards that an earlier run had finished.
@@ -103,9 +100,11 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Share of the inputs that did not get in.
+    /// Share of the inputs that did not get in; a lost report whose image was kept does not count.
     pub fn reject_rate(&self) -> f64 {
-        self.rejected as f64 / (self.manifest.totals.records + self.rejected).max(1) as f64
+        let lost = |(stage, _): &(&String, &u64)| stage.as_str() != Stage::Report.name();
+        let rejected: u64 = self.manifest.rejects.iter().filter(lost).map(|(_, count)| count).sum();
+        rejected as f64 / (self.manifest.totals.records + rejected).max(1) as f64
     }
 }
 
@@ -181,11 +180,9 @@ pub fn run(
     }
     let mut arguments = arguments(source, options)?;
     arguments.insert("input_sha256".to_owned(), plan.sha256().into());
-    let planned = plan.records.len() as u64;
     let _lock = match prepare(out, &arguments, options.overwrite)? {
         Prepared::Done(manifest) => {
-            let rejected = lost(manifest.rejects.iter().map(|(stage, count)| (stage.as_str(), *count)));
-            return Ok(Summary { manifest: *manifest, planned, rejected, already_done: true, resumed_shards: 0 });
+            return Ok(Summary { manifest: *manifest, already_done: true, resumed_shards: 0 });
         }
         Prepared::Work(lock) => lock,
     };
@@ -198,13 +195,8 @@ pub fn run(
         let job = Job { raw, out, plan: &plan, options, tokenizer: tokenizer.as_ref(), progress };
         let (notes, resumed_shards) = job.shards()?;
         let manifest = job.finish(source, &arguments, &notes)?;
-        let rejected = lost(manifest.rejects.iter().map(|(stage, count)| (stage.as_str(), *count)));
-        Ok(Summary { manifest, planned, rejected, already_done: false, resumed_shards })
+        Ok(Summary { manifest, already_done: false, resumed_shards })
     })
-}
-
-fn lost<'a>(rejects: impl Iterator<Item = (&'a str, u64)>) -> u64 {
-    rejects.filter(|(stage, _)| *stage != Stage::Report.name()).map(|(_, count)| count).sum()
 }
 
 /// The arguments that decide the bytes, as the manifest keeps them.

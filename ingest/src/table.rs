@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 use polars::prelude::{Column, DataFrame, StringChunked};
@@ -11,7 +11,8 @@ use crate::error::{Error, Reject, Result, Stage};
 
 /// One table, all columns as text, empty fields as null.
 pub struct Table {
-    pub path: PathBuf,
+    /// Its path relative to the raw directory.
+    pub name: String,
     pub frame: DataFrame,
     /// Rows whose number of fields is not the header's.
     pub rejects: Vec<Reject>,
@@ -56,10 +57,10 @@ impl Table {
         }
         let mut columns: Vec<Vec<Option<String>>> = vec![Vec::new(); names.len()];
         let mut rejects = Vec::new();
-        let relative = path.strip_prefix(raw).unwrap_or(path).to_string_lossy().into_owned();
+        let name = path.strip_prefix(raw).unwrap_or(path).to_string_lossy().into_owned();
         let mut reject = |line: u64, message: String| {
             let error = format!("line {line}: {message}");
-            rejects.push(Reject { source_path: relative.clone(), record_id: None, stage: Stage::Table, error });
+            rejects.push(Reject { source_path: name.clone(), record_id: None, stage: Stage::Table, error });
         };
         for record in records {
             let record = match record {
@@ -90,7 +91,7 @@ impl Table {
             })
             .collect();
         let frame = DataFrame::new(height, columns).map_err(|e| bad(e.to_string()))?;
-        Ok(Self { path: path.to_path_buf(), frame, rejects })
+        Ok(Self { name, frame, rejects })
     }
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::dicom::{Dicom, Modality, Pixels, Values, Voi, WindowFunction};
 
 /// How stored values become 8-bit grey. All of them invert MONOCHROME1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tone {
     /// Modality transform, then VOI look-up table or first window; without either, smallest to largest value.

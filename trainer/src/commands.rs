@@ -23,17 +23,17 @@ use crate::schedule::{WarmupCosine, scaled_rate};
 
 /// `auto`, `cpu` or `cuda:N`.
 pub fn device(name: &str) -> Result<Device> {
-    let cuda = || (0..tch::Cuda::device_count() as usize).collect::<Vec<_>>();
     match name {
         "cpu" => Ok(Device::Cpu),
         "auto" => Ok(Device::cuda_if_available()),
         other => {
             let index = other.strip_prefix("cuda:").and_then(|index| index.parse::<usize>().ok());
             let index = index.with_context(|| format!("no device `{other}`: give auto, cpu or cuda:N"))?;
-            if cuda().contains(&index) {
+            let found = tch::Cuda::device_count();
+            if (index as i64) < found {
                 return Ok(Device::Cuda(index));
             }
-            bail!("no device cuda:{index} here ({} CUDA devices found)", cuda().len())
+            bail!("no device cuda:{index} here ({found} CUDA devices found)")
         }
     }
 }
@@ -55,10 +55,6 @@ impl DataSource {
     fn split(&self) -> Result<&Split> {
         self.split.as_ref().context("this needs --split NAME; `dataset split` makes one")
     }
-}
-
-fn loader_threads(configured: usize) -> usize {
-    if configured > 0 { configured } else { std::thread::available_parallelism().map_or(1, usize::from) }
 }
 
 /// Completes a pre-training configuration by what the dataset decides.
@@ -127,7 +123,7 @@ pub fn pretrain(
             .seed(config.run.seed)
             .transform(pretrain_transform(config))
             .drop_last(records >= optimiser.batch_size)
-            .threads(loader_threads(config.run.loader_threads))
+            .threads(config.run.loader_threads)
             .resume(state);
         if let Some(text) = &text {
             builder = builder.text(text.clone());
@@ -255,7 +251,7 @@ pub fn finetune(config: &FinetuneConfig, source: &DataSource, run: &RunDir, devi
                 ..Transform::finetune(config.model.vit.image_size as u32)
             })
             .drop_last(rows.len() >= optimiser.batch_size)
-            .threads(loader_threads(config.run.loader_threads))
+            .threads(config.run.loader_threads)
             .resume(state)
             .build()?)
     };

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Reject, Result, Stage};
+use crate::error::{Error, Reject, Result};
 use crate::plan::{Listing, Plan, PlannedRecord, Source, label_code};
 use crate::table::{Table, texts, texts_or_null};
 
@@ -33,23 +33,21 @@ impl Source for Chexpert {
             }
             let table = Table::read(raw, &path, &["Path"])?;
             plan.rejects.extend(table.rejects);
-            let table = table.frame;
-            let names: Vec<String> = table.get_column_names_owned().into_iter().map(|name| name.to_string()).collect();
+            let frame = table.frame;
+            let names: Vec<String> = frame.get_column_names_owned().into_iter().map(|name| name.to_string()).collect();
             let findings: Vec<String> = names.into_iter().filter(|name| !KEYS.contains(&name.as_str())).collect();
             if plan.findings.is_empty() {
                 plan.findings = findings;
             }
-            let labels: Vec<_> = plan.findings.iter().map(|finding| texts_or_null(&table, finding)).collect();
+            let labels: Vec<_> = plan.findings.iter().map(|finding| texts_or_null(&frame, finding)).collect();
             let (paths, sex, age) =
-                (texts(&table, "Path")?, texts_or_null(&table, "Sex"), texts_or_null(&table, "Age"));
-            let (side, view) = (texts_or_null(&table, "Frontal/Lateral"), texts_or_null(&table, "AP/PA"));
-            for row in 0..table.height() {
+                (texts(&frame, "Path")?, texts_or_null(&frame, "Sex"), texts_or_null(&frame, "Age"));
+            let (side, view) = (texts_or_null(&frame, "Frontal/Lateral"), texts_or_null(&frame, "AP/PA"));
+            for row in 0..frame.height() {
                 // FOLDER/train/patient00001/study1/view1_frontal.jpg
                 let parts: Vec<&str> = paths[row].unwrap_or_default().split('/').collect();
                 let [.., part, patient, study, file] = parts.as_slice() else {
-                    let source_path = path.strip_prefix(raw).unwrap_or(&path).to_string_lossy().into_owned();
-                    let error = format!("data row {}: its path has no patient and study", row + 1);
-                    plan.rejects.push(Reject { source_path, record_id: None, stage: Stage::Table, error });
+                    plan.rejects.push(Reject::row(&table.name, row, "its path has no patient and study"));
                     continue;
                 };
                 let inner = format!("{part}/{patient}/{study}/{file}");

@@ -48,12 +48,7 @@ impl Source for Covid {
         let mut records = Vec::new();
         for row in 0..table.height() {
             let (Some(patient), Some(file)) = (patient[row], file[row]) else {
-                rejects.push(Reject {
-                    source_path: "metadata.csv".to_owned(),
-                    record_id: None,
-                    stage: Stage::Table,
-                    error: format!("data row {}: patientid or filename is empty", row + 1),
-                });
+                rejects.push(Reject::row("metadata.csv", row, "patientid or filename is empty"));
                 continue;
             };
             let source_path = format!("{}/{file}", folder[row].unwrap_or("images"));

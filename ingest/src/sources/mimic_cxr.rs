@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use polars::prelude::{IntoLazy, JoinArgs, JoinType, LazyFrame, MaintainOrderJoin, col};
 
-use crate::error::{Error, Reject, Result, Stage};
+use crate::error::{Error, Reject, Result};
 use crate::plan::{Listing, Plan, PlannedRecord, ReportSource, Source, label_code};
 use crate::table::{Table, texts, texts_or_null};
 
@@ -76,17 +76,8 @@ impl Source for MimicCxr {
         let mut records = Vec::new();
         for row in 0..table.height() {
             let (Some(dicom), Some(subject), Some(study)) = (dicom[row], subject[row], study[row]) else {
-                rejects.push(Reject {
-                    source_path: metadata
-                        .path
-                        .strip_prefix(raw)
-                        .unwrap_or(&metadata.path)
-                        .to_string_lossy()
-                        .into_owned(),
-                    record_id: None,
-                    stage: Stage::Table,
-                    error: format!("data row {}: dicom_id, subject_id or study_id is empty", row + 1),
-                });
+                let error = "dicom_id, subject_id or study_id is empty";
+                rejects.push(Reject::row(&metadata.name, row, error));
                 continue;
             };
             let patient_folder = format!("files/p{}/p{subject}", subject.get(..2).unwrap_or(subject));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use dataset::record::BoundingBox;
 
-use crate::error::{Error, Reject, Result, Stage};
+use crate::error::{Error, Reject, Result};
 use crate::plan::{Listing, Plan, PlannedRecord, Source};
 use crate::table::{Table, decode_text, texts, texts_or_null};
 
@@ -44,7 +44,7 @@ impl Source for Nih {
             remedy: "give the directory of NIH ChestX-ray14".to_owned(),
         })?;
         let table = Table::read(raw, &path, &["Image Index", "Finding Labels", "Patient ID"])?;
-        let table_path = path.strip_prefix(raw).unwrap_or(&path).to_string_lossy().into_owned();
+        let table_name = table.name;
         let mut rejects = table.rejects;
         let table = table.frame;
         let listing = Listing::walk(raw, raw, &["png"]);
@@ -63,17 +63,14 @@ impl Source for Nih {
         let sex = ["Patient Gender", "Patient Sex"].map(|name| texts_or_null(&table, name));
         let mut records = Vec::new();
         for row in 0..table.height() {
-            let mut reject = |error: String| {
-                let error = format!("data row {}: {error}", row + 1);
-                rejects.push(Reject { source_path: table_path.clone(), record_id: None, stage: Stage::Table, error });
-            };
+            let mut reject = |error: &str| rejects.push(Reject::row(&table_name, row, error));
             let (Some(image), Some(finding), Some(patient)) = (image[row], finding[row], patient[row]) else {
-                reject("image, findings or patient is empty".to_owned());
+                reject("image, findings or patient is empty");
                 continue;
             };
             let named: HashSet<&str> = finding.split('|').map(str::trim).collect();
             if let Some(unknown) = named.iter().find(|name| !FINDINGS.contains(name)) {
-                reject(format!("unknown finding `{unknown}`"));
+                reject(&format!("unknown finding `{unknown}`"));
                 continue;
             }
             let (source_path, bytes) = files
@@ -154,9 +151,7 @@ fn boxes(raw: &Path, rejects: &mut Vec<Reject>) -> Result<HashMap<String, Vec<Bo
         let (Some(image), Some(label), Some(x), Some(y), Some(width), Some(height)) =
             (field(0), field(1), number(2), number(3), number(4), number(5))
         else {
-            let source_path = path.strip_prefix(raw).unwrap_or(&path).to_string_lossy().into_owned();
-            let error = format!("data row {}: no box of four numbers", row + 1);
-            rejects.push(Reject { source_path, record_id: None, stage: Stage::Table, error });
+            rejects.push(Reject::row(&table.name, row, "no box of four numbers"));
             continue;
         };
         // The box list's word for one finding differs from the entry table's.

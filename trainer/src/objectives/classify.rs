@@ -103,6 +103,8 @@ pub struct Classification {
     labels: Labels,
     dataset: Arc<Dataset>,
     validate: Vec<u32>,
+    /// One list a row of `validate`.
+    validate_targets: Vec<Vec<Option<bool>>>,
     transform: Transform,
 }
 
@@ -118,17 +120,14 @@ impl Classification {
     ) -> Result<Self> {
         let store = VarStore::new(device);
         let model = VitClassifier::new(&store.root(), config)?;
-        Ok(Self { store, model, labels, dataset: dataset.clone(), validate, transform })
+        let codes = if validate.is_empty() { Vec::new() } else { dataset.labels()? };
+        let validate_targets = validate.iter().map(|&row| labels.targets(&codes[row as usize])).collect();
+        Ok(Self { store, model, labels, dataset: dataset.clone(), validate, validate_targets, transform })
     }
 
     /// The model.
     pub fn model(&self) -> &VitClassifier {
         &self.model
-    }
-
-    /// The variables, to load weights into.
-    pub fn store_mut(&mut self) -> &mut VarStore {
-        &mut self.store
     }
 }
 
@@ -151,14 +150,11 @@ impl Objective for Classification {
             return Ok(None);
         }
         let scores = predict(&self.model, &self.dataset, &self.validate, self.transform, self.store.device())?;
-        let codes = self.dataset.labels()?;
-        let targets: Vec<Vec<Option<bool>>> =
-            self.validate.iter().map(|&row| self.labels.targets(&codes[row as usize])).collect();
         let classes = self.labels.findings.len();
         let by_class: Vec<Option<f64>> = (0..classes)
             .map(|class| {
                 let scores: Vec<f32> = scores.iter().skip(class).step_by(classes).copied().collect();
-                let targets: Vec<Option<bool>> = targets.iter().map(|row| row[class]).collect();
+                let targets: Vec<Option<bool>> = self.validate_targets.iter().map(|row| row[class]).collect();
                 auroc(&scores, &targets)
             })
             .collect();

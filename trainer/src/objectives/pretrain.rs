@@ -26,11 +26,6 @@ impl Pretraining {
     pub fn model(&self) -> &Mrm {
         &self.model
     }
-
-    /// The variables, to load weights into.
-    pub fn store_mut(&mut self) -> &mut VarStore {
-        &mut self.store
-    }
 }
 
 impl Objective for Pretraining {
