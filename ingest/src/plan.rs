@@ -151,6 +151,16 @@ impl Listing {
             self.visit(raw, &folder, extensions);
         }
     }
+
+    /// The first file with this extension below a folder, if there is one.
+    pub fn walk_until_first(folder: &Path, extension: &str) -> Option<PathBuf> {
+        let mut entries: Vec<PathBuf> = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).collect();
+        entries.sort();
+        let is_wanted = |path: &PathBuf| path.extension().is_some_and(|found| found == extension) && path.is_file();
+        entries.iter().find(|path| is_wanted(path)).cloned().or_else(|| {
+            entries.iter().filter(|path| path.is_dir()).find_map(|path| Self::walk_until_first(path, extension))
+        })
+    }
 }
 
 /// A label code as the field's tables write it: `1.0`, `0`, `-1.0`, empty.
@@ -160,17 +170,5 @@ pub fn label_code(text: Option<&str>) -> Option<i8> {
         Ok(0.0) => Some(0),
         Ok(-1.0) => Some(dataset::record::UNCERTAIN),
         _ => None,
-    }
-}
-
-impl Listing {
-    /// The first file with this extension below a folder, if there is one.
-    pub fn walk_until_first(folder: &Path, extension: &str) -> Option<PathBuf> {
-        let mut entries: Vec<PathBuf> = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).collect();
-        entries.sort();
-        let is_wanted = |path: &PathBuf| path.extension().is_some_and(|found| found == extension) && path.is_file();
-        entries.iter().find(|path| is_wanted(path)).cloned().or_else(|| {
-            entries.iter().filter(|path| path.is_dir()).find_map(|path| Self::walk_until_first(path, extension))
-        })
     }
 }

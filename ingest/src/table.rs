@@ -111,11 +111,14 @@ pub fn texts_or_null<'a>(frame: &'a DataFrame, name: &str) -> Vec<Option<&'a str
 /// Bytes to text: UTF-8 with or without a byte-order mark, otherwise Latin-1 (which every byte sequence is).
 /// Line ends become `\n`.
 pub fn decode_text(bytes: Vec<u8>) -> String {
-    let text = match String::from_utf8(bytes) {
+    let text: String = match String::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => error.into_bytes().iter().map(|&byte| char::from(byte)).collect(),
     };
-    let text = text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned);
+    let text = match text.strip_prefix('\u{feff}') {
+        Some(rest) => rest.to_owned(),
+        None => text,
+    };
     if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n") } else { text }
 }
 

@@ -263,6 +263,16 @@ fn one_clear_line_for_what_cannot_work() {
     says(1, args!["pretrain", "--data", &data, "--run", &run, "--split", "other"].to_vec(), "there are: main");
     says(1, args!["pretrain", "--data", &data, "--run", &run, "--device", "cuda:9"].to_vec(), "no device cuda:9 here");
     assert!(!run.exists(), "nothing half-written");
+    // Epochs win over a preset that counts in updates: two passes over fewer than 64 records.
+    let passes = temporary.path().join("passes");
+    let mut epochs =
+        args!["pretrain", "--data", &data, "--run", &passes, "--preset", "mrm-vit-tiny", "--split", "main"].to_vec();
+    epochs.extend(args!["--epochs", "2", "--batch-size", "8", "--device", "cpu"]);
+    epochs.extend(MINUTE.iter().map(Into::into));
+    ok("trainer", epochs);
+    let logged = numbers(&passes);
+    assert!(logged.len() < 16 && logged.last().is_some_and(|line| line["epoch"] == 2.0), "{logged:?}");
+
     ok("trainer", with(&[]));
     let before = contents(&run);
     says(1, with(&["--seed", "5"]), "holds a run of another configuration (now seed = 5)");

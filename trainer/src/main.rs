@@ -73,7 +73,8 @@ enum Command {
         /// Start from these weights: a run or a safetensors file.
         #[arg(long, value_name = "RUN|FILE")]
         init: Option<PathBuf>,
-        #[arg(long)]
+        /// Passes over the training records, in place of --steps.
+        #[arg(long, conflicts_with = "steps")]
         epochs: Option<f64>,
         #[command(flatten)]
         settings: Settings,
@@ -168,7 +169,10 @@ fn run(cli: Cli) -> Result<()> {
             let device = commands::device(&shared.device)?;
             let source = DataSource::open(&shared.data, split.as_deref())?;
             let mut flags = settings.flags();
-            flags.extend(epochs.map(|epochs| format!("optimiser.epochs={epochs:?}")));
+            if let Some(epochs) = epochs {
+                // A preset that counts in updates would win otherwise.
+                flags.extend([format!("optimiser.epochs={epochs:?}"), "optimiser.steps=0".to_owned()]);
+            }
             let mut config = overlay(&config::pretrain_preset(&preset)?, settings.file()?.as_deref(), &flags)?;
             commands::resolve_pretrain(&mut config, &source.dataset)?;
             show(&config)?;
