@@ -43,7 +43,7 @@ enum Command {
     /// Write a synthetic raw directory in a source's layout, to try everything on without a licence.
     #[command(after_help = "Example: ingest phantom mimic-cxr /tmp/raw --studies 1000 --size 256")]
     Phantom {
-        /// mimic-cxr.
+        #[arg(value_enum)]
         layout: Layout,
         /// Directory to write: new, empty, or left by the same command.
         out: PathBuf,

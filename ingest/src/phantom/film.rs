@@ -1,5 +1,6 @@
 //! From body to film: positioning, exposure, noise, markers, collimation, and 12-bit values.
 
+use dataset::image::GreyImage;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -20,6 +21,15 @@ pub struct Film {
     pub columns: usize,
     /// Values row by row, 0 to `MAXIMUM`.
     pub values: Vec<u16>,
+}
+
+impl Film {
+    /// As a set of 8-bit pictures would publish it: the whole range of the film.
+    pub fn grey(&self) -> GreyImage {
+        let shade = |&value: &u16| (u32::from(value) * 255 / u32::from(MAXIMUM)) as u8;
+        let pixels = self.values.iter().map(shade).collect();
+        GreyImage { width: self.columns as u32, height: self.rows as u32, pixels }
+    }
 }
 
 /// The anatomy of a study as seen from the front; the report reads it too.

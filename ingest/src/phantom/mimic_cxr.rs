@@ -9,6 +9,7 @@ use super::dicom::{self, Header};
 use super::disease::Kind;
 use super::patient::{Image, Patient, Study, View};
 use super::report::{self, Report};
+use super::table::Table;
 use super::{Error, Summary, film, write_file};
 
 /// Columns of `mimic-cxr-2.0.0-metadata.csv.gz`.
@@ -144,9 +145,10 @@ impl<'a> Entry<'a> {
 }
 
 fn tables(out: &Path, studies: &[Entry], reports: &[Report]) -> Result<(), Error> {
-    let mut metadata = Table::new(out, "metadata", &METADATA_COLUMNS);
-    let mut split = Table::new(out, "split", &SPLIT_COLUMNS);
-    let mut chexpert = Table::new(out, "chexpert", &CHEXPERT_COLUMNS);
+    let table = |name: &str, header| Table::new(&out.join(format!("mimic-cxr-2.0.0-{name}.csv.gz")), header);
+    let mut metadata = table("metadata", &METADATA_COLUMNS)?;
+    let mut split = table("split", &SPLIT_COLUMNS)?;
+    let mut chexpert = table("chexpert", &CHEXPERT_COLUMNS)?;
     for (entry, report) in studies.iter().zip(reports) {
         let (subject, id) = (entry.subject.to_string(), entry.id.to_string());
         for (_, image, name) in entry.images() {
@@ -193,38 +195,6 @@ fn label(report: &Report, column: &str) -> &'static str {
         Some(0) => "0.0",
         Some(_) => "-1.0",
         None => "",
-    }
-}
-
-/// A gzipped CSV file in the making.
-struct Table {
-    path: PathBuf,
-    rows: csv::Writer<flate2::write::GzEncoder<Vec<u8>>>,
-    header: &'static [&'static str],
-}
-
-impl Table {
-    fn new(out: &Path, name: &str, header: &'static [&'static str]) -> Self {
-        // No time in the header: the same set gives the same bytes.
-        let gzip = flate2::GzBuilder::new().mtime(0).write(Vec::new(), flate2::Compression::default());
-        Self { path: out.join(format!("mimic-cxr-2.0.0-{name}.csv.gz")), rows: csv::Writer::from_writer(gzip), header }
-    }
-
-    fn row(&mut self, fields: &[&str]) -> Result<(), Error> {
-        let header = std::mem::take(&mut self.header);
-        let written = if header.is_empty() { Ok(()) } else { self.rows.write_record(header) };
-        written.and_then(|()| self.rows.write_record(fields)).map_err(|error| self.error(error.into()))
-    }
-
-    fn finish(self) -> Result<(), Error> {
-        let path = self.path.clone();
-        let failed = |source| Error::Write { path: path.clone(), source };
-        let gzip = self.rows.into_inner().map_err(|error| failed(error.into_error()))?;
-        write_file(&path, &gzip.finish().map_err(failed)?)
-    }
-
-    fn error(&self, source: std::io::Error) -> Error {
-        Error::Write { path: self.path.clone(), source }
     }
 }
 

@@ -12,6 +12,7 @@
 //! | `film` | positioning, exposure, noise; 12-bit values |
 //! | `report`, `wording`, `phrase`, `remarks`, `page` | text, and the labels that follow from it |
 //! | `dicom` | the file of one picture |
+//! | `table` | CSV files |
 //! | `mimic_cxr` | a layout: paths, identifiers and tables |
 
 mod anatomy;
@@ -30,12 +31,12 @@ mod phrase;
 mod remarks;
 mod report;
 mod syndrome;
+mod table;
 mod wording;
 
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -52,34 +53,12 @@ const RECORD: &str = "phantom.json";
 const VERSION: u32 = 1;
 
 /// The set whose directory is imitated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Layout {
     /// MIMIC-CXR 2.0.0: DICOM, reports, metadata, split and CheXpert tables.
     MimicCxr,
-}
-
-impl Layout {
-    /// Every layout.
-    pub const ALL: [Layout; 1] = [Layout::MimicCxr];
-
-    /// The name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Layout::MimicCxr => "mimic-cxr",
-        }
-    }
-}
-
-impl FromStr for Layout {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        let names = || Self::ALL.map(Self::name).join(", ");
-        let found = Self::ALL.into_iter().find(|layout| layout.name() == name);
-        found.ok_or_else(|| format!("no phantom layout {name:?}; there are: {}", names()))
-    }
 }
 
 /// What to write. The same options give the same bytes, whatever the number of threads.

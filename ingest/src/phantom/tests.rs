@@ -104,9 +104,3 @@ fn other_arguments_are_refused() {
     assert!(error.to_string().contains("\"seed\":4") && error.to_string().contains("\"seed\":5"), "{error}");
     assert!(write(Layout::MimicCxr, folder.path(), &Options { size: 2, ..SMALL }, |_| {}).is_err());
 }
-
-#[test]
-fn layouts_parse() {
-    assert_eq!("mimic-cxr".parse(), Ok(Layout::MimicCxr));
-    assert!("mimic".parse::<Layout>().unwrap_err().contains("mimic-cxr"));
-}

@@ -1,0 +1,41 @@
+//! CSV tables of a phantom set, plain or gzipped by their name.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{Error, write_file};
+
+/// A CSV file in the making; nothing is on disk before [`Table::finish`].
+pub struct Table {
+    path: PathBuf,
+    rows: csv::Writer<Vec<u8>>,
+}
+
+impl Table {
+    /// Starts a table with its header; a header cell may hold commas, as in NIH's.
+    pub fn new(path: &Path, header: &[&str]) -> Result<Self, Error> {
+        let mut table = Self { path: path.to_owned(), rows: csv::Writer::from_writer(Vec::new()) };
+        table.row(header)?;
+        Ok(table)
+    }
+
+    /// Appends a row.
+    pub fn row(&mut self, fields: &[&str]) -> Result<(), Error> {
+        let written = self.rows.write_record(fields);
+        written.map_err(|error| Error::Write { path: self.path.clone(), source: error.into() })
+    }
+
+    /// Writes the file.
+    pub fn finish(self) -> Result<(), Error> {
+        let failed = |source: io::Error| Error::Write { path: self.path.clone(), source };
+        let bytes = self.rows.into_inner().map_err(|error| failed(error.into_error()))?;
+        if self.path.extension().is_some_and(|extension| extension == "gz") {
+            // No time in the header: the same set gives the same bytes.
+            let mut gzip = flate2::GzBuilder::new().mtime(0).write(Vec::new(), flate2::Compression::default());
+            io::Write::write_all(&mut gzip, &bytes).map_err(failed)?;
+            let bytes = gzip.finish().map_err(failed)?;
+            return write_file(&self.path, &bytes);
+        }
+        write_file(&self.path, &bytes)
+    }
+}
