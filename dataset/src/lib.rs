@@ -23,6 +23,7 @@ pub mod manifest;
 pub mod masking;
 pub mod random;
 pub mod record;
+pub mod resample;
 pub mod shard;
 pub mod split;
 pub mod stratify;

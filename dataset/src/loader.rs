@@ -18,7 +18,8 @@ use crate::masking::{self, Continuations};
 use crate::random::{self, Stream};
 use crate::shard;
 use crate::split::{Split, Subset};
-use crate::transform::{Resample, Transform};
+use crate::resample::Resample;
+use crate::transform::Transform;
 
 /// Where a loader stands: enough to go on with the exact next batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,13 +2,11 @@
 
 use std::num::NonZero;
 
-use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
-use fast_image_resize::pixels::U8;
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::random::Stream;
+use crate::resample::{Filter, Rectangle, Resample};
 
 /// Mean and standard deviation of the recipe, for pixels in 0..1.
 pub const RECIPE_MEAN: f32 = 0.4978;
@@ -16,15 +14,6 @@ pub const RECIPE_STD: f32 = 0.2449;
 
 /// Draws of a crop before RandomResizedCrop falls back to the centre, as torchvision does.
 const CROP_ATTEMPTS: usize = 10;
-
-/// Resampling filter, antialiased (its support grows with the scale), equal to Pillow's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Filter {
-    Bilinear,
-    /// a = -0.5.
-    Bicubic,
-}
 
 /// Which part of the image is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,15 +61,6 @@ impl Transform {
     }
 }
 
-/// A rectangle in pixels of the source image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rectangle {
-    pub left: u32,
-    pub top: u32,
-    pub width: u32,
-    pub height: u32,
-}
-
 /// torchvision's `RandomResizedCrop.get_params`.
 pub fn random_resized_crop(width: u32, height: u32, scale: (f64, f64), random: &mut Stream) -> Rectangle {
     let area = f64::from(width) * f64::from(height);
@@ -108,35 +88,6 @@ pub fn random_resized_crop(width: u32, height: u32, scale: (f64, f64), random: &
     Rectangle { left: (width - w) / 2, top: (height - h) / 2, width: w, height: h }
 }
 
-/// Resizes grey images with buffers that are kept between calls.
-#[derive(Default)]
-pub struct Resample {
-    resizer: Resizer,
-    pixels: Vec<U8>,
-}
-
-impl Resample {
-    /// Resizes a rectangle of a grey image to `width` × `height`; the result stays valid until the next call.
-    pub fn resize(
-        &mut self,
-        source: (&[u8], u32, u32),
-        part: Rectangle,
-        width: u32,
-        height: u32,
-        filter: FilterType,
-    ) -> Result<&[U8]> {
-        let bad = |e: &dyn std::fmt::Display| Error::Invalid(format!("resize: {e}"));
-        let view = TypedImageRef::<U8>::from_buffer(source.1, source.2, source.0).map_err(|e| bad(&e))?;
-        let view =
-            TypedCroppedImage::from_ref(&view, part.left, part.top, part.width, part.height).map_err(|e| bad(&e))?;
-        self.pixels.resize(width as usize * height as usize, U8::new(0));
-        let mut target = TypedImage::from_pixels_slice(width, height, &mut self.pixels).map_err(|e| bad(&e))?;
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
-        self.resizer.resize_typed(&view, &mut target, &options).map_err(|e| bad(&e))?;
-        Ok(&self.pixels)
-    }
-}
-
 impl Transform {
     /// Transforms one grey image (pixels, width, height) into `out`, shape `[size, size]`.
     pub fn apply(
@@ -150,11 +101,7 @@ impl Transform {
         let (Some(_), Some(_)) = (NonZero::new(width), NonZero::new(height)) else {
             return Err(Error::Invalid("an image without pixels".to_owned()));
         };
-        let filter = match self.filter {
-            Filter::Bilinear => FilterType::Bilinear,
-            Filter::Bicubic => FilterType::CatmullRom,
-        };
-        let size = self.size;
+        let (size, filter) = (self.size, self.filter);
         let whole = Rectangle { left: 0, top: 0, width, height };
         // Where the wanted square starts in the resized picture, and that picture's width.
         let (resized, stride, left, top) = match self.crop {
@@ -175,9 +122,9 @@ impl Transform {
             let start = (top as usize + y) * stride as usize + left as usize;
             let from = &resized[start..start + size as usize];
             if flip {
-                row.iter_mut().zip(from.iter().rev()).for_each(|(to, from)| *to = f32::from(from.0) * gain + offset);
+                row.iter_mut().zip(from.iter().rev()).for_each(|(to, from)| *to = f32::from(*from) * gain + offset);
             } else {
-                row.iter_mut().zip(from).for_each(|(to, from)| *to = f32::from(from.0) * gain + offset);
+                row.iter_mut().zip(from).for_each(|(to, from)| *to = f32::from(*from) * gain + offset);
             }
         }
         Ok(())

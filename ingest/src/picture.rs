@@ -3,8 +3,7 @@
 use std::io::Cursor;
 
 use dataset::image::GreyImage;
-use dataset::transform::{Rectangle, Resample};
-use fast_image_resize::FilterType;
+use dataset::resample::{Filter, Rectangle, Resample};
 use image::{DynamicImage, ImageReader, Limits};
 use serde::{Deserialize, Serialize};
 
@@ -102,9 +101,9 @@ pub fn fit(picture: GreyImage, size: u32, fit: Fit, scratch: &mut Resample) -> R
     } else {
         let whole = Rectangle { left: 0, top: 0, width, height };
         let pixels = scratch
-            .resize((&picture.pixels, width, height), whole, new_width, new_height, FilterType::Lanczos3)
+            .resize((&picture.pixels, width, height), whole, new_width, new_height, Filter::Lanczos)
             .map_err(|e| e.to_string())?;
-        GreyImage { width: new_width, height: new_height, pixels: pixels.iter().map(|pixel| pixel.0).collect() }
+        GreyImage { width: new_width, height: new_height, pixels: pixels.to_vec() }
     };
     if fit != Fit::Pad || (new_width, new_height) == (size, size) {
         return Ok((resized, Placement { scale, offset: (0.0, 0.0) }));

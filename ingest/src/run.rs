@@ -14,7 +14,7 @@ use dataset::files;
 use dataset::manifest::{self, ImageSpec, Manifest, REJECTS, ShardInfo, TOKENIZER, TextSpec, Totals};
 use dataset::record::{BoundingBox, FORMAT_VERSION, ImageEncoding, Record};
 use dataset::shard::{ImageCompression, ShardWriter};
-use dataset::transform::Resample;
+use dataset::resample::Resample;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
