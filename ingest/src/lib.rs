@@ -9,6 +9,7 @@
 //! | raster | PNG, JPEG; 8 or 16 bit; grey, colour, alpha (ignored) | everything else |
 //! | report | UTF-8 (with or without BOM), Latin-1 | |
 
+mod codec;
 pub mod dicom;
 pub mod error;
 mod output;

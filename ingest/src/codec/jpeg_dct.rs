@@ -1,0 +1,212 @@
+//! JPEG baseline and extended sequential (ITU-T T.81 annex F), one component, 8 or 12 bits; at full size, or reduced
+//! to a half, a quarter or an eighth by transforming the low frequencies of each block alone.
+
+use super::jpeg::{Bits, Header};
+use super::{Refusal, Result};
+
+/// Natural position of each coefficient in zigzag order.
+const ZIGZAG: [u8; 64] = [
+    0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7, 14, 21,
+    28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54,
+    47, 55, 62, 63,
+];
+
+/// A sample of 8 or 12 bits.
+pub trait Sample: Copy + Default {
+    /// Bits that the sample has room for.
+    const BITS: u8;
+    fn from_level(level: f32) -> Self;
+}
+
+impl Sample for u8 {
+    const BITS: u8 = 8;
+    fn from_level(level: f32) -> Self {
+        level as Self
+    }
+}
+
+impl Sample for u16 {
+    const BITS: u8 = 16;
+    fn from_level(level: f32) -> Self {
+        level as Self
+    }
+}
+
+/// Decodes the samples, row-major, into `samples`; gives width and height, those of the header divided by `reduction`
+/// (1, 2, 4 or 8), rounded up.
+pub fn decode<S: Sample>(header: &Header, reduction: usize, samples: &mut Vec<S>) -> Result<(usize, usize)> {
+    match (header.precision, reduction) {
+        (8 | 12, _) if S::BITS < header.precision => Err(Refusal::Unsupported("a JPEG stream of more than 8 bits")),
+        (8 | 12, 1) => blocks::<S, 8>(header, samples),
+        (8 | 12, 2) => blocks::<S, 4>(header, samples),
+        (8 | 12, 4) => blocks::<S, 2>(header, samples),
+        (8 | 12, 8) => blocks::<S, 1>(header, samples),
+        _ => Err(Refusal::Broken("a sequential JPEG scan with impossible parameters")),
+    }
+}
+
+/// Decodes to `N` × `N` samples a block.
+fn blocks<S: Sample, const N: usize>(header: &Header, samples: &mut Vec<S>) -> Result<(usize, usize)> {
+    let reduced = |side: usize| side.div_ceil(8 / N);
+    let (width, height) = (reduced(header.width), reduced(header.height));
+    let across = header.width.div_ceil(8);
+    samples.clear();
+    samples.resize(width * height, S::default());
+    let steps: [f32; 64] = header.steps.map(f32::from);
+    let inverse = Inverse::<N>::new(header.precision);
+    let mut bits = Bits::new(header.scan);
+    let (mut dc, mut until_restart) = (0i32, header.restart);
+    // One row of blocks, N lines of it, whole blocks wide.
+    let mut band = vec![S::default(); across * N * N];
+    for lines in samples.chunks_mut(width * N) {
+        for column in 0..across {
+            if header.restart > 0 {
+                if until_restart == 0 {
+                    bits.restart()?;
+                    (dc, until_restart) = (0, header.restart);
+                }
+                until_restart -= 1;
+            }
+            let mut block = [0f32; 64];
+            bits.load();
+            dc = dc.wrapping_add(header.dc.next(&mut bits)?.1);
+            block[0] = dc as f32 * steps[0];
+            let mut k = 1;
+            while k < 64 {
+                bits.load();
+                let (symbol, value) = header.ac.next(&mut bits)?;
+                if symbol & 15 == 0 {
+                    if symbol != 0xF0 {
+                        break;
+                    }
+                    k += 16;
+                    continue;
+                }
+                k += usize::from(symbol >> 4);
+                if k > 63 {
+                    return Err(Refusal::Broken("a JPEG block with too many coefficients"));
+                }
+                block[usize::from(ZIGZAG[k])] = value as f32 * steps[k];
+                k += 1;
+            }
+            inverse.apply(&block, &mut band[column * N..], across * N);
+        }
+        if bits.is_beyond_the_end() {
+            return Err(Refusal::Broken("the JPEG scan ends early"));
+        }
+        for (line, from) in lines.chunks_exact_mut(width).zip(band.chunks_exact(across * N)) {
+            line.copy_from_slice(&from[..width]);
+        }
+    }
+    Ok((width, height))
+}
+
+/// The inverse cosine transform of the lowest `N` × `N` frequencies.
+struct Inverse<const N: usize> {
+    /// By frequency, then position.
+    basis: [[f32; N]; N],
+    middle: f32,
+    largest: f32,
+}
+
+impl<const N: usize> Inverse<N> {
+    fn new(precision: u8) -> Self {
+        let basis = std::array::from_fn(|u| {
+            let norm = if u == 0 { 0.5f64.sqrt() } else { 1.0 };
+            std::array::from_fn(|x| {
+                let angle = (2 * x + 1) as f64 * u as f64 * std::f64::consts::PI / (2 * N) as f64;
+                (norm / 2.0 * angle.cos()) as f32
+            })
+        });
+        Self { basis, middle: f32::from(1u16 << (precision - 1)), largest: f32::from((1u16 << precision) - 1) }
+    }
+
+    /// Writes the block's samples to `out`, lines `stride` apart.
+    #[inline]
+    fn apply<S: Sample>(&self, block: &[f32; 64], out: &mut [S], stride: usize) {
+        // Lines of frequencies to lines of positions; then the lines are mixed.
+        let mut half = [[0f32; N]; N];
+        for (v, half) in half.iter_mut().enumerate() {
+            for (u, basis) in self.basis.iter().enumerate() {
+                let value = block[v * 8 + u];
+                half.iter_mut().zip(basis).for_each(|(sum, basis)| *sum += value * basis);
+            }
+        }
+        for y in 0..N {
+            let mut line = [self.middle + 0.5; N];
+            for (v, half) in half.iter().enumerate() {
+                let weight = self.basis[v][y];
+                line.iter_mut().zip(half).for_each(|(sum, value)| *sum += weight * value);
+            }
+            let out = &mut out[y * stride..][..N];
+            out.iter_mut().zip(line).for_each(|(to, level)| *to = S::from_level(level.clamp(0.0, self.largest)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::codecs::jpeg::JpegEncoder;
+    use image::{ExtendedColorType, ImageEncoder};
+
+    use super::super::jpeg::header;
+    use super::*;
+
+    fn picture(width: usize, height: usize) -> Vec<u8> {
+        (0..width * height)
+            .map(|i| {
+                let (x, y) = ((i % width) as f64, (i / width) as f64);
+                (128.0 + 90.0 * (x / 9.0).sin() * (y / 13.0).cos() + ((i * 7919) % 23) as f64) as u8
+            })
+            .collect()
+    }
+
+    #[test]
+    fn it_equals_the_library_s_decoder_within_one_level() {
+        for (width, height) in [(64, 48), (37, 61), (8, 8), (1, 1), (129, 7)] {
+            let mut file = Vec::new();
+            JpegEncoder::new_with_quality(&mut file, 92)
+                .write_image(&picture(width, height), width as u32, height as u32, ExtendedColorType::L8)
+                .unwrap();
+            let theirs = image::load_from_memory(&file).unwrap().into_luma8();
+            let mut ours: Vec<u8> = Vec::new();
+            let header = header(&file).unwrap();
+            assert_eq!(decode(&header, 1, &mut ours).unwrap(), (width, height));
+            let worst = ours.iter().zip(theirs.as_raw()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+            assert!(worst <= 1, "{width}×{height}: off by {worst}");
+        }
+    }
+
+    #[test]
+    fn a_reduced_picture_is_the_mean_of_the_whole_one() {
+        let (width, height) = (160, 96);
+        let smooth: Vec<u8> = (0..width * height).map(|i| (40 + (i % width) + (i / width) / 2) as u8).collect();
+        let mut file = Vec::new();
+        JpegEncoder::new_with_quality(&mut file, 98)
+            .write_image(&smooth, width as u32, height as u32, ExtendedColorType::L8)
+            .unwrap();
+        let header = header(&file).unwrap();
+        for reduction in [2, 4, 8] {
+            let mut ours: Vec<u8> = Vec::new();
+            let (w, h) = decode(&header, reduction, &mut ours).unwrap();
+            assert_eq!((w, h), (width / reduction, height / reduction));
+            for (i, &value) in ours.iter().enumerate() {
+                let (x, y) = (i % w * reduction, i / w * reduction);
+                let block = (0..reduction * reduction)
+                    .map(|k| f64::from(smooth[(y + k / reduction) * width + x + k % reduction]));
+                let mean = block.sum::<f64>() / (reduction * reduction) as f64;
+                assert!((f64::from(value) - mean).abs() < 2.0, "reduced by {reduction} at {x}, {y}: {value}, {mean}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_cut_scan_is_refused() {
+        let mut file = Vec::new();
+        let pixels = picture(64, 64);
+        JpegEncoder::new_with_quality(&mut file, 92).write_image(&pixels, 64, 64, ExtendedColorType::L8).unwrap();
+        let mut samples: Vec<u8> = Vec::new();
+        let cut = header(&file[..file.len() / 2 + 200]).and_then(|header| decode(&header, 1, &mut samples));
+        assert!(matches!(cut, Err(Refusal::Broken(_))), "{cut:?}");
+    }
+}
