@@ -9,8 +9,12 @@
 //! | raster | PNG, JPEG; 8 or 16 bit; grey, colour, alpha (ignored) | everything else |
 //! | report | UTF-8 (with or without BOM), Latin-1 | |
 
+pub mod bounds;
+pub mod check;
 pub mod dicom;
 pub mod error;
+mod inputs;
+mod listing;
 mod output;
 pub mod phantom;
 pub mod picture;
