@@ -9,8 +9,7 @@ use dicom_object::mem::InMemDicomObject;
 use dicom_object::{FileDicomObject, OpenFileOptions};
 use dicom_pixeldata::PixelDecoder;
 
-/// Most pixels an image may claim: a hundred times a full-size radiograph. More is refused before it is allocated.
-const MAX_PIXELS: u64 = 1 << 30;
+use crate::bounds::{self, MAX_VALUES, guarded};
 
 /// The first frame of a DICOM image.
 pub struct Dicom {
@@ -88,9 +87,11 @@ type Object = FileDicomObject<InMemDicomObject>;
 /// # Errors
 /// A sentence that names the cause, and holds no value of the header.
 pub fn read_radiograph(bytes: &[u8]) -> Result<Dicom, String> {
-    let object = parse(bytes)?;
-    check_class(&object)?;
-    first_frame(&object)
+    guarded(|| {
+        let object = parse(bytes)?;
+        check_class(&object)?;
+        first_frame(&object)
+    })
 }
 
 /// Reads the first frame of any DICOM image.
@@ -98,13 +99,14 @@ pub fn read_radiograph(bytes: &[u8]) -> Result<Dicom, String> {
 /// # Errors
 /// A sentence that names the cause, and holds no value of the header.
 pub fn read(bytes: &[u8]) -> Result<Dicom, String> {
-    first_frame(&parse(bytes)?)
+    guarded(|| first_frame(&parse(bytes)?))
 }
 
 fn parse(bytes: &[u8]) -> Result<Object, String> {
     if bytes.get(128..132) != Some(b"DICM") && bytes.get(..4) != Some(b"DICM") && !looks_like_bare_data_set(bytes) {
         return Err("not a DICOM file".to_owned());
     }
+    bounds::dicom::data_set(bytes)?;
     OpenFileOptions::new()
         .read_preamble(ReadPreamble::Auto)
         .from_reader(bytes)
@@ -122,10 +124,13 @@ fn first_frame(object: &Object) -> Result<Dicom, String> {
     if height <= 0 || width <= 0 || !(1..=4).contains(&samples) || !(1..=64).contains(&allocated) {
         return Err(format!("{width}×{height} pixels of {samples} samples and {allocated} bits make no image"));
     }
-    if (height as u64) * (width as u64) * (samples as u64) > MAX_PIXELS {
+    if (height as u64) * (width as u64) * (samples as u64) > MAX_VALUES {
         return Err(format!("{width}×{height} pixels are refused: a radiograph is smaller"));
     }
     let photometric = text(object, tags::PHOTOMETRIC_INTERPRETATION).unwrap_or_default();
+    if let Some(fragments) = object.element_opt(tags::PIXEL_DATA).ok().flatten().and_then(|data| data.fragments()) {
+        bounds::dicom::compressed(fragments, width as u32, height as u32)?;
+    }
     let native = object.element_opt(tags::PIXEL_DATA).ok().flatten().is_some_and(|data| data.fragments().is_none());
     let (width, height, pixels) = if native && photometric == "YBR_FULL_422" {
         // Two pixels share their colour: four bytes for two, which the decoder counts as six.

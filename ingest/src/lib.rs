@@ -10,8 +10,12 @@
 //! | report | UTF-8 (with or without BOM), Latin-1 | |
 
 mod codec;
+pub mod bounds;
+pub mod check;
 pub mod dicom;
 pub mod error;
+mod inputs;
+mod listing;
 mod output;
 pub mod phantom;
 pub mod picture;

@@ -13,7 +13,7 @@ use dataset::shard::ImageCompression;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ingest::phantom::{self, Layout};
 use ingest::picture::Fit;
-use ingest::plan::Source;
+use ingest::plan::{Plan, Source};
 use ingest::run::{Options, Progress, ReportText, Summary, TokenizerChoice};
 use ingest::tone::Tone;
 use ingest::{sources, tokenizer};
@@ -106,6 +106,9 @@ struct IngestArguments {
     /// Replace the dataset that OUT holds.
     #[arg(long)]
     overwrite: bool,
+    /// Read every input of the finished dataset in OUT again, and name those that changed; write nothing.
+    #[arg(long, conflicts_with_all = ["overwrite", "dry_run"])]
+    check_input: bool,
     /// Say what would be ingested, and write nothing.
     #[arg(long)]
     dry_run: bool,
@@ -197,6 +200,9 @@ fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<Exi
         return Ok(ExitCode::SUCCESS);
     }
     let options = arguments.options();
+    if arguments.check_input {
+        return check_input(arguments, plan, options.jobs);
+    }
     let meter = Meter::new("radiographs");
     // Each reject is told in the table; a decoder's panic message would only blur the progress bar.
     std::panic::set_hook(Box::new(|_| {}));
@@ -215,6 +221,29 @@ fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<Exi
         return Ok(ExitCode::from(3));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Names of changed inputs that are printed; the rest is counted.
+const SHOWN: usize = 20;
+
+fn check_input(arguments: &IngestArguments, plan: Plan, jobs: usize) -> Result<ExitCode> {
+    let meter = Meter::new("radiographs");
+    let outcome = ingest::check::check_input(&arguments.raw_dir, &arguments.out, plan, jobs, &|step| meter.step(&step));
+    meter.finish();
+    let differing = outcome?;
+    if differing.is_empty() {
+        println!("{}: the input is what it was", arguments.out.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    differing.iter().take(SHOWN).for_each(|said| println!("{said}"));
+    if differing.len() > SHOWN {
+        println!("… and {} more", differing.len() - SHOWN);
+    }
+    bail!(
+        "{}: {} inputs are not what they were; take another OUT or --overwrite to ingest them anew",
+        arguments.out.display(),
+        differing.len()
+    )
 }
 
 fn tell(summary: &Summary, out: &Path) {

@@ -1,6 +1,6 @@
 //! The output directory: who may work on it, and what an earlier run left there.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
@@ -8,9 +8,17 @@ use dataset::files;
 use dataset::manifest::{MANIFEST, Manifest, REJECTS, TOKENIZER};
 
 use crate::error::{Error, Result};
+use crate::listing;
+use crate::plan::Plan;
 
 /// Folder of notes that serve resuming; it is gone when the dataset is whole.
 pub const NOTES: &str = ".ingest";
+
+/// What the plan named, within the notes.
+const LISTING: &str = "plan.jsonl";
+
+/// Name of the argument that stands for the input.
+pub const INPUT: &str = "input_sha256";
 
 /// What an output directory is good for.
 pub enum Prepared {
@@ -24,7 +32,12 @@ pub enum Prepared {
 ///
 /// # Errors
 /// When it holds something else, or another run works on it.
-pub fn prepare(out: &Path, arguments: &BTreeMap<String, serde_json::Value>, overwrite: bool) -> Result<Prepared> {
+pub fn prepare(
+    out: &Path,
+    arguments: &BTreeMap<String, serde_json::Value>,
+    plan: &Plan,
+    overwrite: bool,
+) -> Result<Prepared> {
     let refused = |message: &str| Error::Output { path: out.to_path_buf(), message: message.to_owned() };
     let notes = out.join(NOTES);
     if out.join(MANIFEST).exists() && !overwrite {
@@ -34,9 +47,15 @@ pub fn prepare(out: &Path, arguments: &BTreeMap<String, serde_json::Value>, over
                 let _ = fs::remove_dir_all(&notes);
                 Ok(Prepared::Done(Box::new(manifest)))
             }
-            _ => Err(refused(
-                "holds another dataset (other arguments, or the input changed); take another OUT or --overwrite",
+            Ok(manifest) if differing(&manifest.arguments, arguments) == [INPUT] => Err(refused(
+                "holds a dataset of these arguments, but the input changed since: --check-input says how; take another \
+                 OUT or --overwrite",
             )),
+            Ok(manifest) => {
+                let changed = differing(&manifest.arguments, arguments).join(", ");
+                Err(refused(&format!("holds another dataset ({changed} changed); take another OUT or --overwrite")))
+            }
+            Err(error) => Err(error.into()),
         };
     }
     let is_empty = fs::read_dir(out).map_or(true, |mut entries| entries.next().is_none());
@@ -61,22 +80,36 @@ pub fn prepare(out: &Path, arguments: &BTreeMap<String, serde_json::Value>, over
         Some(before) if &before == arguments && !out.join(MANIFEST).exists() => {}
         _ if overwrite => clear(out)?,
         Some(before) => {
-            let all: HashSet<&String> = before.keys().chain(arguments.keys()).collect();
-            let mut changed: Vec<&str> =
-                all.into_iter().filter(|key| before.get(*key) != arguments.get(*key)).map(String::as_str).collect();
-            changed.sort_unstable();
-            let message = format!(
-                "holds an unfinished dataset of another run ({} changed); use the same command, another OUT or --overwrite",
-                changed.join(", ")
-            );
-            return Err(refused(&message));
+            let changed = differing(&before, arguments);
+            let how = if changed == [INPUT] { listing::difference(&notes.join(LISTING), plan) } else { None };
+            return Err(refused(&match how {
+                Some(how) => format!(
+                    "holds an unfinished dataset, and its input changed since: {how}; put the input back, take another \
+                     OUT or --overwrite"
+                ),
+                None => format!(
+                    "holds an unfinished dataset of another run ({} changed); use the same command, another OUT or \
+                     --overwrite",
+                    changed.join(", ")
+                ),
+            }));
         }
         None => {}
     }
+    listing::save(&notes.join(LISTING), plan)?;
     files::write_json(&kept, arguments)?;
     let shards = out.join("shards");
     fs::create_dir_all(&shards).map_err(Error::io(&shards))?;
     Ok(Prepared::Work(lock))
+}
+
+/// Names of the arguments that differ, sorted.
+fn differing<'a>(
+    before: &'a BTreeMap<String, serde_json::Value>,
+    now: &'a BTreeMap<String, serde_json::Value>,
+) -> Vec<&'a str> {
+    let all: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    all.into_iter().filter(|key| before.get(*key) != now.get(*key)).map(String::as_str).collect()
 }
 
 /// Removes what this tool writes, and nothing else; the manifest first, so that no half dataset looks whole.

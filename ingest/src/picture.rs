@@ -4,9 +4,10 @@ use std::io::Cursor;
 
 use dataset::image::GreyImage;
 use dataset::resample::{Filter, Rectangle, Resample};
-use image::{DynamicImage, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::{MAX_VALUES, guarded};
 use crate::dicom;
 use crate::tone::{self, Tone};
 
@@ -41,17 +42,13 @@ pub struct Placement {
     pub offset: (f64, f64),
 }
 
-/// Most memory that decoding one raster may take.
-const MAX_DECODED_BYTES: u64 = 4 << 30;
-const MAX_SIDE: u32 = 60_000;
-
 /// Decodes a DICOM, PNG or JPEG file (told apart by their first bytes) to 8-bit grey.
 ///
 /// # Errors
 /// A sentence that names the cause.
 pub fn decode(bytes: &[u8], tone: Tone) -> Result<GreyImage, String> {
     if let Ok(image::ImageFormat::Png | image::ImageFormat::Jpeg) = image::guess_format(bytes) {
-        decode_raster(bytes)
+        guarded(|| decode_raster(bytes))
     } else {
         let dicom = dicom::read_radiograph(bytes)?;
         Ok(GreyImage { width: dicom.width, height: dicom.height, pixels: tone::to_grey(&dicom, tone) })
@@ -62,11 +59,14 @@ fn decode_raster(bytes: &[u8]) -> Result<GreyImage, String> {
     let bad = |error: &dyn std::fmt::Display| format!("the picture cannot be decoded: {error}");
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| bad(&e))?;
     let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_DECODED_BYTES);
+    limits.max_alloc = Some(MAX_VALUES * 8);
     reader.limits(limits);
-    let picture = reader.decode().map_err(|e| bad(&e))?;
+    let decoder = reader.into_decoder().map_err(|e| bad(&e))?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) * u64::from(decoder.color_type().channel_count()) > MAX_VALUES {
+        return Err(format!("{width}×{height} pixels are refused: a radiograph is smaller"));
+    }
+    let picture = DynamicImage::from_decoder(decoder).map_err(|e| bad(&e))?;
     let (width, height) = (picture.width(), picture.height());
     let pixels = match picture {
         DynamicImage::ImageLuma8(grey) => grey.into_raw(),

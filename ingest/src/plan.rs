@@ -1,10 +1,11 @@
 //! What a source will give, before any pixel is read: one entry a radiograph, in the order in which they are stored.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dataset::record::BoundingBox;
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Reject, Result, Stage};
@@ -61,15 +62,22 @@ pub struct PlannedRecord {
     pub report: ReportSource,
 }
 
+impl PlannedRecord {
+    /// Digest of everything the plan says of this record.
+    pub fn sha256(&self) -> [u8; 32] {
+        // Every field, those yet to come included.
+        Sha256::digest(format!("{self:?}")).into()
+    }
+}
+
 impl Plan {
     /// Sorts records by identifier, so that neither the file system's order nor a table's matters, and rejects repeats.
     pub fn settle(&mut self) {
         self.records.sort_by(|a, b| (&a.record_id, &a.source_path).cmp(&(&b.record_id, &b.source_path)));
-        let mut seen = HashSet::new();
         let rejects = &mut self.rejects;
-        self.records.retain(|record| {
-            let first = seen.insert(record.record_id.clone());
-            if !first {
+        self.records.dedup_by(|record, first| {
+            let repeats = record.record_id == first.record_id;
+            if repeats {
                 rejects.push(Reject {
                     source_path: record.source_path.clone(),
                     record_id: Some(record.record_id.clone()),
@@ -77,16 +85,15 @@ impl Plan {
                     error: "this identifier is listed twice; the first one is taken".to_owned(),
                 });
             }
-            first
+            repeats
         });
     }
 
     /// Digest of everything the plan says, to notice that the input changed between two runs.
     pub fn sha256(&self) -> String {
         let mut digest = Sha256::new();
-        for record in &self.records {
-            digest.update(format!("{record:?}\n"));
-        }
+        let records: Vec<[u8; 32]> = self.records.par_iter().map(PlannedRecord::sha256).collect();
+        digest.update(records.as_flattened());
         for reject in &self.rejects {
             digest.update(format!("{reject:?}\n"));
         }

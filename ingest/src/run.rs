@@ -17,11 +17,12 @@ use dataset::shard::{ImageCompression, ShardWriter};
 use dataset::resample::Resample;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
+use crate::bounds::MAX_FILE_BYTES;
 use crate::error::{Error, Reject, Result, Stage};
-use crate::output::{NOTES, Prepared, prepare};
+use crate::inputs::{self, Stamps};
+use crate::output::{INPUT, NOTES, Prepared, prepare};
 use crate::picture::{self, Fit};
 use crate::plan::{Plan, PlannedRecord, ReportSource};
 use crate::report;
@@ -179,8 +180,8 @@ pub fn run(
         plan.records.truncate(limit);
     }
     let mut arguments = arguments(source, options)?;
-    arguments.insert("input_sha256".to_owned(), plan.sha256().into());
-    let _lock = match prepare(out, &arguments, options.overwrite)? {
+    arguments.insert(INPUT.to_owned(), plan.sha256().into());
+    let _lock = match prepare(out, &arguments, &plan, options.overwrite)? {
         Prepared::Done(manifest) => {
             return Ok(Summary { manifest: *manifest, already_done: true, resumed_shards: 0 });
         }
@@ -244,6 +245,8 @@ impl Job<'_> {
         let chunks: Vec<&[PlannedRecord]> = self.plan.records.chunks(self.options.rows_per_shard).collect();
         let mut notes: Vec<Option<ShardNote>> = (0..chunks.len()).map(|index| self.finished(index)).collect();
         let resumed = notes.iter().flatten().count();
+        let stamps = notes.iter().enumerate().filter(|(_, note)| note.is_some()).map(|(i, _)| self.stamps_path(i));
+        inputs::unchanged(self.out, self.raw, stamps, "inputs of finished shards")?;
         let done =
             notes.iter().zip(&chunks).filter(|(note, _)| note.is_some()).map(|(_, chunk)| chunk.len() as u64).sum();
         (self.progress)(Progress::Started { records: self.plan.records.len() as u64, done });
@@ -259,6 +262,11 @@ impl Job<'_> {
 
     fn note_path(&self, index: usize) -> PathBuf {
         self.out.join(NOTES).join(format!("part-{index:05}.json"))
+    }
+
+    /// What the inputs of a shard looked like; written before the shard has its name.
+    fn stamps_path(&self, index: usize) -> PathBuf {
+        self.note_path(index).with_extension("inputs")
     }
 
     /// The note of a shard that an earlier run finished.
@@ -277,12 +285,14 @@ impl Job<'_> {
             self.options.compression,
         )?;
         let (mut rejects, mut reports, mut pixels) = (Vec::new(), 0, PixelSums::default());
+        let mut seen = Stamps::new();
         let mut waiting: Vec<Record> = Vec::new();
         for block in chunk.chunks(BLOCK_PER_JOB * rayon::current_num_threads()) {
             let (written, made) = rayon::join(|| writer.write(&waiting), || self.decode(block));
             written?;
             waiting.clear();
-            for made in made {
+            for (stamps, made) in made {
+                seen.extend(stamps);
                 match made {
                     Ok(made) => {
                         reports += u64::from(made.record.report.is_some());
@@ -296,28 +306,37 @@ impl Job<'_> {
             (self.progress)(Progress::Advanced(block.len() as u64));
         }
         writer.write(&waiting)?;
+        inputs::save(&self.stamps_path(index), &seen)?;
         Ok(ShardNote { info: writer.finish(&relative)?, rejects, reports, pixels })
     }
 
-    fn decode(&self, block: &[PlannedRecord]) -> Vec<Result<Made, Reject>> {
+    /// Each record, and what its files looked like.
+    fn decode(&self, block: &[PlannedRecord]) -> Vec<(Stamps, Result<Made, Reject>)> {
         block
             .par_iter()
             .map_init(Resample::default, |scratch, planned| {
+                let mut seen = Stamps::new();
                 // Decoders meet any bytes there are: a panic in one of them costs its file, not the run.
-                let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.record(planned, scratch)));
-                made.unwrap_or_else(|_| Err((Stage::Decode, "the decoder gave up on this file".to_owned()))).map_err(
-                    |(stage, error)| Reject {
-                        source_path: planned.source_path.clone(),
-                        record_id: Some(planned.record_id.clone()),
-                        stage,
-                        error,
-                    },
-                )
+                let work = std::panic::AssertUnwindSafe(|| self.record(planned, scratch, &mut seen));
+                let made = std::panic::catch_unwind(work);
+                let made = made.unwrap_or_else(|_| Err((Stage::Decode, "this record cannot be made".to_owned())));
+                let made = made.map_err(|(stage, error)| Reject {
+                    source_path: planned.source_path.clone(),
+                    record_id: Some(planned.record_id.clone()),
+                    stage,
+                    error,
+                });
+                (seen, made)
             })
             .collect()
     }
 
-    fn record(&self, planned: &PlannedRecord, scratch: &mut Resample) -> Result<Made, (Stage, String)> {
+    fn record(
+        &self,
+        planned: &PlannedRecord,
+        scratch: &mut Resample,
+        seen: &mut Stamps,
+    ) -> Result<Made, (Stage, String)> {
         let mut record = Record {
             record_id: planned.record_id.clone(),
             patient_id: planned.patient_id.clone(),
@@ -333,11 +352,14 @@ impl Job<'_> {
         };
         let mut pixels = PixelSums::default();
         if !self.options.no_images {
-            let bytes = fs::read(self.raw.join(&planned.source_path)).map_err(|error| {
+            let read = inputs::read(&self.raw.join(&planned.source_path), MAX_FILE_BYTES);
+            let stamp = read.as_ref().ok().map(|(_, stamp)| stamp.clone());
+            seen.insert(planned.source_path.clone(), stamp);
+            let (bytes, stamp) = read.map_err(|error| {
                 let missing = error.kind() == std::io::ErrorKind::NotFound;
                 (Stage::Read, if missing { "listed, but the file is missing".to_owned() } else { error.to_string() })
             })?;
-            record.source_sha256 = Sha256::digest(&bytes).into();
+            record.source_sha256 = stamp.sha256;
             let raw = picture::decode(&bytes, self.options.tone).map_err(|error| (Stage::Decode, error))?;
             drop(bytes);
             (record.source_height, record.source_width) = (raw.height, raw.width);
@@ -359,7 +381,7 @@ impl Job<'_> {
             record.image = stored.encode(self.options.encoding).map_err(|error| (Stage::Decode, error.to_string()))?;
         }
         let mut reject = None;
-        match read_report(self.raw, &planned.report) {
+        match read_report(self.raw, &planned.report, seen) {
             Ok(None) => {}
             Ok(Some(text)) => {
                 let chosen = tokenised_text(&text, self.options.report_text);

@@ -5,9 +5,14 @@ use std::io::Read;
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
-use polars::prelude::{Column, DataFrame, StringChunked};
+use polars::prelude::{Column, DataFrame, IntoSeries, StringChunkedBuilder};
 
+use crate::bounds::table::{Bounded, RowStart};
 use crate::error::{Error, Reject, Result, Stage};
+
+/// Most columns of a table, and most rows that do not fit its header: more make no table.
+const MAX_COLUMNS: usize = 4096;
+const MAX_BAD_ROWS: usize = 100_000;
 
 /// One table, all columns as text, empty fields as null.
 pub struct Table {
@@ -25,26 +30,35 @@ impl Table {
     /// NIH's box list.
     ///
     /// # Errors
-    /// When the file cannot be read, is not CSV, or lacks one of the `required` columns.
+    /// When the file cannot be read, is beyond the limits of [`bounds`](crate::bounds), lacks one of the `required`
+    /// columns, or is no table.
     pub fn read(raw: &Path, path: &Path, required: &[&str]) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path))?;
-        let mut bytes = Vec::new();
+        let bytes = file.metadata().map_err(Error::io(path))?.len();
         if path.extension().is_some_and(|extension| extension == "gz") {
-            MultiGzDecoder::new(file).read_to_end(&mut bytes).map_err(Error::io(path))?;
+            Self::parse(raw, path, required, Bounded::table(MultiGzDecoder::new(file), Some(bytes)))
         } else {
-            let mut file = file;
-            file.read_to_end(&mut bytes).map_err(Error::io(path))?;
+            Self::parse(raw, path, required, Bounded::table(file, None))
         }
-        let text = decode_text(bytes);
+    }
+
+    fn parse<R: Read>(raw: &Path, path: &Path, required: &[&str], (text, row): (Bounded<R>, RowStart)) -> Result<Self> {
         let bad = |message: String| Error::Table { path: path.to_path_buf(), message };
-        let mut reader = csv::ReaderBuilder::new().flexible(true).has_headers(false).from_reader(text.as_bytes());
-        let mut records = reader.records();
-        let header = match records.next() {
-            Some(Ok(header)) => header,
-            Some(Err(error)) => return Err(bad(error.to_string())),
-            None => return Err(bad("the file is empty".to_owned())),
+        let mut reader = csv::ReaderBuilder::new().flexible(true).has_headers(false).from_reader(text);
+        let mut record = csv::ByteRecord::new();
+        // Fields are bytes still, so nothing but reading can fail.
+        let mut next = |record: &mut csv::ByteRecord| {
+            row.next();
+            reader.read_byte_record(record).map_err(|error| bad(error.to_string()))
         };
-        let mut names: Vec<String> = header.iter().map(|name| name.trim().to_owned()).collect();
+        if !next(&mut record)? {
+            return Err(bad("the file is empty".to_owned()));
+        }
+        if record.len() > MAX_COLUMNS {
+            return Err(bad(format!("{} columns: such a table is refused", record.len())));
+        }
+        let name_of = |field: &[u8]| decode_text(field.to_vec()).trim().to_owned();
+        let mut names: Vec<String> = record.iter().map(name_of).collect();
         let widest = names.len();
         while names.last().is_some_and(String::is_empty) {
             names.pop();
@@ -55,41 +69,33 @@ impl Table {
                 return Err(Error::MissingColumn { path: path.to_path_buf(), column: (*column).to_owned(), found });
             }
         }
-        let mut columns: Vec<Vec<Option<String>>> = vec![Vec::new(); names.len()];
+        let mut columns: Vec<StringChunkedBuilder> =
+            names.iter().map(|name| StringChunkedBuilder::new(name.as_str().into(), 0)).collect();
         let mut rejects = Vec::new();
         let name = path.strip_prefix(raw).unwrap_or(path).to_string_lossy().into_owned();
-        let mut reject = |line: u64, message: String| {
-            let error = format!("line {line}: {message}");
-            rejects.push(Reject { source_path: name.clone(), record_id: None, stage: Stage::Table, error });
-        };
-        for record in records {
-            let record = match record {
-                Ok(record) => record,
-                Err(error) => {
-                    let line = error.position().map_or(0, csv::Position::line);
-                    reject(line, "not CSV".to_owned());
-                    continue;
-                }
-            };
+        let mut height = 0;
+        while next(&mut record)? {
             if !(names.len()..=widest).contains(&record.len()) {
                 let line = record.position().map_or(0, csv::Position::line);
-                reject(line, format!("{} fields, the header has {}", record.len(), names.len()));
+                let error = format!("line {line}: {} fields, the header has {}", record.len(), names.len());
+                rejects.push(Reject { source_path: name.clone(), record_id: None, stage: Stage::Table, error });
+                if rejects.len() > MAX_BAD_ROWS {
+                    let message =
+                        format!("more than {MAX_BAD_ROWS} rows differ from the header in their number of fields");
+                    return Err(bad(message));
+                }
                 continue;
             }
+            height += 1;
             for (column, field) in columns.iter_mut().zip(&record) {
-                column.push((!field.trim().is_empty()).then(|| field.to_owned()));
+                match std::str::from_utf8(field) {
+                    Ok(text) if text.trim().is_empty() => column.append_null(),
+                    Ok(text) if !text.contains('\r') => column.append_value(text),
+                    _ => column.append_value(decode_text(field.to_vec())),
+                }
             }
         }
-        let height = columns.first().map_or(0, Vec::len);
-        let columns = names
-            .iter()
-            .zip(columns)
-            .map(|(name, values)| {
-                let mut column: StringChunked = values.iter().map(Option::as_deref).collect();
-                column.rename(name.as_str().into());
-                Column::from(polars::prelude::IntoSeries::into_series(column))
-            })
-            .collect();
+        let columns = columns.into_iter().map(|column| Column::from(column.finish().into_series())).collect();
         let frame = DataFrame::new(height, columns).map_err(|e| bad(e.to_string()))?;
         Ok(Self { name, frame, rejects })
     }

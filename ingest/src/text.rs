@@ -1,7 +1,6 @@
 //! The text of a record: where it is read, which part of it counts, and the tokenizer of a run.
 
 use std::collections::HashSet;
-use std::fs;
 use std::path::Path;
 
 use dataset::files;
@@ -9,7 +8,10 @@ use dataset::manifest::TOKENIZER;
 use rayon::prelude::*;
 use tokenizers::Tokenizer;
 
+use crate::bounds::MAX_REPORT_BYTES;
 use crate::error::{Error, Result};
+use crate::inputs::{self, Stamps};
+use crate::output::NOTES;
 use crate::plan::{Plan, ReportSource};
 use crate::report;
 use crate::run::{Options, ReportText, TokenizerChoice};
@@ -19,10 +21,15 @@ use crate::tokenizer;
 /// The tokenizer, written to OUT in the same form as it is used.
 pub fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> Result<Option<Tokenizer>> {
     let path = out.join(TOKENIZER);
+    let stamps = out.join(NOTES).join("tokenizer.inputs");
+    let mut seen = Stamps::new();
     let made = match &options.tokenizer {
         TokenizerChoice::None => return Ok(None),
         // An interrupted run got this far: the same corpus would give the same tokenizer again.
-        _ if path.exists() => return tokenizer::load(&path).map(Some),
+        _ if path.exists() && stamps.exists() => {
+            inputs::unchanged(out, raw, [stamps], "reports that the tokenizer was trained on")?;
+            return tokenizer::load(&path).map(Some);
+        }
         TokenizerChoice::File(given) => tokenizer::load(given)?,
         TokenizerChoice::Train(vocabulary) => {
             let sources: Vec<&ReportSource> = {
@@ -34,12 +41,19 @@ pub fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> R
                     .map(|r| &r.report)
                     .collect()
             };
-            let texts: Vec<String> = sources
+            let read: Vec<(Stamps, Option<String>)> = sources
                 .into_par_iter()
-                .filter_map(|report| read_report(raw, report).ok().flatten())
-                .map(|text| tokenised_text(&text, options.report_text))
-                .filter(|text| !text.is_empty())
+                .map(|report| {
+                    let mut seen = Stamps::new();
+                    let text = read_report(raw, report, &mut seen).ok().flatten();
+                    (seen, text.map(|text| tokenised_text(&text, options.report_text)))
+                })
                 .collect();
+            let mut texts = Vec::new();
+            for (stamp, text) in read {
+                seen.extend(stamp);
+                texts.extend(text.filter(|text| !text.is_empty()));
+            }
             if texts.is_empty() {
                 // A source of images alone: there is nothing to tokenise either.
                 return Ok(None);
@@ -48,22 +62,30 @@ pub fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> R
         }
     };
     let text = made.to_string(true).map_err(|e| Error::Tokenizer(e.to_string()))?;
+    inputs::save(&stamps, &seen)?;
     files::write_atomic(&path, text.as_bytes())?;
     Ok(Some(made))
 }
 
-/// The text of a report; `Ok(None)` where the source has none.
-pub fn read_report(raw: &Path, report: &ReportSource) -> Result<Option<String>, String> {
+/// The text of a report, and in `seen` what its file looked like; `Ok(None)` where the source has none.
+pub fn read_report(raw: &Path, report: &ReportSource, seen: &mut Stamps) -> Result<Option<String>, String> {
     match report {
         ReportSource::None => Ok(None),
         ReportSource::Text(text) => Ok(Some(text.to_string())),
-        ReportSource::File(path) => match fs::read(raw.join(path)) {
-            Ok(bytes) => Ok(Some(decode_text(bytes))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err("the study has no report file".to_owned())
+        ReportSource::File(path) => {
+            let name = path.to_string_lossy().into_owned();
+            match inputs::read(&raw.join(path), MAX_REPORT_BYTES) {
+                Ok((bytes, stamp)) => {
+                    seen.insert(name, Some(stamp));
+                    Ok(Some(decode_text(bytes)))
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    seen.insert(name, None);
+                    Err("the study has no report file".to_owned())
+                }
+                Err(error) => Err(format!("the report cannot be read: {error}")),
             }
-            Err(error) => Err(format!("the report cannot be read: {error}")),
-        },
+        }
     }
 }
 

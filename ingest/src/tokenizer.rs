@@ -28,7 +28,9 @@ fn bad(error: impl std::fmt::Display) -> Error {
 
 /// Reads a `tokenizer.json` and checks the recipe's special ids.
 pub fn load(path: &Path) -> Result<Tokenizer> {
-    let mut tokenizer = Tokenizer::from_file(path).map_err(|e| bad(format!("{}: {e}", path.display())))?;
+    let read = std::panic::catch_unwind(|| Tokenizer::from_file(path)).map_err(|_| "not understood".to_owned());
+    let read = read.and_then(|read| read.map_err(|e| e.to_string()));
+    let mut tokenizer = read.map_err(|e| bad(format!("{}: {e}", path.display())))?;
     for (id, token) in SPECIAL.iter().enumerate() {
         if tokenizer.token_to_id(token) != Some(id as u32) {
             return Err(bad(format!("{}: {token} must have id {id}", path.display())));

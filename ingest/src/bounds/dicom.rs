@@ -1,0 +1,202 @@
+//! DICOM files: lengths, nesting, and the size of compressed pixels.
+
+use std::io::{Cursor, Read};
+
+use dicom_core::VR;
+use dicom_dictionary_std::uids;
+use dicom_object::FileMetaTable;
+use dicom_parser::StatefulDecode;
+use dicom_parser::dataset::LazyDataToken;
+use dicom_parser::dataset::lazy_read::LazyDataSetReader;
+use dicom_transfer_syntax_registry::TransferSyntax;
+use dicom_transfer_syntax_registry::entries::{
+    EXPLICIT_VR_BIG_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN,
+};
+
+use super::{MAX_COMPONENTS, MAX_DEPTH, MAX_INFLATED_BYTES, MAX_TEXT_BYTES, MAX_TILES};
+
+/// Explicit VR big endian, retired and still met.
+const BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
+
+/// Checks that a DICOM file claims no more than it holds. Files without the magic code are left to the parser.
+///
+/// # Errors
+/// A sentence that names the cause, and holds no value of the header.
+pub fn data_set(bytes: &[u8]) -> Result<(), String> {
+    let start = match bytes {
+        _ if bytes.get(128..132) == Some(b"DICM") => 128,
+        _ if bytes.starts_with(b"DICM") => 0,
+        _ => return Ok(()),
+    };
+    let mut file = Cursor::new(&bytes[start..]);
+    meta_lengths(file.get_ref())?;
+    // Whatever is wrong here, the parser will say.
+    let Ok(meta) = FileMetaTable::from_reader(&mut file) else { return Ok(()) };
+    let set = &bytes[start..][file.position() as usize..];
+    match meta.transfer_syntax() {
+        uids::IMPLICIT_VR_LITTLE_ENDIAN => lengths(set, &IMPLICIT_VR_LITTLE_ENDIAN.erased()),
+        BIG_ENDIAN => lengths(set, &EXPLICIT_VR_BIG_ENDIAN.erased()),
+        uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN => {
+            let mut inflated = Vec::new();
+            // A broken stream is as far as the parser gets, too.
+            let _ = flate2::read::DeflateDecoder::new(set).take(MAX_INFLATED_BYTES + 1).read_to_end(&mut inflated);
+            if inflated.len() as u64 > MAX_INFLATED_BYTES {
+                return Err(format!("the deflated data set is larger than {} MiB", MAX_INFLATED_BYTES >> 20));
+            }
+            lengths(&inflated, &EXPLICIT_VR_LITTLE_ENDIAN.erased())
+        }
+        _ => lengths(set, &EXPLICIT_VR_LITTLE_ENDIAN.erased()),
+    }
+}
+
+/// The file meta group: explicit little endian, right after the magic code.
+fn meta_lengths(file: &[u8]) -> Result<(), String> {
+    let mut at = 4;
+    while let Some(header) = file.get(at..at + 8).filter(|header| header.starts_with(&[2, 0])) {
+        let long =
+            matches!(&header[4..6], b"OB" | b"OD" | b"OF" | b"OL" | b"OV" | b"OW" | b"SQ" | b"SV" | b"UC" | b"UN")
+                || matches!(&header[4..6], b"UR" | b"UT" | b"UV");
+        let length = match file.get(at + 8..at + 12) {
+            Some(wide) if long => u32::from_le_bytes([wide[0], wide[1], wide[2], wide[3]]) as usize,
+            _ => usize::from(u16::from_le_bytes([header[6], header[7]])),
+        };
+        at += if long { 12 } else { 8 };
+        at = at.checked_add(length).filter(|end| *end <= file.len()).ok_or_else(too_long)?;
+    }
+    Ok(())
+}
+
+fn too_long() -> String {
+    "an element claims more bytes than the file holds".to_owned()
+}
+
+/// Walks the elements of a data set without reading their values.
+fn lengths(set: &[u8], syntax: &TransferSyntax) -> Result<(), String> {
+    let Ok(mut reader) = LazyDataSetReader::new_with_ts(Cursor::new(set), syntax) else { return Ok(()) };
+    let mut depth = 0usize;
+    // An error of the walk is one of the parser as well, which words it.
+    while let Some(Ok(token)) = reader.advance() {
+        let (length, position) = match &token {
+            LazyDataToken::SequenceStart { .. } | LazyDataToken::PixelSequenceStart => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return Err(format!("more than {MAX_DEPTH} levels of sequences"));
+                }
+                continue;
+            }
+            LazyDataToken::SequenceEnd => {
+                depth = depth.saturating_sub(1);
+                continue;
+            }
+            LazyDataToken::LazyValue { header, decoder } => {
+                if is_text(header.vr) && header.len.0 as usize > MAX_TEXT_BYTES {
+                    return Err(format!("a text is longer than {MAX_TEXT_BYTES} bytes"));
+                }
+                (header.len.0 as usize, decoder.position() as usize)
+            }
+            LazyDataToken::LazyItemValue { len, decoder } => (*len as usize, decoder.position() as usize),
+            _ => continue,
+        };
+        let left = set.len().saturating_sub(position);
+        if length > left {
+            return Err(too_long());
+        }
+        // Commonly the pixels are the last element: there is nothing behind them to look at.
+        if length == left || token.skip().is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn is_text(vr: VR) -> bool {
+    use VR::{AE, AS, AT, CS, DA, DS, DT, IS, LO, LT, PN, SH, ST, TM, UC, UI, UR};
+    matches!(vr, AE | AS | AT | CS | DA | DS | DT | IS | LO | LT | PN | SH | ST | TM | UC | UI | UR)
+}
+
+/// Checks that the compressed pixels of a DICOM file are of the size that its header says: a decoder allocates what the
+/// compressed stream asks for.
+///
+/// `fragments` are those of all frames; each that begins an image is checked, and the whole that they make.
+///
+/// # Errors
+/// A sentence that names both sizes.
+pub fn compressed(fragments: &[Vec<u8>], width: u32, height: u32) -> Result<(), String> {
+    let check = |stream: &[u8]| match stream_size(stream) {
+        Some(size) if (size.width, size.height) != (width, height) => {
+            let Size { width: found_width, height: found_height, .. } = size;
+            Err(format!("the compressed pixels are {found_width}×{found_height}, the header says {width}×{height}"))
+        }
+        Some(size) if size.components > MAX_COMPONENTS => Err(format!("{} components make no image", size.components)),
+        Some(size) if size.tiles > MAX_TILES => Err(format!("{} tiles make no image", size.tiles)),
+        _ => Ok(()),
+    };
+    fragments.iter().try_for_each(|fragment| check(fragment))?;
+    // A header may be spread over several fragments.
+    match fragments {
+        [first, _, ..] if stream_size(first).is_none() => check(&fragments.concat()),
+        _ => Ok(()),
+    }
+}
+
+/// What the header of a compressed stream says.
+struct Size {
+    width: u32,
+    height: u32,
+    components: u16,
+    tiles: u64,
+}
+
+/// The size in a JPEG, JPEG-LS or JPEG 2000 stream (raw or in its boxes), `None` where it has no header of these.
+fn stream_size(stream: &[u8]) -> Option<Size> {
+    const CODESTREAM: [u8; 4] = [0xff, 0x4f, 0xff, 0x51];
+    if stream.starts_with(&[0xff, 0xd8]) {
+        return jpeg_size(stream);
+    }
+    if stream.starts_with(&CODESTREAM) {
+        return jpeg_2000_size(stream);
+    }
+    if stream.get(4..8) == Some(b"jP  ") {
+        let at = stream.windows(4).position(|window| window == CODESTREAM)?;
+        return jpeg_2000_size(&stream[at..]);
+    }
+    None
+}
+
+fn jpeg_size(stream: &[u8]) -> Option<Size> {
+    let mut at = 2;
+    loop {
+        // Markers may follow filling bytes.
+        while *stream.get(at)? != 0xff || matches!(*stream.get(at + 1)?, 0x00 | 0xff) {
+            at += 1;
+        }
+        let marker = stream[at + 1];
+        match marker {
+            // Frame headers, that of JPEG-LS included; not tables (C4), JPEG extensions (C8) or arithmetic coding (CC).
+            0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf | 0xf7 => {
+                let header = stream.get(at + 4..at + 10)?;
+                let word = |at: usize| u32::from(u16::from_be_bytes([header[at], header[at + 1]]));
+                return Some(Size { height: word(1), width: word(3), components: header[5].into(), tiles: 1 });
+            }
+            0x01 | 0xd0..=0xd8 => at += 2,
+            _ => {
+                let length = stream.get(at + 2..at + 4)?;
+                at += 2 + usize::from(u16::from_be_bytes([length[0], length[1]])).max(2);
+            }
+        }
+    }
+}
+
+fn jpeg_2000_size(stream: &[u8]) -> Option<Size> {
+    let header = stream.get(..42)?;
+    let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let (right, bottom, left, top) = (word(8), word(12), word(16), word(20));
+    let (tile_width, tile_height, tile_left, tile_top) = (word(24), word(28), word(32), word(36));
+    let count = |end: u32, start: u32, side: u32| u64::from(end.saturating_sub(start).div_ceil(side.max(1)));
+    Some(Size {
+        width: right.saturating_sub(left),
+        height: bottom.saturating_sub(top),
+        components: u16::from_be_bytes([header[40], header[41]]),
+        tiles: count(right, tile_left, tile_width) * count(bottom, tile_top, tile_height),
+    })
+}

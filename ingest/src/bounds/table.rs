@@ -1,0 +1,44 @@
+//! Tables: the text that a file may turn out to be, and the length of its rows.
+
+use std::cell::Cell;
+use std::io::{self, Read};
+use std::rc::Rc;
+
+use super::{MAX_INFLATION, MAX_ROW_BYTES, MAX_TABLE_BYTES, SMALL_TABLE_BYTES};
+
+/// Text as it is read, of at most [`MAX_TABLE_BYTES`] in all and [`MAX_ROW_BYTES`] between two calls of [`RowStart::next`].
+pub struct Bounded<R> {
+    inner: R,
+    left: u64,
+    row_left: Rc<Cell<u64>>,
+}
+
+/// Starts a new row of a [`Bounded`] text.
+pub struct RowStart(Rc<Cell<u64>>);
+
+impl RowStart {
+    pub fn next(&self) {
+        self.0.set(MAX_ROW_BYTES);
+    }
+}
+
+impl<R: Read> Bounded<R> {
+    /// A table; `gzipped` is the size of its file where it is inflated.
+    pub fn table(inner: R, gzipped: Option<u64>) -> (Self, RowStart) {
+        let inflated = |bytes: u64| bytes.saturating_mul(MAX_INFLATION).max(SMALL_TABLE_BYTES);
+        let row_left = Rc::new(Cell::new(MAX_ROW_BYTES));
+        let left = gzipped.map_or(MAX_TABLE_BYTES, |bytes| inflated(bytes).min(MAX_TABLE_BYTES));
+        (Self { inner, left, row_left: row_left.clone() }, RowStart(row_left))
+    }
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)? as u64;
+        let refused = |what: &str| io::Error::other(format!("{what}: such a table is refused"));
+        self.left = self.left.checked_sub(read).ok_or_else(|| refused("it inflates, or is, beyond all measure"))?;
+        let row = self.row_left.get().checked_sub(read);
+        self.row_left.set(row.ok_or_else(|| refused(&format!("a row is longer than {} MiB", MAX_ROW_BYTES >> 20)))?);
+        Ok(read as usize)
+    }
+}

@@ -1,0 +1,116 @@
+//! What input files looked like when they were read, so that a run that goes on notices those that changed meanwhile.
+//!
+//! Stamps lie in the notes of a run, never in a dataset: the same input gives the same bytes, whenever it was written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use dataset::files;
+use rayon::prelude::*;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::bounds;
+use crate::error::{Error, Result};
+
+/// A file as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    pub bytes: u64,
+    /// Nanoseconds since 1970, 0 where the file system keeps no time.
+    pub modified: u128,
+    pub sha256: [u8; 32],
+}
+
+/// Stamps by path relative to the raw directory; `None` for a file that was not there.
+pub type Stamps = BTreeMap<String, Option<Stamp>>;
+
+fn modified(found: &Metadata) -> u128 {
+    found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |since| since.as_nanos())
+}
+
+/// Reads a file of at most `limit` bytes, with its stamp.
+///
+/// # Errors
+/// Those of the operating system, and a larger file.
+pub fn read(path: &Path, limit: u64) -> io::Result<(Vec<u8>, Stamp)> {
+    let file = File::open(path)?;
+    let found = file.metadata()?;
+    let bytes = bounds::read_file(&file, limit)?;
+    let sha256 = Sha256::digest(&bytes).into();
+    let stamp = Stamp { bytes: bytes.len() as u64, modified: modified(&found), sha256 };
+    Ok((bytes, stamp))
+}
+
+/// Writes stamps, one a line.
+pub fn save(path: &Path, stamps: &Stamps) -> Result<()> {
+    let mut text = String::new();
+    for (name, stamp) in stamps {
+        let written = match stamp {
+            Some(Stamp { bytes, modified, sha256 }) => {
+                writeln!(text, "{bytes} {modified} {} {}", files::hex(sha256), Value::from(name.as_str()))
+            }
+            None => writeln!(text, "- {}", Value::from(name.as_str())),
+        };
+        written.map_err(|e| Error::Output { path: path.to_path_buf(), message: e.to_string() })?;
+    }
+    Ok(files::write_atomic(path, text.as_bytes())?)
+}
+
+/// Refuses to go on when files stamped in `stamps` are not what they were: another size, or another time and other
+/// bytes.
+///
+/// # Errors
+/// One that names the first of them, and what to do.
+pub fn unchanged(out: &Path, raw: &Path, stamps: impl IntoIterator<Item = PathBuf>, what: &str) -> Result<()> {
+    let mut changed = BTreeSet::new();
+    for path in stamps {
+        let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
+        let lines: Vec<&str> = text.lines().collect();
+        let found: Vec<_> = lines.into_par_iter().map(|line| change(line, raw)).collect();
+        for change in found {
+            let broken = || Error::Output { path: path.clone(), message: "is broken; use --overwrite".to_owned() };
+            changed.extend(change.ok_or_else(broken)?);
+        }
+    }
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let changed: Vec<String> = changed.into_iter().collect();
+    let message = format!(
+        "holds an unfinished dataset, and {} changed since it was read among the {what}; put the input back, take \
+         another OUT or --overwrite",
+        some(&changed, "file")
+    );
+    Err(Error::Output { path: out.to_path_buf(), message })
+}
+
+/// The file of one line if it is not what it was; `None` where the line makes no sense.
+fn change(line: &str, raw: &Path) -> Option<Option<String>> {
+    let (stamp, name) = line.split_at(line.find('"')?);
+    let name: String = serde_json::from_str(name).ok()?;
+    let fields: Vec<&str> = stamp.split_whitespace().collect();
+    let path = raw.join(&name);
+    let same = match (fs::metadata(&path), fields.as_slice()) {
+        (Err(_), ["-"]) => true,
+        (Ok(found), [bytes, time, sha256]) => {
+            let same_digest = || files::sha256(&path).is_ok_and(|digest| digest == *sha256);
+            found.len().to_string() == *bytes && (modified(&found).to_string() == *time || same_digest())
+        }
+        (_, ["-"] | [_, _, _]) => false,
+        _ => return None,
+    };
+    Some((!same).then_some(name))
+}
+
+/// `3 files (a.dcm, b.dcm, c.dcm)`, with the first few names.
+pub fn some(names: &[String], noun: &str) -> String {
+    const FEW: usize = 3;
+    let few = names.iter().take(FEW).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let rest = if names.len() > FEW { ", …" } else { "" };
+    format!("{} {noun}{} ({few}{rest})", names.len(), if names.len() == 1 { "" } else { "s" })
+}
