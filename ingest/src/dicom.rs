@@ -3,40 +3,101 @@
 //! dicom-rs parses and decodes; modality and VOI transforms are done in [`crate::tone`], in a documented order. Nothing
 //! of the header but what [`Dicom`] lists leaves this room, error messages included.
 
+use std::borrow::Cow;
+
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::file::ReadPreamble;
 use dicom_object::mem::InMemDicomObject;
 use dicom_object::{FileDicomObject, OpenFileOptions};
-use dicom_pixeldata::PixelDecoder;
 
-use crate::bounds::{self, MAX_VALUES, guarded};
+use crate::bounds::{self, guarded};
+use crate::frame;
 
-/// The first frame of a DICOM image.
-pub struct Dicom {
+/// The first frame of a DICOM image; pixels that lie in the file as they are shown are borrowed from it.
+pub struct Dicom<'a> {
     pub width: u32,
     pub height: u32,
-    pub pixels: Pixels,
+    pub pixels: Pixels<'a>,
     /// Grey values rise from white to black.
     pub inverted: bool,
     pub modality: Modality,
     pub voi: Option<Voi>,
+    /// Stored values, from and to, that fill up the picture and mean nothing.
+    pub padding: Option<(i64, i64)>,
 }
 
-/// Decoded values.
-pub enum Pixels {
-    /// Stored values, sign-extended, unused bits masked; `bits` of them are used.
-    Grey { values: Values, bits: u16, signed: bool },
+impl Dicom<'_> {
+    /// Whether a stored value fills up the picture.
+    pub fn is_padding(&self, stored: i64) -> bool {
+        self.padding.is_some_and(|(low, high)| (low..=high).contains(&stored))
+    }
+}
+
+/// Decoded values, row-major.
+pub enum Pixels<'a> {
+    Grey {
+        values: Values<'a>,
+        bits: Bits,
+    },
     /// 8-bit RGB, interleaved.
     Rgb(Vec<u8>),
 }
 
-/// Stored grey values in the narrowest type that the file uses.
-pub enum Values {
-    U8(Vec<u8>),
-    /// Bit pattern of up to 16 bits, two's complement where signed.
-    U16(Vec<u16>),
-    /// Wider values.
-    I64(Vec<i64>),
+/// Stored grey values in the narrowest type that the file uses, unused bits included.
+pub enum Values<'a> {
+    Bytes(Cow<'a, [u8]>),
+    Words(Vec<u16>),
+    /// Two bytes a value, the low one first.
+    LittleEndian(&'a [u8]),
+    /// Wider values, sign-extended and without unused bits.
+    Wide(Vec<i64>),
+}
+
+/// Which bits of a word hold the stored value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bits {
+    /// How many, 1 to 16 (to 64 in [`Values::Wide`]).
+    pub stored: u16,
+    /// Unused bits below them.
+    pub shift: u16,
+    /// Two's complement.
+    pub signed: bool,
+}
+
+impl Bits {
+    /// The used bits of a word.
+    pub fn pattern(self, word: u16) -> u16 {
+        (word >> self.shift) & ((1u32 << self.stored) - 1) as u16
+    }
+
+    /// The stored value in a word.
+    pub fn value(self, word: u16) -> i64 {
+        let (pattern, sign) = (i64::from(self.pattern(word)), 1i64 << (self.stored - 1));
+        if self.signed && pattern & sign != 0 { pattern - 2 * sign } else { pattern }
+    }
+}
+
+impl Pixels<'_> {
+    /// The memory of decoded values, to be used again.
+    pub fn into_words(self) -> Vec<u16> {
+        match self {
+            Self::Grey { values: Values::Words(words), .. } => words,
+            _ => Vec::new(),
+        }
+    }
+
+    /// Stored values of a grey picture.
+    pub fn stored(&self) -> Option<Vec<i64>> {
+        let Self::Grey { values, bits } = self else { return None };
+        Some(match values {
+            Values::Bytes(values) => values.iter().map(|&byte| bits.value(byte.into())).collect(),
+            Values::Words(values) => values.iter().map(|&word| bits.value(word)).collect(),
+            Values::LittleEndian(bytes) => {
+                bytes.chunks_exact(2).map(|word| bits.value(u16::from_le_bytes([word[0], word[1]]))).collect()
+            }
+            Values::Wide(values) => values.clone(),
+        })
+    }
 }
 
 /// From stored values to values of the modality.
@@ -82,94 +143,62 @@ impl LookUp {
 type Object = FileDicomObject<InMemDicomObject>;
 
 /// Reads the first frame of a radiograph; objects of other kinds (CT, MR, reports, presentation states) are refused by
-/// name.
+/// name. Decoded values go into `words`, where they have 16 bits.
 ///
 /// # Errors
 /// A sentence that names the cause, and holds no value of the header.
-pub fn read_radiograph(bytes: &[u8]) -> Result<Dicom, String> {
-    guarded(|| {
-        let object = parse(bytes)?;
-        check_class(&object)?;
-        first_frame(&object)
-    })
+pub fn read_radiograph<'a>(bytes: &'a [u8], words: Vec<u16>) -> Result<Dicom<'a>, String> {
+    guarded(|| read_checked(bytes, words, check_class))
 }
 
 /// Reads the first frame of any DICOM image.
 ///
 /// # Errors
 /// A sentence that names the cause, and holds no value of the header.
-pub fn read(bytes: &[u8]) -> Result<Dicom, String> {
-    guarded(|| first_frame(&parse(bytes)?))
+pub fn read(bytes: &[u8]) -> Result<Dicom<'_>, String> {
+    guarded(|| read_checked(bytes, Vec::new(), |_| Ok(())))
 }
 
-fn parse(bytes: &[u8]) -> Result<Object, String> {
+fn read_checked<'a>(
+    bytes: &'a [u8],
+    words: Vec<u16>,
+    check: impl Fn(&Object) -> Result<(), String>,
+) -> Result<Dicom<'a>, String> {
     if bytes.get(128..132) != Some(b"DICM") && bytes.get(..4) != Some(b"DICM") && !looks_like_bare_data_set(bytes) {
         return Err("not a DICOM file".to_owned());
     }
-    bounds::dicom::data_set(bytes)?;
-    OpenFileOptions::new()
+    let places = bounds::dicom::data_set(bytes)?;
+    if let Some(places) = &places {
+        // The pixels stay where they are; only what stands before them is taken apart.
+        let header = parse(bytes, OpenFileOptions::new().read_until(tags::PIXEL_DATA))?;
+        check(&header)?;
+        if let Some((pixels, size)) = frame::in_place(&header, bytes, places, words)? {
+            return Ok(shown(&header, pixels, size));
+        }
+    }
+    let object = parse(bytes, OpenFileOptions::new())?;
+    check(&object)?;
+    let (pixels, size) = frame::by_library(&object)?;
+    Ok(shown(&object, pixels, size))
+}
+
+fn parse(bytes: &[u8], options: OpenFileOptions) -> Result<Object, String> {
+    options
         .read_preamble(ReadPreamble::Auto)
         .from_reader(bytes)
         .map_err(|error| format!("the DICOM data set cannot be parsed: {}", cause(&error)))
 }
 
-fn first_frame(object: &Object) -> Result<Dicom, String> {
-    if object.element_opt(tags::PIXEL_DATA).ok().flatten().is_none() {
-        return Err("the file holds no pixel data".to_owned());
-    }
-    let need = |tag, name: &str| integer(object, tag).ok_or_else(|| format!("{name} is missing or no number"));
-    let (height, width) = (need(tags::ROWS, "Rows")?, need(tags::COLUMNS, "Columns")?);
-    let samples = integer(object, tags::SAMPLES_PER_PIXEL).unwrap_or(1);
-    let allocated = need(tags::BITS_ALLOCATED, "BitsAllocated")?;
-    if height <= 0 || width <= 0 || !(1..=4).contains(&samples) || !(1..=64).contains(&allocated) {
-        return Err(format!("{width}×{height} pixels of {samples} samples and {allocated} bits make no image"));
-    }
-    if (height as u64) * (width as u64) * (samples as u64) > MAX_VALUES {
-        return Err(format!("{width}×{height} pixels are refused: a radiograph is smaller"));
-    }
-    let photometric = text(object, tags::PHOTOMETRIC_INTERPRETATION).unwrap_or_default();
-    if let Some(fragments) = object.element_opt(tags::PIXEL_DATA).ok().flatten().and_then(|data| data.fragments()) {
-        bounds::dicom::compressed(fragments, width as u32, height as u32)?;
-    }
-    let native = object.element_opt(tags::PIXEL_DATA).ok().flatten().is_some_and(|data| data.fragments().is_none());
-    let (width, height, pixels) = if native && photometric == "YBR_FULL_422" {
-        // Two pixels share their colour: four bytes for two, which the decoder counts as six.
-        let data = object.element_opt(tags::PIXEL_DATA).ok().flatten().and_then(|data| data.to_bytes().ok());
-        let count = width as usize * height as usize;
-        (width as u32, height as u32, ybr_422(&data.unwrap_or_default(), count)?)
-    } else {
-        let decoded = object
-            .decode_pixel_data_frame(0)
-            .map_err(|error| format!("the pixels cannot be decoded: {}", cause(&error)))?;
-        let (width, height) = (decoded.columns(), decoded.rows());
-        let count = width as usize * height as usize;
-        let pixels = if decoded.samples_per_pixel() == 1 {
-            let stored = integer(object, tags::BITS_STORED).unwrap_or(allocated).clamp(1, 64) as u16;
-            let layout = Layout {
-                allocated: decoded.bits_allocated(),
-                stored,
-                high: integer(object, tags::HIGH_BIT).map_or(stored - 1, |bit| bit.clamp(0, 63) as u16),
-                signed: integer(object, tags::PIXEL_REPRESENTATION) == Some(1),
-                big_endian: object.meta().transfer_syntax().trim_end_matches(['\0', ' ']) == BIG_ENDIAN,
-            };
-            let pixels = grey(decoded.data(), count, layout)?;
-            if photometric == "PALETTE COLOR" { palette(object, &pixels)? } else { pixels }
-        } else {
-            let image = decoded
-                .to_dynamic_image(0)
-                .map_err(|error| format!("the colours cannot be converted: {}", cause(&error)))?;
-            Pixels::Rgb(image.into_rgb8().into_raw())
-        };
-        (width, height, pixels)
-    };
-    Ok(Dicom {
+fn shown<'a>(object: &Object, pixels: Pixels<'a>, (width, height): (u32, u32)) -> Dicom<'a> {
+    Dicom {
         width,
         height,
         pixels,
-        inverted: photometric == "MONOCHROME1",
+        inverted: text(object, tags::PHOTOMETRIC_INTERPRETATION).as_deref() == Some("MONOCHROME1"),
         modality: modality(object),
         voi: voi(object),
-    })
+        padding: padding(object),
+    }
 }
 
 /// Some old files have neither preamble nor magic; they begin with a group below 0x0010.
@@ -178,7 +207,7 @@ fn looks_like_bare_data_set(bytes: &[u8]) -> bool {
 }
 
 /// The outermost message of an error: dicom-rs puts values of the data set only into the inner ones.
-fn cause(error: &dyn std::error::Error) -> String {
+pub(crate) fn cause(error: &dyn std::error::Error) -> String {
     let mut message = error.to_string();
     message.truncate(message.char_indices().nth(200).map_or(message.len(), |(at, _)| at));
     message
@@ -197,7 +226,7 @@ fn check_class(object: &Object) -> Result<(), String> {
     Err(refused.to_owned())
 }
 
-fn integer(object: &InMemDicomObject, tag: dicom_core::Tag) -> Option<i64> {
+pub(crate) fn integer(object: &InMemDicomObject, tag: dicom_core::Tag) -> Option<i64> {
     object.element_opt(tag).ok()??.to_int().ok()
 }
 
@@ -205,117 +234,8 @@ fn number(object: &InMemDicomObject, tag: dicom_core::Tag) -> Option<f64> {
     object.element_opt(tag).ok()??.to_multi_float64().ok()?.first().copied().filter(|value| value.is_finite())
 }
 
-fn text(object: &InMemDicomObject, tag: dicom_core::Tag) -> Option<String> {
+pub(crate) fn text(object: &InMemDicomObject, tag: dicom_core::Tag) -> Option<String> {
     Some(object.element_opt(tag).ok()??.to_str().ok()?.trim_matches(['\0', ' ']).to_owned())
-}
-
-/// YBR_FULL_422 bytes (Y, Y, Cb, Cr for two pixels) to RGB (PS3.3 C.7.6.3.1.2).
-fn ybr_422(data: &[u8], count: usize) -> Result<Pixels, String> {
-    let data = data.get(..count * 2).ok_or_else(|| too_short(data.len(), count * 2))?;
-    let mut rgb = Vec::with_capacity(count * 3);
-    for pair in data.chunks_exact(4) {
-        let (blue, red) = (f64::from(pair[2]) - 128.0, f64::from(pair[3]) - 128.0);
-        for y in &pair[..2] {
-            let y = f64::from(*y);
-            let colours = [y + 1.402 * red, y - 0.344_136 * blue - 0.714_136 * red, y + 1.772 * blue];
-            rgb.extend(colours.map(|colour| colour.round().clamp(0.0, 255.0) as u8));
-        }
-    }
-    Ok(Pixels::Rgb(rgb))
-}
-
-/// Colours of a palette, to 8 bit.
-fn palette(object: &InMemDicomObject, indices: &Pixels) -> Result<Pixels, String> {
-    let table = |descriptor, data, name: &str| -> Result<(i64, Vec<u8>), String> {
-        let bad = || format!("the {name} table of the palette is missing or broken");
-        let read = |tag| object.element_opt(tag).ok().flatten();
-        let descriptor = read(descriptor).and_then(|element| element.to_multi_int::<i64>().ok()).ok_or_else(bad)?;
-        let [entries, first, bits] = descriptor.get(..3).and_then(|d| d.try_into().ok()).ok_or_else(bad)?;
-        let entries = if entries == 0 { 65536 } else { entries as usize };
-        let data = read(data).and_then(|element| element.to_bytes().ok()).ok_or_else(bad)?;
-        // Entries of 8 bits stand in bytes of their own, or each in a word; those of 16 bits are scaled.
-        let scaled = |word: u16| ((u32::from(word) * 255 + 32767) / 65535) as u8;
-        let shades: Vec<u8> = if data.len() < entries * 2 {
-            data.to_vec()
-        } else {
-            data.chunks_exact(2)
-                .map(|word| if bits == 8 { word[0] } else { scaled(u16::from_ne_bytes([word[0], word[1]])) })
-                .collect()
-        };
-        if shades.is_empty() { Err(bad()) } else { Ok((first, shades)) }
-    };
-    let tables = [
-        table(tags::RED_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR, tags::RED_PALETTE_COLOR_LOOKUP_TABLE_DATA, "red")?,
-        table(tags::GREEN_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR, tags::GREEN_PALETTE_COLOR_LOOKUP_TABLE_DATA, "green")?,
-        table(tags::BLUE_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR, tags::BLUE_PALETTE_COLOR_LOOKUP_TABLE_DATA, "blue")?,
-    ];
-    let colour = |index: i64| {
-        [0, 1, 2].map(|channel: usize| {
-            let (first, shades) = &tables[channel];
-            shades[(index - first).clamp(0, shades.len() as i64 - 1) as usize]
-        })
-    };
-    let rgb = match indices {
-        Pixels::Grey { values: Values::U8(values), .. } => values.iter().flat_map(|&v| colour(v.into())).collect(),
-        Pixels::Grey { values: Values::U16(values), .. } => values.iter().flat_map(|&v| colour(v.into())).collect(),
-        _ => return Err("a palette needs indices of 8 or 16 bits".to_owned()),
-    };
-    Ok(Pixels::Rgb(rgb))
-}
-
-fn too_short(found: usize, needed: usize) -> String {
-    format!("{found} bytes of pixels, {needed} are needed")
-}
-
-/// Explicit VR big endian, retired and still met.
-const BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
-
-/// Where in its bytes a stored value stands.
-#[derive(Clone, Copy)]
-struct Layout {
-    allocated: u16,
-    stored: u16,
-    high: u16,
-    signed: bool,
-    /// Words of 16 bits come in this machine's order all the same, but wider values with their high word first.
-    big_endian: bool,
-}
-
-/// Stored values: the used bits, sign-extended where the representation is signed.
-fn grey(data: &[u8], count: usize, layout: Layout) -> Result<Pixels, String> {
-    let Layout { allocated, stored, high, signed, big_endian } = layout;
-    let bytes = usize::from(allocated.div_ceil(8));
-    let data = data.get(..count * bytes).ok_or_else(|| too_short(data.len(), count * bytes))?;
-    let stored = stored.min(allocated);
-    // Bits above the highest and below the lowest used one are unused, and hold overlays in old files.
-    let shift = (high + 1).saturating_sub(stored);
-    let values = match allocated {
-        8 if stored == 8 => Values::U8(data.to_vec()),
-        8 => {
-            let mask = ((1u16 << stored) - 1) as u8;
-            Values::U8(data.iter().map(|value| (value >> shift) & mask).collect())
-        }
-        16 => {
-            let mask = ((1u32 << stored) - 1) as u16;
-            let words = data.chunks_exact(2).map(|word| u16::from_ne_bytes([word[0], word[1]]));
-            Values::U16(words.map(|value| (value >> shift) & mask).collect())
-        }
-        32 => {
-            let mask = (1u64 << stored) - 1;
-            let sign = 1u64 << (stored - 1);
-            let wide = |word: [u8; 4]| u32::from_ne_bytes(word).rotate_left(if big_endian { 16 } else { 0 });
-            Values::I64(
-                data.chunks_exact(4)
-                    .map(|word| {
-                        let value = (u64::from(wide([word[0], word[1], word[2], word[3]])) >> shift) & mask;
-                        if signed && value & sign != 0 { value as i64 - (1i64 << stored) } else { value as i64 }
-                    })
-                    .collect(),
-            )
-        }
-        other => return Err(format!("{other} bits allocated are not supported")),
-    };
-    Ok(Pixels::Grey { values, bits: stored, signed })
 }
 
 fn look_up(item: &InMemDicomObject, signed: bool) -> Option<LookUp> {
@@ -357,4 +277,17 @@ fn voi(object: &InMemDicomObject) -> Option<Voi> {
         _ => WindowFunction::Linear,
     };
     (width > 0.0).then_some(Voi::Window { center, width, function })
+}
+
+/// The values that fill up the picture (PS3.3 C.7.5.1.1.2); they may be written signed or not.
+fn padding(object: &InMemDicomObject) -> Option<(i64, i64)> {
+    let bits = integer(object, tags::BITS_ALLOCATED).filter(|bits| (1..=32).contains(bits))?;
+    let signed = integer(object, tags::PIXEL_REPRESENTATION) == Some(1);
+    let value = |tag| {
+        let value = integer(object, tag)?.rem_euclid(1 << bits);
+        Some(if signed && value >= 1 << (bits - 1) { value - (1 << bits) } else { value })
+    };
+    let first = value(tags::PIXEL_PADDING_VALUE)?;
+    let last = value(tags::PIXEL_PADDING_RANGE_LIMIT).unwrap_or(first);
+    Some((first.min(last), first.max(last)))
 }

@@ -33,17 +33,16 @@ fn modified(found: &Metadata) -> u128 {
     found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |since| since.as_nanos())
 }
 
-/// Reads a file of at most `limit` bytes, with its stamp.
+/// Reads a file of at most `limit` bytes into `bytes`, with its stamp.
 ///
 /// # Errors
 /// Those of the operating system, and a larger file.
-pub fn read(path: &Path, limit: u64) -> io::Result<(Vec<u8>, Stamp)> {
+pub fn read(path: &Path, limit: u64, bytes: &mut Vec<u8>) -> io::Result<Stamp> {
     let file = File::open(path)?;
     let found = file.metadata()?;
-    let bytes = bounds::read_file(&file, limit)?;
+    bounds::read_file(&file, limit, bytes)?;
     let sha256 = Sha256::digest(&bytes).into();
-    let stamp = Stamp { bytes: bytes.len() as u64, modified: modified(&found), sha256 };
-    Ok((bytes, stamp))
+    Ok(Stamp { bytes: bytes.len() as u64, modified: modified(&found), sha256 })
 }
 
 /// Writes stamps, one a line.

@@ -5,15 +5,16 @@
 //!
 //! | file | read | not read |
 //! | --- | --- | --- |
-//! | DICOM | implicit, explicit, big endian, deflated; native, RLE, JPEG baseline/lossless, JPEG 2000; grey, RGB, palette; first frame | JPEG-LS, JPEG XL, video |
+//! | DICOM | implicit, explicit, big endian, deflated; native, RLE, JPEG baseline/extended/lossless, JPEG-LS, JPEG 2000, HTJ2K; grey, RGB, palette; first frame | JPEG XL, video |
 //! | raster | PNG, JPEG; 8 or 16 bit; grey, colour, alpha (ignored) | everything else |
 //! | report | UTF-8 (with or without BOM), Latin-1 | |
 
-mod codec;
 pub mod bounds;
 pub mod check;
+mod codec;
 pub mod dicom;
 pub mod error;
+mod frame;
 mod inputs;
 mod listing;
 mod output;

@@ -4,10 +4,11 @@ use std::io::Cursor;
 
 use dataset::image::GreyImage;
 use dataset::resample::{Filter, Rectangle, Resample};
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use serde::{Deserialize, Serialize};
 
 use crate::bounds::{MAX_VALUES, guarded};
+use crate::codec::{self, Process, Refusal};
 use crate::dicom;
 use crate::tone::{self, Tone};
 
@@ -42,20 +43,137 @@ pub struct Placement {
     pub offset: (f64, f64),
 }
 
+/// Buffers that are kept from one picture to the next: fresh memory for each would cost more than some decoders.
+#[derive(Default)]
+pub struct Scratch {
+    /// For the raw file.
+    pub file: Vec<u8>,
+    words: Vec<u16>,
+    grey: Vec<u8>,
+    resample: Resample,
+}
+
+/// A picture of the stored size.
+pub struct Stored {
+    pub image: GreyImage,
+    /// Width and height of the raw picture.
+    pub source: (u32, u32),
+    pub place: Placement,
+}
+
 /// Decodes a DICOM, PNG or JPEG file (told apart by their first bytes) to 8-bit grey.
 ///
 /// # Errors
 /// A sentence that names the cause.
 pub fn decode(bytes: &[u8], tone: Tone) -> Result<GreyImage, String> {
-    if let Ok(image::ImageFormat::Png | image::ImageFormat::Jpeg) = image::guess_format(bytes) {
-        guarded(|| decode_raster(bytes))
-    } else {
-        let dicom = dicom::read_radiograph(bytes)?;
-        Ok(GreyImage { width: dicom.width, height: dicom.height, pixels: tone::to_grey(&dicom, tone) })
+    let mut scratch = Scratch::default();
+    let (width, height) = decode_to(bytes, tone, None, &mut scratch)?.1;
+    Ok(GreyImage { width, height, pixels: scratch.grey })
+}
+
+/// Decodes a file as [`decode`] does, and brings it to the stored size with an antialiased Lanczos filter. A JPEG file
+/// more than twice as large is reduced while it is decoded, to no less than twice the stored size.
+///
+/// # Errors
+/// A sentence that names the cause.
+pub fn store(bytes: &[u8], tone: Tone, size: u32, fit: Fit, scratch: &mut Scratch) -> Result<Stored, String> {
+    let (source, decoded) = decode_to(bytes, tone, Some((size, fit)), scratch)?;
+    let (width, height) = fitted(source, size, fit);
+    if width > u16::MAX.into() || height > u16::MAX.into() {
+        return Err(format!("{}×{} pixels are too long for a radiograph", source.0, source.1));
+    }
+    let whole = Rectangle { left: 0, top: 0, width: decoded.0, height: decoded.1 };
+    let resized = scratch
+        .resample
+        .resize((&scratch.grey, decoded.0, decoded.1), whole, width, height, Filter::Lanczos)
+        .map_err(|e| e.to_string())?;
+    let scale = (f64::from(width) / f64::from(source.0), f64::from(height) / f64::from(source.1));
+    if fit != Fit::Pad || (width, height) == (size, size) {
+        let image = GreyImage { width, height, pixels: resized.to_vec() };
+        return Ok(Stored { image, source, place: Placement { scale, offset: (0.0, 0.0) } });
+    }
+    let (left, top) = ((size - width) / 2, (size - height) / 2);
+    let mut padded = vec![0; size as usize * size as usize];
+    for (y, row) in resized.chunks_exact(width as usize).enumerate() {
+        let start = (top as usize + y) * size as usize + left as usize;
+        padded[start..start + row.len()].copy_from_slice(row);
+    }
+    let offset = (f64::from(left), f64::from(top));
+    let image = GreyImage { width: size, height: size, pixels: padded };
+    Ok(Stored { image, source, place: Placement { scale, offset } })
+}
+
+/// Width and height of a picture that is brought to the stored size, without borders.
+fn fitted((width, height): (u32, u32), size: u32, fit: Fit) -> (u32, u32) {
+    let scale = match fit {
+        Fit::Shorter => (f64::from(size) / f64::from(width.min(height))).min(1.0),
+        Fit::Pad => f64::from(size) / f64::from(width.max(height)),
+        Fit::Stretch => return (size, size),
+    };
+    let rounded = |side: u32| ((f64::from(side) * scale).round() as u32).max(1);
+    (rounded(width), rounded(height))
+}
+
+/// Decodes a file to 8-bit grey in `scratch.grey`; gives the size of the raw picture and that of the decoded one, which
+/// is smaller where a JPEG file is reduced on its way to the `target` size.
+fn decode_to(
+    bytes: &[u8],
+    tone: Tone,
+    target: Option<(u32, Fit)>,
+    scratch: &mut Scratch,
+) -> Result<((u32, u32), (u32, u32)), String> {
+    match image::guess_format(bytes) {
+        Ok(ImageFormat::Jpeg) => {
+            if let Some(sizes) = decode_grey_jpeg(bytes, target, &mut scratch.grey)? {
+                return Ok(sizes);
+            }
+            let size = guarded(|| decode_raster(bytes, &mut scratch.grey))?;
+            Ok((size, size))
+        }
+        Ok(ImageFormat::Png) => {
+            let size = guarded(|| decode_raster(bytes, &mut scratch.grey))?;
+            Ok((size, size))
+        }
+        _ => {
+            let dicom = dicom::read_radiograph(bytes, std::mem::take(&mut scratch.words))?;
+            tone::to_grey(&dicom, tone, &mut scratch.grey);
+            let size = (dicom.width, dicom.height);
+            scratch.words = dicom.pixels.into_words();
+            Ok((size, size))
+        }
     }
 }
 
-fn decode_raster(bytes: &[u8]) -> Result<GreyImage, String> {
+/// A JPEG file of one component and one scan; `None` for all others.
+fn decode_grey_jpeg(
+    bytes: &[u8],
+    target: Option<(u32, Fit)>,
+    grey: &mut Vec<u8>,
+) -> Result<Option<((u32, u32), (u32, u32))>, String> {
+    let decoded = codec::header(bytes).and_then(|header| {
+        if header.process != Process::Sequential {
+            return Err(Refusal::Unsupported("a lossless JPEG file"));
+        }
+        if (header.width * header.height) as u64 > MAX_VALUES {
+            return Err(Refusal::Broken("more pixels than a radiograph has"));
+        }
+        let source = (header.width as u32, header.height as u32);
+        let reduction = target.map_or(1, |(size, fit)| {
+            let wanted = fitted(source, size, fit);
+            let enough = |by: &u32| source.0 / by >= 2 * wanted.0 && source.1 / by >= 2 * wanted.1;
+            [8, 4, 2].into_iter().find(enough).unwrap_or(1)
+        });
+        let (width, height) = codec::decode_dct(&header, reduction as usize, grey)?;
+        Ok((source, (width as u32, height as u32)))
+    });
+    match decoded {
+        Ok(sizes) => Ok(Some(sizes)),
+        Err(Refusal::Unsupported(_)) => Ok(None),
+        Err(Refusal::Broken(message)) => Err(format!("the picture cannot be decoded: {message}")),
+    }
+}
+
+fn decode_raster(bytes: &[u8], grey: &mut Vec<u8>) -> Result<(u32, u32), String> {
     let bad = |error: &dyn std::fmt::Display| format!("the picture cannot be decoded: {error}");
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| bad(&e))?;
     let mut limits = Limits::default();
@@ -67,72 +185,62 @@ fn decode_raster(bytes: &[u8]) -> Result<GreyImage, String> {
         return Err(format!("{width}×{height} pixels are refused: a radiograph is smaller"));
     }
     let picture = DynamicImage::from_decoder(decoder).map_err(|e| bad(&e))?;
-    let (width, height) = (picture.width(), picture.height());
-    let pixels = match picture {
-        DynamicImage::ImageLuma8(grey) => grey.into_raw(),
-        DynamicImage::ImageLumaA8(grey) => grey.pixels().map(|pixel| pixel.0[0]).collect(),
-        DynamicImage::ImageLuma16(grey) => grey.pixels().map(|pixel| (pixel.0[0] >> 8) as u8).collect(),
-        colour => colour.into_rgb8().pixels().map(|pixel| tone::luma(pixel.0[0], pixel.0[1], pixel.0[2])).collect(),
-    };
-    Ok(GreyImage { width, height, pixels })
-}
-
-/// Brings a picture to the stored size, with an antialiased Lanczos filter.
-pub fn fit(picture: GreyImage, size: u32, fit: Fit, scratch: &mut Resample) -> Result<(GreyImage, Placement), String> {
-    let (width, height) = (picture.width, picture.height);
-    let rounded = |side: u32, scale: f64| ((f64::from(side) * scale).round() as u32).max(1);
-    let (new_width, new_height) = match fit {
-        Fit::Shorter => {
-            let scale = (f64::from(size) / f64::from(width.min(height))).min(1.0);
-            (rounded(width, scale), rounded(height, scale))
+    grey.clear();
+    match picture {
+        DynamicImage::ImageLuma8(values) => grey.extend_from_slice(&values),
+        DynamicImage::ImageLumaA8(values) => grey.extend(values.pixels().map(|pixel| pixel.0[0])),
+        DynamicImage::ImageLuma16(values) => grey.extend(values.pixels().map(|pixel| (pixel.0[0] >> 8) as u8)),
+        colour => {
+            let values = colour.into_rgb8();
+            grey.extend(values.pixels().map(|pixel| tone::luma(pixel.0[0], pixel.0[1], pixel.0[2])));
         }
-        Fit::Pad => {
-            let scale = f64::from(size) / f64::from(width.max(height));
-            (rounded(width, scale), rounded(height, scale))
-        }
-        Fit::Stretch => (size, size),
-    };
-    if new_width > u16::MAX.into() || new_height > u16::MAX.into() {
-        return Err(format!("{width}×{height} pixels are too long for a radiograph"));
     }
-    let scale = (f64::from(new_width) / f64::from(width), f64::from(new_height) / f64::from(height));
-    let resized = if (new_width, new_height) == (width, height) {
-        picture
-    } else {
-        let whole = Rectangle { left: 0, top: 0, width, height };
-        let pixels = scratch
-            .resize((&picture.pixels, width, height), whole, new_width, new_height, Filter::Lanczos)
-            .map_err(|e| e.to_string())?;
-        GreyImage { width: new_width, height: new_height, pixels: pixels.to_vec() }
-    };
-    if fit != Fit::Pad || (new_width, new_height) == (size, size) {
-        return Ok((resized, Placement { scale, offset: (0.0, 0.0) }));
-    }
-    let (left, top) = ((size - new_width) / 2, (size - new_height) / 2);
-    let mut padded = vec![0; size as usize * size as usize];
-    for (y, row) in resized.pixels.chunks_exact(new_width as usize).enumerate() {
-        let start = (top as usize + y) * size as usize + left as usize;
-        padded[start..start + row.len()].copy_from_slice(row);
-    }
-    let offset = (f64::from(left), f64::from(top));
-    Ok((GreyImage { width: size, height: size, pixels: padded }, Placement { scale, offset }))
+    Ok((width, height))
 }
 
 #[cfg(test)]
 mod tests {
+    use dataset::record::ImageEncoding;
+
     use super::*;
 
     #[test]
     fn sizes_and_placement() {
-        let picture = || GreyImage { width: 40, height: 20, pixels: vec![200; 800] };
-        let mut scratch = Resample::default();
-        let (shorter, _) = fit(picture(), 10, Fit::Shorter, &mut scratch).unwrap();
+        let picture = GreyImage { width: 40, height: 20, pixels: vec![200; 800] };
+        let file = picture.encode(ImageEncoding::Png).unwrap();
+        let mut scratch = Scratch::default();
+        let mut stored = |size, fit| store(&file, Tone::Voi, size, fit, &mut scratch).unwrap();
+        let shorter = stored(10, Fit::Shorter).image;
         assert_eq!((shorter.width, shorter.height), (20, 10));
-        let (kept, _) = fit(picture(), 512, Fit::Shorter, &mut scratch).unwrap();
+        let kept = stored(512, Fit::Shorter).image;
         assert_eq!((kept.width, kept.height), (40, 20), "never larger than the source");
-        let (padded, place) = fit(picture(), 10, Fit::Pad, &mut scratch).unwrap();
-        assert_eq!((padded.width, padded.height), (10, 10));
+        let Stored { image: padded, place, source } = stored(10, Fit::Pad);
+        assert_eq!((padded.width, padded.height, source), (10, 10, (40, 20)));
         assert_eq!(place, Placement { scale: (0.25, 0.25), offset: (0.0, 2.0) });
         assert_eq!((padded.pixels[0], padded.pixels[55]), (0, 200));
+    }
+
+    #[test]
+    fn a_jpeg_reduced_on_its_way_looks_like_one_resized_at_once() {
+        let (width, height) = (640u32, 400u32);
+        let shade = |i: u32| {
+            let (x, y) = (f64::from(i % width), f64::from(i / width));
+            (128.0 + 70.0 * (x / 17.0).sin() * (y / 29.0).cos() + f64::from(i * 7919 % 31)) as u8
+        };
+        let picture = GreyImage { width, height, pixels: (0..width * height).map(shade).collect() };
+        let file = picture.encode(ImageEncoding::Jpeg).unwrap();
+        let mut scratch = Scratch::default();
+        for (size, fit) in [(64, Fit::Shorter), (100, Fit::Pad), (45, Fit::Stretch)] {
+            let ours = store(&file, Tone::Voi, size, fit, &mut scratch).unwrap();
+            assert_eq!(ours.source, (width, height));
+            let whole = decode(&file, Tone::Voi).unwrap().encode(ImageEncoding::Png).unwrap();
+            let fair = store(&whole, Tone::Voi, size, fit, &mut scratch).unwrap();
+            assert_eq!(ours.place, fair.place);
+            let off = |a: &u8, b: &u8| f64::from(a.abs_diff(*b));
+            let pairs = || ours.image.pixels.iter().zip(&fair.image.pixels);
+            let mean = pairs().map(|(a, b)| off(a, b)).sum::<f64>() / ours.image.pixels.len() as f64;
+            let worst = pairs().map(|(a, b)| off(a, b)).fold(0.0, f64::max);
+            assert!(mean < 0.5 && worst <= 4.0, "{fit:?}: mean {mean}, worst {worst}");
+        }
     }
 }

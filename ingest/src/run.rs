@@ -4,6 +4,7 @@
 //! name when it is whole; a note beside it (`.ingest/part-00000.json`) keeps what the manifest will need of it. The
 //! manifest comes last. What is stored depends on the plan and the options alone, not on the jobs.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,6 @@ use dataset::files;
 use dataset::manifest::{self, ImageSpec, Manifest, REJECTS, ShardInfo, TOKENIZER, TextSpec, Totals};
 use dataset::record::{BoundingBox, FORMAT_VERSION, ImageEncoding, Record};
 use dataset::shard::{ImageCompression, ShardWriter};
-use dataset::resample::Resample;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
@@ -23,7 +23,7 @@ use crate::bounds::MAX_FILE_BYTES;
 use crate::error::{Error, Reject, Result, Stage};
 use crate::inputs::{self, Stamps};
 use crate::output::{INPUT, NOTES, Prepared, prepare};
-use crate::picture::{self, Fit};
+use crate::picture::{self, Fit, Scratch, Stored};
 use crate::plan::{Plan, PlannedRecord, ReportSource};
 use crate::report;
 use crate::text::{read_report, tokenised_text, tokenizer_of};
@@ -32,6 +32,11 @@ use crate::tone::Tone;
 
 /// Records decoded together; a multiple keeps every job busy while the block before it is written.
 const BLOCK_PER_JOB: usize = 16;
+
+thread_local! {
+    /// Buffers of the thread that decodes.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
 
 /// Where token ids come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -314,11 +319,11 @@ impl Job<'_> {
     fn decode(&self, block: &[PlannedRecord]) -> Vec<(Stamps, Result<Made, Reject>)> {
         block
             .par_iter()
-            .map_init(Resample::default, |scratch, planned| {
+            .map(|planned| {
                 let mut seen = Stamps::new();
                 // Decoders meet any bytes there are: a panic in one of them costs its file, not the run.
-                let work = std::panic::AssertUnwindSafe(|| self.record(planned, scratch, &mut seen));
-                let made = std::panic::catch_unwind(work);
+                let work = || SCRATCH.with_borrow_mut(|scratch| self.record(planned, scratch, &mut seen));
+                let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
                 let made = made.unwrap_or_else(|_| Err((Stage::Decode, "this record cannot be made".to_owned())));
                 let made = made.map_err(|(stage, error)| Reject {
                     source_path: planned.source_path.clone(),
@@ -334,7 +339,7 @@ impl Job<'_> {
     fn record(
         &self,
         planned: &PlannedRecord,
-        scratch: &mut Resample,
+        scratch: &mut Scratch,
         seen: &mut Stamps,
     ) -> Result<Made, (Stage, String)> {
         let mut record = Record {
@@ -352,19 +357,18 @@ impl Job<'_> {
         };
         let mut pixels = PixelSums::default();
         if !self.options.no_images {
-            let read = inputs::read(&self.raw.join(&planned.source_path), MAX_FILE_BYTES);
-            let stamp = read.as_ref().ok().map(|(_, stamp)| stamp.clone());
-            seen.insert(planned.source_path.clone(), stamp);
-            let (bytes, stamp) = read.map_err(|error| {
+            let mut file = std::mem::take(&mut scratch.file);
+            let read = inputs::read(&self.raw.join(&planned.source_path), MAX_FILE_BYTES, &mut file);
+            seen.insert(planned.source_path.clone(), read.as_ref().ok().cloned());
+            let stamp = read.map_err(|error| {
                 let missing = error.kind() == std::io::ErrorKind::NotFound;
                 (Stage::Read, if missing { "listed, but the file is missing".to_owned() } else { error.to_string() })
             })?;
             record.source_sha256 = stamp.sha256;
-            let raw = picture::decode(&bytes, self.options.tone).map_err(|error| (Stage::Decode, error))?;
-            drop(bytes);
-            (record.source_height, record.source_width) = (raw.height, raw.width);
-            let (stored, place) = picture::fit(raw, self.options.size, self.options.fit, scratch)
-                .map_err(|error| (Stage::Decode, error))?;
+            let stored = picture::store(&file, self.options.tone, self.options.size, self.options.fit, scratch);
+            scratch.file = file;
+            let Stored { image, source, place } = stored.map_err(|error| (Stage::Decode, error))?;
+            (record.source_width, record.source_height) = source;
             record.boxes = planned
                 .boxes
                 .iter()
@@ -376,9 +380,9 @@ impl Job<'_> {
                     height: (f64::from(found.height) * place.scale.1) as f32,
                 })
                 .collect();
-            (record.height, record.width) = (stored.height as u16, stored.width as u16);
-            pixels = PixelSums::of(&stored.pixels);
-            record.image = stored.encode(self.options.encoding).map_err(|error| (Stage::Decode, error.to_string()))?;
+            (record.height, record.width) = (image.height as u16, image.width as u16);
+            pixels = PixelSums::of(&image.pixels);
+            record.image = image.encode(self.options.encoding).map_err(|error| (Stage::Decode, error.to_string()))?;
         }
         let mut reject = None;
         match read_report(self.raw, &planned.report, seen) {

@@ -74,8 +74,9 @@ pub fn read_report(raw: &Path, report: &ReportSource, seen: &mut Stamps) -> Resu
         ReportSource::Text(text) => Ok(Some(text.to_string())),
         ReportSource::File(path) => {
             let name = path.to_string_lossy().into_owned();
-            match inputs::read(&raw.join(path), MAX_REPORT_BYTES) {
-                Ok((bytes, stamp)) => {
+            let mut bytes = Vec::new();
+            match inputs::read(&raw.join(path), MAX_REPORT_BYTES, &mut bytes) {
+                Ok(stamp) => {
                     seen.insert(name, Some(stamp));
                     Ok(Some(decode_text(bytes)))
                 }

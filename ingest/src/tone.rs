@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::dicom::{Dicom, Modality, Pixels, Values, Voi, WindowFunction};
+use crate::dicom::{Bits, Dicom, Modality, Pixels, Values, Voi, WindowFunction};
 
-/// How stored values become 8-bit grey. All of them invert MONOCHROME1.
+/// How stored values become 8-bit grey. All of them invert MONOCHROME1, and show padding black.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tone {
@@ -28,23 +28,27 @@ impl Tone {
     }
 }
 
-/// 8-bit grey of a DICOM image, row-major.
-pub fn to_grey(dicom: &Dicom, tone: Tone) -> Vec<u8> {
-    let mut grey = match &dicom.pixels {
-        Pixels::Rgb(rgb) => rgb.chunks_exact(3).map(|pixel| luma(pixel[0], pixel[1], pixel[2])).collect(),
-        Pixels::Grey { values, bits, signed } => match values {
-            Values::U8(values) => by_table(dicom, tone, *bits, *signed, values.iter().map(|&v| u16::from(v))),
-            Values::U16(values) => by_table(dicom, tone, *bits, *signed, values.iter().copied()),
-            Values::I64(values) => {
-                let range = extremes(values.iter().copied());
-                values.iter().map(|&value| shade(dicom, tone, value, range)).collect()
+/// 8-bit grey of a DICOM image, row-major, into `grey`.
+pub fn to_grey(dicom: &Dicom, tone: Tone, grey: &mut Vec<u8>) {
+    grey.clear();
+    match &dicom.pixels {
+        Pixels::Rgb(rgb) => grey.extend(rgb.chunks_exact(3).map(|pixel| luma(pixel[0], pixel[1], pixel[2]))),
+        Pixels::Grey { values, bits } => match values {
+            Values::Bytes(values) => by_table(dicom, tone, *bits, values.iter().map(|&v| u16::from(v)), grey),
+            Values::Words(values) => by_table(dicom, tone, *bits, values.iter().copied(), grey),
+            Values::LittleEndian(bytes) => {
+                let words = bytes.chunks_exact(2).map(|word| u16::from_le_bytes([word[0], word[1]]));
+                by_table(dicom, tone, *bits, words, grey);
+            }
+            Values::Wide(values) => {
+                let range = extremes(values.iter().copied().filter(|value| !dicom.is_padding(*value)));
+                grey.extend(values.iter().map(|&value| shade(dicom, tone, value, range)));
             }
         },
-    };
-    if tone == Tone::MimicCxrJpg {
-        equalise(&mut grey);
     }
-    grey
+    if tone == Tone::MimicCxrJpg {
+        equalise(grey);
+    }
 }
 
 /// ITU-R 601 luma, as the field's tools turn colour to grey.
@@ -56,30 +60,30 @@ fn extremes(values: impl Iterator<Item = i64>) -> (i64, i64) {
     values.fold((i64::MAX, i64::MIN), |(low, high), value| (low.min(value), high.max(value)))
 }
 
-/// At most 16 bits: every stored value is toned once, then pixels are looked up.
-fn by_table(
-    dicom: &Dicom,
-    tone: Tone,
-    bits: u16,
-    signed: bool,
-    patterns: impl Iterator<Item = u16> + Clone,
-) -> Vec<u8> {
-    let sign = 1i64 << (bits - 1);
-    let value_of = |pattern: i64| {
-        if signed && pattern & sign != 0 { pattern - 2 * sign } else { pattern }
-    };
-    let range = if signed {
-        extremes(patterns.clone().map(|pattern| value_of(pattern.into())))
+/// At most 16 bits: every value is toned once, then pixels are looked up.
+fn by_table(dicom: &Dicom, tone: Tone, bits: Bits, words: impl Iterator<Item = u16> + Clone, grey: &mut Vec<u8>) {
+    let windowed = tone == Tone::Voi && dicom.voi.is_some();
+    let range = if windowed {
+        (0, 0)
     } else {
-        let (low, high) = patterns.clone().fold((u16::MAX, 0), |(low, high), value| (low.min(value), high.max(value)));
-        (low.into(), high.into())
+        let mut seen = vec![false; 1 << 16];
+        words.clone().for_each(|word| seen[usize::from(word)] = true);
+        let seen = (0..=u16::MAX).filter(|word| seen[usize::from(*word)]).map(|word| bits.value(word));
+        extremes(seen.filter(|value| !dicom.is_padding(*value)))
     };
-    let table: Vec<u8> = (0..1i64 << bits).map(|pattern| shade(dicom, tone, value_of(pattern), range)).collect();
-    patterns.map(|pattern| table[usize::from(pattern)]).collect()
+    let shades: Vec<u8> = (0..1u32 << bits.stored)
+        .map(|pattern| shade(dicom, tone, bits.value((pattern << bits.shift) as u16), range))
+        .collect();
+    // By the whole word, unused bits included: the look-up needs no bounds check.
+    let table: [u8; 1 << 16] = std::array::from_fn(|word| shades[usize::from(bits.pattern(word as u16))]);
+    grey.extend(words.map(|word| table[usize::from(word)]));
 }
 
 /// The shade of one stored value, in the order: modality, VOI, inversion, rounding.
 fn shade(dicom: &Dicom, tone: Tone, stored: i64, range: (i64, i64)) -> u8 {
+    if dicom.is_padding(stored) {
+        return 0;
+    }
     let modality = |stored: i64| match (&dicom.modality, tone) {
         (_, Tone::MimicCxrJpg) => stored as f64,
         (Modality::Rescale { slope, intercept }, _) => stored as f64 * slope + intercept,
@@ -135,30 +139,64 @@ fn equalise(grey: &mut [u8]) {
 mod tests {
     use super::*;
 
-    fn image(values: Vec<u16>, voi: Option<Voi>, inverted: bool) -> Dicom {
+    fn image(values: Vec<u16>, voi: Option<Voi>, inverted: bool) -> Dicom<'static> {
         Dicom {
             width: values.len() as u32,
             height: 1,
-            pixels: Pixels::Grey { values: Values::U16(values), bits: 12, signed: false },
+            pixels: Pixels::Grey { values: Values::Words(values), bits: Bits { stored: 12, shift: 0, signed: false } },
             inverted,
             modality: Modality::Rescale { slope: 1.0, intercept: 0.0 },
             voi,
+            padding: None,
         }
+    }
+
+    fn grey(dicom: &Dicom, tone: Tone) -> Vec<u8> {
+        let mut grey = Vec::new();
+        to_grey(dicom, tone, &mut grey);
+        grey
     }
 
     #[test]
     fn windows_and_inversion() {
-        let linear = Some(Voi::Window { center: 2048.0, width: 4096.0, function: WindowFunction::Linear });
-        assert_eq!(to_grey(&image(vec![0, 2048, 4095], linear.clone(), false), Tone::Voi), [0, 128, 255]);
-        assert_eq!(to_grey(&image(vec![0, 2048, 4095], linear, true), Tone::Voi), [255, 127, 0]);
-        assert_eq!(to_grey(&image(vec![100, 200, 300], None, false), Tone::Voi), [0, 128, 255]);
-        assert_eq!(to_grey(&image(vec![7, 7], None, false), Tone::Minmax), [0, 0]);
+        let window = |function| Some(Voi::Window { center: 2048.0, width: 4096.0, function });
+        let shown = |voi, inverted| grey(&image(vec![0, 2048, 4095], voi, inverted), Tone::Voi);
+        assert_eq!(shown(window(WindowFunction::Linear), false), [0, 128, 255]);
+        assert_eq!(shown(window(WindowFunction::Linear), true), [255, 127, 0]);
+        assert_eq!(shown(window(WindowFunction::LinearExact), false), [0, 128, 255]);
+        // 255 / (1 + e²), 255 / 2, 255 / (1 + e⁻²).
+        assert_eq!(shown(window(WindowFunction::Sigmoid), false), [30, 128, 225]);
+        assert_eq!(grey(&image(vec![100, 200, 300], None, false), Tone::Voi), [0, 128, 255]);
+        assert_eq!(grey(&image(vec![7, 7], None, false), Tone::Minmax), [0, 0]);
+    }
+
+    #[test]
+    fn unused_bits_are_ignored_and_signs_extended() {
+        let mut dicom = image(vec![0xF001, 0x0003, 0xF005], None, false);
+        assert_eq!(grey(&dicom, Tone::Minmax), [0, 128, 255]);
+        let signed = Bits { stored: 12, shift: 0, signed: true };
+        dicom.pixels = Pixels::Grey { values: Values::Words(vec![0xFFF, 0, 1]), bits: signed };
+        assert_eq!(grey(&dicom, Tone::Minmax), [0, 128, 255]);
+        let high = Bits { stored: 12, shift: 4, signed: false };
+        let bytes = [0x1F, 0x00, 0x3F, 0x00, 0x5F, 0x00];
+        dicom.pixels = Pixels::Grey { values: Values::LittleEndian(&bytes), bits: high };
+        assert_eq!(grey(&dicom, Tone::Minmax), [0, 128, 255]);
+    }
+
+    #[test]
+    fn padding_is_black_and_counts_for_no_range() {
+        for inverted in [false, true] {
+            let mut dicom = image(vec![4000, 100, 300, 4001], None, inverted);
+            dicom.padding = Some((4000, 4095));
+            let ends = if inverted { [0, 255, 0, 0] } else { [0, 0, 255, 0] };
+            assert_eq!(grey(&dicom, Tone::Voi), ends);
+        }
     }
 
     #[test]
     fn equalisation_spreads_the_shades() {
-        let grey = to_grey(&image(vec![0, 1, 1, 1000], None, false), Tone::MimicCxrJpg);
-        assert_eq!(grey, [0, 0, 0, 255]);
+        let spread = grey(&image(vec![0, 1, 1, 1000], None, false), Tone::MimicCxrJpg);
+        assert_eq!(spread, [0, 0, 0, 255]);
         let mut even: Vec<u8> = vec![10, 20, 30, 40];
         equalise(&mut even);
         assert_eq!(even, [0, 85, 170, 255]);

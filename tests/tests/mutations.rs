@@ -13,11 +13,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use dataset::transform::Resample;
 use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::tags;
 use ingest::bounds::MAX_VALUES;
-use ingest::picture::{self, Fit};
+use ingest::picture::{self, Fit, Scratch};
 use ingest::plan::Source;
 use ingest::tone::Tone;
 use ingest::{report, sources, table, tokenizer};
@@ -237,11 +236,13 @@ fn decode(bytes: &[u8]) -> Result<dataset::image::GreyImage, String> {
 fn pictures(_: &Path, _: &str, bytes: &[u8]) {
     if let Ok(grey) = decode(bytes) {
         let fits = [Fit::Shorter, Fit::Pad, Fit::Stretch][bytes.len() % 3];
-        let _ = picture::fit(grey, 64, fits, &mut Resample::default());
+        let stored = picture::store(bytes, Tone::Voi, 64, fits, &mut Scratch::default()).expect("it decodes");
+        assert_eq!(stored.source, (grey.width, grey.height));
     }
     // Files of classes that are no radiographs as well.
     if let Ok(dicom) = ingest::dicom::read(bytes) {
-        let grey = ingest::tone::to_grey(&dicom, Tone::Voi);
+        let mut grey = Vec::new();
+        ingest::tone::to_grey(&dicom, Tone::Voi, &mut grey);
         assert_eq!(grey.len(), dicom.width as usize * dicom.height as usize);
     }
 }

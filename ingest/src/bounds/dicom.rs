@@ -1,9 +1,10 @@
 //! DICOM files: lengths, nesting, and the size of compressed pixels.
 
 use std::io::{Cursor, Read};
+use std::ops::Range;
 
 use dicom_core::VR;
-use dicom_dictionary_std::uids;
+use dicom_dictionary_std::{tags, uids};
 use dicom_object::FileMetaTable;
 use dicom_parser::StatefulDecode;
 use dicom_parser::dataset::LazyDataToken;
@@ -18,24 +19,35 @@ use super::{MAX_COMPONENTS, MAX_DEPTH, MAX_INFLATED_BYTES, MAX_TEXT_BYTES, MAX_T
 /// Explicit VR big endian, retired and still met.
 const BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
 
-/// Checks that a DICOM file claims no more than it holds. Files without the magic code are left to the parser.
+/// Where in a file the pixels lie.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Place {
+    /// As they are.
+    Native(Range<usize>),
+    /// Compressed: the table of the frames' offsets, and the fragments behind it.
+    Fragments { offsets: Range<usize>, fragments: Vec<Range<usize>> },
+}
+
+/// Checks that a DICOM file claims no more than it holds, and says where its pixels lie: `None` where that is left to
+/// the parser (without the magic code, deflated, damaged).
 ///
 /// # Errors
 /// A sentence that names the cause, and holds no value of the header.
-pub fn data_set(bytes: &[u8]) -> Result<(), String> {
+pub fn data_set(bytes: &[u8]) -> Result<Option<Place>, String> {
     let start = match bytes {
         _ if bytes.get(128..132) == Some(b"DICM") => 128,
         _ if bytes.starts_with(b"DICM") => 0,
-        _ => return Ok(()),
+        _ => return Ok(None),
     };
     let mut file = Cursor::new(&bytes[start..]);
     meta_lengths(file.get_ref())?;
     // Whatever is wrong here, the parser will say.
-    let Ok(meta) = FileMetaTable::from_reader(&mut file) else { return Ok(()) };
-    let set = &bytes[start..][file.position() as usize..];
-    match meta.transfer_syntax() {
-        uids::IMPLICIT_VR_LITTLE_ENDIAN => lengths(set, &IMPLICIT_VR_LITTLE_ENDIAN.erased()),
-        BIG_ENDIAN => lengths(set, &EXPLICIT_VR_BIG_ENDIAN.erased()),
+    let Ok(meta) = FileMetaTable::from_reader(&mut file) else { return Ok(None) };
+    let start = start + file.position() as usize;
+    let set = &bytes[start..];
+    let place = match meta.transfer_syntax() {
+        uids::IMPLICIT_VR_LITTLE_ENDIAN => lengths(set, &IMPLICIT_VR_LITTLE_ENDIAN.erased())?,
+        BIG_ENDIAN => lengths(set, &EXPLICIT_VR_BIG_ENDIAN.erased())?,
         uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN => {
             let mut inflated = Vec::new();
             // A broken stream is as far as the parser gets, too.
@@ -43,10 +55,18 @@ pub fn data_set(bytes: &[u8]) -> Result<(), String> {
             if inflated.len() as u64 > MAX_INFLATED_BYTES {
                 return Err(format!("the deflated data set is larger than {} MiB", MAX_INFLATED_BYTES >> 20));
             }
-            lengths(&inflated, &EXPLICIT_VR_LITTLE_ENDIAN.erased())
+            lengths(&inflated, &EXPLICIT_VR_LITTLE_ENDIAN.erased())?;
+            None
         }
-        _ => lengths(set, &EXPLICIT_VR_LITTLE_ENDIAN.erased()),
-    }
+        _ => lengths(set, &EXPLICIT_VR_LITTLE_ENDIAN.erased())?,
+    };
+    let moved = |range: Range<usize>| range.start + start..range.end + start;
+    Ok(place.map(|place| match place {
+        Place::Native(pixels) => Place::Native(moved(pixels)),
+        Place::Fragments { offsets, fragments } => {
+            Place::Fragments { offsets: moved(offsets), fragments: fragments.into_iter().map(moved).collect() }
+        }
+    }))
 }
 
 /// The file meta group: explicit little endian, right after the magic code.
@@ -70,14 +90,17 @@ fn too_long() -> String {
     "an element claims more bytes than the file holds".to_owned()
 }
 
-/// Walks the elements of a data set without reading their values.
-fn lengths(set: &[u8], syntax: &TransferSyntax) -> Result<(), String> {
-    let Ok(mut reader) = LazyDataSetReader::new_with_ts(Cursor::new(set), syntax) else { return Ok(()) };
-    let mut depth = 0usize;
+/// Walks the elements of a data set without reading their values; finds the pixels.
+fn lengths(set: &[u8], syntax: &TransferSyntax) -> Result<Option<Place>, String> {
+    let Ok(mut reader) = LazyDataSetReader::new_with_ts(Cursor::new(set), syntax) else { return Ok(None) };
+    let (mut depth, mut place, mut items) = (0usize, None, 0);
     // An error of the walk is one of the parser as well, which words it.
     while let Some(Ok(token)) = reader.advance() {
         let (length, position) = match &token {
             LazyDataToken::SequenceStart { .. } | LazyDataToken::PixelSequenceStart => {
+                if depth == 0 && matches!(token, LazyDataToken::PixelSequenceStart) {
+                    place = Some(Place::Fragments { offsets: 0..0, fragments: Vec::new() });
+                }
                 depth += 1;
                 if depth > MAX_DEPTH {
                     return Err(format!("more than {MAX_DEPTH} levels of sequences"));
@@ -86,27 +109,49 @@ fn lengths(set: &[u8], syntax: &TransferSyntax) -> Result<(), String> {
             }
             LazyDataToken::SequenceEnd => {
                 depth = depth.saturating_sub(1);
+                if depth == 0 && matches!(place, Some(Place::Fragments { .. })) {
+                    return Ok(place);
+                }
+                continue;
+            }
+            LazyDataToken::ItemStart { .. } => {
+                items += 1;
                 continue;
             }
             LazyDataToken::LazyValue { header, decoder } => {
                 if is_text(header.vr) && header.len.0 as usize > MAX_TEXT_BYTES {
                     return Err(format!("a text is longer than {MAX_TEXT_BYTES} bytes"));
                 }
-                (header.len.0 as usize, decoder.position() as usize)
+                let (length, position) = (header.len.0 as usize, decoder.position() as usize);
+                if depth == 0 && header.tag == tags::PIXEL_DATA && length <= set.len().saturating_sub(position) {
+                    return Ok(Some(Place::Native(position..position + length)));
+                }
+                (length, position)
             }
             LazyDataToken::LazyItemValue { len, decoder } => (*len as usize, decoder.position() as usize),
-            _ => continue,
+            _ => {
+                // A sequence's items are counted anew in the next one.
+                if depth == 0 {
+                    items = 0;
+                }
+                continue;
+            }
         };
-        let left = set.len().saturating_sub(position);
-        if length > left {
+        if length > set.len().saturating_sub(position) {
             return Err(too_long());
         }
-        // Commonly the pixels are the last element: there is nothing behind them to look at.
-        if length == left || token.skip().is_err() {
-            return Ok(());
+        if let (Some(Place::Fragments { offsets, fragments }), LazyDataToken::LazyItemValue { .. }) = (&mut place, &token) {
+            let range = position..position + length;
+            if items == 1 { *offsets = range } else { fragments.push(range) }
+        }
+        if token.skip().is_err() {
+            break;
         }
     }
-    Ok(())
+    match place {
+        Some(_) => Err("the file ends within its compressed pixels".to_owned()),
+        None => Ok(None),
+    }
 }
 
 fn is_text(vr: VR) -> bool {
@@ -121,7 +166,7 @@ fn is_text(vr: VR) -> bool {
 ///
 /// # Errors
 /// A sentence that names both sizes.
-pub fn compressed(fragments: &[Vec<u8>], width: u32, height: u32) -> Result<(), String> {
+pub fn compressed<F: AsRef<[u8]>>(fragments: &[F], width: u32, height: u32) -> Result<(), String> {
     let check = |stream: &[u8]| match stream_size(stream) {
         Some(size) if (size.width, size.height) != (width, height) => {
             let Size { width: found_width, height: found_height, .. } = size;
@@ -131,10 +176,12 @@ pub fn compressed(fragments: &[Vec<u8>], width: u32, height: u32) -> Result<(), 
         Some(size) if size.tiles > MAX_TILES => Err(format!("{} tiles make no image", size.tiles)),
         _ => Ok(()),
     };
-    fragments.iter().try_for_each(|fragment| check(fragment))?;
+    fragments.iter().try_for_each(|fragment| check(fragment.as_ref()))?;
     // A header may be spread over several fragments.
     match fragments {
-        [first, _, ..] if stream_size(first).is_none() => check(&fragments.concat()),
+        [first, _, ..] if stream_size(first.as_ref()).is_none() => {
+            check(&fragments.iter().map(AsRef::as_ref).collect::<Vec<_>>().concat())
+        }
         _ => Ok(()),
     }
 }

@@ -45,16 +45,16 @@ pub(crate) fn guarded<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T
         .unwrap_or_else(|_| Err("the decoder gave up on this file".to_owned()))
 }
 
-/// Reads the rest of a file of at most `limit` bytes.
+/// Reads the rest of a file of at most `limit` bytes into `bytes`.
 ///
 /// # Errors
 /// Those of the operating system, and a larger file.
-pub fn read_file(file: &File, limit: u64) -> io::Result<Vec<u8>> {
-    let length = file.metadata()?.len();
-    let mut bytes = Vec::with_capacity(length.min(limit) as usize);
-    file.take(limit + 1).read_to_end(&mut bytes)?;
+pub fn read_file(file: &File, limit: u64, bytes: &mut Vec<u8>) -> io::Result<()> {
+    bytes.clear();
+    bytes.reserve(file.metadata()?.len().min(limit) as usize + 1);
+    file.take(limit + 1).read_to_end(bytes)?;
     if bytes.len() as u64 > limit {
         return Err(io::Error::other(format!("the file is larger than {} MiB", limit >> 20)));
     }
-    Ok(bytes)
+    Ok(())
 }

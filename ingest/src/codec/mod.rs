@@ -7,7 +7,7 @@ mod jpeg_dct;
 mod jpeg_lossless;
 mod jpeg_ls;
 
-pub use jpeg::{Header, Process, header};
+pub use jpeg::{Process, header};
 pub use jpeg_dct::decode as decode_dct;
 pub use jpeg_lossless::decode as decode_lossless;
 pub use jpeg_ls::decode as decode_jpeg_ls;
@@ -19,15 +19,6 @@ pub enum Refusal {
     Unsupported(&'static str),
     /// Nobody can decode it.
     Broken(&'static str),
-}
-
-impl Refusal {
-    /// The cause in words.
-    pub fn message(&self) -> &'static str {
-        match self {
-            Self::Unsupported(message) | Self::Broken(message) => message,
-        }
-    }
 }
 
 /// Result of a decoder.
