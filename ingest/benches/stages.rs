@@ -1,0 +1,98 @@
+//! Where the time of one radiograph goes: `cargo bench --profile release -p ingest --bench stages -- FILE…`.
+//!
+//! For each DICOM or JPEG file: milliseconds of every stage on one thread (the fastest of several rounds), the bytes that
+//! it moves, and the share of the memory bandwidth that this is. The bandwidth is that of a large copy, measured here.
+
+use std::fs::File;
+use std::hint::black_box;
+use std::io::Read;
+use std::time::Instant;
+
+use dataset::record::{ImageEncoding, Record};
+use dataset::shard::{ImageCompression, ShardWriter};
+use ingest::picture::{self, Fit, Scratch};
+use ingest::tone::{self, Tone};
+use sha2::{Digest, Sha256};
+
+const ROUNDS: usize = 9;
+
+/// Seconds of the fastest round.
+fn seconds(mut work: impl FnMut()) -> f64 {
+    work();
+    let rounds = (0..ROUNDS).map(|_| {
+        let start = Instant::now();
+        work();
+        start.elapsed().as_secs_f64()
+    });
+    rounds.fold(f64::INFINITY, f64::min)
+}
+
+fn main() {
+    let files: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    if files.is_empty() {
+        println!("give the paths of DICOM or JPEG files");
+        return;
+    }
+    let (from, mut to) = (vec![1u8; 64 << 20], vec![0u8; 64 << 20]);
+    let bandwidth = 2.0 * from.len() as f64 / seconds(|| to.copy_from_slice(black_box(&from)));
+    println!("memory bandwidth (copy, bytes read and written): {:.1} GB/s", bandwidth / 1e9);
+    for path in files {
+        println!("\n{path}");
+        println!("{:<34} {:>8} {:>9} {:>8} {:>10}", "stage", "ms", "MB", "GB/s", "bandwidth");
+        let tell = |stage: &str, seconds: f64, bytes: usize| {
+            let rate = bytes as f64 / seconds;
+            let share = 100.0 * rate / bandwidth;
+            let (milliseconds, megabytes, rate) = (seconds * 1e3, bytes as f64 / 1e6, rate / 1e9);
+            println!("{stage:<34} {milliseconds:>8.2} {megabytes:>9.2} {rate:>8.2} {share:>9.0}%");
+        };
+        let mut bytes = Vec::new();
+        let read = seconds(|| {
+            bytes.clear();
+            let found = File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes));
+            found.expect("the file can be read");
+        });
+        tell("read (page cache)", read, 2 * bytes.len());
+        tell("hash (SHA-256)", seconds(|| drop(black_box(Sha256::digest(&bytes)))), bytes.len());
+        let mut scratch = Scratch::default();
+        let mut grey = Vec::new();
+        if bytes.starts_with(&[0xFF, 0xD8]) {
+            let whole = picture::decode(&bytes, Tone::Voi).expect("a picture");
+            let decoded = || drop(black_box(picture::decode(&bytes, Tone::Voi)));
+            tell("decode at full size (not used)", seconds(decoded), bytes.len() + whole.pixels.len());
+        } else {
+            let decode = || ingest::dicom::read_radiograph(&bytes, Vec::new()).expect("a radiograph");
+            let pixels = decode().width as usize * decode().height as usize;
+            let mut words = Vec::new();
+            let decoding = seconds(|| {
+                let dicom = ingest::dicom::read_radiograph(&bytes, std::mem::take(&mut words)).expect("a radiograph");
+                words = dicom.pixels.into_words();
+            });
+            tell("parse, decode", decoding, bytes.len() + 2 * pixels);
+            let dicom = decode();
+            tell("tone", seconds(|| tone::to_grey(&dicom, Tone::Voi, &mut grey)), 3 * pixels);
+        }
+        let mut store = || picture::store(&bytes, Tone::Voi, 512, Fit::Shorter, &mut scratch).expect("a picture");
+        let stored = store();
+        let stored_bytes = stored.image.pixels.len();
+        tell("parse, decode, tone, resize", seconds(|| drop(black_box(store()))), bytes.len() + stored_bytes);
+        let folder = tempfile::tempdir().expect("a folder");
+        for compression in [ImageCompression::None, ImageCompression::Lz4, ImageCompression::Zstd] {
+            let record = |i: usize| Record {
+                record_id: format!("bench/{i}"),
+                height: stored.image.height as u16,
+                width: stored.image.width as u16,
+                image: stored.image.pixels.clone(),
+                ..Record::default()
+            };
+            let records: Vec<Record> = (0..64).map(record).collect();
+            let written = seconds(|| {
+                let path = folder.path().join("part.parquet");
+                let mut writer = ShardWriter::create(&path, &[], ImageEncoding::Raw, compression).expect("a shard");
+                writer.write(&records).expect("rows");
+                writer.finish("part.parquet".as_ref()).expect("a whole shard");
+            });
+            let stage = format!("write, hash, sync ({})", compression.name());
+            tell(&stage, written / records.len() as f64, stored_bytes);
+        }
+    }
+}
