@@ -13,8 +13,8 @@ use arrow_array::{ArrayRef, StringArray};
 use dataset::files;
 use dataset::manifest::{self, ImageSpec, Manifest, REJECTS, ShardInfo, TOKENIZER, TextSpec, Totals};
 use dataset::record::{BoundingBox, FORMAT_VERSION, ImageEncoding, Record};
-use dataset::shard::{ImageCompression, ShardWriter};
 use dataset::resample::Resample;
+use dataset::shard::{ImageCompression, ShardWriter};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -24,8 +24,7 @@ use crate::error::{Error, Reject, Result, Stage};
 use crate::output::{NOTES, Prepared, prepare};
 use crate::picture::{self, Fit};
 use crate::plan::{Plan, PlannedRecord, ReportSource};
-use crate::report;
-use crate::text::{read_report, tokenised_text, tokenizer_of};
+use crate::text::{read_report, tokenizer_of};
 use crate::tokenizer;
 use crate::tone::Tone;
 
@@ -179,6 +178,7 @@ pub fn run(
         plan.records.truncate(limit);
     }
     let mut arguments = arguments(source, options)?;
+    arguments.extend(std::mem::take(&mut plan.arguments));
     arguments.insert("input_sha256".to_owned(), plan.sha256().into());
     let _lock = match prepare(out, &arguments, options.overwrite)? {
         Prepared::Done(manifest) => {
@@ -359,12 +359,11 @@ impl Job<'_> {
             record.image = stored.encode(self.options.encoding).map_err(|error| (Stage::Decode, error.to_string()))?;
         }
         let mut reject = None;
-        match read_report(self.raw, &planned.report) {
+        match read_report(self.plan.report_root.as_deref().unwrap_or(self.raw), planned) {
             Ok(None) => {}
-            Ok(Some(text)) => {
-                let chosen = tokenised_text(&text, self.options.report_text);
-                let sections = report::main_sections(&text);
-                (record.findings, record.impression) = (sections.findings, sections.impression);
+            Ok(Some(report)) => {
+                let chosen = report.tokenised(self.options.report_text);
+                (record.findings, record.impression) = (report.sections.findings, report.sections.impression);
                 if !chosen.is_empty() {
                     if let Some(tokenizer) = self.tokenizer {
                         record.token_ids = tokenizer::token_ids(tokenizer, &chosen, self.options.max_tokens)

@@ -10,8 +10,8 @@ use rayon::prelude::*;
 use tokenizers::Tokenizer;
 
 use crate::error::{Error, Result};
-use crate::plan::{Plan, ReportSource};
-use crate::report;
+use crate::plan::{Plan, PlannedRecord, ReportSource};
+use crate::report::{self, Sections};
 use crate::run::{Options, ReportText, TokenizerChoice};
 use crate::table::decode_text;
 use crate::tokenizer;
@@ -25,19 +25,15 @@ pub fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> R
         _ if path.exists() => return tokenizer::load(&path).map(Some),
         TokenizerChoice::File(given) => tokenizer::load(given)?,
         TokenizerChoice::Train(vocabulary) => {
-            let sources: Vec<&ReportSource> = {
-                let mut seen = HashSet::new();
-                // A study's report stands with each of its images, and is one text.
-                plan.records
-                    .iter()
-                    .filter(|record| seen.insert((&record.patient_id, &record.study_id)))
-                    .map(|r| &r.report)
-                    .collect()
-            };
-            let texts: Vec<String> = sources
+            // A study's report stands with each of its images, and a note with each image of its case: one text each.
+            let mut seen = HashSet::new();
+            let records: Vec<&PlannedRecord> =
+                plan.records.iter().filter(|record| seen.insert(&record.report)).collect();
+            let root = plan.report_root.as_deref().unwrap_or(raw);
+            let texts: Vec<String> = records
                 .into_par_iter()
-                .filter_map(|report| read_report(raw, report).ok().flatten())
-                .map(|text| tokenised_text(&text, options.report_text))
+                .filter_map(|record| read_report(root, record).ok().flatten())
+                .map(|report| report.tokenised(options.report_text))
                 .filter(|text| !text.is_empty())
                 .collect();
             if texts.is_empty() {
@@ -52,30 +48,44 @@ pub fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> R
     Ok(Some(made))
 }
 
-/// The text of a report; `Ok(None)` where the source has none.
-pub fn read_report(raw: &Path, report: &ReportSource) -> Result<Option<String>, String> {
-    match report {
-        ReportSource::None => Ok(None),
-        ReportSource::Text(text) => Ok(Some(text.to_string())),
-        ReportSource::File(path) => match fs::read(raw.join(path)) {
-            Ok(bytes) => Ok(Some(decode_text(bytes))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err("the study has no report file".to_owned())
+/// A report as it was read.
+pub struct Report {
+    pub text: String,
+    pub sections: Sections,
+}
+
+impl Report {
+    /// The part that is tokenised.
+    pub fn tokenised(&self, part: ReportText) -> String {
+        let Sections { findings, impression, .. } = &self.sections;
+        match part {
+            ReportText::All => self.text.trim().to_owned(),
+            ReportText::Impression => impression.clone().unwrap_or_default(),
+            ReportText::FindingsImpression => {
+                [findings, impression].into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join("\n")
             }
-            Err(error) => Err(format!("the report cannot be read: {error}")),
-        },
+        }
     }
 }
 
-/// The part of a report that is tokenised.
-pub fn tokenised_text(text: &str, part: ReportText) -> String {
-    let sections = || report::main_sections(text);
-    match part {
-        ReportText::All => text.trim().to_owned(),
-        ReportText::Impression => sections().impression.unwrap_or_default(),
-        ReportText::FindingsImpression => {
-            let found = sections();
-            [found.findings, found.impression].into_iter().flatten().collect::<Vec<_>>().join("\n")
+/// The report of a record, its file below `root`; `Ok(None)` where the source has none.
+pub fn read_report(root: &Path, record: &PlannedRecord) -> Result<Option<Report>, String> {
+    let text = match &record.report {
+        ReportSource::None => return Ok(None),
+        ReportSource::Text(text) => text.to_string(),
+        ReportSource::Sections { text, findings, impression } => {
+            let own = |part: &Option<std::sync::Arc<str>>| part.as_deref().map(|part| part.trim().to_owned());
+            let sections = Sections { findings: own(findings), impression: own(impression), ..Sections::default() };
+            return Ok(Some(Report { text: text.to_string(), sections }));
         }
-    }
+        ReportSource::File(path) => match fs::read(root.join(path)) {
+            Ok(bytes) => decode_text(bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err("the study has no report file".to_owned());
+            }
+            Err(error) => return Err(format!("the report cannot be read: {error}")),
+        },
+    };
+    let sections = report::sections_with(&text, record.conclusion);
+    Ok(Some(Report { text, sections }))
 }
