@@ -82,7 +82,7 @@ fn rows(table: &mut Table, patient: &Patient, study: &Study, report: &Report) ->
     for image in &study.images {
         let view = match image.view {
             View::Lateral => "L",
-            View::Ap if study.second % 3 == 0 => "AP Supine",
+            View::Ap if study.second.is_multiple_of(3) => "AP Supine",
             view => view.name(),
         };
         let name = file_name(image);

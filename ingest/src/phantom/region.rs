@@ -60,11 +60,7 @@ fn regions(anatomy: &Anatomy, finding: &Finding) -> Vec<(Point, Point)> {
             let radius = 1.2 * finding.centimetres / 2.0 * CM;
             vec![around(centre, (radius, radius))]
         }
-        Kind::Cardiomegaly => {
-            let (half, base) = (anatomy.heart_ratio * 0.95, anatomy.lungs[1].dome + 0.06);
-            let middle = anatomy.turn + 0.1 * half * (1.0 + anatomy.heart_lean);
-            vec![((middle - half, base - 2.3 * half), (middle + half, base))]
-        }
+        Kind::Cardiomegaly => heart(anatomy).into_iter().collect(),
         Kind::PleuralEffusion => beside((0.2, anatomy.lungs[0].width), &|sign| {
             let lung = anatomy.lung(sign);
             let floor = lung.dome + lung.sulcus;
@@ -80,6 +76,18 @@ fn regions(anatomy: &Anatomy, finding: &Finding) -> Vec<(Point, Point)> {
         }),
         _ => Vec::new(),
     }
+}
+
+/// The heart's extent below the carina, read off its outline.
+fn heart(anatomy: &Anatomy) -> Option<(Point, Point)> {
+    const STEP: f32 = 0.02;
+    let (top, bottom) = (anatomy.carina() + 0.1, anatomy.lungs[1].dome + 0.14);
+    let rows = (0..((bottom - top) / STEP) as usize).map(|row| top + row as f32 * STEP);
+    let points = rows.flat_map(|y| (-50..=50).map(move |column| (column as f32 * STEP, y)));
+    points.filter(|&point| anatomy.heart(point) > 0.5).fold(None, |found, (x, y)| {
+        let ((left, top), (right, bottom)) = found.unwrap_or(((x, y), (x, y)));
+        Some(((x.min(left), y.min(top)), (x.max(right), y.max(bottom))))
+    })
 }
 
 /// The upright box around a body box, cut to the picture; `None` where less than a pixel of it is on the picture.

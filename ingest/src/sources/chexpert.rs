@@ -200,15 +200,12 @@ impl Maker<'_> {
         let told = told.unwrap_or_default();
         let dicom = told.dicom.as_deref().and_then(Name::parse);
         let found = self.pictures.find(name).or_else(|| self.pictures.find(dicom.as_ref()?));
-        let (source_path, source_bytes) = match found {
-            Some((key, (path, bytes))) => {
-                self.used.insert(key);
-                (path.clone(), Some(*bytes))
-            }
-            None => {
-                let inner = format!("{}/{}/{}/{}", name.part, name.patient, name.study, name.file);
-                (self.folder.join(inner).to_string_lossy().into_owned(), None)
-            }
+        let (source_path, source_bytes) = if let Some((key, (path, bytes))) = found {
+            self.used.insert(key);
+            (path.clone(), Some(*bytes))
+        } else {
+            let inner = format!("{}/{}/{}/{}", name.part, name.patient, name.study, name.file);
+            (self.folder.join(inner).to_string_lossy().into_owned(), None)
         };
         PlannedRecord {
             record_id: format!("chexpert/{}", name.key()),

@@ -67,8 +67,8 @@ impl<'a> Tree<'a> {
                 if is_home(&path) {
                     homes.push(folder.clone());
                 }
-                let entered =
-                    |name: &String| !name.starts_with('.') && !(name == "files" && has_files) && !is_patients(name);
+                let is_tree = |name: &str| is_patients(name) || (name == "files" && has_files);
+                let entered = |name: &String| !name.starts_with('.') && !is_tree(name);
                 below.extend(folders(&path).into_iter().filter(entered).map(|name| folder.join(name)));
             }
             level = below;
@@ -259,13 +259,11 @@ impl ByStem {
                 .collect(),
         };
         let covered = |kind: &Self| kind.paths.keys().filter(|stem| listed.contains(stem.as_str())).count();
-        match asked {
-            Some(kind) => of(kind),
-            None => {
-                let (jpg, dicom) = (of(Pictures::Jpg), of(Pictures::Dicom));
-                if covered(&jpg) >= covered(&dicom) && !jpg.paths.is_empty() { jpg } else { dicom }
-            }
+        if let Some(kind) = asked {
+            return of(kind);
         }
+        let (jpg, dicom) = (of(Pictures::Jpg), of(Pictures::Dicom));
+        if covered(&jpg) >= covered(&dicom) && !jpg.paths.is_empty() { jpg } else { dicom }
     }
 
     /// The file of a radiograph.
