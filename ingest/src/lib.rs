@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | DICOM | implicit, explicit, big endian, deflated; native, RLE, JPEG baseline/extended/lossless, JPEG-LS, JPEG 2000, HTJ2K; grey, RGB, palette; first frame | JPEG XL, video |
 //! | raster | PNG, JPEG; 8 or 16 bit; grey, colour, alpha (ignored) | everything else |
-//! | report | UTF-8 (with or without BOM), Latin-1 | |
+//! | report | UTF-8 and UTF-16 (by BOM), Windows-1252 with Latin-1 | |
 
 pub mod bounds;
 pub mod check;

@@ -33,8 +33,20 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// MIMIC-CXR or MIMIC-CXR-JPG: `files/`, reports, metadata, split and label tables.
-    MimicCxr(IngestArguments),
-    /// CheXpert v1.0 or v1.0-small: `train.csv`, `valid.csv` and the pictures they name.
+    MimicCxr {
+        #[command(flatten)]
+        arguments: IngestArguments,
+        /// Folder of the reports (of files/pNN/pNNNNNNNN/sNNNNNNNN.txt) where they are not below RAW_DIR.
+        #[arg(long, value_name = "DIR")]
+        reports: Option<PathBuf>,
+        /// The label table. Default: that of CheXpert, else that of NegBio.
+        #[arg(long, value_enum)]
+        labels: Option<sources::Labeller>,
+        /// The files to take. Default: the kind there is for more radiographs; JPG where both are whole.
+        #[arg(long, value_enum)]
+        images: Option<sources::Pictures>,
+    },
+    /// CheXpert v1.0, v1.0-small or Plus: `train.csv`, `valid.csv` and the pictures they name.
     Chexpert(IngestArguments),
     /// NIH ChestX-ray14: `Data_Entry_2017*.csv`, PNGs, lists and boxes.
     Nih(IngestArguments),
@@ -140,10 +152,16 @@ impl IngestArguments {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::MimicCxr(arguments) => ingest_source(&sources::MimicCxr, &arguments),
-        Command::Chexpert(arguments) => ingest_source(&sources::Chexpert, &arguments),
-        Command::Nih(arguments) => ingest_source(&sources::Nih, &arguments),
-        Command::Covid(arguments) => ingest_source(&sources::Covid, &arguments),
+        Command::MimicCxr { arguments, reports, labels, images } => {
+            let no_images = arguments.no_images;
+            let source = sources::MimicCxr { no_images, pictures: images, labeller: labels, reports };
+            ingest_source(&source, &arguments)
+        }
+        Command::Chexpert(arguments) => {
+            ingest_source(&sources::Chexpert { no_images: arguments.no_images }, &arguments)
+        }
+        Command::Nih(arguments) => ingest_source(&sources::Nih { no_images: arguments.no_images }, &arguments),
+        Command::Covid(arguments) => ingest_source(&sources::Covid { no_images: arguments.no_images }, &arguments),
         Command::Phantom { layout, out, studies, seed, size } => {
             write_phantom(layout, &out, &phantom::Options { studies, seed, size })
         }

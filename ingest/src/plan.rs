@@ -1,7 +1,7 @@
 //! What a source will give, before any pixel is read: one entry a radiograph, in the order in which they are stored.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use dataset::record::BoundingBox;
@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Reject, Result, Stage};
+use crate::report::Conclusion;
 
 /// A kind of raw directory. A user's own source implements this and hands its plan to [`crate::run`].
 pub trait Source: Sync {
@@ -27,18 +28,24 @@ pub struct Plan {
     pub rejects: Vec<Reject>,
     /// The findings, in the order of [`PlannedRecord::labels`].
     pub findings: Vec<String>,
+    /// Where the report files are, if not below the raw directory.
+    pub report_root: Option<PathBuf>,
+    /// The source's own options, for the manifest.
+    pub arguments: BTreeMap<String, serde_json::Value>,
 }
 
 /// Where a report's text is.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ReportSource {
     /// The source has no report for this record, and never promised one.
     #[default]
     None,
-    /// A text file, relative to the raw directory; its absence is worth a reject row.
+    /// A text file, relative to the raw directory (or [`Plan::report_root`]); its absence is worth a reject row.
     File(PathBuf),
     /// From a table.
     Text(Arc<str>),
+    /// From a table that also tells its sections.
+    Sections { text: Arc<str>, findings: Option<Arc<str>>, impression: Option<Arc<str>> },
 }
 
 /// One radiograph that is to become a record.
@@ -60,6 +67,8 @@ pub struct PlannedRecord {
     /// In pixels of the raw image.
     pub boxes: Vec<BoundingBox>,
     pub report: ReportSource,
+    /// Where in the report its conclusion stands.
+    pub conclusion: Conclusion,
 }
 
 impl PlannedRecord {
@@ -159,15 +168,43 @@ impl Listing {
         }
     }
 
-    /// The first file with this extension below a folder, if there is one.
-    pub fn walk_until_first(folder: &Path, extension: &str) -> Option<PathBuf> {
+    /// The first file below a folder whose extension (in any case) is one of `extensions`, if there is one.
+    pub fn walk_until_first(folder: &Path, extensions: &[&str]) -> Option<PathBuf> {
         let mut entries: Vec<PathBuf> = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).collect();
         entries.sort();
-        let is_wanted = |path: &PathBuf| path.extension().is_some_and(|found| found == extension) && path.is_file();
+        let is_wanted = |path: &PathBuf| {
+            let extension = path.extension().unwrap_or_default();
+            extensions.iter().any(|wanted| extension.eq_ignore_ascii_case(wanted)) && path.is_file()
+        };
         entries.iter().find(|path| is_wanted(path)).cloned().or_else(|| {
-            entries.iter().filter(|path| path.is_dir()).find_map(|path| Self::walk_until_first(path, extension))
+            entries.iter().filter(|path| path.is_dir()).find_map(|path| Self::walk_until_first(path, extensions))
         })
     }
+}
+
+/// Whether a path that a table states stays inside the directory it is taken from.
+pub fn is_inside(path: &str) -> bool {
+    !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// An age in years as a table states it; `None` for what is no age.
+pub fn years(text: &str) -> Option<f32> {
+    text.trim().parse().ok().filter(|age: &f32| age.is_finite() && *age >= 0.0)
+}
+
+/// The label codes of one table row, in the order of `findings`.
+///
+/// # Errors
+/// A sentence that names the first value that is no label.
+pub fn label_codes<'a>(
+    findings: &[String],
+    values: impl IntoIterator<Item = Option<&'a str>>,
+) -> Result<Vec<Option<i8>>, String> {
+    let code = |(finding, value): (&String, Option<&str>)| match (value, label_code(value)) {
+        (Some(value), None) => Err(format!("{finding} is `{value}`, none of 1, 0, -1 and empty")),
+        (_, code) => Ok(code),
+    };
+    findings.iter().zip(values).map(code).collect()
 }
 
 /// A label code as the field's tables write it: `1.0`, `0`, `-1.0`, empty.

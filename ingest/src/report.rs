@@ -2,6 +2,11 @@
 //!
 //! A heading is a line that starts with one space, then capitals, spaces and `( ) / , -`, a colon and white space.
 //! What stands before the first heading is the preamble; a text without any heading is one section, `full report`.
+//! A few studies of MIMIC-CXR have their conclusion elsewhere: see [`Conclusion`].
+
+mod overrides;
+
+pub use overrides::{CHARACTERS, Conclusion, SECTIONS};
 
 /// One section: normalised name, text as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,6 +188,25 @@ pub fn main_sections(text: &str) -> Sections {
         findings: last("findings"),
         last_paragraph: last("last_paragraph"),
         comparison: last("comparison"),
+    }
+}
+
+/// The sections that matter downstream, with the impression taken from where this study's conclusion stands. A study
+/// without conclusion has none of them; a place that this text does not have changes nothing.
+pub fn sections_with(text: &str, conclusion: Conclusion) -> Sections {
+    let found = main_sections(text);
+    let part = match conclusion {
+        Conclusion::Usual => return found,
+        Conclusion::Characters(start, end) if start >= end => return Sections::default(),
+        Conclusion::Characters(start, end) => text.chars().skip(start).take(end - start).collect(),
+        Conclusion::Section(name) => {
+            let last = sections(text).into_iter().rev().find(|section| section.name == name);
+            last.map_or_else(String::new, |section| section.text)
+        }
+    };
+    match part.trim() {
+        "" => found,
+        part => Sections { impression: Some(part.to_owned()), ..found },
     }
 }
 

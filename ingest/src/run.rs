@@ -25,8 +25,7 @@ use crate::inputs::{self, Stamps};
 use crate::output::{INPUT, NOTES, Prepared, prepare};
 use crate::picture::{self, Fit, Scratch, Stored};
 use crate::plan::{Plan, PlannedRecord, ReportSource};
-use crate::report;
-use crate::text::{read_report, tokenised_text, tokenizer_of};
+use crate::text::{read_report, tokenizer_of};
 use crate::tokenizer;
 use crate::tone::Tone;
 
@@ -185,6 +184,7 @@ pub fn run(
         plan.records.truncate(limit);
     }
     let mut arguments = arguments(source, options)?;
+    arguments.extend(std::mem::take(&mut plan.arguments));
     arguments.insert(INPUT.to_owned(), plan.sha256().into());
     let _lock = match prepare(out, &arguments, &plan, options.overwrite)? {
         Prepared::Done(manifest) => {
@@ -385,12 +385,11 @@ impl Job<'_> {
             record.image = image.encode(self.options.encoding).map_err(|error| (Stage::Decode, error.to_string()))?;
         }
         let mut reject = None;
-        match read_report(self.raw, &planned.report, seen) {
+        match read_report(self.raw, self.plan, planned, seen) {
             Ok(None) => {}
-            Ok(Some(text)) => {
-                let chosen = tokenised_text(&text, self.options.report_text);
-                let sections = report::main_sections(&text);
-                (record.findings, record.impression) = (sections.findings, sections.impression);
+            Ok(Some(report)) => {
+                let chosen = report.tokenised(self.options.report_text);
+                (record.findings, record.impression) = (report.sections.findings, report.sections.impression);
                 if !chosen.is_empty() {
                     if let Some(tokenizer) = self.tokenizer {
                         record.token_ids = tokenizer::token_ids(tokenizer, &chosen, self.options.max_tokens)

@@ -114,18 +114,40 @@ pub fn texts_or_null<'a>(frame: &'a DataFrame, name: &str) -> Vec<Option<&'a str
     texts(frame, name).unwrap_or_else(|_| vec![None; frame.height()])
 }
 
-/// Bytes to text: UTF-8 with or without a byte-order mark, otherwise Latin-1 (which every byte sequence is).
-/// Line ends become `\n`.
-pub fn decode_text(bytes: Vec<u8>) -> String {
-    let text: String = match String::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(error) => error.into_bytes().iter().map(|&byte| char::from(byte)).collect(),
-    };
-    let text = match text.strip_prefix('\u{feff}') {
-        Some(rest) => rest.to_owned(),
-        None => text,
+/// What Windows-1252 has in place of Latin-1's control characters 0x80 to 0x9f; five of them stay what they are.
+const WINDOWS_1252: [char; 32] = [
+    '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', //
+    '\u{90}', '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
+];
+
+/// Bytes to text. UTF-16 where a byte-order mark says so, else UTF-8 with or without one, else Windows-1252, which every
+/// byte sequence is and Latin-1 is part of. Line ends become `\n`.
+pub fn decode_text(mut bytes: Vec<u8>) -> String {
+    let text = match bytes.as_slice() {
+        [0xff, 0xfe, rest @ ..] => utf_16(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => utf_16(rest, u16::from_be_bytes),
+        _ => {
+            if bytes.starts_with(b"\xef\xbb\xbf") {
+                bytes.drain(..3);
+            }
+            String::from_utf8(bytes).unwrap_or_else(|error| {
+                let character = |&byte: &u8| match byte {
+                    0x80..=0x9f => WINDOWS_1252[usize::from(byte - 0x80)],
+                    _ => char::from(byte),
+                };
+                error.as_bytes().iter().map(character).collect()
+            })
+        }
     };
     if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n") } else { text }
+}
+
+/// UTF-16 without its mark; what is no character, a half one at the end included, becomes U+FFFD.
+fn utf_16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> String {
+    let (pairs, rest) = bytes.as_chunks::<2>();
+    let mut text = String::from_utf16_lossy(&pairs.iter().map(|&pair| unit(pair)).collect::<Vec<_>>());
+    text.extend((!rest.is_empty()).then_some(char::REPLACEMENT_CHARACTER));
+    text
 }
 
 #[cfg(test)]
@@ -146,7 +168,19 @@ mod tests {
     }
 
     #[test]
-    fn latin_1_is_read() {
-        assert_eq!(decode_text(b"caf\xe9\r\n".to_vec()), "café\n");
+    fn every_encoding_of_the_exports_is_read() {
+        let cases: [(&[u8], &str); 8] = [
+            (b"caf\xe9\r\n", "café\n"),
+            (b"5\x969 cm \x93mass\x94\r", "5–9 cm “mass”\n"),
+            (b"\x81\x9d", "\u{81}\u{9d}"),
+            (b"\xef\xbb\xbfcaf\xc3\xa9", "café"),
+            (b"\xef\xbb\xbfcaf\xe9", "café"),
+            (b"\xff\xfeA\0\r\0\n\0\x19\x20", "A\n’"),
+            (b"\xfe\xff\0A\x20\x19\0", "A’\u{fffd}"),
+            (b"\xff\xfe\x00\xd8", "\u{fffd}"),
+        ];
+        for (bytes, text) in cases {
+            assert_eq!(decode_text(bytes.to_vec()), text);
+        }
     }
 }

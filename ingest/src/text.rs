@@ -12,8 +12,8 @@ use crate::bounds::MAX_REPORT_BYTES;
 use crate::error::{Error, Result};
 use crate::inputs::{self, Stamps};
 use crate::output::NOTES;
-use crate::plan::{Plan, ReportSource};
-use crate::report;
+use crate::plan::{Plan, PlannedRecord, ReportSource};
+use crate::report::{self, Sections};
 use crate::run::{Options, ReportText, TokenizerChoice};
 use crate::table::decode_text;
 use crate::tokenizer;
@@ -32,21 +32,16 @@ pub fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> R
         }
         TokenizerChoice::File(given) => tokenizer::load(given)?,
         TokenizerChoice::Train(vocabulary) => {
-            let sources: Vec<&ReportSource> = {
-                let mut seen = HashSet::new();
-                // A study's report stands with each of its images, and is one text.
-                plan.records
-                    .iter()
-                    .filter(|record| seen.insert((&record.patient_id, &record.study_id)))
-                    .map(|r| &r.report)
-                    .collect()
-            };
-            let read: Vec<(Stamps, Option<String>)> = sources
+            // A study's report stands with each of its images, and a note with each image of its case: one text each.
+            let mut distinct = HashSet::new();
+            let records: Vec<&PlannedRecord> =
+                plan.records.iter().filter(|record| distinct.insert(&record.report)).collect();
+            let read: Vec<(Stamps, Option<String>)> = records
                 .into_par_iter()
-                .map(|report| {
+                .map(|record| {
                     let mut seen = Stamps::new();
-                    let text = read_report(raw, report, &mut seen).ok().flatten();
-                    (seen, text.map(|text| tokenised_text(&text, options.report_text)))
+                    let report = read_report(raw, plan, record, &mut seen).ok().flatten();
+                    (seen, report.map(|report| report.tokenised(options.report_text)))
                 })
                 .collect();
             let mut texts = Vec::new();
@@ -67,38 +62,59 @@ pub fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> R
     Ok(Some(made))
 }
 
-/// The text of a report, and in `seen` what its file looked like; `Ok(None)` where the source has none.
-pub fn read_report(raw: &Path, report: &ReportSource, seen: &mut Stamps) -> Result<Option<String>, String> {
-    match report {
-        ReportSource::None => Ok(None),
-        ReportSource::Text(text) => Ok(Some(text.to_string())),
-        ReportSource::File(path) => {
-            let name = path.to_string_lossy().into_owned();
-            let mut bytes = Vec::new();
-            match inputs::read(&raw.join(path), MAX_REPORT_BYTES, &mut bytes) {
-                Ok(stamp) => {
-                    seen.insert(name, Some(stamp));
-                    Ok(Some(decode_text(bytes)))
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    seen.insert(name, None);
-                    Err("the study has no report file".to_owned())
-                }
-                Err(error) => Err(format!("the report cannot be read: {error}")),
+/// A report as it was read.
+pub struct Report {
+    pub text: String,
+    pub sections: Sections,
+}
+
+impl Report {
+    /// The part that is tokenised.
+    pub fn tokenised(&self, part: ReportText) -> String {
+        let Sections { findings, impression, .. } = &self.sections;
+        match part {
+            ReportText::All => self.text.trim().to_owned(),
+            ReportText::Impression => impression.clone().unwrap_or_default(),
+            ReportText::FindingsImpression => {
+                [findings, impression].into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join("\n")
             }
         }
     }
 }
 
-/// The part of a report that is tokenised.
-pub fn tokenised_text(text: &str, part: ReportText) -> String {
-    let sections = || report::main_sections(text);
-    match part {
-        ReportText::All => text.trim().to_owned(),
-        ReportText::Impression => sections().impression.unwrap_or_default(),
-        ReportText::FindingsImpression => {
-            let found = sections();
-            [found.findings, found.impression].into_iter().flatten().collect::<Vec<_>>().join("\n")
+/// The report of a record, and in `seen` what its file looked like; `Ok(None)` where the source has none.
+pub fn read_report(
+    raw: &Path,
+    plan: &Plan,
+    record: &PlannedRecord,
+    seen: &mut Stamps,
+) -> Result<Option<Report>, String> {
+    let text = match &record.report {
+        ReportSource::None => return Ok(None),
+        ReportSource::Text(text) => text.to_string(),
+        ReportSource::Sections { text, findings, impression } => {
+            let own = |part: &Option<std::sync::Arc<str>>| part.as_deref().map(|part| part.trim().to_owned());
+            let sections = Sections { findings: own(findings), impression: own(impression), ..Sections::default() };
+            return Ok(Some(Report { text: text.to_string(), sections }));
         }
-    }
+        ReportSource::File(path) => {
+            // A root of its own is absolute: joined to the raw directory, it stays as it is.
+            let path = plan.report_root.as_deref().map_or_else(|| path.clone(), |root| root.join(path));
+            let name = path.to_string_lossy().into_owned();
+            let mut bytes = Vec::new();
+            match inputs::read(&raw.join(path), MAX_REPORT_BYTES, &mut bytes) {
+                Ok(stamp) => {
+                    seen.insert(name, Some(stamp));
+                    decode_text(bytes)
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    seen.insert(name, None);
+                    return Err("the study has no report file".to_owned());
+                }
+                Err(error) => return Err(format!("the report cannot be read: {error}")),
+            }
+        }
+    };
+    let sections = report::sections_with(&text, record.conclusion);
+    Ok(Some(Report { text, sections }))
 }

@@ -273,7 +273,7 @@ fn one_clear_line_for_what_cannot_work() {
     fs::create_dir(path.join("empty")).expect("made");
     says(
         &args!["mimic-cxr", path.join("empty"), path.join("x")],
-        "no mimic-cxr-*-metadata.csv[.gz]; give the directory",
+        "no mimic-cxr-*-metadata.csv[.gz] or cxr-record-list.csv[.gz]; give the directory",
     );
     says(&args!["covid", path.join("empty"), path.join("x")], "no metadata.csv; give the directory");
     says(&args!["mimic-cxr", &raw, path.join("x"), "--tokenizer", path.join("none.json")], "none.json");

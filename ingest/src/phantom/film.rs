@@ -39,6 +39,11 @@ pub fn anatomy(patient: &Patient, study: &Study) -> Anatomy {
     Anatomy::random(patient, study.portable(), &study.findings, own, now)
 }
 
+/// How the body lies on a picture of a study.
+pub fn frame(patient: &Patient, study: &Study, image: &Image) -> Frame {
+    position(image, &anatomy(patient, study), &mut ChaCha8Rng::seed_from_u64(image.seed))
+}
+
 /// Takes one picture of a study.
 pub fn take(patient: &Patient, study: &Study, image: &Image) -> Film {
     let anatomy = anatomy(patient, study);

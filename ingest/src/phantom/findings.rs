@@ -36,7 +36,7 @@ pub fn draw(scene: &mut Scene, anatomy: &Anatomy, finding: &Finding) {
 }
 
 /// A place for a one-sided finding of the lung.
-fn place(anatomy: &Anatomy, finding: &Finding, random: &mut ChaCha8Rng) -> Point {
+pub fn place(anatomy: &Anatomy, finding: &Finding, random: &mut ChaCha8Rng) -> Point {
     let height = finding.zone.height() + random.random_range(-0.06..0.06);
     anatomy.place(finding.side.signs()[0], height, random.random_range(0.3..0.7))
 }

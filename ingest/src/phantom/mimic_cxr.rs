@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::dicom::{self, Header};
-use super::disease::Kind;
 use super::patient::{Image, Patient, Study, View};
 use super::report::{self, Report};
-use super::table::Table;
+use super::table::{Table, label};
 use super::{Error, Summary, film, write_file};
 
 /// Columns of `mimic-cxr-2.0.0-metadata.csv.gz`.
@@ -182,20 +181,6 @@ fn tables(out: &Path, studies: &[Entry], reports: &[Report]) -> Result<(), Error
     metadata.finish()?;
     split.finish()?;
     chexpert.finish()
-}
-
-fn label(report: &Report, column: &str) -> &'static str {
-    let kind = Kind::ALL.into_iter().find(|kind| kind.name() == column);
-    let label = match kind {
-        Some(kind) => report.label(kind),
-        None => report.no_finding().then_some(1),
-    };
-    match label {
-        Some(1) => "1.0",
-        Some(0) => "0.0",
-        Some(_) => "-1.0",
-        None => "",
-    }
 }
 
 /// YYYYMMDD of a day after 1 January 1970 (Hinnant's `civil_from_days`, for days after 1 March 2000).

@@ -12,11 +12,14 @@
 //! | `film` | positioning, exposure, noise; 12-bit values |
 //! | `report`, `wording`, `phrase`, `remarks`, `page` | text, and the labels that follow from it |
 //! | `dicom` | the file of one picture |
+//! | `region` | where on a picture a finding lies |
 //! | `table` | CSV files |
-//! | `mimic_cxr` | a layout: paths, identifiers and tables |
+//! | `mimic_cxr`, `chexpert`, `nih`, `covid` | the layouts: paths, identifiers and tables |
 
 mod anatomy;
 mod canvas;
+pub mod chexpert;
+pub mod covid;
 mod devices;
 mod dicom;
 mod disease;
@@ -25,9 +28,11 @@ mod findings;
 mod frontal;
 mod lateral;
 pub mod mimic_cxr;
+pub mod nih;
 mod page;
 mod patient;
 mod phrase;
+mod region;
 mod remarks;
 mod report;
 mod syndrome;
@@ -59,6 +64,12 @@ const VERSION: u32 = 1;
 pub enum Layout {
     /// MIMIC-CXR 2.0.0: DICOM, reports, metadata, split and CheXpert tables.
     MimicCxr,
+    /// CheXpert-v1.0-small: JPEG, `train.csv`, `valid.csv`.
+    Chexpert,
+    /// NIH ChestX-ray14: PNG, entry table, lists, boxes.
+    Nih,
+    /// COVID-19 Image Data Collection: JPEG, `metadata.csv` with clinical notes.
+    Covid,
 }
 
 /// What to write. The same options give the same bytes, whatever the number of threads.
@@ -129,7 +140,15 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
-    /// A picture cannot be encoded.
+    /// A picture cannot be encoded as PNG or JPEG.
+    #[error("cannot encode {}", path.display())]
+    Picture {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: dataset::Error,
+    },
+    /// A picture cannot be encoded as DICOM.
     #[error("cannot encode {}", path.display())]
     Dicom {
         /// The file.
@@ -159,6 +178,9 @@ pub fn write(layout: Layout, out: &Path, options: &Options, progress: impl Fn(u6
     let plan = patient::plan(options.studies, options.seed, options.size);
     match layout {
         Layout::MimicCxr => mimic_cxr::write(out, &plan, &progress),
+        Layout::Chexpert => chexpert::write(out, &plan, &progress),
+        Layout::Nih => nih::write(out, &plan, options.size, &progress),
+        Layout::Covid => covid::write(out, &plan, &progress),
     }
 }
 

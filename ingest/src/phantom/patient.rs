@@ -79,6 +79,13 @@ pub struct Patient {
     pub studies: Vec<Study>,
 }
 
+impl Patient {
+    /// Whole years of age at one of the studies.
+    pub fn age_at(&self, study: &Study) -> u32 {
+        (self.age + study.day as f32 / 365.25) as u32
+    }
+}
+
 /// One study.
 #[derive(Clone, Debug)]
 pub struct Study {

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::disease::Kind;
+use super::report::Report;
 use super::{Error, write_file};
 
 /// A CSV file in the making; nothing is on disk before [`Table::finish`].
@@ -12,9 +14,10 @@ pub struct Table {
 }
 
 impl Table {
-    /// Starts a table with its header; a header cell may hold commas, as in NIH's.
+    /// Starts a table with its header; rows may have fewer cells, as in NIH's box list.
     pub fn new(path: &Path, header: &[&str]) -> Result<Self, Error> {
-        let mut table = Self { path: path.to_owned(), rows: csv::Writer::from_writer(Vec::new()) };
+        let mut table =
+            Self { path: path.to_owned(), rows: csv::WriterBuilder::new().flexible(true).from_writer(Vec::new()) };
         table.row(header)?;
         Ok(table)
     }
@@ -37,5 +40,20 @@ impl Table {
             return write_file(&self.path, &bytes);
         }
         write_file(&self.path, &bytes)
+    }
+}
+
+/// What a labeller would take from a report for a column of CheXpert's vocabulary.
+pub fn label(report: &Report, column: &str) -> &'static str {
+    let kind = Kind::ALL.into_iter().find(|kind| kind.name() == column);
+    let label = match kind {
+        Some(kind) => report.label(kind),
+        None => report.no_finding().then_some(1),
+    };
+    match label {
+        Some(1) => "1.0",
+        Some(0) => "0.0",
+        Some(_) => "-1.0",
+        None => "",
     }
 }

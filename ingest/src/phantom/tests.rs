@@ -48,6 +48,26 @@ fn bytes_do_not_depend_on_the_threads() {
 }
 
 #[test]
+fn every_layout_repeats_and_goes_on() {
+    for layout in [Layout::Chexpert, Layout::Nih, Layout::Covid] {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let run = |threads: usize, out: &Path| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| write(layout, out, &SMALL, |_| {})).unwrap()
+        };
+        assert_eq!(run(1, one.path()), run(2, two.path()));
+        let whole = relative(one.path());
+        assert!(whole.len() > 12 && whole == relative(two.path()), "{layout:?}");
+        for path in whole.keys().filter(|path| path.to_str().unwrap().ends_with("1.jpg") || path.ends_with("train.csv"))
+        {
+            fs::remove_file(one.path().join(path)).unwrap();
+        }
+        run(2, one.path());
+        assert!(whole == relative(one.path()), "{layout:?}");
+    }
+}
+
+#[test]
 fn a_second_run_goes_on_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let counted = AtomicU64::new(0);

@@ -1,19 +1,30 @@
-//! CheXpert v1.0 and v1.0-small: `train.csv`, `valid.csv`, `test.csv` and the pictures that their `Path` column names,
-//! `CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg`, whatever the first folder is called here.
+//! CheXpert v1.0, v1.0-small and Plus: `train.csv`, `valid.csv`, `test.csv`, `df_chexpert_plus_*.csv` and the pictures
+//! that they name, `CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg`, whatever the first folder is called
+//! here, and whether or not `train` is one of the release's batch folders.
 
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use super::chexpert_plus::{Plus, PlusRow};
 use crate::error::{Error, Reject, Result};
-use crate::plan::{Listing, Plan, PlannedRecord, Source, label_code};
+use crate::plan::{Listing, Plan, PlannedRecord, Source, is_inside, label_codes, years};
 use crate::table::{Table, texts, texts_or_null};
 
 /// Table and the subset that it means.
 const TABLES: [(&str, &str); 3] = [("train.csv", "train"), ("valid.csv", "validate"), ("test.csv", "test")];
 /// Columns that are no finding.
 const KEYS: [&str; 5] = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA"];
+/// Extensions of pictures; of several files of one picture the first kind is taken.
+const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "dcm"];
+/// Folders of the subsets, as the tables spell them.
+const PARTS: [&str; 3] = ["train", "valid", "test"];
 
 /// The source `chexpert`.
-pub struct Chexpert;
+#[derive(Clone, Debug, Default)]
+pub struct Chexpert {
+    /// The tables alone: no picture is looked for.
+    pub no_images: bool,
+}
 
 impl Source for Chexpert {
     fn name(&self) -> &'static str {
@@ -21,81 +32,251 @@ impl Source for Chexpert {
     }
 
     fn plan(&self, raw: &Path) -> Result<Plan> {
-        let home = home(raw)?;
-        let listing = Listing::walk(raw, &home, &["jpg", "jpeg", "png", "dcm"]);
-        let (mut files, mut plan) = (listing.files, Plan { rejects: listing.rejects, ..Plan::default() });
-        let prefix = home.strip_prefix(raw).unwrap_or(Path::new("")).to_path_buf();
-        for (name, subset) in TABLES {
-            let plain = home.join(name);
-            let path = if plain.is_file() { plain } else { home.join(format!("{name}.gz")) };
-            if !path.is_file() {
-                continue;
-            }
-            let table = Table::read(raw, &path, &["Path"])?;
-            plan.rejects.extend(table.rejects);
-            let frame = table.frame;
-            let names: Vec<String> = frame.get_column_names_owned().into_iter().map(|name| name.to_string()).collect();
-            let findings: Vec<String> = names.into_iter().filter(|name| !KEYS.contains(&name.as_str())).collect();
-            if plan.findings.is_empty() {
-                plan.findings = findings;
-            }
-            let labels: Vec<_> = plan.findings.iter().map(|finding| texts_or_null(&frame, finding)).collect();
-            let (paths, sex, age) =
-                (texts(&frame, "Path")?, texts_or_null(&frame, "Sex"), texts_or_null(&frame, "Age"));
-            let (side, view) = (texts_or_null(&frame, "Frontal/Lateral"), texts_or_null(&frame, "AP/PA"));
-            for row in 0..frame.height() {
-                // FOLDER/train/patient00001/study1/view1_frontal.jpg
-                let parts: Vec<&str> = paths[row].unwrap_or_default().split('/').collect();
-                let [.., part, patient, study, file] = parts.as_slice() else {
-                    plan.rejects.push(Reject::row(&table.name, row, "its path has no patient and study"));
-                    continue;
-                };
-                let inner = format!("{part}/{patient}/{study}/{file}");
-                let source_path = prefix.join(&inner).to_string_lossy().into_owned();
-                plan.records.push(PlannedRecord {
-                    record_id: format!("chexpert/{}", inner.rsplit_once('.').map_or(inner.as_str(), |(stem, _)| stem)),
-                    patient_id: (*patient).to_owned(),
-                    study_id: format!("{patient}/{study}"),
-                    image_id: (*file).to_owned(),
-                    source_bytes: files.remove(&source_path),
-                    source_path,
-                    subset: Some(subset.to_owned()),
-                    view: match side[row] {
-                        Some("Lateral") => Some("LATERAL".to_owned()),
-                        _ => view[row].map(str::to_owned),
-                    },
-                    sex: match sex[row] {
-                        Some("Male") => Some("M".to_owned()),
-                        Some("Female") => Some("F".to_owned()),
-                        // "Unknown" is the source's word for one record.
-                        _ => None,
-                    },
-                    age_years: age[row].and_then(|age| age.parse().ok()),
-                    labels: labels.iter().map(|column| label_code(column[row])).collect(),
-                    ..PlannedRecord::default()
-                });
+        let home = Home::find(raw)?;
+        let mut plan = Plan::default();
+        let mut pictures = Pictures::default();
+        if !self.no_images {
+            let listing = Listing::walk(raw, &home.pictures, &EXTENSIONS);
+            plan.rejects.extend(listing.rejects);
+            pictures = Pictures::new(listing.files);
+        }
+        let mut plus = match &home.plus {
+            Some(path) => Plus::read(raw, path, &mut plan.rejects)?,
+            None => Plus::default(),
+        };
+        let mut maker = Maker {
+            folder: home.pictures.strip_prefix(raw).unwrap_or(Path::new("")),
+            pictures: &pictures,
+            used: HashSet::new(),
+        };
+        for (path, subset) in home.tables {
+            labelled(&Table::read(raw, &path, &["Path"])?, subset, &mut plus, &mut maker, &mut plan)?;
+        }
+        for row in plus.rest() {
+            if let Some(name) = Name::parse(&row.path) {
+                let record = PlannedRecord { labels: vec![None; plan.findings.len()], ..PlannedRecord::default() };
+                let record = maker.finish(&name, record, Some(row.clone()));
+                plan.records.push(record);
             }
         }
-        plan.rejects.extend(files.into_keys().map(Reject::unlisted));
+        let used = maker.used;
+        plan.rejects.extend(pictures.strangers(&used).map(Reject::unlisted));
         plan.settle();
         Ok(plan)
     }
 }
 
-/// The folder that holds the tables: the one given, or a `CheXpert…` folder in it.
-fn home(raw: &Path) -> Result<PathBuf> {
-    let has_table = |folder: &Path| {
-        TABLES.iter().any(|(name, _)| folder.join(name).is_file() || folder.join(format!("{name}.gz")).is_file())
+/// Adds the rows of one table with labels.
+fn labelled(table: &Table, subset: &str, plus: &mut Plus, maker: &mut Maker, plan: &mut Plan) -> Result<()> {
+    let frame = &table.frame;
+    plan.rejects.extend(table.rejects.iter().cloned());
+    if plan.findings.is_empty() {
+        let names = frame.get_column_names_owned().into_iter().map(|name| name.to_string());
+        plan.findings = names.filter(|name| !KEYS.contains(&name.as_str()) && !name.is_empty()).collect();
+    }
+    let columns: Vec<_> = plan.findings.iter().map(|finding| texts_or_null(frame, finding)).collect();
+    let (paths, sex, age) = (texts(frame, "Path")?, texts_or_null(frame, "Sex"), texts_or_null(frame, "Age"));
+    let (side, projection) = (texts_or_null(frame, "Frontal/Lateral"), texts_or_null(frame, "AP/PA"));
+    for row in 0..frame.height() {
+        let mut reject = |error: &str| plan.rejects.push(Reject::row(&table.name, row, error));
+        let Some(name) = Name::parse(paths[row].unwrap_or_default()) else {
+            reject("its path has no patient and study");
+            continue;
+        };
+        let labels = match label_codes(&plan.findings, columns.iter().map(|column| column[row])) {
+            Ok(labels) => labels,
+            Err(error) => {
+                reject(&error);
+                continue;
+            }
+        };
+        let record = PlannedRecord {
+            subset: Some(subset.to_owned()),
+            view: view(side[row], projection[row]),
+            sex: sex_code(sex[row]),
+            age_years: age[row].and_then(years),
+            labels,
+            ..PlannedRecord::default()
+        };
+        plan.records.push(maker.finish(&name, record, plus.take(&name.key())));
+    }
+    Ok(())
+}
+
+/// The projection, `LATERAL` for side views.
+pub fn view(side: Option<&str>, projection: Option<&str>) -> Option<String> {
+    match side {
+        Some("Lateral") => Some("LATERAL".to_owned()),
+        _ => projection.map(str::to_owned),
+    }
+}
+
+/// `M` or `F`; `Unknown` is the source's word for one record.
+pub fn sex_code(sex: Option<&str>) -> Option<String> {
+    match sex {
+        Some("Male") => Some("M".to_owned()),
+        Some("Female") => Some("F".to_owned()),
+        _ => None,
+    }
+}
+
+/// The parts of a picture's path that all releases share.
+pub struct Name<'a> {
+    part: &'a str,
+    patient: &'a str,
+    study: &'a str,
+    file: &'a str,
+}
+
+impl<'a> Name<'a> {
+    /// `FOLDER/train/patient00001/study1/view1_frontal.jpg`; `None` for another form.
+    pub fn parse(path: &'a str) -> Option<Self> {
+        let parts: Vec<&str> = path.split('/').collect();
+        let [.., part, patient, study, file] = parts.as_slice() else { return None };
+        (is_inside(path) && PARTS.contains(part)).then_some(Self { part, patient, study, file })
+    }
+
+    fn stem(&self) -> &str {
+        self.file.rsplit_once('.').map_or(self.file, |(stem, _)| stem)
+    }
+
+    /// What identifies the picture, whatever its format.
+    pub fn key(&self) -> String {
+        format!("{}/{}/{}/{}", self.part, self.patient, self.study, self.stem())
+    }
+}
+
+/// The files that are there, by [`Name::key`]; in a folder that tells no subset the key begins with `/`.
+#[derive(Default)]
+struct Pictures {
+    files: BTreeMap<String, Vec<(String, u64)>>,
+}
+
+impl Pictures {
+    fn new(files: BTreeMap<String, u64>) -> Self {
+        let mut pictures = Self::default();
+        for (path, bytes) in files {
+            let mut parts = path.rsplit('/');
+            let file = parts.next().unwrap_or_default();
+            let (study, patient) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+            // `train`, or `CheXpert-v1.0 batch 2 (train 1)`.
+            let folder = parts.next().unwrap_or_default().to_lowercase();
+            let part = PARTS.into_iter().find(|part| folder.contains(part)).unwrap_or_default();
+            let key = Name { part, patient, study, file }.key();
+            pictures.files.entry(key).or_default().push((path, bytes));
+        }
+        let rank = |(path, _): &(String, u64)| {
+            let extension = path.rsplit('.').next().unwrap_or_default().to_lowercase();
+            EXTENSIONS.iter().position(|known| *known == extension)
+        };
+        pictures.files.values_mut().for_each(|files| files.sort_by_key(rank));
+        pictures
+    }
+
+    /// The file of a picture, and the key under which it stands.
+    fn find(&self, name: &Name) -> Option<(String, &(String, u64))> {
+        let unnamed = Name { part: "", ..*name }.key();
+        let found = |key: String| Some((self.files.get(&key)?.first()?, key));
+        found(name.key()).or_else(|| found(unnamed)).map(|(file, key)| (key, file))
+    }
+
+    /// Files that no table names. A copy in another format is none of them.
+    fn strangers(self, used: &HashSet<String>) -> impl Iterator<Item = String> {
+        self.files.into_iter().filter(|(key, _)| !used.contains(key)).flat_map(|(_, files)| files).map(|(path, _)| path)
+    }
+}
+
+/// Makes records of named pictures.
+struct Maker<'a> {
+    /// Where pictures should be, relative to the raw directory.
+    folder: &'a Path,
+    pictures: &'a Pictures,
+    used: HashSet<String>,
+}
+
+impl Maker<'_> {
+    /// Fills in the identifiers, the file and what the Plus table tells of the picture.
+    fn finish(&mut self, name: &Name, record: PlannedRecord, told: Option<PlusRow>) -> PlannedRecord {
+        let told = told.unwrap_or_default();
+        let dicom = told.dicom.as_deref().and_then(Name::parse);
+        let found = self.pictures.find(name).or_else(|| self.pictures.find(dicom.as_ref()?));
+        let (source_path, source_bytes) = if let Some((key, (path, bytes))) = found {
+            self.used.insert(key);
+            (path.clone(), Some(*bytes))
+        } else {
+            let inner = format!("{}/{}/{}/{}", name.part, name.patient, name.study, name.file);
+            (self.folder.join(inner).to_string_lossy().into_owned(), None)
+        };
+        PlannedRecord {
+            record_id: format!("chexpert/{}", name.key()),
+            patient_id: name.patient.to_owned(),
+            study_id: format!("{}/{}", name.patient, name.study),
+            image_id: name.file.to_owned(),
+            source_path,
+            source_bytes,
+            subset: record.subset.or(told.subset),
+            view: record.view.or(told.view),
+            sex: record.sex.or(told.sex),
+            age_years: record.age_years.or(told.age_years),
+            report: told.report,
+            ..record
+        }
+    }
+}
+
+/// Where the parts of the set lie.
+struct Home {
+    /// The tables with labels, and the subset that each means.
+    tables: Vec<(PathBuf, &'static str)>,
+    plus: Option<PathBuf>,
+    /// The folder below which the pictures are.
+    pictures: PathBuf,
+}
+
+impl Home {
+    /// Looks in the directory given, in the `CheXpert…` folders in it, and in those in them (the batches).
+    fn find(raw: &Path) -> Result<Self> {
+        std::fs::read_dir(raw).map_err(Error::io(raw))?;
+        let mut folders = vec![raw.to_path_buf()];
+        folders.extend(chexpert_folders(raw));
+        folders.extend(chexpert_folders(raw).iter().flat_map(|folder| chexpert_folders(folder)));
+        let tables = |folder: &PathBuf| -> Vec<(PathBuf, &'static str)> {
+            let of = |(name, subset): (&str, &'static str)| {
+                let endings = ["", ".gz"].map(|ending| folder.join(format!("{name}{ending}")));
+                Some((endings.into_iter().find(|path| path.is_file())?, subset))
+            };
+            TABLES.into_iter().filter_map(of).collect()
+        };
+        let home = folders.iter().find(|folder| !tables(folder).is_empty());
+        let plus = folders.iter().find_map(|folder| Plus::table(folder));
+        let pictures = match (home, plus.as_deref().and_then(Path::parent)) {
+            (Some(home), None) => home.as_path(),
+            (Some(home), Some(plus)) if home == plus => plus,
+            (None, Some(plus)) => plus,
+            (Some(_), Some(_)) => raw,
+            (None, None) => {
+                return Err(Error::MissingTable {
+                    folder: raw.to_path_buf(),
+                    wanted: "train.csv, valid.csv or test.csv (.gz too), nor df_chexpert_plus_*.csv".to_owned(),
+                    remedy: "give the CheXpert-v1.0 or CheXpert-v1.0-small directory".to_owned(),
+                });
+            }
+        };
+        // The tables come in the first of the batches, the pictures in all of them.
+        let is_batch = pictures.file_name().is_some_and(|name| name.to_string_lossy().to_lowercase().contains("batch"));
+        let pictures = if is_batch && pictures != raw { pictures.parent().unwrap_or(raw) } else { pictures };
+        Ok(Self { tables: home.map(tables).unwrap_or_default(), plus: plus.clone(), pictures: pictures.to_path_buf() })
+    }
+}
+
+/// Folders whose name begins with `CheXpert`, in any case, sorted.
+fn chexpert_folders(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_ours = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        name.starts_with("chexpert") && path.is_dir()
     };
-    let mut folders = vec![raw.to_path_buf()];
-    let entries = std::fs::read_dir(raw).map_err(Error::io(raw))?;
-    folders.extend(entries.flatten().map(|entry| entry.path()).filter(|path| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().to_lowercase().starts_with("chexpert"))
-    }));
+    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_ours).collect();
     folders.sort();
-    folders.into_iter().find(|folder| has_table(folder)).ok_or_else(|| Error::MissingTable {
-        folder: raw.to_path_buf(),
-        wanted: "train.csv, valid.csv or test.csv".to_owned(),
-        remedy: "give the CheXpert-v1.0 or CheXpert-v1.0-small directory".to_owned(),
-    })
+    folders
 }

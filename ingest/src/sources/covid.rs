@@ -1,12 +1,12 @@
 //! The COVID-19 Image Data Collection: `metadata.csv` and `images/`. Clinical notes are its reports; findings are
 //! hierarchical (`Pneumonia/Viral/COVID-19`), and each level is a label of its own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Reject, Result, Stage};
-use crate::plan::{Listing, Plan, PlannedRecord, ReportSource, Source};
+use crate::plan::{Listing, Plan, PlannedRecord, ReportSource, Source, is_inside, years};
 use crate::table::{Table, texts, texts_or_null};
 
 /// A finding that says "not labelled yet", and one that says "nothing found".
@@ -15,7 +15,11 @@ const NO_FINDING: &str = "No Finding";
 const REQUIRED: [&str; 5] = ["patientid", "finding", "view", "modality", "filename"];
 
 /// The source `covid`.
-pub struct Covid;
+#[derive(Clone, Debug, Default)]
+pub struct Covid {
+    /// The table alone: no picture is looked for.
+    pub no_images: bool,
+}
 
 impl Source for Covid {
     fn name(&self) -> &'static str {
@@ -41,9 +45,12 @@ impl Source for Covid {
         let levels: BTreeSet<&str> =
             finding.iter().flatten().filter(|name| **name != UNLABELLED).flat_map(|name| prefixes(name)).collect();
         let findings: Vec<String> = levels.iter().map(|level| (*level).to_owned()).collect();
-        let images = Listing::walk(raw, &raw.join("images"), &["jpg", "jpeg", "png"]);
-        rejects.extend(images.rejects);
-        let mut files = images.files;
+        let mut files = BTreeMap::new();
+        if !self.no_images {
+            let images = Listing::walk(raw, &raw.join("images"), &["jpg", "jpeg", "png"]);
+            rejects.extend(images.rejects);
+            files = images.files;
+        }
 
         let mut records = Vec::new();
         for row in 0..table.height() {
@@ -52,6 +59,10 @@ impl Source for Covid {
                 continue;
             };
             let source_path = format!("{}/{file}", folder[row].unwrap_or("images"));
+            if !is_inside(&source_path) {
+                rejects.push(Reject::row("metadata.csv", row, "its folder and filename lead out of the directory"));
+                continue;
+            }
             let source_bytes = files.remove(&source_path);
             let record_id = format!("covid/{file}");
             if modality[row] != Some("X-ray") {
@@ -73,14 +84,14 @@ impl Source for Covid {
                 source_bytes,
                 view: view[row].map(|view| if view == "L" { "LATERAL".to_owned() } else { view.to_owned() }),
                 sex: sex[row].map(str::to_owned),
-                age_years: age[row].and_then(|age| age.parse().ok()),
+                age_years: age[row].and_then(years),
                 labels: codes(finding[row], &findings),
                 report: notes[row].map_or(ReportSource::None, |text| ReportSource::Text(Arc::from(text))),
                 ..PlannedRecord::default()
             });
         }
         rejects.extend(files.into_keys().map(Reject::unlisted));
-        let mut plan = Plan { records, rejects, findings };
+        let mut plan = Plan { records, rejects, findings, ..Plan::default() };
         plan.settle();
         Ok(plan)
     }

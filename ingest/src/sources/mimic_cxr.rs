@@ -1,21 +1,52 @@
 //! MIMIC-CXR and MIMIC-CXR-JPG: `files/p10/p10000032/s50414267/<dicom_id>.dcm|jpg`, reports beside the study folders or
-//! below `mimic-cxr-reports/`, tables `mimic-cxr-<version>-{metadata,split,chexpert|negbio}.csv[.gz]`.
+//! in a folder of their own, tables `mimic-cxr-<version>-{metadata,split,chexpert,negbio}.csv[.gz]` and
+//! `cxr-{record,study}-list.csv[.gz]`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use polars::prelude::{IntoLazy, JoinArgs, JoinType, LazyFrame, MaintainOrderJoin, col};
+use polars::prelude::{
+    BooleanChunked, DataFrame, IntoLazy, JoinArgs, JoinType, LazyFrame, MaintainOrderJoin, NewChunkedArray, col,
+};
 
+use super::mimic_tree::{ByStem, Pictures, Reports, Tree, stem};
 use crate::error::{Error, Reject, Result};
-use crate::plan::{Listing, Plan, PlannedRecord, ReportSource, Source, label_code};
+use crate::plan::{Plan, PlannedRecord, ReportSource, Source, is_inside, label_code, label_codes};
+use crate::report::Conclusion;
 use crate::table::{Table, texts, texts_or_null};
 
 /// Columns of the label tables that are no finding.
 const KEYS: [&str; 2] = ["subject_id", "study_id"];
-const IMAGES: [&str; 4] = ["dcm", "jpg", "jpeg", "png"];
+
+/// The labeller whose table is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Labeller {
+    Chexpert,
+    Negbio,
+}
+
+impl Labeller {
+    /// Name as it stands in the table's file name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chexpert => "chexpert",
+            Self::Negbio => "negbio",
+        }
+    }
+}
 
 /// The source `mimic-cxr`.
-pub struct MimicCxr;
+#[derive(Clone, Debug, Default)]
+pub struct MimicCxr {
+    /// The tables and reports alone: no picture is looked for.
+    pub no_images: bool,
+    /// DICOM or JPG; without a choice the kind that is there for more radiographs, JPG where both are there for all.
+    pub pictures: Option<Pictures>,
+    /// The labels; without a choice those of CheXpert, else of NegBio.
+    pub labeller: Option<Labeller>,
+    /// Folder of the reports where they are not below the raw directory.
+    pub reports: Option<PathBuf>,
+}
 
 impl Source for MimicCxr {
     fn name(&self) -> &'static str {
@@ -23,68 +54,117 @@ impl Source for MimicCxr {
     }
 
     fn plan(&self, raw: &Path) -> Result<Plan> {
-        let remedy = "give the directory that holds `files/` and the tables of MIMIC-CXR or MIMIC-CXR-JPG".to_owned();
-        let missing = |wanted: &str| Error::MissingTable {
+        let tree = Tree::find(raw)?;
+        let missing = |wanted: &str, remedy: &str| Error::MissingTable {
             folder: raw.to_path_buf(),
             wanted: wanted.to_owned(),
-            remedy: remedy.clone(),
+            remedy: remedy.to_owned(),
         };
-        let metadata = find_table(raw, "metadata")?.ok_or_else(|| missing("mimic-cxr-*-metadata.csv[.gz]"))?;
-        let metadata = Table::read(raw, &metadata, &["dicom_id", "subject_id", "study_id"])?;
-        let mut rejects = metadata.rejects;
-        let mut joined = metadata.frame.lazy();
+        let listed = tree.table("metadata").or_else(|| tree.table("record-list")).ok_or_else(|| {
+            let remedy = "give the directory that holds `files/` and the tables of MIMIC-CXR or MIMIC-CXR-JPG";
+            missing("mimic-cxr-*-metadata.csv[.gz] or cxr-record-list.csv[.gz]", remedy)
+        })?;
+        let listed = Table::read(raw, &listed, &["dicom_id", "subject_id", "study_id"])?;
+        let mut plan = Plan { rejects: listed.rejects, ..Plan::default() };
+        let mut joined = listed.frame.lazy();
         let left = || JoinArgs { maintain_order: MaintainOrderJoin::Left, ..JoinArgs::new(JoinType::Left) };
-        if let Some(path) = find_table(raw, "split")? {
+        if let Some(path) = tree.table("split") {
             let split = Table::read(raw, &path, &["dicom_id", "split"])?;
-            rejects.extend(split.rejects);
+            plan.rejects.extend(split.rejects);
             let split = once(split.frame.lazy(), "dicom_id").select([col("dicom_id"), col("split")]);
             joined = joined.join(split, [col("dicom_id")], [col("dicom_id")], left());
         }
-        let mut findings = Vec::new();
-        let labels = match find_table(raw, "chexpert")? {
-            Some(path) => Some(path),
-            None => find_table(raw, "negbio")?,
+        let labels = match self.labeller {
+            Some(labeller) => Some(tree.table(labeller.name()).ok_or_else(|| {
+                missing(&format!("mimic-cxr-*-{}.csv[.gz]", labeller.name()), "leave out --labels or add the table")
+            })?),
+            None => tree.table("chexpert").or_else(|| tree.table("negbio")),
         };
         if let Some(path) = labels {
             let labels = Table::read(raw, &path, &KEYS)?;
-            rejects.extend(labels.rejects);
-            let names = labels.frame.get_column_names_owned();
-            findings =
-                names.into_iter().map(|name| name.to_string()).filter(|name| !KEYS.contains(&name.as_str())).collect();
-            let chosen: Vec<_> = std::iter::once(col("study_id")).chain(findings.iter().map(col)).collect();
-            let labels = once(labels.frame.lazy(), "study_id").select(chosen);
+            let names = labels.frame.get_column_names_owned().into_iter().map(|name| name.to_string());
+            plan.findings = names.filter(|name| !KEYS.contains(&name.as_str()) && !name.is_empty()).collect();
+            plan.rejects.extend(labels.rejects);
+            let labels = valid_labels(&labels.name, labels.frame, &plan.findings, &mut plan.rejects)?;
+            let chosen: Vec<_> = std::iter::once(col("study_id")).chain(plan.findings.iter().map(col)).collect();
+            let labels = once(labels.lazy(), "study_id").select(chosen);
             joined = joined.join(labels, [col("study_id")], [col("study_id")], left());
         }
         let table = joined.collect()?;
-
-        let listing = Listing::walk(raw, &raw.join("files"), &IMAGES);
-        if listing.files.is_empty() {
-            let message = "no image below `files/`".to_owned();
-            return Err(Error::Empty { path: raw.to_path_buf(), message });
+        let reports = tree.reports(self.reports.as_deref())?;
+        match &reports {
+            Some(reports) => plan.report_root.clone_from(&reports.root),
+            None => plan.rejects.extend(tree.packed_reports()),
         }
-        rejects.extend(listing.rejects);
-        let mut files = listing.files;
-        let report_root = report_root(raw);
-        let extension = majority_extension(&files);
+        let paths = report_paths(raw, &tree, &mut plan.rejects)?;
+        let reports = reports.map(|found| (found, paths));
+        self.records(&tree, &listed.name, &table, reports.as_ref(), &mut plan)?;
+        if let Some(labeller) = self.labeller {
+            plan.arguments.insert("labels".to_owned(), labeller.name().into());
+        }
+        if let Some(pictures) = self.pictures {
+            plan.arguments.insert("images".to_owned(), pictures.name().into());
+        }
+        plan.settle();
+        Ok(plan)
+    }
+}
 
-        let label_columns = findings.iter().map(|finding| texts(&table, finding)).collect::<Result<Vec<_>>>()?;
+/// The reports, and those paths that the study list states, by study.
+type ListedReports = (Reports, HashMap<String, String>);
+
+impl MimicCxr {
+    /// One record for each row of the joined `table`, called `name`.
+    fn records(
+        &self,
+        tree: &Tree,
+        name: &str,
+        table: &DataFrame,
+        reports: Option<&ListedReports>,
+        plan: &mut Plan,
+    ) -> Result<()> {
+        let findings: Vec<_> = plan.findings.iter().map(|finding| texts(table, finding)).collect::<Result<_>>()?;
         let (dicom, subject, study) =
-            (texts(&table, "dicom_id")?, texts(&table, "subject_id")?, texts(&table, "study_id")?);
-        let (split, view) = (texts_or_null(&table, "split"), texts_or_null(&table, "ViewPosition"));
-        let by_stem = stems(&files);
-        let mut listed: BTreeSet<String> = BTreeSet::new();
-        let mut records = Vec::new();
+            (texts(table, "dicom_id")?, texts(table, "subject_id")?, texts(table, "study_id")?);
+        let (split, view) = (texts_or_null(table, "split"), texts_or_null(table, "ViewPosition"));
+        let path = texts_or_null(table, "path");
+
+        let ids: HashSet<&str> = dicom.iter().flatten().copied().collect();
+        let mut files = BTreeMap::new();
+        if !self.no_images {
+            let listing = tree.pictures();
+            plan.rejects.extend(listing.rejects);
+            files = listing.files;
+            let unlisted = files.keys().filter(|path| !ids.contains(stem(path).as_str()));
+            plan.rejects.extend(unlisted.cloned().map(Reject::unlisted));
+        }
+        let by_stem = ByStem::new(&files, &ids, self.pictures);
+        let kind = if self.no_images { self.pictures } else { Some(by_stem.pictures) };
+        let (home, extension) = match tree.home_of(kind) {
+            Some(found) => found,
+            None if self.no_images => (PathBuf::new(), "dcm".to_owned()),
+            None => return Err(tree.no_pictures()),
+        };
         for row in 0..table.height() {
             let (Some(dicom), Some(subject), Some(study)) = (dicom[row], subject[row], study[row]) else {
                 let error = "dicom_id, subject_id or study_id is empty";
-                rejects.push(Reject::row(&metadata.name, row, error));
+                plan.rejects.push(Reject::row(name, row, error));
                 continue;
             };
+            if [dicom, subject, study].iter().any(|id| id.contains(['/', '\\']) || !is_inside(id)) {
+                plan.rejects.push(Reject::row(name, row, "dicom_id, subject_id or study_id is no plain name"));
+                continue;
+            }
             let patient_folder = format!("files/p{}/p{subject}", subject.get(..2).unwrap_or(subject));
-            let source_path =
-                by_stem.get(dicom).cloned().unwrap_or_else(|| format!("{patient_folder}/s{study}/{dicom}.{extension}"));
-            listed.insert(source_path.clone());
-            records.push(PlannedRecord {
+            let source_path = by_stem.path(dicom).map_or_else(
+                || {
+                    let usual = || format!("{patient_folder}/s{study}/{dicom}.{extension}");
+                    let listed = path[row].filter(|path| is_inside(path)).map_or_else(usual, str::to_owned);
+                    home.join(listed).with_extension(&extension).to_string_lossy().into_owned()
+                },
+                str::to_owned,
+            );
+            plan.records.push(PlannedRecord {
                 record_id: format!("mimic-cxr/{dicom}"),
                 patient_id: subject.to_owned(),
                 study_id: study.to_owned(),
@@ -93,19 +173,19 @@ impl Source for MimicCxr {
                 source_path,
                 subset: split[row].map(str::to_owned),
                 view: view[row].map(str::to_owned),
-                labels: label_columns.iter().map(|column| label_code(column[row])).collect(),
-                report: match &report_root {
-                    Some(root) => ReportSource::File(root.join(format!("{patient_folder}/s{study}.txt"))),
+                labels: findings.iter().map(|column| label_code(column[row])).collect(),
+                report: match reports {
+                    Some((found, listed)) => {
+                        let usual = || format!("{patient_folder}/s{study}.txt");
+                        ReportSource::File(found.path(&listed.get(study).cloned().unwrap_or_else(usual)))
+                    }
                     None => ReportSource::None,
                 },
+                conclusion: Conclusion::of_mimic_study(study),
                 ..PlannedRecord::default()
             });
         }
-        files.retain(|path, _| !listed.contains(path));
-        rejects.extend(files.into_keys().map(Reject::unlisted));
-        let mut plan = Plan { records, rejects, findings };
-        plan.settle();
-        Ok(plan)
+        Ok(())
     }
 }
 
@@ -114,41 +194,33 @@ fn once(table: LazyFrame, key: &str) -> LazyFrame {
     table.unique_stable(Some(polars::prelude::by_name([key], true, false)), polars::prelude::UniqueKeepStrategy::First)
 }
 
-/// `mimic-cxr-<version>-<name>.csv` or `.csv.gz`, any version, the newest first.
-fn find_table(raw: &Path, name: &str) -> Result<Option<PathBuf>> {
-    let endings = [format!("-{name}.csv"), format!("-{name}.csv.gz")];
-    let mut found: Vec<PathBuf> = std::fs::read_dir(raw)
-        .map_err(Error::io(raw))?
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| {
-            let file = path.file_name().unwrap_or_default().to_string_lossy();
-            file.starts_with("mimic-cxr") && endings.iter().any(|ending| file.ends_with(ending.as_str()))
+/// The rows of a label table whose values are all labels; the others become rejects.
+fn valid_labels(name: &str, frame: DataFrame, findings: &[String], rejects: &mut Vec<Reject>) -> Result<DataFrame> {
+    let columns: Vec<_> = findings.iter().map(|finding| texts(&frame, finding)).collect::<Result<_>>()?;
+    let valid: Vec<bool> = (0..frame.height())
+        .map(|row| match label_codes(findings, columns.iter().map(|column| column[row])) {
+            Ok(_) => true,
+            Err(error) => {
+                rejects.push(Reject::row(name, row, format!("{error}; its images are kept without labels")));
+                false
+            }
         })
         .collect();
-    found.sort();
-    Ok(found.pop())
-}
-
-/// Where `files/pNN/…/sNN.txt` lie, if there are reports at all.
-fn report_root(raw: &Path) -> Option<PathBuf> {
-    ["", "mimic-cxr-reports", "reports"].into_iter().map(PathBuf::from).find(|root| {
-        let reports = Listing::walk_until_first(&raw.join(root).join("files"), "txt");
-        reports.is_some()
-    })
-}
-
-fn stems(files: &BTreeMap<String, u64>) -> HashMap<String, String> {
-    let stem = |path: &str| Path::new(path).file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    files.keys().rev().filter_map(|path| Some((stem(path)?, path.clone()))).collect()
-}
-
-/// What a missing file would most likely have been called.
-fn majority_extension(files: &BTreeMap<String, u64>) -> String {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for path in files.keys() {
-        let extension = Path::new(path).extension().map_or_else(String::new, |e| e.to_string_lossy().into_owned());
-        *counts.entry(extension).or_default() += 1;
+    drop(columns);
+    if valid.iter().all(|&valid| valid) {
+        return Ok(frame);
     }
-    counts.into_iter().max_by_key(|(_, count)| *count).map_or_else(|| "dcm".to_owned(), |(extension, _)| extension)
+    Ok(frame.filter(&BooleanChunked::from_slice("valid".into(), &valid))?)
+}
+
+/// Paths of the reports by study, from `cxr-study-list.csv[.gz]` if it is there.
+fn report_paths(raw: &Path, tree: &Tree, rejects: &mut Vec<Reject>) -> Result<HashMap<String, String>> {
+    let Some(path) = tree.table("study-list") else { return Ok(HashMap::new()) };
+    let table = Table::read(raw, &path, &["study_id", "path"])?;
+    rejects.extend(table.rejects);
+    let (study, path) = (texts(&table.frame, "study_id")?, texts(&table.frame, "path")?);
+    let rows = study.into_iter().zip(path);
+    let named =
+        rows.filter_map(|(study, path)| Some((study?.to_owned(), path.filter(|path| is_inside(path))?.to_owned())));
+    Ok(named.collect())
 }

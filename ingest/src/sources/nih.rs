@@ -1,13 +1,14 @@
 //! NIH ChestX-ray14: `Data_Entry_2017.csv` or `_v2020.csv`, `images_001…012/images/*.png` or one flat folder,
 //! `train_val_list.txt`, `test_list.txt`, `BBox_List_2017.csv`.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use dataset::record::BoundingBox;
 
-use crate::error::{Error, Reject, Result};
-use crate::plan::{Listing, Plan, PlannedRecord, Source};
+use crate::error::{Error, Reject, Result, Stage};
+use crate::plan::{Listing, Plan, PlannedRecord, Source, is_inside, years};
 use crate::table::{Table, decode_text, texts, texts_or_null};
 
 /// The findings, in the order of the field's lists; `No Finding` is a label of its own.
@@ -30,7 +31,11 @@ const FINDINGS: [&str; 15] = [
 ];
 
 /// The source `nih`.
-pub struct Nih;
+#[derive(Clone, Debug, Default)]
+pub struct Nih {
+    /// The tables alone: no picture is looked for.
+    pub no_images: bool,
+}
 
 impl Source for Nih {
     fn name(&self) -> &'static str {
@@ -47,13 +52,7 @@ impl Source for Nih {
         let table_name = table.name;
         let mut rejects = table.rejects;
         let table = table.frame;
-        let listing = Listing::walk(raw, raw, &["png"]);
-        rejects.extend(listing.rejects);
-        let mut files: BTreeMap<String, (String, u64)> = listing
-            .files
-            .into_iter()
-            .map(|(path, bytes)| (path.rsplit('/').next().unwrap_or(&path).to_owned(), (path.clone(), bytes)))
-            .collect();
+        let mut files = if self.no_images { BTreeMap::new() } else { pictures(raw, &mut rejects) };
         let subsets = subsets(raw)?;
         let mut boxes = boxes(raw, &mut rejects)?;
 
@@ -68,6 +67,10 @@ impl Source for Nih {
                 reject("image, findings or patient is empty");
                 continue;
             };
+            if image.contains('/') || !is_inside(image) {
+                reject("the image is no plain file name");
+                continue;
+            }
             let named: HashSet<&str> = finding.split('|').map(str::trim).collect();
             if let Some(unknown) = named.iter().find(|name| !FINDINGS.contains(name)) {
                 reject(&format!("unknown finding `{unknown}`"));
@@ -86,28 +89,55 @@ impl Source for Nih {
                 subset: subsets.get(image).map(|subset| (*subset).to_owned()),
                 view: view[row].map(str::to_owned),
                 sex: sex[0][row].or(sex[1][row]).map(str::to_owned),
-                age_years: age[row].and_then(years),
+                age_years: age[row].and_then(age_in_years),
                 labels: FINDINGS.iter().map(|name| Some(i8::from(named.contains(name)))).collect(),
                 boxes: boxes.remove(image).unwrap_or_default(),
                 ..PlannedRecord::default()
             });
         }
         rejects.extend(files.into_values().map(|(path, _)| Reject::unlisted(path)));
-        let mut plan = Plan { records, rejects, findings: FINDINGS.map(str::to_owned).to_vec() };
+        let mut strangers: Vec<String> = boxes.into_keys().collect();
+        strangers.sort();
+        rejects.extend(strangers.into_iter().map(|image| Reject {
+            source_path: format!("images/{image}"),
+            record_id: None,
+            stage: Stage::Table,
+            error: "the box list names this image, the entry table does not".to_owned(),
+        }));
+        let mut plan = Plan { records, rejects, findings: FINDINGS.map(str::to_owned).to_vec(), ..Plan::default() };
         plan.settle();
         Ok(plan)
     }
 }
 
 /// `58` (2020 table) or `058Y`, `011M`, `007D` (2017 table).
-fn years(text: &str) -> Option<f32> {
-    let number = |digits: &str| digits.parse::<f32>().ok();
-    match text.trim().split_at_checked(text.trim().len().checked_sub(1)?)? {
-        (digits, "Y") => number(digits),
-        (digits, "M") => Some(number(digits)? / 12.0),
-        (digits, "D") => Some(number(digits)? / 365.25),
-        _ => number(text.trim()),
+fn age_in_years(text: &str) -> Option<f32> {
+    match text.split_at_checked(text.len().checked_sub(1)?)? {
+        (digits, "Y") => years(digits),
+        (digits, "M") => Some(years(digits)? / 12.0),
+        (digits, "D") => Some(years(digits)? / 365.25),
+        _ => years(text),
     }
+}
+
+/// Path and size of each PNG by its file name; a name that stands in two folders becomes a reject.
+fn pictures(raw: &Path, rejects: &mut Vec<Reject>) -> BTreeMap<String, (String, u64)> {
+    let listing = Listing::walk(raw, raw, &["png"]);
+    rejects.extend(listing.rejects);
+    let mut files: BTreeMap<String, (String, u64)> = BTreeMap::new();
+    for (path, bytes) in listing.files {
+        let name = path.rsplit('/').next().unwrap_or(&path).to_owned();
+        match files.entry(name) {
+            Entry::Vacant(place) => drop(place.insert((path, bytes))),
+            Entry::Occupied(first) => rejects.push(Reject {
+                source_path: path,
+                record_id: None,
+                stage: Stage::Plan,
+                error: format!("another file has this name; {} is taken", first.get().0),
+            }),
+        }
+    }
+    files
 }
 
 fn first_with_prefix(raw: &Path, prefix: &str) -> Result<Option<PathBuf>> {
@@ -147,7 +177,8 @@ fn boxes(raw: &Path, rejects: &mut Vec<Reject>) -> Result<HashMap<String, Vec<Bo
     let columns: Vec<_> = table.frame.columns().iter().map(|column| column.str()).collect::<Result<_, _>>()?;
     for row in 0..table.frame.height() {
         let field = |column: usize| columns.get(column).and_then(|values| values.get(row)).map(str::trim);
-        let number = |column: usize| field(column).and_then(|text| text.parse::<f32>().ok());
+        let number =
+            |column: usize| field(column).and_then(|text| text.parse::<f32>().ok().filter(|number| number.is_finite()));
         let (Some(image), Some(label), Some(x), Some(y), Some(width), Some(height)) =
             (field(0), field(1), number(2), number(3), number(4), number(5))
         else {
@@ -167,9 +198,9 @@ mod tests {
 
     #[test]
     fn ages_of_both_tables() {
-        assert_eq!(years("58"), Some(58.0));
-        assert_eq!(years("058Y"), Some(58.0));
-        assert_eq!(years("006M"), Some(0.5));
-        assert_eq!(years("unknown"), None);
+        assert_eq!(age_in_years("58"), Some(58.0));
+        assert_eq!(age_in_years("058Y"), Some(58.0));
+        assert_eq!(age_in_years("006M"), Some(0.5));
+        assert_eq!(age_in_years("unknown"), None);
     }
 }

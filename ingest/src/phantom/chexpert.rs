@@ -1,0 +1,149 @@
+//! The layout of CheXpert-v1.0-small: JPEG files under `train/` and `valid/`, and a table for each.
+
+use std::path::Path;
+
+use dataset::image::GreyImage;
+use dataset::record::ImageEncoding;
+use rayon::prelude::*;
+
+use super::disease::Kind;
+use super::patient::{Image, Patient, Sex, Study, Subset, View};
+use super::report::{self, Report};
+use super::table::{Table, label};
+use super::{Error, Summary, film, write_file};
+
+/// The release's own folder, with which the tables' paths begin.
+const ROOT: &str = "CheXpert-v1.0-small";
+
+/// Columns of `train.csv` and `valid.csv`.
+pub const COLUMNS: [&str; 19] = [
+    "Path",
+    "Sex",
+    "Age",
+    "Frontal/Lateral",
+    "AP/PA",
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+];
+
+/// Writes the whole set; files that stand already are complete and stay.
+pub(super) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
+    let studies: Vec<Entry> = plan.iter().flat_map(Entry::all).collect();
+    let reports = studies
+        .par_iter()
+        .map(|entry| {
+            entry.write(out)?;
+            progress(1);
+            Ok(report::write(entry.patient, entry.study, &film::anatomy(entry.patient, entry.study)))
+        })
+        .collect::<Result<Vec<Report>, Error>>()?;
+    for part in ["train", "valid"] {
+        let mut table = Table::new(&out.join(ROOT).join(format!("{part}.csv")), &COLUMNS)?;
+        for (entry, report) in studies.iter().zip(&reports).filter(|(entry, _)| entry.part() == part) {
+            entry.rows(&mut table, report)?;
+        }
+        table.finish()?;
+    }
+    let images = studies.iter().map(|entry| entry.study.images.len()).sum();
+    Ok(Summary { patients: plan.len(), studies: studies.len(), images })
+}
+
+/// A study with its number in its patient.
+struct Entry<'a> {
+    patient: &'a Patient,
+    study: &'a Study,
+    number: usize,
+}
+
+impl<'a> Entry<'a> {
+    fn all(patient: &'a Patient) -> impl Iterator<Item = Self> {
+        patient.studies.iter().enumerate().map(move |(i, study)| Self { patient, study, number: i + 1 })
+    }
+
+    /// The official validation set is small; all others train.
+    fn part(&self) -> &'static str {
+        if self.patient.subset == Subset::Validate { "valid" } else { "train" }
+    }
+
+    /// Paths below OUT, beside the pictures.
+    fn images(&self) -> impl Iterator<Item = (String, &Image)> {
+        let folder = format!("{ROOT}/{}/patient{:05}/study{}", self.part(), self.patient.index + 1, self.number);
+        self.study.images.iter().enumerate().map(move |(i, image)| {
+            let side = if image.view == View::Lateral { "lateral" } else { "frontal" };
+            (format!("{folder}/view{}_{side}.jpg", i + 1), image)
+        })
+    }
+
+    fn write(&self, out: &Path) -> Result<(), Error> {
+        for (name, image) in self.images() {
+            let path = out.join(name);
+            if !path.is_file() {
+                let picture: GreyImage = film::take(self.patient, self.study, image).grey();
+                let bytes = picture.encode(ImageEncoding::Jpeg);
+                let bytes = bytes.map_err(|source| Error::Picture { path: path.clone(), source })?;
+                write_file(&path, &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The table's rows: labels from the report, or, as in the real validation set, from what is to be seen.
+    fn rows(&self, table: &mut Table, report: &Report) -> Result<(), Error> {
+        let seen = |kind: Kind| self.study.findings.iter().any(|finding| finding.kind == kind);
+        let labels: Vec<&str> = COLUMNS[5..]
+            .iter()
+            .map(|&column| {
+                if self.part() == "train" {
+                    return label(report, column);
+                }
+                let kind = Kind::ALL.into_iter().find(|kind| kind.name() == column);
+                let none = || Kind::ALL.into_iter().all(|kind| kind == Kind::SupportDevices || !seen(kind));
+                if kind.map_or_else(none, seen) { "1.0" } else { "0.0" }
+            })
+            .collect();
+        let sex = if self.patient.sex == Sex::Female { "Female" } else { "Male" };
+        let age = self.patient.age_at(self.study).to_string();
+        for (path, image) in self.images() {
+            let (side, projection) = match image.view {
+                View::Lateral => ("Lateral", ""),
+                view => ("Frontal", view.name()),
+            };
+            let mut row = vec![path.as_str(), sex, &age, side, projection];
+            row.extend(&labels);
+            table.row(&row)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::phantom::patient;
+
+    #[test]
+    fn paths_are_unique_and_as_released() {
+        let plan = patient::plan(300, 0, 64);
+        let names: Vec<String> = plan
+            .iter()
+            .flat_map(Entry::all)
+            .flat_map(|e| e.images().map(|(name, _)| name).collect::<Vec<_>>())
+            .collect();
+        assert_eq!(names[0], "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg");
+        assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), names.len());
+        assert!(names.iter().any(|name| name.ends_with("view2_lateral.jpg")));
+        assert!(names.iter().any(|name| name.starts_with("CheXpert-v1.0-small/valid/")));
+    }
+}

@@ -1,0 +1,161 @@
+//! The layout of the COVID-19 Image Data Collection: JPEG files in `images/`, and a table with hierarchical findings and
+//! clinical notes.
+
+use std::path::Path;
+
+use dataset::record::ImageEncoding;
+use rayon::prelude::*;
+
+use super::disease::{Kind, Zone};
+use super::patient::{Image, Patient, Sex, Study, View};
+use super::report::{self, Report};
+use super::table::Table;
+use super::{Error, Summary, film, write_file};
+
+/// Columns of `metadata.csv`; the last one has no name.
+pub const COLUMNS: [&str; 30] = [
+    "patientid",
+    "offset",
+    "sex",
+    "age",
+    "finding",
+    "RT_PCR_positive",
+    "survival",
+    "intubated",
+    "intubation_present",
+    "went_icu",
+    "in_icu",
+    "needed_supplemental_O2",
+    "extubated",
+    "temperature",
+    "pO2_saturation",
+    "leukocyte_count",
+    "neutrophil_count",
+    "lymphocyte_count",
+    "view",
+    "modality",
+    "date",
+    "location",
+    "folder",
+    "filename",
+    "doi",
+    "url",
+    "license",
+    "clinical_notes",
+    "other_notes",
+    "",
+];
+
+/// One study in so many has no note.
+const WITHOUT_NOTE: u64 = 11;
+
+/// Writes the whole set; files that stand already are complete and stay.
+pub(super) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
+    let studies: Vec<(&Patient, &Study)> =
+        plan.iter().flat_map(|patient| patient.studies.iter().map(move |study| (patient, study))).collect();
+    let reports = studies
+        .par_iter()
+        .map(|(patient, study)| {
+            for image in &study.images {
+                let path = out.join("images").join(file_name(image));
+                if !path.is_file() {
+                    let bytes = film::take(patient, study, image).grey().encode(ImageEncoding::Jpeg);
+                    write_file(&path, &bytes.map_err(|source| Error::Picture { path: path.clone(), source })?)?;
+                }
+            }
+            progress(1);
+            Ok(report::write(patient, study, &film::anatomy(patient, study)))
+        })
+        .collect::<Result<Vec<Report>, Error>>()?;
+    let mut table = Table::new(&out.join("metadata.csv"), &COLUMNS)?;
+    for ((patient, study), report) in studies.iter().zip(&reports) {
+        rows(&mut table, patient, study, report)?;
+    }
+    table.finish()?;
+    let images = studies.iter().map(|(_, study)| study.images.len()).sum();
+    Ok(Summary { patients: plan.len(), studies: studies.len(), images })
+}
+
+fn rows(table: &mut Table, patient: &Patient, study: &Study, report: &Report) -> Result<(), Error> {
+    let (id, offset, age) = ((patient.index + 1).to_string(), study.day.to_string(), patient.age_at(study).to_string());
+    let (finding, note) = (finding(study, report), note(patient, study, report));
+    for image in &study.images {
+        let view = match image.view {
+            View::Lateral => "L",
+            View::Ap if study.second.is_multiple_of(3) => "AP Supine",
+            view => view.name(),
+        };
+        let name = file_name(image);
+        let cell = |column: &&str| match *column {
+            "patientid" => id.as_str(),
+            "offset" => &offset,
+            "sex" if patient.sex == Sex::Female => "F",
+            "sex" => "M",
+            "age" => &age,
+            "finding" => finding,
+            "RT_PCR_positive" if finding.ends_with("COVID-19") => "Y",
+            "view" => view,
+            "modality" => "X-ray",
+            "folder" => "images",
+            "filename" => &name,
+            "clinical_notes" => &note,
+            _ => "",
+        };
+        table.row(&COLUMNS.iter().map(cell).collect::<Vec<_>>())?;
+    }
+    Ok(())
+}
+
+/// A name as the collection's sources give them.
+fn file_name(image: &Image) -> String {
+    let [a, b, c, d, _] = image.id;
+    format!("{a:08X}-{:04X}-{:04X}-{:04X}-{:04X}{d:08X}.jpg", b >> 16, b & 0xffff, c >> 16, c & 0xffff)
+}
+
+/// The finding, in the collection's hierarchy. The pathogen follows from where the pneumonia stands, so that it can be
+/// learnt from the picture; what is no pneumonia and not healthy is not labelled yet.
+fn finding(study: &Study, report: &Report) -> &'static str {
+    let told = |kind| study.findings.iter().find(|f| f.kind == kind && report.label(kind) == Some(1));
+    match (told(Kind::Pneumonia), told(Kind::Consolidation)) {
+        (Some(pneumonia), _) => match pneumonia.zone {
+            Zone::Apex | Zone::Upper => "Pneumonia/Bacterial/Streptococcus",
+            Zone::Middle => "Pneumonia/Viral/SARS",
+            Zone::Lower | Zone::Base => "Pneumonia/Viral/COVID-19",
+        },
+        (None, Some(_)) => "Pneumonia",
+        (None, None) if report.no_finding() => "No Finding",
+        (None, None) => "todo",
+    }
+}
+
+/// A clinical note: who came, and what the reader concludes.
+fn note(patient: &Patient, study: &Study, report: &Report) -> String {
+    if study.wording.is_multiple_of(WITHOUT_NOTE) {
+        return String::new();
+    }
+    let who = if patient.sex == Sex::Female { "woman" } else { "man" };
+    let sections = crate::report::main_sections(&report.text);
+    let said = sections.conclusion().unwrap_or(&report.text).split_whitespace().collect::<Vec<_>>().join(" ");
+    format!("{}-year-old {who}, day {} after admission. {said}", patient.age_at(study), study.day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::phantom::patient;
+
+    #[test]
+    fn findings_cover_the_hierarchy_and_notes_are_one_line() {
+        let mut seen = std::collections::BTreeSet::new();
+        let mut names = std::collections::BTreeSet::new();
+        for patient in patient::plan(400, 0, 64) {
+            for study in &patient.studies {
+                let report = report::write(&patient, study, &film::anatomy(&patient, study));
+                seen.insert(finding(study, &report));
+                assert!(!note(&patient, study, &report).contains('\n'));
+                assert!(study.images.iter().all(|image| names.insert(file_name(image))), "names are unique");
+            }
+        }
+        assert_eq!(seen.len(), 6, "{seen:?}");
+    }
+}

@@ -1,0 +1,112 @@
+//! The table of CheXpert Plus, `df_chexpert_plus_*.csv`: the reports of CheXpert's pictures and their sections. Of the
+//! patient it takes sex and age; race, insurance and the like are not read.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::chexpert::{Name, sex_code, view};
+use crate::error::{Reject, Result};
+use crate::plan::{ReportSource, years};
+use crate::table::{Table, texts, texts_or_null};
+
+const PREFIX: &str = "df_chexpert_plus";
+
+/// What the table tells of one picture.
+#[derive(Clone, Default)]
+pub struct PlusRow {
+    /// `train/patient00001/study1/view1_frontal.jpg`.
+    pub path: String,
+    /// The same picture as DICOM.
+    pub dicom: Option<String>,
+    pub subset: Option<String>,
+    pub view: Option<String>,
+    pub sex: Option<String>,
+    pub age_years: Option<f32>,
+    pub report: ReportSource,
+}
+
+/// The table's rows by [`Name::key`].
+#[derive(Default)]
+pub struct Plus {
+    rows: BTreeMap<String, PlusRow>,
+}
+
+impl Plus {
+    /// The table in this folder, the newest if there are several.
+    pub fn table(folder: &Path) -> Option<PathBuf> {
+        let entries = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+        let is_table = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with(PREFIX) && (name.ends_with(".csv") || name.ends_with(".csv.gz"))
+        };
+        entries.filter(is_table).max()
+    }
+
+    /// Reads the table.
+    ///
+    /// # Errors
+    /// When it cannot be read or lacks `path_to_image` or `report`.
+    pub fn read(raw: &Path, path: &Path, rejects: &mut Vec<Reject>) -> Result<Self> {
+        let table = Table::read(raw, path, &["path_to_image", "report"])?;
+        rejects.extend(table.rejects);
+        let frame = &table.frame;
+        let (path, report) = (texts(frame, "path_to_image")?, texts(frame, "report")?);
+        let column = |name| texts_or_null(frame, name);
+        let (findings, impression) = (column("section_findings"), column("section_impression"));
+        let (dicom, split) = (column("path_to_dcm"), column("split"));
+        let (side, projection, sex, age) = (column("frontal_lateral"), column("ap_pa"), column("sex"), column("age"));
+        let mut rows = BTreeMap::new();
+        for row in 0..frame.height() {
+            let path = path[row].unwrap_or_default();
+            let Some(name) = Name::parse(path) else {
+                rejects.push(Reject::row(&table.name, row, "its path_to_image has no patient and study"));
+                continue;
+            };
+            let told = PlusRow {
+                path: path.to_owned(),
+                dicom: dicom[row].map(str::to_owned),
+                subset: match split[row] {
+                    Some("valid") => Some("validate".to_owned()),
+                    other => other.map(str::to_owned),
+                },
+                view: view(side[row], projection[row]),
+                sex: sex_code(sex[row]),
+                age_years: age[row].and_then(years),
+                report: report_of(report[row], findings[row], impression[row]),
+            };
+            if rows.insert(name.key(), told).is_some() {
+                rejects.push(Reject::row(&table.name, row, format!("{path} is listed twice; the last row is taken")));
+            }
+        }
+        Ok(Self { rows })
+    }
+
+    /// Hands over what is told of a picture.
+    pub fn take(&mut self, key: &str) -> Option<PlusRow> {
+        self.rows.remove(key)
+    }
+
+    /// What has not been taken, in the order of the keys.
+    pub fn rest(self) -> impl Iterator<Item = PlusRow> {
+        self.rows.into_values()
+    }
+}
+
+/// The whole text where the table has it, else the two sections under their headings.
+fn report_of(report: Option<&str>, findings: Option<&str>, impression: Option<&str>) -> ReportSource {
+    let sections = || {
+        let headed = [("FINDINGS", findings), ("IMPRESSION", impression)];
+        let lines: Vec<String> =
+            headed.iter().filter_map(|(heading, text)| Some(format!("{heading}: {}", (*text)?))).collect();
+        (!lines.is_empty()).then(|| lines.join("\n"))
+    };
+    match report.map(str::to_owned).or_else(sections) {
+        Some(text) => ReportSource::Sections {
+            text: Arc::from(text),
+            findings: findings.map(Arc::from),
+            impression: impression.map(Arc::from),
+        },
+        None => ReportSource::None,
+    }
+}
