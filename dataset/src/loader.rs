@@ -16,9 +16,9 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::masking::{self, Continuations};
 use crate::random::{self, Stream};
+use crate::resample::Resample;
 use crate::shard;
 use crate::split::{Split, Subset};
-use crate::resample::Resample;
 use crate::transform::Transform;
 
 /// Where a loader stands: enough to go on with the exact next batch.

@@ -183,9 +183,10 @@ fn passes() -> (Down, Across) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has AVX2.
-        return (|source, weights, row| unsafe { avx2::down(source, weights, row) }, |row, taps, out| unsafe {
-            avx2::across(row, taps, out)
-        });
+        return (
+            |source, weights, row| unsafe { avx2::down(source, weights, row) },
+            |row, taps, out| unsafe { avx2::across(row, taps, out) },
+        );
     }
     (down, across)
 }
@@ -367,9 +368,7 @@ mod tests {
             for column in &columns {
                 let sum: f64 = row
                     .iter()
-                    .map(|(y, v)| {
-                        v * column.iter().map(|(x, w)| w * f64::from(pixels[y * from.0 + x])).sum::<f64>()
-                    })
+                    .map(|(y, v)| v * column.iter().map(|(x, w)| w * f64::from(pixels[y * from.0 + x])).sum::<f64>())
                     .sum();
                 out.push(sum.clamp(0.0, 255.0));
             }
@@ -379,7 +378,8 @@ mod tests {
 
     #[test]
     fn every_scale_is_within_one_level_of_the_exact_sums() {
-        let sizes = [((97, 61), (40, 33)), ((640, 90), (51, 40)), ((33, 20), (64, 64)), ((5, 3), (9, 17)), ((1, 1), (8, 8))];
+        let sizes =
+            [((97, 61), (40, 33)), ((640, 90), (51, 40)), ((33, 20), (64, 64)), ((5, 3), (9, 17)), ((1, 1), (8, 8))];
         for filter in [Filter::Bilinear, Filter::Bicubic, Filter::Lanczos] {
             for (from, to) in sizes {
                 let pixels = noise(from.0 * from.1);

@@ -39,7 +39,9 @@ impl Source for Chexpert {
             if plan.findings.is_empty() {
                 plan.findings = findings;
             }
-            let labels: Vec<_> = plan.findings.iter().map(|finding| texts_or_null(&frame, finding)).collect();
+            let codes =
+                |finding: &String| texts_or_null(&frame, finding).into_iter().map(label_code).collect::<Vec<_>>();
+            let labels: Vec<_> = plan.findings.iter().map(codes).collect();
             let (paths, sex, age) =
                 (texts(&frame, "Path")?, texts_or_null(&frame, "Sex"), texts_or_null(&frame, "Age"));
             let (side, view) = (texts_or_null(&frame, "Frontal/Lateral"), texts_or_null(&frame, "AP/PA"));
@@ -71,7 +73,7 @@ impl Source for Chexpert {
                         _ => None,
                     },
                     age_years: age[row].and_then(|age| age.parse().ok()),
-                    labels: labels.iter().map(|column| label_code(column[row])).collect(),
+                    labels: labels.iter().map(|column| column[row]).collect(),
                     ..PlannedRecord::default()
                 });
             }

@@ -32,7 +32,10 @@ impl Source for MimicCxr {
         let metadata = find_table(raw, "metadata")?.ok_or_else(|| missing("mimic-cxr-*-metadata.csv[.gz]"))?;
         let metadata = Table::read(raw, &metadata, &["dicom_id", "subject_id", "study_id"])?;
         let mut rejects = metadata.rejects;
-        let mut joined = metadata.frame.lazy();
+        // What nothing asks for is not carried through the joins.
+        let mut names = metadata.frame.get_column_names_owned();
+        names.retain(|name| ["dicom_id", "subject_id", "study_id", "ViewPosition"].contains(&name.as_str()));
+        let mut joined = metadata.frame.select(names)?.lazy();
         let left = || JoinArgs { maintain_order: MaintainOrderJoin::Left, ..JoinArgs::new(JoinType::Left) };
         if let Some(path) = find_table(raw, "split")? {
             let split = Table::read(raw, &path, &["dicom_id", "split"])?;
@@ -67,7 +70,8 @@ impl Source for MimicCxr {
         let report_root = report_root(raw);
         let extension = majority_extension(&files);
 
-        let label_columns = findings.iter().map(|finding| texts(&table, finding)).collect::<Result<Vec<_>>>()?;
+        let codes = |finding: &String| Ok(texts(&table, finding)?.into_iter().map(label_code).collect::<Vec<_>>());
+        let label_columns = findings.iter().map(codes).collect::<Result<Vec<_>>>()?;
         let (dicom, subject, study) =
             (texts(&table, "dicom_id")?, texts(&table, "subject_id")?, texts(&table, "study_id")?);
         let (split, view) = (texts_or_null(&table, "split"), texts_or_null(&table, "ViewPosition"));
@@ -93,7 +97,7 @@ impl Source for MimicCxr {
                 source_path,
                 subset: split[row].map(str::to_owned),
                 view: view[row].map(str::to_owned),
-                labels: label_columns.iter().map(|column| label_code(column[row])).collect(),
+                labels: label_columns.iter().map(|column| column[row]).collect(),
                 report: match &report_root {
                     Some(root) => ReportSource::File(root.join(format!("{patient_folder}/s{study}.txt"))),
                     None => ReportSource::None,
