@@ -96,10 +96,10 @@ fn an_unfinished_run_names_what_changed() {
         ok("ingest", [arguments(&raw, &out), args!["--overwrite"].to_vec()].concat());
     };
     let changed = Changed::one_bit(raw.join(&image));
-    refused(&["1 file (", &image, "finished shards"]);
+    refused(&["1 file (", &image, "changed since it was read"]);
     drop(changed);
     let changed = Changed::one_bit(raw.join(&report));
-    refused(&["1 file (", &report, "tokenizer"]);
+    refused(&["1 file (", &report, "changed since it was read"]);
     drop(changed);
     let changed = Changed::longer(raw.join(&image));
     refused(&["1 file", &image, "of another size"]);

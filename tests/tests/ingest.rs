@@ -118,7 +118,7 @@ const KILLS: usize = 50;
 #[test]
 fn killed_again_and_again_it_ends_with_the_same_bytes() {
     let temporary = folder();
-    let raw = phantom(temporary.path(), 60);
+    let raw = phantom(temporary.path(), 40);
     let arguments = |out: &Path| {
         let mut all = args!["mimic-cxr", &raw, out, "--jobs", "1"].to_vec();
         all.extend(SMALL.iter().map(Into::into));

