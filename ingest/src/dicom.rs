@@ -129,7 +129,7 @@ fn first_frame(object: &Object) -> Result<Dicom, String> {
     }
     let photometric = text(object, tags::PHOTOMETRIC_INTERPRETATION).unwrap_or_default();
     if let Some(fragments) = object.element_opt(tags::PIXEL_DATA).ok().flatten().and_then(|data| data.fragments()) {
-        bounds::dicom::compressed(fragments, width as u32, height as u32)?;
+        bounds::dicom::compressed(object.meta().transfer_syntax(), fragments, width as u32, height as u32)?;
     }
     let native = object.element_opt(tags::PIXEL_DATA).ok().flatten().is_some_and(|data| data.fragments().is_none());
     let (width, height, pixels) = if native && photometric == "YBR_FULL_422" {

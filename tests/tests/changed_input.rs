@@ -93,7 +93,7 @@ fn an_unfinished_run_names_what_changed() {
         let told = fails("ingest", 1, arguments(&raw, &out));
         assert!(words.iter().all(|word| told.contains(word)) && told.contains("--overwrite"), "{told}");
         assert!(contents(&out.join("shards")) == before, "nothing is written");
-        ok("ingest", [arguments(&raw, &out), args!["--overwrite"].to_vec()].concat());
+        ok("ingest", [arguments(&raw, &out), args!["--overwrite", "--max-reject-rate", "1"].to_vec()].concat());
     };
     let changed = Changed::one_bit(raw.join(&image));
     refused(&["1 file (", &image, "changed since it was read"]);
