@@ -13,9 +13,8 @@ use crate::error::{Error, Result};
 use crate::inputs::Stamps;
 use crate::output::INPUT;
 use crate::plan::{Plan, PlannedRecord};
-use crate::report::main_sections;
 use crate::run::{Progress, ReportText};
-use crate::text::{read_report, tokenised_text};
+use crate::text::read_report;
 
 /// What differs between a dataset and its raw directory, one sentence an input, in the order of the dataset; nothing
 /// where all is as it was.
@@ -58,7 +57,7 @@ pub fn check_input(
                     .par_iter()
                     .map(|row| {
                         let at = plan.records.binary_search_by(|record| record.record_id.as_str().cmp(row.record_id));
-                        let said = at.map_or(Some("is listed no more"), |at| row.differs(raw, &plan.records[at], made));
+                        let said = at.map_or(Some("is listed no more"), |at| row.differs(raw, plan, &plan.records[at], made));
                         progress(Progress::Advanced(1));
                         said.map(|said| format!("{}: {said}", row.source_path))
                     })
@@ -126,7 +125,7 @@ impl<'a> Row<'a> {
     }
 
     /// What is not as it was, if anything.
-    fn differs(&self, raw: &Path, planned: &PlannedRecord, made: Made) -> Option<&'static str> {
+    fn differs(&self, raw: &Path, plan: &Plan, planned: &PlannedRecord, made: Made) -> Option<&'static str> {
         if made.images {
             match files::sha256(&raw.join(&planned.source_path)) {
                 Ok(found) if found == files::hex(self.source_sha256) => {}
@@ -134,9 +133,11 @@ impl<'a> Row<'a> {
                 Err(_) => return Some("cannot be read any more"),
             }
         }
-        let text = read_report(raw, &planned.report, &mut Stamps::new()).ok().flatten();
-        let (report, sections) =
-            text.map_or_else(Default::default, |text| (tokenised_text(&text, made.report_text), main_sections(&text)));
+        let found = read_report(raw, plan, planned, &mut Stamps::new()).ok().flatten();
+        let (report, sections) = match found {
+            Some(found) => (found.tokenised(made.report_text), found.sections),
+            None => Default::default(),
+        };
         let same = self.report.unwrap_or_default() == report
             && self.findings == sections.findings.as_deref()
             && self.impression == sections.impression.as_deref();

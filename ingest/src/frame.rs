@@ -97,7 +97,7 @@ pub fn in_place<'a>(
             Place::Fragments { offsets, fragments },
         ) => {
             let all: Vec<&[u8]> = fragments.iter().map(|range| &bytes[range.clone()]).collect();
-            bounds::dicom::compressed(&all, size.0, size.1)?;
+            bounds::dicom::compressed(syntax, &all, size.0, size.1)?;
             let frames = integer(header, tags::NUMBER_OF_FRAMES).unwrap_or(1);
             match first_frame(&all, frames, &bytes[offsets.clone()]) {
                 Some(first) => first,
@@ -170,7 +170,7 @@ pub fn by_library(object: &Object) -> Result<(Pixels<'static>, Size), String> {
     };
     let Claim { size: (width, height), bits, photometric, .. } = Claim::of(object)?;
     if let Some(fragments) = data.fragments() {
-        bounds::dicom::compressed(fragments, width, height)?;
+        bounds::dicom::compressed(object.meta().transfer_syntax(), fragments, width, height)?;
     } else if photometric == "YBR_FULL_422" {
         // Two pixels share their colour: four bytes for two, which the decoder counts as six.
         let bytes = data.to_bytes().unwrap_or_default();

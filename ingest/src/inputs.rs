@@ -60,14 +60,10 @@ pub fn save(path: &Path, stamps: &Stamps) -> Result<()> {
     Ok(files::write_atomic(path, text.as_bytes())?)
 }
 
-/// Refuses to go on when files stamped in `stamps` are not what they were: another size, or another time and other
-/// bytes.
-///
-/// # Errors
-/// One that names the first of them, and what to do.
-pub fn unchanged(out: &Path, raw: &Path, stamps: impl IntoIterator<Item = PathBuf>, what: &str) -> Result<()> {
+/// The files stamped in these notes that are not what they were: another size, or another time and other bytes.
+pub fn changed(raw: &Path, notes: impl IntoIterator<Item = PathBuf>) -> Result<Vec<String>> {
     let mut changed = BTreeSet::new();
-    for path in stamps {
+    for path in notes {
         let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
         let lines: Vec<&str> = text.lines().collect();
         let found: Vec<_> = lines.into_par_iter().map(|line| change(line, raw)).collect();
@@ -76,16 +72,7 @@ pub fn unchanged(out: &Path, raw: &Path, stamps: impl IntoIterator<Item = PathBu
             changed.extend(change.ok_or_else(broken)?);
         }
     }
-    if changed.is_empty() {
-        return Ok(());
-    }
-    let changed: Vec<String> = changed.into_iter().collect();
-    let message = format!(
-        "holds an unfinished dataset, and {} changed since it was read among the {what}; put the input back, take \
-         another OUT or --overwrite",
-        some(&changed, "file")
-    );
-    Err(Error::Output { path: out.to_path_buf(), message })
+    Ok(changed.into_iter().collect())
 }
 
 /// The file of one line if it is not what it was; `None` where the line makes no sense.

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dataset::files;
 use dataset::manifest::{MANIFEST, Manifest, REJECTS, TOKENIZER};
 
 use crate::error::{Error, Result};
+use crate::inputs;
 use crate::listing;
 use crate::plan::Plan;
 
@@ -19,6 +20,9 @@ const LISTING: &str = "plan.jsonl";
 
 /// Name of the argument that stands for the input.
 pub const INPUT: &str = "input_sha256";
+
+/// Extension of the notes that say what the inputs of a shard, or of the tokenizer, looked like.
+pub const STAMPS: &str = "inputs";
 
 /// What an output directory is good for.
 pub enum Prepared {
@@ -33,6 +37,7 @@ pub enum Prepared {
 /// # Errors
 /// When it holds something else, or another run works on it.
 pub fn prepare(
+    raw: &Path,
     out: &Path,
     arguments: &BTreeMap<String, serde_json::Value>,
     plan: &Plan,
@@ -77,7 +82,21 @@ pub fn prepare(
         if kept.exists() { Some(files::read_json(&kept)?) } else { None };
     match before {
         // An interrupted run of this very command, one that overwrites included.
-        Some(before) if &before == arguments && !out.join(MANIFEST).exists() => {}
+        Some(before) if &before == arguments && !out.join(MANIFEST).exists() => {
+            let changed = inputs::changed(raw, used(out))?;
+            match changed.as_slice() {
+                [] => {}
+                _ if overwrite => clear(out)?,
+                _ => {
+                    let message = format!(
+                        "holds an unfinished dataset, and {} changed since it was read; put the input back, take \
+                         another OUT or --overwrite",
+                        inputs::some(&changed, "file")
+                    );
+                    return Err(refused(&message));
+                }
+            }
+        }
         _ if overwrite => clear(out)?,
         Some(before) => {
             let changed = differing(&before, arguments);
@@ -101,6 +120,18 @@ pub fn prepare(
     let shards = out.join("shards");
     fs::create_dir_all(&shards).map_err(Error::io(&shards))?;
     Ok(Prepared::Work(lock))
+}
+
+/// Notes of what the tokenizer and the finished shards were made from.
+fn used(out: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(out.join(NOTES)).into_iter().flatten().flatten();
+    let stamps = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|found| found == STAMPS));
+    let of_tokenizer =
+        |path: &Path| path.file_stem() == Path::new(TOKENIZER).file_stem() && out.join(TOKENIZER).exists();
+    let mut used: Vec<PathBuf> =
+        stamps.filter(|path| of_tokenizer(path) || path.with_extension("json").exists()).collect();
+    used.sort();
+    used
 }
 
 /// Names of the arguments that differ, sorted.

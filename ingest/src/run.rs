@@ -22,7 +22,7 @@ use tokenizers::Tokenizer;
 use crate::bounds::MAX_FILE_BYTES;
 use crate::error::{Error, Reject, Result, Stage};
 use crate::inputs::{self, Stamps};
-use crate::output::{INPUT, NOTES, Prepared, prepare};
+use crate::output::{INPUT, NOTES, Prepared, STAMPS, prepare};
 use crate::picture::{self, Fit, Scratch, Stored};
 use crate::plan::{Plan, PlannedRecord, ReportSource};
 use crate::text::{read_report, tokenizer_of};
@@ -186,7 +186,7 @@ pub fn run(
     let mut arguments = arguments(source, options)?;
     arguments.extend(std::mem::take(&mut plan.arguments));
     arguments.insert(INPUT.to_owned(), plan.sha256().into());
-    let _lock = match prepare(out, &arguments, &plan, options.overwrite)? {
+    let _lock = match prepare(raw, out, &arguments, &plan, options.overwrite)? {
         Prepared::Done(manifest) => {
             return Ok(Summary { manifest: *manifest, already_done: true, resumed_shards: 0 });
         }
@@ -250,8 +250,6 @@ impl Job<'_> {
         let chunks: Vec<&[PlannedRecord]> = self.plan.records.chunks(self.options.rows_per_shard).collect();
         let mut notes: Vec<Option<ShardNote>> = (0..chunks.len()).map(|index| self.finished(index)).collect();
         let resumed = notes.iter().flatten().count();
-        let stamps = notes.iter().enumerate().filter(|(_, note)| note.is_some()).map(|(i, _)| self.stamps_path(i));
-        inputs::unchanged(self.out, self.raw, stamps, "inputs of finished shards")?;
         let done =
             notes.iter().zip(&chunks).filter(|(note, _)| note.is_some()).map(|(_, chunk)| chunk.len() as u64).sum();
         (self.progress)(Progress::Started { records: self.plan.records.len() as u64, done });
@@ -271,7 +269,7 @@ impl Job<'_> {
 
     /// What the inputs of a shard looked like; written before the shard has its name.
     fn stamps_path(&self, index: usize) -> PathBuf {
-        self.note_path(index).with_extension("inputs")
+        self.note_path(index).with_extension(STAMPS)
     }
 
     /// The note of a shard that an earlier run finished.

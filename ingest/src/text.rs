@@ -11,7 +11,7 @@ use tokenizers::Tokenizer;
 use crate::bounds::MAX_REPORT_BYTES;
 use crate::error::{Error, Result};
 use crate::inputs::{self, Stamps};
-use crate::output::NOTES;
+use crate::output::{NOTES, STAMPS};
 use crate::plan::{Plan, PlannedRecord, ReportSource};
 use crate::report::{self, Sections};
 use crate::run::{Options, ReportText, TokenizerChoice};
@@ -21,15 +21,11 @@ use crate::tokenizer;
 /// The tokenizer, written to OUT in the same form as it is used.
 pub fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> Result<Option<Tokenizer>> {
     let path = out.join(TOKENIZER);
-    let stamps = out.join(NOTES).join("tokenizer.inputs");
     let mut seen = Stamps::new();
     let made = match &options.tokenizer {
         TokenizerChoice::None => return Ok(None),
         // An interrupted run got this far: the same corpus would give the same tokenizer again.
-        _ if path.exists() && stamps.exists() => {
-            inputs::unchanged(out, raw, [stamps], "reports that the tokenizer was trained on")?;
-            return tokenizer::load(&path).map(Some);
-        }
+        _ if path.exists() => return tokenizer::load(&path).map(Some),
         TokenizerChoice::File(given) => tokenizer::load(given)?,
         TokenizerChoice::Train(vocabulary) => {
             // A study's report stands with each of its images, and a note with each image of its case: one text each.
@@ -57,7 +53,7 @@ pub fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> R
         }
     };
     let text = made.to_string(true).map_err(|e| Error::Tokenizer(e.to_string()))?;
-    inputs::save(&stamps, &seen)?;
+    inputs::save(&out.join(NOTES).join(TOKENIZER).with_extension(STAMPS), &seen)?;
     files::write_atomic(&path, text.as_bytes())?;
     Ok(Some(made))
 }

@@ -112,10 +112,13 @@ fn any_number_of_threads_gives_the_same_bytes_and_batches() {
     assert_ne!(one[0].0, one[one.len() / 2].0, "another order in the second epoch");
 }
 
+/// Times that a run is killed.
+const KILLS: usize = 50;
+
 #[test]
 fn killed_again_and_again_it_ends_with_the_same_bytes() {
     let temporary = folder();
-    let raw = phantom(temporary.path(), 150);
+    let raw = phantom(temporary.path(), 40);
     let arguments = |out: &Path| {
         let mut all = args!["mimic-cxr", &raw, out, "--jobs", "1"].to_vec();
         all.extend(SMALL.iter().map(Into::into));
@@ -125,28 +128,46 @@ fn killed_again_and_again_it_ends_with_the_same_bytes() {
     let started = std::time::Instant::now();
     ok("ingest", arguments(&whole));
     let span = started.elapsed();
+    let whole = contents(&whole);
 
+    // Killed at moments all over the run; a round that ends in spite of it is compared, and begins afresh.
     let out = temporary.path().join("killed");
     let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(1);
-    let mut killed = 0;
-    for _ in 0..40 {
+    let (mut killed, mut landed) = (0, std::collections::BTreeMap::<&str, usize>::new());
+    while killed < KILLS {
         let mut child = command("ingest")
             .args(arguments(&out))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("it starts");
-        std::thread::sleep(span.mul_f64(random.random_range(0.02..0.6)));
+        std::thread::sleep(span.mul_f64(random.random_range(0.0..1.1)));
         child.kill().expect("SIGKILL");
-        killed += usize::from(!child.wait().expect("it ends").success());
-        assert!(Dataset::open(&out).is_err() || out.join("dataset.json").exists());
-        if out.join("dataset.json").exists() {
-            break;
+        let finished = child.wait().expect("it ends").success();
+        let has = |name: &str| out.join(name).exists();
+        assert!(!finished || has("dataset.json"));
+        if !finished {
+            killed += 1;
+            let phase = match () {
+                () if has("dataset.json") => "after the manifest",
+                () if has(".ingest/part-00000.json") => "between shards",
+                () if has("tokenizer.json") => "first shard",
+                () if has(".ingest/arguments.json") => "tokenizer",
+                () => "plan",
+            };
+            *landed.entry(phase).or_default() += 1;
+        }
+        if has("dataset.json") {
+            ok("ingest", arguments(&out));
+            assert!(whole == contents(&out));
+            fs::remove_dir_all(&out).expect("removed");
         }
     }
-    assert!(killed >= 3, "killed {killed} times");
+    eprintln!("{killed} kills: {landed:?}");
+    assert_eq!(killed, KILLS);
+    assert!(landed.len() >= 3 && landed.values().all(|count| *count < KILLS / 2 + 5), "{landed:?}");
     ok("ingest", arguments(&out));
-    assert!(contents(&whole) == contents(&out));
+    assert!(whole == contents(&out));
 
     // A run that overwrites goes on as well, and does not begin anew each time.
     let mut arguments = arguments(&out);
@@ -163,7 +184,7 @@ fn killed_again_and_again_it_ends_with_the_same_bytes() {
     let in_time = !out.join("dataset.json").exists();
     let told = ok("ingest", &arguments);
     assert!(!in_time || told.contains("went on after"), "{told}");
-    assert!(contents(&whole) == contents(&out));
+    assert!(whole == contents(&out));
 }
 
 /// Overwrites a part of a file.

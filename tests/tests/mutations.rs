@@ -136,6 +136,15 @@ fn mutate_and_try(target: &str, seeds: &[(String, Vec<u8>)], place: &Path, limit
         return one(case.to_string(), seed, &input);
     }
     let seconds = number("MRM_FUZZ_SECONDS").unwrap_or(1);
+    // The largest resident size begins anew.
+    let _ = fs::write("/proc/self/clear_refs", "5");
+    let resident = |field: &str| -> usize {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let kilobytes =
+            status.lines().find_map(|line| line.strip_prefix(field)?.split_whitespace().next()?.parse().ok());
+        kilobytes.unwrap_or(0) << 10
+    };
+    let before = resident("VmRSS:");
     let started = Instant::now();
     // A crash that ends the process leaves its number here.
     let mut trace = (seconds > 60).then(|| {
@@ -152,11 +161,9 @@ fn mutate_and_try(target: &str, seeds: &[(String, Vec<u8>)], place: &Path, limit
         cases += 1;
     }
     // Memory that decoders take by C's own allocator shows here alone.
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
-    let resident: usize = resident.unwrap_or(0);
-    eprintln!("{target}: {cases} cases, {} MiB resident at most", resident >> 10);
-    assert!(resident << 10 < limit + (1 << 30), "{} MiB resident", resident >> 10);
+    let grown = resident("VmHWM:").saturating_sub(before);
+    eprintln!("{target}: {cases} cases, {} MiB resident at most", grown >> 20);
+    assert!(grown < limit + (256 << 20), "{} MiB resident", grown >> 20);
     assert!(cases > 0);
 }
 
@@ -425,13 +432,15 @@ fn covid_tables() {
 /// A small file must not be believed when it claims to be a large one.
 fn refused(name: &str, bytes: &[u8], words: &str, limit: usize) {
     let mut told = None;
-    let peak = measured(|| told = decode(bytes).err().or_else(|| ingest::dicom::read(bytes).err()));
+    let raster = bytes.starts_with(&[0xff, 0xd8]) || bytes.starts_with(b"\x89PNG");
+    let peak = measured(|| told = if raster { decode(bytes).err() } else { ingest::dicom::read(bytes).err() });
     let told = told.unwrap_or_else(|| panic!("{name} is believed"));
     assert!(told.contains(words), "{name}: {told}");
     assert!(peak <= limit, "{name}: {} MiB", peak >> 20);
 }
 
 /// Puts bytes at the first place where `mark` is found, `offset` behind it.
+#[track_caller]
 fn patch(bytes: &mut [u8], mark: &[u8], offset: usize, patch: &[u8]) {
     let at = bytes.windows(mark.len()).position(|window| window == mark).expect("the mark") + offset;
     bytes[at..at + patch.len()].copy_from_slice(patch);
@@ -444,7 +453,9 @@ fn claims_are_checked_before_they_are_believed() {
     watch_panics();
     let temporary = folder();
     let films = contents(&phantom(temporary.path(), 1));
-    let (name, film) = films.iter().find(|(name, _)| name.ends_with(".dcm")).expect("a film");
+    let is_explicit = |bytes: &[u8]| bytes.windows(20).any(|window| window == b"1.2.840.10008.1.2.1\0");
+    let (name, film) =
+        films.iter().find(|(name, bytes)| name.ends_with(".dcm") && is_explicit(bytes)).expect("an explicit film");
     let path = temporary.path().join("raw").join(name);
     let write = |object: &dicom_object::DefaultDicomObject| {
         let mut bytes = Vec::new();
@@ -469,29 +480,26 @@ fn claims_are_checked_before_they_are_believed() {
     refused("long value in the meta group", &long, "claims more bytes than the file holds", SMALL);
 
     // Sequences within sequences, each of undefined length.
-    let explicit = films.values().find(|bytes| bytes.windows(20).any(|w| w == b"1.2.840.10008.1.2.1\0"));
-    if let Some(explicit) = explicit {
-        let group = u32::from_le_bytes([explicit[140], explicit[141], explicit[142], explicit[143]]) as usize;
-        let mut deep = explicit[..144 + group].to_vec();
-        for _ in 0..200_000 {
-            deep.extend([0x08, 0x00, 0x40, 0x11, b'S', b'Q', 0, 0, 0xff, 0xff, 0xff, 0xff]);
-            deep.extend([0xfe, 0xff, 0x00, 0xe0, 0xff, 0xff, 0xff, 0xff]);
-        }
-        refused("nested sequences", &deep, "levels of sequences", SMALL);
-
-        // A deflated data set that inflates to half a gigabyte.
-        let mut deflated = explicit[..144 + group].to_vec();
-        let at = deflated.windows(20).position(|w| w == b"1.2.840.10008.1.2.1\0").expect("a syntax");
-        deflated.splice(at - 2..at + 20, [22u8, 0].into_iter().chain(*b"1.2.840.10008.1.2.1.99"));
-        deflated[140..144].copy_from_slice(&(group as u32 + 2).to_le_bytes());
-        let mut encoder = flate2::write::DeflateEncoder::new(deflated, flate2::Compression::fast());
-        encoder.write_all(&[0x09, 0x00, 0x10, 0x10, b'O', b'B', 0, 0, 0, 0, 0, 0x20]).expect("deflated");
-        for _ in 0..512 {
-            encoder.write_all(&vec![0; 1 << 20]).expect("deflated");
-        }
-        let bomb = encoder.finish().expect("deflated");
-        refused("deflated", &bomb, "the deflated data set is larger than 256 MiB", 1 << 30);
+    let group = u32::from_le_bytes([film[140], film[141], film[142], film[143]]) as usize;
+    let mut deep = film[..144 + group].to_vec();
+    for _ in 0..200_000 {
+        deep.extend([0x08, 0x00, 0x40, 0x11, b'S', b'Q', 0, 0, 0xff, 0xff, 0xff, 0xff]);
+        deep.extend([0xfe, 0xff, 0x00, 0xe0, 0xff, 0xff, 0xff, 0xff]);
     }
+    refused("nested sequences", &deep, "levels of sequences", SMALL);
+
+    // A deflated data set that inflates to 260 MiB.
+    let mut deflated = film[..144 + group].to_vec();
+    let at = deflated.windows(20).position(|w| w == b"1.2.840.10008.1.2.1\0").expect("a syntax");
+    deflated.splice(at - 2..at + 20, [22u8, 0].into_iter().chain(*b"1.2.840.10008.1.2.1.99"));
+    deflated[140..144].copy_from_slice(&(group as u32 + 2).to_le_bytes());
+    let mut encoder = flate2::write::DeflateEncoder::new(deflated, flate2::Compression::fast());
+    encoder.write_all(&[0x09, 0x00, 0x10, 0x10, b'O', b'B', 0, 0, 0, 0, 0, 0x20]).expect("deflated");
+    for _ in 0..260 {
+        encoder.write_all(&vec![0; 1 << 20]).expect("deflated");
+    }
+    let bomb = encoder.finish().expect("deflated");
+    refused("deflated", &bomb, "the deflated data set is larger than 256 MiB", 1 << 30);
 
     // Rasters.
     let grey = dataset::image::GreyImage { width: 40, height: 30, pixels: vec![7; 1200] };
@@ -513,7 +521,7 @@ fn claims_are_checked_before_they_are_believed() {
     let real = |name: &str| data.join("dicom").join(name);
     refused("RLE", &huge(&real("MR_small_RLE.dcm")), "60000×60000 pixels are refused", SMALL);
     for (name, mark, offset, claim) in [
-        ("SC_rgb_jpeg_gdcm.dcm", &[0xff, 0xc0][..], 5, [side, side].concat()),
+        ("SC_rgb_small_odd_jpeg.dcm", &[0xff, 0xc0][..], 5, [side, side].concat()),
         ("JPGLosslessP14SV1_1s_1f_8b.dcm", &[0xff, 0xc3], 5, [side, side].concat()),
         ("NM1_JPLY.dcm", &[0xff, 0xc1], 5, [side, side].concat()),
         ("JPEG2000.dcm", &[0xff, 0x4f, 0xff, 0x51], 8, [60_000u32.to_be_bytes(); 2].concat()),
@@ -523,6 +531,11 @@ fn claims_are_checked_before_they_are_believed() {
         patch(&mut bytes, mark, offset, &claim);
         refused(name, &bytes, "the compressed pixels are 60000×60000", SMALL);
     }
+    // An RLE header that counts four milliards of segments.
+    let mut segments = fs::read(real("MR_small_RLE.dcm")).expect("a file");
+    let count = [&2u32.to_le_bytes()[..], &64u32.to_le_bytes()].concat();
+    patch(&mut segments, &count, 0, &[0xff, 0xff, 0xff, 0xff]);
+    refused("segments", &segments, "4294967295 segments", SMALL);
     let mut tiles = fs::read(real("JPEG2000.dcm")).expect("a file");
     patch(&mut tiles, &[0xff, 0x4f, 0xff, 0x51], 24, &[1u32.to_be_bytes(); 2].concat());
     refused("tiles", &tiles, "tiles make no image", SMALL);
@@ -537,7 +550,7 @@ fn a_table_that_inflates_beyond_measure_is_refused() {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(b"Path,Sex\n").expect("gzip");
         let block = line.repeat((1 << 20) / line.len());
-        for _ in 0..128 {
+        for _ in 0..32 {
             encoder.write_all(&block).expect("gzip");
         }
         encoder.finish().expect("gzip")

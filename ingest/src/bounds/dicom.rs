@@ -16,6 +16,9 @@ use dicom_transfer_syntax_registry::entries::{
 
 use super::{MAX_COMPONENTS, MAX_DEPTH, MAX_INFLATED_BYTES, MAX_TEXT_BYTES, MAX_TILES};
 
+/// Most segments of an RLE frame: its header has no room for more.
+const MAX_SEGMENTS: u32 = 15;
+
 /// Explicit VR big endian, retired and still met.
 const BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
 
@@ -166,7 +169,13 @@ fn is_text(vr: VR) -> bool {
 ///
 /// # Errors
 /// A sentence that names both sizes.
-pub fn compressed<F: AsRef<[u8]>>(fragments: &[F], width: u32, height: u32) -> Result<(), String> {
+pub fn compressed<F: AsRef<[u8]>>(syntax: &str, fragments: &[F], width: u32, height: u32) -> Result<(), String> {
+    if syntax == uids::RLE_LOSSLESS {
+        // A fragment is a frame; its header begins with the number of its segments.
+        let counts = fragments.iter().filter_map(|fragment| fragment.as_ref().first_chunk::<4>());
+        let most = counts.map(|count| u32::from_le_bytes(*count)).max().unwrap_or(0);
+        return if most > MAX_SEGMENTS { Err(format!("{most} segments make no image")) } else { Ok(()) };
+    }
     let check = |stream: &[u8]| match stream_size(stream) {
         Some(size) if (size.width, size.height) != (width, height) => {
             let Size { width: found_width, height: found_height, .. } = size;

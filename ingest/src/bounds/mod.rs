@@ -8,7 +8,7 @@
 //! | image | 2²⁷ values, ten times a full-size radiograph |
 //! | DICOM data set | lengths within the file, 32 levels of sequences, texts of 1 MiB, 256 MiB when it is deflated |
 //! | compressed DICOM pixels | the size that Rows and Columns say, 4 components, 4,096 tiles |
-//! | table | 4 GiB of text, 8 MiB a row; gzipped beyond 64 MiB: at most 200 times the file |
+//! | table | 4 GiB of text, 8 MiB a row; gzipped beyond 16 MiB: at most 100 times the file |
 
 pub mod dicom;
 pub(crate) mod table;
@@ -36,8 +36,8 @@ pub const MAX_TABLE_BYTES: u64 = 4 << 30;
 /// Most bytes of a table's row.
 pub const MAX_ROW_BYTES: u64 = 8 << 20;
 /// Bytes that any gzipped table may have, and how many times its file a larger one.
-pub const SMALL_TABLE_BYTES: u64 = 64 << 20;
-pub const MAX_INFLATION: u64 = 200;
+pub const SMALL_TABLE_BYTES: u64 = 16 << 20;
+pub const MAX_INFLATION: u64 = 100;
 
 /// Runs a decoder: those of others meet any bytes there are, and a panic of theirs becomes an error.
 pub(crate) fn guarded<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {

@@ -15,6 +15,8 @@ use crate::plan::{Plan, PlannedRecord, ReportSource, Source, is_inside, label_co
 use crate::report::Conclusion;
 use crate::table::{Table, texts, texts_or_null};
 
+/// Columns of the table of images that a record takes something from.
+const USED: [&str; 5] = ["dicom_id", "subject_id", "study_id", "ViewPosition", "path"];
 /// Columns of the label tables that are no finding.
 const KEYS: [&str; 2] = ["subject_id", "study_id"];
 
@@ -66,7 +68,10 @@ impl Source for MimicCxr {
         })?;
         let listed = Table::read(raw, &listed, &["dicom_id", "subject_id", "study_id"])?;
         let mut plan = Plan { rejects: listed.rejects, ..Plan::default() };
-        let mut joined = listed.frame.lazy();
+        // What nothing asks for is not carried through the joins.
+        let mut names = listed.frame.get_column_names_owned();
+        names.retain(|name| USED.contains(&name.as_str()));
+        let mut joined = listed.frame.select(names)?.lazy();
         let left = || JoinArgs { maintain_order: MaintainOrderJoin::Left, ..JoinArgs::new(JoinType::Left) };
         if let Some(path) = tree.table("split") {
             let split = Table::read(raw, &path, &["dicom_id", "split"])?;
@@ -123,7 +128,8 @@ impl MimicCxr {
         reports: Option<&ListedReports>,
         plan: &mut Plan,
     ) -> Result<()> {
-        let findings: Vec<_> = plan.findings.iter().map(|finding| texts(table, finding)).collect::<Result<_>>()?;
+        let codes = |finding: &String| Ok(texts(table, finding)?.into_iter().map(label_code).collect::<Vec<_>>());
+        let findings = plan.findings.iter().map(codes).collect::<Result<Vec<_>>>()?;
         let (dicom, subject, study) =
             (texts(table, "dicom_id")?, texts(table, "subject_id")?, texts(table, "study_id")?);
         let (split, view) = (texts_or_null(table, "split"), texts_or_null(table, "ViewPosition"));
@@ -173,7 +179,7 @@ impl MimicCxr {
                 source_path,
                 subset: split[row].map(str::to_owned),
                 view: view[row].map(str::to_owned),
-                labels: findings.iter().map(|column| label_code(column[row])).collect(),
+                labels: findings.iter().map(|column| column[row]).collect(),
                 report: match reports {
                     Some((found, listed)) => {
                         let usual = || format!("{patient_folder}/s{study}.txt");
