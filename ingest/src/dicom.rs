@@ -9,6 +9,8 @@ use dicom_object::mem::InMemDicomObject;
 use dicom_object::{FileDicomObject, OpenFileOptions};
 use dicom_pixeldata::PixelDecoder;
 
+use crate::header::Header;
+
 /// Most pixels an image may claim: a hundred times a full-size radiograph. More is refused before it is allocated.
 const MAX_PIXELS: u64 = 1 << 30;
 
@@ -21,6 +23,7 @@ pub struct Dicom {
     pub inverted: bool,
     pub modality: Modality,
     pub voi: Option<Voi>,
+    pub header: Header,
 }
 
 /// Decoded values.
@@ -164,6 +167,7 @@ fn first_frame(object: &Object) -> Result<Dicom, String> {
         inverted: photometric == "MONOCHROME1",
         modality: modality(object),
         voi: voi(object),
+        header: Header::of(object),
     })
 }
 

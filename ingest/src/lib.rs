@@ -11,6 +11,9 @@
 
 pub mod dicom;
 pub mod error;
+pub mod header;
+pub mod mask;
+mod nearest;
 mod output;
 pub mod phantom;
 pub mod picture;

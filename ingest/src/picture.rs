@@ -8,6 +8,7 @@ use image::{DynamicImage, ImageReader, Limits};
 use serde::{Deserialize, Serialize};
 
 use crate::dicom;
+use crate::header::Header;
 use crate::tone::{self, Tone};
 
 /// How a picture takes the stored size.
@@ -50,11 +51,20 @@ const MAX_SIDE: u32 = 60_000;
 /// # Errors
 /// A sentence that names the cause.
 pub fn decode(bytes: &[u8], tone: Tone) -> Result<GreyImage, String> {
+    Ok(decode_with_header(bytes, tone)?.0)
+}
+
+/// As [`decode`]; also what the header of a DICOM file says of patient and view.
+///
+/// # Errors
+/// A sentence that names the cause.
+pub fn decode_with_header(bytes: &[u8], tone: Tone) -> Result<(GreyImage, Header), String> {
     if let Ok(image::ImageFormat::Png | image::ImageFormat::Jpeg) = image::guess_format(bytes) {
-        decode_raster(bytes)
+        Ok((decode_raster(bytes)?, Header::default()))
     } else {
         let dicom = dicom::read_radiograph(bytes)?;
-        Ok(GreyImage { width: dicom.width, height: dicom.height, pixels: tone::to_grey(&dicom, tone) })
+        let grey = GreyImage { width: dicom.width, height: dicom.height, pixels: tone::to_grey(&dicom, tone) };
+        Ok((grey, dicom.header))
     }
 }
 

@@ -8,6 +8,8 @@ use dataset::record::BoundingBox;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Reject, Result, Stage};
+use crate::mask::Runs;
+use crate::report::Section;
 
 /// A kind of raw directory. A user's own source implements this and hands its plan to [`crate::run`].
 pub trait Source: Sync {
@@ -16,6 +18,11 @@ pub trait Source: Sync {
 
     /// Lists what the raw directory holds.
     fn plan(&self, raw: &Path) -> Result<Plan>;
+
+    /// What a user should know of a plan before it is run, a line each.
+    fn remarks(&self, _plan: &Plan) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// What is to be ingested.
@@ -29,7 +36,7 @@ pub struct Plan {
 }
 
 /// Where a report's text is.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ReportSource {
     /// The source has no report for this record, and never promised one.
     #[default]
@@ -38,6 +45,8 @@ pub enum ReportSource {
     File(PathBuf),
     /// From a table.
     Text(Arc<str>),
+    /// Cut into its sections by the source itself; their names in lower case.
+    Sections(Arc<[Section]>),
 }
 
 /// One radiograph that is to become a record.
@@ -58,6 +67,8 @@ pub struct PlannedRecord {
     pub labels: Vec<Option<i8>>,
     /// In pixels of the raw image.
     pub boxes: Vec<BoundingBox>,
+    /// In pixels of the raw image; `None` where nobody looked.
+    pub mask: Option<Runs>,
     pub report: ReportSource,
 }
 
@@ -105,13 +116,19 @@ impl Listing {
     /// Walks `folder`, keeping files whose extension (lower case) is one of `extensions`. Links to folders are not
     /// followed: they may lead in a circle.
     pub fn walk(raw: &Path, folder: &Path, extensions: &[&str]) -> Self {
+        let wanted = |path: &Path| extension(path).is_some_and(|found| extensions.contains(&found.as_str()));
+        Self::walk_where(raw, folder, &wanted)
+    }
+
+    /// Walks `folder`, keeping the files that are `wanted`.
+    pub fn walk_where(raw: &Path, folder: &Path, wanted: &dyn Fn(&Path) -> bool) -> Self {
         let mut listing = Self { files: BTreeMap::new(), rejects: Vec::new() };
-        listing.visit(raw, folder, extensions);
+        listing.visit(raw, folder, wanted);
         listing.rejects.sort_by(|a, b| a.source_path.cmp(&b.source_path));
         listing
     }
 
-    fn visit(&mut self, raw: &Path, folder: &Path, extensions: &[&str]) {
+    fn visit(&mut self, raw: &Path, folder: &Path, is_wanted: &dyn Fn(&Path) -> bool) {
         let relative = |path: &Path| path.strip_prefix(raw).unwrap_or(path).to_string_lossy().into_owned();
         let rejects = &mut self.rejects;
         let mut lost = |path: &Path, error: std::io::Error| {
@@ -133,13 +150,9 @@ impl Listing {
                 }
             };
             let path = entry.path();
-            let wanted = path.extension().is_some_and(|extension| {
-                let extension = extension.to_string_lossy().to_ascii_lowercase();
-                extensions.contains(&extension.as_str())
-            });
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => folders.push(path),
-                Ok(_) if wanted => match std::fs::metadata(&path) {
+                Ok(_) if is_wanted(&path) => match std::fs::metadata(&path) {
                     Ok(found) => drop(files.insert(relative(&path), found.len())),
                     Err(error) => lost(&path, error),
                 },
@@ -148,7 +161,7 @@ impl Listing {
             }
         }
         for folder in folders {
-            self.visit(raw, &folder, extensions);
+            self.visit(raw, &folder, is_wanted);
         }
     }
 
@@ -163,6 +176,11 @@ impl Listing {
     }
 }
 
+/// A file's extension in lower case.
+pub fn extension(path: &Path) -> Option<String> {
+    Some(path.extension()?.to_string_lossy().to_ascii_lowercase())
+}
+
 /// A label code as the field's tables write it: `1.0`, `0`, `-1.0`, empty.
 pub fn label_code(text: Option<&str>) -> Option<i8> {
     match text?.trim().parse::<f32>() {
@@ -170,5 +188,16 @@ pub fn label_code(text: Option<&str>) -> Option<i8> {
         Ok(0.0) => Some(0),
         Ok(-1.0) => Some(dataset::record::UNCERTAIN),
         _ => None,
+    }
+}
+
+/// As [`label_code`], for tables of which nothing is known.
+///
+/// # Errors
+/// When a value is neither empty nor one of the codes.
+pub fn checked_label_code(text: Option<&str>) -> Result<Option<i8>, String> {
+    match (text.map(str::trim).filter(|text| !text.is_empty()), label_code(text)) {
+        (Some(text), None) => Err(format!("`{text}` is none of 1, 0, -1 and empty")),
+        (_, code) => Ok(code),
     }
 }

@@ -4,7 +4,7 @@
 //! What stands before the first heading is the preamble; a text without any heading is one section, `full report`.
 
 /// One section: normalised name, text as it stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Section {
     pub name: String,
     pub text: String,

@@ -13,19 +13,19 @@ use arrow_array::{ArrayRef, StringArray};
 use dataset::files;
 use dataset::manifest::{self, ImageSpec, Manifest, REJECTS, ShardInfo, TOKENIZER, TextSpec, Totals};
 use dataset::record::{BoundingBox, FORMAT_VERSION, ImageEncoding, Record};
-use dataset::shard::{ImageCompression, ShardWriter};
 use dataset::resample::Resample;
+use dataset::shard::{ImageCompression, ShardWriter};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
 use crate::error::{Error, Reject, Result, Stage};
+use crate::mask;
 use crate::output::{NOTES, Prepared, prepare};
 use crate::picture::{self, Fit};
 use crate::plan::{Plan, PlannedRecord, ReportSource};
-use crate::report;
-use crate::text::{read_report, tokenised_text, tokenizer_of};
+use crate::text::{read_report, tokenizer_of};
 use crate::tokenizer;
 use crate::tone::Tone;
 
@@ -338,8 +338,12 @@ impl Job<'_> {
                 (Stage::Read, if missing { "listed, but the file is missing".to_owned() } else { error.to_string() })
             })?;
             record.source_sha256 = Sha256::digest(&bytes).into();
-            let raw = picture::decode(&bytes, self.options.tone).map_err(|error| (Stage::Decode, error))?;
+            let (raw, header) =
+                picture::decode_with_header(&bytes, self.options.tone).map_err(|error| (Stage::Decode, error))?;
             drop(bytes);
+            record.view = record.view.or(header.view);
+            record.sex = record.sex.or(header.sex);
+            record.age_years = record.age_years.or(header.age_years);
             (record.source_height, record.source_width) = (raw.height, raw.width);
             let (stored, place) = picture::fit(raw, self.options.size, self.options.fit, scratch)
                 .map_err(|error| (Stage::Decode, error))?;
@@ -355,16 +359,21 @@ impl Job<'_> {
                 })
                 .collect();
             (record.height, record.width) = (stored.height as u16, stored.width as u16);
+            let raw_size = (record.source_width, record.source_height);
+            let marked = planned.mask.as_ref();
+            record.mask = marked
+                .map(|runs| mask::stored(runs, raw_size, (stored.width, stored.height), place))
+                .transpose()
+                .map_err(|error| (Stage::Decode, error))?;
             pixels = PixelSums::of(&stored.pixels);
             record.image = stored.encode(self.options.encoding).map_err(|error| (Stage::Decode, error.to_string()))?;
         }
         let mut reject = None;
         match read_report(self.raw, &planned.report) {
             Ok(None) => {}
-            Ok(Some(text)) => {
-                let chosen = tokenised_text(&text, self.options.report_text);
-                let sections = report::main_sections(&text);
-                (record.findings, record.impression) = (sections.findings, sections.impression);
+            Ok(Some(report)) => {
+                let chosen = report.part(self.options.report_text);
+                (record.findings, record.impression) = (report.findings, report.impression);
                 if !chosen.is_empty() {
                     if let Some(tokenizer) = self.tokenizer {
                         record.token_ids = tokenizer::token_ids(tokenizer, &chosen, self.options.max_tokens)

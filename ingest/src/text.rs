@@ -11,7 +11,7 @@ use tokenizers::Tokenizer;
 
 use crate::error::{Error, Result};
 use crate::plan::{Plan, ReportSource};
-use crate::report;
+use crate::report::{self, Section};
 use crate::run::{Options, ReportText, TokenizerChoice};
 use crate::table::decode_text;
 use crate::tokenizer;
@@ -30,14 +30,14 @@ pub fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> R
                 // A study's report stands with each of its images, and is one text.
                 plan.records
                     .iter()
-                    .filter(|record| seen.insert((&record.patient_id, &record.study_id)))
+                    .filter(|record| seen.insert((&record.patient_id, &record.study_id, &record.report)))
                     .map(|r| &r.report)
                     .collect()
             };
             let texts: Vec<String> = sources
                 .into_par_iter()
                 .filter_map(|report| read_report(raw, report).ok().flatten())
-                .map(|text| tokenised_text(&text, options.report_text))
+                .map(|report| report.part(options.report_text))
                 .filter(|text| !text.is_empty())
                 .collect();
             if texts.is_empty() {
@@ -52,30 +52,57 @@ pub fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> R
     Ok(Some(made))
 }
 
-/// The text of a report; `Ok(None)` where the source has none.
-pub fn read_report(raw: &Path, report: &ReportSource) -> Result<Option<String>, String> {
+/// A report as it was found.
+pub struct Report {
+    /// The whole text.
+    pub text: String,
+    pub findings: Option<String>,
+    pub impression: Option<String>,
+}
+
+impl Report {
+    /// Cuts a text into sections by the field's rules.
+    fn of_text(text: String) -> Self {
+        let found = report::main_sections(&text);
+        Self { text, findings: found.findings, impression: found.impression }
+    }
+
+    /// Takes sections as the source gives them; the text has a line `NAME: …` for each that is not empty.
+    fn of_sections(sections: &[Section]) -> Self {
+        let stated = || sections.iter().filter(|section| !section.text.is_empty());
+        let text = |name: &str| stated().find(|section| section.name == name).map(|section| section.text.clone());
+        let line = |section: &Section| format!("{}: {}", section.name.to_uppercase(), section.text);
+        Self {
+            text: stated().map(line).collect::<Vec<_>>().join("\n"),
+            findings: text("findings"),
+            impression: text("impression"),
+        }
+    }
+
+    /// The part that is tokenised.
+    pub fn part(&self, part: ReportText) -> String {
+        match part {
+            ReportText::All => self.text.trim().to_owned(),
+            ReportText::Impression => self.impression.clone().unwrap_or_default(),
+            ReportText::FindingsImpression => {
+                [&self.findings, &self.impression].into_iter().flatten().cloned().collect::<Vec<_>>().join("\n")
+            }
+        }
+    }
+}
+
+/// Reads a report; `Ok(None)` where the source has none.
+pub fn read_report(raw: &Path, report: &ReportSource) -> Result<Option<Report>, String> {
     match report {
         ReportSource::None => Ok(None),
-        ReportSource::Text(text) => Ok(Some(text.to_string())),
+        ReportSource::Text(text) => Ok(Some(Report::of_text(text.to_string()))),
+        ReportSource::Sections(sections) => Ok(Some(Report::of_sections(sections))),
         ReportSource::File(path) => match fs::read(raw.join(path)) {
-            Ok(bytes) => Ok(Some(decode_text(bytes))),
+            Ok(bytes) => Ok(Some(Report::of_text(decode_text(bytes)))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 Err("the study has no report file".to_owned())
             }
             Err(error) => Err(format!("the report cannot be read: {error}")),
         },
-    }
-}
-
-/// The part of a report that is tokenised.
-pub fn tokenised_text(text: &str, part: ReportText) -> String {
-    let sections = || report::main_sections(text);
-    match part {
-        ReportText::All => text.trim().to_owned(),
-        ReportText::Impression => sections().impression.unwrap_or_default(),
-        ReportText::FindingsImpression => {
-            let found = sections();
-            [found.findings, found.impression].into_iter().flatten().collect::<Vec<_>>().join("\n")
-        }
     }
 }

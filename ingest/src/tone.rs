@@ -143,6 +143,7 @@ mod tests {
             inverted,
             modality: Modality::Rescale { slope: 1.0, intercept: 0.0 },
             voi,
+            header: crate::header::Header::default(),
         }
     }
 

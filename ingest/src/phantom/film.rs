@@ -39,6 +39,11 @@ pub fn anatomy(patient: &Patient, study: &Study) -> Anatomy {
     Anatomy::random(patient, study.portable(), &study.findings, own, now)
 }
 
+/// Where the body lies on a picture, as [`take`] places it.
+pub fn frame(image: &Image, anatomy: &Anatomy) -> Frame {
+    position(image, anatomy, &mut ChaCha8Rng::seed_from_u64(image.seed))
+}
+
 /// Takes one picture of a study.
 pub fn take(patient: &Patient, study: &Study, image: &Image) -> Film {
     let anatomy = anatomy(patient, study);

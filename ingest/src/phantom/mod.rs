@@ -13,25 +13,33 @@
 //! | `report`, `wording`, `phrase`, `remarks`, `page` | text, and the labels that follow from it |
 //! | `dicom` | the file of one picture |
 //! | `table` | CSV files |
-//! | `mimic_cxr` | a layout: paths, identifiers and tables |
+//! | `truth` | boxes and masks of what was drawn |
+//! | `files` | pictures as files, for every study at once |
+//! | `mimic_cxr`, `rsna`, `siim`, `openi`, `folder` | a layout each: paths, identifiers and tables |
 
 mod anatomy;
 mod canvas;
 mod devices;
 mod dicom;
 mod disease;
+mod files;
 mod film;
 mod findings;
+mod folder;
 mod frontal;
 mod lateral;
 pub mod mimic_cxr;
+mod openi;
 mod page;
 mod patient;
 mod phrase;
 mod remarks;
 mod report;
+mod rsna;
+mod siim;
 mod syndrome;
 mod table;
+mod truth;
 mod wording;
 
 use std::fs;
@@ -59,6 +67,14 @@ const VERSION: u32 = 1;
 pub enum Layout {
     /// MIMIC-CXR 2.0.0: DICOM, reports, metadata, split and CheXpert tables.
     MimicCxr,
+    /// RSNA Pneumonia Detection Challenge: DICOM, boxes, classes.
+    Rsna,
+    /// SIIM-ACR Pneumothorax: DICOM, run-length masks.
+    Siim,
+    /// Open-i: PNG, XML reports.
+    Openi,
+    /// A directory of DICOM and PNG files, text files beside them, and a table.
+    Folder,
 }
 
 /// What to write. The same options give the same bytes, whatever the number of threads.
@@ -159,6 +175,10 @@ pub fn write(layout: Layout, out: &Path, options: &Options, progress: impl Fn(u6
     let plan = patient::plan(options.studies, options.seed, options.size);
     match layout {
         Layout::MimicCxr => mimic_cxr::write(out, &plan, &progress),
+        Layout::Rsna => rsna::write(out, &plan, &progress),
+        Layout::Siim => siim::write(out, &plan, &progress),
+        Layout::Openi => openi::write(out, &plan, &progress),
+        Layout::Folder => folder::write(out, &plan, &progress),
     }
 }
 

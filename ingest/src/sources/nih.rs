@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use dataset::record::BoundingBox;
 
 use crate::error::{Error, Reject, Result};
+use crate::header::years;
 use crate::plan::{Listing, Plan, PlannedRecord, Source};
 use crate::table::{Table, decode_text, texts, texts_or_null};
 
@@ -99,17 +100,6 @@ impl Source for Nih {
     }
 }
 
-/// `58` (2020 table) or `058Y`, `011M`, `007D` (2017 table).
-fn years(text: &str) -> Option<f32> {
-    let number = |digits: &str| digits.parse::<f32>().ok();
-    match text.trim().split_at_checked(text.trim().len().checked_sub(1)?)? {
-        (digits, "Y") => number(digits),
-        (digits, "M") => Some(number(digits)? / 12.0),
-        (digits, "D") => Some(number(digits)? / 365.25),
-        _ => number(text.trim()),
-    }
-}
-
 fn first_with_prefix(raw: &Path, prefix: &str) -> Result<Option<PathBuf>> {
     let mut found: Vec<PathBuf> = std::fs::read_dir(raw)
         .map_err(Error::io(raw))?
@@ -159,17 +149,4 @@ fn boxes(raw: &Path, rejects: &mut Vec<Reject>) -> Result<HashMap<String, Vec<Bo
         boxes.entry(image.to_owned()).or_default().push(BoundingBox { label, x, y, width, height });
     }
     Ok(boxes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ages_of_both_tables() {
-        assert_eq!(years("58"), Some(58.0));
-        assert_eq!(years("058Y"), Some(58.0));
-        assert_eq!(years("006M"), Some(0.5));
-        assert_eq!(years("unknown"), None);
-    }
 }
