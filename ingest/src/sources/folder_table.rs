@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use polars::prelude::PlSmallStr;
+
 use crate::error::{Error, Reject, Result};
 use crate::nearest::nearest;
 use crate::plan::{Listing, Plan, PlannedRecord, ReportSource, checked_label_code};
@@ -93,7 +95,7 @@ type Values<'a> = Vec<Option<&'a str>>;
 impl<'a> Columns<'a> {
     fn of(table: &'a Table, path: &Path, options: &'a TableOptions) -> Result<Self> {
         let values = |name: &str| -> Result<Values<'a>> {
-            let names = || table.frame.get_column_names().into_iter().map(|name| name.as_str());
+            let names = || table.frame.get_column_names().into_iter().map(PlSmallStr::as_str);
             if names().any(|found| found == name) {
                 return texts(&table.frame, name);
             }

@@ -1,6 +1,7 @@
 //! Open-i, the chest X-ray collection of Indiana University: one XML file a report (`ecgen-radiology/N.xml`), pictures
 //! named after the identifiers in it (`CXR1_1_IM-0001-3001.png`, or the DICOM files `1/1_IM-0001-3001.dcm`).
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
@@ -123,10 +124,11 @@ impl ImageFiles {
                 Some((number, _)) if number.bytes().all(|byte| byte.is_ascii_digit()) => format!("CXR{number}_{stem}"),
                 _ => stem,
             };
-            if by_id.contains_key(&id) {
-                doubles.push(path);
-            } else {
-                by_id.insert(id, (path, bytes));
+            match by_id.entry(id) {
+                Entry::Vacant(place) => {
+                    place.insert((path, bytes));
+                }
+                Entry::Occupied(_) => doubles.push(path),
             }
         }
         let pattern = pattern.unwrap_or_else(|| ("NLMCXR_png/".to_owned(), "png".to_owned()));
