@@ -57,7 +57,8 @@ pub fn check_input(
                     .par_iter()
                     .map(|row| {
                         let at = plan.records.binary_search_by(|record| record.record_id.as_str().cmp(row.record_id));
-                        let said = at.map_or(Some("is listed no more"), |at| row.differs(raw, plan, &plan.records[at], made));
+                        let said =
+                            at.map_or(Some("is listed no more"), |at| row.differs(raw, plan, &plan.records[at], made));
                         progress(Progress::Advanced(1));
                         said.map(|said| format!("{}: {said}", row.source_path))
                     })

@@ -12,6 +12,7 @@ use dicom_object::{FileDicomObject, OpenFileOptions};
 
 use crate::bounds::{self, guarded};
 use crate::frame;
+use crate::header::Header;
 
 /// The first frame of a DICOM image; pixels that lie in the file as they are shown are borrowed from it.
 pub struct Dicom<'a> {
@@ -24,6 +25,8 @@ pub struct Dicom<'a> {
     pub voi: Option<Voi>,
     /// Stored values, from and to, that fill up the picture and mean nothing.
     pub padding: Option<(i64, i64)>,
+    /// The documented columns that the header fills.
+    pub header: Header,
 }
 
 impl Dicom<'_> {
@@ -198,6 +201,7 @@ fn shown<'a>(object: &Object, pixels: Pixels<'a>, (width, height): (u32, u32)) -
         modality: modality(object),
         voi: voi(object),
         padding: padding(object),
+        header: Header::of(object),
     }
 }
 

@@ -17,6 +17,9 @@ pub enum Error {
     /// A table lacks a column.
     #[error("{path}: no column `{column}` (there are: {found})")]
     MissingColumn { path: PathBuf, column: String, found: String },
+    /// A table lacks a column that the user named.
+    #[error("{path}: no column `{column}`; did you mean {nearest}?")]
+    UnknownColumn { path: PathBuf, column: String, nearest: String },
     /// A table cannot be read at all.
     #[error("{path}: {message}")]
     Table { path: PathBuf, message: String },

@@ -15,6 +15,7 @@ use ingest::phantom::{self, Layout};
 use ingest::picture::Fit;
 use ingest::plan::{Plan, Source};
 use ingest::run::{Options, Progress, ReportText, Summary, TokenizerChoice};
+use ingest::sources::TableOptions;
 use ingest::tone::Tone;
 use ingest::{sources, tokenizer};
 
@@ -52,6 +53,15 @@ enum Command {
     Nih(IngestArguments),
     /// COVID-19 Image Data Collection: `metadata.csv` and `images/`.
     Covid(IngestArguments),
+    /// RSNA Pneumonia Detection Challenge: `stage_2_train_images/`, `stage_2_train_labels.csv`, boxes and classes.
+    Rsna(IngestArguments),
+    /// SIIM-ACR Pneumothorax: `dicom-images-train/`, `train-rle.csv`; masks.
+    Siim(IngestArguments),
+    /// Open-i, Indiana University: XML reports and the images they name.
+    Openi(IngestArguments),
+    /// Any directory of DICOM, PNG and JPEG files, with an optional table.
+    #[command(after_help = FOLDER_EXAMPLES)]
+    Folder(FolderArguments),
     /// Write a synthetic raw directory in a source's layout, to try everything on without a licence.
     #[command(after_help = "Example: ingest phantom mimic-cxr /tmp/raw --studies 1000 --size 256")]
     Phantom {
@@ -150,6 +160,57 @@ impl IngestArguments {
     }
 }
 
+const FOLDER_EXAMPLES: &str = "Examples:\n  \
+    ingest folder /raw/ward data/ward\n  \
+    ingest folder /raw/ward data/ward --table list.csv --image-column file --patient-column mrn \\\n    \
+    --report-column report --label-columns Effusion,Edema";
+
+#[derive(Args)]
+struct FolderArguments {
+    #[command(flatten)]
+    common: IngestArguments,
+    /// CSV table that names the images, plain or gzipped. Without one, the first folder of a path is its patient.
+    #[arg(long, value_name = "FILE", requires = "image_column")]
+    table: Option<PathBuf>,
+    /// Column of image paths, relative to RAW_DIR or to the table, or of file names found anywhere below RAW_DIR.
+    #[arg(long, value_name = "C", requires = "table")]
+    image_column: Option<String>,
+    /// Column of report texts, or of paths of text files.
+    #[arg(long, value_name = "C", requires = "table")]
+    report_column: Option<String>,
+    #[arg(long, value_name = "C", requires = "table")]
+    patient_column: Option<String>,
+    #[arg(long, value_name = "C", requires = "table")]
+    study_column: Option<String>,
+    #[arg(long, value_name = "C", requires = "table")]
+    view_column: Option<String>,
+    /// Column of train, validate, test.
+    #[arg(long, value_name = "C", requires = "table")]
+    subset_column: Option<String>,
+    /// Columns of findings: 1, 0, -1 (uncertain) or empty.
+    #[arg(long, value_name = "A,B", value_delimiter = ',', requires = "table")]
+    label_columns: Vec<String>,
+    /// Take the patient from the PatientID of the DICOM headers, and store it as it stands there.
+    #[arg(long, conflicts_with = "patient_column")]
+    patient_from_header: bool,
+}
+
+impl FolderArguments {
+    fn source(&self) -> sources::Folder {
+        let table = self.table.clone().zip(self.image_column.clone()).map(|(table, image_column)| TableOptions {
+            table,
+            image_column,
+            report_column: self.report_column.clone(),
+            patient_column: self.patient_column.clone(),
+            study_column: self.study_column.clone(),
+            view_column: self.view_column.clone(),
+            subset_column: self.subset_column.clone(),
+            label_columns: self.label_columns.clone(),
+        });
+        sources::Folder { table, patient_from_header: self.patient_from_header }
+    }
+}
+
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::MimicCxr { arguments, reports, labels, images } => {
@@ -162,6 +223,10 @@ fn main() -> ExitCode {
         }
         Command::Nih(arguments) => ingest_source(&sources::Nih { no_images: arguments.no_images }, &arguments),
         Command::Covid(arguments) => ingest_source(&sources::Covid { no_images: arguments.no_images }, &arguments),
+        Command::Rsna(arguments) => ingest_source(&sources::Rsna, &arguments),
+        Command::Siim(arguments) => ingest_source(&sources::Siim, &arguments),
+        Command::Openi(arguments) => ingest_source(&sources::OpenI { reports_alone: arguments.no_images }, &arguments),
+        Command::Folder(arguments) => ingest_source(&arguments.source(), &arguments.common),
         Command::Phantom { layout, out, studies, seed, size } => {
             write_phantom(layout, &out, &phantom::Options { studies, seed, size })
         }
@@ -207,6 +272,9 @@ fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<Exi
         plan.rejects.len(),
         started.elapsed().as_secs_f64()
     );
+    for remark in source.remarks(&plan) {
+        eprintln!("warning: {remark}");
+    }
     if arguments.dry_run {
         println!("findings: {}", plan.findings.join(", "));
         for record in plan.records.iter().take(5) {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::bounds::{MAX_VALUES, guarded};
 use crate::codec::{self, Process, Refusal};
 use crate::dicom;
+use crate::header::Header;
 use crate::tone::{self, Tone};
 
 /// How a picture takes the stored size.
@@ -59,6 +60,23 @@ pub struct Stored {
     /// Width and height of the raw picture.
     pub source: (u32, u32),
     pub place: Placement,
+    /// What the header of a DICOM file says of patient and view.
+    pub header: Header,
+}
+
+/// What was decoded to 8-bit grey.
+struct Decoded {
+    /// Width and height of the raw picture.
+    source: (u32, u32),
+    /// Width and height of the decoded one, smaller where a JPEG file is reduced on its way to the target size.
+    size: (u32, u32),
+    header: Header,
+}
+
+impl Decoded {
+    fn whole(size: (u32, u32)) -> Self {
+        Self { source: size, size, header: Header::default() }
+    }
 }
 
 /// Decodes a DICOM, PNG or JPEG file (told apart by their first bytes) to 8-bit grey.
@@ -67,7 +85,7 @@ pub struct Stored {
 /// A sentence that names the cause.
 pub fn decode(bytes: &[u8], tone: Tone) -> Result<GreyImage, String> {
     let mut scratch = Scratch::default();
-    let (width, height) = decode_to(bytes, tone, None, &mut scratch)?.1;
+    let (width, height) = decode_to(bytes, tone, None, &mut scratch)?.size;
     Ok(GreyImage { width, height, pixels: scratch.grey })
 }
 
@@ -77,7 +95,7 @@ pub fn decode(bytes: &[u8], tone: Tone) -> Result<GreyImage, String> {
 /// # Errors
 /// A sentence that names the cause.
 pub fn store(bytes: &[u8], tone: Tone, size: u32, fit: Fit, scratch: &mut Scratch) -> Result<Stored, String> {
-    let (source, decoded) = decode_to(bytes, tone, Some((size, fit)), scratch)?;
+    let Decoded { source, size: decoded, header } = decode_to(bytes, tone, Some((size, fit)), scratch)?;
     let (width, height) = fitted(source, size, fit);
     if width > u16::MAX.into() || height > u16::MAX.into() {
         return Err(format!("{}×{} pixels are too long for a radiograph", source.0, source.1));
@@ -90,7 +108,7 @@ pub fn store(bytes: &[u8], tone: Tone, size: u32, fit: Fit, scratch: &mut Scratc
     let scale = (f64::from(width) / f64::from(source.0), f64::from(height) / f64::from(source.1));
     if fit != Fit::Pad || (width, height) == (size, size) {
         let image = GreyImage { width, height, pixels: resized.to_vec() };
-        return Ok(Stored { image, source, place: Placement { scale, offset: (0.0, 0.0) } });
+        return Ok(Stored { image, source, place: Placement { scale, offset: (0.0, 0.0) }, header });
     }
     let (left, top) = ((size - width) / 2, (size - height) / 2);
     let mut padded = vec![0; size as usize * size as usize];
@@ -100,7 +118,7 @@ pub fn store(bytes: &[u8], tone: Tone, size: u32, fit: Fit, scratch: &mut Scratc
     }
     let offset = (f64::from(left), f64::from(top));
     let image = GreyImage { width: size, height: size, pixels: padded };
-    Ok(Stored { image, source, place: Placement { scale, offset } })
+    Ok(Stored { image, source, place: Placement { scale, offset }, header })
 }
 
 /// Width and height of a picture that is brought to the stored size, without borders.
@@ -114,32 +132,22 @@ fn fitted((width, height): (u32, u32), size: u32, fit: Fit) -> (u32, u32) {
     (rounded(width), rounded(height))
 }
 
-/// Decodes a file to 8-bit grey in `scratch.grey`; gives the size of the raw picture and that of the decoded one, which
-/// is smaller where a JPEG file is reduced on its way to the `target` size.
-fn decode_to(
-    bytes: &[u8],
-    tone: Tone,
-    target: Option<(u32, Fit)>,
-    scratch: &mut Scratch,
-) -> Result<((u32, u32), (u32, u32)), String> {
+/// Decodes a file to 8-bit grey in `scratch.grey`.
+fn decode_to(bytes: &[u8], tone: Tone, target: Option<(u32, Fit)>, scratch: &mut Scratch) -> Result<Decoded, String> {
     match image::guess_format(bytes) {
         Ok(ImageFormat::Jpeg) => {
-            if let Some(sizes) = decode_grey_jpeg(bytes, target, &mut scratch.grey)? {
-                return Ok(sizes);
+            if let Some((source, size)) = decode_grey_jpeg(bytes, target, &mut scratch.grey)? {
+                return Ok(Decoded { source, size, header: Header::default() });
             }
-            let size = guarded(|| decode_raster(bytes, &mut scratch.grey))?;
-            Ok((size, size))
+            guarded(|| decode_raster(bytes, &mut scratch.grey)).map(Decoded::whole)
         }
-        Ok(ImageFormat::Png) => {
-            let size = guarded(|| decode_raster(bytes, &mut scratch.grey))?;
-            Ok((size, size))
-        }
+        Ok(ImageFormat::Png) => guarded(|| decode_raster(bytes, &mut scratch.grey)).map(Decoded::whole),
         _ => {
             let dicom = dicom::read_radiograph(bytes, std::mem::take(&mut scratch.words))?;
             tone::to_grey(&dicom, tone, &mut scratch.grey);
-            let size = (dicom.width, dicom.height);
+            let decoded = Decoded { header: dicom.header, ..Decoded::whole((dicom.width, dicom.height)) };
             scratch.words = dicom.pixels.into_words();
-            Ok((size, size))
+            Ok(decoded)
         }
     }
 }
@@ -214,7 +222,7 @@ mod tests {
         assert_eq!((shorter.width, shorter.height), (20, 10));
         let kept = stored(512, Fit::Shorter).image;
         assert_eq!((kept.width, kept.height), (40, 20), "never larger than the source");
-        let Stored { image: padded, place, source } = stored(10, Fit::Pad);
+        let Stored { image: padded, place, source, .. } = stored(10, Fit::Pad);
         assert_eq!((padded.width, padded.height, source), (10, 10, (40, 20)));
         assert_eq!(place, Placement { scale: (0.25, 0.25), offset: (0.0, 2.0) });
         assert_eq!((padded.pixels[0], padded.pixels[55]), (0, 200));

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Reject, Result, Stage};
+use crate::mask::Runs;
 use crate::report::Conclusion;
 
 /// A kind of raw directory. A user's own source implements this and hands its plan to [`crate::run`].
@@ -18,6 +19,11 @@ pub trait Source: Sync {
 
     /// Lists what the raw directory holds.
     fn plan(&self, raw: &Path) -> Result<Plan>;
+
+    /// What a user should know of a plan before it is run, a line each.
+    fn remarks(&self, _plan: &Plan) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// What is to be ingested.
@@ -44,7 +50,7 @@ pub enum ReportSource {
     File(PathBuf),
     /// From a table.
     Text(Arc<str>),
-    /// From a table that also tells its sections.
+    /// From a source that also tells its sections.
     Sections { text: Arc<str>, findings: Option<Arc<str>>, impression: Option<Arc<str>> },
 }
 
@@ -66,6 +72,8 @@ pub struct PlannedRecord {
     pub labels: Vec<Option<i8>>,
     /// In pixels of the raw image.
     pub boxes: Vec<BoundingBox>,
+    /// In pixels of the raw image; `None` where nobody looked.
+    pub mask: Option<Runs>,
     pub report: ReportSource,
     /// Where in the report its conclusion stands.
     pub conclusion: Conclusion,
@@ -121,13 +129,19 @@ impl Listing {
     /// Walks `folder`, keeping files whose extension (lower case) is one of `extensions`. Links to folders are not
     /// followed: they may lead in a circle.
     pub fn walk(raw: &Path, folder: &Path, extensions: &[&str]) -> Self {
+        let wanted = |path: &Path| extension(path).is_some_and(|found| extensions.contains(&found.as_str()));
+        Self::walk_where(raw, folder, &wanted)
+    }
+
+    /// Walks `folder`, keeping the files that are `wanted`.
+    pub fn walk_where(raw: &Path, folder: &Path, wanted: &dyn Fn(&Path) -> bool) -> Self {
         let mut listing = Self { files: BTreeMap::new(), rejects: Vec::new() };
-        listing.visit(raw, folder, extensions);
+        listing.visit(raw, folder, wanted);
         listing.rejects.sort_by(|a, b| a.source_path.cmp(&b.source_path));
         listing
     }
 
-    fn visit(&mut self, raw: &Path, folder: &Path, extensions: &[&str]) {
+    fn visit(&mut self, raw: &Path, folder: &Path, is_wanted: &dyn Fn(&Path) -> bool) {
         let relative = |path: &Path| path.strip_prefix(raw).unwrap_or(path).to_string_lossy().into_owned();
         let rejects = &mut self.rejects;
         let mut lost = |path: &Path, error: std::io::Error| {
@@ -149,13 +163,9 @@ impl Listing {
                 }
             };
             let path = entry.path();
-            let wanted = path.extension().is_some_and(|extension| {
-                let extension = extension.to_string_lossy().to_ascii_lowercase();
-                extensions.contains(&extension.as_str())
-            });
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => folders.push(path),
-                Ok(_) if wanted => match std::fs::metadata(&path) {
+                Ok(_) if is_wanted(&path) => match std::fs::metadata(&path) {
                     Ok(found) => drop(files.insert(relative(&path), found.len())),
                     Err(error) => lost(&path, error),
                 },
@@ -164,7 +174,7 @@ impl Listing {
             }
         }
         for folder in folders {
-            self.visit(raw, &folder, extensions);
+            self.visit(raw, &folder, is_wanted);
         }
     }
 
@@ -187,11 +197,6 @@ pub fn is_inside(path: &str) -> bool {
     !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
 }
 
-/// An age in years as a table states it; `None` for what is no age.
-pub fn years(text: &str) -> Option<f32> {
-    text.trim().parse().ok().filter(|age: &f32| age.is_finite() && *age >= 0.0)
-}
-
 /// The label codes of one table row, in the order of `findings`.
 ///
 /// # Errors
@@ -200,11 +205,13 @@ pub fn label_codes<'a>(
     findings: &[String],
     values: impl IntoIterator<Item = Option<&'a str>>,
 ) -> Result<Vec<Option<i8>>, String> {
-    let code = |(finding, value): (&String, Option<&str>)| match (value, label_code(value)) {
-        (Some(value), None) => Err(format!("{finding} is `{value}`, none of 1, 0, -1 and empty")),
-        (_, code) => Ok(code),
-    };
+    let code = |(finding, value)| checked_label_code(value).map_err(|error| format!("column `{finding}`: {error}"));
     findings.iter().zip(values).map(code).collect()
+}
+
+/// A file's extension in lower case.
+pub fn extension(path: &Path) -> Option<String> {
+    Some(path.extension()?.to_string_lossy().to_ascii_lowercase())
 }
 
 /// A label code as the field's tables write it: `1.0`, `0`, `-1.0`, empty.
@@ -214,5 +221,16 @@ pub fn label_code(text: Option<&str>) -> Option<i8> {
         Ok(0.0) => Some(0),
         Ok(-1.0) => Some(dataset::record::UNCERTAIN),
         _ => None,
+    }
+}
+
+/// As [`label_code`], for tables of which nothing is known.
+///
+/// # Errors
+/// When a value is neither empty nor one of the codes.
+pub fn checked_label_code(text: Option<&str>) -> Result<Option<i8>, String> {
+    match (text.map(str::trim).filter(|text| !text.is_empty()), label_code(text)) {
+        (Some(text), None) => Err(format!("`{text}` is none of 1, 0, -1 and empty")),
+        (_, code) => Ok(code),
     }
 }

@@ -9,7 +9,7 @@ mod overrides;
 pub use overrides::{CHARACTERS, Conclusion, SECTIONS};
 
 /// One section: normalised name, text as it stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Section {
     pub name: String,
     pub text: String,

@@ -22,6 +22,7 @@ use tokenizers::Tokenizer;
 use crate::bounds::MAX_FILE_BYTES;
 use crate::error::{Error, Reject, Result, Stage};
 use crate::inputs::{self, Stamps};
+use crate::mask;
 use crate::output::{INPUT, NOTES, Prepared, STAMPS, prepare};
 use crate::picture::{self, Fit, Scratch, Stored};
 use crate::plan::{Plan, PlannedRecord, ReportSource};
@@ -365,8 +366,11 @@ impl Job<'_> {
             record.source_sha256 = stamp.sha256;
             let stored = picture::store(&file, self.options.tone, self.options.size, self.options.fit, scratch);
             scratch.file = file;
-            let Stored { image, source, place } = stored.map_err(|error| (Stage::Decode, error))?;
+            let Stored { image, source, place, header } = stored.map_err(|error| (Stage::Decode, error))?;
             (record.source_width, record.source_height) = source;
+            record.view = record.view.or(header.view);
+            record.sex = record.sex.or(header.sex);
+            record.age_years = record.age_years.or(header.age_years);
             record.boxes = planned
                 .boxes
                 .iter()
@@ -379,6 +383,11 @@ impl Job<'_> {
                 })
                 .collect();
             (record.height, record.width) = (image.height as u16, image.width as u16);
+            let marked = planned.mask.as_ref();
+            record.mask = marked
+                .map(|runs| mask::stored(runs, source, (image.width, image.height), place))
+                .transpose()
+                .map_err(|error| (Stage::Decode, error))?;
             pixels = PixelSums::of(&image.pixels);
             record.image = image.encode(self.options.encoding).map_err(|error| (Stage::Decode, error.to_string()))?;
         }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 use polars::prelude::{Column, DataFrame, IntoSeries, StringChunkedBuilder};
@@ -99,6 +99,13 @@ impl Table {
         let frame = DataFrame::new(height, columns).map_err(|e| bad(e.to_string()))?;
         Ok(Self { name, frame, rejects })
     }
+}
+
+/// The table `NAME.csv` or `NAME.csv.gz` in a folder, or in a folder `NAME.csv` or `NAME` in it, as archives unpack to.
+pub fn find_table(folder: &Path, name: &str) -> Option<PathBuf> {
+    let inner = [folder.to_path_buf(), folder.join(format!("{name}.csv")), folder.join(name)];
+    let candidates = inner.iter().flat_map(|at| ["csv", "csv.gz"].map(|ending| at.join(format!("{name}.{ending}"))));
+    candidates.into_iter().find(|path| path.is_file())
 }
 
 /// The values of a text column, trimmed.

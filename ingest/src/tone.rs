@@ -138,6 +138,7 @@ fn equalise(grey: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::header::Header;
 
     fn image(values: Vec<u16>, voi: Option<Voi>, inverted: bool) -> Dicom<'static> {
         Dicom {
@@ -148,6 +149,7 @@ mod tests {
             modality: Modality::Rescale { slope: 1.0, intercept: 0.0 },
             voi,
             padding: None,
+            header: Header::default(),
         }
     }
 

@@ -143,7 +143,9 @@ fn lengths(set: &[u8], syntax: &TransferSyntax) -> Result<Option<Place>, String>
         if length > set.len().saturating_sub(position) {
             return Err(too_long());
         }
-        if let (Some(Place::Fragments { offsets, fragments }), LazyDataToken::LazyItemValue { .. }) = (&mut place, &token) {
+        if let (Some(Place::Fragments { offsets, fragments }), LazyDataToken::LazyItemValue { .. }) =
+            (&mut place, &token)
+        {
             let range = position..position + length;
             if items == 1 { *offsets = range } else { fragments.push(range) }
         }

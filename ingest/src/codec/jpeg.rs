@@ -110,7 +110,19 @@ pub fn header(file: &[u8]) -> Result<Header<'_>> {
                 };
                 let shift = approximation & 15;
                 let scan = &file[at..];
-                return Ok(Header { process, precision, width, height, restart, steps, dc, ac, predictor, shift, scan });
+                return Ok(Header {
+                    process,
+                    precision,
+                    width,
+                    height,
+                    restart,
+                    steps,
+                    dc,
+                    ac,
+                    predictor,
+                    shift,
+                    scan,
+                });
             }
             0xD8 | 0xD9 => return Err(Refusal::Broken("a JPEG stream without a scan")),
             _ => {}

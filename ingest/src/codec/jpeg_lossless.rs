@@ -137,9 +137,16 @@ mod tests {
     fn every_predictor_gives_the_samples_back() {
         let (width, height) = (37, 23);
         let mut state = 7u32;
-        for (predictor, precision, shift, rows) in
-            [(1, 16, 0, 0), (1, 12, 0, 4), (2, 8, 0, 0), (3, 16, 0, 5), (4, 12, 2, 0), (5, 10, 0, 1), (6, 16, 0, 0), (7, 2, 0, 7)]
-        {
+        for (predictor, precision, shift, rows) in [
+            (1, 16, 0, 0),
+            (1, 12, 0, 4),
+            (2, 8, 0, 0),
+            (3, 16, 0, 5),
+            (4, 12, 2, 0),
+            (5, 10, 0, 1),
+            (6, 16, 0, 0),
+            (7, 2, 0, 7),
+        ] {
             let samples: Vec<u16> = (0..width * height)
                 .map(|i| {
                     state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

@@ -279,7 +279,11 @@ impl<'a> Scan<'a> {
             let order = RUN_ORDERS[self.run_index];
             if self.bits.take(1)? == 0 {
                 let part = self.bits.take(order)? as usize;
-                return if length + part < rest { Ok(length + part) } else { Err(Refusal::Broken("a run beyond its line")) };
+                return if length + part < rest {
+                    Ok(length + part)
+                } else {
+                    Err(Refusal::Broken("a run beyond its line"))
+                };
             }
             let whole = 1 << order;
             if length + whole <= rest {

@@ -217,6 +217,16 @@ impl Anatomy {
         (sign * (medial + out * (lung.lateral(y) - medial)), y)
     }
 
+    /// Distance of a point to the nearest edge of its lung, negative outside of it.
+    pub fn depth(&self, (x, y): Point) -> f32 {
+        let lung = self.lung(x);
+        if y <= lung.apex {
+            return -1.0;
+        }
+        let mediastinal = lung.mediastinal(y) + if x > 0.0 { self.turn } else { -self.turn };
+        (lung.lateral(y) - x.abs()).min(x.abs() - mediastinal).min(lung.diaphragm(x.abs()) - y)
+    }
+
     /// How much of the heart and great vessels stands at a point, 0 to 1.
     pub fn heart(&self, (x, y): Point) -> f32 {
         let total = self.heart_ratio * 2.0 * 0.95;

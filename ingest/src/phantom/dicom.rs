@@ -50,8 +50,7 @@ pub fn encode(film: Film, image: &Image, patient: &Patient, header: &Header) -> 
     } else {
         uids::DIGITAL_X_RAY_IMAGE_STORAGE_FOR_PRESENTATION
     };
-    let instance = uid(&[image.id[0], image.id[1], image.id[2], image.id[3]]);
-    let study: u32 = header.study_id.bytes().fold(7, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
+    let [study, series, instance] = uids(image, patient, &header.study_id);
     let mut object = InMemDicomObject::new_empty();
     let mut text = |tag: Tag, vr: VR, value: &str| {
         object.put(DataElement::new(tag, vr, PrimitiveValue::from(value)));
@@ -75,8 +74,8 @@ pub fn encode(film: Film, image: &Image, patient: &Patient, header: &Header) -> 
     text(tags::PATIENT_IDENTITY_REMOVED, VR::CS, "YES");
     text(tags::BODY_PART_EXAMINED, VR::CS, "CHEST");
     text(tags::VIEW_POSITION, VR::CS, image.view.name());
-    text(tags::STUDY_INSTANCE_UID, VR::UI, &uid(&[study, study.rotate_left(9), patient.seed as u32, 1]));
-    text(tags::SERIES_INSTANCE_UID, VR::UI, &uid(&[study, study.rotate_left(9), patient.seed as u32, 2]));
+    text(tags::STUDY_INSTANCE_UID, VR::UI, &study);
+    text(tags::SERIES_INSTANCE_UID, VR::UI, &series);
     text(tags::STUDY_ID, VR::SH, &header.study_id);
     text(tags::INSTANCE_NUMBER, VR::IS, &header.number.to_string());
     text(tags::PATIENT_ORIENTATION, VR::CS, if image.view == View::Lateral { "P\\F" } else { "L\\F" });
@@ -136,6 +135,13 @@ fn range(values: &[u16]) -> (u16, u16) {
             .unwrap_or(usize::from(MAXIMUM)) as u16
     };
     (rank(1), rank(99))
+}
+
+/// StudyInstanceUID, SeriesInstanceUID and SOPInstanceUID of a picture.
+pub fn uids(image: &Image, patient: &Patient, study_id: &str) -> [String; 3] {
+    let study: u32 = study_id.bytes().fold(7, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
+    let of_study = |last| uid(&[study, study.rotate_left(9), patient.seed as u32, last]);
+    [of_study(1), of_study(2), uid(&[image.id[0], image.id[1], image.id[2], image.id[3]])]
 }
 
 /// A unique identifier under the root for random bits, 2.25.

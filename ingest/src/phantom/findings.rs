@@ -41,6 +41,29 @@ pub fn place(anatomy: &Anatomy, finding: &Finding, random: &mut ChaCha8Rng) -> P
     anatomy.place(finding.side.signs()[0], height, random.random_range(0.3..0.7))
 }
 
+/// Where a patch in the lung stands, and how far it reaches: what a reader would draw a box around.
+pub fn focus(anatomy: &Anatomy, finding: &Finding) -> Option<(Point, f32)> {
+    let reach = match finding.kind {
+        Kind::Consolidation => 1.15 * (0.19 + 0.2 * finding.severity),
+        Kind::Pneumonia => 1.6 * (0.12 + 0.15 * finding.severity),
+        _ => return None,
+    };
+    // The first draws of `draw`, which begins with the place as well.
+    Some((place(anatomy, finding, &mut ChaCha8Rng::seed_from_u64(finding.seed)), reach))
+}
+
+/// Of a pneumothorax: the width of the gap at a point's height, and the point's distance inside of the pleural line.
+pub fn collapse(anatomy: &Anatomy, finding: &Finding, (x, y): Point) -> (f32, f32) {
+    let sign = finding.side.signs()[0];
+    let lung = anatomy.lung(sign);
+    let gap = 0.1 + 0.4 * finding.severity;
+    let length = 0.5 + 1.1 * finding.severity;
+    let open = gap * (1.0 - ((y - lung.apex) / length).clamp(0.0, 1.0)).powf(0.7);
+    let lowered = y - 0.8 * open;
+    let inside = if lowered < lung.apex { -0.1 } else { lung.lateral(lowered) - open - x * sign };
+    (open, inside)
+}
+
 /// Bands across the base, or a raised dome (see `Anatomy`) with crowded lung above it.
 fn atelectasis(scene: &mut Scene, anatomy: &Anatomy, finding: &Finding, random: &mut ChaCha8Rng) {
     let severity = finding.severity;
@@ -257,19 +280,14 @@ fn wall(lung: &super::anatomy::Lung, sign: f32, y: f32, inset: f32) -> Point {
 /// Air around the collapsed lung: a dark rim without vessels, widest at the apex, and the fine line of the pleura.
 fn pneumothorax(scene: &mut Scene, anatomy: &Anatomy, finding: &Finding) {
     let sign = finding.side.signs()[0];
-    let lung = anatomy.lung(sign);
     let severity = finding.severity;
-    let gap = 0.1 + 0.4 * severity;
-    let length = 0.5 + 1.1 * severity;
     let (air, depth, markings) = (&mut scene.air, &scene.depth, &mut scene.markings.data);
     let line = 0.011f32.max(0.6 / scene.frame.scale);
     scene.frame.near((sign * 0.5, 0.75), 1.4, |i, (x, y)| {
         if depth[i] <= -0.012 || x * sign < 0.0 {
             return;
         }
-        let open = gap * (1.0 - ((y - lung.apex) / length).clamp(0.0, 1.0)).powf(0.7);
-        let lowered = y - 0.8 * open;
-        let inside = if lowered < lung.apex { -0.1 } else { lung.lateral(lowered) - open - x * sign };
+        let (open, inside) = collapse(anatomy, finding, (x, y));
         let beyond = smooth(-inside / 0.02 + 0.5) * smooth(open / 0.03);
         if depth[i] > 0.0 {
             air[i] *= 1.0 + 0.3 * beyond - 0.14 * severity * (1.0 - beyond);

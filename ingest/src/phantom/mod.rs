@@ -14,7 +14,9 @@
 //! | `dicom` | the file of one picture |
 //! | `region` | where on a picture a finding lies |
 //! | `table` | CSV files |
-//! | `mimic_cxr`, `chexpert`, `nih`, `covid` | the layouts: paths, identifiers and tables |
+//! | `truth` | boxes and masks of what was drawn |
+//! | `files` | pictures as files, for every study at once |
+//! | `mimic_cxr`, `chexpert`, `nih`, `covid`, `rsna`, `siim`, `openi`, `folder` | the layouts: paths, identifiers and tables |
 
 mod anatomy;
 mod canvas;
@@ -23,20 +25,26 @@ pub mod covid;
 mod devices;
 mod dicom;
 mod disease;
+mod files;
 mod film;
 mod findings;
+mod folder;
 mod frontal;
 mod lateral;
 pub mod mimic_cxr;
 pub mod nih;
+mod openi;
 mod page;
 mod patient;
 mod phrase;
 mod region;
 mod remarks;
 mod report;
+mod rsna;
+mod siim;
 mod syndrome;
 mod table;
+mod truth;
 mod wording;
 
 use std::fs;
@@ -70,6 +78,14 @@ pub enum Layout {
     Nih,
     /// COVID-19 Image Data Collection: JPEG, `metadata.csv` with clinical notes.
     Covid,
+    /// RSNA Pneumonia Detection Challenge: DICOM, boxes, classes.
+    Rsna,
+    /// SIIM-ACR Pneumothorax: DICOM, run-length masks.
+    Siim,
+    /// Open-i: PNG, XML reports.
+    Openi,
+    /// A directory of DICOM and PNG files, text files beside them, and a table.
+    Folder,
 }
 
 /// What to write. The same options give the same bytes, whatever the number of threads.
@@ -181,6 +197,10 @@ pub fn write(layout: Layout, out: &Path, options: &Options, progress: impl Fn(u6
         Layout::Chexpert => chexpert::write(out, &plan, &progress),
         Layout::Nih => nih::write(out, &plan, options.size, &progress),
         Layout::Covid => covid::write(out, &plan, &progress),
+        Layout::Rsna => rsna::write(out, &plan, &progress),
+        Layout::Siim => siim::write(out, &plan, &progress),
+        Layout::Openi => openi::write(out, &plan, &progress),
+        Layout::Folder => folder::write(out, &plan, &progress),
     }
 }
 

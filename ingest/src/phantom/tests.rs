@@ -36,15 +36,21 @@ fn table(folder: &Path, name: &str) -> (Vec<String>, Vec<Vec<String>>) {
 }
 
 fn with_threads(threads: usize, out: &Path) -> Summary {
+    layout_with_threads(Layout::MimicCxr, threads, out)
+}
+
+fn layout_with_threads(layout: Layout, threads: usize, out: &Path) -> Summary {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    pool.install(|| write(Layout::MimicCxr, out, &SMALL, |_| {})).unwrap()
+    pool.install(|| write(layout, out, &SMALL, |_| {})).unwrap()
 }
 
 #[test]
 fn bytes_do_not_depend_on_the_threads() {
-    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    assert_eq!(with_threads(1, one.path()), with_threads(2, two.path()));
-    assert_eq!(relative(one.path()), relative(two.path()));
+    for layout in <Layout as clap::ValueEnum>::value_variants() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        assert_eq!(layout_with_threads(*layout, 1, one.path()), layout_with_threads(*layout, 2, two.path()));
+        assert!(relative(one.path()) == relative(two.path()), "{layout:?}");
+    }
 }
 
 #[test]

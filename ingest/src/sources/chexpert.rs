@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::chexpert_plus::{Plus, PlusRow};
 use crate::error::{Error, Reject, Result};
-use crate::plan::{Listing, Plan, PlannedRecord, Source, is_inside, label_codes, years};
+use crate::header::years;
+use crate::plan::{Listing, Plan, PlannedRecord, Source, is_inside, label_codes};
 use crate::table::{Table, texts, texts_or_null};
 
 /// Table and the subset that it means.

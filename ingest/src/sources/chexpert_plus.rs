@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::chexpert::{Name, sex_code, view};
 use crate::error::{Reject, Result};
-use crate::plan::{ReportSource, years};
+use crate::header::years;
+use crate::plan::ReportSource;
 use crate::table::{Table, texts, texts_or_null};
 
 const PREFIX: &str = "df_chexpert_plus";

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Reject, Result, Stage};
-use crate::plan::{Listing, Plan, PlannedRecord, ReportSource, Source, is_inside, years};
+use crate::header::years;
+use crate::plan::{Listing, Plan, PlannedRecord, ReportSource, Source, is_inside};
 use crate::table::{Table, texts, texts_or_null};
 
 /// A finding that says "not labelled yet", and one that says "nothing found".

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use dataset::record::BoundingBox;
 
 use crate::error::{Error, Reject, Result, Stage};
-use crate::plan::{Listing, Plan, PlannedRecord, Source, is_inside, years};
+use crate::header::years;
+use crate::plan::{Listing, Plan, PlannedRecord, Source, is_inside};
 use crate::table::{Table, decode_text, texts, texts_or_null};
 
 /// The findings, in the order of the field's lists; `No Finding` is a label of its own.
@@ -89,7 +90,7 @@ impl Source for Nih {
                 subset: subsets.get(image).map(|subset| (*subset).to_owned()),
                 view: view[row].map(str::to_owned),
                 sex: sex[0][row].or(sex[1][row]).map(str::to_owned),
-                age_years: age[row].and_then(age_in_years),
+                age_years: age[row].and_then(years),
                 labels: FINDINGS.iter().map(|name| Some(i8::from(named.contains(name)))).collect(),
                 boxes: boxes.remove(image).unwrap_or_default(),
                 ..PlannedRecord::default()
@@ -107,16 +108,6 @@ impl Source for Nih {
         let mut plan = Plan { records, rejects, findings: FINDINGS.map(str::to_owned).to_vec(), ..Plan::default() };
         plan.settle();
         Ok(plan)
-    }
-}
-
-/// `58` (2020 table) or `058Y`, `011M`, `007D` (2017 table).
-fn age_in_years(text: &str) -> Option<f32> {
-    match text.split_at_checked(text.len().checked_sub(1)?)? {
-        (digits, "Y") => years(digits),
-        (digits, "M") => Some(years(digits)? / 12.0),
-        (digits, "D") => Some(years(digits)? / 365.25),
-        _ => years(text),
     }
 }
 
@@ -190,17 +181,4 @@ fn boxes(raw: &Path, rejects: &mut Vec<Reject>) -> Result<HashMap<String, Vec<Bo
         boxes.entry(image.to_owned()).or_default().push(BoundingBox { label, x, y, width, height });
     }
     Ok(boxes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ages_of_both_tables() {
-        assert_eq!(age_in_years("58"), Some(58.0));
-        assert_eq!(age_in_years("058Y"), Some(58.0));
-        assert_eq!(age_in_years("006M"), Some(0.5));
-        assert_eq!(age_in_years("unknown"), None);
-    }
 }

@@ -1,0 +1,112 @@
+//! What a careful reader would mark on a frontal picture, from the values that it was drawn from.
+
+use super::canvas::{Frame, Point};
+use super::disease::Kind;
+use super::patient::{Image, Patient, Study};
+use super::{film, findings};
+
+/// Narrowest gap of a pneumothorax that is marked, in body units: below it the pleural line cannot be told apart.
+const NARROWEST_GAP: f32 = 0.02;
+
+/// Boxes (x, y, width, height, whole pixels) around pneumonia and consolidation.
+pub fn opacities(patient: &Patient, study: &Study, image: &Image) -> Vec<[usize; 4]> {
+    let anatomy = film::anatomy(patient, study);
+    let frame = film::frame(patient, study, image);
+    let around = |((x, y), reach): (Point, f32)| {
+        // The lungs end at their outline, and so does what fills them.
+        let lung = anatomy.lung(x);
+        let (left, right) = (x - reach, x + reach);
+        let (left, right) = if x > 0.0 { (left, right.min(lung.width)) } else { (left.max(-lung.width), right) };
+        pixels(frame, (left, right), ((y - reach).max(lung.apex), (y + reach).min(lung.dome + lung.sulcus)))
+    };
+    study.findings.iter().filter_map(|finding| findings::focus(&anatomy, finding)).filter_map(around).collect()
+}
+
+/// The box of pixels around a rectangle of the body; `None` where it misses the picture.
+fn pixels(frame: Frame, (left, right): (f32, f32), (top, bottom): (f32, f32)) -> Option<[usize; 4]> {
+    let corners = [(left, top), (right, top), (left, bottom), (right, bottom)].map(|corner| frame.pixel(corner));
+    let least = |values: [f32; 4]| values.into_iter().fold(f32::INFINITY, f32::min).floor().max(0.0) as usize;
+    let most = |values: [f32; 4]| values.into_iter().fold(0.0, f32::max).ceil() as usize;
+    let (xs, ys) = (corners.map(|corner| corner.0), corners.map(|corner| corner.1));
+    let (x, y) = (least(xs), least(ys));
+    let (end_x, end_y) = (most(xs).min(frame.width), most(ys).min(frame.height));
+    (x < end_x && y < end_y).then(|| [x, y, end_x - x, end_y - y])
+}
+
+/// The air of a pneumothorax, row-major `[rows, columns]`; nothing is marked where there is none.
+pub fn pneumothorax(patient: &Patient, study: &Study, image: &Image) -> Vec<bool> {
+    let mut mask = vec![false; image.rows * image.columns];
+    let anatomy = film::anatomy(patient, study);
+    let frame = film::frame(patient, study, image);
+    for finding in study.findings.iter().filter(|finding| finding.kind == Kind::Pneumothorax) {
+        let sign = finding.side.signs()[0];
+        frame.every(|i, (x, y)| {
+            if x * sign > 0.0 && anatomy.depth((x, y)) > 0.0 {
+                let (open, inside) = findings::collapse(&anatomy, finding, (x, y));
+                mask[i] |= open > NARROWEST_GAP && inside < 0.0;
+            }
+        });
+    }
+    mask
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::phantom::patient;
+
+    /// Pictures with a finding, and the same pictures without it.
+    fn pairs(kind: Kind) -> Vec<(Patient, Study, Image, Vec<f32>)> {
+        let mut pairs = Vec::new();
+        for patient in patient::plan(150, 3, 128) {
+            for study in patient.studies.iter().filter(|study| study.findings.iter().any(|f| f.kind == kind)) {
+                let mut healthy = study.clone();
+                healthy.findings.retain(|finding| finding.kind != kind);
+                let image = study.images[0];
+                let (ill, well) =
+                    (film::take(&patient, study, &image).values, film::take(&patient, &healthy, &image).values);
+                let change = ill.iter().zip(&well).map(|(a, b)| f32::from(*a) - f32::from(*b)).collect();
+                pairs.push((patient.clone(), study.clone(), image, change));
+            }
+        }
+        pairs
+    }
+
+    fn mean(values: impl Iterator<Item = f32>) -> f32 {
+        let (count, sum) = values.fold((0, 0.0), |(count, sum), value| (count + 1, sum + value));
+        sum / count.max(1) as f32
+    }
+
+    #[test]
+    fn boxes_hold_what_changed() {
+        let pairs = pairs(Kind::Pneumonia);
+        assert!(pairs.len() >= 5);
+        for (patient, mut study, image, change) in pairs {
+            study.findings.retain(|finding| finding.kind == Kind::Pneumonia);
+            let boxes = opacities(&patient, &study, &image);
+            assert_eq!(boxes.len(), study.findings.len());
+            let inside = |i: usize| {
+                let (x, y) = (i % image.columns, i / image.columns);
+                boxes.iter().any(|&[left, top, width, height]| {
+                    (left..left + width).contains(&x) && (top..top + height).contains(&y)
+                })
+            };
+            let of = |wanted: bool| {
+                mean(change.iter().enumerate().filter(|(i, _)| inside(*i) == wanted).map(|(_, v)| v.abs()))
+            };
+            assert!(of(true) > 3.0 * of(false), "{} against {}", of(true), of(false));
+        }
+    }
+
+    #[test]
+    fn masks_hold_what_went_dark() {
+        let pairs = pairs(Kind::Pneumothorax);
+        assert!(pairs.len() >= 3);
+        for (patient, study, image, change) in pairs {
+            let mask = pneumothorax(&patient, &study, &image);
+            assert!(mask.contains(&true));
+            let of = |wanted: bool| mean(change.iter().zip(&mask).filter(|(_, m)| **m == wanted).map(|(v, _)| *v));
+            assert!(of(true) < -60.0 && of(true) < of(false) - 60.0, "{} against {}", of(true), of(false));
+        }
+    }
+}

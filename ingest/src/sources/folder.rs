@@ -1,0 +1,158 @@
+//! Any directory of DICOM, PNG and JPEG files, with or without a table. Without one, the folders tell the patients and
+//! a text file beside an image is its report.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use crate::error::{Reject, Result, Stage};
+use crate::header;
+use crate::plan::{Listing, Plan, PlannedRecord, ReportSource, Source, extension};
+use crate::sources::folder_table::{self, TableOptions};
+
+const IMAGES: [&str; 5] = ["dcm", "dicom", "png", "jpg", "jpeg"];
+/// Files that are no image, whatever they hold: not looked into.
+const OTHERS: [&str; 8] = ["txt", "csv", "gz", "json", "xml", "md", "parquet", "zip"];
+
+/// The source `folder`.
+#[derive(Clone, Debug, Default)]
+pub struct Folder {
+    pub table: Option<TableOptions>,
+    /// PatientID of the DICOM headers tells the patients; it is stored as it stands there.
+    pub patient_from_header: bool,
+}
+
+impl Source for Folder {
+    fn name(&self) -> &'static str {
+        "folder"
+    }
+
+    fn plan(&self, raw: &Path) -> Result<Plan> {
+        let listing = Listing::walk_where(raw, raw, &is_image);
+        let mut plan = match &self.table {
+            Some(options) => folder_table::plan(raw, options, listing)?,
+            None => from_paths(raw, listing),
+        };
+        if self.patient_from_header {
+            patients_from_headers(raw, &mut plan);
+        }
+        plan.settle();
+        Ok(plan)
+    }
+
+    fn remarks(&self, plan: &Plan) -> Vec<String> {
+        let alone = match &self.table {
+            _ if self.patient_from_header => 0,
+            Some(table) if table.patient_column.is_some() => 0,
+            Some(_) => plan.records.len(),
+            None => plan.records.iter().filter(|record| !record.source_path.contains('/')).count(),
+        };
+        if alone == 0 {
+            return Vec::new();
+        }
+        let who = match alone {
+            all if all == plan.records.len() => "every image".to_owned(),
+            some => format!("{some} of the images"),
+        };
+        let counts = if alone == 1 || alone == plan.records.len() { "counts" } else { "count" };
+        vec![format!("{who} {counts} as a patient of its own, so splits by patient cannot protect against leaks")]
+    }
+}
+
+/// Whether a file is an image: by its extension, or else by the DICOM magic.
+fn is_image(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if name.starts_with('.') || name == "DICOMDIR" {
+        return false;
+    }
+    match extension(path) {
+        Some(found) if IMAGES.contains(&found.as_str()) => true,
+        Some(found) if OTHERS.contains(&found.as_str()) => false,
+        _ => header::is_dicom(path),
+    }
+}
+
+/// A path without the extension of an image: the dots of a UID are no extension.
+pub fn without_extension(path: &str) -> &str {
+    match path.rsplit_once('.') {
+        Some((stem, ending)) if IMAGES.contains(&ending.to_ascii_lowercase().as_str()) && !stem.is_empty() => stem,
+        _ => path,
+    }
+}
+
+/// The identifier of each path: without its extension, unless that is another path's identifier too.
+pub fn identifiers<'a>(paths: impl Iterator<Item = &'a str>) -> HashMap<&'a str, &'a str> {
+    let paths: BTreeSet<&str> = paths.collect();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for path in &paths {
+        *counts.entry(without_extension(path)).or_default() += 1;
+    }
+    let own = |path: &'a str| {
+        let stem = without_extension(path);
+        let is_free = counts[stem] == 1 && (stem == path || !paths.contains(stem));
+        (path, if is_free { stem } else { path })
+    };
+    paths.iter().map(|path| own(path)).collect()
+}
+
+fn from_paths(raw: &Path, listing: Listing) -> Plan {
+    let names = identifiers(listing.files.keys().map(String::as_str));
+    let mut plan = Plan { rejects: listing.rejects, ..Plan::default() };
+    for (path, bytes) in &listing.files {
+        let name = names[path.as_str()];
+        let patient = path.split_once('/').map_or(name, |(first, _)| first);
+        let study = path.rsplit_once('/').map_or(name, |(folders, _)| folders);
+        let text = PathBuf::from(format!("{}.txt", without_extension(path)));
+        plan.records.push(PlannedRecord {
+            record_id: format!("folder/{name}"),
+            patient_id: patient.to_owned(),
+            study_id: study.to_owned(),
+            image_id: name.rsplit('/').next().unwrap_or(name).to_owned(),
+            source_path: path.clone(),
+            source_bytes: Some(*bytes),
+            report: if raw.join(&text).is_file() { ReportSource::File(text) } else { ReportSource::None },
+            ..PlannedRecord::default()
+        });
+    }
+    plan
+}
+
+/// Takes the patient of each record from its file; records whose file does not tell become rejects.
+fn patients_from_headers(raw: &Path, plan: &mut Plan) {
+    let found: Vec<Result<String, String>> =
+        plan.records.par_iter().map(|record| header::patient_id(&raw.join(&record.source_path))).collect();
+    let mut kept = Vec::new();
+    for (mut record, patient) in std::mem::take(&mut plan.records).into_iter().zip(found) {
+        match patient {
+            Ok(patient) => {
+                record.patient_id = patient;
+                kept.push(record);
+            }
+            Err(error) => plan.rejects.push(Reject {
+                source_path: record.source_path,
+                record_id: Some(record.record_id),
+                stage: Stage::Plan,
+                error: format!("the patient is unknown: {error}"),
+            }),
+        }
+    }
+    plan.records = kept;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_stay_apart() {
+        let paths = ["a/x.png", "a/x.jpg", "a/y.dcm", "a/1.2.840.10008", "b.png.png", "b.png", "c.PNG", ".png"];
+        let names = identifiers(paths.into_iter());
+        let of = |path: &str| names[path];
+        assert_eq!((of("a/x.png"), of("a/x.jpg"), of("a/y.dcm")), ("a/x.png", "a/x.jpg", "a/y"));
+        assert_eq!((of("a/1.2.840.10008"), of("c.PNG"), of(".png")), ("a/1.2.840.10008", "c", ".png"));
+        assert_eq!((of("b.png.png"), of("b.png")), ("b.png.png", "b"));
+        let apart: BTreeSet<&&str> = names.values().collect();
+        assert_eq!(apart.len(), paths.len());
+    }
+}

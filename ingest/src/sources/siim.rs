@@ -1,0 +1,143 @@
+//! SIIM-ACR Pneumothorax: `dicom-images-train/STUDY/SERIES/IMAGE.dcm`, `dicom-images-test/…`, and the table of masks,
+//! `train-rle.csv`. No name tells the patient, so the study stands for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Reject, Result, Stage};
+use crate::mask::Runs;
+use crate::plan::{Listing, Plan, PlannedRecord, Source};
+use crate::table::{Table, texts};
+
+/// Folder of images, and the subset that it means.
+const FOLDERS: [(&str, &str); 2] = [("dicom-images-train", "train"), ("dicom-images-test", "test")];
+const IMAGES: [&str; 4] = ["dcm", "png", "jpg", "jpeg"];
+/// Part of the table's name.
+const TABLE: &str = "train-rle";
+
+/// The source `siim`.
+pub struct Siim;
+
+impl Source for Siim {
+    fn name(&self) -> &'static str {
+        "siim"
+    }
+
+    fn plan(&self, raw: &Path) -> Result<Plan> {
+        let path = find(raw)?;
+        let mut plan = Plan { findings: vec!["Pneumothorax".to_owned()], ..Plan::default() };
+        let mut masks = masks(raw, &path, &mut plan.rejects)?;
+        let mut record = |id: &str, source_path: String, bytes, subset: &str, mask: Option<Result<Runs, String>>| {
+            let record_id = format!("siim/{id}");
+            let mask = match mask.transpose() {
+                Ok(mask) => mask,
+                Err(error) => {
+                    let record_id = Some(record_id);
+                    plan.rejects.push(Reject { source_path, record_id, stage: Stage::Table, error });
+                    return;
+                }
+            };
+            // FOLDER/STUDY/SERIES/IMAGE.dcm; without the file nobody knows the study.
+            let parts: Vec<&str> = source_path.split('/').collect();
+            let study = if let [_, study, .., _] = parts.as_slice() { *study } else { id };
+            plan.records.push(PlannedRecord {
+                record_id,
+                patient_id: study.to_owned(),
+                study_id: study.to_owned(),
+                image_id: id.to_owned(),
+                source_bytes: bytes,
+                subset: Some(subset.to_owned()),
+                labels: vec![mask.as_ref().map(|mask| i8::from(!mask.is_empty()))],
+                mask,
+                source_path,
+                ..PlannedRecord::default()
+            });
+        };
+        let mut unlisted = Vec::new();
+        for (folder, subset) in FOLDERS {
+            if !raw.join(folder).is_dir() {
+                continue;
+            }
+            let listing = Listing::walk(raw, &raw.join(folder), &IMAGES);
+            unlisted.extend(listing.rejects);
+            for (path, bytes) in listing.files {
+                let id = Path::new(&path).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                match masks.remove(&id) {
+                    None if subset == "train" => unlisted.push(Reject::unlisted(path)),
+                    // The challenge keeps the masks of its test images.
+                    mask => record(&id, path, Some(bytes), subset, mask),
+                }
+            }
+        }
+        for (id, mask) in masks {
+            record(&id, format!("{}/{id}.dcm", FOLDERS[0].0), None, FOLDERS[0].1, Some(mask));
+        }
+        plan.rejects.extend(unlisted);
+        plan.settle();
+        Ok(plan)
+    }
+}
+
+/// `train-rle.csv[.gz]`, or the only table whose name holds these words, here or one folder below.
+fn find(raw: &Path) -> Result<PathBuf> {
+    let listed = |folder: &Path| -> Vec<PathBuf> {
+        std::fs::read_dir(folder).map_or_else(|_| Vec::new(), |all| all.flatten().map(|entry| entry.path()).collect())
+    };
+    let is_table = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.contains(TABLE) && (name.ends_with(".csv") || name.ends_with(".csv.gz")) && path.is_file()
+    };
+    let here = listed(raw);
+    let below = here.iter().filter(|path| path.is_dir() && !FOLDERS.iter().any(|(name, _)| path.ends_with(name)));
+    let below: Vec<PathBuf> = below.flat_map(|folder| listed(folder)).collect();
+    let found: BTreeSet<PathBuf> = here.into_iter().chain(below).filter(is_table).collect();
+    let named = |name: &str| found.iter().find(|path| path.ends_with(name)).cloned();
+    if let Some(path) = named("train-rle.csv").or_else(|| named("train-rle.csv.gz")) {
+        return Ok(path);
+    }
+    let missing = |wanted: &str, remedy: &str| Error::MissingTable {
+        folder: raw.to_path_buf(),
+        wanted: wanted.to_owned(),
+        remedy: remedy.to_owned(),
+    };
+    let mut found = found.into_iter();
+    match (found.next(), found.next()) {
+        (Some(path), None) => Ok(path),
+        (Some(_), Some(_)) => {
+            Err(missing("single table *train-rle*.csv[.gz]", "there are several: call the right one train-rle.csv"))
+        }
+        (None, _) => Err(missing(
+            "table *train-rle*.csv[.gz]",
+            "give the directory of the SIIM-ACR Pneumothorax Segmentation Challenge",
+        )),
+    }
+}
+
+/// The united mask of each image, or why it has none: a part of a mask would teach the wrong thing.
+fn masks(raw: &Path, path: &Path, rejects: &mut Vec<Reject>) -> Result<BTreeMap<String, Result<Runs, String>>> {
+    let table = Table::read(raw, path, &["ImageId", "EncodedPixels"])?;
+    rejects.extend(table.rejects);
+    let (id, pixels) = (texts(&table.frame, "ImageId")?, texts(&table.frame, "EncodedPixels")?);
+    let mut rows: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
+    for row in 0..table.frame.height() {
+        let Some(id) = id[row] else {
+            rejects.push(Reject::row(&table.name, row, "ImageId is empty"));
+            continue;
+        };
+        // Rows that repeat word for word are one.
+        rows.entry(id).or_default().entry(pixels[row].unwrap_or_default()).or_insert(row);
+    }
+    let united = |regions: BTreeMap<&str, usize>| {
+        let (mut mask, single) = (Runs::default(), regions.len() == 1);
+        for (text, row) in regions {
+            let told = |error: String| format!("{}, data row {}: {error}", table.name, row + 1);
+            let region = Runs::parse(text).map_err(told)?;
+            if region.is_empty() && !single {
+                return Err(told("an empty mask beside another row of this image".to_owned()));
+            }
+            mask.unite(region);
+        }
+        Ok(mask)
+    };
+    Ok(rows.into_iter().map(|(id, regions)| (id.to_owned(), united(regions))).collect())
+}
