@@ -64,8 +64,13 @@ pub fn folder() -> TempDir {
 
 /// Writes a small synthetic MIMIC-CXR directory.
 pub fn phantom(folder: &Path, studies: usize) -> PathBuf {
-    let raw = folder.join("raw");
-    ok("ingest", args!["phantom", "mimic-cxr", &raw, "--studies", studies.to_string(), "--size", "96", "--seed", "7"]);
+    phantom_of("mimic-cxr", folder, studies)
+}
+
+/// Writes a small synthetic directory in the layout of a source.
+pub fn phantom_of(layout: &str, folder: &Path, studies: usize) -> PathBuf {
+    let raw = folder.join(layout);
+    ok("ingest", args!["phantom", layout, &raw, "--studies", studies.to_string(), "--size", "96", "--seed", "7"]);
     raw
 }
 

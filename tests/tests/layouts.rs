@@ -12,14 +12,7 @@ use ingest::plan::Source;
 use ingest::report::{CHARACTERS, Conclusion, SECTIONS, sections_with};
 use ingest::sources;
 use ingest::table::{Table, texts};
-use mrm_tests::{args, contents, fails, folder, golden_json, ingest, ok, phantom, real_data, rejects};
-
-/// A phantom of any layout.
-fn drawn(layout: &str, folder: &Path, studies: usize) -> PathBuf {
-    let raw = folder.join(format!("raw-{layout}"));
-    ok("ingest", args!["phantom", layout, &raw, "--studies", studies.to_string(), "--size", "96", "--seed", "7"]);
-    raw
-}
+use mrm_tests::{args, contents, fails, folder, golden_json, ingest, ok, phantom, phantom_of, real_data, rejects};
 
 /// The records of a dataset by identifier.
 fn records(out: &Path) -> BTreeMap<String, Record> {
@@ -80,7 +73,7 @@ fn some(text: &str) -> Option<String> {
 #[test]
 fn a_chexpert_phantom_becomes_a_dataset() {
     let temporary = folder();
-    let raw = drawn("chexpert", temporary.path(), 60);
+    let raw = phantom_of("chexpert", temporary.path(), 60);
     let out = temporary.path().join("set");
     ingest("chexpert", &raw, &out, &[]);
     assert_eq!(rejects(&out), []);
@@ -119,7 +112,7 @@ fn a_chexpert_phantom_becomes_a_dataset() {
 #[test]
 fn chexpert_is_found_in_batches_in_any_case_and_without_its_pictures() {
     let temporary = folder();
-    let raw = drawn("chexpert", temporary.path(), 40);
+    let raw = phantom_of("chexpert", temporary.path(), 40);
     let whole = temporary.path().join("whole");
     ingest("chexpert", &raw, &whole, &[]);
     let expected = records(&whole);
@@ -171,7 +164,7 @@ fn chexpert_is_found_in_batches_in_any_case_and_without_its_pictures() {
 #[test]
 fn chexpert_rows_that_say_nothing_are_rejected() {
     let temporary = folder();
-    let raw = drawn("chexpert", temporary.path(), 30);
+    let raw = phantom_of("chexpert", temporary.path(), 30);
     let table = raw.join("CheXpert-v1.0-small/train.csv");
     let text = read(&table);
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -196,7 +189,7 @@ fn chexpert_rows_that_say_nothing_are_rejected() {
 #[test]
 fn chexpert_plus_brings_reports() {
     let temporary = folder();
-    let raw = drawn("chexpert", temporary.path(), 30);
+    let raw = phantom_of("chexpert", temporary.path(), 30);
     let home = raw.join("CheXpert-v1.0-small");
     let train = read(&home.join("train.csv"));
     let listed = rows(&train);
@@ -310,7 +303,7 @@ fn the_real_chexpert_table_goes_in() {
 #[test]
 fn an_nih_phantom_becomes_a_dataset() {
     let temporary = folder();
-    let raw = drawn("nih", temporary.path(), 60);
+    let raw = phantom_of("nih", temporary.path(), 60);
     let out = temporary.path().join("set");
     ok("ingest", args!["nih", &raw, &out, "--size", "96"]);
     assert_eq!(rejects(&out), []);
@@ -386,7 +379,7 @@ fn an_nih_phantom_becomes_a_dataset() {
 #[test]
 fn nih_dirt_is_rejected_and_both_tables_are_read() {
     let temporary = folder();
-    let raw = drawn("nih", temporary.path(), 12);
+    let raw = phantom_of("nih", temporary.path(), 12);
     let table = raw.join("Data_Entry_2017_v2020.csv");
     let text = read(&table);
     // The table of 2017: another name, ages with a unit, a comma at each line's end.
@@ -539,7 +532,7 @@ fn the_real_nih_tables_agree_with_the_published_lists() {
 #[test]
 fn a_covid_phantom_becomes_a_dataset() {
     let temporary = folder();
-    let raw = drawn("covid", temporary.path(), 60);
+    let raw = phantom_of("covid", temporary.path(), 60);
     let out = temporary.path().join("set");
     ingest("covid", &raw, &out, &[]);
     assert_eq!(rejects(&out), []);

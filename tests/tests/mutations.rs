@@ -19,8 +19,12 @@ use ingest::bounds::MAX_VALUES;
 use ingest::picture::{self, Fit, Scratch};
 use ingest::plan::Source;
 use ingest::tone::Tone;
-use ingest::{report, sources, table, tokenizer};
-use mrm_tests::{contents, folder, golden_json, phantom, real_data};
+use ingest::{
+    report,
+    sources::{self, TableOptions},
+    table, tokenizer,
+};
+use mrm_tests::{contents, folder, golden_json, phantom, phantom_of, real_data};
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -75,7 +79,7 @@ fn watch_panics() {
 }
 
 /// What a target tries: the name of the seed, the bytes made of it, and a folder to work in.
-type Try = fn(&Path, &str, &[u8]);
+type Try<'a> = &'a dyn Fn(&Path, &str, &[u8]);
 
 /// Runs one input, and returns the memory that it took beyond what was there before.
 fn measured(work: impl FnOnce()) -> usize {
@@ -106,10 +110,13 @@ impl Drop for Case<'_> {
     }
 }
 
+/// Mutations of each target, where `MRM_FUZZ_SECONDS` does not ask for more.
+const CASES: u64 = 300;
+
 /// One target at a time: memory is counted for the whole process.
 static ALONE: Mutex<()> = Mutex::new(());
 
-fn mutate_and_try(target: &str, seeds: &[(String, Vec<u8>)], place: &Path, limit: usize, attempt: Try) {
+fn mutate_and_try(target: &str, seeds: &[(String, Vec<u8>)], place: &Path, limit: usize, attempt: Try<'_>) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     watch_panics();
     let one = |number: String, seed: &str, input: &[u8]| {
@@ -135,7 +142,8 @@ fn mutate_and_try(target: &str, seeds: &[(String, Vec<u8>)], place: &Path, limit
         let (seed, input) = mutated(seeds, case);
         return one(case.to_string(), seed, &input);
     }
-    let seconds = number("MRM_FUZZ_SECONDS").unwrap_or(1);
+    // A fixed number of cases in the suite: whether it passes must not depend on the machine's speed.
+    let (most, seconds) = number("MRM_FUZZ_SECONDS").map_or((CASES, 600), |seconds| (u64::MAX, seconds));
     // The largest resident size begins anew.
     let _ = fs::write("/proc/self/clear_refs", "5");
     let resident = |field: &str| -> usize {
@@ -147,12 +155,12 @@ fn mutate_and_try(target: &str, seeds: &[(String, Vec<u8>)], place: &Path, limit
     let before = resident("VmRSS:");
     let started = Instant::now();
     // A crash that ends the process leaves its number here.
-    let mut trace = (seconds > 60).then(|| {
+    let mut trace = (most > CASES).then(|| {
         let path = std::env::temp_dir().join(format!("{target}.case"));
         fs::File::create(path).expect("a trace")
     });
     let mut cases = 0;
-    while started.elapsed() < Duration::from_secs(seconds) {
+    while cases < most && started.elapsed() < Duration::from_secs(seconds) {
         if let Some(trace) = &mut trace {
             writeln!(trace, "{cases}").expect("a trace");
         }
@@ -279,6 +287,10 @@ fn plans(source: &dyn Source, raw: &Path, name: &str, bytes: &[u8]) {
     if let Ok(plan) = source.plan(raw) {
         assert!(plan.records.is_sorted_by(|a, b| a.record_id < b.record_id));
         assert!(plan.records.iter().all(|record| record.labels.len() == plan.findings.len()));
+        for runs in plan.records.iter().filter_map(|record| record.mask.as_ref()) {
+            let drawn = runs.draw(64, 48);
+            assert!(drawn.is_err() || drawn.is_ok_and(|mask| mask.len() == 64 * 48));
+        }
         plan.sha256();
     }
     match before {
@@ -287,7 +299,7 @@ fn plans(source: &dyn Source, raw: &Path, name: &str, bytes: &[u8]) {
     }
 }
 
-/// The tables of a raw directory; gzipped ones also plain.
+/// The tables and XML files of a raw directory; gzipped ones also plain.
 fn tables(raw: &Path) -> Vec<(String, Vec<u8>)> {
     let mut seeds = Vec::new();
     for (name, bytes) in contents(raw) {
@@ -298,7 +310,7 @@ fn tables(raw: &Path) -> Vec<(String, Vec<u8>)> {
             fs::write(raw.join(plain), &text).expect("written");
             seeds.push((plain.to_owned(), text));
             seeds.push((name, bytes));
-        } else if !name.contains('/') && (name.ends_with(".csv") || name.ends_with("_list.txt")) {
+        } else if [".csv", "_list.txt", ".xml"].iter().any(|ending| name.ends_with(ending)) {
             seeds.push((name, bytes));
         }
     }
@@ -308,7 +320,7 @@ fn tables(raw: &Path) -> Vec<(String, Vec<u8>)> {
 #[test]
 fn dicom() {
     let temporary = folder();
-    mutate_and_try("dicom", &dicom_files(temporary.path()), temporary.path(), PICTURE, pictures);
+    mutate_and_try("dicom", &dicom_files(temporary.path()), temporary.path(), PICTURE, &pictures);
 }
 
 #[test]
@@ -328,7 +340,7 @@ fn rasters() {
         seeds.extend(real);
         seeds.extend(named(contents(&data.join("nih-sample")).into_iter().filter(|(name, _)| name.ends_with(".png"))));
     }
-    mutate_and_try("rasters", &seeds, temporary.path(), PICTURE, pictures);
+    mutate_and_try("rasters", &seeds, temporary.path(), PICTURE, &pictures);
 }
 
 #[test]
@@ -349,7 +361,7 @@ fn report_texts() {
             _ => {}
         }
     }
-    mutate_and_try("report_texts", &seeds, temporary.path(), TEXT, reports);
+    mutate_and_try("report_texts", &seeds, temporary.path(), TEXT, &reports);
 }
 
 #[test]
@@ -363,71 +375,77 @@ fn tokenizer_files() {
     if let Some(data) = real_data() {
         seeds.push(("real".to_owned(), fs::read(data.join("mimic_wordpiece.json")).expect("a tokenizer")));
     }
-    mutate_and_try("tokenizer_files", &seeds, temporary.path(), TEXT, tokenizers);
+    mutate_and_try("tokenizer_files", &seeds, temporary.path(), TEXT, &tokenizers);
+}
+
+/// Mutates the tables (and XML files) of a source's raw directory, one at a time, and plans it.
+fn source_tables(layout: &str, source: &dyn Source) {
+    let temporary = folder();
+    let raw = phantom_of(layout, temporary.path(), 6);
+    mutate_and_try(&format!("{layout}_tables"), &tables(&raw), &raw, TEXT, &|raw, name, bytes| {
+        plans(source, raw, name, bytes);
+    });
 }
 
 #[test]
 fn mimic_cxr_tables() {
-    let temporary = folder();
-    let raw = phantom(temporary.path(), 6);
-    mutate_and_try("mimic_cxr_tables", &tables(&raw), &raw, TEXT, |raw, name, bytes| {
-        plans(&sources::MimicCxr, raw, name, bytes);
-    });
+    source_tables("mimic-cxr", &sources::MimicCxr::default());
 }
 
 #[test]
 fn chexpert_tables() {
-    let temporary = folder();
-    let header = "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Cardiomegaly,Edema\n";
-    let row = |patient: usize| {
-        format!(
-            "CheXpert-v1.0-small/train/patient{patient:05}/study1/view1_frontal.jpg,Female,68,Frontal,AP,,1.0,-1.0\n"
-        )
-    };
-    for name in ["train.csv", "valid.csv"] {
-        let text = (0..20).fold(header.to_owned(), |text, patient| text + &row(patient));
-        fs::write(temporary.path().join(name), text).expect("written");
-    }
-    mutate_and_try("chexpert_tables", &tables(temporary.path()), temporary.path(), TEXT, |raw, name, bytes| {
-        plans(&sources::Chexpert, raw, name, bytes);
-    });
+    source_tables("chexpert", &sources::Chexpert { no_images: false });
 }
 
 #[test]
 fn nih_tables() {
-    let temporary = folder();
-    let header = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,\
-                  OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],\n";
-    let row = |i: usize| format!("{i:08}_000.png,Cardiomegaly|Effusion,0,{i},058Y,M,PA,2682,2749,0.143,0.143,\n");
-    let list = |range: std::ops::Range<usize>| range.map(|i| format!("{i:08}_000.png\n")).collect::<String>();
-    let boxes = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n00000001_000.png,Infiltrate,20,40,60,30,,,\n";
-    for (name, text) in [
-        ("Data_Entry_2017.csv", (0..20).fold(header.to_owned(), |text, i| text + &row(i))),
-        ("train_val_list.txt", list(0..15)),
-        ("test_list.txt", list(15..20)),
-        ("BBox_List_2017.csv", boxes.to_owned()),
-    ] {
-        fs::write(temporary.path().join(name), text).expect("written");
-    }
-    mutate_and_try("nih_tables", &tables(temporary.path()), temporary.path(), TEXT, |raw, name, bytes| {
-        plans(&sources::Nih, raw, name, bytes);
-    });
+    source_tables("nih", &sources::Nih { no_images: false });
 }
 
 #[test]
 fn covid_tables() {
-    let Some(data) = real_data() else { return };
-    let temporary = folder();
-    fs::create_dir(temporary.path().join("images")).expect("made");
-    let text = fs::read(data.join("covid-chestxray/metadata.csv")).expect("a table");
-    let end = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(60).map_or(text.len(), |(at, _)| at);
-    fs::write(temporary.path().join("metadata.csv"), &text[..end]).expect("written");
-    mutate_and_try("covid_tables", &tables(temporary.path()), temporary.path(), TEXT, |raw, name, bytes| {
-        plans(&sources::Covid, raw, name, bytes);
-    });
+    source_tables("covid", &sources::Covid { no_images: false });
 }
 
-// A further parser is one more test of three lines: its seeds, its limit, and a `Try`.
+#[test]
+fn rsna_tables() {
+    source_tables("rsna", &sources::Rsna);
+}
+
+/// The masks' run lengths are drawn as well.
+#[test]
+fn siim_tables() {
+    source_tables("siim", &sources::Siim);
+}
+
+/// XML reports.
+#[test]
+fn openi_reports() {
+    source_tables("openi", &sources::OpenI { reports_alone: false });
+}
+
+#[test]
+fn folder_tables() {
+    let column = |name: &str| Some(name.to_owned());
+    let source = |raw: &Path| {
+        let table = TableOptions {
+            table: raw.join("films.csv"),
+            image_column: "file".to_owned(),
+            report_column: column("report"),
+            patient_column: column("patient"),
+            study_column: column("study"),
+            view_column: column("view"),
+            subset_column: column("subset"),
+            label_columns: vec!["Edema".to_owned()],
+        };
+        sources::Folder { table: Some(table), patient_from_header: false }
+    };
+    let temporary = folder();
+    let raw = phantom_of("folder", temporary.path(), 6);
+    mutate_and_try("folder_tables", &tables(&raw), &raw, TEXT, &|raw, name, bytes| {
+        plans(&source(raw), raw, name, bytes);
+    });
+}
 
 /// A small file must not be believed when it claims to be a large one.
 fn refused(name: &str, bytes: &[u8], words: &str, limit: usize) {
@@ -456,7 +474,7 @@ fn claims_are_checked_before_they_are_believed() {
     let is_explicit = |bytes: &[u8]| bytes.windows(20).any(|window| window == b"1.2.840.10008.1.2.1\0");
     let (name, film) =
         films.iter().find(|(name, bytes)| name.ends_with(".dcm") && is_explicit(bytes)).expect("an explicit film");
-    let path = temporary.path().join("raw").join(name);
+    let path = temporary.path().join("mimic-cxr").join(name);
     let write = |object: &dicom_object::DefaultDicomObject| {
         let mut bytes = Vec::new();
         object.write_all(&mut bytes).expect("written");

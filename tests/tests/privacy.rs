@@ -211,18 +211,18 @@ fn no_header_value_leaves_a_dicom_file() {
     // The library's own words, whatever the command makes of them.
     for path in &films {
         let bytes = fs::read(path).expect("a file");
-        for error in [ingest::dicom::read(&bytes).err(), ingest::dicom::read_radiograph(&bytes).err()] {
+        for error in [ingest::dicom::read(&bytes).err(), ingest::dicom::read_radiograph(&bytes, Vec::new()).err()] {
             assert_clean("an error", error.unwrap_or_default().as_bytes());
         }
     }
-    let plan = ingest::plan::Source::plan(&sources::MimicCxr, &raw).expect("a plan");
+    let plan = ingest::plan::Source::plan(&sources::MimicCxr::default(), &raw).expect("a plan");
     assert!(plan.records.iter().all(|record| !format!("{record:?}").contains(MARK)));
 }
 
 #[test]
 fn no_comment_leaves_a_png_or_jpeg() {
     let temporary = folder();
-    let raw = temporary.path().join("raw");
+    let raw = temporary.path().join("mimic-cxr");
     let images = raw.join("images");
     fs::create_dir_all(&images).expect("made");
     let pixels = (0..80 * 64).map(|at| (at * 7 % 251) as u8).collect();

@@ -8,14 +8,7 @@ use std::path::{Path, PathBuf};
 use dataset::Dataset;
 use dataset::record::Record;
 use ingest::mask::Runs;
-use mrm_tests::{args, contents, fails, folder, ingest, ok, real_data, rejects};
-
-/// Writes a phantom of a layout.
-fn phantom(layout: &str, folder: &Path, studies: usize) -> PathBuf {
-    let raw = folder.join(layout);
-    ok("ingest", args!["phantom", layout, &raw, "--studies", studies.to_string(), "--size", "96", "--seed", "5"]);
-    raw
-}
+use mrm_tests::{args, contents, fails, folder, ingest, ok, phantom_of, real_data, rejects};
 
 fn records(out: &Path) -> Vec<Record> {
     let dataset = Dataset::open(out).expect("a dataset");
@@ -57,7 +50,7 @@ fn no_images(source: &str, raw: &Path, out: &Path, more: &[&str]) -> Dataset {
 #[test]
 fn rsna_gives_boxes_classes_and_what_the_headers_tell() {
     let temporary = folder();
-    let raw = phantom("rsna", temporary.path(), 60);
+    let raw = phantom_of("rsna", temporary.path(), 60);
     let out = temporary.path().join("set");
     ingest("rsna", &raw, &out, &[]);
     assert_eq!(rejects(&out), []);
@@ -125,7 +118,7 @@ fn rsna_gives_boxes_classes_and_what_the_headers_tell() {
 #[test]
 fn faults_of_rsna_become_rejects() {
     let temporary = folder();
-    let raw = phantom("rsna", temporary.path(), 30);
+    let raw = phantom_of("rsna", temporary.path(), 30);
     let labels = raw.join("stage_2_train_labels.csv");
     let (_, rows) = table(&labels);
     let negative: Vec<&str> = rows.iter().filter(|row| row[5] == "0").map(|row| row[0].as_str()).collect();
@@ -194,7 +187,7 @@ fn the_real_rsna_table_goes_in() {
 #[test]
 fn siim_gives_masks() {
     let temporary = folder();
-    let raw = phantom("siim", temporary.path(), 80);
+    let raw = phantom_of("siim", temporary.path(), 80);
     let (header, rows) = table(&raw.join("train-rle.csv"));
     assert_eq!(header, ["ImageId", " EncodedPixels"]);
     let table: BTreeMap<&str, &str> = rows.iter().map(|row| (row[0].as_str(), row[1].as_str())).collect();
@@ -273,7 +266,7 @@ fn siim_gives_masks() {
 #[test]
 fn faults_of_siim_become_rejects() {
     let temporary = folder();
-    let raw = phantom("siim", temporary.path(), 40);
+    let raw = phantom_of("siim", temporary.path(), 40);
     let path = raw.join("train-rle.csv");
     let (_, rows) = table(&path);
     let negative: Vec<&str> = rows.iter().filter(|row| row[1] == "-1").map(|row| row[0].as_str()).collect();
@@ -390,7 +383,7 @@ fn the_real_siim_table_and_film_go_in() {
 #[test]
 fn openi_takes_sections_and_terms_from_the_xml() {
     let temporary = folder();
-    let raw = phantom("openi", temporary.path(), 30);
+    let raw = phantom_of("openi", temporary.path(), 30);
     let out = temporary.path().join("set");
     ingest("openi", &raw, &out, &[]);
     assert_eq!(rejects(&out), []);
@@ -441,7 +434,7 @@ fn openi_takes_sections_and_terms_from_the_xml() {
 #[test]
 fn faults_of_openi_become_rejects() {
     let temporary = folder();
-    let raw = phantom("openi", temporary.path(), 16);
+    let raw = phantom_of("openi", temporary.path(), 16);
     let images = files(&raw, ".png");
     let of = |number: usize| -> Vec<&String> {
         images.iter().filter(|image| image.contains(&format!("/CXR{number}_"))).collect()
@@ -542,7 +535,7 @@ fn all_real_openi_reports_go_in() {
 #[test]
 fn a_folder_without_a_table_goes_by_its_paths() {
     let temporary = folder();
-    let raw = phantom("folder", temporary.path(), 24);
+    let raw = phantom_of("folder", temporary.path(), 24);
     fs::remove_file(raw.join("films.csv")).expect("removed");
     fs::remove_file(raw.join("phantom.json")).expect("removed");
     let out = temporary.path().join("set");
@@ -624,7 +617,7 @@ fn with_table<'a>(table: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 #[test]
 fn a_folder_with_a_table_goes_by_its_columns() {
     let temporary = folder();
-    let raw = phantom("folder", temporary.path(), 24);
+    let raw = phantom_of("folder", temporary.path(), 24);
     let path = raw.join("films.csv");
     let (header, rows) = table(&path);
     let findings = ["Pleural Effusion", "Pneumonia"];
@@ -702,7 +695,7 @@ fn a_folder_with_a_table_goes_by_its_columns() {
 #[test]
 fn faults_of_a_table_become_rejects_or_clear_errors() {
     let temporary = folder();
-    let raw = phantom("folder", temporary.path(), 12);
+    let raw = phantom_of("folder", temporary.path(), 12);
     let path = raw.join("films.csv");
     let (header, mut rows) = table(&path);
     let at = header.iter().position(|name| name == "Edema").expect("a column");
@@ -757,7 +750,7 @@ fn faults_of_a_table_become_rejects_or_clear_errors() {
 #[test]
 fn the_patient_of_a_header_is_taken_when_asked_for() {
     let temporary = folder();
-    let raw = phantom("folder", temporary.path(), 15);
+    let raw = phantom_of("folder", temporary.path(), 15);
     let films: Vec<String> =
         files(&raw, "").into_iter().filter(|path| path.contains("/film") && !path.ends_with(".txt")).collect();
     let flat = temporary.path().join("flat");
