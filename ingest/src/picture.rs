@@ -159,11 +159,9 @@ fn decode_grey_jpeg(
     grey: &mut Vec<u8>,
 ) -> Result<Option<((u32, u32), (u32, u32))>, String> {
     let decoded = codec::header(bytes).and_then(|header| {
-        if header.process != Process::Sequential {
-            return Err(Refusal::Unsupported("a lossless JPEG file"));
-        }
-        if (header.width * header.height) as u64 > MAX_VALUES {
-            return Err(Refusal::Broken("more pixels than a radiograph has"));
+        // What is too large is refused by the library's decoder, too.
+        if header.process != Process::Sequential || (header.width * header.height) as u64 > MAX_VALUES {
+            return Err(Refusal::Unsupported("a lossless or a huge JPEG file"));
         }
         let source = (header.width as u32, header.height as u32);
         let reduction = target.map_or(1, |(size, fit)| {

@@ -1,7 +1,7 @@
 //! A source's CSV tables, plain or gzipped, as polars tables of text; rows that do not fit become rejects.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
@@ -36,13 +36,39 @@ impl Table {
         let file = File::open(path).map_err(Error::io(path))?;
         let bytes = file.metadata().map_err(Error::io(path))?.len();
         if path.extension().is_some_and(|extension| extension == "gz") {
-            Self::parse(raw, path, required, Bounded::table(MultiGzDecoder::new(file), Some(bytes)))
+            Self::decode(raw, path, required, MultiGzDecoder::new(file), Some(bytes))
         } else {
-            Self::parse(raw, path, required, Bounded::table(file, None))
+            Self::decode(raw, path, required, file, None)
         }
     }
 
-    fn parse<R: Read>(raw: &Path, path: &Path, required: &[&str], (text, row): (Bounded<R>, RowStart)) -> Result<Self> {
+    /// `gzipped` is the size of the file where it is inflated.
+    fn decode<R: Read>(raw: &Path, path: &Path, required: &[&str], text: R, gzipped: Option<u64>) -> Result<Self> {
+        let bad = |error: std::io::Error| Error::Table { path: path.to_path_buf(), message: error.to_string() };
+        let (text, row) = Bounded::table(text, gzipped);
+        let mut text = BufReader::new(text);
+        let start = text.fill_buf().map_err(bad)?;
+        let line_end = start.iter().position(|&byte| byte == b'\n');
+        let crlf = line_end.is_some_and(|end| end > 0 && start[end - 1] == b'\r');
+        if !(start.starts_with(&[0xFF, 0xFE]) || start.starts_with(&[0xFE, 0xFF])) {
+            return Self::parse(raw, path, required, text, &row, crlf);
+        }
+        // UTF-16 has its separators in pairs of bytes: such a table is decoded as a whole.
+        let mut whole = Vec::new();
+        loop {
+            row.next();
+            let some = text.fill_buf().map_err(bad)?;
+            if some.is_empty() {
+                break;
+            }
+            whole.extend_from_slice(some);
+            let taken = some.len();
+            text.consume(taken);
+        }
+        Self::parse(raw, path, required, decode_text(whole).as_bytes(), &row, false)
+    }
+
+    fn parse<R: Read>(raw: &Path, path: &Path, required: &[&str], text: R, row: &RowStart, crlf: bool) -> Result<Self> {
         let bad = |message: String| Error::Table { path: path.to_path_buf(), message };
         let mut reader = csv::ReaderBuilder::new().flexible(true).has_headers(false).from_reader(text);
         let mut record = csv::ByteRecord::new();
@@ -76,7 +102,8 @@ impl Table {
         let mut height = 0;
         while next(&mut record)? {
             if !(names.len()..=widest).contains(&record.len()) {
-                let line = record.position().map_or(0, csv::Position::line);
+                // The place of a row that follows `\r\n` is told as that of its `\n`.
+                let line = record.position().map_or(0, csv::Position::line) + u64::from(crlf);
                 let error = format!("line {line}: {} fields, the header has {}", record.len(), names.len());
                 rejects.push(Reject { source_path: name.clone(), record_id: None, stage: Stage::Table, error });
                 if rejects.len() > MAX_BAD_ROWS {
@@ -172,6 +199,16 @@ mod tests {
         assert_eq!(errors, ["line 3: 1 fields, the header has 2", "line 6: 5 fields, the header has 2"]);
         let missing = Table::read(folder.path(), &path, &["c"]).err().unwrap().to_string();
         assert!(missing.contains("no column `c` (there are: a, b)"), "{missing}");
+    }
+
+    #[test]
+    fn a_table_in_utf_16_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.csv");
+        let text: Vec<u8> = "\u{feff}a,b\r\n1,é\r\n".encode_utf16().flat_map(u16::to_be_bytes).collect();
+        std::fs::write(&path, text).unwrap();
+        let table = Table::read(folder.path(), &path, &["a", "b"]).unwrap();
+        assert_eq!(texts(&table.frame, "b").unwrap(), [Some("é")]);
     }
 
     #[test]

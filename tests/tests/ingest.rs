@@ -156,6 +156,11 @@ fn killed_again_and_again_it_ends_with_the_same_bytes() {
                 () => "plan",
             };
             *landed.entry(phase).or_default() += 1;
+            // A run that goes on is soon past its beginning: now and then all begins anew.
+            if random.random_bool(0.25) {
+                fs::remove_dir_all(&out).expect("removed");
+                continue;
+            }
         }
         if has("dataset.json") {
             ok("ingest", arguments(&out));
@@ -165,7 +170,7 @@ fn killed_again_and_again_it_ends_with_the_same_bytes() {
     }
     eprintln!("{killed} kills: {landed:?}");
     assert_eq!(killed, KILLS);
-    assert!(landed.len() >= 3 && landed.values().all(|count| *count < KILLS / 2 + 5), "{landed:?}");
+    assert!(landed.len() >= 3 && landed.values().all(|count| *count < KILLS * 4 / 5), "{landed:?}");
     ok("ingest", arguments(&out));
     assert!(whole == contents(&out));
 

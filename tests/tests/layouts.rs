@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use dataset::Dataset;
 use dataset::record::{ImageEncoding, Record};
@@ -179,7 +179,11 @@ fn chexpert_rows_that_say_nothing_are_rejected() {
     ingest("chexpert", &raw, &out, &["--max-reject-rate", "1"]);
     let found = rejects(&out);
     let count = |stage: &str, words: &str| found.iter().filter(|r| r.stage == stage && r.error.contains(words)).count();
-    assert_eq!(count("table", "data row 1: Support Devices is `2.0`, none of 1, 0, -1 and empty"), 1, "{found:?}");
+    assert_eq!(
+        count("table", "data row 1: column `Support Devices`: `2.0` is none of 1, 0, -1 and empty"),
+        1,
+        "{found:?}"
+    );
     assert_eq!(count("table", "its path has no patient and study"), 2, "{found:?}");
     assert_eq!(count("table", "2 fields, the header has 19"), 1, "{found:?}");
     assert_eq!(count("plan", "no table names this file"), 3, "{found:?}");
@@ -659,6 +663,9 @@ fn told(records: &BTreeMap<String, Record>) -> Vec<Record> {
         source_path: String::new(),
         source_sha256: [0; 32],
         image: Vec::new(),
+        // A DICOM header tells them, a JPEG file does not.
+        sex: None,
+        age_years: None,
         ..record.clone()
     };
     records.values().map(bare).collect()
@@ -769,7 +776,8 @@ fn plain_mimic_cxr_has_a_record_list_alone() {
             (&a.source_path, &a.image, &a.report, &a.impression),
             (&b.source_path, &b.image, &b.report, &b.impression)
         );
-        assert!(a.subset.is_none() && a.view.is_none());
+        assert!(a.subset.is_none());
+        assert_eq!((&a.view, &a.sex, a.age_years), (&b.view, &b.sex, b.age_years), "from the headers");
     }
     // Without the files: the same paths, from the list.
     let images: Vec<String> = contents(&raw).into_keys().filter(|file| file.ends_with(".dcm")).collect();
@@ -817,7 +825,7 @@ fn either_labellers_table_is_taken_plain_or_packed() {
     write(&raw.join("mimic-cxr-2.1.0-negbio.csv.gz"), lines.join("\n"));
     assert!(of("both", &[]).0 == packed, "CheXpert's comes first");
     let (negbio, lost) = of("negbio", &["--labels", "negbio"]);
-    assert!(lost.len() == 1 && lost[0].error.contains("Support Devices is `perhaps`"), "{lost:?}");
+    assert!(lost.len() == 1 && lost[0].error.contains("column `Support Devices`: `perhaps`"), "{lost:?}");
     for (a, b) in negbio.values().zip(packed.values()) {
         let opposite = |code: &Option<i8>| code.map(|code| if code >= 0 { 1 - code } else { code });
         let expected: Vec<_> =

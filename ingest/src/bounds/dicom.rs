@@ -22,6 +22,9 @@ const MAX_SEGMENTS: u32 = 15;
 /// Explicit VR big endian, retired and still met.
 const BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
 
+/// Bytes of the delimiter behind the last fragment.
+const DELIMITER: usize = 8;
+
 /// Where in a file the pixels lie.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Place {
@@ -31,7 +34,17 @@ pub enum Place {
     Fragments { offsets: Range<usize>, fragments: Vec<Range<usize>> },
 }
 
-/// Checks that a DICOM file claims no more than it holds, and says where its pixels lie: `None` where that is left to
+impl Place {
+    /// The first byte behind the pixels.
+    pub fn end(&self) -> usize {
+        match self {
+            Self::Native(pixels) => pixels.end,
+            Self::Fragments { offsets, fragments } => fragments.last().unwrap_or(offsets).end + DELIMITER,
+        }
+    }
+}
+
+/// Checks that a DICOM file claims no more than it holds up to its pixels, and says where its pixels lie: `None` where that is left to
 /// the parser (without the magic code, deflated, damaged).
 ///
 /// # Errors
@@ -49,8 +62,8 @@ pub fn data_set(bytes: &[u8]) -> Result<Option<Place>, String> {
     let start = start + file.position() as usize;
     let set = &bytes[start..];
     let place = match meta.transfer_syntax() {
-        uids::IMPLICIT_VR_LITTLE_ENDIAN => lengths(set, &IMPLICIT_VR_LITTLE_ENDIAN.erased())?,
-        BIG_ENDIAN => lengths(set, &EXPLICIT_VR_BIG_ENDIAN.erased())?,
+        uids::IMPLICIT_VR_LITTLE_ENDIAN => lengths(set, &IMPLICIT_VR_LITTLE_ENDIAN.erased(), false)?,
+        BIG_ENDIAN => lengths(set, &EXPLICIT_VR_BIG_ENDIAN.erased(), false)?,
         uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN => {
             let mut inflated = Vec::new();
             // A broken stream is as far as the parser gets, too.
@@ -58,10 +71,10 @@ pub fn data_set(bytes: &[u8]) -> Result<Option<Place>, String> {
             if inflated.len() as u64 > MAX_INFLATED_BYTES {
                 return Err(format!("the deflated data set is larger than {} MiB", MAX_INFLATED_BYTES >> 20));
             }
-            lengths(&inflated, &EXPLICIT_VR_LITTLE_ENDIAN.erased())?;
+            lengths(&inflated, &EXPLICIT_VR_LITTLE_ENDIAN.erased(), true)?;
             None
         }
-        _ => lengths(set, &EXPLICIT_VR_LITTLE_ENDIAN.erased())?,
+        _ => lengths(set, &EXPLICIT_VR_LITTLE_ENDIAN.erased(), false)?,
     };
     let moved = |range: Range<usize>| range.start + start..range.end + start;
     Ok(place.map(|place| match place {
@@ -94,7 +107,9 @@ fn too_long() -> String {
 }
 
 /// Walks the elements of a data set without reading their values; finds the pixels.
-fn lengths(set: &[u8], syntax: &TransferSyntax) -> Result<Option<Place>, String> {
+///
+/// What stands `behind` the pixels is walked as well where the parser will read it.
+fn lengths(set: &[u8], syntax: &TransferSyntax, behind: bool) -> Result<Option<Place>, String> {
     let Ok(mut reader) = LazyDataSetReader::new_with_ts(Cursor::new(set), syntax) else { return Ok(None) };
     let (mut depth, mut place, mut items) = (0usize, None, 0);
     // An error of the walk is one of the parser as well, which words it.
@@ -112,7 +127,7 @@ fn lengths(set: &[u8], syntax: &TransferSyntax) -> Result<Option<Place>, String>
             }
             LazyDataToken::SequenceEnd => {
                 depth = depth.saturating_sub(1);
-                if depth == 0 && matches!(place, Some(Place::Fragments { .. })) {
+                if depth == 0 && place.is_some() && !behind {
                     return Ok(place);
                 }
                 continue;
@@ -126,7 +141,8 @@ fn lengths(set: &[u8], syntax: &TransferSyntax) -> Result<Option<Place>, String>
                     return Err(format!("a text is longer than {MAX_TEXT_BYTES} bytes"));
                 }
                 let (length, position) = (header.len.0 as usize, decoder.position() as usize);
-                if depth == 0 && header.tag == tags::PIXEL_DATA && length <= set.len().saturating_sub(position) {
+                let within = length <= set.len().saturating_sub(position);
+                if depth == 0 && header.tag == tags::PIXEL_DATA && within && !behind {
                     return Ok(Some(Place::Native(position..position + length)));
                 }
                 (length, position)
@@ -154,8 +170,8 @@ fn lengths(set: &[u8], syntax: &TransferSyntax) -> Result<Option<Place>, String>
         }
     }
     match place {
-        Some(_) => Err("the file ends within its compressed pixels".to_owned()),
-        None => Ok(None),
+        Some(_) if !behind => Err("the file ends within its compressed pixels".to_owned()),
+        _ => Ok(None),
     }
 }
 
