@@ -117,6 +117,8 @@ pub struct Resample {
     /// One row between the passes, zeros behind it.
     row: Vec<i16>,
     pixels: Vec<u8>,
+    /// Source rows of a picture that comes in row by row.
+    window: Vec<u8>,
 }
 
 impl Resample {
@@ -165,6 +167,73 @@ impl Resample {
             across(&self.row, &self.columns, out);
         }
         Ok(&self.pixels)
+    }
+}
+
+/// A picture that is resized while its rows come in, so that it need not be held as a whole. The result is that of
+/// [`Resample::resize`].
+pub struct Rows<'a> {
+    scratch: &'a mut Resample,
+    /// Width of the source and of the result.
+    widths: (usize, usize),
+    /// Number of the first row in the window.
+    first: usize,
+    /// Number of the next row of the result.
+    next: usize,
+    window: Vec<u8>,
+}
+
+impl Resample {
+    /// Begins to resize a picture of this width and height to `width` × `height`.
+    ///
+    /// # Errors
+    /// When a side is zero.
+    pub fn rows(&mut self, source: (u32, u32), width: u32, height: u32, filter: Filter) -> Result<Rows<'_>> {
+        if [source.0, source.1, width, height].contains(&0) {
+            return Err(Error::Invalid(format!("resize: {}×{} to {width}×{height}", source.0, source.1)));
+        }
+        self.rows.compute(source.1 as usize, height as usize, filter);
+        self.columns.compute(source.0 as usize, width as usize, filter);
+        self.row.clear();
+        self.row.resize(source.0 as usize + self.columns.stride, 0);
+        self.pixels.resize(width as usize * height as usize, 0);
+        let window = std::mem::take(&mut self.window);
+        Ok(Rows { scratch: self, widths: (source.0 as usize, width as usize), first: 0, next: 0, window })
+    }
+}
+
+impl Rows<'_> {
+    /// Takes rows, whole ones, that `append` writes behind those already in the window.
+    pub fn take(&mut self, append: impl FnOnce(&mut Vec<u8>)) {
+        append(&mut self.window);
+        let (down, across) = passes();
+        let (width, new_width) = self.widths;
+        let here = self.first + self.window.len() / width;
+        let Resample { rows, columns, row, pixels, .. } = &mut *self.scratch;
+        while let Some((start, weights)) = (self.next < rows.starts.len()).then(|| rows.of(self.next)) {
+            let count = rows.counts[self.next];
+            if start + count > here {
+                break;
+            }
+            let source = Lines { pixels: &self.window[(start - self.first) * width..], stride: width };
+            down(source, &weights[..count], &mut row[..width]);
+            across(row, columns, &mut pixels[self.next * new_width..][..new_width]);
+            self.next += 1;
+        }
+        // Rows that nothing needs any more make room.
+        let needed = rows.starts.get(self.next).copied().unwrap_or(here).min(here);
+        let gone = (needed - self.first) * width;
+        self.window.copy_within(gone.., 0);
+        self.window.truncate(self.window.len() - gone);
+        self.first = needed;
+    }
+
+    /// The result, row-major, once all rows were taken; black where they were not.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.scratch.pixels[self.next * self.widths.1..].fill(0);
+        self.window.clear();
+        self.scratch.window = std::mem::take(&mut self.window);
+        self.scratch.pixels.clone()
     }
 }
 
@@ -392,6 +461,23 @@ mod tests {
                 assert!(worst < 0.75, "{filter:?} {from:?} {to:?}: off by {worst}");
             }
         }
+    }
+
+    #[test]
+    fn row_by_row_gives_the_same_picture() {
+        let (width, height) = (75usize, 191usize);
+        let pixels = noise(width * height);
+        let whole = Rectangle { left: 0, top: 0, width: 75, height: 191 };
+        let mut scratch = Resample::default();
+        for (to, filter) in [((30, 44), Filter::Lanczos), ((75, 191), Filter::Bicubic), ((90, 300), Filter::Bilinear)] {
+            let expected = scratch.resize((&pixels, 75, 191), whole, to.0, to.1, filter).unwrap().to_vec();
+            for piece in [1, 7, 64, 500] {
+                let mut rows = scratch.rows((75, 191), to.0, to.1, filter).unwrap();
+                pixels.chunks(piece * width).for_each(|some| rows.take(|window| window.extend_from_slice(some)));
+                assert!(rows.finish() == expected, "{to:?}, {piece} rows at a time");
+            }
+        }
+        assert!(scratch.rows((0, 4), 2, 2, Filter::Bicubic).is_err());
     }
 
     #[test]

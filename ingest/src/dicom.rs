@@ -4,6 +4,7 @@
 //! of the header but what [`Dicom`] lists leaves this room, error messages included.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::file::ReadPreamble;
@@ -52,6 +53,11 @@ pub enum Values<'a> {
     Words(Vec<u16>),
     /// Two bytes a value, the low one first.
     LittleEndian(&'a [u8]),
+    /// Not read yet: at these bytes of the file, one or two a value, the low one first.
+    Unread {
+        place: Range<usize>,
+        bytes: usize,
+    },
     /// Wider values, sign-extended and without unused bits.
     Wide(Vec<i64>),
 }
@@ -99,6 +105,7 @@ impl Pixels<'_> {
                 bytes.chunks_exact(2).map(|word| bits.value(u16::from_le_bytes([word[0], word[1]]))).collect()
             }
             Values::Wide(values) => values.clone(),
+            Values::Unread { .. } => return None,
         })
     }
 }
@@ -154,6 +161,21 @@ pub fn read_radiograph<'a>(bytes: &'a [u8], words: Vec<u16>) -> Result<Dicom<'a>
     guarded(|| read_checked(bytes, words, check_class))
 }
 
+/// From the beginning of a radiograph's file of `total` bytes: all but its pixels ([`Values::Unread`]), where these are
+/// grey, uncompressed and shown through a window; `None` for all others.
+///
+/// # Errors
+/// A sentence that names the cause, and holds no value of the header.
+pub fn read_beginning(bytes: &[u8], total: usize) -> Result<Option<Dicom<'static>>, String> {
+    guarded(|| {
+        let Some(place) = bounds::dicom::data_set(bytes, total)? else { return Ok(None) };
+        let header = parse(bytes, OpenFileOptions::new().read_until(tags::PIXEL_DATA))?;
+        check_class(&header)?;
+        let Some((pixels, size)) = frame::unread(&header, &place)? else { return Ok(None) };
+        Ok(Some(shown(&header, pixels, size)).filter(|dicom| dicom.voi.is_some()))
+    })
+}
+
 /// Reads the first frame of any DICOM image.
 ///
 /// # Errors
@@ -170,7 +192,7 @@ fn read_checked<'a>(
     if bytes.get(128..132) != Some(b"DICM") && bytes.get(..4) != Some(b"DICM") && !looks_like_bare_data_set(bytes) {
         return Err("not a DICOM file".to_owned());
     }
-    let places = bounds::dicom::data_set(bytes)?;
+    let places = bounds::dicom::data_set(bytes, bytes.len())?;
     if let Some(places) = &places {
         // The pixels stay where they are; only what stands before them is taken apart.
         let header = parse(bytes, OpenFileOptions::new().read_until(tags::PIXEL_DATA))?;

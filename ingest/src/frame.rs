@@ -59,6 +59,29 @@ impl Claim {
     }
 }
 
+/// The pixels of a frame that are grey, native and little endian, where they lie; `None` for all others.
+///
+/// # Errors
+/// A sentence that names the cause.
+pub fn unread(header: &Object, place: &Place) -> Result<Option<(Pixels<'static>, Size)>, String> {
+    let Claim { size, samples: 1, allocated: allocated @ (8 | 16), bits, photometric } = Claim::of(header)? else {
+        return Ok(None);
+    };
+    let syntax = header.meta().transfer_syntax().trim_end_matches(['\0', ' ']);
+    let native = matches!(syntax, uids::EXPLICIT_VR_LITTLE_ENDIAN | uids::IMPLICIT_VR_LITTLE_ENDIAN);
+    let Place::Native(range) = place else { return Ok(None) };
+    if !native || photometric == "PALETTE COLOR" {
+        return Ok(None);
+    }
+    let bytes = allocated as usize / 8;
+    let needed = size.0 as usize * size.1 as usize * bytes;
+    if range.len() < needed {
+        return Err(too_short(range.len(), needed));
+    }
+    let place = range.start..range.start + needed;
+    Ok(Some((Pixels::Grey { values: Values::Unread { place, bytes }, bits }, size)))
+}
+
 /// The pixels of a frame that need no library; `None` for all others. Decoded values go into `words`.
 ///
 /// # Errors
@@ -74,19 +97,16 @@ pub fn in_place<'a>(
     if claim.photometric == "PALETTE COLOR" {
         return Ok(None);
     }
+    if let Some((Pixels::Grey { values: Values::Unread { place, bytes: width }, bits }, size)) = unread(header, place)?
+    {
+        let pixels = &bytes[place];
+        let values = if width == 1 { Values::Bytes(pixels.into()) } else { Values::LittleEndian(pixels) };
+        return Ok(Some((Pixels::Grey { values, bits }, size)));
+    }
     let count = size.0 as usize * size.1 as usize;
     let grey = |values| Ok(Some((Pixels::Grey { values, bits }, size)));
     let syntax = header.meta().transfer_syntax().trim_end_matches(['\0', ' ']);
     let fragments = match (syntax, place) {
-        (uids::EXPLICIT_VR_LITTLE_ENDIAN | uids::IMPLICIT_VR_LITTLE_ENDIAN, Place::Native(range)) => {
-            let pixels = &bytes[range.clone()];
-            let needed = count * claim.allocated as usize / 8;
-            let pixels = pixels.get(..needed).ok_or_else(|| too_short(pixels.len(), needed))?;
-            return match claim.allocated {
-                8 => grey(Values::Bytes(pixels.into())),
-                _ => grey(Values::LittleEndian(pixels)),
-            };
-        }
         (
             uids::JPEG_BASELINE8_BIT
             | uids::JPEG_EXTENDED12_BIT

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs::{self, File, Metadata};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -14,7 +14,6 @@ use rayon::prelude::*;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::bounds;
 use crate::error::{Error, Result};
 
 /// A file as it was read.
@@ -33,16 +32,75 @@ fn modified(found: &Metadata) -> u128 {
     found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |since| since.as_nanos())
 }
 
-/// Reads a file of at most `limit` bytes into `bytes`, with its stamp.
+/// Bytes that are read at once: they are still in the cache when they are hashed, and when they are decoded.
+pub const PIECE: usize = 256 << 10;
+
+/// A file that is hashed while it is read.
+pub struct Reader {
+    file: File,
+    found: Metadata,
+    limit: u64,
+    read: u64,
+    digest: Sha256,
+}
+
+impl Reader {
+    /// Opens a file of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// Those of the operating system, and a larger file.
+    pub fn open(path: &Path, limit: u64) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let found = file.metadata()?;
+        let reader = Self { file, found, limit, read: 0, digest: Sha256::new() };
+        reader.within(reader.found.len())?;
+        Ok(reader)
+    }
+
+    fn within(&self, bytes: u64) -> io::Result<()> {
+        if bytes > self.limit {
+            return Err(io::Error::other(format!("the file is larger than {} MiB", self.limit >> 20)));
+        }
+        Ok(())
+    }
+
+    /// Size of the file as the file system tells it.
+    pub fn length(&self) -> u64 {
+        self.found.len()
+    }
+
+    /// Appends the next piece of the file to `bytes`; false at its end.
+    pub fn piece(&mut self, bytes: &mut Vec<u8>) -> io::Result<bool> {
+        let before = bytes.len();
+        bytes.reserve(PIECE);
+        self.file.by_ref().take(PIECE as u64).read_to_end(bytes)?;
+        self.read += (bytes.len() - before) as u64;
+        self.within(self.read)?;
+        self.digest.update(&bytes[before..]);
+        Ok(bytes.len() > before)
+    }
+
+    /// Appends the rest of the file to `bytes`.
+    pub fn rest(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
+        bytes.reserve(self.length().saturating_sub(self.read) as usize);
+        while self.piece(bytes)? {}
+        Ok(())
+    }
+
+    /// What was read, once all of it was.
+    pub fn stamp(self) -> Stamp {
+        Stamp { bytes: self.read, modified: modified(&self.found), sha256: self.digest.finalize().into() }
+    }
+}
+
+/// Reads a file of at most `limit` bytes, with its stamp.
 ///
 /// # Errors
 /// Those of the operating system, and a larger file.
-pub fn read(path: &Path, limit: u64, bytes: &mut Vec<u8>) -> io::Result<Stamp> {
-    let file = File::open(path)?;
-    let found = file.metadata()?;
-    bounds::read_file(&file, limit, bytes)?;
-    let sha256 = Sha256::digest(&bytes).into();
-    Ok(Stamp { bytes: bytes.len() as u64, modified: modified(&found), sha256 })
+pub fn read(path: &Path, limit: u64) -> io::Result<(Vec<u8>, Stamp)> {
+    let (mut reader, mut bytes) = (Reader::open(path, limit)?, Vec::new());
+    reader.rest(&mut bytes)?;
+    Ok((bytes, reader.stamp()))
 }
 
 /// Writes stamps, one a line.

@@ -16,7 +16,7 @@ pub mod dicom;
 pub mod error;
 mod frame;
 pub mod header;
-mod inputs;
+pub mod inputs;
 mod listing;
 pub mod mask;
 mod nearest;

@@ -1,16 +1,18 @@
 //! One raw file to one stored picture: decode, tone, fit, encode.
 
-use std::io::Cursor;
+use std::io::{self, Cursor};
+use std::path::Path;
 
 use dataset::image::GreyImage;
 use dataset::resample::{Filter, Rectangle, Resample};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use serde::{Deserialize, Serialize};
 
-use crate::bounds::{MAX_VALUES, guarded};
+use crate::bounds::{MAX_FILE_BYTES, MAX_VALUES, guarded};
 use crate::codec::{self, Process, Refusal};
-use crate::dicom;
+use crate::dicom::{self, Dicom, Pixels, Values};
 use crate::header::Header;
+use crate::inputs::{Reader, Stamp};
 use crate::tone::{self, Tone};
 
 /// How a picture takes the stored size.
@@ -47,8 +49,7 @@ pub struct Placement {
 /// Buffers that are kept from one picture to the next: fresh memory for each would cost more than some decoders.
 #[derive(Default)]
 pub struct Scratch {
-    /// For the raw file.
-    pub file: Vec<u8>,
+    file: Vec<u8>,
     words: Vec<u16>,
     grey: Vec<u8>,
     resample: Resample,
@@ -96,19 +97,116 @@ pub fn decode(bytes: &[u8], tone: Tone) -> Result<GreyImage, String> {
 /// A sentence that names the cause.
 pub fn store(bytes: &[u8], tone: Tone, size: u32, fit: Fit, scratch: &mut Scratch) -> Result<Stored, String> {
     let Decoded { source, size: decoded, header } = decode_to(bytes, tone, Some((size, fit)), scratch)?;
-    let (width, height) = fitted(source, size, fit);
-    if width > u16::MAX.into() || height > u16::MAX.into() {
-        return Err(format!("{}×{} pixels are too long for a radiograph", source.0, source.1));
-    }
+    let (width, height) = fitted(source, size, fit)?;
     let whole = Rectangle { left: 0, top: 0, width: decoded.0, height: decoded.1 };
     let resized = scratch
         .resample
         .resize((&scratch.grey, decoded.0, decoded.1), whole, width, height, Filter::Lanczos)
-        .map_err(|e| e.to_string())?;
+        .map_err(|e| e.to_string())?
+        .to_vec();
+    Ok(placed(resized, (width, height), source, size, fit, header))
+}
+
+/// Reads and hashes a raw file, decodes it and brings it to the stored size, as [`store`] does. A large uncompressed
+/// DICOM file goes through the cache once, row by row, and is never held as a whole.
+///
+/// # Errors
+/// Those of reading the file; what is wrong with the picture is the inner one.
+pub fn store_file(
+    path: &Path,
+    tone: Tone,
+    size: u32,
+    fit: Fit,
+    scratch: &mut Scratch,
+) -> io::Result<(Stamp, Result<Stored, String>)> {
+    let mut reader = Reader::open(path, MAX_FILE_BYTES)?;
+    let mut file = std::mem::take(&mut scratch.file);
+    file.clear();
+    reader.piece(&mut file)?;
+    let total = reader.length() as usize;
+    let beginning =
+        if tone == Tone::Voi && total > file.len() { dicom::read_beginning(&file, total) } else { Ok(None) };
+    let stored = match beginning {
+        Ok(Some(dicom)) => rows(&dicom, &mut reader, &mut file, (tone, size, fit), scratch)?,
+        Ok(None) => {
+            reader.rest(&mut file)?;
+            store(&file, tone, size, fit, scratch)
+        }
+        Err(error) => {
+            reader.rest(&mut file)?;
+            Err(error)
+        }
+    };
+    scratch.file = file;
+    Ok((reader.stamp(), stored))
+}
+
+/// Tones and resizes the rows of a DICOM file as they are read; `file` holds its beginning.
+fn rows(
+    dicom: &Dicom,
+    reader: &mut Reader,
+    file: &mut Vec<u8>,
+    (tone, size, fit): (Tone, u32, Fit),
+    scratch: &mut Scratch,
+) -> io::Result<Result<Stored, String>> {
+    let Pixels::Grey { values: Values::Unread { place, bytes }, bits } = &dicom.pixels else {
+        return Ok(Err("the pixels are not where they should be".to_owned()));
+    };
+    let source = (dicom.width, dicom.height);
+    let fitted = fitted(source, size, fit);
+    let resized = fitted.and_then(|(width, height)| {
+        let rows = scratch.resample.rows(source, width, height, Filter::Lanczos).map_err(|e| e.to_string())?;
+        Ok(((width, height), rows))
+    });
+    let shades = tone::shades(dicom, tone, *bits, (0, 0));
+    let row = dicom.width as usize * bytes;
+    let mut left = place.len();
+    file.drain(..place.start.min(file.len()));
+    let mut stored = resized;
+    loop {
+        let whole = file.len().min(left) / row * row;
+        if let Ok((_, rows)) = &mut stored {
+            let values = &file[..whole];
+            rows.take(|window| match bytes {
+                1 => window.extend(values.iter().map(|&value| shades[usize::from(value)])),
+                _ => {
+                    let words = values.chunks_exact(2).map(|word| u16::from_le_bytes([word[0], word[1]]));
+                    window.extend(words.map(|word| shades[usize::from(word)]));
+                }
+            });
+        }
+        left -= whole;
+        // Behind the last row the rest is hashed alone.
+        let done = if left == 0 { file.len() } else { whole };
+        file.drain(..done);
+        if !reader.piece(file)? {
+            break;
+        }
+    }
+    let (new_size, rows) = match stored {
+        Ok(stored) => stored,
+        Err(error) => return Ok(Err(error)),
+    };
+    let pixels = rows.finish();
+    if left > 0 {
+        return Ok(Err("the file ends within its pixels".to_owned()));
+    }
+    Ok(Ok(placed(pixels, new_size, source, size, fit, dicom.header.clone())))
+}
+
+/// A resized picture in its place: with borders, where the fit asks for them.
+fn placed(
+    resized: Vec<u8>,
+    (width, height): (u32, u32),
+    source: (u32, u32),
+    size: u32,
+    fit: Fit,
+    header: Header,
+) -> Stored {
     let scale = (f64::from(width) / f64::from(source.0), f64::from(height) / f64::from(source.1));
     if fit != Fit::Pad || (width, height) == (size, size) {
-        let image = GreyImage { width, height, pixels: resized.to_vec() };
-        return Ok(Stored { image, source, place: Placement { scale, offset: (0.0, 0.0) }, header });
+        let image = GreyImage { width, height, pixels: resized };
+        return Stored { image, source, place: Placement { scale, offset: (0.0, 0.0) }, header };
     }
     let (left, top) = ((size - width) / 2, (size - height) / 2);
     let mut padded = vec![0; size as usize * size as usize];
@@ -118,18 +216,24 @@ pub fn store(bytes: &[u8], tone: Tone, size: u32, fit: Fit, scratch: &mut Scratc
     }
     let offset = (f64::from(left), f64::from(top));
     let image = GreyImage { width: size, height: size, pixels: padded };
-    Ok(Stored { image, source, place: Placement { scale, offset }, header })
+    Stored { image, source, place: Placement { scale, offset }, header }
 }
 
 /// Width and height of a picture that is brought to the stored size, without borders.
-fn fitted((width, height): (u32, u32), size: u32, fit: Fit) -> (u32, u32) {
+///
+/// # Errors
+/// When a side would not fit its column.
+fn fitted((width, height): (u32, u32), size: u32, fit: Fit) -> Result<(u32, u32), String> {
     let scale = match fit {
         Fit::Shorter => (f64::from(size) / f64::from(width.min(height))).min(1.0),
         Fit::Pad => f64::from(size) / f64::from(width.max(height)),
-        Fit::Stretch => return (size, size),
+        Fit::Stretch => return Ok((size, size)),
     };
-    let rounded = |side: u32| ((f64::from(side) * scale).round() as u32).max(1);
-    (rounded(width), rounded(height))
+    let [new_width, new_height] = [width, height].map(|side| ((f64::from(side) * scale).round() as u32).max(1));
+    if new_width.max(new_height) > u16::MAX.into() {
+        return Err(format!("{width}×{height} pixels are too long for a radiograph"));
+    }
+    Ok((new_width, new_height))
 }
 
 /// Decodes a file to 8-bit grey in `scratch.grey`.
@@ -165,7 +269,7 @@ fn decode_grey_jpeg(
         }
         let source = (header.width as u32, header.height as u32);
         let reduction = target.map_or(1, |(size, fit)| {
-            let wanted = fitted(source, size, fit);
+            let Ok(wanted) = fitted(source, size, fit) else { return 1 };
             let enough = |by: &u32| source.0 / by >= 2 * wanted.0 && source.1 / by >= 2 * wanted.1;
             [8, 4, 2].into_iter().find(enough).unwrap_or(1)
         });

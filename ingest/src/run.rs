@@ -19,7 +19,6 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
-use crate::bounds::MAX_FILE_BYTES;
 use crate::error::{Error, Reject, Result, Stage};
 use crate::inputs::{self, Stamps};
 use crate::mask;
@@ -356,16 +355,14 @@ impl Job<'_> {
         };
         let mut pixels = PixelSums::default();
         if !self.options.no_images {
-            let mut file = std::mem::take(&mut scratch.file);
-            let read = inputs::read(&self.raw.join(&planned.source_path), MAX_FILE_BYTES, &mut file);
-            seen.insert(planned.source_path.clone(), read.as_ref().ok().cloned());
-            let stamp = read.map_err(|error| {
+            let Options { tone, size, fit, .. } = *self.options;
+            let read = picture::store_file(&self.raw.join(&planned.source_path), tone, size, fit, scratch);
+            seen.insert(planned.source_path.clone(), read.as_ref().ok().map(|(stamp, _)| stamp.clone()));
+            let (stamp, stored) = read.map_err(|error| {
                 let missing = error.kind() == std::io::ErrorKind::NotFound;
                 (Stage::Read, if missing { "listed, but the file is missing".to_owned() } else { error.to_string() })
             })?;
             record.source_sha256 = stamp.sha256;
-            let stored = picture::store(&file, self.options.tone, self.options.size, self.options.fit, scratch);
-            scratch.file = file;
             let Stored { image, source, place, header } = stored.map_err(|error| (Stage::Decode, error))?;
             (record.source_width, record.source_height) = source;
             record.view = record.view.or(header.view);

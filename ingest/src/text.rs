@@ -97,9 +97,8 @@ pub fn read_report(
             // A root of its own is absolute: joined to the raw directory, it stays as it is.
             let path = plan.report_root.as_deref().map_or_else(|| path.clone(), |root| root.join(path));
             let name = path.to_string_lossy().into_owned();
-            let mut bytes = Vec::new();
-            match inputs::read(&raw.join(path), MAX_REPORT_BYTES, &mut bytes) {
-                Ok(stamp) => {
+            match inputs::read(&raw.join(path), MAX_REPORT_BYTES) {
+                Ok((bytes, stamp)) => {
                     seen.insert(name, Some(stamp));
                     decode_text(bytes)
                 }

@@ -44,6 +44,7 @@ pub fn to_grey(dicom: &Dicom, tone: Tone, grey: &mut Vec<u8>) {
                 let range = extremes(values.iter().copied().filter(|value| !dicom.is_padding(*value)));
                 grey.extend(values.iter().map(|&value| shade(dicom, tone, value, range)));
             }
+            Values::Unread { .. } => {}
         },
     }
     if tone == Tone::MimicCxrJpg {
@@ -71,12 +72,17 @@ fn by_table(dicom: &Dicom, tone: Tone, bits: Bits, words: impl Iterator<Item = u
         let seen = (0..=u16::MAX).filter(|word| seen[usize::from(*word)]).map(|word| bits.value(word));
         extremes(seen.filter(|value| !dicom.is_padding(*value)))
     };
+    let table = shades(dicom, tone, bits, range);
+    grey.extend(words.map(|word| table[usize::from(word)]));
+}
+
+/// The shade of every word, unused bits included: a look-up needs no bounds check. `range` is that of the stored values
+/// where no window says what is black and white.
+pub fn shades(dicom: &Dicom, tone: Tone, bits: Bits, range: (i64, i64)) -> [u8; 1 << 16] {
     let shades: Vec<u8> = (0..1u32 << bits.stored)
         .map(|pattern| shade(dicom, tone, bits.value((pattern << bits.shift) as u16), range))
         .collect();
-    // By the whole word, unused bits included: the look-up needs no bounds check.
-    let table: [u8; 1 << 16] = std::array::from_fn(|word| shades[usize::from(bits.pattern(word as u16))]);
-    grey.extend(words.map(|word| table[usize::from(word)]));
+    std::array::from_fn(|word| shades[usize::from(bits.pattern(word as u16))])
 }
 
 /// The shade of one stored value, in the order: modality, VOI, inversion, rounding.

@@ -44,26 +44,27 @@ impl Place {
     }
 }
 
-/// Checks that a DICOM file claims no more than it holds up to its pixels, and says where its pixels lie: `None` where that is left to
-/// the parser (without the magic code, deflated, damaged).
+/// Checks that a DICOM file claims no more than it holds up to its pixels, and says where they lie: `None` where that is
+/// left to the parser (without the magic code, deflated, damaged). `bytes` may be the beginning of a file of `total`
+/// bytes; `None` then also where the pixels begin behind it.
 ///
 /// # Errors
 /// A sentence that names the cause, and holds no value of the header.
-pub fn data_set(bytes: &[u8]) -> Result<Option<Place>, String> {
+pub fn data_set(bytes: &[u8], total: usize) -> Result<Option<Place>, String> {
     let start = match bytes {
         _ if bytes.get(128..132) == Some(b"DICM") => 128,
         _ if bytes.starts_with(b"DICM") => 0,
         _ => return Ok(None),
     };
     let mut file = Cursor::new(&bytes[start..]);
-    meta_lengths(file.get_ref())?;
+    meta_lengths(file.get_ref(), total - start)?;
     // Whatever is wrong here, the parser will say.
     let Ok(meta) = FileMetaTable::from_reader(&mut file) else { return Ok(None) };
     let start = start + file.position() as usize;
-    let set = &bytes[start..];
+    let (set, total) = (&bytes[start..], total - start);
     let place = match meta.transfer_syntax() {
-        uids::IMPLICIT_VR_LITTLE_ENDIAN => lengths(set, &IMPLICIT_VR_LITTLE_ENDIAN.erased(), false)?,
-        BIG_ENDIAN => lengths(set, &EXPLICIT_VR_BIG_ENDIAN.erased(), false)?,
+        uids::IMPLICIT_VR_LITTLE_ENDIAN => lengths(set, &IMPLICIT_VR_LITTLE_ENDIAN.erased(), total, false)?,
+        BIG_ENDIAN => lengths(set, &EXPLICIT_VR_BIG_ENDIAN.erased(), total, false)?,
         uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN => {
             let mut inflated = Vec::new();
             // A broken stream is as far as the parser gets, too.
@@ -71,10 +72,10 @@ pub fn data_set(bytes: &[u8]) -> Result<Option<Place>, String> {
             if inflated.len() as u64 > MAX_INFLATED_BYTES {
                 return Err(format!("the deflated data set is larger than {} MiB", MAX_INFLATED_BYTES >> 20));
             }
-            lengths(&inflated, &EXPLICIT_VR_LITTLE_ENDIAN.erased(), true)?;
+            lengths(&inflated, &EXPLICIT_VR_LITTLE_ENDIAN.erased(), inflated.len(), true)?;
             None
         }
-        _ => lengths(set, &EXPLICIT_VR_LITTLE_ENDIAN.erased(), false)?,
+        _ => lengths(set, &EXPLICIT_VR_LITTLE_ENDIAN.erased(), total, false)?,
     };
     let moved = |range: Range<usize>| range.start + start..range.end + start;
     Ok(place.map(|place| match place {
@@ -86,7 +87,7 @@ pub fn data_set(bytes: &[u8]) -> Result<Option<Place>, String> {
 }
 
 /// The file meta group: explicit little endian, right after the magic code.
-fn meta_lengths(file: &[u8]) -> Result<(), String> {
+fn meta_lengths(file: &[u8], total: usize) -> Result<(), String> {
     let mut at = 4;
     while let Some(header) = file.get(at..at + 8).filter(|header| header.starts_with(&[2, 0])) {
         let long =
@@ -97,7 +98,7 @@ fn meta_lengths(file: &[u8]) -> Result<(), String> {
             _ => usize::from(u16::from_le_bytes([header[6], header[7]])),
         };
         at += if long { 12 } else { 8 };
-        at = at.checked_add(length).filter(|end| *end <= file.len()).ok_or_else(too_long)?;
+        at = at.checked_add(length).filter(|end| *end <= total).ok_or_else(too_long)?;
     }
     Ok(())
 }
@@ -109,7 +110,7 @@ fn too_long() -> String {
 /// Walks the elements of a data set without reading their values; finds the pixels.
 ///
 /// What stands `behind` the pixels is walked as well where the parser will read it.
-fn lengths(set: &[u8], syntax: &TransferSyntax, behind: bool) -> Result<Option<Place>, String> {
+fn lengths(set: &[u8], syntax: &TransferSyntax, total: usize, behind: bool) -> Result<Option<Place>, String> {
     let Ok(mut reader) = LazyDataSetReader::new_with_ts(Cursor::new(set), syntax) else { return Ok(None) };
     let (mut depth, mut place, mut items) = (0usize, None, 0);
     // An error of the walk is one of the parser as well, which words it.
@@ -141,7 +142,7 @@ fn lengths(set: &[u8], syntax: &TransferSyntax, behind: bool) -> Result<Option<P
                     return Err(format!("a text is longer than {MAX_TEXT_BYTES} bytes"));
                 }
                 let (length, position) = (header.len.0 as usize, decoder.position() as usize);
-                let within = length <= set.len().saturating_sub(position);
+                let within = length <= total.saturating_sub(position);
                 if depth == 0 && header.tag == tags::PIXEL_DATA && within && !behind {
                     return Ok(Some(Place::Native(position..position + length)));
                 }
@@ -156,7 +157,7 @@ fn lengths(set: &[u8], syntax: &TransferSyntax, behind: bool) -> Result<Option<P
                 continue;
             }
         };
-        if length > set.len().saturating_sub(position) {
+        if length > total.saturating_sub(position) {
             return Err(too_long());
         }
         if let (Some(Place::Fragments { offsets, fragments }), LazyDataToken::LazyItemValue { .. }) =
@@ -170,7 +171,7 @@ fn lengths(set: &[u8], syntax: &TransferSyntax, behind: bool) -> Result<Option<P
         }
     }
     match place {
-        Some(_) if !behind => Err("the file ends within its compressed pixels".to_owned()),
+        Some(_) if !behind && set.len() == total => Err("the file ends within its compressed pixels".to_owned()),
         _ => Ok(None),
     }
 }

@@ -13,9 +13,6 @@
 pub mod dicom;
 pub(crate) mod table;
 
-use std::fs::File;
-use std::io::{self, Read};
-
 /// Most bytes of a raw file.
 pub const MAX_FILE_BYTES: u64 = 2 << 30;
 /// Most bytes of a report file.
@@ -43,18 +40,4 @@ pub const MAX_INFLATION: u64 = 100;
 pub(crate) fn guarded<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode))
         .unwrap_or_else(|_| Err("the decoder gave up on this file".to_owned()))
-}
-
-/// Reads the rest of a file of at most `limit` bytes into `bytes`.
-///
-/// # Errors
-/// Those of the operating system, and a larger file.
-pub fn read_file(file: &File, limit: u64, bytes: &mut Vec<u8>) -> io::Result<()> {
-    bytes.clear();
-    bytes.reserve(file.metadata()?.len().min(limit) as usize + 1);
-    file.take(limit + 1).read_to_end(bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(io::Error::other(format!("the file is larger than {} MiB", limit >> 20)));
-    }
-    Ok(())
 }

@@ -144,20 +144,17 @@ pub struct Huffman {
     symbols: Vec<u8>,
 }
 
-/// What the next bits say. `length` 0: the code is longer than a look-up.
-#[derive(Clone, Copy, Default)]
-struct Entry {
-    /// The number that follows the code, where `complete`.
-    value: i16,
-    symbol: u8,
-    /// Bits of the code, and of the number where `complete`.
-    length: u8,
-    complete: bool,
-}
+/// What the next bits say, packed for one load: the number that follows the code (16 bits), the symbol (8 bits), and the
+/// bits of both (7 bits). Where `PART` is set, they are those of the code alone, and 0 where the code is longer than a
+/// look-up.
+#[derive(Clone, Copy)]
+struct Entry(u32);
+
+const PART: u32 = 0x80;
 
 impl Default for Huffman {
     fn default() -> Self {
-        Self { entries: Box::new([Entry::default(); 1 << LOOKUP_BITS]), ends: [(0, 0); 17], symbols: Vec::new() }
+        Self { entries: Box::new([Entry(PART); 1 << LOOKUP_BITS]), ends: [(0, 0); 17], symbols: Vec::new() }
     }
 }
 
@@ -197,17 +194,22 @@ impl Huffman {
         Some((*self.symbols.get(index as usize)?, length))
     }
 
-    /// The next symbol and the number of `symbol & 15` bits that follows it. At least 48 bits must be loaded.
-    #[inline]
+    /// The next symbol and the number of `symbol & 15` bits that follows it. At least 32 bits must be loaded.
+    #[inline(always)]
     pub fn next(&self, bits: &mut Bits) -> Result<(u8, i32)> {
         let entry = self.entries[bits.peek(LOOKUP_BITS) as usize];
-        if entry.complete {
-            bits.skip(entry.length.into());
-            return Ok((entry.symbol, entry.value.into()));
+        if entry.0 & PART == 0 {
+            bits.skip(entry.0 & 0x7F);
+            return Ok(((entry.0 >> 8) as u8, entry.0 as i32 >> 16));
         }
-        let (symbol, length) = match entry.length {
+        self.in_parts(entry, bits)
+    }
+
+    /// A code and its number that are too long for one look-up.
+    fn in_parts(&self, entry: Entry, bits: &mut Bits) -> Result<(u8, i32)> {
+        let (symbol, length) = match entry.0 & 0x7F {
             0 => self.long(bits).ok_or(Refusal::Broken("a JPEG scan with an unknown code"))?,
-            length => (entry.symbol, length.into()),
+            length => ((entry.0 >> 8) as u8, length),
         };
         bits.skip(length);
         // 16 is a lossless scan's category of one value, written without bits.
@@ -229,10 +231,10 @@ impl Entry {
     fn new(symbol: u8, length: u32, tail: u32, spare: u32) -> Self {
         let size = u32::from(symbol & 15);
         if symbol == 16 || size > spare {
-            return Self { value: 0, symbol, length: length as u8, complete: false };
+            return Self(u32::from(symbol) << 8 | length | PART);
         }
         let value = if size == 0 { 0 } else { extend(tail >> (spare - size), size) as i16 };
-        Self { value, symbol, length: (length + size) as u8, complete: true }
+        Self(u32::from(value as u16) << 16 | u32::from(symbol) << 8 | (length + size))
     }
 }
 
@@ -258,10 +260,10 @@ impl<'a> Bits<'a> {
         Self { scan, at: 0, buffer: 0, count: 0, made_up: 0 }
     }
 
-    /// Makes at least 48 bits available.
-    #[inline]
+    /// Makes at least 32 bits available: the longest code and its number.
+    #[inline(always)]
     pub fn load(&mut self) {
-        if self.count >= 48 {
+        if self.count >= 32 {
             return;
         }
         if let Some(next) = self.scan.get(self.at..self.at + 8) {
@@ -301,12 +303,12 @@ impl<'a> Bits<'a> {
     }
 
     /// The next `count` bits, 1 to 32.
-    #[inline]
+    #[inline(always)]
     pub fn peek(&self, count: u32) -> u32 {
         (self.buffer >> (64 - count)) as u32
     }
 
-    #[inline]
+    #[inline(always)]
     fn skip(&mut self, count: u32) {
         self.buffer <<= count;
         self.count -= count;

@@ -11,23 +11,27 @@ const ZIGZAG: [u8; 64] = [
     47, 55, 62, 63,
 ];
 
+/// Place of a frequency that a reduced picture leaves out.
+const UNUSED: usize = 255;
+
 /// A sample of 8 or 12 bits.
 pub trait Sample: Copy + Default {
     /// Bits that the sample has room for.
     const BITS: u8;
-    fn from_level(level: f32) -> Self;
+    /// From a level within the sample's range.
+    fn from_level(level: i32) -> Self;
 }
 
 impl Sample for u8 {
     const BITS: u8 = 8;
-    fn from_level(level: f32) -> Self {
+    fn from_level(level: i32) -> Self {
         level as Self
     }
 }
 
 impl Sample for u16 {
     const BITS: u8 = 16;
-    fn from_level(level: f32) -> Self {
+    fn from_level(level: i32) -> Self {
         level as Self
     }
 }
@@ -45,14 +49,24 @@ pub fn decode<S: Sample>(header: &Header, reduction: usize, samples: &mut Vec<S>
     }
 }
 
-/// Decodes to `N` × `N` samples a block.
-fn blocks<S: Sample, const N: usize>(header: &Header, samples: &mut Vec<S>) -> Result<(usize, usize)> {
+widest! {
+    /// Decodes to `N` × `N` samples a block.
+    fn blocks<S: Sample, const N: usize>(header: &Header, samples: &mut Vec<S>) -> Result<(usize, usize)> = each_block
+}
+
+#[inline(always)]
+fn each_block<S: Sample, const N: usize>(header: &Header, samples: &mut Vec<S>) -> Result<(usize, usize)> {
     let reduced = |side: usize| side.div_ceil(8 / N);
     let (width, height) = (reduced(header.width), reduced(header.height));
     let across = header.width.div_ceil(8);
     samples.clear();
     samples.resize(width * height, S::default());
-    let steps: [f32; 64] = header.steps.map(f32::from);
+    // By zigzag position: the quantisation step, and the place among the frequencies that are transformed.
+    let scale: [(f32, u8); 64] = std::array::from_fn(|k| {
+        let (row, column) = (usize::from(ZIGZAG[k]) / 8, usize::from(ZIGZAG[k]) % 8);
+        let place = if row < N && column < N { row * N + column } else { UNUSED };
+        (f32::from(header.steps[k]), place as u8)
+    });
     let inverse = Inverse::<N>::new(header.precision);
     let mut bits = Bits::new(header.scan);
     let (mut dc, mut until_restart) = (0i32, header.restart);
@@ -67,11 +81,11 @@ fn blocks<S: Sample, const N: usize>(header: &Header, samples: &mut Vec<S>) -> R
                 }
                 until_restart -= 1;
             }
-            let mut block = [0f32; 64];
+            let mut block = [[0f32; N]; N];
             bits.load();
             dc = dc.wrapping_add(header.dc.next(&mut bits)?.1);
-            block[0] = dc as f32 * steps[0];
-            let mut k = 1;
+            block[0][0] = dc as f32 * scale[0].0;
+            let (mut k, mut last) = (1, 0);
             while k < 64 {
                 bits.load();
                 let (symbol, value) = header.ac.next(&mut bits)?;
@@ -86,10 +100,14 @@ fn blocks<S: Sample, const N: usize>(header: &Header, samples: &mut Vec<S>) -> R
                 if k > 63 {
                     return Err(Refusal::Broken("a JPEG block with too many coefficients"));
                 }
-                block[usize::from(ZIGZAG[k])] = value as f32 * steps[k];
+                let (step, place) = scale[k];
+                if let Some(frequency) = block.as_flattened_mut().get_mut(usize::from(place)) {
+                    *frequency = value as f32 * step;
+                    last = last.max(usize::from(place) / N);
+                }
                 k += 1;
             }
-            inverse.apply(&block, &mut band[column * N..], across * N);
+            inverse.apply(&block[..=last], &mut band[column * N..], across * N);
         }
         if bits.is_beyond_the_end() {
             return Err(Refusal::Broken("the JPEG scan ends early"));
@@ -121,25 +139,30 @@ impl<const N: usize> Inverse<N> {
         Self { basis, middle: f32::from(1u16 << (precision - 1)), largest: f32::from((1u16 << precision) - 1) }
     }
 
-    /// Writes the block's samples to `out`, lines `stride` apart.
-    #[inline]
-    fn apply<S: Sample>(&self, block: &[f32; 64], out: &mut [S], stride: usize) {
+    /// Writes the block's samples to `out`, lines `stride` apart; `block` holds the lines of frequencies up to the last
+    /// that is not zero.
+    #[inline(always)]
+    fn apply<S: Sample>(&self, block: &[[f32; N]], out: &mut [S], stride: usize) {
         // Lines of frequencies to lines of positions; then the lines are mixed.
         let mut half = [[0f32; N]; N];
-        for (v, half) in half.iter_mut().enumerate() {
-            for (u, basis) in self.basis.iter().enumerate() {
-                let value = block[v * 8 + u];
+        for (half, frequencies) in half.iter_mut().zip(block) {
+            for (&value, basis) in frequencies.iter().zip(&self.basis) {
                 half.iter_mut().zip(basis).for_each(|(sum, basis)| *sum += value * basis);
             }
         }
         for y in 0..N {
             let mut line = [self.middle + 0.5; N];
-            for (v, half) in half.iter().enumerate() {
-                let weight = self.basis[v][y];
+            for (half, basis) in half[..block.len()].iter().zip(&self.basis) {
+                let weight = basis[y];
                 line.iter_mut().zip(half).for_each(|(sum, value)| *sum += weight * value);
             }
             let out = &mut out[y * stride..][..N];
-            out.iter_mut().zip(line).for_each(|(to, level)| *to = S::from_level(level.clamp(0.0, self.largest)));
+            for (to, level) in out.iter_mut().zip(line) {
+                let level = level.clamp(0.0, self.largest);
+                // SAFETY: 0 to 4095; sums of finite numbers this small are no NaN. The checked conversion takes longer
+                // than the transform.
+                *to = S::from_level(unsafe { level.to_int_unchecked::<i32>() });
+            }
         }
     }
 }

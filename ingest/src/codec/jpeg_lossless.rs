@@ -41,7 +41,13 @@ pub fn decode(header: &Header, samples: &mut Vec<u16>) -> Result<()> {
     Ok(())
 }
 
-fn from_left(header: &Header, bits: &mut Bits, first: u16, row: &mut [u16]) -> Result<()> {
+widest! {
+    /// A row in which each sample is predicted by the one to its left, the first one by `first`.
+    fn from_left(header: &Header, bits: &mut Bits, first: u16, row: &mut [u16]) -> Result<()> = each_from_left
+}
+
+#[inline(always)]
+fn each_from_left(header: &Header, bits: &mut Bits, first: u16, row: &mut [u16]) -> Result<()> {
     let mut left = first;
     for sample in row {
         bits.load();

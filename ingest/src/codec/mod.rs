@@ -2,6 +2,26 @@
 //! sequential (8 and 12 bit, at full, half, quarter or eighth size), JPEG-LS. Colour, progressive and arithmetic files
 //! are [`Refusal::Unsupported`] here, and go to the libraries.
 
+/// Runs a loop in the widest form that this processor has: the same code, compiled once more for AVX2 and the shifts of
+/// BMI2. The results are the same.
+macro_rules! widest {
+    ($(#[$about:meta])* fn $name:ident$(<$kind:ident: $bound:ident, const $size:ident: usize>)?($($argument:ident: $type:ty),* $(,)?) -> $result:ty = $slow:ident) => {
+        $(#[$about])*
+        fn $name$(<$kind: $bound, const $size: usize>)?($($argument: $type),*) -> $result {
+            #[cfg(target_arch = "x86_64")]
+            if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("bmi2") {
+                #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+                fn wide$(<$kind: $bound, const $size: usize>)?($($argument: $type),*) -> $result {
+                    $slow$(::<$kind, $size>)?($($argument),*)
+                }
+                // SAFETY: the processor has these instructions (those with BMI2 have BMI1 and LZCNT).
+                return unsafe { wide$(::<$kind, $size>)?($($argument),*) };
+            }
+            $slow$(::<$kind, $size>)?($($argument),*)
+        }
+    };
+}
+
 mod jpeg;
 mod jpeg_dct;
 mod jpeg_lossless;
