@@ -109,11 +109,45 @@ impl Taps {
     }
 }
 
+/// Taps of the last few scales: the radiographs of a set have few sizes.
+#[derive(Default)]
+struct Scales {
+    known: Vec<((usize, usize, Filter), Taps)>,
+    /// Which of them was asked for last, and which is to be forgotten next.
+    current: usize,
+    oldest: usize,
+}
+
+impl Scales {
+    const KEPT: usize = 8;
+
+    fn set(&mut self, from: usize, to: usize, filter: Filter) {
+        let key = (from, to, filter);
+        if let Some(found) = self.known.iter().position(|(known, _)| *known == key) {
+            self.current = found;
+            return;
+        }
+        if self.known.len() < Self::KEPT {
+            self.known.push((key, Taps::default()));
+            self.current = self.known.len() - 1;
+        } else {
+            self.current = self.oldest;
+            self.oldest = (self.oldest + 1) % Self::KEPT;
+            self.known[self.current].0 = key;
+        }
+        self.known[self.current].1.compute(from, to, filter);
+    }
+
+    fn taps(&self) -> &Taps {
+        &self.known[self.current].1
+    }
+}
+
 /// Resizes grey images with buffers that are kept between calls.
 #[derive(Default)]
 pub struct Resample {
-    rows: Taps,
-    columns: Taps,
+    rows: Scales,
+    columns: Scales,
     /// One row between the passes, zeros behind it.
     row: Vec<i16>,
     pixels: Vec<u8>,
@@ -153,18 +187,19 @@ impl Resample {
             }
             return Ok(&self.pixels);
         }
-        self.rows.compute(part_height, height, filter);
-        self.columns.compute(part_width, width, filter);
+        self.rows.set(part_height, height, filter);
+        self.columns.set(part_width, width, filter);
+        let (rows, columns) = (self.rows.taps(), self.columns.taps());
         self.row.clear();
-        self.row.resize(part_width + self.columns.stride, 0);
+        self.row.resize(part_width + columns.stride, 0);
         let (down, across) = passes();
         for (y, out) in self.pixels.chunks_exact_mut(width).enumerate() {
-            let (start, weights) = self.rows.of(y);
-            let weights = &weights[..self.rows.counts[y]];
+            let (start, weights) = rows.of(y);
+            let weights = &weights[..rows.counts[y]];
             let first = (top + start) * stride + left;
             let source = Lines { pixels: &pixels[first..], stride };
             down(source, weights, &mut self.row[..part_width]);
-            across(&self.row, &self.columns, out);
+            across(&self.row, columns, out);
         }
         Ok(&self.pixels)
     }
@@ -192,10 +227,10 @@ impl Resample {
         if [source.0, source.1, width, height].contains(&0) {
             return Err(Error::Invalid(format!("resize: {}×{} to {width}×{height}", source.0, source.1)));
         }
-        self.rows.compute(source.1 as usize, height as usize, filter);
-        self.columns.compute(source.0 as usize, width as usize, filter);
+        self.rows.set(source.1 as usize, height as usize, filter);
+        self.columns.set(source.0 as usize, width as usize, filter);
         self.row.clear();
-        self.row.resize(source.0 as usize + self.columns.stride, 0);
+        self.row.resize(source.0 as usize + self.columns.taps().stride, 0);
         self.pixels.resize(width as usize * height as usize, 0);
         let window = std::mem::take(&mut self.window);
         Ok(Rows { scratch: self, widths: (source.0 as usize, width as usize), first: 0, next: 0, window })
@@ -210,6 +245,7 @@ impl Rows<'_> {
         let (width, new_width) = self.widths;
         let here = self.first + self.window.len() / width;
         let Resample { rows, columns, row, pixels, .. } = &mut *self.scratch;
+        let (rows, columns) = (rows.taps(), columns.taps());
         while let Some((start, weights)) = (self.next < rows.starts.len()).then(|| rows.of(self.next)) {
             let count = rows.counts[self.next];
             if start + count > here {

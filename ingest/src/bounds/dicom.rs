@@ -86,18 +86,23 @@ pub fn data_set(bytes: &[u8], total: usize) -> Result<Option<Place>, String> {
     }))
 }
 
-/// The file meta group: explicit little endian, right after the magic code.
+/// The file meta group: explicit little endian, right after the magic code, as long as its first element says. What has
+/// no known short representation has a length of four bytes, as the parser takes it.
 fn meta_lengths(file: &[u8], total: usize) -> Result<(), String> {
+    const SHORT: [&[u8; 2]; 21] = [
+        b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS",
+        b"ST", b"TM", b"UI", b"UL", b"US",
+    ];
+    let group = file.get(12..16).map_or(0, |length| u32::from_le_bytes([length[0], length[1], length[2], length[3]]));
+    let end = 16usize.saturating_add(group as usize);
     let mut at = 4;
-    while let Some(header) = file.get(at..at + 8).filter(|header| header.starts_with(&[2, 0])) {
-        let long =
-            matches!(&header[4..6], b"OB" | b"OD" | b"OF" | b"OL" | b"OV" | b"OW" | b"SQ" | b"SV" | b"UC" | b"UN")
-                || matches!(&header[4..6], b"UR" | b"UT" | b"UV");
+    while let Some(header) = file.get(at..at + 8).filter(|_| at < end) {
+        let short = SHORT.iter().any(|representation| header[4..6] == representation[..]);
         let length = match file.get(at + 8..at + 12) {
-            Some(wide) if long => u32::from_le_bytes([wide[0], wide[1], wide[2], wide[3]]) as usize,
+            Some(wide) if !short => u32::from_le_bytes([wide[0], wide[1], wide[2], wide[3]]) as usize,
             _ => usize::from(u16::from_le_bytes([header[6], header[7]])),
         };
-        at += if long { 12 } else { 8 };
+        at += if short { 8 } else { 12 };
         at = at.checked_add(length).filter(|end| *end <= total).ok_or_else(too_long)?;
     }
     Ok(())
