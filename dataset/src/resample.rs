@@ -57,8 +57,8 @@ pub struct Rectangle {
 const WEIGHT_BITS: u32 = 14;
 /// Bits below a grey level that the row between the passes keeps.
 const ROW_BITS: u32 = 6;
-/// Weights of one output pixel are padded with zeros to a multiple of this: the values of one AVX2 register.
-const LANES: usize = 16;
+/// Weights of one output pixel are padded with zeros to a multiple of this: the values of half an AVX2 register.
+const LANES: usize = 8;
 
 /// The source pixels that each output pixel covers along one axis, and their weights.
 #[derive(Default)]
@@ -331,16 +331,18 @@ fn grey_level(sum: i32) -> u8 {
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::{
-        __m128i, __m256i, _mm_loadu_si128, _mm256_add_epi32, _mm256_castsi256_si128, _mm256_cvtepu8_epi16,
-        _mm256_extracti128_si256, _mm256_hadd_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_packs_epi32,
-        _mm256_packus_epi16, _mm256_set1_epi32, _mm256_setzero_si256, _mm256_srai_epi32, _mm256_storeu_si256,
-        _mm256_unpackhi_epi16, _mm256_unpacklo_epi16,
+        __m128i, __m256i, _mm_add_epi32, _mm_cvtsi128_si32, _mm_loadu_si128, _mm_madd_epi16, _mm256_add_epi32,
+        _mm256_castsi256_si128, _mm256_cvtepu8_epi16, _mm256_extracti128_si256, _mm256_hadd_epi32, _mm256_loadu_si256,
+        _mm256_madd_epi16, _mm256_packs_epi32, _mm256_packus_epi16, _mm256_set_m128i, _mm256_set1_epi32,
+        _mm256_setzero_si256, _mm256_srai_epi32, _mm256_storeu_si256, _mm256_unpackhi_epi16, _mm256_unpacklo_epi16,
+        _mm256_zextsi128_si256,
     };
 
     use super::{LANES, Lines, ROW_BITS, Taps, WEIGHT_BITS, across_one, down_one};
 
-    /// Columns that one step of the row pass takes.
-    const STEP: usize = 2 * LANES;
+    /// Values of one register, and columns that one step of the row pass takes.
+    const WIDE: usize = 2 * LANES;
+    const STEP: usize = 2 * WIDE;
 
     #[target_feature(enable = "avx2")]
     pub fn down(source: Lines, weights: &[i16], row: &mut [i16]) {
@@ -357,7 +359,7 @@ mod avx2 {
             // SAFETY: x + STEP ≤ width, and the assertion above.
             unsafe {
                 let at = |k: usize, half: usize| {
-                    let from = source.pixels.as_ptr().add(k * source.stride + x + half * LANES);
+                    let from = source.pixels.as_ptr().add(k * source.stride + x + half * WIDE);
                     _mm256_cvtepu8_epi16(_mm_loadu_si128(from.cast::<__m128i>()))
                 };
                 let mut sums = [_mm256_set1_epi32(1 << (WEIGHT_BITS - ROW_BITS - 1)); 4];
@@ -383,7 +385,7 @@ mod avx2 {
                     let shift = |sum| _mm256_srai_epi32::<{ (WEIGHT_BITS - ROW_BITS) as i32 }>(sum);
                     // Unpacking and packing both work within the register's halves: the order comes back.
                     let values = _mm256_packs_epi32(shift(sums[half * 2]), shift(sums[half * 2 + 1]));
-                    let to = row.as_mut_ptr().add(x + half * LANES);
+                    let to = row.as_mut_ptr().add(x + half * WIDE);
                     _mm256_storeu_si256(to.cast::<__m256i>(), values);
                 }
             }
@@ -400,9 +402,10 @@ mod avx2 {
             let mut sums = [_mm256_setzero_si256(); 8];
             for (lane, sum) in sums.iter_mut().enumerate() {
                 let (start, weights) = taps.of(x + lane);
-                let values = &row[start..start + weights.len()];
-                for (weights, values) in weights.chunks_exact(LANES).zip(values.chunks_exact(LANES)) {
-                    // SAFETY: both are LANES values of 16 bits.
+                let (weights, rest) = weights.as_chunks::<WIDE>();
+                let (values, more) = row[start..].split_at(weights.len() * WIDE);
+                for (weights, values) in weights.iter().zip(values.chunks_exact(WIDE)) {
+                    // SAFETY: both are WIDE values of 16 bits.
                     let (w, v) = unsafe {
                         (
                             _mm256_loadu_si256(weights.as_ptr().cast::<__m256i>()),
@@ -411,6 +414,17 @@ mod avx2 {
                     };
                     *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(w, v));
                 }
+                if rest.len() == LANES {
+                    let values = &more[..LANES];
+                    // SAFETY: both are LANES values of 16 bits.
+                    let (w, v) = unsafe {
+                        (
+                            _mm_loadu_si128(rest.as_ptr().cast::<__m128i>()),
+                            _mm_loadu_si128(values.as_ptr().cast::<__m128i>()),
+                        )
+                    };
+                    *sum = _mm256_add_epi32(*sum, _mm256_zextsi128_si256(_mm_madd_epi16(w, v)));
+                }
             }
             let [a, b, c, d, e, f, g, h] = sums;
             let low = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
@@ -418,13 +432,13 @@ mod avx2 {
             // Each half of the registers holds half of the sums of four outputs.
             let half = |four: __m256i| {
                 let other = _mm256_extracti128_si256::<1>(four);
-                std::arch::x86_64::_mm_add_epi32(_mm256_castsi256_si128(four), other)
+                _mm_add_epi32(_mm256_castsi256_si128(four), other)
             };
-            let eight = std::arch::x86_64::_mm256_set_m128i(half(high), half(low));
+            let eight = _mm256_set_m128i(half(high), half(low));
             let rounded = _mm256_add_epi32(eight, _mm256_set1_epi32(1 << (WEIGHT_BITS + ROW_BITS - 1)));
             let levels = _mm256_srai_epi32::<{ (WEIGHT_BITS + ROW_BITS) as i32 }>(rounded);
             let packed = _mm256_packus_epi16(_mm256_packs_epi32(levels, levels), _mm256_setzero_si256());
-            let bytes = |half: __m128i| std::arch::x86_64::_mm_cvtsi128_si32(half).to_le_bytes();
+            let bytes = |half: __m128i| _mm_cvtsi128_si32(half).to_le_bytes();
             group[..4].copy_from_slice(&bytes(_mm256_castsi256_si128(packed)));
             group[4..].copy_from_slice(&bytes(_mm256_extracti128_si256::<1>(packed)));
             x += 8;

@@ -30,7 +30,7 @@ use crate::tokenizer;
 use crate::tone::Tone;
 
 /// Records decoded together; a multiple keeps every job busy while the block before it is written.
-const BLOCK_PER_JOB: usize = 16;
+const BLOCK_PER_JOB: usize = 32;
 
 thread_local! {
     /// Buffers of the thread that decodes.
@@ -146,10 +146,13 @@ impl PixelSums {
     }
 
     fn of(pixels: &[u8]) -> Self {
-        let (sum, squares) = pixels.iter().fold((0u64, 0u64), |(sum, squares), &pixel| {
-            (sum + u64::from(pixel), squares + u64::from(pixel) * u64::from(pixel))
-        });
-        Self { count: pixels.len() as u64, sum, squares }
+        let mut sums = Self { count: pixels.len() as u64, sum: 0, squares: 0 };
+        // Sums of so few squares fit 32 bits, which add up several at once.
+        for some in pixels.chunks(1 << 15) {
+            sums.sum += u64::from(some.iter().map(|&pixel| u32::from(pixel)).sum::<u32>());
+            sums.squares += u64::from(some.iter().map(|&pixel| u32::from(pixel) * u32::from(pixel)).sum::<u32>());
+        }
+        sums
     }
 
     /// Mean and standard deviation, 0..1.
