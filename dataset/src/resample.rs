@@ -329,6 +329,7 @@ fn grey_level(sum: i32) -> u8 {
 }
 
 #[cfg(target_arch = "x86_64")]
+#[allow(clippy::cast_ptr_alignment)] // Loads and stores are the unaligned ones.
 mod avx2 {
     use std::arch::x86_64::{
         __m128i, __m256i, _mm_add_epi32, _mm_cvtsi128_si32, _mm_loadu_si128, _mm_madd_epi16, _mm256_add_epi32,

@@ -157,7 +157,7 @@ type Object = FileDicomObject<InMemDicomObject>;
 ///
 /// # Errors
 /// A sentence that names the cause, and holds no value of the header.
-pub fn read_radiograph<'a>(bytes: &'a [u8], words: Vec<u16>) -> Result<Dicom<'a>, String> {
+pub fn read_radiograph(bytes: &[u8], words: Vec<u16>) -> Result<Dicom<'_>, String> {
     guarded(|| read_checked(bytes, words, check_class))
 }
 
@@ -184,11 +184,11 @@ pub fn read(bytes: &[u8]) -> Result<Dicom<'_>, String> {
     guarded(|| read_checked(bytes, Vec::new(), |_| Ok(())))
 }
 
-fn read_checked<'a>(
-    bytes: &'a [u8],
+fn read_checked(
+    bytes: &[u8],
     words: Vec<u16>,
     check: impl Fn(&Object) -> Result<(), String>,
-) -> Result<Dicom<'a>, String> {
+) -> Result<Dicom<'_>, String> {
     if bytes.get(128..132) != Some(b"DICM") && bytes.get(..4) != Some(b"DICM") && !looks_like_bare_data_set(bytes) {
         return Err("not a DICOM file".to_owned());
     }

@@ -127,14 +127,15 @@ pub fn changed(raw: &Path, notes: impl IntoIterator<Item = PathBuf>) -> Result<V
         let found: Vec<_> = lines.into_par_iter().map(|line| change(line, raw)).collect();
         for change in found {
             let broken = || Error::Output { path: path.clone(), message: "is broken; use --overwrite".to_owned() };
-            changed.extend(change.ok_or_else(broken)?);
+            let (name, same) = change.ok_or_else(broken)?;
+            changed.extend((!same).then_some(name));
         }
     }
     Ok(changed.into_iter().collect())
 }
 
-/// The file of one line if it is not what it was; `None` where the line makes no sense.
-fn change(line: &str, raw: &Path) -> Option<Option<String>> {
+/// The name of one line's file, and whether it is what it was; `None` where the line makes no sense.
+fn change(line: &str, raw: &Path) -> Option<(String, bool)> {
     let (stamp, name) = line.split_at(line.find('"')?);
     let name: String = serde_json::from_str(name).ok()?;
     let fields: Vec<&str> = stamp.split_whitespace().collect();
@@ -148,7 +149,7 @@ fn change(line: &str, raw: &Path) -> Option<Option<String>> {
         (_, ["-"] | [_, _, _]) => false,
         _ => return None,
     };
-    Some((!same).then_some(name))
+    Some((name, same))
 }
 
 /// `3 files (a.dcm, b.dcm, c.dcm)`, with the first few names.

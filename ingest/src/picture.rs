@@ -167,9 +167,10 @@ fn rows(
         let whole = file.len().min(left) / row * row;
         if let Ok((_, rows)) = &mut stored {
             let values = &file[..whole];
-            rows.take(|window| match bytes {
-                1 => window.extend(values.iter().map(|&value| shades[usize::from(value)])),
-                _ => {
+            rows.take(|window| {
+                if *bytes == 1 {
+                    window.extend(values.iter().map(|&value| shades[usize::from(value)]));
+                } else {
                     let words = values.chunks_exact(2).map(|word| u16::from_le_bytes([word[0], word[1]]));
                     window.extend(words.map(|word| shades[usize::from(word)]));
                 }
@@ -240,8 +241,8 @@ fn fitted((width, height): (u32, u32), size: u32, fit: Fit) -> Result<(u32, u32)
 fn decode_to(bytes: &[u8], tone: Tone, target: Option<(u32, Fit)>, scratch: &mut Scratch) -> Result<Decoded, String> {
     match image::guess_format(bytes) {
         Ok(ImageFormat::Jpeg) => {
-            if let Some((source, size)) = decode_grey_jpeg(bytes, target, &mut scratch.grey)? {
-                return Ok(Decoded { source, size, header: Header::default() });
+            if let Some(decoded) = decode_grey_jpeg(bytes, target, &mut scratch.grey)? {
+                return Ok(decoded);
             }
             guarded(|| decode_raster(bytes, &mut scratch.grey)).map(Decoded::whole)
         }
@@ -257,11 +258,7 @@ fn decode_to(bytes: &[u8], tone: Tone, target: Option<(u32, Fit)>, scratch: &mut
 }
 
 /// A JPEG file of one component and one scan; `None` for all others.
-fn decode_grey_jpeg(
-    bytes: &[u8],
-    target: Option<(u32, Fit)>,
-    grey: &mut Vec<u8>,
-) -> Result<Option<((u32, u32), (u32, u32))>, String> {
+fn decode_grey_jpeg(bytes: &[u8], target: Option<(u32, Fit)>, grey: &mut Vec<u8>) -> Result<Option<Decoded>, String> {
     let decoded = codec::header(bytes).and_then(|header| {
         // What is too large is refused by the library's decoder, too.
         if header.process != Process::Sequential || (header.width * header.height) as u64 > MAX_VALUES {
@@ -274,10 +271,10 @@ fn decode_grey_jpeg(
             [8, 4, 2].into_iter().find(enough).unwrap_or(1)
         });
         let (width, height) = codec::decode_dct(&header, reduction as usize, grey)?;
-        Ok((source, (width as u32, height as u32)))
+        Ok(Decoded { source, ..Decoded::whole((width as u32, height as u32)) })
     });
     match decoded {
-        Ok(sizes) => Ok(Some(sizes)),
+        Ok(decoded) => Ok(Some(decoded)),
         Err(Refusal::Unsupported(_)) => Ok(None),
         Err(Refusal::Broken(message)) => Err(format!("the picture cannot be decoded: {message}")),
     }

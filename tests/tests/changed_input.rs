@@ -20,7 +20,7 @@ fn unfinished(raw: &Path, out: &Path) {
         let mut child =
             command("ingest").args(&run).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
         let begun = Instant::now();
-        while !out.join(".ingest/part-00000.json").exists() && begun.elapsed() < Duration::from_secs(60) {
+        while !out.join(".ingest/part-00000.json").exists() && begun.elapsed() < Duration::from_mins(1) {
             std::thread::sleep(Duration::from_millis(1));
         }
         child.kill().expect("SIGKILL");
@@ -111,7 +111,7 @@ fn an_unfinished_run_names_what_changed() {
 
     // Another time alone is no change.
     let file = fs::File::options().write(true).open(&path).expect("a file");
-    file.set_modified(SystemTime::now() + Duration::from_secs(3600)).expect("a time");
+    file.set_modified(SystemTime::now() + Duration::from_hours(1)).expect("a time");
     assert!(ok("ingest", arguments(&raw, &killed)).contains("went on after"));
     assert!(contents(&killed) == contents(&whole), "and reaches no byte");
 }

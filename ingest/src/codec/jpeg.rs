@@ -59,10 +59,8 @@ pub fn header(file: &[u8]) -> Result<Header<'_>> {
                     let wide = kind >> 4 != 0;
                     let bytes = if wide { 128 } else { 64 };
                     let values = rest.get(..bytes).ok_or(ENDS)?;
-                    let step = |i: usize| match wide {
-                        true => u16::from_be_bytes([values[2 * i], values[2 * i + 1]]),
-                        false => values[i].into(),
-                    };
+                    let wide_step = |i: usize| u16::from_be_bytes([values[2 * i], values[2 * i + 1]]);
+                    let step = |i: usize| if wide { wide_step(i) } else { values[i].into() };
                     steps[usize::from(kind & 3)] = Some(std::array::from_fn(step));
                     segment = &rest[bytes..];
                 }
@@ -273,7 +271,7 @@ impl<'a> Bits<'a> {
             if (!next).wrapping_sub(ones) & next & (ones << 7) == 0 {
                 self.buffer |= next >> self.count;
                 self.at += ((63 - self.count) >> 3) as usize;
-                self.count |= 56;
+                self.count |= 0x38;
                 return;
             }
         }

@@ -89,7 +89,7 @@ fn each_block<S: Sample, const N: usize>(header: &Header, samples: &mut Vec<S>) 
             while k < 64 {
                 bits.load();
                 let (symbol, value) = header.ac.next(&mut bits)?;
-                if symbol & 15 == 0 {
+                if symbol.trailing_zeros() >= 4 {
                     if symbol != 0xF0 {
                         break;
                     }

@@ -2,6 +2,9 @@
 //! sequential (8 and 12 bit, at full, half, quarter or eighth size), JPEG-LS. Colour, progressive and arithmetic files
 //! are [`Refusal::Unsupported`] here, and go to the libraries.
 
+// Loops are compiled twice, and what they call must be compiled with them.
+#![allow(clippy::inline_always)]
+
 /// Runs a loop in the widest form that this processor has: the same code, compiled once more for AVX2 and the shifts of
 /// BMI2. The results are the same.
 macro_rules! widest {
