@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use dicom_dictionary_std::{tags, uids};
+use dicom_dictionary_std::tags;
 use dicom_object::file::ReadPreamble;
 use dicom_object::mem::InMemDicomObject;
 use dicom_object::{FileDicomObject, OpenFileOptions};
@@ -242,16 +242,28 @@ pub(crate) fn cause(error: &dyn std::error::Error) -> String {
 }
 
 fn check_class(object: &Object) -> Result<(), String> {
-    let class = object.meta().media_storage_sop_class_uid().trim_end_matches(['\0', ' ']).to_owned();
-    let refused = match class.as_str() {
-        uids::CT_IMAGE_STORAGE | uids::ENHANCED_CT_IMAGE_STORAGE => "a CT slice, not a radiograph",
-        uids::MR_IMAGE_STORAGE => "an MR slice, not a radiograph",
-        uids::GRAYSCALE_SOFTCOPY_PRESENTATION_STATE_STORAGE => "a presentation state, not an image",
-        uids::KEY_OBJECT_SELECTION_DOCUMENT_STORAGE => "a key object selection, not an image",
-        class if class.starts_with("1.2.840.10008.5.1.4.1.1.88.") => "a structured report, not an image",
-        _ => return Ok(()),
-    };
-    Err(refused.to_owned())
+    let class = object.meta().media_storage_sop_class_uid().trim_end_matches(['\0', ' ']);
+    not_a_radiograph(class).map_or(Ok(()), |what| Err(format!("{what}, not a radiograph")))
+}
+
+/// What a storage class holds (PS3.4 B.5), where it holds no radiographs; secondary captures may be radiographs.
+fn not_a_radiograph(class: &str) -> Option<&'static str> {
+    let kind: Vec<&str> = class.strip_prefix("1.2.840.10008.5.1.4.1.1.")?.split('.').collect();
+    Some(match kind.as_slice() {
+        ["1", "2", ..] => "a mammogram",
+        ["2", ..] => "a CT slice",
+        ["3" | "6", ..] => "an ultrasound image",
+        ["4", ..] => "an MR slice",
+        ["5" | "20", ..] => "a nuclear medicine image",
+        ["11", ..] => "a presentation state",
+        ["66", ..] => "a segmentation or registration",
+        ["88", "59"] => "a key object selection",
+        ["88", ..] => "a structured report",
+        ["104", ..] => "a document",
+        ["128" | "130", ..] => "a PET slice",
+        ["481", ..] => "an object of radiotherapy",
+        _ => return None,
+    })
 }
 
 pub(crate) fn integer(object: &InMemDicomObject, tag: dicom_core::Tag) -> Option<i64> {
@@ -318,4 +330,37 @@ fn padding(object: &InMemDicomObject) -> Option<(i64, i64)> {
     let first = value(tags::PIXEL_PADDING_VALUE)?;
     let last = value(tags::PIXEL_PADDING_RANGE_LIMIT).unwrap_or(first);
     Some((first.min(last), first.max(last)))
+}
+
+#[cfg(test)]
+mod tests {
+    use dicom_dictionary_std::uids;
+
+    use super::*;
+
+    #[test]
+    fn other_objects_are_called_by_their_name() {
+        for (class, what) in [
+            (uids::ENHANCED_CT_IMAGE_STORAGE, "a CT slice"),
+            (uids::ENHANCED_MR_IMAGE_STORAGE, "an MR slice"),
+            (uids::ULTRASOUND_IMAGE_STORAGE, "an ultrasound image"),
+            (uids::GRAYSCALE_SOFTCOPY_PRESENTATION_STATE_STORAGE, "a presentation state"),
+            (uids::KEY_OBJECT_SELECTION_DOCUMENT_STORAGE, "a key object selection"),
+            (uids::COMPREHENSIVE_SR_STORAGE, "a structured report"),
+            (uids::DIGITAL_MAMMOGRAPHY_X_RAY_IMAGE_STORAGE_FOR_PRESENTATION, "a mammogram"),
+        ] {
+            assert_eq!(not_a_radiograph(class), Some(what));
+        }
+        for class in [
+            uids::COMPUTED_RADIOGRAPHY_IMAGE_STORAGE,
+            uids::DIGITAL_X_RAY_IMAGE_STORAGE_FOR_PRESENTATION,
+            uids::DIGITAL_X_RAY_IMAGE_STORAGE_FOR_PROCESSING,
+            uids::SECONDARY_CAPTURE_IMAGE_STORAGE,
+            uids::X_RAY_RADIOFLUOROSCOPIC_IMAGE_STORAGE,
+            "2.25.1",
+            "",
+        ] {
+            assert_eq!(not_a_radiograph(class), None, "{class}");
+        }
+    }
 }

@@ -50,8 +50,16 @@ impl Source for Chexpert {
             pictures: &pictures,
             used: HashSet::new(),
         };
-        for (path, subset) in home.tables {
-            labelled(&Table::read(raw, &path, &["Path"])?, subset, &mut plus, &mut maker, &mut plan)?;
+        let tables = home.tables.iter().map(|(path, subset)| Ok((Table::read(raw, path, &["Path"])?, *subset)));
+        let tables = tables.collect::<Result<Vec<_>>>()?;
+        // A finding that one table alone has is null in the others.
+        for name in tables.iter().flat_map(|(table, _)| table.frame.get_column_names()).map(|name| name.as_str()) {
+            if !KEYS.contains(&name) && !name.is_empty() && !plan.findings.iter().any(|finding| finding == name) {
+                plan.findings.push(name.to_owned());
+            }
+        }
+        for (table, subset) in tables {
+            labelled(&table, subset, &mut plus, &mut maker, &mut plan)?;
         }
         for row in plus.rest() {
             if let Some(name) = Name::parse(&row.path) {
@@ -71,10 +79,6 @@ impl Source for Chexpert {
 fn labelled(table: &Table, subset: &str, plus: &mut Plus, maker: &mut Maker, plan: &mut Plan) -> Result<()> {
     let frame = &table.frame;
     plan.rejects.extend(table.rejects.iter().cloned());
-    if plan.findings.is_empty() {
-        let names = frame.get_column_names_owned().into_iter().map(|name| name.to_string());
-        plan.findings = names.filter(|name| !KEYS.contains(&name.as_str()) && !name.is_empty()).collect();
-    }
     let columns: Vec<_> = plan.findings.iter().map(|finding| texts_or_null(frame, finding)).collect();
     let (paths, sex, age) = (texts(frame, "Path")?, texts_or_null(frame, "Sex"), texts_or_null(frame, "Age"));
     let (side, projection) = (texts_or_null(frame, "Frontal/Lateral"), texts_or_null(frame, "AP/PA"));

@@ -1,5 +1,6 @@
 //! One room a source: how its public layout is read.
 
+mod challenge;
 mod chexpert;
 mod chexpert_plus;
 mod covid;

@@ -7,8 +7,9 @@ use std::path::Path;
 
 use dataset::record::BoundingBox;
 
+use super::challenge::each_image;
 use crate::error::{Error, Reject, Result, Stage};
-use crate::plan::{Listing, Plan, PlannedRecord, Source, label_code};
+use crate::plan::{Plan, PlannedRecord, Source, label_code};
 use crate::table::{Table, find_table, texts};
 
 const LABELS: &str = "stage_2_train_labels";
@@ -35,7 +36,7 @@ impl Source for Rsna {
             remedy: "give the directory of the RSNA Pneumonia Detection Challenge".to_owned(),
         })?;
         let mut plan = Plan { findings: vec![PNEUMONIA.to_owned()], ..Plan::default() };
-        let mut labels = labels(raw, &path, &mut plan.rejects)?;
+        let labels = labels(raw, &path, &mut plan.rejects)?;
         let classes = match find_table(raw, CLASSES) {
             Some(path) => {
                 plan.findings.extend(CLASS_NAMES.map(str::to_owned));
@@ -50,7 +51,7 @@ impl Source for Rsna {
                 .flat_map(|own| (0..CLASS_NAMES.len()).map(move |class| own.map(|own| i8::from(own == class))));
             std::iter::once(target).chain(of_class).collect::<Vec<_>>()
         };
-        let mut record = |id: &str, source_path: String, bytes, subset: &str, label: Option<Label>| {
+        let record = |id: &str, source_path: String, bytes, subset: &str, label: Option<Label>| {
             let image = label.unwrap_or_default();
             if let Some(error) = image.broken {
                 let record_id = Some(format!("rsna/{id}"));
@@ -70,25 +71,7 @@ impl Source for Rsna {
                 ..PlannedRecord::default()
             });
         };
-        let mut unlisted = Vec::new();
-        for (folder, subset) in FOLDERS {
-            if !raw.join(folder).is_dir() {
-                continue;
-            }
-            let listing = Listing::walk(raw, &raw.join(folder), &IMAGES);
-            unlisted.extend(listing.rejects);
-            for (path, bytes) in listing.files {
-                let id = Path::new(&path).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                match labels.remove(&id) {
-                    None if subset == "train" => unlisted.push(Reject::unlisted(path)),
-                    // The challenge keeps the labels of its test images.
-                    label => record(&id, path, Some(bytes), subset, label),
-                }
-            }
-        }
-        for (id, label) in labels {
-            record(&id, format!("{}/{id}.dcm", FOLDERS[0].0), None, FOLDERS[0].1, Some(label));
-        }
+        let unlisted = each_image(raw, &FOLDERS, &IMAGES, labels, record);
         plan.rejects.extend(unlisted);
         plan.settle();
         Ok(plan)

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::challenge::each_image;
 use crate::error::{Error, Reject, Result, Stage};
 use crate::mask::Runs;
-use crate::plan::{Listing, Plan, PlannedRecord, Source};
+use crate::plan::{Plan, PlannedRecord, Source};
 use crate::table::{Table, texts};
 
 /// Folder of images, and the subset that it means.
@@ -26,8 +27,8 @@ impl Source for Siim {
     fn plan(&self, raw: &Path) -> Result<Plan> {
         let path = find(raw)?;
         let mut plan = Plan { findings: vec!["Pneumothorax".to_owned()], ..Plan::default() };
-        let mut masks = masks(raw, &path, &mut plan.rejects)?;
-        let mut record = |id: &str, source_path: String, bytes, subset: &str, mask: Option<Result<Runs, String>>| {
+        let masks = masks(raw, &path, &mut plan.rejects)?;
+        let record = |id: &str, source_path: String, bytes, subset: &str, mask: Option<Result<Runs, String>>| {
             let record_id = format!("siim/{id}");
             let mask = match mask.transpose() {
                 Ok(mask) => mask,
@@ -53,25 +54,7 @@ impl Source for Siim {
                 ..PlannedRecord::default()
             });
         };
-        let mut unlisted = Vec::new();
-        for (folder, subset) in FOLDERS {
-            if !raw.join(folder).is_dir() {
-                continue;
-            }
-            let listing = Listing::walk(raw, &raw.join(folder), &IMAGES);
-            unlisted.extend(listing.rejects);
-            for (path, bytes) in listing.files {
-                let id = Path::new(&path).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                match masks.remove(&id) {
-                    None if subset == "train" => unlisted.push(Reject::unlisted(path)),
-                    // The challenge keeps the masks of its test images.
-                    mask => record(&id, path, Some(bytes), subset, mask),
-                }
-            }
-        }
-        for (id, mask) in masks {
-            record(&id, format!("{}/{id}.dcm", FOLDERS[0].0), None, FOLDERS[0].1, Some(mask));
-        }
+        let unlisted = each_image(raw, &FOLDERS, &IMAGES, masks, record);
         plan.rejects.extend(unlisted);
         plan.settle();
         Ok(plan)

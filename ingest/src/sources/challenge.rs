@@ -1,0 +1,40 @@
+//! What the RSNA and SIIM challenges share: train images that a table names, test images that none does.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::error::Reject;
+use crate::plan::Listing;
+
+/// Walks the folders (name, subset; train images in the first) and calls `record` with image, path, bytes, subset and
+/// what the table says, in the end for each image of the table that has no file. Gives the rejects: folders that cannot
+/// be read, train images without a row.
+pub fn each_image<Row>(
+    raw: &Path,
+    folders: &[(&str, &str)],
+    extensions: &[&str],
+    mut rows: BTreeMap<String, Row>,
+    mut record: impl FnMut(&str, String, Option<u64>, &str, Option<Row>),
+) -> Vec<Reject> {
+    let mut rejects = Vec::new();
+    for (index, (folder, subset)) in folders.iter().enumerate() {
+        if !raw.join(folder).is_dir() {
+            continue;
+        }
+        let listing = Listing::walk(raw, &raw.join(folder), extensions);
+        rejects.extend(listing.rejects);
+        for (path, bytes) in listing.files {
+            let id = Path::new(&path).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            match rows.remove(&id) {
+                None if index == 0 => rejects.push(Reject::unlisted(path)),
+                // The challenges keep the rows of their test images.
+                row => record(&id, path, Some(bytes), subset, row),
+            }
+        }
+    }
+    for (id, row) in rows {
+        let (folder, subset) = folders[0];
+        record(&id, format!("{folder}/{id}.dcm"), None, subset, Some(row));
+    }
+    rejects
+}
