@@ -53,7 +53,9 @@ impl Source for Chexpert {
         let tables = home.tables.iter().map(|(path, subset)| Ok((Table::read(raw, path, &["Path"])?, *subset)));
         let tables = tables.collect::<Result<Vec<_>>>()?;
         // A finding that one table alone has is null in the others.
-        for name in tables.iter().flat_map(|(table, _)| table.frame.get_column_names()).map(|name| name.as_str()) {
+        for name in
+            tables.iter().flat_map(|(table, _)| table.frame.get_column_names()).map(polars::prelude::PlSmallStr::as_str)
+        {
             if !KEYS.contains(&name) && !name.is_empty() && !plan.findings.iter().any(|finding| finding == name) {
                 plan.findings.push(name.to_owned());
             }
