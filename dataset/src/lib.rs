@@ -7,7 +7,7 @@
 //! | [`manifest`] | `dataset.json` |
 //! | [`dataset`](Dataset) | an opened directory: rows, columns, polars tables |
 //! | [`split`], [`stratify`] | subsets and nested label ratios, patient-safe and balanced |
-//! | [`loader`], [`transform`], [`masking`] | batches for a trainer |
+//! | [`loader`], [`transform`], [`geometry`], [`resample`], [`masking`] | batches for a trainer |
 //! | [`verify`], [`inspect`], [`bench`] | what the command line shows |
 //!
 //! It knows neither DICOM nor torch.
@@ -16,11 +16,13 @@ pub mod bench;
 mod dataset;
 pub mod error;
 pub mod files;
+pub mod geometry;
 pub mod image;
 pub mod inspect;
 pub mod loader;
 pub mod manifest;
 pub mod masking;
+mod normalise;
 pub mod random;
 pub mod record;
 pub mod resample;

@@ -398,7 +398,8 @@ impl Plan {
             let mut random = Stream::new(&[settings.seed, random::digest("augment"), self.table.digests[row], epoch]);
             let source = (scratch.pixels.as_slice(), u32::from(width), u32::from(height));
             let out = &mut buffers.images[index * size * size..(index + 1) * size * size];
-            settings.transform.apply(source, &mut random, &mut scratch.resample, out)?;
+            let geometry = settings.transform.geometry(u32::from(width), u32::from(height), &mut random)?;
+            settings.transform.apply(source, &geometry, &mut scratch.resample, out)?;
             let codes = &self.table.labels[row];
             buffers.labels.extend((0..self.findings).map(|finding| codes[finding].map_or(f32::NAN, f32::from)));
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use arrow_array::{ArrayRef, Float32Array, Int8Array, StringArray};
 use dataset::loader::TextOptions;
-use dataset::transform::{Crop, Transform};
+use dataset::transform::{ASPECT, Crop, Transform};
 use dataset::{Dataset, Loader, Split, Subset, files, random, table};
 use serde::{Deserialize, Serialize};
 use tch::Device;
@@ -85,7 +85,7 @@ pub fn resolve_pretrain(config: &mut PretrainConfig, dataset: &Dataset) -> Resul
 /// The loader's transform for pre-training.
 pub fn pretrain_transform(config: &PretrainConfig) -> Transform {
     Transform {
-        crop: Crop::RandomResized { scale: (config.data.crop_scale, 1.0) },
+        crop: Crop::RandomResized { scale: (config.data.crop_scale, 1.0), aspect: ASPECT },
         flip: config.data.flip,
         mean: config.data.mean as f32,
         std: config.data.std as f32,
@@ -244,7 +244,7 @@ pub fn finetune(config: &FinetuneConfig, source: &DataSource, run: &RunDir, devi
             .batch_size(optimiser.batch_size)
             .seed(config.run.seed)
             .transform(Transform {
-                crop: Crop::RandomResized { scale: (config.data.crop_scale, 1.0) },
+                crop: Crop::RandomResized { scale: (config.data.crop_scale, 1.0), aspect: ASPECT },
                 flip: config.data.flip,
                 mean: config.data.mean as f32,
                 std: config.data.std as f32,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use dataset::loader::TextOptions;
-use dataset::transform::Transform;
+use dataset::transform::{Crop, Transform};
 use dataset::{Dataset, Loader, files, masking};
 use image::{GrayImage, Luma};
 use serde::{Deserialize, Serialize};
@@ -68,7 +68,7 @@ pub fn reconstruct(
         .batch_size(rows.len())
         .shuffle(false)
         .seed(seed)
-        .transform(Transform { crop: dataset::transform::Crop::Center, flip: 0.0, ..transform });
+        .transform(Transform { crop: Crop::Center { shorter: transform.size }, flip: 0.0, ..transform });
     let with_text = config.model.restores_report();
     if with_text {
         builder = builder.text(TextOptions {

@@ -1,0 +1,101 @@
+//! From grey levels to normalised floats, a row at a time: `level · gain + offset`.
+//!
+//! A batch of large images does not fit the caches, and is next read by a model. Its rows are therefore streamed past
+//! the caches where their address allows it: otherwise each line of memory would be read only to be overwritten.
+
+/// The two numbers that normalise a grey level.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Normalise {
+    gain: f32,
+    offset: f32,
+}
+
+impl Normalise {
+    /// From the mean and standard deviation of pixels in 0..1.
+    pub fn new(mean: f32, std: f32) -> Self {
+        Self { gain: 1.0 / (255.0 * std), offset: -mean / std }
+    }
+
+    /// One grey level.
+    pub fn level(self, level: u8) -> f32 {
+        f32::from(level) * self.gain + self.offset
+    }
+
+    /// A row of grey levels into floats of the same length. All forms compute the same numbers.
+    pub fn row(self, levels: &[u8], out: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has AVX2.
+            return unsafe { avx2::row(self, levels, out) };
+        }
+        levels.iter().zip(out).for_each(|(&level, out)| *out = self.level(level));
+    }
+
+    /// To be called behind the last row, before another thread may look at the rows.
+    pub fn finish() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: every x86-64 processor has this fence.
+        unsafe {
+            std::arch::x86_64::_mm_sfence();
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(clippy::cast_ptr_alignment)] // Loads are the unaligned ones; streamed stores check the address.
+mod avx2 {
+    use std::arch::x86_64::{
+        __m128i, _mm_loadl_epi64, _mm_stream_ps, _mm256_add_ps, _mm256_castps256_ps128, _mm256_cvtepi32_ps,
+        _mm256_cvtepu8_epi32, _mm256_extractf128_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_storeu_ps,
+    };
+
+    use super::Normalise;
+
+    /// Floats of one step.
+    const STEP: usize = 8;
+    /// What a streamed store asks of its address.
+    const ALIGNED: usize = 16;
+
+    #[target_feature(enable = "avx2")]
+    pub fn row(normalise: Normalise, levels: &[u8], out: &mut [f32]) {
+        let (gain, offset) = (_mm256_set1_ps(normalise.gain), _mm256_set1_ps(normalise.offset));
+        let streamed = (out.as_ptr() as usize).is_multiple_of(ALIGNED);
+        let (eights, rest) = levels.as_chunks::<STEP>();
+        let (out, out_rest) = out.as_chunks_mut::<STEP>();
+        for (levels, out) in eights.iter().zip(out) {
+            // SAFETY: eight bytes are read, eight floats written; steps of 32 bytes keep the address aligned.
+            unsafe {
+                let levels = _mm256_cvtepu8_epi32(_mm_loadl_epi64(levels.as_ptr().cast::<__m128i>()));
+                let floats = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(levels), gain), offset);
+                if streamed {
+                    _mm_stream_ps(out.as_mut_ptr(), _mm256_castps256_ps128(floats));
+                    _mm_stream_ps(out.as_mut_ptr().add(STEP / 2), _mm256_extractf128_ps::<1>(floats));
+                } else {
+                    _mm256_storeu_ps(out.as_mut_ptr(), floats);
+                }
+            }
+        }
+        rest.iter().zip(out_rest).for_each(|(&level, out)| *out = normalise.level(level));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_any_length_and_address_are_the_levels_formula() {
+        let normalise = Normalise::new(0.4978, 0.2449);
+        let levels: Vec<u8> = (0..=255).collect();
+        for length in [0, 1, 7, 8, 9, 100, 256] {
+            for start in 0..5 {
+                let mut out = vec![f32::NAN; length + 5];
+                normalise.row(&levels[256 - length..], &mut out[start..start + length]);
+                Normalise::finish();
+                let expected: Vec<f32> = levels[256 - length..].iter().map(|&level| normalise.level(level)).collect();
+                assert_eq!(out[start..start + length], expected);
+            }
+        }
+        assert!((normalise.level(255) - (1.0 - 0.4978) / 0.2449).abs() < 1e-5);
+    }
+}
