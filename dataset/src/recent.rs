@@ -25,11 +25,13 @@ impl Recent {
             let at = kept.iter().position(|(found, _)| *found == place)?;
             kept.remove(at)
         };
-        if let Some(found) = take(&mut lock()) {
+        let mut kept = lock();
+        if let Some(found) = take(&mut kept) {
             let batch = found.1.clone();
-            lock().push_front(found);
+            kept.push_front(found);
             return Ok(batch);
         }
+        drop(kept);
         // No lock while decoding: two threads may read the same group, and one of the two is dropped.
         let batch = Arc::new(read()?);
         let mut kept = lock();

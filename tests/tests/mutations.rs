@@ -24,7 +24,7 @@ use ingest::{
     sources::{self, TableOptions},
     table, tokenizer,
 };
-use mrm_tests::{contents, folder, golden_json, ingest, phantom, phantom_of, real_data};
+use mrm_tests::{args, contents, folder, golden_json, ok, phantom, phantom_of, real_data};
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -356,7 +356,8 @@ fn shards() {
         ("zstd", &["--compression", "zstd"]),
     ] {
         let out = temporary.path().join(name);
-        ingest("mimic-cxr", &raw, &out, &[&["--size", "24", "--rows-per-shard", "100"], &more[..]].concat());
+        let small = args!["mimic-cxr", &raw, &out, "--size", "24", "--vocab-size", "400"];
+        ok("ingest", small.into_iter().chain(more.map(Into::into)));
         let shard = fs::read(out.join("shards/part-00000.parquet")).expect("a shard");
         seeds.push((format!("{name}.reversed"), shard.iter().rev().copied().collect()));
         seeds.push((name.to_owned(), shard));

@@ -4,8 +4,9 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use dataset::Dataset;
 use dataset::manifest::Manifest;
-use mrm_tests::{args, fails, folder, ingest, ok, phantom};
+use mrm_tests::{args, fails, folder, ok, phantom};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::PageIndexPolicy;
 use rand::seq::IndexedRandom;
@@ -19,10 +20,17 @@ const SECOND: &str = "shards/part-00001.parquet";
 /// A small dataset whose first shard has two row groups.
 fn small_set(more: &[&str]) -> (TempDir, PathBuf) {
     let temporary = folder();
-    let raw = phantom(temporary.path(), 110);
     let out = temporary.path().join("set");
-    ingest("mimic-cxr", &raw, &out, &[&["--rows-per-shard", "140", "--size", "24"], more].concat());
+    phantom(temporary.path(), 170);
+    write_set(temporary.path(), &out, more);
     (temporary, out)
+}
+
+/// Ingests the phantom in `folder`.
+fn write_set(folder: &Path, out: &Path, more: &[&str]) {
+    let small = ["--rows-per-shard", "140", "--size", "24", "--vocab-size", "400"];
+    let arguments = args!["mimic-cxr", folder.join("mimic-cxr"), out];
+    ok("ingest", arguments.into_iter().chain(small.iter().chain(more).map(Into::into)));
 }
 
 /// Bytes of a shard, and what must be told of them when they are damaged.
@@ -246,5 +254,31 @@ fn shards_without_checksums_are_verified_as_far_as_possible() {
         let told = fails("dataset", 1, args!["verify", &out]);
         assert!(told.contains(&format!("{FIRST}: its SHA-256 is not the manifest's")), "{told}");
         assert_eq!(told.contains(&format!("{FIRST}, row 0")), !more.is_empty(), "{told}");
+    }
+}
+
+/// Any image by its row, whatever lies around it.
+#[test]
+fn every_encoding_holds_the_same_pictures() {
+    let (temporary, raw) = small_set(&[]);
+    let expected = Dataset::open(&raw).expect("a dataset");
+    for (at, more) in
+        [["--compression", "lz4"], ["--compression", "zstd"], ["--image-encoding", "png"]].into_iter().enumerate()
+    {
+        let out = temporary.path().join(at.to_string());
+        write_set(temporary.path(), &out, &more);
+        let found = Dataset::open(&out).expect("a dataset");
+        assert_eq!(found.len(), expected.len());
+        for row in (0..expected.len()).rev() {
+            let (mut wanted, record) = (expected.record(row).expect("a record"), found.record(row).expect("a record"));
+            let picture = |dataset: &Dataset| dataset.image(row, wanted.height, wanted.width).expect("a picture");
+            assert_eq!(picture(&found).pixels, picture(&expected).pixels, "{more:?}, row {row}");
+            if more[1] == "png" {
+                let decoded = dataset::image::decode(&record.image).expect("a picture");
+                assert_eq!(decoded.pixels, wanted.image);
+                wanted.image.clone_from(&record.image);
+            }
+            assert_eq!(record, wanted, "{more:?}, row {row}");
+        }
     }
 }
