@@ -2,41 +2,20 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use arrow_array::{Array, RecordBatch};
-use polars::prelude::{DataFrame, IntoLazy, LazyFrame};
+use polars::prelude::{DataFrame, LazyFrame};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::image::{self, GreyImage};
 use crate::manifest::{Manifest, TOKENIZER};
+use crate::metadata;
+use crate::recent::Recent;
 use crate::record::{ImageEncoding, Record};
 use crate::shard::{self, Shard};
 use crate::table;
-
-/// Columns of the metadata table: all but the binary ones.
-const METADATA: [&str; 19] = [
-    "record_id",
-    "patient_id",
-    "study_id",
-    "image_id",
-    "source_path",
-    "subset",
-    "view",
-    "sex",
-    "age_years",
-    "height",
-    "width",
-    "source_height",
-    "source_width",
-    "report",
-    "findings",
-    "impression",
-    "token_ids",
-    "labels",
-    "boxes",
-];
 
 /// A dataset on disk. Shards are opened when they are first needed.
 pub struct Dataset {
@@ -46,6 +25,7 @@ pub struct Dataset {
     /// First row of each shard, and one past the last.
     starts: Vec<usize>,
     rows_by_id: OnceLock<HashMap<String, u32>>,
+    recent: Recent,
 }
 
 impl Dataset {
@@ -58,7 +38,7 @@ impl Dataset {
             starts.push(starts.last().copied().unwrap_or(0) + shard.rows as usize);
         }
         let shards = manifest.shards.iter().map(|_| OnceLock::new()).collect();
-        Ok(Self { folder, manifest, shards, starts, rows_by_id: OnceLock::new() })
+        Ok(Self { folder, manifest, shards, starts, rows_by_id: OnceLock::new(), recent: Recent::default() })
     }
 
     /// Where the dataset lies.
@@ -106,19 +86,28 @@ impl Dataset {
         Ok(slot.get_or_init(|| shard))
     }
 
-    /// The shard that holds a row, and the row within it.
-    pub fn locate(&self, row: usize) -> Result<(&Shard, usize)> {
+    /// The index of the shard that holds a row, and the row within it.
+    fn place(&self, row: usize) -> Result<(usize, usize)> {
         if row >= self.len() {
             return Err(Error::Invalid(format!("row {row} of a dataset of {} records", self.len())));
         }
         let index = self.starts.partition_point(|&start| start <= row) - 1;
-        Ok((self.shard(index)?, row - self.starts[index]))
+        Ok((index, row - self.starts[index]))
     }
 
-    /// One whole row.
+    /// The shard that holds a row, and the row within it.
+    pub fn locate(&self, row: usize) -> Result<(&Shard, usize)> {
+        let (index, row) = self.place(row)?;
+        Ok((self.shard(index)?, row))
+    }
+
+    /// One whole row: its image, and its texts and labels with those of its row group, which are kept for the next.
     pub fn record(&self, row: usize) -> Result<Record> {
-        let (shard, row) = self.locate(row)?;
-        shard.record(row)
+        let (index, row) = self.place(row)?;
+        let shard = self.shard(index)?;
+        let group = shard.group_of(row)?;
+        let batch = self.recent.get((index, group), || shard.texts_and_labels(group))?;
+        shard.record_of(&batch, row)
     }
 
     /// The row of a record.
@@ -147,23 +136,34 @@ impl Dataset {
             ImageEncoding::Raw => shard.image_bytes(local, Some(length), pixels)?,
             ImageEncoding::Png | ImageEncoding::Jpeg => {
                 let mut encoded = Vec::new();
+                pixels.clear();
                 shard.image_bytes(local, None, &mut encoded)?;
-                *pixels = image::decode(&encoded)?.pixels;
+                // Ingested without images.
+                if !(encoded.is_empty() && length == 0) {
+                    *pixels = image::decode(&encoded).map_err(|error| shard.row_error(local, error))?.pixels;
+                }
             }
         }
         if pixels.len() == length {
             Ok(())
         } else {
-            Err(Error::Invalid(format!("row {row}: image of {} bytes, its columns say {height}×{width}", pixels.len())))
+            let told = format!("image of {} bytes, its columns say {height}×{width}", pixels.len());
+            Err(shard.row_error(local, told))
         }
     }
 
     /// Some columns over all shards, one or more batches a shard, in row order.
     pub fn columns(&self, names: &[&str]) -> Result<Vec<RecordBatch>> {
-        let shards: Vec<Vec<RecordBatch>> = (0..self.shards.len())
-            .into_par_iter()
-            .map(|index| self.shard(index)?.columns(names))
-            .collect::<Result<_>>()?;
+        self.first_columns(names, self.len())
+    }
+
+    /// Some columns of the shards that hold the first `rows` rows.
+    pub(crate) fn first_columns(&self, names: &[&str], rows: usize) -> Result<Vec<RecordBatch>> {
+        let shards: Vec<Vec<RecordBatch>> =
+            (0..self.starts.partition_point(|&start| start < rows).min(self.shards.len()))
+                .into_par_iter()
+                .map(|index| self.shard(index)?.columns(names))
+                .collect::<Result<_>>()?;
         Ok(shards.into_iter().flatten().collect())
     }
 
@@ -197,9 +197,10 @@ impl Dataset {
         Ok(rows)
     }
 
-    /// All columns but the binary ones, for polars.
-    pub fn metadata(&self) -> Result<LazyFrame> {
-        Ok(self.frame(&METADATA)?.lazy())
+    /// All columns but the binary ones, and whether there is a mask (`has_mask`), as a lazy polars table: a query reads
+    /// the columns that it needs, and of a `head` the shards that it needs.
+    pub fn metadata(self: &Arc<Self>) -> Result<LazyFrame> {
+        metadata::scan(self.clone())
     }
 
     /// Some columns as a polars table.

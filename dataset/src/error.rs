@@ -19,7 +19,7 @@ pub enum Error {
     #[error("{path} is not a dataset: it has no dataset.json (was `ingest` interrupted? run the same command again)")]
     NotADataset { path: PathBuf },
     /// The manifest was written by another version of the format.
-    #[error("{path}: format version {found}, this build reads version {expected}")]
+    #[error("{path}: format version {found}, this build reads version {expected}; ingest again")]
     Version { path: PathBuf, found: u32, expected: u32 },
     /// A shard contradicts the manifest or the format.
     #[error("{shard}: {message}")]

@@ -184,8 +184,7 @@ pub fn montage(dataset: &Dataset, count: usize, seed: u64) -> Result<GrayImage> 
     let lines = (rows.len() as u32).div_ceil(COLUMNS).max(1);
     let mut canvas = GrayImage::new(COLUMNS * TILE, lines * TILE);
     for (position, row) in rows.into_iter().enumerate() {
-        let (found, local) = dataset.locate(row)?;
-        let record = found.record(local)?;
+        let record = dataset.record(row)?;
         if record.height == 0 {
             return Err(Error::Invalid("this dataset has no images (ingested with --no-images)".to_owned()));
         }

@@ -5,6 +5,7 @@
 //! | [`record`] | one row and its Arrow schema |
 //! | [`shard`] | one Parquet file: writer and reader |
 //! | [`manifest`] | `dataset.json` |
+//! | [`card`] | `README.md`, from which Hugging Face `datasets` knows the columns |
 //! | [`dataset`](Dataset) | an opened directory: rows, columns, polars tables |
 //! | [`split`], [`stratify`] | subsets and nested label ratios, patient-safe and balanced |
 //! | [`loader`], [`transform`], [`geometry`], [`resample`], [`masking`] | batches for a trainer |
@@ -13,6 +14,8 @@
 //! It knows neither DICOM nor torch.
 
 pub mod bench;
+pub mod card;
+mod checksums;
 mod dataset;
 pub mod error;
 pub mod files;
@@ -22,8 +25,10 @@ pub mod inspect;
 pub mod loader;
 pub mod manifest;
 pub mod masking;
+mod metadata;
 mod normalise;
 pub mod random;
+mod recent;
 pub mod record;
 pub mod resample;
 pub mod shard;
@@ -33,6 +38,7 @@ pub mod table;
 pub mod transform;
 pub mod verify;
 
+pub use checksums::CHECKSUMS_KEY;
 pub use dataset::Dataset;
 pub use error::{Error, Result};
 pub use loader::{Batch, Loader, LoaderState};

@@ -41,7 +41,12 @@ enum Command {
     },
     /// Check digests, schema, row counts, decodability and splits.
     #[command(after_help = "Example: dataset verify data/mimic")]
-    Verify { dir: PathBuf },
+    Verify {
+        dir: PathBuf,
+        /// Default: one a core.
+        #[arg(long)]
+        threads: Option<usize>,
+    },
     /// Make train, validate and test subsets and nested label ratios; no patient in two of them.
     #[command(after_help = "Example: dataset split data/nih --name main --ratios 1,10,100 --validation 0.1 --test 0.2")]
     Split {
@@ -115,18 +120,23 @@ fn run(cli: Cli) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Verify { dir } => {
-            let rows = Dataset::open(&dir)?.len() as u64;
-            let bar = ProgressBar::new(rows);
-            if let Ok(style) =
-                ProgressStyle::with_template("verify {wide_bar} {human_pos}/{human_len} rows, {eta} left")
-            {
-                bar.set_style(style);
-            }
-            let problems = verify::verify(&dir, &|done| bar.inc(done))?;
+        Command::Verify { dir, threads } => {
+            let dataset = Dataset::open(&dir)?;
+            let bytes = dataset.manifest().shards.iter().map(|shard| shard.bytes).sum();
+            let bar = ProgressBar::new(bytes);
+            let style = "verify {wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
+            bar.set_style(ProgressStyle::with_template(style)?);
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build()?;
+            // Each panic of a decoder becomes a line of its own.
+            std::panic::set_hook(Box::new(|_| {}));
+            let started = Instant::now();
+            let problems = pool.install(|| verify::verify(&dir, &|done| bar.inc(done)));
+            let _ = std::panic::take_hook();
             bar.finish_and_clear();
+            let problems = problems?;
             if problems.is_empty() {
-                println!("{}: {rows} records, all whole", dir.display());
+                let rate = bytes as f64 / 1e6 / started.elapsed().as_secs_f64();
+                println!("{}: {} records, all whole ({rate:.0} MB/s)", dir.display(), dataset.len());
                 return Ok(ExitCode::SUCCESS);
             }
             problems.iter().for_each(|problem| eprintln!("{problem}"));

@@ -11,6 +11,8 @@ use crate::record::{FORMAT_VERSION, ImageEncoding};
 
 /// Name of the manifest in a dataset directory.
 pub const MANIFEST: &str = "dataset.json";
+/// Name of the dataset card.
+pub const CARD: &str = "README.md";
 /// Name of the tokenizer that made `token_ids`.
 pub const TOKENIZER: &str = "tokenizer.json";
 /// Name of the table of inputs that did not get in.
@@ -34,6 +36,9 @@ pub struct Manifest {
     pub totals: Totals,
     /// Inputs that did not get in, by stage.
     pub rejects: BTreeMap<String, u64>,
+    /// SHA-256 of `rejects.parquet`; empty in manifests of before there was one.
+    #[serde(default)]
+    pub rejects_sha256: String,
 }
 
 /// How the images were made and are stored.

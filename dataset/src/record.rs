@@ -12,6 +12,10 @@ pub const FORMAT_VERSION: u32 = 1;
 /// Key of the schema metadata that says how the `image` column is encoded.
 pub const IMAGE_ENCODING_KEY: &str = "image_encoding";
 
+/// Columns of bytes that pictures lie in.
+pub(crate) const IMAGE: &str = "image";
+pub(crate) const MASK: &str = "mask";
+
 /// Label code of a finding that the source leaves open.
 pub const UNCERTAIN: i8 = -1;
 
@@ -125,14 +129,14 @@ pub fn schema(findings: &[String], encoding: ImageEncoding) -> Schema {
             Field::new("width", DataType::UInt16, false),
             Field::new("source_height", DataType::UInt32, false),
             Field::new("source_width", DataType::UInt32, false),
-            Field::new("image", DataType::Binary, false),
+            Field::new(IMAGE, DataType::Binary, false),
             Field::new("report", DataType::Utf8, true),
             Field::new("findings", DataType::Utf8, true),
             Field::new("impression", DataType::Utf8, true),
             Field::new("token_ids", DataType::List(token_item()), false),
             Field::new("labels", DataType::Struct(labels), false),
             Field::new("boxes", DataType::List(box_item()), false),
-            Field::new("mask", DataType::Binary, true),
+            Field::new(MASK, DataType::Binary, true),
         ],
         HashMap::from([
             (IMAGE_ENCODING_KEY.to_owned(), encoding.name().to_owned()),

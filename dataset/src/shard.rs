@@ -1,10 +1,12 @@
 //! One Parquet file of a dataset: its writer and its reader, side by side so that they cannot drift apart.
 //!
 //! The `image` column holds one image a data page. The page index then gives the place of any single image, and a
-//! reader takes just that page. The other columns are small, lie in ordinary pages and are compressed with zstd.
+//! reader takes just that page. The other columns are small, lie in ordinary pages and are compressed with zstd. The
+//! footer holds checksums of all of them ([`crate::checksums`]).
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,14 +19,13 @@ use arrow_array::{
 use arrow_buffer::OffsetBuffer;
 use arrow_schema::{ArrowError, SchemaRef};
 use bytes::Bytes;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
-};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::column::page::{Page, PageReader};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::metadata::{KeyValue, PageIndexPolicy};
 use parquet::file::page_index::offset_index::PageLocation;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::reader::{ChunkReader, Length};
@@ -33,14 +34,14 @@ use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::checksums::{self, CHECKSUMS_KEY};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::manifest::ShardInfo;
-use crate::record::{self, BoundingBox, IMAGE_ENCODING_KEY, ImageEncoding, Record};
+use crate::record::{self, BoundingBox, IMAGE, IMAGE_ENCODING_KEY, ImageEncoding, Record};
 
 /// Rows of a row group: small, since a row is an image, and a writer holds one group in memory.
 const ROWS_PER_GROUP: usize = 128;
-const IMAGE: &str = "image";
 
 /// Compression of the image pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -53,15 +54,17 @@ pub enum ImageCompression {
     Zstd,
 }
 
-impl ImageCompression {
-    fn parquet(self) -> Compression {
-        match self {
-            Self::None => Compression::UNCOMPRESSED,
-            Self::Lz4 => Compression::LZ4_RAW,
-            Self::Zstd => Compression::ZSTD(ZstdLevel::default()),
+impl From<ImageCompression> for Compression {
+    fn from(compression: ImageCompression) -> Self {
+        match compression {
+            ImageCompression::None => Self::UNCOMPRESSED,
+            ImageCompression::Lz4 => Self::LZ4_RAW,
+            ImageCompression::Zstd => Self::ZSTD(ZstdLevel::default()),
         }
     }
+}
 
+impl ImageCompression {
     /// Name as it stands in the manifest.
     pub fn name(self) -> &'static str {
         match self {
@@ -95,6 +98,7 @@ impl Write for Counted {
 /// Writes one shard under a temporary name; [`ShardWriter::finish`] gives it its name, dropping removes it.
 pub struct ShardWriter {
     writer: Option<ArrowWriter<Counted>>,
+    checksums: checksums::Notes,
     schema: SchemaRef,
     rows: u64,
     path: PathBuf,
@@ -107,7 +111,7 @@ impl ShardWriter {
         path: &Path,
         findings: &[String],
         encoding: ImageEncoding,
-        compression: ImageCompression,
+        compression: impl Into<Compression>,
     ) -> Result<Self> {
         let schema = Arc::new(record::schema(findings, encoding));
         let image = ColumnPath::from(IMAGE);
@@ -116,7 +120,7 @@ impl ShardWriter {
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_max_row_group_row_count(Some(ROWS_PER_GROUP))
             .set_write_batch_size(1)
-            .set_column_compression(image.clone(), compression.parquet())
+            .set_column_compression(image.clone(), compression.into())
             .set_column_dictionary_enabled(image.clone(), false)
             .set_column_statistics_enabled(image.clone(), EnabledStatistics::None)
             .set_column_data_page_row_count_limit(image, 1)
@@ -124,8 +128,12 @@ impl ShardWriter {
         let temporary = files::temporary(path);
         let file = File::create(&temporary).map_err(Error::io(path))?;
         let counted = Counted { file: BufWriter::with_capacity(1 << 20, file), digest: Sha256::new(), bytes: 0 };
-        let writer = ArrowWriter::try_new(counted, schema.clone(), Some(properties)).map_err(Error::parquet(path))?;
-        Ok(Self { writer: Some(writer), schema, rows: 0, path: path.to_path_buf(), temporary })
+        let checksums = checksums::Notes::default();
+        let options =
+            ArrowWriterOptions::new().with_properties(properties).with_page_store_factory(Arc::new(checksums.clone()));
+        let writer =
+            ArrowWriter::try_new_with_options(counted, schema.clone(), options).map_err(Error::parquet(path))?;
+        Ok(Self { writer: Some(writer), checksums, schema, rows: 0, path: path.to_path_buf(), temporary })
     }
 
     /// Appends records.
@@ -144,9 +152,12 @@ impl ShardWriter {
 
     /// Syncs the shard and gives it its name. `relative` is its path in the manifest.
     pub fn finish(mut self, relative: &Path) -> Result<ShardInfo> {
-        let Some(writer) = self.writer.take() else {
+        let Some(mut writer) = self.writer.take() else {
             return Err(Error::Invalid("the shard is finished".to_owned()));
         };
+        // Once the last pages are out, all checksums are there.
+        writer.flush().map_err(Error::parquet(&self.path))?;
+        writer.append_key_value_metadata(KeyValue::new(CHECKSUMS_KEY.to_owned(), self.checksums.encode()));
         let mut counted = writer.into_inner().map_err(Error::parquet(&self.path))?;
         counted.flush().and_then(|()| counted.file.get_ref().sync_all()).map_err(Error::io(&self.path))?;
         files::publish(&self.temporary, &self.path)?;
@@ -370,7 +381,7 @@ impl Shard {
         }
     }
 
-    fn row_error(&self, row: usize, message: impl std::fmt::Display) -> Error {
+    pub(crate) fn row_error(&self, row: usize, message: impl std::fmt::Display) -> Error {
         Error::Row { shard: self.name.clone(), row, message: message.to_string() }
     }
 
@@ -380,7 +391,7 @@ impl Shard {
     /// uncompressed raw image is then read straight into the buffer.
     pub fn image_bytes(&self, row: usize, raw_length: Option<usize>, buffer: &mut Vec<u8>) -> Result<()> {
         let page = self.pages.get(row).ok_or_else(|| self.row_error(row, "no such row"))?;
-        let group = self.group_starts.partition_point(|&start| start <= row) - 1;
+        let group = self.group_of(row)?;
         let chunk = self.metadata.metadata().row_group(group).column(self.image_column);
         if let (Some(length), Compression::UNCOMPRESSED) = (raw_length, chunk.compression()) {
             // A plain page of one required BYTE_ARRAY ends in its 4-byte length and its bytes.
@@ -397,10 +408,15 @@ impl Shard {
             }
             return Err(self.row_error(row, format!("the image page does not hold {length} bytes")));
         }
-        let one = PageLocation { first_row_index: 0, ..page.clone() };
-        let mut reader = SerializedPageReader::new(self.file.clone(), chunk, 1, Some(vec![one]))
+        // The library takes whatever lies before the first page that it is told of for a dictionary: the chunk's first
+        // page is told of too, and passed over unread.
+        let first = self.group(group).start;
+        let pages = if row == first { vec![page.clone()] } else { vec![self.pages[first].clone(), page.clone()] };
+        let passed = pages.len() - 1;
+        let mut reader = SerializedPageReader::new(self.file.clone(), chunk, self.group(group).len(), Some(pages))
             .map_err(|e| self.row_error(row, e))?;
-        let page = reader.get_next_page().map_err(|e| self.row_error(row, e))?;
+        let page = (0..passed).try_for_each(|_| reader.skip_next_page()).and_then(|()| reader.get_next_page());
+        let page = page.map_err(|e| self.row_error(row, e))?;
         let Some(Page::DataPage { buf: value, .. } | Page::DataPageV2 { buf: value, .. }) = page else {
             return Err(self.row_error(row, "the image page is no data page"));
         };
@@ -419,7 +435,8 @@ impl Shard {
         self.read(names, None)
     }
 
-    fn read(&self, names: &[&str], row: Option<usize>) -> Result<Vec<RecordBatch>> {
+    /// Some columns of all row groups, or of one.
+    fn read(&self, names: &[&str], group: Option<usize>) -> Result<Vec<RecordBatch>> {
         let broken = |e: &dyn std::fmt::Display| Error::Shard { shard: self.name.clone(), message: e.to_string() };
         let schema = self.metadata.metadata().file_metadata().schema_descr();
         let roots = schema.root_schema().get_fields();
@@ -428,28 +445,118 @@ impl Shard {
         let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
             .with_projection(projection)
             .with_batch_size(self.rows().max(1));
-        if let Some(row) = row {
-            builder = builder.with_row_selection(RowSelection::from(vec![
-                RowSelector::skip(row),
-                RowSelector::select(1),
-                RowSelector::skip(self.rows() - row - 1),
-            ]));
+        if let Some(group) = group {
+            builder = builder.with_row_groups(vec![group]).with_batch_size(self.group(group).len().max(1));
         }
         let reader = builder.build().map_err(|e| broken(&e))?;
         reader.map(|batch| batch.map_err(|e| broken(&e))).collect()
     }
 
-    /// One whole row.
-    pub fn record(&self, row: usize) -> Result<Record> {
+    /// The row group that holds a row.
+    pub(crate) fn group_of(&self, row: usize) -> Result<usize> {
         if row >= self.rows() {
             return Err(self.row_error(row, "no such row"));
         }
-        let names: Vec<String> = self.metadata.schema().fields().iter().map(|f| f.name().clone()).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let batches = self.read(&names, Some(row))?;
-        let batch = batches.first().ok_or_else(|| self.row_error(row, "no such row"))?;
-        from_batch(batch, 0).ok_or_else(|| self.row_error(row, "a column has another type than the format's"))
+        Ok(self.group_starts.partition_point(|&start| start <= row) - 1)
     }
+
+    /// Number of row groups.
+    pub(crate) fn groups(&self) -> usize {
+        self.group_starts.len() - 1
+    }
+
+    /// The rows of a row group.
+    pub(crate) fn group(&self, group: usize) -> Range<usize> {
+        self.group_starts[group]..self.group_starts[group + 1]
+    }
+
+    /// All columns but `image` of one row group. They lie in pages of a whole group, so one row costs as much as all.
+    pub(crate) fn texts_and_labels(&self, group: usize) -> Result<RecordBatch> {
+        let fields = self.metadata.schema().fields();
+        let names: Vec<&str> = fields.iter().map(|f| f.name().as_str()).filter(|name| *name != IMAGE).collect();
+        let first = self.group(group).start;
+        self.read(&names, Some(group))?.pop().ok_or_else(|| self.row_error(first, "its row group is empty"))
+    }
+
+    /// One whole row. [`crate::Dataset::record`] is faster: it keeps the row groups that it met.
+    pub fn record(&self, row: usize) -> Result<Record> {
+        self.record_of(&self.texts_and_labels(self.group_of(row)?)?, row)
+    }
+
+    /// One whole row, of which `group` holds all but the image.
+    pub(crate) fn record_of(&self, group: &RecordBatch, row: usize) -> Result<Record> {
+        let local = row - self.group(self.group_of(row)?).start;
+        let mut record = (local < group.num_rows())
+            .then(|| from_batch(group, local))
+            .flatten()
+            .ok_or_else(|| self.row_error(row, "a column has another type than the format's"))?;
+        self.image_bytes(row, None, &mut record.image)?;
+        Ok(record)
+    }
+
+    /// What each checksum of the footer covers, in the order of the file; `None` where the shard was written without.
+    pub(crate) fn checksums(&self) -> Result<Option<Vec<Covered>>> {
+        let broken = |message: &str| Error::Shard { shard: self.name.clone(), message: message.to_owned() };
+        let parquet = self.metadata.metadata();
+        let keys = parquet.file_metadata().key_value_metadata();
+        let Some(found) = keys.and_then(|keys| keys.iter().find(|found| found.key == CHECKSUMS_KEY)) else {
+            return Ok(None);
+        };
+        let damaged = || broken("the checksums in its footer are damaged");
+        let mut checksums =
+            checksums::decode(found.value.as_deref().unwrap_or_default()).ok_or_else(damaged)?.into_iter();
+        let unfit = || broken("its footer does not fit its checksums: the footer is damaged");
+        let (mut covered, mut at) = (Vec::new(), MAGIC_BYTES);
+        for group in 0..parquet.num_row_groups() {
+            let rows = self.group(group);
+            for (leaf, chunk) in parquet.row_group(group).columns().iter().enumerate() {
+                let column = chunk.column_path().string();
+                let length = u64::try_from(chunk.compressed_size()).map_err(|_| unfit())?;
+                let end = at.checked_add(length).filter(|&end| end <= self.file.length).ok_or_else(unfit)?;
+                if leaf == self.image_column {
+                    for row in rows.clone() {
+                        // The page index says where a page begins; there is nothing between two of them.
+                        let after = self.pages.get(row + 1).filter(|_| row + 1 < rows.end);
+                        let start = u64::try_from(self.pages[row].offset).ok().filter(|&start| start == at);
+                        let next = after.map_or(Ok(end), |page| u64::try_from(page.offset)).map_err(|_| unfit())?;
+                        let start = start.filter(|&start| start <= next && next <= end).ok_or_else(unfit)?;
+                        let crc32 = checksums.next().ok_or_else(unfit)?;
+                        covered.push(Covered {
+                            bytes: next - start,
+                            crc32,
+                            column: column.clone(),
+                            rows: row..row + 1,
+                        });
+                        at = next;
+                    }
+                } else {
+                    let crc32 = checksums.next().ok_or_else(unfit)?;
+                    covered.push(Covered { bytes: length, crc32, column, rows: rows.clone() });
+                    at = end;
+                }
+                let first = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
+                if at != end || first != (end - length) as i64 {
+                    return Err(unfit());
+                }
+            }
+        }
+        if checksums.next().is_some() {
+            return Err(unfit());
+        }
+        Ok(Some(covered))
+    }
+}
+
+/// Length of the magic number that a Parquet file begins with.
+pub(crate) const MAGIC_BYTES: u64 = 4;
+
+/// Bytes of a shard that follow the ones before, under one checksum.
+pub(crate) struct Covered {
+    pub bytes: u64,
+    pub crc32: u32,
+    /// Path of the column in the Parquet schema.
+    pub column: String,
+    pub rows: Range<usize>,
 }
 
 /// A column of a batch in its concrete array type.
@@ -457,6 +564,7 @@ pub fn column<'a, T: 'static>(batch: &'a RecordBatch, name: &str) -> Option<&'a 
     batch.column_by_name(name)?.as_any().downcast_ref::<T>()
 }
 
+/// A row without its image.
 fn from_batch(batch: &RecordBatch, row: usize) -> Option<Record> {
     let text = |name: &str| -> Option<Option<String>> {
         let array = column::<StringArray>(batch, name)?;
@@ -486,7 +594,7 @@ fn from_batch(batch: &RecordBatch, row: usize) -> Option<Record> {
         width: column::<UInt16Array>(batch, "width")?.value(row),
         source_height: column::<UInt32Array>(batch, "source_height")?.value(row),
         source_width: column::<UInt32Array>(batch, "source_width")?.value(row),
-        image: column::<BinaryArray>(batch, IMAGE)?.value(row).to_vec(),
+        image: Vec::new(),
         report: text("report")?,
         findings: text("findings")?,
         impression: text("impression")?,

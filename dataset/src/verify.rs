@@ -1,32 +1,38 @@
-//! Checks a whole dataset: digests, schema, counts, decodability, splits.
+//! Checks a whole dataset: digests, checksums of pages, schema, counts, decodability, splits.
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::{BufReader, ErrorKind, Read};
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use arrow_array::UInt16Array;
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::image;
 use crate::manifest::{REJECTS, TOKENIZER};
-use crate::shard;
+use crate::shard::{self, Covered, MAGIC_BYTES, Shard};
 use crate::split::{self, Split};
 use crate::table::read_table;
 
-/// Everything found wrong, one line each; empty: the dataset is whole.
+/// What helps where bytes are lost.
+const REMEDY: &str = "restore it from a copy, or ingest again with --overwrite";
+
+/// Everything found wrong, one line each; empty: the dataset is whole. Works on the threads of the current rayon pool,
+/// a shard each.
 ///
-/// `progress` is called after each shard with its number of rows.
+/// `progress` is called with so many more bytes of shards that are read.
 pub fn verify(folder: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>> {
     let dataset = Dataset::open(folder)?;
     let manifest = dataset.manifest();
     let mut problems: Vec<String> = (0..manifest.shards.len())
         .into_par_iter()
-        .flat_map_iter(|index| {
-            let found = verify_shard(&dataset, index);
-            progress(manifest.shards[index].rows);
-            found
-        })
+        .flat_map_iter(|index| verify_shard(&dataset, index, progress))
         .collect();
 
     let named: HashSet<&str> = manifest.shards.iter().map(|shard| shard.path.as_str()).collect();
@@ -34,22 +40,25 @@ pub fn verify(folder: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<Stri
     for entry in std::fs::read_dir(&shards).map_err(Error::io(&shards))?.flatten() {
         let relative = format!("shards/{}", entry.file_name().to_string_lossy());
         if !named.contains(relative.as_str()) {
-            problems.push(format!("{relative}: not in the manifest"));
+            problems.push(format!("{relative}: not in the manifest, so no part of this dataset; remove it"));
         }
     }
     let rows: u64 = manifest.shards.iter().map(|shard| shard.rows).sum();
     if rows != manifest.totals.records {
-        problems.push(format!("dataset.json: {} records, its shards add up to {rows}", manifest.totals.records));
+        problems.push(format!(
+            "dataset.json: {} records in all, but its shards add up to {rows}; {REMEDY}",
+            manifest.totals.records
+        ));
     }
     if manifest.text.vocabulary > 0 {
         match files::sha256(&folder.join(TOKENIZER)) {
             Ok(digest) if digest == manifest.text.tokenizer_sha256 => {}
-            Ok(_) => problems.push(format!("{TOKENIZER}: not the tokenizer that made the token ids")),
-            Err(error) => problems.push(error.to_string()),
+            Ok(_) => problems.push(format!("{TOKENIZER}: not the tokenizer that made the token ids; {REMEDY}")),
+            Err(error) => problems.push(format!("{error}; {REMEDY}")),
         }
     }
-    if let Err(error) = read_table(&folder.join(REJECTS)) {
-        problems.push(error.to_string());
+    if let Some(problem) = verify_rejects(folder, &manifest.rejects_sha256) {
+        problems.push(format!("{REJECTS}: {problem}; {REMEDY}"));
     }
     if problems.is_empty() {
         problems.extend(repeated_ids(&dataset)?);
@@ -73,55 +82,163 @@ fn repeated_ids(dataset: &Dataset) -> Result<Vec<String>> {
         .collect())
 }
 
-fn verify_shard(dataset: &Dataset, index: usize) -> Vec<String> {
-    let info = &dataset.manifest().shards[index];
-    let path = dataset.folder().join(&info.path);
-    let mut problems = Vec::new();
-    match std::fs::metadata(&path) {
-        Err(error) => return vec![format!("{}: {error}", info.path)],
-        Ok(found) if found.len() != info.bytes => {
-            problems.push(format!("{}: {} bytes, the manifest says {}", info.path, found.len(), info.bytes));
-        }
-        Ok(_) => match files::sha256(&path) {
-            Err(error) => problems.push(error.to_string()),
-            Ok(digest) if digest != info.sha256 => {
-                problems
-                    .push(format!("{}: its SHA-256 is not the manifest's: the file was changed or damaged", info.path));
-            }
-            Ok(_) => {}
-        },
+/// What is wrong with the table of rejects; `expected` is empty where an older manifest says nothing.
+fn verify_rejects(folder: &Path, expected: &str) -> Option<String> {
+    let path = folder.join(REJECTS);
+    if expected.is_empty() {
+        return guarded(|| read_table(&path)).err().map(|error| error.to_string());
     }
-    // The rows are read even where the digest is wrong, to say which of them are lost.
-    match verify_rows(dataset, index) {
-        Ok(rows) => problems.extend(rows),
-        Err(error) => problems.push(error.to_string()),
+    match files::sha256(&path) {
+        Ok(digest) if digest == expected => None,
+        Ok(_) => Some("its SHA-256 is not the manifest's".to_owned()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// Damaged bytes can drive the Parquet library into a panic: that is an error like any other.
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Error::Invalid("its Parquet structure is damaged".to_owned())))
+}
+
+fn verify_shard(dataset: &Dataset, index: usize, progress: &(dyn Fn(u64) + Sync)) -> Vec<String> {
+    let info = &dataset.manifest().shards[index];
+    let name = &info.path;
+    let file = match File::open(dataset.folder().join(name)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return vec![format!("{name}: missing; {REMEDY}")],
+        Err(error) => return vec![format!("{name}: {error}; {REMEDY}")],
+    };
+    let opened = guarded(|| dataset.shard(index));
+    let checksums = match &opened {
+        Ok(shard) => guarded(|| shard.checksums()),
+        Err(_) => Ok(None),
+    };
+    let covered = checksums.as_ref().map_or(&[][..], |checksums| checksums.as_deref().unwrap_or_default());
+    let found = match read(file, covered, progress) {
+        Ok(found) => found,
+        Err(error) => return vec![format!("{name}: {error}; {REMEDY}")],
+    };
+    let as_written = found.sha256 == info.sha256;
+    if let Some(other) = dataset.manifest().shards.iter().find(|other| !as_written && other.sha256 == found.sha256) {
+        return vec![format!("{name}: holds the bytes of {}; give each file its own name again", other.path)];
+    }
+    if found.bytes != info.bytes {
+        let told = format!("{name}: {} bytes, the manifest says {}", found.bytes, info.bytes);
+        if found.bytes < info.bytes {
+            return vec![format!("{told}: it was cut off, and none of its {} rows can be read; {REMEDY}", info.rows)];
+        }
+        return vec![format!("{told}: it belongs to another dataset, or was written to; {REMEDY}")];
+    }
+    let told = |error: &Error| match error {
+        Error::Invalid(message) => format!("{name}: {message}; {REMEDY}"),
+        error => format!("{error}; {REMEDY}"),
+    };
+    if let Some(error) = opened.as_ref().err().or(checksums.as_ref().err()) {
+        return vec![told(error)];
+    }
+    let mut problems: Vec<String> = found
+        .damaged
+        .iter()
+        .map(|(column, rows)| format!("{name}, {}: `{column}` is damaged; {REMEDY}", these(rows)))
+        .collect();
+    if !as_written && problems.is_empty() {
+        problems.push(if covered.is_empty() {
+            format!(
+                "{name}: its SHA-256 is not the manifest's, and it has no checksums that would name a row; {REMEDY}"
+            )
+        } else {
+            format!(
+                "{name}: its rows are as they were written, but not its magic number, page index or footer (or it \
+                 belongs to another dataset); {REMEDY}"
+            )
+        });
+    }
+    // Where checksums told what is damaged, decoding it would tell no more.
+    if as_written || covered.is_empty() {
+        match guarded(|| verify_rows(dataset, opened?, index)) {
+            Ok(rows) => problems.extend(rows),
+            Err(error) => problems.push(told(&error)),
+        }
     }
     problems
 }
 
-fn verify_rows(dataset: &Dataset, index: usize) -> Result<Vec<String>> {
-    let opened = dataset.shard(index)?;
+/// What a shard's bytes told.
+struct Found {
+    bytes: u64,
+    sha256: String,
+    /// Columns and rows whose bytes have another checksum.
+    damaged: Vec<(String, Range<usize>)>,
+}
+
+/// Reads a whole file once, for its SHA-256 and for the checksums of what lies in it.
+fn read(file: File, covered: &[Covered], progress: &(dyn Fn(u64) + Sync)) -> std::io::Result<Found> {
+    let mut file = BufReader::with_capacity(1 << 20, file);
+    let (mut bytes, mut digest) = (0, Sha256::new());
+    let mut piece = Vec::new();
+    let mut take = |most: u64, crc32: Option<u32>| -> std::io::Result<bool> {
+        piece.clear();
+        file.by_ref().take(most).read_to_end(&mut piece)?;
+        digest.update(&piece);
+        bytes += piece.len() as u64;
+        progress(piece.len() as u64);
+        Ok(match crc32 {
+            Some(crc32) => piece.len() as u64 == most && crc32fast::hash(&piece) == crc32,
+            None => !piece.is_empty(),
+        })
+    };
+    take(MAGIC_BYTES, None)?;
+    let mut damaged: Vec<(String, Range<usize>)> = Vec::new();
+    for span in covered {
+        if take(span.bytes, Some(span.crc32))? {
+            continue;
+        }
+        match damaged.last_mut() {
+            Some((column, rows)) if *column == span.column && rows.end == span.rows.start => rows.end = span.rows.end,
+            _ => damaged.push((span.column.clone(), span.rows.clone())),
+        }
+    }
+    while take(1 << 20, None)? {}
+    Ok(Found { bytes, sha256: files::hex(&digest.finalize()), damaged })
+}
+
+fn these(rows: &Range<usize>) -> String {
+    if rows.len() == 1 { format!("row {}", rows.start) } else { format!("rows {} to {}", rows.start, rows.end - 1) }
+}
+
+/// Decodes every column and every picture of a shard.
+fn verify_rows(dataset: &Dataset, opened: &Shard, index: usize) -> Result<Vec<String>> {
     let name = &dataset.manifest().shards[index].path;
+    let broken = |message: &str| Error::Shard { shard: name.clone(), message: message.to_owned() };
     if dataset.manifest().labels != opened.findings() && !dataset.manifest().labels.is_empty() {
-        return Err(Error::Shard { shard: name.clone(), message: "other findings than the manifest's".to_owned() });
+        return Err(broken("other findings than the manifest's"));
     }
     let first: u64 = dataset.manifest().shards[..index].iter().map(|shard| shard.rows).sum();
     let mut problems = Vec::new();
-    let mut pixels = Vec::new();
-    let mut row = 0;
-    for batch in opened.columns(&["height", "width"])? {
+    for group in 0..opened.groups() {
+        let (rows, batch) = (opened.group(group), opened.texts_and_labels(group)?);
         let side = |name| shard::column::<UInt16Array>(&batch, name);
         let (Some(heights), Some(widths)) = (side("height"), side("width")) else {
-            continue;
+            return Err(broken("its images have no sides"));
         };
-        for (height, width) in heights.values().iter().zip(widths.values()) {
-            if let Err(error) = dataset.image_into(first as usize + row, *height, *width, &mut pixels) {
-                problems.push(error.to_string());
-            }
-            row += 1;
+        if batch.num_rows() != rows.len() {
+            return Err(broken("a row group has another number of rows than its image column"));
         }
+        let verify_row = |pixels: &mut Vec<u8>, row: usize| -> Result<()> {
+            let (height, width) = (heights.value(row - rows.start), widths.value(row - rows.start));
+            dataset.image_into(first as usize + row, height, width, pixels)?;
+            if let Some(mask) = opened.record_of(&batch, row)?.mask {
+                let mask = image::decode(&mask).map_err(|error| opened.row_error(row, format!("its mask: {error}")))?;
+                if (mask.height, mask.width) != (height.into(), width.into()) {
+                    return Err(opened.row_error(row, "its mask has another size than its image"));
+                }
+            }
+            Ok(())
+        };
+        let found: Vec<Option<Error>> =
+            rows.clone().into_par_iter().map_init(Vec::new, |pixels, row| verify_row(pixels, row).err()).collect();
+        problems.extend(found.into_iter().flatten().map(|error| format!("{error}; {REMEDY}")));
     }
-    let all: Vec<&str> = vec!["record_id", "report", "token_ids", "labels", "boxes", "mask"];
-    opened.columns(&all)?;
     Ok(problems)
 }

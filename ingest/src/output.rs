@@ -5,7 +5,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use dataset::files;
-use dataset::manifest::{MANIFEST, Manifest, REJECTS, TOKENIZER};
+use dataset::manifest::{CARD, MANIFEST, Manifest, REJECTS, TOKENIZER};
 
 use crate::error::{Error, Result};
 use crate::inputs;
@@ -145,7 +145,7 @@ fn differing<'a>(
 
 /// Removes what this tool writes, and nothing else; the manifest first, so that no half dataset looks whole.
 fn clear(out: &Path) -> Result<()> {
-    for name in [MANIFEST, REJECTS, TOKENIZER] {
+    for name in [MANIFEST, CARD, REJECTS, TOKENIZER] {
         match fs::remove_file(out.join(name)) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Error::Io { path: out.join(name), source });

@@ -477,7 +477,9 @@ impl Job<'_> {
             },
             shards: notes.iter().map(|note| note.info.clone()).collect(),
             rejects: by_stage,
+            rejects_sha256: files::sha256(&self.out.join(REJECTS))?,
         };
+        dataset::card::write(self.out, &manifest)?;
         manifest.save(self.out)?;
         // The notes served resuming; a whole dataset needs none.
         let notes = self.out.join(NOTES);

@@ -1,9 +1,10 @@
-//! The shards as others read them: pyarrow, polars and DuckDB.
+//! The shards as others read them: pyarrow, polars, DuckDB and Hugging Face `datasets`.
 
 use std::process::Command;
 
 use dataset::Dataset;
-use mrm_tests::{folder, ingest, ok, phantom, text};
+use dataset::record::ImageEncoding;
+use mrm_tests::{folder, ingest, ok, phantom, phantom_of, text};
 
 /// Each reader prints rows, the sum of all pixels of the third record, its tokens, and the positives of one finding.
 const READERS: &str = r#"
@@ -75,6 +76,89 @@ fn python_reads_the_shards() {
     let at = dataset.findings().iter().position(|name| name == "Cardiomegaly").expect("a label");
     let positives = dataset.labels().expect("labels").iter().filter(|codes| codes[at] == Some(1)).count();
     assert_eq!(told.lines().filter(|line| *line == format!("positives {positives}")).count(), 2, "{told}");
+}
+
+/// Loads a dataset's folder as it is and prints every record; pictures are told by their mode, size and sum of pixels.
+const HUGGING_FACE: &str = r#"
+import json, sys
+import numpy, pyarrow.parquet
+from datasets import load_dataset
+root = sys.argv[1]
+data = load_dataset(root, split="train")
+assert data.column_names == pyarrow.parquet.read_schema(root + "/shards/part-00000.parquet").names, data.column_names
+
+def tell(value):
+    if value is None:
+        return "none"
+    if isinstance(value, bytes):
+        return f"{len(value)} {sum(value)}"
+    return f"{value.mode} {value.size[0]}x{value.size[1]} {numpy.asarray(value.convert('L'), dtype='u4').sum()}"
+
+for row in data:
+    codes = ["null" if code is None else str(code) for code in row["labels"].values()]
+    boxes = [f"{b['label']} {b['x']:.3f} {b['y']:.3f} {b['width']:.3f} {b['height']:.3f}" for b in row["boxes"]]
+    print("|".join([row["record_id"], row["source_sha256"].hex(), str(row["token_ids"]), ",".join(codes),
+                    ";".join(boxes), str(row["age_years"] is None), tell(row["image"]), tell(row["mask"])]))
+"#;
+
+#[test]
+fn hugging_face_datasets_shows_the_pictures() {
+    let python = std::env::var("MRM_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let (mut boxes, mut masks) = (0, 0);
+    for (source, encoding) in [("mimic-cxr", "raw"), ("siim", "png"), ("rsna", "jpeg"), ("rsna", "png")] {
+        let temporary = folder();
+        let raw = phantom_of(source, temporary.path(), 12);
+        let out = temporary.path().join("set");
+        ingest(source, &raw, &out, &["--image-encoding", encoding]);
+        let output = Command::new(&python)
+            .args(["-c", HUGGING_FACE])
+            .arg(&out)
+            .env("HF_HUB_OFFLINE", "1")
+            .env("HF_HOME", temporary.path().join("cache"))
+            .output()
+            .expect("python starts");
+        assert!(output.status.success(), "{}\n(MRM_PYTHON names a Python with datasets)", text(&output.stderr));
+        let told = text(&output.stdout);
+        let dataset = Dataset::open(&out).expect("a dataset");
+        assert_eq!(told.lines().count(), dataset.len());
+        for (row, line) in told.lines().enumerate() {
+            let record = dataset.record(row).expect("a record");
+            let codes: Vec<String> =
+                record.labels.iter().map(|code| code.map_or("null".to_owned(), |code| code.to_string())).collect();
+            let found: Vec<String> = record
+                .boxes
+                .iter()
+                .map(|b| format!("{} {:.3} {:.3} {:.3} {:.3}", b.label, b.x, b.y, b.width, b.height))
+                .collect();
+            let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>();
+            let picture = |bytes: &[u8], mode: &str| {
+                let picture = dataset::image::decode(bytes).expect("a picture");
+                format!("{mode} {}x{} {}", picture.width, picture.height, sum(&picture.pixels))
+            };
+            let image = match dataset.manifest().image.encoding {
+                ImageEncoding::Raw => format!("{} {}", record.image.len(), sum(&record.image)),
+                _ => picture(&record.image, "L"),
+            };
+            let no_age = if record.age_years.is_none() { "True" } else { "False" };
+            let told: Vec<&str> = line.split('|').collect();
+            let labels = if dataset.findings().is_empty() { "null".to_owned() } else { codes.join(",") };
+            assert_eq!(told[..2], [record.record_id.as_str(), &dataset::files::hex(&record.source_sha256)]);
+            assert_eq!(told[2..6], [&format!("{:?}", record.token_ids), &labels, &found.join(";"), no_age]);
+            if encoding == "jpeg" {
+                // Decoders round differently.
+                assert_eq!(
+                    told[6].rsplit_once(' ').map(|(kind, _)| kind),
+                    image.rsplit_once(' ').map(|(kind, _)| kind)
+                );
+            } else {
+                assert_eq!(told[6], image);
+            }
+            assert_eq!(told[7], record.mask.as_ref().map_or("none".to_owned(), |mask| picture(mask, "1")));
+            boxes += record.boxes.len();
+            masks += usize::from(record.mask.is_some());
+        }
+    }
+    assert!(boxes > 0 && masks > 0, "{boxes} boxes, {masks} masks");
 }
 
 /// Runs the code cells of a notebook as one script.

@@ -24,7 +24,7 @@ use ingest::{
     sources::{self, TableOptions},
     table, tokenizer,
 };
-use mrm_tests::{contents, folder, golden_json, phantom, phantom_of, real_data};
+use mrm_tests::{args, contents, folder, golden_json, ok, phantom, phantom_of, real_data};
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -341,6 +341,48 @@ fn rasters() {
         seeds.extend(named(contents(&data.join("nih-sample")).into_iter().filter(|(name, _)| name.ends_with(".png"))));
     }
     mutate_and_try("rasters", &seeds, temporary.path(), PICTURE, &pictures);
+}
+
+/// Shards, verified and read without. Of half of the seeds the bytes stand in reverse, since a footer comes last.
+#[test]
+fn shards() {
+    let temporary = folder();
+    let raw = phantom(temporary.path(), 12);
+    let mut seeds = Vec::new();
+    for (name, more) in [
+        ("raw", &["--image-encoding", "raw"]),
+        ("png", &["--image-encoding", "png"]),
+        ("lz4", &["--compression", "lz4"]),
+        ("zstd", &["--compression", "zstd"]),
+    ] {
+        let out = temporary.path().join(name);
+        let small = args!["mimic-cxr", &raw, &out, "--size", "24", "--vocab-size", "400"];
+        ok("ingest", small.into_iter().chain(more.map(Into::into)));
+        let shard = fs::read(out.join("shards/part-00000.parquet")).expect("a shard");
+        seeds.push((format!("{name}.reversed"), shard.iter().rev().copied().collect()));
+        seeds.push((name.to_owned(), shard));
+    }
+    let attempt = |place: &Path, seed: &str, bytes: &[u8]| {
+        let name = seed.trim_end_matches(".reversed");
+        let mut shard = bytes.to_vec();
+        if name != seed {
+            shard.reverse();
+        }
+        let out = place.join(name);
+        fs::write(out.join("shards/part-00000.parquet"), &shard).expect("written");
+        let problems = dataset::verify::verify(&out, &|_| {}).expect("a manifest");
+        let is_whole = seeds.iter().any(|(other, whole)| other == name && *whole == shard);
+        assert_eq!(problems.is_empty(), is_whole, "{problems:?}");
+        let dataset = dataset::Dataset::open(&out).expect("a manifest");
+        for row in 0..dataset.len() {
+            if let Ok(record) = dataset.record(row) {
+                let _ = dataset.image(row, record.height, record.width);
+            }
+        }
+        let _ = dataset.columns(&["image"]);
+        let _ = std::sync::Arc::new(dataset).metadata().expect("a lazy table").collect();
+    };
+    mutate_and_try("shards", &seeds, temporary.path(), PICTURE, &attempt);
 }
 
 #[test]
