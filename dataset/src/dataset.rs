@@ -87,7 +87,7 @@ impl Dataset {
     }
 
     /// The index of the shard that holds a row, and the row within it.
-    fn place(&self, row: usize) -> Result<(usize, usize)> {
+    pub(crate) fn place(&self, row: usize) -> Result<(usize, usize)> {
         if row >= self.len() {
             return Err(Error::Invalid(format!("row {row} of a dataset of {} records", self.len())));
         }

@@ -13,6 +13,7 @@
 //!
 //! It knows neither DICOM nor torch.
 
+mod batch;
 pub mod bench;
 pub mod card;
 mod checksums;
@@ -31,6 +32,7 @@ pub mod random;
 mod recent;
 pub mod record;
 pub mod resample;
+mod samples;
 pub mod shard;
 pub mod split;
 pub mod stratify;
@@ -38,8 +40,9 @@ pub mod table;
 pub mod transform;
 pub mod verify;
 
+pub use batch::{Batch, Floats, PlacedBox};
 pub use checksums::CHECKSUMS_KEY;
 pub use dataset::Dataset;
 pub use error::{Error, Result};
-pub use loader::{Batch, Loader, LoaderState};
+pub use loader::{Loader, LoaderState};
 pub use split::{Split, Subset};

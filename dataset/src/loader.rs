@@ -8,16 +8,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use arrow_array::{Array, Int32Array, ListArray, UInt16Array};
 use crossbeam_channel::{Receiver, Sender};
 use serde::{Deserialize, Serialize};
 
+use crate::batch::{Batch, Buffers, Floats, PlacedBox};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::geometry::IGNORED;
+use crate::image;
 use crate::masking::{self, Continuations};
 use crate::random::{self, Stream};
 use crate::resample::Resample;
-use crate::shard;
+use crate::samples::{Sample, Samples, Wanted};
 use crate::split::{Split, Subset};
 use crate::transform::Transform;
 
@@ -27,6 +29,19 @@ pub struct LoaderState {
     pub epoch: u64,
     /// Next batch within the epoch.
     pub batch: u64,
+    /// What decides the order (records, batch size, seed, policies), as a digest; 0 goes with any order.
+    #[serde(default)]
+    pub order: u64,
+}
+
+/// What happens when a record cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// Its batch is an error that names shard and row; the next call goes on with the batch after it.
+    #[default]
+    Stop,
+    /// The batch comes without it and says so ([`Batch::skipped`]); [`Loader::skipped`] counts.
+    Skip,
 }
 
 /// How reports become token rows.
@@ -36,88 +51,6 @@ pub struct TextOptions {
     pub tokens: usize,
     /// Share of words to mask.
     pub mask_ratio: f64,
-}
-
-/// Host buffers of a batch. They go back to the loader when the batch is dropped.
-#[derive(Default)]
-struct Buffers {
-    rows: Vec<u32>,
-    images: Vec<f32>,
-    token_ids: Vec<i64>,
-    target_ids: Vec<i64>,
-    attention_mask: Vec<i64>,
-    labels: Vec<f32>,
-}
-
-/// One batch. `B` is [`Batch::len`], `S` the transform's size, `L` the text's tokens, `C` the dataset's findings.
-pub struct Batch {
-    buffers: Buffers,
-    size: usize,
-    tokens: usize,
-    home: Sender<Buffers>,
-    /// Epoch the batch belongs to.
-    pub epoch: u64,
-    /// Number of the batch within its epoch.
-    pub number: u64,
-}
-
-impl Batch {
-    /// Number of records.
-    pub fn len(&self) -> usize {
-        self.buffers.rows.len()
-    }
-
-    /// Whether there is no record.
-    pub fn is_empty(&self) -> bool {
-        self.buffers.rows.is_empty()
-    }
-
-    /// Rows of the dataset, `[B]`.
-    pub fn rows(&self) -> &[u32] {
-        &self.buffers.rows
-    }
-
-    /// Normalised grey pixels, `[B, 1, S, S]`.
-    pub fn images(&self) -> &[f32] {
-        &self.buffers.images
-    }
-
-    /// Side of the images, S.
-    pub fn size(&self) -> usize {
-        self.size
-    }
-
-    /// Tokens of a report, L (0 without text).
-    pub fn tokens(&self) -> usize {
-        self.tokens
-    }
-
-    /// Masked token ids, `[B, L]`: a model's input.
-    pub fn token_ids(&self) -> &[i64] {
-        &self.buffers.token_ids
-    }
-
-    /// Token ids before masking, `[B, L]`: what is to be restored.
-    pub fn target_ids(&self) -> &[i64] {
-        &self.buffers.target_ids
-    }
-
-    /// 1 for tokens, 0 for padding, `[B, L]`.
-    pub fn attention_mask(&self) -> &[i64] {
-        &self.buffers.attention_mask
-    }
-
-    /// Label codes, `[B, C]`: 1, 0, -1 uncertain, NaN not mentioned.
-    pub fn labels(&self) -> &[f32] {
-        &self.buffers.labels
-    }
-}
-
-impl Drop for Batch {
-    fn drop(&mut self) {
-        // Refused when the pool is full or the loader is gone: the buffers are freed then.
-        let _ = self.home.try_send(std::mem::take(&mut self.buffers));
-    }
 }
 
 /// Settings of a [`Loader`], with the recipe's defaults. Made by [`Loader::builder`].
@@ -134,10 +67,17 @@ pub struct LoaderBuilder {
     text: Option<TextOptions>,
     shuffle: bool,
     drop_last: bool,
+    boxes: bool,
+    masks: bool,
+    on_error: OnError,
+    memory: Option<Memory>,
     threads: usize,
     prefetch: usize,
     state: LoaderState,
 }
+
+/// Gives memory for so many floats.
+type Memory = Arc<dyn Fn(usize) -> Box<dyn Floats> + Send + Sync>;
 
 impl LoaderBuilder {
     /// Loads one subset of a split, in the order of the dataset.
@@ -169,6 +109,9 @@ impl LoaderBuilder {
     }
 
     /// This process's share: every `world`-th record of each global batch, from `rank` on. Default (0, 1).
+    ///
+    /// All ranks have as many batches, so none waits for another at the end of an epoch; where a batch does not divide
+    /// among the ranks (the last one of an epoch may hold fewer records than there are ranks), shares differ by one.
     pub fn shard(mut self, rank: usize, world: usize) -> Self {
         (self.rank, self.world) = (rank, world);
         self
@@ -198,6 +141,30 @@ impl LoaderBuilder {
         self
     }
 
+    /// Loads the sources' rectangles too, in the place that the transform gives them. Default: none.
+    pub fn boxes(mut self, boxes: bool) -> Self {
+        self.boxes = boxes;
+        self
+    }
+
+    /// Loads masks too, transformed as the images. Default: none.
+    pub fn masks(mut self, masks: bool) -> Self {
+        self.masks = masks;
+        self
+    }
+
+    /// What happens when a record cannot be read. Default: its batch is an error.
+    pub fn on_error(mut self, on_error: OnError) -> Self {
+        self.on_error = on_error;
+        self
+    }
+
+    /// Where pixels are written: memory for so many floats, asked for once a buffer. Default: the heap.
+    pub fn memory(mut self, memory: impl Fn(usize) -> Box<dyn Floats> + Send + Sync + 'static) -> Self {
+        self.memory = Some(Arc::new(memory));
+        self
+    }
+
     /// Threads that make batches; 0, the default: one a core.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
@@ -216,39 +183,44 @@ impl LoaderBuilder {
         self
     }
 
-    /// Reads the small columns and starts the threads.
+    /// Starts the threads.
     ///
     /// # Errors
-    /// When there is no record, no image, no tokenizer though text is wanted, or a setting makes no sense.
+    /// When there is no record, no image, no tokenizer though text is wanted, a setting makes no sense, or the state to
+    /// go on from belongs to another order.
     pub fn build(self) -> Result<Loader> {
         let invalid = |message: &str| Error::Invalid(format!("loader: {message}"));
-        if self.batch_size == 0 || self.world == 0 || self.rank >= self.world {
-            return Err(invalid("batch size and world must be above 0, rank below world"));
-        }
-        if !self.batch_size.is_multiple_of(self.world) {
-            return Err(invalid("the global batch must divide among the ranks"));
+        if self.batch_size == 0 || self.world == 0 || self.rank >= self.world || self.world > self.batch_size {
+            return Err(invalid(
+                "batch size and world must be above 0, rank below world, world at most the batch size",
+            ));
         }
         let rows = match self.rows.clone() {
             Some(rows) => rows,
             None => (0..self.dataset.len() as u32).collect(),
         };
-        if rows.is_empty() {
+        let Some(&first_row) = rows.first() else {
             return Err(invalid("no record to load: is this subset or ratio empty?"));
+        };
+        if let Some(&row) = rows.iter().find(|&&row| row as usize >= self.dataset.len()) {
+            return Err(Error::Invalid(format!("loader: row {row} of {} records", self.dataset.len())));
         }
-        let table = SampleTable::load(&self.dataset, self.text.is_some())?;
-        if let Some(&row) = rows.iter().find(|&&row| row as usize >= table.digests.len()) {
-            return Err(Error::Invalid(format!("loader: row {row} of {} records", table.digests.len())));
-        }
-        if rows.iter().any(|&row| table.sides[row as usize] == (0, 0)) {
+        let wanted = Wanted { text: self.text.is_some(), boxes: self.boxes, masks: self.masks };
+        let samples = Samples::new(self.dataset.clone(), wanted);
+        // Both take a while, the second on large datasets in an object store.
+        let (continuations, first) = rayon::join(
+            || match (&self.text, self.dataset.tokenizer()) {
+                (None, _) => Ok(Continuations::default()),
+                (Some(_), None) => Err(invalid("this dataset has no reports: it was ingested without a tokenizer")),
+                (Some(_), Some(path)) => vocabulary_continuations(&path),
+            },
+            || samples.of(first_row as usize).map(|sample| sample.height),
+        );
+        let continuations = continuations?;
+        // A record that cannot be read is told of with its batch.
+        if first.is_ok_and(|height| height == 0) {
             return Err(invalid("this dataset has no images (ingested with --no-images)"));
         }
-        let continuations = match (&self.text, self.dataset.tokenizer()) {
-            (None, _) => Continuations::default(),
-            (Some(_), None) => {
-                return Err(invalid("this dataset has no reports: it was ingested without a tokenizer"));
-            }
-            (Some(_), Some(path)) => vocabulary_continuations(&path)?,
-        };
         let batches = if self.drop_last { rows.len() / self.batch_size } else { rows.len().div_ceil(self.batch_size) };
         if batches == 0 {
             return Err(invalid("fewer records than one batch, and the last batch is to be dropped"));
@@ -256,14 +228,20 @@ impl LoaderBuilder {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if self.threads == 0 { cores() } else { self.threads };
         let prefetch = if self.prefetch == 0 { threads * 2 } else { self.prefetch };
+        let order = self.order(&rows);
+        if self.state.order != 0 && self.state.order != order {
+            return Err(invalid(
+                "the state to go on from belongs to other records, another batch size, seed or policy: go on with those \
+                 of the run that saved it",
+            ));
+        }
         let first = self.state.epoch * batches as u64 + self.state.batch;
-        let findings = self.dataset.findings().len();
         let plan = Arc::new(Plan {
             rows,
-            table,
+            samples,
             continuations,
             batches: batches as u64,
-            findings,
+            digest: order,
             next: AtomicU64::new(first),
             order: Mutex::new(BTreeMap::new()),
             settings: self,
@@ -293,51 +271,16 @@ impl LoaderBuilder {
             waiting: BTreeMap::new(),
             next: first,
             epoch_ended: false,
+            skipped: 0,
             workers,
         })
     }
-}
 
-/// What the threads need of each row, read once.
-struct SampleTable {
-    digests: Vec<u64>,
-    /// (height, width).
-    sides: Vec<(u16, u16)>,
-    tokens: Vec<i32>,
-    /// Start of each row's tokens, and one past the last.
-    token_starts: Vec<usize>,
-    labels: Vec<Vec<Option<i8>>>,
-}
-
-impl SampleTable {
-    fn load(dataset: &Dataset, with_text: bool) -> Result<Self> {
-        let mut table = Self {
-            digests: dataset
-                .texts("record_id")?
-                .into_iter()
-                .map(|id| random::digest(&id.unwrap_or_default()))
-                .collect(),
-            sides: Vec::new(),
-            tokens: Vec::new(),
-            token_starts: vec![0],
-            labels: dataset.labels()?,
-        };
-        let names: &[&str] = if with_text { &["height", "width", "token_ids"] } else { &["height", "width"] };
-        let wrong = || Error::Invalid("loader: a column has another type than the format's".to_owned());
-        for batch in dataset.columns(names)? {
-            let height = shard::column::<UInt16Array>(&batch, "height").ok_or_else(wrong)?;
-            let width = shard::column::<UInt16Array>(&batch, "width").ok_or_else(wrong)?;
-            table.sides.extend(height.values().iter().copied().zip(width.values().iter().copied()));
-            if with_text {
-                let lists = shard::column::<ListArray>(&batch, "token_ids").ok_or_else(wrong)?;
-                for row in 0..lists.len() {
-                    let tokens = lists.value(row);
-                    table.tokens.extend(tokens.as_any().downcast_ref::<Int32Array>().ok_or_else(wrong)?.values());
-                    table.token_starts.push(table.tokens.len());
-                }
-            }
-        }
-        Ok(table)
+    /// Digest of all that decides which records a batch holds.
+    fn order(&self, rows: &[u32]) -> u64 {
+        let policies = u64::from(self.shuffle) | u64::from(self.drop_last) << 1;
+        let start = random::mix(&[self.seed, self.batch_size as u64, policies]);
+        rows.iter().fold(start, |digest, &row| random::mix(&[digest, u64::from(row)])).max(1)
     }
 }
 
@@ -352,11 +295,12 @@ fn vocabulary_continuations(path: &std::path::Path) -> Result<Continuations> {
 struct Plan {
     settings: LoaderBuilder,
     rows: Vec<u32>,
-    table: SampleTable,
+    samples: Samples,
     continuations: Continuations,
     /// Batches of an epoch.
     batches: u64,
-    findings: usize,
+    /// What [`LoaderState::order`] must be.
+    digest: u64,
     /// Next batch to be made, counted from epoch 0.
     next: AtomicU64,
     /// Orders of the epochs at hand.
@@ -386,43 +330,97 @@ impl Plan {
         let order = self.order_of(epoch);
         let end = order.len().min((number + 1) * settings.batch_size);
         let global = &order[number * settings.batch_size..end];
-        buffers.rows.clear();
-        buffers.rows.extend(global.iter().skip(settings.rank).step_by(settings.world));
-        let (count, size) = (buffers.rows.len(), settings.transform.size as usize);
-        buffers.images.resize(count * size * size, 0.0);
-        buffers.labels.clear();
-        for (index, &row) in buffers.rows.iter().enumerate() {
-            let row = row as usize;
-            let (height, width) = self.table.sides[row];
-            settings.dataset.image_into(row, height, width, &mut scratch.pixels)?;
-            let mut random = Stream::new(&[settings.seed, random::digest("augment"), self.table.digests[row], epoch]);
-            let source = (scratch.pixels.as_slice(), u32::from(width), u32::from(height));
-            let out = &mut buffers.images[index * size * size..(index + 1) * size * size];
-            let geometry = settings.transform.geometry(u32::from(width), u32::from(height), &mut random)?;
-            settings.transform.apply(source, &geometry, &mut scratch.resample, out)?;
-            let codes = &self.table.labels[row];
-            buffers.labels.extend((0..self.findings).map(|finding| codes[finding].map_or(f32::NAN, f32::from)));
+        let pixels = (settings.transform.size as usize).pow(2);
+        let room = settings.batch_size.div_ceil(settings.world) * pixels;
+        let mut memory = buffers.images.take().unwrap_or_else(|| match &settings.memory {
+            Some(memory) => memory(room),
+            None => Box::new(vec![0.0; room]),
+        });
+        let images = memory.floats_mut();
+        if images.len() < room {
+            return Err(Error::Invalid(format!("loader: {} floats of memory, {room} were asked for", images.len())));
         }
-        if let Some(text) = &settings.text {
-            buffers.target_ids.clear();
-            buffers.attention_mask.clear();
-            for &row in &buffers.rows {
-                let row = row as usize;
-                let tokens = &self.table.tokens[self.table.token_starts[row]..self.table.token_starts[row + 1]];
-                let kept = tokens.len().min(text.tokens);
-                buffers.target_ids.extend(tokens[..kept].iter().map(|&id| i64::from(id)));
-                buffers.target_ids.extend(std::iter::repeat_n(masking::PAD, text.tokens - kept));
-                buffers.attention_mask.extend(std::iter::repeat_n(1, kept));
-                buffers.attention_mask.extend(std::iter::repeat_n(0, text.tokens - kept));
+        for list in [&mut buffers.token_ids, &mut buffers.target_ids, &mut buffers.attention_mask] {
+            list.clear();
+        }
+        (buffers.rows.clear(), buffers.labels.clear(), buffers.masks.clear());
+        (buffers.boxes.clear(), buffers.skipped.clear());
+        for &row in global.iter().skip(settings.rank).step_by(settings.world) {
+            let record = buffers.rows.len();
+            let image = &mut images[record * pixels..(record + 1) * pixels];
+            let made = self.samples.of(row as usize).and_then(|sample| {
+                self.image(row as usize, &sample, epoch, scratch, image)?;
+                Ok(sample)
+            });
+            let sample = match made {
+                Ok(sample) => sample,
+                Err(error) if settings.on_error == OnError::Skip => {
+                    buffers.skipped.push(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            buffers.rows.push(row);
+            buffers.labels.extend_from_slice(sample.labels);
+            if settings.masks {
+                buffers.masks.extend_from_slice(&scratch.mask);
             }
-            buffers.token_ids.clone_from(&buffers.target_ids);
-            for (&row, ids) in buffers.rows.iter().zip(buffers.token_ids.chunks_exact_mut(text.tokens)) {
-                let digest = self.table.digests[row as usize];
-                let mut random = Stream::new(&[settings.seed, random::digest("mask"), digest, epoch]);
-                masking::mask_words(ids, &self.continuations, text.mask_ratio, || random.uniform());
+            buffers.boxes.extend(scratch.boxes.drain(..).map(|placed| PlacedBox { record, ..placed }));
+            if let Some(text) = &settings.text {
+                self.report(&sample, epoch, text, buffers);
+            }
+        }
+        buffers.images = Some(memory);
+        Ok(())
+    }
+
+    /// One image into `out`, its mask and boxes into the scratch.
+    fn image(&self, row: usize, sample: &Sample, epoch: u64, scratch: &mut Scratch, out: &mut [f32]) -> Result<()> {
+        let settings = &self.settings;
+        let (height, width) = (sample.height, sample.width);
+        if height == 0 || width == 0 {
+            return Err(self.samples.refused(row, "the record has no image"));
+        }
+        settings.dataset.image_into(row, height, width, &mut scratch.pixels)?;
+        let mut random = Stream::new(&[settings.seed, random::digest("augment"), sample.digest, epoch]);
+        let source = (scratch.pixels.as_slice(), u32::from(width), u32::from(height));
+        let geometry = settings.transform.geometry(source.1, source.2, &mut random)?;
+        settings.transform.apply(source, &geometry, &mut scratch.resample, out)?;
+        scratch.boxes.clear();
+        scratch.boxes.extend(sample.boxes.iter().filter_map(|drawn| {
+            let [x, y, width, height] = geometry.rectangle(drawn.place)?;
+            Some(PlacedBox { record: 0, label: drawn.label.clone(), x, y, width, height })
+        }));
+        if settings.masks {
+            scratch.mask.resize(out.len(), IGNORED);
+            match sample.mask {
+                None => scratch.mask.fill(IGNORED),
+                Some(png) => {
+                    let mut mask = image::decode(png).map_err(|e| self.samples.refused(row, &format!("mask: {e}")))?;
+                    if (mask.width, mask.height) != (source.1, source.2) {
+                        return Err(self.samples.refused(row, "the mask has other sides than the image"));
+                    }
+                    mask.pixels.iter_mut().for_each(|level| *level = u8::from(*level > 0));
+                    geometry.mask(&mask.pixels, source.1 as usize, &mut scratch.mask);
+                }
             }
         }
         Ok(())
+    }
+
+    /// Appends one report, padded, whole and masked.
+    fn report(&self, sample: &Sample, epoch: u64, text: &TextOptions, buffers: &mut Buffers) {
+        let tokens = sample.token_ids;
+        let kept = tokens.len().min(text.tokens);
+        let start = buffers.target_ids.len();
+        buffers.target_ids.extend(tokens[..kept].iter().map(|&id| i64::from(id)));
+        buffers.target_ids.resize(start + text.tokens, masking::PAD);
+        buffers.attention_mask.resize(start + kept, 1);
+        buffers.attention_mask.resize(start + text.tokens, 0);
+        buffers.token_ids.extend_from_slice(&buffers.target_ids[start..]);
+        let mut random = Stream::new(&[self.settings.seed, random::digest("mask"), sample.digest, epoch]);
+        let masked = &mut buffers.token_ids[start..];
+        masking::mask_words(masked, &self.continuations, text.mask_ratio, || random.uniform());
     }
 }
 
@@ -430,6 +428,8 @@ impl Plan {
 struct Scratch {
     pixels: Vec<u8>,
     resample: Resample,
+    mask: Vec<u8>,
+    boxes: Vec<PlacedBox>,
 }
 
 fn work(plan: &Plan, permits: &Receiver<()>, ready: &Sender<(u64, Result<Buffers>)>, pool: &Receiver<Buffers>) {
@@ -455,6 +455,7 @@ pub struct Loader {
     waiting: BTreeMap<u64, Result<Buffers>>,
     next: u64,
     epoch_ended: bool,
+    skipped: u64,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -472,6 +473,10 @@ impl Loader {
             text: None,
             shuffle: true,
             drop_last: false,
+            boxes: false,
+            masks: false,
+            on_error: OnError::default(),
+            memory: None,
             threads: 0,
             prefetch: 0,
             state: LoaderState::default(),
@@ -494,7 +499,13 @@ impl Loader {
 
     /// Where the loader stands: the batch that the next call gives.
     pub fn state(&self) -> LoaderState {
-        LoaderState { epoch: self.next / self.plan.batches, batch: self.next % self.plan.batches }
+        let (epoch, batch) = (self.next / self.plan.batches, self.next % self.plan.batches);
+        LoaderState { epoch, batch, order: self.plan.digest }
+    }
+
+    /// Records that were left out so far because they could not be read ([`OnError::Skip`]).
+    pub fn skipped(&self) -> u64 {
+        self.skipped
     }
 
     /// The next batch, going on to the next epoch without an end between.
@@ -509,8 +520,10 @@ impl Loader {
                     let _ = permits.try_send(());
                 }
                 let settings = &self.plan.settings;
+                let buffers = made?;
+                self.skipped += buffers.skipped.len() as u64;
                 return Ok(Batch {
-                    buffers: made?,
+                    buffers,
                     size: settings.transform.size as usize,
                     tokens: settings.text.as_ref().map_or(0, |text| text.tokens),
                     home: self.home.clone(),

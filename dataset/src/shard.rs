@@ -470,12 +470,17 @@ impl Shard {
         self.group_starts[group]..self.group_starts[group + 1]
     }
 
+    /// Some columns of one row group, as one batch.
+    pub(crate) fn group_columns(&self, group: usize, names: &[&str]) -> Result<RecordBatch> {
+        let first = self.group(group).start;
+        self.read(names, Some(group))?.pop().ok_or_else(|| self.row_error(first, "its row group is empty"))
+    }
+
     /// All columns but `image` of one row group. They lie in pages of a whole group, so one row costs as much as all.
     pub(crate) fn texts_and_labels(&self, group: usize) -> Result<RecordBatch> {
         let fields = self.metadata.schema().fields();
         let names: Vec<&str> = fields.iter().map(|f| f.name().as_str()).filter(|name| *name != IMAGE).collect();
-        let first = self.group(group).start;
-        self.read(&names, Some(group))?.pop().ok_or_else(|| self.row_error(first, "its row group is empty"))
+        self.group_columns(group, &names)
     }
 
     /// One whole row. [`crate::Dataset::record`] is faster: it keeps the row groups that it met.

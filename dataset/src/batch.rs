@@ -1,0 +1,141 @@
+//! What a loader gives: records side by side, in buffers that go back to the loader and are used again.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+
+use crate::error::Error;
+
+/// Memory that the pixels of batches are written to. A `Vec<f32>` is one; a trainer may bring memory that its device
+/// reads faster (see [`crate::loader::LoaderBuilder::memory`]).
+pub trait Floats: Send {
+    /// All of it, to read.
+    fn floats(&self) -> &[f32];
+    /// All of it, to write.
+    fn floats_mut(&mut self) -> &mut [f32];
+}
+
+impl Floats for Vec<f32> {
+    fn floats(&self) -> &[f32] {
+        self
+    }
+
+    fn floats_mut(&mut self) -> &mut [f32] {
+        self
+    }
+}
+
+/// A rectangle that a source drew, in pixels of the transformed image, cut at its edges.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlacedBox {
+    /// Position of its record within the batch.
+    pub record: usize,
+    pub label: Arc<str>,
+    pub x: f32,
+    pub y: f32,
+    pub width: f32,
+    pub height: f32,
+}
+
+/// Host buffers of a batch. They go back to the loader when the batch is dropped.
+#[derive(Default)]
+pub(crate) struct Buffers {
+    pub rows: Vec<u32>,
+    /// Room for a full batch.
+    pub images: Option<Box<dyn Floats>>,
+    pub masks: Vec<u8>,
+    pub boxes: Vec<PlacedBox>,
+    pub token_ids: Vec<i64>,
+    pub target_ids: Vec<i64>,
+    pub attention_mask: Vec<i64>,
+    pub labels: Vec<f32>,
+    pub skipped: Vec<Error>,
+}
+
+/// One batch. `B` is [`Batch::len`], `S` the transform's size, `L` the text's tokens, `C` the dataset's findings.
+pub struct Batch {
+    pub(crate) buffers: Buffers,
+    pub(crate) size: usize,
+    pub(crate) tokens: usize,
+    pub(crate) home: Sender<Buffers>,
+    /// Epoch the batch belongs to.
+    pub epoch: u64,
+    /// Number of the batch within its epoch.
+    pub number: u64,
+}
+
+impl Batch {
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.buffers.rows.len()
+    }
+
+    /// Whether there is no record: all were skipped, or a short last batch left none for this rank.
+    pub fn is_empty(&self) -> bool {
+        self.buffers.rows.is_empty()
+    }
+
+    /// Rows of the dataset, `[B]`.
+    pub fn rows(&self) -> &[u32] {
+        &self.buffers.rows
+    }
+
+    /// Normalised grey pixels, `[B, 1, S, S]`.
+    pub fn images(&self) -> &[f32] {
+        let floats = self.buffers.images.as_ref().map_or(&[][..], |images| images.floats());
+        &floats[..self.len() * self.size * self.size]
+    }
+
+    /// Side of the images, S.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Classes of the pixels, `[B, S, S]`: 1 marked, 0 not, [`crate::geometry::IGNORED`] beside the image and where a
+    /// record has no mask. Empty unless asked for.
+    pub fn masks(&self) -> &[u8] {
+        &self.buffers.masks
+    }
+
+    /// Boxes of all records, in their order. Empty unless asked for.
+    pub fn boxes(&self) -> &[PlacedBox] {
+        &self.buffers.boxes
+    }
+
+    /// Tokens of a report, L (0 without text).
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Masked token ids, `[B, L]`: a model's input.
+    pub fn token_ids(&self) -> &[i64] {
+        &self.buffers.token_ids
+    }
+
+    /// Token ids before masking, `[B, L]`: what is to be restored.
+    pub fn target_ids(&self) -> &[i64] {
+        &self.buffers.target_ids
+    }
+
+    /// 1 for tokens, 0 for padding, `[B, L]`.
+    pub fn attention_mask(&self) -> &[i64] {
+        &self.buffers.attention_mask
+    }
+
+    /// Label codes, `[B, C]`: 1, 0, -1 uncertain, NaN not mentioned.
+    pub fn labels(&self) -> &[f32] {
+        &self.buffers.labels
+    }
+
+    /// Why records of this batch were left out ([`crate::loader::OnError::Skip`]).
+    pub fn skipped(&self) -> &[Error] {
+        &self.buffers.skipped
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        // Refused when the pool is full or the loader is gone: the buffers are freed then.
+        let _ = self.home.try_send(std::mem::take(&mut self.buffers));
+    }
+}
