@@ -69,7 +69,7 @@ pub(crate) fn decode(text: &str) -> Option<Vec<u32>> {
 impl PageStoreFactory for Notes {
     fn create(&self, chunk: &PageStoreArgs<'_>) -> Result<Box<dyn PageStore>> {
         let is_image = chunk.column_descriptor().path().parts() == [IMAGE];
-        Ok(Box::new(Pages { column: chunk.column_index(), is_image, pages: Vec::new(), notes: self.clone() }))
+        Ok(Box::new(Pages { column: chunk.column_index(), is_image, stored: Vec::new(), notes: self.clone() }))
     }
 }
 
@@ -77,26 +77,26 @@ impl PageStoreFactory for Notes {
 struct Pages {
     column: usize,
     is_image: bool,
-    pages: Vec<Bytes>,
+    stored: Vec<Bytes>,
     notes: Notes,
 }
 
 impl PageStore for Pages {
     fn put(&mut self, piece: Bytes) -> Result<PageKey> {
-        self.pages.push(piece);
-        Ok(PageKey::new(self.pages.len() as u64 - 1))
+        self.stored.push(piece);
+        Ok(PageKey::new(self.stored.len() as u64 - 1))
     }
 
     /// Called in the order of the file: a dictionary comes last, and leaves first.
     fn take(&mut self, key: PageKey) -> Result<Bytes> {
-        let page = self.pages.get_mut(key.get() as usize).map(std::mem::take);
+        let page = self.stored.get_mut(key.get() as usize).map(std::mem::take);
         let page = page.ok_or_else(|| ParquetError::General("a page that was never stored".to_owned()))?;
         self.notes.add(self.column, self.is_image, &page);
         Ok(page)
     }
 
     fn memory_size(&self) -> usize {
-        self.pages.iter().map(Bytes::len).sum()
+        self.stored.iter().map(Bytes::len).sum()
     }
 }
 

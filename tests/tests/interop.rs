@@ -78,14 +78,11 @@ fn python_reads_the_shards() {
     assert_eq!(told.lines().filter(|line| *line == format!("positives {positives}")).count(), 2, "{told}");
 }
 
-/// Loads a dataset's folder as it is and prints every record; pictures are told by their mode, size and sum of pixels.
+/// Loads datasets' folders as they are and prints every record; pictures are told by their mode, size and sum of pixels.
 const HUGGING_FACE: &str = r#"
 import json, sys
 import numpy, pyarrow.parquet
 from datasets import load_dataset
-root = sys.argv[1]
-data = load_dataset(root, split="train")
-assert data.column_names == pyarrow.parquet.read_schema(root + "/shards/part-00000.parquet").names, data.column_names
 
 def tell(value):
     if value is None:
@@ -94,34 +91,42 @@ def tell(value):
         return f"{len(value)} {sum(value)}"
     return f"{value.mode} {value.size[0]}x{value.size[1]} {numpy.asarray(value.convert('L'), dtype='u4').sum()}"
 
-for row in data:
-    codes = ["null" if code is None else str(code) for code in row["labels"].values()]
-    boxes = [f"{b['label']} {b['x']:.3f} {b['y']:.3f} {b['width']:.3f} {b['height']:.3f}" for b in row["boxes"]]
-    print("|".join([row["record_id"], row["source_sha256"].hex(), str(row["token_ids"]), ",".join(codes),
-                    ";".join(boxes), str(row["age_years"] is None), tell(row["image"]), tell(row["mask"])]))
+for root in sys.argv[1:]:
+    data = load_dataset(root, split="train")
+    assert data.column_names == pyarrow.parquet.read_schema(root + "/shards/part-00000.parquet").names
+    for row in data:
+        codes = ["null" if code is None else str(code) for code in row["labels"].values()]
+        boxes = [f"{b['label']} {b['x']:.3f} {b['y']:.3f} {b['width']:.3f} {b['height']:.3f}" for b in row["boxes"]]
+        print("|".join([row["record_id"], row["source_sha256"].hex(), str(row["token_ids"]), ",".join(codes),
+                        ";".join(boxes), str(row["age_years"] is None), tell(row["image"]), tell(row["mask"])]))
 "#;
 
 #[test]
 fn hugging_face_datasets_shows_the_pictures() {
     let python = std::env::var("MRM_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let (mut boxes, mut masks) = (0, 0);
-    for (source, encoding) in [("mimic-cxr", "raw"), ("siim", "png"), ("rsna", "jpeg"), ("rsna", "png")] {
-        let temporary = folder();
+    let temporary = folder();
+    let sets = [("mimic-cxr", "raw"), ("siim", "png"), ("rsna", "jpeg")].map(|(source, encoding)| {
         let raw = phantom_of(source, temporary.path(), 12);
-        let out = temporary.path().join("set");
+        let out = temporary.path().join(encoding);
         ingest(source, &raw, &out, &["--image-encoding", encoding]);
-        let output = Command::new(&python)
-            .args(["-c", HUGGING_FACE])
-            .arg(&out)
-            .env("HF_HUB_OFFLINE", "1")
-            .env("HF_HOME", temporary.path().join("cache"))
-            .output()
-            .expect("python starts");
-        assert!(output.status.success(), "{}\n(MRM_PYTHON names a Python with datasets)", text(&output.stderr));
-        let told = text(&output.stdout);
-        let dataset = Dataset::open(&out).expect("a dataset");
-        assert_eq!(told.lines().count(), dataset.len());
-        for (row, line) in told.lines().enumerate() {
+        out
+    });
+    let output = Command::new(&python)
+        .args(["-c", HUGGING_FACE])
+        .args(&sets)
+        .env("HF_HUB_OFFLINE", "1")
+        .env("HF_HOME", temporary.path().join("cache"))
+        .output()
+        .expect("python starts");
+    assert!(output.status.success(), "{}\n(MRM_PYTHON names a Python with datasets)", text(&output.stderr));
+    let told = text(&output.stdout);
+    let mut told = told.lines();
+    let (mut boxes, mut masks) = (0, 0);
+    for out in &sets {
+        let dataset = Dataset::open(out).expect("a dataset");
+        let encoding = dataset.manifest().image.encoding;
+        for row in 0..dataset.len() {
+            let line = told.next().expect("a line for each record");
             let record = dataset.record(row).expect("a record");
             let codes: Vec<String> =
                 record.labels.iter().map(|code| code.map_or("null".to_owned(), |code| code.to_string())).collect();
@@ -135,7 +140,7 @@ fn hugging_face_datasets_shows_the_pictures() {
                 let picture = dataset::image::decode(bytes).expect("a picture");
                 format!("{mode} {}x{} {}", picture.width, picture.height, sum(&picture.pixels))
             };
-            let image = match dataset.manifest().image.encoding {
+            let image = match encoding {
                 ImageEncoding::Raw => format!("{} {}", record.image.len(), sum(&record.image)),
                 _ => picture(&record.image, "L"),
             };
@@ -144,7 +149,7 @@ fn hugging_face_datasets_shows_the_pictures() {
             let labels = if dataset.findings().is_empty() { "null".to_owned() } else { codes.join(",") };
             assert_eq!(told[..2], [record.record_id.as_str(), &dataset::files::hex(&record.source_sha256)]);
             assert_eq!(told[2..6], [&format!("{:?}", record.token_ids), &labels, &found.join(";"), no_age]);
-            if encoding == "jpeg" {
+            if encoding == ImageEncoding::Jpeg {
                 // Decoders round differently.
                 assert_eq!(
                     told[6].rsplit_once(' ').map(|(kind, _)| kind),
@@ -158,6 +163,7 @@ fn hugging_face_datasets_shows_the_pictures() {
             masks += usize::from(record.mask.is_some());
         }
     }
+    assert_eq!(told.next(), None);
     assert!(boxes > 0 && masks > 0, "{boxes} boxes, {masks} masks");
 }
 

@@ -88,7 +88,7 @@ fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 
 #[test]
 fn a_flipped_byte_is_named_wherever_it_lies() {
-    for (more, each) in [(&[][..], 12), (&["--image-encoding", "png"], 4), (&["--compression", "zstd"], 4)] {
+    for (more, each) in [(&[][..], 6), (&["--image-encoding", "png"], 2), (&["--compression", "zstd"], 2)] {
         let (_temporary, out) = small_set(more);
         assert!(ok("dataset", args!["verify", &out]).contains("all whole"));
         let mut random = ChaCha8Rng::seed_from_u64(7);
@@ -127,11 +127,10 @@ fn every_lost_row_is_named() {
         lost.iter().chain([&column.bytes.start]).for_each(|&at| bytes[at as usize] ^= 0xff);
     });
     let told = fails("dataset", 1, args!["verify", &out]);
-    for line in ["row 3: `image`", "rows 120 to 127: `image`", "rows 128 to 131: `image`", "rows 128 to 139: `report`"]
-    {
+    for line in ["row 3: `image`", "rows 120 to 131: `image`", "rows 128 to 139: `report`"] {
         assert!(told.contains(&format!("{FIRST}, {line} is damaged")), "{line}\n{told}");
     }
-    assert!(told.contains("4 problems in"), "{told}");
+    assert!(told.contains("3 problems in"), "{told}");
 }
 
 #[test]
