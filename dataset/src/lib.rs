@@ -5,7 +5,8 @@
 //! | [`record`] | one row and its Arrow schema |
 //! | [`shard`] | one Parquet file: writer and reader |
 //! | [`manifest`] | `dataset.json` |
-//! | [`dataset`](Dataset) | an opened directory: rows, columns, polars tables |
+//! | [`storage`] | where a dataset lies: a folder, or a prefix of an object store |
+//! | [`dataset`](Dataset) | an opened dataset: rows, columns, polars tables |
 //! | [`split`], [`stratify`] | subsets and nested label ratios, patient-safe and balanced |
 //! | [`loader`], [`transform`], [`masking`] | batches for a trainer |
 //! | [`verify`], [`inspect`], [`bench`] | what the command line shows |
@@ -26,6 +27,7 @@ pub mod record;
 pub mod resample;
 pub mod shard;
 pub mod split;
+pub mod storage;
 pub mod stratify;
 pub mod table;
 pub mod transform;
@@ -35,3 +37,4 @@ pub use dataset::Dataset;
 pub use error::{Error, Result};
 pub use loader::{Batch, Loader, LoaderState};
 pub use split::{Split, Subset};
+pub use storage::Storage;

@@ -242,12 +242,12 @@ impl LoaderBuilder {
         if rows.iter().any(|&row| table.sides[row as usize] == (0, 0)) {
             return Err(invalid("this dataset has no images (ingested with --no-images)"));
         }
-        let continuations = match (&self.text, self.dataset.tokenizer()) {
+        let continuations = match (&self.text, self.dataset.tokenizer()?) {
             (None, _) => Continuations::default(),
             (Some(_), None) => {
                 return Err(invalid("this dataset has no reports: it was ingested without a tokenizer"));
             }
-            (Some(_), Some(path)) => vocabulary_continuations(&path)?,
+            (Some(_), Some(tokenizer)) => vocabulary_continuations(&tokenizer),
         };
         let batches = if self.drop_last { rows.len() / self.batch_size } else { rows.len().div_ceil(self.batch_size) };
         if batches == 0 {
@@ -341,12 +341,10 @@ impl SampleTable {
     }
 }
 
-fn vocabulary_continuations(path: &std::path::Path) -> Result<Continuations> {
-    let tokenizer =
-        tokenizers::Tokenizer::from_file(path).map_err(|e| Error::Invalid(format!("{}: {e}", path.display())))?;
+fn vocabulary_continuations(tokenizer: &tokenizers::Tokenizer) -> Continuations {
     let pieces: Vec<String> =
         (0..tokenizer.get_vocab_size(true) as u32).map(|id| tokenizer.id_to_token(id).unwrap_or_default()).collect();
-    Ok(Continuations::new(pieces.iter().map(String::as_str)))
+    Continuations::new(pieces.iter().map(String::as_str))
 }
 
 struct Plan {
@@ -391,10 +389,11 @@ impl Plan {
         let (count, size) = (buffers.rows.len(), settings.transform.size as usize);
         buffers.images.resize(count * size * size, 0.0);
         buffers.labels.clear();
+        let pages = settings.dataset.image_pages(&buffers.rows)?;
         for (index, &row) in buffers.rows.iter().enumerate() {
             let row = row as usize;
             let (height, width) = self.table.sides[row];
-            settings.dataset.image_into(row, height, width, &mut scratch.pixels)?;
+            settings.dataset.image_from(pages.get(index), row, height, width, &mut scratch.pixels)?;
             let mut random = Stream::new(&[settings.seed, random::digest("augment"), self.table.digests[row], epoch]);
             let source = (scratch.pixels.as_slice(), u32::from(width), u32::from(height));
             let out = &mut buffers.images[index * size * size..(index + 1) * size * size];

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,6 +38,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::manifest::ShardInfo;
 use crate::record::{self, BoundingBox, IMAGE_ENCODING_KEY, ImageEncoding, Record};
+use crate::storage::{Storage, StoredFile};
 
 /// Rows of a row group: small, since a row is an image, and a writer holds one group in memory.
 const ROWS_PER_GROUP: usize = 128;
@@ -247,41 +249,44 @@ fn to_batch(schema: &SchemaRef, records: &[Record]) -> Result<RecordBatch, Arrow
     )
 }
 
-/// A file read by position: no shared cursor, so any number of threads may read, and a file that shrinks under the
-/// reader gives an error (a memory map would end the process).
-struct FileAt {
-    file: File,
-    length: u64,
+/// A file as the Parquet reader wants it: what was fetched before comes from memory, the rest from where it lies.
+struct Fetched {
+    file: Arc<StoredFile>,
+    /// Start and bytes of each piece.
+    pieces: Vec<(u64, Bytes)>,
 }
 
-impl Length for FileAt {
+impl Length for Fetched {
     fn len(&self) -> u64 {
-        self.length
+        self.file.length()
     }
 }
 
-impl ChunkReader for FileAt {
+impl ChunkReader for Fetched {
     type T = std::io::Cursor<Bytes>;
 
     fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        let length = self.length.saturating_sub(start) as usize;
+        let length = self.file.length().saturating_sub(start) as usize;
         Ok(std::io::Cursor::new(self.get_bytes(start, length)?))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
-        if start.checked_add(length as u64).is_none_or(|end| end > self.length) {
-            return Err(ParquetError::EOF(format!("{length} bytes at {start}, the file has {}", self.length)));
+        let end = start.checked_add(length as u64).filter(|&end| end <= self.file.length()).ok_or_else(|| {
+            ParquetError::EOF(format!("{length} bytes at {start}, the file has {}", self.file.length()))
+        })?;
+        let within = |(at, piece): &&(u64, Bytes)| *at <= start && end <= at + piece.len() as u64;
+        if let Some((at, piece)) = self.pieces.iter().find(within) {
+            let start = (start - at) as usize;
+            return Ok(piece.slice(start..start + length));
         }
-        let mut buffer = vec![0; length];
-        self.file.read_exact_at(&mut buffer, start)?;
-        Ok(buffer.into())
+        self.file.read(start..end).map_err(|error| ParquetError::External(Box::new(error)))
     }
 }
 
 /// Reads one shard. Cheap to share between threads.
 pub struct Shard {
     name: String,
-    file: Arc<FileAt>,
+    file: Arc<StoredFile>,
     metadata: ArrowReaderMetadata,
     encoding: ImageEncoding,
     image_column: usize,
@@ -292,16 +297,26 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Opens a shard and checks that it has this format's columns with one image a page.
-    pub fn open(path: &Path, name: &str) -> Result<Self> {
-        let broken = |message: String| Error::Shard { shard: name.to_owned(), message };
-        let file = File::open(path).map_err(Error::io(path))?;
-        let length = file.metadata().map_err(Error::io(path))?.len();
-        let file = Arc::new(FileAt { file, length });
+    /// Opens a shard of a dataset and checks that it has the manifest's size, and this format's columns with one image
+    /// a page. Of an object this is one request, or a few where the footer is large.
+    pub fn open(storage: &Storage, info: &ShardInfo) -> Result<Self> {
+        let name = &info.path;
+        let broken = |message: String| Error::Shard { shard: name.clone(), message };
+        let (file, tail) = storage.open(name)?;
+        let file = Arc::new(file);
+        if file.length() != info.bytes {
+            let message = format!(
+                "{} bytes, the manifest says {}: it was cut or replaced; restore it, or ingest anew",
+                file.length(),
+                info.bytes
+            );
+            return Err(broken(message));
+        }
+        let footer = Fetched { file: file.clone(), pieces: vec![(file.length() - tail.len() as u64, tail)] };
         let options = ArrowReaderOptions::new()
             .with_column_index_policy(PageIndexPolicy::Skip)
             .with_offset_index_policy(PageIndexPolicy::Required);
-        let metadata = ArrowReaderMetadata::load(&*file, options).map_err(|e| broken(e.to_string()))?;
+        let metadata = ArrowReaderMetadata::load(&footer, options).map_err(|e| broken(e.to_string()))?;
         let schema = metadata.schema();
         let encoding = match schema.metadata().get(IMAGE_ENCODING_KEY).map(String::as_str) {
             Some("raw") => ImageEncoding::Raw,
@@ -349,7 +364,7 @@ impl Shard {
             pages.extend(locations.iter().cloned());
             group_starts.push(pages.len());
         }
-        Ok(Self { name: name.to_owned(), file, metadata, encoding, image_column, group_starts, pages })
+        Ok(Self { name: name.clone(), file, metadata, encoding, image_column, group_starts, pages })
     }
 
     /// Number of rows.
@@ -374,12 +389,36 @@ impl Shard {
         Error::Row { shard: self.name.clone(), row, message: message.to_string() }
     }
 
-    /// Puts the encoded bytes of one image into `buffer`, reading nothing but its page.
+    /// The file that the shard is read from.
+    pub fn file(&self) -> &StoredFile {
+        &self.file
+    }
+
+    /// Where the page of one image lies in the file.
+    pub fn image_page(&self, row: usize) -> Result<Range<u64>> {
+        let page = self.pages.get(row).ok_or_else(|| self.row_error(row, "no such row"))?;
+        range(page.offset, page.compressed_page_size.into()).ok_or_else(|| self.row_error(row, "no such page"))
+    }
+
+    /// Puts the encoded bytes of one image into `buffer`, reading nothing but its page, and not even this where it was
+    /// fetched before (see [`Shard::image_page`]).
     ///
     /// `raw_length` is the length that raw pixels must have (height · width), where the caller knows it: an
     /// uncompressed raw image is then read straight into the buffer.
-    pub fn image_bytes(&self, row: usize, raw_length: Option<usize>, buffer: &mut Vec<u8>) -> Result<()> {
+    pub fn image_bytes(
+        &self,
+        row: usize,
+        raw_length: Option<usize>,
+        fetched: Option<&Bytes>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<()> {
         let page = self.pages.get(row).ok_or_else(|| self.row_error(row, "no such row"))?;
+        let file = self.file.as_file().filter(|_| fetched.is_none());
+        let fetched = match (file, fetched) {
+            (Some(_), _) => None,
+            (None, Some(page)) => Some(page.clone()),
+            (None, None) => Some(self.file.read(self.image_page(row)?)?),
+        };
         let group = self.group_starts.partition_point(|&start| start <= row) - 1;
         let chunk = self.metadata.metadata().row_group(group).column(self.image_column);
         if let (Some(length), Compression::UNCOMPRESSED) = (raw_length, chunk.compression()) {
@@ -388,18 +427,28 @@ impl Shard {
             if let Some(start) = (page.compressed_page_size as usize).checked_sub(tail) {
                 buffer.resize(length, 0);
                 let mut prefix = [0; 4];
-                let at = page.offset as u64 + start as u64;
-                let file = &self.file.file;
-                file.read_exact_at(&mut prefix, at).map_err(|e| self.row_error(row, e))?;
-                if u32::from_le_bytes(prefix) as usize == length {
-                    return file.read_exact_at(buffer, at + 4).map_err(|e| self.row_error(row, e));
+                if let Some(file) = file {
+                    let at = page.offset as u64 + start as u64;
+                    file.read_exact_at(&mut prefix, at).map_err(|e| self.row_error(row, e))?;
+                    if u32::from_le_bytes(prefix) as usize == length {
+                        return file.read_exact_at(buffer, at + 4).map_err(|e| self.row_error(row, e));
+                    }
+                } else if let Some((prefix, value)) =
+                    fetched.as_ref().and_then(|page| page.get(start..)?.split_first_chunk::<4>())
+                    && u32::from_le_bytes(*prefix) as usize == length
+                    && value.len() == length
+                {
+                    buffer.copy_from_slice(value);
+                    return Ok(());
                 }
             }
             return Err(self.row_error(row, format!("the image page does not hold {length} bytes")));
         }
         let one = PageLocation { first_row_index: 0, ..page.clone() };
-        let mut reader = SerializedPageReader::new(self.file.clone(), chunk, 1, Some(vec![one]))
-            .map_err(|e| self.row_error(row, e))?;
+        let pieces = fetched.map(|fetched| (page.offset as u64, fetched)).into_iter().collect();
+        let reader = Arc::new(Fetched { file: self.file.clone(), pieces });
+        let mut reader =
+            SerializedPageReader::new(reader, chunk, 1, Some(vec![one])).map_err(|e| self.row_error(row, e))?;
         let page = reader.get_next_page().map_err(|e| self.row_error(row, e))?;
         let Some(Page::DataPage { buf: value, .. } | Page::DataPageV2 { buf: value, .. }) = page else {
             return Err(self.row_error(row, "the image page is no data page"));
@@ -424,19 +473,59 @@ impl Shard {
         let schema = self.metadata.metadata().file_metadata().schema_descr();
         let roots = schema.root_schema().get_fields();
         let projection = ProjectionMask::roots(schema, (0..roots.len()).filter(|&i| names.contains(&roots[i].name())));
-        let file = FileAt { file: self.file.file.try_clone().map_err(|e| broken(&e))?, length: self.file.length };
+        // The row's group, and its number within.
+        let row = row.map(|row| {
+            let group = self.group_starts.partition_point(|&start| start <= row) - 1;
+            (group, row - self.group_starts[group])
+        });
+        let mut pieces = Vec::new();
+        if self.file.as_file().is_none() {
+            let needed = self.needed(&projection, row).ok_or_else(|| broken(&"a column lies outside of the file"))?;
+            let fetched = self.file.read_ranges(&needed)?;
+            pieces.extend(needed.iter().map(|range| range.start).zip(fetched));
+        }
+        let file = Fetched { file: self.file.clone(), pieces };
         let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
             .with_projection(projection)
             .with_batch_size(self.rows().max(1));
-        if let Some(row) = row {
-            builder = builder.with_row_selection(RowSelection::from(vec![
+        if let Some((group, row)) = row {
+            let rows = self.group_starts[group + 1] - self.group_starts[group];
+            builder = builder.with_row_groups(vec![group]).with_row_selection(RowSelection::from(vec![
                 RowSelector::skip(row),
                 RowSelector::select(1),
-                RowSelector::skip(self.rows() - row - 1),
+                RowSelector::skip(rows - row - 1),
             ]));
         }
         let reader = builder.build().map_err(|e| broken(&e))?;
         reader.map(|batch| batch.map_err(|e| broken(&e))).collect()
+    }
+
+    /// What of the file holds some columns, of all rows or of one (its group, and its number within): dictionaries and
+    /// pages. `None` where the footer makes no sense.
+    fn needed(&self, columns: &ProjectionMask, row: Option<(usize, usize)>) -> Option<Vec<Range<u64>>> {
+        let parquet = self.metadata.metadata();
+        let mut needed = Vec::new();
+        let groups = row.map_or(0..parquet.num_row_groups(), |(group, _)| group..group + 1);
+        for group in groups {
+            let index = parquet.page_index_for_row_group(group);
+            for (leaf, chunk) in parquet.row_group(group).columns().iter().enumerate() {
+                if !columns.leaf_included(leaf) {
+                    continue;
+                }
+                let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
+                let whole = range(start, chunk.compressed_size())?;
+                let Some((_, row)) = row else {
+                    needed.push(whole);
+                    continue;
+                };
+                let pages = index.page_locations(leaf)?;
+                let page = &pages[pages.partition_point(|page| page.first_row_index <= row as i64).checked_sub(1)?];
+                needed.push(whole.start..u64::try_from(pages.first()?.offset).ok()?);
+                needed.push(range(page.offset, page.compressed_page_size.into())?);
+            }
+        }
+        needed.retain(|range| !range.is_empty());
+        Some(needed)
     }
 
     /// One whole row.
@@ -450,6 +539,12 @@ impl Shard {
         let batch = batches.first().ok_or_else(|| self.row_error(row, "no such row"))?;
         from_batch(batch, 0).ok_or_else(|| self.row_error(row, "a column has another type than the format's"))
     }
+}
+
+/// A range of a file as a footer states it; `None` where it is none.
+fn range(start: i64, length: i64) -> Option<Range<u64>> {
+    let start = u64::try_from(start).ok()?;
+    Some(start..start.checked_add(u64::try_from(length).ok()?)?)
 }
 
 /// A column of a batch in its concrete array type.

@@ -1,24 +1,27 @@
 //! Checks a whole dataset: digests, schema, counts, decodability, splits.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::ffi::OsStr;
 
 use arrow_array::UInt16Array;
 use rayon::prelude::*;
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::manifest::{REJECTS, TOKENIZER};
 use crate::shard;
 use crate::split::{self, Split};
-use crate::table::read_table;
+use crate::table::from_parquet;
+
+/// Images that are fetched at once from an object store.
+const AT_ONCE: usize = 64;
 
 /// Everything found wrong, one line each; empty: the dataset is whole.
 ///
-/// `progress` is called after each shard with its number of rows.
-pub fn verify(folder: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>> {
-    let dataset = Dataset::open(folder)?;
+/// The dataset lies at a path or URL. `progress` is called after each shard with its number of rows.
+pub fn verify(location: impl AsRef<OsStr>, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>> {
+    let dataset = Dataset::open(location)?;
+    let storage = dataset.storage();
     let manifest = dataset.manifest();
     let mut problems: Vec<String> = (0..manifest.shards.len())
         .into_par_iter()
@@ -30,11 +33,9 @@ pub fn verify(folder: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<Stri
         .collect();
 
     let named: HashSet<&str> = manifest.shards.iter().map(|shard| shard.path.as_str()).collect();
-    let shards = folder.join("shards");
-    for entry in std::fs::read_dir(&shards).map_err(Error::io(&shards))?.flatten() {
-        let relative = format!("shards/{}", entry.file_name().to_string_lossy());
-        if !named.contains(relative.as_str()) {
-            problems.push(format!("{relative}: not in the manifest"));
+    for listed in storage.list("shards")? {
+        if !named.contains(listed.name.as_str()) {
+            problems.push(format!("{}: not in the manifest", listed.name));
         }
     }
     let rows: u64 = manifest.shards.iter().map(|shard| shard.rows).sum();
@@ -42,18 +43,18 @@ pub fn verify(folder: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<Stri
         problems.push(format!("dataset.json: {} records, its shards add up to {rows}", manifest.totals.records));
     }
     if manifest.text.vocabulary > 0 {
-        match files::sha256(&folder.join(TOKENIZER)) {
+        match storage.sha256(TOKENIZER) {
             Ok(digest) if digest == manifest.text.tokenizer_sha256 => {}
             Ok(_) => problems.push(format!("{TOKENIZER}: not the tokenizer that made the token ids")),
             Err(error) => problems.push(error.to_string()),
         }
     }
-    if let Err(error) = read_table(&folder.join(REJECTS)) {
+    if let Err(error) = storage.read(REJECTS).and_then(|bytes| from_parquet(&storage.path(REJECTS), bytes)) {
         problems.push(error.to_string());
     }
     if problems.is_empty() {
         problems.extend(repeated_ids(&dataset)?);
-        for name in split::known_splits(folder) {
+        for name in split::known_splits(storage)? {
             if let Err(error) = Split::load(&dataset, &name) {
                 problems.push(error.to_string());
             }
@@ -75,21 +76,17 @@ fn repeated_ids(dataset: &Dataset) -> Result<Vec<String>> {
 
 fn verify_shard(dataset: &Dataset, index: usize) -> Vec<String> {
     let info = &dataset.manifest().shards[index];
-    let path = dataset.folder().join(&info.path);
     let mut problems = Vec::new();
-    match std::fs::metadata(&path) {
-        Err(error) => return vec![format!("{}: {error}", info.path)],
-        Ok(found) if found.len() != info.bytes => {
-            problems.push(format!("{}: {} bytes, the manifest says {}", info.path, found.len(), info.bytes));
+    // A shard that is missing or of another size does not open.
+    if let Err(error) = dataset.shard(index) {
+        return vec![error.to_string()];
+    }
+    match dataset.storage().sha256(&info.path) {
+        Err(error) => problems.push(error.to_string()),
+        Ok(digest) if digest != info.sha256 => {
+            problems.push(format!("{}: its SHA-256 is not the manifest's: the file was changed or damaged", info.path));
         }
-        Ok(_) => match files::sha256(&path) {
-            Err(error) => problems.push(error.to_string()),
-            Ok(digest) if digest != info.sha256 => {
-                problems
-                    .push(format!("{}: its SHA-256 is not the manifest's: the file was changed or damaged", info.path));
-            }
-            Ok(_) => {}
-        },
+        Ok(_) => {}
     }
     // The rows are read even where the digest is wrong, to say which of them are lost.
     match verify_rows(dataset, index) {
@@ -105,20 +102,24 @@ fn verify_rows(dataset: &Dataset, index: usize) -> Result<Vec<String>> {
     if dataset.manifest().labels != opened.findings() && !dataset.manifest().labels.is_empty() {
         return Err(Error::Shard { shard: name.clone(), message: "other findings than the manifest's".to_owned() });
     }
-    let first: u64 = dataset.manifest().shards[..index].iter().map(|shard| shard.rows).sum();
+    let mut row = dataset.manifest().shards[..index].iter().map(|shard| shard.rows as u32).sum();
     let mut problems = Vec::new();
     let mut pixels = Vec::new();
-    let mut row = 0;
     for batch in opened.columns(&["height", "width"])? {
         let side = |name| shard::column::<UInt16Array>(&batch, name);
         let (Some(heights), Some(widths)) = (side("height"), side("width")) else {
             continue;
         };
-        for (height, width) in heights.values().iter().zip(widths.values()) {
-            if let Err(error) = dataset.image_into(first as usize + row, *height, *width, &mut pixels) {
-                problems.push(error.to_string());
+        for (heights, widths) in heights.values().chunks(AT_ONCE).zip(widths.values().chunks(AT_ONCE)) {
+            let rows: Vec<u32> = (row..row + heights.len() as u32).collect();
+            let pages = dataset.image_pages(&rows)?;
+            for (index, (height, width)) in heights.iter().zip(widths).enumerate() {
+                let row = rows[index] as usize;
+                if let Err(error) = dataset.image_from(pages.get(index), row, *height, *width, &mut pixels) {
+                    problems.push(error.to_string());
+                }
             }
-            row += 1;
+            row += heights.len() as u32;
         }
     }
     let all: Vec<&str> = vec!["record_id", "report", "token_ids", "labels", "boxes", "mask"];
