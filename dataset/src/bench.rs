@@ -62,7 +62,7 @@ pub fn batches(
     opened: Instant,
 ) -> Result<Measured> {
     let mut builder = Loader::builder(dataset).batch_size(batch_size).transform(transform).threads(threads);
-    if dataset.tokenizer().is_some() {
+    if dataset.has_tokenizer() {
         builder = builder.text(TextOptions { tokens: dataset.manifest().text.max_tokens, mask_ratio: 0.5 });
     }
     let mut loader = builder.build()?;

@@ -1,19 +1,17 @@
 //! The dataset card, `README.md`: for a person, and for Hugging Face `datasets`, which takes the files and the features
 //! from its head. PNG and JPEG images come out as pictures.
 
-use std::path::Path;
-
 use arrow_schema::DataType;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::files;
 use crate::manifest::{CARD, Manifest};
 use crate::record::{self, IMAGE, ImageEncoding, MASK};
+use crate::storage::Storage;
 
 /// Writes the card of a dataset, in one step.
-pub fn write(folder: &Path, manifest: &Manifest) -> Result<()> {
-    let path = folder.join(CARD);
+pub fn write(storage: &Storage, manifest: &Manifest) -> Result<()> {
+    let path = storage.path(CARD);
     let features = record::schema(&manifest.labels, manifest.image.encoding)
         .fields()
         .iter()
@@ -35,7 +33,7 @@ pub fn write(folder: &Path, manifest: &Manifest) -> Result<()> {
          means, and all else, stands in `dataset.json`.\n",
         manifest.source, totals.records, totals.patients, totals.reports, manifest.tool
     );
-    files::write_atomic(&path, page.as_bytes())
+    storage.write(CARD, page)
 }
 
 /// A column as `datasets` describes it.

@@ -1,12 +1,14 @@
 //! An opened dataset: any row by index or identifier, tables over all of it.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
 use std::sync::{Arc, OnceLock};
 
 use arrow_array::{Array, RecordBatch};
+use bytes::Bytes;
 use polars::prelude::{DataFrame, LazyFrame};
 use rayon::prelude::*;
+use tokenizers::Tokenizer;
 
 use crate::error::{Error, Result};
 use crate::image::{self, GreyImage};
@@ -15,11 +17,12 @@ use crate::metadata;
 use crate::recent::Recent;
 use crate::record::{ImageEncoding, Record};
 use crate::shard::{self, Shard};
+use crate::storage::{Storage, StoredFile};
 use crate::table;
 
-/// A dataset on disk. Shards are opened when they are first needed.
+/// A dataset in a folder or in an object store. Shards are opened when they are first needed.
 pub struct Dataset {
-    folder: PathBuf,
+    storage: Storage,
     manifest: Manifest,
     shards: Vec<OnceLock<Shard>>,
     /// First row of each shard, and one past the last.
@@ -29,21 +32,25 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Opens the dataset in `folder` by its manifest.
-    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = folder.as_ref().to_path_buf();
-        let manifest = Manifest::load(&folder)?;
+    /// Opens the dataset at a path or URL (`file://`, `s3://`; see [`Storage::at`]) by its manifest.
+    pub fn open(location: impl AsRef<OsStr>) -> Result<Self> {
+        Self::open_in(Storage::at(location)?)
+    }
+
+    /// Opens the dataset in a place by its manifest.
+    pub fn open_in(storage: Storage) -> Result<Self> {
+        let manifest = Manifest::load(&storage)?;
         let mut starts = vec![0];
         for shard in &manifest.shards {
             starts.push(starts.last().copied().unwrap_or(0) + shard.rows as usize);
         }
         let shards = manifest.shards.iter().map(|_| OnceLock::new()).collect();
-        Ok(Self { folder, manifest, shards, starts, rows_by_id: OnceLock::new(), recent: Recent::default() })
+        Ok(Self { storage, manifest, shards, starts, rows_by_id: OnceLock::new(), recent: Recent::default() })
     }
 
     /// Where the dataset lies.
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    pub fn storage(&self) -> &Storage {
+        &self.storage
     }
 
     /// The manifest.
@@ -56,9 +63,18 @@ impl Dataset {
         &self.manifest.labels
     }
 
-    /// Path of the tokenizer that made `token_ids`, where there is one.
-    pub fn tokenizer(&self) -> Option<PathBuf> {
-        (self.manifest.text.vocabulary > 0).then(|| self.folder.join(TOKENIZER))
+    /// Whether there is a tokenizer, hence `token_ids`.
+    pub fn has_tokenizer(&self) -> bool {
+        self.manifest.text.vocabulary > 0
+    }
+
+    /// The tokenizer that made `token_ids`, where there is one.
+    pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
+        if !self.has_tokenizer() {
+            return Ok(None);
+        }
+        let broken = |e| Error::Invalid(format!("{}: {e}", self.storage.path(TOKENIZER).display()));
+        Tokenizer::from_bytes(self.storage.read(TOKENIZER)?).map(Some).map_err(broken)
     }
 
     /// Number of records.
@@ -78,7 +94,7 @@ impl Dataset {
             return Ok(shard);
         }
         let info = &self.manifest.shards[index];
-        let shard = Shard::open(&self.folder.join(&info.path), &info.path)?;
+        let shard = Shard::open(&self.storage, info)?;
         if shard.rows() as u64 != info.rows {
             let message = format!("{} rows, the manifest says {}", shard.rows(), info.rows);
             return Err(Error::Shard { shard: info.path.clone(), message });
@@ -128,16 +144,40 @@ impl Dataset {
         Ok(GreyImage { width: width.into(), height: height.into(), pixels })
     }
 
+    /// The pages of some images, fetched at the same time, for [`Dataset::image_from`]; none where the dataset lies in a
+    /// folder, whose images are best read one by one.
+    pub fn image_pages(&self, rows: &[u32]) -> Result<Vec<Bytes>> {
+        if self.storage.as_folder().is_some() {
+            return Ok(Vec::new());
+        }
+        let located: Vec<_> = rows.iter().map(|&row| self.locate(row as usize)).collect::<Result<_>>()?;
+        let pages: Vec<_> =
+            located.iter().map(|(shard, row)| Ok((shard.file(), shard.image_page(*row)?))).collect::<Result<_>>()?;
+        StoredFile::read_each(&pages)
+    }
+
     /// Decodes one image of known sides into a buffer that is reused: `height · width` bytes, row-major.
     pub fn image_into(&self, row: usize, height: u16, width: u16, pixels: &mut Vec<u8>) -> Result<()> {
+        self.image_from(None, row, height, width, pixels)
+    }
+
+    /// As [`Dataset::image_into`]; reads nothing where its page was fetched before.
+    pub fn image_from(
+        &self,
+        page: Option<&Bytes>,
+        row: usize,
+        height: u16,
+        width: u16,
+        pixels: &mut Vec<u8>,
+    ) -> Result<()> {
         let (shard, local) = self.locate(row)?;
         let length = usize::from(height) * usize::from(width);
         match shard.encoding() {
-            ImageEncoding::Raw => shard.image_bytes(local, Some(length), pixels)?,
+            ImageEncoding::Raw => shard.image_bytes(local, Some(length), page, pixels)?,
             ImageEncoding::Png | ImageEncoding::Jpeg => {
                 let mut encoded = Vec::new();
                 pixels.clear();
-                shard.image_bytes(local, None, &mut encoded)?;
+                shard.image_bytes(local, None, page, &mut encoded)?;
                 // Ingested without images.
                 if !(encoded.is_empty() && length == 0) {
                     *pixels = image::decode(&encoded).map_err(|error| shard.row_error(local, error))?.pixels;

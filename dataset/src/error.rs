@@ -12,6 +12,9 @@ pub enum Error {
     /// Parquet could not be read or written.
     #[error("{path}: {source}")]
     Parquet { path: PathBuf, source: parquet::errors::ParquetError },
+    /// An object store refused a request, or gave no answer.
+    #[error("{url}: {fault}")]
+    Store { url: String, fault: StoreFault },
     /// A JSON file (manifest, split certificate) is not what it should be.
     #[error("{path}: {source}")]
     Json { path: PathBuf, source: serde_json::Error },
@@ -39,6 +42,34 @@ pub enum Error {
     /// A table operation failed in polars.
     #[error("table: {0}")]
     Table(#[from] polars::error::PolarsError),
+}
+
+/// What is wrong with a request to an object store, and what helps.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreFault {
+    #[error("no place for a dataset: give a folder, file:///FOLDER or s3://BUCKET/PREFIX")]
+    Location,
+    #[error("there is no such object")]
+    NoObject,
+    #[error("there is no such bucket: make it first, or set AWS_REGION or AWS_ENDPOINT_URL to where it is")]
+    NoBucket,
+    #[error(
+        "no access: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SKIP_SIGNATURE=true if all may read ({0})"
+    )]
+    Credentials(String),
+    #[error("no answer from {endpoint} ({cause}): is the network up, and AWS_ENDPOINT_URL right?")]
+    Unreachable { endpoint: String, cause: String },
+    #[error("{endpoint} is not encrypted: set AWS_ALLOW_HTTP=true if that is meant")]
+    PlainHttp { endpoint: String },
+    #[error("{0}")]
+    Other(String),
+}
+
+impl StoreFault {
+    pub(crate) fn at(self, url: impl Into<String>) -> Error {
+        Error::Store { url: url.into(), fault: self }
+    }
 }
 
 /// Result of this crate.

@@ -40,9 +40,14 @@ pub fn publish(temporary: &Path, path: &Path) -> Result<()> {
 
 /// Writes a value as indented JSON, in one step.
 pub fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<()> {
-    let mut text = serde_json::to_vec_pretty(value).map_err(Error::json(path))?;
+    write_atomic(path, &json(value).map_err(Error::json(path))?)
+}
+
+/// A value as indented JSON, as it is written.
+pub fn json<T: serde::Serialize>(value: &T) -> serde_json::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(value)?;
     text.push(b'\n');
-    write_atomic(path, &text)
+    Ok(text)
 }
 
 /// Reads a JSON file.

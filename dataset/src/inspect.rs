@@ -19,7 +19,7 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
         let _ = writeln!(page, "{text}");
     };
     let totals = &manifest.totals;
-    line(format!("{} — {} (format {})", dataset.folder().display(), manifest.source, manifest.format_version));
+    line(format!("{} — {} (format {})", dataset.storage(), manifest.source, manifest.format_version));
     line(format!(
         "records   {} of {} studies, {} patients; {} with a report",
         totals.records, totals.studies, totals.patients, totals.reports
@@ -103,7 +103,7 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
             ));
         }
     }
-    let splits = crate::split::known_splits(dataset.folder());
+    let splits = crate::split::known_splits(dataset.storage())?;
     line(format!(
         "\nsplits    {}",
         if splits.is_empty() { "none (make one with `dataset split`)".to_owned() } else { splits.join(", ") }

@@ -6,7 +6,8 @@
 //! | [`shard`] | one Parquet file: writer and reader |
 //! | [`manifest`] | `dataset.json` |
 //! | [`card`] | `README.md`, from which Hugging Face `datasets` knows the columns |
-//! | [`dataset`](Dataset) | an opened directory: rows, columns, polars tables |
+//! | [`storage`] | where a dataset lies: a folder, or a prefix of an object store |
+//! | [`dataset`](Dataset) | an opened dataset: rows, columns, polars tables |
 //! | [`split`], [`stratify`] | subsets and nested label ratios, patient-safe and balanced |
 //! | [`loader`], [`transform`], [`geometry`], [`resample`], [`masking`] | batches for a trainer |
 //! | [`verify`], [`inspect`], [`bench`] | what the command line shows |
@@ -35,6 +36,7 @@ pub mod resample;
 mod samples;
 pub mod shard;
 pub mod split;
+pub mod storage;
 pub mod stratify;
 pub mod table;
 pub mod transform;
@@ -46,3 +48,4 @@ pub use dataset::Dataset;
 pub use error::{Error, Result};
 pub use loader::{Loader, LoaderState};
 pub use split::{Split, Subset};
+pub use storage::Storage;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 use serde::{Deserialize, Serialize};
 
@@ -209,10 +210,11 @@ impl LoaderBuilder {
         let samples = Samples::new(self.dataset.clone(), wanted);
         // Both take a while, the second on large datasets in an object store.
         let (continuations, first) = rayon::join(
-            || match (&self.text, self.dataset.tokenizer()) {
+            || match (&self.text, self.text.as_ref().map_or(Ok(None), |_| self.dataset.tokenizer())) {
                 (None, _) => Ok(Continuations::default()),
-                (Some(_), None) => Err(invalid("this dataset has no reports: it was ingested without a tokenizer")),
-                (Some(_), Some(path)) => vocabulary_continuations(&path),
+                (Some(_), Ok(None)) => Err(invalid("this dataset has no reports: it was ingested without a tokenizer")),
+                (Some(_), Ok(Some(tokenizer))) => Ok(vocabulary_continuations(&tokenizer)),
+                (Some(_), Err(error)) => Err(error),
             },
             || samples.of(first_row as usize).map(|sample| sample.height),
         );
@@ -284,12 +286,10 @@ impl LoaderBuilder {
     }
 }
 
-fn vocabulary_continuations(path: &std::path::Path) -> Result<Continuations> {
-    let tokenizer =
-        tokenizers::Tokenizer::from_file(path).map_err(|e| Error::Invalid(format!("{}: {e}", path.display())))?;
+fn vocabulary_continuations(tokenizer: &tokenizers::Tokenizer) -> Continuations {
     let pieces: Vec<String> =
         (0..tokenizer.get_vocab_size(true) as u32).map(|id| tokenizer.id_to_token(id).unwrap_or_default()).collect();
-    Ok(Continuations::new(pieces.iter().map(String::as_str)))
+    Continuations::new(pieces.iter().map(String::as_str))
 }
 
 struct Plan {
@@ -345,11 +345,19 @@ impl Plan {
         }
         (buffers.rows.clear(), buffers.labels.clear(), buffers.masks.clear());
         (buffers.boxes.clear(), buffers.skipped.clear());
-        for &row in global.iter().skip(settings.rank).step_by(settings.world) {
+        let mut wanted = std::mem::take(&mut scratch.wanted);
+        wanted.clear();
+        wanted.extend(global.iter().skip(settings.rank).step_by(settings.world));
+        let pages = match settings.dataset.image_pages(&wanted) {
+            // One by one then, to find those that can be read.
+            Err(_) if settings.on_error == OnError::Skip => Vec::new(),
+            pages => pages?,
+        };
+        for (index, &row) in wanted.iter().enumerate() {
             let record = buffers.rows.len();
             let image = &mut images[record * pixels..(record + 1) * pixels];
             let made = self.samples.of(row as usize).and_then(|sample| {
-                self.image(row as usize, &sample, epoch, scratch, image)?;
+                self.image(row as usize, pages.get(index), &sample, epoch, scratch, image)?;
                 Ok(sample)
             });
             let sample = match made {
@@ -371,17 +379,26 @@ impl Plan {
             }
         }
         buffers.images = Some(memory);
+        scratch.wanted = wanted;
         Ok(())
     }
 
     /// One image into `out`, its mask and boxes into the scratch.
-    fn image(&self, row: usize, sample: &Sample, epoch: u64, scratch: &mut Scratch, out: &mut [f32]) -> Result<()> {
+    fn image(
+        &self,
+        row: usize,
+        page: Option<&Bytes>,
+        sample: &Sample,
+        epoch: u64,
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) -> Result<()> {
         let settings = &self.settings;
         let (height, width) = (sample.height, sample.width);
         if height == 0 || width == 0 {
             return Err(self.samples.refused(row, "the record has no image"));
         }
-        settings.dataset.image_into(row, height, width, &mut scratch.pixels)?;
+        settings.dataset.image_from(page, row, height, width, &mut scratch.pixels)?;
         let mut random = Stream::new(&[settings.seed, random::digest("augment"), sample.digest, epoch]);
         let source = (scratch.pixels.as_slice(), u32::from(width), u32::from(height));
         let geometry = settings.transform.geometry(source.1, source.2, &mut random)?;
@@ -426,6 +443,8 @@ impl Plan {
 
 #[derive(Default)]
 struct Scratch {
+    /// Rows of the batch.
+    wanted: Vec<u32>,
     pixels: Vec<u8>,
     resample: Resample,
     mask: Vec<u8>,

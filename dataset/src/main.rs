@@ -15,7 +15,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// Looks at, checks, splits and measures datasets of radiographs with reports.
 #[derive(Parser)]
 #[command(name = "dataset", version, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage.")]
+#[command(
+    after_help = "DIR is a folder or a URL: s3://BUCKET/PREFIX (set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION; \
+    AWS_ENDPOINT_URL for other stores), file:///FOLDER.\n\nExit codes: 0 done, 1 failed, 2 usage."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -148,9 +151,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
             let stratify = if stratify == ["labels"] { Vec::new() } else { stratify };
             let options = SplitOptions { ratios, unit, validation, test, official, stratify, seed };
             let (split, certificate) = split::make(&dataset, &name, &options)?;
-            split.save(&dir, &certificate)?;
+            split.save(dataset.storage(), &certificate)?;
             println!("{certificate}");
-            println!("written to {}", split::split_path(&dir, &name).display());
+            println!("written to {}", dataset.storage().path(&split::split_path(&name)).display());
             Ok(ExitCode::SUCCESS)
         }
         Command::Bench { dir, batch_size, transform, size, threads, seconds } => {

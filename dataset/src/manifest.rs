@@ -1,15 +1,15 @@
 //! `dataset.json`: what a dataset is, written last, so that its presence says that the dataset is whole.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::files;
 use crate::record::{FORMAT_VERSION, ImageEncoding};
+use crate::storage::Storage;
 
-/// Name of the manifest in a dataset directory.
+/// Name of the manifest in a dataset.
 pub const MANIFEST: &str = "dataset.json";
 /// Name of the dataset card.
 pub const CARD: &str = "README.md";
@@ -88,23 +88,26 @@ pub struct Totals {
 }
 
 impl Manifest {
-    /// Reads the manifest of the dataset in `folder`.
-    pub fn load(folder: &Path) -> Result<Self> {
-        let path = folder.join(MANIFEST);
-        if !path.is_file() {
-            return Err(Error::NotADataset { path: folder.to_path_buf() });
-        }
-        let value: serde_json::Value = files::read_json(&path)?;
+    /// Reads the manifest of the dataset in a place.
+    pub fn load(storage: &Storage) -> Result<Self> {
+        Self::load_if_there(storage)?.ok_or_else(|| Error::NotADataset { path: storage.path("") })
+    }
+
+    /// Reads the manifest of the dataset in a place; `None` where there is none (yet).
+    pub fn load_if_there(storage: &Storage) -> Result<Option<Self>> {
+        let path = storage.path(MANIFEST);
+        let Some(text) = storage.read_if_there(MANIFEST)? else { return Ok(None) };
+        let value: serde_json::Value = serde_json::from_slice(&text).map_err(Error::json(&path))?;
         let found = value.get("format_version").and_then(serde_json::Value::as_u64).unwrap_or(0) as u32;
         if found != FORMAT_VERSION {
             return Err(Error::Version { path, found, expected: FORMAT_VERSION });
         }
-        serde_json::from_value(value).map_err(Error::json(&path))
+        serde_json::from_value(value).map(Some).map_err(Error::json(&path))
     }
 
     /// Writes the manifest in one step.
-    pub fn save(&self, folder: &Path) -> Result<()> {
-        files::write_json(&folder.join(MANIFEST), self)
+    pub fn save(&self, storage: &Storage) -> Result<()> {
+        storage.write_json(MANIFEST, self)
     }
 }
 

@@ -39,6 +39,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::manifest::ShardInfo;
 use crate::record::{self, BoundingBox, IMAGE, IMAGE_ENCODING_KEY, ImageEncoding, Record};
+use crate::storage::{Storage, StoredFile};
 
 /// Rows of a row group: small, since a row is an image, and a writer holds one group in memory.
 const ROWS_PER_GROUP: usize = 128;
@@ -258,41 +259,44 @@ fn to_batch(schema: &SchemaRef, records: &[Record]) -> Result<RecordBatch, Arrow
     )
 }
 
-/// A file read by position: no shared cursor, so any number of threads may read, and a file that shrinks under the
-/// reader gives an error (a memory map would end the process).
-struct FileAt {
-    file: File,
-    length: u64,
+/// A file as the Parquet reader wants it: what was fetched before comes from memory, the rest from where it lies.
+struct Fetched {
+    file: Arc<StoredFile>,
+    /// Start and bytes of each piece.
+    pieces: Vec<(u64, Bytes)>,
 }
 
-impl Length for FileAt {
+impl Length for Fetched {
     fn len(&self) -> u64 {
-        self.length
+        self.file.length()
     }
 }
 
-impl ChunkReader for FileAt {
+impl ChunkReader for Fetched {
     type T = std::io::Cursor<Bytes>;
 
     fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        let length = self.length.saturating_sub(start) as usize;
+        let length = self.file.length().saturating_sub(start) as usize;
         Ok(std::io::Cursor::new(self.get_bytes(start, length)?))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
-        if start.checked_add(length as u64).is_none_or(|end| end > self.length) {
-            return Err(ParquetError::EOF(format!("{length} bytes at {start}, the file has {}", self.length)));
+        let end = start.checked_add(length as u64).filter(|&end| end <= self.file.length()).ok_or_else(|| {
+            ParquetError::EOF(format!("{length} bytes at {start}, the file has {}", self.file.length()))
+        })?;
+        let within = |(at, piece): &&(u64, Bytes)| *at <= start && end <= at + piece.len() as u64;
+        if let Some((at, piece)) = self.pieces.iter().find(within) {
+            let start = (start - at) as usize;
+            return Ok(piece.slice(start..start + length));
         }
-        let mut buffer = vec![0; length];
-        self.file.read_exact_at(&mut buffer, start)?;
-        Ok(buffer.into())
+        self.file.read(start..end).map_err(|error| ParquetError::External(Box::new(error)))
     }
 }
 
 /// Reads one shard. Cheap to share between threads.
 pub struct Shard {
     name: String,
-    file: Arc<FileAt>,
+    file: Arc<StoredFile>,
     metadata: ArrowReaderMetadata,
     encoding: ImageEncoding,
     image_column: usize,
@@ -303,16 +307,26 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Opens a shard and checks that it has this format's columns with one image a page.
-    pub fn open(path: &Path, name: &str) -> Result<Self> {
-        let broken = |message: String| Error::Shard { shard: name.to_owned(), message };
-        let file = File::open(path).map_err(Error::io(path))?;
-        let length = file.metadata().map_err(Error::io(path))?.len();
-        let file = Arc::new(FileAt { file, length });
+    /// Opens a shard of a dataset and checks that it has the manifest's size, and this format's columns with one image
+    /// a page. Of an object this is one request, or a few where the footer is large.
+    pub fn open(storage: &Storage, info: &ShardInfo) -> Result<Self> {
+        let name = &info.path;
+        let broken = |message: String| Error::Shard { shard: name.clone(), message };
+        let (file, tail) = storage.open(name)?;
+        let file = Arc::new(file);
+        if file.length() != info.bytes {
+            let message = format!(
+                "{} bytes, the manifest says {}: it was cut or replaced; restore it, or ingest anew",
+                file.length(),
+                info.bytes
+            );
+            return Err(broken(message));
+        }
+        let footer = Fetched { file: file.clone(), pieces: vec![(file.length() - tail.len() as u64, tail)] };
         let options = ArrowReaderOptions::new()
             .with_column_index_policy(PageIndexPolicy::Skip)
             .with_offset_index_policy(PageIndexPolicy::Required);
-        let metadata = ArrowReaderMetadata::load(&*file, options).map_err(|e| broken(e.to_string()))?;
+        let metadata = ArrowReaderMetadata::load(&footer, options).map_err(|e| broken(e.to_string()))?;
         let schema = metadata.schema();
         let encoding = match schema.metadata().get(IMAGE_ENCODING_KEY).map(String::as_str) {
             Some("raw") => ImageEncoding::Raw,
@@ -360,7 +374,7 @@ impl Shard {
             pages.extend(locations.iter().cloned());
             group_starts.push(pages.len());
         }
-        Ok(Self { name: name.to_owned(), file, metadata, encoding, image_column, group_starts, pages })
+        Ok(Self { name: name.clone(), file, metadata, encoding, image_column, group_starts, pages })
     }
 
     /// Number of rows.
@@ -385,13 +399,37 @@ impl Shard {
         Error::Row { shard: self.name.clone(), row, message: message.to_string() }
     }
 
-    /// Puts the encoded bytes of one image into `buffer`, reading nothing but its page.
+    /// The file that the shard is read from.
+    pub fn file(&self) -> &StoredFile {
+        &self.file
+    }
+
+    /// Where the page of one image lies in the file.
+    pub fn image_page(&self, row: usize) -> Result<Range<u64>> {
+        let page = self.pages.get(row).ok_or_else(|| self.row_error(row, "no such row"))?;
+        range(page.offset, page.compressed_page_size.into()).ok_or_else(|| self.row_error(row, "no such page"))
+    }
+
+    /// Puts the encoded bytes of one image into `buffer`, reading nothing but its page, and not even this where it was
+    /// fetched before (see [`Shard::image_page`]).
     ///
     /// `raw_length` is the length that raw pixels must have (height · width), where the caller knows it: an
     /// uncompressed raw image is then read straight into the buffer.
-    pub fn image_bytes(&self, row: usize, raw_length: Option<usize>, buffer: &mut Vec<u8>) -> Result<()> {
+    pub fn image_bytes(
+        &self,
+        row: usize,
+        raw_length: Option<usize>,
+        fetched: Option<&Bytes>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<()> {
         let page = self.pages.get(row).ok_or_else(|| self.row_error(row, "no such row"))?;
         let group = self.group_of(row)?;
+        let file = self.file.as_file().filter(|_| fetched.is_none());
+        let fetched = match (file, fetched) {
+            (Some(_), _) => None,
+            (None, Some(page)) => Some(page.clone()),
+            (None, None) => Some(self.file.read(self.image_page(row)?)?),
+        };
         let chunk = self.metadata.metadata().row_group(group).column(self.image_column);
         if let (Some(length), Compression::UNCOMPRESSED) = (raw_length, chunk.compression()) {
             // A plain page of one required BYTE_ARRAY ends in its 4-byte length and its bytes.
@@ -399,11 +437,19 @@ impl Shard {
             if let Some(start) = (page.compressed_page_size as usize).checked_sub(tail) {
                 buffer.resize(length, 0);
                 let mut prefix = [0; 4];
-                let at = page.offset as u64 + start as u64;
-                let file = &self.file.file;
-                file.read_exact_at(&mut prefix, at).map_err(|e| self.row_error(row, e))?;
-                if u32::from_le_bytes(prefix) as usize == length {
-                    return file.read_exact_at(buffer, at + 4).map_err(|e| self.row_error(row, e));
+                if let Some(file) = file {
+                    let at = page.offset as u64 + start as u64;
+                    file.read_exact_at(&mut prefix, at).map_err(|e| self.row_error(row, e))?;
+                    if u32::from_le_bytes(prefix) as usize == length {
+                        return file.read_exact_at(buffer, at + 4).map_err(|e| self.row_error(row, e));
+                    }
+                } else if let Some((prefix, value)) =
+                    fetched.as_ref().and_then(|page| page.get(start..)?.split_first_chunk::<4>())
+                    && u32::from_le_bytes(*prefix) as usize == length
+                    && value.len() == length
+                {
+                    buffer.copy_from_slice(value);
+                    return Ok(());
                 }
             }
             return Err(self.row_error(row, format!("the image page does not hold {length} bytes")));
@@ -413,7 +459,9 @@ impl Shard {
         let first = self.group(group).start;
         let pages = if row == first { vec![page.clone()] } else { vec![self.pages[first].clone(), page.clone()] };
         let passed = pages.len() - 1;
-        let mut reader = SerializedPageReader::new(self.file.clone(), chunk, self.group(group).len(), Some(pages))
+        let pieces = fetched.map(|fetched| (page.offset as u64, fetched)).into_iter().collect();
+        let reader = Arc::new(Fetched { file: self.file.clone(), pieces });
+        let mut reader = SerializedPageReader::new(reader, chunk, self.group(group).len(), Some(pages))
             .map_err(|e| self.row_error(row, e))?;
         let page = (0..passed).try_for_each(|_| reader.skip_next_page()).and_then(|()| reader.get_next_page());
         let page = page.map_err(|e| self.row_error(row, e))?;
@@ -441,7 +489,13 @@ impl Shard {
         let schema = self.metadata.metadata().file_metadata().schema_descr();
         let roots = schema.root_schema().get_fields();
         let projection = ProjectionMask::roots(schema, (0..roots.len()).filter(|&i| names.contains(&roots[i].name())));
-        let file = FileAt { file: self.file.file.try_clone().map_err(|e| broken(&e))?, length: self.file.length };
+        let mut pieces = Vec::new();
+        if self.file.as_file().is_none() {
+            let needed = self.needed(&projection, group).ok_or_else(|| broken(&"a column lies outside of the file"))?;
+            let fetched = self.file.read_ranges(&needed)?;
+            pieces.extend(needed.iter().map(|range| range.start).zip(fetched));
+        }
+        let file = Fetched { file: self.file.clone(), pieces };
         let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
             .with_projection(projection)
             .with_batch_size(self.rows().max(1));
@@ -450,6 +504,23 @@ impl Shard {
         }
         let reader = builder.build().map_err(|e| broken(&e))?;
         reader.map(|batch| batch.map_err(|e| broken(&e))).collect()
+    }
+
+    /// What of the file holds some columns of all row groups, or of one: dictionaries and pages. `None` where the footer
+    /// makes no sense.
+    fn needed(&self, columns: &ProjectionMask, group: Option<usize>) -> Option<Vec<Range<u64>>> {
+        let parquet = self.metadata.metadata();
+        let mut needed = Vec::new();
+        for group in group.map_or(0..parquet.num_row_groups(), |group| group..group + 1) {
+            for (leaf, chunk) in parquet.row_group(group).columns().iter().enumerate() {
+                if columns.leaf_included(leaf) {
+                    let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
+                    needed.push(range(start, chunk.compressed_size())?);
+                }
+            }
+        }
+        needed.retain(|range| !range.is_empty());
+        Some(needed)
     }
 
     /// The row group that holds a row.
@@ -495,7 +566,7 @@ impl Shard {
             .then(|| from_batch(group, local))
             .flatten()
             .ok_or_else(|| self.row_error(row, "a column has another type than the format's"))?;
-        self.image_bytes(row, None, &mut record.image)?;
+        self.image_bytes(row, None, None, &mut record.image)?;
         Ok(record)
     }
 
@@ -517,7 +588,7 @@ impl Shard {
             for (leaf, chunk) in parquet.row_group(group).columns().iter().enumerate() {
                 let column = chunk.column_path().string();
                 let length = u64::try_from(chunk.compressed_size()).map_err(|_| unfit())?;
-                let end = at.checked_add(length).filter(|&end| end <= self.file.length).ok_or_else(unfit)?;
+                let end = at.checked_add(length).filter(|&end| end <= self.file.length()).ok_or_else(unfit)?;
                 if leaf == self.image_column {
                     for row in rows.clone() {
                         // The page index says where a page begins; there is nothing between two of them.
@@ -562,6 +633,12 @@ pub(crate) struct Covered {
     /// Path of the column in the Parquet schema.
     pub column: String,
     pub rows: Range<usize>,
+}
+
+/// A range of a file as a footer states it; `None` where it is none.
+fn range(start: i64, length: i64) -> Option<Range<u64>> {
+    let start = u64::try_from(start).ok()?;
+    Some(start..start.checked_add(u64::try_from(length).ok()?)?)
 }
 
 /// A column of a batch in its concrete array type.

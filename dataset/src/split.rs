@@ -1,7 +1,6 @@
 //! Who trains, who validates, who tests, and whose labels a 1% run may see: made once, stored beside the shards.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, Float64Array, StringArray};
@@ -9,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::random::{self, Stream};
+use crate::storage::Storage;
 use crate::stratify::{self, Group};
-use crate::table::{read_table, write_table};
+use crate::table::{from_parquet, to_parquet};
 
 /// Part of a dataset that a record belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -151,14 +150,14 @@ impl Rows {
     }
 }
 
-/// Where split `name` of the dataset in `folder` lies.
-pub fn split_path(folder: &Path, name: &str) -> PathBuf {
-    folder.join("splits").join(format!("{name}.parquet"))
+/// Where split `name` lies in its dataset.
+pub fn split_path(name: &str) -> String {
+    format!("splits/{name}.parquet")
 }
 
-/// Where the certificate of split `name` lies.
-pub fn certificate_path(folder: &Path, name: &str) -> PathBuf {
-    folder.join("splits").join(format!("{name}.json"))
+/// Where the certificate of split `name` lies in its dataset.
+pub fn certificate_path(name: &str) -> String {
+    format!("splits/{name}.json")
 }
 
 /// Makes a split of a dataset, and measures it.
@@ -344,10 +343,8 @@ fn certify(split: &Split, rows: &Rows, findings: &[String], options: &SplitOptio
 
 impl Split {
     /// Writes the split and its certificate beside the shards.
-    pub fn save(&self, folder: &Path, certificate: &Certificate) -> Result<()> {
-        let path = split_path(folder, &self.name);
-        let splits = folder.join("splits");
-        std::fs::create_dir_all(&splits).map_err(Error::io(&splits))?;
+    pub fn save(&self, storage: &Storage, certificate: &Certificate) -> Result<()> {
+        let path = split_path(&self.name);
         let columns: Vec<(&str, ArrayRef, bool)> = vec![
             (
                 "record_id",
@@ -361,8 +358,8 @@ impl Split {
             ),
             ("ratio", Arc::new(self.members.iter().map(|m| m.ratio).collect::<Float64Array>()), true),
         ];
-        files::write_json(&certificate_path(folder, &self.name), certificate)?;
-        write_table(&path, columns)
+        storage.write_json(&certificate_path(&self.name), certificate)?;
+        storage.write(&path, to_parquet(&storage.path(&path), columns)?)
     }
 
     /// Reads split `name` of a dataset and brings it into the order of the dataset's rows.
@@ -370,7 +367,7 @@ impl Split {
     /// # Errors
     /// When it is missing, names other records than the dataset's, or leaks a patient (see [`Split::check`]).
     pub fn load(dataset: &Dataset, name: &str) -> Result<Self> {
-        let split = Self::read(dataset.folder(), name)?;
+        let split = Self::read(dataset.storage(), name)?;
         let ids = dataset.texts("record_id")?;
         let mut by_id: HashMap<String, Member> =
             split.members.into_iter().map(|member| (member.record_id.clone(), member)).collect();
@@ -389,16 +386,16 @@ impl Split {
         Ok(split)
     }
 
-    fn read(folder: &Path, name: &str) -> Result<Self> {
-        let path = split_path(folder, name);
-        if !path.is_file() {
-            let known = known_splits(folder).join(", ");
+    fn read(storage: &Storage, name: &str) -> Result<Self> {
+        let path = split_path(name);
+        let Some(bytes) = storage.read_if_there(&path)? else {
+            let known = known_splits(storage)?.join(", ");
             let message = format!("there is none of this name (there are: {known}); `dataset split` makes one");
             return Err(Error::Split { name: name.to_owned(), message });
-        }
+        };
         let broken = |message: String| Error::Split { name: name.to_owned(), message };
         let mut members = Vec::new();
-        for batch in read_table(&path)? {
+        for batch in from_parquet(&storage.path(&path), bytes)? {
             let ids = crate::shard::column::<StringArray>(&batch, "record_id");
             let subsets = crate::shard::column::<StringArray>(&batch, "subset");
             let ratios = crate::shard::column::<Float64Array>(&batch, "ratio");
@@ -419,7 +416,7 @@ impl Split {
 
     /// Refuses a split that has a patient in two subsets where its certificate promises that none is.
     pub fn check(&self, dataset: &Dataset) -> Result<Certificate> {
-        let certificate: Certificate = files::read_json(&certificate_path(dataset.folder(), &self.name))?;
+        let certificate: Certificate = dataset.storage().read_json(&certificate_path(&self.name))?;
         let measured = certify(self, &Rows::load(dataset)?, dataset.findings(), &certificate.options);
         if measured.shared_patients > certificate.shared_patients {
             let message = format!(
@@ -451,18 +448,9 @@ impl Split {
 }
 
 /// Names of the splits stored in a dataset.
-pub fn known_splits(folder: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(folder.join("splits")) else {
-        return Vec::new();
-    };
-    let mut names: Vec<String> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "parquet"))
-        .filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned()))
-        .collect();
-    names.sort();
-    names
+pub fn known_splits(storage: &Storage) -> Result<Vec<String>> {
+    let of = |name: &str| Some(name.strip_prefix("splits/")?.strip_suffix(".parquet")?.to_owned());
+    Ok(storage.list("splits")?.iter().filter_map(|listed| of(&listed.name)).collect())
 }
 
 impl std::fmt::Display for Certificate {

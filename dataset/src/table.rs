@@ -1,10 +1,10 @@
 //! Small tables: Arrow record batches handed to polars through the Arrow C data interface (no copy, no shared types),
 //! and Parquet files of a few columns.
 
-use std::fs::File;
 use std::path::Path;
 
 use arrow_array::{Array, ArrayRef, RecordBatch};
+use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use polars::prelude::{Column, DataFrame, PlSmallStr, PolarsError, Series};
@@ -51,6 +51,11 @@ fn to_series(name: &str, array: &dyn Array) -> Result<Series> {
 
 /// Writes a small table as Parquet, in one step.
 pub fn write_table(path: &Path, columns: Vec<(&str, ArrayRef, bool)>) -> Result<()> {
+    files::write_atomic(path, &to_parquet(path, columns)?)
+}
+
+/// A small table as the bytes of a Parquet file. Errors tell the path.
+pub fn to_parquet(path: &Path, columns: Vec<(&str, ArrayRef, bool)>) -> Result<Vec<u8>> {
     let bad = |e: arrow_schema::ArrowError| Error::Invalid(format!("{}: {e}", path.display()));
     let batch = RecordBatch::try_from_iter_with_nullable(columns).map_err(bad)?;
     let properties = parquet::file::properties::WriterProperties::builder()
@@ -62,13 +67,17 @@ pub fn write_table(path: &Path, columns: Vec<(&str, ArrayRef, bool)>) -> Result<
         ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).map_err(Error::parquet(path))?;
     writer.write(&batch).map_err(Error::parquet(path))?;
     writer.close().map_err(Error::parquet(path))?;
-    files::write_atomic(path, &bytes)
+    Ok(bytes)
 }
 
 /// Reads a small Parquet table.
 pub fn read_table(path: &Path) -> Result<Vec<RecordBatch>> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+    from_parquet(path, std::fs::read(path).map_err(Error::io(path))?.into())
+}
+
+/// Reads a small table from the bytes of a Parquet file. Errors tell the path.
+pub fn from_parquet(path: &Path, bytes: Bytes) -> Result<Vec<RecordBatch>> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
         .and_then(ParquetRecordBatchReaderBuilder::build)
         .map_err(Error::parquet(path))?;
     reader.map(|batch| batch.map_err(|e| Error::Invalid(format!("{}: {e}", path.display())))).collect()

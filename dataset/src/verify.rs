@@ -1,13 +1,12 @@
 //! Checks a whole dataset: digests, checksums of pages, schema, counts, decodability, splits.
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::ffi::OsStr;
 use std::io::{BufReader, ErrorKind, Read};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 
-use arrow_array::UInt16Array;
+use arrow_array::{Array, BinaryArray, UInt16Array};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -16,9 +15,11 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::image;
 use crate::manifest::{REJECTS, TOKENIZER};
+use crate::record::MASK;
 use crate::shard::{self, Covered, MAGIC_BYTES, Shard};
 use crate::split::{self, Split};
-use crate::table::read_table;
+use crate::storage::Storage;
+use crate::table::from_parquet;
 
 /// What helps where bytes are lost.
 const REMEDY: &str = "restore it from a copy, or ingest again with --overwrite";
@@ -26,9 +27,10 @@ const REMEDY: &str = "restore it from a copy, or ingest again with --overwrite";
 /// Everything found wrong, one line each; empty: the dataset is whole. Works on the threads of the current rayon pool,
 /// a shard each.
 ///
-/// `progress` is called with so many more bytes of shards that are read.
-pub fn verify(folder: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>> {
-    let dataset = Dataset::open(folder)?;
+/// The dataset lies at a path or URL. `progress` is called with so many more bytes of shards that are read.
+pub fn verify(location: impl AsRef<OsStr>, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>> {
+    let dataset = Dataset::open(location)?;
+    let storage = dataset.storage();
     let manifest = dataset.manifest();
     let mut problems: Vec<String> = (0..manifest.shards.len())
         .into_par_iter()
@@ -36,11 +38,9 @@ pub fn verify(folder: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<Stri
         .collect();
 
     let named: HashSet<&str> = manifest.shards.iter().map(|shard| shard.path.as_str()).collect();
-    let shards = folder.join("shards");
-    for entry in std::fs::read_dir(&shards).map_err(Error::io(&shards))?.flatten() {
-        let relative = format!("shards/{}", entry.file_name().to_string_lossy());
-        if !named.contains(relative.as_str()) {
-            problems.push(format!("{relative}: not in the manifest, so no part of this dataset; remove it"));
+    for listed in storage.list("shards")? {
+        if !named.contains(listed.name.as_str()) {
+            problems.push(format!("{}: not in the manifest, so no part of this dataset; remove it", listed.name));
         }
     }
     let rows: u64 = manifest.shards.iter().map(|shard| shard.rows).sum();
@@ -51,18 +51,18 @@ pub fn verify(folder: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<Stri
         ));
     }
     if manifest.text.vocabulary > 0 {
-        match files::sha256(&folder.join(TOKENIZER)) {
+        match storage.sha256(TOKENIZER) {
             Ok(digest) if digest == manifest.text.tokenizer_sha256 => {}
             Ok(_) => problems.push(format!("{TOKENIZER}: not the tokenizer that made the token ids; {REMEDY}")),
             Err(error) => problems.push(format!("{error}; {REMEDY}")),
         }
     }
-    if let Some(problem) = verify_rejects(folder, &manifest.rejects_sha256) {
+    if let Some(problem) = verify_rejects(storage, &manifest.rejects_sha256) {
         problems.push(format!("{REJECTS}: {problem}; {REMEDY}"));
     }
     if problems.is_empty() {
         problems.extend(repeated_ids(&dataset)?);
-        for name in split::known_splits(folder) {
+        for name in split::known_splits(storage)? {
             if let Err(error) = Split::load(&dataset, &name) {
                 problems.push(error.to_string());
             }
@@ -83,12 +83,12 @@ fn repeated_ids(dataset: &Dataset) -> Result<Vec<String>> {
 }
 
 /// What is wrong with the table of rejects; `expected` is empty where an older manifest says nothing.
-fn verify_rejects(folder: &Path, expected: &str) -> Option<String> {
-    let path = folder.join(REJECTS);
+fn verify_rejects(storage: &Storage, expected: &str) -> Option<String> {
     if expected.is_empty() {
-        return guarded(|| read_table(&path)).err().map(|error| error.to_string());
+        let read = || storage.read(REJECTS).and_then(|bytes| from_parquet(&storage.path(REJECTS), bytes));
+        return guarded(read).err().map(|error| error.to_string());
     }
-    match files::sha256(&path) {
+    match storage.sha256(REJECTS) {
         Ok(digest) if digest == expected => None,
         Ok(_) => Some("its SHA-256 is not the manifest's".to_owned()),
         Err(error) => Some(error.to_string()),
@@ -104,10 +104,12 @@ fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 fn verify_shard(dataset: &Dataset, index: usize, progress: &(dyn Fn(u64) + Sync)) -> Vec<String> {
     let info = &dataset.manifest().shards[index];
     let name = &info.path;
-    let file = match File::open(dataset.folder().join(name)) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return vec![format!("{name}: missing; {REMEDY}")],
-        Err(error) => return vec![format!("{name}: {error}; {REMEDY}")],
+    let file = match dataset.storage().open(name) {
+        Ok((file, _)) => file,
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            return vec![format!("{name}: missing; {REMEDY}")];
+        }
+        Err(error) => return vec![format!("{error}; {REMEDY}")],
     };
     let opened = guarded(|| dataset.shard(index));
     let checksums = match &opened {
@@ -115,7 +117,7 @@ fn verify_shard(dataset: &Dataset, index: usize, progress: &(dyn Fn(u64) + Sync)
         Err(_) => Ok(None),
     };
     let covered = checksums.as_ref().map_or(&[][..], |checksums| checksums.as_deref().unwrap_or_default());
-    let found = match read(file, covered, progress) {
+    let found = match read(file.reader(), covered, progress) {
         Ok(found) => found,
         Err(error) => return vec![format!("{name}: {error}; {REMEDY}")],
     };
@@ -173,7 +175,7 @@ struct Found {
 }
 
 /// Reads a whole file once, for its SHA-256 and for the checksums of what lies in it.
-fn read(file: File, covered: &[Covered], progress: &(dyn Fn(u64) + Sync)) -> std::io::Result<Found> {
+fn read(file: impl Read, covered: &[Covered], progress: &(dyn Fn(u64) + Sync)) -> std::io::Result<Found> {
     let mut file = BufReader::with_capacity(1 << 20, file);
     let (mut bytes, mut digest) = (0, Sha256::new());
     let mut piece = Vec::new();
@@ -225,11 +227,16 @@ fn verify_rows(dataset: &Dataset, opened: &Shard, index: usize) -> Result<Vec<St
         if batch.num_rows() != rows.len() {
             return Err(broken("a row group has another number of rows than its image column"));
         }
-        let verify_row = |pixels: &mut Vec<u8>, row: usize| -> Result<()> {
-            let (height, width) = (heights.value(row - rows.start), widths.value(row - rows.start));
-            dataset.image_into(first as usize + row, height, width, pixels)?;
-            if let Some(mask) = opened.record_of(&batch, row)?.mask {
-                let mask = image::decode(&mask).map_err(|error| opened.row_error(row, format!("its mask: {error}")))?;
+        let masks = shard::column::<BinaryArray>(&batch, MASK).ok_or_else(|| broken("it has no column of masks"))?;
+        let all: Vec<u32> = rows.clone().map(|row| first as u32 + row as u32).collect();
+        let pages = dataset.image_pages(&all)?;
+        let verify_row = |pixels: &mut Vec<u8>, at: usize| -> Result<()> {
+            let (height, width) = (heights.value(at), widths.value(at));
+            dataset.image_from(pages.get(at), all[at] as usize, height, width, pixels)?;
+            if masks.is_valid(at) {
+                let row = rows.start + at;
+                let mask = image::decode(masks.value(at));
+                let mask = mask.map_err(|error| opened.row_error(row, format!("its mask: {error}")))?;
                 if (mask.height, mask.width) != (height.into(), width.into()) {
                     return Err(opened.row_error(row, "its mask has another size than its image"));
                 }
@@ -237,7 +244,7 @@ fn verify_rows(dataset: &Dataset, opened: &Shard, index: usize) -> Result<Vec<St
             Ok(())
         };
         let found: Vec<Option<Error>> =
-            rows.clone().into_par_iter().map_init(Vec::new, |pixels, row| verify_row(pixels, row).err()).collect();
+            (0..all.len()).into_par_iter().map_init(Vec::new, |pixels, at| verify_row(pixels, at).err()).collect();
         problems.extend(found.into_iter().flatten().map(|error| format!("{error}; {REMEDY}")));
     }
     Ok(problems)

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use arrow_array::{Array, FixedSizeBinaryArray, StringArray};
-use dataset::files;
 use dataset::manifest::{Manifest, REJECTS};
 use dataset::shard::{Shard, column};
+use dataset::{Storage, files, table};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
@@ -32,7 +32,8 @@ pub fn check_input(
     jobs: usize,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Vec<String>> {
-    let manifest = Manifest::load(out)?;
+    let storage = Storage::at(out)?;
+    let manifest = Manifest::load(&storage)?;
     let made = Made::of(&manifest);
     plan.records.truncate(made.limit);
     let plan = &plan;
@@ -44,13 +45,13 @@ pub fn check_input(
     pool.install(|| {
         let (mut differing, mut known) = (Vec::new(), HashSet::new());
         for info in &manifest.shards {
-            let shard = Shard::open(&out.join(&info.path), &info.path)?;
+            let shard = Shard::open(&storage, info)?;
             let names = ["record_id", "source_path", "source_sha256", "report", "findings", "impression"];
             for batch in shard.columns(&names)? {
                 let row = |row: usize| Row::of(&batch, row);
                 let rows: Vec<Row> = (0..batch.num_rows()).map(row).collect::<Option<_>>().ok_or_else(|| {
                     let message = "a column has another type than the format's".to_owned();
-                    Error::Output { path: out.join(&info.path), message }
+                    Error::Output { path: storage.path(&info.path), message }
                 })?;
                 known.extend(rows.iter().map(|row| row.record_id.to_owned()));
                 let found: Vec<Option<String>> = rows
@@ -66,7 +67,7 @@ pub fn check_input(
                 differing.extend(found.into_iter().flatten());
             }
         }
-        for batch in dataset::table::read_table(&out.join(REJECTS))? {
+        for batch in table::from_parquet(&storage.path(REJECTS), storage.read(REJECTS)?)? {
             if let Some(ids) = column::<StringArray>(&batch, "record_id") {
                 known.extend(ids.iter().flatten().map(str::to_owned));
             }

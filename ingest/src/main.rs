@@ -83,7 +83,7 @@ enum Command {
 struct IngestArguments {
     /// Directory of the raw data.
     raw_dir: PathBuf,
-    /// Directory of the dataset to be written.
+    /// Directory of the dataset to be written, or a URL: s3://BUCKET/PREFIX, file:///DIR.
     out: PathBuf,
     /// Side of the stored image (see --fit).
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=8192))]
@@ -128,6 +128,9 @@ struct IngestArguments {
     /// Replace the dataset that OUT holds.
     #[arg(long)]
     overwrite: bool,
+    /// Where a dataset for an object store grows, and what resumes it lies. Default: mrm/staging in the user's cache.
+    #[arg(long, value_name = "DIR")]
+    staging: Option<PathBuf>,
     /// Read every input of the finished dataset in OUT again, and name those that changed; write nothing.
     #[arg(long, conflicts_with_all = ["overwrite", "dry_run"])]
     check_input: bool,
@@ -156,6 +159,7 @@ impl IngestArguments {
             limit: self.limit,
             jobs: self.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
             overwrite: self.overwrite,
+            staging: self.staging.clone(),
         }
     }
 }

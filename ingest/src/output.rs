@@ -1,11 +1,16 @@
-//! The output directory: who may work on it, and what an earlier run left there.
+//! Where the dataset goes, who may work on it, and what an earlier run left there.
+//!
+//! A dataset for an object store grows in a staging folder of this machine. Each finished shard is sent and its copy
+//! removed; notes, tokenizer and rejects stay until the dataset is whole.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use dataset::files;
 use dataset::manifest::{CARD, MANIFEST, Manifest, REJECTS, TOKENIZER};
+use dataset::{Storage, files};
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::inputs;
@@ -24,7 +29,66 @@ pub const INPUT: &str = "input_sha256";
 /// Extension of the notes that say what the inputs of a shard, or of the tokenizer, looked like.
 pub const STAMPS: &str = "inputs";
 
-/// What an output directory is good for.
+/// Hexadecimal digits of the URL's digest that name its staging folder.
+const KEY: usize = 16;
+
+/// Where a run puts its dataset.
+pub struct Output {
+    /// Where the dataset will be.
+    pub storage: Storage,
+    /// Where files are made, and where the notes lie: the dataset's own folder, or the staging folder of its URL.
+    pub folder: PathBuf,
+}
+
+impl Output {
+    /// The output at a path or URL. For an object store, files are made in `staging/KEY`, where the key follows from the
+    /// URL alone; by default, staging is `mrm/staging` in the user's cache.
+    pub fn at(location: impl AsRef<OsStr>, staging: Option<&Path>) -> Result<Self> {
+        let storage = Storage::at(location)?;
+        let folder = if let Some(folder) = storage.as_folder() {
+            folder.to_path_buf()
+        } else {
+            let message = "there is no home for its staging folder: give --staging DIR";
+            let staging = staging.map(Path::to_path_buf).or_else(default_staging);
+            let staging =
+                staging.ok_or_else(|| Error::Output { path: storage.path(""), message: message.to_owned() })?;
+            staging.join(&files::hex(&Sha256::digest(storage.to_string()))[..KEY])
+        };
+        Ok(Self { storage, folder })
+    }
+
+    /// Whether files are made elsewhere than where they are to be.
+    pub fn is_staged(&self) -> bool {
+        self.storage.as_folder().is_none()
+    }
+
+    /// Moves a finished file to where it is to be.
+    pub fn send(&self, name: &str) -> Result<()> {
+        if self.is_staged() {
+            let path = self.folder.join(name);
+            self.storage.upload(&path, name)?;
+            fs::remove_file(&path).map_err(Error::io(&path))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what served resuming; a whole dataset needs none of it.
+    pub fn tidy(&self) -> Result<()> {
+        let path = if self.is_staged() { self.folder.clone() } else { self.folder.join(NOTES) };
+        match fs::remove_dir_all(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::Io { path, source }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn default_staging() -> Option<PathBuf> {
+    let of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = of("XDG_CACHE_HOME").or_else(|| Some(of("HOME")?.join(".cache")))?;
+    Some(cache.join("mrm/staging"))
+}
+
+/// What an output is good for.
 pub enum Prepared {
     /// OUT holds this very dataset already.
     Done(Box<Manifest>),
@@ -32,24 +96,26 @@ pub enum Prepared {
     Work(File),
 }
 
-/// Claims a directory for a run of these arguments.
+/// Claims a place for a run of these arguments.
 ///
 /// # Errors
 /// When it holds something else, or another run works on it.
 pub fn prepare(
     raw: &Path,
-    out: &Path,
+    out: &Output,
     arguments: &BTreeMap<String, serde_json::Value>,
     plan: &Plan,
     overwrite: bool,
 ) -> Result<Prepared> {
-    let refused = |message: &str| Error::Output { path: out.to_path_buf(), message: message.to_owned() };
-    let notes = out.join(NOTES);
-    if out.join(MANIFEST).exists() && !overwrite {
-        return match Manifest::load(out) {
+    let refused = |message: &str| Error::Output { path: out.storage.path(""), message: message.to_owned() };
+    let notes = out.folder.join(NOTES);
+    let is_whole = || Ok::<_, Error>(out.storage.read_if_there(MANIFEST)?.is_some());
+    let replaced = is_whole()?;
+    if replaced && !overwrite {
+        return match Manifest::load(&out.storage) {
             Ok(manifest) if &manifest.arguments == arguments => {
                 // A run that was killed after its last step but one.
-                let _ = fs::remove_dir_all(&notes);
+                out.tidy()?;
                 Ok(Prepared::Done(Box::new(manifest)))
             }
             Ok(manifest) if differing(&manifest.arguments, arguments) == [INPUT] => Err(refused(
@@ -63,9 +129,21 @@ pub fn prepare(
             Err(error) => Err(error.into()),
         };
     }
-    let is_empty = fs::read_dir(out).map_or(true, |mut entries| entries.next().is_none());
-    if !is_empty && !notes.is_dir() && !out.join(MANIFEST).exists() {
-        return Err(refused("is not empty and no dataset; take another OUT"));
+    if !notes.is_dir() && !replaced {
+        let found = out.storage.list("")?;
+        if !found.is_empty() && !out.is_staged() {
+            return Err(refused("is not empty and no dataset; take another OUT"));
+        }
+        if !found.iter().all(|listed| is_ours(&listed.name)) {
+            return Err(refused("holds other objects and no dataset; take another OUT"));
+        }
+        if !found.is_empty() && !overwrite {
+            return Err(refused(&format!(
+                "holds an unfinished dataset whose notes are not in {}; give the --staging of the run that began it, \
+                 take another OUT or --overwrite",
+                out.folder.display()
+            )));
+        }
     }
     fs::create_dir_all(&notes).map_err(Error::io(&notes))?;
     let lock_path = notes.join("lock");
@@ -80,10 +158,11 @@ pub fn prepare(
     let kept = notes.join("arguments.json");
     let before: Option<BTreeMap<String, serde_json::Value>> =
         if kept.exists() { Some(files::read_json(&kept)?) } else { None };
+    let replaced = is_whole()?;
     match before {
         // An interrupted run of this very command, one that overwrites included.
-        Some(before) if &before == arguments && !out.join(MANIFEST).exists() => {
-            let changed = inputs::changed(raw, used(out))?;
+        Some(before) if &before == arguments && !replaced => {
+            let changed = inputs::changed(raw, used(&out.folder))?;
             match changed.as_slice() {
                 [] => {}
                 _ if overwrite => clear(out)?,
@@ -117,7 +196,7 @@ pub fn prepare(
     }
     listing::save(&notes.join(LISTING), plan)?;
     files::write_json(&kept, arguments)?;
-    let shards = out.join("shards");
+    let shards = out.folder.join("shards");
     fs::create_dir_all(&shards).map_err(Error::io(&shards))?;
     Ok(Prepared::Work(lock))
 }
@@ -134,6 +213,11 @@ fn used(out: &Path) -> Vec<PathBuf> {
     used
 }
 
+/// Whether an object has a name that this tool gives.
+fn is_ours(name: &str) -> bool {
+    matches!(name, REJECTS | TOKENIZER) || name.starts_with("shards/") || name.starts_with("splits/")
+}
+
 /// Names of the arguments that differ, sorted.
 fn differing<'a>(
     before: &'a BTreeMap<String, serde_json::Value>,
@@ -144,22 +228,23 @@ fn differing<'a>(
 }
 
 /// Removes what this tool writes, and nothing else; the manifest first, so that no half dataset looks whole.
-fn clear(out: &Path) -> Result<()> {
-    for name in [MANIFEST, CARD, REJECTS, TOKENIZER] {
-        match fs::remove_file(out.join(name)) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::Io { path: out.join(name), source });
-            }
-            _ => {}
+fn clear(out: &Output) -> Result<()> {
+    let files = [MANIFEST, CARD, REJECTS, TOKENIZER];
+    out.storage.remove(&files)?;
+    if out.is_staged() {
+        for folder in ["shards", "splits"] {
+            let listed = out.storage.list(folder)?;
+            out.storage.remove(&listed.iter().map(|listed| listed.name.as_str()).collect::<Vec<_>>())?;
         }
+        Storage::folder(&out.folder).remove(&files)?;
     }
     for folder in ["shards", "splits"] {
-        let path = out.join(folder);
+        let path = out.folder.join(folder);
         if path.exists() {
             fs::remove_dir_all(&path).map_err(Error::io(&path))?;
         }
     }
-    let notes = out.join(NOTES);
+    let notes = out.folder.join(NOTES);
     for entry in fs::read_dir(&notes).map_err(Error::io(&notes))?.flatten() {
         if entry.file_name() != "lock" {
             fs::remove_file(entry.path()).map_err(Error::io(&entry.path()))?;

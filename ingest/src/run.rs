@@ -5,10 +5,11 @@
 //! manifest comes last. What is stored depends on the plan and the options alone, not on the jobs.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
 
 use arrow_array::{ArrayRef, StringArray};
 use dataset::files;
@@ -22,7 +23,7 @@ use tokenizers::Tokenizer;
 use crate::error::{Error, Reject, Result, Stage};
 use crate::inputs::{self, Stamps};
 use crate::mask;
-use crate::output::{INPUT, NOTES, Prepared, STAMPS, prepare};
+use crate::output::{INPUT, NOTES, Output, Prepared, STAMPS, prepare};
 use crate::picture::{self, Fit, Scratch, Stored};
 use crate::plan::{Plan, PlannedRecord, ReportSource};
 use crate::text::{read_report, tokenizer_of};
@@ -92,6 +93,8 @@ pub struct Options {
     pub jobs: usize,
     /// Replaces what OUT holds.
     pub overwrite: bool,
+    /// Where a dataset for an object store grows (see [`Output::at`]); decides no byte.
+    pub staging: Option<PathBuf>,
 }
 
 /// What came of a run.
@@ -166,7 +169,7 @@ impl PixelSums {
     }
 }
 
-/// Ingests a plan into the directory `out`.
+/// Ingests a plan into `out`, a directory or the URL of one in an object store.
 ///
 /// # Errors
 /// When `out` holds something else, another run works on it, the disk is full, or the tokenizer fails. Bad inputs are
@@ -189,6 +192,7 @@ pub fn run(
     let mut arguments = arguments(source, options)?;
     arguments.extend(std::mem::take(&mut plan.arguments));
     arguments.insert(INPUT.to_owned(), plan.sha256().into());
+    let out = &Output::at(out, options.staging.as_deref())?;
     let _lock = match prepare(raw, out, &arguments, &plan, options.overwrite)? {
         Prepared::Done(manifest) => {
             return Ok(Summary { manifest: *manifest, already_done: true, resumed_shards: 0 });
@@ -198,9 +202,9 @@ pub fn run(
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.jobs)
         .build()
-        .map_err(|e| Error::Output { path: out.to_path_buf(), message: e.to_string() })?;
+        .map_err(|e| Error::Output { path: out.storage.path(""), message: e.to_string() })?;
     pool.install(|| {
-        let tokenizer = tokenizer_of(raw, out, &plan, options)?;
+        let tokenizer = tokenizer_of(raw, &out.folder, &plan, options)?;
         let job = Job { raw, out, plan: &plan, options, tokenizer: tokenizer.as_ref(), progress };
         let (notes, resumed_shards) = job.shards()?;
         let manifest = job.finish(source, &arguments, &notes)?;
@@ -240,7 +244,7 @@ struct Made {
 
 struct Job<'a> {
     raw: &'a Path,
-    out: &'a Path,
+    out: &'a Output,
     plan: &'a Plan,
     options: &'a Options,
     tokenizer: Option<&'a Tokenizer>,
@@ -248,26 +252,48 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Writes the shards that are not there yet; also says how many were.
+    /// Writes the shards that are not there yet; also says how many were. In an object store one shard is sent while
+    /// the next one is made, so no more than two lie on this machine.
     fn shards(&self) -> Result<(Vec<ShardNote>, usize)> {
         let chunks: Vec<&[PlannedRecord]> = self.plan.records.chunks(self.options.rows_per_shard).collect();
-        let mut notes: Vec<Option<ShardNote>> = (0..chunks.len()).map(|index| self.finished(index)).collect();
+        let sent: HashMap<String, u64> = if self.out.is_staged() {
+            self.out.storage.list("shards")?.into_iter().map(|listed| (listed.name, listed.bytes)).collect()
+        } else {
+            HashMap::new()
+        };
+        let mut notes: Vec<Option<ShardNote>> = (0..chunks.len()).map(|index| self.finished(index, &sent)).collect();
         let resumed = notes.iter().flatten().count();
         let done =
             notes.iter().zip(&chunks).filter(|(note, _)| note.is_some()).map(|(_, chunk)| chunk.len() as u64).sum();
         (self.progress)(Progress::Started { records: self.plan.records.len() as u64, done });
-        for (index, chunk) in chunks.iter().enumerate() {
-            if notes[index].is_none() {
-                let note = self.shard(index, chunk)?;
-                files::write_json(&self.note_path(index), &note)?;
-                notes[index] = Some(note);
+        for note in notes.iter().flatten() {
+            // The run that made it was stopped before it was sent, or before its copy was removed.
+            if self.out.is_staged() && self.out.folder.join(&note.info.path).exists() {
+                self.out.send(&note.info.path)?;
             }
         }
+        let out = self.out;
+        let lost = || Error::Output { path: out.storage.path("shards"), message: "sending was given up".to_owned() };
+        let awaited = |sending: ScopedJoinHandle<Result<()>>| sending.join().unwrap_or_else(|_| Err(lost()));
+        std::thread::scope(|scope| {
+            let mut sending = None;
+            for (index, chunk) in chunks.iter().enumerate() {
+                if notes[index].is_none() {
+                    let note = self.shard(index, chunk)?;
+                    files::write_json(&self.note_path(index), &note)?;
+                    sending.take().map_or(Ok(()), awaited)?;
+                    let name = note.info.path.clone();
+                    sending = Some(scope.spawn(move || out.send(&name)));
+                    notes[index] = Some(note);
+                }
+            }
+            sending.map_or(Ok(()), awaited)
+        })?;
         Ok((notes.into_iter().flatten().collect(), resumed))
     }
 
     fn note_path(&self, index: usize) -> PathBuf {
-        self.out.join(NOTES).join(format!("part-{index:05}.json"))
+        self.out.folder.join(NOTES).join(format!("part-{index:05}.json"))
     }
 
     /// What the inputs of a shard looked like; written before the shard has its name.
@@ -275,17 +301,18 @@ impl Job<'_> {
         self.note_path(index).with_extension(STAMPS)
     }
 
-    /// The note of a shard that an earlier run finished.
-    fn finished(&self, index: usize) -> Option<ShardNote> {
+    /// The note of a shard that an earlier run finished, given the sizes of those that were sent.
+    fn finished(&self, index: usize, sent: &HashMap<String, u64>) -> Option<ShardNote> {
         let note: ShardNote = files::read_json(&self.note_path(index)).ok()?;
-        let found = fs::metadata(self.out.join(&note.info.path)).ok()?;
-        (found.len() == note.info.bytes).then_some(note)
+        let here =
+            || fs::metadata(self.out.folder.join(&note.info.path)).is_ok_and(|file| file.len() == note.info.bytes);
+        (sent.get(&note.info.path) == Some(&note.info.bytes) || here()).then_some(note)
     }
 
     fn shard(&self, index: usize, chunk: &[PlannedRecord]) -> Result<ShardNote> {
         let relative = manifest::shard_path(index);
         let mut writer = ShardWriter::create(
-            &self.out.join(&relative),
+            &self.out.folder.join(&relative),
             &self.plan.findings,
             self.options.encoding,
             self.options.compression,
@@ -431,7 +458,7 @@ impl Job<'_> {
     ) -> Result<Manifest> {
         let rejects: Vec<&Reject> =
             self.plan.rejects.iter().chain(notes.iter().flat_map(|note| &note.rejects)).collect();
-        write_rejects(&self.out.join(REJECTS), &rejects)?;
+        write_rejects(&self.out.folder.join(REJECTS), &rejects)?;
         let out_of: HashSet<&str> = rejects
             .iter()
             .filter(|reject| !matches!(reject.stage, Stage::Report | Stage::Plan))
@@ -445,7 +472,7 @@ impl Job<'_> {
         for reject in &rejects {
             *by_stage.entry(reject.stage.name().to_owned()).or_default() += 1;
         }
-        let path = self.out.join(TOKENIZER);
+        let path = self.out.folder.join(TOKENIZER);
         let manifest = Manifest {
             format_version: FORMAT_VERSION,
             source: source.to_owned(),
@@ -477,13 +504,20 @@ impl Job<'_> {
             },
             shards: notes.iter().map(|note| note.info.clone()).collect(),
             rejects: by_stage,
-            rejects_sha256: files::sha256(&self.out.join(REJECTS))?,
+            rejects_sha256: files::sha256(&self.out.folder.join(REJECTS))?,
         };
-        dataset::card::write(self.out, &manifest)?;
-        manifest.save(self.out)?;
-        // The notes served resuming; a whole dataset needs none.
-        let notes = self.out.join(NOTES);
-        fs::remove_dir_all(&notes).map_err(Error::io(&notes))?;
+        if self.out.is_staged() {
+            // Copies: they stay in the staging folder, so that a run that is stopped here goes on.
+            for name in [TOKENIZER, REJECTS] {
+                let path = self.out.folder.join(name);
+                if path.exists() {
+                    self.out.storage.upload(&path, name)?;
+                }
+            }
+        }
+        dataset::card::write(&self.out.storage, &manifest)?;
+        manifest.save(&self.out.storage)?;
+        self.out.tidy()?;
         Ok(manifest)
     }
 }

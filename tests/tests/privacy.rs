@@ -79,7 +79,7 @@ fn ingested_clean(source: &str, raw: &Path, out: &Path) -> usize {
     }
     let dataset = Dataset::open(out).expect("a dataset");
     for info in &dataset.manifest().shards {
-        let shard = dataset::shard::Shard::open(&out.join(&info.path), &info.path).expect("a shard");
+        let shard = dataset::shard::Shard::open(&dataset::Storage::folder(out), info).expect("a shard");
         let schema = dataset::record::schema(&shard.findings(), shard.encoding());
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         let mut seen = 0;

@@ -26,7 +26,7 @@ struct Cli {
 
 #[derive(Args)]
 struct Shared {
-    /// Directory of the dataset.
+    /// The dataset: a directory or a URL (s3://BUCKET/PREFIX).
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// Directory of the run.
@@ -119,7 +119,7 @@ enum Command {
     /// Draw what a pre-trained run restores: masked, restored and original side by side, and the report's words.
     #[command(after_help = "Example: trainer reconstruct --data data/mimic --weights runs/mrm --split main --rows 6")]
     Reconstruct {
-        /// Directory of the dataset.
+        /// The dataset: a directory or a URL (s3://BUCKET/PREFIX).
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
         /// A pre-trained run, or a safetensors file in one.

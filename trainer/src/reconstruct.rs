@@ -10,7 +10,6 @@ use dataset::{Dataset, Loader, files, masking};
 use image::{GrayImage, Luma};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
-use tokenizers::Tokenizer;
 
 use crate::commands::pretrain_transform;
 use crate::config::PretrainConfig;
@@ -133,8 +132,7 @@ fn draw(columns: &[Tensor], lines: u32, size: u32) -> Result<GrayImage> {
 }
 
 fn words(dataset: &Dataset, batch: &dataset::Batch, logits: &Tensor) -> Result<Vec<Vec<Word>>> {
-    let path = dataset.tokenizer().context("this dataset has no tokenizer")?;
-    let tokenizer = Tokenizer::from_file(&path).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
+    let tokenizer = dataset.tokenizer()?.context("this dataset has no tokenizer")?;
     let piece = |id: i64| tokenizer.id_to_token(id as u32).unwrap_or_else(|| format!("<{id}>"));
     let probabilities = logits.softmax(-1, Kind::Float); // [B, L, V]
     let best = probabilities.argmax(-1, false).to_device(Device::Cpu); // [B, L]

@@ -1,0 +1,582 @@
+//! Where a dataset lies: a folder, or a prefix of an object store (`s3://BUCKET/PREFIX`).
+//!
+//! The few operations that a dataset needs, on both, named by paths relative to the dataset. A folder is read with plain
+//! system calls. An object store is spoken to by a runtime that starts with the first request; its callers wait. What
+//! decides its speed is the number of requests, so whoever needs several ranges asks for all of them at once.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::{self, File};
+use std::future::Future;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::client::{HttpError, HttpErrorKind};
+use object_store::path::Path as Key;
+use object_store::{
+    BackoffConfig, ClientConfigKey, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig,
+    WriteMultipart,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+use tokio::runtime::Runtime;
+
+use crate::error::{Error, Result, StoreFault};
+use crate::files;
+
+/// Bytes at the end of an object that opening it brings along: the footer and page index of a shard of some thousand
+/// rows.
+const TAIL: u64 = 256 << 10;
+/// Bytes of one piece of an object that is sent or read as a whole.
+const PIECE: u64 = 8 << 20;
+/// Pieces under way at the same time; four fit a line of 1 MB/s into the time-out of a request.
+const PIECES: usize = 4;
+/// Ranges under way at the same time.
+const RANGES: usize = 32;
+/// Tries after the first one, and the time after which there is none any more.
+const RETRIES: (usize, Duration) = (6, Duration::from_secs(60));
+/// Threads of the runtime: they wait for sockets, and decrypt.
+const THREADS: usize = 4;
+
+/// Where the files of a dataset lie. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Storage(Place);
+
+#[derive(Clone, Debug)]
+enum Place {
+    Folder(PathBuf),
+    Bucket(Bucket),
+}
+
+#[derive(Clone, Debug)]
+struct Bucket {
+    store: Arc<AmazonS3>,
+    prefix: Key,
+    /// Without a slash at its end.
+    url: String,
+    /// The server, as errors tell it.
+    endpoint: String,
+}
+
+/// A file below a dataset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Relative to the dataset.
+    pub name: String,
+    pub bytes: u64,
+}
+
+impl fmt::Display for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Place::Folder(folder) => folder.display().fmt(f),
+            Place::Bucket(bucket) => f.write_str(&bucket.url),
+        }
+    }
+}
+
+impl Storage {
+    /// The place that a path or URL names: what contains `://` is a URL. Nothing is read yet.
+    ///
+    /// # Errors
+    /// When the URL is none of `file:///PATH` and `s3://BUCKET/PREFIX`, or the settings of the store make no sense.
+    pub fn at(location: impl AsRef<OsStr>) -> Result<Self> {
+        let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        Self::at_with(location, std::env::vars_os().filter_map(text))
+    }
+
+    /// As [`Storage::at`], with settings of the store (`AWS_ENDPOINT_URL` …) from elsewhere than the environment.
+    pub fn at_with(location: impl AsRef<OsStr>, settings: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
+        let location = location.as_ref();
+        match location.to_str().and_then(|text| Some((text, text.split_once("://")?))) {
+            None => Ok(Self::folder(Path::new(location))),
+            Some((url, ("file", _))) => {
+                let parsed = url::Url::parse(url).ok().and_then(|parsed| parsed.to_file_path().ok());
+                parsed.map(Self::folder).ok_or_else(|| StoreFault::Location.at(url))
+            }
+            Some((url, ("s3" | "s3a", rest))) => Ok(Self(Place::Bucket(Bucket::new(url, rest, settings)?))),
+            Some((url, _)) => Err(StoreFault::Location.at(url)),
+        }
+    }
+
+    /// A folder of this machine.
+    pub fn folder(path: impl Into<PathBuf>) -> Self {
+        Self(Place::Folder(path.into()))
+    }
+
+    /// The folder, where the place is one.
+    pub fn as_folder(&self) -> Option<&Path> {
+        match &self.0 {
+            Place::Folder(folder) => Some(folder),
+            Place::Bucket(_) => None,
+        }
+    }
+
+    /// Path or URL of a file (`""`: of the dataset), as errors tell it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        match &self.0 {
+            Place::Folder(folder) if name.is_empty() => folder.clone(),
+            Place::Folder(folder) => folder.join(name),
+            Place::Bucket(bucket) => PathBuf::from(bucket.url_of(name)),
+        }
+    }
+
+    /// A whole small file.
+    pub fn read(&self, name: &str) -> Result<Bytes> {
+        match &self.0 {
+            Place::Folder(folder) => {
+                let path = folder.join(name);
+                Ok(fs::read(&path).map_err(Error::io(&path))?.into())
+            }
+            Place::Bucket(bucket) => {
+                let (store, key) = (bucket.store.clone(), bucket.key(name)?);
+                bucket.wait(name, async move { store.get(&key).await?.bytes().await })
+            }
+        }
+    }
+
+    /// A whole small file; `None` where there is none of this name.
+    pub fn read_if_there(&self, name: &str) -> Result<Option<Bytes>> {
+        match self.read(name) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(Error::Store { fault: StoreFault::NoObject, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A JSON file.
+    pub fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        serde_json::from_slice(&self.read(name)?).map_err(Error::json(&self.path(name)))
+    }
+
+    /// Opens a file that is read by ranges. Also returns its last bytes, where they came with the same request; for a
+    /// file of a folder there are none.
+    pub fn open(&self, name: &str) -> Result<(StoredFile, Bytes)> {
+        match &self.0 {
+            Place::Folder(folder) => {
+                let path = folder.join(name);
+                let file = File::open(&path).map_err(Error::io(&path))?;
+                let length = file.metadata().map_err(Error::io(&path))?.len();
+                Ok((StoredFile { length, source: Source::File(file) }, Bytes::new()))
+            }
+            Place::Bucket(bucket) => {
+                let (store, key) = (bucket.store.clone(), bucket.key(name)?);
+                let object = Object { bucket: bucket.clone(), key: key.clone(), name: name.to_owned() };
+                let (length, tail) = bucket.wait(name, async move {
+                    let options = GetOptions::new().with_range(Some(GetRange::Suffix(TAIL)));
+                    match store.get_opts(&key, options).await {
+                        Ok(found) => Ok((found.meta.size, found.bytes().await?)),
+                        Err(error) => match store.head(&key).await {
+                            // An empty object has no last byte.
+                            Ok(found) if found.size == 0 => Ok((0, Bytes::new())),
+                            _ => Err(error),
+                        },
+                    }
+                })?;
+                Ok((StoredFile { length, source: Source::Object(object) }, tail))
+            }
+        }
+    }
+
+    /// Size of a file in bytes.
+    pub fn size(&self, name: &str) -> Result<u64> {
+        match &self.0 {
+            Place::Folder(folder) => {
+                let path = folder.join(name);
+                Ok(fs::metadata(&path).map_err(Error::io(&path))?.len())
+            }
+            Place::Bucket(bucket) => {
+                let (store, key) = (bucket.store.clone(), bucket.key(name)?);
+                bucket.wait(name, async move { Ok(store.head(&key).await?.size) })
+            }
+        }
+    }
+
+    /// SHA-256 of a file, lower-case hexadecimal.
+    pub fn sha256(&self, name: &str) -> Result<String> {
+        let bucket = match &self.0 {
+            Place::Folder(folder) => return files::sha256(&folder.join(name)),
+            Place::Bucket(bucket) => bucket,
+        };
+        let (size, key) = (self.size(name)?, bucket.key(name)?);
+        let pieces: Vec<Range<u64>> =
+            (0..size.div_ceil(PIECE)).map(|piece| piece * PIECE..size.min((piece + 1) * PIECE)).collect();
+        let mut digest = Sha256::new();
+        for some in pieces.chunks(PIECES) {
+            let wanted = some.iter().map(|range| (key.clone(), range.clone())).collect();
+            bucket.fetch(name, wanted)?.iter().for_each(|piece| digest.update(piece));
+        }
+        Ok(files::hex(&digest.finalize()))
+    }
+
+    /// The files below a folder of the dataset (`""`: below all of it), sorted by name. A folder that is missing holds
+    /// none. In a local folder this goes no deeper than one level.
+    pub fn list(&self, below: &str) -> Result<Vec<Listed>> {
+        let mut found = match &self.0 {
+            Place::Folder(folder) => {
+                let path = folder.join(below);
+                let entries = match fs::read_dir(&path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                    entries => entries.map_err(Error::io(&path))?,
+                };
+                let mut found = Vec::new();
+                for entry in entries {
+                    let entry = entry.map_err(Error::io(&path))?;
+                    let name = Path::new(below).join(entry.file_name()).to_string_lossy().into_owned();
+                    found.push(Listed { name, bytes: entry.metadata().map_err(Error::io(&entry.path()))?.len() });
+                }
+                found
+            }
+            Place::Bucket(bucket) => {
+                let (store, key) = (bucket.store.clone(), bucket.key(below)?);
+                let prefix = bucket.prefix.clone();
+                bucket.wait(below, async move {
+                    let found: Vec<_> = store.list(Some(&key)).try_collect().await?;
+                    let within = |key: &Key| -> Option<String> {
+                        let parts: Vec<_> = key.prefix_match(&prefix)?.collect();
+                        Some(parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/"))
+                    };
+                    Ok(found
+                        .into_iter()
+                        .filter_map(|meta| Some(Listed { name: within(&meta.location)?, bytes: meta.size }))
+                        .collect())
+                })?
+            }
+        };
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    /// Writes a file, whole or not at all.
+    pub fn write(&self, name: &str, bytes: impl Into<Bytes>) -> Result<()> {
+        let bytes = bytes.into();
+        match &self.0 {
+            Place::Folder(folder) => {
+                let path = folder.join(name);
+                if let Some(parent) = path.parent() {
+                    fs::create_dir_all(parent).map_err(Error::io(parent))?;
+                }
+                files::write_atomic(&path, &bytes)
+            }
+            Place::Bucket(bucket) => {
+                let (store, key) = (bucket.store.clone(), bucket.key(name)?);
+                bucket.wait(name, async move { store.put(&key, PutPayload::from_bytes(bytes)).await.map(drop) })
+            }
+        }
+    }
+
+    /// Writes a value as indented JSON.
+    pub fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
+        self.write(name, files::json(value).map_err(Error::json(&self.path(name)))?)
+    }
+
+    /// Copies a local file here, whole or not at all; a large one in pieces, which are thrown away where one fails.
+    pub fn upload(&self, from: &Path, name: &str) -> Result<()> {
+        let bucket = match &self.0 {
+            Place::Bucket(bucket) => bucket,
+            Place::Folder(_) => return self.write(name, fs::read(from).map_err(Error::io(from))?),
+        };
+        let file = File::open(from).map_err(Error::io(from))?;
+        let length = file.metadata().map_err(Error::io(from))?.len();
+        if length <= PIECE {
+            return self.write(name, fs::read(from).map_err(Error::io(from))?);
+        }
+        let (store, key) = (bucket.store.clone(), bucket.key(name)?);
+        bucket.wait(name, async move {
+            let parts = store.put_multipart(&key).await?;
+            let mut upload = WriteMultipart::new_with_chunk_size(parts, PIECE as usize);
+            let mut sent = Ok(());
+            for start in (0..length).step_by(PIECE as usize) {
+                let mut piece = vec![0; PIECE.min(length - start) as usize];
+                // The runtime has nothing else to do than to send this file: reading may hold it up.
+                sent = match file.read_exact_at(&mut piece, start) {
+                    Ok(()) => upload.wait_for_capacity(PIECES).await,
+                    Err(source) => Err(object_store::Error::Generic { store: "local file", source: source.into() }),
+                };
+                if sent.is_err() {
+                    break;
+                }
+                upload.put(piece.into());
+            }
+            if sent.is_ok() {
+                sent = upload.wait_for_capacity(0).await;
+            }
+            match sent {
+                Ok(()) => upload.finish().await.map(drop),
+                Err(error) => {
+                    let _ = upload.abort().await;
+                    Err(error)
+                }
+            }
+        })
+    }
+
+    /// Removes files, in this order; those that are missing already are no error.
+    pub fn remove(&self, names: &[&str]) -> Result<()> {
+        for name in names {
+            let removed = match &self.0 {
+                Place::Folder(folder) => {
+                    let path = folder.join(name);
+                    fs::remove_file(&path).map_err(Error::io(&path))
+                }
+                Place::Bucket(bucket) => {
+                    let (store, key) = (bucket.store.clone(), bucket.key(name)?);
+                    bucket.wait(name, async move { store.delete(&key).await })
+                }
+            };
+            match removed {
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                Err(Error::Store { fault: StoreFault::NoObject, .. }) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file that is read by ranges, from any number of threads at the same time.
+///
+/// A file of this machine is read by position: a file that shrinks under its reader gives an error (a memory map would
+/// end the process).
+#[derive(Debug)]
+pub struct StoredFile {
+    length: u64,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    File(File),
+    Object(Object),
+}
+
+#[derive(Clone, Debug)]
+struct Object {
+    bucket: Bucket,
+    key: Key,
+    name: String,
+}
+
+/// Reads a file in pieces, so that neither memory nor the number of requests grows much.
+struct Pieces<'a> {
+    file: &'a StoredFile,
+    next: u64,
+    piece: io::Cursor<Bytes>,
+}
+
+impl io::Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.piece.position() == self.piece.get_ref().len() as u64 {
+            let end = self.file.length.min(self.next + PIECE);
+            self.piece = io::Cursor::new(self.file.read(self.next..end).map_err(io::Error::other)?);
+            self.next = end;
+        }
+        self.piece.read(buffer)
+    }
+}
+
+impl StoredFile {
+    /// Size in bytes, as it was when the file was opened.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The open file, where it lies on this machine.
+    pub fn as_file(&self) -> Option<&File> {
+        match &self.source {
+            Source::File(file) => Some(file),
+            Source::Object(_) => None,
+        }
+    }
+
+    /// One range.
+    ///
+    /// # Errors
+    /// When it ends after the end of the file.
+    pub fn read(&self, range: Range<u64>) -> Result<Bytes> {
+        self.check(&range)?;
+        match &self.source {
+            Source::File(file) => {
+                let mut buffer = vec![0; (range.end - range.start) as usize];
+                file.read_exact_at(&mut buffer, range.start).map_err(|e| Error::Invalid(e.to_string()))?;
+                Ok(buffer.into())
+            }
+            Source::Object(object) if !range.is_empty() => {
+                let mut found = object.bucket.fetch(&object.name, vec![(object.key.clone(), range)])?;
+                found.pop().ok_or_else(|| StoreFault::Other("no answer".to_owned()).at(object.url()))
+            }
+            Source::Object(_) => Ok(Bytes::new()),
+        }
+    }
+
+    /// Several ranges; of an object in few requests at the same time, since neighbours are read at once.
+    pub fn read_ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        match &self.source {
+            Source::File(_) => ranges.iter().map(|range| self.read(range.clone())).collect(),
+            Source::Object(object) => {
+                ranges.iter().try_for_each(|range| self.check(range))?;
+                let (store, key, ranges) = (object.bucket.store.clone(), object.key.clone(), ranges.to_vec());
+                object.bucket.wait(&object.name, async move { store.get_ranges(&key, &ranges).await })
+            }
+        }
+    }
+
+    /// The whole file from its beginning, a piece at a time.
+    pub fn reader(&self) -> impl io::Read + '_ {
+        Pieces { file: self, next: 0, piece: io::Cursor::default() }
+    }
+
+    /// One range of each of several files, all at the same time.
+    pub fn read_each(wanted: &[(&Self, Range<u64>)]) -> Result<Vec<Bytes>> {
+        let mut objects = Vec::with_capacity(wanted.len());
+        for (file, range) in wanted {
+            match &file.source {
+                Source::Object(object) => objects.push((object, range.clone())),
+                Source::File(_) => return wanted.iter().map(|(file, range)| file.read(range.clone())).collect(),
+            }
+        }
+        let Some((first, _)) = objects.first() else { return Ok(Vec::new()) };
+        let keys = objects.iter().map(|(object, range)| (object.key.clone(), range.clone())).collect();
+        first.bucket.fetch(&first.name, keys)
+    }
+
+    fn check(&self, range: &Range<u64>) -> Result<()> {
+        if range.start > range.end || range.end > self.length {
+            return Err(Error::Invalid(format!("bytes {range:?} of a file of {} bytes", self.length)));
+        }
+        Ok(())
+    }
+}
+
+impl Object {
+    fn url(&self) -> String {
+        self.bucket.url_of(&self.name)
+    }
+}
+
+impl Bucket {
+    fn new(url: &str, rest: &str, settings: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
+        let url = url.trim_end_matches('/');
+        let (name, prefix) = rest.trim_end_matches('/').split_once('/').unwrap_or((rest.trim_end_matches('/'), ""));
+        let prefix = Key::parse(prefix).map_err(|_| StoreFault::Location.at(url))?;
+        if name.is_empty() {
+            return Err(StoreFault::Location.at(url));
+        }
+        let (max_retries, retry_timeout) = RETRIES;
+        let backoff = BackoffConfig { max_backoff: Duration::from_secs(5), ..BackoffConfig::default() };
+        let mut builder = AmazonS3Builder::new();
+        for (name, value) in settings.into_iter().filter(|(name, _)| name.starts_with("AWS_")) {
+            if let Ok(key) = name.to_ascii_lowercase().parse() {
+                builder = builder.with_config(key, value);
+            }
+        }
+        let retry = RetryConfig { backoff, max_retries, retry_timeout };
+        let builder = builder.with_bucket_name(name).with_retry(retry);
+        let set = |key: AmazonS3ConfigKey| builder.get_config_value(&key);
+        let endpoint = set(AmazonS3ConfigKey::S3Endpoint).or_else(|| set(AmazonS3ConfigKey::Endpoint));
+        let plain = set(AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp)).unwrap_or_default().to_lowercase();
+        let plain = ["1", "true", "on", "yes", "y"].contains(&plain.as_str());
+        let endpoint = endpoint.unwrap_or_else(|| "Amazon S3".to_owned());
+        if endpoint.starts_with("http://") && !plain {
+            return Err(StoreFault::PlainHttp { endpoint }.at(url));
+        }
+        let store = builder.build().map_err(|error| StoreFault::Other(told(&error).1).at(url))?;
+        Ok(Self { store: Arc::new(store), prefix, url: url.to_owned(), endpoint })
+    }
+
+    fn url_of(&self, name: &str) -> String {
+        if name.is_empty() { self.url.clone() } else { format!("{}/{name}", self.url) }
+    }
+
+    fn key(&self, name: &str) -> Result<Key> {
+        let joined = [self.prefix.as_ref(), name].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>();
+        Key::parse(joined.join("/")).map_err(|_| StoreFault::Location.at(self.url_of(name)))
+    }
+
+    /// Ranges of objects, in the order in which they are asked for. Errors tell the name.
+    fn fetch(&self, name: &str, wanted: Vec<(Key, Range<u64>)>) -> Result<Vec<Bytes>> {
+        let store = self.store.clone();
+        self.wait(name, async move {
+            let get = |(key, range): (Key, Range<u64>)| {
+                let store = store.clone();
+                async move { store.get_range(&key, range).await }
+            };
+            stream::iter(wanted).map(get).buffered(RANGES).try_collect().await
+        })
+    }
+
+    /// Lets the runtime do some work and waits for it.
+    ///
+    /// The caller's thread takes no part in it, so that it may belong to another runtime.
+    fn wait<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl Future<Output = object_store::Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        static RUNTIME: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(THREADS).thread_name("object-store").enable_all().build()
+        });
+        let lost = |message: String| StoreFault::Other(message).at(self.url_of(name));
+        let runtime = RUNTIME.as_ref().map_err(|error| lost(error.to_string()))?;
+        let (sender, receiver) = mpsc::sync_channel(1);
+        runtime.spawn(async move {
+            let _ = sender.send(work.await);
+        });
+        let done = receiver.recv().map_err(|_| lost("the request was given up".to_owned()))?;
+        done.map_err(|error| fault(&error, &self.endpoint).at(self.url_of(name)))
+    }
+}
+
+/// What an error of the store comes down to.
+fn fault(error: &object_store::Error, endpoint: &str) -> StoreFault {
+    let (all, innermost) = told(error);
+    if all.contains("/latest/api/token") || all.contains("/latest/meta-data/") {
+        // Nothing in the environment: the last place to ask is the machine itself.
+        return StoreFault::Credentials("there are none in the environment".to_owned());
+    }
+    match error {
+        _ if all.contains("<Code>NoSuchBucket</Code>") => StoreFault::NoBucket,
+        object_store::Error::NotFound { .. } => StoreFault::NoObject,
+        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+            StoreFault::Credentials(innermost)
+        }
+        _ if is_silent(error) => StoreFault::Unreachable { endpoint: endpoint.to_owned(), cause: innermost },
+        _ => StoreFault::Other(innermost),
+    }
+}
+
+fn chain<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+/// Whether there was no connection, or no answer in time.
+fn is_silent(error: &object_store::Error) -> bool {
+    let kind = chain(error).find_map(|error| Some(error.downcast_ref::<HttpError>()?.kind()));
+    matches!(kind, Some(HttpErrorKind::Connect | HttpErrorKind::Timeout))
+}
+
+/// What an error says, with all its causes; and its innermost cause, or what the store answered, in one line.
+fn told(error: &object_store::Error) -> (String, String) {
+    let all: Vec<String> = chain(error).map(ToString::to_string).collect();
+    let innermost = all.last().cloned().unwrap_or_default();
+    let tag = |name: &str| {
+        let (_, rest) = innermost.split_once(&format!("<{name}>"))?;
+        Some(rest.split_once("</")?.0.to_owned())
+    };
+    let answer = tag("Code").map(|code| format!("{code}: {}", tag("Message").unwrap_or_default()));
+    let line = answer.unwrap_or_else(|| innermost.split_whitespace().collect::<Vec<_>>().join(" "));
+    (all.join(": "), line)
+}

@@ -1,0 +1,471 @@
+//! Datasets in an object store: the same bytes as in a folder, few requests, and one clear line where something fails.
+//!
+//! The store is `moto`, an S3 API in Python, on a free port of 127.0.0.1.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dataset::loader::TextOptions;
+use dataset::transform::Transform;
+use dataset::{Dataset, Loader, Storage};
+use mrm_tests::{SMALL, args, command, contents, folder, ingest, ok, phantom, text};
+use rand::{Rng, SeedableRng};
+use tempfile::TempDir;
+
+/// An S3 server with one bucket, which ends with its test.
+struct Store {
+    child: Child,
+    log: PathBuf,
+    address: String,
+    _folder: TempDir,
+}
+
+const BUCKET: &str = "radiographs";
+
+impl Store {
+    fn start() -> Self {
+        let python = std::env::var("MRM_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+        let temporary = folder();
+        let log = temporary.path().join("log");
+        let file = File::create(&log).expect("a log");
+        let child = Command::new(&python)
+            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", "0"])
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .expect("python starts (MRM_PYTHON names a Python with moto[s3], flask, flask-cors)");
+        let mut store = Self { child, log, address: String::new(), _folder: temporary };
+        let started = Instant::now();
+        store.address = loop {
+            let told = fs::read_to_string(&store.log).expect("the log");
+            if let Some((_, rest)) = told.split_once("Running on http://") {
+                break rest.split_whitespace().next().expect("an address").to_owned();
+            }
+            let ended = store.child.try_wait().expect("its state");
+            assert!(ended.is_none() && started.elapsed() < Duration::from_mins(2), "no server: {told}");
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let mut connection = TcpStream::connect(&store.address).expect("a connection");
+        write!(connection, "PUT /{BUCKET} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            .expect("sent");
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        store
+    }
+
+    /// What a user sets to reach it.
+    fn settings(&self) -> Vec<(String, String)> {
+        settings(&self.address)
+    }
+
+    fn storage(&self, prefix: &str) -> Storage {
+        Storage::at_with(url(prefix), self.settings()).expect("a place")
+    }
+
+    fn dataset(&self, prefix: &str) -> Arc<Dataset> {
+        Arc::new(Dataset::open_in(self.storage(prefix)).expect("a dataset"))
+    }
+
+    /// Name and bytes of all objects below a prefix.
+    fn objects(&self, prefix: &str) -> BTreeMap<String, Vec<u8>> {
+        let storage = self.storage(prefix);
+        let listed = storage.list("").expect("a listing");
+        listed.into_iter().map(|found| (found.name.clone(), storage.read(&found.name).expect("it").to_vec())).collect()
+    }
+
+    fn run(&self, name: &str, arguments: &[OsString]) -> Output {
+        command(name).envs(self.settings()).args(arguments).output().expect("the binary starts")
+    }
+
+    fn ok(&self, name: &str, arguments: &[OsString]) -> String {
+        let output = self.run(name, arguments);
+        assert!(output.status.success(), "{name}: {}\n{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Runs what must fail, with exit code 1 and one line that says why.
+    fn fails(&self, name: &str, arguments: &[OsString], words: &[&str]) {
+        fails(command(name).envs(self.settings()).args(arguments), words);
+    }
+
+    /// Requests so far, one line each.
+    fn requests(&self) -> Vec<String> {
+        let told = fs::read_to_string(&self.log).expect("the log");
+        told.lines().filter(|line| line.contains(" HTTP/1.1")).map(str::to_owned).collect()
+    }
+
+    /// Requests that some work makes.
+    fn counted<T>(&self, work: impl FnOnce() -> T) -> (T, usize) {
+        let before = self.requests().len();
+        let done = work();
+        (done, self.requests().len() - before)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn settings(address: &str) -> Vec<(String, String)> {
+    let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    vec![
+        set("AWS_ENDPOINT_URL", &format!("http://{address}")),
+        set("AWS_ALLOW_HTTP", "true"),
+        set("AWS_ACCESS_KEY_ID", "anyone"),
+        set("AWS_SECRET_ACCESS_KEY", "anything"),
+        set("AWS_REGION", "us-east-1"),
+    ]
+}
+
+fn fails(command: &mut Command, words: &[&str]) {
+    let begun = Instant::now();
+    let output = command.output().expect("the binary starts");
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let last = told.lines().last().expect("a line");
+    assert!(words.iter().all(|word| last.contains(word)), "{words:?} in {told}");
+    assert!(!told.contains("panicked") && last.len() < 500, "{told}");
+    assert!(begun.elapsed() < Duration::from_mins(1), "{:?}: {told}", begun.elapsed());
+}
+
+fn url(prefix: &str) -> String {
+    format!("s3://{BUCKET}/{prefix}")
+}
+
+fn ingesting(raw: &Path, out: &str, staging: &Path, more: &[&str]) -> Vec<OsString> {
+    let mut all = args!["mimic-cxr", raw, out, "--staging", staging].to_vec();
+    all.extend(SMALL.iter().chain(more).map(Into::into));
+    all
+}
+
+#[test]
+fn an_object_store_holds_what_a_folder_would() {
+    let (store, temporary) = (Store::start(), folder());
+    let raw = phantom(temporary.path(), 40);
+    let (local, staging) = (temporary.path().join("set"), temporary.path().join("staging"));
+    ingest("mimic-cxr", &raw, &local, &[]);
+    let at = url("deep/set/");
+    let run = |more: &[&str]| ingesting(&raw, &at, &staging, more);
+    let told = store.ok("ingest", &run(&[]));
+    assert!(told.contains("of 40 studies"), "{told}");
+    let whole = contents(&local);
+    assert!(whole.len() >= 6 && whole == store.objects("deep/set"), "{:?}", store.objects("deep/set").keys());
+    assert!(contents(&staging).is_empty(), "nothing stays behind");
+
+    // Who comes again.
+    assert!(store.ok("ingest", &run(&[])).contains("nothing to do"));
+    assert!(store.ok("ingest", &run(&["--check-input"])).contains("is what it was"));
+    store.fails("ingest", &run(&["--limit", "9"]), &["deep/set: holds another dataset", "--overwrite"]);
+    assert!(whole == store.objects("deep/set"));
+    store.ok("ingest", &run(&["--limit", "9", "--overwrite"]));
+    assert_eq!(store.objects("deep/set").len(), 4, "manifest, tokenizer, rejects, one shard");
+    store.ok("ingest", &run(&["--overwrite"]));
+    assert!(whole == store.objects("deep/set"));
+    assert!(contents(&staging).is_empty());
+
+    // The commands.
+    let at = "s3://radiographs/deep/set";
+    assert!(store.ok("dataset", &args!["inspect", at]).contains("Pleural Effusion"));
+    ok("dataset", args!["split", &local, "--name", "main"]);
+    assert!(store.ok("dataset", &args!["split", at, "--name", "main"]).contains("deep/set/splits/main.parquet"));
+    assert!(contents(&local) == store.objects("deep/set"));
+    assert!(store.ok("dataset", &args!["inspect", at]).contains("splits    main"));
+    assert!(store.ok("dataset", &args!["verify", at]).contains("all whole"));
+    let bench = args!["bench", at, "--transform", "none", "--seconds", "0.1"];
+    assert!(store.ok("dataset", &bench).contains("images/s"));
+
+    // Training sees no difference.
+    let trained = |data: OsString, name: &str| {
+        let to = temporary.path().join(name);
+        let mut run =
+            args!["pretrain", "--data", data, "--run", &to, "--preset", "mrm-vit-tiny", "--split", "main"].to_vec();
+        run.extend(args!["--device", "cpu", "--steps", "2", "--batch-size", "4", "--set", "model.vit.image_size=32"]);
+        store.ok("trainer", &run);
+        fs::read(to.join("latest/model.safetensors")).expect("weights")
+    };
+    assert!(trained(local.clone().into(), "a") == trained(at.into(), "b"));
+
+    // The library.
+    let (here, there) = (Arc::new(Dataset::open(&local).expect("a dataset")), store.dataset("deep/set"));
+    assert_eq!(here.record(17).expect("a record"), there.record(17).expect("a record"));
+    let batches = |dataset: &Arc<Dataset>| -> Vec<(Vec<u32>, Vec<f32>, Vec<i64>)> {
+        let loader = Loader::builder(dataset).batch_size(7).seed(3).transform(Transform::pretrain(32));
+        let loader = loader.text(TextOptions { tokens: 40, mask_ratio: 0.5 }).threads(2).build().expect("a loader");
+        let taken = loader.map(|batch| batch.expect("a batch"));
+        taken.map(|batch| (batch.rows().to_vec(), batch.images().to_vec(), batch.token_ids().to_vec())).collect()
+    };
+    assert!(batches(&here) == batches(&there));
+
+    // Each costs as few requests as can be.
+    let (again, opening) = store.counted(|| store.dataset("deep/set"));
+    assert_eq!(opening, 1, "the manifest");
+    let shard = || again.shard(0).map(dataset::shard::Shard::rows).expect("a shard");
+    assert_eq!(store.counted(shard), (16, 1), "its footer");
+    let record = again.record(3).expect("a record");
+    let image = || again.image(3, record.height, record.width).expect("an image").pixels;
+    assert_eq!(store.counted(image), (record.image, 1), "its page");
+    let column =
+        || again.shard(0).and_then(|shard| shard.columns(&["record_id", "labels", "token_ids"])).expect("columns");
+    assert_eq!(store.counted(column).1, 1, "neighbours at once");
+}
+
+#[test]
+fn large_shards_are_sent_in_pieces() {
+    let (store, temporary) = (Store::start(), folder());
+    let raw = phantom(temporary.path(), 70);
+    let (local, staging) = (temporary.path().join("set"), temporary.path().join("staging"));
+    let large = ["--size", "512", "--fit", "stretch", "--rows-per-shard", "128"];
+    let mut run = args!["mimic-cxr", &raw, &local].to_vec();
+    run.extend(large.map(Into::into));
+    ok("ingest", &run);
+    let mut run = args!["mimic-cxr", &raw, url("large"), "--staging", &staging].to_vec();
+    run.extend(large.map(Into::into));
+    store.ok("ingest", &run);
+    assert!(contents(&local).values().any(|bytes| bytes.len() > 16 << 20), "more than two pieces");
+    assert!(contents(&local) == store.objects("large"));
+    assert!(store.requests().iter().any(|line| line.contains("partNumber=3")), "{:?}", store.requests());
+    assert!(store.ok("dataset", &args!["verify", url("large")]).contains("all whole"));
+}
+
+/// Passes requests on to the store, but refuses those whose first line contains some words.
+fn refusing(store: &str, words: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (address, store) = (listener.local_addr().expect("an address").to_string(), store.to_owned());
+    let pass = move |mut client: TcpStream| -> std::io::Result<()> {
+        let (mut request, mut piece) = (Vec::new(), vec![0; 1 << 16]);
+        let length = loop {
+            let read = client.read(&mut piece)?;
+            request.extend_from_slice(&piece[..read]);
+            if let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") {
+                let head = text(&request[..end]).to_lowercase();
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+                break end + 4 + length.unwrap_or(0);
+            }
+            if read == 0 {
+                return Ok(());
+            }
+        };
+        while request.len() < length {
+            let read = client.read(&mut piece)?;
+            request.extend_from_slice(&piece[..read]);
+        }
+        if text(&request).lines().next().is_some_and(|line| line.contains(words)) {
+            return client.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+        let mut server = TcpStream::connect(&store)?;
+        server.write_all(&request)?;
+        // The store closes the connection after each answer.
+        std::io::copy(&mut server, &mut client).map(drop)
+    };
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let pass = pass.clone();
+            std::thread::spawn(move || pass(client));
+        }
+    });
+    address
+}
+
+#[test]
+fn a_piece_that_fails_leaves_nothing() {
+    let (store, temporary) = (Store::start(), folder());
+    let large = temporary.path().join("large");
+    let bytes: Vec<u8> = (0..20_000_000u32).map(|i| (i >> 8) as u8).collect();
+    fs::write(&large, &bytes).expect("written");
+    let faulty = Storage::at_with(url("set"), settings(&refusing(&store.address, "partNumber=2"))).expect("a place");
+    let error = faulty.upload(&large, "shards/a").expect_err("refused");
+    assert!(error.to_string().contains("s3://radiographs/set/shards/a"), "{error}");
+    assert!(store.objects("set").is_empty());
+    let asked = store.requests();
+    assert!(asked.iter().any(|line| line.contains("DELETE") && line.contains("uploadId=")), "{asked:?}");
+    store.storage("set").upload(&large, "shards/a").expect("sent");
+    assert!(store.objects("set")["shards/a"] == bytes);
+    assert_eq!(
+        store.storage("set").sha256("shards/a").expect("a digest"),
+        dataset::files::sha256(&large).expect("a digest")
+    );
+}
+
+/// Times that a run is killed.
+const KILLS: usize = 10;
+
+#[test]
+fn killed_again_and_again_it_ends_with_the_same_objects() {
+    let (store, temporary) = (Store::start(), folder());
+    let raw = phantom(temporary.path(), 40);
+    let (local, staging) = (temporary.path().join("set"), temporary.path().join("staging"));
+    let small = ["--size", "64", "--vocab-size", "400", "--rows-per-shard", "4", "--jobs", "1"];
+    let mut plain = args!["mimic-cxr", &raw, &local].to_vec();
+    plain.extend(small.map(Into::into));
+    ok("ingest", &plain);
+    let whole = contents(&local);
+    let run = |prefix: &str, more: &[&str]| {
+        let mut all = args!["mimic-cxr", &raw, url(prefix), "--staging", &staging].to_vec();
+        all.extend(small.iter().chain(more).map(Into::into));
+        all
+    };
+    let begun = Instant::now();
+    store.ok("ingest", &run("whole", &[]));
+    let span = begun.elapsed();
+    assert!(whole == store.objects("whole"));
+
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+    let (mut killed, mut resumed) = (0, 0);
+    for round in 0.. {
+        let prefix = format!("killed-{round}");
+        loop {
+            let mut child = command("ingest")
+                .envs(store.settings())
+                .args(run(&prefix, &[]))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("it starts");
+            std::thread::sleep(span.mul_f64(random.random_range(0.0..0.8)));
+            child.kill().expect("SIGKILL");
+            if child.wait().expect("it ends").success() {
+                break;
+            }
+            killed += 1;
+            let here = contents(&staging);
+            let shards = here.keys().filter(|name| name.contains("/shards/")).count();
+            assert!(shards <= 2, "one that is sent, one in the making: {:?}", here.keys());
+            resumed += usize::from(!store.storage(&prefix).list("shards").expect("a listing").is_empty());
+            if killed % 3 == 0 {
+                break;
+            }
+        }
+        store.ok("ingest", &run(&prefix, &[]));
+        assert!(whole == store.objects(&prefix), "round {round}");
+        assert!(contents(&staging).is_empty());
+        if killed >= KILLS {
+            break;
+        }
+    }
+    eprintln!("{killed} kills, {resumed} after a shard was sent");
+    assert!(resumed > 0);
+
+    // What was sent is not made again; without its notes it is neither taken over nor overwritten unasked.
+    let mut child = command("ingest")
+        .envs(store.settings())
+        .args(run("notes", &[]))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let child = child.as_mut().expect("it starts");
+    let begun = Instant::now();
+    while store.storage("notes").list("shards").expect("a listing").len() < 3 {
+        assert!(begun.elapsed() < Duration::from_mins(1), "nothing is sent");
+    }
+    child.kill().expect("SIGKILL");
+    assert!(!child.wait().expect("it ends").success());
+    let elsewhere = temporary.path().join("elsewhere");
+    let mut other = run("notes", &[]);
+    let place = other.iter().position(|argument| argument == "--staging").expect("named") + 1;
+    other[place] = elsewhere.into();
+    store.fails("ingest", &other, &["s3://radiographs/notes", "unfinished", "--staging", "--overwrite"]);
+    assert!(store.ok("ingest", &run("notes", &[])).contains("went on after"));
+    assert!(whole == store.objects("notes"));
+    store.storage("mine").write("letter.txt", "no radiograph".as_bytes()).expect("written");
+    store.fails("ingest", &run("mine", &["--overwrite"]), &["s3://radiographs/mine", "other objects"]);
+}
+
+#[test]
+fn faults_are_told_in_one_line() {
+    let (store, temporary) = (Store::start(), folder());
+    let raw = phantom(temporary.path(), 12);
+    let staging = temporary.path().join("staging");
+    store.ok("ingest", &ingesting(&raw, &url("set"), &staging, &[]));
+    store.ok("dataset", &args!["split", url("set"), "--name", "main"]);
+    let inspect = |at: &str| args!["inspect", at].to_vec();
+
+    let absent = "s3://no-such-bucket/set";
+    store.fails("dataset", &inspect(absent), &["no-such-bucket", "no such bucket"]);
+    store.fails("ingest", &ingesting(&raw, absent, &staging, &[]), &["no-such-bucket", "no such bucket"]);
+    store.fails("dataset", &inspect(&url("elsewhere")), &["s3://radiographs/elsewhere", "no dataset.json"]);
+    for odd in ["gs://bucket/set", "s3://", "s3:///set", "s3://bucket/a//b", "file://other/set"] {
+        store.fails("dataset", &inspect(odd), &[odd.trim_end_matches('/'), "s3://BUCKET/PREFIX"]);
+    }
+    store.fails("ingest", &ingesting(&raw, "gs://bucket/set", &staging, &[]), &["gs://bucket/set", "s3://BUCKET"]);
+    let split =
+        args!["pretrain", "--data", url("set"), "--run", temporary.path().join("run"), "--preset", "mrm-vit-tiny"];
+    let mut unknown = split.to_vec();
+    unknown.extend(args!["--split", "other"]);
+    store.fails("trainer", &unknown, &["split `other`", "main"]);
+
+    // Settings.
+    let dead = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let at = url("set");
+    let mut refused = command("dataset");
+    fails(
+        refused.envs(settings(&dead.to_string())).args(["inspect", &at]),
+        &[&at, "no answer", &dead.to_string(), "AWS_ENDPOINT_URL"],
+    );
+    let mut plain = command("dataset");
+    let plain = plain.envs(store.settings()).env_remove("AWS_ALLOW_HTTP").args(["inspect", &at]);
+    fails(plain, &[&at, "AWS_ALLOW_HTTP=true"]);
+    let mut nobody = command("dataset");
+    let nobody = nobody.envs(store.settings()).env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+    let nobody = nobody.env("AWS_METADATA_ENDPOINT", format!("http://{dead}")).args(["inspect", &at]);
+    fails(nobody, &[&at, "AWS_ACCESS_KEY_ID"]);
+
+    // Objects that changed under the manifest.
+    let storage = store.storage("set");
+    let shard = storage.read("shards/part-00000.parquet").expect("a shard");
+    let name = "shards/part-00000.parquet";
+    let verify = args!["verify", &at].to_vec();
+    storage.write(name, shard.slice(..shard.len() - 1000)).expect("written");
+    let (expected, found) = (shard.len().to_string(), (shard.len() - 1000).to_string());
+    store.fails("dataset", &inspect(&at), &[name, &expected, &found]);
+    let told = text(&store.run("dataset", &verify).stderr);
+    assert!(told.contains(&expected) && told.contains(&found) && told.contains("1 problems"), "{told}");
+    storage.write(name, Vec::<u8>::new()).expect("written");
+    store.fails("dataset", &inspect(&at), &[name, "0 bytes"]);
+    let mut damaged = shard.to_vec();
+    damaged[5000] ^= 1;
+    storage.write(name, damaged).expect("written");
+    assert!(text(&store.run("dataset", &verify).stderr).contains("SHA-256"));
+    storage.remove(&[name]).expect("removed");
+    store.fails("dataset", &inspect(&at), &[name, "no such object"]);
+    let told = text(&store.run("dataset", &verify).stderr);
+    assert!(told.contains(name) && told.contains("no such object"), "{told}");
+    storage.write(name, shard).expect("written");
+    assert!(store.ok("dataset", &verify).contains("all whole"));
+}
+
+#[test]
+fn a_file_url_is_a_folder() {
+    let temporary = folder();
+    let raw = phantom(temporary.path(), 12);
+    let out = temporary.path().join("a set");
+    let at = format!("file://{}", out.display()).replace(' ', "%20");
+    let mut run = args!["mimic-cxr", &raw, &at].to_vec();
+    run.extend(SMALL.iter().map(Into::into));
+    ok("ingest", &run);
+    ok("dataset", args!["split", &at, "--name", "main"]);
+    for place in [OsString::from(&at), OsString::from(&out)] {
+        assert!(ok("dataset", args!["inspect", &place]).contains("splits    main"));
+        assert!(ok("dataset", args!["verify", &place]).contains("all whole"));
+    }
+    let mut plain = args!["mimic-cxr", &raw, &out].to_vec();
+    plain.extend(SMALL.iter().map(Into::into));
+    assert!(ok("ingest", &plain).contains("nothing to do"));
+
+    // A shard of another size is found before it is read, here too.
+    let shard = out.join("shards/part-00000.parquet");
+    let bytes = fs::read(&shard).expect("a shard");
+    fs::write(&shard, [&bytes[..], b"more"].concat()).expect("written");
+    let words = ["shards/part-00000.parquet", &(bytes.len() + 4).to_string(), &bytes.len().to_string()];
+    fails(command("dataset").args(args!["inspect", &out]), &words);
+}
