@@ -43,7 +43,7 @@ const PIECES: usize = 4;
 /// Ranges under way at the same time.
 const RANGES: usize = 32;
 /// Tries after the first one, and the time after which there is none any more.
-const RETRIES: (usize, Duration) = (6, Duration::from_secs(60));
+const RETRIES: (usize, Duration) = (6, Duration::from_mins(1));
 /// Threads of the runtime: they wait for sockets, and decrypt.
 const THREADS: usize = 4;
 
