@@ -6,14 +6,17 @@
 //! | [`shard`] | one Parquet file: writer and reader |
 //! | [`manifest`] | `dataset.json` |
 //! | [`dataset`](Dataset) | an opened directory: rows, columns, polars tables |
-//! | [`split`], [`stratify`] | subsets and nested label ratios, patient-safe and balanced |
+//! | [`split`], [`draw`], [`stratify`] | subsets and nested label ratios, patient-safe and balanced |
+//! | [`published_lists`], [`certificate`] | splits by lists of image names; what a split promises |
 //! | [`loader`], [`transform`], [`masking`] | batches for a trainer |
 //! | [`verify`], [`inspect`], [`bench`] | what the command line shows |
 //!
 //! It knows neither DICOM nor torch.
 
 pub mod bench;
+pub mod certificate;
 mod dataset;
+pub mod draw;
 pub mod error;
 pub mod files;
 pub mod image;
@@ -21,9 +24,12 @@ pub mod inspect;
 pub mod loader;
 pub mod manifest;
 pub mod masking;
+pub mod published_lists;
 pub mod random;
 pub mod record;
+mod refine;
 pub mod resample;
+pub mod roster;
 pub mod shard;
 pub mod split;
 pub mod stratify;
