@@ -1,6 +1,7 @@
 //! What a split promises: measured when it is made, stored beside it, and measured again whenever it is loaded.
 
 use std::fmt::{Display, Formatter};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -102,6 +103,23 @@ impl Certificate {
             options,
             lists,
         }
+    }
+
+    /// The command that makes the split again.
+    pub fn command(&self, folder: &Path, name: &str) -> String {
+        let options = &self.options;
+        let mut words = vec![format!("dataset split {} --name {name}", folder.display())];
+        words.push(format!("--unit {} --seed {}", options.unit.name(), options.seed));
+        if !self.lists.as_ref().is_some_and(ListsReport::states_ratios) {
+            let ratios: Vec<String> = options.ratios.iter().map(f64::to_string).collect();
+            words.push(format!("--ratios {}", ratios.join(",")));
+        }
+        words.extend(options.official.then(|| "--official".to_owned()));
+        words.extend(options.lists.iter().map(|lists| format!("--lists {}", lists.display())));
+        words.extend(options.validation.map(|share| format!("--validation {share}")));
+        words.extend(options.test.map(|share| format!("--test {share}")));
+        words.extend((!options.stratify.is_empty()).then(|| format!("--stratify '{}'", options.stratify.join(","))));
+        words.join(" ")
     }
 
     /// Why this certificate does not describe the split on which `measured` was measured; `None` where it does.

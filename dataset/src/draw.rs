@@ -61,7 +61,7 @@ pub fn draw(
     drawing.draw_subsets().map_err(invalid)?;
 
     // Lists of the whole training subset alone leave the smaller ratios to be drawn.
-    let stated = published.as_ref().filter(|assignment| assignment.known.len() > 1);
+    let stated = published.as_ref().filter(|assignment| assignment.report.states_ratios());
     let (known, sets): (Vec<f64>, Vec<Vec<f64>>) = match stated {
         Some(assignment) if !options.ratios.is_empty() => {
             let known: Vec<String> = assignment.known.iter().map(f64::to_string).collect();
@@ -112,8 +112,10 @@ fn check(name: &str, options: &mut SplitOptions) -> Result<(), String> {
     }
     options.ratios.sort_by(f64::total_cmp);
     options.ratios.dedup();
-    match options.ratios.iter().find(|ratio| !(**ratio > 0.0 && **ratio <= 100.0)) {
-        Some(ratio) => Err(format!("a ratio of {ratio}% must lie in (0, 100]")),
+    // Nine decimals at most, so that certificates give the same number back.
+    let is_ratio = |ratio: f64| ratio > 0.0 && ratio <= 100.0 && (ratio * 1e9).round() / 1e9 == ratio;
+    match options.ratios.iter().find(|ratio| !is_ratio(**ratio)) {
+        Some(ratio) => Err(format!("a ratio of {ratio}% must lie in (0, 100] and have nine decimals at most")),
         None => Ok(()),
     }
 }
@@ -191,34 +193,38 @@ impl Drawing<'_> {
         Ok(())
     }
 
-    /// Draws nested sets out of the training subset, each out of the one before. Gives per record the ratios whose set
-    /// holds it; `known` and they ascend.
+    /// Draws nested sets of the training subset, the smallest first: it is the hardest to balance, so all of train is open
+    /// to it. Each next one adds to the one before. Gives per record the ratios whose set holds it; `known` and they ascend.
     fn draw_ratios(&self, known: &[f64]) -> Vec<Vec<f64>> {
         let mut sets = vec![Vec::new(); self.roster.len()];
-        let mut pool = self.train();
-        let (train, positives) = stratify::totals(&self.groups(&pool).0, self.stratified.len());
-        for &percent in known.iter().rev() {
-            if percent < 100.0 && !pool.is_empty() {
-                let (groups, rows) = self.groups(&pool);
-                let (pool_records, pool_positives) = stratify::totals(&groups, self.stratified.len());
-                let share = percent / 100.0;
-                // An empty set would be of no use.
-                let records = (share * train).clamp(1.0, pool_records);
-                let wanted: Vec<f64> =
-                    positives.iter().zip(&pool_positives).map(|(train, pool)| (share * train).min(*pool)).collect();
-                let rest = Target {
-                    records: pool_records - records,
-                    positives: pool_positives.iter().zip(&wanted).map(|(pool, wanted)| pool - wanted).collect(),
-                    keeps_all: false,
-                };
-                let targets = [Target { records, positives: wanted, keeps_all: true }, rest];
-                let mut random = Stream::new(&[self.options.seed, random::digest("ratio"), percent.to_bits()]);
-                let parts = stratify::partition(&groups, &targets, &mut random);
-                let chosen = rows.iter().zip(parts).filter(|(_, part)| *part == 0);
-                let chosen: HashSet<usize> = chosen.flat_map(|(rows, _)| rows.iter().copied()).collect();
-                pool.retain(|row| chosen.contains(row));
-            }
-            pool.iter().for_each(|&row| sets[row].insert(0, percent));
+        let (mut chosen, mut pool) = (Vec::new(), self.train());
+        let (records, positives) = stratify::totals(&self.groups(&pool).0, self.stratified.len());
+        for &percent in known {
+            let (groups, rows) = self.groups(&pool);
+            let (left, positives_left) = stratify::totals(&groups, self.stratified.len());
+            // What the share of the whole asks for beyond what is chosen already.
+            let missing = |all: f64, left: f64| (percent / 100.0 * all - (all - left)).max(0.0);
+            let wanted: Vec<f64> =
+                positives.iter().zip(&positives_left).map(|(&all, &left)| missing(all, left)).collect();
+            let rest = positives_left.iter().zip(&wanted).map(|(left, wanted)| left - wanted).collect();
+            // An empty set would be of no use. What the smallest set keeps, all others have.
+            let first = chosen.is_empty();
+            let wanted_records = missing(records, left).max(if first { left.min(1.0) } else { 0.0 });
+            let targets = [
+                Target { records: wanted_records, positives: wanted, keeps_all: first },
+                Target { records: left - wanted_records, positives: rest, keeps_all: false },
+            ];
+            let mut random = Stream::new(&[self.options.seed, random::digest("ratio"), percent.to_bits()]);
+            let parts = stratify::partition(&groups, &targets, &mut random);
+            let taken: HashSet<usize> = rows
+                .iter()
+                .zip(parts)
+                .filter(|(_, part)| *part == 0)
+                .flat_map(|(rows, _)| rows.iter().copied())
+                .collect();
+            pool.retain(|row| !taken.contains(row));
+            chosen.extend(taken);
+            chosen.iter().for_each(|&row| sets[row].push(percent));
         }
         sets
     }

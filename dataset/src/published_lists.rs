@@ -219,6 +219,13 @@ impl PublishedLists {
     }
 }
 
+impl ListsReport {
+    /// Whether there are lists for parts of the training subset.
+    pub fn states_ratios(&self) -> bool {
+        self.lists.iter().any(|list| list.ratio.is_some_and(|percent| percent < 100.0))
+    }
+}
+
 /// What parts of different subsets have in common.
 fn overlaps(parts: &[(Subset, &str, &BTreeSet<usize>)], roster: &Roster) -> Vec<Overlap> {
     let patients: Vec<BTreeSet<u32>> =

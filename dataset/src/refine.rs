@@ -1,6 +1,6 @@
 //! What the greedy stratification leaves uneven, evened out: groups change their part, alone or against another, as long
-//! as that brings the parts nearer to their targets. Where no step helps though a count is still off, a few seeded steps at
-//! random open the way to better ones, or are taken back.
+//! as that brings the parts nearer to their targets. Where no step helps though a count is still off, a large group is put
+//! out or a few groups change their part at random: that opens the way to better steps, or is taken back.
 //!
 //! Groups with the same counts are one class, so a step is chosen among classes, not among tens of thousands of
 //! patients. A step never gives one part's last positive away where that part must keep it.
@@ -15,26 +15,30 @@ use crate::stratify::{Group, Target, totals};
 const EXCHANGED: usize = 400;
 /// Gains below this are rounding.
 const GAIN: f64 = 1e-6;
-/// How often steps at random are tried, and how many at once.
+/// How often such ways are tried, and how many groups change their part at random at most.
 const TRIALS: usize = 200;
-const RANDOM_STEPS: usize = 3;
+const RANDOM_STEPS: u64 = 6;
 
 /// Moves and exchanges whole groups until no step helps. The outcome depends on the order of the groups and the seed.
 pub fn refine(groups: &[&Group], targets: &[&Target], part_of: &mut [usize], random: &mut Stream) {
     let mut search = Search::new(groups, targets, part_of);
     search.bring_back();
     search.descend();
-    for _ in 0..TRIALS {
+    for trial in 0..TRIALS {
         if search.is_even() {
             break;
         }
         let (before, cost) = (search.steps.len(), search.cost());
-        for _ in 0..RANDOM_STEPS {
-            search.step_at_random(random);
+        if trial % 2 == 0 {
+            search.put_out(trial / 2);
+        } else {
+            (0..=random.below(RANDOM_STEPS)).for_each(|_| search.step_at_random(random));
         }
         search.bring_back();
         search.descend();
-        if search.cost() >= cost {
+        // What is as good as before is kept: from there other steps may help.
+        let after = search.cost();
+        if after.0 > cost.0 || (after.0 == cost.0 && after.1 > cost.1 + GAIN) {
             search.take_back(before);
         }
     }
@@ -51,6 +55,11 @@ struct Class {
     counts: Vec<(usize, f64)>,
     /// By part.
     members: Vec<Vec<usize>>,
+}
+
+/// Records of each group of a class.
+fn records(class: &Class) -> u64 {
+    class.counts.last().map_or(0.0, |&(_, records)| records) as u64
 }
 
 /// What a step changes: findings that vanish from parts that must keep them, then the cost. The first counts more.
@@ -88,10 +97,9 @@ impl Search {
             });
             classes[class].members[part].push(index);
         }
-        let records = |class: usize| classes[class].counts.last().map_or(0.0, |&(_, records)| records) as u64;
         let population = |class: usize| classes[class].members.iter().map(Vec::len).sum::<usize>();
         let mut small: Vec<usize> = (0..classes.len()).collect();
-        small.sort_by_key(|&class| (records(class), Reverse(population(class)), class));
+        small.sort_by_key(|&class| (records(&classes[class]), Reverse(population(class)), class));
         small.truncate(EXCHANGED);
         let smallest = targets.iter().map(|target| target.records).fold(f64::INFINITY, f64::min);
         Self {
@@ -145,12 +153,33 @@ impl Search {
         (vanished, cost)
     }
 
+    /// The part with the largest target.
+    fn largest(&self) -> usize {
+        let parts = 0..self.weights.len();
+        parts.min_by(|&a, &b| self.weights[a].total_cmp(&self.weights[b])).unwrap_or_default()
+    }
+
     /// Whether every count is the whole number next to its target; the largest part takes what rounding leaves.
     fn is_even(&self) -> bool {
-        let largest = (0..self.weights.len()).min_by(|&a, &b| self.weights[a].total_cmp(&self.weights[b]));
         let even = |(count, target): (&f64, &f64)| (count - target).abs() <= 0.5 + GAIN;
-        let parts = (0..self.weights.len()).filter(|&part| Some(part) != largest);
-        parts.into_iter().all(|part| self.counts[part].iter().zip(&self.targets[part]).all(even))
+        let mut parts = (0..self.weights.len()).filter(|&part| part != self.largest());
+        parts.all(|part| self.counts[part].iter().zip(&self.targets[part]).all(even))
+    }
+
+    /// Moves a group of the largest ones of the smaller parts, the one of this rank, to the largest part.
+    fn put_out(&mut self, rank: usize) {
+        let to = self.largest();
+        let classes = self.classes.iter().enumerate();
+        let held =
+            classes.flat_map(|(class, own)| own.members.iter().enumerate().map(move |(from, m)| (class, from, m)));
+        let mut held: Vec<(usize, usize)> = held
+            .filter(|(_, from, members)| *from != to && !members.is_empty())
+            .map(|(class, from, _)| (class, from))
+            .collect();
+        held.sort_by_key(|&(class, from)| (Reverse(records(&self.classes[class])), class, from));
+        if let Some(&(class, from)) = held.get(rank % held.len().max(1)) {
+            self.step(class, from, to);
+        }
     }
 
     fn step(&mut self, class: usize, from: usize, to: usize) {

@@ -60,6 +60,17 @@ pub enum Unit {
     Image,
 }
 
+impl Unit {
+    /// Name as it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Patient => "patient",
+            Self::Study => "study",
+            Self::Image => "image",
+        }
+    }
+}
+
 /// How a split is made.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SplitOptions {
@@ -77,28 +88,6 @@ pub struct SplitOptions {
     /// Findings to balance; empty: all of them.
     pub stratify: Vec<String>,
     pub seed: u64,
-}
-
-impl SplitOptions {
-    /// The options as they are typed.
-    pub fn arguments(&self) -> String {
-        let numbers = |of: &[f64]| of.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
-        let unit = match self.unit {
-            Unit::Patient => "patient",
-            Unit::Study => "study",
-            Unit::Image => "image",
-        };
-        let mut words = vec![format!("--unit {unit} --seed {}", self.seed)];
-        match &self.lists {
-            Some(folder) => words.push(format!("--lists {}", folder.display())),
-            None => words.push(format!("--ratios {}", numbers(&self.ratios))),
-        }
-        words.extend(self.official.then(|| "--official".to_owned()));
-        words.extend(self.validation.map(|share| format!("--validation {share}")));
-        words.extend(self.test.map(|share| format!("--test {share}")));
-        words.extend((!self.stratify.is_empty()).then(|| format!("--stratify '{}'", self.stratify.join(","))));
-        words.join(" ")
-    }
 }
 
 /// Membership of one record.
@@ -180,12 +169,12 @@ impl Split {
             let message = format!("there is none of this name (there are: {known}); `dataset split` makes one");
             return Err(invalid(message));
         }
-        let again = format!("dataset split {} --name {name}", folder.display());
         let certificate: Certificate = files::read_json(&certificate_path(folder, name)).map_err(|error| {
+            let again = format!("dataset split {} --name {name}", folder.display());
             invalid(format!("it has no certificate that can be read ({error}); make it anew: {again}"))
         })?;
-        let again = format!("{again} {}", certificate.options.arguments());
-        let refused = |message: String| invalid(format!("{message}; make it anew: {again}"));
+        let refused =
+            |message: String| invalid(format!("{message}; make it anew: {}", certificate.command(folder, name)));
 
         let roster = Roster::load(dataset)?;
         let mut members = read_members(&path, name)?;

@@ -56,7 +56,9 @@ pub fn partition(groups: &[Group], targets: &[Target], random: &mut Stream) -> V
 /// Rarest label first: each of its groups goes to the part of whose target of that label it would fill the least share;
 /// among equals that of records counts, then a seeded draw. Groups with no label left are spread by records alone.
 ///
-/// Shares, not counts, are compared: by counts the largest part would get all of the large groups, which come first.
+/// Shares, not counts, are compared: by counts the largest part would get all of the large groups, which come first. And a
+/// group that alone makes up more than half of a target goes to another part, if it can: a finding that it also has would
+/// be beyond repair.
 fn greedy(groups: &[&Group], targets: &[&Target], random: &mut Stream) -> Vec<usize> {
     let labels = targets[0].positives.len();
     let mut part_of = vec![usize::MAX; groups.len()];
@@ -79,8 +81,19 @@ fn greedy(groups: &[&Group], targets: &[&Target], random: &mut Stream) -> Vec<us
             let equal = a.0 == b.0 || (a.0 - b.0).abs() <= EQUAL;
             if equal { a.1 < b.1 - EQUAL } else { a.0 < b.0 }
         };
-        let mut best = vec![0];
-        for part in 1..targets.len() {
+        let fits = |part: &usize| {
+            let target = targets[*part];
+            let small = |count: f64, target: f64| 2.0 * count <= target;
+            let group = groups[index];
+            small(group.records, target.records)
+                && group.positives.iter().all(|&(label, count)| small(count, target.positives[label]))
+        };
+        let mut parts: Vec<usize> = (0..targets.len()).filter(fits).collect();
+        if parts.is_empty() {
+            parts = (0..targets.len()).collect();
+        }
+        let mut best = vec![parts[0]];
+        for &part in &parts[1..] {
             if less(filled(part), filled(best[0])) {
                 best = vec![part];
             } else if !less(filled(best[0]), filled(part)) {
