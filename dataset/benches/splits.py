@@ -10,7 +10,8 @@ subset, in percentage points:
 - random patients: shuffled, taken until the number of records is reached;
 - the packages: single images of the same training subset, since neither knows groups.
 
-Seeds 0, 1, ...; times are of this process's children and calls, with whatever else runs on the machine.
+Seeds 0, 1, ...; of several times the least is told. `dataset split` starts, reads the shards and writes the split in its
+time; the packages have the labels in memory.
 """
 
 import argparse
@@ -120,7 +121,7 @@ def main():
     tell("random draw", "patient", options.seeds, drawn(lambda seed: random_patients(owners, wanted, seed)))
     tell("random draw", "image", options.seeds, drawn(lambda seed: np.random.default_rng(seed).permutation(len(pool))[:wanted]))
     tell("iterative-stratification", "image", options.seeds, drawn(lambda seed: trent_b(pool, share, seed)))
-    # Half an hour for five of them: this package's own order decides, the seed changes little.
+    # Once, since it takes minutes.
     tell("scikit-multilearn", "image", 1, drawn(lambda seed: multilearn(pool, share, seed)))
 
     print(f"\n{options.ratio:g}% of {len(pool)} training records of {len(np.unique(owners))} patients\n")

@@ -204,14 +204,11 @@ fn ratios_of(member: &Member) -> Option<(Option<f64>, Option<&[f64]>)> {
 
 /// The groups with records of which a key, where they have one, differs: for each of them its first such record and the
 /// first that differs from it. `of_row` numbers the groups.
-fn conflicts<'a, K: PartialEq>(
+fn conflicts<'a, K: PartialEq + 'a>(
     of_row: &'a [u32],
     members: &'a [Member],
     key: impl Fn(&'a Member) -> Option<K> + 'a,
-) -> impl Iterator<Item = (usize, usize)> + 'a
-where
-    K: 'a,
-{
+) -> impl Iterator<Item = (usize, usize)> + 'a {
     let groups = of_row.iter().max().map_or(0, |&last| last as usize + 1);
     let (mut first, mut told) = (vec![None; groups], vec![false; groups]);
     (0..members.len()).filter_map(move |row| {

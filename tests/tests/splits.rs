@@ -29,7 +29,7 @@ struct Image {
 /// Patients with up to six images; the findings go from frequent to rare.
 fn images() -> impl Strategy<Value = Vec<Image>> {
     let rates = [0.5, 0.2, 0.05, 0.01];
-    let positives = rates.map(|rate| proptest::bool::weighted(rate));
+    let positives = rates.map(proptest::bool::weighted);
     let image = (0..3_usize, positives);
     let patients = proptest::collection::vec(proptest::collection::vec(image, 1..=6), 1..120);
     patients.prop_map(|patients| {
@@ -97,7 +97,7 @@ proptest! {
             prop_assert!(member.ratios.is_none());
         }
 
-        // Sets nest, and have their size where neither whole groups nor rare findings stand against it.
+        // Sets nest.
         let set = |percent: f64| -> BTreeSet<usize> { straight.iter().copied().filter(|&at| members[at].is_at(percent)).collect() };
         for two in ratios.windows(2) {
             prop_assert!(set(two[0]).is_subset(&set(two[1])));
