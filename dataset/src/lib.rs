@@ -8,7 +8,8 @@
 //! | [`card`] | `README.md`, from which Hugging Face `datasets` knows the columns |
 //! | [`storage`] | where a dataset lies: a folder, or a prefix of an object store |
 //! | [`dataset`](Dataset) | an opened dataset: rows, columns, polars tables |
-//! | [`split`], [`stratify`] | subsets and nested label ratios, patient-safe and balanced |
+//! | [`split`], [`draw`], [`stratify`] | subsets and nested label ratios, patient-safe and balanced |
+//! | [`published_lists`], [`certificate`] | splits by lists of image names; what a split promises |
 //! | [`loader`], [`transform`], [`geometry`], [`resample`], [`masking`] | batches for a trainer |
 //! | [`verify`], [`inspect`], [`bench`] | what the command line shows |
 //!
@@ -17,8 +18,10 @@
 mod batch;
 pub mod bench;
 pub mod card;
+pub mod certificate;
 mod checksums;
 mod dataset;
+pub mod draw;
 pub mod error;
 pub mod files;
 pub mod geometry;
@@ -29,10 +32,13 @@ pub mod manifest;
 pub mod masking;
 mod metadata;
 mod normalise;
+pub mod published_lists;
 pub mod random;
 mod recent;
 pub mod record;
+mod refine;
 pub mod resample;
+pub mod roster;
 mod samples;
 pub mod shard;
 pub mod split;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use dataset::split::{self, SplitOptions, Unit};
 use dataset::transform::Transform;
-use dataset::{Dataset, bench, inspect, verify};
+use dataset::{Dataset, bench, draw, inspect, verify};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Looks at, checks, splits and measures datasets of radiographs with reports.
@@ -51,14 +51,17 @@ enum Command {
         threads: Option<usize>,
     },
     /// Make train, validate and test subsets and nested label ratios; no patient in two of them.
-    #[command(after_help = "Example: dataset split data/nih --name main --ratios 1,10,100 --validation 0.1 --test 0.2")]
+    #[command(after_help = "Examples:
+  dataset split data/nih --name main --ratios 1,10,100 --validation 0.1 --test 0.2
+  dataset split data/nih --name official --official --validation 0.1
+  dataset split data/nih --name published --lists DATA/NIH_ChestX-ray")]
     Split {
         dir: PathBuf,
         /// Name of the split.
         #[arg(long)]
         name: String,
-        /// Percentages of the training subset, nested.
-        #[arg(long, value_delimiter = ',', default_value = "1,10,100")]
+        /// Percentages of the training subset whose labels may be seen, nested [default: 1,10,100, or those of the lists].
+        #[arg(long, value_delimiter = ',')]
         ratios: Vec<f64>,
         /// What must stay together.
         #[arg(long, value_enum, default_value = "patient")]
@@ -66,15 +69,26 @@ enum Command {
         /// Findings to balance: `labels` for all of them, or names separated by commas.
         #[arg(long, value_delimiter = ',', default_value = "labels")]
         stratify: Vec<String>,
-        /// Share of the records for validation.
-        #[arg(long, default_value_t = 0.1)]
-        validation: f64,
-        /// Share of the records for the test.
-        #[arg(long, default_value_t = 0.2)]
-        test: f64,
-        /// Take the source's own subsets instead.
-        #[arg(long, conflicts_with_all = ["validation", "test"])]
+        /// Share of the records for validation [default: 0.1; none with --official and --lists].
+        ///
+        /// With --official or --lists it is taken out of train by whole units, where there is no validation subset yet.
+        #[arg(long)]
+        validation: Option<f64>,
+        /// Share of the records for the test [default: 0.2; none with --official and --lists].
+        ///
+        /// With --official or --lists it is taken out of train by whole units, where there is no test subset yet.
+        #[arg(long)]
+        test: Option<f64>,
+        /// Take the source's own subsets.
+        #[arg(long, conflicts_with = "lists")]
         official: bool,
+        /// Take published lists of image names: files named train_list, train_10, train_1, val_list, test_list in this
+        /// folder, with or without .txt and .gz.
+        ///
+        /// Without a train_list, train is every record that no list of another subset names. An image in lists of two
+        /// subsets counts in test before validate before train. Labels in the lists are left aside.
+        #[arg(long, value_name = "DIR")]
+        lists: Option<PathBuf>,
         #[arg(long, default_value_t = 0)]
         seed: u64,
     },
@@ -146,11 +160,11 @@ fn run(cli: Cli) -> Result<ExitCode> {
             eprintln!("{} problems in {}", problems.len(), dir.display());
             Ok(ExitCode::FAILURE)
         }
-        Command::Split { dir, name, ratios, unit, stratify, validation, test, official, seed } => {
+        Command::Split { dir, name, ratios, unit, stratify, validation, test, official, lists, seed } => {
             let dataset = Dataset::open(&dir)?;
             let stratify = if stratify == ["labels"] { Vec::new() } else { stratify };
-            let options = SplitOptions { ratios, unit, validation, test, official, stratify, seed };
-            let (split, certificate) = split::make(&dataset, &name, &options)?;
+            let options = SplitOptions { ratios, unit, validation, test, official, lists, stratify, seed };
+            let (split, certificate) = draw::make(&dataset, &name, &options)?;
             split.save(dataset.storage(), &certificate)?;
             println!("{certificate}");
             println!("written to {}", dataset.storage().path(&split::split_path(&name)).display());

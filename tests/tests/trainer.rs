@@ -303,34 +303,4 @@ fn one_clear_line_for_what_cannot_work() {
         args!["evaluate", "--data", &data, "--run", temporary.path().join("f"), "--split", "main"].to_vec(),
         "is not a run",
     );
-
-    // A split changed by hand so that a patient leaks is refused.
-    let path = data.join("splits/main.parquet");
-    let certificate = data.join("splits/main.json");
-    let kept = fs::read_to_string(&certificate).expect("a certificate");
-    assert!(kept.contains("\"shared_patients\": 0"));
-    leak(&data, &path);
-    says(1, with(&[]), "stand in more than one subset");
-    assert!(fails("dataset", 1, args!["verify", &data]).contains("stand in more than one subset"));
-}
-
-/// Moves one record of a training patient with several records to the test subset.
-fn leak(data: &Path, path: &Path) {
-    use arrow_array::{Array, ArrayRef, Float64Array, StringArray};
-    let opened = dataset::Dataset::open(data).expect("a dataset");
-    let patients = opened.texts("patient_id").expect("patients");
-    let batch = dataset::table::read_table(path).expect("a split").remove(0);
-    let ids = dataset::shard::column::<StringArray>(&batch, "record_id").expect("ids");
-    let subsets = dataset::shard::column::<StringArray>(&batch, "subset").expect("subsets");
-    let ratios = dataset::shard::column::<Float64Array>(&batch, "ratio").expect("ratios");
-    let twice = |row: usize| patients.iter().filter(|patient| **patient == patients[row]).count() > 1;
-    let moved =
-        (0..ids.len()).find(|&row| subsets.value(row) == "train" && twice(row)).expect("a patient with two records");
-    let subset = |row: usize| Some(if row == moved { "test" } else { subsets.value(row) });
-    let columns: Vec<(&str, ArrayRef, bool)> = vec![
-        ("record_id", std::sync::Arc::new(ids.clone()), false),
-        ("subset", std::sync::Arc::new((0..ids.len()).map(subset).collect::<StringArray>()), true),
-        ("ratio", std::sync::Arc::new(ratios.clone()), true),
-    ];
-    dataset::table::write_table(path, columns).expect("written");
 }
