@@ -1,7 +1,7 @@
 //! One Parquet file of a dataset: its writer and its reader, side by side so that they cannot drift apart.
 //!
 //! The `image` column holds one image a data page. The page index then gives the place of any single image, and a
-//! reader takes just that page. The other columns are small, lie in ordinary pages and are compressed with zstd. The
+//! reader takes just that page. The other columns are small and lie in ordinary pages, texts compressed with zstd. The
 //! footer holds checksums of all of them ([`crate::checksums`]).
 
 use std::fs::{self, File};
@@ -17,7 +17,7 @@ use arrow_array::{
     StringArray, StructArray, UInt16Array, UInt32Array,
 };
 use arrow_buffer::OffsetBuffer;
-use arrow_schema::{ArrowError, SchemaRef};
+use arrow_schema::{ArrowError, DataType, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
@@ -116,16 +116,21 @@ impl ShardWriter {
     ) -> Result<Self> {
         let schema = Arc::new(record::schema(findings, encoding));
         let image = ColumnPath::from(IMAGE);
-        let properties = WriterProperties::builder()
+        let mut properties = WriterProperties::builder()
             .set_created_by(concat!("mrm ", env!("CARGO_PKG_VERSION")).to_owned())
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_compression(Compression::UNCOMPRESSED)
             .set_max_row_group_row_count(Some(ROWS_PER_GROUP))
             .set_write_batch_size(1)
             .set_column_compression(image.clone(), compression.into())
             .set_column_dictionary_enabled(image.clone(), false)
             .set_column_statistics_enabled(image.clone(), EnabledStatistics::None)
-            .set_column_data_page_row_count_limit(image, 1)
-            .build();
+            .set_column_data_page_row_count_limit(image, 1);
+        // Numbers take a few bytes in dictionaries, and setting up a decoder costs more than it saves.
+        for text in schema.fields().iter().filter(|field| field.data_type() == &DataType::Utf8) {
+            let column = ColumnPath::from(text.name().as_str());
+            properties = properties.set_column_compression(column, Compression::ZSTD(ZstdLevel::default()));
+        }
+        let properties = properties.build();
         let temporary = files::temporary(path);
         let file = File::create(&temporary).map_err(Error::io(path))?;
         let counted = Counted { file: BufWriter::with_capacity(1 << 20, file), digest: Sha256::new(), bytes: 0 };
@@ -199,7 +204,7 @@ fn to_batch(schema: &SchemaRef, records: &[Record]) -> Result<RecordBatch, Arrow
         tokens.append(true);
     }
 
-    let arrow_schema::DataType::Struct(named) = schema.field_with_name("labels")?.data_type() else {
+    let DataType::Struct(named) = schema.field_with_name("labels")?.data_type() else {
         return Err(ArrowError::SchemaError("labels is not a struct".to_owned()));
     };
     let labels = (0..named.len())
@@ -335,7 +340,7 @@ impl Shard {
             other => return Err(broken(format!("unknown image encoding {other:?}"))),
         };
         let findings = match schema.field_with_name("labels").map(arrow_schema::Field::data_type) {
-            Ok(arrow_schema::DataType::Struct(fields)) => fields.iter().map(|f| f.name().clone()).collect::<Vec<_>>(),
+            Ok(DataType::Struct(fields)) => fields.iter().map(|f| f.name().clone()).collect::<Vec<_>>(),
             _ => {
                 return Err(broken("the column `labels` is missing or no struct".to_owned()));
             }
@@ -390,7 +395,7 @@ impl Shard {
     /// The findings, in the order of the fields of `labels`.
     pub fn findings(&self) -> Vec<String> {
         match self.metadata.schema().field_with_name("labels").map(arrow_schema::Field::data_type) {
-            Ok(arrow_schema::DataType::Struct(fields)) => fields.iter().map(|f| f.name().clone()).collect(),
+            Ok(DataType::Struct(fields)) => fields.iter().map(|f| f.name().clone()).collect(),
             _ => Vec::new(),
         }
     }

@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use arrow_array::{Array, StringArray};
+use dataset::manifest::{self, ImageSpec, Manifest, TextSpec, Totals};
+use dataset::random::Stream;
+use dataset::record::{FORMAT_VERSION, ImageEncoding, Record};
+use dataset::shard::{ImageCompression, ShardWriter};
 use tempfile::TempDir;
 
 /// A built binary of the workspace; test executables lie one folder below it.
@@ -156,4 +160,83 @@ pub fn golden_json(name: &str) -> serde_json::Value {
     let path = golden().join(name);
     let text = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_slice(&text).expect("golden files are JSON")
+}
+
+/// Writes a dataset of made records, a shard for each list; `token_ids` are of a vocabulary of 100 pieces, every third of
+/// which continues a word.
+pub fn write_dataset(folder: &Path, findings: &[&str], encoding: ImageEncoding, shards: &[Vec<Record>]) {
+    let findings: Vec<String> = findings.iter().map(|name| (*name).to_owned()).collect();
+    std::fs::create_dir_all(folder.join("shards")).expect("a folder");
+    let infos = shards.iter().enumerate().map(|(index, records)| {
+        let relative = manifest::shard_path(index);
+        let path = folder.join(&relative);
+        let mut writer =
+            ShardWriter::create(&path, &findings, encoding, ImageCompression::None).expect("a shard begins");
+        writer.write(records).expect("written");
+        writer.finish(&relative).expect("finished")
+    });
+    let infos: Vec<_> = infos.collect();
+    let piece = |id: usize| if id > 3 && id.is_multiple_of(3) { format!("##{id}") } else { format!("word{id}") };
+    let vocabulary: BTreeMap<String, usize> = (0..100).map(|id| (piece(id), id)).collect();
+    let tokenizer = serde_json::json!({ "version": "1.0", "model": {
+        "type": "WordPiece", "unk_token": "word1", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
+        "vocab": vocabulary,
+    }});
+    let tokenizer = tokenizer.to_string();
+    std::fs::write(folder.join(manifest::TOKENIZER), &tokenizer).expect("written");
+    dataset::table::write_table(
+        &folder.join(manifest::REJECTS),
+        vec![("source_path", std::sync::Arc::new(StringArray::from(Vec::<&str>::new())), false)],
+    )
+    .expect("written");
+    let first = shards.iter().flatten().next();
+    let manifest = Manifest {
+        format_version: FORMAT_VERSION,
+        source: "made".to_owned(),
+        tool: "tests".to_owned(),
+        arguments: BTreeMap::new(),
+        image: ImageSpec {
+            encoding,
+            compression: ImageCompression::None.name().to_owned(),
+            tone: "voi".to_owned(),
+            fit: "shorter".to_owned(),
+            size: first.map_or(0, |record| u32::from(record.height.min(record.width))),
+            mean: 0.5,
+            std: 0.25,
+        },
+        text: TextSpec {
+            report_text: "all".to_owned(),
+            max_tokens: 100,
+            vocabulary: vocabulary.len(),
+            tokenizer_sha256: dataset::files::sha256(&folder.join(manifest::TOKENIZER)).expect("a digest"),
+        },
+        labels: findings,
+        totals: Totals { records: shards.iter().map(|shard| shard.len() as u64).sum(), ..Totals::default() },
+        shards: infos,
+        rejects: BTreeMap::new(),
+        rejects_sha256: String::new(),
+    };
+    manifest.save(&dataset::Storage::folder(folder)).expect("written");
+}
+
+/// A made record with a picture of its own: `row` decides its pixels, tokens and labels.
+pub fn made_record(row: usize, (width, height): (u16, u16), findings: usize) -> Record {
+    let mut random = Stream::new(&[row as u64, 0x5EED]);
+    let tokens = 5 + random.below(20);
+    Record {
+        record_id: format!("made/{row:05}"),
+        patient_id: format!("p{}", row / 2),
+        study_id: format!("s{row}"),
+        image_id: format!("i{row}"),
+        source_path: format!("{row}.png"),
+        height,
+        width,
+        source_height: height.into(),
+        source_width: width.into(),
+        image: (0..usize::from(width) * usize::from(height)).map(|_| random.below(256) as u8).collect(),
+        report: Some("made".to_owned()),
+        token_ids: std::iter::once(2).chain((1..tokens).map(|_| 4 + random.below(96) as i32)).collect(),
+        labels: (0..findings).map(|_| [None, Some(0), Some(1), Some(-1)][random.below(4) as usize]).collect(),
+        ..Record::default()
+    }
 }
