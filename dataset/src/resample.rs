@@ -1,8 +1,9 @@
 //! Antialiased resampling of 8-bit grey images: the filters of Pillow, in whole numbers.
 //!
-//! One output row at a time: the rows that it covers are weighted and added (columns side by side, so that every
-//! processor lane has work), then the columns. Weights have 14 bits, the row between the passes keeps 6 bits below a
-//! grey level: results lie within one level of Pillow's. The AVX2 path and the portable one compute the same numbers.
+//! As Pillow does it (up to its version 12), rows are resized first and rounded to grey levels, columns then: a filter with negative weights
+//! overshoots at sharp edges (the letters on a film), and what is cut off between the passes shows. Bilinear and bicubic
+//! weights have Pillow's 22 bits, so that results are equal to its; those of Lanczos have 14. The AVX2 path and the portable
+//! one compute the same numbers.
 
 mod passes;
 mod taps;
@@ -13,7 +14,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use passes::{Lines, padded, passes, row_length};
+use passes::{Lines, padded, passes, row_length, widen};
 use taps::Scales;
 
 /// Resampling filter; its support grows with the scale, so that down-scaling does not alias.
@@ -65,13 +66,15 @@ pub struct Rectangle {
 pub struct Resample {
     rows: Scales,
     columns: Scales,
-    /// One row between the passes, zeros behind it.
-    row: Vec<i16>,
+    /// One source row in 16 bits, zeros behind it.
+    wide: Vec<i16>,
+    /// Source rows that have the width of the result.
+    lines: Vec<u8>,
     /// One row of the result, as long as the passes want it.
     out: Vec<u8>,
     pixels: Vec<u8>,
-    /// Source rows of a picture that comes in row by row.
-    window: Vec<u8>,
+    /// Source rows that have just come in.
+    arrived: Vec<u8>,
 }
 
 /// A grey image: pixels row-major, width, height.
@@ -138,15 +141,23 @@ impl Resample {
         self.rows.set(part_height, height, filter);
         self.columns.set(part_width, width, filter);
         let (down_taps, across_taps) = (self.rows.taps(), self.columns.taps());
-        self.row.clear();
-        self.row.resize(row_length(part_width, across_taps), 0);
-        let (down, across) = passes();
+        self.wide.clear();
+        self.wide.resize(row_length(part_width, across_taps), 0);
+        let (across, down) = passes();
+        let line_width = padded(width);
+        self.lines.resize(part_height * line_width, 0);
+        // Lines are made when the first row needs them: in order, from the first row's first one on.
+        let mut next = rows.clone().next().map_or(0, |y| down_taps.starts[y]);
         for y in rows {
-            let (start, weights) = down_taps.of(y);
-            let first = (top + start) * stride + left;
-            let source = Lines { pixels: &pixels[first..], stride };
-            down(source, &weights[..down_taps.counts[y]], &mut self.row[..part_width]);
-            across(&self.row, across_taps, out);
+            let (start, weights) = (down_taps.starts[y], down_taps.weights(y));
+            let end = start + down_taps.counts[y];
+            for line in next..end {
+                widen(&pixels[(top + line) * stride + left..][..part_width], &mut self.wide);
+                across(&self.wide, across_taps, &mut self.lines[line * line_width..(line + 1) * line_width]);
+            }
+            next = next.max(end);
+            let source = Lines { pixels: &self.lines[start * line_width..], stride: line_width };
+            down(source, weights, out);
             take(y, &mut out[..width]);
         }
         Ok(())
@@ -159,11 +170,10 @@ pub struct Rows<'a> {
     scratch: &'a mut Resample,
     /// Width of the source and of the result.
     widths: (usize, usize),
-    /// Number of the first row in the window.
+    /// Number of the first source row among the lines.
     first: usize,
     /// Number of the next row of the result.
     next: usize,
-    window: Vec<u8>,
 }
 
 impl Resample {
@@ -175,50 +185,56 @@ impl Resample {
         if [source.0, source.1, width, height].contains(&0) {
             return Err(Error::Invalid(format!("resize: {}×{} to {width}×{height}", source.0, source.1)));
         }
+        let widths = (source.0 as usize, width as usize);
         self.rows.set(source.1 as usize, height as usize, filter);
-        self.columns.set(source.0 as usize, width as usize, filter);
-        self.row.clear();
-        self.row.resize(row_length(source.0 as usize, self.columns.taps()), 0);
-        self.out.resize(padded(width as usize), 0);
-        self.pixels.resize(width as usize * height as usize, 0);
-        let window = std::mem::take(&mut self.window);
-        Ok(Rows { scratch: self, widths: (source.0 as usize, width as usize), first: 0, next: 0, window })
+        self.columns.set(widths.0, widths.1, filter);
+        self.wide.clear();
+        self.wide.resize(row_length(widths.0, self.columns.taps()), 0);
+        self.out.resize(padded(widths.1), 0);
+        self.pixels.resize(widths.1 * height as usize, 0);
+        self.lines.clear();
+        self.arrived.clear();
+        Ok(Rows { scratch: self, widths, first: 0, next: 0 })
     }
 }
 
 impl Rows<'_> {
-    /// Takes rows, whole ones, that `append` writes behind those already in the window.
+    /// Takes rows, whole ones, that `append` writes into an empty buffer.
     pub fn take(&mut self, append: impl FnOnce(&mut Vec<u8>)) {
-        append(&mut self.window);
-        let (down, across) = passes();
-        let (width, new_width) = self.widths;
-        let here = self.first + self.window.len() / width;
-        let Resample { rows, columns, row, out, pixels, .. } = &mut *self.scratch;
+        let Resample { rows, columns, wide, lines, out, pixels, arrived } = &mut *self.scratch;
+        append(arrived);
+        let (across, down) = passes();
         let (rows, columns) = (rows.taps(), columns.taps());
-        while let Some((start, weights)) = (self.next < rows.starts.len()).then(|| rows.of(self.next)) {
-            let count = rows.counts[self.next];
-            if start + count > here {
+        let (width, new_width) = self.widths;
+        let line_width = padded(new_width);
+        for row in arrived.chunks_exact(width) {
+            let end = lines.len();
+            lines.resize(end + line_width, 0);
+            widen(row, wide);
+            across(wide, columns, &mut lines[end..]);
+        }
+        arrived.clear();
+        let here = self.first + lines.len() / line_width;
+        while let Some(&start) = rows.starts.get(self.next) {
+            if start + rows.counts[self.next] > here {
                 break;
             }
-            let source = Lines { pixels: &self.window[(start - self.first) * width..], stride: width };
-            down(source, &weights[..count], &mut row[..width]);
-            across(row, columns, out);
+            let source = Lines { pixels: &lines[(start - self.first) * line_width..], stride: line_width };
+            down(source, rows.weights(self.next), out);
             pixels[self.next * new_width..][..new_width].copy_from_slice(&out[..new_width]);
             self.next += 1;
         }
-        // Rows that nothing needs any more make room.
+        // Lines that nothing needs any more make room.
         let needed = rows.starts.get(self.next).copied().unwrap_or(here).min(here);
-        let gone = (needed - self.first) * width;
-        self.window.copy_within(gone.., 0);
-        self.window.truncate(self.window.len() - gone);
+        let gone = (needed - self.first) * line_width;
+        lines.copy_within(gone.., 0);
+        lines.truncate(lines.len() - gone);
         self.first = needed;
     }
 
     /// The result, row-major, once all rows were taken; black where they were not.
-    pub fn finish(mut self) -> Vec<u8> {
+    pub fn finish(self) -> Vec<u8> {
         self.scratch.pixels[self.next * self.widths.1..].fill(0);
-        self.window.clear();
-        self.scratch.window = std::mem::take(&mut self.window);
         self.scratch.pixels.clone()
     }
 }
@@ -239,7 +255,7 @@ mod tests {
             .collect()
     }
 
-    /// The same in floating point, both passes unrounded.
+    /// The same in floating point, rounded between the passes.
     fn exact(pixels: &[u8], from: (usize, usize), to: (usize, usize), filter: Filter) -> Vec<f64> {
         let axis = |from: usize, to: usize| -> Vec<Vec<(usize, f64)>> {
             let scale = from as f64 / to as f64;
@@ -257,13 +273,14 @@ mod tests {
                 .collect()
         };
         let (rows, columns) = (axis(from.1, to.1), axis(from.0, to.0));
+        let level = |sum: f64| (sum + 0.5).floor().clamp(0.0, 255.0);
+        let line = |y: usize, column: &[(usize, f64)]| {
+            level(column.iter().map(|(x, w)| w * f64::from(pixels[y * from.0 + x])).sum())
+        };
         let mut out = Vec::new();
         for row in &rows {
             for column in &columns {
-                let sum: f64 = row
-                    .iter()
-                    .map(|(y, v)| v * column.iter().map(|(x, w)| w * f64::from(pixels[y * from.0 + x])).sum::<f64>())
-                    .sum();
+                let sum: f64 = row.iter().map(|(y, v)| v * line(*y, column)).sum();
                 out.push(sum.clamp(0.0, 255.0));
             }
         }
@@ -283,7 +300,7 @@ mod tests {
                 let ours = scratch.resize(source, whole, to.0 as u32, to.1 as u32, filter).unwrap();
                 let exact = exact(&pixels, from, to, filter);
                 let worst = ours.iter().zip(&exact).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
-                assert!(worst < 0.75, "{filter:?} {from:?} {to:?}: off by {worst}");
+                assert!(worst < 1.5, "{filter:?} {from:?} {to:?}: off by {worst}");
             }
         }
     }
@@ -320,19 +337,23 @@ mod tests {
             let (mut rows, mut columns) = (Taps::default(), Taps::default());
             rows.compute(height, to, filter);
             columns.compute(width, to, filter);
-            let (fast_down, fast_across) = passes();
+            let (fast_across, fast_down) = passes();
+            let line = padded(to);
+            let mut both = [vec![0; height * line], vec![0; height * line]];
+            let mut wide = vec![0; row_length(width, &columns)];
+            for (y, row) in pixels.chunks(width).enumerate() {
+                widen(row, &mut wide);
+                across(&wide, &columns, &mut both[0][y * line..(y + 1) * line]);
+                fast_across(&wide, &columns, &mut both[1][y * line..(y + 1) * line]);
+                assert_eq!(both[0][y * line..][..to], both[1][y * line..][..to]);
+            }
             for y in 0..to {
-                let (start, weights) = rows.of(y);
-                let weights = &weights[..rows.counts[y]];
-                let lines = Lines { pixels: &pixels[start * width..], stride: width };
-                let mut both = [vec![0; row_length(width, &columns)], vec![0; row_length(width, &columns)]];
-                down(lines, weights, &mut both[0][..width]);
-                fast_down(lines, weights, &mut both[1][..width]);
-                assert_eq!(both[0], both[1]);
-                let mut out = [vec![0; padded(to)], vec![0; padded(to)]];
-                across(&both[0], &columns, &mut out[0]);
-                fast_across(&both[0], &columns, &mut out[1]);
-                assert_eq!(out[0][..to], out[1][..to]);
+                let (start, weights) = (rows.starts[y], rows.weights(y));
+                let lines = Lines { pixels: &both[0][start * line..], stride: line };
+                let mut out = [vec![0; line], vec![0; line]];
+                down(lines, weights, &mut out[0]);
+                fast_down(lines, weights, &mut out[1]);
+                assert_eq!(out[0], out[1]);
             }
         }
     }

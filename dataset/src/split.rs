@@ -2,7 +2,7 @@
 //! beside the shards with a [`Certificate`] of what it promises, and measured again by whoever loads it.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::builder::{Float64Builder, ListBuilder};

@@ -278,8 +278,7 @@ fn concurrent_readers_of_one_set_see_the_same() {
             // Half of them share the opened dataset, half open it anew; a command verifies it meanwhile.
             let (own, expected, folder) = (dataset.clone(), &expected, folder.path());
             scope.spawn(move || {
-                let dataset =
-                    if reader % 2 == 0 { own } else { Arc::new(Dataset::open(folder).expect("a dataset")) };
+                let dataset = if reader % 2 == 0 { own } else { Arc::new(Dataset::open(folder).expect("a dataset")) };
                 let mut loader = builder(&dataset).batch_size(7).threads(2).build().expect("a loader");
                 assert_eq!(&take(&mut loader, 28), expected);
             });
@@ -371,7 +370,8 @@ fn masks_and_boxes_go_where_the_pixels_go() {
         let mut flips = BTreeSet::new();
         for _ in 0..12 {
             let batch = loader.next_batch().expect("a batch");
-            for (record, (pixels, mask)) in batch.images().chunks(64 * 64).zip(batch.masks().chunks(64 * 64)).enumerate()
+            for (record, (pixels, mask)) in
+                batch.images().chunks(64 * 64).zip(batch.masks().chunks(64 * 64)).enumerate()
             {
                 let boxes: Vec<_> = batch.boxes().iter().filter(|found| found.record == record).collect();
                 if batch.rows()[record] == 3 {

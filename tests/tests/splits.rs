@@ -12,7 +12,7 @@ use dataset::published_lists::Overlap;
 use dataset::random::Stream;
 use dataset::roster::{Entry, Roster};
 use dataset::split::{Member, SplitOptions, Unit, certificate_path};
-use dataset::{Dataset, Split, Subset, draw};
+use dataset::{Dataset, Split, Storage, Subset, draw};
 use mrm_tests::{args, contents, fails, folder, ingest, ok, phantom, phantom_of, real_data};
 use proptest::prelude::*;
 
@@ -178,7 +178,7 @@ fn real_tables(temporary: &Path, source: &str, files: &[(&str, &str)]) -> Option
 }
 
 fn certificate(data: &Path, name: &str) -> Certificate {
-    dataset::files::read_json(&certificate_path(data, name)).expect("a certificate")
+    dataset::files::read_json(&data.join(certificate_path(name))).expect("a certificate")
 }
 
 /// Loads a split as the trainer does, and says how long it took.
@@ -459,7 +459,7 @@ fn a_split_that_was_changed_is_refused() {
         let mut other = split.clone();
         change(&mut other.members);
         assert_ne!(other, split);
-        other.save(&data, &told).expect("written");
+        other.save(&Storage::folder(&data), &told).expect("written");
         finetune()
     };
     let patients = |row: usize| roster.patients.iter().filter(|&&patient| patient == roster.patients[row]).count();
@@ -478,7 +478,7 @@ fn a_split_that_was_changed_is_refused() {
     // A certificate that owns up to the leak does not help: the split was drawn by patient.
     let mut leaked = split.clone();
     leak(&mut leaked.members);
-    leaked.save(&data, &Certificate { shared_patients: 1, ..told.clone() }).expect("written");
+    leaked.save(&Storage::folder(&data), &Certificate { shared_patients: 1, ..told.clone() }).expect("written");
     assert!(finetune().contains("stands in "));
 
     // One image of a patient leaves a ratio's set.
@@ -502,19 +502,19 @@ fn a_split_that_was_changed_is_refused() {
     // Numbers of the certificate.
     let mut other = told.clone();
     other.parts[3].findings[0].positives += 1;
-    split.save(&data, &other).expect("written");
+    split.save(&Storage::folder(&data), &other).expect("written");
     assert!(finetune().contains("positives of "));
     let mut other = told.clone();
     other.parts[0].findings[0].prevalence += 0.01;
-    split.save(&data, &other).expect("written");
+    split.save(&Storage::folder(&data), &other).expect("written");
     assert!(finetune().contains("other prevalences than are certified"));
     let other = Certificate { members_sha256: "0".repeat(64), ..told.clone() };
-    split.save(&data, &other).expect("written");
+    split.save(&Storage::folder(&data), &other).expect("written");
     assert!(finetune().contains("other members than are certified"));
-    fs::write(certificate_path(&data, "main"), "{}").expect("written");
+    fs::write(data.join(certificate_path("main")), "{}").expect("written");
     let refused = fails("dataset", 1, args!["verify", &data]);
     assert!(refused.contains("no certificate that can be read") && refused.contains("dataset split"), "{refused}");
 
-    split.save(&data, &told).expect("written");
+    split.save(&Storage::folder(&data), &told).expect("written");
     ok("dataset", args!["verify", &data]);
 }

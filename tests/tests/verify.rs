@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use dataset::Dataset;
+use dataset::Storage;
 use dataset::manifest::Manifest;
 use mrm_tests::{args, fails, folder, ok, phantom};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
@@ -199,11 +200,11 @@ fn files_that_do_not_belong_together_are_named() {
 fn a_manifest_that_says_otherwise_is_named() {
     let (_temporary, out) = small_set(&[]);
     let path = out.join("dataset.json");
-    let whole = Manifest::load(&out).expect("a manifest");
+    let whole = Manifest::load(&Storage::folder(&out)).expect("a manifest");
     let told = |change: &dyn Fn(&mut Manifest)| {
         let mut manifest = whole.clone();
         change(&mut manifest);
-        manifest.save(&out).expect("saved");
+        manifest.save(&Storage::folder(&out)).expect("saved");
         fails("dataset", 1, args!["verify", &out])
     };
     let version = told(&|manifest| manifest.format_version = 2);
@@ -230,7 +231,7 @@ fn a_manifest_that_says_otherwise_is_named() {
 fn shards_without_checksums_are_verified_as_far_as_possible() {
     for more in [&[][..], &["--image-encoding", "png"]] {
         let (_temporary, out) = small_set(more);
-        let mut manifest = Manifest::load(&out).expect("a manifest");
+        let mut manifest = Manifest::load(&Storage::folder(&out)).expect("a manifest");
         for shard in &mut manifest.shards {
             let path = out.join(&shard.path);
             change(&path, |bytes| {
@@ -241,7 +242,7 @@ fn shards_without_checksums_are_verified_as_far_as_possible() {
             shard.sha256 = dataset::files::sha256(&path).expect("a digest");
         }
         manifest.rejects_sha256.clear();
-        manifest.save(&out).expect("saved");
+        manifest.save(&Storage::folder(&out)).expect("saved");
         assert!(ok("dataset", args!["verify", &out]).contains("all whole"));
         let regions = regions(&out, FIRST);
         let image = regions.iter().find(|region| region.kind == "image").expect("an image");
