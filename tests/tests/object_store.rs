@@ -169,7 +169,7 @@ fn an_object_store_holds_what_a_folder_would() {
     store.fails("ingest", &run(&["--limit", "9"]), &["deep/set: holds another dataset", "--overwrite"]);
     assert!(whole == store.objects("deep/set"));
     store.ok("ingest", &run(&["--limit", "9", "--overwrite"]));
-    assert_eq!(store.objects("deep/set").len(), 4, "manifest, tokenizer, rejects, one shard");
+    assert_eq!(store.objects("deep/set").len(), 5, "manifest, card, tokenizer, rejects, one shard");
     store.ok("ingest", &run(&["--overwrite"]));
     assert!(whole == store.objects("deep/set"));
     assert!(contents(&staging).is_empty());
@@ -435,7 +435,8 @@ fn faults_are_told_in_one_line() {
     let mut damaged = shard.to_vec();
     damaged[5000] ^= 1;
     storage.write(name, damaged).expect("written");
-    assert!(text(&store.run("dataset", &verify).stderr).contains("SHA-256"));
+    let told = text(&store.run("dataset", &verify).stderr);
+    assert!(told.contains(&format!("{name}, row")) && told.contains("`image` is damaged"), "{told}");
     storage.remove(&[name]).expect("removed");
     store.fails("dataset", &inspect(&at), &[name, "no such object"]);
     let told = text(&store.run("dataset", &verify).stderr);

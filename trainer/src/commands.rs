@@ -15,7 +15,7 @@ use tch::Device;
 use crate::bootstrap::{Bootstrap, Interval};
 use crate::config::{FinetuneConfig, PretrainConfig, Rule, Task};
 use crate::engine::{self, Outcome, Settings};
-use crate::objective::Objective;
+use crate::objective::{Objective, loader_for};
 use crate::objectives::{Classification, Labels, Pretraining, predict};
 use crate::optimiser::Algorithm;
 use crate::rundir::{self, RunDir};
@@ -117,7 +117,7 @@ pub fn pretrain(
         .then_some(TextOptions { tokens: config.data.tokens as usize, mask_ratio: config.data.report_mask_ratio });
     let records = rows.len();
     let loader = |state| {
-        let mut builder = Loader::builder(&source.dataset)
+        let mut builder = loader_for(device, Loader::builder(&source.dataset))
             .rows(rows.clone())
             .batch_size(optimiser.batch_size)
             .seed(config.run.seed)
@@ -239,7 +239,7 @@ pub fn finetune(config: &FinetuneConfig, source: &DataSource, run: &RunDir, devi
     println!("{} labelled records, {} updates, on {device:?}", rows.len(), config.optimiser.steps);
     let optimiser = &config.optimiser;
     let loader = |state| {
-        Ok(Loader::builder(dataset)
+        Ok(loader_for(device, Loader::builder(dataset))
             .rows(rows.clone())
             .batch_size(optimiser.batch_size)
             .seed(config.run.seed)

@@ -2,9 +2,10 @@
 //! knows its model, its loss and what "better" means.
 
 use anyhow::Result;
-use dataset::Batch;
+use dataset::loader::LoaderBuilder;
+use dataset::{Batch, Floats};
 use tch::nn::VarStore;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// The loss of a batch.
 pub struct Loss {
@@ -37,11 +38,64 @@ pub trait Objective {
 
 /// Pixels of a batch, `[B, 1, S, S]`, on the device.
 pub fn images(batch: &Batch, device: Device) -> Tensor {
-    let (count, size) = (batch.len() as i64, batch.size() as i64);
-    Tensor::from_slice(batch.images()).view([count, 1, size, size]).to_device(device)
+    let shape = [batch.len() as i64, 1, batch.size() as i64, batch.size() as i64];
+    let lent = lend(batch.images(), &shape);
+    // A copy in any case: the loader writes to this memory again. To a CUDA device it is the only one, since the loader
+    // wrote into pinned memory (`loader_for`); it ends before the batch can be given back.
+    lent.to_device_(device, Kind::Float, false, true)
+}
+
+/// A tensor over memory of somebody else, which must outlive it.
+fn lend(floats: &[f32], shape: &[i64]) -> Tensor {
+    assert_eq!(shape.iter().product::<i64>(), floats.len() as i64, "as many floats as the shape says");
+    let strides: Vec<i64> = (0..shape.len()).map(|axis| shape[axis + 1..].iter().product()).collect();
+    // SAFETY: the memory holds as many floats as the shape says, and is only read; the tensor is dropped within the
+    // caller's borrow of it.
+    unsafe { Tensor::from_blob(floats.as_ptr().cast::<u8>(), shape, &strides, Kind::Float, Device::Cpu) }
+}
+
+/// A loader whose batches go to a device. For CUDA it writes pixels into pinned memory, from where they are sent.
+pub fn loader_for(device: Device, builder: LoaderBuilder) -> LoaderBuilder {
+    if !device.is_cuda() {
+        return builder;
+    }
+    builder.memory(move |floats| {
+        let zeros = Tensor::zeros([floats as i64], (Kind::Float, Device::Cpu));
+        Box::new(TensorMemory(zeros.pin_memory(device)))
+    })
+}
+
+/// A contiguous tensor of floats on the host, as memory that a loader writes to.
+struct TensorMemory(Tensor);
+
+impl Floats for TensorMemory {
+    fn floats(&self) -> &[f32] {
+        // SAFETY: the tensor has so many contiguous floats on the host, and lives as long as the borrow.
+        unsafe { std::slice::from_raw_parts(self.0.data_ptr().cast::<f32>(), self.0.numel()) }
+    }
+
+    fn floats_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above; nobody else has this tensor.
+        unsafe { std::slice::from_raw_parts_mut(self.0.data_ptr().cast::<f32>(), self.0.numel()) }
+    }
 }
 
 /// A token table of a batch, `[B, L]`, on the device.
 pub fn tokens(batch: &Batch, ids: &[i64], device: Device) -> Tensor {
     Tensor::from_slice(ids).view([batch.len() as i64, batch.tokens() as i64]).to_device(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loader_may_write_to_a_tensor_and_its_pixels_are_lent_as_they_lie() {
+        let mut memory = TensorMemory(Tensor::zeros([24], (Kind::Float, Device::Cpu)));
+        memory.floats_mut().iter_mut().zip(0u8..).for_each(|(float, value)| *float = value.into());
+        let lent = lend(&memory.floats()[..12], &[2, 1, 2, 3]);
+        assert_eq!(lent.data_ptr(), memory.0.data_ptr(), "no copy");
+        assert_eq!(lent.double_value(&[1, 0, 1, 2]), 11.0);
+        assert!(lent.is_contiguous());
+    }
 }

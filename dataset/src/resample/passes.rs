@@ -169,9 +169,8 @@ mod avx2 {
     #[target_feature(enable = "avx2")]
     pub fn across(row: &[i16], taps: &Taps, out: &mut [u8]) {
         // Bicubic enlarging covers two pairs of pixels, reducing to two thirds covers four at most.
-        let fine = !taps.near.fine.is_empty();
         match taps.near.pairs {
-            _ if taps.near.groups.is_empty() || !fine => across_far(row, taps, out),
+            _ if taps.near.groups.is_empty() => across_far(row, taps, out),
             1 => across_near::<1>(row, taps, out),
             2 => across_near::<2>(row, taps, out),
             3 => across_near::<3>(row, taps, out),

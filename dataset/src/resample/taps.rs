@@ -25,7 +25,7 @@ pub struct Taps {
     /// Their fine parts, or nothing where the coarse ones do.
     fine: Vec<i16>,
     pub stride: usize,
-    /// The same for [`GROUP`] outputs at a time; without groups where the outputs lie too far apart.
+    /// The same for [`GROUP`] outputs at a time; without groups where the outputs lie too far apart, or have no fine parts.
     pub near: Near,
     /// Weights of one output before they are rounded.
     exact: Vec<f64>,
@@ -133,6 +133,9 @@ impl Taps {
         near.fine.clear();
         near.pairs = self.counts.iter().max().map_or(0, |count| count.div_ceil(2));
         near.reach = 0;
+        if self.fine.is_empty() {
+            return;
+        }
         let halves = || self.starts.chunks(GROUP / 2);
         if halves().any(|half| half[half.len() - 1] - half[0] > SPAN - 2) {
             return;

@@ -11,7 +11,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::classifier::{ClassifierConfig, VitClassifier};
 use crate::metrics::{auroc, mean_defined};
-use crate::objective::{Evaluation, Loss, Objective, images};
+use crate::objective::{Evaluation, Loss, Objective, images, loader_for};
 
 /// What an uncertain label counts as.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,7 +174,7 @@ pub fn predict(
     transform: Transform,
     device: Device,
 ) -> Result<Vec<f32>> {
-    let loader = Loader::builder(dataset)
+    let loader = loader_for(device, Loader::builder(dataset))
         .rows(rows.to_vec())
         .batch_size(EVALUATION_BATCH)
         .shuffle(false)
