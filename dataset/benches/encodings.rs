@@ -66,7 +66,7 @@ fn main() {
         let bytes = info.bytes as f64;
         let mut manifest = source.manifest().clone();
         (manifest.image.encoding, manifest.totals.bytes, manifest.shards) = (encoding, info.bytes, vec![info]);
-        manifest.save(folder.path()).expect("saved");
+        manifest.save(&dataset::Storage::folder(folder.path())).expect("saved");
 
         let dataset = Dataset::open(folder.path()).expect("a dataset");
         let mut pixels = Vec::new();

@@ -15,7 +15,7 @@ use dataset::random::Stream;
 use dataset::record::{FORMAT_VERSION, ImageEncoding, Record};
 use dataset::shard::{ImageCompression, ShardWriter};
 use dataset::transform::Transform;
-use dataset::{Dataset, Loader};
+use dataset::{Dataset, Loader, Storage};
 use rayon::prelude::*;
 
 const ROUNDS: usize = 7;
@@ -91,7 +91,7 @@ fn write(folder: &Path, rows: usize, shards: usize) {
         rejects: BTreeMap::new(),
         rejects_sha256: String::new(),
     };
-    manifest.save(folder).expect("written");
+    manifest.save(&Storage::folder(folder)).expect("written");
 }
 
 /// Median milliseconds of several rounds.

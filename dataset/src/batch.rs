@@ -52,6 +52,20 @@ pub(crate) struct Buffers {
     pub skipped: Vec<Error>,
 }
 
+impl Buffers {
+    /// Leaves no record, and all the memory.
+    pub fn clear(&mut self) {
+        for list in [&mut self.token_ids, &mut self.target_ids, &mut self.attention_mask] {
+            list.clear();
+        }
+        self.rows.clear();
+        self.labels.clear();
+        self.masks.clear();
+        self.boxes.clear();
+        self.skipped.clear();
+    }
+}
+
 /// One batch. `B` is [`Batch::len`], `S` the transform's size, `L` the text's tokens, `C` the dataset's findings.
 pub struct Batch {
     pub(crate) buffers: Buffers,

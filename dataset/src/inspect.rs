@@ -2,13 +2,11 @@
 
 use std::fmt::Write as _;
 
-use ::image::{GrayImage, imageops};
 use arrow_array::{Array, Float32Array, ListArray, UInt16Array};
 use polars::prelude::*;
 
 use crate::dataset::Dataset;
-use crate::error::{Error, Result};
-use crate::random::Stream;
+use crate::error::Result;
 use crate::shard;
 
 /// A page of text: counts, views, label prevalence, token lengths, sizes, rejects, splits.
@@ -169,32 +167,4 @@ pub fn row(dataset: &Dataset, record_id: &str) -> Result<String> {
     field("tokens", format!("{:?}", record.token_ids));
     field("report", format!("\n{}", or_none(&record.report)));
     Ok(page)
-}
-
-/// Side of a tile of the montage, and tiles in a row.
-const TILE: u32 = 192;
-const COLUMNS: u32 = 6;
-
-/// A montage of `count` images drawn with a seed, each fitted into a square tile.
-pub fn montage(dataset: &Dataset, count: usize, seed: u64) -> Result<GrayImage> {
-    let mut rows: Vec<usize> = (0..dataset.len()).collect();
-    Stream::new(&[seed]).shuffle(&mut rows);
-    rows.truncate(count);
-    rows.sort_unstable();
-    let lines = (rows.len() as u32).div_ceil(COLUMNS).max(1);
-    let mut canvas = GrayImage::new(COLUMNS * TILE, lines * TILE);
-    for (position, row) in rows.into_iter().enumerate() {
-        let record = dataset.record(row)?;
-        if record.height == 0 {
-            return Err(Error::Invalid("this dataset has no images (ingested with --no-images)".to_owned()));
-        }
-        let image = dataset.image(row, record.height, record.width)?.to_buffer();
-        let scale = f64::from(TILE) / f64::from(image.width().max(image.height()));
-        let side = |length: u32| ((f64::from(length) * scale) as u32).max(1);
-        let small = imageops::resize(&image, side(image.width()), side(image.height()), imageops::FilterType::Triangle);
-        let (x, y) = (position as u32 % COLUMNS * TILE, position as u32 / COLUMNS * TILE);
-        let (dx, dy) = ((TILE - small.width()) / 2, (TILE - small.height()) / 2);
-        imageops::replace(&mut canvas, &small, i64::from(x + dx), i64::from(y + dy));
-    }
-    Ok(canvas)
 }

@@ -11,7 +11,7 @@
 //! | [`split`], [`draw`], [`stratify`] | subsets and nested label ratios, patient-safe and balanced |
 //! | [`published_lists`], [`certificate`] | splits by lists of image names; what a split promises |
 //! | [`loader`], [`transform`], [`geometry`], [`resample`], [`masking`] | batches for a trainer |
-//! | [`verify`], [`inspect`], [`bench`] | what the command line shows |
+//! | [`verify`], [`inspect`], [`montage`], [`bench`] | what the command line shows |
 //!
 //! It knows neither DICOM nor torch.
 
@@ -31,6 +31,7 @@ pub mod loader;
 pub mod manifest;
 pub mod masking;
 mod metadata;
+pub mod montage;
 mod normalise;
 pub mod published_lists;
 pub mod random;

@@ -340,11 +340,7 @@ impl Plan {
         if images.len() < room {
             return Err(Error::Invalid(format!("loader: {} floats of memory, {room} were asked for", images.len())));
         }
-        for list in [&mut buffers.token_ids, &mut buffers.target_ids, &mut buffers.attention_mask] {
-            list.clear();
-        }
-        (buffers.rows.clear(), buffers.labels.clear(), buffers.masks.clear());
-        (buffers.boxes.clear(), buffers.skipped.clear());
+        buffers.clear();
         let mut wanted = std::mem::take(&mut scratch.wanted);
         wanted.clear();
         wanted.extend(global.iter().skip(settings.rank).step_by(settings.world));

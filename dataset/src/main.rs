@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use dataset::split::{self, SplitOptions, Unit};
 use dataset::transform::Transform;
-use dataset::{Dataset, bench, draw, inspect, verify};
+use dataset::{Dataset, bench, draw, inspect, montage, verify};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Looks at, checks, splits and measures datasets of radiographs with reports.
@@ -27,7 +27,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Say what is in a dataset: counts, views, label prevalence, token lengths, sizes.
-    #[command(after_help = "Example: dataset inspect data/mimic --montage look.png")]
+    #[command(after_help = "Examples:
+  dataset inspect data/mimic --montage look.png
+  dataset inspect data/rsna --montage look.png --transform finetune --size 224")]
     Inspect {
         dir: PathBuf,
         /// Show this record in full.
@@ -36,6 +38,13 @@ enum Command {
         /// Draw images into this PNG.
         #[arg(long, value_name = "FILE.png")]
         montage: Option<PathBuf>,
+        /// Draw them as a loader gives them to a model (`pretrain`, `finetune`, `evaluate` as in the recipe), with boxes
+        /// and masks; default: as they are stored.
+        #[arg(long, value_parser = ["pretrain", "finetune", "evaluate"], requires = "montage")]
+        transform: Option<String>,
+        /// Side of the transformed image.
+        #[arg(long, default_value_t = 224, requires = "transform")]
+        size: u32,
         /// Images of the montage.
         #[arg(long, default_value_t = 24)]
         count: usize,
@@ -124,14 +133,17 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
-        Command::Inspect { dir, row, montage, count, seed } => {
-            let dataset = Dataset::open(&dir)?;
+        Command::Inspect { dir, row, montage: montage_file, transform, size, count, seed } => {
+            let dataset = Arc::new(Dataset::open(&dir)?);
             match row {
                 Some(record_id) => print!("{}", inspect::row(&dataset, &record_id)?),
                 None => print!("{}", inspect::summary(&dataset)?),
             }
-            if let Some(path) = montage {
-                let picture = inspect::montage(&dataset, count, seed)?;
+            if let Some(path) = montage_file {
+                let picture = match transform {
+                    None => montage::stored(&dataset, count, seed)?,
+                    Some(name) => montage::transformed(&dataset, count, seed, named_transform(&name, size))?,
+                };
                 picture.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
                 println!("montage   {}", path.display());
             }
@@ -177,11 +189,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             let (images, first, span) = match transform.as_str() {
                 "none" => bench::random_reads(&dataset, threads, seconds)?,
                 name => {
-                    let transform = match name {
-                        "pretrain" => Transform::pretrain(size),
-                        "finetune" => Transform::finetune(size),
-                        _ => Transform::evaluate(size),
-                    };
+                    let transform = named_transform(name, size);
                     bench::batches(&dataset, transform, batch_size, threads, seconds, opened)?
                 }
             };
@@ -193,5 +201,14 @@ fn run(cli: Cli) -> Result<ExitCode> {
             println!("first batch after {:.0} ms; {images} images in {span:.1} s", first * 1000.0);
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// A transform of the recipe by its name on the command line.
+fn named_transform(name: &str, size: u32) -> Transform {
+    match name {
+        "pretrain" => Transform::pretrain(size),
+        "finetune" => Transform::finetune(size),
+        _ => Transform::evaluate(size),
     }
 }

@@ -38,7 +38,7 @@ impl Filter {
         }
     }
 
-    #[inline(always)]
+    #[inline]
     fn weight(self, x: f64) -> f64 {
         let x = x.abs();
         let sinc = |x: f64| if x == 0.0 { 1.0 } else { (PI * x).sin() / (PI * x) };

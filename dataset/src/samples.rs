@@ -118,15 +118,14 @@ impl Samples {
         let shard = self.dataset.shard(index)?;
         let number = shard.group_of(row)?;
         let groups = self.shards[index].get_or_init(|| (0..shard.groups()).map(|_| OnceLock::new()).collect());
-        let group = match groups[number].get() {
-            Some(group) => group,
-            None => {
-                let batch = shard.group_columns(number, &self.wanted.columns())?;
-                let other = || shard.row_error(row, "a column has another type than the format's");
-                // Two threads may read the same group; one of the two is dropped.
-                let group = Group::read(&batch, self.findings).ok_or_else(other)?;
-                groups[number].get_or_init(|| group)
-            }
+        let group = if let Some(group) = groups[number].get() {
+            group
+        } else {
+            let batch = shard.group_columns(number, &self.wanted.columns())?;
+            let other = || shard.row_error(row, "a column has another type than the format's");
+            // Two threads may read the same group; one of the two is dropped.
+            let group = Group::read(&batch, self.findings).ok_or_else(other)?;
+            groups[number].get_or_init(|| group)
         };
         let at = row - shard.group(number).start;
         let (Some(&digest), Some(&(height, width))) = (group.digests.get(at), group.sides.get(at)) else {

@@ -34,7 +34,7 @@ for number, file in enumerate(files):
         to = [(448, 448), (224, 224), (64, 300)][case // 2]
         name = f"{number}-{case}.raw"
         (out / name).write_bytes(image.crop((x, y, x + w, y + h)).resize(to, filter).tobytes())
-        table.append([number, *image.size, x, y, w, h, *to, case % 2, name])
+        table.append([number, [*image.size, x, y, w, h, *to, case % 2], name])
     # The evaluation's way: the shorter side to 224, as torchvision computes the longer one, and the centre.
     scale = 224 / min(image.size)
     short, long = sorted(image.size)
@@ -52,11 +52,10 @@ fn resizing_real_radiographs_gives_the_pixels_of_pillow() {
     let folder = folder();
     python(PILLOW, &[&data, folder.path()]);
     let read = |name: &str| std::fs::read(folder.path().join(name)).expect("written by Python");
-    let table: Vec<(usize, u32, u32, u32, u32, u32, u32, u32, u32, u32, String)> =
-        serde_json::from_slice(&read("table.json")).expect("a table");
+    let table: Vec<(usize, [u32; 9], String)> = serde_json::from_slice(&read("table.json")).expect("a table");
     assert!(table.len() >= 60, "{} cases", table.len());
     let mut scratch = Resample::default();
-    for (number, width, height, left, top, w, h, to_width, to_height, bilinear, name) in &table {
+    for (number, [width, height, left, top, w, h, to_width, to_height, bilinear], name) in &table {
         let pixels = read(&format!("{number}.raw"));
         let filter = if *bilinear == 1 { Filter::Bilinear } else { Filter::Bicubic };
         let part = Rectangle { left: *left, top: *top, width: *w, height: *h };
@@ -67,7 +66,7 @@ fn resizing_real_radiographs_gives_the_pixels_of_pillow() {
     }
 
     let numbers: std::collections::BTreeMap<usize, (u32, u32)> =
-        table.iter().map(|case| (case.0, (case.1, case.2))).collect();
+        table.iter().map(|(number, numbers, _)| (*number, (numbers[0], numbers[1]))).collect();
     for (number, (width, height)) in numbers {
         let pixels = read(&format!("{number}.raw"));
         // Not normalised: floats are grey levels.
@@ -103,6 +102,9 @@ for name, sides, scale in [("a", (512, 624), (0.2, 1.0)), ("b", (512, 512), (0.0
     (out / name).write_bytes(b"".join(struct.pack("<4I", *c) for c in crops))
 "#;
 
+/// Something of a crop (left, top, width, height) of a picture (width, height).
+type Measure = fn(&[u32; 4], (u32, u32)) -> f64;
+
 /// Largest difference of two samples' distribution functions (Kolmogorov, Smirnov).
 fn distance(mut a: Vec<f64>, mut b: Vec<f64>) -> f64 {
     a.sort_by(f64::total_cmp);
@@ -135,7 +137,6 @@ fn random_crops_are_drawn_as_torchvision_draws_them() {
                 [part.left, part.top, part.width, part.height]
             })
             .collect();
-        type Measure = fn(&[u32; 4], (u32, u32)) -> f64;
         let measures: [(&str, Measure); 5] = [
             ("area", |c, _| f64::from(c[2] * c[3])),
             ("aspect", |c, _| f64::from(c[2]) / f64::from(c[3])),

@@ -83,7 +83,7 @@ impl Taps {
         self.group();
     }
 
-    #[inline(always)]
+    #[inline]
     fn compute_with(&mut self, from: usize, to: usize, support: f64, fine: bool, weight: impl Fn(f64) -> f64) {
         let scale = from as f64 / to as f64;
         let spread = scale.max(1.0);
