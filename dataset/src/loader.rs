@@ -4,6 +4,7 @@
 //! number of threads and the depth of prefetching change nothing but the speed.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -352,10 +353,14 @@ impl Plan {
         for (index, &row) in wanted.iter().enumerate() {
             let record = buffers.rows.len();
             let image = &mut images[record * pixels..(record + 1) * pixels];
-            let made = self.samples.of(row as usize).and_then(|sample| {
+            let make = || {
+                let sample = self.samples.of(row as usize)?;
                 self.image(row as usize, pages.get(index), &sample, epoch, scratch, image)?;
                 Ok(sample)
-            });
+            };
+            // Decoders meet damaged bytes: a panic in one of them costs the record, and no thread that others wait for.
+            let made = catch_unwind(AssertUnwindSafe(make))
+                .unwrap_or_else(|_| Err(self.samples.refused(row as usize, "it cannot be decoded")));
             let sample = match made {
                 Ok(sample) => sample,
                 Err(error) if settings.on_error == OnError::Skip => {

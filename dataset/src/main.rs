@@ -1,5 +1,6 @@
 //! `dataset`: look at a dataset, check it, split it.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -136,8 +137,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Inspect { dir, row, montage: montage_file, transform, size, count, seed } => {
             let dataset = Arc::new(Dataset::open(&dir)?);
             match row {
-                Some(record_id) => print!("{}", inspect::row(&dataset, &record_id)?),
-                None => print!("{}", inspect::summary(&dataset)?),
+                Some(record_id) => tell(&inspect::row(&dataset, &record_id)?)?,
+                None => tell(&inspect::summary(&dataset)?)?,
             }
             if let Some(path) = montage_file {
                 let picture = match transform {
@@ -145,7 +146,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
                     Some(name) => montage::transformed(&dataset, count, seed, named_transform(&name, size))?,
                 };
                 picture.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
-                println!("montage   {}", path.display());
+                tell(&format!("montage   {}\n", path.display()))?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -165,7 +166,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             let problems = problems?;
             if problems.is_empty() {
                 let rate = bytes as f64 / 1e6 / started.elapsed().as_secs_f64();
-                println!("{}: {} records, all whole ({rate:.0} MB/s)", dir.display(), dataset.len());
+                tell(&format!("{}: {} records, all whole ({rate:.0} MB/s)\n", dir.display(), dataset.len()))?;
                 return Ok(ExitCode::SUCCESS);
             }
             problems.iter().for_each(|problem| eprintln!("{problem}"));
@@ -178,8 +179,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
             let options = SplitOptions { ratios, unit, validation, test, official, lists, stratify, seed };
             let (split, certificate) = draw::make(&dataset, &name, &options)?;
             split.save(dataset.storage(), &certificate)?;
-            println!("{certificate}");
-            println!("written to {}", dataset.storage().path(&split::split_path(&name)).display());
+            tell(&format!("{certificate}\n"))?;
+            tell(&format!("written to {}\n", dataset.storage().path(&split::split_path(&name)).display()))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Bench { dir, batch_size, transform, size, threads, seconds } => {
@@ -194,13 +195,21 @@ fn run(cli: Cli) -> Result<ExitCode> {
                 }
             };
             let rate = images as f64 / span;
-            println!(
-                "transform {transform}, {threads} threads: {rate:.0} images/s, {:.0} a thread",
+            tell(&format!(
+                "transform {transform}, {threads} threads: {rate:.0} images/s, {:.0} a thread\n",
                 rate / threads as f64
-            );
-            println!("first batch after {:.0} ms; {images} images in {span:.1} s", first * 1000.0);
+            ))?;
+            tell(&format!("first batch after {:.0} ms; {images} images in {span:.1} s\n", first * 1000.0))?;
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// Writes to the standard output. A reader that has seen enough (`dataset inspect DIR | head`) is no failure.
+fn tell(text: &str) -> std::io::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        told => told,
     }
 }
 
