@@ -209,16 +209,18 @@ impl LoaderBuilder {
         }
         let wanted = Wanted { text: self.text.is_some(), boxes: self.boxes, masks: self.masks };
         let samples = Samples::new(self.dataset.clone(), wanted);
-        // Both take a while, the second on large datasets in an object store.
-        let (continuations, first) = rayon::join(
-            || match (&self.text, self.text.as_ref().map_or(Ok(None), |_| self.dataset.tokenizer())) {
-                (None, _) => Ok(Continuations::default()),
-                (Some(_), Ok(None)) => Err(invalid("this dataset has no reports: it was ingested without a tokenizer")),
-                (Some(_), Ok(Some(tokenizer))) => Ok(vocabulary_continuations(&tokenizer)),
-                (Some(_), Err(error)) => Err(error),
-            },
-            || samples.of(first_row as usize).map(|sample| sample.height),
-        );
+        let continuations = || -> Result<Continuations> {
+            if self.text.is_none() {
+                return Ok(Continuations::default());
+            }
+            let tokenizer = self.dataset.tokenizer()?;
+            let tokenizer =
+                tokenizer.ok_or_else(|| invalid("this dataset has no reports: it was ingested without a tokenizer"))?;
+            Ok(vocabulary_continuations(&tokenizer))
+        };
+        // Both take a while, above all from an object store.
+        let (continuations, first) =
+            rayon::join(continuations, || guarded(|| Ok(samples.of(first_row as usize)?.height)));
         let continuations = continuations?;
         // A record that cannot be read is told of with its batch.
         if first.is_ok_and(|height| height == 0) {
@@ -345,7 +347,7 @@ impl Plan {
         let mut wanted = std::mem::take(&mut scratch.wanted);
         wanted.clear();
         wanted.extend(global.iter().skip(settings.rank).step_by(settings.world));
-        let pages = match settings.dataset.image_pages(&wanted) {
+        let pages = match guarded(|| settings.dataset.image_pages(&wanted)) {
             // One by one then, to find those that can be read.
             Err(_) if settings.on_error == OnError::Skip => Vec::new(),
             pages => pages?,
@@ -358,9 +360,10 @@ impl Plan {
                 self.image(row as usize, pages.get(index), &sample, epoch, scratch, image)?;
                 Ok(sample)
             };
-            // Decoders meet damaged bytes: a panic in one of them costs the record, and no thread that others wait for.
-            let made = catch_unwind(AssertUnwindSafe(make))
-                .unwrap_or_else(|_| Err(self.samples.refused(row as usize, "it cannot be decoded")));
+            let made = guarded(make).map_err(|error| match error {
+                Error::Invalid(message) => self.samples.refused(row as usize, &message),
+                named => named,
+            });
             let sample = match made {
                 Ok(sample) => sample,
                 Err(error) if settings.on_error == OnError::Skip => {
@@ -442,6 +445,11 @@ impl Plan {
     }
 }
 
+/// Decoders meet damaged bytes: a panic in one of them costs the record, and no thread that others wait for.
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Error::Invalid("it cannot be decoded".to_owned())))
+}
+
 #[derive(Default)]
 struct Scratch {
     /// Rows of the batch.
@@ -458,7 +466,13 @@ fn work(plan: &Plan, permits: &Receiver<()>, ready: &Sender<(u64, Result<Buffers
     while permits.recv().is_ok() {
         let ticket = plan.next.fetch_add(1, Ordering::SeqCst);
         let mut buffers = pool.try_recv().unwrap_or_default();
-        let made = plan.make(ticket, &mut buffers, &mut scratch).map(|()| buffers);
+        // A thread that ended with its number would keep the consumer waiting for good.
+        let make = AssertUnwindSafe(|| plan.make(ticket, &mut buffers, &mut scratch));
+        let made = catch_unwind(make).unwrap_or_else(|_| {
+            scratch = Scratch::default();
+            Err(Error::Invalid("loader: a batch cannot be made (what broke off is told above)".to_owned()))
+        });
+        let made = made.map(|()| buffers);
         if ready.send((ticket, made)).is_err() {
             return;
         }

@@ -32,6 +32,7 @@ enum Command {
   dataset inspect data/mimic --montage look.png
   dataset inspect data/rsna --montage look.png --transform finetune --size 224")]
     Inspect {
+        /// Folder or URL of the dataset.
         dir: PathBuf,
         /// Show this record in full.
         #[arg(long, value_name = "RECORD_ID")]
@@ -55,6 +56,7 @@ enum Command {
     /// Check digests, schema, row counts, decodability and splits.
     #[command(after_help = "Example: dataset verify data/mimic")]
     Verify {
+        /// Folder or URL of the dataset.
         dir: PathBuf,
         /// Default: one a core.
         #[arg(long)]
@@ -66,6 +68,7 @@ enum Command {
   dataset split data/nih --name official --official --validation 0.1
   dataset split data/nih --name published --lists DATA/NIH_ChestX-ray")]
     Split {
+        /// Folder or URL of the dataset.
         dir: PathBuf,
         /// Name of the split.
         #[arg(long)]
@@ -105,6 +108,7 @@ enum Command {
     /// Measure how fast batches come out of a dataset on this machine.
     #[command(after_help = "Example: dataset bench data/mimic --transform pretrain --size 448 --seconds 10")]
     Bench {
+        /// Folder or URL of the dataset.
         dir: PathBuf,
         #[arg(long, default_value_t = 64)]
         batch_size: usize,

@@ -115,7 +115,11 @@ impl Transform {
         }
         // The longer or shorter side takes this length, the other one follows.
         let scaled = |side: u32, length: u32, by: u32| (u64::from(length) * u64::from(side) / u64::from(by)) as u32;
-        let middle = |resized: u32| ((f64::from(resized) - f64::from(size)) / 2.0).round_ties_even() as i64;
+        // torchvision's CenterCrop: half of what is missing, rounded down, is padded before the picture.
+        let middle = |resized: u32| match resized.checked_sub(size) {
+            Some(beyond) => (f64::from(beyond) / 2.0).round_ties_even() as i64,
+            None => -i64::from((size - resized) / 2),
+        };
         let whole = Rectangle { left: 0, top: 0, width, height };
         let (part, resized) = match self.crop {
             Crop::RandomResized { scale, aspect } => {

@@ -215,7 +215,7 @@ fn used(out: &Path) -> Vec<PathBuf> {
 
 /// Whether an object has a name that this tool gives.
 fn is_ours(name: &str) -> bool {
-    matches!(name, REJECTS | TOKENIZER) || name.starts_with("shards/") || name.starts_with("splits/")
+    matches!(name, CARD | REJECTS | TOKENIZER) || name.starts_with("shards/") || name.starts_with("splits/")
 }
 
 /// Names of the arguments that differ, sorted.

@@ -377,6 +377,13 @@ fn killed_again_and_again_it_ends_with_the_same_objects() {
     store.fails("ingest", &other, &["s3://radiographs/notes", "unfinished", "--staging", "--overwrite"]);
     assert!(store.ok("ingest", &run("notes", &[])).contains("went on after"));
     assert!(whole == store.objects("notes"));
+    // What a run leaves that was killed just before its manifest, and whose staging folder is lost.
+    for name in ["shards/part-00000.parquet", "rejects.parquet", "README.md"] {
+        store.storage("late").write(name, "of another run".as_bytes()).expect("written");
+    }
+    store.fails("ingest", &run("late", &[]), &["s3://radiographs/late", "unfinished", "--overwrite"]);
+    store.ok("ingest", &run("late", &["--overwrite"]));
+    assert!(whole == store.objects("late"));
     store.storage("mine").write("letter.txt", "no radiograph".as_bytes()).expect("written");
     store.fails("ingest", &run("mine", &["--overwrite"]), &["s3://radiographs/mine", "other objects"]);
 }

@@ -16,15 +16,19 @@ fn python(code: &str, arguments: &[&Path]) {
     assert!(output.status.success(), "{complaint}\n(MRM_PYTHON names a Python with Pillow and NumPy)");
 }
 
-/// For some radiographs: the grey pixels, and crops resized by Pillow, with what was done in a table.
+/// For noise and some radiographs: the grey pixels, and crops resized by Pillow, with what was done in a table.
 const PILLOW: &str = r#"
 import json, pathlib, random, sys
 from PIL import Image
-data, out = map(pathlib.Path, sys.argv[1:])
-files = sorted((data / "covid-chestxray/images").glob("*.jpg"))[::60] + sorted((data / "nih-sample").rglob("*.png"))
+out, files = pathlib.Path(sys.argv[1]), []
+if len(sys.argv) > 2:
+    data = pathlib.Path(sys.argv[2])
+    files = sorted((data / "covid-chestxray/images").glob("*.jpg"))[::60] + sorted((data / "nih-sample").rglob("*.png"))
 draw, table = random.Random(5), []
-for number, file in enumerate(files):
-    image = Image.open(file).convert("L")
+pictures = [Image.open(file).convert("L") for file in files]
+# Noise, whose every pixel is an edge; then the radiographs.
+pictures = [Image.frombytes("L", size, draw.randbytes(size[0] * size[1])) for size in [(301, 260), (77, 500)]] + pictures
+for number, image in enumerate(pictures):
     image.thumbnail((640, 640))
     (out / f"{number}.raw").write_bytes(image.tobytes())
     for case in range(6):
@@ -47,13 +51,13 @@ for number, file in enumerate(files):
 "#;
 
 #[test]
-fn resizing_real_radiographs_gives_the_pixels_of_pillow() {
-    let Some(data) = real_data() else { return };
-    let folder = folder();
-    python(PILLOW, &[&data, folder.path()]);
+fn resizing_noise_and_real_radiographs_gives_the_pixels_of_pillow() {
+    let (folder, data) = (folder(), real_data());
+    let arguments: Vec<&Path> = [folder.path()].into_iter().chain(data.as_deref()).collect();
+    python(PILLOW, &arguments);
     let read = |name: &str| std::fs::read(folder.path().join(name)).expect("written by Python");
     let table: Vec<(usize, [u32; 9], String)> = serde_json::from_slice(&read("table.json")).expect("a table");
-    assert!(table.len() >= 60, "{} cases", table.len());
+    assert!(table.len() >= if data.is_some() { 72 } else { 12 }, "{} cases", table.len());
     let mut scratch = Resample::default();
     for (number, [width, height, left, top, w, h, to_width, to_height, bilinear], name) in &table {
         let pixels = read(&format!("{number}.raw"));
@@ -150,6 +154,16 @@ fn random_crops_are_drawn_as_torchvision_draws_them() {
             let found = distance(values(&ours), values(&theirs));
             assert!(found < 1.95 * (2.0 / 20_000.0f64).sqrt(), "{name}: {what} differs by {found}");
         }
+    }
+}
+
+#[test]
+fn a_picture_smaller_than_its_centre_crop_lies_where_torchvision_pads_it() {
+    // torchvision pads (size - side) // 2 before the picture; sides of 29 to 31 in 32, and larger ones are cut.
+    for (side, before) in [(29, 1), (30, 1), (31, 0), (28, 2), (33, 0), (35, -2), (37, -2), (34, -1)] {
+        let transform = Transform { crop: Crop::Center { shorter: side }, ..Transform::evaluate(32) };
+        let geometry = transform.geometry(100, 100, &mut Stream::new(&[0])).expect("drawn");
+        assert_eq!(geometry.corner, (-before, -before), "{side}");
     }
 }
 
