@@ -1,4 +1,4 @@
-//! What one whole record costs: `cargo bench --profile release -p dataset --bench records -- DATASET`.
+//! What one whole record costs: `cargo bench --profile release --workspace --bench records -- DATASET`.
 //!
 //! All records in order, then as many at random, of a dataset just opened and of one that was read before; one thread,
 //! from the page cache. At last the row groups one by one, which is what a record costs that shares its group with none.

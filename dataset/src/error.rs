@@ -52,6 +52,8 @@ pub enum StoreFault {
     Location,
     #[error("there is no such object")]
     NoObject,
+    #[error("it was replaced after it was opened: open the dataset anew")]
+    Replaced,
     #[error("there is no such bucket: make it first, or set AWS_REGION or AWS_ENDPOINT_URL to where it is")]
     NoBucket,
     #[error(

@@ -171,18 +171,20 @@ impl Storage {
             }
             Place::Bucket(bucket) => {
                 let (store, key) = (bucket.store.clone(), bucket.key(name)?);
-                let object = Object { bucket: bucket.clone(), key: key.clone(), name: name.to_owned() };
-                let (length, tail) = bucket.wait(name, async move {
+                let mut object =
+                    Object { bucket: bucket.clone(), key: key.clone(), name: name.to_owned(), e_tag: None };
+                let (length, e_tag, tail) = bucket.wait(name, async move {
                     let options = GetOptions::new().with_range(Some(GetRange::Suffix(TAIL)));
                     match store.get_opts(&key, options).await {
-                        Ok(found) => Ok((found.meta.size, found.bytes().await?)),
+                        Ok(found) => Ok((found.meta.size, found.meta.e_tag.clone(), found.bytes().await?)),
                         Err(error) => match store.head(&key).await {
                             // An empty object has no last byte.
-                            Ok(found) if found.size == 0 => Ok((0, Bytes::new())),
+                            Ok(found) if found.size == 0 => Ok((0, found.e_tag, Bytes::new())),
                             _ => Err(error),
                         },
                     }
                 })?;
+                object.e_tag = e_tag;
                 Ok((StoredFile { length, source: Source::Object(object) }, tail))
             }
         }
@@ -213,7 +215,8 @@ impl Storage {
             (0..size.div_ceil(PIECE)).map(|piece| piece * PIECE..size.min((piece + 1) * PIECE)).collect();
         let mut digest = Sha256::new();
         for some in pieces.chunks(PIECES) {
-            let wanted = some.iter().map(|range| (key.clone(), range.clone())).collect();
+            let part = |range: &Range<u64>| Part { key: key.clone(), e_tag: None, range: range.clone() };
+            let wanted = some.iter().map(part).collect();
             bucket.fetch(name, wanted)?.iter().for_each(|piece| digest.update(piece));
         }
         Ok(files::hex(&digest.finalize()))
@@ -365,6 +368,29 @@ struct Object {
     bucket: Bucket,
     key: Key,
     name: String,
+    /// Which version was opened: no other one is read.
+    e_tag: Option<String>,
+}
+
+impl Object {
+    fn part(&self, range: Range<u64>) -> Part {
+        Part { key: self.key.clone(), e_tag: self.e_tag.clone(), range }
+    }
+}
+
+/// A range of an object, of the version that was opened where this is known.
+struct Part {
+    key: Key,
+    e_tag: Option<String>,
+    range: Range<u64>,
+}
+
+impl Part {
+    async fn get(self, store: Arc<AmazonS3>) -> object_store::Result<Bytes> {
+        let range = Some(GetRange::Bounded(self.range));
+        let options = GetOptions { if_match: self.e_tag, range, ..GetOptions::default() };
+        store.get_opts(&self.key, options).await?.bytes().await
+    }
 }
 
 /// Reads a file in pieces, so that neither memory nor the number of requests grows much.
@@ -412,7 +438,7 @@ impl StoredFile {
                 Ok(buffer.into())
             }
             Source::Object(object) if !range.is_empty() => {
-                let mut found = object.bucket.fetch(&object.name, vec![(object.key.clone(), range)])?;
+                let mut found = object.bucket.fetch(&object.name, vec![object.part(range)])?;
                 found.pop().ok_or_else(|| StoreFault::Other("no answer".to_owned()).at(object.url()))
             }
             Source::Object(_) => Ok(Bytes::new()),
@@ -425,8 +451,12 @@ impl StoredFile {
             Source::File(_) => ranges.iter().map(|range| self.read(range.clone())).collect(),
             Source::Object(object) => {
                 ranges.iter().try_for_each(|range| self.check(range))?;
-                let (store, key, ranges) = (object.bucket.store.clone(), object.key.clone(), ranges.to_vec());
-                object.bucket.wait(&object.name, async move { store.get_ranges(&key, &ranges).await })
+                let (store, object, ranges) = (object.bucket.store.clone(), object.clone(), ranges.to_vec());
+                let (bucket, name) = (object.bucket.clone(), object.name.clone());
+                bucket.wait(&name, async move {
+                    let get = |range| object.part(range).get(store.clone());
+                    object_store::coalesce_ranges(&ranges, get, object_store::OBJECT_STORE_COALESCE_DEFAULT).await
+                })
             }
         }
     }
@@ -446,8 +476,8 @@ impl StoredFile {
             }
         }
         let Some((first, _)) = objects.first() else { return Ok(Vec::new()) };
-        let keys = objects.iter().map(|(object, range)| (object.key.clone(), range.clone())).collect();
-        first.bucket.fetch(&first.name, keys)
+        let parts = objects.iter().map(|(object, range)| object.part(range.clone())).collect();
+        first.bucket.fetch(&first.name, parts)
     }
 
     fn check(&self, range: &Range<u64>) -> Result<()> {
@@ -504,13 +534,10 @@ impl Bucket {
     }
 
     /// Ranges of objects, in the order in which they are asked for. Errors tell the name.
-    fn fetch(&self, name: &str, wanted: Vec<(Key, Range<u64>)>) -> Result<Vec<Bytes>> {
+    fn fetch(&self, name: &str, wanted: Vec<Part>) -> Result<Vec<Bytes>> {
         let store = self.store.clone();
         self.wait(name, async move {
-            let get = |(key, range): (Key, Range<u64>)| {
-                let store = store.clone();
-                async move { store.get_range(&key, range).await }
-            };
+            let get = |part: Part| part.get(store.clone());
             stream::iter(wanted).map(get).buffered(RANGES).try_collect().await
         })
     }
@@ -548,6 +575,7 @@ fn fault(error: &object_store::Error, endpoint: &str) -> StoreFault {
     match error {
         _ if all.contains("<Code>NoSuchBucket</Code>") => StoreFault::NoBucket,
         object_store::Error::NotFound { .. } => StoreFault::NoObject,
+        object_store::Error::Precondition { .. } => StoreFault::Replaced,
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
             StoreFault::Credentials(innermost)
         }

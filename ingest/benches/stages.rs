@@ -1,4 +1,4 @@
-//! Where the time of one radiograph goes: `cargo bench --profile release -p ingest --bench stages -- FILE…`.
+//! Where the time of one radiograph goes: `cargo bench --profile release --workspace --bench stages -- FILE…`.
 //!
 //! For each DICOM or JPEG file: milliseconds of every stage on one thread (the fastest of several rounds), the bytes that
 //! it moves, and the share of the memory bandwidth that this is. The bandwidth is that of a large copy, measured here.

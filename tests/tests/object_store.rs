@@ -441,9 +441,19 @@ fn faults_are_told_in_one_line() {
     store.fails("dataset", &inspect(&at), &[name, "0 bytes"]);
     let mut damaged = shard.to_vec();
     damaged[5000] ^= 1;
-    storage.write(name, damaged).expect("written");
+    storage.write(name, damaged.clone()).expect("written");
     let told = text(&store.run("dataset", &verify).stderr);
     assert!(told.contains(&format!("{name}, row")) && told.contains("`image` is damaged"), "{told}");
+    // One of the same size that comes in the place of another under an open reader.
+    storage.write(name, shard.clone()).expect("written");
+    let dataset = Dataset::open_in(store.storage("set")).expect("a dataset");
+    dataset.record(0).expect("a record");
+    storage.write(name, damaged).expect("written");
+    let rows: Vec<u32> = (0..4).collect();
+    for error in [dataset.record(1).err(), dataset.image_pages(&rows).err(), dataset.columns(&["view"]).err()] {
+        let told = error.expect("another version").to_string();
+        assert!(told.contains(name) && told.contains("replaced after it was opened"), "{told}");
+    }
     storage.remove(&[name]).expect("removed");
     store.fails("dataset", &inspect(&at), &[name, "no such object"]);
     let told = text(&store.run("dataset", &verify).stderr);
