@@ -155,7 +155,7 @@ fn rows(
     let source = (dicom.width, dicom.height);
     let fitted = fitted(source, size, fit);
     let resized = fitted.and_then(|(width, height)| {
-        let rows = scratch.resample.rows(source, width, height, Filter::Lanczos).map_err(|e| e.to_string())?;
+        let rows = scratch.resample.rows(source, width, height).map_err(|e| e.to_string())?;
         Ok(((width, height), rows))
     });
     let shades = tone::shades(dicom, tone, *bits, (0, 0));
