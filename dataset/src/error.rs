@@ -90,3 +90,9 @@ impl Error {
         move |source| Self::Json { path: path.to_path_buf(), source }
     }
 }
+
+/// Does work that meets damaged bytes: a panic of a decoder or of the Parquet library is an error like any other.
+pub(crate) fn guarded<T>(broken: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Error::Invalid(broken.to_owned())))
+}

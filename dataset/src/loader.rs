@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, Buffers, Floats, PlacedBox};
 use crate::dataset::Dataset;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, guarded};
 use crate::geometry::IGNORED;
 use crate::image;
 use crate::masking::{self, Continuations};
@@ -220,7 +220,7 @@ impl LoaderBuilder {
         };
         // Both take a while, above all from an object store.
         let (continuations, first) =
-            rayon::join(continuations, || guarded(|| Ok(samples.of(first_row as usize)?.height)));
+            rayon::join(continuations, || guarded(BROKEN, || Ok(samples.of(first_row as usize)?.height)));
         let continuations = continuations?;
         // A record that cannot be read is told of with its batch.
         if first.is_ok_and(|height| height == 0) {
@@ -347,7 +347,7 @@ impl Plan {
         let mut wanted = std::mem::take(&mut scratch.wanted);
         wanted.clear();
         wanted.extend(global.iter().skip(settings.rank).step_by(settings.world));
-        let pages = match guarded(|| settings.dataset.image_pages(&wanted)) {
+        let pages = match guarded(BROKEN, || settings.dataset.image_pages(&wanted)) {
             // One by one then, to find those that can be read.
             Err(_) if settings.on_error == OnError::Skip => Vec::new(),
             pages => pages?,
@@ -360,7 +360,7 @@ impl Plan {
                 self.image(row as usize, pages.get(index), &sample, epoch, scratch, image)?;
                 Ok(sample)
             };
-            let made = guarded(make).map_err(|error| match error {
+            let made = guarded(BROKEN, make).map_err(|error| match error {
                 Error::Invalid(message) => self.samples.refused(row as usize, &message),
                 named => named,
             });
@@ -445,10 +445,8 @@ impl Plan {
     }
 }
 
-/// Decoders meet damaged bytes: a panic in one of them costs the record, and no thread that others wait for.
-fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Error::Invalid("it cannot be decoded".to_owned())))
-}
+/// What is said where a decoder broke off: it costs the record, and no thread that others wait for.
+const BROKEN: &str = "it cannot be decoded";
 
 #[derive(Default)]
 struct Scratch {

@@ -559,11 +559,6 @@ impl Shard {
         self.group_columns(group, &names)
     }
 
-    /// One whole row. [`crate::Dataset::record`] is faster: it keeps the row groups that it met.
-    pub fn record(&self, row: usize) -> Result<Record> {
-        self.record_of(&self.texts_and_labels(self.group_of(row)?)?, row)
-    }
-
     /// One whole row, of which `group` holds all but the image.
     pub(crate) fn record_of(&self, group: &RecordBatch, row: usize) -> Result<Record> {
         let local = row - self.group(self.group_of(row)?).start;

@@ -4,14 +4,13 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io::{BufReader, ErrorKind, Read};
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow_array::{Array, BinaryArray, UInt16Array};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::dataset::Dataset;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, guarded};
 use crate::files;
 use crate::image;
 use crate::manifest::{REJECTS, TOKENIZER};
@@ -86,7 +85,7 @@ fn repeated_ids(dataset: &Dataset) -> Result<Vec<String>> {
 fn verify_rejects(storage: &Storage, expected: &str) -> Option<String> {
     if expected.is_empty() {
         let read = || storage.read(REJECTS).and_then(|bytes| from_parquet(&storage.path(REJECTS), bytes));
-        return guarded(read).err().map(|error| error.to_string());
+        return guarded(BROKEN, read).err().map(|error| error.to_string());
     }
     match storage.sha256(REJECTS) {
         Ok(digest) if digest == expected => None,
@@ -95,11 +94,8 @@ fn verify_rejects(storage: &Storage, expected: &str) -> Option<String> {
     }
 }
 
-/// Damaged bytes can drive the Parquet library into a panic: that is an error like any other.
-fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(Error::Invalid("its Parquet structure is damaged".to_owned())))
-}
+/// What is said where the Parquet library broke off.
+const BROKEN: &str = "its Parquet structure is damaged";
 
 fn verify_shard(dataset: &Dataset, index: usize, progress: &(dyn Fn(u64) + Sync)) -> Vec<String> {
     let info = &dataset.manifest().shards[index];
@@ -111,9 +107,9 @@ fn verify_shard(dataset: &Dataset, index: usize, progress: &(dyn Fn(u64) + Sync)
         }
         Err(error) => return vec![format!("{error}; {REMEDY}")],
     };
-    let opened = guarded(|| dataset.shard(index));
+    let opened = guarded(BROKEN, || dataset.shard(index));
     let checksums = match &opened {
-        Ok(shard) => guarded(|| shard.checksums()),
+        Ok(shard) => guarded(BROKEN, || shard.checksums()),
         Err(_) => Ok(None),
     };
     let covered = checksums.as_ref().map_or(&[][..], |checksums| checksums.as_deref().unwrap_or_default());
@@ -158,7 +154,7 @@ fn verify_shard(dataset: &Dataset, index: usize, progress: &(dyn Fn(u64) + Sync)
     }
     // Where checksums told what is damaged, decoding it would tell no more.
     if as_written || covered.is_empty() {
-        match guarded(|| verify_rows(dataset, opened?, index)) {
+        match guarded(BROKEN, || verify_rows(dataset, opened?, index)) {
             Ok(rows) => problems.extend(rows),
             Err(error) => problems.push(told(&error)),
         }
