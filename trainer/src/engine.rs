@@ -12,7 +12,7 @@ use serde_json::json;
 use tch::nn::VarStore;
 
 use crate::objective::Objective;
-use crate::optimiser::{Algorithm, Optimiser, parameters};
+use crate::optimiser::{Algorithm, Optimiser};
 use crate::rundir::{self, MetricsLog, RunDir, State, Tensors};
 
 /// Updates in a row without a finite loss after which a run ends.
@@ -53,7 +53,7 @@ pub fn train(
     settings: &Settings,
     run: &RunDir,
 ) -> Result<Outcome> {
-    let mut optimiser = Optimiser::new(settings.algorithm, settings.weight_decay, parameters(objective.store()));
+    let mut optimiser = Optimiser::new(settings.algorithm, settings.weight_decay, objective.parameters());
     let mut state = State::default();
     if let Some((found, model, moments)) = run.load_latest()? {
         let report = rundir::load(objective.store(), &model)?;

@@ -7,6 +7,8 @@ use dataset::{Batch, Floats};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
+use crate::optimiser::{Parameter, parameters};
+
 /// The loss of a batch.
 pub struct Loss {
     /// What is differentiated, a scalar.
@@ -28,6 +30,12 @@ pub struct Evaluation {
 pub trait Objective {
     /// The variables: trained, saved and restored by the engine.
     fn store(&self) -> &VarStore;
+
+    /// What is trained, in which order and at which share of the rate: every variable with a gradient, at the full rate.
+    /// An objective that freezes a part leaves its parameters out; one with layer decay scales their rates.
+    fn parameters(&self) -> Vec<Parameter> {
+        parameters(self.store())
+    }
 
     /// The loss of one batch, in training mode. Randomness comes from torch's generator, which the engine seeds.
     fn loss(&self, batch: &Batch) -> Result<Loss>;

@@ -85,6 +85,19 @@ pub fn parameters(store: &VarStore) -> Vec<Parameter> {
     variables.into_iter().map(parameter).collect()
 }
 
+/// Layer-wise rate decay (BEiT, MAE's fine-tuning): the factor on the rate of a vision transformer's parameter.
+///
+/// What stands after the blocks has 1, block `i` of `depth` has `decay^(depth - i)`, tokens, positions and the patch
+/// projection have `decay^(depth + 1)`. Names are timm's.
+pub fn layer_rate(name: &str, depth: i64, decay: f64) -> f64 {
+    let layer = match name.split('.').collect::<Vec<_>>().as_slice() {
+        ["blocks", block, ..] => block.parse().map_or(depth + 1, |block: i64| block + 1),
+        ["cls_token" | "pos_embed" | "patch_embed", ..] => 0,
+        _ => depth + 1,
+    };
+    decay.powi((depth + 1 - layer) as i32)
+}
+
 /// The state of one parameter: updates so far, and the algorithm's buffers, each of the parameter's shape.
 #[derive(Debug)]
 struct State {

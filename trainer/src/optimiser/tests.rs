@@ -130,3 +130,14 @@ fn the_rate_of_a_parameter_can_be_scaled() {
     assert_eq!(before[..6], after[..6]); // layer.weight
     assert_ne!(before[6..9], after[6..9]);
 }
+
+#[test]
+fn earlier_layers_learn_at_lower_rates() {
+    for (name, exponent) in
+        [("pos_embed", 3), ("patch_embed.proj.weight", 3), ("blocks.0.norm1.bias", 2), ("blocks.1.mlp.fc1.weight", 1)]
+    {
+        assert!((layer_rate(name, 2, 0.5) - 0.5_f64.powi(exponent)).abs() < 1e-12, "{name}");
+    }
+    assert_eq!(layer_rate("head.weight", 2, 0.5), 1.0);
+    assert_eq!(layer_rate("fc_norm.weight", 12, 0.65), 1.0);
+}

@@ -1,0 +1,127 @@
+//! `trainer finetune` for classification.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use dataset::transform::{ASPECT, Crop, Transform};
+use dataset::{Dataset, Loader, Subset, random};
+use tch::Device;
+
+use super::DataSource;
+use crate::config::{FinetuneConfig, Rule, Task};
+use crate::engine::{self, Outcome, Settings};
+use crate::objective::{Objective, loader_for};
+use crate::objectives::{Classification, Labels};
+use crate::optimiser::Algorithm;
+use crate::rundir::{self, RunDir};
+use crate::schedule::WarmupCosine;
+
+/// The transform for evaluation of a classifier.
+pub fn evaluation_transform(config: &FinetuneConfig) -> Transform {
+    Transform {
+        mean: config.data.mean as f32,
+        std: config.data.std as f32,
+        ..Transform::evaluate(config.model.vit.image_size as u32)
+    }
+}
+
+/// The labels of a run's task in a dataset.
+pub(super) fn labels(config: &FinetuneConfig, dataset: &Dataset) -> Result<Labels> {
+    Labels::new(dataset, &config.findings, config.data.uncertain, config.data.missing)
+}
+
+/// Rows of a subset that count for the task.
+pub(super) fn task_rows(
+    config: &FinetuneConfig,
+    source: &DataSource,
+    subset: Subset,
+    ratio: Option<f64>,
+) -> Result<Vec<u32>> {
+    let rows = labels(config, &source.dataset)?.labelled(&source.dataset, source.split()?.rows(subset, ratio))?;
+    let only_with = Task::parse(&config.task)?.only_with;
+    if only_with.is_empty() {
+        return Ok(rows);
+    }
+    let known = source.dataset.findings();
+    let columns: Vec<usize> =
+        known.iter().enumerate().filter(|(_, name)| only_with.contains(name)).map(|(i, _)| i).collect();
+    let codes = source.dataset.labels()?;
+    Ok(rows.into_iter().filter(|&row| columns.iter().any(|&column| codes[row as usize][column] == Some(1))).collect())
+}
+
+/// Whether dataset and split have what a fine-tuning run asks for; before anything is written.
+pub fn check_finetune(config: &FinetuneConfig, source: &DataSource) -> Result<()> {
+    config.model.validate()?;
+    labels(config, &source.dataset)?;
+    let ratios = source.split()?.ratios();
+    if !ratios.contains(&config.ratio) {
+        let known: Vec<String> = ratios.iter().map(f64::to_string).collect();
+        bail!("split `{}` has no ratio {}; it has: {}", config.split, config.ratio, known.join(", "));
+    }
+    Ok(())
+}
+
+/// Fine-tunes a classifier; the best weights by the validation subset are kept.
+pub fn finetune(config: &FinetuneConfig, source: &DataSource, run: &RunDir, device: Device) -> Result<Outcome> {
+    tch::manual_seed(random::mix(&[config.run.seed, random::digest("start values")]) as i64);
+    let dataset = &source.dataset;
+    let validate = task_rows(config, source, Subset::Validate, None)?;
+    let objective = Classification::new(
+        &config.model,
+        labels(config, dataset)?,
+        dataset,
+        validate,
+        evaluation_transform(config),
+        device,
+    )?;
+    if config.init != "random" {
+        let path = PathBuf::from(&config.init);
+        println!("{}: {}", path.display(), rundir::load(objective.store(), &rundir::weights(&path)?)?);
+    }
+    let rows = task_rows(config, source, Subset::Train, Some(config.ratio))?;
+    if rows.is_empty() {
+        bail!("no labelled record at {}% of the training subset", config.ratio);
+    }
+    println!("{} labelled records, {} updates, on {device:?}", rows.len(), config.optimiser.steps);
+    let optimiser = &config.optimiser;
+    let loader = |state| {
+        Ok(loader_for(device, Loader::builder(dataset))
+            .rows(rows.clone())
+            .batch_size(optimiser.batch_size)
+            .seed(config.run.seed)
+            .transform(Transform {
+                crop: Crop::RandomResized { scale: (config.data.crop_scale, 1.0), aspect: ASPECT },
+                flip: config.data.flip,
+                mean: config.data.mean as f32,
+                std: config.data.std as f32,
+                ..Transform::finetune(config.model.vit.image_size as u32)
+            })
+            .drop_last(rows.len() >= optimiser.batch_size)
+            .threads(config.run.loader_threads)
+            .resume(state)
+            .build()?)
+    };
+    let schedule = WarmupCosine {
+        peak: optimiser.rate,
+        floor: 0.0,
+        warmup: optimiser.warmup as f64,
+        total: optimiser.steps as f64,
+    };
+    let settings = Settings {
+        algorithm: match optimiser.rule {
+            Rule::Sgd => Algorithm::FINE_TUNING,
+            Rule::Adamw => Algorithm::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
+        },
+        weight_decay: optimiser.weight_decay,
+        rate: &|update| schedule.in_updates(update),
+        steps: optimiser.steps,
+        accumulation: 1,
+        clip: optimiser.clip,
+        seed: config.run.seed,
+        log_every: config.run.log_every,
+        checkpoint_every: config.run.checkpoint_every,
+        evaluate_every: optimiser.evaluate_every,
+        keep_last: config.run.keep_last,
+    };
+    engine::train(&objective, &loader, &settings, run)
+}

@@ -1,0 +1,69 @@
+//! What the subcommands do, from a resolved configuration on.
+
+mod evaluate;
+mod finetune;
+mod pretrain;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use dataset::{Dataset, Split, Subset, random};
+use tch::Device;
+
+pub use evaluate::{EvaluationReport, FindingScores, evaluate};
+pub use finetune::{check_finetune, finetune};
+pub use pretrain::{pretrain, pretrain_transform, resolve_pretrain};
+
+/// `auto`, `cpu` or `cuda:N`.
+pub fn device(name: &str) -> Result<Device> {
+    match name {
+        "cpu" => Ok(Device::Cpu),
+        "auto" => Ok(Device::cuda_if_available()),
+        other => {
+            let index = other.strip_prefix("cuda:").and_then(|index| index.parse::<usize>().ok());
+            let index = index.with_context(|| format!("no device `{other}`: give auto, cpu or cuda:N"))?;
+            let found = tch::Cuda::device_count();
+            if (index as i64) < found {
+                return Ok(Device::Cuda(index));
+            }
+            bail!("no device cuda:{index} here ({found} CUDA devices found)")
+        }
+    }
+}
+
+/// Where a run's data comes from.
+pub struct DataSource {
+    pub dataset: Arc<Dataset>,
+    pub split: Option<Split>,
+}
+
+impl DataSource {
+    /// Opens a dataset and, if one is named, its split.
+    pub fn open(folder: &Path, split: Option<&str>) -> Result<Self> {
+        let dataset = Arc::new(Dataset::open(folder)?);
+        let split = split.map(|name| Split::load(&dataset, name)).transpose()?;
+        Ok(Self { dataset, split })
+    }
+
+    fn split(&self) -> Result<&Split> {
+        self.split.as_ref().context("this needs --split NAME; `dataset split` makes one")
+    }
+}
+
+/// Rows to look at: so many of the test subset (or of all records) drawn with a seed, or those named.
+pub fn choose_rows(source: &DataSource, wanted: &str, seed: u64) -> Result<Vec<u32>> {
+    let Ok(count) = wanted.parse::<usize>() else {
+        return wanted.split(',').map(|id| Ok(source.dataset.row_of(id.trim())? as u32)).collect();
+    };
+    let mut rows = match &source.split {
+        Some(split) => split.rows(Subset::Test, None),
+        None => (0..source.dataset.len() as u32).collect(),
+    };
+    random::Stream::new(&[seed, random::digest("rows")]).shuffle(&mut rows);
+    rows.truncate(count);
+    if rows.is_empty() {
+        bail!("no record to restore");
+    }
+    Ok(rows)
+}

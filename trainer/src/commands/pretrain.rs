@@ -1,0 +1,119 @@
+//! `trainer pretrain`.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use dataset::loader::TextOptions;
+use dataset::transform::{ASPECT, Crop, Transform};
+use dataset::{Dataset, Loader, Subset, random};
+use tch::Device;
+
+use super::DataSource;
+use crate::config::PretrainConfig;
+use crate::engine::{self, Outcome, Settings};
+use crate::objective::{Objective, loader_for};
+use crate::objectives::Pretraining;
+use crate::optimiser::Algorithm;
+use crate::rundir::{self, RunDir};
+use crate::schedule::{WarmupCosine, scaled_rate};
+
+/// Completes a pre-training configuration by what the dataset decides.
+pub fn resolve_pretrain(config: &mut PretrainConfig, dataset: &Dataset) -> Result<()> {
+    let vocabulary = dataset.manifest().text.vocabulary as i64;
+    if config.model.restores_report() {
+        if vocabulary == 0 {
+            bail!("this dataset has no reports to restore: set model.restore=image-only, or ingest with a tokenizer");
+        }
+        if config.model.bert.vocab_size == 0 {
+            config.model.bert.vocab_size = vocabulary;
+        }
+        if config.model.bert.vocab_size < vocabulary {
+            bail!("model.bert.vocab_size is {}, the dataset's vocabulary {vocabulary}", config.model.bert.vocab_size);
+        }
+        if config.data.tokens > config.model.bert.max_positions {
+            bail!(
+                "data.tokens is {}, the report decoder has {} positions",
+                config.data.tokens,
+                config.model.bert.max_positions
+            );
+        }
+    }
+    config.model.validate()?;
+    Ok(())
+}
+
+/// The loader's transform for pre-training.
+pub fn pretrain_transform(config: &PretrainConfig) -> Transform {
+    Transform {
+        crop: Crop::RandomResized { scale: (config.data.crop_scale, 1.0), aspect: ASPECT },
+        flip: config.data.flip,
+        mean: config.data.mean as f32,
+        std: config.data.std as f32,
+        ..Transform::pretrain(config.model.input_size() as u32)
+    }
+}
+
+/// Pre-trains. With a split, its training subset alone is seen, all of it: no label is used.
+pub fn pretrain(
+    config: &PretrainConfig,
+    source: &DataSource,
+    run: &RunDir,
+    device: Device,
+    init: Option<&Path>,
+) -> Result<Outcome> {
+    tch::manual_seed(random::mix(&[config.run.seed, random::digest("start values")]) as i64);
+    let objective = Pretraining::new(&config.model, device)?;
+    if let Some(path) = init {
+        println!("{}: {}", path.display(), rundir::load(objective.store(), &rundir::weights(path)?)?);
+    }
+    let rows = match &source.split {
+        Some(split) => split.rows(Subset::Train, None),
+        None => (0..source.dataset.len() as u32).collect(),
+    };
+    let optimiser = &config.optimiser;
+    let text = config
+        .model
+        .restores_report()
+        .then_some(TextOptions { tokens: config.data.tokens as usize, mask_ratio: config.data.report_mask_ratio });
+    let records = rows.len();
+    let loader = |state| {
+        let mut builder = loader_for(device, Loader::builder(&source.dataset))
+            .rows(rows.clone())
+            .batch_size(optimiser.batch_size)
+            .seed(config.run.seed)
+            .transform(pretrain_transform(config))
+            .drop_last(records >= optimiser.batch_size)
+            .threads(config.run.loader_threads)
+            .resume(state);
+        if let Some(text) = &text {
+            builder = builder.text(text.clone());
+        }
+        Ok(builder.build()?)
+    };
+    let micro = (records / optimiser.batch_size).max(1) as u64;
+    let per_epoch = (micro / optimiser.accumulation as u64).max(1);
+    let steps =
+        if optimiser.steps > 0 { optimiser.steps } else { (optimiser.epochs * per_epoch as f64).round() as u64 };
+    let epochs = steps as f64 / per_epoch as f64;
+    let schedule = WarmupCosine {
+        peak: scaled_rate(optimiser.base_rate, optimiser.batch_size * optimiser.accumulation),
+        floor: 0.0,
+        warmup: epochs * optimiser.warmup_epochs / optimiser.epochs,
+        total: epochs,
+    };
+    println!("{records} records, {per_epoch} updates an epoch, {steps} updates, on {device:?}");
+    let settings = Settings {
+        algorithm: Algorithm::PRETRAINING,
+        weight_decay: optimiser.weight_decay,
+        rate: &|update| schedule.in_epochs(update, per_epoch),
+        steps,
+        accumulation: optimiser.accumulation,
+        clip: optimiser.clip,
+        seed: config.run.seed,
+        log_every: config.run.log_every,
+        checkpoint_every: config.run.checkpoint_every,
+        evaluate_every: 0,
+        keep_last: config.run.keep_last,
+    };
+    engine::train(&objective, &loader, &settings, run)
+}

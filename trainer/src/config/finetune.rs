@@ -1,0 +1,172 @@
+//! Configuration of a fine-tuning run, and the tasks there are.
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::{RunConfig, pretrain_preset};
+use crate::classifier::ClassifierConfig;
+use crate::objectives::{Missing, Uncertain};
+
+/// Which update rule fine-tuning uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rule {
+    /// SGD with momentum 0.9: the recipe's.
+    Sgd,
+    Adamw,
+}
+
+/// How fine-tuning optimises.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FinetuneOptimiser {
+    pub rule: Rule,
+    pub rate: f64,
+    pub weight_decay: f64,
+    /// Updates of the warm-up, and in all.
+    pub warmup: u64,
+    pub steps: u64,
+    pub batch_size: usize,
+    pub clip: f64,
+    /// Updates between two evaluations on the validation subset.
+    pub evaluate_every: u64,
+}
+
+/// How fine-tuning sees its data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FinetuneData {
+    /// Smallest share of the area that RandomResizedCrop takes.
+    pub crop_scale: f64,
+    pub flip: f64,
+    pub mean: f64,
+    pub std: f64,
+    pub uncertain: Uncertain,
+    pub missing: Missing,
+}
+
+/// Configuration of a fine-tuning run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FinetuneConfig {
+    pub preset: String,
+    pub task: String,
+    /// The findings of the task.
+    pub findings: Vec<String>,
+    /// Name of the split.
+    pub split: String,
+    /// Percentage of the training labels.
+    pub ratio: f64,
+    /// Where the weights came from; `random` for start values.
+    pub init: String,
+    pub model: ClassifierConfig,
+    pub data: FinetuneData,
+    pub optimiser: FinetuneOptimiser,
+    pub run: RunConfig,
+}
+
+/// The fine-tuning defaults of a preset, with the recipe's steps and rate for the ratio.
+pub fn finetune_preset(preset: &str, task: &Task, ratio: f64) -> Result<FinetuneConfig> {
+    let vit = pretrain_preset(preset)?.model.vit;
+    let (warmup, steps, rate) = task.recipe(ratio);
+    let mut config = FinetuneConfig {
+        preset: preset.to_owned(),
+        task: task.name.clone(),
+        findings: task.findings.clone(),
+        split: String::new(),
+        ratio,
+        init: "random".to_owned(),
+        model: ClassifierConfig { vit, classes: task.findings.len() as i64, drop_path: 0.1 },
+        data: FinetuneData {
+            crop_scale: 0.08,
+            flip: 0.5,
+            mean: 0.4978,
+            std: 0.2449,
+            uncertain: Uncertain::Zeros,
+            missing: Missing::Zeros,
+        },
+        optimiser: FinetuneOptimiser {
+            rule: Rule::Sgd,
+            rate,
+            weight_decay: 0.0,
+            warmup,
+            steps,
+            batch_size: 96,
+            clip: 1.0,
+            evaluate_every: (steps / 20).max(1),
+        },
+        run: RunConfig::default(),
+    };
+    if preset == "mrm-vit-tiny" {
+        // As in pre-training: few updates, and sides that the report names.
+        config.data = FinetuneData { crop_scale: 0.7, flip: 0.0, ..config.data };
+        config.optimiser = FinetuneOptimiser {
+            rule: Rule::Adamw,
+            rate: 1e-3,
+            weight_decay: 0.05,
+            warmup: 25,
+            steps: 250,
+            batch_size: 32,
+            evaluate_every: 25,
+            ..config.optimiser
+        };
+    }
+    Ok(config)
+}
+
+/// A downstream task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Task {
+    pub name: String,
+    pub findings: Vec<String>,
+    /// Rows count only where one of these findings is positive; empty: all rows.
+    pub only_with: Vec<String>,
+}
+
+const NIH14: [&str; 14] = [
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+    "Consolidation",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
+];
+const CHEXPERT5: [&str; 5] = ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"];
+
+impl Task {
+    /// `nih14`, `chexpert5`, `covid`, `viral`, or `labels:A,B`.
+    pub fn parse(name: &str) -> Result<Self> {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let (findings, only_with) = match name {
+            "nih14" => (owned(&NIH14), Vec::new()),
+            "chexpert5" => (owned(&CHEXPERT5), Vec::new()),
+            "covid" => (owned(&["Pneumonia/Viral/COVID-19"]), Vec::new()),
+            "viral" => (owned(&["Pneumonia/Viral"]), owned(&["Pneumonia/Viral", "Pneumonia/Bacterial"])),
+            other => match other.strip_prefix("labels:") {
+                Some(list) if !list.trim().is_empty() => {
+                    (list.split(',').map(|name| name.trim().to_owned()).collect(), Vec::new())
+                }
+                _ => bail!("no task `{other}`; there are: nih14, chexpert5, covid, viral, labels:A,B"),
+            },
+        };
+        Ok(Self { name: name.to_owned(), findings, only_with })
+    }
+
+    /// The recipe's warm-up, steps and rate for a ratio in percent; findings of one's own take NIH's.
+    fn recipe(&self, ratio: f64) -> (u64, u64, f64) {
+        let tier = usize::from(ratio > 1.0) + usize::from(ratio > 10.0);
+        match self.name.as_str() {
+            "chexpert5" => [(150, 2_000, 3e-3), (1_500, 60_000, 5e-4), (15_000, 200_000, 5e-4)][tier],
+            "covid" | "viral" => (50, 1_000, 3e-2),
+            _ => [(50, 3_000, 3e-2), (500, 30_000, 3e-3), (5_000, 200_000, 3e-3)][tier],
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Configuration: defaults < preset < TOML file < `--set key=value`. Unknown keys are errors that name the nearest one;
+//! the resolved whole is printed and stored.
+
+mod finetune;
+mod pretrain;
+
+use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+pub use finetune::{FinetuneConfig, FinetuneData, FinetuneOptimiser, Rule, Task, finetune_preset};
+pub use pretrain::{PretrainConfig, PretrainData, PretrainOptimiser, pretrain_preset};
+
+/// Names of the presets.
+pub const PRESETS: [&str; 3] = ["mrm-vit-b16", "mrm-vit-s16", "mrm-vit-tiny"];
+
+/// What both kinds of run share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    pub seed: u64,
+    /// Updates between two lines of `metrics.jsonl`.
+    pub log_every: u64,
+    /// Updates between two checkpoints.
+    pub checkpoint_every: u64,
+    /// Checkpoints kept beside the best one.
+    pub keep_last: usize,
+    /// Threads of the loader; 0: one a core.
+    pub loader_threads: usize,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self { seed: 0, log_every: 20, checkpoint_every: 1000, keep_last: 2, loader_threads: 0 }
+    }
+}
+
+/// Lays a TOML file and `key=value` settings over a configuration, the latter last.
+pub fn overlay<T: Serialize + DeserializeOwned>(config: &T, file: Option<&str>, settings: &[String]) -> Result<T> {
+    let mut table = Table::try_from(config)?;
+    if let Some(text) = file {
+        let above: Table = text.parse().context("the configuration file is no TOML")?;
+        lay(&mut table, above, "")?;
+    }
+    for setting in settings {
+        let (key, value) = setting.split_once('=').with_context(|| format!("`{setting}` is not key=value"))?;
+        // A bare word is a text; everything else is read as TOML.
+        let value =
+            format!("v={value}").parse::<Table>().ok().and_then(|mut t| t.remove("v")).unwrap_or_else(|| value.into());
+        let mut above = Table::new();
+        let parts: Vec<&str> = key.trim().split('.').collect();
+        let (last, path) = parts.split_last().context("an empty key")?;
+        let mut at = &mut above;
+        for part in path {
+            at = at
+                .entry(*part)
+                .or_insert_with(|| Value::Table(Table::new()))
+                .as_table_mut()
+                .context("a key is a section")?;
+        }
+        at.insert((*last).to_owned(), value);
+        lay(&mut table, above, "")?;
+    }
+    Value::Table(table).try_into().context("the configuration does not fit")
+}
+
+fn lay(base: &mut Table, above: Table, prefix: &str) -> Result<()> {
+    let known: Vec<String> = base.keys().cloned().collect();
+    for (key, value) in above {
+        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        match (base.get_mut(&key), value) {
+            (Some(Value::Table(inner)), Value::Table(value)) => lay(inner, value, &path)?,
+            (Some(Value::Float(inner)), Value::Integer(value)) => *inner = value as f64,
+            (Some(inner), value) if inner.same_type(&value) => *inner = value,
+            (Some(inner), value) => bail!("`{path}` is of type {}, not {}", inner.type_str(), value.type_str()),
+            (None, _) => {
+                let nearest = known.iter().min_by_key(|name| distance(name, &key));
+                let hint = nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+                bail!("no key `{path}`{hint}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.chars().enumerate() {
+            let substitute = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substitute.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_lie_in_their_order() {
+        let base = pretrain_preset("mrm-vit-tiny").unwrap();
+        let file = "[optimiser]\nbatch_size = 8\nbase_rate = 1\n";
+        let settings = ["optimiser.batch_size=16".to_owned(), "model.restore=image-only".to_owned()];
+        let config = overlay(&base, Some(file), &settings).unwrap();
+        assert_eq!((config.optimiser.batch_size, config.optimiser.base_rate), (16, 1.0));
+        assert!(!config.model.restores_report());
+        assert_eq!(overlay(&config, Some(&toml::to_string(&config).unwrap()), &[]).unwrap(), config);
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest() {
+        let base = pretrain_preset("mrm-vit-b16").unwrap();
+        let error = overlay(&base, None, &["optimiser.batchsize=4".to_owned()]).unwrap_err().to_string();
+        assert_eq!(error, "no key `optimiser.batchsize`; did you mean `batch_size`?");
+        let error = overlay(&base, None, &["optimiser.epochs=many".to_owned()]).unwrap_err().to_string();
+        assert_eq!(error, "`optimiser.epochs` is of type float, not string");
+        assert!(pretrain_preset("mrm-vit-huge").unwrap_err().to_string().contains("mrm-vit-tiny"));
+    }
+}

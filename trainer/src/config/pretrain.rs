@@ -1,0 +1,121 @@
+//! Configuration of a pre-training run.
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::{PRESETS, RunConfig};
+use crate::bert::BertConfig;
+use crate::image_decoder::DecoderConfig;
+use crate::mrm::{MrmConfig, ReportLoss};
+use crate::vit::VitConfig;
+
+/// How pre-training sees its data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PretrainData {
+    /// Tokens of a report, `[CLS]` included.
+    pub tokens: i64,
+    /// Share of a report's words that is hidden.
+    pub report_mask_ratio: f64,
+    /// Smallest share of the area that RandomResizedCrop takes.
+    pub crop_scale: f64,
+    /// Probability of a horizontal flip.
+    pub flip: f64,
+    /// Mean and standard deviation that pixels are normalised with, 0..1.
+    pub mean: f64,
+    pub std: f64,
+}
+
+/// How pre-training optimises: AdamW, warm-up, half-cosine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PretrainOptimiser {
+    /// Rate for an effective batch of 256; it scales with the batch.
+    pub base_rate: f64,
+    pub weight_decay: f64,
+    pub epochs: f64,
+    pub warmup_epochs: f64,
+    /// Updates in place of epochs; 0: by epochs. The warm-up keeps its share.
+    pub steps: u64,
+    /// Records of a micro-batch.
+    pub batch_size: usize,
+    /// Micro-batches of an update.
+    pub accumulation: usize,
+    /// Largest gradient norm; 0: no clipping.
+    pub clip: f64,
+}
+
+/// Configuration of a pre-training run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PretrainConfig {
+    pub preset: String,
+    pub model: MrmConfig,
+    pub data: PretrainData,
+    pub optimiser: PretrainOptimiser,
+    pub run: RunConfig,
+}
+
+/// The pre-training defaults of a preset. Vocabulary 0 stands for the dataset's.
+pub fn pretrain_preset(preset: &str) -> Result<PretrainConfig> {
+    let mut config = PretrainConfig {
+        preset: preset.to_owned(),
+        model: MrmConfig { bert: BertConfig { vocab_size: 0, ..BertConfig::default() }, ..MrmConfig::default() },
+        data: PretrainData {
+            tokens: 100,
+            report_mask_ratio: 0.5,
+            crop_scale: 0.2,
+            flip: 0.5,
+            mean: 0.4978,
+            std: 0.2449,
+        },
+        optimiser: PretrainOptimiser {
+            base_rate: 1.5e-4,
+            weight_decay: 0.05,
+            epochs: 200.0,
+            warmup_epochs: 40.0,
+            steps: 0,
+            batch_size: 32,
+            accumulation: 8,
+            clip: 0.0,
+        },
+        run: RunConfig::default(),
+    };
+    match preset {
+        "mrm-vit-b16" => {}
+        "mrm-vit-s16" => {
+            config.model.vit = VitConfig { width: 384, heads: 6, ..VitConfig::default() };
+            config.model.decoder = DecoderConfig { width: 384, ..DecoderConfig::default() };
+        }
+        "mrm-vit-tiny" => {
+            config.model.vit =
+                VitConfig { image_size: 64, patch_size: 8, width: 128, depth: 4, heads: 4, ..VitConfig::default() };
+            config.model.decoder = DecoderConfig { width: 64, depth: 1, heads: 4, ..DecoderConfig::default() };
+            config.model.bert = BertConfig {
+                vocab_size: 0,
+                hidden: 96,
+                layers: 2,
+                heads: 4,
+                intermediate: 384,
+                max_positions: 64,
+                ..BertConfig::default()
+            };
+            // A few minutes on two cores are some 80,000 images. Within them the report teaches more than the patches do,
+            // and the more so the less of it can be guessed from its own visible words; a flip would make its "left" wrong.
+            config.model.mask_ratio = 0.5;
+            config.model.report_loss = ReportLoss::Masked;
+            config.data =
+                PretrainData { tokens: 64, report_mask_ratio: 0.8, crop_scale: 0.7, flip: 0.0, ..config.data };
+            config.optimiser = PretrainOptimiser {
+                base_rate: 1.2e-2,
+                steps: 2_600,
+                batch_size: 32,
+                accumulation: 1,
+                clip: 1.0,
+                ..config.optimiser
+            };
+        }
+        other => bail!("no preset `{other}`; there are: {}", PRESETS.join(", ")),
+    }
+    Ok(config)
+}
