@@ -1,27 +1,31 @@
-//! Lets the trainer find libtorch by itself, without `LD_LIBRARY_PATH`.
-//!
-//! torch-sys tells its dependents where libtorch lies; that folder goes into the binary's run path. Where the CUDA
-//! libraries lie beside it, the linker is kept from dropping them, since nothing refers to them by name.
+//! Compiles the shim to what tch does not bind, and lets the trainer find libtorch by itself (`rpath.rs`).
+
+mod rpath;
 
 use std::path::Path;
 
 fn main() {
-    println!("cargo:rerun-if-env-changed=LIBTORCH");
-    let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") else {
-        println!("cargo:warning=libtorch's folder is unknown: run `make setup`, or set LIBTORCH to a libtorch 2.11");
-        return;
-    };
-    println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
-    if cuda_is_whole(Path::new(&lib)) {
-        println!("cargo:rustc-link-arg=-Wl,--no-as-needed");
-        println!("cargo:rustc-link-arg=-ltorch_cuda");
-        println!("cargo:rustc-link-arg=-Wl,--as-needed");
+    rpath::main();
+    if let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") {
+        compile_shim(Path::new(&lib));
     }
 }
 
-/// A CPU-only set-up of the `torch` wheel holds `libtorch_cuda.so` too, but not NVIDIA's libraries which it needs.
-fn cuda_is_whole(lib: &Path) -> bool {
-    let beside_wheel = lib.join("../../nvidia/cu13/lib");
-    lib.join("libtorch_cuda.so").exists()
-        && [lib, &beside_wheel].iter().any(|folder| folder.join("libcublas.so.13").exists())
+/// The headers lie beside the libraries, unless `LIBTORCH_INCLUDE` says otherwise (as torch-sys reads it).
+fn compile_shim(lib: &Path) {
+    println!("cargo:rerun-if-changed=src/libtorch/shim.cpp");
+    println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
+    println!("cargo:rerun-if-env-changed=LIBTORCH_CXX11_ABI");
+    let root = std::env::var("LIBTORCH_INCLUDE").map_or_else(|_| lib.join(".."), Into::into);
+    let abi = std::env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned());
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .opt_level(1)
+        .warnings(false)
+        .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
+        .include(root.join("include"))
+        .include(root.join("include/torch/csrc/api/include"))
+        .file("src/libtorch/shim.cpp")
+        .compile("mrm_torch");
 }

@@ -60,7 +60,9 @@ fn pretraining(data: &Path, run: &Path, steps: u64, more: &[&str]) -> Vec<OsStri
 fn numbers(run: &Path) -> Vec<Value> {
     let mut lines = read_metrics(run).expect("metrics");
     for line in &mut lines {
-        line.as_object_mut().expect("an object").remove("images_per_second");
+        let line = line.as_object_mut().expect("an object");
+        line.remove("images_per_second");
+        line.remove("time");
     }
     lines
 }

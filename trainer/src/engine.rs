@@ -1,22 +1,23 @@
 //! The training loop. It knows steps, rates, gradients, checkpoints and the log; what is trained is an [`Objective`].
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use dataset::random;
 use dataset::{Loader, LoaderState};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use tch::nn::VarStore;
 
-use crate::objective::Objective;
+use crate::config::RunConfig;
+use crate::ema::Ema;
+use crate::objective::{Evaluation, Objective};
 use crate::optimiser::{Algorithm, Optimiser};
-use crate::rundir::{self, MetricsLog, RunDir, State, Tensors};
-
-/// Updates in a row without a finite loss after which a run ends.
-const MOST_SKIPPED: u64 = 10;
+use crate::precision::LossScale;
+use crate::rundir::{self, RunDir, State, Tensors};
+use crate::step::{Settled, Stepper, Update};
 
 /// What the engine needs to know, whatever the task.
 pub struct Settings<'a> {
@@ -29,12 +30,12 @@ pub struct Settings<'a> {
     pub accumulation: usize,
     /// Largest gradient norm; 0: no clipping.
     pub clip: f64,
-    pub seed: u64,
-    pub log_every: u64,
-    pub checkpoint_every: u64,
     /// Updates between two evaluations; 0: none.
     pub evaluate_every: u64,
-    pub keep_last: usize,
+    /// What all kinds of runs share: seed, precision, logging, checkpoints.
+    pub run: &'a RunConfig,
+    /// Identifiers of rows, for messages.
+    pub record_ids: &'a dyn Fn(&[u32]) -> Vec<String>,
 }
 
 /// How a run ended.
@@ -53,78 +54,82 @@ pub fn train(
     settings: &Settings,
     run: &RunDir,
 ) -> Result<Outcome> {
+    let (store, config) = (objective.store(), settings.run);
     let mut optimiser = Optimiser::new(settings.algorithm, settings.weight_decay, objective.parameters());
     let mut state = State::default();
-    if let Some((found, model, moments)) = run.load_latest()? {
-        let report = rundir::load(objective.store(), &model)?;
+    let mut ema = (config.ema > 0.0).then(|| Ema::new(store, config.ema));
+    if let Some(found) = run.load_latest()? {
+        let report = rundir::load(store, &found.model)?;
         if !report.is_complete() {
             bail!("the checkpoint does not fit the model: {report}");
         }
-        optimiser.load_state(moments)?;
-        state = found;
+        optimiser.load_state(found.optimiser)?;
+        if let (Some(ema), Some(saved)) = (&mut ema, found.ema) {
+            ema.load(store, saved)?;
+        }
+        state = found.state;
         eprintln!("resuming after {} of {} updates", state.step, settings.steps);
+    }
+    let mut stepper = Stepper::new(objective, optimiser, config.precision, config.seed);
+    (stepper.accumulation, stepper.clip) = (settings.accumulation, settings.clip);
+    if let (Some(scale), Some(saved)) = (&mut stepper.scale, state.loss_scale) {
+        *scale = LossScale::new(saved, store.device());
     }
     let stop = stop_flag()?;
     let mut log = run.metrics(state.step)?;
     let mut loader = loader(state.loader)?;
     let mut progress = Progress::new(settings.steps, state.step);
-    let mut in_a_row = 0;
+    let mut pending: Vec<Update> = Vec::new();
     while state.step < settings.steps {
-        let seed = random::mix(&[settings.seed, random::digest("step"), state.step]);
-        // Every random number of an update comes from its number: a resumed run needs no generator's state.
-        tch::manual_seed(seed as i64);
-        optimiser.zero_grad();
-        let (mut total, mut parts, mut records) = (0.0, Vec::<(&'static str, f64)>::new(), Vec::new());
-        for _ in 0..settings.accumulation {
-            let batch = loader.next_batch()?;
-            let loss = objective.loss(&batch)?;
-            (&loss.total / settings.accumulation as f64).backward();
-            let share = 1.0 / settings.accumulation as f64;
-            total += loss.total.double_value(&[]) * share;
-            for (name, part) in loss.parts {
-                let value = part.double_value(&[]) * share;
-                match parts.iter_mut().find(|(known, _)| *known == name) {
-                    Some((_, sum)) => *sum += value,
-                    None => parts.push((name, value)),
-                }
-            }
-            records.extend_from_slice(batch.rows());
-        }
         let rate = (settings.rate)(state.step);
-        let norm =
-            if settings.clip > 0.0 { optimiser.clip_grad_norm(settings.clip)? } else { optimiser.grad_norm()? };
-        let norm = norm.double_value(&[]);
-        if total.is_finite() && norm.is_finite() {
-            optimiser.step(rate)?;
-            in_a_row = 0;
-        } else {
-            state.skipped += 1;
-            in_a_row += 1;
-            eprintln!("update {}: loss {total}, gradient norm {norm}: skipped; rows {records:?}", state.step + 1);
-            if in_a_row == MOST_SKIPPED {
-                bail!("{MOST_SKIPPED} updates in a row without a finite loss: lower the rate, or look at those rows");
-            }
+        let update = stepper.update(state.step, rate, &mut || Ok(Rc::new(loader.next_batch()?)))?;
+        if let Some(ema) = &mut ema {
+            ema.follow(state.step)?;
         }
+        progress.advance(update.rows.len());
+        pending.push(update);
         state.step += 1;
         state.loader = loader.state();
-        progress.advance(records.len(), total, &parts);
 
-        let ends = state.step == settings.steps;
-        if ends || state.step.is_multiple_of(settings.log_every) {
-            let mut line = json!({
-                "step": state.step, "epoch": state.loader.epoch as f64 + state.loader.batch as f64 / loader.batches() as f64,
-                "rate": rate, "loss": total, "grad_norm": norm, "images_per_second": progress.rate(),
-            });
-            parts.iter().for_each(|(name, value)| line[*name] = (*value).into());
-            log.write(&line)?;
+        let due = |every: u64| every > 0 && state.step.is_multiple_of(every);
+        let (ends, stopped) = (state.step == settings.steps, stop.load(Ordering::Relaxed));
+        let logs = ends || due(config.log_every);
+        let evaluates = settings.evaluate_every > 0 && (ends || due(settings.evaluate_every));
+        let saves = ends || stopped || due(config.checkpoint_every);
+        // Reading a result waits for the device, which on a CPU costs nothing.
+        if logs || evaluates || saves || !store.device().is_cuda() {
+            if let Some(last) = settle(&mut pending, &mut state, settings)? {
+                progress.tell(&last);
+                if logs {
+                    let epoch = state.loader.epoch as f64 + state.loader.batch as f64 / loader.batches() as f64;
+                    let mut line = json!({
+                        "step": state.step, "epoch": epoch, "rate": rate, "loss": last.loss,
+                        "grad_norm": last.grad_norm, "skipped": state.skipped, "images_per_second": progress.rate(),
+                    });
+                    last.parts.iter().for_each(|(name, value)| line[*name] = (*value).into());
+                    if let Some(scale) = &stepper.scale {
+                        line["loss_scale"] = scale.state().scale.into();
+                    }
+                    log.write(line)?;
+                }
+            }
         }
-        if settings.evaluate_every > 0 && (ends || state.step.is_multiple_of(settings.evaluate_every)) {
-            evaluate(objective, &mut state, &mut log, run)?;
+        if evaluates {
+            let found = match &mut ema {
+                Some(ema) => ema.in_place(|| evaluate(objective, &mut state, run)),
+                None => evaluate(objective, &mut state, run),
+            };
+            if let Some(evaluation) = found? {
+                let mut line = json!({ "step": state.step });
+                evaluation.values.iter().for_each(|(name, value)| line[format!("validate_{name}")] = (*value).into());
+                log.write(line)?;
+            }
         }
-        let stopped = stop.load(Ordering::Relaxed);
-        if ends || stopped || state.step.is_multiple_of(settings.checkpoint_every) {
-            run.save(&state, &tensors(objective.store()), &optimiser.save_state())?;
-            run.prune(settings.keep_last)?;
+        if saves {
+            state.loss_scale = stepper.scale.as_ref().map(LossScale::state);
+            let averaged = ema.as_ref().map(|ema| ema.tensors(store));
+            run.save(&state, &tensors(store), &stepper.optimiser.save_state(), averaged.as_ref())?;
+            run.prune(config.keep_last)?;
         }
         if stopped && !ends {
             progress.finish();
@@ -135,18 +140,47 @@ pub fn train(
     Ok(Outcome::Done { best: state.best.map(|(score, _)| score) })
 }
 
-fn evaluate(objective: &dyn Objective, state: &mut State, log: &mut MetricsLog, run: &RunDir) -> Result<()> {
-    let Some(evaluation) = objective.evaluate()? else { return Ok(()) };
-    let mut line = json!({ "step": state.step });
-    for (name, value) in &evaluation.values {
-        line[format!("validate_{name}")] = (*value).into();
+/// Reads what the updates came to since the last time, counts those that were skipped, and gives the last one.
+fn settle(pending: &mut Vec<Update>, state: &mut State, settings: &Settings) -> Result<Option<Settled>> {
+    let mut last = None;
+    for update in pending.drain(..) {
+        let settled = update.settle()?;
+        let number = update.number + 1;
+        if !settled.skipped {
+            state.skipped_in_a_row = 0;
+        } else if settled.loss.is_finite() && settings.run.precision.has_loss_scale() {
+            state.skipped += 1;
+            eprintln!("update {number}: gradients overflow float16: skipped, and the loss scale halved");
+        } else {
+            state.skipped += 1;
+            state.skipped_in_a_row += 1;
+            eprintln!(
+                "update {number}: loss {}, gradient norm {}: skipped; records {}",
+                settled.loss,
+                settled.grad_norm,
+                (settings.record_ids)(&update.rows).join(", ")
+            );
+            let limit = settings.run.skip_limit;
+            if limit > 0 && state.skipped_in_a_row >= limit {
+                bail!(
+                    "{limit} updates in a row without a finite loss (run.skip_limit): lower the rate, or look at those \
+                     records"
+                );
+            }
+        }
+        last = Some(settled);
     }
-    log.write(&line)?;
+    Ok(last)
+}
+
+/// Evaluates the present weights, and keeps them if they are the best so far.
+fn evaluate(objective: &dyn Objective, state: &mut State, run: &RunDir) -> Result<Option<Evaluation>> {
+    let Some(evaluation) = objective.evaluate()? else { return Ok(None) };
     if state.best.is_none_or(|(best, _)| evaluation.score > best) {
         state.best = Some((evaluation.score, state.step));
         run.save_best(&tensors(objective.store()))?;
     }
-    Ok(())
+    Ok(Some(evaluation))
 }
 
 /// All variables by name, sorted.
@@ -196,19 +230,24 @@ impl Progress {
         self.images as f64 / self.started.elapsed().as_secs_f64()
     }
 
-    fn advance(&mut self, images: usize, total: f64, parts: &[(&'static str, f64)]) {
+    /// Counts an update.
+    fn advance(&mut self, images: usize) {
         self.images += images;
-        let mut message = format!("loss {total:.4}");
-        for (name, value) in parts {
+        self.bar.inc(1);
+    }
+
+    /// Shows what the newest update came to.
+    fn tell(&mut self, settled: &Settled) {
+        let mut message = format!("loss {:.4}", settled.loss);
+        for (name, value) in &settled.parts {
             message += &format!(" {} {value:.4}", name.trim_start_matches("loss_"));
         }
         message += &format!(", {:.0} images/s", self.rate());
-        self.bar.set_message(message.clone());
-        self.bar.inc(1);
         if self.plain && self.told.elapsed().as_secs_f64() >= PLAIN_PAUSE {
             self.told = Instant::now();
             eprintln!("{}/{} {message}, {} s left", self.bar.position(), self.steps, self.bar.eta().as_secs());
         }
+        self.bar.set_message(message);
     }
 
     fn finish(&self) {

@@ -11,7 +11,9 @@
 //! | [`optimiser`], [`schedule`] | AdamW and SGD with a state that can be saved; learning rates |
 //! | [`metrics`], [`bootstrap`] | AUROC, average precision, Dice; intervals over patients |
 //! | [`objective`], [`objectives`] | the plug, and what is plugged in: pre-training, classification |
-//! | [`engine`], [`rundir`], [`config`] | the training loop, a run's directory, its configuration |
+//! | [`engine`], [`step`], [`rundir`], [`config`] | the training loop, one update, a run's directory, its configuration |
+//! | [`precision`], [`ema`], [`libtorch`] | mixed precision, averaged weights, what tch does not bind |
+//! | [`tensorboard`] | a run's metrics as TensorBoard reads them |
 //! | [`commands`] | what the subcommands do |
 //! | [`reconstruct`], [`report`] | restored pictures and words; the HTML page over runs |
 //! | [`error`] | what can go wrong in all of these |
@@ -32,10 +34,12 @@ pub mod bootstrap;
 pub mod classifier;
 pub mod commands;
 pub mod config;
+pub mod ema;
 pub mod engine;
 pub mod error;
 pub mod image_decoder;
 pub mod layers;
+pub mod libtorch;
 pub mod metrics;
 pub mod mrm;
 pub mod objective;
@@ -43,9 +47,12 @@ pub mod objectives;
 pub mod optimiser;
 pub mod patches;
 pub mod positions;
+pub mod precision;
 pub mod reconstruct;
 pub mod report;
 pub mod rundir;
 pub mod schedule;
+pub mod step;
+pub mod tensorboard;
 pub mod vit;
 pub mod weights;

@@ -31,6 +31,9 @@ pub struct ReportBatch<'a> {
     pub attention_mask: &'a Tensor,
     /// Token types `[B, S]`, Int64; none means type 0 everywhere.
     pub type_ids: Option<&'a Tensor>,
+    /// Masked positions of the flattened batch `[M]`, Int64, for the loss on masked positions in training; none means
+    /// that they are looked up, for which a CUDA device has to be waited for.
+    pub masked: Option<&'a Tensor>,
 }
 
 impl ReportBatch<'_> {
@@ -302,7 +305,7 @@ impl Mrm {
                 (Some(logits), sum / masked.sum(Kind::Float).clamp_min(1.0))
             }
             (ReportLoss::Masked, true) => {
-                let positions = masked().nonzero().squeeze_dim(1); // [M]
+                let positions = report.masked.map_or_else(|| masked().nonzero().squeeze_dim(1), Tensor::shallow_clone); // [M]
                 let logits = branch.bert.predict(&flat.index_select(0, &positions)); // [M, V]
                 let sum = entropy(&logits, &labels.index_select(0, &positions), Reduction::Sum);
                 (None, sum / positions.size()[0].max(1) as f64)

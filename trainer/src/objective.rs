@@ -49,8 +49,9 @@ pub fn images(batch: &Batch, device: Device) -> Tensor {
     let shape = [batch.len() as i64, 1, batch.size() as i64, batch.size() as i64];
     let lent = lend(batch.images(), &shape);
     // A copy in any case: the loader writes to this memory again. To a CUDA device it is the only one, since the loader
-    // wrote into pinned memory (`loader_for`); it ends before the batch can be given back.
-    lent.to_device_(device, Kind::Float, false, true)
+    // wrote into pinned memory (`loader_for`), and nobody waits for it: the batch must be kept until the device has come
+    // past it, as `step::Stepper` does.
+    lent.to_device_(device, Kind::Float, device.is_cuda(), true)
 }
 
 /// A tensor over memory of somebody else, which must outlive it.
@@ -90,7 +91,15 @@ impl Floats for TensorMemory {
 
 /// A token table of a batch, `[B, L]`, on the device.
 pub fn tokens(batch: &Batch, ids: &[i64], device: Device) -> Tensor {
-    Tensor::from_slice(ids).view([batch.len() as i64, batch.tokens() as i64]).to_device(device)
+    send(&Tensor::from_slice(ids).view([batch.len() as i64, batch.tokens() as i64]), device)
+}
+
+/// A small host tensor on the device; for CUDA by way of pinned memory, so that nobody waits.
+pub fn send(tensor: &Tensor, device: Device) -> Tensor {
+    if !device.is_cuda() {
+        return tensor.to_device(device);
+    }
+    tensor.pin_memory(device).to_device_(device, tensor.kind(), true, false)
 }
 
 #[cfg(test)]

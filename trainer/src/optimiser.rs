@@ -1,15 +1,16 @@
 //! AdamW and SGD with momentum, with a state that can be saved: what tch's own optimisers cannot do.
 //!
-//! The update rules are PyTorch's. A parameter without a gradient is skipped whole: no update, no decay, no step
-//! counted. tch 0.24 binds neither fused nor multi-tensor kernels, hence the loop over parameters.
+//! The update rules are PyTorch's, by its fused kernels. A parameter without a gradient is skipped whole: no update, no
+//! decay, no step counted. Whether an update is skipped altogether is decided on the device, which nobody waits for.
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 use tch::nn::VarStore;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::{ModelError, check_shape};
+use crate::libtorch::{self, AdamConstants, AdamTensors};
 
 /// Added to the gradient norm when gradients are clipped (`torch.nn.utils.clip_grad_norm_`).
 const CLIP_EPSILON: f64 = 1e-6;
@@ -98,10 +99,11 @@ pub fn layer_rate(name: &str, depth: i64, decay: f64) -> f64 {
     decay.powi((depth + 1 - layer) as i32)
 }
 
-/// The state of one parameter: updates so far, and the algorithm's buffers, each of the parameter's shape.
+/// The state of one parameter: updates so far (a float scalar on its device), and the algorithm's buffers, each of the
+/// parameter's shape.
 #[derive(Debug)]
 struct State {
-    step: i64,
+    step: Tensor,
     buffers: Vec<Tensor>,
 }
 
@@ -126,66 +128,93 @@ impl Optimiser {
         &self.parameters
     }
 
-    /// Sets all gradients to zero.
-    pub fn zero_grad(&mut self) {
-        for parameter in &mut self.parameters {
-            parameter.tensor.zero_grad();
-        }
-    }
-
-    /// Updates every parameter that has a gradient, at learning rate `rate` times its own factor.
+    /// Lets go of all gradients.
     ///
     /// # Errors
     /// When torch fails.
-    pub fn step(&mut self, rate: f64) -> Result<(), ModelError> {
-        let _guard = tch::no_grad_guard();
-        for (parameter, state) in self.parameters.iter_mut().zip(&mut self.states) {
+    pub fn drop_gradients(&mut self) -> Result<(), ModelError> {
+        libtorch::drop_gradients(self.parameters.iter().map(|parameter| &parameter.tensor))
+    }
+
+    /// Updates every parameter that has a gradient, at learning rate `rate` times its own factor. Where the float scalar
+    /// `skip` (on the parameters' device) is 1, nothing changes.
+    ///
+    /// # Errors
+    /// When torch fails.
+    pub fn step(&mut self, rate: f64, skip: Option<&Tensor>) -> Result<(), ModelError> {
+        let mut groups: Vec<((f64, bool), Vec<(usize, Tensor)>)> = Vec::new();
+        for (index, (parameter, state)) in self.parameters.iter().zip(&mut self.states).enumerate() {
             let gradient = parameter.tensor.f_grad()?;
             if !gradient.defined() {
                 continue;
             }
-            let rate = rate * parameter.rate_scale;
-            let decay = if parameter.decays { self.weight_decay } else { 0.0 };
-            let state = state.get_or_insert_with(|| State::new(self.algorithm, &parameter.tensor));
-            state.step += 1;
+            if state.is_none() {
+                *state = Some(State::new(self.algorithm, &parameter.tensor)?);
+            }
+            let key = (parameter.rate_scale, parameter.decays);
+            match groups.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, members)) => members.push((index, gradient)),
+                None => groups.push((key, vec![(index, gradient)])),
+            }
+        }
+        for ((scale, decays), members) in &groups {
+            let decay = if *decays { self.weight_decay } else { 0.0 };
+            let member = |(index, gradient): &'_ (usize, Tensor)| {
+                let state = self.states[*index].as_ref()?;
+                Some((&self.parameters[*index].tensor, gradient.shallow_clone(), state))
+            };
+            let members: Vec<(&Tensor, Tensor, &State)> = members.iter().filter_map(member).collect();
+            let buffer = |at: usize| members.iter().map(|member| &member.2.buffers[at]).collect::<Vec<_>>();
             match self.algorithm {
-                Algorithm::AdamW { beta1, beta2, epsilon } => {
-                    let step = AdamStep { rate, decay, beta1, beta2, epsilon };
-                    step.apply(&mut parameter.tensor, &gradient, state)?;
-                }
+                Algorithm::AdamW { beta1, beta2, epsilon } => libtorch::fused_adamw(
+                    &AdamTensors {
+                        parameters: members.iter().map(|member| member.0).collect(),
+                        gradients: members.iter().map(|member| &member.1).collect(),
+                        means: buffer(0),
+                        squares: buffer(1),
+                        steps: members.iter().map(|member| &member.2.step).collect(),
+                    },
+                    AdamConstants { rate: rate * scale, beta1, beta2, decay, epsilon },
+                    skip,
+                )?,
                 Algorithm::Sgd { momentum } => {
-                    let buffer = &mut state.buffers[0];
-                    let _ = buffer.f_mul_scalar_(momentum)?.f_add_(&gradient)?;
-                    if decay != 0.0 {
-                        let _ = buffer.f_add_(&(&parameter.tensor * decay))?;
-                    }
-                    let _ = parameter.tensor.f_sub_(&(&*buffer * rate))?;
+                    let tensors: Vec<_> = members
+                        .iter()
+                        .map(|(parameter, gradient, state)| (*parameter, gradient, &state.buffers[0]))
+                        .collect();
+                    libtorch::fused_sgd(&tensors, rate * scale, momentum, decay, skip)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// The L2 norm of all gradients together, a scalar; zero where there are none.
+    /// Multiplies all gradients by `unscale` (a float scalar on their device; none means 1) and scales them so that their
+    /// norm is at most `most`, by `most / (norm + 1e-6)` capped at 1; 0 means no limit. Returns the L2 norm of all
+    /// gradients together before the limit, a scalar on the device, for which nothing waits.
     ///
     /// # Errors
     /// When torch fails.
-    pub fn grad_norm(&self) -> Result<Tensor, ModelError> {
-        norm_of(&self.gradients()?)
-    }
-
-    /// Scales all gradients so that their norm is at most `most`, by `most / (norm + 1e-6)` capped at 1. Returns the norm
-    /// before; on an accelerator nothing waits for it.
-    ///
-    /// # Errors
-    /// When torch fails.
-    pub fn clip_grad_norm(&mut self, most: f64) -> Result<Tensor, ModelError> {
+    pub fn clip_grad_norm(&mut self, most: f64, unscale: Option<&Tensor>) -> Result<Tensor, ModelError> {
         let _guard = tch::no_grad_guard();
-        let mut gradients = self.gradients()?;
-        let norm = norm_of(&gradients)?;
-        let factor = (norm.f_add_scalar(CLIP_EPSILON)?.f_reciprocal()? * most).f_clamp_max(1.0)?;
-        for gradient in &mut gradients {
-            let _ = gradient.f_mul_(&factor)?;
+        let gradients = self.gradients()?;
+        if gradients.is_empty() {
+            return Ok(Tensor::from(0.0_f32));
+        }
+        let mut norm = libtorch::norm(&gradients)?;
+        let mut factor = unscale.map(Tensor::shallow_clone);
+        if let Some(unscale) = unscale {
+            norm = norm.f_mul(unscale)?;
+        }
+        if most > 0.0 {
+            let limit = (norm.f_add_scalar(CLIP_EPSILON)?.f_reciprocal()? * most).f_clamp_max(1.0)?;
+            factor = Some(match factor {
+                Some(factor) => factor.f_mul(&limit)?,
+                None => limit,
+            });
+        }
+        if let Some(factor) = factor {
+            libtorch::scale(&gradients, &factor)?;
         }
         Ok(norm)
     }
@@ -211,7 +240,8 @@ impl Optimiser {
             for (buffer, tensor) in self.algorithm.buffers().iter().zip(&state.buffers) {
                 tensors.push((format!("{buffer}.{}", parameter.name), tensor.shallow_clone()));
             }
-            tensors.push((format!("{STEP}.{}", parameter.name), Tensor::from_slice(&[state.step])));
+            let step = state.step.to_kind(Kind::Int64).to_device(Device::Cpu).view([1]);
+            tensors.push((format!("{STEP}.{}", parameter.name), step));
         }
         tensors
     }
@@ -239,7 +269,8 @@ impl Optimiser {
                 buffers.push(own);
             }
             check_shape(STEP, step, &[1])?;
-            states.push(Some(State { step: step.f_int64_value(&[0])?, buffers }));
+            let step = step.f_get(0)?.f_to_kind(Kind::Float)?.f_to_device(parameter.tensor.device())?;
+            states.push(Some(State { step, buffers }));
         }
         self.states = states;
         Ok(())
@@ -247,49 +278,11 @@ impl Optimiser {
 }
 
 impl State {
-    fn new(algorithm: Algorithm, parameter: &Tensor) -> Self {
-        let zeros = || parameter.detach().zeros_like();
-        Self { step: 0, buffers: algorithm.buffers().iter().map(|_| zeros()).collect() }
+    fn new(algorithm: Algorithm, parameter: &Tensor) -> Result<Self, ModelError> {
+        let zeros = || parameter.detach().f_zeros_like();
+        let buffers = algorithm.buffers().iter().map(|_| zeros()).collect::<Result<_, _>>()?;
+        Ok(Self { step: Tensor::f_zeros([], (Kind::Float, parameter.device()))?, buffers })
     }
-}
-
-/// The constants of one AdamW update.
-struct AdamStep {
-    rate: f64,
-    decay: f64,
-    beta1: f64,
-    beta2: f64,
-    epsilon: f64,
-}
-
-impl AdamStep {
-    /// `w ← w·(1 - rate·decay) - rate·m̂ / (√v̂ + ε)`, with both corrections of the start drawn into two numbers.
-    fn apply(&self, parameter: &mut Tensor, gradient: &Tensor, state: &mut State) -> Result<(), ModelError> {
-        let [mean, square] = state.buffers.as_mut_slice() else {
-            return Ok(());
-        }; // AdamW always has two
-        let correction1 = 1.0 - self.beta1.powf(state.step as f64);
-        let correction2 = (1.0 - self.beta2.powf(state.step as f64)).sqrt();
-        if self.decay != 0.0 {
-            let _ = parameter.f_mul_scalar_(1.0 - self.rate * self.decay)?;
-        }
-        let _ = mean.f_lerp_(gradient, 1.0 - self.beta1)?;
-        let _ = square.f_lerp_(&gradient.f_square()?, 1.0 - self.beta2)?;
-        let denominator = square.f_sqrt()?.f_add_scalar_(self.epsilon * correction2)?;
-        let numerator = &*mean * (-self.rate * correction2 / correction1);
-        let _ = parameter.f_addcdiv_(&numerator, &denominator)?;
-        Ok(())
-    }
-}
-
-/// The L2 norm of several tensors together.
-fn norm_of(tensors: &[Tensor]) -> Result<Tensor, ModelError> {
-    if tensors.is_empty() {
-        return Ok(Tensor::from(0.0_f32));
-    }
-    let norms: Vec<Tensor> =
-        tensors.iter().map(|tensor| tensor.f_norm()?.f_to_kind(Kind::Float)).collect::<Result<_, _>>()?;
-    Ok(Tensor::f_stack(&norms, 0)?.f_norm()?)
 }
 
 #[cfg(test)]

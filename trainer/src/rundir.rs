@@ -1,4 +1,4 @@
-//! A run's directory: `config.toml`, `metrics.jsonl`, `checkpoints/step-N/`, `latest`, `best`.
+//! A run's directory: `config.toml`, `metrics.jsonl`, TensorBoard events, `checkpoints/step-N/`, `latest`, `best`.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
@@ -11,14 +11,20 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
+use crate::precision::LossScaleState;
+use crate::tensorboard;
 use crate::weights::LoadReport;
 
 /// File names of a checkpoint.
 pub const MODEL: &str = "model.safetensors";
+/// The moving average of the weights.
+const EMA: &str = "ema.safetensors";
 const OPTIMISER: &str = "optimiser.safetensors";
 const STATE: &str = "state.json";
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
+/// Key of the time of a line, in seconds since 1970.
+pub const TIME: &str = "time";
 
 /// What a checkpoint keeps beside tensors. Random numbers need no state: each step is seeded by its number.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -28,8 +34,23 @@ pub struct State {
     pub loader: LoaderState,
     /// Best evaluation so far, and after how many updates.
     pub best: Option<(f64, u64)>,
-    /// Updates that were skipped because the loss was no number.
+    /// Updates that were skipped because the loss or a gradient was no number.
     pub skipped: u64,
+    /// How many of them were the last ones in a row.
+    #[serde(default)]
+    pub skipped_in_a_row: u64,
+    /// The loss scale of float16.
+    #[serde(default)]
+    pub loss_scale: Option<LossScaleState>,
+}
+
+/// A checkpoint that was read.
+pub struct Checkpoint {
+    pub state: State,
+    pub model: Tensors,
+    pub optimiser: Tensors,
+    /// The moving average of the weights, if the run keeps one.
+    pub ema: Option<Tensors>,
 }
 
 /// Named tensors.
@@ -76,19 +97,20 @@ impl RunDir {
     }
 
     /// Writes a checkpoint in one step: a folder under a temporary name, synced, renamed; then `latest` points to it.
-    pub fn save(&self, state: &State, model: &Tensors, optimiser: &Tensors) -> Result<()> {
+    pub fn save(&self, state: &State, model: &Tensors, optimiser: &Tensors, ema: Option<&Tensors>) -> Result<()> {
         let name = format!("step-{}", state.step);
         let folder = self.path.join("checkpoints").join(&name);
         let temporary = self.path.join("checkpoints").join(format!(".{name}.tmp"));
         let _ = fs::remove_dir_all(&temporary);
         let written = (|| -> Result<()> {
             fs::create_dir_all(&temporary)?;
-            Tensor::write_safetensors(model, temporary.join(MODEL))?;
-            Tensor::write_safetensors(optimiser, temporary.join(OPTIMISER))?;
-            fs::write(temporary.join(STATE), serde_json::to_vec_pretty(state)?)?;
-            for file in [MODEL, OPTIMISER, STATE] {
+            let files = [(MODEL, Some(model)), (OPTIMISER, Some(optimiser)), (EMA, ema)];
+            for (file, tensors) in files.into_iter().filter_map(|(file, tensors)| Some((file, tensors?))) {
+                Tensor::write_safetensors(tensors, temporary.join(file))?;
                 File::open(temporary.join(file))?.sync_all()?;
             }
+            fs::write(temporary.join(STATE), serde_json::to_vec_pretty(state)?)?;
+            File::open(temporary.join(STATE))?.sync_all()?;
             let _ = fs::remove_dir_all(&folder);
             files::publish(&temporary, &folder)?;
             Ok(())
@@ -118,14 +140,15 @@ impl RunDir {
         Ok(files::publish(&temporary, &self.path.join(link))?)
     }
 
-    /// The newest whole checkpoint: state and tensors of model and optimiser.
-    pub fn load_latest(&self) -> Result<Option<(State, Tensors, Tensors)>> {
+    /// The newest whole checkpoint.
+    pub fn load_latest(&self) -> Result<Option<Checkpoint>> {
         let Some(step) = self.steps().pop() else { return Ok(None) };
         let folder = self.path.join("checkpoints").join(format!("step-{step}"));
         let state: State = files::read_json(&folder.join(STATE))?;
         let read =
             |name: &str| Tensor::read_safetensors(folder.join(name)).with_context(|| format!("{}", folder.display()));
-        Ok(Some((state, read(MODEL)?, read(OPTIMISER)?)))
+        let ema = if folder.join(EMA).exists() { Some(read(EMA)?) } else { None };
+        Ok(Some(Checkpoint { state, model: read(MODEL)?, optimiser: read(OPTIMISER)?, ema }))
     }
 
     /// Steps of the checkpoints at hand, ascending.
@@ -156,25 +179,30 @@ impl RunDir {
     /// The metrics log, cut back to what had happened by `step`.
     pub fn metrics(&self, step: u64) -> Result<MetricsLog> {
         let path = self.path.join(METRICS);
-        let kept: String = read_metrics(&self.path)?
+        let lines: Vec<_> = read_metrics(&self.path)?
             .into_iter()
             .filter(|line| line["step"].as_u64().is_some_and(|at| at <= step))
-            .map(|line| format!("{line}\n"))
             .collect();
+        let kept: String = lines.iter().map(|line| format!("{line}\n")).collect();
         files::write_atomic(&path, kept.as_bytes())?;
-        Ok(MetricsLog { file: OpenOptions::new().append(true).open(&path)? })
+        let events = tensorboard::Events::create(&self.path, &lines)?;
+        Ok(MetricsLog { file: OpenOptions::new().append(true).open(&path)?, events })
     }
 }
 
-/// `metrics.jsonl`, one object a line.
+/// `metrics.jsonl`, one object a line, and the same numbers as TensorBoard events.
 pub struct MetricsLog {
     file: File,
+    events: tensorboard::Events,
 }
 
 impl MetricsLog {
-    /// Appends one line.
-    pub fn write(&mut self, line: &serde_json::Value) -> Result<()> {
-        Ok(self.file.write_all(format!("{line}\n").as_bytes())?)
+    /// Appends one line, with the time of day.
+    pub fn write(&mut self, mut line: serde_json::Value) -> Result<()> {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        line[TIME] = now.as_secs_f64().into();
+        self.file.write_all(format!("{line}\n").as_bytes())?;
+        self.events.write(&line)
     }
 }
 
@@ -204,9 +232,14 @@ pub fn run_of(weights: &Path) -> Result<PathBuf> {
         .with_context(|| format!("{} lies in no run: no {CONFIG} in it or above it", weights.display()))
 }
 
-/// The weights of a run (best, else latest) or of a safetensors file.
+/// The weights of a run (the best ones, else the newest: their moving average, if there is one) or of a safetensors file.
 pub fn weights(source: &Path) -> Result<Tensors> {
-    let candidates = [source.join("best.safetensors"), source.join("latest").join(MODEL), source.to_path_buf()];
+    let candidates = [
+        source.join("best.safetensors"),
+        source.join("latest").join(EMA),
+        source.join("latest").join(MODEL),
+        source.to_path_buf(),
+    ];
     let found = candidates
         .iter()
         .find(|path| path.is_file())

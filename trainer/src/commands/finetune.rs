@@ -51,6 +51,7 @@ pub(super) fn task_rows(
 
 /// Whether dataset and split have what a fine-tuning run asks for; before anything is written.
 pub fn check_finetune(config: &FinetuneConfig, source: &DataSource) -> Result<()> {
+    config.run.validate()?;
     config.model.validate()?;
     labels(config, &source.dataset)?;
     let ratios = source.split()?.ratios();
@@ -117,11 +118,9 @@ pub fn finetune(config: &FinetuneConfig, source: &DataSource, run: &RunDir, devi
         steps: optimiser.steps,
         accumulation: 1,
         clip: optimiser.clip,
-        seed: config.run.seed,
-        log_every: config.run.log_every,
-        checkpoint_every: config.run.checkpoint_every,
         evaluate_every: optimiser.evaluate_every,
-        keep_last: config.run.keep_last,
+        run: &config.run,
+        record_ids: &|rows| source.record_ids(rows),
     };
     engine::train(&objective, &loader, &settings, run)
 }

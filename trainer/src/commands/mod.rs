@@ -46,6 +46,13 @@ impl DataSource {
         Ok(Self { dataset, split })
     }
 
+    /// Identifiers of rows; numbers where they cannot be read.
+    fn record_ids(&self, rows: &[u32]) -> Vec<String> {
+        let ids = self.dataset.texts("record_id").unwrap_or_default();
+        let id = |&row: &u32| ids.get(row as usize).cloned().flatten().unwrap_or_else(|| format!("row {row}"));
+        rows.iter().map(id).collect()
+    }
+
     fn split(&self) -> Result<&Split> {
         self.split.as_ref().context("this needs --split NAME; `dataset split` makes one")
     }

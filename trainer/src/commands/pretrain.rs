@@ -38,6 +38,7 @@ pub fn resolve_pretrain(config: &mut PretrainConfig, dataset: &Dataset) -> Resul
             );
         }
     }
+    config.run.validate()?;
     config.model.validate()?;
     Ok(())
 }
@@ -109,11 +110,9 @@ pub fn pretrain(
         steps,
         accumulation: optimiser.accumulation,
         clip: optimiser.clip,
-        seed: config.run.seed,
-        log_every: config.run.log_every,
-        checkpoint_every: config.run.checkpoint_every,
         evaluate_every: 0,
-        keep_last: config.run.keep_last,
+        run: &config.run,
+        record_ids: &|rows| source.record_ids(rows),
     };
     engine::train(&objective, &loader, &settings, run)
 }

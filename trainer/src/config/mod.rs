@@ -9,13 +9,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::precision::Precision;
+
 pub use finetune::{FinetuneConfig, FinetuneData, FinetuneOptimiser, Rule, Task, finetune_preset};
 pub use pretrain::{PretrainConfig, PretrainData, PretrainOptimiser, pretrain_preset};
 
 /// Names of the presets.
 pub const PRESETS: [&str; 3] = ["mrm-vit-b16", "mrm-vit-s16", "mrm-vit-tiny"];
 
-/// What both kinds of run share.
+/// What all kinds of runs share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
@@ -26,13 +28,41 @@ pub struct RunConfig {
     pub checkpoint_every: u64,
     /// Checkpoints kept beside the best one.
     pub keep_last: usize,
+    /// In what products are computed.
+    pub precision: Precision,
+    /// Decay of the moving average of the weights, 0 to below 1; 0: none is kept.
+    pub ema: f64,
+    /// Updates in a row without a finite loss after which the run ends; 0: never.
+    pub skip_limit: u64,
     /// Threads of the loader; 0: one a core.
     pub loader_threads: usize,
 }
 
+impl RunConfig {
+    /// An error if no run has these settings.
+    pub fn validate(&self) -> Result<()> {
+        if !(0.0..1.0).contains(&self.ema) {
+            bail!("run.ema: must be from 0 to below 1, is {}", self.ema);
+        }
+        if self.log_every == 0 || self.checkpoint_every == 0 {
+            bail!("run.log_every and run.checkpoint_every: must be at least 1");
+        }
+        Ok(())
+    }
+}
+
 impl Default for RunConfig {
     fn default() -> Self {
-        Self { seed: 0, log_every: 20, checkpoint_every: 1000, keep_last: 2, loader_threads: 0 }
+        Self {
+            seed: 0,
+            log_every: 20,
+            checkpoint_every: 1000,
+            keep_last: 2,
+            precision: Precision::Fp32,
+            ema: 0.0,
+            skip_limit: 10,
+            loader_threads: 0,
+        }
     }
 }
 

@@ -45,7 +45,13 @@ impl Batch {
     }
 
     fn report(&self) -> ReportBatch<'_> {
-        ReportBatch { ids: &self.ids, labels: &self.labels, attention_mask: &self.attention_mask, type_ids: None }
+        ReportBatch {
+            ids: &self.ids,
+            labels: &self.labels,
+            attention_mask: &self.attention_mask,
+            type_ids: None,
+            masked: None,
+        }
     }
 
     fn run(&self, model: &Mrm, train: bool) -> MrmOutput {

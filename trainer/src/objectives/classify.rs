@@ -11,7 +11,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::classifier::{ClassifierConfig, VitClassifier};
 use crate::metrics::{auroc, mean_defined};
-use crate::objective::{Evaluation, Loss, Objective, images, loader_for};
+use crate::objective::{Evaluation, Loss, Objective, images, loader_for, send};
 
 /// What an uncertain label counts as.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,7 +91,7 @@ impl Labels {
             }
         }
         let shape = [batch.len() as i64, self.columns.len() as i64];
-        let tensor = |values: &[f32]| Tensor::from_slice(values).view(shape).to_device(device);
+        let tensor = |values: &[f32]| send(&Tensor::from_slice(values).view(shape), device);
         (tensor(&targets), tensor(&counts))
     }
 }

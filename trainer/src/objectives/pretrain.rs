@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 use dataset::Batch;
-use tch::Device;
 use tch::nn::VarStore;
+use tch::{Device, Tensor};
 
 use crate::mrm::{Mrm, MrmConfig, ReportBatch};
-use crate::objective::{Evaluation, Loss, Objective, images, tokens};
+use crate::objective::{Evaluation, Loss, Objective, images, send, tokens};
 
 /// Restores removed patches and masked words.
 pub struct Pretraining {
@@ -40,7 +40,18 @@ impl Objective for Pretraining {
             let ids = tokens(batch, batch.token_ids(), device);
             let labels = tokens(batch, batch.target_ids(), device);
             let attention_mask = tokens(batch, batch.attention_mask(), device);
-            let report = ReportBatch { ids: &ids, labels: &labels, attention_mask: &attention_mask, type_ids: None };
+            let positions: Vec<i64> = (0_i64..)
+                .zip(batch.token_ids().iter().zip(batch.target_ids()))
+                .filter_map(|(position, (seen, target))| (seen != target).then_some(position))
+                .collect();
+            let masked = send(&Tensor::from_slice(&positions), device);
+            let report = ReportBatch {
+                ids: &ids,
+                labels: &labels,
+                attention_mask: &attention_mask,
+                type_ids: None,
+                masked: Some(&masked),
+            };
             self.model.forward(&image, Some(report), None, true)?
         } else {
             self.model.forward(&image, None, None, true)?

@@ -52,7 +52,7 @@ fn parameters_without_a_gradient_stay_as_they_are() {
         let before = weights(&store);
         let mut optimiser = Optimiser::new(algorithm, 0.5, parameters(&store));
         backward(&store);
-        optimiser.step(0.1).unwrap();
+        optimiser.step(0.1, None).unwrap();
         let after = weights(&store);
         assert!(before[..9].iter().zip(&after[..9]).all(|(a, b)| a != b));
         assert_eq!(before[9..], after[9..]);
@@ -68,9 +68,9 @@ fn a_loaded_state_goes_on_bit_for_bit() {
         let mut resumed = Optimiser::new(algorithm, 0.1, parameters(&store));
         for step in 0..6 {
             let optimiser = if step < 3 { &mut whole } else { &mut resumed };
-            optimiser.zero_grad();
+            optimiser.drop_gradients().unwrap();
             backward(&store);
-            optimiser.step(0.05).unwrap();
+            optimiser.step(0.05, None).unwrap();
             if step == 2 {
                 resumed.load_state(whole.save_state()).unwrap();
             }
@@ -80,9 +80,9 @@ fn a_loaded_state_goes_on_bit_for_bit() {
         let store = self::store();
         let mut optimiser = Optimiser::new(algorithm, 0.1, parameters(&store));
         for _ in 0..6 {
-            optimiser.zero_grad();
+            optimiser.drop_gradients().unwrap();
             backward(&store);
-            optimiser.step(0.05).unwrap();
+            optimiser.step(0.05, None).unwrap();
         }
         assert_eq!(broken, weights(&store));
     }
@@ -93,7 +93,7 @@ fn a_state_of_another_model_is_refused() {
     let store = store();
     let mut optimiser = Optimiser::new(Algorithm::PRETRAINING, 0.0, parameters(&store));
     backward(&store);
-    optimiser.step(0.1).unwrap();
+    optimiser.step(0.1, None).unwrap();
     let mut state = optimiser.save_state();
     state.retain(|(name, _)| name != "exp_avg_sq.layer.bias");
     let message = optimiser.load_state(state).unwrap_err().to_string();
@@ -107,13 +107,13 @@ fn a_state_of_another_model_is_refused() {
 fn clipping_returns_the_norm_before_and_never_scales_up() {
     let store = store();
     let mut optimiser = Optimiser::new(Algorithm::FINE_TUNING, 0.0, parameters(&store));
-    assert_eq!(optimiser.clip_grad_norm(1.0).unwrap().double_value(&[]), 0.0);
+    assert_eq!(optimiser.clip_grad_norm(1.0, None).unwrap().double_value(&[]), 0.0);
     backward(&store);
-    let norm = optimiser.grad_norm().unwrap().double_value(&[]);
-    assert!((optimiser.clip_grad_norm(norm * 2.0).unwrap().double_value(&[]) - norm).abs() < 1e-6);
-    assert_eq!(optimiser.grad_norm().unwrap().double_value(&[]), norm);
-    let _ = optimiser.clip_grad_norm(norm / 4.0).unwrap();
-    let clipped = optimiser.grad_norm().unwrap().double_value(&[]);
+    let norm = optimiser.clip_grad_norm(0.0, None).unwrap().double_value(&[]);
+    assert!((optimiser.clip_grad_norm(norm * 2.0, None).unwrap().double_value(&[]) - norm).abs() < 1e-6);
+    assert_eq!(optimiser.clip_grad_norm(0.0, None).unwrap().double_value(&[]), norm);
+    let _ = optimiser.clip_grad_norm(norm / 4.0, None).unwrap();
+    let clipped = optimiser.clip_grad_norm(0.0, None).unwrap().double_value(&[]);
     assert!((clipped - norm / 4.0).abs() < 1e-4, "{clipped}");
 }
 
@@ -125,7 +125,7 @@ fn the_rate_of_a_parameter_can_be_scaled() {
     let before = weights(&store);
     let mut optimiser = Optimiser::new(Algorithm::PRETRAINING, 0.5, listed);
     backward(&store);
-    optimiser.step(0.1).unwrap();
+    optimiser.step(0.1, None).unwrap();
     let after = weights(&store);
     assert_eq!(before[..6], after[..6]); // layer.weight
     assert_ne!(before[6..9], after[6..9]);

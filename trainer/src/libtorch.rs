@@ -1,0 +1,310 @@
+//! What libtorch offers and tch does not bind, by a small C++ shim (`libtorch/shim.cpp`): fused optimisers, operations
+//! on many tensors at once, autocast on any device, events, the peak of a device's memory.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+
+use tch::{Device, Tensor};
+use torch_sys::C_tensor;
+
+use crate::error::ModelError;
+
+type Tensors = *const *mut C_tensor;
+
+unsafe extern "C" {
+    fn mrm_fused_adamw(
+        parameters: Tensors,
+        gradients: Tensors,
+        means: Tensors,
+        squares: Tensors,
+        steps: Tensors,
+        count: usize,
+        rate: f64,
+        beta1: f64,
+        beta2: f64,
+        decay: f64,
+        epsilon: f64,
+        skip: *const C_tensor,
+    ) -> *mut c_char;
+    fn mrm_fused_sgd(
+        parameters: Tensors,
+        gradients: Tensors,
+        momenta: Tensors,
+        count: usize,
+        rate: f64,
+        momentum: f64,
+        decay: f64,
+        skip: *const C_tensor,
+    ) -> *mut c_char;
+    fn mrm_norm(tensors: Tensors, count: usize, norm: *mut C_tensor) -> *mut c_char;
+    fn mrm_scale(tensors: Tensors, count: usize, factor: *const C_tensor) -> *mut c_char;
+    fn mrm_lerp(tensors: Tensors, towards: Tensors, count: usize, weight: f64) -> *mut c_char;
+    fn mrm_drop_gradients(tensors: Tensors, count: usize) -> *mut c_char;
+    fn mrm_autocast(cuda: c_int, kind: c_int, enabled: c_int) -> *mut c_char;
+    fn mrm_event_record(index: c_int, event: *mut *mut c_void) -> *mut c_char;
+    fn mrm_event_wait(event: *mut c_void) -> *mut c_char;
+    fn mrm_event_drop(event: *mut c_void);
+    fn mrm_peak_memory(index: c_int, reset: c_int, bytes: *mut i64) -> *mut c_char;
+    fn free(pointer: *mut c_void);
+}
+
+/// Takes over the error text of a call, if it gave one.
+fn checked(error: *mut c_char) -> Result<(), ModelError> {
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the shim returns a text of `strdup`, which is ours to free.
+    let text = unsafe {
+        let text = CStr::from_ptr(error).to_string_lossy().lines().next().unwrap_or_default().to_owned();
+        free(error.cast());
+        text
+    };
+    Err(ModelError::Torch(tch::TchError::Torch(text)))
+}
+
+/// Pointers to tensors. The shim changes tensors through them where its callers say so, which torch allows through any
+/// handle.
+fn pointers<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Vec<*mut C_tensor> {
+    tensors.into_iter().map(|tensor| tensor.as_ptr().cast_mut()).collect()
+}
+
+fn pointer(tensor: Option<&Tensor>) -> *const C_tensor {
+    tensor.map_or(std::ptr::null(), Tensor::as_ptr)
+}
+
+/// The tensors of an AdamW update, in one order; `steps` are float scalars that count updates.
+pub(crate) struct AdamTensors<'a> {
+    pub parameters: Vec<&'a Tensor>,
+    pub gradients: Vec<&'a Tensor>,
+    pub means: Vec<&'a Tensor>,
+    pub squares: Vec<&'a Tensor>,
+    pub steps: Vec<&'a Tensor>,
+}
+
+/// The constants of an AdamW update.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AdamConstants {
+    pub rate: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub decay: f64,
+    pub epsilon: f64,
+}
+
+/// One AdamW update of all parameters (torch's `_fused_adamw_`). Where the float scalar `skip` is 1, nothing changes.
+pub(crate) fn fused_adamw(
+    tensors: &AdamTensors,
+    constants: AdamConstants,
+    skip: Option<&Tensor>,
+) -> Result<(), ModelError> {
+    let list = |tensors: &[&Tensor]| pointers(tensors.iter().copied());
+    let (parameters, gradients, means) = (list(&tensors.parameters), list(&tensors.gradients), list(&tensors.means));
+    let (squares, steps) = (list(&tensors.squares), list(&tensors.steps));
+    let AdamConstants { rate, beta1, beta2, decay, epsilon } = constants;
+    let _guard = tch::no_grad_guard();
+    // SAFETY: five lists of as many live tensors.
+    checked(unsafe {
+        mrm_fused_adamw(
+            parameters.as_ptr(),
+            gradients.as_ptr(),
+            means.as_ptr(),
+            squares.as_ptr(),
+            steps.as_ptr(),
+            parameters.len(),
+            rate,
+            beta1,
+            beta2,
+            decay,
+            epsilon,
+            pointer(skip),
+        )
+    })
+}
+
+/// One update of stochastic gradient descent with momentum (torch's `_fused_sgd_`): parameter, gradient, momentum.
+/// Where the float scalar `skip` is 1, nothing changes.
+pub(crate) fn fused_sgd(
+    tensors: &[(&Tensor, &Tensor, &Tensor)],
+    rate: f64,
+    momentum: f64,
+    decay: f64,
+    skip: Option<&Tensor>,
+) -> Result<(), ModelError> {
+    let parameters = pointers(tensors.iter().map(|t| t.0));
+    let gradients = pointers(tensors.iter().map(|t| t.1));
+    let momenta = pointers(tensors.iter().map(|t| t.2));
+    let _guard = tch::no_grad_guard();
+    // SAFETY: three lists of as many live tensors.
+    checked(unsafe {
+        mrm_fused_sgd(
+            parameters.as_ptr(),
+            gradients.as_ptr(),
+            momenta.as_ptr(),
+            tensors.len(),
+            rate,
+            momentum,
+            decay,
+            pointer(skip),
+        )
+    })
+}
+
+/// The L2 norm of several tensors together, a float scalar on their device.
+pub(crate) fn norm(tensors: &[Tensor]) -> Result<Tensor, ModelError> {
+    let list = pointers(tensors);
+    let mut norm = Tensor::new();
+    let _guard = tch::no_grad_guard();
+    // SAFETY: a list of live tensors, and a handle to write to.
+    checked(unsafe { mrm_norm(list.as_ptr(), list.len(), norm.as_mut_ptr()) })?;
+    Ok(norm)
+}
+
+/// Multiplies tensors, in place, by a scalar on their device.
+pub(crate) fn scale(tensors: &[Tensor], factor: &Tensor) -> Result<(), ModelError> {
+    let list = pointers(tensors);
+    let _guard = tch::no_grad_guard();
+    // SAFETY: a list of live tensors and a live scalar.
+    checked(unsafe { mrm_scale(list.as_ptr(), list.len(), factor.as_ptr()) })
+}
+
+/// Moves tensors, in place, by `weight` of the way towards others of the same shapes.
+pub(crate) fn lerp(tensors: &[Tensor], towards: &[Tensor], weight: f64) -> Result<(), ModelError> {
+    assert_eq!(tensors.len(), towards.len(), "as many goals as tensors");
+    let (list, goals) = (pointers(tensors), pointers(towards));
+    let _guard = tch::no_grad_guard();
+    // SAFETY: two lists of as many live tensors.
+    checked(unsafe { mrm_lerp(list.as_ptr(), goals.as_ptr(), list.len(), weight) })
+}
+
+/// Lets go of the gradients: the next backward pass writes them anew, and adds to nothing.
+pub(crate) fn drop_gradients<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<(), ModelError> {
+    let list = pointers(tensors);
+    // SAFETY: a list of live tensors.
+    checked(unsafe { mrm_drop_gradients(list.as_ptr(), list.len()) })
+}
+
+/// A type of half the size of a float, for [`autocast`]; the values are torch's `ScalarType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reduced {
+    Half = 5,
+    BFloat16 = 15,
+}
+
+/// Runs `body` with torch's autocast on a device: matrix products in that type, sums and norms in float.
+pub(crate) fn autocast<T>(device: Device, kind: Reduced, body: impl FnOnce() -> T) -> Result<T, ModelError> {
+    /// Switches autocast off again, on a panic too.
+    struct Guard(c_int, c_int);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            // SAFETY: plain numbers.
+            let _ = checked(unsafe { mrm_autocast(self.0, self.1, 0) });
+        }
+    }
+    let (cuda, kind) = (c_int::from(device.is_cuda()), kind as c_int);
+    // SAFETY: plain numbers.
+    checked(unsafe { mrm_autocast(cuda, kind, 1) })?;
+    let _guard = Guard(cuda, kind);
+    Ok(body())
+}
+
+/// A point in a CUDA device's work.
+pub(crate) struct Event(*mut c_void);
+
+impl Event {
+    /// The point after all that was given to the device so far.
+    pub(crate) fn record(index: usize) -> Result<Self, ModelError> {
+        let mut event = std::ptr::null_mut();
+        // SAFETY: a place to write the pointer to.
+        checked(unsafe { mrm_event_record(index as c_int, &raw mut event) })?;
+        Ok(Self(event))
+    }
+
+    /// Waits until the device has come to this point.
+    pub(crate) fn wait(&self) -> Result<(), ModelError> {
+        // SAFETY: the event lives as long as this.
+        checked(unsafe { mrm_event_wait(self.0) })
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: made by `mrm_event_record`, and dropped once.
+        unsafe { mrm_event_drop(self.0) }
+    }
+}
+
+/// The most memory that was in use at a time, in bytes: on a CUDA device since the last reset, else by this process
+/// since its start.
+pub fn peak_memory(device: Device, reset: bool) -> Option<u64> {
+    if let Device::Cuda(index) = device {
+        let mut bytes = 0;
+        // SAFETY: a place to write the number to.
+        checked(unsafe { mrm_peak_memory(index as c_int, c_int::from(reset), &raw mut bytes) }).ok()?;
+        return Some(bytes as u64);
+    }
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Kind;
+
+    fn floats(values: &[f32]) -> Tensor {
+        Tensor::from_slice(values)
+    }
+
+    #[test]
+    fn many_tensors_at_once() {
+        let tensors = [floats(&[3.0, 0.0]), floats(&[4.0])];
+        assert_eq!(norm(&tensors).unwrap().double_value(&[]), 5.0);
+        scale(&tensors, &Tensor::from(0.5_f32)).unwrap();
+        assert_eq!(tensors[1].double_value(&[0]), 2.0);
+        lerp(&tensors, &[floats(&[0.0, 1.0]), floats(&[4.0])], 0.5).unwrap();
+        assert_eq!((tensors[0].double_value(&[1]), tensors[1].double_value(&[0])), (0.5, 3.0));
+    }
+
+    #[test]
+    fn a_skipped_update_changes_nothing() {
+        let (parameter, gradient) = (floats(&[1.0, 2.0]), floats(&[0.5, f32::NAN]));
+        let zeros = || floats(&[0.0, 0.0]);
+        let (mean, square, step) = (zeros(), zeros(), floats(&[0.0]).get(0));
+        let tensors = AdamTensors {
+            parameters: vec![&parameter],
+            gradients: vec![&gradient],
+            means: vec![&mean],
+            squares: vec![&square],
+            steps: vec![&step],
+        };
+        let constants = AdamConstants { rate: 0.1, beta1: 0.9, beta2: 0.95, decay: 0.0, epsilon: 1e-8 };
+        fused_adamw(&tensors, constants, Some(&Tensor::from(1.0_f32))).unwrap();
+        assert_eq!((parameter.double_value(&[1]), step.double_value(&[]), mean.double_value(&[0])), (2.0, 0.0, 0.0));
+        fused_adamw(&tensors, constants, Some(&Tensor::from(0.0_f32))).unwrap();
+        assert!((parameter.double_value(&[0]) - 0.9).abs() < 1e-6 && step.double_value(&[]) == 1.0);
+    }
+
+    #[test]
+    fn autocast_multiplies_in_its_type_and_ends() {
+        let x = Tensor::ones([4, 4], (Kind::Float, Device::Cpu));
+        let inside = autocast(Device::Cpu, Reduced::BFloat16, || x.matmul(&x).kind()).unwrap();
+        assert_eq!((inside, x.matmul(&x).kind()), (Kind::BFloat16, Kind::Float));
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            autocast(Device::Cpu, Reduced::BFloat16, || panic!("inside"))
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(x.matmul(&x).kind(), Kind::Float);
+    }
+
+    #[test]
+    fn gradients_are_let_go_and_errors_are_told() {
+        let x = floats(&[1.0]).set_requires_grad(true);
+        (&x * 2.0).sum(Kind::Float).backward();
+        assert!(x.grad().defined());
+        drop_gradients([&x]).unwrap();
+        assert!(!x.grad().defined());
+        let told = norm(&[]).unwrap_err().to_string();
+        assert!(told.to_lowercase().contains("tensor"), "{told}");
+        assert!(peak_memory(Device::Cpu, false).unwrap() > 1 << 20);
+    }
+}

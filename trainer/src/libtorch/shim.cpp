@@ -1,0 +1,133 @@
+// What libtorch offers and tch does not bind: fused optimisers, operations on many tensors at once, autocast for any
+// device, events, memory statistics. Only `libtorch.rs` calls these functions; it states what they take.
+//
+// No exception crosses the border: each function returns an error text that the caller frees, or a null pointer.
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include <ATen/autocast_mode.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/_foreach_add.h>
+#include <ATen/ops/_foreach_lerp.h>
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_foreach_sub.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/_fused_sgd.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/stack.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+namespace {
+
+using Tensors = at::Tensor *const *;
+
+std::vector<at::Tensor> list(Tensors tensors, size_t count) {
+  std::vector<at::Tensor> all;
+  all.reserve(count);
+  for (size_t i = 0; i < count; ++i) all.push_back(*tensors[i]);
+  return all;
+}
+
+std::optional<at::Tensor> maybe(const at::Tensor *tensor) {
+  return tensor == nullptr ? std::nullopt : std::optional<at::Tensor>(*tensor);
+}
+
+template <typename Body> char *guarded(Body body) {
+  try {
+    body();
+    return nullptr;
+  } catch (const std::exception &error) {
+    return strdup(error.what());
+  } catch (...) {
+    return strdup("an unknown exception in libtorch");
+  }
+}
+
+} // namespace
+
+extern "C" {
+
+char *mrm_fused_adamw(Tensors parameters, Tensors gradients, Tensors means, Tensors squares, Tensors steps, size_t count,
+                      double rate, double beta1, double beta2, double decay, double epsilon, const at::Tensor *skip) {
+  return guarded([&] {
+    auto counts = list(steps, count);
+    at::_foreach_add_(counts, 1);
+    at::_fused_adamw_(list(parameters, count), list(gradients, count), list(means, count), list(squares, count), {},
+                      counts, rate, beta1, beta2, decay, epsilon, false, false, {}, maybe(skip));
+    if (skip != nullptr) at::_foreach_sub_(counts, std::vector<at::Tensor>(count, *skip));
+  });
+}
+
+char *mrm_fused_sgd(Tensors parameters, Tensors gradients, Tensors momenta, size_t count, double rate, double momentum,
+                    double decay, const at::Tensor *skip) {
+  return guarded([&] {
+    at::_fused_sgd_(list(parameters, count), list(gradients, count), list(momenta, count), decay, momentum, rate, 0.0,
+                    false, false, false, {}, maybe(skip));
+  });
+}
+
+char *mrm_norm(Tensors tensors, size_t count, at::Tensor *norm) {
+  return guarded([&] {
+    *norm = at::linalg_vector_norm(at::stack(at::_foreach_norm(list(tensors, count), 2, at::kFloat)));
+  });
+}
+
+char *mrm_scale(Tensors tensors, size_t count, const at::Tensor *factor) {
+  return guarded([&] { at::_foreach_mul_(list(tensors, count), *factor); });
+}
+
+char *mrm_lerp(Tensors tensors, Tensors towards, size_t count, double weight) {
+  return guarded([&] { at::_foreach_lerp_(list(tensors, count), list(towards, count), weight); });
+}
+
+char *mrm_drop_gradients(Tensors tensors, size_t count) {
+  return guarded([&] {
+    for (size_t i = 0; i < count; ++i) tensors[i]->mutable_grad() = at::Tensor();
+  });
+}
+
+char *mrm_autocast(int cuda, int kind, int enabled) {
+  return guarded([&] {
+    const auto device = cuda != 0 ? at::kCUDA : at::kCPU;
+    if (enabled != 0) {
+      at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(kind));
+      at::autocast::increment_nesting();
+    } else if (at::autocast::decrement_nesting() == 0) {
+      at::autocast::clear_cache();
+    }
+    at::autocast::set_autocast_enabled(device, enabled != 0);
+  });
+}
+
+char *mrm_event_record(int index, c10::Event **event) {
+  return guarded([&] {
+    const c10::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(index));
+    auto made = std::make_unique<c10::Event>(at::kCUDA);
+    made->record(c10::impl::VirtualGuardImpl(at::kCUDA).getStream(device));
+    *event = made.release();
+  });
+}
+
+char *mrm_event_wait(c10::Event *event) {
+  return guarded([&] { event->synchronize(); });
+}
+
+void mrm_event_drop(c10::Event *event) { delete event; }
+
+char *mrm_peak_memory(int index, int reset, int64_t *bytes) {
+  return guarded([&] {
+    auto *allocator = c10::getDeviceAllocator(at::kCUDA);
+    if (reset != 0) allocator->resetPeakStats(static_cast<c10::DeviceIndex>(index));
+    *bytes = allocator->getDeviceStats(static_cast<c10::DeviceIndex>(index)).allocated_bytes[0].peak;
+  });
+}
+
+} // extern "C"
