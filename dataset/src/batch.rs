@@ -5,6 +5,8 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use crate::error::Error;
+use crate::masking;
+use crate::random::{Stream, digest};
 
 /// Memory that the pixels of batches are written to. A `Vec<f32>` is one; a trainer may bring memory that its device
 /// reads faster (see [`crate::loader::LoaderBuilder::memory`]).
@@ -79,6 +81,35 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// A batch of noise, which needs no dataset: what a benchmark of a model trains on. Pixels are uniform with mean 0 and
+    /// spread 1; reports have `tokens` ids below `vocabulary`, of which the last three tenths are padding, and
+    /// half of the others are masked.
+    pub fn noise(records: usize, size: usize, tokens: usize, vocabulary: i64, seed: u64) -> Self {
+        let mut random = Stream::new(&[seed, digest("noise")]);
+        let spread = 12f32.sqrt();
+        let images: Vec<f32> = (0..records * size * size).map(|_| (random.uniform() as f32 - 0.5) * spread).collect();
+        let (mut token_ids, mut target_ids, mut attention_mask) = (Vec::new(), Vec::new(), Vec::new());
+        for at in 0..records * tokens {
+            let padding = at % tokens * 10 >= tokens * 7;
+            let first = masking::MASK + 1;
+            let target =
+                if padding { masking::PAD } else { first + random.below((vocabulary - first).max(1) as u64) as i64 };
+            let masked = !padding && random.uniform() < 0.5;
+            target_ids.push(target);
+            token_ids.push(if masked { masking::MASK } else { target });
+            attention_mask.push(i64::from(!padding));
+        }
+        let buffers = Buffers {
+            rows: (0..records as u32).collect(),
+            images: Some(Box::new(images)),
+            token_ids,
+            target_ids,
+            attention_mask,
+            ..Buffers::default()
+        };
+        Self { buffers, size, tokens, home: crossbeam_channel::bounded(0).0, epoch: 0, number: 0 }
+    }
+
     /// Number of records.
     pub fn len(&self) -> usize {
         self.buffers.rows.len()

@@ -143,6 +143,28 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         seed: u64,
     },
+    /// Measure pre-training steps: images a second, utilisation, memory, where the time goes.
+    #[command(
+        after_help = "Example: trainer bench --preset mrm-vit-b16 --batch-size 256 --set run.precision=bf16\n\nWithout --data, one batch of noise is used again and again: the step without a loader."
+    )]
+    Bench {
+        /// Take batches from this dataset, loading included.
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+        #[arg(long, value_parser = PRESETS, default_value = "mrm-vit-b16")]
+        preset: String,
+        /// auto, cpu or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: String,
+        /// Updates before the clock starts.
+        #[arg(long, default_value_t = 3)]
+        warmup: u64,
+        /// One JSON object instead of text.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
     /// One self-contained HTML page over some runs: curves, tables, label efficiency, restored pictures and words.
     #[command(after_help = "Example: trainer report runs/* --out report.html")]
     Report {
@@ -174,7 +196,7 @@ fn run(cli: Cli) -> Result<()> {
                 flags.extend([format!("optimiser.epochs={epochs:?}"), "optimiser.steps=0".to_owned()]);
             }
             let mut config = overlay(&config::pretrain_preset(&preset)?, settings.file()?.as_deref(), &flags)?;
-            commands::resolve_pretrain(&mut config, &source.dataset)?;
+            commands::resolve_pretrain(&mut config, Some(&source.dataset))?;
             show(&config)?;
             let run = RunDir::open(&shared.run, &config)?;
             tell(commands::pretrain(&config, &source, &run, device, init.as_deref())?, &run);
@@ -231,6 +253,18 @@ fn run(cli: Cli) -> Result<()> {
                 println!("{}: {}", record.record_id, reconstruct::line(&record.words));
             }
             println!("written to {}", out.display());
+            Ok(())
+        }
+        Command::Bench { data, preset, device, warmup, json, settings } => {
+            let device = commands::device(&device)?;
+            let source = data.map(|data| DataSource::open(&data, None)).transpose()?;
+            let mut preset = config::pretrain_preset(&preset)?;
+            preset.optimiser.accumulation = 1;
+            let updates = settings.steps.unwrap_or(10);
+            let mut config = overlay(&preset, settings.file()?.as_deref(), &settings.flags())?;
+            commands::resolve_pretrain(&mut config, source.as_ref().map(|source| source.dataset.as_ref()))?;
+            let measured = commands::bench(&config, source.as_ref(), device, warmup, updates)?;
+            println!("{}", if json { serde_json::to_string(&measured)? } else { measured.to_string() });
             Ok(())
         }
         Command::Report { runs, out } => {

@@ -6,6 +6,7 @@
 //! torch's default generator of the device.
 
 mod config;
+mod flops;
 
 use tch::nn::{self, Init, Module};
 use tch::{Kind, Reduction, Tensor};

@@ -1,5 +1,6 @@
 //! What the subcommands do, from a resolved configuration on.
 
+mod bench;
 mod evaluate;
 mod finetune;
 mod pretrain;
@@ -11,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use dataset::{Dataset, Split, Subset, random};
 use tch::Device;
 
+pub use bench::{Measured, bench};
 pub use evaluate::{EvaluationReport, FindingScores, evaluate};
 pub use finetune::{check_finetune, finetune};
 pub use pretrain::{pretrain, pretrain_transform, resolve_pretrain};

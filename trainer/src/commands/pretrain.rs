@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use dataset::loader::TextOptions;
+use dataset::loader::{LoaderBuilder, TextOptions};
 use dataset::transform::{ASPECT, Crop, Transform};
 use dataset::{Dataset, Loader, Subset, random};
 use tch::Device;
@@ -17,9 +17,12 @@ use crate::optimiser::Algorithm;
 use crate::rundir::{self, RunDir};
 use crate::schedule::{WarmupCosine, scaled_rate};
 
+/// Token ids of the release's tokenizer, for a benchmark without a dataset.
+const RELEASE_VOCABULARY: i64 = 30_000;
+
 /// Completes a pre-training configuration by what the dataset decides.
-pub fn resolve_pretrain(config: &mut PretrainConfig, dataset: &Dataset) -> Result<()> {
-    let vocabulary = dataset.manifest().text.vocabulary as i64;
+pub fn resolve_pretrain(config: &mut PretrainConfig, dataset: Option<&Dataset>) -> Result<()> {
+    let vocabulary = dataset.map_or(RELEASE_VOCABULARY, |dataset| dataset.manifest().text.vocabulary as i64);
     if config.model.restores_report() {
         if vocabulary == 0 {
             bail!("this dataset has no reports to restore: set model.restore=image-only, or ingest with a tokenizer");
@@ -54,7 +57,33 @@ pub fn pretrain_transform(config: &PretrainConfig) -> Transform {
     }
 }
 
-/// Pre-trains. With a split, its training subset alone is seen, all of it: no label is used.
+/// Rows that pre-training sees: with a split, its training subset, all of it, since no label is used.
+fn training_rows(source: &DataSource) -> Vec<u32> {
+    match &source.split {
+        Some(split) => split.rows(Subset::Train, None),
+        None => (0..source.dataset.len() as u32).collect(),
+    }
+}
+
+/// The loader of a run's batches.
+pub(super) fn loader_builder(config: &PretrainConfig, source: &DataSource, device: Device) -> LoaderBuilder {
+    let rows = training_rows(source);
+    let drop_last = rows.len() >= config.optimiser.batch_size;
+    let mut builder = loader_for(device, Loader::builder(&source.dataset))
+        .rows(rows)
+        .batch_size(config.optimiser.batch_size)
+        .seed(config.run.seed)
+        .transform(pretrain_transform(config))
+        .drop_last(drop_last)
+        .threads(config.run.loader_threads);
+    if config.model.restores_report() {
+        let (tokens, mask_ratio) = (config.data.tokens as usize, config.data.report_mask_ratio);
+        builder = builder.text(TextOptions { tokens, mask_ratio });
+    }
+    builder
+}
+
+/// Pre-trains.
 pub fn pretrain(
     config: &PretrainConfig,
     source: &DataSource,
@@ -67,30 +96,9 @@ pub fn pretrain(
     if let Some(path) = init {
         println!("{}: {}", path.display(), rundir::load(objective.store(), &rundir::weights(path)?)?);
     }
-    let rows = match &source.split {
-        Some(split) => split.rows(Subset::Train, None),
-        None => (0..source.dataset.len() as u32).collect(),
-    };
     let optimiser = &config.optimiser;
-    let text = config
-        .model
-        .restores_report()
-        .then_some(TextOptions { tokens: config.data.tokens as usize, mask_ratio: config.data.report_mask_ratio });
-    let records = rows.len();
-    let loader = |state| {
-        let mut builder = loader_for(device, Loader::builder(&source.dataset))
-            .rows(rows.clone())
-            .batch_size(optimiser.batch_size)
-            .seed(config.run.seed)
-            .transform(pretrain_transform(config))
-            .drop_last(records >= optimiser.batch_size)
-            .threads(config.run.loader_threads)
-            .resume(state);
-        if let Some(text) = &text {
-            builder = builder.text(text.clone());
-        }
-        Ok(builder.build()?)
-    };
+    let records = training_rows(source).len();
+    let loader = |state| Ok(loader_builder(config, source, device).resume(state).build()?);
     let micro = (records / optimiser.batch_size).max(1) as u64;
     let per_epoch = (micro / optimiser.accumulation as u64).max(1);
     let steps =

@@ -1,0 +1,197 @@
+//! `trainer bench`: what a pre-training step costs on a device.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use dataset::{Batch, Loader};
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+
+use super::DataSource;
+use super::pretrain::loader_builder;
+use crate::config::PretrainConfig;
+use crate::libtorch;
+use crate::objective::Objective;
+use crate::objectives::Pretraining;
+use crate::optimiser::{Algorithm, Optimiser};
+use crate::precision::Precision;
+use crate::step::{Phases, Stepper, synchronise};
+
+/// What was measured.
+#[derive(Debug, Clone, Serialize)]
+pub struct Measured {
+    pub device: String,
+    pub threads: i64,
+    pub precision: Precision,
+    pub preset: String,
+    /// Whether batches came from a dataset, or one batch of noise was used again.
+    pub loads: bool,
+    /// Records of an update, accumulated ones included.
+    pub batch: usize,
+    pub updates: u64,
+    pub images_per_second: f64,
+    pub milliseconds_per_update: f64,
+    /// Operations that one record needs, 10⁹.
+    pub gigaflops_per_record: f64,
+    /// Rate of the step's products, 10¹² a second.
+    pub teraflops: f64,
+    /// Rate of one large matrix product on this device in this precision, 10¹² a second.
+    pub product_teraflops: f64,
+    /// Model FLOP utilisation: the former over the latter.
+    pub utilisation: f64,
+    pub peak_memory_gib: Option<f64>,
+    /// Shares of the time when phases wait for each other.
+    pub shares: Shares,
+}
+
+/// Shares of an update's time.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Shares {
+    pub loader: f64,
+    pub forward: f64,
+    pub backward: f64,
+    pub optimiser: f64,
+}
+
+/// Measures `updates` updates after `warmup`, on a dataset or on noise.
+pub fn bench(
+    config: &PretrainConfig,
+    source: Option<&DataSource>,
+    device: Device,
+    warmup: u64,
+    updates: u64,
+) -> Result<Measured> {
+    if updates == 0 {
+        bail!("--steps: must be at least 1");
+    }
+    tch::manual_seed(config.run.seed as i64);
+    let objective = Pretraining::new(&config.model, device)?;
+    let optimiser = Optimiser::new(Algorithm::PRETRAINING, config.optimiser.weight_decay, objective.parameters());
+    let mut stepper = Stepper::new(&objective, optimiser, config.run.precision, config.run.seed);
+    (stepper.accumulation, stepper.clip) = (config.optimiser.accumulation, config.optimiser.clip);
+    let mut next = batches(config, source, device)?;
+    let mut number = 0;
+    let mut run = |stepper: &mut Stepper, count: u64| -> Result<()> {
+        for _ in 0..count {
+            let update = stepper.update(number, 1e-4, &mut next)?;
+            number += 1;
+            if !device.is_cuda() || number.is_multiple_of(config.run.log_every) {
+                update.settle()?;
+            }
+        }
+        synchronise(device);
+        Ok(())
+    };
+    run(&mut stepper, warmup)?;
+    libtorch::peak_memory(device, true);
+    let started = Instant::now();
+    run(&mut stepper, updates)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let peak = libtorch::peak_memory(device, false);
+
+    stepper.phases = Some(Phases::default());
+    run(&mut stepper, updates.div_ceil(2))?;
+    let phases = stepper.phases.unwrap_or_default();
+    let whole = (phases.loader + phases.forward + phases.backward + phases.optimiser).as_secs_f64();
+    let share = |phase: Duration| phase.as_secs_f64() / whole;
+
+    let batch = config.optimiser.batch_size * config.optimiser.accumulation;
+    let rate = (batch as u64 * updates) as f64 / seconds;
+    let flops = config.model.training_flops(config.data.tokens, config.data.report_mask_ratio);
+    let product = product_rate(device, config.run.precision)?;
+    Ok(Measured {
+        device: format!("{device:?}").to_lowercase(),
+        threads: i64::from(tch::get_num_threads()),
+        precision: config.run.precision,
+        preset: config.preset.clone(),
+        loads: source.is_some(),
+        batch,
+        updates,
+        images_per_second: rate,
+        milliseconds_per_update: seconds * 1e3 / updates as f64,
+        gigaflops_per_record: flops / 1e9,
+        teraflops: rate * flops / 1e12,
+        product_teraflops: product / 1e12,
+        utilisation: rate * flops / product,
+        peak_memory_gib: peak.map(|bytes| bytes as f64 / f64::from(1 << 30)),
+        shares: Shares {
+            loader: share(phases.loader),
+            forward: share(phases.forward),
+            backward: share(phases.backward),
+            optimiser: share(phases.optimiser),
+        },
+    })
+}
+
+/// Batches of a dataset without end, or one batch of noise again and again.
+fn batches(
+    config: &PretrainConfig,
+    source: Option<&DataSource>,
+    device: Device,
+) -> Result<Box<dyn FnMut() -> Result<Rc<Batch>>>> {
+    if let Some(source) = source {
+        let mut loader: Loader = loader_builder(config, source, device).build()?;
+        return Ok(Box::new(move || Ok(Rc::new(loader.next_batch()?))));
+    }
+    let noise = Rc::new(Batch::noise(
+        config.optimiser.batch_size,
+        config.model.input_size() as usize,
+        config.data.tokens as usize,
+        config.model.bert.vocab_size,
+        config.run.seed,
+    ));
+    Ok(Box::new(move || Ok(noise.clone())))
+}
+
+/// Operations a second of one large matrix product.
+fn product_rate(device: Device, precision: Precision) -> Result<f64> {
+    let side: i64 = if device.is_cuda() { 8192 } else { 2048 };
+    let kind = match precision {
+        Precision::Fp32 => Kind::Float,
+        Precision::Bf16 => Kind::BFloat16,
+        Precision::Fp16 => Kind::Half,
+    };
+    let x = Tensor::f_ones([side, side], (Kind::Float, device))?.to_kind(kind);
+    let _ = x.f_matmul(&x)?;
+    synchronise(device);
+    let (mut count, started) = (0, Instant::now());
+    while count < 3 || started.elapsed() < Duration::from_millis(500) {
+        let _ = x.f_matmul(&x)?;
+        count += 1;
+        synchronise(device);
+    }
+    Ok(2.0 * (side as f64).powi(3) * f64::from(count) / started.elapsed().as_secs_f64())
+}
+
+impl std::fmt::Display for Measured {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let batches = if self.loads { "loaded batches" } else { "one batch of noise, used again" };
+        writeln!(
+            f,
+            "{}, {:?}, {} ({} threads), {batches} of {}",
+            self.preset, self.precision, self.device, self.threads, self.batch
+        )?;
+        writeln!(f, "{:>10.1} images/s, {:.1} ms an update", self.images_per_second, self.milliseconds_per_update)?;
+        writeln!(
+            f,
+            "{:>9.1}% model FLOP utilisation: {:.3} of the {:.3} TFLOP/s of one large matrix product ({:.1} GFLOP a record)",
+            self.utilisation * 100.0,
+            self.teraflops,
+            self.product_teraflops,
+            self.gigaflops_per_record
+        )?;
+        if let Some(peak) = self.peak_memory_gib {
+            writeln!(f, "{peak:>10.2} GiB of memory at the most")?;
+        }
+        let Shares { loader, forward, backward, optimiser } = self.shares;
+        write!(
+            f,
+            "     time: loader {:.1}%, forward {:.1}%, backward {:.1}%, optimiser {:.1}% (each waiting for the one before)",
+            loader * 100.0,
+            forward * 100.0,
+            backward * 100.0,
+            optimiser * 100.0
+        )
+    }
+}
