@@ -41,45 +41,82 @@ pub struct Interval {
     pub draws: usize,
 }
 
-/// Intervals of a multi-label prediction; none where the value is undefined on all rows.
+/// A difference between two predictions of the same rows, with its interval.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Difference {
+    /// Second less first.
+    #[serde(flatten)]
+    pub interval: Interval,
+    /// Two-sided: twice the smaller share of draws on one side of zero, each side counting one draw more.
+    pub p: f64,
+}
+
+/// A value for each class of a multi-label prediction, and of the mean over classes; none where it is undefined on all
+/// rows.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ClassIntervals {
-    /// AUROC by class.
-    pub auroc: Vec<Option<Interval>>,
-    /// Average precision by class.
-    pub average_precision: Vec<Option<Interval>>,
-    /// Mean AUROC over the classes for which it is defined.
-    pub mean_auroc: Option<Interval>,
-    /// Mean average precision over the classes for which it is defined.
-    pub mean_average_precision: Option<Interval>,
+pub struct ByClass<T> {
+    pub classes: Vec<Scores<T>>,
+    /// Over the classes for which the metric is defined.
+    pub mean: Scores<T>,
+}
+
+/// A prediction of several classes: scores and labels `[rows, classes]`, row-major; a label that is none does not count.
+/// `patients` has a number a row, equal for rows of one patient.
+#[derive(Debug, Clone, Copy)]
+pub struct Predictions<'a> {
+    pub scores: &'a [f32],
+    pub labels: &'a [Option<bool>],
+    pub patients: &'a [u32],
+    pub classes: usize,
+    /// At which sensitivity is told.
+    pub specificity: f64,
+}
+
+impl Predictions<'_> {
+    fn rankings(&self) -> Vec<Ranking> {
+        assert_eq!(self.scores.len(), self.patients.len() * self.classes, "scores must be rows x classes");
+        assert_eq!(self.labels.len(), self.scores.len(), "labels must be rows x classes");
+        let ranking = |class: usize| {
+            let column = |i: usize| i * self.classes + class;
+            let rows = (0..self.patients.len()).map(|i| (self.scores[column(i)], self.labels[column(i)]));
+            Ranking::of(rows).at_specificity(self.specificity)
+        };
+        (0..self.classes).into_par_iter().map(ranking).collect()
+    }
 }
 
 impl Bootstrap {
-    /// Intervals of AUROC and average precision, class by class and in the mean.
-    ///
-    /// `scores` and `labels` are `[rows, classes]`, row-major; a label that is none does not count. `patients` has a
-    /// number a row, equal for rows of one patient. A draw counts for the mean only if it defines each class that all
-    /// rows define, so that the mean is always over the same classes.
+    /// Intervals of all metrics, class by class and in the mean. A draw counts for the mean only if it defines each class
+    /// that all rows define, so that the mean is always over the same classes.
     ///
     /// # Panics
     /// When the slices do not have `rows · classes`, `rows · classes` and `rows` values.
-    pub fn classes(&self, scores: &[f32], labels: &[Option<bool>], patients: &[u32], classes: usize) -> ClassIntervals {
-        assert_eq!(scores.len(), patients.len() * classes, "scores must be rows x classes");
-        assert_eq!(labels.len(), scores.len(), "labels must be rows x classes");
-        let rankings: Vec<Ranking> = (0..classes)
-            .into_par_iter()
-            .map(|class| {
-                let column = |i: usize| i * classes + class;
-                Ranking::of((0..patients.len()).map(|i| (scores[column(i)], labels[column(i)])))
-            })
-            .collect();
+    pub fn classes(&self, predictions: Predictions) -> ByClass<Interval> {
+        let rankings = predictions.rankings();
         let all: Vec<Scores> = rankings.iter().map(Ranking::scores).collect();
-        let draws = self.resample(patients, |weights| {
+        let draws = self.resample(predictions.patients, |weights| {
             rankings.iter().map(|ranking| ranking.weighted(weights)).collect::<Vec<Scores>>()
         });
-        let (auroc, mean_auroc) = self.summary(&all, &draws, |scores| scores.auroc);
-        let (average_precision, mean_average_precision) = self.summary(&all, &draws, |scores| scores.average_precision);
-        ClassIntervals { auroc, average_precision, mean_auroc, mean_average_precision }
+        summary(&all, &draws, |value, draws| self.interval(value, draws))
+    }
+
+    /// The differences of a second prediction of the same rows from a first one, patients drawn for both together.
+    ///
+    /// # Panics
+    /// As [`classes`](Self::classes), and when `scores` has another length.
+    pub fn paired(&self, first: Predictions, scores: &[f32]) -> ByClass<Difference> {
+        let rankings: Vec<_> = first.rankings().into_iter().zip(Predictions { scores, ..first }.rankings()).collect();
+        let minus =
+            |second: Scores, first: Scores| Scores::each(|metric| Some(second.get(metric)? - first.get(metric)?));
+        let all: Vec<Scores> = rankings.iter().map(|(a, b)| minus(b.scores(), a.scores())).collect();
+        let draws = self.resample(first.patients, |weights| {
+            rankings.iter().map(|(a, b)| minus(b.weighted(weights), a.weighted(weights))).collect::<Vec<Scores>>()
+        });
+        summary(&all, &draws, |value, draws| {
+            let side = |below: bool| draws.iter().filter(|&&d| if below { d <= 0.0 } else { d >= 0.0 }).count() + 1;
+            let p = (2.0 * side(true).min(side(false)) as f64 / (draws.len() + 1) as f64).min(1.0);
+            Difference { interval: self.interval(value, draws), p }
+        })
     }
 
     /// The interval of the mean of a value a row, such as Dice; none without rows.
@@ -115,27 +152,6 @@ impl Bootstrap {
         (0..self.draws).into_par_iter().map_init(buffers, draw).collect()
     }
 
-    /// Intervals by class and of the mean, of one metric.
-    fn summary(
-        &self,
-        all: &[Scores],
-        draws: &[Vec<Scores>],
-        metric: impl Fn(&Scores) -> Option<f64>,
-    ) -> (Vec<Option<Interval>>, Option<Interval>) {
-        let of_class = |class: usize| {
-            let values = draws.iter().filter_map(|draw| metric(&draw[class])).collect();
-            Some(self.interval(metric(&all[class])?, values))
-        };
-        let defined: Vec<usize> = (0..all.len()).filter(|&class| metric(&all[class]).is_some()).collect();
-        let mean_of_draw = |draw: &Vec<Scores>| {
-            let values: Option<Vec<f64>> = defined.iter().map(|&class| metric(&draw[class])).collect();
-            mean_defined(values?.into_iter().map(Some))
-        };
-        let mean = mean_defined(all.iter().map(&metric))
-            .map(|value| self.interval(value, draws.iter().filter_map(mean_of_draw).collect()));
-        ((0..all.len()).map(of_class).collect(), mean)
-    }
-
     /// The percentile interval; both ends are the value itself if no draw defined it.
     fn interval(&self, value: f64, mut draws: Vec<f64>) -> Interval {
         if draws.is_empty() {
@@ -145,6 +161,26 @@ impl Bootstrap {
         let tail = (1.0 - self.level) / 2.0;
         Interval { value, low: quantile(&draws, tail), high: quantile(&draws, 1.0 - tail), draws: draws.len() }
     }
+}
+
+/// What `told` makes of each value and its draws, by class and in the mean.
+fn summary<T: Copy>(all: &[Scores], draws: &[Vec<Scores>], told: impl Fn(f64, Vec<f64>) -> T) -> ByClass<T> {
+    let class = |class: usize| {
+        Scores::each(|metric| {
+            let values = draws.iter().filter_map(|draw| draw[class].get(metric)).collect();
+            Some(told(all[class].get(metric)?, values))
+        })
+    };
+    let mean = Scores::each(|metric| {
+        let defined: Vec<usize> = (0..all.len()).filter(|&class| all[class].get(metric).is_some()).collect();
+        let of_draw = |draw: &Vec<Scores>| {
+            let values: Option<Vec<f64>> = defined.iter().map(|&class| draw[class].get(metric)).collect();
+            mean_defined(values?.into_iter().map(Some))
+        };
+        let value = mean_defined(all.iter().map(|scores| scores.get(metric)))?;
+        Some(told(value, draws.iter().filter_map(of_draw).collect()))
+    });
+    ByClass { classes: (0..all.len()).map(class).collect(), mean }
 }
 
 /// The quantile of sorted values, with linear interpolation (numpy's default).
@@ -186,22 +222,52 @@ mod tests {
         (scores, labels, patients)
     }
 
+    fn predictions<'a>(
+        scores: &'a [f32],
+        labels: &'a [Option<bool>],
+        patients: &'a [u32],
+        classes: usize,
+    ) -> Predictions<'a> {
+        Predictions { scores, labels, patients, classes, specificity: 0.9 }
+    }
+
+    #[test]
+    fn a_paired_difference_is_narrower_than_the_intervals_and_zero_for_equal_predictions() {
+        let (scores, labels, patients) = rows(200);
+        let bootstrap = Bootstrap { draws: 300, seed: 5, level: 0.95 };
+        let first = predictions(&scores, &labels, &patients, 3);
+        let same = bootstrap.paired(first, &scores).mean.auroc.unwrap();
+        assert_eq!((same.interval.value, same.interval.low, same.interval.high, same.p), (0.0, 0.0, 0.0, 1.0));
+        // A little noise lowers what the scores know.
+        let mut random = ChaCha8Rng::seed_from_u64(9);
+        let noisy: Vec<f32> = scores.iter().map(|score| score + random.random::<f32>() * 0.6).collect();
+        let found = bootstrap.paired(first, &noisy).classes[0].auroc.unwrap();
+        let alone = bootstrap.classes(first).classes[0].auroc.unwrap();
+        let of_noisy = bootstrap.classes(predictions(&noisy, &labels, &patients, 3)).classes[0].auroc.unwrap();
+        assert!((found.interval.value - (of_noisy.value - alone.value)).abs() < 1e-12);
+        assert!(found.interval.high < 0.0 && found.p < 0.05, "{found:?}");
+        let width = |interval: Interval| interval.high - interval.low;
+        assert!(width(found.interval) < width(alone) + width(of_noisy));
+    }
+
     #[test]
     fn intervals_hold_their_value_and_do_not_depend_on_threads() {
         let (scores, labels, patients) = rows(200);
         let bootstrap = Bootstrap { draws: 300, seed: 5, level: 0.95 };
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| bootstrap.classes(&scores, &labels, &patients, 3))
+            pool.install(|| bootstrap.classes(predictions(&scores, &labels, &patients, 3)))
         };
         let (one, three) = (run(1), run(3));
         assert_eq!(one, three);
-        for interval in one.auroc.iter().chain([&one.mean_auroc, &one.mean_average_precision]).flatten() {
+        let aurocs = one.classes.iter().map(|scores| scores.auroc);
+        for interval in aurocs.chain([one.mean.auroc, one.mean.average_precision, one.mean.brier]).flatten() {
             assert!(interval.low < interval.value && interval.value < interval.high, "{interval:?}");
             assert_eq!(interval.draws, 300);
         }
-        assert!(one.auroc[0].unwrap().low > 0.8);
-        assert!(one.auroc[2].unwrap().low < 0.5 && one.auroc[2].unwrap().high > 0.5);
+        let auroc = |class: usize| one.classes[class].auroc.unwrap();
+        assert!(auroc(0).low > 0.8);
+        assert!(auroc(2).low < 0.5 && auroc(2).high > 0.5);
     }
 
     #[test]
@@ -218,9 +284,9 @@ mod tests {
     fn undefined_classes_stay_out_of_the_mean() {
         let scores = [0.1, 0.5, 0.9, 0.5, 0.3, 0.5, 0.7, 0.5];
         let labels = [false, false, true, false, false, false, true, false].map(Some);
-        let intervals = Bootstrap::default().classes(&scores, &labels, &[0, 1, 2, 3], 2);
-        assert_eq!(intervals.auroc[1], None);
-        let mean = intervals.mean_auroc.unwrap();
+        let intervals = Bootstrap::default().classes(predictions(&scores, &labels, &[0, 1, 2, 3], 2));
+        assert_eq!(intervals.classes[1].auroc, None);
+        let mean = intervals.mean.auroc.unwrap();
         assert_eq!(mean.value, 1.0);
         assert!(mean.draws < 1000); // some draws have one label only
     }

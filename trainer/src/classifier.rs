@@ -115,7 +115,12 @@ impl VitClassifier {
     /// # Errors
     /// When the image has the wrong shape.
     pub fn logits(&self, image: &Tensor, train: bool) -> Result<Tensor, ModelError> {
-        Ok(self.head.forward(&self.features(image, train)?))
+        Ok(self.classify(&self.features(image, train)?))
+    }
+
+    /// Logits of pooled features: `[B, D]` → `[B, classes]`.
+    pub fn classify(&self, features: &Tensor) -> Tensor {
+        self.head.forward(features)
     }
 
     /// Patches and class token with their positions: `[B, 1 + L, D]`.

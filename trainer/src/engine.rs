@@ -97,21 +97,21 @@ pub fn train(
         let evaluates = settings.evaluate_every > 0 && (ends || due(settings.evaluate_every));
         let saves = ends || stopped || due(config.checkpoint_every);
         // Reading a result waits for the device, which on a CPU costs nothing.
-        if logs || evaluates || saves || !store.device().is_cuda() {
-            if let Some(last) = settle(&mut pending, &mut state, settings)? {
-                progress.tell(&last);
-                if logs {
-                    let epoch = state.loader.epoch as f64 + state.loader.batch as f64 / loader.batches() as f64;
-                    let mut line = json!({
-                        "step": state.step, "epoch": epoch, "rate": rate, "loss": last.loss,
-                        "grad_norm": last.grad_norm, "skipped": state.skipped, "images_per_second": progress.rate(),
-                    });
-                    last.parts.iter().for_each(|(name, value)| line[*name] = (*value).into());
-                    if let Some(scale) = &stepper.scale {
-                        line["loss_scale"] = scale.state().scale.into();
-                    }
-                    log.write(line)?;
+        if (logs || evaluates || saves || !store.device().is_cuda())
+            && let Some(last) = settle(&mut pending, &mut state, settings)?
+        {
+            progress.tell(&last);
+            if logs {
+                let epoch = state.loader.epoch as f64 + state.loader.batch as f64 / loader.batches() as f64;
+                let mut line = json!({
+                    "step": state.step, "epoch": epoch, "rate": rate, "loss": last.loss,
+                    "grad_norm": last.grad_norm, "skipped": state.skipped, "images_per_second": progress.rate(),
+                });
+                last.parts.iter().for_each(|(name, value)| line[*name] = (*value).into());
+                if let Some(scale) = &stepper.scale {
+                    line["loss_scale"] = scale.state().scale.into();
                 }
+                log.write(line)?;
             }
         }
         if evaluates {

@@ -16,7 +16,7 @@
 //! | [`tensorboard`] | a run's metrics as TensorBoard reads them |
 //! | [`commands`] | what the subcommands do |
 //! | [`reconstruct`], [`report`] | restored pictures and words; the HTML page over runs |
-//! | [`error`] | what can go wrong in all of these |
+//! | [`error`], [`failure`] | what can go wrong in all of these; failures in one line |
 //!
 //! Variable names are timm's and the MRM release's, so weights move in and out without a map. The numbers are tested
 //! against the release in `tests/tests/golden_trainer.rs`.
@@ -37,6 +37,7 @@ pub mod config;
 pub mod ema;
 pub mod engine;
 pub mod error;
+pub mod failure;
 pub mod image_decoder;
 pub mod layers;
 pub mod libtorch;

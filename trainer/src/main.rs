@@ -1,17 +1,19 @@
 //! `trainer`: pre-trains, fine-tunes, evaluates.
 
-use std::path::PathBuf;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use dataset::Subset;
 use serde::Serialize;
-use trainer::commands::{self, DataSource};
-use trainer::config::{self, PRESETS, PretrainConfig, Task, overlay};
+use trainer::commands::{self, DataSource, Request, Sweep};
+use trainer::config::{self, PRESETS, overlay};
 use trainer::engine::Outcome;
+use trainer::metrics::SPECIFICITY;
 use trainer::rundir::{self, RunDir};
-use trainer::{reconstruct, report};
+use trainer::{failure, reconstruct, report};
 
 /// Masked record modeling: pre-training on radiographs with reports, fine-tuning on few labels, evaluation.
 ///
@@ -86,7 +88,7 @@ enum Command {
     Finetune {
         #[command(flatten)]
         shared: Shared,
-        /// nih14, chexpert5, covid, viral, or labels:A,B.
+        /// nih14, chexpert5, rsna, covid, viral, or labels:A,B.
         #[arg(long)]
         task: String,
         /// Pre-trained weights: a run or a safetensors file. Without: start values.
@@ -115,6 +117,98 @@ enum Command {
         /// Bootstrap draws.
         #[arg(long, default_value_t = 1000)]
         draws: usize,
+        /// Tell sensitivity at this specificity.
+        #[arg(long, value_name = "0..1", default_value_t = SPECIFICITY)]
+        specificity: f64,
+    },
+    /// Compare two evaluated runs on the same records: differences with a paired bootstrap over patients.
+    #[command(after_help = "Example: trainer compare runs/random-1 runs/mrm-1 --subset test")]
+    Compare {
+        /// A fine-tuned run that was evaluated on the subset.
+        first: PathBuf,
+        /// Another one; differences are this one's less the first's.
+        second: PathBuf,
+        #[arg(long, value_parser = ["train", "validate", "test"], default_value = "test")]
+        subset: String,
+        /// Bootstrap draws.
+        #[arg(long, default_value_t = 1000)]
+        draws: usize,
+        /// Compare sensitivity at this specificity.
+        #[arg(long, value_name = "0..1", default_value_t = SPECIFICITY)]
+        specificity: f64,
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// Write the differences as JSON, too.
+        #[arg(long, value_name = "FILE.json")]
+        out: Option<PathBuf>,
+    },
+    /// Fine-tune and evaluate over label ratios, seeds, splits and start weights; one table, one chart.
+    #[command(
+        after_help = "Example: trainer sweep --data data/nih --out sweeps/nih --task nih14 --split main --ratios 1,10,100 --seeds 0,1,2 --start mrm=runs/mrm --start scratch=random\n\nRuns that are done are kept: the same command goes on where it was stopped."
+    )]
+    Sweep {
+        /// The dataset: a directory or a URL (s3://BUCKET/PREFIX).
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+        /// Folder of the runs, of sweep.md, sweep.json and report.html.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// auto, cpu or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: String,
+        #[arg(long)]
+        task: String,
+        /// Sizes for starts that are no run.
+        #[arg(long, value_parser = PRESETS)]
+        preset: Option<String>,
+        #[arg(long, value_delimiter = ',', required = true)]
+        split: Vec<String>,
+        #[arg(long, value_delimiter = ',', default_value = "100")]
+        ratios: Vec<f64>,
+        #[arg(long, value_delimiter = ',', default_value = "0")]
+        seeds: Vec<u64>,
+        /// Start weights and what the table calls them; {split} stands for the split's name. May be repeated.
+        #[arg(long, value_name = "NAME=RUN|random", required = true)]
+        start: Vec<String>,
+        /// Bootstrap draws of each evaluation.
+        #[arg(long, default_value_t = 1000)]
+        draws: usize,
+        /// Tell sensitivity at this specificity.
+        #[arg(long, value_name = "0..1", default_value_t = SPECIFICITY)]
+        specificity: f64,
+        /// Settings in TOML, laid over the preset.
+        #[arg(long, value_name = "FILE.toml")]
+        config: Option<PathBuf>,
+        /// One setting, laid over all else; may be repeated.
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Updates of each run.
+        #[arg(long)]
+        steps: Option<u64>,
+    },
+    /// Write pooled features of radiographs to a Parquet table, one row a record.
+    #[command(after_help = "Example: trainer embed --data data/nih --weights runs/mrm --out features.parquet")]
+    Embed {
+        /// The dataset: a directory or a URL (s3://BUCKET/PREFIX).
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+        /// A run or a safetensors file.
+        #[arg(long, value_name = "RUN|FILE")]
+        weights: PathBuf,
+        /// Sizes, for weights that lie in no run.
+        #[arg(long, value_parser = PRESETS)]
+        preset: Option<String>,
+        /// auto, cpu or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: String,
+        /// Only records of this split.
+        #[arg(long)]
+        split: Option<String>,
+        /// Only this subset of the split.
+        #[arg(long, value_parser = ["train", "validate", "test"], requires = "split")]
+        subset: Option<String>,
+        #[arg(long, value_name = "FILE.parquet")]
+        out: PathBuf,
     },
     /// Draw what a pre-trained run restores: masked, restored and original side by side, and the report's words.
     #[command(after_help = "Example: trainer reconstruct --data data/mimic --weights runs/mrm --split main --rows 6")]
@@ -176,12 +270,19 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
+    let cli = Cli::parse();
+    failure::keep_quiet();
+    let told = match std::panic::catch_unwind(AssertUnwindSafe(|| run(cli))) {
+        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Err(error)) => failure::of_error(&error),
+        Err(panic) => failure::of_panic(&panic),
+    };
+    match told {
+        Some(line) => {
+            eprintln!("error: {line}");
             ExitCode::FAILURE
         }
+        None => ExitCode::SUCCESS,
     }
 }
 
@@ -205,38 +306,28 @@ fn run(cli: Cli) -> Result<()> {
         Command::Finetune { shared, task, init, preset, split, ratio, settings } => {
             let device = commands::device(&shared.device)?;
             let source = DataSource::open(&shared.data, Some(&split))?;
-            let task = Task::parse(&task)?;
-            let pretrained: Option<PretrainConfig> =
-                init.as_ref().filter(|path| path.is_dir()).map(|path| rundir::load_config(path)).transpose()?;
-            let preset = preset
-                .or_else(|| pretrained.as_ref().map(|p| p.preset.clone()))
-                .unwrap_or_else(|| PRESETS[0].to_owned());
-            let mut config = config::finetune_preset(&preset, &task, ratio)?;
-            config.split = split;
-            if let Some(path) = &init {
-                config.init = path.to_string_lossy().into_owned();
-            }
-            if let Some(pretrained) = pretrained {
-                config.model.vit = pretrained.model.vit;
-                (config.data.mean, config.data.std) = (pretrained.data.mean, pretrained.data.std);
-            }
-            if let Some(steps) = settings.steps {
-                // The recipe's shares of warm-up and evaluations are kept for another number of steps.
-                config.optimiser.warmup = config.optimiser.warmup * steps / config.optimiser.steps;
-                config.optimiser.evaluate_every = (steps / 20).max(1);
-            }
-            let config = overlay(&config, settings.file()?.as_deref(), &settings.flags())?;
+            let (file, flags) = (settings.file()?, settings.flags());
+            let config = commands::resolve_finetune(&Request {
+                task: &task,
+                init: init.as_deref(),
+                preset: preset.as_deref(),
+                split: &split,
+                ratio,
+                steps: settings.steps,
+                file: file.as_deref(),
+                settings: &flags,
+            })?;
             commands::check_finetune(&config, &source)?;
             show(&config)?;
             let run = RunDir::open(&shared.run, &config)?;
             tell(commands::finetune(&config, &source, &run, device)?, &run);
             Ok(())
         }
-        Command::Evaluate { shared, split, subset, draws } => {
+        Command::Evaluate { shared, split, subset, draws, specificity } => {
             let device = commands::device(&shared.device)?;
             let source = DataSource::open(&shared.data, Some(&split))?;
             let subset = Subset::parse(&subset).context("an unknown subset")?;
-            let report = commands::evaluate(&shared.run, &source, subset, device, draws)?;
+            let report = commands::evaluate(&shared.run, &source, subset, device, draws, specificity)?;
             println!("{report}");
             Ok(())
         }
@@ -267,6 +358,66 @@ fn run(cli: Cli) -> Result<()> {
             println!("{}", if json { serde_json::to_string(&measured)? } else { measured.to_string() });
             Ok(())
         }
+        Command::Compare { first, second, subset, draws, specificity, seed, out } => {
+            let comparison = commands::compare(&first, &second, &subset, draws, seed, specificity)?;
+            if let Some(out) = out {
+                dataset::files::write_json(&out, &comparison)?;
+            }
+            println!("{comparison}");
+            Ok(())
+        }
+        Command::Sweep {
+            data,
+            out,
+            device,
+            task,
+            preset,
+            split,
+            ratios,
+            seeds,
+            start,
+            draws,
+            specificity,
+            config,
+            set,
+            steps,
+        } => {
+            let device = commands::device(&device)?;
+            let file = config.map(|path| read_text(&path)).transpose()?;
+            let swept = commands::sweep(
+                &Sweep {
+                    data: &data,
+                    out: &out,
+                    task: &task,
+                    preset: preset.as_deref(),
+                    splits: split,
+                    ratios,
+                    seeds,
+                    starts: start,
+                    steps,
+                    file: file.as_deref(),
+                    settings: set,
+                    draws,
+                    specificity,
+                },
+                device,
+            )?;
+            if swept.stopped {
+                println!("stopped; give the same command again to go on ({})", out.display());
+                return Ok(());
+            }
+            report::write(&swept.runs, &out.join("report.html"))?;
+            println!("\n{}\nwritten to {}", commands::sweep_table(&swept.cells), out.join("report.html").display());
+            Ok(())
+        }
+        Command::Embed { data, weights, preset, device, split, subset, out } => {
+            let device = commands::device(&device)?;
+            let source = DataSource::open(&data, split.as_deref())?;
+            let rows = source.rows(subset.as_deref())?;
+            let width = commands::embed(&source, &rows, &weights, preset.as_deref(), device, &out)?;
+            println!("{} records, {width} features each, written to {}", rows.len(), out.display());
+            Ok(())
+        }
         Command::Report { runs, out } => {
             report::write(&runs, &out)?;
             println!("written to {}", out.display());
@@ -277,9 +428,7 @@ fn run(cli: Cli) -> Result<()> {
 
 impl Settings {
     fn file(&self) -> Result<Option<String>> {
-        let read =
-            |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
-        self.config.as_ref().map(read).transpose()
+        self.config.as_deref().map(read_text).transpose()
     }
 
     /// `--set` and the flags as settings, the flags last.
@@ -290,6 +439,10 @@ impl Settings {
         all.extend(self.seed.map(|seed| format!("run.seed={seed}")));
         all
     }
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn show<C: Serialize>(config: &C) -> Result<()> {

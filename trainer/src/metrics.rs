@@ -1,7 +1,9 @@
-//! Metrics of predictions: AUROC, average precision, Dice.
+//! Metrics of predictions: AUROC, average precision, sensitivity at a specificity, Brier score, calibration error, Dice.
 //!
 //! Definitions are scikit-learn's: tied scores share their rank in the AUROC, and are one threshold in the average
 //! precision. What is undefined is none, not a number.
+
+use serde::{Deserialize, Serialize};
 
 /// Scores of one class, sorted once; its metrics are then linear in the number of rows, for any weights of the rows.
 ///
@@ -10,23 +12,75 @@
 pub struct Ranking {
     ranks: Vec<Rank>, // from the highest score to the lowest
     valid: bool,
+    probabilities: bool, // all scores are within 0..1
+    specificity: f64,
 }
 
 /// A labelled row in its place of the order.
 #[derive(Debug, Clone, Copy)]
 struct Rank {
     row: u32,
+    score: f32,
     positive: bool,
     ends_tie: bool, // the next row has a lower score
+    ends_bin: bool, // the next row is in another bin of the calibration
 }
 
-/// The metrics of one class; none where undefined.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scores {
+/// The metrics of one class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metric {
+    Auroc,
+    AveragePrecision,
+    Sensitivity,
+    Brier,
+    CalibrationError,
+}
+
+/// A value a metric; none where undefined.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Scores<T = f64> {
     /// Area under the receiver operating characteristic; needs a positive and a negative.
-    pub auroc: Option<f64>,
+    pub auroc: Option<T>,
     /// Average precision; needs a positive.
-    pub average_precision: Option<f64>,
+    pub average_precision: Option<T>,
+    /// The highest sensitivity of a threshold whose specificity is at least the one asked for; needs a positive and a
+    /// negative.
+    pub sensitivity: Option<T>,
+    /// Mean squared error of the probability (Brier 1950); needs a row, and scores within 0..1.
+    pub brier: Option<T>,
+    /// Expected calibration error (Naeini et al. 2015) of the positive class over [`BINS`] bins of equal width; needs as
+    /// much.
+    pub calibration_error: Option<T>,
+}
+
+/// Bins of the calibration error.
+pub const BINS: u32 = 15;
+
+/// The specificity at which sensitivity is told, unless another is asked for.
+pub const SPECIFICITY: f64 = 0.9;
+
+impl<T: Copy> Scores<T> {
+    /// A value for each metric.
+    pub fn each(mut value: impl FnMut(Metric) -> Option<T>) -> Self {
+        Self {
+            auroc: value(Metric::Auroc),
+            average_precision: value(Metric::AveragePrecision),
+            sensitivity: value(Metric::Sensitivity),
+            brier: value(Metric::Brier),
+            calibration_error: value(Metric::CalibrationError),
+        }
+    }
+
+    /// The value of a metric.
+    pub fn get(&self, metric: Metric) -> Option<T> {
+        match metric {
+            Metric::Auroc => self.auroc,
+            Metric::AveragePrecision => self.average_precision,
+            Metric::Sensitivity => self.sensitivity,
+            Metric::Brier => self.brier,
+            Metric::CalibrationError => self.calibration_error,
+        }
+    }
 }
 
 impl Ranking {
@@ -44,15 +98,26 @@ impl Ranking {
             .collect();
         labelled.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         let valid = !labelled.iter().any(|(score, ..)| score.is_nan());
+        let probabilities = labelled.iter().all(|(score, ..)| (0.0..=1.0).contains(score));
+        let bin = |score: f32| ((score * BINS as f32) as u32).min(BINS - 1);
         let ranks = labelled
             .iter()
             .enumerate()
             .map(|(i, &(score, row, positive))| {
-                let ends_tie = labelled.get(i + 1).is_none_or(|next| next.0 != score);
-                Rank { row, positive, ends_tie }
+                let next = labelled.get(i + 1).map(|next| next.0);
+                let ends_tie = next.is_none_or(|next| next != score);
+                let ends_bin = next.is_none_or(|next| bin(next) != bin(score));
+                Rank { row, score, positive, ends_tie, ends_bin }
             })
             .collect();
-        Self { ranks, valid }
+        Self { ranks, valid, probabilities, specificity: SPECIFICITY }
+    }
+
+    /// Tells sensitivity at another specificity, 0 to 1.
+    #[must_use]
+    pub fn at_specificity(mut self, specificity: f64) -> Self {
+        self.specificity = specificity;
+        self
     }
 
     /// The metrics with every row counted once.
@@ -68,38 +133,58 @@ impl Ranking {
         self.count(|row| u64::from(weights[row as usize]))
     }
 
-    /// Goes once through the order, tie by tie.
+    /// Goes twice through the order: for the negatives, then tie by tie.
     fn count(&self, weight: impl Fn(u32) -> u64) -> Scores {
         if !self.valid {
-            return Scores { auroc: None, average_precision: None };
+            return Scores::each(|_| None);
         }
+        let all_negatives: u64 = self.ranks.iter().map(|rank| u64::from(!rank.positive) * weight(rank.row)).sum();
+        let most_false = (all_negatives as f64 * (1.0 - self.specificity) + ROUNDING) as u64;
         let (mut positives, mut negatives) = (0_u64, 0_u64); // seen so far
         let (mut tied_positives, mut tied_negatives) = (0_u64, 0_u64);
         let mut halves = 0_u128; // twice the pairs in the right order, ties counting one half
-        let mut precision = 0.0;
+        let (mut precision, mut detected) = (0.0, 0_u64);
+        let (mut square, mut gap, mut of_bin) = (0.0, 0.0, 0.0);
         for rank in &self.ranks {
             let weight = weight(rank.row);
             // Without a branch: labels in score order are hard to predict.
             let positive = u64::from(rank.positive) * weight;
             tied_positives += positive;
             tied_negatives += weight - positive;
+            let error = f64::from(rank.score) - f64::from(u8::from(rank.positive));
+            square += weight as f64 * error * error;
+            of_bin += weight as f64 * error;
             if rank.ends_tie {
                 halves += u128::from(tied_negatives * (2 * positives + tied_positives));
                 positives += tied_positives;
                 negatives += tied_negatives;
+                if negatives <= most_false {
+                    detected = positives;
+                }
                 if tied_positives > 0 {
                     precision += tied_positives as f64 * (positives as f64 / (positives + negatives) as f64);
                 }
                 (tied_positives, tied_negatives) = (0, 0);
             }
+            if rank.ends_bin {
+                gap += of_bin.abs();
+                of_bin = 0.0;
+            }
         }
-        let pairs = positives as f64 * negatives as f64;
+        let (pairs, rows) = (positives as f64 * negatives as f64, (positives + negatives) as f64);
+        let calibrated = self.probabilities && rows > 0.0;
         Scores {
             auroc: (pairs > 0.0).then(|| halves as f64 / (2.0 * pairs)),
             average_precision: (positives > 0).then(|| precision / positives as f64),
+            sensitivity: (pairs > 0.0).then(|| detected as f64 / positives as f64),
+            brier: calibrated.then(|| square / rows),
+            calibration_error: calibrated.then(|| gap / rows),
         }
     }
 }
+
+/// So that a tenth of thirty rows is three.
+const ROUNDING: f64 = 1e-9;
 
 /// Area under the receiver operating characteristic; none unless both labels occur.
 pub fn auroc(scores: &[f32], labels: &[Option<bool>]) -> Option<f64> {
@@ -176,6 +261,31 @@ mod tests {
         let rows: Vec<usize> = (0..5).flat_map(repeat).collect();
         let repeated = Ranking::of(rows.iter().map(|&i| (scores[i], Some(bits[i] == 1))));
         assert_eq!(Ranking::new(&scores, &labels(&bits)).weighted(&weights), repeated.scores());
+    }
+
+    #[test]
+    fn sensitivity_is_that_of_the_lowest_threshold_that_is_specific_enough() {
+        let (scores, bits) = ([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3], [1, 0, 1, 1, 0, 0, 0]);
+        let at = |specificity: f64| {
+            Ranking::new(&scores, &labels(&bits)).at_specificity(specificity).scores().sensitivity.unwrap()
+        };
+        assert_eq!((at(1.0), at(0.75), at(0.74), at(0.0)), (1.0 / 3.0, 1.0, 1.0, 1.0));
+        // A tie is one threshold.
+        let tied = Ranking::new(&[0.9, 0.9, 0.1], &labels(&[1, 0, 0])).at_specificity(0.9).scores();
+        assert_eq!(tied.sensitivity, Some(0.0));
+        assert_eq!(Ranking::new(&[0.2], &labels(&[1])).scores().sensitivity, None);
+    }
+
+    #[test]
+    fn brier_and_calibration_are_those_by_hand() {
+        let scores = Ranking::new(&[0.9, 0.95, 0.2, 0.21], &labels(&[1, 0, 0, 1])).scores();
+        let brier = (0.1_f64.powi(2) + 0.95_f64.powi(2) + 0.2_f64.powi(2) + 0.79_f64.powi(2)) / 4.0;
+        assert!((scores.brier.unwrap() - brier).abs() < 1e-7);
+        // 0.9 and 0.95 are in bins of their own, 0.2 (bin 3) and 0.21 share one.
+        let error = (0.1 + 0.95 + (0.41_f64 - 1.0).abs()) / 4.0;
+        assert!((scores.calibration_error.unwrap() - error).abs() < 1e-7, "{scores:?}");
+        let logits = Ranking::new(&[-3.0, 2.0], &labels(&[0, 1])).scores();
+        assert_eq!((logits.auroc, logits.brier, logits.calibration_error), (Some(1.0), None, None));
     }
 
     #[test]

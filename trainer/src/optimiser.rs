@@ -107,6 +107,9 @@ struct State {
     buffers: Vec<Tensor>,
 }
 
+/// Parameters with one rate (by its factor) and decay: their places, and their gradients.
+type Group = ((f64, bool), Vec<(usize, Tensor)>);
+
 /// An optimiser over named parameters.
 #[derive(Debug)]
 pub struct Optimiser {
@@ -142,7 +145,7 @@ impl Optimiser {
     /// # Errors
     /// When torch fails.
     pub fn step(&mut self, rate: f64, skip: Option<&Tensor>) -> Result<(), ModelError> {
-        let mut groups: Vec<((f64, bool), Vec<(usize, Tensor)>)> = Vec::new();
+        let mut groups: Vec<Group> = Vec::new();
         for (index, (parameter, state)) in self.parameters.iter().zip(&mut self.states).enumerate() {
             let gradient = parameter.tensor.f_grad()?;
             if !gradient.defined() {

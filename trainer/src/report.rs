@@ -9,7 +9,9 @@ use base64::Engine as _;
 use dataset::files;
 use plotters::prelude::*;
 
-use crate::commands::EvaluationReport;
+use crate::bootstrap::Interval;
+use crate::commands::{EvaluationReport, Spread};
+use crate::metrics::Scores;
 use crate::reconstruct::{Restored, Word};
 use crate::rundir;
 
@@ -94,30 +96,38 @@ pub fn write(runs: &[PathBuf], out: &Path) -> Result<()> {
     Ok(files::write_atomic(out, page.as_bytes())?)
 }
 
-/// The table and chart of AUROC against the share of labels, one line an initialisation.
+/// The table and chart of AUROC against the share of labels, one line a start; several runs of one start and ratio (of
+/// other seeds or splits) are summed up as mean and standard deviation.
 fn label_efficiency(runs: &[Run], body: &mut String) -> Result<()> {
-    let mut lines: BTreeMap<String, BTreeMap<u64, &EvaluationReport>> = BTreeMap::new();
+    let mut lines: BTreeMap<&str, BTreeMap<u64, Vec<Interval>>> = BTreeMap::new();
     for evaluation in runs.iter().flat_map(|run| &run.evaluations).filter(|e| e.subset == "test") {
         // Ratios are percentages; thousandths of them keep their order as whole numbers.
-        lines.entry(initialisation(evaluation)).or_default().insert((evaluation.ratio * 1000.0) as u64, evaluation);
+        let place = lines.entry(&evaluation.start).or_default().entry((evaluation.ratio * 1000.0) as u64).or_default();
+        place.extend(evaluation.mean.auroc);
     }
     if lines.is_empty() {
         return Ok(());
     }
+    let repeated = lines.values().flat_map(BTreeMap::values).any(|found| found.len() > 1);
     let series: Vec<Series> = lines
         .iter()
         .map(|(name, by_ratio)| {
-            let defined = || by_ratio.values().filter_map(|e| Some((e.ratio, e.mean_auroc?)));
+            let values = || by_ratio.iter().filter_map(|(ratio, found)| Some((*ratio as f64 / 1000.0, summed(found)?)));
             Series {
-                name: name.clone(),
-                points: defined().map(|(ratio, auroc)| (ratio, auroc.value)).collect(),
-                intervals: defined().map(|(ratio, auroc)| (ratio, auroc.low, auroc.high)).collect(),
+                name: (*name).to_owned(),
+                points: values().map(|(ratio, auroc)| (ratio, auroc.value)).collect(),
+                intervals: values().map(|(ratio, auroc)| (ratio, auroc.low, auroc.high)).collect(),
             }
         })
         .collect();
+    let spread = if repeated {
+        "mean and one standard deviation over runs of several seeds or splits (a single run: 95% interval over patients)"
+    } else {
+        "with 95% intervals from a bootstrap over patients"
+    };
     writeln!(
         body,
-        "<section>\n<h2>Label efficiency</h2>\n<p>Mean AUROC on the test subset against the share of training labels, with 95% intervals from a bootstrap over patients.</p>"
+        "<section>\n<h2>Label efficiency</h2>\n<p>Mean AUROC on the test subset against the share of training labels, {spread}.</p>"
     )?;
     writeln!(body, "<figure>{}</figure>", chart(&series, "labels, %", "mean AUROC", true)?)?;
     let ratios: std::collections::BTreeSet<u64> =
@@ -130,9 +140,12 @@ fn label_efficiency(runs: &[Run], body: &mut String) -> Result<()> {
     for (name, by_ratio) in &lines {
         write!(body, "<tr><td>{}</td>", escape(name))?;
         for ratio in &ratios {
-            let cell = by_ratio.get(ratio).and_then(|e| e.mean_auroc);
-            let cell =
-                cell.map_or("–".to_owned(), |i| format!("{:.3} <small>{:.3}–{:.3}</small>", i.value, i.low, i.high));
+            let found = by_ratio.get(ratio).map_or(&[][..], Vec::as_slice);
+            let cell = match (summed(found), found.len()) {
+                (None, _) => "–".to_owned(),
+                (Some(i), 1) => format!("{:.3} <small>{:.3}–{:.3}</small>", i.value, i.low, i.high),
+                (Some(i), runs) => format!("{:.3} <small>± {:.3}, {runs} runs</small>", i.value, i.high - i.value),
+            };
             write!(body, "<td>{cell}</td>")?;
         }
         writeln!(body, "</tr>")?;
@@ -141,14 +154,14 @@ fn label_efficiency(runs: &[Run], body: &mut String) -> Result<()> {
     Ok(())
 }
 
-/// How a run's weights began, in words.
-fn initialisation(evaluation: &EvaluationReport) -> String {
-    if evaluation.init == "random" {
-        "random start".to_owned()
-    } else {
-        let name = Path::new(&evaluation.init).file_name().unwrap_or_default().to_string_lossy();
-        format!("pre-trained ({name})")
+/// One value as it is; of several, mean and one standard deviation on either side.
+fn summed(found: &[Interval]) -> Option<Interval> {
+    if let [only] = found {
+        return Some(*only);
     }
+    let spread = Spread::of(&found.iter().map(|interval| interval.value).collect::<Vec<_>>())?;
+    let Spread { mean, sd, .. } = spread;
+    Some(Interval { value: mean, low: mean - sd, high: mean + sd, draws: 0 })
 }
 
 fn restorations(name: &str, picture: &[u8], restored: &[Restored], body: &mut String) -> Result<()> {
@@ -233,34 +246,40 @@ fn evaluations(runs: &[Run], body: &mut String) -> Result<()> {
         for evaluation in &run.evaluations {
             writeln!(
                 body,
-                "<section>\n<h2>{} on {}</h2>\n<p>{} records of {} patients; {} of the training labels; {}.</p>\n<div class=\"scroll\"><table>\n<tr><th>finding</th><th>positive</th><th>negative</th><th>AUROC</th><th>AUPRC</th></tr>",
+                "<section>\n<h2>{} on {}</h2>\n<p>{} records of {} patients; {} of the training labels; {}.</p>\n<div class=\"scroll\"><table>\n<tr><th>finding</th><th>positive</th><th>negative</th><th>AUROC</th><th>AUPRC</th><th>sensitivity at specificity {}</th><th>Brier</th><th>ECE</th></tr>",
                 escape(&run.name()),
                 evaluation.subset,
                 evaluation.records,
                 evaluation.patients,
                 format_args!("{}%", evaluation.ratio),
-                escape(&initialisation(evaluation))
+                escape(&evaluation.start),
+                evaluation.specificity
             )?;
             for row in &evaluation.findings {
-                let shown = |interval: &Option<crate::bootstrap::Interval>| {
-                    interval.map_or("undefined".to_owned(), |i| {
-                        format!("{:.3} <small>{:.3}–{:.3}</small>", i.value, i.low, i.high)
-                    })
-                };
+                let (name, counts) = (escape(&row.finding), [row.positives, row.negatives]);
                 writeln!(
                     body,
-                    "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
-                    escape(&row.finding),
-                    row.positives,
-                    row.negatives,
-                    shown(&row.auroc),
-                    shown(&row.average_precision)
+                    "<tr><td>{name}</td><td>{}</td><td>{}</td>{}</tr>",
+                    counts[0],
+                    counts[1],
+                    cells(&row.scores)
                 )?;
             }
+            writeln!(body, "<tr><td>mean</td><td></td><td></td>{}</tr>", cells(&evaluation.mean))?;
             writeln!(body, "</table></div>\n</section>")?;
         }
     }
     Ok(())
+}
+
+/// Metrics with their intervals as cells of a table.
+fn cells(scores: &Scores<Interval>) -> String {
+    let Scores { auroc, average_precision, sensitivity, brier, calibration_error } = scores;
+    let cell = |value: &Option<Interval>| match value {
+        Some(i) => format!("<td>{:.3} <small>{:.3}–{:.3}</small></td>", i.value, i.low, i.high),
+        None => "<td>undefined</td>".to_owned(),
+    };
+    [auroc, average_precision, sensitivity, brier, calibration_error].map(cell).concat()
 }
 
 fn escape(text: &str) -> String {

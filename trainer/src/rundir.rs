@@ -252,6 +252,29 @@ pub fn load(store: &tch::nn::VarStore, tensors: &Tensors) -> Result<LoadReport> 
     Ok(crate::weights::load_state(store, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)))?)
 }
 
+/// Loads start weights into a store, and says what fitted.
+///
+/// # Errors
+/// When they are of a model of other sizes, or of another kind: none of the encoder's blocks fits.
+pub fn start_from(store: &tch::nn::VarStore, source: &Path) -> Result<()> {
+    let report = load(store, &weights(source)?)?;
+    let of_encoder = |name: &str| name.starts_with("blocks.") || name.starts_with("patch_embed.");
+    if let Some(change) = report.mismatched.iter().find(|change| of_encoder(&change.name)) {
+        bail!(
+            "{} holds weights of another size: {} is {:?} there and {:?} here; choose the --preset they were made with",
+            source.display(),
+            change.name,
+            change.from,
+            change.to
+        );
+    }
+    if !report.matched.iter().any(|name| of_encoder(name)) {
+        bail!("{} holds no weights of an encoder: {report}", source.display());
+    }
+    println!("{}: {report}", source.display());
+    Ok(())
+}
+
 fn changed_lines(before: &str, now: &str) -> String {
     let new: Vec<&str> = now.lines().filter(|line| !before.lines().any(|old| old == *line)).take(3).collect();
     if new.is_empty() { "settings were removed".to_owned() } else { format!("now {}", new.join(", ")) }

@@ -115,7 +115,7 @@ impl<'a> Stepper<'a> {
             self.lap(&mut clock, |phases| &mut phases.forward);
             let mut scaled = &loss.total * share;
             if let Some(scale) = &self.scale {
-                scaled = scaled * scale.factor();
+                scaled *= scale.factor();
             }
             scaled.backward();
             self.lap(&mut clock, |phases| &mut phases.backward);
@@ -123,12 +123,11 @@ impl<'a> Stepper<'a> {
             total = Some(total.map_or_else(|| part.shallow_clone(), |sum| sum + &part));
             for (name, part) in loss.parts {
                 let part = part.detach() * share;
-                match names.iter().position(|known| *known == name) {
-                    Some(at) => parts[at] = &parts[at] + part,
-                    None => {
-                        names.push(name);
-                        parts.push(part);
-                    }
+                if let Some(at) = names.iter().position(|known| *known == name) {
+                    parts[at] = &parts[at] + part;
+                } else {
+                    names.push(name);
+                    parts.push(part);
                 }
             }
             rows.extend_from_slice(batch.rows());

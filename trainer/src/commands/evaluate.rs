@@ -12,34 +12,41 @@ use tch::Device;
 
 use super::DataSource;
 use super::finetune::{evaluation_transform, labels, task_rows};
-use crate::bootstrap::{Bootstrap, Interval};
+use crate::bootstrap::{Bootstrap, Interval, Predictions};
 use crate::config::FinetuneConfig;
+use crate::metrics::Scores;
 use crate::objective::Objective;
 use crate::objectives::{Classification, Labels, predict};
 use crate::rundir;
 
-/// Scores of one finding, none where it has a single class.
+/// Scores of one finding, none where undefined.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FindingScores {
     pub finding: String,
     pub positives: usize,
     pub negatives: usize,
-    pub auroc: Option<Interval>,
-    pub average_precision: Option<Interval>,
+    #[serde(flatten)]
+    pub scores: Scores<Interval>,
 }
 
 /// What `evaluate` found.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EvaluationReport {
+    pub task: String,
     pub split: String,
     pub subset: String,
     pub ratio: f64,
+    pub seed: u64,
     pub init: String,
+    /// What tables call the start weights.
+    pub start: String,
     pub records: usize,
     pub patients: usize,
+    /// At which sensitivity is told.
+    pub specificity: f64,
     pub findings: Vec<FindingScores>,
-    pub mean_auroc: Option<Interval>,
-    pub mean_average_precision: Option<Interval>,
+    /// Over the findings for which the metric is defined.
+    pub mean: Scores<Interval>,
 }
 
 /// Evaluates a fine-tuning run on a subset; writes `evaluation-SUBSET.json` and `predictions-SUBSET.parquet`.
@@ -49,7 +56,11 @@ pub fn evaluate(
     subset: Subset,
     device: Device,
     draws: usize,
+    specificity: f64,
 ) -> Result<EvaluationReport> {
+    if !(0.0..=1.0).contains(&specificity) {
+        bail!("--specificity: must be from 0 to 1, is {specificity}");
+    }
     let config: FinetuneConfig = rundir::load_config(run)?;
     let (dataset, split) = (&source.dataset, source.split()?);
     let labels = labels(&config, dataset)?;
@@ -68,44 +79,52 @@ pub fn evaluate(
     let codes = dataset.labels()?;
     let targets: Vec<Option<bool>> = rows.iter().flat_map(|&row| labels.targets(&codes[row as usize])).collect();
     let names = dataset.texts("patient_id")?;
-    let mut number: HashMap<&str, u32> = HashMap::new();
-    let patients: Vec<u32> = rows
-        .iter()
-        .map(|&row| {
-            let next = number.len() as u32;
-            *number.entry(names[row as usize].as_deref().unwrap_or_default()).or_insert(next)
-        })
-        .collect();
+    let patients = numbered(rows.iter().map(|&row| names[row as usize].as_deref().unwrap_or_default()));
     let classes = labels.findings.len();
     let bootstrap = Bootstrap { draws, seed: config.run.seed, ..Bootstrap::default() };
-    let intervals = bootstrap.classes(&scores, &targets, &patients, classes);
+    let predictions = Predictions { scores: &scores, labels: &targets, patients: &patients, classes, specificity };
+    let found = bootstrap.classes(predictions);
     write_predictions(run, subset, dataset, &rows, &labels, &scores, &targets)?;
     let count =
         |class: usize, wanted| targets.iter().skip(class).step_by(classes).filter(|t| **t == Some(wanted)).count();
     let report = EvaluationReport {
+        task: config.task.clone(),
         split: split.name.clone(),
         subset: subset.name().to_owned(),
         ratio: config.ratio,
+        seed: config.run.seed,
         init: config.init.clone(),
+        start: config.start.clone(),
         records: rows.len(),
-        patients: number.len(),
+        patients: patients.iter().max().map_or(0, |last| *last as usize + 1),
+        specificity,
         findings: labels
             .findings
             .iter()
+            .zip(&found.classes)
             .enumerate()
-            .map(|(class, finding)| FindingScores {
+            .map(|(class, (finding, scores))| FindingScores {
                 finding: finding.clone(),
                 positives: count(class, true),
                 negatives: count(class, false),
-                auroc: intervals.auroc[class],
-                average_precision: intervals.average_precision[class],
+                scores: *scores,
             })
             .collect(),
-        mean_auroc: intervals.mean_auroc,
-        mean_average_precision: intervals.mean_average_precision,
+        mean: found.mean,
     };
     files::write_json(&run.join(format!("evaluation-{}.json", subset.name())), &report)?;
     Ok(report)
+}
+
+/// Names numbered from 0 in the order of their first appearance.
+pub(super) fn numbered<'a>(names: impl Iterator<Item = &'a str>) -> Vec<u32> {
+    let mut numbers: HashMap<&str, u32> = HashMap::new();
+    names
+        .map(|name| {
+            let next = numbers.len() as u32;
+            *numbers.entry(name).or_insert(next)
+        })
+        .collect()
 }
 
 fn write_predictions(
@@ -137,26 +156,31 @@ fn write_predictions(
 
 impl std::fmt::Display for EvaluationReport {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let shown = |interval: &Option<Interval>| match interval {
-            Some(i) => format!("{:.3} ({:.3}..{:.3})", i.value, i.low, i.high),
-            None => "undefined".to_owned(),
-        };
         writeln!(
             f,
-            "{} records of {} patients, subset {} of split {}",
+            "{} records of {} patients, subset {} of split {}; 95% intervals over patients",
             self.records, self.patients, self.subset, self.split
         )?;
-        writeln!(f, "{:<28}{:>9}{:>9}  {:<24}{:<24}", "finding", "positive", "negative", "AUROC (95%)", "AUPRC (95%)")?;
-        for row in &self.findings {
-            let (a, p) = (shown(&row.auroc), shown(&row.average_precision));
-            writeln!(f, "{:<28}{:>9}{:>9}  {a:<24}{p:<24}", row.finding, row.positives, row.negatives)?;
-        }
-        write!(
+        let sensitivity = format!("sens@spec {:.2}", self.specificity);
+        writeln!(
             f,
-            "{:<46}  {:<24}{:<24}",
-            "mean over defined findings",
-            shown(&self.mean_auroc),
-            shown(&self.mean_average_precision)
-        )
+            "{:<28}{:>9}{:>9}  {:<21}{:<21}{sensitivity:<21}{:<21}ECE",
+            "finding", "positive", "negative", "AUROC", "AUPRC", "Brier"
+        )?;
+        for row in &self.findings {
+            write!(f, "{:<28}{:>9}{:>9}  ", row.finding, row.positives, row.negatives)?;
+            writeln!(f, "{}", line(&row.scores))?;
+        }
+        write!(f, "{:<46}  {}", "mean over defined findings", line(&self.mean))
     }
+}
+
+/// Values with their intervals, one column a metric.
+fn line(scores: &Scores<Interval>) -> String {
+    let Scores { auroc, average_precision, sensitivity, brier, calibration_error } = scores;
+    let shown = |value: &Option<Interval>| match value {
+        Some(i) => format!("{:<21}", format!("{:.3} ({:.3}–{:.3})", i.value, i.low, i.high)),
+        None => format!("{:<21}", "undefined"),
+    };
+    [auroc, average_precision, sensitivity, brier, calibration_error].map(shown).concat().trim_end().to_owned()
 }

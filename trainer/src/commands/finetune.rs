@@ -1,6 +1,6 @@
 //! `trainer finetune` for classification.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::{Result, bail};
 use dataset::transform::{ASPECT, Crop, Transform};
@@ -8,7 +8,7 @@ use dataset::{Dataset, Loader, Subset, random};
 use tch::Device;
 
 use super::DataSource;
-use crate::config::{FinetuneConfig, Rule, Task};
+use crate::config::{self, FinetuneConfig, PRESETS, PretrainConfig, RANDOM, Rule, Task, overlay};
 use crate::engine::{self, Outcome, Settings};
 use crate::objective::{Objective, loader_for};
 use crate::objectives::{Classification, Labels};
@@ -27,7 +27,8 @@ pub fn evaluation_transform(config: &FinetuneConfig) -> Transform {
 
 /// The labels of a run's task in a dataset.
 pub(super) fn labels(config: &FinetuneConfig, dataset: &Dataset) -> Result<Labels> {
-    Labels::new(dataset, &config.findings, config.data.uncertain, config.data.missing)
+    let data = &config.data;
+    Labels::new(dataset, &config.findings, data.uncertain, &data.uncertain_by_finding, data.missing)
 }
 
 /// Rows of a subset that count for the task.
@@ -49,10 +50,56 @@ pub(super) fn task_rows(
     Ok(rows.into_iter().filter(|&row| columns.iter().any(|&column| codes[row as usize][column] == Some(1))).collect())
 }
 
+/// What was asked of a fine-tuning run.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    pub task: &'a str,
+    /// Start weights; none for start values.
+    pub init: Option<&'a Path>,
+    /// None: that of the start weights' run, else the first one.
+    pub preset: Option<&'a str>,
+    pub split: &'a str,
+    /// Percentage of the training labels.
+    pub ratio: f64,
+    pub steps: Option<u64>,
+    /// A configuration file's text.
+    pub file: Option<&'a str>,
+    /// `key=value`.
+    pub settings: &'a [String],
+}
+
+/// The configuration of a request: defaults, preset, start weights, file, settings, in this order.
+pub fn resolve_finetune(request: &Request) -> Result<FinetuneConfig> {
+    let task = Task::parse(request.task)?;
+    let pretrained: Option<PretrainConfig> =
+        request.init.filter(|path| path.is_dir()).map(rundir::load_config).transpose()?;
+    let of_init = pretrained.as_ref().map(|pretrained| pretrained.preset.as_str());
+    if let (Some(init), Some(of_init), Some(preset)) = (request.init, of_init, request.preset)
+        && of_init != preset
+    {
+        bail!("{} is a run of preset {of_init}, not {preset}: leave --preset out", init.display());
+    }
+    let preset = request.preset.or(of_init).unwrap_or(PRESETS[0]);
+    let mut config = config::finetune_preset(preset, &task, request.ratio)?;
+    request.split.clone_into(&mut config.split);
+    if let Some(path) = request.init {
+        config.init = path.to_string_lossy().into_owned();
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        config.start = format!("pre-trained ({name})");
+    }
+    if let Some(pretrained) = pretrained {
+        config.model.vit = pretrained.model.vit;
+        (config.data.mean, config.data.std) = (pretrained.data.mean, pretrained.data.std);
+    }
+    if let Some(steps) = request.steps {
+        config.take_steps(steps);
+    }
+    overlay(&config, request.file, request.settings)
+}
+
 /// Whether dataset and split have what a fine-tuning run asks for; before anything is written.
 pub fn check_finetune(config: &FinetuneConfig, source: &DataSource) -> Result<()> {
-    config.run.validate()?;
-    config.model.validate()?;
+    config.validate()?;
     labels(config, &source.dataset)?;
     let ratios = source.split()?.ratios();
     if !ratios.contains(&config.ratio) {
@@ -74,10 +121,11 @@ pub fn finetune(config: &FinetuneConfig, source: &DataSource, run: &RunDir, devi
         validate,
         evaluation_transform(config),
         device,
-    )?;
-    if config.init != "random" {
-        let path = PathBuf::from(&config.init);
-        println!("{}: {}", path.display(), rundir::load(objective.store(), &rundir::weights(&path)?)?);
+    )?
+    .layer_decay(config.optimiser.layer_decay)
+    .linear_probe(config.optimiser.linear_probe);
+    if config.init != RANDOM {
+        rundir::start_from(objective.store(), Path::new(&config.init))?;
     }
     let rows = task_rows(config, source, Subset::Train, Some(config.ratio))?;
     if rows.is_empty() {
@@ -116,7 +164,7 @@ pub fn finetune(config: &FinetuneConfig, source: &DataSource, run: &RunDir, devi
         weight_decay: optimiser.weight_decay,
         rate: &|update| schedule.in_updates(update),
         steps: optimiser.steps,
-        accumulation: 1,
+        accumulation: optimiser.accumulation,
         clip: optimiser.clip,
         evaluate_every: optimiser.evaluate_every,
         run: &config.run,

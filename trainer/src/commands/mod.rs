@@ -1,9 +1,12 @@
 //! What the subcommands do, from a resolved configuration on.
 
 mod bench;
+mod compare;
+mod embed;
 mod evaluate;
 mod finetune;
 mod pretrain;
+mod sweep;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,9 +16,12 @@ use dataset::{Dataset, Split, Subset, random};
 use tch::Device;
 
 pub use bench::{Measured, bench};
+pub use compare::{Comparison, compare};
+pub use embed::embed;
 pub use evaluate::{EvaluationReport, FindingScores, evaluate};
-pub use finetune::{check_finetune, finetune};
+pub use finetune::{Request, check_finetune, finetune, resolve_finetune};
 pub use pretrain::{pretrain, pretrain_transform, resolve_pretrain};
+pub use sweep::{Cell, Spread, Sweep, Swept, sweep, table as sweep_table};
 
 /// `auto`, `cpu` or `cuda:N`.
 pub fn device(name: &str) -> Result<Device> {
@@ -53,6 +59,21 @@ impl DataSource {
         let ids = self.dataset.texts("record_id").unwrap_or_default();
         let id = |&row: &u32| ids.get(row as usize).cloned().flatten().unwrap_or_else(|| format!("row {row}"));
         rows.iter().map(id).collect()
+    }
+
+    /// All rows, or those of the split, or of one of its subsets.
+    ///
+    /// # Errors
+    /// When a subset is unknown, or given without a split.
+    pub fn rows(&self, subset: Option<&str>) -> Result<Vec<u32>> {
+        let Some(split) = &self.split else { return Ok((0..self.dataset.len() as u32).collect()) };
+        let Some(name) = subset else {
+            let all = [Subset::Train, Subset::Validate, Subset::Test];
+            let mut rows: Vec<u32> = all.into_iter().flat_map(|subset| split.rows(subset, None)).collect();
+            rows.sort_unstable();
+            return Ok(rows);
+        };
+        Ok(split.rows(Subset::parse(name).context("an unknown subset")?, None))
     }
 
     fn split(&self) -> Result<&Split> {

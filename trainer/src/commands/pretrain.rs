@@ -94,7 +94,7 @@ pub fn pretrain(
     tch::manual_seed(random::mix(&[config.run.seed, random::digest("start values")]) as i64);
     let objective = Pretraining::new(&config.model, device)?;
     if let Some(path) = init {
-        println!("{}: {}", path.display(), rundir::load(objective.store(), &rundir::weights(path)?)?);
+        rundir::start_from(objective.store(), path)?;
     }
     let optimiser = &config.optimiser;
     let records = training_rows(source).len();

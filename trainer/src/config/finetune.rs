@@ -7,6 +7,9 @@ use super::{RunConfig, pretrain_preset};
 use crate::classifier::ClassifierConfig;
 use crate::objectives::{Missing, Uncertain};
 
+/// The name of start values in place of weights.
+pub const RANDOM: &str = "random";
+
 /// Which update rule fine-tuning uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -23,10 +26,16 @@ pub struct FinetuneOptimiser {
     pub rule: Rule,
     pub rate: f64,
     pub weight_decay: f64,
+    /// Factor on the rate from one layer to the one before it (BEiT), above 0 to 1; 1: all layers learn alike.
+    pub layer_decay: f64,
+    /// Train the linear head alone, on features of a frozen encoder: a linear probe.
+    pub linear_probe: bool,
     /// Updates of the warm-up, and in all.
     pub warmup: u64,
     pub steps: u64,
     pub batch_size: usize,
+    /// Micro-batches of an update.
+    pub accumulation: usize,
     pub clip: f64,
     /// Updates between two evaluations on the validation subset.
     pub evaluate_every: u64,
@@ -41,7 +50,11 @@ pub struct FinetuneData {
     pub flip: f64,
     pub mean: f64,
     pub std: f64,
+    /// What uncertain labels count as.
     pub uncertain: Uncertain,
+    /// Findings for which they count as something else: `["Edema=ones", …]`.
+    pub uncertain_by_finding: Vec<String>,
+    /// What findings count as that a labelled record does not mention.
     pub missing: Missing,
 }
 
@@ -59,6 +72,8 @@ pub struct FinetuneConfig {
     pub ratio: f64,
     /// Where the weights came from; `random` for start values.
     pub init: String,
+    /// What tables and charts call these start weights; runs of one name are summed up.
+    pub start: String,
     pub model: ClassifierConfig,
     pub data: FinetuneData,
     pub optimiser: FinetuneOptimiser,
@@ -75,7 +90,8 @@ pub fn finetune_preset(preset: &str, task: &Task, ratio: f64) -> Result<Finetune
         findings: task.findings.clone(),
         split: String::new(),
         ratio,
-        init: "random".to_owned(),
+        init: RANDOM.to_owned(),
+        start: "random start".to_owned(),
         model: ClassifierConfig { vit, classes: task.findings.len() as i64, drop_path: 0.1 },
         data: FinetuneData {
             crop_scale: 0.08,
@@ -83,15 +99,19 @@ pub fn finetune_preset(preset: &str, task: &Task, ratio: f64) -> Result<Finetune
             mean: 0.4978,
             std: 0.2449,
             uncertain: Uncertain::Zeros,
+            uncertain_by_finding: Vec::new(),
             missing: Missing::Zeros,
         },
         optimiser: FinetuneOptimiser {
             rule: Rule::Sgd,
             rate,
             weight_decay: 0.0,
+            layer_decay: 1.0,
+            linear_probe: false,
             warmup,
             steps,
             batch_size: 96,
+            accumulation: 1,
             clip: 1.0,
             evaluate_every: (steps / 20).max(1),
         },
@@ -113,6 +133,9 @@ pub fn finetune_preset(preset: &str, task: &Task, ratio: f64) -> Result<Finetune
     }
     Ok(config)
 }
+
+/// Names of the classification tasks.
+pub const TASKS: &str = "nih14, chexpert5, rsna, covid, viral, labels:A,B";
 
 /// A downstream task.
 #[derive(Debug, Clone, PartialEq)]
@@ -142,19 +165,20 @@ const NIH14: [&str; 14] = [
 const CHEXPERT5: [&str; 5] = ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"];
 
 impl Task {
-    /// `nih14`, `chexpert5`, `covid`, `viral`, or `labels:A,B`.
+    /// `nih14`, `chexpert5`, `rsna`, `covid`, `viral`, or `labels:A,B`.
     pub fn parse(name: &str) -> Result<Self> {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let (findings, only_with) = match name {
             "nih14" => (owned(&NIH14), Vec::new()),
             "chexpert5" => (owned(&CHEXPERT5), Vec::new()),
+            "rsna" => (owned(&["Pneumonia"]), Vec::new()),
             "covid" => (owned(&["Pneumonia/Viral/COVID-19"]), Vec::new()),
             "viral" => (owned(&["Pneumonia/Viral"]), owned(&["Pneumonia/Viral", "Pneumonia/Bacterial"])),
             other => match other.strip_prefix("labels:") {
                 Some(list) if !list.trim().is_empty() => {
                     (list.split(',').map(|name| name.trim().to_owned()).collect(), Vec::new())
                 }
-                _ => bail!("no task `{other}`; there are: nih14, chexpert5, covid, viral, labels:A,B"),
+                _ => bail!("no task `{other}`; there are: {TASKS}"),
             },
         };
         Ok(Self { name: name.to_owned(), findings, only_with })
@@ -165,8 +189,33 @@ impl Task {
         let tier = usize::from(ratio > 1.0) + usize::from(ratio > 10.0);
         match self.name.as_str() {
             "chexpert5" => [(150, 2_000, 3e-3), (1_500, 60_000, 5e-4), (15_000, 200_000, 5e-4)][tier],
+            "rsna" => [(50, 2_000, 3e-3), (200, 10_000, 5e-4), (2_000, 50_000, 5e-4)][tier],
             "covid" | "viral" => (50, 1_000, 3e-2),
             _ => [(50, 3_000, 3e-2), (500, 30_000, 3e-3), (5_000, 200_000, 3e-3)][tier],
         }
+    }
+}
+
+impl FinetuneConfig {
+    /// An error if no run has these settings.
+    pub fn validate(&self) -> Result<()> {
+        self.run.validate()?;
+        self.model.validate()?;
+        let optimiser = &self.optimiser;
+        if !(optimiser.layer_decay > 0.0 && optimiser.layer_decay <= 1.0) {
+            bail!("optimiser.layer_decay: must be above 0 and at most 1, is {}", optimiser.layer_decay);
+        }
+        if optimiser.accumulation == 0 || optimiser.batch_size == 0 || optimiser.steps == 0 {
+            bail!("optimiser.accumulation, optimiser.batch_size and optimiser.steps: must be at least 1");
+        }
+        Ok(())
+    }
+
+    /// Takes the recipe to another number of updates: the shares of warm-up and evaluations are kept.
+    pub fn take_steps(&mut self, steps: u64) {
+        let optimiser = &mut self.optimiser;
+        optimiser.warmup = optimiser.warmup * steps / optimiser.steps.max(1);
+        optimiser.evaluate_every = (steps / 20).max(1);
+        optimiser.steps = steps;
     }
 }

@@ -11,7 +11,7 @@ use toml::{Table, Value};
 
 use crate::precision::Precision;
 
-pub use finetune::{FinetuneConfig, FinetuneData, FinetuneOptimiser, Rule, Task, finetune_preset};
+pub use finetune::{FinetuneConfig, FinetuneData, FinetuneOptimiser, RANDOM, Rule, TASKS, Task, finetune_preset};
 pub use pretrain::{PretrainConfig, PretrainData, PretrainOptimiser, pretrain_preset};
 
 /// Names of the presets.

@@ -12,6 +12,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 use crate::classifier::{ClassifierConfig, VitClassifier};
 use crate::metrics::{auroc, mean_defined};
 use crate::objective::{Evaluation, Loss, Objective, images, loader_for, send};
+use crate::optimiser::{Parameter, layer_rate, parameters};
 
 /// What an uncertain label counts as.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,14 +41,23 @@ pub struct Labels {
     /// Position of each finding in the dataset's vocabulary.
     columns: Vec<usize>,
     width: usize,
-    uncertain: Uncertain,
+    /// One a finding.
+    uncertain: Vec<Uncertain>,
     missing: Missing,
 }
 
 impl Labels {
+    /// `exceptions` are findings with a policy of their own: `Edema=ones`.
+    ///
     /// # Errors
-    /// When the dataset lacks a finding.
-    pub fn new(dataset: &Dataset, findings: &[String], uncertain: Uncertain, missing: Missing) -> Result<Self> {
+    /// When the dataset lacks a finding, or an exception is none.
+    pub fn new(
+        dataset: &Dataset,
+        findings: &[String],
+        uncertain: Uncertain,
+        exceptions: &[String],
+        missing: Missing,
+    ) -> Result<Self> {
         let known = dataset.findings();
         let mut columns = Vec::new();
         for finding in findings {
@@ -56,12 +66,28 @@ impl Labels {
                 None => bail!("this dataset has no label `{finding}`; it has: {}", known.join(", ")),
             }
         }
-        Ok(Self { findings: findings.to_vec(), columns, width: known.len(), uncertain, missing })
+        let mut policies = vec![uncertain; findings.len()];
+        for exception in exceptions {
+            let (finding, policy) = exception.split_once('=').unwrap_or((exception, ""));
+            let place = findings.iter().position(|name| name == finding.trim());
+            let policy = match policy.trim() {
+                "zeros" => Some(Uncertain::Zeros),
+                "ones" => Some(Uncertain::Ones),
+                "ignore" => Some(Uncertain::Ignore),
+                _ => None,
+            };
+            match (place, policy) {
+                (Some(place), Some(policy)) => policies[place] = policy,
+                (None, _) => bail!("data.uncertain_by_finding: the task has no finding `{}`", finding.trim()),
+                (_, None) => bail!("data.uncertain_by_finding: `{exception}` is not FINDING=zeros|ones|ignore"),
+            }
+        }
+        Ok(Self { findings: findings.to_vec(), columns, width: known.len(), uncertain: policies, missing })
     }
 
     /// The target of one code: 1, 0, or none where it does not count.
-    fn target(&self, code: Option<i8>) -> Option<bool> {
-        match (code, self.uncertain, self.missing) {
+    fn target(&self, code: Option<i8>, uncertain: Uncertain) -> Option<bool> {
+        match (code, uncertain, self.missing) {
             (Some(1), _, _) | (Some(-1), Uncertain::Ones, _) => Some(true),
             (Some(0), _, _) | (Some(-1), Uncertain::Zeros, _) | (None, _, Missing::Zeros) => Some(false),
             _ => None,
@@ -71,7 +97,8 @@ impl Labels {
     /// Targets of one record, from all its codes. A record without any label at all is unlabelled: nothing counts.
     pub fn targets(&self, codes: &[Option<i8>]) -> Vec<Option<bool>> {
         let labelled = codes.iter().any(Option::is_some);
-        self.columns.iter().map(|&column| if labelled { self.target(codes[column]) } else { None }).collect()
+        let target = |(&column, &uncertain)| if labelled { self.target(codes[column], uncertain) } else { None };
+        self.columns.iter().zip(&self.uncertain).map(target).collect()
     }
 
     /// Rows, of those given, with at least one target that counts.
@@ -106,6 +133,8 @@ pub struct Classification {
     /// One list a row of `validate`.
     validate_targets: Vec<Vec<Option<bool>>>,
     transform: Transform,
+    layer_decay: f64,
+    linear_probe: bool,
 }
 
 impl Classification {
@@ -122,7 +151,31 @@ impl Classification {
         let model = VitClassifier::new(&store.root(), config)?;
         let codes = if validate.is_empty() { Vec::new() } else { dataset.labels()? };
         let validate_targets = validate.iter().map(|&row| labels.targets(&codes[row as usize])).collect();
-        Ok(Self { store, model, labels, dataset: dataset.clone(), validate, validate_targets, transform })
+        Ok(Self {
+            store,
+            model,
+            labels,
+            dataset: dataset.clone(),
+            validate,
+            validate_targets,
+            transform,
+            layer_decay: 1.0,
+            linear_probe: false,
+        })
+    }
+
+    /// Lets earlier layers learn at lower rates: each at `decay` times the rate of the one after it.
+    #[must_use]
+    pub fn layer_decay(mut self, decay: f64) -> Self {
+        self.layer_decay = decay;
+        self
+    }
+
+    /// Trains the head alone, on features of the frozen encoder.
+    #[must_use]
+    pub fn linear_probe(mut self, probe: bool) -> Self {
+        self.linear_probe = probe;
+        self
     }
 
     /// The model.
@@ -136,9 +189,26 @@ impl Objective for Classification {
         &self.store
     }
 
+    fn parameters(&self) -> Vec<Parameter> {
+        let mut all = parameters(&self.store);
+        if self.linear_probe {
+            all.retain(|parameter| parameter.name.starts_with("head."));
+        }
+        let depth = self.model.config().vit.depth;
+        for parameter in &mut all {
+            parameter.rate_scale = layer_rate(&parameter.name, depth, self.layer_decay);
+        }
+        all
+    }
+
     fn loss(&self, batch: &Batch) -> Result<Loss> {
         let device = self.store.device();
-        let logits = self.model.logits(&images(batch, device), true)?;
+        let image = images(batch, device);
+        let logits = if self.linear_probe {
+            self.model.classify(&tch::no_grad(|| self.model.features(&image, false))?)
+        } else {
+            self.model.logits(&image, true)?
+        };
         let (targets, counts) = self.labels.tensors(batch, device);
         let each = logits.f_binary_cross_entropy_with_logits::<Tensor>(&targets, None, None, Reduction::None)?;
         let total = (each * &counts).sum(Kind::Float) / counts.sum(Kind::Float).clamp_min(1.0);

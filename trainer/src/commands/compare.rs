@@ -1,0 +1,168 @@
+//! `trainer compare`: two fine-tuned runs on the same records.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use arrow_array::{Array, Float32Array, Int8Array, RecordBatch, StringArray};
+use dataset::shard::column;
+use dataset::table;
+use serde::Serialize;
+
+use super::evaluate::numbered;
+use crate::bootstrap::{Bootstrap, Difference, Predictions};
+use crate::metrics::Scores;
+
+/// Differences of a second run from a first one.
+#[derive(Debug, Clone, Serialize)]
+pub struct Comparison {
+    pub first: String,
+    pub second: String,
+    pub subset: String,
+    pub records: usize,
+    pub patients: usize,
+    pub specificity: f64,
+    pub findings: Vec<FindingDifference>,
+    /// Over the findings for which the metric is defined.
+    pub mean: Scores<Difference>,
+}
+
+/// Differences for one finding.
+#[derive(Debug, Clone, Serialize)]
+pub struct FindingDifference {
+    pub finding: String,
+    #[serde(flatten)]
+    pub scores: Scores<Difference>,
+}
+
+/// The predictions of a run, as `evaluate` wrote them.
+struct Table {
+    records: Vec<String>,
+    patients: Vec<String>,
+    findings: Vec<String>,
+    /// `[rows, findings]`.
+    scores: Vec<f32>,
+    labels: Vec<Option<bool>>,
+}
+
+impl Table {
+    fn read(run: &Path, subset: &str) -> Result<Self> {
+        let path = run.join(format!("predictions-{subset}.parquet"));
+        if !path.exists() {
+            bail!("{} is missing: run `trainer evaluate --subset {subset}` on {} first", path.display(), run.display());
+        }
+        let batches = table::read_table(&path)?;
+        let schema = batches.first().with_context(|| format!("{} is empty", path.display()))?.schema();
+        let findings: Vec<String> =
+            schema.fields().iter().filter_map(|field| Some(field.name().strip_prefix("score ")?.to_owned())).collect();
+        if findings.is_empty() {
+            bail!("{} holds no scores of findings: only classification runs can be compared", path.display());
+        }
+        let mut table =
+            Self { records: Vec::new(), patients: Vec::new(), findings, scores: Vec::new(), labels: Vec::new() };
+        for batch in &batches {
+            table.add(batch)?;
+        }
+        Ok(table)
+    }
+
+    fn add(&mut self, batch: &RecordBatch) -> Result<()> {
+        let absent = |name: &str| format!("the predictions have no column `{name}`");
+        let texts = |name: &str| -> Result<Vec<String>> {
+            let texts = column::<StringArray>(batch, name).with_context(|| absent(name))?;
+            Ok(texts.iter().map(|text| text.unwrap_or_default().to_owned()).collect())
+        };
+        self.records.extend(texts("record_id")?);
+        self.patients.extend(texts("patient_id")?);
+        let (mut scores, mut labels) = (Vec::new(), Vec::new());
+        for finding in &self.findings {
+            let (score, label) = (format!("score {finding}"), format!("label {finding}"));
+            scores.push(column::<Float32Array>(batch, &score).with_context(|| absent(&score))?);
+            labels.push(column::<Int8Array>(batch, &label).with_context(|| absent(&label))?);
+        }
+        for row in 0..batch.num_rows() {
+            self.scores.extend(scores.iter().map(|column| column.value(row)));
+            self.labels.extend(labels.iter().map(|column| column.is_valid(row).then(|| column.value(row) == 1)));
+        }
+        Ok(())
+    }
+
+    /// Scores in the order of other records.
+    fn ordered(&self, records: &[String]) -> Result<Vec<f32>> {
+        let places: HashMap<&str, usize> =
+            self.records.iter().enumerate().map(|(row, id)| (id.as_str(), row)).collect();
+        let width = self.findings.len();
+        let mut scores = Vec::with_capacity(self.scores.len());
+        for record in records {
+            let row = *places.get(record.as_str()).with_context(|| format!("record {record} is in one run only"))?;
+            scores.extend_from_slice(&self.scores[row * width..(row + 1) * width]);
+        }
+        Ok(scores)
+    }
+}
+
+/// Compares the predictions of two runs on the same records of a subset, patients drawn for both together.
+pub fn compare(
+    first: &Path,
+    second: &Path,
+    subset: &str,
+    draws: usize,
+    seed: u64,
+    specificity: f64,
+) -> Result<Comparison> {
+    let (a, b) = (Table::read(first, subset)?, Table::read(second, subset)?);
+    if a.findings != b.findings {
+        bail!("the runs predict other findings: {} and {}", a.findings.join(", "), b.findings.join(", "));
+    }
+    if a.records.len() != b.records.len() {
+        bail!("the runs were evaluated on {} and {} records", a.records.len(), b.records.len());
+    }
+    let scores = b.ordered(&a.records)?;
+    let patients = numbered(a.patients.iter().map(String::as_str));
+    let bootstrap = Bootstrap { draws, seed, ..Bootstrap::default() };
+    let predictions = Predictions {
+        scores: &a.scores,
+        labels: &a.labels,
+        patients: &patients,
+        classes: a.findings.len(),
+        specificity,
+    };
+    let found = bootstrap.paired(predictions, &scores);
+    Ok(Comparison {
+        first: first.display().to_string(),
+        second: second.display().to_string(),
+        subset: subset.to_owned(),
+        records: a.records.len(),
+        patients: patients.iter().max().map_or(0, |last| *last as usize + 1),
+        specificity,
+        findings: a
+            .findings
+            .into_iter()
+            .zip(found.classes)
+            .map(|(finding, scores)| FindingDifference { finding, scores })
+            .collect(),
+        mean: found.mean,
+    })
+}
+
+impl std::fmt::Display for Comparison {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        writeln!(f, "{} less {}: {} records of {} patients", self.second, self.first, self.records, self.patients)?;
+        let sensitivity = format!("sens@spec {:.2}", self.specificity);
+        writeln!(f, "{:<28}{:<34}{:<34}{sensitivity:<34}Brier", "finding", "AUROC", "AUPRC")?;
+        let shown = |difference: Option<Difference>| match difference {
+            Some(Difference { interval: i, p }) => {
+                format!("{:<34}", format!("{:+.3} ({:+.3}..{:+.3}) p={p:.3}", i.value, i.low, i.high))
+            }
+            None => format!("{:<34}", "undefined"),
+        };
+        let line = |scores: &Scores<Difference>| {
+            let columns = [scores.auroc, scores.average_precision, scores.sensitivity, scores.brier];
+            columns.map(shown).concat().trim_end().to_owned()
+        };
+        for row in &self.findings {
+            writeln!(f, "{:<28}{}", row.finding, line(&row.scores))?;
+        }
+        write!(f, "{:<28}{}", "mean", line(&self.mean))
+    }
+}

@@ -1,0 +1,88 @@
+//! `trainer embed`: pooled features, one row a record.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use arrow_array::builder::{FixedSizeListBuilder, Float32Builder};
+use arrow_array::{ArrayRef, StringArray};
+use dataset::transform::Transform;
+use dataset::{Loader, table};
+use tch::nn::VarStore;
+use tch::{Device, Kind};
+
+use crate::classifier::{ClassifierConfig, VitClassifier};
+use crate::config::{FinetuneConfig, PretrainConfig, pretrain_preset};
+use crate::objective::{images, loader_for};
+use crate::rundir;
+use crate::vit::VitConfig;
+
+use super::DataSource;
+
+/// Records of a batch without gradients.
+const BATCH: usize = 128;
+
+/// The encoder of some weights: its sizes, and mean and spread that it was trained with.
+fn encoder(weights: &Path, preset: Option<&str>) -> Result<(VitConfig, f64, f64)> {
+    if let Ok(run) = rundir::run_of(weights) {
+        if let Ok(config) = rundir::load_config::<PretrainConfig>(&run) {
+            return Ok((config.model.vit, config.data.mean, config.data.std));
+        }
+        let config: FinetuneConfig = rundir::load_config(&run)?;
+        return Ok((config.model.vit, config.data.mean, config.data.std));
+    }
+    let preset = preset.context("these weights lie in no run: say which --preset they have")?;
+    let config = pretrain_preset(preset)?;
+    Ok((config.model.vit, config.data.mean, config.data.std))
+}
+
+/// Writes `record_id`, `patient_id`, `study_id` and `features` (a list of D floats: the mean over patch tokens, then
+/// `fc_norm` of a fine-tuned run or a plain layer normalisation) of some rows, in their order. Returns D.
+pub fn embed(
+    source: &DataSource,
+    rows: &[u32],
+    weights: &Path,
+    preset: Option<&str>,
+    device: Device,
+    out: &Path,
+) -> Result<i64> {
+    let (vit, mean, std) = encoder(weights, preset)?;
+    let store = VarStore::new(device);
+    let (image_size, width) = (vit.image_size, vit.width);
+    let config = ClassifierConfig { vit, classes: 1, drop_path: 0.0 };
+    let model = VitClassifier::new(&store.root(), &config)?;
+    rundir::start_from(&store, weights)?;
+    if rows.is_empty() {
+        bail!("no record to embed");
+    }
+    let transform = Transform { mean: mean as f32, std: std as f32, ..Transform::evaluate(image_size as u32) };
+    let loader = loader_for(device, Loader::builder(&source.dataset))
+        .rows(rows.to_vec())
+        .batch_size(BATCH)
+        .shuffle(false)
+        .transform(transform)
+        .build()?;
+    let mut features =
+        FixedSizeListBuilder::new(Float32Builder::with_capacity(rows.len() * width as usize), width as i32);
+    for batch in loader {
+        let images = images(&batch?, device);
+        let pooled = tch::no_grad(|| model.features(&images, false))?.to_kind(Kind::Float).to_device(Device::Cpu);
+        features.values().append_slice(&Vec::<f32>::try_from(&pooled.flatten(0, -1))?);
+        (0..pooled.size()[0]).for_each(|_| features.append(true));
+    }
+    let text = |name: &str| -> Result<ArrayRef> {
+        let values = source.dataset.texts(name)?;
+        Ok(Arc::new(rows.iter().map(|&row| values[row as usize].as_deref()).collect::<StringArray>()))
+    };
+    let features: ArrayRef = Arc::new(features.finish());
+    table::write_table(
+        out,
+        vec![
+            ("record_id", text("record_id")?, false),
+            ("patient_id", text("patient_id")?, true),
+            ("study_id", text("study_id")?, true),
+            ("features", features, false),
+        ],
+    )?;
+    Ok(width)
+}

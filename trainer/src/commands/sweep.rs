@@ -1,0 +1,221 @@
+//! `trainer sweep`: fine-tuning over ratios, seeds, splits and start weights, summed up in one table and chart.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use dataset::{Subset, files};
+use serde::{Deserialize, Serialize};
+use tch::Device;
+
+use super::{DataSource, EvaluationReport, Request, check_finetune, evaluate, finetune, resolve_finetune};
+use crate::config::{FinetuneConfig, RANDOM};
+use crate::engine::Outcome;
+use crate::rundir::{self, RunDir};
+
+/// What a sweep varies, and what it keeps.
+#[derive(Debug, Clone)]
+pub struct Sweep<'a> {
+    pub data: &'a Path,
+    pub out: &'a Path,
+    pub task: &'a str,
+    pub preset: Option<&'a str>,
+    pub splits: Vec<String>,
+    pub ratios: Vec<f64>,
+    pub seeds: Vec<u64>,
+    /// `NAME=RUN`, where `{split}` stands for the split's name, or `NAME=random`.
+    pub starts: Vec<String>,
+    pub steps: Option<u64>,
+    pub file: Option<&'a str>,
+    pub settings: Vec<String>,
+    pub draws: usize,
+    pub specificity: f64,
+}
+
+/// Mean and sample standard deviation over the runs of one start and ratio.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Cell {
+    pub start: String,
+    pub ratio: f64,
+    pub runs: usize,
+    /// Mean test AUROC over findings; none where it is defined in no run.
+    pub auroc: Option<Spread>,
+    pub average_precision: Option<Spread>,
+}
+
+/// A mean and its spread.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    pub mean: f64,
+    /// Sample standard deviation; 0 for one value.
+    pub sd: f64,
+    /// How many values were defined.
+    pub values: usize,
+}
+
+impl Spread {
+    /// Of some values; none of no value.
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let count = values.len();
+        let mean = (count > 0).then(|| values.iter().sum::<f64>() / count as f64)?;
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        Some(Self { mean, sd: if count > 1 { (squares / (count - 1) as f64).sqrt() } else { 0.0 }, values: count })
+    }
+}
+
+/// What a sweep came to.
+#[derive(Debug, Clone)]
+pub struct Swept {
+    pub cells: Vec<Cell>,
+    /// The runs' directories.
+    pub runs: Vec<PathBuf>,
+    /// Stopped by a signal before its end.
+    pub stopped: bool,
+}
+
+/// Runs what is not done yet, evaluates it on the test subset, and writes `sweep.json` and `sweep.md` into `out`.
+pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
+    let mut starts = Vec::new();
+    for start in &plan.starts {
+        let (name, path) = start.split_once('=').with_context(|| format!("--start `{start}` is not NAME=RUN"))?;
+        if name.is_empty() || name.contains(['/', '{']) {
+            bail!("--start `{start}`: the name becomes part of a folder's name");
+        }
+        starts.push((name, path));
+    }
+    let mut sources = Vec::new();
+    for split in &plan.splits {
+        sources.push((split, DataSource::open(plan.data, Some(split))?));
+    }
+    // Everything is looked at before the first run begins.
+    let mut jobs: Vec<(PathBuf, FinetuneConfig, &DataSource)> = Vec::new();
+    for (split, source) in &sources {
+        for (name, path) in &starts {
+            for &ratio in &plan.ratios {
+                for &seed in &plan.seeds {
+                    let config = configuration(plan, split, name, path, ratio, seed)?;
+                    check_finetune(&config, source)?;
+                    jobs.push((plan.out.join(format!("{name}-{split}-{ratio}-seed{seed}")), config, source));
+                }
+            }
+        }
+    }
+    let (count, mut runs, mut reports) = (jobs.len(), Vec::new(), Vec::new());
+    for (number, (path, config, source)) in jobs.into_iter().enumerate() {
+        let done = path.join("evaluation-test.json");
+        println!("run {} of {count}: {}", number + 1, path.display());
+        let run = RunDir::open(&path, &config)?;
+        if !done.exists() {
+            if matches!(finetune(&config, source, &run, device)?, Outcome::Stopped { .. }) {
+                return Ok(Swept { cells: summary(&reports), runs, stopped: true });
+            }
+            let report = evaluate(&path, source, Subset::Test, device, plan.draws, plan.specificity)?;
+            println!(
+                "  test AUROC {}",
+                report.mean.auroc.map_or("undefined".to_owned(), |i| format!("{:.3}", i.value))
+            );
+        }
+        reports.push(files::read_json::<EvaluationReport>(&done)?);
+        runs.push(path);
+    }
+    let cells = summary(&reports);
+    files::write_json(&plan.out.join("sweep.json"), &cells)?;
+    files::write_atomic(&plan.out.join("sweep.md"), table(&cells).as_bytes())?;
+    Ok(Swept { cells, runs, stopped: false })
+}
+
+fn configuration(plan: &Sweep, split: &str, name: &str, path: &str, ratio: f64, seed: u64) -> Result<FinetuneConfig> {
+    let path = PathBuf::from(path.replace("{split}", split));
+    let init = (path != Path::new(RANDOM)).then_some(path.as_path());
+    if let Some(init) = init {
+        rundir::weights(init)?;
+    }
+    let mut settings = plan.settings.clone();
+    settings.push(format!("run.seed={seed}"));
+    let request = Request {
+        task: plan.task,
+        init,
+        preset: if init.is_none_or(Path::is_file) { plan.preset } else { None },
+        split,
+        ratio,
+        steps: plan.steps,
+        file: plan.file,
+        settings: &settings,
+    };
+    let mut config = resolve_finetune(&request)?;
+    name.clone_into(&mut config.start);
+    Ok(config)
+}
+
+/// One cell a start and ratio, over splits and seeds.
+fn summary(reports: &[EvaluationReport]) -> Vec<Cell> {
+    let mut groups: BTreeMap<(&str, u64), Vec<&EvaluationReport>> = BTreeMap::new();
+    for report in reports {
+        // Ratios are percentages; thousandths of them keep their order as whole numbers.
+        groups.entry((&report.start, (report.ratio * 1000.0) as u64)).or_default().push(report);
+    }
+    let cell = |((start, _), group): ((&str, u64), Vec<&EvaluationReport>)| {
+        let defined = |value: fn(&EvaluationReport) -> Option<f64>| {
+            Spread::of(&group.iter().filter_map(|report| value(report)).collect::<Vec<_>>())
+        };
+        Cell {
+            start: start.to_owned(),
+            ratio: group[0].ratio,
+            runs: group.len(),
+            auroc: defined(|report| Some(report.mean.auroc?.value)),
+            average_precision: defined(|report| Some(report.mean.average_precision?.value)),
+        }
+    };
+    groups.into_iter().map(cell).collect()
+}
+
+/// The cells as a table: a line a start, a column a ratio.
+pub fn table(cells: &[Cell]) -> String {
+    let mut ratios: Vec<f64> = cells.iter().map(|cell| cell.ratio).collect();
+    ratios.sort_unstable_by(f64::total_cmp);
+    ratios.dedup();
+    let mut starts: Vec<&str> = cells.iter().map(|cell| cell.start.as_str()).collect();
+    starts.dedup();
+    let heads: String = ratios.iter().map(|ratio| format!(" {ratio}% |")).collect();
+    let mut text = format!("| test AUROC, mean ± sd |{heads}\n| --- |{}\n", " --- |".repeat(ratios.len()));
+    for start in starts {
+        text += &format!("| {start} |");
+        for ratio in &ratios {
+            let cell = cells.iter().find(|cell| cell.start == start && cell.ratio == *ratio);
+            text += &match cell.and_then(|cell| Some((cell, cell.auroc?))) {
+                Some((cell, auroc)) if auroc.values == cell.runs => {
+                    format!(" {:.3} ± {:.3} ({} runs) |", auroc.mean, auroc.sd, cell.runs)
+                }
+                Some((cell, auroc)) => {
+                    format!(
+                        " {:.3} ± {:.3} (defined in {} of {} runs) |",
+                        auroc.mean, auroc.sd, auroc.values, cell.runs
+                    )
+                }
+                None => " undefined |".to_owned(),
+            };
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_stand_in_a_table() {
+        let cell = |start: &str, ratio, values: &[f64]| Cell {
+            start: start.to_owned(),
+            ratio,
+            runs: 3,
+            auroc: Spread::of(values),
+            average_precision: None,
+        };
+        let cells = [cell("mrm", 1.0, &[0.6, 0.7, 0.8]), cell("mrm", 10.0, &[0.8]), cell("none", 1.0, &[])];
+        let text = table(&cells);
+        assert!(text.contains("| mrm | 0.700 ± 0.100 (3 runs) | 0.800 ± 0.000 (defined in 1 of 3 runs) |"), "{text}");
+        assert!(text.ends_with("| none | undefined | undefined |\n"), "{text}");
+    }
+}

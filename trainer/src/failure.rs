@@ -1,0 +1,81 @@
+//! Failures in one line. Models call torch in its panicking form, and torch's messages carry a C++ backtrace: here they
+//! become what a user can act on.
+
+use std::any::Any;
+use std::sync::Mutex;
+
+/// Where the last panic happened.
+static PLACE: Mutex<Option<String>> = Mutex::new(None);
+
+/// Lets panics be told by [`of_panic`] alone.
+pub fn keep_quiet() {
+    std::panic::set_hook(Box::new(|info| {
+        if let Ok(mut place) = PLACE.lock() {
+            *place = info.location().map(ToString::to_string);
+        }
+    }));
+}
+
+/// The line for an error; none where there is nothing to tell.
+pub fn of_error(error: &anyhow::Error) -> Option<String> {
+    let text = format!("{error:#}");
+    if is_out_of_memory(&text) { Some(OUT_OF_MEMORY.to_owned()) } else { Some(text) }
+}
+
+/// The line for a panic; none for a reader of the output that has left, which is no failure.
+pub fn of_panic(panic: &(dyn Any + Send)) -> Option<String> {
+    // `catch_unwind` hands over a box; its content is the message.
+    let panic = panic.downcast_ref::<Box<dyn Any + Send>>().map_or(panic, AsRef::as_ref);
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic without a message");
+    if text.contains("Broken pipe") {
+        return None;
+    }
+    if is_out_of_memory(text) {
+        return Some(OUT_OF_MEMORY.to_owned());
+    }
+    let first = text.replace("\\n", "\n");
+    let first = first.lines().next().unwrap_or_default();
+    if let Some((_, message)) = first.split_once("Torch(\"") {
+        return Some(format!("torch: {message}"));
+    }
+    let place = PLACE.lock().ok().and_then(|place| place.clone()).unwrap_or_default();
+    Some(format!("a bug in the trainer: {first} ({place})"))
+}
+
+const OUT_OF_MEMORY: &str = "not enough memory for this model and batch: lower --batch-size (optimiser.accumulation keeps \
+                             the effective batch), or take a smaller preset";
+
+fn is_out_of_memory(text: &str) -> bool {
+    ["out of memory", "can't allocate memory", "not enough memory"].iter().any(|words| text.contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(body: impl FnOnce() + std::panic::UnwindSafe) -> Option<String> {
+        of_panic(std::panic::catch_unwind(body).unwrap_err().as_ref())
+    }
+
+    #[test]
+    fn a_panic_of_torch_is_one_line() {
+        let shapes = told(|| {
+            let x = tch::Tensor::from_slice(&[1.0_f32, 2.0]);
+            let _ = x.matmul(&tch::Tensor::from_slice(&[1.0_f32, 2.0, 3.0]));
+        })
+        .unwrap();
+        assert!(shapes.starts_with("torch: ") && !shapes.contains('\n'), "{shapes}");
+        let memory = told(|| drop(tch::Tensor::zeros([1 << 50], tch::kind::FLOAT_CPU))).unwrap();
+        assert!(memory.starts_with("not enough memory"), "{memory}");
+    }
+
+    #[test]
+    fn other_panics_are_bugs_and_a_broken_pipe_is_nothing() {
+        assert!(told(|| panic!("no such index")).unwrap().starts_with("a bug in the trainer: no such index"));
+        assert_eq!(told(|| panic!("failed printing to stdout: Broken pipe (os error 32)")), None);
+    }
+}
