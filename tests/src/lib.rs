@@ -1,5 +1,7 @@
 //! What the tests share: the built binaries, small raw directories, and ways to look at what came out.
 
+pub mod training;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

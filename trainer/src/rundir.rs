@@ -59,6 +59,8 @@ pub type Tensors = Vec<(String, Tensor)>;
 /// A run's directory, locked while it is held.
 pub struct RunDir {
     path: PathBuf,
+    /// Whether this process made it.
+    fresh: bool,
     _lock: File,
 }
 
@@ -77,7 +79,8 @@ impl RunDir {
         }
         let text = toml::to_string(config)?;
         let kept = path.join(CONFIG);
-        if kept.exists() {
+        let fresh = !kept.exists();
+        if !fresh {
             if &load_config::<C>(path)? != config {
                 let changed = changed_lines(&fs::read_to_string(&kept)?, &text);
                 bail!(
@@ -88,7 +91,7 @@ impl RunDir {
         } else {
             files::write_atomic(&kept, text.as_bytes())?;
         }
-        Ok(Self { path: path.to_path_buf(), _lock: lock })
+        Ok(Self { path: path.to_path_buf(), fresh, _lock: lock })
     }
 
     /// Where the run lies.
@@ -187,6 +190,22 @@ impl RunDir {
         files::write_atomic(&path, kept.as_bytes())?;
         let events = tensorboard::Events::create(&self.path, &lines)?;
         Ok(MetricsLog { file: OpenOptions::new().append(true).open(&path)?, events })
+    }
+}
+
+impl Drop for RunDir {
+    /// A run that failed before anything came of it leaves no configuration in the way of the next try.
+    fn drop(&mut self) {
+        let logged = fs::metadata(self.path.join(METRICS)).is_ok_and(|metrics| metrics.len() > 0);
+        if !self.fresh || logged || !self.steps().is_empty() || self.path.join("best.safetensors").exists() {
+            return;
+        }
+        for file in [CONFIG, METRICS, tensorboard::NAME, ".lock"] {
+            let _ = fs::remove_file(self.path.join(file));
+        }
+        for folder in [&self.path.join("checkpoints"), &self.path] {
+            let _ = fs::remove_dir(folder); // where nothing else is in it
+        }
     }
 }
 

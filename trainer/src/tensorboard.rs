@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::rundir::TIME;
 
 /// One name, so that a resumed run goes on in the same file.
-const NAME: &str = "events.out.tfevents.mrm";
+pub const NAME: &str = "events.out.tfevents.mrm";
 
 /// An event file that is being written.
 pub struct Events {

@@ -22,7 +22,8 @@ const RELEASE_VOCABULARY: i64 = 30_000;
 
 /// Completes a pre-training configuration by what the dataset decides.
 pub fn resolve_pretrain(config: &mut PretrainConfig, dataset: Option<&Dataset>) -> Result<()> {
-    let vocabulary = dataset.map_or(RELEASE_VOCABULARY, |dataset| dataset.manifest().text.vocabulary as i64);
+    let without = if config.model.bert.vocab_size > 0 { config.model.bert.vocab_size } else { RELEASE_VOCABULARY };
+    let vocabulary = dataset.map_or(without, |dataset| dataset.manifest().text.vocabulary as i64);
     if config.model.restores_report() {
         if vocabulary == 0 {
             bail!("this dataset has no reports to restore: set model.restore=image-only, or ingest with a tokenizer");

@@ -1,0 +1,196 @@
+//! What comes after pre-training: probes, policies, evaluation, comparison, features, sweeps.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use arrow_array::{Array, FixedSizeListArray, Float32Array, StringArray};
+use mrm_tests::training::{dataset, pretraining};
+use mrm_tests::{args, fails, folder, ok};
+use serde_json::Value;
+
+/// A pre-trained run, and the dataset it saw.
+fn pretrained(folder: &Path, studies: usize) -> (PathBuf, PathBuf) {
+    let data = dataset(folder, studies);
+    let run = folder.join("runs/mrm");
+    ok("trainer", pretraining(&data, &run, 4, &[]));
+    (data, run)
+}
+
+fn finetuning(data: &Path, run: &Path, init: &Path, more: &[&str]) -> Vec<OsString> {
+    let mut all = args!["finetune", "--data", data, "--run", run, "--init", init, "--split", "main"].to_vec();
+    all.extend(args!["--task", "labels:Cardiomegaly,Edema", "--device", "cpu", "--steps", "6", "--batch-size", "8"]);
+    all.extend(more.iter().map(Into::into));
+    all
+}
+
+fn evaluate(data: &Path, run: &Path) -> Value {
+    ok("trainer", args!["evaluate", "--data", data, "--run", run, "--split", "main", "--draws", "50"]);
+    dataset::files::read_json(&run.join("evaluation-test.json")).expect("an evaluation")
+}
+
+fn state(file: &Path) -> Vec<(String, tch::Tensor)> {
+    tch::Tensor::read_safetensors(file).expect("weights")
+}
+
+#[test]
+fn a_linear_probe_moves_the_head_alone_and_layer_decay_slows_the_early_layers() {
+    let temporary = folder();
+    let (data, mrm) = pretrained(temporary.path(), 60);
+    let start = state(&mrm.join("latest/model.safetensors"));
+    let moved = |run: &Path, name: &str| {
+        let find = |tensors: &[(String, tch::Tensor)]| {
+            tensors.iter().find(|(known, _)| known == name).map(|(_, tensor)| tensor.shallow_clone())
+        };
+        let after = find(&state(&run.join("latest/model.safetensors"))).expect("a tensor");
+        let before = find(&start).unwrap_or_else(|| after.zeros_like());
+        (after - before).abs().max().double_value(&[])
+    };
+    let run = |name: &str, more: &[&str]| {
+        let run = temporary.path().join("runs").join(name);
+        ok("trainer", finetuning(&data, &run, &mrm, more));
+        run
+    };
+    let probe = run("probe", &["--set", "optimiser.linear_probe=true"]);
+    for name in ["blocks.0.attn.qkv.weight", "patch_embed.proj.weight", "cls_token", "pos_embed"] {
+        assert_eq!(moved(&probe, name), 0.0, "{name}");
+    }
+    assert!(moved(&probe, "head.weight") > 1e-3);
+    let whole = run("whole", &[]);
+    let slow = run("slow", &["--set", "optimiser.layer_decay=0.01"]);
+    let name = "patch_embed.proj.weight"; // two layers below the head: a ten-thousandth of the rate
+    assert!(moved(&whole, name) > 1e-4 && moved(&slow, name) < moved(&whole, name) * 0.01);
+}
+
+#[test]
+fn evaluations_are_told_compared_and_swept() {
+    let temporary = folder();
+    let (data, mrm) = pretrained(temporary.path(), 80);
+    let runs = temporary.path().join("runs");
+    let tuned = |name: &str, more: &[&str]| {
+        let run = runs.join(name);
+        ok("trainer", finetuning(&data, &run, &mrm, more));
+        (evaluate(&data, &run), run)
+    };
+    let (report, first) = tuned("first", &[]);
+    let (other, second) = tuned("second", &["--seed", "1"]);
+    for metric in ["auroc", "average_precision", "sensitivity", "brier", "calibration_error"] {
+        for scores in [&report["findings"][0], &report["mean"]] {
+            let value = |key: &str| scores[metric][key].as_f64().unwrap_or_else(|| panic!("{metric}: {scores}"));
+            assert!(value("low") <= value("value") && value("value") <= value("high"), "{metric}: {scores}");
+        }
+    }
+    // The difference is the one of both evaluations, on the same records.
+    let out = temporary.path().join("difference.json");
+    let compare = |a: &Path, b: &Path| args!["compare", a, b, "--draws", "100", "--out", &out];
+    let told = ok("trainer", compare(&first, &second));
+    assert!(told.contains("p=") && told.contains("Cardiomegaly"), "{told}");
+    let difference: Value = dataset::files::read_json(&out).expect("a comparison");
+    let auroc = |report: &Value| report["findings"][0]["auroc"]["value"].as_f64().expect("an AUROC");
+    assert!((auroc(&difference) - (auroc(&other) - auroc(&report))).abs() < 1e-12);
+    let told = ok("trainer", compare(&first, &first));
+    assert!(told.contains("+0.000 (+0.000..+0.000) p=1.000"), "{told}");
+    let told = fails("trainer", 1, args!["compare", &first, &mrm]);
+    assert!(told.contains("run `trainer evaluate --subset test`"), "{told}");
+
+    // Uncertain labels by finding: more positives than with the default.
+    let (_, ones) = tuned("ones", &["--set", "data.uncertain_by_finding=[\"Edema=ones\"]"]);
+    let positives = |run: &Path, finding: usize| {
+        let of_train = args!["--subset", "train", "--draws", "2"];
+        let all = args!["evaluate", "--data", &data, "--run", run, "--split", "main"];
+        ok("trainer", all.into_iter().chain(of_train));
+        let report: Value = dataset::files::read_json(&run.join("evaluation-train.json")).expect("an evaluation");
+        report["findings"][finding]["positives"].as_u64()
+    };
+    assert!(positives(&ones, 1) > positives(&first, 1));
+    assert_eq!(positives(&ones, 0), positives(&first, 0));
+    for (setting, words) in
+        [("Hernia=ones", "the task has no finding `Hernia`"), ("Edema=maybe", "is not FINDING=zeros|ones|ignore")]
+    {
+        let setting = format!("data.uncertain_by_finding=[\"{setting}\"]");
+        let told = fails("trainer", 1, finetuning(&data, &runs.join("x"), &mrm, &["--set", &setting]));
+        assert!(told.contains(words), "{told}");
+    }
+
+    let sweeps = temporary.path().join("sweep");
+    let sweep = || {
+        let mut all = args!["sweep", "--data", &data, "--out", &sweeps, "--task", "labels:Cardiomegaly"].to_vec();
+        all.extend(args!["--split", "main", "--ratios", "50,100", "--seeds", "0,1", "--steps", "3", "--draws", "20"]);
+        all.extend(args!["--device", "cpu", "--preset", "mrm-vit-tiny", "--start", "scratch=random"]);
+        all.extend(args!["--start", format!("mrm={}", mrm.display()), "--set", "optimiser.batch_size=8"]);
+        all
+    };
+    let told = ok("trainer", sweep());
+    assert!(told.contains("run 8 of 8") && told.contains("| mrm |") && told.contains("(2 runs)"), "{told}");
+    let cells: Value = dataset::files::read_json(&sweeps.join("sweep.json")).expect("cells");
+    let mean = |seed: u64| {
+        let report: Value =
+            dataset::files::read_json(&sweeps.join(format!("mrm-main-100-seed{seed}/evaluation-test.json")))
+                .expect("one");
+        report["mean"]["auroc"]["value"].as_f64().expect("an AUROC")
+    };
+    let cell = cells.as_array().expect("a list").iter().find(|cell| cell["start"] == "mrm" && cell["ratio"] == 100.0);
+    let of_cell = cell.expect("a cell")["auroc"]["mean"].as_f64().expect("a mean");
+    assert!((of_cell - f64::midpoint(mean(0), mean(1))).abs() < 1e-12);
+    let page = fs::read_to_string(sweeps.join("report.html")).expect("a page");
+    assert!(page.contains("<td>scratch</td>") && page.contains("2 runs"), "a table of both starts");
+    // What is done is not done again.
+    let before = fs::metadata(sweeps.join("mrm-main-100-seed1/latest/model.safetensors")).expect("weights");
+    ok("trainer", sweep());
+    let after = fs::metadata(sweeps.join("mrm-main-100-seed1/latest/model.safetensors")).expect("weights");
+    assert_eq!(before.modified().expect("a time"), after.modified().expect("a time"));
+}
+
+#[test]
+fn features_are_those_of_the_encoder() {
+    let temporary = folder();
+    let (data, mrm) = pretrained(temporary.path(), 20);
+    let out = temporary.path().join("features.parquet");
+    let told = ok("trainer", args!["embed", "--data", &data, "--weights", &mrm, "--device", "cpu", "--out", &out]);
+    assert!(told.contains("32 features each"), "{told}");
+    let batches = dataset::table::read_table(&out).expect("a table");
+    let ids = dataset::shard::column::<StringArray>(&batches[0], "record_id").expect("identifiers");
+    let features = dataset::shard::column::<FixedSizeListArray>(&batches[0], "features").expect("features");
+    assert_eq!((features.value_length(), features.len()), (32, ids.len()));
+    let first = features.value(0);
+    let first = first.as_any().downcast_ref::<Float32Array>().expect("floats");
+    // A plain layer normalisation over the features of each record: mean 0, spread 1.
+    let mean: f32 = first.values().iter().sum::<f32>() / 32.0;
+    let square: f32 = first.values().iter().map(|value| value * value).sum::<f32>() / 32.0;
+    assert!(mean.abs() < 1e-4 && (square - 1.0).abs() < 1e-2, "{mean} {square}");
+    assert_ne!(features.value(0).to_data(), features.value(1).to_data());
+
+    // A subset of a split, from a file of weights in the run.
+    let file = mrm.join("latest/model.safetensors");
+    let some = temporary.path().join("some.parquet");
+    let mut all = args!["embed", "--data", &data, "--weights", &file, "--device", "cpu", "--out", &some].to_vec();
+    all.extend(args!["--split", "main", "--subset", "test"]);
+    ok("trainer", all);
+    let fewer = dataset::table::read_table(&some).expect("a table");
+    assert!(fewer[0].num_rows() < batches[0].num_rows());
+    let told = fails("trainer", 1, args!["embed", "--data", &data, "--weights", &data, "--out", &some]);
+    assert!(told.contains("--preset"), "{told}");
+}
+
+#[test]
+fn a_benchmark_adds_up() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 20);
+    let bench = |more: &[&str]| -> Value {
+        let mut all = args!["bench", "--preset", "mrm-vit-tiny", "--device", "cpu", "--batch-size", "4"].to_vec();
+        all.extend(args!["--steps", "2", "--warmup", "1", "--json"]);
+        all.extend(more.iter().map(Into::into));
+        serde_json::from_str(&ok("trainer", all)).expect("JSON")
+    };
+    for (measured, loads) in [
+        (bench(&["--set", "model.bert.vocab_size=500"]), false),
+        (bench(&["--data", &data.to_string_lossy(), "--set", "run.precision=bf16"]), true),
+    ] {
+        let value = |key: &str| measured[key].as_f64().unwrap_or_else(|| panic!("{key}: {measured}"));
+        assert_eq!(measured["loads"], loads);
+        assert!((value("images_per_second") * value("milliseconds_per_update") / 4e3 - 1.0).abs() < 1e-6);
+        assert!(value("utilisation") > 0.0 && value("peak_memory_gib") > 0.01);
+        let shares = measured["shares"].as_object().expect("shares");
+        assert!((shares.values().filter_map(Value::as_f64).sum::<f64>() - 1.0).abs() < 1e-6);
+    }
+}

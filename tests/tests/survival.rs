@@ -1,0 +1,242 @@
+//! Runs of `trainer` that are stopped, killed, starved or fed with nonsense, and go on.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use mrm_tests::training::{dataset, numbers, pretraining, wait_for, weights};
+use mrm_tests::{args, command, contents, fails, folder, ok, text};
+
+#[test]
+fn a_stopped_run_resumes_to_the_same_numbers() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 30);
+    let (whole, stopped, killed) = (temporary.path().join("a"), temporary.path().join("b"), temporary.path().join("c"));
+    let every = ["--set", "run.checkpoint_every=7", "--set", "optimiser.accumulation=2"];
+    ok("trainer", pretraining(&data, &whole, 60, &every));
+    let expected = numbers(&whole);
+    assert_eq!(expected.len(), 60);
+    assert!(expected.iter().all(|line| line["loss_image"].is_f64() && line["loss_report"].is_f64()));
+    let (first, last) = (expected[0]["loss"].as_f64().expect("a loss"), expected[59]["loss"].as_f64().expect("a loss"));
+    assert!(last < first, "{first} → {last}");
+
+    // SIGTERM: a checkpoint, a line that says how to go on, exit 0.
+    let child = command("trainer")
+        .args(pretraining(&data, &stopped, 60, &every))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let child = child.expect("it starts");
+    wait_for(&stopped, 3);
+    assert!(Command::new("kill").arg(child.id().to_string()).status().expect("kill").success());
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{output:?}");
+    let told = text(&output.stdout);
+    assert!(told.contains("give the same command again"), "{told}");
+    assert!(numbers(&stopped).len() < 60);
+    ok("trainer", pretraining(&data, &stopped, 60, &every));
+    assert_eq!(numbers(&stopped), expected);
+    assert!(weights(&stopped) == weights(&whole));
+
+    // SIGKILL, twice.
+    for updates in [10, 24] {
+        let mut child = command("trainer")
+            .args(pretraining(&data, &killed, 60, &every))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        wait_for(&killed, updates);
+        child.kill().expect("SIGKILL");
+        child.wait().expect("it ends");
+    }
+    ok("trainer", pretraining(&data, &killed, 60, &every));
+    assert_eq!(numbers(&killed), expected);
+    assert!(weights(&killed) == weights(&whole));
+    let kept = fs::read_dir(whole.join("checkpoints")).expect("checkpoints").count();
+    assert_eq!(kept, 2, "the last two");
+}
+
+/// Names of the checkpoints of a run, and of what lies beside them.
+fn checkpoints(run: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(run.join("checkpoints"))
+        .expect("checkpoints")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_killed_run_in_half_precision_with_averaged_weights_resumes_to_the_same_bits() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 30);
+    let (whole, killed) = (temporary.path().join("a"), temporary.path().join("b"));
+    let settings = [
+        "--set",
+        "run.checkpoint_every=1",
+        "--set",
+        "run.precision=fp16",
+        "--set",
+        "run.ema=0.9",
+        "--set",
+        "optimiser.clip=1.0",
+    ];
+    ok("trainer", pretraining(&data, &whole, 30, &settings));
+    let expected = numbers(&whole);
+    assert!(expected.iter().all(|line| line["loss_scale"].as_f64().is_some_and(|scale| scale >= 1.0)), "{expected:?}");
+    let (first, last) = (expected[0]["loss"].as_f64(), expected[29]["loss"].as_f64());
+    assert!(last < first, "{first:?} → {last:?}");
+
+    // A checkpoint after each update: most of the time goes into writing them, so the kills fall into that.
+    let mut kills = 0;
+    for wait in (0..).map(|n: u64| 120 + n * 37 % 90) {
+        let mut child = command("trainer")
+            .args(pretraining(&data, &killed, 30, &settings))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_millis(wait) && child.try_wait().expect("a child").is_none() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if child.try_wait().expect("a child").is_some_and(|status| status.success()) {
+            break;
+        }
+        child.kill().expect("SIGKILL");
+        child.wait().expect("it ends");
+        kills += 1;
+        if kills == 12 {
+            ok("trainer", pretraining(&data, &killed, 30, &settings));
+            break;
+        }
+    }
+    assert!(kills >= 3, "{kills} kills");
+    assert_eq!(numbers(&killed), expected);
+    assert!(weights(&killed) == weights(&whole));
+    let read = |run: &Path, file: &str| fs::read(run.join("latest").join(file)).expect("a checkpoint's file");
+    for file in ["ema.safetensors", "optimiser.safetensors", "state.json"] {
+        assert!(read(&killed, file) == read(&whole, file), "{file}");
+    }
+    assert!(read(&whole, "ema.safetensors") != weights(&whole));
+    assert_eq!(checkpoints(&killed), ["step-29", "step-30"], "nothing half-written is left");
+}
+
+#[test]
+fn bfloat16_trains_to_about_what_float_does() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 30);
+    let last = |precision: &str| {
+        let run = temporary.path().join(precision);
+        ok("trainer", pretraining(&data, &run, 20, &["--set", &format!("run.precision={precision}")]));
+        numbers(&run)[19]["loss"].as_f64().expect("a loss")
+    };
+    let (float, half) = (last("fp32"), last("bf16"));
+    assert!(float != half && (float - half).abs() < 0.02 * float, "{float} and {half}");
+}
+
+#[test]
+fn losses_that_are_no_numbers_are_skipped_by_name_and_end_the_run() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 20);
+    let run = temporary.path().join("run");
+    let explode = ["--set", "optimiser.base_rate=1e38", "--set", "run.skip_limit=3", "--set", "run.checkpoint_every=1"];
+    let told = fails("trainer", 1, pretraining(&data, &run, 40, &explode));
+    assert!(told.contains("skipped; records mimic-cxr/"), "{told}");
+    assert!(told.contains("3 updates in a row without a finite loss (run.skip_limit)"), "{told}");
+    let state: serde_json::Value = dataset::files::read_json(&run.join("latest/state.json")).expect("the newest state");
+    let skipped = state["skipped"].as_u64().expect("a count");
+    assert!(skipped == 2 && state["skipped_in_a_row"] == skipped, "{state}");
+    // What was skipped did not reach the weights.
+    let tensors = tch::Tensor::read_safetensors(run.join("latest/model.safetensors")).expect("weights");
+    assert!(tensors.iter().all(|(name, tensor)| {
+        let finite = tensor.to_kind(tch::Kind::Float).isfinite().all().int64_value(&[]) == 1;
+        assert!(finite, "{name}");
+        finite
+    }));
+}
+
+#[test]
+fn a_full_disk_keeps_the_checkpoint_before() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 20);
+    let run = temporary.path().join("run");
+    ok("trainer", pretraining(&data, &run, 4, &["--set", "run.checkpoint_every=2"]));
+    let before = contents(&run.join("checkpoints"));
+    let state = fs::read(run.join("latest/state.json")).expect("a state");
+    assert!(String::from_utf8_lossy(&state).contains("\"step\": 4"));
+
+    // A limit on the size of files stands for a full disk: the write fails in the middle of the weights.
+    let size = fs::metadata(run.join("latest/model.safetensors")).expect("weights").len();
+    let limited = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", size / 2 / 1024);
+    let go_on = |limit: Option<&str>| {
+        let mut shell = Command::new("bash");
+        shell.args(["-c", limit.unwrap_or("exec \"$@\""), "bash"]).arg(mrm_tests::binary("trainer"));
+        // The configuration says four updates: two more are a change of it, which only the file can make.
+        let config = fs::read_to_string(run.join("config.toml")).expect("a configuration");
+        fs::write(run.join("config.toml"), config.replace("steps = 4", "steps = 6")).expect("written");
+        let arguments = pretraining(&data, &run, 6, &["--set", "run.checkpoint_every=2"]);
+        shell.args(arguments).env("OMP_NUM_THREADS", "1").output().expect("it runs")
+    };
+    let output = go_on(Some(&limited));
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("the checkpoint of step 6 was not written; the one before is whole"), "{told}");
+    assert_eq!(contents(&run.join("checkpoints")), before);
+    assert!(go_on(None).status.success());
+    assert_eq!(checkpoints(&run), ["step-4", "step-6"]);
+    assert!(numbers(&run).len() == 6);
+}
+
+#[test]
+fn what_cannot_train_is_told_in_a_line() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 20);
+    let run = |name: &str| temporary.path().join(name);
+    let says = |arguments: Vec<std::ffi::OsString>, words: &str| {
+        let told = fails("trainer", 1, arguments);
+        let error: Vec<&str> = told.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert!(error.len() == 1 && error[0].contains(words), "{told}");
+    };
+    ok("trainer", pretraining(&data, &run("mrm"), 2, &[]));
+    // A model that no machine holds.
+    says(
+        pretraining(
+            &data,
+            &run("huge"),
+            2,
+            &["--set", "model.vit.width=800000", "--set", "model.vit.mlp_ratio=4000.0"],
+        ),
+        "not enough memory for this model and batch: lower --batch-size",
+    );
+    let finetune = |more: &[&str]| {
+        let mut all =
+            args!["finetune", "--data", &data, "--run", run("f"), "--split", "main", "--device", "cpu"].to_vec();
+        all.extend(args!["--task", "labels:Edema", "--steps", "2", "--batch-size", "4"]);
+        all.extend(more.iter().map(Into::into));
+        all
+    };
+    let mrm = run("mrm").to_string_lossy().into_owned();
+    says(finetune(&["--init", &mrm, "--preset", "mrm-vit-b16"]), "is a run of preset mrm-vit-tiny, not mrm-vit-b16");
+    let file = run("mrm").join("latest/model.safetensors").to_string_lossy().into_owned();
+    says(finetune(&["--init", &file, "--preset", "mrm-vit-tiny"]), "holds weights of another size");
+    let other = run("other.safetensors");
+    tch::Tensor::write_safetensors(&[("x", tch::Tensor::from(1.0_f32))], &other).expect("written");
+    says(finetune(&["--init", &other.to_string_lossy(), "--preset", "mrm-vit-tiny"]), "holds no weights of an encoder");
+    says(finetune(&["--init", "nowhere"]), "neither a run with a checkpoint nor a safetensors file");
+    says(finetune(&["--preset", "mrm-vit-tiny", "--set", "optimiser.layer_decay=1.5"]), "optimiser.layer_decay");
+    says(pretraining(&data, &run("e"), 2, &["--set", "run.ema=1.0"]), "run.ema: must be from 0 to below 1");
+    says(pretraining(&data, &run("p"), 2, &["--set", "run.precision=fp8"]), "fp8");
+    // A dataset without reports.
+    let raw = mrm_tests::phantom_of("chexpert", temporary.path(), 12);
+    let silent = run("silent");
+    mrm_tests::ingest("chexpert", &raw, &silent, &[]);
+    let mut all = args!["pretrain", "--data", &silent, "--run", run("s"), "--preset", "mrm-vit-tiny"].to_vec();
+    all.extend(args!["--device", "cpu", "--steps", "2"]);
+    says(all, "this dataset has no reports to restore: set model.restore=image-only");
+    for name in ["f", "s", "e", "p"] {
+        assert!(!run(name).exists(), "{name}: nothing is left in the way of the next try");
+    }
+}
