@@ -1,0 +1,151 @@
+//! The page of `trainer report` in a browser: it opens without a server, shows its charts and pictures, complains about
+//! nothing, fits a phone, and is dark where the reader wants it dark.
+//!
+//! Needs Chromium (`MRM_CHROMIUM`, else found on the path). Without one the test says so and is skipped, or fails where
+//! `MRM_REQUIRE_BROWSER=1`. `MRM_SCREENSHOTS` names a folder for pictures of what it saw.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use mrm_tests::training::{dataset, pretraining};
+use mrm_tests::{args, folder, ok, text};
+use serde_json::Value;
+
+/// Run at the end of the page; tells the frame around it what it finds.
+const PROBE: &str = r#"<script>addEventListener("load", () => {
+  const seen = node => { const box = node.getBoundingClientRect(); return box.width > 50 && box.height > 50; };
+  const wide = [...document.querySelectorAll("main *")]
+    .filter(node => !node.closest(".scroll, svg") && node.getBoundingClientRect().right > innerWidth + 1);
+  parent.postMessage(JSON.stringify({
+    charts: [...document.querySelectorAll("figure svg")].filter(seen).length,
+    pictures: [...document.querySelectorAll("figure img")].filter(image => seen(image) && image.naturalWidth > 100).length,
+    tables: document.querySelectorAll("table").length,
+    overflow: document.documentElement.scrollWidth - innerWidth,
+    wide: wide.map(node => node.tagName),
+    width: innerWidth,
+    ground: getComputedStyle(document.body).backgroundColor,
+    ink: getComputedStyle(document.body).color,
+    axis: getComputedStyle(document.querySelector("figure svg text")).fill,
+  }), "*");
+});</script></body>"#;
+
+/// A frame of the wanted width, since a window has a smallest one.
+fn framed(page: &Path, width: u32) -> String {
+    format!(
+        r#"<body style="margin: 0"><iframe src="file://{}" width="{width}" height="2400" style="border: 0"></iframe>
+        <script>addEventListener("message", event => document.documentElement.dataset.probe = event.data);</script></body>"#,
+        page.display()
+    )
+}
+
+fn chromium() -> Option<PathBuf> {
+    let named = std::env::var_os("MRM_CHROMIUM").map(PathBuf::from);
+    let on_path = || {
+        let folders = std::env::var_os("PATH")?;
+        let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+        let mut places = std::env::split_paths(&folders).flat_map(|folder| names.map(|name| folder.join(name)));
+        places.find(|place| place.is_file())
+    };
+    let found = named.or_else(on_path);
+    if found.is_none() {
+        assert!(std::env::var("MRM_REQUIRE_BROWSER").as_deref() != Ok("1"), "no Chromium on this machine");
+        eprintln!("skipped: no Chromium on this machine (MRM_CHROMIUM names one)");
+    }
+    found
+}
+
+/// Opens a page with a window of a width, light or dark, and gives what the probe found.
+fn open(browser: &Path, page: &Path, width: u32, dark: bool) -> Value {
+    let profile = folder();
+    let frame = page.with_extension("frame.html");
+    fs::write(&frame, framed(page, width)).expect("written");
+    let run = |more: &[&str]| {
+        let output = Command::new(browser)
+            .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
+            .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
+            .args(["--enable-logging=stderr", "--hide-scrollbars", "--virtual-time-budget=5000"])
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .arg(format!("--window-size={},2400", width.max(500)))
+            .arg(format!("--blink-settings=preferredColorScheme={}", u8::from(!dark)))
+            .args(more)
+            .arg(format!("file://{}", frame.display()))
+            .output()
+            .expect("Chromium starts");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        output
+    };
+    if let Some(folder) = std::env::var_os("MRM_SCREENSHOTS").map(PathBuf::from) {
+        let name = format!("report-{width}-{}.png", if dark { "dark" } else { "light" });
+        run(&[&format!("--screenshot={}", folder.join(name).display())]);
+    }
+    let output = run(&["--dump-dom"]);
+    let complaints = text(&output.stderr);
+    let complaints: Vec<&str> = complaints.lines().filter(|line| line.contains(":CONSOLE")).collect();
+    assert!(complaints.is_empty(), "{complaints:?}");
+    let page = text(&output.stdout);
+    let (_, rest) = page.split_once("data-probe=\"").expect("the probe ran");
+    let (found, _) = rest.split_once('"').expect("an attribute");
+    serde_json::from_str(&found.replace("&quot;", "\"")).expect("JSON")
+}
+
+/// Lightness of a colour `rgb(r, g, b)`, 0 to 255.
+fn lightness(colour: &Value) -> f64 {
+    let colour = colour.as_str().expect("a colour");
+    let numbers: Vec<f64> =
+        colour.split(|c: char| !c.is_ascii_digit() && c != '.').filter_map(|number| number.parse().ok()).collect();
+    numbers[..3].iter().sum::<f64>() / 3.0
+}
+
+#[test]
+fn the_report_opens_in_a_browser() {
+    let Some(browser) = chromium() else { return };
+    let temporary = folder();
+    let data = dataset(temporary.path(), 60);
+    let run = |name: &str| temporary.path().join("runs").join(name);
+    ok("trainer", pretraining(&data, &run("mrm"), 12, &[]));
+    let rows = args!["--rows", "3", "--split", "main"];
+    let reconstruct = args!["reconstruct", "--data", &data, "--weights", run("mrm")];
+    ok("trainer", reconstruct.into_iter().chain(rows));
+    for (name, ratio, more) in [
+        ("mrm-50", "50", args!["--init", run("mrm")]),
+        ("mrm-100", "100", args!["--init", run("mrm")]),
+        ("random-100", "100", args!["--preset", "mrm-vit-tiny"]),
+    ] {
+        let mut all =
+            args!["finetune", "--data", &data, "--run", run(name), "--split", "main", "--ratio", ratio].to_vec();
+        all.extend(args!["--task", "chexpert5", "--device", "cpu", "--steps", "20", "--batch-size", "8"]);
+        all.extend(args!["--set", "run.log_every=2"].into_iter().chain(more));
+        ok("trainer", all);
+        ok("trainer", args!["evaluate", "--data", &data, "--run", run(name), "--split", "main", "--draws", "50"]);
+    }
+    let page = temporary.path().join("report.html");
+    ok("trainer", args!["report", run("mrm"), run("mrm-50"), run("mrm-100"), run("random-100"), "--out", &page]);
+    let html = fs::read_to_string(&page).expect("a page");
+    let without_namespaces = html.replace("http://www.w3.org", "");
+    assert!(!without_namespaces.contains("http://") && !html.contains("https://"), "self-contained");
+    // The probe is added to a copy: the page itself needs no script.
+    assert!(!html.contains("<script"));
+    let probed = temporary.path().join("probed.html");
+    fs::write(&probed, html.replace("</body>", PROBE)).expect("written");
+
+    for (width, dark) in [(1200, false), (390, false), (390, true)] {
+        let found = open(&browser, &probed, width, dark);
+        assert_eq!(found["width"], width, "{found}");
+        assert!(found["charts"].as_u64() >= Some(6) && found["pictures"] == 1, "{found}");
+        assert!(found["tables"].as_u64() >= Some(4), "{found}");
+        assert!(
+            found["overflow"].as_i64() <= Some(0) && found["wide"].as_array().is_some_and(Vec::is_empty),
+            "{found}"
+        );
+        let (ground, ink, axis) = (lightness(&found["ground"]), lightness(&found["ink"]), lightness(&found["axis"]));
+        assert!(
+            if dark {
+                ground < 60.0 && ink > 180.0 && axis > 180.0
+            } else {
+                ground > 200.0 && ink < 80.0 && axis < 80.0
+            },
+            "{found}"
+        );
+    }
+}
