@@ -8,6 +8,7 @@
 //! | [`vit`], [`layers`] | the vision transformer's blocks; small layers and their start values |
 //! | [`patches`], [`positions`] | images as sequences; position tables and their resize |
 //! | [`weights`] | weights into a model, and the report of what fitted |
+//! | [`pth`], [`naming`] | PyTorch checkpoints read without Python; Hugging Face's names |
 //! | [`optimiser`], [`schedule`] | AdamW and SGD with a state that can be saved; learning rates |
 //! | [`metrics`], [`bootstrap`] | AUROC, average precision, Dice; intervals over patients |
 //! | [`objective`], [`objectives`] | the plug, and what is plugged in: pre-training, classification |
@@ -43,12 +44,14 @@ pub mod layers;
 pub mod libtorch;
 pub mod metrics;
 pub mod mrm;
+pub mod naming;
 pub mod objective;
 pub mod objectives;
 pub mod optimiser;
 pub mod patches;
 pub mod positions;
 pub mod precision;
+pub mod pth;
 pub mod reconstruct;
 pub mod report;
 pub mod rundir;

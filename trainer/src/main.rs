@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use dataset::Subset;
 use serde::Serialize;
-use trainer::commands::{self, DataSource, Request, Sweep};
+use trainer::commands::{self, DataSource, Request, Sweep, TARGETS};
 use trainer::config::{self, PRESETS, overlay};
 use trainer::engine::Outcome;
 use trainer::metrics::SPECIFICITY;
@@ -259,6 +259,45 @@ enum Command {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Weights of PyTorch, timm or Hugging Face as a safetensors file for --init. Nothing in a checkpoint is executed.
+    #[command(after_help = "Example: trainer import mae_pretrain_vit_base.pth --out mae.safetensors\n         \
+        trainer pretrain --data data/mimic --run runs/mrm --init mae.safetensors")]
+    Import {
+        /// A .pth written by torch.save, a .safetensors, or a folder with model.safetensors.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[arg(long, value_name = "FILE.safetensors")]
+        out: PathBuf,
+        /// The model to compare with.
+        #[arg(long, value_parser = PRESETS, default_value = "mrm-vit-b16")]
+        preset: String,
+        /// One of the model's settings, laid over the preset; may be repeated.
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Say of every tensor whether it fits.
+        #[arg(long)]
+        verbose: bool,
+    },
+    /// A run's encoder as a folder that timm or Hugging Face's transformers loads.
+    #[command(after_help = "Example: trainer export runs/mrm --to timm --out mrm-timm\n         \
+        timm.create_model(\"local-dir:mrm-timm\", pretrained=True)")]
+    Export {
+        /// A pre-trained or fine-tuned run, or a safetensors file.
+        #[arg(value_name = "RUN|FILE")]
+        weights: PathBuf,
+        /// timm: also classifiers. vit: ViTModel. vit-mae: ViTMAEModel, or ViTMAEForPreTraining where the decoder is MAE's.
+        #[arg(long, value_parser = TARGETS)]
+        to: String,
+        /// A folder that is not there yet.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Sizes of a file that lies in no run; default: mrm-vit-b16.
+        #[arg(long, value_parser = PRESETS)]
+        preset: Option<String>,
+        /// One of the model's settings, laid over the preset; may be repeated.
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
+    },
     /// One self-contained HTML page over some runs: curves, tables, label efficiency, restored pictures and words.
     #[command(after_help = "Example: trainer report runs/* --out report.html")]
     Report {
@@ -416,6 +455,26 @@ fn run(cli: Cli) -> Result<()> {
             let rows = source.rows(subset.as_deref())?;
             let width = commands::embed(&source, &rows, &weights, preset.as_deref(), device, &out)?;
             println!("{} records, {width} features each, written to {}", rows.len(), out.display());
+            Ok(())
+        }
+        Command::Import { file, out, preset, set, verbose } => {
+            let config = overlay(&config::pretrain_preset(&preset)?, None, &set)?;
+            let imported = commands::import(&file, &out, &config)?;
+            if verbose {
+                println!("{}", imported.report.details());
+            }
+            println!("{imported}");
+            Ok(())
+        }
+        Command::Export { weights, to, out, preset, set } => {
+            let sizes = match preset {
+                None if set.is_empty() => None,
+                preset => {
+                    let preset = config::pretrain_preset(preset.as_deref().unwrap_or(PRESETS[0]))?;
+                    Some(overlay(&preset, None, &set)?)
+                }
+            };
+            println!("{}", commands::export(&weights, &to, sizes, &out)?);
             Ok(())
         }
         Command::Report { runs, out } => {

@@ -1,8 +1,15 @@
-//! Weights into a model: what fits by name is copied, position tables are resized, and the report says the rest.
+//! Weights into a model: what fits by name is copied, position tables are resized, and the report says the rest. Weights
+//! into a file.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::fs::{self, File};
+use std::path::Path;
 
+use anyhow::{Context, Result as AnyResult};
+use dataset::files;
+use safetensors::tensor::{Dtype, View, serialize_to_file};
 use tch::Tensor;
 use tch::nn::VarStore;
 
@@ -47,6 +54,23 @@ impl LoadReport {
         self.missing.is_empty() && self.mismatched.is_empty()
     }
 
+    /// Every name with what happened to it, a line each.
+    pub fn details(&self) -> String {
+        let changed = |what, changes: &[ShapeChange]| -> Vec<String> {
+            changes.iter().map(|c| format!("{what:<12}{} {:?} -> {:?}", c.name, c.from, c.to)).collect()
+        };
+        let named =
+            |what, names: &[String]| -> Vec<String> { names.iter().map(|name| format!("{what:<12}{name}")).collect() };
+        let lines = [
+            named("matched", &self.matched),
+            changed("resized", &self.resized),
+            changed("other shape", &self.mismatched),
+            named("missing", &self.missing),
+            named("unexpected", &self.unexpected),
+        ];
+        lines.concat().join("\n")
+    }
+
     /// Number of variables that were loaded.
     pub fn loaded(&self) -> usize {
         self.matched.len() + self.resized.len()
@@ -75,7 +99,7 @@ impl fmt::Display for LoadReport {
 }
 
 /// The first few of many, and how many more there are.
-fn shortened(names: &[String]) -> String {
+pub(crate) fn shortened(names: &[String]) -> String {
     let shown = names[..names.len().min(NAMES_SHOWN)].join(", ");
     match names.len().saturating_sub(NAMES_SHOWN) {
         0 => shown,
@@ -84,7 +108,7 @@ fn shortened(names: &[String]) -> String {
 }
 
 /// Names gathered by their first part: `blocks.* (24)`; a name that stands alone is given whole.
-fn families(names: &[String]) -> Vec<String> {
+pub(crate) fn families(names: &[String]) -> Vec<String> {
     let mut families: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for name in names {
         families.entry(name.split('.').next().unwrap_or(name)).or_default().push(name);
@@ -142,6 +166,59 @@ fn is_other_grid(change: &ShapeChange) -> bool {
     table && change.from.len() == 3 && change.to.len() == 3 && change.from[2] == change.to[2]
 }
 
+/// A tensor on its way into a safetensors file.
+struct Stored<'a> {
+    tensor: &'a Tensor,
+    shape: Vec<usize>,
+    dtype: Dtype,
+}
+
+impl View for Stored<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let mut bytes = vec![0; self.data_len()];
+        self.tensor.copy_data_u8(&mut bytes, self.tensor.numel());
+        bytes.into()
+    }
+
+    fn data_len(&self) -> usize {
+        self.tensor.numel() * self.tensor.kind().elt_size_in_bytes()
+    }
+}
+
+/// Writes tensors to a safetensors file that says it is PyTorch's, which Hugging Face's loaders ask for; whole or not at
+/// all.
+///
+/// # Errors
+/// When the file cannot be written, or a tensor is of a kind that safetensors do not have.
+pub fn write(tensors: &[(String, Tensor)], path: &Path) -> AnyResult<()> {
+    let temporary = files::temporary(path);
+    let written = (|| -> AnyResult<()> {
+        let views: Vec<(&str, Stored)> = tensors
+            .iter()
+            .map(|(name, tensor)| {
+                let shape = tensor.size().iter().map(|&side| side as usize).collect();
+                Ok((name.as_str(), Stored { tensor, shape, dtype: tensor.kind().try_into()? }))
+            })
+            .collect::<Result<_, tch::TchError>>()?;
+        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        serialize_to_file(views, &Some(metadata), &temporary)?;
+        File::open(&temporary)?.sync_all()?;
+        Ok(files::publish(&temporary, path)?)
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written.with_context(|| format!("{} was not written", path.display()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +272,28 @@ mod tests {
         assert!((sum("pos_embed") - 80.0).abs() < 1e-4);
         assert_eq!(sum("head.weight"), 0.0);
         assert!(variables["cls_token"].requires_grad());
+    }
+
+    #[test]
+    fn written_weights_are_read_back_and_say_whose_they_are() {
+        let folder = std::env::temp_dir().join(format!("trainer-weights-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("some.safetensors");
+        let tensors = vec![
+            ("table".to_owned(), Tensor::arange(6, (Kind::Float, Device::Cpu)).view([2, 3]).transpose(0, 1)),
+            ("numbers".to_owned(), Tensor::from_slice(&[1_i64, -2])),
+            ("scalar".to_owned(), Tensor::from(2.5_f32)),
+            ("empty".to_owned(), Tensor::zeros([0, 3], (Kind::Half, Device::Cpu))),
+        ];
+        write(&tensors, &path).unwrap();
+        let mut read = Tensor::read_safetensors(&path).unwrap();
+        read.sort_by_key(|(name, _)| tensors.iter().position(|(other, _)| other == name));
+        assert_eq!(read, tensors);
+        let bytes = fs::read(&path).unwrap();
+        assert!(bytes[8..].starts_with(b"{\"__metadata__\":{\"format\":\"pt\"}"));
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        assert!(write(&tensors, &folder.join("no/folder.safetensors")).is_err());
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

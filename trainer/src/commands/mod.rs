@@ -4,7 +4,9 @@ mod bench;
 mod compare;
 mod embed;
 mod evaluate;
+mod export;
 mod finetune;
+mod import;
 mod pretrain;
 mod sweep;
 
@@ -19,7 +21,9 @@ pub use bench::{Measured, bench};
 pub use compare::{Comparison, compare};
 pub use embed::embed;
 pub use evaluate::{EvaluationReport, FindingScores, evaluate};
+pub use export::{Exported, TARGETS, export};
 pub use finetune::{Request, check_finetune, finetune, resolve_finetune};
+pub use import::{Imported, import};
 pub use pretrain::{pretrain, pretrain_transform, resolve_pretrain};
 pub use sweep::{Cell, Spread, Sweep, Swept, sweep, table as sweep_table};
 

@@ -1,0 +1,149 @@
+//! `trainer import`: weights of PyTorch, timm and Hugging Face as a safetensors file that `--init` takes.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+use crate::bert::BertConfig;
+use crate::config::PretrainConfig;
+use crate::mrm::Mrm;
+use crate::rundir::Tensors;
+use crate::weights::{LoadReport, load_state, shortened, write};
+use crate::{naming, pth};
+
+/// Files that a model's folder holds its weights in, the preferred one first.
+const IN_FOLDER: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+
+/// The word embedding, whose rows are the vocabulary.
+const WORDS: &str = "bert_encoder.model.bert.embeddings.word_embeddings.weight";
+
+/// What an import found and did.
+#[derive(Debug)]
+pub struct Imported {
+    /// The file, and what it is.
+    source: String,
+    /// Number of tensors that were written.
+    pub count: usize,
+    /// How many of them were of another precision, and are float32 now.
+    pub converted: usize,
+    /// Whether the names were Hugging Face's.
+    pub translated: bool,
+    /// Entries of the state dict that were left out, and why.
+    pub skipped: Vec<(String, String)>,
+    /// What the checkpoint holds beside its state dict.
+    pub beside: Vec<String>,
+    /// The preset, and what its model takes of the tensors.
+    pub preset: String,
+    pub report: LoadReport,
+    /// Where they were written to.
+    pub out: PathBuf,
+}
+
+/// Writes the weights of a checkpoint under our names, and compares them with the pre-training model of a configuration.
+///
+/// All tensors are written, those which that model has no place for too: a classifier's head is for `finetune`.
+///
+/// # Errors
+/// When the checkpoint cannot be read, or the model takes none of its tensors. Nothing is written then.
+pub fn import(source: &Path, out: &Path, config: &PretrainConfig) -> Result<Imported> {
+    let preset = &config.preset;
+    let file = if source.is_dir() {
+        let found = IN_FOLDER.iter().map(|name| source.join(name)).find(|path| path.is_file());
+        found.with_context(|| format!("{} holds neither {}", source.display(), IN_FOLDER.join(" nor ")))?
+    } else {
+        source.to_path_buf()
+    };
+    let (what, mut state) = read(&file).with_context(|| format!("{}", file.display()))?;
+    naming::unwrap(&mut state.tensors);
+    let translated = naming::is_hugging_face(state.tensors.iter().map(|(name, _)| name.as_str()));
+    if translated {
+        state.tensors = naming::from_hugging_face(state.tensors)?;
+    }
+    state.tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    if let Some([(name, _), _]) = state.tensors.array_windows().find(|[a, b]| a.0 == b.0) {
+        bail!("{}: two tensors would be `{name}`", file.display());
+    }
+    let mut converted = 0;
+    for (_, tensor) in &mut state.tensors {
+        if matches!(tensor.kind(), Kind::Half | Kind::BFloat16 | Kind::Double) {
+            *tensor = tensor.f_to_kind(Kind::Float)?;
+            converted += 1;
+        }
+    }
+    let report = compare(&state.tensors, config)?;
+    if report.loaded() == 0 {
+        bail!("{}: no tensor fits {preset}, nothing was written\n{report}", file.display());
+    }
+    write(&state.tensors, out)?;
+    Ok(Imported {
+        source: format!("{}: {what}", file.display()),
+        count: state.tensors.len(),
+        converted,
+        translated,
+        skipped: state.skipped,
+        beside: state.beside,
+        preset: preset.clone(),
+        report,
+        out: out.to_path_buf(),
+    })
+}
+
+/// What a file is, and its tensors.
+fn read(file: &Path) -> Result<(String, pth::StateDict)> {
+    if pth::is_pth(file)? {
+        let state = pth::read(file)?;
+        let place = state.key.as_ref().map(|key| format!(", the weights under `{key}`")).unwrap_or_default();
+        return Ok((format!("a PyTorch checkpoint{place}"), state));
+    }
+    let mut start = Vec::new();
+    File::open(file)?.take(24).read_to_end(&mut start)?;
+    if start.starts_with(b"version https://git-lfs") {
+        bail!("a pointer of Git LFS in place of the file; `git lfs pull` brings it");
+    }
+    if start.get(8) != Some(&b'{') {
+        bail!("neither a checkpoint written by torch.save nor a safetensors file");
+    }
+    let tensors = Tensor::read_safetensors(file).map_err(|error| match error {
+        tch::TchError::SafeTensorError { err, .. } => anyhow::anyhow!("a damaged safetensors file: {err:?}"),
+        other => other.into(),
+    })?;
+    Ok(("a safetensors file".to_owned(), pth::StateDict { tensors, ..pth::StateDict::default() }))
+}
+
+/// What the pre-training model of a configuration takes; its vocabulary is that of the weights.
+fn compare(tensors: &Tensors, config: &PretrainConfig) -> Result<LoadReport> {
+    let mut config = config.model.clone();
+    let vocabulary = tensors.iter().find(|(name, _)| name == WORDS).map(|(_, words)| words.size());
+    config.bert.vocab_size = match vocabulary.as_deref() {
+        Some(&[rows, width]) if width == config.bert.hidden && rows > 0 => rows,
+        _ => BertConfig::default().vocab_size,
+    };
+    let store = VarStore::new(Device::Cpu);
+    let _model = Mrm::new(&store.root(), &config)?;
+    Ok(load_state(&store, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)))?)
+}
+
+impl fmt::Display for Imported {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}; {} tensors", self.source, self.count)?;
+        if self.translated {
+            f.write_str(", Hugging Face's names translated")?;
+        }
+        if self.converted > 0 {
+            write!(f, ", {} made float32", self.converted)?;
+        }
+        if !self.beside.is_empty() {
+            write!(f, "\nbeside the weights, not imported: {}", shortened(&self.beside))?;
+        }
+        if !self.skipped.is_empty() {
+            let skipped: Vec<String> = self.skipped.iter().map(|(name, why)| format!("{name} ({why})")).collect();
+            write!(f, "\nleft out: {}", shortened(&skipped))?;
+        }
+        write!(f, "\n--init of {}: {}\nwritten to {}", self.preset, self.report, self.out.display())
+    }
+}
