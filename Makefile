@@ -9,6 +9,9 @@ export MRM_CACHE ?= $(HOME)/.cache/mrm
 export CARGO_TARGET_DIR ?= $(MRM_CACHE)/target
 BIN := $(CARGO_TARGET_DIR)/release
 PYTHON := $(MRM_CACHE)/python/bin/python
+# PyTorch with all it needs, to check checkpoints with. In the environment above torch has no NVIDIA libraries, so that
+# Python cannot import it; there, they would change what the trainer is linked to.
+REFERENCE := $(MRM_CACHE)/reference
 DEMO ?= demo-output
 
 # A recipe line that needs libtorch begins with this.
@@ -35,8 +38,13 @@ $(MRM_CACHE)/python/.tests: tests/requirements.txt trainer/libtorch.sh
 	@$(MRM_CACHE)/python/bin/uv pip install --quiet --python $(PYTHON) -r tests/requirements.txt
 	@touch $@
 
-test: build $(MRM_CACHE)/python/.tests ## run all tests
-	@$(TORCH) export MRM_PYTHON=$(PYTHON); \
+$(REFERENCE)/.tests: tests/requirements-torch.txt | $(MRM_CACHE)/python/.tests
+	@[ -x $(REFERENCE)/bin/python ] || $(MRM_CACHE)/python/bin/uv venv --quiet --python $(PYTHON) $(REFERENCE)
+	@$(MRM_CACHE)/python/bin/uv pip install --quiet --python $(REFERENCE)/bin/python -r tests/requirements-torch.txt
+	@touch $@
+
+test: build $(MRM_CACHE)/python/.tests $(REFERENCE)/.tests ## run all tests
+	@$(TORCH) export MRM_PYTHON=$(PYTHON) MRM_TORCH_PYTHON=$(REFERENCE)/bin/python; \
 	if command -v cargo-nextest >/dev/null; then cargo nextest run --release --workspace --no-fail-fast; \
 	else cargo test --release --workspace --no-fail-fast; fi
 

@@ -155,15 +155,15 @@ fn checkpoints_of_pytorch() {
     assert!(told.contains("neither a checkpoint written by torch.save nor a safetensors file"), "{told}");
     assert!(!out.exists());
 
-    damaged(&made, temporary.path());
+    damaged(&made.join("small.pth"), temporary.path());
     from_mae(&made.join("mae.pth"), temporary.path());
 }
 
 /// Cut and changed files: an error, or the right tensors; never a panic.
-fn damaged(made: &Path, folder: &Path) {
+fn damaged(file: &Path, folder: &Path) {
     let (changed, out) = (folder.join("changed.pth"), folder.join("changed.safetensors"));
-    let whole = fs::read(made.join("float16.pth")).expect("a file");
-    let expected: State = pth::read(&made.join("float16.pth")).expect("it is whole").tensors.into_iter().collect();
+    let whole = fs::read(file).expect("a file");
+    let expected: State = pth::read(file).expect("it is whole").tensors.into_iter().collect();
     let (mut random, mut refused) = (Stream::new(&[5]), 0);
     let mut check = |bytes: &[u8], what: &str, command: bool| {
         fs::write(&changed, bytes).expect("written");
@@ -181,16 +181,15 @@ fn damaged(made: &Path, folder: &Path) {
     };
     for cut in 0..200 {
         let length = if cut < 40 { cut } else { random.below(whole.len() as u64) as usize };
-        check(&whole[..length], &format!("cut to {length}"), cut % 25 == 0);
+        check(&whole[..length], &format!("cut to {length}"), cut % 40 == 0);
     }
-    // The directory stands at the end: half of the changes go there, where no checksum tells of them.
     for change in 0..600 {
         let mut bytes = whole.clone();
-        let from = if change % 2 == 0 { 0 } else { bytes.len() - 20_000 };
-        let at = from + random.below((bytes.len() - from) as u64) as usize;
+        let at = random.below(bytes.len() as u64) as usize;
         bytes[at] ^= 1 << random.below(8);
-        check(&bytes, &format!("bit changed at {at}"), change % 60 == 0);
+        check(&bytes, &format!("bit changed at {at}"), change % 100 == 0);
     }
+    println!("{refused} of 800 refused");
     assert!(refused > 400, "{refused}");
     assert!(!out.exists());
 }

@@ -188,12 +188,11 @@ fn named(pickle: &Pickle, entries: &[(Id, Id)]) -> Vec<(String, Id)> {
     let mut named: Vec<(String, Id)> = Vec::new();
     for (key, value) in entries {
         let Value::Text(key) = pickle.value(*key) else { continue };
-        match places.get(key.as_str()) {
-            Some(&place) => named[place].1 = *value,
-            None => {
-                places.insert(key, named.len());
-                named.push((key.clone(), *value));
-            }
+        if let Some(&place) = places.get(key.as_str()) {
+            named[place].1 = *value;
+        } else {
+            places.insert(key, named.len());
+            named.push((key.clone(), *value));
         }
     }
     named

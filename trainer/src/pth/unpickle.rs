@@ -174,12 +174,10 @@ impl<'a> Machine<'a> {
                 self.push(Value::Float(value));
             }
 
-            b'X' => self.text(Self::length4)?,
-            0x8c => self.text(Self::length1)?,
+            // Strings of Python 2 (T, U) are texts to us, as with `encoding="utf-8"`.
+            b'X' | b'T' => self.text(Self::length4)?,
+            0x8c | b'U' => self.text(Self::length1)?,
             0x8d => self.text(Self::length8)?,
-            // Strings of Python 2 are texts to us, as with `encoding="utf-8"`.
-            b'T' => self.text(Self::length4)?,
-            b'U' => self.text(Self::length1)?,
             b'B' => self.binary(Self::length4)?,
             b'C' => self.binary(Self::length1)?,
             0x8e | 0x96 => self.binary(Self::length8)?,
