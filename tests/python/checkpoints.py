@@ -10,6 +10,7 @@ import os
 import sys
 import zipfile
 
+import numpy
 import safetensors.torch
 import torch
 
@@ -42,7 +43,8 @@ for parameter in optimizer.param_groups[0]["params"]:  # as after a step, whose 
     optimizer.state[parameter] = {"step": torch.tensor(1.0), **moments}
 args = argparse.Namespace(lr=1e-3, output_dir="x", betas=(0.9, 0.95), flag=True, none=None)
 scaler = {"scale": 65536.0, "growth_factor": 2.0, "_growth_tracker": 7}
-whole = {"model": model, "optimizer": optimizer.state_dict(), "epoch": 199, "scaler": scaler, "args": args}
+whole = {"model": model, "optimizer": optimizer.state_dict(), "epoch": 199, "scaler": scaler, "args": args,
+         "best": numpy.float64(0.75), "random": numpy.arange(3)}
 save("whole", whole, model)
 for protocol in (3, 4, 5):
     save(f"protocol{protocol}", whole, model, pickle_protocol=protocol)

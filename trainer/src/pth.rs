@@ -290,3 +290,53 @@ fn view(name: &str, storage: &Tensor, tensor: &TensorRef) -> Result<Tensor, PthE
     copy.f_copy_(&storage.f_as_strided(size, stride, *offset)?)?;
     Ok(copy)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reference(offset: i64, size: &[i64], stride: &[i64]) -> TensorRef {
+        let (size, stride) = (size.to_vec(), stride.to_vec());
+        TensorRef { storage: "0".into(), element: Ok(Kind::Float), offset, size, stride }
+    }
+
+    #[test]
+    fn views_are_copied_in_their_own_order() {
+        let storage = Tensor::arange(12, (Kind::Float, tch::Device::Cpu));
+        let shown = |offset, size: &[i64], stride: &[i64]| view("x", &storage, &reference(offset, size, stride));
+        let transposed = shown(0, &[4, 3], &[1, 4]).unwrap();
+        assert_eq!(transposed, storage.view([3, 4]).transpose(0, 1));
+        assert!(transposed.is_contiguous());
+        assert_eq!(shown(11, &[], &[]).unwrap().double_value(&[]), 11.0);
+        assert_eq!(shown(2, &[2, 2], &[0, 3]).unwrap(), Tensor::from_slice2(&[[2.0_f32, 5.0], [2.0, 5.0]]));
+        assert_eq!(shown(99, &[0, 7], &[7, 1]).unwrap().size(), [0, 7]);
+    }
+
+    #[test]
+    fn views_outside_their_storage_are_refused() {
+        let storage = Tensor::arange(12, (Kind::Float, tch::Device::Cpu));
+        for (offset, size, stride) in [
+            (0, 13, 1),
+            (12, 1, 1),
+            (-1, 2, 1),
+            (5, 2, -1),
+            (1, 2, 11),
+            (i64::MAX, 2, 1),
+            (0, i64::MAX, i64::MAX),
+            (0, 2, i64::MAX),
+        ] {
+            let error = view("x", &storage, &reference(offset, &[size], &[stride])).unwrap_err().to_string();
+            assert!(error.starts_with("`x` reaches outside its storage of 12 elements"), "{error}");
+        }
+        assert_eq!(elements(&[2, -1]), None);
+        assert_eq!(elements(&[i64::MAX, 4]), None);
+        assert_eq!(elements(&[]), Some(1));
+    }
+
+    #[test]
+    fn truth_values_are_zero_or_one() {
+        let flat = flat_tensor(&[0, 1, 7, 255], Kind::Bool).unwrap();
+        assert_eq!(flat, Tensor::from_slice(&[false, true, true, true]));
+        assert_eq!(flat_tensor(&[0; 7], Kind::Float).unwrap().size(), [1]);
+    }
+}

@@ -187,3 +187,132 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An archive of stored entries as `torch.save` writes them, with what the tests vary.
+    #[derive(Default)]
+    struct Made {
+        /// Sizes and positions stand in zip64 fields alone.
+        zip64: bool,
+        /// No checksums are written.
+        unchecked: bool,
+        comment: &'static str,
+    }
+
+    impl Made {
+        fn bytes(&self, entries: &[(&str, &[u8])]) -> Vec<u8> {
+            let (mut file, mut directory) = (Vec::new(), Vec::new());
+            for (name, data) in entries {
+                let at = file.len() as u64;
+                let checksum = if self.unchecked { 0 } else { crc32fast::hash(data) };
+                let field = |value: u64| if self.zip64 { u32::MAX } else { value as u32 }.to_le_bytes();
+                let size = field(data.len() as u64);
+                let padding = [0_u8; 7]; // torch aligns data by an extra field
+                file.extend(LOCAL_HEADER);
+                file.extend([0; 10]);
+                file.extend([checksum.to_le_bytes(), size, size].concat());
+                file.extend((name.len() as u16).to_le_bytes());
+                file.extend((padding.len() as u16).to_le_bytes());
+                file.extend([name.as_bytes(), &padding, data].concat());
+
+                let mut extra = Vec::new();
+                if self.zip64 {
+                    extra.extend(b"XX\x02\x00ab"); // a field of someone else's
+                    extra.extend(ZIP64_FIELD.to_le_bytes());
+                    extra.extend(24_u16.to_le_bytes());
+                    extra.extend([data.len() as u64, data.len() as u64, at].map(u64::to_le_bytes).concat());
+                }
+                directory.extend(DIRECTORY_ENTRY);
+                directory.extend([0; 12]);
+                directory.extend([checksum.to_le_bytes(), size, size].concat());
+                directory.extend((name.len() as u16).to_le_bytes());
+                directory.extend((extra.len() as u16).to_le_bytes());
+                directory.extend([0; 10]);
+                directory.extend(field(at));
+                directory.extend([name.as_bytes(), &extra].concat());
+            }
+            let (offset, size) = (file.len() as u64, directory.len() as u64);
+            file.extend(directory);
+            if self.zip64 {
+                let record = file.len() as u64;
+                file.extend(ZIP64_END);
+                file.extend([0; 36]);
+                file.extend([size, offset].map(u64::to_le_bytes).concat());
+                file.extend(ZIP64_LOCATOR);
+                file.extend([0; 4]);
+                file.extend(record.to_le_bytes());
+                file.extend([0; 4]);
+            }
+            let field = |value: u64| if self.zip64 { u32::MAX } else { value as u32 }.to_le_bytes();
+            file.extend(DIRECTORY_END);
+            file.extend([0; 8]);
+            file.extend([field(size), field(offset)].concat());
+            file.extend((self.comment.len() as u16).to_le_bytes());
+            file.extend(self.comment.as_bytes());
+            file
+        }
+    }
+
+    const ENTRIES: [(&str, &[u8]); 3] = [("a/data.pkl", b"pickle"), ("a/data/0", b"0123456789"), ("a/empty", b"")];
+
+    fn open(name: &str, bytes: &[u8]) -> Result<Archive, PthError> {
+        let path = std::env::temp_dir().join(format!("trainer-archive-{name}-{}", std::process::id()));
+        std::fs::write(&path, bytes).unwrap();
+        let archive = Archive::open(&path);
+        std::fs::remove_file(&path).unwrap();
+        archive
+    }
+
+    #[test]
+    fn entries_of_both_sizes_are_read() {
+        for zip64 in [false, true] {
+            for comment in ["", "a comment, PK\x05 in it"] {
+                let made = Made { zip64, comment, ..Made::default() }.bytes(&ENTRIES);
+                let archive = open("sizes", &made).unwrap();
+                assert_eq!(archive.names().collect::<Vec<_>>(), ENTRIES.map(|(name, _)| name));
+                assert_eq!(archive.length(), made.len() as u64);
+                for (name, data) in ENTRIES {
+                    assert_eq!(archive.read(name, 10).unwrap().as_deref(), Some(data));
+                }
+                assert!(archive.read("a/none", 10).unwrap().is_none());
+                assert!(archive.read("a/data/0", 9).unwrap_err().to_string().contains("has 10 bytes"));
+            }
+        }
+    }
+
+    #[test]
+    fn damage_is_found_by_the_checksum_where_there_is_one() {
+        for unchecked in [false, true] {
+            let mut made = Made { unchecked, ..Made::default() }.bytes(&ENTRIES);
+            let at = made.windows(10).position(|window| window == b"0123456789").unwrap();
+            made[at] = b'9';
+            let read = open("damage", &made).unwrap().read("a/data/0", 10);
+            assert_eq!(read.is_ok(), unchecked, "{read:?}");
+        }
+    }
+
+    #[test]
+    fn what_points_outside_the_file_is_refused() {
+        let made = Made::default().bytes(&ENTRIES);
+        for length in 0..made.len() {
+            assert!(open("cut", &made[..length]).is_err(), "{length}");
+        }
+        // Every number of a directory at its largest, one by one.
+        for zip64 in [false, true] {
+            let made = Made { zip64, ..Made::default() }.bytes(&ENTRIES);
+            for at in 0..made.len() - 4 {
+                let mut changed = made.clone();
+                changed[at..at + 4].fill(0xFF);
+                if let Ok(archive) = open("claims", &changed) {
+                    for (name, data) in ENTRIES {
+                        let read = archive.read(name, u64::MAX);
+                        assert!(read.is_err() || read.is_ok_and(|read| read.is_none_or(|read| read == data)), "{at}");
+                    }
+                }
+            }
+        }
+    }
+}
