@@ -93,6 +93,7 @@ fn checkpoints(folder: &Path) -> Option<(PathBuf, PathBuf)> {
 fn checkpoints_of_pytorch() {
     let temporary = folder();
     let Some((made, marker)) = checkpoints(temporary.path()) else { return };
+    tch::set_num_threads(1);
     let out = temporary.path().join("out.safetensors");
     let mut told = BTreeMap::new();
     let mut files: Vec<PathBuf> = fs::read_dir(&made).expect("files").flatten().map(|entry| entry.path()).collect();
@@ -221,7 +222,7 @@ fn from_mae(file: &Path, folder: &Path) {
     assert!(told.contains("unexpected  decoder_blocks.1.mlp.fc1.bias\n"), "{told}");
     assert!(told.contains("missing     bert_mlp.weight\n"), "{told}");
 
-    let (raw, set, run) = (phantom(folder, 12), folder.join("set"), folder.join("run"));
+    let (raw, set, run) = (phantom(folder, 30), folder.join("set"), folder.join("run"));
     ingest("mimic-cxr", &raw, &set, &[]);
     let pretrain = args![
         "pretrain",
@@ -252,10 +253,28 @@ fn from_mae(file: &Path, folder: &Path) {
     let config: serde_json::Value = dataset::files::read_json(&exported.join("config.json")).expect("a configuration");
     assert_eq!(config["pretrained_cfg"]["mean"], serde_json::json!([0.3, 0.3, 0.3]));
     assert_eq!(config["model_args"]["img_size"], 64);
+    finetuned(&set, &run, folder);
     let told = fails("trainer", 1, args!["export", &run, "--to", "timm", "--out", &exported]);
     assert!(told.contains("is there already; give another --out"), "{told}");
     let told = fails("trainer", 1, args!["export", &out, "--to", "vit", "--out", folder.join("no")]);
     assert!(told.contains("--preset names another") && told.contains("expected [1, 1, 768]"), "{told}");
+}
+
+/// A fine-tuned run: its findings are timm's labels.
+fn finetuned(set: &Path, init: &Path, folder: &Path) {
+    let (run, exported) = (folder.join("finetuned"), folder.join("exported-classifier"));
+    ok("dataset", args!["split", set, "--name", "main", "--validation", "0.2", "--test", "0.2"]);
+    let mut finetune = args!["finetune", "--data", set, "--run", &run, "--init", init, "--split", "main"].to_vec();
+    finetune.extend(args!["--task", "labels:Cardiomegaly,Pleural Effusion", "--device", "cpu"]);
+    finetune.extend(args!["--steps", "1", "--batch-size", "4"]);
+    ok("trainer", finetune);
+    let told = ok("trainer", args!["export", &run, "--to", "timm", "--out", &exported]);
+    assert!(told.starts_with("56 tensors") && !told.contains("left out"), "{told}");
+    let config: serde_json::Value = dataset::files::read_json(&exported.join("config.json")).expect("a configuration");
+    assert_eq!(config["pretrained_cfg"]["label_names"], serde_json::json!(["Cardiomegaly", "Pleural Effusion"]));
+    assert_eq!(config["pretrained_cfg"]["mean"], serde_json::json!([0.3, 0.3, 0.3]));
+    assert_eq!(config["pretrained_cfg"]["interpolation"], "bilinear");
+    assert_eq!((&config["global_pool"], &config["num_classes"]), (&"avg".into(), &2.into()));
 }
 
 /// A model's variables with noise on them, so that none is at a start value which would hide a mistake.
@@ -320,6 +339,7 @@ fn assert_close(name: &str, found: &Tensor, expected: &Tensor) {
 #[test]
 fn timm_and_transformers_compute_the_same() {
     let Some(interpreter) = torch_python() else { return };
+    tch::set_num_threads(1);
     let temporary = folder();
     let at = |name: &str| temporary.path().join(name);
     tch::manual_seed(11);

@@ -266,6 +266,7 @@ enum Command {
         /// A .pth written by torch.save, a .safetensors, or a folder with model.safetensors.
         #[arg(value_name = "FILE")]
         file: PathBuf,
+        /// Where the weights go, under our names.
         #[arg(long, value_name = "FILE.safetensors")]
         out: PathBuf,
         /// The model to compare with.

@@ -51,8 +51,6 @@ struct Source {
     /// Mean and standard deviation that pixels are normalised with, 0..1.
     mean: f64,
     std: f64,
-    /// How images are brought to the encoder's size.
-    filter: (&'static str, u8),
     notes: Vec<String>,
 }
 
@@ -99,29 +97,22 @@ impl Source {
     fn open(weights: &Path, sizes: Option<PretrainConfig>) -> Result<Self> {
         let mut tensors = rundir::weights(weights)?;
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
-        let source = |vit, mrm, mean, std, notes| Source {
-            tensors: Vec::new(),
-            vit,
-            mrm,
-            findings: Vec::new(),
-            mean,
-            std,
-            filter: BICUBIC,
-            notes,
-        };
-        let of_pretraining = |config: PretrainConfig, notes| {
-            source(config.model.vit.clone(), Some(config.model), config.data.mean, config.data.std, notes)
-        };
         let run = if sizes.is_some() { None } else { rundir::run_of(weights).ok() };
         if let Some(run) = &run {
             if let Ok(config) = rundir::load_config::<PretrainConfig>(run) {
-                return Ok(Self { tensors, ..of_pretraining(config, Vec::new()) });
+                return Ok(Self::of_pretraining(tensors, config, Vec::new()));
             }
             match rundir::load_config::<FinetuneConfig>(run) {
                 Ok(config) => {
-                    let vit = config.model.vit;
-                    let base = source(vit, None, config.data.mean, config.data.std, Vec::new());
-                    return Ok(Self { tensors, findings: config.findings, filter: BILINEAR, ..base });
+                    return Ok(Self {
+                        tensors,
+                        vit: config.model.vit,
+                        mrm: None,
+                        findings: config.findings,
+                        mean: config.data.mean,
+                        std: config.data.std,
+                        notes: Vec::new(),
+                    });
                 }
                 Err(error) if weights.is_dir() => return Err(error),
                 Err(_) => {} // the configuration of something else, above the file
@@ -129,7 +120,29 @@ impl Source {
         }
         let sizes = sizes.map_or_else(|| pretrain_preset(PRESETS[0]), Ok)?;
         let note = format!("heads, mean and std are those of {}, since no run says otherwise", sizes.preset);
-        Ok(Self { tensors, ..of_pretraining(sizes, vec![note]) })
+        Ok(Self::of_pretraining(tensors, sizes, vec![note]))
+    }
+
+    fn of_pretraining(tensors: Tensors, config: PretrainConfig, notes: Vec<String>) -> Self {
+        Self {
+            tensors,
+            vit: config.model.vit.clone(),
+            mrm: Some(config.model),
+            findings: Vec::new(),
+            mean: config.data.mean,
+            std: config.data.std,
+            notes,
+        }
+    }
+
+    /// Whether the weights are a classifier's, which normalises after its pooling.
+    fn is_classifier(&self) -> bool {
+        self.has("fc_norm.weight")
+    }
+
+    /// How images are brought to the encoder's size, as in training.
+    fn filter(&self) -> (&'static str, u8) {
+        if self.is_classifier() { BILINEAR } else { BICUBIC }
     }
 
     fn has(&self, name: &str) -> bool {
@@ -161,7 +174,7 @@ impl Source {
 
     fn timm(&self, out: &Path) -> Result<(String, Chosen, Files)> {
         let vit = &self.vit;
-        let pooled = self.has("fc_norm.weight");
+        let pooled = self.is_classifier();
         let mut tensors = if pooled {
             let mut wanted = encoder_shapes(vit);
             wanted.extend(["weight", "bias"].map(|last| (format!("fc_norm.{last}"), vec![vit.width])));
@@ -186,7 +199,7 @@ impl Source {
             "tag": "mrm",
             "input_size": [vit.in_channels, vit.image_size, vit.image_size],
             "fixed_input_size": true,
-            "interpolation": self.filter.0,
+            "interpolation": self.filter().0,
             "crop_pct": 1.0,
             "crop_mode": "center",
             "mean": channels(self.mean),
@@ -215,7 +228,7 @@ impl Source {
 
     /// An error for a classifier, whose pooling transformers do not have.
     fn refuse_classifier(&self, target: &str) -> Result<()> {
-        if self.has("fc_norm.weight") {
+        if self.is_classifier() {
             bail!(
                 "a classifier here takes the mean over patch tokens and normalises it (fc_norm), which Hugging Face's \
                  {target} does not; export it with --to timm, or export the pre-trained run"
@@ -322,7 +335,7 @@ impl Source {
             "do_convert_rgb": self.vit.in_channels == 3,
             "do_resize": true,
             "size": { "shortest_edge": side },
-            "resample": self.filter.1,
+            "resample": self.filter().1,
             "do_center_crop": true,
             "crop_size": { "height": side, "width": side },
             "do_rescale": true,
