@@ -48,8 +48,13 @@ test: build $(MRM_CACHE)/python/.tests $(REFERENCE)/.tests ## run all tests
 	if command -v cargo-nextest >/dev/null; then cargo nextest run --release --workspace --no-fail-fast; \
 	else cargo test --release --workspace --no-fail-fast; fi
 
+notebooks: $(REFERENCE)/.tests ## execute the notebooks in place, on the demo's output
+	@[ -e $(DEMO)/runs ] || { echo "run make demo first" >&2; exit 1; }
+	@MRM_DATASET=$(abspath $(DEMO))/data MRM_RUNS=$(abspath $(DEMO))/runs \
+		$(REFERENCE)/bin/python tests/python/notebooks.py notebooks notebooks
+
 lint: setup ## format check and clippy
 	@cargo fmt --all --check
 	@$(TORCH) cargo clippy --release --workspace --all-targets -- -D warnings
 
-.PHONY: help setup build demo test lint
+.PHONY: help setup build demo test notebooks lint

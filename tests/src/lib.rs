@@ -151,6 +151,20 @@ pub fn real_data() -> Option<PathBuf> {
     None
 }
 
+/// A Python with torch, timm, transformers and what the notebooks need; `None`, with a line that says so, where none is
+/// named.
+///
+/// # Panics
+/// With `MRM_REQUIRE_TEST_DATA=1` where none is named.
+pub fn torch_python() -> Option<String> {
+    if let Ok(python) = std::env::var("MRM_TORCH_PYTHON") {
+        return Some(python);
+    }
+    assert!(std::env::var("MRM_REQUIRE_TEST_DATA").as_deref() != Ok("1"), "MRM_TORCH_PYTHON is not set");
+    eprintln!("skipped: MRM_TORCH_PYTHON names no Python with torch, timm and transformers");
+    None
+}
+
 /// The folder of the golden numbers.
 pub fn golden() -> PathBuf {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");

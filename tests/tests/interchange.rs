@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dataset::random::Stream;
-use mrm_tests::{args, fails, folder, golden, ingest, ok, phantom, text};
+use mrm_tests::{args, fails, folder, golden, ingest, ok, phantom, text, torch_python};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 use trainer::classifier::{ClassifierConfig, VitClassifier};
@@ -37,16 +37,6 @@ const GOLDEN: [&str; 12] = [
 ];
 
 type State = BTreeMap<String, Tensor>;
-
-/// A Python with torch, timm and transformers; `None`, with a line that says so, where none is named.
-fn torch_python() -> Option<String> {
-    if let Ok(python) = std::env::var("MRM_TORCH_PYTHON") {
-        return Some(python);
-    }
-    assert!(std::env::var("MRM_REQUIRE_TEST_DATA").as_deref() != Ok("1"), "MRM_TORCH_PYTHON is not set");
-    eprintln!("skipped: MRM_TORCH_PYTHON names no Python with torch, timm and transformers");
-    None
-}
 
 /// Runs one of the scripts beside the tests.
 fn python(python: &str, script: &str, arguments: &[OsString]) -> String {

@@ -166,28 +166,3 @@ fn hugging_face_datasets_shows_the_pictures() {
     assert_eq!(told.next(), None);
     assert!(boxes > 0 && masks > 0, "{boxes} boxes, {masks} masks");
 }
-
-/// Runs the code cells of a notebook as one script.
-const CELLS: &str = r#"
-import json, sys
-cells = json.load(open(sys.argv[1]))["cells"]
-exec("".join("".join(cell["source"]) + "\n" for cell in cells if cell["cell_type"] == "code"), {})
-"#;
-
-#[test]
-fn the_notebook_runs() {
-    let python = std::env::var("MRM_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let temporary = folder();
-    let raw = phantom(temporary.path(), 12);
-    let out = temporary.path().join("set");
-    ingest("mimic-cxr", &raw, &out, &[]);
-    let notebook = concat!(env!("CARGO_MANIFEST_DIR"), "/../notebooks/explore.ipynb");
-    let output =
-        Command::new(&python).args(["-c", CELLS, notebook]).env("MRM_DATASET", &out).output().expect("python starts");
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    let told = text(&output.stdout);
-    assert!(
-        told.contains("mimic-cxr {'records'") && told.contains("Pleural Effusion") && told.contains("uint8"),
-        "{told}"
-    );
-}
