@@ -5,12 +5,15 @@
 //! | [`mrm`] | the pre-training model: masked encoder, both decoders, losses, ablations |
 //! | [`image_decoder`], [`bert`] | its two decoders: of the image, of the report |
 //! | [`classifier`] | the encoder with a linear head, for fine-tuning and features |
-//! | [`vit`], [`layers`] | the vision transformer's blocks; small layers and their start values |
+//! | [`segmenter`] | the encoder with UPerNet or a light SETR head, for masks |
+//! | [`encoder`] | the encoder that both of these stand on |
+//! | [`vit`], [`layers`], [`convolutions`] | the vision transformer's blocks; small layers and their start values |
 //! | [`patches`], [`positions`] | images as sequences; position tables and their resize |
 //! | [`weights`] | weights into a model, and the report of what fitted |
 //! | [`optimiser`], [`schedule`] | AdamW and SGD with a state that can be saved; learning rates |
 //! | [`metrics`], [`bootstrap`] | AUROC, average precision, Dice; intervals over patients |
-//! | [`objective`], [`objectives`] | the plug, and what is plugged in: pre-training, classification |
+//! | [`overlap`], [`segmentation_loss`] | Dice and IoU of masks; focal and Dice loss |
+//! | [`objective`], [`objectives`] | the plug, and what is plugged in: pre-training, classification, segmentation |
 //! | [`engine`], [`rundir`], [`config`] | the training loop, a run's directory, its configuration |
 //! | [`commands`] | what the subcommands do |
 //! | [`reconstruct`], [`report`] | restored pictures and words; the HTML page over runs |
@@ -32,6 +35,8 @@ pub mod bootstrap;
 pub mod classifier;
 pub mod commands;
 pub mod config;
+pub mod convolutions;
+pub mod encoder;
 pub mod engine;
 pub mod error;
 pub mod image_decoder;
@@ -41,11 +46,14 @@ pub mod mrm;
 pub mod objective;
 pub mod objectives;
 pub mod optimiser;
+pub mod overlap;
 pub mod patches;
 pub mod positions;
 pub mod reconstruct;
 pub mod report;
 pub mod rundir;
 pub mod schedule;
+pub mod segmentation_loss;
+pub mod segmenter;
 pub mod vit;
 pub mod weights;

@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use dataset::Subset;
 use serde::Serialize;
 use trainer::commands::{self, DataSource};
-use trainer::config::{self, PRESETS, PretrainConfig, Task, overlay};
+use trainer::config::{self, PRESETS, PretrainConfig, SEGMENTATION_TASK, Task, overlay};
 use trainer::engine::Outcome;
 use trainer::rundir::{self, RunDir};
+use trainer::vit::VitConfig;
 use trainer::{reconstruct, report};
 
 /// Masked record modeling: pre-training on radiographs with reports, fine-tuning on few labels, evaluation.
@@ -79,14 +80,14 @@ enum Command {
         #[command(flatten)]
         settings: Settings,
     },
-    /// Fine-tune a classifier on a share of the labels.
+    /// Fine-tune a classifier, or a segmenter, on a share of the labels.
     #[command(
         after_help = "Example: trainer finetune --data data/nih --run runs/nih-1 --task nih14 --init runs/mrm --split main --ratio 1"
     )]
     Finetune {
         #[command(flatten)]
         shared: Shared,
-        /// nih14, chexpert5, covid, viral, or labels:A,B.
+        /// nih14, chexpert5, covid, viral, labels:A,B, or siim (segmentation).
         #[arg(long)]
         task: String,
         /// Pre-trained weights: a run or a safetensors file. Without: start values.
@@ -103,7 +104,7 @@ enum Command {
         #[command(flatten)]
         settings: Settings,
     },
-    /// AUROC and average precision of a fine-tuned run, with patient-level bootstrap intervals.
+    /// AUROC and average precision of a fine-tuned run, or Dice and IoU, with patient-level bootstrap intervals.
     #[command(after_help = "Example: trainer evaluate --data data/nih --run runs/nih-1 --split main --subset test")]
     Evaluate {
         #[command(flatten)]
@@ -115,6 +116,9 @@ enum Command {
         /// Bootstrap draws.
         #[arg(long, default_value_t = 1000)]
         draws: usize,
+        /// Segmentation: a predicted mask of fewer pixels counts as empty; default: as in the run's configuration.
+        #[arg(long, value_name = "PIXELS")]
+        min_area: Option<u64>,
     },
     /// Draw what a pre-trained run restores: masked, restored and original side by side, and the report's words.
     #[command(after_help = "Example: trainer reconstruct --data data/mimic --weights runs/mrm --split main --rows 6")]
@@ -180,6 +184,9 @@ fn run(cli: Cli) -> Result<()> {
             tell(commands::pretrain(&config, &source, &run, device, init.as_deref())?, &run);
             Ok(())
         }
+        Command::Finetune { shared, task, init, preset, split, ratio, settings } if task == SEGMENTATION_TASK => {
+            finetune_segmentation(&shared, init, preset, split, ratio, &settings)
+        }
         Command::Finetune { shared, task, init, preset, split, ratio, settings } => {
             let device = commands::device(&shared.device)?;
             let source = DataSource::open(&shared.data, Some(&split))?;
@@ -210,10 +217,16 @@ fn run(cli: Cli) -> Result<()> {
             tell(commands::finetune(&config, &source, &run, device)?, &run);
             Ok(())
         }
-        Command::Evaluate { shared, split, subset, draws } => {
+        Command::Evaluate { shared, split, subset, draws, min_area } => {
             let device = commands::device(&shared.device)?;
             let source = DataSource::open(&shared.data, Some(&split))?;
             let subset = Subset::parse(&subset).context("an unknown subset")?;
+            if commands::is_segmentation(&shared.run) {
+                let report = commands::evaluate_segmentation(&shared.run, &source, subset, device, draws, min_area)?;
+                println!("{report}");
+                return Ok(());
+            }
+            ensure!(min_area.is_none(), "--min-area is for segmentation runs; {} is none", shared.run.display());
             let report = commands::evaluate(&shared.run, &source, subset, device, draws)?;
             println!("{report}");
             Ok(())
@@ -239,6 +252,44 @@ fn run(cli: Cli) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// `finetune` for the task `siim`. Sizes are those of the run given by `--init`, but on the preset's image.
+fn finetune_segmentation(
+    shared: &Shared,
+    init: Option<PathBuf>,
+    preset: Option<String>,
+    split: String,
+    ratio: f64,
+    settings: &Settings,
+) -> Result<()> {
+    let device = commands::device(&shared.device)?;
+    let source = DataSource::open(&shared.data, Some(&split))?;
+    let pretrained: Option<PretrainConfig> =
+        init.as_ref().filter(|path| path.is_dir()).map(|path| rundir::load_config(path)).transpose()?;
+    let preset =
+        preset.or_else(|| pretrained.as_ref().map(|p| p.preset.clone())).unwrap_or_else(|| PRESETS[0].to_owned());
+    let mut config = config::segment_preset(&preset, ratio)?;
+    config.split = split;
+    if let Some(path) = &init {
+        config.init = path.to_string_lossy().into_owned();
+    }
+    if let Some(pretrained) = pretrained {
+        config.model.vit = VitConfig { image_size: config.model.vit.image_size, ..pretrained.model.vit };
+        (config.data.mean, config.data.std) = (pretrained.data.mean, pretrained.data.std);
+    }
+    if let Some(steps) = settings.steps {
+        // The preset's shares of warm-up and evaluations are kept for another number of steps.
+        config.optimiser.warmup = config.optimiser.warmup * steps / config.optimiser.steps;
+        config.optimiser.evaluate_every = (steps / 20).max(1);
+    }
+    let mut config = overlay(&config, settings.file()?.as_deref(), &settings.flags())?;
+    config.resolve();
+    let prepared = commands::prepare_segmentation(&config, &source, device)?;
+    show(&config)?;
+    let run = RunDir::open(&shared.run, &config)?;
+    tell(prepared.train(&run)?, &run);
+    Ok(())
 }
 
 impl Settings {

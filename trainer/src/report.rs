@@ -9,9 +9,11 @@ use base64::Engine as _;
 use dataset::files;
 use plotters::prelude::*;
 
-use crate::commands::EvaluationReport;
+use crate::commands::{EvaluationReport, SegmentationReport, is_segmentation, segmentation_picture};
 use crate::reconstruct::{Restored, Word};
 use crate::rundir;
+
+mod segmentation;
 
 /// Stands for the page's text colour in charts, which are drawn before the page knows whether it is dark.
 const INK: RGBColor = RGBColor(1, 2, 3);
@@ -37,20 +39,25 @@ struct Run {
     path: PathBuf,
     metrics: Vec<serde_json::Value>,
     evaluations: Vec<EvaluationReport>,
+    /// With the picture, if there is one.
+    segmentations: Vec<(SegmentationReport, Option<Vec<u8>>)>,
     restored: Option<(Vec<u8>, Vec<Restored>)>,
 }
 
 impl Run {
     fn load(path: &Path) -> Result<Self> {
         let metrics = rundir::read_metrics(path)?;
-        let mut evaluations = Vec::new();
+        let (mut evaluations, mut segmentations) = (Vec::new(), Vec::new());
         for subset in ["validate", "test"] {
             let file = path.join(format!("evaluation-{subset}.json"));
-            if file.exists() {
+            if file.exists() && is_segmentation(path) {
+                let picture = std::fs::read(segmentation_picture(path, subset)).ok();
+                segmentations.push((files::read_json(&file)?, picture));
+            } else if file.exists() {
                 evaluations.push(files::read_json(&file)?);
             }
         }
-        if metrics.is_empty() && evaluations.is_empty() {
+        if metrics.is_empty() && evaluations.is_empty() && segmentations.is_empty() {
             return Err(anyhow!("{} is not a run: neither metrics nor an evaluation", path.display()));
         }
         let picture = path.join("reconstruction.png");
@@ -59,7 +66,7 @@ impl Run {
         } else {
             None
         };
-        Ok(Self { path: path.to_path_buf(), metrics, evaluations, restored })
+        Ok(Self { path: path.to_path_buf(), metrics, evaluations, segmentations, restored })
     }
 
     fn name(&self) -> String {
@@ -83,6 +90,7 @@ pub fn write(runs: &[PathBuf], out: &Path) -> Result<()> {
             restorations(&run.name(), picture, restored, &mut body)?;
         }
     }
+    segmentation::section(&runs, &mut body)?;
     curves(&runs, &mut body)?;
     evaluations(&runs, &mut body)?;
     let page = format!(
@@ -143,10 +151,15 @@ fn label_efficiency(runs: &[Run], body: &mut String) -> Result<()> {
 
 /// How a run's weights began, in words.
 fn initialisation(evaluation: &EvaluationReport) -> String {
-    if evaluation.init == "random" {
+    start(&evaluation.init)
+}
+
+/// Start values, or the run that the weights came from, in words.
+fn start(init: &str) -> String {
+    if init == "random" {
         "random start".to_owned()
     } else {
-        let name = Path::new(&evaluation.init).file_name().unwrap_or_default().to_string_lossy();
+        let name = Path::new(init).file_name().unwrap_or_default().to_string_lossy();
         format!("pre-trained ({name})")
     }
 }
@@ -192,11 +205,12 @@ fn word(word: &Word) -> String {
 
 /// Every logged value of every run, one chart a value.
 fn curves(runs: &[Run], body: &mut String) -> Result<()> {
-    const VALUES: [(&str, &str); 5] = [
+    const VALUES: [(&str, &str); 6] = [
         ("loss_image", "image loss"),
         ("loss_report", "report loss"),
         ("loss", "loss"),
         ("validate_auroc", "validation AUROC"),
+        ("validate_dice", "validation Dice"),
         ("rate", "learning rate"),
     ];
     let mut charts = String::new();

@@ -3,6 +3,7 @@
 mod evaluate;
 mod finetune;
 mod pretrain;
+mod segment;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +15,9 @@ use tch::Device;
 pub use evaluate::{EvaluationReport, FindingScores, evaluate};
 pub use finetune::{check_finetune, finetune};
 pub use pretrain::{pretrain, pretrain_transform, resolve_pretrain};
+pub use segment::{
+    SegmentationReport, Segmenting, evaluate_segmentation, is_segmentation, prepare_segmentation, segmentation_picture,
+};
 
 /// `auto`, `cpu` or `cuda:N`.
 pub fn device(name: &str) -> Result<Device> {

@@ -3,6 +3,7 @@
 
 mod finetune;
 mod pretrain;
+mod segment;
 
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
@@ -11,6 +12,7 @@ use toml::{Table, Value};
 
 pub use finetune::{FinetuneConfig, FinetuneData, FinetuneOptimiser, Rule, Task, finetune_preset};
 pub use pretrain::{PretrainConfig, PretrainData, PretrainOptimiser, pretrain_preset};
+pub use segment::{SEGMENTATION_TASK, SegmentConfig, SegmentData, SegmentOptimiser, segment_preset};
 
 /// Names of the presets.
 pub const PRESETS: [&str; 3] = ["mrm-vit-b16", "mrm-vit-s16", "mrm-vit-tiny"];
