@@ -32,6 +32,9 @@ const SMALL: [&str; 14] = [
     "run.log_every=1",
 ];
 
+/// A loss of logits and target.
+type LossOf = fn(&Tensor, &Tensor) -> Tensor;
+
 #[test]
 fn losses_and_their_gradients_are_those_of_the_reference() {
     let json = golden_json("seg_losses.json");
@@ -40,7 +43,7 @@ fn losses_and_their_gradients_are_those_of_the_reference() {
     let excess = |got: &Tensor, expected: &Tensor, relative: f64, absolute: f64| {
         ((got - expected).abs() - expected.abs() * relative - absolute).max().double_value(&[])
     };
-    let losses: [(&str, fn(&Tensor, &Tensor) -> Tensor); 5] = [
+    let losses: [(&str, LossOf); 5] = [
         ("focal", focal),
         ("dice", |logits, target| dice(logits, target, [1.0, 1.0])),
         ("dice_front", |logits, target| dice(logits, target, HeadLoss::FRONT_ONLY)),
@@ -129,7 +132,7 @@ fn from_masks_to_an_evaluated_segmenter() {
     let masks = dataset::shard::column::<StringArray>(batch, "mask").expect("masks");
     for (mask, area) in masks.iter().zip(&predicted) {
         let drawn = Runs::parse(mask.expect("a mask")).expect("run lengths").draw(32, 32).expect("within the image");
-        assert_eq!(drawn.iter().filter(|pixel| **pixel == 1).count() as u64, *area);
+        assert_eq!(drawn.iter().map(|&pixel| u64::from(pixel)).sum::<u64>(), *area);
     }
     let picture = dataset::image::decode(&fs::read(run.join("segmentation-test.png")).expect("a picture"));
     let picture = picture.expect("a PNG");

@@ -118,8 +118,15 @@ pub struct SegmenterOutput {
 
 #[derive(Debug)]
 enum Decoder {
-    Upernet { neck: Pyramid, decode: UperHead, auxiliary: FcnHead },
+    Upernet(Box<UperNet>),
     Setr(SetrHead),
+}
+
+#[derive(Debug)]
+struct UperNet {
+    neck: Pyramid,
+    decode: UperHead,
+    auxiliary: FcnHead,
 }
 
 /// The segmenter.
@@ -142,11 +149,11 @@ impl Segmenter {
         let encoder = VitEncoder::new(path, &config.vit, config.drop_path);
         let decode_path = path / "decode_head";
         let decoder = match config.head {
-            Head::Upernet => Decoder::Upernet {
+            Head::Upernet => Decoder::Upernet(Box::new(UperNet {
                 neck: Pyramid::new(&(path / "neck"), config.vit.width),
                 decode: UperHead::new(&decode_path, config),
                 auxiliary: FcnHead::new(&(path / "auxiliary_head"), config),
-            },
+            })),
             Head::Setr => {
                 blocks = blocks.split_off(blocks.len() - 1);
                 Decoder::Setr(SetrHead::new(&decode_path, config))
@@ -168,7 +175,8 @@ impl Segmenter {
         let maps = self.encoder.maps(image, &self.blocks, train)?; // each [B, D, G, G]
         let whole = |logits: &Tensor| resize(logits, [self.config.vit.image_size; 2]);
         Ok(match &self.decoder {
-            Decoder::Upernet { neck, decode, auxiliary } => {
+            Decoder::Upernet(upernet) => {
+                let UperNet { neck, decode, auxiliary } = &**upernet;
                 let pyramid = neck.forward(&maps, train);
                 SegmenterOutput {
                     logits: whole(&decode.forward(&pyramid, train)),
