@@ -1,5 +1,6 @@
-//! Segmentation: the losses against numbers of the original code, and `trainer` as a user runs it on masks.
+//! Segmentation: model and losses against numbers of reference implementations, and `trainer` as a user runs it on masks.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,9 +11,13 @@ use arrow_array::{Float64Array, StringArray, UInt64Array};
 use ingest::mask::Runs;
 use mrm_tests::{args, command, fails, folder, golden, golden_json, ingest, ok, phantom, phantom_of, text};
 use serde_json::Value;
-use tch::{Kind, Tensor};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
 use trainer::rundir::read_metrics;
 use trainer::segmentation_loss::{HeadLoss, dice, focal};
+use trainer::segmenter::{Segmenter, SegmenterConfig};
+use trainer::vit::VitConfig;
+use trainer::weights::load_state;
 
 /// An encoder and heads of a few thousand weights, on 32 pixels.
 const SMALL: [&str; 14] = [
@@ -38,11 +43,8 @@ type LossOf = fn(&Tensor, &Tensor) -> Tensor;
 #[test]
 fn losses_and_their_gradients_are_those_of_the_reference() {
     let json = golden_json("seg_losses.json");
-    let tensors: std::collections::HashMap<String, Tensor> =
+    let tensors: HashMap<String, Tensor> =
         Tensor::read_safetensors(golden().join("seg_losses.safetensors")).expect("tensors").into_iter().collect();
-    let excess = |got: &Tensor, expected: &Tensor, relative: f64, absolute: f64| {
-        ((got - expected).abs() - expected.abs() * relative - absolute).max().double_value(&[])
-    };
     let losses: [(&str, LossOf); 5] = [
         ("focal", focal),
         ("dice", |logits, target| dice(logits, target, [1.0, 1.0])),
@@ -66,6 +68,68 @@ fn losses_and_their_gradients_are_those_of_the_reference() {
             let over = excess(&logits.grad(), tensor(&format!("{name}.grad")), 1e-3, 1e-6);
             assert!(over <= 0.0, "{case} {name}, gradient: {over} more than allowed");
         }
+    }
+}
+
+/// Largest difference beyond a relative and an absolute tolerance; at most 0 where all is close enough.
+fn excess(got: &Tensor, expected: &Tensor, relative: f64, absolute: f64) -> f64 {
+    assert_eq!(got.size(), expected.size());
+    ((got - expected).abs() - expected.abs() * relative - absolute).max().double_value(&[])
+}
+
+#[test]
+fn upernet_is_that_of_the_reference() {
+    let json = golden_json("upernet.json");
+    let tensors: HashMap<String, Tensor> =
+        Tensor::read_safetensors(golden().join("upernet.safetensors")).expect("tensors").into_iter().collect();
+    let group = |prefix: &'static str| {
+        tensors.iter().filter_map(move |(name, tensor)| Some((name.strip_prefix(prefix)?, tensor)))
+    };
+    let int = |key: &str| json[key].as_i64().expect("a number");
+    let config = SegmenterConfig {
+        vit: VitConfig {
+            image_size: int("image_size"),
+            patch_size: int("patch_size"),
+            width: int("width"),
+            depth: int("depth"),
+            heads: int("heads"),
+            ..VitConfig::default()
+        },
+        blocks: serde_json::from_value(json["blocks"].clone()).expect("numbers"),
+        channels: int("channels"),
+        auxiliary_channels: int("auxiliary_channels"),
+        dropout: 0.0,
+        drop_path: 0.0,
+        ..SegmenterConfig::default()
+    };
+    let store = VarStore::new(Device::Cpu);
+    let model = Segmenter::new(&store.root(), &config).expect("a model");
+    let report = load_state(&store, group("state.")).expect("loaded");
+    assert!(report.is_complete() && report.unexpected.is_empty(), "{report}");
+
+    let check = |name: &str, got: &Tensor, expected: &Tensor, relative: f64, absolute: f64| {
+        let over = excess(&got.detach(), expected, relative, absolute);
+        assert!(over <= 0.0, "{name}: {over} more than allowed");
+    };
+    let image = &tensors["in.image"];
+    let seen = model.forward(image, false).expect("logits");
+    check("logits, evaluation", &seen.logits, &tensors["out.logits_eval"], 1e-4, 1e-5);
+    let trained = model.forward(image, true).expect("logits");
+    let auxiliary = trained.auxiliary.expect("an auxiliary head");
+    check("logits", &trained.logits, &tensors["out.logits"], 1e-4, 1e-5);
+    check("auxiliary logits", &auxiliary, &tensors["out.auxiliary"], 1e-4, 1e-5);
+    let sum = |x: &Tensor, weight: &str| (x * &tensors[weight]).sum(Kind::Float);
+    (sum(&trained.logits, "in.logits_weight") + sum(&auxiliary, "in.auxiliary_weight")).backward();
+    let variables = store.variables();
+    let mut compared = 0;
+    for (name, gradient) in group("grad.") {
+        // Sums over thousands of pixels that largely cancel: hence the absolute part.
+        check(name, &variables[name].grad(), gradient, 1e-3, 1e-4);
+        compared += 1;
+    }
+    assert_eq!(compared, store.trainable_variables().len());
+    for (name, statistics) in group("final.") {
+        check(name, &variables[name], statistics, 1e-5, 1e-6);
     }
 }
 
