@@ -1,6 +1,7 @@
 //! What the subcommands do, from a resolved configuration on.
 
 mod evaluate;
+mod evaluate_segmentation;
 mod finetune;
 mod pretrain;
 mod segment;
@@ -13,11 +14,10 @@ use dataset::{Dataset, Split, Subset, random};
 use tch::Device;
 
 pub use evaluate::{EvaluationReport, FindingScores, evaluate};
+pub use evaluate_segmentation::{SegmentationReport, evaluate_segmentation, segmentation_picture};
 pub use finetune::{check_finetune, finetune};
 pub use pretrain::{pretrain, pretrain_transform, resolve_pretrain};
-pub use segment::{
-    SegmentationReport, Segmenting, evaluate_segmentation, is_segmentation, prepare_segmentation, segmentation_picture,
-};
+pub use segment::{Segmenting, is_segmentation, prepare_segmentation};
 
 /// `auto`, `cpu` or `cuda:N`.
 pub fn device(name: &str) -> Result<Device> {

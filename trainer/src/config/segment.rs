@@ -96,18 +96,18 @@ pub fn segment_preset(preset: &str, ratio: f64) -> Result<SegmentConfig> {
         run: RunConfig::default(),
     };
     if preset == "mrm-vit-tiny" {
-        // A minute or two on one core is some 3,000 images; within them the front is learnt only if about half of what
-        // is seen has one, and if a random start may move everywhere.
+        // Two or three minutes on two cores are some 6,000 images; within them the front is learnt only if about half of
+        // what is seen has one, and if a random start may move everywhere.
         config.model = SegmenterConfig { vit, channels: 32, auxiliary_channels: 32, ..config.model };
         (config.data.crop_scale, config.data.repeat_positives) = (0.5, 10);
         config.optimiser = SegmentOptimiser {
-            rate: 3e-3,
+            rate: 1e-3,
             layer_decay: 0.9,
-            warmup: 40,
-            steps: 400,
+            warmup: 80,
+            steps: 800,
             batch_size: 8,
             clip: 1.0,
-            evaluate_every: 50,
+            evaluate_every: 100,
             ..config.optimiser
         };
     }
