@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use tch::nn::{self, Module};
 
-use crate::error::{ModelError, check_positive, check_shape};
-use crate::layers::{TOKEN_STD, WeightInit, layer_norm, truncated_normal};
-use crate::vit::{Block, LAYER_NORM_EPSILON, PatchEmbed, VitConfig, blocks};
+use crate::encoder::{VitEncoder, check_drop_path};
+use crate::error::{ModelError, check_positive};
+use crate::layers::{layer_norm, truncated_normal};
+use crate::vit::{LAYER_NORM_EPSILON, VitConfig};
 
 /// Standard deviation of the head's start values (MAE).
 const HEAD_STD: f64 = 2e-5;
@@ -37,10 +38,7 @@ impl ClassifierConfig {
     pub fn validate(&self) -> Result<(), ModelError> {
         self.vit.validate()?;
         check_positive("classes", self.classes)?;
-        if (0.0..1.0).contains(&self.drop_path) {
-            return Ok(());
-        }
-        Err(ModelError::config("drop_path", format!("must be from 0 to below 1, is {}", self.drop_path)))
+        check_drop_path(self.drop_path)
     }
 }
 
@@ -48,10 +46,7 @@ impl ClassifierConfig {
 #[derive(Debug)]
 pub struct VitClassifier {
     config: ClassifierConfig,
-    patch_embed: PatchEmbed,
-    cls_token: Tensor, // [1, 1, D]
-    pos_embed: Tensor, // [1, 1 + L, D], trained
-    blocks: Vec<Block>,
+    encoder: VitEncoder,
     fc_norm: nn::LayerNorm,
     head: nn::Linear,
 }
@@ -63,16 +58,11 @@ impl VitClassifier {
     /// When no model has this configuration.
     pub fn new(path: &nn::Path, config: &ClassifierConfig) -> Result<Self, ModelError> {
         config.validate()?;
-        let (vit, init) = (&config.vit, WeightInit::TruncatedNormal(TOKEN_STD));
-        let token =
-            |name, tokens| path.add(name, truncated_normal(&[1, tokens, vit.width], TOKEN_STD, path.device()), true);
+        let vit = &config.vit;
         let head_path = path / "head";
         let head = truncated_normal(&[config.classes, vit.width], HEAD_STD, path.device());
         Ok(Self {
-            patch_embed: PatchEmbed::new(&(path / "patch_embed"), vit, init),
-            cls_token: token("cls_token", 1),
-            pos_embed: token("pos_embed", 1 + vit.patches()),
-            blocks: blocks(&(path / "blocks"), vit.depth, vit.block(), config.drop_path, init),
+            encoder: VitEncoder::new(path, vit, config.drop_path),
             fc_norm: layer_norm(&(path / "fc_norm"), vit.width, LAYER_NORM_EPSILON),
             head: nn::Linear {
                 ws: head_path.add("weight", head, true),
@@ -92,12 +82,7 @@ impl VitClassifier {
     /// # Errors
     /// When the image has the wrong shape.
     pub fn tokens(&self, image: &Tensor, train: bool) -> Result<Vec<Tensor>, ModelError> {
-        let (mut x, mut tokens) = (self.embed(image)?, Vec::new());
-        for block in &self.blocks {
-            x = block.forward(&x, train);
-            tokens.push(x.shallow_clone());
-        }
-        Ok(tokens)
+        self.encoder.tokens(image, train)
     }
 
     /// Pooled features: image `[B, C, H, W]`, normalised, of 1 channel (grey) or all → `[B, D]`.
@@ -105,7 +90,7 @@ impl VitClassifier {
     /// # Errors
     /// When the image has the wrong shape.
     pub fn features(&self, image: &Tensor, train: bool) -> Result<Tensor, ModelError> {
-        let x = crate::vit::run_blocks(&self.blocks, self.embed(image)?, train);
+        let x = self.encoder.forward(image, train)?;
         let patches = x.narrow(1, 1, self.config.vit.patches());
         Ok(self.fc_norm.forward(&patches.mean_dim([1_i64].as_slice(), false, None)))
     }
@@ -121,17 +106,6 @@ impl VitClassifier {
     /// Logits of pooled features: `[B, D]` → `[B, classes]`.
     pub fn classify(&self, features: &Tensor) -> Tensor {
         self.head.forward(features)
-    }
-
-    /// Patches and class token with their positions: `[B, 1 + L, D]`.
-    fn embed(&self, image: &Tensor) -> Result<Tensor, ModelError> {
-        let vit = &self.config.vit;
-        let grey = image.size().get(1) == Some(&1);
-        let channels = if grey { 1 } else { vit.in_channels };
-        check_shape("image", image, &[-1, channels, vit.image_size, vit.image_size])?;
-        let x = self.patch_embed.forward(image);
-        let cls = self.cls_token.expand([image.size()[0], 1, vit.width], false).to_kind(x.kind());
-        Ok(Tensor::cat(&[cls, x], 1) + &self.pos_embed)
     }
 }
 

@@ -5,13 +5,16 @@
 //! | [`mrm`] | the pre-training model: masked encoder, both decoders, losses, ablations |
 //! | [`image_decoder`], [`bert`] | its two decoders: of the image, of the report |
 //! | [`classifier`] | the encoder with a linear head, for fine-tuning and features |
-//! | [`vit`], [`layers`] | the vision transformer's blocks; small layers and their start values |
+//! | [`segmenter`] | the encoder with UPerNet or a light SETR head, for masks |
+//! | [`encoder`] | the encoder that both of these stand on |
+//! | [`vit`], [`layers`], [`convolutions`] | the vision transformer's blocks; small layers and their start values |
 //! | [`patches`], [`positions`] | images as sequences; position tables and their resize |
 //! | [`weights`] | weights into a model, and the report of what fitted |
 //! | [`pth`], [`naming`] | PyTorch checkpoints read without Python; Hugging Face's names |
 //! | [`optimiser`], [`schedule`] | AdamW and SGD with a state that can be saved; learning rates |
 //! | [`metrics`], [`bootstrap`] | AUROC, average precision, Dice; intervals over patients |
-//! | [`objective`], [`objectives`] | the plug, and what is plugged in: pre-training, classification |
+//! | [`overlap`], [`segmentation_loss`] | Dice and IoU of masks; focal and Dice loss |
+//! | [`objective`], [`objectives`] | the plug, and what is plugged in: pre-training, classification, segmentation |
 //! | [`engine`], [`step`], [`rundir`], [`config`] | the training loop, one update, a run's directory, its configuration |
 //! | [`precision`], [`ema`], [`libtorch`] | mixed precision, averaged weights, what tch does not bind |
 //! | [`tensorboard`] | a run's metrics as TensorBoard reads them |
@@ -35,7 +38,9 @@ pub mod bootstrap;
 pub mod classifier;
 pub mod commands;
 pub mod config;
+pub mod convolutions;
 pub mod ema;
+pub mod encoder;
 pub mod engine;
 pub mod error;
 pub mod failure;
@@ -48,6 +53,7 @@ pub mod naming;
 pub mod objective;
 pub mod objectives;
 pub mod optimiser;
+pub mod overlap;
 pub mod patches;
 pub mod positions;
 pub mod precision;
@@ -56,6 +62,8 @@ pub mod reconstruct;
 pub mod report;
 pub mod rundir;
 pub mod schedule;
+pub mod segmentation_loss;
+pub mod segmenter;
 pub mod step;
 pub mod tensorboard;
 pub mod vit;

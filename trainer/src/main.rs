@@ -4,12 +4,12 @@ use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use dataset::Subset;
 use serde::Serialize;
 use trainer::commands::{self, DataSource, Request, Sweep, TARGETS};
-use trainer::config::{self, PRESETS, overlay};
+use trainer::config::{self, PRESETS, SEGMENTATION_TASK, overlay};
 use trainer::engine::Outcome;
 use trainer::metrics::SPECIFICITY;
 use trainer::rundir::{self, RunDir};
@@ -81,14 +81,14 @@ enum Command {
         #[command(flatten)]
         settings: Settings,
     },
-    /// Fine-tune a classifier on a share of the labels.
+    /// Fine-tune a classifier, or a segmenter, on a share of the labels.
     #[command(
         after_help = "Example: trainer finetune --data data/nih --run runs/nih-1 --task nih14 --init runs/mrm --split main --ratio 1"
     )]
     Finetune {
         #[command(flatten)]
         shared: Shared,
-        /// nih14, chexpert5, rsna, covid, viral, or labels:A,B.
+        /// nih14, chexpert5, rsna, covid, viral, labels:A,B, or siim (segmentation).
         #[arg(long)]
         task: String,
         /// Pre-trained weights: a run or a safetensors file. Without: start values.
@@ -105,7 +105,7 @@ enum Command {
         #[command(flatten)]
         settings: Settings,
     },
-    /// AUROC and average precision of a fine-tuned run, with patient-level bootstrap intervals.
+    /// AUROC and average precision of a fine-tuned run, or Dice and IoU, with patient-level bootstrap intervals.
     #[command(after_help = "Example: trainer evaluate --data data/nih --run runs/nih-1 --split main --subset test")]
     Evaluate {
         #[command(flatten)]
@@ -120,6 +120,9 @@ enum Command {
         /// Tell sensitivity at this specificity.
         #[arg(long, value_name = "0..1", default_value_t = SPECIFICITY)]
         specificity: f64,
+        /// Segmentation: a predicted mask of fewer pixels counts as empty; default: as in the run's configuration.
+        #[arg(long, value_name = "PIXELS")]
+        min_area: Option<u64>,
     },
     /// Compare two evaluated runs on the same records: differences with a paired bootstrap over patients.
     #[command(after_help = "Example: trainer compare runs/random-1 runs/mrm-1 --subset test")]
@@ -347,7 +350,7 @@ fn run(cli: Cli) -> Result<()> {
             let device = commands::device(&shared.device)?;
             let source = DataSource::open(&shared.data, Some(&split))?;
             let (file, flags) = (settings.file()?, settings.flags());
-            let config = commands::resolve_finetune(&Request {
+            let request = Request {
                 task: &task,
                 init: init.as_deref(),
                 preset: preset.as_deref(),
@@ -356,17 +359,32 @@ fn run(cli: Cli) -> Result<()> {
                 steps: settings.steps,
                 file: file.as_deref(),
                 settings: &flags,
-            })?;
+            };
+            if task == SEGMENTATION_TASK {
+                let config = commands::resolve_segmentation(&request)?;
+                let prepared = commands::prepare_segmentation(&config, &source, device)?;
+                show(&config)?;
+                let run = RunDir::open(&shared.run, &config)?;
+                tell(prepared.train(&run)?, &run);
+                return Ok(());
+            }
+            let config = commands::resolve_finetune(&request)?;
             commands::check_finetune(&config, &source)?;
             show(&config)?;
             let run = RunDir::open(&shared.run, &config)?;
             tell(commands::finetune(&config, &source, &run, device)?, &run);
             Ok(())
         }
-        Command::Evaluate { shared, split, subset, draws, specificity } => {
+        Command::Evaluate { shared, split, subset, draws, specificity, min_area } => {
             let device = commands::device(&shared.device)?;
             let source = DataSource::open(&shared.data, Some(&split))?;
             let subset = Subset::parse(&subset).context("an unknown subset")?;
+            if commands::is_segmentation(&shared.run) {
+                let report = commands::evaluate_segmentation(&shared.run, &source, subset, device, draws, min_area)?;
+                println!("{report}");
+                return Ok(());
+            }
+            ensure!(min_area.is_none(), "--min-area is for segmentation runs; {} is none", shared.run.display());
             let report = commands::evaluate(&shared.run, &source, subset, device, draws, specificity)?;
             println!("{report}");
             Ok(())

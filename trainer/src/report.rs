@@ -10,10 +10,12 @@ use dataset::files;
 use plotters::prelude::*;
 
 use crate::bootstrap::Interval;
-use crate::commands::{EvaluationReport, Spread};
+use crate::commands::{EvaluationReport, SegmentationReport, Spread, is_segmentation, segmentation_picture};
 use crate::metrics::Scores;
 use crate::reconstruct::{Restored, Word};
 use crate::rundir;
+
+mod segmentation;
 
 /// Stands for the page's text colour in charts, which are drawn before the page knows whether it is dark.
 const INK: RGBColor = RGBColor(1, 2, 3);
@@ -39,20 +41,25 @@ struct Run {
     path: PathBuf,
     metrics: Vec<serde_json::Value>,
     evaluations: Vec<EvaluationReport>,
+    /// With the picture, if there is one.
+    segmentations: Vec<(SegmentationReport, Option<Vec<u8>>)>,
     restored: Option<(Vec<u8>, Vec<Restored>)>,
 }
 
 impl Run {
     fn load(path: &Path) -> Result<Self> {
         let metrics = rundir::read_metrics(path)?;
-        let mut evaluations = Vec::new();
+        let (mut evaluations, mut segmentations) = (Vec::new(), Vec::new());
         for subset in ["validate", "test"] {
             let file = path.join(format!("evaluation-{subset}.json"));
-            if file.exists() {
+            if file.exists() && is_segmentation(path) {
+                let picture = std::fs::read(segmentation_picture(path, subset)).ok();
+                segmentations.push((files::read_json(&file)?, picture));
+            } else if file.exists() {
                 evaluations.push(files::read_json(&file)?);
             }
         }
-        if metrics.is_empty() && evaluations.is_empty() {
+        if metrics.is_empty() && evaluations.is_empty() && segmentations.is_empty() {
             return Err(anyhow!("{} is not a run: neither metrics nor an evaluation", path.display()));
         }
         let picture = path.join("reconstruction.png");
@@ -61,7 +68,7 @@ impl Run {
         } else {
             None
         };
-        Ok(Self { path: path.to_path_buf(), metrics, evaluations, restored })
+        Ok(Self { path: path.to_path_buf(), metrics, evaluations, segmentations, restored })
     }
 
     fn name(&self) -> String {
@@ -85,6 +92,7 @@ pub fn write(runs: &[PathBuf], out: &Path) -> Result<()> {
             restorations(&run.name(), picture, restored, &mut body)?;
         }
     }
+    segmentation::section(&runs, &mut body)?;
     curves(&runs, &mut body)?;
     evaluations(&runs, &mut body)?;
     let page = format!(
@@ -205,11 +213,12 @@ fn word(word: &Word) -> String {
 
 /// Every logged value of every run, one chart a value.
 fn curves(runs: &[Run], body: &mut String) -> Result<()> {
-    const VALUES: [(&str, &str); 5] = [
+    const VALUES: [(&str, &str); 6] = [
         ("loss_image", "image loss"),
         ("loss_report", "report loss"),
         ("loss", "loss"),
         ("validate_auroc", "validation AUROC"),
+        ("validate_dice", "validation Dice"),
         ("rate", "learning rate"),
     ];
     let mut charts = String::new();

@@ -1,4 +1,4 @@
-//! Learning-rate schedule: linear warm-up, then half a cosine.
+//! Learning-rate schedules: linear warm-up, then half a cosine or, for segmentation, a polynomial.
 //!
 //! Pre-training and fine-tuning follow the same curve, and differ in where they look at it. Pre-training takes the
 //! position before an update in fractional epochs (MAE, `util/lr_sched.py`), so its first update has rate 0.
@@ -57,6 +57,38 @@ impl WarmupCosine {
     }
 }
 
+/// Share of the rate that the polynomial's warm-up begins with (mmsegmentation's `warmup_ratio`).
+const POLY_WARMUP_RATIO: f64 = 1e-6;
+
+/// A polynomial from `peak` down to `floor`, multiplied by a linear warm-up: mmcv's `poly` policy, counted in updates.
+///
+/// Unlike in [`WarmupCosine`], the decay begins with the first update, not behind the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WarmupPoly {
+    /// The rate from which the polynomial comes down.
+    pub peak: f64,
+    /// The rate at the end.
+    pub floor: f64,
+    /// Exponent; 1: a straight line.
+    pub power: f64,
+    /// Updates of the warm-up.
+    pub warmup: u64,
+    /// Updates in all, warm-up included.
+    pub total: u64,
+}
+
+impl WarmupPoly {
+    /// The rate of update number `update`, from 0; past the end, `floor`.
+    pub fn at(&self, update: u64) -> f64 {
+        let left = 1.0 - update.min(self.total) as f64 / self.total.max(1) as f64;
+        let rate = self.floor + (self.peak - self.floor) * left.powf(self.power);
+        if update >= self.warmup {
+            return rate;
+        }
+        rate * (POLY_WARMUP_RATIO + (1.0 - POLY_WARMUP_RATIO) * update as f64 / self.warmup as f64)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,5 +130,18 @@ mod tests {
     #[test]
     fn rates_scale_with_the_batch() {
         close(scaled_rate(1.5e-4, 512), 3e-4);
+    }
+    #[test]
+    fn the_polynomial_decays_from_the_first_update_on() {
+        let schedule = WarmupPoly { peak: 2.0, floor: 0.0, power: 1.0, warmup: 4, total: 10 };
+        close(schedule.at(0), 2e-6);
+        close(schedule.at(2), 2.0 * 0.8 * (0.5 + 0.5e-6));
+        close(schedule.at(4), 1.2);
+        close(schedule.at(9), 0.2);
+        close(schedule.at(10), 0.0);
+        close(schedule.at(99), 0.0);
+        let curved = WarmupPoly { power: 2.0, floor: 1.0, warmup: 0, ..schedule };
+        close(curved.at(0), 2.0);
+        close(curved.at(5), 1.25);
     }
 }

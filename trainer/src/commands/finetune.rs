@@ -8,7 +8,7 @@ use dataset::{Dataset, Loader, Subset, random};
 use tch::Device;
 
 use super::DataSource;
-use crate::config::{self, FinetuneConfig, PRESETS, PretrainConfig, RANDOM, Rule, Task, overlay};
+use crate::config::{self, FinetuneConfig, PRESETS, PretrainConfig, RANDOM, RANDOM_NAME, Rule, Task, overlay};
 use crate::engine::{self, Outcome, Settings};
 use crate::objective::{Objective, loader_for};
 use crate::objectives::{Classification, Labels};
@@ -68,26 +68,47 @@ pub struct Request<'a> {
     pub settings: &'a [String],
 }
 
+/// What the start weights of a request decide.
+pub(super) struct Start {
+    pub preset: String,
+    /// The configuration of the run they come from, if it is one.
+    pub pretrained: Option<PretrainConfig>,
+    /// Where they lie, or [`RANDOM`].
+    pub init: String,
+    /// What tables call them.
+    pub name: String,
+}
+
+impl Start {
+    /// # Errors
+    /// When they come from a run of another preset than the request's.
+    pub fn of(request: &Request) -> Result<Self> {
+        let Some(init) = request.init else {
+            let preset = request.preset.unwrap_or(PRESETS[0]).to_owned();
+            return Ok(Self { preset, pretrained: None, init: RANDOM.to_owned(), name: RANDOM_NAME.to_owned() });
+        };
+        let pretrained: Option<PretrainConfig> = if init.is_dir() { Some(rundir::load_config(init)?) } else { None };
+        let of_init = pretrained.as_ref().map(|pretrained| pretrained.preset.as_str());
+        if let (Some(of_init), Some(preset)) = (of_init, request.preset)
+            && of_init != preset
+        {
+            bail!("{} is a run of preset {of_init}, not {preset}: leave --preset out", init.display());
+        }
+        let preset = request.preset.or(of_init).unwrap_or(PRESETS[0]).to_owned();
+        let folder = init.file_name().unwrap_or(init.as_os_str()).to_string_lossy();
+        let name = format!("pre-trained ({folder})");
+        Ok(Self { preset, init: init.to_string_lossy().into_owned(), name, pretrained })
+    }
+}
+
 /// The configuration of a request: defaults, preset, start weights, file, settings, in this order.
 pub fn resolve_finetune(request: &Request) -> Result<FinetuneConfig> {
     let task = Task::parse(request.task)?;
-    let pretrained: Option<PretrainConfig> =
-        request.init.filter(|path| path.is_dir()).map(rundir::load_config).transpose()?;
-    let of_init = pretrained.as_ref().map(|pretrained| pretrained.preset.as_str());
-    if let (Some(init), Some(of_init), Some(preset)) = (request.init, of_init, request.preset)
-        && of_init != preset
-    {
-        bail!("{} is a run of preset {of_init}, not {preset}: leave --preset out", init.display());
-    }
-    let preset = request.preset.or(of_init).unwrap_or(PRESETS[0]);
-    let mut config = config::finetune_preset(preset, &task, request.ratio)?;
+    let start = Start::of(request)?;
+    let mut config = config::finetune_preset(&start.preset, &task, request.ratio)?;
     request.split.clone_into(&mut config.split);
-    if let Some(path) = request.init {
-        config.init = path.to_string_lossy().into_owned();
-        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-        config.start = format!("pre-trained ({name})");
-    }
-    if let Some(pretrained) = pretrained {
+    (config.init, config.start) = (start.init, start.name);
+    if let Some(pretrained) = start.pretrained {
         config.model.vit = pretrained.model.vit;
         (config.data.mean, config.data.std) = (pretrained.data.mean, pretrained.data.std);
     }

@@ -4,10 +4,12 @@ mod bench;
 mod compare;
 mod embed;
 mod evaluate;
+mod evaluate_segmentation;
 mod export;
 mod finetune;
 mod import;
 mod pretrain;
+mod segment;
 mod sweep;
 
 use std::path::Path;
@@ -21,10 +23,12 @@ pub use bench::{Measured, bench};
 pub use compare::{Comparison, compare};
 pub use embed::embed;
 pub use evaluate::{EvaluationReport, FindingScores, evaluate};
+pub use evaluate_segmentation::{SegmentationReport, evaluate_segmentation, segmentation_picture};
 pub use export::{Exported, TARGETS, export};
 pub use finetune::{Request, check_finetune, finetune, resolve_finetune};
 pub use import::{Imported, import};
 pub use pretrain::{pretrain, pretrain_transform, resolve_pretrain};
+pub use segment::{Segmenting, is_segmentation, prepare_segmentation, resolve_segmentation};
 pub use sweep::{Cell, Spread, Sweep, Swept, sweep, table as sweep_table};
 
 /// `auto`, `cpu` or `cuda:N`.

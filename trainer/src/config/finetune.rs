@@ -9,6 +9,8 @@ use crate::objectives::{Missing, Uncertain};
 
 /// The name of start values in place of weights.
 pub const RANDOM: &str = "random";
+/// What tables call start values.
+pub const RANDOM_NAME: &str = "random start";
 
 /// Which update rule fine-tuning uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,7 +93,7 @@ pub fn finetune_preset(preset: &str, task: &Task, ratio: f64) -> Result<Finetune
         split: String::new(),
         ratio,
         init: RANDOM.to_owned(),
-        start: "random start".to_owned(),
+        start: RANDOM_NAME.to_owned(),
         model: ClassifierConfig { vit, classes: task.findings.len() as i64, drop_path: 0.1 },
         data: FinetuneData {
             crop_scale: 0.08,
@@ -134,8 +136,8 @@ pub fn finetune_preset(preset: &str, task: &Task, ratio: f64) -> Result<Finetune
     Ok(config)
 }
 
-/// Names of the classification tasks.
-pub const TASKS: &str = "nih14, chexpert5, rsna, covid, viral, labels:A,B";
+/// Names of the tasks.
+pub const TASKS: &str = "nih14, chexpert5, rsna, covid, viral, labels:A,B, siim (segmentation)";
 
 /// A downstream task.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,6 +3,7 @@
 
 mod finetune;
 mod pretrain;
+mod segment;
 
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
@@ -11,8 +12,11 @@ use toml::{Table, Value};
 
 use crate::precision::Precision;
 
-pub use finetune::{FinetuneConfig, FinetuneData, FinetuneOptimiser, RANDOM, Rule, TASKS, Task, finetune_preset};
+pub use finetune::{
+    FinetuneConfig, FinetuneData, FinetuneOptimiser, RANDOM, RANDOM_NAME, Rule, TASKS, Task, finetune_preset,
+};
 pub use pretrain::{PretrainConfig, PretrainData, PretrainOptimiser, pretrain_preset};
+pub use segment::{SEGMENTATION_TASK, SegmentConfig, SegmentData, SegmentOptimiser, segment_preset};
 
 /// Names of the presets.
 pub const PRESETS: [&str; 3] = ["mrm-vit-b16", "mrm-vit-s16", "mrm-vit-tiny"];

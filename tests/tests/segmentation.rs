@@ -1,0 +1,280 @@
+//! Segmentation: model and losses against numbers of reference implementations, and `trainer` as a user runs it on masks.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use arrow_array::{Float64Array, StringArray, UInt64Array};
+use ingest::mask::Runs;
+use mrm_tests::{args, command, fails, folder, golden, golden_json, ingest, ok, phantom, phantom_of, text};
+use serde_json::Value;
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+use trainer::rundir::read_metrics;
+use trainer::segmentation_loss::{HeadLoss, dice, focal};
+use trainer::segmenter::{Segmenter, SegmenterConfig};
+use trainer::vit::VitConfig;
+use trainer::weights::load_state;
+
+/// An encoder and heads of a few thousand weights, on 32 pixels.
+const SMALL: [&str; 14] = [
+    "--set",
+    "model.vit.image_size=32",
+    "--set",
+    "model.vit.width=32",
+    "--set",
+    "model.vit.depth=2",
+    "--set",
+    "model.channels=16",
+    "--set",
+    "model.auxiliary_channels=16",
+    "--set",
+    "optimiser.evaluate_every=4",
+    "--set",
+    "run.log_every=1",
+];
+
+/// A loss of logits and target.
+type LossOf = fn(&Tensor, &Tensor) -> Tensor;
+
+#[test]
+fn losses_and_their_gradients_are_those_of_the_reference() {
+    let json = golden_json("seg_losses.json");
+    let tensors: HashMap<String, Tensor> =
+        Tensor::read_safetensors(golden().join("seg_losses.safetensors")).expect("tensors").into_iter().collect();
+    let losses: [(&str, LossOf); 5] = [
+        ("focal", focal),
+        ("dice", |logits, target| dice(logits, target, [1.0, 1.0])),
+        ("dice_front", |logits, target| dice(logits, target, HeadLoss::FRONT_ONLY)),
+        ("decode_head_total", |logits, target| HeadLoss::DECODE.of(logits, target).0),
+        ("aux_head_total", |logits, target| HeadLoss::AUXILIARY.of(logits, target).0),
+    ];
+    let cases = json["cases"].as_object().expect("cases");
+    assert!(!cases.is_empty());
+    for (case, facts) in cases {
+        for (name, loss) in losses {
+            let tensor = |part: &str| &tensors[&format!("{case}.{part}")];
+            let logits = tensor("logits").copy().set_requires_grad(true);
+            let value = loss(&logits, tensor("target"));
+            value.backward();
+            let stated = facts["values"][name].as_f64().expect("a value");
+            let difference = (value.double_value(&[]) - stated).abs();
+            assert!(difference <= stated.abs() * 1e-4 + 1e-5, "{case} {name}: off by {difference}");
+            let over = excess(&value.detach(), &tensor(name).to_kind(Kind::Float).squeeze(), 1e-4, 1e-5);
+            assert!(over <= 0.0, "{case} {name}: {over} more than allowed");
+            let over = excess(&logits.grad(), tensor(&format!("{name}.grad")), 1e-3, 1e-6);
+            assert!(over <= 0.0, "{case} {name}, gradient: {over} more than allowed");
+        }
+    }
+}
+
+/// Largest difference beyond a relative and an absolute tolerance; at most 0 where all is close enough.
+fn excess(got: &Tensor, expected: &Tensor, relative: f64, absolute: f64) -> f64 {
+    assert_eq!(got.size(), expected.size());
+    ((got - expected).abs() - expected.abs() * relative - absolute).max().double_value(&[])
+}
+
+#[test]
+fn upernet_is_that_of_the_reference() {
+    let json = golden_json("upernet.json");
+    let tensors: HashMap<String, Tensor> =
+        Tensor::read_safetensors(golden().join("upernet.safetensors")).expect("tensors").into_iter().collect();
+    let group = |prefix: &'static str| {
+        tensors.iter().filter_map(move |(name, tensor)| Some((name.strip_prefix(prefix)?, tensor)))
+    };
+    let int = |key: &str| json[key].as_i64().expect("a number");
+    let config = SegmenterConfig {
+        vit: VitConfig {
+            image_size: int("image_size"),
+            patch_size: int("patch_size"),
+            width: int("width"),
+            depth: int("depth"),
+            heads: int("heads"),
+            ..VitConfig::default()
+        },
+        blocks: serde_json::from_value(json["blocks"].clone()).expect("numbers"),
+        channels: int("channels"),
+        auxiliary_channels: int("auxiliary_channels"),
+        dropout: 0.0,
+        drop_path: 0.0,
+        ..SegmenterConfig::default()
+    };
+    let store = VarStore::new(Device::Cpu);
+    let model = Segmenter::new(&store.root(), &config).expect("a model");
+    let report = load_state(&store, group("state.")).expect("loaded");
+    assert!(report.is_complete() && report.unexpected.is_empty(), "{report}");
+
+    let check = |name: &str, got: &Tensor, expected: &Tensor, relative: f64, absolute: f64| {
+        let over = excess(&got.detach(), expected, relative, absolute);
+        assert!(over <= 0.0, "{name}: {over} more than allowed");
+    };
+    let image = &tensors["in.image"];
+    let seen = model.forward(image, false).expect("logits");
+    check("logits, evaluation", &seen.logits, &tensors["out.logits_eval"], 1e-4, 1e-5);
+    let trained = model.forward(image, true).expect("logits");
+    let auxiliary = trained.auxiliary.expect("an auxiliary head");
+    check("logits", &trained.logits, &tensors["out.logits"], 1e-4, 1e-5);
+    check("auxiliary logits", &auxiliary, &tensors["out.auxiliary"], 1e-4, 1e-5);
+    let sum = |x: &Tensor, weight: &str| (x * &tensors[weight]).sum(Kind::Float);
+    (sum(&trained.logits, "in.logits_weight") + sum(&auxiliary, "in.auxiliary_weight")).backward();
+    let variables = store.variables();
+    let mut compared = 0;
+    for (name, gradient) in group("grad.") {
+        // Sums over thousands of pixels that largely cancel: hence the absolute part.
+        check(name, &variables[name].grad(), gradient, 1e-3, 1e-4);
+        compared += 1;
+    }
+    assert_eq!(compared, store.trainable_variables().len());
+    for (name, statistics) in group("final.") {
+        check(name, &variables[name], statistics, 1e-5, 1e-6);
+    }
+}
+
+fn dataset(folder: &Path, studies: usize) -> PathBuf {
+    let raw = phantom_of("siim", folder, studies);
+    let out = folder.join("set");
+    ingest("siim", &raw, &out, &[]);
+    ok("dataset", args!["split", &out, "--name", "main", "--ratios", "50,100", "--validation", "0.2", "--test", "0.3"]);
+    out
+}
+
+fn finetuning(data: &Path, run: &Path, steps: u64, more: &[&str]) -> Vec<OsString> {
+    let mut all = args!["finetune", "--data", data, "--run", run, "--task", "siim", "--split", "main"].to_vec();
+    all.extend(args!["--device", "cpu", "--preset", "mrm-vit-tiny", "--steps", steps.to_string(), "--batch-size", "4"]);
+    all.extend(SMALL.iter().chain(more).map(Into::into));
+    all
+}
+
+/// The log without what depends on the clock.
+fn numbers(run: &Path) -> Vec<Value> {
+    let mut lines = read_metrics(run).expect("metrics");
+    for line in &mut lines {
+        line.as_object_mut().expect("an object").remove("images_per_second");
+    }
+    lines
+}
+
+#[test]
+fn from_masks_to_an_evaluated_segmenter() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 60);
+    let run = temporary.path().join("upernet");
+    let told = ok("trainer", finetuning(&data, &run, 12, &[]));
+    assert!(told.contains(" an epoch), 12 updates") && told.contains("best validation score"), "{told}");
+    assert!(told.contains("blocks = [0, 0, 0, 1]"), "the resolved configuration is shown: {told}");
+    let logged = numbers(&run);
+    let trained = logged.iter().find(|line| line["loss"].is_f64()).expect("an update");
+    assert!(["loss_focal", "loss_dice", "loss_auxiliary"].iter().all(|part| trained[*part].is_f64()), "{trained}");
+    assert!(logged.iter().any(|line| line["validate_dice"].is_f64() && line["validate_dice_positive"].is_f64()));
+    let weights = Tensor::read_safetensors(run.join("best.safetensors")).expect("weights");
+    assert!(weights.iter().any(|(name, _)| name == "decode_head.bottleneck.bn.running_var"), "with its statistics");
+
+    let evaluate = |more: &[&str]| {
+        let mut all = args!["evaluate", "--data", &data, "--run", &run, "--split", "main", "--draws", "50"].to_vec();
+        all.extend(more.iter().map(Into::into));
+        ok("trainer", all)
+    };
+    let told = evaluate(&[]);
+    assert!(told.contains("Dice (95%)") && told.contains("with something drawn"), "{told}");
+    let report: Value = dataset::files::read_json(&run.join("evaluation-test.json")).expect("a report");
+    let batches = dataset::table::read_table(&run.join("predictions-test.parquet")).expect("predictions");
+    let [batch] = batches.as_slice() else { panic!("one batch") };
+    let floats = |name| dataset::shard::column::<Float64Array>(batch, name).expect("numbers").values().to_vec();
+    let areas = |name| dataset::shard::column::<UInt64Array>(batch, name).expect("areas").values().to_vec();
+    let (dice, target, predicted) = (floats("dice"), areas("target_area"), areas("predicted_area"));
+    let close = |value: &Value, expected: f64| (value["value"].as_f64().expect("a value") - expected).abs() < 1e-9;
+    assert_eq!(report["records"].as_u64().expect("records") as usize, dice.len());
+    assert!(close(&report["dice"], dice.iter().sum::<f64>() / dice.len() as f64), "{report}");
+    let positive: Vec<f64> = dice.iter().zip(&target).filter(|(_, area)| **area > 0).map(|(dice, _)| *dice).collect();
+    assert_eq!(report["positives"].as_u64().expect("positives") as usize, positive.len());
+    assert!(!positive.is_empty() && positive.len() < dice.len(), "the phantom has both");
+    assert!(close(&report["dice_positive"], positive.iter().sum::<f64>() / positive.len() as f64), "{report}");
+    // The masks are in the challenge's own form.
+    let masks = dataset::shard::column::<StringArray>(batch, "mask").expect("masks");
+    for (mask, area) in masks.iter().zip(&predicted) {
+        let drawn = Runs::parse(mask.expect("a mask")).expect("run lengths").draw(32, 32).expect("within the image");
+        assert_eq!(drawn.iter().map(|&pixel| u64::from(pixel)).sum::<u64>(), *area);
+    }
+    let picture = dataset::image::decode(&fs::read(run.join("segmentation-test.png")).expect("a picture"));
+    let picture = picture.expect("a PNG");
+    assert_eq!((picture.width, picture.height), (3 * 32 + 8, 6 * 32 + 5 * 4), "image, drawn, predicted");
+
+    // No mask is that large: every empty image is right then, every other one wrong.
+    evaluate(&["--min-area", "1025"]);
+    let report: Value = dataset::files::read_json(&run.join("evaluation-test.json")).expect("a report");
+    assert_eq!(report["empty_found_empty"], report["empty"]);
+    assert!(close(&report["dice_positive"], 0.0), "{report}");
+    assert!(report["rule"].as_str().expect("words").contains("fewer than 1025 pixels"), "{report}");
+
+    let setr = temporary.path().join("setr");
+    ok("trainer", finetuning(&data, &setr, 3, &["--set", "model.head=setr", "--ratio", "50"]));
+    assert!(numbers(&setr).iter().all(|line| line["loss_auxiliary"].is_null()));
+    let page = temporary.path().join("report.html");
+    ok("trainer", args!["report", &run, &setr, "--out", &page]);
+    let html = fs::read_to_string(&page).expect("a page");
+    for part in ["<h2>Segmentation</h2>", "random start", "image, drawn mask, predicted mask", "validation Dice"] {
+        assert!(html.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn a_stopped_run_resumes_to_the_same_numbers() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 30);
+    let (whole, stopped) = (temporary.path().join("whole"), temporary.path().join("stopped"));
+    let arguments = |run: &Path| finetuning(&data, run, 24, &["--set", "run.checkpoint_every=5"]);
+    ok("trainer", arguments(&whole));
+    let child = command("trainer").args(arguments(&stopped)).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    let child = child.expect("it starts");
+    let started = Instant::now();
+    while read_metrics(&stopped).map_or(0, |lines| lines.len()) < 3 {
+        assert!(started.elapsed() < Duration::from_mins(2), "the run makes no progress");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(Command::new("kill").arg(child.id().to_string()).status().expect("kill").success());
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success() && text(&output.stdout).contains("give the same command again"), "{output:?}");
+    assert!(numbers(&stopped).len() < numbers(&whole).len());
+    ok("trainer", arguments(&stopped));
+    assert_eq!(numbers(&stopped), numbers(&whole));
+    let weights = |run: &Path| fs::read(run.join("latest/model.safetensors")).expect("weights");
+    assert!(weights(&stopped) == weights(&whole), "running statistics included");
+}
+
+#[test]
+fn a_pretrained_encoder_starts_the_segmenter() {
+    let temporary = folder();
+    let reports = temporary.path().join("reports");
+    ingest("mimic-cxr", &phantom(temporary.path(), 12), &reports, &[]);
+    let mrm = temporary.path().join("mrm");
+    let mut pretraining = args!["pretrain", "--data", &reports, "--run", &mrm, "--preset", "mrm-vit-tiny"].to_vec();
+    pretraining.extend(args!["--device", "cpu", "--steps", "1", "--batch-size", "4"]);
+    for setting in ["model.vit.width=32", "model.vit.depth=2", "model.restore=image-only"] {
+        pretraining.extend(args!["--set", setting]);
+    }
+    ok("trainer", pretraining);
+    let data = dataset(temporary.path(), 20);
+    let init = mrm.to_string_lossy().into_owned();
+    let run = |name: &str| temporary.path().join(name);
+    let told = ok("trainer", finetuning(&data, &run("tuned"), 2, &["--init", &init]));
+    assert!(told.contains("pos_embed [1, 65, 32] -> [1, 17, 32]"), "{told}");
+    assert!(told.contains("decode_head.*") && !told.contains(" blocks.*"), "all of the encoder: {told}");
+
+    let wide =
+        fails("trainer", 1, finetuning(&data, &run("wide"), 2, &["--init", &init, "--set", "model.vit.width=64"]));
+    assert!(wide.contains("holds weights of another size: ") && wide.lines().count() == 1, "{wide}");
+    let ratio = fails("trainer", 1, finetuning(&data, &run("ratio"), 2, &["--ratio", "5"]));
+    assert!(ratio.contains("split `main` has no ratio 5; it has: 50, 100"), "{ratio}");
+    ok("dataset", args!["split", &reports, "--name", "main", "--ratios", "100"]);
+    let none = fails("trainer", 1, finetuning(&reports, &run("none"), 2, &[]));
+    assert!(none.contains("this dataset has no masks") && none.lines().count() == 1, "{none}");
+    for name in ["wide", "ratio", "none"] {
+        assert!(!run(name).exists(), "nothing half-written");
+    }
+    let area =
+        fails("trainer", 1, args!["evaluate", "--data", &data, "--run", &mrm, "--split", "main", "--min-area", "3"]);
+    assert!(area.contains("--min-area is for segmentation runs"), "{area}");
+}

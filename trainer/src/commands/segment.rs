@@ -1,0 +1,188 @@
+//! `trainer finetune` for segmentation.
+//!
+//! Ground truth is the `mask` column: an empty mask says that there is nothing to find, no mask at all (null) says that
+//! nobody looked, and such a record is left out of training and evaluation. A source with a table of masks gives every
+//! image that the table lists a mask, empty ones included.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use arrow_array::{Array, BinaryArray};
+use dataset::transform::{ASPECT, Crop, Transform};
+use dataset::{Dataset, Loader, Subset, random, shard};
+use rayon::prelude::*;
+use tch::Device;
+
+use super::DataSource;
+use super::finetune::{Request, Start};
+use crate::config::{self, RANDOM, SEGMENTATION_TASK, SegmentConfig, overlay};
+use crate::engine::{self, Outcome, Settings};
+use crate::objective::{Objective, loader_for};
+use crate::objectives::Segmentation;
+use crate::optimiser::Algorithm;
+use crate::rundir::{self, RunDir};
+use crate::schedule::WarmupPoly;
+use crate::vit::VitConfig;
+
+/// Whether a run is one of segmentation. What is no run at all is not.
+pub fn is_segmentation(run: &Path) -> bool {
+    rundir::load_config::<toml::Table>(run)
+        .is_ok_and(|config| config.get("task").and_then(toml::Value::as_str) == Some(SEGMENTATION_TASK))
+}
+
+/// The transform for evaluation: the whole picture, whatever its aspect, so that no part of a mask is cut away.
+pub(super) fn evaluation_transform(config: &SegmentConfig) -> Transform {
+    Transform {
+        crop: Crop::Stretch,
+        mean: config.data.mean as f32,
+        std: config.data.std as f32,
+        ..Transform::evaluate(config.model.vit.image_size as u32)
+    }
+}
+
+/// Whether each record has a mask.
+pub(super) fn with_mask(dataset: &Dataset) -> Result<Vec<bool>> {
+    let mut known = Vec::with_capacity(dataset.len());
+    for batch in dataset.columns(&["mask"])? {
+        let masks = shard::column::<BinaryArray>(&batch, "mask");
+        known.extend((0..batch.num_rows()).map(|row| masks.is_some_and(|masks| masks.is_valid(row))));
+    }
+    if known.contains(&true) {
+        return Ok(known);
+    }
+    bail!("this dataset has no masks, which the task `{SEGMENTATION_TASK}` learns from; `ingest siim` makes some")
+}
+
+/// Whether each record has a mask with something drawn.
+fn with_drawn_mask(dataset: &Dataset) -> Result<Vec<bool>> {
+    let mut drawn = Vec::with_capacity(dataset.len());
+    for batch in dataset.columns(&["mask"])? {
+        let masks = shard::column::<BinaryArray>(&batch, "mask");
+        let has_drawn = |row: usize| -> Result<bool> {
+            let Some(png) = masks.filter(|masks| masks.is_valid(row)).map(|masks| masks.value(row)) else {
+                return Ok(false);
+            };
+            Ok(dataset::image::decode(png)?.pixels.iter().any(|&level| level > 0))
+        };
+        drawn.extend((0..batch.num_rows()).into_par_iter().map(has_drawn).collect::<Result<Vec<_>>>()?);
+    }
+    Ok(drawn)
+}
+
+/// The configuration of a request: defaults, preset, start weights (their sizes, on the preset's image), file, settings.
+pub fn resolve_segmentation(request: &Request) -> Result<SegmentConfig> {
+    let start = Start::of(request)?;
+    let mut config = config::segment_preset(&start.preset, request.ratio)?;
+    request.split.clone_into(&mut config.split);
+    (config.init, config.start) = (start.init, start.name);
+    if let Some(pretrained) = start.pretrained {
+        config.model.vit = VitConfig { image_size: config.model.vit.image_size, ..pretrained.model.vit };
+        (config.data.mean, config.data.std) = (pretrained.data.mean, pretrained.data.std);
+    }
+    if let Some(steps) = request.steps {
+        config.take_steps(steps);
+    }
+    let mut config = overlay(&config, request.file, request.settings)?;
+    config.resolve();
+    Ok(config)
+}
+
+/// A segmentation run that can begin: data and weights are there and fit.
+pub struct Segmenting<'a> {
+    config: &'a SegmentConfig,
+    source: &'a DataSource,
+    objective: Segmentation,
+    rows: Vec<u32>,
+    device: Device,
+}
+
+/// Checks configuration, dataset, split and weights; before anything is written.
+pub fn prepare_segmentation<'a>(
+    config: &'a SegmentConfig,
+    source: &'a DataSource,
+    device: Device,
+) -> Result<Segmenting<'a>> {
+    config.validate()?;
+    let (dataset, split) = (&source.dataset, source.split()?);
+    let ratios = split.ratios();
+    if !ratios.contains(&config.ratio) {
+        let known: Vec<String> = ratios.iter().map(f64::to_string).collect();
+        bail!("split `{}` has no ratio {}; it has: {}", config.split, config.ratio, known.join(", "));
+    }
+    let known = with_mask(dataset)?;
+    let masked = |subset, ratio| -> Vec<u32> {
+        split.rows(subset, ratio).into_iter().filter(|&row| known[row as usize]).collect()
+    };
+    let mut rows = masked(Subset::Train, Some(config.ratio));
+    if rows.len() < 2 {
+        bail!("{} records with a mask at {}% of the training subset: too few", rows.len(), config.ratio);
+    }
+    if config.data.repeat_positives > 1 {
+        let drawn = with_drawn_mask(dataset)?;
+        let times = |row: u32| if drawn[row as usize] { config.data.repeat_positives } else { 1 };
+        rows = rows.into_iter().flat_map(|row| std::iter::repeat_n(row, times(row))).collect();
+    }
+    tch::manual_seed(random::mix(&[config.run.seed, random::digest("start values")]) as i64);
+    let objective = Segmentation::new(
+        &config.model,
+        config.optimiser.layer_decay,
+        config.prediction,
+        dataset,
+        masked(Subset::Validate, None),
+        evaluation_transform(config),
+        device,
+    )?;
+    if config.init != RANDOM {
+        rundir::start_from(objective.store(), Path::new(&config.init))?;
+    }
+    Ok(Segmenting { config, source, objective, rows, device })
+}
+
+impl Segmenting<'_> {
+    /// Trains; the best weights by the validation subset's mean Dice are kept.
+    pub fn train(&self, run: &RunDir) -> Result<Outcome> {
+        let Self { config, source, objective, rows, device } = self;
+        let optimiser = &config.optimiser;
+        let distinct = rows.chunk_by(|a, b| a == b).count();
+        println!(
+            "{distinct} records with a mask ({} an epoch), {} updates, on {device:?}",
+            rows.len(),
+            optimiser.steps
+        );
+        let loader = |state| {
+            Ok(loader_for(*device, Loader::builder(&source.dataset))
+                .rows(rows.clone())
+                .batch_size(optimiser.batch_size)
+                .seed(config.run.seed)
+                .masks(true)
+                .transform(Transform {
+                    crop: Crop::RandomResized { scale: (config.data.crop_scale, 1.0), aspect: ASPECT },
+                    flip: config.data.flip,
+                    ..evaluation_transform(config)
+                })
+                .drop_last(rows.len() >= optimiser.batch_size)
+                .threads(config.run.loader_threads)
+                .resume(state)
+                .build()?)
+        };
+        let schedule = WarmupPoly {
+            peak: optimiser.rate,
+            floor: 0.0,
+            power: optimiser.power,
+            warmup: optimiser.warmup,
+            total: optimiser.steps,
+        };
+        let settings = Settings {
+            algorithm: Algorithm::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
+            weight_decay: optimiser.weight_decay,
+            rate: &|update| schedule.at(update),
+            steps: optimiser.steps,
+            accumulation: 1,
+            clip: optimiser.clip,
+            evaluate_every: optimiser.evaluate_every,
+            run: &config.run,
+            record_ids: &|rows| source.record_ids(rows),
+        };
+        engine::train(objective, &loader, &settings, run)
+    }
+}

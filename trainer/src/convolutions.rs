@@ -1,0 +1,137 @@
+//! The convolutional layers of segmentation heads, with the names and start values of mmsegmentation and its `mmcv`.
+//!
+//! A convolution that a norm follows has no bias; its weight starts as Kaiming's normal over outputs. Running means and
+//! variances of batch norms are variables like others, so they stand in every checkpoint.
+
+use tch::nn::{self, Init, ModuleT};
+use tch::{Device, Kind, Tensor};
+
+/// Standard deviation of the start values of a head's last convolution (mmsegmentation's `conv_seg`).
+const CLASSIFIER_STD: f64 = 0.01;
+
+/// A batch norm over `[B, C, H, W]`, starting at (1, 0), with torch's epsilon and momentum.
+pub fn batch_norm(path: &nn::Path, channels: i64) -> nn::BatchNorm {
+    nn::batch_norm2d(path, channels, nn::BatchNormConfig { ws_init: Init::Const(1.0), ..Default::default() })
+}
+
+/// mmcv's `ConvModule`: convolution without bias, batch norm, ReLU. The sides of a map stay as they are.
+#[derive(Debug)]
+pub struct ConvModule {
+    weight: Tensor, // [O, I, k, k]
+    norm: nn::BatchNorm,
+    padding: i64,
+}
+
+impl ConvModule {
+    /// Variables `conv.weight` and `bn.*` under `path`; `kernel` is odd.
+    pub fn new(path: &nn::Path, inputs: i64, outputs: i64, kernel: i64) -> Self {
+        let std = (2.0 / (outputs * kernel * kernel) as f64).sqrt();
+        let weight = normal(&[outputs, inputs, kernel, kernel], std, path.device());
+        Self {
+            weight: (path / "conv").add("weight", weight, true),
+            norm: batch_norm(&(path / "bn"), outputs),
+            padding: kernel / 2,
+        }
+    }
+
+    /// `[B, I, H, W]` → `[B, O, H, W]`. In training the running statistics move.
+    pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+        let padding = [self.padding; 2];
+        self.norm.forward_t(&x.conv2d::<Tensor>(&self.weight, None, [1, 1], padding, [1, 1], 1), train).relu()
+    }
+}
+
+/// A transposed convolution whose stride is its kernel of 2: it doubles the sides of a map.
+#[derive(Debug)]
+pub struct Deconvolution {
+    weight: Tensor, // [I, O, 2, 2]
+    bias: Tensor,   // [O]
+}
+
+impl Deconvolution {
+    /// Variables `weight` and `bias` under `path`, with torch's start values.
+    pub fn new(path: &nn::Path, inputs: i64, outputs: i64) -> Self {
+        let bound = 1.0 / ((outputs * 4) as f64).sqrt();
+        let uniform = |dims: &[i64]| Tensor::empty(dims, (Kind::Float, path.device())).uniform_(-bound, bound);
+        Self {
+            weight: path.add("weight", uniform(&[inputs, outputs, 2, 2]), true),
+            bias: path.add("bias", uniform(&[outputs]), true),
+        }
+    }
+
+    /// `[B, I, H, W]` → `[B, O, 2·H, 2·W]`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.conv_transpose2d(&self.weight, Some(&self.bias), [2, 2], [0, 0], [0, 0], 1, [1, 1])
+    }
+}
+
+/// The end of a head: whole channels are dropped in training, then a 1×1 convolution gives the logits.
+#[derive(Debug)]
+pub struct PixelClassifier {
+    weight: Tensor, // [classes, I, 1, 1]
+    bias: Tensor,   // [classes]
+    dropout: f64,
+}
+
+impl PixelClassifier {
+    /// Variables `weight` and `bias` under `path`; `dropout` is the probability of a dropped channel.
+    pub fn new(path: &nn::Path, inputs: i64, classes: i64, dropout: f64) -> Self {
+        let weight = normal(&[classes, inputs, 1, 1], CLASSIFIER_STD, path.device());
+        Self { weight: path.add("weight", weight, true), bias: path.zeros("bias", &[classes]), dropout }
+    }
+
+    /// `[B, I, H, W]` → `[B, classes, H, W]`.
+    pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+        let kept = if train && self.dropout > 0.0 { x.feature_dropout(self.dropout, true) } else { x.shallow_clone() };
+        kept.conv2d(&self.weight, Some(&self.bias), [1, 1], [0, 0], [1, 1], 1)
+    }
+}
+
+/// Bilinear resize of `[B, C, H, W]` to other sides, corners not aligned, as all of mmsegmentation's are here.
+pub fn resize(x: &Tensor, sides: [i64; 2]) -> Tensor {
+    if x.size()[2..] == sides { x.shallow_clone() } else { x.upsample_bilinear2d(sides, false, None, None) }
+}
+
+/// Height and width of `[B, C, H, W]`.
+pub fn sides(x: &Tensor) -> [i64; 2] {
+    let size = x.size();
+    [size[2], size[3]]
+}
+
+fn normal(dims: &[i64], std: f64, device: Device) -> Tensor {
+    Tensor::empty(dims, (Kind::Float, device)).normal_(0.0, std)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn running_statistics_are_variables_that_training_moves_and_evaluation_uses() {
+        tch::manual_seed(1);
+        let store = nn::VarStore::new(Device::Cpu);
+        let module = ConvModule::new(&store.root(), 3, 4, 3);
+        let mut names: Vec<String> = store.variables().into_keys().collect();
+        names.sort();
+        assert_eq!(names, ["bn.bias", "bn.running_mean", "bn.running_var", "bn.weight", "conv.weight"]);
+        assert_eq!(store.trainable_variables().len(), 3);
+        let x = Tensor::randn([2, 3, 5, 7], (Kind::Float, Device::Cpu));
+        let before = module.forward(&x, false);
+        assert_eq!(before.size(), [2, 4, 5, 7]);
+        assert_eq!(before, module.forward(&x, false));
+        let _ = module.forward(&x, true);
+        assert!(store.variables()["bn.running_mean"].abs().max().double_value(&[]) > 0.0);
+        assert_ne!(before, module.forward(&x, false));
+    }
+
+    #[test]
+    fn a_deconvolution_writes_each_pixel_into_a_square_of_its_own() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let layer = Deconvolution::new(&store.root(), 1, 1);
+        let x = Tensor::from_slice(&[1.0_f32, 2.0]).view([1, 1, 1, 2]);
+        let y = layer.forward(&x);
+        assert_eq!(y.size(), [1, 1, 2, 4]);
+        let expected = &layer.weight.get(0).get(0) * 2.0 + layer.bias.get(0); // [2, 2]
+        assert!((y.get(0).get(0).narrow(1, 2, 2) - expected).abs().max().double_value(&[]) < 1e-6);
+    }
+}
