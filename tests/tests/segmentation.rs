@@ -5,15 +5,14 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use arrow_array::{Float64Array, StringArray, UInt64Array};
 use ingest::mask::Runs;
+use mrm_tests::training::{numbers, wait_for, weights};
 use mrm_tests::{args, command, fails, folder, golden, golden_json, ingest, ok, phantom, phantom_of, text};
 use serde_json::Value;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
-use trainer::rundir::read_metrics;
 use trainer::segmentation_loss::{HeadLoss, dice, focal};
 use trainer::segmenter::{Segmenter, SegmenterConfig};
 use trainer::vit::VitConfig;
@@ -148,15 +147,6 @@ fn finetuning(data: &Path, run: &Path, steps: u64, more: &[&str]) -> Vec<OsStrin
     all
 }
 
-/// The log without what depends on the clock.
-fn numbers(run: &Path) -> Vec<Value> {
-    let mut lines = read_metrics(run).expect("metrics");
-    for line in &mut lines {
-        line.as_object_mut().expect("an object").remove("images_per_second");
-    }
-    lines
-}
-
 #[test]
 fn from_masks_to_an_evaluated_segmenter() {
     let temporary = folder();
@@ -229,18 +219,13 @@ fn a_stopped_run_resumes_to_the_same_numbers() {
     ok("trainer", arguments(&whole));
     let child = command("trainer").args(arguments(&stopped)).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
     let child = child.expect("it starts");
-    let started = Instant::now();
-    while read_metrics(&stopped).map_or(0, |lines| lines.len()) < 3 {
-        assert!(started.elapsed() < Duration::from_mins(2), "the run makes no progress");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_for(&stopped, 3);
     assert!(Command::new("kill").arg(child.id().to_string()).status().expect("kill").success());
     let output = child.wait_with_output().expect("it ends");
     assert!(output.status.success() && text(&output.stdout).contains("give the same command again"), "{output:?}");
     assert!(numbers(&stopped).len() < numbers(&whole).len());
     ok("trainer", arguments(&stopped));
     assert_eq!(numbers(&stopped), numbers(&whole));
-    let weights = |run: &Path| fs::read(run.join("latest/model.safetensors")).expect("weights");
     assert!(weights(&stopped) == weights(&whole), "running statistics included");
 }
 

@@ -80,16 +80,11 @@ impl RunDir {
         let text = toml::to_string(config)?;
         let kept = path.join(CONFIG);
         let fresh = !kept.exists();
-        if !fresh {
-            if &load_config::<C>(path)? != config {
-                let changed = changed_lines(&fs::read_to_string(&kept)?, &text);
-                bail!(
-                    "{} holds a run of another configuration ({changed}); take another --run directory",
-                    path.display()
-                );
-            }
-        } else {
+        if fresh {
             files::write_atomic(&kept, text.as_bytes())?;
+        } else if &load_config::<C>(path)? != config {
+            let changed = changed_lines(&fs::read_to_string(&kept)?, &text);
+            bail!("{} holds a run of another configuration ({changed}); take another --run directory", path.display());
         }
         Ok(Self { path: path.to_path_buf(), fresh, _lock: lock })
     }

@@ -120,14 +120,14 @@ fn both_heads_learn_squares_by_heart() {
         let mut optimiser = Optimiser::new(algorithm, 0.0, parameters(&store));
         let steps = 40;
         for step in 0..steps {
-            optimiser.zero_grad();
+            optimiser.drop_gradients().unwrap();
             let output = model.forward(&image, true).unwrap();
             let mut loss = HeadLoss::DECODE.of(&output.logits, &target).0;
             if let Some(auxiliary) = output.auxiliary {
                 loss += HeadLoss::AUXILIARY.of(&auxiliary, &target).0;
             }
             loss.backward();
-            optimiser.step(1e-2 * (1.0 - f64::from(step) / f64::from(steps))).unwrap();
+            optimiser.step(1e-2 * (1.0 - f64::from(step) / f64::from(steps)), None).unwrap();
         }
         let logits = model.forward(&image, false).unwrap().logits;
         let front = logits.softmax(1, None).select(1, FRONT).gt(0.5).to_kind(Kind::Uint8);
