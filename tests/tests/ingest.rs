@@ -180,11 +180,12 @@ fn killed_again_and_again_it_ends_with_the_same_bytes() {
     let mut child =
         command("ingest").args(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
     let begun = std::time::Instant::now();
-    while !out.join(".ingest/part-00001.json").exists() {
+    // On a busy machine the run may end before anybody looks.
+    while !out.join(".ingest/part-00001.json").exists() && child.try_wait().expect("a child").is_none() {
         assert!(begun.elapsed().as_secs() < 60, "no shard is finished");
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
-    child.kill().expect("SIGKILL");
+    let _ = child.kill();
     child.wait().expect("it ends");
     let in_time = !out.join("dataset.json").exists();
     let told = ok("ingest", &arguments);
