@@ -262,7 +262,7 @@ fn golden_train_steps() {
         warmup: golden.float("/schedule/warmup_epochs"),
         total: golden.float("/schedule/epochs"),
     };
-    let per_epoch = golden.int("/schedule/steps_per_epoch") as u64;
+    let per_epoch = golden.float("/schedule/steps_per_epoch");
     let algorithm = Algorithm::AdamW {
         beta1: golden.float("/optimizer/betas/0"),
         beta2: golden.float("/optimizer/betas/1"),

@@ -193,7 +193,7 @@ fn a_full_disk_keeps_the_checkpoint_before() {
 #[test]
 fn what_cannot_train_is_told_in_a_line() {
     let temporary = folder();
-    let data = dataset(temporary.path(), 20);
+    let data = dataset(temporary.path(), 60);
     let run = |name: &str| temporary.path().join(name);
     let says = |arguments: Vec<std::ffi::OsString>, words: &str| {
         let told = fails("trainer", 1, arguments);

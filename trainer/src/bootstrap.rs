@@ -41,6 +41,13 @@ pub struct Interval {
     pub draws: usize,
 }
 
+impl Interval {
+    /// Whether the value was undefined in more than a tenth of the draws, so that the interval says little.
+    pub fn is_thin(&self, draws: usize) -> bool {
+        self.draws * 10 < draws * 9
+    }
+}
+
 /// A difference between two predictions of the same rows, with its interval.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Difference {

@@ -1,8 +1,8 @@
 //! The training loop. It knows steps, rates, gradients, checkpoints and the log; what is trained is an [`Objective`].
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -75,7 +75,7 @@ pub fn train(
     if let (Some(scale), Some(saved)) = (&mut stepper.scale, state.loss_scale) {
         *scale = LossScale::new(saved, store.device());
     }
-    let stop = stop_flag()?;
+    stop_requested()?;
     let mut log = run.metrics(state.step)?;
     let mut loader = loader(state.loader)?;
     let mut progress = Progress::new(settings.steps, state.step);
@@ -92,13 +92,13 @@ pub fn train(
         state.loader = loader.state();
 
         let due = |every: u64| every > 0 && state.step.is_multiple_of(every);
-        let (ends, stopped) = (state.step == settings.steps, stop.load(Ordering::Relaxed));
+        let (ends, stopped) = (state.step == settings.steps, stop_requested()?);
         let logs = ends || due(config.log_every);
         let evaluates = settings.evaluate_every > 0 && (ends || due(settings.evaluate_every));
         let saves = ends || stopped || due(config.checkpoint_every);
         // Reading a result waits for the device, which on a CPU costs nothing.
         if (logs || evaluates || saves || !store.device().is_cuda())
-            && let Some(last) = settle(&mut pending, &mut state, settings)?
+            && let Some(last) = settle(&mut pending, &mut state, settings, stepper.scale.as_ref())?
         {
             progress.tell(&last);
             if logs {
@@ -141,14 +141,19 @@ pub fn train(
 }
 
 /// Reads what the updates came to since the last time, counts those that were skipped, and gives the last one.
-fn settle(pending: &mut Vec<Update>, state: &mut State, settings: &Settings) -> Result<Option<Settled>> {
+fn settle(
+    pending: &mut Vec<Update>,
+    state: &mut State,
+    settings: &Settings,
+    scale: Option<&LossScale>,
+) -> Result<Option<Settled>> {
     let mut last = None;
     for update in pending.drain(..) {
         let settled = update.settle()?;
         let number = update.number + 1;
         if !settled.skipped {
             state.skipped_in_a_row = 0;
-        } else if settled.loss.is_finite() && settings.run.precision.has_loss_scale() {
+        } else if settled.loss.is_finite() && scale.is_some_and(|scale| scale.state().scale >= 1.0) {
             state.skipped += 1;
             eprintln!("update {number}: gradients overflow float16: skipped, and the loss scale halved");
         } else {
@@ -190,15 +195,23 @@ fn tensors(store: &VarStore) -> Tensors {
     variables
 }
 
-/// Set when the process is asked to end.
-fn stop_flag() -> Result<Arc<AtomicBool>> {
+/// Set when the process is asked to end; one for the whole process.
+static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// Whether the process was asked to end. From the first call on, SIGTERM and SIGINT ask, and a second one ends at once.
+///
+/// # Errors
+/// When the system refuses to tell of signals.
+pub fn stop_requested() -> Result<bool> {
+    if let Some(flag) = STOP.get() {
+        return Ok(flag.load(Ordering::Relaxed));
+    }
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        // A second signal ends the process at once.
         signal_hook::flag::register_conditional_shutdown(signal, 1, flag.clone()).context("signals")?;
         signal_hook::flag::register(signal, flag.clone()).context("signals")?;
     }
-    Ok(flag)
+    Ok(STOP.get_or_init(|| flag).load(Ordering::Relaxed))
 }
 
 /// Seconds between two plain progress lines.

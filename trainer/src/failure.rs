@@ -19,7 +19,11 @@ pub fn keep_quiet() {
 /// The line for an error; none where there is nothing to tell.
 pub fn of_error(error: &anyhow::Error) -> Option<String> {
     let text = format!("{error:#}");
-    if is_out_of_memory(&text) { Some(OUT_OF_MEMORY.to_owned()) } else { Some(text) }
+    if is_out_of_memory(&text) {
+        return Some(OUT_OF_MEMORY.to_owned());
+    }
+    // After torch's own line stands where in its source that was.
+    Some(text.split("\nException raised from").next().unwrap_or_default().trim_end().to_owned())
 }
 
 /// The line for a panic; none for a reader of the output that has left, which is no failure.
@@ -47,7 +51,7 @@ pub fn of_panic(panic: &(dyn Any + Send)) -> Option<String> {
 }
 
 const OUT_OF_MEMORY: &str = "not enough memory for this model and batch: lower --batch-size (optimiser.accumulation keeps \
-                             the effective batch), or take a smaller preset";
+                             the effective batch) or prediction.batch_size, or take a smaller preset";
 
 fn is_out_of_memory(text: &str) -> bool {
     ["out of memory", "can't allocate memory", "not enough memory"].iter().any(|words| text.contains(words))

@@ -13,7 +13,7 @@ use trainer::config::{self, PRESETS, SEGMENTATION_TASK, overlay};
 use trainer::engine::Outcome;
 use trainer::metrics::SPECIFICITY;
 use trainer::rundir::{self, RunDir};
-use trainer::{failure, reconstruct, report};
+use trainer::{failure, libtorch, reconstruct, report};
 
 /// Masked record modeling: pre-training on radiographs with reports, fine-tuning on few labels, evaluation.
 ///
@@ -48,12 +48,12 @@ struct Settings {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Updates to make.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
     /// Records of a micro-batch.
-    #[arg(long)]
-    batch_size: Option<usize>,
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    batch_size: Option<u64>,
+    #[arg(long, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     seed: Option<u64>,
 }
 
@@ -115,7 +115,7 @@ enum Command {
         #[arg(long, value_parser = ["train", "validate", "test"], default_value = "test")]
         subset: String,
         /// Bootstrap draws.
-        #[arg(long, default_value_t = 1000)]
+        #[arg(long, default_value_t = 1000, value_parser = draws)]
         draws: usize,
         /// Tell sensitivity at this specificity.
         #[arg(long, value_name = "0..1", default_value_t = SPECIFICITY)]
@@ -134,7 +134,7 @@ enum Command {
         #[arg(long, value_parser = ["train", "validate", "test"], default_value = "test")]
         subset: String,
         /// Bootstrap draws.
-        #[arg(long, default_value_t = 1000)]
+        #[arg(long, default_value_t = 1000, value_parser = draws)]
         draws: usize,
         /// Compare sensitivity at this specificity.
         #[arg(long, value_name = "0..1", default_value_t = SPECIFICITY)]
@@ -174,7 +174,7 @@ enum Command {
         #[arg(long, value_name = "NAME=RUN|random", required = true)]
         start: Vec<String>,
         /// Bootstrap draws of each evaluation.
-        #[arg(long, default_value_t = 1000)]
+        #[arg(long, default_value_t = 1000, value_parser = draws)]
         draws: usize,
         /// Tell sensitivity at this specificity.
         #[arg(long, value_name = "0..1", default_value_t = SPECIFICITY)]
@@ -186,7 +186,7 @@ enum Command {
         #[arg(long = "set", value_name = "KEY=VALUE")]
         set: Vec<String>,
         /// Updates of each run.
-        #[arg(long)]
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
         steps: Option<u64>,
     },
     /// Write pooled features of radiographs to a Parquet table, one row a record.
@@ -315,6 +315,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     failure::keep_quiet();
+    libtorch::keep_freed_memory();
     let told = match std::panic::catch_unwind(AssertUnwindSafe(|| run(cli))) {
         Ok(Ok(())) => return ExitCode::SUCCESS,
         Ok(Err(error)) => failure::of_error(&error),
@@ -334,16 +335,20 @@ fn run(cli: Cli) -> Result<()> {
         Command::Pretrain { shared, preset, split, init, epochs, settings } => {
             let device = commands::device(&shared.device)?;
             let source = DataSource::open(&shared.data, split.as_deref())?;
-            let mut flags = settings.flags();
+            let mut config = config::pretrain_preset(&preset)?;
             if let Some(epochs) = epochs {
-                // A preset that counts in updates would win otherwise.
-                flags.extend([format!("optimiser.epochs={epochs:?}"), "optimiser.steps=0".to_owned()]);
+                config.take_epochs(epochs);
             }
-            let mut config = overlay(&config::pretrain_preset(&preset)?, settings.file()?.as_deref(), &flags)?;
+            config.dataset = source.identity();
+            config.split = split.unwrap_or_default();
+            if let Some(path) = &init {
+                config.init = path.to_string_lossy().into_owned();
+            }
+            let mut config = overlay(&config, settings.file()?.as_deref(), &settings.flags())?;
             commands::resolve_pretrain(&mut config, Some(&source.dataset))?;
             show(&config)?;
             let run = RunDir::open(&shared.run, &config)?;
-            tell(commands::pretrain(&config, &source, &run, device, init.as_deref())?, &run);
+            tell(commands::pretrain(&config, &source, &run, device)?, &run);
             Ok(())
         }
         Command::Finetune { shared, task, init, preset, split, ratio, settings } => {
@@ -355,6 +360,7 @@ fn run(cli: Cli) -> Result<()> {
                 init: init.as_deref(),
                 preset: preset.as_deref(),
                 split: &split,
+                dataset: &source.identity(),
                 ratio,
                 steps: settings.steps,
                 file: file.as_deref(),
@@ -516,6 +522,14 @@ impl Settings {
         all.extend(self.batch_size.map(|size| format!("optimiser.batch_size={size}")));
         all.extend(self.seed.map(|seed| format!("run.seed={seed}")));
         all
+    }
+}
+
+/// A number of bootstrap draws.
+fn draws(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(draws) if draws >= 2 => Ok(draws),
+        _ => Err("an interval needs at least 2 draws".to_owned()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! One self-contained page over some runs: curves, tables, the label-efficiency chart, restored pictures and words.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -107,14 +107,24 @@ pub fn write(runs: &[PathBuf], out: &Path) -> Result<()> {
 /// The table and chart of AUROC against the share of labels, one line a start; several runs of one start and ratio (of
 /// other seeds or splits) are summed up as mean and standard deviation.
 fn label_efficiency(runs: &[Run], body: &mut String) -> Result<()> {
+    let tests = || runs.iter().flat_map(|run| &run.evaluations).filter(|e| e.subset == "test");
+    let tasks: BTreeSet<&str> = tests().map(|evaluation| evaluation.task.as_str()).collect();
+    for task in tasks {
+        efficiency_of_task(task, tests().filter(|evaluation| evaluation.task == task), body)?;
+    }
+    Ok(())
+}
+
+fn efficiency_of_task<'a>(
+    task: &str,
+    evaluations: impl Iterator<Item = &'a EvaluationReport>,
+    body: &mut String,
+) -> Result<()> {
     let mut lines: BTreeMap<&str, BTreeMap<u64, Vec<Interval>>> = BTreeMap::new();
-    for evaluation in runs.iter().flat_map(|run| &run.evaluations).filter(|e| e.subset == "test") {
+    for evaluation in evaluations {
         // Ratios are percentages; thousandths of them keep their order as whole numbers.
         let place = lines.entry(&evaluation.start).or_default().entry((evaluation.ratio * 1000.0) as u64).or_default();
         place.extend(evaluation.mean.auroc);
-    }
-    if lines.is_empty() {
-        return Ok(());
     }
     let repeated = lines.values().flat_map(BTreeMap::values).any(|found| found.len() > 1);
     let series: Vec<Series> = lines
@@ -135,11 +145,11 @@ fn label_efficiency(runs: &[Run], body: &mut String) -> Result<()> {
     };
     writeln!(
         body,
-        "<section>\n<h2>Label efficiency</h2>\n<p>Mean AUROC on the test subset against the share of training labels, {spread}.</p>"
+        "<section>\n<h2>Label efficiency: {}</h2>\n<p>Mean AUROC on the test subset against the share of training labels, {spread}.</p>",
+        escape(task)
     )?;
     writeln!(body, "<figure>{}</figure>", chart(&series, "labels, %", "mean AUROC", true)?)?;
-    let ratios: std::collections::BTreeSet<u64> =
-        lines.values().flat_map(|by_ratio| by_ratio.keys().copied()).collect();
+    let ratios: BTreeSet<u64> = lines.values().flat_map(|by_ratio| by_ratio.keys().copied()).collect();
     write!(body, "<div class=\"scroll\"><table>\n<tr><th>weights</th>")?;
     for ratio in &ratios {
         write!(body, "<th>{}%</th>", *ratio as f64 / 1000.0)?;

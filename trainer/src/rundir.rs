@@ -33,6 +33,7 @@ pub struct State {
     pub step: u64,
     pub loader: LoaderState,
     /// Best evaluation so far, and after how many updates.
+    #[serde(with = "exact")]
     pub best: Option<(f64, u64)>,
     /// Updates that were skipped because the loss or a gradient was no number.
     pub skipped: u64,
@@ -42,6 +43,21 @@ pub struct State {
     /// The loss scale of float16.
     #[serde(default)]
     pub loss_scale: Option<LossScaleState>,
+}
+
+/// A score as text, since a JSON number may be read one bit off.
+mod exact {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[expect(clippy::ref_option, reason = "the signature is serde's")]
+    pub fn serialize<S: Serializer>(best: &Option<(f64, u64)>, serializer: S) -> Result<S::Ok, S::Error> {
+        best.map(|(score, step)| (format!("{score:?}"), step)).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<(f64, u64)>, D::Error> {
+        let best = Option::<(String, u64)>::deserialize(deserializer)?;
+        best.map(|(score, step)| Ok((score.parse().map_err(serde::de::Error::custom)?, step))).transpose()
+    }
 }
 
 /// A checkpoint that was read.
@@ -80,6 +96,9 @@ impl RunDir {
         let text = toml::to_string(config)?;
         let kept = path.join(CONFIG);
         let fresh = !kept.exists();
+        if fresh && let Some(foreign) = foreign_file(path)? {
+            bail!("{} holds other files ({foreign}) and no run; take another --run directory", path.display());
+        }
         if fresh {
             files::write_atomic(&kept, text.as_bytes())?;
         } else if &load_config::<C>(path)? != config {
@@ -141,7 +160,9 @@ impl RunDir {
     /// The newest whole checkpoint.
     pub fn load_latest(&self) -> Result<Option<Checkpoint>> {
         let Some(step) = self.steps().pop() else { return Ok(None) };
-        let folder = self.path.join("checkpoints").join(format!("step-{step}"));
+        let name = format!("checkpoints/step-{step}");
+        let folder = self.path.join(&name);
+        self.point("latest", &name)?; // a kill may have come between the checkpoint and this
         let state: State = files::read_json(&folder.join(STATE))?;
         let read =
             |name: &str| Tensor::read_safetensors(folder.join(name)).with_context(|| format!("{}", folder.display()));
@@ -167,7 +188,9 @@ impl RunDir {
             fs::remove_dir_all(self.path.join("checkpoints").join(format!("step-{step}")))?;
         }
         for entry in fs::read_dir(self.path.join("checkpoints"))?.flatten() {
-            if entry.file_name().to_string_lossy().ends_with(".tmp") {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with(".step-") && name.ends_with(".tmp") {
                 fs::remove_dir_all(entry.path())?;
             }
         }
@@ -177,15 +200,30 @@ impl RunDir {
     /// The metrics log, cut back to what had happened by `step`.
     pub fn metrics(&self, step: u64) -> Result<MetricsLog> {
         let path = self.path.join(METRICS);
-        let lines: Vec<_> = read_metrics(&self.path)?
-            .into_iter()
-            .filter(|line| line["step"].as_u64().is_some_and(|at| at <= step))
-            .collect();
-        let kept: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let text = if path.exists() { fs::read_to_string(&path)? } else { String::new() };
+        // The lines are kept as they are: numbers may change when they are read and written.
+        let (kept, lines): (Vec<String>, Vec<serde_json::Value>) = text
+            .lines()
+            .filter_map(|line| Some((format!("{line}\n"), serde_json::from_str::<serde_json::Value>(line).ok()?)))
+            .filter(|(_, line)| line["step"].as_u64().is_some_and(|at| at <= step))
+            .unzip();
+        let kept = kept.concat();
         files::write_atomic(&path, kept.as_bytes())?;
         let events = tensorboard::Events::create(&self.path, &lines)?;
         Ok(MetricsLog { file: OpenOptions::new().append(true).open(&path)?, events })
     }
+}
+
+/// A file in a folder that is to become a run, which no run's beginning left there.
+fn foreign_file(path: &Path) -> Result<Option<String>> {
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let own = name == ".lock" || (name == "checkpoints" && fs::read_dir(path.join(&name))?.next().is_none());
+        if !own {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 impl Drop for RunDir {
@@ -240,7 +278,11 @@ pub fn load_config<C: DeserializeOwned>(run: &Path) -> Result<C> {
 
 /// The run that weights belong to: the folder itself, or the nearest one above a file that holds a configuration.
 pub fn run_of(weights: &Path) -> Result<PathBuf> {
-    let found = weights.ancestors().find(|folder| folder.join(CONFIG).is_file());
+    let is_run = |folder: &&Path| {
+        load_config::<toml::Table>(folder)
+            .is_ok_and(|config| config.contains_key("preset") && config.contains_key("run"))
+    };
+    let found = weights.ancestors().find(is_run);
     found
         .map(Path::to_path_buf)
         .with_context(|| format!("{} lies in no run: no {CONFIG} in it or above it", weights.display()))
@@ -248,17 +290,20 @@ pub fn run_of(weights: &Path) -> Result<PathBuf> {
 
 /// The weights of a run (the best ones, else the newest: their moving average, if there is one) or of a safetensors file.
 pub fn weights(source: &Path) -> Result<Tensors> {
+    let found = weights_file(source)?;
+    Tensor::read_safetensors(&found).with_context(|| format!("{} is no safetensors file", found.display()))
+}
+
+/// The file that [`weights`] reads.
+pub fn weights_file(source: &Path) -> Result<PathBuf> {
     let candidates = [
         source.join("best.safetensors"),
         source.join("latest").join(EMA),
         source.join("latest").join(MODEL),
         source.to_path_buf(),
     ];
-    let found = candidates
-        .iter()
-        .find(|path| path.is_file())
-        .with_context(|| format!("{} is neither a run with a checkpoint nor a safetensors file", source.display()))?;
-    Tensor::read_safetensors(found).with_context(|| format!("{} is no safetensors file", found.display()))
+    let found = candidates.into_iter().find(|path| path.is_file());
+    found.with_context(|| format!("{} is neither a run with a checkpoint nor a safetensors file", source.display()))
 }
 
 /// Loads tensors into a store and says what fitted.

@@ -47,8 +47,8 @@ impl WarmupCosine {
 
     /// Pre-training: the rate of update number `update`, from 0, of which an epoch has `per_epoch`; the schedule's unit
     /// is the epoch.
-    pub fn in_epochs(&self, update: u64, per_epoch: u64) -> f64 {
-        self.at(update as f64 / per_epoch.max(1) as f64)
+    pub fn in_epochs(&self, update: u64, per_epoch: f64) -> f64 {
+        self.at(update as f64 / per_epoch)
     }
 
     /// Fine-tuning: the rate of update number `update`, from 0; the schedule's unit is the update.
@@ -101,10 +101,10 @@ mod tests {
 
     #[test]
     fn pretraining_starts_at_zero_and_moves_within_an_epoch() {
-        close(SCHEDULE.in_epochs(0, 4), 0.0);
-        close(SCHEDULE.in_epochs(1, 4), 0.125);
-        close(SCHEDULE.in_epochs(8, 4), 1.0);
-        close(SCHEDULE.in_epochs(14, 4), 0.5);
+        close(SCHEDULE.in_epochs(0, 4.0), 0.0);
+        close(SCHEDULE.in_epochs(1, 4.0), 0.125);
+        close(SCHEDULE.in_epochs(8, 4.0), 1.0);
+        close(SCHEDULE.in_epochs(14, 4.0), 0.5);
     }
 
     #[test]

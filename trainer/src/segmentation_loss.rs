@@ -68,8 +68,9 @@ pub fn dice(logits: &Tensor, target: &Tensor, class_weights: [f64; CLASSES as us
     let all = sum(probability.square() + classes.square());
     let each: Tensor = 1.0 - (both * 2.0 + SMOOTH) / (all + SMOOTH);
     let by_class = each.mean_dim([0_i64].as_slice(), false, Kind::Float); // [2]
-    let weights = Tensor::from_slice(&class_weights).to_kind(Kind::Float).to_device(logits.device());
-    (by_class * weights).sum(Kind::Float) / CLASSES as f64
+    let classes = (0_i64..).zip(class_weights).filter(|(_, weight)| *weight != 0.0);
+    let weighted: Vec<Tensor> = classes.map(|(class, weight)| by_class.get(class) * weight).collect();
+    Tensor::stack(&weighted, 0).sum(Kind::Float) / CLASSES as f64
 }
 
 /// The target as one map a class, an ignored pixel counting as front: `[B, H, W]` → `[B, 2, H, W]`; and where it is

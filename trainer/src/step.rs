@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use dataset::{Batch, random};
+use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
 use crate::libtorch::Event;
@@ -43,6 +44,8 @@ pub struct Stepper<'a> {
     /// Measured where there is one.
     pub phases: Option<Phases>,
     in_flight: VecDeque<(Rc<Batch>, Event)>,
+    /// What a forward pass moves by itself: the running statistics of batch norms.
+    statistics: Vec<Tensor>,
 }
 
 /// An update that was given to the device.
@@ -90,6 +93,7 @@ impl<'a> Stepper<'a> {
             seed,
             phases: None,
             in_flight: VecDeque::new(),
+            statistics: running_statistics(objective.store()),
         }
     }
 
@@ -104,6 +108,7 @@ impl<'a> Stepper<'a> {
         // Every random number of an update comes from its number: a resumed run needs no generator's state.
         tch::manual_seed(random::mix(&[self.seed, random::digest("step"), number]) as i64);
         self.optimiser.drop_gradients()?;
+        let before: Vec<Tensor> = self.statistics.iter().map(Tensor::copy).collect();
         let share = 1.0 / self.accumulation as f64;
         let (mut total, mut rows) = (None::<Tensor>, Vec::new());
         let (mut names, mut parts) = (Vec::new(), Vec::<Tensor>::new());
@@ -139,6 +144,11 @@ impl<'a> Stepper<'a> {
         let total = total.unwrap_or_else(|| Tensor::from(0.0_f32)).to_kind(Kind::Float);
         let skip: Tensor = 1.0 - (&total + norm.to_device(device)).isfinite().to_kind(Kind::Float);
         self.optimiser.step(rate, Some(&skip))?;
+        let skipped = skip.gt(0.5);
+        for (statistic, before) in self.statistics.iter_mut().zip(&before) {
+            let kept = before.where_self(&skipped, statistic);
+            statistic.copy_(&kept);
+        }
         if let Some(scale) = &mut self.scale {
             scale.follow(&skip);
         }
@@ -172,6 +182,14 @@ impl<'a> Stepper<'a> {
         *phase(phases) += since.elapsed();
         *since = Instant::now();
     }
+}
+
+/// The variables that batch norms keep beside their parameters.
+fn running_statistics(store: &VarStore) -> Vec<Tensor> {
+    let running = |name: &str| name.ends_with(".running_mean") || name.ends_with(".running_var");
+    let mut found: Vec<(String, Tensor)> = store.variables().into_iter().filter(|(name, _)| running(name)).collect();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    found.into_iter().map(|(_, tensor)| tensor).collect()
 }
 
 impl Drop for Stepper<'_> {

@@ -27,8 +27,8 @@ pub struct Measured {
     pub preset: String,
     /// Whether batches came from a dataset, or one batch of noise was used again.
     pub loads: bool,
-    /// Records of an update, accumulated ones included.
-    pub batch: usize,
+    /// Records of an update on average, accumulated ones included.
+    pub batch: f64,
     pub updates: u64,
     pub images_per_second: f64,
     pub milliseconds_per_update: f64,
@@ -70,11 +70,15 @@ pub fn bench(
     let optimiser = Optimiser::new(Algorithm::PRETRAINING, config.optimiser.weight_decay, objective.parameters());
     let mut stepper = Stepper::new(&objective, optimiser, config.run.precision, config.run.seed);
     (stepper.accumulation, stepper.clip) = (config.optimiser.accumulation, config.optimiser.clip);
-    let mut next = batches(config, source, device)?;
-    let mut number = 0;
-    let mut run = |stepper: &mut Stepper, count: u64| -> Result<()> {
+    let mut batches = batches(config, source, device)?;
+    let (mut number, mut seen) = (0, Seen::default());
+    let mut run = |stepper: &mut Stepper, seen: &mut Seen, count: u64| -> Result<()> {
         for _ in 0..count {
-            let update = stepper.update(number, 1e-4, &mut next)?;
+            let update = stepper.update(number, 1e-4, &mut || {
+                let batch = batches()?;
+                seen.count(&batch);
+                Ok(batch)
+            })?;
             number += 1;
             if !device.is_cuda() || number.is_multiple_of(config.run.log_every) {
                 update.settle()?;
@@ -83,22 +87,21 @@ pub fn bench(
         synchronise(device);
         Ok(())
     };
-    run(&mut stepper, warmup)?;
+    run(&mut stepper, &mut Seen::default(), warmup)?;
     libtorch::peak_memory(device, true);
     let started = Instant::now();
-    run(&mut stepper, updates)?;
+    run(&mut stepper, &mut seen, updates)?;
     let seconds = started.elapsed().as_secs_f64();
     let peak = libtorch::peak_memory(device, false);
 
     stepper.phases = Some(Phases::default());
-    run(&mut stepper, updates.div_ceil(2))?;
+    run(&mut stepper, &mut Seen::default(), updates.div_ceil(2))?;
     let phases = stepper.phases.unwrap_or_default();
     let whole = (phases.loader + phases.forward + phases.backward + phases.optimiser).as_secs_f64();
     let share = |phase: Duration| phase.as_secs_f64() / whole;
 
-    let batch = config.optimiser.batch_size * config.optimiser.accumulation;
-    let rate = (batch as u64 * updates) as f64 / seconds;
-    let flops = config.model.training_flops(config.data.tokens, config.data.report_mask_ratio);
+    let rate = seen.records as f64 / seconds;
+    let flops = config.model.training_flops(config.data.tokens, seen.masked as f64 / seen.records as f64);
     let product = product_rate(device, config.run.precision)?;
     Ok(Measured {
         device: format!("{device:?}").to_lowercase(),
@@ -106,7 +109,7 @@ pub fn bench(
         precision: config.run.precision,
         preset: config.preset.clone(),
         loads: source.is_some(),
-        batch,
+        batch: seen.records as f64 / updates as f64,
         updates,
         images_per_second: rate,
         milliseconds_per_update: seconds * 1e3 / updates as f64,
@@ -122,6 +125,22 @@ pub fn bench(
             optimiser: share(phases.optimiser),
         },
     })
+}
+
+/// What the measured updates were made of.
+#[derive(Default)]
+struct Seen {
+    records: u64,
+    /// Masked tokens.
+    masked: u64,
+}
+
+impl Seen {
+    fn count(&mut self, batch: &Batch) {
+        self.records += batch.len() as u64;
+        let masked = batch.token_ids().iter().zip(batch.target_ids()).filter(|(seen, target)| seen != target);
+        self.masked += masked.count() as u64;
+    }
 }
 
 /// Batches of a dataset without end, or one batch of noise again and again.

@@ -9,7 +9,7 @@ use dataset::shard::column;
 use dataset::table;
 use serde::Serialize;
 
-use super::evaluate::numbered;
+use super::evaluate::{check_specificity, numbered};
 use crate::bootstrap::{Bootstrap, Difference, Predictions};
 use crate::metrics::Scores;
 
@@ -87,15 +87,19 @@ impl Table {
         Ok(())
     }
 
-    /// Scores in the order of other records.
-    fn ordered(&self, records: &[String]) -> Result<Vec<f32>> {
+    /// Scores in the order of another table's records, whose labels must be the same.
+    fn ordered(&self, other: &Self) -> Result<Vec<f32>> {
         let places: HashMap<&str, usize> =
             self.records.iter().enumerate().map(|(row, id)| (id.as_str(), row)).collect();
         let width = self.findings.len();
         let mut scores = Vec::with_capacity(self.scores.len());
-        for record in records {
+        for (theirs, record) in other.records.iter().enumerate() {
             let row = *places.get(record.as_str()).with_context(|| format!("record {record} is in one run only"))?;
-            scores.extend_from_slice(&self.scores[row * width..(row + 1) * width]);
+            let (own, theirs) = (row * width..(row + 1) * width, theirs * width..(theirs + 1) * width);
+            if self.labels[own.clone()] != other.labels[theirs] {
+                bail!("the runs read the labels of record {record} otherwise (data.uncertain, data.missing)");
+            }
+            scores.extend_from_slice(&self.scores[own]);
         }
         Ok(scores)
     }
@@ -110,6 +114,7 @@ pub fn compare(
     seed: u64,
     specificity: f64,
 ) -> Result<Comparison> {
+    check_specificity(specificity)?;
     let (a, b) = (Table::read(first, subset)?, Table::read(second, subset)?);
     if a.findings != b.findings {
         bail!("the runs predict other findings: {} and {}", a.findings.join(", "), b.findings.join(", "));
@@ -117,7 +122,7 @@ pub fn compare(
     if a.records.len() != b.records.len() {
         bail!("the runs were evaluated on {} and {} records", a.records.len(), b.records.len());
     }
-    let scores = b.ordered(&a.records)?;
+    let scores = b.ordered(&a)?;
     let patients = numbered(a.patients.iter().map(String::as_str));
     let bootstrap = Bootstrap { draws, seed, ..Bootstrap::default() };
     let predictions = Predictions {

@@ -12,7 +12,7 @@ use tch::nn::VarStore;
 use tch::{Device, Kind};
 
 use crate::classifier::{ClassifierConfig, VitClassifier};
-use crate::config::{FinetuneConfig, PretrainConfig, pretrain_preset};
+use crate::config::{FinetuneConfig, PretrainConfig, SegmentConfig, pretrain_preset};
 use crate::objective::{images, loader_for};
 use crate::rundir;
 use crate::vit::VitConfig;
@@ -22,17 +22,20 @@ use super::DataSource;
 /// Records of a batch without gradients.
 const BATCH: usize = 128;
 
-/// The encoder of some weights: its sizes, and mean and spread that it was trained with.
+/// The encoder of some weights: its sizes, and mean and spread that it was trained with. A preset that is given counts.
 fn encoder(weights: &Path, preset: Option<&str>) -> Result<(VitConfig, f64, f64)> {
-    if let Ok(run) = rundir::run_of(weights) {
-        if let Ok(config) = rundir::load_config::<PretrainConfig>(&run) {
-            return Ok((config.model.vit, config.data.mean, config.data.std));
-        }
-        let config: FinetuneConfig = rundir::load_config(&run)?;
+    if let Some(preset) = preset {
+        let config = pretrain_preset(preset)?;
         return Ok((config.model.vit, config.data.mean, config.data.std));
     }
-    let preset = preset.context("these weights lie in no run: say which --preset they have")?;
-    let config = pretrain_preset(preset)?;
+    let run = rundir::run_of(weights).context("say which --preset these weights have")?;
+    if let Ok(config) = rundir::load_config::<PretrainConfig>(&run) {
+        return Ok((config.model.vit, config.data.mean, config.data.std));
+    }
+    if let Ok(config) = rundir::load_config::<FinetuneConfig>(&run) {
+        return Ok((config.model.vit, config.data.mean, config.data.std));
+    }
+    let config: SegmentConfig = rundir::load_config(&run)?;
     Ok((config.model.vit, config.data.mean, config.data.std))
 }
 
@@ -65,7 +68,8 @@ pub fn embed(
     let mut features =
         FixedSizeListBuilder::new(Float32Builder::with_capacity(rows.len() * width as usize), width as i32);
     for batch in loader {
-        let images = images(&batch?, device);
+        let batch = batch?; // kept until its features are here: a CUDA device reads its memory meanwhile
+        let images = images(&batch, device);
         let pooled = tch::no_grad(|| model.features(&images, false))?.to_kind(Kind::Float).to_device(Device::Cpu);
         features.values().append_slice(&Vec::<f32>::try_from(&pooled.flatten(0, -1))?);
         (0..pooled.size()[0]).for_each(|_| features.append(true));

@@ -44,6 +44,10 @@ pub struct EvaluationReport {
     pub patients: usize,
     /// At which sensitivity is told.
     pub specificity: f64,
+    /// Bootstrap draws that were asked for.
+    pub draws: usize,
+    /// File of the weights, within the run.
+    pub weights: String,
     pub findings: Vec<FindingScores>,
     /// Over the findings for which the metric is defined.
     pub mean: Scores<Interval>,
@@ -58,11 +62,10 @@ pub fn evaluate(
     draws: usize,
     specificity: f64,
 ) -> Result<EvaluationReport> {
-    if !(0.0..=1.0).contains(&specificity) {
-        bail!("--specificity: must be from 0 to 1, is {specificity}");
-    }
+    check_specificity(specificity)?;
     let config: FinetuneConfig = rundir::load_config(run)?;
     let (dataset, split) = (&source.dataset, source.split()?);
+    check_split(&config.dataset, &config.split, source)?;
     let labels = labels(&config, dataset)?;
     let rows = task_rows(&config, source, subset, None)?;
     if rows.is_empty() {
@@ -70,7 +73,8 @@ pub fn evaluate(
     }
     let transform = evaluation_transform(&config);
     let objective = Classification::new(&config.model, labels.clone(), dataset, Vec::new(), transform, device)?;
-    let loaded = rundir::load(objective.store(), &rundir::weights(run)?)?;
+    let weights = rundir::weights_file(run)?;
+    let loaded = rundir::load(objective.store(), &rundir::weights(&weights)?)?;
     if !loaded.is_complete() {
         bail!("the weights do not fit the run's configuration: {loaded}");
     }
@@ -98,6 +102,8 @@ pub fn evaluate(
         records: rows.len(),
         patients: patients.iter().max().map_or(0, |last| *last as usize + 1),
         specificity,
+        draws,
+        weights: weights.strip_prefix(run).unwrap_or(&weights).display().to_string(),
         findings: labels
             .findings
             .iter()
@@ -114,6 +120,25 @@ pub fn evaluate(
     };
     files::write_json(&run.join(format!("evaluation-{}.json", subset.name())), &report)?;
     Ok(report)
+}
+
+/// An error unless a specificity is one.
+pub(super) fn check_specificity(specificity: f64) -> Result<()> {
+    if (0.0..=1.0).contains(&specificity) {
+        return Ok(());
+    }
+    bail!("--specificity: must be from 0 to 1, is {specificity}")
+}
+
+/// An error where a run is evaluated on its own dataset by another split, which may test on patients it was trained on.
+pub(super) fn check_split(dataset: &str, split: &str, source: &DataSource) -> Result<()> {
+    let name = &source.split()?.name;
+    if dataset == source.identity() && split != name {
+        bail!(
+            "the run was trained on split `{split}` of this dataset, whose patients `{name}` may test on: give --split {split}"
+        );
+    }
+    Ok(())
 }
 
 /// Names numbered from 0 in the order of their first appearance.
@@ -169,17 +194,28 @@ impl std::fmt::Display for EvaluationReport {
         )?;
         for row in &self.findings {
             write!(f, "{:<28}{:>9}{:>9}  ", row.finding, row.positives, row.negatives)?;
-            writeln!(f, "{}", line(&row.scores))?;
+            writeln!(f, "{}", line(&row.scores, self.draws))?;
         }
-        write!(f, "{:<46}  {}", "mean over defined findings", line(&self.mean))
+        write!(f, "{:<46}  {}", "mean over defined findings", line(&self.mean, self.draws))?;
+        let all = self.findings.iter().map(|finding| &finding.scores).chain([&self.mean]);
+        if all.flat_map(|scores| [scores.auroc, scores.average_precision]).flatten().any(|i| i.is_thin(self.draws)) {
+            write!(
+                f,
+                "\n* defined in fewer than nine of ten draws: too few positives or negatives for a sound interval"
+            )?;
+        }
+        Ok(())
     }
 }
 
 /// Values with their intervals, one column a metric.
-fn line(scores: &Scores<Interval>) -> String {
+fn line(scores: &Scores<Interval>, draws: usize) -> String {
     let Scores { auroc, average_precision, sensitivity, brier, calibration_error } = scores;
     let shown = |value: &Option<Interval>| match value {
-        Some(i) => format!("{:<21}", format!("{:.3} ({:.3}–{:.3})", i.value, i.low, i.high)),
+        Some(i) => {
+            let mark = if i.is_thin(draws) { "*" } else { "" };
+            format!("{:<21}", format!("{:.3} ({:.3}–{:.3}){mark}", i.value, i.low, i.high))
+        }
         None => format!("{:<21}", "undefined"),
     };
     [auroc, average_precision, sensitivity, brier, calibration_error].map(shown).concat().trim_end().to_owned()

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use super::DataSource;
-use super::evaluate::numbered;
+use super::evaluate::{check_split, numbered};
 use super::segment::{evaluation_transform, with_mask};
 use crate::bootstrap::{Bootstrap, Interval};
 use crate::config::SegmentConfig;
@@ -63,6 +63,7 @@ pub fn evaluate_segmentation(
 ) -> Result<SegmentationReport> {
     let config: SegmentConfig = rundir::load_config(run)?;
     let (dataset, split) = (&source.dataset, source.split()?);
+    check_split(&config.dataset, &config.split, source)?;
     let rule = MaskRule { min_area: min_area.unwrap_or(config.prediction.min_area), ..config.prediction };
     let known = with_mask(dataset)?;
     let rows: Vec<u32> = split.rows(subset, None).into_iter().filter(|&row| known[row as usize]).collect();

@@ -59,6 +59,8 @@ pub struct Request<'a> {
     /// None: that of the start weights' run, else the first one.
     pub preset: Option<&'a str>,
     pub split: &'a str,
+    /// [`DataSource::identity`].
+    pub dataset: &'a str,
     /// Percentage of the training labels.
     pub ratio: f64,
     pub steps: Option<u64>,
@@ -95,8 +97,10 @@ impl Start {
             bail!("{} is a run of preset {of_init}, not {preset}: leave --preset out", init.display());
         }
         let preset = request.preset.or(of_init).unwrap_or(PRESETS[0]).to_owned();
-        let folder = init.file_name().unwrap_or(init.as_os_str()).to_string_lossy();
-        let name = format!("pre-trained ({folder})");
+        // A file is called by the run it lies in.
+        let named =
+            if init.is_file() { rundir::run_of(init).unwrap_or_else(|_| init.to_path_buf()) } else { init.into() };
+        let name = format!("pre-trained ({})", named.file_name().unwrap_or(named.as_os_str()).to_string_lossy());
         Ok(Self { preset, init: init.to_string_lossy().into_owned(), name, pretrained })
     }
 }
@@ -107,6 +111,7 @@ pub fn resolve_finetune(request: &Request) -> Result<FinetuneConfig> {
     let start = Start::of(request)?;
     let mut config = config::finetune_preset(&start.preset, &task, request.ratio)?;
     request.split.clone_into(&mut config.split);
+    request.dataset.clone_into(&mut config.dataset);
     (config.init, config.start) = (start.init, start.name);
     if let Some(pretrained) = start.pretrained {
         config.model.vit = pretrained.model.vit;
@@ -121,11 +126,27 @@ pub fn resolve_finetune(request: &Request) -> Result<FinetuneConfig> {
 /// Whether dataset and split have what a fine-tuning run asks for; before anything is written.
 pub fn check_finetune(config: &FinetuneConfig, source: &DataSource) -> Result<()> {
     config.validate()?;
-    labels(config, &source.dataset)?;
-    let ratios = source.split()?.ratios();
-    if !ratios.contains(&config.ratio) {
-        let known: Vec<String> = ratios.iter().map(f64::to_string).collect();
-        bail!("split `{}` has no ratio {}; it has: {}", config.split, config.ratio, known.join(", "));
+    let labels = labels(config, &source.dataset)?;
+    source.check_ratio(config.ratio)?;
+    let codes = source.dataset.labels()?;
+    for (subset, ratio) in [(Subset::Train, Some(config.ratio)), (Subset::Validate, None)] {
+        let rows = task_rows(config, source, subset, ratio)?;
+        let targets: Vec<_> = rows.iter().map(|&row| labels.targets(&codes[row as usize])).collect();
+        let both = |class: usize| [true, false].iter().all(|wanted| targets.iter().any(|t| t[class] == Some(*wanted)));
+        if (0..config.findings.len()).any(both) {
+            continue;
+        }
+        let records = rows.len();
+        match subset {
+            Subset::Train => bail!(
+                "the {records} labelled training records at {}% have no finding with both classes: there is nothing to learn",
+                config.ratio
+            ),
+            _ => eprintln!(
+                "warning: the {records} labelled validation records have no finding with both classes: the last weights will \
+                 be kept, not the best"
+            ),
+        }
     }
     Ok(())
 }

@@ -62,6 +62,24 @@ impl DataSource {
         Ok(Self { dataset, split })
     }
 
+    /// What dataset this is: source, records, and a digest of its manifest, which has the digests of all shards.
+    pub fn identity(&self) -> String {
+        let manifest = self.dataset.manifest();
+        let digest = random::digest(&serde_json::to_string(manifest).unwrap_or_default());
+        format!("{}, {} records, {digest:016x}", manifest.source, self.dataset.len())
+    }
+
+    /// An error unless the split has a label ratio.
+    fn check_ratio(&self, ratio: f64) -> Result<()> {
+        let split = self.split()?;
+        let ratios = split.ratios();
+        if ratios.contains(&ratio) {
+            return Ok(());
+        }
+        let known: Vec<String> = ratios.iter().map(f64::to_string).collect();
+        bail!("split `{}` has no ratio {ratio}; it has: {}", split.name, known.join(", "))
+    }
+
     /// Identifiers of rows; numbers where they cannot be read.
     fn record_ids(&self, rows: &[u32]) -> Vec<String> {
         let ids = self.dataset.texts("record_id").unwrap_or_default();

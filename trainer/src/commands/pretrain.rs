@@ -9,7 +9,7 @@ use dataset::{Dataset, Loader, Subset, random};
 use tch::Device;
 
 use super::DataSource;
-use crate::config::PretrainConfig;
+use crate::config::{PretrainConfig, RANDOM};
 use crate::engine::{self, Outcome, Settings};
 use crate::objective::{Objective, loader_for};
 use crate::objectives::Pretraining;
@@ -34,17 +34,8 @@ pub fn resolve_pretrain(config: &mut PretrainConfig, dataset: Option<&Dataset>) 
         if config.model.bert.vocab_size < vocabulary {
             bail!("model.bert.vocab_size is {}, the dataset's vocabulary {vocabulary}", config.model.bert.vocab_size);
         }
-        if config.data.tokens > config.model.bert.max_positions {
-            bail!(
-                "data.tokens is {}, the report decoder has {} positions",
-                config.data.tokens,
-                config.model.bert.max_positions
-            );
-        }
     }
-    config.run.validate()?;
-    config.model.validate()?;
-    Ok(())
+    config.validate()
 }
 
 /// The loader's transform for pre-training.
@@ -85,33 +76,28 @@ pub(super) fn loader_builder(config: &PretrainConfig, source: &DataSource, devic
 }
 
 /// Pre-trains.
-pub fn pretrain(
-    config: &PretrainConfig,
-    source: &DataSource,
-    run: &RunDir,
-    device: Device,
-    init: Option<&Path>,
-) -> Result<Outcome> {
+pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, device: Device) -> Result<Outcome> {
     tch::manual_seed(random::mix(&[config.run.seed, random::digest("start values")]) as i64);
     let objective = Pretraining::new(&config.model, device)?;
-    if let Some(path) = init {
-        rundir::start_from(objective.store(), path)?;
+    if config.init != RANDOM {
+        rundir::start_from(objective.store(), Path::new(&config.init))?;
     }
     let optimiser = &config.optimiser;
     let records = training_rows(source).len();
     let loader = |state| Ok(loader_builder(config, source, device).resume(state).build()?);
-    let micro = (records / optimiser.batch_size).max(1) as u64;
-    let per_epoch = (micro / optimiser.accumulation as u64).max(1);
-    let steps =
-        if optimiser.steps > 0 { optimiser.steps } else { (optimiser.epochs * per_epoch as f64).round() as u64 };
-    let epochs = steps as f64 / per_epoch as f64;
+    let per_epoch = (records / optimiser.batch_size).max(1) as f64 / optimiser.accumulation as f64;
+    let steps = match optimiser.steps {
+        0 => ((optimiser.epochs * per_epoch).round() as u64).max(1),
+        steps => steps,
+    };
+    let epochs = steps as f64 / per_epoch;
     let schedule = WarmupCosine {
         peak: scaled_rate(optimiser.base_rate, optimiser.batch_size * optimiser.accumulation),
         floor: 0.0,
         warmup: epochs * optimiser.warmup_epochs / optimiser.epochs,
         total: epochs,
     };
-    println!("{records} records, {per_epoch} updates an epoch, {steps} updates, on {device:?}");
+    println!("{records} records, {per_epoch:.1} updates an epoch, {steps} updates, on {device:?}");
     let settings = Settings {
         algorithm: Algorithm::PRETRAINING,
         weight_decay: optimiser.weight_decay,

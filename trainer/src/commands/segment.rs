@@ -74,6 +74,7 @@ pub fn resolve_segmentation(request: &Request) -> Result<SegmentConfig> {
     let start = Start::of(request)?;
     let mut config = config::segment_preset(&start.preset, request.ratio)?;
     request.split.clone_into(&mut config.split);
+    request.dataset.clone_into(&mut config.dataset);
     (config.init, config.start) = (start.init, start.name);
     if let Some(pretrained) = start.pretrained {
         config.model.vit = VitConfig { image_size: config.model.vit.image_size, ..pretrained.model.vit };
@@ -104,11 +105,7 @@ pub fn prepare_segmentation<'a>(
 ) -> Result<Segmenting<'a>> {
     config.validate()?;
     let (dataset, split) = (&source.dataset, source.split()?);
-    let ratios = split.ratios();
-    if !ratios.contains(&config.ratio) {
-        let known: Vec<String> = ratios.iter().map(f64::to_string).collect();
-        bail!("split `{}` has no ratio {}; it has: {}", config.split, config.ratio, known.join(", "));
-    }
+    source.check_ratio(config.ratio)?;
     let known = with_mask(dataset)?;
     let masked = |subset, ratio| -> Vec<u32> {
         split.rows(subset, ratio).into_iter().filter(|&row| known[row as usize]).collect()

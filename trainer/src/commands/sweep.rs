@@ -8,9 +8,10 @@ use dataset::{Subset, files};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
+use super::evaluate::check_specificity;
 use super::{DataSource, EvaluationReport, Request, check_finetune, evaluate, finetune, resolve_finetune};
-use crate::config::{FinetuneConfig, RANDOM};
-use crate::engine::Outcome;
+use crate::config::{FinetuneConfig, RANDOM, SEGMENTATION_TASK};
+use crate::engine::{Outcome, stop_requested};
 use crate::rundir::{self, RunDir};
 
 /// What a sweep varies, and what it keeps.
@@ -75,6 +76,9 @@ pub struct Swept {
 
 /// Runs what is not done yet, evaluates it on the test subset, and writes `sweep.json` and `sweep.md` into `out`.
 pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
+    if plan.task == SEGMENTATION_TASK {
+        bail!("sweeps are of classification tasks; `{SEGMENTATION_TASK}` is not one");
+    }
     let mut starts = Vec::new();
     for start in &plan.starts {
         let (name, path) = start.split_once('=').with_context(|| format!("--start `{start}` is not NAME=RUN"))?;
@@ -87,15 +91,23 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
     for split in &plan.splits {
         sources.push((split, DataSource::open(plan.data, Some(split))?));
     }
+    check_specificity(plan.specificity)?;
     // Everything is looked at before the first run begins.
     let mut jobs: Vec<(PathBuf, FinetuneConfig, &DataSource)> = Vec::new();
     for (split, source) in &sources {
         for (name, path) in &starts {
             for &ratio in &plan.ratios {
                 for &seed in &plan.seeds {
-                    let config = configuration(plan, split, name, path, ratio, seed)?;
+                    let config = configuration(plan, source, split, name, path, ratio, seed)?;
                     check_finetune(&config, source)?;
-                    jobs.push((plan.out.join(format!("{name}-{split}-{ratio}-seed{seed}")), config, source));
+                    let path = plan.out.join(format!("{name}-{split}-{ratio}-seed{seed}"));
+                    if jobs.iter().any(|(other, ..)| *other == path) {
+                        bail!(
+                            "{} would be made twice: a split, ratio, seed or name of a start is repeated",
+                            path.display()
+                        );
+                    }
+                    jobs.push((path, config, source));
                 }
             }
         }
@@ -105,8 +117,12 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
         let done = path.join("evaluation-test.json");
         println!("run {} of {count}: {}", number + 1, path.display());
         let run = RunDir::open(&path, &config)?;
-        if !done.exists() {
-            if matches!(finetune(&config, source, &run, device)?, Outcome::Stopped { .. }) {
+        let as_asked = |report: &EvaluationReport| {
+            report.split == config.split && report.specificity == plan.specificity && report.draws == plan.draws
+        };
+        if !files::read_json::<EvaluationReport>(&done).is_ok_and(|report| as_asked(&report)) {
+            let outcome = finetune(&config, source, &run, device)?;
+            if matches!(outcome, Outcome::Stopped { .. }) || stop_requested()? {
                 return Ok(Swept { cells: summary(&reports), runs, stopped: true });
             }
             let report = evaluate(&path, source, Subset::Test, device, plan.draws, plan.specificity)?;
@@ -124,11 +140,19 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
     Ok(Swept { cells, runs, stopped: false })
 }
 
-fn configuration(plan: &Sweep, split: &str, name: &str, path: &str, ratio: f64, seed: u64) -> Result<FinetuneConfig> {
+fn configuration(
+    plan: &Sweep,
+    source: &DataSource,
+    split: &str,
+    name: &str,
+    path: &str,
+    ratio: f64,
+    seed: u64,
+) -> Result<FinetuneConfig> {
     let path = PathBuf::from(path.replace("{split}", split));
     let init = (path != Path::new(RANDOM)).then_some(path.as_path());
     if let Some(init) = init {
-        rundir::weights(init)?;
+        rundir::weights_file(init)?;
     }
     let mut settings = plan.settings.clone();
     settings.push(format!("run.seed={seed}"));
@@ -137,6 +161,7 @@ fn configuration(plan: &Sweep, split: &str, name: &str, path: &str, ratio: f64, 
         init,
         preset: if init.is_none_or(Path::is_file) { plan.preset } else { None },
         split,
+        dataset: &source.identity(),
         ratio,
         steps: plan.steps,
         file: plan.file,

@@ -66,6 +66,8 @@ pub struct FinetuneData {
 pub struct FinetuneConfig {
     pub preset: String,
     pub task: String,
+    /// The dataset it is trained on.
+    pub dataset: String,
     /// The findings of the task.
     pub findings: Vec<String>,
     /// Name of the split.
@@ -89,6 +91,7 @@ pub fn finetune_preset(preset: &str, task: &Task, ratio: f64) -> Result<Finetune
     let mut config = FinetuneConfig {
         preset: preset.to_owned(),
         task: task.name.clone(),
+        dataset: String::new(),
         findings: task.findings.clone(),
         split: String::new(),
         ratio,
@@ -209,6 +212,16 @@ impl FinetuneConfig {
         }
         if optimiser.accumulation == 0 || optimiser.batch_size == 0 || optimiser.steps == 0 {
             bail!("optimiser.accumulation, optimiser.batch_size and optimiser.steps: must be at least 1");
+        }
+        if optimiser.warmup >= optimiser.steps {
+            bail!(
+                "optimiser.warmup is {} of {} updates: take --steps, which scales both, or lower it",
+                optimiser.warmup,
+                optimiser.steps
+            );
+        }
+        if self.model.classes != self.findings.len() as i64 {
+            bail!("model.classes is {}, the task has {} findings", self.model.classes, self.findings.len());
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{PRESETS, RunConfig};
+use super::{PRESETS, RANDOM, RunConfig};
 use crate::bert::BertConfig;
 use crate::image_decoder::DecoderConfig;
 use crate::mrm::{MrmConfig, ReportLoss};
@@ -50,6 +50,11 @@ pub struct PretrainOptimiser {
 #[serde(deny_unknown_fields)]
 pub struct PretrainConfig {
     pub preset: String,
+    /// What the run is trained on: the dataset, and the split whose training subset it sees (empty: all of it).
+    pub dataset: String,
+    pub split: String,
+    /// Where the weights came from; `random` for start values.
+    pub init: String,
     pub model: MrmConfig,
     pub data: PretrainData,
     pub optimiser: PretrainOptimiser,
@@ -60,6 +65,9 @@ pub struct PretrainConfig {
 pub fn pretrain_preset(preset: &str) -> Result<PretrainConfig> {
     let mut config = PretrainConfig {
         preset: preset.to_owned(),
+        dataset: String::new(),
+        split: String::new(),
+        init: RANDOM.to_owned(),
         model: MrmConfig { bert: BertConfig { vocab_size: 0, ..BertConfig::default() }, ..MrmConfig::default() },
         data: PretrainData {
             tokens: 100,
@@ -118,4 +126,44 @@ pub fn pretrain_preset(preset: &str) -> Result<PretrainConfig> {
         other => bail!("no preset `{other}`; there are: {}", PRESETS.join(", ")),
     }
     Ok(config)
+}
+
+impl PretrainConfig {
+    /// Counts in epochs, in place of updates; the warm-up keeps its share.
+    pub fn take_epochs(&mut self, epochs: f64) {
+        let optimiser = &mut self.optimiser;
+        optimiser.warmup_epochs *= epochs / optimiser.epochs;
+        (optimiser.epochs, optimiser.steps) = (epochs, 0);
+    }
+
+    /// An error if no run has these settings.
+    pub fn validate(&self) -> Result<()> {
+        self.run.validate()?;
+        self.model.validate()?;
+        let (data, optimiser) = (&self.data, &self.optimiser);
+        if optimiser.batch_size == 0 || optimiser.accumulation == 0 {
+            bail!("optimiser.batch_size and optimiser.accumulation: must be at least 1");
+        }
+        if !(optimiser.epochs > 0.0 && (0.0..optimiser.epochs).contains(&optimiser.warmup_epochs)) {
+            bail!(
+                "optimiser.warmup_epochs is {}, optimiser.epochs {}: the warm-up must be the shorter one",
+                optimiser.warmup_epochs,
+                optimiser.epochs
+            );
+        }
+        if !(optimiser.base_rate >= 0.0 && optimiser.weight_decay >= 0.0 && optimiser.clip >= 0.0) {
+            bail!("optimiser.base_rate, optimiser.weight_decay and optimiser.clip: must be 0 or more");
+        }
+        if self.model.restores_report() && !(2..=self.model.bert.max_positions).contains(&data.tokens) {
+            let most = self.model.bert.max_positions;
+            bail!("data.tokens: must be from 2 to the report decoder's {most} positions, is {}", data.tokens);
+        }
+        if !(0.0..=1.0).contains(&data.report_mask_ratio) || !(0.0..=1.0).contains(&data.flip) {
+            bail!("data.report_mask_ratio and data.flip: must be from 0 to 1");
+        }
+        if !(data.crop_scale > 0.0 && data.crop_scale <= 1.0 && data.std > 0.0) {
+            bail!("data.crop_scale: must be above 0 and at most 1; data.std: above 0");
+        }
+        Ok(())
+    }
 }

@@ -50,6 +50,8 @@ pub struct SegmentOptimiser {
 pub struct SegmentConfig {
     pub preset: String,
     pub task: String,
+    /// The dataset it is trained on.
+    pub dataset: String,
     /// Name of the split.
     pub split: String,
     /// Percentage of the training labels.
@@ -77,6 +79,7 @@ pub fn segment_preset(preset: &str, ratio: f64) -> Result<SegmentConfig> {
     let mut config = SegmentConfig {
         preset: preset.to_owned(),
         task: SEGMENTATION_TASK.to_owned(),
+        dataset: String::new(),
         split: String::new(),
         ratio,
         init: RANDOM.to_owned(),
@@ -140,6 +143,13 @@ impl SegmentConfig {
             bail!(
                 "optimiser.batch_size: the batch norms of UPerNet need at least 2 records, not {}",
                 optimiser.batch_size
+            );
+        }
+        if optimiser.warmup >= optimiser.steps {
+            bail!(
+                "optimiser.warmup is {} of {} updates: take --steps, which scales both, or lower it",
+                optimiser.warmup,
+                optimiser.steps
             );
         }
         if !(optimiser.layer_decay > 0.0 && optimiser.layer_decay <= 1.0) {

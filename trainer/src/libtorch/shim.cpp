@@ -10,6 +10,10 @@
 #include <optional>
 #include <vector>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_foreach_add.h>
@@ -94,17 +98,32 @@ char *mrm_drop_gradients(Tensors tensors, size_t count) {
   });
 }
 
-char *mrm_autocast(int cuda, int kind, int enabled) {
+char *mrm_autocast_begin(int cuda, int kind, int *was_enabled, int *was_kind) {
   return guarded([&] {
     const auto device = cuda != 0 ? at::kCUDA : at::kCPU;
-    if (enabled != 0) {
-      at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(kind));
-      at::autocast::increment_nesting();
-    } else if (at::autocast::decrement_nesting() == 0) {
-      at::autocast::clear_cache();
-    }
-    at::autocast::set_autocast_enabled(device, enabled != 0);
+    *was_enabled = at::autocast::is_autocast_enabled(device) ? 1 : 0;
+    *was_kind = static_cast<int>(at::autocast::get_autocast_dtype(device));
+    at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(kind));
+    at::autocast::set_autocast_enabled(device, true);
+    at::autocast::increment_nesting();
   });
+}
+
+char *mrm_autocast_end(int cuda, int was_enabled, int was_kind) {
+  return guarded([&] {
+    const auto device = cuda != 0 ? at::kCUDA : at::kCPU;
+    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+    at::autocast::set_autocast_enabled(device, was_enabled != 0);
+    at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(was_kind));
+  });
+}
+
+void mrm_keep_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_MAX, 0);                 // no block goes back to the system when it is freed,
+  mallopt(M_TRIM_THRESHOLD, INT32_MAX);   // nor does the end of the heap,
+  mallopt(M_TOP_PAD, 64 << 20);           // which grows by large steps
+#endif
 }
 
 char *mrm_event_record(int index, c10::Event **event) {

@@ -17,9 +17,9 @@ fn transformer(layers: i64, tokens: f64, width: i64, hidden: f64) -> f64 {
 
 impl MrmConfig {
     /// Operations of the matrix products that training needs for one record, forward and backward, with reports of
-    /// `tokens` tokens. Norms, activations and the resize are left out, as is usual; of an image's equal channels one is
+    /// `tokens` tokens, of which `masked` are masked. Norms, activations and the resize are left out, as is usual; of an image's equal channels one is
     /// counted at the input, and of the image decoder's outputs those of removed patches.
-    pub fn training_flops(&self, tokens: i64, word_ratio: f64) -> f64 {
+    pub fn training_flops(&self, tokens: i64, masked: f64) -> f64 {
         let (vit, decoder, bert) = (&self.vit, &self.decoder, &self.bert);
         let visible = self.visible_patches() as f64;
         let mut products = visible * (vit.patch_size * vit.patch_size * vit.width) as f64;
@@ -34,7 +34,7 @@ impl MrmConfig {
         }
         if self.restores_report() {
             let length = tokens as f64;
-            let predicted = if self.report_loss == ReportLoss::All { length } else { length * word_ratio };
+            let predicted = if self.report_loss == ReportLoss::All { length } else { masked };
             products += (vit.width * bert.hidden) as f64;
             products += transformer(bert.layers, length, bert.hidden, bert.intermediate as f64);
             products += predicted * bert.hidden as f64 * (bert.hidden + bert.vocab_size) as f64;
@@ -56,9 +56,9 @@ mod tests {
         let decoder = 4.0 * (197.0 * 12.0 * 768.0 * 768.0 + 2.0 * 197.0 * 197.0 * 768.0)
             + 50.0 * 768.0 * 768.0
             + 147.0 * 768.0 * 3072.0;
-        assert_eq!(config.training_flops(100, 0.5), 6.0 * (encoder + decoder));
-        let both = MrmConfig::default().training_flops(100, 0.5);
-        assert!(both > config.training_flops(100, 0.5) * 1.2, "{both}");
+        assert_eq!(config.training_flops(100, 35.0), 6.0 * (encoder + decoder));
+        let both = MrmConfig::default().training_flops(100, 35.0);
+        assert!(both > config.training_flops(100, 35.0) * 1.2, "{both}");
         assert!((6e10..1.2e11).contains(&both), "{both}");
     }
 }

@@ -252,7 +252,8 @@ pub fn predict(
         .build()?;
     let mut scores = Vec::new();
     for batch in loader {
-        let images = images(&batch?, device);
+        let batch = batch?; // kept until its scores are here: a CUDA device reads its memory meanwhile
+        let images = images(&batch, device);
         let probabilities = tch::no_grad(|| model.logits(&images, false))?.sigmoid();
         let flat = probabilities.to_kind(Kind::Float).to_device(Device::Cpu).flatten(0, -1);
         scores.extend(Vec::<f32>::try_from(&flat)?);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use crate::objective::{Evaluation, Loss, Objective, images, loader_for};
+use crate::objective::{Evaluation, Loss, Objective, images, loader_for, send};
 use crate::optimiser::{Parameter, layer_rate, parameters};
 use crate::overlap::{MeanOverlap, Overlap};
 use crate::segmentation_loss::HeadLoss;
@@ -86,7 +86,7 @@ impl Objective for Segmentation {
         let device = self.store.device();
         let output = self.model.forward(&images(batch, device), true)?;
         let size = batch.size() as i64;
-        let target = Tensor::from_slice(batch.masks()).view([-1, size, size]).to_device(device);
+        let target = send(&Tensor::from_slice(batch.masks()).view([-1, size, size]), device);
         let (mut total, focal, dice) = HeadLoss::DECODE.of(&output.logits, &target);
         let mut parts = vec![("loss_focal", focal.detach()), ("loss_dice", dice.detach())];
         if let Some(logits) = output.auxiliary {
