@@ -6,6 +6,7 @@
 //! | [`shard`] | one Parquet file: writer and reader |
 //! | [`manifest`] | `dataset.json` |
 //! | [`card`] | `README.md`, from which Hugging Face `datasets` knows the columns |
+//! | [`croissant`] | `croissant.json`, the same for catalogues |
 //! | [`storage`] | where a dataset lies: a folder, or a prefix of an object store |
 //! | [`dataset`](Dataset) | an opened dataset: rows, columns, polars tables |
 //! | [`split`], [`draw`], [`stratify`] | subsets and nested label ratios, patient-safe and balanced |
@@ -22,6 +23,7 @@ pub mod bench;
 pub mod card;
 pub mod certificate;
 mod checksums;
+pub mod croissant;
 mod dataset;
 pub mod draw;
 pub mod error;

@@ -509,6 +509,7 @@ impl Job<'_> {
             }
         }
         dataset::card::write(&self.out.storage, &manifest)?;
+        dataset::croissant::write(&self.out.storage, &manifest)?;
         manifest.save(&self.out.storage)?;
         self.out.tidy()?;
         Ok(manifest)
