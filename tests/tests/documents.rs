@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use dataset::Dataset;
 use dataset::record::{self, ImageEncoding};
-use mrm_tests::{folder, made_record, ok, write_dataset};
+use mrm_tests::{args, folder, made_record, ok, phantom, text, write_dataset};
 use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
@@ -30,15 +32,39 @@ fn the_format_is_what_is_written() {
     let metadata = reader.metadata();
     let mut printed = Vec::new();
     parquet::schema::printer::print_schema(&mut printed, metadata.file_metadata().schema());
-    let text = page("docs/format.md");
+    let page = page("docs/format.md");
     let printed = String::from_utf8(printed).expect("text");
-    assert!(text.contains(printed.trim()), "docs/format.md has another schema than\n{printed}");
+    assert!(page.contains(printed.trim()), "docs/format.md has another schema than\n{printed}");
 
     let schema = record::schema(&["Edema".to_owned()], ImageEncoding::Raw);
-    let table = text.split("## Columns").nth(1).expect("columns").split("The fields of").next().expect("a table");
+    let table = page.split("## Columns").nth(1).expect("columns").split("The fields of").next().expect("a table");
     let named: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     assert_eq!(named, schema.fields().iter().map(|field| field.name()).collect::<Vec<_>>());
     assert_eq!(metadata.row_groups().iter().map(RowGroupMetaData::num_rows).collect::<Vec<_>>(), [128, 2]);
+}
+
+#[test]
+fn a_reader_written_from_the_page_finds_every_image() {
+    let temporary = folder();
+    let raw = phantom(temporary.path(), 130);
+    let set = temporary.path().join("set");
+    ok("ingest", args!["mimic-cxr", &raw, &set, "--size", "24", "--vocab-size", "400", "--rows-per-shard", "140"]);
+    let python = std::env::var("MRM_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let output = Command::new(python).arg(root().join("docs/reader.py")).arg(&set).output().expect("python starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let dataset = Dataset::open(&set).expect("a dataset");
+    let mut expected = String::new();
+    let mut first = 0;
+    for shard in &dataset.manifest().shards {
+        for row in 0..shard.rows as usize {
+            let image = dataset.record(first + row).expect("a record").image;
+            let mut crc = flate2::Crc::new();
+            crc.update(&image);
+            expected += &format!("{} {row} {} {}\n", shard.path, image.len(), crc.sum());
+        }
+        first += shard.rows as usize;
+    }
+    assert!(dataset.manifest().shards.len() > 1 && text(&output.stdout) == expected);
 }
 
 #[test]

@@ -281,8 +281,8 @@ fn threads_and_kills_decide_no_byte() {
                 .spawn()
                 .expect("it starts");
             std::thread::sleep(span.mul_f64(random.random_range(0.05..0.8)));
-            if killed % 2 == 1 {
-                // Between two pieces.
+            let between_pieces = killed % 2 == 1;
+            if between_pieces {
                 let began = Instant::now();
                 while !names(&out).iter().any(is_piece) && began.elapsed() < 2 * span {
                     std::thread::yield_now();
@@ -299,7 +299,7 @@ fn threads_and_kills_decide_no_byte() {
                     assert!(serves_going_on || left[name] == expected[name], "{name}");
                 }
             }
-            if output.status.success() || random.random_bool(0.3) {
+            if output.status.success() || between_pieces || random.random_bool(0.3) {
                 let told = ok("dataset", exports(&set, &out, format, &[]));
                 resumed += usize::from(told.contains("went on after"));
                 assert!(expected == contents(&out), "{format}");

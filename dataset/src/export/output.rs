@@ -67,7 +67,7 @@ pub(super) fn prepare(out: &Path, arguments: &Value, overwrite: bool) -> Result<
         Err(TryLockError::Error(source)) => return Err(Error::Io { path: lock_path, source }),
     }
     let kept = notes.join("arguments.json");
-    let before: Option<Value> = if kept.is_file() { files::read_json(&kept).ok() } else { None };
+    let before: Option<Value> = kept.is_file().then(|| files::read_json(&kept).unwrap_or(Value::Null));
     match before {
         // An interrupted export of this very command, one that overwrites included.
         Some(before) if &before == arguments && !is_whole => {}
