@@ -23,9 +23,11 @@ use ingest::{sources, tokenizer};
 /// A killed run, started again with the same command, goes on where it was and ends with the same bytes.
 #[derive(Parser)]
 #[command(name = "ingest", version, arg_required_else_help = true, subcommand_required = true)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 done but too many rejects.\n\n\
-    Start with: ingest phantom mimic-cxr raw --studies 200, then ingest mimic-cxr raw data. `ingest SOURCE --help` \
-    shows the options.")]
+#[command(after_help = "To begin without any data:
+  ingest phantom mimic-cxr raw --studies 200
+  ingest mimic-cxr raw data
+
+`ingest SOURCE --help` tells a source's options. Exit codes: 0 done, 1 failed, 2 usage, 3 done but too many rejects.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
