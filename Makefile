@@ -18,7 +18,7 @@ DEMO ?= demo-output
 TORCH = export LIBTORCH="$$(trainer/libtorch.sh)";
 
 help: ## show this
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: ## install libtorch into the cache (found again on the next run)
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }
@@ -53,8 +53,23 @@ notebooks: $(REFERENCE)/.tests ## execute the notebooks in place, on the demo's 
 	@MRM_DATASET=$(abspath $(DEMO))/data MRM_RUNS=$(abspath $(DEMO))/runs \
 		$(REFERENCE)/bin/python tests/python/notebooks.py notebooks notebooks
 
-lint: setup ## format check and clippy
+lint: setup audit ## format check, clippy, licences, and documentation without warnings
 	@cargo fmt --all --check
 	@$(TORCH) cargo clippy --release --workspace --all-targets -- -D warnings
+	@$(TORCH) RUSTDOCFLAGS="-D warnings" cargo doc --quiet --release --workspace --no-deps
 
-.PHONY: help setup build demo test notebooks lint
+audit: ## licences of all dependencies against the list in docs/licences.py
+	@cargo fetch --quiet --locked --target x86_64-unknown-linux-gnu
+	@docs/licences.py --check
+
+HELP_FILES ?= help-files
+
+help-files: build ## manual pages and shell completions of the three programs, in HELP_FILES=help-files
+	@mkdir -p $(HELP_FILES)/completions
+	@for program in ingest dataset trainer; do \
+		$(BIN)/$$program man $(HELP_FILES)/man1; \
+		for shell in bash zsh fish; do $(BIN)/$$program completions $$shell >$(HELP_FILES)/completions/$$program.$$shell; done; \
+	done
+	@echo "man -l $(HELP_FILES)/man1/dataset-split.1; source $(HELP_FILES)/completions/dataset.bash"
+
+.PHONY: help setup build demo test notebooks lint audit help-files

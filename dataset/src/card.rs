@@ -37,7 +37,7 @@ pub fn write(storage: &Storage, manifest: &Manifest) -> Result<()> {
 }
 
 /// A column as `datasets` describes it.
-fn feature(name: &str, kind: &DataType) -> Value {
+pub(crate) fn feature(name: &str, kind: &DataType) -> Value {
     let fields = |fields: &arrow_schema::Fields| -> Vec<Value> {
         fields.iter().map(|field| feature(field.name(), field.data_type())).collect()
     };
@@ -51,7 +51,7 @@ fn feature(name: &str, kind: &DataType) -> Value {
     }
 }
 
-fn primitive(kind: &DataType) -> String {
+pub(crate) fn primitive(kind: &DataType) -> String {
     match kind {
         DataType::Utf8 => "string".to_owned(),
         DataType::FixedSizeBinary(bytes) => format!("fixed_size_binary[{bytes}]"),

@@ -119,11 +119,16 @@ impl Dataset {
 
     /// One whole row: its image, and its texts and labels with those of its row group, which are kept for the next.
     pub fn record(&self, row: usize) -> Result<Record> {
+        self.record_from(None, row)
+    }
+
+    /// As [`Dataset::record`]; its image is not read where its page was fetched before ([`Dataset::image_pages`]).
+    pub fn record_from(&self, page: Option<&Bytes>, row: usize) -> Result<Record> {
         let (index, row) = self.place(row)?;
         let shard = self.shard(index)?;
         let group = shard.group_of(row)?;
         let batch = self.recent.get((index, group), || shard.texts_and_labels(group))?;
-        shard.record_of(&batch, row)
+        shard.record_of(&batch, row, page)
     }
 
     /// The row of a record.

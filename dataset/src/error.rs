@@ -36,6 +36,9 @@ pub enum Error {
     /// A split is missing, broken or leaks.
     #[error("split `{name}`: {message}")]
     Split { name: String, message: String },
+    /// An export cannot go to where it is to go.
+    #[error("{path} {message}")]
+    Export { path: PathBuf, message: String },
     /// A caller asked for something that cannot be done.
     #[error("{0}")]
     Invalid(String),

@@ -6,12 +6,15 @@
 //! | [`shard`] | one Parquet file: writer and reader |
 //! | [`manifest`] | `dataset.json` |
 //! | [`card`] | `README.md`, from which Hugging Face `datasets` knows the columns |
+//! | [`croissant`] | `croissant.json`, the same for catalogues |
 //! | [`storage`] | where a dataset lies: a folder, or a prefix of an object store |
 //! | [`dataset`](Dataset) | an opened dataset: rows, columns, polars tables |
 //! | [`split`], [`draw`], [`stratify`] | subsets and nested label ratios, patient-safe and balanced |
 //! | [`published_lists`], [`certificate`] | splits by lists of image names; what a split promises |
 //! | [`loader`], [`transform`], [`geometry`], [`resample`], [`masking`] | batches for a trainer |
-//! | [`verify`], [`inspect`], [`montage`], [`bench`] | what the command line shows |
+//! | [`export`] | the records in formats of other tools |
+//! | [`verify`], [`inspect`], [`montage`], [`mod@bench`] | what the command line shows |
+//! | [`meter`], [`help`] | what all three programs share: progress, completions, manual pages |
 //!
 //! It knows neither DICOM nor torch.
 
@@ -20,17 +23,21 @@ pub mod bench;
 pub mod card;
 pub mod certificate;
 mod checksums;
+pub mod croissant;
 mod dataset;
 pub mod draw;
 pub mod error;
+pub mod export;
 pub mod files;
 pub mod geometry;
+pub mod help;
 pub mod image;
 pub mod inspect;
 pub mod loader;
 pub mod manifest;
 pub mod masking;
 mod metadata;
+pub mod meter;
 pub mod montage;
 mod normalise;
 pub mod published_lists;

@@ -1,19 +1,22 @@
-//! `dataset`: look at a dataset, check it, split it.
+//! `dataset`: look at a dataset, check it, split it, hand it on.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use dataset::export::{self, Format};
+use dataset::help::HelpFiles;
+use dataset::meter::Meter;
 use dataset::split::{self, SplitOptions, Unit};
 use dataset::transform::Transform;
-use dataset::{Dataset, bench, draw, inspect, montage, verify};
+use dataset::{Dataset, Subset, bench, draw, inspect, montage, verify};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Looks at, checks, splits and measures datasets of radiographs with reports.
+/// Looks at, checks, splits, measures and exports datasets of radiographs with reports.
 #[derive(Parser)]
 #[command(name = "dataset", version, arg_required_else_help = true)]
 #[command(
@@ -50,6 +53,7 @@ enum Command {
         /// Images of the montage.
         #[arg(long, default_value_t = 24)]
         count: usize,
+        /// Another seed draws other images.
         #[arg(long, default_value_t = 0)]
         seed: u64,
     },
@@ -58,7 +62,7 @@ enum Command {
     Verify {
         /// Folder or URL of the dataset.
         dir: PathBuf,
-        /// Default: one a core.
+        /// Threads [default: one a core].
         #[arg(long)]
         threads: Option<usize>,
     },
@@ -102,6 +106,7 @@ enum Command {
         /// subsets counts in test before validate before train. Labels in the lists are left aside.
         #[arg(long, value_name = "DIR")]
         lists: Option<PathBuf>,
+        /// Decides among equals; the same seed gives the same split.
         #[arg(long, default_value_t = 0)]
         seed: u64,
     },
@@ -110,6 +115,7 @@ enum Command {
     Bench {
         /// Folder or URL of the dataset.
         dir: PathBuf,
+        /// Records of a batch.
         #[arg(long, default_value_t = 64)]
         batch_size: usize,
         /// `pretrain`, `finetune` or `evaluate` as in the recipe; `none` reads images and does nothing else.
@@ -118,12 +124,53 @@ enum Command {
         /// Side of the transformed image.
         #[arg(long, default_value_t = 448)]
         size: u32,
-        /// Default: one a core.
+        /// Threads [default: one a core].
         #[arg(long)]
         threads: Option<usize>,
+        /// How long to measure.
         #[arg(long, default_value_t = 10.0)]
         seconds: f64,
     },
+    /// Write the records in a format that other tools read.
+    ///
+    /// A killed export, given again, goes on where it was and ends with the same bytes. Raw pictures become PNGs; PNG and
+    /// JPEG pictures keep their bytes.
+    #[command(after_help = "Examples:
+  dataset export data/mimic --to webdataset /export/mimic-tars --split main --shard-size 1000
+  dataset export data/mimic --to hf /export/mimic-hf --split main --subset train --ratio 1
+  dataset export data/mimic --to csv /export/mimic-table --no-images")]
+    Export {
+        /// Folder or URL of the dataset.
+        dir: PathBuf,
+        /// Folder to write: new, empty, or left by the same command.
+        out: PathBuf,
+        /// The format.
+        #[arg(long, value_enum, value_name = "FORMAT")]
+        to: Format,
+        /// Divide the records by this split; those in none of its subsets are left out [default: all records, undivided].
+        #[arg(long, value_name = "NAME")]
+        split: Option<String>,
+        /// Take this subset of the split alone.
+        #[arg(long, value_parser = ["train", "validate", "test"], requires = "split")]
+        subset: Option<String>,
+        /// Of the training subset, take the records whose labels may be seen at this percentage; one of the split's.
+        #[arg(long, value_name = "PERCENT", requires = "split")]
+        ratio: Option<f64>,
+        /// Records of a tar or Parquet file (webdataset, hf) [default: 2048].
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        shard_size: Option<u32>,
+        /// Write the table alone (csv).
+        #[arg(long)]
+        no_images: bool,
+        /// Replace the export that OUT holds.
+        #[arg(long)]
+        overwrite: bool,
+        /// Threads [default: one a core].
+        #[arg(long)]
+        threads: Option<usize>,
+    },
+    #[command(flatten)]
+    Help(HelpFiles),
 }
 
 fn main() -> ExitCode {
@@ -138,6 +185,37 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
+        Command::Help(files) => {
+            files.write(Cli::command())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Export { dir, out, to, split, subset, ratio, shard_size, no_images, overwrite, threads } => {
+            if shard_size.is_some() && to == Format::Csv {
+                misused("--shard-size is for webdataset and hf: a CSV export is one table");
+            }
+            if no_images && to != Format::Csv {
+                misused("--no-images is for csv");
+            }
+            let options = export::Options {
+                format: to,
+                split,
+                subset: subset.as_deref().and_then(Subset::parse),
+                ratio,
+                shard_size: shard_size.map_or(export::SHARD_SIZE, |records| records as usize),
+                no_images,
+                overwrite,
+                threads: threads.unwrap_or(0),
+            };
+            let dataset = Dataset::open(&dir)?;
+            let meter = Meter::new("records");
+            // What a damaged shard does to its decoder is told in one line.
+            std::panic::set_hook(Box::new(|_| {}));
+            let outcome = export::run(&dataset, &out, &options, &|step| meter.step(&step));
+            let _ = std::panic::take_hook();
+            meter.finish();
+            tell(&told(&outcome?, &out))?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Inspect { dir, row, montage: montage_file, transform, size, count, seed } => {
             let dataset = Arc::new(Dataset::open(&dir)?);
             match row {
@@ -207,6 +285,21 @@ fn run(cli: Cli) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// What came of an export, for a person.
+fn told(summary: &export::Summary, out: &Path) -> String {
+    let holds = format!("{}: {} records", out.display(), summary.records);
+    match summary {
+        export::Summary { already_done: true, .. } => format!("{holds}; it holds this export already: nothing to do\n"),
+        export::Summary { resumed: 0, .. } => format!("{holds}\n"),
+        export::Summary { resumed, pieces, .. } => format!("{holds}; went on after {resumed} of {pieces} pieces\n"),
+    }
+}
+
+/// Ends the program as clap does where options contradict each other.
+fn misused(message: &str) -> ! {
+    Cli::command().error(clap::error::ErrorKind::ArgumentConflict, message).exit()
 }
 
 /// Writes to the standard output. A reader that has seen enough (`dataset inspect DIR | head`) is no failure.

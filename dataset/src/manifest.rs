@@ -13,6 +13,8 @@ use crate::storage::Storage;
 pub const MANIFEST: &str = "dataset.json";
 /// Name of the dataset card.
 pub const CARD: &str = "README.md";
+/// Name of the description in MLCommons' terms.
+pub const CROISSANT: &str = "croissant.json";
 /// Name of the tokenizer that made `token_ids`.
 pub const TOKENIZER: &str = "tokenizer.json";
 /// Name of the table of inputs that did not get in.

@@ -2,7 +2,7 @@
 //!
 //! The `image` column holds one image a data page. The page index then gives the place of any single image, and a
 //! reader takes just that page. The other columns are small and lie in ordinary pages, texts compressed with zstd. The
-//! footer holds checksums of all of them ([`crate::checksums`]).
+//! footer holds checksums of all of them (`checksums.rs`).
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -183,7 +183,8 @@ impl Drop for ShardWriter {
     }
 }
 
-fn to_batch(schema: &SchemaRef, records: &[Record]) -> Result<RecordBatch, ArrowError> {
+/// Records as one batch of the format's schema.
+pub(crate) fn to_batch(schema: &SchemaRef, records: &[Record]) -> Result<RecordBatch, ArrowError> {
     let text = |get: fn(&Record) -> &str| -> ArrayRef {
         Arc::new(records.iter().map(|r| Some(get(r))).collect::<StringArray>())
     };
@@ -559,14 +560,14 @@ impl Shard {
         self.group_columns(group, &names)
     }
 
-    /// One whole row, of which `group` holds all but the image.
-    pub(crate) fn record_of(&self, group: &RecordBatch, row: usize) -> Result<Record> {
+    /// One whole row, of which `group` holds all but the image, whose page may have been fetched before.
+    pub(crate) fn record_of(&self, group: &RecordBatch, row: usize, page: Option<&Bytes>) -> Result<Record> {
         let local = row - self.group(self.group_of(row)?).start;
         let mut record = (local < group.num_rows())
             .then(|| from_batch(group, local))
             .flatten()
             .ok_or_else(|| self.row_error(row, "a column has another type than the format's"))?;
-        self.image_bytes(row, None, None, &mut record.image)?;
+        self.image_bytes(row, None, page, &mut record.image)?;
         Ok(record)
     }
 

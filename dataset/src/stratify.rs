@@ -2,7 +2,7 @@
 //!
 //! Iterative stratification (Sechidis, Tsoumakas, Vlahavas: "On the Stratification of Multi-Label Data", ECML PKDD 2011)
 //! with whole groups (patients, studies) in the place of single examples: a group goes to one part as a whole and counts
-//! with its number of positives of each label. What that leaves uneven is exchanged afterwards ([`refine`](crate::refine)).
+//! with its number of positives of each label. What that leaves uneven is exchanged afterwards (`refine.rs`).
 
 use crate::random::Stream;
 use crate::refine::refine;

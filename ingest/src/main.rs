@@ -1,20 +1,19 @@
 //! `ingest`: raw radiographs and reports in, training-ready shards out.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use dataset::help::HelpFiles;
+use dataset::meter::{Meter, Progress};
 use dataset::record::ImageEncoding;
 use dataset::shard::ImageCompression;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ingest::phantom::{self, Layout};
 use ingest::picture::Fit;
 use ingest::plan::{Plan, Source};
-use ingest::run::{Options, Progress, ReportText, Summary, TokenizerChoice};
+use ingest::run::{Options, ReportText, Summary, TokenizerChoice};
 use ingest::sources::TableOptions;
 use ingest::tone::Tone;
 use ingest::{sources, tokenizer};
@@ -24,8 +23,11 @@ use ingest::{sources, tokenizer};
 /// A killed run, started again with the same command, goes on where it was and ends with the same bytes.
 #[derive(Parser)]
 #[command(name = "ingest", version, arg_required_else_help = true, subcommand_required = true)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 done but too many rejects.\n\n\
-    Example: ingest mimic-cxr /raw/mimic-cxr data/mimic --tokenizer train --jobs 16")]
+#[command(after_help = "To begin without any data:
+  ingest phantom mimic-cxr raw --studies 200
+  ingest mimic-cxr raw data
+
+`ingest SOURCE --help` tells a source's options. Exit codes: 0 done, 1 failed, 2 usage, 3 done but too many rejects.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -34,6 +36,10 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// MIMIC-CXR or MIMIC-CXR-JPG: `files/`, reports, metadata, split and label tables.
+    #[command(after_help = "Examples:
+  ingest mimic-cxr /raw/mimic-cxr data/mimic
+  ingest mimic-cxr /raw/mimic-cxr data/mimic --tone mimic-cxr-jpg --report-text findings+impression --jobs 16
+  ingest mimic-cxr /raw/mimic-cxr s3://bucket/mimic --reports /raw/mimic-cxr-reports")]
     MimicCxr {
         #[command(flatten)]
         arguments: IngestArguments,
@@ -48,35 +54,48 @@ enum Command {
         images: Option<sources::Pictures>,
     },
     /// CheXpert v1.0, v1.0-small or Plus: `train.csv`, `valid.csv` and the pictures they name.
+    #[command(after_help = "Example: ingest chexpert /raw/CheXpert-v1.0-small data/chexpert")]
     Chexpert(IngestArguments),
     /// NIH ChestX-ray14: `Data_Entry_2017*.csv`, PNGs, lists and boxes.
+    #[command(after_help = "Example: ingest nih /raw/nih data/nih --image-encoding png")]
     Nih(IngestArguments),
     /// COVID-19 Image Data Collection: `metadata.csv` and `images/`.
+    #[command(after_help = "Example: ingest covid /raw/covid-chestxray-dataset data/covid --max-reject-rate 0.2")]
     Covid(IngestArguments),
     /// RSNA Pneumonia Detection Challenge: `stage_2_train_images/`, `stage_2_train_labels.csv`, boxes and classes.
+    #[command(after_help = "Example: ingest rsna /raw/rsna data/rsna")]
     Rsna(IngestArguments),
     /// SIIM-ACR Pneumothorax: `dicom-images-train/`, `train-rle.csv`; masks.
+    #[command(after_help = "Example: ingest siim /raw/siim data/siim")]
     Siim(IngestArguments),
     /// Open-i, Indiana University: XML reports and the images they name.
+    #[command(after_help = "Example: ingest openi /raw/openi data/openi")]
     Openi(IngestArguments),
     /// Any directory of DICOM, PNG and JPEG files, with an optional table.
     #[command(after_help = FOLDER_EXAMPLES)]
     Folder(FolderArguments),
     /// Write a synthetic raw directory in a source's layout, to try everything on without a licence.
-    #[command(after_help = "Example: ingest phantom mimic-cxr /tmp/raw --studies 1000 --size 256")]
+    #[command(
+        after_help = "Example: ingest phantom mimic-cxr raw --studies 1000 --size 256, then ingest mimic-cxr raw data"
+    )]
     Phantom {
+        /// The source whose layout it has.
         #[arg(value_enum)]
         layout: Layout,
         /// Directory to write: new, empty, or left by the same command.
         out: PathBuf,
-        #[arg(long)]
+        /// Studies to draw; some have two pictures.
+        #[arg(long, value_name = "N")]
         studies: usize,
+        /// Another seed draws other patients.
         #[arg(long, default_value_t = 0)]
         seed: u64,
         /// Nominal shorter side of the pictures in pixels.
         #[arg(long, default_value_t = phantom::DEFAULT_SIZE)]
         size: usize,
     },
+    #[command(flatten)]
+    Help(HelpFiles),
 }
 
 #[derive(Args)]
@@ -91,6 +110,7 @@ struct IngestArguments {
     /// How images take that size: shorter side (never enlarged), padded square, or stretched square.
     #[arg(long, value_enum, default_value = "shorter")]
     fit: Fit,
+    /// How a picture is stored: raw is the fastest to read, PNG half as large, JPEG a fifth and lossy.
     #[arg(long, value_enum, default_value = "raw")]
     image_encoding: ImageEncoding,
     /// Compression of the image pages.
@@ -108,6 +128,7 @@ struct IngestArguments {
     /// Part of the report that is tokenised.
     #[arg(long, value_enum, default_value = "all")]
     report_text: ReportText,
+    /// Radiographs of one Parquet file.
     #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
     rows_per_shard: u32,
     /// Threads; decides no byte of the result. Default: one a core.
@@ -182,10 +203,13 @@ struct FolderArguments {
     /// Column of report texts, or of paths of text files.
     #[arg(long, value_name = "C", requires = "table")]
     report_column: Option<String>,
+    /// Column of patients; without it every image is a patient of its own.
     #[arg(long, value_name = "C", requires = "table")]
     patient_column: Option<String>,
+    /// Column of studies; without it every image is a study of its own.
     #[arg(long, value_name = "C", requires = "table")]
     study_column: Option<String>,
+    /// Column of views (PA, AP, LATERAL …); without it they come from the DICOM headers.
     #[arg(long, value_name = "C", requires = "table")]
     view_column: Option<String>,
     /// Column of train, validate, test.
@@ -234,6 +258,7 @@ fn main() -> ExitCode {
         Command::Phantom { layout, out, studies, seed, size } => {
             write_phantom(layout, &out, &phantom::Options { studies, seed, size })
         }
+        Command::Help(files) => files.write(Cli::command()).map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };
     match outcome {
         Ok(code) => code,
@@ -360,52 +385,5 @@ fn tell(summary: &Summary, out: &Path) {
     );
     for (stage, count) in &manifest.rejects {
         println!("rejects at stage {stage}: {count}");
-    }
-}
-
-/// A progress bar with rate and time left; plain lines when the output is no terminal.
-struct Meter {
-    bar: ProgressBar,
-    unit: &'static str,
-    plain: Option<Mutex<Instant>>,
-}
-
-/// Pause between two plain lines.
-const PLAIN_PAUSE: Duration = Duration::from_secs(10);
-
-impl Meter {
-    fn new(unit: &'static str) -> Self {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        let template =
-            format!("{{elapsed_precise}} {{wide_bar}} {{human_pos}}/{{human_len}} {unit}, {{per_sec}}, {{eta}} left");
-        if let Ok(style) = ProgressStyle::with_template(&template) {
-            bar.set_style(style);
-        }
-        let plain = (!std::io::stderr().is_terminal()).then(|| Mutex::new(Instant::now()));
-        Self { bar, unit, plain }
-    }
-
-    fn step(&self, step: &Progress) {
-        match *step {
-            Progress::Started { records, done } => {
-                self.bar.set_length(records);
-                self.bar.set_position(done);
-                self.bar.reset_elapsed();
-                self.bar.reset_eta();
-            }
-            Progress::Advanced(records) => self.bar.inc(records),
-        }
-        if let Some(Ok(mut last)) = self.plain.as_ref().map(Mutex::lock)
-            && last.elapsed() >= PLAIN_PAUSE
-        {
-            *last = Instant::now();
-            let (position, length) = (self.bar.position(), self.bar.length().unwrap_or(0));
-            let (rate, left) = (self.bar.per_sec(), self.bar.eta().as_secs());
-            eprintln!("{position}/{length} {}, {rate:.1}/s, {left} s left", self.unit);
-        }
-    }
-
-    fn finish(&self) {
-        self.bar.finish_and_clear();
     }
 }

@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use dataset::manifest::{CARD, MANIFEST, Manifest, REJECTS, TOKENIZER};
+use dataset::manifest::{CARD, CROISSANT, MANIFEST, Manifest, REJECTS, TOKENIZER};
 use dataset::{Storage, files};
 use sha2::{Digest, Sha256};
 
@@ -215,7 +215,7 @@ fn used(out: &Path) -> Vec<PathBuf> {
 
 /// Whether an object has a name that this tool gives.
 fn is_ours(name: &str) -> bool {
-    matches!(name, CARD | REJECTS | TOKENIZER) || name.starts_with("shards/") || name.starts_with("splits/")
+    matches!(name, CARD | CROISSANT | REJECTS | TOKENIZER) || name.starts_with("shards/") || name.starts_with("splits/")
 }
 
 /// Names of the arguments that differ, sorted.
@@ -229,7 +229,7 @@ fn differing<'a>(
 
 /// Removes what this tool writes, and nothing else; the manifest first, so that no half dataset looks whole.
 fn clear(out: &Output) -> Result<()> {
-    let files = [MANIFEST, CARD, REJECTS, TOKENIZER];
+    let files = [MANIFEST, CARD, CROISSANT, REJECTS, TOKENIZER];
     out.storage.remove(&files)?;
     if out.is_staged() {
         for folder in ["shards", "splits"] {

@@ -12,7 +12,7 @@ use crate::error::{Reject, Result, Stage};
 use crate::mask::Runs;
 use crate::report::Conclusion;
 
-/// A kind of raw directory. A user's own source implements this and hands its plan to [`crate::run`].
+/// A kind of raw directory. A user's own source implements this and hands its plan to [`crate::run()`].
 pub trait Source: Sync {
     /// Name, first part of every record's identifier.
     fn name(&self) -> &'static str;

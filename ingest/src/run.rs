@@ -14,6 +14,7 @@ use std::thread::ScopedJoinHandle;
 use arrow_array::{ArrayRef, StringArray};
 use dataset::files;
 use dataset::manifest::{self, ImageSpec, Manifest, REJECTS, ShardInfo, TOKENIZER, TextSpec, Totals};
+pub use dataset::meter::Progress;
 use dataset::record::{BoundingBox, FORMAT_VERSION, ImageEncoding, Record};
 use dataset::shard::{ImageCompression, ShardWriter};
 use rayon::prelude::*;
@@ -93,7 +94,7 @@ pub struct Options {
     pub jobs: usize,
     /// Replaces what OUT holds.
     pub overwrite: bool,
-    /// Where a dataset for an object store grows (see [`Output::at`]); decides no byte.
+    /// Where a dataset for an object store grows (by default in the cache of the user); decides no byte.
     pub staging: Option<PathBuf>,
 }
 
@@ -114,14 +115,6 @@ impl Summary {
         let rejected: u64 = self.manifest.rejects.iter().filter(lost).map(|(_, count)| count).sum();
         rejected as f64 / (self.manifest.totals.records + rejected).max(1) as f64
     }
-}
-
-/// What happens while a run goes on.
-pub enum Progress {
-    /// Records to do, and how many of them an earlier run did.
-    Started { records: u64, done: u64 },
-    /// So many more records are done.
-    Advanced(u64),
 }
 
 /// Note beside a finished shard.
@@ -516,6 +509,7 @@ impl Job<'_> {
             }
         }
         dataset::card::write(&self.out.storage, &manifest)?;
+        dataset::croissant::write(&self.out.storage, &manifest)?;
         manifest.save(&self.out.storage)?;
         self.out.tidy()?;
         Ok(manifest)

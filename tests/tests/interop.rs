@@ -166,3 +166,58 @@ fn hugging_face_datasets_shows_the_pictures() {
     assert_eq!(told.next(), None);
     assert!(boxes > 0 && masks > 0, "{boxes} boxes, {masks} masks");
 }
+
+/// By structure; the `mlcroissant` package, which is large, reads all records by it.
+#[test]
+fn croissant_describes_what_is_there() {
+    let temporary = folder();
+    for (source, encoding) in [("rsna", "jpeg"), ("mimic-cxr", "raw")] {
+        let raw = phantom_of(source, temporary.path(), 12);
+        let out = temporary.path().join(encoding);
+        ingest(source, &raw, &out, &["--image-encoding", encoding]);
+        let dataset = Dataset::open(&out).expect("a dataset");
+        let manifest = dataset.manifest();
+        let found: serde_json::Value = dataset.storage().read_json("croissant.json").expect("JSON");
+        assert_eq!(found["@type"], "sc:Dataset");
+        assert_eq!(found["conformsTo"], "http://mlcommons.org/croissant/1.0");
+        assert!(found["name"] == source && found.get("license").is_none());
+
+        let files = found["distribution"].as_array().expect("files");
+        assert_eq!(files.len(), manifest.shards.len() + 1);
+        for (file, shard) in files.iter().zip(&manifest.shards) {
+            assert_eq!(file["@type"], "cr:FileObject");
+            assert!(file["contentUrl"] == shard.path && file["sha256"] == shard.sha256, "{file}");
+            assert_eq!(file["contentSize"], format!("{} B", shard.bytes));
+        }
+        let all = files.last().expect("files");
+        assert!(all["@type"] == "cr:FileSet" && all["includes"] == "shards/*.parquet");
+
+        let records = &found["recordSet"][0];
+        assert_eq!(records["key"]["@id"], "records/record_id");
+        let fields = records["field"].as_array().expect("fields");
+        let schema = dataset::record::schema(&manifest.labels, manifest.image.encoding);
+        let mut ids = std::collections::HashSet::new();
+        for (field, column) in fields.iter().zip(schema.fields()) {
+            assert!(field["name"] == *column.name() && field["@type"] == "cr:Field");
+            let parts = field.get("subField").and_then(serde_json::Value::as_array);
+            for leaf in parts.map_or(std::slice::from_ref(field), Vec::as_slice) {
+                let id = leaf["@id"].as_str().expect("an identifier");
+                assert!(ids.insert(id.to_owned()) && !id.contains(' '), "{id}");
+                assert_eq!(leaf["source"]["fileSet"]["@id"], all["@id"]);
+                assert_eq!(leaf["source"]["extract"]["column"], *column.name());
+                assert!(leaf["dataType"].as_str().is_some_and(|kind| kind.starts_with("sc:")), "{leaf}");
+            }
+        }
+        assert_eq!(fields.len(), schema.fields().len());
+        let of = |name: &str| fields.iter().find(|field| field["name"] == name).expect("a field");
+        let labels: Vec<&str> = of("labels")["subField"]
+            .as_array()
+            .expect("findings")
+            .iter()
+            .filter_map(|label| label["name"].as_str())
+            .collect();
+        assert_eq!(labels, manifest.labels);
+        assert_eq!(of("image")["dataType"], if encoding == "raw" { "sc:Text" } else { "sc:ImageObject" });
+        assert!(of("token_ids")["repeated"] == true && of("boxes")["repeated"] == true);
+    }
+}

@@ -169,7 +169,7 @@ fn an_object_store_holds_what_a_folder_would() {
     store.fails("ingest", &run(&["--limit", "9"]), &["deep/set: holds another dataset", "--overwrite"]);
     assert!(whole == store.objects("deep/set"));
     store.ok("ingest", &run(&["--limit", "9", "--overwrite"]));
-    assert_eq!(store.objects("deep/set").len(), 5, "manifest, card, tokenizer, rejects, one shard");
+    assert_eq!(store.objects("deep/set").len(), 6, "manifest, two cards, tokenizer, rejects, one shard");
     store.ok("ingest", &run(&["--overwrite"]));
     assert!(whole == store.objects("deep/set"));
     assert!(contents(&staging).is_empty());
@@ -378,7 +378,7 @@ fn killed_again_and_again_it_ends_with_the_same_objects() {
     assert!(store.ok("ingest", &run("notes", &[])).contains("went on after"));
     assert!(whole == store.objects("notes"));
     // What a run leaves that was killed just before its manifest, and whose staging folder is lost.
-    for name in ["shards/part-00000.parquet", "rejects.parquet", "README.md"] {
+    for name in ["shards/part-00000.parquet", "rejects.parquet", "README.md", "croissant.json"] {
         store.storage("late").write(name, "of another run".as_bytes()).expect("written");
     }
     store.fails("ingest", &run("late", &[]), &["s3://radiographs/late", "unfinished", "--overwrite"]);
@@ -386,6 +386,28 @@ fn killed_again_and_again_it_ends_with_the_same_objects() {
     assert!(whole == store.objects("late"));
     store.storage("mine").write("letter.txt", "no radiograph".as_bytes()).expect("written");
     store.fails("ingest", &run("mine", &["--overwrite"]), &["s3://radiographs/mine", "other objects"]);
+}
+
+#[test]
+fn an_export_of_a_store_is_that_of_a_folder() {
+    let (store, temporary) = (Store::start(), folder());
+    let raw = phantom(temporary.path(), 24);
+    let staging = temporary.path().join("staging");
+    store.ok("ingest", &ingesting(&raw, &url("set"), &staging, &[]));
+    store.ok("dataset", &args!["split", url("set"), "--name", "main"]);
+    let local = temporary.path().join("local");
+    for (name, bytes) in store.objects("set") {
+        let path = local.join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, bytes).expect("written");
+    }
+    for format in ["webdataset", "hf", "csv"] {
+        let [here, there] = ["here", "there"].map(|name| temporary.path().join(format!("{format}-{name}")));
+        store.ok("dataset", &args!["export", url("set"), "--to", format, &there, "--split", "main"]);
+        ok("dataset", args!["export", &local, "--to", format, &here, "--split", "main"]);
+        assert!(contents(&here) == contents(&there), "{format}");
+        store.fails("dataset", &args!["export", url("set"), "--to", format, url("out")], &["is no folder"]);
+    }
 }
 
 #[test]

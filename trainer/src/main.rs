@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use dataset::Subset;
+use dataset::help::HelpFiles;
 use serde::Serialize;
 use trainer::commands::{self, DataSource, Request, Sweep, TARGETS};
 use trainer::config::{self, PRESETS, SEGMENTATION_TASK, overlay};
@@ -310,6 +311,8 @@ enum Command {
         #[arg(long, value_name = "FILE.html")]
         out: PathBuf,
     },
+    #[command(flatten)]
+    Help(HelpFiles),
 }
 
 fn main() -> ExitCode {
@@ -332,6 +335,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
+        Command::Help(files) => Ok(files.write(Cli::command())?),
         Command::Pretrain { shared, preset, split, init, epochs, settings } => {
             let device = commands::device(&shared.device)?;
             let source = DataSource::open(&shared.data, split.as_deref())?;

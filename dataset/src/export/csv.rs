@@ -1,0 +1,173 @@
+//! One table, `metadata.csv`, and a folder of pictures: for spreadsheets, pandas, and whatever reads files one by one.
+//! `load_dataset("imagefolder", data_dir=OUT)` takes it, too.
+//!
+//! Rows of a piece are kept in `.export/` until all pictures are there; then they are joined into the table.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use ::csv::{Writer as Table, WriterBuilder};
+use rayon::prelude::*;
+
+use super::output::NOTES;
+use super::{Growing, Options, Piece, PieceWriter, Plan, Sample, Sections, webdataset};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::split::Subset;
+
+/// Records of a piece: what a killed export has to do once more.
+const PIECE: usize = 128;
+
+/// The table.
+const TABLE: &str = "metadata.csv";
+
+/// Columns before the findings; the names of files come first.
+const COLUMNS: [&str; 14] = [
+    "record_id",
+    "patient_id",
+    "study_id",
+    "image_id",
+    "source_path",
+    "source_sha256",
+    "subset",
+    "view",
+    "sex",
+    "age_years",
+    "height",
+    "width",
+    "source_height",
+    "source_width",
+];
+/// Columns after the findings.
+const TEXTS: [&str; 4] = ["report", "findings", "impression", "boxes"];
+const FILES: [&str; 2] = ["file_name", "mask_file_name"];
+const MEMBERSHIP: [&str; 2] = ["split_subset", "split_ratio"];
+
+/// Some pictures each, in the order of the dataset.
+pub(super) fn pieces(sections: Sections) -> Vec<Piece> {
+    let mut rows: Vec<u32> = sections.into_iter().flat_map(|(_, rows)| rows).collect();
+    rows.sort_unstable();
+    let piece =
+        |(index, rows): (usize, &[u32])| Piece { path: format!("{NOTES}/part-{index:05}.csv"), rows: rows.to_vec() };
+    rows.chunks(PIECE).enumerate().map(piece).collect()
+}
+
+fn header(plan: &Plan, options: &Options) -> Vec<String> {
+    let files = if options.no_images { &[][..] } else { &FILES };
+    let membership = if plan.split.is_some() { &MEMBERSHIP[..] } else { &[] };
+    let fixed: Vec<&str> = [files, &COLUMNS, membership].concat();
+    // A finding that is called like a column is told from it.
+    let is_taken = |name: &str| [&FILES[..], &COLUMNS, &MEMBERSHIP, &TEXTS].concat().contains(&name);
+    let findings = plan.dataset.findings().iter();
+    let findings = findings.map(|name| if is_taken(name) { format!("label_{name}") } else { name.clone() });
+    fixed.iter().map(ToString::to_string).chain(findings).chain(TEXTS.map(str::to_owned)).collect()
+}
+
+/// Some rows of the table, and their pictures.
+pub(super) struct Writer {
+    table: Table<Growing>,
+    path: PathBuf,
+    out: PathBuf,
+    ending: &'static str,
+    findings: usize,
+    no_images: bool,
+}
+
+impl Writer {
+    pub(super) fn create(out: &Path, path: &Path, plan: &Plan, options: &Options) -> Result<Self> {
+        if !options.no_images {
+            let folder = out.join("images");
+            fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        }
+        Ok(Self {
+            table: WriterBuilder::new().has_headers(false).from_writer(Growing::create(path)?),
+            path: path.to_path_buf(),
+            out: out.to_path_buf(),
+            ending: plan.ending(),
+            findings: plan.dataset.findings().len(),
+            no_images: options.no_images,
+        })
+    }
+
+    /// Writes a picture; the process may end at any time, and what has its name is whole.
+    fn picture(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.out.join(name);
+        let temporary = files::temporary(&path);
+        fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, &path)).map_err(Error::io(&path))
+    }
+
+    /// The files of a sample, as the table names them: nothing where there is none.
+    fn pictures(&self, sample: &Sample) -> Result<[String; 2]> {
+        let mut names = [String::new(), String::new()];
+        if !sample.record.image.is_empty() {
+            names[0] = format!("images/{}.{}", sample.key, self.ending);
+            self.picture(&names[0], &sample.record.image)?;
+        }
+        if let Some(mask) = &sample.record.mask {
+            let folder = self.out.join("masks");
+            fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+            names[1] = format!("masks/{}.png", sample.key);
+            self.picture(&names[1], mask)?;
+        }
+        Ok(names)
+    }
+}
+
+impl PieceWriter for Writer {
+    fn write(&mut self, samples: Vec<Sample>) -> Result<()> {
+        let names: Vec<[String; 2]> = if self.no_images {
+            Vec::new()
+        } else {
+            samples.par_iter().map(|sample| self.pictures(sample)).collect::<Result<_>>()?
+        };
+        for (at, sample) in samples.iter().enumerate() {
+            let row = row(sample, names.get(at), self.findings).map_err(Error::json(&self.path))?;
+            self.table.write_record(row).map_err(bad_table(&self.path))?;
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        let Self { table, path, .. } = *self;
+        let file = table.into_inner().map_err(::csv::IntoInnerError::into_error);
+        file.map_err(Error::io(&path))?.publish()
+    }
+}
+
+fn row(sample: &Sample, names: Option<&[String; 2]>, findings: usize) -> serde_json::Result<Vec<String>> {
+    let record = &sample.record;
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let mut row: Vec<String> = names.map_or(Vec::new(), |names| names.to_vec());
+    row.extend([record.record_id.clone(), record.patient_id.clone(), record.study_id.clone(), record.image_id.clone()]);
+    row.extend([record.source_path.clone(), files::hex(&record.source_sha256)]);
+    row.extend([text(&record.subset), text(&record.view), text(&record.sex)]);
+    row.push(record.age_years.map_or(String::new(), |age| age.to_string()));
+    row.extend([record.height, record.width].map(|side| side.to_string()));
+    row.extend([record.source_height, record.source_width].map(|side| side.to_string()));
+    if let Some((subset, ratio)) = sample.membership {
+        row.push(subset.map_or("", Subset::name).to_owned());
+        row.push(ratio.map_or(String::new(), |ratio| ratio.to_string()));
+    }
+    row.extend(record.labels.iter().take(findings).map(|code| code.map_or(String::new(), |code| code.to_string())));
+    row.extend([text(&record.report), text(&record.findings), text(&record.impression)]);
+    row.push(serde_json::to_string(&webdataset::boxes(record))?);
+    Ok(row)
+}
+
+/// Joins the rows of all pieces under one header.
+pub(super) fn join(out: &Path, plan: &Plan, options: &Options) -> Result<()> {
+    let path = out.join(TABLE);
+    let mut table = WriterBuilder::new().has_headers(false).from_writer(Growing::create(&path)?);
+    table.write_record(header(plan, options)).map_err(bad_table(&path))?;
+    let mut file = table.into_inner().map_err(|error| Error::Io { path: path.clone(), source: error.into_error() })?;
+    for piece in &plan.pieces {
+        let part = out.join(&piece.path);
+        let mut rows = File::open(&part).map_err(Error::io(&part))?;
+        std::io::copy(&mut rows, &mut file).map_err(Error::io(&path))?;
+    }
+    file.publish()
+}
+
+fn bad_table(path: &Path) -> impl FnOnce(::csv::Error) -> Error + '_ {
+    move |error| Error::Io { path: path.to_path_buf(), source: error.into() }
+}

@@ -1,0 +1,220 @@
+//! Parquet files and a card as Hugging Face `datasets` has them: `load_dataset(OUT)` shows decoded pictures, and labels
+//! by name.
+//!
+//! A picture is a struct of its bytes and a file name. The features stand in the Arrow schema under `huggingface`, and
+//! once more in the head of `README.md`, which also says which files are which subset.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_array::{Array, ArrayRef, BinaryArray, Float64Array, RecordBatch, StringArray, StructArray};
+use arrow_buffer::NullBuffer;
+use arrow_schema::{ArrowError, DataType, Field, Fields, Schema, SchemaRef};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+use serde_json::{Map, Value, json};
+
+use super::{Growing, Piece, PieceWriter, Plan, Sample, Sections};
+use crate::card::{feature, primitive};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::record::{self, IMAGE, MASK, Record};
+use crate::shard;
+use crate::split::Subset;
+
+/// Rows of a row group: few, since the dataset viewer and shuffled readers take one at a time.
+const ROWS_PER_GROUP: usize = 100;
+
+/// Key of the schema metadata that `datasets` takes the features from.
+const FEATURES: &str = "huggingface";
+
+/// Name of a subset's files. Where there is no split, all records are `train`, as `datasets` itself calls them.
+fn section_name(subset: Option<Subset>) -> &'static str {
+    subset.unwrap_or(Subset::Train).name()
+}
+
+/// One Parquet file each: `data/train-00000-of-00002.parquet`.
+pub(super) fn pieces(sections: Sections, shard_size: usize) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for (subset, rows) in sections {
+        let count = rows.len().div_ceil(shard_size);
+        for (index, rows) in rows.chunks(shard_size).enumerate() {
+            let path = format!("data/{}-{index:05}-of-{count:05}.parquet", section_name(subset));
+            pieces.push(Piece { path, rows: rows.to_vec() });
+        }
+    }
+    pieces
+}
+
+fn picture_fields() -> Fields {
+    Fields::from(vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)])
+}
+
+fn is_picture(name: &str) -> bool {
+    matches!(name, IMAGE | MASK)
+}
+
+/// The schema of the files, with the features in its metadata.
+fn schema(plan: &Plan) -> Schema {
+    let manifest = plan.dataset.manifest();
+    let stored = record::schema(&manifest.labels, manifest.image.encoding);
+    let mut fields: Vec<Field> = stored
+        .fields()
+        .iter()
+        .map(|field| match field.name().as_str() {
+            name if is_picture(name) => Field::new(name, DataType::Struct(picture_fields()), true),
+            _ => field.as_ref().clone(),
+        })
+        .collect();
+    if plan.split.is_some() {
+        fields.push(Field::new("split_subset", DataType::Utf8, true));
+        fields.push(Field::new("split_ratio", DataType::Float64, true));
+    }
+    let features: Map<String, Value> = fields.iter().map(|field| (field.name().clone(), described(field))).collect();
+    let info = json!({"info": {"features": features}}).to_string();
+    Schema::new_with_metadata(fields, HashMap::from([(FEATURES.to_owned(), info)]))
+}
+
+/// A column as the metadata describe it.
+fn described(field: &Field) -> Value {
+    fn of(kind: &DataType) -> Value {
+        let inside = |fields: &Fields| -> Value {
+            fields.iter().map(|field| (field.name().clone(), of(field.data_type()))).collect::<Map<_, _>>().into()
+        };
+        match kind {
+            DataType::Struct(fields) => inside(fields),
+            // A list of one is how all versions write a list; the name of its type has changed.
+            DataType::List(item) => json!([of(item.data_type())]),
+            kind => json!({"dtype": primitive(kind), "_type": "Value"}),
+        }
+    }
+    if is_picture(field.name()) { json!({"_type": "Image"}) } else { of(field.data_type()) }
+}
+
+/// A Parquet file that grows.
+pub(super) struct Writer {
+    file: ArrowWriter<Growing>,
+    path: std::path::PathBuf,
+    stored: SchemaRef,
+    schema: SchemaRef,
+    ending: &'static str,
+}
+
+impl Writer {
+    pub(super) fn create(path: &Path, plan: &Plan) -> Result<Self> {
+        let manifest = plan.dataset.manifest();
+        let schema = Arc::new(schema(plan));
+        let mut properties = WriterProperties::builder()
+            .set_created_by(concat!("mrm ", env!("CARGO_PKG_VERSION")).to_owned())
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_max_row_group_row_count(Some(ROWS_PER_GROUP));
+        for name in [IMAGE, MASK] {
+            // Pictures are compressed already.
+            let column = ColumnPath::new(vec![name.to_owned(), "bytes".to_owned()]);
+            properties = properties
+                .set_column_compression(column.clone(), Compression::UNCOMPRESSED)
+                .set_column_dictionary_enabled(column.clone(), false)
+                .set_column_statistics_enabled(column, EnabledStatistics::None);
+        }
+        // Not every reader looks into the Arrow schema.
+        let features = schema.metadata().get(FEATURES).cloned();
+        let properties = properties.set_key_value_metadata(Some(vec![KeyValue::new(FEATURES.to_owned(), features)]));
+        let file = ArrowWriter::try_new(Growing::create(path)?, schema.clone(), Some(properties.build()))
+            .map_err(Error::parquet(path))?;
+        let stored = Arc::new(record::schema(&manifest.labels, manifest.image.encoding));
+        Ok(Self { file, path: path.to_path_buf(), stored, schema, ending: plan.ending() })
+    }
+
+    fn batch(&self, samples: Vec<Sample>) -> Result<RecordBatch, ArrowError> {
+        let (mut keys, mut records) = (Vec::new(), Vec::<Record>::new());
+        let (mut subsets, mut ratios) = (Vec::new(), Vec::new());
+        for sample in samples {
+            keys.push(sample.key);
+            records.push(sample.record);
+            let (subset, ratio) = sample.membership.unwrap_or_default();
+            subsets.push(subset.map(Subset::name));
+            ratios.push(ratio);
+        }
+        let batch = shard::to_batch(&self.stored, &records)?;
+        let columns = self.schema.fields().iter().map(|field| -> Result<ArrayRef, ArrowError> {
+            match field.name().as_str() {
+                name if is_picture(name) => {
+                    let bytes = shard::column::<BinaryArray>(&batch, name)
+                        .ok_or_else(|| ArrowError::SchemaError(format!("`{name}` holds no bytes")))?;
+                    let is_there: Vec<bool> =
+                        (0..bytes.len()).map(|row| bytes.is_valid(row) && !bytes.value(row).is_empty()).collect();
+                    let ending = if name == MASK { "mask.png" } else { self.ending };
+                    let paths: StringArray = keys.iter().map(|key| Some(format!("{key}.{ending}"))).collect();
+                    let parts: Vec<ArrayRef> = vec![Arc::new(bytes.clone()), Arc::new(paths)];
+                    Ok(Arc::new(StructArray::try_new(picture_fields(), parts, Some(NullBuffer::from(is_there)))?))
+                }
+                "split_subset" => Ok(Arc::new(StringArray::from(subsets.clone()))),
+                "split_ratio" => Ok(Arc::new(Float64Array::from(ratios.clone()))),
+                name => batch
+                    .column_by_name(name)
+                    .cloned()
+                    .ok_or_else(|| ArrowError::SchemaError(format!("there is no column `{name}`"))),
+            }
+        });
+        RecordBatch::try_new(self.schema.clone(), columns.collect::<Result<_, _>>()?)
+    }
+}
+
+impl PieceWriter for Writer {
+    fn write(&mut self, samples: Vec<Sample>) -> Result<()> {
+        let batch = self
+            .batch(samples)
+            .map_err(|error| Error::Shard { shard: self.path.display().to_string(), message: error.to_string() })?;
+        self.file.write(&batch).map_err(Error::parquet(&self.path))
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        let Self { file, path, .. } = *self;
+        file.into_inner().map_err(Error::parquet(&path))?.publish()
+    }
+}
+
+/// Writes `README.md`: files and features in its head, then what a person wants to know first.
+pub(super) fn write_card(out: &Path, plan: &Plan) -> Result<()> {
+    let path = out.join("README.md");
+    let features: Vec<Value> = schema(plan)
+        .fields()
+        .iter()
+        .map(|field| match field.name().as_str() {
+            name if is_picture(name) => json!({"name": name, "dtype": "image"}),
+            name => feature(name, field.data_type()),
+        })
+        .collect();
+    let name = |subset: &Option<Subset>| section_name(*subset);
+    let files: Vec<Value> = plan
+        .sections
+        .iter()
+        .map(|(subset, _)| json!({"split": name(subset), "path": format!("data/{}-*.parquet", name(subset))}))
+        .collect();
+    let splits: Vec<Value> =
+        plan.sections.iter().map(|(subset, rows)| json!({"name": name(subset), "num_examples": rows})).collect();
+    let head = json!({
+        "configs": [{"config_name": "default", "data_files": files}],
+        "dataset_info": {"features": features, "splits": splits},
+    });
+    // JSON is YAML.
+    let head = serde_json::to_string_pretty(&head).map_err(Error::json(&path))?;
+    let manifest = plan.dataset.manifest();
+    let counts: String =
+        plan.sections.iter().map(|(subset, rows)| format!("| {} | {rows} |\n", name(subset))).collect();
+    let made = match &plan.split {
+        Some(split) => format!(" by its split `{}`", split.name),
+        None => String::new(),
+    };
+    let page = format!(
+        "---\n{head}\n---\n# {}\n\nRadiographs with their reports and labels, exported{made} from a dataset that {} \
+         wrote.\n\n| split | records |\n| --- | --- |\n{counts}\nLabels: 1 positive, 0 negative, -1 uncertain, null not \
+         mentioned. Boxes are in pixels of `image`.\n",
+        manifest.source, manifest.tool
+    );
+    files::write_atomic(&path, page.as_bytes())
+}

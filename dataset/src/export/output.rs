@@ -1,0 +1,126 @@
+//! The folder that an export goes to: whose it is, and what an earlier run left there.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::storage::Storage;
+
+/// Says what a finished export holds. Hidden, so that no reader takes it for data.
+pub(super) const NOTE: &str = ".export.json";
+/// What an unfinished export needs to go on.
+pub(super) const NOTES: &str = ".export";
+
+/// All that exports write, of any format.
+const WRITTEN: [&str; 8] = ["README.md", "metadata.csv", "data", "images", "masks", "train", "validate", "test"];
+
+/// The folder of this path or `file://` URL.
+pub(super) fn folder(out: &OsStr) -> Result<PathBuf> {
+    let refused = |message: &str| Error::Export { path: PathBuf::from(out), message: message.to_owned() };
+    let is_remote = out.to_str().is_some_and(|text| text.contains("://") && !text.starts_with("file://"));
+    if is_remote {
+        return Err(refused("is no folder: export into one of this machine, and copy it from there"));
+    }
+    let storage = Storage::at(out)?;
+    storage.as_folder().map(Path::to_path_buf).ok_or_else(|| refused("is no folder"))
+}
+
+/// Claims a folder for an export of these arguments; `None` where it holds this very export already.
+///
+/// # Errors
+/// When it holds something else, or another export works on it.
+pub(super) fn prepare(out: &Path, arguments: &Value, overwrite: bool) -> Result<Option<File>> {
+    let refused = |message: &str| Error::Export { path: out.to_path_buf(), message: message.to_owned() };
+    let (note, notes) = (out.join(NOTE), out.join(NOTES));
+    let is_whole = note.is_file();
+    if is_whole && !overwrite {
+        return match files::read_json::<Value>(&note) {
+            Ok(held) if &held == arguments => {
+                // A run that was killed after its last step but one.
+                tidy(out)?;
+                Ok(None)
+            }
+            _ => Err(refused("holds another export; take another OUT or --overwrite")),
+        };
+    }
+    if !is_whole && !notes.is_dir() {
+        match fs::read_dir(out) {
+            Ok(mut entries) => {
+                if entries.next().is_some() {
+                    return Err(refused("is not empty and no export; take another OUT"));
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(Error::Io { path: out.to_path_buf(), source }),
+        }
+    }
+    fs::create_dir_all(&notes).map_err(Error::io(&notes))?;
+    let lock_path = notes.join("lock");
+    let lock = File::create(&lock_path).map_err(Error::io(&lock_path))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(refused("is worked on by another export now")),
+        Err(TryLockError::Error(source)) => return Err(Error::Io { path: lock_path, source }),
+    }
+    let kept = notes.join("arguments.json");
+    let before: Option<Value> = kept.is_file().then(|| files::read_json(&kept).unwrap_or(Value::Null));
+    match before {
+        // An interrupted export of this very command, one that overwrites included.
+        Some(before) if &before == arguments && !is_whole => {}
+        None if !is_whole => {}
+        _ if overwrite => {
+            // A run that is stopped while it clears must not take what is left for its own.
+            files::write_json(&kept, &Value::Null)?;
+            clear(out)?;
+        }
+        _ => return Err(refused("holds an unfinished export of another command; take another OUT or --overwrite")),
+    }
+    files::write_json(&kept, arguments)?;
+    Ok(Some(lock))
+}
+
+/// Says that the export is whole, and removes what served resuming.
+pub(super) fn finish(out: &Path, arguments: &Value) -> Result<()> {
+    files::write_json(&out.join(NOTE), arguments)?;
+    tidy(out)
+}
+
+fn tidy(out: &Path) -> Result<()> {
+    let notes = out.join(NOTES);
+    match fs::remove_dir_all(&notes) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::Io { path: notes, source: error }),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what exports write, and nothing else; the note first, so that no half export looks whole.
+fn clear(out: &Path) -> Result<()> {
+    let gone = |path: &Path, removed: std::io::Result<()>| match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Io { path: path.to_path_buf(), source: error })
+        }
+        _ => Ok(()),
+    };
+    let note = out.join(NOTE);
+    gone(&note, fs::remove_file(&note))?;
+    let parts = |folder: &Path, is_ours: &dyn Fn(&str) -> bool| -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(folder).map_err(Error::io(folder))?;
+        let named = entries.flatten().filter(|entry| is_ours(&entry.file_name().to_string_lossy()));
+        Ok(named.map(|entry| entry.path()).collect())
+    };
+    let is_ours = |name: &str| {
+        let name = name.strip_suffix(".tmp").unwrap_or(name);
+        WRITTEN.contains(&name) || (name.starts_with("part-") && name.ends_with(".tar"))
+    };
+    for path in parts(out, &is_ours)? {
+        gone(&path, if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) })?;
+    }
+    for path in parts(&out.join(NOTES), &|name| name != "lock")? {
+        gone(&path, fs::remove_file(&path))?;
+    }
+    Ok(())
+}

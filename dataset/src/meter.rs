@@ -1,0 +1,65 @@
+//! How far long work is, on the standard error: a bar with rate and time left on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Pause between two plain lines.
+const PLAIN_PAUSE: Duration = Duration::from_secs(10);
+
+/// What happens while work goes on.
+pub enum Progress {
+    /// Records to do, and how many of them an earlier run did.
+    Started { records: u64, done: u64 },
+    /// So many more records are done.
+    Advanced(u64),
+}
+
+/// A progress bar with rate and time left; plain lines when the standard error is no terminal.
+pub struct Meter {
+    bar: ProgressBar,
+    unit: &'static str,
+    plain: Option<Mutex<Instant>>,
+}
+
+impl Meter {
+    /// A meter that counts in this unit (`records`, `studies` …).
+    pub fn new(unit: &'static str) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let template =
+            format!("{{elapsed_precise}} {{wide_bar}} {{human_pos}}/{{human_len}} {unit}, {{per_sec}}, {{eta}} left");
+        if let Ok(style) = ProgressStyle::with_template(&template) {
+            bar.set_style(style);
+        }
+        let plain = (!std::io::stderr().is_terminal()).then(|| Mutex::new(Instant::now()));
+        Self { bar, unit, plain }
+    }
+
+    /// Takes note of what happened.
+    pub fn step(&self, step: &Progress) {
+        match *step {
+            Progress::Started { records, done } => {
+                self.bar.set_length(records);
+                self.bar.set_position(done);
+                self.bar.reset_elapsed();
+                self.bar.reset_eta();
+            }
+            Progress::Advanced(records) => self.bar.inc(records),
+        }
+        if let Some(Ok(mut last)) = self.plain.as_ref().map(Mutex::lock)
+            && last.elapsed() >= PLAIN_PAUSE
+        {
+            *last = Instant::now();
+            let (position, length) = (self.bar.position(), self.bar.length().unwrap_or(0));
+            let (rate, left) = (self.bar.per_sec(), self.bar.eta().as_secs());
+            eprintln!("{position}/{length} {}, {rate:.1}/s, {left} s left", self.unit);
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
