@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 use crate::files;
 use crate::published_lists::ListsReport;
 use crate::roster::Roster;
-use crate::split::{Member, SplitOptions, Subset, Unit};
+use crate::split::{Member, SplitOptions, Subset, Unit, certificate_path};
+use crate::storage::Storage;
 
 /// What was measured on a split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,6 +71,17 @@ pub struct Deviation {
 }
 
 impl Certificate {
+    /// What a split of this name would lose, if its members are others than this one's; none where there is none, or where it
+    /// cannot be read.
+    pub fn replaces(&self, storage: &Storage, name: &str) -> Option<String> {
+        let there: Self = storage.read_json(&certificate_path(name)).ok()?;
+        if there.members_sha256 == self.members_sha256 {
+            return None;
+        }
+        let command = |certificate: &Self| certificate.command(&storage.path(""), name);
+        Some(format!("with other members (`{}`)", command(&there)))
+    }
+
     /// Measures a split whose members stand in the order of the roster.
     pub fn measure(
         members: &[Member],

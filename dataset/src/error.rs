@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused a file operation.
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {cause}")]
+    Io { path: PathBuf, cause: std::io::Error },
     /// Parquet could not be read or written.
-    #[error("{path}: {source}")]
-    Parquet { path: PathBuf, source: parquet::errors::ParquetError },
+    #[error("{path}: {cause}")]
+    Parquet { path: PathBuf, cause: parquet::errors::ParquetError },
     /// An object store refused a request, or gave no answer.
     #[error("{url}: {fault}")]
     Store { url: String, fault: StoreFault },
     /// A JSON file (manifest, split certificate) is not what it should be.
-    #[error("{path}: {source}")]
-    Json { path: PathBuf, source: serde_json::Error },
+    #[error("{path}: {cause}")]
+    Json { path: PathBuf, cause: serde_json::Error },
     /// The directory holds no `dataset.json`, so it is no (finished) dataset.
-    #[error("{path} is not a dataset: it has no dataset.json (was `ingest` interrupted? run the same command again)")]
+    #[error("{path} {}", not_a_dataset(path))]
     NotADataset { path: PathBuf },
     /// The manifest was written by another version of the format.
     #[error("{path}: format version {found}, this build reads version {expected}; ingest again")]
@@ -45,6 +45,28 @@ pub enum Error {
     /// A table operation failed in polars.
     #[error("table: {0}")]
     Table(#[from] polars::error::PolarsError),
+}
+
+/// Why a place is no dataset, and where one may be.
+fn not_a_dataset(path: &Path) -> String {
+    if path.is_file() {
+        return "is a file: give the dataset's folder".to_owned();
+    }
+    let remote = path.to_string_lossy().contains("://");
+    if !remote && !path.exists() {
+        return "does not exist".to_owned();
+    }
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let mut inside: Vec<String> = entries
+        .filter(|entry| entry.path().join("dataset.json").is_file())
+        .map(|entry| entry.path().display().to_string())
+        .collect();
+    inside.sort();
+    if inside.is_empty() {
+        return "is not a dataset: it has no dataset.json (was `ingest` interrupted? run the same command again)"
+            .to_owned();
+    }
+    format!("is not a dataset: it has no dataset.json; did you mean {}?", inside.join(" or "))
 }
 
 /// What is wrong with a request to an object store, and what helps.
@@ -82,15 +104,15 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
-        move |source| Self::Io { path: path.to_path_buf(), source }
+        move |cause| Self::Io { path: path.to_path_buf(), cause }
     }
 
     pub(crate) fn parquet(path: &Path) -> impl FnOnce(parquet::errors::ParquetError) -> Self + '_ {
-        move |source| Self::Parquet { path: path.to_path_buf(), source }
+        move |cause| Self::Parquet { path: path.to_path_buf(), cause }
     }
 
     pub(crate) fn json(path: &Path) -> impl FnOnce(serde_json::Error) -> Self + '_ {
-        move |source| Self::Json { path: path.to_path_buf(), source }
+        move |cause| Self::Json { path: path.to_path_buf(), cause }
     }
 }
 

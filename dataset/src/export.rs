@@ -333,7 +333,7 @@ impl Growing {
                 file.into_inner().map_err(std::io::IntoInnerError::into_error).and_then(|file| file.sync_all());
             if let Err(source) = synced {
                 let _ = std::fs::remove_file(files::temporary(&self.path));
-                return Err(Error::Io { path: self.path.clone(), source });
+                return Err(Error::Io { path: self.path.clone(), cause: source });
             }
             files::publish(&files::temporary(&self.path), &self.path)?;
         }

@@ -17,6 +17,7 @@ pub fn temporary(path: &Path) -> PathBuf {
 
 /// Writes `bytes` to `path` in one step: a temporary file beside it, synced, then renamed.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    check_place(path)?;
     let temporary = temporary(path);
     let written = File::create(&temporary).and_then(|mut file| {
         file.write_all(bytes)?;
@@ -24,9 +25,23 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     });
     if let Err(source) = written {
         let _ = fs::remove_file(&temporary);
-        return Err(Error::Io { path: path.to_path_buf(), source });
+        return Err(Error::Io { path: path.to_path_buf(), cause: source });
     }
     publish(&temporary, path)
+}
+
+/// An error unless a file can take this name: its folder is there, and what stands there now is no device or pipe, which a
+/// rename would replace.
+pub fn check_place(path: &Path) -> Result<()> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty())
+        && !folder.is_dir()
+    {
+        return Err(Error::Invalid(format!("{}: the folder {} is missing", path.display(), folder.display())));
+    }
+    if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return Err(Error::Invalid(format!("{} is no file that could be replaced", path.display())));
+    }
+    Ok(())
 }
 
 /// Renames a finished temporary file to its name and makes the rename durable.

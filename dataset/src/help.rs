@@ -52,3 +52,14 @@ impl HelpFiles {
         }
     }
 }
+
+/// A number from 1 to `MOST`, for clap.
+///
+/// # Errors
+/// When it is none, in words.
+pub fn count<const MOST: usize>(text: &str) -> Result<usize, String> {
+    match text.trim().parse() {
+        Ok(number) if (1..=MOST).contains(&number) => Ok(number),
+        _ => Err(format!("give a number from 1 to {MOST}")),
+    }
+}

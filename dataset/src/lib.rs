@@ -18,6 +18,15 @@
 //!
 //! It knows neither DICOM nor torch.
 
+/// Prints a line to standard output. A reader that has left, or a full device, is no reason to give up the work.
+#[macro_export]
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($words)*);
+    }};
+}
+
 mod batch;
 pub mod bench;
 pub mod card;

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser, Subcommand};
 use dataset::export::{self, Format};
-use dataset::help::HelpFiles;
+use dataset::help::{self, HelpFiles};
 use dataset::meter::Meter;
 use dataset::split::{self, SplitOptions, Unit};
 use dataset::transform::Transform;
@@ -48,10 +48,10 @@ enum Command {
         #[arg(long, value_parser = ["pretrain", "finetune", "evaluate"], requires = "montage")]
         transform: Option<String>,
         /// Side of the transformed image.
-        #[arg(long, default_value_t = 224, requires = "transform")]
+        #[arg(long, default_value_t = 224, requires = "transform", value_parser = clap::value_parser!(u32).range(8..=8192))]
         size: u32,
         /// Images of the montage.
-        #[arg(long, default_value_t = 24)]
+        #[arg(long, default_value_t = 24, value_parser = help::count::<10_000>)]
         count: usize,
         /// Another seed draws other images.
         #[arg(long, default_value_t = 0)]
@@ -63,7 +63,7 @@ enum Command {
         /// Folder or URL of the dataset.
         dir: PathBuf,
         /// Threads [default: one a core].
-        #[arg(long)]
+        #[arg(long, value_parser = help::count::<1024>)]
         threads: Option<usize>,
     },
     /// Make train, validate and test subsets and nested label ratios; no patient in two of them.
@@ -109,6 +109,9 @@ enum Command {
         /// Decides among equals; the same seed gives the same split.
         #[arg(long, default_value_t = 0)]
         seed: u64,
+        /// Replace the split of this name.
+        #[arg(long)]
+        overwrite: bool,
     },
     /// Measure how fast batches come out of a dataset on this machine.
     #[command(after_help = "Example: dataset bench data/mimic --transform pretrain --size 448 --seconds 10")]
@@ -116,16 +119,16 @@ enum Command {
         /// Folder or URL of the dataset.
         dir: PathBuf,
         /// Records of a batch.
-        #[arg(long, default_value_t = 64)]
+        #[arg(long, default_value_t = 64, value_parser = help::count::<65_536>)]
         batch_size: usize,
         /// `pretrain`, `finetune` or `evaluate` as in the recipe; `none` reads images and does nothing else.
         #[arg(long, value_parser = ["none", "pretrain", "finetune", "evaluate"], default_value = "pretrain")]
         transform: String,
         /// Side of the transformed image.
-        #[arg(long, default_value_t = 448)]
+        #[arg(long, default_value_t = 448, value_parser = clap::value_parser!(u32).range(8..=8192))]
         size: u32,
         /// Threads [default: one a core].
-        #[arg(long)]
+        #[arg(long, value_parser = help::count::<1024>)]
         threads: Option<usize>,
         /// How long to measure.
         #[arg(long, default_value_t = 10.0)]
@@ -166,7 +169,7 @@ enum Command {
         #[arg(long)]
         overwrite: bool,
         /// Threads [default: one a core].
-        #[arg(long)]
+        #[arg(long, value_parser = help::count::<1024>)]
         threads: Option<usize>,
     },
     #[command(flatten)]
@@ -255,11 +258,16 @@ fn run(cli: Cli) -> Result<ExitCode> {
             eprintln!("{} problems in {}", problems.len(), dir.display());
             Ok(ExitCode::FAILURE)
         }
-        Command::Split { dir, name, ratios, unit, stratify, validation, test, official, lists, seed } => {
+        Command::Split { dir, name, ratios, unit, stratify, validation, test, official, lists, seed, overwrite } => {
             let dataset = Dataset::open(&dir)?;
             let stratify = if stratify == ["labels"] { Vec::new() } else { stratify };
             let options = SplitOptions { ratios, unit, validation, test, official, lists, stratify, seed };
             let (split, certificate) = draw::make(&dataset, &name, &options)?;
+            if !overwrite && let Some(remark) = certificate.replaces(dataset.storage(), &name) {
+                bail!(
+                    "split `{name}` exists {remark}; take another --name, or --overwrite it (runs that were trained on it can no longer be evaluated)"
+                );
+            }
             split.save(dataset.storage(), &certificate)?;
             tell(&format!("{certificate}\n"))?;
             tell(&format!("written to {}\n", dataset.storage().path(&split::split_path(&name)).display()))?;

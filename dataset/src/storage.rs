@@ -148,7 +148,7 @@ impl Storage {
     pub fn read_if_there(&self, name: &str) -> Result<Option<Bytes>> {
         match self.read(name) {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(Error::Store { fault: StoreFault::NoObject, .. }) => Ok(None),
             Err(error) => Err(error),
         }
@@ -338,7 +338,7 @@ impl Storage {
                 }
             };
             match removed {
-                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {}
                 Err(Error::Store { fault: StoreFault::NoObject, .. }) => {}
                 other => other?,
             }

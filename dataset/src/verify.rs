@@ -102,7 +102,7 @@ fn verify_shard(dataset: &Dataset, index: usize, progress: &(dyn Fn(u64) + Sync)
     let name = &info.path;
     let file = match dataset.storage().open(name) {
         Ok((file, _)) => file,
-        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+        Err(Error::Io { cause, .. }) if cause.kind() == ErrorKind::NotFound => {
             return vec![format!("{name}: missing; {REMEDY}")];
         }
         Err(error) => return vec![format!("{error}; {REMEDY}")],

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use dataset::help::HelpFiles;
+use dataset::help::{HelpFiles, count};
 use dataset::meter::{Meter, Progress};
 use dataset::record::ImageEncoding;
 use dataset::shard::ImageCompression;
@@ -85,7 +85,7 @@ enum Command {
         /// Directory to write: new, empty, or left by the same command.
         out: PathBuf,
         /// Studies to draw; some have two pictures.
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = count::<10_000_000>)]
         studies: usize,
         /// Another seed draws other patients.
         #[arg(long, default_value_t = 0)]
@@ -120,7 +120,7 @@ struct IngestArguments {
     #[arg(long, value_name = "FILE|train|none", default_value = "train")]
     tokenizer: String,
     /// Vocabulary of a trained tokenizer.
-    #[arg(long, default_value_t = tokenizer::VOCABULARY)]
+    #[arg(long, default_value_t = tokenizer::VOCABULARY, value_parser = count::<1_000_000>)]
     vocab_size: usize,
     /// Longest token row, [CLS] included.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -132,7 +132,7 @@ struct IngestArguments {
     #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
     rows_per_shard: u32,
     /// Threads; decides no byte of the result. Default: one a core.
-    #[arg(long)]
+    #[arg(long, value_parser = count::<1024>)]
     jobs: Option<usize>,
     /// From stored values to 8 bit.
     #[arg(long, value_enum, default_value = "voi")]
@@ -141,7 +141,7 @@ struct IngestArguments {
     #[arg(long)]
     no_images: bool,
     /// Take the first N radiographs only.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<{ u32::MAX as usize }>)]
     limit: Option<usize>,
     /// Share of rejected inputs above which the run ends with exit code 3.
     #[arg(long, default_value_t = 0.01)]
@@ -275,7 +275,7 @@ fn write_phantom(layout: Layout, out: &Path, options: &phantom::Options) -> Resu
     let summary = phantom::write(layout, out, options, |studies| meter.step(&Progress::Advanced(studies)));
     meter.finish();
     let summary = summary?;
-    println!(
+    dataset::say!(
         "{}: {} images of {} studies and {} patients",
         out.display(),
         summary.images,
@@ -305,11 +305,14 @@ fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<Exi
         eprintln!("warning: {remark}");
     }
     if arguments.dry_run {
-        println!("findings: {}", plan.findings.join(", "));
+        dataset::say!("findings: {}", plan.findings.join(", "));
         for record in plan.records.iter().take(5) {
-            println!(
+            dataset::say!(
                 "{}  patient {}  study {}  {}",
-                record.record_id, record.patient_id, record.study_id, record.source_path
+                record.record_id,
+                record.patient_id,
+                record.study_id,
+                record.source_path
             );
         }
         return Ok(ExitCode::SUCCESS);
@@ -347,12 +350,12 @@ fn check_input(arguments: &IngestArguments, plan: Plan, jobs: usize) -> Result<E
     meter.finish();
     let differing = outcome?;
     if differing.is_empty() {
-        println!("{}: the input is what it was", arguments.out.display());
+        dataset::say!("{}: the input is what it was", arguments.out.display());
         return Ok(ExitCode::SUCCESS);
     }
-    differing.iter().take(SHOWN).for_each(|said| println!("{said}"));
+    differing.iter().take(SHOWN).for_each(|said| dataset::say!("{said}"));
     if differing.len() > SHOWN {
-        println!("… and {} more", differing.len() - SHOWN);
+        dataset::say!("… and {} more", differing.len() - SHOWN);
     }
     bail!(
         "{}: {} inputs are not what they were; take another OUT or --overwrite to ingest them anew",
@@ -364,12 +367,12 @@ fn check_input(arguments: &IngestArguments, plan: Plan, jobs: usize) -> Result<E
 fn tell(summary: &Summary, out: &Path) {
     let manifest = &summary.manifest;
     if summary.already_done {
-        println!("{} holds this dataset already: nothing to do", out.display());
+        dataset::say!("{} holds this dataset already: nothing to do", out.display());
     } else if summary.resumed_shards > 0 {
-        println!("went on after {} finished shards", summary.resumed_shards);
+        dataset::say!("went on after {} finished shards", summary.resumed_shards);
     }
     let totals = &manifest.totals;
-    println!(
+    dataset::say!(
         "{}: {} records of {} studies and {} patients, {} with a report, {} shards, {:.1} MB",
         out.display(),
         totals.records,
@@ -379,11 +382,13 @@ fn tell(summary: &Summary, out: &Path) {
         manifest.shards.len(),
         totals.bytes as f64 / 1e6
     );
-    println!(
+    dataset::say!(
         "pixels: mean {:.4}, std {:.4}; vocabulary: {}",
-        manifest.image.mean, manifest.image.std, manifest.text.vocabulary
+        manifest.image.mean,
+        manifest.image.std,
+        manifest.text.vocabulary
     );
     for (stage, count) in &manifest.rejects {
-        println!("rejects at stage {stage}: {count}");
+        dataset::say!("rejects at stage {stage}: {count}");
     }
 }

@@ -76,7 +76,7 @@ impl Output {
     pub fn tidy(&self) -> Result<()> {
         let path = if self.is_staged() { self.folder.clone() } else { self.folder.join(NOTES) };
         match fs::remove_dir_all(&path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::Io { path, source }),
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::Io { path, cause: source }),
             _ => Ok(()),
         }
     }
@@ -152,7 +152,7 @@ pub fn prepare(
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(refused("another ingest works on it now")),
         Err(TryLockError::Error(source)) => {
-            return Err(Error::Io { path: lock_path, source });
+            return Err(Error::Io { path: lock_path, cause: source });
         }
     }
     let kept = notes.join("arguments.json");

@@ -350,7 +350,7 @@ fn what_cannot_be_exported_is_told_in_one_line() {
     assert!(left.keys().any(|name| name.starts_with("validate/part-")), "{:?}", left.keys());
     assert!(left.contains_key("letter.txt") && !left.keys().any(|name| name.starts_with("data/")), "{:?}", left.keys());
     // Another split of the same name is another export.
-    ok("dataset", args!["split", &set, "--name", "main", "--test", "0.4"]);
+    ok("dataset", args!["split", &set, "--name", "main", "--test", "0.4", "--overwrite"]);
     refused(1, "webdataset", &out, &["--split", "main"], "holds another export");
 
     let shard = set.join("shards/part-00001.parquet");

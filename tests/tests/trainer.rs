@@ -180,6 +180,6 @@ fn one_clear_line_for_what_cannot_work() {
     says(
         1,
         args!["evaluate", "--data", &data, "--run", temporary.path().join("f"), "--split", "main"].to_vec(),
-        "is not a run",
+        "does not exist",
     );
 }

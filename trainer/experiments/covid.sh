@@ -33,8 +33,8 @@ pretrain() {
         --steps "$steps" --set "model.restore=$1" >"$out/pretrain-$1-$2.log" 2>&1
 }
 sweep() {
-    "$bin/trainer" sweep --data "$out/data" --out "$out/$1" --task "$1" --split "$1"{1,2,3,4,5} --device cpu --seeds "$2" \
-        --preset mrm-vit-tiny --start "MRM=$out/runs/both-{split}" --start "image-only=$out/runs/image-only-{split}" \
+    "$bin/trainer" sweep --data "$out/data" --out "$out/$1" --task "$1" --split "$1"1,"$1"2,"$1"3,"$1"4,"$1"5 --device cpu \
+        --seeds "$2" --preset mrm-vit-tiny --start "MRM=$out/runs/both-{split}" --start "image-only=$out/runs/image-only-{split}" \
         --start "report-only=$out/runs/report-only-{split}" --start none=random >"$out/sweep-$1.log" 2>&1
 }
 export -f pretrain sweep

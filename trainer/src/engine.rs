@@ -137,6 +137,9 @@ pub fn train(
         }
     }
     progress.finish();
+    if state.skipped == state.step && state.step > 0 {
+        bail!("all {} updates were skipped: no loss or gradient was a finite number", state.step);
+    }
     Ok(Outcome::Done { best: state.best.map(|(score, _)| score) })
 }
 

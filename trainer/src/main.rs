@@ -199,7 +199,7 @@ enum Command {
         /// A run or a safetensors file.
         #[arg(long, value_name = "RUN|FILE")]
         weights: PathBuf,
-        /// Sizes, for weights that lie in no run.
+        /// Sizes, for weights that lie in no run; counts before a run's own.
         #[arg(long, value_parser = PRESETS)]
         preset: Option<String>,
         /// auto, cpu or cuda:N.
@@ -343,8 +343,8 @@ fn run(cli: Cli) -> Result<()> {
             if let Some(epochs) = epochs {
                 config.take_epochs(epochs);
             }
-            config.dataset = source.identity();
-            config.split = split.unwrap_or_default();
+            (config.dataset, config.split, config.split_members) = source.identities();
+            config.tokenizer = source.tokenizer();
             if let Some(path) = &init {
                 config.init = path.to_string_lossy().into_owned();
             }
@@ -352,7 +352,11 @@ fn run(cli: Cli) -> Result<()> {
             commands::resolve_pretrain(&mut config, Some(&source.dataset))?;
             show(&config)?;
             let run = RunDir::open(&shared.run, &config)?;
-            tell(commands::pretrain(&config, &source, &run, device)?, &run);
+            let next = format!(
+                "trainer finetune --init {} --task …, or trainer reconstruct --weights {0}",
+                run.path().display()
+            );
+            tell(commands::pretrain(&config, &source, &run, device)?, &run, &next);
             Ok(())
         }
         Command::Finetune { shared, task, init, preset, split, ratio, settings } => {
@@ -363,8 +367,7 @@ fn run(cli: Cli) -> Result<()> {
                 task: &task,
                 init: init.as_deref(),
                 preset: preset.as_deref(),
-                split: &split,
-                dataset: &source.identity(),
+                source: &source,
                 ratio,
                 steps: settings.steps,
                 file: file.as_deref(),
@@ -375,14 +378,14 @@ fn run(cli: Cli) -> Result<()> {
                 let prepared = commands::prepare_segmentation(&config, &source, device)?;
                 show(&config)?;
                 let run = RunDir::open(&shared.run, &config)?;
-                tell(prepared.train(&run)?, &run);
+                tell(prepared.train(&run)?, &run, &evaluation(&shared));
                 return Ok(());
             }
             let config = commands::resolve_finetune(&request)?;
             commands::check_finetune(&config, &source)?;
             show(&config)?;
             let run = RunDir::open(&shared.run, &config)?;
-            tell(commands::finetune(&config, &source, &run, device)?, &run);
+            tell(commands::finetune(&config, &source, &run, device)?, &run, &evaluation(&shared));
             Ok(())
         }
         Command::Evaluate { shared, split, subset, draws, specificity, min_area } => {
@@ -391,12 +394,12 @@ fn run(cli: Cli) -> Result<()> {
             let subset = Subset::parse(&subset).context("an unknown subset")?;
             if commands::is_segmentation(&shared.run) {
                 let report = commands::evaluate_segmentation(&shared.run, &source, subset, device, draws, min_area)?;
-                println!("{report}");
+                dataset::say!("{report}");
                 return Ok(());
             }
             ensure!(min_area.is_none(), "--min-area is for segmentation runs; {} is none", shared.run.display());
             let report = commands::evaluate(&shared.run, &source, subset, device, draws, specificity)?;
-            println!("{report}");
+            dataset::say!("{report}");
             Ok(())
         }
         Command::Reconstruct { data, weights, device, split, rows, out, word_ratio, seed } => {
@@ -409,9 +412,9 @@ fn run(cli: Cli) -> Result<()> {
             let out = out.unwrap_or_else(|| run.join("reconstruction.png"));
             reconstruct::save(&out, &canvas, &restored)?;
             for record in restored.iter().filter(|record| !record.words.is_empty()) {
-                println!("{}: {}", record.record_id, reconstruct::line(&record.words));
+                dataset::say!("{}: {}", record.record_id, reconstruct::line(&record.words));
             }
-            println!("written to {}", out.display());
+            dataset::say!("written to {}", out.display());
             Ok(())
         }
         Command::Bench { data, preset, device, warmup, json, settings } => {
@@ -423,7 +426,7 @@ fn run(cli: Cli) -> Result<()> {
             let mut config = overlay(&preset, settings.file()?.as_deref(), &settings.flags())?;
             commands::resolve_pretrain(&mut config, source.as_ref().map(|source| source.dataset.as_ref()))?;
             let measured = commands::bench(&config, source.as_ref(), device, warmup, updates)?;
-            println!("{}", if json { serde_json::to_string(&measured)? } else { measured.to_string() });
+            dataset::say!("{}", if json { serde_json::to_string(&measured)? } else { measured.to_string() });
             Ok(())
         }
         Command::Compare { first, second, subset, draws, specificity, seed, out } => {
@@ -431,7 +434,7 @@ fn run(cli: Cli) -> Result<()> {
             if let Some(out) = out {
                 dataset::files::write_json(&out, &comparison)?;
             }
-            println!("{comparison}");
+            dataset::say!("{comparison}");
             Ok(())
         }
         Command::Sweep {
@@ -471,11 +474,15 @@ fn run(cli: Cli) -> Result<()> {
                 device,
             )?;
             if swept.stopped {
-                println!("stopped; give the same command again to go on ({})", out.display());
+                dataset::say!("stopped; give the same command again to go on ({})", out.display());
                 return Ok(());
             }
             report::write(&swept.runs, &out.join("report.html"))?;
-            println!("\n{}\nwritten to {}", commands::sweep_table(&swept.cells), out.join("report.html").display());
+            dataset::say!(
+                "\n{}\nwritten to {}",
+                commands::sweep_table(&swept.cells),
+                out.join("report.html").display()
+            );
             Ok(())
         }
         Command::Embed { data, weights, preset, device, split, subset, out } => {
@@ -483,16 +490,16 @@ fn run(cli: Cli) -> Result<()> {
             let source = DataSource::open(&data, split.as_deref())?;
             let rows = source.rows(subset.as_deref())?;
             let width = commands::embed(&source, &rows, &weights, preset.as_deref(), device, &out)?;
-            println!("{} records, {width} features each, written to {}", rows.len(), out.display());
+            dataset::say!("{} records, {width} features each, written to {}", rows.len(), out.display());
             Ok(())
         }
         Command::Import { file, out, preset, set, verbose } => {
             let config = overlay(&config::pretrain_preset(&preset)?, None, &set)?;
             let imported = commands::import(&file, &out, &config)?;
             if verbose {
-                println!("{}", imported.report.details());
+                dataset::say!("{}", imported.report.details());
             }
-            println!("{imported}");
+            dataset::say!("{imported}");
             Ok(())
         }
         Command::Export { weights, to, out, preset, set } => {
@@ -503,12 +510,12 @@ fn run(cli: Cli) -> Result<()> {
                     Some(overlay(&preset, None, &set)?)
                 }
             };
-            println!("{}", commands::export(&weights, &to, sizes, &out)?);
+            dataset::say!("{}", commands::export(&weights, &to, sizes, &out)?);
             Ok(())
         }
         Command::Report { runs, out } => {
             report::write(&runs, &out)?;
-            println!("written to {}", out.display());
+            dataset::say!("written to {}", out.display());
             Ok(())
         }
     }
@@ -542,17 +549,24 @@ fn read_text(path: &Path) -> Result<String> {
 }
 
 fn show<C: Serialize>(config: &C) -> Result<()> {
-    println!("{}", toml::to_string(config)?);
+    dataset::say!("{}", toml::to_string(config)?);
     Ok(())
 }
 
-fn tell(outcome: Outcome, run: &RunDir) {
+/// How to evaluate a run.
+fn evaluation(shared: &Shared) -> String {
+    format!("trainer evaluate --data {} --run {} --split … --subset test", shared.data.display(), shared.run.display())
+}
+
+fn tell(outcome: Outcome, run: &RunDir, next: &str) {
     let path = run.path().display();
     match outcome {
-        Outcome::Done { best: Some(best) } => println!("done: {path}, best validation score {best:.4}"),
-        Outcome::Done { best: None } => println!("done: {path}"),
+        Outcome::Done { best: Some(best) } => dataset::say!("done: {path}, best validation score {best:.4}"),
+        Outcome::Done { best: None } => dataset::say!("done: {path}"),
         Outcome::Stopped { step } => {
-            println!("stopped after update {step}; give the same command again to go on ({path})");
+            dataset::say!("stopped after update {step}; give the same command again to go on ({path})");
+            return;
         }
     }
+    eprintln!("the log: {path}/metrics.jsonl; next: {next}");
 }

@@ -58,6 +58,12 @@ pub fn reconstruct(
     seed: u64,
 ) -> Result<(GrayImage, Vec<Restored>)> {
     let config: PretrainConfig = rundir::load_config(run)?;
+    let own: String = dataset.manifest().text.tokenizer_sha256.chars().take(16).collect();
+    anyhow::ensure!(
+        !config.model.restores_report() || config.tokenizer == own,
+        "{} reads the words of another tokenizer than this dataset's: ingest it with the --tokenizer of the run's dataset",
+        run.display()
+    );
     let objective = Pretraining::new(&config.model, device)?;
     let loaded = rundir::load(objective.store(), &rundir::weights(weights)?)?;
     anyhow::ensure!(loaded.is_complete(), "the weights do not fit the run's configuration: {loaded}");

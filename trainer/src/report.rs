@@ -82,9 +82,41 @@ impl Run {
     }
 }
 
+/// The folders that are given, and in place of one that is no run itself the runs in it.
+fn with_inner(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let is_run = |path: &Path| path.join("config.toml").is_file();
+    let mut all = Vec::new();
+    for path in paths {
+        let mut inside: Vec<PathBuf> = if is_run(path) {
+            Vec::new()
+        } else {
+            let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).filter(|inner| is_run(inner)).collect()
+        };
+        inside.sort();
+        if inside.is_empty() {
+            all.push(path.clone());
+        }
+        all.extend(inside);
+    }
+    all
+}
+
 /// Writes the page.
 pub fn write(runs: &[PathBuf], out: &Path) -> Result<()> {
-    let runs = runs.iter().map(|path| Run::load(path)).collect::<Result<Vec<_>>>()?;
+    let runs = with_inner(runs)
+        .iter()
+        .filter_map(|path| match Run::load(path) {
+            Ok(run) => Some(run),
+            Err(error) => {
+                eprintln!("left out: {error:#}");
+                None
+            }
+        })
+        .collect::<Vec<_>>();
+    if runs.is_empty() {
+        return Err(anyhow!("no run to report on"));
+    }
     let mut body = String::new();
     label_efficiency(&runs, &mut body)?;
     for run in &runs {

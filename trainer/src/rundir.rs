@@ -99,12 +99,17 @@ impl RunDir {
         if fresh && let Some(foreign) = foreign_file(path)? {
             bail!("{} holds other files ({foreign}) and no run; take another --run directory", path.display());
         }
-        if fresh {
-            files::write_atomic(&kept, text.as_bytes())?;
-        } else if &load_config::<C>(path)? != config {
-            let changed = changed_lines(&fs::read_to_string(&kept)?, &text);
-            bail!("{} holds a run of another configuration ({changed}); take another --run directory", path.display());
+        if !fresh && has_begun(path) {
+            let before: toml::Table = load_config(path)?;
+            if deciding(before.clone()) != deciding(text.parse()?) {
+                let changed = changed_lines(&fs::read_to_string(&kept)?, &text);
+                bail!(
+                    "{} holds a run of another configuration ({changed}); take another --run directory, or delete it",
+                    path.display()
+                );
+            }
         }
+        files::write_atomic(&kept, text.as_bytes())?;
         Ok(Self { path: path.to_path_buf(), fresh, _lock: lock })
     }
 
@@ -214,6 +219,23 @@ impl RunDir {
     }
 }
 
+/// Whether anything came of a run yet.
+fn has_begun(path: &Path) -> bool {
+    let logged = fs::metadata(path.join(METRICS)).is_ok_and(|metrics| metrics.len() > 0);
+    let saved = fs::read_dir(path.join("checkpoints")).is_ok_and(|mut entries| entries.next().is_some());
+    logged || saved || path.join("best.safetensors").exists()
+}
+
+/// A configuration without what decides no number of a run: these settings may change when it goes on.
+fn deciding(mut config: toml::Table) -> toml::Table {
+    if let Some(run) = config.get_mut("run").and_then(toml::Value::as_table_mut) {
+        for key in ["loader_threads", "log_every", "checkpoint_every", "keep_last", "skip_limit"] {
+            run.remove(key);
+        }
+    }
+    config
+}
+
 /// A file in a folder that is to become a run, which no run's beginning left there.
 fn foreign_file(path: &Path) -> Result<Option<String>> {
     for entry in fs::read_dir(path)? {
@@ -229,8 +251,7 @@ fn foreign_file(path: &Path) -> Result<Option<String>> {
 impl Drop for RunDir {
     /// A run that failed before anything came of it leaves no configuration in the way of the next try.
     fn drop(&mut self) {
-        let logged = fs::metadata(self.path.join(METRICS)).is_ok_and(|metrics| metrics.len() > 0);
-        if !self.fresh || logged || !self.steps().is_empty() || self.path.join("best.safetensors").exists() {
+        if !self.fresh || has_begun(&self.path) {
             return;
         }
         for file in [CONFIG, METRICS, tensorboard::NAME, ".lock"] {
@@ -271,9 +292,27 @@ pub fn read_metrics(run: &Path) -> Result<Vec<serde_json::Value>> {
 /// The stored configuration of a run.
 pub fn load_config<C: DeserializeOwned>(run: &Path) -> Result<C> {
     let path = run.join(CONFIG);
+    if !run.exists() {
+        bail!("{} does not exist", run.display());
+    }
     let text =
         fs::read_to_string(&path).with_context(|| format!("{} is not a run: it has no {CONFIG}", run.display()))?;
-    toml::from_str(&text).with_context(|| format!("{} is of another kind of run", path.display()))
+    toml::from_str(&text).map_err(|error| match kind(&text) {
+        Some(kind) => anyhow::anyhow!("{} is {kind}, which does not serve here ({})", run.display(), error.message()),
+        None => anyhow::Error::from(error).context(format!("{} is no configuration of a run", path.display())),
+    })
+}
+
+/// What kind of run a configuration is of, in words.
+fn kind(text: &str) -> Option<&'static str> {
+    let config: toml::Table = text.parse().ok()?;
+    if config.get("model")?.get("decoder").is_some() {
+        return Some("a pre-training run");
+    }
+    if config.contains_key("prediction") {
+        return Some("a segmentation run");
+    }
+    config.contains_key("findings").then_some("a run fine-tuned for classification")
 }
 
 /// The run that weights belong to: the folder itself, or the nearest one above a file that holds a configuration.
@@ -291,7 +330,14 @@ pub fn run_of(weights: &Path) -> Result<PathBuf> {
 /// The weights of a run (the best ones, else the newest: their moving average, if there is one) or of a safetensors file.
 pub fn weights(source: &Path) -> Result<Tensors> {
     let found = weights_file(source)?;
-    Tensor::read_safetensors(&found).with_context(|| format!("{} is no safetensors file", found.display()))
+    Tensor::read_safetensors(&found).with_context(|| {
+        let start = fs::read(&found).map(|bytes| bytes.into_iter().take(2).collect::<Vec<u8>>()).unwrap_or_default();
+        let path = found.display();
+        if start == b"PK" || start.first() == Some(&0x80) {
+            return format!("{path} is a PyTorch file: `trainer import {path} --out FILE.safetensors` first");
+        }
+        format!("{path} is no safetensors file, or a damaged one")
+    })
 }
 
 /// The file that [`weights`] reads.
@@ -330,7 +376,7 @@ pub fn start_from(store: &tch::nn::VarStore, source: &Path) -> Result<()> {
     if !report.matched.iter().any(|name| of_encoder(name)) {
         bail!("{} holds no weights of an encoder: {report}", source.display());
     }
-    println!("{}: {report}", source.display());
+    dataset::say!("{}: {report}", source.display());
     Ok(())
 }
 

@@ -159,7 +159,7 @@ pub(super) fn join(out: &Path, plan: &Plan, options: &Options) -> Result<()> {
     let path = out.join(TABLE);
     let mut table = WriterBuilder::new().has_headers(false).from_writer(Growing::create(&path)?);
     table.write_record(header(plan, options)).map_err(bad_table(&path))?;
-    let mut file = table.into_inner().map_err(|error| Error::Io { path: path.clone(), source: error.into_error() })?;
+    let mut file = table.into_inner().map_err(|error| Error::Io { path: path.clone(), cause: error.into_error() })?;
     for piece in &plan.pieces {
         let part = out.join(&piece.path);
         let mut rows = File::open(&part).map_err(Error::io(&part))?;
@@ -169,5 +169,5 @@ pub(super) fn join(out: &Path, plan: &Plan, options: &Options) -> Result<()> {
 }
 
 fn bad_table(path: &Path) -> impl FnOnce(::csv::Error) -> Error + '_ {
-    move |error| Error::Io { path: path.to_path_buf(), source: error.into() }
+    move |error| Error::Io { path: path.to_path_buf(), cause: error.into() }
 }

@@ -55,7 +55,7 @@ pub(super) fn prepare(out: &Path, arguments: &Value, overwrite: bool) -> Result<
                 }
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Error::Io { path: out.to_path_buf(), source }),
+            Err(source) => return Err(Error::Io { path: out.to_path_buf(), cause: source }),
         }
     }
     fs::create_dir_all(&notes).map_err(Error::io(&notes))?;
@@ -64,7 +64,7 @@ pub(super) fn prepare(out: &Path, arguments: &Value, overwrite: bool) -> Result<
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(refused("is worked on by another export now")),
-        Err(TryLockError::Error(source)) => return Err(Error::Io { path: lock_path, source }),
+        Err(TryLockError::Error(source)) => return Err(Error::Io { path: lock_path, cause: source }),
     }
     let kept = notes.join("arguments.json");
     let before: Option<Value> = kept.is_file().then(|| files::read_json(&kept).unwrap_or(Value::Null));
@@ -92,7 +92,7 @@ pub(super) fn finish(out: &Path, arguments: &Value) -> Result<()> {
 fn tidy(out: &Path) -> Result<()> {
     let notes = out.join(NOTES);
     match fs::remove_dir_all(&notes) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::Io { path: notes, source: error }),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::Io { path: notes, cause: error }),
         _ => Ok(()),
     }
 }
@@ -101,7 +101,7 @@ fn tidy(out: &Path) -> Result<()> {
 fn clear(out: &Path) -> Result<()> {
     let gone = |path: &Path, removed: std::io::Result<()>| match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::Io { path: path.to_path_buf(), source: error })
+            Err(Error::Io { path: path.to_path_buf(), cause: error })
         }
         _ => Ok(()),
     };

@@ -65,7 +65,7 @@ pub fn evaluate(
     check_specificity(specificity)?;
     let config: FinetuneConfig = rundir::load_config(run)?;
     let (dataset, split) = (&source.dataset, source.split()?);
-    check_split(&config.dataset, &config.split, source)?;
+    check_split((&config.dataset, &config.split, &config.split_members), source)?;
     let labels = labels(&config, dataset)?;
     let rows = task_rows(&config, source, subset, None)?;
     if rows.is_empty() {
@@ -88,7 +88,9 @@ pub fn evaluate(
     let bootstrap = Bootstrap { draws, seed: config.run.seed, ..Bootstrap::default() };
     let predictions = Predictions { scores: &scores, labels: &targets, patients: &patients, classes, specificity };
     let found = bootstrap.classes(predictions);
-    write_predictions(run, subset, dataset, &rows, &labels, &scores, &targets)?;
+    let stem = file_stem(subset, &config.dataset, source);
+    let table = run.join(format!("predictions-{stem}.parquet"));
+    write_predictions(&table, dataset, &rows, &labels, &scores, &targets)?;
     let count =
         |class: usize, wanted| targets.iter().skip(class).step_by(classes).filter(|t| **t == Some(wanted)).count();
     let report = EvaluationReport {
@@ -118,7 +120,9 @@ pub fn evaluate(
             .collect(),
         mean: found.mean,
     };
-    files::write_json(&run.join(format!("evaluation-{}.json", subset.name())), &report)?;
+    let file = run.join(format!("evaluation-{stem}.json"));
+    files::write_json(&file, &report)?;
+    eprintln!("weights: {}; written: {} and {}", report.weights, file.display(), table.display());
     Ok(report)
 }
 
@@ -130,15 +134,32 @@ pub(super) fn check_specificity(specificity: f64) -> Result<()> {
     bail!("--specificity: must be from 0 to 1, is {specificity}")
 }
 
-/// An error where a run is evaluated on its own dataset by another split, which may test on patients it was trained on.
-pub(super) fn check_split(dataset: &str, split: &str, source: &DataSource) -> Result<()> {
-    let name = &source.split()?.name;
-    if dataset == source.identity() && split != name {
+/// An error where a run is evaluated on its own dataset by another split, or by one drawn anew: it may test on patients that
+/// the run was trained on. Another dataset is external validation.
+pub(super) fn check_split(trained_on: (&str, &str, &str), source: &DataSource) -> Result<()> {
+    let (dataset, split, members) = trained_on;
+    let now = source.identities();
+    if dataset != now.0 || members == now.2 {
+        return Ok(());
+    }
+    let (name, command) =
+        (now.1, format!("train anew, or evaluate with the split it was trained on (--split {split})"));
+    if split == name {
         bail!(
-            "the run was trained on split `{split}` of this dataset, whose patients `{name}` may test on: give --split {split}"
+            "split `{name}` was drawn anew since the run was trained, and may test on patients it has seen: {command}"
         );
     }
-    Ok(())
+    bail!("the run was trained on split `{split}` of this dataset, whose patients `{name}` may test on: {command}")
+}
+
+/// What an evaluation's files are called: `test`, or `test-on-NAME` for a dataset that the run was not trained on.
+pub(super) fn file_stem(subset: Subset, trained_on: &str, source: &DataSource) -> String {
+    if trained_on == source.identity() {
+        return subset.name().to_owned();
+    }
+    let place = source.dataset.storage().path("");
+    let name = place.file_name().unwrap_or(place.as_os_str()).to_string_lossy().into_owned();
+    format!("{}-on-{name}", subset.name())
 }
 
 /// Names numbered from 0 in the order of their first appearance.
@@ -153,8 +174,7 @@ pub(super) fn numbered<'a>(names: impl Iterator<Item = &'a str>) -> Vec<u32> {
 }
 
 fn write_predictions(
-    run: &Path,
-    subset: Subset,
+    path: &Path,
     dataset: &Dataset,
     rows: &[u32],
     labels: &Labels,
@@ -176,7 +196,7 @@ fn write_predictions(
         table.push((&columns[2 * class], Arc::new(score), false));
         table.push((&columns[2 * class + 1], Arc::new(label), true));
     }
-    Ok(table::write_table(&run.join(format!("predictions-{}.parquet", subset.name())), table)?)
+    Ok(table::write_table(path, table)?)
 }
 
 impl std::fmt::Display for EvaluationReport {

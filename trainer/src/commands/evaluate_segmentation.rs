@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use super::DataSource;
-use super::evaluate::{check_split, numbered};
+use super::evaluate::{check_split, file_stem, numbered};
 use super::segment::{evaluation_transform, with_mask};
 use crate::bootstrap::{Bootstrap, Interval};
 use crate::config::SegmentConfig;
@@ -63,7 +63,8 @@ pub fn evaluate_segmentation(
 ) -> Result<SegmentationReport> {
     let config: SegmentConfig = rundir::load_config(run)?;
     let (dataset, split) = (&source.dataset, source.split()?);
-    check_split(&config.dataset, &config.split, source)?;
+    check_split((&config.dataset, &config.split, &config.split_members), source)?;
+    let stem = file_stem(subset, &config.dataset, source);
     let rule = MaskRule { min_area: min_area.unwrap_or(config.prediction.min_area), ..config.prediction };
     let known = with_mask(dataset)?;
     let rows: Vec<u32> = split.rows(subset, None).into_iter().filter(|&row| known[row as usize]).collect();
@@ -91,8 +92,8 @@ pub fn evaluate_segmentation(
     let (record_ids, patient_ids) = (of_rows(&record_ids), of_rows(&patient_ids));
     let bootstrap = Bootstrap { draws, seed: config.run.seed, ..Bootstrap::default() };
     let report = found.report(&config, rule, split.name.clone(), subset, &patient_ids, bootstrap)?;
-    files::write_json(&run.join(format!("evaluation-{}.json", subset.name())), &report)?;
-    found.write(&run.join(format!("predictions-{}.parquet", subset.name())), record_ids, patient_ids)?;
+    files::write_json(&run.join(format!("evaluation-{stem}.json")), &report)?;
+    found.write(&run.join(format!("predictions-{stem}.parquet")), record_ids, patient_ids)?;
     pictures.write(&segmentation_picture(run, subset.name()))?;
     Ok(report)
 }

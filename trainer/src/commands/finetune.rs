@@ -51,16 +51,15 @@ pub(super) fn task_rows(
 }
 
 /// What was asked of a fine-tuning run.
-#[derive(Debug, Clone)]
+#[derive(Clone, Copy)]
 pub struct Request<'a> {
     pub task: &'a str,
     /// Start weights; none for start values.
     pub init: Option<&'a Path>,
     /// None: that of the start weights' run, else the first one.
     pub preset: Option<&'a str>,
-    pub split: &'a str,
-    /// [`DataSource::identity`].
-    pub dataset: &'a str,
+    /// The dataset, with the split to train on.
+    pub source: &'a DataSource,
     /// Percentage of the training labels.
     pub ratio: f64,
     pub steps: Option<u64>,
@@ -110,8 +109,7 @@ pub fn resolve_finetune(request: &Request) -> Result<FinetuneConfig> {
     let task = Task::parse(request.task)?;
     let start = Start::of(request)?;
     let mut config = config::finetune_preset(&start.preset, &task, request.ratio)?;
-    request.split.clone_into(&mut config.split);
-    request.dataset.clone_into(&mut config.dataset);
+    (config.dataset, config.split, config.split_members) = request.source.identities();
     (config.init, config.start) = (start.init, start.name);
     if let Some(pretrained) = start.pretrained {
         config.model.vit = pretrained.model.vit;
@@ -173,7 +171,7 @@ pub fn finetune(config: &FinetuneConfig, source: &DataSource, run: &RunDir, devi
     if rows.is_empty() {
         bail!("no labelled record at {}% of the training subset", config.ratio);
     }
-    println!("{} labelled records, {} updates, on {device:?}", rows.len(), config.optimiser.steps);
+    dataset::say!("{} labelled records, {} updates, on {device:?}", rows.len(), config.optimiser.steps);
     let optimiser = &config.optimiser;
     let loader = |state| {
         Ok(loader_for(device, Loader::builder(dataset))

@@ -69,6 +69,23 @@ impl DataSource {
         format!("{}, {} records, {digest:016x}", manifest.source, self.dataset.len())
     }
 
+    /// Identity of the dataset, name of the split, and a digest of who is in which of its subsets; without a split, no
+    /// text for both.
+    pub fn identities(&self) -> (String, String, String) {
+        let split = self.split.as_ref();
+        let members = split.map_or_else(String::new, |split| {
+            let subset = |member: &dataset::split::Member| member.subset.map_or("", Subset::name);
+            let lines = split.members.iter().map(|member| format!("{} {}\n", member.record_id, subset(member)));
+            format!("{:016x}", random::digest(&lines.collect::<String>()))
+        });
+        (self.identity(), split.map_or_else(String::new, |split| split.name.clone()), members)
+    }
+
+    /// Digest of the dataset's tokenizer; no text without one.
+    pub fn tokenizer(&self) -> String {
+        self.dataset.manifest().text.tokenizer_sha256.chars().take(16).collect()
+    }
+
     /// An error unless the split has a label ratio.
     fn check_ratio(&self, ratio: f64) -> Result<()> {
         let split = self.split()?;

@@ -97,7 +97,7 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
         warmup: epochs * optimiser.warmup_epochs / optimiser.epochs,
         total: epochs,
     };
-    println!("{records} records, {per_epoch:.1} updates an epoch, {steps} updates, on {device:?}");
+    dataset::say!("{records} records, {per_epoch:.1} updates an epoch, {steps} updates, on {device:?}");
     let settings = Settings {
         algorithm: Algorithm::PRETRAINING,
         weight_decay: optimiser.weight_decay,

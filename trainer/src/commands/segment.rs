@@ -73,8 +73,7 @@ fn with_drawn_mask(dataset: &Dataset) -> Result<Vec<bool>> {
 pub fn resolve_segmentation(request: &Request) -> Result<SegmentConfig> {
     let start = Start::of(request)?;
     let mut config = config::segment_preset(&start.preset, request.ratio)?;
-    request.split.clone_into(&mut config.split);
-    request.dataset.clone_into(&mut config.dataset);
+    (config.dataset, config.split, config.split_members) = request.source.identities();
     (config.init, config.start) = (start.init, start.name);
     if let Some(pretrained) = start.pretrained {
         config.model.vit = VitConfig { image_size: config.model.vit.image_size, ..pretrained.model.vit };
@@ -141,7 +140,7 @@ impl Segmenting<'_> {
         let Self { config, source, objective, rows, device } = self;
         let optimiser = &config.optimiser;
         let distinct = rows.chunk_by(|a, b| a == b).count();
-        println!(
+        dataset::say!(
             "{distinct} records with a mask ({} an epoch), {} updates, on {device:?}",
             rows.len(),
             optimiser.steps

@@ -98,7 +98,7 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
         for (name, path) in &starts {
             for &ratio in &plan.ratios {
                 for &seed in &plan.seeds {
-                    let config = configuration(plan, source, split, name, path, ratio, seed)?;
+                    let config = configuration(plan, source, name, path, ratio, seed)?;
                     check_finetune(&config, source)?;
                     let path = plan.out.join(format!("{name}-{split}-{ratio}-seed{seed}"));
                     if jobs.iter().any(|(other, ..)| *other == path) {
@@ -115,7 +115,7 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
     let (count, mut runs, mut reports) = (jobs.len(), Vec::new(), Vec::new());
     for (number, (path, config, source)) in jobs.into_iter().enumerate() {
         let done = path.join("evaluation-test.json");
-        println!("run {} of {count}: {}", number + 1, path.display());
+        dataset::say!("run {} of {count}: {}", number + 1, path.display());
         let run = RunDir::open(&path, &config)?;
         let as_asked = |report: &EvaluationReport| {
             report.split == config.split && report.specificity == plan.specificity && report.draws == plan.draws
@@ -126,7 +126,7 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
                 return Ok(Swept { cells: summary(&reports), runs, stopped: true });
             }
             let report = evaluate(&path, source, Subset::Test, device, plan.draws, plan.specificity)?;
-            println!(
+            dataset::say!(
                 "  test AUROC {}",
                 report.mean.auroc.map_or("undefined".to_owned(), |i| format!("{:.3}", i.value))
             );
@@ -143,13 +143,12 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
 fn configuration(
     plan: &Sweep,
     source: &DataSource,
-    split: &str,
     name: &str,
     path: &str,
     ratio: f64,
     seed: u64,
 ) -> Result<FinetuneConfig> {
-    let path = PathBuf::from(path.replace("{split}", split));
+    let path = PathBuf::from(path.replace("{split}", &source.split()?.name));
     let init = (path != Path::new(RANDOM)).then_some(path.as_path());
     if let Some(init) = init {
         rundir::weights_file(init)?;
@@ -160,8 +159,7 @@ fn configuration(
         task: plan.task,
         init,
         preset: if init.is_none_or(Path::is_file) { plan.preset } else { None },
-        split,
-        dataset: &source.identity(),
+        source,
         ratio,
         steps: plan.steps,
         file: plan.file,
@@ -208,6 +206,7 @@ pub fn table(cells: &[Cell]) -> String {
         for ratio in &ratios {
             let cell = cells.iter().find(|cell| cell.start == start && cell.ratio == *ratio);
             text += &match cell.and_then(|cell| Some((cell, cell.auroc?))) {
+                Some((cell, auroc)) if cell.runs == 1 => format!(" {:.3} (1 run) |", auroc.mean),
                 Some((cell, auroc)) if auroc.values == cell.runs => {
                     format!(" {:.3} ± {:.3} ({} runs) |", auroc.mean, auroc.sd, cell.runs)
                 }

@@ -67,16 +67,21 @@ pub struct FinetuneConfig {
     pub preset: String,
     pub task: String,
     /// The dataset it is trained on.
+    #[serde(default)]
     pub dataset: String,
     /// The findings of the task.
     pub findings: Vec<String>,
     /// Name of the split.
     pub split: String,
+    /// Digest of who is in which of its subsets.
+    #[serde(default)]
+    pub split_members: String,
     /// Percentage of the training labels.
     pub ratio: f64,
     /// Where the weights came from; `random` for start values.
     pub init: String,
     /// What tables and charts call these start weights; runs of one name are summed up.
+    #[serde(default)]
     pub start: String,
     pub model: ClassifierConfig,
     pub data: FinetuneData,
@@ -94,6 +99,7 @@ pub fn finetune_preset(preset: &str, task: &Task, ratio: f64) -> Result<Finetune
         dataset: String::new(),
         findings: task.findings.clone(),
         split: String::new(),
+        split_members: String::new(),
         ratio,
         init: RANDOM.to_owned(),
         start: RANDOM_NAME.to_owned(),
@@ -209,6 +215,15 @@ impl FinetuneConfig {
         let optimiser = &self.optimiser;
         if !(optimiser.layer_decay > 0.0 && optimiser.layer_decay <= 1.0) {
             bail!("optimiser.layer_decay: must be above 0 and at most 1, is {}", optimiser.layer_decay);
+        }
+        if ![optimiser.rate, optimiser.weight_decay, optimiser.clip]
+            .iter()
+            .all(|value| value.is_finite() && *value >= 0.0)
+        {
+            bail!("optimiser.rate, optimiser.weight_decay and optimiser.clip: must be 0 or more, and finite");
+        }
+        if !(self.data.std > 0.0 && self.data.crop_scale > 0.0 && self.data.crop_scale <= 1.0) {
+            bail!("data.crop_scale: must be above 0 and at most 1; data.std: above 0");
         }
         if optimiser.accumulation == 0 || optimiser.batch_size == 0 || optimiser.steps == 0 {
             bail!("optimiser.accumulation, optimiser.batch_size and optimiser.steps: must be at least 1");

@@ -51,9 +51,18 @@ pub struct PretrainOptimiser {
 pub struct PretrainConfig {
     pub preset: String,
     /// What the run is trained on: the dataset, and the split whose training subset it sees (empty: all of it).
+    #[serde(default)]
     pub dataset: String,
+    #[serde(default)]
     pub split: String,
+    /// Digest of who is in which of its subsets.
+    #[serde(default)]
+    pub split_members: String,
+    /// Digest of the tokenizer whose words it restores.
+    #[serde(default)]
+    pub tokenizer: String,
     /// Where the weights came from; `random` for start values.
+    #[serde(default)]
     pub init: String,
     pub model: MrmConfig,
     pub data: PretrainData,
@@ -67,6 +76,8 @@ pub fn pretrain_preset(preset: &str) -> Result<PretrainConfig> {
         preset: preset.to_owned(),
         dataset: String::new(),
         split: String::new(),
+        split_members: String::new(),
+        tokenizer: String::new(),
         init: RANDOM.to_owned(),
         model: MrmConfig { bert: BertConfig { vocab_size: 0, ..BertConfig::default() }, ..MrmConfig::default() },
         data: PretrainData {
@@ -151,8 +162,9 @@ impl PretrainConfig {
                 optimiser.epochs
             );
         }
-        if !(optimiser.base_rate >= 0.0 && optimiser.weight_decay >= 0.0 && optimiser.clip >= 0.0) {
-            bail!("optimiser.base_rate, optimiser.weight_decay and optimiser.clip: must be 0 or more");
+        let rates = [optimiser.base_rate, optimiser.weight_decay, optimiser.clip];
+        if !rates.iter().all(|value| value.is_finite() && *value >= 0.0) {
+            bail!("optimiser.base_rate, optimiser.weight_decay and optimiser.clip: must be 0 or more, and finite");
         }
         if self.model.restores_report() && !(2..=self.model.bert.max_positions).contains(&data.tokens) {
             let most = self.model.bert.max_positions;

@@ -51,14 +51,19 @@ pub struct SegmentConfig {
     pub preset: String,
     pub task: String,
     /// The dataset it is trained on.
+    #[serde(default)]
     pub dataset: String,
     /// Name of the split.
     pub split: String,
+    /// Digest of who is in which of its subsets.
+    #[serde(default)]
+    pub split_members: String,
     /// Percentage of the training labels.
     pub ratio: f64,
     /// Where the weights came from; `random` for start values.
     pub init: String,
     /// What tables and charts call these start weights.
+    #[serde(default)]
     pub start: String,
     pub model: SegmenterConfig,
     pub data: SegmentData,
@@ -81,6 +86,7 @@ pub fn segment_preset(preset: &str, ratio: f64) -> Result<SegmentConfig> {
         task: SEGMENTATION_TASK.to_owned(),
         dataset: String::new(),
         split: String::new(),
+        split_members: String::new(),
         ratio,
         init: RANDOM.to_owned(),
         start: RANDOM_NAME.to_owned(),
@@ -144,6 +150,12 @@ impl SegmentConfig {
                 "optimiser.batch_size: the batch norms of UPerNet need at least 2 records, not {}",
                 optimiser.batch_size
             );
+        }
+        if ![optimiser.rate, optimiser.weight_decay, optimiser.clip]
+            .iter()
+            .all(|value| value.is_finite() && *value >= 0.0)
+        {
+            bail!("optimiser.rate, optimiser.weight_decay and optimiser.clip: must be 0 or more, and finite");
         }
         if optimiser.warmup >= optimiser.steps {
             bail!(
