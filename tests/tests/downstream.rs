@@ -3,11 +3,19 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow_array::{Array, FixedSizeListArray, Float32Array, StringArray};
+use dataset::transform::Transform;
 use mrm_tests::training::{dataset, pretraining};
 use mrm_tests::{args, fails, folder, ok};
 use serde_json::Value;
+use tch::Device;
+use tch::nn::VarStore;
+use trainer::classifier::{ClassifierConfig, VitClassifier};
+use trainer::config::PretrainConfig;
+use trainer::objective::images;
+use trainer::rundir;
 
 /// A pre-trained run, and the dataset it saw.
 fn pretrained(folder: &Path, studies: usize) -> (PathBuf, PathBuf) {
@@ -152,13 +160,29 @@ fn features_are_those_of_the_encoder() {
     let ids = dataset::shard::column::<StringArray>(&batches[0], "record_id").expect("identifiers");
     let features = dataset::shard::column::<FixedSizeListArray>(&batches[0], "features").expect("features");
     assert_eq!((features.value_length(), features.len()), (32, ids.len()));
-    let first = features.value(0);
-    let first = first.as_any().downcast_ref::<Float32Array>().expect("floats");
-    // A plain layer normalisation over the features of each record: mean 0, spread 1.
-    let mean: f32 = first.values().iter().sum::<f32>() / 32.0;
-    let square: f32 = first.values().iter().map(|value| value * value).sum::<f32>() / 32.0;
-    assert!(mean.abs() < 1e-4 && (square - 1.0).abs() < 1e-2, "{mean} {square}");
-    assert_ne!(features.value(0).to_data(), features.value(1).to_data());
+    // What the library gives for some records by themselves.
+    let set = Arc::new(dataset::Dataset::open(&data).expect("a dataset"));
+    let config: PretrainConfig = rundir::load_config(&mrm).expect("a configuration");
+    let store = VarStore::new(Device::Cpu);
+    let sizes = ClassifierConfig { vit: config.model.vit.clone(), classes: 1, drop_path: 0.0 };
+    let model = VitClassifier::new(&store.root(), &sizes).expect("a model");
+    rundir::load(&store, &rundir::weights(&mrm).expect("weights")).expect("loaded");
+    for place in [0, ids.len() - 1] {
+        let row = set.row_of(ids.value(place)).expect("a record") as u32;
+        let transform = Transform {
+            mean: config.data.mean as f32,
+            std: config.data.std as f32,
+            ..Transform::evaluate(config.model.vit.image_size as u32)
+        };
+        let loader = dataset::Loader::builder(&set).rows(vec![row]).batch_size(1).transform(transform).build();
+        let batch = loader.expect("a loader").next_batch().expect("a batch");
+        let pooled = model.features(&images(&batch, Device::Cpu), false).expect("features");
+        let pooled = Vec::<f32>::try_from(pooled.view([-1])).expect("floats");
+        let stored = features.value(place);
+        let stored = stored.as_any().downcast_ref::<Float32Array>().expect("floats");
+        let largest = pooled.iter().zip(stored.values()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(largest < 1e-5, "{largest}");
+    }
 
     // A subset of a split, from a file of weights in the run.
     let file = mrm.join("latest/model.safetensors");
@@ -176,21 +200,60 @@ fn features_are_those_of_the_encoder() {
 fn a_benchmark_adds_up() {
     let temporary = folder();
     let data = dataset(temporary.path(), 20);
-    let bench = |more: &[&str]| -> Value {
-        let mut all = args!["bench", "--preset", "mrm-vit-tiny", "--device", "cpu", "--batch-size", "4"].to_vec();
+    let bench = |batch: &str, more: &[&str]| -> Value {
+        let mut all = args!["bench", "--preset", "mrm-vit-tiny", "--device", "cpu", "--batch-size", batch].to_vec();
         all.extend(args!["--steps", "2", "--warmup", "1", "--json"]);
         all.extend(more.iter().map(Into::into));
         serde_json::from_str(&ok("trainer", all)).expect("JSON")
     };
     for (measured, loads) in [
-        (bench(&["--set", "model.bert.vocab_size=500"]), false),
-        (bench(&["--data", &data.to_string_lossy(), "--set", "run.precision=bf16"]), true),
+        (bench("4", &["--set", "model.bert.vocab_size=500"]), false),
+        (bench("4", &["--data", &data.to_string_lossy(), "--set", "run.precision=bf16"]), true),
     ] {
         let value = |key: &str| measured[key].as_f64().unwrap_or_else(|| panic!("{key}: {measured}"));
         assert_eq!(measured["loads"], loads);
-        assert!((value("images_per_second") * value("milliseconds_per_update") / 4e3 - 1.0).abs() < 1e-6);
+        assert_eq!(value("batch"), 4.0);
         assert!(value("utilisation") > 0.0 && value("peak_memory_gib") > 0.01);
+        assert!(value("utilisation") < 1.5, "{measured}");
         let shares = measured["shares"].as_object().expect("shares");
         assert!((shares.values().filter_map(Value::as_f64).sum::<f64>() - 1.0).abs() < 1e-6);
     }
+    // A batch larger than the dataset is counted as what it holds.
+    let records = dataset::Dataset::open(&data).expect("a dataset").len() as f64;
+    let whole = bench("64", &["--data", &data.to_string_lossy()]);
+    assert_eq!(whole["batch"].as_f64(), Some(records));
+}
+
+#[test]
+fn a_split_drawn_anew_is_no_test_and_another_dataset_is_one_of_its_own() {
+    let temporary = folder();
+    let (data, mrm) = pretrained(temporary.path(), 60);
+    let run = temporary.path().join("runs/tuned");
+    ok("trainer", finetuning(&data, &run, &mrm, &[]));
+    evaluate(&data, &run);
+    let split = |name: &str, more: &[&str]| {
+        let mut all = args!["split", &data, "--name", name, "--ratios", "50,100", "--test", "0.3"].to_vec();
+        all.extend(more.iter().map(Into::into));
+        all
+    };
+    let told = fails("dataset", 1, split("main", &["--seed", "5"]));
+    assert!(told.contains("exists with other members") && told.contains("--overwrite"), "{told}");
+    ok("dataset", split("other", &["--seed", "5"]));
+    let on =
+        |data: &Path, name: &str| args!["evaluate", "--data", data, "--run", &run, "--split", name, "--draws", "20"];
+    let told = fails("trainer", 1, on(&data, "other"));
+    assert!(told.contains("whose patients `other` may test on"), "{told}");
+    ok("dataset", split("main", &["--seed", "5", "--overwrite"]));
+    let told = fails("trainer", 1, on(&data, "main"));
+    assert!(told.contains("drawn anew since the run was trained"), "{told}");
+
+    // External validation stands beside the run's own test.
+    let own = fs::read(run.join("evaluation-test.json")).expect("an evaluation");
+    let raw = mrm_tests::phantom_of("chexpert", temporary.path(), 40);
+    let outside = temporary.path().join("outside");
+    mrm_tests::ingest("chexpert", &raw, &outside, &[]);
+    ok("dataset", args!["split", &outside, "--name", "main"]);
+    ok("trainer", on(&outside, "main"));
+    assert!(run.join("evaluation-test-on-outside.json").is_file());
+    assert!(fs::read(run.join("evaluation-test.json")).expect("an evaluation") == own);
 }

@@ -125,6 +125,62 @@ fn a_killed_run_in_half_precision_with_averaged_weights_resumes_to_the_same_bits
 }
 
 #[test]
+fn a_killed_fine_tuning_keeps_the_same_best_weights() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 60);
+    let (whole, killed) = (temporary.path().join("a"), temporary.path().join("b"));
+    let arguments = |run: &Path| {
+        let mut all =
+            args!["finetune", "--data", &data, "--run", run, "--split", "main", "--preset", "mrm-vit-tiny"].to_vec();
+        all.extend(args!["--task", "labels:Cardiomegaly", "--device", "cpu", "--steps", "40", "--batch-size", "8"]);
+        for setting in ["model.vit.depth=1", "optimiser.evaluate_every=2", "run.checkpoint_every=3", "run.log_every=1"]
+        {
+            all.extend(args!["--set", setting]);
+        }
+        all
+    };
+    ok("trainer", arguments(&whole));
+    for updates in [4, 20] {
+        let mut child = command("trainer")
+            .args(arguments(&killed))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        wait_for(&killed, updates);
+        child.kill().expect("SIGKILL");
+        child.wait().expect("it ends");
+    }
+    ok("trainer", arguments(&killed));
+    assert_eq!(numbers(&killed), numbers(&whole));
+    for file in ["best.safetensors", "latest/model.safetensors", "latest/state.json", "latest/optimiser.safetensors"] {
+        let read = |run: &Path| fs::read(run.join(file)).expect("a file");
+        assert!(read(&killed) == read(&whole), "{file}");
+    }
+}
+
+#[test]
+fn settings_that_decide_nothing_may_change_and_data_may_not() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 20);
+    let run = temporary.path().join("run");
+    ok("trainer", pretraining(&data, &run, 4, &[]));
+    ok("trainer", pretraining(&data, &run, 4, &["--set", "run.loader_threads=1", "--set", "run.keep_last=5"]));
+    let other = temporary.path().join("more");
+    fs::create_dir(&other).expect("a folder");
+    let other = dataset(&other, 30);
+    let told = fails("trainer", 1, pretraining(&other, &run, 4, &[]));
+    assert!(told.contains("holds a run of another configuration (now dataset ="), "{told}");
+    // A folder of somebody else's files is no place for a run, and stays as it is.
+    let taken = temporary.path().join("taken");
+    fs::create_dir(&taken).expect("a folder");
+    fs::write(taken.join("metrics.jsonl"), "{\"mine\": 1}\n").expect("written");
+    let told = fails("trainer", 1, pretraining(&data, &taken, 4, &[]));
+    assert!(told.contains("holds other files (metrics.jsonl) and no run"), "{told}");
+    assert_eq!(fs::read_to_string(taken.join("metrics.jsonl")).expect("a file"), "{\"mine\": 1}\n");
+}
+
+#[test]
 fn bfloat16_trains_to_about_what_float_does() {
     let temporary = folder();
     let data = dataset(temporary.path(), 30);
