@@ -48,12 +48,13 @@ struct Settings {
     /// One setting, laid over all else; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Updates to make.
+    /// Updates to make, in place of the recipe's number; warm-up and evaluations keep their share.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
-    /// Records of a micro-batch.
+    /// Records of a micro-batch [default: the recipe's].
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     batch_size: Option<u64>,
+    /// Decides start values, order, augmentation and masks [default: 0].
     #[arg(long, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     seed: Option<u64>,
 }
@@ -98,6 +99,7 @@ enum Command {
         /// Sizes; default: those of the run given by --init, else mrm-vit-b16.
         #[arg(long, value_parser = PRESETS)]
         preset: Option<String>,
+        /// Name of the split; `dataset split` makes one.
         #[arg(long)]
         split: String,
         /// Percentage of the training labels; one of the split's ratios.
@@ -106,11 +108,12 @@ enum Command {
         #[command(flatten)]
         settings: Settings,
     },
-    /// AUROC and average precision of a fine-tuned run, or Dice and IoU, with patient-level bootstrap intervals.
+    /// Metrics of a fine-tuned run (AUROC to calibration, or Dice and IoU), with patient-level bootstrap intervals.
     #[command(after_help = "Example: trainer evaluate --data data/nih --run runs/nih-1 --split main --subset test")]
     Evaluate {
         #[command(flatten)]
         shared: Shared,
+        /// Name of the split; `dataset split` makes one.
         #[arg(long)]
         split: String,
         #[arg(long, value_parser = ["train", "validate", "test"], default_value = "test")]
@@ -160,16 +163,20 @@ enum Command {
         /// auto, cpu or cuda:N.
         #[arg(long, default_value = "auto")]
         device: String,
+        /// As for finetune, segmentation left out.
         #[arg(long)]
         task: String,
         /// Sizes for starts that are no run.
         #[arg(long, value_parser = PRESETS)]
         preset: Option<String>,
-        #[arg(long, value_delimiter = ',', required = true)]
+        /// Names of splits.
+        #[arg(long, value_name = "A,B", value_delimiter = ',', required = true)]
         split: Vec<String>,
-        #[arg(long, value_delimiter = ',', default_value = "100")]
+        /// Percentages of the training labels.
+        #[arg(long, value_name = "1,10,100", value_delimiter = ',', default_value = "100")]
         ratios: Vec<f64>,
-        #[arg(long, value_delimiter = ',', default_value = "0")]
+        /// Seeds of the fine-tuning.
+        #[arg(long, value_name = "0,1,2", value_delimiter = ',', default_value = "0")]
         seeds: Vec<u64>,
         /// Start weights and what the table calls them; {split} stands for the split's name. May be repeated.
         #[arg(long, value_name = "NAME=RUN|random", required = true)]
@@ -211,6 +218,7 @@ enum Command {
         /// Only this subset of the split.
         #[arg(long, value_parser = ["train", "validate", "test"], requires = "split")]
         subset: Option<String>,
+        /// The table to write.
         #[arg(long, value_name = "FILE.parquet")]
         out: PathBuf,
     },
@@ -306,8 +314,10 @@ enum Command {
     /// One self-contained HTML page over some runs: curves, tables, label efficiency, restored pictures and words.
     #[command(after_help = "Example: trainer report runs/* --out report.html")]
     Report {
+        /// Runs, or folders with runs in them.
         #[arg(required = true)]
         runs: Vec<PathBuf>,
+        /// The page to write.
         #[arg(long, value_name = "FILE.html")]
         out: PathBuf,
     },
