@@ -1,7 +1,7 @@
 //! PyTorch checkpoints read without Python: `torch.save` of a state dict, alone or with an optimiser's state and more.
 //!
 //! A checkpoint is a zip archive of a pickle and of the bytes of each storage. The pickle is read by a machine of our own
-//! which runs no code ([`unpickle`]); what it cannot make sense of is left out and named. Only storages that the state
+//! which runs no code (`pth/unpickle.rs`); what it cannot make sense of is left out and named. Only storages that the state
 //! dict refers to are read, one at a time, and every claim is compared with the file before memory is taken for it.
 //!
 //! | read | not read |
