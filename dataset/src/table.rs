@@ -1,12 +1,16 @@
 //! Small tables: Arrow record batches handed to polars through the Arrow C data interface (no copy, no shared types),
 //! and Parquet files of a few columns.
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
 use polars::prelude::{Column, DataFrame, PlSmallStr, PolarsError, Series};
 use polars_arrow::ffi as polars_ffi;
 
@@ -54,17 +58,71 @@ pub fn write_table(path: &Path, columns: Vec<(&str, ArrayRef, bool)>) -> Result<
     files::write_atomic(path, &to_parquet(path, columns)?)
 }
 
+/// A table that is written batch by batch, so that it need not fit into memory; whole or absent.
+pub struct TableWriter {
+    path: PathBuf,
+    temporary: PathBuf,
+    /// None once it is finished.
+    writer: Option<ArrowWriter<File>>,
+}
+
+impl TableWriter {
+    /// Begins a table under a temporary name beside `path`.
+    ///
+    /// # Errors
+    /// When no file can be made there.
+    pub fn create(path: &Path, schema: SchemaRef) -> Result<Self> {
+        files::check_place(path)?;
+        let temporary = files::temporary(path);
+        let file = File::create(&temporary).map_err(Error::io(&temporary))?;
+        let writer = ArrowWriter::try_new(file, schema, Some(properties())).map_err(Error::parquet(path))?;
+        Ok(Self { path: path.to_path_buf(), temporary, writer: Some(writer) })
+    }
+
+    /// Appends a batch, as a row group of its own.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        writer.write(batch).and_then(|()| writer.flush()).map_err(Error::parquet(&self.path))
+    }
+
+    /// Ends the table and gives it its name.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn finish(mut self) -> Result<()> {
+        let Some(writer) = self.writer.take() else { return Ok(()) };
+        let written = writer.into_inner().map_err(Error::parquet(&self.path))?;
+        written.sync_all().map_err(Error::io(&self.temporary))?;
+        files::publish(&self.temporary, &self.path)
+    }
+}
+
+impl Drop for TableWriter {
+    fn drop(&mut self) {
+        if self.writer.is_some() {
+            let _ = std::fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+/// How tables are written.
+fn properties() -> WriterProperties {
+    WriterProperties::builder()
+        .set_created_by(concat!("mrm ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .build()
+}
+
 /// A small table as the bytes of a Parquet file. Errors tell the path.
 pub fn to_parquet(path: &Path, columns: Vec<(&str, ArrayRef, bool)>) -> Result<Vec<u8>> {
     let bad = |e: arrow_schema::ArrowError| Error::Invalid(format!("{}: {e}", path.display()));
     let batch = RecordBatch::try_from_iter_with_nullable(columns).map_err(bad)?;
-    let properties = parquet::file::properties::WriterProperties::builder()
-        .set_created_by(concat!("mrm ", env!("CARGO_PKG_VERSION")).to_owned())
-        .set_compression(parquet::basic::Compression::ZSTD(parquet::basic::ZstdLevel::default()))
-        .build();
     let mut bytes = Vec::new();
     let mut writer =
-        ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).map_err(Error::parquet(path))?;
+        ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties())).map_err(Error::parquet(path))?;
     writer.write(&batch).map_err(Error::parquet(path))?;
     writer.close().map_err(Error::parquet(path))?;
     Ok(bytes)

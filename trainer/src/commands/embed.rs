@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use arrow_array::builder::{FixedSizeListBuilder, Float32Builder};
-use arrow_array::{ArrayRef, StringArray};
+use arrow_array::{ArrayRef, RecordBatch, StringArray};
+use dataset::Loader;
+use dataset::table::TableWriter;
 use dataset::transform::Transform;
-use dataset::{Loader, table};
 use tch::nn::VarStore;
 use tch::{Device, Kind};
 
@@ -21,6 +22,9 @@ use super::DataSource;
 
 /// Records of a batch without gradients.
 const BATCH: usize = 128;
+
+/// Records of a row group: 25 MB of ViT-B's features, the most that is held.
+const GROUP: usize = 8192;
 
 /// The encoder of some weights: its sizes, and mean and spread that it was trained with. A preset that is given counts.
 fn encoder(weights: &Path, preset: Option<&str>) -> Result<(VitConfig, f64, f64)> {
@@ -58,6 +62,7 @@ pub fn embed(
     if rows.is_empty() {
         bail!("no record to embed");
     }
+    dataset::files::check_place(out)?;
     let transform = Transform { mean: mean as f32, std: std as f32, ..Transform::evaluate(image_size as u32) };
     let loader = loader_for(device, Loader::builder(&source.dataset))
         .rows(rows.to_vec())
@@ -65,28 +70,40 @@ pub fn embed(
         .shuffle(false)
         .transform(transform)
         .build()?;
-    let mut features =
-        FixedSizeListBuilder::new(Float32Builder::with_capacity(rows.len() * width as usize), width as i32);
+    let texts = ["record_id", "patient_id", "study_id"].map(|name| Ok((name, source.dataset.texts(name)?)));
+    let texts = texts.into_iter().collect::<Result<Vec<_>>>()?;
+    let mut table: Option<TableWriter> = None;
+    let mut kept: Vec<f32> = Vec::new();
+    let (mut from, mut done) = (0, 0);
     for batch in loader {
         let batch = batch?; // kept until its features are here: a CUDA device reads its memory meanwhile
         let images = images(&batch, device);
         let pooled = tch::no_grad(|| model.features(&images, false))?.to_kind(Kind::Float).to_device(Device::Cpu);
-        features.values().append_slice(&Vec::<f32>::try_from(&pooled.flatten(0, -1))?);
-        (0..pooled.size()[0]).for_each(|_| features.append(true));
+        kept.extend(Vec::<f32>::try_from(&pooled.flatten(0, -1))?);
+        done += batch.len();
+        if done - from < GROUP && done < rows.len() {
+            continue;
+        }
+        let mut features = FixedSizeListBuilder::new(Float32Builder::with_capacity(kept.len()), width as i32);
+        features.values().append_slice(&kept);
+        (from..done).for_each(|_| features.append(true));
+        let of_rows = |(name, values): &(&'static str, Vec<Option<String>>)| {
+            let column: StringArray = rows[from..done].iter().map(|&row| values[row as usize].as_deref()).collect();
+            (*name, Arc::new(column) as ArrayRef, *name != "record_id")
+        };
+        let columns = texts.iter().map(of_rows).chain([("features", Arc::new(features.finish()) as ArrayRef, false)]);
+        let group = RecordBatch::try_from_iter_with_nullable(columns)?;
+        if table.is_none() {
+            table = Some(TableWriter::create(out, group.schema())?);
+        }
+        if let Some(table) = &mut table {
+            table.write(&group)?;
+        }
+        kept.clear();
+        from = done;
     }
-    let text = |name: &str| -> Result<ArrayRef> {
-        let values = source.dataset.texts(name)?;
-        Ok(Arc::new(rows.iter().map(|&row| values[row as usize].as_deref()).collect::<StringArray>()))
-    };
-    let features: ArrayRef = Arc::new(features.finish());
-    table::write_table(
-        out,
-        vec![
-            ("record_id", text("record_id")?, false),
-            ("patient_id", text("patient_id")?, true),
-            ("study_id", text("study_id")?, true),
-            ("features", features, false),
-        ],
-    )?;
+    if let Some(table) = table {
+        table.finish()?;
+    }
     Ok(width)
 }
