@@ -421,6 +421,9 @@ fn run(cli: Cli) -> Result<()> {
                 reconstruct::reconstruct(&run, &weights, &source.dataset, &chosen, word_ratio, device, seed)?;
             let out = out.unwrap_or_else(|| run.join("reconstruction.png"));
             reconstruct::save(&out, &canvas, &restored)?;
+            if restored.iter().any(|record| !record.words.is_empty()) {
+                dataset::say!("hidden words: [restored as it was], [what it was→what came out]");
+            }
             for record in restored.iter().filter(|record| !record.words.is_empty()) {
                 dataset::say!("{}: {}", record.record_id, reconstruct::line(&record.words));
             }

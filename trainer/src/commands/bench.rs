@@ -8,8 +8,8 @@ use dataset::{Batch, Loader};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use super::DataSource;
 use super::pretrain::loader_builder;
+use super::{DataSource, device_name};
 use crate::config::PretrainConfig;
 use crate::libtorch;
 use crate::objective::Objective;
@@ -104,7 +104,7 @@ pub fn bench(
     let flops = config.model.training_flops(config.data.tokens, seen.masked as f64 / seen.records as f64);
     let product = product_rate(device, config.run.precision)?;
     Ok(Measured {
-        device: format!("{device:?}").to_lowercase(),
+        device: device_name(device),
         threads: i64::from(tch::get_num_threads()),
         precision: config.run.precision,
         preset: config.preset.clone(),
@@ -188,8 +188,12 @@ impl std::fmt::Display for Measured {
         let batches = if self.loads { "loaded batches" } else { "one batch of noise, used again" };
         writeln!(
             f,
-            "{}, {:?}, {} ({} threads), {batches} of {}",
-            self.preset, self.precision, self.device, self.threads, self.batch
+            "{}, {}, {} ({} threads), {batches} of {}",
+            self.preset,
+            format!("{:?}", self.precision).to_lowercase(),
+            self.device,
+            self.threads,
+            self.batch
         )?;
         writeln!(f, "{:>10.1} images/s, {:.1} ms an update", self.images_per_second, self.milliseconds_per_update)?;
         writeln!(

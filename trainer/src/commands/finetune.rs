@@ -7,7 +7,7 @@ use dataset::transform::{ASPECT, Crop, Transform};
 use dataset::{Dataset, Loader, Subset, random};
 use tch::Device;
 
-use super::DataSource;
+use super::{DataSource, device_name};
 use crate::config::{self, FinetuneConfig, PRESETS, PretrainConfig, RANDOM, RANDOM_NAME, Rule, Task, overlay};
 use crate::engine::{self, Outcome, Settings};
 use crate::objective::{Objective, loader_for};
@@ -171,7 +171,7 @@ pub fn finetune(config: &FinetuneConfig, source: &DataSource, run: &RunDir, devi
     if rows.is_empty() {
         bail!("no labelled record at {}% of the training subset", config.ratio);
     }
-    dataset::say!("{} labelled records, {} updates, on {device:?}", rows.len(), config.optimiser.steps);
+    dataset::say!("{} labelled records, {} updates, on {}", rows.len(), config.optimiser.steps, device_name(device));
     let optimiser = &config.optimiser;
     let loader = |state| {
         Ok(loader_for(device, Loader::builder(dataset))

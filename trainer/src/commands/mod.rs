@@ -48,6 +48,15 @@ pub fn device(name: &str) -> Result<Device> {
     }
 }
 
+/// A device as it is typed.
+pub(crate) fn device_name(device: Device) -> String {
+    match device {
+        Device::Cpu => "cpu".to_owned(),
+        Device::Cuda(index) => format!("cuda:{index}"),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}
+
 /// Where a run's data comes from.
 pub struct DataSource {
     pub dataset: Arc<Dataset>,

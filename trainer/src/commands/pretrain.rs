@@ -8,7 +8,7 @@ use dataset::transform::{ASPECT, Crop, Transform};
 use dataset::{Dataset, Loader, Subset, random};
 use tch::Device;
 
-use super::DataSource;
+use super::{DataSource, device_name};
 use crate::config::{PretrainConfig, RANDOM};
 use crate::engine::{self, Outcome, Settings};
 use crate::objective::{Objective, loader_for};
@@ -97,7 +97,7 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
         warmup: epochs * optimiser.warmup_epochs / optimiser.epochs,
         total: epochs,
     };
-    dataset::say!("{records} records, {per_epoch:.1} updates an epoch, {steps} updates, on {device:?}");
+    dataset::say!("{records} records, {per_epoch:.1} updates an epoch, {steps} updates, on {}", device_name(device));
     let settings = Settings {
         algorithm: Algorithm::PRETRAINING,
         weight_decay: optimiser.weight_decay,

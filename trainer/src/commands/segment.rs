@@ -13,8 +13,8 @@ use dataset::{Dataset, Loader, Subset, random, shard};
 use rayon::prelude::*;
 use tch::Device;
 
-use super::DataSource;
 use super::finetune::{Request, Start};
+use super::{DataSource, device_name};
 use crate::config::{self, RANDOM, SEGMENTATION_TASK, SegmentConfig, overlay};
 use crate::engine::{self, Outcome, Settings};
 use crate::objective::{Objective, loader_for};
@@ -141,9 +141,10 @@ impl Segmenting<'_> {
         let optimiser = &config.optimiser;
         let distinct = rows.chunk_by(|a, b| a == b).count();
         dataset::say!(
-            "{distinct} records with a mask ({} an epoch), {} updates, on {device:?}",
+            "{distinct} records with a mask ({} an epoch), {} updates, on {}",
             rows.len(),
-            optimiser.steps
+            optimiser.steps,
+            device_name(*device)
         );
         let loader = |state| {
             Ok(loader_for(*device, Loader::builder(&source.dataset))

@@ -73,9 +73,10 @@ impl Default for RunConfig {
 /// Lays a TOML file and `key=value` settings over a configuration, the latter last.
 pub fn overlay<T: Serialize + DeserializeOwned>(config: &T, file: Option<&str>, settings: &[String]) -> Result<T> {
     let mut table = Table::try_from(config)?;
+    let all = keys(&table, "");
     if let Some(text) = file {
         let above: Table = text.parse().context("the configuration file is no TOML")?;
-        lay(&mut table, above, "")?;
+        lay(&mut table, above, "", &all)?;
     }
     for setting in settings {
         let (key, value) = setting.split_once('=').with_context(|| format!("`{setting}` is not key=value"))?;
@@ -94,28 +95,44 @@ pub fn overlay<T: Serialize + DeserializeOwned>(config: &T, file: Option<&str>, 
                 .context("a key is a section")?;
         }
         at.insert((*last).to_owned(), value);
-        lay(&mut table, above, "")?;
+        lay(&mut table, above, "", &all)?;
     }
     Value::Table(table).try_into().context("the configuration does not fit")
 }
 
-fn lay(base: &mut Table, above: Table, prefix: &str) -> Result<()> {
-    let known: Vec<String> = base.keys().cloned().collect();
+fn lay(base: &mut Table, above: Table, prefix: &str, all: &[String]) -> Result<()> {
     for (key, value) in above {
         let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         match (base.get_mut(&key), value) {
-            (Some(Value::Table(inner)), Value::Table(value)) => lay(inner, value, &path)?,
+            (Some(Value::Table(inner)), Value::Table(value)) => lay(inner, value, &path, all)?,
             (Some(Value::Float(inner)), Value::Integer(value)) => *inner = value as f64,
             (Some(inner), value) if inner.same_type(&value) => *inner = value,
             (Some(inner), value) => bail!("`{path}` is of type {}, not {}", inner.type_str(), value.type_str()),
             (None, _) => {
-                let nearest = known.iter().min_by_key(|name| distance(name, &key));
-                let hint = nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+                // The last part counts most: a key may be asked for without its section.
+                let far = |known: &&String| {
+                    let last = known.rsplit('.').next().unwrap_or(known);
+                    distance(last, &key).min(distance(known, &path))
+                };
+                let hint =
+                    all.iter().min_by_key(far).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
                 bail!("no key `{path}`{hint}");
             }
         }
     }
     Ok(())
+}
+
+/// Full names of all keys, sections left out.
+fn keys(table: &Table, prefix: &str) -> Vec<String> {
+    let name = |key: &str| if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
+    table
+        .iter()
+        .flat_map(|(key, value)| match value {
+            Value::Table(inner) => keys(inner, &name(key)),
+            _ => vec![name(key)],
+        })
+        .collect()
 }
 
 /// Levenshtein distance.
@@ -151,7 +168,9 @@ mod tests {
     fn an_unknown_key_names_the_nearest() {
         let base = pretrain_preset("mrm-vit-b16").unwrap();
         let error = overlay(&base, None, &["optimiser.batchsize=4".to_owned()]).unwrap_err().to_string();
-        assert_eq!(error, "no key `optimiser.batchsize`; did you mean `batch_size`?");
+        assert_eq!(error, "no key `optimiser.batchsize`; did you mean `optimiser.batch_size`?");
+        let error = overlay(&base, None, &["mask_ratio=0.5".to_owned()]).unwrap_err().to_string();
+        assert_eq!(error, "no key `mask_ratio`; did you mean `model.mask_ratio`?");
         let error = overlay(&base, None, &["optimiser.epochs=many".to_owned()]).unwrap_err().to_string();
         assert_eq!(error, "`optimiser.epochs` is of type float, not string");
         assert!(pretrain_preset("mrm-vit-huge").unwrap_err().to_string().contains("mrm-vit-tiny"));
