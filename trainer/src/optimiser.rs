@@ -107,6 +107,15 @@ struct State {
     buffers: Vec<Tensor>,
 }
 
+/// The trained parameters of a store around a vision transformer of `depth` blocks, each at its [`layer_rate`].
+pub fn decayed_parameters(store: &VarStore, depth: i64, decay: f64) -> Vec<Parameter> {
+    let mut all = parameters(store);
+    for parameter in &mut all {
+        parameter.rate_scale = layer_rate(&parameter.name, depth, decay);
+    }
+    all
+}
+
 /// Parameters with one rate (by its factor) and decay: their places, and their gradients.
 type Group = ((f64, bool), Vec<(usize, Tensor)>);
 

@@ -32,14 +32,9 @@ impl Precision {
         }
     }
 
-    /// Whether the loss is scaled.
-    pub fn has_loss_scale(self) -> bool {
-        self == Self::Fp16
-    }
-
     /// A loss scale, where one is needed.
     pub fn loss_scale(self, device: Device) -> Option<LossScale> {
-        self.has_loss_scale().then(|| LossScale::new(LossScaleState::default(), device))
+        (self == Self::Fp16).then(|| LossScale::new(LossScaleState::default(), device))
     }
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{RunConfig, pretrain_preset};
+use super::{RunConfig, check_layer_decay, check_rates, check_warmup, pretrain_preset};
 use crate::classifier::ClassifierConfig;
 use crate::objectives::{Missing, Uncertain};
 
@@ -213,28 +213,15 @@ impl FinetuneConfig {
         self.run.validate()?;
         self.model.validate()?;
         let optimiser = &self.optimiser;
-        if !(optimiser.layer_decay > 0.0 && optimiser.layer_decay <= 1.0) {
-            bail!("optimiser.layer_decay: must be above 0 and at most 1, is {}", optimiser.layer_decay);
-        }
-        if ![optimiser.rate, optimiser.weight_decay, optimiser.clip]
-            .iter()
-            .all(|value| value.is_finite() && *value >= 0.0)
-        {
-            bail!("optimiser.rate, optimiser.weight_decay and optimiser.clip: must be 0 or more, and finite");
-        }
         if !(self.data.std > 0.0 && self.data.crop_scale > 0.0 && self.data.crop_scale <= 1.0) {
             bail!("data.crop_scale: must be above 0 and at most 1; data.std: above 0");
         }
         if optimiser.accumulation == 0 || optimiser.batch_size == 0 || optimiser.steps == 0 {
             bail!("optimiser.accumulation, optimiser.batch_size and optimiser.steps: must be at least 1");
         }
-        if optimiser.warmup >= optimiser.steps {
-            bail!(
-                "optimiser.warmup is {} of {} updates: take --steps, which scales both, or lower it",
-                optimiser.warmup,
-                optimiser.steps
-            );
-        }
+        check_rates(&[optimiser.rate, optimiser.weight_decay, optimiser.clip])?;
+        check_layer_decay(optimiser.layer_decay)?;
+        check_warmup(optimiser.warmup, optimiser.steps)?;
         if self.model.classes != self.findings.len() as i64 {
             bail!("model.classes is {}, the task has {} findings", self.model.classes, self.findings.len());
         }

@@ -70,6 +70,30 @@ impl Default for RunConfig {
     }
 }
 
+/// An error unless rate, weight decay and clipping of a fine-tuning are numbers of 0 or more.
+fn check_rates(values: &[f64]) -> Result<()> {
+    if values.iter().all(|value| value.is_finite() && *value >= 0.0) {
+        return Ok(());
+    }
+    bail!("optimiser.rate, optimiser.weight_decay and optimiser.clip: must be 0 or more, and finite")
+}
+
+/// An error unless a factor on the rate from layer to layer is one.
+fn check_layer_decay(decay: f64) -> Result<()> {
+    if decay > 0.0 && decay <= 1.0 {
+        return Ok(());
+    }
+    bail!("optimiser.layer_decay: must be above 0 and at most 1, is {decay}")
+}
+
+/// An error unless updates are left after the warm-up.
+fn check_warmup(warmup: u64, steps: u64) -> Result<()> {
+    if warmup < steps {
+        return Ok(());
+    }
+    bail!("optimiser.warmup is {warmup} of {steps} updates: take --steps, which scales both, or lower it")
+}
+
 /// Lays a TOML file and `key=value` settings over a configuration, the latter last.
 pub fn overlay<T: Serialize + DeserializeOwned>(config: &T, file: Option<&str>, settings: &[String]) -> Result<T> {
     let mut table = Table::try_from(config)?;

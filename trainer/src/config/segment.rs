@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{RANDOM, RANDOM_NAME, RunConfig, pretrain_preset};
+use super::{RANDOM, RANDOM_NAME, RunConfig, check_layer_decay, check_rates, check_warmup, pretrain_preset};
 use crate::objectives::MaskRule;
 use crate::segmenter::{Head, SegmenterConfig};
 use crate::vit::VitConfig;
@@ -151,22 +151,9 @@ impl SegmentConfig {
                 optimiser.batch_size
             );
         }
-        if ![optimiser.rate, optimiser.weight_decay, optimiser.clip]
-            .iter()
-            .all(|value| value.is_finite() && *value >= 0.0)
-        {
-            bail!("optimiser.rate, optimiser.weight_decay and optimiser.clip: must be 0 or more, and finite");
-        }
-        if optimiser.warmup >= optimiser.steps {
-            bail!(
-                "optimiser.warmup is {} of {} updates: take --steps, which scales both, or lower it",
-                optimiser.warmup,
-                optimiser.steps
-            );
-        }
-        if !(optimiser.layer_decay > 0.0 && optimiser.layer_decay <= 1.0) {
-            bail!("optimiser.layer_decay: must be above 0 and at most 1, is {}", optimiser.layer_decay);
-        }
+        check_rates(&[optimiser.rate, optimiser.weight_decay, optimiser.clip])?;
+        check_layer_decay(optimiser.layer_decay)?;
+        check_warmup(optimiser.warmup, optimiser.steps)?;
         if !(0.0..1.0).contains(&self.prediction.threshold) {
             bail!("prediction.threshold: must be from 0 to below 1, is {}", self.prediction.threshold);
         }

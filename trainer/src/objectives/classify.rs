@@ -12,7 +12,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 use crate::classifier::{ClassifierConfig, VitClassifier};
 use crate::metrics::{auroc, mean_defined};
 use crate::objective::{Evaluation, Loss, Objective, images, loader_for, send};
-use crate::optimiser::{Parameter, layer_rate, parameters};
+use crate::optimiser::{Parameter, decayed_parameters};
 
 /// What an uncertain label counts as.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,13 +190,9 @@ impl Objective for Classification {
     }
 
     fn parameters(&self) -> Vec<Parameter> {
-        let mut all = parameters(&self.store);
+        let mut all = decayed_parameters(&self.store, self.model.config().vit.depth, self.layer_decay);
         if self.linear_probe {
             all.retain(|parameter| parameter.name.starts_with("head."));
-        }
-        let depth = self.model.config().vit.depth;
-        for parameter in &mut all {
-            parameter.rate_scale = layer_rate(&parameter.name, depth, self.layer_decay);
         }
         all
     }

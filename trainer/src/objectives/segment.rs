@@ -11,7 +11,7 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
 use crate::objective::{Evaluation, Loss, Objective, images, loader_for, send};
-use crate::optimiser::{Parameter, layer_rate, parameters};
+use crate::optimiser::{Parameter, decayed_parameters};
 use crate::overlap::{MeanOverlap, Overlap};
 use crate::segmentation_loss::HeadLoss;
 use crate::segmenter::{FRONT, Segmenter, SegmenterConfig};
@@ -74,12 +74,7 @@ impl Objective for Segmentation {
     }
 
     fn parameters(&self) -> Vec<Parameter> {
-        let depth = self.model.config().vit.depth;
-        let mut all = parameters(&self.store);
-        for parameter in &mut all {
-            parameter.rate_scale = layer_rate(&parameter.name, depth, self.layer_decay);
-        }
-        all
+        decayed_parameters(&self.store, self.model.config().vit.depth, self.layer_decay)
     }
 
     fn loss(&self, batch: &Batch) -> Result<Loss> {
