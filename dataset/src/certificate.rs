@@ -48,6 +48,8 @@ pub struct Part {
     pub records: u64,
     pub studies: u64,
     pub patients: u64,
+    /// Records with a label of any finding.
+    pub labelled: u64,
     /// In the order of the dataset's findings.
     pub findings: Vec<FindingCount>,
 }
@@ -57,7 +59,7 @@ pub struct Part {
 pub struct FindingCount {
     pub finding: String,
     pub positives: u64,
-    /// Positives by records.
+    /// Positives by labelled records; 0 where there are none.
     pub prevalence: f64,
 }
 
@@ -255,11 +257,12 @@ impl Part {
         findings: &[String],
         inside: &dyn Fn(&Member) -> bool,
     ) -> Self {
-        let (mut records, mut positives) = (0, vec![0; findings.len()]);
+        let (mut records, mut labelled, mut positives) = (0, 0, vec![0; findings.len()]);
         let mut patients = vec![false; roster.patient_names.len()];
         let mut studies = vec![false; roster.len()];
         for row in (0..members.len()).filter(|&row| inside(&members[row])) {
             records += 1;
+            labelled += u64::from(roster.labelled[row]);
             patients[roster.patients[row] as usize] = true;
             studies[roster.studies[row] as usize] = true;
             roster.positives(row).iter().for_each(|&finding| positives[finding] += 1);
@@ -268,9 +271,10 @@ impl Part {
         let findings = findings.iter().zip(positives).map(|(finding, positives)| FindingCount {
             finding: finding.clone(),
             positives,
-            prevalence: positives as f64 / records.max(1) as f64,
+            prevalence: positives as f64 / labelled.max(1) as f64,
         });
-        Self { name, records, studies: count(studies), patients: count(patients), findings: findings.collect() }
+        let (studies, patients) = (count(studies), count(patients));
+        Self { name, records, studies, patients, labelled, findings: findings.collect() }
     }
 
     /// What both count, as stated here and as found there.
@@ -279,6 +283,7 @@ impl Part {
             ("records", self.records, found.records),
             ("studies", self.studies, found.studies),
             ("patients", self.patients, found.patients),
+            ("labelled records", self.labelled, found.labelled),
         ];
         let findings = self.findings.iter().zip(&found.findings);
         counts.into_iter().map(|(what, stated, found)| (format!("{what} in {}", self.name), stated, found)).chain(
@@ -290,9 +295,9 @@ impl Part {
 }
 
 impl Deviation {
-    /// The largest one over parts that hold records; of equal ones the first.
+    /// The largest one over parts that hold labels; of equal ones the first.
     fn largest(parts: &[Part], from: &Part) -> Option<Self> {
-        let each = parts.iter().filter(|part| part.records > 0).flat_map(|part| {
+        let each = parts.iter().filter(|part| part.labelled > 0).flat_map(|part| {
             part.findings.iter().zip(&from.findings).map(|(own, whole)| Self {
                 value: (own.prevalence - whole.prevalence).abs(),
                 finding: own.finding.clone(),
@@ -323,10 +328,16 @@ impl Display for Certificate {
         line("studies", &mut self.parts.iter().map(|part| part.studies.to_string()))?;
         line("patients", &mut self.parts.iter().map(|part| part.patients.to_string()))?;
         if let Some(first) = self.parts.first().filter(|part| !part.findings.is_empty()) {
+            if self.parts.iter().any(|part| part.labelled < part.records) {
+                line("labelled", &mut self.parts.iter().map(|part| part.labelled.to_string()))?;
+            }
             line("positive in %", &mut std::iter::empty())?;
             for (index, count) in first.findings.iter().enumerate() {
-                let prevalences = self.parts.iter().map(|part| part.findings[index].prevalence);
-                line(&count.finding, &mut prevalences.map(|share| format!("{:.2}", share * 100.0)))?;
+                let prevalence = |part: &Part| match part.labelled {
+                    0 => "–".to_owned(),
+                    _ => format!("{:.2}", part.findings[index].prevalence * 100.0),
+                };
+                line(&count.finding, &mut self.parts.iter().map(prevalence))?;
             }
         }
         for part in &self.parts {

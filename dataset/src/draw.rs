@@ -176,7 +176,7 @@ impl Drawing<'_> {
             return Ok(());
         }
         let (groups, rows) = self.groups(&pool);
-        let (records, positives) = stratify::totals(&groups, self.stratified.len());
+        let (records, positives) = stratify::totals(&groups, self.counted());
         let target = |share: f64| Target {
             records: share * records,
             positives: positives.iter().map(|count| share * count).collect(),
@@ -198,10 +198,10 @@ impl Drawing<'_> {
     fn draw_ratios(&self, known: &[f64]) -> Vec<Vec<f64>> {
         let mut sets = vec![Vec::new(); self.roster.len()];
         let (mut chosen, mut pool) = (Vec::new(), self.train());
-        let (records, positives) = stratify::totals(&self.groups(&pool).0, self.stratified.len());
+        let (records, positives) = stratify::totals(&self.groups(&pool).0, self.counted());
         for &percent in known {
             let (groups, rows) = self.groups(&pool);
-            let (left, positives_left) = stratify::totals(&groups, self.stratified.len());
+            let (left, positives_left) = stratify::totals(&groups, self.counted());
             // What the share of the whole asks for beyond what is chosen already.
             let missing = |all: f64, left: f64| (percent / 100.0 * all - (all - left)).max(0.0);
             let wanted: Vec<f64> =
@@ -234,6 +234,11 @@ impl Drawing<'_> {
         self.order.iter().copied().filter(|&row| self.subset[row] == Some(Subset::Train)).collect()
     }
 
+    /// What is balanced: the findings, and one more, that there is any label at all.
+    fn counted(&self) -> usize {
+        self.stratified.len() + 1
+    }
+
     /// Some rows as groups that stay together, in the order of their first row, and the rows of each.
     fn groups(&self, rows: &[usize]) -> (Vec<Group>, Vec<Vec<usize>>) {
         let mut place_of = vec![None; self.roster.findings()];
@@ -247,8 +252,15 @@ impl Drawing<'_> {
             }
             members[index].push(row);
         }
+        // Where nearly all records are labelled, to balance records is to balance these.
+        let unlabelled = self.roster.labelled.iter().filter(|labelled| !**labelled).count();
+        let some_unlabelled = unlabelled * 100 > self.roster.len();
         let group = |rows: &Vec<usize>| {
             let mut positives: BTreeMap<usize, f64> = BTreeMap::new();
+            let labelled = rows.iter().filter(|&&row| some_unlabelled && self.roster.labelled[row]).count();
+            if labelled > 0 {
+                positives.insert(self.stratified.len(), labelled as f64);
+            }
             let findings = rows.iter().flat_map(|&row| self.roster.positives(row));
             findings
                 .filter_map(|&finding| place_of[finding])

@@ -2,12 +2,15 @@
 
 use std::fmt::Write as _;
 
-use arrow_array::{Array, Float32Array, ListArray, UInt16Array};
+use arrow_array::{Array, Float32Array, ListArray, StringArray, UInt16Array};
 use polars::prelude::*;
 
+use crate::cli::counted;
 use crate::dataset::Dataset;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::manifest::REJECTS;
 use crate::shard;
+use crate::table::from_parquet;
 
 /// A page of text: counts, views, label prevalence, token lengths, sizes, rejects, splits.
 pub fn summary(dataset: &Dataset) -> Result<String> {
@@ -19,10 +22,13 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
     let totals = &manifest.totals;
     line(format!("{} — {} (format {})", dataset.storage(), manifest.source, manifest.format_version));
     line(format!(
-        "records   {} of {} studies, {} patients; {} with a report",
-        totals.records, totals.studies, totals.patients, totals.reports
+        "records   {} of {}, {}; {} with a report",
+        totals.records,
+        counted(totals.studies as usize, "study"),
+        counted(totals.patients as usize, "patient"),
+        totals.reports
     ));
-    line(format!("shards    {} files, {:.1} MB", manifest.shards.len(), totals.bytes as f64 / 1e6));
+    line(format!("shards    {}, {:.1} MB", counted(manifest.shards.len(), "file"), totals.bytes as f64 / 1e6));
     let image = &manifest.image;
     line(format!(
         "images    {} {}, tone {}, fit {} {}; mean {:.4}, std {:.4}",
@@ -39,7 +45,7 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
         if manifest.rejects.is_empty() {
             "none".to_owned()
         } else {
-            counts(manifest.rejects.iter().map(|(k, v)| (k.clone(), *v)))
+            format!("{} (see --rejects)", counts(manifest.rejects.iter().map(|(k, v)| (k.clone(), *v))))
         }
     ));
 
@@ -85,19 +91,26 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
     }
     let labels = dataset.labels()?;
     if !dataset.findings().is_empty() {
+        let labelled = labels.iter().filter(|row| row.iter().any(Option::is_some)).count();
+        line(format!("\nlabels    {labelled} of {} records have some; prevalence is among these", labels.len()));
         line(format!(
-            "\n{:<34}{:>9}{:>9}{:>10}{:>15}{:>12}",
+            "{:<34}{:>9}{:>9}{:>10}{:>15}{:>12}",
             "finding", "positive", "negative", "uncertain", "not mentioned", "prevalence"
         ));
         for (index, finding) in dataset.findings().iter().enumerate() {
             let count = |code: Option<i8>| labels.iter().filter(|row| row[index] == code).count();
-            let (positive, total) = (count(Some(1)), labels.len().max(1));
+            let positive = count(Some(1));
+            let prevalence = if labelled == 0 {
+                "–".to_owned()
+            } else {
+                format!("{:.1}%", 100.0 * positive as f64 / labelled as f64)
+            };
             line(format!(
-                "{finding:<34}{positive:>9}{:>9}{:>10}{:>15}{:>11.1}%",
+                "{finding:<34}{positive:>9}{:>9}{:>10}{:>15}{prevalence:>12}",
                 count(Some(0)),
                 count(Some(-1)),
-                count(None),
-                100.0 * positive as f64 / total as f64
+                // Nobody looked at a record without any label.
+                count(None) - (labels.len() - labelled),
             ));
         }
     }
@@ -106,6 +119,31 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
         "\nsplits    {}",
         if splits.is_empty() { "none (make one with `dataset split`)".to_owned() } else { splits.join(", ") }
     ));
+    Ok(page)
+}
+
+/// Every rejected input on a line of its own: stage, file, record and reason, separated by tabs.
+///
+/// # Errors
+/// When the table of rejects cannot be read.
+pub fn rejects(dataset: &Dataset) -> Result<String> {
+    let storage = dataset.storage();
+    let mut page = String::new();
+    for batch in from_parquet(&storage.path(REJECTS), storage.read(REJECTS)?)? {
+        let columns: Vec<&StringArray> = ["stage", "source_path", "record_id", "error"]
+            .iter()
+            .map(|name| {
+                shard::column(&batch, name).ok_or_else(|| Error::Invalid(format!("{REJECTS}: no text column `{name}`")))
+            })
+            .collect::<Result<_>>()?;
+        for row in 0..batch.num_rows() {
+            let cell = |column: &&StringArray| {
+                let text = if column.is_valid(row) { column.value(row) } else { "" };
+                text.replace(['\t', '\n', '\r'], " ")
+            };
+            let _ = writeln!(page, "{}", columns.iter().map(cell).collect::<Vec<_>>().join("\t"));
+        }
+    }
     Ok(page)
 }
 

@@ -14,7 +14,7 @@
 //! | [`loader`], [`transform`], [`geometry`], [`resample`], [`masking`] | batches for a trainer |
 //! | [`export`] | the records in formats of other tools |
 //! | [`verify`], [`inspect`], [`montage`], [`mod@bench`] | what the command line shows |
-//! | [`meter`], [`help`] | what all three programs share: progress, completions, manual pages |
+//! | [`cli`], [`meter`], [`nearest`] | what all three programs share: options, progress, names that were meant |
 //!
 //! It knows neither DICOM nor torch.
 
@@ -32,6 +32,7 @@ pub mod bench;
 pub mod card;
 pub mod certificate;
 mod checksums;
+pub mod cli;
 pub mod croissant;
 mod dataset;
 pub mod draw;
@@ -39,7 +40,6 @@ pub mod error;
 pub mod export;
 pub mod files;
 pub mod geometry;
-pub mod help;
 pub mod image;
 pub mod inspect;
 pub mod loader;
@@ -48,6 +48,7 @@ pub mod masking;
 mod metadata;
 pub mod meter;
 pub mod montage;
+pub mod nearest;
 mod normalise;
 pub mod published_lists;
 pub mod random;

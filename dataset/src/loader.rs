@@ -3,7 +3,7 @@
 //! Threads take whole batches by number. What a batch holds depends on the seed, the epoch and its number alone, so the
 //! number of threads and the depth of prefetching change nothing but the speed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -242,6 +242,7 @@ impl LoaderBuilder {
         }
         let first = self.state.epoch * batches as u64 + self.state.batch;
         let plan = Arc::new(Plan {
+            repeats: repeats(&rows),
             rows,
             samples,
             continuations,
@@ -295,9 +296,23 @@ fn vocabulary_continuations(tokenizer: &tokenizers::Tokenizer) -> Continuations 
     Continuations::new(pieces.iter().map(String::as_str))
 }
 
+/// How often each row stands before its place; empty where none stands twice.
+fn repeats(rows: &[u32]) -> Vec<u32> {
+    let mut seen: HashMap<u32, u32> = HashMap::with_capacity(rows.len());
+    let before = |&row| {
+        let count = seen.entry(row).or_insert(0);
+        *count += 1;
+        *count - 1
+    };
+    let repeats: Vec<u32> = rows.iter().map(before).collect();
+    if repeats.iter().all(|&count| count == 0) { Vec::new() } else { repeats }
+}
+
 struct Plan {
     settings: LoaderBuilder,
     rows: Vec<u32>,
+    /// How often the row of each place stands before it: what tells the copies of a record apart. Empty without copies.
+    repeats: Vec<u32>,
     samples: Samples,
     continuations: Continuations,
     /// Batches of an epoch.
@@ -306,7 +321,7 @@ struct Plan {
     digest: u64,
     /// Next batch to be made, counted from epoch 0.
     next: AtomicU64,
-    /// Orders of the epochs at hand.
+    /// Orders of the epochs at hand, as places in `rows`.
     order: Mutex<BTreeMap<u64, Arc<Vec<u32>>>>,
 }
 
@@ -316,7 +331,7 @@ impl Plan {
         if let Some(order) = orders.get(&epoch) {
             return order.clone();
         }
-        let mut order = self.rows.clone();
+        let mut order: Vec<u32> = (0..self.rows.len() as u32).collect();
         if self.settings.shuffle {
             Stream::new(&[self.settings.seed, random::digest("order"), epoch]).shuffle(&mut order);
         }
@@ -335,10 +350,21 @@ impl Plan {
         let global = &order[number * settings.batch_size..end];
         let pixels = (settings.transform.size as usize).pow(2);
         let room = settings.batch_size.div_ceil(settings.world) * pixels;
-        let mut memory = buffers.images.take().unwrap_or_else(|| match &settings.memory {
-            Some(memory) => memory(room),
-            None => Box::new(vec![0.0; room]),
-        });
+        let mut memory = match (buffers.images.take(), &settings.memory) {
+            (Some(memory), _) => memory,
+            (None, Some(memory)) => memory(room),
+            (None, None) => {
+                let mut floats = Vec::new();
+                floats.try_reserve_exact(room).map_err(|_| {
+                    Error::Invalid(format!(
+                        "loader: no memory for a batch of {:.1} GB: take a smaller batch or smaller images",
+                        room as f64 * 4e-9
+                    ))
+                })?;
+                floats.resize(room, 0.0);
+                Box::new(floats)
+            }
+        };
         let images = memory.floats_mut();
         if images.len() < room {
             return Err(Error::Invalid(format!("loader: {} floats of memory, {room} were asked for", images.len())));
@@ -346,18 +372,20 @@ impl Plan {
         buffers.clear();
         let mut wanted = std::mem::take(&mut scratch.wanted);
         wanted.clear();
-        wanted.extend(global.iter().skip(settings.rank).step_by(settings.world));
+        let own = || global.iter().skip(settings.rank).step_by(settings.world).map(|&place| place as usize);
+        wanted.extend(own().map(|place| self.rows[place]));
         let pages = match guarded(BROKEN, || settings.dataset.image_pages(&wanted)) {
             // One by one then, to find those that can be read.
             Err(_) if settings.on_error == OnError::Skip => Vec::new(),
             pages => pages?,
         };
-        for (index, &row) in wanted.iter().enumerate() {
+        for (index, (&row, place)) in wanted.iter().zip(own()).enumerate() {
+            let copy = self.repeats.get(place).map_or(0, |&count| u64::from(count));
             let record = buffers.rows.len();
             let image = &mut images[record * pixels..(record + 1) * pixels];
             let make = || {
                 let sample = self.samples.of(row as usize)?;
-                self.image(row as usize, pages.get(index), &sample, epoch, scratch, image)?;
+                self.image(row as usize, pages.get(index), &sample, [epoch, copy], scratch, image)?;
                 Ok(sample)
             };
             let made = guarded(BROKEN, make).map_err(|error| match error {
@@ -379,12 +407,18 @@ impl Plan {
             }
             buffers.boxes.extend(scratch.boxes.drain(..).map(|placed| PlacedBox { record, ..placed }));
             if let Some(text) = &settings.text {
-                self.report(&sample, epoch, text, buffers);
+                self.report(&sample, [epoch, copy], text, buffers);
             }
         }
         buffers.images = Some(memory);
         scratch.wanted = wanted;
         Ok(())
+    }
+
+    /// The random numbers for one purpose of one record; its copies in an epoch have their own.
+    fn random(&self, purpose: &str, sample: &Sample, [epoch, copy]: [u64; 2]) -> Stream {
+        let key = [self.settings.seed, random::digest(purpose), sample.digest, epoch, copy];
+        Stream::new(if copy == 0 { &key[..4] } else { &key })
     }
 
     /// One image into `out`, its mask and boxes into the scratch.
@@ -393,7 +427,7 @@ impl Plan {
         row: usize,
         page: Option<&Bytes>,
         sample: &Sample,
-        epoch: u64,
+        time: [u64; 2],
         scratch: &mut Scratch,
         out: &mut [f32],
     ) -> Result<()> {
@@ -403,7 +437,7 @@ impl Plan {
             return Err(self.samples.refused(row, "the record has no image"));
         }
         settings.dataset.image_from(page, row, height, width, &mut scratch.pixels)?;
-        let mut random = Stream::new(&[settings.seed, random::digest("augment"), sample.digest, epoch]);
+        let mut random = self.random("augment", sample, time);
         let source = (scratch.pixels.as_slice(), u32::from(width), u32::from(height));
         let geometry = settings.transform.geometry(source.1, source.2, &mut random)?;
         settings.transform.apply(source, &geometry, &mut scratch.resample, out)?;
@@ -430,7 +464,7 @@ impl Plan {
     }
 
     /// Appends one report, padded, whole and masked.
-    fn report(&self, sample: &Sample, epoch: u64, text: &TextOptions, buffers: &mut Buffers) {
+    fn report(&self, sample: &Sample, time: [u64; 2], text: &TextOptions, buffers: &mut Buffers) {
         let tokens = sample.token_ids;
         let kept = tokens.len().min(text.tokens);
         let start = buffers.target_ids.len();
@@ -439,7 +473,7 @@ impl Plan {
         buffers.attention_mask.resize(start + kept, 1);
         buffers.attention_mask.resize(start + text.tokens, 0);
         buffers.token_ids.extend_from_slice(&buffers.target_ids[start..]);
-        let mut random = Stream::new(&[self.settings.seed, random::digest("mask"), sample.digest, epoch]);
+        let mut random = self.random("mask", sample, time);
         let masked = &mut buffers.token_ids[start..];
         masking::mask_words(masked, &self.continuations, text.mask_ratio, || random.uniform());
     }

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser, Subcommand};
+use dataset::cli::{self, HelpFiles};
 use dataset::export::{self, Format};
-use dataset::help::{self, HelpFiles};
 use dataset::meter::Meter;
 use dataset::split::{self, SplitOptions, Unit};
 use dataset::transform::Transform;
@@ -33,15 +33,19 @@ enum Command {
     /// Say what is in a dataset: counts, views, label prevalence, token lengths, sizes.
     #[command(after_help = "Examples:
   dataset inspect data/mimic --montage look.png
-  dataset inspect data/rsna --montage look.png --transform finetune --size 224")]
+  dataset inspect data/rsna --montage look.png --transform finetune --size 224
+  dataset inspect data/mimic --rejects | cut -f 4 | sort | uniq -c")]
     Inspect {
         /// Folder or URL of the dataset.
         dir: PathBuf,
         /// Show this record in full.
         #[arg(long, value_name = "RECORD_ID")]
         row: Option<String>,
+        /// List what did not get in: stage, file, record and reason of each rejected input, separated by tabs.
+        #[arg(long, conflicts_with = "row")]
+        rejects: bool,
         /// Draw images into this PNG.
-        #[arg(long, value_name = "FILE.png")]
+        #[arg(long, value_name = "FILE.png", value_parser = cli::png)]
         montage: Option<PathBuf>,
         /// Draw them as a loader gives them to a model (`pretrain`, `finetune`, `evaluate` as in the recipe), with boxes
         /// and masks; default: as they are stored.
@@ -51,7 +55,7 @@ enum Command {
         #[arg(long, default_value_t = 224, requires = "transform", value_parser = clap::value_parser!(u32).range(8..=8192))]
         size: u32,
         /// Images of the montage.
-        #[arg(long, default_value_t = 24, value_parser = help::count::<10_000>)]
+        #[arg(long, default_value_t = 24, value_parser = cli::count::<10_000>)]
         count: usize,
         /// Another seed draws other images.
         #[arg(long, default_value_t = 0)]
@@ -63,7 +67,7 @@ enum Command {
         /// Folder or URL of the dataset.
         dir: PathBuf,
         /// Threads [default: one a core].
-        #[arg(long, value_parser = help::count::<1024>)]
+        #[arg(long, value_parser = cli::count::<1024>)]
         threads: Option<usize>,
     },
     /// Make train, validate and test subsets and nested label ratios; no patient in two of them.
@@ -78,7 +82,7 @@ enum Command {
         #[arg(long)]
         name: String,
         /// Percentages of the training subset whose labels may be seen, nested [default: 1,10,100, or those of the lists].
-        #[arg(long, value_delimiter = ',')]
+        #[arg(long, value_delimiter = ',', value_parser = cli::percent)]
         ratios: Vec<f64>,
         /// What must stay together.
         #[arg(long, value_enum, default_value = "patient")]
@@ -89,12 +93,12 @@ enum Command {
         /// Share of the records for validation [default: 0.1; none with --official and --lists].
         ///
         /// With --official or --lists it is taken out of train by whole units, where there is no validation subset yet.
-        #[arg(long)]
+        #[arg(long, value_parser = cli::share)]
         validation: Option<f64>,
         /// Share of the records for the test [default: 0.2; none with --official and --lists].
         ///
         /// With --official or --lists it is taken out of train by whole units, where there is no test subset yet.
-        #[arg(long)]
+        #[arg(long, value_parser = cli::share)]
         test: Option<f64>,
         /// Take the source's own subsets.
         #[arg(long, conflicts_with = "lists")]
@@ -119,7 +123,7 @@ enum Command {
         /// Folder or URL of the dataset.
         dir: PathBuf,
         /// Records of a batch.
-        #[arg(long, default_value_t = 64, value_parser = help::count::<65_536>)]
+        #[arg(long, default_value_t = 64, value_parser = cli::count::<65_536>)]
         batch_size: usize,
         /// `pretrain`, `finetune` or `evaluate` as in the recipe; `none` reads images and does nothing else.
         #[arg(long, value_parser = ["none", "pretrain", "finetune", "evaluate"], default_value = "pretrain")]
@@ -128,10 +132,10 @@ enum Command {
         #[arg(long, default_value_t = 448, value_parser = clap::value_parser!(u32).range(8..=8192))]
         size: u32,
         /// Threads [default: one a core].
-        #[arg(long, value_parser = help::count::<1024>)]
+        #[arg(long, value_parser = cli::count::<1024>)]
         threads: Option<usize>,
         /// How long to measure.
-        #[arg(long, default_value_t = 10.0)]
+        #[arg(long, default_value_t = 10.0, value_parser = cli::positive)]
         seconds: f64,
     },
     /// Write the records in a format that other tools read.
@@ -157,7 +161,7 @@ enum Command {
         #[arg(long, value_parser = ["train", "validate", "test"], requires = "split")]
         subset: Option<String>,
         /// Of the training subset, take the records whose labels may be seen at this percentage; one of the split's.
-        #[arg(long, value_name = "PERCENT", requires = "split")]
+        #[arg(long, value_name = "PERCENT", requires = "split", value_parser = cli::percent)]
         ratio: Option<f64>,
         /// Records of a tar or Parquet file (webdataset, hf) [default: 2048].
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -169,7 +173,7 @@ enum Command {
         #[arg(long)]
         overwrite: bool,
         /// Threads [default: one a core].
-        #[arg(long, value_parser = help::count::<1024>)]
+        #[arg(long, value_parser = cli::count::<1024>)]
         threads: Option<usize>,
     },
     #[command(flatten)]
@@ -177,7 +181,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    match run(cli::parse()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -219,9 +223,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
             tell(&told(&outcome?, &out))?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Inspect { dir, row, montage: montage_file, transform, size, count, seed } => {
+        Command::Inspect { dir, row, rejects, montage: montage_file, transform, size, count, seed } => {
             let dataset = Arc::new(Dataset::open(&dir)?);
             match row {
+                _ if rejects => tell(&inspect::rejects(&dataset)?)?,
                 Some(record_id) => tell(&inspect::row(&dataset, &record_id)?)?,
                 None => tell(&inspect::summary(&dataset)?)?,
             }

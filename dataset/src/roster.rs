@@ -17,6 +17,8 @@ pub struct Roster {
     pub patient_names: Vec<String>,
     /// Number of each record's study; studies of two patients are two, whatever they are called.
     pub studies: Vec<u32>,
+    /// Whether anything is stated about any finding of a record.
+    pub labelled: Vec<bool>,
     findings: usize,
     /// Positives of record `i`: `positives[starts[i]..starts[i + 1]]`.
     starts: Vec<usize>,
@@ -30,6 +32,8 @@ pub struct Entry<'a> {
     pub study: &'a str,
     /// Places of the findings that are positive.
     pub positives: Vec<usize>,
+    /// Whether anything is stated about any finding.
+    pub labelled: bool,
 }
 
 impl Roster {
@@ -55,6 +59,7 @@ impl Roster {
                 study: studies.value(row),
                 positives:
                     (0..codes.len()).filter(|&at| codes[at].is_valid(row) && codes[at].value(row) == 1).collect(),
+                labelled: codes.iter().any(|codes| codes.is_valid(row)),
             }));
         }
         Ok(Self::new(dataset.findings().len(), entries))
@@ -67,6 +72,7 @@ impl Roster {
             patients: Vec::with_capacity(entries.len()),
             patient_names: Vec::new(),
             studies: Vec::with_capacity(entries.len()),
+            labelled: Vec::with_capacity(entries.len()),
             findings,
             starts: vec![0],
             positives: Vec::new(),
@@ -82,6 +88,7 @@ impl Roster {
             roster.patients.push(patient);
             let next = study_of.len() as u32;
             roster.studies.push(*study_of.entry((patient, entry.study)).or_insert(next));
+            roster.labelled.push(entry.labelled);
             roster.positives.extend(entry.positives);
             roster.starts.push(roster.positives.len());
         }

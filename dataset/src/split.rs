@@ -165,9 +165,12 @@ impl Split {
         let invalid = |message: String| Error::Split { name: name.to_owned(), message };
         let path = split_path(name);
         let Some(table) = storage.read_if_there(&path)? else {
-            let known = known_splits(storage)?.join(", ");
-            let message = format!("there is none of this name (there are: {known}); `dataset split` makes one");
-            return Err(invalid(message));
+            let known = known_splits(storage)?;
+            return Err(invalid(if known.is_empty() {
+                format!("this dataset has no split yet; make it: dataset split {storage} --name {name}")
+            } else {
+                format!("there is none of this name (there are: {}); `dataset split` makes one", known.join(", "))
+            }));
         };
         let certificate: Certificate = storage.read_json(&certificate_path(name)).map_err(|error| {
             let again = format!("dataset split {storage} --name {name}");

@@ -19,7 +19,6 @@ pub mod header;
 pub mod inputs;
 mod listing;
 pub mod mask;
-mod nearest;
 mod output;
 pub mod phantom;
 pub mod picture;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use dataset::help::{HelpFiles, count};
+use dataset::cli::{self, HelpFiles, count, counted};
 use dataset::meter::{Meter, Progress};
 use dataset::record::ImageEncoding;
 use dataset::shard::ImageCompression;
@@ -91,7 +91,7 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         seed: u64,
         /// Nominal shorter side of the pictures in pixels.
-        #[arg(long, default_value_t = phantom::DEFAULT_SIZE)]
+        #[arg(long, default_value_t = phantom::DEFAULT_SIZE, value_parser = phantom_size)]
         size: usize,
     },
     #[command(flatten)]
@@ -144,7 +144,7 @@ struct IngestArguments {
     #[arg(long, value_name = "N", value_parser = count::<{ u32::MAX as usize }>)]
     limit: Option<usize>,
     /// Share of rejected inputs above which the run ends with exit code 3.
-    #[arg(long, default_value_t = 0.01)]
+    #[arg(long, default_value_t = 0.01, value_parser = cli::share)]
     max_reject_rate: f64,
     /// Replace the dataset that OUT holds.
     #[arg(long)]
@@ -158,6 +158,12 @@ struct IngestArguments {
     /// Say what would be ingested, and write nothing.
     #[arg(long)]
     dry_run: bool,
+}
+
+fn phantom_size(text: &str) -> Result<usize, String> {
+    let sizes = phantom::SIZES;
+    let size = text.trim().parse().ok().filter(|size| sizes.contains(size));
+    size.ok_or_else(|| format!("give a number from {} to {}", sizes.start(), sizes.end()))
 }
 
 impl IngestArguments {
@@ -240,7 +246,7 @@ impl FolderArguments {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let outcome = match cli::parse::<Cli>().command {
         Command::MimicCxr { arguments, reports, labels, images } => {
             let no_images = arguments.no_images;
             let source = sources::MimicCxr { no_images, pictures: images, labeller: labels, reports };
@@ -276,19 +282,16 @@ fn write_phantom(layout: Layout, out: &Path, options: &phantom::Options) -> Resu
     meter.finish();
     let summary = summary?;
     dataset::say!(
-        "{}: {} images of {} studies and {} patients",
+        "{}: {} of {} and {}",
         out.display(),
-        summary.images,
-        summary.studies,
-        summary.patients
+        counted(summary.images, "image"),
+        counted(summary.studies, "study"),
+        counted(summary.patients, "patient")
     );
     Ok(ExitCode::SUCCESS)
 }
 
 fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<ExitCode> {
-    if !(0.0..=1.0).contains(&arguments.max_reject_rate) {
-        Cli::command().error(clap::error::ErrorKind::InvalidValue, "--max-reject-rate lies in 0..1").exit();
-    }
     if !arguments.raw_dir.is_dir() {
         bail!("{} is no directory", arguments.raw_dir.display());
     }
@@ -332,9 +335,10 @@ fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<Exi
     tell(&summary, &arguments.out);
     if summary.reject_rate() > arguments.max_reject_rate {
         eprintln!(
-            "{:.1}% of the inputs were rejected, more than --max-reject-rate {}: see rejects.parquet",
+            "{:.1}% of the inputs were rejected, more than --max-reject-rate {}: see `dataset inspect {} --rejects`",
             summary.reject_rate() * 100.0,
-            arguments.max_reject_rate
+            arguments.max_reject_rate,
+            arguments.out.display()
         );
         return Ok(ExitCode::from(3));
     }
@@ -369,17 +373,17 @@ fn tell(summary: &Summary, out: &Path) {
     if summary.already_done {
         dataset::say!("{} holds this dataset already: nothing to do", out.display());
     } else if summary.resumed_shards > 0 {
-        dataset::say!("went on after {} finished shards", summary.resumed_shards);
+        dataset::say!("went on after {}", counted(summary.resumed_shards, "finished shard"));
     }
     let totals = &manifest.totals;
     dataset::say!(
-        "{}: {} records of {} studies and {} patients, {} with a report, {} shards, {:.1} MB",
+        "{}: {} of {} and {}, {} with a report, {}, {:.1} MB",
         out.display(),
-        totals.records,
-        totals.studies,
-        totals.patients,
+        counted(totals.records as usize, "record"),
+        counted(totals.studies as usize, "study"),
+        counted(totals.patients as usize, "patient"),
         totals.reports,
-        manifest.shards.len(),
+        counted(manifest.shards.len(), "shard"),
         totals.bytes as f64 / 1e6
     );
     dataset::say!(
@@ -389,6 +393,6 @@ fn tell(summary: &Summary, out: &Path) {
         manifest.text.vocabulary
     );
     for (stage, count) in &manifest.rejects {
-        dataset::say!("rejects at stage {stage}: {count}");
+        dataset::say!("rejects at stage {stage}: {count} (`dataset inspect {} --rejects` lists them)", out.display());
     }
 }

@@ -11,7 +11,7 @@ use trainer::rundir::read_metrics;
 use crate::{args, ingest, ok, phantom};
 
 /// A model of a few thousand weights.
-pub const MINUTE: [&str; 14] = [
+pub const MINIATURE: [&str; 14] = [
     "--set",
     "model.vit.image_size=32",
     "--set",
@@ -54,7 +54,7 @@ pub fn pretraining(data: &Path, run: &Path, steps: u64, more: &[&str]) -> Vec<Os
     ]
     .to_vec();
     all.extend(args!["--steps", steps.to_string(), "--batch-size", "8"]);
-    all.extend(MINUTE.iter().chain(more).map(Into::into));
+    all.extend(MINIATURE.iter().chain(more).map(Into::into));
     all
 }
 

@@ -97,7 +97,7 @@ fn evaluations_are_told_compared_and_swept() {
     let auroc = |report: &Value| report["findings"][0]["auroc"]["value"].as_f64().expect("an AUROC");
     assert!((auroc(&difference) - (auroc(&other) - auroc(&report))).abs() < 1e-12);
     let told = ok("trainer", compare(&first, &first));
-    assert!(told.contains("+0.000 (+0.000..+0.000) p=1.000"), "{told}");
+    assert!(told.contains("+0.000 (+0.000 to +0.000) p=1.000"), "{told}");
     let told = fails("trainer", 1, args!["compare", &first, &mrm]);
     assert!(told.contains("run `trainer evaluate --subset test`"), "{told}");
 

@@ -136,7 +136,8 @@ if pictures:
     assert found.num_rows == len(table)
     for shown in found:
         row = rows[shown["record_id"]]
-        assert (grey(shown["image"]) == (grey(row["image"]) if encoding != "raw" else grey(shown["image"]))).all()
+        stored = numpy.frombuffer(row["image"], "uint8").reshape(row["height"], row["width"]) if encoding == "raw" else grey(row["image"])
+        assert (grey(shown["image"]) == stored).all()
 print(1, json.dumps(seen, sort_keys=True))
 "#;
 

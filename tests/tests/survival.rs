@@ -1,9 +1,10 @@
 //! Runs of `trainer` that are stopped, killed, starved or fed with nonsense, and go on.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mrm_tests::training::{dataset, numbers, pretraining, wait_for, weights};
 use mrm_tests::{args, command, contents, fails, folder, ok, text};
@@ -39,23 +40,24 @@ fn a_stopped_run_resumes_to_the_same_numbers() {
     assert_eq!(numbers(&stopped), expected);
     assert!(weights(&stopped) == weights(&whole));
 
-    // SIGKILL, twice.
     for updates in [10, 24] {
-        let mut child = command("trainer")
-            .args(pretraining(&data, &killed, 60, &every))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it starts");
-        wait_for(&killed, updates);
-        child.kill().expect("SIGKILL");
-        child.wait().expect("it ends");
+        kill(pretraining(&data, &killed, 60, &every), &killed, updates, Duration::ZERO);
     }
     ok("trainer", pretraining(&data, &killed, 60, &every));
     assert_eq!(numbers(&killed), expected);
     assert!(weights(&killed) == weights(&whole));
     let kept = fs::read_dir(whole.join("checkpoints")).expect("checkpoints").count();
     assert_eq!(kept, 2, "the last two");
+}
+
+/// Starts the trainer and kills it some time after it has logged so many updates, but before its end.
+fn kill(arguments: Vec<OsString>, run: &Path, updates: usize, later: Duration) {
+    let mut child =
+        command("trainer").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    wait_for(run, updates);
+    std::thread::sleep(later);
+    child.kill().expect("SIGKILL");
+    assert!(!child.wait().expect("it ends").success(), "it ended before it was killed");
 }
 
 /// Names of the checkpoints of a run, and of what lies beside them.
@@ -89,31 +91,14 @@ fn a_killed_run_in_half_precision_with_averaged_weights_resumes_to_the_same_bits
     let (first, last) = (expected[0]["loss"].as_f64(), expected[29]["loss"].as_f64());
     assert!(last < first, "{first:?} → {last:?}");
 
-    // A checkpoint after each update: most of the time goes into writing them, so the kills fall into that.
-    let mut kills = 0;
-    for wait in (0..).map(|n: u64| 120 + n * 37 % 90) {
-        let mut child = command("trainer")
-            .args(pretraining(&data, &killed, 30, &settings))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it starts");
-        let started = Instant::now();
-        while started.elapsed() < Duration::from_millis(wait) && child.try_wait().expect("a child").is_none() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        if child.try_wait().expect("a child").is_some_and(|status| status.success()) {
-            break;
-        }
-        child.kill().expect("SIGKILL");
-        child.wait().expect("it ends");
-        kills += 1;
-        if kills == 12 {
-            ok("trainer", pretraining(&data, &killed, 30, &settings));
-            break;
-        }
+    // A checkpoint after each update: most of the time goes into writing them, so the kills fall into that. Each comes after
+    // a checkpoint, and before the last one.
+    for (number, updates) in (2..=24).step_by(2).enumerate() {
+        let later = Duration::from_millis(number as u64 * 7 % 23);
+        kill(pretraining(&data, &killed, 30, &settings), &killed, updates, later);
+        assert!(checkpoints(&killed).iter().any(|name| name.starts_with("step-")), "kill {number}");
     }
-    assert!(kills >= 3, "{kills} kills");
+    ok("trainer", pretraining(&data, &killed, 30, &settings));
     assert_eq!(numbers(&killed), expected);
     assert!(weights(&killed) == weights(&whole));
     let read = |run: &Path, file: &str| fs::read(run.join("latest").join(file)).expect("a checkpoint's file");
@@ -141,15 +126,7 @@ fn a_killed_fine_tuning_keeps_the_same_best_weights() {
     };
     ok("trainer", arguments(&whole));
     for updates in [4, 20] {
-        let mut child = command("trainer")
-            .args(arguments(&killed))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it starts");
-        wait_for(&killed, updates);
-        child.kill().expect("SIGKILL");
-        child.wait().expect("it ends");
+        kill(arguments(&killed), &killed, updates, Duration::ZERO);
     }
     ok("trainer", arguments(&killed));
     assert_eq!(numbers(&killed), numbers(&whole));

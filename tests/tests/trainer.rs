@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 
-use mrm_tests::training::{MINUTE, dataset, numbers, pretraining};
+use mrm_tests::training::{MINIATURE, dataset, numbers, pretraining};
 use mrm_tests::{args, contents, fails, folder, ingest, ok, real_data};
 use serde_json::Value;
 
@@ -156,7 +156,7 @@ fn one_clear_line_for_what_cannot_work() {
     let mut epochs =
         args!["pretrain", "--data", &data, "--run", &passes, "--preset", "mrm-vit-tiny", "--split", "main"].to_vec();
     epochs.extend(args!["--epochs", "2", "--batch-size", "2", "--device", "cpu"]);
-    epochs.extend(MINUTE.iter().map(Into::into));
+    epochs.extend(MINIATURE.iter().map(Into::into));
     ok("trainer", epochs);
     let logged = numbers(&passes);
     assert!(logged.len() < 40 && logged.last().is_some_and(|line| line["epoch"] == 2.0), "{logged:?}");

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use dataset::Subset;
-use dataset::help::HelpFiles;
+use dataset::cli::{self, HelpFiles};
 use serde::Serialize;
 use trainer::commands::{self, DataSource, Request, Sweep, TARGETS};
 use trainer::config::{self, PRESETS, SEGMENTATION_TASK, overlay};
@@ -42,7 +42,7 @@ struct Shared {
 
 #[derive(Args)]
 struct Settings {
-    /// Settings in TOML, laid over the preset.
+    /// Settings in TOML, laid over the preset: sections of a run's config.toml.
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
     /// One setting, laid over all else; may be repeated.
@@ -78,7 +78,7 @@ enum Command {
         #[arg(long, value_name = "RUN|FILE")]
         init: Option<PathBuf>,
         /// Passes over the training records, in place of --steps.
-        #[arg(long, conflicts_with = "steps")]
+        #[arg(long, conflicts_with = "steps", value_parser = cli::positive)]
         epochs: Option<f64>,
         #[command(flatten)]
         settings: Settings,
@@ -103,7 +103,7 @@ enum Command {
         #[arg(long)]
         split: String,
         /// Percentage of the training labels; one of the split's ratios.
-        #[arg(long, default_value_t = 100.0)]
+        #[arg(long, default_value_t = 100.0, value_parser = cli::percent)]
         ratio: f64,
         #[command(flatten)]
         settings: Settings,
@@ -122,7 +122,7 @@ enum Command {
         #[arg(long, default_value_t = 1000, value_parser = draws)]
         draws: usize,
         /// Tell sensitivity at this specificity.
-        #[arg(long, value_name = "0..1", default_value_t = SPECIFICITY)]
+        #[arg(long, value_name = "0..1", default_value_t = SPECIFICITY, value_parser = cli::share)]
         specificity: f64,
         /// Segmentation: a predicted mask of fewer pixels counts as empty; default: as in the run's configuration.
         #[arg(long, value_name = "PIXELS")]
@@ -141,7 +141,7 @@ enum Command {
         #[arg(long, default_value_t = 1000, value_parser = draws)]
         draws: usize,
         /// Compare sensitivity at this specificity.
-        #[arg(long, value_name = "0..1", default_value_t = SPECIFICITY)]
+        #[arg(long, value_name = "0..1", default_value_t = SPECIFICITY, value_parser = cli::share)]
         specificity: f64,
         #[arg(long, default_value_t = 0)]
         seed: u64,
@@ -173,7 +173,7 @@ enum Command {
         #[arg(long, value_name = "A,B", value_delimiter = ',', required = true)]
         split: Vec<String>,
         /// Percentages of the training labels.
-        #[arg(long, value_name = "1,10,100", value_delimiter = ',', default_value = "100")]
+        #[arg(long, value_name = "1,10,100", value_delimiter = ',', default_value = "100", value_parser = cli::percent)]
         ratios: Vec<f64>,
         /// Seeds of the fine-tuning.
         #[arg(long, value_name = "0,1,2", value_delimiter = ',', default_value = "0")]
@@ -185,7 +185,7 @@ enum Command {
         #[arg(long, default_value_t = 1000, value_parser = draws)]
         draws: usize,
         /// Tell sensitivity at this specificity.
-        #[arg(long, value_name = "0..1", default_value_t = SPECIFICITY)]
+        #[arg(long, value_name = "0..1", default_value_t = SPECIFICITY, value_parser = cli::share)]
         specificity: f64,
         /// Settings in TOML, laid over the preset.
         #[arg(long, value_name = "FILE.toml")]
@@ -204,7 +204,7 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
         /// A run or a safetensors file.
-        #[arg(long, value_name = "RUN|FILE")]
+        #[arg(long, value_name = "RUN|FILE", alias = "run")]
         weights: PathBuf,
         /// Sizes, for weights that lie in no run; counts before a run's own.
         #[arg(long, value_parser = PRESETS)]
@@ -229,7 +229,7 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
         /// A pre-trained run, or a safetensors file in one.
-        #[arg(long, value_name = "RUN|FILE")]
+        #[arg(long, value_name = "RUN|FILE", alias = "run")]
         weights: PathBuf,
         /// auto, cpu or cuda:N.
         #[arg(long, default_value = "auto")]
@@ -241,10 +241,10 @@ enum Command {
         #[arg(long, default_value = "6")]
         rows: String,
         /// Default: reconstruction.png in the run; the words go to the .json beside it.
-        #[arg(long, value_name = "FILE.png")]
+        #[arg(long, value_name = "FILE.png", value_parser = cli::png)]
         out: Option<PathBuf>,
         /// Share of the report's words to hide; default: as in the run's training.
-        #[arg(long, value_name = "0..1")]
+        #[arg(long, value_name = "0..1", value_parser = cli::share)]
         word_ratio: Option<f64>,
         #[arg(long, default_value_t = 0)]
         seed: u64,
@@ -326,7 +326,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = cli::parse();
     failure::keep_quiet();
     libtorch::keep_freed_memory();
     let told = match std::panic::catch_unwind(AssertUnwindSafe(|| run(cli))) {
@@ -349,7 +349,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Pretrain { shared, preset, split, init, epochs, settings } => {
             let device = commands::device(&shared.device)?;
             let source = DataSource::open(&shared.data, split.as_deref())?;
-            let mut config = config::pretrain_preset(&preset)?;
+            let mut config = overlay(&config::pretrain_preset(&preset)?, settings.file()?.as_deref(), &[])?;
             if let Some(epochs) = epochs {
                 config.take_epochs(epochs);
             }
@@ -358,7 +358,7 @@ fn run(cli: Cli) -> Result<()> {
             if let Some(path) = &init {
                 config.init = path.to_string_lossy().into_owned();
             }
-            let mut config = overlay(&config, settings.file()?.as_deref(), &settings.flags())?;
+            let mut config = overlay(&config, None, &settings.flags())?;
             commands::resolve_pretrain(&mut config, Some(&source.dataset))?;
             show(&config)?;
             let run = RunDir::open(&shared.run, &config)?;
@@ -392,10 +392,10 @@ fn run(cli: Cli) -> Result<()> {
                 return Ok(());
             }
             let config = commands::resolve_finetune(&request)?;
-            commands::check_finetune(&config, &source)?;
-            show(&config)?;
-            let run = RunDir::open(&shared.run, &config)?;
-            tell(commands::finetune(&config, &source, &run, device)?, &run, &evaluation(&shared));
+            let prepared = commands::prepare_finetune(config, &source)?;
+            show(prepared.config())?;
+            let run = RunDir::open(&shared.run, prepared.config())?;
+            tell(prepared.train(&run, device)?, &run, &evaluation(&shared));
             Ok(())
         }
         Command::Evaluate { shared, split, subset, draws, specificity, min_area } => {

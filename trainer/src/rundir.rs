@@ -327,6 +327,14 @@ pub fn run_of(weights: &Path) -> Result<PathBuf> {
         .with_context(|| format!("{} lies in no run: no {CONFIG} in it or above it", weights.display()))
 }
 
+/// Says on the standard error where a run that is to be used has not made all its updates.
+pub fn remark_unfinished(run: &Path, steps: u64) {
+    let made = files::read_json::<State>(&run.join("latest").join(STATE)).map_or(0, |state| state.step);
+    if made < steps {
+        eprintln!("warning: {} has made {made} of its {steps} updates: these are its weights so far", run.display());
+    }
+}
+
 /// The weights of a run (the best ones, else the newest: their moving average, if there is one) or of a safetensors file.
 pub fn weights(source: &Path) -> Result<Tensors> {
     let found = weights_file(source)?;

@@ -125,7 +125,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The directory holds a phantom of other arguments.
-    #[error("{} holds another phantom: {found}; asked for: {asked}", path.display())]
+    #[error("{} holds another phantom, {found}, not {asked}; name another directory, or delete it", path.display())]
     Other {
         /// The directory.
         path: PathBuf,

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use dataset::nearest::nearest;
 use polars::prelude::PlSmallStr;
 
 use crate::error::{Error, Reject, Result};
-use crate::nearest::nearest;
 use crate::plan::{Listing, Plan, PlannedRecord, ReportSource, checked_label_code};
 use crate::sources::folder::{identifiers, without_extension};
 use crate::table::{Table, texts};

@@ -154,12 +154,12 @@ impl std::fmt::Display for Comparison {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         writeln!(f, "{} less {}: {} records of {} patients", self.second, self.first, self.records, self.patients)?;
         let sensitivity = format!("sens@spec {:.2}", self.specificity);
-        writeln!(f, "{:<28}{:<34}{:<34}{sensitivity:<34}Brier", "finding", "AUROC", "AUPRC")?;
+        writeln!(f, "{:<28}{:<36}{:<36}{sensitivity:<36}Brier", "finding", "AUROC", "AUPRC")?;
         let shown = |difference: Option<Difference>| match difference {
             Some(Difference { interval: i, p }) => {
-                format!("{:<34}", format!("{:+.3} ({:+.3}..{:+.3}) p={p:.3}", i.value, i.low, i.high))
+                format!("{:<36}", format!("{:+.3} ({:+.3} to {:+.3}) p={p:.3}", i.value, i.low, i.high))
             }
-            None => format!("{:<34}", "undefined"),
+            None => format!("{:<36}", "undefined"),
         };
         let line = |scores: &Scores<Difference>| {
             let columns = [scores.auroc, scores.average_precision, scores.sensitivity, scores.brier];

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use super::DataSource;
-use super::finetune::{evaluation_transform, labels, task_rows};
+use super::finetune::{TaskLabels, evaluation_transform};
 use crate::bootstrap::{Bootstrap, Interval, Predictions};
 use crate::config::FinetuneConfig;
 use crate::metrics::Scores;
@@ -66,13 +66,14 @@ pub fn evaluate(
     let config: FinetuneConfig = rundir::load_config(run)?;
     let (dataset, split) = (&source.dataset, source.split()?);
     check_split((&config.dataset, &config.split, &config.split_members), source)?;
-    let labels = labels(&config, dataset)?;
-    let rows = task_rows(&config, source, subset, None)?;
+    let task = TaskLabels::read(&config, dataset)?;
+    rundir::remark_unfinished(run, config.optimiser.steps);
+    let rows = task.rows(source, subset, None)?;
     if rows.is_empty() {
         bail!("no labelled record in the {} subset", subset.name());
     }
     let transform = evaluation_transform(&config);
-    let objective = Classification::new(&config.model, labels.clone(), dataset, Vec::new(), transform, device)?;
+    let objective = Classification::new(&config.model, task.labels.clone(), dataset, transform, device)?;
     let weights = rundir::weights_file(run)?;
     let loaded = rundir::load(objective.store(), &rundir::weights(&weights)?)?;
     if !loaded.is_complete() {
@@ -80,8 +81,7 @@ pub fn evaluate(
     }
     let scores = predict(objective.model(), dataset, &rows, transform, device)?;
 
-    let codes = dataset.labels()?;
-    let targets: Vec<Option<bool>> = rows.iter().flat_map(|&row| labels.targets(&codes[row as usize])).collect();
+    let (labels, targets) = (&task.labels, task.targets(&rows).concat());
     let names = dataset.texts("patient_id")?;
     let patients = numbered(rows.iter().map(|&row| names[row as usize].as_deref().unwrap_or_default()));
     let classes = labels.findings.len();
@@ -90,7 +90,7 @@ pub fn evaluate(
     let found = bootstrap.classes(predictions);
     let stem = file_stem(subset, &config.dataset, source);
     let table = run.join(format!("predictions-{stem}.parquet"));
-    write_predictions(&table, dataset, &rows, &labels, &scores, &targets)?;
+    write_predictions(&table, dataset, &rows, labels, &scores, &targets)?;
     let count =
         |class: usize, wanted| targets.iter().skip(class).step_by(classes).filter(|t| **t == Some(wanted)).count();
     let report = EvaluationReport {

@@ -64,6 +64,7 @@ pub fn evaluate_segmentation(
     let config: SegmentConfig = rundir::load_config(run)?;
     let (dataset, split) = (&source.dataset, source.split()?);
     check_split((&config.dataset, &config.split, &config.split_members), source)?;
+    rundir::remark_unfinished(run, config.optimiser.steps);
     let stem = file_stem(subset, &config.dataset, source);
     let rule = MaskRule { min_area: min_area.unwrap_or(config.prediction.min_area), ..config.prediction };
     let known = with_mask(dataset)?;

@@ -25,29 +25,39 @@ pub fn evaluation_transform(config: &FinetuneConfig) -> Transform {
     }
 }
 
-/// The labels of a run's task in a dataset.
-pub(super) fn labels(config: &FinetuneConfig, dataset: &Dataset) -> Result<Labels> {
-    let data = &config.data;
-    Labels::new(dataset, &config.findings, data.uncertain, &data.uncertain_by_finding, data.missing)
+/// The labels of a run's task in a dataset, and which records count for it.
+pub(super) struct TaskLabels {
+    pub labels: Labels,
+    /// Codes of all records.
+    codes: Vec<Vec<Option<i8>>>,
+    /// Places of the findings of which one must be positive; none: all records count.
+    only_with: Vec<usize>,
 }
 
-/// Rows of a subset that count for the task.
-pub(super) fn task_rows(
-    config: &FinetuneConfig,
-    source: &DataSource,
-    subset: Subset,
-    ratio: Option<f64>,
-) -> Result<Vec<u32>> {
-    let rows = labels(config, &source.dataset)?.labelled(&source.dataset, source.split()?.rows(subset, ratio))?;
-    let only_with = Task::parse(&config.task)?.only_with;
-    if only_with.is_empty() {
-        return Ok(rows);
+impl TaskLabels {
+    pub(super) fn read(config: &FinetuneConfig, dataset: &Dataset) -> Result<Self> {
+        let data = &config.data;
+        let labels = Labels::new(dataset, &config.findings, data.uncertain, &data.uncertain_by_finding, data.missing)?;
+        let wanted = Task::parse(&config.task)?.only_with;
+        let only_with = (0..dataset.findings().len()).filter(|&at| wanted.contains(&dataset.findings()[at])).collect();
+        Ok(Self { labels, codes: dataset.labels()?, only_with })
     }
-    let known = source.dataset.findings();
-    let columns: Vec<usize> =
-        known.iter().enumerate().filter(|(_, name)| only_with.contains(name)).map(|(i, _)| i).collect();
-    let codes = source.dataset.labels()?;
-    Ok(rows.into_iter().filter(|&row| columns.iter().any(|&column| codes[row as usize][column] == Some(1))).collect())
+
+    /// Rows of a subset with at least one target that counts.
+    pub(super) fn rows(&self, source: &DataSource, subset: Subset, ratio: Option<f64>) -> Result<Vec<u32>> {
+        let mut rows = source.split()?.rows(subset, ratio);
+        rows.retain(|&row| {
+            let codes = &self.codes[row as usize];
+            let asked = self.only_with.is_empty() || self.only_with.iter().any(|&column| codes[column] == Some(1));
+            asked && self.labels.targets(codes).iter().any(Option::is_some)
+        });
+        Ok(rows)
+    }
+
+    /// Targets of some rows, one list a row.
+    pub(super) fn targets(&self, rows: &[u32]) -> Vec<Vec<Option<bool>>> {
+        rows.iter().map(|&row| self.labels.targets(&self.codes[row as usize])).collect()
+    }
 }
 
 /// What was asked of a fine-tuning run.
@@ -115,100 +125,118 @@ pub fn resolve_finetune(request: &Request) -> Result<FinetuneConfig> {
         config.model.vit = pretrained.model.vit;
         (config.data.mean, config.data.std) = (pretrained.data.mean, pretrained.data.std);
     }
+    config = overlay(&config, request.file, &[])?;
     if let Some(steps) = request.steps {
         config.take_steps(steps);
     }
-    overlay(&config, request.file, request.settings)
+    overlay(&config, None, request.settings)
 }
 
-/// Whether dataset and split have what a fine-tuning run asks for; before anything is written.
-pub fn check_finetune(config: &FinetuneConfig, source: &DataSource) -> Result<()> {
+/// A fine-tuning run that can begin: dataset and split have what it asks for.
+pub struct Finetuning<'a> {
+    config: FinetuneConfig,
+    source: &'a DataSource,
+    labels: Labels,
+    train: Vec<u32>,
+    validate: Vec<u32>,
+    validate_targets: Vec<Vec<Option<bool>>>,
+}
+
+/// Checks configuration, dataset and split; before anything is written. What is weak but no error is told.
+pub fn prepare_finetune(config: FinetuneConfig, source: &DataSource) -> Result<Finetuning<'_>> {
     config.validate()?;
-    let labels = labels(config, &source.dataset)?;
+    let task = TaskLabels::read(&config, &source.dataset)?;
     source.check_ratio(config.ratio)?;
-    let codes = source.dataset.labels()?;
-    for (subset, ratio) in [(Subset::Train, Some(config.ratio)), (Subset::Validate, None)] {
-        let rows = task_rows(config, source, subset, ratio)?;
-        let targets: Vec<_> = rows.iter().map(|&row| labels.targets(&codes[row as usize])).collect();
-        let both = |class: usize| [true, false].iter().all(|wanted| targets.iter().any(|t| t[class] == Some(*wanted)));
-        if (0..config.findings.len()).any(both) {
-            continue;
-        }
-        let records = rows.len();
-        match subset {
-            Subset::Train => bail!(
-                "the {records} labelled training records at {}% have no finding with both classes: there is nothing to learn",
-                config.ratio
-            ),
-            _ => eprintln!(
-                "warning: the {records} labelled validation records have no finding with both classes: the last weights will \
-                 be kept, not the best"
-            ),
-        }
+    let rows = |subset, ratio| -> Result<(Vec<u32>, Vec<Vec<Option<bool>>>)> {
+        let rows = task.rows(source, subset, ratio)?;
+        let targets = task.targets(&rows);
+        Ok((rows, targets))
+    };
+    let (train, targets) = rows(Subset::Train, Some(config.ratio))?;
+    let (validate, validate_targets) = rows(Subset::Validate, None)?;
+    let has = |targets: &[Vec<Option<bool>>], class: usize, wanted| targets.iter().any(|t| t[class] == Some(wanted));
+    let both = |targets: &[Vec<Option<bool>>]| {
+        (0..config.findings.len()).any(|class| has(targets, class, true) && has(targets, class, false))
+    };
+    if !both(&targets) {
+        bail!(
+            "the {} labelled training records at {}% have no finding with both classes: there is nothing to learn",
+            train.len(),
+            config.ratio
+        );
     }
-    Ok(())
+    let never: Vec<&str> = (config.findings.iter().enumerate())
+        .filter(|(class, _)| !has(&targets, *class, true))
+        .map(|(_, finding)| finding.as_str())
+        .collect();
+    if !never.is_empty() {
+        eprintln!("warning: no positive among the {} training records of: {}", train.len(), never.join(", "));
+    }
+    if !both(&validate_targets) {
+        eprintln!(
+            "warning: the {} labelled validation records have no finding with both classes: the last weights will be \
+             kept, not the best",
+            validate.len()
+        );
+    }
+    Ok(Finetuning { labels: task.labels, config, source, train, validate, validate_targets })
 }
 
-/// Fine-tunes a classifier; the best weights by the validation subset are kept.
-pub fn finetune(config: &FinetuneConfig, source: &DataSource, run: &RunDir, device: Device) -> Result<Outcome> {
-    tch::manual_seed(random::mix(&[config.run.seed, random::digest("start values")]) as i64);
-    let dataset = &source.dataset;
-    let validate = task_rows(config, source, Subset::Validate, None)?;
-    let objective = Classification::new(
-        &config.model,
-        labels(config, dataset)?,
-        dataset,
-        validate,
-        evaluation_transform(config),
-        device,
-    )?
-    .layer_decay(config.optimiser.layer_decay)
-    .linear_probe(config.optimiser.linear_probe);
-    if config.init != RANDOM {
-        rundir::start_from(objective.store(), Path::new(&config.init))?;
+impl Finetuning<'_> {
+    /// The configuration.
+    pub fn config(&self) -> &FinetuneConfig {
+        &self.config
     }
-    let rows = task_rows(config, source, Subset::Train, Some(config.ratio))?;
-    if rows.is_empty() {
-        bail!("no labelled record at {}% of the training subset", config.ratio);
+
+    /// Trains; the best weights by the validation subset's mean AUROC are kept.
+    pub fn train(self, run: &RunDir, device: Device) -> Result<Outcome> {
+        let Self { config, source, labels, train: rows, validate, validate_targets } = self;
+        tch::manual_seed(random::mix(&[config.run.seed, random::digest("start values")]) as i64);
+        let dataset = &source.dataset;
+        let objective = Classification::new(&config.model, labels, dataset, evaluation_transform(&config), device)?
+            .validate(validate, validate_targets)
+            .layer_decay(config.optimiser.layer_decay)
+            .linear_probe(config.optimiser.linear_probe);
+        if config.init != RANDOM {
+            rundir::start_from(objective.store(), Path::new(&config.init))?;
+        }
+        let optimiser = &config.optimiser;
+        dataset::say!("{} labelled records, {} updates, on {}", rows.len(), optimiser.steps, device_name(device));
+        let loader = |state| {
+            Ok(loader_for(device, Loader::builder(dataset))
+                .rows(rows.clone())
+                .batch_size(optimiser.batch_size)
+                .seed(config.run.seed)
+                .transform(Transform {
+                    crop: Crop::RandomResized { scale: (config.data.crop_scale, 1.0), aspect: ASPECT },
+                    flip: config.data.flip,
+                    ..evaluation_transform(&config)
+                })
+                .drop_last(rows.len() >= optimiser.batch_size)
+                .threads(config.run.loader_threads)
+                .resume(state)
+                .build()?)
+        };
+        let schedule = WarmupCosine {
+            peak: optimiser.rate,
+            floor: 0.0,
+            warmup: optimiser.warmup as f64,
+            total: optimiser.steps as f64,
+        };
+        let settings = Settings {
+            algorithm: match optimiser.rule {
+                Rule::Sgd => Algorithm::FINE_TUNING,
+                Rule::Adamw => Algorithm::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
+            },
+            weight_decay: optimiser.weight_decay,
+            rate: &|update| schedule.in_updates(update),
+            steps: optimiser.steps,
+            accumulation: optimiser.accumulation,
+            clip: optimiser.clip,
+            evaluate_every: optimiser.evaluate_every,
+            run: &config.run,
+            record_ids: &|rows| source.record_ids(rows),
+        };
+        engine::train(&objective, &loader, &settings, run)
     }
-    dataset::say!("{} labelled records, {} updates, on {}", rows.len(), config.optimiser.steps, device_name(device));
-    let optimiser = &config.optimiser;
-    let loader = |state| {
-        Ok(loader_for(device, Loader::builder(dataset))
-            .rows(rows.clone())
-            .batch_size(optimiser.batch_size)
-            .seed(config.run.seed)
-            .transform(Transform {
-                crop: Crop::RandomResized { scale: (config.data.crop_scale, 1.0), aspect: ASPECT },
-                flip: config.data.flip,
-                mean: config.data.mean as f32,
-                std: config.data.std as f32,
-                ..Transform::finetune(config.model.vit.image_size as u32)
-            })
-            .drop_last(rows.len() >= optimiser.batch_size)
-            .threads(config.run.loader_threads)
-            .resume(state)
-            .build()?)
-    };
-    let schedule = WarmupCosine {
-        peak: optimiser.rate,
-        floor: 0.0,
-        warmup: optimiser.warmup as f64,
-        total: optimiser.steps as f64,
-    };
-    let settings = Settings {
-        algorithm: match optimiser.rule {
-            Rule::Sgd => Algorithm::FINE_TUNING,
-            Rule::Adamw => Algorithm::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
-        },
-        weight_decay: optimiser.weight_decay,
-        rate: &|update| schedule.in_updates(update),
-        steps: optimiser.steps,
-        accumulation: optimiser.accumulation,
-        clip: optimiser.clip,
-        evaluate_every: optimiser.evaluate_every,
-        run: &config.run,
-        record_ids: &|rows| source.record_ids(rows),
-    };
-    engine::train(&objective, &loader, &settings, run)
 }

@@ -25,7 +25,7 @@ pub use embed::embed;
 pub use evaluate::{EvaluationReport, FindingScores, evaluate};
 pub use evaluate_segmentation::{SegmentationReport, evaluate_segmentation, segmentation_picture};
 pub use export::{Exported, TARGETS, export};
-pub use finetune::{Request, check_finetune, finetune, resolve_finetune};
+pub use finetune::{Finetuning, Request, prepare_finetune, resolve_finetune};
 pub use import::{Imported, import};
 pub use pretrain::{pretrain, pretrain_transform, resolve_pretrain};
 pub use segment::{Segmenting, is_segmentation, prepare_segmentation, resolve_segmentation};

@@ -75,12 +75,27 @@ pub(super) fn loader_builder(config: &PretrainConfig, source: &DataSource, devic
     builder
 }
 
+/// Warns where the start weights know reports by another tokenizer: their word tables then stand for other words.
+fn remark_tokenizer(config: &PretrainConfig, init: &Path) {
+    let before = rundir::run_of(init).and_then(|run| rundir::load_config::<PretrainConfig>(&run));
+    let other = before.is_ok_and(|before| before.model.restores_report() && before.tokenizer != config.tokenizer);
+    if other && config.model.restores_report() {
+        eprintln!(
+            "warning: {} was trained with another tokenizer, so its word tables stand for other words; to share one, \
+             ingest the second dataset with --tokenizer FIRST/tokenizer.json",
+            init.display()
+        );
+    }
+}
+
 /// Pre-trains.
 pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, device: Device) -> Result<Outcome> {
     tch::manual_seed(random::mix(&[config.run.seed, random::digest("start values")]) as i64);
     let objective = Pretraining::new(&config.model, device)?;
     if config.init != RANDOM {
-        rundir::start_from(objective.store(), Path::new(&config.init))?;
+        let init = Path::new(&config.init);
+        rundir::start_from(objective.store(), init)?;
+        remark_tokenizer(config, init);
     }
     let optimiser = &config.optimiser;
     let records = training_rows(source).len();

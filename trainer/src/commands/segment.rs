@@ -79,10 +79,11 @@ pub fn resolve_segmentation(request: &Request) -> Result<SegmentConfig> {
         config.model.vit = VitConfig { image_size: config.model.vit.image_size, ..pretrained.model.vit };
         (config.data.mean, config.data.std) = (pretrained.data.mean, pretrained.data.std);
     }
+    config = overlay(&config, request.file, &[])?;
     if let Some(steps) = request.steps {
         config.take_steps(steps);
     }
-    let mut config = overlay(&config, request.file, request.settings)?;
+    let mut config = overlay(&config, None, request.settings)?;
     config.resolve();
     Ok(config)
 }

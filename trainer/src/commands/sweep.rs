@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use super::evaluate::check_specificity;
-use super::{DataSource, EvaluationReport, Request, check_finetune, evaluate, finetune, resolve_finetune};
+use super::{DataSource, EvaluationReport, Finetuning, Request, evaluate, prepare_finetune, resolve_finetune};
 use crate::config::{FinetuneConfig, RANDOM, SEGMENTATION_TASK};
 use crate::engine::{Outcome, stop_requested};
 use crate::rundir::{self, RunDir};
@@ -93,13 +93,13 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
     }
     check_specificity(plan.specificity)?;
     // Everything is looked at before the first run begins.
-    let mut jobs: Vec<(PathBuf, FinetuneConfig, &DataSource)> = Vec::new();
+    let mut jobs: Vec<(PathBuf, Finetuning, &DataSource)> = Vec::new();
     for (split, source) in &sources {
         for (name, path) in &starts {
             for &ratio in &plan.ratios {
                 for &seed in &plan.seeds {
                     let config = configuration(plan, source, name, path, ratio, seed)?;
-                    check_finetune(&config, source)?;
+                    let prepared = prepare_finetune(config, source)?;
                     let path = plan.out.join(format!("{name}-{split}-{ratio}-seed{seed}"));
                     if jobs.iter().any(|(other, ..)| *other == path) {
                         bail!(
@@ -107,21 +107,22 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
                             path.display()
                         );
                     }
-                    jobs.push((path, config, source));
+                    jobs.push((path, prepared, source));
                 }
             }
         }
     }
     let (count, mut runs, mut reports) = (jobs.len(), Vec::new(), Vec::new());
-    for (number, (path, config, source)) in jobs.into_iter().enumerate() {
+    for (number, (path, prepared, source)) in jobs.into_iter().enumerate() {
         let done = path.join("evaluation-test.json");
         dataset::say!("run {} of {count}: {}", number + 1, path.display());
-        let run = RunDir::open(&path, &config)?;
+        let run = RunDir::open(&path, prepared.config())?;
+        let split = prepared.config().split.clone();
         let as_asked = |report: &EvaluationReport| {
-            report.split == config.split && report.specificity == plan.specificity && report.draws == plan.draws
+            report.split == split && report.specificity == plan.specificity && report.draws == plan.draws
         };
         if !files::read_json::<EvaluationReport>(&done).is_ok_and(|report| as_asked(&report)) {
-            let outcome = finetune(&config, source, &run, device)?;
+            let outcome = prepared.train(&run, device)?;
             if matches!(outcome, Outcome::Stopped { .. }) || stop_requested()? {
                 return Ok(Swept { cells: summary(&reports), runs, stopped: true });
             }

@@ -1,6 +1,7 @@
 //! Configuration of a fine-tuning run, and the tasks there are.
 
 use anyhow::{Result, bail};
+use dataset::nearest::did_you_mean;
 use serde::{Deserialize, Serialize};
 
 use super::{RunConfig, check_layer_decay, check_rates, check_warmup, pretrain_preset};
@@ -145,7 +146,9 @@ pub fn finetune_preset(preset: &str, task: &Task, ratio: f64) -> Result<Finetune
     Ok(config)
 }
 
-/// Names of the tasks.
+/// Names of the tasks that are one word.
+const NAMES: [&str; 6] = ["nih14", "chexpert5", "rsna", "covid", "viral", super::SEGMENTATION_TASK];
+/// All tasks, for a message.
 pub const TASKS: &str = "nih14, chexpert5, rsna, covid, viral, labels:A,B, siim (segmentation)";
 
 /// A downstream task.
@@ -189,7 +192,7 @@ impl Task {
                 Some(list) if !list.trim().is_empty() => {
                     (list.split(',').map(|name| name.trim().to_owned()).collect(), Vec::new())
                 }
-                _ => bail!("no task `{other}`; there are: {TASKS}"),
+                _ => bail!("no task `{other}`; there are: {TASKS}{}", did_you_mean(other, NAMES)),
             },
         };
         Ok(Self { name: name.to_owned(), findings, only_with })

@@ -6,6 +6,7 @@ mod pretrain;
 mod segment;
 
 use anyhow::{Context, Result, bail};
+use dataset::nearest::did_you_mean;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -95,11 +96,15 @@ fn check_warmup(warmup: u64, steps: u64) -> Result<()> {
 }
 
 /// Lays a TOML file and `key=value` settings over a configuration, the latter last.
+///
+/// Of the file the sections count. What a run's `config.toml` says before them (preset, dataset, split, task, ratio, start
+/// weights) is said by the command line, so that such a file serves for another run.
 pub fn overlay<T: Serialize + DeserializeOwned>(config: &T, file: Option<&str>, settings: &[String]) -> Result<T> {
     let mut table = Table::try_from(config)?;
     let all = keys(&table, "");
     if let Some(text) = file {
-        let above: Table = text.parse().context("the configuration file is no TOML")?;
+        let mut above: Table = text.parse().context("the configuration file is no TOML")?;
+        above.retain(|key, value| value.is_table() || !table.contains_key(key));
         lay(&mut table, above, "", &all)?;
     }
     for setting in settings {
@@ -132,16 +137,7 @@ fn lay(base: &mut Table, above: Table, prefix: &str, all: &[String]) -> Result<(
             (Some(Value::Float(inner)), Value::Integer(value)) => *inner = value as f64,
             (Some(inner), value) if inner.same_type(&value) => *inner = value,
             (Some(inner), value) => bail!("`{path}` is of type {}, not {}", inner.type_str(), value.type_str()),
-            (None, _) => {
-                // The last part counts most: a key may be asked for without its section.
-                let far = |known: &&String| {
-                    let last = known.rsplit('.').next().unwrap_or(known);
-                    distance(last, &key).min(distance(known, &path))
-                };
-                let hint =
-                    all.iter().min_by_key(far).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-                bail!("no key `{path}`{hint}");
-            }
+            (None, _) => bail!("no key `{path}`{}", did_you_mean(&path, all.iter().map(String::as_str))),
         }
     }
     Ok(())
@@ -159,20 +155,6 @@ fn keys(table: &Table, prefix: &str) -> Vec<String> {
         .collect()
 }
 
-/// Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.chars().enumerate() {
-            let substitute = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substitute.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row.last().copied().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +168,9 @@ mod tests {
         assert_eq!((config.optimiser.batch_size, config.optimiser.base_rate), (16, 1.0));
         assert!(!config.model.restores_report());
         assert_eq!(overlay(&config, Some(&toml::to_string(&config).unwrap()), &[]).unwrap(), config);
+        let other = PretrainConfig { init: "runs/mae".to_owned(), ..base };
+        let again = overlay(&other, Some(&toml::to_string(&config).unwrap()), &[]).unwrap();
+        assert_eq!(again, PretrainConfig { init: "runs/mae".to_owned(), ..config });
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use dataset::nearest::did_you_mean;
 use dataset::transform::Transform;
 use dataset::{Batch, Dataset, Loader};
 use serde::{Deserialize, Serialize};
@@ -63,7 +64,11 @@ impl Labels {
         for finding in findings {
             match known.iter().position(|name| name == finding) {
                 Some(column) => columns.push(column),
-                None => bail!("this dataset has no label `{finding}`; it has: {}", known.join(", ")),
+                None => bail!(
+                    "this dataset has no label `{finding}`; it has: {}{}",
+                    known.join(", "),
+                    did_you_mean(finding, known.iter().map(String::as_str))
+                ),
             }
         }
         let mut policies = vec![uncertain; findings.len()];
@@ -101,12 +106,6 @@ impl Labels {
         self.columns.iter().zip(&self.uncertain).map(target).collect()
     }
 
-    /// Rows, of those given, with at least one target that counts.
-    pub fn labelled(&self, dataset: &Dataset, rows: Vec<u32>) -> Result<Vec<u32>> {
-        let codes = dataset.labels()?;
-        Ok(rows.into_iter().filter(|&row| self.targets(&codes[row as usize]).iter().any(Option::is_some)).collect())
-    }
-
     /// Targets of a batch `[B, C]`, and which of them count, as numbers.
     fn tensors(&self, batch: &Batch, device: Device) -> (Tensor, Tensor) {
         let (mut targets, mut counts) = (Vec::new(), Vec::new());
@@ -138,30 +137,34 @@ pub struct Classification {
 }
 
 impl Classification {
-    /// A classifier with start values; `validate` are the rows for [`Objective::evaluate`].
+    /// A classifier with start values.
     pub fn new(
         config: &ClassifierConfig,
         labels: Labels,
         dataset: &Arc<Dataset>,
-        validate: Vec<u32>,
         transform: Transform,
         device: Device,
     ) -> Result<Self> {
         let store = VarStore::new(device);
         let model = VitClassifier::new(&store.root(), config)?;
-        let codes = if validate.is_empty() { Vec::new() } else { dataset.labels()? };
-        let validate_targets = validate.iter().map(|&row| labels.targets(&codes[row as usize])).collect();
         Ok(Self {
             store,
             model,
             labels,
             dataset: dataset.clone(),
-            validate,
-            validate_targets,
+            validate: Vec::new(),
+            validate_targets: Vec::new(),
             transform,
             layer_decay: 1.0,
             linear_probe: false,
         })
+    }
+
+    /// Rows for [`Objective::evaluate`] and their targets; without them there is no evaluation.
+    #[must_use]
+    pub fn validate(mut self, rows: Vec<u32>, targets: Vec<Vec<Option<bool>>>) -> Self {
+        (self.validate, self.validate_targets) = (rows, targets);
+        self
     }
 
     /// Lets earlier layers learn at lower rates: each at `decay` times the rate of the one after it.

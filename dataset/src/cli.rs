@@ -1,0 +1,141 @@
+//! What the command lines of all three programs share: numbers with their ranges, and two subcommands that write shell
+//! completions and manual pages.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap_complete::Shell;
+
+use crate::error::{Error, Result};
+
+/// Subcommands that write help files.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum HelpFiles {
+    /// Print a script that completes this program's arguments in a shell.
+    #[command(after_help = "Examples (of dataset; ingest and trainer alike):
+  dataset completions bash > ~/.local/share/bash-completion/completions/dataset
+  dataset completions zsh > ~/.zfunc/_dataset
+  dataset completions fish > ~/.config/fish/completions/dataset.fish")]
+    Completions {
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write the manual pages of this program and its subcommands into a folder.
+    #[command(
+        after_help = "Example (of dataset; ingest and trainer alike): dataset man ~/.local/share/man/man1, then man dataset-split"
+    )]
+    Man {
+        /// Folder to write, made where it is missing.
+        dir: PathBuf,
+    },
+}
+
+impl HelpFiles {
+    /// Writes the help files of a command line: a script to the standard output, or pages into a folder.
+    pub fn write(&self, mut command: clap::Command) -> Result<()> {
+        let name = command.get_name().to_owned();
+        match self {
+            Self::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(*shell, &mut command, name, &mut script);
+                match std::io::stdout().write_all(&script) {
+                    // A reader that has seen enough is no failure.
+                    Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+                    written => written.map_err(Error::io("standard output".as_ref())),
+                }
+            }
+            Self::Man { dir } => {
+                std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+                clap_mangen::generate_to(command, dir).map_err(Error::io(dir))
+            }
+        }
+    }
+}
+
+/// Parses a program's command line. A negative number is the value of the option before it, out of its range or not, and
+/// no option of its own.
+pub fn parse<P: clap::Parser>() -> P {
+    let command = P::command().mut_subcommands(|command| command.allow_negative_numbers(true));
+    let parsed = P::from_arg_matches(&command.get_matches());
+    parsed.unwrap_or_else(|error| error.format(&mut P::command()).exit())
+}
+
+/// A count with its noun: `1 study`, `2 studies`.
+pub fn counted(count: usize, noun: &str) -> String {
+    match noun.strip_suffix('y') {
+        _ if count == 1 => format!("1 {noun}"),
+        Some(stem) => format!("{count} {stem}ies"),
+        None => format!("{count} {noun}s"),
+    }
+}
+
+/// A share from 0 to 1, for clap.
+///
+/// # Errors
+/// When it is none, in words.
+pub fn share(text: &str) -> Result<f64, String> {
+    within(text, |share| (0.0..=1.0).contains(&share), "a share from 0 to 1")
+}
+
+/// A percentage above 0, for clap.
+///
+/// # Errors
+/// When it is none, in words.
+pub fn percent(text: &str) -> Result<f64, String> {
+    within(text, |percent| percent > 0.0 && percent <= 100.0, "a percentage above 0 and at most 100")
+}
+
+/// A number above 0, for clap.
+///
+/// # Errors
+/// When it is none, in words.
+pub fn positive(text: &str) -> Result<f64, String> {
+    within(text, |number| number > 0.0 && number.is_finite(), "a number above 0")
+}
+
+/// The path of a picture to be written, for clap.
+///
+/// # Errors
+/// When its name does not end in `.png`.
+pub fn png(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.extension() {
+        Some(extension) if extension.eq_ignore_ascii_case("png") => Ok(path),
+        _ => Err("give a name that ends in .png".to_owned()),
+    }
+}
+
+fn within(text: &str, fits: impl Fn(f64) -> bool, wanted: &str) -> Result<f64, String> {
+    text.trim().parse().ok().filter(|number| fits(*number)).ok_or_else(|| format!("give {wanted}"))
+}
+
+/// A number from 1 to `MOST`, for clap.
+///
+/// # Errors
+/// When it is none, in words.
+pub fn count<const MOST: usize>(text: &str) -> Result<usize, String> {
+    match text.trim().parse() {
+        Ok(number) if (1..=MOST).contains(&number) => Ok(number),
+        _ => Err(format!("give a number from 1 to {MOST}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_lie_in_their_ranges() {
+        assert_eq!(["0", "0.5 ", "1"].map(share), [Ok(0.0), Ok(0.5), Ok(1.0)]);
+        assert!(["-0.1", "1.1", "NaN", "", "ten"].map(share).iter().all(Result::is_err));
+        assert_eq!((percent(" 10"), percent("100")), (Ok(10.0), Ok(100.0)));
+        assert!(["0", "-1", "100.1", "inf"].map(percent).iter().all(Result::is_err));
+        assert!(positive("1e-3").is_ok() && ["0", "inf", "-2"].map(positive).iter().all(Result::is_err));
+        assert_eq!(count::<5>("6"), Err("give a number from 1 to 5".to_owned()));
+        assert!(png("a/look.PNG").is_ok() && png("look.jpg").is_err() && png("png").is_err());
+        assert_eq!(
+            [counted(1, "study"), counted(0, "study"), counted(2, "shard")],
+            ["1 study", "0 studies", "2 shards"]
+        );
+    }
+}
