@@ -6,10 +6,11 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::error::Result;
 use crate::files;
 use crate::published_lists::ListsReport;
 use crate::roster::Roster;
-use crate::split::{Member, SplitOptions, Subset, Unit, certificate_path};
+use crate::split::{Member, SplitOptions, Subset, Unit, certificate_path, split_path};
 use crate::storage::Storage;
 
 /// What was measured on a split.
@@ -49,6 +50,8 @@ pub struct Part {
     pub studies: u64,
     pub patients: u64,
     /// Records with a label of any finding.
+    #[serde(default)]
+    // a certificate of before this was counted is refused, with the command that makes the split anew
     pub labelled: u64,
     /// In the order of the dataset's findings.
     pub findings: Vec<FindingCount>,
@@ -73,15 +76,21 @@ pub struct Deviation {
 }
 
 impl Certificate {
-    /// What a split of this name would lose, if its members are others than this one's; none where there is none, or where it
-    /// cannot be read.
-    pub fn replaces(&self, storage: &Storage, name: &str) -> Option<String> {
-        let there: Self = storage.read_json(&certificate_path(name)).ok()?;
-        if there.members_sha256 == self.members_sha256 {
-            return None;
+    /// What a split of this name would lose, if its members are others than this one's or cannot be told; none where there
+    /// is no split of this name.
+    ///
+    /// # Errors
+    /// When the place cannot be read.
+    pub fn replaces(&self, storage: &Storage, name: &str) -> Result<Option<String>> {
+        if storage.read_if_there(&split_path(name))?.is_none() {
+            return Ok(None);
         }
-        let command = |certificate: &Self| certificate.command(&storage.path(""), name);
-        Some(format!("with other members (`{}`)", command(&there)))
+        let Ok(there) = storage.read_json::<Self>(&certificate_path(name)) else {
+            return Ok(Some("with a certificate that cannot be read".to_owned()));
+        };
+        let command = || there.command(&storage.path(""), name);
+        let differs = there.members_sha256 != self.members_sha256;
+        Ok(differs.then(|| format!("with other members (`{}`)", command())))
     }
 
     /// Measures a split whose members stand in the order of the roster.

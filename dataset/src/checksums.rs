@@ -6,6 +6,7 @@
 //! all these bytes. What they cover lies without a gap between the file's first four bytes and the page index; the rest
 //! is under the manifest's SHA-256 alone.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
@@ -19,6 +20,18 @@ use crate::record::IMAGE;
 
 /// Key of the checksums among the footer's key-value metadata.
 pub const CHECKSUMS_KEY: &str = "mrm_crc32";
+
+/// Length of the magic number that a Parquet file begins with.
+pub(crate) const MAGIC_BYTES: u64 = 4;
+
+/// Bytes of a shard that follow the ones before, under one checksum.
+pub(crate) struct Covered {
+    pub bytes: u64,
+    pub crc32: u32,
+    /// Path of the column in the Parquet schema.
+    pub column: String,
+    pub rows: Range<usize>,
+}
 
 /// Notes the checksums of pages while they leave for the file.
 #[derive(Clone, Debug, Default)]

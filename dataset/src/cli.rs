@@ -2,9 +2,12 @@
 //! completions and manual pages.
 
 use std::io::Write;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap_complete::Shell;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::error::{Error, Result};
 
@@ -53,11 +56,31 @@ impl HelpFiles {
 }
 
 /// Parses a program's command line. A negative number is the value of the option before it, out of its range or not, and
-/// no option of its own.
+/// no option of its own. The process may from then on open as many files as the system lets it: a dataset keeps its shards
+/// open, and the usual limit is 1,024.
 pub fn parse<P: clap::Parser>() -> P {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     let command = P::command().mut_subcommands(|command| command.allow_negative_numbers(true));
     let parsed = P::from_arg_matches(&command.get_matches());
     parsed.unwrap_or_else(|error| error.format(&mut P::command()).exit())
+}
+
+/// Does a program's work and says in one line why it failed, a panic included: what a decoder broke off at is no news to a
+/// person, but that there was something is.
+pub fn outcome(work: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
+    std::panic::set_hook(Box::new(|_| {}));
+    let told = match std::panic::catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(code)) => return code,
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it broke off");
+            format!("a defect of this program, or a damaged file: {text}")
+        }
+    };
+    let _ = writeln!(std::io::stderr(), "error: {told}");
+    ExitCode::FAILURE
 }
 
 /// A count with its noun: `1 study`, `2 studies`.

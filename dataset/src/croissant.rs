@@ -90,10 +90,11 @@ fn field(name: &str, kind: &DataType, manifest: &Manifest) -> Value {
             let mut taken = HashSet::new();
             let parts = parts.iter().enumerate().map(|(index, part)| {
                 let mut id = safe(part.name());
-                if !taken.insert(id.clone()) {
+                while !taken.insert(id.clone()) {
                     id = format!("{id}_{index}");
                 }
-                sub_field(name, &id, part.name(), part.data_type(), &format!("$['{}']", part.name()))
+                let path = part.name().replace('\\', "\\\\").replace('\'', "\\'");
+                sub_field(name, &id, part.name(), part.data_type(), &format!("$['{path}']"))
             });
             field["subField"] = parts.collect();
         }

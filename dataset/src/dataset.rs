@@ -12,7 +12,7 @@ use tokenizers::Tokenizer;
 
 use crate::error::{Error, Result};
 use crate::image::{self, GreyImage};
-use crate::manifest::{Manifest, TOKENIZER};
+use crate::manifest::{MANIFEST, Manifest, TOKENIZER};
 use crate::metadata;
 use crate::recent::Recent;
 use crate::record::{ImageEncoding, Record};
@@ -42,7 +42,10 @@ impl Dataset {
         let manifest = Manifest::load(&storage)?;
         let mut starts = vec![0];
         for shard in &manifest.shards {
-            starts.push(starts.last().copied().unwrap_or(0) + shard.rows as usize);
+            let end = starts.last().copied().unwrap_or(0) as u64;
+            let end = end.checked_add(shard.rows).filter(|&end| end <= u32::MAX.into());
+            let many = || Error::Invalid(format!("{MANIFEST}: more records than there can be, at {}", shard.path));
+            starts.push(end.ok_or_else(many)? as usize);
         }
         let shards = manifest.shards.iter().map(|_| OnceLock::new()).collect();
         Ok(Self { storage, manifest, shards, starts, rows_by_id: OnceLock::new(), recent: Recent::default() })
@@ -99,6 +102,11 @@ impl Dataset {
             let message = format!("{} rows, the manifest says {}", shard.rows(), info.rows);
             return Err(Error::Shard { shard: info.path.clone(), message });
         }
+        // A struct needs a field: without findings there is one that means nothing.
+        if shard.findings() != self.manifest.labels && !self.manifest.labels.is_empty() {
+            let message = "other findings than the manifest's".to_owned();
+            return Err(Error::Shard { shard: info.path.clone(), message });
+        }
         Ok(slot.get_or_init(|| shard))
     }
 
@@ -123,12 +131,22 @@ impl Dataset {
     }
 
     /// As [`Dataset::record`]; its image is not read where its page was fetched before ([`Dataset::image_pages`]).
-    pub fn record_from(&self, page: Option<&Bytes>, row: usize) -> Result<Record> {
+    pub(crate) fn record_from(&self, page: Option<&Bytes>, row: usize) -> Result<Record> {
+        let mut record = self.record_without_image(row)?;
+        let (shard, row) = self.locate(row)?;
+        let length = usize::from(record.height) * usize::from(record.width);
+        let raw_length = (shard.encoding() == ImageEncoding::Raw).then_some(length);
+        shard.image_bytes(row, raw_length, page, &mut record.image)?;
+        Ok(record)
+    }
+
+    /// As [`Dataset::record`], with no image in it, and none read.
+    pub(crate) fn record_without_image(&self, row: usize) -> Result<Record> {
         let (index, row) = self.place(row)?;
         let shard = self.shard(index)?;
         let group = shard.group_of(row)?;
         let batch = self.recent.get((index, group), || shard.texts_and_labels(group))?;
-        shard.record_of(&batch, row, page)
+        shard.record_of(&batch, row)
     }
 
     /// The row of a record.
@@ -185,7 +203,14 @@ impl Dataset {
                 shard.image_bytes(local, None, page, &mut encoded)?;
                 // Ingested without images.
                 if !(encoded.is_empty() && length == 0) {
-                    *pixels = image::decode(&encoded).map_err(|error| shard.row_error(local, error))?.pixels;
+                    let decoded = image::decode(&encoded).map_err(|error| shard.row_error(local, error))?;
+                    if (decoded.height, decoded.width) != (height.into(), width.into()) {
+                        let (found, stated) = ((decoded.height, decoded.width), (height, width));
+                        let told =
+                            format!("image of {}×{}, its columns say {}×{}", found.0, found.1, stated.0, stated.1);
+                        return Err(shard.row_error(local, told));
+                    }
+                    *pixels = decoded.pixels;
                 }
             }
         }
@@ -214,7 +239,7 @@ impl Dataset {
 
     /// One text column over all shards.
     pub fn texts(&self, name: &str) -> Result<Vec<Option<String>>> {
-        let mut values = Vec::with_capacity(self.len());
+        let mut values = Vec::new();
         for batch in self.columns(&[name])? {
             let array = shard::column::<arrow_array::StringArray>(&batch, name)
                 .ok_or_else(|| Error::Invalid(format!("`{name}` is not a text column")))?;
@@ -225,7 +250,7 @@ impl Dataset {
 
     /// The labels of all records: `[records][findings]`, `None` where a finding is not mentioned.
     pub fn labels(&self) -> Result<Vec<Vec<Option<i8>>>> {
-        let mut rows = Vec::with_capacity(self.len());
+        let mut rows = Vec::new();
         for batch in self.columns(&["labels"])? {
             let labels = shard::column::<arrow_array::StructArray>(&batch, "labels")
                 .ok_or_else(|| Error::Invalid("`labels` is not a struct".to_owned()))?;

@@ -45,7 +45,7 @@ impl GreyImage {
         Ok(bytes)
     }
 
-    /// The image as a `DynamicImage`, for drawing.
+    /// The image as a `GrayImage`, for drawing.
     pub fn to_buffer(&self) -> ::image::GrayImage {
         ::image::GrayImage::from_raw(self.width, self.height, self.pixels.clone())
             .unwrap_or_else(|| ::image::GrayImage::new(self.width, self.height))

@@ -202,7 +202,10 @@ pub fn row(dataset: &Dataset, record_id: &str) -> Result<String> {
             format!("{} at {:.0},{:.0} size {:.0}×{:.0}", found.label, found.x, found.y, found.width, found.height),
         );
     }
+    field("mask", record.mask.map_or("—".to_owned(), |mask| format!("PNG of {} bytes", mask.len())));
     field("tokens", format!("{:?}", record.token_ids));
     field("report", format!("\n{}", or_none(&record.report)));
+    field("findings", format!("\n{}", or_none(&record.findings)));
+    field("impression", format!("\n{}", or_none(&record.impression)));
     Ok(page)
 }

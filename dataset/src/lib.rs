@@ -27,6 +27,15 @@ macro_rules! say {
     }};
 }
 
+/// Prints a line to the standard error; for its absence the same holds.
+#[macro_export]
+macro_rules! remark {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
 mod batch;
 pub mod bench;
 pub mod card;
@@ -54,6 +63,7 @@ pub mod published_lists;
 pub mod random;
 mod recent;
 pub mod record;
+mod record_batch;
 mod refine;
 pub mod resample;
 pub mod roster;

@@ -88,8 +88,12 @@ impl LoaderBuilder {
     }
 
     /// Of the training subset of a split, loads the records whose labels may be seen at `percent`.
-    pub fn ratio(self, split: &Split, percent: f64) -> Self {
-        self.rows(split.rows(Subset::Train, Some(percent)))
+    ///
+    /// # Errors
+    /// When the split has no such ratio.
+    pub fn ratio(self, split: &Split, percent: f64) -> Result<Self> {
+        split.check_ratio(percent)?;
+        Ok(self.rows(split.rows(Subset::Train, Some(percent))))
     }
 
     /// Rows to load; default: all.
@@ -285,7 +289,9 @@ impl LoaderBuilder {
     /// Digest of all that decides which records a batch holds.
     fn order(&self, rows: &[u32]) -> u64 {
         let policies = u64::from(self.shuffle) | u64::from(self.drop_last) << 1;
-        let start = random::mix(&[self.seed, self.batch_size as u64, policies]);
+        let shards = self.dataset.manifest().shards.iter().map(|shard| random::digest(&shard.sha256));
+        let dataset = shards.fold(0, |all, shard| random::mix(&[all, shard]));
+        let start = random::mix(&[dataset, self.seed, self.batch_size as u64, policies]);
         rows.iter().fold(start, |digest, &row| random::mix(&[digest, u64::from(row)])).max(1)
     }
 }
@@ -349,20 +355,19 @@ impl Plan {
         let end = order.len().min((number + 1) * settings.batch_size);
         let global = &order[number * settings.batch_size..end];
         let pixels = (settings.transform.size as usize).pow(2);
-        let room = settings.batch_size.div_ceil(settings.world) * pixels;
+        let room = settings.batch_size.min(self.rows.len()).div_ceil(settings.world) * pixels;
         let mut memory = match (buffers.images.take(), &settings.memory) {
             (Some(memory), _) => memory,
             (None, Some(memory)) => memory(room),
             (None, None) => {
-                let mut floats = Vec::new();
-                floats.try_reserve_exact(room).map_err(|_| {
+                // Asked for and given back: the zeros themselves cannot be refused without an end of the process.
+                Vec::<f32>::new().try_reserve_exact(room).map_err(|_| {
                     Error::Invalid(format!(
                         "loader: no memory for a batch of {:.1} GB: take a smaller batch or smaller images",
                         room as f64 * 4e-9
                     ))
                 })?;
-                floats.resize(room, 0.0);
-                Box::new(floats)
+                Box::new(vec![0.0; room])
             }
         };
         let images = memory.floats_mut();
@@ -502,7 +507,7 @@ fn work(plan: &Plan, permits: &Receiver<()>, ready: &Sender<(u64, Result<Buffers
         let make = AssertUnwindSafe(|| plan.make(ticket, &mut buffers, &mut scratch));
         let made = catch_unwind(make).unwrap_or_else(|_| {
             scratch = Scratch::default();
-            Err(Error::Invalid("loader: a batch cannot be made (what broke off is told above)".to_owned()))
+            Err(Error::Invalid("loader: a batch cannot be made: a decoder broke off".to_owned()))
         });
         let made = made.map(|()| buffers);
         if ready.send((ticket, made)).is_err() {

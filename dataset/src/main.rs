@@ -10,11 +10,10 @@ use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser, Subcommand};
 use dataset::cli::{self, HelpFiles};
 use dataset::export::{self, Format};
-use dataset::meter::Meter;
+use dataset::meter::{Meter, Progress};
 use dataset::split::{self, SplitOptions, Unit};
 use dataset::transform::Transform;
 use dataset::{Dataset, Subset, bench, draw, inspect, montage, verify};
-use indicatif::{ProgressBar, ProgressStyle};
 
 /// Looks at, checks, splits, measures and exports datasets of radiographs with reports.
 #[derive(Parser)]
@@ -55,10 +54,10 @@ enum Command {
         #[arg(long, default_value_t = 224, requires = "transform", value_parser = clap::value_parser!(u32).range(8..=8192))]
         size: u32,
         /// Images of the montage.
-        #[arg(long, default_value_t = 24, value_parser = cli::count::<10_000>)]
+        #[arg(long, default_value_t = 24, value_parser = cli::count::<10_000>, requires = "montage")]
         count: usize,
         /// Another seed draws other images.
-        #[arg(long, default_value_t = 0)]
+        #[arg(long, default_value_t = 0, requires = "montage")]
         seed: u64,
     },
     /// Check digests, schema, row counts, decodability and splits.
@@ -181,13 +180,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(cli::parse()) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let cli = cli::parse();
+    cli::outcome(|| run(cli))
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
@@ -215,10 +209,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             };
             let dataset = Dataset::open(&dir)?;
             let meter = Meter::new("records");
-            // What a damaged shard does to its decoder is told in one line.
-            std::panic::set_hook(Box::new(|_| {}));
             let outcome = export::run(&dataset, &out, &options, &|step| meter.step(&step));
-            let _ = std::panic::take_hook();
             meter.finish();
             tell(&told(&outcome?, &out))?;
             Ok(ExitCode::SUCCESS)
@@ -242,25 +233,21 @@ fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::Verify { dir, threads } => {
             let dataset = Dataset::open(&dir)?;
-            let bytes = dataset.manifest().shards.iter().map(|shard| shard.bytes).sum();
-            let bar = ProgressBar::new(bytes);
-            let style = "verify {wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
-            bar.set_style(ProgressStyle::with_template(style)?);
+            let bytes: u64 = dataset.manifest().shards.iter().map(|shard| shard.bytes).sum();
+            let meter = Meter::new("bytes");
+            meter.step(&Progress::Started { records: bytes, done: 0 });
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build()?;
-            // Each panic of a decoder becomes a line of its own.
-            std::panic::set_hook(Box::new(|_| {}));
             let started = Instant::now();
-            let problems = pool.install(|| verify::verify(&dir, &|done| bar.inc(done)));
-            let _ = std::panic::take_hook();
-            bar.finish_and_clear();
+            let problems = pool.install(|| verify::verify(&dir, &|done| meter.step(&Progress::Advanced(done))));
+            meter.finish();
             let problems = problems?;
             if problems.is_empty() {
                 let rate = bytes as f64 / 1e6 / started.elapsed().as_secs_f64();
                 tell(&format!("{}: {} records, all whole ({rate:.0} MB/s)\n", dir.display(), dataset.len()))?;
                 return Ok(ExitCode::SUCCESS);
             }
-            problems.iter().for_each(|problem| eprintln!("{problem}"));
-            eprintln!("{} problems in {}", problems.len(), dir.display());
+            problems.iter().for_each(|problem| dataset::remark!("{problem}"));
+            dataset::remark!("{} problems in {}", problems.len(), dir.display());
             Ok(ExitCode::FAILURE)
         }
         Command::Split { dir, name, ratios, unit, stratify, validation, test, official, lists, seed, overwrite } => {
@@ -268,7 +255,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             let stratify = if stratify == ["labels"] { Vec::new() } else { stratify };
             let options = SplitOptions { ratios, unit, validation, test, official, lists, stratify, seed };
             let (split, certificate) = draw::make(&dataset, &name, &options)?;
-            if !overwrite && let Some(remark) = certificate.replaces(dataset.storage(), &name) {
+            if !overwrite && let Some(remark) = certificate.replaces(dataset.storage(), &name)? {
                 bail!(
                     "split `{name}` exists {remark}; take another --name, or --overwrite it (runs that were trained on it can no longer be evaluated)"
                 );

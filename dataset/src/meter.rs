@@ -1,6 +1,6 @@
 //! How far long work is, on the standard error: a bar with rate and time left on a terminal, plain lines elsewhere.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -25,11 +25,14 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// A meter that counts in this unit (`records`, `studies` …).
+    /// A meter that counts in this unit (`records`, `studies` …; `bytes` are shown as MB).
     pub fn new(unit: &'static str) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        let template =
-            format!("{{elapsed_precise}} {{wide_bar}} {{human_pos}}/{{human_len}} {unit}, {{per_sec}}, {{eta}} left");
+        let counts = match unit {
+            "bytes" => "{bytes}/{total_bytes}, {bytes_per_sec}".to_owned(),
+            unit => format!("{{human_pos}}/{{human_len}} {unit}, {{per_sec}}"),
+        };
+        let template = format!("{{elapsed_precise}} {{wide_bar}} {counts}, {{eta}} left");
         if let Ok(style) = ProgressStyle::with_template(&template) {
             bar.set_style(style);
         }
@@ -54,7 +57,11 @@ impl Meter {
             *last = Instant::now();
             let (position, length) = (self.bar.position(), self.bar.length().unwrap_or(0));
             let (rate, left) = (self.bar.per_sec(), self.bar.eta().as_secs());
-            eprintln!("{position}/{length} {}, {rate:.1}/s, {left} s left", self.unit);
+            let line = match self.unit {
+                "bytes" => format!("{}/{} MB, {:.1} MB/s", position / 1_000_000, length / 1_000_000, rate / 1e6),
+                unit => format!("{position}/{length} {unit}, {rate:.1}/s"),
+            };
+            let _ = writeln!(std::io::stderr(), "{line}, {left} s left");
         }
     }
 

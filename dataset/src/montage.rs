@@ -7,8 +7,10 @@ use ::image::{GrayImage, Luma, imageops};
 use crate::batch::Batch;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::image::{GreyImage, decode};
 use crate::loader::Loader;
 use crate::random::Stream;
+use crate::record::ImageEncoding;
 use crate::transform::Transform;
 
 /// Side of a tile of the montage, and tiles in a row.
@@ -48,7 +50,11 @@ pub fn stored(dataset: &Dataset, count: usize, seed: u64) -> Result<GrayImage> {
         if record.height == 0 {
             return Err(Error::Invalid("this dataset has no images (ingested with --no-images)".to_owned()));
         }
-        Ok(dataset.image(row as usize, record.height, record.width)?.to_buffer())
+        let (height, width) = (u32::from(record.height), u32::from(record.width));
+        match dataset.manifest().image.encoding {
+            ImageEncoding::Raw => Ok(GreyImage { width, height, pixels: record.image }.to_buffer()),
+            ImageEncoding::Png | ImageEncoding::Jpeg => Ok(decode(&record.image)?.to_buffer()),
+        }
     }))
 }
 

@@ -102,8 +102,11 @@ impl PublishedLists {
     /// # Errors
     /// When there is none, when two are for the same part, or when one cannot be read.
     pub fn read(folder: &Path) -> Result<Self> {
-        let mut paths: Vec<_> =
-            std::fs::read_dir(folder).map_err(Error::io(folder))?.flatten().map(|entry| entry.path()).collect();
+        let entries = std::fs::read_dir(folder).map_err(Error::io(folder))?;
+        let mut paths = entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<std::io::Result<Vec<_>>>()
+            .map_err(Error::io(folder))?;
         paths.sort();
         let (mut lists, mut ignored): (Vec<List>, Vec<String>) = (Vec::new(), Vec::new());
         for path in paths {

@@ -11,13 +11,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow_array::builder::{BinaryBuilder, FixedSizeBinaryBuilder, Int32Builder, ListBuilder};
-use arrow_array::{
-    Array, ArrayRef, BinaryArray, FixedSizeBinaryArray, Float32Array, Int8Array, Int32Array, ListArray, RecordBatch,
-    StringArray, StructArray, UInt16Array, UInt32Array,
-};
-use arrow_buffer::OffsetBuffer;
-use arrow_schema::{ArrowError, DataType, SchemaRef};
+use arrow_array::RecordBatch;
+use arrow_schema::{DataType, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
@@ -34,11 +29,12 @@ use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::checksums::{self, CHECKSUMS_KEY};
+use crate::checksums::{self, CHECKSUMS_KEY, Covered, MAGIC_BYTES};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::manifest::ShardInfo;
-use crate::record::{self, BoundingBox, IMAGE, IMAGE_ENCODING_KEY, ImageEncoding, Record};
+use crate::record::{self, IMAGE, IMAGE_ENCODING_KEY, ImageEncoding, Record};
+use crate::record_batch::{BATCH_BYTES, fitting, from_batch, to_batch};
 use crate::storage::{Storage, StoredFile};
 
 /// Rows of a row group: small, since a row is an image, and a writer holds one group in memory.
@@ -144,16 +140,21 @@ impl ShardWriter {
 
     /// Appends records.
     pub fn write(&mut self, records: &[Record]) -> Result<()> {
-        if records.is_empty() {
-            return Ok(());
-        }
-        let batch = to_batch(&self.schema, records)
-            .map_err(|source| Error::Shard { shard: self.path.display().to_string(), message: source.to_string() })?;
-        self.rows += batch.num_rows() as u64;
         let Some(writer) = self.writer.as_mut() else {
             return Err(Error::Invalid("the shard is finished".to_owned()));
         };
-        writer.write(&batch).map_err(Error::parquet(&self.path))
+        let mut rest = records;
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(fitting(rest.iter(), BATCH_BYTES));
+            rest = after;
+            let batch = to_batch(&self.schema, piece).map_err(|source| Error::Shard {
+                shard: self.path.display().to_string(),
+                message: source.to_string(),
+            })?;
+            self.rows += batch.num_rows() as u64;
+            writer.write(&batch).map_err(Error::parquet(&self.path))?;
+        }
+        Ok(())
     }
 
     /// Syncs the shard and gives it its name. `relative` is its path in the manifest.
@@ -181,88 +182,6 @@ impl Drop for ShardWriter {
         // After `finish` the temporary name is gone already, and this does nothing.
         let _ = fs::remove_file(&self.temporary);
     }
-}
-
-/// Records as one batch of the format's schema.
-pub(crate) fn to_batch(schema: &SchemaRef, records: &[Record]) -> Result<RecordBatch, ArrowError> {
-    let text = |get: fn(&Record) -> &str| -> ArrayRef {
-        Arc::new(records.iter().map(|r| Some(get(r))).collect::<StringArray>())
-    };
-    let optional =
-        |get: fn(&Record) -> Option<&str>| -> ArrayRef { Arc::new(records.iter().map(get).collect::<StringArray>()) };
-    let count =
-        |get: fn(&Record) -> u32| -> ArrayRef { Arc::new(UInt32Array::from_iter_values(records.iter().map(get))) };
-    let side =
-        |get: fn(&Record) -> u16| -> ArrayRef { Arc::new(UInt16Array::from_iter_values(records.iter().map(get))) };
-
-    let mut digests = FixedSizeBinaryBuilder::with_capacity(records.len(), 32);
-    let mut images = BinaryBuilder::with_capacity(records.len(), records.iter().map(|r| r.image.len()).sum());
-    let mut tokens = ListBuilder::new(Int32Builder::new()).with_field(record::token_item());
-    for record in records {
-        digests.append_value(record.source_sha256)?;
-        images.append_value(&record.image);
-        tokens.values().append_slice(&record.token_ids);
-        tokens.append(true);
-    }
-
-    let DataType::Struct(named) = schema.field_with_name("labels")?.data_type() else {
-        return Err(ArrowError::SchemaError("labels is not a struct".to_owned()));
-    };
-    let labels = (0..named.len())
-        .map(|i| {
-            Arc::new(records.iter().map(|r| r.labels.get(i).copied().flatten()).collect::<Int8Array>()) as ArrayRef
-        })
-        .collect();
-
-    let boxes: Vec<&BoundingBox> = records.iter().flat_map(|r| &r.boxes).collect();
-    let edge = |get: fn(&BoundingBox) -> f32| -> ArrayRef {
-        Arc::new(Float32Array::from_iter_values(boxes.iter().map(|b| get(b))))
-    };
-    let box_values = StructArray::try_new(
-        record::box_fields(),
-        vec![
-            Arc::new(boxes.iter().map(|b| Some(b.label.as_str())).collect::<StringArray>()),
-            edge(|b| b.x),
-            edge(|b| b.y),
-            edge(|b| b.width),
-            edge(|b| b.height),
-        ],
-        None,
-    )?;
-    let box_list = ListArray::try_new(
-        record::box_item(),
-        OffsetBuffer::from_lengths(records.iter().map(|r| r.boxes.len())),
-        Arc::new(box_values),
-        None,
-    )?;
-
-    RecordBatch::try_new(
-        schema.clone(),
-        vec![
-            text(|r| &r.record_id),
-            text(|r| &r.patient_id),
-            text(|r| &r.study_id),
-            text(|r| &r.image_id),
-            text(|r| &r.source_path),
-            Arc::new(digests.finish()),
-            optional(|r| r.subset.as_deref()),
-            optional(|r| r.view.as_deref()),
-            optional(|r| r.sex.as_deref()),
-            Arc::new(records.iter().map(|r| r.age_years).collect::<Float32Array>()),
-            side(|r| r.height),
-            side(|r| r.width),
-            count(|r| r.source_height),
-            count(|r| r.source_width),
-            Arc::new(images.finish()),
-            optional(|r| r.report.as_deref()),
-            optional(|r| r.findings.as_deref()),
-            optional(|r| r.impression.as_deref()),
-            Arc::new(tokens.finish()),
-            Arc::new(StructArray::try_new(named.clone(), labels, None)?),
-            Arc::new(box_list),
-            Arc::new(records.iter().map(|r| r.mask.as_deref()).collect::<BinaryArray>()),
-        ],
-    )
 }
 
 /// A file as the Parquet reader wants it: what was fetched before comes from memory, the rest from where it lies.
@@ -560,15 +479,13 @@ impl Shard {
         self.group_columns(group, &names)
     }
 
-    /// One whole row, of which `group` holds all but the image, whose page may have been fetched before.
-    pub(crate) fn record_of(&self, group: &RecordBatch, row: usize, page: Option<&Bytes>) -> Result<Record> {
+    /// One row without its image, from the batch of its row group.
+    pub(crate) fn record_of(&self, group: &RecordBatch, row: usize) -> Result<Record> {
         let local = row - self.group(self.group_of(row)?).start;
-        let mut record = (local < group.num_rows())
+        (local < group.num_rows())
             .then(|| from_batch(group, local))
             .flatten()
-            .ok_or_else(|| self.row_error(row, "a column has another type than the format's"))?;
-        self.image_bytes(row, None, page, &mut record.image)?;
-        Ok(record)
+            .ok_or_else(|| self.row_error(row, "a column has another type than the format's"))
     }
 
     /// What each checksum of the footer covers, in the order of the file; `None` where the shard was written without.
@@ -624,18 +541,6 @@ impl Shard {
     }
 }
 
-/// Length of the magic number that a Parquet file begins with.
-pub(crate) const MAGIC_BYTES: u64 = 4;
-
-/// Bytes of a shard that follow the ones before, under one checksum.
-pub(crate) struct Covered {
-    pub bytes: u64,
-    pub crc32: u32,
-    /// Path of the column in the Parquet schema.
-    pub column: String,
-    pub rows: Range<usize>,
-}
-
 /// A range of a file as a footer states it; `None` where it is none.
 fn range(start: i64, length: i64) -> Option<Range<u64>> {
     let start = u64::try_from(start).ok()?;
@@ -645,57 +550,4 @@ fn range(start: i64, length: i64) -> Option<Range<u64>> {
 /// A column of a batch in its concrete array type.
 pub fn column<'a, T: 'static>(batch: &'a RecordBatch, name: &str) -> Option<&'a T> {
     batch.column_by_name(name)?.as_any().downcast_ref::<T>()
-}
-
-/// A row without its image.
-fn from_batch(batch: &RecordBatch, row: usize) -> Option<Record> {
-    let text = |name: &str| -> Option<Option<String>> {
-        let array = column::<StringArray>(batch, name)?;
-        Some(array.is_valid(row).then(|| array.value(row).to_owned()))
-    };
-    let ages = column::<Float32Array>(batch, "age_years")?;
-    let masks = column::<BinaryArray>(batch, "mask")?;
-    let tokens = column::<ListArray>(batch, "token_ids")?.value(row);
-    let labels = column::<StructArray>(batch, "labels")?;
-    let boxes = column::<ListArray>(batch, "boxes")?.value(row);
-    let boxes = boxes.as_any().downcast_ref::<StructArray>()?;
-    let edge = |i: usize| boxes.column(i).as_any().downcast_ref::<Float32Array>();
-    let (x, y, width, height) = (edge(1)?, edge(2)?, edge(3)?, edge(4)?);
-    let box_labels = boxes.column(0).as_any().downcast_ref::<StringArray>()?;
-    Some(Record {
-        record_id: text("record_id")??,
-        patient_id: text("patient_id")??,
-        study_id: text("study_id")??,
-        image_id: text("image_id")??,
-        source_path: text("source_path")??,
-        source_sha256: column::<FixedSizeBinaryArray>(batch, "source_sha256")?.value(row).try_into().ok()?,
-        subset: text("subset")?,
-        view: text("view")?,
-        sex: text("sex")?,
-        age_years: ages.is_valid(row).then(|| ages.value(row)),
-        height: column::<UInt16Array>(batch, "height")?.value(row),
-        width: column::<UInt16Array>(batch, "width")?.value(row),
-        source_height: column::<UInt32Array>(batch, "source_height")?.value(row),
-        source_width: column::<UInt32Array>(batch, "source_width")?.value(row),
-        image: Vec::new(),
-        report: text("report")?,
-        findings: text("findings")?,
-        impression: text("impression")?,
-        token_ids: tokens.as_any().downcast_ref::<Int32Array>()?.values().to_vec(),
-        labels: labels
-            .columns()
-            .iter()
-            .map(|codes| codes.as_any().downcast_ref::<Int8Array>().map(|c| c.is_valid(row).then(|| c.value(row))))
-            .collect::<Option<_>>()?,
-        boxes: (0..boxes.len())
-            .map(|i| BoundingBox {
-                label: box_labels.value(i).to_owned(),
-                x: x.value(i),
-                y: y.value(i),
-                width: width.value(i),
-                height: height.value(i),
-            })
-            .collect(),
-        mask: masks.is_valid(row).then(|| masks.value(row).to_vec()),
-    })
 }

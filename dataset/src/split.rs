@@ -215,6 +215,17 @@ impl Split {
         ratios
     }
 
+    /// An error unless the split has this label ratio, in percent.
+    pub fn check_ratio(&self, percent: f64) -> Result<()> {
+        let known = self.ratios();
+        if known.contains(&percent) {
+            return Ok(());
+        }
+        let known: Vec<String> = known.iter().map(f64::to_string).collect();
+        let message = format!("it has no ratio of {percent}% (there are: {})", known.join(", "));
+        Err(Error::Split { name: self.name.clone(), message })
+    }
+
     /// Rows of a subset; in train only those whose labels may be seen at `ratio` percent.
     pub fn rows(&self, subset: Subset, ratio: Option<f64>) -> Vec<u32> {
         let inside = |member: &Member| {

@@ -236,7 +236,12 @@ impl Storage {
                 for entry in entries {
                     let entry = entry.map_err(Error::io(&path))?;
                     let name = Path::new(below).join(entry.file_name()).to_string_lossy().into_owned();
-                    found.push(Listed { name, bytes: entry.metadata().map_err(Error::io(&entry.path()))?.len() });
+                    match entry.metadata() {
+                        Ok(metadata) => found.push(Listed { name, bytes: metadata.len() }),
+                        // Renamed or removed meanwhile.
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        Err(error) => return Err(Error::io(&entry.path())(error)),
+                    }
                 }
                 found
             }

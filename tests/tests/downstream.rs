@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow_array::{Array, FixedSizeListArray, Float32Array, StringArray};
 use dataset::transform::Transform;
 use mrm_tests::training::{dataset, pretraining};
-use mrm_tests::{args, fails, folder, ok};
+use mrm_tests::{args, fails, folder, ok, run, text};
 use serde_json::Value;
 use tch::Device;
 use tch::nn::VarStore;
@@ -100,6 +100,15 @@ fn evaluations_are_told_compared_and_swept() {
     assert!(told.contains("+0.000 (+0.000 to +0.000) p=1.000"), "{told}");
     let told = fails("trainer", 1, args!["compare", &first, &mrm]);
     assert!(told.contains("run `trainer evaluate --subset test`"), "{told}");
+
+    // A run that has not made all its updates is evaluated, with a word about it.
+    let config = fs::read_to_string(first.join("config.toml")).expect("a configuration");
+    let steps = config.lines().find(|line| line.starts_with("steps = ")).expect("updates");
+    fs::write(first.join("config.toml"), config.replace(steps, "steps = 400")).expect("written");
+    let output =
+        run("trainer", args!["evaluate", "--data", &data, "--run", &first, "--split", "main", "--draws", "10"]);
+    assert!(output.status.success() && text(&output.stderr).contains("of its 400 updates"), "{output:?}");
+    fs::write(first.join("config.toml"), config).expect("written");
 
     // Uncertain labels by finding: more positives than with the default.
     let (_, ones) = tuned("ones", &["--set", "data.uncertain_by_finding=[\"Edema=ones\"]"]);

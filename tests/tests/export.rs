@@ -346,8 +346,11 @@ fn what_cannot_be_exported_is_told_in_one_line() {
     ok("dataset", exports(&set, &out, "hf", &[]));
     fs::write(out.join("letter.txt"), "mine").expect("written");
     refused(1, "webdataset", &out, &[], "holds another export; take another OUT or --overwrite");
+    fs::create_dir(out.join("images")).expect("a folder");
+    fs::write(out.join("images/mine.png"), "mine").expect("written");
     ok("dataset", exports(&set, &out, "webdataset", &["--overwrite", "--split", "main"]));
     let left = contents(&out);
+    assert!(left.contains_key("images/mine.png"), "no hf export writes images/: {:?}", left.keys());
     assert!(left.keys().any(|name| name.starts_with("validate/part-")), "{:?}", left.keys());
     assert!(left.contains_key("letter.txt") && !left.keys().any(|name| name.starts_with("data/")), "{:?}", left.keys());
     // Another split of the same name is another export.

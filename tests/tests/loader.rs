@@ -306,6 +306,38 @@ fn concurrent_readers_of_one_set_see_the_same() {
     });
 }
 
+/// What shows a record several times an epoch shows it differently each time, and the same for any number of threads.
+#[test]
+fn copies_of_a_record_differ() {
+    let dataset = shared();
+    let rows = vec![3, 8, 3, 3, 20];
+    let epoch = |threads: usize| {
+        let loader = builder(&dataset).rows(rows.clone()).batch_size(5).threads(threads).seed(4).build();
+        loader.expect("a loader").next_batch().map(|batch| contents(&batch)).expect("a batch")
+    };
+    let batch = epoch(1);
+    assert_eq!(batch, epoch(3));
+    let pixels: Vec<&[u32]> = batch.images.chunks(batch.images.len() / 5).collect();
+    let copies: BTreeSet<&[u32]> = (0..5).filter(|&at| batch.rows[at] == 3).map(|at| pixels[at]).collect();
+    assert_eq!(copies.len(), 3);
+    // The first copy is what the record is on its own.
+    let mut alone = builder(&dataset).rows(vec![3]).seed(4).build().expect("a loader");
+    let alone = contents(&alone.next_batch().expect("a batch"));
+    assert!(copies.contains(alone.images.as_slice()));
+}
+
+#[test]
+fn a_state_of_another_dataset_is_refused() {
+    let dataset = shared();
+    let state = builder(&dataset).build().expect("a loader").state();
+    let temporary = folder();
+    let others: Vec<Record> = (ROWS..2 * ROWS).map(|row| made_record(row, (12, 10), 3)).collect();
+    write_dataset(temporary.path(), &["A", "B", "C"], ImageEncoding::Raw, &[others]);
+    let other = Arc::new(Dataset::open(temporary.path()).expect("a dataset"));
+    let refused = builder(&other).resume(state).build().err().expect("refused").to_string();
+    assert!(refused.contains("belongs to other records"), "{refused}");
+}
+
 /// Resident memory of this process in bytes.
 fn resident() -> usize {
     let statm = fs::read_to_string("/proc/self/statm").expect("Linux tells");

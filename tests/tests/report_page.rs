@@ -97,6 +97,33 @@ fn lightness(colour: &Value) -> f64 {
     numbers[..3].iter().sum::<f64>() / 3.0
 }
 
+/// Where no test figure is defined there is no chart, and the page says so; an evaluation on another dataset stands apart.
+#[test]
+fn evaluations_without_a_figure_make_a_page() {
+    let temporary = folder();
+    let run = temporary.path().join("lonely");
+    fs::create_dir(&run).expect("a folder");
+    let evaluation = |value: Value| {
+        let scores = serde_json::json!({ "auroc": value, "average_precision": null, "sensitivity": null, "brier": null,
+            "calibration_error": null });
+        let mut finding = scores.clone();
+        for (key, value) in [("finding", "Edema".into()), ("positives", 0.into()), ("negatives", Value::from(5))] {
+            finding[key] = value;
+        }
+        serde_json::json!({ "task": "labels:Edema", "split": "main", "subset": "test", "ratio": 12.5, "seed": 0,
+            "init": "random", "start": "random start", "records": 5, "patients": 5, "specificity": 0.9, "draws": 10,
+            "weights": "best.safetensors", "findings": [finding], "mean": scores })
+    };
+    let write = |name: &str, value| fs::write(run.join(name), evaluation(value).to_string()).expect("written");
+    write("evaluation-test.json", Value::Null);
+    write("evaluation-test-on-nih.json", serde_json::json!({ "value": 0.75, "low": 0.5, "high": 0.875, "draws": 10 }));
+    let page = temporary.path().join("report.html");
+    ok("trainer", args!["report", &run, "--out", &page]);
+    let html = fs::read_to_string(&page).expect("a page");
+    assert!(!html.contains("<svg") && html.contains("<th>12.5%</th>") && html.contains("<td>undefined</td>"), "{html}");
+    assert!(html.contains("lonely on test-on-nih") && html.contains("0.750 <small>0.500–0.875</small>"), "{html}");
+}
+
 #[test]
 fn the_report_opens_in_a_browser() {
     let Some(browser) = chromium() else { return };

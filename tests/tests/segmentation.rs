@@ -252,7 +252,7 @@ fn a_pretrained_encoder_starts_the_segmenter() {
         fails("trainer", 1, finetuning(&data, &run("wide"), 2, &["--init", &init, "--set", "model.vit.width=64"]));
     assert!(wide.contains("holds weights of another size: ") && wide.lines().count() == 1, "{wide}");
     let ratio = fails("trainer", 1, finetuning(&data, &run("ratio"), 2, &["--ratio", "5"]));
-    assert!(ratio.contains("split `main` has no ratio 5; it has: 50, 100"), "{ratio}");
+    assert!(ratio.contains("split `main`: it has no ratio of 5% (there are: 50, 100)"), "{ratio}");
     ok("dataset", args!["split", &reports, "--name", "main", "--ratios", "100"]);
     let none = fails("trainer", 1, finetuning(&reports, &run("none"), 2, &[]));
     assert!(none.contains("this dataset has no masks") && none.lines().count() == 1, "{none}");

@@ -500,6 +500,12 @@ fn a_split_that_was_changed_is_refused() {
     // A record twice, another one never.
     assert!(changed(&|members| members[1] = members[0].clone()).contains("it lacks record"));
     assert!(changed(&|members| drop(members.pop())).contains("the dataset has"));
+    // A split whose certificate cannot be read is replaced when asked to, and not before.
+    let kept = fs::read(data.join(certificate_path("main"))).expect("a certificate");
+    fs::write(data.join(certificate_path("main")), "{").expect("written");
+    let refused = fails("dataset", 1, args!["split", &data, "--name", "main", "--seed", "9"]);
+    assert!(refused.contains("split `main` exists with a certificate that cannot be read"), "{refused}");
+    fs::write(data.join(certificate_path("main")), kept).expect("written");
     // Numbers of the certificate.
     let mut other = told.clone();
     other.parts[3].findings[0].positives += 1;

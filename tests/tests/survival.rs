@@ -252,14 +252,22 @@ fn what_cannot_train_is_told_in_a_line() {
         all
     };
     let mrm = run("mrm").to_string_lossy().into_owned();
-    says(finetune(&["--init", &mrm, "--preset", "mrm-vit-b16"]), "is a run of preset mrm-vit-tiny, not mrm-vit-b16");
-    let file = run("mrm").join("latest/model.safetensors").to_string_lossy().into_owned();
-    says(finetune(&["--init", &file, "--preset", "mrm-vit-tiny"]), "holds weights of another size");
+    says(finetune(&["--init", &mrm, "--preset", "mrm-vit-b16"]), "is of a run of preset mrm-vit-tiny, not mrm-vit-b16");
+    // A file in a run takes the run's sizes; on its own it does not say any.
+    let file = run("mrm").join("latest/model.safetensors");
+    let inside = file.to_string_lossy().into_owned();
+    says(finetune(&["--init", &inside, "--set", "model.vit.depth=2"]), "holds an encoder of another depth");
+    let outside = run("alone.safetensors");
+    fs::copy(&file, &outside).expect("a copy");
+    let outside = outside.to_string_lossy().into_owned();
+    says(finetune(&["--init", &outside, "--preset", "mrm-vit-tiny"]), "holds weights of another size");
     let other = run("other.safetensors");
     tch::Tensor::write_safetensors(&[("x", tch::Tensor::from(1.0_f32))], &other).expect("written");
     says(finetune(&["--init", &other.to_string_lossy(), "--preset", "mrm-vit-tiny"]), "holds no weights of an encoder");
-    says(finetune(&["--init", "nowhere"]), "neither a run with a checkpoint nor a safetensors file");
+    says(finetune(&["--init", "nowhere"]), "nowhere does not exist");
     says(finetune(&["--preset", "mrm-vit-tiny", "--set", "optimiser.layer_decay=1.5"]), "optimiser.layer_decay");
+    says(finetune(&["--preset", "mrm-vit-tiny", "--set", "ratio=50"]), "`ratio` is no setting of the recipe");
+    says(finetune(&["--preset", "mrm-vit-tiny", "--set", "data.flip=2.0"]), "data.flip: must be from 0 to 1");
     says(pretraining(&data, &run("e"), 2, &["--set", "run.ema=1.0"]), "run.ema: must be from 0 to below 1");
     says(pretraining(&data, &run("p"), 2, &["--set", "run.precision=fp8"]), "fp8");
     // A dataset without reports.

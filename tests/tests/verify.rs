@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use dataset::Dataset;
 use dataset::Storage;
+use dataset::image::GreyImage;
 use dataset::manifest::Manifest;
-use mrm_tests::{args, fails, folder, ok, phantom};
+use dataset::record::{ImageEncoding, Record};
+use mrm_tests::{args, fails, folder, made_record, ok, phantom, write_dataset};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::PageIndexPolicy;
 use rand::seq::IndexedRandom;
@@ -255,6 +257,34 @@ fn shards_without_checksums_are_verified_as_far_as_possible() {
         assert!(told.contains(&format!("{FIRST}: its SHA-256 is not the manifest's")), "{told}");
         assert_eq!(told.contains(&format!("{FIRST}, row 0")), !more.is_empty(), "{told}");
     }
+}
+
+/// What is whole and was written so, but means nothing.
+#[test]
+fn codes_and_pictures_that_mean_nothing_are_named() {
+    let temporary = folder();
+    let told = |name: &str, encoding: ImageEncoding, change: &dyn Fn(&mut Record)| {
+        let out = temporary.path().join(name);
+        let mut records: Vec<Record> = (0..3).map(|row| made_record(row, (10, 14), 1)).collect();
+        for record in &mut records {
+            if encoding != ImageEncoding::Raw {
+                let (width, height) = (record.width.into(), record.height.into());
+                let pixels = std::mem::take(&mut record.image);
+                record.image = GreyImage { width, height, pixels }.encode(encoding).expect("encoded");
+            }
+        }
+        change(&mut records[1]);
+        write_dataset(&out, &["A"], encoding, &[records]);
+        fails("dataset", 1, args!["verify", &out])
+    };
+    let code = told("code", ImageEncoding::Raw, &|record| record.labels[0] = Some(3));
+    assert!(code.contains("label code 3, which is none of 1, 0, -1"), "{code}");
+    let token = told("token", ImageEncoding::Raw, &|record| record.token_ids[2] = 100);
+    assert!(token.contains("token id 100, of a vocabulary of 100"), "{token}");
+    let turned = told("turned", ImageEncoding::Png, &|record| {
+        (record.width, record.height) = (record.height, record.width);
+    });
+    assert!(turned.contains("row 1: image of 14×10, its columns say 10×14"), "{turned}");
 }
 
 /// Any image by its row, whatever lies around it.

@@ -8,7 +8,7 @@
 # and notes (image and report, image only, report only), then fine-tuned on both tasks and compared with a random start.
 # Every step that is done is kept: the same command goes on. BIN, STEPS, SEEDS and JOBS may be set.
 set -euo pipefail
-data=$1 out=$2
+data=${1:?usage: covid.sh DATA OUT} out=${2:?usage: covid.sh DATA OUT}
 bin=${BIN:-$HOME/.cache/mrm/target/release}
 steps=${STEPS:-400}
 seeds=${SEEDS:-0,1,2}

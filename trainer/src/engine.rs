@@ -68,7 +68,7 @@ pub fn train(
             ema.load(store, saved)?;
         }
         state = found.state;
-        eprintln!("resuming after {} of {} updates", state.step, settings.steps);
+        dataset::remark!("resuming after {} of {} updates", state.step, settings.steps);
     }
     let mut stepper = Stepper::new(objective, optimiser, config.precision, config.seed);
     (stepper.accumulation, stepper.clip) = (settings.accumulation, settings.clip);
@@ -158,11 +158,11 @@ fn settle(
             state.skipped_in_a_row = 0;
         } else if settled.loss.is_finite() && scale.is_some_and(|scale| scale.state().scale >= 1.0) {
             state.skipped += 1;
-            eprintln!("update {number}: gradients overflow float16: skipped, and the loss scale halved");
+            dataset::remark!("update {number}: gradients overflow float16: skipped, and the loss scale halved");
         } else {
             state.skipped += 1;
             state.skipped_in_a_row += 1;
-            eprintln!(
+            dataset::remark!(
                 "update {number}: loss {}, gradient norm {}: skipped; records {}",
                 settled.loss,
                 settled.grad_norm,
@@ -261,7 +261,7 @@ impl Progress {
         message += &format!(", {:.0} images/s", self.rate());
         if self.plain && self.told.elapsed().as_secs_f64() >= PLAIN_PAUSE {
             self.told = Instant::now();
-            eprintln!("{}/{} {message}, {} s left", self.bar.position(), self.steps, self.bar.eta().as_secs());
+            dataset::remark!("{}/{} {message}, {} s left", self.bar.position(), self.steps, self.bar.eta().as_secs());
         }
         self.bar.set_message(message);
     }

@@ -38,6 +38,7 @@ unsafe extern "C" {
     fn mrm_norm(tensors: Tensors, count: usize, norm: *mut C_tensor) -> *mut c_char;
     fn mrm_scale(tensors: Tensors, count: usize, factor: *const C_tensor) -> *mut c_char;
     fn mrm_lerp(tensors: Tensors, towards: Tensors, count: usize, weight: f64) -> *mut c_char;
+    fn mrm_pin(tensor: *const C_tensor, pinned: *mut C_tensor) -> *mut c_char;
     fn mrm_drop_gradients(tensors: Tensors, count: usize) -> *mut c_char;
     fn mrm_autocast_begin(cuda: c_int, kind: c_int, was_enabled: *mut c_int, was_kind: *mut c_int) -> *mut c_char;
     fn mrm_autocast_end(cuda: c_int, was_enabled: c_int, was_kind: c_int) -> *mut c_char;
@@ -158,6 +159,15 @@ pub(crate) fn norm(tensors: &[Tensor]) -> Result<Tensor, ModelError> {
     // SAFETY: a list of live tensors, and a handle to write to.
     checked(unsafe { mrm_norm(list.as_ptr(), list.len(), norm.as_mut_ptr()) })?;
     Ok(norm)
+}
+
+/// A copy of a host tensor in pinned memory, from where a CUDA device reads while nobody waits. tch's own call names a
+/// device, which torch warns about each time.
+pub(crate) fn pin(tensor: &Tensor) -> Result<Tensor, ModelError> {
+    let mut pinned = Tensor::new();
+    // SAFETY: a live tensor, and a handle to write to.
+    checked(unsafe { mrm_pin(tensor.as_ptr(), pinned.as_mut_ptr()) })?;
+    Ok(pinned)
 }
 
 /// Multiplies tensors, in place, by a scalar on their device.

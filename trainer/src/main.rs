@@ -121,9 +121,9 @@ enum Command {
         /// Bootstrap draws.
         #[arg(long, default_value_t = 1000, value_parser = draws)]
         draws: usize,
-        /// Tell sensitivity at this specificity.
-        #[arg(long, value_name = "0..1", default_value_t = SPECIFICITY, value_parser = cli::share)]
-        specificity: f64,
+        /// Tell sensitivity at this specificity [default: 0.9].
+        #[arg(long, value_name = "0..1", value_parser = cli::share)]
+        specificity: Option<f64>,
         /// Segmentation: a predicted mask of fewer pixels counts as empty; default: as in the run's configuration.
         #[arg(long, value_name = "PIXELS")]
         min_area: Option<u64>,
@@ -135,7 +135,8 @@ enum Command {
         first: PathBuf,
         /// Another one; differences are this one's less the first's.
         second: PathBuf,
-        #[arg(long, value_parser = ["train", "validate", "test"], default_value = "test")]
+        /// train, validate, test, or test-on-NAME for an evaluation on another dataset.
+        #[arg(long, default_value = "test")]
         subset: String,
         /// Bootstrap draws.
         #[arg(long, default_value_t = 1000, value_parser = draws)]
@@ -334,13 +335,8 @@ fn main() -> ExitCode {
         Ok(Err(error)) => failure::of_error(&error),
         Err(panic) => failure::of_panic(&panic),
     };
-    match told {
-        Some(line) => {
-            eprintln!("error: {line}");
-            ExitCode::FAILURE
-        }
-        None => ExitCode::SUCCESS,
-    }
+    dataset::remark!("error: {told}");
+    ExitCode::FAILURE
 }
 
 fn run(cli: Cli) -> Result<()> {
@@ -393,6 +389,7 @@ fn run(cli: Cli) -> Result<()> {
             }
             let config = commands::resolve_finetune(&request)?;
             let prepared = commands::prepare_finetune(config, &source)?;
+            prepared.remarks().iter().for_each(|remark| dataset::remark!("warning: {remark}"));
             show(prepared.config())?;
             let run = RunDir::open(&shared.run, prepared.config())?;
             tell(prepared.train(&run, device)?, &run, &evaluation(&shared));
@@ -403,11 +400,13 @@ fn run(cli: Cli) -> Result<()> {
             let source = DataSource::open(&shared.data, Some(&split))?;
             let subset = Subset::parse(&subset).context("an unknown subset")?;
             if commands::is_segmentation(&shared.run) {
+                ensure!(specificity.is_none(), "--specificity is for classifiers; {} is none", shared.run.display());
                 let report = commands::evaluate_segmentation(&shared.run, &source, subset, device, draws, min_area)?;
                 dataset::say!("{report}");
                 return Ok(());
             }
             ensure!(min_area.is_none(), "--min-area is for segmentation runs; {} is none", shared.run.display());
+            let specificity = specificity.unwrap_or(SPECIFICITY);
             let report = commands::evaluate(&shared.run, &source, subset, device, draws, specificity)?;
             dataset::say!("{report}");
             Ok(())
@@ -581,5 +580,5 @@ fn tell(outcome: Outcome, run: &RunDir, next: &str) {
             return;
         }
     }
-    eprintln!("the log: {path}/metrics.jsonl; next: {next}");
+    dataset::remark!("the log: {path}/metrics.jsonl; next: {next}");
 }

@@ -191,26 +191,10 @@ pub fn auroc(scores: &[f32], labels: &[Option<bool>]) -> Option<f64> {
     Ranking::new(scores, labels).scores().auroc
 }
 
-/// Average precision; none without a positive.
-pub fn average_precision(scores: &[f32], labels: &[Option<bool>]) -> Option<f64> {
-    Ranking::new(scores, labels).scores().average_precision
-}
-
 /// The mean of the values that are defined; none if none is.
 pub fn mean_defined(values: impl IntoIterator<Item = Option<f64>>) -> Option<f64> {
     let (sum, count) = values.into_iter().flatten().fold((0.0, 0_u32), |(sum, count), value| (sum + value, count + 1));
     (count > 0).then(|| sum / f64::from(count))
-}
-
-/// Dice of one image's mask: `2·|p∧t| / (|p| + |t|)`; an empty target gives 1 for an empty prediction, else 0.
-pub fn dice(prediction: &[bool], target: &[bool]) -> f64 {
-    let count = |mask: &[bool]| mask.iter().filter(|&&inside| inside).count();
-    let (predicted, wanted) = (count(prediction), count(target));
-    if wanted == 0 {
-        return if predicted == 0 { 1.0 } else { 0.0 };
-    }
-    let both = prediction.iter().zip(target).filter(|&(&p, &t)| p && t).count();
-    2.0 * both as f64 / (predicted + wanted) as f64
 }
 
 #[cfg(test)]
@@ -219,6 +203,10 @@ mod tests {
 
     fn labels(bits: &[u8]) -> Vec<Option<bool>> {
         bits.iter().map(|&bit| Some(bit == 1)).collect()
+    }
+
+    fn average_precision(scores: &[f32], labels: &[Option<bool>]) -> Option<f64> {
+        Ranking::new(scores, labels).scores().average_precision
     }
 
     #[test]
@@ -286,13 +274,6 @@ mod tests {
         assert!((scores.calibration_error.unwrap() - error).abs() < 1e-7, "{scores:?}");
         let logits = Ranking::new(&[-3.0, 2.0], &labels(&[0, 1])).scores();
         assert_eq!((logits.auroc, logits.brier, logits.calibration_error), (Some(1.0), None, None));
-    }
-
-    #[test]
-    fn dice_of_empty_targets() {
-        assert_eq!(dice(&[false; 3], &[false; 3]), 1.0);
-        assert_eq!(dice(&[true, false, false], &[false; 3]), 0.0);
-        assert_eq!(dice(&[true, true, false], &[false, true, true]), 0.5);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use dataset::{Batch, Floats};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
+use crate::libtorch;
 use crate::optimiser::{Parameter, parameters};
 
 /// The loss of a batch.
@@ -68,9 +69,9 @@ pub fn loader_for(device: Device, builder: LoaderBuilder) -> LoaderBuilder {
     if !device.is_cuda() {
         return builder;
     }
-    builder.memory(move |floats| {
+    builder.memory(|floats| {
         let zeros = Tensor::zeros([floats as i64], (Kind::Float, Device::Cpu));
-        Box::new(TensorMemory(zeros.pin_memory(device)))
+        Box::new(TensorMemory(pinned(&zeros)))
     })
 }
 
@@ -94,12 +95,17 @@ pub fn tokens(batch: &Batch, ids: &[i64], device: Device) -> Tensor {
     send(&Tensor::from_slice(ids).view([batch.len() as i64, batch.tokens() as i64]), device)
 }
 
+/// A copy in pinned memory; where no more can be pinned, the tensor itself, which is sent slower.
+fn pinned(tensor: &Tensor) -> Tensor {
+    libtorch::pin(tensor).unwrap_or_else(|_| tensor.shallow_clone())
+}
+
 /// A small host tensor on the device; for CUDA by way of pinned memory, so that nobody waits.
 pub fn send(tensor: &Tensor, device: Device) -> Tensor {
     if !device.is_cuda() {
         return tensor.to_device(device);
     }
-    tensor.pin_memory(device).to_device_(device, tensor.kind(), true, false)
+    pinned(tensor).to_device_(device, tensor.kind(), true, false)
 }
 
 #[cfg(test)]

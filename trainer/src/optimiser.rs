@@ -42,6 +42,9 @@ impl Algorithm {
     /// The release's fine-tuning optimiser: SGD with momentum 0.9.
     pub const FINE_TUNING: Self = Self::Sgd { momentum: 0.9 };
 
+    /// AdamW with torch's constants.
+    pub const ADAMW: Self = Self::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+
     /// The tensors of a parameter's state, by PyTorch's names.
     fn buffers(self) -> &'static [&'static str] {
         match self {

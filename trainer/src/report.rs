@@ -2,15 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use base64::Engine as _;
 use dataset::files;
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint};
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 use crate::bootstrap::Interval;
-use crate::commands::{EvaluationReport, SegmentationReport, Spread, is_segmentation, segmentation_picture};
+use crate::commands::{EvaluationReport, SegmentationReport, Spread, is_segmentation, ratio_key, segmentation_picture};
+use crate::config::AnyConfig;
 use crate::metrics::Scores;
 use crate::reconstruct::{Restored, Word};
 use crate::rundir;
@@ -40,23 +44,25 @@ struct Series {
 struct Run {
     path: PathBuf,
     metrics: Vec<serde_json::Value>,
-    evaluations: Vec<EvaluationReport>,
+    /// What each is of: `test`, `validate`, `train`, or `test-on-NAME` for another dataset.
+    evaluations: Vec<(String, EvaluationReport)>,
     /// With the picture, if there is one.
-    segmentations: Vec<(SegmentationReport, Option<Vec<u8>>)>,
+    segmentations: Vec<(String, SegmentationReport, Option<Vec<u8>>)>,
     restored: Option<(Vec<u8>, Vec<Restored>)>,
+    /// Columns of that picture.
+    columns: &'static str,
 }
 
 impl Run {
     fn load(path: &Path) -> Result<Self> {
         let metrics = rundir::read_metrics(path)?;
         let (mut evaluations, mut segmentations) = (Vec::new(), Vec::new());
-        for subset in ["validate", "test"] {
-            let file = path.join(format!("evaluation-{subset}.json"));
-            if file.exists() && is_segmentation(path) {
-                let picture = std::fs::read(segmentation_picture(path, subset)).ok();
-                segmentations.push((files::read_json(&file)?, picture));
-            } else if file.exists() {
-                evaluations.push(files::read_json(&file)?);
+        for (file, of) in evaluation_files(path)? {
+            if is_segmentation(path) {
+                let picture = std::fs::read(segmentation_picture(path, &of)).ok();
+                segmentations.push((of, files::read_json(&file)?, picture));
+            } else {
+                evaluations.push((of, files::read_json(&file)?));
             }
         }
         if metrics.is_empty() && evaluations.is_empty() && segmentations.is_empty() {
@@ -68,7 +74,11 @@ impl Run {
         } else {
             None
         };
-        Ok(Self { path: path.to_path_buf(), metrics, evaluations, segmentations, restored })
+        let columns = match AnyConfig::load(path) {
+            Ok(AnyConfig::Pretrain(config)) if !config.model.restores_image() => "masked, original",
+            _ => "masked, restored, original",
+        };
+        Ok(Self { path: path.to_path_buf(), metrics, evaluations, segmentations, restored, columns })
     }
 
     fn name(&self) -> String {
@@ -80,6 +90,19 @@ impl Run {
     fn series(&self, key: &str) -> Vec<(f64, f64)> {
         self.metrics.iter().filter_map(|line| Some((line["step"].as_f64()?, line[key].as_f64()?))).collect()
     }
+}
+
+/// The evaluations of a run, and what each is of.
+fn evaluation_files(run: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let entries = std::fs::read_dir(run).with_context(|| format!("cannot read {}", run.display()))?;
+    let of = |path: &Path| {
+        let name = path.file_name()?.to_str()?;
+        Some(name.strip_prefix("evaluation-")?.strip_suffix(".json")?.to_owned())
+    };
+    let mut found: Vec<(PathBuf, String)> =
+        entries.flatten().filter_map(|entry| Some((entry.path(), of(&entry.path())?))).collect();
+    found.sort();
+    Ok(found)
 }
 
 /// The folders that are given, and in place of one that is no run itself the runs in it.
@@ -109,7 +132,7 @@ pub fn write(runs: &[PathBuf], out: &Path) -> Result<()> {
         .filter_map(|path| match Run::load(path) {
             Ok(run) => Some(run),
             Err(error) => {
-                eprintln!("left out: {error:#}");
+                dataset::remark!("left out: {error:#}");
                 None
             }
         })
@@ -121,7 +144,7 @@ pub fn write(runs: &[PathBuf], out: &Path) -> Result<()> {
     label_efficiency(&runs, &mut body)?;
     for run in &runs {
         if let Some((picture, restored)) = &run.restored {
-            restorations(&run.name(), picture, restored, &mut body)?;
+            restorations(&run.name(), picture, run.columns, restored, &mut body)?;
         }
     }
     segmentation::section(&runs, &mut body)?;
@@ -139,7 +162,8 @@ pub fn write(runs: &[PathBuf], out: &Path) -> Result<()> {
 /// The table and chart of AUROC against the share of labels, one line a start; several runs of one start and ratio (of
 /// other seeds or splits) are summed up as mean and standard deviation.
 fn label_efficiency(runs: &[Run], body: &mut String) -> Result<()> {
-    let tests = || runs.iter().flat_map(|run| &run.evaluations).filter(|e| e.subset == "test");
+    let all = || runs.iter().flat_map(|run| &run.evaluations);
+    let tests = || all().filter(|(of, _)| of == "test").map(|(_, evaluation)| evaluation);
     let tasks: BTreeSet<&str> = tests().map(|evaluation| evaluation.task.as_str()).collect();
     for task in tasks {
         efficiency_of_task(task, tests().filter(|evaluation| evaluation.task == task), body)?;
@@ -154,21 +178,21 @@ fn efficiency_of_task<'a>(
 ) -> Result<()> {
     let mut lines: BTreeMap<&str, BTreeMap<u64, Vec<Interval>>> = BTreeMap::new();
     for evaluation in evaluations {
-        // Ratios are percentages; thousandths of them keep their order as whole numbers.
-        let place = lines.entry(&evaluation.start).or_default().entry((evaluation.ratio * 1000.0) as u64).or_default();
+        let place = lines.entry(&evaluation.start).or_default().entry(ratio_key(evaluation.ratio)).or_default();
         place.extend(evaluation.mean.auroc);
     }
     let repeated = lines.values().flat_map(BTreeMap::values).any(|found| found.len() > 1);
     let series: Vec<Series> = lines
         .iter()
         .map(|(name, by_ratio)| {
-            let values = || by_ratio.iter().filter_map(|(ratio, found)| Some((*ratio as f64 / 1000.0, summed(found)?)));
+            let values = || by_ratio.iter().filter_map(|(ratio, found)| Some((f64::from_bits(*ratio), summed(found)?)));
             Series {
                 name: (*name).to_owned(),
                 points: values().map(|(ratio, auroc)| (ratio, auroc.value)).collect(),
                 intervals: values().map(|(ratio, auroc)| (ratio, auroc.low, auroc.high)).collect(),
             }
         })
+        .filter(|series| !series.points.is_empty())
         .collect();
     let spread = if repeated {
         "mean and one standard deviation over runs of several seeds or splits (a single run: 95% interval over patients)"
@@ -180,11 +204,13 @@ fn efficiency_of_task<'a>(
         "<section>\n<h2>Label efficiency: {}</h2>\n<p>Mean AUROC on the test subset against the share of training labels, {spread}.</p>",
         escape(task)
     )?;
-    writeln!(body, "<figure>{}</figure>", chart(&series, "labels, %", "mean AUROC", true)?)?;
+    if !series.is_empty() {
+        writeln!(body, "<figure>{}</figure>", chart(&series, "labels, %", "mean AUROC", true)?)?;
+    }
     let ratios: BTreeSet<u64> = lines.values().flat_map(|by_ratio| by_ratio.keys().copied()).collect();
     write!(body, "<div class=\"scroll\"><table>\n<tr><th>weights</th>")?;
     for ratio in &ratios {
-        write!(body, "<th>{}%</th>", *ratio as f64 / 1000.0)?;
+        write!(body, "<th>{}%</th>", f64::from_bits(*ratio))?;
     }
     writeln!(body, "</tr>")?;
     for (name, by_ratio) in &lines {
@@ -214,9 +240,8 @@ fn summed(found: &[Interval]) -> Option<Interval> {
     Some(Interval { value: mean, low: mean - sd, high: mean + sd, draws: 0 })
 }
 
-fn restorations(name: &str, picture: &[u8], restored: &[Restored], body: &mut String) -> Result<()> {
+fn restorations(name: &str, picture: &[u8], columns: &str, restored: &[Restored], body: &mut String) -> Result<()> {
     let data = base64::engine::general_purpose::STANDARD.encode(picture);
-    let columns = if restored.is_empty() { "" } else { "masked, restored, original" };
     writeln!(body, "<section>\n<h2>Restored by {}</h2>", escape(name))?;
     writeln!(
         body,
@@ -294,12 +319,12 @@ fn curves(runs: &[Run], body: &mut String) -> Result<()> {
 
 fn evaluations(runs: &[Run], body: &mut String) -> Result<()> {
     for run in runs {
-        for evaluation in &run.evaluations {
+        for (of, evaluation) in &run.evaluations {
             writeln!(
                 body,
                 "<section>\n<h2>{} on {}</h2>\n<p>{} records of {} patients; {} of the training labels; {}.</p>\n<div class=\"scroll\"><table>\n<tr><th>finding</th><th>positive</th><th>negative</th><th>AUROC</th><th>AUPRC</th><th>sensitivity at specificity {}</th><th>Brier</th><th>ECE</th></tr>",
                 escape(&run.name()),
-                evaluation.subset,
+                escape(of),
                 evaluation.records,
                 evaluation.patients,
                 format_args!("{}%", evaluation.ratio),
@@ -340,7 +365,54 @@ fn escape(text: &str) -> String {
 const WIDTH: u32 = 640;
 const HEIGHT: u32 = 360;
 
-/// A line chart as inline SVG. `shares`: x is a percentage on a logarithmic axis.
+/// An axis with ticks of one's own.
+struct Axis {
+    axis: RangedCoordf64,
+    ticks: Vec<f64>,
+}
+
+impl Axis {
+    /// Ticks at these places, at each once; without places, at round numbers.
+    fn new(range: Range<f64>, ticks: Option<Vec<f64>>) -> Self {
+        let axis = RangedCoordf64::from(range);
+        let mut ticks = ticks.unwrap_or_else(|| axis.key_points(6));
+        ticks.sort_by(f64::total_cmp);
+        ticks.dedup();
+        Self { axis, ticks }
+    }
+}
+
+impl Ranged for Axis {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        self.axis.map(value, limit)
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.clone() }
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.axis.range()
+    }
+}
+
+/// Names of lines with their colours, for below a chart: nothing where one line needs none.
+fn legend(series: &[Series], always: bool) -> String {
+    if series.len() < 2 && !always {
+        return String::new();
+    }
+    let entry = |(index, line): (usize, &Series)| {
+        let RGBColor(red, green, blue) = COLOURS[index % COLOURS.len()];
+        let name = escape(&line.name);
+        format!("<span><i style=\"background:#{red:02x}{green:02x}{blue:02x}\"></i>{name}</span>")
+    };
+    format!("<div class=\"legend\">{}</div>", series.iter().enumerate().map(entry).collect::<String>())
+}
+
+/// A line chart as inline SVG with a legend. `shares`: x is a percentage on a logarithmic axis.
 fn chart(series: &[Series], x_title: &str, y_title: &str, shares: bool) -> Result<String> {
     let bad = |e: &dyn std::fmt::Display| anyhow!("chart: {e}");
     let position = |x: f64| if shares { x.log10() } else { x };
@@ -360,8 +432,8 @@ fn chart(series: &[Series], x_title: &str, y_title: &str, shares: bool) -> Resul
         let font = |size: i32| ("sans-serif", size).into_font().color(&INK);
         let mut builder = ChartBuilder::on(&area);
         builder.margin(10).x_label_area_size(36).y_label_area_size(58);
-        let mut plot =
-            builder.build_cartesian_2d(x0 - x_room..x1 + x_room, y0 - y_room..y1 + y_room).map_err(|e| bad(&e))?;
+        let x_axis = Axis::new(x0 - x_room..x1 + x_room, shares.then(|| xs().collect()));
+        let mut plot = builder.build_cartesian_2d(x_axis, y0 - y_room..y1 + y_room).map_err(|e| bad(&e))?;
         let x_label = |x: &f64| {
             let value = if shares { 10f64.powf(*x) } else { *x };
             if value >= 10_000.0 {
@@ -375,7 +447,6 @@ fn chart(series: &[Series], x_title: &str, y_title: &str, shares: bool) -> Resul
             .light_line_style(TRANSPARENT)
             .bold_line_style(INK.mix(0.12))
             .axis_style(INK.mix(0.6))
-            .x_labels(if shares { 3 } else { 6 })
             .x_label_formatter(&x_label)
             .y_label_formatter(&y_label)
             .x_desc(x_title)
@@ -389,10 +460,7 @@ fn chart(series: &[Series], x_title: &str, y_title: &str, shares: bool) -> Resul
             // Intervals of several lines at one ratio stand beside each other.
             let shift = if shares { (index as f64 - (series.len() - 1) as f64 / 2.0) * (x1 - x0) * 0.012 } else { 0.0 };
             let points: Vec<(f64, f64)> = line.points.iter().map(|p| (position(p.0) + shift, p.1)).collect();
-            plot.draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))
-                .map_err(|e| bad(&e))?
-                .label(&line.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
+            plot.draw_series(LineSeries::new(points.clone(), colour.stroke_width(2))).map_err(|e| bad(&e))?;
             if shares {
                 plot.draw_series(points.iter().map(|&p| Circle::new(p, 4, colour.filled()))).map_err(|e| bad(&e))?;
             }
@@ -402,18 +470,10 @@ fn chart(series: &[Series], x_title: &str, y_title: &str, shares: bool) -> Resul
             }))
             .map_err(|e| bad(&e))?;
         }
-        if series.len() > 1 || shares {
-            let place = if shares { SeriesLabelPosition::LowerRight } else { SeriesLabelPosition::UpperRight };
-            plot.configure_series_labels()
-                .position(place)
-                .label_font(font(13))
-                .border_style(TRANSPARENT)
-                .draw()
-                .map_err(|e| bad(&e))?;
-        }
         area.present().map_err(|e| bad(&e))?;
     }
     let sized = format!("<svg width=\"{WIDTH}\" height=\"{HEIGHT}\"");
     let svg = svg.split_once("<svg").map(|(_, rest)| format!("<svg{rest}")).context("no SVG was drawn")?;
-    Ok(svg.replacen(&sized, "<svg role=\"img\"", 1).replace("#010203", "currentColor"))
+    let svg = svg.replacen(&sized, "<svg role=\"img\"", 1).replace("#010203", "currentColor");
+    Ok(svg + &legend(series, shares))
 }

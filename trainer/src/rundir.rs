@@ -1,7 +1,7 @@
 //! A run's directory: `config.toml`, `metrics.jsonl`, TensorBoard events, `checkpoints/step-N/`, `latest`, `best`.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -321,9 +321,12 @@ pub fn run_of(weights: &Path) -> Result<PathBuf> {
         load_config::<toml::Table>(folder)
             .is_ok_and(|config| config.contains_key("preset") && config.contains_key("run"))
     };
-    let found = weights.ancestors().find(is_run);
-    found
-        .map(Path::to_path_buf)
+    // An absolute path: a relative one ends above the folder it begins in.
+    let path = std::path::absolute(weights)?;
+    let steps = path.ancestors().position(|folder| is_run(&folder));
+    let given = || weights.ancestors().map(Path::to_path_buf).filter(|folder| !folder.as_os_str().is_empty());
+    steps
+        .and_then(|steps| given().nth(steps).or_else(|| path.ancestors().nth(steps).map(Path::to_path_buf)))
         .with_context(|| format!("{} lies in no run: no {CONFIG} in it or above it", weights.display()))
 }
 
@@ -331,7 +334,10 @@ pub fn run_of(weights: &Path) -> Result<PathBuf> {
 pub fn remark_unfinished(run: &Path, steps: u64) {
     let made = files::read_json::<State>(&run.join("latest").join(STATE)).map_or(0, |state| state.step);
     if made < steps {
-        eprintln!("warning: {} has made {made} of its {steps} updates: these are its weights so far", run.display());
+        dataset::remark!(
+            "warning: {} has made {made} of its {steps} updates: these are its weights so far",
+            run.display()
+        );
     }
 }
 
@@ -339,7 +345,8 @@ pub fn remark_unfinished(run: &Path, steps: u64) {
 pub fn weights(source: &Path) -> Result<Tensors> {
     let found = weights_file(source)?;
     Tensor::read_safetensors(&found).with_context(|| {
-        let start = fs::read(&found).map(|bytes| bytes.into_iter().take(2).collect::<Vec<u8>>()).unwrap_or_default();
+        let mut start = Vec::new();
+        let _ = File::open(&found).and_then(|file| file.take(2).read_to_end(&mut start));
         let path = found.display();
         if start == b"PK" || start.first() == Some(&0x80) {
             return format!("{path} is a PyTorch file: `trainer import {path} --out FILE.safetensors` first");
@@ -372,6 +379,13 @@ pub fn load(store: &tch::nn::VarStore, tensors: &Tensors) -> Result<LoadReport> 
 pub fn start_from(store: &tch::nn::VarStore, source: &Path) -> Result<()> {
     let report = load(store, &weights(source)?)?;
     let of_encoder = |name: &str| name.starts_with("blocks.") || name.starts_with("patch_embed.");
+    let loaded = report.matched.iter().any(|name| of_encoder(name));
+    if let Some(name) = report.missing.iter().chain(&report.unexpected).find(|name| of_encoder(name) && loaded) {
+        bail!(
+            "{} holds an encoder of another depth or kind ({name}); choose the --preset it was made with",
+            source.display()
+        );
+    }
     if let Some(change) = report.mismatched.iter().find(|change| of_encoder(&change.name)) {
         bail!(
             "{} holds weights of another size: {} is {:?} there and {:?} here; choose the --preset they were made with",
@@ -381,7 +395,7 @@ pub fn start_from(store: &tch::nn::VarStore, source: &Path) -> Result<()> {
             change.to
         );
     }
-    if !report.matched.iter().any(|name| of_encoder(name)) {
+    if !loaded {
         bail!("{} holds no weights of an encoder: {report}", source.display());
     }
     dataset::say!("{}: {report}", source.display());

@@ -4,6 +4,7 @@
 //! Rows of a piece are kept in `.export/` until all pictures are there; then they are joined into the table.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ::csv::{Writer as Table, WriterBuilder};
@@ -93,7 +94,13 @@ impl Writer {
     fn picture(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.out.join(name);
         let temporary = files::temporary(&path);
-        fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, &path)).map_err(Error::io(&path))
+        let written = || -> std::io::Result<()> {
+            let mut file = File::create(&temporary)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)
+        };
+        written().map_err(Error::io(&path))
     }
 
     /// The files of a sample, as the table names them: nothing where there is none.
@@ -128,7 +135,13 @@ impl PieceWriter for Writer {
     }
 
     fn finish(self: Box<Self>) -> Result<()> {
-        let Self { table, path, .. } = *self;
+        let Self { table, path, out, .. } = *self;
+        // The names of the pictures are durable before the piece says that they are there.
+        for folder in ["images", "masks"].map(|name| out.join(name)) {
+            if folder.is_dir() {
+                File::open(&folder).and_then(|folder| folder.sync_all()).map_err(Error::io(&folder))?;
+            }
+        }
         let file = table.into_inner().map_err(::csv::IntoInnerError::into_error);
         file.map_err(Error::io(&path))?.publish()
     }

@@ -23,6 +23,7 @@ use crate::card::{feature, primitive};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::record::{self, IMAGE, MASK, Record};
+use crate::record_batch::{BATCH_BYTES, fitting, to_batch};
 use crate::shard;
 use crate::split::Subset;
 
@@ -139,7 +140,7 @@ impl Writer {
             subsets.push(subset.map(Subset::name));
             ratios.push(ratio);
         }
-        let batch = shard::to_batch(&self.stored, &records)?;
+        let batch = to_batch(&self.stored, &records)?;
         let columns = self.schema.fields().iter().map(|field| -> Result<ArrayRef, ArrowError> {
             match field.name().as_str() {
                 name if is_picture(name) => {
@@ -165,11 +166,15 @@ impl Writer {
 }
 
 impl PieceWriter for Writer {
-    fn write(&mut self, samples: Vec<Sample>) -> Result<()> {
-        let batch = self
-            .batch(samples)
-            .map_err(|error| Error::Shard { shard: self.path.display().to_string(), message: error.to_string() })?;
-        self.file.write(&batch).map_err(Error::parquet(&self.path))
+    fn write(&mut self, mut samples: Vec<Sample>) -> Result<()> {
+        while !samples.is_empty() {
+            let after = samples.split_off(fitting(samples.iter().map(|sample| &sample.record), BATCH_BYTES));
+            let batch = self
+                .batch(std::mem::replace(&mut samples, after))
+                .map_err(|error| Error::Shard { shard: self.path.display().to_string(), message: error.to_string() })?;
+            self.file.write(&batch).map_err(Error::parquet(&self.path))?;
+        }
+        Ok(())
     }
 
     fn finish(self: Box<Self>) -> Result<()> {

@@ -4,8 +4,9 @@ use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::Format;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::storage::Storage;
@@ -15,8 +16,15 @@ pub(super) const NOTE: &str = ".export.json";
 /// What an unfinished export needs to go on.
 pub(super) const NOTES: &str = ".export";
 
-/// All that exports write, of any format.
-const WRITTEN: [&str; 8] = ["README.md", "metadata.csv", "data", "images", "masks", "train", "validate", "test"];
+/// What exports of a format write; any format's, where it is not known.
+fn is_written(format: Option<&str>, name: &str) -> bool {
+    let name = name.strip_suffix(".tmp").unwrap_or(name);
+    let of = |wanted: Format| format.is_none_or(|format| format == wanted.name());
+    let tar = name.starts_with("part-") && name.ends_with(".tar");
+    of(Format::Webdataset) && (tar || ["train", "validate", "test"].contains(&name))
+        || of(Format::Hf) && ["README.md", "data"].contains(&name)
+        || of(Format::Csv) && ["metadata.csv", "images", "masks"].contains(&name)
+}
 
 /// The folder of this path or `file://` URL.
 pub(super) fn folder(out: &OsStr) -> Result<PathBuf> {
@@ -72,10 +80,12 @@ pub(super) fn prepare(out: &Path, arguments: &Value, overwrite: bool) -> Result<
         // An interrupted export of this very command, one that overwrites included.
         Some(before) if &before == arguments && !is_whole => {}
         None if !is_whole => {}
-        _ if overwrite => {
+        before if overwrite => {
+            let held = if is_whole { files::read_json::<Value>(&note).ok() } else { before };
+            let format = held.as_ref().and_then(|held| held["format"].as_str());
             // A run that is stopped while it clears must not take what is left for its own.
-            files::write_json(&kept, &Value::Null)?;
-            clear(out)?;
+            files::write_json(&kept, &json!({ "format": format }))?;
+            clear(out, format)?;
         }
         _ => return Err(refused("holds an unfinished export of another command; take another OUT or --overwrite")),
     }
@@ -97,8 +107,8 @@ fn tidy(out: &Path) -> Result<()> {
     }
 }
 
-/// Removes what exports write, and nothing else; the note first, so that no half export looks whole.
-fn clear(out: &Path) -> Result<()> {
+/// Removes what exports of a format write, and nothing else; the note first, so that no half export looks whole.
+fn clear(out: &Path, format: Option<&str>) -> Result<()> {
     let gone = |path: &Path, removed: std::io::Result<()>| match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Error::Io { path: path.to_path_buf(), cause: error })
@@ -109,14 +119,11 @@ fn clear(out: &Path) -> Result<()> {
     gone(&note, fs::remove_file(&note))?;
     let parts = |folder: &Path, is_ours: &dyn Fn(&str) -> bool| -> Result<Vec<PathBuf>> {
         let entries = fs::read_dir(folder).map_err(Error::io(folder))?;
-        let named = entries.flatten().filter(|entry| is_ours(&entry.file_name().to_string_lossy()));
-        Ok(named.map(|entry| entry.path()).collect())
+        let entries = entries.collect::<std::io::Result<Vec<_>>>().map_err(Error::io(folder))?;
+        let named = entries.iter().filter(|entry| is_ours(&entry.file_name().to_string_lossy()));
+        Ok(named.map(fs::DirEntry::path).collect())
     };
-    let is_ours = |name: &str| {
-        let name = name.strip_suffix(".tmp").unwrap_or(name);
-        WRITTEN.contains(&name) || (name.starts_with("part-") && name.ends_with(".tar"))
-    };
-    for path in parts(out, &is_ours)? {
+    for path in parts(out, &|name| is_written(format, name))? {
         gone(&path, if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) })?;
     }
     for path in parts(&out.join(NOTES), &|name| name != "lock")? {

@@ -171,7 +171,7 @@ fn product_rate(device: Device, precision: Precision) -> Result<f64> {
         Precision::Bf16 => Kind::BFloat16,
         Precision::Fp16 => Kind::Half,
     };
-    let x = Tensor::f_ones([side, side], (Kind::Float, device))?.to_kind(kind);
+    let x = Tensor::f_randn([side, side], (Kind::Float, device))?.to_kind(kind);
     let _ = x.f_matmul(&x)?;
     synchronise(device);
     let (mut count, started) = (0, Instant::now());

@@ -13,7 +13,7 @@ use tch::nn::VarStore;
 use tch::{Device, Kind};
 
 use crate::classifier::{ClassifierConfig, VitClassifier};
-use crate::config::{FinetuneConfig, PretrainConfig, SegmentConfig, pretrain_preset};
+use crate::config::{AnyConfig, pretrain_preset};
 use crate::objective::{images, loader_for};
 use crate::rundir;
 use crate::vit::VitConfig;
@@ -32,15 +32,7 @@ fn encoder(weights: &Path, preset: Option<&str>) -> Result<(VitConfig, f64, f64)
         let config = pretrain_preset(preset)?;
         return Ok((config.model.vit, config.data.mean, config.data.std));
     }
-    let run = rundir::run_of(weights).context("say which --preset these weights have")?;
-    if let Ok(config) = rundir::load_config::<PretrainConfig>(&run) {
-        return Ok((config.model.vit, config.data.mean, config.data.std));
-    }
-    if let Ok(config) = rundir::load_config::<FinetuneConfig>(&run) {
-        return Ok((config.model.vit, config.data.mean, config.data.std));
-    }
-    let config: SegmentConfig = rundir::load_config(&run)?;
-    Ok((config.model.vit, config.data.mean, config.data.std))
+    Ok(AnyConfig::load(&rundir::run_of(weights).context("say which --preset these weights have")?)?.encoder())
 }
 
 /// Writes `record_id`, `patient_id`, `study_id` and `features` (a list of D floats: the mean over patch tokens, then

@@ -66,7 +66,7 @@ pub fn evaluate(
     let config: FinetuneConfig = rundir::load_config(run)?;
     let (dataset, split) = (&source.dataset, source.split()?);
     check_split((&config.dataset, &config.split, &config.split_members), source)?;
-    let task = TaskLabels::read(&config, dataset)?;
+    let task = TaskLabels::read(&config, source)?;
     rundir::remark_unfinished(run, config.optimiser.steps);
     let rows = task.rows(source, subset, None)?;
     if rows.is_empty() {
@@ -122,7 +122,7 @@ pub fn evaluate(
     };
     let file = run.join(format!("evaluation-{stem}.json"));
     files::write_json(&file, &report)?;
-    eprintln!("weights: {}; written: {} and {}", report.weights, file.display(), table.display());
+    dataset::remark!("weights: {}; written: {} and {}", report.weights, file.display(), table.display());
     Ok(report)
 }
 

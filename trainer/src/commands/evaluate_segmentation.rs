@@ -95,7 +95,7 @@ pub fn evaluate_segmentation(
     let report = found.report(&config, rule, split.name.clone(), subset, &patient_ids, bootstrap)?;
     files::write_json(&run.join(format!("evaluation-{stem}.json")), &report)?;
     found.write(&run.join(format!("predictions-{stem}.parquet")), record_ids, patient_ids)?;
-    pictures.write(&segmentation_picture(run, subset.name()))?;
+    pictures.write(&segmentation_picture(run, &stem))?;
     Ok(report)
 }
 

@@ -11,7 +11,7 @@ use dataset::files;
 use serde_json::{Map, Value, json};
 use tch::{Device, Kind};
 
-use crate::config::{FinetuneConfig, PRESETS, PretrainConfig, pretrain_preset};
+use crate::config::{AnyConfig, PRESETS, PretrainConfig, pretrain_preset};
 use crate::error::{ModelError, check_shape};
 use crate::image_decoder::DecoderConfig;
 use crate::mrm::MrmConfig;
@@ -98,25 +98,24 @@ impl Source {
         let mut tensors = rundir::weights(weights)?;
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
         let run = if sizes.is_some() { None } else { rundir::run_of(weights).ok() };
-        if let Some(run) = &run {
-            if let Ok(config) = rundir::load_config::<PretrainConfig>(run) {
-                return Ok(Self::of_pretraining(tensors, config, Vec::new()));
+        match run.as_deref().map(AnyConfig::load).transpose()? {
+            Some(AnyConfig::Pretrain(config)) => return Ok(Self::of_pretraining(tensors, *config, Vec::new())),
+            Some(AnyConfig::Finetune(config)) => {
+                return Ok(Self {
+                    tensors,
+                    vit: config.model.vit,
+                    mrm: None,
+                    findings: config.findings,
+                    mean: config.data.mean,
+                    std: config.data.std,
+                    notes: Vec::new(),
+                });
             }
-            match rundir::load_config::<FinetuneConfig>(run) {
-                Ok(config) => {
-                    return Ok(Self {
-                        tensors,
-                        vit: config.model.vit,
-                        mrm: None,
-                        findings: config.findings,
-                        mean: config.data.mean,
-                        std: config.data.std,
-                        notes: Vec::new(),
-                    });
-                }
-                Err(error) if weights.is_dir() => return Err(error),
-                Err(_) => {} // the configuration of something else, above the file
+            Some(AnyConfig::Segment(_)) => {
+                bail!("{} is of a segmentation run, which these formats do not hold", weights.display())
             }
+            None if weights.is_dir() => bail!("{} is no run", weights.display()),
+            None => {}
         }
         let sizes = sizes.map_or_else(|| pretrain_preset(PRESETS[0]), Ok)?;
         let note = format!("heads, mean and std are those of {}, since no run says otherwise", sizes.preset);
@@ -290,7 +289,11 @@ impl Source {
             return Err("there is no image decoder".to_owned());
         };
         let values = self.vit.patch_size * self.vit.patch_size * self.vit.in_channels;
-        let predicted = self.tensors.iter().find(|(name, _)| name == "decoder_pred.weight").map(|(_, t)| t.size()[0]);
+        let predicted = self
+            .tensors
+            .iter()
+            .find(|(name, _)| name == "decoder_pred.weight")
+            .and_then(|(_, t)| t.size().first().copied());
         if predicted != Some(values) {
             return Err(format!(
                 "the image decoder predicts {} values a patch (super-resolution), ViTMAE's {values}",

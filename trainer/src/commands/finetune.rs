@@ -1,20 +1,22 @@
 //! `trainer finetune` for classification.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use dataset::Subset;
 use dataset::transform::{ASPECT, Crop, Transform};
-use dataset::{Dataset, Loader, Subset, random};
 use tch::Device;
 
-use super::{DataSource, device_name};
-use crate::config::{self, FinetuneConfig, PRESETS, PretrainConfig, RANDOM, RANDOM_NAME, Rule, Task, overlay};
+use super::{Codes, DataSource, device_name, seed_start_values};
+use crate::config::{self, AnyConfig, FinetuneConfig, PRESETS, RANDOM, RANDOM_NAME, Rule, Task, overlay};
 use crate::engine::{self, Outcome, Settings};
-use crate::objective::{Objective, loader_for};
+use crate::objective::Objective;
 use crate::objectives::{Classification, Labels};
 use crate::optimiser::Algorithm;
 use crate::rundir::{self, RunDir};
 use crate::schedule::WarmupCosine;
+use crate::vit::VitConfig;
 
 /// The transform for evaluation of a classifier.
 pub fn evaluation_transform(config: &FinetuneConfig) -> Transform {
@@ -29,18 +31,18 @@ pub fn evaluation_transform(config: &FinetuneConfig) -> Transform {
 pub(super) struct TaskLabels {
     pub labels: Labels,
     /// Codes of all records.
-    codes: Vec<Vec<Option<i8>>>,
+    codes: Arc<Codes>,
     /// Places of the findings of which one must be positive; none: all records count.
     only_with: Vec<usize>,
 }
 
 impl TaskLabels {
-    pub(super) fn read(config: &FinetuneConfig, dataset: &Dataset) -> Result<Self> {
-        let data = &config.data;
+    pub(super) fn read(config: &FinetuneConfig, source: &DataSource) -> Result<Self> {
+        let (data, dataset) = (&config.data, &source.dataset);
         let labels = Labels::new(dataset, &config.findings, data.uncertain, &data.uncertain_by_finding, data.missing)?;
         let wanted = Task::parse(&config.task)?.only_with;
         let only_with = (0..dataset.findings().len()).filter(|&at| wanted.contains(&dataset.findings()[at])).collect();
-        Ok(Self { labels, codes: dataset.labels()?, only_with })
+        Ok(Self { labels, codes: source.labels()?, only_with })
     }
 
     /// Rows of a subset with at least one target that counts.
@@ -82,8 +84,8 @@ pub struct Request<'a> {
 /// What the start weights of a request decide.
 pub(super) struct Start {
     pub preset: String,
-    /// The configuration of the run they come from, if it is one.
-    pub pretrained: Option<PretrainConfig>,
+    /// Sizes of the encoder of the run they come from, mean and standard deviation of its pixels; none without a run.
+    pub encoder: Option<(VitConfig, f64, f64)>,
     /// Where they lie, or [`RANDOM`].
     pub init: String,
     /// What tables call them.
@@ -96,21 +98,22 @@ impl Start {
     pub fn of(request: &Request) -> Result<Self> {
         let Some(init) = request.init else {
             let preset = request.preset.unwrap_or(PRESETS[0]).to_owned();
-            return Ok(Self { preset, pretrained: None, init: RANDOM.to_owned(), name: RANDOM_NAME.to_owned() });
+            return Ok(Self { preset, encoder: None, init: RANDOM.to_owned(), name: RANDOM_NAME.to_owned() });
         };
-        let pretrained: Option<PretrainConfig> = if init.is_dir() { Some(rundir::load_config(init)?) } else { None };
-        let of_init = pretrained.as_ref().map(|pretrained| pretrained.preset.as_str());
-        if let (Some(of_init), Some(preset)) = (of_init, request.preset)
-            && of_init != preset
+        // A file belongs to the run that it lies in; a folder must be one.
+        let run = if init.is_file() { rundir::run_of(init).ok() } else { Some(init.to_path_buf()) };
+        let config = run.as_deref().map(AnyConfig::load).transpose()?;
+        let of_run = config.as_ref().map(AnyConfig::preset);
+        if let (Some(of_run), Some(preset)) = (of_run, request.preset)
+            && of_run != preset
         {
-            bail!("{} is a run of preset {of_init}, not {preset}: leave --preset out", init.display());
+            bail!("{} is of a run of preset {of_run}, not {preset}: leave --preset out", init.display());
         }
-        let preset = request.preset.or(of_init).unwrap_or(PRESETS[0]).to_owned();
-        // A file is called by the run it lies in.
-        let named =
-            if init.is_file() { rundir::run_of(init).unwrap_or_else(|_| init.to_path_buf()) } else { init.into() };
+        let preset = request.preset.or(of_run).unwrap_or(PRESETS[0]).to_owned();
+        let named = run.as_deref().unwrap_or(init);
         let name = format!("pre-trained ({})", named.file_name().unwrap_or(named.as_os_str()).to_string_lossy());
-        Ok(Self { preset, init: init.to_string_lossy().into_owned(), name, pretrained })
+        let encoder = config.map(AnyConfig::encoder);
+        Ok(Self { preset, init: init.to_string_lossy().into_owned(), name, encoder })
     }
 }
 
@@ -121,9 +124,8 @@ pub fn resolve_finetune(request: &Request) -> Result<FinetuneConfig> {
     let mut config = config::finetune_preset(&start.preset, &task, request.ratio)?;
     (config.dataset, config.split, config.split_members) = request.source.identities();
     (config.init, config.start) = (start.init, start.name);
-    if let Some(pretrained) = start.pretrained {
-        config.model.vit = pretrained.model.vit;
-        (config.data.mean, config.data.std) = (pretrained.data.mean, pretrained.data.std);
+    if let Some((vit, mean, std)) = start.encoder {
+        (config.model.vit, config.data.mean, config.data.std) = (vit, mean, std);
     }
     config = overlay(&config, request.file, &[])?;
     if let Some(steps) = request.steps {
@@ -140,20 +142,17 @@ pub struct Finetuning<'a> {
     train: Vec<u32>,
     validate: Vec<u32>,
     validate_targets: Vec<Vec<Option<bool>>>,
+    remarks: Vec<String>,
 }
 
-/// Checks configuration, dataset and split; before anything is written. What is weak but no error is told.
+/// Checks configuration, dataset and split; before anything is written.
 pub fn prepare_finetune(config: FinetuneConfig, source: &DataSource) -> Result<Finetuning<'_>> {
     config.validate()?;
-    let task = TaskLabels::read(&config, &source.dataset)?;
-    source.check_ratio(config.ratio)?;
-    let rows = |subset, ratio| -> Result<(Vec<u32>, Vec<Vec<Option<bool>>>)> {
-        let rows = task.rows(source, subset, ratio)?;
-        let targets = task.targets(&rows);
-        Ok((rows, targets))
-    };
-    let (train, targets) = rows(Subset::Train, Some(config.ratio))?;
-    let (validate, validate_targets) = rows(Subset::Validate, None)?;
+    let task = TaskLabels::read(&config, source)?;
+    source.split()?.check_ratio(config.ratio)?;
+    let train = task.rows(source, Subset::Train, Some(config.ratio))?;
+    let validate = task.rows(source, Subset::Validate, None)?;
+    let (targets, validate_targets) = (task.targets(&train), task.targets(&validate));
     let has = |targets: &[Vec<Option<bool>>], class: usize, wanted| targets.iter().any(|t| t[class] == Some(wanted));
     let both = |targets: &[Vec<Option<bool>>]| {
         (0..config.findings.len()).any(|class| has(targets, class, true) && has(targets, class, false))
@@ -169,17 +168,18 @@ pub fn prepare_finetune(config: FinetuneConfig, source: &DataSource) -> Result<F
         .filter(|(class, _)| !has(&targets, *class, true))
         .map(|(_, finding)| finding.as_str())
         .collect();
+    let mut remarks = Vec::new();
     if !never.is_empty() {
-        eprintln!("warning: no positive among the {} training records of: {}", train.len(), never.join(", "));
+        remarks.push(format!("no positive among the {} training records of: {}", train.len(), never.join(", ")));
     }
     if !both(&validate_targets) {
-        eprintln!(
-            "warning: the {} labelled validation records have no finding with both classes: the last weights will be \
-             kept, not the best",
+        remarks.push(format!(
+            "the {} labelled validation records have no finding with both classes: the last weights will be kept, not \
+             the best",
             validate.len()
-        );
+        ));
     }
-    Ok(Finetuning { labels: task.labels, config, source, train, validate, validate_targets })
+    Ok(Finetuning { labels: task.labels, config, source, train, validate, validate_targets, remarks })
 }
 
 impl Finetuning<'_> {
@@ -188,10 +188,15 @@ impl Finetuning<'_> {
         &self.config
     }
 
+    /// What is weak in the data, but no error.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
     /// Trains; the best weights by the validation subset's mean AUROC are kept.
     pub fn train(self, run: &RunDir, device: Device) -> Result<Outcome> {
-        let Self { config, source, labels, train: rows, validate, validate_targets } = self;
-        tch::manual_seed(random::mix(&[config.run.seed, random::digest("start values")]) as i64);
+        let Self { config, source, labels, train: rows, validate, validate_targets, .. } = self;
+        seed_start_values(&config.run);
         let dataset = &source.dataset;
         let objective = Classification::new(&config.model, labels, dataset, evaluation_transform(&config), device)?
             .validate(validate, validate_targets)
@@ -203,17 +208,13 @@ impl Finetuning<'_> {
         let optimiser = &config.optimiser;
         dataset::say!("{} labelled records, {} updates, on {}", rows.len(), optimiser.steps, device_name(device));
         let loader = |state| {
-            Ok(loader_for(device, Loader::builder(dataset))
-                .rows(rows.clone())
-                .batch_size(optimiser.batch_size)
-                .seed(config.run.seed)
+            Ok(source
+                .training_loader(&rows, optimiser.batch_size, &config.run, device)
                 .transform(Transform {
                     crop: Crop::RandomResized { scale: (config.data.crop_scale, 1.0), aspect: ASPECT },
                     flip: config.data.flip,
                     ..evaluation_transform(&config)
                 })
-                .drop_last(rows.len() >= optimiser.batch_size)
-                .threads(config.run.loader_threads)
                 .resume(state)
                 .build()?)
         };
@@ -226,7 +227,7 @@ impl Finetuning<'_> {
         let settings = Settings {
             algorithm: match optimiser.rule {
                 Rule::Sgd => Algorithm::FINE_TUNING,
-                Rule::Adamw => Algorithm::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
+                Rule::Adamw => Algorithm::ADAMW,
             },
             weight_decay: optimiser.weight_decay,
             rate: &|update| schedule.in_updates(update),

@@ -13,11 +13,15 @@ mod segment;
 mod sweep;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
-use dataset::{Dataset, Split, Subset, random};
+use dataset::loader::LoaderBuilder;
+use dataset::{Dataset, Loader, Split, Subset, random};
 use tch::Device;
+
+use crate::config::RunConfig;
+use crate::objective::loader_for;
 
 pub use bench::{Measured, bench};
 pub use compare::{Comparison, compare};
@@ -29,6 +33,7 @@ pub use finetune::{Finetuning, Request, prepare_finetune, resolve_finetune};
 pub use import::{Imported, import};
 pub use pretrain::{pretrain, pretrain_transform, resolve_pretrain};
 pub use segment::{Segmenting, is_segmentation, prepare_segmentation, resolve_segmentation};
+pub(crate) use sweep::ratio_key;
 pub use sweep::{Cell, Spread, Sweep, Swept, sweep, table as sweep_table};
 
 /// `auto`, `cpu` or `cuda:N`.
@@ -61,14 +66,18 @@ pub(crate) fn device_name(device: Device) -> String {
 pub struct DataSource {
     pub dataset: Arc<Dataset>,
     pub split: Option<Split>,
+    labels: OnceLock<Arc<Codes>>,
 }
+
+/// Label codes by record and finding.
+type Codes = Vec<Vec<Option<i8>>>;
 
 impl DataSource {
     /// Opens a dataset and, if one is named, its split.
     pub fn open(folder: &Path, split: Option<&str>) -> Result<Self> {
         let dataset = Arc::new(Dataset::open(folder)?);
         let split = split.map(|name| Split::load(&dataset, name)).transpose()?;
-        Ok(Self { dataset, split })
+        Ok(Self { dataset, split, labels: OnceLock::new() })
     }
 
     /// What dataset this is: source, records, and a digest of its manifest, which has the digests of all shards.
@@ -95,15 +104,23 @@ impl DataSource {
         self.dataset.manifest().text.tokenizer_sha256.chars().take(16).collect()
     }
 
-    /// An error unless the split has a label ratio.
-    fn check_ratio(&self, ratio: f64) -> Result<()> {
-        let split = self.split()?;
-        let ratios = split.ratios();
-        if ratios.contains(&ratio) {
-            return Ok(());
+    /// The label codes of all records, read once.
+    fn labels(&self) -> Result<Arc<Codes>> {
+        if let Some(labels) = self.labels.get() {
+            return Ok(labels.clone());
         }
-        let known: Vec<String> = ratios.iter().map(f64::to_string).collect();
-        bail!("split `{}` has no ratio {ratio}; it has: {}", split.name, known.join(", "))
+        let labels = Arc::new(self.dataset.labels()?);
+        Ok(self.labels.get_or_init(|| labels).clone())
+    }
+
+    /// A loader of shuffled batches to train on; a last batch that is not full is left out where there are full ones.
+    fn training_loader(&self, rows: &[u32], batch_size: usize, run: &RunConfig, device: Device) -> LoaderBuilder {
+        loader_for(device, Loader::builder(&self.dataset))
+            .rows(rows.to_vec())
+            .batch_size(batch_size)
+            .seed(run.seed)
+            .drop_last(rows.len() >= batch_size)
+            .threads(run.loader_threads)
     }
 
     /// Identifiers of rows; numbers where they cannot be read.
@@ -131,6 +148,11 @@ impl DataSource {
     fn split(&self) -> Result<&Split> {
         self.split.as_ref().context("this needs --split NAME; `dataset split` makes one")
     }
+}
+
+/// Sets torch's generator, from which start values come.
+fn seed_start_values(run: &RunConfig) {
+    tch::manual_seed(random::mix(&[run.seed, random::digest("start values")]) as i64);
 }
 
 /// Rows to look at: so many of the test subset (or of all records) drawn with a seed, or those named.

@@ -5,13 +5,13 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use dataset::loader::{LoaderBuilder, TextOptions};
 use dataset::transform::{ASPECT, Crop, Transform};
-use dataset::{Dataset, Loader, Subset, random};
+use dataset::{Dataset, Subset};
 use tch::Device;
 
-use super::{DataSource, device_name};
+use super::{DataSource, device_name, seed_start_values};
 use crate::config::{PretrainConfig, RANDOM};
 use crate::engine::{self, Outcome, Settings};
-use crate::objective::{Objective, loader_for};
+use crate::objective::Objective;
 use crate::objectives::Pretraining;
 use crate::optimiser::Algorithm;
 use crate::rundir::{self, RunDir};
@@ -59,15 +59,9 @@ fn training_rows(source: &DataSource) -> Vec<u32> {
 
 /// The loader of a run's batches.
 pub(super) fn loader_builder(config: &PretrainConfig, source: &DataSource, device: Device) -> LoaderBuilder {
-    let rows = training_rows(source);
-    let drop_last = rows.len() >= config.optimiser.batch_size;
-    let mut builder = loader_for(device, Loader::builder(&source.dataset))
-        .rows(rows)
-        .batch_size(config.optimiser.batch_size)
-        .seed(config.run.seed)
-        .transform(pretrain_transform(config))
-        .drop_last(drop_last)
-        .threads(config.run.loader_threads);
+    let mut builder = source
+        .training_loader(&training_rows(source), config.optimiser.batch_size, &config.run, device)
+        .transform(pretrain_transform(config));
     if config.model.restores_report() {
         let (tokens, mask_ratio) = (config.data.tokens as usize, config.data.report_mask_ratio);
         builder = builder.text(TextOptions { tokens, mask_ratio });
@@ -80,7 +74,7 @@ fn remark_tokenizer(config: &PretrainConfig, init: &Path) {
     let before = rundir::run_of(init).and_then(|run| rundir::load_config::<PretrainConfig>(&run));
     let other = before.is_ok_and(|before| before.model.restores_report() && before.tokenizer != config.tokenizer);
     if other && config.model.restores_report() {
-        eprintln!(
+        dataset::remark!(
             "warning: {} was trained with another tokenizer, so its word tables stand for other words; to share one, \
              ingest the second dataset with --tokenizer FIRST/tokenizer.json",
             init.display()
@@ -90,7 +84,7 @@ fn remark_tokenizer(config: &PretrainConfig, init: &Path) {
 
 /// Pre-trains.
 pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, device: Device) -> Result<Outcome> {
-    tch::manual_seed(random::mix(&[config.run.seed, random::digest("start values")]) as i64);
+    seed_start_values(&config.run);
     let objective = Pretraining::new(&config.model, device)?;
     if config.init != RANDOM {
         let init = Path::new(&config.init);

@@ -9,15 +9,15 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use arrow_array::{Array, BinaryArray};
 use dataset::transform::{ASPECT, Crop, Transform};
-use dataset::{Dataset, Loader, Subset, random, shard};
+use dataset::{Dataset, Subset, shard};
 use rayon::prelude::*;
 use tch::Device;
 
 use super::finetune::{Request, Start};
-use super::{DataSource, device_name};
-use crate::config::{self, RANDOM, SEGMENTATION_TASK, SegmentConfig, overlay};
+use super::{DataSource, device_name, seed_start_values};
+use crate::config::{self, AnyConfig, RANDOM, SEGMENTATION_TASK, SegmentConfig, overlay};
 use crate::engine::{self, Outcome, Settings};
-use crate::objective::{Objective, loader_for};
+use crate::objective::Objective;
 use crate::objectives::Segmentation;
 use crate::optimiser::Algorithm;
 use crate::rundir::{self, RunDir};
@@ -26,8 +26,7 @@ use crate::vit::VitConfig;
 
 /// Whether a run is one of segmentation. What is no run at all is not.
 pub fn is_segmentation(run: &Path) -> bool {
-    rundir::load_config::<toml::Table>(run)
-        .is_ok_and(|config| config.get("task").and_then(toml::Value::as_str) == Some(SEGMENTATION_TASK))
+    matches!(AnyConfig::load(run), Ok(AnyConfig::Segment(_)))
 }
 
 /// The transform for evaluation: the whole picture, whatever its aspect, so that no part of a mask is cut away.
@@ -75,9 +74,9 @@ pub fn resolve_segmentation(request: &Request) -> Result<SegmentConfig> {
     let mut config = config::segment_preset(&start.preset, request.ratio)?;
     (config.dataset, config.split, config.split_members) = request.source.identities();
     (config.init, config.start) = (start.init, start.name);
-    if let Some(pretrained) = start.pretrained {
-        config.model.vit = VitConfig { image_size: config.model.vit.image_size, ..pretrained.model.vit };
-        (config.data.mean, config.data.std) = (pretrained.data.mean, pretrained.data.std);
+    if let Some((vit, mean, std)) = start.encoder {
+        config.model.vit = VitConfig { image_size: config.model.vit.image_size, ..vit };
+        (config.data.mean, config.data.std) = (mean, std);
     }
     config = overlay(&config, request.file, &[])?;
     if let Some(steps) = request.steps {
@@ -105,7 +104,7 @@ pub fn prepare_segmentation<'a>(
 ) -> Result<Segmenting<'a>> {
     config.validate()?;
     let (dataset, split) = (&source.dataset, source.split()?);
-    source.check_ratio(config.ratio)?;
+    source.split()?.check_ratio(config.ratio)?;
     let known = with_mask(dataset)?;
     let masked = |subset, ratio| -> Vec<u32> {
         split.rows(subset, ratio).into_iter().filter(|&row| known[row as usize]).collect()
@@ -119,7 +118,7 @@ pub fn prepare_segmentation<'a>(
         let times = |row: u32| if drawn[row as usize] { config.data.repeat_positives } else { 1 };
         rows = rows.into_iter().flat_map(|row| std::iter::repeat_n(row, times(row))).collect();
     }
-    tch::manual_seed(random::mix(&[config.run.seed, random::digest("start values")]) as i64);
+    seed_start_values(&config.run);
     let objective = Segmentation::new(
         &config.model,
         config.optimiser.layer_decay,
@@ -148,18 +147,14 @@ impl Segmenting<'_> {
             device_name(*device)
         );
         let loader = |state| {
-            Ok(loader_for(*device, Loader::builder(&source.dataset))
-                .rows(rows.clone())
-                .batch_size(optimiser.batch_size)
-                .seed(config.run.seed)
+            Ok(source
+                .training_loader(rows, optimiser.batch_size, &config.run, *device)
                 .masks(true)
                 .transform(Transform {
                     crop: Crop::RandomResized { scale: (config.data.crop_scale, 1.0), aspect: ASPECT },
                     flip: config.data.flip,
                     ..evaluation_transform(config)
                 })
-                .drop_last(rows.len() >= optimiser.batch_size)
-                .threads(config.run.loader_threads)
                 .resume(state)
                 .build()?)
         };
@@ -171,7 +166,7 @@ impl Segmenting<'_> {
             total: optimiser.steps,
         };
         let settings = Settings {
-            algorithm: Algorithm::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
+            algorithm: Algorithm::ADAMW,
             weight_decay: optimiser.weight_decay,
             rate: &|update| schedule.at(update),
             steps: optimiser.steps,

@@ -1,6 +1,6 @@
 //! `trainer sweep`: fine-tuning over ratios, seeds, splits and start weights, summed up in one table and chart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -93,6 +93,7 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
     }
     check_specificity(plan.specificity)?;
     // Everything is looked at before the first run begins.
+    let mut told = HashSet::new();
     let mut jobs: Vec<(PathBuf, Finetuning, &DataSource)> = Vec::new();
     for (split, source) in &sources {
         for (name, path) in &starts {
@@ -100,6 +101,11 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
                 for &seed in &plan.seeds {
                     let config = configuration(plan, source, name, path, ratio, seed)?;
                     let prepared = prepare_finetune(config, source)?;
+                    for remark in prepared.remarks() {
+                        if told.insert(remark.clone()) {
+                            dataset::remark!("warning: {remark}");
+                        }
+                    }
                     let path = plan.out.join(format!("{name}-{split}-{ratio}-seed{seed}"));
                     if jobs.iter().any(|(other, ..)| *other == path) {
                         bail!(
@@ -159,7 +165,7 @@ fn configuration(
     let request = Request {
         task: plan.task,
         init,
-        preset: if init.is_none_or(Path::is_file) { plan.preset } else { None },
+        preset: if init.is_none_or(|init| rundir::run_of(init).is_err()) { plan.preset } else { None },
         source,
         ratio,
         steps: plan.steps,
@@ -171,12 +177,16 @@ fn configuration(
     Ok(config)
 }
 
+/// A ratio as a number that keeps the order, for maps.
+pub(crate) fn ratio_key(ratio: f64) -> u64 {
+    ratio.to_bits() // of two positive numbers the greater has the greater bits
+}
+
 /// One cell a start and ratio, over splits and seeds.
 fn summary(reports: &[EvaluationReport]) -> Vec<Cell> {
     let mut groups: BTreeMap<(&str, u64), Vec<&EvaluationReport>> = BTreeMap::new();
     for report in reports {
-        // Ratios are percentages; thousandths of them keep their order as whole numbers.
-        groups.entry((&report.start, (report.ratio * 1000.0) as u64)).or_default().push(report);
+        groups.entry((&report.start, ratio_key(report.ratio))).or_default().push(report);
     }
     let cell = |((start, _), group): ((&str, u64), Vec<&EvaluationReport>)| {
         let defined = |value: fn(&EvaluationReport) -> Option<f64>| {

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use dataset::nearest::did_you_mean;
 use serde::{Deserialize, Serialize};
 
-use super::{RunConfig, check_layer_decay, check_rates, check_warmup, pretrain_preset};
+use super::{RunConfig, check_data, check_layer_decay, check_rates, check_warmup, pretrain_preset, shared};
 use crate::classifier::ClassifierConfig;
 use crate::objectives::{Missing, Uncertain};
 
@@ -186,7 +186,7 @@ impl Task {
             "nih14" => (owned(&NIH14), Vec::new()),
             "chexpert5" => (owned(&CHEXPERT5), Vec::new()),
             "rsna" => (owned(&["Pneumonia"]), Vec::new()),
-            "covid" => (owned(&["Pneumonia/Viral/COVID-19"]), Vec::new()),
+            "covid" => (owned(&["Pneumonia/Viral/COVID-19"]), owned(&["Pneumonia"])),
             "viral" => (owned(&["Pneumonia/Viral"]), owned(&["Pneumonia/Viral", "Pneumonia/Bacterial"])),
             other => match other.strip_prefix("labels:") {
                 Some(list) if !list.trim().is_empty() => {
@@ -216,9 +216,7 @@ impl FinetuneConfig {
         self.run.validate()?;
         self.model.validate()?;
         let optimiser = &self.optimiser;
-        if !(self.data.std > 0.0 && self.data.crop_scale > 0.0 && self.data.crop_scale <= 1.0) {
-            bail!("data.crop_scale: must be above 0 and at most 1; data.std: above 0");
-        }
+        check_data(self.data.crop_scale, self.data.flip, self.data.mean, self.data.std)?;
         if optimiser.accumulation == 0 || optimiser.batch_size == 0 || optimiser.steps == 0 {
             bail!("optimiser.accumulation, optimiser.batch_size and optimiser.steps: must be at least 1");
         }
@@ -234,8 +232,8 @@ impl FinetuneConfig {
     /// Takes the recipe to another number of updates: the shares of warm-up and evaluations are kept.
     pub fn take_steps(&mut self, steps: u64) {
         let optimiser = &mut self.optimiser;
-        optimiser.warmup = optimiser.warmup * steps / optimiser.steps.max(1);
-        optimiser.evaluate_every = (steps / 20).max(1);
+        optimiser.warmup = shared(optimiser.warmup, steps, optimiser.steps);
+        optimiser.evaluate_every = shared(optimiser.evaluate_every, steps, optimiser.steps).max(1);
         optimiser.steps = steps;
     }
 }

@@ -5,6 +5,8 @@ mod finetune;
 mod pretrain;
 mod segment;
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use dataset::nearest::did_you_mean;
 use serde::de::DeserializeOwned;
@@ -12,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::precision::Precision;
+use crate::rundir;
+use crate::vit::VitConfig;
 
 pub use finetune::{
     FinetuneConfig, FinetuneData, FinetuneOptimiser, RANDOM, RANDOM_NAME, Rule, TASKS, Task, finetune_preset,
@@ -71,12 +75,32 @@ impl Default for RunConfig {
     }
 }
 
-/// An error unless rate, weight decay and clipping of a fine-tuning are numbers of 0 or more.
+/// A share of some updates, kept for another number of updates.
+fn shared(part: u64, steps: u64, of: u64) -> u64 {
+    let part = u128::from(part) * u128::from(steps) / u128::from(of.max(1));
+    u64::try_from(part).unwrap_or(u64::MAX)
+}
+
+/// An error unless crops, flips and normalisation can be done.
+fn check_data(crop_scale: f64, flip: f64, mean: f64, std: f64) -> Result<()> {
+    if !(crop_scale > 0.0 && crop_scale <= 1.0) {
+        bail!("data.crop_scale: must be above 0 and at most 1, is {crop_scale}");
+    }
+    if !(0.0..=1.0).contains(&flip) {
+        bail!("data.flip: must be from 0 to 1, is {flip}");
+    }
+    if !(mean.is_finite() && std.is_finite() && std > 0.0) {
+        bail!("data.mean and data.std: must be finite, the second above 0; are {mean} and {std}");
+    }
+    Ok(())
+}
+
+/// An error unless rate, weight decay and clipping are numbers of 0 or more.
 fn check_rates(values: &[f64]) -> Result<()> {
     if values.iter().all(|value| value.is_finite() && *value >= 0.0) {
         return Ok(());
     }
-    bail!("optimiser.rate, optimiser.weight_decay and optimiser.clip: must be 0 or more, and finite")
+    bail!("rate, weight decay and clipping (optimiser.…): must be 0 or more, and finite")
 }
 
 /// An error unless a factor on the rate from layer to layer is one.
@@ -95,6 +119,48 @@ fn check_warmup(warmup: u64, steps: u64) -> Result<()> {
     bail!("optimiser.warmup is {warmup} of {steps} updates: take --steps, which scales both, or lower it")
 }
 
+/// The configuration of a run, whichever kind it is.
+pub enum AnyConfig {
+    Pretrain(Box<PretrainConfig>),
+    Finetune(Box<FinetuneConfig>),
+    Segment(Box<SegmentConfig>),
+}
+
+impl AnyConfig {
+    /// Reads that of a run.
+    ///
+    /// # Errors
+    /// When the folder is no run, or its configuration is damaged.
+    pub fn load(run: &Path) -> Result<Self> {
+        let table: Table = rundir::load_config(run)?;
+        Ok(if table.contains_key("prediction") {
+            Self::Segment(Box::new(rundir::load_config(run)?))
+        } else if table.contains_key("findings") {
+            Self::Finetune(Box::new(rundir::load_config(run)?))
+        } else {
+            Self::Pretrain(Box::new(rundir::load_config(run)?))
+        })
+    }
+
+    /// Name of the preset that its sizes began with.
+    pub fn preset(&self) -> &str {
+        match self {
+            Self::Pretrain(config) => &config.preset,
+            Self::Finetune(config) => &config.preset,
+            Self::Segment(config) => &config.preset,
+        }
+    }
+
+    /// Sizes of its encoder, and mean and standard deviation of the pixels it was trained with.
+    pub fn encoder(self) -> (VitConfig, f64, f64) {
+        match self {
+            Self::Pretrain(config) => (config.model.vit, config.data.mean, config.data.std),
+            Self::Finetune(config) => (config.model.vit, config.data.mean, config.data.std),
+            Self::Segment(config) => (config.model.vit, config.data.mean, config.data.std),
+        }
+    }
+}
+
 /// Lays a TOML file and `key=value` settings over a configuration, the latter last.
 ///
 /// Of the file the sections count. What a run's `config.toml` says before them (preset, dataset, split, task, ratio, start
@@ -110,6 +176,9 @@ pub fn overlay<T: Serialize + DeserializeOwned>(config: &T, file: Option<&str>, 
     for setting in settings {
         let (key, value) = setting.split_once('=').with_context(|| format!("`{setting}` is not key=value"))?;
         // A bare word is a text; everything else is read as TOML.
+        if table.get(key.trim()).is_some_and(|value| !value.is_table()) {
+            bail!("`{}` is no setting of the recipe: there is an option of the command for it", key.trim());
+        }
         let value =
             format!("v={value}").parse::<Table>().ok().and_then(|mut t| t.remove("v")).unwrap_or_else(|| value.into());
         let mut above = Table::new();

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{PRESETS, RANDOM, RunConfig};
+use super::{PRESETS, RANDOM, RunConfig, check_data, check_rates};
 use crate::bert::BertConfig;
 use crate::image_decoder::DecoderConfig;
 use crate::mrm::{MrmConfig, ReportLoss};
@@ -162,20 +162,14 @@ impl PretrainConfig {
                 optimiser.epochs
             );
         }
-        let rates = [optimiser.base_rate, optimiser.weight_decay, optimiser.clip];
-        if !rates.iter().all(|value| value.is_finite() && *value >= 0.0) {
-            bail!("optimiser.base_rate, optimiser.weight_decay and optimiser.clip: must be 0 or more, and finite");
-        }
+        check_rates(&[optimiser.base_rate, optimiser.weight_decay, optimiser.clip])?;
         if self.model.restores_report() && !(2..=self.model.bert.max_positions).contains(&data.tokens) {
             let most = self.model.bert.max_positions;
             bail!("data.tokens: must be from 2 to the report decoder's {most} positions, is {}", data.tokens);
         }
-        if !(0.0..=1.0).contains(&data.report_mask_ratio) || !(0.0..=1.0).contains(&data.flip) {
-            bail!("data.report_mask_ratio and data.flip: must be from 0 to 1");
+        if !(0.0..=1.0).contains(&data.report_mask_ratio) {
+            bail!("data.report_mask_ratio: must be from 0 to 1, is {}", data.report_mask_ratio);
         }
-        if !(data.crop_scale > 0.0 && data.crop_scale <= 1.0 && data.std > 0.0) {
-            bail!("data.crop_scale: must be above 0 and at most 1; data.std: above 0");
-        }
-        Ok(())
+        check_data(data.crop_scale, data.flip, data.mean, data.std)
     }
 }

@@ -3,7 +3,9 @@
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{RANDOM, RANDOM_NAME, RunConfig, check_layer_decay, check_rates, check_warmup, pretrain_preset};
+use super::{
+    RANDOM, RANDOM_NAME, RunConfig, check_data, check_layer_decay, check_rates, check_warmup, pretrain_preset, shared,
+};
 use crate::objectives::MaskRule;
 use crate::segmenter::{Head, SegmenterConfig};
 use crate::vit::VitConfig;
@@ -135,8 +137,8 @@ impl SegmentConfig {
     /// Takes the recipe to another number of updates: the shares of warm-up and evaluations are kept.
     pub fn take_steps(&mut self, steps: u64) {
         let optimiser = &mut self.optimiser;
-        optimiser.warmup = optimiser.warmup * steps / optimiser.steps.max(1);
-        optimiser.evaluate_every = (steps / 20).max(1);
+        optimiser.warmup = shared(optimiser.warmup, steps, optimiser.steps);
+        optimiser.evaluate_every = shared(optimiser.evaluate_every, steps, optimiser.steps).max(1);
         optimiser.steps = steps;
     }
 
@@ -163,9 +165,10 @@ impl SegmentConfig {
         if self.data.repeat_positives == 0 {
             bail!("data.repeat_positives: must be at least 1");
         }
-        if !(self.data.crop_scale > 0.0 && self.data.crop_scale <= 1.0) {
-            bail!("data.crop_scale: must be above 0 and at most 1, is {}", self.data.crop_scale);
+        if !(optimiser.power.is_finite() && optimiser.power >= 0.0) {
+            bail!("optimiser.power: must be 0 or more, is {}", optimiser.power);
         }
+        check_data(self.data.crop_scale, self.data.flip, self.data.mean, self.data.std)?;
         Ok(())
     }
 }

@@ -98,6 +98,10 @@ char *mrm_drop_gradients(Tensors tensors, size_t count) {
   });
 }
 
+char *mrm_pin(const at::Tensor *tensor, at::Tensor *pinned) {
+  return guarded([&] { *pinned = tensor->pin_memory(); });
+}
+
 char *mrm_autocast_begin(int cuda, int kind, int *was_enabled, int *was_kind) {
   return guarded([&] {
     const auto device = cuda != 0 ? at::kCUDA : at::kCPU;

@@ -18,14 +18,14 @@ pub(super) fn section(runs: &[Run], body: &mut String) -> Result<()> {
         "<section>\n<h2>Segmentation</h2>\n<p>Mean by image, with 95% intervals from a bootstrap over patients.</p>\n<div class=\"scroll\"><table>\n<tr><th>run</th><th>weights</th><th>labels</th><th>subset</th><th>records</th><th>positive</th><th>Dice</th><th>IoU</th><th>Dice, positive</th><th>IoU, positive</th></tr>"
     )?;
     for run in runs {
-        for (report, _) in &run.segmentations {
+        for (of, report, _) in &run.segmentations {
             write!(
                 body,
                 "<tr><td>{}</td><td>{}</td><td>{}%</td><td>{}</td><td>{}</td><td>{}</td>",
                 escape(&run.name()),
                 escape(&report.start),
                 report.ratio,
-                report.subset,
+                escape(of),
                 report.records,
                 report.positives
             )?;
@@ -37,14 +37,14 @@ pub(super) fn section(runs: &[Run], body: &mut String) -> Result<()> {
     }
     writeln!(body, "</table></div>")?;
     for run in runs {
-        for (report, picture) in &run.segmentations {
+        for (of, report, picture) in &run.segmentations {
             let Some(picture) = picture else { continue };
             let data = base64::engine::general_purpose::STANDARD.encode(picture);
             writeln!(
                 body,
                 "<figure><img alt=\"image, drawn mask, predicted mask\" src=\"data:image/png;base64,{data}\"><figcaption>{} on {}. One record a line: image, drawn mask, predicted mask; {}.</figcaption></figure>",
                 escape(&run.name()),
-                report.subset,
+                escape(of),
                 escape(&report.rule)
             )?;
         }
