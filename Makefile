@@ -62,6 +62,15 @@ audit: ## licences of all dependencies against the list in docs/licences.py
 	@cargo fetch --quiet --locked --target x86_64-unknown-linux-gnu
 	@docs/licences.py --check
 
+BENCH ?= bench-output
+
+bench: build ## rates of this machine: ingest, loader, training step
+	@$(BIN)/ingest phantom mimic-cxr $(BENCH)/raw --studies 400 --size 1024
+	@time $(BIN)/ingest mimic-cxr $(BENCH)/raw $(BENCH)/data --overwrite
+	@for transform in none pretrain finetune; do $(BIN)/dataset bench $(BENCH)/data --transform $$transform --seconds 5; done
+	@$(BIN)/trainer bench --preset mrm-vit-tiny --batch-size 32 --steps 20
+	@$(BIN)/trainer bench --preset mrm-vit-b16 --batch-size 8 --steps 3 --warmup 1
+
 HELP_FILES ?= help-files
 
 help-files: build ## manual pages and shell completions of the three programs, in HELP_FILES=help-files
@@ -72,4 +81,4 @@ help-files: build ## manual pages and shell completions of the three programs, i
 	done
 	@echo "man -l $(HELP_FILES)/man1/dataset-split.1; source $(HELP_FILES)/completions/dataset.bash"
 
-.PHONY: help setup build demo test notebooks lint audit help-files
+.PHONY: help setup build demo test notebooks lint audit bench help-files

@@ -1,6 +1,6 @@
 //! The loader: what it promises for any setting, over faults, and over many epochs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -336,39 +336,6 @@ fn a_state_of_another_dataset_is_refused() {
     let other = Arc::new(Dataset::open(temporary.path()).expect("a dataset"));
     let refused = builder(&other).resume(state).build().err().expect("refused").to_string();
     assert!(refused.contains("belongs to other records"), "{refused}");
-}
-
-/// Resident memory of this process in bytes.
-fn resident() -> usize {
-    let statm = fs::read_to_string("/proc/self/statm").expect("Linux tells");
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("pages") * 4096
-}
-
-#[test]
-fn memory_stays_flat_and_order_exact_over_many_epochs() {
-    let dataset = shared();
-    let all: BTreeSet<u32> = (0..ROWS as u32).collect();
-    let mut loader = builder(&dataset).batch_size(16).transform(Transform::pretrain(64)).build().expect("a loader");
-    let mut orders = BTreeMap::new();
-    let mut before = 0;
-    for epoch in 0..400u64 {
-        let rows: Vec<u32> = loader
-            .by_ref()
-            .flat_map(|batch| {
-                let batch = batch.expect("a batch");
-                assert_eq!(batch.epoch, epoch);
-                batch.rows().to_vec()
-            })
-            .collect();
-        assert_eq!(rows.iter().copied().collect::<BTreeSet<_>>(), all);
-        orders.insert(rows, epoch);
-        if epoch == 40 {
-            before = resident();
-        }
-    }
-    assert_eq!(orders.len(), 400, "every epoch has an order of its own");
-    let grown = resident().saturating_sub(before);
-    assert!(grown < 8 << 20, "grown by {grown} bytes in 360 epochs");
 }
 
 /// A bright rectangle on black, said three times: as pixels, as a mask and as a box.

@@ -1,7 +1,7 @@
 //! Damaged and hostile input: real files, mutated. Nothing may panic, end the process, hang, or take more memory than
 //! the limits of `ingest::bounds` allow.
 //!
-//! Each target tries its cases in order for a second, or for `MRM_FUZZ_SECONDS`; a failure prints the number of its
+//! Each target tries three hundred cases, or as many as `MRM_FUZZ_SECONDS` leaves time for; a failure prints the number of its
 //! case, which `MRM_FUZZ_CASE` runs alone. Inputs that once failed lie in `tests/corpus/TARGET/NAME[.N]`, NAME being the
 //! seed that they came from, and are tried first.
 
@@ -102,10 +102,14 @@ struct Case<'a> {
 impl Drop for Case<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let kept = std::env::temp_dir().join(format!("{}-{}-{}", self.target, self.number, self.seed));
-            let _ = fs::write(&kept, self.input);
-            let Self { target, number, seed, .. } = self;
-            eprintln!("{target}: MRM_FUZZ_CASE={number} ({seed}) failed; its input is {}", kept.display());
+            let Self { target, number, seed, input } = self;
+            let name = format!("{}-{target}-{number}-{seed}", std::process::id()).replace('/', "_");
+            let kept = std::env::temp_dir().join(name);
+            let told = match fs::write(&kept, input) {
+                Ok(()) => format!("its input is {}", kept.display()),
+                Err(error) => format!("its input could not be kept: {error}"),
+            };
+            eprintln!("{target}: MRM_FUZZ_CASE={number} ({seed}) failed; {told}");
         }
     }
 }
@@ -156,7 +160,7 @@ fn mutate_and_try(target: &str, seeds: &[(String, Vec<u8>)], place: &Path, limit
     let started = Instant::now();
     // A crash that ends the process leaves its number here.
     let mut trace = (most > CASES).then(|| {
-        let path = std::env::temp_dir().join(format!("{target}.case"));
+        let path = std::env::temp_dir().join(format!("{}-{target}.case", std::process::id()));
         fs::File::create(path).expect("a trace")
     });
     let mut cases = 0;
@@ -591,7 +595,7 @@ fn claims_are_checked_before_they_are_believed() {
         patch(&mut bytes, mark, offset, &claim);
         refused(name, &bytes, "the compressed pixels are 60000×60000", SMALL);
     }
-    // An RLE header that counts four milliards of segments.
+    // An RLE header that counts four billion segments.
     let mut segments = fs::read(real("MR_small_RLE.dcm")).expect("a file");
     let count = [&2u32.to_le_bytes()[..], &64u32.to_le_bytes()].concat();
     patch(&mut segments, &count, 0, &[0xff, 0xff, 0xff, 0xff]);
