@@ -120,7 +120,7 @@ impl Dataset {
     }
 
     /// The shard that holds a row, and the row within it.
-    pub fn locate(&self, row: usize) -> Result<(&Shard, usize)> {
+    pub(crate) fn locate(&self, row: usize) -> Result<(&Shard, usize)> {
         let (index, row) = self.place(row)?;
         Ok((self.shard(index)?, row))
     }
@@ -185,7 +185,7 @@ impl Dataset {
     }
 
     /// As [`Dataset::image_into`]; reads nothing where its page was fetched before.
-    pub fn image_from(
+    pub(crate) fn image_from(
         &self,
         page: Option<&Bytes>,
         row: usize,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use crate::certificate::Certificate;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::nearest::did_you_mean;
 use crate::published_lists::PublishedLists;
 use crate::random::{self, Stream};
 use crate::roster::Roster;
@@ -125,7 +126,8 @@ fn findings_to_balance(findings: &[String], options: &SplitOptions) -> Result<Ve
         return Ok((0..findings.len()).collect());
     }
     let place = |wanted: &String| {
-        let unknown = || format!("no finding `{wanted}`; there are: {}", findings.join(", "));
+        let meant = || did_you_mean(wanted, findings.iter().map(String::as_str));
+        let unknown = || format!("no finding `{wanted}`; there are: {}{}", findings.join(", "), meant());
         findings.iter().position(|finding| finding == wanted).ok_or_else(unknown)
     };
     let mut places = options.stratify.iter().map(place).collect::<Result<Vec<_>, _>>()?;

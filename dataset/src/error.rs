@@ -54,7 +54,14 @@ fn not_a_dataset(path: &Path) -> String {
     }
     let remote = path.to_string_lossy().contains("://");
     if !remote && !path.exists() {
-        return "does not exist".to_owned();
+        let scheme =
+            path.to_str().and_then(|text| text.split_once(':')).filter(|(scheme, _)| ["s3", "file"].contains(scheme));
+        return match scheme {
+            Some((scheme, rest)) => {
+                format!("does not exist; did you mean {scheme}://{}?", rest.trim_start_matches('/'))
+            }
+            None => "does not exist".to_owned(),
+        };
     }
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
     let mut inside: Vec<String> = entries

@@ -46,7 +46,7 @@ impl GreyImage {
     }
 
     /// The image as a `GrayImage`, for drawing.
-    pub fn to_buffer(&self) -> ::image::GrayImage {
+    pub(crate) fn to_buffer(&self) -> ::image::GrayImage {
         ::image::GrayImage::from_raw(self.width, self.height, self.pixels.clone())
             .unwrap_or_else(|| ::image::GrayImage::new(self.width, self.height))
     }

@@ -9,7 +9,7 @@
 //! | [`croissant`] | `croissant.json`, the same for catalogues |
 //! | [`storage`] | where a dataset lies: a folder, or a prefix of an object store |
 //! | [`dataset`](Dataset) | an opened dataset: rows, columns, polars tables |
-//! | [`split`], [`draw`], [`stratify`] | subsets and nested label ratios, patient-safe and balanced |
+//! | [`split`], [`draw`] | subsets and nested label ratios, patient-safe and balanced |
 //! | [`published_lists`], [`certificate`] | splits by lists of image names; what a split promises |
 //! | [`loader`], [`transform`], [`geometry`], [`resample`], [`masking`] | batches for a trainer |
 //! | [`export`] | the records in formats of other tools |
@@ -71,7 +71,7 @@ mod samples;
 pub mod shard;
 pub mod split;
 pub mod storage;
-pub mod stratify;
+mod stratify;
 pub mod table;
 pub mod transform;
 pub mod verify;

@@ -1,8 +1,7 @@
-//! Whole-word masking of reports, as MRM does it (see `RECIPE` in the README of the trainer).
+//! Whole-word masking of reports, as MRM does it.
 
 /// Ids of the special tokens: fixed by the recipe.
 pub const PAD: i64 = 0;
-pub const UNKNOWN: i64 = 1;
 pub const CLS: i64 = 2;
 pub const MASK: i64 = 3;
 

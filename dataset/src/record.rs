@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub const FORMAT_VERSION: u32 = 1;
 
 /// Key of the schema metadata that says how the `image` column is encoded.
-pub const IMAGE_ENCODING_KEY: &str = "image_encoding";
+pub(crate) const IMAGE_ENCODING_KEY: &str = "image_encoding";
 
 /// Columns of bytes that pictures lie in.
 pub(crate) const IMAGE: &str = "image";

@@ -325,12 +325,12 @@ impl Shard {
     }
 
     /// The file that the shard is read from.
-    pub fn file(&self) -> &StoredFile {
+    pub(crate) fn file(&self) -> &StoredFile {
         &self.file
     }
 
     /// Where the page of one image lies in the file.
-    pub fn image_page(&self, row: usize) -> Result<Range<u64>> {
+    pub(crate) fn image_page(&self, row: usize) -> Result<Range<u64>> {
         let page = self.pages.get(row).ok_or_else(|| self.row_error(row, "no such row"))?;
         range(page.offset, page.compressed_page_size.into()).ok_or_else(|| self.row_error(row, "no such page"))
     }
@@ -340,7 +340,7 @@ impl Shard {
     ///
     /// `raw_length` is the length that raw pixels must have (height · width), where the caller knows it: an
     /// uncompressed raw image is then read straight into the buffer.
-    pub fn image_bytes(
+    pub(crate) fn image_bytes(
         &self,
         row: usize,
         raw_length: Option<usize>,

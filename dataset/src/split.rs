@@ -278,7 +278,7 @@ fn read_members(path: &Path, table: Bytes, name: &str) -> Result<Vec<Member>> {
 }
 
 /// Names of the splits stored in a dataset.
-pub fn known_splits(storage: &Storage) -> Result<Vec<String>> {
+pub(crate) fn known_splits(storage: &Storage) -> Result<Vec<String>> {
     let of = |name: &str| Some(name.strip_prefix("splits/")?.strip_suffix(".parquet")?.to_owned());
     Ok(storage.list("splits")?.iter().filter_map(|listed| of(&listed.name)).collect())
 }

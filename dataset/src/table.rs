@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::files;
 
 /// One polars table of several batches with the same columns.
-pub fn from_arrow(batches: &[RecordBatch]) -> Result<DataFrame> {
+pub(crate) fn from_arrow(batches: &[RecordBatch]) -> Result<DataFrame> {
     let mut table: Option<DataFrame> = None;
     for batch in batches {
         let columns = batch
@@ -117,7 +117,7 @@ fn properties() -> WriterProperties {
 }
 
 /// A small table as the bytes of a Parquet file. Errors tell the path.
-pub fn to_parquet(path: &Path, columns: Vec<(&str, ArrayRef, bool)>) -> Result<Vec<u8>> {
+pub(crate) fn to_parquet(path: &Path, columns: Vec<(&str, ArrayRef, bool)>) -> Result<Vec<u8>> {
     let bad = |e: arrow_schema::ArrowError| Error::Invalid(format!("{}: {e}", path.display()));
     let batch = RecordBatch::try_from_iter_with_nullable(columns).map_err(bad)?;
     let mut bytes = Vec::new();

@@ -12,8 +12,8 @@ use crate::random::Stream;
 use crate::resample::{Filter, Rectangle, Resample, Source};
 
 /// Mean and standard deviation of the recipe, for pixels in 0..1.
-pub const RECIPE_MEAN: f32 = 0.4978;
-pub const RECIPE_STD: f32 = 0.2449;
+pub(crate) const RECIPE_MEAN: f32 = 0.4978;
+pub(crate) const RECIPE_STD: f32 = 0.2449;
 
 /// Draws of a crop before RandomResizedCrop falls back to the centre, as torchvision does.
 const CROP_ATTEMPTS: usize = 10;

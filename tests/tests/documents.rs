@@ -115,3 +115,55 @@ fn links_lead_somewhere() {
     }
     assert!(checked > 15, "{checked} links");
 }
+
+/// Lines of code blocks, each with the lines that go on after a backslash or an indent, and spans of code.
+fn code(page: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for (number, block) in page.split("```").enumerate() {
+        if number % 2 == 0 {
+            found.extend(block.split('`').skip(1).step_by(2).map(|span| span.replace('\n', " ")));
+            continue;
+        }
+        let mut goes_on = false;
+        for line in block.lines() {
+            match found.last_mut().filter(|_| goes_on || line.starts_with(' ')) {
+                Some(last) => *last += line,
+                None => found.push(line.to_owned()),
+            }
+            goes_on = line.ends_with('\\');
+        }
+    }
+    found
+}
+
+/// Each option that a page gives to a command is one that the command has.
+#[test]
+fn every_option_on_the_pages_is_one() {
+    let pages = ["README.md", "CONTRIBUTING.md", "ingest/README.md", "dataset/README.md", "trainer/README.md"];
+    let docs = ["docs/datasets.md", "docs/format.md", "notebooks/README.md", "trainer/demo.sh"];
+    let mut checked = 0;
+    for name in pages.into_iter().chain(docs) {
+        for line in code(&page(name)) {
+            let mut words = line.split_whitespace().skip_while(|word| ["cargo", "time"].contains(word)).peekable();
+            let Some(program) = words.next().filter(|word| ["ingest", "dataset", "trainer"].contains(word)) else {
+                continue;
+            };
+            // A synopsis has many commands, or none: then it is the common options' one.
+            let Some(command) = words
+                .next()
+                .filter(|word| !word.starts_with('-') && word.chars().all(|c| c.is_ascii_lowercase() || c == '-'))
+            else {
+                continue;
+            };
+            let help = ok(program, args![command, "--help"]);
+            let line = line.split("   #").next().unwrap_or_default();
+            for option in line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).filter(|w| w.starts_with("--"))
+            {
+                checked += 1;
+                let listed = help.split_whitespace().any(|word| word.trim_end_matches(',') == option);
+                assert!(listed, "{name}: `{program} {command}` has no option {option}: {line}");
+            }
+        }
+    }
+    assert!(checked > 80, "{checked}");
+}

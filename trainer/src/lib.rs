@@ -19,7 +19,6 @@
 //! | [`precision`], [`ema`], [`libtorch`] | mixed precision, averaged weights, what tch does not bind |
 //! | [`tensorboard`] | a run's metrics as TensorBoard reads them |
 //! | [`commands`] | what the subcommands do |
-//! | [`reconstruct`], [`report`] | restored pictures and words; the HTML page over runs |
 //! | [`error`], [`failure`] | what can go wrong in all of these; failures in one line |
 //!
 //! Variable names are timm's and the MRM release's, so weights move in and out without a map. The numbers are tested
@@ -29,7 +28,7 @@
 //! `tch::manual_seed` before a step makes the step reproducible. Models check shapes where tensors come in; past that,
 //! torch's operations are called in their panicking form, since a failure there is a bug or a device out of memory.
 //!
-//! Not supported: rectangular images, tied word embeddings, tensors spread over several devices.
+//! Not supported: rectangular images, tied word embeddings, more than one device or process a run.
 
 #![cfg_attr(test, allow(clippy::float_cmp))] // tests compare what must be equal to the bit
 
@@ -58,8 +57,6 @@ pub mod patches;
 pub mod positions;
 pub mod precision;
 pub mod pth;
-pub mod reconstruct;
-pub mod report;
 pub mod rundir;
 pub mod schedule;
 pub mod segmentation_loss;

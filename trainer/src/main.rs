@@ -13,8 +13,8 @@ use trainer::commands::{self, DataSource, Request, Sweep, TARGETS};
 use trainer::config::{self, PRESETS, SEGMENTATION_TASK, overlay};
 use trainer::engine::Outcome;
 use trainer::metrics::SPECIFICITY;
-use trainer::rundir::{self, RunDir};
-use trainer::{failure, libtorch, reconstruct, report};
+use trainer::rundir::RunDir;
+use trainer::{failure, libtorch};
 
 /// Masked record modeling: pre-training on radiographs with reports, fine-tuning on few labels, evaluation.
 ///
@@ -414,20 +414,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Reconstruct { data, weights, device, split, rows, out, word_ratio, seed } => {
             let device = commands::device(&device)?;
             let source = DataSource::open(&data, split.as_deref())?;
-            let run = rundir::run_of(&weights)?;
-            let chosen = commands::choose_rows(&source, &rows, seed)?;
-            let (canvas, restored) =
-                reconstruct::reconstruct(&run, &weights, &source.dataset, &chosen, word_ratio, device, seed)?;
-            let out = out.unwrap_or_else(|| run.join("reconstruction.png"));
-            reconstruct::save(&out, &canvas, &restored)?;
-            if restored.iter().any(|record| !record.words.is_empty()) {
-                dataset::say!("hidden words: [restored as it was], [what it was→what came out]");
-            }
-            for record in restored.iter().filter(|record| !record.words.is_empty()) {
-                dataset::say!("{}: {}", record.record_id, reconstruct::line(&record.words));
-            }
-            dataset::say!("written to {}", out.display());
-            Ok(())
+            commands::reconstruct(&source, &weights, &rows, word_ratio, device, seed, out)
         }
         Command::Bench { data, preset, device, warmup, json, settings } => {
             let device = commands::device(&device)?;
@@ -489,7 +476,7 @@ fn run(cli: Cli) -> Result<()> {
                 dataset::say!("stopped; give the same command again to go on ({})", out.display());
                 return Ok(());
             }
-            report::write(&swept.runs, &out.join("report.html"))?;
+            commands::report(&swept.runs, &out.join("report.html"))?;
             dataset::say!(
                 "\n{}\nwritten to {}",
                 commands::sweep_table(&swept.cells),
@@ -526,7 +513,7 @@ fn run(cli: Cli) -> Result<()> {
             Ok(())
         }
         Command::Report { runs, out } => {
-            report::write(&runs, &out)?;
+            commands::report(&runs, &out)?;
             dataset::say!("written to {}", out.display());
             Ok(())
         }

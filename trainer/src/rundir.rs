@@ -321,6 +321,9 @@ pub fn run_of(weights: &Path) -> Result<PathBuf> {
         load_config::<toml::Table>(folder)
             .is_ok_and(|config| config.contains_key("preset") && config.contains_key("run"))
     };
+    if !weights.exists() {
+        bail!("{} does not exist", weights.display());
+    }
     // An absolute path: a relative one ends above the folder it begins in.
     let path = std::path::absolute(weights)?;
     let steps = path.ancestors().position(|folder| is_run(&folder));

@@ -32,7 +32,7 @@ fn encoder(weights: &Path, preset: Option<&str>) -> Result<(VitConfig, f64, f64)
         let config = pretrain_preset(preset)?;
         return Ok((config.model.vit, config.data.mean, config.data.std));
     }
-    Ok(AnyConfig::load(&rundir::run_of(weights).context("say which --preset these weights have")?)?.encoder())
+    Ok(AnyConfig::load(&rundir::run_of(weights).context("no --preset is given, and no run says the sizes")?)?.encoder())
 }
 
 /// Writes `record_id`, `patient_id`, `study_id` and `features` (a list of D floats: the mean over patch tokens, then

@@ -9,6 +9,8 @@ mod export;
 mod finetune;
 mod import;
 mod pretrain;
+mod reconstruct;
+mod report;
 mod segment;
 mod sweep;
 
@@ -32,6 +34,8 @@ pub use export::{Exported, TARGETS, export};
 pub use finetune::{Finetuning, Request, prepare_finetune, resolve_finetune};
 pub use import::{Imported, import};
 pub use pretrain::{pretrain, pretrain_transform, resolve_pretrain};
+pub use reconstruct::reconstruct;
+pub use report::report;
 pub use segment::{Segmenting, is_segmentation, prepare_segmentation, resolve_segmentation};
 pub(crate) use sweep::ratio_key;
 pub use sweep::{Cell, Spread, Sweep, Swept, sweep, table as sweep_table};
@@ -156,7 +160,7 @@ fn seed_start_values(run: &RunConfig) {
 }
 
 /// Rows to look at: so many of the test subset (or of all records) drawn with a seed, or those named.
-pub fn choose_rows(source: &DataSource, wanted: &str, seed: u64) -> Result<Vec<u32>> {
+fn choose_rows(source: &DataSource, wanted: &str, seed: u64) -> Result<Vec<u32>> {
     let Ok(count) = wanted.parse::<usize>() else {
         return wanted.split(',').map(|id| Ok(source.dataset.row_of(id.trim())? as u32)).collect();
     };

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use dataset::nearest::did_you_mean;
 use serde::{Deserialize, Serialize};
 
-use super::{RunConfig, check_data, check_layer_decay, check_rates, check_warmup, pretrain_preset, shared};
+use super::{MEAN, RunConfig, STD, check_data, check_layer_decay, check_rates, check_warmup, pretrain_preset, shared};
 use crate::classifier::ClassifierConfig;
 use crate::objectives::{Missing, Uncertain};
 
@@ -108,8 +108,8 @@ pub fn finetune_preset(preset: &str, task: &Task, ratio: f64) -> Result<Finetune
         data: FinetuneData {
             crop_scale: 0.08,
             flip: 0.5,
-            mean: 0.4978,
-            std: 0.2449,
+            mean: MEAN,
+            std: STD,
             uncertain: Uncertain::Zeros,
             uncertain_by_finding: Vec::new(),
             missing: Missing::Zeros,

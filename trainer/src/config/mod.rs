@@ -23,6 +23,10 @@ pub use finetune::{
 pub use pretrain::{PretrainConfig, PretrainData, PretrainOptimiser, pretrain_preset};
 pub use segment::{SEGMENTATION_TASK, SegmentConfig, SegmentData, SegmentOptimiser, segment_preset};
 
+/// Mean and standard deviation of MIMIC-CXR-JPG's pixels, 0 to 1, as the release has them.
+const MEAN: f64 = 0.4978;
+const STD: f64 = 0.2449;
+
 /// Names of the presets.
 pub const PRESETS: [&str; 3] = ["mrm-vit-b16", "mrm-vit-s16", "mrm-vit-tiny"];
 

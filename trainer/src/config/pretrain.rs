@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{PRESETS, RANDOM, RunConfig, check_data, check_rates};
+use super::{MEAN, PRESETS, RANDOM, RunConfig, STD, check_data, check_rates};
 use crate::bert::BertConfig;
 use crate::image_decoder::DecoderConfig;
 use crate::mrm::{MrmConfig, ReportLoss};
@@ -80,14 +80,7 @@ pub fn pretrain_preset(preset: &str) -> Result<PretrainConfig> {
         tokenizer: String::new(),
         init: RANDOM.to_owned(),
         model: MrmConfig { bert: BertConfig { vocab_size: 0, ..BertConfig::default() }, ..MrmConfig::default() },
-        data: PretrainData {
-            tokens: 100,
-            report_mask_ratio: 0.5,
-            crop_scale: 0.2,
-            flip: 0.5,
-            mean: 0.4978,
-            std: 0.2449,
-        },
+        data: PretrainData { tokens: 100, report_mask_ratio: 0.5, crop_scale: 0.2, flip: 0.5, mean: MEAN, std: STD },
         optimiser: PretrainOptimiser {
             base_rate: 1.5e-4,
             weight_decay: 0.05,

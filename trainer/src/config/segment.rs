@@ -4,7 +4,8 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    RANDOM, RANDOM_NAME, RunConfig, check_data, check_layer_decay, check_rates, check_warmup, pretrain_preset, shared,
+    MEAN, RANDOM, RANDOM_NAME, RunConfig, STD, check_data, check_layer_decay, check_rates, check_warmup,
+    pretrain_preset, shared,
 };
 use crate::objectives::MaskRule;
 use crate::segmenter::{Head, SegmenterConfig};
@@ -94,7 +95,7 @@ pub fn segment_preset(preset: &str, ratio: f64) -> Result<SegmentConfig> {
         start: RANDOM_NAME.to_owned(),
         model: SegmenterConfig { vit: VitConfig { image_size: 512, ..vit.clone() }, ..SegmenterConfig::default() },
         // Crops at one to two times the size, as from mmsegmentation's resize by 0.5 to 2 and crop; no shrinking here.
-        data: SegmentData { crop_scale: 0.25, flip: 0.5, repeat_positives: 1, mean: 0.4978, std: 0.2449 },
+        data: SegmentData { crop_scale: 0.25, flip: 0.5, repeat_positives: 1, mean: MEAN, std: STD },
         optimiser: SegmentOptimiser {
             rate: 2e-5,
             weight_decay: 0.05,

@@ -1,6 +1,6 @@
-//! What a pre-trained model restores, for a person to see: pictures side by side, and the report's words.
+//! `trainer reconstruct`: what a pre-trained model restores, pictures side by side and the report's words.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -11,7 +11,8 @@ use image::{GrayImage, Luma};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use crate::commands::pretrain_transform;
+use super::pretrain::pretrain_transform;
+use super::{DataSource, choose_rows};
 use crate::config::PretrainConfig;
 use crate::mrm::ReportBatch;
 use crate::objective::{Objective, images, tokens};
@@ -42,13 +43,42 @@ const GAP: u32 = 4;
 /// Shade of removed patches.
 const REMOVED: f32 = 0.5;
 
+/// Restores records and writes picture and words, `out` (`reconstruction.png` in the run) and the `.json` beside it;
+/// prints the words.
+///
+/// `rows` says how many records, or names them ([`choose_rows`]).
+pub fn reconstruct(
+    source: &DataSource,
+    weights: &Path,
+    rows: &str,
+    word_ratio: Option<f64>,
+    device: Device,
+    seed: u64,
+    out: Option<PathBuf>,
+) -> Result<()> {
+    let run = rundir::run_of(weights)?;
+    let rows = choose_rows(source, rows, seed)?;
+    let (canvas, restored) = restore(&run, weights, &source.dataset, &rows, word_ratio, device, seed)?;
+    let out = out.unwrap_or_else(|| run.join("reconstruction.png"));
+    canvas.save(&out).with_context(|| format!("cannot write {}", out.display()))?;
+    files::write_json(&out.with_extension("json"), &restored)?;
+    if restored.iter().any(|record| !record.words.is_empty()) {
+        dataset::say!("hidden words: [restored as it was], [what it was→what came out]");
+    }
+    for record in restored.iter().filter(|record| !record.words.is_empty()) {
+        dataset::say!("{}: {}", record.record_id, line(&record.words));
+    }
+    dataset::say!("written to {}", out.display());
+    Ok(())
+}
+
 /// Restores some rows with weights of a run and draws a line each: masked, restored, original.
 ///
 /// `word_ratio` is the share of words to hide, the run's own where it is none.
 ///
 /// Restored pictures keep the patches that the encoder saw. Patches are restored up to the mean and spread that the
 /// loss takes out, which come from the original.
-pub fn reconstruct(
+fn restore(
     run: &Path,
     weights: &Path,
     dataset: &Arc<Dataset>,
@@ -163,14 +193,8 @@ fn words(dataset: &Dataset, batch: &dataset::Batch, logits: &Tensor) -> Result<V
         .collect())
 }
 
-/// Writes picture and words: `OUT.png` and `OUT.json` beside it.
-pub fn save(out: &Path, canvas: &GrayImage, restored: &[Restored]) -> Result<()> {
-    canvas.save(out).with_context(|| format!("cannot write {}", out.display()))?;
-    Ok(files::write_json(&out.with_extension("json"), &restored)?)
-}
-
 /// A report in one line: masked pieces as `[true→restored]`, or `[true]` where they agree.
-pub fn line(words: &[Word]) -> String {
+fn line(words: &[Word]) -> String {
     let shown = |word: &Word| match &word.restored {
         None => word.token.clone(),
         Some(restored) if *restored == word.token => format!("[{restored}]"),
