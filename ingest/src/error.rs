@@ -29,6 +29,9 @@ pub enum Error {
     /// The tokenizer cannot be read or trained.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+    /// A source's plan contradicts itself.
+    #[error("{record_id}: {labels} labels for {findings} findings; the source must give a label, or none, for each")]
+    Labels { record_id: String, labels: usize, findings: usize },
     /// Nothing to ingest.
     #[error("{path}: {message}")]
     Empty { path: PathBuf, message: String },

@@ -8,7 +8,7 @@ use dataset::record::BoundingBox;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::error::{Reject, Result, Stage};
+use crate::error::{Error, Reject, Result, Stage};
 use crate::mask::Runs;
 use crate::report::Conclusion;
 
@@ -89,8 +89,12 @@ impl PlannedRecord {
 
 impl Plan {
     /// Sorts records by identifier, so that neither the file system's order nor a table's matters, and rejects repeats.
+    /// Of several records of one identifier the one whose file is there comes first.
     pub fn settle(&mut self) {
-        self.records.sort_by(|a, b| (&a.record_id, &a.source_path).cmp(&(&b.record_id, &b.source_path)));
+        fn place(record: &PlannedRecord) -> (&str, bool, &str) {
+            (&record.record_id, record.source_bytes.is_none(), &record.source_path)
+        }
+        self.records.sort_by(|a, b| place(a).cmp(&place(b)));
         let rejects = &mut self.rejects;
         self.records.dedup_by(|record, first| {
             let repeats = record.record_id == first.record_id;
@@ -104,6 +108,18 @@ impl Plan {
             }
             repeats
         });
+    }
+
+    /// Checks that every record has a label, or none, for each finding.
+    ///
+    /// # Errors
+    /// Names the first record that has not.
+    pub fn check(&self) -> Result<()> {
+        let findings = self.findings.len();
+        let wrong = self.records.iter().find(|record| record.labels.len() != findings);
+        wrong.map_or(Ok(()), |record| {
+            Err(Error::Labels { record_id: record.record_id.clone(), labels: record.labels.len(), findings })
+        })
     }
 
     /// Digest of everything the plan says, to notice that the input changed between two runs.
@@ -207,6 +223,11 @@ pub fn label_codes<'a>(
 ) -> Result<Vec<Option<i8>>, String> {
     let code = |(finding, value)| checked_label_code(value).map_err(|error| format!("column `{finding}`: {error}"));
     findings.iter().zip(values).map(code).collect()
+}
+
+/// The name of a file without folder and extension.
+pub fn stem(path: &str) -> String {
+    Path::new(path).file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// A file's extension in lower case.

@@ -409,6 +409,9 @@ fn nih_dirt_is_rejected_and_both_tables_are_read() {
     let name = lines[1].split(',').next().expect("an image").to_owned();
     lines[1] = lines[1].replacen(lines[1].split(',').nth(1).expect("findings"), "Gout", 1);
     lines.push("x,y".to_owned());
+    // A repeated row must not take the place of the one that has the file.
+    lines.push(lines[2].clone());
+    let kept = format!("nih/{}", lines[2].split(',').next().expect("an image"));
     write(&raw.join("Data_Entry_2017.csv.gz"), lines.join("\n"));
     write(
         &raw.join("images_002/images").join(&name),
@@ -429,10 +432,12 @@ fn nih_dirt_is_rejected_and_both_tables_are_read() {
         "no table names this file",
         "the box list names this image, the entry table does not",
         "no box of four numbers",
+        "this identifier is listed twice",
     ] {
         assert_eq!(found.iter().filter(|reject| reject.error.contains(words)).count(), 1, "{words}: {found:?}");
     }
-    assert_eq!(found.len(), 6);
+    assert_eq!(found.len(), 7);
+    assert_eq!(records(&out)[&kept].source_path, records(&second)[&kept].source_path);
 }
 
 #[test]
@@ -713,11 +718,27 @@ fn mimic_cxr_jpg_and_reports_are_found_wherever_they_are() {
         write(&reports.join("mimic-cxr-reports/files").join(file), bytes);
     }
     assert!(of("silent", &alone, &[]).values().all(|record| record.report.is_none()));
+    let warned = mrm_tests::run("ingest", args!["mimic-cxr", &alone, path.join("x"), "--dry-run"]);
+    assert!(mrm_tests::text(&warned.stderr).contains("warning: no reports found"), "{warned:?}");
     let elsewhere = reports.to_string_lossy().into_owned();
     let given = of("given", &alone, &["--reports", &elsewhere]);
     assert_eq!(told(&given), told(&dicom));
     // The manifest does not say where on this machine they were.
     assert!(!read(&path.join("given/dataset.json")).contains("reports-elsewhere"));
+    // A relative path is one of the working directory; other reports in folders of the same form are another input.
+    let again = |reports: &str| {
+        let mut command = mrm_tests::command("ingest");
+        command.current_dir(path).args(args!["mimic-cxr", &alone, path.join("given"), "--reports", reports]);
+        let output = command.args(mrm_tests::SMALL).output().expect("the binary starts");
+        mrm_tests::text(&output.stdout) + &mrm_tests::text(&output.stderr)
+    };
+    assert!(again("reports-elsewhere").contains("nothing to do"));
+    let others = path.join("reports-of-others");
+    for (file, bytes) in contents(&reports) {
+        write(&others.join(file), [bytes.as_slice(), b"More."].concat());
+    }
+    let refused = again("reports-of-others");
+    assert!(refused.contains("holds another dataset (reports changed)"), "{refused}");
 
     // A packed archive is named, not read.
     write(&alone.join("mimic-cxr-reports.zip"), "PK");

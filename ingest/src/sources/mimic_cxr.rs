@@ -2,16 +2,19 @@
 //! in a folder of their own, tables `mimic-cxr-<version>-{metadata,split,chexpert,negbio}.csv[.gz]` and
 //! `cxr-{record,study}-list.csv[.gz]`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use dataset::files;
 use polars::prelude::{
     BooleanChunked, DataFrame, IntoLazy, JoinArgs, JoinType, LazyFrame, MaintainOrderJoin, NewChunkedArray, col,
 };
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
-use super::mimic_tree::{ByStem, Pictures, Reports, Tree, stem};
+use super::mimic_tree::{ByStem, Pictures, Reports, Tree};
 use crate::error::{Error, Reject, Result};
-use crate::plan::{Plan, PlannedRecord, ReportSource, Source, is_inside, label_code, label_codes};
+use crate::plan::{Plan, PlannedRecord, ReportSource, Source, is_inside, label_code, label_codes, stem};
 use crate::report::Conclusion;
 use crate::table::{Table, texts, texts_or_null};
 
@@ -104,6 +107,9 @@ impl Source for MimicCxr {
         let paths = report_paths(raw, &tree, &mut plan.rejects)?;
         let reports = reports.map(|found| (found, paths));
         self.records(&tree, &listed.name, &table, reports.as_ref(), &mut plan)?;
+        if let Some(root) = &plan.report_root {
+            plan.arguments.insert("reports".to_owned(), reports_sha256(root, &plan.records).into());
+        }
         if let Some(labeller) = self.labeller {
             plan.arguments.insert("labels".to_owned(), labeller.name().into());
         }
@@ -113,6 +119,26 @@ impl Source for MimicCxr {
         plan.settle();
         Ok(plan)
     }
+
+    fn remarks(&self, plan: &Plan) -> Vec<String> {
+        let has_reports = plan.records.iter().any(|record| record.report != ReportSource::None);
+        let remark = "no reports found, so every radiograph is without text: say --reports DIR, or unzip \
+                      mimic-cxr-reports.zip into RAW_DIR";
+        if has_reports || plan.records.is_empty() { Vec::new() } else { vec![remark.to_owned()] }
+    }
+}
+
+/// Digest of the paths and sizes of the report files: two folders of one form are told apart, a folder that moved is
+/// the same.
+fn reports_sha256(root: &Path, records: &[PlannedRecord]) -> String {
+    let path = |record: &PlannedRecord| match &record.report {
+        ReportSource::File(path) => Some(path.clone()),
+        _ => None,
+    };
+    let paths: BTreeSet<PathBuf> = records.iter().filter_map(path).collect();
+    let size = |path: &PathBuf| root.join(path).metadata().map_or(0, |found| found.len());
+    let listed: Vec<String> = paths.par_iter().map(|path| format!("{} {}\n", size(path), path.display())).collect();
+    files::hex(&Sha256::digest(listed.concat()))
 }
 
 /// The reports, and those paths that the study list states, by study.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Reject, Result, Stage};
-use crate::plan::Listing;
+use crate::plan::{Listing, stem};
 
 /// How many folders below RAW_DIR a part may lie.
 const DEPTH: usize = 4;
@@ -134,12 +134,14 @@ impl<'a> Tree<'a> {
     /// When `given` holds none.
     pub fn reports(&self, given: Option<&Path>) -> Result<Option<Reports>> {
         if let Some(given) = given {
+            // What is relative to the working directory must not be taken as relative to RAW_DIR later.
+            let given = &std::path::absolute(given).map_err(Error::io(given))?;
             let found = REPORT_FOLDERS
                 .iter()
                 .flat_map(|folder| [Path::new(folder).join("files"), PathBuf::from(folder)])
                 .find(|folder| holds_reports(&given.join(folder)));
-            let folder = found.ok_or_else(|| Error::Empty { path: given.to_path_buf(), message: no_reports(given) })?;
-            return Ok(Some(Reports { root: Some(given.to_path_buf()), folder }));
+            let folder = found.ok_or_else(|| Error::Empty { path: given.clone(), message: no_reports(given) })?;
+            return Ok(Some(Reports { root: Some(given.clone()), folder }));
         }
         let roots = std::iter::once(PathBuf::new()).chain(self.homes.iter().cloned());
         let found = roots
@@ -270,9 +272,4 @@ impl ByStem {
     pub fn path(&self, dicom_id: &str) -> Option<&str> {
         self.paths.get(dicom_id).map(String::as_str)
     }
-}
-
-/// The name of a file without folder and extension.
-pub fn stem(path: &str) -> String {
-    Path::new(path).file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
