@@ -17,6 +17,8 @@ use crate::error::{Error, Result};
 
 /// Special tokens, in the order of their ids, as the recipe fixes them.
 pub const SPECIAL: [&str; 4] = ["[PAD]", "[UNK]", "[CLS]", "[MASK]"];
+/// Id of the token that begins a text.
+const CLS: i32 = 2;
 /// Vocabulary of the recipe.
 pub const VOCABULARY: usize = 30_000;
 /// Pieces that stand once or never in the corpus are not worth an embedding.
@@ -26,7 +28,10 @@ fn bad(error: impl std::fmt::Display) -> Error {
     Error::Tokenizer(error.to_string())
 }
 
-/// Reads a `tokenizer.json` and checks the recipe's special ids.
+/// Text that every tokenizer must take: words, digits, what the reports hide, and characters of other languages.
+const PROBE: &str = "FINDINGS: Heart size is normal, ___ 12.5 cm; no effusion (é, ß, ☃, 肺).";
+
+/// Reads a `tokenizer.json`, checks the recipe's special ids, and encodes a probe.
 pub fn load(path: &Path) -> Result<Tokenizer> {
     let read = std::panic::catch_unwind(|| Tokenizer::from_file(path)).map_err(|_| "not understood".to_owned());
     let read = read.and_then(|read| read.map_err(|e| e.to_string()));
@@ -39,7 +44,13 @@ pub fn load(path: &Path) -> Result<Tokenizer> {
     // Rows are cut and padded later, to lengths of our own.
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(bad)?;
-    Ok(tokenizer)
+    let probe = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| token_ids(&tokenizer, PROBE, usize::MAX)));
+    match probe {
+        Ok(Ok(ids)) if ids.first() == Some(&CLS) => Ok(tokenizer),
+        Ok(Ok(_)) => Err(bad(format!("{}: a text does not begin with the id {CLS} of [CLS]", path.display()))),
+        Ok(Err(error)) => Err(bad(format!("{}: a text cannot be encoded: {error}", path.display()))),
+        Err(_) => Err(bad(format!("{}: a text cannot be encoded", path.display()))),
+    }
 }
 
 /// Trains the recipe's WordPiece: lower-case, NFKD, accents stripped; split at white space and around digit runs.
