@@ -93,12 +93,6 @@ pub struct Reject {
 }
 
 impl Reject {
-    /// Row `row` (from 0) of the table at this path, relative to the raw directory.
-    pub fn row(source_path: &str, row: usize, error: impl std::fmt::Display) -> Self {
-        let error = format!("data row {}: {error}", row + 1);
-        Self { source_path: source_path.to_owned(), record_id: None, stage: Stage::Table, error }
-    }
-
     /// A file that the source's tables do not name.
     pub fn unlisted(source_path: String) -> Self {
         let error = "no table names this file".to_owned();

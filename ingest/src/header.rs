@@ -111,6 +111,35 @@ mod tests {
     }
 
     #[test]
+    fn a_patient_is_looked_for_in_a_bounded_beginning() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.dcm");
+        let write = |private: usize| {
+            let object = InMemDicomObject::from_element_iter([
+                DataElement::new(Tag(0x0009, 0x1010), VR::OB, PrimitiveValue::from(vec![0u8; private])),
+                DataElement::new(tags::PATIENT_ID, VR::LO, PrimitiveValue::from("P7")),
+            ]);
+            let meta = dicom_object::FileMetaTableBuilder::new()
+                .transfer_syntax(dicom_dictionary_std::uids::EXPLICIT_VR_LITTLE_ENDIAN)
+                .media_storage_sop_class_uid(dicom_dictionary_std::uids::COMPUTED_RADIOGRAPHY_IMAGE_STORAGE)
+                .media_storage_sop_instance_uid("2.25.1");
+            object.with_meta(meta).unwrap().write_to_file(&path).unwrap();
+        };
+        for private in [2, 1 << 20] {
+            write(private);
+            assert_eq!(patient_id(&path).as_deref(), Ok("P7"));
+        }
+        write(MAX_BEGINNING);
+        assert!(patient_id(&path).is_err());
+        // An element that claims more than the file holds is not believed.
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(6).position(|window| window == [0x09, 0x00, 0x10, 0x10, b'O', b'B']).unwrap() + 8;
+        bytes[at..at + 4].copy_from_slice(&0xffff_fff0u32.to_le_bytes());
+        std::fs::write(&path, bytes).unwrap();
+        assert!(patient_id(&path).unwrap_err().contains("claims more bytes than the file holds"));
+    }
+
+    #[test]
     fn free_text_in_a_header_is_left_out() {
         let mut object = InMemDicomObject::new_empty();
         let mut put = |tag, vr, value: &str| drop(object.put(DataElement::new(tag, vr, PrimitiveValue::from(value))));

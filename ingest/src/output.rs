@@ -14,8 +14,8 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::inputs;
-use crate::listing;
 use crate::plan::Plan;
+use crate::saved_plan;
 
 /// Folder of notes that serve resuming; it is gone when the dataset is whole.
 pub const NOTES: &str = ".ingest";
@@ -200,7 +200,7 @@ pub fn prepare(
         }
         Some(before) => {
             let changed = differing(&before, &noted);
-            let how = if changed == [INPUT] { listing::difference(&notes.join(LISTING), plan) } else { None };
+            let how = if changed == [INPUT] { saved_plan::difference(&notes.join(LISTING), plan) } else { None };
             return Err(refused(&match how {
                 Some(how) => format!(
                     "holds an unfinished dataset, and its input changed since: {how}; put the input back, take another \
@@ -215,7 +215,7 @@ pub fn prepare(
         }
         None => {}
     }
-    listing::save(&notes.join(LISTING), plan)?;
+    saved_plan::save(&notes.join(LISTING), plan)?;
     files::write_json(&kept, &noted)?;
     let shards = out.folder.join("shards");
     fs::create_dir_all(&shards).map_err(Error::io(&shards))?;

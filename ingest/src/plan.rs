@@ -1,7 +1,7 @@
 //! What a source will give, before any pixel is read: one entry a radiograph, in the order in which they are stored.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dataset::record::BoundingBox;
@@ -135,84 +135,6 @@ impl Plan {
     }
 }
 
-/// Files below a folder, by path relative to `raw`, with their sizes; folders that cannot be read become rejects.
-pub struct Listing {
-    pub files: BTreeMap<String, u64>,
-    pub rejects: Vec<Reject>,
-}
-
-impl Listing {
-    /// Walks `folder`, keeping files whose extension (lower case) is one of `extensions`. Links to folders are not
-    /// followed: they may lead in a circle.
-    pub fn walk(raw: &Path, folder: &Path, extensions: &[&str]) -> Self {
-        let wanted = |path: &Path| extension(path).is_some_and(|found| extensions.contains(&found.as_str()));
-        Self::walk_where(raw, folder, &wanted)
-    }
-
-    /// Walks `folder`, keeping the files that are `wanted`.
-    pub fn walk_where(raw: &Path, folder: &Path, wanted: &dyn Fn(&Path) -> bool) -> Self {
-        let mut listing = Self { files: BTreeMap::new(), rejects: Vec::new() };
-        listing.visit(raw, folder, wanted);
-        listing.rejects.sort_by(|a, b| a.source_path.cmp(&b.source_path));
-        listing
-    }
-
-    fn visit(&mut self, raw: &Path, folder: &Path, is_wanted: &dyn Fn(&Path) -> bool) {
-        let relative = |path: &Path| path.strip_prefix(raw).unwrap_or(path).to_string_lossy().into_owned();
-        let rejects = &mut self.rejects;
-        let mut lost = |path: &Path, error: std::io::Error| {
-            let (source_path, error) = (relative(path), error.to_string());
-            rejects.push(Reject { source_path, record_id: None, stage: Stage::Plan, error });
-        };
-        let files = &mut self.files;
-        let entries = match std::fs::read_dir(folder) {
-            Ok(entries) => entries,
-            Err(error) => return lost(folder, error),
-        };
-        let mut folders = Vec::new();
-        for entry in entries {
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(error) => {
-                    lost(folder, error);
-                    continue;
-                }
-            };
-            let path = entry.path();
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => folders.push(path),
-                Ok(_) if is_wanted(&path) => match std::fs::metadata(&path) {
-                    Ok(found) => drop(files.insert(relative(&path), found.len())),
-                    Err(error) => lost(&path, error),
-                },
-                Ok(_) => {}
-                Err(error) => lost(&path, error),
-            }
-        }
-        for folder in folders {
-            self.visit(raw, &folder, is_wanted);
-        }
-    }
-
-    /// The first file below a folder whose extension (in any case) is one of `extensions`, if there is one.
-    pub fn walk_until_first(folder: &Path, extensions: &[&str]) -> Option<PathBuf> {
-        let mut entries: Vec<PathBuf> = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).collect();
-        entries.sort();
-        let is_wanted = |path: &PathBuf| {
-            let extension = path.extension().unwrap_or_default();
-            extensions.iter().any(|wanted| extension.eq_ignore_ascii_case(wanted)) && path.is_file()
-        };
-        entries.iter().find(|path| is_wanted(path)).cloned().or_else(|| {
-            entries.iter().filter(|path| path.is_dir()).find_map(|path| Self::walk_until_first(path, extensions))
-        })
-    }
-}
-
-/// Whether a path that a table states stays inside the directory it is taken from.
-pub fn is_inside(path: &str) -> bool {
-    !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
-}
-
 /// The label codes of one table row, in the order of `findings`.
 ///
 /// # Errors
@@ -223,16 +145,6 @@ pub fn label_codes<'a>(
 ) -> Result<Vec<Option<i8>>, String> {
     let code = |(finding, value)| checked_label_code(value).map_err(|error| format!("column `{finding}`: {error}"));
     findings.iter().zip(values).map(code).collect()
-}
-
-/// The name of a file without folder and extension.
-pub fn stem(path: &str) -> String {
-    Path::new(path).file_stem().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// A file's extension in lower case.
-pub fn extension(path: &Path) -> Option<String> {
-    Some(path.extension()?.to_string_lossy().to_ascii_lowercase())
 }
 
 /// A label code as the field's tables write it: `1.0`, `0`, `-1.0`, empty.
@@ -253,5 +165,30 @@ pub fn checked_label_code(text: Option<&str>) -> Result<Option<i8>, String> {
     match (text.map(str::trim).filter(|text| !text.is_empty()), label_code(text)) {
         (Some(text), None) => Err(format!("`{text}` is none of 1, 0, -1 and empty")),
         (_, code) => Ok(code),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_settled_plan_is_in_order_and_every_finding_has_its_label() {
+        let record = |id: &str, bytes| PlannedRecord {
+            record_id: id.to_owned(),
+            source_path: format!("{id}-{bytes:?}"),
+            source_bytes: bytes,
+            labels: vec![None],
+            ..PlannedRecord::default()
+        };
+        let records = vec![record("b", None), record("a", None), record("b", Some(1))];
+        let mut plan = Plan { records, findings: vec!["Edema".to_owned()], ..Plan::default() };
+        plan.settle();
+        let paths: Vec<_> = plan.records.iter().map(|record| record.source_path.as_str()).collect();
+        assert_eq!(paths, ["a-None", "b-Some(1)"], "the record whose file is there is kept");
+        assert_eq!(plan.rejects.len(), 1);
+        assert!(plan.check().is_ok());
+        plan.records[1].labels.clear();
+        assert!(plan.check().unwrap_err().to_string().starts_with("b: 0 labels for 1 findings"));
     }
 }

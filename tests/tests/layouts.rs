@@ -156,6 +156,27 @@ fn chexpert_is_found_in_batches_in_any_case_and_without_its_pictures() {
     let found = records(&out);
     assert!(found.keys().eq(expected.keys()));
     assert!(found.values().zip(expected.values()).all(|(a, b)| a.labels == b.labels && a.view == b.view));
+    // CheXlocalize's names of the tables and of a folder.
+    let localize = temporary.path().join("localize/CheXpert");
+    let valid = read(&raw.join("CheXpert-v1.0-small/valid.csv"));
+    write(&localize.join("val_labels.csv"), &valid);
+    write(&localize.join("test_labels.csv"), valid.replace("/valid/", "/test/").replace("CheXpert-v1.0-small/", ""));
+    for row in rows(&valid) {
+        let inner = row["Path"].strip_prefix("CheXpert-v1.0-small/valid/").expect("the release's folder");
+        for folder in ["val", "test"] {
+            write(&localize.join(folder).join(inner), fs::read(raw.join(row["Path"])).expect("a picture"));
+        }
+    }
+    let out = temporary.path().join("localize-set");
+    ingest("chexpert", &temporary.path().join("localize"), &out, &[]);
+    assert_eq!(rejects(&out), []);
+    let found = records(&out);
+    assert_eq!(found.len(), 2 * rows(&valid).len());
+    for (id, record) in &found {
+        let listed = &expected[&id.replace("/test/", "/valid/")];
+        assert!(record.labels == listed.labels && record.image == listed.image, "{id}");
+        assert_eq!(record.subset.as_deref(), Some(if id.contains("/test/") { "test" } else { "validate" }));
+    }
     // With pictures, each one that is missing is a row.
     let told = fails("ingest", 3, args!["chexpert", temporary.path().join("bare"), temporary.path().join("none")]);
     assert!(told.contains("--max-reject-rate"), "{told}");
@@ -179,11 +200,7 @@ fn chexpert_rows_that_say_nothing_are_rejected() {
     ingest("chexpert", &raw, &out, &["--max-reject-rate", "1"]);
     let found = rejects(&out);
     let count = |stage: &str, words: &str| found.iter().filter(|r| r.stage == stage && r.error.contains(words)).count();
-    assert_eq!(
-        count("table", "data row 1: column `Support Devices`: `2.0` is none of 1, 0, -1 and empty"),
-        1,
-        "{found:?}"
-    );
+    assert_eq!(count("table", "line 2: column `Support Devices`: `2.0` is none of 1, 0, -1 and empty"), 1, "{found:?}");
     assert_eq!(count("table", "its path has no patient and study"), 2, "{found:?}");
     assert_eq!(count("table", "2 fields, the header has 19"), 1, "{found:?}");
     assert_eq!(count("plan", "no table names this file"), 3, "{found:?}");
@@ -577,7 +594,7 @@ fn a_covid_phantom_becomes_a_dataset() {
     }
     // The table alone gives the same records without pictures.
     let bare = temporary.path().join("bare");
-    write(&bare.join("metadata.csv"), read(&raw.join("metadata.csv")));
+    write(&bare.join("metadata.csv.gz"), read(&raw.join("metadata.csv")));
     let out = temporary.path().join("bare-set");
     ingest("covid", &bare, &out, &["--no-images"]);
     assert_eq!(rejects(&out), []);

@@ -321,6 +321,8 @@ fn faults_of_siim_become_rejects() {
     assert!(told.contains("there are several"), "{told}");
     fs::remove_file(raw.join("my-train-rle-b.csv")).expect("removed");
     ok("ingest", args!["siim", &raw, temporary.path().join("x"), "--dry-run"]);
+    fs::rename(raw.join("my-train-rle-a.csv"), raw.join("stage_2_train.csv")).expect("renamed");
+    ok("ingest", args!["siim", &raw, temporary.path().join("x"), "--dry-run"]);
 }
 
 #[test]
@@ -719,11 +721,11 @@ fn faults_of_a_table_become_rejects_or_clear_errors() {
         &out,
         &with_table("films.csv", &["--label-columns", "Edema,Pneumonia", "--max-reject-rate", "1"]),
     );
-    says(&out, "films.csv", "table", "data row 1: column `Edema`: `maybe` is none of 1, 0, -1 and empty");
-    says(&out, "films.csv", "table", "data row 2: unknown subset `holdout`");
-    says(&out, "films.csv", "table", "data row 3: the patient column is empty");
-    says(&out, "films.csv", "table", "data row 5: the path leads out of the raw directory");
-    says(&out, "films.csv", "table", "data row 6: the name `film1.dcm` means several files");
+    says(&out, "films.csv", "table", "line 2: column `Edema`: `maybe` is none of 1, 0, -1 and empty");
+    says(&out, "films.csv", "table", "line 3: unknown subset `holdout`");
+    says(&out, "films.csv", "table", "line 4: the patient column is empty");
+    says(&out, "films.csv", "table", "line 6: the path leads out of the raw directory");
+    says(&out, "films.csv", "table", "line 7: the name `film1.dcm` means several files");
     says(&out, "films.csv", "table", "1 fields, the header has 19");
     says(&out, "reports/lost.txt", "report", "no report file");
     says(&out, &gone[0], "read", "the file is missing");
@@ -768,6 +770,16 @@ fn the_patient_of_a_header_is_taken_when_asked_for() {
     let found = rejects(&out);
     assert!(found.iter().all(|reject| reject.error.contains("the patient is unknown: not a DICOM file")), "{found:?}");
     assert_eq!(found.len(), pictures);
+    // Studies of a table may repeat from patient to patient.
+    let lines: String = files(&flat, ".dcm").iter().map(|film| format!("{film},s1\n")).collect();
+    fs::write(flat.join("studies.csv"), format!("file,study\n{lines}")).expect("written");
+    let out = temporary.path().join("studies");
+    let columns = ["--table", "studies.csv", "--image-column", "file", "--study-column", "study"];
+    ingest("folder", &flat, &out, &[&columns[..], &["--patient-from-header", "--max-reject-rate", "1"]].concat());
+    let with_studies = self::records(&out);
+    assert!(!with_studies.is_empty());
+    assert!(with_studies.iter().all(|record| record.study_id == format!("{}/s1", record.patient_id)));
+    fs::remove_file(flat.join("studies.csv")).expect("removed");
     // Not asked for, nothing of it is stored.
     let out = temporary.path().join("plain");
     ingest("folder", &flat, &out, &[]);

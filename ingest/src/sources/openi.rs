@@ -8,9 +8,10 @@ use std::path::Path;
 use crate::bounds::MAX_REPORT_BYTES;
 use crate::error::{Error, Reject, Result, Stage};
 use crate::inputs;
-use crate::plan::{Listing, Plan, PlannedRecord, ReportSource, Source, extension, stem};
+use crate::plan::{Plan, PlannedRecord, ReportSource, Source};
 use crate::report::Section;
 use crate::table::decode_text;
+use crate::walk::{Walk, extension, stem};
 
 /// The sections, in the order in which the report is rendered.
 const SECTIONS: [&str; 4] = ["comparison", "indication", "findings", "impression"];
@@ -32,11 +33,11 @@ impl Source for OpenI {
     }
 
     fn plan(&self, raw: &Path) -> Result<Plan> {
-        let listing = Listing::walk(raw, raw, &[&["xml"], IMAGES.as_slice()].concat());
-        let mut plan = Plan { rejects: listing.rejects, ..Plan::default() };
+        let walk = Walk::of(raw, raw, &[&["xml"], IMAGES.as_slice()].concat());
+        let mut plan = Plan { rejects: walk.rejects, ..Plan::default() };
         let is_report = |path: &String| extension(Path::new(path)).as_deref() == Some("xml");
         let (reports, images): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            listing.files.into_iter().partition(|(path, _)| is_report(path));
+            walk.files.into_iter().partition(|(path, _)| is_report(path));
         if reports.is_empty() {
             return Err(Error::MissingTable {
                 folder: raw.to_path_buf(),
