@@ -39,7 +39,7 @@ pub enum Error {
     #[error(transparent)]
     Dataset(#[from] dataset::Error),
     /// A table operation failed in polars.
-    #[error("table: {0}")]
+    #[error("a table cannot be used: {0}; compare its columns with those of the published set")]
     Polars(#[from] polars::error::PolarsError),
 }
 
@@ -94,7 +94,7 @@ pub struct Reject {
 
 impl Reject {
     /// A file that the source's tables do not name.
-    pub fn unlisted(source_path: String) -> Self {
+    pub(crate) fn unlisted(source_path: String) -> Self {
         let error = "no table names this file".to_owned();
         Self { source_path, record_id: None, stage: Stage::Plan, error }
     }

@@ -51,7 +51,7 @@ enum Command {
         /// The label table. Default: that of CheXpert, else that of NegBio.
         #[arg(long, value_enum)]
         labels: Option<sources::Labeller>,
-        /// The files to take. Default: the kind there is for more radiographs; JPG where both are whole.
+        /// The files to take. Default: the kind there is for more radiographs; JPG at a tie.
         #[arg(long, value_enum)]
         images: Option<sources::Pictures>,
     },
@@ -336,20 +336,11 @@ fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<Exi
         return check_input(arguments, plan, options.jobs);
     }
     let meter = Meter::new("radiographs");
-    // Each reject is told in the table; a decoder's panic message would only blur the progress bar.
-    static PANIC: Mutex<String> = Mutex::new(String::new());
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map_or_else(String::new, ToString::to_string);
-        *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = place;
-    }));
-    let run =
-        || ingest::run(source.name(), &arguments.raw_dir, &arguments.out, plan, &options, &|step| meter.step(&step));
-    let outcome = std::panic::catch_unwind(AssertUnwindSafe(run));
-    let _ = std::panic::take_hook();
+    let outcome = without_panic_messages(|| {
+        ingest::run(source.name(), &arguments.raw_dir, &arguments.out, plan, &options, &|step| meter.step(&step))
+    });
     meter.finish();
-    let place = || PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let summary =
-        outcome.map_err(|_| anyhow!("a fault of ingest itself, at {}: please tell its makers", place()))??;
+    let summary = outcome??;
     tell(&summary, &arguments.out);
     if summary.reject_rate() > arguments.max_reject_rate {
         eprintln!(
@@ -361,6 +352,19 @@ fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<Exi
         return Ok(ExitCode::from(3));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs what catches the panics of decoders: each is told in the table of rejects, and its message would only blur the
+/// progress bar. One that nobody catches becomes an error that names its place.
+fn without_panic_messages<T>(run: impl FnOnce() -> T) -> Result<T> {
+    static PLACE: Mutex<String> = Mutex::new(String::new());
+    let last = || PLACE.lock().unwrap_or_else(PoisonError::into_inner);
+    std::panic::set_hook(Box::new(move |panic| {
+        *last() = panic.location().map_or_else(String::new, ToString::to_string);
+    }));
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(run));
+    let _ = std::panic::take_hook();
+    outcome.map_err(|_| anyhow!("a fault of ingest itself, at {}: please tell its makers, and start it again", last()))
 }
 
 /// Names of changed inputs that are printed; the rest is counted.
@@ -412,5 +416,17 @@ fn tell(summary: &Summary, out: &Path) {
     );
     for (stage, count) in &manifest.rejects {
         dataset::say!("rejects at stage {stage}: {count} (`dataset inspect {} --rejects` lists them)", out.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_that_nobody_catches_is_told_in_one_line() {
+        let told = without_panic_messages(|| -> u8 { panic!("on purpose") }).unwrap_err().to_string();
+        assert!(told.starts_with("a fault of ingest itself, at ingest/src/main.rs:"), "{told}");
+        assert_eq!(without_panic_messages(|| 7).unwrap(), 7);
     }
 }

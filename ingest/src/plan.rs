@@ -139,7 +139,7 @@ impl Plan {
 ///
 /// # Errors
 /// A sentence that names the first value that is no label.
-pub fn label_codes<'a>(
+pub(crate) fn label_codes<'a>(
     findings: &[String],
     values: impl IntoIterator<Item = Option<&'a str>>,
 ) -> Result<Vec<Option<i8>>, String> {
@@ -148,7 +148,7 @@ pub fn label_codes<'a>(
 }
 
 /// A label code as the field's tables write it: `1.0`, `0`, `-1.0`, empty.
-pub fn label_code(text: Option<&str>) -> Option<i8> {
+pub(crate) fn label_code(text: Option<&str>) -> Option<i8> {
     match text?.trim().parse::<f32>() {
         Ok(1.0) => Some(1),
         Ok(0.0) => Some(0),
@@ -161,7 +161,7 @@ pub fn label_code(text: Option<&str>) -> Option<i8> {
 ///
 /// # Errors
 /// When a value is neither empty nor one of the codes.
-pub fn checked_label_code(text: Option<&str>) -> Result<Option<i8>, String> {
+pub(crate) fn checked_label_code(text: Option<&str>) -> Result<Option<i8>, String> {
     match (text.map(str::trim).filter(|text| !text.is_empty()), label_code(text)) {
         (Some(text), None) => Err(format!("`{text}` is none of 1, 0, -1 and empty")),
         (_, code) => Ok(code),

@@ -231,7 +231,7 @@ pub fn run(
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Summary> {
     if plan.records.is_empty() {
-        let message = "no radiograph found here".to_owned();
+        let message = format!("no radiograph of `{source}` found here; docs/datasets.md shows how it must lie");
         return Err(Error::Empty { path: raw.to_path_buf(), message });
     }
     options.check()?;

@@ -18,12 +18,12 @@ const MAX_BAD_ROWS: usize = 100_000;
 /// One table, all columns as text, empty fields as null.
 pub struct Table {
     /// Its path relative to the raw directory.
-    pub name: String,
+    pub(crate) name: String,
     pub frame: DataFrame,
     /// The line of the file on which each row begins.
     lines: Vec<u32>,
     /// Rows whose number of fields is not the header's.
-    pub rejects: Vec<Reject>,
+    pub(crate) rejects: Vec<Reject>,
 }
 
 impl Table {
@@ -131,19 +131,19 @@ impl Table {
     }
 
     /// The reject of a row (from 0).
-    pub fn reject(&self, row: usize, error: impl Display) -> Reject {
+    pub(crate) fn reject(&self, row: usize, error: impl Display) -> Reject {
         let error = format!("line {}: {error}", self.lines[row]);
         Reject { source_path: self.name.clone(), record_id: None, stage: Stage::Table, error }
     }
 
     /// Where a row (from 0) stands, for an error of what it means.
-    pub fn place(&self, row: usize) -> String {
+    pub(crate) fn place(&self, row: usize) -> String {
         format!("{}, line {}", self.name, self.lines[row])
     }
 }
 
 /// The tables (`.csv`, `.csv.gz`) in a folder whose name without this ending `fits`, sorted by their paths.
-pub fn tables(folder: &Path, fits: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+pub(crate) fn tables(folder: &Path, fits: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     let is_table = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let name = name.strip_suffix(".gz").unwrap_or(&name).strip_suffix(".csv");
@@ -156,7 +156,7 @@ pub fn tables(folder: &Path, fits: impl Fn(&str) -> bool) -> Vec<PathBuf> {
 }
 
 /// The table `NAME.csv` or `NAME.csv.gz` in a folder, or in a folder `NAME.csv` or `NAME` in it, as archives unpack to.
-pub fn find_table(folder: &Path, name: &str) -> Option<PathBuf> {
+pub(crate) fn find_table(folder: &Path, name: &str) -> Option<PathBuf> {
     let inner = [folder.to_path_buf(), folder.join(format!("{name}.csv")), folder.join(name)];
     let candidates = inner.iter().flat_map(|at| ["csv", "csv.gz"].map(|ending| at.join(format!("{name}.{ending}"))));
     candidates.into_iter().find(|path| path.is_file())
@@ -171,7 +171,7 @@ pub fn texts<'a>(frame: &'a DataFrame, name: &str) -> Result<Vec<Option<&'a str>
 }
 
 /// The values of a text column, all null where the table has no such column.
-pub fn texts_or_null<'a>(frame: &'a DataFrame, name: &str) -> Vec<Option<&'a str>> {
+pub(crate) fn texts_or_null<'a>(frame: &'a DataFrame, name: &str) -> Vec<Option<&'a str>> {
     texts(frame, name).unwrap_or_else(|_| vec![None; frame.height()])
 }
 

@@ -36,9 +36,12 @@ pub fn load(path: &Path) -> Result<Tokenizer> {
     let read = std::panic::catch_unwind(|| Tokenizer::from_file(path)).map_err(|_| "not understood".to_owned());
     let read = read.and_then(|read| read.map_err(|e| e.to_string()));
     let mut tokenizer = read.map_err(|e| bad(format!("{}: {e}", path.display())))?;
+    let refused = |why: &str| {
+        bad(format!("{}: {why}; give one that `--tokenizer train` wrote, or one of its kind", path.display()))
+    };
     for (id, token) in SPECIAL.iter().enumerate() {
         if tokenizer.token_to_id(token) != Some(id as u32) {
-            return Err(bad(format!("{}: {token} must have id {id}", path.display())));
+            return Err(refused(&format!("{token} must have id {id}")));
         }
     }
     // Rows are cut and padded later, to lengths of our own.
@@ -47,9 +50,9 @@ pub fn load(path: &Path) -> Result<Tokenizer> {
     let probe = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| token_ids(&tokenizer, PROBE, usize::MAX)));
     match probe {
         Ok(Ok(ids)) if ids.first() == Some(&CLS) => Ok(tokenizer),
-        Ok(Ok(_)) => Err(bad(format!("{}: a text does not begin with the id {CLS} of [CLS]", path.display()))),
-        Ok(Err(error)) => Err(bad(format!("{}: a text cannot be encoded: {error}", path.display()))),
-        Err(_) => Err(bad(format!("{}: a text cannot be encoded", path.display()))),
+        Ok(Ok(_)) => Err(refused(&format!("a text does not begin with the id {CLS} of [CLS]"))),
+        Ok(Err(error)) => Err(refused(&format!("a text cannot be encoded ({error})"))),
+        Err(_) => Err(refused("a text cannot be encoded")),
     }
 }
 

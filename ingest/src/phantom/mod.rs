@@ -20,8 +20,8 @@
 
 mod anatomy;
 mod canvas;
-pub mod chexpert;
-pub mod covid;
+mod chexpert;
+mod covid;
 mod devices;
 mod dicom;
 mod disease;
@@ -31,8 +31,8 @@ mod findings;
 mod folder;
 mod frontal;
 mod lateral;
-pub mod mimic_cxr;
-pub mod nih;
+mod mimic_cxr;
+mod nih;
 mod openi;
 mod page;
 mod patient;

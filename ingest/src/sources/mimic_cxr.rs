@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use dataset::files;
 use polars::prelude::{
-    BooleanChunked, DataFrame, IntoLazy, JoinArgs, JoinType, LazyFrame, MaintainOrderJoin, NewChunkedArray, col,
+    BooleanChunked, DataFrame, IntoLazy, JoinArgs, JoinType, LazyFrame, MaintainOrderJoin, NewChunkedArray,
+    PolarsError, col,
 };
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -46,7 +47,7 @@ impl Labeller {
 pub struct MimicCxr {
     /// The tables and reports alone: no picture is looked for.
     pub no_images: bool,
-    /// DICOM or JPG; without a choice the kind that is there for more radiographs, JPG where both are there for all.
+    /// DICOM or JPG; without a choice the kind that is there for more radiographs, at a tie JPG.
     pub pictures: Option<Pictures>,
     /// The labels; without a choice those of CheXpert, else of NegBio.
     pub labeller: Option<Labeller>,
@@ -99,7 +100,8 @@ impl Source for MimicCxr {
             let labels = once(labels.lazy(), "study_id").select(chosen);
             joined = joined.join(labels, [col("study_id")], [col("study_id")], left());
         }
-        let table = joined.collect()?;
+        let failed = |error: PolarsError| Error::Table { path: raw.join(&listed.name), message: error.to_string() };
+        let table = joined.collect().map_err(failed)?;
         let reports = tree.reports(self.reports.as_deref())?;
         match &reports {
             Some(reports) => plan.report_root.clone_from(&reports.root),

@@ -244,7 +244,7 @@ pub struct ByStem {
 }
 
 impl ByStem {
-    /// Takes the kind that was `asked` for, else the one that has more of the radiographs; where both have all, JPG.
+    /// Takes the kind that was `asked` for, else the one that has more of the radiographs; at a tie JPG.
     pub fn new(files: &BTreeMap<String, u64>, listed: &HashSet<&str>, asked: Option<Pictures>) -> Self {
         let of = |kind: Pictures| Self {
             pictures: kind,
