@@ -17,7 +17,7 @@ pub trait Source: Sync {
     /// Name, first part of every record's identifier.
     fn name(&self) -> &'static str;
 
-    /// Lists what the raw directory holds.
+    /// Lists what the raw directory holds. Records may come in any order: [`Plan::settle`] is called on what is run.
     fn plan(&self, raw: &Path) -> Result<Plan>;
 
     /// What a user should know of a plan before it is run, a line each.

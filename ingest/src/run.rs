@@ -37,7 +37,7 @@ const BLOCK_PER_JOB: usize = 32;
 /// Bytes of the pictures of these records, as far as the stored size tells them.
 const BLOCK_BYTES_PER_JOB: usize = 64 << 20;
 
-/// Bytes of pictures that are given to the writer at once: the offsets within a batch have 31 bits.
+/// Bytes of pictures and texts that are given to the writer at once: the offsets within a batch have 31 bits.
 const MAX_WRITE_BYTES: usize = 256 << 20;
 
 /// Default of [`Options::size`].
@@ -581,13 +581,14 @@ fn write(writer: &mut ShardWriter, records: &[Record]) -> dataset::Result<()> {
     pieces(records, MAX_WRITE_BYTES).try_for_each(|piece| writer.write(piece))
 }
 
-/// Cuts records into pieces whose pictures take at most so many bytes; a larger picture is a piece of its own.
+/// Cuts records into pieces whose pictures and texts take at most so many bytes; a larger record is a piece of its own.
 fn pieces(records: &[Record], most: usize) -> impl Iterator<Item = &[Record]> {
     let mut rest = records;
     std::iter::from_fn(move || {
         let mut bytes = 0;
         let fits = |record: &&Record| {
-            bytes += record.image.len();
+            let texts = [&record.report, &record.findings, &record.impression].into_iter().flatten();
+            bytes += record.image.len() + texts.map(String::len).sum::<usize>();
             bytes <= most
         };
         let count = rest.iter().take_while(fits).count().max(1).min(rest.len());

@@ -8,6 +8,8 @@ use std::path::Path;
 use dataset::Dataset;
 use dataset::record::Record;
 use ingest::mask::Runs;
+use ingest::plan::Source;
+use ingest::sources::OpenI;
 use mrm_tests::{args, contents, fails, folder, ingest, ok, phantom_of, real_data, rejects};
 
 fn records(out: &Path) -> Vec<Record> {
@@ -532,6 +534,28 @@ fn all_real_openi_reports_go_in() {
              pleural effusion. There is no evidence of pneumothorax.\nIMPRESSION: Normal chest x-XXXX."
         )
     );
+}
+
+#[test]
+fn every_dicom_file_of_openi_finds_its_report() {
+    let Some(data) = real_data() else { return };
+    let temporary = folder();
+    let archive = data.join("openi-reports/NLMCXR_reports.tgz");
+    let status = std::process::Command::new("tar").arg("xzf").arg(archive).arg("-C").arg(temporary.path()).status();
+    assert!(status.expect("tar").success());
+    let plan = || OpenI { reports_alone: false }.plan(temporary.path()).expect("a plan");
+    // As the DICOM download names them: `2_IM-0652-1001`, and for the first report `1_IM-0001-3001`.
+    for record in plan().records {
+        let name = record.image_id.strip_prefix("CXR1_1_").map_or_else(
+            || record.image_id.strip_prefix("CXR").expect("the collection's prefix").to_owned(),
+            |rest| format!("1_{rest}"),
+        );
+        fs::write(temporary.path().join(format!("{name}.dcm")), "a film").expect("written");
+    }
+    let plan = plan();
+    assert_eq!(plan.records.len(), 7_470);
+    assert!(plan.records.iter().all(|record| record.source_bytes == Some(6)));
+    assert!(plan.rejects.iter().all(|reject| reject.error == "the report names no image"));
 }
 
 #[test]
