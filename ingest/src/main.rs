@@ -110,13 +110,13 @@ struct IngestArguments {
     #[arg(long, default_value_t = run::SIZE, value_parser = clap::value_parser!(u32).range(1..=8192))]
     size: u32,
     /// How images take that size: shorter side (never enlarged), padded square, or stretched square.
-    #[arg(long, value_enum, default_value = "shorter")]
+    #[arg(long, value_enum, default_value_t)]
     fit: Fit,
     /// How a picture is stored: raw is the fastest to read, PNG half as large, JPEG a fifth and lossy.
     #[arg(long, value_enum, default_value = "raw")]
     image_encoding: ImageEncoding,
     /// Compression of the image pages.
-    #[arg(long, value_enum, default_value = "none")]
+    #[arg(long, value_enum, default_value_t)]
     compression: ImageCompression,
     /// A tokenizer.json, `train` (on the reports at hand), or `none`.
     #[arg(long, value_name = "FILE|train|none", default_value = "train")]
@@ -128,7 +128,7 @@ struct IngestArguments {
     #[arg(long, default_value_t = run::MAX_TOKENS as u32, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     max_tokens: u32,
     /// Part of the report that is tokenised.
-    #[arg(long, value_enum, default_value = "all")]
+    #[arg(long, value_enum, default_value_t)]
     report_text: ReportText,
     /// Radiographs of one Parquet file.
     #[arg(long, default_value_t = run::ROWS_PER_SHARD as u32, value_parser = clap::value_parser!(u32).range(1..))]
@@ -137,7 +137,7 @@ struct IngestArguments {
     #[arg(long, value_parser = count::<1024>)]
     jobs: Option<usize>,
     /// From stored values to 8 bit.
-    #[arg(long, value_enum, default_value = "voi")]
+    #[arg(long, value_enum, default_value_t)]
     tone: Tone,
     /// Take the tables and reports alone.
     #[arg(long)]
