@@ -34,7 +34,9 @@ pub fn check_input(
 ) -> Result<Vec<String>> {
     let storage = Storage::at(out)?;
     let manifest = Manifest::load(&storage)?;
-    let made = Made::of(&manifest);
+    let made = HowMade::of(&manifest);
+    plan.settle();
+    plan.check()?;
     plan.records.truncate(made.limit);
     let plan = &plan;
     let pool = rayon::ThreadPoolBuilder::new()
@@ -83,13 +85,13 @@ pub fn check_input(
 
 /// How the dataset was made.
 #[derive(Clone, Copy)]
-struct Made {
+struct HowMade {
     images: bool,
     limit: usize,
     report_text: ReportText,
 }
 
-impl Made {
+impl HowMade {
     fn of(manifest: &Manifest) -> Self {
         let argument = |name: &str| manifest.arguments.get(name).cloned().unwrap_or_default();
         Self {
@@ -127,7 +129,7 @@ impl<'a> Row<'a> {
     }
 
     /// What is not as it was, if anything.
-    fn differs(&self, raw: &Path, plan: &Plan, planned: &PlannedRecord, made: Made) -> Option<&'static str> {
+    fn differs(&self, raw: &Path, plan: &Plan, planned: &PlannedRecord, made: HowMade) -> Option<&'static str> {
         if made.images {
             match files::sha256(&raw.join(&planned.source_path)) {
                 Ok(found) if found == files::hex(self.source_sha256) => {}

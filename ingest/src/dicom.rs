@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use dicom_object::file::ReadPreamble;
 use dicom_object::mem::InMemDicomObject;
@@ -150,7 +151,7 @@ impl LookUp {
     }
 }
 
-type Object = FileDicomObject<InMemDicomObject>;
+pub(crate) type Object = FileDicomObject<InMemDicomObject>;
 
 /// Reads the first frame of a radiograph; objects of other kinds (CT, MR, reports, presentation states) are refused by
 /// name. Decoded values go into `words`, where they have 16 bits.
@@ -173,6 +174,17 @@ pub fn read_beginning(bytes: &[u8], total: usize) -> Result<Option<Dicom<'static
         check_class(&header)?;
         let Some((pixels, size)) = frame::unread(&header, &place)? else { return Ok(None) };
         Ok(Some(shown(&header, pixels, size)).filter(|dicom| dicom.voi.is_some()))
+    })
+}
+
+/// The data set of a file of `total` bytes up to the element `end`, from the beginning of the file.
+///
+/// # Errors
+/// A sentence that names the cause, and holds no value of the header; also where `bytes` end before.
+pub(crate) fn read_until(bytes: &[u8], total: usize, end: Tag) -> Result<Object, String> {
+    guarded(|| {
+        bounds::dicom::data_set(bytes, total)?;
+        parse(bytes, OpenFileOptions::new().read_until(end))
     })
 }
 
@@ -266,16 +278,18 @@ fn not_a_radiograph(class: &str) -> Option<&'static str> {
     })
 }
 
-pub(crate) fn integer(object: &InMemDicomObject, tag: dicom_core::Tag) -> Option<i64> {
+pub(crate) fn integer(object: &InMemDicomObject, tag: Tag) -> Option<i64> {
     object.element_opt(tag).ok()??.to_int().ok()
 }
 
-fn number(object: &InMemDicomObject, tag: dicom_core::Tag) -> Option<f64> {
+fn number(object: &InMemDicomObject, tag: Tag) -> Option<f64> {
     object.element_opt(tag).ok()??.to_multi_float64().ok()?.first().copied().filter(|value| value.is_finite())
 }
 
-pub(crate) fn text(object: &InMemDicomObject, tag: dicom_core::Tag) -> Option<String> {
-    Some(object.element_opt(tag).ok()??.to_str().ok()?.trim_matches(['\0', ' ']).to_owned())
+/// The text of an element, if it is there and not empty.
+pub(crate) fn text(object: &InMemDicomObject, tag: Tag) -> Option<String> {
+    let value = object.element_opt(tag).ok()??.to_str().ok()?.trim_matches(['\0', ' ']).to_owned();
+    (!value.is_empty()).then_some(value)
 }
 
 fn look_up(item: &InMemDicomObject, signed: bool) -> Option<LookUp> {
@@ -291,7 +305,7 @@ fn look_up(item: &InMemDicomObject, signed: bool) -> Option<LookUp> {
     (!entries.is_empty()).then_some(LookUp { first, entries, bits: (*bits).clamp(1, 16) as u16 })
 }
 
-fn first_item(object: &InMemDicomObject, tag: dicom_core::Tag) -> Option<InMemDicomObject> {
+fn first_item(object: &InMemDicomObject, tag: Tag) -> Option<InMemDicomObject> {
     object.element_opt(tag).ok()??.items()?.first().cloned()
 }
 

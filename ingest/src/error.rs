@@ -29,6 +29,9 @@ pub enum Error {
     /// The tokenizer cannot be read or trained.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+    /// A source's plan contradicts itself.
+    #[error("{record_id}: {labels} labels for {findings} findings; the source must give a label, or none, for each")]
+    Labels { record_id: String, labels: usize, findings: usize },
     /// Nothing to ingest.
     #[error("{path}: {message}")]
     Empty { path: PathBuf, message: String },
@@ -36,7 +39,7 @@ pub enum Error {
     #[error(transparent)]
     Dataset(#[from] dataset::Error),
     /// A table operation failed in polars.
-    #[error("table: {0}")]
+    #[error("a table cannot be used: {0}; compare its columns with those of the published set")]
     Polars(#[from] polars::error::PolarsError),
 }
 
@@ -90,14 +93,8 @@ pub struct Reject {
 }
 
 impl Reject {
-    /// Row `row` (from 0) of the table at this path, relative to the raw directory.
-    pub fn row(source_path: &str, row: usize, error: impl std::fmt::Display) -> Self {
-        let error = format!("data row {}: {error}", row + 1);
-        Self { source_path: source_path.to_owned(), record_id: None, stage: Stage::Table, error }
-    }
-
     /// A file that the source's tables do not name.
-    pub fn unlisted(source_path: String) -> Self {
+    pub(crate) fn unlisted(source_path: String) -> Self {
         let error = "no table names this file".to_owned();
         Self { source_path, record_id: None, stage: Stage::Plan, error }
     }

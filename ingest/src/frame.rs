@@ -10,7 +10,7 @@ use dicom_object::FileDicomObject;
 use dicom_object::mem::InMemDicomObject;
 use dicom_pixeldata::PixelDecoder;
 
-use crate::bounds::dicom::Place;
+use crate::bounds::dicom::{BIG_ENDIAN, Place};
 use crate::bounds::{self, MAX_VALUES};
 use crate::codec::{self, Process, Refusal};
 use crate::dicom::{Bits, Pixels, Values, cause, integer, text};
@@ -268,9 +268,6 @@ fn palette(object: &InMemDicomObject, indices: &Pixels) -> Result<Pixels<'static
 fn too_short(found: usize, needed: usize) -> String {
     format!("{found} bytes of pixels, {needed} are needed")
 }
-
-/// Explicit VR big endian, retired and still met.
-const BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
 
 /// Values of so many bytes each, in this machine's order; wider ones of a big-endian file come with their high word
 /// first.

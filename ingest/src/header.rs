@@ -1,13 +1,22 @@
 //! What a DICOM header says of patient and view, cleaned: free text never gets through.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::Read;
 use std::path::Path;
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
-use dicom_object::OpenFileOptions;
 use dicom_object::mem::InMemDicomObject;
+
+use crate::bounds::MAX_FILE_BYTES;
+use crate::dicom::{self, text};
+use crate::inputs::Reader;
+
+/// The element behind PatientID.
+const BEHIND_PATIENT_ID: Tag = Tag(0x0010, 0x0021);
+
+/// Most bytes in which a PatientID is looked for.
+const MAX_BEGINNING: usize = 16 << 20;
 
 /// The documented columns that a header can fill.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -43,7 +52,7 @@ pub fn years(text: &str) -> Option<f32> {
     }
 }
 
-/// The PatientID of a DICOM file, read up to its pixels.
+/// The PatientID of a DICOM file, of which no more is read than it needs.
 ///
 /// # Errors
 /// A sentence that names the cause, and holds no value of the header.
@@ -52,33 +61,30 @@ pub fn patient_id(path: &Path) -> Result<String, String> {
         std::io::ErrorKind::NotFound => "the file is missing".to_owned(),
         _ => error.to_string(),
     };
-    let mut file = File::open(path).map_err(failed)?;
-    if !begins_as_dicom(&mut file) {
+    let (mut reader, mut bytes) = (Reader::open(path, MAX_FILE_BYTES).map_err(failed)?, Vec::new());
+    reader.piece(&mut bytes).map_err(failed)?;
+    if bytes.get(128..132) != Some(b"DICM") {
         return Err("not a DICOM file, so it states no PatientID".to_owned());
     }
-    file.seek(SeekFrom::Start(0)).map_err(failed)?;
-    let object = OpenFileOptions::new()
-        .read_until(tags::PIXEL_DATA)
-        .from_reader(BufReader::new(file))
-        .map_err(|_| "the DICOM header cannot be parsed".to_owned())?;
-    text(&object, tags::PATIENT_ID).ok_or_else(|| "the header states no PatientID".to_owned())
+    loop {
+        let object = dicom::read_until(&bytes, reader.length() as usize, BEHIND_PATIENT_ID);
+        let stated = |object: dicom::Object| text(&object, tags::PATIENT_ID);
+        let found = object.and_then(|object| stated(object).ok_or_else(|| "the header states no PatientID".to_owned()));
+        let before = bytes.len();
+        while found.is_err() && bytes.len() < MAX_BEGINNING && reader.piece(&mut bytes).map_err(failed)? {}
+        if bytes.len() == before {
+            return found;
+        }
+    }
 }
 
 /// Whether a file has the DICOM magic at its place.
 pub fn is_dicom(path: &Path) -> bool {
     // A pipe would never end.
-    path.metadata().is_ok_and(|found| found.is_file())
-        && File::open(path).is_ok_and(|mut file| begins_as_dicom(&mut file))
-}
-
-fn begins_as_dicom(file: &mut File) -> bool {
     let mut start = [0; 132];
-    file.read_exact(&mut start).is_ok() && start[128..] == *b"DICM"
-}
-
-fn text(object: &InMemDicomObject, tag: Tag) -> Option<String> {
-    let value = object.element_opt(tag).ok()??.to_str().ok()?.trim_matches(['\0', ' ']).to_owned();
-    (!value.is_empty()).then_some(value)
+    path.metadata().is_ok_and(|found| found.is_file())
+        && File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok())
+        && start[128..] == *b"DICM"
 }
 
 /// A code string of DICOM (VR CS): up to 16 capitals, digits, spaces and underscores.
@@ -102,6 +108,35 @@ mod tests {
         assert_eq!(years(""), None);
         assert_eq!(years("nan"), None);
         assert_eq!(years("é"), None);
+    }
+
+    #[test]
+    fn a_patient_is_looked_for_in_a_bounded_beginning() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.dcm");
+        let write = |private: usize| {
+            let object = InMemDicomObject::from_element_iter([
+                DataElement::new(Tag(0x0009, 0x1010), VR::OB, PrimitiveValue::from(vec![0u8; private])),
+                DataElement::new(tags::PATIENT_ID, VR::LO, PrimitiveValue::from("P7")),
+            ]);
+            let meta = dicom_object::FileMetaTableBuilder::new()
+                .transfer_syntax(dicom_dictionary_std::uids::EXPLICIT_VR_LITTLE_ENDIAN)
+                .media_storage_sop_class_uid(dicom_dictionary_std::uids::COMPUTED_RADIOGRAPHY_IMAGE_STORAGE)
+                .media_storage_sop_instance_uid("2.25.1");
+            object.with_meta(meta).unwrap().write_to_file(&path).unwrap();
+        };
+        for private in [2, 1 << 20] {
+            write(private);
+            assert_eq!(patient_id(&path).as_deref(), Ok("P7"));
+        }
+        write(MAX_BEGINNING);
+        assert!(patient_id(&path).is_err());
+        // An element that claims more than the file holds is not believed.
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(6).position(|window| window == [0x09, 0x00, 0x10, 0x10, b'O', b'B']).unwrap() + 8;
+        bytes[at..at + 4].copy_from_slice(&0xffff_fff0u32.to_le_bytes());
+        std::fs::write(&path, bytes).unwrap();
+        assert!(patient_id(&path).unwrap_err().contains("claims more bytes than the file holds"));
     }
 
     #[test]

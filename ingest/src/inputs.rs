@@ -48,8 +48,11 @@ impl Reader {
     /// Opens a file of at most `limit` bytes.
     ///
     /// # Errors
-    /// Those of the operating system, and a larger file.
+    /// Those of the operating system, a larger file, and what is no regular file: a pipe would never end.
     pub fn open(path: &Path, limit: u64) -> io::Result<Self> {
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
         let file = File::open(path)?;
         let found = file.metadata()?;
         let reader = Self { file, found, limit, read: 0, digest: Sha256::new() };

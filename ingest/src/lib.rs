@@ -5,8 +5,8 @@
 //!
 //! | file | read | not read |
 //! | --- | --- | --- |
-//! | DICOM | implicit, explicit, big endian, deflated; native, RLE, JPEG baseline/extended/lossless, JPEG-LS, JPEG 2000, HTJ2K; grey, RGB, palette; first frame | JPEG XL, video |
-//! | raster | PNG, JPEG; 8 or 16 bit; grey, colour, alpha (ignored) | everything else |
+//! | DICOM | implicit, explicit, big endian, deflated; native, RLE, JPEG baseline/extended/lossless, JPEG-LS, JPEG 2000, HTJ2K; grey, RGB, palette; first frame | JPEG XL, video, colour JPEG-LS |
+//! | raster | PNG, JPEG; 8 or 16 bit (grey of 16 bits is toned); grey, colour, alpha (ignored) | everything else |
 //! | report | UTF-8 and UTF-16 (by BOM), Windows-1252 with Latin-1 | |
 
 pub mod bounds;
@@ -15,9 +15,8 @@ mod codec;
 pub mod dicom;
 pub mod error;
 mod frame;
-pub mod header;
-pub mod inputs;
-mod listing;
+mod header;
+mod inputs;
 pub mod mask;
 mod output;
 pub mod phantom;
@@ -25,11 +24,13 @@ pub mod picture;
 pub mod plan;
 pub mod report;
 pub mod run;
+mod saved_plan;
 pub mod sources;
 pub mod table;
 mod text;
 pub mod tokenizer;
 pub mod tone;
+mod walk;
 
 pub use error::{Error, Reject, Result, Stage};
 pub use run::run;

@@ -1,10 +1,12 @@
 //! `ingest`: raw radiographs and reports in, training-ready shards out.
 
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use dataset::cli::{self, HelpFiles, count, counted};
 use dataset::meter::{Meter, Progress};
@@ -13,7 +15,7 @@ use dataset::shard::ImageCompression;
 use ingest::phantom::{self, Layout};
 use ingest::picture::Fit;
 use ingest::plan::{Plan, Source};
-use ingest::run::{Options, ReportText, Summary, TokenizerChoice};
+use ingest::run::{self, Options, ReportText, Summary, TokenizerChoice};
 use ingest::sources::TableOptions;
 use ingest::tone::Tone;
 use ingest::{sources, tokenizer};
@@ -49,7 +51,7 @@ enum Command {
         /// The label table. Default: that of CheXpert, else that of NegBio.
         #[arg(long, value_enum)]
         labels: Option<sources::Labeller>,
-        /// The files to take. Default: the kind there is for more radiographs; JPG where both are whole.
+        /// The files to take. Default: the kind there is for more radiographs; JPG at a tie.
         #[arg(long, value_enum)]
         images: Option<sources::Pictures>,
     },
@@ -105,16 +107,16 @@ struct IngestArguments {
     /// Directory of the dataset to be written, or a URL: s3://BUCKET/PREFIX, file:///DIR.
     out: PathBuf,
     /// Side of the stored image (see --fit).
-    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=8192))]
+    #[arg(long, default_value_t = run::SIZE, value_parser = clap::value_parser!(u32).range(1..=8192))]
     size: u32,
     /// How images take that size: shorter side (never enlarged), padded square, or stretched square.
-    #[arg(long, value_enum, default_value = "shorter")]
+    #[arg(long, value_enum, default_value_t)]
     fit: Fit,
     /// How a picture is stored: raw is the fastest to read, PNG half as large, JPEG a fifth and lossy.
     #[arg(long, value_enum, default_value = "raw")]
     image_encoding: ImageEncoding,
     /// Compression of the image pages.
-    #[arg(long, value_enum, default_value = "none")]
+    #[arg(long, value_enum, default_value_t)]
     compression: ImageCompression,
     /// A tokenizer.json, `train` (on the reports at hand), or `none`.
     #[arg(long, value_name = "FILE|train|none", default_value = "train")]
@@ -123,19 +125,19 @@ struct IngestArguments {
     #[arg(long, default_value_t = tokenizer::VOCABULARY, value_parser = count::<1_000_000>)]
     vocab_size: usize,
     /// Longest token row, [CLS] included.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = run::MAX_TOKENS as u32, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     max_tokens: u32,
     /// Part of the report that is tokenised.
-    #[arg(long, value_enum, default_value = "all")]
+    #[arg(long, value_enum, default_value_t)]
     report_text: ReportText,
     /// Radiographs of one Parquet file.
-    #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = run::ROWS_PER_SHARD as u32, value_parser = clap::value_parser!(u32).range(1..))]
     rows_per_shard: u32,
     /// Threads; decides no byte of the result. Default: one a core.
     #[arg(long, value_parser = count::<1024>)]
     jobs: Option<usize>,
     /// From stored values to 8 bit.
-    #[arg(long, value_enum, default_value = "voi")]
+    #[arg(long, value_enum, default_value_t)]
     tone: Tone,
     /// Take the tables and reports alone.
     #[arg(long)]
@@ -143,8 +145,8 @@ struct IngestArguments {
     /// Take the first N radiographs only.
     #[arg(long, value_name = "N", value_parser = count::<{ u32::MAX as usize }>)]
     limit: Option<usize>,
-    /// Share of rejected inputs above which the run ends with exit code 3.
-    #[arg(long, default_value_t = 0.01, value_parser = cli::share)]
+    /// Share of rejected inputs above which the run ends with exit code 3; with --limit, of the radiographs taken.
+    #[arg(long, default_value_t = run::MAX_REJECT_RATE, value_parser = cli::share)]
     max_reject_rate: f64,
     /// Replace the dataset that OUT holds.
     #[arg(long)]
@@ -168,6 +170,7 @@ fn phantom_size(text: &str) -> Result<usize, String> {
 
 impl IngestArguments {
     fn options(&self) -> Options {
+        let defaults = Options::default();
         Options {
             size: self.size,
             fit: self.fit,
@@ -184,7 +187,7 @@ impl IngestArguments {
             rows_per_shard: self.rows_per_shard as usize,
             no_images: self.no_images,
             limit: self.limit,
-            jobs: self.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+            jobs: self.jobs.unwrap_or(defaults.jobs),
             overwrite: self.overwrite,
             staging: self.staging.clone(),
         }
@@ -293,10 +296,17 @@ fn write_phantom(layout: Layout, out: &Path, options: &phantom::Options) -> Resu
 
 fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<ExitCode> {
     if !arguments.raw_dir.is_dir() {
-        bail!("{} is no directory", arguments.raw_dir.display());
+        bail!(
+            "{} is no directory; give the one that holds the raw data of `{}` (docs/datasets.md shows how it must lie)",
+            arguments.raw_dir.display(),
+            source.name()
+        );
     }
+    let options = arguments.options();
+    // Planning may take minutes: what can be wrong without it is said first.
+    options.check()?;
     let started = Instant::now();
-    let plan = source.plan(&arguments.raw_dir)?;
+    let mut plan = source.plan(&arguments.raw_dir)?;
     eprintln!(
         "{}: {} radiographs planned, {} inputs left out, {:.1} s",
         source.name(),
@@ -308,6 +318,8 @@ fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<Exi
         eprintln!("warning: {remark}");
     }
     if arguments.dry_run {
+        plan.records.truncate(options.limit.unwrap_or(usize::MAX));
+        dataset::say!("to be ingested: {}", counted(plan.records.len(), "radiograph"));
         dataset::say!("findings: {}", plan.findings.join(", "));
         for record in plan.records.iter().take(5) {
             dataset::say!(
@@ -320,18 +332,15 @@ fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<Exi
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let options = arguments.options();
     if arguments.check_input {
         return check_input(arguments, plan, options.jobs);
     }
     let meter = Meter::new("radiographs");
-    // Each reject is told in the table; a decoder's panic message would only blur the progress bar.
-    std::panic::set_hook(Box::new(|_| {}));
-    let outcome =
-        ingest::run(source.name(), &arguments.raw_dir, &arguments.out, plan, &options, &|step| meter.step(&step));
-    let _ = std::panic::take_hook();
+    let outcome = without_panic_messages(|| {
+        ingest::run(source.name(), &arguments.raw_dir, &arguments.out, plan, &options, &|step| meter.step(&step))
+    });
     meter.finish();
-    let summary = outcome?;
+    let summary = outcome??;
     tell(&summary, &arguments.out);
     if summary.reject_rate() > arguments.max_reject_rate {
         eprintln!(
@@ -343,6 +352,19 @@ fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<Exi
         return Ok(ExitCode::from(3));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs what catches the panics of decoders: each is told in the table of rejects, and its message would only blur the
+/// progress bar. One that nobody catches becomes an error that names its place.
+fn without_panic_messages<T>(run: impl FnOnce() -> T) -> Result<T> {
+    static PLACE: Mutex<String> = Mutex::new(String::new());
+    let last = || PLACE.lock().unwrap_or_else(PoisonError::into_inner);
+    std::panic::set_hook(Box::new(move |panic| {
+        *last() = panic.location().map_or_else(String::new, ToString::to_string);
+    }));
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(run));
+    let _ = std::panic::take_hook();
+    outcome.map_err(|_| anyhow!("a fault of ingest itself, at {}: please tell its makers, and start it again", last()))
 }
 
 /// Names of changed inputs that are printed; the rest is counted.
@@ -394,5 +416,17 @@ fn tell(summary: &Summary, out: &Path) {
     );
     for (stage, count) in &manifest.rejects {
         dataset::say!("rejects at stage {stage}: {count} (`dataset inspect {} --rejects` lists them)", out.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_that_nobody_catches_is_told_in_one_line() {
+        let told = without_panic_messages(|| -> u8 { panic!("on purpose") }).unwrap_err().to_string();
+        assert!(told.starts_with("a fault of ingest itself, at ingest/src/main.rs:"), "{told}");
+        assert_eq!(without_panic_messages(|| 7).unwrap(), 7);
     }
 }

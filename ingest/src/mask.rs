@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::picture::Placement;
 
 /// What the field's tables write for "nothing is marked".
-pub const NOTHING: &str = "-1";
+pub(crate) const NOTHING: &str = "-1";
 
 /// Marked pixels of a raw image as runs in column-major order: down the first column, then down the second one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Runs {
     }
 
     /// Adds the pixels of another region.
-    pub fn unite(&mut self, other: Self) {
+    pub(crate) fn unite(&mut self, other: Self) {
         self.0.extend(other.0);
     }
 
@@ -71,7 +71,7 @@ impl Runs {
     }
 
     /// The runs of a row-major mask.
-    pub fn of_mask(mask: &[bool], width: usize, height: usize) -> Self {
+    pub(crate) fn of_mask(mask: &[bool], width: usize, height: usize) -> Self {
         let mut runs: Vec<Range<u64>> = Vec::new();
         for at in 0..width * height {
             if !mask[at % height * width + at / height] {
@@ -87,7 +87,7 @@ impl Runs {
     }
 
     /// The text that [`Runs::parse`] reads; the runs must be in order and apart, as those of [`Runs::of_mask`] are.
-    pub fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         if self.is_empty() {
             return NOTHING.to_owned();
         }
@@ -106,7 +106,7 @@ impl Runs {
 ///
 /// # Errors
 /// A sentence: a run lies outside of the raw image.
-pub fn stored(runs: &Runs, raw: (u32, u32), stored: (u32, u32), place: Placement) -> Result<Vec<u8>, String> {
+pub(crate) fn stored(runs: &Runs, raw: (u32, u32), stored: (u32, u32), place: Placement) -> Result<Vec<u8>, String> {
     let mask = runs.draw(raw.0, raw.1)?;
     let side = |raw: u32, scale: f64| ((f64::from(raw) * scale).round() as usize).max(1);
     let inner = (side(raw.0, place.scale.0), side(raw.1, place.scale.1));

@@ -14,14 +14,20 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::inputs;
-use crate::listing;
 use crate::plan::Plan;
+use crate::saved_plan;
 
 /// Folder of notes that serve resuming; it is gone when the dataset is whole.
 pub const NOTES: &str = ".ingest";
 
 /// What the plan named, within the notes.
 const LISTING: &str = "plan.jsonl";
+
+/// This tool and its version, as the manifest and the notes keep it.
+pub const TOOL: &str = concat!("mrm ingest ", env!("CARGO_PKG_VERSION"));
+
+/// Name of the note, beside the arguments, that says which version began the dataset.
+const TOOL_NOTE: &str = "tool";
 
 /// Name of the argument that stands for the input.
 pub const INPUT: &str = "input_sha256";
@@ -110,24 +116,21 @@ pub fn prepare(
     let refused = |message: &str| Error::Output { path: out.storage.path(""), message: message.to_owned() };
     let notes = out.folder.join(NOTES);
     let is_whole = || Ok::<_, Error>(out.storage.read_if_there(MANIFEST)?.is_some());
+    let finished = || match Manifest::load(&out.storage) {
+        Ok(manifest) if &manifest.arguments == arguments => Ok(Prepared::Done(Box::new(manifest))),
+        Ok(manifest) if differing(&manifest.arguments, arguments) == [INPUT] => Err(refused(
+            "holds a dataset of these arguments, but the input changed since: --check-input says how; take another OUT \
+             or --overwrite",
+        )),
+        Ok(manifest) => {
+            let changed = differing(&manifest.arguments, arguments).join(", ");
+            Err(refused(&format!("holds another dataset ({changed} changed); take another OUT or --overwrite")))
+        }
+        Err(error) => Err(error.into()),
+    };
     let replaced = is_whole()?;
-    if replaced && !overwrite {
-        return match Manifest::load(&out.storage) {
-            Ok(manifest) if &manifest.arguments == arguments => {
-                // A run that was killed after its last step but one.
-                out.tidy()?;
-                Ok(Prepared::Done(Box::new(manifest)))
-            }
-            Ok(manifest) if differing(&manifest.arguments, arguments) == [INPUT] => Err(refused(
-                "holds a dataset of these arguments, but the input changed since: --check-input says how; take another \
-                 OUT or --overwrite",
-            )),
-            Ok(manifest) => {
-                let changed = differing(&manifest.arguments, arguments).join(", ");
-                Err(refused(&format!("holds another dataset ({changed} changed); take another OUT or --overwrite")))
-            }
-            Err(error) => Err(error.into()),
-        };
+    if replaced && !overwrite && !notes.is_dir() {
+        return finished();
     }
     if !notes.is_dir() && !replaced {
         let found = out.storage.list("")?;
@@ -159,9 +162,17 @@ pub fn prepare(
     let before: Option<BTreeMap<String, serde_json::Value>> =
         if kept.exists() { Some(files::read_json(&kept)?) } else { None };
     let replaced = is_whole()?;
+    if replaced && !overwrite {
+        // Another run ended meanwhile, or was killed after its last step but one.
+        let finished = finished();
+        out.tidy()?;
+        return finished;
+    }
+    let mut noted = arguments.clone();
+    noted.insert(TOOL_NOTE.to_owned(), TOOL.into());
     match before {
         // An interrupted run of this very command, one that overwrites included.
-        Some(before) if &before == arguments && !replaced => {
+        Some(before) if before == noted && !replaced => {
             let changed = inputs::changed(raw, used(&out.folder))?;
             match changed.as_slice() {
                 [] => {}
@@ -177,9 +188,19 @@ pub fn prepare(
             }
         }
         _ if overwrite => clear(out)?,
+        // A run that came to nothing stands in nobody's way.
+        Some(_) if !has_shard(out)? => clear(out)?,
+        Some(before) if before.get(TOOL_NOTE) != noted.get(TOOL_NOTE) => {
+            let began = before.get(TOOL_NOTE).and_then(|tool| tool.as_str()).unwrap_or("another version");
+            let message = format!(
+                "holds an unfinished dataset of {began}, this is {TOOL}, which may give other bytes; finish it with that \
+                 version, take another OUT or --overwrite"
+            );
+            return Err(refused(&message));
+        }
         Some(before) => {
-            let changed = differing(&before, arguments);
-            let how = if changed == [INPUT] { listing::difference(&notes.join(LISTING), plan) } else { None };
+            let changed = differing(&before, &noted);
+            let how = if changed == [INPUT] { saved_plan::difference(&notes.join(LISTING), plan) } else { None };
             return Err(refused(&match how {
                 Some(how) => format!(
                     "holds an unfinished dataset, and its input changed since: {how}; put the input back, take another \
@@ -194,11 +215,18 @@ pub fn prepare(
         }
         None => {}
     }
-    listing::save(&notes.join(LISTING), plan)?;
-    files::write_json(&kept, arguments)?;
+    saved_plan::save(&notes.join(LISTING), plan)?;
+    files::write_json(&kept, &noted)?;
     let shards = out.folder.join("shards");
     fs::create_dir_all(&shards).map_err(Error::io(&shards))?;
     Ok(Prepared::Work(lock))
+}
+
+/// Whether an earlier run finished a shard, here or in the object store.
+fn has_shard(out: &Output) -> Result<bool> {
+    let mut listed = Storage::folder(&out.folder).list("shards")?;
+    listed.extend(out.storage.list("shards")?);
+    Ok(listed.iter().any(|listed| listed.name.ends_with(".parquet")))
 }
 
 /// Notes of what the tokenizer and the finished shards were made from.

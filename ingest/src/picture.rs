@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounds::{MAX_FILE_BYTES, MAX_VALUES, guarded};
 use crate::codec::{self, Process, Refusal};
-use crate::dicom::{self, Dicom, Pixels, Values};
+use crate::dicom::{self, Bits, Dicom, Modality, Pixels, Values, Voi, WindowFunction};
 use crate::header::Header;
 use crate::inputs::{Reader, Stamp};
 use crate::tone::{self, Tone};
@@ -244,9 +244,9 @@ fn decode_to(bytes: &[u8], tone: Tone, target: Option<(u32, Fit)>, scratch: &mut
             if let Some(decoded) = decode_grey_jpeg(bytes, target, &mut scratch.grey)? {
                 return Ok(decoded);
             }
-            guarded(|| decode_raster(bytes, &mut scratch.grey)).map(Decoded::whole)
+            guarded(|| decode_raster(bytes, tone, &mut scratch.grey)).map(Decoded::whole)
         }
-        Ok(ImageFormat::Png) => guarded(|| decode_raster(bytes, &mut scratch.grey)).map(Decoded::whole),
+        Ok(ImageFormat::Png) => guarded(|| decode_raster(bytes, tone, &mut scratch.grey)).map(Decoded::whole),
         _ => {
             let dicom = dicom::read_radiograph(bytes, std::mem::take(&mut scratch.words))?;
             tone::to_grey(&dicom, tone, &mut scratch.grey);
@@ -280,7 +280,7 @@ fn decode_grey_jpeg(bytes: &[u8], target: Option<(u32, Fit)>, grey: &mut Vec<u8>
     }
 }
 
-fn decode_raster(bytes: &[u8], grey: &mut Vec<u8>) -> Result<(u32, u32), String> {
+fn decode_raster(bytes: &[u8], tone: Tone, grey: &mut Vec<u8>) -> Result<(u32, u32), String> {
     let bad = |error: &dyn std::fmt::Display| format!("the picture cannot be decoded: {error}");
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| bad(&e))?;
     let mut limits = Limits::default();
@@ -296,7 +296,10 @@ fn decode_raster(bytes: &[u8], grey: &mut Vec<u8>) -> Result<(u32, u32), String>
     match picture {
         DynamicImage::ImageLuma8(values) => grey.extend_from_slice(&values),
         DynamicImage::ImageLumaA8(values) => grey.extend(values.pixels().map(|pixel| pixel.0[0])),
-        DynamicImage::ImageLuma16(values) => grey.extend(values.pixels().map(|pixel| (pixel.0[0] >> 8) as u8)),
+        DynamicImage::ImageLuma16(values) => tone_words(values.into_raw(), (width, height), tone, grey),
+        DynamicImage::ImageLumaA16(values) => {
+            tone_words(values.pixels().map(|pixel| pixel.0[0]).collect(), (width, height), tone, grey);
+        }
         colour => {
             let values = colour.into_rgb8();
             grey.extend(values.pixels().map(|pixel| tone::luma(pixel.0[0], pixel.0[1], pixel.0[2])));
@@ -305,9 +308,29 @@ fn decode_raster(bytes: &[u8], grey: &mut Vec<u8>) -> Result<(u32, u32), String>
     Ok((width, height))
 }
 
+/// Grey of 16 bits is toned as in a DICOM file without a modality transform, whose window is all that 8, 12 or 16 bits
+/// hold: the fewest that hold the largest value. Files of 12-bit data would be near black otherwise.
+fn tone_words(words: Vec<u16>, (width, height): (u32, u32), tone: Tone, grey: &mut Vec<u8>) {
+    let largest = words.iter().copied().max().unwrap_or(0);
+    let bits = [8, 12].into_iter().find(|bits| largest < 1 << bits).unwrap_or(16);
+    let full = f64::from(1u32 << bits);
+    let dicom = Dicom {
+        width,
+        height,
+        pixels: Pixels::Grey { values: Values::Words(words), bits: Bits { stored: 16, shift: 0, signed: false } },
+        inverted: false,
+        modality: Modality::Rescale { slope: 1.0, intercept: 0.0 },
+        voi: Some(Voi::Window { center: full / 2.0, width: full, function: WindowFunction::Linear }),
+        padding: None,
+        header: Header::default(),
+    };
+    tone::to_grey(&dicom, tone, grey);
+}
+
 #[cfg(test)]
 mod tests {
     use dataset::record::ImageEncoding;
+    use image::{ExtendedColorType, ImageEncoder};
 
     use super::*;
 
@@ -325,6 +348,22 @@ mod tests {
         assert_eq!((padded.width, padded.height, source), (10, 10, (40, 20)));
         assert_eq!(place, Placement { scale: (0.25, 0.25), offset: (0.0, 2.0) });
         assert_eq!((padded.pixels[0], padded.pixels[55]), (0, 200));
+    }
+
+    #[test]
+    fn grey_of_16_bits_is_shown_by_the_bits_it_uses() {
+        let shown = |words: [u16; 4], tone| {
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+            let mut file = Vec::new();
+            let encoder = image::codecs::png::PngEncoder::new(&mut file);
+            encoder.write_image(&bytes, 2, 2, ExtendedColorType::L16).unwrap();
+            decode(&file, tone).unwrap().pixels
+        };
+        assert_eq!(shown([0, 257, 32_768, 65_535], Tone::Voi), [0, 1, 128, 255]);
+        assert_eq!(shown([0, 16, 2048, 4095], Tone::Voi), [0, 1, 128, 255], "12 bits");
+        assert_eq!(shown([0, 1, 128, 255], Tone::Voi), [0, 1, 128, 255], "8 bits");
+        assert_eq!(shown([1000, 1000, 1500, 2000], Tone::Minmax), [0, 0, 128, 255]);
+        assert_eq!(shown([1000, 1500, 1510, 2000], Tone::MimicCxrJpg), [0, 85, 170, 255]);
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! What a source will give, before any pixel is read: one entry a radiograph, in the order in which they are stored.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dataset::record::BoundingBox;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::error::{Reject, Result, Stage};
+use crate::error::{Error, Reject, Result, Stage};
 use crate::mask::Runs;
 use crate::report::Conclusion;
 
@@ -17,7 +17,7 @@ pub trait Source: Sync {
     /// Name, first part of every record's identifier.
     fn name(&self) -> &'static str;
 
-    /// Lists what the raw directory holds.
+    /// Lists what the raw directory holds. Records may come in any order: [`Plan::settle`] is called on what is run.
     fn plan(&self, raw: &Path) -> Result<Plan>;
 
     /// What a user should know of a plan before it is run, a line each.
@@ -89,8 +89,12 @@ impl PlannedRecord {
 
 impl Plan {
     /// Sorts records by identifier, so that neither the file system's order nor a table's matters, and rejects repeats.
+    /// Of several records of one identifier the one whose file is there comes first.
     pub fn settle(&mut self) {
-        self.records.sort_by(|a, b| (&a.record_id, &a.source_path).cmp(&(&b.record_id, &b.source_path)));
+        fn place(record: &PlannedRecord) -> (&str, bool, &str) {
+            (&record.record_id, record.source_bytes.is_none(), &record.source_path)
+        }
+        self.records.sort_by(|a, b| place(a).cmp(&place(b)));
         let rejects = &mut self.rejects;
         self.records.dedup_by(|record, first| {
             let repeats = record.record_id == first.record_id;
@@ -106,6 +110,18 @@ impl Plan {
         });
     }
 
+    /// Checks that every record has a label, or none, for each finding.
+    ///
+    /// # Errors
+    /// Names the first record that has not.
+    pub fn check(&self) -> Result<()> {
+        let findings = self.findings.len();
+        let wrong = self.records.iter().find(|record| record.labels.len() != findings);
+        wrong.map_or(Ok(()), |record| {
+            Err(Error::Labels { record_id: record.record_id.clone(), labels: record.labels.len(), findings })
+        })
+    }
+
     /// Digest of everything the plan says, to notice that the input changed between two runs.
     pub fn sha256(&self) -> String {
         let mut digest = Sha256::new();
@@ -119,89 +135,11 @@ impl Plan {
     }
 }
 
-/// Files below a folder, by path relative to `raw`, with their sizes; folders that cannot be read become rejects.
-pub struct Listing {
-    pub files: BTreeMap<String, u64>,
-    pub rejects: Vec<Reject>,
-}
-
-impl Listing {
-    /// Walks `folder`, keeping files whose extension (lower case) is one of `extensions`. Links to folders are not
-    /// followed: they may lead in a circle.
-    pub fn walk(raw: &Path, folder: &Path, extensions: &[&str]) -> Self {
-        let wanted = |path: &Path| extension(path).is_some_and(|found| extensions.contains(&found.as_str()));
-        Self::walk_where(raw, folder, &wanted)
-    }
-
-    /// Walks `folder`, keeping the files that are `wanted`.
-    pub fn walk_where(raw: &Path, folder: &Path, wanted: &dyn Fn(&Path) -> bool) -> Self {
-        let mut listing = Self { files: BTreeMap::new(), rejects: Vec::new() };
-        listing.visit(raw, folder, wanted);
-        listing.rejects.sort_by(|a, b| a.source_path.cmp(&b.source_path));
-        listing
-    }
-
-    fn visit(&mut self, raw: &Path, folder: &Path, is_wanted: &dyn Fn(&Path) -> bool) {
-        let relative = |path: &Path| path.strip_prefix(raw).unwrap_or(path).to_string_lossy().into_owned();
-        let rejects = &mut self.rejects;
-        let mut lost = |path: &Path, error: std::io::Error| {
-            let (source_path, error) = (relative(path), error.to_string());
-            rejects.push(Reject { source_path, record_id: None, stage: Stage::Plan, error });
-        };
-        let files = &mut self.files;
-        let entries = match std::fs::read_dir(folder) {
-            Ok(entries) => entries,
-            Err(error) => return lost(folder, error),
-        };
-        let mut folders = Vec::new();
-        for entry in entries {
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(error) => {
-                    lost(folder, error);
-                    continue;
-                }
-            };
-            let path = entry.path();
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => folders.push(path),
-                Ok(_) if is_wanted(&path) => match std::fs::metadata(&path) {
-                    Ok(found) => drop(files.insert(relative(&path), found.len())),
-                    Err(error) => lost(&path, error),
-                },
-                Ok(_) => {}
-                Err(error) => lost(&path, error),
-            }
-        }
-        for folder in folders {
-            self.visit(raw, &folder, is_wanted);
-        }
-    }
-
-    /// The first file below a folder whose extension (in any case) is one of `extensions`, if there is one.
-    pub fn walk_until_first(folder: &Path, extensions: &[&str]) -> Option<PathBuf> {
-        let mut entries: Vec<PathBuf> = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).collect();
-        entries.sort();
-        let is_wanted = |path: &PathBuf| {
-            let extension = path.extension().unwrap_or_default();
-            extensions.iter().any(|wanted| extension.eq_ignore_ascii_case(wanted)) && path.is_file()
-        };
-        entries.iter().find(|path| is_wanted(path)).cloned().or_else(|| {
-            entries.iter().filter(|path| path.is_dir()).find_map(|path| Self::walk_until_first(path, extensions))
-        })
-    }
-}
-
-/// Whether a path that a table states stays inside the directory it is taken from.
-pub fn is_inside(path: &str) -> bool {
-    !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
-}
-
 /// The label codes of one table row, in the order of `findings`.
 ///
 /// # Errors
 /// A sentence that names the first value that is no label.
-pub fn label_codes<'a>(
+pub(crate) fn label_codes<'a>(
     findings: &[String],
     values: impl IntoIterator<Item = Option<&'a str>>,
 ) -> Result<Vec<Option<i8>>, String> {
@@ -209,13 +147,8 @@ pub fn label_codes<'a>(
     findings.iter().zip(values).map(code).collect()
 }
 
-/// A file's extension in lower case.
-pub fn extension(path: &Path) -> Option<String> {
-    Some(path.extension()?.to_string_lossy().to_ascii_lowercase())
-}
-
 /// A label code as the field's tables write it: `1.0`, `0`, `-1.0`, empty.
-pub fn label_code(text: Option<&str>) -> Option<i8> {
+pub(crate) fn label_code(text: Option<&str>) -> Option<i8> {
     match text?.trim().parse::<f32>() {
         Ok(1.0) => Some(1),
         Ok(0.0) => Some(0),
@@ -228,9 +161,34 @@ pub fn label_code(text: Option<&str>) -> Option<i8> {
 ///
 /// # Errors
 /// When a value is neither empty nor one of the codes.
-pub fn checked_label_code(text: Option<&str>) -> Result<Option<i8>, String> {
+pub(crate) fn checked_label_code(text: Option<&str>) -> Result<Option<i8>, String> {
     match (text.map(str::trim).filter(|text| !text.is_empty()), label_code(text)) {
         (Some(text), None) => Err(format!("`{text}` is none of 1, 0, -1 and empty")),
         (_, code) => Ok(code),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_settled_plan_is_in_order_and_every_finding_has_its_label() {
+        let record = |id: &str, bytes| PlannedRecord {
+            record_id: id.to_owned(),
+            source_path: format!("{id}-{bytes:?}"),
+            source_bytes: bytes,
+            labels: vec![None],
+            ..PlannedRecord::default()
+        };
+        let records = vec![record("b", None), record("a", None), record("b", Some(1))];
+        let mut plan = Plan { records, findings: vec!["Edema".to_owned()], ..Plan::default() };
+        plan.settle();
+        let paths: Vec<_> = plan.records.iter().map(|record| record.source_path.as_str()).collect();
+        assert_eq!(paths, ["a-None", "b-Some(1)"], "the record whose file is there is kept");
+        assert_eq!(plan.rejects.len(), 1);
+        assert!(plan.check().is_ok());
+        plan.records[1].labels.clear();
+        assert!(plan.check().unwrap_err().to_string().starts_with("b: 0 labels for 1 findings"));
     }
 }

@@ -24,15 +24,33 @@ use tokenizers::Tokenizer;
 use crate::error::{Error, Reject, Result, Stage};
 use crate::inputs::{self, Stamps};
 use crate::mask;
-use crate::output::{INPUT, NOTES, Output, Prepared, STAMPS, prepare};
+use crate::output::{INPUT, NOTES, Output, Prepared, STAMPS, TOOL, prepare};
 use crate::picture::{self, Fit, Scratch, Stored};
 use crate::plan::{Plan, PlannedRecord, ReportSource};
-use crate::text::{read_report, tokenizer_of};
+use crate::text::{Report, read_report, tokenizer_of};
 use crate::tokenizer;
 use crate::tone::Tone;
 
-/// Records decoded together; a multiple keeps every job busy while the block before it is written.
+/// Records that each job decodes while the block before them is written: several keep every job busy.
 const BLOCK_PER_JOB: usize = 32;
+
+/// Bytes of the pictures of these records, as far as the stored size tells them.
+const BLOCK_BYTES_PER_JOB: usize = 64 << 20;
+
+/// Bytes of pictures and texts that are given to the writer at once: the offsets within a batch have 31 bits.
+const MAX_WRITE_BYTES: usize = 256 << 20;
+
+/// Default of [`Options::size`].
+pub const SIZE: u32 = 512;
+
+/// Default of [`Options::max_tokens`]: the recipe's.
+pub const MAX_TOKENS: usize = 100;
+
+/// Default of [`Options::rows_per_shard`]: a shard of raw pictures of the default size takes about 640 MB.
+pub const ROWS_PER_SHARD: usize = 2048;
+
+/// Default share of rejected inputs above which a run counts as spoilt.
+pub const MAX_REJECT_RATE: f64 = 0.01;
 
 thread_local! {
     /// Buffers of the thread that decodes.
@@ -98,6 +116,40 @@ pub struct Options {
     pub staging: Option<PathBuf>,
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            size: SIZE,
+            fit: Fit::default(),
+            encoding: ImageEncoding::Raw,
+            compression: ImageCompression::default(),
+            tone: Tone::default(),
+            tokenizer: TokenizerChoice::Train(tokenizer::VOCABULARY),
+            max_tokens: MAX_TOKENS,
+            report_text: ReportText::default(),
+            rows_per_shard: ROWS_PER_SHARD,
+            no_images: false,
+            limit: None,
+            jobs: std::thread::available_parallelism().map_or(1, usize::from),
+            overwrite: false,
+            staging: None,
+        }
+    }
+}
+
+impl Options {
+    /// What can be checked before anything is listed or written: the tokenizer's file.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub fn check(&self) -> Result<()> {
+        match &self.tokenizer {
+            TokenizerChoice::File(path) => tokenizer::load(path).map(drop),
+            TokenizerChoice::None | TokenizerChoice::Train(_) => Ok(()),
+        }
+    }
+}
+
 /// What came of a run.
 #[derive(Clone, Debug)]
 pub struct Summary {
@@ -106,6 +158,8 @@ pub struct Summary {
     pub already_done: bool,
     /// Shards that an earlier run had finished.
     pub resumed_shards: usize,
+    /// Rejects of the plan by which a run of a part of it is not judged.
+    pub unjudged: u64,
 }
 
 impl Summary {
@@ -113,6 +167,7 @@ impl Summary {
     pub fn reject_rate(&self) -> f64 {
         let lost = |(stage, _): &(&String, &u64)| stage.as_str() != Stage::Report.name();
         let rejected: u64 = self.manifest.rejects.iter().filter(lost).map(|(_, count)| count).sum();
+        let rejected = rejected.saturating_sub(self.unjudged);
         rejected as f64 / (self.manifest.totals.records + rejected).max(1) as f64
     }
 }
@@ -165,8 +220,8 @@ impl PixelSums {
 /// Ingests a plan into `out`, a directory or the URL of one in an object store.
 ///
 /// # Errors
-/// When `out` holds something else, another run works on it, the disk is full, or the tokenizer fails. Bad inputs are
-/// no errors: they become rejects.
+/// When `out` holds something else, another run works on it, the disk is full, the tokenizer fails, or a record of the
+/// plan has another number of labels than there are findings. Bad inputs are no errors: they become rejects.
 pub fn run(
     source: &str,
     raw: &Path,
@@ -176,11 +231,17 @@ pub fn run(
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Summary> {
     if plan.records.is_empty() {
-        let message = "no radiograph found here".to_owned();
+        let message = format!("no radiograph of `{source}` found here; docs/datasets.md shows how it must lie");
         return Err(Error::Empty { path: raw.to_path_buf(), message });
     }
-    if let Some(limit) = options.limit {
+    options.check()?;
+    plan.settle();
+    plan.check()?;
+    let mut unjudged = 0;
+    if let Some(limit) = options.limit.filter(|limit| *limit < plan.records.len()) {
         plan.records.truncate(limit);
+        // They are of the whole set, the records of a part of it.
+        unjudged = plan.rejects.iter().filter(|reject| reject.stage != Stage::Report).count() as u64;
     }
     let mut arguments = arguments(source, options)?;
     arguments.extend(std::mem::take(&mut plan.arguments));
@@ -188,7 +249,7 @@ pub fn run(
     let out = &Output::at(out, options.staging.as_deref())?;
     let _lock = match prepare(raw, out, &arguments, &plan, options.overwrite)? {
         Prepared::Done(manifest) => {
-            return Ok(Summary { manifest: *manifest, already_done: true, resumed_shards: 0 });
+            return Ok(Summary { manifest: *manifest, already_done: true, resumed_shards: 0, unjudged });
         }
         Prepared::Work(lock) => lock,
     };
@@ -201,7 +262,7 @@ pub fn run(
         let job = Job { raw, out, plan: &plan, options, tokenizer: tokenizer.as_ref(), progress };
         let (notes, resumed_shards) = job.shards()?;
         let manifest = job.finish(source, &arguments, &notes)?;
-        Ok(Summary { manifest, already_done: false, resumed_shards })
+        Ok(Summary { manifest, already_done: false, resumed_shards, unjudged })
     })
 }
 
@@ -313,8 +374,10 @@ impl Job<'_> {
         let (mut rejects, mut reports, mut pixels) = (Vec::new(), 0, PixelSums::default());
         let mut seen = Stamps::new();
         let mut waiting: Vec<Record> = Vec::new();
-        for block in chunk.chunks(BLOCK_PER_JOB * rayon::current_num_threads()) {
-            let (written, made) = rayon::join(|| writer.write(&waiting), || self.decode(block));
+        let side = self.options.size as usize;
+        let per_job = (BLOCK_BYTES_PER_JOB / (side * side).max(1)).clamp(1, BLOCK_PER_JOB);
+        for block in chunk.chunks(per_job * rayon::current_num_threads()) {
+            let (written, made) = rayon::join(|| write(&mut writer, &waiting), || self.decode(block));
             written?;
             waiting.clear();
             for (stamps, made) in made {
@@ -331,7 +394,7 @@ impl Job<'_> {
             }
             (self.progress)(Progress::Advanced(block.len() as u64));
         }
-        writer.write(&waiting)?;
+        write(&mut writer, &waiting)?;
         inputs::save(&self.stamps_path(index), &seen)?;
         Ok(ShardNote { info: writer.finish(&relative)?, rejects, reports, pixels })
     }
@@ -411,35 +474,32 @@ impl Job<'_> {
             pixels = PixelSums::of(&image.pixels);
             record.image = image.encode(self.options.encoding).map_err(|error| (Stage::Decode, error.to_string()))?;
         }
-        let mut reject = None;
-        match read_report(self.raw, self.plan, planned, seen) {
-            Ok(None) => {}
-            Ok(Some(report)) => {
-                let chosen = report.tokenised(self.options.report_text);
-                (record.findings, record.impression) = (report.sections.findings, report.sections.impression);
-                if !chosen.is_empty() {
-                    if let Some(tokenizer) = self.tokenizer {
-                        record.token_ids = tokenizer::token_ids(tokenizer, &chosen, self.options.max_tokens)
-                            .map_err(|error| (Stage::Report, error.to_string()))?;
-                    }
-                    record.report = Some(chosen);
-                }
-            }
-            Err(error) => {
-                let source_path = match &planned.report {
-                    ReportSource::File(path) => path.to_string_lossy().into_owned(),
-                    _ => planned.source_path.clone(),
-                };
-                let error = format!("{error}; its image is kept without text");
-                reject = Some(Reject {
-                    source_path,
-                    record_id: Some(planned.record_id.clone()),
-                    stage: Stage::Report,
-                    error,
-                });
-            }
-        }
+        let report = read_report(self.raw, self.plan, planned, seen);
+        let told = report.and_then(|report| report.map_or(Ok(()), |report| self.tell(report, &mut record)));
+        let reject = told.err().map(|error| Reject {
+            source_path: match &planned.report {
+                ReportSource::File(path) => path.to_string_lossy().into_owned(),
+                _ => planned.source_path.clone(),
+            },
+            record_id: Some(planned.record_id.clone()),
+            stage: Stage::Report,
+            error: format!("{error}; its image is kept without text"),
+        });
         Ok(Made { record, pixels, reject })
+    }
+
+    /// Adds the text of a report to its record; nothing of it where the tokenizer fails.
+    fn tell(&self, report: Report, record: &mut Record) -> Result<(), String> {
+        let chosen = report.tokenised(self.options.report_text);
+        if !chosen.is_empty() {
+            if let Some(tokenizer) = self.tokenizer {
+                record.token_ids = tokenizer::token_ids(tokenizer, &chosen, self.options.max_tokens)
+                    .map_err(|error| error.to_string())?;
+            }
+            record.report = Some(chosen);
+        }
+        (record.findings, record.impression) = (report.sections.findings, report.sections.impression);
+        Ok(())
     }
 
     /// Writes the rejects and, last of all, the manifest.
@@ -469,7 +529,7 @@ impl Job<'_> {
         let manifest = Manifest {
             format_version: FORMAT_VERSION,
             source: source.to_owned(),
-            tool: concat!("mrm ingest ", env!("CARGO_PKG_VERSION")).to_owned(),
+            tool: TOOL.to_owned(),
             arguments: arguments.clone(),
             image: ImageSpec {
                 encoding: self.options.encoding,
@@ -516,6 +576,28 @@ impl Job<'_> {
     }
 }
 
+/// Appends records to a shard, a bounded number of bytes at once.
+fn write(writer: &mut ShardWriter, records: &[Record]) -> dataset::Result<()> {
+    pieces(records, MAX_WRITE_BYTES).try_for_each(|piece| writer.write(piece))
+}
+
+/// Cuts records into pieces whose pictures and texts take at most so many bytes; a larger record is a piece of its own.
+fn pieces(records: &[Record], most: usize) -> impl Iterator<Item = &[Record]> {
+    let mut rest = records;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |record: &&Record| {
+            let texts = [&record.report, &record.findings, &record.impression].into_iter().flatten();
+            bytes += record.image.len() + texts.map(String::len).sum::<usize>();
+            bytes <= most
+        };
+        let count = rest.iter().take_while(fits).count().max(1).min(rest.len());
+        let (piece, left) = rest.split_at(count);
+        rest = left;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
 fn write_rejects(path: &Path, rejects: &[&Reject]) -> Result<()> {
     let column = |get: fn(&Reject) -> Option<&str>| -> ArrayRef {
         Arc::new(rejects.iter().map(|reject| get(reject)).collect::<StringArray>())
@@ -527,4 +609,18 @@ fn write_rejects(path: &Path, rejects: &[&Reject]) -> Result<()> {
         ("error", column(|reject| Some(&reject.error)), false),
     ];
     Ok(dataset::table::write_table(path, columns)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_pictures_are_written_one_by_one() {
+        let records = [3, 4, 2, 20, 1, 0].map(|bytes| Record { image: vec![0; bytes], ..Record::default() });
+        let sizes = |most| -> Vec<usize> { pieces(&records, most).map(<[Record]>::len).collect() };
+        assert_eq!(sizes(7), [2, 1, 1, 2]);
+        assert_eq!((sizes(30), sizes(0)), (vec![6], vec![1, 1, 1, 1, 1, 1]));
+        assert_eq!(pieces(&[], 7).count(), 0);
+    }
 }

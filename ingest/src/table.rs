@@ -1,5 +1,6 @@
 //! A source's CSV tables, plain or gzipped, as polars tables of text; rows that do not fit become rejects.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -17,10 +18,12 @@ const MAX_BAD_ROWS: usize = 100_000;
 /// One table, all columns as text, empty fields as null.
 pub struct Table {
     /// Its path relative to the raw directory.
-    pub name: String,
+    pub(crate) name: String,
     pub frame: DataFrame,
+    /// The line of the file on which each row begins.
+    lines: Vec<u32>,
     /// Rows whose number of fields is not the header's.
-    pub rejects: Vec<Reject>,
+    pub(crate) rejects: Vec<Reject>,
 }
 
 impl Table {
@@ -99,11 +102,11 @@ impl Table {
             names.iter().map(|name| StringChunkedBuilder::new(name.as_str().into(), 0)).collect();
         let mut rejects = Vec::new();
         let name = path.strip_prefix(raw).unwrap_or(path).to_string_lossy().into_owned();
-        let mut height = 0;
+        let mut lines = Vec::new();
         while next(&mut record)? {
+            // The place of a row that follows `\r\n` is told as that of its `\n`.
+            let line = record.position().map_or(0, csv::Position::line) + u64::from(crlf);
             if !(names.len()..=widest).contains(&record.len()) {
-                // The place of a row that follows `\r\n` is told as that of its `\n`.
-                let line = record.position().map_or(0, csv::Position::line) + u64::from(crlf);
                 let error = format!("line {line}: {} fields, the header has {}", record.len(), names.len());
                 rejects.push(Reject { source_path: name.clone(), record_id: None, stage: Stage::Table, error });
                 if rejects.len() > MAX_BAD_ROWS {
@@ -113,7 +116,7 @@ impl Table {
                 }
                 continue;
             }
-            height += 1;
+            lines.push(u32::try_from(line).unwrap_or(u32::MAX));
             for (column, field) in columns.iter_mut().zip(&record) {
                 match std::str::from_utf8(field) {
                     Ok(text) if text.trim().is_empty() => column.append_null(),
@@ -123,13 +126,37 @@ impl Table {
             }
         }
         let columns = columns.into_iter().map(|column| Column::from(column.finish().into_series())).collect();
-        let frame = DataFrame::new(height, columns).map_err(|e| bad(e.to_string()))?;
-        Ok(Self { name, frame, rejects })
+        let frame = DataFrame::new(lines.len(), columns).map_err(|e| bad(e.to_string()))?;
+        Ok(Self { name, frame, lines, rejects })
+    }
+
+    /// The reject of a row (from 0).
+    pub(crate) fn reject(&self, row: usize, error: impl Display) -> Reject {
+        let error = format!("line {}: {error}", self.lines[row]);
+        Reject { source_path: self.name.clone(), record_id: None, stage: Stage::Table, error }
+    }
+
+    /// Where a row (from 0) stands, for an error of what it means.
+    pub(crate) fn place(&self, row: usize) -> String {
+        format!("{}, line {}", self.name, self.lines[row])
     }
 }
 
+/// The tables (`.csv`, `.csv.gz`) in a folder whose name without this ending `fits`, sorted by their paths.
+pub(crate) fn tables(folder: &Path, fits: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let is_table = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = name.strip_suffix(".gz").unwrap_or(&name).strip_suffix(".csv");
+        name.is_some_and(&fits) && path.is_file()
+    };
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_table).collect();
+    found.sort();
+    found
+}
+
 /// The table `NAME.csv` or `NAME.csv.gz` in a folder, or in a folder `NAME.csv` or `NAME` in it, as archives unpack to.
-pub fn find_table(folder: &Path, name: &str) -> Option<PathBuf> {
+pub(crate) fn find_table(folder: &Path, name: &str) -> Option<PathBuf> {
     let inner = [folder.to_path_buf(), folder.join(format!("{name}.csv")), folder.join(name)];
     let candidates = inner.iter().flat_map(|at| ["csv", "csv.gz"].map(|ending| at.join(format!("{name}.{ending}"))));
     candidates.into_iter().find(|path| path.is_file())
@@ -144,7 +171,7 @@ pub fn texts<'a>(frame: &'a DataFrame, name: &str) -> Result<Vec<Option<&'a str>
 }
 
 /// The values of a text column, all null where the table has no such column.
-pub fn texts_or_null<'a>(frame: &'a DataFrame, name: &str) -> Vec<Option<&'a str>> {
+pub(crate) fn texts_or_null<'a>(frame: &'a DataFrame, name: &str) -> Vec<Option<&'a str>> {
     texts(frame, name).unwrap_or_else(|_| vec![None; frame.height()])
 }
 
@@ -197,6 +224,7 @@ mod tests {
         assert_eq!(texts(&table.frame, "b").unwrap(), [Some("x"), Some("y,\nz")]);
         let errors: Vec<_> = table.rejects.iter().map(|r| r.error.as_str()).collect();
         assert_eq!(errors, ["line 3: 1 fields, the header has 2", "line 6: 5 fields, the header has 2"]);
+        assert_eq!(table.reject(1, "why").error, "line 4: why", "the rows that fell out count");
         let missing = Table::read(folder.path(), &path, &["c"]).err().unwrap().to_string();
         assert!(missing.contains("no column `c` (there are: a, b)"), "{missing}");
     }

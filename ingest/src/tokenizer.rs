@@ -17,6 +17,8 @@ use crate::error::{Error, Result};
 
 /// Special tokens, in the order of their ids, as the recipe fixes them.
 pub const SPECIAL: [&str; 4] = ["[PAD]", "[UNK]", "[CLS]", "[MASK]"];
+/// Id of the token that begins a text.
+const CLS: i32 = 2;
 /// Vocabulary of the recipe.
 pub const VOCABULARY: usize = 30_000;
 /// Pieces that stand once or never in the corpus are not worth an embedding.
@@ -26,20 +28,32 @@ fn bad(error: impl std::fmt::Display) -> Error {
     Error::Tokenizer(error.to_string())
 }
 
-/// Reads a `tokenizer.json` and checks the recipe's special ids.
+/// Text that every tokenizer must take: words, digits, what the reports hide, and characters of other languages.
+const PROBE: &str = "FINDINGS: Heart size is normal, ___ 12.5 cm; no effusion (é, ß, ☃, 肺).";
+
+/// Reads a `tokenizer.json`, checks the recipe's special ids, and encodes a probe.
 pub fn load(path: &Path) -> Result<Tokenizer> {
     let read = std::panic::catch_unwind(|| Tokenizer::from_file(path)).map_err(|_| "not understood".to_owned());
     let read = read.and_then(|read| read.map_err(|e| e.to_string()));
     let mut tokenizer = read.map_err(|e| bad(format!("{}: {e}", path.display())))?;
+    let refused = |why: &str| {
+        bad(format!("{}: {why}; give one that `--tokenizer train` wrote, or one of its kind", path.display()))
+    };
     for (id, token) in SPECIAL.iter().enumerate() {
         if tokenizer.token_to_id(token) != Some(id as u32) {
-            return Err(bad(format!("{}: {token} must have id {id}", path.display())));
+            return Err(refused(&format!("{token} must have id {id}")));
         }
     }
     // Rows are cut and padded later, to lengths of our own.
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(bad)?;
-    Ok(tokenizer)
+    let probe = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| token_ids(&tokenizer, PROBE, usize::MAX)));
+    match probe {
+        Ok(Ok(ids)) if ids.first() == Some(&CLS) => Ok(tokenizer),
+        Ok(Ok(_)) => Err(refused(&format!("a text does not begin with the id {CLS} of [CLS]"))),
+        Ok(Err(error)) => Err(refused(&format!("a text cannot be encoded ({error})"))),
+        Err(_) => Err(refused("a text cannot be encoded")),
+    }
 }
 
 /// Trains the recipe's WordPiece: lower-case, NFKD, accents stripped; split at white space and around digit runs.

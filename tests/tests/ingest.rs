@@ -9,6 +9,7 @@ use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::tags;
 use mrm_tests::{RejectRow, SMALL, args, command, contents, fails, folder, ingest, ok, phantom, real_data, rejects};
 use rand::{Rng, SeedableRng};
+use serde_json::json;
 
 #[test]
 fn a_phantom_becomes_a_dataset() {
@@ -302,10 +303,22 @@ fn one_clear_line_for_what_cannot_work() {
         &args!["mimic-cxr", path.join("empty"), path.join("x")],
         "no mimic-cxr-*-metadata.csv[.gz] or cxr-record-list.csv[.gz]; give the directory",
     );
-    says(&args!["covid", path.join("empty"), path.join("x")], "no metadata.csv; give the directory");
-    says(&args!["mimic-cxr", &raw, path.join("x"), "--tokenizer", path.join("none.json")], "none.json");
+    says(&args!["covid", path.join("empty"), path.join("x")], "no metadata.csv[.gz]; give the directory");
+    // A tokenizer that cannot be used is told before anything is planned or written.
+    let tokenizer = |name: &str, more: &[&str], words: &str| {
+        let mut arguments = args!["mimic-cxr", &raw, path.join("x"), "--tokenizer", path.join(name)].to_vec();
+        arguments.extend(more.iter().map(Into::into));
+        says(&arguments, words);
+        assert!(!path.join("x").exists(), "nothing half-written");
+    };
+    tokenizer("none.json", &[], "none.json");
     fs::write(path.join("bad.json"), "{}").expect("written");
-    says(&args!["mimic-cxr", &raw, path.join("x2"), "--tokenizer", path.join("bad.json")], "tokenizer");
+    tokenizer("bad.json", &[], "tokenizer");
+    tokenizer("bad.json", &["--dry-run"], "tokenizer");
+    let vocabulary: Vec<_> = ["[PAD]", "[UNK]", "[CLS]", "[MASK]", "the"].map(|word| (word, 0)).into();
+    let no_unknown = json!({ "version": "1.0", "model": { "type": "Unigram", "unk_id": null, "vocab": vocabulary } });
+    fs::write(path.join("no-unknown.json"), no_unknown.to_string()).expect("written");
+    tokenizer("no-unknown.json", &[], "a text cannot be encoded");
 
     // A folder of somebody else's, and a dataset of other arguments.
     fs::create_dir(path.join("mine")).expect("made");
@@ -342,6 +355,89 @@ fn a_second_run_on_the_same_out_is_refused() {
     assert!(told.contains("another ingest works on it now"), "{told}");
     drop(lock);
     ingest("mimic-cxr", &raw, &out, &[]);
+}
+
+#[test]
+fn notes_of_a_run_that_came_to_nothing_stand_in_nobodys_way() {
+    let temporary = folder();
+    let raw = phantom(temporary.path(), 20);
+    let (out, whole) = (temporary.path().join("set"), temporary.path().join("whole"));
+    ingest("mimic-cxr", &raw, &whole, &[]);
+    let noted = |arguments: &str| {
+        fs::create_dir_all(out.join(".ingest")).expect("made");
+        fs::write(out.join(".ingest/arguments.json"), arguments).expect("written");
+    };
+    noted("{\"size\": 9}");
+    fs::write(out.join("tokenizer.json"), "of other reports").expect("written");
+    ingest("mimic-cxr", &raw, &out, &[]);
+    assert!(contents(&out) == contents(&whole));
+    // A dataset that became whole while this run waited is not made again, and its notes go.
+    noted("{}");
+    assert!(ingest("mimic-cxr", &raw, &out, &[]).contains("nothing to do"));
+    assert!(!out.join(".ingest").exists());
+
+    // Shards of another version are not mixed with those of this one.
+    fs::remove_file(out.join("dataset.json")).expect("removed");
+    noted("{\"tool\": \"mrm ingest 0.0.1\"}");
+    let told = fails("ingest", 1, args!["mimic-cxr", &raw, &out]);
+    assert!(told.contains("an unfinished dataset of mrm ingest 0.0.1, this is mrm ingest "), "{told}");
+    ingest("mimic-cxr", &raw, &out, &["--overwrite"]);
+    assert!(contents(&out) == contents(&whole));
+}
+
+#[test]
+fn a_report_that_cannot_be_encoded_costs_its_text_alone() {
+    let temporary = folder();
+    let raw = temporary.path().join("covid");
+    fs::create_dir(&raw).expect("made");
+    let table = "patientid,offset,finding,view,modality,filename,clinical_notes\n\
+                 1,0,todo,PA,X-ray,a.jpg,clear\n2,0,todo,PA,X-ray,b.jpg,fieberüber\n";
+    fs::write(raw.join("metadata.csv"), table).expect("written");
+    // All characters of the probe and no other, and no unknown token.
+    let special = ["[PAD]", "[UNK]", "[CLS]", "[MASK]"].map(str::to_owned);
+    let characters = (' '..='~').chain("éß☃肺▁".chars()).map(|c| c.to_string());
+    let vocabulary: Vec<_> = special.clone().into_iter().chain(characters).map(|word| (word, -1.0)).collect();
+    let added: Vec<_> = (0..4)
+        .map(|id| {
+            json!({ "id": id, "content": special[id], "single_word": false,
+        "lstrip": false, "rstrip": false, "normalized": false, "special": true })
+        })
+        .collect();
+    let tokenizer = json!({ "version": "1.0", "added_tokens": added,
+        "model": { "type": "Unigram", "unk_id": null, "vocab": vocabulary } });
+    let path = temporary.path().join("tokenizer.json");
+    fs::write(&path, tokenizer.to_string()).expect("written");
+    let out = temporary.path().join("set");
+    let told = ok("ingest", args!["covid", &raw, &out, "--no-images", "--tokenizer", &path]);
+    assert!(told.contains("2 records"), "{told}");
+    let dataset = Dataset::open(&out).expect("a dataset");
+    let report = |row| dataset.record(row).expect("a record").report;
+    assert_eq!((report(0).as_deref(), report(1)), (Some("clear"), None));
+    let found = rejects(&out);
+    assert!(found.len() == 1 && found[0].stage == "report", "{found:?}");
+    assert!(found[0].error.ends_with("; its image is kept without text"), "{found:?}");
+}
+
+#[test]
+fn a_trial_run_is_judged_by_what_it_takes() {
+    let temporary = folder();
+    let raw = phantom(temporary.path(), 20);
+    for number in 0..5 {
+        fs::write(raw.join(format!("files/p10/stray{number}.dcm")), "nobody lists me").expect("written");
+    }
+    let out = temporary.path().join("set");
+    let mut arguments = args!["mimic-cxr", &raw, &out, "--limit", "8"].to_vec();
+    arguments.extend(SMALL.iter().map(Into::into));
+    for _ in 0..2 {
+        assert!(ok("ingest", &arguments).contains("8 records"));
+    }
+    assert_eq!(rejects(&out).len(), 5);
+    let dry = ok("ingest", args!["mimic-cxr", &raw, &out, "--limit", "3", "--dry-run"]);
+    assert!(dry.contains("to be ingested: 3 radiographs") && dry.matches("patient ").count() == 3, "{dry}");
+    let film = contents(&raw).into_keys().find(|path| path.ends_with(".dcm") && !path.contains("stray"));
+    fs::write(raw.join(film.expect("a film")), "no film").expect("written");
+    let taken = args!["mimic-cxr", &raw, temporary.path().join("spoilt"), "--limit", "1000"];
+    fails("ingest", 3, taken);
 }
 
 #[test]
@@ -400,7 +496,7 @@ fn the_real_covid_set_goes_in() {
     assert!(told.contains("543 records"), "{told}");
     let found = rejects(&out);
     assert_eq!(found.len(), 28, "the CT slices");
-    assert!(found.iter().all(|reject| reject.error.contains("CT")), "{found:?}");
+    assert!(found.iter().all(|reject| reject.stage == "table" && reject.error.contains("CT")), "{found:?}");
     let dataset = Dataset::open(&out).expect("a dataset");
     let at = dataset.findings().iter().position(|name| name == "Pneumonia/Viral/COVID-19").expect("a label");
     let labels = dataset.labels().expect("labels");

@@ -156,6 +156,27 @@ fn chexpert_is_found_in_batches_in_any_case_and_without_its_pictures() {
     let found = records(&out);
     assert!(found.keys().eq(expected.keys()));
     assert!(found.values().zip(expected.values()).all(|(a, b)| a.labels == b.labels && a.view == b.view));
+    // CheXlocalize's names of the tables and of a folder.
+    let localize = temporary.path().join("localize/CheXpert");
+    let valid = read(&raw.join("CheXpert-v1.0-small/valid.csv"));
+    write(&localize.join("val_labels.csv"), &valid);
+    write(&localize.join("test_labels.csv"), valid.replace("/valid/", "/test/").replace("CheXpert-v1.0-small/", ""));
+    for row in rows(&valid) {
+        let inner = row["Path"].strip_prefix("CheXpert-v1.0-small/valid/").expect("the release's folder");
+        for folder in ["val", "test"] {
+            write(&localize.join(folder).join(inner), fs::read(raw.join(row["Path"])).expect("a picture"));
+        }
+    }
+    let out = temporary.path().join("localize-set");
+    ingest("chexpert", &temporary.path().join("localize"), &out, &[]);
+    assert_eq!(rejects(&out), []);
+    let found = records(&out);
+    assert_eq!(found.len(), 2 * rows(&valid).len());
+    for (id, record) in &found {
+        let listed = &expected[&id.replace("/test/", "/valid/")];
+        assert!(record.labels == listed.labels && record.image == listed.image, "{id}");
+        assert_eq!(record.subset.as_deref(), Some(if id.contains("/test/") { "test" } else { "validate" }));
+    }
     // With pictures, each one that is missing is a row.
     let told = fails("ingest", 3, args!["chexpert", temporary.path().join("bare"), temporary.path().join("none")]);
     assert!(told.contains("--max-reject-rate"), "{told}");
@@ -179,11 +200,7 @@ fn chexpert_rows_that_say_nothing_are_rejected() {
     ingest("chexpert", &raw, &out, &["--max-reject-rate", "1"]);
     let found = rejects(&out);
     let count = |stage: &str, words: &str| found.iter().filter(|r| r.stage == stage && r.error.contains(words)).count();
-    assert_eq!(
-        count("table", "data row 1: column `Support Devices`: `2.0` is none of 1, 0, -1 and empty"),
-        1,
-        "{found:?}"
-    );
+    assert_eq!(count("table", "line 2: column `Support Devices`: `2.0` is none of 1, 0, -1 and empty"), 1, "{found:?}");
     assert_eq!(count("table", "its path has no patient and study"), 2, "{found:?}");
     assert_eq!(count("table", "2 fields, the header has 19"), 1, "{found:?}");
     assert_eq!(count("plan", "no table names this file"), 3, "{found:?}");
@@ -409,6 +426,9 @@ fn nih_dirt_is_rejected_and_both_tables_are_read() {
     let name = lines[1].split(',').next().expect("an image").to_owned();
     lines[1] = lines[1].replacen(lines[1].split(',').nth(1).expect("findings"), "Gout", 1);
     lines.push("x,y".to_owned());
+    // A repeated row must not take the place of the one that has the file.
+    lines.push(lines[2].clone());
+    let kept = format!("nih/{}", lines[2].split(',').next().expect("an image"));
     write(&raw.join("Data_Entry_2017.csv.gz"), lines.join("\n"));
     write(
         &raw.join("images_002/images").join(&name),
@@ -429,10 +449,12 @@ fn nih_dirt_is_rejected_and_both_tables_are_read() {
         "no table names this file",
         "the box list names this image, the entry table does not",
         "no box of four numbers",
+        "this identifier is listed twice",
     ] {
         assert_eq!(found.iter().filter(|reject| reject.error.contains(words)).count(), 1, "{words}: {found:?}");
     }
-    assert_eq!(found.len(), 6);
+    assert_eq!(found.len(), 7);
+    assert_eq!(records(&out)[&kept].source_path, records(&second)[&kept].source_path);
 }
 
 #[test]
@@ -572,7 +594,7 @@ fn a_covid_phantom_becomes_a_dataset() {
     }
     // The table alone gives the same records without pictures.
     let bare = temporary.path().join("bare");
-    write(&bare.join("metadata.csv"), read(&raw.join("metadata.csv")));
+    write(&bare.join("metadata.csv.gz"), read(&raw.join("metadata.csv")));
     let out = temporary.path().join("bare-set");
     ingest("covid", &bare, &out, &["--no-images"]);
     assert_eq!(rejects(&out), []);
@@ -713,11 +735,27 @@ fn mimic_cxr_jpg_and_reports_are_found_wherever_they_are() {
         write(&reports.join("mimic-cxr-reports/files").join(file), bytes);
     }
     assert!(of("silent", &alone, &[]).values().all(|record| record.report.is_none()));
+    let warned = mrm_tests::run("ingest", args!["mimic-cxr", &alone, path.join("x"), "--dry-run"]);
+    assert!(mrm_tests::text(&warned.stderr).contains("warning: no reports found"), "{warned:?}");
     let elsewhere = reports.to_string_lossy().into_owned();
     let given = of("given", &alone, &["--reports", &elsewhere]);
     assert_eq!(told(&given), told(&dicom));
     // The manifest does not say where on this machine they were.
     assert!(!read(&path.join("given/dataset.json")).contains("reports-elsewhere"));
+    // A relative path is one of the working directory; other reports in folders of the same form are another input.
+    let again = |reports: &str| {
+        let mut command = mrm_tests::command("ingest");
+        command.current_dir(path).args(args!["mimic-cxr", &alone, path.join("given"), "--reports", reports]);
+        let output = command.args(mrm_tests::SMALL).output().expect("the binary starts");
+        mrm_tests::text(&output.stdout) + &mrm_tests::text(&output.stderr)
+    };
+    assert!(again("reports-elsewhere").contains("nothing to do"));
+    let others = path.join("reports-of-others");
+    for (file, bytes) in contents(&reports) {
+        write(&others.join(file), [bytes.as_slice(), b"More."].concat());
+    }
+    let refused = again("reports-of-others");
+    assert!(refused.contains("holds another dataset (reports changed)"), "{refused}");
 
     // A packed archive is named, not read.
     write(&alone.join("mimic-cxr-reports.zip"), "PK");

@@ -8,6 +8,8 @@ use std::path::Path;
 use dataset::Dataset;
 use dataset::record::Record;
 use ingest::mask::Runs;
+use ingest::plan::Source;
+use ingest::sources::OpenI;
 use mrm_tests::{args, contents, fails, folder, ingest, ok, phantom_of, real_data, rejects};
 
 fn records(out: &Path) -> Vec<Record> {
@@ -321,6 +323,8 @@ fn faults_of_siim_become_rejects() {
     assert!(told.contains("there are several"), "{told}");
     fs::remove_file(raw.join("my-train-rle-b.csv")).expect("removed");
     ok("ingest", args!["siim", &raw, temporary.path().join("x"), "--dry-run"]);
+    fs::rename(raw.join("my-train-rle-a.csv"), raw.join("stage_2_train.csv")).expect("renamed");
+    ok("ingest", args!["siim", &raw, temporary.path().join("x"), "--dry-run"]);
 }
 
 #[test]
@@ -533,6 +537,28 @@ fn all_real_openi_reports_go_in() {
 }
 
 #[test]
+fn every_dicom_file_of_openi_finds_its_report() {
+    let Some(data) = real_data() else { return };
+    let temporary = folder();
+    let archive = data.join("openi-reports/NLMCXR_reports.tgz");
+    let status = std::process::Command::new("tar").arg("xzf").arg(archive).arg("-C").arg(temporary.path()).status();
+    assert!(status.expect("tar").success());
+    let plan = || OpenI { reports_alone: false }.plan(temporary.path()).expect("a plan");
+    // As the DICOM download names them: `2_IM-0652-1001`, and for the first report `1_IM-0001-3001`.
+    for record in plan().records {
+        let name = record.image_id.strip_prefix("CXR1_1_").map_or_else(
+            || record.image_id.strip_prefix("CXR").expect("the collection's prefix").to_owned(),
+            |rest| format!("1_{rest}"),
+        );
+        fs::write(temporary.path().join(format!("{name}.dcm")), "a film").expect("written");
+    }
+    let plan = plan();
+    assert_eq!(plan.records.len(), 7_470);
+    assert!(plan.records.iter().all(|record| record.source_bytes == Some(6)));
+    assert!(plan.rejects.iter().all(|reject| reject.error == "the report names no image"));
+}
+
+#[test]
 fn a_folder_without_a_table_goes_by_its_paths() {
     let temporary = folder();
     let raw = phantom_of("folder", temporary.path(), 24);
@@ -719,11 +745,11 @@ fn faults_of_a_table_become_rejects_or_clear_errors() {
         &out,
         &with_table("films.csv", &["--label-columns", "Edema,Pneumonia", "--max-reject-rate", "1"]),
     );
-    says(&out, "films.csv", "table", "data row 1: column `Edema`: `maybe` is none of 1, 0, -1 and empty");
-    says(&out, "films.csv", "table", "data row 2: unknown subset `holdout`");
-    says(&out, "films.csv", "table", "data row 3: the patient column is empty");
-    says(&out, "films.csv", "table", "data row 5: the path leads out of the raw directory");
-    says(&out, "films.csv", "table", "data row 6: the name `film1.dcm` means several files");
+    says(&out, "films.csv", "table", "line 2: column `Edema`: `maybe` is none of 1, 0, -1 and empty");
+    says(&out, "films.csv", "table", "line 3: unknown subset `holdout`");
+    says(&out, "films.csv", "table", "line 4: the patient column is empty");
+    says(&out, "films.csv", "table", "line 6: the path leads out of the raw directory");
+    says(&out, "films.csv", "table", "line 7: the name `film1.dcm` means several files");
     says(&out, "films.csv", "table", "1 fields, the header has 19");
     says(&out, "reports/lost.txt", "report", "no report file");
     says(&out, &gone[0], "read", "the file is missing");
@@ -768,6 +794,16 @@ fn the_patient_of_a_header_is_taken_when_asked_for() {
     let found = rejects(&out);
     assert!(found.iter().all(|reject| reject.error.contains("the patient is unknown: not a DICOM file")), "{found:?}");
     assert_eq!(found.len(), pictures);
+    // Studies of a table may repeat from patient to patient.
+    let lines: String = files(&flat, ".dcm").iter().map(|film| format!("{film},s1\n")).collect();
+    fs::write(flat.join("studies.csv"), format!("file,study\n{lines}")).expect("written");
+    let out = temporary.path().join("studies");
+    let columns = ["--table", "studies.csv", "--image-column", "file", "--study-column", "study"];
+    ingest("folder", &flat, &out, &[&columns[..], &["--patient-from-header", "--max-reject-rate", "1"]].concat());
+    let with_studies = self::records(&out);
+    assert!(!with_studies.is_empty());
+    assert!(with_studies.iter().all(|record| record.study_id == format!("{}/s1", record.patient_id)));
+    fs::remove_file(flat.join("studies.csv")).expect("removed");
     // Not asked for, nothing of it is stored.
     let out = temporary.path().join("plain");
     ingest("folder", &flat, &out, &[]);

@@ -20,7 +20,7 @@ use super::{MAX_COMPONENTS, MAX_DEPTH, MAX_INFLATED_BYTES, MAX_TEXT_BYTES, MAX_T
 const MAX_SEGMENTS: u32 = 15;
 
 /// Explicit VR big endian, retired and still met.
-const BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
+pub const BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
 
 /// Bytes of the delimiter behind the last fragment.
 const DELIMITER: usize = 8;
@@ -123,6 +123,8 @@ fn lengths(set: &[u8], syntax: &TransferSyntax, total: usize, behind: bool) -> R
         let (length, position) = match &token {
             LazyDataToken::SequenceStart { .. } | LazyDataToken::PixelSequenceStart => {
                 if depth == 0 && matches!(token, LazyDataToken::PixelSequenceStart) {
+                    // Items of a sequence right before the pixels are none of them.
+                    items = 0;
                     place = Some(Place::Fragments { offsets: 0..0, fragments: Vec::new() });
                 }
                 depth += 1;
@@ -279,4 +281,36 @@ fn jpeg_2000_size(stream: &[u8]) -> Option<Size> {
         components: u16::from_be_bytes([header[40], header[41]]),
         tiles: count(right, tile_left, tile_width) * count(bottom, tile_top, tile_height),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use dicom_core::value::{DataSetSequence, PixelFragmentSequence};
+    use dicom_core::{DataElement, PrimitiveValue};
+    use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
+
+    use super::*;
+
+    #[test]
+    fn the_table_of_offsets_is_told_from_the_fragments() {
+        let item = InMemDicomObject::from_element_iter([DataElement::new(
+            tags::REQUESTED_PROCEDURE_ID,
+            VR::SH,
+            PrimitiveValue::from("A"),
+        )]);
+        let fragments = PixelFragmentSequence::new(vec![0u32], vec![vec![1u8, 2, 3, 4]]);
+        let object = InMemDicomObject::from_element_iter([
+            DataElement::new(tags::REQUEST_ATTRIBUTES_SEQUENCE, VR::SQ, DataSetSequence::from(vec![item])),
+            DataElement::new(tags::PIXEL_DATA, VR::OB, fragments),
+        ]);
+        let meta = FileMetaTableBuilder::new()
+            .transfer_syntax(uids::JPEG_BASELINE8_BIT)
+            .media_storage_sop_class_uid(uids::COMPUTED_RADIOGRAPHY_IMAGE_STORAGE)
+            .media_storage_sop_instance_uid("2.25.1");
+        let mut bytes = Vec::new();
+        object.with_meta(meta).unwrap().write_all(&mut bytes).unwrap();
+        let Some(Place::Fragments { offsets, fragments }) = data_set(&bytes, bytes.len()).unwrap() else { panic!() };
+        assert_eq!(bytes[offsets], [0; 4]);
+        assert_eq!(fragments.into_iter().map(|range| &bytes[range]).collect::<Vec<_>>(), [[1, 2, 3, 4]]);
+    }
 }

@@ -10,31 +10,31 @@
 //! | compressed DICOM pixels | the size that Rows and Columns say, 4 components, 4,096 tiles |
 //! | table | 4 GiB of text, 8 MiB a row; gzipped beyond 16 MiB: at most 100 times the file |
 
-pub mod dicom;
+pub(crate) mod dicom;
 pub(crate) mod table;
 
 /// Most bytes of a raw file.
-pub const MAX_FILE_BYTES: u64 = 2 << 30;
+pub(crate) const MAX_FILE_BYTES: u64 = 2 << 30;
 /// Most bytes of a report file.
-pub const MAX_REPORT_BYTES: u64 = 16 << 20;
+pub(crate) const MAX_REPORT_BYTES: u64 = 16 << 20;
 /// Most values (pixels times samples) of an image.
 pub const MAX_VALUES: u64 = 1 << 27;
 /// Most levels of sequences within sequences.
-pub const MAX_DEPTH: usize = 32;
+pub(crate) const MAX_DEPTH: usize = 32;
 /// Most bytes of one text of a DICOM data set: each of its backslashes would cost a string of its own.
-pub const MAX_TEXT_BYTES: usize = 1 << 20;
+pub(crate) const MAX_TEXT_BYTES: usize = 1 << 20;
 /// Most bytes of a deflated DICOM data set: the largest image at 16 bits.
-pub const MAX_INFLATED_BYTES: u64 = 2 * MAX_VALUES;
+pub(crate) const MAX_INFLATED_BYTES: u64 = 2 * MAX_VALUES;
 /// Most components and tiles of compressed DICOM pixels.
-pub const MAX_COMPONENTS: u16 = 4;
-pub const MAX_TILES: u64 = 4096;
+pub(crate) const MAX_COMPONENTS: u16 = 4;
+pub(crate) const MAX_TILES: u64 = 4096;
 /// Most bytes of a table.
-pub const MAX_TABLE_BYTES: u64 = 4 << 30;
+pub(crate) const MAX_TABLE_BYTES: u64 = 4 << 30;
 /// Most bytes of a table's row.
-pub const MAX_ROW_BYTES: u64 = 8 << 20;
+pub(crate) const MAX_ROW_BYTES: u64 = 8 << 20;
 /// Bytes that any gzipped table may have, and how many times its file a larger one.
-pub const SMALL_TABLE_BYTES: u64 = 16 << 20;
-pub const MAX_INFLATION: u64 = 100;
+pub(crate) const SMALL_TABLE_BYTES: u64 = 16 << 20;
+pub(crate) const MAX_INFLATION: u64 = 100;
 
 /// Runs a decoder: those of others meet any bytes there are, and a panic of theirs becomes an error.
 pub(crate) fn guarded<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {

@@ -20,8 +20,8 @@
 
 mod anatomy;
 mod canvas;
-pub mod chexpert;
-pub mod covid;
+mod chexpert;
+mod covid;
 mod devices;
 mod dicom;
 mod disease;
@@ -31,8 +31,8 @@ mod findings;
 mod folder;
 mod frontal;
 mod lateral;
-pub mod mimic_cxr;
-pub mod nih;
+mod mimic_cxr;
+mod nih;
 mod openi;
 mod page;
 mod patient;
@@ -235,12 +235,14 @@ fn claim(out: &Path, record: &Record) -> Result<(), Error> {
     write_file(&path, format!("{asked}\n").as_bytes())
 }
 
+/// Hidden, unlike the names of `dataset::files`: what a killed run leaves must look like no picture to any source.
 fn temporary(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.part"))
 }
 
-/// Writes a file under a temporary name, then gives it its own: what has its name is complete.
+/// Writes a file under a temporary name, then gives it its own: what has its name is complete. It is not synced: there are
+/// many, and a phantom can be made again.
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let part = temporary(path);
     let attempt = || {

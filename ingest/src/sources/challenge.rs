@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::Reject;
-use crate::plan::Listing;
+use crate::walk::{Walk, stem};
 
 /// Walks the folders (name, subset; train images in the first) and calls `record` with image, path, bytes, subset and
 /// what the table says, in the end for each image of the table that has no file. Gives the rejects: folders that cannot
@@ -21,10 +21,10 @@ pub fn each_image<Row>(
         if !raw.join(folder).is_dir() {
             continue;
         }
-        let listing = Listing::walk(raw, &raw.join(folder), extensions);
-        rejects.extend(listing.rejects);
-        for (path, bytes) in listing.files {
-            let id = Path::new(&path).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let walk = Walk::of(raw, &raw.join(folder), extensions);
+        rejects.extend(walk.rejects);
+        for (path, bytes) in walk.files {
+            let id = stem(&path);
             match rows.remove(&id) {
                 None if index == 0 => rejects.push(Reject::unlisted(path)),
                 // The challenges keep the rows of their test images.

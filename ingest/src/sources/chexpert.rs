@@ -1,5 +1,5 @@
-//! CheXpert v1.0, v1.0-small and Plus: `train.csv`, `valid.csv`, `test.csv`, `df_chexpert_plus_*.csv` and the pictures
-//! that they name, `CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg`, whatever the first folder is called
+//! CheXpert v1.0, v1.0-small and Plus: `train.csv`, `valid.csv`, `test.csv` (or CheXlocalize's `val_labels.csv` and
+//! `test_labels.csv`), `df_chexpert_plus_*.csv` and the pictures that they name, `CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg`, whatever the first folder is called
 //! here, and whether or not `train` is one of the release's batch folders.
 
 use std::collections::{BTreeMap, HashSet};
@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use super::chexpert_plus::{Plus, PlusRow};
 use crate::error::{Error, Reject, Result};
 use crate::header::years;
-use crate::plan::{Listing, Plan, PlannedRecord, Source, is_inside, label_codes};
-use crate::table::{Table, texts, texts_or_null};
+use crate::plan::{Plan, PlannedRecord, Source, label_codes};
+use crate::table::{Table, tables, texts, texts_or_null};
+use crate::walk::{Walk, is_inside};
 
-/// Table and the subset that it means.
-const TABLES: [(&str, &str); 3] = [("train.csv", "train"), ("valid.csv", "validate"), ("test.csv", "test")];
+/// The subsets and the names of their tables, without `.csv`; the first one that is there counts.
+const TABLES: [(&str, &[&str]); 3] =
+    [("train", &["train"]), ("validate", &["valid", "val_labels"]), ("test", &["test", "test_labels"])];
 /// Columns that are no finding.
 const KEYS: [&str; 5] = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA"];
 /// Extensions of pictures; of several files of one picture the first kind is taken.
@@ -35,11 +37,11 @@ impl Source for Chexpert {
     fn plan(&self, raw: &Path) -> Result<Plan> {
         let home = Home::find(raw)?;
         let mut plan = Plan::default();
-        let mut pictures = Pictures::default();
+        let mut pictures = PictureFiles::default();
         if !self.no_images {
-            let listing = Listing::walk(raw, &home.pictures, &EXTENSIONS);
-            plan.rejects.extend(listing.rejects);
-            pictures = Pictures::new(listing.files);
+            let walk = Walk::of(raw, &home.pictures, &EXTENSIONS);
+            plan.rejects.extend(walk.rejects);
+            pictures = PictureFiles::new(walk.files);
         }
         let mut plus = match &home.plus {
             Some(path) => Plus::read(raw, path, &mut plan.rejects)?,
@@ -85,7 +87,7 @@ fn labelled(table: &Table, subset: &str, plus: &mut Plus, maker: &mut Maker, pla
     let (paths, sex, age) = (texts(frame, "Path")?, texts_or_null(frame, "Sex"), texts_or_null(frame, "Age"));
     let (side, projection) = (texts_or_null(frame, "Frontal/Lateral"), texts_or_null(frame, "AP/PA"));
     for row in 0..frame.height() {
-        let mut reject = |error: &str| plan.rejects.push(Reject::row(&table.name, row, error));
+        let mut reject = |error: &str| plan.rejects.push(table.reject(row, error));
         let Some(name) = Name::parse(paths[row].unwrap_or_default()) else {
             reject("its path has no patient and study");
             continue;
@@ -140,6 +142,8 @@ impl<'a> Name<'a> {
     pub fn parse(path: &'a str) -> Option<Self> {
         let parts: Vec<&str> = path.split('/').collect();
         let [.., part, patient, study, file] = parts.as_slice() else { return None };
+        // CheXlocalize's word.
+        let part = if *part == "val" { &"valid" } else { part };
         (is_inside(path) && PARTS.contains(part)).then_some(Self { part, patient, study, file })
     }
 
@@ -155,11 +159,11 @@ impl<'a> Name<'a> {
 
 /// The files that are there, by [`Name::key`]; in a folder that tells no subset the key begins with `/`.
 #[derive(Default)]
-struct Pictures {
+struct PictureFiles {
     files: BTreeMap<String, Vec<(String, u64)>>,
 }
 
-impl Pictures {
+impl PictureFiles {
     fn new(files: BTreeMap<String, u64>) -> Self {
         let mut pictures = Self::default();
         for (path, bytes) in files {
@@ -169,6 +173,7 @@ impl Pictures {
             // `train`, or `CheXpert-v1.0 batch 2 (train 1)`.
             let folder = parts.next().unwrap_or_default().to_lowercase();
             let part = PARTS.into_iter().find(|part| folder.contains(part)).unwrap_or_default();
+            let part = if folder == "val" { "valid" } else { part };
             let key = Name { part, patient, study, file }.key();
             pictures.files.entry(key).or_default().push((path, bytes));
         }
@@ -197,7 +202,7 @@ impl Pictures {
 struct Maker<'a> {
     /// Where pictures should be, relative to the raw directory.
     folder: &'a Path,
-    pictures: &'a Pictures,
+    pictures: &'a PictureFiles,
     used: HashSet<String>,
 }
 
@@ -248,11 +253,8 @@ impl Home {
         folders.extend(chexpert_folders(raw));
         folders.extend(chexpert_folders(raw).iter().flat_map(|folder| chexpert_folders(folder)));
         let tables = |folder: &PathBuf| -> Vec<(PathBuf, &'static str)> {
-            let of = |(name, subset): (&str, &'static str)| {
-                let endings = ["", ".gz"].map(|ending| folder.join(format!("{name}{ending}")));
-                Some((endings.into_iter().find(|path| path.is_file())?, subset))
-            };
-            TABLES.into_iter().filter_map(of).collect()
+            let named = |name: &&str| tables(folder, |found| found == *name).into_iter().next();
+            TABLES.into_iter().filter_map(|(subset, names)| Some((names.iter().find_map(named)?, subset))).collect()
         };
         let home = folders.iter().find(|folder| !tables(folder).is_empty());
         let plus = folders.iter().find_map(|folder| Plus::table(folder));
@@ -264,7 +266,9 @@ impl Home {
             (None, None) => {
                 return Err(Error::MissingTable {
                     folder: raw.to_path_buf(),
-                    wanted: "train.csv, valid.csv or test.csv (.gz too), nor df_chexpert_plus_*.csv".to_owned(),
+                    wanted: "train.csv, valid.csv or test.csv (val_labels.csv, test_labels.csv; .gz too), nor \
+                             df_chexpert_plus_*.csv"
+                        .to_owned(),
                     remedy: "give the CheXpert-v1.0 or CheXpert-v1.0-small directory".to_owned(),
                 });
             }

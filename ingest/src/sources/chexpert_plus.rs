@@ -9,7 +9,7 @@ use super::chexpert::{Name, sex_code, view};
 use crate::error::{Reject, Result};
 use crate::header::years;
 use crate::plan::ReportSource;
-use crate::table::{Table, texts, texts_or_null};
+use crate::table::{Table, tables, texts, texts_or_null};
 
 const PREFIX: &str = "df_chexpert_plus";
 
@@ -36,12 +36,7 @@ pub struct Plus {
 impl Plus {
     /// The table in this folder, the newest if there are several.
     pub fn table(folder: &Path) -> Option<PathBuf> {
-        let entries = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
-        let is_table = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with(PREFIX) && (name.ends_with(".csv") || name.ends_with(".csv.gz"))
-        };
-        entries.filter(is_table).max()
+        tables(folder, |name| name.starts_with(PREFIX)).pop()
     }
 
     /// Reads the table.
@@ -49,8 +44,8 @@ impl Plus {
     /// # Errors
     /// When it cannot be read or lacks `path_to_image` or `report`.
     pub fn read(raw: &Path, path: &Path, rejects: &mut Vec<Reject>) -> Result<Self> {
-        let table = Table::read(raw, path, &["path_to_image", "report"])?;
-        rejects.extend(table.rejects);
+        let mut table = Table::read(raw, path, &["path_to_image", "report"])?;
+        rejects.append(&mut table.rejects);
         let frame = &table.frame;
         let (path, report) = (texts(frame, "path_to_image")?, texts(frame, "report")?);
         let column = |name| texts_or_null(frame, name);
@@ -61,7 +56,7 @@ impl Plus {
         for row in 0..frame.height() {
             let path = path[row].unwrap_or_default();
             let Some(name) = Name::parse(path) else {
-                rejects.push(Reject::row(&table.name, row, "its path_to_image has no patient and study"));
+                rejects.push(table.reject(row, "its path_to_image has no patient and study"));
                 continue;
             };
             let told = PlusRow {
@@ -77,7 +72,7 @@ impl Plus {
                 report: report_of(report[row], findings[row], impression[row]),
             };
             if rows.insert(name.key(), told).is_some() {
-                rejects.push(Reject::row(&table.name, row, format!("{path} is listed twice; the last row is taken")));
+                rejects.push(table.reject(row, format!("{path} is listed twice; the last row is taken")));
             }
         }
         Ok(Self { rows })

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use crate::error::{Error, Reject, Result, Stage};
 use crate::header::years;
-use crate::plan::{Listing, Plan, PlannedRecord, ReportSource, Source, is_inside};
-use crate::table::{Table, texts, texts_or_null};
+use crate::plan::{Plan, PlannedRecord, ReportSource, Source};
+use crate::table::{Table, find_table, texts, texts_or_null};
+use crate::walk::{Walk, is_inside};
 
 /// A finding that says "not labelled yet", and one that says "nothing found".
 const UNLABELLED: &str = "todo";
@@ -28,27 +29,26 @@ impl Source for Covid {
     }
 
     fn plan(&self, raw: &Path) -> Result<Plan> {
-        let path = raw.join("metadata.csv");
-        if !path.is_file() {
-            let (folder, wanted) = (raw.to_path_buf(), "metadata.csv".to_owned());
-            let remedy = "give the directory of the COVID-19 Image Data Collection".to_owned();
-            return Err(Error::MissingTable { folder, wanted, remedy });
-        }
-        let table = Table::read(raw, &path, &REQUIRED)?;
-        let mut rejects = table.rejects;
-        let table = table.frame;
+        let path = find_table(raw, "metadata").ok_or_else(|| Error::MissingTable {
+            folder: raw.to_path_buf(),
+            wanted: "metadata.csv[.gz]".to_owned(),
+            remedy: "give the directory of the COVID-19 Image Data Collection".to_owned(),
+        })?;
+        let mut read = Table::read(raw, &path, &REQUIRED)?;
+        let mut rejects = std::mem::take(&mut read.rejects);
+        let table = &read.frame;
         let (patient, offset, finding) =
-            (texts(&table, "patientid")?, texts_or_null(&table, "offset"), texts(&table, "finding")?);
-        let (view, modality, file) = (texts(&table, "view")?, texts(&table, "modality")?, texts(&table, "filename")?);
-        let (sex, age) = (texts_or_null(&table, "sex"), texts_or_null(&table, "age"));
-        let (folder, notes) = (texts_or_null(&table, "folder"), texts_or_null(&table, "clinical_notes"));
+            (texts(table, "patientid")?, texts_or_null(table, "offset"), texts(table, "finding")?);
+        let (view, modality, file) = (texts(table, "view")?, texts(table, "modality")?, texts(table, "filename")?);
+        let (sex, age) = (texts_or_null(table, "sex"), texts_or_null(table, "age"));
+        let (folder, notes) = (texts_or_null(table, "folder"), texts_or_null(table, "clinical_notes"));
 
         let levels: BTreeSet<&str> =
             finding.iter().flatten().filter(|name| **name != UNLABELLED).flat_map(|name| prefixes(name)).collect();
         let findings: Vec<String> = levels.iter().map(|level| (*level).to_owned()).collect();
         let mut files = BTreeMap::new();
         if !self.no_images {
-            let images = Listing::walk(raw, &raw.join("images"), &["jpg", "jpeg", "png"]);
+            let images = Walk::of(raw, &raw.join("images"), &["jpg", "jpeg", "png"]);
             rejects.extend(images.rejects);
             files = images.files;
         }
@@ -56,12 +56,12 @@ impl Source for Covid {
         let mut records = Vec::new();
         for row in 0..table.height() {
             let (Some(patient), Some(file)) = (patient[row], file[row]) else {
-                rejects.push(Reject::row("metadata.csv", row, "patientid or filename is empty"));
+                rejects.push(read.reject(row, "patientid or filename is empty"));
                 continue;
             };
             let source_path = format!("{}/{file}", folder[row].unwrap_or("images"));
             if !is_inside(&source_path) {
-                rejects.push(Reject::row("metadata.csv", row, "its folder and filename lead out of the directory"));
+                rejects.push(read.reject(row, "its folder and filename lead out of the directory"));
                 continue;
             }
             let source_bytes = files.remove(&source_path);
@@ -70,7 +70,7 @@ impl Source for Covid {
                 rejects.push(Reject {
                     source_path,
                     record_id: Some(record_id),
-                    stage: Stage::Plan,
+                    stage: Stage::Table,
                     error: format!("modality {}: not a radiograph", modality[row].unwrap_or("not stated")),
                 });
                 continue;

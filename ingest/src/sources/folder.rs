@@ -8,8 +8,9 @@ use rayon::prelude::*;
 
 use crate::error::{Reject, Result, Stage};
 use crate::header;
-use crate::plan::{Listing, Plan, PlannedRecord, ReportSource, Source, extension};
+use crate::plan::{Plan, PlannedRecord, ReportSource, Source};
 use crate::sources::folder_table::{self, TableOptions};
+use crate::walk::{Walk, extension};
 
 const IMAGES: [&str; 5] = ["dcm", "dicom", "png", "jpg", "jpeg"];
 /// Files that are no image, whatever they hold: not looked into.
@@ -29,13 +30,14 @@ impl Source for Folder {
     }
 
     fn plan(&self, raw: &Path) -> Result<Plan> {
-        let listing = Listing::walk_where(raw, raw, &is_image);
+        let walk = Walk::of_wanted(raw, raw, &is_image);
         let mut plan = match &self.table {
-            Some(options) => folder_table::plan(raw, options, listing)?,
-            None => from_paths(raw, listing),
+            Some(options) => folder_table::plan(raw, options, walk)?,
+            None => from_paths(raw, walk),
         };
         if self.patient_from_header {
-            patients_from_headers(raw, &mut plan);
+            let has_studies = self.table.as_ref().is_some_and(|table| table.study_column.is_some());
+            patients_from_headers(raw, has_studies, &mut plan);
         }
         plan.settle();
         Ok(plan)
@@ -96,10 +98,10 @@ pub fn identifiers<'a>(paths: impl Iterator<Item = &'a str>) -> HashMap<&'a str,
     paths.iter().map(|path| own(path)).collect()
 }
 
-fn from_paths(raw: &Path, listing: Listing) -> Plan {
-    let names = identifiers(listing.files.keys().map(String::as_str));
-    let mut plan = Plan { rejects: listing.rejects, ..Plan::default() };
-    for (path, bytes) in &listing.files {
+fn from_paths(raw: &Path, walk: Walk) -> Plan {
+    let names = identifiers(walk.files.keys().map(String::as_str));
+    let mut plan = Plan { rejects: walk.rejects, ..Plan::default() };
+    for (path, bytes) in &walk.files {
         let name = names[path.as_str()];
         let patient = path.split_once('/').map_or(name, |(first, _)| first);
         let study = path.rsplit_once('/').map_or(name, |(folders, _)| folders);
@@ -118,14 +120,18 @@ fn from_paths(raw: &Path, listing: Listing) -> Plan {
     plan
 }
 
-/// Takes the patient of each record from its file; records whose file does not tell become rejects.
-fn patients_from_headers(raw: &Path, plan: &mut Plan) {
+/// Takes the patient of each record from its file; records whose file does not tell become rejects. Where a column names
+/// the studies, their names may repeat from patient to patient.
+fn patients_from_headers(raw: &Path, has_studies: bool, plan: &mut Plan) {
     let found: Vec<Result<String, String>> =
         plan.records.par_iter().map(|record| header::patient_id(&raw.join(&record.source_path))).collect();
     let mut kept = Vec::new();
     for (mut record, patient) in std::mem::take(&mut plan.records).into_iter().zip(found) {
         match patient {
             Ok(patient) => {
+                if has_studies {
+                    record.study_id = format!("{patient}/{}", record.study_id);
+                }
                 record.patient_id = patient;
                 kept.push(record);
             }

@@ -8,9 +8,10 @@ use dataset::nearest::nearest;
 use polars::prelude::PlSmallStr;
 
 use crate::error::{Error, Reject, Result};
-use crate::plan::{Listing, Plan, PlannedRecord, ReportSource, checked_label_code};
+use crate::plan::{Plan, PlannedRecord, ReportSource, label_codes};
 use crate::sources::folder::{identifiers, without_extension};
 use crate::table::{Table, texts};
+use crate::walk::Walk;
 
 /// Longest text that may be the path of a report.
 const LONGEST_PATH: usize = 1024;
@@ -37,14 +38,14 @@ pub struct TableOptions {
 ///
 /// # Errors
 /// When the table cannot be read, or lacks a column.
-pub fn plan(raw: &Path, options: &TableOptions, listing: Listing) -> Result<Plan> {
+pub fn plan(raw: &Path, options: &TableOptions, walk: Walk) -> Result<Plan> {
     let inner = raw.join(&options.table);
     let path = if !options.table.is_file() && inner.is_file() { &inner } else { &options.table };
     let mut table = Table::read(raw, path, &[])?;
-    let rejects = [listing.rejects, std::mem::take(&mut table.rejects)].concat();
+    let rejects = [walk.rejects, std::mem::take(&mut table.rejects)].concat();
     let columns = Columns::of(&table, path, options)?;
     let home = path.parent().unwrap_or(Path::new(""));
-    let places = Places::new(raw, home, &listing.files);
+    let places = Places::new(raw, home, &walk.files);
     let mut plan = Plan { rejects, findings: options.label_columns.clone(), ..Plan::default() };
     let mut listed: BTreeSet<String> = BTreeSet::new();
     for row in 0..table.frame.height() {
@@ -55,13 +56,13 @@ pub fn plan(raw: &Path, options: &TableOptions, listing: Listing) -> Result<Plan
         });
         match outcome {
             Ok(mut record) => {
-                record.source_bytes = listing.files.get(&record.source_path).copied();
+                record.source_bytes = walk.files.get(&record.source_path).copied();
                 plan.records.push(record);
             }
-            Err(error) => plan.rejects.push(Reject::row(&table.name, row, error)),
+            Err(error) => plan.rejects.push(table.reject(row, error)),
         }
     }
-    let names = identifiers(listed.iter().chain(listing.files.keys()).map(String::as_str));
+    let names = identifiers(listed.iter().chain(walk.files.keys()).map(String::as_str));
     for record in &mut plan.records {
         let name = names[record.source_path.as_str()];
         record.record_id = format!("folder/{name}");
@@ -74,7 +75,7 @@ pub fn plan(raw: &Path, options: &TableOptions, listing: Listing) -> Result<Plan
             name.clone_into(&mut record.study_id);
         }
     }
-    let unlisted = listing.files.into_keys().filter(|path| !listed.contains(path));
+    let unlisted = walk.files.into_keys().filter(|path| !listed.contains(path));
     plan.rejects.extend(unlisted.map(Reject::unlisted));
     Ok(plan)
 }
@@ -87,7 +88,9 @@ struct Columns<'a> {
     study: Option<Values<'a>>,
     view: Option<Values<'a>>,
     subset: Option<Values<'a>>,
-    labels: Vec<(&'a str, Values<'a>)>,
+    labels: Vec<Values<'a>>,
+    /// The names of these columns.
+    findings: &'a [String],
 }
 
 type Values<'a> = Vec<Option<&'a str>>;
@@ -103,7 +106,6 @@ impl<'a> Columns<'a> {
             Err(Error::UnknownColumn { path: path.to_path_buf(), column: name.to_owned(), nearest: nearest.join(", ") })
         };
         let optional = |name: &Option<String>| name.as_deref().map(values).transpose();
-        let label = |name: &'a String| Ok((name.as_str(), values(name)?));
         Ok(Self {
             image: values(&options.image_column)?,
             report: optional(&options.report_column)?,
@@ -111,7 +113,8 @@ impl<'a> Columns<'a> {
             study: optional(&options.study_column)?,
             view: optional(&options.view_column)?,
             subset: optional(&options.subset_column)?,
-            labels: options.label_columns.iter().map(label).collect::<Result<_>>()?,
+            labels: options.label_columns.iter().map(|name| values(name)).collect::<Result<_>>()?,
+            findings: &options.label_columns,
         })
     }
 
@@ -126,9 +129,6 @@ impl<'a> Columns<'a> {
             Some(name) => Some(dataset::split::Subset::parse(&name).ok_or_else(|| format!("unknown subset `{name}`"))?),
             None => None,
         };
-        let label = |(name, values): &(&str, Values)| {
-            checked_label_code(values[row]).map_err(|error| format!("column `{name}`: {error}"))
-        };
         let patient_id = needed(&self.patient, "patient")?;
         let study_id = needed(&self.study, "study")?;
         Ok(PlannedRecord {
@@ -138,7 +138,7 @@ impl<'a> Columns<'a> {
             source_path,
             subset: subset.map(|subset| subset.name().to_owned()),
             view: text(&self.view),
-            labels: self.labels.iter().map(label).collect::<Result<_, _>>()?,
+            labels: label_codes(self.findings, self.labels.iter().map(|values| values[row]))?,
             report: text(&self.report).map_or(ReportSource::None, |text| places.report(text)),
             ..PlannedRecord::default()
         })

@@ -2,18 +2,23 @@
 //! in a folder of their own, tables `mimic-cxr-<version>-{metadata,split,chexpert,negbio}.csv[.gz]` and
 //! `cxr-{record,study}-list.csv[.gz]`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use dataset::files;
 use polars::prelude::{
-    BooleanChunked, DataFrame, IntoLazy, JoinArgs, JoinType, LazyFrame, MaintainOrderJoin, NewChunkedArray, col,
+    BooleanChunked, DataFrame, IntoLazy, JoinArgs, JoinType, LazyFrame, MaintainOrderJoin, NewChunkedArray,
+    PolarsError, col,
 };
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
-use super::mimic_tree::{ByStem, Pictures, Reports, Tree, stem};
+use super::mimic_tree::{ByStem, Pictures, Reports, Tree};
 use crate::error::{Error, Reject, Result};
-use crate::plan::{Plan, PlannedRecord, ReportSource, Source, is_inside, label_code, label_codes};
+use crate::plan::{Plan, PlannedRecord, ReportSource, Source, label_code, label_codes};
 use crate::report::Conclusion;
 use crate::table::{Table, texts, texts_or_null};
+use crate::walk::{is_inside, stem};
 
 /// Columns of the table of images that a record takes something from.
 const USED: [&str; 5] = ["dicom_id", "subject_id", "study_id", "ViewPosition", "path"];
@@ -42,7 +47,7 @@ impl Labeller {
 pub struct MimicCxr {
     /// The tables and reports alone: no picture is looked for.
     pub no_images: bool,
-    /// DICOM or JPG; without a choice the kind that is there for more radiographs, JPG where both are there for all.
+    /// DICOM or JPG; without a choice the kind that is there for more radiographs, at a tie JPG.
     pub pictures: Option<Pictures>,
     /// The labels; without a choice those of CheXpert, else of NegBio.
     pub labeller: Option<Labeller>,
@@ -66,8 +71,8 @@ impl Source for MimicCxr {
             let remedy = "give the directory that holds `files/` and the tables of MIMIC-CXR or MIMIC-CXR-JPG";
             missing("mimic-cxr-*-metadata.csv[.gz] or cxr-record-list.csv[.gz]", remedy)
         })?;
-        let listed = Table::read(raw, &listed, &["dicom_id", "subject_id", "study_id"])?;
-        let mut plan = Plan { rejects: listed.rejects, ..Plan::default() };
+        let mut listed = Table::read(raw, &listed, &["dicom_id", "subject_id", "study_id"])?;
+        let mut plan = Plan { rejects: std::mem::take(&mut listed.rejects), ..Plan::default() };
         // What nothing asks for is not carried through the joins.
         let mut names = listed.frame.get_column_names_owned();
         names.retain(|name| USED.contains(&name.as_str()));
@@ -86,16 +91,17 @@ impl Source for MimicCxr {
             None => tree.table("chexpert").or_else(|| tree.table("negbio")),
         };
         if let Some(path) = labels {
-            let labels = Table::read(raw, &path, &KEYS)?;
+            let mut labels = Table::read(raw, &path, &KEYS)?;
             let names = labels.frame.get_column_names_owned().into_iter().map(|name| name.to_string());
             plan.findings = names.filter(|name| !KEYS.contains(&name.as_str()) && !name.is_empty()).collect();
-            plan.rejects.extend(labels.rejects);
-            let labels = valid_labels(&labels.name, labels.frame, &plan.findings, &mut plan.rejects)?;
+            plan.rejects.append(&mut labels.rejects);
+            let labels = valid_labels(labels, &plan.findings, &mut plan.rejects)?;
             let chosen: Vec<_> = std::iter::once(col("study_id")).chain(plan.findings.iter().map(col)).collect();
             let labels = once(labels.lazy(), "study_id").select(chosen);
             joined = joined.join(labels, [col("study_id")], [col("study_id")], left());
         }
-        let table = joined.collect()?;
+        let failed = |error: PolarsError| Error::Table { path: raw.join(&listed.name), message: error.to_string() };
+        let table = joined.collect().map_err(failed)?;
         let reports = tree.reports(self.reports.as_deref())?;
         match &reports {
             Some(reports) => plan.report_root.clone_from(&reports.root),
@@ -103,7 +109,10 @@ impl Source for MimicCxr {
         }
         let paths = report_paths(raw, &tree, &mut plan.rejects)?;
         let reports = reports.map(|found| (found, paths));
-        self.records(&tree, &listed.name, &table, reports.as_ref(), &mut plan)?;
+        self.records(&tree, &listed, &table, reports.as_ref(), &mut plan)?;
+        if let Some(root) = &plan.report_root {
+            plan.arguments.insert("reports".to_owned(), reports_sha256(root, &plan.records).into());
+        }
         if let Some(labeller) = self.labeller {
             plan.arguments.insert("labels".to_owned(), labeller.name().into());
         }
@@ -113,17 +122,37 @@ impl Source for MimicCxr {
         plan.settle();
         Ok(plan)
     }
+
+    fn remarks(&self, plan: &Plan) -> Vec<String> {
+        let has_reports = plan.records.iter().any(|record| record.report != ReportSource::None);
+        let remark = "no reports found, so every radiograph is without text: say --reports DIR, or unzip \
+                      mimic-cxr-reports.zip into RAW_DIR";
+        if has_reports || plan.records.is_empty() { Vec::new() } else { vec![remark.to_owned()] }
+    }
+}
+
+/// Digest of the paths and sizes of the report files: two folders of one form are told apart, a folder that moved is
+/// the same.
+fn reports_sha256(root: &Path, records: &[PlannedRecord]) -> String {
+    let path = |record: &PlannedRecord| match &record.report {
+        ReportSource::File(path) => Some(path.clone()),
+        _ => None,
+    };
+    let paths: BTreeSet<PathBuf> = records.iter().filter_map(path).collect();
+    let size = |path: &PathBuf| root.join(path).metadata().map_or(0, |found| found.len());
+    let listed: Vec<String> = paths.par_iter().map(|path| format!("{} {}\n", size(path), path.display())).collect();
+    files::hex(&Sha256::digest(listed.concat()))
 }
 
 /// The reports, and those paths that the study list states, by study.
 type ListedReports = (Reports, HashMap<String, String>);
 
 impl MimicCxr {
-    /// One record for each row of the joined `table`, called `name`.
+    /// One record for each row of the joined `table`, whose rows are those of the `listed` images.
     fn records(
         &self,
         tree: &Tree,
-        name: &str,
+        listed: &Table,
         table: &DataFrame,
         reports: Option<&ListedReports>,
         plan: &mut Plan,
@@ -138,9 +167,9 @@ impl MimicCxr {
         let ids: HashSet<&str> = dicom.iter().flatten().copied().collect();
         let mut files = BTreeMap::new();
         if !self.no_images {
-            let listing = tree.pictures();
-            plan.rejects.extend(listing.rejects);
-            files = listing.files;
+            let walk = tree.pictures();
+            plan.rejects.extend(walk.rejects);
+            files = walk.files;
             let unlisted = files.keys().filter(|path| !ids.contains(stem(path).as_str()));
             plan.rejects.extend(unlisted.cloned().map(Reject::unlisted));
         }
@@ -153,12 +182,11 @@ impl MimicCxr {
         };
         for row in 0..table.height() {
             let (Some(dicom), Some(subject), Some(study)) = (dicom[row], subject[row], study[row]) else {
-                let error = "dicom_id, subject_id or study_id is empty";
-                plan.rejects.push(Reject::row(name, row, error));
+                plan.rejects.push(listed.reject(row, "dicom_id, subject_id or study_id is empty"));
                 continue;
             };
             if [dicom, subject, study].iter().any(|id| id.contains(['/', '\\']) || !is_inside(id)) {
-                plan.rejects.push(Reject::row(name, row, "dicom_id, subject_id or study_id is no plain name"));
+                plan.rejects.push(listed.reject(row, "dicom_id, subject_id or study_id is no plain name"));
                 continue;
             }
             let patient_folder = format!("files/p{}/p{subject}", subject.get(..2).unwrap_or(subject));
@@ -201,22 +229,22 @@ fn once(table: LazyFrame, key: &str) -> LazyFrame {
 }
 
 /// The rows of a label table whose values are all labels; the others become rejects.
-fn valid_labels(name: &str, frame: DataFrame, findings: &[String], rejects: &mut Vec<Reject>) -> Result<DataFrame> {
-    let columns: Vec<_> = findings.iter().map(|finding| texts(&frame, finding)).collect::<Result<_>>()?;
-    let valid: Vec<bool> = (0..frame.height())
+fn valid_labels(table: Table, findings: &[String], rejects: &mut Vec<Reject>) -> Result<DataFrame> {
+    let columns: Vec<_> = findings.iter().map(|finding| texts(&table.frame, finding)).collect::<Result<_>>()?;
+    let valid: Vec<bool> = (0..table.frame.height())
         .map(|row| match label_codes(findings, columns.iter().map(|column| column[row])) {
             Ok(_) => true,
             Err(error) => {
-                rejects.push(Reject::row(name, row, format!("{error}; its images are kept without labels")));
+                rejects.push(table.reject(row, format!("{error}; its images are kept without labels")));
                 false
             }
         })
         .collect();
     drop(columns);
     if valid.iter().all(|&valid| valid) {
-        return Ok(frame);
+        return Ok(table.frame);
     }
-    Ok(frame.filter(&BooleanChunked::from_slice("valid".into(), &valid))?)
+    Ok(table.frame.filter(&BooleanChunked::from_slice("valid".into(), &valid))?)
 }
 
 /// Paths of the reports by study, from `cxr-study-list.csv[.gz]` if it is there.

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Reject, Result, Stage};
-use crate::plan::Listing;
+use crate::table;
+use crate::walk::{self, Walk, stem};
 
 /// How many folders below RAW_DIR a part may lie.
 const DEPTH: usize = 4;
@@ -79,20 +80,17 @@ impl<'a> Tree<'a> {
 
     /// The table `mimic-cxr-<version>-<name>.csv[.gz]` or `cxr-<name>.csv[.gz]`, of the newest version.
     pub fn table(&self, name: &str) -> Option<PathBuf> {
-        let endings = [format!("-{name}.csv"), format!("-{name}.csv.gz")];
-        let wanted = |file: &String| endings.iter().any(|ending| file.ends_with(ending.as_str()));
-        let of = |home: &PathBuf| {
-            let folder = self.raw.join(home);
-            tables(&folder).filter(wanted).map(|file| (file.clone(), folder.join(file))).collect::<Vec<_>>()
-        };
-        self.homes.iter().flat_map(of).max().map(|(_, path)| path)
+        let ending = format!("-{name}");
+        let wanted = |file: &str| is_table(file) && file.ends_with(&ending);
+        let found = self.homes.iter().flat_map(|home| table::tables(&self.raw.join(home), wanted));
+        found.max_by_key(|path| (path.file_name().map(ToOwned::to_owned), path.clone()))
     }
 
     /// Lists the pictures below every `files/`.
-    pub fn pictures(&self) -> Listing {
-        let mut all = Listing { files: BTreeMap::new(), rejects: Vec::new() };
+    pub fn pictures(&self) -> Walk {
+        let mut all = Walk::default();
         for home in self.image_homes() {
-            let found = Listing::walk(self.raw, &self.raw.join(home).join("files"), &PICTURES);
+            let found = Walk::of(self.raw, &self.raw.join(home).join("files"), &PICTURES);
             all.files.extend(found.files);
             all.rejects.extend(found.rejects);
         }
@@ -114,7 +112,7 @@ impl<'a> Tree<'a> {
         let mut found: Vec<(PathBuf, String)> = self
             .image_homes()
             .filter_map(|home| {
-                let first = Listing::walk_until_first(&self.raw.join(home).join("files"), wanted)?;
+                let first = walk::first(&self.raw.join(home).join("files"), wanted)?;
                 Some((home.clone(), first.extension()?.to_string_lossy().into_owned()))
             })
             .collect();
@@ -134,12 +132,14 @@ impl<'a> Tree<'a> {
     /// When `given` holds none.
     pub fn reports(&self, given: Option<&Path>) -> Result<Option<Reports>> {
         if let Some(given) = given {
+            // What is relative to the working directory must not be taken as relative to RAW_DIR later.
+            let given = &std::path::absolute(given).map_err(Error::io(given))?;
             let found = REPORT_FOLDERS
                 .iter()
                 .flat_map(|folder| [Path::new(folder).join("files"), PathBuf::from(folder)])
                 .find(|folder| holds_reports(&given.join(folder)));
-            let folder = found.ok_or_else(|| Error::Empty { path: given.to_path_buf(), message: no_reports(given) })?;
-            return Ok(Some(Reports { root: Some(given.to_path_buf()), folder }));
+            let folder = found.ok_or_else(|| Error::Empty { path: given.clone(), message: no_reports(given) })?;
+            return Ok(Some(Reports { root: Some(given.clone()), folder }));
         }
         let roots = std::iter::once(PathBuf::new()).chain(self.homes.iter().cloned());
         let found = roots
@@ -205,13 +205,9 @@ fn folders(path: &Path) -> Vec<String> {
     names
 }
 
-/// Names of the set's tables in a folder.
-fn tables(path: &Path) -> impl Iterator<Item = String> {
-    std::fs::read_dir(path).into_iter().flatten().flatten().filter_map(|entry| {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let is_table = name.ends_with(".csv") || name.ends_with(".csv.gz");
-        (is_table && (name.starts_with("mimic-cxr-") || name.starts_with("cxr-"))).then_some(name)
-    })
+/// Whether a table of this name is one of the set's.
+fn is_table(name: &str) -> bool {
+    name.starts_with("mimic-cxr-") || name.starts_with("cxr-")
 }
 
 /// `p10` to `p19`, the first level of `files/`.
@@ -221,7 +217,7 @@ fn is_patients(name: &str) -> bool {
 
 /// Whether a folder holds `files/pNN` or a table of the set.
 fn is_home(path: &Path) -> bool {
-    holds_patients(&path.join("files")) || tables(path).next().is_some()
+    holds_patients(&path.join("files")) || !table::tables(path, is_table).is_empty()
 }
 
 fn holds_patients(files: &Path) -> bool {
@@ -248,7 +244,7 @@ pub struct ByStem {
 }
 
 impl ByStem {
-    /// Takes the kind that was `asked` for, else the one that has more of the radiographs; where both have all, JPG.
+    /// Takes the kind that was `asked` for, else the one that has more of the radiographs; at a tie JPG.
     pub fn new(files: &BTreeMap<String, u64>, listed: &HashSet<&str>, asked: Option<Pictures>) -> Self {
         let of = |kind: Pictures| Self {
             pictures: kind,
@@ -270,9 +266,4 @@ impl ByStem {
     pub fn path(&self, dicom_id: &str) -> Option<&str> {
         self.paths.get(dicom_id).map(String::as_str)
     }
-}
-
-/// The name of a file without folder and extension.
-pub fn stem(path: &str) -> String {
-    Path::new(path).file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }

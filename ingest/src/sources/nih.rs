@@ -3,14 +3,17 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use dataset::record::BoundingBox;
 
+use crate::bounds::MAX_REPORT_BYTES;
 use crate::error::{Error, Reject, Result, Stage};
 use crate::header::years;
-use crate::plan::{Listing, Plan, PlannedRecord, Source, is_inside};
-use crate::table::{Table, decode_text, texts, texts_or_null};
+use crate::inputs;
+use crate::plan::{Plan, PlannedRecord, Source};
+use crate::table::{Table, decode_text, tables, texts, texts_or_null};
+use crate::walk::{Walk, is_inside};
 
 /// The findings, in the order of the field's lists; `No Finding` is a label of its own.
 const FINDINGS: [&str; 15] = [
@@ -44,26 +47,27 @@ impl Source for Nih {
     }
 
     fn plan(&self, raw: &Path) -> Result<Plan> {
-        let path = first_with_prefix(raw, "Data_Entry_2017")?.ok_or_else(|| Error::MissingTable {
-            folder: raw.to_path_buf(),
-            wanted: "Data_Entry_2017*.csv[.gz]".to_owned(),
-            remedy: "give the directory of NIH ChestX-ray14".to_owned(),
-        })?;
-        let table = Table::read(raw, &path, &["Image Index", "Finding Labels", "Patient ID"])?;
-        let table_name = table.name;
-        let mut rejects = table.rejects;
-        let table = table.frame;
+        // The corrected table of 2020 sorts behind that of 2017.
+        let path =
+            tables(raw, |name| name.starts_with("Data_Entry_2017")).pop().ok_or_else(|| Error::MissingTable {
+                folder: raw.to_path_buf(),
+                wanted: "Data_Entry_2017*.csv[.gz]".to_owned(),
+                remedy: "give the directory of NIH ChestX-ray14".to_owned(),
+            })?;
+        let mut read = Table::read(raw, &path, &["Image Index", "Finding Labels", "Patient ID"])?;
+        let mut rejects = std::mem::take(&mut read.rejects);
+        let table = &read.frame;
         let mut files = if self.no_images { BTreeMap::new() } else { pictures(raw, &mut rejects) };
         let subsets = subsets(raw)?;
         let mut boxes = boxes(raw, &mut rejects)?;
 
-        let (image, finding) = (texts(&table, "Image Index")?, texts(&table, "Finding Labels")?);
-        let (patient, follow_up) = (texts(&table, "Patient ID")?, texts_or_null(&table, "Follow-up #"));
-        let (age, view) = (texts_or_null(&table, "Patient Age"), texts_or_null(&table, "View Position"));
-        let sex = ["Patient Gender", "Patient Sex"].map(|name| texts_or_null(&table, name));
+        let (image, finding) = (texts(table, "Image Index")?, texts(table, "Finding Labels")?);
+        let (patient, follow_up) = (texts(table, "Patient ID")?, texts_or_null(table, "Follow-up #"));
+        let (age, view) = (texts_or_null(table, "Patient Age"), texts_or_null(table, "View Position"));
+        let sex = ["Patient Gender", "Patient Sex"].map(|name| texts_or_null(table, name));
         let mut records = Vec::new();
         for row in 0..table.height() {
-            let mut reject = |error: &str| rejects.push(Reject::row(&table_name, row, error));
+            let mut reject = |error: &str| rejects.push(read.reject(row, error));
             let (Some(image), Some(finding), Some(patient)) = (image[row], finding[row], patient[row]) else {
                 reject("image, findings or patient is empty");
                 continue;
@@ -113,10 +117,10 @@ impl Source for Nih {
 
 /// Path and size of each PNG by its file name; a name that stands in two folders becomes a reject.
 fn pictures(raw: &Path, rejects: &mut Vec<Reject>) -> BTreeMap<String, (String, u64)> {
-    let listing = Listing::walk(raw, raw, &["png"]);
-    rejects.extend(listing.rejects);
+    let walk = Walk::of(raw, raw, &["png"]);
+    rejects.extend(walk.rejects);
     let mut files: BTreeMap<String, (String, u64)> = BTreeMap::new();
-    for (path, bytes) in listing.files {
+    for (path, bytes) in walk.files {
         let name = path.rsplit('/').next().unwrap_or(&path).to_owned();
         match files.entry(name) {
             Entry::Vacant(place) => drop(place.insert((path, bytes))),
@@ -131,28 +135,13 @@ fn pictures(raw: &Path, rejects: &mut Vec<Reject>) -> BTreeMap<String, (String, 
     files
 }
 
-fn first_with_prefix(raw: &Path, prefix: &str) -> Result<Option<PathBuf>> {
-    let mut found: Vec<PathBuf> = std::fs::read_dir(raw)
-        .map_err(Error::io(raw))?
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with(prefix) && (name.ends_with(".csv") || name.ends_with(".csv.gz"))
-        })
-        .collect();
-    found.sort();
-    // The corrected table of 2020 sorts behind that of 2017.
-    Ok(found.pop())
-}
-
 /// The official subset of each image that a list names.
 fn subsets(raw: &Path) -> Result<HashMap<String, &'static str>> {
     let mut subsets = HashMap::new();
     for (name, subset) in [("train_val_list.txt", "train"), ("test_list.txt", "test")] {
         let path = raw.join(name);
         if path.is_file() {
-            let text = decode_text(std::fs::read(&path).map_err(Error::io(&path))?);
+            let text = decode_text(inputs::read(&path, MAX_REPORT_BYTES).map_err(Error::io(&path))?.0);
             subsets.extend(text.lines().map(|line| (line.trim().to_owned(), subset)));
         }
     }
@@ -162,9 +151,9 @@ fn subsets(raw: &Path) -> Result<HashMap<String, &'static str>> {
 /// Boxes by image, in raw pixels. The header's brackets split into fields of their own, so columns go by position.
 fn boxes(raw: &Path, rejects: &mut Vec<Reject>) -> Result<HashMap<String, Vec<BoundingBox>>> {
     let mut boxes: HashMap<String, Vec<BoundingBox>> = HashMap::new();
-    let Some(path) = first_with_prefix(raw, "BBox_List_2017")? else { return Ok(boxes) };
-    let table = Table::read(raw, &path, &["Image Index", "Finding Label"])?;
-    rejects.extend(table.rejects);
+    let Some(path) = tables(raw, |name| name.starts_with("BBox_List_2017")).pop() else { return Ok(boxes) };
+    let mut table = Table::read(raw, &path, &["Image Index", "Finding Label"])?;
+    rejects.append(&mut table.rejects);
     let columns: Vec<_> = table.frame.columns().iter().map(|column| column.str()).collect::<Result<_, _>>()?;
     for row in 0..table.frame.height() {
         let field = |column: usize| columns.get(column).and_then(|values| values.get(row)).map(str::trim);
@@ -173,7 +162,7 @@ fn boxes(raw: &Path, rejects: &mut Vec<Reject>) -> Result<HashMap<String, Vec<Bo
         let (Some(image), Some(label), Some(x), Some(y), Some(width), Some(height)) =
             (field(0), field(1), number(2), number(3), number(4), number(5))
         else {
-            rejects.push(Reject::row(&table.name, row, "no box of four numbers"));
+            rejects.push(table.reject(row, "no box of four numbers"));
             continue;
         };
         // The box list's word for one finding differs from the entry table's.

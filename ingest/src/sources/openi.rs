@@ -1,14 +1,17 @@
 //! Open-i, the chest X-ray collection of Indiana University: one XML file a report (`ecgen-radiology/N.xml`), pictures
-//! named after the identifiers in it (`CXR1_1_IM-0001-3001.png`, or the DICOM files `1/1_IM-0001-3001.dcm`).
+//! named after the identifiers in it (`CXR2_IM-0652-1001.png`, or the DICOM files `2/2_IM-0652-1001.dcm`).
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
+use crate::bounds::MAX_REPORT_BYTES;
 use crate::error::{Error, Reject, Result, Stage};
-use crate::plan::{Listing, Plan, PlannedRecord, ReportSource, Source, extension};
+use crate::inputs;
+use crate::plan::{Plan, PlannedRecord, ReportSource, Source};
 use crate::report::Section;
 use crate::table::decode_text;
+use crate::walk::{Walk, extension, stem};
 
 /// The sections, in the order in which the report is rendered.
 const SECTIONS: [&str; 4] = ["comparison", "indication", "findings", "impression"];
@@ -30,11 +33,11 @@ impl Source for OpenI {
     }
 
     fn plan(&self, raw: &Path) -> Result<Plan> {
-        let listing = Listing::walk(raw, raw, &[&["xml"], IMAGES.as_slice()].concat());
-        let mut plan = Plan { rejects: listing.rejects, ..Plan::default() };
+        let walk = Walk::of(raw, raw, &[&["xml"], IMAGES.as_slice()].concat());
+        let mut plan = Plan { rejects: walk.rejects, ..Plan::default() };
         let is_report = |path: &String| extension(Path::new(path)).as_deref() == Some("xml");
         let (reports, images): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            listing.files.into_iter().partition(|(path, _)| is_report(path));
+            walk.files.into_iter().partition(|(path, _)| is_report(path));
         if reports.is_empty() {
             return Err(Error::MissingTable {
                 folder: raw.to_path_buf(),
@@ -42,17 +45,18 @@ impl Source for OpenI {
                 remedy: "give the directory that holds `ecgen-radiology/` and the images of Open-i".to_owned(),
             });
         }
-        let mut files = ImageFiles::of(images);
         let mut read = Vec::new();
         for path in reports.into_keys() {
-            match std::fs::read(raw.join(&path)).map_err(Error::io(Path::new(&path))) {
-                Ok(bytes) => match parse(&decode_text(bytes)) {
+            match inputs::read(&raw.join(&path), MAX_REPORT_BYTES) {
+                Ok((bytes, _)) => match parse(&decode_text(bytes)) {
                     Ok(report) => read.push((path, report)),
                     Err(error) => plan.rejects.push(rejected(path, None, Stage::Table, error)),
                 },
                 Err(error) => plan.rejects.push(rejected(path, None, Stage::Read, error.to_string())),
             }
         }
+        let named = read.iter().flat_map(|(_, report)| &report.images).map(String::as_str).collect();
+        let mut files = ImageFiles::of(images, &named);
         let (findings, spelling) = vocabulary(&read);
         for (path, report) in read {
             let labels = labels(&report, &findings, &spelling);
@@ -109,17 +113,22 @@ struct ImageFiles {
 }
 
 impl ImageFiles {
-    fn of(images: BTreeMap<String, u64>) -> Self {
+    /// The files, for identifiers that the reports have `named`.
+    fn of(images: BTreeMap<String, u64>, named: &HashSet<&str>) -> Self {
         let pattern = images.keys().next().map(|path| {
             let folder = path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
             (folder, extension(Path::new(path)).unwrap_or_default())
         });
         let (mut by_id, mut doubles) = (BTreeMap::new(), Vec::new());
         for (path, bytes) in images {
-            let stem = Path::new(&path).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            // The DICOM files leave out the report's name: `1_IM-0001-3001` is `CXR1_1_IM-0001-3001`.
+            let stem = stem(&path);
+            // A DICOM file leaves out a part: `2_IM-0652-1001` is `CXR2_IM-0652-1001`, but `1_IM-0001-3001` is
+            // `CXR1_1_IM-0001-3001`.
             let id = match stem.split_once('_') {
-                Some((number, _)) if number.bytes().all(|byte| byte.is_ascii_digit()) => format!("CXR{number}_{stem}"),
+                Some((number, _)) if number.bytes().all(|byte| byte.is_ascii_digit()) => {
+                    let long = format!("CXR{number}_{stem}");
+                    if named.contains(long.as_str()) { long } else { format!("CXR{stem}") }
+                }
                 _ => stem,
             };
             match by_id.entry(id) {
@@ -268,11 +277,9 @@ mod tests {
 
     #[test]
     fn dicom_and_png_names_mean_the_same_image() {
-        let files = ImageFiles::of(BTreeMap::from([
-            ("dcm/1/1_IM-0001-3001.dcm".to_owned(), 5),
-            ("png/CXR2_IM-0652-1001.png".to_owned(), 6),
-        ]));
-        let names: Vec<&str> = files.by_id.keys().map(String::as_str).collect();
-        assert_eq!(names, ["CXR1_1_IM-0001-3001", "CXR2_IM-0652-1001"]);
+        let paths = ["dcm/1/1_IM-0001-3001.dcm", "dcm/2/2_IM-0652-1001.dcm", "png/CXR3_IM-1384-1001.png"];
+        let ids = ["CXR1_1_IM-0001-3001", "CXR2_IM-0652-1001", "CXR3_IM-1384-1001"];
+        let files = ImageFiles::of(paths.map(|path| (path.to_owned(), 5)).into(), &ids.into());
+        assert_eq!(files.by_id.keys().map(String::as_str).collect::<Vec<_>>(), ids);
     }
 }

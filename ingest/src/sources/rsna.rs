@@ -89,15 +89,15 @@ struct Label {
 
 /// The labels by image; rows that name no image become rejects, other bad rows cost their image.
 fn labels(raw: &Path, path: &Path, rejects: &mut Vec<Reject>) -> Result<BTreeMap<String, Label>> {
-    let table = Table::read(raw, path, &["patientId", "x", "y", "width", "height", "Target"])?;
-    rejects.extend(table.rejects);
+    let mut table = Table::read(raw, path, &["patientId", "x", "y", "width", "height", "Target"])?;
+    rejects.append(&mut table.rejects);
     let (id, target) = (texts(&table.frame, "patientId")?, texts(&table.frame, "Target")?);
     let side = |name| texts(&table.frame, name);
     let sides = [side("x")?, side("y")?, side("width")?, side("height")?];
     let mut labels: BTreeMap<String, Label> = BTreeMap::new();
     for row in 0..table.frame.height() {
         let Some(id) = id[row] else {
-            rejects.push(Reject::row(&table.name, row, "patientId is empty"));
+            rejects.push(table.reject(row, "patientId is empty"));
             continue;
         };
         let image = labels.entry(id.to_owned()).or_default();
@@ -114,7 +114,7 @@ fn labels(raw: &Path, path: &Path, rejects: &mut Vec<Reject>) -> Result<BTreeMap
             Ok(Some(found)) if !image.boxes.contains(&found) => image.boxes.push(found),
             Ok(_) => {}
             Err(error) => {
-                image.broken.get_or_insert(format!("{}, data row {}: {error}", table.name, row + 1));
+                image.broken.get_or_insert(format!("{}: {error}", table.place(row)));
             }
         }
     }
@@ -143,12 +143,12 @@ fn classes(
     labels: &BTreeMap<String, Label>,
     rejects: &mut Vec<Reject>,
 ) -> Result<HashMap<String, usize>> {
-    let table = Table::read(raw, path, &["patientId", "class"])?;
-    rejects.extend(table.rejects);
+    let mut table = Table::read(raw, path, &["patientId", "class"])?;
+    rejects.append(&mut table.rejects);
     let (id, class) = (texts(&table.frame, "patientId")?, texts(&table.frame, "class")?);
     let mut classes: HashMap<String, Option<usize>> = HashMap::new();
     for row in 0..table.frame.height() {
-        let mut reject = |error: &str| rejects.push(Reject::row(&table.name, row, error));
+        let mut reject = |error: &str| rejects.push(table.reject(row, error));
         let Some(id) = id[row].filter(|id| labels.contains_key(*id)) else {
             reject("the label table does not name this patientId");
             continue;

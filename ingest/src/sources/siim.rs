@@ -1,20 +1,21 @@
 //! SIIM-ACR Pneumothorax: `dicom-images-train/STUDY/SERIES/IMAGE.dcm`, `dicom-images-test/…`, and the table of masks,
-//! `train-rle.csv`. No name tells the patient, so the study stands for it.
+//! `train-rle.csv` (Kaggle calls it `stage_2_train.csv`). No name tells the patient, so the study stands for it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::challenge::each_image;
 use crate::error::{Error, Reject, Result, Stage};
 use crate::mask::Runs;
 use crate::plan::{Plan, PlannedRecord, Source};
-use crate::table::{Table, texts};
+use crate::table::{Table, tables, texts};
 
 /// Folder of images, and the subset that it means.
 const FOLDERS: [(&str, &str); 2] = [("dicom-images-train", "train"), ("dicom-images-test", "test")];
 const IMAGES: [&str; 4] = ["dcm", "png", "jpg", "jpeg"];
-/// Part of the table's name.
+/// Part of the table's name, and its name at Kaggle.
 const TABLE: &str = "train-rle";
+const KAGGLE_TABLE: &str = "stage_2_train";
 
 /// The source `siim`.
 pub struct Siim;
@@ -61,19 +62,12 @@ impl Source for Siim {
     }
 }
 
-/// `train-rle.csv[.gz]`, or the only table whose name holds these words, here or one folder below.
+/// `train-rle.csv[.gz]`, or the only table whose name holds these words or is Kaggle's, here or one folder below.
 fn find(raw: &Path) -> Result<PathBuf> {
-    let listed = |folder: &Path| -> Vec<PathBuf> {
-        std::fs::read_dir(folder).map_or_else(|_| Vec::new(), |all| all.flatten().map(|entry| entry.path()).collect())
-    };
-    let is_table = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.contains(TABLE) && (name.ends_with(".csv") || name.ends_with(".csv.gz")) && path.is_file()
-    };
-    let here = listed(raw);
-    let below = here.iter().filter(|path| path.is_dir() && !FOLDERS.iter().any(|(name, _)| path.ends_with(name)));
-    let below: Vec<PathBuf> = below.flat_map(|folder| listed(folder)).collect();
-    let found: BTreeSet<PathBuf> = here.into_iter().chain(below).filter(is_table).collect();
+    let below = std::fs::read_dir(raw).into_iter().flatten().flatten().map(|entry| entry.path());
+    let below = below.filter(|path| path.is_dir() && !FOLDERS.iter().any(|(name, _)| path.ends_with(name)));
+    let of = |folder: PathBuf| tables(&folder, |name| name.contains(TABLE) || name == KAGGLE_TABLE);
+    let found: Vec<PathBuf> = std::iter::once(raw.to_path_buf()).chain(below).flat_map(of).collect();
     let named = |name: &str| found.iter().find(|path| path.ends_with(name)).cloned();
     if let Some(path) = named("train-rle.csv").or_else(|| named("train-rle.csv.gz")) {
         return Ok(path);
@@ -90,7 +84,7 @@ fn find(raw: &Path) -> Result<PathBuf> {
             Err(missing("single table *train-rle*.csv[.gz]", "there are several: call the right one train-rle.csv"))
         }
         (None, _) => Err(missing(
-            "table *train-rle*.csv[.gz]",
+            "table *train-rle*.csv[.gz] or stage_2_train.csv[.gz]",
             "give the directory of the SIIM-ACR Pneumothorax Segmentation Challenge",
         )),
     }
@@ -98,13 +92,13 @@ fn find(raw: &Path) -> Result<PathBuf> {
 
 /// The united mask of each image, or why it has none: a part of a mask would teach the wrong thing.
 fn masks(raw: &Path, path: &Path, rejects: &mut Vec<Reject>) -> Result<BTreeMap<String, Result<Runs, String>>> {
-    let table = Table::read(raw, path, &["ImageId", "EncodedPixels"])?;
-    rejects.extend(table.rejects);
+    let mut table = Table::read(raw, path, &["ImageId", "EncodedPixels"])?;
+    rejects.append(&mut table.rejects);
     let (id, pixels) = (texts(&table.frame, "ImageId")?, texts(&table.frame, "EncodedPixels")?);
     let mut rows: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
     for row in 0..table.frame.height() {
         let Some(id) = id[row] else {
-            rejects.push(Reject::row(&table.name, row, "ImageId is empty"));
+            rejects.push(table.reject(row, "ImageId is empty"));
             continue;
         };
         // Rows that repeat word for word are one.
@@ -113,7 +107,7 @@ fn masks(raw: &Path, path: &Path, rejects: &mut Vec<Reject>) -> Result<BTreeMap<
     let united = |regions: BTreeMap<&str, usize>| {
         let (mut mask, single) = (Runs::default(), regions.len() == 1);
         for (text, row) in regions {
-            let told = |error: String| format!("{}, data row {}: {error}", table.name, row + 1);
+            let told = |error: String| format!("{}: {error}", table.place(row));
             let region = Runs::parse(text).map_err(told)?;
             if region.is_empty() && !single {
                 return Err(told("an empty mask beside another row of this image".to_owned()));

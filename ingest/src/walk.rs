@@ -1,0 +1,186 @@
+//! The files of a raw directory: which there are, and what their paths say.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Display;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use crate::error::{Reject, Stage};
+
+/// Files below a folder, by path relative to the raw directory, with their sizes. What cannot be read, is no regular
+/// file or has no name in UTF-8 becomes a reject.
+#[derive(Default)]
+pub struct Walk {
+    pub files: BTreeMap<String, u64>,
+    pub rejects: Vec<Reject>,
+}
+
+impl Walk {
+    /// Walks `folder`, keeping files whose extension (lower case) is one of `extensions`.
+    pub fn of(raw: &Path, folder: &Path, extensions: &[&str]) -> Self {
+        Self::of_wanted(raw, folder, &|path| extension(path).is_some_and(|found| extensions.contains(&found.as_str())))
+    }
+
+    /// Walks `folder`, keeping the files that are wanted.
+    ///
+    /// Links to folders are followed once all that is really there was walked, so that a folder with several names has
+    /// the same one on every machine. No folder is walked twice, so no link leads in a circle.
+    pub fn of_wanted(raw: &Path, folder: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Self {
+        let root = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+        let mut walker = Walker { raw, is_wanted, seen: HashSet::new(), links: Vec::new(), found: Self::default() };
+        walker.visit(folder, root.clone());
+        while !walker.links.is_empty() {
+            let mut links = std::mem::take(&mut walker.links);
+            links.sort();
+            for link in links {
+                match link.canonicalize() {
+                    Ok(real) if !walker.seen.contains(&real) && root.starts_with(&real) => {
+                        walker.lost(&link, "this link leads to a folder above the raw data: it is not followed");
+                    }
+                    Ok(real) => walker.visit(&link, real),
+                    Err(error) => walker.lost(&link, error),
+                }
+            }
+        }
+        walker.found.rejects.sort_by(|a, b| a.source_path.cmp(&b.source_path));
+        walker.found
+    }
+}
+
+struct Walker<'a> {
+    raw: &'a Path,
+    is_wanted: &'a dyn Fn(&Path) -> bool,
+    /// Folders that were walked, by their real paths.
+    seen: HashSet<PathBuf>,
+    /// Links to folders that are still to be followed.
+    links: Vec<PathBuf>,
+    found: Walk,
+}
+
+impl Walker<'_> {
+    fn lost(&mut self, path: &Path, error: impl Display) {
+        let source_path = path.strip_prefix(self.raw).unwrap_or(path).to_string_lossy().into_owned();
+        let error = error.to_string();
+        self.found.rejects.push(Reject { source_path, record_id: None, stage: Stage::Plan, error });
+    }
+
+    /// Walks a folder whose path without links is `real`.
+    fn visit(&mut self, folder: &Path, real: PathBuf) {
+        if self.seen.contains(&real) {
+            return;
+        }
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) => return self.lost(folder, error),
+        };
+        let mut folders = Vec::new();
+        for entry in entries {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    self.lost(folder, error);
+                    continue;
+                }
+            };
+            let path = entry.path();
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push((path, real.join(entry.file_name()))),
+                Ok(kind) if kind.is_symlink() && path.is_dir() => self.links.push(path),
+                Ok(_) if (self.is_wanted)(&path) => self.file(&path),
+                Ok(_) => {}
+                Err(error) => self.lost(&path, error),
+            }
+        }
+        self.seen.insert(real);
+        for (folder, real) in folders {
+            self.visit(&folder, real);
+        }
+    }
+
+    fn file(&mut self, path: &Path) {
+        match (fs::metadata(path), path.strip_prefix(self.raw).unwrap_or(path).to_str()) {
+            (Err(error), _) => self.lost(path, error),
+            // Reading a pipe would never end.
+            (Ok(found), _) if !found.is_file() => self.lost(path, "it is no regular file"),
+            (Ok(_), None) => self.lost(path, "the name is not UTF-8"),
+            (Ok(found), Some(name)) => drop(self.found.files.insert(name.to_owned(), found.len())),
+        }
+    }
+}
+
+/// The first file below a folder whose extension (in any case) is one of `extensions`, if there is one.
+pub fn first(folder: &Path, extensions: &[&str]) -> Option<PathBuf> {
+    first_unseen(folder, extensions, &mut HashSet::new())
+}
+
+fn first_unseen(folder: &Path, extensions: &[&str], seen: &mut HashSet<PathBuf>) -> Option<PathBuf> {
+    // Links are followed, but into no circle.
+    if !seen.insert(folder.canonicalize().ok()?) {
+        return None;
+    }
+    let mut entries: Vec<PathBuf> = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).collect();
+    entries.sort();
+    let is_wanted =
+        |path: &&PathBuf| extension(path).is_some_and(|found| extensions.contains(&found.as_str())) && path.is_file();
+    let mut folders = entries.iter().filter(|path| path.is_dir());
+    entries.iter().find(is_wanted).cloned().or_else(|| folders.find_map(|path| first_unseen(path, extensions, seen)))
+}
+
+/// Whether a path that a table states stays inside the directory it is taken from.
+pub fn is_inside(path: &str) -> bool {
+    !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// The name of a file without folder and extension.
+pub fn stem(path: &str) -> String {
+    Path::new(path).file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// A file's extension in lower case.
+pub fn extension(path: &Path) -> Option<String> {
+    Some(path.extension()?.to_string_lossy().to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn every_file_is_found_once_or_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let (raw, other) = (folder.path().join("raw"), folder.path().join("other"));
+        for path in [raw.join("b"), other.join("deep")] {
+            fs::create_dir_all(path).unwrap();
+        }
+        for path in [raw.join("b/1.png"), other.join("deep/2.PNG"), other.join("2.txt")] {
+            fs::write(path, "x").unwrap();
+        }
+        fs::write(raw.join(OsStr::from_bytes(b"\xff.png")), "x").unwrap();
+        // Twice the same folder outside, one that is walked anyway, circles, and a link to a file.
+        symlink("../other", raw.join("c")).unwrap();
+        symlink("../other/deep", raw.join("d")).unwrap();
+        symlink("b", raw.join("a")).unwrap();
+        symlink("..", raw.join("b/up")).unwrap();
+        symlink("../raw", other.join("back")).unwrap();
+        symlink("../..", raw.join("b/out")).unwrap();
+        symlink("b/1.png", raw.join("link.png")).unwrap();
+        std::os::unix::net::UnixListener::bind(raw.join("socket.png")).unwrap();
+        let walk = Walk::of(&raw, &raw, &["png"]);
+        assert_eq!(walk.files.keys().collect::<Vec<_>>(), ["b/1.png", "c/deep/2.PNG", "link.png"]);
+        let told: Vec<_> = walk.rejects.iter().map(|r| (r.source_path.as_str(), r.error.as_str())).collect();
+        assert_eq!(
+            told,
+            [
+                ("b/out", "this link leads to a folder above the raw data: it is not followed"),
+                ("socket.png", "it is no regular file"),
+                ("\u{fffd}.png", "the name is not UTF-8"),
+            ]
+        );
+        assert_eq!(first(&raw, &["png"]), Some(raw.join("link.png")));
+        assert_eq!(first(&raw, &["jpg"]), None);
+    }
+}
