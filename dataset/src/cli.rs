@@ -5,6 +5,7 @@ use std::io::Write;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 use clap_complete::Shell;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -66,21 +67,34 @@ pub fn parse<P: clap::Parser>() -> P {
     parsed.unwrap_or_else(|error| error.format(&mut P::command()).exit())
 }
 
-/// Does a program's work and says in one line why it failed, a panic included: what a decoder broke off at is no news to a
-/// person, but that there was something is.
+/// Does a program's work, and says in one line why it failed.
+///
+/// What breaks off in a decoder is caught where it belongs to a record; here it would only blur the progress bar. A panic
+/// that nobody catches becomes a line that names its place.
 pub fn outcome(work: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
-    std::panic::set_hook(Box::new(|_| {}));
-    let told = match std::panic::catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(code)) => return code,
-        Ok(Err(error)) => format!("{error:#}"),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it broke off");
-            format!("a defect of this program, or a damaged file: {text}")
+    match caught(work) {
+        Ok(code) => code,
+        Err(error) => {
+            crate::remark!("error: {error:#}");
+            ExitCode::FAILURE
         }
-    };
-    let _ = writeln!(std::io::stderr(), "error: {told}");
-    ExitCode::FAILURE
+    }
+}
+
+fn caught(work: impl FnOnce() -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    static PLACE: Mutex<String> = Mutex::new(String::new());
+    let last = || PLACE.lock().unwrap_or_else(PoisonError::into_inner);
+    std::panic::set_hook(Box::new(move |panic| {
+        *last() = panic.location().map_or_else(String::new, ToString::to_string);
+    }));
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(work));
+    let _ = std::panic::take_hook();
+    outcome.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it broke off");
+        let first = text.lines().next().unwrap_or_default();
+        Err(anyhow::anyhow!("a defect of this program, at {}: {first}; please tell its makers", last()))
+    })
 }
 
 /// A count with its noun: `1 study`, `2 studies`.
@@ -160,5 +174,13 @@ mod tests {
             [counted(1, "study"), counted(0, "study"), counted(2, "shard")],
             ["1 study", "0 studies", "2 shards"]
         );
+    }
+
+    #[test]
+    fn a_panic_that_nobody_catches_is_told_in_one_line() {
+        let told = caught(|| panic!("on purpose\nsecond line")).unwrap_err().to_string();
+        assert!(told.starts_with("a defect of this program, at dataset/src/cli.rs:"), "{told}");
+        assert!(told.ends_with(": on purpose; please tell its makers"), "{told}");
+        assert!(caught(|| Ok(ExitCode::SUCCESS)).is_ok());
     }
 }

@@ -1,12 +1,10 @@
 //! `ingest`: raw radiographs and reports in, training-ready shards out.
 
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use dataset::cli::{self, HelpFiles, count, counted};
 use dataset::meter::{Meter, Progress};
@@ -249,7 +247,12 @@ impl FolderArguments {
 }
 
 fn main() -> ExitCode {
-    let outcome = match cli::parse::<Cli>().command {
+    let cli = cli::parse();
+    cli::outcome(|| run(cli))
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
         Command::MimicCxr { arguments, reports, labels, images } => {
             let no_images = arguments.no_images;
             let source = sources::MimicCxr { no_images, pictures: images, labeller: labels, reports };
@@ -268,13 +271,6 @@ fn main() -> ExitCode {
             write_phantom(layout, &out, &phantom::Options { studies, seed, size })
         }
         Command::Help(files) => files.write(Cli::command()).map(|()| ExitCode::SUCCESS).map_err(Into::into),
-    };
-    match outcome {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
     }
 }
 
@@ -307,7 +303,7 @@ fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<Exi
     options.check()?;
     let started = Instant::now();
     let mut plan = source.plan(&arguments.raw_dir)?;
-    eprintln!(
+    dataset::remark!(
         "{}: {} radiographs planned, {} inputs left out, {:.1} s",
         source.name(),
         plan.records.len(),
@@ -315,7 +311,7 @@ fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<Exi
         started.elapsed().as_secs_f64()
     );
     for remark in source.remarks(&plan) {
-        eprintln!("warning: {remark}");
+        dataset::remark!("warning: {remark}");
     }
     if arguments.dry_run {
         plan.records.truncate(options.limit.unwrap_or(usize::MAX));
@@ -336,14 +332,13 @@ fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<Exi
         return check_input(arguments, plan, options.jobs);
     }
     let meter = Meter::new("radiographs");
-    let outcome = without_panic_messages(|| {
-        ingest::run(source.name(), &arguments.raw_dir, &arguments.out, plan, &options, &|step| meter.step(&step))
-    });
+    let outcome =
+        ingest::run(source.name(), &arguments.raw_dir, &arguments.out, plan, &options, &|step| meter.step(&step));
     meter.finish();
-    let summary = outcome??;
+    let summary = outcome?;
     tell(&summary, &arguments.out);
     if summary.reject_rate() > arguments.max_reject_rate {
-        eprintln!(
+        dataset::remark!(
             "{:.1}% of the inputs were rejected, more than --max-reject-rate {}: see `dataset inspect {} --rejects`",
             summary.reject_rate() * 100.0,
             arguments.max_reject_rate,
@@ -352,19 +347,6 @@ fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<Exi
         return Ok(ExitCode::from(3));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Runs what catches the panics of decoders: each is told in the table of rejects, and its message would only blur the
-/// progress bar. One that nobody catches becomes an error that names its place.
-fn without_panic_messages<T>(run: impl FnOnce() -> T) -> Result<T> {
-    static PLACE: Mutex<String> = Mutex::new(String::new());
-    let last = || PLACE.lock().unwrap_or_else(PoisonError::into_inner);
-    std::panic::set_hook(Box::new(move |panic| {
-        *last() = panic.location().map_or_else(String::new, ToString::to_string);
-    }));
-    let outcome = std::panic::catch_unwind(AssertUnwindSafe(run));
-    let _ = std::panic::take_hook();
-    outcome.map_err(|_| anyhow!("a fault of ingest itself, at {}: please tell its makers, and start it again", last()))
 }
 
 /// Names of changed inputs that are printed; the rest is counted.
@@ -416,17 +398,5 @@ fn tell(summary: &Summary, out: &Path) {
     );
     for (stage, count) in &manifest.rejects {
         dataset::say!("rejects at stage {stage}: {count} (`dataset inspect {} --rejects` lists them)", out.display());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_that_nobody_catches_is_told_in_one_line() {
-        let told = without_panic_messages(|| -> u8 { panic!("on purpose") }).unwrap_err().to_string();
-        assert!(told.starts_with("a fault of ingest itself, at ingest/src/main.rs:"), "{told}");
-        assert_eq!(without_panic_messages(|| 7).unwrap(), 7);
     }
 }
