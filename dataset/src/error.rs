@@ -39,7 +39,7 @@ pub enum Error {
     /// An export cannot go to where it is to go.
     #[error("{path} {message}")]
     Export { path: PathBuf, message: String },
-    /// A caller asked for something that cannot be done.
+    /// Something that cannot be done or read, in words; what holds it adds the place.
     #[error("{0}")]
     Invalid(String),
     /// A table operation failed in polars.

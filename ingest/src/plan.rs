@@ -103,7 +103,8 @@ impl Plan {
                     source_path: record.source_path.clone(),
                     record_id: Some(record.record_id.clone()),
                     stage: Stage::Plan,
-                    error: "this identifier is listed twice; the first one is taken".to_owned(),
+                    error: "this identifier is listed twice; the one whose file is there, else the first, is taken"
+                        .to_owned(),
                 });
             }
             repeats

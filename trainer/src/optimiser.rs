@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 
-use serde::{Deserialize, Serialize};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
@@ -16,8 +15,7 @@ use crate::libtorch::{self, AdamConstants, AdamTensors};
 const CLIP_EPSILON: f64 = 1e-6;
 
 /// An update rule and its constants.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "name", rename_all = "lowercase", deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Algorithm {
     /// Adam with decoupled weight decay (Loshchilov and Hutter 2019): `w -= lr · decay · w` before the update.
     AdamW {

@@ -7,8 +7,6 @@
 
 use std::f64::consts::PI;
 
-use serde::{Deserialize, Serialize};
-
 /// The batch size that base learning rates are stated for (MAE: lr = base · batch / 256).
 const BASE_BATCH: f64 = 256.0;
 
@@ -20,7 +18,7 @@ pub fn scaled_rate(base: f64, effective_batch: usize) -> f64 {
 
 /// Linear warm-up from 0 to `peak`, then half a cosine down to `floor`. `warmup` and `total` are in one unit, epochs or
 /// updates.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WarmupCosine {
     /// The highest rate.
     pub peak: f64,

@@ -52,7 +52,6 @@ pub struct Stepper<'a> {
 pub struct Update {
     /// Its number, from 0.
     pub number: u64,
-    pub rate: f64,
     /// Rows of its batches.
     pub rows: Vec<u32>,
     names: Vec<&'static str>,
@@ -155,7 +154,7 @@ impl<'a> Stepper<'a> {
         self.lap(&mut clock, |phases| &mut phases.optimiser);
         let mut values = vec![total, norm.to_device(device), skip];
         values.extend(parts.into_iter().map(|part| part.to_kind(Kind::Float).to_device(device)));
-        Ok(Update { number, rate, rows, names, values: Tensor::f_stack(&values, 0)? })
+        Ok(Update { number, rows, names, values: Tensor::f_stack(&values, 0)? })
     }
 
     /// Keeps a batch whose memory a CUDA device may still read, and gives back those which it has read.
