@@ -1,7 +1,7 @@
 //! Writing files so that they are either whole or absent, and their digests.
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -16,18 +16,43 @@ pub fn temporary(path: &Path) -> PathBuf {
 }
 
 /// Writes `bytes` to `path` in one step: a temporary file beside it, synced, then renamed.
+///
+/// # Errors
+/// When the place is none for a file, another process writes the same file now, or the system refuses.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     check_place(path)?;
     let temporary = temporary(path);
-    let written = File::create(&temporary).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
+    // Not truncated before it is ours alone.
+    let opened = OpenOptions::new().create(true).write(true).truncate(false).open(&temporary);
+    let mut file = opened.map_err(Error::io(path))?;
+    if !lock(&file, path)? {
+        return Err(Error::Invalid(format!("{}: another process writes it now", path.display())));
+    }
+    let written = file.set_len(0).and_then(|()| file.write_all(bytes)).and_then(|()| file.sync_all());
     if let Err(source) = written {
         let _ = fs::remove_file(&temporary);
         return Err(Error::Io { path: path.to_path_buf(), cause: source });
     }
     publish(&temporary, path)
+}
+
+/// Locks a file for this process for as long as it is open; false where another process holds it. On a file system that
+/// has no locks, as some of clusters, nobody is held off.
+///
+/// # Errors
+/// When the system refuses for another reason.
+pub fn lock(file: &File, path: &Path) -> Result<bool> {
+    const NO_LOCKS: i32 = 37; // ENOLCK
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error))
+            if error.kind() == ErrorKind::Unsupported || error.raw_os_error() == Some(NO_LOCKS) =>
+        {
+            Ok(true)
+        }
+        Err(TryLockError::Error(error)) => Err(Error::io(path)(error)),
+    }
 }
 
 /// An error unless a file can take this name: its folder is there, and what stands there now is no device or pipe, which a
@@ -87,4 +112,27 @@ pub fn sha256(path: &Path) -> Result<String> {
 /// Lower-case hexadecimal of some bytes.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_writers_of_a_file_do_not_mix() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.json");
+        write_atomic(&path, b"first").expect("written");
+        let other = File::create(temporary(&path)).expect("a file");
+        other.lock().expect("a lock");
+        let refused = write_atomic(&path, b"second").unwrap_err().to_string();
+        assert!(refused.ends_with("a.json: another process writes it now"), "{refused}");
+        assert_eq!(fs::read(&path).expect("a file"), b"first");
+        drop(other);
+        // What a killed writer left is no obstacle, and nothing of it stays.
+        fs::write(temporary(&path), "much longer than what comes").expect("written");
+        write_atomic(&path, b"third").expect("written");
+        assert_eq!(fs::read(&path).expect("a file"), b"third");
+        assert!(!temporary(&path).exists());
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use dataset::manifest::{CARD, CROISSANT, MANIFEST, Manifest, REJECTS, TOKENIZER};
@@ -151,12 +151,8 @@ pub fn prepare(
     fs::create_dir_all(&notes).map_err(Error::io(&notes))?;
     let lock_path = notes.join("lock");
     let lock = File::create(&lock_path).map_err(Error::io(&lock_path))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(refused("another ingest works on it now")),
-        Err(TryLockError::Error(source)) => {
-            return Err(Error::Io { path: lock_path, cause: source });
-        }
+    if !dataset::files::lock(&lock, &lock_path)? {
+        return Err(refused("another ingest works on it now"));
     }
     let kept = notes.join("arguments.json");
     let before: Option<BTreeMap<String, serde_json::Value>> =

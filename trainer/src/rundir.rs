@@ -1,6 +1,6 @@
 //! A run's directory: `config.toml`, `metrics.jsonl`, TensorBoard events, `checkpoints/step-N/`, `latest`, `best`.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -88,10 +88,8 @@ impl RunDir {
     pub fn open<C: Serialize + DeserializeOwned + PartialEq>(path: &Path, config: &C) -> Result<Self> {
         fs::create_dir_all(path.join("checkpoints")).with_context(|| format!("cannot make {}", path.display()))?;
         let lock = File::create(path.join(".lock"))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!("another trainer works on {} now", path.display()),
-            Err(TryLockError::Error(error)) => return Err(error.into()),
+        if !files::lock(&lock, path)? {
+            bail!("another trainer works on {} now", path.display());
         }
         let text = toml::to_string(config)?;
         let kept = path.join(CONFIG);

@@ -1,4 +1,5 @@
-//! One update: batches, losses, gradients, the optimiser. Nothing here waits for the device.
+//! One update: batches, losses, gradients, the optimiser. No number is read back here, so nothing waits for the device but the
+//! memory of a batch that it must have read before it is written again.
 
 use std::collections::VecDeque;
 use std::rc::Rc;

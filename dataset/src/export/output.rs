@@ -1,7 +1,7 @@
 //! The folder that an export goes to: whose it is, and what an earlier run left there.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -69,10 +69,8 @@ pub(super) fn prepare(out: &Path, arguments: &Value, overwrite: bool) -> Result<
     fs::create_dir_all(&notes).map_err(Error::io(&notes))?;
     let lock_path = notes.join("lock");
     let lock = File::create(&lock_path).map_err(Error::io(&lock_path))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(refused("is worked on by another export now")),
-        Err(TryLockError::Error(source)) => return Err(Error::Io { path: lock_path, cause: source }),
+    if !files::lock(&lock, &lock_path)? {
+        return Err(refused("is worked on by another export now"));
     }
     let kept = notes.join("arguments.json");
     let before: Option<Value> = kept.is_file().then(|| files::read_json(&kept).unwrap_or(Value::Null));

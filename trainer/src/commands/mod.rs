@@ -119,12 +119,17 @@ impl DataSource {
 
     /// A loader of shuffled batches to train on; a last batch that is not full is left out where there are full ones.
     fn training_loader(&self, rows: &[u32], batch_size: usize, run: &RunConfig, device: Device) -> LoaderBuilder {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if run.loader_threads == 0 { cores() } else { run.loader_threads };
+        // Each batch ahead is as much pinned memory: no more of them than keep every thread at work.
+        let ahead = if device.is_cuda() { threads + 2 } else { 0 };
         loader_for(device, Loader::builder(&self.dataset))
+            .prefetch(ahead)
             .rows(rows.to_vec())
             .batch_size(batch_size)
             .seed(run.seed)
             .drop_last(rows.len() >= batch_size)
-            .threads(run.loader_threads)
+            .threads(threads)
     }
 
     /// Identifiers of rows; numbers where they cannot be read.
