@@ -10,7 +10,7 @@ use dataset::geometry::IGNORED;
 use dataset::loader::{LoaderBuilder, OnError, TextOptions};
 use dataset::record::{BoundingBox, ImageEncoding, Record};
 use dataset::transform::{ASPECT, Crop, Transform};
-use dataset::{Batch, Dataset, Loader, LoaderState};
+use dataset::{Batch, Dataset, Loader, LoaderState, PlacedBox};
 use mrm_tests::{folder, made_record, ok, write_dataset};
 use proptest::prelude::*;
 
@@ -363,7 +363,7 @@ fn marked(row: usize) -> Record {
     Record {
         image: pixels,
         mask: (row != 3).then_some(mask),
-        boxes: vec![boxed],
+        boxes: if row == 1 { vec![boxed.clone(), BoundingBox { label: "B".to_owned(), ..boxed }] } else { vec![boxed] },
         ..made_record(row, (width, height), 3)
     }
 }
@@ -396,8 +396,11 @@ fn masks_and_boxes_go_where_the_pixels_go() {
                     assert!(mask.iter().all(|&class| class == IGNORED), "a record without a mask");
                     continue;
                 }
-                assert!(boxes.iter().all(|found| &*found.label == "A"));
-                let [found] = boxes[..] else { panic!("{crop:?}: {boxes:?}") };
+                let labels: Vec<&str> = boxes.iter().map(|found| &*found.label).collect();
+                assert_eq!(labels, if batch.rows()[record] == 1 { &["A", "B"][..] } else { &["A"] }, "{crop:?}");
+                let place = |found: &PlacedBox| [found.x, found.y, found.width, found.height];
+                let found = boxes[0];
+                assert!(boxes.iter().all(|other| place(other) == place(found)), "{boxes:?}");
                 let mut differing = 0;
                 for (at, (&level, &class)) in pixels.iter().zip(mask).enumerate() {
                     let (x, y) = ((at % 64) as f32 + 0.5, (at / 64) as f32 + 0.5);

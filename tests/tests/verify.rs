@@ -281,6 +281,8 @@ fn codes_and_pictures_that_mean_nothing_are_named() {
     assert!(code.contains("label code 3, which is none of 1, 0, -1"), "{code}");
     let token = told("token", ImageEncoding::Raw, &|record| record.token_ids[2] = 100);
     assert!(token.contains("token id 100, of a vocabulary of 100"), "{token}");
+    let long = told("long", ImageEncoding::Raw, &|record| record.image.extend([250; 9]));
+    assert!(long.contains("row 1: the image page does not hold 140 bytes"), "{long}");
     let turned = told("turned", ImageEncoding::Png, &|record| {
         (record.width, record.height) = (record.height, record.width);
     });
