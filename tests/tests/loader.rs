@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use dataset::geometry::IGNORED;
 use dataset::loader::{LoaderBuilder, OnError, TextOptions};
+use dataset::masking::PAD;
 use dataset::record::{BoundingBox, ImageEncoding, Record};
 use dataset::transform::{ASPECT, Crop, Transform};
 use dataset::{Batch, Dataset, Loader, LoaderState, PlacedBox};
@@ -54,6 +55,11 @@ struct Contents {
 fn contents(batch: &Batch) -> Contents {
     assert_eq!(batch.images().len(), batch.len() * batch.size() * batch.size());
     assert_eq!(batch.labels().len(), batch.len() * 3);
+    let attended = batch.attention_mask().iter().zip(batch.target_ids());
+    assert!(
+        attended.into_iter().all(|(&attended, &target)| attended == i64::from(target != PAD)),
+        "padding is attended to"
+    );
     let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect();
     Contents {
         rows: batch.rows().to_vec(),
