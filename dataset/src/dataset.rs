@@ -185,7 +185,7 @@ impl Dataset {
     }
 
     /// As [`Dataset::image_into`]; reads nothing where its page was fetched before.
-    pub(crate) fn image_from(
+    pub fn image_from(
         &self,
         page: Option<&Bytes>,
         row: usize,

@@ -357,7 +357,17 @@ mod tests {
     #[test]
     fn keys_are_safe_and_unique() {
         let long = format!("folder/{}", "x".repeat(300));
-        let ids = ["nih/00000001_000.png", "folder/a.b", "folder/a/b", "folder/A-b", "folder/ä", "folder/ö", &long];
+        let ids = [
+            "nih/00000001_000.png",
+            "folder/a.b",
+            "folder/a/b",
+            "folder/A-b",
+            "folder/ä",
+            "folder/ö",
+            &long,
+            "case/B",
+            "case/b",
+        ];
         let keys = Keys::among(ids.into_iter());
         let made: Vec<String> = ids.iter().map(|id| keys.key(id)).collect();
         assert_eq!(made[0], "nih_00000001_000_png");

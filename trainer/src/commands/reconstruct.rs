@@ -46,7 +46,7 @@ const REMOVED: f32 = 0.5;
 /// Restores records and writes picture and words, `out` (`reconstruction.png` in the run) and the `.json` beside it;
 /// prints the words.
 ///
-/// `rows` says how many records, or names them ([`choose_rows`]).
+/// `rows` says how many records, or names them, separated by commas.
 pub fn reconstruct(
     source: &DataSource,
     weights: &Path,
