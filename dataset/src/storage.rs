@@ -613,3 +613,18 @@ fn told(error: &object_store::Error) -> (String, String) {
     let line = answer.unwrap_or_else(|| innermost.split_whitespace().collect::<Vec<_>>().join(" "));
     (all.join(": "), line)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_cannot_be_listed_is_not_an_empty_one() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("splits"), "a file").unwrap();
+        let storage = Storage::folder(folder.path());
+        assert_eq!(storage.list("shards").unwrap().len(), 0);
+        assert!(storage.list("splits").is_err());
+        assert_eq!(storage.list("").unwrap()[0].name, "splits");
+    }
+}
