@@ -114,6 +114,14 @@ pub fn share(text: &str) -> Result<f64, String> {
     within(text, |share| (0.0..=1.0).contains(&share), "a share from 0 to 1")
 }
 
+/// A share from 0 to below 1, for clap.
+///
+/// # Errors
+/// When it is none, in words.
+pub fn part(text: &str) -> Result<f64, String> {
+    within(text, |share| (0.0..1.0).contains(&share), "a share from 0 to below 1")
+}
+
 /// A percentage above 0, for clap.
 ///
 /// # Errors
@@ -135,10 +143,22 @@ pub fn positive(text: &str) -> Result<f64, String> {
 /// # Errors
 /// When its name does not end in `.png`.
 pub fn png(text: &str) -> Result<PathBuf, String> {
+    ending(text, "png")
+}
+
+/// The path of a table to be written, for clap.
+///
+/// # Errors
+/// When its name does not end in `.parquet`.
+pub fn parquet(text: &str) -> Result<PathBuf, String> {
+    ending(text, "parquet")
+}
+
+fn ending(text: &str, wanted: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     match path.extension() {
-        Some(extension) if extension.eq_ignore_ascii_case("png") => Ok(path),
-        _ => Err("give a name that ends in .png".to_owned()),
+        Some(extension) if extension.eq_ignore_ascii_case(wanted) => Ok(path),
+        _ => Err(format!("give a name that ends in .{wanted}")),
     }
 }
 

@@ -92,12 +92,12 @@ enum Command {
         /// Share of the records for validation [default: 0.1; none with --official and --lists].
         ///
         /// With --official or --lists it is taken out of train by whole units, where there is no validation subset yet.
-        #[arg(long, value_parser = cli::share)]
+        #[arg(long, value_parser = cli::part)]
         validation: Option<f64>,
         /// Share of the records for the test [default: 0.2; none with --official and --lists].
         ///
         /// With --official or --lists it is taken out of train by whole units, where there is no test subset yet.
-        #[arg(long, value_parser = cli::share)]
+        #[arg(long, value_parser = cli::part)]
         test: Option<f64>,
         /// Take the source's own subsets.
         #[arg(long, conflicts_with = "lists")]

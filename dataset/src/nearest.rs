@@ -5,20 +5,33 @@ use strsim::levenshtein;
 /// The names nearest to a mistyped one, at most three, those of the least distance first. Capitals do not count, and a
 /// name may be asked for by what stands behind its last point.
 pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    ranked(wanted, names).into_iter().map(|(_, name)| name).take(3).collect()
+}
+
+/// `; did you mean X?` for an error about a mistyped name; nothing where no name is near.
+pub fn did_you_mean<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> String {
+    let most = last(wanted).chars().count().div_ceil(2);
+    let near = ranked(wanted, names).into_iter().next().filter(|(distance, _)| *distance <= most);
+    near.map(|(_, name)| format!("; did you mean `{name}`?")).unwrap_or_default()
+}
+
+/// Names with their distances, nearest first.
+fn ranked<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<(usize, &'a str)> {
     let wanted = wanted.to_lowercase();
-    let last_of = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
     let far = |name: &str| {
         let name = name.to_lowercase();
-        levenshtein(&wanted, &name).min(levenshtein(&last_of(&wanted), &last_of(&name)))
+        let distance = levenshtein(&wanted, &name).min(levenshtein(last(&wanted), last(&name)));
+        // What is a part of a name may stand for it.
+        let part = last(&wanted).len() > 2 && last(&name).contains(last(&wanted));
+        if part { distance.min(1) } else { distance }
     };
     let mut ranked: Vec<(usize, &str)> = names.into_iter().map(|name| (far(name), name)).collect();
     ranked.sort_unstable();
-    ranked.into_iter().map(|(_, name)| name).take(3).collect()
+    ranked
 }
 
-/// `; did you mean X?` for an error about a mistyped name; nothing where there are no names.
-pub fn did_you_mean<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> String {
-    nearest(wanted, names).first().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+fn last(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -30,6 +43,7 @@ mod tests {
         assert_eq!(nearest("Pateint", ["view", "image", "patient", "age"]), ["patient", "age", "image"]);
         assert_eq!(nearest("model.ratio", ["data.ratio", "model.ratios"])[0], "data.ratio");
         assert_eq!(did_you_mean("mask_ratio", ["run.seed", "model.mask_ratio"]), "; did you mean `model.mask_ratio`?");
-        assert!(nearest("x", []).is_empty());
+        assert_eq!(nearest("optimiser.rate", ["data.std", "optimiser.base_rate"])[0], "optimiser.base_rate");
+        assert!(nearest("x", []).is_empty() && did_you_mean("unheard", ["of", "such"]).is_empty());
     }
 }

@@ -118,6 +118,8 @@ impl Member {
 pub struct Split {
     pub name: String,
     pub members: Vec<Member>,
+    /// The label ratios in percent, ascending; the sets of two may be the same where there are few records.
+    pub ratios: Vec<f64>,
 }
 
 /// Where split `name` lies in its dataset.
@@ -202,26 +204,15 @@ impl Split {
             let message = format!("{contradiction}: split or dataset were changed after the split was made");
             return Err(refused(message));
         }
-        Ok(Self { name: name.to_owned(), members })
-    }
-
-    /// The label ratios of the split in percent, ascending.
-    pub fn ratios(&self) -> Vec<f64> {
-        let of_member =
-            |member: &Member| -> Vec<f64> { member.ratios.iter().flatten().copied().chain(member.ratio).collect() };
-        let mut ratios: Vec<f64> = self.members.iter().flat_map(of_member).collect();
-        ratios.sort_by(f64::total_cmp);
-        ratios.dedup();
-        ratios
+        Ok(Self { name: name.to_owned(), members, ratios: certificate.options.ratios })
     }
 
     /// An error unless the split has this label ratio, in percent.
     pub fn check_ratio(&self, percent: f64) -> Result<()> {
-        let known = self.ratios();
-        if known.contains(&percent) {
+        if self.ratios.contains(&percent) {
             return Ok(());
         }
-        let known: Vec<String> = known.iter().map(f64::to_string).collect();
+        let known: Vec<String> = self.ratios.iter().map(f64::to_string).collect();
         let message = format!("it has no ratio of {percent}% (there are: {})", known.join(", "));
         Err(Error::Split { name: self.name.clone(), message })
     }

@@ -103,6 +103,10 @@ mod tests {
         assert_eq!(years("58"), Some(58.0));
         assert_eq!(years("058Y"), Some(58.0));
         assert_eq!(years("006M"), Some(0.5));
+        assert!(
+            years("026W").is_some_and(|age| (age - 0.498).abs() < 0.001)
+                && years("073D").is_some_and(|age| (age - 0.2).abs() < 0.001)
+        );
         assert_eq!(years("unknown"), None);
         assert_eq!(years("-4"), None);
         assert_eq!(years(""), None);

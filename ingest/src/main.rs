@@ -123,7 +123,7 @@ struct IngestArguments {
     #[arg(long, default_value_t = tokenizer::VOCABULARY, value_parser = count::<1_000_000>)]
     vocab_size: usize,
     /// Longest token row, [CLS] included.
-    #[arg(long, default_value_t = run::MAX_TOKENS as u32, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = run::MAX_TOKENS as u32, value_parser = clap::value_parser!(u32).range(2..=100_000))]
     max_tokens: u32,
     /// Part of the report that is tokenised.
     #[arg(long, value_enum, default_value_t)]

@@ -94,6 +94,14 @@ fn default_staging() -> Option<PathBuf> {
     Some(cache.join("mrm/staging"))
 }
 
+/// A shard of a finished dataset that is missing or was cut; none where all are there (`dataset verify` reads them, too).
+fn lost_shard(out: &Output, manifest: &Manifest) -> Result<Option<String>> {
+    let listed: BTreeMap<String, u64> =
+        out.storage.list("shards")?.into_iter().map(|listed| (listed.name, listed.bytes)).collect();
+    let lost = manifest.shards.iter().find(|shard| listed.get(&shard.path) != Some(&shard.bytes));
+    Ok(lost.map(|shard| shard.path.clone()))
+}
+
 /// What an output is good for.
 pub enum Prepared {
     /// OUT holds this very dataset already.
@@ -117,7 +125,13 @@ pub fn prepare(
     let notes = out.folder.join(NOTES);
     let is_whole = || Ok::<_, Error>(out.storage.read_if_there(MANIFEST)?.is_some());
     let finished = || match Manifest::load(&out.storage) {
-        Ok(manifest) if &manifest.arguments == arguments => Ok(Prepared::Done(Box::new(manifest))),
+        Ok(manifest) if &manifest.arguments == arguments => match lost_shard(out, &manifest)? {
+            None => Ok(Prepared::Done(Box::new(manifest))),
+            Some(name) => Err(refused(&format!(
+                "holds this dataset, but {name} is missing or has another size than it says; restore it from a copy, or \
+                 --overwrite to ingest anew"
+            ))),
+        },
         Ok(manifest) if differing(&manifest.arguments, arguments) == [INPUT] => Err(refused(
             "holds a dataset of these arguments, but the input changed since: --check-input says how; take another OUT \
              or --overwrite",

@@ -113,7 +113,7 @@ fn evaluations_are_told_compared_and_swept() {
     // Uncertain labels by finding: more positives than with the default.
     let (_, ones) = tuned("ones", &["--set", "data.uncertain_by_finding=[\"Edema=ones\"]"]);
     let positives = |run: &Path, finding: usize| {
-        let of_train = args!["--subset", "train", "--draws", "2"];
+        let of_train = args!["--subset", "train", "--draws", "10"];
         let all = args!["evaluate", "--data", &data, "--run", run, "--split", "main"];
         ok("trainer", all.into_iter().chain(of_train));
         let report: Value = dataset::files::read_json(&run.join("evaluation-train.json")).expect("an evaluation");
@@ -252,6 +252,13 @@ fn a_split_drawn_anew_is_no_test_and_another_dataset_is_one_of_its_own() {
         |data: &Path, name: &str| args!["evaluate", "--data", data, "--run", &run, "--split", name, "--draws", "20"];
     let told = fails("trainer", 1, on(&data, "other"));
     assert!(told.contains("whose patients `other` may test on"), "{told}");
+    // Start weights that have seen the other split's test patients are told of.
+    let second = finetuning(&data, &temporary.path().join("runs/second"), &run, &[]);
+    let second: Vec<OsString> =
+        second.into_iter().map(|word| if word == "main" { "other".into() } else { word }).collect();
+    let output = mrm_tests::run("trainer", second);
+    let told = text(&output.stderr);
+    assert!(output.status.success() && told.contains("was trained on split `main` of this dataset"), "{told}");
     ok("dataset", split("main", &["--seed", "5", "--overwrite"]));
     let told = fails("trainer", 1, on(&data, "main"));
     assert!(told.contains("drawn anew since the run was trained"), "{told}");

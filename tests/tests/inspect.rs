@@ -26,6 +26,22 @@ fn rejects_are_listed_with_their_reason() {
     assert!(ok("dataset", args!["inspect", &out]).contains("(see --rejects)"));
 }
 
+/// `ingest` does not call a dataset finished of which a shard is lost.
+#[test]
+fn a_lost_shard_is_noticed_by_the_next_run() {
+    let temporary = folder();
+    let (raw, out) = (phantom(temporary.path(), 12), temporary.path().join("set"));
+    ingest("mimic-cxr", &raw, &out, &[]);
+    assert!(ingest("mimic-cxr", &raw, &out, &[]).contains("nothing to do"));
+    fs::remove_file(out.join("shards/part-00000.parquet")).expect("removed");
+    let mut again = args!["mimic-cxr", &raw, &out].to_vec();
+    again.extend(mrm_tests::SMALL.map(Into::into));
+    let told = fails("ingest", 1, again);
+    assert!(told.contains("shards/part-00000.parquet is missing or has another size"), "{told}");
+    ingest("mimic-cxr", &raw, &out, &["--overwrite"]);
+    assert!(ok("dataset", args!["verify", &out]).contains("all whole"));
+}
+
 #[test]
 fn prevalence_is_that_among_labelled_records() {
     let temporary = folder();
@@ -59,8 +75,8 @@ fn numbers_out_of_range_are_misuse_and_no_options() {
     };
     says("dataset", &["split", "--name", "x", "--seed", "-1"], "invalid value '-1' for '--seed <SEED>'");
     says("dataset", &["split", "--name", "x", "--ratios", "1,101"], "give a percentage above 0 and at most 100");
-    says("dataset", &["split", "--name", "x", "--validation", "20"], "give a share from 0 to 1");
-    says("dataset", &["split", "--name", "x", "--test=-0.1"], "give a share from 0 to 1");
+    says("dataset", &["split", "--name", "x", "--validation", "20"], "give a share from 0 to below 1");
+    says("dataset", &["split", "--name", "x", "--test=1"], "give a share from 0 to below 1");
     says("dataset", &["bench", "--seconds", "0"], "give a number above 0");
     says("dataset", &["inspect", "--montage", "look.jpg"], "give a name that ends in .png");
     says("dataset", &["inspect", "--count", "3"], "--montage");

@@ -182,7 +182,7 @@ fn one_clear_line_for_what_cannot_work() {
 
     ok("trainer", with(&[]));
     let before = contents(&run);
-    says(1, with(&["--seed", "5"]), "holds a run of another configuration (now seed = 5)");
+    says(1, with(&["--seed", "5"]), "holds a run of another configuration (now seed = 5, was 0)");
     assert_eq!(contents(&run), before);
     let finetune = |task: &str| {
         args![

@@ -136,7 +136,7 @@ enum Command {
         /// Another one; differences are this one's less the first's.
         second: PathBuf,
         /// train, validate, test, or test-on-NAME for an evaluation on another dataset.
-        #[arg(long, default_value = "test")]
+        #[arg(long, default_value = "test", value_parser = evaluated)]
         subset: String,
         /// Bootstrap draws.
         #[arg(long, default_value_t = 1000, value_parser = draws)]
@@ -220,7 +220,7 @@ enum Command {
         #[arg(long, value_parser = ["train", "validate", "test"], requires = "split")]
         subset: Option<String>,
         /// The table to write.
-        #[arg(long, value_name = "FILE.parquet")]
+        #[arg(long, value_name = "FILE.parquet", value_parser = cli::parquet)]
         out: PathBuf,
     },
     /// Draw what a pre-trained run restores: masked, restored and original side by side, and the report's words.
@@ -358,9 +358,11 @@ fn run(cli: Cli) -> Result<()> {
             commands::resolve_pretrain(&mut config, Some(&source.dataset))?;
             show(&config)?;
             let run = RunDir::open(&shared.run, &config)?;
+            let (data, init) = (quoted(&shared.data), quoted(run.path()));
+            let split = split.as_deref().unwrap_or("NAME");
             let next = format!(
-                "trainer finetune --init {} --task …, or trainer reconstruct --weights {0}",
-                run.path().display()
+                "trainer finetune --data {data} --run RUN --task TASK --split {split} --ratio 1 --init {init}, or trainer \
+                 reconstruct --data {data} --weights {init}"
             );
             tell(commands::pretrain(&config, &source, &run, device)?, &run, &next);
             Ok(())
@@ -384,7 +386,7 @@ fn run(cli: Cli) -> Result<()> {
                 let prepared = commands::prepare_segmentation(&config, &source, device)?;
                 show(&config)?;
                 let run = RunDir::open(&shared.run, &config)?;
-                tell(prepared.train(&run)?, &run, &evaluation(&shared));
+                tell(prepared.train(&run)?, &run, &evaluation(&shared, &source));
                 return Ok(());
             }
             let config = commands::resolve_finetune(&request)?;
@@ -392,7 +394,7 @@ fn run(cli: Cli) -> Result<()> {
             prepared.remarks().iter().for_each(|remark| dataset::remark!("warning: {remark}"));
             show(prepared.config())?;
             let run = RunDir::open(&shared.run, prepared.config())?;
-            tell(prepared.train(&run, device)?, &run, &evaluation(&shared));
+            tell(prepared.train(&run, device)?, &run, &evaluation(&shared, &source));
             Ok(())
         }
         Command::Evaluate { shared, split, subset, draws, specificity, min_area } => {
@@ -537,10 +539,26 @@ impl Settings {
 
 /// A number of bootstrap draws.
 fn draws(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(draws) if draws >= 2 => Ok(draws),
-        _ => Err("an interval needs at least 2 draws".to_owned()),
+    match text.trim().parse() {
+        Ok(draws) if (10..=100_000).contains(&draws) => Ok(draws),
+        _ => Err("give a number from 10 to 100000".to_owned()),
     }
+}
+
+/// What was evaluated: a subset of the run's own dataset, or of another one.
+fn evaluated(text: &str) -> Result<String, String> {
+    let subset = text.split_once("-on-").map_or(text, |(subset, _)| subset);
+    match Subset::parse(subset).filter(|parsed| parsed.name() == subset) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("give train, validate, test, or one of them with -on-NAME".to_owned()),
+    }
+}
+
+/// A word for a shell.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-:=+,".contains(c));
+    if plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 fn read_text(path: &Path) -> Result<String> {
@@ -553,12 +571,22 @@ fn show<C: Serialize>(config: &C) -> Result<()> {
 }
 
 /// How to evaluate a run.
-fn evaluation(shared: &Shared) -> String {
-    format!("trainer evaluate --data {} --run {} --split … --subset test", shared.data.display(), shared.run.display())
+fn evaluation(shared: &Shared, source: &DataSource) -> String {
+    let split = source.split.as_ref();
+    let tests = split.is_some_and(|split| !split.rows(Subset::Test, None).is_empty());
+    format!(
+        "trainer evaluate --data {} --run {} --split {} --subset {}",
+        quoted(&shared.data),
+        quoted(&shared.run),
+        split.map_or("NAME", |split| split.name.as_str()),
+        if tests { "test" } else { "validate" }
+    )
 }
 
 fn tell(outcome: Outcome, run: &RunDir, next: &str) {
-    let path = run.path().display();
+    // Without a slash at its end.
+    let path: PathBuf = run.path().components().collect();
+    let path = path.display();
     match outcome {
         Outcome::Done { best: Some(best) } => dataset::say!("done: {path}, best validation score {best:.4}"),
         Outcome::Done { best: None } => dataset::say!("done: {path}"),

@@ -102,7 +102,7 @@ impl RunDir {
             if deciding(before.clone()) != deciding(text.parse()?) {
                 let changed = changed_lines(&fs::read_to_string(&kept)?, &text);
                 bail!(
-                    "{} holds a run of another configuration ({changed}); take another --run directory, or delete it",
+                    "{} holds a run of another configuration ({changed}); take another directory, or delete it",
                     path.display()
                 );
             }
@@ -167,8 +167,14 @@ impl RunDir {
         let folder = self.path.join(&name);
         self.point("latest", &name)?; // a kill may have come between the checkpoint and this
         let state: State = files::read_json(&folder.join(STATE))?;
-        let read =
-            |name: &str| Tensor::read_safetensors(folder.join(name)).with_context(|| format!("{}", folder.display()));
+        let read = |name: &str| {
+            Tensor::read_safetensors(folder.join(name)).with_context(|| {
+                format!(
+                    "{} is damaged; delete this folder, and the run goes on from the checkpoint before",
+                    folder.display()
+                )
+            })
+        };
         let ema = if folder.join(EMA).exists() { Some(read(EMA)?) } else { None };
         Ok(Some(Checkpoint { state, model: read(MODEL)?, optimiser: read(OPTIMISER)?, ema }))
     }
@@ -293,19 +299,30 @@ pub fn load_config<C: DeserializeOwned>(run: &Path) -> Result<C> {
     if !run.exists() {
         bail!("{} does not exist", run.display());
     }
-    let text =
-        fs::read_to_string(&path).with_context(|| format!("{} is not a run: it has no {CONFIG}", run.display()))?;
+    let text = fs::read_to_string(&path).map_err(|_| match run.join("model.safetensors").is_file() {
+        true => anyhow::anyhow!(
+            "{0} is not a run; `trainer import {0} --out FILE.safetensors` makes weights of it",
+            run.display()
+        ),
+        false => anyhow::anyhow!("{} is not a run: it has no {CONFIG}", run.display()),
+    })?;
     toml::from_str(&text).map_err(|error| match kind(&text) {
-        Some(kind) => anyhow::anyhow!("{} is {kind}, which does not serve here ({})", run.display(), error.message()),
+        Some(PRETRAINING) => anyhow::anyhow!(
+            "{0} is {PRETRAINING}, which does not serve here; `trainer finetune --init {0}` makes a run that may",
+            run.display()
+        ),
+        Some(kind) => anyhow::anyhow!("{} is {kind}, which does not serve here", run.display()),
         None => anyhow::Error::from(error).context(format!("{} is no configuration of a run", path.display())),
     })
 }
+
+const PRETRAINING: &str = "a pre-training run";
 
 /// What kind of run a configuration is of, in words.
 fn kind(text: &str) -> Option<&'static str> {
     let config: toml::Table = text.parse().ok()?;
     if config.get("model")?.get("decoder").is_some() {
-        return Some("a pre-training run");
+        return Some(PRETRAINING);
     }
     if config.contains_key("prediction") {
         return Some("a segmentation run");
@@ -334,7 +351,7 @@ pub fn run_of(weights: &Path) -> Result<PathBuf> {
 /// Says on the standard error where a run that is to be used has not made all its updates.
 pub fn remark_unfinished(run: &Path, steps: u64) {
     let made = files::read_json::<State>(&run.join("latest").join(STATE)).map_or(0, |state| state.step);
-    if made < steps {
+    if made > 0 && made < steps {
         dataset::remark!(
             "warning: {} has made {made} of its {steps} updates: these are its weights so far",
             run.display()
@@ -365,6 +382,9 @@ pub fn weights_file(source: &Path) -> Result<PathBuf> {
         source.to_path_buf(),
     ];
     let found = candidates.into_iter().find(|path| path.is_file());
+    if found.is_none() && source.join(CONFIG).is_file() {
+        bail!("{} has no checkpoint yet; give its training command again, or let it go on", source.display());
+    }
     found.with_context(|| format!("{} is neither a run with a checkpoint nor a safetensors file", source.display()))
 }
 
@@ -373,12 +393,14 @@ pub fn load(store: &tch::nn::VarStore, tensors: &Tensors) -> Result<LoadReport> 
     Ok(crate::weights::load_state(store, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)))?)
 }
 
-/// Loads start weights into a store, and says what fitted.
+/// Loads start weights into a store but for those to `leave`, and says what fitted.
 ///
 /// # Errors
 /// When they are of a model of other sizes, or of another kind: none of the encoder's blocks fits.
-pub fn start_from(store: &tch::nn::VarStore, source: &Path) -> Result<()> {
-    let report = load(store, &weights(source)?)?;
+pub fn start_from(store: &tch::nn::VarStore, source: &Path, leave: fn(&str) -> bool) -> Result<()> {
+    let mut tensors = weights(source)?;
+    tensors.retain(|(name, _)| !leave(name));
+    let report = load(store, &tensors)?;
     let of_encoder = |name: &str| name.starts_with("blocks.") || name.starts_with("patch_embed.");
     let loaded = report.matched.iter().any(|name| of_encoder(name));
     if let Some(name) = report.missing.iter().chain(&report.unexpected).find(|name| of_encoder(name) && loaded) {
@@ -405,5 +427,17 @@ pub fn start_from(store: &tch::nn::VarStore, source: &Path) -> Result<()> {
 
 fn changed_lines(before: &str, now: &str) -> String {
     let new: Vec<&str> = now.lines().filter(|line| !before.lines().any(|old| old == *line)).take(3).collect();
-    if new.is_empty() { "settings were removed".to_owned() } else { format!("now {}", new.join(", ")) }
+    let was = |line: &str| {
+        let key = line.split_once(" = ").map_or(line, |(key, _)| key);
+        let old = before.lines().filter(|old| !now.lines().any(|line| line == *old));
+        old.filter_map(|old| old.split_once(" = ")).find(|(name, _)| *name == key).map(|(_, value)| value.to_owned())
+    };
+    let told = |line: &&str| match was(line) {
+        Some(value) => format!("{line}, was {value}"),
+        None => (*line).to_owned(),
+    };
+    if new.is_empty() {
+        return "settings were removed".to_owned();
+    }
+    format!("now {}", new.iter().map(told).collect::<Vec<_>>().join("; "))
 }

@@ -9,7 +9,7 @@ use dataset::shard::column;
 use dataset::table;
 use serde::Serialize;
 
-use super::evaluate::{check_specificity, numbered};
+use super::evaluate::{THIN, check_specificity, numbered};
 use crate::bootstrap::{Bootstrap, Difference, Predictions};
 use crate::metrics::Scores;
 
@@ -22,6 +22,8 @@ pub struct Comparison {
     pub records: usize,
     pub patients: usize,
     pub specificity: f64,
+    /// Bootstrap draws that were asked for.
+    pub draws: usize,
     pub findings: Vec<FindingDifference>,
     /// Over the findings for which the metric is defined.
     pub mean: Scores<Difference>,
@@ -140,6 +142,7 @@ pub fn compare(
         records: a.records.len(),
         patients: patients.iter().max().map_or(0, |last| *last as usize + 1),
         specificity,
+        draws,
         findings: a
             .findings
             .into_iter()
@@ -157,7 +160,8 @@ impl std::fmt::Display for Comparison {
         writeln!(f, "{:<28}{:<36}{:<36}{sensitivity:<36}Brier", "finding", "AUROC", "AUPRC")?;
         let shown = |difference: Option<Difference>| match difference {
             Some(Difference { interval: i, p }) => {
-                format!("{:<36}", format!("{:+.3} ({:+.3} to {:+.3}) p={p:.3}", i.value, i.low, i.high))
+                let mark = if i.is_thin(self.draws) { "*" } else { "" };
+                format!("{:<36}", format!("{:+.3} ({:+.3} to {:+.3}){mark} p={p:.3}", i.value, i.low, i.high))
             }
             None => format!("{:<36}", "undefined"),
         };
@@ -168,6 +172,12 @@ impl std::fmt::Display for Comparison {
         for row in &self.findings {
             writeln!(f, "{:<28}{}", row.finding, line(&row.scores))?;
         }
-        write!(f, "{:<28}{}", "mean", line(&self.mean))
+        write!(f, "{:<28}{}", "mean", line(&self.mean))?;
+        let all = self.findings.iter().map(|finding| &finding.scores).chain([&self.mean]);
+        let thin = |difference: Difference| difference.interval.is_thin(self.draws);
+        if all.flat_map(|scores| [scores.auroc, scores.average_precision]).flatten().any(thin) {
+            write!(f, "\n{THIN}")?;
+        }
+        Ok(())
     }
 }

@@ -50,7 +50,7 @@ pub fn embed(
     let (image_size, width) = (vit.image_size, vit.width);
     let config = ClassifierConfig { vit, classes: 1, drop_path: 0.0 };
     let model = VitClassifier::new(&store.root(), &config)?;
-    rundir::start_from(&store, weights)?;
+    rundir::start_from(&store, weights, |name| name.starts_with("head."))?;
     if rows.is_empty() {
         bail!("no record to embed");
     }

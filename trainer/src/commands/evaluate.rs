@@ -70,7 +70,14 @@ pub fn evaluate(
     rundir::remark_unfinished(run, config.optimiser.steps);
     let rows = task.rows(source, subset, None)?;
     if rows.is_empty() {
-        bail!("no labelled record in the {} subset", subset.name());
+        let counted = |subset| Ok::<_, anyhow::Error>(task.rows(source, subset, None)?.len());
+        let [train, validate, test] = [counted(Subset::Train)?, counted(Subset::Validate)?, counted(Subset::Test)?];
+        bail!(
+            "no labelled record in the {} subset of split `{}` (train {train}, validate {validate}, test {test}); choose \
+             --subset, or make a split with --test",
+            subset.name(),
+            split.name
+        );
     }
     let transform = evaluation_transform(&config);
     let objective = Classification::new(&config.model, task.labels.clone(), dataset, transform, device)?;
@@ -126,6 +133,10 @@ pub fn evaluate(
     Ok(report)
 }
 
+/// What a `*` says in a table of intervals.
+pub(super) const THIN: &str =
+    "* defined in fewer than nine of ten draws: too few positives or negatives for a sound interval";
+
 /// An error unless a specificity is one.
 pub(super) fn check_specificity(specificity: f64) -> Result<()> {
     if (0.0..=1.0).contains(&specificity) {
@@ -139,14 +150,25 @@ pub(super) fn check_specificity(specificity: f64) -> Result<()> {
 pub(super) fn check_split(trained_on: (&str, &str, &str), source: &DataSource) -> Result<()> {
     let (dataset, split, members) = trained_on;
     let now = source.identities();
-    if dataset != now.0 || members == now.2 {
+    if dataset != now.0 {
+        let source_of = |identity: &str| identity.split(',').next().unwrap_or_default().to_owned();
+        if source_of(dataset) == source_of(&now.0) {
+            dataset::remark!(
+                "warning: another dataset of the same source ({}): it may hold patients that the run was trained on",
+                source_of(dataset)
+            );
+        }
+        return Ok(());
+    }
+    if members == now.2 {
         return Ok(());
     }
     let (name, command) =
         (now.1, format!("train anew, or evaluate with the split it was trained on (--split {split})"));
     if split == name {
         bail!(
-            "split `{name}` was drawn anew since the run was trained, and may test on patients it has seen: {command}"
+            "split `{name}` was drawn anew since the run was trained, and may test on patients it has seen: train anew, or \
+             restore splits/{name}.parquet and .json as they were"
         );
     }
     bail!("the run was trained on split `{split}` of this dataset, whose patients `{name}` may test on: {command}")
@@ -219,10 +241,7 @@ impl std::fmt::Display for EvaluationReport {
         write!(f, "{:<46}  {}", "mean over defined findings", line(&self.mean, self.draws))?;
         let all = self.findings.iter().map(|finding| &finding.scores).chain([&self.mean]);
         if all.flat_map(|scores| [scores.auroc, scores.average_precision]).flatten().any(|i| i.is_thin(self.draws)) {
-            write!(
-                f,
-                "\n* defined in fewer than nine of ten draws: too few positives or negatives for a sound interval"
-            )?;
+            write!(f, "\n{THIN}")?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! `trainer finetune` for classification.
 
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
@@ -8,7 +8,7 @@ use dataset::Subset;
 use dataset::transform::{ASPECT, Crop, Transform};
 use tch::Device;
 
-use super::{Codes, DataSource, device_name, seed_start_values};
+use super::{Codes, DataSource, device_name, seed_start_values, seen_before};
 use crate::config::{self, AnyConfig, FinetuneConfig, PRESETS, RANDOM, RANDOM_NAME, Rule, Task, overlay};
 use crate::engine::{self, Outcome, Settings};
 use crate::objective::Objective;
@@ -111,6 +111,8 @@ impl Start {
         }
         let preset = request.preset.or(of_run).unwrap_or(PRESETS[0]).to_owned();
         let named = run.as_deref().unwrap_or(init);
+        // The same place is written in one way: without a slash at its end, and without `./` before it.
+        let init: PathBuf = init.components().filter(|part| *part != Component::CurDir).collect();
         let name = format!("pre-trained ({})", named.file_name().unwrap_or(named.as_os_str()).to_string_lossy());
         let encoder = config.map(AnyConfig::encoder);
         Ok(Self { preset, init: init.to_string_lossy().into_owned(), name, encoder })
@@ -132,6 +134,14 @@ pub fn resolve_finetune(request: &Request) -> Result<FinetuneConfig> {
         config.take_steps(steps);
     }
     overlay(&config, None, request.settings)
+}
+
+/// Whether start weights come from a run with the same findings, or from no run.
+fn same_findings(init: &Path, config: &FinetuneConfig) -> bool {
+    match rundir::run_of(init).and_then(|run| AnyConfig::load(&run)) {
+        Ok(AnyConfig::Finetune(before)) => before.findings == config.findings,
+        _ => true,
+    }
 }
 
 /// A fine-tuning run that can begin: dataset and split have what it asks for.
@@ -168,7 +178,7 @@ pub fn prepare_finetune(config: FinetuneConfig, source: &DataSource) -> Result<F
         .filter(|(class, _)| !has(&targets, *class, true))
         .map(|(_, finding)| finding.as_str())
         .collect();
-    let mut remarks = Vec::new();
+    let mut remarks: Vec<String> = seen_before(&config.init, source).into_iter().collect();
     if !never.is_empty() {
         remarks.push(format!("no positive among the {} training records of: {}", train.len(), never.join(", ")));
     }
@@ -203,7 +213,11 @@ impl Finetuning<'_> {
             .layer_decay(config.optimiser.layer_decay)
             .linear_probe(config.optimiser.linear_probe);
         if config.init != RANDOM {
-            rundir::start_from(objective.store(), Path::new(&config.init))?;
+            let init = Path::new(&config.init);
+            // A head of other findings says nothing about these.
+            let leave: fn(&str) -> bool =
+                if same_findings(init, &config) { |_| false } else { |name| name.starts_with("head.") };
+            rundir::start_from(objective.store(), init, leave)?;
         }
         let optimiser = &config.optimiser;
         dataset::say!("{} labelled records, {} updates, on {}", rows.len(), optimiser.steps, device_name(device));

@@ -52,6 +52,9 @@ pub struct Imported {
 /// When the checkpoint cannot be read, or the model takes none of its tensors. Nothing is written then.
 pub fn import(source: &Path, out: &Path, config: &PretrainConfig) -> Result<Imported> {
     let preset = &config.preset;
+    if source.join("config.toml").is_file() {
+        bail!("{} is a run, which needs no import: give it to --init", source.display());
+    }
     let file = if source.is_dir() {
         let found = IN_FOLDER.iter().map(|name| source.join(name)).find(|path| path.is_file());
         found.with_context(|| format!("{} holds neither {}", source.display(), IN_FOLDER.join(" nor ")))?

@@ -22,8 +22,9 @@ use dataset::loader::LoaderBuilder;
 use dataset::{Dataset, Loader, Split, Subset, random};
 use tch::Device;
 
-use crate::config::RunConfig;
+use crate::config::{AnyConfig, RunConfig};
 use crate::objective::loader_for;
+use crate::rundir;
 
 pub use bench::{Measured, bench};
 pub use compare::{Comparison, compare};
@@ -157,6 +158,28 @@ impl DataSource {
     fn split(&self) -> Result<&Split> {
         self.split.as_ref().context("this needs --split NAME; `dataset split` makes one")
     }
+}
+
+/// Says where start weights, or what these began with, were trained on records of this dataset that its split may test on.
+fn seen_before(init: &str, source: &DataSource) -> Option<String> {
+    let (dataset, name, members) = source.identities();
+    let mut init = init.to_owned();
+    // Runs that began with runs: no chain is longer than this.
+    for _ in 0..16 {
+        let run = rundir::run_of(Path::new(&init)).ok()?;
+        let config = AnyConfig::load(&run).ok()?;
+        let (seen, split, seen_members, before) = config.trained_on();
+        if seen == dataset && seen_members != members {
+            let how = if split.is_empty() { "all records".to_owned() } else { format!("split `{split}`") };
+            return Some(format!(
+                "{} was trained on {how} of this dataset: split `{name}` may test on patients it has seen, and figures on \
+                 that subset are then too good",
+                run.display()
+            ));
+        }
+        init = before.to_owned();
+    }
+    None
 }
 
 /// Sets torch's generator, from which start values come.

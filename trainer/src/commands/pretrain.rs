@@ -88,7 +88,7 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
     let objective = Pretraining::new(&config.model, device)?;
     if config.init != RANDOM {
         let init = Path::new(&config.init);
-        rundir::start_from(objective.store(), init)?;
+        rundir::start_from(objective.store(), init, |_| false)?;
         remark_tokenizer(config, init);
     }
     let optimiser = &config.optimiser;

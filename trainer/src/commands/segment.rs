@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use tch::Device;
 
 use super::finetune::{Request, Start};
-use super::{DataSource, device_name, seed_start_values};
+use super::{DataSource, device_name, seed_start_values, seen_before};
 use crate::config::{self, AnyConfig, RANDOM, SEGMENTATION_TASK, SegmentConfig, overlay};
 use crate::engine::{self, Outcome, Settings};
 use crate::objective::Objective;
@@ -129,7 +129,10 @@ pub fn prepare_segmentation<'a>(
         device,
     )?;
     if config.init != RANDOM {
-        rundir::start_from(objective.store(), Path::new(&config.init))?;
+        rundir::start_from(objective.store(), Path::new(&config.init), |_| false)?;
+    }
+    if let Some(remark) = seen_before(&config.init, source) {
+        dataset::remark!("warning: {remark}");
     }
     Ok(Segmenting { config, source, objective, rows, device })
 }

@@ -79,6 +79,9 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
     if plan.task == SEGMENTATION_TASK {
         bail!("sweeps are of classification tasks; `{SEGMENTATION_TASK}` is not one");
     }
+    if plan.out.join("config.toml").exists() {
+        bail!("{} is a run: give a folder for the sweep's runs to --out", plan.out.display());
+    }
     let mut starts = Vec::new();
     for start in &plan.starts {
         let (name, path) = start.split_once('=').with_context(|| format!("--start `{start}` is not NAME=RUN"))?;

@@ -189,8 +189,17 @@ impl Task {
             "covid" => (owned(&["Pneumonia/Viral/COVID-19"]), owned(&["Pneumonia"])),
             "viral" => (owned(&["Pneumonia/Viral"]), owned(&["Pneumonia/Viral", "Pneumonia/Bacterial"])),
             other => match other.strip_prefix("labels:") {
-                Some(list) if !list.trim().is_empty() => {
-                    (list.split(',').map(|name| name.trim().to_owned()).collect(), Vec::new())
+                Some(list) => {
+                    let names: Vec<String> = list.split(',').map(|name| name.trim().to_owned()).collect();
+                    if let Some(at) =
+                        (0..names.len()).find(|&at| names[at].is_empty() || names[..at].contains(&names[at]))
+                    {
+                        bail!(
+                            "`{other}`: give each finding once, as labels:A,B (finding {} is empty or repeated)",
+                            at + 1
+                        );
+                    }
+                    (names, Vec::new())
                 }
                 _ => bail!("no task `{other}`; there are: {TASKS}{}", did_you_mean(other, NAMES)),
             },

@@ -155,6 +155,15 @@ impl AnyConfig {
         }
     }
 
+    /// What it was trained on: dataset, split, members of the split; and where its weights came from.
+    pub fn trained_on(&self) -> (&str, &str, &str, &str) {
+        match self {
+            Self::Pretrain(config) => (&config.dataset, &config.split, &config.split_members, &config.init),
+            Self::Finetune(config) => (&config.dataset, &config.split, &config.split_members, &config.init),
+            Self::Segment(config) => (&config.dataset, &config.split, &config.split_members, &config.init),
+        }
+    }
+
     /// Sizes of its encoder, and mean and standard deviation of the pixels it was trained with.
     pub fn encoder(self) -> (VitConfig, f64, f64) {
         match self {
@@ -171,11 +180,12 @@ impl AnyConfig {
 /// weights) is said by the command line, so that such a file serves for another run.
 pub fn overlay<T: Serialize + DeserializeOwned>(config: &T, file: Option<&str>, settings: &[String]) -> Result<T> {
     let mut table = Table::try_from(config)?;
-    let all = keys(&table, "");
+    // What stands before the sections is no setting.
+    let all: Vec<String> = keys(&table, "").into_iter().filter(|name| name.contains('.')).collect();
     if let Some(text) = file {
         let mut above: Table = text.parse().context("the configuration file is no TOML")?;
         above.retain(|key, value| value.is_table() || !table.contains_key(key));
-        lay(&mut table, above, "", &all)?;
+        lay(&mut table, above, "", &all).context("--config, which takes sections of a run of the same command")?;
     }
     for setting in settings {
         let (key, value) = setting.split_once('=').with_context(|| format!("`{setting}` is not key=value"))?;
@@ -210,7 +220,10 @@ fn lay(base: &mut Table, above: Table, prefix: &str, all: &[String]) -> Result<(
             (Some(Value::Float(inner)), Value::Integer(value)) => *inner = value as f64,
             (Some(inner), value) if inner.same_type(&value) => *inner = value,
             (Some(inner), value) => bail!("`{path}` is of type {}, not {}", inner.type_str(), value.type_str()),
-            (None, _) => bail!("no key `{path}`{}", did_you_mean(&path, all.iter().map(String::as_str))),
+            (None, _) => {
+                let sections = all.iter().filter_map(|name| Some(name.rsplit_once('.')?.0));
+                bail!("no key `{path}`{}", did_you_mean(&path, all.iter().map(String::as_str).chain(sections)))
+            }
         }
     }
     Ok(())
@@ -253,6 +266,10 @@ mod tests {
         assert_eq!(error, "no key `optimiser.batchsize`; did you mean `optimiser.batch_size`?");
         let error = overlay(&base, None, &["mask_ratio=0.5".to_owned()]).unwrap_err().to_string();
         assert_eq!(error, "no key `mask_ratio`; did you mean `model.mask_ratio`?");
+        let error = overlay(&base, None, &["optimizer.lr=1".to_owned()]).unwrap_err().to_string();
+        assert_eq!(error, "no key `optimizer`; did you mean `optimiser`?");
+        let error = overlay(&base, None, &["optimiser.rate=1".to_owned()]).unwrap_err().to_string();
+        assert_eq!(error, "no key `optimiser.rate`; did you mean `optimiser.base_rate`?");
         let error = overlay(&base, None, &["optimiser.epochs=many".to_owned()]).unwrap_err().to_string();
         assert_eq!(error, "`optimiser.epochs` is of type float, not string");
         assert!(pretrain_preset("mrm-vit-huge").unwrap_err().to_string().contains("mrm-vit-tiny"));
