@@ -299,12 +299,14 @@ pub fn load_config<C: DeserializeOwned>(run: &Path) -> Result<C> {
     if !run.exists() {
         bail!("{} does not exist", run.display());
     }
-    let text = fs::read_to_string(&path).map_err(|_| match run.join("model.safetensors").is_file() {
-        true => anyhow::anyhow!(
-            "{0} is not a run; `trainer import {0} --out FILE.safetensors` makes weights of it",
-            run.display()
-        ),
-        false => anyhow::anyhow!("{} is not a run: it has no {CONFIG}", run.display()),
+    let text = fs::read_to_string(&path).map_err(|_| {
+        if run.join("model.safetensors").is_file() {
+            return anyhow::anyhow!(
+                "{0} is not a run; `trainer import {0} --out FILE.safetensors` makes weights of it",
+                run.display()
+            );
+        }
+        anyhow::anyhow!("{} is not a run: it has no {CONFIG}", run.display())
     })?;
     toml::from_str(&text).map_err(|error| match kind(&text) {
         Some(PRETRAINING) => anyhow::anyhow!(

@@ -177,7 +177,7 @@ fn seen_before(init: &str, source: &DataSource) -> Option<String> {
                 run.display()
             ));
         }
-        init = before.to_owned();
+        before.clone_into(&mut init);
     }
     None
 }
