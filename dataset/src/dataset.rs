@@ -126,6 +126,9 @@ impl Dataset {
     }
 
     /// One whole row: its image, and its texts and labels with those of its row group, which are kept for the next.
+    ///
+    /// # Errors
+    /// When it cannot be read, or its image is not what was written (by its checksum, where the shard has some).
     pub fn record(&self, row: usize) -> Result<Record> {
         self.record_from(None, row)
     }
@@ -136,7 +139,12 @@ impl Dataset {
         let (shard, row) = self.locate(row)?;
         let length = usize::from(record.height) * usize::from(record.width);
         let raw_length = (shard.encoding() == ImageEncoding::Raw).then_some(length);
-        shard.image_bytes(row, raw_length, page, &mut record.image)?;
+        let page = match page {
+            Some(page) => page.clone(),
+            None => shard.file().read(shard.image_page(row)?)?,
+        };
+        shard.check_image_page(row, &page)?;
+        shard.image_bytes(row, raw_length, Some(&page), &mut record.image)?;
         Ok(record)
     }
 

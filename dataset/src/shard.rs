@@ -9,7 +9,7 @@ use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow_array::RecordBatch;
 use arrow_schema::{DataType, SchemaRef};
@@ -229,6 +229,8 @@ pub struct Shard {
     group_starts: Vec<usize>,
     /// Pages of the image column, one a row.
     pages: Vec<PageLocation>,
+    /// CRC-32 of each of these pages, read when they are first asked for; none where the shard was written without.
+    page_checksums: OnceLock<Option<Vec<u32>>>,
 }
 
 impl Shard {
@@ -299,7 +301,8 @@ impl Shard {
             pages.extend(locations.iter().cloned());
             group_starts.push(pages.len());
         }
-        Ok(Self { name: name.clone(), file, metadata, encoding, image_column, group_starts, pages })
+        let page_checksums = OnceLock::new();
+        Ok(Self { name: name.clone(), file, metadata, encoding, image_column, group_starts, pages, page_checksums })
     }
 
     /// Number of rows.
@@ -486,6 +489,27 @@ impl Shard {
             .then(|| from_batch(group, local))
             .flatten()
             .ok_or_else(|| self.row_error(row, "a column has another type than the format's"))
+    }
+
+    /// An error where the page of an image is not what was written.
+    pub(crate) fn check_image_page(&self, row: usize, page: &[u8]) -> Result<()> {
+        let checksums = match self.page_checksums.get() {
+            Some(checksums) => checksums,
+            None => {
+                let covered = self.checksums()?;
+                let of_image = |covered: Vec<Covered>| {
+                    covered.into_iter().filter(|covered| covered.column == IMAGE).map(|covered| covered.crc32).collect()
+                };
+                self.page_checksums.get_or_init(|| covered.map(of_image))
+            }
+        };
+        match checksums.as_ref().and_then(|checksums| checksums.get(row)) {
+            Some(&expected) if crc32fast::hash(page) != expected => Err(self.row_error(
+                row,
+                "its image is damaged: its checksum is another one; `dataset verify` says what else is",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// What each checksum of the footer covers, in the order of the file; `None` where the shard was written without.

@@ -259,6 +259,21 @@ fn shards_without_checksums_are_verified_as_far_as_possible() {
     }
 }
 
+#[test]
+fn a_damaged_image_is_neither_shown_nor_exported() {
+    let (temporary, out) = small_set(&[]);
+    let regions = regions(&out, FIRST);
+    let image = regions.iter().find(|region| region.kind == "image").expect("an image");
+    let first = Dataset::open(&out).expect("a dataset").record(0).expect("a record").record_id;
+    change(&out.join(FIRST), |bytes| bytes[image.bytes.end as usize - 7] ^= 4);
+    let told = fails("dataset", 1, args!["inspect", &out, "--row", &first]);
+    assert!(told.contains(&format!("{FIRST}, row 0: its image is damaged")), "{told}");
+    let told = fails("dataset", 1, args!["export", &out, temporary.path().join("export"), "--to", "csv"]);
+    assert!(told.contains(&format!("{FIRST}, row 0: its image is damaged")), "{told}");
+    // The table alone needs no image.
+    ok("dataset", args!["export", &out, temporary.path().join("table"), "--to", "csv", "--no-images"]);
+}
+
 /// What is whole and was written so, but means nothing.
 #[test]
 fn codes_and_pictures_that_mean_nothing_are_named() {
