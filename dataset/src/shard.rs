@@ -493,15 +493,14 @@ impl Shard {
 
     /// An error where the page of an image is not what was written.
     pub(crate) fn check_image_page(&self, row: usize, page: &[u8]) -> Result<()> {
-        let checksums = match self.page_checksums.get() {
-            Some(checksums) => checksums,
-            None => {
-                let covered = self.checksums()?;
-                let of_image = |covered: Vec<Covered>| {
-                    covered.into_iter().filter(|covered| covered.column == IMAGE).map(|covered| covered.crc32).collect()
-                };
-                self.page_checksums.get_or_init(|| covered.map(of_image))
-            }
+        let checksums = if let Some(checksums) = self.page_checksums.get() {
+            checksums
+        } else {
+            let covered = self.checksums()?;
+            let of_image = |covered: Vec<Covered>| {
+                covered.into_iter().filter(|covered| covered.column == IMAGE).map(|covered| covered.crc32).collect()
+            };
+            self.page_checksums.get_or_init(|| covered.map(of_image))
         };
         match checksums.as_ref().and_then(|checksums| checksums.get(row)) {
             Some(&expected) if crc32fast::hash(page) != expected => Err(self.row_error(
