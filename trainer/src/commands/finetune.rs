@@ -178,7 +178,8 @@ pub fn prepare_finetune(config: FinetuneConfig, source: &DataSource) -> Result<F
         .filter(|(class, _)| !has(&targets, *class, true))
         .map(|(_, finding)| finding.as_str())
         .collect();
-    let mut remarks: Vec<String> = seen_before(&config.init, source).into_iter().collect();
+    let mut remarks: Vec<String> =
+        seen_before(&config.init, (&config.dataset, &config.split, &config.split_members)).into_iter().collect();
     if !never.is_empty() {
         remarks.push(format!("no positive among the {} training records of: {}", train.len(), never.join(", ")));
     }

@@ -161,8 +161,8 @@ impl DataSource {
 }
 
 /// Says where start weights, or what these began with, were trained on records of this dataset that its split may test on.
-fn seen_before(init: &str, source: &DataSource) -> Option<String> {
-    let (dataset, name, members) = source.identities();
+/// `identities` are those of the dataset and the split ([`DataSource::identities`]).
+fn seen_before(init: &str, (dataset, name, members): (&str, &str, &str)) -> Option<String> {
     let mut init = init.to_owned();
     // Runs that began with runs: no chain is longer than this.
     for _ in 0..16 {

@@ -1,7 +1,6 @@
 //! `trainer reconstruct`: what a pre-trained model restores, pictures side by side and the report's words.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use dataset::loader::TextOptions;
@@ -58,7 +57,7 @@ pub fn reconstruct(
 ) -> Result<()> {
     let run = rundir::run_of(weights)?;
     let rows = choose_rows(source, rows, seed)?;
-    let (canvas, restored) = restore(&run, weights, &source.dataset, &rows, word_ratio, device, seed)?;
+    let (canvas, restored) = restore(&run, weights, source, &rows, word_ratio, device, seed)?;
     let out = out.unwrap_or_else(|| run.join("reconstruction.png"));
     canvas.save(&out).with_context(|| format!("cannot write {}", out.display()))?;
     files::write_json(&out.with_extension("json"), &restored)?;
@@ -81,16 +80,16 @@ pub fn reconstruct(
 fn restore(
     run: &Path,
     weights: &Path,
-    dataset: &Arc<Dataset>,
+    source: &DataSource,
     rows: &[u32],
     word_ratio: Option<f64>,
     device: Device,
     seed: u64,
 ) -> Result<(GrayImage, Vec<Restored>)> {
     let config: PretrainConfig = rundir::load_config(run)?;
-    let own: String = dataset.manifest().text.tokenizer_sha256.chars().take(16).collect();
+    let dataset = &source.dataset;
     anyhow::ensure!(
-        !config.model.restores_report() || config.tokenizer == own,
+        !config.model.restores_report() || config.tokenizer == source.tokenizer(),
         "{} reads the words of another tokenizer than this dataset's: ingest it with the --tokenizer of the run's dataset",
         run.display()
     );

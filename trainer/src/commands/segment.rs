@@ -131,7 +131,7 @@ pub fn prepare_segmentation<'a>(
     if config.init != RANDOM {
         rundir::start_from(objective.store(), Path::new(&config.init), |_| false)?;
     }
-    if let Some(remark) = seen_before(&config.init, source) {
+    if let Some(remark) = seen_before(&config.init, (&config.dataset, &config.split, &config.split_members)) {
         dataset::remark!("warning: {remark}");
     }
     Ok(Segmenting { config, source, objective, rows, device })
