@@ -19,7 +19,6 @@ mod header;
 mod inputs;
 pub mod mask;
 mod output;
-pub mod phantom;
 pub mod picture;
 pub mod plan;
 pub mod report;

@@ -10,13 +10,13 @@ use dataset::cli::{self, HelpFiles, count, counted};
 use dataset::meter::{Meter, Progress};
 use dataset::record::ImageEncoding;
 use dataset::shard::ImageCompression;
-use ingest::phantom::{self, Layout};
 use ingest::picture::Fit;
 use ingest::plan::{Plan, Source};
 use ingest::run::{self, Options, ReportText, Summary, TokenizerChoice};
 use ingest::sources::TableOptions;
 use ingest::tone::Tone;
 use ingest::{sources, tokenizer};
+use phantom::{self, Layout};
 
 /// Turns raw radiographs (DICOM, PNG, JPEG) and reports into sharded Parquet with token ids and resized images.
 ///

@@ -1,6 +1,5 @@
 //! Segmentation masks: run lengths of a table, drawn on the raw image, brought to the stored size, as a 1-bit PNG.
 
-use std::fmt::Write;
 use std::ops::Range;
 
 use crate::picture::Placement;
@@ -68,36 +67,6 @@ impl Runs {
             mask[row * width + column] = 1;
         }
         Ok(mask)
-    }
-
-    /// The runs of a row-major mask.
-    pub(crate) fn of_mask(mask: &[bool], width: usize, height: usize) -> Self {
-        let mut runs: Vec<Range<u64>> = Vec::new();
-        for at in 0..width * height {
-            if !mask[at % height * width + at / height] {
-                continue;
-            }
-            let at = at as u64;
-            match runs.last_mut() {
-                Some(run) if run.end == at => run.end += 1,
-                _ => runs.push(at..at + 1),
-            }
-        }
-        Self(runs)
-    }
-
-    /// The text that [`Runs::parse`] reads; the runs must be in order and apart, as those of [`Runs::of_mask`] are.
-    pub(crate) fn to_text(&self) -> String {
-        if self.is_empty() {
-            return NOTHING.to_owned();
-        }
-        let (mut text, mut at) = (String::new(), 0);
-        for run in &self.0 {
-            let space = if text.is_empty() { "" } else { " " };
-            let _ = write!(text, "{space}{} {}", run.start - at, run.end - run.start);
-            at = run.end;
-        }
-        text
     }
 }
 
@@ -206,10 +175,8 @@ mod tests {
     fn text_and_mask_go_both_ways() {
         let (width, height) = (13, 7);
         let mask: Vec<bool> = (0..width * height).map(|i| (i * i + i / 5) % 3 == 0).collect();
-        let runs = Runs::of_mask(&mask, width, height);
-        let again = Runs::parse(&runs.to_text()).unwrap();
-        assert_eq!(again, runs);
-        let drawn = again.draw(width as u32, height as u32).unwrap();
+        let runs = Runs::parse(&phantom::run_lengths(&mask, width, height)).unwrap();
+        let drawn = runs.draw(width as u32, height as u32).unwrap();
         assert!(drawn.iter().zip(&mask).all(|(&drawn, &marked)| (drawn == 1) == marked));
     }
 
@@ -231,7 +198,8 @@ mod tests {
         let place = Placement { scale: (0.25, 0.25), offset: (0.0, 2.0) };
         let mut mask = vec![false; 40 * 20];
         (0..4).for_each(|y| mask[y * 40..y * 40 + 8].fill(true));
-        let bytes = stored(&Runs::of_mask(&mask, 40, 20), (40, 20), (10, 10), place).unwrap();
+        let bytes =
+            stored(&Runs::parse(&phantom::run_lengths(&mask, 40, 20)).unwrap(), (40, 20), (10, 10), place).unwrap();
         assert_eq!((bytes[24], bytes[25]), (1, 0), "one bit of grey");
         let picture = dataset::image::decode(&bytes).unwrap();
         let marked: Vec<usize> = (0..100).filter(|&i| picture.pixels[i] > 0).collect();

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::*;
+use crate::*;
 
 const SMALL: Options = Options { studies: 12, seed: 4, size: 64 };
 

@@ -8,11 +8,11 @@ use dataset::image::GreyImage;
 use image::ImageEncoder;
 use rayon::prelude::*;
 
-use super::disease::{Finding, Kind};
-use super::patient::{Image, Patient, Sex, Study, Subset, View};
-use super::report::{self, Report};
-use super::table::Table;
-use super::{Error, Summary, film, region, write_file};
+use crate::disease::{Finding, Kind};
+use crate::patient::{Image, Patient, Sex, Study, Subset, View};
+use crate::report::{self, Report};
+use crate::table::Table;
+use crate::{Error, Summary, film, region, write_file};
 
 /// Header of `Data_Entry_2017_v2020.csv`: two of its names hold a comma, so it has eleven cells.
 pub const ENTRY_COLUMNS: [&str; 11] = [
@@ -40,7 +40,7 @@ const WITH_ALPHA: u32 = 12;
 const VISIBLE: f32 = 0.3;
 
 /// Writes the whole set; files that stand already are complete and stay.
-pub(super) fn write(
+pub(crate) fn write(
     out: &Path,
     plan: &[Patient],
     size: usize,
@@ -207,7 +207,7 @@ fn four_channels(grey: &GreyImage) -> dataset::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::phantom::patient;
+    use crate::patient;
 
     #[test]
     fn names_count_each_patients_pictures() {

@@ -4,11 +4,11 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::anatomy::Anatomy;
-use super::canvas::{CM, Frame, Point};
-use super::disease::{Finding, Kind};
-use super::patient::{Image, Patient, Study};
-use super::{film, findings};
+use crate::anatomy::Anatomy;
+use crate::canvas::{CM, Frame, Point};
+use crate::disease::{Finding, Kind};
+use crate::patient::{Image, Patient, Study};
+use crate::{film, findings};
 
 /// A box in pixels: left, top, width, height.
 pub type Box = (f32, f32, f32, f32);
@@ -105,9 +105,9 @@ fn on_picture(frame: &Frame, low: Point, high: Point) -> Option<Box> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::phantom::disease::Side;
-    use crate::phantom::patient;
-    use crate::phantom::patient::View;
+    use crate::disease::Side;
+    use crate::patient;
+    use crate::patient::View;
 
     /// The picture without the finding is darker inside its box than with it, and hardly differs outside.
     #[test]

@@ -5,10 +5,10 @@ use std::path::Path;
 use dataset::record::ImageEncoding;
 use rayon::prelude::*;
 
-use super::dicom::{self, Header};
-use super::film::Film;
-use super::patient::{Image, Patient, Study};
-use super::{Error, write_file};
+use crate::dicom::{self, Header};
+use crate::film::Film;
+use crate::patient::{Image, Patient, Study};
+use crate::{Error, write_file};
 
 /// Makes something of every study, by all threads; the results stand in the order of the plan.
 pub fn each_study<T: Send>(

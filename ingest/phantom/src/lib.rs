@@ -47,6 +47,8 @@ mod table;
 mod truth;
 mod wording;
 
+pub use truth::run_lengths;
+
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

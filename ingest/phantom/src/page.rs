@@ -6,14 +6,22 @@ use rand::Rng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::disease::Kind;
-use super::patient::{Patient, Sex, Study};
+use crate::disease::Kind;
+use crate::patient::{Patient, Sex, Study};
 
 /// Widest line, its leading space included.
 pub const WIDTH: usize = 77;
 
+/// A report that is being written.
+#[derive(Default)]
+pub struct Page {
+    pub text: String,
+    /// Name and content of each section that has a heading, in order.
+    pub sections: Vec<(&'static str, String)>,
+}
+
 /// Appends the sections that come before the findings.
-pub fn head(text: &mut String, patient: &Patient, study: &Study, random: &mut ChaCha8Rng) {
+pub fn head(page: &mut Page, patient: &Patient, study: &Study, random: &mut ChaCha8Rng) {
     let examination = if study.portable() {
         "CHEST (PORTABLE AP)"
     } else if study.has_lateral() {
@@ -21,14 +29,14 @@ pub fn head(text: &mut String, patient: &Patient, study: &Study, random: &mut Ch
     } else {
         "CHEST (SINGLE VIEW)"
     };
-    paragraph(text, Some("EXAMINATION"), examination);
+    page.section("examination", examination);
     if random.random_bool(0.9) {
         let kinds: Vec<Kind> = study.findings.iter().map(|f| f.kind).collect();
         let complaint = complaint(&kinds).choose(random).expect("complaints");
         let (short, long) = if patient.sex == Sex::Female { ("F", "woman") } else { ("M", "man") };
         let who =
             if random.random_bool(0.5) { format!("___{short} with") } else { format!("___ year old {long} with") };
-        paragraph(text, Some("INDICATION"), &format!("{who} {complaint}"));
+        page.section("indication", &format!("{who} {complaint}"));
     }
     if random.random_bool(0.6) {
         let technique = match (study.portable(), study.has_lateral()) {
@@ -36,28 +44,41 @@ pub fn head(text: &mut String, patient: &Patient, study: &Study, random: &mut Ch
             (_, true) => "PA and lateral views of the chest.",
             _ => "Frontal view of the chest.",
         };
-        paragraph(text, Some("TECHNIQUE"), technique);
+        page.section("technique", technique);
     }
     let before = if study.day == 0 {
         "None."
     } else {
         ["Chest radiograph from ___.", "___.", "Prior study of ___ at ___."].choose(random).expect("three")
     };
-    paragraph(text, Some("COMPARISON"), before);
+    page.section("comparison", before);
 }
 
-/// Appends a section: a heading after one space, then the text in lines of at most `WIDTH`, each after one space.
-pub fn paragraph(text: &mut String, heading: Option<&str>, content: &str) {
-    let mut line = heading.map_or_else(String::new, |heading| format!(" {heading}: "));
-    for word in content.split(' ').filter(|word| !word.is_empty()) {
-        if line.len() + word.len() + 1 > WIDTH {
-            let _ = writeln!(text, "{}", line.trim_end());
-            line.clear();
-        }
-        line.push(' ');
-        line.push_str(word);
+impl Page {
+    /// Appends a section under its name as heading.
+    pub fn section(&mut self, name: &'static str, content: &str) {
+        self.headed(name, &name.to_uppercase(), content);
     }
-    let _ = writeln!(text, "{}\n ", line.trim_end());
+
+    /// Appends a section under another heading than its name.
+    pub fn headed(&mut self, name: &'static str, heading: &str, content: &str) {
+        self.paragraph(&format!(" {heading}: "), content);
+        self.sections.push((name, content.to_owned()));
+    }
+
+    /// Appends `start` and a text in lines of at most `WIDTH`, each after one space.
+    pub fn paragraph(&mut self, start: &str, content: &str) {
+        let mut line = start.to_owned();
+        for word in content.split(' ').filter(|word| !word.is_empty()) {
+            if line.len() + word.len() + 1 > WIDTH {
+                let _ = writeln!(self.text, "{}", line.trim_end());
+                line.clear();
+            }
+            line.push(' ');
+            line.push_str(word);
+        }
+        let _ = writeln!(self.text, "{}\n ", line.trim_end());
+    }
 }
 
 /// Why the picture was taken.

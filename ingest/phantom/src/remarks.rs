@@ -4,9 +4,9 @@ use rand::Rng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::anatomy::Anatomy;
-use super::disease::Kind;
-use super::patient::Study;
+use crate::anatomy::Anatomy;
+use crate::disease::Kind;
+use crate::patient::Study;
 
 /// What the report says beside the findings; all of it can be seen.
 pub fn remarks(anatomy: &Anatomy, study: &Study, random: &mut ChaCha8Rng) -> Vec<&'static str> {

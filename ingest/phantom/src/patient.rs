@@ -3,8 +3,8 @@
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::disease::{Device, Finding, Kind, weighted};
-use super::syndrome;
+use crate::disease::{Device, Finding, Kind, weighted};
+use crate::syndrome;
 
 /// The patient's sex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

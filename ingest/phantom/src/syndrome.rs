@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
-use super::disease::{Device, Finding, Kind, weighted};
+use crate::disease::{Device, Finding, Kind, weighted};
 
 /// Chances that a disease brings each of its findings.
 type Syndrome = &'static [(Kind, f64)];

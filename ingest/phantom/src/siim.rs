@@ -3,15 +3,14 @@
 
 use std::path::Path;
 
-use super::dicom::uids;
-use super::files::{dicom_file, each_study, plain_header};
-use super::patient::{Patient, Subset};
-use super::table::Table;
-use super::{Error, Summary, film, truth};
-use crate::mask::Runs;
+use crate::dicom::uids;
+use crate::files::{dicom_file, each_study, plain_header};
+use crate::patient::{Patient, Subset};
+use crate::table::Table;
+use crate::{Error, Summary, film, truth};
 
 /// Writes the whole set; files that stand already are complete and stay.
-pub(super) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
+pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
     let rows = each_study(plan, progress, |patient, study| {
         let image = &study.images[0];
         let header = plain_header(&format!("{:08x}", patient.seed as u32), &format!("{:08x}", study.seed as u32), 1);
@@ -20,8 +19,8 @@ pub(super) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Syn
         let folder = out.join(if is_test { "dicom-images-test" } else { "dicom-images-train" });
         let path = folder.join(study_uid).join(series).join(format!("{instance}.dcm"));
         dicom_file(&path, || film::take(patient, study, image), image, patient, &header)?;
-        let mask = || Runs::of_mask(&truth::pneumothorax(patient, study, image), image.columns, image.rows);
-        Ok((!is_test).then(|| (instance, mask().to_text())))
+        let mask = || truth::run_lengths(&truth::pneumothorax(patient, study, image), image.columns, image.rows);
+        Ok((!is_test).then(|| (instance, mask())))
     })?;
     // The space stands in the real header too.
     let mut table = Table::new(&out.join("train-rle.csv"), &["ImageId", " EncodedPixels"])?;

@@ -4,18 +4,17 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::disease::{Kind, Side};
-use super::files::{each_study, png_file};
-use super::patient::{Patient, Study};
-use super::report::{self, Report};
-use super::{Error, Summary, film, write_file};
-use crate::report::sections;
+use crate::disease::{Kind, Side};
+use crate::files::{each_study, png_file};
+use crate::patient::{Patient, Study};
+use crate::report::{self, Report};
+use crate::{Error, Summary, film, write_file};
 
 /// Sections of the XML files, in their order.
 const SECTIONS: [&str; 4] = ["comparison", "indication", "findings", "impression"];
 
 /// Writes the whole set; files that stand already are complete and stay.
-pub(super) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
+pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
     let images = each_study(plan, progress, |patient, study| {
         let number = study.index + 1;
         let mut names = Vec::new();
@@ -38,7 +37,7 @@ pub(super) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Syn
 fn xml(number: usize, study: &Study, report: &Report, images: &[String]) -> String {
     let mut xml =
         format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<eCitation>\n<uId id=\"CXR{number}\"/>\n<Abstract>\n");
-    for (name, text) in abstracts(&report.text) {
+    for (name, text) in abstracts(report) {
         let label = name.to_uppercase();
         let _ = match text.as_str() {
             "" => writeln!(xml, "<AbstractText Label=\"{label}\"/>"),
@@ -59,18 +58,19 @@ fn xml(number: usize, study: &Study, report: &Report, images: &[String]) -> Stri
 }
 
 /// The four sections of a report, each on one line; a report without headings is all findings.
-fn abstracts(text: &str) -> [(&'static str, String); 4] {
-    let found = sections(text);
+fn abstracts(report: &Report) -> [(&'static str, String); 4] {
     let line = |text: &str| {
         let words = text.split_whitespace().map(|word| word.replace("___", "XXXX"));
         words.collect::<Vec<_>>().join(" ")
     };
-    let headed = found.iter().any(|section| SECTIONS.contains(&section.name.as_str()));
     SECTIONS.map(|name| {
-        let own = found.iter().rev().find(|section| section.name == name).map(|section| line(&section.text));
-        let whole = || line(text.trim_start().trim_start_matches("FINAL REPORT"));
-        let text = if !headed && name == "findings" { Some(whole()) } else { own };
-        (name, text.unwrap_or_default())
+        let text = match report.section(name) {
+            None if report.sections.is_empty() && name == "findings" => {
+                line(report.text.trim_start().trim_start_matches("FINAL REPORT"))
+            }
+            own => line(own.unwrap_or_default()),
+        };
+        (name, text)
     })
 }
 

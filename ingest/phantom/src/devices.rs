@@ -3,10 +3,10 @@
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::anatomy::Anatomy;
-use super::canvas::{CM, Layer, Point, Profile, curve, spline};
-use super::disease::{Device, Finding};
-use super::frontal::Scene;
+use crate::anatomy::Anatomy;
+use crate::canvas::{CM, Layer, Point, Profile, curve, spline};
+use crate::disease::{Device, Finding};
+use crate::frontal::Scene;
 
 /// Draws one device.
 pub fn draw(scene: &mut Scene, anatomy: &Anatomy, finding: &Finding, random: &mut ChaCha8Rng) {

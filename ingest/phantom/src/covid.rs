@@ -6,11 +6,11 @@ use std::path::Path;
 use dataset::record::ImageEncoding;
 use rayon::prelude::*;
 
-use super::disease::{Kind, Zone};
-use super::patient::{Image, Patient, Sex, Study, View};
-use super::report::{self, Report};
-use super::table::Table;
-use super::{Error, Summary, film, write_file};
+use crate::disease::{Kind, Zone};
+use crate::patient::{Image, Patient, Sex, Study, View};
+use crate::report::{self, Report};
+use crate::table::Table;
+use crate::{Error, Summary, film, write_file};
 
 /// Columns of `metadata.csv`; the last one has no name.
 pub const COLUMNS: [&str; 30] = [
@@ -50,7 +50,7 @@ pub const COLUMNS: [&str; 30] = [
 const WITHOUT_NOTE: u64 = 11;
 
 /// Writes the whole set; files that stand already are complete and stay.
-pub(super) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
+pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
     let studies: Vec<(&Patient, &Study)> =
         plan.iter().flat_map(|patient| patient.studies.iter().map(move |study| (patient, study))).collect();
     let reports = studies
@@ -134,15 +134,15 @@ fn note(patient: &Patient, study: &Study, report: &Report) -> String {
         return String::new();
     }
     let who = if patient.sex == Sex::Female { "woman" } else { "man" };
-    let sections = crate::report::main_sections(&report.text);
-    let said = sections.conclusion().unwrap_or(&report.text).split_whitespace().collect::<Vec<_>>().join(" ");
+    let conclusion = report.section("impression").or_else(|| report.section("findings")).unwrap_or_default();
+    let said = conclusion.split_whitespace().collect::<Vec<_>>().join(" ");
     format!("{}-year-old {who}, day {} after admission. {said}", patient.age_at(study), study.day)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::phantom::patient;
+    use crate::patient;
 
     #[test]
     fn findings_cover_the_hierarchy_and_notes_are_one_line() {

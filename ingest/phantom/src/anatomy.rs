@@ -3,9 +3,9 @@
 use rand::Rng;
 use rand_distr::{Distribution, Normal};
 
-use super::canvas::{Point, smooth};
-use super::disease::{Device, Finding, Kind, Side};
-use super::patient::{Patient, Sex};
+use crate::canvas::{Point, smooth};
+use crate::disease::{Device, Finding, Kind, Side};
+use crate::patient::{Patient, Sex};
 
 /// One lung, in mirrored coordinates: `across` runs from the midline to the chest wall on either side.
 #[derive(Clone, Copy, Debug)]

@@ -6,11 +6,11 @@ use dataset::image::GreyImage;
 use dataset::record::ImageEncoding;
 use rayon::prelude::*;
 
-use super::disease::Kind;
-use super::patient::{Image, Patient, Sex, Study, Subset, View};
-use super::report::{self, Report};
-use super::table::{Table, label};
-use super::{Error, Summary, film, write_file};
+use crate::disease::Kind;
+use crate::patient::{Image, Patient, Sex, Study, Subset, View};
+use crate::report::{self, Report};
+use crate::table::{Table, label};
+use crate::{Error, Summary, film, write_file};
 
 /// The release's own folder, with which the tables' paths begin.
 const ROOT: &str = "CheXpert-v1.0-small";
@@ -39,7 +39,7 @@ pub const COLUMNS: [&str; 19] = [
 ];
 
 /// Writes the whole set; files that stand already are complete and stay.
-pub(super) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
+pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
     let studies: Vec<Entry> = plan.iter().flat_map(Entry::all).collect();
     let reports = studies
         .par_iter()
@@ -131,7 +131,7 @@ impl<'a> Entry<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::phantom::patient;
+    use crate::patient;
 
     #[test]
     fn paths_are_unique_and_as_released() {

@@ -3,7 +3,7 @@
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::disease::{Degree, Device, Finding, Side, Zone};
+use crate::disease::{Degree, Device, Finding, Side, Zone};
 
 /// Fills a sentence's braces from the finding.
 pub fn fill(template: &str, finding: &Finding, random: &mut ChaCha8Rng) -> String {

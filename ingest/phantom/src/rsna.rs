@@ -3,14 +3,14 @@
 
 use std::path::Path;
 
-use super::disease::Kind;
-use super::files::{dicom_file, each_study, plain_header};
-use super::patient::{Image, Patient, Subset};
-use super::table::Table;
-use super::{Error, Summary, film, truth};
+use crate::disease::Kind;
+use crate::files::{dicom_file, each_study, plain_header};
+use crate::patient::{Image, Patient, Subset};
+use crate::table::Table;
+use crate::{Error, Summary, film, truth};
 
 /// Writes the whole set; files that stand already are complete and stay.
-pub(super) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
+pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
     let rows = each_study(plan, progress, |patient, study| {
         let image = &study.images[0];
         let id = identifier(image);

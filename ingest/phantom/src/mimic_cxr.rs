@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::dicom::{self, Header};
-use super::patient::{Image, Patient, Study, View};
-use super::report::{self, Report};
-use super::table::{Table, label};
-use super::{Error, Summary, film, write_file};
+use crate::dicom::{self, Header};
+use crate::patient::{Image, Patient, Study, View};
+use crate::report::{self, Report};
+use crate::table::{Table, label};
+use crate::{Error, Summary, film, write_file};
 
 /// Columns of `mimic-cxr-2.0.0-metadata.csv.gz`.
 pub const METADATA_COLUMNS: [&str; 12] = [
@@ -51,7 +51,7 @@ pub const CHEXPERT_COLUMNS: [&str; 16] = [
 ];
 
 /// Writes the whole set; files that stand already are complete and stay.
-pub(super) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
+pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
     let mut studies: Vec<Entry> = plan.iter().flat_map(|p| p.studies.iter().map(move |s| Entry::new(p, s))).collect();
     studies.sort_by_key(|entry| (entry.subject, entry.id));
     let reports = studies
@@ -200,7 +200,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::phantom::patient;
+    use crate::patient;
 
     #[test]
     fn dates_are_civil() {

@@ -4,11 +4,11 @@ use dataset::image::GreyImage;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::anatomy::{Anatomy, around};
-use super::canvas::{Frame, Layer, Point, Profile, Texture, smooth};
-use super::disease::Finding;
-use super::patient::{Image, Patient, Study, View};
-use super::{findings, frontal, lateral};
+use crate::anatomy::{Anatomy, around};
+use crate::canvas::{Frame, Layer, Point, Profile, Texture, smooth};
+use crate::disease::Finding;
+use crate::patient::{Image, Patient, Study, View};
+use crate::{findings, frontal, lateral};
 
 /// The largest stored value.
 pub const MAXIMUM: u16 = 4095;

@@ -3,10 +3,10 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::anatomy::Anatomy;
-use super::canvas::{CM, Frame, Point, Profile, Texture, curve, smooth, spline};
-use super::disease::{Device, Finding, Kind, Side};
-use super::frontal::{OUTSIDE, Scene, branch};
+use crate::anatomy::Anatomy;
+use crate::canvas::{CM, Frame, Point, Profile, Texture, curve, smooth, spline};
+use crate::disease::{Device, Finding, Kind, Side};
+use crate::frontal::{OUTSIDE, Scene, branch};
 
 /// The outlines of the side view at one height: front and back of the lungs, front and back of the body.
 struct Outline {

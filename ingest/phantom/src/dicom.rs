@@ -7,8 +7,8 @@ use dicom_object::{FileMetaTableBuilder, InMemDicomObject, WriteError};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::film::{Film, MAXIMUM};
-use super::patient::{Image, Patient, Sex, View};
+use crate::film::{Film, MAXIMUM};
+use crate::patient::{Image, Patient, Sex, View};
 
 /// What a layout knows about a picture beside its pixels.
 pub struct Header {
@@ -153,7 +153,7 @@ fn uid(bits: &[u32; 4]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::phantom::{film, patient};
+    use crate::{film, patient};
 
     #[test]
     fn every_file_reopens_with_its_attributes() {

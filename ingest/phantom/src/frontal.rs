@@ -6,9 +6,9 @@ use rand::Rng;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::anatomy::Anatomy;
-use super::canvas::{Frame, Layer, Point, Profile, Texture, curve, smooth, spline};
-use super::disease::{Finding, Kind};
+use crate::anatomy::Anatomy;
+use crate::canvas::{Frame, Layer, Point, Profile, Texture, curve, smooth, spline};
+use crate::disease::{Finding, Kind};
 
 /// A picture in the making. Brightness is `body - AIR * air + markings + bones and metal`.
 pub struct Scene {

@@ -3,11 +3,11 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::anatomy::{Anatomy, on};
-use super::canvas::{CM, Point, Profile, Texture, curve, smooth};
-use super::devices;
-use super::disease::{Finding, Kind, Zone};
-use super::frontal::Scene;
+use crate::anatomy::{Anatomy, on};
+use crate::canvas::{CM, Point, Profile, Texture, curve, smooth};
+use crate::devices;
+use crate::disease::{Finding, Kind, Zone};
+use crate::frontal::Scene;
 
 /// Draws one finding from the front.
 pub fn draw(scene: &mut Scene, anatomy: &Anatomy, finding: &Finding) {
@@ -273,7 +273,7 @@ fn pleura(scene: &mut Scene, anatomy: &Anatomy, finding: &Finding, random: &mut 
 }
 
 /// A point `inset` inside of the chest wall.
-fn wall(lung: &super::anatomy::Lung, sign: f32, y: f32, inset: f32) -> Point {
+fn wall(lung: &crate::anatomy::Lung, sign: f32, y: f32, inset: f32) -> Point {
     (sign * (lung.lateral(y) - inset), y)
 }
 

@@ -2,7 +2,7 @@
 //! collection, `{opac}` density, `{side}` `{Side}` side, `{lobe}` place, `{cm}` centimetres, `{few}` a count, `{rib}`
 //! and `{level}` numbers. A sentence names its own finding and no other, so that the labels follow the text.
 
-use super::disease::{Device, Finding, Kind, Side, Zone};
+use crate::disease::{Device, Finding, Kind, Side, Zone};
 
 /// Sentences, and the shorter phrases of impressions, that assert this finding.
 pub fn positive(finding: &Finding) -> &'static [&'static str] {

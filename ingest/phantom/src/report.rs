@@ -4,24 +4,31 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::anatomy::Anatomy;
-use super::disease::{Degree, Finding, Kind};
-use super::page::{head, paragraph};
-use super::patient::{Patient, Study};
-use super::phrase::fill;
-use super::remarks::remarks;
-use super::wording;
+use crate::anatomy::Anatomy;
+use crate::disease::{Degree, Finding, Kind};
+use crate::page::{Page, head};
+use crate::patient::{Patient, Study};
+use crate::phrase::fill;
+use crate::remarks::remarks;
+use crate::wording;
 
 /// A report and the labels that a reader would take from it.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The whole text, laid out as in MIMIC-CXR.
     pub text: String,
+    /// Name and content of each section that has a heading, in order.
+    pub sections: Vec<(&'static str, String)>,
     /// By kind, in the order of `Kind::ALL`: 1 positive, 0 negative, -1 uncertain, `None` not mentioned.
     pub labels: [Option<i8>; Kind::ALL.len()],
 }
 
 impl Report {
+    /// The content of a section.
+    pub fn section(&self, name: &str) -> Option<&str> {
+        self.sections.iter().find(|(found, _)| *found == name).map(|(_, content)| content.as_str())
+    }
+
     /// The label of a kind.
     pub fn label(&self, kind: Kind) -> Option<i8> {
         self.labels[kind as usize]
@@ -68,25 +75,26 @@ pub fn write(patient: &Patient, study: &Study, anatomy: &Anatomy) -> Report {
     body.sort_by_key(|s| s.labels.first().is_none_or(|(kind, _)| *kind != Kind::SupportDevices));
     let summary = impression(&found, random);
 
-    let mut text = String::from("                                 FINAL REPORT\n");
+    let text = String::from("                                 FINAL REPORT\n");
+    let mut page = Page { text, ..Page::default() };
     let form = random.random_range(0.0..1.0);
     let mut said: Vec<&Statement> = Vec::new();
     if form < 0.06 {
         // One paragraph without headings.
         let view = if study.portable() { "Portable AP view of the chest." } else { "Frontal view of the chest." };
         body.insert(0, Statement::plain(view));
-        paragraph(&mut text, None, &join(&body));
+        page.paragraph("", &join(&body));
         said.extend(&body);
     } else {
-        head(&mut text, patient, study, random);
+        head(&mut page, patient, study, random);
         if form < 0.22 {
             let mut all = summary;
             all.extend(body.into_iter().filter(|s| s.labels.iter().any(|(_, label)| *label == 0)));
             let heading = if random.random_bool(0.2) { "CONCLUSION" } else { "IMPRESSION" };
-            paragraph(&mut text, Some(heading), &join(&all));
-            return finish(text, &all.iter().collect::<Vec<_>>());
+            page.headed("impression", heading, &join(&all));
+            return finish(page, &all.iter().collect::<Vec<_>>());
         }
-        paragraph(&mut text, Some("FINDINGS"), &join(&body));
+        page.section("findings", &join(&body));
         said.extend(&body);
         if form < 0.9 {
             let listed = if summary.len() > 1 && random.random_bool(0.5) {
@@ -94,15 +102,15 @@ pub fn write(patient: &Patient, study: &Study, anatomy: &Anatomy) -> Report {
             } else {
                 join(&summary)
             };
-            paragraph(&mut text, Some("IMPRESSION"), &listed);
+            page.section("impression", &listed);
             said.extend(&summary);
         }
     }
-    finish(text, &said)
+    finish(page, &said)
 }
 
 /// Labels from statements: an assertion outweighs a doubt, a doubt outweighs a denial.
-fn finish(text: String, said: &[&Statement]) -> Report {
+fn finish(page: Page, said: &[&Statement]) -> Report {
     let mut labels = [None; Kind::ALL.len()];
     for &(kind, label) in said.iter().flat_map(|s| &s.labels) {
         let weight = |label: Option<i8>| match label {
@@ -116,7 +124,7 @@ fn finish(text: String, said: &[&Statement]) -> Report {
             *cell = Some(label);
         }
     }
-    Report { text, labels }
+    Report { text: page.text, sections: page.sections, labels }
 }
 
 /// The findings that the report speaks of, and how surely; now and then one that is not there.
@@ -192,7 +200,7 @@ fn join(statements: &[Statement]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::phantom::{film, page, patient};
+    use crate::{film, page, patient};
 
     fn reports(count: usize) -> Vec<(Study, Report)> {
         let mut reports = Vec::new();

@@ -3,17 +3,17 @@
 
 use std::path::Path;
 
-use super::disease::Kind;
-use super::files::{dicom_file, each_study, plain_header, png_file};
-use super::patient::Patient;
-use super::table::Table;
-use super::{Error, Summary, film, report, write_file};
+use crate::disease::Kind;
+use crate::files::{dicom_file, each_study, plain_header, png_file};
+use crate::patient::Patient;
+use crate::table::Table;
+use crate::{Error, Summary, film, report, write_file};
 
 /// Columns of `films.csv` before those of the findings.
 const COLUMNS: [&str; 6] = ["file", "report", "patient", "study", "view", "subset"];
 
 /// Writes the whole set; files that stand already are complete and stay.
-pub(super) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
+pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
     let rows = each_study(plan, progress, |patient, study| {
         let name = format!("patient{:04}", patient.index + 1);
         let number = patient.studies.iter().position(|own| own.index == study.index).unwrap_or_default() + 1;

@@ -1,9 +1,9 @@
 //! What a careful reader would mark on a frontal picture, from the values that it was drawn from.
 
-use super::canvas::{Frame, Point};
-use super::disease::Kind;
-use super::patient::{Image, Patient, Study};
-use super::{film, findings};
+use crate::canvas::{Frame, Point};
+use crate::disease::Kind;
+use crate::patient::{Image, Patient, Study};
+use crate::{film, findings};
 
 /// Narrowest gap of a pneumothorax that is marked, in body units: below it the pleural line cannot be told apart.
 const NARROWEST_GAP: f32 = 0.02;
@@ -50,10 +50,26 @@ pub fn pneumothorax(patient: &Patient, study: &Study, image: &Image) -> Vec<bool
     mask
 }
 
+/// A row-major mask as run lengths in column-major order, as SIIM-ACR's table writes them: `offset length offset length …`,
+/// each offset counted from the end of the run before it; `-1` where nothing is marked.
+pub fn run_lengths(mask: &[bool], width: usize, height: usize) -> String {
+    let marked = |at: &usize| mask[at % height * width + at / height];
+    let (mut words, mut at, mut end) = (Vec::new(), 0, 0);
+    while at < width * height {
+        let length = (at..width * height).take_while(marked).count();
+        if length > 0 {
+            words.push(format!("{} {length}", at - end));
+            end = at + length;
+        }
+        at += length.max(1);
+    }
+    if words.is_empty() { "-1".to_owned() } else { words.join(" ") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::phantom::patient;
+    use crate::patient;
 
     /// Pictures with a finding, and the same pictures without it.
     fn pairs(kind: Kind) -> Vec<(Patient, Study, Image, Vec<f32>)> {

@@ -3,9 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::disease::Kind;
-use super::report::Report;
-use super::{Error, write_file};
+use crate::disease::Kind;
+use crate::report::Report;
+use crate::{Error, write_file};
 
 /// A CSV file in the making; nothing is on disk before [`Table::finish`].
 pub struct Table {
