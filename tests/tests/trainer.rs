@@ -151,11 +151,11 @@ fn one_clear_line_for_what_cannot_work() {
     };
     let with = |more: &[&str]| pretraining(&data, &run, 2, more);
     says(
-        1,
+        2,
         with(&["--set", "optimiser.bach_size=4"]),
         "no key `optimiser.bach_size`; did you mean `optimiser.batch_size`?",
     );
-    says(1, with(&["--set", "model.vit.heads=5"]), "heads");
+    says(2, with(&["--set", "model.vit.heads=5"]), "heads");
     says(2, args!["pretrain", "--data", &data, "--run", &run, "--preset", "huge"].to_vec(), "mrm-vit-tiny");
     says(1, args!["pretrain", "--data", temporary.path(), "--run", &run].to_vec(), "is not a dataset");
     says(1, args!["pretrain", "--data", &data, "--run", &run, "--split", "other"].to_vec(), "there are: main");
