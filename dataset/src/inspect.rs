@@ -33,7 +33,7 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
     line(format!("shards    {}, {:.1} MB", counted(manifest.shards.len(), "file"), totals.bytes as f64 / 1e6));
     let image = &manifest.image;
     line(format!(
-        "images    {} {}, tone {}, fit {} {}; mean {:.4}, std {:.4}",
+        "images    {}, compression {}, tone {}, fit {} {}; mean {:.4}, std {:.4}",
         image.encoding.name(),
         image.compression,
         image.tone,

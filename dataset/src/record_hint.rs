@@ -54,7 +54,8 @@ fn told(noun: &str, found: &[usize], ids: &[&str]) -> String {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    format!("; {} records have this {noun}: {}{more}", found.len(), shown.join(", "))
+    let what = if noun == "image" { "have an image of this name".to_owned() } else { format!("are of this {noun}") };
+    format!("; {} records {what}: {}{more}", found.len(), shown.join(", "))
 }
 
 #[cfg(test)]
@@ -77,10 +78,10 @@ mod tests {
         let ids = ["f/a", "f/b", "f/c", "f/d", "f/e"];
         assert_eq!(told("image", &[1], &ids), "; did you mean `f/b`, the record of this image?");
         assert_eq!(told("record", &[1], &ids), "; did you mean `f/b`?");
-        assert_eq!(told("study", &[0, 2], &ids), "; 2 records have this study: `f/a`, `f/c`");
+        assert_eq!(told("study", &[0, 2], &ids), "; 2 records are of this study: `f/a`, `f/c`");
         assert_eq!(
             told("patient", &[0, 1, 2, 3, 4], &ids),
-            "; 5 records have this patient: `f/a`, `f/b`, `f/c` and 2 more"
+            "; 5 records are of this patient: `f/a`, `f/b`, `f/c` and 2 more"
         );
     }
 }

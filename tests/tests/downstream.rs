@@ -98,6 +98,7 @@ fn evaluations_are_told_compared_and_swept() {
     assert!((auroc(&difference) - (auroc(&other) - auroc(&report))).abs() < 1e-12);
     let told = ok("trainer", compare(&first, &first));
     assert!(told.contains("+0.000 (+0.000 to +0.000) p = 1.000"), "{told}");
+    assert!(fails("trainer", 1, args!["compare", &first, runs.join("none")]).contains("none does not exist"));
     let told = fails("trainer", 1, args!["compare", &first, &mrm]);
     assert!(told.contains("run `trainer evaluate --subset test`"), "{told}");
 

@@ -74,7 +74,7 @@ fn a_record_is_found_by_the_name_of_its_image() {
     says("/raw/p1/s1/IM-0001-0001.png", only);
     says("p1/s1/IM-0001-0001", "did you mean `folder/p1/s1/IM-0001-0001`?");
     let both = "`folder/p2/s9/IM-0002-0001`, `folder/p3/s9/IM-0002-0001`";
-    says("IM-0002-0001", &format!("2 records have this image: {both}"));
+    says("IM-0002-0001", &format!("2 records have an image of this name: {both}"));
     says("p2", "did you mean `folder/p2/s9/IM-0002-0001`, the record of this patient?");
     says("IM-0003", "its records are named like `folder/p1/s1/IM-0001-0001`");
     // The study of such a dataset repeats the patient, which the page does not.

@@ -313,10 +313,10 @@ pub fn load_config<C: DeserializeOwned>(run: &Path) -> Result<C> {
     })?;
     toml::from_str(&text).map_err(|error| match kind(&text) {
         Some(PRETRAINING) => anyhow::anyhow!(
-            "{0} is {PRETRAINING}, which does not serve here; `trainer finetune --init {0}` makes a run that may",
+            "{0} is {PRETRAINING}, which this command does not take; `trainer finetune --init {0}` makes one that it does",
             run.display()
         ),
-        Some(kind) => anyhow::anyhow!("{} is {kind}, which does not serve here", run.display()),
+        Some(kind) => anyhow::anyhow!("{} is {kind}, which this command does not take", run.display()),
         None => anyhow::Error::from(error).context(format!("{} is no configuration of a run", path.display())),
     })
 }

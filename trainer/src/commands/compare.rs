@@ -51,6 +51,9 @@ struct Table {
 
 impl Table {
     fn read(run: &Path, subset: &str) -> Result<Self> {
+        if !run.exists() {
+            bail!("{} does not exist", run.display());
+        }
         let path = run.join(format!("predictions-{subset}.parquet"));
         if !path.exists() {
             bail!("{} is missing: run `trainer evaluate --subset {subset}` on {} first", path.display(), run.display());
@@ -119,6 +122,13 @@ pub fn compare(
     specificity: f64,
 ) -> Result<Comparison> {
     check_specificity(specificity)?;
+    let (a, b) = (Table::read(first, subset)?, Table::read(second, subset)?);
+    if a.findings != b.findings {
+        bail!("the runs predict other findings: {} and {}", a.findings.join(", "), b.findings.join(", "));
+    }
+    if a.records.len() != b.records.len() {
+        bail!("the runs were evaluated on {} and {} records", a.records.len(), b.records.len());
+    }
     if let (Some(of_first), Some(of_second)) = (ratio(first), ratio(second))
         && of_first != of_second
     {
@@ -128,13 +138,6 @@ pub fn compare(
             first.display(),
             second.display()
         );
-    }
-    let (a, b) = (Table::read(first, subset)?, Table::read(second, subset)?);
-    if a.findings != b.findings {
-        bail!("the runs predict other findings: {} and {}", a.findings.join(", "), b.findings.join(", "));
-    }
-    if a.records.len() != b.records.len() {
-        bail!("the runs were evaluated on {} and {} records", a.records.len(), b.records.len());
     }
     let scores = b.ordered(&a)?;
     let patients = numbered(a.patients.iter().map(String::as_str));

@@ -138,7 +138,7 @@ pub(super) fn chart(series: &[Series], x_title: &str, y_title: &str, shares: boo
                 format!("{}", (value * 100.0).round() / 100.0)
             }
         };
-        let y_label = |y: &f64| if y.abs() > 0.0 && y1.abs() < 0.05 { format!("{y:.0e}") } else { format!("{y:.2}") };
+        let y_label = |y: &f64| if y.abs() > 0.0 && y1.abs() < 0.05 { format!("{y:.1e}") } else { format!("{y:.2}") };
         plot.configure_mesh()
             .light_line_style(TRANSPARENT)
             .bold_line_style(INK.mix(0.12))
