@@ -285,11 +285,15 @@ fn what_cannot_train_is_told_in_a_line() {
     misused(finetune(&["--preset", "mrm-vit-tiny", "--set", "lr=1e-3"]), "no key `lr`; did you mean `optimiser.rate`?");
     misused(pretraining(&data, &run("e"), 2, &["--set", "run.ema=1.0"]), "run.ema: must be from 0 to below 1");
     misused(pretraining(&data, &run("p"), 2, &["--set", "run.precision=fp8"]), "fp8");
-    misused(pretraining(&data, &run("p"), 2, &["--device", "gpu"]), "give auto, cpu or cuda:N");
-    let mut unknown = finetune(&[]);
-    let task = unknown.iter().position(|word| word == "labels:Edema").expect("a task");
-    unknown[task] = "nih".into();
-    misused(unknown, "no task `nih`");
+    misused(finetune(&["--init", "random"]), "leave --init out for a random start");
+    let folder_of_runs = temporary.path().to_string_lossy().into_owned();
+    let words = format!("it has no config.toml; did you mean {mrm}?");
+    says(args!["evaluate", "--data", &data, "--run", &folder_of_runs, "--split", "main"].to_vec(), &words);
+    for (typed, wrong, words) in [("cpu", "gpu", "give auto, cpu or cuda:N"), ("labels:Edema", "nih", "no task `nih`")]
+    {
+        let words_of = finetune(&[]).into_iter();
+        misused(words_of.map(|word| if word == typed { wrong.into() } else { word }).collect(), words);
+    }
     // A dataset without reports.
     let raw = mrm_tests::phantom_of("chexpert", temporary.path(), 12);
     let silent = run("silent");

@@ -309,7 +309,7 @@ pub fn load_config<C: DeserializeOwned>(run: &Path) -> Result<C> {
                 run.display()
             );
         }
-        anyhow::anyhow!("{} is not a run: it has no {CONFIG}", run.display())
+        anyhow::anyhow!("{} is not a run: it has no {CONFIG}{}", run.display(), runs_inside(run))
     })?;
     toml::from_str(&text).map_err(|error| match kind(&text) {
         Some(PRETRAINING) => anyhow::anyhow!(
@@ -319,6 +319,19 @@ pub fn load_config<C: DeserializeOwned>(run: &Path) -> Result<C> {
         Some(kind) => anyhow::anyhow!("{} is {kind}, which this command does not take", run.display()),
         None => anyhow::Error::from(error).context(format!("{} is no configuration of a run", path.display())),
     })
+}
+
+/// `; did you mean A or B?` for a folder of runs; nothing if no run is in it.
+fn runs_inside(folder: &Path) -> String {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut runs: Vec<String> =
+        entries.filter(|run| run.join(CONFIG).is_file()).map(|run| run.display().to_string()).collect();
+    runs.sort();
+    match runs.len() {
+        0 => String::new(),
+        1..=3 => format!("; did you mean {}?", runs.join(" or ")),
+        more => format!("; it holds {more} runs, {} among them", runs[0]),
+    }
 }
 
 const PRETRAINING: &str = "a pre-training run";

@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use dataset::Subset;
 use dataset::cli::UsageError;
 use dataset::transform::{ASPECT, Crop, Transform};
@@ -101,6 +101,9 @@ impl Start {
             let preset = request.preset.unwrap_or(PRESETS[0]).to_owned();
             return Ok(Self { preset, encoder: None, init: RANDOM.to_owned(), name: RANDOM_NAME.to_owned() });
         };
+        if init == Path::new(RANDOM) && !init.exists() {
+            return Err(UsageError::of(anyhow!("--init {RANDOM}: leave --init out for a random start")));
+        }
         // A file belongs to the run that it lies in; a folder must be one.
         let run = if init.is_file() { rundir::run_of(init).ok() } else { Some(init.to_path_buf()) };
         let config = run.as_deref().map(AnyConfig::load).transpose()?;
