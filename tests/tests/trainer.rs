@@ -201,12 +201,12 @@ fn one_clear_line_for_what_cannot_work() {
         .to_vec()
     };
     says(1, finetune("nih14"), "has no label `Effusion`; it has: Atelectasis");
-    says(1, finetune("CheXpert5"), "did you mean `chexpert5`?");
+    says(2, finetune("CheXpert5"), "did you mean `chexpert5`?");
     says(1, finetune("labels:Pleural_Effusion"), "did you mean `Pleural Effusion`?");
     let mut other = finetune("labels:Edema");
     other.extend(args!["--ratio", "5"]);
     says(1, other, "split `main`: it has no ratio of 5% (there are: 50, 100)");
-    says(1, finetune("everything"), "there are: nih14, chexpert5");
+    says(2, finetune("everything"), "there are: nih14, chexpert5");
     says(
         1,
         args!["evaluate", "--data", &data, "--run", temporary.path().join("f"), "--split", "main"].to_vec(),
