@@ -16,6 +16,7 @@ use crate::manifest::{MANIFEST, Manifest, TOKENIZER};
 use crate::metadata;
 use crate::recent::Recent;
 use crate::record::{ImageEncoding, Record};
+use crate::record_hint;
 use crate::shard::{self, Shard};
 use crate::storage::{Storage, StoredFile};
 use crate::table;
@@ -165,7 +166,10 @@ impl Dataset {
             let _ = self.rows_by_id.set(map);
         }
         let found = self.rows_by_id.get().and_then(|map| map.get(record_id));
-        found.map(|&row| row as usize).ok_or_else(|| Error::UnknownRecord(record_id.to_owned()))
+        found.map(|&row| row as usize).ok_or_else(|| Error::UnknownRecord {
+            record_id: record_id.to_owned(),
+            hint: record_hint::hint(self, record_id).unwrap_or_default(),
+        })
     }
 
     /// One decoded image.

@@ -31,8 +31,8 @@ pub enum Error {
     #[error("{shard}, row {row}: {message}")]
     Row { shard: String, row: usize, message: String },
     /// No record has this identifier.
-    #[error("no record `{0}` in this dataset")]
-    UnknownRecord(String),
+    #[error("no record `{record_id}` in this dataset{hint}")]
+    UnknownRecord { record_id: String, hint: String },
     /// A split is missing, broken or leaks.
     #[error("split `{name}`: {message}")]
     Split { name: String, message: String },

@@ -1,5 +1,6 @@
 //! What is in a dataset, for a person: counts, prevalence, lengths, and a montage of its images.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use arrow_array::{Array, Float32Array, ListArray, StringArray, UInt16Array};
@@ -9,6 +10,7 @@ use crate::cli::counted;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::manifest::REJECTS;
+use crate::reject_reasons;
 use crate::shard;
 use crate::table::from_parquet;
 
@@ -31,7 +33,7 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
     line(format!("shards    {}, {:.1} MB", counted(manifest.shards.len(), "file"), totals.bytes as f64 / 1e6));
     let image = &manifest.image;
     line(format!(
-        "images    {} {}, tone {}, fit {} {}; mean {:.4}, std {:.4}",
+        "images    {}, compression {}, tone {}, fit {} {}; mean {:.4}, std {:.4}",
         image.encoding.name(),
         image.compression,
         image.tone,
@@ -122,6 +124,41 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
     Ok(page)
 }
 
+/// How many inputs were left out for each reason, the most frequent one first, with an example.
+///
+/// # Errors
+/// When the table of rejects cannot be read.
+pub fn reject_reasons(dataset: &Dataset) -> Result<String> {
+    let listed = rejects(dataset)?;
+    let mut by_stage: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
+    for line in listed.lines() {
+        let mut cells = line.splitn(4, '\t').map(|cell| if cell.is_empty() { "(no path)" } else { cell });
+        if let (Some(stage), Some(path), _, Some(error)) = (cells.next(), cells.next(), cells.next(), cells.next()) {
+            by_stage.entry(stage).or_default().push((error, path));
+        }
+    }
+    let groups = by_stage.iter().flat_map(|(stage, rows)| {
+        reject_reasons::group(rows.iter().copied()).into_iter().map(move |group| (*stage, group))
+    });
+    let mut groups: Vec<_> = groups.collect();
+    groups.sort_by(|(_, a), (_, b)| b.count.cmp(&a.count).then_with(|| a.reason.cmp(&b.reason)));
+    if groups.is_empty() {
+        return Ok("no input was left out\n".to_owned());
+    }
+    let mut page = format!(
+        "{} left out, {} (--all lists every one)\n",
+        match listed.lines().count() {
+            1 => "1 input was".to_owned(),
+            inputs => format!("{inputs} inputs were"),
+        },
+        counted(groups.len(), "reason")
+    );
+    for (stage, group) in groups {
+        let _ = writeln!(page, "{:>8}  {stage:<7} {}\n{:18}example: {}", group.count, group.reason, "", group.example);
+    }
+    Ok(page)
+}
+
 /// Every rejected input on a line of its own: stage, file, record and reason, separated by tabs.
 ///
 /// # Errors
@@ -172,11 +209,15 @@ pub fn row(dataset: &Dataset, record_id: &str) -> Result<String> {
     let record = dataset.record(dataset.row_of(record_id)?)?;
     let mut page = String::new();
     let mut field = |name: &str, value: String| {
-        let _ = writeln!(page, "{name:<15}{value}");
+        let _ = writeln!(page, "{name:<17}{value}");
     };
     let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "—".to_owned());
     field("record_id", record.record_id.clone());
-    field("patient / study", format!("{} / {} / image {}", record.patient_id, record.study_id, record.image_id));
+    // Some sources' studies repeat the patient: `patient/study`.
+    let patient = record.patient_id.as_str();
+    let study =
+        record.study_id.strip_prefix(patient).and_then(|rest| rest.strip_prefix('/')).unwrap_or(&record.study_id);
+    field("patient / study", format!("{patient} / {study} / image {}", record.image_id));
     field(
         "source",
         format!(

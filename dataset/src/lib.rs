@@ -14,6 +14,7 @@
 //! | [`loader`], [`transform`], [`geometry`], [`resample`], [`masking`] | batches for a trainer |
 //! | [`export`] | the records in formats of other tools |
 //! | [`verify`], [`inspect`], [`montage`], [`mod@bench`] | what the command line shows |
+//! | [`reject_reasons`] | why inputs were left out, in a few lines |
 //! | [`cli`], [`meter`], [`nearest`] | what all three programs share: options, progress, names that were meant |
 //!
 //! It knows neither DICOM nor torch.
@@ -64,7 +65,9 @@ pub mod random;
 mod recent;
 pub mod record;
 mod record_batch;
+mod record_hint;
 mod refine;
+pub mod reject_reasons;
 pub mod resample;
 pub mod roster;
 mod samples;

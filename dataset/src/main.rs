@@ -33,16 +33,19 @@ enum Command {
     #[command(after_help = "Examples:
   dataset inspect data/mimic --montage look.png
   dataset inspect data/rsna --montage look.png --transform finetune --size 224
-  dataset inspect data/mimic --rejects | cut -f 4 | sort | uniq -c")]
+  dataset inspect data/mimic --rejects")]
     Inspect {
         /// Folder or URL of the dataset.
         dir: PathBuf,
         /// Show this record in full.
         #[arg(long, value_name = "RECORD_ID")]
         row: Option<String>,
-        /// List what did not get in: stage, file, record and reason of each rejected input, separated by tabs.
+        /// Show why inputs were left out: a count and an example for each reason.
         #[arg(long, conflicts_with = "row")]
         rejects: bool,
+        /// List every input that was left out: stage, file, record and reason, separated by tabs.
+        #[arg(long, requires = "rejects")]
+        all: bool,
         /// Draw images into this PNG.
         #[arg(long, value_name = "FILE.png", value_parser = cli::png)]
         montage: Option<PathBuf>,
@@ -78,7 +81,7 @@ enum Command {
         /// Folder or URL of the dataset.
         dir: PathBuf,
         /// Name of the split.
-        #[arg(long)]
+        #[arg(long, value_parser = split_name)]
         name: String,
         /// Percentages of the training subset whose labels may be seen, nested [default: 1,10,100, or those of the lists].
         #[arg(long, value_delimiter = ',', value_parser = cli::percent)]
@@ -197,6 +200,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
             if no_images && to != Format::Csv {
                 misused("--no-images is for csv");
             }
+            if ratio.is_some() && subset.as_deref().is_some_and(|subset| subset != "train") {
+                misused("--ratio chooses among training records: take --subset train");
+            }
             let options = export::Options {
                 format: to,
                 split,
@@ -214,9 +220,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
             tell(&told(&outcome?, &out))?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Inspect { dir, row, rejects, montage: montage_file, transform, size, count, seed } => {
+        Command::Inspect { dir, row, rejects, all, montage: montage_file, transform, size, count, seed } => {
             let dataset = Arc::new(Dataset::open(&dir)?);
             match row {
+                _ if rejects && !all => tell(&inspect::reject_reasons(&dataset)?)?,
                 _ if rejects => tell(&inspect::rejects(&dataset)?)?,
                 Some(record_id) => tell(&inspect::row(&dataset, &record_id)?)?,
                 None => tell(&inspect::summary(&dataset)?)?,
@@ -243,11 +250,12 @@ fn run(cli: Cli) -> Result<ExitCode> {
             let problems = problems?;
             if problems.is_empty() {
                 let rate = bytes as f64 / 1e6 / started.elapsed().as_secs_f64();
-                tell(&format!("{}: {} records, all whole ({rate:.0} MB/s)\n", dir.display(), dataset.len()))?;
+                let records = cli::counted(dataset.len(), "record");
+                tell(&format!("{}: {records}, all whole ({rate:.0} MB/s)\n", dir.display()))?;
                 return Ok(ExitCode::SUCCESS);
             }
             problems.iter().for_each(|problem| dataset::remark!("{problem}"));
-            dataset::remark!("{} problems in {}", problems.len(), dir.display());
+            dataset::remark!("{} in {}", cli::counted(problems.len(), "problem"), dir.display());
             Ok(ExitCode::FAILURE)
         }
         Command::Split { dir, name, ratios, unit, stratify, validation, test, official, lists, seed, overwrite } => {
@@ -278,7 +286,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
             };
             let rate = images as f64 / span;
             tell(&format!(
-                "transform {transform}, {threads} threads: {rate:.0} images/s, {:.0} a thread\n",
+                "transform {transform}, {}: {rate:.0} images/s, {:.0} a thread\n",
+                cli::counted(threads, "thread"),
                 rate / threads as f64
             ))?;
             tell(&format!("first batch after {:.0} ms; {images} images in {span:.1} s\n", first * 1000.0))?;
@@ -289,12 +298,20 @@ fn run(cli: Cli) -> Result<ExitCode> {
 
 /// What came of an export, for a person.
 fn told(summary: &export::Summary, out: &Path) -> String {
-    let holds = format!("{}: {} records", out.display(), summary.records);
+    let holds = format!("{}: {}", out.display(), cli::counted(summary.records, "record"));
     match summary {
         export::Summary { already_done: true, .. } => format!("{holds}; it holds this export already: nothing to do\n"),
         export::Summary { resumed: 0, .. } => format!("{holds}\n"),
         export::Summary { resumed, pieces, .. } => format!("{holds}; went on after {resumed} of {pieces} pieces\n"),
     }
+}
+
+/// A name that can be that of a file.
+fn split_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(['/', '\\', '.']) {
+        return Err("give a name without `/`, `\\` and `.`".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// Ends the program as clap does where options contradict each other.

@@ -92,12 +92,13 @@ fn evaluations_are_told_compared_and_swept() {
     let out = temporary.path().join("difference.json");
     let compare = |a: &Path, b: &Path| args!["compare", a, b, "--draws", "100", "--out", &out];
     let told = ok("trainer", compare(&first, &second));
-    assert!(told.contains("p=") && told.contains("Cardiomegaly"), "{told}");
+    assert!(told.contains(" p = ") && told.contains("Cardiomegaly"), "{told}");
     let difference: Value = dataset::files::read_json(&out).expect("a comparison");
     let auroc = |report: &Value| report["findings"][0]["auroc"]["value"].as_f64().expect("an AUROC");
     assert!((auroc(&difference) - (auroc(&other) - auroc(&report))).abs() < 1e-12);
     let told = ok("trainer", compare(&first, &first));
-    assert!(told.contains("+0.000 (+0.000 to +0.000) p=1.000"), "{told}");
+    assert!(told.contains("+0.000 (+0.000 to +0.000) p = 1.000"), "{told}");
+    assert!(fails("trainer", 1, args!["compare", &first, runs.join("none")]).contains("none does not exist"));
     let told = fails("trainer", 1, args!["compare", &first, &mrm]);
     assert!(told.contains("run `trainer evaluate --subset test`"), "{told}");
 
@@ -151,11 +152,64 @@ fn evaluations_are_told_compared_and_swept() {
     assert!((of_cell - f64::midpoint(mean(0), mean(1))).abs() < 1e-12);
     let page = fs::read_to_string(sweeps.join("report.html")).expect("a page");
     assert!(page.contains("<td>scratch</td>") && page.contains("2 runs"), "a table of both starts");
+    // Runs that saw other shares of the labels are compared, with a word about it.
+    let of = |ratio: u32| sweeps.join(format!("mrm-main-{ratio}-seed0"));
+    let warned = |a: PathBuf, b: PathBuf| text(&run("trainer", args!["compare", a, b, "--draws", "10"]).stderr);
+    let told = warned(of(50), of(100));
+    assert!(
+        told.starts_with("warning: ") && told.contains("mrm-main-50-seed0 was trained on 50% of the labels"),
+        "{told}"
+    );
+    assert_eq!(warned(of(50), of(50)), "");
+    let mut nameless = sweep();
+    nameless.extend(args!["--start", "random"]);
+    assert!(fails("trainer", 2, nameless).contains("did you mean `scratch=random`?"));
     // What is done is not done again.
     let before = fs::metadata(sweeps.join("mrm-main-100-seed1/latest/model.safetensors")).expect("weights");
     ok("trainer", sweep());
     let after = fs::metadata(sweeps.join("mrm-main-100-seed1/latest/model.safetensors")).expect("weights");
     assert_eq!(before.modified().expect("a time"), after.modified().expect("a time"));
+}
+
+#[test]
+fn weights_of_an_unfinished_pretraining_are_told() {
+    let temporary = folder();
+    let (data, mrm) = pretrained(temporary.path(), 60);
+    let runs = temporary.path().join("runs");
+    let warned = |arguments: Vec<OsString>| {
+        let output = run("trainer", arguments);
+        let told = text(&output.stderr);
+        assert!(output.status.success(), "{told}");
+        told.lines().filter(|line| line.contains("of its 400 updates: these are its weights so far")).count()
+    };
+    let sweep = |name: &str| {
+        let mut all =
+            args!["sweep", "--data", &data, "--out", runs.join(name), "--task", "labels:Cardiomegaly"].to_vec();
+        all.extend(args!["--split", "main", "--ratios", "50,100", "--steps", "1", "--draws", "10", "--device", "cpu"]);
+        all.extend(args!["--start", format!("mrm={}", mrm.display()), "--set", "optimiser.batch_size=4"]);
+        all
+    };
+    let commands = |name: &str| {
+        let out = runs.join(format!("{name}.parquet"));
+        let embed = args!["embed", "--data", &data, "--weights", &mrm, "--device", "cpu", "--out", out].to_vec();
+        [finetuning(&data, &runs.join(name), &mrm, &[]), sweep(&format!("sweep-{name}")), embed]
+    };
+    assert_eq!(commands("done").map(warned), [0, 0, 0]);
+    // Stopped early, by updates.
+    let file = mrm.join("config.toml");
+    let config = fs::read_to_string(&file).expect("a configuration");
+    let updates = |steps: u32| config.replace("\nsteps = 4\n", &format!("\nsteps = {steps}\n"));
+    assert_ne!(updates(400), config);
+    fs::write(&file, updates(400)).expect("written");
+    assert_eq!(commands("updates").map(warned), [1, 1, 1]);
+    // And by epochs: then the checkpoint knows of how many updates it is one.
+    fs::write(&file, updates(0)).expect("written");
+    assert_eq!(commands("epochs").map(warned), [0, 0, 0]);
+    let file = mrm.join("latest/state.json");
+    let state = fs::read_to_string(&file).expect("a state");
+    assert!(state.contains("\"total\": 4,"), "{state}");
+    fs::write(&file, state.replace("\"total\": 4,", "\"total\": 400,")).expect("written");
+    assert_eq!(commands("stopped").map(warned), [1, 1, 1]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 
 use dataset::record::{ImageEncoding, Record};
-use mrm_tests::{args, fails, folder, ingest, made_record, ok, phantom, rejects, write_dataset};
+use mrm_tests::{args, fails, folder, ingest, made_record, ok, phantom, phantom_of, rejects, write_dataset};
 
 #[test]
 fn rejects_are_listed_with_their_reason() {
@@ -14,7 +14,7 @@ fn rejects_are_listed_with_their_reason() {
     fs::write(raw.join("files").join(cut), b"cut\tshort").expect("written");
     let told = ingest("mimic-cxr", &raw, &out, &["--max-reject-rate", "1"]);
     assert!(told.contains(&format!("dataset inspect {} --rejects", out.display())), "{told}");
-    let listed = ok("dataset", args!["inspect", &out, "--rejects"]);
+    let listed = ok("dataset", args!["inspect", &out, "--rejects", "--all"]);
     let lines: Vec<Vec<&str>> = listed.lines().map(|line| line.split('\t').collect()).collect();
     let expected = rejects(&out);
     assert_eq!(lines.len(), expected.len());
@@ -24,6 +24,62 @@ fn rejects_are_listed_with_their_reason() {
     }
     assert!(lines.iter().any(|line| line[1].ends_with(cut.as_str())), "{listed}");
     assert!(ok("dataset", args!["inspect", &out]).contains("(see --rejects)"));
+}
+
+/// A page for each of thousands of rejects helps nobody: what differs in their reasons is left out, and they are counted.
+#[test]
+fn rejects_are_summed_up_by_reason() {
+    let temporary = folder();
+    let (raw, out) = (phantom_of("folder", temporary.path(), 12), temporary.path().join("set"));
+    let table = raw.join("films.csv");
+    let listed = fs::read_to_string(&table).expect("a table");
+    fs::write(&table, format!("{listed}one\none,two\none,two,three\n")).expect("written");
+    for number in 0..5 {
+        fs::write(raw.join(format!("stray{number}.png")), "nobody lists me").expect("written");
+    }
+    let columns = ["--table", "films.csv", "--image-column", "file", "--max-reject-rate", "1"].map(str::to_owned);
+    let columns = columns.map(|word| if word == "films.csv" { table.display().to_string() } else { word });
+    ingest("folder", &raw, &out, &columns.each_ref().map(String::as_str));
+    let told = ok("dataset", args!["inspect", &out, "--rejects"]);
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines[0], "8 inputs were left out, 2 reasons (--all lists every one)", "{told}");
+    assert_eq!(lines[1].split_whitespace().collect::<Vec<_>>()[..3], ["5", "plan", "no"], "{told}");
+    assert!(lines[1].ends_with("no table names this file") && lines[2].ends_with("example: stray0.png"), "{told}");
+    assert!(lines[3].trim().starts_with("3  table   line N: "), "{told}");
+    assert_eq!(lines.len(), 5, "{told}");
+    assert!(fails("dataset", 2, args!["inspect", &out, "--all"]).contains("--rejects"));
+}
+
+#[test]
+fn a_record_is_found_by_the_name_of_its_image() {
+    let temporary = folder();
+    let out = temporary.path().join("set");
+    let records = ["p1/s1/IM-0001-0001", "p1/s1/IM-0001-0002", "p2/s9/IM-0002-0001", "p3/s9/IM-0002-0001"];
+    let record = |(row, path): (usize, &&str)| Record {
+        record_id: format!("folder/{path}"),
+        patient_id: path[..2].to_owned(),
+        study_id: path[..5].to_owned(),
+        image_id: path[6..].to_owned(),
+        source_path: format!("{path}.png"),
+        ..made_record(row, (10, 12), 1)
+    };
+    write_dataset(&out, &["A"], ImageEncoding::Raw, &[records.iter().enumerate().map(record).collect()]);
+    let says = |name: &str, words: &str| {
+        let told = fails("dataset", 1, args!["inspect", &out, "--row", name]);
+        assert_eq!(told.trim_end(), format!("error: no record `{name}` in this dataset; {words}"));
+    };
+    let only = "did you mean `folder/p1/s1/IM-0001-0001`, the record of this image?";
+    says("IM-0001-0001", only);
+    says("im-0001-0001.PNG", only);
+    says("/raw/p1/s1/IM-0001-0001.png", only);
+    says("p1/s1/IM-0001-0001", "did you mean `folder/p1/s1/IM-0001-0001`?");
+    let both = "`folder/p2/s9/IM-0002-0001`, `folder/p3/s9/IM-0002-0001`";
+    says("IM-0002-0001", &format!("2 records have an image of this name: {both}"));
+    says("p2", "did you mean `folder/p2/s9/IM-0002-0001`, the record of this patient?");
+    says("IM-0003", "its records are named like `folder/p1/s1/IM-0001-0001`");
+    // The study of such a dataset repeats the patient, which the page does not.
+    let told = ok("dataset", args!["inspect", &out, "--row", "folder/p1/s1/IM-0001-0001"]);
+    assert!(told.contains("\npatient / study  p1 / s1 / image IM-0001-0001\n"), "{told}");
 }
 
 /// `ingest` does not call a dataset finished of which a shard is lost.
@@ -74,6 +130,8 @@ fn numbers_out_of_range_are_misuse_and_no_options() {
         assert!(told.contains(words), "{told}");
     };
     says("dataset", &["split", "--name", "x", "--seed", "-1"], "invalid value '-1' for '--seed <SEED>'");
+    says("dataset", &["split", "--name", "a/b"], "give a name without `/`, `\\` and `.`");
+    says("dataset", &["export", "x", "--to", "hf", "--split", "m", "--subset", "test", "--ratio", "1"], "--subset train");
     says("dataset", &["split", "--name", "x", "--ratios", "1,101"], "give a percentage above 0 and at most 100");
     says("dataset", &["split", "--name", "x", "--validation", "20"], "give a share from 0 to below 1");
     says("dataset", &["split", "--name", "x", "--test=1"], "give a share from 0 to below 1");

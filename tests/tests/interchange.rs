@@ -142,6 +142,14 @@ fn checkpoints_of_pytorch() {
     // Whole, but of a model with which the preset's has nothing in common.
     let told = fails("trainer", 1, import(&made.join("whole.pth"), &out, &["--preset", "mrm-vit-tiny"]));
     assert!(told.contains("no tensor fits mrm-vit-tiny, nothing was written"), "{told}");
+    let tiny = temporary.path().join("tiny.safetensors");
+    let tensors: Vec<(String, tch::Tensor)> = (0..4)
+        .map(|block| (format!("blocks.{block}.norm1.weight"), tch::Tensor::ones([128], tch::kind::FLOAT_CPU)))
+        .chain([("patch_embed.proj.weight".to_owned(), tch::Tensor::ones([128, 3, 8, 8], tch::kind::FLOAT_CPU))])
+        .collect();
+    tch::Tensor::write_safetensors(&tensors, &tiny).expect("written");
+    let told = fails("trainer", 1, import(&tiny, &out, &[]));
+    assert!(told.contains("nothing was written; the sizes are those of --preset mrm-vit-tiny"), "{told}");
     let told = fails("trainer", 1, import(&golden().join("metrics.json"), &out, &[]));
     assert!(told.contains("neither a checkpoint written by torch.save nor a safetensors file"), "{told}");
     assert!(!out.exists());

@@ -54,6 +54,19 @@ fn the_notebooks_run() {
         .expect("python starts");
     assert!(output.status.success(), "{}", text(&output.stderr));
 
+    // The PyTorch loop gives every record once, whatever the number of workers.
+    let output = Command::new(torch_python().expect("it was there"))
+        .arg("-B")
+        .arg(tests.join("python/notebook_loader.py"))
+        .arg(tests.join("../notebooks/5-another-trainer.ipynb"))
+        .env("MRM_DATASET", &data)
+        .env("OMP_NUM_THREADS", "1")
+        .env_remove("LIBTORCH")
+        .output()
+        .expect("python starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("records once"), "{}", text(&output.stdout));
+
     let wanted = [
         ("1-explore", "mimic-cxr {'records'", 3),
         ("2-split", "patients in more than one subset: 0", 1),

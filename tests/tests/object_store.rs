@@ -458,7 +458,7 @@ fn faults_are_told_in_one_line() {
     let (expected, found) = (shard.len().to_string(), (shard.len() - 1000).to_string());
     store.fails("dataset", &inspect(&at), &[name, &expected, &found]);
     let told = text(&store.run("dataset", &verify).stderr);
-    assert!(told.contains(&expected) && told.contains(&found) && told.contains("1 problems"), "{told}");
+    assert!(told.contains(&expected) && told.contains(&found) && told.contains("1 problem in"), "{told}");
     storage.write(name, Vec::<u8>::new()).expect("written");
     store.fails("dataset", &inspect(&at), &[name, "0 bytes"]);
     let mut damaged = shard.to_vec();

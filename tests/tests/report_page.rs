@@ -76,7 +76,8 @@ fn open(browser: &Path, page: &Path, width: u32, dark: bool) -> Value {
         output
     };
     if let Some(folder) = std::env::var_os("MRM_SCREENSHOTS").map(PathBuf::from) {
-        let name = format!("report-{width}-{}.png", if dark { "dark" } else { "light" });
+        let stem = page.file_stem().expect("a name").to_string_lossy();
+        let name = format!("{stem}-{width}-{}.png", if dark { "dark" } else { "light" });
         run(&[&format!("--screenshot={}", folder.join(name).display())]);
     }
     let output = run(&["--dump-dom"]);
@@ -118,10 +119,99 @@ fn evaluations_without_a_figure_make_a_page() {
     write("evaluation-test.json", Value::Null);
     write("evaluation-test-on-nih.json", serde_json::json!({ "value": 0.75, "low": 0.5, "high": 0.875, "draws": 10 }));
     let page = temporary.path().join("report.html");
-    ok("trainer", args!["report", &run, "--out", &page]);
+    // A run of the same name is told by the folder above it.
+    let other = temporary.path().join("other/lonely");
+    fs::create_dir_all(&other).expect("a folder");
+    fs::copy(run.join("evaluation-test.json"), other.join("evaluation-test.json")).expect("a copy");
+    ok("trainer", args!["report", &run, &other, "--out", &page]);
     let html = fs::read_to_string(&page).expect("a page");
+    assert!(html.contains("<h2>other/lonely on test</h2>"), "{html}");
     assert!(!html.contains("<svg") && html.contains("<th>12.5%</th>") && html.contains("<td>undefined</td>"), "{html}");
     assert!(html.contains("lonely on test-on-nih") && html.contains("0.750 <small>0.500–0.875</small>"), "{html}");
+}
+
+/// A run as far as the page reads it: a configuration, a log and an evaluation.
+fn made_run(folder: &Path, number: usize) -> PathBuf {
+    let run = folder.join(format!("run-{number:02}"));
+    fs::create_dir(&run).expect("a folder");
+    let config = format!(
+        "preset = \"mrm-vit-tiny\"\ntask = \"labels:Edema\"\nfindings = [\"Edema\"]\nratio = 1.0\ninit = \"random\"\n\
+         [optimiser]\nrate = 0.00{}\nsteps = 40\nbatch_size = 8\n[run]\nseed = {}\n",
+        number + 1,
+        100 + number
+    );
+    fs::write(run.join("config.toml"), config).expect("written");
+    let line = |step: usize| {
+        let loss = 1.0 / (step + number + 1) as f64 + number as f64 / 20.0;
+        serde_json::json!({ "step": step, "loss": loss, "rate": 1e-3 * (41 - step) as f64 / 41.0 }).to_string() + "\n"
+    };
+    fs::write(run.join("metrics.jsonl"), (1..=40).map(line).collect::<String>()).expect("written");
+    for ratio in [1.0, 10.0, 100.0] {
+        let value = 0.6 + f64::log10(ratio) / 10.0 + number as f64 / 60.0;
+        let auroc = serde_json::json!({ "value": value, "low": value - 0.02, "high": value + 0.02, "draws": 10 });
+        let scores = serde_json::json!({ "auroc": auroc, "average_precision": null, "sensitivity": null, "brier": null,
+            "calibration_error": null });
+        let mut finding = scores.clone();
+        for (key, value) in [("finding", "Edema".into()), ("positives", 5.into()), ("negatives", Value::from(5))] {
+            finding[key] = value;
+        }
+        let evaluation = serde_json::json!({ "task": "labels:Edema", "split": "main", "subset": "test", "ratio": ratio,
+            "seed": 100 + number, "init": "random", "start": format!("start {number:02}"), "records": 1, "patients": 1,
+            "specificity": 0.9, "draws": 10, "weights": "best.safetensors", "findings": [finding], "mean": scores });
+        let name = if ratio == 1.0 { run.clone() } else { folder.join(format!("run-{number:02}-{ratio}")) };
+        fs::create_dir_all(&name).expect("a folder");
+        fs::write(name.join("evaluation-test.json"), evaluation.to_string()).expect("written");
+    }
+    run
+}
+
+/// Nine runs, and nine start weights: each has a line of its own, with and without colour, and its settings.
+#[test]
+fn many_runs_are_told_apart() {
+    let temporary = folder();
+    let runs: Vec<PathBuf> = (0..9).map(|number| made_run(temporary.path(), number)).collect();
+    let more = fs::read_dir(temporary.path()).expect("a folder").flatten().map(|entry| entry.path());
+    let mut all: Vec<PathBuf> = more.collect();
+    all.sort();
+    let page = temporary.path().join("report.html");
+    let arguments = args!["report", "--out", &page].into_iter().chain(all.iter().map(Into::into));
+    ok("trainer", arguments);
+    let html = fs::read_to_string(&page).expect("a page");
+    let value = |entry: &str, name: &str| {
+        let rest = entry.split(&format!(" {name}=\"")).nth(1);
+        rest.and_then(|rest| rest.split('"').next()).unwrap_or_default().to_owned()
+    };
+    // Legends of label efficiency, loss and learning rate.
+    let legends: Vec<&str> = html.split("<div class=\"legend\">").skip(1).collect();
+    assert_eq!(legends.len(), 3);
+    for legend in legends {
+        let entries = legend.split("</div>").next().expect("an end").split("<span>").skip(1);
+        let distinct = |names: &[&str]| -> usize {
+            let look = |entry: &str| names.iter().map(|name| value(entry, name)).collect::<Vec<_>>();
+            entries.clone().map(look).collect::<std::collections::BTreeSet<_>>().len()
+        };
+        assert_eq!(entries.clone().count(), 9);
+        assert_eq!([distinct(&["class", "stroke-dasharray", "d"]), distinct(&["stroke-dasharray", "d"])], [9, 9]);
+    }
+    for (number, run) in runs.iter().enumerate() {
+        let name = run.file_name().expect("a name").to_string_lossy();
+        assert!(html.contains(&format!("<summary>all settings of {name}</summary>")), "{name}");
+        let row = format!("<td>10{number}</td><td>40</td><td>8</td><td>0.00{}</td>", number + 1);
+        assert!(html.contains(&row), "{html}");
+        assert!(
+            html.contains(&format!(
+                "1 record of 1 patient; 1% of the training labels; start 0{number}; seed 10{number}."
+            ))
+        );
+    }
+    let Some(browser) = chromium() else { return };
+    let probed = temporary.path().join("many.html");
+    fs::write(&probed, html.replace("</body>", PROBE)).expect("written");
+    for (width, dark) in [(1200, false), (1200, true), (390, false)] {
+        let found = open(&browser, &probed, width, dark);
+        assert!(found["charts"] == 3 && found["overflow"].as_i64() <= Some(0), "{found}");
+        assert!(found["wide"].as_array().is_some_and(Vec::is_empty), "{found}");
+    }
 }
 
 #[test]

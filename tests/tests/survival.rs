@@ -228,11 +228,13 @@ fn what_cannot_train_is_told_in_a_line() {
     let temporary = folder();
     let data = dataset(temporary.path(), 60);
     let run = |name: &str| temporary.path().join(name);
-    let says = |arguments: Vec<std::ffi::OsString>, words: &str| {
-        let told = fails("trainer", 1, arguments);
+    let exits = |code: i32, arguments: Vec<std::ffi::OsString>, words: &str| {
+        let told = fails("trainer", code, arguments);
         let error: Vec<&str> = told.lines().filter(|line| line.starts_with("error: ")).collect();
         assert!(error.len() == 1 && error[0].contains(words), "{told}");
     };
+    let says = |arguments: Vec<std::ffi::OsString>, words: &str| exits(1, arguments, words);
+    let misused = |arguments: Vec<std::ffi::OsString>, words: &str| exits(2, arguments, words);
     ok("trainer", pretraining(&data, &run("mrm"), 2, &[]));
     // A model that no machine holds.
     says(
@@ -265,11 +267,33 @@ fn what_cannot_train_is_told_in_a_line() {
     tch::Tensor::write_safetensors(&[("x", tch::Tensor::from(1.0_f32))], &other).expect("written");
     says(finetune(&["--init", &other.to_string_lossy(), "--preset", "mrm-vit-tiny"]), "holds no weights of an encoder");
     says(finetune(&["--init", "nowhere"]), "nowhere does not exist");
-    says(finetune(&["--preset", "mrm-vit-tiny", "--set", "optimiser.layer_decay=1.5"]), "optimiser.layer_decay");
-    says(finetune(&["--preset", "mrm-vit-tiny", "--set", "ratio=50"]), "`ratio` is no setting of the recipe");
-    says(finetune(&["--preset", "mrm-vit-tiny", "--set", "data.flip=2.0"]), "data.flip: must be from 0 to 1");
-    says(pretraining(&data, &run("e"), 2, &["--set", "run.ema=1.0"]), "run.ema: must be from 0 to below 1");
-    says(pretraining(&data, &run("p"), 2, &["--set", "run.precision=fp8"]), "fp8");
+    // Weights that lie in no run are known by their shapes.
+    let small = run("small.safetensors");
+    let tensors: Vec<(String, tch::Tensor)> = (0..12)
+        .map(|block| (format!("blocks.{block}.norm1.weight"), tch::Tensor::ones([384], tch::kind::FLOAT_CPU)))
+        .chain([("patch_embed.proj.weight".to_owned(), tch::Tensor::ones([384, 3, 16, 16], tch::kind::FLOAT_CPU))])
+        .collect();
+    tch::Tensor::write_safetensors(&tensors, &small).expect("written");
+    let small = small.to_string_lossy().into_owned();
+    let named = "; choose the --preset they were made with; the sizes are those of --preset mrm-vit-s16";
+    says(finetune(&["--init", &small, "--preset", "mrm-vit-tiny"]), named);
+    let embed = args!["embed", "--data", &data, "--weights", &small, "--out", run("x.parquet")].to_vec();
+    says(embed, "no run says the sizes; the sizes are those of --preset mrm-vit-s16");
+    misused(finetune(&["--preset", "mrm-vit-tiny", "--set", "optimiser.layer_decay=1.5"]), "optimiser.layer_decay");
+    misused(finetune(&["--preset", "mrm-vit-tiny", "--set", "ratio=50"]), "`ratio` is no setting of the recipe");
+    misused(finetune(&["--preset", "mrm-vit-tiny", "--set", "data.flip=2.0"]), "data.flip: must be from 0 to 1");
+    misused(finetune(&["--preset", "mrm-vit-tiny", "--set", "lr=1e-3"]), "no key `lr`; did you mean `optimiser.rate`?");
+    misused(pretraining(&data, &run("e"), 2, &["--set", "run.ema=1.0"]), "run.ema: must be from 0 to below 1");
+    misused(pretraining(&data, &run("p"), 2, &["--set", "run.precision=fp8"]), "fp8");
+    misused(finetune(&["--init", "random"]), "leave --init out for a random start");
+    let folder_of_runs = temporary.path().to_string_lossy().into_owned();
+    let words = format!("it has no config.toml; did you mean {mrm}?");
+    says(args!["evaluate", "--data", &data, "--run", &folder_of_runs, "--split", "main"].to_vec(), &words);
+    for (typed, wrong, words) in [("cpu", "gpu", "give auto, cpu or cuda:N"), ("labels:Edema", "nih", "no task `nih`")]
+    {
+        let words_of = finetune(&[]).into_iter();
+        misused(words_of.map(|word| if word == typed { wrong.into() } else { word }).collect(), words);
+    }
     // A dataset without reports.
     let raw = mrm_tests::phantom_of("chexpert", temporary.path(), 12);
     let silent = run("silent");

@@ -151,11 +151,11 @@ fn one_clear_line_for_what_cannot_work() {
     };
     let with = |more: &[&str]| pretraining(&data, &run, 2, more);
     says(
-        1,
+        2,
         with(&["--set", "optimiser.bach_size=4"]),
         "no key `optimiser.bach_size`; did you mean `optimiser.batch_size`?",
     );
-    says(1, with(&["--set", "model.vit.heads=5"]), "heads");
+    says(2, with(&["--set", "model.vit.heads=5"]), "heads");
     says(2, args!["pretrain", "--data", &data, "--run", &run, "--preset", "huge"].to_vec(), "mrm-vit-tiny");
     says(1, args!["pretrain", "--data", temporary.path(), "--run", &run].to_vec(), "is not a dataset");
     says(1, args!["pretrain", "--data", &data, "--run", &run, "--split", "other"].to_vec(), "there are: main");
@@ -201,12 +201,12 @@ fn one_clear_line_for_what_cannot_work() {
         .to_vec()
     };
     says(1, finetune("nih14"), "has no label `Effusion`; it has: Atelectasis");
-    says(1, finetune("CheXpert5"), "did you mean `chexpert5`?");
+    says(2, finetune("CheXpert5"), "did you mean `chexpert5`?");
     says(1, finetune("labels:Pleural_Effusion"), "did you mean `Pleural Effusion`?");
     let mut other = finetune("labels:Edema");
     other.extend(args!["--ratio", "5"]);
     says(1, other, "split `main`: it has no ratio of 5% (there are: 50, 100)");
-    says(1, finetune("everything"), "there are: nih14, chexpert5");
+    says(2, finetune("everything"), "there are: nih14, chexpert5");
     says(
         1,
         args!["evaluate", "--data", &data, "--run", temporary.path().join("f"), "--split", "main"].to_vec(),

@@ -148,7 +148,7 @@ fn a_truncated_shard_is_named() {
         fs::write(&path, &whole[..length]).expect("written");
         let told = fails("dataset", 1, args!["verify", &out]);
         let expected = format!("{SECOND}: {length} bytes, the manifest says {}: it was cut off", whole.len());
-        assert!(told.starts_with(&expected) && told.contains("1 problems"), "{told}");
+        assert!(told.starts_with(&expected) && told.contains("1 problem in"), "{told}");
     }
     // As long as before, but zeros.
     fs::write(&path, vec![0; whole.len()]).expect("written");

@@ -58,6 +58,11 @@ pub struct Difference {
     pub p: f64,
 }
 
+/// The smallest p-value that a number of draws can give: that of a difference which has one sign in all of them.
+pub fn smallest_p(draws: usize) -> f64 {
+    2.0 / (draws + 1) as f64
+}
+
 /// A value for each class of a multi-label prediction, and of the mean over classes; none where it is undefined on all
 /// rows.
 #[derive(Debug, Clone, PartialEq)]

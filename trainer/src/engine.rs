@@ -126,6 +126,7 @@ pub fn train(
             }
         }
         if saves {
+            state.total = settings.steps;
             state.loss_scale = stepper.scale.as_ref().map(LossScale::state);
             let averaged = ema.as_ref().map(|ema| ema.tensors(store));
             run.save(&state, &tensors(store), &stepper.optimiser.save_state(), averaged.as_ref())?;

@@ -36,7 +36,7 @@ struct Shared {
     #[arg(long, value_name = "DIR")]
     run: PathBuf,
     /// auto, cpu or cuda:N.
-    #[arg(long, default_value = "auto")]
+    #[arg(long, default_value = "auto", value_parser = device)]
     device: String,
 }
 
@@ -91,7 +91,7 @@ enum Command {
         #[command(flatten)]
         shared: Shared,
         /// nih14, chexpert5, rsna, covid, viral, labels:A,B, or siim (segmentation).
-        #[arg(long)]
+        #[arg(long, value_parser = task)]
         task: String,
         /// Pre-trained weights: a run or a safetensors file. Without: start values.
         #[arg(long, value_name = "RUN|FILE")]
@@ -162,10 +162,10 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
         /// auto, cpu or cuda:N.
-        #[arg(long, default_value = "auto")]
+        #[arg(long, default_value = "auto", value_parser = device)]
         device: String,
         /// As for finetune, segmentation left out.
-        #[arg(long)]
+        #[arg(long, value_parser = task)]
         task: String,
         /// Sizes for starts that are no run.
         #[arg(long, value_parser = PRESETS)]
@@ -180,8 +180,8 @@ enum Command {
         #[arg(long, value_name = "0,1,2", value_delimiter = ',', default_value = "0")]
         seeds: Vec<u64>,
         /// Start weights and what the table calls them; {split} stands for the split's name. May be repeated.
-        #[arg(long, value_name = "NAME=RUN|random", required = true)]
-        start: Vec<String>,
+        #[arg(long, value_name = "NAME=RUN|random", required = true, value_parser = commands::parse_start)]
+        start: Vec<(String, String)>,
         /// Bootstrap draws of each evaluation.
         #[arg(long, default_value_t = 1000, value_parser = draws)]
         draws: usize,
@@ -211,7 +211,7 @@ enum Command {
         #[arg(long, value_parser = PRESETS)]
         preset: Option<String>,
         /// auto, cpu or cuda:N.
-        #[arg(long, default_value = "auto")]
+        #[arg(long, default_value = "auto", value_parser = device)]
         device: String,
         /// Only records of this split.
         #[arg(long)]
@@ -233,7 +233,7 @@ enum Command {
         #[arg(long, value_name = "RUN|FILE", alias = "run")]
         weights: PathBuf,
         /// auto, cpu or cuda:N.
-        #[arg(long, default_value = "auto")]
+        #[arg(long, default_value = "auto", value_parser = device)]
         device: String,
         /// Take the records from this split's test subset; without: from the whole dataset.
         #[arg(long)]
@@ -261,7 +261,7 @@ enum Command {
         #[arg(long, value_parser = PRESETS, default_value = "mrm-vit-b16")]
         preset: String,
         /// auto, cpu or cuda:N.
-        #[arg(long, default_value = "auto")]
+        #[arg(long, default_value = "auto", value_parser = device)]
         device: String,
         /// Updates before the clock starts.
         #[arg(long, default_value_t = 3)]
@@ -330,13 +330,13 @@ fn main() -> ExitCode {
     let cli: Cli = cli::parse();
     failure::keep_quiet();
     libtorch::keep_freed_memory();
-    let told = match std::panic::catch_unwind(AssertUnwindSafe(|| run(cli))) {
+    let (told, code) = match std::panic::catch_unwind(AssertUnwindSafe(|| run(cli))) {
         Ok(Ok(())) => return ExitCode::SUCCESS,
-        Ok(Err(error)) => failure::of_error(&error),
-        Err(panic) => failure::of_panic(&panic),
+        Ok(Err(error)) => (failure::of_error(&error), cli::exit_code(&error)),
+        Err(panic) => (failure::of_panic(&panic), ExitCode::FAILURE),
     };
     dataset::remark!("error: {told}");
-    ExitCode::FAILURE
+    code
 }
 
 fn run(cli: Cli) -> Result<()> {
@@ -491,7 +491,11 @@ fn run(cli: Cli) -> Result<()> {
             let source = DataSource::open(&data, split.as_deref())?;
             let rows = source.rows(subset.as_deref())?;
             let width = commands::embed(&source, &rows, &weights, preset.as_deref(), device, &out)?;
-            dataset::say!("{} records, {width} features each, written to {}", rows.len(), out.display());
+            dataset::say!(
+                "{}, {width} features each, written to {}",
+                cli::counted(rows.len(), "record"),
+                out.display()
+            );
             Ok(())
         }
         Command::Import { file, out, preset, set, verbose } => {
@@ -535,6 +539,21 @@ impl Settings {
         all.extend(self.seed.map(|seed| format!("run.seed={seed}")));
         all
     }
+}
+
+/// The name of a device; whether it is there is seen when it is used.
+fn device(text: &str) -> Result<String, String> {
+    let known =
+        matches!(text, "auto" | "cpu") || text.strip_prefix("cuda:").is_some_and(|at| at.parse::<usize>().is_ok());
+    if known { Ok(text.to_owned()) } else { Err("give auto, cpu or cuda:N".to_owned()) }
+}
+
+/// The name of a task.
+fn task(text: &str) -> Result<String, String> {
+    if text != SEGMENTATION_TASK {
+        config::Task::parse(text).map_err(|error| error.to_string())?;
+    }
+    Ok(text.to_owned())
 }
 
 /// A number of bootstrap draws.

@@ -31,6 +31,9 @@ pub const TIME: &str = "time";
 pub struct State {
     /// Updates made.
     pub step: u64,
+    /// Updates that the run is to make; 0 in checkpoints of older builds.
+    #[serde(default)]
+    pub total: u64,
     pub loader: LoaderState,
     /// Best evaluation so far, and after how many updates.
     #[serde(with = "exact")]
@@ -306,16 +309,29 @@ pub fn load_config<C: DeserializeOwned>(run: &Path) -> Result<C> {
                 run.display()
             );
         }
-        anyhow::anyhow!("{} is not a run: it has no {CONFIG}", run.display())
+        anyhow::anyhow!("{} is not a run: it has no {CONFIG}{}", run.display(), runs_inside(run))
     })?;
     toml::from_str(&text).map_err(|error| match kind(&text) {
         Some(PRETRAINING) => anyhow::anyhow!(
-            "{0} is {PRETRAINING}, which does not serve here; `trainer finetune --init {0}` makes a run that may",
+            "{0} is {PRETRAINING}, which this command does not take; `trainer finetune --init {0}` makes one that it does",
             run.display()
         ),
-        Some(kind) => anyhow::anyhow!("{} is {kind}, which does not serve here", run.display()),
+        Some(kind) => anyhow::anyhow!("{} is {kind}, which this command does not take", run.display()),
         None => anyhow::Error::from(error).context(format!("{} is no configuration of a run", path.display())),
     })
+}
+
+/// `; did you mean A or B?` for a folder of runs; nothing if no run is in it.
+fn runs_inside(folder: &Path) -> String {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut runs: Vec<String> =
+        entries.filter(|run| run.join(CONFIG).is_file()).map(|run| run.display().to_string()).collect();
+    runs.sort();
+    match runs.len() {
+        0 => String::new(),
+        1..=3 => format!("; did you mean {}?", runs.join(" or ")),
+        more => format!("; it holds {more} runs, {} among them", runs[0]),
+    }
 }
 
 const PRETRAINING: &str = "a pre-training run";
@@ -352,13 +368,18 @@ pub fn run_of(weights: &Path) -> Result<PathBuf> {
 
 /// Says on the standard error where a run that is to be used has not made all its updates.
 pub fn remark_unfinished(run: &Path, steps: u64) {
-    let made = files::read_json::<State>(&run.join("latest").join(STATE)).map_or(0, |state| state.step);
-    if made > 0 && made < steps {
-        dataset::remark!(
-            "warning: {} has made {made} of its {steps} updates: these are its weights so far",
-            run.display()
-        );
+    if let Some(remark) = unfinished(run, steps) {
+        dataset::remark!("warning: {remark}");
     }
+}
+
+/// A remark if a run that is to be used has not made all its updates. `steps` is 0 for a run that counts in epochs: its
+/// checkpoint has the number.
+pub fn unfinished(run: &Path, steps: u64) -> Option<String> {
+    let state: State = files::read_json(&run.join("latest").join(STATE)).ok()?;
+    let (made, all) = (state.step, if steps == 0 { state.total } else { steps });
+    (made > 0 && made < all)
+        .then(|| format!("{} has made {made} of its {all} updates: these are its weights so far", run.display()))
 }
 
 /// The weights of a run (the best ones, else the newest: their moving average, if there is one) or of a safetensors file.
@@ -395,11 +416,17 @@ pub fn load(store: &tch::nn::VarStore, tensors: &Tensors) -> Result<LoadReport> 
     Ok(crate::weights::load_state(store, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)))?)
 }
 
-/// Loads start weights into a store but for those to `leave`, and says what fitted.
+/// Loads start weights into a store but for those to `leave`, and says what fitted. `hint` says which sizes weights have
+/// that do not fit.
 ///
 /// # Errors
 /// When they are of a model of other sizes, or of another kind: none of the encoder's blocks fits.
-pub fn start_from(store: &tch::nn::VarStore, source: &Path, leave: fn(&str) -> bool) -> Result<()> {
+pub fn start_from(
+    store: &tch::nn::VarStore,
+    source: &Path,
+    leave: fn(&str) -> bool,
+    hint: fn(&[(String, Tensor)]) -> String,
+) -> Result<()> {
     let mut tensors = weights(source)?;
     tensors.retain(|(name, _)| !leave(name));
     let report = load(store, &tensors)?;
@@ -407,17 +434,19 @@ pub fn start_from(store: &tch::nn::VarStore, source: &Path, leave: fn(&str) -> b
     let loaded = report.matched.iter().any(|name| of_encoder(name));
     if let Some(name) = report.missing.iter().chain(&report.unexpected).find(|name| of_encoder(name) && loaded) {
         bail!(
-            "{} holds an encoder of another depth or kind ({name}); choose the --preset it was made with",
-            source.display()
+            "{} holds an encoder of another depth or kind ({name}); choose the --preset it was made with{}",
+            source.display(),
+            hint(&tensors)
         );
     }
     if let Some(change) = report.mismatched.iter().find(|change| of_encoder(&change.name)) {
         bail!(
-            "{} holds weights of another size: {} is {:?} there and {:?} here; choose the --preset they were made with",
+            "{} holds weights of another size: {} is {:?} there and {:?} here; choose the --preset they were made with{}",
             source.display(),
             change.name,
             change.from,
-            change.to
+            change.to,
+            hint(&tensors)
         );
     }
     if !loaded {

@@ -127,14 +127,12 @@ pub enum Error {
         path: PathBuf,
     },
     /// The directory holds a phantom of other arguments.
-    #[error("{} holds another phantom, {found}, not {asked}; name another directory, or delete it", path.display())]
+    #[error("{} holds another phantom ({difference}); name another directory, or delete it", path.display())]
     Other {
         /// The directory.
         path: PathBuf,
-        /// Its arguments.
-        found: String,
-        /// The arguments given.
-        asked: String,
+        /// What it has, and what was asked for.
+        difference: String,
     },
     /// The size is out of range.
     #[error("size {size} is out of range: {} to {}", SIZES.start(), SIZES.end())]
@@ -206,6 +204,17 @@ pub fn write(layout: Layout, out: &Path, options: &Options, progress: impl Fn(u6
     }
 }
 
+/// What a record has otherwise than it was asked for: `studies 30, not 31`.
+fn difference(found: &[u8], asked: &str) -> String {
+    let asked: serde_json::Map<String, serde_json::Value> = serde_json::from_str(asked).unwrap_or_default();
+    let Ok(found) = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(found) else {
+        return format!("its {RECORD} is damaged");
+    };
+    let has = |key: &str| found.get(key).map_or("not stated".to_owned(), serde_json::Value::to_string);
+    let other = asked.iter().filter(|(key, value)| found.get(*key) != Some(*value));
+    other.map(|(key, value)| format!("{key} {}, not {value}", has(key))).collect::<Vec<_>>().join("; ")
+}
+
 /// Takes possession of the directory, or finds it to be our own.
 fn claim(out: &Path, record: &Record) -> Result<(), Error> {
     let asked = serde_json::to_string(record).expect("a record is plain data");
@@ -215,8 +224,7 @@ fn claim(out: &Path, record: &Record) -> Result<(), Error> {
             return Ok(());
         }
         Ok(bytes) => {
-            let found = String::from_utf8_lossy(&bytes).trim().to_owned();
-            return Err(Error::Other { path: out.to_owned(), found, asked });
+            return Err(Error::Other { path: out.to_owned(), difference: difference(&bytes, &asked) });
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(source) => return Err(Error::Read { path, source }),

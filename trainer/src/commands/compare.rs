@@ -5,13 +5,15 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use arrow_array::{Array, Float32Array, Int8Array, RecordBatch, StringArray};
+use dataset::cli::counted;
 use dataset::shard::column;
 use dataset::table;
 use serde::Serialize;
 
 use super::evaluate::{THIN, check_specificity, numbered};
-use crate::bootstrap::{Bootstrap, Difference, Predictions};
+use crate::bootstrap::{Bootstrap, Difference, Predictions, smallest_p};
 use crate::metrics::Scores;
+use crate::rundir;
 
 /// Differences of a second run from a first one.
 #[derive(Debug, Clone, Serialize)]
@@ -49,6 +51,9 @@ struct Table {
 
 impl Table {
     fn read(run: &Path, subset: &str) -> Result<Self> {
+        if !run.exists() {
+            bail!("{} does not exist", run.display());
+        }
         let path = run.join(format!("predictions-{subset}.parquet"));
         if !path.exists() {
             bail!("{} is missing: run `trainer evaluate --subset {subset}` on {} first", path.display(), run.display());
@@ -124,6 +129,16 @@ pub fn compare(
     if a.records.len() != b.records.len() {
         bail!("the runs were evaluated on {} and {} records", a.records.len(), b.records.len());
     }
+    if let (Some(of_first), Some(of_second)) = (ratio(first), ratio(second))
+        && of_first != of_second
+    {
+        dataset::remark!(
+            "warning: {} was trained on {of_first}% of the labels, {} on {of_second}%: a difference may come from the \
+             number of labels alone",
+            first.display(),
+            second.display()
+        );
+    }
     let scores = b.ordered(&a)?;
     let patients = numbered(a.patients.iter().map(String::as_str));
     let bootstrap = Bootstrap { draws, seed, ..Bootstrap::default() };
@@ -153,17 +168,42 @@ pub fn compare(
     })
 }
 
+/// The percentage of the training labels that a run was trained on.
+fn ratio(run: &Path) -> Option<f64> {
+    rundir::load_config::<toml::Table>(run).ok()?.get("ratio")?.as_float()
+}
+
+/// A p-value for people: at the smallest value that the draws can give, the true one may be smaller.
+fn shown_p(p: f64, draws: usize) -> String {
+    let smallest = smallest_p(draws);
+    // As many digits as the smallest value needs not to be rounded to zero.
+    let unit = |digits: usize| 10f64.powi(digits as i32);
+    let digits = (3..9).find(|&digits| smallest * unit(digits) >= 0.5).unwrap_or(9);
+    if p > smallest * (1.0 + 1e-9) {
+        return format!("p = {p:.digits$}");
+    }
+    format!("p ≤ {:.digits$}", (smallest * unit(digits) - 1e-9).ceil() / unit(digits))
+}
+
 impl std::fmt::Display for Comparison {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        writeln!(f, "{} less {}: {} records of {} patients", self.second, self.first, self.records, self.patients)?;
+        writeln!(
+            f,
+            "{} less {}: {} of {}",
+            self.second,
+            self.first,
+            counted(self.records, "record"),
+            counted(self.patients, "patient")
+        )?;
         let sensitivity = format!("sens@spec {:.2}", self.specificity);
-        writeln!(f, "{:<28}{:<36}{:<36}{sensitivity:<36}Brier", "finding", "AUROC", "AUPRC")?;
+        writeln!(f, "{:<28}{:<40}{:<40}{sensitivity:<40}Brier", "finding", "AUROC", "AUPRC")?;
         let shown = |difference: Option<Difference>| match difference {
             Some(Difference { interval: i, p }) => {
                 let mark = if i.is_thin(self.draws) { "*" } else { "" };
-                format!("{:<36}", format!("{:+.3} ({:+.3} to {:+.3}){mark} p={p:.3}", i.value, i.low, i.high))
+                let p = shown_p(p, i.draws);
+                format!("{:<40}", format!("{:+.3} ({:+.3} to {:+.3}){mark} {p}", i.value, i.low, i.high))
             }
-            None => format!("{:<36}", "undefined"),
+            None => format!("{:<40}", "undefined"),
         };
         let line = |scores: &Scores<Difference>| {
             let columns = [scores.auroc, scores.average_precision, scores.sensitivity, scores.brier];
@@ -179,5 +219,19 @@ impl std::fmt::Display for Comparison {
             write!(f, "\n{THIN}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_p_value_at_the_floor_is_a_bound() {
+        let floor = |draws| shown_p(smallest_p(draws), draws);
+        assert_eq!([10, 100, 1000, 2000].map(floor), ["p ≤ 0.182", "p ≤ 0.020", "p ≤ 0.002", "p ≤ 0.001"]);
+        assert_eq!([5000, 10_000, 100_000].map(floor), ["p ≤ 0.0004", "p ≤ 0.0002", "p ≤ 0.00002"]);
+        assert_eq!([shown_p(4.0 / 1001.0, 1000), shown_p(1.0, 1000)], ["p = 0.004", "p = 1.000"]);
+        assert_eq!(shown_p(4.0 / 10_001.0, 10_000), "p = 0.0004");
     }
 }

@@ -13,12 +13,12 @@ use tch::nn::VarStore;
 use tch::{Device, Kind};
 
 use crate::classifier::{ClassifierConfig, VitClassifier};
-use crate::config::{AnyConfig, pretrain_preset};
+use crate::config::{AnyConfig, preset_hint, pretrain_preset};
 use crate::objective::{images, loader_for};
 use crate::rundir;
 use crate::vit::VitConfig;
 
-use super::DataSource;
+use super::{DataSource, unfinished_start};
 
 /// Records of a batch without gradients.
 const BATCH: usize = 128;
@@ -32,7 +32,11 @@ fn encoder(weights: &Path, preset: Option<&str>) -> Result<(VitConfig, f64, f64)
         let config = pretrain_preset(preset)?;
         return Ok((config.model.vit, config.data.mean, config.data.std));
     }
-    Ok(AnyConfig::load(&rundir::run_of(weights).context("no --preset is given, and no run says the sizes")?)?.encoder())
+    let unknown = || {
+        let hint = rundir::weights(weights).map_or_else(|_| String::new(), |tensors| preset_hint(&tensors));
+        format!("no --preset is given, and no run says the sizes{hint}")
+    };
+    Ok(AnyConfig::load(&rundir::run_of(weights).with_context(unknown)?)?.encoder())
 }
 
 /// Writes `record_id`, `patient_id`, `study_id` and `features` (a list of D floats: the mean over patch tokens, then
@@ -46,11 +50,12 @@ pub fn embed(
     out: &Path,
 ) -> Result<i64> {
     let (vit, mean, std) = encoder(weights, preset)?;
+    unfinished_start(&weights.to_string_lossy()).iter().for_each(|remark| dataset::remark!("warning: {remark}"));
     let store = VarStore::new(device);
     let (image_size, width) = (vit.image_size, vit.width);
     let config = ClassifierConfig { vit, classes: 1, drop_path: 0.0 };
     let model = VitClassifier::new(&store.root(), &config)?;
-    rundir::start_from(&store, weights, |name| name.starts_with("head."))?;
+    rundir::start_from(&store, weights, |name| name.starts_with("head."), preset_hint)?;
     if rows.is_empty() {
         bail!("no record to embed");
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use arrow_array::{ArrayRef, Float32Array, Int8Array, StringArray};
+use dataset::cli::counted;
 use dataset::{Dataset, Subset, files, table};
 use serde::{Deserialize, Serialize};
 use tch::Device;
@@ -70,8 +71,8 @@ pub fn evaluate(
     rundir::remark_unfinished(run, config.optimiser.steps);
     let rows = task.rows(source, subset, None)?;
     if rows.is_empty() {
-        let counted = |subset| Ok::<_, anyhow::Error>(task.rows(source, subset, None)?.len());
-        let [train, validate, test] = [counted(Subset::Train)?, counted(Subset::Validate)?, counted(Subset::Test)?];
+        let labelled = |subset| Ok::<_, anyhow::Error>(task.rows(source, subset, None)?.len());
+        let [train, validate, test] = [labelled(Subset::Train)?, labelled(Subset::Validate)?, labelled(Subset::Test)?];
         bail!(
             "no labelled record in the {} subset of split `{}` (train {train}, validate {validate}, test {test}); choose \
              --subset, or make a split with --test",
@@ -225,8 +226,11 @@ impl std::fmt::Display for EvaluationReport {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         writeln!(
             f,
-            "{} records of {} patients, subset {} of split {}; 95% intervals over patients",
-            self.records, self.patients, self.subset, self.split
+            "{} of {}, subset {} of split {}; 95% intervals over patients",
+            counted(self.records, "record"),
+            counted(self.patients, "patient"),
+            self.subset,
+            self.split
         )?;
         let sensitivity = format!("sens@spec {:.2}", self.specificity);
         writeln!(

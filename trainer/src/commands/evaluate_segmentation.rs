@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use arrow_array::{ArrayRef, Float64Array, StringArray, UInt64Array};
+use dataset::cli::counted;
 use dataset::transform::Transform;
 use dataset::{Subset, files, table};
 use image::{Rgb, RgbImage};
@@ -256,7 +257,8 @@ impl std::fmt::Display for SegmentationReport {
             None => "undefined".to_owned(),
         };
         let Self { records, patients, subset, split, positives, empty, empty_found_empty, .. } = self;
-        writeln!(f, "{records} records of {patients} patients, subset {subset} of split {split}")?;
+        let counts = (counted(*records, "record"), counted(*patients, "patient"));
+        writeln!(f, "{} of {}, subset {subset} of split {split}", counts.0, counts.1)?;
         writeln!(f, "{}", self.rule)?;
         writeln!(f, "{:<28}{:>9}  {:<24}{:<24}", "records", "", "Dice (95%)", "IoU (95%)")?;
         let (dice, iou) = (shown(&Some(self.dice)), shown(&Some(self.iou)));

@@ -11,7 +11,7 @@ use dataset::files;
 use serde_json::{Map, Value, json};
 use tch::{Device, Kind};
 
-use crate::config::{AnyConfig, PRESETS, PretrainConfig, pretrain_preset};
+use crate::config::{AnyConfig, PRESETS, PretrainConfig, preset_hint, pretrain_preset};
 use crate::error::{ModelError, check_shape};
 use crate::image_decoder::DecoderConfig;
 use crate::mrm::MrmConfig;
@@ -150,7 +150,10 @@ impl Source {
 
     /// The tensors of these names and shapes, as float32.
     fn take(&self, wanted: &[(String, Vec<i64>)]) -> Result<Tensors> {
-        let advice = "the weights do not have the sizes of their run or preset; --preset names another";
+        let advice = || {
+            let hint = preset_hint(&self.tensors);
+            format!("the weights do not have the sizes of their run or preset; --preset names another{hint}")
+        };
         wanted
             .iter()
             .map(|(name, shape)| {
@@ -160,7 +163,7 @@ impl Source {
                 Ok((name.clone(), tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?))
             })
             .collect::<Result<_, ModelError>>()
-            .context(advice)
+            .with_context(advice)
     }
 
     /// The encoder with its final norm: what pre-training gives.

@@ -3,13 +3,14 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use dataset::Subset;
+use dataset::cli::UsageError;
 use dataset::transform::{ASPECT, Crop, Transform};
 use tch::Device;
 
-use super::{Codes, DataSource, device_name, seed_start_values, seen_before};
-use crate::config::{self, AnyConfig, FinetuneConfig, PRESETS, RANDOM, RANDOM_NAME, Rule, Task, overlay};
+use super::{Codes, DataSource, device_name, seed_start_values, seen_before, unfinished_start};
+use crate::config::{self, AnyConfig, FinetuneConfig, PRESETS, RANDOM, RANDOM_NAME, Rule, Task, overlay, preset_hint};
 use crate::engine::{self, Outcome, Settings};
 use crate::objective::Objective;
 use crate::objectives::{Classification, Labels};
@@ -100,6 +101,9 @@ impl Start {
             let preset = request.preset.unwrap_or(PRESETS[0]).to_owned();
             return Ok(Self { preset, encoder: None, init: RANDOM.to_owned(), name: RANDOM_NAME.to_owned() });
         };
+        if init == Path::new(RANDOM) && !init.exists() {
+            return Err(UsageError::of(anyhow!("--init {RANDOM}: leave --init out for a random start")));
+        }
         // A file belongs to the run that it lies in; a folder must be one.
         let run = if init.is_file() { rundir::run_of(init).ok() } else { Some(init.to_path_buf()) };
         let config = run.as_deref().map(AnyConfig::load).transpose()?;
@@ -157,7 +161,7 @@ pub struct Finetuning<'a> {
 
 /// Checks configuration, dataset and split; before anything is written.
 pub fn prepare_finetune(config: FinetuneConfig, source: &DataSource) -> Result<Finetuning<'_>> {
-    config.validate()?;
+    config.validate().map_err(UsageError::of)?;
     let task = TaskLabels::read(&config, source)?;
     source.split()?.check_ratio(config.ratio)?;
     let train = task.rows(source, Subset::Train, Some(config.ratio))?;
@@ -178,8 +182,8 @@ pub fn prepare_finetune(config: FinetuneConfig, source: &DataSource) -> Result<F
         .filter(|(class, _)| !has(&targets, *class, true))
         .map(|(_, finding)| finding.as_str())
         .collect();
-    let mut remarks: Vec<String> =
-        seen_before(&config.init, (&config.dataset, &config.split, &config.split_members)).into_iter().collect();
+    let seen = seen_before(&config.init, (&config.dataset, &config.split, &config.split_members));
+    let mut remarks: Vec<String> = unfinished_start(&config.init).into_iter().chain(seen).collect();
     if !never.is_empty() {
         remarks.push(format!("no positive among the {} training records of: {}", train.len(), never.join(", ")));
     }
@@ -218,7 +222,7 @@ impl Finetuning<'_> {
             // A head of other findings says nothing about these.
             let leave: fn(&str) -> bool =
                 if same_findings(init, &config) { |_| false } else { |name| name.starts_with("head.") };
-            rundir::start_from(objective.store(), init, leave)?;
+            rundir::start_from(objective.store(), init, leave, preset_hint)?;
         }
         let optimiser = &config.optimiser;
         dataset::say!("{} labelled records, {} updates, on {}", rows.len(), optimiser.steps, device_name(device));

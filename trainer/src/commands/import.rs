@@ -10,7 +10,7 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
 use crate::bert::BertConfig;
-use crate::config::PretrainConfig;
+use crate::config::{PretrainConfig, fitting_preset, preset_hint};
 use crate::mrm::Mrm;
 use crate::rundir::Tensors;
 use crate::weights::{LoadReport, load_state, shortened, write};
@@ -40,6 +40,8 @@ pub struct Imported {
     /// The preset, and what its model takes of the tensors.
     pub preset: String,
     pub report: LoadReport,
+    /// The preset whose sizes they have.
+    pub fitting: Option<&'static str>,
     /// Where they were written to.
     pub out: PathBuf,
 }
@@ -80,7 +82,8 @@ pub fn import(source: &Path, out: &Path, config: &PretrainConfig) -> Result<Impo
     }
     let report = compare(&state.tensors, config)?;
     if report.loaded() == 0 {
-        bail!("{}: no tensor fits {preset}, nothing was written\n{report}", file.display());
+        let hint = preset_hint(&state.tensors);
+        bail!("{}: no tensor fits {preset}, nothing was written{hint}\n{report}", file.display());
     }
     write(&state.tensors, out)?;
     Ok(Imported {
@@ -92,6 +95,7 @@ pub fn import(source: &Path, out: &Path, config: &PretrainConfig) -> Result<Impo
         beside: state.beside,
         preset: preset.clone(),
         report,
+        fitting: fitting_preset(&state.tensors),
         out: out.to_path_buf(),
     })
 }
@@ -147,6 +151,10 @@ impl fmt::Display for Imported {
             let skipped: Vec<String> = self.skipped.iter().map(|(name, why)| format!("{name} ({why})")).collect();
             write!(f, "\nleft out: {}", shortened(&skipped))?;
         }
-        write!(f, "\n--init of {}: {}\nwritten to {}", self.preset, self.report, self.out.display())
+        write!(f, "\n--init of {}: {}", self.preset, self.report)?;
+        if let Some(fitting) = self.fitting.filter(|fitting| *fitting != self.preset) {
+            write!(f, "\nthe sizes are those of --preset {fitting}")?;
+        }
+        write!(f, "\nwritten to {}", self.out.display())
     }
 }

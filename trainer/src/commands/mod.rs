@@ -39,7 +39,7 @@ pub use reconstruct::reconstruct;
 pub use report::report;
 pub use segment::{Segmenting, is_segmentation, prepare_segmentation, resolve_segmentation};
 pub(crate) use sweep::ratio_key;
-pub use sweep::{Cell, Spread, Sweep, Swept, sweep, table as sweep_table};
+pub use sweep::{Cell, Spread, Sweep, Swept, parse_start, sweep, table as sweep_table};
 
 /// `auto`, `cpu` or `cuda:N`.
 pub fn device(name: &str) -> Result<Device> {
@@ -180,6 +180,13 @@ fn seen_before(init: &str, (dataset, name, members): (&str, &str, &str)) -> Opti
         before.clone_into(&mut init);
     }
     None
+}
+
+/// A remark if start weights are those of a run that has not made all its updates. A file is what the user chose.
+fn unfinished_start(init: &str) -> Option<String> {
+    let run = Path::new(init);
+    let config = run.is_dir().then(|| AnyConfig::load(run).ok()).flatten()?;
+    rundir::unfinished(run, config.steps())
 }
 
 /// Sets torch's generator, from which start values come.

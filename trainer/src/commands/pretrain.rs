@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use dataset::cli::UsageError;
 use dataset::loader::{LoaderBuilder, TextOptions};
 use dataset::transform::{ASPECT, Crop, Transform};
 use dataset::{Dataset, Subset};
 use tch::Device;
 
-use super::{DataSource, device_name, seed_start_values};
-use crate::config::{PretrainConfig, RANDOM};
+use super::{DataSource, device_name, seed_start_values, unfinished_start};
+use crate::config::{PretrainConfig, RANDOM, preset_hint};
 use crate::engine::{self, Outcome, Settings};
 use crate::objective::Objective;
 use crate::objectives::Pretraining;
@@ -35,7 +36,7 @@ pub fn resolve_pretrain(config: &mut PretrainConfig, dataset: Option<&Dataset>) 
             bail!("model.bert.vocab_size is {}, the dataset's vocabulary {vocabulary}", config.model.bert.vocab_size);
         }
     }
-    config.validate()
+    config.validate().map_err(UsageError::of)
 }
 
 /// The loader's transform for pre-training.
@@ -88,7 +89,8 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
     let objective = Pretraining::new(&config.model, device)?;
     if config.init != RANDOM {
         let init = Path::new(&config.init);
-        rundir::start_from(objective.store(), init, |_| false)?;
+        unfinished_start(&config.init).iter().for_each(|remark| dataset::remark!("warning: {remark}"));
+        rundir::start_from(objective.store(), init, |_| false, preset_hint)?;
         remark_tokenizer(config, init);
     }
     let optimiser = &config.optimiser;

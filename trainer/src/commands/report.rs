@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use base64::Engine as _;
+use dataset::cli::counted;
 use dataset::files;
 
 use self::chart::{Series, chart};
@@ -18,12 +19,17 @@ use crate::rundir;
 
 mod chart;
 mod segmentation;
+mod settings;
 
 const STYLE: &str = include_str!("report/page.css");
 
 /// What a run's directory holds for the page.
 struct Run {
     path: PathBuf,
+    /// That of its folder, with the folder above where another run of the page has the same.
+    name: String,
+    /// The text of its configuration.
+    config: Option<String>,
     metrics: Vec<serde_json::Value>,
     /// What each is of: `test`, `validate`, `train`, or `test-on-NAME` for another dataset.
     evaluations: Vec<(String, EvaluationReport)>,
@@ -59,13 +65,13 @@ impl Run {
             Ok(AnyConfig::Pretrain(config)) if !config.model.restores_image() => "masked, original",
             _ => "masked, restored, original",
         };
-        Ok(Self { path: path.to_path_buf(), metrics, evaluations, segmentations, restored, columns })
+        let config = std::fs::read_to_string(path.join("config.toml")).ok();
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        Ok(Self { path: path.to_path_buf(), name, config, metrics, evaluations, segmentations, restored, columns })
     }
 
     fn name(&self) -> String {
-        self.path
-            .file_name()
-            .map_or_else(|| self.path.display().to_string(), |name| name.to_string_lossy().into_owned())
+        self.name.clone()
     }
 
     fn series(&self, key: &str) -> Vec<(f64, f64)> {
@@ -108,7 +114,7 @@ fn with_inner(paths: &[PathBuf]) -> Vec<PathBuf> {
 
 /// Writes the page.
 pub fn report(runs: &[PathBuf], out: &Path) -> Result<()> {
-    let runs = with_inner(runs)
+    let mut runs = with_inner(runs)
         .iter()
         .filter_map(|path| match Run::load(path) {
             Ok(run) => Some(run),
@@ -121,6 +127,13 @@ pub fn report(runs: &[PathBuf], out: &Path) -> Result<()> {
     if runs.is_empty() {
         return Err(anyhow!("no run to report on"));
     }
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    runs.iter().for_each(|run| *counts.entry(run.name.clone()).or_default() += 1);
+    for run in &mut runs {
+        if let (Some(2..), Some(above)) = (counts.get(&run.name), run.path.parent().and_then(Path::file_name)) {
+            run.name = format!("{}/{}", above.to_string_lossy(), run.name);
+        }
+    }
     let mut body = String::new();
     label_efficiency(&runs, &mut body)?;
     for run in &runs {
@@ -131,6 +144,7 @@ pub fn report(runs: &[PathBuf], out: &Path) -> Result<()> {
     segmentation::section(&runs, &mut body)?;
     curves(&runs, &mut body)?;
     evaluations(&runs, &mut body)?;
+    settings::section(&runs, &mut body)?;
     let page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -303,13 +317,14 @@ fn evaluations(runs: &[Run], body: &mut String) -> Result<()> {
         for (of, evaluation) in &run.evaluations {
             writeln!(
                 body,
-                "<section>\n<h2>{} on {}</h2>\n<p>{} records of {} patients; {} of the training labels; {}.</p>\n<div class=\"scroll\"><table>\n<tr><th>finding</th><th>positive</th><th>negative</th><th>AUROC</th><th>AUPRC</th><th>sensitivity at specificity {}</th><th>Brier</th><th>ECE</th></tr>",
+                "<section>\n<h2>{} on {}</h2>\n<p>{} of {}; {} of the training labels; {}; seed {}.</p>\n<div class=\"scroll\"><table>\n<tr><th>finding</th><th>positive</th><th>negative</th><th>AUROC</th><th>AUPRC</th><th>sensitivity at specificity {}</th><th>Brier</th><th>ECE</th></tr>",
                 escape(&run.name()),
                 escape(of),
-                evaluation.records,
-                evaluation.patients,
+                counted(evaluation.records, "record"),
+                counted(evaluation.patients, "patient"),
                 format_args!("{}%", evaluation.ratio),
                 escape(&evaluation.start),
+                evaluation.seed,
                 evaluation.specificity
             )?;
             for row in &evaluation.findings {

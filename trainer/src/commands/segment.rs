@@ -8,14 +8,15 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use arrow_array::{Array, BinaryArray};
+use dataset::cli::UsageError;
 use dataset::transform::{ASPECT, Crop, Transform};
 use dataset::{Dataset, Subset, shard};
 use rayon::prelude::*;
 use tch::Device;
 
 use super::finetune::{Request, Start};
-use super::{DataSource, device_name, seed_start_values, seen_before};
-use crate::config::{self, AnyConfig, RANDOM, SEGMENTATION_TASK, SegmentConfig, overlay};
+use super::{DataSource, device_name, seed_start_values, seen_before, unfinished_start};
+use crate::config::{self, AnyConfig, RANDOM, SEGMENTATION_TASK, SegmentConfig, overlay, preset_hint};
 use crate::engine::{self, Outcome, Settings};
 use crate::objective::Objective;
 use crate::objectives::Segmentation;
@@ -102,7 +103,7 @@ pub fn prepare_segmentation<'a>(
     source: &'a DataSource,
     device: Device,
 ) -> Result<Segmenting<'a>> {
-    config.validate()?;
+    config.validate().map_err(UsageError::of)?;
     let (dataset, split) = (&source.dataset, source.split()?);
     source.split()?.check_ratio(config.ratio)?;
     let known = with_mask(dataset)?;
@@ -129,9 +130,10 @@ pub fn prepare_segmentation<'a>(
         device,
     )?;
     if config.init != RANDOM {
-        rundir::start_from(objective.store(), Path::new(&config.init), |_| false)?;
+        rundir::start_from(objective.store(), Path::new(&config.init), |_| false, preset_hint)?;
     }
-    if let Some(remark) = seen_before(&config.init, (&config.dataset, &config.split, &config.split_members)) {
+    let seen = seen_before(&config.init, (&config.dataset, &config.split, &config.split_members));
+    for remark in unfinished_start(&config.init).into_iter().chain(seen) {
         dataset::remark!("warning: {remark}");
     }
     Ok(Segmenting { config, source, objective, rows, device })

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow, bail};
+use dataset::cli::UsageError;
 use dataset::{Subset, files};
 use serde::{Deserialize, Serialize};
 use tch::Device;
@@ -24,8 +25,9 @@ pub struct Sweep<'a> {
     pub splits: Vec<String>,
     pub ratios: Vec<f64>,
     pub seeds: Vec<u64>,
-    /// `NAME=RUN`, where `{split}` stands for the split's name, or `NAME=random`.
-    pub starts: Vec<String>,
+    /// What tables call them, and where they are: a run or a file, where `{split}` stands for the split's name, or
+    /// `random`.
+    pub starts: Vec<(String, String)>,
     pub steps: Option<u64>,
     pub file: Option<&'a str>,
     pub settings: Vec<String>,
@@ -74,21 +76,33 @@ pub struct Swept {
     pub stopped: bool,
 }
 
+/// Parses `NAME=RUN` or `NAME=random`, for clap.
+///
+/// # Errors
+/// When the name is missing, or cannot be part of a folder's name.
+pub fn parse_start(text: &str) -> Result<(String, String), String> {
+    let named = |name: &str| format!("give NAME=RUN or NAME=random; did you mean `{name}={text}`?");
+    let Some((name, path)) = text.split_once('=') else {
+        let last = Path::new(text.trim_end_matches('/')).file_name().and_then(|name| name.to_str());
+        return Err(match last {
+            _ if text == RANDOM => named("scratch"),
+            Some(last) if !last.contains('{') => named(last),
+            _ => "give NAME=RUN or NAME=random".to_owned(),
+        });
+    };
+    if name.is_empty() || name.contains(['/', '{']) || path.is_empty() {
+        return Err("give NAME=RUN or NAME=random; NAME becomes part of a folder's name".to_owned());
+    }
+    Ok((name.to_owned(), path.to_owned()))
+}
+
 /// Runs what is not done yet, evaluates it on the test subset, and writes `sweep.json` and `sweep.md` into `out`.
 pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
     if plan.task == SEGMENTATION_TASK {
-        bail!("sweeps are of classification tasks; `{SEGMENTATION_TASK}` is not one");
+        return Err(UsageError::of(anyhow!("sweeps are of classification tasks; `{SEGMENTATION_TASK}` is not one")));
     }
     if plan.out.join("config.toml").exists() {
         bail!("{} is a run: give a folder for the sweep's runs to --out", plan.out.display());
-    }
-    let mut starts = Vec::new();
-    for start in &plan.starts {
-        let (name, path) = start.split_once('=').with_context(|| format!("--start `{start}` is not NAME=RUN"))?;
-        if name.is_empty() || name.contains(['/', '{']) {
-            bail!("--start `{start}`: the name becomes part of a folder's name");
-        }
-        starts.push((name, path));
     }
     let mut sources = Vec::new();
     for split in &plan.splits {
@@ -99,7 +113,7 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
     let mut told = HashSet::new();
     let mut jobs: Vec<(PathBuf, Finetuning, &DataSource)> = Vec::new();
     for (split, source) in &sources {
-        for (name, path) in &starts {
+        for (name, path) in &plan.starts {
             for &ratio in &plan.ratios {
                 for &seed in &plan.seeds {
                     let config = configuration(plan, source, name, path, ratio, seed)?;
@@ -241,6 +255,16 @@ pub fn table(cells: &[Cell]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_start_without_a_name_is_given_one() {
+        assert_eq!(parse_start("mrm=runs/mrm-{split}"), Ok(("mrm".to_owned(), "runs/mrm-{split}".to_owned())));
+        assert!(parse_start("random").unwrap_err().ends_with("did you mean `scratch=random`?"));
+        assert!(parse_start("runs/mrm/").unwrap_err().ends_with("did you mean `mrm=runs/mrm/`?"));
+        for text in ["=random", "a/b=random", "mrm=", "runs/mrm-{split}"] {
+            assert!(!parse_start(text).unwrap_err().contains("did you mean"), "{text}");
+        }
+    }
 
     #[test]
     fn cells_stand_in_a_table() {

@@ -2,13 +2,15 @@
 //! the resolved whole is printed and stored.
 
 mod finetune;
+mod fitting;
 mod pretrain;
 mod segment;
+mod synonyms;
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use dataset::nearest::did_you_mean;
+use dataset::cli::UsageError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -20,6 +22,7 @@ use crate::vit::VitConfig;
 pub use finetune::{
     FinetuneConfig, FinetuneData, FinetuneOptimiser, RANDOM, RANDOM_NAME, Rule, TASKS, Task, finetune_preset,
 };
+pub use fitting::{fitting_preset, preset_hint};
 pub use pretrain::{PretrainConfig, PretrainData, PretrainOptimiser, pretrain_preset};
 pub use segment::{SEGMENTATION_TASK, SegmentConfig, SegmentData, SegmentOptimiser, segment_preset};
 
@@ -164,6 +167,15 @@ impl AnyConfig {
         }
     }
 
+    /// Updates that it is to make; 0 for a run that counts in epochs.
+    pub fn steps(&self) -> u64 {
+        match self {
+            Self::Pretrain(config) => config.optimiser.steps,
+            Self::Finetune(config) => config.optimiser.steps,
+            Self::Segment(config) => config.optimiser.steps,
+        }
+    }
+
     /// Sizes of its encoder, and mean and standard deviation of the pixels it was trained with.
     pub fn encoder(self) -> (VitConfig, f64, f64) {
         match self {
@@ -178,7 +190,14 @@ impl AnyConfig {
 ///
 /// Of the file the sections count. What a run's `config.toml` says before them (preset, dataset, split, task, ratio, start
 /// weights) is said by the command line, so that such a file serves for another run.
+///
+/// # Errors
+/// When a key is unknown or a value of another type: errors of usage.
 pub fn overlay<T: Serialize + DeserializeOwned>(config: &T, file: Option<&str>, settings: &[String]) -> Result<T> {
+    laid_over(config, file, settings).map_err(UsageError::of)
+}
+
+fn laid_over<T: Serialize + DeserializeOwned>(config: &T, file: Option<&str>, settings: &[String]) -> Result<T> {
     let mut table = Table::try_from(config)?;
     // What stands before the sections is no setting.
     let all: Vec<String> = keys(&table, "").into_iter().filter(|name| name.contains('.')).collect();
@@ -219,10 +238,20 @@ fn lay(base: &mut Table, above: Table, prefix: &str, all: &[String]) -> Result<(
             (Some(Value::Table(inner)), Value::Table(value)) => lay(inner, value, &path, all)?,
             (Some(Value::Float(inner)), Value::Integer(value)) => *inner = value as f64,
             (Some(inner), value) if inner.same_type(&value) => *inner = value,
+            (Some(Value::Table(inner)), _) => {
+                let keys = inner.keys().map(|key| format!("{path}.{key}")).collect::<Vec<_>>().join(", ");
+                bail!("`{path}` is a section, not a key; its keys are: {keys}")
+            }
             (Some(inner), value) => bail!("`{path}` is of type {}, not {}", inner.type_str(), value.type_str()),
-            (None, _) => {
-                let sections = all.iter().filter_map(|name| Some(name.rsplit_once('.')?.0));
-                bail!("no key `{path}`{}", did_you_mean(&path, all.iter().map(String::as_str).chain(sections)))
+            (None, mut value) => {
+                // The whole key is named, not the section that is unknown.
+                let mut path = path;
+                while let Value::Table(inner) = value {
+                    let Some((key, first)) = inner.into_iter().next() else { break };
+                    path = format!("{path}.{key}");
+                    value = first;
+                }
+                bail!("no key `{path}`{}", synonyms::did_you_mean_key(&path, all))
             }
         }
     }
@@ -267,11 +296,16 @@ mod tests {
         let error = overlay(&base, None, &["mask_ratio=0.5".to_owned()]).unwrap_err().to_string();
         assert_eq!(error, "no key `mask_ratio`; did you mean `model.mask_ratio`?");
         let error = overlay(&base, None, &["optimizer.lr=1".to_owned()]).unwrap_err().to_string();
-        assert_eq!(error, "no key `optimizer`; did you mean `optimiser`?");
+        assert_eq!(error, "no key `optimizer.lr`; did you mean `optimiser.base_rate`?");
         let error = overlay(&base, None, &["optimiser.rate=1".to_owned()]).unwrap_err().to_string();
         assert_eq!(error, "no key `optimiser.rate`; did you mean `optimiser.base_rate`?");
         let error = overlay(&base, None, &["optimiser.epochs=many".to_owned()]).unwrap_err().to_string();
         assert_eq!(error, "`optimiser.epochs` is of type float, not string");
+        let error = overlay(&base, None, &["optimiser=adamw".to_owned()]).unwrap_err().to_string();
+        assert!(
+            error.starts_with("`optimiser` is a section, not a key; its keys are: optimiser.accumulation, "),
+            "{error}"
+        );
         assert!(pretrain_preset("mrm-vit-huge").unwrap_err().to_string().contains("mrm-vit-tiny"));
     }
 }

@@ -11,14 +11,40 @@ use super::escape;
 
 /// Stands for the page's text colour in charts, which are drawn before the page knows whether it is dark.
 const INK: RGBColor = RGBColor(1, 2, 3);
-/// Colours of lines, told apart by the colour-blind (Okabe and Ito) on light and dark ground.
-const COLOURS: [RGBColor; 5] = [
-    RGBColor(0, 114, 178),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(230, 159, 0),
+/// Classes `c0` to `c6` of the style sheet: a colour for light and one for dark ground.
+const COLOURS: usize = 7;
+/// Dashes and gaps of lines, so that they differ without colour. Colours, dashes and markers have no common divisor: the
+/// next line with the same three is the 210th.
+const DASHES: [&str; 6] = ["", "7 4", "2 3", "11 3 2 3", "16 5", "11 3 2 3 2 3"];
+/// Outlines of markers around the origin: circle, square, triangle, diamond, cross.
+const MARKERS: [&str; 5] = [
+    "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
+    "M-3.5-3.5h7v7h-7z",
+    "M0-4.5L4.5 3.5h-9z",
+    "M0-5L5 0L0 5L-5 0z",
+    "M-4-4L4 4M4-4L-4 4",
 ];
+/// Markers of a curve with many points.
+const MARKERS_A_CURVE: usize = 8;
+
+/// A line of a chart or of its legend, through points in pixels.
+fn line(index: usize, points: &[(i32, i32)]) -> String {
+    let points: Vec<String> = points.iter().map(|(x, y)| format!("{x},{y}")).collect();
+    let dashes = DASHES[index % DASHES.len()];
+    format!(
+        "<polyline fill=\"none\" stroke=\"currentColor\" stroke-width=\"2\" stroke-dasharray=\"{}\" points=\"{}\"/>",
+        if dashes.is_empty() { "none" } else { dashes },
+        points.join(" ")
+    )
+}
+
+fn marker(index: usize, (x, y): (i32, i32)) -> String {
+    let outline = MARKERS[index % MARKERS.len()];
+    format!(
+        "<path fill=\"currentColor\" stroke=\"currentColor\" stroke-width=\"1.5\" transform=\"translate({x} {y})\" d=\"{outline}\"/>"
+    )
+}
+
 /// A named line of points, with intervals where there are some.
 pub(super) struct Series {
     pub name: String,
@@ -63,15 +89,19 @@ impl Ranged for Axis {
     }
 }
 
-/// Names of lines with their colours, for below a chart: nothing where one line needs none.
-fn legend(series: &[Series], always: bool) -> String {
+/// Names of lines with a piece of each, for below a chart: nothing where one line needs none.
+fn legend(series: &[Series], always: bool, marked: bool) -> String {
     if series.len() < 2 && !always {
         return String::new();
     }
-    let entry = |(index, line): (usize, &Series)| {
-        let RGBColor(red, green, blue) = COLOURS[index % COLOURS.len()];
-        let name = escape(&line.name);
-        format!("<span><i style=\"background:#{red:02x}{green:02x}{blue:02x}\"></i>{name}</span>")
+    let entry = |(index, series): (usize, &Series)| {
+        let marker = if marked { marker(index, (22, 6)) } else { String::new() };
+        format!(
+            "<span><svg class=\"c{}\" viewBox=\"0 0 44 12\" aria-hidden=\"true\">{}{marker}</svg>{}</span>",
+            index % COLOURS,
+            line(index, &[(0, 6), (44, 6)]),
+            escape(&series.name)
+        )
     };
     format!("<div class=\"legend\">{}</div>", series.iter().enumerate().map(entry).collect::<String>())
 }
@@ -90,7 +120,9 @@ pub(super) fn chart(series: &[Series], x_title: &str, y_title: &str, shares: boo
     let x_room = if x1 > x0 { (x1 - x0) * 0.04 } else { 0.5 };
     let y_room = if y1 > y0 { (y1 - y0) * 0.08 } else { 0.1 };
 
-    let mut svg = String::new();
+    // Markers tell lines apart where there are more of them than ways to dash.
+    let marked = shares || series.len() > DASHES.len();
+    let (mut svg, mut lines) = (String::new(), String::new());
     {
         let area = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
         let font = |size: i32| ("sans-serif", size).into_font().color(&INK);
@@ -106,7 +138,7 @@ pub(super) fn chart(series: &[Series], x_title: &str, y_title: &str, shares: boo
                 format!("{}", (value * 100.0).round() / 100.0)
             }
         };
-        let y_label = |y: &f64| if y.abs() > 0.0 && y1.abs() < 0.05 { format!("{y:.0e}") } else { format!("{y:.2}") };
+        let y_label = |y: &f64| if y.abs() > 0.0 && y1.abs() < 0.05 { format!("{y:.1e}") } else { format!("{y:.2}") };
         plot.configure_mesh()
             .light_line_style(TRANSPARENT)
             .bold_line_style(INK.mix(0.12))
@@ -119,25 +151,78 @@ pub(super) fn chart(series: &[Series], x_title: &str, y_title: &str, shares: boo
             .axis_desc_style(font(14))
             .draw()
             .map_err(|e| bad(&e))?;
-        for (index, line) in series.iter().enumerate() {
-            let colour = COLOURS[index % COLOURS.len()];
-            // Intervals of several lines at one ratio stand beside each other.
-            let shift = if shares { (index as f64 - (series.len() - 1) as f64 / 2.0) * (x1 - x0) * 0.012 } else { 0.0 };
-            let points: Vec<(f64, f64)> = line.points.iter().map(|p| (position(p.0) + shift, p.1)).collect();
-            plot.draw_series(LineSeries::new(points.clone(), colour.stroke_width(2))).map_err(|e| bad(&e))?;
-            if shares {
-                plot.draw_series(points.iter().map(|&p| Circle::new(p, 4, colour.filled()))).map_err(|e| bad(&e))?;
+        let place = |x: f64, y: f64| plot.plotting_area().map_coordinate(&(x, y));
+        for (index, drawn) in series.iter().enumerate() {
+            // Intervals of several lines at one ratio stand beside each other, within the room beside the axis.
+            let step = if shares { (x_room * 0.3).min(x_room * 1.6 / series.len() as f64) } else { 0.0 };
+            let shift = (index as f64 - (series.len() - 1) as f64 / 2.0) * step;
+            let points: Vec<(i32, i32)> = drawn.points.iter().map(|&(x, y)| place(position(x) + shift, y)).collect();
+            lines += &format!("<g class=\"c{}\">{}", index % COLOURS, line(index, &points));
+            if marked {
+                let every = if shares { 1 } else { points.len().div_ceil(MARKERS_A_CURVE).max(1) };
+                // Curves that run together have their markers at different places.
+                let first = index * every / series.len();
+                lines.extend(points.iter().skip(first).step_by(every).map(|&point| marker(index, point)));
             }
-            plot.draw_series(line.intervals.iter().map(|&(x, low, high)| {
-                let x = position(x) + shift;
-                PathElement::new([(x, low), (x, high)], colour.stroke_width(2))
-            }))
-            .map_err(|e| bad(&e))?;
+            for &(x, low, high) in &drawn.intervals {
+                let [(x, low), (_, high)] = [low, high].map(|y| place(position(x) + shift, y));
+                lines += &format!("<path stroke=\"currentColor\" stroke-width=\"2\" d=\"M{x} {low}V{high}\"/>");
+            }
+            lines += "</g>\n";
         }
         area.present().map_err(|e| bad(&e))?;
     }
     let sized = format!("<svg width=\"{WIDTH}\" height=\"{HEIGHT}\"");
     let svg = svg.split_once("<svg").map(|(_, rest)| format!("<svg{rest}")).context("no SVG was drawn")?;
     let svg = svg.replacen(&sized, "<svg role=\"img\"", 1).replace("#010203", "currentColor");
-    Ok(svg + &legend(series, shares))
+    let svg = svg.replace("</svg>", &format!("{lines}</svg>"));
+    Ok(svg + &legend(series, shares, marked))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn many_lines_differ_with_and_without_colour() {
+        let series = |count: usize| -> Vec<Series> {
+            let points = |at: usize| (0..20).map(|x| (f64::from(x), at as f64)).collect();
+            (0..count)
+                .map(|at| Series { name: format!("run {at}"), points: points(at), intervals: Vec::new() })
+                .collect()
+        };
+        let looks = |count: usize, with_colour: bool| -> usize {
+            let page = chart(&series(count), "updates", "loss", false).unwrap();
+            let entries = page.split("<span>").skip(1).map(|entry| {
+                let value = |name: &str| {
+                    let rest = entry.split(&format!(" {name}=\"")).nth(1);
+                    rest.and_then(|rest| rest.split('"').next()).unwrap_or_default().to_owned()
+                };
+                let colour = if with_colour { value("class") } else { String::new() };
+                [colour, value("stroke-dasharray"), value("d")]
+            });
+            entries.collect::<BTreeSet<_>>().len()
+        };
+        for count in [2, 6, 7, 12, 30] {
+            assert_eq!([looks(count, true), looks(count, false)], [count, count]);
+        }
+        assert_eq!(looks(60, true), 60);
+        // Points of all lines lie within the picture, however many stand beside each other.
+        let shares: Vec<Series> = (0..20)
+            .map(|at| Series {
+                name: at.to_string(),
+                points: vec![(1.0, 0.5), (100.0, 0.6)],
+                intervals: vec![(1.0, 0.4, 0.6)],
+            })
+            .collect();
+        let page = chart(&shares, "labels, %", "AUROC", true).unwrap();
+        let places = page.split("points=\"").skip(1).filter_map(|rest| rest.split('"').next());
+        let places = places
+            .flat_map(|points| points.split(' '))
+            .filter_map(|point| point.split(',').next()?.parse::<u32>().ok());
+        let inside = |place: u32| place == 0 || place == 44 || (68..=630).contains(&place); // 0 and 44: the legend
+        assert!(places.clone().count() > 40 && places.clone().all(inside), "{:?}", places.collect::<Vec<_>>());
+    }
 }
