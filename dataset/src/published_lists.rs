@@ -112,7 +112,10 @@ impl PublishedLists {
         for path in paths {
             let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let name = stem(&file);
-            let Some((subset, ratio)) = role(name).filter(|_| path.is_file()) else {
+            let role = role(name);
+            // A list that is there but cannot be looked at must not count as absent.
+            let is_file = role.is_some() && std::fs::metadata(&path).map_err(Error::io(&path))?.is_file();
+            let Some((subset, ratio)) = role.filter(|_| is_file) else {
                 ignored.push(file);
                 continue;
             };
