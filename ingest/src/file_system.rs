@@ -169,7 +169,7 @@ pub fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in entries(folder)?.into_iter().filter(|entry| !is_of_system(&entry.path())) {
         let path = entry.path();
-        let kind = entry.file_type().map_err(failed(&path))?;
+        let kind = retry(|| entry.file_type()).map_err(failed(&path))?;
         let is_folder = if kind.is_symlink() {
             matches!(target(&path)?, Target::There(found) if found.is_dir())
         } else {

@@ -102,7 +102,13 @@ impl Walker<'_> {
         let mut folders = Vec::new();
         for entry in entries {
             let path = entry.path();
-            let kind = entry.file_type().map_err(failed(&path))?;
+            let kind = match retry(|| entry.file_type()) {
+                Ok(kind) => kind,
+                Err(error) => {
+                    self.missed(&path, error)?;
+                    continue;
+                }
+            };
             if kind.is_dir() {
                 folders.push((path, real.join(entry.file_name())));
                 continue;
