@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use arrow_array::{Array, StringArray};
+use arrow_array::StringArray;
 use dataset::manifest::REJECTS;
 use dataset::shard::column;
 use dataset::{Storage, files, table};
