@@ -1,6 +1,8 @@
 //! Input that the system refuses to list or to read: a run ends or records a reject, and never leaves anything out silently.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -130,6 +132,13 @@ fn a_folder_of_another_user_ends_the_run() {
         fs::set_permissions(raw.join(name), fs::Permissions::from_mode(0)).expect("set");
     }
     assert_eq!(done(run(0o755)), told);
+    // Tables are found in a folder of any name.
+    let named = raw.join(OsStr::from_bytes(b"R\xf6ntgen"));
+    fs::create_dir(&named).expect("made");
+    for name in files(&tables, ".csv.gz") {
+        fs::rename(tables.join(&name), named.join(&name)).expect("moved");
+    }
+    assert_eq!(done(run(0o755)), told);
 }
 
 #[test]
@@ -152,7 +161,7 @@ fn a_file_that_planning_needs_and_cannot_read_ends_the_run() {
     // Without an extension the first bytes say what a file is.
     let bare = image.trim_end_matches(".dcm").to_owned();
     fs::rename(raw.join(&image), raw.join(&bare)).expect("moved");
-    symlink("nowhere", raw.join("dead-link")).expect("linked");
+    let other = files(&raw, ".dcm").remove(0);
     let run = |more: &[&str], path: &str| {
         let mut run = command("ingest");
         run.args(args!["folder", &raw, temporary.path().join("out")]).args(SMALL).args(more);
@@ -161,10 +170,10 @@ fn a_file_that_planning_needs_and_cannot_read_ends_the_run() {
     };
     let told = ended(run(&["--dry-run"], &bare));
     assert!(told.contains(&format!("{bare}: Input/output error")), "{told}");
-    let other = files(&raw, ".dcm").remove(0);
     let told = ended(run(&["--dry-run", "--patient-from-header"], &other));
     assert!(told.contains(&format!("{other}: Input/output error")), "{told}");
     // A link whose target is missing may be an image, and the system's own folder holds none.
+    symlink("nowhere", raw.join("dead-link")).expect("linked");
     fs::create_dir(raw.join("lost+found")).expect("made");
     let mut last = run(&["--max-reject-rate", "1"], "");
     faults.inject(&mut last, Call::OpenFolder, EACCES, &["/lost+found"], None);
@@ -296,7 +305,7 @@ fn refused_inputs_are_taken_in_later() {
     assert!(told.contains("1 file (") && told.contains("changed since it was read"), "{told}");
     assert!(contents(&out) == before);
     fs::write(&other, bytes).expect("written");
-    let told = ended(set.command(&out, &["--retry-rejects", "--size", "32"]));
+    let told = ended(set.command(&out, &["--retry-rejects", "--tone", "minmax"]));
     assert!(told.contains("holds another dataset"), "{told}");
 
     // Only a part can be read now.

@@ -70,7 +70,10 @@ impl<'a> Tree<'a> {
                     homes.push(folder.clone());
                 }
                 let is_tree = |name: &str| is_patients(name) || (name == "files" && has_files);
-                below.extend(names(&path)?.into_iter().filter(|name| !is_tree(name)).map(|name| folder.join(name)));
+                // A name need not be UTF-8.
+                let inner = folders(&path)?;
+                let inner = inner.iter().filter_map(|path| path.file_name());
+                below.extend(inner.filter(|name| !is_tree(&name.to_string_lossy())).map(|name| folder.join(name)));
             }
             level = below;
         }
