@@ -359,7 +359,8 @@ impl Job<'_> {
         (self.progress)(Progress::Started { records: self.plan.records.len() as u64, done });
         for note in notes.iter().flatten() {
             // The run that made it was stopped before it was sent, or before its copy was removed.
-            if self.out.is_staged() && self.out.folder.join(&note.info.path).exists() {
+            let path = self.out.folder.join(&note.info.path);
+            if self.out.is_staged() && path.try_exists().map_err(Error::io(&path))? {
                 self.out.send(&note.info.path)?;
             }
         }

@@ -27,7 +27,7 @@ pub fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> R
     let made = match &options.tokenizer {
         TokenizerChoice::None => return Ok(None),
         // An interrupted run got this far: the same corpus would give the same tokenizer again.
-        _ if path.exists() => return tokenizer::load(&path).map(Some),
+        _ if path.try_exists().map_err(Error::io(&path))? => return tokenizer::load(&path).map(Some),
         TokenizerChoice::File(given) => tokenizer::load(given)?,
         TokenizerChoice::Train(vocabulary) => {
             // A study's report stands with each of its images, and a note with each image of its case: one text each.

@@ -8,7 +8,7 @@ use dataset::nearest::nearest;
 use polars::prelude::PlSmallStr;
 
 use crate::error::{Error, Reject, Result};
-use crate::file_system::{is_file, names_file};
+use crate::file_system::{failed, is_file, names_file, retry};
 use crate::plan::{Plan, PlannedRecord, ReportSource, label_codes};
 use crate::sources::folder::{identifiers, without_extension};
 use crate::table::{Table, texts};
@@ -46,7 +46,7 @@ pub fn plan(raw: &Path, options: &TableOptions, walk: Walk) -> Result<Plan> {
     let rejects = [walk.rejects, std::mem::take(&mut table.rejects)].concat();
     let columns = Columns::of(&table, path, options)?;
     let home = path.parent().unwrap_or(Path::new(""));
-    let places = Places::new(raw, home, &walk.files);
+    let places = Places::new(raw, home, &walk.files)?;
     let mut plan = Plan { rejects, findings: options.label_columns.clone(), ..Plan::default() };
     let mut listed: BTreeSet<String> = BTreeSet::new();
     for row in 0..table.frame.height() {
@@ -180,9 +180,13 @@ struct Places<'a> {
 }
 
 impl<'a> Places<'a> {
-    fn new(raw: &'a Path, home: &Path, files: &'a BTreeMap<String, u64>) -> Self {
-        let real = |path: &Path| if path.as_os_str().is_empty() { Path::new(".") } else { path }.canonicalize().ok();
-        let home = real(home).zip(real(raw)).and_then(|(home, raw)| Some(home.strip_prefix(raw).ok()?.to_owned()));
+    fn new(raw: &'a Path, home: &Path, files: &'a BTreeMap<String, u64>) -> Result<Self> {
+        let real = |path: &Path| {
+            let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+            retry(|| path.canonicalize()).map_err(failed(path))
+        };
+        let (home, real_raw) = (real(home)?, real(raw)?);
+        let home = home.strip_prefix(real_raw).ok();
         let mut by_name: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for path in files.keys() {
             let name = path.rsplit('/').next().unwrap_or(path);
@@ -191,7 +195,7 @@ impl<'a> Places<'a> {
                 by_name.entry(without_extension(name)).or_default().push(path);
             }
         }
-        Self { raw, home: home.map(|home| home.to_string_lossy().into_owned()), files, by_name }
+        Ok(Self { raw, home: home.map(|home| home.to_string_lossy().into_owned()), files, by_name })
     }
 
     /// The file that a cell means, relative to the raw directory; a file that is missing keeps its expected path.
@@ -278,7 +282,7 @@ mod tests {
         std::fs::write(raw.join("tables/in/a.txt"), "clear").unwrap();
         let listed = ["tables/in/x.png", "p/x.jpg", "p/y.png", "q/y.png"].map(|path| (path.to_owned(), 1));
         let files = BTreeMap::from(listed);
-        let places = Places::new(raw, &raw.join("tables"), &files);
+        let places = Places::new(raw, &raw.join("tables"), &files).unwrap();
         let image = |cell: &str| {
             places.image(cell).map_err(|fault| match fault {
                 Fault::Row(error) => error,
