@@ -112,7 +112,13 @@ impl PublishedLists {
         for path in paths {
             let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let name = stem(&file);
-            let Some((subset, ratio)) = role(name).filter(|_| path.is_file()) else {
+            let role = role(name);
+            // A list that is there but cannot be looked at must not count as absent.
+            let unknown = |cause: std::io::Error| {
+                Error::Invalid(format!("{}: {cause}; make the list readable or remove it", path.display()))
+            };
+            let is_file = role.is_some() && std::fs::metadata(&path).map_err(unknown)?.is_file();
+            let Some((subset, ratio)) = role.filter(|_| is_file) else {
                 ignored.push(file);
                 continue;
             };
@@ -398,6 +404,18 @@ mod tests {
         for no_list in ["train_val_list.txt", "README.md", "train_200", "train_nan", "val_10.txt", "list"] {
             assert_eq!(of(no_list), None, "{no_list}");
         }
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_looked_at_is_not_absent() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("train_list.txt"), "a.png\n").expect("written");
+        std::os::unix::fs::symlink("gone", at("notes.txt")).expect("linked");
+        assert!(PublishedLists::read(folder.path()).is_ok(), "other names do not matter");
+        std::os::unix::fs::symlink("gone", at("test_list.txt")).expect("linked");
+        let told = PublishedLists::read(folder.path()).err().expect("an error").to_string();
+        assert!(told.contains("test_list.txt: ") && told.contains("make the list readable"), "{told}");
     }
 
     #[test]

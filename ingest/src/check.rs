@@ -14,7 +14,7 @@ use crate::inputs::Stamps;
 use crate::output::INPUT;
 use crate::plan::{Plan, PlannedRecord};
 use crate::run::{Progress, ReportText};
-use crate::text::read_report;
+use crate::text::{NoReport, read_report};
 
 /// What differs between a dataset and its raw directory, one sentence an input, in the order of the dataset; nothing
 /// where all is as it was.
@@ -137,10 +137,10 @@ impl<'a> Row<'a> {
                 Err(_) => return Some("cannot be read any more"),
             }
         }
-        let found = read_report(raw, plan, planned, &mut Stamps::new()).ok().flatten();
-        let (report, sections) = match found {
-            Some(found) => (found.tokenised(made.report_text), found.sections),
-            None => Default::default(),
+        let (report, sections) = match read_report(raw, plan, planned, &mut Stamps::new()) {
+            Ok(Some(found)) => (found.tokenised(made.report_text), found.sections),
+            Ok(None) | Err(NoReport::Unusable(_)) => Default::default(),
+            Err(NoReport::Refused { .. }) => return Some("has a report that cannot be read"),
         };
         let same = self.report.unwrap_or_default() == report
             && self.findings == sections.findings.as_deref()

@@ -11,6 +11,18 @@ pub enum Error {
     /// The operating system refused a file operation.
     #[error("{path}: {cause}")]
     Io { path: PathBuf, cause: std::io::Error },
+    /// Part of the raw data cannot be looked at, so nobody knows what would be missing.
+    #[error(
+        "{path}: {cause}, so part of the raw data would be missing; make it readable for this user, or move it out of the \
+         raw directory, and run the same command again"
+    )]
+    Unreadable { path: PathBuf, cause: std::io::Error },
+    /// A report cannot be read while the tokenizer is trained.
+    #[error(
+        "{path}: {cause}, so the tokenizer would be trained without this report; make the file readable for this user, or \
+         give --tokenizer FILE, and run the same command again"
+    )]
+    UnreadableReport { path: PathBuf, cause: std::io::Error },
     /// A table that the source needs is missing.
     #[error("{folder}: no {wanted}; {remedy}")]
     MissingTable { folder: PathBuf, wanted: String, remedy: String },
@@ -92,7 +104,25 @@ pub struct Reject {
     pub error: String,
 }
 
+/// How the reason begins where the system refused to read an input: another run may be able to.
+const REFUSED: &str = "cannot be read: ";
+
 impl Reject {
+    /// The reason of an input that the system refused to read.
+    pub(crate) fn refusal(cause: &std::io::Error) -> String {
+        format!("{REFUSED}{cause}")
+    }
+
+    /// Whether a reason says that the system refused to read an input.
+    pub(crate) fn is_refusal(error: &str) -> bool {
+        error.starts_with(REFUSED)
+    }
+
+    /// Whether the system refused to read this input, so that `--retry-rejects` may take it in.
+    pub fn is_refused(&self) -> bool {
+        Self::is_refusal(&self.error)
+    }
+
     /// A file that the source's tables do not name.
     pub(crate) fn unlisted(source_path: String) -> Self {
         let error = "no table names this file".to_owned();

@@ -1,7 +1,7 @@
 //! What a DICOM header says of patient and view, cleaned: free text never gets through.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
 use dicom_core::Tag;
@@ -55,36 +55,39 @@ pub fn years(text: &str) -> Option<f32> {
 /// The PatientID of a DICOM file, of which no more is read than it needs.
 ///
 /// # Errors
-/// A sentence that names the cause, and holds no value of the header.
-pub fn patient_id(path: &Path) -> Result<String, String> {
-    let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => "the file is missing".to_owned(),
-        _ => error.to_string(),
-    };
-    let (mut reader, mut bytes) = (Reader::open(path, MAX_FILE_BYTES).map_err(failed)?, Vec::new());
-    reader.piece(&mut bytes).map_err(failed)?;
+/// Those of reading the file. The inner one is a sentence that names the cause, and holds no value of the header.
+pub fn patient_id(path: &Path) -> io::Result<Result<String, String>> {
+    let (mut reader, mut bytes) = (Reader::open(path, MAX_FILE_BYTES)?, Vec::new());
+    reader.piece(&mut bytes)?;
     if bytes.get(128..132) != Some(b"DICM") {
-        return Err("not a DICOM file, so it states no PatientID".to_owned());
+        return Ok(Err("not a DICOM file, so it states no PatientID".to_owned()));
     }
     loop {
         let object = dicom::read_until(&bytes, reader.length() as usize, BEHIND_PATIENT_ID);
         let stated = |object: dicom::Object| text(&object, tags::PATIENT_ID);
         let found = object.and_then(|object| stated(object).ok_or_else(|| "the header states no PatientID".to_owned()));
         let before = bytes.len();
-        while found.is_err() && bytes.len() < MAX_BEGINNING && reader.piece(&mut bytes).map_err(failed)? {}
+        while found.is_err() && bytes.len() < MAX_BEGINNING && reader.piece(&mut bytes)? {}
         if bytes.len() == before {
-            return found;
+            return Ok(found);
         }
     }
 }
 
 /// Whether a file has the DICOM magic at its place.
-pub fn is_dicom(path: &Path) -> bool {
+///
+/// # Errors
+/// Those of reading the file; a short file is none.
+pub fn is_dicom(path: &Path) -> io::Result<bool> {
     // A pipe would never end.
+    if !path.metadata()?.is_file() {
+        return Ok(false);
+    }
     let mut start = [0; 132];
-    path.metadata().is_ok_and(|found| found.is_file())
-        && File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok())
-        && start[128..] == *b"DICM"
+    match File::open(path)?.read_exact(&mut start) {
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        read => read.map(|()| start[128..] == *b"DICM"),
+    }
 }
 
 /// A code string of DICOM (VR CS): up to 16 capitals, digits, spaces and underscores.
@@ -131,16 +134,16 @@ mod tests {
         };
         for private in [2, 1 << 20] {
             write(private);
-            assert_eq!(patient_id(&path).as_deref(), Ok("P7"));
+            assert_eq!(patient_id(&path).unwrap().as_deref(), Ok("P7"));
         }
         write(MAX_BEGINNING);
-        assert!(patient_id(&path).is_err());
+        assert!(patient_id(&path).unwrap().is_err());
         // An element that claims more than the file holds is not believed.
         let mut bytes = std::fs::read(&path).unwrap();
         let at = bytes.windows(6).position(|window| window == [0x09, 0x00, 0x10, 0x10, b'O', b'B']).unwrap() + 8;
         bytes[at..at + 4].copy_from_slice(&0xffff_fff0u32.to_le_bytes());
         std::fs::write(&path, bytes).unwrap();
-        assert!(patient_id(&path).unwrap_err().contains("claims more bytes than the file holds"));
+        assert!(patient_id(&path).unwrap().unwrap_err().contains("claims more bytes than the file holds"));
     }
 
     #[test]

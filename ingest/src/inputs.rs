@@ -15,6 +15,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::file_system::{failed, is_absence, retry};
 
 /// A file as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +107,18 @@ pub fn read(path: &Path, limit: u64) -> io::Result<(Vec<u8>, Stamp)> {
     Ok((bytes, reader.stamp()))
 }
 
+/// Reads a file to its end and keeps nothing, to see whether it can be read.
+///
+/// # Errors
+/// As [`read`].
+pub fn try_to_read(path: &Path, limit: u64) -> io::Result<()> {
+    let (mut reader, mut bytes) = (Reader::open(path, limit)?, Vec::new());
+    while reader.piece(&mut bytes)? {
+        bytes.clear();
+    }
+    Ok(())
+}
+
 /// Writes stamps, one a line.
 pub fn save(path: &Path, stamps: &Stamps) -> Result<()> {
     let mut text = String::new();
@@ -130,7 +143,7 @@ pub fn changed(raw: &Path, notes: impl IntoIterator<Item = PathBuf>) -> Result<V
         let found: Vec<_> = lines.into_par_iter().map(|line| change(line, raw)).collect();
         for change in found {
             let broken = || Error::Output { path: path.clone(), message: "is broken; use --overwrite".to_owned() };
-            let (name, same) = change.ok_or_else(broken)?;
+            let (name, same) = change?.ok_or_else(broken)?;
             changed.extend((!same).then_some(name));
         }
     }
@@ -138,21 +151,30 @@ pub fn changed(raw: &Path, notes: impl IntoIterator<Item = PathBuf>) -> Result<V
 }
 
 /// The name of one line's file, and whether it is what it was; `None` where the line makes no sense.
-fn change(line: &str, raw: &Path) -> Option<(String, bool)> {
-    let (stamp, name) = line.split_at(line.find('"')?);
-    let name: String = serde_json::from_str(name).ok()?;
+///
+/// # Errors
+/// When the system refuses to look at the file.
+fn change(line: &str, raw: &Path) -> Result<Option<(String, bool)>> {
+    let parts = line.find('"').map(|at| line.split_at(at));
+    let Some((stamp, Ok(name))) = parts.map(|(stamp, name)| (stamp, serde_json::from_str::<String>(name))) else {
+        return Ok(None);
+    };
     let fields: Vec<&str> = stamp.split_whitespace().collect();
     let path = raw.join(&name);
-    let same = match (fs::metadata(&path), fields.as_slice()) {
-        (Err(_), ["-"]) => true,
-        (Ok(found), [bytes, time, sha256]) => {
-            let same_digest = || files::sha256(&path).is_ok_and(|digest| digest == *sha256);
-            found.len().to_string() == *bytes && (modified(&found).to_string() == *time || same_digest())
+    let found = match retry(|| fs::metadata(&path)) {
+        Err(error) if is_absence(&error) => None,
+        found => Some(found.map_err(failed(&path))?),
+    };
+    let same = match (found, fields.as_slice()) {
+        (None, ["-"]) => true,
+        (Some(found), [bytes, time, sha256]) => {
+            found.len().to_string() == *bytes
+                && (modified(&found).to_string() == *time || files::sha256(&path)? == *sha256)
         }
         (_, ["-"] | [_, _, _]) => false,
-        _ => return None,
+        _ => return Ok(None),
     };
-    Some((name, same))
+    Ok(Some((name, same)))
 }
 
 /// `3 files (a.dcm, b.dcm, c.dcm)`, with the first few names.

@@ -1,5 +1,6 @@
 //! `ingest`: raw radiographs and reports in, training-ready shards out.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -149,6 +150,9 @@ struct IngestArguments {
     /// Replace the dataset that OUT holds.
     #[arg(long)]
     overwrite: bool,
+    /// Take in the inputs that the system refused to read when the dataset in OUT was made (no permission, a failing disk).
+    #[arg(long, conflicts_with_all = ["overwrite", "check_input", "dry_run"])]
+    retry_rejects: bool,
     /// Where a dataset for an object store grows, and what resumes it lies. Default: mrm/staging in the user's cache.
     #[arg(long, value_name = "DIR")]
     staging: Option<PathBuf>,
@@ -187,6 +191,7 @@ impl IngestArguments {
             limit: self.limit,
             jobs: self.jobs.unwrap_or(defaults.jobs),
             overwrite: self.overwrite,
+            retry_rejects: self.retry_rejects,
             staging: self.staging.clone(),
         }
     }
@@ -291,7 +296,11 @@ fn write_phantom(layout: Layout, out: &Path, options: &phantom::Options) -> Resu
 }
 
 fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<ExitCode> {
-    if !arguments.raw_dir.is_dir() {
+    // An error here is none of the directory's kind: no permission, a server that does not answer.
+    let raw = std::fs::metadata(&arguments.raw_dir);
+    if raw.as_ref().is_ok_and(|found| !found.is_dir())
+        || raw.is_err_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
+    {
         bail!(
             "{} is no directory; give the one that holds the raw data of `{}` (docs/datasets.md shows how it must lie)",
             arguments.raw_dir.display(),
@@ -398,5 +407,11 @@ fn tell(summary: &Summary, out: &Path) {
     );
     for (stage, count) in &manifest.rejects {
         dataset::say!("rejects at stage {stage}: {count} (`dataset inspect {} --rejects` lists them)", out.display());
+    }
+    if summary.refused > 0 {
+        dataset::say!(
+            "inputs that could not be read: {}; once they can, the same command with --retry-rejects takes them in",
+            summary.refused
+        );
     }
 }

@@ -13,11 +13,13 @@ use dataset::{Storage, files};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::file_system;
 use crate::inputs;
 use crate::plan::Plan;
+use crate::refused;
 use crate::saved_plan;
 
-/// Folder of notes that serve resuming; it is gone when the dataset is whole.
+/// Folder of notes that serve resuming; it is gone when the dataset is whole, unless inputs could not be read.
 pub const NOTES: &str = ".ingest";
 
 /// What the plan named, within the notes.
@@ -110,6 +112,16 @@ pub enum Prepared {
     Work(File),
 }
 
+/// What to do with a finished dataset of the same arguments.
+pub enum Existing<'a> {
+    /// It stays as it is.
+    Keep,
+    /// It is made anew.
+    Replace,
+    /// It becomes an unfinished dataset, to which the run adds what it lacks, if this says so.
+    ContinueIf(&'a dyn Fn() -> Result<bool>),
+}
+
 /// Claims a place for a run of these arguments.
 ///
 /// # Errors
@@ -119,8 +131,9 @@ pub fn prepare(
     out: &Output,
     arguments: &BTreeMap<String, serde_json::Value>,
     plan: &Plan,
-    overwrite: bool,
+    existing: &Existing,
 ) -> Result<Prepared> {
+    let overwrite = matches!(existing, Existing::Replace);
     let refused = |message: &str| Error::Output { path: out.storage.path(""), message: message.to_owned() };
     let notes = out.folder.join(NOTES);
     let is_whole = || Ok::<_, Error>(out.storage.read_if_there(MANIFEST)?.is_some());
@@ -143,10 +156,11 @@ pub fn prepare(
         Err(error) => Err(error.into()),
     };
     let replaced = is_whole()?;
-    if replaced && !overwrite && !notes.is_dir() {
+    let has_notes = notes.try_exists().map_err(Error::io(&notes))?;
+    if replaced && !overwrite && !has_notes {
         return finished();
     }
-    if !notes.is_dir() && !replaced {
+    if !has_notes && !replaced {
         let found = out.storage.list("")?;
         if !found.is_empty() && !out.is_staged() {
             return Err(refused("is not empty and no dataset; take another OUT"));
@@ -170,27 +184,34 @@ pub fn prepare(
     }
     let kept = notes.join("arguments.json");
     let before: Option<BTreeMap<String, serde_json::Value>> =
-        if kept.exists() { Some(files::read_json(&kept)?) } else { None };
+        if kept.try_exists().map_err(Error::io(&kept))? { Some(files::read_json(&kept)?) } else { None };
     let replaced = is_whole()?;
-    if replaced && !overwrite {
-        // Another run ended meanwhile, or was killed after its last step but one.
-        let finished = finished();
-        out.tidy()?;
-        return finished;
+    let reopened = replaced && !overwrite;
+    if reopened {
+        // Another run ended meanwhile, was killed after its last step but one, or left notes for `--retry-rejects`.
+        let done = finished()?;
+        let goes_on = if let Existing::ContinueIf(condition) = existing { condition()? } else { false };
+        if !goes_on {
+            if refused::noted(&notes)?.is_empty() {
+                out.tidy()?;
+            }
+            return Ok(done);
+        }
     }
+    let held = if reopened { "a dataset" } else { "an unfinished dataset" };
     let mut noted = arguments.clone();
     noted.insert(TOOL_NOTE.to_owned(), TOOL.into());
     match before {
         // An interrupted run of this very command, one that overwrites included.
-        Some(before) if before == noted && !replaced => {
-            let changed = inputs::changed(raw, used(&out.folder))?;
+        Some(before) if before == noted && (!replaced || reopened) => {
+            let changed = inputs::changed(raw, used(&out.folder)?)?;
             match changed.as_slice() {
                 [] => {}
                 _ if overwrite => clear(out)?,
                 _ => {
                     let message = format!(
-                        "holds an unfinished dataset, and {} changed since it was read; put the input back, take \
-                         another OUT or --overwrite",
+                        "holds {held}, and {} changed since it was read; put the input back, take another OUT or \
+                         --overwrite",
                         inputs::some(&changed, "file")
                     );
                     return Err(refused(&message));
@@ -203,8 +224,8 @@ pub fn prepare(
         Some(before) if before.get(TOOL_NOTE) != noted.get(TOOL_NOTE) => {
             let began = before.get(TOOL_NOTE).and_then(|tool| tool.as_str()).unwrap_or("another version");
             let message = format!(
-                "holds an unfinished dataset of {began}, this is {TOOL}, which may give other bytes; finish it with that \
-                 version, take another OUT or --overwrite"
+                "holds {held} of {began}, this is {TOOL}, which may give other bytes; finish it with that version, take \
+                 another OUT or --overwrite"
             );
             return Err(refused(&message));
         }
@@ -225,6 +246,13 @@ pub fn prepare(
         }
         None => {}
     }
+    if reopened {
+        // Before any shard is replaced: a manifest must not name shards of other bytes, not even after a power failure.
+        out.storage.remove(&[MANIFEST])?;
+        if let Some(folder) = out.storage.as_folder() {
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io(folder))?;
+        }
+    }
     saved_plan::save(&notes.join(LISTING), plan)?;
     files::write_json(&kept, &noted)?;
     let shards = out.folder.join("shards");
@@ -240,15 +268,17 @@ fn has_shard(out: &Output) -> Result<bool> {
 }
 
 /// Notes of what the tokenizer and the finished shards were made from.
-fn used(out: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(out.join(NOTES)).into_iter().flatten().flatten();
-    let stamps = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|found| found == STAMPS));
-    let of_tokenizer =
-        |path: &Path| path.file_stem() == Path::new(TOKENIZER).file_stem() && out.join(TOKENIZER).exists();
-    let mut used: Vec<PathBuf> =
-        stamps.filter(|path| of_tokenizer(path) || path.with_extension("json").exists()).collect();
-    used.sort();
-    used
+fn used(out: &Path) -> Result<Vec<PathBuf>> {
+    let notes = out.join(NOTES);
+    let mut used = Vec::new();
+    for entry in file_system::list(&notes).map_err(Error::io(&notes))? {
+        let path = entry.path();
+        let is_of_tokenizer = path.file_stem() == Path::new(TOKENIZER).file_stem();
+        let made = if is_of_tokenizer { out.join(TOKENIZER) } else { path.with_extension("json") };
+        let is_stamps = path.extension().is_some_and(|found| found == STAMPS);
+        used.extend((is_stamps && made.try_exists().map_err(Error::io(&made))?).then_some(path));
+    }
+    Ok(used)
 }
 
 /// Whether an object has a name that this tool gives.
@@ -278,12 +308,13 @@ fn clear(out: &Output) -> Result<()> {
     }
     for folder in ["shards", "splits"] {
         let path = out.folder.join(folder);
-        if path.exists() {
-            fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+        match fs::remove_dir_all(&path) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(Error::Io { path, cause }),
+            _ => {}
         }
     }
     let notes = out.folder.join(NOTES);
-    for entry in fs::read_dir(&notes).map_err(Error::io(&notes))?.flatten() {
+    for entry in file_system::list(&notes).map_err(Error::io(&notes))? {
         if entry.file_name() != "lock" {
             fs::remove_file(entry.path()).map_err(Error::io(&entry.path()))?;
         }

@@ -21,13 +21,16 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
+use crate::bounds::MAX_FILE_BYTES;
 use crate::error::{Error, Reject, Result, Stage};
+use crate::file_system::{is_absence, is_refusal, retry};
 use crate::inputs::{self, Stamps};
 use crate::mask;
-use crate::output::{INPUT, NOTES, Output, Prepared, STAMPS, TOOL, prepare};
+use crate::output::{Existing, INPUT, NOTES, Output, Prepared, STAMPS, TOOL, prepare};
 use crate::picture::{self, Fit, Scratch, Stored};
 use crate::plan::{Plan, PlannedRecord, ReportSource};
-use crate::text::{Report, read_report, tokenizer_of};
+use crate::refused;
+use crate::text::{NoReport, Report, read_report, tokenizer_of};
 use crate::tokenizer;
 use crate::tone::Tone;
 
@@ -112,6 +115,8 @@ pub struct Options {
     pub jobs: usize,
     /// Replaces what OUT holds.
     pub overwrite: bool,
+    /// Takes inputs into a finished dataset that the system refused to read when it was made.
+    pub retry_rejects: bool,
     /// Where a dataset for an object store grows (by default in the cache of the user); decides no byte.
     pub staging: Option<PathBuf>,
 }
@@ -132,6 +137,7 @@ impl Default for Options {
             limit: None,
             jobs: std::thread::available_parallelism().map_or(1, usize::from),
             overwrite: false,
+            retry_rejects: false,
             staging: None,
         }
     }
@@ -160,6 +166,8 @@ pub struct Summary {
     pub resumed_shards: usize,
     /// Rejects of the plan by which a run of a part of it is not judged.
     pub unjudged: u64,
+    /// Rejects that the system refused to read: [`Options::retry_rejects`] tries them again.
+    pub refused: u64,
 }
 
 impl Summary {
@@ -247,9 +255,25 @@ pub fn run(
     arguments.extend(std::mem::take(&mut plan.arguments));
     arguments.insert(INPUT.to_owned(), plan.sha256().into());
     let out = &Output::at(out, options.staging.as_deref())?;
-    let _lock = match prepare(raw, out, &arguments, &plan, options.overwrite)? {
+    let notes = out.folder.join(NOTES);
+    let can_take_in =
+        || -> Result<bool> { Ok(refused::noted(&notes)?.iter().any(|reject| reads_now(raw, &plan, reject))) };
+    let existing = match options {
+        Options { overwrite: true, .. } => Existing::Replace,
+        Options { retry_rejects: true, .. } => Existing::ContinueIf(&can_take_in),
+        _ => Existing::Keep,
+    };
+    let _lock = match prepare(raw, out, &arguments, &plan, &existing)? {
         Prepared::Done(manifest) => {
-            return Ok(Summary { manifest: *manifest, already_done: true, resumed_shards: 0, unjudged });
+            let refused = refused::stored(&out.storage)?;
+            if options.retry_rejects && refused > 0 && refused::noted(&notes)?.is_empty() {
+                let message = format!(
+                    "the notes that --retry-rejects needs are not in {}; take another OUT or --overwrite",
+                    notes.display()
+                );
+                return Err(Error::Output { path: out.storage.path(""), message });
+            }
+            return Ok(Summary { manifest: *manifest, already_done: true, resumed_shards: 0, unjudged, refused });
         }
         Prepared::Work(lock) => lock,
     };
@@ -262,8 +286,21 @@ pub fn run(
         let job = Job { raw, out, plan: &plan, options, tokenizer: tokenizer.as_ref(), progress };
         let (notes, resumed_shards) = job.shards()?;
         let manifest = job.finish(source, &arguments, &notes)?;
-        Ok(Summary { manifest, already_done: false, resumed_shards, unjudged })
+        let refused = notes.iter().flat_map(|note| &note.rejects).filter(|reject| reject.is_refused()).count() as u64;
+        Ok(Summary { manifest, already_done: false, resumed_shards, unjudged, refused })
     })
+}
+
+/// Whether an input can be read now that the system refused to read before.
+fn reads_now(raw: &Path, plan: &Plan, reject: &Reject) -> bool {
+    let Some(id) = &reject.record_id else { return false };
+    let Ok(at) = plan.records.binary_search_by(|record| record.record_id.cmp(id)) else { return false };
+    let planned = &plan.records[at];
+    if reject.stage == Stage::Report {
+        !matches!(read_report(raw, plan, planned, &mut Stamps::new()), Err(NoReport::Refused { .. }))
+    } else {
+        !inputs::try_to_read(&raw.join(&planned.source_path), MAX_FILE_BYTES).is_err_and(|error| is_refusal(&error))
+    }
 }
 
 /// The arguments that decide the bytes, as the manifest keeps them.
@@ -322,7 +359,8 @@ impl Job<'_> {
         (self.progress)(Progress::Started { records: self.plan.records.len() as u64, done });
         for note in notes.iter().flatten() {
             // The run that made it was stopped before it was sent, or before its copy was removed.
-            if self.out.is_staged() && self.out.folder.join(&note.info.path).exists() {
+            let path = self.out.folder.join(&note.info.path);
+            if self.out.is_staged() && path.try_exists().map_err(Error::io(&path))? {
                 self.out.send(&note.info.path)?;
             }
         }
@@ -355,16 +393,27 @@ impl Job<'_> {
         self.note_path(index).with_extension(STAMPS)
     }
 
-    /// The note of a shard that an earlier run finished, given the sizes of those that were sent.
+    /// The note of a shard that an earlier run finished, given the sizes of those that were sent. A shard is made again
+    /// where an input can be read now that the system refused to read then.
     fn finished(&self, index: usize, sent: &HashMap<String, u64>) -> Option<ShardNote> {
         let note: ShardNote = files::read_json(&self.note_path(index)).ok()?;
         let here =
             || fs::metadata(self.out.folder.join(&note.info.path)).is_ok_and(|file| file.len() == note.info.bytes);
-        (sent.get(&note.info.path) == Some(&note.info.bytes) || here()).then_some(note)
+        let is_whole = sent.get(&note.info.path) == Some(&note.info.bytes) || here();
+        let refused = |reject: &&Reject| reject.is_refused();
+        let can_take_in = || note.rejects.iter().filter(refused).any(|reject| reads_now(self.raw, self.plan, reject));
+        (is_whole && !can_take_in()).then_some(note)
     }
 
     fn shard(&self, index: usize, chunk: &[PlannedRecord]) -> Result<ShardNote> {
         let relative = manifest::shard_path(index);
+        // The note of an earlier shard of this name must not be taken for this one's.
+        match fs::remove_file(self.note_path(index)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::Io { path: self.note_path(index), cause: error });
+            }
+            _ => {}
+        }
         let mut writer = ShardWriter::create(
             &self.out.folder.join(&relative),
             &self.plan.findings,
@@ -442,12 +491,19 @@ impl Job<'_> {
         let mut pixels = PixelSums::default();
         if !self.options.no_images {
             let Options { tone, size, fit, .. } = *self.options;
-            let read = picture::store_file(&self.raw.join(&planned.source_path), tone, size, fit, scratch);
-            seen.insert(planned.source_path.clone(), read.as_ref().ok().map(|(stamp, _)| stamp.clone()));
-            let (stamp, stored) = read.map_err(|error| {
-                let missing = error.kind() == std::io::ErrorKind::NotFound;
-                (Stage::Read, if missing { "listed, but the file is missing".to_owned() } else { error.to_string() })
+            let path = self.raw.join(&planned.source_path);
+            let (stamp, stored) = retry(|| picture::store_file(&path, tone, size, fit, scratch)).map_err(|error| {
+                let told = match error {
+                    error if is_absence(&error) => {
+                        seen.insert(planned.source_path.clone(), None);
+                        "listed, but the file is missing".to_owned()
+                    }
+                    error if is_refusal(&error) => Reject::refusal(&error),
+                    error => error.to_string(),
+                };
+                (Stage::Read, told)
             })?;
+            seen.insert(planned.source_path.clone(), Some(stamp.clone()));
             record.source_sha256 = stamp.sha256;
             let Stored { image, source, place, header } = stored.map_err(|error| (Stage::Decode, error))?;
             (record.source_width, record.source_height) = source;
@@ -474,7 +530,7 @@ impl Job<'_> {
             pixels = PixelSums::of(&image.pixels);
             record.image = image.encode(self.options.encoding).map_err(|error| (Stage::Decode, error.to_string()))?;
         }
-        let report = read_report(self.raw, self.plan, planned, seen);
+        let report = read_report(self.raw, self.plan, planned, seen).map_err(|error| error.to_string());
         let told = report.and_then(|report| report.map_or(Ok(()), |report| self.tell(report, &mut record)));
         let reject = told.err().map(|error| Reject {
             source_path: match &planned.report {
@@ -563,7 +619,7 @@ impl Job<'_> {
             // Copies: they stay in the staging folder, so that a run that is stopped here goes on.
             for name in [TOKENIZER, REJECTS] {
                 let path = self.out.folder.join(name);
-                if path.exists() {
+                if path.try_exists().map_err(Error::io(&path))? {
                     self.out.storage.upload(&path, name)?;
                 }
             }
@@ -571,7 +627,10 @@ impl Job<'_> {
         dataset::card::write(&self.out.storage, &manifest)?;
         dataset::croissant::write(&self.out.storage, &manifest)?;
         manifest.save(&self.out.storage)?;
-        self.out.tidy()?;
+        // With the notes `--retry-rejects` goes on from here.
+        if !rejects.iter().any(|reject| reject.is_refused()) {
+            self.out.tidy()?;
+        }
         Ok(manifest)
     }
 }

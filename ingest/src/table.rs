@@ -10,6 +10,7 @@ use polars::prelude::{Column, DataFrame, IntoSeries, StringChunkedBuilder};
 
 use crate::bounds::table::{Bounded, RowStart};
 use crate::error::{Error, Reject, Result, Stage};
+use crate::file_system::{self, failed, retry};
 
 /// Most columns of a table, and most rows that do not fit its header: more make no table.
 const MAX_COLUMNS: usize = 4096;
@@ -36,8 +37,8 @@ impl Table {
     /// When the file cannot be read, is beyond the limits of [`bounds`](crate::bounds), lacks one of the `required`
     /// columns, or is no table.
     pub fn read(raw: &Path, path: &Path, required: &[&str]) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io(path))?;
-        let bytes = file.metadata().map_err(Error::io(path))?.len();
+        let file = retry(|| File::open(path)).map_err(failed(path))?;
+        let bytes = file.metadata().map_err(failed(path))?.len();
         if path.extension().is_some_and(|extension| extension == "gz") {
             Self::decode(raw, path, required, MultiGzDecoder::new(file), Some(bytes))
         } else {
@@ -143,23 +144,34 @@ impl Table {
 }
 
 /// The tables (`.csv`, `.csv.gz`) in a folder whose name without this ending `fits`, sorted by their paths.
-pub(crate) fn tables(folder: &Path, fits: impl Fn(&str) -> bool) -> Vec<PathBuf> {
-    let is_table = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
+///
+/// # Errors
+/// When the folder cannot be listed, or a table of such a name is a link that leads nowhere.
+pub(crate) fn tables(folder: &Path, fits: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in file_system::entries(folder)? {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
         let name = name.strip_suffix(".gz").unwrap_or(&name).strip_suffix(".csv");
-        name.is_some_and(&fits) && path.is_file()
-    };
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_table).collect();
-    found.sort();
-    found
+        if name.is_some_and(&fits) && file_system::is_file(&entry.path())? {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
 }
 
 /// The table `NAME.csv` or `NAME.csv.gz` in a folder, or in a folder `NAME.csv` or `NAME` in it, as archives unpack to.
-pub(crate) fn find_table(folder: &Path, name: &str) -> Option<PathBuf> {
+///
+/// # Errors
+/// When the system does not say whether it is there, or it is a link that leads nowhere.
+pub(crate) fn find_table(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
     let inner = [folder.to_path_buf(), folder.join(format!("{name}.csv")), folder.join(name)];
-    let candidates = inner.iter().flat_map(|at| ["csv", "csv.gz"].map(|ending| at.join(format!("{name}.{ending}"))));
-    candidates.into_iter().find(|path| path.is_file())
+    for path in inner.iter().flat_map(|at| ["csv", "csv.gz"].map(|ending| at.join(format!("{name}.{ending}")))) {
+        if file_system::is_file(&path)? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 /// The values of a text column, trimmed.

@@ -1,7 +1,8 @@
 //! The text of a record: where it is read, which part of it counts, and the tokenizer of a run.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use dataset::files;
 use dataset::manifest::TOKENIZER;
@@ -9,7 +10,8 @@ use rayon::prelude::*;
 use tokenizers::Tokenizer;
 
 use crate::bounds::MAX_REPORT_BYTES;
-use crate::error::{Error, Result};
+use crate::error::{Error, Reject, Result};
+use crate::file_system::{is_absence, is_refusal, retry};
 use crate::inputs::{self, Stamps};
 use crate::output::{NOTES, STAMPS};
 use crate::plan::{Plan, PlannedRecord, ReportSource};
@@ -25,21 +27,23 @@ pub fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> R
     let made = match &options.tokenizer {
         TokenizerChoice::None => return Ok(None),
         // An interrupted run got this far: the same corpus would give the same tokenizer again.
-        _ if path.exists() => return tokenizer::load(&path).map(Some),
+        _ if path.try_exists().map_err(Error::io(&path))? => return tokenizer::load(&path).map(Some),
         TokenizerChoice::File(given) => tokenizer::load(given)?,
         TokenizerChoice::Train(vocabulary) => {
             // A study's report stands with each of its images, and a note with each image of its case: one text each.
             let mut distinct = HashSet::new();
             let records: Vec<&PlannedRecord> =
                 plan.records.iter().filter(|record| distinct.insert(&record.report)).collect();
-            let read: Vec<(Stamps, Option<String>)> = records
-                .into_par_iter()
-                .map(|record| {
-                    let mut seen = Stamps::new();
-                    let report = read_report(raw, plan, record, &mut seen).ok().flatten();
-                    (seen, report.map(|report| report.tokenised(options.report_text)))
-                })
-                .collect();
+            let read = |record: &PlannedRecord| {
+                let mut seen = Stamps::new();
+                let report = match read_report(raw, plan, record, &mut seen) {
+                    Ok(report) => report,
+                    Err(NoReport::Unusable(_)) => None,
+                    Err(NoReport::Refused { path, cause }) => return Err(Error::UnreadableReport { path, cause }),
+                };
+                Ok((seen, report.map(|report| report.tokenised(options.report_text))))
+            };
+            let read: Vec<(Stamps, Option<String>)> = records.into_par_iter().map(read).collect::<Result<_>>()?;
             let mut texts = Vec::new();
             for (stamp, text) in read {
                 seen.extend(stamp);
@@ -78,13 +82,24 @@ impl Report {
     }
 }
 
+/// Why a record has no text.
+#[derive(Debug, thiserror::Error)]
+pub enum NoReport {
+    /// The file is missing or no report; each run finds the same.
+    #[error("{0}")]
+    Unusable(String),
+    /// The system refused to read the file; another run may be able to.
+    #[error("{}", Reject::refusal(cause))]
+    Refused { path: PathBuf, cause: io::Error },
+}
+
 /// The report of a record, and in `seen` what its file looked like; `Ok(None)` where the source has none.
 pub fn read_report(
     raw: &Path,
     plan: &Plan,
     record: &PlannedRecord,
     seen: &mut Stamps,
-) -> Result<Option<Report>, String> {
+) -> Result<Option<Report>, NoReport> {
     let text = match &record.report {
         ReportSource::None => return Ok(None),
         ReportSource::Text(text) => text.to_string(),
@@ -97,16 +112,18 @@ pub fn read_report(
             // A root of its own is absolute: joined to the raw directory, it stays as it is.
             let path = plan.report_root.as_deref().map_or_else(|| path.clone(), |root| root.join(path));
             let name = path.to_string_lossy().into_owned();
-            match inputs::read(&raw.join(path), MAX_REPORT_BYTES) {
+            let path = raw.join(path);
+            match retry(|| inputs::read(&path, MAX_REPORT_BYTES)) {
                 Ok((bytes, stamp)) => {
                     seen.insert(name, Some(stamp));
                     decode_text(bytes)
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(error) if is_absence(&error) => {
                     seen.insert(name, None);
-                    return Err("the study has no report file".to_owned());
+                    return Err(NoReport::Unusable("the study has no report file".to_owned()));
                 }
-                Err(error) => return Err(format!("the report cannot be read: {error}")),
+                Err(cause) if is_refusal(&cause) => return Err(NoReport::Refused { path, cause }),
+                Err(error) => return Err(NoReport::Unusable(format!("the report cannot be read: {error}"))),
             }
         }
     };

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Display;
 use std::fs;
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use crate::error::{Reject, Stage};
+use crate::error::{Reject, Result, Stage};
+use crate::file_system::{self, entries, failed, is_absence, is_of_system, retry};
 
-/// Files below a folder, by path relative to the raw directory, with their sizes. What cannot be read, is no regular
-/// file or has no name in UTF-8 becomes a reject.
+/// Files below a folder, by path relative to the raw directory, with their sizes. A link that leads nowhere, what is no
+/// regular file or has no name in UTF-8 becomes a reject. A folder that cannot be listed may hold anything: it ends the run.
 #[derive(Default)]
 pub struct Walk {
     pub files: BTreeMap<String, u64>,
@@ -17,39 +19,49 @@ pub struct Walk {
 
 impl Walk {
     /// Walks `folder`, keeping files whose extension (lower case) is one of `extensions`.
-    pub fn of(raw: &Path, folder: &Path, extensions: &[&str]) -> Self {
-        Self::of_wanted(raw, folder, &|path| extension(path).is_some_and(|found| extensions.contains(&found.as_str())))
+    ///
+    /// # Errors
+    /// As [`Walk::of_wanted`].
+    pub fn of(raw: &Path, folder: &Path, extensions: &[&str]) -> Result<Self> {
+        let is_wanted = |path: &Path| extension(path).is_some_and(|found| extensions.contains(&found.as_str()));
+        Self::of_wanted(raw, folder, &|path| Ok(is_wanted(path)))
     }
 
     /// Walks `folder`, keeping the files that are wanted.
     ///
     /// Links to folders are followed once all that is really there was walked, so that a folder with several names has
     /// the same one on every machine. No folder is walked twice, so no link leads in a circle.
-    pub fn of_wanted(raw: &Path, folder: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Self {
-        let root = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+    ///
+    /// # Errors
+    /// When a folder cannot be listed, or the system does not say what a file is.
+    pub fn of_wanted(raw: &Path, folder: &Path, is_wanted: &dyn Fn(&Path) -> Result<bool>) -> Result<Self> {
+        let root = match retry(|| folder.canonicalize()) {
+            Err(error) if is_absence(&error) => folder.to_path_buf(),
+            found => found.map_err(failed(folder))?,
+        };
         let mut walker = Walker { raw, is_wanted, seen: HashSet::new(), links: Vec::new(), found: Self::default() };
-        walker.visit(folder, root.clone());
+        walker.visit(folder, root.clone())?;
         while !walker.links.is_empty() {
             let mut links = std::mem::take(&mut walker.links);
             links.sort();
             for link in links {
-                match link.canonicalize() {
+                match retry(|| link.canonicalize()) {
                     Ok(real) if !walker.seen.contains(&real) && root.starts_with(&real) => {
                         walker.lost(&link, "this link leads to a folder above the raw data: it is not followed");
                     }
-                    Ok(real) => walker.visit(&link, real),
-                    Err(error) => walker.lost(&link, error),
+                    Ok(real) => walker.visit(&link, real)?,
+                    Err(error) => walker.missed(&link, error)?,
                 }
             }
         }
         walker.found.rejects.sort_by(|a, b| a.source_path.cmp(&b.source_path));
-        walker.found
+        Ok(walker.found)
     }
 }
 
 struct Walker<'a> {
     raw: &'a Path,
-    is_wanted: &'a dyn Fn(&Path) -> bool,
+    is_wanted: &'a dyn Fn(&Path) -> Result<bool>,
     /// Folders that were walked, by their real paths.
     seen: HashSet<PathBuf>,
     /// Links to folders that are still to be followed.
@@ -64,66 +76,98 @@ impl Walker<'_> {
         self.found.rejects.push(Reject { source_path, record_id: None, stage: Stage::Plan, error });
     }
 
-    /// Walks a folder whose path without links is `real`.
-    fn visit(&mut self, folder: &Path, real: PathBuf) {
-        if self.seen.contains(&real) {
-            return;
+    /// A path that leads nowhere is a reject; any other error ends the walk.
+    fn missed(&mut self, path: &Path, error: io::Error) -> Result<()> {
+        if is_absence(&error) {
+            self.lost(path, error);
+            return Ok(());
         }
-        let entries = match fs::read_dir(folder) {
+        Err(failed(path)(error))
+    }
+
+    /// Walks a folder whose path without links is `real`.
+    fn visit(&mut self, folder: &Path, real: PathBuf) -> Result<()> {
+        if self.seen.contains(&real) {
+            return Ok(());
+        }
+        let entries = match file_system::list(folder) {
             Ok(entries) => entries,
-            Err(error) => return self.lost(folder, error),
+            // Not for the folder that was asked for, whatever its name.
+            Err(error) if !self.seen.is_empty() && is_of_system(folder) => {
+                self.lost(folder, error);
+                return Ok(());
+            }
+            Err(error) => return self.missed(folder, error),
         };
         let mut folders = Vec::new();
         for entry in entries {
-            let entry = match entry {
-                Ok(entry) => entry,
+            let path = entry.path();
+            let kind = match retry(|| entry.file_type()) {
+                Ok(kind) => kind,
                 Err(error) => {
-                    self.lost(folder, error);
+                    self.missed(&path, error)?;
                     continue;
                 }
             };
-            let path = entry.path();
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => folders.push((path, real.join(entry.file_name()))),
-                Ok(kind) if kind.is_symlink() && path.is_dir() => self.links.push(path),
-                Ok(_) if (self.is_wanted)(&path) => self.file(&path),
-                Ok(_) => {}
-                Err(error) => self.lost(&path, error),
+            if kind.is_dir() {
+                folders.push((path, real.join(entry.file_name())));
+                continue;
+            }
+            let found = if kind.is_symlink() { Some(retry(|| fs::metadata(&path))) } else { None };
+            match found {
+                Some(Ok(found)) if found.is_dir() => self.links.push(path),
+                Some(Err(error)) if !is_absence(&error) => return Err(failed(&path)(error)),
+                _ if (self.is_wanted)(&path)? => self.file(&path)?,
+                _ => {}
             }
         }
         self.seen.insert(real);
-        for (folder, real) in folders {
-            self.visit(&folder, real);
-        }
+        folders.into_iter().try_for_each(|(folder, real)| self.visit(&folder, real))
     }
 
-    fn file(&mut self, path: &Path) {
-        match (fs::metadata(path), path.strip_prefix(self.raw).unwrap_or(path).to_str()) {
-            (Err(error), _) => self.lost(path, error),
+    fn file(&mut self, path: &Path) -> Result<()> {
+        match (retry(|| fs::metadata(path)), path.strip_prefix(self.raw).unwrap_or(path).to_str()) {
+            (Err(error), _) => self.missed(path, error)?,
             // Reading a pipe would never end.
             (Ok(found), _) if !found.is_file() => self.lost(path, "it is no regular file"),
             (Ok(_), None) => self.lost(path, "the name is not UTF-8"),
             (Ok(found), Some(name)) => drop(self.found.files.insert(name.to_owned(), found.len())),
         }
+        Ok(())
     }
 }
 
 /// The first file below a folder whose extension (in any case) is one of `extensions`, if there is one.
-pub fn first(folder: &Path, extensions: &[&str]) -> Option<PathBuf> {
+///
+/// # Errors
+/// When a folder cannot be listed.
+pub fn first(folder: &Path, extensions: &[&str]) -> Result<Option<PathBuf>> {
     first_unseen(folder, extensions, &mut HashSet::new())
 }
 
-fn first_unseen(folder: &Path, extensions: &[&str], seen: &mut HashSet<PathBuf>) -> Option<PathBuf> {
+fn first_unseen(folder: &Path, extensions: &[&str], seen: &mut HashSet<PathBuf>) -> Result<Option<PathBuf>> {
     // Links are followed, but into no circle.
-    if !seen.insert(folder.canonicalize().ok()?) {
-        return None;
+    match retry(|| folder.canonicalize()) {
+        Err(error) if is_absence(&error) => return Ok(None),
+        real => {
+            if !seen.insert(real.map_err(failed(folder))?) {
+                return Ok(None);
+            }
+        }
     }
-    let mut entries: Vec<PathBuf> = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).collect();
-    entries.sort();
-    let is_wanted =
-        |path: &&PathBuf| extension(path).is_some_and(|found| extensions.contains(&found.as_str())) && path.is_file();
-    let mut folders = entries.iter().filter(|path| path.is_dir());
-    entries.iter().find(is_wanted).cloned().or_else(|| folders.find_map(|path| first_unseen(path, extensions, seen)))
+    for entry in entries(folder)? {
+        let path = entry.path();
+        let is_wanted = extension(&path).is_some_and(|found| extensions.contains(&found.as_str()));
+        if is_wanted && file_system::names_file(&path)? {
+            return Ok(Some(path));
+        }
+    }
+    for folder in file_system::folders(folder)? {
+        if let Some(found) = first_unseen(&folder, extensions, seen)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether a path that a table states stays inside the directory it is taken from.
@@ -169,7 +213,7 @@ mod tests {
         symlink("../..", raw.join("b/out")).unwrap();
         symlink("b/1.png", raw.join("link.png")).unwrap();
         std::os::unix::net::UnixListener::bind(raw.join("socket.png")).unwrap();
-        let walk = Walk::of(&raw, &raw, &["png"]);
+        let walk = Walk::of(&raw, &raw, &["png"]).unwrap();
         assert_eq!(walk.files.keys().collect::<Vec<_>>(), ["b/1.png", "c/deep/2.PNG", "link.png"]);
         let told: Vec<_> = walk.rejects.iter().map(|r| (r.source_path.as_str(), r.error.as_str())).collect();
         assert_eq!(
@@ -180,7 +224,7 @@ mod tests {
                 ("\u{fffd}.png", "the name is not UTF-8"),
             ]
         );
-        assert_eq!(first(&raw, &["png"]), Some(raw.join("link.png")));
-        assert_eq!(first(&raw, &["jpg"]), None);
+        assert_eq!(first(&raw, &["png"]).unwrap(), Some(raw.join("link.png")));
+        assert_eq!(first(&raw, &["jpg"]).unwrap(), None);
     }
 }

@@ -1,5 +1,6 @@
 //! What the tests share: the built binaries, small raw directories, and ways to look at what came out.
 
+pub mod faults;
 pub mod training;
 
 use std::collections::BTreeMap;

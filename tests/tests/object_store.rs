@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use dataset::loader::TextOptions;
 use dataset::transform::Transform;
 use dataset::{Dataset, Loader, Storage};
+use mrm_tests::faults::{Call, EIO, Faults};
 use mrm_tests::{SMALL, args, command, contents, folder, ingest, ok, phantom, text};
 use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
@@ -386,6 +387,38 @@ fn killed_again_and_again_it_ends_with_the_same_objects() {
     assert!(whole == store.objects("late"));
     store.storage("mine").write("letter.txt", "no radiograph".as_bytes()).expect("written");
     store.fails("ingest", &run("mine", &["--overwrite"]), &["s3://radiographs/mine", "other objects"]);
+}
+
+#[test]
+fn refused_inputs_are_taken_into_a_store_later() {
+    let (store, temporary) = (Store::start(), folder());
+    let Some(faults) = Faults::new(temporary.path()) else { return };
+    let raw = phantom(temporary.path(), 24);
+    let staging = temporary.path().join("staging");
+    let run = |prefix: &str, more: &[&str]| ingesting(&raw, &url(prefix), &staging, more);
+    store.ok("ingest", &run("whole", &[]));
+    let image = contents(&raw).into_keys().find(|name| name.ends_with(".dcm")).expect("an image");
+    let mut faulty = command("ingest");
+    faulty.envs(store.settings()).args(run("set", &["--max-reject-rate", "1"]));
+    faults.inject(&mut faulty, Call::Open, EIO, &[&image], None);
+    let output = faulty.output().expect("it starts");
+    assert!(output.status.success() && text(&output.stdout).contains("--retry-rejects"), "{}", text(&output.stderr));
+    let before = store.objects("set");
+    assert!(before != store.objects("whole"));
+    // What a retry needs lies in the staging folder.
+    let kept = temporary.path().join("kept");
+    fs::rename(&staging, &kept).expect("moved");
+    store.fails(
+        "ingest",
+        &run("set", &["--retry-rejects"]),
+        &["s3://radiographs/set", "--retry-rejects", "--overwrite"],
+    );
+    assert!(before == store.objects("set"));
+    let _ = fs::remove_dir_all(&staging);
+    fs::rename(&kept, &staging).expect("moved");
+    assert!(store.ok("ingest", &run("set", &["--retry-rejects"])).contains("went on after"));
+    assert!(store.objects("set") == store.objects("whole"));
+    assert_eq!(fs::read_dir(&staging).expect("a folder").count(), 0, "nothing is left");
 }
 
 #[test]

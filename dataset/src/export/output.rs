@@ -44,7 +44,8 @@ pub(super) fn folder(out: &OsStr) -> Result<PathBuf> {
 pub(super) fn prepare(out: &Path, arguments: &Value, overwrite: bool) -> Result<Option<File>> {
     let refused = |message: &str| Error::Export { path: out.to_path_buf(), message: message.to_owned() };
     let (note, notes) = (out.join(NOTE), out.join(NOTES));
-    let is_whole = note.is_file();
+    let is_there = |path: &Path| path.try_exists().map_err(Error::io(path));
+    let is_whole = is_there(&note)?;
     if is_whole && !overwrite {
         return match files::read_json::<Value>(&note) {
             Ok(held) if &held == arguments => {
@@ -55,7 +56,7 @@ pub(super) fn prepare(out: &Path, arguments: &Value, overwrite: bool) -> Result<
             _ => Err(refused("holds another export; take another OUT or --overwrite")),
         };
     }
-    if !is_whole && !notes.is_dir() {
+    if !is_whole && !is_there(&notes)? {
         match fs::read_dir(out) {
             Ok(mut entries) => {
                 if entries.next().is_some() {
@@ -73,7 +74,7 @@ pub(super) fn prepare(out: &Path, arguments: &Value, overwrite: bool) -> Result<
         return Err(refused("is worked on by another export now"));
     }
     let kept = notes.join("arguments.json");
-    let before: Option<Value> = kept.is_file().then(|| files::read_json(&kept).unwrap_or(Value::Null));
+    let before: Option<Value> = is_there(&kept)?.then(|| files::read_json(&kept).unwrap_or(Value::Null));
     match before {
         // An interrupted export of this very command, one that overwrites included.
         Some(before) if &before == arguments && !is_whole => {}

@@ -3,25 +3,29 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::error::Reject;
+use crate::error::{Reject, Result};
+use crate::file_system::is_folder;
 use crate::walk::{Walk, stem};
 
 /// Walks the folders (name, subset; train images in the first) and calls `record` with image, path, bytes, subset and
-/// what the table says, in the end for each image of the table that has no file. Gives the rejects: folders that cannot
-/// be read, train images without a row.
+/// what the table says, in the end for each image of the table that has no file. Gives the rejects: files that cannot be
+/// taken, train images without a row.
+///
+/// # Errors
+/// When a folder cannot be listed.
 pub fn each_image<Row>(
     raw: &Path,
     folders: &[(&str, &str)],
     extensions: &[&str],
     mut rows: BTreeMap<String, Row>,
     mut record: impl FnMut(&str, String, Option<u64>, &str, Option<Row>),
-) -> Vec<Reject> {
+) -> Result<Vec<Reject>> {
     let mut rejects = Vec::new();
     for (index, (folder, subset)) in folders.iter().enumerate() {
-        if !raw.join(folder).is_dir() {
+        if !is_folder(&raw.join(folder))? {
             continue;
         }
-        let walk = Walk::of(raw, &raw.join(folder), extensions);
+        let walk = Walk::of(raw, &raw.join(folder), extensions)?;
         rejects.extend(walk.rejects);
         for (path, bytes) in walk.files {
             let id = stem(&path);
@@ -36,5 +40,5 @@ pub fn each_image<Row>(
         let (folder, subset) = folders[0];
         record(&id, format!("{folder}/{id}.dcm"), None, subset, Some(row));
     }
-    rejects
+    Ok(rejects)
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::chexpert_plus::{Plus, PlusRow};
 use crate::error::{Error, Reject, Result};
+use crate::file_system::folders;
 use crate::header::years;
 use crate::plan::{Plan, PlannedRecord, Source, label_codes};
 use crate::table::{Table, tables, texts, texts_or_null};
@@ -39,7 +40,7 @@ impl Source for Chexpert {
         let mut plan = Plan::default();
         let mut pictures = PictureFiles::default();
         if !self.no_images {
-            let walk = Walk::of(raw, &home.pictures, &EXTENSIONS);
+            let walk = Walk::of(raw, &home.pictures, &EXTENSIONS)?;
             plan.rejects.extend(walk.rejects);
             pictures = PictureFiles::new(walk.files);
         }
@@ -248,16 +249,19 @@ struct Home {
 impl Home {
     /// Looks in the directory given, in the `CheXpert…` folders in it, and in those in them (the batches).
     fn find(raw: &Path) -> Result<Self> {
-        std::fs::read_dir(raw).map_err(Error::io(raw))?;
         let mut folders = vec![raw.to_path_buf()];
-        folders.extend(chexpert_folders(raw));
-        folders.extend(chexpert_folders(raw).iter().flat_map(|folder| chexpert_folders(folder)));
-        let tables = |folder: &PathBuf| -> Vec<(PathBuf, &'static str)> {
-            let named = |name: &&str| tables(folder, |found| found == *name).into_iter().next();
-            TABLES.into_iter().filter_map(|(subset, names)| Some((names.iter().find_map(named)?, subset))).collect()
-        };
-        let home = folders.iter().find(|folder| !tables(folder).is_empty());
-        let plus = folders.iter().find_map(|folder| Plus::table(folder));
+        let (mut tables, mut plus) = (Vec::new(), Vec::new());
+        folders.extend(chexpert_folders(raw)?);
+        for folder in chexpert_folders(raw)? {
+            folders.extend(chexpert_folders(&folder)?);
+        }
+        for folder in &folders {
+            tables.push(label_tables(folder)?);
+            plus.extend(Plus::table(folder)?);
+        }
+        let home = tables.iter().position(|tables| !tables.is_empty());
+        let plus = plus.into_iter().next();
+        let (home, tables) = (home.map(|at| &folders[at]), home.map(|at| tables.swap_remove(at)));
         let pictures = match (home, plus.as_deref().and_then(Path::parent)) {
             (Some(home), None) => home.as_path(),
             (Some(home), Some(plus)) if home == plus => plus,
@@ -276,18 +280,23 @@ impl Home {
         // The tables come in the first of the batches, the pictures in all of them.
         let is_batch = pictures.file_name().is_some_and(|name| name.to_string_lossy().to_lowercase().contains("batch"));
         let pictures = if is_batch && pictures != raw { pictures.parent().unwrap_or(raw) } else { pictures };
-        Ok(Self { tables: home.map(tables).unwrap_or_default(), plus: plus.clone(), pictures: pictures.to_path_buf() })
+        Ok(Self { tables: tables.unwrap_or_default(), plus: plus.clone(), pictures: pictures.to_path_buf() })
     }
 }
 
+/// The tables with labels in a folder, and the subset that each means.
+fn label_tables(folder: &Path) -> Result<Vec<(PathBuf, &'static str)>> {
+    let mut found = Vec::new();
+    for (subset, names) in TABLES {
+        let named = names.iter().map(|name| tables(folder, |found| found == *name)).collect::<Result<Vec<_>>>()?;
+        found.extend(named.concat().into_iter().next().map(|path| (path, subset)));
+    }
+    Ok(found)
+}
+
 /// Folders whose name begins with `CheXpert`, in any case, sorted.
-fn chexpert_folders(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let is_ours = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        name.starts_with("chexpert") && path.is_dir()
-    };
-    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_ours).collect();
-    folders.sort();
-    folders
+fn chexpert_folders(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = folders(folder)?;
+    found.retain(|path| path.file_name().unwrap_or_default().to_string_lossy().to_lowercase().starts_with("chexpert"));
+    Ok(found)
 }

@@ -35,8 +35,11 @@ pub struct Plus {
 
 impl Plus {
     /// The table in this folder, the newest if there are several.
-    pub fn table(folder: &Path) -> Option<PathBuf> {
-        tables(folder, |name| name.starts_with(PREFIX)).pop()
+    ///
+    /// # Errors
+    /// When the folder cannot be listed.
+    pub fn table(folder: &Path) -> Result<Option<PathBuf>> {
+        Ok(tables(folder, |name| name.starts_with(PREFIX))?.pop())
     }
 
     /// Reads the table.

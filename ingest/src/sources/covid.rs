@@ -29,7 +29,7 @@ impl Source for Covid {
     }
 
     fn plan(&self, raw: &Path) -> Result<Plan> {
-        let path = find_table(raw, "metadata").ok_or_else(|| Error::MissingTable {
+        let path = find_table(raw, "metadata")?.ok_or_else(|| Error::MissingTable {
             folder: raw.to_path_buf(),
             wanted: "metadata.csv[.gz]".to_owned(),
             remedy: "give the directory of the COVID-19 Image Data Collection".to_owned(),
@@ -48,7 +48,7 @@ impl Source for Covid {
         let findings: Vec<String> = levels.iter().map(|level| (*level).to_owned()).collect();
         let mut files = BTreeMap::new();
         if !self.no_images {
-            let images = Walk::of(raw, &raw.join("images"), &["jpg", "jpeg", "png"]);
+            let images = Walk::of(raw, &raw.join("images"), &["jpg", "jpeg", "png"])?;
             rejects.extend(images.rejects);
             files = images.files;
         }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::error::{Reject, Result, Stage};
+use crate::file_system::{failed, is_absence, is_refusal, names_file, retry};
 use crate::header;
 use crate::plan::{Plan, PlannedRecord, ReportSource, Source};
 use crate::sources::folder_table::{self, TableOptions};
@@ -30,14 +31,14 @@ impl Source for Folder {
     }
 
     fn plan(&self, raw: &Path) -> Result<Plan> {
-        let walk = Walk::of_wanted(raw, raw, &is_image);
+        let walk = Walk::of_wanted(raw, raw, &is_image)?;
         let mut plan = match &self.table {
             Some(options) => folder_table::plan(raw, options, walk)?,
-            None => from_paths(raw, walk),
+            None => from_paths(raw, walk)?,
         };
         if self.patient_from_header {
             let has_studies = self.table.as_ref().is_some_and(|table| table.study_column.is_some());
-            patients_from_headers(raw, has_studies, &mut plan);
+            patients_from_headers(raw, has_studies, &mut plan)?;
         }
         plan.settle();
         Ok(plan)
@@ -63,15 +64,19 @@ impl Source for Folder {
 }
 
 /// Whether a file is an image: by its extension, or else by the DICOM magic.
-fn is_image(path: &Path) -> bool {
+fn is_image(path: &Path) -> Result<bool> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if name.starts_with('.') || name == "DICOMDIR" {
-        return false;
+        return Ok(false);
     }
     match extension(path) {
-        Some(found) if IMAGES.contains(&found.as_str()) => true,
-        Some(found) if OTHERS.contains(&found.as_str()) => false,
-        _ => header::is_dicom(path),
+        Some(found) if IMAGES.contains(&found.as_str()) => Ok(true),
+        Some(found) if OTHERS.contains(&found.as_str()) => Ok(false),
+        _ => match retry(|| header::is_dicom(path)) {
+            // A link whose target is missing: it may be one, and becomes a reject.
+            Err(error) if is_absence(&error) => Ok(true),
+            found => found.map_err(failed(path)),
+        },
     }
 }
 
@@ -98,7 +103,7 @@ pub fn identifiers<'a>(paths: impl Iterator<Item = &'a str>) -> HashMap<&'a str,
     paths.iter().map(|path| own(path)).collect()
 }
 
-fn from_paths(raw: &Path, walk: Walk) -> Plan {
+fn from_paths(raw: &Path, walk: Walk) -> Result<Plan> {
     let names = identifiers(walk.files.keys().map(String::as_str));
     let mut plan = Plan { rejects: walk.rejects, ..Plan::default() };
     for (path, bytes) in &walk.files {
@@ -113,18 +118,27 @@ fn from_paths(raw: &Path, walk: Walk) -> Plan {
             image_id: name.rsplit('/').next().unwrap_or(name).to_owned(),
             source_path: path.clone(),
             source_bytes: Some(*bytes),
-            report: if raw.join(&text).is_file() { ReportSource::File(text) } else { ReportSource::None },
+            report: if names_file(&raw.join(&text))? { ReportSource::File(text) } else { ReportSource::None },
             ..PlannedRecord::default()
         });
     }
-    plan
+    Ok(plan)
 }
 
 /// Takes the patient of each record from its file; records whose file does not tell become rejects. Where a column names
-/// the studies, their names may repeat from patient to patient.
-fn patients_from_headers(raw: &Path, has_studies: bool, plan: &mut Plan) {
-    let found: Vec<Result<String, String>> =
-        plan.records.par_iter().map(|record| header::patient_id(&raw.join(&record.source_path))).collect();
+/// the studies, their names may repeat from patient to patient. The plan needs every patient, so a file that the system
+/// refuses to read ends the run.
+fn patients_from_headers(raw: &Path, has_studies: bool, plan: &mut Plan) -> Result<()> {
+    let stated = |record: &PlannedRecord| {
+        let path = raw.join(&record.source_path);
+        match retry(|| header::patient_id(&path)) {
+            Err(error) if is_absence(&error) => Ok(Err("the file is missing".to_owned())),
+            Err(error) if is_refusal(&error) => Err(failed(&path)(error)),
+            Err(error) => Ok(Err(error.to_string())),
+            Ok(stated) => Ok(stated),
+        }
+    };
+    let found = plan.records.par_iter().map(stated).collect::<Result<Vec<Result<String, String>>>>()?;
     let mut kept = Vec::new();
     for (mut record, patient) in std::mem::take(&mut plan.records).into_iter().zip(found) {
         match patient {
@@ -144,6 +158,7 @@ fn patients_from_headers(raw: &Path, has_studies: bool, plan: &mut Plan) {
         }
     }
     plan.records = kept;
+    Ok(())
 }
 
 #[cfg(test)]

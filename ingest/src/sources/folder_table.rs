@@ -8,6 +8,7 @@ use dataset::nearest::nearest;
 use polars::prelude::PlSmallStr;
 
 use crate::error::{Error, Reject, Result};
+use crate::file_system::{failed, is_file, names_file, retry};
 use crate::plan::{Plan, PlannedRecord, ReportSource, label_codes};
 use crate::sources::folder::{identifiers, without_extension};
 use crate::table::{Table, texts};
@@ -40,16 +41,17 @@ pub struct TableOptions {
 /// When the table cannot be read, or lacks a column.
 pub fn plan(raw: &Path, options: &TableOptions, walk: Walk) -> Result<Plan> {
     let inner = raw.join(&options.table);
-    let path = if !options.table.is_file() && inner.is_file() { &inner } else { &options.table };
+    let path = if !is_file(&options.table)? && is_file(&inner)? { &inner } else { &options.table };
     let mut table = Table::read(raw, path, &[])?;
     let rejects = [walk.rejects, std::mem::take(&mut table.rejects)].concat();
     let columns = Columns::of(&table, path, options)?;
     let home = path.parent().unwrap_or(Path::new(""));
-    let places = Places::new(raw, home, &walk.files);
+    let places = Places::new(raw, home, &walk.files)?;
     let mut plan = Plan { rejects, findings: options.label_columns.clone(), ..Plan::default() };
     let mut listed: BTreeSet<String> = BTreeSet::new();
     for row in 0..table.frame.height() {
-        let outcome = columns.image[row].ok_or_else(|| "the image column is empty".to_owned()).and_then(|image| {
+        let image = columns.image[row].ok_or_else(|| Fault::Row("the image column is empty".to_owned()));
+        let outcome = image.and_then(|image| {
             let source_path = places.image(image)?;
             listed.insert(source_path.clone());
             columns.record(row, source_path, &places)
@@ -59,7 +61,8 @@ pub fn plan(raw: &Path, options: &TableOptions, walk: Walk) -> Result<Plan> {
                 record.source_bytes = walk.files.get(&record.source_path).copied();
                 plan.records.push(record);
             }
-            Err(error) => plan.rejects.push(table.reject(row, error)),
+            Err(Fault::Row(error)) => plan.rejects.push(table.reject(row, error)),
+            Err(Fault::Run(error)) => return Err(error),
         }
     }
     let names = identifiers(listed.iter().chain(walk.files.keys()).map(String::as_str));
@@ -78,6 +81,27 @@ pub fn plan(raw: &Path, options: &TableOptions, walk: Walk) -> Result<Plan> {
     let unlisted = walk.files.into_keys().filter(|path| !listed.contains(path));
     plan.rejects.extend(unlisted.map(Reject::unlisted));
     Ok(plan)
+}
+
+/// Why a row gives no record.
+#[derive(Debug)]
+enum Fault {
+    /// The row is a reject.
+    Row(String),
+    /// The run ends.
+    Run(Error),
+}
+
+impl From<String> for Fault {
+    fn from(error: String) -> Self {
+        Self::Row(error)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Run(error)
+    }
 }
 
 /// The values of the columns that are asked for.
@@ -119,7 +143,7 @@ impl<'a> Columns<'a> {
     }
 
     /// The record of a row, but for what its identifier decides.
-    fn record(&self, row: usize, source_path: String, places: &Places) -> Result<PlannedRecord, String> {
+    fn record(&self, row: usize, source_path: String, places: &Places) -> Result<PlannedRecord, Fault> {
         let text = |column: &Option<Values>| column.as_ref().and_then(|values| values[row]).map(str::to_owned);
         let needed = |column: &Option<Values>, name: &str| match (column, text(column)) {
             (Some(_), None) => Err(format!("the {name} column is empty")),
@@ -139,7 +163,7 @@ impl<'a> Columns<'a> {
             subset: subset.map(|subset| subset.name().to_owned()),
             view: text(&self.view),
             labels: label_codes(self.findings, self.labels.iter().map(|values| values[row]))?,
-            report: text(&self.report).map_or(ReportSource::None, |text| places.report(text)),
+            report: text(&self.report).map_or(Ok(ReportSource::None), |text| places.report(text))?,
             ..PlannedRecord::default()
         })
     }
@@ -156,9 +180,13 @@ struct Places<'a> {
 }
 
 impl<'a> Places<'a> {
-    fn new(raw: &'a Path, home: &Path, files: &'a BTreeMap<String, u64>) -> Self {
-        let real = |path: &Path| if path.as_os_str().is_empty() { Path::new(".") } else { path }.canonicalize().ok();
-        let home = real(home).zip(real(raw)).and_then(|(home, raw)| Some(home.strip_prefix(raw).ok()?.to_owned()));
+    fn new(raw: &'a Path, home: &Path, files: &'a BTreeMap<String, u64>) -> Result<Self> {
+        let real = |path: &Path| {
+            let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+            retry(|| path.canonicalize()).map_err(failed(path))
+        };
+        let (home, real_raw) = (real(home)?, real(raw)?);
+        let home = home.strip_prefix(real_raw).ok();
         let mut by_name: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for path in files.keys() {
             let name = path.rsplit('/').next().unwrap_or(path);
@@ -167,14 +195,16 @@ impl<'a> Places<'a> {
                 by_name.entry(without_extension(name)).or_default().push(path);
             }
         }
-        Self { raw, home: home.map(|home| home.to_string_lossy().into_owned()), files, by_name }
+        Ok(Self { raw, home: home.map(|home| home.to_string_lossy().into_owned()), files, by_name })
     }
 
     /// The file that a cell means, relative to the raw directory; a file that is missing keeps its expected path.
-    fn image(&self, cell: &str) -> Result<String, String> {
+    fn image(&self, cell: &str) -> Result<String, Fault> {
         let candidates = self.candidates(cell)?;
-        if let Some(found) = candidates.iter().find(|path| self.is_file(path)) {
-            return Ok(found.clone());
+        for path in &candidates {
+            if self.files.contains_key(path) || names_file(&self.raw.join(path))? {
+                return Ok(path.clone());
+            }
         }
         let expected = candidates.into_iter().next().unwrap_or_default();
         if cell.contains('/') {
@@ -183,27 +213,27 @@ impl<'a> Places<'a> {
         match self.by_name.get(cell).map(Vec::as_slice) {
             None | Some([]) => Ok(expected),
             Some([path]) => Ok((*path).to_owned()),
-            Some([first, second, ..]) => Err(format!("the name `{cell}` means several files: {first}, {second}")),
+            Some([first, second, ..]) => {
+                Err(format!("the name `{cell}` means several files: {first}, {second}").into())
+            }
         }
     }
 
     /// A report: the text of a cell, or the file whose path it is.
-    fn report(&self, cell: String) -> ReportSource {
+    fn report(&self, cell: String) -> Result<ReportSource> {
         let is_short = cell.len() <= LONGEST_PATH && !cell.contains('\n');
         let candidates = if is_short { self.candidates(&cell).unwrap_or_default() } else { Vec::new() };
-        if let Some(found) = candidates.iter().find(|path| self.raw.join(path).is_file()) {
-            return ReportSource::File(PathBuf::from(found));
+        for path in &candidates {
+            if names_file(&self.raw.join(path))? {
+                return Ok(ReportSource::File(PathBuf::from(path)));
+            }
         }
         // A path that leads nowhere is no text to learn from.
         let looks_like_path = cell.ends_with(".txt") && !cell.contains(char::is_whitespace);
-        match candidates.into_iter().next() {
+        Ok(match candidates.into_iter().next() {
             Some(expected) if looks_like_path => ReportSource::File(PathBuf::from(expected)),
             _ => ReportSource::Text(Arc::from(cell)),
-        }
-    }
-
-    fn is_file(&self, path: &str) -> bool {
-        self.files.contains_key(path) || self.raw.join(path).is_file()
+        })
     }
 
     /// The paths that a cell may mean, relative to the raw directory, which they do not leave.
@@ -252,8 +282,13 @@ mod tests {
         std::fs::write(raw.join("tables/in/a.txt"), "clear").unwrap();
         let listed = ["tables/in/x.png", "p/x.jpg", "p/y.png", "q/y.png"].map(|path| (path.to_owned(), 1));
         let files = BTreeMap::from(listed);
-        let places = Places::new(raw, &raw.join("tables"), &files);
-        let image = |cell: &str| places.image(cell);
+        let places = Places::new(raw, &raw.join("tables"), &files).unwrap();
+        let image = |cell: &str| {
+            places.image(cell).map_err(|fault| match fault {
+                Fault::Row(error) => error,
+                Fault::Run(error) => panic!("{error}"),
+            })
+        };
         assert_eq!(image("p/y.png").as_deref(), Ok("p/y.png"));
         assert_eq!(image("in/x.png").as_deref(), Ok("tables/in/x.png"), "relative to the table");
         assert_eq!(image("x.jpg").as_deref(), Ok("p/x.jpg"));
@@ -262,7 +297,7 @@ mod tests {
         assert!(image("x").unwrap_err().contains("several"));
         assert_eq!(image("gone.png").as_deref(), Ok("gone.png"));
         assert!(image("../../etc/passwd").unwrap_err().contains("leads out"));
-        let report = |cell: &str| places.report(cell.to_owned());
+        let report = |cell: &str| places.report(cell.to_owned()).unwrap();
         let file = |path: &str| ReportSource::File(PathBuf::from(path));
         assert_eq!(report("in/a.txt"), file("tables/in/a.txt"));
         assert_eq!(report("in/b.txt"), file("in/b.txt"), "missing, to be told");

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::mimic_tree::{ByStem, Pictures, Reports, Tree};
 use crate::error::{Error, Reject, Result};
+use crate::file_system::{failed, is_absence, retry};
 use crate::plan::{Plan, PlannedRecord, ReportSource, Source, label_code, label_codes};
 use crate::report::Conclusion;
 use crate::table::{Table, texts, texts_or_null};
@@ -67,7 +68,7 @@ impl Source for MimicCxr {
             wanted: wanted.to_owned(),
             remedy: remedy.to_owned(),
         };
-        let listed = tree.table("metadata").or_else(|| tree.table("record-list")).ok_or_else(|| {
+        let listed = first_of(&tree, ["metadata", "record-list"])?.ok_or_else(|| {
             let remedy = "give the directory that holds `files/` and the tables of MIMIC-CXR or MIMIC-CXR-JPG";
             missing("mimic-cxr-*-metadata.csv[.gz] or cxr-record-list.csv[.gz]", remedy)
         })?;
@@ -78,17 +79,17 @@ impl Source for MimicCxr {
         names.retain(|name| USED.contains(&name.as_str()));
         let mut joined = listed.frame.select(names)?.lazy();
         let left = || JoinArgs { maintain_order: MaintainOrderJoin::Left, ..JoinArgs::new(JoinType::Left) };
-        if let Some(path) = tree.table("split") {
+        if let Some(path) = tree.table("split")? {
             let split = Table::read(raw, &path, &["dicom_id", "split"])?;
             plan.rejects.extend(split.rejects);
             let split = once(split.frame.lazy(), "dicom_id").select([col("dicom_id"), col("split")]);
             joined = joined.join(split, [col("dicom_id")], [col("dicom_id")], left());
         }
         let labels = match self.labeller {
-            Some(labeller) => Some(tree.table(labeller.name()).ok_or_else(|| {
+            Some(labeller) => Some(tree.table(labeller.name())?.ok_or_else(|| {
                 missing(&format!("mimic-cxr-*-{}.csv[.gz]", labeller.name()), "leave out --labels or add the table")
             })?),
-            None => tree.table("chexpert").or_else(|| tree.table("negbio")),
+            None => first_of(&tree, ["chexpert", "negbio"])?,
         };
         if let Some(path) = labels {
             let mut labels = Table::read(raw, &path, &KEYS)?;
@@ -105,13 +106,13 @@ impl Source for MimicCxr {
         let reports = tree.reports(self.reports.as_deref())?;
         match &reports {
             Some(reports) => plan.report_root.clone_from(&reports.root),
-            None => plan.rejects.extend(tree.packed_reports()),
+            None => plan.rejects.extend(tree.packed_reports()?),
         }
         let paths = report_paths(raw, &tree, &mut plan.rejects)?;
         let reports = reports.map(|found| (found, paths));
         self.records(&tree, &listed, &table, reports.as_ref(), &mut plan)?;
         if let Some(root) = &plan.report_root {
-            plan.arguments.insert("reports".to_owned(), reports_sha256(root, &plan.records).into());
+            plan.arguments.insert("reports".to_owned(), reports_sha256(root, &plan.records)?.into());
         }
         if let Some(labeller) = self.labeller {
             plan.arguments.insert("labels".to_owned(), labeller.name().into());
@@ -133,15 +134,30 @@ impl Source for MimicCxr {
 
 /// Digest of the paths and sizes of the report files: two folders of one form are told apart, a folder that moved is
 /// the same.
-fn reports_sha256(root: &Path, records: &[PlannedRecord]) -> String {
+fn reports_sha256(root: &Path, records: &[PlannedRecord]) -> Result<String> {
     let path = |record: &PlannedRecord| match &record.report {
         ReportSource::File(path) => Some(path.clone()),
         _ => None,
     };
     let paths: BTreeSet<PathBuf> = records.iter().filter_map(path).collect();
-    let size = |path: &PathBuf| root.join(path).metadata().map_or(0, |found| found.len());
-    let listed: Vec<String> = paths.par_iter().map(|path| format!("{} {}\n", size(path), path.display())).collect();
-    files::hex(&Sha256::digest(listed.concat()))
+    let line = |path: &PathBuf| {
+        let path_of = root.join(path);
+        let size = match retry(|| path_of.metadata()) {
+            Err(error) if is_absence(&error) => 0,
+            found => found.map_err(failed(&path_of))?.len(),
+        };
+        Ok(format!("{size} {}\n", path.display()))
+    };
+    let listed = paths.par_iter().map(line).collect::<Result<Vec<_>>>()?;
+    Ok(files::hex(&Sha256::digest(listed.concat())))
+}
+
+/// The table of the first of these names that is there.
+fn first_of(tree: &Tree, names: [&str; 2]) -> Result<Option<PathBuf>> {
+    Ok(match tree.table(names[0])? {
+        Some(found) => Some(found),
+        None => tree.table(names[1])?,
+    })
 }
 
 /// The reports, and those paths that the study list states, by study.
@@ -167,7 +183,7 @@ impl MimicCxr {
         let ids: HashSet<&str> = dicom.iter().flatten().copied().collect();
         let mut files = BTreeMap::new();
         if !self.no_images {
-            let walk = tree.pictures();
+            let walk = tree.pictures()?;
             plan.rejects.extend(walk.rejects);
             files = walk.files;
             let unlisted = files.keys().filter(|path| !ids.contains(stem(path).as_str()));
@@ -175,7 +191,7 @@ impl MimicCxr {
         }
         let by_stem = ByStem::new(&files, &ids, self.pictures);
         let kind = if self.no_images { self.pictures } else { Some(by_stem.pictures) };
-        let (home, extension) = match tree.home_of(kind) {
+        let (home, extension) = match tree.home_of(kind)? {
             Some(found) => found,
             None if self.no_images => (PathBuf::new(), "dcm".to_owned()),
             None => return Err(tree.no_pictures()),
@@ -249,7 +265,7 @@ fn valid_labels(table: Table, findings: &[String], rejects: &mut Vec<Reject>) ->
 
 /// Paths of the reports by study, from `cxr-study-list.csv[.gz]` if it is there.
 fn report_paths(raw: &Path, tree: &Tree, rejects: &mut Vec<Reject>) -> Result<HashMap<String, String>> {
-    let Some(path) = tree.table("study-list") else { return Ok(HashMap::new()) };
+    let Some(path) = tree.table("study-list")? else { return Ok(HashMap::new()) };
     let table = Table::read(raw, &path, &["study_id", "path"])?;
     rejects.extend(table.rejects);
     let (study, path) = (texts(&table.frame, "study_id")?, texts(&table.frame, "path")?);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Reject, Result, Stage};
+use crate::file_system::{entries, failed, folders, is_file, is_folder, retry};
 use crate::table;
 use crate::walk::{self, Walk, stem};
 
@@ -53,7 +54,6 @@ impl<'a> Tree<'a> {
     /// # Errors
     /// When RAW_DIR cannot be read.
     pub fn find(raw: &'a Path) -> Result<Self> {
-        std::fs::read_dir(raw).map_err(Error::io(raw))?;
         let (mut homes, mut seen) = (Vec::new(), HashSet::new());
         let mut level = vec![PathBuf::new()];
         for _ in 0..=DEPTH {
@@ -61,16 +61,19 @@ impl<'a> Tree<'a> {
             for folder in level {
                 let path = raw.join(&folder);
                 // Links are followed, but into no circle.
-                if !path.canonicalize().is_ok_and(|real| seen.insert(real)) {
+                if !seen.insert(retry(|| path.canonicalize()).map_err(failed(&path))?) {
                     continue;
                 }
-                let has_files = holds_patients(&path.join("files"));
-                if is_home(&path) {
+                let has_tables = !table::tables(&path, is_table)?.is_empty();
+                let has_files = holds_patients(&path.join("files"))?;
+                if has_files || has_tables {
                     homes.push(folder.clone());
                 }
                 let is_tree = |name: &str| is_patients(name) || (name == "files" && has_files);
-                let entered = |name: &String| !name.starts_with('.') && !is_tree(name);
-                below.extend(folders(&path).into_iter().filter(entered).map(|name| folder.join(name)));
+                // A name need not be UTF-8.
+                let inner = folders(&path)?;
+                let inner = inner.iter().filter_map(|path| path.file_name());
+                below.extend(inner.filter(|name| !is_tree(&name.to_string_lossy())).map(|name| folder.join(name)));
             }
             level = below;
         }
@@ -79,45 +82,58 @@ impl<'a> Tree<'a> {
     }
 
     /// The table `mimic-cxr-<version>-<name>.csv[.gz]` or `cxr-<name>.csv[.gz]`, of the newest version.
-    pub fn table(&self, name: &str) -> Option<PathBuf> {
+    ///
+    /// # Errors
+    /// When a folder cannot be listed.
+    pub fn table(&self, name: &str) -> Result<Option<PathBuf>> {
         let ending = format!("-{name}");
         let wanted = |file: &str| is_table(file) && file.ends_with(&ending);
-        let found = self.homes.iter().flat_map(|home| table::tables(&self.raw.join(home), wanted));
-        found.max_by_key(|path| (path.file_name().map(ToOwned::to_owned), path.clone()))
+        let found = self.homes.iter().map(|home| table::tables(&self.raw.join(home), wanted));
+        let found = found.collect::<Result<Vec<_>>>()?.concat().into_iter();
+        Ok(found.max_by_key(|path| (path.file_name().map(ToOwned::to_owned), path.clone())))
     }
 
     /// Lists the pictures below every `files/`.
-    pub fn pictures(&self) -> Walk {
+    ///
+    /// # Errors
+    /// When a folder cannot be listed.
+    pub fn pictures(&self) -> Result<Walk> {
         let mut all = Walk::default();
-        for home in self.image_homes() {
-            let found = Walk::of(self.raw, &self.raw.join(home).join("files"), &PICTURES);
+        for home in self.image_homes()? {
+            let found = Walk::of(self.raw, &self.raw.join(home).join("files"), &PICTURES)?;
             all.files.extend(found.files);
             all.rejects.extend(found.rejects);
         }
-        all
+        Ok(all)
     }
 
     /// The folders with `files/`, relative to RAW_DIR.
-    fn image_homes(&self) -> impl Iterator<Item = &PathBuf> {
-        self.homes.iter().filter(|home| self.raw.join(home).join("files").is_dir())
+    fn image_homes(&self) -> Result<Vec<&PathBuf>> {
+        let mut found = Vec::new();
+        for home in &self.homes {
+            found.extend(is_folder(&self.raw.join(home).join("files"))?.then_some(home));
+        }
+        Ok(found)
     }
 
     /// Where pictures of this kind lie, and their extension, from the first one that is there.
-    pub fn home_of(&self, pictures: Option<Pictures>) -> Option<(PathBuf, String)> {
+    ///
+    /// # Errors
+    /// When a folder cannot be listed.
+    pub fn home_of(&self, pictures: Option<Pictures>) -> Result<Option<(PathBuf, String)>> {
         let wanted: &[&str] = match pictures {
             Some(Pictures::Dicom) => &PICTURES[..1],
             Some(Pictures::Jpg) => &PICTURES[1..],
             None => &PICTURES,
         };
-        let mut found: Vec<(PathBuf, String)> = self
-            .image_homes()
-            .filter_map(|home| {
-                let first = walk::first(&self.raw.join(home).join("files"), wanted)?;
-                Some((home.clone(), first.extension()?.to_string_lossy().into_owned()))
-            })
-            .collect();
+        let mut found: Vec<(PathBuf, String)> = Vec::new();
+        for home in self.image_homes()? {
+            let first = walk::first(&self.raw.join(home).join("files"), wanted)?;
+            let extension = first.as_deref().and_then(Path::extension);
+            found.extend(extension.map(|extension| (home.clone(), extension.to_string_lossy().into_owned())));
+        }
         let jpg = found.iter().position(|(_, extension)| !extension.eq_ignore_ascii_case(PICTURES[0])).unwrap_or(0);
-        (jpg < found.len()).then(|| found.swap_remove(jpg))
+        Ok((jpg < found.len()).then(|| found.swap_remove(jpg)))
     }
 
     /// The error of a set without pictures.
@@ -129,41 +145,43 @@ impl<'a> Tree<'a> {
     /// Looks for the reports, in `given` alone where it is given.
     ///
     /// # Errors
-    /// When `given` holds none.
+    /// When `given` holds none, or a folder cannot be listed.
     pub fn reports(&self, given: Option<&Path>) -> Result<Option<Reports>> {
         if let Some(given) = given {
             // What is relative to the working directory must not be taken as relative to RAW_DIR later.
             let given = &std::path::absolute(given).map_err(Error::io(given))?;
-            let found = REPORT_FOLDERS
-                .iter()
-                .flat_map(|folder| [Path::new(folder).join("files"), PathBuf::from(folder)])
-                .find(|folder| holds_reports(&given.join(folder)));
-            let folder = found.ok_or_else(|| Error::Empty { path: given.clone(), message: no_reports(given) })?;
+            let folders =
+                REPORT_FOLDERS.iter().flat_map(|folder| [Path::new(folder).join("files"), PathBuf::from(folder)]);
+            let folder = with_reports(given, folders)?
+                .ok_or_else(|| Error::Empty { path: given.clone(), message: no_reports(given) })?;
             return Ok(Some(Reports { root: Some(given.clone()), folder }));
         }
         let roots = std::iter::once(PathBuf::new()).chain(self.homes.iter().cloned());
-        let found = roots
+        let folders = roots
             .flat_map(|root| REPORT_FOLDERS.map(|folder| root.join(folder)))
-            .flat_map(|folder| [folder.join("files"), folder])
-            .find(|folder| holds_reports(&self.raw.join(folder)));
-        Ok(found.map(|folder| Reports { root: None, folder }))
+            .flat_map(|folder| [folder.join("files"), folder]);
+        Ok(with_reports(self.raw, folders)?.map(|folder| Reports { root: None, folder }))
     }
 
     /// The row that says why there are no reports, where they lie there packed.
-    pub fn packed_reports(&self) -> Option<Reject> {
-        let mut roots = std::iter::once(PathBuf::new()).chain(self.homes.iter().cloned());
-        let archive = roots.find_map(|root| {
+    ///
+    /// # Errors
+    /// When the system does not say whether they are there.
+    pub fn packed_reports(&self) -> Result<Option<Reject>> {
+        let mut found = Vec::new();
+        for root in std::iter::once(PathBuf::new()).chain(self.homes.iter().cloned()) {
             let path = root.join(REPORT_ARCHIVE);
-            self.raw.join(&path).is_file().then_some(path)
-        })?;
+            found.extend(is_file(&self.raw.join(&path))?.then_some(path));
+        }
+        let Some(archive) = found.into_iter().next() else { return Ok(None) };
         let error = "a zip archive is not read: unpack it here or name its folder with --reports; \
                      the images are kept without text";
-        Some(Reject {
+        Ok(Some(Reject {
             source_path: archive.to_string_lossy().into_owned(),
             record_id: None,
             stage: Stage::Report,
             error: error.to_owned(),
-        })
+        }))
     }
 }
 
@@ -194,15 +212,9 @@ fn no_reports(given: &Path) -> String {
 }
 
 /// Names of a folder's folders, sorted; links to folders too.
-fn folders(path: &Path) -> Vec<String> {
-    let is_folder = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir() || kind.is_symlink());
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries
-        .filter(|entry| is_folder(entry) && entry.path().is_dir())
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    names
+fn names(path: &Path) -> Result<Vec<String>> {
+    let name = |path: PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    Ok(folders(path)?.into_iter().filter_map(name).collect())
 }
 
 /// Whether a table of this name is one of the set's.
@@ -215,24 +227,31 @@ fn is_patients(name: &str) -> bool {
     name.len() == 3 && name.starts_with('p') && name[1..].bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Whether a folder holds `files/pNN` or a table of the set.
-fn is_home(path: &Path) -> bool {
-    holds_patients(&path.join("files")) || !table::tables(path, is_table).is_empty()
+/// Whether a folder holds `pNN`.
+fn holds_patients(files: &Path) -> Result<bool> {
+    Ok(names(files)?.iter().any(|name| is_patients(name)))
 }
 
-fn holds_patients(files: &Path) -> bool {
-    folders(files).iter().any(|name| is_patients(name))
+/// The first of these folders below `root` in which a report lies where it should, `pNN/pNNNNNNNN/*.txt`.
+fn with_reports(root: &Path, folders: impl Iterator<Item = PathBuf>) -> Result<Option<PathBuf>> {
+    for folder in folders {
+        if holds_reports(&root.join(&folder))? {
+            return Ok(Some(folder));
+        }
+    }
+    Ok(None)
 }
 
-/// Whether a report lies where it should, `pNN/pNNNNNNNN/*.txt`.
-fn holds_reports(files: &Path) -> bool {
-    let is_report = |entry: std::fs::DirEntry| entry.path().extension().is_some_and(|extension| extension == "txt");
-    folders(files).iter().filter(|name| is_patients(name)).any(|name| {
-        let patients = files.join(name);
-        folders(&patients)
-            .iter()
-            .any(|patient| std::fs::read_dir(patients.join(patient)).into_iter().flatten().flatten().any(is_report))
-    })
+fn holds_reports(files: &Path) -> Result<bool> {
+    for patients in names(files)?.iter().filter(|name| is_patients(name)) {
+        for patient in folders(&files.join(patients))? {
+            let is_report = |entry: std::fs::DirEntry| entry.path().extension().is_some_and(|found| found == "txt");
+            if entries(&patient)?.into_iter().any(is_report) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// The pictures of one kind by the name of their file without extension. Of two files of one radiograph the later one

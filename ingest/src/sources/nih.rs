@@ -9,6 +9,7 @@ use dataset::record::BoundingBox;
 
 use crate::bounds::MAX_REPORT_BYTES;
 use crate::error::{Error, Reject, Result, Stage};
+use crate::file_system::{failed, is_file, retry};
 use crate::header::years;
 use crate::inputs;
 use crate::plan::{Plan, PlannedRecord, Source};
@@ -49,7 +50,7 @@ impl Source for Nih {
     fn plan(&self, raw: &Path) -> Result<Plan> {
         // The corrected table of 2020 sorts behind that of 2017.
         let path =
-            tables(raw, |name| name.starts_with("Data_Entry_2017")).pop().ok_or_else(|| Error::MissingTable {
+            tables(raw, |name| name.starts_with("Data_Entry_2017"))?.pop().ok_or_else(|| Error::MissingTable {
                 folder: raw.to_path_buf(),
                 wanted: "Data_Entry_2017*.csv[.gz]".to_owned(),
                 remedy: "give the directory of NIH ChestX-ray14".to_owned(),
@@ -57,7 +58,7 @@ impl Source for Nih {
         let mut read = Table::read(raw, &path, &["Image Index", "Finding Labels", "Patient ID"])?;
         let mut rejects = std::mem::take(&mut read.rejects);
         let table = &read.frame;
-        let mut files = if self.no_images { BTreeMap::new() } else { pictures(raw, &mut rejects) };
+        let mut files = if self.no_images { BTreeMap::new() } else { pictures(raw, &mut rejects)? };
         let subsets = subsets(raw)?;
         let mut boxes = boxes(raw, &mut rejects)?;
 
@@ -116,8 +117,8 @@ impl Source for Nih {
 }
 
 /// Path and size of each PNG by its file name; a name that stands in two folders becomes a reject.
-fn pictures(raw: &Path, rejects: &mut Vec<Reject>) -> BTreeMap<String, (String, u64)> {
-    let walk = Walk::of(raw, raw, &["png"]);
+fn pictures(raw: &Path, rejects: &mut Vec<Reject>) -> Result<BTreeMap<String, (String, u64)>> {
+    let walk = Walk::of(raw, raw, &["png"])?;
     rejects.extend(walk.rejects);
     let mut files: BTreeMap<String, (String, u64)> = BTreeMap::new();
     for (path, bytes) in walk.files {
@@ -132,7 +133,7 @@ fn pictures(raw: &Path, rejects: &mut Vec<Reject>) -> BTreeMap<String, (String, 
             }),
         }
     }
-    files
+    Ok(files)
 }
 
 /// The official subset of each image that a list names.
@@ -140,8 +141,8 @@ fn subsets(raw: &Path) -> Result<HashMap<String, &'static str>> {
     let mut subsets = HashMap::new();
     for (name, subset) in [("train_val_list.txt", "train"), ("test_list.txt", "test")] {
         let path = raw.join(name);
-        if path.is_file() {
-            let text = decode_text(inputs::read(&path, MAX_REPORT_BYTES).map_err(Error::io(&path))?.0);
+        if is_file(&path)? {
+            let text = decode_text(retry(|| inputs::read(&path, MAX_REPORT_BYTES)).map_err(failed(&path))?.0);
             subsets.extend(text.lines().map(|line| (line.trim().to_owned(), subset)));
         }
     }
@@ -151,7 +152,7 @@ fn subsets(raw: &Path) -> Result<HashMap<String, &'static str>> {
 /// Boxes by image, in raw pixels. The header's brackets split into fields of their own, so columns go by position.
 fn boxes(raw: &Path, rejects: &mut Vec<Reject>) -> Result<HashMap<String, Vec<BoundingBox>>> {
     let mut boxes: HashMap<String, Vec<BoundingBox>> = HashMap::new();
-    let Some(path) = tables(raw, |name| name.starts_with("BBox_List_2017")).pop() else { return Ok(boxes) };
+    let Some(path) = tables(raw, |name| name.starts_with("BBox_List_2017"))?.pop() else { return Ok(boxes) };
     let mut table = Table::read(raw, &path, &["Image Index", "Finding Label"])?;
     rejects.append(&mut table.rejects);
     let columns: Vec<_> = table.frame.columns().iter().map(|column| column.str()).collect::<Result<_, _>>()?;

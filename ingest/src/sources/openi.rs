@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::bounds::MAX_REPORT_BYTES;
 use crate::error::{Error, Reject, Result, Stage};
+use crate::file_system::{failed, is_refusal, retry};
 use crate::inputs;
 use crate::plan::{Plan, PlannedRecord, ReportSource, Source};
 use crate::report::Section;
@@ -33,7 +34,7 @@ impl Source for OpenI {
     }
 
     fn plan(&self, raw: &Path) -> Result<Plan> {
-        let walk = Walk::of(raw, raw, &[&["xml"], IMAGES.as_slice()].concat());
+        let walk = Walk::of(raw, raw, &[&["xml"], IMAGES.as_slice()].concat())?;
         let mut plan = Plan { rejects: walk.rejects, ..Plan::default() };
         let is_report = |path: &String| extension(Path::new(path)).as_deref() == Some("xml");
         let (reports, images): (BTreeMap<_, _>, BTreeMap<_, _>) =
@@ -47,11 +48,13 @@ impl Source for OpenI {
         }
         let mut read = Vec::new();
         for path in reports.into_keys() {
-            match inputs::read(&raw.join(&path), MAX_REPORT_BYTES) {
+            match retry(|| inputs::read(&raw.join(&path), MAX_REPORT_BYTES)) {
                 Ok((bytes, _)) => match parse(&decode_text(bytes)) {
                     Ok(report) => read.push((path, report)),
                     Err(error) => plan.rejects.push(rejected(path, None, Stage::Table, error)),
                 },
+                // The findings are the terms of all reports: without this one there may be fewer.
+                Err(error) if is_refusal(&error) => return Err(failed(&raw.join(&path))(error)),
                 Err(error) => plan.rejects.push(rejected(path, None, Stage::Read, error.to_string())),
             }
         }

@@ -30,14 +30,14 @@ impl Source for Rsna {
     }
 
     fn plan(&self, raw: &Path) -> Result<Plan> {
-        let path = find_table(raw, LABELS).ok_or_else(|| Error::MissingTable {
+        let path = find_table(raw, LABELS)?.ok_or_else(|| Error::MissingTable {
             folder: raw.to_path_buf(),
             wanted: format!("{LABELS}.csv[.gz]"),
             remedy: "give the directory of the RSNA Pneumonia Detection Challenge".to_owned(),
         })?;
         let mut plan = Plan { findings: vec![PNEUMONIA.to_owned()], ..Plan::default() };
         let labels = labels(raw, &path, &mut plan.rejects)?;
-        let classes = match find_table(raw, CLASSES) {
+        let classes = match find_table(raw, CLASSES)? {
             Some(path) => {
                 plan.findings.extend(CLASS_NAMES.map(str::to_owned));
                 Some(classes(raw, &path, &labels, &mut plan.rejects)?)
@@ -71,7 +71,7 @@ impl Source for Rsna {
                 ..PlannedRecord::default()
             });
         };
-        let unlisted = each_image(raw, &FOLDERS, &IMAGES, labels, record);
+        let unlisted = each_image(raw, &FOLDERS, &IMAGES, labels, record)?;
         plan.rejects.extend(unlisted);
         plan.settle();
         Ok(plan)

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::challenge::each_image;
 use crate::error::{Error, Reject, Result, Stage};
+use crate::file_system::folders;
 use crate::mask::Runs;
 use crate::plan::{Plan, PlannedRecord, Source};
 use crate::table::{Table, tables, texts};
@@ -55,7 +56,7 @@ impl Source for Siim {
                 ..PlannedRecord::default()
             });
         };
-        let unlisted = each_image(raw, &FOLDERS, &IMAGES, masks, record);
+        let unlisted = each_image(raw, &FOLDERS, &IMAGES, masks, record)?;
         plan.rejects.extend(unlisted);
         plan.settle();
         Ok(plan)
@@ -64,10 +65,9 @@ impl Source for Siim {
 
 /// `train-rle.csv[.gz]`, or the only table whose name holds these words or is Kaggle's, here or one folder below.
 fn find(raw: &Path) -> Result<PathBuf> {
-    let below = std::fs::read_dir(raw).into_iter().flatten().flatten().map(|entry| entry.path());
-    let below = below.filter(|path| path.is_dir() && !FOLDERS.iter().any(|(name, _)| path.ends_with(name)));
+    let below = folders(raw)?.into_iter().filter(|path| !FOLDERS.iter().any(|(name, _)| path.ends_with(name)));
     let of = |folder: PathBuf| tables(&folder, |name| name.contains(TABLE) || name == KAGGLE_TABLE);
-    let found: Vec<PathBuf> = std::iter::once(raw.to_path_buf()).chain(below).flat_map(of).collect();
+    let found = std::iter::once(raw.to_path_buf()).chain(below).map(of).collect::<Result<Vec<_>>>()?.concat();
     let named = |name: &str| found.iter().find(|path| path.ends_with(name)).cloned();
     if let Some(path) = named("train-rle.csv").or_else(|| named("train-rle.csv.gz")) {
         return Ok(path);
