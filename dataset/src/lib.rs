@@ -70,6 +70,7 @@ pub mod roster;
 mod samples;
 pub mod shard;
 pub mod split;
+pub mod split_warnings;
 pub mod storage;
 mod stratify;
 pub mod table;

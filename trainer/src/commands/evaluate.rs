@@ -68,6 +68,7 @@ pub fn evaluate(
     check_split((&config.dataset, &config.split, &config.split_members), source)?;
     let task = TaskLabels::read(&config, source)?;
     rundir::remark_unfinished(run, config.optimiser.steps);
+    remark_ratio(&config.dataset, config.ratio, &config.findings, source)?;
     let rows = task.rows(source, subset, None)?;
     if rows.is_empty() {
         let counted = |subset| Ok::<_, anyhow::Error>(task.rows(source, subset, None)?.len());
@@ -172,6 +173,17 @@ pub(super) fn check_split(trained_on: (&str, &str, &str), source: &DataSource) -
         );
     }
     bail!("the run was trained on split `{split}` of this dataset, whose patients `{name}` may test on: {command}")
+}
+
+/// Warns where the ratio that a run was trained at is far from its share of the training subset, or from the prevalence of
+/// one of these findings.
+pub(super) fn remark_ratio(trained_on: &str, ratio: f64, findings: &[String], source: &DataSource) -> Result<()> {
+    if trained_on == source.identity()
+        && let Some(missed) = source.split()?.missed_by_ratio(ratio, findings)
+    {
+        dataset::remark!("warning: {missed}");
+    }
+    Ok(())
 }
 
 /// What an evaluation's files are called: `test`, or `test-on-NAME` for a dataset that the run was not trained on.

@@ -183,6 +183,7 @@ pub fn prepare_finetune(config: FinetuneConfig, source: &DataSource) -> Result<F
     if !never.is_empty() {
         remarks.push(format!("no positive among the {} training records of: {}", train.len(), never.join(", ")));
     }
+    remarks.extend(source.split()?.missed_by_ratio(config.ratio, &config.findings));
     if !both(&validate_targets) {
         remarks.push(format!(
             "the {} labelled validation records have no finding with both classes: the last weights will be kept, not \

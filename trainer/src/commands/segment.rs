@@ -131,9 +131,9 @@ pub fn prepare_segmentation<'a>(
     if config.init != RANDOM {
         rundir::start_from(objective.store(), Path::new(&config.init), |_| false)?;
     }
-    if let Some(remark) = seen_before(&config.init, (&config.dataset, &config.split, &config.split_members)) {
-        dataset::remark!("warning: {remark}");
-    }
+    let seen = seen_before(&config.init, (&config.dataset, &config.split, &config.split_members));
+    let remarks = seen.into_iter().chain(split.missed_by_ratio(config.ratio, &[]));
+    remarks.for_each(|remark| dataset::remark!("warning: {remark}"));
     Ok(Segmenting { config, source, objective, rows, device })
 }
 
