@@ -13,7 +13,7 @@ use serde_json::Value;
 use tch::Device;
 use tch::nn::VarStore;
 use trainer::classifier::{ClassifierConfig, VitClassifier};
-use trainer::config::PretrainConfig;
+use trainer::config::{FinetuneConfig, PretrainConfig};
 use trainer::objective::images;
 use trainer::rundir;
 
@@ -133,11 +133,12 @@ fn evaluations_are_told_compared_and_swept() {
     let sweep = || {
         let mut all = args!["sweep", "--data", &data, "--out", &sweeps, "--task", "labels:Cardiomegaly"].to_vec();
         all.extend(args!["--split", "main", "--ratios", "50,100", "--seeds", "0,1", "--steps", "3", "--draws", "20"]);
-        all.extend(args!["--device", "cpu", "--preset", "mrm-vit-tiny", "--start", "scratch=random"]);
+        all.extend(args!["--device", "cpu", "--start", "scratch=random"]);
         all.extend(args!["--start", format!("mrm={}", mrm.display()), "--set", "optimiser.batch_size=8"]);
         all
     };
     let told = ok("trainer", sweep());
+    assert!(told.contains("all starts train the same model: mrm-vit-tiny (1 blocks of width 32, "), "{told}");
     assert!(told.contains("run 8 of 8") && told.contains("| mrm |") && told.contains("(2 runs)"), "{told}");
     let cells: Value = dataset::files::read_json(&sweeps.join("sweep.json")).expect("cells");
     let mean = |seed: u64| {
@@ -156,6 +157,70 @@ fn evaluations_are_told_compared_and_swept() {
     ok("trainer", sweep());
     let after = fs::metadata(sweeps.join("mrm-main-100-seed1/latest/model.safetensors")).expect("weights");
     assert_eq!(before.modified().expect("a time"), after.modified().expect("a time"));
+}
+
+/// A baseline is the same model as what it is compared with, or it is said that it is not.
+#[test]
+fn a_baseline_is_the_same_model() {
+    let temporary = folder();
+    let (data, mrm) = pretrained(temporary.path(), 60);
+    let runs = temporary.path().join("runs");
+    let wide = runs.join("wide");
+    ok("trainer", pretraining(&data, &wide, 1, &["--set", "model.vit.width=64"]));
+    let sweeps = temporary.path().join("sweep");
+    let sweep = |starts: &[String], more: &[&str]| {
+        let mut all =
+            args!["sweep", "--data", &data, "--out", &sweeps, "--task", "chexpert5", "--split", "main"].to_vec();
+        all.extend(args!["--steps", "2", "--draws", "10", "--device", "cpu", "--set", "optimiser.batch_size=4"]);
+        all.extend(starts.iter().flat_map(|start| args!["--start", start]));
+        all.extend(more.iter().map(Into::into));
+        all
+    };
+    let start = |name: &str, weights: &Path| format!("{name}={}", weights.display());
+    // A file of weights that lies in no run, and random start values, take the model of the run.
+    let file = temporary.path().join("weights.safetensors");
+    fs::copy(mrm.join("latest/model.safetensors"), &file).expect("copied");
+    let starts = ["scratch=random".to_owned(), start("file", &file), start("mrm", &mrm)];
+    ok("trainer", sweep(&starts, &[]));
+    let config = |name: &str| -> FinetuneConfig {
+        rundir::load_config(&sweeps.join(format!("{name}-main-100-seed0"))).expect("a configuration")
+    };
+    let of_run = config("mrm");
+    assert_eq!((of_run.model.vit.width, of_run.model.vit.depth), (32, 1), "not the preset's sizes");
+    for (name, init) in [("scratch", "random".to_owned()), ("file", file.display().to_string())] {
+        let other = config(name);
+        assert_eq!((&other.start, &other.init), (&name.to_owned(), &init));
+        assert_eq!(FinetuneConfig { init: of_run.init.clone(), start: of_run.start.clone(), ..other }, of_run);
+    }
+
+    let told = fails("trainer", 1, sweep(&[start("mrm", &mrm), start("wide", &wide)], &[]));
+    for words in ["--start mrm=", "(1 blocks of width 32", "--start wide=", "(1 blocks of width 64", "the same model"] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    let told = fails("trainer", 1, sweep(&[start("mrm", &mrm)], &["--preset", "mrm-vit-s16"]));
+    assert!(told.contains("is mrm-vit-tiny (") && told.contains("not mrm-vit-s16: leave --preset out"), "{told}");
+
+    // Without --init, the model is named; another model than a run's is noticed when the two are compared.
+    let scratch = runs.join("scratch");
+    let mut all =
+        args!["finetune", "--data", &data, "--run", &scratch, "--split", "main", "--task", "chexpert5"].to_vec();
+    all.extend(args!["--preset", "mrm-vit-tiny", "--steps", "1", "--batch-size", "4", "--device", "cpu"]);
+    let output = run("trainer", all);
+    let told = text(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    assert!(told.contains("no --init: random initialization of mrm-vit-tiny (4 blocks of width 128, "), "{told}");
+    let default = args!["finetune", "--data", &data, "--run", runs.join("x"), "--split", "main", "--task", "chexpert5"];
+    let told = fails("trainer", 1, default.into_iter().chain(args!["--set", "optimiser.warmup=9999999"]));
+    assert!(told.contains("random initialization of mrm-vit-b16 (12 blocks") && told.contains("--preset"), "{told}");
+    evaluate(&data, &scratch);
+    let pretrained = sweeps.join("mrm-main-100-seed0");
+    let compared = |first: &Path| {
+        let output = run("trainer", args!["compare", first, &pretrained, "--draws", "10"]);
+        assert!(output.status.success(), "{output:?}");
+        text(&output.stderr)
+    };
+    assert!(compared(&scratch).contains("warning: the runs train different models: "));
+    assert!(!compared(&sweeps.join("scratch-main-100-seed0")).contains("different models"));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use dataset::table;
 use serde::Serialize;
 
 use super::evaluate::{THIN, check_specificity, numbered};
+use super::same_model::remark_different;
 use crate::bootstrap::{Bootstrap, Difference, Predictions};
 use crate::metrics::Scores;
 
@@ -125,6 +126,7 @@ pub fn compare(
         bail!("the runs were evaluated on {} and {} records", a.records.len(), b.records.len());
     }
     let scores = b.ordered(&a)?;
+    remark_different(first, second);
     let patients = numbered(a.patients.iter().map(String::as_str));
     let bootstrap = Bootstrap { draws, seed, ..Bootstrap::default() };
     let predictions = Predictions {
