@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::{Array, FixedSizeListArray, Float32Array, StringArray};
+use dataset::record::{ImageEncoding, Record};
 use dataset::transform::Transform;
 use mrm_tests::training::{dataset, pretraining};
-use mrm_tests::{args, fails, folder, ok, run, text};
+use mrm_tests::{args, fails, folder, made_record, ok, run, text, write_dataset};
 use serde_json::Value;
 use tch::Device;
 use tch::nn::VarStore;
 use trainer::classifier::{ClassifierConfig, VitClassifier};
-use trainer::config::{FinetuneConfig, PretrainConfig};
+use trainer::config::{FinetuneConfig, PretrainConfig, Task, finetune_preset};
 use trainer::objective::images;
+use trainer::objectives::Missing;
 use trainer::rundir;
 
 /// A pre-trained run, and the dataset it saw.
@@ -221,6 +223,84 @@ fn a_baseline_is_the_same_model() {
     };
     assert!(compared(&scratch).contains("warning: the runs train different models: "));
     assert!(!compared(&sweeps.join("scratch-main-100-seed0")).contains("different models"));
+}
+
+/// Viral or bacterial: a record of neither is not one of the two.
+#[test]
+fn blank_labels_of_a_task_of_ones_own_are_no_negatives() {
+    let temporary = folder();
+    let data = temporary.path().join("set");
+    // Viral is 1, 0 (bacterial), uncertain, or blank beside another label; the last records have no label at all.
+    let codes = |row: usize| match row {
+        0..36 => [Some(1), Some(0), Some(1)],
+        36..46 => [Some(0), Some(0), None],
+        46..49 => [Some(-1), Some(0), None],
+        49..66 => [None, Some(1), None],
+        _ => [None; 3],
+    };
+    let record = |row: usize| Record { labels: codes(row).to_vec(), ..made_record(row, (32, 32), 3) };
+    write_dataset(&data, &["Viral", "Normal", "Ticked"], ImageEncoding::Raw, &[(0..72).map(record).collect()]);
+    ok("dataset", args!["split", &data, "--name", "main", "--unit", "image", "--ratios", "100"]);
+    let finetune = |name: &str, task: &str, more: &[&str]| {
+        let run = temporary.path().join(name);
+        let mut all = args!["finetune", "--data", &data, "--run", &run, "--split", "main", "--task", task].to_vec();
+        all.extend(args!["--preset", "mrm-vit-tiny", "--steps", "2", "--batch-size", "4", "--device", "cpu"]);
+        all.extend(args!["--set", "model.vit.image_size=32", "--set", "model.vit.depth=1"]);
+        all.extend(more.iter().map(Into::into));
+        (run, all)
+    };
+    // What the evaluations of the three subsets say together, and how many records they are of.
+    let evaluations = |run: &Path| -> ([u64; 4], u64) {
+        let of_subset = |subset: &str| {
+            let all = args!["evaluate", "--data", &data, "--run", run, "--split", "main", "--subset", subset];
+            let told = ok("trainer", all.into_iter().chain(args!["--draws", "10"]));
+            let report: Value =
+                dataset::files::read_json(&run.join(format!("evaluation-{subset}.json"))).expect("an evaluation");
+            let finding = &report["findings"][0];
+            let count = |key: &str| finding[key].as_u64().unwrap_or_else(|| panic!("{key}: {finding}"));
+            let how = if finding["blank_as"] == "ignore" { "ignored" } else { "counted as negative" };
+            assert!(told.contains(&format!("{} blank {how}", count("blank"))), "{told}");
+            let records = report["records"].as_u64().expect("records");
+            (["positives", "negatives", "uncertain", "blank"].map(count), records)
+        };
+        let all = ["train", "validate", "test"].map(of_subset);
+        let sum = |at: usize| all.iter().map(|(counts, _)| counts[at]).sum();
+        ([sum(0), sum(1), sum(2), sum(3)], all.iter().map(|(_, records)| records).sum())
+    };
+    let of_train = |run: &Path| -> u64 {
+        let report: Value = dataset::files::read_json(&run.join("evaluation-train.json")).expect("an evaluation");
+        report["records"].as_u64().expect("records")
+    };
+
+    let (run, all) = finetune("own", "labels:Viral", &[]);
+    let told = ok("trainer", all);
+    // Uncertain ones are negatives by default; no blank one is, in training and evaluation.
+    assert_eq!(evaluations(&run), ([36, 13, 3, 17], 49));
+    let line = told.lines().find(|line| line.trim_start().starts_with("Viral ")).expect("a line").trim();
+    assert!(line.contains(" blank ignored)") && line.contains(" uncertain counted as negative"), "{told}");
+    assert!(told.contains(&format!("{} labelled records", of_train(&run))), "{told}");
+
+    let (run, all) = finetune("zeros", "labels:Viral", &["--set", "data.missing=zeros"]);
+    let told = ok("trainer", all);
+    assert!(told.contains(" blank counted as negative"), "{told}");
+    assert_eq!(evaluations(&run), ([36, 30, 3, 17], 66));
+
+    // A table that ticks positives and leaves the rest blank: the remedy is told.
+    let told = fails("trainer", 1, finetune("ticked", "labels:Ticked", &[]).1);
+    assert!(told.contains("there is nothing to learn") && told.contains("add --set data.missing=zeros"), "{told}");
+    ok("trainer", finetune("ticked", "labels:Ticked", &["--set", "data.missing=zeros"]).1);
+    let output = mrm_tests::run("trainer", finetune("both", "labels:Viral,Ticked", &[]).1);
+    let told = text(&output.stderr);
+    assert!(output.status.success() && told.contains("no negative among the"), "{told}");
+    assert!(told.contains("Ticked (blank labels are ignored: "), "{told}");
+
+    // Tasks of published data keep the convention of their labels.
+    let missing = |task: &str| {
+        let task = Task::parse(task).expect("a task");
+        finetune_preset("mrm-vit-tiny", &task, 100.0).expect("a preset").data.missing
+    };
+    assert_eq!(["chexpert5", "covid"].map(missing), [Missing::Zeros; 2]);
+    assert_eq!(["nih14", "rsna", "viral", "labels:Edema"].map(missing), [Missing::Ignore; 4]);
 }
 
 #[test]
