@@ -13,8 +13,10 @@ use crate::split::{SplitOptions, Subset};
 pub const SHARE_BOUND: f64 = 0.1;
 /// A finding is far from its prevalence where the positives of a set are off by more than this part of the expected number.
 pub const PREVALENCE_BOUND: f64 = 0.25;
-/// A set that is off by no more than this many records, or positives, is as near as whole records come.
+/// A set that is off by no more than this many records is as near to its share as whole records come.
 pub const NEAREST_RECORDS: f64 = 1.0;
+/// Positives that a set may have too few or too many of in any case: in a small set so few say nothing about a finding.
+pub const NEAREST_POSITIVES: f64 = 2.0;
 
 /// A set that is far from its share, or from the prevalence of a finding.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,9 +37,11 @@ pub struct SplitWarning {
 
 impl SplitWarning {
     /// A warning where `count` of `of` is too far from a share of the latter.
-    fn of(part: &Part, finding: Option<&str>, expected: f64, (count, of): (u64, u64), bound: f64) -> Option<Self> {
+    fn of(part: &Part, finding: Option<&str>, expected: f64, (count, of): (u64, u64)) -> Option<Self> {
         let wanted = expected * of as f64;
-        let far = (count as f64 - wanted).abs() > f64::max(NEAREST_RECORDS, bound * wanted);
+        let (bound, nearest) =
+            if finding.is_some() { (PREVALENCE_BOUND, NEAREST_POSITIVES) } else { (SHARE_BOUND, NEAREST_RECORDS) };
+        let far = (count as f64 - wanted).abs() > f64::max(nearest, bound * wanted);
         far.then(|| Self {
             part: part.name.clone(),
             finding: finding.map(str::to_owned),
@@ -55,12 +59,12 @@ pub(crate) fn warnings(options: &SplitOptions, whole: &Part, subsets: &[Part], r
     let mut found = Vec::new();
     let mut look = |part: &Part, from: &Part, share: Option<f64>| {
         let of = (part.records, from.records);
-        found.extend(share.and_then(|share| SplitWarning::of(part, None, share, of, SHARE_BOUND)));
+        found.extend(share.and_then(|share| SplitWarning::of(part, None, share, of)));
         for (own, expected) in part.findings.iter().zip(&from.findings) {
             let balanced = options.stratify.is_empty() || options.stratify.contains(&own.finding);
             if balanced && part.labelled > 0 && from.labelled > 0 {
                 let (finding, of) = (Some(own.finding.as_str()), (own.positives, part.labelled));
-                found.extend(SplitWarning::of(part, finding, expected.prevalence, of, PREVALENCE_BOUND));
+                found.extend(SplitWarning::of(part, finding, expected.prevalence, of));
             }
         }
     };
@@ -88,12 +92,17 @@ pub fn lines<'a>(warnings: impl Iterator<Item = &'a SplitWarning>) -> Vec<String
     for warning in warnings {
         match (&warning.finding, lines.last_mut()) {
             (Some(_), Some(line)) if last == Some(&warning.part) => *line += &format!(", {warning}"),
-            (Some(_), _) => lines.push(format!("prevalence in {}: {warning}", warning.part)),
+            (Some(_), _) => lines.push(format!("prevalence in {}: {warning}", set(&warning.part))),
             (None, _) => lines.push(warning.to_string()),
         }
         last = warning.finding.as_ref().map(|_| &warning.part);
     }
     lines
+}
+
+/// A part in words.
+fn set(part: &str) -> String {
+    if part.ends_with('%') { format!("the {part} set") } else { part.to_owned() }
 }
 
 impl Display for SplitWarning {
@@ -103,9 +112,9 @@ impl Display for SplitWarning {
         match finding {
             Some(finding) => write!(f, "{finding} {found:.1}% ({count} of {of}; expected {expected:.1}%)"),
             None => {
-                let all = if part.ends_with('%') { "training records" } else { "records" };
+                let (part, all) = (set(part), if part.ends_with('%') { "training records" } else { "records" });
                 // As many decimals as the share has that was asked for.
-                let expected = format!("{:.9}", expected);
+                let expected = format!("{expected:.9}");
                 let expected = expected.trim_end_matches('0').trim_end_matches('.');
                 write!(f, "{part} holds {found:.1}% of the {all} ({count} of {of}), not {expected}%")
             }

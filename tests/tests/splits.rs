@@ -13,7 +13,7 @@ use dataset::random::Stream;
 use dataset::record::{ImageEncoding, Record};
 use dataset::roster::{Entry, Roster};
 use dataset::split::{Member, SplitOptions, Unit, certificate_path};
-use dataset::split_warnings::{PREVALENCE_BOUND, SplitWarning};
+use dataset::split_warnings::{NEAREST_POSITIVES, PREVALENCE_BOUND, SplitWarning};
 use dataset::{Dataset, Split, Storage, Subset, draw};
 use mrm_tests::{
     args, contents, fails, folder, ingest, made_record, ok, phantom, phantom_of, real_data, text, write_dataset,
@@ -454,28 +454,29 @@ fn a_set_far_from_its_share_or_prevalence_is_told_of() {
     write_dataset(&data, &["Edema", "Mass"], ImageEncoding::Raw, &[(0..22 * 20).map(record).collect()]);
     let printed = ok("dataset", args!["split", &data, "--name", "main", "--ratios", "1,50,100"]);
     let told = certificate(&data, "main");
-    let [share, ..] = told.warnings.as_slice() else { panic!("a warning: {printed}") };
+    let of_share = |warning: &&SplitWarning| warning.part == "1%" && warning.finding.is_none();
+    let share = told.warnings.iter().find(of_share).unwrap_or_else(|| panic!("a warning: {printed}"));
     let (train, one) = (told.parts[0].records, told.parts[3].records);
     assert!(one >= 22, "whole patients");
-    assert_eq!((share.part.as_str(), &share.finding, share.expected), ("1%", &None, 0.01));
-    assert_eq!((share.count, share.of), (one, train));
+    assert_eq!((share.expected, share.count, share.of), (0.01, one, train));
     assert!((share.found - one as f64 / train as f64).abs() < 1e-12);
-    let share = format!("1% holds {:.1}% of the training records ({one} of {train}), not 1%", 100.0 * share.found);
+    let share =
+        format!("the 1% set holds {:.1}% of the training records ({one} of {train}), not 1%", 100.0 * share.found);
     assert!(printed.contains(&format!("\nwarning: {share}\n")), "{printed}");
     // The 50% set is near its share, and nothing is far from 100%.
     assert!(told.warnings.iter().all(|warning| warning.part != "100%"), "{:?}", told.warnings);
     // A finding that is in a whole patient or in none of it.
-    let of_edema = |part: &str, finding: &str| {
+    let warned_of = |part: &str, finding: &str| {
         let is_meant = |warning: &&SplitWarning| warning.part == part && warning.finding.as_deref() == Some(finding);
         told.warnings.iter().find(is_meant)
     };
     let findings = &told.parts[3].findings;
     for (own, whole) in findings.iter().zip(&told.parts[0].findings) {
         let (wanted, own_count) = (whole.prevalence * one as f64, own.positives as f64);
-        let far = (own_count - wanted).abs() > 1.0_f64.max(PREVALENCE_BOUND * wanted);
-        assert_eq!(of_edema("1%", &own.finding).is_some(), far, "{printed}");
+        let far = (own_count - wanted).abs() > NEAREST_POSITIVES.max(PREVALENCE_BOUND * wanted);
+        assert_eq!(warned_of("1%", &own.finding).is_some(), far, "{printed}");
     }
-    assert!(printed.contains("warning: prevalence in "), "{printed}");
+    assert!(printed.contains("\nwarning: prevalence in the 1% set: "), "{printed}");
 
     let run = temporary.path().join("run");
     let finetune = |ratio: &str, run: &Path| {

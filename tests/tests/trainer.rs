@@ -192,7 +192,9 @@ fn records_without_a_report_take_part_in_the_image_loss_alone() {
     assert!(told.contains("6 records with a report (the other 42 are left out), "), "{told}");
     let told = ok("trainer", pretraining(&data, &run("image-only"), 1, &["--set", "model.restore=image-only"]));
     assert!(told.contains("48 records, "), "{told}");
-    assert!(ok("trainer", pretraining(&made("all", 8, &words), &run("all"), 1, &all)).contains("(all with a report)"));
+    assert!(
+        ok("trainer", pretraining(&made("all", 8, &words), &run("whole"), 1, &all)).contains("(all with a report)")
+    );
 
     let without = made("none", 8, &|_| Vec::new());
     for more in [&all[..], &report_only] {
