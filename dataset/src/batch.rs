@@ -167,6 +167,12 @@ impl Batch {
         &self.buffers.attention_mask
     }
 
+    /// The records with a report: those that have a token after `[CLS]`, by their position within the batch, ascending.
+    pub fn with_report(&self) -> Vec<usize> {
+        let has_report = |record: &usize| self.attention_mask().get(record * self.tokens + 1) == Some(&1);
+        (0..self.len()).filter(|record| self.tokens > 1 && has_report(record)).collect()
+    }
+
     /// Label codes, `[B, C]`: 1, 0, -1 uncertain, NaN not mentioned.
     pub fn labels(&self) -> &[f32] {
         &self.buffers.labels

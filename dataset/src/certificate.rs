@@ -11,6 +11,7 @@ use crate::files;
 use crate::published_lists::ListsReport;
 use crate::roster::Roster;
 use crate::split::{Member, SplitOptions, Subset, Unit, certificate_path, split_path};
+use crate::split_warnings::{self, SplitWarning};
 use crate::storage::Storage;
 
 /// What was measured on a split.
@@ -36,6 +37,9 @@ pub struct Certificate {
     pub subset_deviation: Option<Deviation>,
     /// Largest difference of a prevalence between a ratio's set and the training subset.
     pub ratio_deviation: Option<Deviation>,
+    /// Sets that are far from their share or from the prevalence of a finding; not in certificates of earlier versions.
+    #[serde(default)]
+    pub warnings: Vec<SplitWarning>,
     /// Digest of who is where, in the order of identifiers.
     pub members_sha256: String,
     /// What was found in published lists, where the split comes from such.
@@ -121,6 +125,7 @@ impl Certificate {
             torn_studies: conflicts(&roster.studies, members, ratios_of).count() as u64,
             subset_deviation: Deviation::largest(&subsets, &whole),
             ratio_deviation: Deviation::largest(&ratios, &subsets[0]),
+            warnings: split_warnings::warnings(&options, &whole, &subsets, &ratios),
             members_sha256: digest(members, roster),
             parts: subsets.into_iter().chain(ratios).collect(),
             options,
@@ -367,6 +372,9 @@ impl Display for Certificate {
         }
         if let Some(deviation) = &self.ratio_deviation {
             writeln!(f, "largest deviation of a ratio from train: {deviation}")?;
+        }
+        for line in split_warnings::lines(self.warnings.iter()) {
+            writeln!(f, "warning: {line}")?;
         }
         if !self.nested {
             writeln!(f, "the ratios do not nest: column `ratios` tells every ratio of a record")?;

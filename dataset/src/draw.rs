@@ -96,7 +96,8 @@ pub fn draw(
     if let Some(contradiction) = certificate.contradiction(&certificate, &members, roster) {
         return Err(invalid(format!("{contradiction}: this is a defect of this program")));
     }
-    Ok((Split { name: name.to_owned(), members, ratios: certificate.options.ratios.clone() }, certificate))
+    let (ratios, warnings) = (certificate.options.ratios.clone(), certificate.warnings.clone());
+    Ok((Split { name: name.to_owned(), members, ratios, warnings }, certificate))
 }
 
 /// Checks the options by themselves and brings the ratios into order.

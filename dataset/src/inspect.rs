@@ -94,25 +94,28 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
     let labels = dataset.labels()?;
     if !dataset.findings().is_empty() {
         let labelled = labels.iter().filter(|row| row.iter().any(Option::is_some)).count();
-        line(format!("\nlabels    {labelled} of {} records have some; prevalence is among these", labels.len()));
         line(format!(
-            "{:<34}{:>9}{:>9}{:>10}{:>15}{:>12}",
-            "finding", "positive", "negative", "uncertain", "not mentioned", "prevalence"
+            "\nlabels    {labelled} of {} records have some; blank: none for this finding in a record that has some;\n          \
+             prevalence: positives among the records where this finding is labeled",
+            labels.len()
+        ));
+        line(format!(
+            "{:<34}{:>9}{:>9}{:>9}{:>10}{:>9}{:>12}",
+            "finding", "labeled", "positive", "negative", "uncertain", "blank", "prevalence"
         ));
         for (index, finding) in dataset.findings().iter().enumerate() {
             let count = |code: Option<i8>| labels.iter().filter(|row| row[index] == code).count();
-            let positive = count(Some(1));
-            let prevalence = if labelled == 0 {
+            let (positive, labeled) = (count(Some(1)), labels.len() - count(None));
+            let prevalence = if labeled == 0 {
                 "–".to_owned()
             } else {
-                format!("{:.1}%", 100.0 * positive as f64 / labelled as f64)
+                format!("{:.1}%", 100.0 * positive as f64 / labeled as f64)
             };
             line(format!(
-                "{finding:<34}{positive:>9}{:>9}{:>10}{:>15}{prevalence:>12}",
+                "{finding:<34}{labeled:>9}{positive:>9}{:>9}{:>10}{:>9}{prevalence:>12}",
                 count(Some(0)),
                 count(Some(-1)),
-                // Nobody looked at a record without any label.
-                count(None) - (labels.len() - labelled),
+                labelled - labeled,
             ));
         }
     }

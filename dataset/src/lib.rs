@@ -73,6 +73,7 @@ pub mod roster;
 mod samples;
 pub mod shard;
 pub mod split;
+pub mod split_warnings;
 pub mod storage;
 mod stratify;
 pub mod table;

@@ -15,6 +15,7 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::roster::Roster;
 use crate::shard::column;
+use crate::split_warnings::{self, SplitWarning};
 use crate::storage::Storage;
 use crate::table::{from_parquet, to_parquet};
 
@@ -120,6 +121,8 @@ pub struct Split {
     pub members: Vec<Member>,
     /// The label ratios in percent, ascending; the sets of two may be the same where there are few records.
     pub ratios: Vec<f64>,
+    /// Sets that are far from their share or from the prevalence of a finding, as measured when the split was loaded.
+    pub warnings: Vec<SplitWarning>,
 }
 
 /// Where split `name` lies in its dataset.
@@ -204,7 +207,8 @@ impl Split {
             let message = format!("{contradiction}: split or dataset were changed after the split was made");
             return Err(refused(message));
         }
-        Ok(Self { name: name.to_owned(), members, ratios: certificate.options.ratios })
+        let (ratios, warnings) = (certificate.options.ratios, measured.warnings);
+        Ok(Self { name: name.to_owned(), members, ratios, warnings })
     }
 
     /// An error unless the split has this label ratio, in percent.
@@ -215,6 +219,18 @@ impl Split {
         let known: Vec<String> = self.ratios.iter().map(f64::to_string).collect();
         let message = format!("it has no ratio of {percent}% (there are: {})", known.join(", "));
         Err(Error::Split { name: self.name.clone(), message })
+    }
+
+    /// Says where the set of a ratio, in percent, is far from its share of the training subset, or from the prevalence of
+    /// one of these findings.
+    pub fn missed_by_ratio(&self, percent: f64, findings: &[String]) -> Option<String> {
+        let part = format!("{percent}%");
+        let counts = |warning: &&SplitWarning| {
+            warning.part == part && warning.finding.as_ref().is_none_or(|finding| findings.contains(finding))
+        };
+        let lines = split_warnings::lines(self.warnings.iter().filter(counts));
+        let told = || format!("split `{}`: {}; a larger ratio comes nearer", self.name, lines.join("; "));
+        (!lines.is_empty()).then(told)
     }
 
     /// Rows of a subset; in train only those whose labels may be seen at `ratio` percent.

@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::{Array, FixedSizeListArray, Float32Array, StringArray};
+use dataset::record::{ImageEncoding, Record};
 use dataset::transform::Transform;
 use mrm_tests::training::{dataset, pretraining};
-use mrm_tests::{args, fails, folder, ok, run, text};
+use mrm_tests::{args, fails, folder, made_record, ok, run, text, write_dataset};
 use serde_json::Value;
 use tch::Device;
 use tch::nn::VarStore;
 use trainer::classifier::{ClassifierConfig, VitClassifier};
-use trainer::config::PretrainConfig;
+use trainer::config::{FinetuneConfig, PretrainConfig, Task, finetune_preset};
 use trainer::objective::images;
+use trainer::objectives::Missing;
 use trainer::rundir;
 
 /// A pre-trained run, and the dataset it saw.
@@ -134,11 +136,12 @@ fn evaluations_are_told_compared_and_swept() {
     let sweep = || {
         let mut all = args!["sweep", "--data", &data, "--out", &sweeps, "--task", "labels:Cardiomegaly"].to_vec();
         all.extend(args!["--split", "main", "--ratios", "50,100", "--seeds", "0,1", "--steps", "3", "--draws", "20"]);
-        all.extend(args!["--device", "cpu", "--preset", "mrm-vit-tiny", "--start", "scratch=random"]);
+        all.extend(args!["--device", "cpu", "--start", "scratch=random"]);
         all.extend(args!["--start", format!("mrm={}", mrm.display()), "--set", "optimiser.batch_size=8"]);
         all
     };
     let told = ok("trainer", sweep());
+    assert!(told.contains("all starts train the same model: mrm-vit-tiny (1 blocks of width 32, "), "{told}");
     assert!(told.contains("run 8 of 8") && told.contains("| mrm |") && told.contains("(2 runs)"), "{told}");
     let cells: Value = dataset::files::read_json(&sweeps.join("sweep.json")).expect("cells");
     let mean = |seed: u64| {
@@ -169,6 +172,148 @@ fn evaluations_are_told_compared_and_swept() {
     ok("trainer", sweep());
     let after = fs::metadata(sweeps.join("mrm-main-100-seed1/latest/model.safetensors")).expect("weights");
     assert_eq!(before.modified().expect("a time"), after.modified().expect("a time"));
+}
+
+/// A baseline is the same model as what it is compared with, or it is said that it is not.
+#[test]
+fn a_baseline_is_the_same_model() {
+    let temporary = folder();
+    let (data, mrm) = pretrained(temporary.path(), 60);
+    let runs = temporary.path().join("runs");
+    let wide = runs.join("wide");
+    ok("trainer", pretraining(&data, &wide, 1, &["--set", "model.vit.width=64"]));
+    let sweeps = temporary.path().join("sweep");
+    let sweep = |starts: &[String], more: &[&str]| {
+        let mut all =
+            args!["sweep", "--data", &data, "--out", &sweeps, "--task", "chexpert5", "--split", "main"].to_vec();
+        all.extend(args!["--steps", "2", "--draws", "10", "--device", "cpu", "--set", "optimiser.batch_size=4"]);
+        all.extend(starts.iter().flat_map(|start| args!["--start", start]));
+        all.extend(more.iter().map(Into::into));
+        all
+    };
+    let start = |name: &str, weights: &Path| format!("{name}={}", weights.display());
+    // A file of weights that lies in no run, and random start values, take the model of the run.
+    let file = temporary.path().join("weights.safetensors");
+    fs::copy(mrm.join("latest/model.safetensors"), &file).expect("copied");
+    let starts = ["scratch=random".to_owned(), start("file", &file), start("mrm", &mrm)];
+    ok("trainer", sweep(&starts, &[]));
+    let config = |name: &str| -> FinetuneConfig {
+        rundir::load_config(&sweeps.join(format!("{name}-main-100-seed0"))).expect("a configuration")
+    };
+    let of_run = config("mrm");
+    assert_eq!((of_run.model.vit.width, of_run.model.vit.depth), (32, 1), "not the preset's sizes");
+    for (name, init) in [("scratch", "random".to_owned()), ("file", file.display().to_string())] {
+        let other = config(name);
+        assert_eq!((&other.start, &other.init), (&name.to_owned(), &init));
+        assert_eq!(FinetuneConfig { init: of_run.init.clone(), start: of_run.start.clone(), ..other }, of_run);
+    }
+
+    let told = fails("trainer", 1, sweep(&[start("mrm", &mrm), start("wide", &wide)], &[]));
+    for words in ["--start mrm=", "(1 blocks of width 32", "--start wide=", "(1 blocks of width 64", "the same model"] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    let told = fails("trainer", 1, sweep(&[start("mrm", &mrm)], &["--preset", "mrm-vit-s16"]));
+    assert!(told.contains("is mrm-vit-tiny (") && told.contains("not mrm-vit-s16: leave --preset out"), "{told}");
+
+    // Without --init, the model is named; another model than a run's is noticed when the two are compared.
+    let scratch = runs.join("scratch");
+    let mut all =
+        args!["finetune", "--data", &data, "--run", &scratch, "--split", "main", "--task", "chexpert5"].to_vec();
+    all.extend(args!["--preset", "mrm-vit-tiny", "--steps", "1", "--batch-size", "4", "--device", "cpu"]);
+    let output = run("trainer", all);
+    let told = text(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    assert!(told.contains("no --init: random initialization of mrm-vit-tiny (4 blocks of width 128, "), "{told}");
+    let default = args!["finetune", "--data", &data, "--run", runs.join("x"), "--split", "main", "--task", "chexpert5"];
+    let told = fails("trainer", 1, default.into_iter().chain(args!["--set", "optimiser.warmup=9999999"]));
+    assert!(told.contains("random initialization of mrm-vit-b16 (12 blocks") && told.contains("--preset"), "{told}");
+    evaluate(&data, &scratch);
+    let pretrained = sweeps.join("mrm-main-100-seed0");
+    let compared = |first: &Path| {
+        let output = run("trainer", args!["compare", first, &pretrained, "--draws", "10"]);
+        assert!(output.status.success(), "{output:?}");
+        text(&output.stderr)
+    };
+    assert!(compared(&scratch).contains("warning: the runs train different models: "));
+    assert!(!compared(&sweeps.join("scratch-main-100-seed0")).contains("different models"));
+}
+
+/// Viral or bacterial: a record of neither is not one of the two.
+#[test]
+fn blank_labels_of_a_task_of_ones_own_are_no_negatives() {
+    let temporary = folder();
+    let data = temporary.path().join("set");
+    // Viral is 1, 0 (bacterial), uncertain, or blank beside another label; the last records have no label at all.
+    let codes = |row: usize| match row {
+        0..36 => [Some(1), Some(0), Some(1)],
+        36..46 => [Some(0), Some(0), None],
+        46..49 => [Some(-1), Some(0), None],
+        49..66 => [None, Some(1), None],
+        _ => [None; 3],
+    };
+    let record = |row: usize| Record { labels: codes(row).to_vec(), ..made_record(row, (32, 32), 3) };
+    write_dataset(&data, &["Viral", "Normal", "Ticked"], ImageEncoding::Raw, &[(0..72).map(record).collect()]);
+    ok("dataset", args!["split", &data, "--name", "main", "--unit", "image", "--ratios", "100"]);
+    let finetune = |name: &str, task: &str, more: &[&str]| {
+        let run = temporary.path().join(name);
+        let mut all = args!["finetune", "--data", &data, "--run", &run, "--split", "main", "--task", task].to_vec();
+        all.extend(args!["--preset", "mrm-vit-tiny", "--steps", "2", "--batch-size", "4", "--device", "cpu"]);
+        all.extend(args!["--set", "model.vit.image_size=32", "--set", "model.vit.depth=1"]);
+        all.extend(more.iter().map(Into::into));
+        (run, all)
+    };
+    // What the evaluations of the three subsets say together, and how many records they are of.
+    let evaluations = |run: &Path| -> ([u64; 4], u64) {
+        let of_subset = |subset: &str| {
+            let all = args!["evaluate", "--data", &data, "--run", run, "--split", "main", "--subset", subset];
+            let told = ok("trainer", all.into_iter().chain(args!["--draws", "10"]));
+            let report: Value =
+                dataset::files::read_json(&run.join(format!("evaluation-{subset}.json"))).expect("an evaluation");
+            let finding = &report["findings"][0];
+            let count = |key: &str| finding[key].as_u64().unwrap_or_else(|| panic!("{key}: {finding}"));
+            let how = if finding["blank_as"] == "ignore" { "ignored" } else { "counted as negative" };
+            assert!(told.contains(&format!("{} blank {how}", count("blank"))), "{told}");
+            let records = report["records"].as_u64().expect("records");
+            (["positives", "negatives", "uncertain", "blank"].map(count), records)
+        };
+        let all = ["train", "validate", "test"].map(of_subset);
+        let sum = |at: usize| all.iter().map(|(counts, _)| counts[at]).sum();
+        ([sum(0), sum(1), sum(2), sum(3)], all.iter().map(|(_, records)| records).sum())
+    };
+    let of_train = |run: &Path| -> u64 {
+        let report: Value = dataset::files::read_json(&run.join("evaluation-train.json")).expect("an evaluation");
+        report["records"].as_u64().expect("records")
+    };
+
+    let (run, all) = finetune("own", "labels:Viral", &[]);
+    let told = ok("trainer", all);
+    // Uncertain ones are negatives by default; no blank one is, in training and evaluation.
+    assert_eq!(evaluations(&run), ([36, 13, 3, 17], 49));
+    let line = told.lines().find(|line| line.trim_start().starts_with("Viral ")).expect("a line").trim();
+    assert!(line.contains(" blank ignored)") && line.contains(" uncertain counted as negative"), "{told}");
+    assert!(told.contains(&format!("{} labelled records", of_train(&run))), "{told}");
+
+    let (run, all) = finetune("zeros", "labels:Viral", &["--set", "data.missing=zeros"]);
+    let told = ok("trainer", all);
+    assert!(told.contains(" blank counted as negative"), "{told}");
+    assert_eq!(evaluations(&run), ([36, 30, 3, 17], 66));
+
+    // A table that ticks positives and leaves the rest blank: the remedy is told.
+    let told = fails("trainer", 1, finetune("ticked", "labels:Ticked", &[]).1);
+    assert!(told.contains("there is nothing to learn") && told.contains("add --set data.missing=zeros"), "{told}");
+    ok("trainer", finetune("ticked", "labels:Ticked", &["--set", "data.missing=zeros"]).1);
+    let output = mrm_tests::run("trainer", finetune("both", "labels:Viral,Ticked", &[]).1);
+    let told = text(&output.stderr);
+    assert!(output.status.success() && told.contains("no negative among the"), "{told}");
+    assert!(told.contains("Ticked (blank labels are ignored: "), "{told}");
+
+    // Tasks of published data keep the convention of their labels.
+    let missing = |task: &str| {
+        let task = Task::parse(task).expect("a task");
+        finetune_preset("mrm-vit-tiny", &task, 100.0).expect("a preset").data.missing
+    };
+    assert_eq!(["chexpert5", "covid"].map(missing), [Missing::Zeros; 2]);
+    assert_eq!(["nih14", "rsna", "viral", "labels:Edema"].map(missing), [Missing::Ignore; 4]);
 }
 
 #[test]

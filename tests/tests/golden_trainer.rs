@@ -182,6 +182,7 @@ impl Pretraining {
             labels: self.0.tensor("in.labels"),
             attention_mask: self.0.tensor("in.attention_mask"),
             type_ids: Some(self.0.tensor("in.type_ids")),
+            rows: None,
             masked: None,
         }
     }

@@ -102,14 +102,21 @@ fn a_lost_shard_is_noticed_by_the_next_run() {
 fn prevalence_is_that_among_labelled_records() {
     let temporary = folder();
     let labels = [Some(1), Some(1), Some(0), Some(-1), None, None, None, None];
-    let record = |(row, code): (usize, &Option<i8>)| Record { labels: vec![*code], ..made_record(row, (10, 12), 1) };
-    let records: Vec<Record> = labels.iter().enumerate().map(record).collect();
-    write_dataset(temporary.path(), &["A"], ImageEncoding::Raw, &[records]);
+    // B is stated for three of the four records with labels: its blank is no negative.
+    let others = [Some(1), Some(0), None, Some(0), None, None, None, None];
+    let record = |row: usize| Record { labels: vec![labels[row], others[row], None], ..made_record(row, (10, 12), 1) };
+    let records: Vec<Record> = (0..labels.len()).map(record).collect();
+    write_dataset(temporary.path(), &["A", "B", "C"], ImageEncoding::Raw, &[records]);
     let told = ok("dataset", args!["inspect", temporary.path()]);
     assert!(told.contains("labels    4 of 8 records have some"), "{told}");
-    let row: Vec<&str> = told.lines().find(|line| line.starts_with("A ")).expect("a row").split_whitespace().collect();
-    assert_eq!(row, ["A", "2", "1", "1", "0", "50.0%"], "{told}");
-    // A drawn split deals out labelled and unlabelled records alike, and its certificate counts as `inspect` does.
+    let row = |name: &str| -> Vec<&str> {
+        told.lines().find(|line| line.starts_with(name)).expect("a row").split_whitespace().collect()
+    };
+    assert_eq!(row("finding")[1..], ["labeled", "positive", "negative", "uncertain", "blank", "prevalence"], "{told}");
+    assert_eq!(row("A "), ["A", "4", "2", "1", "1", "0", "50.0%"], "{told}");
+    assert_eq!(row("B "), ["B", "3", "1", "2", "0", "1", "33.3%"], "{told}");
+    assert_eq!(row("C "), ["C", "0", "0", "0", "0", "4", "–"], "{told}");
+    // A drawn split deals out labelled and unlabelled records alike.
     let split = ["--name", "main", "--unit", "image", "--validation", "0.25", "--test", "0.25", "--ratios", "100"];
     let mut all = args!["split", temporary.path()].to_vec();
     all.extend(split.map(Into::into));

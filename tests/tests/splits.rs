@@ -10,10 +10,14 @@ use std::time::Instant;
 use dataset::certificate::Certificate;
 use dataset::published_lists::Overlap;
 use dataset::random::Stream;
+use dataset::record::{ImageEncoding, Record};
 use dataset::roster::{Entry, Roster};
 use dataset::split::{Member, SplitOptions, Unit, certificate_path};
+use dataset::split_warnings::{NEAREST_POSITIVES, PREVALENCE_BOUND, SplitWarning};
 use dataset::{Dataset, Split, Storage, Subset, draw};
-use mrm_tests::{args, contents, fails, folder, ingest, ok, phantom, phantom_of, real_data};
+use mrm_tests::{
+    args, contents, fails, folder, ingest, made_record, ok, phantom, phantom_of, real_data, text, write_dataset,
+};
 use proptest::prelude::*;
 
 const FINDINGS: usize = 4;
@@ -253,6 +257,7 @@ fn draws_evenly(data: &Path) -> Dataset {
     let dataset = Dataset::open(data).expect("a dataset");
     let (split, told) = (load(&dataset, "main"), certificate(data, "main"));
     assert_eq!((told.shared_patients, told.torn_patients, told.nested), (0, 0, true));
+    assert!(told.warnings.is_empty() && !printed.contains("warning"), "{printed}");
     let records: Vec<u64> = told.parts.iter().map(|part| part.records).collect();
     let all = dataset.len() as f64;
     for (got, share) in records.iter().zip([0.7, 0.1, 0.2, 0.007, 0.07, 0.7]) {
@@ -433,6 +438,70 @@ fn a_share_that_the_source_lacks_comes_out_of_train() {
     let listed = load(&dataset, "listed");
     assert_eq!(listed.rows(Subset::Test, None), split.rows(Subset::Test, None));
     assert_eq!(listed.ratios, [20.0, 100.0]);
+}
+
+/// Two patients of 22 images each are no 1%: said when the split is made, and whenever it is trained on or evaluated.
+#[test]
+fn a_set_far_from_its_share_or_prevalence_is_told_of() {
+    let temporary = folder();
+    let data = temporary.path().join("set");
+    // Patients of 22 images; a finding is either in all images of a patient or in none.
+    let record = |row: usize| {
+        let patient = row / 22;
+        let labels = vec![Some(i8::from(patient % 3 == 0)), Some(i8::from(patient % 2 == 0))];
+        Record { patient_id: format!("p{patient}"), labels, ..made_record(row, (32, 32), 2) }
+    };
+    write_dataset(&data, &["Edema", "Mass"], ImageEncoding::Raw, &[(0..22 * 20).map(record).collect()]);
+    let printed = ok("dataset", args!["split", &data, "--name", "main", "--ratios", "1,50,100"]);
+    let told = certificate(&data, "main");
+    let of_share = |warning: &&SplitWarning| warning.part == "1%" && warning.finding.is_none();
+    let share = told.warnings.iter().find(of_share).unwrap_or_else(|| panic!("a warning: {printed}"));
+    let (train, one) = (told.parts[0].records, told.parts[3].records);
+    assert!(one >= 22, "whole patients");
+    assert_eq!((share.expected, share.count, share.of), (0.01, one, train));
+    assert!((share.found - one as f64 / train as f64).abs() < 1e-12);
+    let share =
+        format!("the 1% set holds {:.1}% of the training records ({one} of {train}), not 1%", 100.0 * share.found);
+    assert!(printed.contains(&format!("\nwarning: {share}\n")), "{printed}");
+    // The 50% set is near its share, and nothing is far from 100%.
+    assert!(told.warnings.iter().all(|warning| warning.part != "100%"), "{:?}", told.warnings);
+    // A finding that is in a whole patient or in none of it.
+    let warned_of = |part: &str, finding: &str| {
+        let is_meant = |warning: &&SplitWarning| warning.part == part && warning.finding.as_deref() == Some(finding);
+        told.warnings.iter().find(is_meant)
+    };
+    let findings = &told.parts[3].findings;
+    for (own, whole) in findings.iter().zip(&told.parts[0].findings) {
+        let (wanted, own_count) = (whole.prevalence * one as f64, own.positives as f64);
+        let far = (own_count - wanted).abs() > NEAREST_POSITIVES.max(PREVALENCE_BOUND * wanted);
+        assert_eq!(warned_of("1%", &own.finding).is_some(), far, "{printed}");
+    }
+    assert!(printed.contains("\nwarning: prevalence in the 1% set: "), "{printed}");
+
+    let run = temporary.path().join("run");
+    let finetune = |ratio: &str, run: &Path| {
+        let mut all = args!["finetune", "--data", &data, "--run", run, "--split", "main", "--ratio", ratio].to_vec();
+        all.extend(args!["--task", "labels:Edema,Mass", "--preset", "mrm-vit-tiny", "--device", "cpu", "--steps", "1"]);
+        all.extend(args!["--batch-size", "4", "--set", "model.vit.depth=1", "--set", "model.vit.image_size=32"]);
+        all
+    };
+    let output = mrm_tests::run("trainer", finetune("1", &run));
+    let warned = format!("warning: split `main`: {share}");
+    assert!(output.status.success() && text(&output.stderr).contains(&warned), "{}", text(&output.stderr));
+    let evaluate = args!["evaluate", "--data", &data, "--run", &run, "--split", "main", "--draws", "10"];
+    let output = mrm_tests::run("trainer", evaluate.clone());
+    assert!(output.status.success() && text(&output.stderr).contains(&warned), "{}", text(&output.stderr));
+    let output = mrm_tests::run("trainer", finetune("100", &temporary.path().join("other")));
+    assert!(output.status.success() && !text(&output.stderr).contains("warning: split"), "{}", text(&output.stderr));
+
+    // A certificate of before there were warnings is read, and they are given all the same.
+    let path = data.join(certificate_path("main"));
+    let mut older: serde_json::Value = dataset::files::read_json(&path).expect("a certificate");
+    assert!(older.as_object_mut().expect("an object").remove("warnings").is_some());
+    fs::write(&path, older.to_string()).expect("written");
+    ok("dataset", args!["verify", &data]);
+    let output = mrm_tests::run("trainer", evaluate);
+    assert!(output.status.success() && text(&output.stderr).contains(&warned), "{}", text(&output.stderr));
 }
 
 #[test]

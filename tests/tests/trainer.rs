@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 
-use ::dataset::record::ImageEncoding;
+use ::dataset::record::{ImageEncoding, Record};
 use ::dataset::{Dataset, Split, Subset};
 use mrm_tests::training::{MINIATURE, dataset, numbers, pretraining};
 use mrm_tests::{args, contents, fails, folder, ingest, made_record, ok, real_data, write_dataset};
@@ -137,6 +137,71 @@ fn ablations_run_by_a_switch() {
         assert!(switch.ends_with("-only") || line[part].as_f64() != Some(own), "{name}: the switch changes nothing");
         let parts = usize::from(line["loss_image"].is_f64()) + usize::from(line["loss_report"].is_f64());
         assert_eq!(parts, if switch.ends_with("-only") { 1 } else { 2 }, "{name}: {line}");
+    }
+}
+
+/// Records without a report, beside some with one: they are no reports of padding.
+#[test]
+fn records_without_a_report_take_part_in_the_image_loss_alone() {
+    let temporary = folder();
+    let record = |row: usize, tokens: &dyn Fn(usize) -> Vec<i32>| Record {
+        token_ids: tokens(row),
+        ..made_record(row, (40, 40), 1)
+    };
+    let made = |name: &str, records: usize, tokens: &dyn Fn(usize) -> Vec<i32>| {
+        let data = temporary.path().join(name);
+        let records = (0..records).map(|row| record(row, tokens)).collect();
+        write_dataset(&data, &["Edema"], ImageEncoding::Raw, &[records]);
+        ok("dataset", args!["split", &data, "--name", "main", "--validation", "0", "--test", "0"]);
+        data
+    };
+    // One record in eight has a report, which fills all positions; another one has `[CLS]` alone, and nothing to restore.
+    let words = |row: usize| -> Vec<i32> {
+        std::iter::once(2).chain((1..64).map(|at| 4 + ((row * 7 + at * 5) % 96) as i32)).collect()
+    };
+    let some = |row: usize| match row % 8 {
+        0 => words(row),
+        1 => vec![2],
+        _ => Vec::new(),
+    };
+    let data = made("some", 48, &some);
+    let run = |name: &str| temporary.path().join(name);
+    let all = ["--set", "model.report_loss=all", "--set", "optimiser.base_rate=0.3"];
+    let told = ok("trainer", pretraining(&data, &run("both"), 30, &all));
+    assert!(told.contains("48 records (6 with a report; the others take part in the image loss alone), "), "{told}");
+    let losses = |run: &str, part: &str| -> Vec<f64> {
+        numbers(&temporary.path().join(run)).iter().map(|line| line[part].as_f64().expect("a finite loss")).collect()
+    };
+    let reports = losses("both", "loss_report");
+    // What is learnt in so few updates of padding alone: a loss near 0. Words at random stay hard to guess.
+    let learnt: Vec<f64> = reports[20..].iter().copied().filter(|loss| *loss != 0.0).collect();
+    assert!(!learnt.is_empty() && learnt.iter().all(|loss| *loss > 2.0), "{reports:?}");
+
+    // Batches of two: most have no report at all.
+    let mut small = pretraining(&data, &run("small"), 24, &all);
+    let size = small.iter().position(|word| word == "--batch-size").expect("an option");
+    small[size + 1] = "2".into();
+    ok("trainer", small);
+    let (reports, images) = (losses("small", "loss_report"), losses("small", "loss_image"));
+    assert!(reports.iter().filter(|loss| **loss == 0.0).count() >= 12 && reports.iter().any(|loss| *loss > 0.0));
+    assert!(images.iter().all(|loss| *loss > 0.0));
+
+    // Without the image loss they teach nothing, and are left out.
+    let report_only = ["--set", "model.restore=report-only"];
+    let told = ok("trainer", pretraining(&data, &run("report-only"), 2, &report_only));
+    assert!(told.contains("6 records with a report (the other 42 are left out), "), "{told}");
+    let told = ok("trainer", pretraining(&data, &run("image-only"), 1, &["--set", "model.restore=image-only"]));
+    assert!(told.contains("48 records, "), "{told}");
+    assert!(
+        ok("trainer", pretraining(&made("all", 8, &words), &run("whole"), 1, &all)).contains("(all with a report)")
+    );
+
+    let without = made("none", 8, &|_| Vec::new());
+    for more in [&all[..], &report_only] {
+        let told = fails("trainer", 1, pretraining(&without, &run("none-of-it"), 1, more));
+        let words = "none of the 8 records of the training subset of split `main` has a report to restore: set \
+                     model.restore=image-only";
+        assert!(told.contains(words) && !run("none-of-it").exists(), "{told}");
     }
 }
 

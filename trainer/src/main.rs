@@ -14,6 +14,7 @@ use trainer::config::{self, PRESETS, SEGMENTATION_TASK, overlay};
 use trainer::engine::Outcome;
 use trainer::metrics::SPECIFICITY;
 use trainer::rundir::RunDir;
+use trainer::vit::VitConfig;
 use trainer::{failure, libtorch};
 
 /// Masked record modeling: pre-training on radiographs with reports, fine-tuning on few labels, evaluation.
@@ -167,7 +168,7 @@ enum Command {
         /// As for finetune, segmentation left out.
         #[arg(long, value_parser = task)]
         task: String,
-        /// Sizes for starts that are no run.
+        /// Sizes, where no start is a run; else all starts, random ones included, take the model of the runs.
         #[arg(long, value_parser = PRESETS)]
         preset: Option<String>,
         /// Names of splits.
@@ -179,7 +180,7 @@ enum Command {
         /// Seeds of the fine-tuning.
         #[arg(long, value_name = "0,1,2", value_delimiter = ',', default_value = "0")]
         seeds: Vec<u64>,
-        /// Start weights and what the table calls them; {split} stands for the split's name. May be repeated.
+        /// Start weights and what the table calls them; all are the same model; {split} stands for the split's name. May be repeated.
         #[arg(long, value_name = "NAME=RUN|random", required = true, value_parser = commands::parse_start)]
         start: Vec<(String, String)>,
         /// Bootstrap draws of each evaluation.
@@ -383,6 +384,7 @@ fn run(cli: Cli) -> Result<()> {
             };
             if task == SEGMENTATION_TASK {
                 let config = commands::resolve_segmentation(&request)?;
+                tell_model(&request, &config.preset, &config.model.vit);
                 let prepared = commands::prepare_segmentation(&config, &source, device)?;
                 show(&config)?;
                 let run = RunDir::open(&shared.run, &config)?;
@@ -390,6 +392,7 @@ fn run(cli: Cli) -> Result<()> {
                 return Ok(());
             }
             let config = commands::resolve_finetune(&request)?;
+            tell_model(&request, &config.preset, &config.model.vit);
             let prepared = commands::prepare_finetune(config, &source)?;
             prepared.remarks().iter().for_each(|remark| dataset::remark!("warning: {remark}"));
             show(prepared.config())?;
@@ -587,6 +590,13 @@ fn read_text(path: &Path) -> Result<String> {
 fn show<C: Serialize>(config: &C) -> Result<()> {
     dataset::say!("{}", toml::to_string(config)?);
     Ok(())
+}
+
+/// Says which model is trained where no start weights decide it.
+fn tell_model(request: &Request, preset: &str, vit: &VitConfig) {
+    if request.init.is_none() {
+        dataset::remark!("{}", commands::without_init(preset, vit, request.preset.is_some()));
+    }
 }
 
 /// How to evaluate a run.

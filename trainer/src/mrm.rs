@@ -21,25 +21,32 @@ use crate::vit::{Block, LAYER_NORM_EPSILON, PatchEmbed, blocks, run_blocks};
 
 pub use config::{MrmConfig, ReportLoss, Restore};
 
-/// The reports of a batch.
+/// The reports of a batch of `B` images: `R` of them, one for each image that has a report.
+///
+/// An image without a report must not be given an empty one: [`ReportLoss::All`] would train the padding, and with it
+/// every masked word, towards `[PAD]`.
 #[derive(Debug, Clone, Copy)]
 pub struct ReportBatch<'a> {
-    /// Token ids with the masked ones replaced, `[B, S]`, Int64.
+    /// Token ids with the masked ones replaced, `[R, S]`, Int64.
     pub ids: &'a Tensor,
-    /// The token ids before masking, `[B, S]`, Int64; padding is 0.
+    /// The token ids before masking, `[R, S]`, Int64; padding is 0.
     pub labels: &'a Tensor,
-    /// 1 for tokens and 0 for padding, `[B, S]`.
+    /// 1 for tokens and 0 for padding, `[R, S]`.
     pub attention_mask: &'a Tensor,
-    /// Token types `[B, S]`, Int64; none means type 0 everywhere.
+    /// Token types `[R, S]`, Int64; none means type 0 everywhere.
     pub type_ids: Option<&'a Tensor>,
-    /// Masked positions of the flattened batch `[M]`, Int64, for the loss on masked positions in training; none means
+    /// The images that the reports belong to, `[R]`, Int64; none means all images in their order (`R = B`).
+    pub rows: Option<&'a Tensor>,
+    /// Masked positions of the flattened reports `[M]`, Int64, for the loss on masked positions in training; none means
     /// that they are looked up, for which a CUDA device has to be waited for.
     pub masked: Option<&'a Tensor>,
 }
 
 impl ReportBatch<'_> {
-    /// An error unless all tensors are `[batch, S]` with the same `S`, at most `longest`.
+    /// An error unless all tensors are `[R, S]` with the same `S`, at most `longest`, and `R` as `rows` (else `batch`) says.
     fn check(&self, batch: i64, longest: i64) -> Result<(), ModelError> {
+        self.rows.map_or(Ok(()), |rows| check_shape("rows", rows, &[-1]))?;
+        let batch = self.rows.map_or(batch, |rows| rows.size()[0]);
         check_shape("ids", self.ids, &[batch, -1])?;
         let length = self.ids.size()[1];
         if length > longest {
@@ -65,16 +72,16 @@ pub struct MrmOutput {
     pub ids_restore: Tensor,
     /// Predicted target patches, `[B, L, P·P·3]`. None in training, where removed patches alone are predicted.
     pub pred: Option<Tensor>,
-    /// The image as the report decoder gets it, `[B, H]`.
+    /// The images with a report as the report decoder gets them, `[R, H]`.
     pub report_latent: Option<Tensor>,
-    /// The report decoder's last hidden layer, `[B, S, H]`.
+    /// The report decoder's last hidden layer, `[R, S, H]`.
     pub report_hidden: Option<Tensor>,
-    /// Logits of every token id, `[B, S, V]`. None in training under [`ReportLoss::Masked`], where masked positions
+    /// Logits of every token id, `[R, S, V]`. None in training under [`ReportLoss::Masked`], where masked positions
     /// alone are predicted.
     pub mlm_logits: Option<Tensor>,
     /// Mean squared error over removed patches.
     pub loss_image: Option<Tensor>,
-    /// Cross-entropy over the positions [`ReportLoss`] names.
+    /// Cross-entropy over the positions [`ReportLoss`] names, of the images with a report; 0 where no image has one.
     pub loss_report: Option<Tensor>,
     /// The weighted sum of the losses: what is trained.
     pub total: Tensor,
@@ -281,13 +288,19 @@ impl Mrm {
     /// The report decoder and its loss.
     fn restore_report(&self, branch: &ReportBranch, report: ReportBatch, train: bool, output: &mut MrmOutput) {
         let tokens = output.latent.size()[1];
+        if report.ids.size()[0] == 0 {
+            // The mean over no report is no number. An empty sum is 0, and has a gradient even without an image loss.
+            output.loss_report = Some(output.latent.narrow(0, 0, 0).sum(Kind::Float));
+            return;
+        }
         // The release projects every token and then takes the mean; the mean first is the same, for a fraction of it.
-        let visible = output.latent.narrow(1, 1, tokens - 1).mean_dim([1_i64].as_slice(), false, None);
-        let latent = branch.projection.forward(&visible); // [B, H]
+        let visible = output.latent.narrow(1, 1, tokens - 1).mean_dim([1_i64].as_slice(), false, None); // [B, D]
+        let visible = report.rows.map_or_else(|| visible.shallow_clone(), |rows| visible.index_select(0, rows)); // [R, D]
+        let latent = branch.projection.forward(&visible); // [R, H]
         let embedded = branch.bert.embed(report.ids, report.type_ids, &latent, train);
-        let hidden = branch.bert.encode(embedded, report.attention_mask, train); // [B, S, H]
+        let hidden = branch.bert.encode(embedded, report.attention_mask, train); // [R, S, H]
 
-        let flat = hidden.flatten(0, 1); // [B·S, H]
+        let flat = hidden.flatten(0, 1); // [R·S, H]
         let labels = report.labels.flatten(0, 1);
         let masked = || report.ids.ne_tensor(report.labels).flatten(0, 1);
         let entropy = |logits: &Tensor, labels: &Tensor, reduction| {
@@ -295,7 +308,7 @@ impl Mrm {
         };
         let (logits, loss) = match (self.config.report_loss, train) {
             (ReportLoss::All, _) => {
-                let logits = branch.bert.predict(&flat); // [B·S, V]
+                let logits = branch.bert.predict(&flat); // [R·S, V]
                 let loss = entropy(&logits, &labels, Reduction::Mean);
                 (Some(logits), loss)
             }

@@ -8,7 +8,7 @@ use dataset::{Batch, Loader};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use super::pretrain::loader_builder;
+use super::pretrain::{TrainingRows, loader_builder};
 use super::{DataSource, device_name};
 use crate::config::PretrainConfig;
 use crate::libtorch;
@@ -150,7 +150,8 @@ fn batches(
     device: Device,
 ) -> Result<Box<dyn FnMut() -> Result<Rc<Batch>>>> {
     if let Some(source) = source {
-        let mut loader: Loader = loader_builder(config, source, device).build()?;
+        let training = TrainingRows::of(config, source)?;
+        let mut loader: Loader = loader_builder(config, source, &training, device).build()?;
         return Ok(Box::new(move || Ok(Rc::new(loader.next_batch()?))));
     }
     let noise = Rc::new(Batch::noise(

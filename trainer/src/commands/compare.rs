@@ -11,6 +11,7 @@ use dataset::table;
 use serde::Serialize;
 
 use super::evaluate::{THIN, check_specificity, numbered};
+use super::same_model::remark_different;
 use crate::bootstrap::{Bootstrap, Difference, Predictions, smallest_p};
 use crate::metrics::Scores;
 use crate::rundir;
@@ -140,6 +141,7 @@ pub fn compare(
         );
     }
     let scores = b.ordered(&a)?;
+    remark_different(first, second);
     let patients = numbered(a.patients.iter().map(String::as_str));
     let bootstrap = Bootstrap { draws, seed, ..Bootstrap::default() };
     let predictions = Predictions {

@@ -17,7 +17,7 @@ use crate::bootstrap::{Bootstrap, Interval, Predictions};
 use crate::config::FinetuneConfig;
 use crate::metrics::Scores;
 use crate::objective::Objective;
-use crate::objectives::{Classification, Labels, predict};
+use crate::objectives::{Classification, Labels, OpenLabels, predict};
 use crate::rundir;
 
 /// Scores of one finding, none where undefined.
@@ -26,6 +26,9 @@ pub struct FindingScores {
     pub finding: String,
     pub positives: usize,
     pub negatives: usize,
+    /// Labels that are neither, and what they are counted as; none in evaluations by versions that did not count them.
+    #[serde(flatten)]
+    pub open: Option<OpenLabels>,
     #[serde(flatten)]
     pub scores: Scores<Interval>,
 }
@@ -69,6 +72,7 @@ pub fn evaluate(
     check_split((&config.dataset, &config.split, &config.split_members), source)?;
     let task = TaskLabels::read(&config, source)?;
     rundir::remark_unfinished(run, config.optimiser.steps);
+    remark_ratio(&config.dataset, config.ratio, &config.findings, source)?;
     let rows = task.rows(source, subset, None)?;
     if rows.is_empty() {
         let labelled = |subset| Ok::<_, anyhow::Error>(task.rows(source, subset, None)?.len());
@@ -99,8 +103,7 @@ pub fn evaluate(
     let stem = file_stem(subset, &config.dataset, source);
     let table = run.join(format!("predictions-{stem}.parquet"));
     write_predictions(&table, dataset, &rows, labels, &scores, &targets)?;
-    let count =
-        |class: usize, wanted| targets.iter().skip(class).step_by(classes).filter(|t| **t == Some(wanted)).count();
+    let counts = task.counts(source, subset, None)?;
     let report = EvaluationReport {
         task: config.task.clone(),
         split: split.name.clone(),
@@ -114,15 +117,14 @@ pub fn evaluate(
         specificity,
         draws,
         weights: weights.strip_prefix(run).unwrap_or(&weights).display().to_string(),
-        findings: labels
-            .findings
-            .iter()
+        findings: counts
+            .into_iter()
             .zip(&found.classes)
-            .enumerate()
-            .map(|(class, (finding, scores))| FindingScores {
-                finding: finding.clone(),
-                positives: count(class, true),
-                negatives: count(class, false),
+            .map(|(count, scores)| FindingScores {
+                positives: count.positives(),
+                negatives: count.negatives(),
+                open: Some(count.open),
+                finding: count.finding,
                 scores: *scores,
             })
             .collect(),
@@ -173,6 +175,17 @@ pub(super) fn check_split(trained_on: (&str, &str, &str), source: &DataSource) -
         );
     }
     bail!("the run was trained on split `{split}` of this dataset, whose patients `{name}` may test on: {command}")
+}
+
+/// Warns where the ratio that a run was trained at is far from its share of the training subset, or from the prevalence of
+/// one of these findings.
+pub(super) fn remark_ratio(trained_on: &str, ratio: f64, findings: &[String], source: &DataSource) -> Result<()> {
+    if trained_on == source.identity()
+        && let Some(missed) = source.split()?.missed_by_ratio(ratio, findings)
+    {
+        dataset::remark!("warning: {missed}");
+    }
+    Ok(())
 }
 
 /// What an evaluation's files are called: `test`, or `test-on-NAME` for a dataset that the run was not trained on.
@@ -243,6 +256,11 @@ impl std::fmt::Display for EvaluationReport {
             writeln!(f, "{}", line(&row.scores, self.draws))?;
         }
         write!(f, "{:<46}  {}", "mean over defined findings", line(&self.mean, self.draws))?;
+        for row in &self.findings {
+            if let Some(open) = row.open.map(|open| open.told()).filter(|open| !open.is_empty()) {
+                write!(f, "\nlabels of {}: {open}", row.finding)?;
+            }
+        }
         let all = self.findings.iter().map(|finding| &finding.scores).chain([&self.mean]);
         if all.flat_map(|scores| [scores.auroc, scores.average_precision]).flatten().any(|i| i.is_thin(self.draws)) {
             write!(f, "\n{THIN}")?;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use super::DataSource;
-use super::evaluate::{check_split, file_stem, numbered};
+use super::evaluate::{check_split, file_stem, numbered, remark_ratio};
 use super::segment::{evaluation_transform, with_mask};
 use crate::bootstrap::{Bootstrap, Interval};
 use crate::config::SegmentConfig;
@@ -66,6 +66,7 @@ pub fn evaluate_segmentation(
     let (dataset, split) = (&source.dataset, source.split()?);
     check_split((&config.dataset, &config.split, &config.split_members), source)?;
     rundir::remark_unfinished(run, config.optimiser.steps);
+    remark_ratio(&config.dataset, config.ratio, &[], source)?;
     let stem = file_stem(subset, &config.dataset, source);
     let rule = MaskRule { min_area: min_area.unwrap_or(config.prediction.min_area), ..config.prediction };
     let known = with_mask(dataset)?;

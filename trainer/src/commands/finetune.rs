@@ -13,7 +13,7 @@ use super::{Codes, DataSource, device_name, seed_start_values, seen_before, unfi
 use crate::config::{self, AnyConfig, FinetuneConfig, PRESETS, RANDOM, RANDOM_NAME, Rule, Task, overlay, preset_hint};
 use crate::engine::{self, Outcome, Settings};
 use crate::objective::Objective;
-use crate::objectives::{Classification, Labels};
+use crate::objectives::{Classification, LabelCounts, Labels, blank_remedy};
 use crate::optimiser::Algorithm;
 use crate::rundir::{self, RunDir};
 use crate::schedule::WarmupCosine;
@@ -51,10 +51,21 @@ impl TaskLabels {
         let mut rows = source.split()?.rows(subset, ratio);
         rows.retain(|&row| {
             let codes = &self.codes[row as usize];
-            let asked = self.only_with.is_empty() || self.only_with.iter().any(|&column| codes[column] == Some(1));
-            asked && self.labels.targets(codes).iter().any(Option::is_some)
+            self.asks_for(codes) && self.labels.targets(codes).iter().any(Option::is_some)
         });
         Ok(rows)
+    }
+
+    /// Whether a record counts for the task, by its codes.
+    fn asks_for(&self, codes: &[Option<i8>]) -> bool {
+        self.only_with.is_empty() || self.only_with.iter().any(|&column| codes[column] == Some(1))
+    }
+
+    /// The labels of a subset by finding, and how they are counted; blank ones included.
+    pub(super) fn counts(&self, source: &DataSource, subset: Subset, ratio: Option<f64>) -> Result<Vec<LabelCounts>> {
+        let rows = source.split()?.rows(subset, ratio);
+        let codes = rows.iter().map(|&row| self.codes[row as usize].as_slice());
+        Ok(self.labels.counts(codes.filter(|codes| self.asks_for(codes))))
     }
 
     /// Targets of some rows, one list a row.
@@ -156,6 +167,8 @@ pub struct Finetuning<'a> {
     train: Vec<u32>,
     validate: Vec<u32>,
     validate_targets: Vec<Vec<Option<bool>>>,
+    /// The labels of the training and the validation records by finding.
+    counts: [Vec<LabelCounts>; 2],
     remarks: Vec<String>,
 }
 
@@ -171,22 +184,29 @@ pub fn prepare_finetune(config: FinetuneConfig, source: &DataSource) -> Result<F
     let both = |targets: &[Vec<Option<bool>>]| {
         (0..config.findings.len()).any(|class| has(targets, class, true) && has(targets, class, false))
     };
+    let counts =
+        [task.counts(source, Subset::Train, Some(config.ratio))?, task.counts(source, Subset::Validate, None)?];
     if !both(&targets) {
         bail!(
-            "the {} labelled training records at {}% have no finding with both classes: there is nothing to learn",
+            "the {} labelled training records at {}% have no finding with both classes: there is nothing to learn{}",
             train.len(),
-            config.ratio
+            config.ratio,
+            blank_remedy(&counts[0])
         );
     }
-    let never: Vec<&str> = (config.findings.iter().enumerate())
-        .filter(|(class, _)| !has(&targets, *class, true))
-        .map(|(_, finding)| finding.as_str())
-        .collect();
     let seen = seen_before(&config.init, (&config.dataset, &config.split, &config.split_members));
     let mut remarks: Vec<String> = unfinished_start(&config.init).into_iter().chain(seen).collect();
-    if !never.is_empty() {
-        remarks.push(format!("no positive among the {} training records of: {}", train.len(), never.join(", ")));
+    for (label, name, remedy) in [(true, "positive", ""), (false, "negative", blank_remedy(&counts[0]))] {
+        let never: Vec<&str> = (config.findings.iter().enumerate())
+            .filter(|(class, _)| !has(&targets, *class, label))
+            .map(|(_, finding)| finding.as_str())
+            .collect();
+        if !never.is_empty() {
+            let (count, never) = (train.len(), never.join(", "));
+            remarks.push(format!("no {name} among the {count} training records of: {never}{remedy}"));
+        }
     }
+    remarks.extend(source.split()?.missed_by_ratio(config.ratio, &config.findings));
     if !both(&validate_targets) {
         remarks.push(format!(
             "the {} labelled validation records have no finding with both classes: the last weights will be kept, not \
@@ -194,7 +214,7 @@ pub fn prepare_finetune(config: FinetuneConfig, source: &DataSource) -> Result<F
             validate.len()
         ));
     }
-    Ok(Finetuning { labels: task.labels, config, source, train, validate, validate_targets, remarks })
+    Ok(Finetuning { labels: task.labels, config, source, train, validate, validate_targets, counts, remarks })
 }
 
 impl Finetuning<'_> {
@@ -210,7 +230,7 @@ impl Finetuning<'_> {
 
     /// Trains; the best weights by the validation subset's mean AUROC are kept.
     pub fn train(self, run: &RunDir, device: Device) -> Result<Outcome> {
-        let Self { config, source, labels, train: rows, validate, validate_targets, .. } = self;
+        let Self { config, source, labels, train: rows, validate, validate_targets, counts, .. } = self;
         seed_start_values(&config.run);
         let dataset = &source.dataset;
         let objective = Classification::new(&config.model, labels, dataset, evaluation_transform(&config), device)?
@@ -225,6 +245,10 @@ impl Finetuning<'_> {
             rundir::start_from(objective.store(), init, leave, preset_hint)?;
         }
         let optimiser = &config.optimiser;
+        for (counts, of) in counts.iter().zip(["training", "validation"]) {
+            dataset::say!("{of} labels; data.uncertain and data.missing say what uncertain and blank ones count as:");
+            counts.iter().for_each(|count| dataset::say!("{count}"));
+        }
         dataset::say!("{} labelled records, {} updates, on {}", rows.len(), optimiser.steps, device_name(device));
         let loader = |state| {
             Ok(source

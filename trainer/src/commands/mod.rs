@@ -11,6 +11,7 @@ mod import;
 mod pretrain;
 mod reconstruct;
 mod report;
+mod same_model;
 mod segment;
 mod sweep;
 
@@ -37,6 +38,7 @@ pub use import::{Imported, import};
 pub use pretrain::{pretrain, pretrain_transform, resolve_pretrain};
 pub use reconstruct::reconstruct;
 pub use report::report;
+pub use same_model::without_init;
 pub use segment::{Segmenting, is_segmentation, prepare_segmentation, resolve_segmentation};
 pub(crate) use sweep::ratio_key;
 pub use sweep::{Cell, Spread, Sweep, Swept, parse_start, sweep, table as sweep_table};

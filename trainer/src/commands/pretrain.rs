@@ -4,9 +4,10 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use dataset::cli::UsageError;
+use arrow_array::ListArray;
 use dataset::loader::{LoaderBuilder, TextOptions};
 use dataset::transform::{ASPECT, Crop, Transform};
-use dataset::{Dataset, Subset};
+use dataset::{Dataset, Subset, shard};
 use tch::Device;
 
 use super::{DataSource, device_name, seed_start_values, unfinished_start};
@@ -50,18 +51,71 @@ pub fn pretrain_transform(config: &PretrainConfig) -> Transform {
     }
 }
 
-/// Rows that pre-training sees: with a split, its training subset, all of it, since no label is used.
-fn training_rows(source: &DataSource) -> Vec<u32> {
-    match &source.split {
-        Some(split) => split.rows(Subset::Train, None),
-        None => (0..source.dataset.len() as u32).collect(),
+/// The records that pre-training sees.
+pub(super) struct TrainingRows {
+    rows: Vec<u32>,
+    /// What the log says about their reports.
+    told: String,
+}
+
+impl TrainingRows {
+    /// With a split, its training subset, all of it, since no label is used; else all records. A model that restores
+    /// reports alone learns nothing from a record without one, so such records are left out.
+    ///
+    /// # Errors
+    /// When the model restores reports, and no record has one.
+    pub(super) fn of(config: &PretrainConfig, source: &DataSource) -> Result<Self> {
+        let (mut rows, of) = match &source.split {
+            Some(split) => (split.rows(Subset::Train, None), format!("the training subset of split `{}`", split.name)),
+            None => ((0..source.dataset.len() as u32).collect(), "this dataset".to_owned()),
+        };
+        if !config.model.restores_report() {
+            return Ok(Self { rows, told: String::new() });
+        }
+        let known = with_report(&source.dataset)?;
+        let (all, reports) = (rows.len(), rows.iter().filter(|&&row| known[row as usize]).count());
+        if reports == 0 && all > 0 {
+            bail!(
+                "none of the {all} records of {of} has a report to restore: set model.restore=image-only, or ingest the \
+                 reports"
+            );
+        }
+        let told = if config.model.restores_image() {
+            match all - reports {
+                0 => " (all with a report)".to_owned(),
+                _ => format!(" ({reports} with a report; the others take part in the image loss alone)"),
+            }
+        } else {
+            rows.retain(|&row| known[row as usize]);
+            format!(" with a report (the other {} are left out)", all - reports)
+        };
+        Ok(Self { rows, told })
     }
 }
 
+/// Whether each record has a report: a token after `[CLS]`.
+fn with_report(dataset: &Dataset) -> Result<Vec<bool>> {
+    let totals = &dataset.manifest().totals;
+    if totals.reports == totals.records {
+        return Ok(vec![true; dataset.len()]); // without reading all tokens of a large dataset
+    }
+    let mut known = Vec::with_capacity(dataset.len());
+    for batch in dataset.columns(&["token_ids"])? {
+        let tokens = shard::column::<ListArray>(&batch, "token_ids");
+        known.extend((0..batch.num_rows()).map(|row| tokens.is_some_and(|tokens| tokens.value_length(row) > 1)));
+    }
+    Ok(known)
+}
+
 /// The loader of a run's batches.
-pub(super) fn loader_builder(config: &PretrainConfig, source: &DataSource, device: Device) -> LoaderBuilder {
+pub(super) fn loader_builder(
+    config: &PretrainConfig,
+    source: &DataSource,
+    training: &TrainingRows,
+    device: Device,
+) -> LoaderBuilder {
     let mut builder = source
-        .training_loader(&training_rows(source), config.optimiser.batch_size, &config.run, device)
+        .training_loader(&training.rows, config.optimiser.batch_size, &config.run, device)
         .transform(pretrain_transform(config));
     if config.model.restores_report() {
         let (tokens, mask_ratio) = (config.data.tokens as usize, config.data.report_mask_ratio);
@@ -94,8 +148,9 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
         remark_tokenizer(config, init);
     }
     let optimiser = &config.optimiser;
-    let records = training_rows(source).len();
-    let loader = |state| Ok(loader_builder(config, source, device).resume(state).build()?);
+    let training = TrainingRows::of(config, source)?;
+    let records = training.rows.len();
+    let loader = |state| Ok(loader_builder(config, source, &training, device).resume(state).build()?);
     let per_epoch = (records / optimiser.batch_size).max(1) as f64 / optimiser.accumulation as f64;
     let steps = match optimiser.steps {
         0 => ((optimiser.epochs * per_epoch).round() as u64).max(1),
@@ -108,7 +163,8 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
         warmup: epochs * optimiser.warmup_epochs / optimiser.epochs,
         total: epochs,
     };
-    dataset::say!("{records} records, {per_epoch:.1} updates an epoch, {steps} updates, on {}", device_name(device));
+    let (told, device) = (&training.told, device_name(device));
+    dataset::say!("{records} records{told}, {per_epoch:.1} updates an epoch, {steps} updates, on {device}");
     let settings = Settings {
         algorithm: Algorithm::PRETRAINING,
         weight_decay: optimiser.weight_decay,

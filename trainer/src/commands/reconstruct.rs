@@ -119,8 +119,15 @@ fn restore(
         let ids = tokens(&batch, batch.token_ids(), device);
         let labels = tokens(&batch, batch.target_ids(), device);
         let attention_mask = tokens(&batch, batch.attention_mask(), device);
-        let report =
-            ReportBatch { ids: &ids, labels: &labels, attention_mask: &attention_mask, type_ids: None, masked: None };
+        let report = ReportBatch {
+            ids: &ids,
+            labels: &labels,
+            attention_mask: &attention_mask,
+            type_ids: None,
+            // Every record, so that the logits are in the order of the records. No loss is read here.
+            rows: None,
+            masked: None,
+        };
         model.forward(&image, Some(report), None, false)?
     } else {
         model.forward(&image, None, None, false)?

@@ -133,7 +133,8 @@ pub fn prepare_segmentation<'a>(
         rundir::start_from(objective.store(), Path::new(&config.init), |_| false, preset_hint)?;
     }
     let seen = seen_before(&config.init, (&config.dataset, &config.split, &config.split_members));
-    for remark in unfinished_start(&config.init).into_iter().chain(seen) {
+    let missed = split.missed_by_ratio(config.ratio, &[]);
+    for remark in unfinished_start(&config.init).into_iter().chain(seen).chain(missed) {
         dataset::remark!("warning: {remark}");
     }
     Ok(Segmenting { config, source, objective, rows, device })

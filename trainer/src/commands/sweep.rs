@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use super::evaluate::check_specificity;
+use super::finetune::Start;
+use super::same_model;
 use super::{DataSource, EvaluationReport, Finetuning, Request, evaluate, prepare_finetune, resolve_finetune};
 use crate::config::{FinetuneConfig, RANDOM, SEGMENTATION_TASK};
 use crate::engine::{Outcome, stop_requested};
@@ -104,19 +106,24 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
     if plan.out.join("config.toml").exists() {
         bail!("{} is a run: give a folder for the sweep's runs to --out", plan.out.display());
     }
+    let starts: Vec<(&str, &str)> = plan.starts.iter().map(|(name, path)| (name.as_str(), path.as_str())).collect();
     let mut sources = Vec::new();
     for split in &plan.splits {
         sources.push((split, DataSource::open(plan.data, Some(split))?));
     }
     check_specificity(plan.specificity)?;
+    let pretrained = starts.iter().filter(|(_, path)| *path != RANDOM).flat_map(|(name, path)| {
+        plan.splits.iter().map(move |split| (format!("{name}={path}"), weights_of(path, split)))
+    });
+    let model = same_model::of_starts(&pretrained.collect::<Vec<_>>(), plan.preset)?;
     // Everything is looked at before the first run begins.
     let mut told = HashSet::new();
     let mut jobs: Vec<(PathBuf, Finetuning, &DataSource)> = Vec::new();
     for (split, source) in &sources {
-        for (name, path) in &plan.starts {
+        for &(name, path) in &starts {
             for &ratio in &plan.ratios {
                 for &seed in &plan.seeds {
-                    let config = configuration(plan, source, name, path, ratio, seed)?;
+                    let config = configuration(plan, source, (name, path), model.as_deref(), ratio, seed)?;
                     let prepared = prepare_finetune(config, source)?;
                     for remark in prepared.remarks() {
                         if told.insert(remark.clone()) {
@@ -164,32 +171,42 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
     Ok(Swept { cells, runs, stopped: false })
 }
 
+/// The weights that a start means for a split.
+fn weights_of(path: &str, split: &str) -> PathBuf {
+    PathBuf::from(path.replace("{split}", split))
+}
+
+/// The configuration of one run. `model` is the pre-trained run whose model is taken by starts that are no run.
 fn configuration(
     plan: &Sweep,
     source: &DataSource,
-    name: &str,
-    path: &str,
+    (name, path): (&str, &str),
+    model: Option<&Path>,
     ratio: f64,
     seed: u64,
 ) -> Result<FinetuneConfig> {
-    let path = PathBuf::from(path.replace("{split}", &source.split()?.name));
+    let path = weights_of(path, &source.split()?.name);
     let init = (path != Path::new(RANDOM)).then_some(path.as_path());
-    if let Some(init) = init {
-        rundir::weights_file(init)?;
-    }
+    let is_run = init.is_some_and(|init| rundir::run_of(init).is_ok());
     let mut settings = plan.settings.clone();
     settings.push(format!("run.seed={seed}"));
     let request = Request {
         task: plan.task,
         init,
-        preset: if init.is_none_or(|init| rundir::run_of(init).is_err()) { plan.preset } else { None },
+        preset: if is_run { None } else { plan.preset },
         source,
         ratio,
         steps: plan.steps,
         file: plan.file,
         settings: &settings,
     };
-    let mut config = resolve_finetune(&request)?;
+    let mut config = match model {
+        Some(_) if !is_run => {
+            let of_model = resolve_finetune(&Request { init: model, preset: None, ..request })?;
+            FinetuneConfig { init: Start::of(&request)?.init, ..of_model }
+        }
+        _ => resolve_finetune(&request)?,
+    };
     name.clone_into(&mut config.start);
     Ok(config)
 }

@@ -57,7 +57,7 @@ pub struct FinetuneData {
     pub uncertain: Uncertain,
     /// Findings for which they count as something else: `["Edema=ones", …]`.
     pub uncertain_by_finding: Vec<String>,
-    /// What findings count as that a labelled record does not mention.
+    /// What blank labels of a record that has other labels count as; by default as the task's data means them.
     pub missing: Missing,
 }
 
@@ -112,7 +112,7 @@ pub fn finetune_preset(preset: &str, task: &Task, ratio: f64) -> Result<Finetune
             std: STD,
             uncertain: Uncertain::Zeros,
             uncertain_by_finding: Vec::new(),
-            missing: Missing::Zeros,
+            missing: task.missing(),
         },
         optimiser: FinetuneOptimiser {
             rule: Rule::Sgd,
@@ -205,6 +205,19 @@ impl Task {
             },
         };
         Ok(Self { name: name.to_owned(), findings, only_with })
+    }
+
+    /// What a blank label counts as by default: the convention of the data that the task is defined on.
+    ///
+    /// CheXpert's labels leave findings blank that the report does not mention, which the field counts as negative. The
+    /// COVID-19 collection leaves the finer findings of a plain `Pneumonia` blank, which MRM's lists count as another
+    /// pneumonia. In the data of all other built-in tasks no record with labels has a blank one. A blank label in other
+    /// data means that nobody looked.
+    fn missing(&self) -> Missing {
+        match self.name.as_str() {
+            "chexpert5" | "covid" => Missing::Zeros,
+            _ => Missing::Ignore,
+        }
     }
 
     /// The recipe's warm-up, steps and rate for a ratio in percent; findings of one's own take NIH's.

@@ -21,7 +21,7 @@ pub enum Restore {
     ReportOnly,
 }
 
-/// Over which positions of a report the loss is averaged.
+/// Over which positions of a report the loss is averaged. Images without a report take no part in it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReportLoss {

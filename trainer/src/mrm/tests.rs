@@ -50,6 +50,7 @@ impl Batch {
             labels: &self.labels,
             attention_mask: &self.attention_mask,
             type_ids: None,
+            rows: None,
             masked: None,
         }
     }
@@ -141,6 +142,83 @@ fn a_batch_without_masked_words_has_a_report_loss_of_zero() {
         let output = model.forward(&batch.image, Some(report), None, train).unwrap();
         assert_eq!(number(output.loss_report.as_ref()), 0.0);
         output.total.backward();
+    }
+}
+
+/// Both losses, and all gradients of their sum, by name.
+fn losses_and_gradients(store: &nn::VarStore, output: &MrmOutput) -> (f64, f64, Vec<(String, Tensor)>) {
+    for (_, mut variable) in store.variables() {
+        variable.zero_grad();
+    }
+    output.total.backward();
+    let gradients = store.variables().into_iter().filter(|(_, variable)| variable.grad().defined());
+    let mut gradients: Vec<_> = gradients.map(|(name, variable)| (name, variable.grad().copy())).collect();
+    gradients.sort_by(|a, b| a.0.cmp(&b.0));
+    (number(output.loss_image.as_ref()), number(output.loss_report.as_ref()), gradients)
+}
+
+#[test]
+fn images_without_a_report_take_part_in_the_image_loss_alone() {
+    let batch = Batch::new();
+    for report_loss in [ReportLoss::All, ReportLoss::Masked] {
+        let (store, model) = model(&MrmConfig { report_loss, ..config() });
+        // The second image is the only one with a report.
+        let (ids, labels, attention_mask) =
+            (batch.ids.narrow(0, 1, 1), batch.labels.narrow(0, 1, 1), batch.attention_mask.narrow(0, 1, 1));
+        let one = ReportBatch {
+            ids: &ids,
+            labels: &labels,
+            attention_mask: &attention_mask,
+            type_ids: None,
+            rows: None,
+            masked: None,
+        };
+        let row = Tensor::from_slice(&[1_i64]);
+        let both = model.forward(&batch.image, Some(ReportBatch { rows: Some(&row), ..one }), Some(&batch.noise), true);
+        let (image, report, gradients) = losses_and_gradients(&store, &both.unwrap());
+        // Its report loss is that of a batch without the first image; the image loss is that of both images.
+        let (second, noise) = (batch.image.narrow(0, 1, 1), batch.noise.narrow(0, 1, 1));
+        let (_, expected, alone) =
+            losses_and_gradients(&store, &model.forward(&second, Some(one), Some(&noise), true).unwrap());
+        close(report, expected);
+        close(image, number(batch.run(&model, true).loss_image.as_ref()));
+        let of_report = |gradients: &[(String, Tensor)]| -> Vec<(String, Tensor)> {
+            let gradients = gradients.iter().filter(|(name, _)| name.starts_with("bert"));
+            gradients.map(|(name, gradient)| (name.clone(), gradient.shallow_clone())).collect()
+        };
+        let (got, expected) = (of_report(&gradients), of_report(&alone));
+        assert!(got.len() > 10 && got.len() == expected.len());
+        for ((name, a), (_, b)) in got.iter().zip(&expected) {
+            assert!((a - b).abs().max().double_value(&[]) < 1e-6, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_batch_without_any_report_has_a_report_loss_of_zero_and_leaves_the_report_decoder_alone() {
+    let batch = Batch::new();
+    let none = Tensor::zeros([0, 7], (Kind::Int64, Device::Cpu));
+    let rows = Tensor::zeros([0], (Kind::Int64, Device::Cpu));
+    let report = ReportBatch {
+        ids: &none,
+        labels: &none,
+        attention_mask: &none,
+        type_ids: None,
+        rows: Some(&rows),
+        masked: Some(&rows),
+    };
+    for report_loss in [ReportLoss::All, ReportLoss::Masked] {
+        for restore in [Restore::Both, Restore::ReportOnly] {
+            let (store, model) = model(&MrmConfig { report_loss, restore, ..config() });
+            let output = model.forward(&batch.image, Some(report), Some(&batch.noise), true).unwrap();
+            assert_eq!(number(output.loss_report.as_ref()), 0.0);
+            output.total.backward();
+            for (name, variable) in store.variables() {
+                let gradient = variable.grad();
+                assert!(!(gradient.defined() && name.starts_with("bert")), "{name}");
+                assert!(!gradient.defined() || gradient.isfinite().all().int64_value(&[]) == 1, "{name}");
+            }
+        }
     }
 }
 

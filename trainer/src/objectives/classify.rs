@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Reduction, Tensor};
 
+use super::LabelCounts;
 use crate::classifier::{ClassifierConfig, VitClassifier};
 use crate::metrics::{auroc, mean_defined};
 use crate::objective::{Evaluation, Loss, Objective, images, loader_for, send};
@@ -25,13 +26,13 @@ pub enum Uncertain {
     Ignore,
 }
 
-/// What a finding that the source does not mention counts as, in a record that has some label.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What a blank label (a finding that the source does not mention) counts as, in a record that has some label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Missing {
     /// Not mentioned means not there: CheXpert's and MIMIC-CXR's convention.
-    #[default]
     Zeros,
+    /// Nobody looked: it is neither trained on nor evaluated.
     Ignore,
 }
 
@@ -104,6 +105,20 @@ impl Labels {
         let labelled = codes.iter().any(Option::is_some);
         let target = |(&column, &uncertain)| if labelled { self.target(codes[column], uncertain) } else { None };
         self.columns.iter().zip(&self.uncertain).map(target).collect()
+    }
+
+    /// What the codes of each finding are, and how they are counted, over records given by all their codes. Records without
+    /// any label have no blank ones.
+    pub fn counts<'a>(&self, records: impl Iterator<Item = &'a [Option<i8>]>) -> Vec<LabelCounts> {
+        let mut counts: Vec<LabelCounts> = (self.findings.iter().zip(&self.uncertain))
+            .map(|(finding, &uncertain_as)| LabelCounts::new(finding, uncertain_as, self.missing))
+            .collect();
+        for codes in records.filter(|codes| codes.iter().any(Option::is_some)) {
+            for (count, &column) in counts.iter_mut().zip(&self.columns) {
+                count.add(codes[column]);
+            }
+        }
+        counts
     }
 
     /// Targets of a batch `[B, C]`, and which of them count, as numbers.

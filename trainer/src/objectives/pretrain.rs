@@ -6,7 +6,7 @@ use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
 use crate::mrm::{Mrm, MrmConfig, ReportBatch};
-use crate::objective::{Evaluation, Loss, Objective, images, send, tokens};
+use crate::objective::{Evaluation, Loss, Objective, images, send};
 
 /// Restores removed patches and masked words.
 pub struct Pretraining {
@@ -37,19 +37,31 @@ impl Objective for Pretraining {
         let device = self.store.device();
         let image = images(batch, device);
         let output = if self.model.config().restores_report() {
-            let ids = tokens(batch, batch.token_ids(), device);
-            let labels = tokens(batch, batch.target_ids(), device);
-            let attention_mask = tokens(batch, batch.attention_mask(), device);
+            // Records without a report take part in the image loss alone.
+            let with_report = batch.with_report();
+            let all = with_report.len() == batch.len();
+            let of_reports = |table: &[i64]| -> Vec<i64> {
+                let rows = with_report.iter().flat_map(|row| &table[row * batch.tokens()..(row + 1) * batch.tokens()]);
+                rows.copied().collect()
+            };
+            let [seen, target, attention_mask] =
+                [batch.token_ids(), batch.target_ids(), batch.attention_mask()].map(of_reports);
             let positions: Vec<i64> = (0_i64..)
-                .zip(batch.token_ids().iter().zip(batch.target_ids()))
+                .zip(seen.iter().zip(&target))
                 .filter_map(|(position, (seen, target))| (seen != target).then_some(position))
                 .collect();
-            let masked = send(&Tensor::from_slice(&positions), device);
+            let rows: Vec<i64> = with_report.iter().map(|&row| row as i64).collect();
+            let list = |values: &[i64]| send(&Tensor::from_slice(values), device);
+            let shape = [rows.len() as i64, batch.tokens() as i64];
+            let table = |ids: &[i64]| send(&Tensor::from_slice(ids).view(shape), device);
+            let (ids, labels, attention_mask) = (table(&seen), table(&target), table(&attention_mask));
+            let (rows, masked) = (list(&rows), list(&positions));
             let report = ReportBatch {
                 ids: &ids,
                 labels: &labels,
                 attention_mask: &attention_mask,
                 type_ids: None,
+                rows: (!all).then_some(&rows),
                 masked: Some(&masked),
             };
             self.model.forward(&image, Some(report), None, true)?
