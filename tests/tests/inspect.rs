@@ -138,7 +138,11 @@ fn numbers_out_of_range_are_misuse_and_no_options() {
     };
     says("dataset", &["split", "--name", "x", "--seed", "-1"], "invalid value '-1' for '--seed <SEED>'");
     says("dataset", &["split", "--name", "a/b"], "give a name without `/`, `\\` and `.`");
-    says("dataset", &["export", "x", "--to", "hf", "--split", "m", "--subset", "test", "--ratio", "1"], "--subset train");
+    says(
+        "dataset",
+        &["export", "x", "--to", "hf", "--split", "m", "--subset", "test", "--ratio", "1"],
+        "--subset train",
+    );
     says("dataset", &["split", "--name", "x", "--ratios", "1,101"], "give a percentage above 0 and at most 100");
     says("dataset", &["split", "--name", "x", "--validation", "20"], "give a share from 0 to below 1");
     says("dataset", &["split", "--name", "x", "--test=1"], "give a share from 0 to below 1");
