@@ -445,13 +445,13 @@ fn a_share_that_the_source_lacks_comes_out_of_train() {
 fn a_set_far_from_its_share_or_prevalence_is_told_of() {
     let temporary = folder();
     let data = temporary.path().join("set");
-    // Patients of 22 images; a finding is either in all images of a patient or in none.
+    // Patients of 22 images; two findings are in all images of a patient or in none, one is in half of them.
     let record = |row: usize| {
         let patient = row / 22;
-        let labels = vec![Some(i8::from(patient % 3 == 0)), Some(i8::from(patient % 2 == 0))];
-        Record { patient_id: format!("p{patient}"), labels, ..made_record(row, (32, 32), 2) }
+        let labels = [patient % 3, patient % 2, row % 2].map(|rest| Some(i8::from(rest == 0))).to_vec();
+        Record { patient_id: format!("p{patient}"), labels, ..made_record(row, (32, 32), 3) }
     };
-    write_dataset(&data, &["Edema", "Mass"], ImageEncoding::Raw, &[(0..22 * 20).map(record).collect()]);
+    write_dataset(&data, &["Edema", "Mass", "Nodule"], ImageEncoding::Raw, &[(0..22 * 20).map(record).collect()]);
     let printed = ok("dataset", args!["split", &data, "--name", "main", "--ratios", "1,50,100"]);
     let told = certificate(&data, "main");
     let of_share = |warning: &&SplitWarning| warning.part == "1%" && warning.finding.is_none();
@@ -465,7 +465,6 @@ fn a_set_far_from_its_share_or_prevalence_is_told_of() {
     assert!(printed.contains(&format!("\nwarning: {share}\n")), "{printed}");
     // The 50% set is near its share, and nothing is far from 100%.
     assert!(told.warnings.iter().all(|warning| warning.part != "100%"), "{:?}", told.warnings);
-    // A finding that is in a whole patient or in none of it.
     let warned_of = |part: &str, finding: &str| {
         let is_meant = |warning: &&SplitWarning| warning.part == part && warning.finding.as_deref() == Some(finding);
         told.warnings.iter().find(is_meant)
@@ -481,7 +480,16 @@ fn a_set_far_from_its_share_or_prevalence_is_told_of() {
     let run = temporary.path().join("run");
     let finetune = |ratio: &str, run: &Path| {
         let mut all = args!["finetune", "--data", &data, "--run", run, "--split", "main", "--ratio", ratio].to_vec();
-        all.extend(args!["--task", "labels:Edema,Mass", "--preset", "mrm-vit-tiny", "--device", "cpu", "--steps", "1"]);
+        all.extend(args![
+            "--task",
+            "labels:Edema,Mass,Nodule",
+            "--preset",
+            "mrm-vit-tiny",
+            "--device",
+            "cpu",
+            "--steps",
+            "1"
+        ]);
         all.extend(args!["--batch-size", "4", "--set", "model.vit.depth=1", "--set", "model.vit.image_size=32"]);
         all
     };

@@ -8,7 +8,8 @@ use dataset::{Batch, Loader};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use super::pretrain::{TrainingRows, loader_builder};
+use super::pretrain::loader_builder;
+use super::training_rows::TrainingRows;
 use super::{DataSource, device_name};
 use crate::config::PretrainConfig;
 use crate::libtorch;

@@ -14,6 +14,7 @@ mod report;
 mod same_model;
 mod segment;
 mod sweep;
+mod training_rows;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};

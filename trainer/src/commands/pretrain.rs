@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use dataset::Dataset;
 use dataset::cli::UsageError;
-use arrow_array::ListArray;
 use dataset::loader::{LoaderBuilder, TextOptions};
 use dataset::transform::{ASPECT, Crop, Transform};
-use dataset::{Dataset, Subset, shard};
 use tch::Device;
 
+use super::training_rows::TrainingRows;
 use super::{DataSource, device_name, seed_start_values, unfinished_start};
 use crate::config::{PretrainConfig, RANDOM, preset_hint};
 use crate::engine::{self, Outcome, Settings};
@@ -49,62 +49,6 @@ pub fn pretrain_transform(config: &PretrainConfig) -> Transform {
         std: config.data.std as f32,
         ..Transform::pretrain(config.model.input_size() as u32)
     }
-}
-
-/// The records that pre-training sees.
-pub(super) struct TrainingRows {
-    rows: Vec<u32>,
-    /// What the log says about their reports.
-    told: String,
-}
-
-impl TrainingRows {
-    /// With a split, its training subset, all of it, since no label is used; else all records. A model that restores
-    /// reports alone learns nothing from a record without one, so such records are left out.
-    ///
-    /// # Errors
-    /// When the model restores reports, and no record has one.
-    pub(super) fn of(config: &PretrainConfig, source: &DataSource) -> Result<Self> {
-        let (mut rows, of) = match &source.split {
-            Some(split) => (split.rows(Subset::Train, None), format!("the training subset of split `{}`", split.name)),
-            None => ((0..source.dataset.len() as u32).collect(), "this dataset".to_owned()),
-        };
-        if !config.model.restores_report() {
-            return Ok(Self { rows, told: String::new() });
-        }
-        let known = with_report(&source.dataset)?;
-        let (all, reports) = (rows.len(), rows.iter().filter(|&&row| known[row as usize]).count());
-        if reports == 0 && all > 0 {
-            bail!(
-                "none of the {all} records of {of} has a report to restore: set model.restore=image-only, or ingest the \
-                 reports"
-            );
-        }
-        let told = if config.model.restores_image() {
-            match all - reports {
-                0 => " (all with a report)".to_owned(),
-                _ => format!(" ({reports} with a report; the others take part in the image loss alone)"),
-            }
-        } else {
-            rows.retain(|&row| known[row as usize]);
-            format!(" with a report (the other {} are left out)", all - reports)
-        };
-        Ok(Self { rows, told })
-    }
-}
-
-/// Whether each record has a report: a token after `[CLS]`.
-fn with_report(dataset: &Dataset) -> Result<Vec<bool>> {
-    let totals = &dataset.manifest().totals;
-    if totals.reports == totals.records {
-        return Ok(vec![true; dataset.len()]); // without reading all tokens of a large dataset
-    }
-    let mut known = Vec::with_capacity(dataset.len());
-    for batch in dataset.columns(&["token_ids"])? {
-        let tokens = shard::column::<ListArray>(&batch, "token_ids");
-        known.extend((0..batch.num_rows()).map(|row| tokens.is_some_and(|tokens| tokens.value_length(row) > 1)));
-    }
-    Ok(known)
 }
 
 /// The loader of a run's batches.
