@@ -64,6 +64,7 @@ pub mod random;
 mod recent;
 pub mod record;
 mod record_batch;
+pub mod record_checks;
 mod refine;
 pub mod resample;
 pub mod roster;
