@@ -32,7 +32,7 @@ pub enum Error {
     Row { shard: String, row: usize, message: String },
     /// Bytes of a shard have another checksum than when they were written. `part` says which rows, and the column.
     #[error(
-        "{shard}, {part} is damaged: its CRC-32 is not the one it was written with; restore the shard from a copy, or \
+        "{shard}, {part} is damaged: its CRC-32 is not the one it was written with; restore it from a copy, or \
          ingest again with --overwrite (`dataset verify` lists all that is damaged)"
     )]
     Damaged { shard: String, part: String },

@@ -418,7 +418,7 @@ fn codes_and_pictures_that_mean_nothing_are_named() {
     let many = told("many", ImageEncoding::Raw, &|record| record.token_ids.resize(101, 5));
     assert!(many.starts_with(&format!("{FIRST}, row 1: 101 token ids, the manifest says 100 at most")), "{many}");
     for (at, place) in
-        [[f32::NAN, 1.0, 2.0, 2.0], [1.0, 1.0, 2.0, 12.0], [1.0, 1.0, f32::INFINITY, 2.0]].iter().enumerate()
+        [[f32::NAN, 1.0, 2.0, 2.0], [1.0, 1.0, 2.0, 16.0], [1.0, 1.0, f32::INFINITY, 2.0]].iter().enumerate()
     {
         let [x, y, width, height] = *place;
         let boxed = told(&format!("box {at}"), ImageEncoding::Raw, &|record| {
