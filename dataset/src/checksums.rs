@@ -24,6 +24,14 @@ pub const CHECKSUMS_KEY: &str = "mrm_crc32";
 /// Length of the magic number that a Parquet file begins with.
 pub(crate) const MAGIC_BYTES: u64 = 4;
 
+/// The checksums of a shard by what they cover.
+pub(crate) struct Checksums {
+    /// Of the page of each image.
+    pub images: Vec<u32>,
+    /// Of the chunks of all other columns, in the order of the file.
+    pub chunks: Vec<u32>,
+}
+
 /// Bytes of a shard that follow the ones before, under one checksum.
 pub(crate) struct Covered {
     pub bytes: u64,

@@ -8,9 +8,11 @@ use arrow_array::{Array, RecordBatch};
 use bytes::Bytes;
 use polars::prelude::{DataFrame, LazyFrame};
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::image::{self, GreyImage};
 use crate::manifest::{MANIFEST, Manifest, TOKENIZER};
 use crate::metadata;
@@ -30,6 +32,8 @@ pub struct Dataset {
     starts: Vec<usize>,
     rows_by_id: OnceLock<HashMap<String, u32>>,
     recent: Recent,
+    /// Whether what is read of shards is compared with their checksums.
+    is_checked: bool,
 }
 
 impl Dataset {
@@ -49,7 +53,15 @@ impl Dataset {
             starts.push(end.ok_or_else(many)? as usize);
         }
         let shards = manifest.shards.iter().map(|_| OnceLock::new()).collect();
-        Ok(Self { storage, manifest, shards, starts, rows_by_id: OnceLock::new(), recent: Recent::default() })
+        let (rows_by_id, recent) = (OnceLock::new(), Recent::default());
+        Ok(Self { storage, manifest, shards, starts, rows_by_id, recent, is_checked: true })
+    }
+
+    /// Reads images and columns without comparing them with their checksums: a benchmark measures so what that costs.
+    #[must_use]
+    pub fn without_checksums(mut self) -> Self {
+        self.is_checked = false;
+        self
     }
 
     /// Where the dataset lies.
@@ -77,8 +89,19 @@ impl Dataset {
         if !self.has_tokenizer() {
             return Ok(None);
         }
-        let broken = |e| Error::Invalid(format!("{}: {e}", self.storage.path(TOKENIZER).display()));
-        Tokenizer::from_bytes(self.storage.read(TOKENIZER)?).map(Some).map_err(broken)
+        let broken = |message: &dyn std::fmt::Display| {
+            Error::Invalid(format!("{}: {message}", self.storage.path(TOKENIZER).display()))
+        };
+        let bytes = self.storage.read(TOKENIZER)?;
+        if files::hex(&Sha256::digest(&bytes)) != self.manifest.text.tokenizer_sha256 {
+            return Err(broken(&"not the tokenizer that made the token ids; restore it from a copy, or ingest again"));
+        }
+        let tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| broken(&error))?;
+        let (found, stated) = (tokenizer.get_vocab_size(true), self.manifest.text.vocabulary);
+        if found != stated {
+            return Err(broken(&format!("a vocabulary of {found} pieces, the manifest says {stated}; ingest again")));
+        }
+        Ok(Some(tokenizer))
     }
 
     /// Number of records.
@@ -99,6 +122,7 @@ impl Dataset {
         }
         let info = &self.manifest.shards[index];
         let shard = Shard::open(&self.storage, info)?;
+        let shard = if self.is_checked { shard } else { shard.without_checksums() };
         if shard.rows() as u64 != info.rows {
             let message = format!("{} rows, the manifest says {}", shard.rows(), info.rows);
             return Err(Error::Shard { shard: info.path.clone(), message });
@@ -106,6 +130,11 @@ impl Dataset {
         // A struct needs a field: without findings there is one that means nothing.
         if shard.findings() != self.manifest.labels && !self.manifest.labels.is_empty() {
             let message = "other findings than the manifest's".to_owned();
+            return Err(Error::Shard { shard: info.path.clone(), message });
+        }
+        let (found, stated) = (shard.encoding(), self.manifest.image.encoding);
+        if found != stated {
+            let message = format!("its images are {}, the manifest says {}", found.name(), stated.name());
             return Err(Error::Shard { shard: info.path.clone(), message });
         }
         Ok(slot.get_or_init(|| shard))
@@ -129,7 +158,7 @@ impl Dataset {
     /// One whole row: its image, and its texts and labels with those of its row group, which are kept for the next.
     ///
     /// # Errors
-    /// When it cannot be read, or its image is not what was written (by its checksum, where the shard has some).
+    /// When it cannot be read, or is not what was written (by its checksums, where the shard has some).
     pub fn record(&self, row: usize) -> Result<Record> {
         self.record_from(None, row)
     }
@@ -140,12 +169,7 @@ impl Dataset {
         let (shard, row) = self.locate(row)?;
         let length = usize::from(record.height) * usize::from(record.width);
         let raw_length = (shard.encoding() == ImageEncoding::Raw).then_some(length);
-        let page = match page {
-            Some(page) => page.clone(),
-            None => shard.file().read(shard.image_page(row)?)?,
-        };
-        shard.check_image_page(row, &page)?;
-        shard.image_bytes(row, raw_length, Some(&page), &mut record.image)?;
+        shard.image_bytes(row, raw_length, page, &mut record.image)?;
         Ok(record)
     }
 
@@ -215,7 +239,8 @@ impl Dataset {
                 shard.image_bytes(local, None, page, &mut encoded)?;
                 // Ingested without images.
                 if !(encoded.is_empty() && length == 0) {
-                    let decoded = image::decode(&encoded).map_err(|error| shard.row_error(local, error))?;
+                    let decoded = image::decode_stored(&encoded, shard.encoding());
+                    let decoded = decoded.map_err(|error| shard.row_error(local, error))?;
                     if (decoded.height, decoded.width) != (height.into(), width.into()) {
                         let (found, stated) = ((decoded.height, decoded.width), (height, width));
                         let told =

@@ -30,6 +30,12 @@ pub enum Error {
     /// One row cannot be read or decoded.
     #[error("{shard}, row {row}: {message}")]
     Row { shard: String, row: usize, message: String },
+    /// Bytes of a shard have another checksum than when they were written. `part` says which rows, and the column.
+    #[error(
+        "{shard}, {part} is damaged: its CRC-32 is not the one it was written with; restore it from a copy, or \
+         ingest again with --overwrite (`dataset verify` lists all that is damaged)"
+    )]
+    Damaged { shard: String, part: String },
     /// No record has this identifier.
     #[error("no record `{record_id}` in this dataset{hint}")]
     UnknownRecord { record_id: String, hint: String },

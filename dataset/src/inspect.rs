@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use arrow_array::{Array, Float32Array, ListArray, StringArray, UInt16Array};
 use polars::prelude::*;
+use sha2::{Digest, Sha256};
 
 use crate::cli::counted;
 use crate::dataset::Dataset;
@@ -169,7 +170,13 @@ pub fn reject_reasons(dataset: &Dataset) -> Result<String> {
 pub fn rejects(dataset: &Dataset) -> Result<String> {
     let storage = dataset.storage();
     let mut page = String::new();
-    for batch in from_parquet(&storage.path(REJECTS), storage.read(REJECTS)?)? {
+    let bytes = storage.read(REJECTS)?;
+    let expected = &dataset.manifest().rejects_sha256;
+    if !expected.is_empty() && crate::files::hex(&Sha256::digest(&bytes)) != *expected {
+        let message = "its SHA-256 is not the manifest's; restore it from a copy, or ingest again with --overwrite";
+        return Err(Error::Invalid(format!("{}: {message}", storage.path(REJECTS).display())));
+    }
+    for batch in from_parquet(&storage.path(REJECTS), bytes)? {
         let columns: Vec<&StringArray> = ["stage", "source_path", "record_id", "error"]
             .iter()
             .map(|name| {

@@ -65,6 +65,7 @@ pub mod random;
 mod recent;
 pub mod record;
 mod record_batch;
+pub mod record_checks;
 mod record_hint;
 mod refine;
 pub mod reject_reasons;

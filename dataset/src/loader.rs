@@ -456,7 +456,7 @@ impl Plan {
             match sample.mask {
                 None => scratch.mask.fill(IGNORED),
                 Some(png) => {
-                    let mut mask = image::decode(png).map_err(|e| self.samples.refused(row, &format!("mask: {e}")))?;
+                    let mut mask = image::decode_mask(png).map_err(|e| self.samples.refused(row, &e.to_string()))?;
                     if (mask.width, mask.height) != (source.1, source.2) {
                         return Err(self.samples.refused(row, "the mask has other sides than the image"));
                     }

@@ -139,6 +139,9 @@ enum Command {
         /// How long to measure.
         #[arg(long, default_value_t = 10.0, value_parser = cli::positive)]
         seconds: f64,
+        /// Do not compare what is read with its checksums, to see what that costs.
+        #[arg(long)]
+        no_checksums: bool,
     },
     /// Write the records in a format that other tools read.
     ///
@@ -273,10 +276,11 @@ fn run(cli: Cli) -> Result<ExitCode> {
             tell(&format!("written to {}\n", dataset.storage().path(&split::split_path(&name)).display()))?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Bench { dir, batch_size, transform, size, threads, seconds } => {
+        Command::Bench { dir, batch_size, transform, size, threads, seconds, no_checksums } => {
             let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
             let opened = Instant::now();
-            let dataset = Arc::new(Dataset::open(&dir)?);
+            let dataset = Dataset::open(&dir)?;
+            let dataset = Arc::new(if no_checksums { dataset.without_checksums() } else { dataset });
             let (images, first, span) = match transform.as_str() {
                 "none" => bench::random_reads(&dataset, threads, seconds)?,
                 name => {

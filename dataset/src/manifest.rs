@@ -1,7 +1,7 @@
 //! `dataset.json`: what a dataset is, written last, so that its presence says that the dataset is whole.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +77,17 @@ pub struct ShardInfo {
     pub rows: u64,
     pub bytes: u64,
     pub sha256: String,
+    /// Absent in manifests of older builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub footer: Option<Footer>,
+}
+
+/// What follows the pages of a shard: page index, footer, its length and the magic number. The checksums of the pages
+/// are part of it, so that it has one of its own here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Footer {
+    pub bytes: u64,
+    pub crc32: u32,
 }
 
 /// Counts over the dataset.
@@ -104,7 +115,19 @@ impl Manifest {
         if found != FORMAT_VERSION {
             return Err(Error::Version { path, found, expected: FORMAT_VERSION });
         }
-        serde_json::from_value(value).map(Some).map_err(Error::json(&path))
+        let manifest: Self = serde_json::from_value(value).map_err(Error::json(&path))?;
+        let is_inside = |shard: &&ShardInfo| {
+            let mut parts = Path::new(&shard.path).components().peekable();
+            parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))
+        };
+        match manifest.shards.iter().find(|shard| !is_inside(shard)) {
+            None => Ok(Some(manifest)),
+            Some(shard) => Err(Error::Invalid(format!(
+                "{}: the shard `{}` lies outside of the dataset, so it is not read; restore the manifest, or ingest again",
+                path.display(),
+                shard.path
+            ))),
+        }
     }
 
     /// Writes the manifest in one step.

@@ -7,7 +7,7 @@ use ::image::{GrayImage, Luma, imageops};
 use crate::batch::Batch;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::image::{GreyImage, decode};
+use crate::image::{GreyImage, decode_stored};
 use crate::loader::Loader;
 use crate::random::Stream;
 use crate::record::ImageEncoding;
@@ -53,7 +53,7 @@ pub fn stored(dataset: &Dataset, count: usize, seed: u64) -> Result<GrayImage> {
         let (height, width) = (u32::from(record.height), u32::from(record.width));
         match dataset.manifest().image.encoding {
             ImageEncoding::Raw => Ok(GreyImage { width, height, pixels: record.image }.to_buffer()),
-            ImageEncoding::Png | ImageEncoding::Jpeg => Ok(decode(&record.image)?.to_buffer()),
+            encoding => Ok(decode_stored(&record.image, encoding)?.to_buffer()),
         }
     }))
 }

@@ -82,6 +82,19 @@ pub struct Record {
     pub mask: Option<Vec<u8>>,
 }
 
+impl Record {
+    /// Its identifiers and its path, with the names of their columns.
+    pub(crate) fn identifiers(&self) -> [(&str, &str); 5] {
+        [
+            ("record_id", &self.record_id),
+            ("patient_id", &self.patient_id),
+            ("study_id", &self.study_id),
+            ("image_id", &self.image_id),
+            ("source_path", &self.source_path),
+        ]
+    }
+}
+
 pub(crate) fn box_fields() -> Fields {
     Fields::from(vec![
         Field::new("label", DataType::Utf8, false),

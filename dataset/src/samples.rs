@@ -11,6 +11,7 @@ use arrow_array::{
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::random;
+use crate::record_checks;
 use crate::shard::column;
 
 /// What is wanted beside sides and labels.
@@ -49,6 +50,16 @@ pub struct Sample<'a> {
     pub boxes: &'a [Drawn],
     /// A PNG.
     pub mask: Option<&'a [u8]>,
+}
+
+impl Sample<'_> {
+    /// An error where a value would make a model fail or learn nonsense: an id outside of the vocabulary is an assertion
+    /// on a device, which names no record.
+    fn check(&self, vocabulary: usize) -> Result<(), String> {
+        record_checks::token_ids(self.token_ids, vocabulary)?;
+        self.labels.iter().filter(|code| !code.is_nan()).try_for_each(|&code| record_checks::label(code as i8))?;
+        self.boxes.iter().try_for_each(|drawn| record_checks::place(drawn.place, (self.height, self.width)))
+    }
 }
 
 /// The records of a row group, their lists one behind the other.
@@ -131,7 +142,7 @@ impl Samples {
         let (Some(&digest), Some(&(height, width))) = (group.digests.get(at), group.sides.get(at)) else {
             return Err(shard.row_error(row, "its row group is too short"));
         };
-        Ok(Sample {
+        let sample = Sample {
             digest,
             height,
             width,
@@ -139,7 +150,9 @@ impl Samples {
             token_ids: group.token_ids.of(at),
             boxes: group.boxes.of(at),
             mask: group.masks.as_ref().filter(|masks| masks.is_valid(at)).map(|masks| masks.value(at)),
-        })
+        };
+        let checked = sample.check(self.dataset.manifest().text.vocabulary);
+        checked.map(|()| sample).map_err(|message| shard.row_error(row, format!("{message}; ingest again")))
     }
 
     /// The error of a record that cannot be used.

@@ -1,11 +1,11 @@
 //! Checks a whole dataset: digests, checksums of pages, schema, counts, decodability, splits.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io::{BufReader, ErrorKind, Read};
 use std::ops::Range;
 
-use arrow_array::{Array, BinaryArray, Int8Array, Int32Array, ListArray, RecordBatch, StructArray, UInt16Array};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -13,10 +13,9 @@ use crate::checksums::{Covered, MAGIC_BYTES};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result, guarded};
 use crate::files;
-use crate::image;
 use crate::manifest::{REJECTS, TOKENIZER};
-use crate::record::MASK;
-use crate::shard::{self, Shard};
+use crate::record_checks;
+use crate::shard::{Shard, these};
 use crate::split::{self, Split};
 use crate::storage::Storage;
 use crate::table::from_parquet;
@@ -52,7 +51,10 @@ pub fn verify(location: impl AsRef<OsStr>, progress: &(dyn Fn(u64) + Sync)) -> R
     }
     if manifest.text.vocabulary > 0 {
         match storage.sha256(TOKENIZER) {
-            Ok(digest) if digest == manifest.text.tokenizer_sha256 => {}
+            Ok(digest) if digest == manifest.text.tokenizer_sha256 => {
+                let opened = guarded(TOKENIZER, || dataset.tokenizer());
+                problems.extend(opened.err().map(|error| format!("{error}; {REMEDY}")));
+            }
             Ok(_) => problems.push(format!("{TOKENIZER}: not the tokenizer that made the token ids; {REMEDY}")),
             Err(error) => problems.push(format!("{error}; {REMEDY}")),
         }
@@ -72,14 +74,24 @@ pub fn verify(location: impl AsRef<OsStr>, progress: &(dyn Fn(u64) + Sync)) -> R
 }
 
 fn repeated_ids(dataset: &Dataset) -> Result<Vec<String>> {
-    let mut seen = HashSet::new();
     let ids = dataset.texts("record_id")?;
-    Ok(ids
-        .iter()
-        .flatten()
-        .filter(|id| !seen.insert(id.as_str()))
-        .map(|id| format!("record `{id}` stands twice"))
-        .collect())
+    let mut seen = HashMap::with_capacity(ids.len());
+    let place = |row: usize| -> Result<String> {
+        let (shard, row) = dataset.place(row)?;
+        Ok(format!("{}, row {row}", dataset.manifest().shards[shard].path))
+    };
+    let mut problems = Vec::new();
+    for (row, id) in ids.iter().enumerate() {
+        let Some(id) = id else { continue };
+        match seen.entry(id.as_str()) {
+            Entry::Vacant(entry) => drop(entry.insert(row)),
+            Entry::Occupied(first) => {
+                let (here, there) = (place(row)?, place(*first.get())?);
+                problems.push(format!("{here}: record `{id}` is also that of {there}; {REMEDY}"));
+            }
+        }
+    }
+    Ok(problems)
 }
 
 /// What is wrong with the table of rejects; `expected` is empty where an older manifest says nothing.
@@ -129,12 +141,8 @@ fn verify_shard(dataset: &Dataset, index: usize, progress: &(dyn Fn(u64) + Sync)
         }
         return vec![format!("{told}: it belongs to another dataset, or was written to; {REMEDY}")];
     }
-    let told = |error: &Error| match error {
-        Error::Invalid(message) => format!("{name}: {message}; {REMEDY}"),
-        error => format!("{error}; {REMEDY}"),
-    };
     if let Some(error) = opened.as_ref().err().or(checksums.as_ref().err()) {
-        return vec![told(error)];
+        return vec![told(name, error)];
     }
     let mut problems: Vec<String> = found
         .damaged
@@ -157,10 +165,19 @@ fn verify_shard(dataset: &Dataset, index: usize, progress: &(dyn Fn(u64) + Sync)
     if as_written || covered.is_empty() {
         match guarded(BROKEN, || verify_rows(dataset, opened?, index)) {
             Ok(rows) => problems.extend(rows),
-            Err(error) => problems.push(told(&error)),
+            Err(error) => problems.push(told(name, &error)),
         }
     }
     problems
+}
+
+/// An error of a shard as a line, with what helps.
+fn told(name: &str, error: &Error) -> String {
+    match error {
+        Error::Invalid(message) => format!("{name}: {message}; {REMEDY}"),
+        Error::Damaged { .. } => error.to_string(),
+        error => format!("{error}; {REMEDY}"),
+    }
 }
 
 /// What a shard's bytes told.
@@ -202,60 +219,64 @@ fn read(file: impl Read, covered: &[Covered], progress: &(dyn Fn(u64) + Sync)) -
     Ok(Found { bytes, sha256: files::hex(&digest.finalize()), damaged })
 }
 
-fn these(rows: &Range<usize>) -> String {
-    if rows.len() == 1 { format!("row {}", rows.start) } else { format!("rows {} to {}", rows.start, rows.end - 1) }
-}
-
-/// Label codes and token ids that mean nothing.
-fn foreign_codes(dataset: &Dataset, batch: &RecordBatch) -> Option<String> {
-    let labels = shard::column::<StructArray>(batch, "labels")?;
-    let codes = labels.columns().iter().filter_map(|codes| codes.as_any().downcast_ref::<Int8Array>());
-    if let Some(code) = codes.flat_map(|codes| codes.iter().flatten()).find(|code| !(-1..=1).contains(code)) {
-        return Some(format!("label code {code}, which is none of 1, 0, -1"));
-    }
-    let vocabulary = dataset.manifest().text.vocabulary;
-    let tokens = shard::column::<ListArray>(batch, "token_ids")?;
-    let ids = tokens.values().as_any().downcast_ref::<Int32Array>()?.values();
-    let foreign = ids.iter().find(|&&id| usize::try_from(id).map_or(true, |id| id >= vocabulary))?;
-    Some(format!("token id {foreign}, of a vocabulary of {vocabulary}"))
-}
-
-/// Decodes every column and every picture of a shard.
+/// Decodes every column and every image of a shard, and checks the values of each record.
 fn verify_rows(dataset: &Dataset, opened: &Shard, index: usize) -> Result<Vec<String>> {
     let name = &dataset.manifest().shards[index].path;
-    let broken = |message: &str| Error::Shard { shard: name.clone(), message: message.to_owned() };
+    let text = &dataset.manifest().text;
     let first: u64 = dataset.manifest().shards[..index].iter().map(|shard| shard.rows).sum();
     let mut problems = Vec::new();
     for group in 0..opened.groups() {
-        let (rows, batch) = (opened.group(group), opened.texts_and_labels(group)?);
-        let side = |name| shard::column::<UInt16Array>(&batch, name);
-        let (Some(heights), Some(widths)) = (side("height"), side("width")) else {
-            return Err(broken("its images have no sides"));
+        let rows = opened.group(group);
+        let batch = match opened.texts_and_labels(group) {
+            Ok(batch) => batch,
+            Err(error) => {
+                problems.push(told(name, &error));
+                continue;
+            }
         };
         if batch.num_rows() != rows.len() {
-            return Err(broken("a row group has another number of rows than its image column"));
+            let message = "a row group has another number of rows than its image column".to_owned();
+            return Err(Error::Shard { shard: name.clone(), message });
         }
-        problems
-            .extend(foreign_codes(dataset, &batch).map(|told| format!("{name}, {}: {told}; {REMEDY}", these(&rows))));
-        let masks = shard::column::<BinaryArray>(&batch, MASK).ok_or_else(|| broken("it has no column of masks"))?;
         let all: Vec<u32> = rows.clone().map(|row| first as u32 + row as u32).collect();
         let pages = dataset.image_pages(&all)?;
-        let verify_row = |pixels: &mut Vec<u8>, at: usize| -> Result<()> {
-            let (height, width) = (heights.value(at), widths.value(at));
-            dataset.image_from(pages.get(at), all[at] as usize, height, width, pixels)?;
-            if masks.is_valid(at) {
-                let row = rows.start + at;
-                let mask = image::decode(masks.value(at));
-                let mask = mask.map_err(|error| opened.row_error(row, format!("its mask: {error}")))?;
-                if (mask.height, mask.width) != (height.into(), width.into()) {
-                    return Err(opened.row_error(row, "its mask has another size than its image"));
-                }
-            }
-            Ok(())
+        let verify_row = |pixels: &mut Vec<u8>, at: usize| -> Vec<String> {
+            let record = match opened.record_of(&batch, rows.start + at) {
+                Ok(record) => record,
+                Err(error) => return vec![unnamed(error)],
+            };
+            let mut found = record_checks::record(&record, text.vocabulary, text.max_tokens);
+            let image = dataset.image_from(pages.get(at), all[at] as usize, record.height, record.width, pixels);
+            found.extend(image.err().map(unnamed));
+            found
         };
-        let found: Vec<Option<Error>> =
-            (0..all.len()).into_par_iter().map_init(Vec::new, |pixels, at| verify_row(pixels, at).err()).collect();
-        problems.extend(found.into_iter().flatten().map(|error| format!("{error}; {REMEDY}")));
+        let found = (0..all.len()).into_par_iter().map_init(Vec::new, verify_row).collect();
+        problems.extend(runs(&rows, found).into_iter().map(|told| format!("{name}, {told}; {REMEDY}")));
     }
     Ok(problems)
+}
+
+/// What an error says of a row, without its name.
+fn unnamed(error: Error) -> String {
+    match error {
+        Error::Row { message, .. } | Error::Invalid(message) => message,
+        error => error.to_string(),
+    }
+}
+
+/// More problems than two rows can have.
+const MOST_OF_TWO_ROWS: usize = 16;
+
+/// Problems by row as lines: rows that follow each other and have the same problem share one.
+fn runs(rows: &Range<usize>, found: Vec<Vec<String>>) -> Vec<String> {
+    let mut runs: Vec<(Range<usize>, String)> = Vec::new();
+    for (row, problems) in rows.clone().zip(found) {
+        for problem in problems {
+            match runs.iter_mut().rev().take(MOST_OF_TWO_ROWS).find(|(_, told)| *told == problem) {
+                Some((run, _)) if run.end == row => run.end += 1,
+                _ => runs.push((row..row + 1, problem)),
+            }
+        }
+    }
+    runs.into_iter().map(|(run, problem)| format!("{}: {problem}", these(&run))).collect()
 }

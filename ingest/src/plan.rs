@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dataset::record::BoundingBox;
+use dataset::record_checks;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -88,7 +89,8 @@ impl PlannedRecord {
 }
 
 impl Plan {
-    /// Sorts records by identifier, so that neither the file system's order nor a table's matters, and rejects repeats.
+    /// Sorts records by identifier, so that neither the file system's order nor a table's matters, and rejects repeats
+    /// and identifiers that are too long or hold control characters.
     /// Of several records of one identifier the one whose file is there comes first.
     pub fn settle(&mut self) {
         fn place(record: &PlannedRecord) -> (&str, bool, &str) {
@@ -96,6 +98,19 @@ impl Plan {
         }
         self.records.sort_by(|a, b| place(a).cmp(&place(b)));
         let rejects = &mut self.rejects;
+        self.records.retain(|record| {
+            let checked = record_checks::identifiers([
+                ("record_id", &record.record_id),
+                ("patient_id", &record.patient_id),
+                ("study_id", &record.study_id),
+                ("image_id", &record.image_id),
+                ("source_path", &record.source_path),
+            ]);
+            let Err(error) = checked else { return true };
+            let (source_path, record_id) = (record.source_path.clone(), Some(record.record_id.clone()));
+            rejects.push(Reject { source_path, record_id, stage: Stage::Plan, error });
+            false
+        });
         self.records.dedup_by(|record, first| {
             let repeats = record.record_id == first.record_id;
             if repeats {
@@ -189,6 +204,10 @@ mod tests {
         assert_eq!(paths, ["a-None", "b-Some(1)"], "the record whose file is there is kept");
         assert_eq!(plan.rejects.len(), 1);
         assert!(plan.check().is_ok());
+        plan.records.push(PlannedRecord { patient_id: "a\u{1b}[2J".to_owned(), ..record("c", None) });
+        plan.settle();
+        assert_eq!(plan.records.len(), 2);
+        assert_eq!(plan.rejects[1].error, "`patient_id` holds the control character U+001B");
         plan.records[1].labels.clear();
         assert!(plan.check().unwrap_err().to_string().starts_with("b: 0 labels for 1 findings"));
     }

@@ -16,6 +16,7 @@ use dataset::files;
 use dataset::manifest::{self, ImageSpec, Manifest, REJECTS, ShardInfo, TOKENIZER, TextSpec, Totals};
 pub use dataset::meter::Progress;
 use dataset::record::{BoundingBox, FORMAT_VERSION, ImageEncoding, Record};
+use dataset::record_checks;
 use dataset::shard::{ImageCompression, ShardWriter};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -522,6 +523,10 @@ impl Job<'_> {
                 })
                 .collect();
             (record.height, record.width) = (image.height as u16, image.width as u16);
+            let sides = (record.height, record.width);
+            let of_box =
+                |found: &BoundingBox| record_checks::place([found.x, found.y, found.width, found.height], sides);
+            record.boxes.iter().try_for_each(of_box).map_err(|error| (Stage::Decode, error))?;
             let marked = planned.mask.as_ref();
             record.mask = marked
                 .map(|runs| mask::stored(runs, source, (image.width, image.height), place))

@@ -581,6 +581,28 @@ fn chexpert_and_nih_layouts_are_read() {
     );
     assert_eq!(rejects(&out), []);
 
+    // A box outside of its image would fail `verify`: the image is rejected.
+    let boxes = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n00000001_000.png,Cardiomegaly,20,40,60,130,,,\n";
+    fs::write(nih.join("BBox_List_2017.csv"), boxes).expect("written");
+    let out = path.join("nih-outside");
+    ingest("nih", &nih, &out, &["--max-reject-rate", "1"]);
+    let rejected = rejects(&out);
+    assert_eq!((rejected.len(), rejected[0].source_path.as_str()), (1, "images_001/images/00000001_000.png"));
+    assert_eq!(rejected[0].error, "a box at 10, 20 of 30 × 65 pixels, which is not in its image of 64 × 64");
+    assert!(ok("dataset", args!["verify", &out]).contains("1 records, all whole"));
+
+    // So would a name of two lines.
+    let names = path.join("names");
+    for name in ["one.png", "two\nlines.png"] {
+        png(&names.join(name), 64, 64);
+    }
+    let out = path.join("names-set");
+    ingest("folder", &names, &out, &["--max-reject-rate", "1", "--tokenizer", "none"]);
+    let rejected = rejects(&out);
+    assert_eq!((rejected.len(), rejected[0].source_path.as_str()), (1, "two\nlines.png"));
+    assert!(rejected[0].error.ends_with("holds the control character U+000A"), "{}", rejected[0].error);
+    assert!(ok("dataset", args!["verify", &out]).contains("1 records, all whole"));
+
     // The real tables, without their images.
     let Some(data) = real_data() else { return };
     let real = path.join("real-nih");

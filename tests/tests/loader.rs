@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use dataset::geometry::IGNORED;
+use dataset::image::GreyImage;
 use dataset::loader::{LoaderBuilder, OnError, TextOptions};
 use dataset::masking::PAD;
 use dataset::record::{BoundingBox, ImageEncoding, Record};
@@ -239,6 +240,89 @@ fn a_record_that_cannot_be_read_is_an_error_or_skipped_and_counted() {
     let mut loader = builder(&dataset).batch_size(10).on_error(OnError::Skip).build().expect("a loader");
     let seen: usize = (0..10).map(|_| loader.next_batch().expect("a batch").len()).sum();
     assert_eq!((seen, loader.skipped()), (55, 42));
+}
+
+/// A bit that flips anywhere in a shard changes no batch: it is an error, or was not read.
+#[test]
+fn no_batch_has_flipped_bits() {
+    let folder = folder();
+    let (mut failed, tried) = (0, 120);
+    for encoding in [ImageEncoding::Raw, ImageEncoding::Png] {
+        let shards: Vec<Vec<Record>> = (0..3)
+            .map(|shard| {
+                let marked = (shard * 2..shard * 2 + 2).map(marked);
+                let mut records: Vec<Record> =
+                    marked.chain((10..16).map(|row| made_record(shard * 10 + row, (12, 10), 3))).collect();
+                for record in records.iter_mut().filter(|_| encoding != ImageEncoding::Raw) {
+                    let (width, height) = (record.width.into(), record.height.into());
+                    let image = GreyImage { width, height, pixels: std::mem::take(&mut record.image) };
+                    record.image = image.encode(encoding).expect("encoded");
+                }
+                records
+            })
+            .collect();
+        write_dataset(folder.path(), &["A", "B", "C"], encoding, &shards);
+        let epoch = || -> Vec<Result<(Contents, Vec<PlacedBox>, Vec<u8>), String>> {
+            let dataset = Arc::new(Dataset::open(folder.path()).expect("a manifest"));
+            let loader = builder(&dataset).batch_size(8).boxes(true).masks(true).threads(2).build().expect("a loader");
+            let all = |batch: Batch| (contents(&batch), batch.boxes().to_vec(), batch.masks().to_vec());
+            loader.map(|batch| batch.map(all).map_err(|error| error.to_string())).collect()
+        };
+        let expected = epoch();
+        assert!(expected.iter().all(Result::is_ok));
+        let mut random = dataset::random::Stream::new(&[5]);
+        for _ in 0..tried / 2 {
+            let path = folder.path().join(format!("shards/part-0000{}.parquet", random.below(3)));
+            let whole = fs::read(&path).expect("a shard");
+            let mut flipped = whole.clone();
+            let (at, bit) = (random.below(whole.len() as u64) as usize, random.below(8));
+            flipped[at] ^= 1 << bit;
+            fs::write(&path, flipped).expect("written");
+            let found = epoch();
+            failed += usize::from(found.iter().any(Result::is_err));
+            for (found, expected) in found.iter().zip(&expected) {
+                match found {
+                    Ok(_) => assert!(found == expected, "{}, byte {at}, bit {bit}", path.display()),
+                    Err(error) => assert!(error.starts_with("shards/part-0000"), "{error}"),
+                }
+            }
+            fs::write(&path, whole).expect("written");
+        }
+    }
+    assert!(failed > tried / 4, "{failed} of {tried}");
+}
+
+/// On a device, an id outside of the vocabulary is an assertion that names no record.
+#[test]
+fn values_that_mean_nothing_are_refused_with_their_row() {
+    let boxed = |x: f32| vec![BoundingBox { label: "A".to_owned(), x, y: 1.0, width: 2.0, height: 2.0 }];
+    type Change<'a> = (&'a str, &'a dyn Fn(&mut Record));
+    let changes: [Change<'_>; 5] = [
+        ("token id 100, of a vocabulary of 100", &|record| record.token_ids[3] = 100),
+        ("token id -1, of a vocabulary of 100", &|record| record.token_ids[3] = -1),
+        ("label code 2", &|record| record.labels[1] = Some(2)),
+        ("a box at NaN", &|record| record.boxes = boxed(f32::NAN)),
+        ("its mask is not a 1-bit gray PNG", &|record| record.mask = Some(vec![1; 40])),
+    ];
+    for (expected, change) in changes {
+        let folder = folder();
+        let mut shards = records();
+        change(&mut shards[1][7]);
+        write_dataset(folder.path(), &["A", "B", "C"], ImageEncoding::Raw, &shards);
+        let dataset = Arc::new(Dataset::open(folder.path()).expect("a dataset"));
+        let builder = builder(&dataset).batch_size(97).boxes(true).masks(true);
+        let refused = builder.clone().build().expect("a loader").next_batch().err().expect("refused").to_string();
+        assert!(refused.starts_with(&format!("shards/part-00001.parquet, row 7: {expected}")), "{refused}");
+        let mut skipping = builder.on_error(OnError::Skip).build().expect("a loader");
+        assert_eq!(skipping.next_batch().expect("a batch").len(), 96);
+    }
+    // A report that is longer than the row is cut.
+    let folder = folder();
+    let mut shards = records();
+    shards[0][0].token_ids = vec![5; 90];
+    write_dataset(folder.path(), &["A", "B", "C"], ImageEncoding::Raw, &shards);
+    let dataset = Arc::new(Dataset::open(folder.path()).expect("a dataset"));
+    assert_eq!(take(&mut builder(&dataset).batch_size(97).build().expect("a loader"), 1)[0].rows.len(), 97);
 }
 
 #[test]

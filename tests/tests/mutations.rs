@@ -362,6 +362,11 @@ fn shards() {
         let out = temporary.path().join(name);
         let small = args!["mimic-cxr", &raw, &out, "--size", "24", "--vocab-size", "400"];
         ok("ingest", small.into_iter().chain(more.map(Into::into)));
+        // Checksums would keep damaged bytes from the code that is tried here.
+        let storage = dataset::Storage::folder(&out);
+        let mut manifest = dataset::manifest::Manifest::load(&storage).expect("a manifest");
+        manifest.shards.iter_mut().for_each(|shard| shard.footer = None);
+        manifest.save(&storage).expect("saved");
         let shard = fs::read(out.join("shards/part-00000.parquet")).expect("a shard");
         seeds.push((format!("{name}.reversed"), shard.iter().rev().copied().collect()));
         seeds.push((name.to_owned(), shard));
@@ -377,7 +382,7 @@ fn shards() {
         let problems = dataset::verify::verify(&out, &|_| {}).expect("a manifest");
         let is_whole = seeds.iter().any(|(other, whole)| other == name && *whole == shard);
         assert_eq!(problems.is_empty(), is_whole, "{problems:?}");
-        let dataset = dataset::Dataset::open(&out).expect("a manifest");
+        let dataset = dataset::Dataset::open(&out).expect("a manifest").without_checksums();
         for row in 0..dataset.len() {
             if let Ok(record) = dataset.record(row) {
                 let _ = dataset.image(row, record.height, record.width);

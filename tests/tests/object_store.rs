@@ -499,6 +499,12 @@ fn faults_are_told_in_one_line() {
     storage.write(name, damaged.clone()).expect("written");
     let told = text(&store.run("dataset", &verify).stderr);
     assert!(told.contains(&format!("{name}, row")) && told.contains("`image` is damaged"), "{told}");
+    // What reads it is told, too.
+    let mut loader = Loader::builder(&store.dataset("set")).transform(Transform::evaluate(16)).build().expect("one");
+    let told = loader.next_batch().err().expect("a damaged image").to_string();
+    assert!(told.starts_with(&format!("{name}, row")) && told.contains("`image` is damaged"), "{told}");
+    let export = raw.parent().expect("a folder").join("export");
+    store.fails("dataset", &args!["export", &at, export, "--to", "csv"], &[name, "`image` is damaged"]);
     // One of the same size that comes in the place of another under an open reader.
     storage.write(name, shard.clone()).expect("written");
     let dataset = Dataset::open_in(store.storage("set")).expect("a dataset");

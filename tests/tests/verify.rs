@@ -3,13 +3,14 @@
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use dataset::Dataset;
 use dataset::Storage;
 use dataset::image::GreyImage;
 use dataset::manifest::Manifest;
-use dataset::record::{ImageEncoding, Record};
-use mrm_tests::{args, fails, folder, made_record, ok, phantom, write_dataset};
+use dataset::record::{BoundingBox, ImageEncoding, Record};
+use mrm_tests::{args, contents, fails, folder, made_record, ok, phantom, write_dataset};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::PageIndexPolicy;
 use rand::seq::IndexedRandom;
@@ -241,6 +242,7 @@ fn shards_without_checksums_are_verified_as_far_as_possible() {
                 let at = bytes.windows(key.len()).rposition(|window| window == key).expect("the key");
                 bytes[at] = b'_';
             });
+            shard.footer = None;
             shard.sha256 = dataset::files::sha256(&path).expect("a digest");
         }
         manifest.rejects_sha256.clear();
@@ -267,11 +269,119 @@ fn a_damaged_image_is_neither_shown_nor_exported() {
     let first = Dataset::open(&out).expect("a dataset").record(0).expect("a record").record_id;
     change(&out.join(FIRST), |bytes| bytes[image.bytes.end as usize - 7] ^= 4);
     let told = fails("dataset", 1, args!["inspect", &out, "--row", &first]);
-    assert!(told.contains(&format!("{FIRST}, row 0: its image is damaged")), "{told}");
+    assert!(told.contains(&format!("{FIRST}, row 0: `image` is damaged")), "{told}");
     let told = fails("dataset", 1, args!["export", &out, temporary.path().join("export"), "--to", "csv"]);
-    assert!(told.contains(&format!("{FIRST}, row 0: its image is damaged")), "{told}");
+    assert!(told.contains(&format!("{FIRST}, row 0: `image` is damaged")), "{told}");
     // The table alone needs no image.
     ok("dataset", args!["export", &out, temporary.path().join("table"), "--to", "csv", "--no-images"]);
+}
+
+const KINDS: [&str; 7] = ["magic", "page header", "image", "column", "page index", "footer", "tail"];
+
+/// Flips a bit in each region of each shard, `each` times a region, and tries what reads it. Returns how many of all the
+/// attempts failed.
+fn with_flipped_bits(out: &Path, seed: u64, each: usize, attempt: &mut dyn FnMut(&str) -> bool) -> (usize, usize) {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let (mut failed, mut tried) = (0, 0);
+    for name in [FIRST, SECOND] {
+        let (regions, path) = (regions(out, name), out.join(name));
+        for kind in KINDS {
+            let of_kind: Vec<&Region> =
+                regions.iter().filter(|region| region.kind == kind && !region.bytes.is_empty()).collect();
+            for _ in 0..each {
+                let region = of_kind.choose(&mut random).expect("a region");
+                let (at, bit) = (random.random_range(region.bytes.clone()) as usize, random.random_range(0..8));
+                change(&path, |bytes| bytes[at] ^= 1 << bit);
+                failed += usize::from(attempt(&format!("{name}, {kind}, byte {at}, bit {bit}")));
+                tried += 1;
+                change(&path, |bytes| bytes[at] ^= 1 << bit);
+            }
+        }
+    }
+    (failed, tried)
+}
+
+/// An export of a damaged dataset fails, or is that of the whole one.
+#[test]
+fn no_export_has_flipped_bits() {
+    let (temporary, out) = small_set(&[]);
+    for (format, more, each) in
+        [("csv", &[][..], 6), ("csv", &["--no-images"], 3), ("webdataset", &[], 2), ("hf", &[], 2)]
+    {
+        let run = |at: &Path| {
+            let arguments = args!["export", &out, at, "--to", format];
+            mrm_tests::run("dataset", arguments.into_iter().chain(more.iter().map(Into::into)))
+        };
+        let whole = temporary.path().join("whole");
+        assert!(run(&whole).status.success());
+        let expected = contents(&whole);
+        fs::remove_dir_all(&whole).expect("removed");
+        let (failed, tried) = with_flipped_bits(&out, 11, each, &mut |flipped| {
+            let export = temporary.path().join("export");
+            let output = run(&export);
+            let told = mrm_tests::text(&output.stderr);
+            if output.status.success() {
+                assert!(contents(&export) == expected, "{format}: {flipped}: another export");
+            } else {
+                assert_eq!(output.status.code(), Some(1), "{format}: {flipped}: {told}");
+                assert!(told.contains("shards/part-0000") && !told.contains("panicked"), "{flipped}: {told}");
+            }
+            let _ = fs::remove_dir_all(&export);
+            !output.status.success()
+        });
+        // All but the magic number at the beginning is read, by the table alone no image.
+        assert!(failed * 7 >= tried * if more.is_empty() { 6 } else { 4 }, "{format}: {failed} of {tried} failed");
+    }
+}
+
+/// Every way to read a dataset gives what was written, or an error.
+#[test]
+fn no_reader_gives_flipped_bits() {
+    for more in [&[][..], &["--image-encoding", "png"], &["--compression", "zstd"]] {
+        let (_temporary, out) = small_set(more);
+        type Read<'a> = (&'a str, &'a dyn Fn(&Arc<Dataset>) -> Result<String, String>);
+        let told = |error: dataset::Error| error.to_string();
+        let texts = |dataset: &Arc<Dataset>| -> Result<String, String> {
+            let found = ["record_id", "patient_id", "report", "view"].map(|name| dataset.texts(name));
+            Ok(format!("{:?}", found.into_iter().collect::<Result<Vec<_>, _>>().map_err(told)?))
+        };
+        let labels =
+            |dataset: &Arc<Dataset>| -> Result<String, String> { Ok(format!("{:?}", dataset.labels().map_err(told)?)) };
+        let table = |dataset: &Arc<Dataset>| -> Result<String, String> {
+            let frame = dataset.metadata().map_err(told)?.collect().map_err(|error| error.to_string())?;
+            Ok(format!("{:?}", (0..frame.height()).map(|row| frame.get(row)).collect::<Vec<_>>()))
+        };
+        let records = |dataset: &Arc<Dataset>| -> Result<String, String> {
+            let records: Result<Vec<Record>, _> = (0..dataset.len()).map(|row| dataset.record(row)).collect();
+            Ok(format!("{:?}", records.map_err(told)?))
+        };
+        let page =
+            |dataset: &Arc<Dataset>| -> Result<String, String> { dataset::inspect::summary(dataset).map_err(told) };
+        let readers: [Read<'_>; 5] =
+            [("texts", &texts), ("labels", &labels), ("table", &table), ("records", &records), ("summary", &page)];
+        let open = || Dataset::open(&out).map(Arc::new).expect("a manifest");
+        let expected = readers.map(|(_, read)| read(&open()).expect("a whole dataset"));
+        let (failed, _) = with_flipped_bits(&out, 12, 4, &mut |flipped| {
+            let failed = readers.iter().zip(&expected).filter(|((reader, read), expected)| match read(&open()) {
+                Ok(found) => {
+                    assert!(found == **expected, "{reader}: {flipped}");
+                    false
+                }
+                Err(error) => {
+                    assert!(error.contains("shards/part-0000"), "{reader}: {flipped}: {error}");
+                    true
+                }
+            });
+            failed.count() > 0
+        });
+        assert!(failed > 40, "{failed}");
+        // Not checked, where this is asked for.
+        let image = regions(&out, FIRST).into_iter().find(|region| region.kind == "image").expect("an image");
+        change(&out.join(FIRST), |bytes| bytes[image.bytes.end as usize - 1] ^= 1);
+        assert!(matches!(open().record(0), Err(dataset::Error::Damaged { .. })));
+        let unchecked = Dataset::open(&out).expect("a manifest").without_checksums();
+        assert!(!matches!(unchecked.record(0), Err(dataset::Error::Damaged { .. })));
+    }
 }
 
 /// What is whole and was written so, but means nothing.
@@ -302,6 +412,141 @@ fn codes_and_pictures_that_mean_nothing_are_named() {
         (record.width, record.height) = (record.height, record.width);
     });
     assert!(turned.contains("row 1: image of 14×10, its columns say 10×14"), "{turned}");
+    for told in [&code, &token, &long, &turned] {
+        assert!(told.starts_with(&format!("{FIRST}, row 1: ")) && told.contains("1 problems in"), "{told}");
+    }
+    let many = told("many", ImageEncoding::Raw, &|record| record.token_ids.resize(101, 5));
+    assert!(many.starts_with(&format!("{FIRST}, row 1: 101 token ids, the manifest says 100 at most")), "{many}");
+    for (at, place) in
+        [[f32::NAN, 1.0, 2.0, 2.0], [1.0, 1.0, 2.0, 16.0], [1.0, 1.0, f32::INFINITY, 2.0]].iter().enumerate()
+    {
+        let [x, y, width, height] = *place;
+        let boxed = told(&format!("box {at}"), ImageEncoding::Raw, &|record| {
+            record.boxes = vec![BoundingBox { label: "A".to_owned(), x, y, width, height }];
+        });
+        assert!(boxed.starts_with(&format!("{FIRST}, row 1: a box at ")), "{boxed}");
+        assert!(boxed.contains("which is not in its image of 10 × 14"), "{boxed}");
+    }
+    let png = |color, depth, (width, height): (u32, u32), bytes: usize| {
+        let mut png = Vec::new();
+        let mut encoder = png::Encoder::new(&mut png, width, height);
+        encoder.set_color(color);
+        encoder.set_depth(depth);
+        encoder.write_header().and_then(|mut writer| writer.write_image_data(&vec![0; bytes])).expect("a PNG");
+        png
+    };
+    let gray = png::ColorType::Grayscale;
+    for (at, (mask, expected)) in [
+        (png(gray, png::BitDepth::One, (14, 10), 20), "its mask has another size (14 × 10) than its image (10 × 14)"),
+        (png(gray, png::BitDepth::Eight, (10, 14), 140), "its mask is not a 1-bit gray PNG"),
+        (png(png::ColorType::Rgb, png::BitDepth::Eight, (10, 14), 420), "its mask is not a 1-bit gray PNG"),
+        (b"no PNG".to_vec(), "its mask is not a 1-bit gray PNG"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mask = told(&format!("mask {at}"), ImageEncoding::Raw, &|record| record.mask = Some(mask.clone()));
+        assert!(mask.starts_with(&format!("{FIRST}, row 1: {expected}")), "{mask}");
+    }
+    for (at, image) in [
+        png(png::ColorType::Rgb, png::BitDepth::Eight, (10, 14), 420),
+        GreyImage { width: 10, height: 14, pixels: vec![7; 140] }.encode(ImageEncoding::Jpeg).expect("encoded"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let other = told(&format!("image {at}"), ImageEncoding::Png, &|record| record.image.clone_from(&image));
+        assert!(other.starts_with(&format!("{FIRST}, row 1: its image is ")), "{other}");
+        assert!(other.contains("those of this dataset are 8-bit gray png"), "{other}");
+    }
+    let named = told("control", ImageEncoding::Raw, &|record| record.patient_id = "p\u{1b}[2J".to_owned());
+    assert!(named.starts_with(&format!("{FIRST}, row 1: `patient_id` holds the control character U+001B")), "{named}");
+    let named = told("long id", ImageEncoding::Raw, &|record| record.image_id = "x".repeat(1 << 20));
+    assert!(named.starts_with(&format!("{FIRST}, row 1: `image_id` has 1048576 bytes, the most is 4096")), "{named}");
+    let twice = told("twice", ImageEncoding::Raw, &|record| record.record_id = "made/00000".to_owned());
+    assert!(
+        twice.starts_with(&format!("{FIRST}, row 1: record `made/00000` is also that of {FIRST}, row 0")),
+        "{twice}"
+    );
+}
+
+/// A manifest, a tokenizer and a shard that do not fit each other, with the right checksums.
+#[test]
+fn files_that_contradict_each_other_are_named() {
+    let temporary = folder();
+    let out = temporary.path().join("set");
+    let records: Vec<Record> = (0..3).map(|row| made_record(row, (10, 14), 1)).collect();
+    write_dataset(&out, &["A"], ImageEncoding::Raw, &[records]);
+    let storage = Storage::folder(&out);
+    let whole = Manifest::load(&storage).expect("a manifest");
+    let told = |change: &dyn Fn(&mut Manifest)| {
+        let mut manifest = whole.clone();
+        change(&mut manifest);
+        manifest.save(&storage).expect("saved");
+        fails("dataset", 1, args!["verify", &out])
+    };
+
+    // Shards that lie elsewhere are not read, whole as they are.
+    let beside = temporary.path().join("part.parquet");
+    fs::copy(out.join(FIRST), &beside).expect("copied");
+    for path in ["../part.parquet", "shards/../../part.parquet", beside.to_str().expect("UTF-8"), "", "."] {
+        let elsewhere = told(&|manifest| path.clone_into(&mut manifest.shards[0].path));
+        assert!(elsewhere.contains(&format!("the shard `{path}` lies outside of the dataset")), "{elsewhere}");
+        assert!(fails("dataset", 1, args!["inspect", &out]).contains("lies outside of the dataset"));
+    }
+
+    let encoding = told(&|manifest| manifest.image.encoding = ImageEncoding::Png);
+    assert!(encoding.starts_with(&format!("{FIRST}: its images are raw, the manifest says png")), "{encoding}");
+    let vocabulary = told(&|manifest| manifest.text.vocabulary = 101);
+    assert!(vocabulary.contains("tokenizer.json: a vocabulary of 100 pieces, the manifest says 101"), "{vocabulary}");
+    let footer = told(&|manifest| manifest.shards[0].footer.as_mut().expect("a footer").crc32 ^= 1);
+    assert!(footer.starts_with(&format!("{FIRST}, its page index or footer is damaged")), "{footer}");
+
+    let tokenizer = out.join("tokenizer.json");
+    let kept = fs::read(&tokenizer).expect("a tokenizer");
+    fs::write(&tokenizer, "{").expect("written");
+    let digest = dataset::files::sha256(&tokenizer).expect("a digest");
+    let unread = told(&|manifest| manifest.text.tokenizer_sha256.clone_from(&digest));
+    assert!(unread.contains("tokenizer.json: ") && unread.contains("1 problems in"), "{unread}");
+    fs::write(&tokenizer, kept).expect("written");
+
+    // A writer whose schema allows nulls, where the format does not.
+    let shard = dataset::shard::Shard::open(&storage, &whole.shards[0]).expect("a shard");
+    let mut schema = dataset::record::schema(&shard.findings(), ImageEncoding::Raw);
+    let names: Vec<&str> = schema.fields.iter().map(|field| field.name().as_str()).collect();
+    let batch = shard.columns(&names).expect("columns").remove(0);
+    let columns = batch.columns().iter().zip(&names).map(|(column, &name)| {
+        let nulls = (name == "labels").then(|| vec![true, true, false].into());
+        let data = column.to_data().into_builder();
+        let data = if nulls.is_some() { data.nulls(nulls) } else { data };
+        arrow_array::make_array(data.build().expect("an array"))
+    });
+    let columns = columns.collect();
+    schema.fields =
+        schema.fields.iter().map(|field| field.as_ref().clone().with_nullable(field.name() != "image")).collect();
+    let schema = Arc::new(schema);
+    let batch = arrow_array::RecordBatch::try_new(schema.clone(), columns).expect("a batch");
+    let image = parquet::schema::types::ColumnPath::from("image");
+    let properties = parquet::file::properties::WriterProperties::builder()
+        .set_write_batch_size(1)
+        .set_column_dictionary_enabled(image.clone(), false)
+        .set_column_data_page_row_count_limit(image, 1)
+        .build();
+    let file = fs::File::create(out.join(FIRST)).expect("a file");
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, schema, Some(properties)).expect("a writer");
+    writer.write(&batch).expect("written");
+    writer.close().expect("closed");
+    let foreign = |manifest: &mut Manifest| {
+        let shard = &mut manifest.shards[0];
+        shard.bytes = fs::metadata(out.join(FIRST)).expect("a file").len();
+        shard.sha256 = dataset::files::sha256(&out.join(FIRST)).expect("a digest");
+        shard.footer = None;
+    };
+    let null = told(&foreign);
+    assert!(null.starts_with(&format!("{FIRST}, row 2: `labels` is null")), "{null}");
+    let dataset = Dataset::open(&out).expect("a dataset");
+    assert!(dataset.labels().is_err());
+    assert_eq!(dataset.texts("record_id").expect("a column").len(), 3, "its other columns are readable");
 }
 
 /// Any image by its row, whatever lies around it.
