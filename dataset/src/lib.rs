@@ -65,6 +65,7 @@ mod recent;
 pub mod record;
 mod record_batch;
 mod refine;
+pub mod reject_reasons;
 pub mod resample;
 pub mod roster;
 mod samples;
