@@ -396,6 +396,10 @@ fn tell(summary: &Summary, out: &Path) {
         manifest.image.std,
         manifest.text.vocabulary
     );
+    if summary.unknown_views > 0 {
+        let records = counted(summary.unknown_views as usize, "record");
+        dataset::say!("views: {records} without one, since the ViewPosition of the DICOM header is no view code");
+    }
     for (stage, count) in &manifest.rejects {
         dataset::say!("rejects at stage {stage}: {count} (`dataset inspect {} --rejects` lists them)", out.display());
     }

@@ -160,6 +160,8 @@ pub struct Summary {
     pub resumed_shards: usize,
     /// Rejects of the plan by which a run of a part of it is not judged.
     pub unjudged: u64,
+    /// Records whose DICOM header states a ViewPosition that is no view code, which was left out.
+    pub unknown_views: u64,
 }
 
 impl Summary {
@@ -179,6 +181,8 @@ struct ShardNote {
     rejects: Vec<Reject>,
     reports: u64,
     pixels: PixelSums,
+    #[serde(default)]
+    unknown_views: u64,
 }
 
 /// Exact sums, so that their order does not matter.
@@ -249,7 +253,13 @@ pub fn run(
     let out = &Output::at(out, options.staging.as_deref())?;
     let _lock = match prepare(raw, out, &arguments, &plan, options.overwrite)? {
         Prepared::Done(manifest) => {
-            return Ok(Summary { manifest: *manifest, already_done: true, resumed_shards: 0, unjudged });
+            return Ok(Summary {
+                manifest: *manifest,
+                already_done: true,
+                resumed_shards: 0,
+                unjudged,
+                unknown_views: 0,
+            });
         }
         Prepared::Work(lock) => lock,
     };
@@ -262,7 +272,8 @@ pub fn run(
         let job = Job { raw, out, plan: &plan, options, tokenizer: tokenizer.as_ref(), progress };
         let (notes, resumed_shards) = job.shards()?;
         let manifest = job.finish(source, &arguments, &notes)?;
-        Ok(Summary { manifest, already_done: false, resumed_shards, unjudged })
+        let unknown_views = notes.iter().map(|note| note.unknown_views).sum();
+        Ok(Summary { manifest, already_done: false, resumed_shards, unjudged, unknown_views })
     })
 }
 
@@ -294,6 +305,7 @@ struct Made {
     record: Record,
     pixels: PixelSums,
     reject: Option<Reject>,
+    has_unknown_view: bool,
 }
 
 struct Job<'a> {
@@ -372,6 +384,7 @@ impl Job<'_> {
             self.options.compression,
         )?;
         let (mut rejects, mut reports, mut pixels) = (Vec::new(), 0, PixelSums::default());
+        let mut unknown_views = 0;
         let mut seen = Stamps::new();
         let mut waiting: Vec<Record> = Vec::new();
         let side = self.options.size as usize;
@@ -386,6 +399,7 @@ impl Job<'_> {
                     Ok(made) => {
                         reports += u64::from(made.record.report.is_some());
                         pixels.add(made.pixels);
+                        unknown_views += u64::from(made.has_unknown_view);
                         rejects.extend(made.reject);
                         waiting.push(made.record);
                     }
@@ -396,7 +410,7 @@ impl Job<'_> {
         }
         write(&mut writer, &waiting)?;
         inputs::save(&self.stamps_path(index), &seen)?;
-        Ok(ShardNote { info: writer.finish(&relative)?, rejects, reports, pixels })
+        Ok(ShardNote { info: writer.finish(&relative)?, rejects, reports, pixels, unknown_views })
     }
 
     /// Each record, and what its files looked like.
@@ -440,6 +454,7 @@ impl Job<'_> {
             ..Record::default()
         };
         let mut pixels = PixelSums::default();
+        let mut has_unknown_view = false;
         if !self.options.no_images {
             let Options { tone, size, fit, .. } = *self.options;
             let read = picture::store_file(&self.raw.join(&planned.source_path), tone, size, fit, scratch);
@@ -451,6 +466,7 @@ impl Job<'_> {
             record.source_sha256 = stamp.sha256;
             let Stored { image, source, place, header } = stored.map_err(|error| (Stage::Decode, error))?;
             (record.source_width, record.source_height) = source;
+            has_unknown_view = record.view.is_none() && header.has_unknown_view;
             record.view = record.view.or(header.view);
             record.sex = record.sex.or(header.sex);
             record.age_years = record.age_years.or(header.age_years);
@@ -485,7 +501,7 @@ impl Job<'_> {
             stage: Stage::Report,
             error: format!("{error}; its image is kept without text"),
         });
-        Ok(Made { record, pixels, reject })
+        Ok(Made { record, pixels, reject, has_unknown_view })
     }
 
     /// Adds the text of a report to its record; nothing of it where the tokenizer fails.
