@@ -24,9 +24,11 @@ use tokenizers::Tokenizer;
 use crate::error::{Error, Reject, Result, Stage};
 use crate::inputs::{self, Stamps};
 use crate::mask;
-use crate::output::{INPUT, NOTES, Output, Prepared, STAMPS, TOOL, prepare};
+use crate::output::{INPUT, NOTED, NOTES, Output, Prepared, STAMPS, TOOL, prepare};
+use crate::path_hash::PathNames;
 use crate::picture::{self, Fit, Scratch, Stored};
 use crate::plan::{Plan, PlannedRecord, ReportSource};
+use crate::preview;
 use crate::text::{Report, read_report, tokenizer_of};
 use crate::tokenizer;
 use crate::tone::Tone;
@@ -235,8 +237,7 @@ pub fn run(
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Summary> {
     if plan.records.is_empty() {
-        let message = format!("no radiograph of `{source}` found here; docs/datasets.md shows how it must lie");
-        return Err(Error::Empty { path: raw.to_path_buf(), message });
+        return Err(preview::empty(source, raw, &plan));
     }
     options.check()?;
     plan.settle();
@@ -250,6 +251,12 @@ pub fn run(
     let mut arguments = arguments(source, options)?;
     arguments.extend(std::mem::take(&mut plan.arguments));
     arguments.insert(INPUT.to_owned(), plan.sha256().into());
+    if plan.path_names.hashed {
+        arguments.insert("hash_paths".to_owned(), true.into());
+    }
+    if !plan.noted_options.is_empty() {
+        arguments.insert(NOTED.to_owned(), std::mem::take(&mut plan.noted_options).into_iter().collect());
+    }
     let out = &Output::at(out, options.staging.as_deref())?;
     let _lock = match prepare(raw, out, &arguments, &plan, options.overwrite)? {
         Prepared::Done(manifest) => {
@@ -445,7 +452,7 @@ impl Job<'_> {
             patient_id: planned.patient_id.clone(),
             study_id: planned.study_id.clone(),
             image_id: planned.image_id.clone(),
-            source_path: planned.source_path.clone(),
+            source_path: self.plan.path_names.stored(&planned.source_path),
             subset: planned.subset.clone(),
             view: planned.view.clone(),
             sex: planned.sex.clone(),
@@ -527,7 +534,7 @@ impl Job<'_> {
     ) -> Result<Manifest> {
         let rejects: Vec<&Reject> =
             self.plan.rejects.iter().chain(notes.iter().flat_map(|note| &note.rejects)).collect();
-        write_rejects(&self.out.folder.join(REJECTS), &rejects)?;
+        write_rejects(&self.out.folder.join(REJECTS), &rejects, self.plan.path_names)?;
         let out_of: HashSet<&str> = rejects
             .iter()
             .filter(|reject| !matches!(reject.stage, Stage::Report | Stage::Plan))
@@ -614,12 +621,14 @@ fn pieces(records: &[Record], most: usize) -> impl Iterator<Item = &[Record]> {
     })
 }
 
-fn write_rejects(path: &Path, rejects: &[&Reject]) -> Result<()> {
+fn write_rejects(path: &Path, rejects: &[&Reject], names: PathNames) -> Result<()> {
     let column = |get: fn(&Reject) -> Option<&str>| -> ArrayRef {
         Arc::new(rejects.iter().map(|reject| get(reject)).collect::<StringArray>())
     };
+    let paths = rejects.iter().map(|reject| Some(names.stored(&reject.source_path)));
+    let paths: ArrayRef = Arc::new(paths.collect::<StringArray>());
     let columns = vec![
-        ("source_path", column(|reject| Some(&reject.source_path)), false),
+        ("source_path", paths, false),
         ("record_id", column(|reject| reject.record_id.as_deref()), true),
         ("stage", column(|reject| Some(reject.stage.name())), false),
         ("error", column(|reject| Some(&reject.error)), false),
