@@ -142,7 +142,9 @@ fn official_subsets(texts: Vec<Option<String>>) -> Result<Vec<Option<Subset>>, S
     if texts.iter().all(Option::is_none) {
         return Err("this source has no official subsets: leave --official out".to_owned());
     }
-    let parse = |text: String| Subset::parse(&text).ok_or_else(|| format!("unknown subset `{text}`"));
+    let parse = |text: String| {
+        Subset::parse(&text).ok_or_else(|| format!("unknown subset `{text}`; give {}", Subset::accepted()))
+    };
     texts.into_iter().map(|text| text.map(parse).transpose()).collect()
 }
 

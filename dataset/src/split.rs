@@ -41,14 +41,24 @@ impl Subset {
         }
     }
 
-    /// The subset of this name, as sources write it.
+    /// The words that tables use for each subset; the first one is its name.
+    const WORDS: [(Self, &'static [&'static str]); 3] = [
+        (Self::Train, &["train", "training", "tr"]),
+        (Self::Validate, &["validate", "validation", "valid", "val", "dev", "development", "tune"]),
+        (Self::Test, &["test", "testing", "te", "holdout", "hold-out"]),
+    ];
+
+    /// The subset of this name, as sources write it, in any case.
     pub fn parse(name: &str) -> Option<Self> {
-        match name.trim().to_ascii_lowercase().as_str() {
-            "train" | "training" => Some(Self::Train),
-            "validate" | "valid" | "val" | "validation" => Some(Self::Validate),
-            "test" => Some(Self::Test),
-            _ => None,
-        }
+        let name = name.trim().to_ascii_lowercase();
+        let found = Self::WORDS.into_iter().find(|(_, words)| words.contains(&name.as_str()));
+        found.map(|(subset, _)| subset)
+    }
+
+    /// All words that [`parse`](Self::parse) takes, for a message.
+    pub fn accepted() -> String {
+        let words = |(_, words): (Self, &[&str])| format!("{} ({})", words[0], words[1..].join(", "));
+        Self::WORDS.map(words).join(", ")
     }
 }
 

@@ -18,11 +18,54 @@ const BEHIND_PATIENT_ID: Tag = Tag(0x0010, 0x0021);
 /// Most bytes in which a PatientID is looked for.
 const MAX_BEGINNING: usize = 16 << 20;
 
+/// Words of which a ViewPosition may consist: the terms that DICOM defines for chest radiographs, and those that
+/// manufacturers and published sets use beside them. Any other text may be a name that somebody typed.
+const VIEW_WORDS: [&str; 36] = [
+    "AP",
+    "PA",
+    "LL",
+    "RL",
+    "RLD",
+    "LLD",
+    "RLO",
+    "LLO", //
+    "LATERAL",
+    "LAT",
+    "FRONTAL",
+    "OBLIQUE",
+    "OBL",
+    "LAO",
+    "RAO",
+    "LPO",
+    "RPO", //
+    "ANTEROPOSTERIOR",
+    "POSTEROANTERIOR",
+    "LEFT",
+    "RIGHT",
+    "AXIAL",
+    "APICAL",
+    "LORDOTIC",
+    "SWIMMERS", //
+    "DECUBITUS",
+    "DECUB",
+    "XTABLE",
+    "HORIZONTAL",
+    "SUPINE",
+    "PRONE",
+    "ERECT",
+    "SEMIERECT",
+    "UPRIGHT",
+    "PORTABLE",
+    "VERTICAL",
+];
+
 /// The documented columns that a header can fill.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Header {
-    /// ViewPosition, capitals.
+    /// ViewPosition in capitals, if it consists of [`VIEW_WORDS`].
     pub view: Option<String>,
+    /// The header states a ViewPosition that is no view code.
+    pub has_unknown_view: bool,
     /// `F`, `M` or `O`.
     pub sex: Option<String>,
     pub age_years: Option<f32>,
@@ -32,8 +75,11 @@ impl Header {
     /// The columns of a data set; what is missing or malformed stays empty.
     pub fn of(object: &InMemDicomObject) -> Self {
         let sex = text(object, tags::PATIENT_SEX).map(|sex| sex.to_ascii_uppercase());
+        let stated = text(object, tags::VIEW_POSITION).map(|view| view.to_ascii_uppercase());
+        let view = stated.clone().filter(|view| is_view(view));
         Self {
-            view: text(object, tags::VIEW_POSITION).map(|view| view.to_ascii_uppercase()).filter(|view| is_code(view)),
+            has_unknown_view: stated.is_some() && view.is_none(),
+            view,
             sex: sex.filter(|sex| matches!(sex.as_str(), "F" | "M" | "O")),
             age_years: text(object, tags::PATIENT_AGE).and_then(|age| years(&age)),
         }
@@ -90,9 +136,10 @@ pub fn is_dicom(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// A code string of DICOM (VR CS): up to 16 capitals, digits, spaces and underscores.
-fn is_code(text: &str) -> bool {
-    text.len() <= 16 && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b' ' || b == b'_')
+/// Whether a code string of DICOM (VR CS: at most 16 characters) is a view.
+fn is_view(text: &str) -> bool {
+    let mut words = text.split([' ', '_']).filter(|word| !word.is_empty()).peekable();
+    text.len() <= 16 && words.peek().is_some() && words.all(|word| VIEW_WORDS.contains(&word))
 }
 
 #[cfg(test)]
@@ -153,12 +200,30 @@ mod tests {
         put(tags::VIEW_POSITION, VR::CS, "as Mr. Smith wished");
         put(tags::PATIENT_SEX, VR::CS, "see chart");
         put(tags::PATIENT_AGE, VR::AS, "born 1950");
-        assert_eq!(Header::of(&object), Header::default());
+        assert_eq!(Header::of(&object), Header { has_unknown_view: true, ..Header::default() });
         let mut put = |tag, vr, value: &str| drop(object.put(DataElement::new(tag, vr, PrimitiveValue::from(value))));
         put(tags::VIEW_POSITION, VR::CS, "pa ");
         put(tags::PATIENT_SEX, VR::CS, "F");
         put(tags::PATIENT_AGE, VR::AS, "051");
         let found = Header::of(&object);
         assert_eq!((found.view.as_deref(), found.sex.as_deref(), found.age_years), (Some("PA"), Some("F"), Some(51.0)));
+    }
+
+    #[test]
+    fn a_view_is_a_code_of_a_closed_list() {
+        let of = |view: &str| {
+            let element = DataElement::new(tags::VIEW_POSITION, VR::CS, PrimitiveValue::from(view));
+            let header = Header::of(&InMemDicomObject::from_element_iter([element]));
+            (header.view, header.has_unknown_view)
+        };
+        for view in
+            ["PA", "AP", "LL", "RLD", "LLO", "LATERAL", "LAO", "XTABLE LATERAL", "AP AXIAL", "PA LLD", "AP_SUPINE"]
+        {
+            assert_eq!(of(view), (Some(view.to_owned()), false));
+        }
+        for name in ["MUELLER", "PA SMITH", "JONES_AP", "MRN 0012345", "12", "ANTEROPOSTERIOR PORTABLE"] {
+            assert_eq!(of(name), (None, true), "{name}");
+        }
+        assert_eq!(of(""), (None, false));
     }
 }

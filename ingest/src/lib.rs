@@ -10,6 +10,8 @@
 //! | report | UTF-8 and UTF-16 (by BOM), Windows-1252 with Latin-1 | |
 
 pub mod bounds;
+mod changed_options;
+mod changed_plan;
 pub mod check;
 mod codec;
 pub mod dicom;
@@ -20,8 +22,10 @@ mod header;
 mod inputs;
 pub mod mask;
 mod output;
+pub mod path_hash;
 pub mod picture;
 pub mod plan;
+pub mod preview;
 mod refused;
 pub mod report;
 pub mod run;

@@ -14,9 +14,9 @@ use dataset::shard::ImageCompression;
 use ingest::picture::Fit;
 use ingest::plan::{Plan, Source};
 use ingest::run::{self, Options, ReportText, Summary, TokenizerChoice};
-use ingest::sources::TableOptions;
+use ingest::sources::{LabelWord, TableOptions};
 use ingest::tone::Tone;
-use ingest::{sources, tokenizer};
+use ingest::{path_hash, preview, sources, tokenizer};
 use phantom::{self, Layout};
 
 /// Turns raw radiographs (DICOM, PNG, JPEG) and reports into sharded Parquet with token ids and resized images.
@@ -200,16 +200,20 @@ impl IngestArguments {
 const FOLDER_EXAMPLES: &str = "Examples:\n  \
     ingest folder /raw/ward data/ward\n  \
     ingest folder /raw/ward data/ward --table list.csv --image-column file --patient-column mrn \\\n    \
-    --report-column report --label-columns Effusion,Edema";
+    --report-column report --label-columns Effusion,Edema\n  \
+    ingest folder /raw/ward data/ward --table list.csv --image-column file --label-columns Effusion \\\n    \
+    --label-map 'abnormal=1,normal=0,unclear=-1' --class-column diagnosis --dry-run";
 
 #[derive(Args)]
 struct FolderArguments {
     #[command(flatten)]
     common: IngestArguments,
-    /// CSV table that names the images, plain or gzipped. Without one, the first folder of a path is its patient.
+    /// Table that names the images, separated by commas, semicolons or tabs, plain or gzipped. Without one, the first
+    /// folder of a path is its patient.
     #[arg(long, value_name = "FILE", requires = "image_column")]
     table: Option<PathBuf>,
-    /// Column of image paths, relative to RAW_DIR or to the table, or of file names found anywhere below RAW_DIR.
+    /// Column of image paths (relative to RAW_DIR or to the table, or absolute), or of file names found anywhere below
+    /// RAW_DIR.
     #[arg(long, value_name = "C", requires = "table")]
     image_column: Option<String>,
     /// Column of report texts, or of paths of text files.
@@ -224,15 +228,33 @@ struct FolderArguments {
     /// Column of views (PA, AP, LATERAL …); without it they come from the DICOM headers.
     #[arg(long, value_name = "C", requires = "table")]
     view_column: Option<String>,
-    /// Column of train, validate, test.
+    /// Column of train, validate, test, or other words for them (training, val, dev, holdout …).
     #[arg(long, value_name = "C", requires = "table")]
     subset_column: Option<String>,
-    /// Columns of findings: 1, 0, -1 (uncertain) or empty.
+    /// Column of the sex: F, M, O, or the words.
+    #[arg(long, value_name = "C", requires = "table")]
+    sex_column: Option<String>,
+    /// Column of the age: years (34, 34.5) or DICOM's form (034Y, 006M).
+    #[arg(long, value_name = "C", requires = "table")]
+    age_column: Option<String>,
+    /// Columns of findings: 1, 0, -1 (uncertain) or blank, or words: yes, no, positive, absent, maybe, unknown …
     #[arg(long, value_name = "A,B", value_delimiter = ',', requires = "table")]
     label_columns: Vec<String>,
+    /// What other words of the label columns mean: 1, 0, -1 or blank. COLUMN:WORD=CODE is for one column.
+    #[arg(long, value_name = "WORD=CODE,…", value_delimiter = ',', requires = "table", allow_hyphen_values = true)]
+    label_map: Vec<LabelWord>,
+    /// Columns of class names (bacteria, virus, normal): each class becomes a finding, 1 in its rows and 0 in others.
+    #[arg(long, value_name = "C", value_delimiter = ',', requires = "table")]
+    class_column: Vec<String>,
     /// Take the patient from the PatientID of the DICOM headers, and store it as it stands there.
     #[arg(long, conflicts_with = "patient_column")]
     patient_from_header: bool,
+    /// Store hashes in place of paths, and in place of identifiers that are made of paths.
+    #[arg(long)]
+    hash_paths: bool,
+    /// Write a table of what each hash stands for; keep it outside of OUT.
+    #[arg(long, value_name = "FILE", requires = "hash_paths")]
+    path_map: Option<PathBuf>,
 }
 
 impl FolderArguments {
@@ -245,9 +267,13 @@ impl FolderArguments {
             study_column: self.study_column.clone(),
             view_column: self.view_column.clone(),
             subset_column: self.subset_column.clone(),
+            sex_column: self.sex_column.clone(),
+            age_column: self.age_column.clone(),
             label_columns: self.label_columns.clone(),
+            class_columns: self.class_column.clone(),
+            label_map: self.label_map.clone(),
         });
-        sources::Folder { table, patient_from_header: self.patient_from_header }
+        sources::Folder { table, patient_from_header: self.patient_from_header, hash_paths: self.hash_paths }
     }
 }
 
@@ -271,7 +297,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Rsna(arguments) => ingest_source(&sources::Rsna, &arguments),
         Command::Siim(arguments) => ingest_source(&sources::Siim, &arguments),
         Command::Openi(arguments) => ingest_source(&sources::OpenI { reports_alone: arguments.no_images }, &arguments),
-        Command::Folder(arguments) => ingest_source(&arguments.source(), &arguments.common),
+        Command::Folder(arguments) => {
+            ingest_mapped(&arguments.source(), &arguments.common, arguments.path_map.as_deref())
+        }
         Command::Phantom { layout, out, studies, seed, size } => {
             write_phantom(layout, &out, &phantom::Options { studies, seed, size })
         }
@@ -296,6 +324,11 @@ fn write_phantom(layout: Layout, out: &Path, options: &phantom::Options) -> Resu
 }
 
 fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<ExitCode> {
+    ingest_mapped(source, arguments, None)
+}
+
+/// Ingests, and writes what the hashes of paths stand for to `path_map`.
+fn ingest_mapped(source: &dyn Source, arguments: &IngestArguments, path_map: Option<&Path>) -> Result<ExitCode> {
     // An error here is none of the directory's kind: no permission, a server that does not answer.
     let raw = std::fs::metadata(&arguments.raw_dir);
     if raw.as_ref().is_ok_and(|found| !found.is_dir())
@@ -319,33 +352,37 @@ fn ingest_source(source: &dyn Source, arguments: &IngestArguments) -> Result<Exi
         plan.rejects.len(),
         started.elapsed().as_secs_f64()
     );
-    for remark in source.remarks(&plan) {
+    preview::plan_reasons(&plan, preview::FEW_REASONS).iter().for_each(|line| dataset::remark!("{line}"));
+    for remark in plan.remarks.iter().cloned().chain(source.remarks(&plan)) {
         dataset::remark!("warning: {remark}");
     }
     if arguments.dry_run {
-        plan.records.truncate(options.limit.unwrap_or(usize::MAX));
-        dataset::say!("to be ingested: {}", counted(plan.records.len(), "radiograph"));
-        dataset::say!("findings: {}", plan.findings.join(", "));
-        for record in plan.records.iter().take(5) {
-            dataset::say!(
-                "{}  patient {}  study {}  {}",
-                record.record_id,
-                record.patient_id,
-                record.study_id,
-                record.source_path
-            );
+        if plan.records.is_empty() {
+            return Err(preview::empty(source.name(), &arguments.raw_dir, &plan).into());
         }
+        plan.records.truncate(options.limit.unwrap_or(usize::MAX));
+        dataset::say!("{}", preview::page(&plan).trim_end());
         return Ok(ExitCode::SUCCESS);
     }
     if arguments.check_input {
         return check_input(arguments, plan, options.jobs);
     }
+    if let Some(path) = path_map {
+        path_hash::write_map(path, &arguments.out, &plan)?;
+    }
+    let planned_rejects = plan.rejects.len() as u64;
     let meter = Meter::new("radiographs");
     let outcome =
         ingest::run(source.name(), &arguments.raw_dir, &arguments.out, plan, &options, &|step| meter.step(&step));
     meter.finish();
     let summary = outcome?;
     tell(&summary, &arguments.out);
+    // Those of the plan are printed already.
+    if summary.manifest.rejects.values().sum::<u64>() > planned_rejects {
+        for line in preview::dataset_reasons(&arguments.out, preview::FEW_REASONS)? {
+            dataset::remark!("{line}");
+        }
+    }
     if summary.reject_rate() > arguments.max_reject_rate {
         dataset::remark!(
             "{:.1}% of the inputs were rejected, more than --max-reject-rate {}: see `dataset inspect {} --rejects`",
@@ -405,6 +442,10 @@ fn tell(summary: &Summary, out: &Path) {
         manifest.image.std,
         manifest.text.vocabulary
     );
+    if summary.unknown_views > 0 {
+        let records = counted(summary.unknown_views as usize, "record");
+        dataset::say!("views: {records} without one, since the ViewPosition of the DICOM header is no view code");
+    }
     for (stage, count) in &manifest.rejects {
         dataset::say!("rejects at stage {stage}: {count} (`dataset inspect {} --rejects` lists them)", out.display());
     }

@@ -3,7 +3,7 @@
 //! A dataset for an object store grows in a staging folder of this machine. Each finished shard is sent and its copy
 //! removed; notes, tokenizer and rejects stay until the dataset is whole.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,8 @@ use dataset::manifest::{CARD, CROISSANT, MANIFEST, Manifest, REJECTS, TOKENIZER}
 use dataset::{Storage, files};
 use sha2::{Digest, Sha256};
 
+use crate::changed_options::{changed, deciding};
+use crate::changed_plan;
 use crate::error::{Error, Result};
 use crate::file_system;
 use crate::inputs;
@@ -29,10 +31,14 @@ const LISTING: &str = "plan.jsonl";
 pub const TOOL: &str = concat!("mrm ingest ", env!("CARGO_PKG_VERSION"));
 
 /// Name of the note, beside the arguments, that says which version began the dataset.
-const TOOL_NOTE: &str = "tool";
+pub const TOOL_NOTE: &str = "tool";
 
 /// Name of the argument that stands for the input.
 pub const INPUT: &str = "input_sha256";
+
+/// Name of the argument that holds the source's options whose effect is in [`INPUT`]: it decides nothing, and says which
+/// option changed.
+pub const NOTED: &str = "source_options";
 
 /// Extension of the notes that say what the inputs of a shard, or of the tokenizer, looked like.
 pub const STAMPS: &str = "inputs";
@@ -138,21 +144,25 @@ pub fn prepare(
     let notes = out.folder.join(NOTES);
     let is_whole = || Ok::<_, Error>(out.storage.read_if_there(MANIFEST)?.is_some());
     let finished = || match Manifest::load(&out.storage) {
-        Ok(manifest) if &manifest.arguments == arguments => match lost_shard(out, &manifest)? {
+        Ok(manifest) if deciding(&manifest.arguments).eq(deciding(arguments)) => match lost_shard(out, &manifest)? {
             None => Ok(Prepared::Done(Box::new(manifest))),
             Some(name) => Err(refused(&format!(
                 "holds this dataset, but {name} is missing or has another size than it says; restore it from a copy, or \
                  --overwrite to ingest anew"
             ))),
         },
-        Ok(manifest) if differing(&manifest.arguments, arguments) == [INPUT] => Err(refused(
-            "holds a dataset of these arguments, but the input changed since: --check-input says how; take another OUT \
-             or --overwrite",
-        )),
-        Ok(manifest) => {
-            let changed = differing(&manifest.arguments, arguments).join(", ");
-            Err(refused(&format!("holds another dataset ({changed} changed); take another OUT or --overwrite")))
-        }
+        Ok(manifest) => match changed(&manifest.arguments, arguments).as_slice() {
+            [] => {
+                let how = changed_plan::difference(raw, &out.storage, &manifest, plan)?;
+                Err(refused(&format!(
+                    "holds a dataset of these options, but the input changed since: {how}; --check-input says how each \
+                     file changed; put the input back, take another OUT or --overwrite"
+                )))
+            }
+            options => {
+                Err(refused(&format!("holds another dataset: {}; take another OUT or --overwrite", options.join("; "))))
+            }
+        },
         Err(error) => Err(error.into()),
     };
     let replaced = is_whole()?;
@@ -203,7 +213,7 @@ pub fn prepare(
     noted.insert(TOOL_NOTE.to_owned(), TOOL.into());
     match before {
         // An interrupted run of this very command, one that overwrites included.
-        Some(before) if before == noted && (!replaced || reopened) => {
+        Some(before) if deciding(&before).eq(deciding(&noted)) && (!replaced || reopened) => {
             let changed = inputs::changed(raw, used(&out.folder)?)?;
             match changed.as_slice() {
                 [] => {}
@@ -230,18 +240,19 @@ pub fn prepare(
             return Err(refused(&message));
         }
         Some(before) => {
-            let changed = differing(&before, &noted);
-            let how = if changed == [INPUT] { saved_plan::difference(&notes.join(LISTING), plan) } else { None };
-            return Err(refused(&match how {
-                Some(how) => format!(
-                    "holds an unfinished dataset, and its input changed since: {how}; put the input back, take another \
-                     OUT or --overwrite"
-                ),
-                None => format!(
-                    "holds an unfinished dataset of another run ({} changed); use the same command, another OUT or \
-                     --overwrite",
-                    changed.join(", ")
-                ),
+            let options = changed(&before, &noted);
+            return Err(refused(&if options.is_empty() {
+                let how = saved_plan::difference(&notes.join(LISTING), plan);
+                let how = how.map_or_else(String::new, |how| format!(": {how}"));
+                format!(
+                    "holds an unfinished dataset, and its input changed since{how}; put the input back, take another OUT \
+                     or --overwrite"
+                )
+            } else {
+                format!(
+                    "holds an unfinished dataset of another run: {}; use the same command, another OUT or --overwrite",
+                    options.join("; ")
+                )
             }));
         }
         None => {}
@@ -284,15 +295,6 @@ fn used(out: &Path) -> Result<Vec<PathBuf>> {
 /// Whether an object has a name that this tool gives.
 fn is_ours(name: &str) -> bool {
     matches!(name, CARD | CROISSANT | REJECTS | TOKENIZER) || name.starts_with("shards/") || name.starts_with("splits/")
-}
-
-/// Names of the arguments that differ, sorted.
-fn differing<'a>(
-    before: &'a BTreeMap<String, serde_json::Value>,
-    now: &'a BTreeMap<String, serde_json::Value>,
-) -> Vec<&'a str> {
-    let all: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
-    all.into_iter().filter(|key| before.get(*key) != now.get(*key)).map(String::as_str).collect()
 }
 
 /// Removes what this tool writes, and nothing else; the manifest first, so that no half dataset looks whole.

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Reject, Result, Stage};
 use crate::mask::Runs;
+use crate::path_hash::PathNames;
 use crate::report::Conclusion;
 
 /// A kind of raw directory. A user's own source implements this and hands its plan to [`crate::run()`].
@@ -39,6 +40,15 @@ pub struct Plan {
     pub report_root: Option<PathBuf>,
     /// The source's own options, for the manifest.
     pub arguments: BTreeMap<String, serde_json::Value>,
+    /// Options of the source whose effect is in the records and rejects: noted so that a later run with other options can
+    /// name those that changed.
+    pub noted_options: BTreeMap<String, serde_json::Value>,
+    /// What a user should know, a line each.
+    pub remarks: Vec<String>,
+    /// How paths are stored.
+    pub path_names: PathNames,
+    /// The parts of paths behind hashed identifiers of patients and studies, by hash.
+    pub hashed_parts: BTreeMap<String, String>,
 }
 
 /// Where a report's text is.

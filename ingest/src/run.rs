@@ -27,9 +27,11 @@ use crate::error::{Error, Reject, Result, Stage};
 use crate::file_system::{is_absence, is_refusal, retry};
 use crate::inputs::{self, Stamps};
 use crate::mask;
-use crate::output::{Existing, INPUT, NOTES, Output, Prepared, STAMPS, TOOL, prepare};
+use crate::output::{Existing, INPUT, NOTED, NOTES, Output, Prepared, STAMPS, TOOL, prepare};
+use crate::path_hash::PathNames;
 use crate::picture::{self, Fit, Scratch, Stored};
 use crate::plan::{Plan, PlannedRecord, ReportSource};
+use crate::preview;
 use crate::refused;
 use crate::text::{NoReport, Report, read_report, tokenizer_of};
 use crate::tokenizer;
@@ -169,6 +171,8 @@ pub struct Summary {
     pub unjudged: u64,
     /// Rejects that the system refused to read: [`Options::retry_rejects`] tries them again.
     pub refused: u64,
+    /// Records whose DICOM header states a ViewPosition that is no view code, which was left out.
+    pub unknown_views: u64,
 }
 
 impl Summary {
@@ -188,6 +192,8 @@ struct ShardNote {
     rejects: Vec<Reject>,
     reports: u64,
     pixels: PixelSums,
+    #[serde(default)]
+    unknown_views: u64,
 }
 
 /// Exact sums, so that their order does not matter.
@@ -240,8 +246,7 @@ pub fn run(
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Summary> {
     if plan.records.is_empty() {
-        let message = format!("no radiograph of `{source}` found here; docs/datasets.md shows how it must lie");
-        return Err(Error::Empty { path: raw.to_path_buf(), message });
+        return Err(preview::empty(source, raw, &plan));
     }
     options.check()?;
     plan.settle();
@@ -255,6 +260,12 @@ pub fn run(
     let mut arguments = arguments(source, options)?;
     arguments.extend(std::mem::take(&mut plan.arguments));
     arguments.insert(INPUT.to_owned(), plan.sha256().into());
+    if plan.path_names.hashed {
+        arguments.insert("hash_paths".to_owned(), true.into());
+    }
+    if !plan.noted_options.is_empty() {
+        arguments.insert(NOTED.to_owned(), std::mem::take(&mut plan.noted_options).into_iter().collect());
+    }
     let out = &Output::at(out, options.staging.as_deref())?;
     let notes = out.folder.join(NOTES);
     let can_take_in =
@@ -274,7 +285,14 @@ pub fn run(
                 );
                 return Err(Error::Output { path: out.storage.path(""), message });
             }
-            return Ok(Summary { manifest: *manifest, already_done: true, resumed_shards: 0, unjudged, refused });
+            return Ok(Summary {
+                manifest: *manifest,
+                already_done: true,
+                resumed_shards: 0,
+                unjudged,
+                refused,
+                unknown_views: 0,
+            });
         }
         Prepared::Work(lock) => lock,
     };
@@ -288,7 +306,8 @@ pub fn run(
         let (notes, resumed_shards) = job.shards()?;
         let manifest = job.finish(source, &arguments, &notes)?;
         let refused = notes.iter().flat_map(|note| &note.rejects).filter(|reject| reject.is_refused()).count() as u64;
-        Ok(Summary { manifest, already_done: false, resumed_shards, unjudged, refused })
+        let unknown_views = notes.iter().map(|note| note.unknown_views).sum();
+        Ok(Summary { manifest, already_done: false, resumed_shards, unjudged, refused, unknown_views })
     })
 }
 
@@ -332,6 +351,7 @@ struct Made {
     record: Record,
     pixels: PixelSums,
     reject: Option<Reject>,
+    has_unknown_view: bool,
 }
 
 struct Job<'a> {
@@ -422,6 +442,7 @@ impl Job<'_> {
             self.options.compression,
         )?;
         let (mut rejects, mut reports, mut pixels) = (Vec::new(), 0, PixelSums::default());
+        let mut unknown_views = 0;
         let mut seen = Stamps::new();
         let mut waiting: Vec<Record> = Vec::new();
         let side = self.options.size as usize;
@@ -436,6 +457,7 @@ impl Job<'_> {
                     Ok(made) => {
                         reports += u64::from(made.record.report.is_some());
                         pixels.add(made.pixels);
+                        unknown_views += u64::from(made.has_unknown_view);
                         rejects.extend(made.reject);
                         waiting.push(made.record);
                     }
@@ -446,7 +468,7 @@ impl Job<'_> {
         }
         write(&mut writer, &waiting)?;
         inputs::save(&self.stamps_path(index), &seen)?;
-        Ok(ShardNote { info: writer.finish(&relative)?, rejects, reports, pixels })
+        Ok(ShardNote { info: writer.finish(&relative)?, rejects, reports, pixels, unknown_views })
     }
 
     /// Each record, and what its files looked like.
@@ -481,7 +503,7 @@ impl Job<'_> {
             patient_id: planned.patient_id.clone(),
             study_id: planned.study_id.clone(),
             image_id: planned.image_id.clone(),
-            source_path: planned.source_path.clone(),
+            source_path: self.plan.path_names.stored(&planned.source_path),
             subset: planned.subset.clone(),
             view: planned.view.clone(),
             sex: planned.sex.clone(),
@@ -490,6 +512,7 @@ impl Job<'_> {
             ..Record::default()
         };
         let mut pixels = PixelSums::default();
+        let mut has_unknown_view = false;
         if !self.options.no_images {
             let Options { tone, size, fit, .. } = *self.options;
             let path = self.raw.join(&planned.source_path);
@@ -508,6 +531,7 @@ impl Job<'_> {
             record.source_sha256 = stamp.sha256;
             let Stored { image, source, place, header } = stored.map_err(|error| (Stage::Decode, error))?;
             (record.source_width, record.source_height) = source;
+            has_unknown_view = record.view.is_none() && header.has_unknown_view;
             record.view = record.view.or(header.view);
             record.sex = record.sex.or(header.sex);
             record.age_years = record.age_years.or(header.age_years);
@@ -546,7 +570,7 @@ impl Job<'_> {
             stage: Stage::Report,
             error: format!("{error}; its image is kept without text"),
         });
-        Ok(Made { record, pixels, reject })
+        Ok(Made { record, pixels, reject, has_unknown_view })
     }
 
     /// Adds the text of a report to its record; nothing of it where the tokenizer fails.
@@ -572,7 +596,7 @@ impl Job<'_> {
     ) -> Result<Manifest> {
         let rejects: Vec<&Reject> =
             self.plan.rejects.iter().chain(notes.iter().flat_map(|note| &note.rejects)).collect();
-        write_rejects(&self.out.folder.join(REJECTS), &rejects)?;
+        write_rejects(&self.out.folder.join(REJECTS), &rejects, self.plan.path_names)?;
         let out_of: HashSet<&str> = rejects
             .iter()
             .filter(|reject| !matches!(reject.stage, Stage::Report | Stage::Plan))
@@ -662,12 +686,14 @@ fn pieces(records: &[Record], most: usize) -> impl Iterator<Item = &[Record]> {
     })
 }
 
-fn write_rejects(path: &Path, rejects: &[&Reject]) -> Result<()> {
+fn write_rejects(path: &Path, rejects: &[&Reject], names: PathNames) -> Result<()> {
     let column = |get: fn(&Reject) -> Option<&str>| -> ArrayRef {
         Arc::new(rejects.iter().map(|reject| get(reject)).collect::<StringArray>())
     };
+    let paths = rejects.iter().map(|reject| Some(names.stored(&reject.source_path)));
+    let paths: ArrayRef = Arc::new(paths.collect::<StringArray>());
     let columns = vec![
-        ("source_path", column(|reject| Some(&reject.source_path)), false),
+        ("source_path", paths, false),
         ("record_id", column(|reject| reject.record_id.as_deref()), true),
         ("stage", column(|reject| Some(reject.stage.name())), false),
         ("error", column(|reject| Some(&reject.error)), false),

@@ -1,4 +1,5 @@
-//! A source's CSV tables, plain or gzipped, as polars tables of text; rows that do not fit become rejects.
+//! A source's tables (separated by commas, semicolons or tabs, plain or gzipped) as polars tables of text; rows that do
+//! not fit become rejects.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -55,7 +56,8 @@ impl Table {
         let line_end = start.iter().position(|&byte| byte == b'\n');
         let crlf = line_end.is_some_and(|end| end > 0 && start[end - 1] == b'\r');
         if !(start.starts_with(&[0xFF, 0xFE]) || start.starts_with(&[0xFE, 0xFF])) {
-            return Self::parse(raw, path, required, text, &row, crlf);
+            let delimiter = delimiter(path, start);
+            return Self::parse(raw, path, required, text, &row, (crlf, delimiter));
         }
         // UTF-16 has its separators in pairs of bytes: such a table is decoded as a whole.
         let mut whole = Vec::new();
@@ -69,12 +71,24 @@ impl Table {
             let taken = some.len();
             text.consume(taken);
         }
-        Self::parse(raw, path, required, decode_text(whole).as_bytes(), &row, false)
+        let whole = decode_text(whole);
+        let delimiter = delimiter(path, whole.as_bytes());
+        Self::parse(raw, path, required, whole.as_bytes(), &row, (false, delimiter))
     }
 
-    fn parse<R: Read>(raw: &Path, path: &Path, required: &[&str], text: R, row: &RowStart, crlf: bool) -> Result<Self> {
+    /// `form`: whether lines end with `\r\n`, and what separates the fields.
+    fn parse<R: Read>(
+        raw: &Path,
+        path: &Path,
+        required: &[&str],
+        text: R,
+        row: &RowStart,
+        form: (bool, u8),
+    ) -> Result<Self> {
+        let (crlf, delimiter) = form;
         let bad = |message: String| Error::Table { path: path.to_path_buf(), message };
-        let mut reader = csv::ReaderBuilder::new().flexible(true).has_headers(false).from_reader(text);
+        let mut reader =
+            csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).has_headers(false).from_reader(text);
         let mut record = csv::ByteRecord::new();
         // Fields are bytes still, so nothing but reading can fail.
         let mut next = |record: &mut csv::ByteRecord| {
@@ -141,6 +155,25 @@ impl Table {
     pub(crate) fn place(&self, row: usize) -> String {
         format!("{}, line {}", self.name, self.lines[row])
     }
+}
+
+/// What separates the fields of a table, by its first line: tab in a file `.tsv`, else the most frequent of comma,
+/// semicolon and tab outside of quotes; at a tie the comma.
+fn delimiter(path: &Path, start: &[u8]) -> u8 {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    if name.strip_suffix(".gz").unwrap_or(&name).ends_with(".tsv") {
+        return b'\t';
+    }
+    let (mut counts, mut quoted) = ([(b'\t', 0), (b';', 0), (b',', 0)], false);
+    for &byte in start {
+        match byte {
+            b'"' => quoted = !quoted,
+            b'\n' if !quoted => break,
+            _ if !quoted => counts.iter_mut().filter(|(known, _)| *known == byte).for_each(|(_, count)| *count += 1),
+            _ => {}
+        }
+    }
+    counts.into_iter().max_by_key(|(_, count)| *count).map_or(b',', |(byte, _)| byte)
 }
 
 /// The tables (`.csv`, `.csv.gz`) in a folder whose name without this ending `fits`, sorted by their paths.
@@ -239,6 +272,28 @@ mod tests {
         assert_eq!(table.reject(1, "why").error, "line 4: why", "the rows that fell out count");
         let missing = Table::read(folder.path(), &path, &["c"]).err().unwrap().to_string();
         assert!(missing.contains("no column `c` (there are: a, b)"), "{missing}");
+    }
+
+    #[test]
+    fn the_header_tells_what_separates_the_fields() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            let table = Table::read(folder.path(), &path, &["a", "b"]).unwrap();
+            let b = texts(&table.frame, "b").unwrap();
+            b.into_iter().map(|value| value.map(str::to_owned)).collect::<Vec<_>>()
+        };
+        let expected = [Some("x, y".to_owned())];
+        assert_eq!(of("t.csv", "\"a\";b;\"c, d, e, f\"\n1;x, y;z\n"), expected);
+        assert_eq!(of("t.csv", "a\tb\n1\tx, y\n"), expected);
+        assert_eq!(of("t.tsv", "a\tb\t,,,\n1\tx, y\tz\n"), expected);
+        assert_eq!(of("t.csv", "a,b,c;d\n1,\"x, y\",z\n"), expected);
+        let text: Vec<u8> = "\u{feff}a;b\r\n1;x, y\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let path = folder.path().join("u.csv");
+        std::fs::write(&path, text).unwrap();
+        assert!(Table::read(folder.path(), &path, &["a", "b"]).is_ok());
+        assert_eq!(delimiter(Path::new("t.csv"), b"a\n;;;"), b',');
     }
 
     #[test]

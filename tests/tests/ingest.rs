@@ -327,7 +327,11 @@ fn one_clear_line_for_what_cannot_work() {
     let set = path.join("set");
     ingest("mimic-cxr", &raw, &set, &[]);
     let before = contents(&set);
-    says(&args!["mimic-cxr", &raw, &set, "--size", "32"], "holds another dataset");
+    let other = args!["mimic-cxr", &raw, &set, "--size", "32", "--max-tokens", "48"];
+    says(
+        &other,
+        "holds another dataset: --rows-per-shard was 16, is 2048; --size was 64, is 32; --tokenizer was train (",
+    );
     assert_eq!(contents(&set), before);
     ingest("mimic-cxr", &raw, &set, &["--overwrite"]);
     assert_eq!(contents(&set), before);

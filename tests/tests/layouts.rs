@@ -755,7 +755,7 @@ fn mimic_cxr_jpg_and_reports_are_found_wherever_they_are() {
         write(&others.join(file), [bytes.as_slice(), b"More."].concat());
     }
     let refused = again("reports-of-others");
-    assert!(refused.contains("holds another dataset (reports changed)"), "{refused}");
+    assert!(refused.contains("holds another dataset: --reports holds other files; take another OUT"), "{refused}");
 
     // A packed archive is named, not read.
     write(&alone.join("mimic-cxr-reports.zip"), "PK");

@@ -488,8 +488,10 @@ fn folder_tables() {
             view_column: column("view"),
             subset_column: column("subset"),
             label_columns: vec!["Edema".to_owned()],
+            class_columns: vec!["Pneumonia".to_owned()],
+            ..TableOptions::default()
         };
-        sources::Folder { table: Some(table), patient_from_header: false }
+        sources::Folder { table: Some(table), ..sources::Folder::default() }
     };
     let temporary = folder();
     let raw = phantom_of("folder", temporary.path(), 6);

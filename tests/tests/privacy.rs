@@ -220,6 +220,33 @@ fn no_header_value_leaves_a_dicom_file() {
 }
 
 #[test]
+fn a_surname_in_view_position_is_left_out_and_counted() {
+    let temporary = folder();
+    let raw = phantom(temporary.path(), 6);
+    let flat = temporary.path().join("flat");
+    fs::create_dir(&flat).expect("made");
+    let films = dicom_files(&raw);
+    for (at, path) in films.iter().enumerate() {
+        let mut object = dicom_object::open_file(path).expect("a DICOM file");
+        // The first file keeps its view; a code of several words is one, too.
+        let view = ["PA", "XTABLE LATERAL", MARK, "SMITH AP"][at.min(3)];
+        object.put(DataElement::new(tags::VIEW_POSITION, VR::CS, PrimitiveValue::from(view)));
+        object.write_to_file(flat.join(format!("{at}.dcm"))).expect("written");
+    }
+    assert!(films.len() > 3);
+    let out = temporary.path().join("set");
+    // No table tells the views here, so they come from the headers.
+    assert_eq!(ingested_clean("folder", &flat, &out), films.len());
+    let views = Dataset::open(&out).expect("a dataset").texts("view").expect("a column");
+    let known: Vec<&str> = views.iter().flatten().map(String::as_str).collect();
+    assert_eq!(known, ["PA", "XTABLE LATERAL"]);
+    let output = mrm_tests::run("ingest", args!["folder", &flat, temporary.path().join("more"), "--size", "64"]);
+    let told = mrm_tests::text(&output.stdout);
+    let counted = format!("views: {} records without one, since the ViewPosition", films.len() - 2);
+    assert!(told.contains(&counted), "{told}");
+}
+
+#[test]
 fn no_comment_leaves_a_png_or_jpeg() {
     let temporary = folder();
     let raw = temporary.path().join("mimic-cxr");

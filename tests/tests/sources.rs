@@ -725,8 +725,8 @@ fn faults_of_a_table_become_rejects_or_clear_errors() {
     let path = raw.join("films.csv");
     let (header, mut rows) = table(&path);
     let at = header.iter().position(|name| name == "Edema").expect("a column");
-    rows[0][at] = "maybe".to_owned();
-    rows[1][5] = "holdout".to_owned();
+    rows[0][at] = "severe".to_owned();
+    rows[1][5] = "everything".to_owned();
     rows[2][2] = String::new();
     rows[3][1] = "reports/lost.txt".to_owned();
     rows[4][0] = "../outside.png".to_owned();
@@ -745,8 +745,18 @@ fn faults_of_a_table_become_rejects_or_clear_errors() {
         &out,
         &with_table("films.csv", &["--label-columns", "Edema,Pneumonia", "--max-reject-rate", "1"]),
     );
-    says(&out, "films.csv", "table", "line 2: column `Edema`: `maybe` is none of 1, 0, -1 and empty");
-    says(&out, "films.csv", "table", "line 3: unknown subset `holdout`");
+    says(
+        &out,
+        "films.csv",
+        "table",
+        "line 2: column `Edema`: `severe` is no label; say what it means with --label-map",
+    );
+    says(
+        &out,
+        "films.csv",
+        "table",
+        "line 3: column `subset`: unknown subset `everything`; it may be empty or one of train",
+    );
     says(&out, "films.csv", "table", "line 4: the patient column is empty");
     says(&out, "films.csv", "table", "line 6: the path leads out of the raw directory");
     says(&out, "films.csv", "table", "line 7: the name `film1.dcm` means several files");

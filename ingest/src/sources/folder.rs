@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use crate::error::{Reject, Result, Stage};
 use crate::file_system::{failed, is_absence, is_refusal, names_file, retry};
 use crate::header;
+use crate::path_hash::{self, PathNames};
 use crate::plan::{Plan, PlannedRecord, ReportSource, Source};
 use crate::sources::folder_table::{self, TableOptions};
 use crate::walk::{Walk, extension};
@@ -23,6 +24,8 @@ pub struct Folder {
     pub table: Option<TableOptions>,
     /// PatientID of the DICOM headers tells the patients; it is stored as it stands there.
     pub patient_from_header: bool,
+    /// Paths, and identifiers made of them, are stored as hashes.
+    pub hash_paths: bool,
 }
 
 impl Source for Folder {
@@ -33,12 +36,22 @@ impl Source for Folder {
     fn plan(&self, raw: &Path) -> Result<Plan> {
         let walk = Walk::of_wanted(raw, raw, &is_image)?;
         let mut plan = match &self.table {
-            Some(options) => folder_table::plan(raw, options, walk)?,
+            Some(options) => folder_table::plan(raw, options, walk, PathNames { hashed: self.hash_paths })?,
             None => from_paths(raw, walk)?,
         };
         if self.patient_from_header {
             let has_studies = self.table.as_ref().is_some_and(|table| table.study_column.is_some());
             patients_from_headers(raw, has_studies, &mut plan)?;
+        }
+        plan.noted_options.insert("patient_from_header".to_owned(), self.patient_from_header.into());
+        if let Some(options) = &self.table {
+            plan.noted_options.extend(options.noted(PathNames { hashed: self.hash_paths }));
+        }
+        if self.hash_paths {
+            let column = |of: fn(&TableOptions) -> bool| self.table.as_ref().is_some_and(of);
+            let patients = !self.patient_from_header && !column(|table| table.patient_column.is_some());
+            let studies = !column(|table| table.study_column.is_some());
+            path_hash::hash_identifiers(&mut plan, self.name(), (patients, studies));
         }
         plan.settle();
         Ok(plan)

@@ -5,49 +5,98 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use dataset::nearest::nearest;
+use dataset::split::Subset;
 use polars::prelude::PlSmallStr;
 
 use crate::error::{Error, Reject, Result};
 use crate::file_system::{failed, is_file, names_file, retry};
-use crate::plan::{Plan, PlannedRecord, ReportSource, label_codes};
+use crate::header::years;
+use crate::path_hash::PathNames;
+use crate::plan::{Plan, PlannedRecord, ReportSource};
 use crate::sources::folder::{identifiers, without_extension};
+use crate::sources::folder_labels::{Findings, LabelWord, Values, shortened};
 use crate::table::{Table, texts};
 use crate::walk::Walk;
 
 /// Longest text that may be the path of a report.
 const LONGEST_PATH: usize = 1024;
 
-/// A CSV table, plain or gzipped, and the names of its columns.
+/// Highest age of a patient: more is a year of birth, or a mistake.
+const MAX_AGE: f32 = 130.0;
+
+/// Words for an unknown sex or age.
+const UNKNOWN: [&str; 8] = ["unknown", "unk", "u", "na", "n/a", "nan", "null", "none"];
+
+/// A table separated by commas, semicolons or tabs, plain or gzipped, and the names of its columns.
 #[derive(Clone, Debug, Default)]
 pub struct TableOptions {
     /// Path, or path relative to the raw directory.
     pub table: PathBuf,
-    /// Paths relative to the raw directory or to the table, or file names found anywhere below the raw directory.
+    /// Paths relative to the raw directory or to the table, absolute paths below the raw directory, or file names found
+    /// anywhere below it.
     pub image_column: String,
     /// Report texts, or paths of text files.
     pub report_column: Option<String>,
     pub patient_column: Option<String>,
     pub study_column: Option<String>,
     pub view_column: Option<String>,
-    /// `train`, `validate`, `test`.
+    /// `train`, `validate`, `test` or other words for them.
     pub subset_column: Option<String>,
-    /// Findings: 1, 0, -1 (uncertain) or empty.
+    /// Female, male or other.
+    pub sex_column: Option<String>,
+    /// Years, or DICOM's ages.
+    pub age_column: Option<String>,
+    /// Findings: 1, 0, -1 (uncertain), usual words for them, or empty.
     pub label_columns: Vec<String>,
+    /// Columns of class names: each distinct class is a finding.
+    pub class_columns: Vec<String>,
+    /// What further words of the label columns mean.
+    pub label_map: Vec<LabelWord>,
+}
+
+impl TableOptions {
+    /// The options that are given, as a later run names those that changed.
+    pub fn noted(&self, names: PathNames) -> BTreeMap<String, serde_json::Value> {
+        let table = self.table.file_name().unwrap_or_default().to_string_lossy();
+        let words: Vec<String> = self.label_map.iter().map(ToString::to_string).collect();
+        let one = |value: &Option<String>| value.iter().cloned().collect::<Vec<_>>();
+        let all = [
+            ("table", vec![names.stored(&table)]),
+            ("image_column", vec![self.image_column.clone()]),
+            ("report_column", one(&self.report_column)),
+            ("patient_column", one(&self.patient_column)),
+            ("study_column", one(&self.study_column)),
+            ("view_column", one(&self.view_column)),
+            ("subset_column", one(&self.subset_column)),
+            ("sex_column", one(&self.sex_column)),
+            ("age_column", one(&self.age_column)),
+            ("label_columns", self.label_columns.clone()),
+            ("class_column", self.class_columns.clone()),
+            ("label_map", words),
+        ];
+        let given = all.into_iter().filter(|(_, values)| !values.is_empty());
+        given.map(|(name, values)| (name.to_owned(), values.join(",").into())).collect()
+    }
 }
 
 /// Plans the images that a table names.
 ///
 /// # Errors
 /// When the table cannot be read, or lacks a column.
-pub fn plan(raw: &Path, options: &TableOptions, walk: Walk) -> Result<Plan> {
+pub fn plan(raw: &Path, options: &TableOptions, walk: Walk, names: PathNames) -> Result<Plan> {
     let inner = raw.join(&options.table);
     let path = if !is_file(&options.table)? && is_file(&inner)? { &inner } else { &options.table };
     let mut table = Table::read(raw, path, &[])?;
     let rejects = [walk.rejects, std::mem::take(&mut table.rejects)].concat();
     let columns = Columns::of(&table, path, options)?;
     let home = path.parent().unwrap_or(Path::new(""));
-    let places = Places::new(raw, home, &walk.files)?;
-    let mut plan = Plan { rejects, findings: options.label_columns.clone(), ..Plan::default() };
+    let places = Places::new(raw, home, &walk.files, names)?;
+    let mut plan = Plan {
+        rejects,
+        findings: columns.findings.names.clone(),
+        remarks: columns.findings.remarks.clone(),
+        ..Plan::default()
+    };
     let mut listed: BTreeSet<String> = BTreeSet::new();
     for row in 0..table.frame.height() {
         let image = columns.image[row].ok_or_else(|| Fault::Row("the image column is empty".to_owned()));
@@ -65,9 +114,9 @@ pub fn plan(raw: &Path, options: &TableOptions, walk: Walk) -> Result<Plan> {
             Err(Fault::Run(error)) => return Err(error),
         }
     }
-    let names = identifiers(listed.iter().chain(walk.files.keys()).map(String::as_str));
+    let own_names = identifiers(listed.iter().chain(walk.files.keys()).map(String::as_str));
     for record in &mut plan.records {
-        let name = names[record.source_path.as_str()];
+        let name = own_names[record.source_path.as_str()];
         record.record_id = format!("folder/{name}");
         name.rsplit('/').next().unwrap_or(name).clone_into(&mut record.image_id);
         if columns.patient.is_none() {
@@ -112,12 +161,11 @@ struct Columns<'a> {
     study: Option<Values<'a>>,
     view: Option<Values<'a>>,
     subset: Option<Values<'a>>,
-    labels: Vec<Values<'a>>,
-    /// The names of these columns.
-    findings: &'a [String],
+    sex: Option<Values<'a>>,
+    age: Option<Values<'a>>,
+    findings: Findings<'a>,
+    options: &'a TableOptions,
 }
-
-type Values<'a> = Vec<Option<&'a str>>;
 
 impl<'a> Columns<'a> {
     fn of(table: &'a Table, path: &Path, options: &'a TableOptions) -> Result<Self> {
@@ -130,6 +178,11 @@ impl<'a> Columns<'a> {
             Err(Error::UnknownColumn { path: path.to_path_buf(), column: name.to_owned(), nearest: nearest.join(", ") })
         };
         let optional = |name: &Option<String>| name.as_deref().map(values).transpose();
+        let named = |names: &'a [String]| -> Result<Vec<(&'a str, Values<'a>)>> {
+            names.iter().map(|name| Ok((name.as_str(), values(name)?))).collect()
+        };
+        let (labels, classes) = (named(&options.label_columns)?, named(&options.class_columns)?);
+        let findings = Findings::new(labels, classes, &options.label_map);
         Ok(Self {
             image: values(&options.image_column)?,
             report: optional(&options.report_column)?,
@@ -137,8 +190,10 @@ impl<'a> Columns<'a> {
             study: optional(&options.study_column)?,
             view: optional(&options.view_column)?,
             subset: optional(&options.subset_column)?,
-            labels: options.label_columns.iter().map(|name| values(name)).collect::<Result<_>>()?,
-            findings: &options.label_columns,
+            sex: optional(&options.sex_column)?,
+            age: optional(&options.age_column)?,
+            findings: findings.map_err(|message| Error::Table { path: path.to_path_buf(), message })?,
+            options,
         })
     }
 
@@ -149,10 +204,10 @@ impl<'a> Columns<'a> {
             (Some(_), None) => Err(format!("the {name} column is empty")),
             (_, value) => Ok(value.unwrap_or_default()),
         };
-        let subset = match text(&self.subset) {
-            Some(name) => Some(dataset::split::Subset::parse(&name).ok_or_else(|| format!("unknown subset `{name}`"))?),
-            None => None,
-        };
+        let name = |name: &'a Option<String>| name.as_deref().unwrap_or_default();
+        let subset = text(&self.subset).map(|text| subset(name(&self.options.subset_column), &text)).transpose()?;
+        let sex = text(&self.sex).map(|text| sex(name(&self.options.sex_column), &text)).transpose()?;
+        let age = text(&self.age).map(|text| age(name(&self.options.age_column), &text)).transpose()?;
         let patient_id = needed(&self.patient, "patient")?;
         let study_id = needed(&self.study, "study")?;
         Ok(PlannedRecord {
@@ -160,18 +215,65 @@ impl<'a> Columns<'a> {
             study_id: if patient_id.is_empty() { study_id } else { format!("{patient_id}/{study_id}") },
             patient_id,
             source_path,
-            subset: subset.map(|subset| subset.name().to_owned()),
+            subset,
             view: text(&self.view),
-            labels: label_codes(self.findings, self.labels.iter().map(|values| values[row]))?,
+            sex: sex.flatten(),
+            age_years: age.flatten(),
+            labels: self.findings.row(row)?,
             report: text(&self.report).map_or(Ok(ReportSource::None), |text| places.report(text))?,
             ..PlannedRecord::default()
         })
     }
 }
 
+/// The name of a cell's subset.
+fn subset(column: &str, text: &str) -> Result<String, String> {
+    let found = Subset::parse(text).ok_or_else(|| {
+        let text = shortened(text);
+        format!("column `{column}`: unknown subset `{text}`; it may be empty or one of {}", Subset::accepted())
+    });
+    found.map(|subset| subset.name().to_owned())
+}
+
+/// `F`, `M` or `O`; `None` where the sex is unknown.
+fn sex(column: &str, text: &str) -> Result<Option<String>, String> {
+    let sex = match text.to_lowercase().as_str() {
+        "f" | "female" | "woman" => "F",
+        "m" | "male" | "man" => "M",
+        "o" | "other" => "O",
+        unknown if UNKNOWN.contains(&unknown) => return Ok(None),
+        _ => {
+            let text = shortened(text);
+            return Err(format!(
+                "column `{column}`: `{text}` is no sex; write F, M, O (or the words), or leave it empty"
+            ));
+        }
+    };
+    Ok(Some(sex.to_owned()))
+}
+
+/// An age in years; `None` where it is unknown.
+fn age(column: &str, text: &str) -> Result<Option<f32>, String> {
+    if UNKNOWN.contains(&text.to_lowercase().as_str()) {
+        return Ok(None);
+    }
+    let stated = years(&text.to_uppercase().replace(' ', "").replacen(',', ".", 1)).filter(|age| *age <= MAX_AGE);
+    let unknown = || {
+        let text = shortened(text);
+        format!(
+            "column `{column}`: `{text}` is no age; write years (34, 34.5) or DICOM's form (034Y, 006M), or leave it empty"
+        )
+    };
+    stated.map(Some).ok_or_else(unknown)
+}
+
 /// Where the paths of a table lead.
 struct Places<'a> {
     raw: &'a Path,
+    /// The raw directory as it is typed, in full and without links: what an absolute path may begin with.
+    roots: Vec<PathBuf>,
+    /// How paths are written into errors.
+    names: PathNames,
     /// The table's folder, relative to the raw directory; `None` where it lies outside.
     home: Option<String>,
     files: &'a BTreeMap<String, u64>,
@@ -180,13 +282,13 @@ struct Places<'a> {
 }
 
 impl<'a> Places<'a> {
-    fn new(raw: &'a Path, home: &Path, files: &'a BTreeMap<String, u64>) -> Result<Self> {
+    fn new(raw: &'a Path, home: &Path, files: &'a BTreeMap<String, u64>, names: PathNames) -> Result<Self> {
         let real = |path: &Path| {
             let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
             retry(|| path.canonicalize()).map_err(failed(path))
         };
         let (home, real_raw) = (real(home)?, real(raw)?);
-        let home = home.strip_prefix(real_raw).ok();
+        let home = home.strip_prefix(&real_raw).ok().map(|home| home.to_string_lossy().into_owned());
         let mut by_name: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for path in files.keys() {
             let name = path.rsplit('/').next().unwrap_or(path);
@@ -195,7 +297,8 @@ impl<'a> Places<'a> {
                 by_name.entry(without_extension(name)).or_default().push(path);
             }
         }
-        Ok(Self { raw, home: home.map(|home| home.to_string_lossy().into_owned()), files, by_name })
+        let roots = [Some(raw.to_path_buf()), std::path::absolute(raw).ok(), Some(real_raw)];
+        Ok(Self { raw, roots: roots.into_iter().flatten().collect(), names, home, files, by_name })
     }
 
     /// The file that a cell means, relative to the raw directory; a file that is missing keeps its expected path.
@@ -214,22 +317,27 @@ impl<'a> Places<'a> {
             None | Some([]) => Ok(expected),
             Some([path]) => Ok((*path).to_owned()),
             Some([first, second, ..]) => {
-                Err(format!("the name `{cell}` means several files: {first}, {second}").into())
+                let [cell, first, second] = [cell, *first, *second].map(|path| self.names.stored(path));
+                Err(format!("the name `{cell}` means several files: {first}, {second}; give their paths").into())
             }
         }
     }
 
     /// A report: the text of a cell, or the file whose path it is.
-    fn report(&self, cell: String) -> Result<ReportSource> {
+    fn report(&self, cell: String) -> Result<ReportSource, Fault> {
         let is_short = cell.len() <= LONGEST_PATH && !cell.contains('\n');
-        let candidates = if is_short { self.candidates(&cell).unwrap_or_default() } else { Vec::new() };
+        // A path that leads nowhere is no text to learn from.
+        let looks_like_path = is_short && cell.ends_with(".txt") && !cell.contains(char::is_whitespace);
+        let candidates = match self.candidates(&cell) {
+            Ok(found) if is_short => found,
+            Err(error) if looks_like_path => return Err(format!("the report: {error}").into()),
+            _ => Vec::new(),
+        };
         for path in &candidates {
             if names_file(&self.raw.join(path))? {
                 return Ok(ReportSource::File(PathBuf::from(path)));
             }
         }
-        // A path that leads nowhere is no text to learn from.
-        let looks_like_path = cell.ends_with(".txt") && !cell.contains(char::is_whitespace);
         Ok(match candidates.into_iter().next() {
             Some(expected) if looks_like_path => ReportSource::File(PathBuf::from(expected)),
             _ => ReportSource::Text(Arc::from(cell)),
@@ -238,8 +346,25 @@ impl<'a> Places<'a> {
 
     /// The paths that a cell may mean, relative to the raw directory, which they do not leave.
     fn candidates(&self, cell: &str) -> Result<Vec<String>, String> {
-        let cell = Path::new(cell);
-        let cell = cell.strip_prefix(self.raw).unwrap_or(cell);
+        // Backslashes separate folders on the machine that wrote the table.
+        let slashed = if cell.contains('/') { cell.to_owned() } else { cell.replace('\\', "/") };
+        let whole = Path::new(&slashed);
+        let below = |path: &Path| self.roots.iter().find_map(|root| Some(path.strip_prefix(root).ok()?.to_path_buf()));
+        // Without the links of the folders that are there.
+        let resolved = || {
+            let real = |folder: &Path| Some(folder.canonicalize().ok()?.join(whole.strip_prefix(folder).ok()?));
+            below(&whole.ancestors().skip(1).find_map(real)?)
+        };
+        let cell = below(whole).or_else(|| if whole.is_absolute() { resolved() } else { None });
+        let is_drive = matches!(slashed.as_bytes(), [letter, b':', b'/', ..] if letter.is_ascii_alphabetic());
+        if cell.is_none() && (whole.is_absolute() || is_drive) {
+            let path = self.names.stored(&slashed);
+            return Err(format!(
+                "the absolute path `{path}` is not below RAW_DIR; give the folder that holds all images as RAW_DIR, or \
+                 write paths relative to it, or file names alone"
+            ));
+        }
+        let cell = cell.as_deref().unwrap_or(whole);
         let bases = std::iter::once("").chain(self.home.as_deref().filter(|home| !home.is_empty()));
         let inside: Vec<String> = bases.filter_map(|base| inside(&Path::new(base).join(cell))).collect();
         if inside.is_empty() { Err("the path leads out of the raw directory".to_owned()) } else { Ok(inside) }
@@ -282,13 +407,12 @@ mod tests {
         std::fs::write(raw.join("tables/in/a.txt"), "clear").unwrap();
         let listed = ["tables/in/x.png", "p/x.jpg", "p/y.png", "q/y.png"].map(|path| (path.to_owned(), 1));
         let files = BTreeMap::from(listed);
-        let places = Places::new(raw, &raw.join("tables"), &files).unwrap();
-        let image = |cell: &str| {
-            places.image(cell).map_err(|fault| match fault {
-                Fault::Row(error) => error,
-                Fault::Run(error) => panic!("{error}"),
-            })
+        let places = Places::new(raw, &raw.join("tables"), &files, PathNames::default()).unwrap();
+        let row = |fault: Fault| match fault {
+            Fault::Row(error) => error,
+            Fault::Run(error) => panic!("{error}"),
         };
+        let image = |cell: &str| places.image(cell).map_err(row);
         assert_eq!(image("p/y.png").as_deref(), Ok("p/y.png"));
         assert_eq!(image("in/x.png").as_deref(), Ok("tables/in/x.png"), "relative to the table");
         assert_eq!(image("x.jpg").as_deref(), Ok("p/x.jpg"));
@@ -297,11 +421,20 @@ mod tests {
         assert!(image("x").unwrap_err().contains("several"));
         assert_eq!(image("gone.png").as_deref(), Ok("gone.png"));
         assert!(image("../../etc/passwd").unwrap_err().contains("leads out"));
-        let report = |cell: &str| places.report(cell.to_owned()).unwrap();
-        let file = |path: &str| ReportSource::File(PathBuf::from(path));
+        let outside = "the absolute path `/etc/passwd` is not below RAW_DIR; give the folder that holds all images";
+        assert!(image("/etc/passwd").unwrap_err().starts_with(outside));
+        assert!(image("C:\\scans\\a.png").unwrap_err().contains("`C:/scans/a.png` is not below"));
+        assert_eq!(image("p\\y.png").as_deref(), Ok("p/y.png"));
+        let alias = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(raw, alias.path().join("raw")).unwrap();
+        assert_eq!(image(alias.path().join("raw/q/y.png").to_str().unwrap()).as_deref(), Ok("q/y.png"));
+        let report = |cell: &str| places.report(cell.to_owned()).map_err(row);
+        let file = |path: &str| Ok(ReportSource::File(PathBuf::from(path)));
         assert_eq!(report("in/a.txt"), file("tables/in/a.txt"));
         assert_eq!(report("in/b.txt"), file("in/b.txt"), "missing, to be told");
-        assert_eq!(report("No effusion."), ReportSource::Text(Arc::from("No effusion.")));
-        assert_eq!(report("/etc/passwd"), ReportSource::Text(Arc::from("/etc/passwd")));
+        assert_eq!(report("No effusion."), Ok(ReportSource::Text(Arc::from("No effusion."))));
+        assert_eq!(report("/etc/passwd"), Ok(ReportSource::Text(Arc::from("/etc/passwd"))));
+        assert!(report("/elsewhere/1.txt").unwrap_err().starts_with("the report: the absolute path"));
+        assert_eq!(report(raw.join("tables/in/a.txt").to_str().unwrap()), file("tables/in/a.txt"));
     }
 }
