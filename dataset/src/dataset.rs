@@ -90,16 +90,17 @@ impl Dataset {
             return Ok(None);
         }
         let broken = |message: &dyn std::fmt::Display| {
-            Error::Invalid(format!("{}: {message}", self.storage.path(TOKENIZER).display()))
+            let remedy = "restore it from a copy, or ingest again with --overwrite";
+            Error::Invalid(format!("{}: {message}; {remedy}", self.storage.path(TOKENIZER).display()))
         };
         let bytes = self.storage.read(TOKENIZER)?;
         if files::hex(&Sha256::digest(&bytes)) != self.manifest.text.tokenizer_sha256 {
-            return Err(broken(&"not the tokenizer that made the token ids; restore it from a copy, or ingest again"));
+            return Err(broken(&"not the tokenizer that made the token ids"));
         }
         let tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| broken(&error))?;
         let (found, stated) = (tokenizer.get_vocab_size(true), self.manifest.text.vocabulary);
         if found != stated {
-            return Err(broken(&format!("a vocabulary of {found} pieces, the manifest says {stated}; ingest again")));
+            return Err(broken(&format!("a vocabulary of {found} pieces, the manifest says {stated}")));
         }
         Ok(Some(tokenizer))
     }

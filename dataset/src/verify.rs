@@ -53,7 +53,7 @@ pub fn verify(location: impl AsRef<OsStr>, progress: &(dyn Fn(u64) + Sync)) -> R
         match storage.sha256(TOKENIZER) {
             Ok(digest) if digest == manifest.text.tokenizer_sha256 => {
                 let opened = guarded(TOKENIZER, || dataset.tokenizer());
-                problems.extend(opened.err().map(|error| format!("{error}; {REMEDY}")));
+                problems.extend(opened.err().map(|error| error.to_string()));
             }
             Ok(_) => problems.push(format!("{TOKENIZER}: not the tokenizer that made the token ids; {REMEDY}")),
             Err(error) => problems.push(format!("{error}; {REMEDY}")),
@@ -84,7 +84,9 @@ fn repeated_ids(dataset: &Dataset) -> Result<Vec<String>> {
     for (row, id) in ids.iter().enumerate() {
         let Some(id) = id else { continue };
         match seen.entry(id.as_str()) {
-            Entry::Vacant(entry) => drop(entry.insert(row)),
+            Entry::Vacant(entry) => {
+                entry.insert(row);
+            }
             Entry::Occupied(first) => {
                 let (here, there) = (place(row)?, place(*first.get())?);
                 problems.push(format!("{here}: record `{id}` is also that of {there}; {REMEDY}"));
