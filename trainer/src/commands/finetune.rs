@@ -8,8 +8,8 @@ use dataset::Subset;
 use dataset::transform::{ASPECT, Crop, Transform};
 use tch::Device;
 
-use super::{Codes, DataSource, device_name, seed_start_values, seen_before};
-use crate::config::{self, AnyConfig, FinetuneConfig, PRESETS, RANDOM, RANDOM_NAME, Rule, Task, overlay};
+use super::{Codes, DataSource, place, seed_start_values, seen_before};
+use crate::config::{self, AnyConfig, Epoch, FinetuneConfig, PRESETS, RANDOM, RANDOM_NAME, Rule, Task, overlay};
 use crate::engine::{self, Outcome, Settings};
 use crate::objective::Objective;
 use crate::objectives::{Classification, Labels};
@@ -75,6 +75,8 @@ pub struct Request<'a> {
     /// Percentage of the training labels.
     pub ratio: f64,
     pub steps: Option<u64>,
+    /// In place of `steps`.
+    pub epochs: Option<f64>,
     /// A configuration file's text.
     pub file: Option<&'a str>,
     /// `key=value`.
@@ -129,11 +131,27 @@ pub fn resolve_finetune(request: &Request) -> Result<FinetuneConfig> {
     if let Some((vit, mean, std)) = start.encoder {
         (config.model.vit, config.data.mean, config.data.std) = (vit, mean, std);
     }
+    if task.has_no_recipe() {
+        let epoch = epoch_of(&config, request)?;
+        config.take_default_length(epoch);
+    }
     config = overlay(&config, request.file, &[])?;
     if let Some(steps) = request.steps {
         config.take_steps(steps);
+    } else if let Some(epochs) = request.epochs {
+        let epoch = epoch_of(&config, request)?;
+        config.take_epochs(epochs, epoch);
     }
     overlay(&config, None, request.settings)
+}
+
+/// An epoch of the training records, by the request's settings.
+fn epoch_of(config: &FinetuneConfig, request: &Request) -> Result<Epoch> {
+    let settled = overlay(&overlay(config, request.file, &[])?, None, request.settings)?;
+    let task = TaskLabels::read(&settled, request.source)?;
+    request.source.split()?.check_ratio(request.ratio)?;
+    let records = task.rows(request.source, Subset::Train, Some(request.ratio))?.len();
+    Ok(Epoch::new(records, settled.optimiser.batch_size, settled.optimiser.accumulation))
 }
 
 /// Whether start weights come from a run with the same findings, or from no run.
@@ -180,6 +198,9 @@ pub fn prepare_finetune(config: FinetuneConfig, source: &DataSource) -> Result<F
         .collect();
     let mut remarks: Vec<String> =
         seen_before(&config.init, (&config.dataset, &config.split, &config.split_members)).into_iter().collect();
+    let optimiser = &config.optimiser;
+    let epoch = Epoch::new(train.len(), optimiser.batch_size, optimiser.accumulation);
+    remarks.extend(epoch.warning(optimiser.steps, optimiser.patience));
     if !never.is_empty() {
         remarks.push(format!("no positive among the {} training records of: {}", train.len(), never.join(", ")));
     }
@@ -221,7 +242,14 @@ impl Finetuning<'_> {
             rundir::start_from(objective.store(), init, leave)?;
         }
         let optimiser = &config.optimiser;
-        dataset::say!("{} labelled records, {} updates, on {}", rows.len(), optimiser.steps, device_name(device));
+        let epoch = Epoch::new(rows.len(), optimiser.batch_size, optimiser.accumulation);
+        dataset::say!(
+            "{} labelled records, {} updates ({:.1} epochs), on {}",
+            rows.len(),
+            optimiser.steps,
+            optimiser.steps as f64 / epoch.updates,
+            place(device, &config.run)
+        );
         let loader = |state| {
             Ok(source
                 .training_loader(&rows, optimiser.batch_size, &config.run, device)
@@ -250,6 +278,7 @@ impl Finetuning<'_> {
             accumulation: optimiser.accumulation,
             clip: optimiser.clip,
             evaluate_every: optimiser.evaluate_every,
+            patience: optimiser.patience,
             run: &config.run,
             record_ids: &|rows| source.record_ids(rows),
         };

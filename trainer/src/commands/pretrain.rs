@@ -8,8 +8,8 @@ use dataset::transform::{ASPECT, Crop, Transform};
 use dataset::{Dataset, Subset};
 use tch::Device;
 
-use super::{DataSource, device_name, seed_start_values};
-use crate::config::{PretrainConfig, RANDOM};
+use super::{DataSource, place, seed_start_values};
+use crate::config::{Epoch, PretrainConfig, RANDOM};
 use crate::engine::{self, Outcome, Settings};
 use crate::objective::Objective;
 use crate::objectives::Pretraining;
@@ -57,6 +57,19 @@ fn training_rows(source: &DataSource) -> Vec<u32> {
     }
 }
 
+/// The epoch of a run.
+fn epoch(config: &PretrainConfig, source: &DataSource) -> Epoch {
+    Epoch::new(training_rows(source).len(), config.optimiser.batch_size, config.optimiser.accumulation)
+}
+
+/// Updates of a run.
+pub fn pretrain_steps(config: &PretrainConfig, source: &DataSource) -> u64 {
+    match config.optimiser.steps {
+        0 => epoch(config, source).steps(config.optimiser.epochs),
+        steps => steps,
+    }
+}
+
 /// The loader of a run's batches.
 pub(super) fn loader_builder(config: &PretrainConfig, source: &DataSource, device: Device) -> LoaderBuilder {
     let mut builder = source
@@ -92,13 +105,9 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
         remark_tokenizer(config, init);
     }
     let optimiser = &config.optimiser;
-    let records = training_rows(source).len();
+    let Epoch { records, updates: per_epoch } = epoch(config, source);
     let loader = |state| Ok(loader_builder(config, source, device).resume(state).build()?);
-    let per_epoch = (records / optimiser.batch_size).max(1) as f64 / optimiser.accumulation as f64;
-    let steps = match optimiser.steps {
-        0 => ((optimiser.epochs * per_epoch).round() as u64).max(1),
-        steps => steps,
-    };
+    let steps = pretrain_steps(config, source);
     let epochs = steps as f64 / per_epoch;
     let schedule = WarmupCosine {
         peak: scaled_rate(optimiser.base_rate, optimiser.batch_size * optimiser.accumulation),
@@ -106,7 +115,10 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
         warmup: epochs * optimiser.warmup_epochs / optimiser.epochs,
         total: epochs,
     };
-    dataset::say!("{records} records, {per_epoch:.1} updates an epoch, {steps} updates, on {}", device_name(device));
+    dataset::say!(
+        "{records} records, {per_epoch:.1} updates an epoch, {steps} updates, on {}",
+        place(device, &config.run)
+    );
     let settings = Settings {
         algorithm: Algorithm::PRETRAINING,
         weight_decay: optimiser.weight_decay,
@@ -115,6 +127,7 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
         accumulation: optimiser.accumulation,
         clip: optimiser.clip,
         evaluate_every: 0,
+        patience: 0,
         run: &config.run,
         record_ids: &|rows| source.record_ids(rows),
     };
