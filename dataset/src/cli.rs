@@ -178,6 +178,16 @@ pub fn parquet(text: &str) -> Result<PathBuf, String> {
     ending(text, "parquet")
 }
 
+/// The path of a table to be written as CSV or Parquet, for clap.
+///
+/// # Errors
+/// When its name ends in neither.
+pub fn csv_or_parquet(text: &str) -> Result<PathBuf, String> {
+    ending(text, "csv")
+        .or_else(|_| ending(text, "parquet"))
+        .map_err(|_| "give a name that ends in .csv or .parquet".to_owned())
+}
+
 fn ending(text: &str, wanted: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     match path.extension() {

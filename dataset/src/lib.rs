@@ -44,6 +44,7 @@ pub mod certificate;
 mod checksums;
 pub mod cli;
 pub mod croissant;
+pub mod csv_table;
 mod dataset;
 pub mod draw;
 pub mod error;

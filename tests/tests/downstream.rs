@@ -1,5 +1,6 @@
 //! What comes after pre-training: probes, policies, evaluation, comparison, features, sweeps.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,12 +9,13 @@ use std::sync::Arc;
 use arrow_array::{Array, FixedSizeListArray, Float32Array, StringArray};
 use dataset::record::{ImageEncoding, Record};
 use dataset::transform::Transform;
-use mrm_tests::training::{dataset, pretraining};
+use mrm_tests::training::{dataset, numbers, pretraining};
 use mrm_tests::{args, fails, folder, made_record, ok, run, text, write_dataset};
 use serde_json::Value;
 use tch::Device;
 use tch::nn::VarStore;
 use trainer::classifier::{ClassifierConfig, VitClassifier};
+use trainer::commands::{DataSource, Finetuning, Request, prepare_finetune, resolve_finetune};
 use trainer::config::{FinetuneConfig, PretrainConfig, Task, finetune_preset};
 use trainer::objective::images;
 use trainer::objectives::Missing;
@@ -167,6 +169,18 @@ fn evaluations_are_told_compared_and_swept() {
     let mut nameless = sweep();
     nameless.extend(args!["--start", "random"]);
     assert!(fails("trainer", 2, nameless).contains("did you mean `scratch=random`?"));
+    // More updates go on from those that are made, and are evaluated anew.
+    let state = |name: &str| -> Value {
+        dataset::files::read_json(&sweeps.join("mrm-main-100-seed1").join(name)).expect("a file")
+    };
+    let longer = || sweep().into_iter().map(|word| if word == "3" { "5".into() } else { word });
+    assert_eq!(state("evaluation-test.json")["updates"], 3);
+    ok("trainer", longer());
+    assert_eq!(
+        (&state("evaluation-test.json")["updates"], &state("latest/state.json")["step"]),
+        (&5.into(), &5.into())
+    );
+    let sweep = longer;
     // What is done is not done again.
     let before = fs::metadata(sweeps.join("mrm-main-100-seed1/latest/model.safetensors")).expect("weights");
     ok("trainer", sweep());
@@ -355,6 +369,191 @@ fn weights_of_an_unfinished_pretraining_are_told() {
     assert!(state.contains("\"total\": 4,"), "{state}");
     fs::write(&file, state.replace("\"total\": 4,", "\"total\": 400,")).expect("written");
     assert_eq!(commands("stopped").map(warned), [1, 1, 1]);
+}
+
+#[test]
+fn a_task_of_ones_own_is_as_long_as_its_records_say() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 80);
+    let source = DataSource::open(&data, Some("main")).expect("a dataset");
+    let resolved = |steps, epochs, settings: &[&str]| {
+        let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let request = Request {
+            task: "labels:Cardiomegaly",
+            init: None,
+            preset: Some("mrm-vit-b16"),
+            source: &source,
+            ratio: 100.0,
+            steps,
+            epochs,
+            file: None,
+            settings: &settings,
+        };
+        prepare_finetune(resolve_finetune(&request).expect("a configuration"), &source).expect("it can begin")
+    };
+    let length = |run: &Finetuning| {
+        let optimiser = &run.config().optimiser;
+        (optimiser.steps, optimiser.warmup, optimiser.evaluate_every, optimiser.patience)
+    };
+    // Fewer records than a batch: the least that there is, and no two hundred thousand updates.
+    assert_eq!(length(&resolved(None, None, &[])), (500, 25, 10, 10));
+    // One record a batch: fifty epochs, of which each is evaluated.
+    let single = resolved(None, None, &["optimiser.batch_size=1"]);
+    let (steps, warmup, every, patience) = length(&single);
+    assert!(steps % 50 == 0 && steps > 500, "{steps}");
+    assert_eq!((warmup, every, patience), (steps / 20, steps / 50, 10));
+    assert!(!single.remarks().iter().any(|remark| remark.contains("epochs")), "{:?}", single.remarks());
+    let (double, ..) = length(&resolved(None, Some(100.0), &["optimiser.batch_size=1"]));
+    assert_eq!(double, 2 * steps);
+    // Many epochs without early stopping are told of.
+    let long = resolved(Some(200_000), None, &["optimiser.patience=0"]);
+    assert_eq!(length(&long), (200_000, 10_000, 4_000, 0));
+    assert!(
+        long.remarks().iter().any(|remark| remark.starts_with("200000 updates are 200000 epochs of the ")),
+        "no warning"
+    );
+
+    // As a user gives it.
+    let run = temporary.path().join("run");
+    let mut all =
+        args!["finetune", "--data", &data, "--run", &run, "--split", "main", "--preset", "mrm-vit-tiny"].to_vec();
+    all.extend(args!["--task", "labels:Cardiomegaly", "--device", "cpu", "--epochs", "2", "--batch-size", "16"]);
+    all.extend(args!["--set", "model.vit.depth=1", "--set", "run.log_every=1"]);
+    let told = ok("trainer", &all);
+    assert!(told.contains("(2.0 epochs), on cpu with") && told.contains("patience = 10"), "{told}");
+    let logged = rundir::read_metrics(&run).expect("a log");
+    let last = logged.iter().rfind(|line| line["loss"].is_f64()).expect("an update");
+    assert_eq!(last["epoch"], 2.0);
+    let endless = all.iter().map(|word| if word == "2" { "1e300".into() } else { word.clone() });
+    assert!(fails("trainer", 2, endless).contains("at most 1000000"), "too many");
+    all.extend(args!["--steps", "3"]);
+    assert!(fails("trainer", 2, &all).contains("cannot be used with"), "one length");
+}
+
+#[test]
+fn a_run_ends_when_its_score_no_longer_rises() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 60);
+    let run = temporary.path().join("run");
+    // At a rate of 0 the first evaluation is the best.
+    let finetuning = |patience: &str| {
+        let mut all =
+            args!["finetune", "--data", &data, "--run", &run, "--split", "main", "--preset", "mrm-vit-tiny"].to_vec();
+        all.extend(args!["--task", "chexpert5", "--device", "cpu", "--steps", "12", "--batch-size", "8"]);
+        for setting in
+            ["model.vit.depth=1", "optimiser.rate=0.0", "optimiser.evaluate_every=1", "run.checkpoint_every=1"]
+        {
+            all.extend(args!["--set", setting]);
+        }
+        all.extend(args!["--set", "run.log_every=1", "--set", "run.keep_last=20", "--patience", patience]);
+        all
+    };
+    let ends = |patience: &str, words: &str| {
+        let output = mrm_tests::run("trainer", finetuning(patience));
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success() && out.contains("done: ") && err.contains(words), "{out}\n{err}");
+        assert_eq!(state_of(&run)["best"][1], 1, "the best weights are kept");
+        numbers(&run)
+    };
+    let log = ends(
+        "3",
+        "ended after 4 of 12 updates: no better validation score in 3 evaluations (optimiser.patience = 3; the",
+    );
+    assert_eq!((&state_of(&run)["step"], &state_of(&run)["since_best"]), (&4.into(), &3.into()));
+    assert!(log.iter().rfind(|line| line["validate_auroc"].is_f64()).expect("an evaluation")["ended_early"] == true);
+    // The run is whole.
+    let again = fs::metadata(run.join("latest/model.safetensors")).expect("weights").modified().expect("a time");
+    assert_eq!(ends("3", "ended after 4 of 12"), log);
+    assert_eq!(fs::metadata(run.join("latest/model.safetensors")).expect("weights").modified().expect("a time"), again);
+    let output = mrm_tests::run(
+        "trainer",
+        args!["evaluate", "--data", &data, "--run", &run, "--split", "main", "--draws", "10"],
+    );
+    assert!(output.status.success() && !text(&output.stderr).contains("of its 12 updates"), "{output:?}");
+    // Killed before its last evaluations, it ends at the same place.
+    for step in [3, 4] {
+        fs::remove_dir_all(run.join(format!("checkpoints/step-{step}"))).expect("removed");
+    }
+    assert_eq!(ends("3", "ended after 4 of 12"), log);
+    // More patience goes on.
+    ends("5", "ended after 6 of 12");
+    assert_eq!(ends("0", "next: ").iter().filter(|line| line["validate_auroc"].is_f64()).count(), 12);
+    assert_eq!(state_of(&run)["step"], 12);
+
+    // A sweep takes such a run for done.
+    let sweeps = temporary.path().join("sweep");
+    let mut sweep =
+        args!["sweep", "--data", &data, "--out", &sweeps, "--task", "labels:Cardiomegaly", "--split", "main"].to_vec();
+    sweep.extend(args!["--steps", "12", "--draws", "20", "--device", "cpu", "--preset", "mrm-vit-tiny"]);
+    sweep.extend(args!["--start", "scratch=random", "--patience", "1", "--set", "optimiser.rate=0.0"]);
+    ok("trainer", &sweep);
+    let one = sweeps.join("scratch-main-100-seed0");
+    let report: Value = dataset::files::read_json(&one.join("evaluation-test.json")).expect("an evaluation");
+    assert_eq!((&report["updates"], &state_of(&one)["step"]), (&2.into(), &2.into()));
+    let told = ok("trainer", &sweep);
+    assert!(told.contains("run 1 of 1") && !told.contains("test AUROC 0"), "nothing is done again: {told}");
+}
+
+/// What the newest checkpoint of a run keeps beside its tensors.
+fn state_of(run: &Path) -> Value {
+    dataset::files::read_json(&run.join("latest/state.json")).expect("a state")
+}
+
+#[test]
+fn records_without_labels_or_splits_are_predicted() {
+    let temporary = folder();
+    let (data, mrm) = pretrained(temporary.path(), 60);
+    let run = temporary.path().join("tuned");
+    ok("trainer", finetuning(&data, &run, &mrm, &[]));
+    let predict = |data: &Path, out: &Path, more: &[&str]| {
+        let mut all = args!["predict", "--data", data, "--weights", &run, "--device", "cpu", "--out", out].to_vec();
+        all.extend(more.iter().map(Into::into));
+        all
+    };
+    // A dataset without any label.
+    let plain = temporary.path().join("plain");
+    let records = (0..5).map(|row| made_record(row, (70, 64), 0)).collect::<Vec<_>>();
+    write_dataset(&plain, &[], ImageEncoding::Raw, &[records]);
+    let (csv, parquet) = (temporary.path().join("scores.csv"), temporary.path().join("scores.parquet"));
+    let told = ok("trainer", predict(&plain, &csv, &[]));
+    assert!(
+        told.contains("5 records, probabilities of 2 findings, written to ") && told.contains("scores.csv"),
+        "{told}"
+    );
+    let lines = fs::read_to_string(&csv).expect("a table");
+    let lines: Vec<Vec<&str>> = lines.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(lines[0], ["record_id", "patient_id", "study_id", "Cardiomegaly", "Edema"]);
+    assert_eq!(lines[1][..3], ["made/00000", "p0", "s0"]);
+    ok("trainer", predict(&plain, &parquet, &[]));
+    let batches = dataset::table::read_table(&parquet).expect("a table");
+    let scores = dataset::shard::column::<Float32Array>(&batches[0], "Edema").expect("probabilities").values().to_vec();
+    let of_csv: Vec<f32> = lines[1..].iter().map(|line| line[4].parse().expect("a number")).collect();
+    assert_eq!(of_csv, scores);
+    assert!(scores.iter().all(|score| (0.0..=1.0).contains(score)) && scores.windows(2).any(|pair| pair[0] != pair[1]));
+
+    // On the run's own test subset they are those of its evaluation, which are written as CSV too.
+    evaluate(&data, &run);
+    let own = temporary.path().join("own.csv");
+    ok("trainer", predict(&data, &own, &["--split", "main", "--subset", "test"]));
+    let column = |path: &Path, name: &str| {
+        let table = fs::read_to_string(path).expect("a table");
+        let mut lines = table.lines().map(|line| line.split(',').map(str::to_owned).collect::<Vec<_>>());
+        let place = lines.next().expect("a header").iter().position(|column| column == name).expect("a column");
+        lines.map(|line| (line[0].clone(), line[place].clone())).collect::<BTreeMap<_, _>>()
+    };
+    let (predicted, evaluated) = (column(&own, "Edema"), column(&run.join("predictions-test.csv"), "score Edema"));
+    assert!(!evaluated.is_empty());
+    for (record, score) in evaluated {
+        let number = |text: &str| text.parse::<f32>().expect("a number");
+        assert!((number(&predicted[&record]) - number(&score)).abs() < 1e-5, "{record}");
+    }
+
+    let told = fails("trainer", 1, args!["predict", "--data", &plain, "--weights", &mrm, "--out", &csv]);
+    assert!(told.contains("is a pre-training run, which knows no findings; `trainer finetune --init"), "{told}");
+    let told = fails("trainer", 2, predict(&plain, &temporary.path().join("scores.txt"), &[]));
+    assert!(told.contains("give a name that ends in .csv or .parquet"), "{told}");
+    let told = fails("trainer", 1, predict(&plain, &temporary.path().join("no/scores.csv"), &[]));
+    assert!(told.contains("is missing"), "{told}");
 }
 
 #[test]

@@ -199,6 +199,14 @@ fn from_masks_to_an_evaluated_segmenter() {
     assert!(close(&report["dice_positive"], 0.0), "{report}");
     assert!(report["rule"].as_str().expect("words").contains("fewer than 1025 pixels"), "{report}");
 
+    // Masks are no probabilities of findings.
+    let out = temporary.path().join("scores.csv");
+    let told = fails("trainer", 1, args!["predict", "--data", &data, "--weights", &run, "--out", &out]);
+    assert!(told.contains("is a segmentation run") && told.contains("`trainer evaluate`"), "{told}");
+    let csv = fs::read_to_string(run.join("predictions-test.csv")).expect("a table");
+    assert!(csv.starts_with("record_id,patient_id,dice,iou,predicted_area,target_area,mask\n"), "{csv}");
+    assert_eq!(csv.lines().count(), dice.len() + 1);
+
     let setr = temporary.path().join("setr");
     ok("trainer", finetuning(&data, &setr, 3, &["--set", "model.head=setr", "--ratio", "50"]));
     assert!(numbers(&setr).iter().all(|line| line["loss_auxiliary"].is_null()));
@@ -227,6 +235,35 @@ fn a_stopped_run_resumes_to_the_same_numbers() {
     ok("trainer", arguments(&stopped));
     assert_eq!(numbers(&stopped), numbers(&whole));
     assert!(weights(&stopped) == weights(&whole), "running statistics included");
+}
+
+#[test]
+fn a_run_goes_on_for_more_epochs_and_ends_when_its_score_no_longer_rises() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 30);
+    let run = temporary.path().join("run");
+    let for_epochs = |epochs: &str| {
+        let mut all = finetuning(&data, &run, 1, &[]);
+        let steps = all.iter().position(|word| word == "--steps").expect("an option");
+        all.splice(steps..steps + 2, args!["--epochs", epochs]);
+        all
+    };
+    let told = ok("trainer", for_epochs("1"));
+    assert!(told.contains("patience = 10"), "{told}");
+    let last = |lines: &[Value]| lines.iter().rfind(|line| line["loss"].is_f64()).expect("an update").clone();
+    assert_eq!(last(&numbers(&run))["epoch"], 1.0);
+    let steps = last(&numbers(&run))["step"].as_u64().expect("a step");
+    ok("trainer", for_epochs("2"));
+    let log = numbers(&run);
+    assert_eq!((&last(&log)["epoch"], &last(&log)["step"]), (&2.0.into(), &(2 * steps).into()));
+    let told = fails("trainer", 1, for_epochs("1"));
+    assert!(told.contains(&format!("has made {} updates, and is to have {steps}", 2 * steps)), "{told}");
+
+    // A threshold that no pixel passes: Dice stays what it is.
+    let still = ["--set", "prediction.threshold=0.999", "--patience", "2", "--set", "optimiser.evaluate_every=1"];
+    let run = temporary.path().join("still");
+    let output = mrm_tests::run("trainer", finetuning(&data, &run, 20, &still));
+    assert!(text(&output.stderr).contains("ended after 3 of 20 updates"), "{output:?}");
 }
 
 #[test]

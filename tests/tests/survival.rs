@@ -157,6 +157,122 @@ fn settings_that_decide_nothing_may_change_and_data_may_not() {
     assert_eq!(fs::read_to_string(taken.join("metrics.jsonl")).expect("a file"), "{\"mine\": 1}\n");
 }
 
+/// Removes the checkpoints after a step, as if the run had been killed then.
+fn back_to(run: &Path, step: u64) {
+    for name in checkpoints(run) {
+        if name.strip_prefix("step-").and_then(|text| text.parse::<u64>().ok()).is_some_and(|at| at > step) {
+            fs::remove_dir_all(run.join("checkpoints").join(name)).expect("removed");
+        }
+    }
+}
+
+#[test]
+fn a_finished_run_goes_on_when_more_steps_are_asked_for() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 60);
+    let place = |name: &str| temporary.path().join(name);
+    let (run, whole) = (place("run"), place("whole"));
+    let every = ["--set", "run.checkpoint_every=1", "--set", "run.keep_last=20"];
+    ok("trainer", pretraining(&data, &run, 6, &every));
+    ok("trainer", pretraining(&data, &whole, 10, &every));
+    let before = contents(&run);
+    let refused = |steps: u64, more: &[&str], words: &str| {
+        let told = fails("trainer", 1, pretraining(&data, &run, steps, &[&every, more].concat()));
+        assert!(told.contains(words), "{told}");
+        assert!(contents(&run) == before, "a refused command changes nothing");
+    };
+    refused(4, &[], "has made 6 updates, and is to have 4: ask for more (--steps or --epochs)");
+    refused(8, &["--seed", "3"], "seed = 3, was 0");
+
+    let output = mrm_tests::run("trainer", pretraining(&data, &run, 10, &every));
+    let told = text(&output.stderr);
+    assert!(
+        output.status.success() && told.contains("goes on from update 6 to 10; from here on its learning rate"),
+        "{told}"
+    );
+    let longer = numbers(&run);
+    assert_eq!(longer.len(), 10);
+    // The first updates stay as they were; the others have the rates of a run of ten updates.
+    let rates = |lines: &[serde_json::Value]| lines.iter().map(|line| line["rate"].to_string()).collect::<Vec<_>>();
+    assert_eq!(rates(&longer)[6..], rates(&numbers(&whole))[6..]);
+    assert_ne!(rates(&longer)[..6], rates(&numbers(&whole))[..6]);
+    // Killed after update 8, it comes to the same end.
+    let end = weights(&run);
+    back_to(&run, 8);
+    ok("trainer", pretraining(&data, &run, 10, &every));
+    assert_eq!(numbers(&run), longer);
+    assert!(weights(&run) == end);
+
+    // Counted in epochs too; a classifier is evaluated at its new end, and keeps its best weights.
+    let in_epochs = |epochs: &str| {
+        let mut all = pretraining(&data, &place("epochs"), 1, &["--epochs", epochs]);
+        let steps = all.iter().position(|word| word == "--steps").expect("an option");
+        all.drain(steps..steps + 2);
+        all
+    };
+    ok("trainer", in_epochs("1"));
+    let first = numbers(&place("epochs")).len();
+    ok("trainer", in_epochs("2"));
+    assert_eq!(numbers(&place("epochs")).len(), 2 * first);
+    let finetuning = |steps: &str| {
+        let mut all =
+            args!["finetune", "--data", &data, "--run", place("tuned"), "--split", "main", "--preset", "mrm-vit-tiny"]
+                .to_vec();
+        all.extend(args!["--task", "chexpert5", "--device", "cpu", "--batch-size", "8", "--steps", steps]);
+        all.extend(args!["--set", "model.vit.depth=1", "--set", "run.log_every=1"]);
+        all
+    };
+    ok("trainer", finetuning("4"));
+    ok("trainer", finetuning("6"));
+    let logged = numbers(&place("tuned"));
+    let evaluated = logged.iter().filter(|line| line["validate_auroc"].is_f64());
+    assert_eq!(evaluated.filter_map(|line| line["step"].as_u64()).max(), Some(6));
+    assert_eq!(logged.iter().filter(|line| line["loss"].is_f64()).count(), 6);
+}
+
+#[test]
+fn threads_follow_what_the_process_may_use() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 20);
+    let run = temporary.path().join("run");
+    // More updates each time: the number of threads is no other configuration.
+    let mut steps = 0;
+    let mut says = |program: &[&str], variables: &[(&str, &str)], more: &[&str], words: &str| {
+        steps += 1;
+        let mut words_of_command: Vec<OsString> = program.iter().map(Into::into).collect();
+        words_of_command.push(mrm_tests::binary("trainer").into());
+        words_of_command.extend(pretraining(&data, &run, steps, more));
+        let mut command = Command::new(&words_of_command[0]);
+        command.args(&words_of_command[1..]).env_remove("OMP_NUM_THREADS").env_remove("SLURM_CPUS_PER_TASK");
+        let output = command.envs(variables.iter().copied()).output().expect("it runs");
+        let told = text(&output.stdout);
+        assert!(output.status.success() && told.contains(words), "{words}: {told}{}", text(&output.stderr));
+    };
+    says(&[], &[("OMP_NUM_THREADS", "2")], &[], "on cpu with 2 threads (OMP_NUM_THREADS) and 1 of the loader");
+    says(&[], &[("OMP_NUM_THREADS", "2")], &["--threads", "1"], "on cpu with 1 thread (--threads or run.threads)");
+    says(&[], &[], &["--set", "run.threads=8"], "with 8 threads (--threads or run.threads) and 2 of the loader");
+    if Command::new("taskset").arg("--version").output().is_ok() {
+        says(&["taskset", "-c", "0"], &[], &[], "on cpu with 1 thread (cores that this process may use)");
+    }
+    if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
+        says(&[], &[("SLURM_CPUS_PER_TASK", "1")], &[], "on cpu with 1 thread (SLURM_CPUS_PER_TASK)");
+    }
+    // Several threads do not spin for milliseconds, unless somebody says how they wait.
+    let spins = |variables: &[(&str, &str)], threads: &str| {
+        let mut all = args!["bench", "--preset", "mrm-vit-tiny", "--device", "cpu", "--threads", threads].to_vec();
+        all.extend(args!["--steps", "1", "--warmup", "1", "--batch-size", "2", "--set", "model.bert.vocab_size=100"]);
+        let mut command = Command::new(mrm_tests::binary("trainer"));
+        command.args(all).env("OMP_DISPLAY_ENV", "verbose").env_remove("OMP_NUM_THREADS");
+        let output = command.envs(variables.iter().copied()).output().expect("it runs");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stderr).contains("GOMP_SPINCOUNT = '1000'")
+    };
+    assert!(spins(&[], "2") && !spins(&[], "1") && !spins(&[("OMP_WAIT_POLICY", "active")], "2"));
+
+    let told = fails("trainer", 2, pretraining(&data, &run, 9, &["--threads", "0"]));
+    assert!(told.contains("give a number from 1 to 1024"), "{told}");
+}
+
 #[test]
 fn bfloat16_trains_to_about_what_float_does() {
     let temporary = folder();
@@ -207,9 +323,6 @@ fn a_full_disk_keeps_the_checkpoint_before() {
     let go_on = |limit: Option<&str>| {
         let mut shell = Command::new("bash");
         shell.args(["-c", limit.unwrap_or("exec \"$@\""), "bash"]).arg(mrm_tests::binary("trainer"));
-        // The configuration says four updates: two more are a change of it, which only the file can make.
-        let config = fs::read_to_string(run.join("config.toml")).expect("a configuration");
-        fs::write(run.join("config.toml"), config.replace("steps = 4", "steps = 6")).expect("written");
         let arguments = pretraining(&data, &run, 6, &["--set", "run.checkpoint_every=2"]);
         shell.args(arguments).env("OMP_NUM_THREADS", "1").output().expect("it runs")
     };

@@ -32,6 +32,8 @@ pub struct Settings<'a> {
     pub clip: f64,
     /// Updates between two evaluations; 0: none.
     pub evaluate_every: u64,
+    /// Evaluations without a better score after which the run ends; 0: it makes all its updates.
+    pub patience: u64,
     /// What all kinds of runs share: seed, precision, logging, checkpoints.
     pub run: &'a RunConfig,
     /// Identifiers of rows, for messages.
@@ -41,7 +43,7 @@ pub struct Settings<'a> {
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Outcome {
-    /// All updates are made; the best evaluation, if there was one.
+    /// All updates are made, or the score no longer rose; the best evaluation, if there was one.
     Done { best: Option<f64> },
     /// Asked to stop after this many updates; a checkpoint stands.
     Stopped { step: u64 },
@@ -76,11 +78,12 @@ pub fn train(
         *scale = LossScale::new(saved, store.device());
     }
     stop_requested()?;
+    let ends_early = |state: &State| state.step < settings.steps && state.is_out_of_patience(settings.patience);
     let mut log = run.metrics(state.step)?;
     let mut loader = loader(state.loader)?;
     let mut progress = Progress::new(settings.steps, state.step);
     let mut pending: Vec<Update> = Vec::new();
-    while state.step < settings.steps {
+    while state.step < settings.steps && !ends_early(&state) {
         let rate = (settings.rate)(state.step);
         let update = stepper.update(state.step, rate, &mut || Ok(Rc::new(loader.next_batch()?)))?;
         if let Some(ema) = &mut ema {
@@ -122,22 +125,28 @@ pub fn train(
             if let Some(evaluation) = found? {
                 let mut line = json!({ "step": state.step });
                 evaluation.values.iter().for_each(|(name, value)| line[format!("validate_{name}")] = (*value).into());
+                if ends_early(&state) {
+                    line["ended_early"] = true.into();
+                }
                 log.write(line)?;
             }
         }
-        if saves {
+        if saves || ends_early(&state) {
             state.total = settings.steps;
             state.loss_scale = stepper.scale.as_ref().map(LossScale::state);
             let averaged = ema.as_ref().map(|ema| ema.tensors(store));
             run.save(&state, &tensors(store), &stepper.optimiser.save_state(), averaged.as_ref())?;
             run.prune(config.keep_last)?;
         }
-        if stopped && !ends {
+        if stopped && !ends && !ends_early(&state) {
             progress.finish();
             return Ok(Outcome::Stopped { step: state.step });
         }
     }
     progress.finish();
+    if ends_early(&state) {
+        remark_early_end(&state, settings);
+    }
     if state.skipped == state.step && state.step > 0 {
         bail!("all {} updates were skipped: no loss or gradient was a finite number", state.step);
     }
@@ -185,11 +194,25 @@ fn settle(
 /// Evaluates the present weights, and keeps them if they are the best so far.
 fn evaluate(objective: &dyn Objective, state: &mut State, run: &RunDir) -> Result<Option<Evaluation>> {
     let Some(evaluation) = objective.evaluate()? else { return Ok(None) };
+    state.since_best += 1;
     if state.best.is_none_or(|(best, _)| evaluation.score > best) {
         state.best = Some((evaluation.score, state.step));
+        state.since_best = 0;
         run.save_best(&tensors(objective.store()))?;
     }
     Ok(Some(evaluation))
+}
+
+fn remark_early_end(state: &State, settings: &Settings) {
+    let Some((score, best_step)) = state.best else { return };
+    dataset::remark!(
+        "ended after {} of {} updates: no better validation score in {} evaluations (optimiser.patience = {}; the best is \
+         {score:.4}, after update {best_step}). A larger --patience, or 0 for none, goes on from here",
+        state.step,
+        settings.steps,
+        state.since_best,
+        settings.patience
+    );
 }
 
 /// All variables by name, sorted.

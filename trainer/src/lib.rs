@@ -18,6 +18,7 @@
 //! | [`engine`], [`step`], [`rundir`], [`config`] | the training loop, one update, a run's directory, its configuration |
 //! | [`precision`], [`ema`], [`libtorch`] | mixed precision, averaged weights, what tch does not bind |
 //! | [`tensorboard`] | a run's metrics as TensorBoard reads them |
+//! | [`threads`] | how many threads compute |
 //! | [`commands`] | what the subcommands do |
 //! | [`error`], [`failure`] | what can go wrong in all of these; failures in one line |
 //!
@@ -63,5 +64,6 @@ pub mod segmentation_loss;
 pub mod segmenter;
 pub mod step;
 pub mod tensorboard;
+pub mod threads;
 pub mod vit;
 pub mod weights;

@@ -15,7 +15,7 @@ use trainer::engine::Outcome;
 use trainer::metrics::SPECIFICITY;
 use trainer::rundir::RunDir;
 use trainer::vit::VitConfig;
-use trainer::{failure, libtorch};
+use trainer::{failure, libtorch, threads};
 
 /// Masked record modeling: pre-training on radiographs with reports, fine-tuning on few labels, evaluation.
 ///
@@ -26,6 +26,9 @@ use trainer::{failure, libtorch};
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Threads on the CPU [default: OMP_NUM_THREADS, else SLURM_CPUS_PER_TASK, else the cores that this process may use].
+    #[arg(long, global = true, value_name = "N", value_parser = cli::count::<{ threads::MOST }>)]
+    threads: Option<usize>,
 }
 
 #[derive(Args)]
@@ -58,6 +61,17 @@ struct Settings {
     /// Decides start values, order, augmentation and masks [default: 0].
     #[arg(long, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     seed: Option<u64>,
+}
+
+#[derive(Args)]
+struct Length {
+    /// Epochs of the training records, in place of --steps; with early stopping, and an evaluation about once an epoch.
+    #[arg(long, conflicts_with = "steps", value_name = "E", value_parser = epochs)]
+    epochs: Option<f64>,
+    /// End a run after so many evaluations without a better validation score; 0: never [default: 10 for labels:A,B and with
+    /// --epochs, else 0].
+    #[arg(long, value_name = "N")]
+    patience: Option<u64>,
 }
 
 #[derive(Subcommand)]
@@ -106,6 +120,8 @@ enum Command {
         /// Percentage of the training labels; one of the split's ratios.
         #[arg(long, default_value_t = 100.0, value_parser = cli::percent)]
         ratio: f64,
+        #[command(flatten)]
+        length: Length,
         #[command(flatten)]
         settings: Settings,
     },
@@ -198,6 +214,8 @@ enum Command {
         /// Updates of each run.
         #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
         steps: Option<u64>,
+        #[command(flatten)]
+        length: Length,
     },
     /// Write pooled features of radiographs to a Parquet table, one row a record.
     #[command(after_help = "Example: trainer embed --data data/nih --weights runs/mrm --out features.parquet")]
@@ -222,6 +240,28 @@ enum Command {
         subset: Option<String>,
         /// The table to write.
         #[arg(long, value_name = "FILE.parquet", value_parser = cli::parquet)]
+        out: PathBuf,
+    },
+    /// Write the probabilities that a classifier gives to radiographs, which need neither labels nor a split.
+    #[command(after_help = "Example: trainer predict --data data/new --weights runs/nih-1 --out predictions.csv")]
+    Predict {
+        /// The dataset: a directory or a URL (s3://BUCKET/PREFIX).
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+        /// A run fine-tuned for classification, or a safetensors file in one.
+        #[arg(long, value_name = "RUN|FILE", alias = "run")]
+        weights: PathBuf,
+        /// auto, cpu or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: String,
+        /// Only records of this split.
+        #[arg(long)]
+        split: Option<String>,
+        /// Only this subset of the split.
+        #[arg(long, value_parser = ["train", "validate", "test"], requires = "split")]
+        subset: Option<String>,
+        /// The table to write: record_id, patient_id, study_id, and a column for each finding.
+        #[arg(long, value_name = "FILE.csv|FILE.parquet", value_parser = cli::csv_or_parquet)]
         out: PathBuf,
     },
     /// Draw what a pre-trained run restores: masked, restored and original side by side, and the report's words.
@@ -329,6 +369,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli: Cli = cli::parse();
+    threads::limit_spinning(cli.threads.unwrap_or(0));
     failure::keep_quiet();
     libtorch::keep_freed_memory();
     let (told, code) = match std::panic::catch_unwind(AssertUnwindSafe(|| run(cli))) {
@@ -341,6 +382,8 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<()> {
+    threads::set(cli.threads.unwrap_or(0));
+    let threads = cli.threads.map(|count| format!("run.threads={count}"));
     match cli.command {
         Command::Help(files) => Ok(files.write(Cli::command())?),
         Command::Pretrain { shared, preset, split, init, epochs, settings } => {
@@ -355,10 +398,11 @@ fn run(cli: Cli) -> Result<()> {
             if let Some(path) = &init {
                 config.init = path.to_string_lossy().into_owned();
             }
-            let mut config = overlay(&config, None, &settings.flags())?;
+            let flags: Vec<String> = settings.flags().into_iter().chain(threads).collect();
+            let mut config = overlay(&config, None, &flags)?;
             commands::resolve_pretrain(&mut config, Some(&source.dataset))?;
             show(&config)?;
-            let run = RunDir::open(&shared.run, &config)?;
+            let run = RunDir::open(&shared.run, &config, commands::pretrain_steps(&config, &source)?)?;
             let (data, init) = (quoted(&shared.data), quoted(run.path()));
             let split = split.as_deref().unwrap_or("NAME");
             let next = format!(
@@ -368,10 +412,11 @@ fn run(cli: Cli) -> Result<()> {
             tell(commands::pretrain(&config, &source, &run, device)?, &run, &next);
             Ok(())
         }
-        Command::Finetune { shared, task, init, preset, split, ratio, settings } => {
+        Command::Finetune { shared, task, init, preset, split, ratio, length, settings } => {
             let device = commands::device(&shared.device)?;
             let source = DataSource::open(&shared.data, Some(&split))?;
-            let (file, flags) = (settings.file()?, settings.flags());
+            let (file, mut flags) = (settings.file()?, settings.flags());
+            flags.extend(length.patience().into_iter().chain(threads));
             let request = Request {
                 task: &task,
                 init: init.as_deref(),
@@ -379,6 +424,7 @@ fn run(cli: Cli) -> Result<()> {
                 source: &source,
                 ratio,
                 steps: settings.steps,
+                epochs: length.epochs,
                 file: file.as_deref(),
                 settings: &flags,
             };
@@ -387,7 +433,7 @@ fn run(cli: Cli) -> Result<()> {
                 tell_model(&request, &config.preset, &config.model.vit);
                 let prepared = commands::prepare_segmentation(&config, &source, device)?;
                 show(&config)?;
-                let run = RunDir::open(&shared.run, &config)?;
+                let run = RunDir::open(&shared.run, &config, config.optimiser.steps)?;
                 tell(prepared.train(&run)?, &run, &evaluation(&shared, &source));
                 return Ok(());
             }
@@ -396,7 +442,7 @@ fn run(cli: Cli) -> Result<()> {
             let prepared = commands::prepare_finetune(config, &source)?;
             prepared.remarks().iter().for_each(|remark| dataset::remark!("warning: {remark}"));
             show(prepared.config())?;
-            let run = RunDir::open(&shared.run, prepared.config())?;
+            let run = RunDir::open(&shared.run, prepared.config(), prepared.config().optimiser.steps)?;
             tell(prepared.train(&run, device)?, &run, &evaluation(&shared, &source));
             Ok(())
         }
@@ -427,7 +473,8 @@ fn run(cli: Cli) -> Result<()> {
             let mut preset = config::pretrain_preset(&preset)?;
             preset.optimiser.accumulation = 1;
             let updates = settings.steps.unwrap_or(10);
-            let mut config = overlay(&preset, settings.file()?.as_deref(), &settings.flags())?;
+            let flags: Vec<String> = settings.flags().into_iter().chain(threads).collect();
+            let mut config = overlay(&preset, settings.file()?.as_deref(), &flags)?;
             commands::resolve_pretrain(&mut config, source.as_ref().map(|source| source.dataset.as_ref()))?;
             let measured = commands::bench(&config, source.as_ref(), device, warmup, updates)?;
             dataset::say!("{}", if json { serde_json::to_string(&measured)? } else { measured.to_string() });
@@ -454,11 +501,13 @@ fn run(cli: Cli) -> Result<()> {
             draws,
             specificity,
             config,
-            set,
+            mut set,
             steps,
+            length,
         } => {
             let device = commands::device(&device)?;
             let file = config.map(|path| read_text(&path)).transpose()?;
+            set.extend(length.patience().into_iter().chain(threads));
             let swept = commands::sweep(
                 &Sweep {
                     data: &data,
@@ -470,6 +519,7 @@ fn run(cli: Cli) -> Result<()> {
                     seeds,
                     starts: start,
                     steps,
+                    epochs: length.epochs,
                     file: file.as_deref(),
                     settings: set,
                     draws,
@@ -501,6 +551,15 @@ fn run(cli: Cli) -> Result<()> {
             );
             Ok(())
         }
+        Command::Predict { data, weights, device, split, subset, out } => {
+            let device = commands::device(&device)?;
+            let source = DataSource::open(&data, split.as_deref())?;
+            let rows = source.rows(subset.as_deref())?;
+            let findings = commands::predict_records(&source, &rows, &weights, device, &out)?;
+            let (records, findings) = (cli::counted(rows.len(), "record"), cli::counted(findings, "finding"));
+            dataset::say!("{records}, probabilities of {findings}, written to {}", out.display());
+            Ok(())
+        }
         Command::Import { file, out, preset, set, verbose } => {
             let config = overlay(&config::pretrain_preset(&preset)?, None, &set)?;
             let imported = commands::import(&file, &out, &config)?;
@@ -526,6 +585,13 @@ fn run(cli: Cli) -> Result<()> {
             dataset::say!("written to {}", out.display());
             Ok(())
         }
+    }
+}
+
+impl Length {
+    /// As a setting.
+    fn patience(&self) -> Option<String> {
+        self.patience.map(|evaluations| format!("optimiser.patience={evaluations}"))
     }
 }
 
@@ -557,6 +623,14 @@ fn task(text: &str) -> Result<String, String> {
         config::Task::parse(text).map_err(|error| error.to_string())?;
     }
     Ok(text.to_owned())
+}
+
+/// A number of epochs.
+fn epochs(text: &str) -> Result<f64, String> {
+    cli::positive(text)
+        .ok()
+        .filter(|epochs| *epochs <= 1e6)
+        .ok_or_else(|| "give a number above 0, at most 1000000".to_owned())
 }
 
 /// A number of bootstrap draws.

@@ -9,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::libtorch;
 use crate::optimiser::{Parameter, parameters};
+use crate::threads;
 
 /// The loss of a batch.
 pub struct Loss {
@@ -66,6 +67,7 @@ fn lend(floats: &[f32], shape: &[i64]) -> Tensor {
 
 /// A loader whose batches go to a device. For CUDA it writes pixels into pinned memory, from where they are sent.
 pub fn loader_for(device: Device, builder: LoaderBuilder) -> LoaderBuilder {
+    let builder = builder.threads(threads::of_loader(device));
     if !device.is_cuda() {
         return builder;
     }

@@ -38,6 +38,9 @@ pub struct State {
     /// Best evaluation so far, and after how many updates.
     #[serde(with = "exact")]
     pub best: Option<(f64, u64)>,
+    /// Evaluations since then.
+    #[serde(default)]
+    pub since_best: u64,
     /// Updates that were skipped because the loss or a gradient was no number.
     pub skipped: u64,
     /// How many of them were the last ones in a row.
@@ -46,6 +49,13 @@ pub struct State {
     /// The loss scale of float16.
     #[serde(default)]
     pub loss_scale: Option<LossScaleState>,
+}
+
+impl State {
+    /// Whether as many evaluations as a patience allows have brought no better score; a patience of 0 allows all.
+    pub fn is_out_of_patience(&self, patience: u64) -> bool {
+        patience > 0 && self.since_best >= patience
+    }
 }
 
 /// A score as text, since a JSON number may be read one bit off.
@@ -84,11 +94,12 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Opens or makes the directory for a run of this configuration.
+    /// Opens or makes the directory for a run of this configuration, which comes to `steps` updates. A run that is there may
+    /// become longer, or shorter than it was to be, but not shorter than it is.
     ///
     /// # Errors
-    /// When it holds a run of another configuration, or another process works on it.
-    pub fn open<C: Serialize + DeserializeOwned + PartialEq>(path: &Path, config: &C) -> Result<Self> {
+    /// When it holds a run of another configuration or one that has made more updates, or another process works on it.
+    pub fn open<C: Serialize + DeserializeOwned + PartialEq>(path: &Path, config: &C, steps: u64) -> Result<Self> {
         fs::create_dir_all(path.join("checkpoints")).with_context(|| format!("cannot make {}", path.display()))?;
         let lock = File::create(path.join(".lock"))?;
         if !files::lock(&lock, path)? {
@@ -102,12 +113,17 @@ impl RunDir {
         }
         if !fresh && has_begun(path) {
             let before: toml::Table = load_config(path)?;
-            if deciding(before.clone()) != deciding(text.parse()?) {
+            let now: toml::Table = text.parse()?;
+            let other_length = LENGTH.map(|key| setting(&before, key)) != LENGTH.map(|key| setting(&now, key));
+            if deciding(before, other_length) != deciding(now, other_length) {
                 let changed = changed_lines(&fs::read_to_string(&kept)?, &text);
                 bail!(
                     "{} holds a run of another configuration ({changed}); take another directory, or delete it",
                     path.display()
                 );
+            }
+            if other_length {
+                check_length(path, checkpoint_steps(path).pop().unwrap_or(0), steps)?;
             }
         }
         files::write_atomic(&kept, text.as_bytes())?;
@@ -184,13 +200,7 @@ impl RunDir {
 
     /// Steps of the checkpoints at hand, ascending.
     fn steps(&self) -> Vec<u64> {
-        let Ok(entries) = fs::read_dir(self.path.join("checkpoints")) else { return Vec::new() };
-        let mut steps: Vec<u64> = entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("step-")?.parse().ok())
-            .collect();
-        steps.sort_unstable();
-        steps
+        checkpoint_steps(&self.path)
     }
 
     /// Removes all but the last `keep` checkpoints, and what killed runs left half-written.
@@ -226,6 +236,42 @@ impl RunDir {
     }
 }
 
+/// Steps of a run's checkpoints, ascending.
+fn checkpoint_steps(run: &Path) -> Vec<u64> {
+    let Ok(entries) = fs::read_dir(run.join("checkpoints")) else { return Vec::new() };
+    let mut steps: Vec<u64> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.strip_prefix("step-")?.parse().ok()).collect();
+    steps.sort_unstable();
+    steps
+}
+
+/// Settings that say how long a run is, and those that keep their share of it.
+const LENGTH: [&str; 2] = ["steps", "epochs"];
+const SHARES_OF_LENGTH: [&str; 3] = ["warmup", "warmup_epochs", "evaluate_every"];
+
+/// A setting of how a run optimises.
+fn setting<'a>(config: &'a toml::Table, key: &str) -> Option<&'a toml::Value> {
+    config.get("optimiser")?.get(key)
+}
+
+/// An error where a run that has made so many updates cannot become one of `steps`; else a line that says how it goes on.
+fn check_length(run: &Path, made: u64, steps: u64) -> Result<()> {
+    if steps <= made {
+        bail!(
+            "{} has made {made} updates, and is to have {steps}: ask for more (--steps or --epochs), or take another --run \
+             directory",
+            run.display()
+        );
+    }
+    if made > 0 {
+        dataset::remark!(
+            "{} goes on from update {made} to {steps}; from here on its learning rate is that of a run of {steps} updates",
+            run.display()
+        );
+    }
+    Ok(())
+}
+
 /// Whether anything came of a run yet.
 fn has_begun(path: &Path) -> bool {
     let logged = fs::metadata(path.join(METRICS)).is_ok_and(|metrics| metrics.len() > 0);
@@ -234,9 +280,16 @@ fn has_begun(path: &Path) -> bool {
 }
 
 /// A configuration without what decides no number of a run: these settings may change when it goes on.
-fn deciding(mut config: toml::Table) -> toml::Table {
+/// With `other_length`, so may those that say how long it is.
+fn deciding(mut config: toml::Table, other_length: bool) -> toml::Table {
+    if let Some(optimiser) = config.get_mut("optimiser").and_then(toml::Value::as_table_mut) {
+        optimiser.remove("patience");
+        for key in LENGTH.iter().chain(&SHARES_OF_LENGTH).filter(|_| other_length) {
+            optimiser.remove(*key);
+        }
+    }
     if let Some(run) = config.get_mut("run").and_then(toml::Value::as_table_mut) {
-        for key in ["loader_threads", "log_every", "checkpoint_every", "keep_last", "skip_limit"] {
+        for key in ["threads", "loader_threads", "log_every", "checkpoint_every", "keep_last", "skip_limit"] {
             run.remove(key);
         }
     }
@@ -366,6 +419,18 @@ pub fn run_of(weights: &Path) -> Result<PathBuf> {
         .with_context(|| format!("{} lies in no run: no {CONFIG} in it or above it", weights.display()))
 }
 
+/// What the newest checkpoint of a run keeps; none without one.
+pub fn newest_state(run: &Path) -> Option<State> {
+    files::read_json(&run.join("latest").join(STATE)).ok()
+}
+
+/// Whether a run has nothing left to do: it has made so many updates, or is out of the patience that it is configured with.
+pub fn is_finished(run: &Path, steps: u64) -> bool {
+    let config: toml::Table = load_config(run).unwrap_or_default();
+    let patience = setting(&config, "patience").and_then(toml::Value::as_integer).unwrap_or(0);
+    newest_state(run).is_some_and(|state| state.step >= steps || state.is_out_of_patience(patience.max(0) as u64))
+}
+
 /// Says on the standard error where a run that is to be used has not made all its updates.
 pub fn remark_unfinished(run: &Path, steps: u64) {
     if let Some(remark) = unfinished(run, steps) {
@@ -376,9 +441,9 @@ pub fn remark_unfinished(run: &Path, steps: u64) {
 /// A remark if a run that is to be used has not made all its updates. `steps` is 0 for a run that counts in epochs: its
 /// checkpoint has the number.
 pub fn unfinished(run: &Path, steps: u64) -> Option<String> {
-    let state: State = files::read_json(&run.join("latest").join(STATE)).ok()?;
+    let state = newest_state(run)?;
     let (made, all) = (state.step, if steps == 0 { state.total } else { steps });
-    (made > 0 && made < all)
+    (made > 0 && made < all && !is_finished(run, all))
         .then(|| format!("{} has made {made} of its {all} updates: these are its weights so far", run.display()))
 }
 

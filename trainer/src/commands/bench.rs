@@ -18,6 +18,7 @@ use crate::objectives::Pretraining;
 use crate::optimiser::{Algorithm, Optimiser};
 use crate::precision::Precision;
 use crate::step::{Phases, Stepper, synchronise};
+use crate::threads;
 
 /// What was measured.
 #[derive(Debug, Clone, Serialize)]
@@ -66,6 +67,7 @@ pub fn bench(
     if updates == 0 {
         bail!("--steps: must be at least 1");
     }
+    threads::set(config.run.threads);
     tch::manual_seed(config.run.seed as i64);
     let objective = Pretraining::new(&config.model, device)?;
     let optimiser = Optimiser::new(Algorithm::PRETRAINING, config.optimiser.weight_decay, objective.parameters());

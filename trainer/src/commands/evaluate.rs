@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use arrow_array::{ArrayRef, Float32Array, Int8Array, StringArray};
 use dataset::cli::counted;
-use dataset::{Dataset, Subset, files, table};
+use dataset::{Dataset, Subset, csv_table, files, table};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
@@ -52,12 +52,15 @@ pub struct EvaluationReport {
     pub draws: usize,
     /// File of the weights, within the run.
     pub weights: String,
+    /// Updates that the run had made.
+    #[serde(default)]
+    pub updates: u64,
     pub findings: Vec<FindingScores>,
     /// Over the findings for which the metric is defined.
     pub mean: Scores<Interval>,
 }
 
-/// Evaluates a fine-tuning run on a subset; writes `evaluation-SUBSET.json` and `predictions-SUBSET.parquet`.
+/// Evaluates a fine-tuning run on a subset; writes `evaluation-SUBSET.json`, and `predictions-SUBSET` as Parquet and CSV.
 pub fn evaluate(
     run: &Path,
     source: &DataSource,
@@ -116,6 +119,7 @@ pub fn evaluate(
         patients: patients.iter().max().map_or(0, |last| *last as usize + 1),
         specificity,
         draws,
+        updates: rundir::newest_state(run).map_or(0, |state| state.step),
         weights: weights.strip_prefix(run).unwrap_or(&weights).display().to_string(),
         findings: counts
             .into_iter()
@@ -132,7 +136,7 @@ pub fn evaluate(
     };
     let file = run.join(format!("evaluation-{stem}.json"));
     files::write_json(&file, &report)?;
-    dataset::remark!("weights: {}; written: {} and {}", report.weights, file.display(), table.display());
+    dataset::remark!("weights: {}; written: {}, {} and .csv", report.weights, file.display(), table.display());
     Ok(report)
 }
 
@@ -232,6 +236,7 @@ fn write_predictions(
         table.push((&columns[2 * class], Arc::new(score), false));
         table.push((&columns[2 * class + 1], Arc::new(label), true));
     }
+    csv_table::write(&path.with_extension("csv"), &table)?;
     Ok(table::write_table(path, table)?)
 }
 

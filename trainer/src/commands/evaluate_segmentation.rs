@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use arrow_array::{ArrayRef, Float64Array, StringArray, UInt64Array};
 use dataset::cli::counted;
 use dataset::transform::Transform;
-use dataset::{Subset, files, table};
+use dataset::{Subset, csv_table, files, table};
 use image::{Rgb, RgbImage};
 use serde::{Deserialize, Serialize};
 use tch::Device;
@@ -52,7 +52,7 @@ pub struct SegmentationReport {
     pub iou_positive: Option<Interval>,
 }
 
-/// Evaluates a segmentation run on a subset; writes `evaluation-SUBSET.json`, `predictions-SUBSET.parquet` and the
+/// Evaluates a segmentation run on a subset; writes `evaluation-SUBSET.json`, `predictions-SUBSET` as Parquet and CSV, and the
 /// picture `segmentation-SUBSET.png`. `min_area` replaces that of the run.
 pub fn evaluate_segmentation(
     run: &Path,
@@ -185,6 +185,7 @@ impl Predictions {
             ("target_area", areas(|o| o.target), false),
             ("mask", texts(self.masks.clone()), false),
         ];
+        csv_table::write(&path.with_extension("csv"), &columns)?;
         Ok(table::write_table(path, columns)?)
     }
 }

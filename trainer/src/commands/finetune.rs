@@ -9,8 +9,10 @@ use dataset::cli::UsageError;
 use dataset::transform::{ASPECT, Crop, Transform};
 use tch::Device;
 
-use super::{Codes, DataSource, device_name, seed_start_values, seen_before, unfinished_start};
-use crate::config::{self, AnyConfig, FinetuneConfig, PRESETS, RANDOM, RANDOM_NAME, Rule, Task, overlay, preset_hint};
+use super::{Codes, DataSource, place, seed_start_values, seen_before, unfinished_start};
+use crate::config::{
+    self, AnyConfig, Epoch, FinetuneConfig, PRESETS, RANDOM, RANDOM_NAME, Rule, Task, overlay, preset_hint,
+};
 use crate::engine::{self, Outcome, Settings};
 use crate::objective::Objective;
 use crate::objectives::{Classification, LabelCounts, Labels, blank_remedy};
@@ -87,6 +89,8 @@ pub struct Request<'a> {
     /// Percentage of the training labels.
     pub ratio: f64,
     pub steps: Option<u64>,
+    /// In place of `steps`.
+    pub epochs: Option<f64>,
     /// A configuration file's text.
     pub file: Option<&'a str>,
     /// `key=value`.
@@ -144,11 +148,27 @@ pub fn resolve_finetune(request: &Request) -> Result<FinetuneConfig> {
     if let Some((vit, mean, std)) = start.encoder {
         (config.model.vit, config.data.mean, config.data.std) = (vit, mean, std);
     }
+    if task.has_no_recipe() {
+        let epoch = epoch_of(&config, request)?;
+        config.take_default_length(epoch);
+    }
     config = overlay(&config, request.file, &[])?;
     if let Some(steps) = request.steps {
         config.take_steps(steps);
+    } else if let Some(epochs) = request.epochs {
+        let epoch = epoch_of(&config, request)?;
+        config.take_epochs(epochs, epoch);
     }
     overlay(&config, None, request.settings)
+}
+
+/// An epoch of the training records, by the request's settings.
+fn epoch_of(config: &FinetuneConfig, request: &Request) -> Result<Epoch> {
+    let settled = overlay(&overlay(config, request.file, &[])?, None, request.settings)?;
+    let task = TaskLabels::read(&settled, request.source)?;
+    request.source.split()?.check_ratio(request.ratio)?;
+    let records = task.rows(request.source, Subset::Train, Some(request.ratio))?.len();
+    Ok(Epoch::new(records, settled.optimiser.batch_size, settled.optimiser.accumulation))
 }
 
 /// Whether start weights come from a run with the same findings, or from no run.
@@ -196,6 +216,9 @@ pub fn prepare_finetune(config: FinetuneConfig, source: &DataSource) -> Result<F
     }
     let seen = seen_before(&config.init, (&config.dataset, &config.split, &config.split_members));
     let mut remarks: Vec<String> = unfinished_start(&config.init).into_iter().chain(seen).collect();
+    let optimiser = &config.optimiser;
+    let epoch = Epoch::new(train.len(), optimiser.batch_size, optimiser.accumulation);
+    remarks.extend(epoch.warning(optimiser.steps, optimiser.patience));
     for (label, name, remedy) in [(true, "positive", ""), (false, "negative", blank_remedy(&counts[0]))] {
         let never: Vec<&str> = (config.findings.iter().enumerate())
             .filter(|(class, _)| !has(&targets, *class, label))
@@ -249,7 +272,14 @@ impl Finetuning<'_> {
             dataset::say!("{of} labels; data.uncertain and data.missing say what uncertain and blank ones count as:");
             counts.iter().for_each(|count| dataset::say!("{count}"));
         }
-        dataset::say!("{} labelled records, {} updates, on {}", rows.len(), optimiser.steps, device_name(device));
+        let epoch = Epoch::new(rows.len(), optimiser.batch_size, optimiser.accumulation);
+        dataset::say!(
+            "{} labelled records, {} updates ({:.1} epochs), on {}",
+            rows.len(),
+            optimiser.steps,
+            optimiser.steps as f64 / epoch.updates,
+            place(device, &config.run)
+        );
         let loader = |state| {
             Ok(source
                 .training_loader(&rows, optimiser.batch_size, &config.run, device)
@@ -278,6 +308,7 @@ impl Finetuning<'_> {
             accumulation: optimiser.accumulation,
             clip: optimiser.clip,
             evaluate_every: optimiser.evaluate_every,
+            patience: optimiser.patience,
             run: &config.run,
             record_ids: &|rows| source.record_ids(rows),
         };

@@ -8,6 +8,7 @@ mod evaluate_segmentation;
 mod export;
 mod finetune;
 mod import;
+mod predict;
 mod pretrain;
 mod reconstruct;
 mod report;
@@ -27,6 +28,7 @@ use tch::Device;
 use crate::config::{AnyConfig, RunConfig};
 use crate::objective::loader_for;
 use crate::rundir;
+use crate::threads::{self, Threads};
 
 pub use bench::{Measured, bench};
 pub use compare::{Comparison, compare};
@@ -36,7 +38,8 @@ pub use evaluate_segmentation::{SegmentationReport, evaluate_segmentation, segme
 pub use export::{Exported, TARGETS, export};
 pub use finetune::{Finetuning, Request, prepare_finetune, resolve_finetune};
 pub use import::{Imported, import};
-pub use pretrain::{pretrain, pretrain_transform, resolve_pretrain};
+pub use predict::predict_records;
+pub use pretrain::{pretrain, pretrain_steps, pretrain_transform, resolve_pretrain};
 pub use reconstruct::reconstruct;
 pub use report::report;
 pub use same_model::without_init;
@@ -68,6 +71,18 @@ pub(crate) fn device_name(device: Device) -> String {
         Device::Cuda(index) => format!("cuda:{index}"),
         other => format!("{other:?}").to_lowercase(),
     }
+}
+
+/// Sets the threads of a run, and says where it computes and with how many.
+fn place(device: Device, run: &RunConfig) -> String {
+    let Threads { count, from } = threads::set(run.threads);
+    let loader = loader_threads(device, run);
+    let threads = dataset::cli::counted(count, "thread");
+    format!("{} with {threads} ({from}) and {loader} of the loader", device_name(device))
+}
+
+fn loader_threads(device: Device, run: &RunConfig) -> usize {
+    if run.loader_threads == 0 { threads::of_loader(device) } else { run.loader_threads }
 }
 
 /// Where a run's data comes from.
@@ -123,8 +138,7 @@ impl DataSource {
 
     /// A loader of shuffled batches to train on; a last batch that is not full is left out where there are full ones.
     fn training_loader(&self, rows: &[u32], batch_size: usize, run: &RunConfig, device: Device) -> LoaderBuilder {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if run.loader_threads == 0 { cores() } else { run.loader_threads };
+        let threads = loader_threads(device, run);
         // Each batch ahead is as much pinned memory: no more of them than keep every thread at work.
         let ahead = if device.is_cuda() { threads + 2 } else { 0 };
         loader_for(device, Loader::builder(&self.dataset))

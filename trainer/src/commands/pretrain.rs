@@ -10,8 +10,8 @@ use dataset::transform::{ASPECT, Crop, Transform};
 use tch::Device;
 
 use super::training_rows::TrainingRows;
-use super::{DataSource, device_name, seed_start_values, unfinished_start};
-use crate::config::{PretrainConfig, RANDOM, preset_hint};
+use super::{DataSource, place, seed_start_values, unfinished_start};
+use crate::config::{Epoch, PretrainConfig, RANDOM, preset_hint};
 use crate::engine::{self, Outcome, Settings};
 use crate::objective::Objective;
 use crate::objectives::Pretraining;
@@ -48,6 +48,26 @@ pub fn pretrain_transform(config: &PretrainConfig) -> Transform {
         mean: config.data.mean as f32,
         std: config.data.std as f32,
         ..Transform::pretrain(config.model.input_size() as u32)
+    }
+}
+
+/// The epoch of a run on these records.
+fn epoch(config: &PretrainConfig, training: &TrainingRows) -> Epoch {
+    Epoch::new(training.rows.len(), config.optimiser.batch_size, config.optimiser.accumulation)
+}
+
+/// Optimizer steps of a run.
+///
+/// # Errors
+/// When there is nothing to train on.
+pub fn pretrain_steps(config: &PretrainConfig, source: &DataSource) -> Result<u64> {
+    Ok(steps_of(config, &TrainingRows::of(config, source)?))
+}
+
+fn steps_of(config: &PretrainConfig, training: &TrainingRows) -> u64 {
+    match config.optimiser.steps {
+        0 => epoch(config, training).steps(config.optimiser.epochs),
+        steps => steps,
     }
 }
 
@@ -93,13 +113,9 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
     }
     let optimiser = &config.optimiser;
     let training = TrainingRows::of(config, source)?;
-    let records = training.rows.len();
+    let Epoch { records, updates: per_epoch } = epoch(config, &training);
     let loader = |state| Ok(loader_builder(config, source, &training, device).resume(state).build()?);
-    let per_epoch = (records / optimiser.batch_size).max(1) as f64 / optimiser.accumulation as f64;
-    let steps = match optimiser.steps {
-        0 => ((optimiser.epochs * per_epoch).round() as u64).max(1),
-        steps => steps,
-    };
+    let steps = steps_of(config, &training);
     let epochs = steps as f64 / per_epoch;
     let schedule = WarmupCosine {
         peak: scaled_rate(optimiser.base_rate, optimiser.batch_size * optimiser.accumulation),
@@ -107,8 +123,8 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
         warmup: epochs * optimiser.warmup_epochs / optimiser.epochs,
         total: epochs,
     };
-    let (told, device) = (&training.told, device_name(device));
-    dataset::say!("{records} records{told}, {per_epoch:.1} updates an epoch, {steps} updates, on {device}");
+    let (told, place) = (&training.told, place(device, &config.run));
+    dataset::say!("{records} records{told}, {per_epoch:.1} updates an epoch, {steps} updates, on {place}");
     let settings = Settings {
         algorithm: Algorithm::PRETRAINING,
         weight_decay: optimiser.weight_decay,
@@ -117,6 +133,7 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
         accumulation: optimiser.accumulation,
         clip: optimiser.clip,
         evaluate_every: 0,
+        patience: 0,
         run: &config.run,
         record_ids: &|rows| source.record_ids(rows),
     };

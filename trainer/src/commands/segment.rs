@@ -15,8 +15,8 @@ use rayon::prelude::*;
 use tch::Device;
 
 use super::finetune::{Request, Start};
-use super::{DataSource, device_name, seed_start_values, seen_before, unfinished_start};
-use crate::config::{self, AnyConfig, RANDOM, SEGMENTATION_TASK, SegmentConfig, overlay, preset_hint};
+use super::{DataSource, place, seed_start_values, seen_before, unfinished_start};
+use crate::config::{self, AnyConfig, Epoch, RANDOM, SEGMENTATION_TASK, SegmentConfig, overlay, preset_hint};
 use crate::engine::{self, Outcome, Settings};
 use crate::objective::Objective;
 use crate::objectives::Segmentation;
@@ -82,10 +82,31 @@ pub fn resolve_segmentation(request: &Request) -> Result<SegmentConfig> {
     config = overlay(&config, request.file, &[])?;
     if let Some(steps) = request.steps {
         config.take_steps(steps);
+    } else if let Some(epochs) = request.epochs {
+        let settled = overlay(&config, None, request.settings)?;
+        let rows = training_rows(&settled, request.source, &with_mask(&request.source.dataset)?)?;
+        config.take_epochs(epochs, Epoch::new(rows.len(), settled.optimiser.batch_size, 1));
     }
     let mut config = overlay(&config, None, request.settings)?;
     config.resolve();
     Ok(config)
+}
+
+/// Rows of the training records with a mask (`known` says which have one), as often as an epoch has them.
+fn training_rows(config: &SegmentConfig, source: &DataSource, known: &[bool]) -> Result<Vec<u32>> {
+    let split = source.split()?;
+    split.check_ratio(config.ratio)?;
+    let mut rows = split.rows(Subset::Train, Some(config.ratio));
+    rows.retain(|&row| known[row as usize]);
+    if rows.len() < 2 {
+        bail!("{} records with a mask at {}% of the training subset: too few", rows.len(), config.ratio);
+    }
+    if config.data.repeat_positives > 1 {
+        let drawn = with_drawn_mask(&source.dataset)?;
+        let times = |row: u32| if drawn[row as usize] { config.data.repeat_positives } else { 1 };
+        rows = rows.into_iter().flat_map(|row| std::iter::repeat_n(row, times(row))).collect();
+    }
+    Ok(rows)
 }
 
 /// A segmentation run that can begin: data and weights are there and fit.
@@ -105,27 +126,17 @@ pub fn prepare_segmentation<'a>(
 ) -> Result<Segmenting<'a>> {
     config.validate().map_err(UsageError::of)?;
     let (dataset, split) = (&source.dataset, source.split()?);
-    source.split()?.check_ratio(config.ratio)?;
     let known = with_mask(dataset)?;
-    let masked = |subset, ratio| -> Vec<u32> {
-        split.rows(subset, ratio).into_iter().filter(|&row| known[row as usize]).collect()
-    };
-    let mut rows = masked(Subset::Train, Some(config.ratio));
-    if rows.len() < 2 {
-        bail!("{} records with a mask at {}% of the training subset: too few", rows.len(), config.ratio);
-    }
-    if config.data.repeat_positives > 1 {
-        let drawn = with_drawn_mask(dataset)?;
-        let times = |row: u32| if drawn[row as usize] { config.data.repeat_positives } else { 1 };
-        rows = rows.into_iter().flat_map(|row| std::iter::repeat_n(row, times(row))).collect();
-    }
+    let rows = training_rows(config, source, &known)?;
+    let mut validate = split.rows(Subset::Validate, None);
+    validate.retain(|&row| known[row as usize]);
     seed_start_values(&config.run);
     let objective = Segmentation::new(
         &config.model,
         config.optimiser.layer_decay,
         config.prediction,
         dataset,
-        masked(Subset::Validate, None),
+        validate,
         evaluation_transform(config),
         device,
     )?;
@@ -136,6 +147,11 @@ pub fn prepare_segmentation<'a>(
     let missed = split.missed_by_ratio(config.ratio, &[]);
     for remark in unfinished_start(&config.init).into_iter().chain(seen).chain(missed) {
         dataset::remark!("warning: {remark}");
+    }
+    let optimiser = &config.optimiser;
+    let epoch = Epoch::new(rows.len(), optimiser.batch_size, 1);
+    if let Some(warning) = epoch.warning(optimiser.steps, optimiser.patience) {
+        dataset::remark!("warning: {warning}");
     }
     Ok(Segmenting { config, source, objective, rows, device })
 }
@@ -150,7 +166,7 @@ impl Segmenting<'_> {
             "{distinct} records with a mask ({} an epoch), {} updates, on {}",
             rows.len(),
             optimiser.steps,
-            device_name(*device)
+            place(*device, &config.run)
         );
         let loader = |state| {
             Ok(source
@@ -179,6 +195,7 @@ impl Segmenting<'_> {
             accumulation: 1,
             clip: optimiser.clip,
             evaluate_every: optimiser.evaluate_every,
+            patience: optimiser.patience,
             run: &config.run,
             record_ids: &|rows| source.record_ids(rows),
         };

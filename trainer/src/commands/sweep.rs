@@ -31,6 +31,8 @@ pub struct Sweep<'a> {
     /// `random`.
     pub starts: Vec<(String, String)>,
     pub steps: Option<u64>,
+    /// In place of `steps`.
+    pub epochs: Option<f64>,
     pub file: Option<&'a str>,
     pub settings: Vec<String>,
     pub draws: usize,
@@ -146,12 +148,17 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
     for (number, (path, prepared, source)) in jobs.into_iter().enumerate() {
         let done = path.join("evaluation-test.json");
         dataset::say!("run {} of {count}: {}", number + 1, path.display());
-        let run = RunDir::open(&path, prepared.config())?;
-        let split = prepared.config().split.clone();
+        let (split, optimiser) = (prepared.config().split.clone(), &prepared.config().optimiser);
+        let run = RunDir::open(&path, prepared.config(), optimiser.steps)?;
+        let finished = rundir::is_finished(&path, optimiser.steps);
+        let updates = rundir::newest_state(&path).map_or(0, |state| state.step);
         let as_asked = |report: &EvaluationReport| {
-            report.split == split && report.specificity == plan.specificity && report.draws == plan.draws
+            report.split == split
+                && report.specificity == plan.specificity
+                && report.draws == plan.draws
+                && report.updates == updates
         };
-        if !files::read_json::<EvaluationReport>(&done).is_ok_and(|report| as_asked(&report)) {
+        if !(finished && files::read_json::<EvaluationReport>(&done).is_ok_and(|report| as_asked(&report))) {
             let outcome = prepared.train(&run, device)?;
             if matches!(outcome, Outcome::Stopped { .. }) || stop_requested()? {
                 return Ok(Swept { cells: summary(&reports), runs, stopped: true });
@@ -197,6 +204,7 @@ fn configuration(
         source,
         ratio,
         steps: plan.steps,
+        epochs: plan.epochs,
         file: plan.file,
         settings: &settings,
     };

@@ -4,7 +4,10 @@ use anyhow::{Result, bail};
 use dataset::nearest::did_you_mean;
 use serde::{Deserialize, Serialize};
 
-use super::{MEAN, RunConfig, STD, check_data, check_layer_decay, check_rates, check_warmup, pretrain_preset, shared};
+use super::{
+    Epoch, MEAN, PATIENCE, RunConfig, STD, check_data, check_layer_decay, check_rates, check_warmup, pretrain_preset,
+    shared,
+};
 use crate::classifier::ClassifierConfig;
 use crate::objectives::{Missing, Uncertain};
 
@@ -42,6 +45,9 @@ pub struct FinetuneOptimiser {
     pub clip: f64,
     /// Updates between two evaluations on the validation subset.
     pub evaluate_every: u64,
+    /// Evaluations without a better score after which the run ends; 0: it makes all its updates.
+    #[serde(default)]
+    pub patience: u64,
 }
 
 /// How fine-tuning sees its data.
@@ -126,6 +132,7 @@ pub fn finetune_preset(preset: &str, task: &Task, ratio: f64) -> Result<Finetune
             accumulation: 1,
             clip: 1.0,
             evaluate_every: (steps / 20).max(1),
+            patience: 0,
         },
         run: RunConfig::default(),
     };
@@ -176,6 +183,9 @@ const NIH14: [&str; 14] = [
     "Pleural_Thickening",
     "Hernia",
 ];
+/// Warm-up, updates and rate of NIH's shortest recipe, and the rate of its longer ones.
+const SHORT: (u64, u64, f64) = (50, 3_000, 3e-2);
+const LONG_RATE: f64 = 3e-3;
 const CHEXPERT5: [&str; 5] = ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"];
 
 impl Task {
@@ -207,6 +217,11 @@ impl Task {
         Ok(Self { name: name.to_owned(), findings, only_with })
     }
 
+    /// Whether the findings are the user's own, for which no recipe is published.
+    pub fn has_no_recipe(&self) -> bool {
+        self.name.starts_with("labels:")
+    }
+
     /// What a blank label counts as by default: the convention of the data that the task is defined on.
     ///
     /// CheXpert's labels leave findings blank that the report does not mention, which the field counts as negative. The
@@ -227,7 +242,7 @@ impl Task {
             "chexpert5" => [(150, 2_000, 3e-3), (1_500, 60_000, 5e-4), (15_000, 200_000, 5e-4)][tier],
             "rsna" => [(50, 2_000, 3e-3), (200, 10_000, 5e-4), (2_000, 50_000, 5e-4)][tier],
             "covid" | "viral" => (50, 1_000, 3e-2),
-            _ => [(50, 3_000, 3e-2), (500, 30_000, 3e-3), (5_000, 200_000, 3e-3)][tier],
+            _ => [SHORT, (500, 30_000, LONG_RATE), (5_000, 200_000, LONG_RATE)][tier],
         }
     }
 }
@@ -249,6 +264,29 @@ impl FinetuneConfig {
             bail!("model.classes is {}, the task has {} findings", self.model.classes, self.findings.len());
         }
         Ok(())
+    }
+
+    /// Sets what a task without a published recipe has by default: epochs of the records at hand, early stopping, and the
+    /// rate that the release takes for runs of that length.
+    pub fn take_default_length(&mut self, epoch: Epoch) {
+        let optimiser = &mut self.optimiser;
+        (optimiser.steps, optimiser.warmup) = epoch.default_steps();
+        optimiser.evaluate_every = epoch.evaluate_every(optimiser.steps);
+        optimiser.patience = PATIENCE;
+        if optimiser.rule == Rule::Sgd {
+            let (_, short, rate) = SHORT;
+            optimiser.rate = if optimiser.steps <= short { rate } else { LONG_RATE };
+        }
+    }
+
+    /// Takes the recipe to some epochs, with early stopping; the warm-up keeps its share.
+    pub fn take_epochs(&mut self, epochs: f64, epoch: Epoch) {
+        self.take_steps(epoch.steps(epochs));
+        let optimiser = &mut self.optimiser;
+        optimiser.evaluate_every = epoch.evaluate_every(optimiser.steps);
+        if optimiser.patience == 0 {
+            optimiser.patience = PATIENCE;
+        }
     }
 
     /// Takes the recipe to another number of updates: the shares of warm-up and evaluations are kept.

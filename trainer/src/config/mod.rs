@@ -3,6 +3,7 @@
 
 mod finetune;
 mod fitting;
+mod length;
 mod pretrain;
 mod segment;
 mod synonyms;
@@ -17,12 +18,14 @@ use toml::{Table, Value};
 
 use crate::precision::Precision;
 use crate::rundir;
+use crate::threads;
 use crate::vit::VitConfig;
 
 pub use finetune::{
     FinetuneConfig, FinetuneData, FinetuneOptimiser, RANDOM, RANDOM_NAME, Rule, TASKS, Task, finetune_preset,
 };
 pub use fitting::{fitting_preset, preset_hint};
+pub use length::{Epoch, PATIENCE};
 pub use pretrain::{PretrainConfig, PretrainData, PretrainOptimiser, pretrain_preset};
 pub use segment::{SEGMENTATION_TASK, SegmentConfig, SegmentData, SegmentOptimiser, segment_preset};
 
@@ -50,7 +53,10 @@ pub struct RunConfig {
     pub ema: f64,
     /// Updates in a row without a finite loss after which the run ends; 0: never.
     pub skip_limit: u64,
-    /// Threads of the loader; 0: one a core.
+    /// Threads of torch on the CPU; 0: those that the environment or the machine gives ([`threads::set`]).
+    #[serde(default)]
+    pub threads: usize,
+    /// Threads of the loader; 0: as many as suit the device.
     pub loader_threads: usize,
 }
 
@@ -62,6 +68,9 @@ impl RunConfig {
         }
         if self.log_every == 0 || self.checkpoint_every == 0 {
             bail!("run.log_every and run.checkpoint_every: must be at least 1");
+        }
+        if self.threads > threads::MOST {
+            bail!("run.threads: must be at most {}, is {}", threads::MOST, self.threads);
         }
         Ok(())
     }
@@ -77,6 +86,7 @@ impl Default for RunConfig {
             precision: Precision::Fp32,
             ema: 0.0,
             skip_limit: 10,
+            threads: 0,
             loader_threads: 0,
         }
     }

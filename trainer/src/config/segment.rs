@@ -4,8 +4,8 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    MEAN, RANDOM, RANDOM_NAME, RunConfig, STD, check_data, check_layer_decay, check_rates, check_warmup,
-    pretrain_preset, shared,
+    Epoch, MEAN, PATIENCE, RANDOM, RANDOM_NAME, RunConfig, STD, check_data, check_layer_decay, check_rates,
+    check_warmup, pretrain_preset, shared,
 };
 use crate::objectives::MaskRule;
 use crate::segmenter::{Head, SegmenterConfig};
@@ -45,6 +45,9 @@ pub struct SegmentOptimiser {
     pub clip: f64,
     /// Updates between two evaluations on the validation subset.
     pub evaluate_every: u64,
+    /// Evaluations without a better score after which the run ends; 0: it makes all its updates.
+    #[serde(default)]
+    pub patience: u64,
 }
 
 /// Configuration of a segmentation run.
@@ -106,6 +109,7 @@ pub fn segment_preset(preset: &str, ratio: f64) -> Result<SegmentConfig> {
             batch_size: 16,
             clip: 0.0,
             evaluate_every: steps / 20,
+            patience: 0,
         },
         prediction: MaskRule::default(),
         run: RunConfig::default(),
@@ -133,6 +137,16 @@ impl SegmentConfig {
     /// Writes out what follows from other settings, so that the stored configuration says it.
     pub fn resolve(&mut self) {
         self.model.blocks = self.model.chosen_blocks();
+    }
+
+    /// Takes the recipe to some epochs, with early stopping; the warm-up keeps its share.
+    pub fn take_epochs(&mut self, epochs: f64, epoch: Epoch) {
+        self.take_steps(epoch.steps(epochs));
+        let optimiser = &mut self.optimiser;
+        optimiser.evaluate_every = epoch.evaluate_every(optimiser.steps);
+        if optimiser.patience == 0 {
+            optimiser.patience = PATIENCE;
+        }
     }
 
     /// Takes the recipe to another number of updates: the shares of warm-up and evaluations are kept.
