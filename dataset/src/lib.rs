@@ -66,6 +66,7 @@ pub mod record;
 mod record_batch;
 mod refine;
 pub mod resample;
+mod retry;
 pub mod roster;
 mod samples;
 pub mod shard;
