@@ -150,7 +150,7 @@ fn batches(
     device: Device,
 ) -> Result<Box<dyn FnMut() -> Result<Rc<Batch>>>> {
     if let Some(source) = source {
-        let mut loader: Loader = loader_builder(config, source, device).build()?;
+        let mut loader: Loader = loader_builder(config, source, device)?.build()?;
         return Ok(Box::new(move || Ok(Rc::new(loader.next_batch()?))));
     }
     let noise = Rc::new(Batch::noise(

@@ -50,23 +50,23 @@ pub fn pretrain_transform(config: &PretrainConfig) -> Transform {
 }
 
 /// Rows that pre-training sees: with a split, its training subset, all of it, since no label is used.
-fn training_rows(source: &DataSource) -> Vec<u32> {
-    match &source.split {
+fn training_rows(source: &DataSource) -> Result<Vec<u32>> {
+    Ok(match &source.split {
         Some(split) => split.rows(Subset::Train, None),
-        None => (0..source.dataset.len() as u32).collect(),
-    }
+        None => source.dataset.all_rows()?,
+    })
 }
 
 /// The loader of a run's batches.
-pub(super) fn loader_builder(config: &PretrainConfig, source: &DataSource, device: Device) -> LoaderBuilder {
+pub(super) fn loader_builder(config: &PretrainConfig, source: &DataSource, device: Device) -> Result<LoaderBuilder> {
     let mut builder = source
-        .training_loader(&training_rows(source), config.optimiser.batch_size, &config.run, device)
+        .training_loader(&training_rows(source)?, config.optimiser.batch_size, &config.run, device)
         .transform(pretrain_transform(config));
     if config.model.restores_report() {
         let (tokens, mask_ratio) = (config.data.tokens as usize, config.data.report_mask_ratio);
         builder = builder.text(TextOptions { tokens, mask_ratio });
     }
-    builder
+    Ok(builder)
 }
 
 /// Warns where the start weights know reports by another tokenizer: their word tables then stand for other words.
@@ -92,8 +92,8 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
         remark_tokenizer(config, init);
     }
     let optimiser = &config.optimiser;
-    let records = training_rows(source).len();
-    let loader = |state| Ok(loader_builder(config, source, device).resume(state).build()?);
+    let records = training_rows(source)?.len();
+    let loader = |state| Ok(loader_builder(config, source, device)?.resume(state).build()?);
     let per_epoch = (records / optimiser.batch_size).max(1) as f64 / optimiser.accumulation as f64;
     let steps = match optimiser.steps {
         0 => ((optimiser.epochs * per_epoch).round() as u64).max(1),
