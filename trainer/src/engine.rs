@@ -16,7 +16,7 @@ use crate::ema::Ema;
 use crate::objective::{Evaluation, Objective};
 use crate::optimiser::{Algorithm, Optimiser};
 use crate::precision::LossScale;
-use crate::rundir::{self, RunDir, State, Tensors};
+use crate::rundir::{self, MetricsLog, RunDir, State, Tensors};
 use crate::step::{Settled, Stepper, Update};
 
 /// What the engine needs to know, whatever the task.
@@ -70,6 +70,8 @@ pub fn train(
         state = found.state;
         dataset::remark!("resuming after {} of {} updates", state.step, settings.steps);
     }
+    // A kill may have come between a checkpoint and the removal of an older one.
+    run.prune(config.keep_last)?;
     let mut stepper = Stepper::new(objective, optimiser, config.precision, config.seed);
     (stepper.accumulation, stepper.clip) = (settings.accumulation, settings.clip);
     if let (Some(scale), Some(saved)) = (&mut stepper.scale, state.loss_scale) {
@@ -80,9 +82,47 @@ pub fn train(
     let mut loader = loader(state.loader)?;
     let mut progress = Progress::new(settings.steps, state.step);
     let mut pending: Vec<Update> = Vec::new();
+    let mut saved = state.step;
+    // Writes a checkpoint of the updates so far; the lines of the log up to it are durable before it is.
+    let save = |state: &mut State, stepper: &Stepper, ema: Option<&Ema>, log: &MetricsLog| -> Result<()> {
+        state.loss_scale = stepper.scale.as_ref().map(LossScale::state);
+        let averaged = ema.map(|ema| ema.tensors(store));
+        log.sync()?;
+        run.save(state, &tensors(store), &stepper.optimiser.save_state(), averaged.as_ref())?;
+        run.prune(config.keep_last)
+    };
+    // Where records cannot be read, the updates since the last checkpoint are saved before the run ends.
+    let keep = |error: anyhow::Error,
+                saved: u64,
+                state: &mut State,
+                stepper: &Stepper,
+                ema: Option<&Ema>,
+                log: &MetricsLog| {
+        if state.step == saved || !error.is::<dataset::Error>() {
+            return error;
+        }
+        match save(state, stepper, ema, log) {
+            Ok(()) => {
+                dataset::remark!("saved a checkpoint after update {}: the same command goes on from there", state.step);
+                error
+            }
+            Err(unsaved) => error.context(format!("{unsaved:#}")),
+        }
+    };
+    if state.evaluation_due {
+        evaluated(objective, &mut state, run, ema.as_mut(), &mut log)?;
+        state.evaluation_due = false;
+        save(&mut state, &stepper, ema.as_ref(), &log)?;
+    }
     while state.step < settings.steps {
         let rate = (settings.rate)(state.step);
-        let update = stepper.update(state.step, rate, &mut || Ok(Rc::new(loader.next_batch()?)))?;
+        let update = match stepper.update(state.step, rate, &mut || Ok(Rc::new(loader.next_batch()?))) {
+            Ok(update) => update,
+            Err(error) => {
+                settle(&mut pending, &mut state, settings, stepper.scale.as_ref())?;
+                return Err(keep(error, saved, &mut state, &stepper, ema.as_ref(), &log));
+            }
+        };
         if let Some(ema) = &mut ema {
             ema.follow(state.step)?;
         }
@@ -114,22 +154,13 @@ pub fn train(
                 log.write(line)?;
             }
         }
-        if evaluates {
-            let found = match &mut ema {
-                Some(ema) => ema.in_place(|| evaluate(objective, &mut state, run)),
-                None => evaluate(objective, &mut state, run),
-            };
-            if let Some(evaluation) = found? {
-                let mut line = json!({ "step": state.step });
-                evaluation.values.iter().for_each(|(name, value)| line[format!("validate_{name}")] = (*value).into());
-                log.write(line)?;
-            }
+        if evaluates && let Err(error) = evaluated(objective, &mut state, run, ema.as_mut(), &mut log) {
+            state.evaluation_due = true;
+            return Err(keep(error, saved, &mut state, &stepper, ema.as_ref(), &log));
         }
         if saves {
-            state.loss_scale = stepper.scale.as_ref().map(LossScale::state);
-            let averaged = ema.as_ref().map(|ema| ema.tensors(store));
-            run.save(&state, &tensors(store), &stepper.optimiser.save_state(), averaged.as_ref())?;
-            run.prune(config.keep_last)?;
+            save(&mut state, &stepper, ema.as_ref(), &log)?;
+            saved = state.step;
         }
         if stopped && !ends {
             progress.finish();
@@ -181,12 +212,32 @@ fn settle(
     Ok(last)
 }
 
+/// Evaluates the weights, or their moving average where there is one, and logs the result.
+fn evaluated(
+    objective: &dyn Objective,
+    state: &mut State,
+    run: &RunDir,
+    ema: Option<&mut Ema>,
+    log: &mut MetricsLog,
+) -> Result<()> {
+    let found = match ema {
+        Some(ema) => ema.in_place(|| evaluate(objective, state, run)),
+        None => evaluate(objective, state, run),
+    };
+    if let Some(evaluation) = found? {
+        let mut line = json!({ "step": state.step });
+        evaluation.values.iter().for_each(|(name, value)| line[format!("validate_{name}")] = (*value).into());
+        log.write(line)?;
+    }
+    Ok(())
+}
+
 /// Evaluates the present weights, and keeps them if they are the best so far.
 fn evaluate(objective: &dyn Objective, state: &mut State, run: &RunDir) -> Result<Option<Evaluation>> {
     let Some(evaluation) = objective.evaluate()? else { return Ok(None) };
     if state.best.is_none_or(|(best, _)| evaluation.score > best) {
-        state.best = Some((evaluation.score, state.step));
         run.save_best(&tensors(objective.store()))?;
+        state.best = Some((evaluation.score, state.step));
     }
     Ok(Some(evaluation))
 }
