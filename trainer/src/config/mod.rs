@@ -8,6 +8,7 @@ mod segment;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use dataset::loader::MAX_THREADS;
 use dataset::nearest::did_you_mean;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,7 @@ impl RunConfig {
         if self.log_every == 0 || self.checkpoint_every == 0 {
             bail!("run.log_every and run.checkpoint_every: must be at least 1");
         }
+        check_most("run.loader_threads", self.loader_threads, MAX_THREADS)?;
         Ok(())
     }
 }
@@ -77,6 +79,17 @@ impl Default for RunConfig {
             loader_threads: 0,
         }
     }
+}
+
+/// Largest number of records in a batch, and of batches in an update.
+const MAX_BATCH: usize = 1 << 20;
+
+/// An error where a number is larger than what is possible.
+fn check_most(key: &str, value: usize, most: usize) -> Result<()> {
+    if value <= most {
+        return Ok(());
+    }
+    bail!("{key}: must be at most {most}, is {value}")
 }
 
 /// A share of some updates, kept for another number of updates.
@@ -137,13 +150,20 @@ impl AnyConfig {
     /// When the folder is no run, or its configuration is damaged.
     pub fn load(run: &Path) -> Result<Self> {
         let table: Table = rundir::load_config(run)?;
-        Ok(if table.contains_key("prediction") {
+        let config = if table.contains_key("prediction") {
             Self::Segment(Box::new(rundir::load_config(run)?))
         } else if table.contains_key("findings") {
             Self::Finetune(Box::new(rundir::load_config(run)?))
         } else {
             Self::Pretrain(Box::new(rundir::load_config(run)?))
-        })
+        };
+        let valid = match &config {
+            Self::Pretrain(config) => config.validate(),
+            Self::Finetune(config) => config.validate(),
+            Self::Segment(config) => config.validate(),
+        };
+        valid.with_context(|| rundir::config_path(run).display().to_string())?;
+        Ok(config)
     }
 
     /// Name of the preset that its sizes began with.
