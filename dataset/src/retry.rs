@@ -4,6 +4,8 @@
 //! cover a body or a listing that is cut off.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use crate::error::StoreFault;
@@ -20,6 +22,16 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const MAX_WAIT: Duration = Duration::from_secs(10);
 /// Time after which a request that still fails is reported.
 const REPORT_AFTER: Duration = Duration::from_secs(5);
+
+/// Time between two looks at [`ending`] during a wait.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// A flag that a program sets, in a signal handler for example, when it is about to end: requests that fail from then on
+/// are not made again, so that nothing waits for a store that is away.
+pub fn ending() -> Arc<AtomicBool> {
+    static ENDING: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+    ENDING.clone()
+}
 
 /// How long a failing request is made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +57,7 @@ impl Retry {
         report: impl Fn(&E, Duration),
     ) -> Result<T, E> {
         let (mut wait, mut first_failure, mut is_reported) = (FIRST_WAIT, None, false);
+        let is_ending = ending();
         loop {
             let error = match request().await {
                 Ok(answer) => return Ok(answer),
@@ -59,7 +72,16 @@ impl Retry {
                 report(&error, left);
                 is_reported = true;
             }
-            tokio::time::sleep(wait.min(left)).await;
+            let until = Instant::now() + wait.min(left);
+            loop {
+                if is_ending.load(Ordering::Relaxed) {
+                    return Err(error);
+                }
+                match until.saturating_duration_since(Instant::now()) {
+                    Duration::ZERO => break,
+                    rest => tokio::time::sleep(rest.min(LOOK)).await,
+                }
+            }
             wait = (wait * 2).min(MAX_WAIT);
         }
     }

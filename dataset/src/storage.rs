@@ -33,6 +33,7 @@ use tokio::runtime::Runtime;
 
 use crate::error::{Error, Result, StoreFault, panic_text, without_passwords};
 use crate::files::{self, MAX_JSON_BYTES, MAX_TABLE_BYTES};
+pub use crate::retry::ending;
 use crate::retry::{Retry, TIMEOUT_VARIABLE, is_transient};
 
 /// Bytes at the end of an object that opening it brings along: the footer and page index of a shard of some thousand

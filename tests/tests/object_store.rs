@@ -413,6 +413,29 @@ fn training_goes_on_after_an_outage_and_keeps_its_work_where_there_is_no_end() {
     assert!(outage.happened());
     assert!(weights == mrm_tests::training::weights(&run("interrupted")));
 
+    // SIGTERM does not wait until the store is back.
+    let (outage, address) = Outage::of(&store, "part-", 70, Duration::from_hours(1));
+    let stopped = run("stopped");
+    let child = command("trainer")
+        .envs(settings(&address))
+        .args(training(&stopped, 12))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let child = child.expect("it starts");
+    let begun = Instant::now();
+    while !outage.happened() {
+        assert!(begun.elapsed() < Duration::from_mins(2), "the store is not asked");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    mrm_tests::training::wait_for(&stopped, 1);
+    assert!(Command::new("kill").arg(child.id().to_string()).status().expect("kill").success());
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("give the same command again"), "{}", text(&output.stdout));
+    store.ok("trainer", &training(&stopped, 12));
+    assert_eq!(mrm_tests::training::numbers(&stopped), whole);
+
     // No checkpoint is due before the store goes away for good.
     let (_, address) = Outage::of(&store, "part-", 70, Duration::from_hours(1));
     let mut lost = command("trainer");

@@ -91,22 +91,23 @@ pub fn train(
         run.save(state, &tensors(store), &stepper.optimiser.save_state(), averaged.as_ref())?;
         run.prune(config.keep_last)
     };
-    // Where records cannot be read, the updates since the last checkpoint are saved before the run ends.
+    // Where records cannot be read, the updates since the last checkpoint are saved before the run ends with that error.
     let keep = |error: anyhow::Error,
                 saved: u64,
                 state: &mut State,
                 stepper: &Stepper,
                 ema: Option<&Ema>,
-                log: &MetricsLog| {
+                log: &MetricsLog|
+     -> Result<anyhow::Error> {
         if state.step == saved || !error.is::<dataset::Error>() {
-            return error;
+            return Ok(error);
         }
         match save(state, stepper, ema, log) {
             Ok(()) => {
                 dataset::remark!("saved a checkpoint after update {}: the same command goes on from there", state.step);
-                error
+                Ok(error)
             }
-            Err(unsaved) => error.context(format!("{unsaved:#}")),
+            Err(unsaved) => Err(error.context(format!("{unsaved:#}"))),
         }
     };
     if state.evaluation_due {
@@ -120,7 +121,14 @@ pub fn train(
             Ok(update) => update,
             Err(error) => {
                 settle(&mut pending, &mut state, settings, stepper.scale.as_ref())?;
-                return Err(keep(error, saved, &mut state, &stepper, ema.as_ref(), &log));
+                let error = keep(error, saved, &mut state, &stepper, ema.as_ref(), &log)?;
+                // Asked to end while the store of the records was away: nothing was lost.
+                if state.step > 0 && stop_requested()? && error.is::<dataset::Error>() {
+                    dataset::remark!("{error:#}");
+                    progress.finish();
+                    return Ok(Outcome::Stopped { step: state.step });
+                }
+                return Err(error);
             }
         };
         if let Some(ema) = &mut ema {
@@ -156,7 +164,7 @@ pub fn train(
         }
         if evaluates && let Err(error) = evaluated(objective, &mut state, run, ema.as_mut(), &mut log) {
             state.evaluation_due = true;
-            return Err(keep(error, saved, &mut state, &stepper, ema.as_ref(), &log));
+            return Err(keep(error, saved, &mut state, &stepper, ema.as_ref(), &log)?);
         }
         if saves {
             save(&mut state, &stepper, ema.as_ref(), &log)?;
@@ -260,7 +268,8 @@ pub fn stop_requested() -> Result<bool> {
     if let Some(flag) = STOP.get() {
         return Ok(flag.load(Ordering::Relaxed));
     }
-    let flag = Arc::new(AtomicBool::new(false));
+    // The loader's requests to an object store look at the same flag: a store that is away does not hold up the end.
+    let flag = dataset::storage::ending();
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register_conditional_shutdown(signal, 1, flag.clone()).context("signals")?;
         signal_hook::flag::register(signal, flag.clone()).context("signals")?;
