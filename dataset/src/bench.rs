@@ -1,12 +1,13 @@
 //! How fast images and batches come out of a dataset on this machine.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow_array::UInt16Array;
 
 use crate::dataset::Dataset;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, panic_text};
 use crate::loader::{Loader, TextOptions};
 use crate::random::Stream;
 use crate::shard;
@@ -43,8 +44,10 @@ pub fn random_reads(dataset: &Arc<Dataset>, threads: usize, seconds: f64) -> Res
     };
     let done: Vec<Result<(u64, Duration)>> = std::thread::scope(|scope| {
         let handles: Vec<_> = (0..threads).map(|thread| scope.spawn(move || work(thread))).collect();
-        let lost = || Err(Error::Invalid("a thread ended early".to_owned()));
-        handles.into_iter().map(|handle| handle.join().unwrap_or_else(|_| lost())).collect()
+        let lost = |panic: Box<dyn Any + Send>| {
+            Err(Error::Invalid(format!("a thread broke off: {}", panic_text(panic.as_ref()))))
+        };
+        handles.into_iter().map(|handle| handle.join().unwrap_or_else(lost)).collect()
     });
     let done = done.into_iter().collect::<Result<Vec<_>>>()?;
     let first = done.iter().map(|(_, first)| first.as_secs_f64()).fold(0.0, f64::max);

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use clap_complete::Shell;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, panic_text};
 
 /// Subcommands that write help files.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -114,9 +114,7 @@ fn caught(work: impl FnOnce() -> anyhow::Result<ExitCode>) -> anyhow::Result<Exi
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(work));
     let _ = std::panic::take_hook();
     outcome.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it broke off");
-        let first = text.lines().next().unwrap_or_default();
+        let first = panic_text(panic.as_ref()).lines().next().unwrap_or_default();
         Err(anyhow::anyhow!("a defect of this program, at {}: {first}; please tell its makers", last()))
     })
 }

@@ -23,6 +23,12 @@ use crate::shard::{self, Shard};
 use crate::storage::{Storage, StoredFile};
 use crate::table;
 
+/// Rows of a shard up to which the manifest is believed before the shard is opened: four times the default.
+const BELIEVED_ROWS: u64 = 1 << 13;
+
+/// Rows of a dataset up to which such shards are believed.
+const BELIEVED_TOTAL: usize = 1 << 26;
+
 /// A dataset in a folder or in an object store. Shards are opened when they are first needed.
 pub struct Dataset {
     storage: Storage,
@@ -108,6 +114,19 @@ impl Dataset {
     /// Number of records.
     pub fn len(&self) -> usize {
         self.starts.last().copied().unwrap_or(0)
+    }
+
+    /// All row numbers. Memory is taken for as many records as there are, so a manifest that claims unusually many is
+    /// first compared with the footers of its shards.
+    ///
+    /// # Errors
+    /// When a shard that claims many rows has others, or cannot be opened.
+    pub fn all_rows(&self) -> Result<Vec<u32>> {
+        let claims_much = |rows: u64| rows > BELIEVED_ROWS || self.len() > BELIEVED_TOTAL;
+        for (index, _) in self.manifest.shards.iter().enumerate().filter(|(_, info)| claims_much(info.rows)) {
+            self.shard(index)?;
+        }
+        Ok((0..self.len() as u32).collect())
     }
 
     /// Whether there is no record.

@@ -102,13 +102,16 @@ pub enum StoreFault {
     Unreachable { endpoint: String, cause: String },
     #[error("{endpoint} is not encrypted: set AWS_ALLOW_HTTP=true if that is meant")]
     PlainHttp { endpoint: String },
+    #[error("MRM_STORE_TIMEOUT is `{0}`: give a number of seconds from 0 to 86400")]
+    Timeout(String),
     #[error("{0}")]
     Other(String),
 }
 
 impl StoreFault {
     pub(crate) fn at(self, url: impl Into<String>) -> Error {
-        Error::Store { url: url.into(), fault: self }
+        let url: String = url.into();
+        Error::Store { url: without_passwords(&url), fault: self }
     }
 }
 
@@ -133,4 +136,38 @@ impl Error {
 pub(crate) fn guarded<T>(broken: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(Error::Invalid(broken.to_owned())))
+}
+
+/// What a panic says.
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message")
+}
+
+/// A text whose URLs have lost their user names and passwords.
+pub(crate) fn without_passwords(text: &str) -> String {
+    let mut parts = text.split("://");
+    let mut clean = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| c.is_whitespace() || "/\"'`<>()".contains(c)).unwrap_or(part.len());
+        clean += "://";
+        match part[..end].rfind('@') {
+            Some(at) => clean += &format!("***{}", &part[at..]),
+            None => clean += part,
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_lose_their_passwords_and_nothing_else() {
+        let clean = "error for url (http://host:9000/a@b), s3://bucket/a and a@b";
+        assert_eq!(without_passwords(clean), clean);
+        let told = without_passwords("no answer from http://me:pass%40word@host:9000/x (http://a:b@c), s3://k:s@t");
+        assert_eq!(told, "no answer from http://***@host:9000/x (http://***@c), s3://***@t");
+    }
 }

@@ -193,7 +193,7 @@ impl<'a> Plan<'a> {
     fn write(&self, out: &Path, piece: &Piece, options: &Options, progress: &(dyn Fn(Progress) + Sync)) -> Result<()> {
         let path = out.join(&piece.path);
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+            files::make_folder(folder)?;
         }
         let mut writer: Box<dyn PieceWriter> = match options.format {
             Format::Webdataset => Box::new(webdataset::Writer::create(&path, self)?),
@@ -252,7 +252,7 @@ fn sections(dataset: &Dataset, split: Option<&Split>, options: &Options) -> Resu
         if options.subset.is_some() || options.ratio.is_some() {
             return Err(Error::Invalid("a subset or ratio is one of a split: name it (--split NAME)".to_owned()));
         }
-        let all: Vec<u32> = (0..dataset.len() as u32).collect();
+        let all = dataset.all_rows()?;
         return Ok(if all.is_empty() { Vec::new() } else { vec![(None, all)] });
     };
     if let Some(ratio) = options.ratio {

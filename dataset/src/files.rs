@@ -1,12 +1,19 @@
 //! Writing files so that they are either whole or absent, and their digests.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+
+/// Largest JSON file (manifest, certificate, tokenizer, notes) that is read into memory.
+pub const MAX_JSON_BYTES: u64 = 256 << 20;
+
+/// Largest other file that is read into memory as a whole, such as the table of a split.
+pub const MAX_TABLE_BYTES: u64 = 4 << 30;
 
 /// Name under which a file is written until it is whole.
 pub fn temporary(path: &Path) -> PathBuf {
@@ -20,20 +27,48 @@ pub fn temporary(path: &Path) -> PathBuf {
 /// # Errors
 /// When the place is none for a file, another process writes the same file now, or the system refuses.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(path, bytes, || ())
+}
+
+/// As [`write_atomic`]. `opened` is called between opening and locking, where a test lets another writer act.
+fn write_with(path: &Path, bytes: &[u8], opened: impl FnMut()) -> Result<()> {
     check_place(path)?;
     let temporary = temporary(path);
-    // Not truncated before it is ours alone.
-    let opened = OpenOptions::new().create(true).write(true).truncate(false).open(&temporary);
-    let mut file = opened.map_err(Error::io(path))?;
-    if !lock(&file, path)? {
-        return Err(Error::Invalid(format!("{}: another process writes it now", path.display())));
-    }
+    let mut file = locked(&temporary, path, opened)?;
     let written = file.set_len(0).and_then(|()| file.write_all(bytes)).and_then(|()| file.sync_all());
-    if let Err(source) = written {
+    let published = written.map_err(Error::io(path)).and_then(|()| publish(&temporary, path));
+    if published.is_err() {
+        // The lock is still held, so this is no other writer's file.
         let _ = fs::remove_file(&temporary);
-        return Err(Error::Io { path: path.to_path_buf(), cause: source });
     }
-    publish(&temporary, path)
+    published
+}
+
+/// Opens the temporary file of `path`, made where it is missing, and locks it. It is not truncated before it is locked.
+fn locked(temporary: &Path, path: &Path, mut opened: impl FnMut()) -> Result<File> {
+    loop {
+        let file = OpenOptions::new().create(true).write(true).truncate(false).open(temporary);
+        let file = file.map_err(Error::io(path))?;
+        opened();
+        if !lock(&file, path)? {
+            return Err(Error::Invalid(format!("{}: another process writes it now", path.display())));
+        }
+        // Between opening and locking, another writer may have renamed this file to `path`: writing to it would damage
+        // what that writer published.
+        if is_at(&file, temporary).map_err(Error::io(path))? {
+            return Ok(file);
+        }
+    }
+}
+
+/// Whether the file at `path` is the one that is open.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (open.dev(), open.ino())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Locks a file for this process for as long as it is open; false where another process holds it. On a file system that
@@ -72,10 +107,70 @@ pub fn check_place(path: &Path) -> Result<()> {
 /// Renames a finished temporary file to its name and makes the rename durable.
 pub fn publish(temporary: &Path, path: &Path) -> Result<()> {
     fs::rename(temporary, path).map_err(Error::io(path))?;
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io(folder))?;
+    sync_folder(parent(path))
+}
+
+/// The folder that holds a file or folder.
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        Some(_) => Path::new("."),
+        // The root holds itself.
+        None => path,
     }
-    Ok(())
+}
+
+/// Makes the entries of a folder durable. The files in it are synced by whoever writes them.
+pub fn sync_folder(folder: &Path) -> Result<()> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io(folder))
+}
+
+/// Makes a folder, with those above it that are missing, and makes each new one durable.
+pub fn make_folder(path: &Path) -> Result<()> {
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
+    fs::create_dir_all(path).map_err(Error::io(path))?;
+    missing.into_iter().try_for_each(|folder| sync_folder(parent(folder)))
+}
+
+/// Opens a regular file. Opening a pipe would wait for a writer, and a device may have no end.
+pub fn open(path: &Path) -> io::Result<File> {
+    if fs::metadata(path)?.is_file() {
+        return File::open(path);
+    }
+    Err(io::Error::new(ErrorKind::InvalidInput, "it is no regular file"))
+}
+
+/// Reads a regular file of at most `most` bytes.
+///
+/// # Errors
+/// Those of the operating system, what is no regular file, and a larger file.
+pub fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let work = || -> io::Result<Vec<u8>> {
+        let file = open(path)?;
+        let length = file.metadata()?.len();
+        check_size(length, most)?;
+        let mut bytes = Vec::with_capacity(length as usize);
+        file.take(most + 1).read_to_end(&mut bytes)?;
+        check_size(bytes.len() as u64, most)?;
+        Ok(bytes)
+    };
+    work().map_err(Error::io(path))
+}
+
+/// An error where a file that is read as a whole has more than `most` bytes.
+pub(crate) fn check_size(bytes: u64, most: u64) -> io::Result<()> {
+    if bytes <= most {
+        return Ok(());
+    }
+    let message = format!("it has {bytes} bytes, and such a file has {most} at most");
+    Err(io::Error::new(ErrorKind::InvalidData, message))
+}
+
+/// Reads a regular text file of at most [`MAX_TABLE_BYTES`], as UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    let invalid = |_| Error::io(path)(io::Error::new(ErrorKind::InvalidData, "it is not UTF-8 text"));
+    String::from_utf8(read(path, MAX_TABLE_BYTES)?).map_err(invalid)
 }
 
 /// Writes a value as indented JSON, in one step.
@@ -92,13 +187,12 @@ pub fn json<T: serde::Serialize>(value: &T) -> serde_json::Result<Vec<u8>> {
 
 /// Reads a JSON file.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = fs::read(path).map_err(Error::io(path))?;
-    serde_json::from_slice(&text).map_err(Error::json(path))
+    serde_json::from_slice(&read(path, MAX_JSON_BYTES)?).map_err(Error::json(path))
 }
 
 /// SHA-256 of a file, lower-case hexadecimal.
 pub fn sha256(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(Error::io(path))?;
+    let mut file = open(path).map_err(Error::io(path))?;
     let mut digest = Sha256::new();
     let mut block = vec![0; 1 << 20];
     loop {
@@ -134,5 +228,75 @@ mod tests {
         write_atomic(&path, b"third").expect("written");
         assert_eq!(fs::read(&path).expect("a file"), b"third");
         assert!(!temporary(&path).exists());
+    }
+
+    /// Each writer either publishes all of its bytes or is refused, and a published file never changes.
+    #[test]
+    fn racing_writers_never_damage_what_is_published() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("split.parquet");
+        let contents = [vec![b'a'; 40_000], vec![b'b'; 70_000]];
+        let whole = |bytes: &[u8]| contents.iter().any(|content| content == bytes);
+        let damaged = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (path, content, damaged) = (&path, &contents[thread % 2], &damaged);
+                scope.spawn(move || {
+                    for _ in 0..100 {
+                        match write_atomic(path, content) {
+                            Ok(()) => {}
+                            Err(error) => {
+                                assert!(error.to_string().ends_with("another process writes it now"), "{error}")
+                            }
+                        }
+                        let found = fs::read(path).unwrap_or_else(|_| content.clone());
+                        damaged.fetch_add(usize::from(!whole(&found)), std::sync::atomic::Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        assert_eq!(damaged.into_inner(), 0);
+        write_atomic(&path, &contents[0]).expect("written");
+        assert!(fs::read(&path).expect("a file") == contents[0] && !temporary(&path).exists());
+    }
+
+    #[test]
+    fn a_writer_whose_file_was_published_meanwhile_takes_another_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.json");
+        // Another writer publishes the very file that this one has opened and not locked yet.
+        let mut published = None;
+        let other = || {
+            if published.is_none() {
+                fs::write(temporary(&path), "published").expect("written");
+                publish(&temporary(&path), &path).expect("published");
+                published = Some(File::open(&path).expect("a file"));
+            }
+        };
+        write_with(&path, b"late", other).expect("written");
+        assert_eq!(fs::read(&path).expect("a file"), b"late");
+        let mut text = String::new();
+        published.expect("published").read_to_string(&mut text).expect("read");
+        assert_eq!(text, "published", "what is published never changes");
+    }
+
+    #[test]
+    fn pipes_and_endless_files_are_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+        for path in [pipe.as_path(), Path::new("/dev/zero")] {
+            let told = read(path, MAX_JSON_BYTES).unwrap_err().to_string();
+            assert!(told.contains(&path.display().to_string()) && told.contains("no regular file"), "{told}");
+            assert!(sha256(path).is_err());
+        }
+        let large = folder.path().join("large.json");
+        File::create(&large).and_then(|file| file.set_len(1 << 40)).expect("a sparse file");
+        let told = read(&large, MAX_JSON_BYTES).unwrap_err().to_string();
+        assert!(told.contains("large.json") && told.contains("1099511627776 bytes"), "{told}");
+        let made = folder.path().join("a/b/c");
+        make_folder(&made).expect("made");
+        make_folder(&made).expect("there already");
+        assert!(made.is_dir());
     }
 }

@@ -71,6 +71,7 @@ mod record_hint;
 mod refine;
 pub mod reject_reasons;
 pub mod resample;
+mod retry;
 pub mod roster;
 mod samples;
 pub mod shard;

@@ -25,6 +25,12 @@ use crate::samples::{Sample, Samples, Wanted};
 use crate::split::{Split, Subset};
 use crate::transform::Transform;
 
+/// The most threads of a loader.
+pub const MAX_THREADS: usize = 1024;
+
+/// The most batches that a loader makes ahead of its consumer.
+pub const MAX_PREFETCH: usize = 65_536;
+
 /// Where a loader stands: enough to go on with the exact next batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoaderState {
@@ -171,13 +177,13 @@ impl LoaderBuilder {
         self
     }
 
-    /// Threads that make batches; 0, the default: one a core.
+    /// Threads that make batches, [`MAX_THREADS`] at most; 0, the default: one a core.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
     }
 
-    /// Batches made ahead of the consumer. Default: two a thread.
+    /// Batches made ahead of the consumer, [`MAX_PREFETCH`] at most. Default: two a thread.
     pub fn prefetch(mut self, prefetch: usize) -> Self {
         self.prefetch = prefetch;
         self
@@ -203,7 +209,7 @@ impl LoaderBuilder {
         }
         let rows = match self.rows.clone() {
             Some(rows) => rows,
-            None => (0..self.dataset.len() as u32).collect(),
+            None => self.dataset.all_rows()?,
         };
         let Some(&first_row) = rows.first() else {
             return Err(invalid("no record to load: is this subset or ratio empty?"));
@@ -237,6 +243,11 @@ impl LoaderBuilder {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if self.threads == 0 { cores() } else { self.threads };
         let prefetch = if self.prefetch == 0 { threads * 2 } else { self.prefetch };
+        if threads > MAX_THREADS || prefetch > MAX_PREFETCH {
+            return Err(Error::Invalid(format!(
+                "loader: {threads} threads and {prefetch} batches ahead; at most {MAX_THREADS} and {MAX_PREFETCH} are possible"
+            )));
+        }
         let order = self.order(&rows);
         if self.state.order != 0 && self.state.order != order {
             return Err(invalid(

@@ -20,7 +20,8 @@ use dataset::{Dataset, Subset, bench, draw, inspect, montage, verify};
 #[command(name = "dataset", version, arg_required_else_help = true)]
 #[command(
     after_help = "DIR is a folder or a URL: s3://BUCKET/PREFIX (set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION; \
-    AWS_ENDPOINT_URL for other stores), file:///FOLDER.\n\nExit codes: 0 done, 1 failed, 2 usage."
+    AWS_ENDPOINT_URL for other stores; MRM_STORE_TIMEOUT: seconds for which failing requests are made again, default 120), \
+    file:///FOLDER.\n\nExit codes: 0 done, 1 failed, 2 usage."
 )]
 struct Cli {
     #[command(subcommand)]

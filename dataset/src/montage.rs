@@ -18,12 +18,12 @@ const TILE: u32 = 192;
 const COLUMNS: u32 = 6;
 
 /// Rows of a montage, drawn with a seed, in the order of the dataset.
-fn drawn(dataset: &Dataset, count: usize, seed: u64) -> Vec<u32> {
-    let mut rows: Vec<u32> = (0..dataset.len() as u32).collect();
+fn drawn(dataset: &Dataset, count: usize, seed: u64) -> Result<Vec<u32>> {
+    let mut rows = dataset.all_rows()?;
     Stream::new(&[seed]).shuffle(&mut rows);
     rows.truncate(count);
     rows.sort_unstable();
-    rows
+    Ok(rows)
 }
 
 /// Pictures, each fitted into a square tile.
@@ -45,7 +45,7 @@ fn tiles(pictures: impl ExactSizeIterator<Item = Result<GrayImage>>) -> Result<G
 
 /// A montage of `count` images drawn with a seed, as they are stored.
 pub fn stored(dataset: &Dataset, count: usize, seed: u64) -> Result<GrayImage> {
-    tiles(drawn(dataset, count, seed).into_iter().map(|row| {
+    tiles(drawn(dataset, count, seed)?.into_iter().map(|row| {
         let record = dataset.record(row as usize)?;
         if record.height == 0 {
             return Err(Error::Invalid("this dataset has no images (ingested with --no-images)".to_owned()));
@@ -61,7 +61,7 @@ pub fn stored(dataset: &Dataset, count: usize, seed: u64) -> Result<GrayImage> {
 /// A montage of `count` images drawn with a seed, as a loader with this transform gives them: boxes are outlined in
 /// white, masks are lighter.
 pub fn transformed(dataset: &Arc<Dataset>, count: usize, seed: u64, transform: Transform) -> Result<GrayImage> {
-    let rows = drawn(dataset, count, seed);
+    let rows = drawn(dataset, count, seed)?;
     let mut loader = Loader::builder(dataset)
         .batch_size(rows.len().max(1))
         .rows(rows)

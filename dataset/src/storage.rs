@@ -12,6 +12,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -20,18 +21,20 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::client::{HttpError, HttpErrorKind};
+use object_store::multipart::MultipartStore;
 use object_store::path::Path as Key;
 use object_store::{
-    BackoffConfig, ClientConfigKey, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig,
-    WriteMultipart,
+    ClientConfigKey, GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 
-use crate::error::{Error, Result, StoreFault};
-use crate::files;
+use crate::error::{Error, Result, StoreFault, panic_text, without_passwords};
+use crate::files::{self, MAX_JSON_BYTES, MAX_TABLE_BYTES};
+pub use crate::retry::ending;
+use crate::retry::{Retry, TIMEOUT_VARIABLE, is_transient};
 
 /// Bytes at the end of an object that opening it brings along: the footer and page index of a shard of some thousand
 /// rows.
@@ -42,8 +45,6 @@ const PIECE: u64 = 8 << 20;
 const PIECES: usize = 4;
 /// Ranges under way at the same time.
 const RANGES: usize = 32;
-/// Tries after the first one, and the time after which there is none any more.
-const RETRIES: (usize, Duration) = (6, Duration::from_mins(1));
 /// Threads of the runtime: they wait for sockets, and decrypt.
 const THREADS: usize = 4;
 
@@ -57,14 +58,26 @@ enum Place {
     Bucket(Bucket),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Bucket {
     store: Arc<AmazonS3>,
     prefix: Key,
     /// Without a slash at its end.
     url: String,
-    /// The server, as errors tell it.
+    /// The server, as errors name it: without user and password.
     endpoint: String,
+    /// User and password in the setting of the endpoint, up to the `@`: no message shows them.
+    login: Option<String>,
+    retry: Retry,
+    /// Whether the store answered a request yet.
+    has_answered: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for Bucket {
+    /// The settings stay out of it, since they hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bucket").field("url", &self.url).field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
 }
 
 /// A file below a dataset.
@@ -135,11 +148,18 @@ impl Storage {
         match &self.0 {
             Place::Folder(folder) => {
                 let path = folder.join(name);
-                Ok(fs::read(&path).map_err(Error::io(&path))?.into())
+                Ok(files::read(&path, most_bytes(name))?.into())
             }
             Place::Bucket(bucket) => {
-                let (store, key) = (bucket.store.clone(), bucket.key(name)?);
-                bucket.wait(name, async move { store.get(&key).await?.bytes().await })
+                let (key, most) = (bucket.key(name)?, most_bytes(name));
+                bucket.request(name, move |store| {
+                    let key = key.clone();
+                    async move {
+                        let found = store.get(&key).await?;
+                        files::check_size(found.meta.size, most).map_err(never)?;
+                        whole(found).await
+                    }
+                })
             }
         }
     }
@@ -165,23 +185,26 @@ impl Storage {
         match &self.0 {
             Place::Folder(folder) => {
                 let path = folder.join(name);
-                let file = File::open(&path).map_err(Error::io(&path))?;
+                let file = files::open(&path).map_err(Error::io(&path))?;
                 let length = file.metadata().map_err(Error::io(&path))?.len();
                 Ok((StoredFile { length, source: Source::File(file) }, Bytes::new()))
             }
             Place::Bucket(bucket) => {
-                let (store, key) = (bucket.store.clone(), bucket.key(name)?);
+                let key = bucket.key(name)?;
                 let mut object =
                     Object { bucket: bucket.clone(), key: key.clone(), name: name.to_owned(), e_tag: None };
-                let (length, e_tag, tail) = bucket.wait(name, async move {
-                    let options = GetOptions::new().with_range(Some(GetRange::Suffix(TAIL)));
-                    match store.get_opts(&key, options).await {
-                        Ok(found) => Ok((found.meta.size, found.meta.e_tag.clone(), found.bytes().await?)),
-                        Err(error) => match store.head(&key).await {
-                            // An empty object has no last byte.
-                            Ok(found) if found.size == 0 => Ok((0, found.e_tag, Bytes::new())),
-                            _ => Err(error),
-                        },
+                let (length, e_tag, tail) = bucket.request(name, move |store| {
+                    let key = key.clone();
+                    async move {
+                        let options = GetOptions::new().with_range(Some(GetRange::Suffix(TAIL)));
+                        match store.get_opts(&key, options).await {
+                            Ok(found) => Ok((found.meta.size, found.meta.e_tag.clone(), whole(found).await?)),
+                            Err(error) => match store.head(&key).await {
+                                // An empty object has no last byte.
+                                Ok(found) if found.size == 0 => Ok((0, found.e_tag, Bytes::new())),
+                                _ => Err(error),
+                            },
+                        }
                     }
                 })?;
                 object.e_tag = e_tag;
@@ -198,19 +221,24 @@ impl Storage {
                 Ok(fs::metadata(&path).map_err(Error::io(&path))?.len())
             }
             Place::Bucket(bucket) => {
-                let (store, key) = (bucket.store.clone(), bucket.key(name)?);
-                bucket.wait(name, async move { Ok(store.head(&key).await?.size) })
+                let key = bucket.key(name)?;
+                bucket.request(name, move |store| {
+                    let key = key.clone();
+                    async move { Ok(store.head(&key).await?.size) }
+                })
             }
         }
     }
 
-    /// SHA-256 of a file, lower-case hexadecimal.
+    /// SHA-256 of a file that [`Storage::read`] would read, lower-case hexadecimal.
     pub fn sha256(&self, name: &str) -> Result<String> {
+        let size = self.size(name)?;
+        files::check_size(size, most_bytes(name)).map_err(Error::io(&self.path(name)))?;
         let bucket = match &self.0 {
             Place::Folder(folder) => return files::sha256(&folder.join(name)),
             Place::Bucket(bucket) => bucket,
         };
-        let (size, key) = (self.size(name)?, bucket.key(name)?);
+        let key = bucket.key(name)?;
         let pieces: Vec<Range<u64>> =
             (0..size.div_ceil(PIECE)).map(|piece| piece * PIECE..size.min((piece + 1) * PIECE)).collect();
         let mut digest = Sha256::new();
@@ -246,19 +274,19 @@ impl Storage {
                 found
             }
             Place::Bucket(bucket) => {
-                let (store, key) = (bucket.store.clone(), bucket.key(below)?);
-                let prefix = bucket.prefix.clone();
-                bucket.wait(below, async move {
-                    let found: Vec<_> = store.list(Some(&key)).try_collect().await?;
-                    let within = |key: &Key| -> Option<String> {
-                        let parts: Vec<_> = key.prefix_match(&prefix)?.collect();
-                        Some(parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/"))
-                    };
-                    Ok(found
-                        .into_iter()
-                        .filter_map(|meta| Some(Listed { name: within(&meta.location)?, bytes: meta.size }))
-                        .collect())
-                })?
+                let key = bucket.key(below)?;
+                let found: Vec<_> = bucket.request(below, move |store| {
+                    let key = key.clone();
+                    async move { store.list(Some(&key)).try_collect().await }
+                })?;
+                let within = |key: &Key| -> Option<String> {
+                    let parts: Vec<_> = key.prefix_match(&bucket.prefix)?.collect();
+                    Some(parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/"))
+                };
+                found
+                    .into_iter()
+                    .filter_map(|meta| Some(Listed { name: within(&meta.location)?, bytes: meta.size }))
+                    .collect()
             }
         };
         found.sort_by(|a, b| a.name.cmp(&b.name));
@@ -272,13 +300,16 @@ impl Storage {
             Place::Folder(folder) => {
                 let path = folder.join(name);
                 if let Some(parent) = path.parent() {
-                    fs::create_dir_all(parent).map_err(Error::io(parent))?;
+                    files::make_folder(parent)?;
                 }
                 files::write_atomic(&path, &bytes)
             }
             Place::Bucket(bucket) => {
-                let (store, key) = (bucket.store.clone(), bucket.key(name)?);
-                bucket.wait(name, async move { store.put(&key, PutPayload::from_bytes(bytes)).await.map(drop) })
+                let (key, payload) = (bucket.key(name)?, PutPayload::from_bytes(bytes));
+                bucket.request(name, move |store| {
+                    let (key, payload) = (key.clone(), payload.clone());
+                    async move { store.put(&key, payload).await.map(drop) }
+                })
             }
         }
     }
@@ -299,34 +330,8 @@ impl Storage {
         if length <= PIECE {
             return self.write(name, fs::read(from).map_err(Error::io(from))?);
         }
-        let (store, key) = (bucket.store.clone(), bucket.key(name)?);
-        bucket.wait(name, async move {
-            let parts = store.put_multipart(&key).await?;
-            let mut upload = WriteMultipart::new_with_chunk_size(parts, PIECE as usize);
-            let mut sent = Ok(());
-            for start in (0..length).step_by(PIECE as usize) {
-                let mut piece = vec![0; PIECE.min(length - start) as usize];
-                // The runtime has nothing else to do than to send this file: reading may hold it up.
-                sent = match file.read_exact_at(&mut piece, start) {
-                    Ok(()) => upload.wait_for_capacity(PIECES).await,
-                    Err(source) => Err(object_store::Error::Generic { store: "local file", source: source.into() }),
-                };
-                if sent.is_err() {
-                    break;
-                }
-                upload.put(piece.into());
-            }
-            if sent.is_ok() {
-                sent = upload.wait_for_capacity(0).await;
-            }
-            match sent {
-                Ok(()) => upload.finish().await.map(drop),
-                Err(error) => {
-                    let _ = upload.abort().await;
-                    Err(error)
-                }
-            }
-        })
+        let upload = Upload { bucket: bucket.clone(), name: name.to_owned(), key: bucket.key(name)?, length };
+        bucket.wait(name, upload.send(file))
     }
 
     /// Removes files, in this order; those that are missing already are no error.
@@ -338,8 +343,11 @@ impl Storage {
                     fs::remove_file(&path).map_err(Error::io(&path))
                 }
                 Place::Bucket(bucket) => {
-                    let (store, key) = (bucket.store.clone(), bucket.key(name)?);
-                    bucket.wait(name, async move { store.delete(&key).await })
+                    let key = bucket.key(name)?;
+                    bucket.request(name, move |store| {
+                        let key = key.clone();
+                        async move { store.delete(&key).await }
+                    })
                 }
             };
             match removed {
@@ -391,10 +399,76 @@ struct Part {
 }
 
 impl Part {
-    async fn get(self, store: Arc<AmazonS3>) -> object_store::Result<Bytes> {
-        let range = Some(GetRange::Bounded(self.range));
-        let options = GetOptions { if_match: self.e_tag, range, ..GetOptions::default() };
-        store.get_opts(&self.key, options).await?.bytes().await
+    async fn get(&self, store: &AmazonS3) -> object_store::Result<Bytes> {
+        let range = Some(GetRange::Bounded(self.range.clone()));
+        let options = GetOptions { if_match: self.e_tag.clone(), range, ..GetOptions::default() };
+        whole(store.get_opts(&self.key, options).await?).await
+    }
+}
+
+/// The largest file of this name that is read into memory.
+fn most_bytes(name: &str) -> u64 {
+    if name.ends_with(".json") { MAX_JSON_BYTES } else { MAX_TABLE_BYTES }
+}
+
+/// An error that no further try can help.
+fn never(error: io::Error) -> object_store::Error {
+    object_store::Error::NotSupported { source: error.into() }
+}
+
+/// The body of an answer, all of it.
+async fn whole(answer: GetResult) -> object_store::Result<Bytes> {
+    let expected = answer.range.end - answer.range.start;
+    let body = answer.bytes().await?;
+    if body.len() as u64 == expected {
+        return Ok(body);
+    }
+    let message = format!("the answer ended after {} of {expected} bytes", body.len());
+    Err(object_store::Error::Generic { store: "S3", source: message.into() })
+}
+
+/// A large file that is sent in pieces.
+struct Upload {
+    bucket: Bucket,
+    name: String,
+    key: Key,
+    length: u64,
+}
+
+impl Upload {
+    /// Sends all pieces; where one fails, those that were sent are thrown away.
+    async fn send(self, file: File) -> object_store::Result<()> {
+        let (store, key) = (&self.bucket.store, &self.key);
+        let id = self.bucket.retried(&self.name, || store.create_multipart(key)).await?;
+        let sent = self.send_pieces(&id, &file).await;
+        if sent.is_err() {
+            let _ = store.abort_multipart(key, &id).await;
+        }
+        sent
+    }
+
+    async fn send_pieces(&self, id: &String, file: &File) -> object_store::Result<()> {
+        let (store, key) = (&self.bucket.store, &self.key);
+        let piece = move |number: u64| async move {
+            let start = number * PIECE;
+            let mut piece = vec![0; PIECE.min(self.length - start) as usize];
+            // The runtime has nothing else to do than to send this file: reading may hold it up.
+            file.read_exact_at(&mut piece, start).map_err(never)?;
+            let payload = PutPayload::from(piece);
+            self.bucket.retried(&self.name, || store.put_part(key, id, number as usize, payload.clone())).await
+        };
+        let pieces = 0..self.length.div_ceil(PIECE);
+        let parts: Vec<_> = stream::iter(pieces).map(piece).buffered(PIECES).try_collect().await?;
+        let tries = AtomicUsize::new(0);
+        let complete = || {
+            tries.fetch_add(1, Ordering::Relaxed);
+            store.complete_multipart(key, id, parts.clone())
+        };
+        match self.bucket.retried(&self.name, complete).await {
+            // An earlier try completed the upload, and its answer was lost.
+            Err(object_store::Error::NotFound { .. }) if tries.into_inner() > 1 => Ok(()),
+            completed => completed.map(drop),
+        }
     }
 }
 
@@ -456,10 +530,9 @@ impl StoredFile {
             Source::File(_) => ranges.iter().map(|range| self.read(range.clone())).collect(),
             Source::Object(object) => {
                 ranges.iter().try_for_each(|range| self.check(range))?;
-                let (store, object, ranges) = (object.bucket.store.clone(), object.clone(), ranges.to_vec());
-                let (bucket, name) = (object.bucket.clone(), object.name.clone());
-                bucket.wait(&name, async move {
-                    let get = |range| object.part(range).get(store.clone());
+                let (bucket, object, ranges) = (object.bucket.clone(), object.clone(), ranges.to_vec());
+                bucket.wait(&object.name.clone(), async move {
+                    let get = |range| object.bucket.clone().part(object.name.clone(), object.part(range));
                     object_store::coalesce_ranges(&ranges, get, object_store::OBJECT_STORE_COALESCE_DEFAULT).await
                 })
             }
@@ -504,29 +577,40 @@ impl Bucket {
         let url = url.trim_end_matches('/');
         let (name, prefix) = rest.trim_end_matches('/').split_once('/').unwrap_or((rest.trim_end_matches('/'), ""));
         let prefix = Key::parse(prefix).map_err(|_| StoreFault::Location.at(url))?;
-        if name.is_empty() {
+        // What looks like a login is none: credentials come from the settings.
+        if name.is_empty() || name.contains('@') {
             return Err(StoreFault::Location.at(url));
         }
-        let (max_retries, retry_timeout) = RETRIES;
-        let backoff = BackoffConfig { max_backoff: Duration::from_secs(5), ..BackoffConfig::default() };
         let mut builder = AmazonS3Builder::new();
-        for (name, value) in settings.into_iter().filter(|(name, _)| name.starts_with("AWS_")) {
-            if let Ok(key) = name.to_ascii_lowercase().parse() {
+        let mut timeout = None;
+        for (name, value) in settings {
+            // A file that a secret is read from often ends in a newline.
+            let value = value.trim();
+            if name == TIMEOUT_VARIABLE {
+                timeout = Some(value.to_owned());
+            } else if let (true, Ok(key)) = (name.starts_with("AWS_"), name.to_ascii_lowercase().parse()) {
                 builder = builder.with_config(key, value);
             }
         }
-        let retry = RetryConfig { backoff, max_retries, retry_timeout };
-        let builder = builder.with_bucket_name(name).with_retry(retry);
+        let retry = Retry::parse(timeout.as_deref()).map_err(|fault| fault.at(url))?;
+        let once = RetryConfig { max_retries: 0, ..RetryConfig::default() };
+        let builder = builder.with_bucket_name(name).with_retry(once);
         let set = |key: AmazonS3ConfigKey| builder.get_config_value(&key);
         let endpoint = set(AmazonS3ConfigKey::S3Endpoint).or_else(|| set(AmazonS3ConfigKey::Endpoint));
         let plain = set(AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp)).unwrap_or_default().to_lowercase();
         let plain = ["1", "true", "on", "yes", "y"].contains(&plain.as_str());
         let endpoint = endpoint.unwrap_or_else(|| "Amazon S3".to_owned());
-        if endpoint.starts_with("http://") && !plain {
+        let authority = endpoint.split_once("://").map_or(endpoint.as_str(), |(_, rest)| rest);
+        let login = authority.rfind('@').map(|at| authority[..=at].to_owned());
+        let is_plain_http = endpoint.starts_with("http://");
+        let endpoint = without_login(&endpoint, login.as_deref());
+        if is_plain_http && !plain {
             return Err(StoreFault::PlainHttp { endpoint }.at(url));
         }
-        let store = builder.build().map_err(|error| StoreFault::Other(told(&error).1).at(url))?;
-        Ok(Self { store: Arc::new(store), prefix, url: url.to_owned(), endpoint })
+        let refused = |error| StoreFault::Other(without_login(&told(&error).1, login.as_deref())).at(url);
+        let store = Arc::new(builder.build().map_err(refused)?);
+        let has_answered = Arc::new(AtomicBool::new(false));
+        Ok(Self { store, prefix, url: url.to_owned(), endpoint, login, retry, has_answered })
     }
 
     fn url_of(&self, name: &str) -> String {
@@ -540,11 +624,53 @@ impl Bucket {
 
     /// Ranges of objects, in the order in which they are asked for. Errors tell the name.
     fn fetch(&self, name: &str, wanted: Vec<Part>) -> Result<Vec<Bytes>> {
-        let store = self.store.clone();
+        let (bucket, file) = (self.clone(), name.to_owned());
         self.wait(name, async move {
-            let get = |part: Part| part.get(store.clone());
+            let get = |part: Part| bucket.clone().part(file.clone(), part);
             stream::iter(wanted).map(get).buffered(RANGES).try_collect().await
         })
+    }
+
+    /// One range, read again where its answer fails or is cut off.
+    async fn part(self, name: String, part: Part) -> object_store::Result<Bytes> {
+        self.retried(&name, || part.get(&self.store)).await
+    }
+
+    /// Makes one request, again where it fails, and waits for its answer.
+    fn request<T, F>(&self, name: &str, request: impl Fn(Arc<AmazonS3>) -> F + Send + Sync + 'static) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = object_store::Result<T>> + Send + 'static,
+    {
+        let (bucket, file) = (self.clone(), name.to_owned());
+        self.wait(name, async move { bucket.retried(&file, || request(bucket.store.clone())).await })
+    }
+
+    /// Makes a request until it succeeds, fails for good, or has failed for too long.
+    async fn retried<T, F: Future<Output = object_store::Result<T>>>(
+        &self,
+        name: &str,
+        request: impl Fn() -> F,
+    ) -> object_store::Result<T> {
+        let transient = |error: &object_store::Error| {
+            // Without credentials in the environment the machine is asked for some, and it mostly has none: waiting for
+            // them helps only where there were some before.
+            let has_credentials = !matches!(self.fault(error), StoreFault::Credentials(_));
+            is_transient(error, &told(error).0) && (has_credentials || self.has_answered.load(Ordering::Relaxed))
+        };
+        let report = |error: &object_store::Error, left: Duration| {
+            crate::remark!(
+                "{}: {}; tries again for up to {} s ({TIMEOUT_VARIABLE})",
+                self.url_of(name),
+                self.fault(error),
+                left.as_secs()
+            );
+        };
+        let answer = self.retry.run(request, transient, report).await;
+        if answer.is_ok() {
+            self.has_answered.store(true, Ordering::Relaxed);
+        }
+        answer
     }
 
     /// Lets the runtime do some work and waits for it.
@@ -559,33 +685,51 @@ impl Bucket {
             let mut builder = tokio::runtime::Builder::new_multi_thread();
             builder.worker_threads(THREADS).thread_name("object-store").enable_all().build()
         });
-        let lost = |message: String| StoreFault::Other(message).at(self.url_of(name));
-        let runtime = RUNTIME.as_ref().map_err(|error| lost(error.to_string()))?;
+        let lost = |message: &str| {
+            let message = without_login(message, self.login.as_deref());
+            let message = format!("the request broke off ({message}): are the AWS_ settings right?");
+            StoreFault::Other(message).at(self.url_of(name))
+        };
+        let runtime = RUNTIME.as_ref().map_err(|error| lost(&error.to_string()))?;
         let (sender, receiver) = mpsc::sync_channel(1);
+        let task = runtime.spawn(work);
         runtime.spawn(async move {
-            let _ = sender.send(work.await);
+            let _ = sender.send(task.await);
         });
-        let done = receiver.recv().map_err(|_| lost("the request was given up".to_owned()))?;
-        done.map_err(|error| fault(&error, &self.endpoint).at(self.url_of(name)))
+        let done = receiver.recv().map_err(|_| lost("its runtime ended"))?;
+        let done = done.map_err(|error| match error.try_into_panic() {
+            Ok(panic) => lost(panic_text(panic.as_ref())),
+            Err(error) => lost(&error.to_string()),
+        })?;
+        done.map_err(|error| self.fault(&error).at(self.url_of(name)))
+    }
+
+    /// What an error of the store comes down to, without the password of the endpoint.
+    fn fault(&self, error: &object_store::Error) -> StoreFault {
+        let (all, innermost) = told(error);
+        let innermost = without_login(&innermost, self.login.as_deref());
+        if all.contains("/latest/api/token") || all.contains("/latest/meta-data/") {
+            // Nothing in the environment: the last place to ask is the machine itself.
+            return StoreFault::Credentials("there are none in the environment".to_owned());
+        }
+        match error {
+            _ if all.contains("<Code>NoSuchBucket</Code>") => StoreFault::NoBucket,
+            object_store::Error::NotFound { .. } => StoreFault::NoObject,
+            object_store::Error::Precondition { .. } => StoreFault::Replaced,
+            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+                StoreFault::Credentials(innermost)
+            }
+            _ if is_silent(error) => StoreFault::Unreachable { endpoint: self.endpoint.clone(), cause: innermost },
+            _ => StoreFault::Other(innermost),
+        }
     }
 }
 
-/// What an error of the store comes down to.
-fn fault(error: &object_store::Error, endpoint: &str) -> StoreFault {
-    let (all, innermost) = told(error);
-    if all.contains("/latest/api/token") || all.contains("/latest/meta-data/") {
-        // Nothing in the environment: the last place to ask is the machine itself.
-        return StoreFault::Credentials("there are none in the environment".to_owned());
-    }
-    match error {
-        _ if all.contains("<Code>NoSuchBucket</Code>") => StoreFault::NoBucket,
-        object_store::Error::NotFound { .. } => StoreFault::NoObject,
-        object_store::Error::Precondition { .. } => StoreFault::Replaced,
-        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-            StoreFault::Credentials(innermost)
-        }
-        _ if is_silent(error) => StoreFault::Unreachable { endpoint: endpoint.to_owned(), cause: innermost },
-        _ => StoreFault::Other(innermost),
+/// A text without the user and password of an endpoint, and without those in any other URL.
+fn without_login(text: &str, login: Option<&str>) -> String {
+    match login {
+        Some(login) => without_passwords(&text.replace(login, "***@")),
+        None => without_passwords(text),
     }
 }
 
@@ -597,8 +741,9 @@ fn chain<'a>(
 
 /// Whether there was no connection, or no answer in time.
 fn is_silent(error: &object_store::Error) -> bool {
+    use HttpErrorKind::{Connect, Interrupted, Request, Timeout};
     let kind = chain(error).find_map(|error| Some(error.downcast_ref::<HttpError>()?.kind()));
-    matches!(kind, Some(HttpErrorKind::Connect | HttpErrorKind::Timeout))
+    matches!(kind, Some(Connect | Interrupted | Request | Timeout))
 }
 
 /// What an error says, with all its causes; and its innermost cause, or what the store answered, in one line.

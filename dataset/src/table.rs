@@ -130,7 +130,7 @@ pub(crate) fn to_parquet(path: &Path, columns: Vec<(&str, ArrayRef, bool)>) -> R
 
 /// Reads a small Parquet table.
 pub fn read_table(path: &Path) -> Result<Vec<RecordBatch>> {
-    from_parquet(path, std::fs::read(path).map_err(Error::io(path))?.into())
+    from_parquet(path, files::read(path, files::MAX_TABLE_BYTES)?.into())
 }
 
 /// Reads a small table from the bytes of a Parquet file. Errors tell the path.

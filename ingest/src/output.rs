@@ -186,7 +186,7 @@ pub fn prepare(
             )));
         }
     }
-    fs::create_dir_all(&notes).map_err(Error::io(&notes))?;
+    files::make_folder(&notes)?;
     let lock_path = notes.join("lock");
     let lock = File::create(&lock_path).map_err(Error::io(&lock_path))?;
     if !dataset::files::lock(&lock, &lock_path)? {
@@ -267,7 +267,7 @@ pub fn prepare(
     saved_plan::save(&notes.join(LISTING), plan)?;
     files::write_json(&kept, &noted)?;
     let shards = out.folder.join("shards");
-    fs::create_dir_all(&shards).map_err(Error::io(&shards))?;
+    files::make_folder(&shards)?;
     Ok(Prepared::Work(lock))
 }
 

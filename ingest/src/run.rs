@@ -386,8 +386,12 @@ impl Job<'_> {
             }
         }
         let out = self.out;
-        let lost = || Error::Output { path: out.storage.path("shards"), message: "sending was given up".to_owned() };
-        let awaited = |sending: ScopedJoinHandle<Result<()>>| sending.join().unwrap_or_else(|_| Err(lost()));
+        let awaited = |sending: ScopedJoinHandle<Result<()>>| {
+            sending.join().unwrap_or_else(|panic| {
+                let message = format!("sending broke off: {}", dataset::error::panic_text(panic.as_ref()));
+                Err(Error::Output { path: out.storage.path("shards"), message })
+            })
+        };
         std::thread::scope(|scope| {
             let mut sending = None;
             for (index, chunk) in chunks.iter().enumerate() {

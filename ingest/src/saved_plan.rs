@@ -2,7 +2,7 @@
 //! how.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 
@@ -33,9 +33,10 @@ pub fn save(path: &Path, plan: &Plan) -> Result<()> {
             file.write_all(b"\n")?;
         }
         file.flush()?;
-        fs::rename(&temporary, path)
+        file.get_ref().sync_all()
     };
-    write().map_err(Error::io(path))
+    write().map_err(Error::io(path))?;
+    Ok(files::publish(&temporary, path)?)
 }
 
 /// How a plan differs from the one that was listed, in words; `None` where the listing cannot be read.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use dataset::files;
 use tokenizers::models::wordpiece::{WordPiece, WordPieceTrainer};
 use tokenizers::normalizers::{Lowercase, NFKD, Sequence as Normalizers, StripAccents};
 use tokenizers::pre_tokenizers::digits::Digits;
@@ -33,7 +34,8 @@ const PROBE: &str = "FINDINGS: Heart size is normal, ___ 12.5 cm; no effusion (Ã
 
 /// Reads a `tokenizer.json`, checks the recipe's special ids, and encodes a probe.
 pub fn load(path: &Path) -> Result<Tokenizer> {
-    let read = std::panic::catch_unwind(|| Tokenizer::from_file(path)).map_err(|_| "not understood".to_owned());
+    let text = files::read(path, files::MAX_JSON_BYTES)?;
+    let read = std::panic::catch_unwind(|| Tokenizer::from_bytes(text)).map_err(|_| "not understood".to_owned());
     let read = read.and_then(|read| read.map_err(|e| e.to_string()));
     let mut tokenizer = read.map_err(|e| bad(format!("{}: {e}", path.display())))?;
     let refused = |why: &str| {

@@ -564,3 +564,13 @@ fn a_montage_shows_what_a_loader_gives_and_a_reader_that_leaves_is_no_failure() 
     let output = child.wait_with_output().expect("it ends");
     assert!(output.status.success(), "{}", mrm_tests::text(&output.stderr));
 }
+
+#[test]
+fn threads_and_batches_ahead_have_bounds() {
+    let dataset = shared();
+    let told = |builder: LoaderBuilder| builder.build().map(drop).unwrap_err().to_string();
+    let threads = told(builder(&dataset).threads(1_000_000));
+    assert!(threads.contains("1000000 threads") && threads.contains("at most 1024"), "{threads}");
+    let ahead = told(builder(&dataset).prefetch(usize::MAX));
+    assert!(ahead.contains("at most 1024 and 65536"), "{ahead}");
+}

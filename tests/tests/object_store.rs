@@ -2,14 +2,15 @@
 //!
 //! The store is `moto`, an S3 API in Python, on a free port of 127.0.0.1.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use dataset::loader::TextOptions;
@@ -239,8 +240,24 @@ fn large_shards_are_sent_in_pieces() {
     assert!(store.ok("dataset", &args!["verify", url("large")]).contains("all whole"));
 }
 
-/// Passes requests on to the store, but refuses those whose first line contains some words.
-fn refusing(store: &str, words: &'static str) -> String {
+/// What a proxy does with a request.
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    /// Answers that the request is a bad one.
+    Refused,
+    /// Closes the connection without passing the request on.
+    Dropped,
+    /// Passes the request on, and closes the connection without an answer.
+    Unanswered,
+    /// Closes the connection in the middle of the answer's body.
+    Cut,
+    /// Sends half of the body as if it were all of it.
+    Short,
+}
+
+/// Passes requests on to the store, but for what `fault` says of a request's first line. Returns its address.
+fn proxy(store: &str, fault: impl Fn(&str) -> Fault + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let (address, store) = (listener.local_addr().expect("an address").to_string(), store.to_owned());
     let pass = move |mut client: TcpStream| -> std::io::Result<()> {
@@ -248,10 +265,10 @@ fn refusing(store: &str, words: &'static str) -> String {
         let length = loop {
             let read = client.read(&mut piece)?;
             request.extend_from_slice(&piece[..read]);
-            if let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") {
+            if let Some(end) = head_length(&request) {
                 let head = text(&request[..end]).to_lowercase();
                 let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
-                break end + 4 + length.unwrap_or(0);
+                break end + length.unwrap_or(0);
             }
             if read == 0 {
                 return Ok(());
@@ -261,14 +278,32 @@ fn refusing(store: &str, words: &'static str) -> String {
             let read = client.read(&mut piece)?;
             request.extend_from_slice(&piece[..read]);
         }
-        if text(&request).lines().next().is_some_and(|line| line.contains(words)) {
-            return client.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let fault = fault(text(&request).lines().next().unwrap_or_default());
+        match fault {
+            Fault::Refused => {
+                return client.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            }
+            Fault::Dropped => return Ok(()),
+            _ => {}
         }
-        let mut server = TcpStream::connect(&store)?;
+        let (mut server, mut answer) = (TcpStream::connect(&store)?, Vec::new());
         server.write_all(&request)?;
         // The store closes the connection after each answer.
-        std::io::copy(&mut server, &mut client).map(drop)
+        server.read_to_end(&mut answer)?;
+        let head = head_length(&answer).unwrap_or(answer.len());
+        let (body, half) = (answer.len() - head, (answer.len() - head) / 2);
+        match fault {
+            Fault::Unanswered => Ok(()),
+            Fault::Cut => client.write_all(&answer[..head + half]),
+            Fault::Short => {
+                let told = text(&answer[..head]).replace(&format!("Length: {body}\r"), &format!("Length: {half}\r"));
+                client.write_all(told.as_bytes())?;
+                client.write_all(&answer[head..head + half])
+            }
+            _ => client.write_all(&answer),
+        }
     };
+    let pass = Arc::new(pass);
     std::thread::spawn(move || {
         for client in listener.incoming().flatten() {
             let pass = pass.clone();
@@ -278,13 +313,249 @@ fn refusing(store: &str, words: &'static str) -> String {
     address
 }
 
+/// Length of a message's head, its empty line included.
+fn head_length(message: &[u8]) -> Option<usize> {
+    message.windows(4).position(|four| four == b"\r\n\r\n").map(|end| end + 4)
+}
+
+/// How long a store is away: longer than a few quick tries take.
+const OUTAGE: Duration = Duration::from_millis(2500);
+
+/// Drops every connection for some time, from the `first`th request on whose line has some words.
+struct Outage {
+    words: &'static str,
+    first: usize,
+    span: Duration,
+    seen: AtomicUsize,
+    dropped: AtomicUsize,
+    until: OnceLock<Instant>,
+}
+
+impl Outage {
+    /// The outage, and the address at which the store is behind it.
+    fn of(store: &Store, words: &'static str, first: usize, span: Duration) -> (Arc<Self>, String) {
+        let (seen, dropped) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let outage = Arc::new(Self { words, first, span, seen, dropped, until: OnceLock::new() });
+        let shared = outage.clone();
+        (outage, proxy(&store.address, move |line| shared.fault(line)))
+    }
+
+    fn fault(&self, line: &str) -> Fault {
+        if line.contains(self.words) && self.seen.fetch_add(1, Ordering::SeqCst) + 1 == self.first {
+            let _ = self.until.set(Instant::now() + self.span);
+        }
+        if self.until.get().is_none_or(|until| Instant::now() >= *until) {
+            return Fault::None;
+        }
+        self.dropped.fetch_add(1, Ordering::SeqCst);
+        Fault::Dropped
+    }
+
+    fn happened(&self) -> bool {
+        self.dropped.load(Ordering::SeqCst) > 0
+    }
+}
+
+/// Runs a command that reaches the store at an address and must succeed.
+fn ok_at(address: &str, name: &str, arguments: &[OsString]) -> String {
+    let output = command(name).envs(settings(address)).args(arguments).output().expect("the binary starts");
+    assert!(output.status.success(), "{name}: {}\n{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+#[test]
+fn reading_goes_on_after_an_outage() {
+    let (store, temporary) = (Store::start(), folder());
+    let raw = phantom(temporary.path(), 24);
+    store.ok("ingest", &ingesting(&raw, &url("set"), &temporary.path().join("staging"), &[]));
+    let (outage, address) = Outage::of(&store, "part-", 3, OUTAGE);
+    let bench = args!["bench", url("set"), "--size", "32", "--batch-size", "4", "--seconds", "0.5"];
+    assert!(ok_at(&address, "dataset", &bench).contains("images/s"));
+    assert!(outage.happened());
+    let (outage, address) = Outage::of(&store, "part-", 3, OUTAGE);
+    assert!(ok_at(&address, "dataset", &args!["verify", url("set")]).contains("all whole"));
+    assert!(outage.happened());
+}
+
+#[test]
+fn an_ingest_goes_on_after_an_outage() {
+    let (store, temporary) = (Store::start(), folder());
+    let raw = phantom(temporary.path(), 24);
+    let local = temporary.path().join("set");
+    ingest("mimic-cxr", &raw, &local, &[]);
+    for (round, words) in ["PUT", "list-type=2"].into_iter().enumerate() {
+        let (outage, address) = Outage::of(&store, words, 2, OUTAGE);
+        let prefix = format!("set-{round}");
+        ok_at(&address, "ingest", &ingesting(&raw, &url(&prefix), &temporary.path().join("staging"), &[]));
+        assert!(outage.happened(), "{words}");
+        assert!(contents(&local) == store.objects(&prefix), "{words}");
+    }
+}
+
+/// Arguments of a short pre-training on a dataset in the store.
+fn training(run: &Path, steps: u64) -> Vec<OsString> {
+    let one_thread = ["--set", "run.loader_threads=1"];
+    mrm_tests::training::pretraining(Path::new(&url("set")), run, steps, &one_thread)
+}
+
+#[test]
+fn training_goes_on_after_an_outage_and_keeps_its_work_where_there_is_no_end() {
+    let (store, temporary) = (Store::start(), folder());
+    let raw = phantom(temporary.path(), 40);
+    store.ok("ingest", &ingesting(&raw, &url("set"), &temporary.path().join("staging"), &[]));
+    store.ok("dataset", &args!["split", url("set"), "--name", "main"]);
+    let run = |name: &str| temporary.path().join(name);
+    store.ok("trainer", &training(&run("whole"), 12));
+    let whole = mrm_tests::training::numbers(&run("whole"));
+    let weights = mrm_tests::training::weights(&run("whole"));
+
+    let (outage, address) = Outage::of(&store, "part-", 70, OUTAGE);
+    ok_at(&address, "trainer", &training(&run("interrupted"), 12));
+    assert!(outage.happened());
+    assert!(weights == mrm_tests::training::weights(&run("interrupted")));
+
+    // SIGTERM does not wait until the store is back.
+    let (outage, address) = Outage::of(&store, "part-", 70, Duration::from_hours(1));
+    let stopped = run("stopped");
+    let child = command("trainer")
+        .envs(settings(&address))
+        .args(training(&stopped, 12))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let child = child.expect("it starts");
+    let begun = Instant::now();
+    while !outage.happened() {
+        assert!(begun.elapsed() < Duration::from_mins(2), "the store is not asked");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    mrm_tests::training::wait_for(&stopped, 1);
+    assert!(Command::new("kill").arg(child.id().to_string()).status().expect("kill").success());
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("give the same command again"), "{}", text(&output.stdout));
+    store.ok("trainer", &training(&stopped, 12));
+    assert_eq!(mrm_tests::training::numbers(&stopped), whole);
+
+    // No checkpoint is due before the store goes away for good.
+    let (_, address) = Outage::of(&store, "part-", 70, Duration::from_hours(1));
+    let mut lost = command("trainer");
+    lost.envs(settings(&address)).env("MRM_STORE_TIMEOUT", "1").args(training(&run("lost"), 12));
+    let output = lost.output().expect("it runs");
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("saved a checkpoint after update"), "{told}");
+    assert!(
+        told.lines().last().is_some_and(|line| line.contains("no answer from") && line.contains(&address)),
+        "{told}"
+    );
+    let made = mrm_tests::training::numbers(&run("lost"));
+    assert!(!made.is_empty() && made.len() < whole.len(), "{made:?}");
+    let state: serde_json::Value = dataset::files::read_json(&run("lost").join("latest/state.json")).expect("a state");
+    assert_eq!(state["step"].as_u64(), Some(made.len() as u64));
+    store.ok("trainer", &training(&run("lost"), 12));
+    assert_eq!(mrm_tests::training::numbers(&run("lost")), whole);
+    assert!(weights == mrm_tests::training::weights(&run("lost")));
+}
+
+#[test]
+fn answers_that_are_cut_off_are_asked_for_again() {
+    let store = Store::start();
+    let direct = store.storage("set");
+    for number in 0..5 {
+        direct.write(&format!("shards/{number}"), vec![number; 3000 + usize::from(number)]).expect("written");
+    }
+    for fault in [Fault::Dropped, Fault::Unanswered, Fault::Cut, Fault::Short] {
+        // The first request of each kind and object fails.
+        let met = Mutex::new(BTreeSet::new());
+        let once = move |line: &str| {
+            let is_new = met.lock().expect("a set").insert(line.to_owned());
+            if is_new { fault } else { Fault::None }
+        };
+        let storage = Storage::at_with(url("set"), settings(&proxy(&store.address, once))).expect("a place");
+        let listed: Vec<u64> = storage.list("shards").expect("a listing").iter().map(|found| found.bytes).collect();
+        assert_eq!(listed, [3000, 3001, 3002, 3003, 3004]);
+        if fault != Fault::Short {
+            // Nothing but its length says how long a whole object is.
+            assert!(storage.read("shards/3").expect("a file") == vec![3; 3003]);
+        }
+        let (file, tail) = storage.open("shards/4").expect("a file");
+        assert_eq!((file.length(), tail.len()), (3004, 3004));
+        assert_eq!(
+            file.read_ranges(&[5..20, 100..2900]).expect("ranges").iter().map(|piece| piece.len()).sum::<usize>(),
+            2815
+        );
+        assert_eq!(storage.size("shards/2").expect("a size"), 3002);
+        if fault != Fault::Short {
+            storage.write("a", "text".as_bytes()).expect("written");
+            storage.remove(&["a"]).expect("removed");
+        }
+    }
+    // Each piece of an upload, its beginning and its end.
+    let temporary = folder();
+    let large = temporary.path().join("large");
+    let bytes: Vec<u8> = (0..20_000_000u32).map(|i| (i >> 8) as u8).collect();
+    fs::write(&large, &bytes).expect("written");
+    for fault in [Fault::Dropped, Fault::Unanswered] {
+        let met = Mutex::new(BTreeSet::new());
+        let once = move |line: &str| {
+            let is_new = line.contains("large") && met.lock().expect("a set").insert(line.to_owned());
+            if is_new { fault } else { Fault::None }
+        };
+        let storage = Storage::at_with(url("set"), settings(&proxy(&store.address, once))).expect("a place");
+        storage.upload(&large, "large").expect("sent");
+        assert!(store.objects("set")["large"] == bytes);
+        direct.remove(&["large"]).expect("removed");
+    }
+}
+
+#[test]
+fn settings_are_trimmed_and_passwords_are_never_shown() {
+    let store = Store::start();
+    store.storage("set").write("dataset.json", "{}".as_bytes()).expect("written");
+    let command_with = |settings: &[(&str, &str)], arguments: &[OsString]| {
+        let mut all = store.settings();
+        all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let output = command("dataset").envs(all).env("MRM_STORE_TIMEOUT", "0").args(arguments).output();
+        text(&output.expect("the binary starts").stderr)
+    };
+    let inspect = args!["inspect", url("set")];
+    // What is there is no manifest, and it was read.
+    let told = command_with(&[("AWS_ACCESS_KEY_ID", "anyone\n"), ("AWS_SECRET_ACCESS_KEY", " anything ")], &inspect);
+    assert!(told.contains("format version 0"), "{told}");
+    // What cannot be sent is told with its cause.
+    let told = command_with(&[("AWS_ACCESS_KEY_ID", "any\none")], &inspect);
+    assert!(told.contains("error: s3://radiographs/set/dataset.json: the request broke off (called"), "{told}");
+
+    let dead = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let endpoint = format!("http://someone:SECRET@{dead}");
+    for settings in [
+        vec![("AWS_ENDPOINT_URL", endpoint.as_str())],
+        vec![("AWS_ENDPOINT_URL", endpoint.as_str()), ("AWS_ALLOW_HTTP", "false")],
+        vec![("AWS_ENDPOINT_URL", "http://someone:SE/CRET@host")],
+        vec![("AWS_ENDPOINT_URL", "someone:SECRET@host")],
+    ] {
+        let told = command_with(&settings, &inspect);
+        assert!(told.contains("error: s3://radiographs/set"), "{told}");
+        assert!(!told.contains("SECRET") && !told.contains("CRET"), "{told}");
+    }
+    let told = command_with(&[], &args!["inspect", "s3://someone:SECRET@radiographs/set"]);
+    assert!(told.contains("s3://BUCKET/PREFIX") && !told.contains("SECRET"), "{told}");
+    let settings = [settings(&dead.to_string()), vec![("AWS_ENDPOINT_URL".to_owned(), endpoint)]].concat();
+    let storage = Storage::at_with(url("set"), settings).expect("a place");
+    let told = format!("{storage:?} {storage}");
+    assert!(!told.contains("SECRET") && !told.contains("anything"), "{told}");
+}
+
 #[test]
 fn a_piece_that_fails_leaves_nothing() {
     let (store, temporary) = (Store::start(), folder());
     let large = temporary.path().join("large");
     let bytes: Vec<u8> = (0..20_000_000u32).map(|i| (i >> 8) as u8).collect();
     fs::write(&large, &bytes).expect("written");
-    let faulty = Storage::at_with(url("set"), settings(&refusing(&store.address, "partNumber=2"))).expect("a place");
+    let refuse = |line: &str| if line.contains("partNumber=2") { Fault::Refused } else { Fault::None };
+    let refusing = proxy(&store.address, refuse);
+    let faulty = Storage::at_with(url("set"), settings(&refusing)).expect("a place");
     let error = faulty.upload(&large, "shards/a").expect_err("refused");
     assert!(error.to_string().contains("s3://radiographs/set/shards/a"), "{error}");
     assert!(store.objects("set").is_empty());
@@ -470,10 +741,11 @@ fn faults_are_told_in_one_line() {
     let dead = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     let at = url("set");
     let mut refused = command("dataset");
-    fails(
-        refused.envs(settings(&dead.to_string())).args(["inspect", &at]),
-        &[&at, "no answer", &dead.to_string(), "AWS_ENDPOINT_URL"],
-    );
+    let refused = refused.envs(settings(&dead.to_string())).env("MRM_STORE_TIMEOUT", "1").args(["inspect", &at]);
+    fails(refused, &[&at, "no answer", &dead.to_string(), "AWS_ENDPOINT_URL"]);
+    let mut odd = command("dataset");
+    let odd = odd.envs(store.settings()).env("MRM_STORE_TIMEOUT", "soon").args(["inspect", &at]);
+    fails(odd, &[&at, "MRM_STORE_TIMEOUT is `soon`"]);
     let mut plain = command("dataset");
     let plain = plain.envs(store.settings()).env_remove("AWS_ALLOW_HTTP").args(["inspect", &at]);
     fails(plain, &[&at, "AWS_ALLOW_HTTP=true"]);

@@ -2,10 +2,12 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use dataset::{Dataset, Loader, Split, Subset};
 use mrm_tests::training::{dataset, numbers, pretraining, wait_for, weights};
 use mrm_tests::{args, command, contents, fails, folder, ok, text};
 
@@ -355,7 +357,14 @@ fn what_cannot_train_is_told_in_a_line() {
             &data,
             &run("huge"),
             2,
-            &["--set", "model.vit.width=800000", "--set", "model.vit.mlp_ratio=4000.0"],
+            &[
+                "--set",
+                "model.vit.width=65536",
+                "--set",
+                "model.vit.image_size=8192",
+                "--set",
+                "model.vit.patch_size=4096",
+            ],
         ),
         "not enough memory for this model and batch: lower --batch-size",
     );
@@ -416,5 +425,239 @@ fn what_cannot_train_is_told_in_a_line() {
     says(all, "this dataset has no reports to restore: set model.restore=image-only");
     for name in ["f", "s", "e", "p"] {
         assert!(!run(name).exists(), "{name}: nothing is left in the way of the next try");
+    }
+}
+
+/// Damages the stored image of a row. Returns the shard, and its bytes before that.
+fn damage(data: &Path, row: usize) -> (PathBuf, Vec<u8>) {
+    let opened = Dataset::open(data).expect("a dataset");
+    let image = opened.record(row).expect("a record").image;
+    for shard in &opened.manifest().shards {
+        let path = data.join(&shard.path);
+        let before = fs::read(&path).expect("a shard");
+        if let Some(at) = before.windows(image.len()).position(|window| window == image) {
+            let mut bytes = before.clone();
+            // The length that stands before the pixels.
+            bytes[at - 1] ^= 1;
+            fs::write(&path, bytes).expect("written");
+            return (path, before);
+        }
+    }
+    panic!("no shard holds row {row}");
+}
+
+#[test]
+fn a_record_that_cannot_be_read_costs_no_work() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 80);
+    let (whole, lost) = (temporary.path().join("a"), temporary.path().join("b"));
+    let settings = ["--set", "optimiser.accumulation=2"];
+    ok("trainer", pretraining(&data, &whole, 6, &settings));
+    // A record of the second batch of the second update: the update before it is made, and no checkpoint is due.
+    let opened = Arc::new(Dataset::open(&data).expect("a dataset"));
+    let rows = Split::load(&opened, "main").expect("a split").rows(Subset::Train, None);
+    let mut loader = Loader::builder(&opened).rows(rows).batch_size(8).drop_last(true).build().expect("a loader");
+    let batches: Vec<u32> = (0..4).map(|_| loader.next_batch().expect("a batch").rows()[5]).collect();
+    assert!(loader.batches() >= 4, "the batches of one epoch");
+    let (shard, before) = damage(&data, batches[3] as usize);
+    let told = fails("trainer", 1, pretraining(&data, &lost, 6, &settings));
+    let made = numbers(&lost).len();
+    assert!(made == 1 && told.contains("saved a checkpoint after update 1: the same command goes on"), "{told}");
+    assert!(told.lines().last().is_some_and(|line| line.contains("shards/part-") && line.contains("row ")), "{told}");
+    assert_eq!(checkpoints(&lost), ["step-1"]);
+    // It fails again, with nothing new to save.
+    let told = fails("trainer", 1, pretraining(&data, &lost, 6, &settings));
+    assert!(!told.contains("saved a checkpoint"), "{told}");
+    fs::write(&shard, before).expect("written");
+    ok("trainer", pretraining(&data, &lost, 6, &settings));
+    assert_eq!(numbers(&lost), numbers(&whole));
+    assert!(weights(&lost) == weights(&whole));
+}
+
+#[test]
+fn an_evaluation_that_fails_is_made_when_the_run_goes_on() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 80);
+    let (whole, lost) = (temporary.path().join("a"), temporary.path().join("b"));
+    let arguments = |run: &Path| {
+        let mut all =
+            args!["finetune", "--data", &data, "--run", run, "--split", "main", "--preset", "mrm-vit-tiny"].to_vec();
+        all.extend(args!["--task", "labels:Cardiomegaly", "--device", "cpu", "--steps", "8", "--batch-size", "8"]);
+        for setting in ["model.vit.depth=1", "optimiser.evaluate_every=4", "run.log_every=1", "run.ema=0.5"] {
+            all.extend(args!["--set", setting]);
+        }
+        all
+    };
+    ok("trainer", arguments(&whole));
+    let opened = Arc::new(Dataset::open(&data).expect("a dataset"));
+    let labels = opened.labels().expect("labels");
+    let validate = Split::load(&opened, "main").expect("a split").rows(Subset::Validate, None);
+    let finding = opened.findings().iter().position(|name| name == "Cardiomegaly").expect("a finding");
+    let labelled = validate.iter().find(|&&row| labels[row as usize][finding].is_some()).expect("a labelled record");
+    let (shard, before) = damage(&data, *labelled as usize);
+    for _ in 0..2 {
+        let told = fails("trainer", 1, arguments(&lost));
+        assert!(told.contains("shards/part-"), "{told}");
+        assert_eq!(checkpoints(&lost), ["step-4"], "{told}");
+    }
+    fs::write(&shard, before).expect("written");
+    ok("trainer", arguments(&lost));
+    assert_eq!(numbers(&lost), numbers(&whole));
+    for file in ["best.safetensors", "latest/model.safetensors", "latest/state.json", "latest/ema.safetensors"] {
+        let read = |run: &Path| fs::read(run.join(file)).expect("a file");
+        assert!(read(&lost) == read(&whole), "{file}");
+    }
+}
+
+#[test]
+fn what_a_kill_leaves_of_a_first_rename_is_no_other_persons_file() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 20);
+    let leftovers = ["config.toml.tmp", "metrics.jsonl.tmp", "events.out.tfevents.mrm.tmp", ".latest.tmp", ".lock"];
+    for (number, name) in leftovers.into_iter().enumerate() {
+        let run = temporary.path().join(number.to_string());
+        fs::create_dir_all(run.join("checkpoints/.step-1.tmp")).expect("a folder");
+        fs::write(run.join(name), "half of").expect("written");
+        ok("trainer", pretraining(&data, &run, 2, &[]));
+        let left: Vec<String> = contents(&run).into_keys().filter(|name| name.ends_with(".tmp")).collect();
+        assert!(left.is_empty(), "{left:?}");
+        assert_eq!(checkpoints(&run), ["step-2"]);
+    }
+    // A run that fails before its first update leaves nothing, whatever a kill left before.
+    let run = temporary.path().join("failing");
+    fs::create_dir_all(run.join("checkpoints/.step-1.tmp")).expect("a folder");
+    fs::write(run.join("metrics.jsonl.tmp"), "half of").expect("written");
+    let unfit =
+        ["--set", "model.vit.width=65536", "--set", "model.vit.image_size=8192", "--set", "model.vit.patch_size=4096"];
+    fails("trainer", 1, pretraining(&data, &run, 2, &unfit));
+    assert!(!run.exists());
+    // Files that are no run's stay in the way.
+    fs::create_dir_all(run.join("checkpoints/mine")).expect("a folder");
+    let told = fails("trainer", 1, pretraining(&data, &run, 2, &[]));
+    assert!(told.contains("holds other files (checkpoints) and no run"), "{told}");
+}
+
+#[test]
+fn a_run_survives_a_lost_link_a_surplus_checkpoint_and_a_damaged_log() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 60);
+    let run = temporary.path().join("run");
+    let settings = ["--set", "run.checkpoint_every=2"];
+    ok("trainer", pretraining(&data, &run, 6, &settings));
+    let (expected, last) = (numbers(&run), weights(&run));
+    assert_eq!(checkpoints(&run), ["step-4", "step-6"]);
+
+    // The link is lost: commands that read the run find its newest checkpoint.
+    fs::remove_file(run.join("latest")).expect("a link");
+    let features = temporary.path().join("features.parquet");
+    let embed = args!["embed", "--data", &data, "--weights", &run, "--device", "cpu", "--out", &features];
+    let told = ok("trainer", embed.clone());
+    assert!(told.contains("features each, written to"), "{told}");
+    ok("trainer", args!["export", &run, "--to", "timm", "--out", temporary.path().join("timm")]);
+    ok("trainer", args!["report", &run, "--out", temporary.path().join("report.html")]);
+    let mut finetune =
+        args!["finetune", "--data", &data, "--run", temporary.path().join("f"), "--split", "main"].to_vec();
+    finetune.extend(args![
+        "--task",
+        "labels:Edema",
+        "--init",
+        &run,
+        "--device",
+        "cpu",
+        "--steps",
+        "2",
+        "--batch-size",
+        "4"
+    ]);
+    ok("trainer", finetune);
+    // One that is not whole is passed over.
+    fs::create_dir(run.join("checkpoints/step-9")).expect("a folder");
+    ok("trainer", embed);
+    fs::remove_dir(run.join("checkpoints/step-9")).expect("removed");
+
+    // A kill after a checkpoint leaves the link as it was, and one checkpoint too many.
+    fs::create_dir(run.join("checkpoints/step-2")).expect("a folder");
+    fs::copy(run.join("checkpoints/step-4/state.json"), run.join("checkpoints/step-2/state.json")).expect("a copy");
+    std::os::unix::fs::symlink("checkpoints/step-4", run.join("latest")).expect("a link");
+    // Bytes that are no text, in the middle of the log and in its last line.
+    let log = run.join("metrics.jsonl");
+    let mut lines = fs::read(&log).expect("a log");
+    let second = lines.iter().position(|&byte| byte == b'\n').expect("a line") + 1;
+    lines.splice(second..second, *b"{\"step\": 1, \xff\xfe}\n\0\0\0\0\n");
+    lines.extend(b"{\"step\": \xff");
+    fs::write(&log, lines).expect("written");
+    let output = mrm_tests::run("trainer", pretraining(&data, &run, 6, &settings));
+    let told = text(&output.stderr);
+    assert!(output.status.success() && told.contains("metrics.jsonl: 2 damaged lines are left out"), "{told}");
+    assert_eq!(checkpoints(&run), ["step-4", "step-6"]);
+    assert_eq!(fs::read_link(run.join("latest")).expect("a link"), Path::new("checkpoints/step-6"));
+    assert_eq!(numbers(&run), expected);
+    assert!(weights(&run) == last);
+}
+
+#[test]
+fn sizes_out_of_bounds_are_told_by_their_key_before_memory_is_taken() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 20);
+    let run = temporary.path().join("run");
+    ok("trainer", pretraining(&data, &run, 1, &[]));
+    // Too many for the memory that is left, but not for the process to say so.
+    let limited = |arguments: Vec<OsString>| {
+        let mut shell = Command::new("bash");
+        shell.args(["-c", "ulimit -v 12000000; exec \"$@\"", "bash"]).arg(mrm_tests::binary("trainer"));
+        let output = shell.args(arguments).env("OMP_NUM_THREADS", "1").output().expect("it runs");
+        (output.status.code(), text(&output.stderr))
+    };
+    let preset = trainer::config::pretrain_preset("mrm-vit-tiny").expect("a preset");
+    for (key, value) in [
+        ("model.vit.depth", "1000000000"),
+        ("model.vit.width", "1000000000"),
+        ("model.vit.image_size", "1000000000"),
+        ("model.vit.mlp_ratio", "1e300"),
+        ("model.decoder.depth", "1000000000"),
+        ("model.bert.layers", "1000000000"),
+        ("model.bert.max_positions", "1000000000"),
+        ("optimiser.batch_size", "1000000000"),
+        ("optimiser.accumulation", "1000000000"),
+        ("optimiser.epochs", "1e300"),
+        ("run.loader_threads", "1000000"),
+    ] {
+        let settings = ["model.bert.vocab_size=100".to_owned(), format!("{key}={value}")];
+        let config = trainer::config::overlay(&preset, None, &settings).expect("a configuration");
+        let told = config.validate().expect_err(key).to_string();
+        let last = key.rsplit('.').next().expect("a key");
+        assert!(told.contains(last) && told.contains("must "), "{key}: {told}");
+    }
+    let mut epochs = pretraining(&data, &temporary.path().join("new"), 1, &[]);
+    let steps = epochs.iter().position(|argument| argument == "--steps").expect("named");
+    epochs.splice(steps..steps + 2, args!["--epochs", "1e300"]);
+    let (code, told) = limited(epochs);
+    assert!(code == Some(1) && told.contains("optimiser.epochs: must be at most 1000000"), "{told}");
+
+    // The configuration of a run that somebody else made.
+    let config = fs::read_to_string(run.join("config.toml")).expect("a configuration");
+    let embed = args![
+        "embed",
+        "--data",
+        &data,
+        "--weights",
+        &run,
+        "--device",
+        "cpu",
+        "--out",
+        temporary.path().join("f.parquet")
+    ];
+    let reconstruct = args!["reconstruct", "--data", &data, "--weights", &run, "--device", "cpu"];
+    for (before, after, key) in [
+        ("depth = 1", "depth = 1000000000", "depth: "),
+        ("max_positions = 64", "max_positions = 1000000000", "max_positions: "),
+        ("tokens = 64", "tokens = 1000000000", "data.tokens: "),
+    ] {
+        assert!(config.contains(before), "{config}");
+        fs::write(run.join("config.toml"), config.replacen(before, after, 1)).expect("written");
+        for arguments in [embed.to_vec(), reconstruct.to_vec()] {
+            let (code, told) = limited(arguments);
+            assert!(code == Some(1) && told.contains("run/config.toml: ") && told.contains(key), "{told}");
+        }
     }
 }

@@ -574,3 +574,56 @@ fn every_encoding_holds_the_same_pictures() {
         }
     }
 }
+
+/// Pipes, devices and files without an end in the place of a dataset's files.
+#[test]
+fn files_that_never_end_are_told_and_not_waited_for() {
+    let (_temporary, out) = small_set(&[]);
+    ok("dataset", args!["split", &out, "--name", "main"]);
+    let files = [FIRST, "tokenizer.json", "rejects.parquet", "splits/main.parquet", "splits/main.json", "dataset.json"];
+    for name in files {
+        let path = out.join(name);
+        let kept = path.with_extension("kept");
+        fs::rename(&path, &kept).expect("renamed");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
+        let told = fails("dataset", 1, args!["verify", &out]);
+        assert!(told.contains(name) && told.contains("no regular file"), "{name}: {told}");
+        fs::remove_file(&path).expect("removed");
+        std::os::unix::fs::symlink("/dev/zero", &path).expect("a link");
+        let told = fails("dataset", 1, args!["verify", &out]);
+        assert!(told.contains(name) && told.contains("no regular file"), "{name}: {told}");
+        fs::remove_file(&path).expect("removed");
+        // Of a terabyte, none of it written.
+        fs::File::create(&path).and_then(|file| file.set_len(1 << 40)).expect("a sparse file");
+        let told = fails("dataset", 1, args!["verify", &out]);
+        assert!(told.contains(name) && told.contains("1099511627776 bytes"), "{name}: {told}");
+        fs::rename(&kept, &path).expect("renamed");
+    }
+    assert!(ok("dataset", args!["verify", &out]).contains("all whole"));
+}
+
+/// A manifest that claims more records than there are must not take memory for them.
+#[test]
+fn a_manifest_that_claims_too_many_rows_is_compared_with_the_footer() {
+    let (temporary, out) = small_set(&[]);
+    let storage = Storage::folder(&out);
+    let mut manifest = Manifest::load(&storage).expect("a manifest");
+    manifest.shards[0].rows = 4_294_967_000;
+    manifest.save(&storage).expect("saved");
+    let export = temporary.path().join("export");
+    for arguments in [
+        args!["bench", &out, "--seconds", "0.1"].to_vec(),
+        args!["bench", &out, "--transform", "none", "--seconds", "0.1"].to_vec(),
+        args!["export", &out, &export, "--to", "csv", "--no-images"].to_vec(),
+        args!["inspect", &out, "--montage", temporary.path().join("look.png")].to_vec(),
+        args!["verify", &out].to_vec(),
+    ] {
+        let mut shell = std::process::Command::new("bash");
+        shell.args(["-c", "ulimit -v 8000000; exec \"$@\"", "bash"]).arg(mrm_tests::binary("dataset"));
+        let output = shell.args(&arguments).output().expect("it runs");
+        let told = mrm_tests::text(&output.stderr);
+        let named = told.contains(FIRST) && told.contains("140 rows") && told.contains("4294967000");
+        assert!(output.status.code() == Some(1) && named, "{arguments:?}: {told}");
+    }
+    assert!(!export.exists());
+}

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tch::nn::{self, Module};
 use tch::{Kind, Tensor};
 
-use crate::error::{ModelError, check_heads, check_positive};
+use crate::error::{MAX_DEPTH, MAX_POSITIONS, MAX_WIDTH, ModelError, check_heads, check_size, check_table};
 use crate::layers::{WeightInit, attention, dropout, embedding, layer_norm, linear};
 
 /// Epsilon of every layer normalisation in BERT.
@@ -59,12 +59,13 @@ impl Default for BertConfig {
 impl BertConfig {
     /// An error if no model has these sizes.
     pub fn validate(&self) -> Result<(), ModelError> {
-        check_positive("vocab_size", self.vocab_size)?;
-        check_positive("hidden", self.hidden)?;
-        check_positive("layers", self.layers)?;
-        check_positive("intermediate", self.intermediate)?;
-        check_positive("max_positions", self.max_positions)?;
-        check_positive("type_vocab", self.type_vocab)?;
+        check_size("vocab_size", self.vocab_size, MAX_POSITIONS)?;
+        check_size("hidden", self.hidden, MAX_WIDTH)?;
+        check_size("layers", self.layers, MAX_DEPTH)?;
+        check_size("intermediate", self.intermediate, MAX_POSITIONS)?;
+        check_size("max_positions", self.max_positions, MAX_POSITIONS)?;
+        check_size("type_vocab", self.type_vocab, MAX_WIDTH)?;
+        check_table("max_positions", self.max_positions, self.hidden)?;
         check_heads("heads", self.heads, self.hidden)?;
         if (0.0..1.0).contains(&self.dropout) {
             return Ok(());

@@ -8,7 +8,7 @@ use tch::Tensor;
 use tch::nn::{self, Module};
 
 use crate::encoder::{VitEncoder, check_drop_path};
-use crate::error::{ModelError, check_positive};
+use crate::error::{MAX_WIDTH, ModelError, check_size};
 use crate::layers::{layer_norm, truncated_normal};
 use crate::vit::{LAYER_NORM_EPSILON, VitConfig};
 
@@ -37,7 +37,7 @@ impl ClassifierConfig {
     /// An error if no model has this configuration.
     pub fn validate(&self) -> Result<(), ModelError> {
         self.vit.validate()?;
-        check_positive("classes", self.classes)?;
+        check_size("classes", self.classes, MAX_WIDTH)?;
         check_drop_path(self.drop_path)
     }
 }

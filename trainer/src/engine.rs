@@ -16,7 +16,7 @@ use crate::ema::Ema;
 use crate::objective::{Evaluation, Objective};
 use crate::optimiser::{Algorithm, Optimiser};
 use crate::precision::LossScale;
-use crate::rundir::{self, RunDir, State, Tensors};
+use crate::rundir::{self, MetricsLog, RunDir, State, Tensors};
 use crate::step::{Settled, Stepper, Update};
 
 /// What the engine needs to know, whatever the task.
@@ -38,6 +38,13 @@ pub struct Settings<'a> {
     pub run: &'a RunConfig,
     /// Identifiers of rows, for messages.
     pub record_ids: &'a dyn Fn(&[u32]) -> Vec<String>,
+}
+
+impl Settings<'_> {
+    /// Whether a run ends before its last update, since its score no longer rises.
+    fn end_early(&self, state: &State) -> bool {
+        state.step < self.steps && state.is_out_of_patience(self.patience)
+    }
 }
 
 /// How a run ended.
@@ -72,20 +79,68 @@ pub fn train(
         state = found.state;
         dataset::remark!("resuming after {} of {} updates", state.step, settings.steps);
     }
+    // A kill may have come between a checkpoint and the removal of an older one.
+    run.prune(config.keep_last)?;
     let mut stepper = Stepper::new(objective, optimiser, config.precision, config.seed);
     (stepper.accumulation, stepper.clip) = (settings.accumulation, settings.clip);
     if let (Some(scale), Some(saved)) = (&mut stepper.scale, state.loss_scale) {
         *scale = LossScale::new(saved, store.device());
     }
     stop_requested()?;
-    let ends_early = |state: &State| state.step < settings.steps && state.is_out_of_patience(settings.patience);
     let mut log = run.metrics(state.step)?;
     let mut loader = loader(state.loader)?;
     let mut progress = Progress::new(settings.steps, state.step);
     let mut pending: Vec<Update> = Vec::new();
-    while state.step < settings.steps && !ends_early(&state) {
+    let mut saved = state.step;
+    // Writes a checkpoint of the updates so far; the lines of the log up to it are durable before it is.
+    let save = |state: &mut State, stepper: &Stepper, ema: Option<&Ema>, log: &MetricsLog| -> Result<()> {
+        state.total = settings.steps;
+        state.loss_scale = stepper.scale.as_ref().map(LossScale::state);
+        let averaged = ema.map(|ema| ema.tensors(store));
+        log.sync()?;
+        run.save(state, &tensors(store), &stepper.optimiser.save_state(), averaged.as_ref())?;
+        run.prune(config.keep_last)
+    };
+    // Where records cannot be read, the updates since the last checkpoint are saved before the run ends with that error.
+    let keep = |error: anyhow::Error,
+                saved: u64,
+                state: &mut State,
+                stepper: &Stepper,
+                ema: Option<&Ema>,
+                log: &MetricsLog|
+     -> Result<anyhow::Error> {
+        if state.step == saved || !error.is::<dataset::Error>() {
+            return Ok(error);
+        }
+        match save(state, stepper, ema, log) {
+            Ok(()) => {
+                dataset::remark!("saved a checkpoint after update {}: the same command goes on from there", state.step);
+                Ok(error)
+            }
+            Err(unsaved) => Err(error.context(format!("{unsaved:#}"))),
+        }
+    };
+    if state.evaluation_due {
+        evaluated(objective, settings, &mut state, run, ema.as_mut(), &mut log)?;
+        state.evaluation_due = false;
+        save(&mut state, &stepper, ema.as_ref(), &log)?;
+    }
+    while state.step < settings.steps && !settings.end_early(&state) {
         let rate = (settings.rate)(state.step);
-        let update = stepper.update(state.step, rate, &mut || Ok(Rc::new(loader.next_batch()?)))?;
+        let update = match stepper.update(state.step, rate, &mut || Ok(Rc::new(loader.next_batch()?))) {
+            Ok(update) => update,
+            Err(error) => {
+                settle(&mut pending, &mut state, settings, stepper.scale.as_ref())?;
+                let error = keep(error, saved, &mut state, &stepper, ema.as_ref(), &log)?;
+                // Asked to end while the store of the records was away: nothing was lost.
+                if state.step > 0 && stop_requested()? && error.is::<dataset::Error>() {
+                    dataset::remark!("{error:#}");
+                    progress.finish();
+                    return Ok(Outcome::Stopped { step: state.step });
+                }
+                return Err(error);
+            }
+        };
         if let Some(ema) = &mut ema {
             ema.follow(state.step)?;
         }
@@ -117,34 +172,21 @@ pub fn train(
                 log.write(line)?;
             }
         }
-        if evaluates {
-            let found = match &mut ema {
-                Some(ema) => ema.in_place(|| evaluate(objective, &mut state, run)),
-                None => evaluate(objective, &mut state, run),
-            };
-            if let Some(evaluation) = found? {
-                let mut line = json!({ "step": state.step });
-                evaluation.values.iter().for_each(|(name, value)| line[format!("validate_{name}")] = (*value).into());
-                if ends_early(&state) {
-                    line["ended_early"] = true.into();
-                }
-                log.write(line)?;
-            }
+        if evaluates && let Err(error) = evaluated(objective, settings, &mut state, run, ema.as_mut(), &mut log) {
+            state.evaluation_due = true;
+            return Err(keep(error, saved, &mut state, &stepper, ema.as_ref(), &log)?);
         }
-        if saves || ends_early(&state) {
-            state.total = settings.steps;
-            state.loss_scale = stepper.scale.as_ref().map(LossScale::state);
-            let averaged = ema.as_ref().map(|ema| ema.tensors(store));
-            run.save(&state, &tensors(store), &stepper.optimiser.save_state(), averaged.as_ref())?;
-            run.prune(config.keep_last)?;
+        if saves || settings.end_early(&state) {
+            save(&mut state, &stepper, ema.as_ref(), &log)?;
+            saved = state.step;
         }
-        if stopped && !ends && !ends_early(&state) {
+        if stopped && !ends && !settings.end_early(&state) {
             progress.finish();
             return Ok(Outcome::Stopped { step: state.step });
         }
     }
     progress.finish();
-    if ends_early(&state) {
+    if settings.end_early(&state) {
         remark_early_end(&state, settings);
     }
     if state.skipped == state.step && state.step > 0 {
@@ -191,14 +233,38 @@ fn settle(
     Ok(last)
 }
 
+/// Evaluates the weights, or their moving average where there is one, and logs the result.
+fn evaluated(
+    objective: &dyn Objective,
+    settings: &Settings,
+    state: &mut State,
+    run: &RunDir,
+    ema: Option<&mut Ema>,
+    log: &mut MetricsLog,
+) -> Result<()> {
+    let found = match ema {
+        Some(ema) => ema.in_place(|| evaluate(objective, state, run)),
+        None => evaluate(objective, state, run),
+    };
+    if let Some(evaluation) = found? {
+        let mut line = json!({ "step": state.step });
+        evaluation.values.iter().for_each(|(name, value)| line[format!("validate_{name}")] = (*value).into());
+        if settings.end_early(state) {
+            line["ended_early"] = true.into();
+        }
+        log.write(line)?;
+    }
+    Ok(())
+}
+
 /// Evaluates the present weights, and keeps them if they are the best so far.
 fn evaluate(objective: &dyn Objective, state: &mut State, run: &RunDir) -> Result<Option<Evaluation>> {
     let Some(evaluation) = objective.evaluate()? else { return Ok(None) };
-    state.since_best += 1;
     if state.best.is_none_or(|(best, _)| evaluation.score > best) {
-        state.best = Some((evaluation.score, state.step));
-        state.since_best = 0;
         run.save_best(&tensors(objective.store()))?;
+        (state.best, state.since_best) = (Some((evaluation.score, state.step)), 0);
+    } else {
+        state.since_best += 1;
     }
     Ok(Some(evaluation))
 }
@@ -233,7 +299,8 @@ pub fn stop_requested() -> Result<bool> {
     if let Some(flag) = STOP.get() {
         return Ok(flag.load(Ordering::Relaxed));
     }
-    let flag = Arc::new(AtomicBool::new(false));
+    // The loader's requests to an object store look at the same flag: a store that is away does not hold up the end.
+    let flag = dataset::storage::ending();
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register_conditional_shutdown(signal, 1, flag.clone()).context("signals")?;
         signal_hook::flag::register(signal, flag.clone()).context("signals")?;

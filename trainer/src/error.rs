@@ -56,6 +56,34 @@ pub(crate) fn check_positive(key: &'static str, value: i64) -> Result<(), ModelE
     if value >= 1 { Ok(()) } else { Err(ModelError::config(key, format!("must be at least 1, is {value}"))) }
 }
 
+/// An error unless `value` is from 1 to `most`. The bounds lie far above any model in use: they stop a wrong or hostile
+/// configuration before memory is taken for it.
+pub(crate) fn check_size(key: &'static str, value: i64, most: i64) -> Result<(), ModelError> {
+    if (1..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(ModelError::config(key, format!("must be from 1 to {most}, is {value}")))
+}
+
+/// Largest side of an image or patch in pixels.
+pub(crate) const MAX_SIDE: i64 = 8192;
+/// Largest length of a vector, number of channels or of classes.
+pub(crate) const MAX_WIDTH: i64 = 65_536;
+/// Largest number of blocks or layers.
+pub(crate) const MAX_DEPTH: i64 = 1024;
+/// Largest number of positions, of token ids, or of hidden values.
+pub(crate) const MAX_POSITIONS: i64 = 1 << 24;
+/// Largest number of values in a table of positions.
+pub(crate) const MAX_TABLE: i64 = 1 << 28;
+
+/// An error unless a table of so many positions of a width can be held.
+pub(crate) fn check_table(key: &'static str, positions: i64, width: i64) -> Result<(), ModelError> {
+    if positions.saturating_mul(width) <= MAX_TABLE {
+        return Ok(());
+    }
+    Err(ModelError::config(key, format!("{positions} positions of width {width} are more than {MAX_TABLE} values")))
+}
+
 /// An error unless the heads divide the width evenly.
 pub(crate) fn check_heads(key: &'static str, heads: i64, width: i64) -> Result<(), ModelError> {
     check_positive(key, heads)?;
@@ -83,5 +111,14 @@ mod tests {
         assert!(check_heads("heads", 4, 48).is_ok());
         assert_eq!(check_heads("heads", 5, 48).unwrap_err().to_string(), "heads: 5 heads do not divide the width 48");
         assert!(check_heads("heads", 0, 48).is_err());
+    }
+
+    #[test]
+    fn sizes_have_bounds_that_the_error_states() {
+        assert!(check_size("depth", 12, MAX_DEPTH).is_ok());
+        let told = check_size("depth", 1_000_000_000, MAX_DEPTH).unwrap_err().to_string();
+        assert_eq!(told, "depth: must be from 1 to 1024, is 1000000000");
+        assert!(check_table("image_size", 196, 768).is_ok());
+        assert!(check_table("image_size", i64::MAX, 768).unwrap_err().to_string().starts_with("image_size: "));
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use tch::nn::{self, Init, Module};
 
-use crate::error::{ModelError, check_heads, check_positive};
+use crate::error::{MAX_DEPTH, MAX_WIDTH, ModelError, check_heads, check_size};
 use crate::layers::{TOKEN_STD, WeightInit, layer_norm, linear};
 use crate::positions::{Frequencies, sin_cos_table};
 use crate::vit::{Block, BlockConfig, LAYER_NORM_EPSILON, VitConfig, blocks, check_mlp_ratio, run_blocks};
@@ -33,8 +33,8 @@ impl Default for DecoderConfig {
 impl DecoderConfig {
     /// An error if no model has these sizes.
     pub fn validate(&self) -> Result<(), ModelError> {
-        check_positive("decoder.width", self.width)?;
-        check_positive("decoder.depth", self.depth)?;
+        check_size("decoder.width", self.width, MAX_WIDTH)?;
+        check_size("decoder.depth", self.depth, MAX_DEPTH)?;
         check_heads("decoder.heads", self.heads, self.width)?;
         check_mlp_ratio(self.mlp_ratio, self.width)
     }

@@ -23,6 +23,11 @@ const OPTIMISER: &str = "optimiser.safetensors";
 const STATE: &str = "state.json";
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
+/// Names within a run.
+const CHECKPOINTS: &str = "checkpoints";
+const LATEST: &str = "latest";
+const BEST: &str = "best.safetensors";
+const LOCK: &str = ".lock";
 /// Key of the time of a line, in seconds since 1970.
 pub const TIME: &str = "time";
 
@@ -49,6 +54,9 @@ pub struct State {
     /// The loss scale of float16.
     #[serde(default)]
     pub loss_scale: Option<LossScaleState>,
+    /// Whether the evaluation after the last update is still to be made: it failed because its records could not be read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub evaluation_due: bool,
 }
 
 impl State {
@@ -100,8 +108,8 @@ impl RunDir {
     /// # Errors
     /// When it holds a run of another configuration or one that has made more updates, or another process works on it.
     pub fn open<C: Serialize + DeserializeOwned + PartialEq>(path: &Path, config: &C, steps: u64) -> Result<Self> {
-        fs::create_dir_all(path.join("checkpoints")).with_context(|| format!("cannot make {}", path.display()))?;
-        let lock = File::create(path.join(".lock"))?;
+        files::make_folder(&path.join(CHECKPOINTS)).with_context(|| format!("cannot make {}", path.display()))?;
+        let lock = File::create(path.join(LOCK)).with_context(|| format!("cannot lock {}", path.display()))?;
         if !files::lock(&lock, path)? {
             bail!("another trainer works on {} now", path.display());
         }
@@ -116,14 +124,14 @@ impl RunDir {
             let now: toml::Table = text.parse()?;
             let other_length = LENGTH.map(|key| setting(&before, key)) != LENGTH.map(|key| setting(&now, key));
             if deciding(before, other_length) != deciding(now, other_length) {
-                let changed = changed_lines(&fs::read_to_string(&kept)?, &text);
+                let changed = changed_lines(&files::read_text(&kept)?, &text);
                 bail!(
                     "{} holds a run of another configuration ({changed}); take another directory, or delete it",
                     path.display()
                 );
             }
             if other_length {
-                check_length(path, checkpoint_steps(path).pop().unwrap_or(0), steps)?;
+                check_length(path, self::steps(path).pop().unwrap_or(0), steps)?;
             }
         }
         files::write_atomic(&kept, text.as_bytes())?;
@@ -138,8 +146,8 @@ impl RunDir {
     /// Writes a checkpoint in one step: a folder under a temporary name, synced, renamed; then `latest` points to it.
     pub fn save(&self, state: &State, model: &Tensors, optimiser: &Tensors, ema: Option<&Tensors>) -> Result<()> {
         let name = format!("step-{}", state.step);
-        let folder = self.path.join("checkpoints").join(&name);
-        let temporary = self.path.join("checkpoints").join(format!(".{name}.tmp"));
+        let folder = self.path.join(CHECKPOINTS).join(&name);
+        let temporary = self.path.join(CHECKPOINTS).join(format!(".{name}.tmp"));
         let _ = fs::remove_dir_all(&temporary);
         let written = (|| -> Result<()> {
             fs::create_dir_all(&temporary)?;
@@ -150,8 +158,13 @@ impl RunDir {
             }
             fs::write(temporary.join(STATE), serde_json::to_vec_pretty(state)?)?;
             File::open(temporary.join(STATE))?.sync_all()?;
-            let _ = fs::remove_dir_all(&folder);
+            files::sync_folder(&temporary)?;
+            // One of the same step is moved away first, since a folder cannot be renamed over another.
+            let replaced = self.path.join(CHECKPOINTS).join(format!(".{name}.replaced.tmp"));
+            let _ = fs::remove_dir_all(&replaced);
+            let _ = fs::rename(&folder, &replaced);
             files::publish(&temporary, &folder)?;
+            let _ = fs::remove_dir_all(&replaced);
             Ok(())
         })();
         if let Err(error) = written {
@@ -159,16 +172,22 @@ impl RunDir {
             return Err(error
                 .context(format!("the checkpoint of step {} was not written; the one before is whole", state.step)));
         }
-        self.point("latest", &format!("checkpoints/{name}"))
+        self.point(LATEST, &format!("{CHECKPOINTS}/{name}"))
     }
 
     /// Keeps these weights as the best so far.
     pub fn save_best(&self, model: &Tensors) -> Result<()> {
-        let path = self.path.join("best.safetensors");
+        let path = self.path.join(BEST);
         let temporary = files::temporary(&path);
-        Tensor::write_safetensors(model, &temporary)?;
-        File::open(&temporary)?.sync_all()?;
-        Ok(files::publish(&temporary, &path)?)
+        let written = (|| -> Result<()> {
+            Tensor::write_safetensors(model, &temporary)?;
+            File::open(&temporary)?.sync_all()?;
+            Ok(files::publish(&temporary, &path)?)
+        })();
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        written.with_context(|| format!("{} was not written", path.display()))
     }
 
     /// Makes a symbolic link anew in one step.
@@ -181,68 +200,45 @@ impl RunDir {
 
     /// The newest whole checkpoint.
     pub fn load_latest(&self) -> Result<Option<Checkpoint>> {
-        let Some(step) = self.steps().pop() else { return Ok(None) };
-        let name = format!("checkpoints/step-{step}");
+        let Some(step) = steps(&self.path).pop() else { return Ok(None) };
+        let name = format!("{CHECKPOINTS}/step-{step}");
         let folder = self.path.join(&name);
-        self.point("latest", &name)?; // a kill may have come between the checkpoint and this
-        let state: State = files::read_json(&folder.join(STATE))?;
-        let read = |name: &str| {
-            Tensor::read_safetensors(folder.join(name)).with_context(|| {
-                format!(
-                    "{} is damaged; delete this folder, and the run goes on from the checkpoint before",
-                    folder.display()
-                )
-            })
+        self.point(LATEST, &name)?; // a kill may have come between the checkpoint and this
+        let damaged = || {
+            format!(
+                "{} is damaged; delete this folder, and the run goes on from the checkpoint before",
+                folder.display()
+            )
         };
+        let state: State = files::read_json(&folder.join(STATE)).with_context(damaged)?;
+        let read = |name: &str| Tensor::read_safetensors(folder.join(name)).with_context(damaged);
         let ema = if folder.join(EMA).exists() { Some(read(EMA)?) } else { None };
         Ok(Some(Checkpoint { state, model: read(MODEL)?, optimiser: read(OPTIMISER)?, ema }))
     }
 
-    /// Steps of the checkpoints at hand, ascending.
-    fn steps(&self) -> Vec<u64> {
-        checkpoint_steps(&self.path)
-    }
-
     /// Removes all but the last `keep` checkpoints, and what killed runs left half-written.
     pub fn prune(&self, keep: usize) -> Result<()> {
-        let steps = self.steps();
+        let (steps, folder) = (steps(&self.path), self.path.join(CHECKPOINTS));
+        let remove =
+            |path: &Path| fs::remove_dir_all(path).with_context(|| format!("cannot remove {}", path.display()));
         for step in &steps[..steps.len().saturating_sub(keep.max(1))] {
-            fs::remove_dir_all(self.path.join("checkpoints").join(format!("step-{step}")))?;
+            remove(&folder.join(format!("step-{step}")))?;
         }
-        for entry in fs::read_dir(self.path.join("checkpoints"))?.flatten() {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if name.starts_with(".step-") && name.ends_with(".tmp") {
-                fs::remove_dir_all(entry.path())?;
-            }
-        }
-        Ok(())
+        unfinished_checkpoints(&folder).iter().try_for_each(|path| remove(path))
     }
 
     /// The metrics log, cut back to what had happened by `step`.
     pub fn metrics(&self, step: u64) -> Result<MetricsLog> {
         let path = self.path.join(METRICS);
-        let text = if path.exists() { fs::read_to_string(&path)? } else { String::new() };
         // The lines are kept as they are: numbers may change when they are read and written.
-        let (kept, lines): (Vec<String>, Vec<serde_json::Value>) = text
-            .lines()
-            .filter_map(|line| Some((format!("{line}\n"), serde_json::from_str::<serde_json::Value>(line).ok()?)))
+        let (kept, lines): (Vec<Vec<u8>>, Vec<serde_json::Value>) = metrics_lines(&path)?
+            .into_iter()
             .filter(|(_, line)| line["step"].as_u64().is_some_and(|at| at <= step))
             .unzip();
-        let kept = kept.concat();
-        files::write_atomic(&path, kept.as_bytes())?;
+        files::write_atomic(&path, &kept.concat())?;
         let events = tensorboard::Events::create(&self.path, &lines)?;
         Ok(MetricsLog { file: OpenOptions::new().append(true).open(&path)?, events })
     }
-}
-
-/// Steps of a run's checkpoints, ascending.
-fn checkpoint_steps(run: &Path) -> Vec<u64> {
-    let Ok(entries) = fs::read_dir(run.join("checkpoints")) else { return Vec::new() };
-    let mut steps: Vec<u64> =
-        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.strip_prefix("step-")?.parse().ok()).collect();
-    steps.sort_unstable();
-    steps
 }
 
 /// Settings that say how long a run is, and those that keep their share of it.
@@ -275,8 +271,35 @@ fn check_length(run: &Path, made: u64, steps: u64) -> Result<()> {
 /// Whether anything came of a run yet.
 fn has_begun(path: &Path) -> bool {
     let logged = fs::metadata(path.join(METRICS)).is_ok_and(|metrics| metrics.len() > 0);
-    let saved = fs::read_dir(path.join("checkpoints")).is_ok_and(|mut entries| entries.next().is_some());
-    logged || saved || path.join("best.safetensors").exists()
+    logged || !steps(path).is_empty() || path.join(BEST).exists()
+}
+
+/// Steps of the checkpoints of a run, ascending.
+fn steps(run: &Path) -> Vec<u64> {
+    let Ok(entries) = fs::read_dir(run.join(CHECKPOINTS)) else { return Vec::new() };
+    let mut steps: Vec<u64> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.strip_prefix("step-")?.parse().ok()).collect();
+    steps.sort_unstable();
+    steps
+}
+
+/// What killed runs left of checkpoints that they were writing.
+fn unfinished_checkpoints(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_unfinished = |path: &PathBuf| {
+        path.file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| name.starts_with(".step-") && name.ends_with(".tmp"))
+    };
+    entries.map(|entry| entry.path()).filter(is_unfinished).collect()
+}
+
+/// The folder of a run's newest whole checkpoint. The link `latest` may be lost, or one behind after a kill; it counts
+/// where `checkpoints` has none, as in a copy of a part of a run.
+pub fn newest_checkpoint(run: &Path) -> Option<PathBuf> {
+    let is_whole = |folder: &PathBuf| folder.join(MODEL).is_file() && folder.join(STATE).is_file();
+    let kept = steps(run).into_iter().rev().map(|step| run.join(CHECKPOINTS).join(format!("step-{step}")));
+    kept.chain([run.join(LATEST)]).find(is_whole)
 }
 
 /// A configuration without what decides no number of a run: these settings may change when it goes on.
@@ -296,12 +319,22 @@ fn deciding(mut config: toml::Table, other_length: bool) -> toml::Table {
     config
 }
 
+/// Temporary files that a run may leave in its folder when it is killed.
+fn temporary_files(run: &Path) -> [PathBuf; 4] {
+    let link = run.join(format!(".{LATEST}.tmp"));
+    let [config, metrics, events] = [CONFIG, METRICS, tensorboard::NAME].map(|name| files::temporary(&run.join(name)));
+    [config, metrics, events, link]
+}
+
 /// A file in a folder that is to become a run, which no run's beginning left there.
 fn foreign_file(path: &Path) -> Result<Option<String>> {
+    let own = temporary_files(path);
     for entry in fs::read_dir(path)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        let own = name == ".lock" || (name == "checkpoints" && fs::read_dir(path.join(&name))?.next().is_none());
-        if !own {
+        let entry = entry?;
+        let (name, at) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
+        // Its checkpoints at that time are unfinished ones.
+        let is_empty = || Ok::<_, std::io::Error>(fs::read_dir(&at)?.count() == unfinished_checkpoints(&at).len());
+        if !(name == LOCK || own.contains(&at) || (name == CHECKPOINTS && is_empty()?)) {
             return Ok(Some(name));
         }
     }
@@ -314,10 +347,16 @@ impl Drop for RunDir {
         if !self.fresh || has_begun(&self.path) {
             return;
         }
-        for file in [CONFIG, METRICS, tensorboard::NAME, ".lock"] {
+        for file in temporary_files(&self.path) {
+            let _ = fs::remove_file(file);
+        }
+        for folder in unfinished_checkpoints(&self.path.join(CHECKPOINTS)) {
+            let _ = fs::remove_dir_all(folder);
+        }
+        for file in [CONFIG, METRICS, tensorboard::NAME, LOCK] {
             let _ = fs::remove_file(self.path.join(file));
         }
-        for folder in [&self.path.join("checkpoints"), &self.path] {
+        for folder in [&self.path.join(CHECKPOINTS), &self.path] {
             let _ = fs::remove_dir(folder); // where nothing else is in it
         }
     }
@@ -337,26 +376,54 @@ impl MetricsLog {
         self.file.write_all(format!("{line}\n").as_bytes())?;
         self.events.write(&line)
     }
+
+    /// Makes the lines so far durable, as those up to a checkpoint must be.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_all().context("the metrics were not written")
+    }
 }
 
-/// The lines of a run's metrics; a line cut by a kill is left out.
+/// The lines of a run's metrics; damaged ones are left out, as is the last one where a kill cut it.
 pub fn read_metrics(run: &Path) -> Result<Vec<serde_json::Value>> {
-    let path = run.join(METRICS);
+    Ok(metrics_lines(&run.join(METRICS))?.into_iter().map(|(_, line)| line).collect())
+}
+
+/// The lines of a log that can be read, each as it is there and as JSON; none where there is no log.
+fn metrics_lines(path: &Path) -> Result<Vec<(Vec<u8>, serde_json::Value)>> {
     if !path.exists() {
         return Ok(Vec::new());
     }
-    let text = fs::read_to_string(&path)?;
-    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    let bytes = files::read(path, files::MAX_TABLE_BYTES)?;
+    let (mut lines, mut damaged) = (Vec::new(), 0);
+    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        match serde_json::from_slice(line) {
+            Ok(value) => lines.push(([line.trim_ascii_end(), b"\n"].concat(), value)),
+            // The last line may still be being written, or cut by a kill.
+            Err(_) => damaged += usize::from(line.ends_with(b"\n") && !line.trim_ascii().is_empty()),
+        }
+    }
+    if damaged > 0 {
+        dataset::remark!("warning: {}: {damaged} damaged lines are left out", path.display());
+    }
+    Ok(lines)
+}
+
+/// Where a run keeps its configuration.
+pub fn config_path(run: &Path) -> PathBuf {
+    run.join(CONFIG)
 }
 
 /// The stored configuration of a run.
 pub fn load_config<C: DeserializeOwned>(run: &Path) -> Result<C> {
-    let path = run.join(CONFIG);
+    let path = config_path(run);
     if !run.exists() {
         bail!("{} does not exist", run.display());
     }
-    let text = fs::read_to_string(&path).map_err(|_| {
-        if run.join("model.safetensors").is_file() {
+    let text = files::read_text(&path).map_err(|error| {
+        if path.exists() {
+            return error.into();
+        }
+        if run.join(MODEL).is_file() {
             return anyhow::anyhow!(
                 "{0} is not a run; `trainer import {0} --out FILE.safetensors` makes weights of it",
                 run.display()
@@ -421,7 +488,7 @@ pub fn run_of(weights: &Path) -> Result<PathBuf> {
 
 /// What the newest checkpoint of a run keeps; none without one.
 pub fn newest_state(run: &Path) -> Option<State> {
-    files::read_json(&run.join("latest").join(STATE)).ok()
+    files::read_json(&newest_checkpoint(run)?.join(STATE)).ok()
 }
 
 /// Whether a run has nothing left to do: it has made so many updates, or is out of the patience that it is configured with.
@@ -463,13 +530,10 @@ pub fn weights(source: &Path) -> Result<Tensors> {
 
 /// The file that [`weights`] reads.
 pub fn weights_file(source: &Path) -> Result<PathBuf> {
-    let candidates = [
-        source.join("best.safetensors"),
-        source.join("latest").join(EMA),
-        source.join("latest").join(MODEL),
-        source.to_path_buf(),
-    ];
-    let found = candidates.into_iter().find(|path| path.is_file());
+    let newest = newest_checkpoint(source).map(|folder| [folder.join(EMA), folder.join(MODEL)]);
+    let mut candidates =
+        [source.join(BEST)].into_iter().chain(newest.into_iter().flatten()).chain([source.to_path_buf()]);
+    let found = candidates.find(|path| path.is_file());
     if found.is_none() && source.join(CONFIG).is_file() {
         bail!("{} has no checkpoint yet; give its training command again, or let it go on", source.display());
     }

@@ -14,7 +14,7 @@ use tch::nn;
 
 use crate::convolutions::resize;
 use crate::encoder::{VitEncoder, check_drop_path};
-use crate::error::{ModelError, check_positive};
+use crate::error::{MAX_WIDTH, ModelError, check_size};
 use crate::vit::VitConfig;
 
 use setr::SetrHead;
@@ -88,8 +88,8 @@ impl SegmenterConfig {
     /// An error if no model has this configuration.
     pub fn validate(&self) -> Result<(), ModelError> {
         self.vit.validate()?;
-        check_positive("channels", self.channels)?;
-        check_positive("auxiliary_channels", self.auxiliary_channels)?;
+        check_size("channels", self.channels, MAX_WIDTH)?;
+        check_size("auxiliary_channels", self.auxiliary_channels, MAX_WIDTH)?;
         check_drop_path(self.drop_path)?;
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(ModelError::config("dropout", format!("must be from 0 to below 1, is {}", self.dropout)));

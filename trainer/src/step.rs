@@ -114,7 +114,14 @@ impl<'a> Stepper<'a> {
         let (mut names, mut parts) = (Vec::new(), Vec::<Tensor>::new());
         for _ in 0..self.accumulation {
             let mut clock = self.clock();
-            let batch = next_batch()?;
+            let batch = match next_batch() {
+                Ok(batch) => batch,
+                Err(error) => {
+                    // The update is not made: what the forward passes of its earlier batches moved is put back.
+                    self.statistics.iter_mut().zip(&before).for_each(|(statistic, before)| statistic.copy_(before));
+                    return Err(error);
+                }
+            };
             self.lap(&mut clock, |phases| &mut phases.loader);
             let loss = self.precision.run(device, || self.objective.loss(&batch))??;
             self.lap(&mut clock, |phases| &mut phases.forward);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tch::nn::{self, Module};
 use tch::{Kind, Tensor};
 
-use crate::error::{ModelError, check_heads, check_positive};
+use crate::error::{MAX_DEPTH, MAX_SIDE, MAX_WIDTH, ModelError, check_heads, check_size, check_table};
 use crate::layers::{WeightInit, layer_norm, linear, patch_projection};
 use crate::patches::projection_patches;
 
@@ -58,11 +58,12 @@ impl VitConfig {
 
     /// An error if no model has these sizes.
     pub fn validate(&self) -> Result<(), ModelError> {
-        check_positive("patch_size", self.patch_size)?;
-        check_positive("image_size", self.image_size)?;
-        check_positive("width", self.width)?;
-        check_positive("depth", self.depth)?;
-        check_positive("in_channels", self.in_channels)?;
+        check_size("patch_size", self.patch_size, MAX_SIDE)?;
+        check_size("image_size", self.image_size, MAX_SIDE)?;
+        check_size("width", self.width, MAX_WIDTH)?;
+        check_size("depth", self.depth, MAX_DEPTH)?;
+        check_size("in_channels", self.in_channels, MAX_WIDTH)?;
+        check_table("image_size", self.patches(), self.width)?;
         check_heads("heads", self.heads, self.width)?;
         if self.image_size % self.patch_size != 0 {
             let problem = format!("patches of {} pixels do not fill {} pixels", self.patch_size, self.image_size);
@@ -72,12 +73,16 @@ impl VitConfig {
     }
 }
 
-/// An error unless an MLP with this ratio has at least one hidden value.
+/// Largest hidden width of an MLP, in widths.
+const MAX_MLP_RATIO: f64 = 1024.0;
+
+/// An error unless an MLP with this ratio has at least one hidden value, and not too many.
 pub(crate) fn check_mlp_ratio(ratio: f64, width: i64) -> Result<(), ModelError> {
-    if ratio.is_finite() && width as f64 * ratio >= 1.0 {
+    if ratio.is_finite() && ratio <= MAX_MLP_RATIO && width as f64 * ratio >= 1.0 {
         return Ok(());
     }
-    Err(ModelError::config("mlp_ratio", format!("{ratio} leaves an MLP without hidden values")))
+    let problem = format!("must leave an MLP with hidden values and be at most {MAX_MLP_RATIO}, is {ratio:?}");
+    Err(ModelError::config("mlp_ratio", problem))
 }
 
 /// The patch projection: a convolution whose stride is its kernel, done as one matrix product.

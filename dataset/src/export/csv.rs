@@ -78,7 +78,7 @@ impl Writer {
     pub(super) fn create(out: &Path, path: &Path, plan: &Plan, options: &Options) -> Result<Self> {
         if !options.no_images {
             let folder = out.join("images");
-            fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+            files::make_folder(&folder)?;
         }
         Ok(Self {
             table: WriterBuilder::new().has_headers(false).from_writer(Growing::create(path)?),
@@ -112,7 +112,7 @@ impl Writer {
         }
         if let Some(mask) = &sample.record.mask {
             let folder = self.out.join("masks");
-            fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+            files::make_folder(&folder)?;
             names[1] = format!("masks/{}.png", sample.key);
             self.picture(&names[1], mask)?;
         }
@@ -139,7 +139,7 @@ impl PieceWriter for Writer {
         // The names of the pictures are durable before the piece says that they are there.
         for folder in ["images", "masks"].map(|name| out.join(name)) {
             if folder.is_dir() {
-                File::open(&folder).and_then(|folder| folder.sync_all()).map_err(Error::io(&folder))?;
+                files::sync_folder(&folder)?;
             }
         }
         let file = table.into_inner().map_err(::csv::IntoInnerError::into_error);

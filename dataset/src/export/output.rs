@@ -67,7 +67,7 @@ pub(super) fn prepare(out: &Path, arguments: &Value, overwrite: bool) -> Result<
             Err(source) => return Err(Error::Io { path: out.to_path_buf(), cause: source }),
         }
     }
-    fs::create_dir_all(&notes).map_err(Error::io(&notes))?;
+    files::make_folder(&notes)?;
     let lock_path = notes.join("lock");
     let lock = File::create(&lock_path).map_err(Error::io(&lock_path))?;
     if !files::lock(&lock, &lock_path)? {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use arrow_array::{ArrayRef, Float32Array, Int8Array, StringArray};
 use dataset::cli::counted;
 use dataset::{Dataset, Subset, csv_table, files, table};
@@ -71,6 +71,7 @@ pub fn evaluate(
 ) -> Result<EvaluationReport> {
     check_specificity(specificity)?;
     let config: FinetuneConfig = rundir::load_config(run)?;
+    config.validate().with_context(|| rundir::config_path(run).display().to_string())?;
     let (dataset, split) = (&source.dataset, source.split()?);
     check_split((&config.dataset, &config.split, &config.split_members), source)?;
     let task = TaskLabels::read(&config, source)?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use arrow_array::{ArrayRef, Float64Array, StringArray, UInt64Array};
 use dataset::cli::counted;
 use dataset::transform::Transform;
@@ -63,6 +63,7 @@ pub fn evaluate_segmentation(
     min_area: Option<u64>,
 ) -> Result<SegmentationReport> {
     let config: SegmentConfig = rundir::load_config(run)?;
+    config.validate().with_context(|| rundir::config_path(run).display().to_string())?;
     let (dataset, split) = (&source.dataset, source.split()?);
     check_split((&config.dataset, &config.split, &config.split_members), source)?;
     rundir::remark_unfinished(run, config.optimiser.steps);

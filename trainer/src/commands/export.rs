@@ -3,7 +3,7 @@
 //! Only what the other side computes to the same numbers is written; the rest is named, or the export is refused.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -441,12 +441,12 @@ fn publish(out: &Path, tensors: &Tensors, json_files: &Files) -> Result<()> {
     let temporary = files::temporary(out);
     let _ = fs::remove_dir_all(&temporary);
     let written = (|| -> Result<()> {
-        fs::create_dir_all(&temporary)?;
+        files::make_folder(&temporary)?;
         write(tensors, &temporary.join("model.safetensors"))?;
         for (name, value) in json_files {
             files::write_json(&temporary.join(name), value)?;
         }
-        File::open(&temporary)?.sync_all()?;
+        files::sync_folder(&temporary)?;
         Ok(files::publish(&temporary, out)?)
     })();
     if written.is_err() {

@@ -162,7 +162,7 @@ impl DataSource {
     /// # Errors
     /// When a subset is unknown, or given without a split.
     pub fn rows(&self, subset: Option<&str>) -> Result<Vec<u32>> {
-        let Some(split) = &self.split else { return Ok((0..self.dataset.len() as u32).collect()) };
+        let Some(split) = &self.split else { return Ok(self.dataset.all_rows()?) };
         let Some(name) = subset else {
             let all = [Subset::Train, Subset::Validate, Subset::Test];
             let mut rows: Vec<u32> = all.into_iter().flat_map(|subset| split.rows(subset, None)).collect();
@@ -218,7 +218,7 @@ fn choose_rows(source: &DataSource, wanted: &str, seed: u64) -> Result<Vec<u32>>
     };
     let mut rows = match &source.split {
         Some(split) => split.rows(Subset::Test, None),
-        None => (0..source.dataset.len() as u32).collect(),
+        None => source.dataset.all_rows()?,
     };
     random::Stream::new(&[seed, random::digest("rows")]).shuffle(&mut rows);
     rows.truncate(count);

@@ -87,6 +87,7 @@ fn restore(
     seed: u64,
 ) -> Result<(GrayImage, Vec<Restored>)> {
     let config: PretrainConfig = rundir::load_config(run)?;
+    config.validate().with_context(|| rundir::config_path(run).display().to_string())?;
     let dataset = &source.dataset;
     anyhow::ensure!(
         !config.model.restores_report() || config.tokenizer == source.tokenizer(),

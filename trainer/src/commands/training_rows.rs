@@ -23,7 +23,7 @@ impl TrainingRows {
     pub(super) fn of(config: &PretrainConfig, source: &DataSource) -> Result<Self> {
         let (mut rows, of) = match &source.split {
             Some(split) => (split.rows(Subset::Train, None), format!("the training subset of split `{}`", split.name)),
-            None => ((0..source.dataset.len() as u32).collect(), "this dataset".to_owned()),
+            None => (source.dataset.all_rows()?, "this dataset".to_owned()),
         };
         if !config.model.restores_report() {
             return Ok(Self { rows, told: String::new() });

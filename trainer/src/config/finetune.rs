@@ -5,8 +5,8 @@ use dataset::nearest::did_you_mean;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Epoch, MEAN, PATIENCE, RunConfig, STD, check_data, check_layer_decay, check_rates, check_warmup, pretrain_preset,
-    shared,
+    Epoch, MAX_BATCH, MEAN, PATIENCE, RunConfig, STD, check_data, check_layer_decay, check_most, check_rates,
+    check_warmup, pretrain_preset, shared,
 };
 use crate::classifier::ClassifierConfig;
 use crate::objectives::{Missing, Uncertain};
@@ -257,6 +257,8 @@ impl FinetuneConfig {
         if optimiser.accumulation == 0 || optimiser.batch_size == 0 || optimiser.steps == 0 {
             bail!("optimiser.accumulation, optimiser.batch_size and optimiser.steps: must be at least 1");
         }
+        check_most("optimiser.batch_size", optimiser.batch_size, MAX_BATCH)?;
+        check_most("optimiser.accumulation", optimiser.accumulation, MAX_BATCH)?;
         check_rates(&[optimiser.rate, optimiser.weight_decay, optimiser.clip])?;
         check_layer_decay(optimiser.layer_decay)?;
         check_warmup(optimiser.warmup, optimiser.steps)?;

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use dataset::cli::UsageError;
+use dataset::loader::MAX_THREADS;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -69,9 +70,8 @@ impl RunConfig {
         if self.log_every == 0 || self.checkpoint_every == 0 {
             bail!("run.log_every and run.checkpoint_every: must be at least 1");
         }
-        if self.threads > threads::MOST {
-            bail!("run.threads: must be at most {}, is {}", threads::MOST, self.threads);
-        }
+        check_most("run.threads", self.threads, threads::MOST)?;
+        check_most("run.loader_threads", self.loader_threads, MAX_THREADS)?;
         Ok(())
     }
 }
@@ -90,6 +90,17 @@ impl Default for RunConfig {
             loader_threads: 0,
         }
     }
+}
+
+/// Largest number of records in a batch, and of batches in an update.
+const MAX_BATCH: usize = 1 << 20;
+
+/// An error where a number is larger than what is possible.
+fn check_most(key: &str, value: usize, most: usize) -> Result<()> {
+    if value <= most {
+        return Ok(());
+    }
+    bail!("{key}: must be at most {most}, is {value}")
 }
 
 /// A share of some updates, kept for another number of updates.
@@ -150,13 +161,20 @@ impl AnyConfig {
     /// When the folder is no run, or its configuration is damaged.
     pub fn load(run: &Path) -> Result<Self> {
         let table: Table = rundir::load_config(run)?;
-        Ok(if table.contains_key("prediction") {
+        let config = if table.contains_key("prediction") {
             Self::Segment(Box::new(rundir::load_config(run)?))
         } else if table.contains_key("findings") {
             Self::Finetune(Box::new(rundir::load_config(run)?))
         } else {
             Self::Pretrain(Box::new(rundir::load_config(run)?))
-        })
+        };
+        let valid = match &config {
+            Self::Pretrain(config) => config.validate(),
+            Self::Finetune(config) => config.validate(),
+            Self::Segment(config) => config.validate(),
+        };
+        valid.with_context(|| rundir::config_path(run).display().to_string())?;
+        Ok(config)
     }
 
     /// Name of the preset that its sizes began with.

@@ -3,11 +3,14 @@
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{MEAN, PRESETS, RANDOM, RunConfig, STD, check_data, check_rates};
+use super::{MAX_BATCH, MEAN, PRESETS, RANDOM, RunConfig, STD, check_data, check_most, check_rates};
 use crate::bert::BertConfig;
 use crate::image_decoder::DecoderConfig;
 use crate::mrm::{MrmConfig, ReportLoss};
 use crate::vit::VitConfig;
+
+/// Largest number of epochs.
+const MAX_EPOCHS: f64 = 1e6;
 
 /// How pre-training sees its data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -147,6 +150,11 @@ impl PretrainConfig {
         let (data, optimiser) = (&self.data, &self.optimiser);
         if optimiser.batch_size == 0 || optimiser.accumulation == 0 {
             bail!("optimiser.batch_size and optimiser.accumulation: must be at least 1");
+        }
+        check_most("optimiser.batch_size", optimiser.batch_size, MAX_BATCH)?;
+        check_most("optimiser.accumulation", optimiser.accumulation, MAX_BATCH)?;
+        if optimiser.epochs > MAX_EPOCHS {
+            bail!("optimiser.epochs: must be at most {MAX_EPOCHS}, is {:?}", optimiser.epochs);
         }
         if !(optimiser.epochs > 0.0 && (0.0..optimiser.epochs).contains(&optimiser.warmup_epochs)) {
             bail!(

@@ -4,8 +4,8 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Epoch, MEAN, PATIENCE, RANDOM, RANDOM_NAME, RunConfig, STD, check_data, check_layer_decay, check_rates,
-    check_warmup, pretrain_preset, shared,
+    Epoch, MAX_BATCH, MEAN, PATIENCE, RANDOM, RANDOM_NAME, RunConfig, STD, check_data, check_layer_decay, check_most,
+    check_rates, check_warmup, pretrain_preset, shared,
 };
 use crate::objectives::MaskRule;
 use crate::segmenter::{Head, SegmenterConfig};
@@ -13,6 +13,9 @@ use crate::vit::VitConfig;
 
 /// Name of the task. It takes any dataset with masks; SIIM-ACR is the one with a published figure.
 pub const SEGMENTATION_TASK: &str = "siim";
+
+/// Largest number of times that an epoch has a record.
+const MAX_REPEATS: usize = 1000;
 
 /// How segmentation sees its data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -168,6 +171,9 @@ impl SegmentConfig {
                 optimiser.batch_size
             );
         }
+        check_most("optimiser.batch_size", optimiser.batch_size, MAX_BATCH)?;
+        check_most("prediction.batch_size", self.prediction.batch_size, MAX_BATCH)?;
+        check_most("data.repeat_positives", self.data.repeat_positives, MAX_REPEATS)?;
         check_rates(&[optimiser.rate, optimiser.weight_decay, optimiser.clip])?;
         check_layer_decay(optimiser.layer_decay)?;
         check_warmup(optimiser.warmup, optimiser.steps)?;

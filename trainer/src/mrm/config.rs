@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bert::BertConfig;
-use crate::error::{ModelError, check_positive};
+use crate::error::{ModelError, check_size, check_table};
 use crate::image_decoder::DecoderConfig;
 use crate::positions::Frequencies;
 use crate::vit::VitConfig;
@@ -31,6 +31,9 @@ pub enum ReportLoss {
     /// Those whose token was masked (`ids != labels`): the paper's words.
     Masked,
 }
+
+/// Largest side of the target image, in sides of the encoder's.
+const MAX_SUPER_RESOLUTION: i64 = 16;
 
 /// Configuration of a model. The default is the MRM release's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -111,9 +114,10 @@ impl MrmConfig {
     /// An error if no model has this configuration.
     pub fn validate(&self) -> Result<(), ModelError> {
         self.vit.validate()?;
-        check_positive("super_resolution", self.super_resolution)?;
+        check_size("super_resolution", self.super_resolution, MAX_SUPER_RESOLUTION)?;
         if self.restores_image() {
             self.decoder.validate()?;
+            check_table("decoder.width", self.vit.patches(), self.decoder.width)?;
         }
         if self.restores_report() {
             self.bert.validate()?;
