@@ -632,7 +632,7 @@ fn sizes_out_of_bounds_are_told_by_their_key_before_memory_is_taken() {
     let steps = epochs.iter().position(|argument| argument == "--steps").expect("named");
     epochs.splice(steps..steps + 2, args!["--epochs", "1e300"]);
     let (code, told) = limited(epochs);
-    assert!(code == Some(1) && told.contains("optimiser.epochs: must be at most 1000000"), "{told}");
+    assert!(code == Some(2) && told.contains("optimiser.epochs: must be at most 1000000"), "{told}");
 
     // The configuration of a run that somebody else made.
     let config = fs::read_to_string(run.join("config.toml")).expect("a configuration");

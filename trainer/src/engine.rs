@@ -40,13 +40,6 @@ pub struct Settings<'a> {
     pub record_ids: &'a dyn Fn(&[u32]) -> Vec<String>,
 }
 
-impl Settings<'_> {
-    /// Whether a run ends before its last update, since its score no longer rises.
-    fn end_early(&self, state: &State) -> bool {
-        state.step < self.steps && state.is_out_of_patience(self.patience)
-    }
-}
-
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Outcome {
@@ -87,6 +80,7 @@ pub fn train(
         *scale = LossScale::new(saved, store.device());
     }
     stop_requested()?;
+    let ends_early = |state: &State| state.step < settings.steps && state.is_out_of_patience(settings.patience);
     let mut log = run.metrics(state.step)?;
     let mut loader = loader(state.loader)?;
     let mut progress = Progress::new(settings.steps, state.step);
@@ -121,11 +115,11 @@ pub fn train(
         }
     };
     if state.evaluation_due {
-        evaluated(objective, settings, &mut state, run, ema.as_mut(), &mut log)?;
+        evaluated(objective, &mut state, run, ema.as_mut(), &mut log, &ends_early)?;
         state.evaluation_due = false;
         save(&mut state, &stepper, ema.as_ref(), &log)?;
     }
-    while state.step < settings.steps && !settings.end_early(&state) {
+    while state.step < settings.steps && !ends_early(&state) {
         let rate = (settings.rate)(state.step);
         let update = match stepper.update(state.step, rate, &mut || Ok(Rc::new(loader.next_batch()?))) {
             Ok(update) => update,
@@ -172,21 +166,21 @@ pub fn train(
                 log.write(line)?;
             }
         }
-        if evaluates && let Err(error) = evaluated(objective, settings, &mut state, run, ema.as_mut(), &mut log) {
+        if evaluates && let Err(error) = evaluated(objective, &mut state, run, ema.as_mut(), &mut log, &ends_early) {
             state.evaluation_due = true;
             return Err(keep(error, saved, &mut state, &stepper, ema.as_ref(), &log)?);
         }
-        if saves || settings.end_early(&state) {
+        if saves || ends_early(&state) {
             save(&mut state, &stepper, ema.as_ref(), &log)?;
             saved = state.step;
         }
-        if stopped && !ends && !settings.end_early(&state) {
+        if stopped && !ends && !ends_early(&state) {
             progress.finish();
             return Ok(Outcome::Stopped { step: state.step });
         }
     }
     progress.finish();
-    if settings.end_early(&state) {
+    if ends_early(&state) {
         remark_early_end(&state, settings);
     }
     if state.skipped == state.step && state.step > 0 {
@@ -236,11 +230,11 @@ fn settle(
 /// Evaluates the weights, or their moving average where there is one, and logs the result.
 fn evaluated(
     objective: &dyn Objective,
-    settings: &Settings,
     state: &mut State,
     run: &RunDir,
     ema: Option<&mut Ema>,
     log: &mut MetricsLog,
+    ends_early: &dyn Fn(&State) -> bool,
 ) -> Result<()> {
     let found = match ema {
         Some(ema) => ema.in_place(|| evaluate(objective, state, run)),
@@ -249,7 +243,7 @@ fn evaluated(
     if let Some(evaluation) = found? {
         let mut line = json!({ "step": state.step });
         evaluation.values.iter().for_each(|(name, value)| line[format!("validate_{name}")] = (*value).into());
-        if settings.end_early(state) {
+        if ends_early(state) {
             line["ended_early"] = true.into();
         }
         log.write(line)?;
@@ -262,7 +256,8 @@ fn evaluate(objective: &dyn Objective, state: &mut State, run: &RunDir) -> Resul
     let Some(evaluation) = objective.evaluate()? else { return Ok(None) };
     if state.best.is_none_or(|(best, _)| evaluation.score > best) {
         run.save_best(&tensors(objective.store()))?;
-        (state.best, state.since_best) = (Some((evaluation.score, state.step)), 0);
+        state.best = Some((evaluation.score, state.step));
+        state.since_best = 0;
     } else {
         state.since_best += 1;
     }

@@ -610,6 +610,14 @@ impl Settings {
     }
 }
 
+/// A number of epochs.
+fn epochs(text: &str) -> Result<f64, String> {
+    cli::positive(text)
+        .ok()
+        .filter(|epochs| *epochs <= 1e6)
+        .ok_or_else(|| "give a number above 0, at most 1000000".to_owned())
+}
+
 /// The name of a device; whether it is there is seen when it is used.
 fn device(text: &str) -> Result<String, String> {
     let known =
@@ -623,14 +631,6 @@ fn task(text: &str) -> Result<String, String> {
         config::Task::parse(text).map_err(|error| error.to_string())?;
     }
     Ok(text.to_owned())
-}
-
-/// A number of epochs.
-fn epochs(text: &str) -> Result<f64, String> {
-    cli::positive(text)
-        .ok()
-        .filter(|epochs| *epochs <= 1e6)
-        .ok_or_else(|| "give a number above 0, at most 1000000".to_owned())
 }
 
 /// A number of bootstrap draws.

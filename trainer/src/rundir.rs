@@ -102,12 +102,12 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Opens or makes the directory for a run of this configuration, which comes to `steps` updates. A run that is there may
+    /// Opens or makes the directory for a run of this configuration, which comes to `total` updates. A run that is there may
     /// become longer, or shorter than it was to be, but not shorter than it is.
     ///
     /// # Errors
     /// When it holds a run of another configuration or one that has made more updates, or another process works on it.
-    pub fn open<C: Serialize + DeserializeOwned + PartialEq>(path: &Path, config: &C, steps: u64) -> Result<Self> {
+    pub fn open<C: Serialize + DeserializeOwned + PartialEq>(path: &Path, config: &C, total: u64) -> Result<Self> {
         files::make_folder(&path.join(CHECKPOINTS)).with_context(|| format!("cannot make {}", path.display()))?;
         let lock = File::create(path.join(LOCK)).with_context(|| format!("cannot lock {}", path.display()))?;
         if !files::lock(&lock, path)? {
@@ -131,7 +131,7 @@ impl RunDir {
                 );
             }
             if other_length {
-                check_length(path, self::steps(path).pop().unwrap_or(0), steps)?;
+                check_length(path, steps(path).pop().unwrap_or(0), total)?;
             }
         }
         files::write_atomic(&kept, text.as_bytes())?;
@@ -495,7 +495,9 @@ pub fn newest_state(run: &Path) -> Option<State> {
 pub fn is_finished(run: &Path, steps: u64) -> bool {
     let config: toml::Table = load_config(run).unwrap_or_default();
     let patience = setting(&config, "patience").and_then(toml::Value::as_integer).unwrap_or(0);
-    newest_state(run).is_some_and(|state| state.step >= steps || state.is_out_of_patience(patience.max(0) as u64))
+    newest_state(run).is_some_and(|state| {
+        !state.evaluation_due && (state.step >= steps || state.is_out_of_patience(patience.max(0) as u64))
+    })
 }
 
 /// Says on the standard error where a run that is to be used has not made all its updates.
@@ -510,7 +512,7 @@ pub fn remark_unfinished(run: &Path, steps: u64) {
 pub fn unfinished(run: &Path, steps: u64) -> Option<String> {
     let state = newest_state(run)?;
     let (made, all) = (state.step, if steps == 0 { state.total } else { steps });
-    (made > 0 && made < all && !is_finished(run, all))
+    (made > 0 && !is_finished(run, all))
         .then(|| format!("{} has made {made} of its {all} updates: these are its weights so far", run.display()))
 }
 

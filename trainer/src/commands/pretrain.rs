@@ -51,24 +51,9 @@ pub fn pretrain_transform(config: &PretrainConfig) -> Transform {
     }
 }
 
-/// The epoch of a run on these records.
-fn epoch(config: &PretrainConfig, training: &TrainingRows) -> Epoch {
-    Epoch::new(training.rows.len(), config.optimiser.batch_size, config.optimiser.accumulation)
-}
-
-/// Optimizer steps of a run.
-///
-/// # Errors
-/// When there is nothing to train on.
+/// Updates of a run.
 pub fn pretrain_steps(config: &PretrainConfig, source: &DataSource) -> Result<u64> {
-    Ok(steps_of(config, &TrainingRows::of(config, source)?))
-}
-
-fn steps_of(config: &PretrainConfig, training: &TrainingRows) -> u64 {
-    match config.optimiser.steps {
-        0 => epoch(config, training).steps(config.optimiser.epochs),
-        steps => steps,
-    }
+    Ok(TrainingRows::of(config, source)?.steps(config))
 }
 
 /// The loader of a run's batches.
@@ -113,9 +98,9 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
     }
     let optimiser = &config.optimiser;
     let training = TrainingRows::of(config, source)?;
-    let Epoch { records, updates: per_epoch } = epoch(config, &training);
+    let Epoch { records, updates: per_epoch } = training.epoch(config);
     let loader = |state| Ok(loader_builder(config, source, &training, device).resume(state).build()?);
-    let steps = steps_of(config, &training);
+    let steps = training.steps(config);
     let epochs = steps as f64 / per_epoch;
     let schedule = WarmupCosine {
         peak: scaled_rate(optimiser.base_rate, optimiser.batch_size * optimiser.accumulation),

@@ -144,15 +144,11 @@ pub fn prepare_segmentation<'a>(
         rundir::start_from(objective.store(), Path::new(&config.init), |_| false, preset_hint)?;
     }
     let seen = seen_before(&config.init, (&config.dataset, &config.split, &config.split_members));
-    let missed = split.missed_by_ratio(config.ratio, &[]);
-    for remark in unfinished_start(&config.init).into_iter().chain(seen).chain(missed) {
-        dataset::remark!("warning: {remark}");
-    }
     let optimiser = &config.optimiser;
-    let epoch = Epoch::new(rows.len(), optimiser.batch_size, 1);
-    if let Some(warning) = epoch.warning(optimiser.steps, optimiser.patience) {
-        dataset::remark!("warning: {warning}");
-    }
+    let length = Epoch::new(rows.len(), optimiser.batch_size, 1).warning(optimiser.steps, optimiser.patience);
+    let of_start = unfinished_start(&config.init).into_iter().chain(seen);
+    let remarks = of_start.chain(split.missed_by_ratio(config.ratio, &[])).chain(length);
+    remarks.for_each(|remark| dataset::remark!("warning: {remark}"));
     Ok(Segmenting { config, source, objective, rows, device })
 }
 

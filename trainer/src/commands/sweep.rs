@@ -108,13 +108,12 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
     if plan.out.join("config.toml").exists() {
         bail!("{} is a run: give a folder for the sweep's runs to --out", plan.out.display());
     }
-    let starts: Vec<(&str, &str)> = plan.starts.iter().map(|(name, path)| (name.as_str(), path.as_str())).collect();
     let mut sources = Vec::new();
     for split in &plan.splits {
         sources.push((split, DataSource::open(plan.data, Some(split))?));
     }
     check_specificity(plan.specificity)?;
-    let pretrained = starts.iter().filter(|(_, path)| *path != RANDOM).flat_map(|(name, path)| {
+    let pretrained = plan.starts.iter().filter(|(_, path)| path != RANDOM).flat_map(|(name, path)| {
         plan.splits.iter().map(move |split| (format!("{name}={path}"), weights_of(path, split)))
     });
     let model = same_model::of_starts(&pretrained.collect::<Vec<_>>(), plan.preset)?;
@@ -122,7 +121,7 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
     let mut told = HashSet::new();
     let mut jobs: Vec<(PathBuf, Finetuning, &DataSource)> = Vec::new();
     for (split, source) in &sources {
-        for &(name, path) in &starts {
+        for (name, path) in &plan.starts {
             for &ratio in &plan.ratios {
                 for &seed in &plan.seeds {
                     let config = configuration(plan, source, (name, path), model.as_deref(), ratio, seed)?;

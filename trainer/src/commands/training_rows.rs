@@ -5,7 +5,7 @@ use arrow_array::ListArray;
 use dataset::{Dataset, Subset, shard};
 
 use super::DataSource;
-use crate::config::PretrainConfig;
+use crate::config::{Epoch, PretrainConfig};
 
 /// The records that pre-training sees.
 pub(super) struct TrainingRows {
@@ -46,6 +46,19 @@ impl TrainingRows {
             format!(" with a report (the other {} are left out)", all - reports)
         };
         Ok(Self { rows, told })
+    }
+
+    /// The epoch of a run.
+    pub(super) fn epoch(&self, config: &PretrainConfig) -> Epoch {
+        Epoch::new(self.rows.len(), config.optimiser.batch_size, config.optimiser.accumulation)
+    }
+
+    /// Updates of a run.
+    pub(super) fn steps(&self, config: &PretrainConfig) -> u64 {
+        match config.optimiser.steps {
+            0 => self.epoch(config).steps(config.optimiser.epochs),
+            steps => steps,
+        }
     }
 }
 
