@@ -13,7 +13,7 @@ fn main() {
 
 /// The headers lie beside the libraries, unless `LIBTORCH_INCLUDE` says otherwise (as torch-sys reads it).
 fn compile_shim(lib: &Path) {
-    println!("cargo:rerun-if-changed=src/libtorch/shim.cpp");
+    println!("cargo:rerun-if-changed=src/torch/shim/shim.cpp");
     println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
     println!("cargo:rerun-if-env-changed=LIBTORCH_CXX11_ABI");
     let root = std::env::var("LIBTORCH_INCLUDE").map_or_else(|_| lib.join(".."), Into::into);
@@ -26,6 +26,6 @@ fn compile_shim(lib: &Path) {
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
         .include(root.join("include"))
         .include(root.join("include/torch/csrc/api/include"))
-        .file("src/libtorch/shim.cpp")
+        .file("src/torch/shim/shim.cpp")
         .compile("mrm_torch");
 }

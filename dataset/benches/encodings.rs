@@ -9,11 +9,11 @@ use std::hint::black_box;
 use std::path::Path;
 
 use dataset::Dataset;
-use dataset::image::GreyImage;
-use dataset::manifest::shard_path;
+use dataset::format::image_codec::GreyImage;
+use dataset::format::manifest::shard_path;
+use dataset::format::record::{ImageEncoding, Record};
+use dataset::format::shard::ShardWriter;
 use dataset::random::Stream;
-use dataset::record::{ImageEncoding, Record};
-use dataset::shard::ShardWriter;
 use parquet::basic::{Compression, ZstdLevel};
 
 const ROUNDS: usize = 5;
@@ -100,7 +100,7 @@ fn write(
     records: &[Record],
     encoding: ImageEncoding,
     compression: Compression,
-) -> dataset::manifest::ShardInfo {
+) -> dataset::format::manifest::ShardInfo {
     let relative = shard_path(0);
     let mut writer =
         ShardWriter::create(&folder.join(&relative), source.findings(), encoding, compression).expect("a shard");

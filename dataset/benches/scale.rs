@@ -9,11 +9,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use dataset::format::manifest::{self, ImageSpec, Manifest, TextSpec, Totals};
+use dataset::format::record::{FORMAT_VERSION, ImageEncoding, Record};
+use dataset::format::shard::{ImageCompression, ShardWriter};
 use dataset::loader::TextOptions;
-use dataset::manifest::{self, ImageSpec, Manifest, TextSpec, Totals};
 use dataset::random::Stream;
-use dataset::record::{FORMAT_VERSION, ImageEncoding, Record};
-use dataset::shard::{ImageCompression, ShardWriter};
 use dataset::transform::Transform;
 use dataset::{Dataset, Loader, Storage};
 use rayon::prelude::*;

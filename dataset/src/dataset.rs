@@ -12,16 +12,16 @@ use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
 use crate::error::{Error, Result};
-use crate::files;
-use crate::image::{self, GreyImage};
-use crate::manifest::{MANIFEST, Manifest, TOKENIZER};
+use crate::format::image_codec::{self, GreyImage};
+use crate::format::manifest::{MANIFEST, Manifest, TOKENIZER};
+use crate::format::record::{ImageEncoding, Record};
+use crate::format::shard::{self, Shard};
+use crate::format::table;
+use crate::loader::row_group_cache::Recent;
 use crate::metadata;
-use crate::recent::Recent;
-use crate::record::{ImageEncoding, Record};
 use crate::record_hint;
-use crate::shard::{self, Shard};
-use crate::storage::{Storage, StoredFile};
-use crate::table;
+use crate::store::files;
+use crate::store::storage::{Storage, StoredFile};
 
 /// Rows of a shard up to which the manifest is believed before the shard is opened: four times the default.
 const BELIEVED_ROWS: u64 = 1 << 13;
@@ -259,7 +259,7 @@ impl Dataset {
                 shard.image_bytes(local, None, page, &mut encoded)?;
                 // Ingested without images.
                 if !(encoded.is_empty() && length == 0) {
-                    let decoded = image::decode_stored(&encoded, shard.encoding());
+                    let decoded = image_codec::decode_stored(&encoded, shard.encoding());
                     let decoded = decoded.map_err(|error| shard.row_error(local, error))?;
                     if (decoded.height, decoded.width) != (height.into(), width.into()) {
                         let (found, stated) = ((decoded.height, decoded.width), (height, width));

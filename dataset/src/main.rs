@@ -8,12 +8,17 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser, Subcommand};
-use dataset::cli::{self, HelpFiles};
+use dataset::commands::bench;
+use dataset::commands::cli::{self, HelpFiles};
+use dataset::commands::inspect;
+use dataset::commands::montage;
+use dataset::commands::progress::{Meter, Progress};
+use dataset::commands::verify;
 use dataset::export::{self, Format};
-use dataset::meter::{Meter, Progress};
+use dataset::split::draw;
 use dataset::split::{self, SplitOptions, Unit};
 use dataset::transform::Transform;
-use dataset::{Dataset, Subset, bench, draw, inspect, montage, verify};
+use dataset::{Dataset, Subset};
 
 /// Looks at, checks, splits, measures and exports datasets of radiographs with reports.
 #[derive(Parser)]

@@ -8,8 +8,8 @@ use polars::prelude::*;
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::record::{self, IMAGE, MASK};
-use crate::table;
+use crate::format::record::{self, IMAGE, MASK};
+use crate::format::table;
 
 /// Name of the column that says whether a record has a mask.
 const HAS_MASK: &str = "has_mask";

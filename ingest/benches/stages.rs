@@ -8,10 +8,10 @@ use std::hint::black_box;
 use std::io::Read;
 use std::time::Instant;
 
-use dataset::record::{ImageEncoding, Record};
-use dataset::shard::{ImageCompression, ShardWriter};
-use ingest::picture::{self, Fit, Scratch};
-use ingest::tone::{self, Tone};
+use dataset::format::record::{ImageEncoding, Record};
+use dataset::format::shard::{ImageCompression, ShardWriter};
+use ingest::image::intensity::{self, Tone};
+use ingest::image::pipeline::{self, Fit, Scratch};
 use sha2::{Digest, Sha256};
 
 const ROUNDS: usize = 9;
@@ -63,8 +63,8 @@ fn main() {
         let mut scratch = Scratch::default();
         let mut grey = Vec::new();
         if bytes.starts_with(&[0xFF, 0xD8]) {
-            let whole = picture::decode(&bytes, Tone::Voi).expect("a picture");
-            let decoded = || drop(black_box(picture::decode(&bytes, Tone::Voi)));
+            let whole = pipeline::decode(&bytes, Tone::Voi).expect("a picture");
+            let decoded = || drop(black_box(pipeline::decode(&bytes, Tone::Voi)));
             tell("decode at full size (not used)", seconds(decoded), bytes.len() + whole.pixels.len());
         } else {
             let decode = || ingest::dicom::read_radiograph(&bytes, Vec::new()).expect("a radiograph");
@@ -76,9 +76,9 @@ fn main() {
             });
             tell("parse, decode", decoding, bytes.len() + 2 * pixels);
             let dicom = decode();
-            tell("tone", seconds(|| tone::to_grey(&dicom, Tone::Voi, &mut grey)), 3 * pixels);
+            tell("tone", seconds(|| intensity::to_grey(&dicom, Tone::Voi, &mut grey)), 3 * pixels);
         }
-        let mut store = || picture::store(&bytes, Tone::Voi, 512, Fit::Shorter, &mut scratch).expect("a picture");
+        let mut store = || pipeline::store(&bytes, Tone::Voi, 512, Fit::Shorter, &mut scratch).expect("a picture");
         let stored = store();
         let stored_bytes = stored.image.pixels.len();
         tell("parse, decode, tone, resize", seconds(|| drop(black_box(store()))), bytes.len() + stored_bytes);

@@ -7,16 +7,19 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use dataset::cli::{self, HelpFiles, count, counted};
-use dataset::meter::{Meter, Progress};
-use dataset::record::ImageEncoding;
-use dataset::shard::ImageCompression;
-use ingest::picture::Fit;
-use ingest::plan::{Plan, Source};
+use dataset::commands::cli::{self, HelpFiles, count, counted};
+use dataset::commands::progress::{Meter, Progress};
+use dataset::format::record::ImageEncoding;
+use dataset::format::shard::ImageCompression;
+use ingest::image::intensity::Tone;
+use ingest::image::pipeline::Fit;
+use ingest::report::tokenizer;
+use ingest::run::path_hash;
+use ingest::run::plan::{Plan, Source};
+use ingest::run::preview;
 use ingest::run::{self, Options, ReportText, Summary, TokenizerChoice};
+use ingest::sources;
 use ingest::sources::{LabelWord, TableOptions};
-use ingest::tone::Tone;
-use ingest::{path_hash, preview, sources, tokenizer};
 use phantom::{self, Layout};
 
 /// Turns raw radiographs (DICOM, PNG, JPEG) and reports into sharded Parquet with token ids and resized images.
@@ -400,7 +403,8 @@ const SHOWN: usize = 20;
 
 fn check_input(arguments: &IngestArguments, plan: Plan, jobs: usize) -> Result<ExitCode> {
     let meter = Meter::new("radiographs");
-    let outcome = ingest::check::check_input(&arguments.raw_dir, &arguments.out, plan, jobs, &|step| meter.step(&step));
+    let outcome =
+        ingest::run::resume::check_input(&arguments.raw_dir, &arguments.out, plan, jobs, &|step| meter.step(&step));
     meter.finish();
     let differing = outcome?;
     if differing.is_empty() {

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use arrow_array::{Array, StringArray};
-use dataset::manifest::{self, ImageSpec, Manifest, TextSpec, Totals};
+use dataset::format::manifest::{self, ImageSpec, Manifest, TextSpec, Totals};
+use dataset::format::record::{FORMAT_VERSION, ImageEncoding, Record};
+use dataset::format::shard::{ImageCompression, ShardWriter};
 use dataset::random::Stream;
-use dataset::record::{FORMAT_VERSION, ImageEncoding, Record};
-use dataset::shard::{ImageCompression, ShardWriter};
 use tempfile::TempDir;
 
 /// A built binary of the workspace; test executables lie one folder below it.
@@ -120,10 +120,10 @@ pub struct RejectRow {
 
 /// The rows of `rejects.parquet`.
 pub fn rejects(dataset: &Path) -> Vec<RejectRow> {
-    let batches = dataset::table::read_table(&dataset.join("rejects.parquet")).expect("rejects.parquet");
+    let batches = dataset::format::table::read_table(&dataset.join("rejects.parquet")).expect("rejects.parquet");
     let mut rows = Vec::new();
     for batch in batches {
-        let column = |name| dataset::shard::column::<StringArray>(&batch, name).expect("a text column");
+        let column = |name| dataset::format::shard::column::<StringArray>(&batch, name).expect("a text column");
         for row in 0..batch.num_rows() {
             let id = column("record_id");
             rows.push(RejectRow {
@@ -201,7 +201,7 @@ pub fn write_dataset(folder: &Path, findings: &[&str], encoding: ImageEncoding, 
     }});
     let tokenizer = tokenizer.to_string();
     std::fs::write(folder.join(manifest::TOKENIZER), &tokenizer).expect("written");
-    dataset::table::write_table(
+    dataset::format::table::write_table(
         &folder.join(manifest::REJECTS),
         vec![("source_path", std::sync::Arc::new(StringArray::from(Vec::<&str>::new())), false)],
     )
@@ -225,7 +225,7 @@ pub fn write_dataset(folder: &Path, findings: &[&str], encoding: ImageEncoding, 
             report_text: "all".to_owned(),
             max_tokens: 100,
             vocabulary: vocabulary.len(),
-            tokenizer_sha256: dataset::files::sha256(&folder.join(manifest::TOKENIZER)).expect("a digest"),
+            tokenizer_sha256: dataset::store::files::sha256(&folder.join(manifest::TOKENIZER)).expect("a digest"),
         },
         labels: findings,
         totals: Totals { records: shards.iter().map(|shard| shard.len() as u64).sum(), ..Totals::default() },

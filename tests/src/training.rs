@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use trainer::rundir::read_metrics;
+use trainer::train::run_dir::read_metrics;
 
 use crate::{args, ingest, ok, phantom};
 

@@ -3,7 +3,7 @@
 use std::fs;
 
 use ingest::dicom::Dicom;
-use ingest::tone::{Tone, to_grey};
+use ingest::image::intensity::{Tone, to_grey};
 use mrm_tests::real_data;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -54,7 +54,7 @@ fn problem(dicom: &Dicom, file: &Value, lossy: bool) -> Option<String> {
                 && (*high as f64 - number("max")).abs() <= 0.05 * span
         } else {
             let bytes: Vec<u8> = values.iter().flat_map(|v| (*v as i32).to_le_bytes()).collect();
-            dataset::files::hex(&Sha256::digest(&bytes)) == expected["sha256_i32le"].as_str().expect("a digest")
+            dataset::store::files::hex(&Sha256::digest(&bytes)) == expected["sha256_i32le"].as_str().expect("a digest")
         };
         if !same {
             return Some(format!("stored {low} {high} {mean}, expected {expected}"));

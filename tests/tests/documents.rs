@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dataset::Dataset;
-use dataset::record::{self, ImageEncoding};
+use dataset::format::record::{self, ImageEncoding};
 use mrm_tests::{args, folder, made_record, ok, phantom, text, write_dataset};
 use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};

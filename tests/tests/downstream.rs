@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::{Array, FixedSizeListArray, Float32Array, StringArray};
-use dataset::record::{ImageEncoding, Record};
+use dataset::format::record::{ImageEncoding, Record};
 use dataset::transform::Transform;
 use mrm_tests::training::{dataset, numbers, pretraining};
 use mrm_tests::{args, fails, folder, made_record, ok, run, text, write_dataset};
 use serde_json::Value;
 use tch::Device;
 use tch::nn::VarStore;
-use trainer::classifier::{ClassifierConfig, VitClassifier};
 use trainer::commands::{DataSource, Finetuning, Request, prepare_finetune, resolve_finetune};
 use trainer::config::{FinetuneConfig, PretrainConfig, Task, finetune_preset};
-use trainer::objective::images;
-use trainer::objectives::Missing;
-use trainer::rundir;
+use trainer::model::classifier::{ClassifierConfig, VitClassifier};
+use trainer::task::Missing;
+use trainer::task::objective::images;
+use trainer::train::run_dir;
 
 /// A pre-trained run, and the dataset it saw.
 fn pretrained(folder: &Path, studies: usize) -> (PathBuf, PathBuf) {
@@ -38,7 +38,7 @@ fn finetuning(data: &Path, run: &Path, init: &Path, more: &[&str]) -> Vec<OsStri
 
 fn evaluate(data: &Path, run: &Path) -> Value {
     ok("trainer", args!["evaluate", "--data", data, "--run", run, "--split", "main", "--draws", "50"]);
-    dataset::files::read_json(&run.join("evaluation-test.json")).expect("an evaluation")
+    dataset::store::files::read_json(&run.join("evaluation-test.json")).expect("an evaluation")
 }
 
 fn state(file: &Path) -> Vec<(String, tch::Tensor)> {
@@ -97,7 +97,7 @@ fn evaluations_are_told_compared_and_swept() {
     let compare = |a: &Path, b: &Path| args!["compare", a, b, "--draws", "100", "--out", &out];
     let told = ok("trainer", compare(&first, &second));
     assert!(told.contains(" p = ") && told.contains("Cardiomegaly"), "{told}");
-    let difference: Value = dataset::files::read_json(&out).expect("a comparison");
+    let difference: Value = dataset::store::files::read_json(&out).expect("a comparison");
     let auroc = |report: &Value| report["findings"][0]["auroc"]["value"].as_f64().expect("an AUROC");
     assert!((auroc(&difference) - (auroc(&other) - auroc(&report))).abs() < 1e-12);
     let told = ok("trainer", compare(&first, &first));
@@ -121,7 +121,8 @@ fn evaluations_are_told_compared_and_swept() {
         let of_train = args!["--subset", "train", "--draws", "10"];
         let all = args!["evaluate", "--data", &data, "--run", run, "--split", "main"];
         ok("trainer", all.into_iter().chain(of_train));
-        let report: Value = dataset::files::read_json(&run.join("evaluation-train.json")).expect("an evaluation");
+        let report: Value =
+            dataset::store::files::read_json(&run.join("evaluation-train.json")).expect("an evaluation");
         report["findings"][finding]["positives"].as_u64()
     };
     assert!(positives(&ones, 1) > positives(&first, 1));
@@ -145,10 +146,10 @@ fn evaluations_are_told_compared_and_swept() {
     let told = ok("trainer", sweep());
     assert!(told.contains("all starts train the same model: mrm-vit-tiny (1 blocks of width 32, "), "{told}");
     assert!(told.contains("run 8 of 8") && told.contains("| mrm |") && told.contains("(2 runs)"), "{told}");
-    let cells: Value = dataset::files::read_json(&sweeps.join("sweep.json")).expect("cells");
+    let cells: Value = dataset::store::files::read_json(&sweeps.join("sweep.json")).expect("cells");
     let mean = |seed: u64| {
         let report: Value =
-            dataset::files::read_json(&sweeps.join(format!("mrm-main-100-seed{seed}/evaluation-test.json")))
+            dataset::store::files::read_json(&sweeps.join(format!("mrm-main-100-seed{seed}/evaluation-test.json")))
                 .expect("one");
         report["mean"]["auroc"]["value"].as_f64().expect("an AUROC")
     };
@@ -171,7 +172,7 @@ fn evaluations_are_told_compared_and_swept() {
     assert!(fails("trainer", 2, nameless).contains("did you mean `scratch=random`?"));
     // More updates go on from those that are made, and are evaluated anew.
     let state = |name: &str| -> Value {
-        dataset::files::read_json(&sweeps.join("mrm-main-100-seed1").join(name)).expect("a file")
+        dataset::store::files::read_json(&sweeps.join("mrm-main-100-seed1").join(name)).expect("a file")
     };
     let longer = || sweep().into_iter().map(|word| if word == "3" { "5".into() } else { word });
     assert_eq!(state("evaluation-test.json")["updates"], 3);
@@ -212,7 +213,7 @@ fn a_baseline_is_the_same_model() {
     let starts = ["scratch=random".to_owned(), start("file", &file), start("mrm", &mrm)];
     ok("trainer", sweep(&starts, &[]));
     let config = |name: &str| -> FinetuneConfig {
-        rundir::load_config(&sweeps.join(format!("{name}-main-100-seed0"))).expect("a configuration")
+        run_dir::load_config(&sweeps.join(format!("{name}-main-100-seed0"))).expect("a configuration")
     };
     let of_run = config("mrm");
     assert_eq!((of_run.model.vit.width, of_run.model.vit.depth), (32, 1), "not the preset's sizes");
@@ -281,8 +282,8 @@ fn blank_labels_of_a_task_of_ones_own_are_no_negatives() {
         let of_subset = |subset: &str| {
             let all = args!["evaluate", "--data", &data, "--run", run, "--split", "main", "--subset", subset];
             let told = ok("trainer", all.into_iter().chain(args!["--draws", "10"]));
-            let report: Value =
-                dataset::files::read_json(&run.join(format!("evaluation-{subset}.json"))).expect("an evaluation");
+            let report: Value = dataset::store::files::read_json(&run.join(format!("evaluation-{subset}.json")))
+                .expect("an evaluation");
             let finding = &report["findings"][0];
             let count = |key: &str| finding[key].as_u64().unwrap_or_else(|| panic!("{key}: {finding}"));
             let how = if finding["blank_as"] == "ignore" { "ignored" } else { "counted as negative" };
@@ -295,7 +296,8 @@ fn blank_labels_of_a_task_of_ones_own_are_no_negatives() {
         ([sum(0), sum(1), sum(2), sum(3)], all.iter().map(|(_, records)| records).sum())
     };
     let of_train = |run: &Path| -> u64 {
-        let report: Value = dataset::files::read_json(&run.join("evaluation-train.json")).expect("an evaluation");
+        let report: Value =
+            dataset::store::files::read_json(&run.join("evaluation-train.json")).expect("an evaluation");
         report["records"].as_u64().expect("records")
     };
 
@@ -381,7 +383,7 @@ fn a_task_of_ones_own_is_as_long_as_its_records_say() {
     all.extend(args!["--set", "model.vit.depth=1", "--set", "run.log_every=1"]);
     let told = ok("trainer", &all);
     assert!(told.contains("(2.0 epochs), on cpu with") && told.contains("patience = 10"), "{told}");
-    let logged = rundir::read_metrics(&run).expect("a log");
+    let logged = run_dir::read_metrics(&run).expect("a log");
     let last = logged.iter().rfind(|line| line["loss"].is_f64()).expect("an update");
     assert_eq!(last["epoch"], 2.0);
     let endless = all.iter().map(|word| if word == "2" { "1e300".into() } else { word.clone() });
@@ -448,7 +450,7 @@ fn a_run_ends_when_its_score_no_longer_rises() {
     sweep.extend(args!["--start", "scratch=random", "--patience", "1", "--set", "optimiser.rate=0.0"]);
     ok("trainer", &sweep);
     let one = sweeps.join("scratch-main-100-seed0");
-    let report: Value = dataset::files::read_json(&one.join("evaluation-test.json")).expect("an evaluation");
+    let report: Value = dataset::store::files::read_json(&one.join("evaluation-test.json")).expect("an evaluation");
     assert_eq!((&report["updates"], &state_of(&one)["step"]), (&2.into(), &2.into()));
     let told = ok("trainer", &sweep);
     assert!(told.contains("run 1 of 1") && !told.contains("test AUROC 0"), "nothing is done again: {told}");
@@ -456,7 +458,7 @@ fn a_run_ends_when_its_score_no_longer_rises() {
 
 /// What the newest checkpoint of a run keeps beside its tensors.
 fn state_of(run: &Path) -> Value {
-    dataset::files::read_json(&run.join("latest/state.json")).expect("a state")
+    dataset::store::files::read_json(&run.join("latest/state.json")).expect("a state")
 }
 
 #[test]
@@ -485,8 +487,9 @@ fn records_without_labels_or_splits_are_predicted() {
     assert_eq!(lines[0], ["record_id", "patient_id", "study_id", "Cardiomegaly", "Edema"]);
     assert_eq!(lines[1][..3], ["made/00000", "p0", "s0"]);
     ok("trainer", predict(&plain, &parquet, &[]));
-    let batches = dataset::table::read_table(&parquet).expect("a table");
-    let scores = dataset::shard::column::<Float32Array>(&batches[0], "Edema").expect("probabilities").values().to_vec();
+    let batches = dataset::format::table::read_table(&parquet).expect("a table");
+    let scores =
+        dataset::format::shard::column::<Float32Array>(&batches[0], "Edema").expect("probabilities").values().to_vec();
     let of_csv: Vec<f32> = lines[1..].iter().map(|line| line[4].parse().expect("a number")).collect();
     assert_eq!(of_csv, scores);
     assert!(scores.iter().all(|score| (0.0..=1.0).contains(score)) && scores.windows(2).any(|pair| pair[0] != pair[1]));
@@ -564,17 +567,17 @@ fn features_are_those_of_the_encoder() {
     let out = temporary.path().join("features.parquet");
     let told = ok("trainer", args!["embed", "--data", &data, "--weights", &mrm, "--device", "cpu", "--out", &out]);
     assert!(told.contains("32 features each"), "{told}");
-    let batches = dataset::table::read_table(&out).expect("a table");
-    let ids = dataset::shard::column::<StringArray>(&batches[0], "record_id").expect("identifiers");
-    let features = dataset::shard::column::<FixedSizeListArray>(&batches[0], "features").expect("features");
+    let batches = dataset::format::table::read_table(&out).expect("a table");
+    let ids = dataset::format::shard::column::<StringArray>(&batches[0], "record_id").expect("identifiers");
+    let features = dataset::format::shard::column::<FixedSizeListArray>(&batches[0], "features").expect("features");
     assert_eq!((features.value_length(), features.len()), (32, ids.len()));
     // What the library gives for some records by themselves.
     let set = Arc::new(dataset::Dataset::open(&data).expect("a dataset"));
-    let config: PretrainConfig = rundir::load_config(&mrm).expect("a configuration");
+    let config: PretrainConfig = run_dir::load_config(&mrm).expect("a configuration");
     let store = VarStore::new(Device::Cpu);
     let sizes = ClassifierConfig { vit: config.model.vit.clone(), classes: 1, drop_path: 0.0 };
     let model = VitClassifier::new(&store.root(), &sizes).expect("a model");
-    rundir::load(&store, &rundir::weights(&mrm).expect("weights")).expect("loaded");
+    run_dir::load(&store, &run_dir::weights(&mrm).expect("weights")).expect("loaded");
     for place in [0, ids.len() - 1] {
         let row = set.row_of(ids.value(place)).expect("a record") as u32;
         let transform = Transform {
@@ -598,7 +601,7 @@ fn features_are_those_of_the_encoder() {
     let mut all = args!["embed", "--data", &data, "--weights", &file, "--device", "cpu", "--out", &some].to_vec();
     all.extend(args!["--split", "main", "--subset", "test"]);
     ok("trainer", all);
-    let fewer = dataset::table::read_table(&some).expect("a table");
+    let fewer = dataset::format::table::read_table(&some).expect("a table");
     assert!(fewer[0].num_rows() < batches[0].num_rows());
     let told = fails("trainer", 1, args!["embed", "--data", &data, "--weights", &data, "--out", &some]);
     assert!(told.contains("--preset"), "{told}");

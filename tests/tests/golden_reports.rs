@@ -1,6 +1,6 @@
 //! Reports against the reference: masking, sections, headings, token ids.
 
-use dataset::masking::{Continuations, mask_words};
+use dataset::loader::masking::{Continuations, mask_words};
 use ingest::report::{main_sections, normalise_heading, sections};
 use mrm_tests::{golden_json, real_data};
 use serde_json::Value;
@@ -39,12 +39,13 @@ fn golden_report_masking() {
 #[test]
 fn golden_report_token_ids() {
     let Some(data) = real_data() else { return };
-    let tokenizer = ingest::tokenizer::load(&data.join("mimic_wordpiece.json")).expect("the recipe's tokenizer");
+    let tokenizer =
+        ingest::report::tokenizer::load(&data.join("mimic_wordpiece.json")).expect("the recipe's tokenizer");
     let golden = golden_json("report_masking.json");
     for case in golden["cases"].as_array().expect("cases") {
         let ids = numbers(&case["ids"]);
         let text = case["text"].as_str().expect("a text");
-        let mut ours: Vec<i64> = ingest::tokenizer::token_ids(&tokenizer, text, ids.len())
+        let mut ours: Vec<i64> = ingest::report::tokenizer::token_ids(&tokenizer, text, ids.len())
             .expect("token ids")
             .into_iter()
             .map(i64::from)

@@ -9,16 +9,16 @@ use std::path::PathBuf;
 use serde_json::Value;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
-use trainer::bert::BertConfig;
-use trainer::classifier::{ClassifierConfig, VitClassifier};
-use trainer::image_decoder::DecoderConfig;
-use trainer::metrics::{Ranking, auroc, mean_defined};
-use trainer::mrm::{Mrm, MrmConfig, MrmOutput, ReportBatch};
-use trainer::optimiser::{Algorithm, Optimiser, Parameter, parameters};
-use trainer::overlap::Overlap;
-use trainer::positions::{Frequencies, resize_table, sin_cos_table};
-use trainer::schedule::WarmupCosine;
-use trainer::vit::VitConfig;
+use trainer::eval::metrics::{Ranking, auroc, mean_defined};
+use trainer::eval::overlap::Overlap;
+use trainer::model::bert::BertConfig;
+use trainer::model::classifier::{ClassifierConfig, VitClassifier};
+use trainer::model::mae_decoder::DecoderConfig;
+use trainer::model::mrm::{Mrm, MrmConfig, MrmOutput, ReportBatch};
+use trainer::model::pos_embed::{Frequencies, resize_table, sin_cos_table};
+use trainer::model::vit::VitConfig;
+use trainer::train::lr_schedule::WarmupCosine;
+use trainer::train::optimizer::{Algorithm, Optimiser, Parameter, parameters};
 use trainer::weights::load_state;
 
 /// Relative and absolute tolerance.
@@ -130,7 +130,7 @@ impl Pretraining {
 
     fn config(&self, antialias: bool, norm_pix_loss: bool) -> MrmConfig {
         let golden = &self.0;
-        check_number("epsilon", trainer::vit::LAYER_NORM_EPSILON, golden.float("/mrm/layer_norm_eps"), DOUBLE);
+        check_number("epsilon", trainer::model::vit::LAYER_NORM_EPSILON, golden.float("/mrm/layer_norm_eps"), DOUBLE);
         MrmConfig {
             vit: VitConfig {
                 image_size: golden.int("/mrm/img_size"),

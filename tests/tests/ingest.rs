@@ -37,10 +37,10 @@ fn a_phantom_becomes_a_dataset() {
     assert_eq!(record.image.len(), usize::from(record.width) * usize::from(record.height));
     let bytes = fs::read(raw.join(&record.source_path)).expect("the raw file");
     assert_eq!(
-        dataset::files::hex(&record.source_sha256),
-        dataset::files::sha256(&raw.join(&record.source_path)).expect("a digest")
+        dataset::store::files::hex(&record.source_sha256),
+        dataset::store::files::sha256(&raw.join(&record.source_path)).expect("a digest")
     );
-    let grey = ingest::picture::decode(&bytes, ingest::tone::Tone::Voi).expect("a picture");
+    let grey = ingest::image::pipeline::decode(&bytes, ingest::image::intensity::Tone::Voi).expect("a picture");
     assert_eq!((grey.width, grey.height), (record.source_width, record.source_height));
     let text = fs::read_to_string(raw.join(format!(
         "files/p{}/p{}/s{}.txt",
@@ -526,9 +526,10 @@ fn chexpert_and_nih_layouts_are_read() {
     let temporary = folder();
     let path = temporary.path();
     let png = |path: &Path, width: u32, height: u32| {
-        let grey = dataset::image::GreyImage { width, height, pixels: vec![90; (width * height) as usize] };
+        let grey =
+            dataset::format::image_codec::GreyImage { width, height, pixels: vec![90; (width * height) as usize] };
         fs::create_dir_all(path.parent().expect("a folder")).expect("made");
-        fs::write(path, grey.encode(dataset::record::ImageEncoding::Png).expect("a PNG")).expect("written");
+        fs::write(path, grey.encode(dataset::format::record::ImageEncoding::Png).expect("a PNG")).expect("written");
     };
     let chexpert = path.join("chexpert/CheXpert-v1.0-small");
     png(&chexpert.join("train/patient00001/study1/view1_frontal.jpg"), 80, 100);

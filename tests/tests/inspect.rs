@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use dataset::record::{ImageEncoding, Record};
+use dataset::format::record::{ImageEncoding, Record};
 use mrm_tests::{args, fails, folder, ingest, made_record, ok, phantom, phantom_of, rejects, write_dataset};
 
 #[test]

@@ -10,12 +10,12 @@ use dataset::random::Stream;
 use mrm_tests::{args, fails, folder, golden, ingest, ok, phantom, text, torch_python};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
-use trainer::classifier::{ClassifierConfig, VitClassifier};
 use trainer::config::{overlay, pretrain_preset};
-use trainer::mrm::{Mrm, MrmConfig, Restore};
-use trainer::pth;
-use trainer::vit::{LAYER_NORM_EPSILON, VitConfig};
+use trainer::model::classifier::{ClassifierConfig, VitClassifier};
+use trainer::model::mrm::{Mrm, MrmConfig, Restore};
+use trainer::model::vit::{LAYER_NORM_EPSILON, VitConfig};
 use trainer::weights::load_state;
+use trainer::weights::pth;
 
 /// Relative difference that float32 models may have.
 const TOLERANCE: f64 = 1e-4;
@@ -248,7 +248,8 @@ fn from_mae(file: &Path, folder: &Path) {
     let exported = folder.join("exported");
     let told = ok("trainer", args!["export", &run, "--to", "timm", "--out", &exported]);
     assert!(told.contains("left out: ") && told.contains("bert_encoder.*"), "{told}");
-    let config: serde_json::Value = dataset::files::read_json(&exported.join("config.json")).expect("a configuration");
+    let config: serde_json::Value =
+        dataset::store::files::read_json(&exported.join("config.json")).expect("a configuration");
     assert_eq!(config["pretrained_cfg"]["mean"], serde_json::json!([0.3, 0.3, 0.3]));
     assert_eq!(config["model_args"]["img_size"], 64);
     finetuned(&set, &run, folder);
@@ -268,7 +269,8 @@ fn finetuned(set: &Path, init: &Path, folder: &Path) {
     ok("trainer", finetune);
     let told = ok("trainer", args!["export", &run, "--to", "timm", "--out", &exported]);
     assert!(told.starts_with("56 tensors") && !told.contains("left out"), "{told}");
-    let config: serde_json::Value = dataset::files::read_json(&exported.join("config.json")).expect("a configuration");
+    let config: serde_json::Value =
+        dataset::store::files::read_json(&exported.join("config.json")).expect("a configuration");
     assert_eq!(config["pretrained_cfg"]["label_names"], serde_json::json!(["Cardiomegaly", "Pleural Effusion"]));
     assert_eq!(config["pretrained_cfg"]["mean"], serde_json::json!([0.3, 0.3, 0.3]));
     assert_eq!(config["pretrained_cfg"]["interpolation"], "bilinear");
@@ -417,7 +419,7 @@ fn timm_and_transformers_compute_the_same() {
             "mrm-vit-s16"
         ],
     );
-    let written: serde_json::Value = dataset::files::read_json(&at("to-timm-small/config.json")).expect("JSON");
+    let written: serde_json::Value = dataset::store::files::read_json(&at("to-timm-small/config.json")).expect("JSON");
     assert!(written["architecture"] == "vit_small_patch16_224" && written["model_args"].is_null(), "{written}");
     probe.insert("to-timm-small.tokens".to_owned(), tokens(&encoder, &small, &large_images));
 

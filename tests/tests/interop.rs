@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use dataset::Dataset;
-use dataset::record::ImageEncoding;
+use dataset::format::record::ImageEncoding;
 use mrm_tests::{folder, ingest, ok, phantom, phantom_of, text};
 
 /// Each reader prints rows, the sum of all pixels of the third record, its tokens, and the positives of one finding.
@@ -60,7 +60,7 @@ fn python_reads_the_shards() {
     let digest = {
         let path = temporary.path().join("image");
         std::fs::write(&path, &record.image).expect("written");
-        dataset::files::sha256(&path).expect("a digest")
+        dataset::store::files::sha256(&path).expect("a digest")
     };
     for reader in ["pyarrow", "polars", "duckdb"] {
         let expected = format!(
@@ -137,7 +137,7 @@ fn hugging_face_datasets_shows_the_pictures() {
                 .collect();
             let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>();
             let picture = |bytes: &[u8], mode: &str| {
-                let picture = dataset::image::decode(bytes).expect("a picture");
+                let picture = dataset::format::image_codec::decode(bytes).expect("a picture");
                 format!("{mode} {}x{} {}", picture.width, picture.height, sum(&picture.pixels))
             };
             let image = match encoding {
@@ -147,7 +147,7 @@ fn hugging_face_datasets_shows_the_pictures() {
             let no_age = if record.age_years.is_none() { "True" } else { "False" };
             let told: Vec<&str> = line.split('|').collect();
             let labels = if dataset.findings().is_empty() { "null".to_owned() } else { codes.join(",") };
-            assert_eq!(told[..2], [record.record_id.as_str(), &dataset::files::hex(&record.source_sha256)]);
+            assert_eq!(told[..2], [record.record_id.as_str(), &dataset::store::files::hex(&record.source_sha256)]);
             assert_eq!(told[2..6], [&format!("{:?}", record.token_ids), &labels, &found.join(";"), no_age]);
             if encoding == ImageEncoding::Jpeg {
                 // Decoders round differently.
@@ -195,7 +195,7 @@ fn croissant_describes_what_is_there() {
         let records = &found["recordSet"][0];
         assert_eq!(records["key"]["@id"], "records/record_id");
         let fields = records["field"].as_array().expect("fields");
-        let schema = dataset::record::schema(&manifest.labels, manifest.image.encoding);
+        let schema = dataset::format::record::schema(&manifest.labels, manifest.image.encoding);
         let mut ids = std::collections::HashSet::new();
         for (field, column) in fields.iter().zip(schema.fields()) {
             assert!(field["name"] == *column.name() && field["@type"] == "cr:Field");

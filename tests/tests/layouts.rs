@@ -7,11 +7,11 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use dataset::Dataset;
-use dataset::record::{ImageEncoding, Record};
-use ingest::plan::Source;
+use dataset::format::record::{ImageEncoding, Record};
 use ingest::report::{CHARACTERS, Conclusion, SECTIONS, sections_with};
+use ingest::run::plan::Source;
 use ingest::sources;
-use ingest::table::{Table, texts};
+use ingest::sources::shared::table::{Table, texts};
 use mrm_tests::{args, contents, fails, folder, golden_json, ingest, ok, phantom, phantom_of, real_data, rejects};
 
 /// The records of a dataset by identifier.
@@ -388,9 +388,9 @@ fn an_nih_phantom_becomes_a_dataset() {
     let with_alpha: Vec<_> = found.values().filter(|record| colour(&record.source_path)).collect();
     assert!((1..20).contains(&with_alpha.len()), "{}", with_alpha.len());
     for record in with_alpha {
-        let grey = ingest::picture::decode(
+        let grey = ingest::image::pipeline::decode(
             &fs::read(raw.join(&record.source_path)).expect("a picture"),
-            ingest::tone::Tone::Voi,
+            ingest::image::intensity::Tone::Voi,
         );
         let grey = grey.expect("a picture");
         assert_eq!(grey.encode(ImageEncoding::Raw).expect("pixels"), record.image);
@@ -618,7 +618,7 @@ fn a_tokenizer_is_trained_on_each_text_once() {
     );
     let out = temporary.path().join("set");
     ok("ingest", args!["covid", &raw, &out, "--no-images", "--vocab-size", "400"]);
-    let tokenizer = ingest::tokenizer::load(&out.join("tokenizer.json")).expect("a tokenizer");
+    let tokenizer = ingest::report::tokenizer::load(&out.join("tokenizer.json")).expect("a tokenizer");
     assert!(tokenizer.token_to_id("betablock").is_some(), "the second note of the study counts");
     assert_eq!(
         tokenizer.token_to_id("alphaphage"),
@@ -655,7 +655,7 @@ fn a_trained_tokenizer_is_of_the_recipes_kind() {
     for key in ["type", "unk_token", "continuing_subword_prefix", "max_input_chars_per_word"] {
         assert!(ours["model"][key] == recipe["model"][key] && !recipe["model"][key].is_null(), "{key}");
     }
-    for (id, token) in ingest::tokenizer::SPECIAL.iter().enumerate() {
+    for (id, token) in ingest::report::tokenizer::SPECIAL.iter().enumerate() {
         assert!(ours["model"]["vocab"][token] == id && recipe["model"]["vocab"][token] == id, "{token}");
     }
     assert!(ours["model"]["vocab"].as_object().expect("a vocabulary").len() > 300);
@@ -666,7 +666,8 @@ fn jpg_tree(raw: &Path, to: &Path) {
     for (path, bytes) in contents(raw) {
         match path.strip_suffix(".dcm") {
             Some(stem) => {
-                let grey = ingest::picture::decode(&bytes, ingest::tone::Tone::MimicCxrJpg).expect("a picture");
+                let grey = ingest::image::pipeline::decode(&bytes, ingest::image::intensity::Tone::MimicCxrJpg)
+                    .expect("a picture");
                 write(&to.join(format!("{stem}.jpg")), grey.encode(ImageEncoding::Jpeg).expect("a JPEG"));
             }
             None if path.ends_with(".txt") || path == "phantom.json" => {}

@@ -6,11 +6,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use dataset::geometry::IGNORED;
-use dataset::image::GreyImage;
+use dataset::format::image_codec::GreyImage;
+use dataset::format::record::{BoundingBox, ImageEncoding, Record};
+use dataset::loader::masking::PAD;
 use dataset::loader::{LoaderBuilder, OnError, TextOptions};
-use dataset::masking::PAD;
-use dataset::record::{BoundingBox, ImageEncoding, Record};
+use dataset::transform::geometry::IGNORED;
 use dataset::transform::{ASPECT, Crop, Transform};
 use dataset::{Batch, Dataset, Loader, LoaderState, PlacedBox};
 use mrm_tests::{folder, made_record, ok, write_dataset};

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::Arc;
 
+use dataset::format::record::{ImageEncoding, Record};
 use dataset::loader::TextOptions;
-use dataset::record::{ImageEncoding, Record};
 use dataset::transform::Transform;
 use dataset::{Dataset, Loader};
 use mrm_tests::{folder, made_record, write_dataset};

@@ -4,8 +4,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use dataset::format::record::ImageEncoding;
 use dataset::loader::TextOptions;
-use dataset::record::ImageEncoding;
 use dataset::transform::Transform;
 use dataset::{Dataset, Floats, Loader};
 use mrm_tests::{folder, made_record, write_dataset};

@@ -1,5 +1,5 @@
 //! Damaged and hostile input: real files, mutated. Nothing may panic, end the process, hang, or take more memory than
-//! the limits of `ingest::bounds` allow.
+//! the limits of `ingest::dicom::limits` allow.
 //!
 //! Each target tries three hundred cases, or as many as `MRM_FUZZ_SECONDS` leaves time for; a failure prints the number of its
 //! case, which `MRM_FUZZ_CASE` runs alone. Inputs that once failed lie in `tests/corpus/TARGET/NAME[.N]`, NAME being the
@@ -15,15 +15,14 @@ use std::time::{Duration, Instant};
 
 use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::tags;
-use ingest::bounds::MAX_VALUES;
-use ingest::picture::{self, Fit, Scratch};
-use ingest::plan::Source;
-use ingest::tone::Tone;
-use ingest::{
-    report,
-    sources::{self, TableOptions},
-    table, tokenizer,
-};
+use ingest::dicom::limits::MAX_VALUES;
+use ingest::image::intensity::Tone;
+use ingest::image::pipeline::{self, Fit, Scratch};
+use ingest::report;
+use ingest::report::tokenizer;
+use ingest::run::plan::Source;
+use ingest::sources::shared::table;
+use ingest::sources::{self, TableOptions};
 use mrm_tests::{args, contents, folder, golden_json, ok, phantom, phantom_of, real_data};
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -245,9 +244,9 @@ fn dicom_files(temporary: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-fn decode(bytes: &[u8]) -> Result<dataset::image::GreyImage, String> {
+fn decode(bytes: &[u8]) -> Result<dataset::format::image_codec::GreyImage, String> {
     let tone = [Tone::Voi, Tone::Minmax, Tone::MimicCxrJpg][bytes.len() % 3];
-    let grey = picture::decode(bytes, tone)?;
+    let grey = pipeline::decode(bytes, tone)?;
     assert_eq!(grey.pixels.len(), grey.width as usize * grey.height as usize);
     Ok(grey)
 }
@@ -255,13 +254,13 @@ fn decode(bytes: &[u8]) -> Result<dataset::image::GreyImage, String> {
 fn pictures(_: &Path, _: &str, bytes: &[u8]) {
     if let Ok(grey) = decode(bytes) {
         let fits = [Fit::Shorter, Fit::Pad, Fit::Stretch][bytes.len() % 3];
-        let stored = picture::store(bytes, Tone::Voi, 64, fits, &mut Scratch::default()).expect("it decodes");
+        let stored = pipeline::store(bytes, Tone::Voi, 64, fits, &mut Scratch::default()).expect("it decodes");
         assert_eq!(stored.source, (grey.width, grey.height));
     }
     // Files of classes that are no radiographs as well.
     if let Ok(dicom) = ingest::dicom::read(bytes) {
         let mut grey = Vec::new();
-        ingest::tone::to_grey(&dicom, Tone::Voi, &mut grey);
+        ingest::image::intensity::to_grey(&dicom, Tone::Voi, &mut grey);
         assert_eq!(grey.len(), dicom.width as usize * dicom.height as usize);
     }
 }
@@ -330,12 +329,15 @@ fn dicom() {
 #[test]
 fn rasters() {
     let temporary = folder();
-    let grey =
-        dataset::image::GreyImage { width: 40, height: 30, pixels: (0..1200).map(|at| (at % 251) as u8).collect() };
+    let grey = dataset::format::image_codec::GreyImage {
+        width: 40,
+        height: 30,
+        pixels: (0..1200).map(|at| (at % 251) as u8).collect(),
+    };
     let encoded = |encoding| grey.clone().encode(encoding).expect("a picture");
     let mut seeds = vec![
-        ("grey.png".to_owned(), encoded(dataset::record::ImageEncoding::Png)),
-        ("grey.jpg".to_owned(), encoded(dataset::record::ImageEncoding::Jpeg)),
+        ("grey.png".to_owned(), encoded(dataset::format::record::ImageEncoding::Png)),
+        ("grey.jpg".to_owned(), encoded(dataset::format::record::ImageEncoding::Jpeg)),
     ];
     if let Some(data) = real_data() {
         let mut real = named(contents(&data.join("covid-chestxray/images")));
@@ -364,7 +366,7 @@ fn shards() {
         ok("ingest", small.into_iter().chain(more.map(Into::into)));
         // Checksums would keep damaged bytes from the code that is tried here.
         let storage = dataset::Storage::folder(&out);
-        let mut manifest = dataset::manifest::Manifest::load(&storage).expect("a manifest");
+        let mut manifest = dataset::format::manifest::Manifest::load(&storage).expect("a manifest");
         manifest.shards.iter_mut().for_each(|shard| shard.footer = None);
         manifest.save(&storage).expect("saved");
         let shard = fs::read(out.join("shards/part-00000.parquet")).expect("a shard");
@@ -379,7 +381,7 @@ fn shards() {
         }
         let out = place.join(name);
         fs::write(out.join("shards/part-00000.parquet"), &shard).expect("written");
-        let problems = dataset::verify::verify(&out, &|_| {}).expect("a manifest");
+        let problems = dataset::commands::verify::verify(&out, &|_| {}).expect("a manifest");
         let is_whole = seeds.iter().any(|(other, whole)| other == name && *whole == shard);
         assert_eq!(problems.is_empty(), is_whole, "{problems:?}");
         let dataset = dataset::Dataset::open(&out).expect("a manifest").without_checksums();
@@ -573,8 +575,8 @@ fn claims_are_checked_before_they_are_believed() {
     refused("deflated", &bomb, "the deflated data set is larger than 256 MiB", 1 << 30);
 
     // Rasters.
-    let grey = dataset::image::GreyImage { width: 40, height: 30, pixels: vec![7; 1200] };
-    let mut png = grey.clone().encode(dataset::record::ImageEncoding::Png).expect("a PNG");
+    let grey = dataset::format::image_codec::GreyImage { width: 40, height: 30, pixels: vec![7; 1200] };
+    let mut png = grey.clone().encode(dataset::format::record::ImageEncoding::Png).expect("a PNG");
     let side = 60_000u32.to_be_bytes();
     png[16..20].copy_from_slice(&side);
     png[20..24].copy_from_slice(&side);
@@ -583,7 +585,7 @@ fn claims_are_checked_before_they_are_believed() {
     png[29..33].copy_from_slice(&check.sum().to_be_bytes());
     refused("PNG", &png, "60000×60000 pixels are refused", SMALL);
     let side = 60_000u16.to_be_bytes();
-    let mut jpeg = grey.encode(dataset::record::ImageEncoding::Jpeg).expect("a JPEG");
+    let mut jpeg = grey.encode(dataset::format::record::ImageEncoding::Jpeg).expect("a JPEG");
     patch(&mut jpeg, &[0xff, 0xc0], 5, &[side, side].concat());
     refused("JPEG", &jpeg, "60000×60000 pixels are refused", SMALL);
 

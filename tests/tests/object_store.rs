@@ -212,7 +212,7 @@ fn an_object_store_holds_what_a_folder_would() {
     // Each costs as few requests as can be.
     let (again, opening) = store.counted(|| store.dataset("deep/set"));
     assert_eq!(opening, 1, "the manifest");
-    let shard = || again.shard(0).map(dataset::shard::Shard::rows).expect("a shard");
+    let shard = || again.shard(0).map(dataset::format::shard::Shard::rows).expect("a shard");
     assert_eq!(store.counted(shard), (16, 1), "its footer");
     let record = again.record(3).expect("a record");
     let image = || again.image(3, record.height, record.width).expect("an image").pixels;
@@ -451,7 +451,8 @@ fn training_goes_on_after_an_outage_and_keeps_its_work_where_there_is_no_end() {
     );
     let made = mrm_tests::training::numbers(&run("lost"));
     assert!(!made.is_empty() && made.len() < whole.len(), "{made:?}");
-    let state: serde_json::Value = dataset::files::read_json(&run("lost").join("latest/state.json")).expect("a state");
+    let state: serde_json::Value =
+        dataset::store::files::read_json(&run("lost").join("latest/state.json")).expect("a state");
     assert_eq!(state["step"].as_u64(), Some(made.len() as u64));
     store.ok("trainer", &training(&run("lost"), 12));
     assert_eq!(mrm_tests::training::numbers(&run("lost")), whole);
@@ -565,7 +566,7 @@ fn a_piece_that_fails_leaves_nothing() {
     assert!(store.objects("set")["shards/a"] == bytes);
     assert_eq!(
         store.storage("set").sha256("shards/a").expect("a digest"),
-        dataset::files::sha256(&large).expect("a digest")
+        dataset::store::files::sha256(&large).expect("a digest")
     );
 }
 

@@ -34,7 +34,7 @@ fn digest_of_batches(folder: &Path, transform: Transform) -> String {
         let tokens = [batch.token_ids(), batch.target_ids(), batch.attention_mask()];
         tokens.into_iter().flatten().for_each(|id| digest.update(id.to_le_bytes()));
     }
-    dataset::files::hex(&digest.finalize())
+    dataset::store::files::hex(&digest.finalize())
 }
 
 #[test]

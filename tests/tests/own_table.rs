@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use dataset::Dataset;
-use dataset::image::GreyImage;
-use dataset::record::{ImageEncoding, Record};
+use dataset::format::image_codec::GreyImage;
+use dataset::format::record::{ImageEncoding, Record};
 use mrm_tests::{SMALL, args, contents, fails, folder, ok, phantom_of, real_data, rejects, run, text};
 
 /// Writes small PNG files, whose names may have folders.
@@ -369,7 +369,7 @@ fn hashed_paths_leak_no_name_and_keep_the_groups() {
     let patients: BTreeSet<&String> = hashed_records.values().map(|record| &record.patient_id).collect();
     assert_eq!(patients.len(), 3);
     // `printf PATH | sha256sum | cut -c1-24` gives the same.
-    let digest = dataset::files::sha256(&{
+    let digest = dataset::store::files::sha256(&{
         let path = temporary.path().join("path");
         fs::write(&path, "Mustermann_Max/2020/1.png").expect("written");
         path

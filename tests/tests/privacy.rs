@@ -24,7 +24,7 @@ fn disguises() -> Vec<(&'static str, Vec<u8>)> {
         ("lower case", MARK.to_lowercase().into_bytes()),
         ("UTF-16 LE", wide(u16::to_le_bytes)),
         ("UTF-16 BE", wide(u16::to_be_bytes)),
-        ("hexadecimal", dataset::files::hex(MARK.as_bytes()).into_bytes()),
+        ("hexadecimal", dataset::store::files::hex(MARK.as_bytes()).into_bytes()),
     ];
     for skip in 0..3 {
         all.push(("base64", base64(&MARK.as_bytes()[skip..])));
@@ -79,8 +79,8 @@ fn ingested_clean(source: &str, raw: &Path, out: &Path) -> usize {
     }
     let dataset = Dataset::open(out).expect("a dataset");
     for info in &dataset.manifest().shards {
-        let shard = dataset::shard::Shard::open(&dataset::Storage::folder(out), info).expect("a shard");
-        let schema = dataset::record::schema(&shard.findings(), shard.encoding());
+        let shard = dataset::format::shard::Shard::open(&dataset::Storage::folder(out), info).expect("a shard");
+        let schema = dataset::format::record::schema(&shard.findings(), shard.encoding());
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         let mut seen = 0;
         for batch in shard.columns(&names).expect("columns") {
@@ -93,7 +93,7 @@ fn ingested_clean(source: &str, raw: &Path, out: &Path) -> usize {
         }
         assert!(seen > 1000, "{seen} bytes looked at");
     }
-    for batch in dataset::table::read_table(&out.join("rejects.parquet")).expect("rejects") {
+    for batch in dataset::format::table::read_table(&out.join("rejects.parquet")).expect("rejects") {
         let mut bytes = Vec::new();
         batch.columns().iter().for_each(|column| values(column, &mut bytes));
         assert_clean("rejects", &bytes);
@@ -215,7 +215,7 @@ fn no_header_value_leaves_a_dicom_file() {
             assert_clean("an error", error.unwrap_or_default().as_bytes());
         }
     }
-    let plan = ingest::plan::Source::plan(&sources::MimicCxr::default(), &raw).expect("a plan");
+    let plan = ingest::run::plan::Source::plan(&sources::MimicCxr::default(), &raw).expect("a plan");
     assert!(plan.records.iter().all(|record| !format!("{record:?}").contains(MARK)));
 }
 
@@ -253,8 +253,8 @@ fn no_comment_leaves_a_png_or_jpeg() {
     let images = raw.join("images");
     fs::create_dir_all(&images).expect("made");
     let pixels = (0..80 * 64).map(|at| (at * 7 % 251) as u8).collect();
-    let grey = dataset::image::GreyImage { width: 80, height: 64, pixels };
-    let mut png = grey.clone().encode(dataset::record::ImageEncoding::Png).expect("a PNG");
+    let grey = dataset::format::image_codec::GreyImage { width: 80, height: 64, pixels };
+    let mut png = grey.clone().encode(dataset::format::record::ImageEncoding::Png).expect("a PNG");
     // Text chunks, right behind the header chunk.
     let chunk = |kind: &[u8; 4], data: &[u8]| {
         let body = [kind.as_slice(), data].concat();
@@ -271,7 +271,7 @@ fn no_comment_leaves_a_png_or_jpeg() {
     fs::write(images.join("a.png"), &png).expect("written");
     fs::write(images.join("cut.png"), &png[..png.len() / 2]).expect("written");
     // A comment and an EXIF segment, right behind the start of the image.
-    let mut jpeg = grey.encode(dataset::record::ImageEncoding::Jpeg).expect("a JPEG");
+    let mut jpeg = grey.encode(dataset::format::record::ImageEncoding::Jpeg).expect("a JPEG");
     let segment =
         |marker: u8, data: &[u8]| [&[0xff, marker], &(data.len() as u16 + 2).to_be_bytes()[..], data].concat();
     let exif = format!("Exif\0\0MM\0*\0\0\0\x08\0\0{MARK}");

@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use arrow_array::{Float64Array, StringArray, UInt64Array};
-use ingest::mask::Runs;
+use ingest::image::mask::Runs;
 use mrm_tests::training::{numbers, wait_for, weights};
 use mrm_tests::{args, command, fails, folder, golden, golden_json, ingest, ok, phantom, phantom_of, text};
 use serde_json::Value;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
-use trainer::segmentation_loss::{HeadLoss, dice, focal};
-use trainer::segmenter::{Segmenter, SegmenterConfig};
-use trainer::vit::VitConfig;
+use trainer::model::segmentation_loss::{HeadLoss, dice, focal};
+use trainer::model::segmenter::{Segmenter, SegmenterConfig};
+use trainer::model::vit::VitConfig;
 use trainer::weights::load_state;
 
 /// An encoder and heads of a few thousand weights, on 32 pixels.
@@ -169,11 +169,11 @@ fn from_masks_to_an_evaluated_segmenter() {
     };
     let told = evaluate(&[]);
     assert!(told.contains("Dice (95%)") && told.contains("with something drawn"), "{told}");
-    let report: Value = dataset::files::read_json(&run.join("evaluation-test.json")).expect("a report");
-    let batches = dataset::table::read_table(&run.join("predictions-test.parquet")).expect("predictions");
+    let report: Value = dataset::store::files::read_json(&run.join("evaluation-test.json")).expect("a report");
+    let batches = dataset::format::table::read_table(&run.join("predictions-test.parquet")).expect("predictions");
     let [batch] = batches.as_slice() else { panic!("one batch") };
-    let floats = |name| dataset::shard::column::<Float64Array>(batch, name).expect("numbers").values().to_vec();
-    let areas = |name| dataset::shard::column::<UInt64Array>(batch, name).expect("areas").values().to_vec();
+    let floats = |name| dataset::format::shard::column::<Float64Array>(batch, name).expect("numbers").values().to_vec();
+    let areas = |name| dataset::format::shard::column::<UInt64Array>(batch, name).expect("areas").values().to_vec();
     let (dice, target, predicted) = (floats("dice"), areas("target_area"), areas("predicted_area"));
     let close = |value: &Value, expected: f64| (value["value"].as_f64().expect("a value") - expected).abs() < 1e-9;
     assert_eq!(report["records"].as_u64().expect("records") as usize, dice.len());
@@ -183,18 +183,19 @@ fn from_masks_to_an_evaluated_segmenter() {
     assert!(!positive.is_empty() && positive.len() < dice.len(), "the phantom has both");
     assert!(close(&report["dice_positive"], positive.iter().sum::<f64>() / positive.len() as f64), "{report}");
     // The masks are in the challenge's own form.
-    let masks = dataset::shard::column::<StringArray>(batch, "mask").expect("masks");
+    let masks = dataset::format::shard::column::<StringArray>(batch, "mask").expect("masks");
     for (mask, area) in masks.iter().zip(&predicted) {
         let drawn = Runs::parse(mask.expect("a mask")).expect("run lengths").draw(32, 32).expect("within the image");
         assert_eq!(drawn.iter().map(|&pixel| u64::from(pixel)).sum::<u64>(), *area);
     }
-    let picture = dataset::image::decode(&fs::read(run.join("segmentation-test.png")).expect("a picture"));
+    let picture =
+        dataset::format::image_codec::decode(&fs::read(run.join("segmentation-test.png")).expect("a picture"));
     let picture = picture.expect("a PNG");
     assert_eq!((picture.width, picture.height), (3 * 32 + 8, 6 * 32 + 5 * 4), "image, drawn, predicted");
 
     // No mask is that large: every empty image is right then, every other one wrong.
     evaluate(&["--min-area", "1025"]);
-    let report: Value = dataset::files::read_json(&run.join("evaluation-test.json")).expect("a report");
+    let report: Value = dataset::store::files::read_json(&run.join("evaluation-test.json")).expect("a report");
     assert_eq!(report["empty_found_empty"], report["empty"]);
     assert!(close(&report["dice_positive"], 0.0), "{report}");
     assert!(report["rule"].as_str().expect("words").contains("fewer than 1025 pixels"), "{report}");

@@ -6,9 +6,9 @@ use std::io::Read;
 use std::path::Path;
 
 use dataset::Dataset;
-use dataset::record::Record;
-use ingest::mask::Runs;
-use ingest::plan::Source;
+use dataset::format::record::Record;
+use ingest::image::mask::Runs;
+use ingest::run::plan::Source;
 use ingest::sources::OpenI;
 use mrm_tests::{args, contents, fails, folder, ingest, ok, phantom_of, real_data, rejects};
 
@@ -213,7 +213,7 @@ fn siim_gives_masks() {
         };
         let bytes = record.mask.as_ref().expect("a mask");
         assert_eq!((bytes[24], bytes[25]), (1, 0), "one bit of grey");
-        let mask = dataset::image::decode(bytes).expect("a PNG");
+        let mask = dataset::format::image_codec::decode(bytes).expect("a PNG");
         assert_eq!((mask.width, mask.height), (record.width.into(), record.height.into()));
         let positive = *text != "-1";
         assert_eq!(record.labels, [Some(i8::from(positive))]);
@@ -244,11 +244,12 @@ fn siim_gives_masks() {
         ingest("siim", &raw, &out, &["--fit", fit]);
         for (record, before) in records(&out).iter().zip(&all) {
             let Some(mask) = &record.mask else { continue };
-            let mask = dataset::image::decode(mask).expect("a PNG");
+            let mask = dataset::format::image_codec::decode(mask).expect("a PNG");
             assert_eq!((mask.width, mask.height), (size, size));
-            let count =
-                |mask: &dataset::image::GreyImage| mask.pixels.iter().filter(|pixel| **pixel > 0).count() as f64;
-            let old = dataset::image::decode(before.mask.as_ref().expect("a mask")).expect("a PNG");
+            let count = |mask: &dataset::format::image_codec::GreyImage| {
+                mask.pixels.iter().filter(|pixel| **pixel > 0).count() as f64
+            };
+            let old = dataset::format::image_codec::decode(before.mask.as_ref().expect("a mask")).expect("a PNG");
             let (old_area, area) =
                 (count(&old) / f64::from(old.width * old.height), count(&mask) / f64::from(size * size));
             let (width, height) = (f64::from(record.source_width), f64::from(record.source_height));
@@ -304,7 +305,8 @@ fn faults_of_siim_become_rejects() {
     assert_eq!(records.len(), 40 - 5);
     let record = |id: &str| records.iter().find(|record| record.image_id == id).expect("a record");
     // Images are smaller than 512, so they and their masks are stored as they are.
-    let mask = |id: &str| dataset::image::decode(record(id).mask.as_ref().expect("a mask")).expect("a PNG");
+    let mask =
+        |id: &str| dataset::format::image_codec::decode(record(id).mask.as_ref().expect("a mask")).expect("a PNG");
     let united = mask(negative[0]);
     let marked: BTreeSet<(u32, u32)> = (0..united.width * united.height)
         .filter(|&i| united.pixels[i as usize] > 0)
@@ -380,7 +382,7 @@ fn the_real_siim_table_and_film_go_in() {
     assert_eq!((record.patient_id.as_str(), record.image_id.as_str()), (study, id));
     assert_eq!((record.width, record.source_width, record.labels.as_slice()), (256, 1024, [Some(0)].as_slice()));
     assert_eq!((record.view.as_deref(), record.sex.as_deref(), record.age_years), (Some("PA"), Some("M"), Some(62.0)));
-    let mask = dataset::image::decode(record.mask.as_ref().expect("a mask")).expect("a PNG");
+    let mask = dataset::format::image_codec::decode(record.mask.as_ref().expect("a mask")).expect("a PNG");
     assert!(mask.width == 256 && mask.pixels.iter().all(|pixel| *pixel == 0), "this film shows none");
 }
 

@@ -7,14 +7,15 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use dataset::certificate::Certificate;
-use dataset::published_lists::Overlap;
+use dataset::format::record::{ImageEncoding, Record};
 use dataset::random::Stream;
-use dataset::record::{ImageEncoding, Record};
-use dataset::roster::{Entry, Roster};
+use dataset::split::certificate::Certificate;
+use dataset::split::draw;
+use dataset::split::index_table::{Entry, Roster};
+use dataset::split::published_lists::Overlap;
+use dataset::split::warnings::{NEAREST_POSITIVES, PREVALENCE_BOUND, SplitWarning};
 use dataset::split::{Member, SplitOptions, Unit, certificate_path};
-use dataset::split_warnings::{NEAREST_POSITIVES, PREVALENCE_BOUND, SplitWarning};
-use dataset::{Dataset, Split, Storage, Subset, draw};
+use dataset::{Dataset, Split, Storage, Subset};
 use mrm_tests::{
     args, contents, fails, folder, ingest, made_record, ok, phantom, phantom_of, real_data, text, write_dataset,
 };
@@ -199,7 +200,7 @@ fn real_tables(temporary: &Path, source: &str, files: &[(&str, &str)]) -> Option
 }
 
 fn certificate(data: &Path, name: &str) -> Certificate {
-    dataset::files::read_json(&data.join(certificate_path(name))).expect("a certificate")
+    dataset::store::files::read_json(&data.join(certificate_path(name))).expect("a certificate")
 }
 
 /// Loads a split as the trainer does, and says how long it took.
@@ -504,7 +505,7 @@ fn a_set_far_from_its_share_or_prevalence_is_told_of() {
 
     // A certificate of before there were warnings is read, and they are given all the same.
     let path = data.join(certificate_path("main"));
-    let mut older: serde_json::Value = dataset::files::read_json(&path).expect("a certificate");
+    let mut older: serde_json::Value = dataset::store::files::read_json(&path).expect("a certificate");
     assert!(older.as_object_mut().expect("an object").remove("warnings").is_some());
     fs::write(&path, older.to_string()).expect("written");
     ok("dataset", args!["verify", &data]);

@@ -297,7 +297,8 @@ fn losses_that_are_no_numbers_are_skipped_by_name_and_end_the_run() {
     let told = fails("trainer", 1, pretraining(&data, &run, 40, &explode));
     assert!(told.contains("skipped; records mimic-cxr/"), "{told}");
     assert!(told.contains("3 updates in a row without a finite loss (run.skip_limit)"), "{told}");
-    let state: serde_json::Value = dataset::files::read_json(&run.join("latest/state.json")).expect("the newest state");
+    let state: serde_json::Value =
+        dataset::store::files::read_json(&run.join("latest/state.json")).expect("the newest state");
     let skipped = state["skipped"].as_u64().expect("a count");
     assert!(skipped == 2 && state["skipped_in_a_row"] == skipped, "{state}");
     // What was skipped did not reach the weights.

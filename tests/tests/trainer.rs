@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 
-use ::dataset::record::{ImageEncoding, Record};
+use ::dataset::format::record::{ImageEncoding, Record};
 use ::dataset::{Dataset, Split, Subset};
 use mrm_tests::training::{MINIATURE, dataset, numbers, pretraining};
 use mrm_tests::{args, contents, fails, folder, ingest, made_record, ok, real_data, write_dataset};
@@ -31,7 +31,8 @@ fn from_pretraining_to_an_evaluated_classifier() {
     );
     assert!(told.matches("mimic-cxr/").count() == 2 && told.contains('['), "{told}");
     let picture =
-        dataset::image::decode(&fs::read(run("mrm").join("reconstruction.png")).expect("a picture")).expect("a PNG");
+        dataset::format::image_codec::decode(&fs::read(run("mrm").join("reconstruction.png")).expect("a picture"))
+            .expect("a PNG");
     assert_eq!((picture.width, picture.height), (3 * 64 + 8, 2 * 64 + 4), "masked, restored, original");
 
     let finetune = |name: &str, more: &[&str]| -> Vec<OsString> {
@@ -66,13 +67,15 @@ fn from_pretraining_to_an_evaluated_classifier() {
         assert!(told.contains("Pleural Effusion") && told.contains("mean over defined findings"), "{told}");
     }
     // The predictions give the AUROC that was told.
-    let report: Value = dataset::files::read_json(&run("half").join("evaluation-test.json")).expect("a report");
-    let batches = dataset::table::read_table(&run("half").join("predictions-test.parquet")).expect("predictions");
+    let report: Value = dataset::store::files::read_json(&run("half").join("evaluation-test.json")).expect("a report");
+    let batches =
+        dataset::format::table::read_table(&run("half").join("predictions-test.parquet")).expect("predictions");
     let scores =
-        dataset::shard::column::<arrow_array::Float32Array>(&batches[0], "score Cardiomegaly").expect("scores");
-    let labels = dataset::shard::column::<arrow_array::Int8Array>(&batches[0], "label Cardiomegaly").expect("labels");
+        dataset::format::shard::column::<arrow_array::Float32Array>(&batches[0], "score Cardiomegaly").expect("scores");
+    let labels =
+        dataset::format::shard::column::<arrow_array::Int8Array>(&batches[0], "label Cardiomegaly").expect("labels");
     let labels: Vec<Option<bool>> = labels.iter().map(|label| label.map(|code| code == 1)).collect();
-    let auroc = trainer::metrics::auroc(scores.values(), &labels);
+    let auroc = trainer::eval::metrics::auroc(scores.values(), &labels);
     assert_eq!(report["findings"][0]["auroc"]["value"].as_f64(), auroc);
     assert_eq!(report["records"].as_u64().expect("records") as usize, labels.len());
 

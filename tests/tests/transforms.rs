@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use dataset::random::Stream;
-use dataset::resample::{Filter, Rectangle, Resample};
+use dataset::transform::resample::{Filter, Rectangle, Resample};
 use dataset::transform::{ASPECT, Crop, Transform, random_resized_crop};
 use mrm_tests::{folder, real_data, text};
 

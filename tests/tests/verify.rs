@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use dataset::Dataset;
 use dataset::Storage;
-use dataset::image::GreyImage;
-use dataset::manifest::Manifest;
-use dataset::record::{BoundingBox, ImageEncoding, Record};
+use dataset::format::image_codec::GreyImage;
+use dataset::format::manifest::Manifest;
+use dataset::format::record::{BoundingBox, ImageEncoding, Record};
 use mrm_tests::{args, contents, fails, folder, made_record, ok, phantom, write_dataset};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::PageIndexPolicy;
@@ -243,7 +243,7 @@ fn shards_without_checksums_are_verified_as_far_as_possible() {
                 bytes[at] = b'_';
             });
             shard.footer = None;
-            shard.sha256 = dataset::files::sha256(&path).expect("a digest");
+            shard.sha256 = dataset::store::files::sha256(&path).expect("a digest");
         }
         manifest.rejects_sha256.clear();
         manifest.save(&Storage::folder(&out)).expect("saved");
@@ -355,8 +355,9 @@ fn no_reader_gives_flipped_bits() {
             let records: Result<Vec<Record>, _> = (0..dataset.len()).map(|row| dataset.record(row)).collect();
             Ok(format!("{:?}", records.map_err(told)?))
         };
-        let page =
-            |dataset: &Arc<Dataset>| -> Result<String, String> { dataset::inspect::summary(dataset).map_err(told) };
+        let page = |dataset: &Arc<Dataset>| -> Result<String, String> {
+            dataset::commands::inspect::summary(dataset).map_err(told)
+        };
         let readers: [Read<'_>; 5] =
             [("texts", &texts), ("labels", &labels), ("table", &table), ("records", &records), ("summary", &page)];
         let open = || Dataset::open(&out).map(Arc::new).expect("a manifest");
@@ -505,14 +506,14 @@ fn files_that_contradict_each_other_are_named() {
     let tokenizer = out.join("tokenizer.json");
     let kept = fs::read(&tokenizer).expect("a tokenizer");
     fs::write(&tokenizer, "{").expect("written");
-    let digest = dataset::files::sha256(&tokenizer).expect("a digest");
+    let digest = dataset::store::files::sha256(&tokenizer).expect("a digest");
     let unread = told(&|manifest| manifest.text.tokenizer_sha256.clone_from(&digest));
     assert!(unread.contains("tokenizer.json: ") && unread.contains("1 problems in"), "{unread}");
     fs::write(&tokenizer, kept).expect("written");
 
     // A writer whose schema allows nulls, where the format does not.
-    let shard = dataset::shard::Shard::open(&storage, &whole.shards[0]).expect("a shard");
-    let mut schema = dataset::record::schema(&shard.findings(), ImageEncoding::Raw);
+    let shard = dataset::format::shard::Shard::open(&storage, &whole.shards[0]).expect("a shard");
+    let mut schema = dataset::format::record::schema(&shard.findings(), ImageEncoding::Raw);
     let names: Vec<&str> = schema.fields.iter().map(|field| field.name().as_str()).collect();
     let batch = shard.columns(&names).expect("columns").remove(0);
     let columns = batch.columns().iter().zip(&names).map(|(column, &name)| {
@@ -539,7 +540,7 @@ fn files_that_contradict_each_other_are_named() {
     let foreign = |manifest: &mut Manifest| {
         let shard = &mut manifest.shards[0];
         shard.bytes = fs::metadata(out.join(FIRST)).expect("a file").len();
-        shard.sha256 = dataset::files::sha256(&out.join(FIRST)).expect("a digest");
+        shard.sha256 = dataset::store::files::sha256(&out.join(FIRST)).expect("a digest");
         shard.footer = None;
     };
     let null = told(&foreign);
@@ -566,7 +567,7 @@ fn every_encoding_holds_the_same_pictures() {
             let picture = |dataset: &Dataset| dataset.image(row, wanted.height, wanted.width).expect("a picture");
             assert_eq!(picture(&found).pixels, picture(&expected).pixels, "{more:?}, row {row}");
             if more[1] == "png" {
-                let decoded = dataset::image::decode(&record.image).expect("a picture");
+                let decoded = dataset::format::image_codec::decode(&record.image).expect("a picture");
                 assert_eq!(decoded.pixels, wanted.image);
                 wanted.image.clone_from(&record.image);
             }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use trainer::bootstrap::{Bootstrap, Predictions};
+use trainer::eval::bootstrap::{Bootstrap, Predictions};
 
 const RECORDS: usize = 25_000;
 const FINDINGS: usize = 14;

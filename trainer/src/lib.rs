@@ -33,37 +33,12 @@
 
 #![cfg_attr(test, allow(clippy::float_cmp))] // tests compare what must be equal to the bit
 
-pub mod bert;
-pub mod bootstrap;
-pub mod classifier;
 pub mod commands;
 pub mod config;
-pub mod convolutions;
-pub mod ema;
-pub mod encoder;
-pub mod engine;
 pub mod error;
-pub mod failure;
-pub mod image_decoder;
-pub mod layers;
-pub mod libtorch;
-pub mod metrics;
-pub mod mrm;
-pub mod naming;
-pub mod objective;
-pub mod objectives;
-pub mod optimiser;
-pub mod overlap;
-pub mod patches;
-pub mod positions;
-pub mod precision;
-pub mod pth;
-pub mod rundir;
-pub mod schedule;
-pub mod segmentation_loss;
-pub mod segmenter;
-pub mod step;
-pub mod tensorboard;
-pub mod threads;
-pub mod vit;
+pub mod eval;
+pub mod model;
+pub mod task;
+pub mod torch;
+pub mod train;
 pub mod weights;

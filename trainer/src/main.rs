@@ -7,15 +7,17 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use dataset::Subset;
-use dataset::cli::{self, HelpFiles};
+use dataset::commands::cli::{self, HelpFiles};
 use serde::Serialize;
 use trainer::commands::{self, DataSource, Request, Sweep, TARGETS};
 use trainer::config::{self, PRESETS, SEGMENTATION_TASK, overlay};
-use trainer::engine::Outcome;
-use trainer::metrics::SPECIFICITY;
-use trainer::rundir::RunDir;
-use trainer::vit::VitConfig;
-use trainer::{failure, libtorch, threads};
+use trainer::eval::metrics::SPECIFICITY;
+use trainer::model::vit::VitConfig;
+use trainer::torch::panic;
+use trainer::torch::shim;
+use trainer::train::run_dir::RunDir;
+use trainer::train::threads;
+use trainer::train::train_loop::Outcome;
 
 /// Masked record modeling: pre-training on radiographs with reports, fine-tuning on few labels, evaluation.
 ///
@@ -370,12 +372,12 @@ enum Command {
 fn main() -> ExitCode {
     let cli: Cli = cli::parse();
     threads::limit_spinning(cli.threads.unwrap_or(0));
-    failure::keep_quiet();
-    libtorch::keep_freed_memory();
+    panic::keep_quiet();
+    shim::keep_freed_memory();
     let (told, code) = match std::panic::catch_unwind(AssertUnwindSafe(|| run(cli))) {
         Ok(Ok(())) => return ExitCode::SUCCESS,
-        Ok(Err(error)) => (failure::of_error(&error), cli::exit_code(&error)),
-        Err(panic) => (failure::of_panic(&panic), ExitCode::FAILURE),
+        Ok(Err(error)) => (panic::of_error(&error), cli::exit_code(&error)),
+        Err(panic) => (panic::of_panic(&panic), ExitCode::FAILURE),
     };
     dataset::remark!("error: {told}");
     code
@@ -483,7 +485,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Compare { first, second, subset, draws, specificity, seed, out } => {
             let comparison = commands::compare(&first, &second, &subset, draws, seed, specificity)?;
             if let Some(out) = out {
-                dataset::files::write_json(&out, &comparison)?;
+                dataset::store::files::write_json(&out, &comparison)?;
             }
             dataset::say!("{comparison}");
             Ok(())

@@ -13,8 +13,8 @@ use rayon::prelude::*;
 use super::output::NOTES;
 use super::{Growing, Options, Piece, PieceWriter, Plan, Sample, Sections, webdataset};
 use crate::error::{Error, Result};
-use crate::files;
-use crate::split::Subset;
+use crate::split::types::Subset;
+use crate::store::files;
 
 /// Records of a piece: what a killed export has to do once more.
 const PIECE: usize = 128;

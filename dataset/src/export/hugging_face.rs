@@ -19,13 +19,13 @@ use parquet::schema::types::ColumnPath;
 use serde_json::{Map, Value, json};
 
 use super::{Growing, Piece, PieceWriter, Plan, Sample, Sections};
-use crate::card::{feature, primitive};
 use crate::error::{Error, Result};
-use crate::files;
-use crate::record::{self, IMAGE, MASK, Record};
-use crate::record_batch::{BATCH_BYTES, fitting, to_batch};
-use crate::shard;
-use crate::split::Subset;
+use crate::format::card::{feature, primitive};
+use crate::format::record::{self, IMAGE, MASK, Record};
+use crate::format::record_batch::{BATCH_BYTES, fitting, to_batch};
+use crate::format::shard;
+use crate::split::types::Subset;
+use crate::store::files;
 
 /// Rows of a row group: few, since the dataset viewer and shuffled readers take one at a time.
 const ROWS_PER_GROUP: usize = 100;

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::Format;
 use crate::error::{Error, Result};
-use crate::files;
-use crate::storage::Storage;
+use crate::store::files;
+use crate::store::storage::Storage;
 
 /// Says what a finished export holds. Hidden, so that no reader takes it for data.
 pub(super) const NOTE: &str = ".export.json";

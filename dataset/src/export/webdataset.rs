@@ -11,9 +11,9 @@ use tar::{Builder, EntryType, Header};
 
 use super::{Growing, Piece, PieceWriter, Plan, Sample, Sections};
 use crate::error::{Error, Result};
-use crate::files;
-use crate::record::Record;
-use crate::split::Subset;
+use crate::format::record::Record;
+use crate::split::types::Subset;
+use crate::store::files;
 
 /// One tar file each: `part-00000.tar`, in a folder of its subset where there is one.
 pub(super) fn pieces(sections: Sections, shard_size: usize) -> Vec<Piece> {

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use dataset::image::GreyImage;
-use dataset::record::ImageEncoding;
+use dataset::format::image_codec::GreyImage;
+use dataset::format::record::ImageEncoding;
 use rayon::prelude::*;
 
 use crate::disease::Kind;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use dataset::record::ImageEncoding;
+use dataset::format::record::ImageEncoding;
 use rayon::prelude::*;
 
 use crate::disease::{Kind, Zone};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dataset::record::ImageEncoding;
+use dataset::format::record::ImageEncoding;
 use rayon::prelude::*;
 
 use crate::dicom::{self, Header};

@@ -1,6 +1,6 @@
 //! From body to film: positioning, exposure, noise, markers, collimation, and 12-bit values.
 
-use dataset::image::GreyImage;
+use dataset::format::image_codec::GreyImage;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 

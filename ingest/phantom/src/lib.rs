@@ -245,7 +245,7 @@ fn claim(out: &Path, record: &Record) -> Result<(), Error> {
     write_file(&path, format!("{asked}\n").as_bytes())
 }
 
-/// Hidden, unlike the names of `dataset::files`: what a killed run leaves must look like no picture to any source.
+/// Hidden, unlike the names of `dataset::store::files`: what a killed run leaves must look like no picture to any source.
 fn temporary(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.part"))

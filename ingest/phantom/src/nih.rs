@@ -4,7 +4,7 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use dataset::image::GreyImage;
+use dataset::format::image_codec::GreyImage;
 use image::ImageEncoder;
 use rayon::prelude::*;
 
@@ -124,7 +124,7 @@ impl Entry<'_> {
         let bytes = if self.image.id[4].is_multiple_of(WITH_ALPHA) {
             four_channels(&grey)
         } else {
-            grey.encode(dataset::record::ImageEncoding::Png)
+            grey.encode(dataset::format::record::ImageEncoding::Png)
         };
         write_file(path, &bytes.map_err(|source| Error::Picture { path: path.to_owned(), source })?)
     }

@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::chexpert_plus::{Plus, PlusRow};
+use crate::dicom::header::years;
 use crate::error::{Error, Reject, Result};
 use crate::file_system::folders;
-use crate::header::years;
-use crate::plan::{Plan, PlannedRecord, Source, label_codes};
-use crate::table::{Table, tables, texts, texts_or_null};
-use crate::walk::{Walk, is_inside};
+use crate::run::plan::{Plan, PlannedRecord, Source, label_codes};
+use crate::sources::shared::table::{Table, tables, texts, texts_or_null};
+use crate::sources::shared::walk::{Walk, is_inside};
 
 /// The subsets and the names of their tables, without `.csv`; the first one that is there counts.
 const TABLES: [(&str, &[&str]); 3] =

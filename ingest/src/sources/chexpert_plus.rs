@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::chexpert::{Name, sex_code, view};
+use crate::dicom::header::years;
 use crate::error::{Reject, Result};
-use crate::header::years;
-use crate::plan::ReportSource;
-use crate::table::{Table, tables, texts, texts_or_null};
+use crate::run::plan::ReportSource;
+use crate::sources::shared::table::{Table, tables, texts, texts_or_null};
 
 const PREFIX: &str = "df_chexpert_plus";
 

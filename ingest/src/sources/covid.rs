@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::dicom::header::years;
 use crate::error::{Error, Reject, Result, Stage};
-use crate::header::years;
-use crate::plan::{Plan, PlannedRecord, ReportSource, Source};
-use crate::table::{Table, find_table, texts, texts_or_null};
-use crate::walk::{Walk, is_inside};
+use crate::run::plan::{Plan, PlannedRecord, ReportSource, Source};
+use crate::sources::shared::table::{Table, find_table, texts, texts_or_null};
+use crate::sources::shared::walk::{Walk, is_inside};
 
 /// A finding that says "not labelled yet", and one that says "nothing found".
 const UNLABELLED: &str = "todo";

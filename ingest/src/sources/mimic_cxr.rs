@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use dataset::files;
+use dataset::store::files;
 use polars::prelude::{
     BooleanChunked, DataFrame, IntoLazy, JoinArgs, JoinType, LazyFrame, MaintainOrderJoin, NewChunkedArray,
     PolarsError, col,
@@ -13,13 +13,13 @@ use polars::prelude::{
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::mimic_tree::{ByStem, Pictures, Reports, Tree};
 use crate::error::{Error, Reject, Result};
 use crate::file_system::{failed, is_absence, retry};
-use crate::plan::{Plan, PlannedRecord, ReportSource, Source, label_code, label_codes};
-use crate::report::Conclusion;
-use crate::table::{Table, texts, texts_or_null};
-use crate::walk::{is_inside, stem};
+use crate::report::sections::Conclusion;
+use crate::run::plan::{Plan, PlannedRecord, ReportSource, Source, label_code, label_codes};
+use crate::sources::shared::mimic_tree::{ByStem, Pictures, Reports, Tree};
+use crate::sources::shared::table::{Table, texts, texts_or_null};
+use crate::sources::shared::walk::{is_inside, stem};
 
 /// Columns of the table of images that a record takes something from.
 const USED: [&str; 5] = ["dicom_id", "subject_id", "study_id", "ViewPosition", "path"];

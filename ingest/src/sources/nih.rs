@@ -5,16 +5,16 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
-use dataset::record::BoundingBox;
+use dataset::format::record::BoundingBox;
 
-use crate::bounds::MAX_REPORT_BYTES;
+use crate::dicom::header::years;
+use crate::dicom::limits::MAX_REPORT_BYTES;
 use crate::error::{Error, Reject, Result, Stage};
 use crate::file_system::{failed, is_file, retry};
-use crate::header::years;
-use crate::inputs;
-use crate::plan::{Plan, PlannedRecord, Source};
-use crate::table::{Table, decode_text, tables, texts, texts_or_null};
-use crate::walk::{Walk, is_inside};
+use crate::run::hashing_reader;
+use crate::run::plan::{Plan, PlannedRecord, Source};
+use crate::sources::shared::table::{Table, decode_text, tables, texts, texts_or_null};
+use crate::sources::shared::walk::{Walk, is_inside};
 
 /// The findings, in the order of the field's lists; `No Finding` is a label of its own.
 const FINDINGS: [&str; 15] = [
@@ -142,7 +142,7 @@ fn subsets(raw: &Path) -> Result<HashMap<String, &'static str>> {
     for (name, subset) in [("train_val_list.txt", "train"), ("test_list.txt", "test")] {
         let path = raw.join(name);
         if is_file(&path)? {
-            let text = decode_text(retry(|| inputs::read(&path, MAX_REPORT_BYTES)).map_err(failed(&path))?.0);
+            let text = decode_text(retry(|| hashing_reader::read(&path, MAX_REPORT_BYTES)).map_err(failed(&path))?.0);
             subsets.extend(text.lines().map(|line| (line.trim().to_owned(), subset)));
         }
     }

@@ -5,14 +5,14 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
-use crate::bounds::MAX_REPORT_BYTES;
+use crate::dicom::limits::MAX_REPORT_BYTES;
 use crate::error::{Error, Reject, Result, Stage};
 use crate::file_system::{failed, is_refusal, retry};
-use crate::inputs;
-use crate::plan::{Plan, PlannedRecord, ReportSource, Source};
-use crate::report::Section;
-use crate::table::decode_text;
-use crate::walk::{Walk, extension, stem};
+use crate::report::sections::Section;
+use crate::run::hashing_reader;
+use crate::run::plan::{Plan, PlannedRecord, ReportSource, Source};
+use crate::sources::shared::table::decode_text;
+use crate::sources::shared::walk::{Walk, extension, stem};
 
 /// The sections, in the order in which the report is rendered.
 const SECTIONS: [&str; 4] = ["comparison", "indication", "findings", "impression"];
@@ -48,7 +48,7 @@ impl Source for OpenI {
         }
         let mut read = Vec::new();
         for path in reports.into_keys() {
-            match retry(|| inputs::read(&raw.join(&path), MAX_REPORT_BYTES)) {
+            match retry(|| hashing_reader::read(&raw.join(&path), MAX_REPORT_BYTES)) {
                 Ok((bytes, _)) => match parse(&decode_text(bytes)) {
                     Ok(report) => read.push((path, report)),
                     Err(error) => plan.rejects.push(rejected(path, None, Stage::Table, error)),

@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use dataset::record::BoundingBox;
+use dataset::format::record::BoundingBox;
 
-use super::challenge::each_image;
 use crate::error::{Error, Reject, Result, Stage};
-use crate::plan::{Plan, PlannedRecord, Source, label_code};
-use crate::table::{Table, find_table, texts};
+use crate::run::plan::{Plan, PlannedRecord, Source, label_code};
+use crate::sources::shared::challenge::each_image;
+use crate::sources::shared::table::{Table, find_table, texts};
 
 const LABELS: &str = "stage_2_train_labels";
 const CLASSES: &str = "stage_2_detailed_class_info";

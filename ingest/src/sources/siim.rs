@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::challenge::each_image;
 use crate::error::{Error, Reject, Result, Stage};
 use crate::file_system::folders;
-use crate::mask::Runs;
-use crate::plan::{Plan, PlannedRecord, Source};
-use crate::table::{Table, tables, texts};
+use crate::image::mask::Runs;
+use crate::run::plan::{Plan, PlannedRecord, Source};
+use crate::sources::shared::challenge::each_image;
+use crate::sources::shared::table::{Table, tables, texts};
 
 /// Folder of images, and the subset that it means.
 const FOLDERS: [(&str, &str); 2] = [("dicom-images-train", "train"), ("dicom-images-test", "test")];

@@ -12,13 +12,13 @@ use super::pretrain::loader_builder;
 use super::training_rows::TrainingRows;
 use super::{DataSource, device_name};
 use crate::config::PretrainConfig;
-use crate::libtorch;
-use crate::objective::Objective;
-use crate::objectives::Pretraining;
-use crate::optimiser::{Algorithm, Optimiser};
-use crate::precision::Precision;
-use crate::step::{Phases, Stepper, synchronise};
-use crate::threads;
+use crate::task::Pretraining;
+use crate::task::objective::Objective;
+use crate::torch::shim;
+use crate::train::amp::Precision;
+use crate::train::optimizer::{Algorithm, Optimiser};
+use crate::train::step::{Phases, Stepper, synchronise};
+use crate::train::threads;
 
 /// What was measured.
 #[derive(Debug, Clone, Serialize)]
@@ -91,11 +91,11 @@ pub fn bench(
         Ok(())
     };
     run(&mut stepper, &mut Seen::default(), warmup)?;
-    libtorch::peak_memory(device, true);
+    shim::peak_memory(device, true);
     let started = Instant::now();
     run(&mut stepper, &mut seen, updates)?;
     let seconds = started.elapsed().as_secs_f64();
-    let peak = libtorch::peak_memory(device, false);
+    let peak = shim::peak_memory(device, false);
 
     stepper.phases = Some(Phases::default());
     run(&mut stepper, &mut Seen::default(), updates.div_ceil(2))?;

@@ -5,16 +5,16 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use arrow_array::{Array, Float32Array, Int8Array, RecordBatch, StringArray};
-use dataset::cli::counted;
-use dataset::shard::column;
-use dataset::table;
+use dataset::commands::cli::counted;
+use dataset::format::shard::column;
+use dataset::format::table;
 use serde::Serialize;
 
 use super::evaluate::{THIN, check_specificity, numbered};
 use super::same_model::remark_different;
-use crate::bootstrap::{Bootstrap, Difference, Predictions, smallest_p};
-use crate::metrics::Scores;
-use crate::rundir;
+use crate::eval::bootstrap::{Bootstrap, Difference, Predictions, smallest_p};
+use crate::eval::metrics::Scores;
+use crate::train::run_dir;
 
 /// Differences of a second run from a first one.
 #[derive(Debug, Clone, Serialize)]
@@ -172,7 +172,7 @@ pub fn compare(
 
 /// The percentage of the training labels that a run was trained on.
 fn ratio(run: &Path) -> Option<f64> {
-    rundir::load_config::<toml::Table>(run).ok()?.get("ratio")?.as_float()
+    run_dir::load_config::<toml::Table>(run).ok()?.get("ratio")?.as_float()
 }
 
 /// A p-value for people: at the smallest value that the draws can give, the true one may be smaller.

@@ -7,16 +7,16 @@ use anyhow::{Context, Result, bail};
 use arrow_array::builder::{FixedSizeListBuilder, Float32Builder};
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use dataset::Loader;
-use dataset::table::TableWriter;
+use dataset::format::table::TableWriter;
 use dataset::transform::Transform;
 use tch::nn::VarStore;
 use tch::{Device, Kind};
 
-use crate::classifier::{ClassifierConfig, VitClassifier};
 use crate::config::{AnyConfig, preset_hint, pretrain_preset};
-use crate::objective::{images, loader_for};
-use crate::rundir;
-use crate::vit::VitConfig;
+use crate::model::classifier::{ClassifierConfig, VitClassifier};
+use crate::model::vit::VitConfig;
+use crate::task::objective::{images, loader_for};
+use crate::train::run_dir;
 
 use super::{DataSource, unfinished_start};
 
@@ -33,10 +33,10 @@ fn encoder(weights: &Path, preset: Option<&str>) -> Result<(VitConfig, f64, f64)
         return Ok((config.model.vit, config.data.mean, config.data.std));
     }
     let unknown = || {
-        let hint = rundir::weights(weights).map_or_else(|_| String::new(), |tensors| preset_hint(&tensors));
+        let hint = run_dir::weights(weights).map_or_else(|_| String::new(), |tensors| preset_hint(&tensors));
         format!("no --preset is given, and no run says the sizes{hint}")
     };
-    Ok(AnyConfig::load(&rundir::run_of(weights).with_context(unknown)?)?.encoder())
+    Ok(AnyConfig::load(&run_dir::run_of(weights).with_context(unknown)?)?.encoder())
 }
 
 /// Writes `record_id`, `patient_id`, `study_id` and `features` (a list of D floats: the mean over patch tokens, then
@@ -55,11 +55,11 @@ pub fn embed(
     let (image_size, width) = (vit.image_size, vit.width);
     let config = ClassifierConfig { vit, classes: 1, drop_path: 0.0 };
     let model = VitClassifier::new(&store.root(), &config)?;
-    rundir::start_from(&store, weights, |name| name.starts_with("head."), preset_hint)?;
+    run_dir::start_from(&store, weights, |name| name.starts_with("head."), preset_hint)?;
     if rows.is_empty() {
         bail!("no record to embed");
     }
-    dataset::files::check_place(out)?;
+    dataset::store::files::check_place(out)?;
     let transform = Transform { mean: mean as f32, std: std as f32, ..Transform::evaluate(image_size as u32) };
     let loader = loader_for(device, Loader::builder(&source.dataset))
         .rows(rows.to_vec())

@@ -6,19 +6,22 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use arrow_array::{ArrayRef, Float32Array, Int8Array, StringArray};
-use dataset::cli::counted;
-use dataset::{Dataset, Subset, csv_table, files, table};
+use dataset::commands::cli::counted;
+use dataset::format::csv_table;
+use dataset::format::table;
+use dataset::store::files;
+use dataset::{Dataset, Subset};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use super::DataSource;
 use super::finetune::{TaskLabels, evaluation_transform};
-use crate::bootstrap::{Bootstrap, Interval, Predictions};
 use crate::config::FinetuneConfig;
-use crate::metrics::Scores;
-use crate::objective::Objective;
-use crate::objectives::{Classification, Labels, OpenLabels, predict};
-use crate::rundir;
+use crate::eval::bootstrap::{Bootstrap, Interval, Predictions};
+use crate::eval::metrics::Scores;
+use crate::task::objective::Objective;
+use crate::task::{Classification, Labels, OpenLabels, predict};
+use crate::train::run_dir;
 
 /// Scores of one finding, none where undefined.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -70,12 +73,12 @@ pub fn evaluate(
     specificity: f64,
 ) -> Result<EvaluationReport> {
     check_specificity(specificity)?;
-    let config: FinetuneConfig = rundir::load_config(run)?;
-    config.validate().with_context(|| rundir::config_path(run).display().to_string())?;
+    let config: FinetuneConfig = run_dir::load_config(run)?;
+    config.validate().with_context(|| run_dir::config_path(run).display().to_string())?;
     let (dataset, split) = (&source.dataset, source.split()?);
     check_split((&config.dataset, &config.split, &config.split_members), source)?;
     let task = TaskLabels::read(&config, source)?;
-    rundir::remark_unfinished(run, config.optimiser.steps);
+    run_dir::remark_unfinished(run, config.optimiser.steps);
     remark_ratio(&config.dataset, config.ratio, &config.findings, source)?;
     let rows = task.rows(source, subset, None)?;
     if rows.is_empty() {
@@ -90,8 +93,8 @@ pub fn evaluate(
     }
     let transform = evaluation_transform(&config);
     let objective = Classification::new(&config.model, task.labels.clone(), dataset, transform, device)?;
-    let weights = rundir::weights_file(run)?;
-    let loaded = rundir::load(objective.store(), &rundir::weights(&weights)?)?;
+    let weights = run_dir::weights_file(run)?;
+    let loaded = run_dir::load(objective.store(), &run_dir::weights(&weights)?)?;
     if !loaded.is_complete() {
         bail!("the weights do not fit the run's configuration: {loaded}");
     }
@@ -120,7 +123,7 @@ pub fn evaluate(
         patients: patients.iter().max().map_or(0, |last| *last as usize + 1),
         specificity,
         draws,
-        updates: rundir::newest_state(run).map_or(0, |state| state.step),
+        updates: run_dir::newest_state(run).map_or(0, |state| state.step),
         weights: weights.strip_prefix(run).unwrap_or(&weights).display().to_string(),
         findings: counts
             .into_iter()

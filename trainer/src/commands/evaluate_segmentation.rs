@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use arrow_array::{ArrayRef, Float64Array, StringArray, UInt64Array};
-use dataset::cli::counted;
+use dataset::Subset;
+use dataset::commands::cli::counted;
+use dataset::format::csv_table;
+use dataset::format::table;
+use dataset::store::files;
 use dataset::transform::Transform;
-use dataset::{Subset, csv_table, files, table};
 use image::{Rgb, RgbImage};
 use serde::{Deserialize, Serialize};
 use tch::Device;
@@ -15,12 +18,12 @@ use tch::Device;
 use super::DataSource;
 use super::evaluate::{check_split, file_stem, numbered, remark_ratio};
 use super::segment::{evaluation_transform, with_mask};
-use crate::bootstrap::{Bootstrap, Interval};
 use crate::config::SegmentConfig;
-use crate::objective::Objective;
-use crate::objectives::{Found, MaskRule, Segmentation, segment};
-use crate::overlap::{Overlap, run_lengths};
-use crate::rundir;
+use crate::eval::bootstrap::{Bootstrap, Interval};
+use crate::eval::overlap::{Overlap, run_lengths};
+use crate::task::objective::Objective;
+use crate::task::{Found, MaskRule, Segmentation, segment};
+use crate::train::run_dir;
 
 /// What `evaluate` found of a segmentation run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -62,11 +65,11 @@ pub fn evaluate_segmentation(
     draws: usize,
     min_area: Option<u64>,
 ) -> Result<SegmentationReport> {
-    let config: SegmentConfig = rundir::load_config(run)?;
-    config.validate().with_context(|| rundir::config_path(run).display().to_string())?;
+    let config: SegmentConfig = run_dir::load_config(run)?;
+    config.validate().with_context(|| run_dir::config_path(run).display().to_string())?;
     let (dataset, split) = (&source.dataset, source.split()?);
     check_split((&config.dataset, &config.split, &config.split_members), source)?;
-    rundir::remark_unfinished(run, config.optimiser.steps);
+    run_dir::remark_unfinished(run, config.optimiser.steps);
     remark_ratio(&config.dataset, config.ratio, &[], source)?;
     let stem = file_stem(subset, &config.dataset, source);
     let rule = MaskRule { min_area: min_area.unwrap_or(config.prediction.min_area), ..config.prediction };
@@ -78,7 +81,7 @@ pub fn evaluate_segmentation(
     let transform = evaluation_transform(&config);
     let (decay, model) = (config.optimiser.layer_decay, &config.model);
     let objective = Segmentation::new(model, decay, rule, dataset, Vec::new(), transform, device)?;
-    let loaded = rundir::load(objective.store(), &rundir::weights(run)?)?;
+    let loaded = run_dir::load(objective.store(), &run_dir::weights(run)?)?;
     if !loaded.is_complete() {
         bail!("the weights do not fit the run's configuration: {loaded}");
     }

@@ -7,18 +7,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use dataset::files;
+use dataset::store::files;
 use serde_json::{Map, Value, json};
 use tch::{Device, Kind};
 
 use crate::config::{AnyConfig, PRESETS, PretrainConfig, preset_hint, pretrain_preset};
 use crate::error::{ModelError, check_shape};
-use crate::image_decoder::DecoderConfig;
-use crate::mrm::MrmConfig;
-use crate::naming::to_hugging_face;
-use crate::rundir::{self, Tensors};
-use crate::vit::{LAYER_NORM_EPSILON, VitConfig};
-use crate::weights::{families, shortened, write};
+use crate::model::mae_decoder::DecoderConfig;
+use crate::model::mrm::MrmConfig;
+use crate::model::vit::{LAYER_NORM_EPSILON, VitConfig};
+use crate::train::run_dir::{self, Tensors};
+use crate::weights::hugging_face::to_hugging_face;
+use crate::weights::load::{families, shortened, write};
 
 /// Names of the targets.
 pub const TARGETS: [&str; 3] = ["timm", "vit", "vit-mae"];
@@ -95,9 +95,9 @@ type Files = Vec<(&'static str, Value)>;
 
 impl Source {
     fn open(weights: &Path, sizes: Option<PretrainConfig>) -> Result<Self> {
-        let mut tensors = rundir::weights(weights)?;
+        let mut tensors = run_dir::weights(weights)?;
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
-        let run = if sizes.is_some() { None } else { rundir::run_of(weights).ok() };
+        let run = if sizes.is_some() { None } else { run_dir::run_of(weights).ok() };
         match run.as_deref().map(AnyConfig::load).transpose()? {
             Some(AnyConfig::Pretrain(config)) => return Ok(Self::of_pretraining(tensors, *config, Vec::new())),
             Some(AnyConfig::Finetune(config)) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail};
 use dataset::Subset;
-use dataset::cli::UsageError;
+use dataset::commands::cli::UsageError;
 use dataset::transform::{ASPECT, Crop, Transform};
 use tch::Device;
 
@@ -13,13 +13,13 @@ use super::{Codes, DataSource, place, seed_start_values, seen_before, unfinished
 use crate::config::{
     self, AnyConfig, Epoch, FinetuneConfig, PRESETS, RANDOM, RANDOM_NAME, Rule, Task, overlay, preset_hint,
 };
-use crate::engine::{self, Outcome, Settings};
-use crate::objective::Objective;
-use crate::objectives::{Classification, LabelCounts, Labels, blank_remedy};
-use crate::optimiser::Algorithm;
-use crate::rundir::{self, RunDir};
-use crate::schedule::WarmupCosine;
-use crate::vit::VitConfig;
+use crate::model::vit::VitConfig;
+use crate::task::objective::Objective;
+use crate::task::{Classification, LabelCounts, Labels, blank_remedy};
+use crate::train::lr_schedule::WarmupCosine;
+use crate::train::optimizer::Algorithm;
+use crate::train::run_dir::{self, RunDir};
+use crate::train::train_loop::{self, Outcome, Settings};
 
 /// The transform for evaluation of a classifier.
 pub fn evaluation_transform(config: &FinetuneConfig) -> Transform {
@@ -120,7 +120,7 @@ impl Start {
             return Err(UsageError::of(anyhow!("--init {RANDOM}: leave --init out for a random start")));
         }
         // A file belongs to the run that it lies in; a folder must be one.
-        let run = if init.is_file() { rundir::run_of(init).ok() } else { Some(init.to_path_buf()) };
+        let run = if init.is_file() { run_dir::run_of(init).ok() } else { Some(init.to_path_buf()) };
         let config = run.as_deref().map(AnyConfig::load).transpose()?;
         let of_run = config.as_ref().map(AnyConfig::preset);
         if let (Some(of_run), Some(preset)) = (of_run, request.preset)
@@ -173,7 +173,7 @@ fn epoch_of(config: &FinetuneConfig, request: &Request) -> Result<Epoch> {
 
 /// Whether start weights come from a run with the same findings, or from no run.
 fn same_findings(init: &Path, config: &FinetuneConfig) -> bool {
-    match rundir::run_of(init).and_then(|run| AnyConfig::load(&run)) {
+    match run_dir::run_of(init).and_then(|run| AnyConfig::load(&run)) {
         Ok(AnyConfig::Finetune(before)) => before.findings == config.findings,
         _ => true,
     }
@@ -265,7 +265,7 @@ impl Finetuning<'_> {
             // A head of other findings says nothing about these.
             let leave: fn(&str) -> bool =
                 if same_findings(init, &config) { |_| false } else { |name| name.starts_with("head.") };
-            rundir::start_from(objective.store(), init, leave, preset_hint)?;
+            run_dir::start_from(objective.store(), init, leave, preset_hint)?;
         }
         let optimiser = &config.optimiser;
         for (counts, of) in counts.iter().zip(["training", "validation"]) {
@@ -312,6 +312,6 @@ impl Finetuning<'_> {
             run: &config.run,
             record_ids: &|rows| source.record_ids(rows),
         };
-        engine::train(&objective, &loader, &settings, run)
+        train_loop::train(&objective, &loader, &settings, run)
     }
 }

@@ -9,12 +9,13 @@ use anyhow::{Context, Result, bail};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use crate::bert::BertConfig;
 use crate::config::{PretrainConfig, fitting_preset, preset_hint};
-use crate::mrm::Mrm;
-use crate::rundir::Tensors;
-use crate::weights::{LoadReport, load_state, shortened, write};
-use crate::{naming, pth};
+use crate::model::bert::BertConfig;
+use crate::model::mrm::Mrm;
+use crate::train::run_dir::Tensors;
+use crate::weights::hugging_face;
+use crate::weights::load::{LoadReport, load_state, shortened, write};
+use crate::weights::pth;
 
 /// Files that a model's folder holds its weights in, the preferred one first.
 const IN_FOLDER: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
@@ -64,10 +65,10 @@ pub fn import(source: &Path, out: &Path, config: &PretrainConfig) -> Result<Impo
         source.to_path_buf()
     };
     let (what, mut state) = read(&file).with_context(|| format!("{}", file.display()))?;
-    naming::unwrap(&mut state.tensors);
-    let translated = naming::is_hugging_face(state.tensors.iter().map(|(name, _)| name.as_str()));
+    hugging_face::unwrap(&mut state.tensors);
+    let translated = hugging_face::is_hugging_face(state.tensors.iter().map(|(name, _)| name.as_str()));
     if translated {
-        state.tensors = naming::from_hugging_face(state.tensors)?;
+        state.tensors = hugging_face::from_hugging_face(state.tensors)?;
     }
     state.tensors.sort_by(|a, b| a.0.cmp(&b.0));
     if let Some([(name, _), _]) = state.tensors.array_windows().find(|[a, b]| a.0 == b.0) {

@@ -26,9 +26,9 @@ use dataset::{Dataset, Loader, Split, Subset, random};
 use tch::Device;
 
 use crate::config::{AnyConfig, RunConfig};
-use crate::objective::loader_for;
-use crate::rundir;
-use crate::threads::{self, Threads};
+use crate::task::objective::loader_for;
+use crate::train::run_dir;
+use crate::train::threads::{self, Threads};
 
 pub use bench::{Measured, bench};
 pub use compare::{Comparison, compare};
@@ -77,7 +77,7 @@ pub(crate) fn device_name(device: Device) -> String {
 fn place(device: Device, run: &RunConfig) -> String {
     let Threads { count, from } = threads::set(run.threads);
     let loader = loader_threads(device, run);
-    let threads = dataset::cli::counted(count, "thread");
+    let threads = dataset::commands::cli::counted(count, "thread");
     format!("{} with {threads} ({from}) and {loader} of the loader", device_name(device))
 }
 
@@ -183,7 +183,7 @@ fn seen_before(init: &str, (dataset, name, members): (&str, &str, &str)) -> Opti
     let mut init = init.to_owned();
     // Runs that began with runs: no chain is longer than this.
     for _ in 0..16 {
-        let run = rundir::run_of(Path::new(&init)).ok()?;
+        let run = run_dir::run_of(Path::new(&init)).ok()?;
         let config = AnyConfig::load(&run).ok()?;
         let (seen, split, seen_members, before) = config.trained_on();
         if seen == dataset && seen_members != members {
@@ -203,7 +203,7 @@ fn seen_before(init: &str, (dataset, name, members): (&str, &str, &str)) -> Opti
 fn unfinished_start(init: &str) -> Option<String> {
     let run = Path::new(init);
     let config = run.is_dir().then(|| AnyConfig::load(run).ok()).flatten()?;
-    rundir::unfinished(run, config.steps())
+    run_dir::unfinished(run, config.steps())
 }
 
 /// Sets torch's generator, from which start values come.

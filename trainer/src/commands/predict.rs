@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use arrow_array::{ArrayRef, Float32Array, StringArray};
-use dataset::{csv_table, files, table};
+use dataset::format::csv_table;
+use dataset::format::table;
+use dataset::store::files;
 use tch::Device;
 use tch::nn::VarStore;
 
 use super::DataSource;
 use super::finetune::evaluation_transform;
-use crate::classifier::VitClassifier;
 use crate::config::AnyConfig;
-use crate::objectives::predict;
-use crate::rundir;
+use crate::model::classifier::VitClassifier;
+use crate::task::predict;
+use crate::train::run_dir;
 
 /// Writes `record_id`, `patient_id`, `study_id` and the probability of each finding, a column named after it, of some rows
 /// in their order; as CSV where the name of `out` ends so, else as Parquet. Returns the number of findings.
@@ -22,7 +24,7 @@ use crate::rundir;
 /// # Errors
 /// When the weights are not those of a classifier, or no row is given.
 pub fn predict_records(source: &DataSource, rows: &[u32], weights: &Path, device: Device, out: &Path) -> Result<usize> {
-    let run = rundir::run_of(weights)?;
+    let run = run_dir::run_of(weights)?;
     let config = match AnyConfig::load(&run)? {
         AnyConfig::Finetune(config) => config,
         AnyConfig::Segment(_) => bail!(
@@ -39,10 +41,10 @@ pub fn predict_records(source: &DataSource, rows: &[u32], weights: &Path, device
         bail!("no record to predict for: this subset is empty");
     }
     files::check_place(out)?;
-    rundir::remark_unfinished(&run, config.optimiser.steps);
+    run_dir::remark_unfinished(&run, config.optimiser.steps);
     let store = VarStore::new(device);
     let model = VitClassifier::new(&store.root(), &config.model)?;
-    let loaded = rundir::load(&store, &rundir::weights(weights)?)?;
+    let loaded = run_dir::load(&store, &run_dir::weights(weights)?)?;
     if !loaded.is_complete() {
         bail!("{}: the weights do not fit the configuration of their run: {loaded}", weights.display());
     }

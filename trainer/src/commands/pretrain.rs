@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use dataset::Dataset;
-use dataset::cli::UsageError;
+use dataset::commands::cli::UsageError;
 use dataset::loader::{LoaderBuilder, TextOptions};
 use dataset::transform::{ASPECT, Crop, Transform};
 use tch::Device;
@@ -12,12 +12,12 @@ use tch::Device;
 use super::training_rows::TrainingRows;
 use super::{DataSource, place, seed_start_values, unfinished_start};
 use crate::config::{Epoch, PretrainConfig, RANDOM, preset_hint};
-use crate::engine::{self, Outcome, Settings};
-use crate::objective::Objective;
-use crate::objectives::Pretraining;
-use crate::optimiser::Algorithm;
-use crate::rundir::{self, RunDir};
-use crate::schedule::{WarmupCosine, scaled_rate};
+use crate::task::Pretraining;
+use crate::task::objective::Objective;
+use crate::train::lr_schedule::{WarmupCosine, scaled_rate};
+use crate::train::optimizer::Algorithm;
+use crate::train::run_dir::{self, RunDir};
+use crate::train::train_loop::{self, Outcome, Settings};
 
 /// Token ids of the release's tokenizer, for a benchmark without a dataset.
 const RELEASE_VOCABULARY: i64 = 30_000;
@@ -75,7 +75,7 @@ pub(super) fn loader_builder(
 
 /// Warns where the start weights know reports by another tokenizer: their word tables then stand for other words.
 fn remark_tokenizer(config: &PretrainConfig, init: &Path) {
-    let before = rundir::run_of(init).and_then(|run| rundir::load_config::<PretrainConfig>(&run));
+    let before = run_dir::run_of(init).and_then(|run| run_dir::load_config::<PretrainConfig>(&run));
     let other = before.is_ok_and(|before| before.model.restores_report() && before.tokenizer != config.tokenizer);
     if other && config.model.restores_report() {
         dataset::remark!(
@@ -93,7 +93,7 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
     if config.init != RANDOM {
         let init = Path::new(&config.init);
         unfinished_start(&config.init).iter().for_each(|remark| dataset::remark!("warning: {remark}"));
-        rundir::start_from(objective.store(), init, |_| false, preset_hint)?;
+        run_dir::start_from(objective.store(), init, |_| false, preset_hint)?;
         remark_tokenizer(config, init);
     }
     let optimiser = &config.optimiser;
@@ -122,5 +122,5 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
         run: &config.run,
         record_ids: &|rows| source.record_ids(rows),
     };
-    engine::train(&objective, &loader, &settings, run)
+    train_loop::train(&objective, &loader, &settings, run)
 }

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use dataset::loader::TextOptions;
+use dataset::loader::masking;
+use dataset::store::files;
 use dataset::transform::{Crop, Transform};
-use dataset::{Dataset, Loader, files, masking};
+use dataset::{Dataset, Loader};
 use image::{GrayImage, Luma};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -13,10 +15,10 @@ use tch::{Device, Kind, Tensor};
 use super::pretrain::pretrain_transform;
 use super::{DataSource, choose_rows};
 use crate::config::PretrainConfig;
-use crate::mrm::ReportBatch;
-use crate::objective::{Objective, images, tokens};
-use crate::objectives::Pretraining;
-use crate::rundir;
+use crate::model::mrm::ReportBatch;
+use crate::task::Pretraining;
+use crate::task::objective::{Objective, images, tokens};
+use crate::train::run_dir;
 
 /// One token of a report: what it was, and what the model makes of it where it was hidden.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,7 +57,7 @@ pub fn reconstruct(
     seed: u64,
     out: Option<PathBuf>,
 ) -> Result<()> {
-    let run = rundir::run_of(weights)?;
+    let run = run_dir::run_of(weights)?;
     let rows = choose_rows(source, rows, seed)?;
     let (canvas, restored) = restore(&run, weights, source, &rows, word_ratio, device, seed)?;
     let out = out.unwrap_or_else(|| run.join("reconstruction.png"));
@@ -86,8 +88,8 @@ fn restore(
     device: Device,
     seed: u64,
 ) -> Result<(GrayImage, Vec<Restored>)> {
-    let config: PretrainConfig = rundir::load_config(run)?;
-    config.validate().with_context(|| rundir::config_path(run).display().to_string())?;
+    let config: PretrainConfig = run_dir::load_config(run)?;
+    config.validate().with_context(|| run_dir::config_path(run).display().to_string())?;
     let dataset = &source.dataset;
     anyhow::ensure!(
         !config.model.restores_report() || config.tokenizer == source.tokenizer(),
@@ -95,7 +97,7 @@ fn restore(
         run.display()
     );
     let objective = Pretraining::new(&config.model, device)?;
-    let loaded = rundir::load(objective.store(), &rundir::weights(weights)?)?;
+    let loaded = run_dir::load(objective.store(), &run_dir::weights(weights)?)?;
     anyhow::ensure!(loaded.is_complete(), "the weights do not fit the run's configuration: {loaded}");
     let transform = pretrain_transform(&config);
     let mut builder = Loader::builder(dataset)

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use crate::config::{AnyConfig, PRESETS};
-use crate::rundir;
-use crate::vit::VitConfig;
+use crate::model::vit::VitConfig;
+use crate::train::run_dir;
 
 /// The encoder of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,8 +56,8 @@ pub fn without_init(preset: &str, vit: &VitConfig, chosen: bool) -> String {
 pub(super) fn of_starts(starts: &[(String, PathBuf)], preset: Option<&str>) -> Result<Option<PathBuf>> {
     let mut first: Option<(&str, PathBuf, Model)> = None;
     for (typed, weights) in starts {
-        rundir::weights_file(weights)?;
-        let Ok(run) = rundir::run_of(weights) else { continue };
+        run_dir::weights_file(weights)?;
+        let Ok(run) = run_dir::run_of(weights) else { continue };
         let model = Model::of(&run)?;
         if let Some(preset) = preset.filter(|preset| *preset != model.preset) {
             bail!(

@@ -8,22 +8,23 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use arrow_array::{Array, BinaryArray};
-use dataset::cli::UsageError;
+use dataset::commands::cli::UsageError;
+use dataset::format::shard;
 use dataset::transform::{ASPECT, Crop, Transform};
-use dataset::{Dataset, Subset, shard};
+use dataset::{Dataset, Subset};
 use rayon::prelude::*;
 use tch::Device;
 
 use super::finetune::{Request, Start};
 use super::{DataSource, place, seed_start_values, seen_before, unfinished_start};
 use crate::config::{self, AnyConfig, Epoch, RANDOM, SEGMENTATION_TASK, SegmentConfig, overlay, preset_hint};
-use crate::engine::{self, Outcome, Settings};
-use crate::objective::Objective;
-use crate::objectives::Segmentation;
-use crate::optimiser::Algorithm;
-use crate::rundir::{self, RunDir};
-use crate::schedule::WarmupPoly;
-use crate::vit::VitConfig;
+use crate::model::vit::VitConfig;
+use crate::task::Segmentation;
+use crate::task::objective::Objective;
+use crate::train::lr_schedule::WarmupPoly;
+use crate::train::optimizer::Algorithm;
+use crate::train::run_dir::{self, RunDir};
+use crate::train::train_loop::{self, Outcome, Settings};
 
 /// Whether a run is one of segmentation. What is no run at all is not.
 pub fn is_segmentation(run: &Path) -> bool {
@@ -62,7 +63,7 @@ fn with_drawn_mask(dataset: &Dataset) -> Result<Vec<bool>> {
             let Some(png) = masks.filter(|masks| masks.is_valid(row)).map(|masks| masks.value(row)) else {
                 return Ok(false);
             };
-            Ok(dataset::image::decode(png)?.pixels.iter().any(|&level| level > 0))
+            Ok(dataset::format::image_codec::decode(png)?.pixels.iter().any(|&level| level > 0))
         };
         drawn.extend((0..batch.num_rows()).into_par_iter().map(has_drawn).collect::<Result<Vec<_>>>()?);
     }
@@ -141,7 +142,7 @@ pub fn prepare_segmentation<'a>(
         device,
     )?;
     if config.init != RANDOM {
-        rundir::start_from(objective.store(), Path::new(&config.init), |_| false, preset_hint)?;
+        run_dir::start_from(objective.store(), Path::new(&config.init), |_| false, preset_hint)?;
     }
     let seen = seen_before(&config.init, (&config.dataset, &config.split, &config.split_members));
     let optimiser = &config.optimiser;
@@ -195,6 +196,6 @@ impl Segmenting<'_> {
             run: &config.run,
             record_ids: &|rows| source.record_ids(rows),
         };
-        engine::train(objective, &loader, &settings, run)
+        train_loop::train(objective, &loader, &settings, run)
     }
 }

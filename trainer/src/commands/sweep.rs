@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
-use dataset::cli::UsageError;
-use dataset::{Subset, files};
+use dataset::Subset;
+use dataset::commands::cli::UsageError;
+use dataset::store::files;
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
@@ -14,8 +15,8 @@ use super::finetune::Start;
 use super::same_model;
 use super::{DataSource, EvaluationReport, Finetuning, Request, evaluate, prepare_finetune, resolve_finetune};
 use crate::config::{FinetuneConfig, RANDOM, SEGMENTATION_TASK};
-use crate::engine::{Outcome, stop_requested};
-use crate::rundir::{self, RunDir};
+use crate::train::run_dir::{self, RunDir};
+use crate::train::train_loop::{Outcome, stop_requested};
 
 /// What a sweep varies, and what it keeps.
 #[derive(Debug, Clone)]
@@ -149,8 +150,8 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
         dataset::say!("run {} of {count}: {}", number + 1, path.display());
         let (split, optimiser) = (prepared.config().split.clone(), &prepared.config().optimiser);
         let run = RunDir::open(&path, prepared.config(), optimiser.steps)?;
-        let finished = rundir::is_finished(&path, optimiser.steps);
-        let updates = rundir::newest_state(&path).map_or(0, |state| state.step);
+        let finished = run_dir::is_finished(&path, optimiser.steps);
+        let updates = run_dir::newest_state(&path).map_or(0, |state| state.step);
         let as_asked = |report: &EvaluationReport| {
             report.split == split
                 && report.specificity == plan.specificity
@@ -193,7 +194,7 @@ fn configuration(
 ) -> Result<FinetuneConfig> {
     let path = weights_of(path, &source.split()?.name);
     let init = (path != Path::new(RANDOM)).then_some(path.as_path());
-    let is_run = init.is_some_and(|init| rundir::run_of(init).is_ok());
+    let is_run = init.is_some_and(|init| run_dir::run_of(init).is_ok());
     let mut settings = plan.settings.clone();
     settings.push(format!("run.seed={seed}"));
     let request = Request {

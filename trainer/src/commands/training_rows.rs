@@ -2,7 +2,8 @@
 
 use anyhow::{Result, bail};
 use arrow_array::ListArray;
-use dataset::{Dataset, Subset, shard};
+use dataset::format::shard;
+use dataset::{Dataset, Subset};
 
 use super::DataSource;
 use crate::config::{Epoch, PretrainConfig};

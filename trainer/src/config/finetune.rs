@@ -1,15 +1,15 @@
 //! Configuration of a fine-tuning run, and the tasks there are.
 
 use anyhow::{Result, bail};
-use dataset::nearest::did_you_mean;
+use dataset::name_suggestion::did_you_mean;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Epoch, MAX_BATCH, MEAN, PATIENCE, RunConfig, STD, check_data, check_layer_decay, check_most, check_rates,
     check_warmup, pretrain_preset, shared,
 };
-use crate::classifier::ClassifierConfig;
-use crate::objectives::{Missing, Uncertain};
+use crate::model::classifier::ClassifierConfig;
+use crate::task::{Missing, Uncertain};
 
 /// The name of start values in place of weights.
 pub const RANDOM: &str = "random";

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tch::Tensor;
 
 use super::{PRESETS, pretrain_preset};
-use crate::vit::VitConfig;
+use crate::model::vit::VitConfig;
 
 /// Name of the preset whose encoder has the width, depth and patch size of these weights, if there is one.
 pub fn fitting_preset(tensors: &[(String, Tensor)]) -> Option<&'static str> {

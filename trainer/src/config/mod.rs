@@ -11,16 +11,16 @@ mod synonyms;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use dataset::cli::UsageError;
+use dataset::commands::cli::UsageError;
 use dataset::loader::MAX_THREADS;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::precision::Precision;
-use crate::rundir;
-use crate::threads;
-use crate::vit::VitConfig;
+use crate::model::vit::VitConfig;
+use crate::train::amp::Precision;
+use crate::train::run_dir;
+use crate::train::threads;
 
 pub use finetune::{
     FinetuneConfig, FinetuneData, FinetuneOptimiser, RANDOM, RANDOM_NAME, Rule, TASKS, Task, finetune_preset,
@@ -160,20 +160,20 @@ impl AnyConfig {
     /// # Errors
     /// When the folder is no run, or its configuration is damaged.
     pub fn load(run: &Path) -> Result<Self> {
-        let table: Table = rundir::load_config(run)?;
+        let table: Table = run_dir::load_config(run)?;
         let config = if table.contains_key("prediction") {
-            Self::Segment(Box::new(rundir::load_config(run)?))
+            Self::Segment(Box::new(run_dir::load_config(run)?))
         } else if table.contains_key("findings") {
-            Self::Finetune(Box::new(rundir::load_config(run)?))
+            Self::Finetune(Box::new(run_dir::load_config(run)?))
         } else {
-            Self::Pretrain(Box::new(rundir::load_config(run)?))
+            Self::Pretrain(Box::new(run_dir::load_config(run)?))
         };
         let valid = match &config {
             Self::Pretrain(config) => config.validate(),
             Self::Finetune(config) => config.validate(),
             Self::Segment(config) => config.validate(),
         };
-        valid.with_context(|| rundir::config_path(run).display().to_string())?;
+        valid.with_context(|| run_dir::config_path(run).display().to_string())?;
         Ok(config)
     }
 

@@ -4,10 +4,10 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::{MAX_BATCH, MEAN, PRESETS, RANDOM, RunConfig, STD, check_data, check_most, check_rates};
-use crate::bert::BertConfig;
-use crate::image_decoder::DecoderConfig;
-use crate::mrm::{MrmConfig, ReportLoss};
-use crate::vit::VitConfig;
+use crate::model::bert::BertConfig;
+use crate::model::mae_decoder::DecoderConfig;
+use crate::model::mrm::{MrmConfig, ReportLoss};
+use crate::model::vit::VitConfig;
 
 /// Largest number of epochs.
 const MAX_EPOCHS: f64 = 1e6;

@@ -7,9 +7,9 @@ use super::{
     Epoch, MAX_BATCH, MEAN, PATIENCE, RANDOM, RANDOM_NAME, RunConfig, STD, check_data, check_layer_decay, check_most,
     check_rates, check_warmup, pretrain_preset, shared,
 };
-use crate::objectives::MaskRule;
-use crate::segmenter::{Head, SegmenterConfig};
-use crate::vit::VitConfig;
+use crate::model::segmenter::{Head, SegmenterConfig};
+use crate::model::vit::VitConfig;
+use crate::task::MaskRule;
 
 /// Name of the task. It takes any dataset with masks; SIIM-ACR is the one with a published figure.
 pub const SEGMENTATION_TASK: &str = "siim";

@@ -1,6 +1,6 @@
 //! The key that a user meant who wrote the word of another library for it, or misspelled it.
 
-use dataset::nearest::did_you_mean;
+use dataset::name_suggestion::did_you_mean;
 
 /// Words of other libraries, and the names of keys they may stand for, the best one first. A word without a name has no
 /// key here: nothing is suggested, since the nearest name would be a wrong one.

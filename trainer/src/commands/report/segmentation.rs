@@ -6,7 +6,7 @@ use anyhow::Result;
 use base64::Engine as _;
 
 use super::{Run, escape};
-use crate::bootstrap::Interval;
+use crate::eval::bootstrap::Interval;
 
 /// One table over all segmentation runs, then the picture of each. Nothing where there is none.
 pub(super) fn section(runs: &[Run], body: &mut String) -> Result<()> {

@@ -1,0 +1,78 @@
+//! How fast images and batches come out of a dataset on this machine.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow_array::UInt16Array;
+
+use crate::dataset::Dataset;
+use crate::error::{Error, Result, panic_text};
+use crate::format::shard;
+use crate::loader::builder::{Loader, TextOptions};
+use crate::random::Stream;
+use crate::transform::pipeline::Transform;
+
+/// Images, seconds to the first result, seconds in all.
+pub type Measured = (u64, f64, f64);
+
+/// Reads images at random places, each thread its own, for so many seconds.
+pub fn random_reads(dataset: &Arc<Dataset>, threads: usize, seconds: f64) -> Result<Measured> {
+    let mut sides = Vec::new();
+    for batch in dataset.columns(&["height", "width"])? {
+        let side = |name| {
+            shard::column::<UInt16Array>(&batch, name).ok_or_else(|| Error::Invalid(format!("no column `{name}`")))
+        };
+        sides.extend(side("height")?.values().iter().copied().zip(side("width")?.values().iter().copied()));
+    }
+    if sides.is_empty() {
+        return Err(Error::Invalid("an empty dataset".to_owned()));
+    }
+    let began = Instant::now();
+    let work = |thread: usize| -> Result<(u64, Duration)> {
+        let (mut random, mut pixels) = (Stream::new(&[thread as u64]), Vec::new());
+        let (mut images, mut first) = (0, Duration::ZERO);
+        while began.elapsed().as_secs_f64() < seconds {
+            let row = random.below(sides.len() as u64) as usize;
+            dataset.image_into(row, sides[row].0, sides[row].1, &mut pixels)?;
+            if images == 0 {
+                first = began.elapsed();
+            }
+            images += 1;
+        }
+        Ok((images, first))
+    };
+    let done: Vec<Result<(u64, Duration)>> = std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..threads).map(|thread| scope.spawn(move || work(thread))).collect();
+        let lost = |panic: Box<dyn Any + Send>| {
+            Err(Error::Invalid(format!("a thread broke off: {}", panic_text(panic.as_ref()))))
+        };
+        handles.into_iter().map(|handle| handle.join().unwrap_or_else(lost)).collect()
+    });
+    let done = done.into_iter().collect::<Result<Vec<_>>>()?;
+    let first = done.iter().map(|(_, first)| first.as_secs_f64()).fold(0.0, f64::max);
+    Ok((done.iter().map(|(images, _)| images).sum(), first, began.elapsed().as_secs_f64()))
+}
+
+/// Takes shuffled, transformed batches, with masked reports where there are some, for so many seconds. The time to the
+/// first batch counts from `opened`.
+pub fn batches(
+    dataset: &Arc<Dataset>,
+    transform: Transform,
+    batch_size: usize,
+    threads: usize,
+    seconds: f64,
+    opened: Instant,
+) -> Result<Measured> {
+    let mut builder = Loader::builder(dataset).batch_size(batch_size).transform(transform).threads(threads);
+    if dataset.has_tokenizer() {
+        builder = builder.text(TextOptions { tokens: dataset.manifest().text.max_tokens, mask_ratio: 0.5 });
+    }
+    let mut loader = builder.build()?;
+    drop(loader.next_batch()?);
+    let (first, began, mut images) = (opened.elapsed().as_secs_f64(), Instant::now(), 0);
+    while began.elapsed().as_secs_f64() < seconds {
+        images += loader.next_batch()?.len() as u64;
+    }
+    Ok((images, first, began.elapsed().as_secs_f64()))
+}

@@ -1,0 +1,262 @@
+//! What is in a dataset, for a person: counts, prevalence, lengths, and a montage of its images.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use arrow_array::{Array, Float32Array, ListArray, StringArray, UInt16Array};
+use polars::prelude::*;
+use sha2::{Digest, Sha256};
+
+use crate::commands::cli::counted;
+use crate::commands::reject_reasons;
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+use crate::format::manifest::REJECTS;
+use crate::format::shard;
+use crate::format::table::from_parquet;
+
+/// A page of text: counts, views, label prevalence, token lengths, sizes, rejects, splits.
+pub fn summary(dataset: &Dataset) -> Result<String> {
+    let manifest = dataset.manifest();
+    let mut page = String::new();
+    let mut line = |text: String| {
+        let _ = writeln!(page, "{text}");
+    };
+    let totals = &manifest.totals;
+    line(format!("{} — {} (format {})", dataset.storage(), manifest.source, manifest.format_version));
+    line(format!(
+        "records   {} of {}, {}; {} with a report",
+        totals.records,
+        counted(totals.studies as usize, "study"),
+        counted(totals.patients as usize, "patient"),
+        totals.reports
+    ));
+    line(format!("shards    {}, {:.1} MB", counted(manifest.shards.len(), "file"), totals.bytes as f64 / 1e6));
+    let image = &manifest.image;
+    line(format!(
+        "images    {}, compression {}, tone {}, fit {} {}; mean {:.4}, std {:.4}",
+        image.encoding.name(),
+        image.compression,
+        image.tone,
+        image.fit,
+        image.size,
+        image.mean,
+        image.std
+    ));
+    line(format!(
+        "rejects   {}",
+        if manifest.rejects.is_empty() {
+            "none".to_owned()
+        } else {
+            format!("{} (see --rejects)", counts(manifest.rejects.iter().map(|(k, v)| (k.clone(), *v))))
+        }
+    ));
+
+    let (mut heights, mut widths, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
+    let mut ages = Vec::new();
+    for batch in dataset.columns(&["height", "width", "token_ids", "age_years"])? {
+        let side = |name| shard::column::<UInt16Array>(&batch, name);
+        if let (Some(h), Some(w)) = (side("height"), side("width")) {
+            heights.extend(h.values().iter().map(|&v| f64::from(v)));
+            widths.extend(w.values().iter().map(|&v| f64::from(v)));
+        }
+        if let Some(tokens) = shard::column::<ListArray>(&batch, "token_ids") {
+            lengths.extend((0..tokens.len()).map(|row| tokens.value(row).len() as f64));
+        }
+        if let Some(age) = shard::column::<Float32Array>(&batch, "age_years") {
+            ages.extend((0..age.len()).filter(|&row| age.is_valid(row)).map(|row| f64::from(age.value(row))));
+        }
+    }
+    line(format!("height    {}", five_numbers(heights)));
+    line(format!("width     {}", five_numbers(widths)));
+    line(format!(
+        "tokens    {} (vocabulary {}, cut at {})",
+        five_numbers(lengths),
+        manifest.text.vocabulary,
+        manifest.text.max_tokens
+    ));
+    line(format!("age       {}", five_numbers(ages)));
+    let frame = dataset.frame(&["view", "sex", "subset"])?;
+    for name in ["view", "sex", "subset"] {
+        let grouped = frame
+            .clone()
+            .lazy()
+            .group_by([col(name)])
+            .agg([len().alias("count")])
+            .sort_by_exprs([col("count"), col(name)], SortMultipleOptions::default().with_order_descending(true))
+            .collect()?;
+        let names = grouped.column(name)?.str()?.clone();
+        let numbers = grouped.column("count")?.cast(&DataType::UInt64)?;
+        let numbers = numbers.u64()?;
+        let pairs =
+            names.iter().zip(numbers.iter()).map(|(n, c)| (n.unwrap_or("not stated").to_owned(), c.unwrap_or(0)));
+        line(format!("{name:<9} {}", counts(pairs)));
+    }
+    let labels = dataset.labels()?;
+    if !dataset.findings().is_empty() {
+        let labelled = labels.iter().filter(|row| row.iter().any(Option::is_some)).count();
+        line(format!(
+            "\nlabels    {labelled} of {} records have some; blank: none for this finding in a record that has some;\n          \
+             prevalence: positives among the records where this finding is labeled",
+            labels.len()
+        ));
+        line(format!(
+            "{:<34}{:>9}{:>9}{:>9}{:>10}{:>9}{:>12}",
+            "finding", "labeled", "positive", "negative", "uncertain", "blank", "prevalence"
+        ));
+        for (index, finding) in dataset.findings().iter().enumerate() {
+            let count = |code: Option<i8>| labels.iter().filter(|row| row[index] == code).count();
+            let (positive, labeled) = (count(Some(1)), labels.len() - count(None));
+            let prevalence = if labeled == 0 {
+                "–".to_owned()
+            } else {
+                format!("{:.1}%", 100.0 * positive as f64 / labeled as f64)
+            };
+            line(format!(
+                "{finding:<34}{labeled:>9}{positive:>9}{:>9}{:>10}{:>9}{prevalence:>12}",
+                count(Some(0)),
+                count(Some(-1)),
+                labelled - labeled,
+            ));
+        }
+    }
+    let splits = crate::split::types::known_splits(dataset.storage())?;
+    line(format!(
+        "\nsplits    {}",
+        if splits.is_empty() { "none (make one with `dataset split`)".to_owned() } else { splits.join(", ") }
+    ));
+    Ok(page)
+}
+
+/// How many inputs were left out for each reason, the most frequent one first, with an example.
+///
+/// # Errors
+/// When the table of rejects cannot be read.
+pub fn reject_reasons(dataset: &Dataset) -> Result<String> {
+    let listed = rejects(dataset)?;
+    let mut by_stage: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
+    for line in listed.lines() {
+        let mut cells = line.splitn(4, '\t').map(|cell| if cell.is_empty() { "(no path)" } else { cell });
+        if let (Some(stage), Some(path), _, Some(error)) = (cells.next(), cells.next(), cells.next(), cells.next()) {
+            by_stage.entry(stage).or_default().push((error, path));
+        }
+    }
+    let groups = by_stage.iter().flat_map(|(stage, rows)| {
+        reject_reasons::group(rows.iter().copied()).into_iter().map(move |group| (*stage, group))
+    });
+    let mut groups: Vec<_> = groups.collect();
+    groups.sort_by(|(_, a), (_, b)| b.count.cmp(&a.count).then_with(|| a.reason.cmp(&b.reason)));
+    if groups.is_empty() {
+        return Ok("no input was left out\n".to_owned());
+    }
+    let mut page = format!(
+        "{} left out, {} (--all lists every one)\n",
+        match listed.lines().count() {
+            1 => "1 input was".to_owned(),
+            inputs => format!("{inputs} inputs were"),
+        },
+        counted(groups.len(), "reason")
+    );
+    for (stage, group) in groups {
+        let _ = writeln!(page, "{:>8}  {stage:<7} {}\n{:18}example: {}", group.count, group.reason, "", group.example);
+    }
+    Ok(page)
+}
+
+/// Every rejected input on a line of its own: stage, file, record and reason, separated by tabs.
+///
+/// # Errors
+/// When the table of rejects cannot be read.
+pub fn rejects(dataset: &Dataset) -> Result<String> {
+    let storage = dataset.storage();
+    let mut page = String::new();
+    let bytes = storage.read(REJECTS)?;
+    let expected = &dataset.manifest().rejects_sha256;
+    if !expected.is_empty() && crate::store::files::hex(&Sha256::digest(&bytes)) != *expected {
+        let message = "its SHA-256 is not the manifest's; restore it from a copy, or ingest again with --overwrite";
+        return Err(Error::Invalid(format!("{}: {message}", storage.path(REJECTS).display())));
+    }
+    for batch in from_parquet(&storage.path(REJECTS), bytes)? {
+        let columns: Vec<&StringArray> = ["stage", "source_path", "record_id", "error"]
+            .iter()
+            .map(|name| {
+                shard::column(&batch, name).ok_or_else(|| Error::Invalid(format!("{REJECTS}: no text column `{name}`")))
+            })
+            .collect::<Result<_>>()?;
+        for row in 0..batch.num_rows() {
+            let cell = |column: &&StringArray| {
+                let text = if column.is_valid(row) { column.value(row) } else { "" };
+                text.replace(['\t', '\n', '\r'], " ")
+            };
+            let _ = writeln!(page, "{}", columns.iter().map(cell).collect::<Vec<_>>().join("\t"));
+        }
+    }
+    Ok(page)
+}
+
+fn counts(pairs: impl Iterator<Item = (String, u64)>) -> String {
+    pairs.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+}
+
+fn five_numbers(mut values: Vec<f64>) -> String {
+    if values.is_empty() {
+        return "none".to_owned();
+    }
+    values.sort_by(f64::total_cmp);
+    let quantile = |q: f64| values[((values.len() - 1) as f64 * q).round() as usize];
+    format!(
+        "min {} · quartiles {} {} {} · max {}",
+        quantile(0.0),
+        quantile(0.25),
+        quantile(0.5),
+        quantile(0.75),
+        quantile(1.0)
+    )
+}
+
+/// One record in words.
+pub fn row(dataset: &Dataset, record_id: &str) -> Result<String> {
+    let record = dataset.record(dataset.row_of(record_id)?)?;
+    let mut page = String::new();
+    let mut field = |name: &str, value: String| {
+        let _ = writeln!(page, "{name:<17}{value}");
+    };
+    let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "—".to_owned());
+    field("record_id", record.record_id.clone());
+    // Some sources' studies repeat the patient: `patient/study`.
+    let patient = record.patient_id.as_str();
+    let study =
+        record.study_id.strip_prefix(patient).and_then(|rest| rest.strip_prefix('/')).unwrap_or(&record.study_id);
+    field("patient / study", format!("{patient} / {study} / image {}", record.image_id));
+    field(
+        "source",
+        format!(
+            "{} ({}×{}), sha256 {}",
+            record.source_path,
+            record.source_width,
+            record.source_height,
+            crate::store::files::hex(&record.source_sha256)
+        ),
+    );
+    field("stored", format!("{}×{}, {} bytes", record.width, record.height, record.image.len()));
+    field("subset, view", format!("{}, {}", or_none(&record.subset), or_none(&record.view)));
+    field(
+        "sex, age",
+        format!("{}, {}", or_none(&record.sex), record.age_years.map_or("—".to_owned(), |age| age.to_string())),
+    );
+    let labels =
+        dataset.findings().iter().zip(&record.labels).filter_map(|(name, code)| Some(format!("{name}={}", (*code)?)));
+    field("labels", labels.collect::<Vec<_>>().join(", "));
+    for found in &record.boxes {
+        field(
+            "box",
+            format!("{} at {:.0},{:.0} size {:.0}×{:.0}", found.label, found.x, found.y, found.width, found.height),
+        );
+    }
+    field("mask", record.mask.map_or("—".to_owned(), |mask| format!("PNG of {} bytes", mask.len())));
+    field("tokens", format!("{:?}", record.token_ids));
+    field("report", format!("\n{}", or_none(&record.report)));
+    field("findings", format!("\n{}", or_none(&record.findings)));
+    field("impression", format!("\n{}", or_none(&record.impression)));
+    Ok(page)
+}

@@ -1,0 +1,288 @@
+//! Checks a whole dataset: digests, checksums of pages, schema, counts, decodability, splits.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::io::{BufReader, ErrorKind, Read};
+use std::ops::Range;
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use crate::dataset::Dataset;
+use crate::error::{Error, Result, guarded};
+use crate::format::checksums::{Covered, MAGIC_BYTES};
+use crate::format::manifest::{REJECTS, TOKENIZER};
+use crate::format::record_checks;
+use crate::format::shard::{Shard, these};
+use crate::format::table::from_parquet;
+use crate::split::types::{self, Split};
+use crate::store::files;
+use crate::store::storage::Storage;
+
+/// What helps where bytes are lost.
+const REMEDY: &str = "restore it from a copy, or ingest again with --overwrite";
+
+/// Everything found wrong, one line each; empty: the dataset is whole. Works on the threads of the current rayon pool,
+/// a shard each.
+///
+/// The dataset lies at a path or URL. `progress` is called with so many more bytes of shards that are read.
+pub fn verify(location: impl AsRef<OsStr>, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>> {
+    let dataset = Dataset::open(location)?;
+    let storage = dataset.storage();
+    let manifest = dataset.manifest();
+    let mut problems: Vec<String> = (0..manifest.shards.len())
+        .into_par_iter()
+        .flat_map_iter(|index| verify_shard(&dataset, index, progress))
+        .collect();
+
+    let named: HashSet<&str> = manifest.shards.iter().map(|shard| shard.path.as_str()).collect();
+    for listed in storage.list("shards")? {
+        if !named.contains(listed.name.as_str()) {
+            problems.push(format!("{}: not in the manifest, so no part of this dataset; remove it", listed.name));
+        }
+    }
+    let rows: u64 = manifest.shards.iter().map(|shard| shard.rows).sum();
+    if rows != manifest.totals.records {
+        problems.push(format!(
+            "dataset.json: {} records in all, but its shards add up to {rows}; {REMEDY}",
+            manifest.totals.records
+        ));
+    }
+    if manifest.text.vocabulary > 0 {
+        match storage.sha256(TOKENIZER) {
+            Ok(digest) if digest == manifest.text.tokenizer_sha256 => {
+                let opened = guarded(TOKENIZER, || dataset.tokenizer());
+                problems.extend(opened.err().map(|error| error.to_string()));
+            }
+            Ok(_) => problems.push(format!("{TOKENIZER}: not the tokenizer that made the token ids; {REMEDY}")),
+            Err(error) => problems.push(format!("{error}; {REMEDY}")),
+        }
+    }
+    if let Some(problem) = verify_rejects(storage, &manifest.rejects_sha256) {
+        problems.push(format!("{REJECTS}: {problem}; {REMEDY}"));
+    }
+    if problems.is_empty() {
+        problems.extend(repeated_ids(&dataset)?);
+        for name in types::known_splits(storage)? {
+            if let Err(error) = Split::load(&dataset, &name) {
+                problems.push(error.to_string());
+            }
+        }
+    }
+    Ok(problems)
+}
+
+fn repeated_ids(dataset: &Dataset) -> Result<Vec<String>> {
+    let ids = dataset.texts("record_id")?;
+    let mut seen = HashMap::with_capacity(ids.len());
+    let place = |row: usize| -> Result<String> {
+        let (shard, row) = dataset.place(row)?;
+        Ok(format!("{}, row {row}", dataset.manifest().shards[shard].path))
+    };
+    let mut problems = Vec::new();
+    for (row, id) in ids.iter().enumerate() {
+        let Some(id) = id else { continue };
+        match seen.entry(id.as_str()) {
+            Entry::Vacant(entry) => {
+                entry.insert(row);
+            }
+            Entry::Occupied(first) => {
+                let (here, there) = (place(row)?, place(*first.get())?);
+                problems.push(format!("{here}: record `{id}` is also that of {there}; {REMEDY}"));
+            }
+        }
+    }
+    Ok(problems)
+}
+
+/// What is wrong with the table of rejects; `expected` is empty where an older manifest says nothing.
+fn verify_rejects(storage: &Storage, expected: &str) -> Option<String> {
+    if expected.is_empty() {
+        let read = || storage.read(REJECTS).and_then(|bytes| from_parquet(&storage.path(REJECTS), bytes));
+        return guarded(BROKEN, read).err().map(|error| error.to_string());
+    }
+    match storage.sha256(REJECTS) {
+        Ok(digest) if digest == expected => None,
+        Ok(_) => Some("its SHA-256 is not the manifest's".to_owned()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// What is said where the Parquet library broke off.
+const BROKEN: &str = "its Parquet structure is damaged";
+
+fn verify_shard(dataset: &Dataset, index: usize, progress: &(dyn Fn(u64) + Sync)) -> Vec<String> {
+    let info = &dataset.manifest().shards[index];
+    let name = &info.path;
+    let file = match dataset.storage().open(name) {
+        Ok((file, _)) => file,
+        Err(Error::Io { cause, .. }) if cause.kind() == ErrorKind::NotFound => {
+            return vec![format!("{name}: missing; {REMEDY}")];
+        }
+        Err(error) => return vec![format!("{error}; {REMEDY}")],
+    };
+    let opened = guarded(BROKEN, || dataset.shard(index));
+    let checksums = match &opened {
+        Ok(shard) => guarded(BROKEN, || shard.checksums()),
+        Err(_) => Ok(None),
+    };
+    let covered = checksums.as_ref().map_or(&[][..], |checksums| checksums.as_deref().unwrap_or_default());
+    // A file of a size that no shard has is not read: it may be endless.
+    let has_known_size = dataset.manifest().shards.iter().any(|other| other.bytes == file.length());
+    let unread = || Ok(Found { bytes: file.length(), sha256: String::new(), damaged: Vec::new() });
+    let found = if has_known_size { read(file.reader(), covered, progress) } else { unread() };
+    let found = match found {
+        Ok(found) => found,
+        Err(error) => return vec![format!("{name}: {error}; {REMEDY}")],
+    };
+    let as_written = found.sha256 == info.sha256;
+    if let Some(other) = dataset.manifest().shards.iter().find(|other| !as_written && other.sha256 == found.sha256) {
+        return vec![format!("{name}: holds the bytes of {}; give each file its own name again", other.path)];
+    }
+    if found.bytes != info.bytes {
+        let told = format!("{name}: {} bytes, the manifest says {}", found.bytes, info.bytes);
+        if found.bytes < info.bytes {
+            return vec![format!("{told}: it was cut off, and none of its {} rows can be read; {REMEDY}", info.rows)];
+        }
+        return vec![format!("{told}: it belongs to another dataset, or was written to; {REMEDY}")];
+    }
+    if let Some(error) = opened.as_ref().err().or(checksums.as_ref().err()) {
+        return vec![told(name, error)];
+    }
+    let mut problems: Vec<String> = found
+        .damaged
+        .iter()
+        .map(|(column, rows)| format!("{name}, {}: `{column}` is damaged; {REMEDY}", these(rows)))
+        .collect();
+    if !as_written && problems.is_empty() {
+        problems.push(if covered.is_empty() {
+            format!(
+                "{name}: its SHA-256 is not the manifest's, and it has no checksums that would name a row; {REMEDY}"
+            )
+        } else {
+            format!(
+                "{name}: its rows are as they were written, but not its magic number, page index or footer (or it \
+                 belongs to another dataset); {REMEDY}"
+            )
+        });
+    }
+    // Where checksums told what is damaged, decoding it would tell no more.
+    if as_written || covered.is_empty() {
+        match guarded(BROKEN, || verify_rows(dataset, opened?, index)) {
+            Ok(rows) => problems.extend(rows),
+            Err(error) => problems.push(told(name, &error)),
+        }
+    }
+    problems
+}
+
+/// An error of a shard as a line, with what helps.
+fn told(name: &str, error: &Error) -> String {
+    match error {
+        Error::Invalid(message) => format!("{name}: {message}; {REMEDY}"),
+        Error::Damaged { .. } => error.to_string(),
+        error => format!("{error}; {REMEDY}"),
+    }
+}
+
+/// What a shard's bytes told.
+struct Found {
+    bytes: u64,
+    sha256: String,
+    /// Columns and rows whose bytes have another checksum.
+    damaged: Vec<(String, Range<usize>)>,
+}
+
+/// Reads a whole file once, for its SHA-256 and for the checksums of what lies in it.
+fn read(file: impl Read, covered: &[Covered], progress: &(dyn Fn(u64) + Sync)) -> std::io::Result<Found> {
+    let mut file = BufReader::with_capacity(1 << 20, file);
+    let (mut bytes, mut digest) = (0, Sha256::new());
+    let mut piece = Vec::new();
+    let mut take = |most: u64, crc32: Option<u32>| -> std::io::Result<bool> {
+        piece.clear();
+        file.by_ref().take(most).read_to_end(&mut piece)?;
+        digest.update(&piece);
+        bytes += piece.len() as u64;
+        progress(piece.len() as u64);
+        Ok(match crc32 {
+            Some(crc32) => piece.len() as u64 == most && crc32fast::hash(&piece) == crc32,
+            None => !piece.is_empty(),
+        })
+    };
+    take(MAGIC_BYTES, None)?;
+    let mut damaged: Vec<(String, Range<usize>)> = Vec::new();
+    for span in covered {
+        if take(span.bytes, Some(span.crc32))? {
+            continue;
+        }
+        match damaged.last_mut() {
+            Some((column, rows)) if *column == span.column && rows.end == span.rows.start => rows.end = span.rows.end,
+            _ => damaged.push((span.column.clone(), span.rows.clone())),
+        }
+    }
+    while take(1 << 20, None)? {}
+    Ok(Found { bytes, sha256: files::hex(&digest.finalize()), damaged })
+}
+
+/// Decodes every column and every image of a shard, and checks the values of each record.
+fn verify_rows(dataset: &Dataset, opened: &Shard, index: usize) -> Result<Vec<String>> {
+    let name = &dataset.manifest().shards[index].path;
+    let text = &dataset.manifest().text;
+    let first: u64 = dataset.manifest().shards[..index].iter().map(|shard| shard.rows).sum();
+    let mut problems = Vec::new();
+    for group in 0..opened.groups() {
+        let rows = opened.group(group);
+        let batch = match opened.texts_and_labels(group) {
+            Ok(batch) => batch,
+            Err(error) => {
+                problems.push(told(name, &error));
+                continue;
+            }
+        };
+        if batch.num_rows() != rows.len() {
+            let message = "a row group has another number of rows than its image column".to_owned();
+            return Err(Error::Shard { shard: name.clone(), message });
+        }
+        let all: Vec<u32> = rows.clone().map(|row| first as u32 + row as u32).collect();
+        let pages = dataset.image_pages(&all)?;
+        let verify_row = |pixels: &mut Vec<u8>, at: usize| -> Vec<String> {
+            let record = match opened.record_of(&batch, rows.start + at) {
+                Ok(record) => record,
+                Err(error) => return vec![unnamed(error)],
+            };
+            let mut found = record_checks::record(&record, text.vocabulary, text.max_tokens);
+            let image = dataset.image_from(pages.get(at), all[at] as usize, record.height, record.width, pixels);
+            found.extend(image.err().map(unnamed));
+            found
+        };
+        let found = (0..all.len()).into_par_iter().map_init(Vec::new, verify_row).collect();
+        problems.extend(runs(&rows, found).into_iter().map(|told| format!("{name}, {told}; {REMEDY}")));
+    }
+    Ok(problems)
+}
+
+/// What an error says of a row, without its name.
+fn unnamed(error: Error) -> String {
+    match error {
+        Error::Row { message, .. } | Error::Invalid(message) => message,
+        error => error.to_string(),
+    }
+}
+
+/// More problems than two rows can have.
+const MOST_OF_TWO_ROWS: usize = 16;
+
+/// Problems by row as lines: rows that follow each other and have the same problem share one.
+fn runs(rows: &Range<usize>, found: Vec<Vec<String>>) -> Vec<String> {
+    let mut runs: Vec<(Range<usize>, String)> = Vec::new();
+    for (row, problems) in rows.clone().zip(found) {
+        for problem in problems {
+            match runs.iter_mut().rev().take(MOST_OF_TWO_ROWS).find(|(_, told)| *told == problem) {
+                Some((run, _)) if run.end == row => run.end += 1,
+                _ => runs.push((row..row + 1, problem)),
+            }
+        }
+    }
+    runs.into_iter().map(|(run, problem)| format!("{}: {problem}", these(&run))).collect()
+}

@@ -1,0 +1,175 @@
+//! `croissant.json`: the dataset described as MLCommons Croissant 1.0 does (JSON-LD), for search engines, catalogues and
+//! the `mlcroissant` package, which reads the records by it.
+//!
+//! Licence, citation and address are facts about the source, which whoever publishes a dataset has to state: they are
+//! left out, and `mlcroissant` remarks on that.
+
+use std::collections::HashSet;
+
+use arrow_schema::DataType;
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::format::manifest::{CROISSANT, Manifest};
+use crate::format::record::{self, IMAGE, ImageEncoding, MASK};
+use crate::store::storage::Storage;
+
+/// The context of Croissant 1.0, as its examples have it.
+const CONTEXT: &str = r#"{
+    "@language": "en", "@vocab": "https://schema.org/", "citeAs": "cr:citeAs", "column": "cr:column",
+    "conformsTo": "dct:conformsTo", "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/", "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"}, "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty", "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract", "field": "cr:field", "fileProperty": "cr:fileProperty", "fileObject": "cr:fileObject",
+    "fileSet": "cr:fileSet", "format": "cr:format", "includes": "cr:includes", "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath", "key": "cr:key", "md5": "cr:md5", "parentField": "cr:parentField", "path": "cr:path",
+    "recordSet": "cr:recordSet", "references": "cr:references", "regex": "cr:regex", "repeated": "cr:repeated",
+    "replace": "cr:replace", "samplingRate": "cr:samplingRate", "sc": "https://schema.org/",
+    "separator": "cr:separator", "source": "cr:source", "subField": "cr:subField", "transform": "cr:transform"
+}"#;
+
+const PARQUET: &str = "application/x-parquet";
+
+/// Writes the description of a dataset, in one step.
+pub fn write(storage: &Storage, manifest: &Manifest) -> Result<()> {
+    let context: Value = serde_json::from_str(CONTEXT).map_err(Error::json(&storage.path(CROISSANT)))?;
+    let shards = manifest.shards.iter().map(|shard| {
+        json!({
+            "@type": "cr:FileObject",
+            "@id": shard.path,
+            "name": shard.path,
+            "contentUrl": shard.path,
+            "contentSize": format!("{} B", shard.bytes),
+            "encodingFormat": PARQUET,
+            "sha256": shard.sha256,
+        })
+    });
+    let all = json!({
+        "@type": "cr:FileSet",
+        "@id": "shards",
+        "name": "shards",
+        "description": "All shards; one row is one radiograph with its report.",
+        "encodingFormat": PARQUET,
+        "includes": "shards/*.parquet",
+    });
+    let totals = &manifest.totals;
+    let description = format!(
+        "{} radiographs of {} patients, {} with a report; written by {}.",
+        totals.records, totals.patients, totals.reports, manifest.tool
+    );
+    let schema = record::schema(&manifest.labels, manifest.image.encoding);
+    let fields = schema.fields().iter().map(|column| field(column.name(), column.data_type(), manifest));
+    let page = json!({
+        "@context": context,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": manifest.source,
+        "description": description,
+        "distribution": shards.chain([all]).collect::<Vec<_>>(),
+        "recordSet": [{
+            "@type": "cr:RecordSet",
+            "@id": "records",
+            "name": "records",
+            "description": "One radiograph with its report and labels.",
+            "key": {"@id": "records/record_id"},
+            "field": fields.collect::<Vec<_>>(),
+        }],
+    });
+    storage.write_json(CROISSANT, &page)
+}
+
+/// A column as a field of the records.
+fn field(name: &str, kind: &DataType, manifest: &Manifest) -> Value {
+    let mut field = json!({"@type": "cr:Field", "@id": format!("records/{name}"), "name": name});
+    if let Some(meaning) = meaning(name, manifest.image.encoding) {
+        field["description"] = meaning.into();
+    }
+    match kind {
+        DataType::Struct(parts) => {
+            let mut taken = HashSet::new();
+            let parts = parts.iter().enumerate().map(|(index, part)| {
+                let mut id = safe(part.name());
+                while !taken.insert(id.clone()) {
+                    id = format!("{id}_{index}");
+                }
+                let path = part.name().replace('\\', "\\\\").replace('\'', "\\'");
+                sub_field(name, &id, part.name(), part.data_type(), &format!("$['{path}']"))
+            });
+            field["subField"] = parts.collect();
+        }
+        DataType::List(item) => {
+            field["repeated"] = true.into();
+            match item.data_type() {
+                DataType::Struct(parts) => {
+                    let parts = parts.iter().map(|part| {
+                        sub_field(name, part.name(), part.name(), part.data_type(), &format!("$[*].{}", part.name()))
+                    });
+                    field["subField"] = parts.collect();
+                }
+                item => {
+                    field["dataType"] = data_type(item).into();
+                    field["source"] = source(name);
+                }
+            }
+        }
+        kind => {
+            let is_picture = name == MASK || (name == IMAGE && manifest.image.encoding != ImageEncoding::Raw);
+            field["dataType"] = if is_picture { "sc:ImageObject" } else { data_type(kind) }.into();
+            field["source"] = source(name);
+        }
+    }
+    field
+}
+
+/// A part of a nested column, found in it by a JSON path.
+fn sub_field(column: &str, id: &str, name: &str, kind: &DataType, path: &str) -> Value {
+    let mut source = source(column);
+    source["transform"] = json!({"jsonPath": path});
+    json!({
+        "@type": "cr:Field",
+        "@id": format!("records/{column}/{id}"),
+        "name": name,
+        "dataType": data_type(kind),
+        "source": source,
+    })
+}
+
+fn source(column: &str) -> Value {
+    json!({"fileSet": {"@id": "shards"}, "extract": {"column": column}})
+}
+
+/// The nearest type of schema.org; there is none for bytes.
+fn data_type(kind: &DataType) -> &'static str {
+    match kind {
+        DataType::Int8 | DataType::Int32 | DataType::UInt16 | DataType::UInt32 => "sc:Integer",
+        DataType::Float32 | DataType::Float64 => "sc:Float",
+        _ => "sc:Text",
+    }
+}
+
+/// Identifiers hold neither spaces nor slashes of their own.
+fn safe(name: &str) -> String {
+    name.chars().map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' }).collect()
+}
+
+/// What a reader would not guess from the name of a column.
+fn meaning(name: &str, encoding: ImageEncoding) -> Option<&'static str> {
+    Some(match name {
+        "record_id" => "Unique, stable over repeated ingests.",
+        "source_path" => "Path of the raw file, relative to the raw directory.",
+        "source_sha256" => "SHA-256 of the raw file, 32 bytes.",
+        "subset" => "The source's own train, validate or test, if it has one.",
+        "height" | "width" => "Of the stored image, in pixels.",
+        "source_height" | "source_width" => "Of the raw image, in pixels.",
+        IMAGE if encoding == ImageEncoding::Raw => "8-bit grey pixels, row-major: height · width bytes.",
+        IMAGE => "8-bit grey picture.",
+        "report" => "The text that was tokenised.",
+        "findings" | "impression" => "This section of the report.",
+        "token_ids" => "[CLS] first; neither padded nor masked; cut to the maximum length.",
+        "labels" => "By finding: 1 positive, 0 negative, -1 uncertain, null not mentioned.",
+        "boxes" => "Rectangles in pixels of the stored image.",
+        MASK => "Segmentation mask of the stored size, 1 bit a pixel.",
+        _ => return None,
+    })
+}

@@ -1,0 +1,13 @@
+//! The shard format: one record, one shard (a Parquet file), the manifest and the cards beside it.
+
+pub mod card;
+pub(crate) mod checksums;
+pub mod croissant;
+pub mod csv_table;
+pub mod image_codec;
+pub mod manifest;
+pub mod record;
+pub(crate) mod record_batch;
+pub mod record_checks;
+pub mod shard;
+pub mod table;

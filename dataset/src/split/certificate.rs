@@ -1,0 +1,388 @@
+//! What a split promises: measured when it is made, stored beside it, and measured again whenever it is loaded.
+
+use std::fmt::{Display, Formatter};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::Result;
+use crate::split::index_table::Roster;
+use crate::split::published_lists::ListsReport;
+use crate::split::types::{Member, SplitOptions, Subset, Unit, certificate_path, split_path};
+use crate::split::warnings::{self, SplitWarning};
+use crate::store::files;
+use crate::store::storage::Storage;
+
+/// What was measured on a split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// How the split was made, defaults filled in.
+    pub options: SplitOptions,
+    /// One entry a subset, then one a ratio, ascending.
+    pub parts: Vec<Part>,
+    /// Records that belong to no subset.
+    pub outside: u64,
+    /// Whether each ratio's set holds those of all smaller ratios.
+    pub nested: bool,
+    /// Patients that stand in more than one subset.
+    pub shared_patients: u64,
+    /// Studies that stand in more than one subset.
+    pub shared_studies: u64,
+    /// Patients of the training subset of whom a ratio's set holds some records and leaves others out.
+    pub torn_patients: u64,
+    /// The same of studies.
+    pub torn_studies: u64,
+    /// Largest difference of a prevalence between a subset and all subsets together.
+    pub subset_deviation: Option<Deviation>,
+    /// Largest difference of a prevalence between a ratio's set and the training subset.
+    pub ratio_deviation: Option<Deviation>,
+    /// Sets that are far from their share or from the prevalence of a finding; not in certificates of earlier versions.
+    #[serde(default)]
+    pub warnings: Vec<SplitWarning>,
+    /// Digest of who is where, in the order of identifiers.
+    pub members_sha256: String,
+    /// What was found in published lists, where the split comes from such.
+    pub lists: Option<ListsReport>,
+}
+
+/// Counts of one subset or ratio.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    pub name: String,
+    pub records: u64,
+    pub studies: u64,
+    pub patients: u64,
+    /// Records with a label of any finding.
+    #[serde(default)]
+    // a certificate of before this was counted is refused, with the command that makes the split anew
+    pub labelled: u64,
+    /// In the order of the dataset's findings.
+    pub findings: Vec<FindingCount>,
+}
+
+/// How often a finding is positive in a part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FindingCount {
+    pub finding: String,
+    pub positives: u64,
+    /// Positives by labelled records; 0 where there are none.
+    pub prevalence: f64,
+}
+
+/// A difference of prevalences.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Deviation {
+    /// Absolute.
+    pub value: f64,
+    pub finding: String,
+    pub part: String,
+}
+
+impl Certificate {
+    /// What a split of this name would lose, if its members are others than this one's or cannot be told; none where there
+    /// is no split of this name.
+    ///
+    /// # Errors
+    /// When the place cannot be read.
+    pub fn replaces(&self, storage: &Storage, name: &str) -> Result<Option<String>> {
+        if storage.read_if_there(&split_path(name))?.is_none() {
+            return Ok(None);
+        }
+        let Ok(there) = storage.read_json::<Self>(&certificate_path(name)) else {
+            return Ok(Some("with a certificate that cannot be read".to_owned()));
+        };
+        let command = || there.command(&storage.path(""), name);
+        let differs = there.members_sha256 != self.members_sha256;
+        Ok(differs.then(|| format!("with other members (`{}`)", command())))
+    }
+
+    /// Measures a split whose members stand in the order of the roster.
+    pub fn measure(
+        members: &[Member],
+        roster: &Roster,
+        findings: &[String],
+        options: SplitOptions,
+        lists: Option<ListsReport>,
+    ) -> Self {
+        let part =
+            |name: String, inside: &dyn Fn(&Member) -> bool| Part::measure(name, members, roster, findings, inside);
+        let whole = part("all".to_owned(), &|member| member.subset.is_some());
+        let subsets = Subset::ALL.map(|subset| part(subset.name().to_owned(), &|member| member.subset == Some(subset)));
+        let ratios: Vec<Part> = options
+            .ratios
+            .iter()
+            .map(|&percent| part(format!("{percent}%"), &|member| member.is_at(percent)))
+            .collect();
+        let nested =
+            |member: &Member| options.ratios.windows(2).all(|two| !member.is_at(two[0]) || member.is_at(two[1]));
+        Self {
+            outside: members.iter().filter(|member| member.subset.is_none()).count() as u64,
+            nested: members.iter().all(nested),
+            shared_patients: conflicts(&roster.patients, members, subset_of).count() as u64,
+            shared_studies: conflicts(&roster.studies, members, subset_of).count() as u64,
+            torn_patients: conflicts(&roster.patients, members, ratios_of).count() as u64,
+            torn_studies: conflicts(&roster.studies, members, ratios_of).count() as u64,
+            subset_deviation: Deviation::largest(&subsets, &whole),
+            ratio_deviation: Deviation::largest(&ratios, &subsets[0]),
+            warnings: warnings::warnings(&options, &whole, &subsets, &ratios),
+            members_sha256: digest(members, roster),
+            parts: subsets.into_iter().chain(ratios).collect(),
+            options,
+            lists,
+        }
+    }
+
+    /// The command that makes the split again.
+    pub fn command(&self, folder: &Path, name: &str) -> String {
+        let options = &self.options;
+        let mut words = vec![format!("dataset split {} --name {name}", folder.display())];
+        words.push(format!("--unit {} --seed {}", options.unit.name(), options.seed));
+        if !self.lists.as_ref().is_some_and(ListsReport::states_ratios) {
+            let ratios: Vec<String> = options.ratios.iter().map(f64::to_string).collect();
+            words.push(format!("--ratios {}", ratios.join(",")));
+        }
+        words.extend(options.official.then(|| "--official".to_owned()));
+        words.extend(options.lists.iter().map(|lists| format!("--lists {}", lists.display())));
+        words.extend(options.validation.map(|share| format!("--validation {share}")));
+        words.extend(options.test.map(|share| format!("--test {share}")));
+        words.extend((!options.stratify.is_empty()).then(|| format!("--stratify '{}'", options.stratify.join(","))));
+        words.join(" ")
+    }
+
+    /// Why this certificate does not describe the split on which `measured` was measured; `None` where it does.
+    pub fn contradiction(&self, measured: &Self, members: &[Member], roster: &Roster) -> Option<String> {
+        let (unit, drawn) = (self.options.unit, !self.options.official && self.options.lists.is_none());
+        // What a split drawn by whole groups promises, whatever its certificate says.
+        let promised = |stated: u64, kept: bool| if kept { 0 } else { stated };
+        let whole_patients = promised(self.shared_patients, drawn && unit == Unit::Patient);
+        if measured.shared_patients > whole_patients {
+            return conflicts(&roster.patients, members, subset_of).next().map(|(one, other)| {
+                let of = |row: usize| {
+                    format!("{} (record `{}`)", members[row].subset.map_or("none", Subset::name), roster.records[row])
+                };
+                format!(
+                    "patient `{}` stands in {} and in {}; {} patients stand in more than one subset, {whole_patients} are \
+                     certified",
+                    roster.patient_names[roster.patients[one] as usize],
+                    of(one),
+                    of(other),
+                    measured.shared_patients
+                )
+            });
+        }
+        let counts = [
+            ("shared patients", self.shared_patients, measured.shared_patients),
+            ("shared studies", promised(self.shared_studies, drawn && unit != Unit::Image), measured.shared_studies),
+            (
+                "patients torn by a ratio",
+                promised(self.torn_patients, drawn && unit == Unit::Patient),
+                measured.torn_patients,
+            ),
+            (
+                "studies torn by a ratio",
+                promised(self.torn_studies, drawn && unit != Unit::Image),
+                measured.torn_studies,
+            ),
+            ("records in no subset", self.outside, measured.outside),
+            ("parts", self.parts.len() as u64, measured.parts.len() as u64),
+        ];
+        let counts = counts.into_iter().map(|(what, stated, found)| (what.to_owned(), stated, found));
+        let of_parts = self.parts.iter().zip(&measured.parts).flat_map(|(stated, found)| stated.beside(found));
+        if let Some((what, stated, found)) = counts.chain(of_parts).find(|(_, stated, found)| stated != found) {
+            return Some(format!("{found} {what}, {stated} are certified"));
+        }
+        let near = |stated: &Option<Deviation>, found: &Option<Deviation>| match (stated, found) {
+            (None, None) => true,
+            (Some(a), Some(b)) => same(a.value, b.value) && a.finding == b.finding && a.part == b.part,
+            _ => false,
+        };
+        let prevalences = |part: &Part| part.findings.iter().map(|count| count.prevalence).collect::<Vec<_>>();
+        let parts_alike = self.parts.iter().zip(&measured.parts).all(|(stated, found)| {
+            stated.name == found.name
+                && stated.findings.len() == found.findings.len()
+                && stated.findings.iter().zip(&found.findings).all(|(a, b)| a.finding == b.finding)
+                && prevalences(stated).iter().zip(prevalences(found)).all(|(&a, b)| same(a, b))
+        });
+        if !parts_alike
+            || self.nested != measured.nested
+            || !near(&self.subset_deviation, &measured.subset_deviation)
+            || !near(&self.ratio_deviation, &measured.ratio_deviation)
+        {
+            return Some("other prevalences than are certified".to_owned());
+        }
+        (self.members_sha256 != measured.members_sha256).then(|| "other members than are certified".to_owned())
+    }
+}
+
+/// Whether two shares are the same but for the last digit of their text.
+fn same(a: f64, b: f64) -> bool {
+    (a - b).abs() < 1e-9
+}
+
+/// What must be the same for all records of a patient: the subset, where there is one.
+fn subset_of(member: &Member) -> Option<Subset> {
+    member.subset
+}
+
+/// What should be the same for all training records of a patient: the ratios.
+fn ratios_of(member: &Member) -> Option<(Option<f64>, Option<&[f64]>)> {
+    (member.subset == Some(Subset::Train)).then_some((member.ratio, member.ratios.as_deref()))
+}
+
+/// The groups with records of which a key, where they have one, differs: for each of them its first such record and the
+/// first that differs from it. `of_row` numbers the groups.
+fn conflicts<'a, K: PartialEq + 'a>(
+    of_row: &'a [u32],
+    members: &'a [Member],
+    key: impl Fn(&'a Member) -> Option<K> + 'a,
+) -> impl Iterator<Item = (usize, usize)> + 'a {
+    let groups = of_row.iter().max().map_or(0, |&last| last as usize + 1);
+    let (mut first, mut told) = (vec![None; groups], vec![false; groups]);
+    (0..members.len()).filter_map(move |row| {
+        let (group, own) = (of_row[row] as usize, key(&members[row])?);
+        let one = *first[group].get_or_insert(row);
+        (!told[group] && key(&members[one]) != Some(own)).then(|| {
+            told[group] = true;
+            (one, row)
+        })
+    })
+}
+
+/// SHA-256 over identifier, subset and ratios of each record, in the order of identifiers.
+fn digest(members: &[Member], roster: &Roster) -> String {
+    let mut bytes = Vec::new();
+    for row in roster.by_identifier() {
+        let member = &members[row];
+        bytes.extend(member.record_id.bytes());
+        bytes.extend([0, member.subset.map_or(0, |subset| 1 + subset as u8)]);
+        let ratios = member.ratio.iter().chain(member.ratios.iter().flatten());
+        ratios.for_each(|ratio| bytes.extend(ratio.to_le_bytes()));
+        bytes.push(b'\n');
+    }
+    files::hex(&Sha256::digest(&bytes))
+}
+
+impl Part {
+    fn measure(
+        name: String,
+        members: &[Member],
+        roster: &Roster,
+        findings: &[String],
+        inside: &dyn Fn(&Member) -> bool,
+    ) -> Self {
+        let (mut records, mut labelled, mut positives) = (0, 0, vec![0; findings.len()]);
+        let mut patients = vec![false; roster.patient_names.len()];
+        let mut studies = vec![false; roster.len()];
+        for row in (0..members.len()).filter(|&row| inside(&members[row])) {
+            records += 1;
+            labelled += u64::from(roster.labelled[row]);
+            patients[roster.patients[row] as usize] = true;
+            studies[roster.studies[row] as usize] = true;
+            roster.positives(row).iter().for_each(|&finding| positives[finding] += 1);
+        }
+        let count = |seen: Vec<bool>| seen.into_iter().filter(|&seen| seen).count() as u64;
+        let findings = findings.iter().zip(positives).map(|(finding, positives)| FindingCount {
+            finding: finding.clone(),
+            positives,
+            prevalence: positives as f64 / labelled.max(1) as f64,
+        });
+        let (studies, patients) = (count(studies), count(patients));
+        Self { name, records, studies, patients, labelled, findings: findings.collect() }
+    }
+
+    /// What both count, as stated here and as found there.
+    fn beside<'a>(&'a self, found: &'a Self) -> impl Iterator<Item = (String, u64, u64)> + 'a {
+        let counts = [
+            ("records", self.records, found.records),
+            ("studies", self.studies, found.studies),
+            ("patients", self.patients, found.patients),
+            ("labelled records", self.labelled, found.labelled),
+        ];
+        let findings = self.findings.iter().zip(&found.findings);
+        counts.into_iter().map(|(what, stated, found)| (format!("{what} in {}", self.name), stated, found)).chain(
+            findings.map(|(stated, found)| {
+                (format!("positives of {} in {}", stated.finding, self.name), stated.positives, found.positives)
+            }),
+        )
+    }
+}
+
+impl Deviation {
+    /// The largest one over parts that hold labels; of equal ones the first.
+    fn largest(parts: &[Part], from: &Part) -> Option<Self> {
+        let each = parts.iter().filter(|part| part.labelled > 0).flat_map(|part| {
+            part.findings.iter().zip(&from.findings).map(|(own, whole)| Self {
+                value: (own.prevalence - whole.prevalence).abs(),
+                finding: own.finding.clone(),
+                part: part.name.clone(),
+            })
+        });
+        each.reduce(|largest, next| if next.value > largest.value { next } else { largest })
+    }
+}
+
+impl Display for Deviation {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.3} points ({}, {})", self.value * 100.0, self.finding, self.part)
+    }
+}
+
+/// A table for a terminal: findings as rows, subsets and ratios as columns.
+impl Display for Certificate {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let names = self.parts.iter().flat_map(|part| &part.findings).map(|count| count.finding.chars().count());
+        let width = names.chain([16]).max().unwrap_or_default();
+        let mut line = |name: &str, cells: &mut dyn Iterator<Item = String>| {
+            let cells: String = cells.map(|cell| format!("{cell:>10}")).collect();
+            writeln!(f, "{}", format!("{name:<width$}{cells}").trim_end())
+        };
+        line("", &mut self.parts.iter().map(|part| part.name.clone()))?;
+        line("records", &mut self.parts.iter().map(|part| part.records.to_string()))?;
+        line("studies", &mut self.parts.iter().map(|part| part.studies.to_string()))?;
+        line("patients", &mut self.parts.iter().map(|part| part.patients.to_string()))?;
+        if let Some(first) = self.parts.first().filter(|part| !part.findings.is_empty()) {
+            if self.parts.iter().any(|part| part.labelled < part.records) {
+                line("labelled", &mut self.parts.iter().map(|part| part.labelled.to_string()))?;
+            }
+            line("positive in %", &mut std::iter::empty())?;
+            for (index, count) in first.findings.iter().enumerate() {
+                let prevalence = |part: &Part| match part.labelled {
+                    0 => "–".to_owned(),
+                    _ => format!("{:.2}", part.findings[index].prevalence * 100.0),
+                };
+                line(&count.finding, &mut self.parts.iter().map(prevalence))?;
+            }
+        }
+        for part in &self.parts {
+            let held = |index: usize| self.parts.iter().any(|part| part.findings[index].positives > 0);
+            let gone = part.findings.iter().enumerate().filter(|(index, count)| count.positives == 0 && held(*index));
+            let gone: Vec<&str> = gone.map(|(_, count)| count.finding.as_str()).collect();
+            if part.records == 0 {
+                writeln!(f, "no record in {}", part.name)?;
+            } else if !gone.is_empty() {
+                writeln!(f, "no positive in {}: {}", part.name, gone.join(", "))?;
+            }
+        }
+        if self.outside > 0 {
+            writeln!(f, "records in no subset: {}", self.outside)?;
+        }
+        if let Some(deviation) = &self.subset_deviation {
+            writeln!(f, "largest deviation of a subset from all subsets: {deviation}")?;
+        }
+        if let Some(deviation) = &self.ratio_deviation {
+            writeln!(f, "largest deviation of a ratio from train: {deviation}")?;
+        }
+        for line in warnings::lines(self.warnings.iter()) {
+            writeln!(f, "warning: {line}")?;
+        }
+        if !self.nested {
+            writeln!(f, "the ratios do not nest: column `ratios` tells every ratio of a record")?;
+        }
+        if self.torn_patients > 0 {
+            writeln!(f, "patients torn by a ratio: {}", self.torn_patients)?;
+        }
+        write!(f, "patients in more than one subset: {}", self.shared_patients)?;
+        self.lists.iter().try_for_each(|lists| write!(f, "{lists}"))
+    }
+}

@@ -1,0 +1,452 @@
+//! Published lists of image names as a split: who trains, validates and tests as in somebody's paper.
+//!
+//! A list is a text file, plain or `.gz`, whose name says what it is for: `train_list`, `train_10`, `train_1`, `val_list`,
+//! `test_list`, with any prefix (`iscovid_train.txt`). A line is an image's name or path; numbers behind it are labels,
+//! which are left aside.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::{Display, Formatter};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use flate2::read::MultiGzDecoder;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::split::index_table::Roster;
+use crate::split::types::Subset;
+
+/// Largest text of a list; the published ones are a hundredth of it.
+const MAX_BYTES: u64 = 256 << 20;
+/// Names that a report tells of each kind.
+const TOLD: usize = 5;
+/// Endings of image names, which lists and sources may or may not write.
+const IMAGES: [&str; 8] = ["png", "jpg", "jpeg", "dcm", "dicom", "bmp", "tif", "tiff"];
+
+/// The lists of a folder: those of train by ascending ratio, then validate, then test.
+pub struct PublishedLists {
+    lists: Vec<List>,
+    ignored: Vec<String>,
+}
+
+/// One list.
+struct List {
+    /// File name without endings.
+    name: String,
+    subset: Subset,
+    /// Percent; 100 for the whole training subset and for other subsets.
+    ratio: f64,
+    lines: Vec<String>,
+}
+
+/// What the lists say of each record of a dataset.
+pub struct Assignment {
+    pub subset: Vec<Option<Subset>>,
+    /// Per record every ratio whose list holds it, ascending; empty outside train.
+    pub ratios: Vec<Vec<f64>>,
+    /// The ratios of the lists, ascending, 100 among them.
+    pub known: Vec<f64>,
+    pub report: ListsReport,
+}
+
+/// What was found when lists were matched with a dataset.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ListsReport {
+    pub lists: Vec<ListReport>,
+    /// Lists of different subsets that have images or patients in common.
+    pub overlaps: Vec<Overlap>,
+    /// No list names the whole training subset: it is every record that no list of another subset names.
+    pub train_is_the_rest: bool,
+    /// Records that no list names, and some of them.
+    pub unlisted: u64,
+    pub unlisted_names: Vec<String>,
+    /// Files of the folder that are no list.
+    pub ignored: Vec<String>,
+}
+
+/// One list, matched.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ListReport {
+    pub name: String,
+    pub subset: Subset,
+    /// Percent of the training subset; `None` in other subsets.
+    pub ratio: Option<f64>,
+    pub lines: u64,
+    /// Lines that name a record which the list has named before.
+    pub repeated: u64,
+    /// Distinct records named.
+    pub matched: u64,
+    /// Of these, how many the split has in this subset; the others are in a list of a subset that goes before.
+    pub kept: u64,
+    /// Lines that name no record, or no single one, and some of them.
+    pub unmatched: u64,
+    pub unmatched_names: Vec<String>,
+}
+
+/// What two lists of different subsets have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overlap {
+    pub one: String,
+    pub other: String,
+    pub images: u64,
+    pub patients: u64,
+}
+
+/// Name of the training subset where it is what no list names.
+const REST: &str = "every other record";
+
+impl PublishedLists {
+    /// Reads the lists of a folder.
+    ///
+    /// # Errors
+    /// When there is none, when two are for the same part, or when one cannot be read.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let entries = std::fs::read_dir(folder).map_err(Error::io(folder))?;
+        let mut paths = entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<std::io::Result<Vec<_>>>()
+            .map_err(Error::io(folder))?;
+        paths.sort();
+        let (mut lists, mut ignored): (Vec<List>, Vec<String>) = (Vec::new(), Vec::new());
+        for path in paths {
+            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = stem(&file);
+            let role = role(name);
+            // A list that is there but cannot be looked at must not count as absent.
+            let unknown = |cause: std::io::Error| {
+                Error::Invalid(format!("{}: {cause}; make the list readable or remove it", path.display()))
+            };
+            let is_file = role.is_some() && std::fs::metadata(&path).map_err(unknown)?.is_file();
+            let Some((subset, ratio)) = role.filter(|_| is_file) else {
+                ignored.push(file);
+                continue;
+            };
+            if let Some(other) = lists.iter().find(|list| list.subset == subset && list.ratio == ratio) {
+                let message = format!("{file} and {} are for the same part: keep one of them", other.name);
+                return Err(Error::Invalid(format!("{}: {message}", folder.display())));
+            }
+            let lines = text(&path)?.lines().map(name_of).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+            lists.push(List { name: name.to_owned(), subset, ratio, lines });
+        }
+        if lists.is_empty() {
+            return Err(Error::Invalid(format!(
+                "{}: no list; files named train_list, train_10, train_1, val_list, test_list are looked for, with or \
+                 without .txt and .gz (there are: {})",
+                folder.display(),
+                ignored.join(", ")
+            )));
+        }
+        lists.sort_by(|a, b| a.subset.cmp(&b.subset).then(a.ratio.total_cmp(&b.ratio)));
+        Ok(Self { lists, ignored })
+    }
+
+    /// Matches the lists with the records of a dataset.
+    ///
+    /// An image in lists of two subsets goes to test before validate before train.
+    ///
+    /// # Errors
+    /// When a list names no record at all: it is another source's.
+    pub fn assign(&self, roster: &Roster) -> Result<Assignment> {
+        let names = Names::new(&roster.records);
+        let mut rows_of: Vec<BTreeSet<usize>> = Vec::new();
+        let mut reports = Vec::new();
+        for list in &self.lists {
+            let (mut rows, mut unmatched) = (BTreeSet::new(), Vec::new());
+            let mut repeated = 0;
+            for line in &list.lines {
+                match names.row(line) {
+                    Some(row) => repeated += u64::from(!rows.insert(row)),
+                    None => unmatched.push(line.clone()),
+                }
+            }
+            reports.push(ListReport {
+                name: list.name.clone(),
+                subset: list.subset,
+                ratio: (list.subset == Subset::Train).then_some(list.ratio),
+                lines: list.lines.len() as u64,
+                repeated,
+                matched: rows.len() as u64,
+                kept: 0,
+                unmatched: unmatched.len() as u64,
+                unmatched_names: unmatched.into_iter().take(TOLD).collect(),
+            });
+            rows_of.push(rows);
+        }
+        if reports.iter().all(|report| report.matched == 0) {
+            let example = self.lists.iter().find_map(|list| list.lines.first()).map_or("", String::as_str);
+            return Err(Error::Invalid(format!(
+                "no line of the lists names a record of this dataset (`{example}` against `{}`): are these the lists of \
+                 another source?",
+                roster.records.first().map_or("", String::as_str)
+            )));
+        }
+
+        let mut subset: Vec<Option<Subset>> = vec![None; roster.len()];
+        for (list, rows) in self.lists.iter().zip(&rows_of) {
+            rows.iter().for_each(|&row| subset[row] = subset[row].max(Some(list.subset)));
+        }
+        let train_is_the_rest = !self.lists.iter().any(|list| list.subset == Subset::Train && list.ratio == 100.0);
+        let listed: BTreeSet<usize> = rows_of.iter().flatten().copied().collect();
+        let mut ratios: Vec<Vec<f64>> = vec![Vec::new(); roster.len()];
+        for (list, rows) in self.lists.iter().zip(&rows_of) {
+            for &row in rows.iter().filter(|&&row| subset[row] == Some(Subset::Train)) {
+                ratios[row].push(list.ratio);
+            }
+        }
+        let mut parts: Vec<(Subset, &str, &BTreeSet<usize>)> =
+            self.lists.iter().zip(&rows_of).map(|(list, rows)| (list.subset, list.name.as_str(), rows)).collect();
+        let rest: BTreeSet<usize>;
+        if train_is_the_rest {
+            for row in 0..roster.len() {
+                if matches!(subset[row], None | Some(Subset::Train)) {
+                    subset[row] = Some(Subset::Train);
+                    ratios[row].push(100.0);
+                }
+            }
+            rest = (0..roster.len()).filter(|row| !listed.contains(row)).collect();
+            parts.insert(0, (Subset::Train, REST, &rest));
+        }
+        for (report, (list, rows)) in reports.iter_mut().zip(self.lists.iter().zip(&rows_of)) {
+            report.kept = rows.iter().filter(|&&row| subset[row] == Some(list.subset)).count() as u64;
+        }
+        let unlisted = || (0..roster.len()).filter(|row| !listed.contains(row));
+        let mut known: Vec<f64> =
+            self.lists.iter().filter(|list| list.subset == Subset::Train).map(|list| list.ratio).collect();
+        if train_is_the_rest {
+            known.push(100.0);
+        }
+        let report = ListsReport {
+            overlaps: overlaps(&parts, roster),
+            lists: reports,
+            train_is_the_rest,
+            unlisted: unlisted().count() as u64,
+            unlisted_names: unlisted().take(TOLD).map(|row| roster.records[row].clone()).collect(),
+            ignored: self.ignored.clone(),
+        };
+        Ok(Assignment { subset, ratios, known, report })
+    }
+}
+
+impl ListsReport {
+    /// Whether there are lists for parts of the training subset.
+    pub fn states_ratios(&self) -> bool {
+        self.lists.iter().any(|list| list.ratio.is_some_and(|percent| percent < 100.0))
+    }
+}
+
+/// What parts of different subsets have in common.
+fn overlaps(parts: &[(Subset, &str, &BTreeSet<usize>)], roster: &Roster) -> Vec<Overlap> {
+    let patients: Vec<BTreeSet<u32>> =
+        parts.iter().map(|(_, _, rows)| rows.iter().map(|&row| roster.patients[row]).collect()).collect();
+    let mut found = Vec::new();
+    for (index, (subset, one, rows)) in parts.iter().enumerate() {
+        for (other_index, (other_subset, other, other_rows)) in parts.iter().enumerate().skip(index + 1) {
+            let patients = patients[index].intersection(&patients[other_index]).count() as u64;
+            if subset != other_subset && patients > 0 {
+                let images = rows.intersection(other_rows).count() as u64;
+                found.push(Overlap { one: (*one).to_owned(), other: (*other).to_owned(), images, patients });
+            }
+        }
+    }
+    found
+}
+
+/// A file's name without the endings of lists.
+fn stem(file: &str) -> &str {
+    let file = file.strip_suffix(".gz").unwrap_or(file);
+    [".txt", ".csv", ".lst"].iter().find_map(|ending| file.strip_suffix(ending)).unwrap_or(file)
+}
+
+/// The part that a list is for, by its name: any prefix, a subset, then for train a percentage, then `list`.
+fn role(name: &str) -> Option<(Subset, f64)> {
+    let words: Vec<&str> = name.split(['_', '-']).collect();
+    let at = words.iter().position(|word| Subset::parse(word).is_some())?;
+    let subset = Subset::parse(words[at])?;
+    let rest = words[at + 1..].strip_suffix(&["list"]).unwrap_or(&words[at + 1..]);
+    match rest {
+        [] => Some((subset, 100.0)),
+        [percent] if subset == Subset::Train => {
+            percent.parse().ok().filter(|percent| *percent > 0.0 && *percent <= 100.0).map(|percent| (subset, percent))
+        }
+        _ => None,
+    }
+}
+
+/// The text of a list, inflated if need be.
+fn text(path: &Path) -> Result<String> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    let gzipped = path.extension().is_some_and(|ending| ending == "gz");
+    let reader: Box<dyn Read> = if gzipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let mut bytes = Vec::new();
+    reader.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(Error::io(path))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(Error::Invalid(format!("{}: more than {} MiB are no list", path.display(), MAX_BYTES >> 20)));
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(text.trim_start_matches('\u{feff}').to_owned())
+}
+
+/// A line without the labels at its end.
+fn name_of(line: &str) -> &str {
+    let mut name = line.trim();
+    while let Some((head, last)) = name.rsplit_once([' ', '\t', ',']) {
+        if !last.is_empty() && last.parse::<f64>().is_err() {
+            break;
+        }
+        name = head.trim_end();
+    }
+    name
+}
+
+/// A name without an image's ending.
+fn without_ending(name: &str) -> &str {
+    let is_image = |ending: &str| IMAGES.iter().any(|image| image.eq_ignore_ascii_case(ending));
+    name.rsplit_once('.').filter(|(_, ending)| is_image(ending)).map_or(name, |(stem, _)| stem)
+}
+
+/// A path and what remains of it when its folders are left off one after the other.
+fn endings(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(path), |rest| rest.split_once('/').map(|(_, rest)| rest))
+}
+
+/// Records by the names that lists could give them. A record's own name is its identifier behind the source
+/// (`chexpert/train/patient00001/study1/view1_frontal`).
+struct Names<'a> {
+    exact: HashMap<&'a str, usize>,
+    /// Without the image's ending; `None` where several records are called so.
+    stems: HashMap<&'a str, Option<usize>>,
+    /// Without some of the leading folders.
+    parts: HashMap<&'a str, Option<usize>>,
+}
+
+impl<'a> Names<'a> {
+    fn new(records: &'a [String]) -> Self {
+        let mut names = Self { exact: HashMap::new(), stems: HashMap::new(), parts: HashMap::new() };
+        for (row, record) in records.iter().enumerate() {
+            let name = record.split_once('/').map_or(record.as_str(), |(_, name)| name);
+            let stem = without_ending(name);
+            names.exact.insert(name, row);
+            names.stems.entry(stem).and_modify(|row| *row = None).or_insert(Some(row));
+            for part in endings(stem).skip(1) {
+                names.parts.entry(part).and_modify(|row| *row = None).or_insert(Some(row));
+            }
+        }
+        names
+    }
+
+    /// The record that a line names: lists put other folders before a name (`stage_2_train_images/`), or fewer.
+    fn row(&self, line: &str) -> Option<usize> {
+        let line = line.replace('\\', "/");
+        let stem = without_ending(&line);
+        let exact = endings(&line).find_map(|name| self.exact.get(name).copied());
+        let by_stem = || endings(stem).find_map(|name| self.stems.get(name).copied());
+        exact.or_else(|| by_stem().or_else(|| self.parts.get(stem).copied()).flatten())
+    }
+}
+
+impl Display for ListsReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let width = self.lists.iter().map(|list| list.name.chars().count()).chain([16]).max().unwrap_or_default();
+        writeln!(
+            f,
+            "\n\n{:<width$}{:>10}{:>10}{:>10}{:>10}{:>10}",
+            "list", "lines", "repeated", "unmatched", "matched", "kept"
+        )?;
+        for list in &self.lists {
+            let counts = [list.lines, list.repeated, list.unmatched, list.matched, list.kept];
+            writeln!(f, "{:<width$}{}", list.name, counts.map(|count| format!("{count:>10}")).concat())?;
+        }
+        for list in self.lists.iter().filter(|list| list.unmatched > 0) {
+            writeln!(f, "{}: no record for {}", list.name, some(&list.unmatched_names, list.unmatched))?;
+        }
+        if self.train_is_the_rest {
+            let unlisted = self.unlisted;
+            writeln!(f, "no list of the whole training subset: the {unlisted} records in no list belong to it, too")?;
+        } else if self.unlisted > 0 {
+            writeln!(f, "records in no list: {}", some(&self.unlisted_names, self.unlisted))?;
+        }
+        if !self.ignored.is_empty() {
+            writeln!(f, "no lists: {}", self.ignored.join(", "))?;
+        }
+        for overlap in &self.overlaps {
+            writeln!(
+                f,
+                "{} and {} share {} images, {} patients",
+                overlap.one, overlap.other, overlap.images, overlap.patients
+            )?;
+        }
+        if self.overlaps.iter().any(|overlap| overlap.images > 0) {
+            writeln!(f, "an image in two subsets counts in test before validate before train")?;
+        }
+        Ok(())
+    }
+}
+
+/// Some names and how many there are.
+fn some(names: &[String], all: u64) -> String {
+    let more = if all > names.len() as u64 { ", …" } else { "" };
+    format!("{} ({}{more})", all, names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_says_what_a_list_is_for() {
+        let of = |file: &str| role(stem(file));
+        assert_eq!(of("train_list.txt.gz"), Some((Subset::Train, 100.0)));
+        assert_eq!(of("train_0.5.txt"), Some((Subset::Train, 0.5)));
+        assert_eq!(of("train_1"), Some((Subset::Train, 1.0)));
+        assert_eq!(of("iscovid_val.txt"), Some((Subset::Validate, 100.0)));
+        assert_eq!(of("test_list"), Some((Subset::Test, 100.0)));
+        for no_list in ["train_val_list.txt", "README.md", "train_200", "train_nan", "val_10.txt", "list"] {
+            assert_eq!(of(no_list), None, "{no_list}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_looked_at_is_not_absent() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("train_list.txt"), "a.png\n").expect("written");
+        std::os::unix::fs::symlink("gone", at("notes.txt")).expect("linked");
+        assert!(PublishedLists::read(folder.path()).is_ok(), "other names do not matter");
+        std::os::unix::fs::symlink("gone", at("test_list.txt")).expect("linked");
+        let told = PublishedLists::read(folder.path()).err().expect("an error").to_string();
+        assert!(told.contains("test_list.txt: ") && told.contains("make the list readable"), "{told}");
+    }
+
+    #[test]
+    fn labels_at_the_end_of_a_line_are_left_aside() {
+        for (line, name) in [
+            ("00003547_001.png 0 0 1\r", "00003547_001.png"),
+            ("a/b.dcm 1 ", "a/b.dcm"),
+            ("1.2.276.0.7230010", "1.2.276.0.7230010"),
+            ("case (1).jpg,1,0.0", "case (1).jpg"),
+            ("", ""),
+        ] {
+            assert_eq!(name_of(line), name);
+        }
+    }
+
+    #[test]
+    fn a_record_is_found_with_more_or_fewer_folders() {
+        let records = ["s/train/p1/v1", "s/train/p2/v1", "s/x.jpg", "s/x.png", "s/1.2.3"].map(str::to_owned);
+        let names = Names::new(&records);
+        for (line, row) in [
+            ("CheXpert-v1.0-small/train/p2/v1.jpg", Some(1)),
+            ("p1\\v1.png", Some(0)),
+            ("v1.png", None),
+            ("other/p1/v1.png", None),
+            ("x.png", Some(3)),
+            ("images/x.jpg", Some(2)),
+            ("x.dcm", None),
+            ("folder/1.2.3.dcm", Some(4)),
+            ("1.2", None),
+        ] {
+            assert_eq!(names.row(line), row, "{line}");
+        }
+    }
+}

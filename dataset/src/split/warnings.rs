@@ -1,0 +1,123 @@
+//! Where a split is far from what was asked of it: a set that holds more or fewer records than its share, or a finding that
+//! is more or less frequent in it than it should be. Patients stay whole, so a few patients with many images can be
+//! unable to make a set of 1%.
+
+use std::fmt::{Display, Formatter};
+
+use serde::{Deserialize, Serialize};
+
+use crate::split::certificate::Part;
+use crate::split::types::{SplitOptions, Subset};
+
+/// A set is far from its share of the records where it is off by more than this part of the share.
+pub const SHARE_BOUND: f64 = 0.1;
+/// A finding is far from its prevalence where the positives of a set are off by more than this part of the expected number.
+pub const PREVALENCE_BOUND: f64 = 0.25;
+/// A set that is off by no more than this many records is as near to its share as whole records come.
+pub const NEAREST_RECORDS: f64 = 1.0;
+/// Positives that a set may have too few or too many of in any case: in a small set so few say nothing about a finding.
+pub const NEAREST_POSITIVES: f64 = 2.0;
+
+/// A set that is far from its share, or from the prevalence of a finding.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SplitWarning {
+    /// Name of the set, as in the certificate's parts.
+    pub part: String,
+    /// The finding; none where the number of records is meant.
+    pub finding: Option<String>,
+    /// Share of the records, or prevalence among the labeled records, that the set should have; 0 to 1.
+    pub expected: f64,
+    /// What it has.
+    pub found: f64,
+    /// Records of the set, or positives among its labeled records.
+    pub count: u64,
+    /// Records that the share is of (all subsets, or train), or labeled records of the set.
+    pub of: u64,
+}
+
+impl SplitWarning {
+    /// A warning where `count` of `of` is too far from a share of the latter.
+    fn of(part: &Part, finding: Option<&str>, expected: f64, (count, of): (u64, u64)) -> Option<Self> {
+        let wanted = expected * of as f64;
+        let (bound, nearest) =
+            if finding.is_some() { (PREVALENCE_BOUND, NEAREST_POSITIVES) } else { (SHARE_BOUND, NEAREST_RECORDS) };
+        let far = (count as f64 - wanted).abs() > f64::max(nearest, bound * wanted);
+        far.then(|| Self {
+            part: part.name.clone(),
+            finding: finding.map(str::to_owned),
+            expected,
+            found: count as f64 / of.max(1) as f64,
+            count,
+            of,
+        })
+    }
+}
+
+/// The warnings about a split: shares that were asked for, and prevalences of the findings that it balances, of subsets
+/// beside all subsets together (`whole`) and of the ratios' sets beside train.
+pub(crate) fn warnings(options: &SplitOptions, whole: &Part, subsets: &[Part], ratios: &[Part]) -> Vec<SplitWarning> {
+    let mut found = Vec::new();
+    let mut look = |part: &Part, from: &Part, share: Option<f64>| {
+        let of = (part.records, from.records);
+        found.extend(share.and_then(|share| SplitWarning::of(part, None, share, of)));
+        for (own, expected) in part.findings.iter().zip(&from.findings) {
+            let balanced = options.stratify.is_empty() || options.stratify.contains(&own.finding);
+            if balanced && part.labelled > 0 && from.labelled > 0 {
+                let (finding, of) = (Some(own.finding.as_str()), (own.positives, part.labelled));
+                found.extend(SplitWarning::of(part, finding, expected.prevalence, of));
+            }
+        }
+    };
+    for part in subsets {
+        let share = match Subset::parse(&part.name) {
+            Some(Subset::Validate) => options.validation,
+            Some(Subset::Test) => options.test,
+            _ => None,
+        };
+        look(part, whole, share);
+    }
+    let train = subsets.iter().find(|part| part.name == Subset::Train.name());
+    for (part, percent) in ratios.iter().zip(&options.ratios) {
+        if let Some(train) = train {
+            look(part, train, Some(percent / 100.0));
+        }
+    }
+    found
+}
+
+/// The warnings in words: a line for the share of a set, and one for all its findings.
+pub fn lines<'a>(warnings: impl Iterator<Item = &'a SplitWarning>) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut last = None;
+    for warning in warnings {
+        match (&warning.finding, lines.last_mut()) {
+            (Some(_), Some(line)) if last == Some(&warning.part) => *line += &format!(", {warning}"),
+            (Some(_), _) => lines.push(format!("prevalence in {}: {warning}", set(&warning.part))),
+            (None, _) => lines.push(warning.to_string()),
+        }
+        last = warning.finding.as_ref().map(|_| &warning.part);
+    }
+    lines
+}
+
+/// A part in words.
+fn set(part: &str) -> String {
+    if part.ends_with('%') { format!("the {part} set") } else { part.to_owned() }
+}
+
+impl Display for SplitWarning {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let Self { part, finding, expected, found, count, of } = self;
+        let (expected, found) = (100.0 * expected, 100.0 * found);
+        match finding {
+            Some(finding) => write!(f, "{finding} {found:.1}% ({count} of {of}; expected {expected:.1}%)"),
+            None => {
+                let (part, all) = (set(part), if part.ends_with('%') { "training records" } else { "records" });
+                // As many decimals as the share has that was asked for.
+                let expected = format!("{expected:.9}");
+                let expected = expected.trim_end_matches('0').trim_end_matches('.');
+                write!(f, "{part} holds {found:.1}% of the {all} ({count} of {of}), not {expected}%")
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Augmentation with torchvision's parameters and Pillow's filters, from stored grey bytes to normalised floats.
+//!
+//! A transform is drawn first ([`Transform::geometry`]) and applied then ([`Transform::apply`]), so that masks and boxes
+//! can follow it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::random::Stream;
+use crate::transform::geometry::Geometry;
+use crate::transform::normalize::Normalise;
+use crate::transform::resample::{Filter, Rectangle, Resample, Source};
+
+/// Mean and standard deviation of the recipe, for pixels in 0..1.
+pub(crate) const RECIPE_MEAN: f32 = 0.4978;
+pub(crate) const RECIPE_STD: f32 = 0.2449;
+
+/// Draws of a crop before RandomResizedCrop falls back to the centre, as torchvision does.
+const CROP_ATTEMPTS: usize = 10;
+
+/// Smallest and largest aspect ratio (width over height) of a random crop, torchvision's default.
+pub const ASPECT: (f64, f64) = (3.0 / 4.0, 4.0 / 3.0);
+
+/// Which part of the image is taken, and how it fills the output.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Crop {
+    /// torchvision's RandomResizedCrop: share of the area, aspect ratio ([`ASPECT`] by default).
+    RandomResized { scale: (f64, f64), aspect: (f64, f64) },
+    /// torchvision's Resize of the shorter side, then CenterCrop; black beside a picture smaller than the output.
+    Center { shorter: u32 },
+    /// The longer side to the output's, the picture in the middle, black beside it.
+    Pad,
+    /// Both sides to the output's, whatever the aspect.
+    Stretch,
+}
+
+/// From a stored image to a model's input of `size` × `size`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Transform {
+    pub crop: Crop,
+    pub size: u32,
+    pub filter: Filter,
+    /// Probability of a horizontal flip.
+    pub flip: f64,
+    pub mean: f32,
+    pub std: f32,
+}
+
+impl Transform {
+    /// Pre-training augmentation of the recipe: scale (0.2, 1), bicubic, flip.
+    pub fn pretrain(size: u32) -> Self {
+        Self {
+            crop: Crop::RandomResized { scale: (0.2, 1.0), aspect: ASPECT },
+            size,
+            filter: Filter::Bicubic,
+            flip: 0.5,
+            mean: RECIPE_MEAN,
+            std: RECIPE_STD,
+        }
+    }
+
+    /// Fine-tuning augmentation of the recipe: scale (0.08, 1), bilinear, flip.
+    pub fn finetune(size: u32) -> Self {
+        let crop = Crop::RandomResized { scale: (0.08, 1.0), aspect: ASPECT };
+        Self { crop, filter: Filter::Bilinear, ..Self::pretrain(size) }
+    }
+
+    /// Evaluation: shorter side to `size`, centre crop, no flip.
+    pub fn evaluate(size: u32) -> Self {
+        Self { crop: Crop::Center { shorter: size }, filter: Filter::Bilinear, flip: 0.0, ..Self::pretrain(size) }
+    }
+}
+
+/// torchvision's `RandomResizedCrop.get_params`.
+pub fn random_resized_crop(
+    (width, height): (u32, u32),
+    scale: (f64, f64),
+    (low, high): (f64, f64),
+    random: &mut Stream,
+) -> Rectangle {
+    let area = f64::from(width) * f64::from(height);
+    for _ in 0..CROP_ATTEMPTS {
+        let target = area * random.range(scale.0, scale.1);
+        let aspect = random.range(low.ln(), high.ln()).exp();
+        let w = (target * aspect).sqrt().round_ties_even() as u32;
+        let h = (target / aspect).sqrt().round_ties_even() as u32;
+        if 0 < w && w <= width && 0 < h && h <= height {
+            let top = random.below(u64::from(height - h) + 1) as u32;
+            let left = random.below(u64::from(width - w) + 1) as u32;
+            return Rectangle { left, top, width: w, height: h };
+        }
+    }
+    let aspect = f64::from(width) / f64::from(height);
+    let (w, h) = if aspect < low {
+        (width, (f64::from(width) / low).round_ties_even() as u32)
+    } else if aspect > high {
+        ((f64::from(height) * high).round_ties_even() as u32, height)
+    } else {
+        (width, height)
+    };
+    let (w, h) = (w.clamp(1, width), h.clamp(1, height));
+    Rectangle { left: (width - w) / 2, top: (height - h) / 2, width: w, height: h }
+}
+
+impl Transform {
+    /// Draws the transform of an image of these sides.
+    ///
+    /// # Errors
+    /// When a side or the output's is zero.
+    pub fn geometry(&self, width: u32, height: u32, random: &mut Stream) -> Result<Geometry> {
+        let size = self.size;
+        if width == 0 || height == 0 || size == 0 {
+            return Err(Error::Invalid(format!("an image of {width}×{height} pixels to {size}×{size}")));
+        }
+        // The longer or shorter side takes this length, the other one follows.
+        let scaled = |side: u32, length: u32, by: u32| (u64::from(length) * u64::from(side) / u64::from(by)) as u32;
+        // torchvision's CenterCrop: half of what is missing, rounded down, is padded before the picture.
+        let middle = |resized: u32| match resized.checked_sub(size) {
+            Some(beyond) => (f64::from(beyond) / 2.0).round_ties_even() as i64,
+            None => -i64::from((size - resized) / 2),
+        };
+        let whole = Rectangle { left: 0, top: 0, width, height };
+        let (part, resized) = match self.crop {
+            Crop::RandomResized { scale, aspect } => {
+                (random_resized_crop((width, height), scale, aspect, random), (size, size))
+            }
+            Crop::Center { shorter } if width <= height => (whole, (shorter, scaled(height, shorter, width))),
+            Crop::Center { shorter } => (whole, (scaled(width, shorter, height), shorter)),
+            Crop::Pad if width >= height => (whole, (size, scaled(height, size, width).max(1))),
+            Crop::Pad => (whole, (scaled(width, size, height).max(1), size)),
+            Crop::Stretch => (whole, (size, size)),
+        };
+        let flip = random.uniform() < self.flip;
+        Ok(Geometry { part, resized, corner: (middle(resized.0), middle(resized.1)), flip, size })
+    }
+
+    /// Applies a drawn transform to its image. `out` has shape `[size, size]`.
+    ///
+    /// # Errors
+    /// When the image is not the one that the transform was drawn for.
+    pub fn apply(&self, source: Source, geometry: &Geometry, scratch: &mut Resample, out: &mut [f32]) -> Result<()> {
+        let normalise = Normalise::new(self.mean, self.std);
+        let (rows, columns, size) = (geometry.rows(), geometry.columns(), geometry.size as usize);
+        if rows.length.min(columns.length) < size {
+            out.fill(normalise.level(0));
+        }
+        let to = geometry.mirrored(columns.start, columns.length);
+        let wanted = rows.from as u32..(rows.from + rows.length) as u32;
+        scratch.each_row(source, geometry.part, geometry.resized, self.filter, wanted, |y, row| {
+            let row = &mut row[columns.from..columns.from + columns.length];
+            if geometry.flip {
+                row.reverse();
+            }
+            let start = (y - rows.from + rows.start) * size + to;
+            normalise.row(row, &mut out[start..start + columns.length]);
+        })?;
+        Normalise::finish();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_centre_of_an_unscaled_image_is_its_pixels() {
+        let pixels: Vec<u8> = (0..24).collect(); // 6 × 4
+        let transform = Transform { mean: 0.0, std: 1.0 / 255.0, ..Transform::evaluate(4) };
+        let mut out = [0.0; 16];
+        let geometry = transform.geometry(6, 4, &mut Stream::new(&[1])).unwrap();
+        transform.apply((&pixels, 6, 4), &geometry, &mut Resample::default(), &mut out).unwrap();
+        let expected: Vec<f32> = (0..4).flat_map(|y| (1..5).map(move |x| (y * 6 + x) as f32)).collect();
+        assert!(out.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4), "{out:?}");
+    }
+
+    #[test]
+    fn crops_keep_torchvisions_rule() {
+        let mut random = Stream::new(&[3]);
+        let (mut areas, n) = (0.0, 20_000);
+        for _ in 0..n {
+            let part = random_resized_crop((512, 640), (0.2, 1.0), ASPECT, &mut random);
+            let aspect = f64::from(part.width) / f64::from(part.height);
+            assert!(part.left + part.width <= 512 && part.top + part.height <= 640);
+            assert!((0.74..1.35).contains(&aspect), "{aspect}");
+            areas += f64::from(part.width) * f64::from(part.height) / (512.0 * 640.0);
+        }
+        // Accepted draws of U(0.2, 1): large areas with an unfitting aspect are drawn again, which lowers the mean.
+        let mean = areas / f64::from(n);
+        assert!((0.5..0.6).contains(&mean), "{mean}");
+        // No draw fits a strip: the centre at the nearest allowed aspect.
+        let strip = random_resized_crop((1000, 10), (0.9, 1.0), ASPECT, &mut random);
+        assert_eq!(strip, Rectangle { left: 493, top: 0, width: 13, height: 10 });
+    }
+}

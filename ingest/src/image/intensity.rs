@@ -1,0 +1,212 @@
+//! Tone mapping: from decoded values to the 8-bit grey that is stored. It is a property of a dataset, and recorded there.
+
+use serde::{Deserialize, Serialize};
+
+use crate::dicom::parse::{Bits, Dicom, Modality, Pixels, Values, Voi, WindowFunction};
+
+/// How stored values become 8-bit grey. All of them invert MONOCHROME1, and show padding black.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tone {
+    /// Modality transform, then VOI look-up table or first window; without either, smallest to largest value.
+    #[default]
+    Voi,
+    /// Modality transform, then smallest to largest value.
+    Minmax,
+    /// As MIMIC-CXR-JPG was made: stored values, smallest to largest, then global histogram equalisation.
+    MimicCxrJpg,
+}
+
+impl Tone {
+    /// Name as it stands in the manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Voi => "voi",
+            Self::Minmax => "minmax",
+            Self::MimicCxrJpg => "mimic-cxr-jpg",
+        }
+    }
+}
+
+/// 8-bit grey of a DICOM image, row-major, into `grey`.
+pub fn to_grey(dicom: &Dicom, tone: Tone, grey: &mut Vec<u8>) {
+    grey.clear();
+    match &dicom.pixels {
+        Pixels::Rgb(rgb) => grey.extend(rgb.chunks_exact(3).map(|pixel| luma(pixel[0], pixel[1], pixel[2]))),
+        Pixels::Grey { values, bits } => match values {
+            Values::Bytes(values) => by_table(dicom, tone, *bits, values.iter().map(|&v| u16::from(v)), grey),
+            Values::Words(values) => by_table(dicom, tone, *bits, values.iter().copied(), grey),
+            Values::LittleEndian(bytes) => {
+                let words = bytes.chunks_exact(2).map(|word| u16::from_le_bytes([word[0], word[1]]));
+                by_table(dicom, tone, *bits, words, grey);
+            }
+            Values::Wide(values) => {
+                let range = extremes(values.iter().copied().filter(|value| !dicom.is_padding(*value)));
+                grey.extend(values.iter().map(|&value| shade(dicom, tone, value, range)));
+            }
+            Values::Unread { .. } => {}
+        },
+    }
+    if tone == Tone::MimicCxrJpg {
+        equalise(grey);
+    }
+}
+
+/// ITU-R 601 luma, as the field's tools turn colour to grey.
+pub fn luma(red: u8, green: u8, blue: u8) -> u8 {
+    ((u32::from(red) * 19595 + u32::from(green) * 38470 + u32::from(blue) * 7471 + 0x8000) >> 16) as u8
+}
+
+fn extremes(values: impl Iterator<Item = i64>) -> (i64, i64) {
+    values.fold((i64::MAX, i64::MIN), |(low, high), value| (low.min(value), high.max(value)))
+}
+
+/// At most 16 bits: every value is toned once, then pixels are looked up.
+fn by_table(dicom: &Dicom, tone: Tone, bits: Bits, words: impl Iterator<Item = u16> + Clone, grey: &mut Vec<u8>) {
+    let windowed = tone == Tone::Voi && dicom.voi.is_some();
+    let range = if windowed {
+        (0, 0)
+    } else {
+        let mut seen = vec![false; 1 << 16];
+        words.clone().for_each(|word| seen[usize::from(word)] = true);
+        let seen = (0..=u16::MAX).filter(|word| seen[usize::from(*word)]).map(|word| bits.value(word));
+        extremes(seen.filter(|value| !dicom.is_padding(*value)))
+    };
+    let table = shades(dicom, tone, bits, range);
+    grey.extend(words.map(|word| table[usize::from(word)]));
+}
+
+/// The shade of every word, unused bits included: a look-up needs no bounds check. `range` is that of the stored values
+/// where no window says what is black and white.
+pub fn shades(dicom: &Dicom, tone: Tone, bits: Bits, range: (i64, i64)) -> [u8; 1 << 16] {
+    let shades: Vec<u8> = (0..1u32 << bits.stored)
+        .map(|pattern| shade(dicom, tone, bits.value((pattern << bits.shift) as u16), range))
+        .collect();
+    std::array::from_fn(|word| shades[usize::from(bits.pattern(word as u16))])
+}
+
+/// The shade of one stored value, in the order: modality, VOI, inversion, rounding.
+fn shade(dicom: &Dicom, tone: Tone, stored: i64, range: (i64, i64)) -> u8 {
+    if dicom.is_padding(stored) {
+        return 0;
+    }
+    let modality = |stored: i64| match (&dicom.modality, tone) {
+        (_, Tone::MimicCxrJpg) => stored as f64,
+        (Modality::Rescale { slope, intercept }, _) => stored as f64 * slope + intercept,
+        (Modality::Table(table), _) => table.get(stored as f64),
+    };
+    let value = modality(stored);
+    let share = match (&dicom.voi, tone) {
+        (Some(Voi::Table(table)), Tone::Voi) => table.get(value) / (f64::from(1u32 << table.bits) - 1.0),
+        (Some(Voi::Window { center, width, function }), Tone::Voi) => window(value, *center, *width, *function),
+        _ => {
+            // A modality table or a negative slope may turn the order: the ends are those of the mapped values.
+            let (a, b) = (modality(range.0), modality(range.1));
+            let (low, high) = (a.min(b), a.max(b));
+            if high > low { (value - low) / (high - low) } else { 0.0 }
+        }
+    };
+    let share = share.clamp(0.0, 1.0);
+    let share = if dicom.inverted { 1.0 - share } else { share };
+    (255.0 * share + 0.5).floor() as u8
+}
+
+/// PS3.3 C.11.2.1.2 (linear), C.11.2.1.3.2 (linear exact), C.11.2.1.3.1 (sigmoid), to 0..1.
+fn window(value: f64, center: f64, width: f64, function: WindowFunction) -> f64 {
+    match function {
+        WindowFunction::Linear if width <= 1.0 => f64::from(u8::from(value > center - 0.5)),
+        WindowFunction::Linear => (value - (center - 0.5)) / (width - 1.0) + 0.5,
+        WindowFunction::LinearExact => (value - center) / width + 0.5,
+        WindowFunction::Sigmoid => 1.0 / (1.0 + (-4.0 * (value - center) / width).exp()),
+    }
+}
+
+/// Global histogram equalisation: the darkest shade goes to 0, the rest by the share of pixels below.
+fn equalise(grey: &mut [u8]) {
+    let mut counts = [0u64; 256];
+    grey.iter().for_each(|&shade| counts[usize::from(shade)] += 1);
+    let Some(darkest) = counts.iter().position(|&count| count > 0) else {
+        return;
+    };
+    let rest = grey.len() as u64 - counts[darkest];
+    if rest == 0 {
+        return;
+    }
+    let mut table = [0u8; 256];
+    let mut below = 0u64;
+    for shade in darkest + 1..256 {
+        below += counts[shade];
+        table[shade] = (255.0 * below as f64 / rest as f64).round_ties_even() as u8;
+    }
+    grey.iter_mut().for_each(|shade| *shade = table[usize::from(*shade)]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dicom::header::Header;
+
+    fn image(values: Vec<u16>, voi: Option<Voi>, inverted: bool) -> Dicom<'static> {
+        Dicom {
+            width: values.len() as u32,
+            height: 1,
+            pixels: Pixels::Grey { values: Values::Words(values), bits: Bits { stored: 12, shift: 0, signed: false } },
+            inverted,
+            modality: Modality::Rescale { slope: 1.0, intercept: 0.0 },
+            voi,
+            padding: None,
+            header: Header::default(),
+        }
+    }
+
+    fn grey(dicom: &Dicom, tone: Tone) -> Vec<u8> {
+        let mut grey = Vec::new();
+        to_grey(dicom, tone, &mut grey);
+        grey
+    }
+
+    #[test]
+    fn windows_and_inversion() {
+        let window = |function| Some(Voi::Window { center: 2048.0, width: 4096.0, function });
+        let shown = |voi, inverted| grey(&image(vec![0, 2048, 4095], voi, inverted), Tone::Voi);
+        assert_eq!(shown(window(WindowFunction::Linear), false), [0, 128, 255]);
+        assert_eq!(shown(window(WindowFunction::Linear), true), [255, 127, 0]);
+        assert_eq!(shown(window(WindowFunction::LinearExact), false), [0, 128, 255]);
+        // 255 / (1 + e²), 255 / 2, 255 / (1 + e⁻²).
+        assert_eq!(shown(window(WindowFunction::Sigmoid), false), [30, 128, 225]);
+        assert_eq!(grey(&image(vec![100, 200, 300], None, false), Tone::Voi), [0, 128, 255]);
+        assert_eq!(grey(&image(vec![7, 7], None, false), Tone::Minmax), [0, 0]);
+    }
+
+    #[test]
+    fn unused_bits_are_ignored_and_signs_extended() {
+        let mut dicom = image(vec![0xF001, 0x0003, 0xF005], None, false);
+        assert_eq!(grey(&dicom, Tone::Minmax), [0, 128, 255]);
+        let signed = Bits { stored: 12, shift: 0, signed: true };
+        dicom.pixels = Pixels::Grey { values: Values::Words(vec![0xFFF, 0, 1]), bits: signed };
+        assert_eq!(grey(&dicom, Tone::Minmax), [0, 128, 255]);
+        let high = Bits { stored: 12, shift: 4, signed: false };
+        let bytes = [0x1F, 0x00, 0x3F, 0x00, 0x5F, 0x00];
+        dicom.pixels = Pixels::Grey { values: Values::LittleEndian(&bytes), bits: high };
+        assert_eq!(grey(&dicom, Tone::Minmax), [0, 128, 255]);
+    }
+
+    #[test]
+    fn padding_is_black_and_counts_for_no_range() {
+        for inverted in [false, true] {
+            let mut dicom = image(vec![4000, 100, 300, 4001], None, inverted);
+            dicom.padding = Some((4000, 4095));
+            let ends = if inverted { [0, 255, 0, 0] } else { [0, 0, 255, 0] };
+            assert_eq!(grey(&dicom, Tone::Voi), ends);
+        }
+    }
+
+    #[test]
+    fn equalisation_spreads_the_shades() {
+        let spread = grey(&image(vec![0, 1, 1, 1000], None, false), Tone::MimicCxrJpg);
+        assert_eq!(spread, [0, 0, 0, 255]);
+        let mut even: Vec<u8> = vec![10, 20, 30, 40];
+        equalise(&mut even);
+        assert_eq!(even, [0, 85, 170, 255]);
+    }
+}

@@ -1,0 +1,5 @@
+//! From stored values to the image of a record: intensity transform, resize, masks.
+
+pub mod intensity;
+pub mod mask;
+pub mod pipeline;

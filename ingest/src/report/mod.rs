@@ -1,0 +1,9 @@
+//! Report files: reading, sections, and the tokenizer.
+
+pub(crate) mod read;
+pub mod sections;
+pub mod tokenizer;
+
+pub use sections::{
+    CHARACTERS, Conclusion, SECTIONS, Section, Sections, main_sections, normalise_heading, sections, sections_with,
+};

@@ -1,0 +1,132 @@
+//! The text of a record: where it is read, which part of it counts, and the tokenizer of a run.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use dataset::format::manifest::TOKENIZER;
+use dataset::store::files;
+use rayon::prelude::*;
+use tokenizers::Tokenizer;
+
+use crate::dicom::limits::MAX_REPORT_BYTES;
+use crate::error::{Error, Reject, Result};
+use crate::file_system::{is_absence, is_refusal, retry};
+use crate::report::sections::{self, Sections};
+use crate::report::tokenizer;
+use crate::run::hashing_reader::{self, Stamps};
+use crate::run::output::{NOTES, STAMPS};
+use crate::run::plan::{Plan, PlannedRecord, ReportSource};
+use crate::run::shards::{Options, ReportText, TokenizerChoice};
+use crate::sources::shared::table::decode_text;
+
+/// The tokenizer, written to OUT in the same form as it is used.
+pub fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> Result<Option<Tokenizer>> {
+    let path = out.join(TOKENIZER);
+    let mut seen = Stamps::new();
+    let made = match &options.tokenizer {
+        TokenizerChoice::None => return Ok(None),
+        // An interrupted run got this far: the same corpus would give the same tokenizer again.
+        _ if path.try_exists().map_err(Error::io(&path))? => return tokenizer::load(&path).map(Some),
+        TokenizerChoice::File(given) => tokenizer::load(given)?,
+        TokenizerChoice::Train(vocabulary) => {
+            // A study's report stands with each of its images, and a note with each image of its case: one text each.
+            let mut distinct = HashSet::new();
+            let records: Vec<&PlannedRecord> =
+                plan.records.iter().filter(|record| distinct.insert(&record.report)).collect();
+            let read = |record: &PlannedRecord| {
+                let mut seen = Stamps::new();
+                let report = match read_report(raw, plan, record, &mut seen) {
+                    Ok(report) => report,
+                    Err(NoReport::Unusable(_)) => None,
+                    Err(NoReport::Refused { path, cause }) => return Err(Error::UnreadableReport { path, cause }),
+                };
+                Ok((seen, report.map(|report| report.tokenised(options.report_text))))
+            };
+            let read: Vec<(Stamps, Option<String>)> = records.into_par_iter().map(read).collect::<Result<_>>()?;
+            let mut texts = Vec::new();
+            for (stamp, text) in read {
+                seen.extend(stamp);
+                texts.extend(text.filter(|text| !text.is_empty()));
+            }
+            if texts.is_empty() {
+                // A source of images alone: there is nothing to tokenise either.
+                return Ok(None);
+            }
+            tokenizer::train(&texts, *vocabulary)?
+        }
+    };
+    let text = made.to_string(true).map_err(|e| Error::Tokenizer(e.to_string()))?;
+    hashing_reader::save(&out.join(NOTES).join(TOKENIZER).with_extension(STAMPS), &seen)?;
+    files::write_atomic(&path, text.as_bytes())?;
+    Ok(Some(made))
+}
+
+/// A report as it was read.
+pub struct Report {
+    pub text: String,
+    pub sections: Sections,
+}
+
+impl Report {
+    /// The part that is tokenised.
+    pub fn tokenised(&self, part: ReportText) -> String {
+        let Sections { findings, impression, .. } = &self.sections;
+        match part {
+            ReportText::All => self.text.trim().to_owned(),
+            ReportText::Impression => impression.clone().unwrap_or_default(),
+            ReportText::FindingsImpression => {
+                [findings, impression].into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join("\n")
+            }
+        }
+    }
+}
+
+/// Why a record has no text.
+#[derive(Debug, thiserror::Error)]
+pub enum NoReport {
+    /// The file is missing or no report; each run finds the same.
+    #[error("{0}")]
+    Unusable(String),
+    /// The system refused to read the file; another run may be able to.
+    #[error("{}", Reject::refusal(cause))]
+    Refused { path: PathBuf, cause: io::Error },
+}
+
+/// The report of a record, and in `seen` what its file looked like; `Ok(None)` where the source has none.
+pub fn read_report(
+    raw: &Path,
+    plan: &Plan,
+    record: &PlannedRecord,
+    seen: &mut Stamps,
+) -> Result<Option<Report>, NoReport> {
+    let text = match &record.report {
+        ReportSource::None => return Ok(None),
+        ReportSource::Text(text) => text.to_string(),
+        ReportSource::Sections { text, findings, impression } => {
+            let own = |part: &Option<std::sync::Arc<str>>| part.as_deref().map(|part| part.trim().to_owned());
+            let sections = Sections { findings: own(findings), impression: own(impression), ..Sections::default() };
+            return Ok(Some(Report { text: text.to_string(), sections }));
+        }
+        ReportSource::File(path) => {
+            // A root of its own is absolute: joined to the raw directory, it stays as it is.
+            let path = plan.report_root.as_deref().map_or_else(|| path.clone(), |root| root.join(path));
+            let name = path.to_string_lossy().into_owned();
+            let path = raw.join(path);
+            match retry(|| hashing_reader::read(&path, MAX_REPORT_BYTES)) {
+                Ok((bytes, stamp)) => {
+                    seen.insert(name, Some(stamp));
+                    decode_text(bytes)
+                }
+                Err(error) if is_absence(&error) => {
+                    seen.insert(name, None);
+                    return Err(NoReport::Unusable("the study has no report file".to_owned()));
+                }
+                Err(cause) if is_refusal(&cause) => return Err(NoReport::Refused { path, cause }),
+                Err(error) => return Err(NoReport::Unusable(format!("the report cannot be read: {error}"))),
+            }
+        }
+    };
+    let sections = sections::sections_with(&text, record.conclusion);
+    Ok(Some(Report { text, sections }))
+}

@@ -1,0 +1,108 @@
+//! The options in which two runs differ, as a user types them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::run::output::{INPUT, NOTED, TOOL_NOTE};
+
+/// The arguments of a run, as the manifest keeps them.
+pub type Arguments = BTreeMap<String, Value>;
+
+/// Digits of a digest that are printed.
+const SHORT: usize = 12;
+
+/// The arguments that decide what a dataset holds. The rest only explains it.
+pub fn deciding(arguments: &Arguments) -> impl Iterator<Item = (&String, &Value)> + '_ {
+    arguments.iter().filter(|(name, _)| *name != NOTED)
+}
+
+/// Each option that changed, with both values: `--size was 512, is 224`. The digest of the input and the version are no
+/// options.
+pub fn changed(before: &Arguments, now: &Arguments) -> Vec<String> {
+    // A dataset of a version that noted no options of its source says nothing about them.
+    let noted = before.contains_key(NOTED) && now.contains_key(NOTED);
+    let (before, now) = (flat(before, noted), flat(now, noted));
+    let names: BTreeSet<&&str> = before.keys().chain(now.keys()).collect();
+    let differing = names.into_iter().filter(|name| before.get(**name) != now.get(**name));
+    differing
+        .map(|name| {
+            if *name == "reports" && before.contains_key("reports") && now.contains_key("reports") {
+                // Its value is a digest of the paths and sizes of the files.
+                return "--reports holds other files".to_owned();
+            }
+            let value = |arguments: &BTreeMap<&str, &Value>| shown(name, arguments.get(*name).copied());
+            format!("{} was {}, is {}", flag(name), value(&before), value(&now))
+        })
+        .collect()
+}
+
+/// Options by name, those that a source noted beside the others.
+fn flat(arguments: &Arguments, with_noted: bool) -> BTreeMap<&str, &Value> {
+    let own = deciding(arguments).filter(|(name, _)| !matches!(name.as_str(), INPUT | TOOL_NOTE));
+    let noted = arguments.get(NOTED).filter(|_| with_noted).and_then(Value::as_object).into_iter().flatten();
+    own.chain(noted).map(|(name, value)| (name.as_str(), value)).collect()
+}
+
+fn flag(name: &str) -> String {
+    if name == "source" { "SOURCE".to_owned() } else { format!("--{}", name.replace('_', "-")) }
+}
+
+fn shown(name: &str, value: Option<&Value>) -> String {
+    let is_digest = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match value {
+        Some(Value::Null) if name == "tokenizer" => "none".to_owned(),
+        None | Some(Value::Null | Value::Bool(false)) => "not given".to_owned(),
+        Some(Value::Bool(true)) => "given".to_owned(),
+        Some(Value::String(text)) if is_digest(text) && name == "reports" => "given".to_owned(),
+        Some(Value::String(text)) if is_digest(text) => format!("a file of SHA-256 {}…", &text[..SHORT]),
+        Some(Value::String(text)) => match text.strip_prefix("train ") {
+            Some(vocabulary) if name == "tokenizer" => format!("train (--vocab-size {vocabulary})"),
+            _ => text.clone(),
+        },
+        Some(other) => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_option_is_named_with_both_values() {
+        let of = |value: Value| serde_json::from_value::<Arguments>(value).unwrap();
+        let before = of(json!({
+            "size": 512, "limit": null, "no_images": false, "tokenizer": "train 400", "source": "nih", "fit": "pad",
+            INPUT: "a", TOOL_NOTE: "1", NOTED: { "label_columns": "A", "table": "t.csv" },
+        }));
+        let now = of(json!({
+            "size": 224, "limit": 9, "no_images": true, "tokenizer": null, "source": "rsna", "fit": "pad",
+            INPUT: "b", TOOL_NOTE: "2", NOTED: { "label_columns": "A,B", "table": "t.csv", "sex_column": "sex" },
+        }));
+        assert_eq!(
+            changed(&before, &now),
+            [
+                "--label-columns was A, is A,B",
+                "--limit was not given, is 9",
+                "--no-images was not given, is given",
+                "--sex-column was not given, is sex",
+                "--size was 512, is 224",
+                "SOURCE was nih, is rsna",
+                "--tokenizer was train (--vocab-size 400), is none",
+            ]
+        );
+        assert!(changed(&now, &now).is_empty());
+        let unnoted: Arguments = now.clone().into_iter().filter(|(name, _)| name != NOTED).collect();
+        assert!(changed(&unnoted, &now).is_empty() && deciding(&unnoted).eq(deciding(&now)));
+        let digests = |digest: &str| of(json!({ "reports": digest.repeat(4), "tokenizer": digest.repeat(4) }));
+        assert_eq!(
+            changed(&digests("0123456789abcdef"), &digests("abcdef0123456789")),
+            [
+                "--reports holds other files",
+                "--tokenizer was a file of SHA-256 0123456789ab…, is a file of SHA-256 abcdef012345…"
+            ]
+        );
+    }
+}

@@ -1,0 +1,156 @@
+//! How a plan differs from the finished dataset that an earlier plan gave. No file of the input is read: the dataset's own
+//! columns are compared with what the tables and the listing of files say now.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
+
+use arrow_array::{Float32Array, StringArray};
+use dataset::format::manifest::{Manifest, REJECTS};
+use dataset::format::shard::column;
+use dataset::format::table;
+use dataset::{Dataset, Storage};
+
+use crate::error::{Reject, Result};
+use crate::run::hashing_reader::some;
+use crate::run::plan::{Plan, PlannedRecord, ReportSource};
+use crate::run::shards::ReportText;
+
+/// How the input changed, in words.
+///
+/// # Errors
+/// When the dataset cannot be read.
+pub fn difference(raw: &Path, storage: &Storage, manifest: &Manifest, plan: &Plan) -> Result<String> {
+    let rows = Rows::read(storage, manifest)?;
+    let (before, rejected) = rejected(storage)?;
+    let has_images = manifest.arguments.get("no_images") != Some(&serde_json::Value::Bool(true));
+    let (mut added, mut missing) = (Vec::new(), Vec::new());
+    let mut columns: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut seen = HashSet::new();
+    for record in &plan.records {
+        let path = || plan.path_names.stored(&record.source_path);
+        let Some(&row) = rows.by_id.get(record.record_id.as_str()) else {
+            if !rejected.contains(&record.record_id) {
+                added.push(path());
+            }
+            continue;
+        };
+        seen.insert(row);
+        if has_images && record.source_bytes.is_none() && !raw.join(&record.source_path).exists() {
+            missing.push(path());
+        }
+        for name in rows.differing(row, record, &path(), plan) {
+            columns.entry(name).or_default().push(record.record_id.clone());
+        }
+    }
+    let gone: Vec<String> =
+        (0..rows.paths.len()).filter(|row| !seen.contains(row)).map(|row| rows.paths[row].clone()).collect();
+    let mut said: Vec<String> = Vec::new();
+    let mut say = |names: &[String], noun: &str, what: &str| {
+        if !names.is_empty() {
+            said.push(some(names, noun) + what);
+        }
+    };
+    say(&added, "input", " added");
+    say(&gone, "input", " no longer listed");
+    say(&missing, "image file", " missing");
+    for (column, records) in &columns {
+        say(records, "record", &format!(" with another {column}"));
+    }
+    if plan.findings != manifest.labels {
+        said.push(format!("the findings were {}, are {}", manifest.labels.join(", "), plan.findings.join(", ")));
+    }
+    if said.is_empty() {
+        let told = |reject: &Reject| format!("{}: {}", plan.path_names.stored(&reject.source_path), reject.error);
+        let now: BTreeSet<String> = plan.rejects.iter().map(told).collect();
+        let differing: Vec<String> = now.difference(&before).cloned().collect();
+        if !differing.is_empty() {
+            said.push(format!("{} left out now and not before", some(&differing, "input")));
+        }
+    }
+    Ok(if said.is_empty() { "files of another size, or other reports or rejects".to_owned() } else { said.join("; ") })
+}
+
+/// `path: error` of each reject of a dataset, and the records among them.
+fn rejected(storage: &Storage) -> Result<(BTreeSet<String>, HashSet<String>)> {
+    let (mut told, mut records) = (BTreeSet::new(), HashSet::new());
+    for batch in table::from_parquet(&storage.path(REJECTS), storage.read(REJECTS)?)? {
+        let text = |name: &str| column::<StringArray>(&batch, name);
+        if let (Some(paths), Some(errors), Some(ids)) = (text("source_path"), text("error"), text("record_id")) {
+            told.extend((0..batch.num_rows()).map(|row| format!("{}: {}", paths.value(row), errors.value(row))));
+            records.extend(ids.iter().flatten().map(str::to_owned));
+        }
+    }
+    Ok((told, records))
+}
+
+/// What a dataset says of its records.
+struct Rows {
+    by_id: HashMap<String, usize>,
+    paths: Vec<String>,
+    texts: HashMap<&'static str, Vec<Option<String>>>,
+    ages: Vec<Option<f32>>,
+    labels: Vec<Vec<Option<i8>>>,
+    /// Whether `report` holds whole reports.
+    has_whole_reports: bool,
+    findings: Vec<String>,
+}
+
+/// Columns of text that a plan decides.
+const TEXTS: [&str; 7] = ["patient_id", "study_id", "image_id", "subset", "view", "sex", "report"];
+
+impl Rows {
+    fn read(storage: &Storage, manifest: &Manifest) -> Result<Self> {
+        let dataset = Dataset::open_in(storage.clone())?;
+        let required = |name: &str| -> Result<Vec<String>> {
+            Ok(dataset.texts(name)?.into_iter().map(Option::unwrap_or_default).collect())
+        };
+        let by_id = required("record_id")?.into_iter().enumerate().map(|(row, id)| (id, row)).collect();
+        let mut texts = HashMap::new();
+        for name in TEXTS {
+            texts.insert(name, dataset.texts(name)?);
+        }
+        let mut ages = Vec::new();
+        for batch in dataset.columns(&["age_years"])? {
+            let found = column::<Float32Array>(&batch, "age_years");
+            ages.extend(found.into_iter().flat_map(|ages| ages.iter().collect::<Vec<_>>()));
+        }
+        Ok(Self {
+            by_id,
+            paths: required("source_path")?,
+            texts,
+            ages,
+            labels: dataset.labels()?,
+            has_whole_reports: manifest.text.report_text == ReportText::All.name(),
+            findings: manifest.labels.clone(),
+        })
+    }
+
+    /// The columns that the plan gives another value now; what it leaves to the header of a file cannot be compared.
+    fn differing(&self, row: usize, record: &PlannedRecord, path: &str, plan: &Plan) -> Vec<&'static str> {
+        let text = |name: &str| self.texts.get(name).and_then(|values| values.get(row)).and_then(Option::as_deref);
+        let fixed = |name: &str, value: &str| text(name) != Some(value);
+        let stated = |name: &str, value: &Option<String>| value.is_some() && text(name) != value.as_deref();
+        let report = match &record.report {
+            ReportSource::None => text("report").is_some(),
+            ReportSource::Text(found) | ReportSource::Sections { text: found, .. } => {
+                self.has_whole_reports && text("report").unwrap_or_default() != found.trim()
+            }
+            ReportSource::File(_) => false,
+        };
+        let age = record.age_years.is_some() && self.ages.get(row).copied().flatten() != record.age_years;
+        let labels = self.findings == plan.findings && self.labels.get(row) != Some(&record.labels);
+        let all = [
+            ("source_path", self.paths[row] != path),
+            ("patient_id", fixed("patient_id", &record.patient_id)),
+            ("study_id", fixed("study_id", &record.study_id)),
+            ("image_id", fixed("image_id", &record.image_id)),
+            ("subset", text("subset") != record.subset.as_deref()),
+            ("view", stated("view", &record.view)),
+            ("sex", stated("sex", &record.sex)),
+            ("age", age),
+            ("label", labels),
+            ("report", report),
+        ];
+        all.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+}

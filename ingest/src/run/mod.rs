@@ -1,0 +1,17 @@
+//! One run: plan, shards, manifest; killed at any time and started again.
+
+pub(crate) mod changed_options;
+pub(crate) mod changed_plan;
+pub(crate) mod hashing_reader;
+pub(crate) mod output;
+pub mod path_hash;
+pub mod plan;
+pub mod preview;
+pub(crate) mod refused;
+pub mod resume;
+pub(crate) mod saved_plan;
+pub mod shards;
+
+pub use shards::{
+    MAX_REJECT_RATE, MAX_TOKENS, Options, Progress, ROWS_PER_SHARD, ReportText, SIZE, Summary, TokenizerChoice, run,
+};

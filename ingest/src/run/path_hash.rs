@@ -1,0 +1,158 @@
+//! Hashes in place of paths, for raw directories whose folder or file names are about patients.
+//!
+//! A hash is the SHA-256 of a path relative to the raw directory, cut to 96 bits. It has no key, so whoever has a list of
+//! possible paths can find the one that a hash belongs to: it hides names from those who read a dataset, and makes nobody
+//! anonymous.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use dataset::store::files;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::run::plan::{Plan, ReportSource};
+
+/// Hexadecimal digits of a hash.
+const DIGITS: usize = 24;
+
+/// Extensions that a hashed path keeps. Any other ending may be a part of a name.
+const EXTENSIONS: [&str; 10] = ["dcm", "dicom", "png", "jpg", "jpeg", "txt", "csv", "tsv", "parquet", "gz"];
+
+/// First line of a path map.
+const HEADER: &str = "hash,path\n";
+
+/// How the paths of a raw directory are written into a dataset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathNames {
+    /// As hashes.
+    pub hashed: bool,
+}
+
+impl PathNames {
+    /// A path as it is stored: as it is, or its hash with its extension.
+    pub fn stored(self, path: &str) -> String {
+        if !self.hashed {
+            return path.to_owned();
+        }
+        let extension = path.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
+        match extension.filter(|extension| EXTENSIONS.contains(&extension.as_str())) {
+            Some(extension) => format!("{}.{extension}", hash(path)),
+            None => hash(path),
+        }
+    }
+}
+
+/// The hash of a path, or of a part of one.
+pub fn hash(path: &str) -> String {
+    let mut digits = files::hex(&Sha256::digest(path));
+    digits.truncate(DIGITS);
+    digits
+}
+
+/// Replaces the identifiers of a plan that are made of paths; the paths themselves are still needed to read the files.
+pub fn hash_identifiers(plan: &mut Plan, source: &str, (patients, studies): (bool, bool)) {
+    plan.path_names.hashed = true;
+    let mut parts = BTreeMap::new();
+    let mut hashed = |id: &mut String| {
+        let digits = hash(id);
+        parts.insert(digits.clone(), std::mem::replace(id, digits));
+    };
+    for record in &mut plan.records {
+        record.image_id = hash(&record.source_path);
+        record.record_id = format!("{source}/{}", record.image_id);
+        if patients {
+            hashed(&mut record.patient_id);
+        }
+        if studies {
+            hashed(&mut record.study_id);
+        }
+    }
+    for reject in plan.rejects.iter_mut().filter(|reject| reject.record_id.is_some()) {
+        reject.record_id = Some(format!("{source}/{}", hash(&reject.source_path)));
+    }
+    plan.hashed_parts = parts;
+}
+
+/// Writes a table of what each hash of a plan stands for, sorted by path.
+///
+/// # Errors
+/// When the place is inside the dataset, holds another file, or cannot be written.
+pub fn write_map(path: &Path, out: &Path, plan: &Plan) -> Result<()> {
+    let refused = |message: &str| Error::Output { path: path.to_path_buf(), message: message.to_owned() };
+    let real = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_default();
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if real(folder).starts_with(real(out)) {
+        return Err(refused("a path map must not be a part of the dataset; give a --path-map outside of OUT"));
+    }
+    match fs::read(path) {
+        Ok(bytes) if !bytes.starts_with(HEADER.as_bytes()) => {
+            return Err(refused("holds something else than a path map; give another --path-map"));
+        }
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io(path)(error)),
+        _ => {}
+    }
+    let file = |path: &str| (path.to_owned(), hash(path));
+    let mut lines: BTreeMap<String, String> =
+        plan.hashed_parts.iter().map(|(hash, part)| (part.clone(), hash.clone())).collect();
+    lines.extend(plan.records.iter().map(|record| file(&record.source_path)));
+    lines.extend(plan.rejects.iter().map(|reject| file(&reject.source_path)));
+    lines.extend(plan.records.iter().filter_map(|record| match &record.report {
+        ReportSource::File(path) => Some(file(&path.to_string_lossy())),
+        _ => None,
+    }));
+    let mut text = HEADER.to_owned();
+    for (path, hash) in lines {
+        let _ = writeln!(text, "{hash},\"{}\"", path.replace('"', "\"\""));
+    }
+    files::write_atomic(path, text.as_bytes())?;
+    // The names of patients are for their owner alone.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(Error::io(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::plan::PlannedRecord;
+
+    #[test]
+    fn a_stored_path_keeps_its_extension_alone() {
+        let names = PathNames { hashed: true };
+        // printf 'a/b.PNG' | sha256sum | cut -c1-24
+        assert_eq!(names.stored("a/b.PNG"), format!("{}.png", hash("a/b.PNG")));
+        assert_eq!(hash("abc"), "ba7816bf8f01cfea414140de");
+        assert_eq!(names.stored("scan.Smith"), hash("scan.Smith"));
+        assert_eq!(PathNames::default().stored("a/b.PNG"), "a/b.PNG");
+    }
+
+    #[test]
+    fn a_map_is_written_outside_of_the_dataset_and_over_no_other_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        fs::create_dir(&out).unwrap();
+        let record = |path: &str, patient: &str| PlannedRecord {
+            source_path: path.to_owned(),
+            patient_id: patient.to_owned(),
+            study_id: patient.to_owned(),
+            ..PlannedRecord::default()
+        };
+        let mut plan = Plan { records: vec![record("p/\"1\".png", "p"), record("p/2.png", "p")], ..Plan::default() };
+        hash_identifiers(&mut plan, "folder", (true, true));
+        assert_eq!(plan.records[0].patient_id, plan.records[1].study_id, "a group stays one");
+        let map = folder.path().join("map.csv");
+        write_map(&map, &out, &plan).unwrap();
+        write_map(&map, &out, &plan).unwrap();
+        assert_eq!(fs::metadata(&map).unwrap().permissions().mode() & 0o777, 0o600);
+        let text = fs::read_to_string(&map).unwrap();
+        let expected = ["p", "p/\"\"1\"\".png", "p/2.png"]
+            .map(|path| format!("{},\"{path}\"\n", hash(&path.replace("\"\"", "\""))));
+        assert_eq!(text, format!("{HEADER}{}", expected.concat()));
+        assert!(write_map(&out.join("map.csv"), &out, &plan).unwrap_err().to_string().contains("outside of OUT"));
+        fs::write(&map, "my thesis").unwrap();
+        assert!(write_map(&map, &out, &plan).unwrap_err().to_string().contains("something else"));
+    }
+}

@@ -1,0 +1,179 @@
+//! What a plan will give, in words: counts of what is taken, and why the rest is left out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::Path;
+
+use arrow_array::StringArray;
+use dataset::Storage;
+use dataset::commands::cli::counted;
+use dataset::commands::reject_reasons::{Group, group};
+use dataset::format::manifest::REJECTS;
+use dataset::format::shard::column;
+use dataset::format::table;
+
+use crate::error::{Error, Reject, Result};
+use crate::run::plan::{Plan, PlannedRecord, ReportSource};
+
+/// Reasons that are always printed where inputs are left out.
+pub const FEW_REASONS: usize = 3;
+
+/// Reasons that a dry run lists.
+const MANY_REASONS: usize = 20;
+
+/// The most frequent of some `(error, path)` pairs: a line with the number and the reason, and a line with an example.
+pub fn reasons<'a>(rejects: impl Iterator<Item = (&'a str, &'a str)>, most: usize) -> Vec<String> {
+    let rejects: Vec<(&str, String)> = rejects.map(|(error, path)| (error, format!("{path}: {error}"))).collect();
+    let groups = group(rejects.iter().map(|(error, example)| (*error, example.as_str())));
+    let mut lines = Vec::new();
+    for Group { reason, count, example } in groups.iter().take(most) {
+        // Where all of a reason is the same, its path alone says more.
+        let example = example.strip_suffix(reason).and_then(|path| path.strip_suffix(": ")).unwrap_or(example);
+        lines.push(format!("{count:>7} × {reason}"));
+        lines.push(format!("          e.g. {example}"));
+    }
+    if groups.len() > most {
+        let rest: usize = groups.iter().skip(most).map(|group| group.count).sum();
+        let inputs = counted(rest, "input");
+        lines.push(format!("        … and {} for {inputs}", counted(groups.len() - most, "more reason")));
+    }
+    lines
+}
+
+/// The most frequent reasons of a plan's rejects, as [`reasons`] gives them.
+pub fn plan_reasons(plan: &Plan, most: usize) -> Vec<String> {
+    let rejects: Vec<(&str, String)> =
+        plan.rejects.iter().map(|reject| (reject.error.as_str(), stored_path(plan, reject))).collect();
+    reasons(rejects.iter().map(|(error, path)| (*error, path.as_str())), most)
+}
+
+/// The most frequent reasons of a finished dataset's rejects, as [`reasons`] gives them.
+///
+/// # Errors
+/// When its table of rejects cannot be read.
+pub fn dataset_reasons(out: &Path, most: usize) -> Result<Vec<String>> {
+    let storage = Storage::at(out)?;
+    let batches = table::from_parquet(&storage.path(REJECTS), storage.read(REJECTS)?)?;
+    let mut rejects: Vec<(&str, &str)> = Vec::new();
+    for batch in &batches {
+        let text = |name: &str| column::<StringArray>(batch, name);
+        if let (Some(errors), Some(paths)) = (text("error"), text("source_path")) {
+            rejects.extend((0..batch.num_rows()).map(|row| (errors.value(row), paths.value(row))));
+        }
+    }
+    Ok(reasons(rejects.into_iter(), most))
+}
+
+fn stored_path(plan: &Plan, reject: &Reject) -> String {
+    plan.path_names.stored(&reject.source_path)
+}
+
+/// The error of a plan without records: the directory holds nothing, or all of it is left out, and why.
+pub fn empty(source: &str, raw: &Path, plan: &Plan) -> Error {
+    let examples: Vec<String> =
+        plan.rejects.iter().map(|reject| format!("{}: {}", stored_path(plan, reject), reject.error)).collect();
+    let pairs = plan.rejects.iter().zip(&examples).map(|(reject, example)| (reject.error.as_str(), example.as_str()));
+    let message = match group(pairs).first() {
+        None => format!("no radiograph of `{source}` found here; docs/datasets.md shows how it must lie"),
+        Some(Group { count, example, .. }) => {
+            let all = plan.rejects.len();
+            let inputs = if all == 1 { "its only input is".to_owned() } else { format!("all {all} inputs are") };
+            format!("no radiograph is left: {inputs} left out, {count} for a reason like this: {example}")
+        }
+    };
+    Error::Empty { path: raw.to_path_buf(), message }
+}
+
+/// A page about a plan: records, rejects by reason, labels by finding, subsets, views, and the first records.
+pub fn page(plan: &Plan) -> String {
+    let mut page = String::new();
+    let mut line = |text: String| {
+        let _ = writeln!(page, "{text}");
+    };
+    let records = &plan.records;
+    let distinct = |of: fn(&PlannedRecord) -> (&str, &str)| records.iter().map(of).collect::<BTreeSet<_>>().len();
+    line(format!(
+        "to be ingested: {} ({}, {}; {} with a report)",
+        counted(records.len(), "radiograph"),
+        counted(distinct(|record| (record.patient_id.as_str(), record.study_id.as_str())), "study"),
+        counted(distinct(|record| (record.patient_id.as_str(), "")), "patient"),
+        records.iter().filter(|record| record.report != ReportSource::None).count(),
+    ));
+    line(format!("left out: {}", counted(plan.rejects.len(), "input")));
+    plan_reasons(plan, MANY_REASONS).into_iter().for_each(&mut line);
+    let subset = |record: &PlannedRecord| record.subset.clone();
+    line(format!("subsets: {}", counts(records.iter().map(subset), "not stated")));
+    let view = |record: &PlannedRecord| record.view.clone();
+    line(format!("views: {}", counts(records.iter().map(view), "not stated (DICOM headers may state it)")));
+    line(format!("findings: {}", plan.findings.join(", ")));
+    if !plan.findings.is_empty() {
+        let longest = plan.findings.iter().map(|finding| finding.chars().count()).max().unwrap_or(0).clamp(16, 40);
+        line(format!("{:<longest$}{:>10}{:>10}{:>11}{:>10}", "", "positive", "negative", "uncertain", "blank"));
+        for (at, finding) in plan.findings.iter().enumerate() {
+            let count = |code: Option<i8>| {
+                records.iter().filter(|record| record.labels.get(at).copied().flatten() == code).count()
+            };
+            let [positive, negative, uncertain, blank] = [Some(1), Some(0), Some(-1), None].map(count);
+            line(format!("{finding:<longest$}{positive:>10}{negative:>10}{uncertain:>11}{blank:>10}"));
+        }
+    }
+    for record in records.iter().take(5) {
+        line(format!(
+            "{}  patient {}  study {}  {}",
+            record.record_id,
+            record.patient_id,
+            record.study_id,
+            plan.path_names.stored(&record.source_path)
+        ));
+    }
+    page
+}
+
+/// `PA 12, AP 3, not stated 1`, the most frequent first.
+fn counts(values: impl Iterator<Item = Option<String>>, none: &str) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for value in values {
+        *counts.entry(value.unwrap_or_else(|| none.to_owned())).or_default() += 1;
+    }
+    let mut counts: Vec<(String, usize)> = counts.into_iter().collect();
+    counts.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+    counts.iter().map(|(value, count)| format!("{value} {count}")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Stage;
+
+    fn reject(path: &str, error: &str) -> Reject {
+        Reject { source_path: path.to_owned(), record_id: None, stage: Stage::Table, error: error.to_owned() }
+    }
+
+    #[test]
+    fn the_most_frequent_reasons_have_an_example_each() {
+        let mut rejects =
+            vec![reject("b.png", "no table names this file"), reject("a.png", "no table names this file")];
+        rejects.extend((2..9).map(|line| reject("t.csv", &format!("line {line}: column `A`: `w{line}` is no label"))));
+        rejects.extend(["one", "two"].map(|error| reject("x", error)));
+        let plan = Plan { rejects, ..Plan::default() };
+        assert_eq!(
+            plan_reasons(&plan, FEW_REASONS),
+            [
+                "      7 × line N: column `A`: `…` is no label",
+                "          e.g. t.csv: line 2: column `A`: `w2` is no label",
+                "      2 × no table names this file",
+                "          e.g. b.png",
+                "      1 × one",
+                "          e.g. x",
+                "        … and 1 more reason for 1 input",
+            ]
+        );
+        let told = empty("folder", Path::new("raw"), &plan).to_string();
+        assert_eq!(
+            told,
+            "raw: no radiograph is left: all 11 inputs are left out, 7 for a reason like this: t.csv: line 2: column `A`: \
+             `w2` is no label"
+        );
+        assert!(plan_reasons(&Plan::default(), FEW_REASONS).is_empty());
+    }
+}

@@ -1,0 +1,7 @@
+//! Any directory of DICOM, PNG and JPEG files, with or without a table.
+
+pub(crate) mod labels;
+pub(crate) mod table;
+pub(crate) mod tree;
+
+pub use tree::Folder;

@@ -1,0 +1,192 @@
+//! Any directory of DICOM, PNG and JPEG files, with or without a table. Without one, the folders tell the patients and
+//! a text file beside an image is its report.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use crate::dicom::header;
+use crate::error::{Reject, Result, Stage};
+use crate::file_system::{failed, is_absence, is_refusal, names_file, retry};
+use crate::run::path_hash::{self, PathNames};
+use crate::run::plan::{Plan, PlannedRecord, ReportSource, Source};
+use crate::sources::folder::table::{self, TableOptions};
+use crate::sources::shared::walk::{Walk, extension};
+
+const IMAGES: [&str; 5] = ["dcm", "dicom", "png", "jpg", "jpeg"];
+/// Files that are no image, whatever they hold: not looked into.
+const OTHERS: [&str; 8] = ["txt", "csv", "gz", "json", "xml", "md", "parquet", "zip"];
+
+/// The source `folder`.
+#[derive(Clone, Debug, Default)]
+pub struct Folder {
+    pub table: Option<TableOptions>,
+    /// PatientID of the DICOM headers tells the patients; it is stored as it stands there.
+    pub patient_from_header: bool,
+    /// Paths, and identifiers made of them, are stored as hashes.
+    pub hash_paths: bool,
+}
+
+impl Source for Folder {
+    fn name(&self) -> &'static str {
+        "folder"
+    }
+
+    fn plan(&self, raw: &Path) -> Result<Plan> {
+        let walk = Walk::of_wanted(raw, raw, &is_image)?;
+        let mut plan = match &self.table {
+            Some(options) => table::plan(raw, options, walk, PathNames { hashed: self.hash_paths })?,
+            None => from_paths(raw, walk)?,
+        };
+        if self.patient_from_header {
+            let has_studies = self.table.as_ref().is_some_and(|table| table.study_column.is_some());
+            patients_from_headers(raw, has_studies, &mut plan)?;
+        }
+        plan.noted_options.insert("patient_from_header".to_owned(), self.patient_from_header.into());
+        if let Some(options) = &self.table {
+            plan.noted_options.extend(options.noted(PathNames { hashed: self.hash_paths }));
+        }
+        if self.hash_paths {
+            let column = |of: fn(&TableOptions) -> bool| self.table.as_ref().is_some_and(of);
+            let patients = !self.patient_from_header && !column(|table| table.patient_column.is_some());
+            let studies = !column(|table| table.study_column.is_some());
+            path_hash::hash_identifiers(&mut plan, self.name(), (patients, studies));
+        }
+        plan.settle();
+        Ok(plan)
+    }
+
+    fn remarks(&self, plan: &Plan) -> Vec<String> {
+        let alone = match &self.table {
+            _ if self.patient_from_header => 0,
+            Some(table) if table.patient_column.is_some() => 0,
+            Some(_) => plan.records.len(),
+            None => plan.records.iter().filter(|record| !record.source_path.contains('/')).count(),
+        };
+        if alone == 0 {
+            return Vec::new();
+        }
+        let who = match alone {
+            all if all == plan.records.len() => "every image".to_owned(),
+            some => format!("{some} of the images"),
+        };
+        let counts = if alone == 1 || alone == plan.records.len() { "counts" } else { "count" };
+        vec![format!("{who} {counts} as a patient of its own, so splits by patient cannot protect against leaks")]
+    }
+}
+
+/// Whether a file is an image: by its extension, or else by the DICOM magic.
+fn is_image(path: &Path) -> Result<bool> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if name.starts_with('.') || name == "DICOMDIR" {
+        return Ok(false);
+    }
+    match extension(path) {
+        Some(found) if IMAGES.contains(&found.as_str()) => Ok(true),
+        Some(found) if OTHERS.contains(&found.as_str()) => Ok(false),
+        _ => match retry(|| header::is_dicom(path)) {
+            // A link whose target is missing: it may be one, and becomes a reject.
+            Err(error) if is_absence(&error) => Ok(true),
+            found => found.map_err(failed(path)),
+        },
+    }
+}
+
+/// A path without the extension of an image: the dots of a UID are no extension.
+pub fn without_extension(path: &str) -> &str {
+    match path.rsplit_once('.') {
+        Some((stem, ending)) if IMAGES.contains(&ending.to_ascii_lowercase().as_str()) && !stem.is_empty() => stem,
+        _ => path,
+    }
+}
+
+/// The identifier of each path: without its extension, unless that is another path's identifier too.
+pub fn identifiers<'a>(paths: impl Iterator<Item = &'a str>) -> HashMap<&'a str, &'a str> {
+    let paths: BTreeSet<&str> = paths.collect();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for path in &paths {
+        *counts.entry(without_extension(path)).or_default() += 1;
+    }
+    let own = |path: &'a str| {
+        let stem = without_extension(path);
+        let is_free = counts[stem] == 1 && (stem == path || !paths.contains(stem));
+        (path, if is_free { stem } else { path })
+    };
+    paths.iter().map(|path| own(path)).collect()
+}
+
+fn from_paths(raw: &Path, walk: Walk) -> Result<Plan> {
+    let names = identifiers(walk.files.keys().map(String::as_str));
+    let mut plan = Plan { rejects: walk.rejects, ..Plan::default() };
+    for (path, bytes) in &walk.files {
+        let name = names[path.as_str()];
+        let patient = path.split_once('/').map_or(name, |(first, _)| first);
+        let study = path.rsplit_once('/').map_or(name, |(folders, _)| folders);
+        let text = PathBuf::from(format!("{}.txt", without_extension(path)));
+        plan.records.push(PlannedRecord {
+            record_id: format!("folder/{name}"),
+            patient_id: patient.to_owned(),
+            study_id: study.to_owned(),
+            image_id: name.rsplit('/').next().unwrap_or(name).to_owned(),
+            source_path: path.clone(),
+            source_bytes: Some(*bytes),
+            report: if names_file(&raw.join(&text))? { ReportSource::File(text) } else { ReportSource::None },
+            ..PlannedRecord::default()
+        });
+    }
+    Ok(plan)
+}
+
+/// Takes the patient of each record from its file; records whose file does not tell become rejects. Where a column names
+/// the studies, their names may repeat from patient to patient. The plan needs every patient, so a file that the system
+/// refuses to read ends the run.
+fn patients_from_headers(raw: &Path, has_studies: bool, plan: &mut Plan) -> Result<()> {
+    let stated = |record: &PlannedRecord| {
+        let path = raw.join(&record.source_path);
+        match retry(|| header::patient_id(&path)) {
+            Err(error) if is_absence(&error) => Ok(Err("the file is missing".to_owned())),
+            Err(error) if is_refusal(&error) => Err(failed(&path)(error)),
+            Err(error) => Ok(Err(error.to_string())),
+            Ok(stated) => Ok(stated),
+        }
+    };
+    let found = plan.records.par_iter().map(stated).collect::<Result<Vec<Result<String, String>>>>()?;
+    let mut kept = Vec::new();
+    for (mut record, patient) in std::mem::take(&mut plan.records).into_iter().zip(found) {
+        match patient {
+            Ok(patient) => {
+                if has_studies {
+                    record.study_id = format!("{patient}/{}", record.study_id);
+                }
+                record.patient_id = patient;
+                kept.push(record);
+            }
+            Err(error) => plan.rejects.push(Reject {
+                source_path: record.source_path,
+                record_id: Some(record.record_id),
+                stage: Stage::Plan,
+                error: format!("the patient is unknown: {error}"),
+            }),
+        }
+    }
+    plan.records = kept;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_stay_apart() {
+        let paths = ["a/x.png", "a/x.jpg", "a/y.dcm", "a/1.2.840.10008", "b.png.png", "b.png", "c.PNG", ".png"];
+        let names = identifiers(paths.into_iter());
+        let of = |path: &str| names[path];
+        assert_eq!((of("a/x.png"), of("a/x.jpg"), of("a/y.dcm")), ("a/x.png", "a/x.jpg", "a/y"));
+        assert_eq!((of("a/1.2.840.10008"), of("c.PNG"), of(".png")), ("a/1.2.840.10008", "c", ".png"));
+        assert_eq!((of("b.png.png"), of("b.png")), ("b.png.png", "b"));
+        let apart: BTreeSet<&&str> = names.values().collect();
+        assert_eq!(apart.len(), paths.len());
+    }
+}

@@ -1,0 +1,6 @@
+//! What several sources have in common: tables, directory walks, layouts.
+
+pub(crate) mod challenge;
+pub(crate) mod mimic_tree;
+pub mod table;
+pub(crate) mod walk;

@@ -1,0 +1,325 @@
+//! A source's tables (separated by commas, semicolons or tabs, plain or gzipped) as polars tables of text; rows that do
+//! not fit become rejects.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
+use polars::prelude::{Column, DataFrame, IntoSeries, StringChunkedBuilder};
+
+use crate::dicom::limits::table::{Bounded, RowStart};
+use crate::error::{Error, Reject, Result, Stage};
+use crate::file_system::{self, failed, retry};
+
+/// Most columns of a table, and most rows that do not fit its header: more make no table.
+const MAX_COLUMNS: usize = 4096;
+const MAX_BAD_ROWS: usize = 100_000;
+
+/// One table, all columns as text, empty fields as null.
+pub struct Table {
+    /// Its path relative to the raw directory.
+    pub(crate) name: String,
+    pub frame: DataFrame,
+    /// The line of the file on which each row begins.
+    lines: Vec<u32>,
+    /// Rows whose number of fields is not the header's.
+    pub(crate) rejects: Vec<Reject>,
+}
+
+impl Table {
+    /// Reads a table; its path in rejects is relative to `raw`.
+    ///
+    /// Header names are trimmed. Trailing header cells without a name are allowed to have no field in the rows, as in
+    /// NIH's box list.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is beyond the limits of [`bounds`](crate::dicom::limits), lacks one of the `required`
+    /// columns, or is no table.
+    pub fn read(raw: &Path, path: &Path, required: &[&str]) -> Result<Self> {
+        let file = retry(|| File::open(path)).map_err(failed(path))?;
+        let bytes = file.metadata().map_err(failed(path))?.len();
+        if path.extension().is_some_and(|extension| extension == "gz") {
+            Self::decode(raw, path, required, MultiGzDecoder::new(file), Some(bytes))
+        } else {
+            Self::decode(raw, path, required, file, None)
+        }
+    }
+
+    /// `gzipped` is the size of the file where it is inflated.
+    fn decode<R: Read>(raw: &Path, path: &Path, required: &[&str], text: R, gzipped: Option<u64>) -> Result<Self> {
+        let bad = |error: std::io::Error| Error::Table { path: path.to_path_buf(), message: error.to_string() };
+        let (text, row) = Bounded::table(text, gzipped);
+        let mut text = BufReader::new(text);
+        let start = text.fill_buf().map_err(bad)?;
+        let line_end = start.iter().position(|&byte| byte == b'\n');
+        let crlf = line_end.is_some_and(|end| end > 0 && start[end - 1] == b'\r');
+        if !(start.starts_with(&[0xFF, 0xFE]) || start.starts_with(&[0xFE, 0xFF])) {
+            let delimiter = delimiter(path, start);
+            return Self::parse(raw, path, required, text, &row, (crlf, delimiter));
+        }
+        // UTF-16 has its separators in pairs of bytes: such a table is decoded as a whole.
+        let mut whole = Vec::new();
+        loop {
+            row.next();
+            let some = text.fill_buf().map_err(bad)?;
+            if some.is_empty() {
+                break;
+            }
+            whole.extend_from_slice(some);
+            let taken = some.len();
+            text.consume(taken);
+        }
+        let whole = decode_text(whole);
+        let delimiter = delimiter(path, whole.as_bytes());
+        Self::parse(raw, path, required, whole.as_bytes(), &row, (false, delimiter))
+    }
+
+    /// `form`: whether lines end with `\r\n`, and what separates the fields.
+    fn parse<R: Read>(
+        raw: &Path,
+        path: &Path,
+        required: &[&str],
+        text: R,
+        row: &RowStart,
+        form: (bool, u8),
+    ) -> Result<Self> {
+        let (crlf, delimiter) = form;
+        let bad = |message: String| Error::Table { path: path.to_path_buf(), message };
+        let mut reader =
+            csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).has_headers(false).from_reader(text);
+        let mut record = csv::ByteRecord::new();
+        // Fields are bytes still, so nothing but reading can fail.
+        let mut next = |record: &mut csv::ByteRecord| {
+            row.next();
+            reader.read_byte_record(record).map_err(|error| bad(error.to_string()))
+        };
+        if !next(&mut record)? {
+            return Err(bad("the file is empty".to_owned()));
+        }
+        if record.len() > MAX_COLUMNS {
+            return Err(bad(format!("{} columns: such a table is refused", record.len())));
+        }
+        let name_of = |field: &[u8]| decode_text(field.to_vec()).trim().to_owned();
+        let mut names: Vec<String> = record.iter().map(name_of).collect();
+        let widest = names.len();
+        while names.last().is_some_and(String::is_empty) {
+            names.pop();
+        }
+        for column in required {
+            if !names.iter().any(|name| name == column) {
+                let found = names.join(", ");
+                return Err(Error::MissingColumn { path: path.to_path_buf(), column: (*column).to_owned(), found });
+            }
+        }
+        let mut columns: Vec<StringChunkedBuilder> =
+            names.iter().map(|name| StringChunkedBuilder::new(name.as_str().into(), 0)).collect();
+        let mut rejects = Vec::new();
+        let name = path.strip_prefix(raw).unwrap_or(path).to_string_lossy().into_owned();
+        let mut lines = Vec::new();
+        while next(&mut record)? {
+            // The place of a row that follows `\r\n` is told as that of its `\n`.
+            let line = record.position().map_or(0, csv::Position::line) + u64::from(crlf);
+            if !(names.len()..=widest).contains(&record.len()) {
+                let error = format!("line {line}: {} fields, the header has {}", record.len(), names.len());
+                rejects.push(Reject { source_path: name.clone(), record_id: None, stage: Stage::Table, error });
+                if rejects.len() > MAX_BAD_ROWS {
+                    let message =
+                        format!("more than {MAX_BAD_ROWS} rows differ from the header in their number of fields");
+                    return Err(bad(message));
+                }
+                continue;
+            }
+            lines.push(u32::try_from(line).unwrap_or(u32::MAX));
+            for (column, field) in columns.iter_mut().zip(&record) {
+                match std::str::from_utf8(field) {
+                    Ok(text) if text.trim().is_empty() => column.append_null(),
+                    Ok(text) if !text.contains('\r') => column.append_value(text),
+                    _ => column.append_value(decode_text(field.to_vec())),
+                }
+            }
+        }
+        let columns = columns.into_iter().map(|column| Column::from(column.finish().into_series())).collect();
+        let frame = DataFrame::new(lines.len(), columns).map_err(|e| bad(e.to_string()))?;
+        Ok(Self { name, frame, lines, rejects })
+    }
+
+    /// The reject of a row (from 0).
+    pub(crate) fn reject(&self, row: usize, error: impl Display) -> Reject {
+        let error = format!("line {}: {error}", self.lines[row]);
+        Reject { source_path: self.name.clone(), record_id: None, stage: Stage::Table, error }
+    }
+
+    /// Where a row (from 0) stands, for an error of what it means.
+    pub(crate) fn place(&self, row: usize) -> String {
+        format!("{}, line {}", self.name, self.lines[row])
+    }
+}
+
+/// What separates the fields of a table, by its first line: tab in a file `.tsv`, else the most frequent of comma,
+/// semicolon and tab outside of quotes; at a tie the comma.
+fn delimiter(path: &Path, start: &[u8]) -> u8 {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    if name.strip_suffix(".gz").unwrap_or(&name).ends_with(".tsv") {
+        return b'\t';
+    }
+    let (mut counts, mut quoted) = ([(b'\t', 0), (b';', 0), (b',', 0)], false);
+    for &byte in start {
+        match byte {
+            b'"' => quoted = !quoted,
+            b'\n' if !quoted => break,
+            _ if !quoted => counts.iter_mut().filter(|(known, _)| *known == byte).for_each(|(_, count)| *count += 1),
+            _ => {}
+        }
+    }
+    counts.into_iter().max_by_key(|(_, count)| *count).map_or(b',', |(byte, _)| byte)
+}
+
+/// The tables (`.csv`, `.csv.gz`) in a folder whose name without this ending `fits`, sorted by their paths.
+///
+/// # Errors
+/// When the folder cannot be listed, or a table of such a name is a link that leads nowhere.
+pub(crate) fn tables(folder: &Path, fits: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in file_system::entries(folder)? {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let name = name.strip_suffix(".gz").unwrap_or(&name).strip_suffix(".csv");
+        if name.is_some_and(&fits) && file_system::is_file(&entry.path())? {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// The table `NAME.csv` or `NAME.csv.gz` in a folder, or in a folder `NAME.csv` or `NAME` in it, as archives unpack to.
+///
+/// # Errors
+/// When the system does not say whether it is there, or it is a link that leads nowhere.
+pub(crate) fn find_table(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
+    let inner = [folder.to_path_buf(), folder.join(format!("{name}.csv")), folder.join(name)];
+    for path in inner.iter().flat_map(|at| ["csv", "csv.gz"].map(|ending| at.join(format!("{name}.{ending}")))) {
+        if file_system::is_file(&path)? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// The values of a text column, trimmed.
+///
+/// # Errors
+/// When the table has no such column.
+pub fn texts<'a>(frame: &'a DataFrame, name: &str) -> Result<Vec<Option<&'a str>>> {
+    Ok(frame.column(name)?.str()?.iter().map(|value| value.map(str::trim)).collect())
+}
+
+/// The values of a text column, all null where the table has no such column.
+pub(crate) fn texts_or_null<'a>(frame: &'a DataFrame, name: &str) -> Vec<Option<&'a str>> {
+    texts(frame, name).unwrap_or_else(|_| vec![None; frame.height()])
+}
+
+/// What Windows-1252 has in place of Latin-1's control characters 0x80 to 0x9f; five of them stay what they are.
+const WINDOWS_1252: [char; 32] = [
+    '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', //
+    '\u{90}', '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
+];
+
+/// Bytes to text. UTF-16 where a byte-order mark says so, else UTF-8 with or without one, else Windows-1252, which every
+/// byte sequence is and Latin-1 is part of. Line ends become `\n`.
+pub fn decode_text(mut bytes: Vec<u8>) -> String {
+    let text = match bytes.as_slice() {
+        [0xff, 0xfe, rest @ ..] => utf_16(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => utf_16(rest, u16::from_be_bytes),
+        _ => {
+            if bytes.starts_with(b"\xef\xbb\xbf") {
+                bytes.drain(..3);
+            }
+            String::from_utf8(bytes).unwrap_or_else(|error| {
+                let character = |&byte: &u8| match byte {
+                    0x80..=0x9f => WINDOWS_1252[usize::from(byte - 0x80)],
+                    _ => char::from(byte),
+                };
+                error.as_bytes().iter().map(character).collect()
+            })
+        }
+    };
+    if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n") } else { text }
+}
+
+/// UTF-16 without its mark; what is no character, a half one at the end included, becomes U+FFFD.
+fn utf_16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> String {
+    let (pairs, rest) = bytes.as_chunks::<2>();
+    let mut text = String::from_utf16_lossy(&pairs.iter().map(|&pair| unit(pair)).collect::<Vec<_>>());
+    text.extend((!rest.is_empty()).then_some(char::REPLACEMENT_CHARACTER));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_the_wrong_length_become_rejects() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.csv");
+        std::fs::write(&path, b"\xef\xbb\xbfa, b,,\r\n1,x\r\n2\r\n3,\"y,\nz\",,\r\n4,w,,,5\r\n").unwrap();
+        let table = Table::read(folder.path(), &path, &["a", "b"]).unwrap();
+        assert_eq!(texts(&table.frame, "b").unwrap(), [Some("x"), Some("y,\nz")]);
+        let errors: Vec<_> = table.rejects.iter().map(|r| r.error.as_str()).collect();
+        assert_eq!(errors, ["line 3: 1 fields, the header has 2", "line 6: 5 fields, the header has 2"]);
+        assert_eq!(table.reject(1, "why").error, "line 4: why", "the rows that fell out count");
+        let missing = Table::read(folder.path(), &path, &["c"]).err().unwrap().to_string();
+        assert!(missing.contains("no column `c` (there are: a, b)"), "{missing}");
+    }
+
+    #[test]
+    fn the_header_tells_what_separates_the_fields() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            let table = Table::read(folder.path(), &path, &["a", "b"]).unwrap();
+            let b = texts(&table.frame, "b").unwrap();
+            b.into_iter().map(|value| value.map(str::to_owned)).collect::<Vec<_>>()
+        };
+        let expected = [Some("x, y".to_owned())];
+        assert_eq!(of("t.csv", "\"a\";b;\"c, d, e, f\"\n1;x, y;z\n"), expected);
+        assert_eq!(of("t.csv", "a\tb\n1\tx, y\n"), expected);
+        assert_eq!(of("t.tsv", "a\tb\t,,,\n1\tx, y\tz\n"), expected);
+        assert_eq!(of("t.csv", "a,b,c;d\n1,\"x, y\",z\n"), expected);
+        let text: Vec<u8> = "\u{feff}a;b\r\n1;x, y\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let path = folder.path().join("u.csv");
+        std::fs::write(&path, text).unwrap();
+        assert!(Table::read(folder.path(), &path, &["a", "b"]).is_ok());
+        assert_eq!(delimiter(Path::new("t.csv"), b"a\n;;;"), b',');
+    }
+
+    #[test]
+    fn a_table_in_utf_16_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.csv");
+        let text: Vec<u8> = "\u{feff}a,b\r\n1,é\r\n".encode_utf16().flat_map(u16::to_be_bytes).collect();
+        std::fs::write(&path, text).unwrap();
+        let table = Table::read(folder.path(), &path, &["a", "b"]).unwrap();
+        assert_eq!(texts(&table.frame, "b").unwrap(), [Some("é")]);
+    }
+
+    #[test]
+    fn every_encoding_of_the_exports_is_read() {
+        let cases: [(&[u8], &str); 8] = [
+            (b"caf\xe9\r\n", "café\n"),
+            (b"5\x969 cm \x93mass\x94\r", "5–9 cm “mass”\n"),
+            (b"\x81\x9d", "\u{81}\u{9d}"),
+            (b"\xef\xbb\xbfcaf\xc3\xa9", "café"),
+            (b"\xef\xbb\xbfcaf\xe9", "café"),
+            (b"\xff\xfeA\0\r\0\n\0\x19\x20", "A\n’"),
+            (b"\xfe\xff\0A\x20\x19\0", "A’\u{fffd}"),
+            (b"\xff\xfe\x00\xd8", "\u{fffd}"),
+        ];
+        for (bytes, text) in cases {
+            assert_eq!(decode_text(bytes.to_vec()), text);
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Confidence intervals by bootstrap over patients.
+//!
+//! A draw takes as many patients as there are, with replacement, and with each all of its rows: rows of one patient are
+//! not independent. Every draw has a random stream of its own, so that results do not depend on the number of threads.
+
+use std::collections::HashMap;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+
+use crate::eval::metrics::{Ranking, Scores, mean_defined};
+
+/// How a bootstrap is drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bootstrap {
+    /// Number of draws.
+    pub draws: usize,
+    /// Seed; draw `i` uses stream `i` of it.
+    pub seed: u64,
+    /// Probability the interval holds, 0 to 1.
+    pub level: f64,
+}
+
+impl Default for Bootstrap {
+    fn default() -> Self {
+        Self { draws: 1000, seed: 0, level: 0.95 }
+    }
+}
+
+/// A value with its percentile interval.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Interval {
+    /// The value on all rows.
+    pub value: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: f64,
+    /// Draws in which the value was defined: those the interval is made of.
+    pub draws: usize,
+}
+
+impl Interval {
+    /// Whether the value was undefined in more than a tenth of the draws, so that the interval says little.
+    pub fn is_thin(&self, draws: usize) -> bool {
+        self.draws * 10 < draws * 9
+    }
+}
+
+/// A difference between two predictions of the same rows, with its interval.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Difference {
+    /// Second less first.
+    #[serde(flatten)]
+    pub interval: Interval,
+    /// Two-sided: twice the smaller share of draws on one side of zero, each side counting one draw more.
+    pub p: f64,
+}
+
+/// The smallest p-value that a number of draws can give: that of a difference which has one sign in all of them.
+pub fn smallest_p(draws: usize) -> f64 {
+    2.0 / (draws + 1) as f64
+}
+
+/// A value for each class of a multi-label prediction, and of the mean over classes; none where it is undefined on all
+/// rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ByClass<T> {
+    pub classes: Vec<Scores<T>>,
+    /// Over the classes for which the metric is defined.
+    pub mean: Scores<T>,
+}
+
+/// A prediction of several classes: scores and labels `[rows, classes]`, row-major; a label that is none does not count.
+/// `patients` has a number a row, equal for rows of one patient.
+#[derive(Debug, Clone, Copy)]
+pub struct Predictions<'a> {
+    pub scores: &'a [f32],
+    pub labels: &'a [Option<bool>],
+    pub patients: &'a [u32],
+    pub classes: usize,
+    /// At which sensitivity is told.
+    pub specificity: f64,
+}
+
+impl Predictions<'_> {
+    fn rankings(&self) -> Vec<Ranking> {
+        assert_eq!(self.scores.len(), self.patients.len() * self.classes, "scores must be rows x classes");
+        assert_eq!(self.labels.len(), self.scores.len(), "labels must be rows x classes");
+        let ranking = |class: usize| {
+            let column = |i: usize| i * self.classes + class;
+            let rows = (0..self.patients.len()).map(|i| (self.scores[column(i)], self.labels[column(i)]));
+            Ranking::of(rows).at_specificity(self.specificity)
+        };
+        (0..self.classes).into_par_iter().map(ranking).collect()
+    }
+}
+
+impl Bootstrap {
+    /// Intervals of all metrics, class by class and in the mean. A draw counts for the mean only if it defines each class
+    /// that all rows define, so that the mean is always over the same classes.
+    ///
+    /// # Panics
+    /// When the slices do not have `rows · classes`, `rows · classes` and `rows` values.
+    pub fn classes(&self, predictions: Predictions) -> ByClass<Interval> {
+        let rankings = predictions.rankings();
+        let all: Vec<Scores> = rankings.iter().map(Ranking::scores).collect();
+        let draws = self.resample(predictions.patients, |weights| {
+            rankings.iter().map(|ranking| ranking.weighted(weights)).collect::<Vec<Scores>>()
+        });
+        summary(&all, &draws, |value, draws| self.interval(value, draws))
+    }
+
+    /// The differences of a second prediction of the same rows from a first one, patients drawn for both together.
+    ///
+    /// # Panics
+    /// As [`classes`](Self::classes), and when `scores` has another length.
+    pub fn paired(&self, first: Predictions, scores: &[f32]) -> ByClass<Difference> {
+        let rankings: Vec<_> = first.rankings().into_iter().zip(Predictions { scores, ..first }.rankings()).collect();
+        let minus =
+            |second: Scores, first: Scores| Scores::each(|metric| Some(second.get(metric)? - first.get(metric)?));
+        let all: Vec<Scores> = rankings.iter().map(|(a, b)| minus(b.scores(), a.scores())).collect();
+        let draws = self.resample(first.patients, |weights| {
+            rankings.iter().map(|(a, b)| minus(b.weighted(weights), a.weighted(weights))).collect::<Vec<Scores>>()
+        });
+        summary(&all, &draws, |value, draws| {
+            let side = |below: bool| draws.iter().filter(|&&d| if below { d <= 0.0 } else { d >= 0.0 }).count() + 1;
+            let p = (2.0 * side(true).min(side(false)) as f64 / (draws.len() + 1) as f64).min(1.0);
+            Difference { interval: self.interval(value, draws), p }
+        })
+    }
+
+    /// The interval of the mean of a value a row, such as Dice; none without rows.
+    ///
+    /// # Panics
+    /// When `values` and `patients` differ in length.
+    pub fn mean(&self, values: &[f64], patients: &[u32]) -> Option<Interval> {
+        assert_eq!(values.len(), patients.len(), "one patient a value");
+        let mean = |weights: &[u32]| {
+            let sum: f64 = values.iter().zip(weights).map(|(value, &weight)| value * f64::from(weight)).sum();
+            sum / weights.iter().map(|&weight| f64::from(weight)).sum::<f64>()
+        };
+        let value = (!values.is_empty()).then(|| mean(&vec![1; values.len()]))?;
+        Some(self.interval(value, self.resample(patients, mean)))
+    }
+
+    /// A statistic of every draw, in the order of draws. It gets how often each row was drawn.
+    pub fn resample<T: Send>(&self, patients: &[u32], statistic: impl Fn(&[u32]) -> T + Sync) -> Vec<T> {
+        let (groups, count) = dense(patients);
+        let draw = |(drawn, weights): &mut (Vec<u32>, Vec<u32>), stream: usize| {
+            let mut random = ChaCha8Rng::seed_from_u64(self.seed);
+            random.set_stream(stream as u64);
+            drawn.fill(0);
+            for _ in 0..count {
+                drawn[random.random_range(0..count) as usize] += 1;
+            }
+            for (weight, &group) in weights.iter_mut().zip(&groups) {
+                *weight = drawn[group as usize];
+            }
+            statistic(weights)
+        };
+        let buffers = || (vec![0; count as usize], vec![0; patients.len()]);
+        (0..self.draws).into_par_iter().map_init(buffers, draw).collect()
+    }
+
+    /// The percentile interval; both ends are the value itself if no draw defined it.
+    fn interval(&self, value: f64, mut draws: Vec<f64>) -> Interval {
+        if draws.is_empty() {
+            return Interval { value, low: value, high: value, draws: 0 };
+        }
+        draws.sort_unstable_by(f64::total_cmp);
+        let tail = (1.0 - self.level) / 2.0;
+        Interval { value, low: quantile(&draws, tail), high: quantile(&draws, 1.0 - tail), draws: draws.len() }
+    }
+}
+
+/// What `told` makes of each value and its draws, by class and in the mean.
+fn summary<T: Copy>(all: &[Scores], draws: &[Vec<Scores>], told: impl Fn(f64, Vec<f64>) -> T) -> ByClass<T> {
+    let class = |class: usize| {
+        Scores::each(|metric| {
+            let values = draws.iter().filter_map(|draw| draw[class].get(metric)).collect();
+            Some(told(all[class].get(metric)?, values))
+        })
+    };
+    let mean = Scores::each(|metric| {
+        let defined: Vec<usize> = (0..all.len()).filter(|&class| all[class].get(metric).is_some()).collect();
+        let of_draw = |draw: &Vec<Scores>| {
+            let values: Option<Vec<f64>> = defined.iter().map(|&class| draw[class].get(metric)).collect();
+            mean_defined(values?.into_iter().map(Some))
+        };
+        let value = mean_defined(all.iter().map(|scores| scores.get(metric)))?;
+        Some(told(value, draws.iter().filter_map(of_draw).collect()))
+    });
+    ByClass { classes: (0..all.len()).map(class).collect(), mean }
+}
+
+/// The quantile of sorted values, with linear interpolation (numpy's default).
+fn quantile(sorted: &[f64], probability: f64) -> f64 {
+    let position = probability.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
+    let (below, above) = (position.floor() as usize, position.ceil() as usize);
+    sorted[below] + (sorted[above] - sorted[below]) * (position - below as f64)
+}
+
+/// Patients numbered without gaps, in order of appearance, and how many there are.
+fn dense(patients: &[u32]) -> (Vec<u32>, u32) {
+    let mut numbers = HashMap::new();
+    let groups = patients
+        .iter()
+        .map(|&patient| {
+            let next = numbers.len() as u32;
+            *numbers.entry(patient).or_insert(next)
+        })
+        .collect();
+    (groups, numbers.len() as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of `count` patients, two each, with scores that say something about the labels of two of three classes.
+    fn rows(count: u32) -> (Vec<f32>, Vec<Option<bool>>, Vec<u32>) {
+        let mut random = ChaCha8Rng::seed_from_u64(3);
+        let (mut scores, mut labels, mut patients) = (Vec::new(), Vec::new(), Vec::new());
+        for row in 0..2 * count {
+            patients.push(row / 2 * 10);
+            for class in 0..3 {
+                let positive = random.random_bool(0.3);
+                scores.push(random.random::<f32>() + if positive && class < 2 { 0.5 } else { 0.0 });
+                labels.push((class != 1 || row % 5 != 0).then_some(positive));
+            }
+        }
+        (scores, labels, patients)
+    }
+
+    fn predictions<'a>(
+        scores: &'a [f32],
+        labels: &'a [Option<bool>],
+        patients: &'a [u32],
+        classes: usize,
+    ) -> Predictions<'a> {
+        Predictions { scores, labels, patients, classes, specificity: 0.9 }
+    }
+
+    #[test]
+    fn a_paired_difference_is_narrower_than_the_intervals_and_zero_for_equal_predictions() {
+        let (scores, labels, patients) = rows(200);
+        let bootstrap = Bootstrap { draws: 300, seed: 5, level: 0.95 };
+        let first = predictions(&scores, &labels, &patients, 3);
+        let same = bootstrap.paired(first, &scores).mean.auroc.unwrap();
+        assert_eq!((same.interval.value, same.interval.low, same.interval.high, same.p), (0.0, 0.0, 0.0, 1.0));
+        // A little noise lowers what the scores know.
+        let mut random = ChaCha8Rng::seed_from_u64(9);
+        let noisy: Vec<f32> = scores.iter().map(|score| score + random.random::<f32>() * 2.0).collect();
+        let found = bootstrap.paired(first, &noisy).classes[0].auroc.unwrap();
+        let alone = bootstrap.classes(first).classes[0].auroc.unwrap();
+        let of_noisy = bootstrap.classes(predictions(&noisy, &labels, &patients, 3)).classes[0].auroc.unwrap();
+        assert!((found.interval.value - (of_noisy.value - alone.value)).abs() < 1e-12);
+        assert!(found.interval.high < 0.0 && found.p < 0.05, "{found:?}");
+        let width = |interval: Interval| interval.high - interval.low;
+        assert!(width(found.interval) < width(alone) + width(of_noisy));
+    }
+
+    #[test]
+    fn intervals_hold_their_value_and_do_not_depend_on_threads() {
+        let (scores, labels, patients) = rows(200);
+        let bootstrap = Bootstrap { draws: 300, seed: 5, level: 0.95 };
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| bootstrap.classes(predictions(&scores, &labels, &patients, 3)))
+        };
+        let (one, three) = (run(1), run(3));
+        assert_eq!(one, three);
+        let aurocs = one.classes.iter().map(|scores| scores.auroc);
+        for interval in aurocs.chain([one.mean.auroc, one.mean.average_precision, one.mean.brier]).flatten() {
+            assert!(interval.low < interval.value && interval.value < interval.high, "{interval:?}");
+            assert_eq!(interval.draws, 300);
+        }
+        let auroc = |class: usize| one.classes[class].auroc.unwrap();
+        assert!(auroc(0).low > 0.8);
+        assert!(auroc(2).low < 0.5 && auroc(2).high > 0.5);
+    }
+
+    #[test]
+    fn rows_of_a_patient_are_drawn_together() {
+        let bootstrap = Bootstrap { draws: 50, ..Bootstrap::default() };
+        let patients = [4, 9, 4, 9, 7];
+        for weights in bootstrap.resample(&patients, <[u32]>::to_vec) {
+            assert_eq!((weights[0], weights[1]), (weights[2], weights[3]));
+            assert_eq!(weights[0] + weights[1] + weights[4], 3);
+        }
+    }
+
+    #[test]
+    fn undefined_classes_stay_out_of_the_mean() {
+        let scores = [0.1, 0.5, 0.9, 0.5, 0.3, 0.5, 0.7, 0.5];
+        let labels = [false, false, true, false, false, false, true, false].map(Some);
+        let intervals = Bootstrap::default().classes(predictions(&scores, &labels, &[0, 1, 2, 3], 2));
+        assert_eq!(intervals.classes[1].auroc, None);
+        let mean = intervals.mean.auroc.unwrap();
+        assert_eq!(mean.value, 1.0);
+        assert!(mean.draws < 1000); // some draws have one label only
+    }
+
+    #[test]
+    fn a_mean_has_the_width_theory_says() {
+        let values: Vec<f64> = (0..400).map(|i| f64::from(i % 2)).collect();
+        let patients: Vec<u32> = (0..400).collect();
+        let interval = Bootstrap::default().mean(&values, &patients).unwrap();
+        assert_eq!(interval.value, 0.5);
+        assert!((interval.high - interval.low - 2.0 * 1.96 * 0.025).abs() < 0.01, "{interval:?}"); // 0.5 / √400
+        assert_eq!(Bootstrap::default().mean(&[], &[]), None);
+    }
+
+    #[test]
+    fn quantiles_interpolate() {
+        assert_eq!(quantile(&[1.0, 2.0, 4.0], 0.75), 3.0);
+        assert_eq!(quantile(&[7.0], 0.9), 7.0);
+    }
+}

@@ -1,0 +1,5 @@
+//! Metrics, and intervals over patients.
+
+pub mod bootstrap;
+pub mod metrics;
+pub mod overlap;

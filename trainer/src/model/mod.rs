@@ -1,0 +1,14 @@
+//! The models. Parameter names are those of timm and of the MRM release.
+
+pub mod bert;
+pub mod classifier;
+pub mod convolutions;
+pub mod encoder;
+pub mod layers;
+pub mod mae_decoder;
+pub mod mrm;
+pub mod patches;
+pub mod pos_embed;
+pub mod segmentation_loss;
+pub mod segmenter;
+pub mod vit;

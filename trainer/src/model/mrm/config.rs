@@ -1,0 +1,133 @@
+//! Configuration of masked record modeling, its ablations included.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ModelError, check_size, check_table};
+use crate::model::bert::BertConfig;
+use crate::model::mae_decoder::DecoderConfig;
+use crate::model::pos_embed::Frequencies;
+use crate::model::vit::VitConfig;
+
+/// What pre-training restores.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restore {
+    /// Image and report: MRM.
+    #[default]
+    Both,
+    /// The image only: MAE with super-resolution. The model has no report decoder.
+    ImageOnly,
+    /// The report only, from the visible patches. The model has no image decoder.
+    ReportOnly,
+}
+
+/// Over which positions of a report the loss is averaged. Images without a report take no part in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReportLoss {
+    /// All of them, visible ones and padding too: the release.
+    #[default]
+    All,
+    /// Those whose token was masked (`ids != labels`): the paper's words.
+    Masked,
+}
+
+/// Largest side of the target image, in sides of the encoder's.
+const MAX_SUPER_RESOLUTION: i64 = 16;
+
+/// Configuration of a model. The default is the MRM release's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MrmConfig {
+    /// The encoder; its image size is that after super-resolution is taken off.
+    pub vit: VitConfig,
+    /// The image decoder.
+    pub decoder: DecoderConfig,
+    /// The report decoder.
+    pub bert: BertConfig,
+    /// Image and report, or one of them.
+    pub restore: Restore,
+    /// Side of the target image in sides of the encoder's; 1 switches super-resolution off.
+    pub super_resolution: i64,
+    /// Part of the patches that is removed, from 0 to below 1.
+    pub mask_ratio: f64,
+    /// Whether each target patch is standardised.
+    pub norm_pix_loss: bool,
+    /// Whether the target image is brought to the encoder's size with antialias. The release's pinned torchvision has
+    /// none, today's has it.
+    pub antialias: bool,
+    /// Frequencies of the fixed position tables.
+    pub frequencies: Frequencies,
+    /// Weight of the image loss in the total.
+    pub image_weight: f64,
+    /// Weight of the report loss in the total.
+    pub report_weight: f64,
+    /// Positions the report loss is averaged over.
+    pub report_loss: ReportLoss,
+}
+
+impl Default for MrmConfig {
+    fn default() -> Self {
+        Self {
+            vit: VitConfig::default(),
+            decoder: DecoderConfig::default(),
+            bert: BertConfig::default(),
+            restore: Restore::default(),
+            super_resolution: 2,
+            mask_ratio: 0.75,
+            norm_pix_loss: true,
+            antialias: false,
+            frequencies: Frequencies::default(),
+            image_weight: 1.0,
+            report_weight: 1.0,
+            report_loss: ReportLoss::default(),
+        }
+    }
+}
+
+impl MrmConfig {
+    /// Side of the target image, which is also the input, in pixels.
+    pub fn input_size(&self) -> i64 {
+        self.vit.image_size * self.super_resolution
+    }
+
+    /// Side of a target patch in pixels, `P`.
+    pub fn target_patch(&self) -> i64 {
+        self.vit.patch_size * self.super_resolution
+    }
+
+    /// Patches the encoder sees, `K`: the truncated `L · (1 - mask_ratio)`.
+    pub fn visible_patches(&self) -> i64 {
+        (self.vit.patches() as f64 * (1.0 - self.mask_ratio)) as i64
+    }
+
+    /// Whether the image is restored.
+    pub fn restores_image(&self) -> bool {
+        self.restore != Restore::ReportOnly
+    }
+
+    /// Whether the report is restored.
+    pub fn restores_report(&self) -> bool {
+        self.restore != Restore::ImageOnly
+    }
+
+    /// An error if no model has this configuration.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        self.vit.validate()?;
+        check_size("super_resolution", self.super_resolution, MAX_SUPER_RESOLUTION)?;
+        if self.restores_image() {
+            self.decoder.validate()?;
+            check_table("decoder.width", self.vit.patches(), self.decoder.width)?;
+        }
+        if self.restores_report() {
+            self.bert.validate()?;
+        }
+        let (visible, patches) = (self.visible_patches(), self.vit.patches());
+        let most = if self.restores_image() { patches - 1 } else { patches };
+        if !(0.0..1.0).contains(&self.mask_ratio) || !(1..=most).contains(&visible) {
+            let problem = format!("{} leaves {visible} of {patches} patches visible", self.mask_ratio);
+            return Err(ModelError::config("mask_ratio", problem));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,394 @@
+//! Masked record modeling (Zhou et al., ICLR 2023, arXiv 2301.13155): one encoder over the visible patches of a
+//! radiograph, from which one decoder restores the removed patches at twice the size, and another one, from the mean of
+//! the visible patches, the masked words of the report.
+//!
+//! Variable names are those of the authors' release, initial values too. Everything random (mask, dropout) comes from
+//! torch's default generator of the device.
+
+mod config;
+mod flops;
+
+use tch::nn::{self, Init, Module};
+use tch::{Kind, Reduction, Tensor};
+
+use crate::error::{ModelError, check_shape};
+use crate::model::bert::Bert;
+use crate::model::layers::{TOKEN_STD, WeightInit, layer_norm, linear};
+use crate::model::mae_decoder::{ImageDecoder, gather_tokens};
+use crate::model::patches::{patch_statistics, target_patches, unpatchify};
+use crate::model::pos_embed::sin_cos_table;
+use crate::model::vit::{Block, LAYER_NORM_EPSILON, PatchEmbed, blocks, run_blocks};
+
+pub use config::{MrmConfig, ReportLoss, Restore};
+
+/// The reports of a batch of `B` images: `R` of them, one for each image that has a report.
+///
+/// An image without a report must not be given an empty one: [`ReportLoss::All`] would train the padding, and with it
+/// every masked word, towards `[PAD]`.
+#[derive(Debug, Clone, Copy)]
+pub struct ReportBatch<'a> {
+    /// Token ids with the masked ones replaced, `[R, S]`, Int64.
+    pub ids: &'a Tensor,
+    /// The token ids before masking, `[R, S]`, Int64; padding is 0.
+    pub labels: &'a Tensor,
+    /// 1 for tokens and 0 for padding, `[R, S]`.
+    pub attention_mask: &'a Tensor,
+    /// Token types `[R, S]`, Int64; none means type 0 everywhere.
+    pub type_ids: Option<&'a Tensor>,
+    /// The images that the reports belong to, `[R]`, Int64; none means all images in their order (`R = B`).
+    pub rows: Option<&'a Tensor>,
+    /// Masked positions of the flattened reports `[M]`, Int64, for the loss on masked positions in training; none means
+    /// that they are looked up, for which a CUDA device has to be waited for.
+    pub masked: Option<&'a Tensor>,
+}
+
+impl ReportBatch<'_> {
+    /// An error unless all tensors are `[R, S]` with the same `S`, at most `longest`, and `R` as `rows` (else `batch`) says.
+    fn check(&self, batch: i64, longest: i64) -> Result<(), ModelError> {
+        self.rows.map_or(Ok(()), |rows| check_shape("rows", rows, &[-1]))?;
+        let batch = self.rows.map_or(batch, |rows| rows.size()[0]);
+        check_shape("ids", self.ids, &[batch, -1])?;
+        let length = self.ids.size()[1];
+        if length > longest {
+            let expected = format!("at most {longest} tokens");
+            return Err(ModelError::Shape { tensor: "ids".to_owned(), expected, got: self.ids.size() });
+        }
+        check_shape("labels", self.labels, &[batch, length])?;
+        check_shape("attention_mask", self.attention_mask, &[batch, length])?;
+        self.type_ids.map_or(Ok(()), |types| check_shape("type_ids", types, &[batch, length]))
+    }
+}
+
+/// What a forward pass gives. The parts of an ablation that was left out are none.
+#[derive(Debug)]
+pub struct MrmOutput {
+    /// The image as the encoder saw it, `[B, C, H, W]`.
+    pub image_small: Tensor,
+    /// The encoder's tokens, class token first, then the kept patches in shuffled order, `[B, 1 + K, D]`.
+    pub latent: Tensor,
+    /// 0 where a patch was kept, 1 where it was removed, `[B, L]`.
+    pub mask: Tensor,
+    /// Where each patch stands in the shuffled order, `[B, L]`.
+    pub ids_restore: Tensor,
+    /// Predicted target patches, `[B, L, P·P·3]`. None in training, where removed patches alone are predicted.
+    pub pred: Option<Tensor>,
+    /// The images with a report as the report decoder gets them, `[R, H]`.
+    pub report_latent: Option<Tensor>,
+    /// The report decoder's last hidden layer, `[R, S, H]`.
+    pub report_hidden: Option<Tensor>,
+    /// Logits of every token id, `[R, S, V]`. None in training under [`ReportLoss::Masked`], where masked positions
+    /// alone are predicted.
+    pub mlm_logits: Option<Tensor>,
+    /// Mean squared error over removed patches.
+    pub loss_image: Option<Tensor>,
+    /// Cross-entropy over the positions [`ReportLoss`] names, of the images with a report; 0 where no image has one.
+    pub loss_report: Option<Tensor>,
+    /// The weighted sum of the losses: what is trained.
+    pub total: Tensor,
+}
+
+/// Which patches are kept: from one random number a patch, those with the smallest ones.
+struct PatchMask {
+    kept: Tensor,    // [B, K]
+    removed: Tensor, // [B, L - K]
+    restore: Tensor, // [B, L]
+}
+
+impl PatchMask {
+    fn new(noise: &Tensor, visible: i64) -> Self {
+        let patches = noise.size()[1];
+        let shuffled = noise.argsort(1, false);
+        Self {
+            kept: shuffled.narrow(1, 0, visible),
+            removed: shuffled.narrow(1, visible, patches - visible),
+            restore: shuffled.argsort(1, false),
+        }
+    }
+
+    /// 0 where a patch is kept, 1 where it is removed, `[B, L]`.
+    fn mask(&self) -> Tensor {
+        self.restore.ge(self.kept.size()[1]).to_kind(Kind::Float)
+    }
+}
+
+/// The report branch: a projection of the encoder's tokens, and BERT.
+#[derive(Debug)]
+struct ReportBranch {
+    projection: nn::Linear,
+    bert: Bert,
+}
+
+/// The model.
+#[derive(Debug)]
+pub struct Mrm {
+    config: MrmConfig,
+    patch_embed: PatchEmbed,
+    cls_token: Tensor, // [1, 1, D]
+    pos_embed: Tensor, // [1, 1 + L, D], fixed
+    blocks: Vec<Block>,
+    norm: nn::LayerNorm,
+    image_decoder: Option<ImageDecoder>,
+    report: Option<ReportBranch>,
+}
+
+impl Mrm {
+    /// A model with the release's start values, its variables under `path` (the store's root, for the release's names).
+    ///
+    /// # Errors
+    /// When no model has this configuration.
+    pub fn new(path: &nn::Path, config: &MrmConfig) -> Result<Self, ModelError> {
+        config.validate()?;
+        let (vit, init) = (&config.vit, WeightInit::XavierUniform);
+        let table = sin_cos_table(vit.width, vit.grid(), config.frequencies)?.unsqueeze(0).to_device(path.device());
+        let values = config.target_patch() * config.target_patch() * vit.in_channels;
+        let image_decoder = config
+            .restores_image()
+            .then(|| ImageDecoder::new(path, &config.decoder, vit, values, config.frequencies))
+            .transpose()?;
+        let report = config.restores_report().then(|| ReportBranch {
+            projection: linear(&(path / "bert_mlp"), vit.width, config.bert.hidden, init),
+            bert: Bert::new(&(path / "bert_encoder" / "model"), &config.bert),
+        });
+        Ok(Self {
+            patch_embed: PatchEmbed::new(&(path / "patch_embed"), vit, init),
+            cls_token: path.var("cls_token", &[1, 1, vit.width], Init::Randn { mean: 0.0, stdev: TOKEN_STD }),
+            pos_embed: path.add("pos_embed", table, false),
+            blocks: blocks(&(path / "blocks"), vit.depth, vit.block(), 0.0, init),
+            norm: layer_norm(&(path / "norm"), vit.width, LAYER_NORM_EPSILON),
+            image_decoder,
+            report,
+            config: config.clone(),
+        })
+    }
+
+    /// The configuration the model was made with.
+    pub fn config(&self) -> &MrmConfig {
+        &self.config
+    }
+
+    /// The patch projection.
+    pub fn patch_embed(&self) -> &PatchEmbed {
+        &self.patch_embed
+    }
+
+    /// The report decoder, unless the model restores the image only.
+    pub fn bert(&self) -> Option<&Bert> {
+        self.report.as_ref().map(|branch| &branch.bert)
+    }
+
+    /// Masks, encodes and restores a batch.
+    ///
+    /// `image` `[B, C, H, W]` is the target, normalised, of side [`MrmConfig::input_size`], with 1 channel (grey) or
+    /// all. `report` is needed unless the model restores the image only. `noise` `[B, L]` decides which patches are
+    /// kept; without it it is drawn. `train` switches dropout on, and leaves out what no loss needs.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has the wrong shape.
+    pub fn forward(
+        &self,
+        image: &Tensor,
+        report: Option<ReportBatch>,
+        noise: Option<&Tensor>,
+        train: bool,
+    ) -> Result<MrmOutput, ModelError> {
+        self.check_image(image)?;
+        let batch = image.size()[0];
+        let noise = if let Some(noise) = noise {
+            check_shape("noise", noise, &[batch, self.config.vit.patches()])?;
+            noise.shallow_clone()
+        } else {
+            Tensor::f_rand([batch, self.config.vit.patches()], (Kind::Float, image.device()))?
+        };
+        let patch_mask = PatchMask::new(&noise, self.config.visible_patches());
+        let image_small = self.encoder_image(image);
+        let latent = self.encode(&image_small, &patch_mask, train);
+
+        let mut output = MrmOutput {
+            image_small,
+            latent,
+            mask: patch_mask.mask(),
+            ids_restore: patch_mask.restore.shallow_clone(),
+            pred: None,
+            report_latent: None,
+            report_hidden: None,
+            mlm_logits: None,
+            loss_image: None,
+            loss_report: None,
+            total: Tensor::f_zeros([], (Kind::Float, image.device()))?,
+        };
+        if let Some(decoder) = &self.image_decoder {
+            self.restore_image(decoder, image, &patch_mask, train, &mut output);
+        }
+        if let Some(branch) = &self.report {
+            let report = report.ok_or_else(|| ModelError::Shape {
+                tensor: "report".to_owned(),
+                expected: "token ids: the model restores reports".to_owned(),
+                got: Vec::new(),
+            })?;
+            report.check(batch, self.config.bert.max_positions)?;
+            self.restore_report(branch, report, train, &mut output);
+        }
+        for (loss, weight) in
+            [(&output.loss_image, self.config.image_weight), (&output.loss_report, self.config.report_weight)]
+        {
+            if let Some(loss) = loss {
+                output.total = &output.total + loss * weight;
+            }
+        }
+        Ok(output)
+    }
+
+    /// The image as the encoder sees it: `[B, C, H, W]` of the target's size → of the encoder's. Bicubic, not clamped.
+    fn encoder_image(&self, image: &Tensor) -> Tensor {
+        if self.config.super_resolution == 1 {
+            return image.shallow_clone();
+        }
+        let size = [self.config.vit.image_size; 2];
+        if self.config.antialias {
+            image.internal_upsample_bicubic2d_aa(size, false, None, None)
+        } else {
+            image.upsample_bicubic2d(size, false, None, None)
+        }
+    }
+
+    /// Encodes the kept patches, which alone are embedded: → `[B, 1 + K, D]`.
+    fn encode(&self, image_small: &Tensor, patch_mask: &PatchMask, train: bool) -> Tensor {
+        let batch = image_small.size()[0];
+        let (patches, width) = (self.config.vit.patches(), self.config.vit.width);
+        let visible = gather_tokens(&self.patch_embed.cut(image_small), &patch_mask.kept); // [B, K, C·p·p]
+        let positions = self.pos_embed.narrow(1, 1, patches).expand([batch, patches, width], false);
+        let x = self.patch_embed.embed(&visible) + gather_tokens(&positions, &patch_mask.kept);
+        let cls = (&self.cls_token + self.pos_embed.narrow(1, 0, 1)).expand([batch, 1, width], false);
+        let x = Tensor::cat(&[cls.to_kind(x.kind()), x], 1);
+        self.norm.forward(&run_blocks(&self.blocks, x, train))
+    }
+
+    /// The image decoder and its loss: the mean over removed patches of the whole batch.
+    fn restore_image(
+        &self,
+        decoder: &ImageDecoder,
+        image: &Tensor,
+        patch_mask: &PatchMask,
+        train: bool,
+        output: &mut MrmOutput,
+    ) {
+        let wanted = train.then_some(&patch_mask.removed);
+        let pred = decoder.forward(&output.latent, &patch_mask.restore, wanted, train);
+        let target = target_patches(image, self.config.target_patch()); // [B, L, P·P·C]
+        let target = wanted.map_or_else(|| target.shallow_clone(), |wanted| gather_tokens(&target, wanted));
+        let error = patch_error(&pred, &self.normalised(&target)); // [B, L] or [B, L - K]
+        output.loss_image = Some(if train {
+            error.mean(Kind::Float)
+        } else {
+            (error * &output.mask).sum(Kind::Float) / output.mask.sum(Kind::Float)
+        });
+        output.pred = (!train).then_some(pred);
+    }
+
+    /// The report decoder and its loss.
+    fn restore_report(&self, branch: &ReportBranch, report: ReportBatch, train: bool, output: &mut MrmOutput) {
+        let tokens = output.latent.size()[1];
+        if report.ids.size()[0] == 0 {
+            // The mean over no report is no number. An empty sum is 0, and has a gradient even without an image loss.
+            output.loss_report = Some(output.latent.narrow(0, 0, 0).sum(Kind::Float));
+            return;
+        }
+        // The release projects every token and then takes the mean; the mean first is the same, for a fraction of it.
+        let visible = output.latent.narrow(1, 1, tokens - 1).mean_dim([1_i64].as_slice(), false, None); // [B, D]
+        let visible = report.rows.map_or_else(|| visible.shallow_clone(), |rows| visible.index_select(0, rows)); // [R, D]
+        let latent = branch.projection.forward(&visible); // [R, H]
+        let embedded = branch.bert.embed(report.ids, report.type_ids, &latent, train);
+        let hidden = branch.bert.encode(embedded, report.attention_mask, train); // [R, S, H]
+
+        let flat = hidden.flatten(0, 1); // [R·S, H]
+        let labels = report.labels.flatten(0, 1);
+        let masked = || report.ids.ne_tensor(report.labels).flatten(0, 1);
+        let entropy = |logits: &Tensor, labels: &Tensor, reduction| {
+            logits.to_kind(Kind::Float).cross_entropy_loss::<Tensor>(labels, None, reduction, -100, 0.0)
+        };
+        let (logits, loss) = match (self.config.report_loss, train) {
+            (ReportLoss::All, _) => {
+                let logits = branch.bert.predict(&flat); // [R·S, V]
+                let loss = entropy(&logits, &labels, Reduction::Mean);
+                (Some(logits), loss)
+            }
+            (ReportLoss::Masked, false) => {
+                let logits = branch.bert.predict(&flat);
+                let masked = masked().to_kind(Kind::Float);
+                let sum = (entropy(&logits, &labels, Reduction::None) * &masked).sum(Kind::Float);
+                (Some(logits), sum / masked.sum(Kind::Float).clamp_min(1.0))
+            }
+            (ReportLoss::Masked, true) => {
+                let positions = report.masked.map_or_else(|| masked().nonzero().squeeze_dim(1), Tensor::shallow_clone); // [M]
+                let logits = branch.bert.predict(&flat.index_select(0, &positions)); // [M, V]
+                let sum = entropy(&logits, &labels.index_select(0, &positions), Reduction::Sum);
+                (None, sum / positions.size()[0].max(1) as f64)
+            }
+        };
+        let shape = hidden.size();
+        output.mlm_logits = logits.map(|logits| logits.view([shape[0], shape[1], -1]));
+        output.loss_report = Some(loss);
+        output.report_latent = Some(latent);
+        output.report_hidden = Some(hidden);
+    }
+
+    /// Target patches as the image loss compares them: `[.., P·P·C]`, standardised under `norm_pix_loss`.
+    fn normalised(&self, target: &Tensor) -> Tensor {
+        if !self.config.norm_pix_loss {
+            return target.shallow_clone();
+        }
+        let (mean, spread) = self.statistics(target);
+        (target - mean) / spread
+    }
+
+    /// Mean and spread of target patches `[.., P·P·C]`, where one channel stands for all.
+    fn statistics(&self, target: &Tensor) -> (Tensor, Tensor) {
+        let area = self.config.target_patch() * self.config.target_patch();
+        let channels = target.size().last().copied().unwrap_or(area) / area;
+        patch_statistics(target, self.config.vit.in_channels / channels)
+    }
+
+    /// Predicted patches `[B, L, P·P·3]` as an image `[B, 3, H, W]` of normalised pixels, the target's patches giving
+    /// mean and spread where the loss is on standardised patches.
+    ///
+    /// # Errors
+    /// When prediction or image have the wrong shape.
+    pub fn restored_image(&self, pred: &Tensor, image: &Tensor) -> Result<Tensor, ModelError> {
+        self.check_image(image)?;
+        let (patch, channels) = (self.config.target_patch(), self.config.vit.in_channels);
+        let expected = [image.size()[0], self.config.vit.patches(), patch * patch * channels];
+        check_shape("prediction", pred, &expected)?;
+        if !self.config.norm_pix_loss {
+            return Ok(unpatchify(pred, patch, channels));
+        }
+        let (mean, spread) = self.statistics(&target_patches(image, patch));
+        Ok(unpatchify(&(pred * spread + mean), patch, channels))
+    }
+
+    /// The mask of removed patches `[B, L]` as an image `[B, 1, H, W]` of zeros and ones.
+    ///
+    /// # Errors
+    /// When the mask has the wrong shape.
+    pub fn mask_image(&self, mask: &Tensor) -> Result<Tensor, ModelError> {
+        check_shape("mask", mask, &[-1, self.config.vit.patches()])?;
+        let patch = self.config.target_patch();
+        Ok(unpatchify(&mask.unsqueeze(-1).repeat([1, 1, patch * patch]), patch, 1))
+    }
+
+    /// An error unless the image has the target's size, and one channel or all.
+    fn check_image(&self, image: &Tensor) -> Result<(), ModelError> {
+        let side = self.config.input_size();
+        let grey = image.size().get(1) == Some(&1);
+        check_shape("image", image, &[-1, if grey { 1 } else { self.config.vit.in_channels }, side, side])
+    }
+}
+
+/// Mean squared error of each patch: prediction `[B, N, P·P·C]`, target of as many values or of one channel → `[B, N]`.
+fn patch_error(pred: &Tensor, target: &Tensor) -> Tensor {
+    let size = target.size();
+    let pred = pred.to_kind(Kind::Float).view([size[0], size[1], size[2], -1]); // [B, N, values, channels per value]
+    (pred - target.unsqueeze(-1)).square().mean_dim([2_i64, 3].as_slice(), false, None)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! The downstream segmenter: the encoder without masking, and a head that makes logits of every pixel.
+//!
+//! As in the segmentation models of BEiT, MAE and the MRM release, which mmsegmentation builds: no norm at the encoder's
+//! end, class token left out, position table and class token trained. The encoder's variables stand at the root under
+//! timm's names, so pre-trained weights load as into the classifier; `neck`, `decode_head` and `auxiliary_head` are
+//! mmsegmentation's.
+
+mod setr;
+mod upernet;
+
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+use tch::nn;
+
+use crate::error::{MAX_WIDTH, ModelError, check_size};
+use crate::model::convolutions::resize;
+use crate::model::encoder::{VitEncoder, check_drop_path};
+use crate::model::vit::VitConfig;
+
+use setr::SetrHead;
+use upernet::{FcnHead, Pyramid, UperHead};
+
+/// Classes of a pixel: background, front.
+pub const CLASSES: i64 = 2;
+
+/// Position of the front class in logits.
+pub const FRONT: i64 = 1;
+
+/// Maps that UPerNet takes from the encoder.
+const MAPS: usize = 4;
+
+/// Which head makes pixels of the encoder's tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Head {
+    /// UPerNet on four blocks, with an auxiliary FCN head in training: the recipe's.
+    #[default]
+    Upernet,
+    /// Two convolutions with upsampling on the last of the blocks.
+    Setr,
+}
+
+/// Configuration of a segmenter. The default is the recipe's: UPerNet on ViT-B/16 at 512 pixels.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SegmenterConfig {
+    /// The encoder.
+    pub vit: VitConfig,
+    pub head: Head,
+    /// Blocks whose tokens the head sees, counted from 0, ascending: four for UPerNet, of which SETR takes the last.
+    /// Empty: spread as 3, 5, 7, 11 are over twelve blocks.
+    pub blocks: Vec<i64>,
+    /// Channels of the decoding head.
+    pub channels: i64,
+    /// Channels of the auxiliary head.
+    pub auxiliary_channels: i64,
+    /// Probability of a dropped channel before the last convolution of a head.
+    pub dropout: f64,
+    /// Probability of a dropped branch in the encoder's last block; it rises linearly from 0 in the first.
+    pub drop_path: f64,
+}
+
+impl Default for SegmenterConfig {
+    fn default() -> Self {
+        Self {
+            vit: VitConfig { image_size: 512, ..VitConfig::default() },
+            head: Head::default(),
+            blocks: Vec::new(),
+            channels: 512,
+            auxiliary_channels: 256,
+            dropout: 0.1,
+            drop_path: 0.1,
+        }
+    }
+}
+
+impl SegmenterConfig {
+    /// The blocks whose tokens the head sees: those named, or the recipe's spread over the depth. At depth 12 these are
+    /// 3, 5, 7, 11, at 24 they are mmsegmentation's 7, 11, 15, 23; a depth below 4 repeats some.
+    pub fn chosen_blocks(&self) -> Vec<i64> {
+        if !self.blocks.is_empty() {
+            return self.blocks.clone();
+        }
+        // Shares of the depth after which the maps are taken, in twelfths.
+        [4, 6, 8, 12].map(|share| ((share * self.vit.depth + 6) / 12 - 1).max(0)).to_vec()
+    }
+
+    /// An error if no model has this configuration.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        self.vit.validate()?;
+        check_size("channels", self.channels, MAX_WIDTH)?;
+        check_size("auxiliary_channels", self.auxiliary_channels, MAX_WIDTH)?;
+        check_drop_path(self.drop_path)?;
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(ModelError::config("dropout", format!("must be from 0 to below 1, is {}", self.dropout)));
+        }
+        if self.vit.grid() < 2 {
+            return Err(ModelError::config("image_size", "a head needs at least 2 × 2 patches"));
+        }
+        let (blocks, depth) = (self.chosen_blocks(), self.vit.depth);
+        let within = blocks.iter().all(|block| (0..depth).contains(block)) && blocks.is_sorted();
+        let enough = self.head == Head::Setr || blocks.len() == MAPS;
+        if within && enough {
+            return Ok(());
+        }
+        let problem = format!("must be {MAPS} ascending numbers from 0 to {}, is {blocks:?}", depth - 1);
+        Err(ModelError::config("blocks", problem))
+    }
+}
+
+/// Logits of a batch.
+pub struct SegmenterOutput {
+    /// `[B, 2, S, S]`: background, front.
+    pub logits: Tensor,
+    /// The auxiliary head's, of the same shape; in training, and where the head has one.
+    pub auxiliary: Option<Tensor>,
+}
+
+#[derive(Debug)]
+enum Decoder {
+    Upernet(Box<UperNet>),
+    Setr(SetrHead),
+}
+
+#[derive(Debug)]
+struct UperNet {
+    neck: Pyramid,
+    decode: UperHead,
+    auxiliary: FcnHead,
+}
+
+/// The segmenter.
+#[derive(Debug)]
+pub struct Segmenter {
+    config: SegmenterConfig,
+    blocks: Vec<i64>,
+    encoder: VitEncoder,
+    decoder: Decoder,
+}
+
+impl Segmenter {
+    /// A segmenter with start values, its variables under `path`.
+    ///
+    /// # Errors
+    /// When no model has this configuration.
+    pub fn new(path: &nn::Path, config: &SegmenterConfig) -> Result<Self, ModelError> {
+        config.validate()?;
+        let mut blocks = config.chosen_blocks();
+        let encoder = VitEncoder::new(path, &config.vit, config.drop_path);
+        let decode_path = path / "decode_head";
+        let decoder = match config.head {
+            Head::Upernet => Decoder::Upernet(Box::new(UperNet {
+                neck: Pyramid::new(&(path / "neck"), config.vit.width),
+                decode: UperHead::new(&decode_path, config),
+                auxiliary: FcnHead::new(&(path / "auxiliary_head"), config),
+            })),
+            Head::Setr => {
+                blocks = blocks.split_off(blocks.len() - 1);
+                Decoder::Setr(SetrHead::new(&decode_path, config))
+            }
+        };
+        Ok(Self { config: config.clone(), blocks, encoder, decoder })
+    }
+
+    /// The configuration the model was made with.
+    pub fn config(&self) -> &SegmenterConfig {
+        &self.config
+    }
+
+    /// Logits of every pixel: image `[B, C, S, S]`, normalised, of 1 channel (grey) or all → `[B, 2, S, S]`.
+    ///
+    /// # Errors
+    /// When the image has the wrong shape.
+    pub fn forward(&self, image: &Tensor, train: bool) -> Result<SegmenterOutput, ModelError> {
+        let maps = self.encoder.maps(image, &self.blocks, train)?; // each [B, D, G, G]
+        let whole = |logits: &Tensor| resize(logits, [self.config.vit.image_size; 2]);
+        Ok(match &self.decoder {
+            Decoder::Upernet(upernet) => {
+                let UperNet { neck, decode, auxiliary } = &**upernet;
+                let pyramid = neck.forward(&maps, train);
+                SegmenterOutput {
+                    logits: whole(&decode.forward(&pyramid, train)),
+                    auxiliary: train.then(|| whole(&auxiliary.forward(&pyramid, train))),
+                }
+            }
+            Decoder::Setr(head) => SegmenterOutput { logits: whole(&head.forward(&maps[0], train)), auxiliary: None },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

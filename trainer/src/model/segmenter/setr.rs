@@ -1,0 +1,51 @@
+//! A light head in the manner of SETR (Zheng et al. 2021, progressive upsampling): convolutions on the last block's map,
+//! each of which doubles its sides.
+//!
+//! For when UPerNet's 40 million weights are too many for the labels or the machine. SETR's own has four convolutions of
+//! 256 channels; two reach a quarter of the image here, and the rest is the bilinear resize that ends every head.
+
+use tch::Tensor;
+use tch::nn::{self, Module};
+
+use super::{CLASSES, SegmenterConfig};
+use crate::model::convolutions::{ConvModule, PixelClassifier, resize, sides};
+use crate::model::layers::layer_norm;
+use crate::model::vit::LAYER_NORM_EPSILON;
+
+/// Convolutions before the classifying one.
+const STAGES: i64 = 2;
+
+/// The head.
+#[derive(Debug)]
+pub struct SetrHead {
+    norm: nn::LayerNorm,
+    up_convs: Vec<ConvModule>,
+    conv_seg: PixelClassifier,
+}
+
+impl SetrHead {
+    /// A head for maps as wide as the encoder's tokens, its variables under `path`.
+    pub fn new(path: &nn::Path, config: &SegmenterConfig) -> Self {
+        let (width, channels) = (config.vit.width, config.channels);
+        let stage = |i: i64| {
+            let inputs = if i == 0 { width } else { channels };
+            ConvModule::new(&(path / "up_convs" / i / 0), inputs, channels, 3) // 1 is the resize
+        };
+        Self {
+            norm: layer_norm(&(path / "norm"), width, LAYER_NORM_EPSILON),
+            up_convs: (0..STAGES).map(stage).collect(),
+            conv_seg: PixelClassifier::new(&(path / "conv_seg"), channels, CLASSES, config.dropout),
+        }
+    }
+
+    /// A map `[B, D, G, G]` → logits `[B, 2, 4G, 4G]`.
+    pub fn forward(&self, map: &Tensor, train: bool) -> Tensor {
+        let normed = self.norm.forward(&map.permute([0, 2, 3, 1])).permute([0, 3, 1, 2]); // over D
+        let upsampled = self.up_convs.iter().fold(normed, |x, module| {
+            let x = module.forward(&x, train);
+            let [height, width] = sides(&x);
+            resize(&x, [2 * height, 2 * width])
+        });
+        self.conv_seg.forward(&upsampled, train)
+    }
+}

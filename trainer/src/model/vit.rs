@@ -1,0 +1,315 @@
+//! The vision transformer (Dosovitskiy et al. 2021): patch projection and pre-norm blocks, with timm's names.
+//!
+//! These are the parts which the masked encoder, its image decoder and the classifier share. Blocks are as in timm
+//! 0.3.2, which the MRM release pins: `x + attention(norm1(x))`, then `x + mlp(norm2(x))`, exact GELU, no dropout.
+
+use serde::{Deserialize, Serialize};
+use tch::nn::{self, Module};
+use tch::{Kind, Tensor};
+
+use crate::error::{MAX_DEPTH, MAX_SIDE, MAX_WIDTH, ModelError, check_heads, check_size, check_table};
+use crate::model::layers::{WeightInit, layer_norm, linear, patch_projection};
+use crate::model::patches::projection_patches;
+
+/// Epsilon of every layer normalisation in a vision transformer.
+pub const LAYER_NORM_EPSILON: f64 = 1e-6;
+
+/// Sizes of a vision transformer. The default is ViT-B/16 on 224 pixels.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VitConfig {
+    /// Side of the square image the encoder sees, in pixels.
+    pub image_size: i64,
+    /// Side of a square patch, in pixels.
+    pub patch_size: i64,
+    /// Length of a token's vector.
+    pub width: i64,
+    /// Number of blocks.
+    pub depth: i64,
+    /// Attention heads of a block; they divide the width.
+    pub heads: i64,
+    /// Hidden width of a block's MLP, in widths.
+    pub mlp_ratio: f64,
+    /// Channels of the patch projection. Images of one channel are accepted too, as grey ones.
+    pub in_channels: i64,
+}
+
+impl Default for VitConfig {
+    fn default() -> Self {
+        Self { image_size: 224, patch_size: 16, width: 768, depth: 12, heads: 12, mlp_ratio: 4.0, in_channels: 3 }
+    }
+}
+
+impl VitConfig {
+    /// Patches along one side of the image.
+    pub fn grid(&self) -> i64 {
+        self.image_size / self.patch_size
+    }
+
+    /// Patches of an image, `L`.
+    pub fn patches(&self) -> i64 {
+        self.grid() * self.grid()
+    }
+
+    /// The blocks of this encoder.
+    pub(crate) fn block(&self) -> BlockConfig {
+        BlockConfig { width: self.width, heads: self.heads, mlp_ratio: self.mlp_ratio }
+    }
+
+    /// An error if no model has these sizes.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        check_size("patch_size", self.patch_size, MAX_SIDE)?;
+        check_size("image_size", self.image_size, MAX_SIDE)?;
+        check_size("width", self.width, MAX_WIDTH)?;
+        check_size("depth", self.depth, MAX_DEPTH)?;
+        check_size("in_channels", self.in_channels, MAX_WIDTH)?;
+        check_table("image_size", self.patches(), self.width)?;
+        check_heads("heads", self.heads, self.width)?;
+        if self.image_size % self.patch_size != 0 {
+            let problem = format!("patches of {} pixels do not fill {} pixels", self.patch_size, self.image_size);
+            return Err(ModelError::config("image_size", problem));
+        }
+        check_mlp_ratio(self.mlp_ratio, self.width)
+    }
+}
+
+/// Largest hidden width of an MLP, in widths.
+const MAX_MLP_RATIO: f64 = 1024.0;
+
+/// An error unless an MLP with this ratio has at least one hidden value, and not too many.
+pub(crate) fn check_mlp_ratio(ratio: f64, width: i64) -> Result<(), ModelError> {
+    if ratio.is_finite() && ratio <= MAX_MLP_RATIO && width as f64 * ratio >= 1.0 {
+        return Ok(());
+    }
+    let problem = format!("must leave an MLP with hidden values and be at most {MAX_MLP_RATIO}, is {ratio:?}");
+    Err(ModelError::config("mlp_ratio", problem))
+}
+
+/// The patch projection: a convolution whose stride is its kernel, done as one matrix product.
+#[derive(Debug)]
+pub struct PatchEmbed {
+    weight: Tensor, // [D, C, p, p]
+    bias: Tensor,   // [D]
+    patch_size: i64,
+}
+
+impl PatchEmbed {
+    /// Variables `proj.weight` and `proj.bias` under `path`.
+    pub fn new(path: &nn::Path, config: &VitConfig, init: WeightInit) -> Self {
+        let (weight, bias) =
+            patch_projection(&(path / "proj"), config.in_channels, config.patch_size, config.width, init);
+        Self { weight, bias, patch_size: config.patch_size }
+    }
+
+    /// The patches of an image `[B, C, H, W]`, ready to be embedded: `[B, L, C·p·p]`.
+    pub fn cut(&self, image: &Tensor) -> Tensor {
+        projection_patches(image, self.patch_size)
+    }
+
+    /// Embeds any number of patches: `[B, N, C·p·p]` → `[B, N, D]`.
+    ///
+    /// Patches of one channel stand for grey images repeated on all channels: the weight summed over its channels
+    /// gives the same result.
+    pub fn embed(&self, patches: &Tensor) -> Tensor {
+        let values = patches.size()[2];
+        let weight = if values == self.patch_size * self.patch_size {
+            self.weight.sum_dim_intlist([1_i64].as_slice(), false, None) // [D, p, p]
+        } else {
+            self.weight.shallow_clone()
+        };
+        patches.linear(&weight.view([-1, values]), Some(&self.bias))
+    }
+
+    /// Embeds a whole image: `[B, C, H, W]` → `[B, L, D]`.
+    pub fn forward(&self, image: &Tensor) -> Tensor {
+        self.embed(&self.cut(image))
+    }
+}
+
+/// Sizes of a transformer block.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BlockConfig {
+    /// Length of a token's vector, `D`.
+    pub width: i64,
+    /// Attention heads.
+    pub heads: i64,
+    /// Hidden width of the MLP, in widths.
+    pub mlp_ratio: f64,
+}
+
+/// Multi-head self-attention with one fused projection, laid out `[q | k | v]` with the heads inside each.
+#[derive(Debug)]
+pub struct Attention {
+    qkv: nn::Linear,
+    proj: nn::Linear,
+    heads: i64,
+}
+
+impl Attention {
+    fn new(path: &nn::Path, config: BlockConfig, init: WeightInit) -> Self {
+        let width = config.width;
+        Self {
+            qkv: linear(&(path / "qkv"), width, 3 * width, init),
+            proj: linear(&(path / "proj"), width, width, init),
+            heads: config.heads,
+        }
+    }
+
+    /// `[B, N, D]` → `[B, N, D]`.
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let size = x.size();
+        let (batch, tokens, width) = (size[0], size[1], size[2]);
+        let qkv = self.qkv.forward(x).view([batch, tokens, 3, self.heads, width / self.heads]);
+        let qkv = qkv.permute([2, 0, 3, 1, 4]); // [3, B, heads, N, D/heads]
+        let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2));
+        let mixed = Tensor::scaled_dot_product_attention::<Tensor>(&q, &k, &v, None, 0.0, false, None, false);
+        self.proj.forward(&mixed.transpose(1, 2).reshape([batch, tokens, width]))
+    }
+}
+
+/// The two-layer perceptron of a block.
+#[derive(Debug)]
+pub struct Mlp {
+    fc1: nn::Linear,
+    fc2: nn::Linear,
+}
+
+impl Mlp {
+    fn new(path: &nn::Path, config: BlockConfig, init: WeightInit) -> Self {
+        let hidden = (config.width as f64 * config.mlp_ratio) as i64;
+        Self {
+            fc1: linear(&(path / "fc1"), config.width, hidden, init),
+            fc2: linear(&(path / "fc2"), hidden, config.width, init),
+        }
+    }
+
+    /// `[.., D]` → `[.., D]`.
+    fn forward(&self, x: &Tensor) -> Tensor {
+        self.fc2.forward(&self.fc1.forward(x).gelu("none"))
+    }
+}
+
+/// A pre-norm transformer block.
+#[derive(Debug)]
+pub struct Block {
+    norm1: nn::LayerNorm,
+    attn: Attention,
+    norm2: nn::LayerNorm,
+    mlp: Mlp,
+    drop_path: f64,
+}
+
+impl Block {
+    /// A block whose two branches are each dropped with probability `drop_path` (0 to below 1), in training only.
+    pub fn new(path: &nn::Path, config: BlockConfig, drop_path: f64, init: WeightInit) -> Self {
+        Self {
+            norm1: layer_norm(&(path / "norm1"), config.width, LAYER_NORM_EPSILON),
+            attn: Attention::new(&(path / "attn"), config, init),
+            norm2: layer_norm(&(path / "norm2"), config.width, LAYER_NORM_EPSILON),
+            mlp: Mlp::new(&(path / "mlp"), config, init),
+            drop_path,
+        }
+    }
+
+    /// `[B, N, D]` → `[B, N, D]`.
+    pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+        let x = x + self.drop(self.attn.forward(&self.norm1.forward(x)), train);
+        let branch = self.drop(self.mlp.forward(&self.norm2.forward(&x)), train);
+        x + branch
+    }
+
+    /// Stochastic depth (Huang et al. 2016), by sample: a branch is left out, or scaled up to keep its expectation.
+    fn drop(&self, branch: Tensor, train: bool) -> Tensor {
+        if !train || self.drop_path == 0.0 {
+            return branch;
+        }
+        let keep = 1.0 - self.drop_path;
+        let kept = Tensor::rand([branch.size()[0], 1, 1], (Kind::Float, branch.device())) + keep;
+        branch * (kept.floor() / keep)
+    }
+}
+
+/// Blocks `0`, `1`, … under `path`, the probability of a dropped branch rising linearly from 0 to `drop_path`.
+pub fn blocks(path: &nn::Path, depth: i64, config: BlockConfig, drop_path: f64, init: WeightInit) -> Vec<Block> {
+    let last = (depth - 1).max(1) as f64;
+    (0..depth).map(|i| Block::new(&(path / i), config, drop_path * i as f64 / last, init)).collect()
+}
+
+/// Runs `x` `[B, N, D]` through all blocks.
+pub fn run_blocks(blocks: &[Block], x: Tensor, train: bool) -> Tensor {
+    blocks.iter().fold(x, |x, block| block.forward(&x, train))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    const TINY: BlockConfig = BlockConfig { width: 8, heads: 2, mlp_ratio: 4.0 };
+
+    fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
+        assert_eq!(a.size(), b.size());
+        (a - b).abs().max().double_value(&[])
+    }
+
+    #[test]
+    fn the_projection_is_the_convolution() {
+        tch::manual_seed(1);
+        let config = VitConfig { image_size: 12, patch_size: 4, width: 8, ..VitConfig::default() };
+        let store = nn::VarStore::new(Device::Cpu);
+        let embed = PatchEmbed::new(&store.root(), &config, WeightInit::XavierUniform);
+        let image = Tensor::randn([2, 3, 12, 12], (Kind::Float, Device::Cpu));
+        let expected = image.conv2d(&embed.weight, Some(&embed.bias), [4, 4], [0, 0], [1, 1], 1);
+        let expected = expected.flatten(2, 3).transpose(1, 2);
+        assert!(largest_difference(&embed.forward(&image), &expected) < 1e-5);
+    }
+
+    #[test]
+    fn one_channel_embeds_as_the_same_image_on_three() {
+        tch::manual_seed(1);
+        let config = VitConfig { image_size: 8, patch_size: 4, width: 8, ..VitConfig::default() };
+        let store = nn::VarStore::new(Device::Cpu);
+        let embed = PatchEmbed::new(&store.root(), &config, WeightInit::XavierUniform);
+        let grey = Tensor::randn([2, 1, 8, 8], (Kind::Float, Device::Cpu));
+        let repeated = embed.forward(&grey.repeat([1, 3, 1, 1]));
+        assert!(largest_difference(&embed.forward(&grey), &repeated) < 1e-5);
+    }
+
+    #[test]
+    fn names_are_those_of_timm() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let _ = blocks(&(store.root() / "blocks"), 2, TINY, 0.0, WeightInit::XavierUniform);
+        let names = store.variables();
+        assert_eq!(names.len(), 24);
+        for name in
+            ["norm1.weight", "attn.qkv.bias", "attn.proj.weight", "norm2.bias", "mlp.fc1.weight", "mlp.fc2.bias"]
+        {
+            assert!(names.contains_key(&format!("blocks.1.{name}")), "{name}");
+        }
+    }
+
+    #[test]
+    fn drop_path_rises_with_depth_and_acts_in_training_only() {
+        tch::manual_seed(3);
+        let store = nn::VarStore::new(Device::Cpu);
+        let stack = blocks(&store.root(), 3, TINY, 0.5, WeightInit::XavierUniform);
+        assert_eq!(stack.iter().map(|block| block.drop_path).collect::<Vec<_>>(), [0.0, 0.25, 0.5]);
+
+        let branch = Tensor::ones([10_000, 1, 1], (Kind::Float, Device::Cpu));
+        assert_eq!(largest_difference(&stack[2].drop(branch.copy(), false), &branch), 0.0);
+        let dropped = stack[2].drop(branch, true);
+        assert_eq!(dropped.max().double_value(&[]), 2.0);
+        assert!((dropped.mean(Kind::Float).double_value(&[]) - 1.0).abs() < 0.05);
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused_by_key() {
+        let wrong = VitConfig { image_size: 225, ..VitConfig::default() };
+        assert!(wrong.validate().unwrap_err().to_string().starts_with("image_size:"));
+        let wrong = VitConfig { heads: 7, ..VitConfig::default() };
+        assert!(wrong.validate().unwrap_err().to_string().starts_with("heads:"));
+        let wrong = VitConfig { mlp_ratio: 0.0, ..VitConfig::default() };
+        assert!(wrong.validate().unwrap_err().to_string().starts_with("mlp_ratio:"));
+        assert!(VitConfig::default().validate().is_ok());
+    }
+}

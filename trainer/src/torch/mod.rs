@@ -1,0 +1,4 @@
+//! What tch does not bind of libtorch, and torch errors as one line.
+
+pub mod panic;
+pub mod shim;

@@ -1,0 +1,302 @@
+//! AdamW and SGD with momentum, with a state that can be saved: what tch's own optimisers cannot do.
+//!
+//! The update rules are PyTorch's, by its fused kernels. A parameter without a gradient is skipped whole: no update, no
+//! decay, no step counted. Whether an update is skipped altogether is decided on the device, which nobody waits for.
+
+use std::collections::HashMap;
+
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{ModelError, check_shape};
+use crate::torch::shim::{self, AdamConstants, AdamTensors};
+
+/// Added to the gradient norm when gradients are clipped (`torch.nn.utils.clip_grad_norm_`).
+const CLIP_EPSILON: f64 = 1e-6;
+
+/// An update rule and its constants.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Algorithm {
+    /// Adam with decoupled weight decay (Loshchilov and Hutter 2019): `w -= lr · decay · w` before the update.
+    AdamW {
+        /// Decay of the mean of gradients.
+        beta1: f64,
+        /// Decay of the mean of squared gradients.
+        beta2: f64,
+        /// Added to the root of the second mean.
+        epsilon: f64,
+    },
+    /// Stochastic gradient descent with momentum, no dampening; weight decay is added to the gradient.
+    Sgd {
+        /// Decay of the accumulated gradient.
+        momentum: f64,
+    },
+}
+
+impl Algorithm {
+    /// The release's pre-training optimiser: AdamW with betas 0.9 and 0.95.
+    pub const PRETRAINING: Self = Self::AdamW { beta1: 0.9, beta2: 0.95, epsilon: 1e-8 };
+
+    /// The release's fine-tuning optimiser: SGD with momentum 0.9.
+    pub const FINE_TUNING: Self = Self::Sgd { momentum: 0.9 };
+
+    /// AdamW with torch's constants.
+    pub const ADAMW: Self = Self::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+
+    /// The tensors of a parameter's state, by PyTorch's names.
+    fn buffers(self) -> &'static [&'static str] {
+        match self {
+            Self::AdamW { .. } => &["exp_avg", "exp_avg_sq"],
+            Self::Sgd { .. } => &["momentum_buffer"],
+        }
+    }
+}
+
+/// Name of the count of a parameter's updates in a saved state.
+const STEP: &str = "step";
+
+/// Whether weight decay applies to a parameter: not to biases, norms and whatever else has one dimension.
+pub fn decays(name: &str, shape: &[i64]) -> bool {
+    shape.len() > 1 && name.rsplit('.').next() != Some("bias")
+}
+
+/// A trained tensor and how it is treated.
+#[derive(Debug)]
+pub struct Parameter {
+    /// Its name in the checkpoint.
+    pub name: String,
+    /// The tensor itself, shared with the model.
+    pub tensor: Tensor,
+    /// Whether weight decay applies; see [`decays`].
+    pub decays: bool,
+    /// Factor on the learning rate, for layer decay; 1 at the start.
+    pub rate_scale: f64,
+}
+
+/// The trained parameters of a store, sorted by name. A parameter with two names is listed once, under the first.
+pub fn parameters(store: &VarStore) -> Vec<Parameter> {
+    let mut variables: Vec<(String, Tensor)> =
+        store.variables().into_iter().filter(|(_, tensor)| tensor.requires_grad()).collect();
+    variables.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut seen = std::collections::HashSet::new();
+    variables.retain(|(_, tensor)| seen.insert(tensor.data_ptr()));
+    let parameter = |(name, tensor): (String, Tensor)| {
+        let decays = decays(&name, &tensor.size());
+        Parameter { name, tensor, decays, rate_scale: 1.0 }
+    };
+    variables.into_iter().map(parameter).collect()
+}
+
+/// Layer-wise rate decay (BEiT, MAE's fine-tuning): the factor on the rate of a vision transformer's parameter.
+///
+/// What stands after the blocks has 1, block `i` of `depth` has `decay^(depth - i)`, tokens, positions and the patch
+/// projection have `decay^(depth + 1)`. Names are timm's.
+pub fn layer_rate(name: &str, depth: i64, decay: f64) -> f64 {
+    let layer = match name.split('.').collect::<Vec<_>>().as_slice() {
+        ["blocks", block, ..] => block.parse().map_or(depth + 1, |block: i64| block + 1),
+        ["cls_token" | "pos_embed" | "patch_embed", ..] => 0,
+        _ => depth + 1,
+    };
+    decay.powi((depth + 1 - layer) as i32)
+}
+
+/// The state of one parameter: updates so far (a float scalar on its device), and the algorithm's buffers, each of the
+/// parameter's shape.
+#[derive(Debug)]
+struct State {
+    step: Tensor,
+    buffers: Vec<Tensor>,
+}
+
+/// The trained parameters of a store around a vision transformer of `depth` blocks, each at its [`layer_rate`].
+pub fn decayed_parameters(store: &VarStore, depth: i64, decay: f64) -> Vec<Parameter> {
+    let mut all = parameters(store);
+    for parameter in &mut all {
+        parameter.rate_scale = layer_rate(&parameter.name, depth, decay);
+    }
+    all
+}
+
+/// Parameters with one rate (by its factor) and decay: their places, and their gradients.
+type Group = ((f64, bool), Vec<(usize, Tensor)>);
+
+/// An optimiser over named parameters.
+#[derive(Debug)]
+pub struct Optimiser {
+    algorithm: Algorithm,
+    weight_decay: f64,
+    parameters: Vec<Parameter>,
+    states: Vec<Option<State>>, // one a parameter, from its first update on
+}
+
+impl Optimiser {
+    /// An optimiser that has not made a step.
+    pub fn new(algorithm: Algorithm, weight_decay: f64, parameters: Vec<Parameter>) -> Self {
+        let states = parameters.iter().map(|_| None).collect();
+        Self { algorithm, weight_decay, parameters, states }
+    }
+
+    /// The parameters, in the order they were given.
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    /// Lets go of all gradients.
+    ///
+    /// # Errors
+    /// When torch fails.
+    pub fn drop_gradients(&mut self) -> Result<(), ModelError> {
+        shim::drop_gradients(self.parameters.iter().map(|parameter| &parameter.tensor))
+    }
+
+    /// Updates every parameter that has a gradient, at learning rate `rate` times its own factor. Where the float scalar
+    /// `skip` (on the parameters' device) is 1, nothing changes.
+    ///
+    /// # Errors
+    /// When torch fails.
+    pub fn step(&mut self, rate: f64, skip: Option<&Tensor>) -> Result<(), ModelError> {
+        let mut groups: Vec<Group> = Vec::new();
+        for (index, (parameter, state)) in self.parameters.iter().zip(&mut self.states).enumerate() {
+            let gradient = parameter.tensor.f_grad()?;
+            if !gradient.defined() {
+                continue;
+            }
+            if state.is_none() {
+                *state = Some(State::new(self.algorithm, &parameter.tensor)?);
+            }
+            let key = (parameter.rate_scale, parameter.decays);
+            match groups.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, members)) => members.push((index, gradient)),
+                None => groups.push((key, vec![(index, gradient)])),
+            }
+        }
+        for ((scale, decays), members) in &groups {
+            let decay = if *decays { self.weight_decay } else { 0.0 };
+            let member = |(index, gradient): &'_ (usize, Tensor)| {
+                let state = self.states[*index].as_ref()?;
+                Some((&self.parameters[*index].tensor, gradient.shallow_clone(), state))
+            };
+            let members: Vec<(&Tensor, Tensor, &State)> = members.iter().filter_map(member).collect();
+            let buffer = |at: usize| members.iter().map(|member| &member.2.buffers[at]).collect::<Vec<_>>();
+            match self.algorithm {
+                Algorithm::AdamW { beta1, beta2, epsilon } => shim::fused_adamw(
+                    &AdamTensors {
+                        parameters: members.iter().map(|member| member.0).collect(),
+                        gradients: members.iter().map(|member| &member.1).collect(),
+                        means: buffer(0),
+                        squares: buffer(1),
+                        steps: members.iter().map(|member| &member.2.step).collect(),
+                    },
+                    AdamConstants { rate: rate * scale, beta1, beta2, decay, epsilon },
+                    skip,
+                )?,
+                Algorithm::Sgd { momentum } => {
+                    let tensors: Vec<_> = members
+                        .iter()
+                        .map(|(parameter, gradient, state)| (*parameter, gradient, &state.buffers[0]))
+                        .collect();
+                    shim::fused_sgd(&tensors, rate * scale, momentum, decay, skip)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Multiplies all gradients by `unscale` (a float scalar on their device; none means 1) and scales them so that their
+    /// norm is at most `most`, by `most / (norm + 1e-6)` capped at 1; 0 means no limit. Returns the L2 norm of all
+    /// gradients together before the limit, a scalar on the device, for which nothing waits.
+    ///
+    /// # Errors
+    /// When torch fails.
+    pub fn clip_grad_norm(&mut self, most: f64, unscale: Option<&Tensor>) -> Result<Tensor, ModelError> {
+        let _guard = tch::no_grad_guard();
+        let gradients = self.gradients()?;
+        if gradients.is_empty() {
+            return Ok(Tensor::from(0.0_f32));
+        }
+        let mut norm = shim::norm(&gradients)?;
+        let mut factor = unscale.map(Tensor::shallow_clone);
+        if let Some(unscale) = unscale {
+            norm = norm.f_mul(unscale)?;
+        }
+        if most > 0.0 {
+            let limit = (norm.f_add_scalar(CLIP_EPSILON)?.f_reciprocal()? * most).f_clamp_max(1.0)?;
+            factor = Some(match factor {
+                Some(factor) => factor.f_mul(&limit)?,
+                None => limit,
+            });
+        }
+        if let Some(factor) = factor {
+            shim::scale(&gradients, &factor)?;
+        }
+        Ok(norm)
+    }
+
+    /// The gradients there are.
+    fn gradients(&self) -> Result<Vec<Tensor>, ModelError> {
+        let mut gradients = Vec::with_capacity(self.parameters.len());
+        for parameter in &self.parameters {
+            let gradient = parameter.tensor.f_grad()?;
+            if gradient.defined() {
+                gradients.push(gradient);
+            }
+        }
+        Ok(gradients)
+    }
+
+    /// The state as named tensors: `exp_avg.NAME` and `exp_avg_sq.NAME`, or `momentum_buffer.NAME`, and `step.NAME`
+    /// (Int64, one value). Parameters never updated have none. The tensors are shared with the optimiser, not copied.
+    pub fn save_state(&self) -> Vec<(String, Tensor)> {
+        let mut tensors = Vec::new();
+        for (parameter, state) in self.parameters.iter().zip(&self.states) {
+            let Some(state) = state else { continue };
+            for (buffer, tensor) in self.algorithm.buffers().iter().zip(&state.buffers) {
+                tensors.push((format!("{buffer}.{}", parameter.name), tensor.shallow_clone()));
+            }
+            let step = state.step.to_kind(Kind::Int64).to_device(Device::Cpu).view([1]);
+            tensors.push((format!("{STEP}.{}", parameter.name), step));
+        }
+        tensors
+    }
+
+    /// Takes over a state that [`save_state`](Self::save_state) gave. A parameter without a `step` counts as never
+    /// updated. On an error the optimiser stays as it was.
+    ///
+    /// # Errors
+    /// When a buffer is missing or has another shape than its parameter.
+    pub fn load_state(&mut self, saved: Vec<(String, Tensor)>) -> Result<(), ModelError> {
+        let saved: HashMap<String, Tensor> = saved.into_iter().collect();
+        let mut states = Vec::with_capacity(self.parameters.len());
+        for parameter in &self.parameters {
+            let Some(step) = saved.get(&format!("{STEP}.{}", parameter.name)) else {
+                states.push(None);
+                continue;
+            };
+            let mut buffers = Vec::new();
+            for buffer in self.algorithm.buffers() {
+                let name = format!("{buffer}.{}", parameter.name);
+                let tensor = saved.get(&name).ok_or_else(|| ModelError::MissingState { name: name.clone() })?;
+                check_shape(&name, tensor, &parameter.tensor.size())?;
+                let mut own = parameter.tensor.detach().f_zeros_like()?;
+                own.f_copy_(tensor)?;
+                buffers.push(own);
+            }
+            check_shape(STEP, step, &[1])?;
+            let step = step.f_get(0)?.f_to_kind(Kind::Float)?.f_to_device(parameter.tensor.device())?;
+            states.push(Some(State { step, buffers }));
+        }
+        self.states = states;
+        Ok(())
+    }
+}
+
+impl State {
+    fn new(algorithm: Algorithm, parameter: &Tensor) -> Result<Self, ModelError> {
+        let zeros = || parameter.detach().f_zeros_like();
+        let buffers = algorithm.buffers().iter().map(|_| zeros()).collect::<Result<_, _>>()?;
+        Ok(Self { step: Tensor::f_zeros([], (Kind::Float, parameter.device()))?, buffers })
+    }
+}
+
+#[cfg(test)]
+mod tests;

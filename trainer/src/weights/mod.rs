@@ -1,0 +1,7 @@
+//! Weights in and out: loading, PyTorch checkpoints read without Python, key names of Hugging Face.
+
+pub mod hugging_face;
+pub mod load;
+pub mod pth;
+
+pub use load::{LoadReport, ShapeChange, load_state, write};
