@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use arrow_array::{Array, RecordBatch};
 use bytes::Bytes;
-use polars::prelude::{DataFrame, LazyFrame};
+use polars::prelude::DataFrame;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
@@ -15,10 +15,9 @@ use crate::error::{Error, Result};
 use crate::format::image_codec::{self, GreyImage};
 use crate::format::manifest::{MANIFEST, Manifest, TOKENIZER};
 use crate::format::record::{ImageEncoding, Record};
-use crate::format::shard::{self, Shard};
+use crate::format::shard::Shard;
 use crate::format::table;
 use crate::loader::row_group_cache::Recent;
-use crate::metadata;
 use crate::record_hint;
 use crate::store::files;
 use crate::store::storage::{Storage, StoredFile};
@@ -212,7 +211,7 @@ impl Dataset {
         let found = self.rows_by_id.get().and_then(|map| map.get(record_id));
         found.map(|&row| row as usize).ok_or_else(|| Error::UnknownRecord {
             record_id: record_id.to_owned(),
-            hint: record_hint::hint(self, record_id).unwrap_or_default(),
+            hint: record_hint::hint(&|column| self.texts(column), record_id).unwrap_or_default(),
         })
     }
 
@@ -298,7 +297,7 @@ impl Dataset {
     pub fn texts(&self, name: &str) -> Result<Vec<Option<String>>> {
         let mut values = Vec::new();
         for batch in self.columns(&[name])? {
-            let array = shard::column::<arrow_array::StringArray>(&batch, name)
+            let array = table::column::<arrow_array::StringArray>(&batch, name)
                 .ok_or_else(|| Error::Invalid(format!("`{name}` is not a text column")))?;
             values.extend((0..array.len()).map(|i| array.is_valid(i).then(|| array.value(i).to_owned())));
         }
@@ -309,7 +308,7 @@ impl Dataset {
     pub fn labels(&self) -> Result<Vec<Vec<Option<i8>>>> {
         let mut rows = Vec::new();
         for batch in self.columns(&["labels"])? {
-            let labels = shard::column::<arrow_array::StructArray>(&batch, "labels")
+            let labels = table::column::<arrow_array::StructArray>(&batch, "labels")
                 .ok_or_else(|| Error::Invalid("`labels` is not a struct".to_owned()))?;
             let codes: Vec<&arrow_array::Int8Array> = labels
                 .columns()
@@ -322,12 +321,6 @@ impl Dataset {
             }
         }
         Ok(rows)
-    }
-
-    /// All columns but the binary ones, and whether there is a mask (`has_mask`), as a lazy polars table: a query reads
-    /// the columns that it needs, and of a `head` the shards that it needs.
-    pub fn metadata(self: &Arc<Self>) -> Result<LazyFrame> {
-        metadata::scan(self.clone())
     }
 
     /// Some columns as a polars table.

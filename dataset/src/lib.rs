@@ -56,5 +56,6 @@ pub use error::{Error, Result};
 pub use format::checksums::CHECKSUMS_KEY;
 pub use loader::batch::{Batch, Floats, PlacedBox};
 pub use loader::builder::{Loader, LoaderState};
-pub use split::types::{Split, Subset};
+pub use split::stored::Split;
+pub use split::types::Subset;
 pub use store::storage::Storage;

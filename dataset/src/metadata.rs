@@ -14,15 +14,18 @@ use crate::format::table;
 /// Name of the column that says whether a record has a mask.
 const HAS_MASK: &str = "has_mask";
 
-/// The lazy table.
-pub(crate) fn scan(dataset: Arc<Dataset>) -> Result<LazyFrame> {
-    let shard = record::schema(dataset.findings(), dataset.manifest().image.encoding);
-    let empty = table::from_arrow(&[RecordBatch::new_empty(Arc::new(shard))])?;
-    let mut schema = empty.drop_many([IMAGE, "source_sha256", MASK]).schema().as_ref().clone();
-    schema.with_column(HAS_MASK.into(), DataType::Boolean);
-    let arguments =
-        ScanArgsAnonymous { schema: Some(Arc::new(schema)), name: "DATASET", ..ScanArgsAnonymous::default() };
-    Ok(LazyFrame::anonymous_scan(Arc::new(Metadata(dataset)), arguments)?)
+impl Dataset {
+    /// All columns but the binary ones, and whether there is a mask (`has_mask`), as a lazy polars table: a query reads
+    /// the columns that it needs, and of a `head` the shards that it needs.
+    pub fn metadata(self: &Arc<Self>) -> Result<LazyFrame> {
+        let shard = record::schema(self.findings(), self.manifest().image.encoding);
+        let empty = table::from_arrow(&[RecordBatch::new_empty(Arc::new(shard))])?;
+        let mut schema = empty.drop_many([IMAGE, "source_sha256", MASK]).schema().as_ref().clone();
+        schema.with_column(HAS_MASK.into(), DataType::Boolean);
+        let arguments =
+            ScanArgsAnonymous { schema: Some(Arc::new(schema)), name: "DATASET", ..ScanArgsAnonymous::default() };
+        Ok(LazyFrame::anonymous_scan(Arc::new(Metadata(self.clone())), arguments)?)
+    }
 }
 
 struct Metadata(Arc<Dataset>);

@@ -1,17 +1,16 @@
 //! The records that a user meant who named an image, a file, a study or a patient in place of a record.
 
-use crate::dataset::Dataset;
 use crate::error::Result;
 
 /// Records that are named; the rest is counted.
 const SHOWN: usize = 3;
 
-/// `; did you mean X …?` for a name that is no record identifier.
+/// `; did you mean X …?` for a name that is no record identifier. `texts` gives a text column of the dataset.
 ///
 /// # Errors
 /// When the identifiers cannot be read.
-pub(crate) fn hint(dataset: &Dataset, wanted: &str) -> Result<String> {
-    let ids = dataset.texts("record_id")?;
+pub(crate) fn hint(texts: &dyn Fn(&str) -> Result<Vec<Option<String>>>, wanted: &str) -> Result<String> {
+    let ids = texts("record_id")?;
     let ids: Vec<&str> = ids.iter().map(Option::as_deref).map(Option::unwrap_or_default).collect();
     let wanted = wanted.trim().to_lowercase();
     // Identifiers without the source before them, then what the columns hold, from the smallest unit to the largest.
@@ -23,7 +22,7 @@ pub(crate) fn hint(dataset: &Dataset, wanted: &str) -> Result<String> {
     for (column, noun) in
         [("image_id", "image"), ("source_path", "image"), ("study_id", "study"), ("patient_id", "patient")]
     {
-        let values = dataset.texts(column)?;
+        let values = texts(column)?;
         let found =
             matching(&|row| values[row].as_deref().is_some_and(|value| is_named(&value.to_lowercase(), &wanted)));
         if !found.is_empty() {

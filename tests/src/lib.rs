@@ -123,7 +123,7 @@ pub fn rejects(dataset: &Path) -> Vec<RejectRow> {
     let batches = dataset::format::table::read_table(&dataset.join("rejects.parquet")).expect("rejects.parquet");
     let mut rows = Vec::new();
     for batch in batches {
-        let column = |name| dataset::format::shard::column::<StringArray>(&batch, name).expect("a text column");
+        let column = |name| dataset::format::table::column::<StringArray>(&batch, name).expect("a text column");
         for row in 0..batch.num_rows() {
             let id = column("record_id");
             rows.push(RejectRow {

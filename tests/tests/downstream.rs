@@ -489,7 +489,7 @@ fn records_without_labels_or_splits_are_predicted() {
     ok("trainer", predict(&plain, &parquet, &[]));
     let batches = dataset::format::table::read_table(&parquet).expect("a table");
     let scores =
-        dataset::format::shard::column::<Float32Array>(&batches[0], "Edema").expect("probabilities").values().to_vec();
+        dataset::format::table::column::<Float32Array>(&batches[0], "Edema").expect("probabilities").values().to_vec();
     let of_csv: Vec<f32> = lines[1..].iter().map(|line| line[4].parse().expect("a number")).collect();
     assert_eq!(of_csv, scores);
     assert!(scores.iter().all(|score| (0.0..=1.0).contains(score)) && scores.windows(2).any(|pair| pair[0] != pair[1]));
@@ -568,8 +568,8 @@ fn features_are_those_of_the_encoder() {
     let told = ok("trainer", args!["embed", "--data", &data, "--weights", &mrm, "--device", "cpu", "--out", &out]);
     assert!(told.contains("32 features each"), "{told}");
     let batches = dataset::format::table::read_table(&out).expect("a table");
-    let ids = dataset::format::shard::column::<StringArray>(&batches[0], "record_id").expect("identifiers");
-    let features = dataset::format::shard::column::<FixedSizeListArray>(&batches[0], "features").expect("features");
+    let ids = dataset::format::table::column::<StringArray>(&batches[0], "record_id").expect("identifiers");
+    let features = dataset::format::table::column::<FixedSizeListArray>(&batches[0], "features").expect("features");
     assert_eq!((features.value_length(), features.len()), (32, ids.len()));
     // What the library gives for some records by themselves.
     let set = Arc::new(dataset::Dataset::open(&data).expect("a dataset"));

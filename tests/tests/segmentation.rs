@@ -172,8 +172,8 @@ fn from_masks_to_an_evaluated_segmenter() {
     let report: Value = dataset::store::files::read_json(&run.join("evaluation-test.json")).expect("a report");
     let batches = dataset::format::table::read_table(&run.join("predictions-test.parquet")).expect("predictions");
     let [batch] = batches.as_slice() else { panic!("one batch") };
-    let floats = |name| dataset::format::shard::column::<Float64Array>(batch, name).expect("numbers").values().to_vec();
-    let areas = |name| dataset::format::shard::column::<UInt64Array>(batch, name).expect("areas").values().to_vec();
+    let floats = |name| dataset::format::table::column::<Float64Array>(batch, name).expect("numbers").values().to_vec();
+    let areas = |name| dataset::format::table::column::<UInt64Array>(batch, name).expect("areas").values().to_vec();
     let (dice, target, predicted) = (floats("dice"), areas("target_area"), areas("predicted_area"));
     let close = |value: &Value, expected: f64| (value["value"].as_f64().expect("a value") - expected).abs() < 1e-9;
     assert_eq!(report["records"].as_u64().expect("records") as usize, dice.len());
@@ -183,7 +183,7 @@ fn from_masks_to_an_evaluated_segmenter() {
     assert!(!positive.is_empty() && positive.len() < dice.len(), "the phantom has both");
     assert!(close(&report["dice_positive"], positive.iter().sum::<f64>() / positive.len() as f64), "{report}");
     // The masks are in the challenge's own form.
-    let masks = dataset::format::shard::column::<StringArray>(batch, "mask").expect("masks");
+    let masks = dataset::format::table::column::<StringArray>(batch, "mask").expect("masks");
     for (mask, area) in masks.iter().zip(&predicted) {
         let drawn = Runs::parse(mask.expect("a mask")).expect("run lengths").draw(32, 32).expect("within the image");
         assert_eq!(drawn.iter().map(|&pixel| u64::from(pixel)).sum::<u64>(), *area);

@@ -71,9 +71,9 @@ fn from_pretraining_to_an_evaluated_classifier() {
     let batches =
         dataset::format::table::read_table(&run("half").join("predictions-test.parquet")).expect("predictions");
     let scores =
-        dataset::format::shard::column::<arrow_array::Float32Array>(&batches[0], "score Cardiomegaly").expect("scores");
+        dataset::format::table::column::<arrow_array::Float32Array>(&batches[0], "score Cardiomegaly").expect("scores");
     let labels =
-        dataset::format::shard::column::<arrow_array::Int8Array>(&batches[0], "label Cardiomegaly").expect("labels");
+        dataset::format::table::column::<arrow_array::Int8Array>(&batches[0], "label Cardiomegaly").expect("labels");
     let labels: Vec<Option<bool>> = labels.iter().map(|label| label.map(|code| code == 1)).collect();
     let auroc = trainer::eval::metrics::auroc(scores.values(), &labels);
     assert_eq!(report["findings"][0]["auroc"]["value"].as_f64(), auroc);

@@ -8,7 +8,7 @@ use arrow_array::UInt16Array;
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result, panic_text};
-use crate::format::shard;
+use crate::format::table;
 use crate::loader::builder::{Loader, TextOptions};
 use crate::random::Stream;
 use crate::transform::pipeline::Transform;
@@ -21,7 +21,7 @@ pub fn random_reads(dataset: &Arc<Dataset>, threads: usize, seconds: f64) -> Res
     let mut sides = Vec::new();
     for batch in dataset.columns(&["height", "width"])? {
         let side = |name| {
-            shard::column::<UInt16Array>(&batch, name).ok_or_else(|| Error::Invalid(format!("no column `{name}`")))
+            table::column::<UInt16Array>(&batch, name).ok_or_else(|| Error::Invalid(format!("no column `{name}`")))
         };
         sides.extend(side("height")?.values().iter().copied().zip(side("width")?.values().iter().copied()));
     }

@@ -12,7 +12,7 @@ use crate::commands::reject_reasons;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::format::manifest::REJECTS;
-use crate::format::shard;
+use crate::format::table;
 use crate::format::table::from_parquet;
 
 /// A page of text: counts, views, label prevalence, token lengths, sizes, rejects, splits.
@@ -55,15 +55,15 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
     let (mut heights, mut widths, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
     let mut ages = Vec::new();
     for batch in dataset.columns(&["height", "width", "token_ids", "age_years"])? {
-        let side = |name| shard::column::<UInt16Array>(&batch, name);
+        let side = |name| table::column::<UInt16Array>(&batch, name);
         if let (Some(h), Some(w)) = (side("height"), side("width")) {
             heights.extend(h.values().iter().map(|&v| f64::from(v)));
             widths.extend(w.values().iter().map(|&v| f64::from(v)));
         }
-        if let Some(tokens) = shard::column::<ListArray>(&batch, "token_ids") {
+        if let Some(tokens) = table::column::<ListArray>(&batch, "token_ids") {
             lengths.extend((0..tokens.len()).map(|row| tokens.value(row).len() as f64));
         }
-        if let Some(age) = shard::column::<Float32Array>(&batch, "age_years") {
+        if let Some(age) = table::column::<Float32Array>(&batch, "age_years") {
             ages.extend((0..age.len()).filter(|&row| age.is_valid(row)).map(|row| f64::from(age.value(row))));
         }
     }
@@ -120,7 +120,7 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
             ));
         }
     }
-    let splits = crate::split::types::known_splits(dataset.storage())?;
+    let splits = crate::split::stored::known_splits(dataset.storage())?;
     line(format!(
         "\nsplits    {}",
         if splits.is_empty() { "none (make one with `dataset split`)".to_owned() } else { splits.join(", ") }
@@ -180,7 +180,7 @@ pub fn rejects(dataset: &Dataset) -> Result<String> {
         let columns: Vec<&StringArray> = ["stage", "source_path", "record_id", "error"]
             .iter()
             .map(|name| {
-                shard::column(&batch, name).ok_or_else(|| Error::Invalid(format!("{REJECTS}: no text column `{name}`")))
+                table::column(&batch, name).ok_or_else(|| Error::Invalid(format!("{REJECTS}: no text column `{name}`")))
             })
             .collect::<Result<_>>()?;
         for row in 0..batch.num_rows() {

@@ -16,7 +16,7 @@ use crate::format::manifest::{REJECTS, TOKENIZER};
 use crate::format::record_checks;
 use crate::format::shard::{Shard, these};
 use crate::format::table::from_parquet;
-use crate::split::types::{self, Split};
+use crate::split::stored::{self, Split};
 use crate::store::files;
 use crate::store::storage::Storage;
 
@@ -64,7 +64,7 @@ pub fn verify(location: impl AsRef<OsStr>, progress: &(dyn Fn(u64) + Sync)) -> R
     }
     if problems.is_empty() {
         problems.extend(repeated_ids(&dataset)?);
-        for name in types::known_splits(storage)? {
+        for name in stored::known_splits(storage)? {
             if let Err(error) = Split::load(&dataset, &name) {
                 problems.push(error.to_string());
             }

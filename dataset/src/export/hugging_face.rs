@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::format::card::{feature, primitive};
 use crate::format::record::{self, IMAGE, MASK, Record};
 use crate::format::record_batch::{BATCH_BYTES, fitting, to_batch};
-use crate::format::shard;
+use crate::format::table;
 use crate::split::types::Subset;
 use crate::store::files;
 
@@ -144,7 +144,7 @@ impl Writer {
         let columns = self.schema.fields().iter().map(|field| -> Result<ArrayRef, ArrowError> {
             match field.name().as_str() {
                 name if is_picture(name) => {
-                    let bytes = shard::column::<BinaryArray>(&batch, name)
+                    let bytes = table::column::<BinaryArray>(&batch, name)
                         .ok_or_else(|| ArrowError::SchemaError(format!("`{name}` holds no bytes")))?;
                     let is_there: Vec<bool> =
                         (0..bytes.len()).map(|row| bytes.is_valid(row) && !bytes.value(row).is_empty()).collect();

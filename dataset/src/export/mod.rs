@@ -25,7 +25,8 @@ use crate::error::{Error, Result, guarded};
 use crate::format::image_codec::GreyImage;
 use crate::format::manifest::MANIFEST;
 use crate::format::record::{ImageEncoding, Record};
-use crate::split::types::{Split, Subset, split_path};
+use crate::split::stored::Split;
+use crate::split::types::{Subset, split_path};
 use crate::store::files;
 
 /// Records of a tar or Parquet file where nothing else is asked for: about 250 MB of 512-pixel PNGs.

@@ -11,7 +11,7 @@ use arrow_buffer::OffsetBuffer;
 use arrow_schema::{ArrowError, DataType, SchemaRef};
 
 use crate::format::record::{self, BoundingBox, Record};
-use crate::format::shard::column;
+use crate::format::table::column;
 
 /// Bytes of images and masks that become one batch: Arrow's offsets within one are 32 bits.
 pub(crate) const BATCH_BYTES: usize = 256 << 20;

@@ -734,8 +734,3 @@ fn range(start: i64, length: i64) -> Option<Range<u64>> {
     let start = u64::try_from(start).ok()?;
     Some(start..start.checked_add(u64::try_from(length).ok()?)?)
 }
-
-/// A column of a batch in its concrete array type.
-pub fn column<'a, T: 'static>(batch: &'a RecordBatch, name: &str) -> Option<&'a T> {
-    batch.column_by_name(name)?.as_any().downcast_ref::<T>()
-}

@@ -140,3 +140,8 @@ pub fn from_parquet(path: &Path, bytes: Bytes) -> Result<Vec<RecordBatch>> {
         .map_err(Error::parquet(path))?;
     reader.map(|batch| batch.map_err(|e| Error::Invalid(format!("{}: {e}", path.display())))).collect()
 }
+
+/// A column of a batch in its concrete array type.
+pub fn column<'a, T: 'static>(batch: &'a RecordBatch, name: &str) -> Option<&'a T> {
+    batch.column_by_name(name)?.as_any().downcast_ref::<T>()
+}

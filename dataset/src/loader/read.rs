@@ -11,7 +11,7 @@ use arrow_array::{
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::format::record_checks;
-use crate::format::shard::column;
+use crate::format::table::column;
 use crate::random;
 
 /// What is wanted beside sides and labels.

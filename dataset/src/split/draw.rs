@@ -7,10 +7,12 @@ use crate::error::{Error, Result};
 use crate::name_suggestion::did_you_mean;
 use crate::random::{self, Stream};
 use crate::split::certificate::Certificate;
+use crate::split::groups::{Group, Target, totals};
 use crate::split::index_table::Roster;
 use crate::split::published_lists::PublishedLists;
-use crate::split::stratify::{self, Group, Target};
-use crate::split::types::{Member, Split, SplitOptions, Subset};
+use crate::split::stored::Split;
+use crate::split::stratify;
+use crate::split::types::{Member, SplitOptions, Subset};
 
 /// Ratios where none are asked for, in percent.
 pub const RATIOS: [f64; 3] = [1.0, 10.0, 100.0];
@@ -181,7 +183,7 @@ impl Drawing<'_> {
             return Ok(());
         }
         let (groups, rows) = self.groups(&pool);
-        let (records, positives) = stratify::totals(&groups, self.counted());
+        let (records, positives) = totals(&groups, self.counted());
         let target = |share: f64| Target {
             records: share * records,
             positives: positives.iter().map(|count| share * count).collect(),
@@ -203,10 +205,10 @@ impl Drawing<'_> {
     fn draw_ratios(&self, known: &[f64]) -> Vec<Vec<f64>> {
         let mut sets = vec![Vec::new(); self.roster.len()];
         let (mut chosen, mut pool) = (Vec::new(), self.train());
-        let (records, positives) = stratify::totals(&self.groups(&pool).0, self.counted());
+        let (records, positives) = totals(&self.groups(&pool).0, self.counted());
         for &percent in known {
             let (groups, rows) = self.groups(&pool);
-            let (left, positives_left) = stratify::totals(&groups, self.counted());
+            let (left, positives_left) = totals(&groups, self.counted());
             // What the share of the whole asks for beyond what is chosen already.
             let missing = |all: f64, left: f64| (percent / 100.0 * all - (all - left)).max(0.0);
             let wanted: Vec<f64> =

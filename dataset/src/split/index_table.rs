@@ -6,7 +6,7 @@ use arrow_array::{Array, Int8Array, StringArray, StructArray};
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::format::shard;
+use crate::format::table;
 use crate::split::types::Unit;
 
 /// Records with their patients, studies and positive findings, in the order of the dataset's rows.
@@ -44,10 +44,10 @@ impl Roster {
         for batch in &batches {
             let texts = |name: &str| {
                 let wrong = || Error::Invalid(format!("`{name}` is not a text column"));
-                shard::column::<StringArray>(batch, name).ok_or_else(wrong)
+                table::column::<StringArray>(batch, name).ok_or_else(wrong)
             };
             let (records, patients, studies) = (texts("record_id")?, texts("patient_id")?, texts("study_id")?);
-            let codes = shard::column::<StructArray>(batch, "labels")
+            let codes = table::column::<StructArray>(batch, "labels")
                 .and_then(|labels| {
                     let columns = labels.columns().iter().take(dataset.findings().len());
                     columns.map(|codes| codes.as_any().downcast_ref::<Int8Array>()).collect::<Option<Vec<_>>>()

@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use crate::random::Stream;
-use crate::split::stratify::{Group, Target, totals};
+use crate::split::groups::{Group, Target, totals};
 
 /// Classes that are tried against each other: those of the smallest groups, which make the finest steps.
 const EXCHANGED: usize = 400;

@@ -2,11 +2,15 @@
 
 pub mod certificate;
 pub mod draw;
+pub(crate) mod groups;
 pub mod index_table;
 pub(crate) mod local_search;
+pub mod parts;
 pub mod published_lists;
+pub mod stored;
 pub(crate) mod stratify;
 pub mod types;
 pub mod warnings;
 
-pub use types::{Member, Split, SplitOptions, Subset, Unit, certificate_path, split_path};
+pub use stored::Split;
+pub use types::{Member, SplitOptions, Subset, Unit, certificate_path, split_path};

@@ -2,37 +2,11 @@
 //!
 //! Iterative stratification (Sechidis, Tsoumakas, Vlahavas: "On the Stratification of Multi-Label Data", ECML PKDD 2011)
 //! with whole groups (patients, studies) in the place of single examples: a group goes to one part as a whole and counts
-//! with its number of positives of each label. What that leaves uneven is exchanged afterwards (`refine.rs`).
+//! with its number of positives of each label. What that leaves uneven is exchanged afterwards ([`local_search`](crate::split::local_search)).
 
 use crate::random::Stream;
+use crate::split::groups::{Group, Target, totals};
 use crate::split::local_search::refine;
-
-/// A group that must not be torn apart.
-pub struct Group {
-    /// Records in the group.
-    pub records: f64,
-    /// (label, positives of that label in the group), only those above zero.
-    pub positives: Vec<(usize, f64)>,
-}
-
-/// What a part should hold.
-pub struct Target {
-    pub records: f64,
-    /// Positives by label.
-    pub positives: Vec<f64>,
-    /// Whether every label that has positives at all must have one here, even beyond the target.
-    pub keeps_all: bool,
-}
-
-/// Records and positives of each label over all groups.
-pub fn totals<'a>(groups: impl IntoIterator<Item = &'a Group>, labels: usize) -> (f64, Vec<f64>) {
-    let (mut records, mut positives) = (0.0, vec![0.0; labels]);
-    for group in groups {
-        records += group.records;
-        group.positives.iter().for_each(|&(label, count)| positives[label] += count);
-    }
-    (records, positives)
-}
 
 /// Assigns each group to one of the parts so that these come as near to their targets, which add up to the whole, as
 /// whole groups allow. Returns the part of each group. A part whose target is no record stays empty.

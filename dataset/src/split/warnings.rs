@@ -6,7 +6,7 @@ use std::fmt::{Display, Formatter};
 
 use serde::{Deserialize, Serialize};
 
-use crate::split::certificate::Part;
+use crate::split::parts::Part;
 use crate::split::types::{SplitOptions, Subset};
 
 /// A set is far from its share of the records where it is off by more than this part of the share.

@@ -13,7 +13,8 @@ use dicom_pixeldata::PixelDecoder;
 use crate::codec::{self, Process, Refusal};
 use crate::dicom::limits::dicom::{BIG_ENDIAN, Place};
 use crate::dicom::limits::{self, MAX_VALUES};
-use crate::dicom::parse::{Bits, Pixels, Values, cause, integer, text};
+use crate::dicom::object::{cause, integer, text};
+use crate::dicom::pixels::{Bits, Pixels, Values};
 
 type Object = FileDicomObject<InMemDicomObject>;
 

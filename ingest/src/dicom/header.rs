@@ -9,7 +9,7 @@ use dicom_dictionary_std::tags;
 use dicom_object::mem::InMemDicomObject;
 
 use crate::dicom::limits::MAX_FILE_BYTES;
-use crate::dicom::parse::{self, text};
+use crate::dicom::object::{Object, read_until, text};
 use crate::run::hashing_reader::Reader;
 
 /// The element behind PatientID.
@@ -109,8 +109,8 @@ pub fn patient_id(path: &Path) -> io::Result<Result<String, String>> {
         return Ok(Err("not a DICOM file, so it states no PatientID".to_owned()));
     }
     loop {
-        let object = parse::read_until(&bytes, reader.length() as usize, BEHIND_PATIENT_ID);
-        let stated = |object: parse::Object| text(&object, tags::PATIENT_ID);
+        let object = read_until(&bytes, reader.length() as usize, BEHIND_PATIENT_ID);
+        let stated = |object: Object| text(&object, tags::PATIENT_ID);
         let found = object.and_then(|object| stated(object).ok_or_else(|| "the header states no PatientID".to_owned()));
         let before = bytes.len();
         while found.is_err() && bytes.len() < MAX_BEGINNING && reader.piece(&mut bytes)? {}

@@ -3,8 +3,11 @@
 pub(crate) mod frame;
 pub(crate) mod header;
 pub mod limits;
+pub(crate) mod object;
 pub mod parse;
+pub mod pixels;
+pub mod transforms;
 
-pub use parse::{
-    Bits, Dicom, LookUp, Modality, Pixels, Values, Voi, WindowFunction, read, read_beginning, read_radiograph,
-};
+pub use parse::{Dicom, read, read_beginning, read_radiograph};
+pub use pixels::{Bits, Pixels, Values};
+pub use transforms::{LookUp, Modality, Voi, WindowFunction};

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::dicom::parse::{Bits, Dicom, Modality, Pixels, Values, Voi, WindowFunction};
+use crate::dicom::parse::Dicom;
+use crate::dicom::pixels::{Bits, Pixels, Values};
+use crate::dicom::transforms::{Modality, Voi, WindowFunction};
 
 /// How stored values become 8-bit grey. All of them invert MONOCHROME1, and show padding black.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

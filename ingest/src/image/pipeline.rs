@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, Process, Refusal};
 use crate::dicom::header::Header;
 use crate::dicom::limits::{MAX_FILE_BYTES, MAX_VALUES, guarded};
-use crate::dicom::parse::{self, Bits, Dicom, Modality, Pixels, Values, Voi, WindowFunction};
+use crate::dicom::parse::{self, Dicom};
+use crate::dicom::pixels::{Bits, Pixels, Values};
+use crate::dicom::transforms::{Modality, Voi, WindowFunction};
 use crate::image::intensity::{self, Tone};
 use crate::run::hashing_reader::{Reader, Stamp};
 

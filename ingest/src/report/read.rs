@@ -15,9 +15,9 @@ use crate::file_system::{is_absence, is_refusal, retry};
 use crate::report::sections::{self, Sections};
 use crate::report::tokenizer;
 use crate::run::hashing_reader::{self, Stamps};
-use crate::run::output::{NOTES, STAMPS};
+use crate::run::keys::{NOTES, STAMPS};
+use crate::run::options::{Options, ReportText, TokenizerChoice};
 use crate::run::plan::{Plan, PlannedRecord, ReportSource};
-use crate::run::shards::{Options, ReportText, TokenizerChoice};
 use crate::sources::shared::table::decode_text;
 
 /// The tokenizer, written to OUT in the same form as it is used.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::run::output::{INPUT, NOTED, TOOL_NOTE};
+use crate::run::keys::{INPUT, NOTED, TOOL_NOTE};
 
 /// The arguments of a run, as the manifest keeps them.
 pub type Arguments = BTreeMap<String, Value>;

@@ -6,14 +6,14 @@ use std::path::Path;
 
 use arrow_array::{Float32Array, StringArray};
 use dataset::format::manifest::{Manifest, REJECTS};
-use dataset::format::shard::column;
 use dataset::format::table;
+use dataset::format::table::column;
 use dataset::{Dataset, Storage};
 
 use crate::error::{Reject, Result};
 use crate::run::hashing_reader::some;
+use crate::run::options::ReportText;
 use crate::run::plan::{Plan, PlannedRecord, ReportSource};
-use crate::run::shards::ReportText;
 
 /// How the input changed, in words.
 ///

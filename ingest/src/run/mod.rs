@@ -3,8 +3,11 @@
 pub(crate) mod changed_options;
 pub(crate) mod changed_plan;
 pub(crate) mod hashing_reader;
+pub(crate) mod keys;
+pub mod options;
 pub(crate) mod output;
 pub mod path_hash;
+pub mod path_names;
 pub mod plan;
 pub mod preview;
 pub(crate) mod refused;
@@ -12,6 +15,5 @@ pub mod resume;
 pub(crate) mod saved_plan;
 pub mod shards;
 
-pub use shards::{
-    MAX_REJECT_RATE, MAX_TOKENS, Options, Progress, ROWS_PER_SHARD, ReportText, SIZE, Summary, TokenizerChoice, run,
-};
+pub use options::{MAX_REJECT_RATE, MAX_TOKENS, Options, ROWS_PER_SHARD, ReportText, SIZE, TokenizerChoice};
+pub use shards::{Progress, Summary, run};

@@ -18,31 +18,13 @@ use crate::file_system;
 use crate::run::changed_options::{changed, deciding};
 use crate::run::changed_plan;
 use crate::run::hashing_reader;
+use crate::run::keys::{NOTES, STAMPS, TOOL, TOOL_NOTE};
 use crate::run::plan::Plan;
 use crate::run::refused;
 use crate::run::saved_plan;
 
-/// Folder of notes that serve resuming; it is gone when the dataset is whole, unless inputs could not be read.
-pub const NOTES: &str = ".ingest";
-
 /// What the plan named, within the notes.
 const LISTING: &str = "plan.jsonl";
-
-/// This tool and its version, as the manifest and the notes keep it.
-pub const TOOL: &str = concat!("mrm ingest ", env!("CARGO_PKG_VERSION"));
-
-/// Name of the note, beside the arguments, that says which version began the dataset.
-pub const TOOL_NOTE: &str = "tool";
-
-/// Name of the argument that stands for the input.
-pub const INPUT: &str = "input_sha256";
-
-/// Name of the argument that holds the source's options whose effect is in [`INPUT`]: it decides nothing, and says which
-/// option changed.
-pub const NOTED: &str = "source_options";
-
-/// Extension of the notes that say what the inputs of a shard, or of the tokenizer, looked like.
-pub const STAMPS: &str = "inputs";
 
 /// Hexadecimal digits of the URL's digest that name its staging folder.
 const KEY: usize = 16;

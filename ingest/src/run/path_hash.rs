@@ -12,47 +12,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use dataset::store::files;
-use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::run::path_names::hash;
 use crate::run::plan::{Plan, ReportSource};
-
-/// Hexadecimal digits of a hash.
-const DIGITS: usize = 24;
-
-/// Extensions that a hashed path keeps. Any other ending may be a part of a name.
-const EXTENSIONS: [&str; 10] = ["dcm", "dicom", "png", "jpg", "jpeg", "txt", "csv", "tsv", "parquet", "gz"];
 
 /// First line of a path map.
 const HEADER: &str = "hash,path\n";
-
-/// How the paths of a raw directory are written into a dataset.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PathNames {
-    /// As hashes.
-    pub hashed: bool,
-}
-
-impl PathNames {
-    /// A path as it is stored: as it is, or its hash with its extension.
-    pub fn stored(self, path: &str) -> String {
-        if !self.hashed {
-            return path.to_owned();
-        }
-        let extension = path.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
-        match extension.filter(|extension| EXTENSIONS.contains(&extension.as_str())) {
-            Some(extension) => format!("{}.{extension}", hash(path)),
-            None => hash(path),
-        }
-    }
-}
-
-/// The hash of a path, or of a part of one.
-pub fn hash(path: &str) -> String {
-    let mut digits = files::hex(&Sha256::digest(path));
-    digits.truncate(DIGITS);
-    digits
-}
 
 /// Replaces the identifiers of a plan that are made of paths; the paths themselves are still needed to read the files.
 pub fn hash_identifiers(plan: &mut Plan, source: &str, (patients, studies): (bool, bool)) {
@@ -117,6 +83,7 @@ pub fn write_map(path: &Path, out: &Path, plan: &Plan) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::path_names::PathNames;
     use crate::run::plan::PlannedRecord;
 
     #[test]

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Reject, Result, Stage};
 use crate::image::mask::Runs;
 use crate::report::sections::Conclusion;
-use crate::run::path_hash::PathNames;
+use crate::run::path_names::PathNames;
 
 /// A kind of raw directory. A user's own source implements this and hands its plan to [`crate::run::shards()`].
 pub trait Source: Sync {

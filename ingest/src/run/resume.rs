@@ -6,17 +6,19 @@ use std::path::Path;
 use arrow_array::{Array, FixedSizeBinaryArray, StringArray};
 use dataset::Storage;
 use dataset::format::manifest::{Manifest, REJECTS};
-use dataset::format::shard::{Shard, column};
+use dataset::format::shard::Shard;
 use dataset::format::table;
+use dataset::format::table::column;
 use dataset::store::files;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::report::read::{NoReport, read_report};
 use crate::run::hashing_reader::Stamps;
-use crate::run::output::INPUT;
+use crate::run::keys::INPUT;
+use crate::run::options::ReportText;
 use crate::run::plan::{Plan, PlannedRecord};
-use crate::run::shards::{Progress, ReportText};
+use crate::run::shards::Progress;
 
 /// What differs between a dataset and its raw directory, one sentence an input, in the order of the dataset; nothing
 /// where all is as it was.

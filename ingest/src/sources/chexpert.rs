@@ -5,13 +5,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use super::chexpert_names::{Name, PARTS, sex_code, view};
 use super::chexpert_plus::{Plus, PlusRow};
 use crate::dicom::header::years;
 use crate::error::{Error, Reject, Result};
 use crate::file_system::folders;
 use crate::run::plan::{Plan, PlannedRecord, Source, label_codes};
 use crate::sources::shared::table::{Table, tables, texts, texts_or_null};
-use crate::sources::shared::walk::{Walk, is_inside};
+use crate::sources::shared::walk::Walk;
 
 /// The subsets and the names of their tables, without `.csv`; the first one that is there counts.
 const TABLES: [(&str, &[&str]); 3] =
@@ -20,8 +21,6 @@ const TABLES: [(&str, &[&str]); 3] =
 const KEYS: [&str; 5] = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA"];
 /// Extensions of pictures; of several files of one picture the first kind is taken.
 const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "dcm"];
-/// Folders of the subsets, as the tables spell them.
-const PARTS: [&str; 3] = ["train", "valid", "test"];
 
 /// The source `chexpert`.
 #[derive(Clone, Debug, Default)]
@@ -111,51 +110,6 @@ fn labelled(table: &Table, subset: &str, plus: &mut Plus, maker: &mut Maker, pla
         plan.records.push(maker.finish(&name, record, plus.take(&name.key())));
     }
     Ok(())
-}
-
-/// The projection, `LATERAL` for side views.
-pub fn view(side: Option<&str>, projection: Option<&str>) -> Option<String> {
-    match side {
-        Some("Lateral") => Some("LATERAL".to_owned()),
-        _ => projection.map(str::to_owned),
-    }
-}
-
-/// `M` or `F`; `Unknown` is the source's word for one record.
-pub fn sex_code(sex: Option<&str>) -> Option<String> {
-    match sex {
-        Some("Male") => Some("M".to_owned()),
-        Some("Female") => Some("F".to_owned()),
-        _ => None,
-    }
-}
-
-/// The parts of a picture's path that all releases share.
-pub struct Name<'a> {
-    part: &'a str,
-    patient: &'a str,
-    study: &'a str,
-    file: &'a str,
-}
-
-impl<'a> Name<'a> {
-    /// `FOLDER/train/patient00001/study1/view1_frontal.jpg`; `None` for another form.
-    pub fn parse(path: &'a str) -> Option<Self> {
-        let parts: Vec<&str> = path.split('/').collect();
-        let [.., part, patient, study, file] = parts.as_slice() else { return None };
-        // CheXlocalize's word.
-        let part = if *part == "val" { &"valid" } else { part };
-        (is_inside(path) && PARTS.contains(part)).then_some(Self { part, patient, study, file })
-    }
-
-    fn stem(&self) -> &str {
-        self.file.rsplit_once('.').map_or(self.file, |(stem, _)| stem)
-    }
-
-    /// What identifies the picture, whatever its format.
-    pub fn key(&self) -> String {
-        format!("{}/{}/{}/{}", self.part, self.patient, self.study, self.stem())
-    }
 }
 
 /// The files that are there, by [`Name::key`]; in a folder that tells no subset the key begins with `/`.

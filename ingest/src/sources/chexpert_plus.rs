@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::chexpert::{Name, sex_code, view};
+use super::chexpert_names::{Name, sex_code, view};
 use crate::dicom::header::years;
 use crate::error::{Reject, Result};
 use crate::run::plan::ReportSource;

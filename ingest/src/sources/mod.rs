@@ -1,6 +1,7 @@
 //! One room a source: how its public layout is read.
 
 mod chexpert;
+mod chexpert_names;
 mod chexpert_plus;
 mod covid;
 mod folder;

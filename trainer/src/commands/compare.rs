@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use arrow_array::{Array, Float32Array, Int8Array, RecordBatch, StringArray};
 use dataset::commands::cli::counted;
-use dataset::format::shard::column;
 use dataset::format::table;
+use dataset::format::table::column;
 use serde::Serialize;
 
 use super::evaluate::{THIN, check_specificity, numbered};

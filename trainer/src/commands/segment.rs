@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use arrow_array::{Array, BinaryArray};
 use dataset::commands::cli::UsageError;
-use dataset::format::shard;
+use dataset::format::table;
 use dataset::transform::{ASPECT, Crop, Transform};
 use dataset::{Dataset, Subset};
 use rayon::prelude::*;
@@ -45,7 +45,7 @@ pub(super) fn evaluation_transform(config: &SegmentConfig) -> Transform {
 pub(super) fn with_mask(dataset: &Dataset) -> Result<Vec<bool>> {
     let mut known = Vec::with_capacity(dataset.len());
     for batch in dataset.columns(&["mask"])? {
-        let masks = shard::column::<BinaryArray>(&batch, "mask");
+        let masks = table::column::<BinaryArray>(&batch, "mask");
         known.extend((0..batch.num_rows()).map(|row| masks.is_some_and(|masks| masks.is_valid(row))));
     }
     if known.contains(&true) {
@@ -58,7 +58,7 @@ pub(super) fn with_mask(dataset: &Dataset) -> Result<Vec<bool>> {
 fn with_drawn_mask(dataset: &Dataset) -> Result<Vec<bool>> {
     let mut drawn = Vec::with_capacity(dataset.len());
     for batch in dataset.columns(&["mask"])? {
-        let masks = shard::column::<BinaryArray>(&batch, "mask");
+        let masks = table::column::<BinaryArray>(&batch, "mask");
         let has_drawn = |row: usize| -> Result<bool> {
             let Some(png) = masks.filter(|masks| masks.is_valid(row)).map(|masks| masks.value(row)) else {
                 return Ok(false);

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use arrow_array::ListArray;
-use dataset::format::shard;
+use dataset::format::table;
 use dataset::{Dataset, Subset};
 
 use super::DataSource;
@@ -71,7 +71,7 @@ fn with_report(dataset: &Dataset) -> Result<Vec<bool>> {
     }
     let mut known = Vec::with_capacity(dataset.len());
     for batch in dataset.columns(&["token_ids"])? {
-        let tokens = shard::column::<ListArray>(&batch, "token_ids");
+        let tokens = table::column::<ListArray>(&batch, "token_ids");
         known.extend((0..batch.num_rows()).map(|row| tokens.is_some_and(|tokens| tokens.value_length(row) > 1)));
     }
     Ok(known)

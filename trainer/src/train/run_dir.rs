@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::train::amp::LossScaleState;
-use crate::train::tensorboard;
+use crate::train::tensorboard::{self, TIME};
 use crate::weights::load::LoadReport;
 
 /// File names of a checkpoint.
@@ -28,8 +28,6 @@ const CHECKPOINTS: &str = "checkpoints";
 const LATEST: &str = "latest";
 const BEST: &str = "best.safetensors";
 const LOCK: &str = ".lock";
-/// Key of the time of a line, in seconds since 1970.
-pub const TIME: &str = "time";
 
 /// What a checkpoint keeps beside tensors. Random numbers need no state: each step is seeded by its number.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

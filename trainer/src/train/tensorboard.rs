@@ -11,7 +11,8 @@ use anyhow::Result;
 use dataset::store::files;
 use serde_json::Value;
 
-use crate::train::run_dir::TIME;
+/// Key of the time of a line, in seconds since 1970.
+pub const TIME: &str = "time";
 
 /// One name, so that a resumed run goes on in the same file.
 pub const NAME: &str = "events.out.tfevents.mrm";

@@ -11,10 +11,10 @@ use polars::prelude::PlSmallStr;
 use crate::dicom::header::years;
 use crate::error::{Error, Reject, Result};
 use crate::file_system::{failed, is_file, names_file, retry};
-use crate::run::path_hash::PathNames;
+use crate::run::path_names::PathNames;
 use crate::run::plan::{Plan, PlannedRecord, ReportSource};
+use crate::sources::folder::identifiers::{identifiers, without_extension};
 use crate::sources::folder::labels::{Findings, LabelWord, Values, shortened};
-use crate::sources::folder::tree::{identifiers, without_extension};
 use crate::sources::shared::table::{Table, texts};
 use crate::sources::shared::walk::Walk;
 

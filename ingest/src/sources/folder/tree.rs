@@ -1,7 +1,6 @@
 //! Any directory of DICOM, PNG and JPEG files, with or without a table. Without one, the folders tell the patients and
 //! a text file beside an image is its report.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -9,12 +8,13 @@ use rayon::prelude::*;
 use crate::dicom::header;
 use crate::error::{Reject, Result, Stage};
 use crate::file_system::{failed, is_absence, is_refusal, names_file, retry};
-use crate::run::path_hash::{self, PathNames};
+use crate::run::path_hash::{self};
+use crate::run::path_names::PathNames;
 use crate::run::plan::{Plan, PlannedRecord, ReportSource, Source};
+use crate::sources::folder::identifiers::{IMAGES, identifiers, without_extension};
 use crate::sources::folder::table::{self, TableOptions};
 use crate::sources::shared::walk::{Walk, extension};
 
-const IMAGES: [&str; 5] = ["dcm", "dicom", "png", "jpg", "jpeg"];
 /// Files that are no image, whatever they hold: not looked into.
 const OTHERS: [&str; 8] = ["txt", "csv", "gz", "json", "xml", "md", "parquet", "zip"];
 
@@ -93,29 +93,6 @@ fn is_image(path: &Path) -> Result<bool> {
     }
 }
 
-/// A path without the extension of an image: the dots of a UID are no extension.
-pub fn without_extension(path: &str) -> &str {
-    match path.rsplit_once('.') {
-        Some((stem, ending)) if IMAGES.contains(&ending.to_ascii_lowercase().as_str()) && !stem.is_empty() => stem,
-        _ => path,
-    }
-}
-
-/// The identifier of each path: without its extension, unless that is another path's identifier too.
-pub fn identifiers<'a>(paths: impl Iterator<Item = &'a str>) -> HashMap<&'a str, &'a str> {
-    let paths: BTreeSet<&str> = paths.collect();
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for path in &paths {
-        *counts.entry(without_extension(path)).or_default() += 1;
-    }
-    let own = |path: &'a str| {
-        let stem = without_extension(path);
-        let is_free = counts[stem] == 1 && (stem == path || !paths.contains(stem));
-        (path, if is_free { stem } else { path })
-    };
-    paths.iter().map(|path| own(path)).collect()
-}
-
 fn from_paths(raw: &Path, walk: Walk) -> Result<Plan> {
     let names = identifiers(walk.files.keys().map(String::as_str));
     let mut plan = Plan { rejects: walk.rejects, ..Plan::default() };
@@ -172,21 +149,4 @@ fn patients_from_headers(raw: &Path, has_studies: bool, plan: &mut Plan) -> Resu
     }
     plan.records = kept;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn identifiers_stay_apart() {
-        let paths = ["a/x.png", "a/x.jpg", "a/y.dcm", "a/1.2.840.10008", "b.png.png", "b.png", "c.PNG", ".png"];
-        let names = identifiers(paths.into_iter());
-        let of = |path: &str| names[path];
-        assert_eq!((of("a/x.png"), of("a/x.jpg"), of("a/y.dcm")), ("a/x.png", "a/x.jpg", "a/y"));
-        assert_eq!((of("a/1.2.840.10008"), of("c.PNG"), of(".png")), ("a/1.2.840.10008", "c", ".png"));
-        assert_eq!((of("b.png.png"), of("b.png")), ("b.png.png", "b"));
-        let apart: BTreeSet<&&str> = names.values().collect();
-        assert_eq!(apart.len(), paths.len());
-    }
 }

@@ -1,0 +1,106 @@
+//! Counts of one subset or ratio of a split.
+
+use std::fmt::{Display, Formatter};
+
+use serde::{Deserialize, Serialize};
+
+use crate::split::index_table::Roster;
+use crate::split::types::Member;
+
+/// Counts of one subset or ratio.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    pub name: String,
+    pub records: u64,
+    pub studies: u64,
+    pub patients: u64,
+    /// Records with a label of any finding.
+    #[serde(default)]
+    // a certificate of before this was counted is refused, with the command that makes the split anew
+    pub labelled: u64,
+    /// In the order of the dataset's findings.
+    pub findings: Vec<FindingCount>,
+}
+
+/// How often a finding is positive in a part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FindingCount {
+    pub finding: String,
+    pub positives: u64,
+    /// Positives by labelled records; 0 where there are none.
+    pub prevalence: f64,
+}
+
+/// A difference of prevalences.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Deviation {
+    /// Absolute.
+    pub value: f64,
+    pub finding: String,
+    pub part: String,
+}
+
+impl Part {
+    pub(super) fn measure(
+        name: String,
+        members: &[Member],
+        roster: &Roster,
+        findings: &[String],
+        inside: &dyn Fn(&Member) -> bool,
+    ) -> Self {
+        let (mut records, mut labelled, mut positives) = (0, 0, vec![0; findings.len()]);
+        let mut patients = vec![false; roster.patient_names.len()];
+        let mut studies = vec![false; roster.len()];
+        for row in (0..members.len()).filter(|&row| inside(&members[row])) {
+            records += 1;
+            labelled += u64::from(roster.labelled[row]);
+            patients[roster.patients[row] as usize] = true;
+            studies[roster.studies[row] as usize] = true;
+            roster.positives(row).iter().for_each(|&finding| positives[finding] += 1);
+        }
+        let count = |seen: Vec<bool>| seen.into_iter().filter(|&seen| seen).count() as u64;
+        let findings = findings.iter().zip(positives).map(|(finding, positives)| FindingCount {
+            finding: finding.clone(),
+            positives,
+            prevalence: positives as f64 / labelled.max(1) as f64,
+        });
+        let (studies, patients) = (count(studies), count(patients));
+        Self { name, records, studies, patients, labelled, findings: findings.collect() }
+    }
+
+    /// What both count, as stated here and as found there.
+    pub(super) fn beside<'a>(&'a self, found: &'a Self) -> impl Iterator<Item = (String, u64, u64)> + 'a {
+        let counts = [
+            ("records", self.records, found.records),
+            ("studies", self.studies, found.studies),
+            ("patients", self.patients, found.patients),
+            ("labelled records", self.labelled, found.labelled),
+        ];
+        let findings = self.findings.iter().zip(&found.findings);
+        counts.into_iter().map(|(what, stated, found)| (format!("{what} in {}", self.name), stated, found)).chain(
+            findings.map(|(stated, found)| {
+                (format!("positives of {} in {}", stated.finding, self.name), stated.positives, found.positives)
+            }),
+        )
+    }
+}
+
+impl Deviation {
+    /// The largest one over parts that hold labels; of equal ones the first.
+    pub(super) fn largest(parts: &[Part], from: &Part) -> Option<Self> {
+        let each = parts.iter().filter(|part| part.labelled > 0).flat_map(|part| {
+            part.findings.iter().zip(&from.findings).map(|(own, whole)| Self {
+                value: (own.prevalence - whole.prevalence).abs(),
+                finding: own.finding.clone(),
+                part: part.name.clone(),
+            })
+        });
+        each.reduce(|largest, next| if next.value > largest.value { next } else { largest })
+    }
+}
+
+impl Display for Deviation {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.3} points ({}, {})", self.value * 100.0, self.finding, self.part)
+    }
+}
