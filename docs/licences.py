@@ -21,7 +21,7 @@ ALLOWED = {
 
 # The platform that is built for: crates of other platforms are no part of any program.
 PLATFORM = "x86_64-unknown-linux-gnu"
-PROGRAMS = ["ingest", "dataset", "trainer"]
+PROGRAMS = ["mrm-ingest", "mrm-dataset", "mrm-trainer"]
 PAGE = pathlib.Path(__file__).with_name("licences.md")
 
 

@@ -9,6 +9,7 @@
 //! | raster | PNG, JPEG; 8 or 16 bit (grey of 16 bits is toned); grey, colour, alpha (ignored) | everything else |
 //! | report | UTF-8 and UTF-16 (by BOM), Windows-1252 with Latin-1 | |
 
+pub mod cli;
 mod codec;
 pub mod dicom;
 pub mod error;

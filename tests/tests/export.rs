@@ -331,7 +331,7 @@ fn what_cannot_be_exported_is_told_in_one_line() {
     refused(2, "csv", &out, &["--shard-size", "3"], "one table");
     refused(1, "hf", &out, &["--split", "none"], "there are: main");
     refused(1, "hf", &out, &["--split", "main", "--ratio", "7"], "there are: 1, ");
-    refused(1, "hf", &out, &["--split", "main", "--ratio", "1", "--subset", "test"], "--subset train");
+    refused(2, "hf", &out, &["--split", "main", "--ratio", "1", "--subset", "test"], "--subset train");
     refused(1, "hf", Path::new("s3://bucket/out"), &[], "is no folder");
     assert!(!out.exists(), "a refused export leaves nothing");
 

@@ -594,7 +594,7 @@ fn chexpert_and_nih_layouts_are_read() {
     let rejected = rejects(&out);
     assert_eq!((rejected.len(), rejected[0].source_path.as_str()), (1, "images_001/images/00000001_000.png"));
     assert_eq!(rejected[0].error, "a box at 10, 20 of 30 × 65 pixels, which is not in its image of 64 × 64");
-    assert!(ok("dataset", args!["verify", &out]).contains("1 records, all whole"));
+    assert!(ok("dataset", args!["verify", &out]).contains("1 record, all whole"));
 
     // So would a name of two lines.
     let names = path.join("names");
@@ -606,7 +606,7 @@ fn chexpert_and_nih_layouts_are_read() {
     let rejected = rejects(&out);
     assert_eq!((rejected.len(), rejected[0].source_path.as_str()), (1, "two\nlines.png"));
     assert!(rejected[0].error.ends_with("holds the control character U+000A"), "{}", rejected[0].error);
-    assert!(ok("dataset", args!["verify", &out]).contains("1 records, all whole"));
+    assert!(ok("dataset", args!["verify", &out]).contains("1 record, all whole"));
 
     // The real tables, without their images.
     let Some(data) = real_data() else { return };

@@ -129,7 +129,7 @@ fn a_folder_of_another_user_ends_the_run() {
     // What belongs to the system is no part of the data.
     for name in ["lost+found", ".Trash-0"] {
         fs::create_dir(raw.join(name)).expect("made");
-        fs::set_permissions(raw.join(name), fs::Permissions::from_mode(0)).expect("set");
+        fs::set_permissions(raw.join(name), fs::Permissions::from_mode(0o0)).expect("set");
     }
     assert_eq!(done(run(0o755)), told);
     // Tables are found in a folder of any name.

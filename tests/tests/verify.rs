@@ -414,7 +414,7 @@ fn codes_and_pictures_that_mean_nothing_are_named() {
     });
     assert!(turned.contains("row 1: image of 14×10, its columns say 10×14"), "{turned}");
     for told in [&code, &token, &long, &turned] {
-        assert!(told.starts_with(&format!("{FIRST}, row 1: ")) && told.contains("1 problems in"), "{told}");
+        assert!(told.starts_with(&format!("{FIRST}, row 1: ")) && told.contains("1 problem in"), "{told}");
     }
     let many = told("many", ImageEncoding::Raw, &|record| record.token_ids.resize(101, 5));
     assert!(many.starts_with(&format!("{FIRST}, row 1: 101 token ids, the manifest says 100 at most")), "{many}");
@@ -508,7 +508,7 @@ fn files_that_contradict_each_other_are_named() {
     fs::write(&tokenizer, "{").expect("written");
     let digest = dataset::store::files::sha256(&tokenizer).expect("a digest");
     let unread = told(&|manifest| manifest.text.tokenizer_sha256.clone_from(&digest));
-    assert!(unread.contains("tokenizer.json: ") && unread.contains("1 problems in"), "{unread}");
+    assert!(unread.contains("tokenizer.json: ") && unread.contains("1 problem in"), "{unread}");
     fs::write(&tokenizer, kept).expect("written");
 
     // A writer whose schema allows nulls, where the format does not.

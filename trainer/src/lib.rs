@@ -33,6 +33,7 @@
 
 #![cfg_attr(test, allow(clippy::float_cmp))] // tests compare what must be equal to the bit
 
+pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod error;

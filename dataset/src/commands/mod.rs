@@ -1,5 +1,6 @@
 //! What the binary `dataset` shows, and the command-line helpers that all three binaries share.
 
+pub mod arguments;
 pub mod bench;
 pub mod cli;
 pub mod inspect;

@@ -92,9 +92,9 @@ fn parts(error: &str) -> Vec<Part<'_>> {
         let core = opened.trim_end_matches(['.', ',', ';', ':', '!', '?', ')', ']', '}', '>', '\'']);
         push(&word[..word.len() - opened.len()], None);
         if is_name(core) {
-            push(core, ANY)
+            push(core, ANY);
         } else {
-            numbers(core, &mut push)
+            numbers(core, &mut push);
         }
         push(&opened[core.len()..], None);
         rest = after;

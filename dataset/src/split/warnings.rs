@@ -109,15 +109,14 @@ impl Display for SplitWarning {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         let Self { part, finding, expected, found, count, of } = self;
         let (expected, found) = (100.0 * expected, 100.0 * found);
-        match finding {
-            Some(finding) => write!(f, "{finding} {found:.1}% ({count} of {of}; expected {expected:.1}%)"),
-            None => {
-                let (part, all) = (set(part), if part.ends_with('%') { "training records" } else { "records" });
-                // As many decimals as the share has that was asked for.
-                let expected = format!("{expected:.9}");
-                let expected = expected.trim_end_matches('0').trim_end_matches('.');
-                write!(f, "{part} holds {found:.1}% of the {all} ({count} of {of}), not {expected}%")
-            }
+        if let Some(finding) = finding {
+            write!(f, "{finding} {found:.1}% ({count} of {of}; expected {expected:.1}%)")
+        } else {
+            let (part, all) = (set(part), if part.ends_with('%') { "training records" } else { "records" });
+            // As many decimals as the share has that was asked for.
+            let expected = format!("{expected:.9}");
+            let expected = expected.trim_end_matches('0').trim_end_matches('.');
+            write!(f, "{part} holds {found:.1}% of the {all} ({count} of {of}), not {expected}%")
         }
     }
 }

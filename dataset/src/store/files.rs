@@ -246,7 +246,7 @@ mod tests {
                         match write_atomic(path, content) {
                             Ok(()) => {}
                             Err(error) => {
-                                assert!(error.to_string().ends_with("another process writes it now"), "{error}")
+                                assert!(error.to_string().ends_with("another process writes it now"), "{error}");
                             }
                         }
                         let found = fs::read(path).unwrap_or_else(|_| content.clone());

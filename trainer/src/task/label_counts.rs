@@ -113,7 +113,7 @@ mod tests {
         let some = counts(Uncertain::Ones, Missing::Ignore);
         assert_eq!((some.positives(), some.negatives()), (3, 1));
         assert_eq!(remedy(&[all]), "");
-        assert!(remedy(&[some.clone()]).contains("data.missing=zeros"));
+        assert!(remedy(std::slice::from_ref(&some)).contains("data.missing=zeros"));
         assert_eq!(some.open.told(), "1 uncertain counted as positive, 3 blank ignored");
         let none = counts(Uncertain::Ignore, Missing::Ignore);
         assert_eq!((none.positives(), none.negatives()), (2, 1));

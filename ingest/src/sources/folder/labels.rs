@@ -62,6 +62,7 @@ fn key(text: &str) -> String {
 }
 
 /// The code of a [`key`] that means one without a mapping; the inner `None` is a blank label.
+#[expect(clippy::option_option, reason = "none: no usual word; some none: a blank label")]
 fn usual_code(key: &str) -> Option<Option<i8>> {
     WORDS.into_iter().find(|(_, words)| words.contains(&key)).map(|(code, _)| code)
 }
@@ -104,8 +105,8 @@ impl<'a> Findings<'a> {
         }
         let mut names: Vec<&String> = found.names.iter().collect();
         names.sort_unstable();
-        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(format!("two findings are called `{}`; rename a column or a class, or leave one out", pair[0]));
+        if let Some([name, _]) = names.array_windows().find(|[name, next]| name == next) {
+            return Err(format!("two findings are called `{name}`; rename a column or a class, or leave one out"));
         }
         let unused = map.iter().zip(&words.used).filter(|(_, used)| !**used);
         found.remarks.extend(
@@ -194,6 +195,7 @@ struct Words<'a> {
 
 impl Words<'_> {
     /// The code that the mapping gives to a value of a column; an entry for this column comes first.
+    #[expect(clippy::option_option, reason = "none: an unknown word; some none: a blank label")]
     fn code(&mut self, column: &str, value: &str) -> Option<Option<i8>> {
         let value = key(value);
         let of_column = |word: &str| word.strip_prefix(column)?.strip_prefix(':').map(key);

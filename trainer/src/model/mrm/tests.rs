@@ -209,7 +209,7 @@ fn a_batch_without_any_report_has_a_report_loss_of_zero_and_leaves_the_report_de
     };
     for report_loss in [ReportLoss::All, ReportLoss::Masked] {
         for restore in [Restore::Both, Restore::ReportOnly] {
-            let (store, model) = model(&MrmConfig { report_loss, restore, ..config() });
+            let (store, model) = model(&MrmConfig { restore, report_loss, ..config() });
             let output = model.forward(&batch.image, Some(report), Some(&batch.noise), true).unwrap();
             assert_eq!(number(output.loss_report.as_ref()), 0.0);
             output.total.backward();
