@@ -2,20 +2,13 @@
 //!
 //! | room | what is in it |
 //! | --- | --- |
-//! | [`record`] | one row and its Arrow schema |
-//! | [`shard`] | one Parquet file: writer and reader |
-//! | [`manifest`] | `dataset.json` |
-//! | [`card`] | `README.md`, from which Hugging Face `datasets` knows the columns |
-//! | [`croissant`] | `croissant.json`, the same for catalogues |
-//! | [`storage`] | where a dataset lies: a folder, or a prefix of an object store |
-//! | [`dataset`](Dataset) | an opened dataset: rows, columns, polars tables |
-//! | [`split`], [`draw`] | subsets and nested label ratios, patient-safe and balanced |
-//! | [`published_lists`], [`certificate`] | splits by lists of image names; what a split promises |
-//! | [`loader`], [`transform`], [`geometry`], [`resample`], [`masking`] | batches for a trainer |
+//! | [`format`](mod@format) | one record, one shard (a Parquet file), the manifest `dataset.json`, the cards beside it |
+//! | [`store`] | a local folder or an object store; atomic writes, locks, retries |
+//! | [`Dataset`] | an opened dataset: rows, columns, polars tables |
+//! | [`split`] | subsets and nested label ratios, each with a certificate of what it promises |
+//! | [`loader`], [`transform`] | batches for a trainer; crop geometry, resampling, normalization |
 //! | [`export`] | the records in formats of other tools |
-//! | [`verify`], [`inspect`], [`montage`], [`mod@bench`] | what the command line shows |
-//! | [`reject_reasons`] | why inputs were left out, in a few lines |
-//! | [`cli`], [`meter`], [`nearest`] | what all three programs share: options, progress, names that were meant |
+//! | [`commands`] | what the binary shows, and what all three binaries share: options, progress |
 //!
 //! It knows neither DICOM nor torch.
 

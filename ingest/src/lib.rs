@@ -1,7 +1,16 @@
 //! From a raw directory of radiographs and reports to a dataset of shards.
 //!
-//! A [`Source`](plan::Source) lists what there is (the [`Plan`](plan::Plan)); [`run()`] decodes, tones, fits, tokenises
-//! and writes it.
+//! A [`Source`](run::plan::Source) lists what there is (the [`Plan`](run::plan::Plan)); [`run()`] decodes, windows, resizes,
+//! tokenizes and writes it.
+//!
+//! | room | what is in it |
+//! | --- | --- |
+//! | [`sources`] | one file a public layout, and what they share: tables, directory walks |
+//! | [`dicom`] | limits that are checked first, parsing, headers, pixel data |
+//! | [`image`] | from stored values to the image of a record: intensity transform, resize, masks |
+//! | [`report`] | reports: reading, sections, tokenizer |
+//! | [`mod@run`] | one run: plan, shards, manifest; killed at any time and started again |
+//! | [`cli`] | the arguments of the program |
 //!
 //! | file | read | not read |
 //! | --- | --- | --- |

@@ -1,26 +1,16 @@
 //! Masked record modeling on tch: the models, what trains them and what measures them.
 //!
-//! | module | purpose |
+//! | room | what is in it |
 //! | --- | --- |
-//! | [`mrm`] | the pre-training model: masked encoder, both decoders, losses, ablations |
-//! | [`image_decoder`], [`bert`] | its two decoders: of the image, of the report |
-//! | [`classifier`] | the encoder with a linear head, for fine-tuning and features |
-//! | [`segmenter`] | the encoder with UPerNet or a light SETR head, for masks |
-//! | [`encoder`] | the encoder that both of these stand on |
-//! | [`vit`], [`layers`], [`convolutions`] | the vision transformer's blocks; small layers and their start values |
-//! | [`patches`], [`positions`] | images as sequences; position tables and their resize |
-//! | [`weights`] | weights into a model, and the report of what fitted |
-//! | [`pth`], [`naming`] | PyTorch checkpoints read without Python; Hugging Face's names |
-//! | [`optimiser`], [`schedule`] | AdamW and SGD with a state that can be saved; learning rates |
-//! | [`metrics`], [`bootstrap`] | AUROC, average precision, Dice; intervals over patients |
-//! | [`overlap`], [`segmentation_loss`] | Dice and IoU of masks; focal and Dice loss |
-//! | [`objective`], [`objectives`] | the plug, and what is plugged in: pre-training, classification, segmentation |
-//! | [`engine`], [`step`], [`rundir`], [`config`] | the training loop, one update, a run's directory, its configuration |
-//! | [`precision`], [`ema`], [`libtorch`] | mixed precision, averaged weights, what tch does not bind |
-//! | [`tensorboard`] | a run's metrics as TensorBoard reads them |
-//! | [`threads`] | how many threads compute |
-//! | [`commands`] | what the subcommands do |
-//! | [`error`], [`failure`] | what can go wrong in all of these; failures in one line |
+//! | [`model`] | the models: masked encoder, image and report decoder, classifier, segmenter |
+//! | [`train`] | the training loop, one optimizer step, optimizers and schedules, the run directory |
+//! | [`task`] | the plug between loop and task; pre-training, classification, segmentation |
+//! | [`eval`] | AUROC, average precision, Dice; intervals over patients |
+//! | [`weights`] | weights in and out: loading, PyTorch checkpoints read without Python, key names of Hugging Face |
+//! | [`torch`] | what tch does not bind; torch errors as one line |
+//! | [`config`] | the keys of a run's configuration and the presets |
+//! | [`commands`], [`cli`] | what the subcommands do; their arguments |
+//! | [`error`] | what can go wrong in all of these |
 //!
 //! Variable names are timm's and the MRM release's, so weights move in and out without a map. The numbers are tested
 //! against the release in `tests/tests/golden_trainer.rs`.

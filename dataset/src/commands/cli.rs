@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn a_panic_that_nobody_catches_is_told_in_one_line() {
         let told = caught(|| panic!("on purpose\nsecond line")).unwrap_err().to_string();
-        assert!(told.starts_with("a defect of this program, at dataset/src/cli.rs:"), "{told}");
+        assert!(told.starts_with("a defect of this program, at dataset/src/commands/cli.rs:"), "{told}");
         assert!(told.ends_with(": on purpose; please tell its makers"), "{told}");
         assert!(caught(|| Ok(ExitCode::SUCCESS)).is_ok());
     }

@@ -37,6 +37,7 @@ struct Cli {
     command: Command,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one value, parsed once")]
 #[derive(Subcommand)]
 enum Command {
     /// MIMIC-CXR or MIMIC-CXR-JPG: `files/`, reports, metadata, split and label tables.

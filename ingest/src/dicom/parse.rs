@@ -44,7 +44,7 @@ pub fn read_radiograph(bytes: &[u8], words: Vec<u16>) -> Result<Dicom<'_>, Strin
     guarded(|| read_checked(bytes, words, check_class))
 }
 
-/// From the beginning of a radiograph's file of `total` bytes: all but its pixels ([`Values::Unread`]), where these are
+/// From the beginning of a radiograph's file of `total` bytes: all but its pixels ([`Values::Unread`](crate::dicom::Values::Unread)), where these are
 /// grey, uncompressed and shown through a window; `None` for all others.
 ///
 /// # Errors

@@ -14,7 +14,7 @@ use crate::image::mask::Runs;
 use crate::report::sections::Conclusion;
 use crate::run::path_names::PathNames;
 
-/// A kind of raw directory. A user's own source implements this and hands its plan to [`crate::run::shards()`].
+/// A kind of raw directory. A user's own source implements this and hands its plan to [`crate::run()`].
 pub trait Source: Sync {
     /// Name, first part of every record's identifier.
     fn name(&self) -> &'static str;
