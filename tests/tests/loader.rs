@@ -242,6 +242,9 @@ fn a_record_that_cannot_be_read_is_an_error_or_skipped_and_counted() {
     assert_eq!((seen, loader.skipped()), (55, 42));
 }
 
+/// Contents, boxes and masks of a batch.
+type Everything = (Contents, Vec<PlacedBox>, Vec<u8>);
+
 /// A bit that flips anywhere in a shard changes no batch: it is an error, or was not read.
 #[test]
 fn no_batch_has_flipped_bits() {
@@ -262,7 +265,7 @@ fn no_batch_has_flipped_bits() {
             })
             .collect();
         write_dataset(folder.path(), &["A", "B", "C"], encoding, &shards);
-        let epoch = || -> Vec<Result<(Contents, Vec<PlacedBox>, Vec<u8>), String>> {
+        let epoch = || -> Vec<Result<Everything, String>> {
             let dataset = Arc::new(Dataset::open(folder.path()).expect("a manifest"));
             let loader = builder(&dataset).batch_size(8).boxes(true).masks(true).threads(2).build().expect("a loader");
             let all = |batch: Batch| (contents(&batch), batch.boxes().to_vec(), batch.masks().to_vec());
@@ -292,11 +295,13 @@ fn no_batch_has_flipped_bits() {
     assert!(failed > tried / 4, "{failed} of {tried}");
 }
 
+/// A change of a record, and words of the error that it causes.
+type Change<'a> = (&'a str, &'a dyn Fn(&mut Record));
+
 /// On a device, an id outside of the vocabulary is an assertion that names no record.
 #[test]
 fn values_that_mean_nothing_are_refused_with_their_row() {
     let boxed = |x: f32| vec![BoundingBox { label: "A".to_owned(), x, y: 1.0, width: 2.0, height: 2.0 }];
-    type Change<'a> = (&'a str, &'a dyn Fn(&mut Record));
     let changes: [Change<'_>; 5] = [
         ("token id 100, of a vocabulary of 100", &|record| record.token_ids[3] = 100),
         ("token id -1, of a vocabulary of 100", &|record| record.token_ids[3] = -1),

@@ -483,7 +483,7 @@ fn answers_that_are_cut_off_are_asked_for_again() {
         let (file, tail) = storage.open("shards/4").expect("a file");
         assert_eq!((file.length(), tail.len()), (3004, 3004));
         assert_eq!(
-            file.read_ranges(&[5..20, 100..2900]).expect("ranges").iter().map(|piece| piece.len()).sum::<usize>(),
+            file.read_ranges(&[5..20, 100..2900]).expect("ranges").iter().map(bytes::Bytes::len).sum::<usize>(),
             2815
         );
         assert_eq!(storage.size("shards/2").expect("a size"), 3002);

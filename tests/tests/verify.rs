@@ -334,12 +334,14 @@ fn no_export_has_flipped_bits() {
     }
 }
 
+/// A way to read a dataset, and what it is called.
+type Read<'a> = (&'a str, &'a dyn Fn(&Arc<Dataset>) -> Result<String, String>);
+
 /// Every way to read a dataset gives what was written, or an error.
 #[test]
 fn no_reader_gives_flipped_bits() {
     for more in [&[][..], &["--image-encoding", "png"], &["--compression", "zstd"]] {
         let (_temporary, out) = small_set(more);
-        type Read<'a> = (&'a str, &'a dyn Fn(&Arc<Dataset>) -> Result<String, String>);
         let told = |error: dataset::Error| error.to_string();
         let texts = |dataset: &Arc<Dataset>| -> Result<String, String> {
             let found = ["record_id", "patient_id", "report", "view"].map(|name| dataset.texts(name));
