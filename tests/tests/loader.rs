@@ -13,7 +13,7 @@ use dataset::loader::{LoaderBuilder, OnError, TextOptions};
 use dataset::transform::geometry::IGNORED;
 use dataset::transform::{ASPECT, Crop, Transform};
 use dataset::{Batch, Dataset, Loader, LoaderState, PlacedBox};
-use mrm_tests::{folder, made_record, ok, write_dataset};
+use mrm_tests::{args, binary, folder, made_record, ok, text, write_dataset};
 use proptest::prelude::*;
 
 const ROWS: usize = 97;
@@ -578,4 +578,18 @@ fn threads_and_batches_ahead_have_bounds() {
     assert!(threads.contains("1000000 threads") && threads.contains("at most 1024"), "{threads}");
     let ahead = told(builder(&dataset).prefetch(usize::MAX));
     assert!(ahead.contains("at most 1024 and 65536"), "{ahead}");
+}
+
+#[test]
+fn the_example_of_a_training_loop_runs() {
+    let folder = folder();
+    write(folder.path());
+    ok("dataset", args!["split", folder.path(), "--name", "main"]);
+    let example = std::process::Command::new(binary("examples/train_loop")).arg(folder.path()).arg("main").output();
+    let output = example.expect("the example starts");
+    let (told, failed) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{failed}");
+    let steps = told.lines().filter(|line| line.contains("images of 64×64")).count();
+    assert_eq!(steps, told.lines().count() - 1, "{told}");
+    assert!(steps > 5 && told.lines().last().is_some_and(|state| state.contains("\"epoch\":1,\"batch\":0")), "{told}");
 }
