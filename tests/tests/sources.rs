@@ -6,11 +6,12 @@ use std::io::Read;
 use std::path::Path;
 
 use dataset::Dataset;
-use dataset::format::record::Record;
+use dataset::format::image_codec::GreyImage;
+use dataset::format::record::{ImageEncoding, Record};
 use ingest::image::mask::Runs;
 use ingest::run::plan::Source;
 use ingest::sources::OpenI;
-use mrm_tests::{args, contents, fails, folder, ingest, ok, phantom_of, real_data, rejects};
+use mrm_tests::{args, binary, contents, fails, folder, ingest, ok, phantom_of, real_data, rejects, text};
 
 fn records(out: &Path) -> Vec<Record> {
     let dataset = Dataset::open(out).expect("a dataset");
@@ -820,4 +821,37 @@ fn the_patient_of_a_header_is_taken_when_asked_for() {
     let out = temporary.path().join("plain");
     ingest("folder", &flat, &out, &[]);
     assert!(self::records(&out).iter().all(|record| record.patient_id == record.image_id));
+}
+
+/// The example of a source of one's own: its records, rejects and options are those of any other source.
+#[test]
+fn a_source_of_ones_own_is_a_subcommand() {
+    let temporary = folder();
+    let (raw, out) = (temporary.path().join("raw"), temporary.path().join("set"));
+    fs::create_dir(&raw).expect("a folder");
+    let grey = GreyImage { width: 40, height: 30, pixels: (0..1200).map(|at| (at % 251) as u8).collect() };
+    let png = grey.encode(ImageEncoding::Png).expect("a PNG");
+    for (stem, report) in [("p1-s1", "A pneumothorax is seen."), ("p1-s2", "Clear lungs."), ("p2-s1", "Clear lungs.")] {
+        fs::write(raw.join(format!("{stem}.png")), &png).expect("written");
+        fs::write(raw.join(format!("{stem}.txt")), report).expect("written");
+    }
+    fs::write(raw.join("p3-s1.png"), "no image").expect("written");
+    let run = |more: &[&str]| {
+        let mut command = std::process::Command::new(binary("examples/custom_source"));
+        command.arg("ward").arg(&raw).arg(&out).args(["--size", "16", "--vocab-size", "100"]).args(more);
+        let output = command.output().expect("the example starts");
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let (code, told) = run(&["--max-reject-rate", "0.5"]);
+    assert_eq!(code, Some(0), "{told}");
+    let found: Vec<_> =
+        records(&out).into_iter().map(|record| (record.record_id, record.patient_id, record.labels)).collect();
+    let of = |id: &str, patient: &str, code| (format!("ward/{id}"), patient.to_owned(), vec![Some(code)]);
+    assert_eq!(found, [of("p1-s1", "p1", 1), of("p1-s2", "p1", 0), of("p2-s1", "p2", 0)]);
+    says(&out, "p3-s1.png", "decode", "");
+    assert!(ok("dataset", args!["verify", &out]).contains("3 records, all whole"));
+    let (code, told) = run(&["--size", "none"]);
+    assert!(code == Some(2) && told.contains("--size"), "{told}");
+    let (code, told) = run(&["--max-reject-rate", "0.5"]);
+    assert!(code == Some(0) && told.contains("nothing to do"), "{told}");
 }

@@ -56,15 +56,23 @@ impl HelpFiles {
     }
 }
 
-/// Parses a program's command line. A negative number is the value of the option before it, out of its range or not, and
-/// no option of its own. The process may from then on open as many files as the system lets it: a dataset keeps its shards
-/// open, and the usual limit is 1,024.
+/// Parses a program's command line.
 pub fn parse<P: clap::Parser>() -> P {
+    parsed(&matches(P::command()))
+}
+
+/// What was matched as the arguments of a program; ends the process where they are none.
+pub fn parsed<P: clap::Parser>(matches: &clap::ArgMatches) -> P {
+    P::from_arg_matches(matches).unwrap_or_else(|error| error.format(&mut P::command()).exit())
+}
+
+/// Matches the command line of this process. A negative number is the value of the option before it, out of its range or
+/// not, and no option of its own. The process may from then on open as many files as the system lets it: a dataset keeps
+/// its shards open, and the usual limit is 1,024.
+pub fn matches(command: clap::Command) -> clap::ArgMatches {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    let command = P::command().mut_subcommands(|command| command.allow_negative_numbers(true));
-    let parsed = P::from_arg_matches(&command.get_matches());
-    parsed.unwrap_or_else(|error| error.format(&mut P::command()).exit())
+    command.mut_subcommands(|command| command.allow_negative_numbers(true)).get_matches()
 }
 
 /// Does a program's work, and says in one line why it failed.

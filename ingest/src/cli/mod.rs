@@ -15,7 +15,7 @@ use crate::run::{self, Options, ReportText, Summary, TokenizerChoice};
 use crate::sources;
 use crate::sources::{LabelWord, TableOptions};
 use anyhow::{Result, bail};
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use dataset::commands::cli::{self, HelpFiles, count, counted};
 use dataset::commands::progress::{Meter, Progress};
 use dataset::format::record::ImageEncoding;
@@ -283,8 +283,21 @@ impl FolderArguments {
 
 /// Runs the program on the arguments of this process.
 pub fn main() -> ExitCode {
-    let cli = cli::parse();
-    cli::outcome(|| run(cli))
+    main_with(&[])
+}
+
+/// Runs the program with further sources: each is a subcommand of its name, with the options that all sources share.
+pub fn main_with(sources: &[&dyn Source]) -> ExitCode {
+    let own = |source: &&dyn Source| IngestArguments::augment_args(clap::Command::new(source.name()));
+    let matches = cli::matches(Cli::command().subcommands(sources.iter().map(own)));
+    cli::outcome(|| {
+        let given = matches.subcommand();
+        let found = given.and_then(|(name, given)| Some((sources.iter().find(|source| source.name() == name)?, given)));
+        match found {
+            Some((source, given)) => ingest_source(*source, &IngestArguments::from_arg_matches(given)?),
+            None => run(cli::parsed(&matches)),
+        }
+    })
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
