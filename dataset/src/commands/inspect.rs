@@ -12,8 +12,7 @@ use crate::commands::reject_reasons;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::format::manifest::REJECTS;
-use crate::format::table;
-use crate::format::table::from_parquet;
+use crate::format::table::{self, from_parquet};
 
 /// A page of text: counts, views, label prevalence, token lengths, sizes, rejects, splits.
 pub fn summary(dataset: &Dataset) -> Result<String> {

@@ -6,8 +6,7 @@ use std::path::Path;
 
 use arrow_array::{Float32Array, StringArray};
 use dataset::format::manifest::{Manifest, REJECTS};
-use dataset::format::table;
-use dataset::format::table::column;
+use dataset::format::table::{self, column};
 use dataset::{Dataset, Storage};
 
 use crate::error::{Reject, Result};

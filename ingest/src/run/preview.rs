@@ -9,8 +9,7 @@ use dataset::Storage;
 use dataset::commands::cli::counted;
 use dataset::commands::reject_reasons::{Group, group};
 use dataset::format::manifest::REJECTS;
-use dataset::format::table;
-use dataset::format::table::column;
+use dataset::format::table::{self, column};
 
 use crate::error::{Error, Reject, Result};
 use crate::run::plan::{Plan, PlannedRecord, ReportSource};

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use arrow_array::StringArray;
 use dataset::Storage;
 use dataset::format::manifest::REJECTS;
-use dataset::format::table;
-use dataset::format::table::column;
+use dataset::format::table::{self, column};
 use dataset::store::files;
 use serde::Deserialize;
 

@@ -7,8 +7,7 @@ use arrow_array::{Array, FixedSizeBinaryArray, StringArray};
 use dataset::Storage;
 use dataset::format::manifest::{Manifest, REJECTS};
 use dataset::format::shard::Shard;
-use dataset::format::table;
-use dataset::format::table::column;
+use dataset::format::table::{self, column};
 use dataset::store::files;
 use rayon::prelude::*;
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::commands::{self, DataSource, Request, Sweep, TARGETS};
-use crate::config::{self, PRESETS, SEGMENTATION_TASK, overlay};
+use crate::config::{self, MAX_EPOCHS, PRESETS, SEGMENTATION_TASK, overlay};
 use crate::eval::metrics::SPECIFICITY;
 use crate::model::vit::VitConfig;
 use crate::torch::panic;
@@ -615,10 +615,8 @@ impl Settings {
 
 /// A number of epochs.
 fn epochs(text: &str) -> Result<f64, String> {
-    cli::positive(text)
-        .ok()
-        .filter(|epochs| *epochs <= 1e6)
-        .ok_or_else(|| "give a number above 0, at most 1000000".to_owned())
+    let found = cli::positive(text).ok().filter(|epochs| *epochs <= MAX_EPOCHS);
+    found.ok_or_else(|| format!("give a number above 0, at most {MAX_EPOCHS}"))
 }
 
 /// The name of a device; whether it is there is seen when it is used.

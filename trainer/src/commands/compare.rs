@@ -6,8 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use arrow_array::{Array, Float32Array, Int8Array, RecordBatch, StringArray};
 use dataset::commands::cli::counted;
-use dataset::format::table;
-use dataset::format::table::column;
+use dataset::format::table::{self, column};
 use serde::Serialize;
 
 use super::evaluate::{THIN, check_specificity, numbered};

@@ -27,7 +27,7 @@ pub use finetune::{
 };
 pub use fitting::{fitting_preset, preset_hint};
 pub use length::{Epoch, PATIENCE};
-pub use pretrain::{PretrainConfig, PretrainData, PretrainOptimiser, pretrain_preset};
+pub use pretrain::{MAX_EPOCHS, PretrainConfig, PretrainData, PretrainOptimiser, pretrain_preset};
 pub use segment::{SEGMENTATION_TASK, SegmentConfig, SegmentData, SegmentOptimiser, segment_preset};
 
 /// Mean and standard deviation of MIMIC-CXR-JPG's pixels, 0 to 1, as the release has them.

@@ -10,7 +10,7 @@ use crate::model::mrm::{MrmConfig, ReportLoss};
 use crate::model::vit::VitConfig;
 
 /// Largest number of epochs.
-const MAX_EPOCHS: f64 = 1e6;
+pub const MAX_EPOCHS: f64 = 1e6;
 
 /// How pre-training sees its data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -27,8 +27,8 @@ pub struct Threads {
     pub from: &'static str,
 }
 
-/// Starts this program anew with `GOMP_SPINCOUNT=1000`, where it has several threads and nobody has chosen how they wait. libgomp
-/// reads its settings when it is loaded, which is before `main`; the process stays the same one.
+/// Starts this program anew with `GOMP_SPINCOUNT=1000`, where it has several threads and nobody has chosen how they wait.
+/// libgomp reads its settings when it is loaded, which is before `main`; the process stays the same one.
 pub fn limit_spinning(asked: usize) {
     if [SPINS.0, "OMP_WAIT_POLICY"].iter().any(|name| std::env::var_os(name).is_some()) {
         return;
