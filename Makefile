@@ -61,14 +61,14 @@ notebooks: $(REFERENCE)/.tests ## execute the notebooks in place, on the demo's 
 	@MRM_DATASET=$(abspath $(DEMO))/data MRM_RUNS=$(abspath $(DEMO))/runs \
 		$(REFERENCE)/bin/python tests/python/notebooks.py notebooks notebooks
 
-lint: setup audit ## format check, clippy, licences, and documentation without warnings
+lint: setup audit ## format check, clippy, licenses, and documentation without warnings
 	@cargo fmt --all --check
 	@$(TORCH) cargo clippy --release --workspace --all-targets -- -D warnings
 	@$(TORCH) RUSTDOCFLAGS="-D warnings" cargo doc --quiet --release --workspace --no-deps
 
-audit: ## licences of all dependencies against the list in docs/licences.py
+audit: ## licenses of all dependencies against the list in docs/licenses.py
 	@cargo fetch --quiet --locked --target x86_64-unknown-linux-gnu
-	@docs/licences.py --check
+	@docs/licenses.py --check
 
 BENCH ?= bench-output
 

@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::path::Path;
 
 use dataset::Dataset;
-use dataset::format::image_codec::GreyImage;
+use dataset::format::image_codec::GrayPixels;
 use dataset::format::manifest::shard_path;
 use dataset::format::record::{ImageEncoding, Record};
 use dataset::format::shard::ShardWriter;
@@ -107,7 +107,7 @@ fn write(
     for record in records {
         let (width, height) = (record.width.into(), record.height.into());
         let mut record = record.clone();
-        record.image = GreyImage { width, height, pixels: record.image }.encode(encoding).expect("encoded");
+        record.image = GrayPixels { width, height, pixels: record.image }.encode(encoding).expect("encoded");
         writer.write(std::slice::from_ref(&record)).expect("written");
     }
     writer.finish(&relative).expect("a whole shard")

@@ -7,8 +7,8 @@ PEERS is a script `PEERS run PEERDATA NAME --tok FILE --epochs 1 --workers N` th
 and prints one JSON line with `img_s` (images/s) and `cpu_ms` (processor time an image); PEERDATA/files-jpg holds the
 512-pixel pictures, PEERDATA/reports.json their reports. `NAME@PYTHON` runs a peer with an interpreter of its own.
 
-Work a sample, the same for all: read a 512 x 512 grey picture, RandomResizedCrop to 448 (scale 0.2..1, bicubic), flip,
-normalise to float32, mask the words of 100 token ids; batches of 64, shuffled, two threads or processes. Ours stores raw
+Work a sample, the same for all: read a 512 x 512 gray picture, RandomResizedCrop to 448 (scale 0.2..1, bicubic), flip,
+normalize to float32, mask the words of 100 token ids; batches of 64, shuffled, two threads or processes. Ours stores raw
 pixels, so `files-npy`, `mds-raw`, `wds-npy` and `lit-raw` do no more than ours.
 
 Prints medians as a Markdown table, with the ratio to the fastest peer, and how far ours is from the memory bandwidth.

@@ -6,13 +6,12 @@ use std::sync::OnceLock;
 
 use arrow_array::{Array, RecordBatch};
 use bytes::Bytes;
-use polars::prelude::DataFrame;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
 use crate::error::{Error, Result};
-use crate::format::image_codec::{self, GreyImage};
+use crate::format::image_codec::{self, GrayPixels};
 use crate::format::manifest::{MANIFEST, Manifest, TOKENIZER};
 use crate::format::record::{ImageEncoding, Record};
 use crate::format::shard::Shard;
@@ -216,10 +215,10 @@ impl Dataset {
     }
 
     /// One decoded image.
-    pub fn image(&self, row: usize, height: u16, width: u16) -> Result<GreyImage> {
+    pub fn image(&self, row: usize, height: u16, width: u16) -> Result<GrayPixels> {
         let mut pixels = Vec::new();
         self.image_into(row, height, width, &mut pixels)?;
-        Ok(GreyImage { width: width.into(), height: height.into(), pixels })
+        Ok(GrayPixels { width: width.into(), height: height.into(), pixels })
     }
 
     /// The pages of some images, fetched at the same time, for [`Dataset::image_from`]; none where the dataset lies in a
@@ -321,10 +320,5 @@ impl Dataset {
             }
         }
         Ok(rows)
-    }
-
-    /// Some columns as a polars table.
-    pub fn frame(&self, names: &[&str]) -> Result<DataFrame> {
-        table::from_arrow(&self.columns(names)?)
     }
 }

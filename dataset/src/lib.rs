@@ -12,18 +12,18 @@
 //!
 //! It knows neither DICOM nor torch.
 
-/// Prints a line to standard output. A reader that has left, or a full device, is no reason to give up the work.
+/// `println!` for the binaries that ignores write errors (a closed pipe, a full disk), so that the work continues.
 #[macro_export]
-macro_rules! say {
+macro_rules! cli_println {
     ($($words:tt)*) => {{
         use std::io::Write as _;
         let _ = writeln!(std::io::stdout(), $($words)*);
     }};
 }
 
-/// Prints a line to the standard error; for its absence the same holds.
+/// `eprintln!` for the binaries that ignores write errors.
 #[macro_export]
-macro_rules! remark {
+macro_rules! cli_eprintln {
     ($($words:tt)*) => {{
         use std::io::Write as _;
         let _ = writeln!(std::io::stderr(), $($words)*);

@@ -1,13 +1,13 @@
-//! All columns of a dataset but the binary ones as a lazy polars table, read through the shards' own reader.
+//! Columns of a dataset as polars tables, read through the shards' own reader: a table reads the columns that it has.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use polars::prelude::*;
+use arrow_schema::Schema;
+use polars::prelude::{DataFrame, IntoColumn};
 
 use crate::dataset::Dataset;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::record::{self, IMAGE, MASK};
 use crate::format::table;
 
@@ -15,54 +15,35 @@ use crate::format::table;
 const HAS_MASK: &str = "has_mask";
 
 impl Dataset {
-    /// All columns but the binary ones, and whether there is a mask (`has_mask`), as a lazy polars table: a query reads
-    /// the columns that it needs, and of a `head` the shards that it needs.
-    pub fn metadata(self: &Arc<Self>) -> Result<LazyFrame> {
-        let shard = record::schema(self.findings(), self.manifest().image.encoding);
-        let empty = table::from_arrow(&[RecordBatch::new_empty(Arc::new(shard))])?;
-        let mut schema = empty.drop_many([IMAGE, "source_sha256", MASK]).schema().as_ref().clone();
-        schema.with_column(HAS_MASK.into(), DataType::Boolean);
-        let arguments =
-            ScanArgsAnonymous { schema: Some(Arc::new(schema)), name: "DATASET", ..ScanArgsAnonymous::default() };
-        Ok(LazyFrame::anonymous_scan(Arc::new(Metadata(self.clone())), arguments)?)
+    /// All columns but the binary ones, and whether there is a mask (`has_mask`), as a polars table with a row a record.
+    pub fn metadata(&self) -> Result<DataFrame> {
+        let schema = self.schema();
+        let names = schema.fields().iter().map(|field| field.name().as_str());
+        let names: Vec<&str> = names.filter(|name| ![IMAGE, MASK, "source_sha256"].contains(name)).collect();
+        self.frame(&[&names[..], &[HAS_MASK]].concat())
     }
-}
 
-struct Metadata(Arc<Dataset>);
+    /// Some columns as a polars table with a row a record. `has_mask` says whether there is a mask.
+    pub fn frame(&self, names: &[&str]) -> Result<DataFrame> {
+        self.head(names, usize::MAX)
+    }
 
-impl Metadata {
-    fn read(&self, schema: &Schema, wanted: &[&str], rows: usize) -> Result<DataFrame> {
-        let stored: Vec<&str> = wanted.iter().map(|&name| if name == HAS_MASK { MASK } else { name }).collect();
-        let batches = self.0.first_columns(&stored, rows)?;
-        if batches.is_empty() {
-            return Ok(DataFrame::empty_with_schema(schema).select(wanted.iter().copied())?);
-        }
-        let mut frame = table::from_arrow(&batches)?;
-        if wanted.contains(&HAS_MASK) {
+    /// Some columns of the first records, as [`Self::frame`]; later shards are not read.
+    pub fn head(&self, names: &[&str], rows: usize) -> Result<DataFrame> {
+        let stored: Vec<&str> = names.iter().map(|&name| if name == HAS_MASK { MASK } else { name }).collect();
+        let batches = self.first_columns(&stored, rows)?;
+        let mut frame = match batches.as_slice() {
+            [] => table::from_arrow(&[RecordBatch::new_empty(Arc::new(self.schema()))])?,
+            batches => table::from_arrow(batches)?,
+        };
+        if names.contains(&HAS_MASK) {
             let has_mask = frame.column(MASK)?.is_not_null().with_name(HAS_MASK.into());
             frame.with_column(has_mask.into_column())?;
         }
-        Ok(frame.select(wanted.iter().copied())?.head(Some(rows)))
-    }
-}
-
-impl AnonymousScan for Metadata {
-    fn as_any(&self) -> &dyn Any {
-        self
+        Ok(frame.select(names.iter().copied())?.head(Some(rows)))
     }
 
-    fn allows_projection_pushdown(&self) -> bool {
-        true
-    }
-
-    fn scan(&self, query: AnonymousScanArgs) -> PolarsResult<DataFrame> {
-        let all: Vec<&str> = query.schema.iter_names().map(PlSmallStr::as_str).collect();
-        let wanted = query.with_columns.as_deref().map(|names| names.iter().map(PlSmallStr::as_str).collect());
-        self.read(&query.schema, &wanted.unwrap_or(all), query.n_rows.unwrap_or(usize::MAX)).map_err(
-            |error| match error {
-                Error::Table(error) => error,
-                error => PolarsError::ComputeError(error.to_string().into()),
-            },
-        )
+    fn schema(&self) -> Schema {
+        record::schema(self.findings(), self.manifest().image.encoding)
     }
 }

@@ -43,7 +43,7 @@ mod tests {
         assert_eq!(nearest("Pateint", ["view", "image", "patient", "age"]), ["patient", "age", "image"]);
         assert_eq!(nearest("model.ratio", ["data.ratio", "model.ratios"])[0], "data.ratio");
         assert_eq!(did_you_mean("mask_ratio", ["run.seed", "model.mask_ratio"]), "; did you mean `model.mask_ratio`?");
-        assert_eq!(nearest("optimiser.rate", ["data.std", "optimiser.base_rate"])[0], "optimiser.base_rate");
+        assert_eq!(nearest("optimizer.rate", ["data.std", "optimizer.base_rate"])[0], "optimizer.base_rate");
         assert!(nearest("x", []).is_empty() && did_you_mean("unheard", ["of", "such"]).is_empty());
     }
 }

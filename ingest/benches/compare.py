@@ -4,7 +4,7 @@
 compare.py --ingest BINARY --peers DIR --tokenizer TOKENIZER.json --work DIR [--studies 120] [--runs 3] [--jobs 2]
 
 DIR of --peers holds `make_raw.py` (writes synthetic full-size DICOM and JPEG trees) and `ingest_peer.py` (decode, window,
-resize to 512, tokenise, zstd Parquet, in worker processes). Kinds: uncompressed DICOM, JPEG-lossless DICOM, full-size
+resize to 512, tokenize, zstd Parquet, in worker processes). Kinds: uncompressed DICOM, JPEG-lossless DICOM, full-size
 JPEG. Ours runs with zstd pages, as the peer does, and hashes every file besides. Page cache warm for both.
 """
 import argparse

@@ -61,7 +61,7 @@ fn main() {
         });
         tell("hash (SHA-256)", hashing, bytes.len());
         let mut scratch = Scratch::default();
-        let mut grey = Vec::new();
+        let mut gray = Vec::new();
         if bytes.starts_with(&[0xFF, 0xD8]) {
             let whole = pipeline::decode(&bytes, Tone::Voi).expect("a picture");
             let decoded = || drop(black_box(pipeline::decode(&bytes, Tone::Voi)));
@@ -76,7 +76,7 @@ fn main() {
             });
             tell("parse, decode", decoding, bytes.len() + 2 * pixels);
             let dicom = decode();
-            tell("tone", seconds(|| intensity::to_grey(&dicom, Tone::Voi, &mut grey)), 3 * pixels);
+            tell("tone", seconds(|| intensity::to_gray(&dicom, Tone::Voi, &mut gray)), 3 * pixels);
         }
         let mut store = || pipeline::store(&bytes, Tone::Voi, 512, Fit::Shorter, &mut scratch).expect("a picture");
         let stored = store();

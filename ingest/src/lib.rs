@@ -14,8 +14,8 @@
 //!
 //! | file | read | not read |
 //! | --- | --- | --- |
-//! | DICOM | implicit, explicit, big endian, deflated; native, RLE, JPEG baseline/extended/lossless, JPEG-LS, JPEG 2000, HTJ2K; grey, RGB, palette; first frame | JPEG XL, video, colour JPEG-LS |
-//! | raster | PNG, JPEG; 8 or 16 bit (grey of 16 bits is toned); grey, colour, alpha (ignored) | everything else |
+//! | DICOM | implicit, explicit, big endian, deflated; native, RLE, JPEG baseline/extended/lossless, JPEG-LS, JPEG 2000, HTJ2K; gray, RGB, palette; first frame | JPEG XL, video, color JPEG-LS |
+//! | raster | PNG, JPEG; 8 or 16 bit (gray of 16 bits is toned); gray, color, alpha (ignored) | everything else |
 //! | report | UTF-8 and UTF-16 (by BOM), Windows-1252 with Latin-1 | |
 
 pub mod cli;

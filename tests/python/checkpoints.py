@@ -109,7 +109,7 @@ odd["z.complex"] = torch.zeros(2, dtype=torch.complex64)
 odd["z.float8"] = torch.zeros(2).to(torch.float8_e4m3fn)
 odd["z.uint16"] = torch.zeros(2, dtype=torch.uint16)
 odd["z.sparse"] = torch.eye(3).to_sparse()
-odd["z.quantised"] = torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.quint8)
+odd["z.quantized"] = torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.quint8)
 odd["z.number"] = 3
 save("evil", {"model": odd, "evil": Evil(), 7: "a number for a key"}, state)
 

@@ -67,11 +67,11 @@ with torch.no_grad():
     compare("to-mae loss", probe["to-mae.loss"], given.loss)
 
     processor = transformers.AutoImageProcessor.from_pretrained(f"{folder}/to-vit")
-    grey = (numpy.arange(64 * 96) % 251).astype("uint8").reshape(64, 96)
+    gray = (numpy.arange(64 * 96) % 251).astype("uint8").reshape(64, 96)
     from PIL import Image
 
-    pixels = processor(Image.fromarray(grey), return_tensors="pt")["pixel_values"]
-    expected = (torch.from_numpy(grey[:, 16:80] / 255.0).float() - 0.4978) / 0.2449
+    pixels = processor(Image.fromarray(gray), return_tensors="pt")["pixel_values"]
+    expected = (torch.from_numpy(gray[:, 16:80] / 255.0).float() - 0.4978) / 0.2449
     compare("processor", expected.expand(1, 3, 64, 64), pixels)
 
     # Models of theirs, with the sizes of mrm-vit-tiny, at random weights, biases and norms included.

@@ -3,12 +3,12 @@
 use std::fs;
 
 use ingest::dicom::Dicom;
-use ingest::image::intensity::{Tone, to_grey};
+use ingest::image::intensity::{Tone, to_gray};
 use mrm_tests::real_data;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// Grey levels by which the mean of a block of the picture may differ: rounding for lossless files, the codec's freedom
+/// Gray levels by which the mean of a block of the picture may differ: rounding for lossless files, the codec's freedom
 /// for lossy ones.
 const LOSSLESS: f64 = 0.51;
 const LOSSY: f64 = 4.0;
@@ -22,14 +22,14 @@ fn expected() -> Option<(std::path::PathBuf, Vec<Value>)> {
 }
 
 /// Means of a 16 × 16 grid of blocks.
-fn thumbnail(grey: &[u8], rows: usize, columns: usize) -> Vec<f64> {
+fn thumbnail(gray: &[u8], rows: usize, columns: usize) -> Vec<f64> {
     let mut means = Vec::new();
     for i in 0..16 {
         for j in 0..16 {
             let (mut sum, mut count) = (0.0, 0.0);
             for y in i * rows / 16..(i + 1) * rows / 16 {
                 for x in j * columns / 16..(j + 1) * columns / 16 {
-                    sum += f64::from(grey[y * columns + x]);
+                    sum += f64::from(gray[y * columns + x]);
                     count += 1.0;
                 }
             }
@@ -61,15 +61,15 @@ fn problem(dicom: &Dicom, file: &Value, lossy: bool) -> Option<String> {
         }
     }
     let display = &file["display"];
-    let mut grey = Vec::new();
-    to_grey(dicom, Tone::Voi, &mut grey);
+    let mut gray = Vec::new();
+    to_gray(dicom, Tone::Voi, &mut gray);
     let tolerance = if lossy { LOSSY } else { LOSSLESS };
-    let mean = grey.iter().map(|&v| f64::from(v)).sum::<f64>() / grey.len() as f64;
+    let mean = gray.iter().map(|&v| f64::from(v)).sum::<f64>() / gray.len() as f64;
     if (mean - display["mean"].as_f64().expect("a mean")).abs() > tolerance {
         return Some(format!("picture's mean {mean}, expected {}", display["mean"]));
     }
     let blocks = display["thumb16"].as_array()?;
-    let ours = thumbnail(&grey, dicom.height as usize, dicom.width as usize);
+    let ours = thumbnail(&gray, dicom.height as usize, dicom.width as usize);
     let off = |(a, b): (&f64, &Value)| (a - b.as_f64().expect("a mean")).abs();
     let worst = ours.iter().zip(blocks).map(off).fold(0.0, f64::max);
     (worst > tolerance).then(|| format!("a block of the picture is off by {worst}"))

@@ -63,13 +63,13 @@ fn a_linear_probe_moves_the_head_alone_and_layer_decay_slows_the_early_layers() 
         ok("trainer", finetuning(&data, &run, &mrm, more));
         run
     };
-    let probe = run("probe", &["--set", "optimiser.linear_probe=true"]);
+    let probe = run("probe", &["--set", "optimizer.linear_probe=true"]);
     for name in ["blocks.0.attn.qkv.weight", "patch_embed.proj.weight", "cls_token", "pos_embed"] {
         assert_eq!(moved(&probe, name), 0.0, "{name}");
     }
     assert!(moved(&probe, "head.weight") > 1e-3);
     let whole = run("whole", &[]);
-    let slow = run("slow", &["--set", "optimiser.layer_decay=0.01"]);
+    let slow = run("slow", &["--set", "optimizer.layer_decay=0.01"]);
     let name = "patch_embed.proj.weight"; // two layers below the head: a ten-thousandth of the rate
     assert!(moved(&whole, name) > 1e-4 && moved(&slow, name) < moved(&whole, name) * 0.01);
 }
@@ -140,7 +140,7 @@ fn evaluations_are_told_compared_and_swept() {
         let mut all = args!["sweep", "--data", &data, "--out", &sweeps, "--task", "labels:Cardiomegaly"].to_vec();
         all.extend(args!["--split", "main", "--ratios", "50,100", "--seeds", "0,1", "--steps", "3", "--draws", "20"]);
         all.extend(args!["--device", "cpu", "--start", "scratch=random"]);
-        all.extend(args!["--start", format!("mrm={}", mrm.display()), "--set", "optimiser.batch_size=8"]);
+        all.extend(args!["--start", format!("mrm={}", mrm.display()), "--set", "optimizer.batch_size=8"]);
         all
     };
     let told = ok("trainer", sweep());
@@ -201,7 +201,7 @@ fn a_baseline_is_the_same_model() {
     let sweep = |starts: &[String], more: &[&str]| {
         let mut all =
             args!["sweep", "--data", &data, "--out", &sweeps, "--task", "chexpert5", "--split", "main"].to_vec();
-        all.extend(args!["--steps", "2", "--draws", "10", "--device", "cpu", "--set", "optimiser.batch_size=4"]);
+        all.extend(args!["--steps", "2", "--draws", "10", "--device", "cpu", "--set", "optimizer.batch_size=4"]);
         all.extend(starts.iter().flat_map(|start| args!["--start", start]));
         all.extend(more.iter().map(Into::into));
         all
@@ -240,7 +240,7 @@ fn a_baseline_is_the_same_model() {
     assert!(output.status.success(), "{told}");
     assert!(told.contains("no --init: random initialization of mrm-vit-tiny (4 blocks of width 128, "), "{told}");
     let default = args!["finetune", "--data", &data, "--run", runs.join("x"), "--split", "main", "--task", "chexpert5"];
-    let told = fails("trainer", 2, default.into_iter().chain(args!["--set", "optimiser.warmup=9999999"]));
+    let told = fails("trainer", 2, default.into_iter().chain(args!["--set", "optimizer.warmup=9999999"]));
     assert!(told.contains("random initialization of mrm-vit-b16 (12 blocks") && told.contains("--preset"), "{told}");
     evaluate(&data, &scratch);
     let pretrained = sweeps.join("mrm-main-100-seed0");
@@ -307,7 +307,7 @@ fn blank_labels_of_a_task_of_ones_own_are_no_negatives() {
     assert_eq!(evaluations(&run), ([36, 13, 3, 17], 49));
     let line = told.lines().find(|line| line.trim_start().starts_with("Viral ")).expect("a line").trim();
     assert!(line.contains(" blank ignored)") && line.contains(" uncertain counted as negative"), "{told}");
-    assert!(told.contains(&format!("{} labelled records", of_train(&run))), "{told}");
+    assert!(told.contains(&format!("{} labeled records", of_train(&run))), "{told}");
 
     let (run, all) = finetune("zeros", "labels:Viral", &["--set", "data.missing=zeros"]);
     let told = ok("trainer", all);
@@ -354,21 +354,21 @@ fn a_task_of_ones_own_is_as_long_as_its_records_say() {
         prepare_finetune(resolve_finetune(&request).expect("a configuration"), &source).expect("it can begin")
     };
     let length = |run: &Finetuning| {
-        let optimiser = &run.config().optimiser;
-        (optimiser.steps, optimiser.warmup, optimiser.evaluate_every, optimiser.patience)
+        let optimizer = &run.config().optimizer;
+        (optimizer.steps, optimizer.warmup, optimizer.evaluate_every, optimizer.patience)
     };
     // Fewer records than a batch: the least that there is, and no two hundred thousand updates.
     assert_eq!(length(&resolved(None, None, &[])), (500, 25, 10, 10));
     // One record a batch: fifty epochs, of which each is evaluated.
-    let single = resolved(None, None, &["optimiser.batch_size=1"]);
+    let single = resolved(None, None, &["optimizer.batch_size=1"]);
     let (steps, warmup, every, patience) = length(&single);
     assert!(steps % 50 == 0 && steps > 500, "{steps}");
     assert_eq!((warmup, every, patience), (steps / 20, steps / 50, 10));
     assert!(!single.remarks().iter().any(|remark| remark.contains("epochs")), "{:?}", single.remarks());
-    let (double, ..) = length(&resolved(None, Some(100.0), &["optimiser.batch_size=1"]));
+    let (double, ..) = length(&resolved(None, Some(100.0), &["optimizer.batch_size=1"]));
     assert_eq!(double, 2 * steps);
     // Many epochs without early stopping are told of.
-    let long = resolved(Some(200_000), None, &["optimiser.patience=0"]);
+    let long = resolved(Some(200_000), None, &["optimizer.patience=0"]);
     assert_eq!(length(&long), (200_000, 10_000, 4_000, 0));
     assert!(
         long.remarks().iter().any(|remark| remark.starts_with("200000 updates are 200000 epochs of the ")),
@@ -403,7 +403,7 @@ fn a_run_ends_when_its_score_no_longer_rises() {
             args!["finetune", "--data", &data, "--run", &run, "--split", "main", "--preset", "mrm-vit-tiny"].to_vec();
         all.extend(args!["--task", "chexpert5", "--device", "cpu", "--steps", "12", "--batch-size", "8"]);
         for setting in
-            ["model.vit.depth=1", "optimiser.rate=0.0", "optimiser.evaluate_every=1", "run.checkpoint_every=1"]
+            ["model.vit.depth=1", "optimizer.rate=0.0", "optimizer.evaluate_every=1", "run.checkpoint_every=1"]
         {
             all.extend(args!["--set", setting]);
         }
@@ -419,7 +419,7 @@ fn a_run_ends_when_its_score_no_longer_rises() {
     };
     let log = ends(
         "3",
-        "ended after 4 of 12 updates: no better validation score in 3 evaluations (optimiser.patience = 3; the",
+        "ended after 4 of 12 updates: no better validation score in 3 evaluations (optimizer.patience = 3; the",
     );
     assert_eq!((&state_of(&run)["step"], &state_of(&run)["since_best"]), (&4.into(), &3.into()));
     assert!(log.iter().rfind(|line| line["validate_auroc"].is_f64()).expect("an evaluation")["ended_early"] == true);
@@ -447,7 +447,7 @@ fn a_run_ends_when_its_score_no_longer_rises() {
     let mut sweep =
         args!["sweep", "--data", &data, "--out", &sweeps, "--task", "labels:Cardiomegaly", "--split", "main"].to_vec();
     sweep.extend(args!["--steps", "12", "--draws", "20", "--device", "cpu", "--preset", "mrm-vit-tiny"]);
-    sweep.extend(args!["--start", "scratch=random", "--patience", "1", "--set", "optimiser.rate=0.0"]);
+    sweep.extend(args!["--start", "scratch=random", "--patience", "1", "--set", "optimizer.rate=0.0"]);
     ok("trainer", &sweep);
     let one = sweeps.join("scratch-main-100-seed0");
     let report: Value = dataset::store::files::read_json(&one.join("evaluation-test.json")).expect("an evaluation");
@@ -534,7 +534,7 @@ fn weights_of_an_unfinished_pretraining_are_told() {
         let mut all =
             args!["sweep", "--data", &data, "--out", runs.join(name), "--task", "labels:Cardiomegaly"].to_vec();
         all.extend(args!["--split", "main", "--ratios", "50,100", "--steps", "1", "--draws", "10", "--device", "cpu"]);
-        all.extend(args!["--start", format!("mrm={}", mrm.display()), "--set", "optimiser.batch_size=4"]);
+        all.extend(args!["--start", format!("mrm={}", mrm.display()), "--set", "optimizer.batch_size=4"]);
         all
     };
     let commands = |name: &str| {
@@ -624,8 +624,8 @@ fn a_benchmark_adds_up() {
         let value = |key: &str| measured[key].as_f64().unwrap_or_else(|| panic!("{key}: {measured}"));
         assert_eq!(measured["loads"], loads);
         assert_eq!(value("batch"), 4.0);
-        assert!(value("utilisation") > 0.0 && value("peak_memory_gib") > 0.01);
-        assert!(value("utilisation") < 1.5, "{measured}");
+        assert!(value("utilization") > 0.0 && value("peak_memory_gib") > 0.01);
+        assert!(value("utilization") < 1.5, "{measured}");
         let shares = measured["shares"].as_object().expect("shares");
         assert!((shares.values().filter_map(Value::as_f64).sum::<f64>() - 1.0).abs() < 1e-6);
     }

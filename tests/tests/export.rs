@@ -25,19 +25,19 @@ texts = ["patient_id", "study_id", "image_id", "source_path", "subset", "view", 
 sides = ["height", "width", "source_height", "source_width"]
 seen = {"pictures": 0, "masks": 0, "boxes": 0, "reports": 0, "positives": 0}
 
-def grey(picture):
+def gray(picture):
     return numpy.asarray((PIL.Image.open(io.BytesIO(picture)) if isinstance(picture, bytes) else picture).convert("L"))
 
 def same_picture(row, picture, mask):
     if isinstance(picture, bytes) and encoding != "raw":
         assert picture == row["image"]
     elif encoding == "raw":
-        assert grey(picture).shape == (row["height"], row["width"]) and grey(picture).tobytes() == row["image"]
+        assert gray(picture).shape == (row["height"], row["width"]) and gray(picture).tobytes() == row["image"]
     else:
-        assert (grey(picture) == grey(row["image"])).all()
+        assert (gray(picture) == gray(row["image"])).all()
     assert (mask is None) == (row["mask"] is None), row["record_id"]
     if mask is not None:
-        assert mask == row["mask"] if isinstance(mask, bytes) else (grey(mask) == grey(row["mask"])).all()
+        assert mask == row["mask"] if isinstance(mask, bytes) else (gray(mask) == gray(row["mask"])).all()
         seen["masks"] += 1
     seen["pictures"] += 1
 
@@ -136,8 +136,8 @@ if pictures:
     assert found.num_rows == len(table)
     for shown in found:
         row = rows[shown["record_id"]]
-        stored = numpy.frombuffer(row["image"], "uint8").reshape(row["height"], row["width"]) if encoding == "raw" else grey(row["image"])
-        assert (grey(shown["image"]) == stored).all()
+        stored = numpy.frombuffer(row["image"], "uint8").reshape(row["height"], row["width"]) if encoding == "raw" else gray(row["image"])
+        assert (gray(shown["image"]) == stored).all()
 print(1, json.dumps(seen, sort_keys=True))
 "#;
 

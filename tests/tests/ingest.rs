@@ -40,8 +40,8 @@ fn a_phantom_becomes_a_dataset() {
         dataset::store::files::hex(&record.source_sha256),
         dataset::store::files::sha256(&raw.join(&record.source_path)).expect("a digest")
     );
-    let grey = ingest::image::pipeline::decode(&bytes, ingest::image::intensity::Tone::Voi).expect("a picture");
-    assert_eq!((grey.width, grey.height), (record.source_width, record.source_height));
+    let gray = ingest::image::pipeline::decode(&bytes, ingest::image::intensity::Tone::Voi).expect("a picture");
+    assert_eq!((gray.width, gray.height), (record.source_width, record.source_height));
     let text = fs::read_to_string(raw.join(format!(
         "files/p{}/p{}/s{}.txt",
         &record.patient_id[..2],
@@ -505,7 +505,7 @@ fn the_real_covid_set_goes_in() {
     let at = dataset.findings().iter().position(|name| name == "Pneumonia/Viral/COVID-19").expect("a label");
     let labels = dataset.labels().expect("labels");
     assert!(labels.iter().filter(|codes| codes[at] == Some(1)).count() > 300);
-    assert_eq!(labels.iter().filter(|codes| codes.iter().all(Option::is_none)).count(), 66, "not labelled yet");
+    assert_eq!(labels.iter().filter(|codes| codes.iter().all(Option::is_none)).count(), 66, "not labeled yet");
     assert!(ok("dataset", args!["verify", &out]).contains("543 records, all whole"));
     let printed = ok("dataset", args!["split", &out, "--name", "main", "--ratios", "10,100"]);
     assert!(printed.contains("patients in more than one subset: 0"), "{printed}");
@@ -526,10 +526,10 @@ fn chexpert_and_nih_layouts_are_read() {
     let temporary = folder();
     let path = temporary.path();
     let png = |path: &Path, width: u32, height: u32| {
-        let grey =
-            dataset::format::image_codec::GreyImage { width, height, pixels: vec![90; (width * height) as usize] };
+        let gray =
+            dataset::format::image_codec::GrayPixels { width, height, pixels: vec![90; (width * height) as usize] };
         fs::create_dir_all(path.parent().expect("a folder")).expect("made");
-        fs::write(path, grey.encode(dataset::format::record::ImageEncoding::Png).expect("a PNG")).expect("written");
+        fs::write(path, gray.encode(dataset::format::record::ImageEncoding::Png).expect("a PNG")).expect("written");
     };
     let chexpert = path.join("chexpert/CheXpert-v1.0-small");
     png(&chexpert.join("train/patient00001/study1/view1_frontal.jpg"), 80, 100);

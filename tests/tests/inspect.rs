@@ -99,7 +99,7 @@ fn a_lost_shard_is_noticed_by_the_next_run() {
 }
 
 #[test]
-fn prevalence_is_that_among_labelled_records() {
+fn prevalence_is_that_among_labeled_records() {
     let temporary = folder();
     let labels = [Some(1), Some(1), Some(0), Some(-1), None, None, None, None];
     // B is stated for three of the four records with labels: its blank is no negative.
@@ -116,13 +116,13 @@ fn prevalence_is_that_among_labelled_records() {
     assert_eq!(row("A "), ["A", "4", "2", "1", "1", "0", "50.0%"], "{told}");
     assert_eq!(row("B "), ["B", "3", "1", "2", "0", "1", "33.3%"], "{told}");
     assert_eq!(row("C "), ["C", "0", "0", "0", "0", "4", "–"], "{told}");
-    // A drawn split deals out labelled and unlabelled records alike.
+    // A drawn split deals out labeled and unlabeled records alike.
     let split = ["--name", "main", "--unit", "image", "--validation", "0.25", "--test", "0.25", "--ratios", "100"];
     let mut all = args!["split", temporary.path()].to_vec();
     all.extend(split.map(Into::into));
     let told = ok("dataset", all);
-    let row: Vec<&str> = told.lines().find(|l| l.starts_with("labelled")).expect("a row").split_whitespace().collect();
-    assert_eq!(row, ["labelled", "2", "1", "1", "2"], "{told}");
+    let row: Vec<&str> = told.lines().find(|l| l.starts_with("labeled")).expect("a row").split_whitespace().collect();
+    assert_eq!(row, ["labeled", "2", "1", "1", "2"], "{told}");
 }
 
 #[test]

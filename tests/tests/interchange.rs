@@ -114,7 +114,7 @@ fn checkpoints_of_pytorch() {
         ("z.float8", "elements of type float8_e4m3fn"),
         ("z.uint16", "elements of type uint16"),
         ("z.sparse", "an object of torch._utils._rebuild_sparse_tensor"),
-        ("z.quantised", "an object of torch._utils._rebuild_qtensor"),
+        ("z.quantized", "an object of torch._utils._rebuild_qtensor"),
     ] {
         assert!(evil.contains(&format!("{name} ({why})")), "{name}: {evil}");
     }

@@ -383,17 +383,17 @@ fn an_nih_phantom_becomes_a_dataset() {
         boxes += 1;
     }
     assert!(boxes > 5 && boxes == found.values().map(|record| record.boxes.len()).sum::<usize>());
-    // A few files have four channels; they decode to the same grey.
-    let colour = |path: &str| fs::read(raw.join(path)).expect("a picture")[25] == 6;
-    let with_alpha: Vec<_> = found.values().filter(|record| colour(&record.source_path)).collect();
+    // A few files have four channels; they decode to the same gray.
+    let color = |path: &str| fs::read(raw.join(path)).expect("a picture")[25] == 6;
+    let with_alpha: Vec<_> = found.values().filter(|record| color(&record.source_path)).collect();
     assert!((1..20).contains(&with_alpha.len()), "{}", with_alpha.len());
     for record in with_alpha {
-        let grey = ingest::image::pipeline::decode(
+        let gray = ingest::image::pipeline::decode(
             &fs::read(raw.join(&record.source_path)).expect("a picture"),
             ingest::image::intensity::Tone::Voi,
         );
-        let grey = grey.expect("a picture");
-        assert_eq!(grey.encode(ImageEncoding::Raw).expect("pixels"), record.image);
+        let gray = gray.expect("a picture");
+        assert_eq!(gray.encode(ImageEncoding::Raw).expect("pixels"), record.image);
     }
 }
 
@@ -666,9 +666,9 @@ fn jpg_tree(raw: &Path, to: &Path) {
     for (path, bytes) in contents(raw) {
         match path.strip_suffix(".dcm") {
             Some(stem) => {
-                let grey = ingest::image::pipeline::decode(&bytes, ingest::image::intensity::Tone::MimicCxrJpg)
+                let gray = ingest::image::pipeline::decode(&bytes, ingest::image::intensity::Tone::MimicCxrJpg)
                     .expect("a picture");
-                write(&to.join(format!("{stem}.jpg")), grey.encode(ImageEncoding::Jpeg).expect("a JPEG"));
+                write(&to.join(format!("{stem}.jpg")), gray.encode(ImageEncoding::Jpeg).expect("a JPEG"));
             }
             None if path.ends_with(".txt") || path == "phantom.json" => {}
             // As it is: packed already, or plain.

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use dataset::format::image_codec::GreyImage;
+use dataset::format::image_codec::GrayPixels;
 use dataset::format::record::{BoundingBox, ImageEncoding, Record};
 use dataset::loader::masking::PAD;
 use dataset::loader::{LoaderBuilder, OnError, TextOptions};
@@ -258,7 +258,7 @@ fn no_batch_has_flipped_bits() {
                     marked.chain((10..16).map(|row| made_record(shard * 10 + row, (12, 10), 3))).collect();
                 for record in records.iter_mut().filter(|_| encoding != ImageEncoding::Raw) {
                     let (width, height) = (record.width.into(), record.height.into());
-                    let image = GreyImage { width, height, pixels: std::mem::take(&mut record.image) };
+                    let image = GrayPixels { width, height, pixels: std::mem::take(&mut record.image) };
                     record.image = image.encode(encoding).expect("encoded");
                 }
                 records

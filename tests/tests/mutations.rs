@@ -243,24 +243,24 @@ fn dicom_files(temporary: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-fn decode(bytes: &[u8]) -> Result<dataset::format::image_codec::GreyImage, String> {
+fn decode(bytes: &[u8]) -> Result<dataset::format::image_codec::GrayPixels, String> {
     let tone = [Tone::Voi, Tone::Minmax, Tone::MimicCxrJpg][bytes.len() % 3];
-    let grey = pipeline::decode(bytes, tone)?;
-    assert_eq!(grey.pixels.len(), grey.width as usize * grey.height as usize);
-    Ok(grey)
+    let gray = pipeline::decode(bytes, tone)?;
+    assert_eq!(gray.pixels.len(), gray.width as usize * gray.height as usize);
+    Ok(gray)
 }
 
 fn pictures(_: &Path, _: &str, bytes: &[u8]) {
-    if let Ok(grey) = decode(bytes) {
+    if let Ok(gray) = decode(bytes) {
         let fits = [Fit::Shorter, Fit::Pad, Fit::Stretch][bytes.len() % 3];
         let stored = pipeline::store(bytes, Tone::Voi, 64, fits, &mut Scratch::default()).expect("it decodes");
-        assert_eq!(stored.source, (grey.width, grey.height));
+        assert_eq!(stored.source, (gray.width, gray.height));
     }
     // Files of classes that are no radiographs as well.
     if let Ok(dicom) = ingest::dicom::read(bytes) {
-        let mut grey = Vec::new();
-        ingest::image::intensity::to_grey(&dicom, Tone::Voi, &mut grey);
-        assert_eq!(grey.len(), dicom.width as usize * dicom.height as usize);
+        let mut gray = Vec::new();
+        ingest::image::intensity::to_gray(&dicom, Tone::Voi, &mut gray);
+        assert_eq!(gray.len(), dicom.width as usize * dicom.height as usize);
     }
 }
 
@@ -268,7 +268,7 @@ fn reports(_: &Path, _: &str, bytes: &[u8]) {
     let text = table::decode_text(bytes.to_vec());
     report::sections(&text);
     report::main_sections(&text);
-    report::normalise_heading(&text);
+    report::normalize_heading(&text);
 }
 
 fn tokenizers(place: &Path, _: &str, bytes: &[u8]) {
@@ -328,15 +328,15 @@ fn dicom() {
 #[test]
 fn rasters() {
     let temporary = folder();
-    let grey = dataset::format::image_codec::GreyImage {
+    let gray = dataset::format::image_codec::GrayPixels {
         width: 40,
         height: 30,
         pixels: (0..1200).map(|at| (at % 251) as u8).collect(),
     };
-    let encoded = |encoding| grey.clone().encode(encoding).expect("a picture");
+    let encoded = |encoding| gray.clone().encode(encoding).expect("a picture");
     let mut seeds = vec![
-        ("grey.png".to_owned(), encoded(dataset::format::record::ImageEncoding::Png)),
-        ("grey.jpg".to_owned(), encoded(dataset::format::record::ImageEncoding::Jpeg)),
+        ("gray.png".to_owned(), encoded(dataset::format::record::ImageEncoding::Png)),
+        ("gray.jpg".to_owned(), encoded(dataset::format::record::ImageEncoding::Jpeg)),
     ];
     if let Some(data) = real_data() {
         let mut real = named(contents(&data.join("covid-chestxray/images")));
@@ -574,8 +574,8 @@ fn claims_are_checked_before_they_are_believed() {
     refused("deflated", &bomb, "the deflated data set is larger than 256 MiB", 1 << 30);
 
     // Rasters.
-    let grey = dataset::format::image_codec::GreyImage { width: 40, height: 30, pixels: vec![7; 1200] };
-    let mut png = grey.clone().encode(dataset::format::record::ImageEncoding::Png).expect("a PNG");
+    let gray = dataset::format::image_codec::GrayPixels { width: 40, height: 30, pixels: vec![7; 1200] };
+    let mut png = gray.clone().encode(dataset::format::record::ImageEncoding::Png).expect("a PNG");
     let side = 60_000u32.to_be_bytes();
     png[16..20].copy_from_slice(&side);
     png[20..24].copy_from_slice(&side);
@@ -584,7 +584,7 @@ fn claims_are_checked_before_they_are_believed() {
     png[29..33].copy_from_slice(&check.sum().to_be_bytes());
     refused("PNG", &png, "60000×60000 pixels are refused", SMALL);
     let side = 60_000u16.to_be_bytes();
-    let mut jpeg = grey.encode(dataset::format::record::ImageEncoding::Jpeg).expect("a JPEG");
+    let mut jpeg = gray.encode(dataset::format::record::ImageEncoding::Jpeg).expect("a JPEG");
     patch(&mut jpeg, &[0xff, 0xc0], 5, &[side, side].concat());
     refused("JPEG", &jpeg, "60000×60000 pixels are refused", SMALL);
 

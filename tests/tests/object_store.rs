@@ -219,7 +219,7 @@ fn an_object_store_holds_what_a_folder_would() {
     assert_eq!(store.counted(image), (record.image, 1), "its page");
     let column =
         || again.shard(0).and_then(|shard| shard.columns(&["record_id", "labels", "token_ids"])).expect("columns");
-    assert_eq!(store.counted(column).1, 1, "neighbours at once");
+    assert_eq!(store.counted(column).1, 1, "neighbors at once");
 }
 
 #[test]

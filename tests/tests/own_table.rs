@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use dataset::Dataset;
-use dataset::format::image_codec::GreyImage;
+use dataset::format::image_codec::GrayPixels;
 use dataset::format::record::{ImageEncoding, Record};
 use mrm_tests::{SMALL, args, contents, fails, folder, ok, phantom_of, real_data, rejects, run, text};
 
@@ -17,8 +17,8 @@ fn images(raw: &Path, names: &[&str]) {
         let path = raw.join(name);
         fs::create_dir_all(path.parent().expect("a folder")).expect("made");
         let pixels = (0..40 * 40).map(|pixel| ((pixel + at) * 7 % 251) as u8).collect();
-        let grey = GreyImage { width: 40, height: 40, pixels };
-        fs::write(path, grey.encode(ImageEncoding::Png).expect("a PNG")).expect("written");
+        let gray = GrayPixels { width: 40, height: 40, pixels };
+        fs::write(path, gray.encode(ImageEncoding::Png).expect("a PNG")).expect("written");
     }
 }
 

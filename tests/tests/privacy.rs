@@ -253,8 +253,8 @@ fn no_comment_leaves_a_png_or_jpeg() {
     let images = raw.join("images");
     fs::create_dir_all(&images).expect("made");
     let pixels = (0..80 * 64).map(|at| (at * 7 % 251) as u8).collect();
-    let grey = dataset::format::image_codec::GreyImage { width: 80, height: 64, pixels };
-    let mut png = grey.clone().encode(dataset::format::record::ImageEncoding::Png).expect("a PNG");
+    let gray = dataset::format::image_codec::GrayPixels { width: 80, height: 64, pixels };
+    let mut png = gray.clone().encode(dataset::format::record::ImageEncoding::Png).expect("a PNG");
     // Text chunks, right behind the header chunk.
     let chunk = |kind: &[u8; 4], data: &[u8]| {
         let body = [kind.as_slice(), data].concat();
@@ -271,7 +271,7 @@ fn no_comment_leaves_a_png_or_jpeg() {
     fs::write(images.join("a.png"), &png).expect("written");
     fs::write(images.join("cut.png"), &png[..png.len() / 2]).expect("written");
     // A comment and an EXIF segment, right behind the start of the image.
-    let mut jpeg = grey.encode(dataset::format::record::ImageEncoding::Jpeg).expect("a JPEG");
+    let mut jpeg = gray.encode(dataset::format::record::ImageEncoding::Jpeg).expect("a JPEG");
     let segment =
         |marker: u8, data: &[u8]| [&[0xff, marker], &(data.len() as u16 + 2).to_be_bytes()[..], data].concat();
     let exif = format!("Exif\0\0MM\0*\0\0\0\x08\0\0{MARK}");

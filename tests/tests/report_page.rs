@@ -90,11 +90,11 @@ fn open(browser: &Path, page: &Path, width: u32, dark: bool) -> Value {
     serde_json::from_str(&found.replace("&quot;", "\"")).expect("JSON")
 }
 
-/// Lightness of a colour `rgb(r, g, b)`, 0 to 255.
-fn lightness(colour: &Value) -> f64 {
-    let colour = colour.as_str().expect("a colour");
+/// Lightness of a color `rgb(r, g, b)`, 0 to 255.
+fn lightness(color: &Value) -> f64 {
+    let color = color.as_str().expect("a color");
     let numbers: Vec<f64> =
-        colour.split(|c: char| !c.is_ascii_digit() && c != '.').filter_map(|number| number.parse().ok()).collect();
+        color.split(|c: char| !c.is_ascii_digit() && c != '.').filter_map(|number| number.parse().ok()).collect();
     numbers[..3].iter().sum::<f64>() / 3.0
 }
 
@@ -136,7 +136,7 @@ fn made_run(folder: &Path, number: usize) -> PathBuf {
     fs::create_dir(&run).expect("a folder");
     let config = format!(
         "preset = \"mrm-vit-tiny\"\ntask = \"labels:Edema\"\nfindings = [\"Edema\"]\nratio = 1.0\ninit = \"random\"\n\
-         [optimiser]\nrate = 0.00{}\nsteps = 40\nbatch_size = 8\n[run]\nseed = {}\n",
+         [optimizer]\nrate = 0.00{}\nsteps = 40\nbatch_size = 8\n[run]\nseed = {}\n",
         number + 1,
         100 + number
     );
@@ -165,7 +165,7 @@ fn made_run(folder: &Path, number: usize) -> PathBuf {
     run
 }
 
-/// Nine runs, and nine start weights: each has a line of its own, with and without colour, and its settings.
+/// Nine runs, and nine start weights: each has a line of its own, with and without color, and its settings.
 #[test]
 fn many_runs_are_told_apart() {
     let temporary = folder();

@@ -31,7 +31,7 @@ const SMALL: [&str; 14] = [
     "--set",
     "model.auxiliary_channels=16",
     "--set",
-    "optimiser.evaluate_every=4",
+    "optimizer.evaluate_every=4",
     "--set",
     "run.log_every=1",
 ];
@@ -261,7 +261,7 @@ fn a_run_goes_on_for_more_epochs_and_ends_when_its_score_no_longer_rises() {
     assert!(told.contains(&format!("has made {} updates, and is to have {steps}", 2 * steps)), "{told}");
 
     // A threshold that no pixel passes: Dice stays what it is.
-    let still = ["--set", "prediction.threshold=0.999", "--patience", "2", "--set", "optimiser.evaluate_every=1"];
+    let still = ["--set", "prediction.threshold=0.999", "--patience", "2", "--set", "optimizer.evaluate_every=1"];
     let run = temporary.path().join("still");
     let output = mrm_tests::run("trainer", finetuning(&data, &run, 20, &still));
     assert!(text(&output.stderr).contains("ended after 3 of 20 updates"), "{output:?}");

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::Path;
 
 use dataset::Dataset;
-use dataset::format::image_codec::GreyImage;
+use dataset::format::image_codec::GrayPixels;
 use dataset::format::record::{ImageEncoding, Record};
 use ingest::image::mask::Runs;
 use ingest::run::plan::Source;
@@ -199,7 +199,7 @@ fn siim_gives_masks() {
     assert_eq!(rejects(&out), []);
     let all = records(&out);
     assert_eq!(all.len(), 80);
-    let (mut marked, mut unlabelled) = (0, 0);
+    let (mut marked, mut unlabeled) = (0, 0);
     for record in &all {
         let parts: Vec<&str> = record.source_path.split('/').collect();
         assert_eq!(parts.len(), 4);
@@ -209,16 +209,16 @@ fn siim_gives_masks() {
         let Some(text) = table.get(record.image_id.as_str()) else {
             assert_eq!((parts[0], record.subset.as_deref()), ("dicom-images-test", Some("test")));
             assert_eq!((record.labels.as_slice(), &record.mask), ([None].as_slice(), &None));
-            unlabelled += 1;
+            unlabeled += 1;
             continue;
         };
         let bytes = record.mask.as_ref().expect("a mask");
-        assert_eq!((bytes[24], bytes[25]), (1, 0), "one bit of grey");
+        assert_eq!((bytes[24], bytes[25]), (1, 0), "one bit of gray");
         let mask = dataset::format::image_codec::decode(bytes).expect("a PNG");
         assert_eq!((mask.width, mask.height), (record.width.into(), record.height.into()));
         let positive = *text != "-1";
         assert_eq!(record.labels, [Some(i8::from(positive))]);
-        // The same mask drawn by hand: area and centre agree with the raw one.
+        // The same mask drawn by hand: area and center agree with the raw one.
         let raw_mask =
             Runs::parse(text).expect("runs").draw(record.source_width, record.source_height).expect("a mask");
         let moments = |pixels: &[u8], width: u32, height: u32| {
@@ -237,7 +237,7 @@ fn siim_gives_masks() {
         }
         assert!(positive || small.0 == 0.0);
     }
-    assert!(marked >= 3 && unlabelled >= 5, "{marked} {unlabelled}");
+    assert!(marked >= 3 && unlabeled >= 5, "{marked} {unlabeled}");
 
     // Padded and stretched squares hold the same share of the body.
     for (fit, size) in [("pad", 64), ("stretch", 64)] {
@@ -247,7 +247,7 @@ fn siim_gives_masks() {
             let Some(mask) = &record.mask else { continue };
             let mask = dataset::format::image_codec::decode(mask).expect("a PNG");
             assert_eq!((mask.width, mask.height), (size, size));
-            let count = |mask: &dataset::format::image_codec::GreyImage| {
+            let count = |mask: &dataset::format::image_codec::GrayPixels| {
                 mask.pixels.iter().filter(|pixel| **pixel > 0).count() as f64
             };
             let old = dataset::format::image_codec::decode(before.mask.as_ref().expect("a mask")).expect("a PNG");
@@ -476,8 +476,8 @@ fn faults_of_openi_become_rejects() {
     assert_eq!(rejects(&out).len(), 1 + of(1).len() + 1 + 1 + 1 + 1 + of(4).len() + of(6).len());
     let records = records(&out);
     assert_eq!(records.len(), images.len() - of(1).len() - 1 - of(4).len());
-    let unlabelled = records.iter().filter(|record| record.patient_id == "5");
-    assert!(unlabelled.clone().count() > 0 && unlabelled.clone().all(|r| r.labels.iter().all(Option::is_none)));
+    let unlabeled = records.iter().filter(|record| record.patient_id == "5");
+    assert!(unlabeled.clone().count() > 0 && unlabeled.clone().all(|r| r.labels.iter().all(Option::is_none)));
     fs::create_dir(temporary.path().join("empty")).expect("made");
     let told = fails("ingest", 1, args!["openi", temporary.path().join("empty"), temporary.path().join("x")]);
     assert!(told.contains("no report (*.xml); give the directory"), "{told}");
@@ -829,8 +829,8 @@ fn a_source_of_ones_own_is_a_subcommand() {
     let temporary = folder();
     let (raw, out) = (temporary.path().join("raw"), temporary.path().join("set"));
     fs::create_dir(&raw).expect("a folder");
-    let grey = GreyImage { width: 40, height: 30, pixels: (0..1200).map(|at| (at % 251) as u8).collect() };
-    let png = grey.encode(ImageEncoding::Png).expect("a PNG");
+    let gray = GrayPixels { width: 40, height: 30, pixels: (0..1200).map(|at| (at % 251) as u8).collect() };
+    let png = gray.encode(ImageEncoding::Png).expect("a PNG");
     for (stem, report) in [("p1-s1", "A pneumothorax is seen."), ("p1-s2", "Clear lungs."), ("p2-s1", "Clear lungs.")] {
         fs::write(raw.join(format!("{stem}.png")), &png).expect("written");
         fs::write(raw.join(format!("{stem}.txt")), report).expect("written");

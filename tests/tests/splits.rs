@@ -55,7 +55,7 @@ fn split(images: &[Image], order: &[usize], options: &SplitOptions) -> (Vec<Memb
         patient,
         study,
         positives: (0..FINDINGS).filter(|&finding| images[at].positives[finding]).collect(),
-        labelled: true,
+        labeled: true,
     });
     let roster = Roster::new(FINDINGS, entries.collect());
     let findings: Vec<String> = (0..FINDINGS).map(|finding| format!("finding {finding}")).collect();

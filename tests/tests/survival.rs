@@ -16,7 +16,7 @@ fn a_stopped_run_resumes_to_the_same_numbers() {
     let temporary = folder();
     let data = dataset(temporary.path(), 30);
     let (whole, stopped, killed) = (temporary.path().join("a"), temporary.path().join("b"), temporary.path().join("c"));
-    let every = ["--set", "run.checkpoint_every=7", "--set", "optimiser.accumulation=2"];
+    let every = ["--set", "run.checkpoint_every=7", "--set", "optimizer.accumulation=2"];
     ok("trainer", pretraining(&data, &whole, 60, &every));
     let expected = numbers(&whole);
     assert_eq!(expected.len(), 60);
@@ -85,7 +85,7 @@ fn a_killed_run_in_half_precision_with_averaged_weights_resumes_to_the_same_bits
         "--set",
         "run.ema=0.9",
         "--set",
-        "optimiser.clip=1.0",
+        "optimizer.clip=1.0",
     ];
     ok("trainer", pretraining(&data, &whole, 30, &settings));
     let expected = numbers(&whole);
@@ -104,7 +104,7 @@ fn a_killed_run_in_half_precision_with_averaged_weights_resumes_to_the_same_bits
     assert_eq!(numbers(&killed), expected);
     assert!(weights(&killed) == weights(&whole));
     let read = |run: &Path, file: &str| fs::read(run.join("latest").join(file)).expect("a checkpoint's file");
-    for file in ["ema.safetensors", "optimiser.safetensors", "state.json"] {
+    for file in ["ema.safetensors", "optimizer.safetensors", "state.json"] {
         assert!(read(&killed, file) == read(&whole, file), "{file}");
     }
     assert!(read(&whole, "ema.safetensors") != weights(&whole));
@@ -120,7 +120,7 @@ fn a_killed_fine_tuning_keeps_the_same_best_weights() {
         let mut all =
             args!["finetune", "--data", &data, "--run", run, "--split", "main", "--preset", "mrm-vit-tiny"].to_vec();
         all.extend(args!["--task", "labels:Cardiomegaly", "--device", "cpu", "--steps", "40", "--batch-size", "8"]);
-        for setting in ["model.vit.depth=1", "optimiser.evaluate_every=2", "run.checkpoint_every=3", "run.log_every=1"]
+        for setting in ["model.vit.depth=1", "optimizer.evaluate_every=2", "run.checkpoint_every=3", "run.log_every=1"]
         {
             all.extend(args!["--set", setting]);
         }
@@ -132,7 +132,7 @@ fn a_killed_fine_tuning_keeps_the_same_best_weights() {
     }
     ok("trainer", arguments(&killed));
     assert_eq!(numbers(&killed), numbers(&whole));
-    for file in ["best.safetensors", "latest/model.safetensors", "latest/state.json", "latest/optimiser.safetensors"] {
+    for file in ["best.safetensors", "latest/model.safetensors", "latest/state.json", "latest/optimizer.safetensors"] {
         let read = |run: &Path| fs::read(run.join(file)).expect("a file");
         assert!(read(&killed) == read(&whole), "{file}");
     }
@@ -293,7 +293,7 @@ fn losses_that_are_no_numbers_are_skipped_by_name_and_end_the_run() {
     let temporary = folder();
     let data = dataset(temporary.path(), 20);
     let run = temporary.path().join("run");
-    let explode = ["--set", "optimiser.base_rate=1e38", "--set", "run.skip_limit=3", "--set", "run.checkpoint_every=1"];
+    let explode = ["--set", "optimizer.base_rate=1e38", "--set", "run.skip_limit=3", "--set", "run.checkpoint_every=1"];
     let told = fails("trainer", 1, pretraining(&data, &run, 40, &explode));
     assert!(told.contains("skipped; records mimic-cxr/"), "{told}");
     assert!(told.contains("3 updates in a row without a finite loss (run.skip_limit)"), "{told}");
@@ -402,10 +402,10 @@ fn what_cannot_train_is_told_in_a_line() {
     says(finetune(&["--init", &small, "--preset", "mrm-vit-tiny"]), named);
     let embed = args!["embed", "--data", &data, "--weights", &small, "--out", run("x.parquet")].to_vec();
     says(embed, "no run says the sizes; the sizes are those of --preset mrm-vit-s16");
-    misused(finetune(&["--preset", "mrm-vit-tiny", "--set", "optimiser.layer_decay=1.5"]), "optimiser.layer_decay");
+    misused(finetune(&["--preset", "mrm-vit-tiny", "--set", "optimizer.layer_decay=1.5"]), "optimizer.layer_decay");
     misused(finetune(&["--preset", "mrm-vit-tiny", "--set", "ratio=50"]), "`ratio` is no setting of the recipe");
     misused(finetune(&["--preset", "mrm-vit-tiny", "--set", "data.flip=2.0"]), "data.flip: must be from 0 to 1");
-    misused(finetune(&["--preset", "mrm-vit-tiny", "--set", "lr=1e-3"]), "no key `lr`; did you mean `optimiser.rate`?");
+    misused(finetune(&["--preset", "mrm-vit-tiny", "--set", "lr=1e-3"]), "no key `lr`; did you mean `optimizer.rate`?");
     misused(pretraining(&data, &run("e"), 2, &["--set", "run.ema=1.0"]), "run.ema: must be from 0 to below 1");
     misused(pretraining(&data, &run("p"), 2, &["--set", "run.precision=fp8"]), "fp8");
     misused(finetune(&["--init", "random"]), "leave --init out for a random start");
@@ -452,7 +452,7 @@ fn a_record_that_cannot_be_read_costs_no_work() {
     let temporary = folder();
     let data = dataset(temporary.path(), 80);
     let (whole, lost) = (temporary.path().join("a"), temporary.path().join("b"));
-    let settings = ["--set", "optimiser.accumulation=2"];
+    let settings = ["--set", "optimizer.accumulation=2"];
     ok("trainer", pretraining(&data, &whole, 6, &settings));
     // A record of the second batch of the second update: the update before it is made, and no checkpoint is due.
     let opened = Arc::new(Dataset::open(&data).expect("a dataset"));
@@ -484,7 +484,7 @@ fn an_evaluation_that_fails_is_made_when_the_run_goes_on() {
         let mut all =
             args!["finetune", "--data", &data, "--run", run, "--split", "main", "--preset", "mrm-vit-tiny"].to_vec();
         all.extend(args!["--task", "labels:Cardiomegaly", "--device", "cpu", "--steps", "8", "--batch-size", "8"]);
-        for setting in ["model.vit.depth=1", "optimiser.evaluate_every=4", "run.log_every=1", "run.ema=0.5"] {
+        for setting in ["model.vit.depth=1", "optimizer.evaluate_every=4", "run.log_every=1", "run.ema=0.5"] {
             all.extend(args!["--set", setting]);
         }
         all
@@ -494,8 +494,8 @@ fn an_evaluation_that_fails_is_made_when_the_run_goes_on() {
     let labels = opened.labels().expect("labels");
     let validate = Split::load(&opened, "main").expect("a split").rows(Subset::Validate, None);
     let finding = opened.findings().iter().position(|name| name == "Cardiomegaly").expect("a finding");
-    let labelled = validate.iter().find(|&&row| labels[row as usize][finding].is_some()).expect("a labelled record");
-    let (shard, before) = damage(&data, *labelled as usize);
+    let labeled = validate.iter().find(|&&row| labels[row as usize][finding].is_some()).expect("a labeled record");
+    let (shard, before) = damage(&data, *labeled as usize);
     for _ in 0..2 {
         let told = fails("trainer", 1, arguments(&lost));
         assert!(told.contains("shards/part-"), "{told}");
@@ -618,9 +618,9 @@ fn sizes_out_of_bounds_are_told_by_their_key_before_memory_is_taken() {
         ("model.decoder.depth", "1000000000"),
         ("model.bert.layers", "1000000000"),
         ("model.bert.max_positions", "1000000000"),
-        ("optimiser.batch_size", "1000000000"),
-        ("optimiser.accumulation", "1000000000"),
-        ("optimiser.epochs", "1e300"),
+        ("optimizer.batch_size", "1000000000"),
+        ("optimizer.accumulation", "1000000000"),
+        ("optimizer.epochs", "1e300"),
         ("run.loader_threads", "1000000"),
     ] {
         let settings = ["model.bert.vocab_size=100".to_owned(), format!("{key}={value}")];
@@ -633,7 +633,7 @@ fn sizes_out_of_bounds_are_told_by_their_key_before_memory_is_taken() {
     let steps = epochs.iter().position(|argument| argument == "--steps").expect("named");
     epochs.splice(steps..steps + 2, args!["--epochs", "1e300"]);
     let (code, told) = limited(epochs);
-    assert!(code == Some(2) && told.contains("optimiser.epochs: must be at most 1000000"), "{told}");
+    assert!(code == Some(2) && told.contains("optimizer.epochs: must be at most 1000000"), "{told}");
 
     // The configuration of a run that somebody else made.
     let config = fs::read_to_string(run.join("config.toml")).expect("a configuration");

@@ -110,7 +110,7 @@ fn the_real_covid_set_trains() {
     let pneumonia = labels.findings().iter().position(|name| name == "Pneumonia").expect("a finding");
     let (rows, codes) = (split.rows(Subset::Train, Some(100.0)), labels.labels().expect("labels"));
     let counted = rows.iter().filter(|&&row| codes[row as usize][pneumonia] == Some(1)).count();
-    assert!(counted < rows.len() && told.contains(&format!("{counted} labelled records, 3 updates")), "{told}");
+    assert!(counted < rows.len() && told.contains(&format!("{counted} labeled records, 3 updates")), "{told}");
     let told = ok("trainer", args!["evaluate", "--data", &data, "--run", &tuned, "--split", "main", "--draws", "20"]);
     assert!(told.contains("Pneumonia/Viral/COVID-19"), "{told}");
 }
@@ -169,16 +169,16 @@ fn records_without_a_report_take_part_in_the_image_loss_alone() {
     };
     let data = made("some", 48, &some);
     let run = |name: &str| temporary.path().join(name);
-    let all = ["--set", "model.report_loss=all", "--set", "optimiser.base_rate=0.3"];
+    let all = ["--set", "model.report_loss=all", "--set", "optimizer.base_rate=0.3"];
     let told = ok("trainer", pretraining(&data, &run("both"), 30, &all));
     assert!(told.contains("48 records (6 with a report; the others take part in the image loss alone), "), "{told}");
     let losses = |run: &str, part: &str| -> Vec<f64> {
         numbers(&temporary.path().join(run)).iter().map(|line| line[part].as_f64().expect("a finite loss")).collect()
     };
     let reports = losses("both", "loss_report");
-    // What is learnt in so few updates of padding alone: a loss near 0. Words at random stay hard to guess.
-    let learnt: Vec<f64> = reports[20..].iter().copied().filter(|loss| *loss != 0.0).collect();
-    assert!(!learnt.is_empty() && learnt.iter().all(|loss| *loss > 2.0), "{reports:?}");
+    // What is learned in so few updates of padding alone: a loss near 0. Words at random stay hard to guess.
+    let learned: Vec<f64> = reports[20..].iter().copied().filter(|loss| *loss != 0.0).collect();
+    assert!(!learned.is_empty() && learned.iter().all(|loss| *loss > 2.0), "{reports:?}");
 
     // Batches of two: most have no report at all.
     let mut small = pretraining(&data, &run("small"), 24, &all);
@@ -220,8 +220,8 @@ fn one_clear_line_for_what_cannot_work() {
     let with = |more: &[&str]| pretraining(&data, &run, 2, more);
     says(
         2,
-        with(&["--set", "optimiser.bach_size=4"]),
-        "no key `optimiser.bach_size`; did you mean `optimiser.batch_size`?",
+        with(&["--set", "optimizer.bach_size=4"]),
+        "no key `optimizer.bach_size`; did you mean `optimizer.batch_size`?",
     );
     says(2, with(&["--set", "model.vit.heads=5"]), "heads");
     says(2, args!["pretrain", "--data", &data, "--run", &run, "--preset", "huge"].to_vec(), "mrm-vit-tiny");

@@ -16,7 +16,7 @@ fn python(code: &str, arguments: &[&Path]) {
     assert!(output.status.success(), "{complaint}\n(MRM_PYTHON names a Python with Pillow and NumPy)");
 }
 
-/// For noise and some radiographs: the grey pixels, and crops resized by Pillow, with what was done in a table.
+/// For noise and some radiographs: the gray pixels, and crops resized by Pillow, with what was done in a table.
 const PILLOW: &str = r#"
 import json, pathlib, random, sys
 from PIL import Image
@@ -39,14 +39,14 @@ for number, image in enumerate(pictures):
         name = f"{number}-{case}.raw"
         (out / name).write_bytes(image.crop((x, y, x + w, y + h)).resize(to, filter).tobytes())
         table.append([number, [*image.size, x, y, w, h, *to, case % 2], name])
-    # The evaluation's way: the shorter side to 224, as torchvision computes the longer one, and the centre.
+    # The evaluation's way: the shorter side to 224, as torchvision computes the longer one, and the center.
     scale = 224 / min(image.size)
     short, long = sorted(image.size)
     new_long = int(224 * long / short)
     size = (224, new_long) if image.width <= image.height else (new_long, 224)
     resized = image.resize(size, Image.Resampling.BILINEAR)
     left, top = round((size[0] - 224) / 2.0), round((size[1] - 224) / 2.0)
-    (out / f"{number}-centre.raw").write_bytes(resized.crop((left, top, left + 224, top + 224)).tobytes())
+    (out / f"{number}-center.raw").write_bytes(resized.crop((left, top, left + 224, top + 224)).tobytes())
 (out / "table.json").write_text(json.dumps(table))
 "#;
 
@@ -73,15 +73,15 @@ fn resizing_noise_and_real_radiographs_gives_the_pixels_of_pillow() {
         table.iter().map(|(number, numbers, _)| (*number, (numbers[0], numbers[1]))).collect();
     for (number, (width, height)) in numbers {
         let pixels = read(&format!("{number}.raw"));
-        // Not normalised: floats are grey levels.
+        // Not normalized: floats are gray levels.
         let transform = Transform { mean: 0.0, std: 1.0 / 255.0, ..Transform::evaluate(224) };
         let geometry = transform.geometry(width, height, &mut Stream::new(&[0])).expect("drawn");
         let mut out = vec![0.0; 224 * 224];
         transform.apply((&pixels, width, height), &geometry, &mut scratch, &mut out).expect("applied");
-        let theirs = read(&format!("{number}-centre.raw"));
+        let theirs = read(&format!("{number}-center.raw"));
         assert_eq!(out.len(), theirs.len());
         let worst = out.iter().zip(&theirs).map(|(ours, &level)| (ours - f32::from(level)).abs()).fold(0.0, f32::max);
-        assert!(worst < 1e-3, "{number}: centre off by {worst}");
+        assert!(worst < 1e-3, "{number}: center off by {worst}");
     }
 }
 
@@ -158,7 +158,7 @@ fn random_crops_are_drawn_as_torchvision_draws_them() {
 }
 
 #[test]
-fn a_picture_smaller_than_its_centre_crop_lies_where_torchvision_pads_it() {
+fn a_picture_smaller_than_its_center_crop_lies_where_torchvision_pads_it() {
     // torchvision pads (size - side) // 2 before the picture; sides of 29 to 31 in 32, and larger ones are cut.
     for (side, before) in [(29, 1), (30, 1), (31, 0), (28, 2), (33, 0), (35, -2), (37, -2), (34, -1)] {
         let transform = Transform { crop: Crop::Center { shorter: side }, ..Transform::evaluate(32) };

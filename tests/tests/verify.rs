@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use dataset::Dataset;
 use dataset::Storage;
-use dataset::format::image_codec::GreyImage;
+use dataset::format::image_codec::GrayPixels;
 use dataset::format::manifest::Manifest;
 use dataset::format::record::{BoundingBox, ImageEncoding, Record};
 use mrm_tests::{args, contents, fails, folder, made_record, ok, phantom, write_dataset};
@@ -350,7 +350,7 @@ fn no_reader_gives_flipped_bits() {
         let labels =
             |dataset: &Arc<Dataset>| -> Result<String, String> { Ok(format!("{:?}", dataset.labels().map_err(told)?)) };
         let table = |dataset: &Arc<Dataset>| -> Result<String, String> {
-            let frame = dataset.metadata().map_err(told)?.collect().map_err(|error| error.to_string())?;
+            let frame = dataset.metadata().map_err(told)?;
             Ok(format!("{:?}", (0..frame.height()).map(|row| frame.get(row)).collect::<Vec<_>>()))
         };
         let records = |dataset: &Arc<Dataset>| -> Result<String, String> {
@@ -398,7 +398,7 @@ fn codes_and_pictures_that_mean_nothing_are_named() {
             if encoding != ImageEncoding::Raw {
                 let (width, height) = (record.width.into(), record.height.into());
                 let pixels = std::mem::take(&mut record.image);
-                record.image = GreyImage { width, height, pixels }.encode(encoding).expect("encoded");
+                record.image = GrayPixels { width, height, pixels }.encode(encoding).expect("encoded");
             }
         }
         change(&mut records[1]);
@@ -453,7 +453,7 @@ fn codes_and_pictures_that_mean_nothing_are_named() {
     }
     for (at, image) in [
         png(png::ColorType::Rgb, png::BitDepth::Eight, (10, 14), 420),
-        GreyImage { width: 10, height: 14, pixels: vec![7; 140] }.encode(ImageEncoding::Jpeg).expect("encoded"),
+        GrayPixels { width: 10, height: 14, pixels: vec![7; 140] }.encode(ImageEncoding::Jpeg).expect("encoded"),
     ]
     .into_iter()
     .enumerate()

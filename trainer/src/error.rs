@@ -1,6 +1,6 @@
 //! What can go wrong in the model part: a configuration that makes no model, a tensor of the wrong shape, or torch.
 
-/// An error of a model, its weights or its optimiser.
+/// An error of a model, its weights or its optimizer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {

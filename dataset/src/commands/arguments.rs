@@ -264,8 +264,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
                 tell(&format!("{}: {records}, all whole ({rate:.0} MB/s)\n", dir.display()))?;
                 return Ok(ExitCode::SUCCESS);
             }
-            problems.iter().for_each(|problem| crate::remark!("{problem}"));
-            crate::remark!("{} in {}", cli::counted(problems.len(), "problem"), dir.display());
+            problems.iter().for_each(|problem| crate::cli_eprintln!("{problem}"));
+            crate::cli_eprintln!("{} in {}", cli::counted(problems.len(), "problem"), dir.display());
             Ok(ExitCode::FAILURE)
         }
         Command::Split { dir, name, ratios, unit, stratify, validation, test, official, lists, seed, overwrite } => {

@@ -83,7 +83,7 @@ pub fn outcome(work: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
     match caught(work) {
         Ok(code) => code,
         Err(error) => {
-            crate::remark!("error: {error:#}");
+            crate::cli_eprintln!("error: {error:#}");
             exit_code(&error)
         }
     }

@@ -77,25 +77,13 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
     line(format!("age       {}", five_numbers(ages)));
     let frame = dataset.frame(&["view", "sex", "subset"])?;
     for name in ["view", "sex", "subset"] {
-        let grouped = frame
-            .clone()
-            .lazy()
-            .group_by([col(name)])
-            .agg([len().alias("count")])
-            .sort_by_exprs([col("count"), col(name)], SortMultipleOptions::default().with_order_descending(true))
-            .collect()?;
-        let names = grouped.column(name)?.str()?.clone();
-        let numbers = grouped.column("count")?.cast(&DataType::UInt64)?;
-        let numbers = numbers.u64()?;
-        let pairs =
-            names.iter().zip(numbers.iter()).map(|(n, c)| (n.unwrap_or("not stated").to_owned(), c.unwrap_or(0)));
-        line(format!("{name:<9} {}", counts(pairs)));
+        line(format!("{name:<9} {}", counts(value_counts(&frame, name)?)));
     }
     let labels = dataset.labels()?;
     if !dataset.findings().is_empty() {
-        let labelled = labels.iter().filter(|row| row.iter().any(Option::is_some)).count();
+        let labeled = labels.iter().filter(|row| row.iter().any(Option::is_some)).count();
         line(format!(
-            "\nlabels    {labelled} of {} records have some; blank: none for this finding in a record that has some;\n          \
+            "\nlabels    {labeled} of {} records have some; blank: none for this finding in a record that has some;\n          \
              prevalence: positives among the records where this finding is labeled",
             labels.len()
         ));
@@ -105,17 +93,17 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
         ));
         for (index, finding) in dataset.findings().iter().enumerate() {
             let count = |code: Option<i8>| labels.iter().filter(|row| row[index] == code).count();
-            let (positive, labeled) = (count(Some(1)), labels.len() - count(None));
-            let prevalence = if labeled == 0 {
+            let (positive, stated) = (count(Some(1)), labels.len() - count(None));
+            let prevalence = if stated == 0 {
                 "–".to_owned()
             } else {
-                format!("{:.1}%", 100.0 * positive as f64 / labeled as f64)
+                format!("{:.1}%", 100.0 * positive as f64 / stated as f64)
             };
             line(format!(
-                "{finding:<34}{labeled:>9}{positive:>9}{:>9}{:>10}{:>9}{prevalence:>12}",
+                "{finding:<34}{stated:>9}{positive:>9}{:>9}{:>10}{:>9}{prevalence:>12}",
                 count(Some(0)),
                 count(Some(-1)),
-                labelled - labeled,
+                labeled - stated,
             ));
         }
     }
@@ -125,6 +113,18 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
         if splits.is_empty() { "none (make one with `dataset split`)".to_owned() } else { splits.join(", ") }
     ));
     Ok(page)
+}
+
+/// How often a text column has each of its values, the most frequent one first.
+fn value_counts(frame: &DataFrame, name: &str) -> Result<impl Iterator<Item = (String, u64)>> {
+    let counted = frame.column(name)?.as_materialized_series().value_counts(true, false, "count".into(), false)?;
+    let order = SortMultipleOptions::default().with_order_descending(true);
+    let sorted = counted.sort(["count", name], order)?;
+    let numbers = sorted.column("count")?.cast(&DataType::UInt64)?;
+    let value = |(value, count): (Option<&str>, Option<u64>)| {
+        (value.unwrap_or("not stated").to_owned(), count.unwrap_or(0))
+    };
+    Ok(sorted.column(name)?.str()?.iter().zip(numbers.u64()?.iter()).map(value).collect::<Vec<_>>().into_iter())
 }
 
 /// How many inputs were left out for each reason, the most frequent one first, with an example.

@@ -6,7 +6,7 @@ use ::image::{GrayImage, Luma, imageops};
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::format::image_codec::{GreyImage, decode_stored};
+use crate::format::image_codec::{GrayPixels, decode_stored};
 use crate::format::record::ImageEncoding;
 use crate::loader::batch::Batch;
 use crate::loader::builder::Loader;
@@ -52,7 +52,7 @@ pub fn stored(dataset: &Dataset, count: usize, seed: u64) -> Result<GrayImage> {
         }
         let (height, width) = (u32::from(record.height), u32::from(record.width));
         match dataset.manifest().image.encoding {
-            ImageEncoding::Raw => Ok(GreyImage { width, height, pixels: record.image }.to_buffer()),
+            ImageEncoding::Raw => Ok(GrayPixels { width, height, pixels: record.image }.to_buffer()),
             encoding => Ok(decode_stored(&record.image, encoding)?.to_buffer()),
         }
     }))

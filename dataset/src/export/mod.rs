@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use crate::commands::progress::Progress;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result, guarded};
-use crate::format::image_codec::GreyImage;
+use crate::format::image_codec::GrayPixels;
 use crate::format::manifest::MANIFEST;
 use crate::format::record::{ImageEncoding, Record};
 use crate::split::stored::Split;
@@ -223,7 +223,7 @@ impl<'a> Plan<'a> {
         let (height, width) = (record.height.into(), record.width.into());
         if self.dataset.manifest().image.encoding == ImageEncoding::Raw && !record.image.is_empty() {
             let pixels = std::mem::take(&mut record.image);
-            record.image = GreyImage { width, height, pixels }.encode(ImageEncoding::Png)?;
+            record.image = GrayPixels { width, height, pixels }.encode(ImageEncoding::Png)?;
         }
         let of_row = |split: &Split| (split.members[row].subset, split.members[row].ratio);
         Ok(Sample { key: self.keys.key(&record.record_id), record, membership: self.split.as_ref().map(of_row) })

@@ -1,7 +1,7 @@
 //! `croissant.json`: the dataset described as MLCommons Croissant 1.0 does (JSON-LD), for search engines, catalogues and
 //! the `mlcroissant` package, which reads the records by it.
 //!
-//! Licence, citation and address are facts about the source, which whoever publishes a dataset has to state: they are
+//! License, citation and address are facts about the source, which whoever publishes a dataset has to state: they are
 //! left out, and `mlcroissant` remarks on that.
 
 use std::collections::HashSet;
@@ -162,9 +162,9 @@ fn meaning(name: &str, encoding: ImageEncoding) -> Option<&'static str> {
         "subset" => "The source's own train, validate or test, if it has one.",
         "height" | "width" => "Of the stored image, in pixels.",
         "source_height" | "source_width" => "Of the raw image, in pixels.",
-        IMAGE if encoding == ImageEncoding::Raw => "8-bit grey pixels, row-major: height · width bytes.",
-        IMAGE => "8-bit grey picture.",
-        "report" => "The text that was tokenised.",
+        IMAGE if encoding == ImageEncoding::Raw => "8-bit gray pixels, row-major: height · width bytes.",
+        IMAGE => "8-bit gray picture.",
+        "report" => "The text that was tokenized.",
         "findings" | "impression" => "This section of the report.",
         "token_ids" => "[CLS] first; neither padded nor masked; cut to the maximum length.",
         "labels" => "By finding: 1 positive, 0 negative, -1 uncertain, null not mentioned.",

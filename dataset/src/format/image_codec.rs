@@ -1,4 +1,4 @@
-//! 8-bit grey images: encoding, decoding, and how they are stored.
+//! 8-bit gray images: encoding, decoding, and how they are stored.
 
 use std::io::Cursor;
 
@@ -12,16 +12,16 @@ use crate::format::record::ImageEncoding;
 /// Quality of stored JPEGs, that of MIMIC-CXR-JPG.
 const JPEG_QUALITY: u8 = 95;
 
-/// An 8-bit grey image, row-major.
+/// An 8-bit gray image, row-major.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GreyImage {
+pub struct GrayPixels {
     pub width: u32,
     pub height: u32,
     /// `height · width` bytes.
     pub pixels: Vec<u8>,
 }
 
-impl GreyImage {
+impl GrayPixels {
     /// The bytes of the `image` column.
     pub fn encode(self, encoding: ImageEncoding) -> Result<Vec<u8>> {
         let Self { width, height, pixels } = self;
@@ -52,14 +52,14 @@ impl GreyImage {
     }
 }
 
-/// Decodes a PNG or JPEG (its format is seen from its first bytes) to 8-bit grey.
-pub fn decode(bytes: &[u8]) -> Result<GreyImage> {
+/// Decodes a PNG or JPEG (its format is seen from its first bytes) to 8-bit gray.
+pub fn decode(bytes: &[u8]) -> Result<GrayPixels> {
     let (_, image) = decoded(bytes)?;
-    Ok(grey(image.into_luma8()))
+    Ok(gray(image.into_luma8()))
 }
 
 /// Decodes a stored image, which must be 8-bit gray and of the dataset's encoding.
-pub(crate) fn decode_stored(bytes: &[u8], encoding: ImageEncoding) -> Result<GreyImage> {
+pub(crate) fn decode_stored(bytes: &[u8], encoding: ImageEncoding) -> Result<GrayPixels> {
     let (format, image) = decoded(bytes)?;
     let expected = match encoding {
         ImageEncoding::Png => Some(ImageFormat::Png),
@@ -67,7 +67,7 @@ pub(crate) fn decode_stored(bytes: &[u8], encoding: ImageEncoding) -> Result<Gre
         ImageEncoding::Raw => None,
     };
     match image {
-        DynamicImage::ImageLuma8(image) if format == expected => Ok(grey(image)),
+        DynamicImage::ImageLuma8(image) if format == expected => Ok(gray(image)),
         other => {
             let (format, color) = (format.map_or("none", |format| format.extensions_str()[0]), other.color());
             let message = format!("its image is {format} of {color:?}, those of this dataset are 8-bit gray");
@@ -77,7 +77,7 @@ pub(crate) fn decode_stored(bytes: &[u8], encoding: ImageEncoding) -> Result<Gre
 }
 
 /// Decodes a stored mask, which must be a 1-bit gray PNG; levels are 0 and 255.
-pub(crate) fn decode_mask(bytes: &[u8]) -> Result<GreyImage> {
+pub(crate) fn decode_mask(bytes: &[u8]) -> Result<GrayPixels> {
     // Signature, length and name of the first chunk, width, height; then bits and color type.
     const BITS_AND_COLOR: std::ops::Range<usize> = 24..26;
     if !bytes.starts_with(b"\x89PNG\r\n\x1a\n") || bytes.get(BITS_AND_COLOR) != Some(&[1, 0]) {
@@ -86,8 +86,8 @@ pub(crate) fn decode_mask(bytes: &[u8]) -> Result<GreyImage> {
     decode(bytes).map_err(|error| Error::Invalid(format!("its mask: {error}")))
 }
 
-fn grey(image: ::image::GrayImage) -> GreyImage {
-    GreyImage { width: image.width(), height: image.height(), pixels: image.into_raw() }
+fn gray(image: ::image::GrayImage) -> GrayPixels {
+    GrayPixels { width: image.width(), height: image.height(), pixels: image.into_raw() }
 }
 
 fn decoded(bytes: &[u8]) -> Result<(Option<ImageFormat>, DynamicImage)> {

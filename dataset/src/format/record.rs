@@ -23,11 +23,11 @@ pub const UNCERTAIN: i8 = -1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ImageEncoding {
-    /// 8-bit grey, row-major, `height · width` bytes.
+    /// 8-bit gray, row-major, `height · width` bytes.
     Raw,
-    /// PNG, 8-bit grey.
+    /// PNG, 8-bit gray.
     Png,
-    /// JPEG, 8-bit grey, quality 95.
+    /// JPEG, 8-bit gray, quality 95.
     Jpeg,
 }
 

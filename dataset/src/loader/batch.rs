@@ -125,7 +125,7 @@ impl Batch {
         &self.buffers.rows
     }
 
-    /// Normalised grey pixels, `[B, 1, S, S]`.
+    /// Normalized gray pixels, `[B, 1, S, S]`.
     pub fn images(&self) -> &[f32] {
         let floats = self.buffers.images.as_ref().map_or(&[][..], |images| images.floats());
         &floats[..self.len() * self.size * self.size]

@@ -245,12 +245,12 @@ impl Display for Certificate {
         line("studies", &mut self.parts.iter().map(|part| part.studies.to_string()))?;
         line("patients", &mut self.parts.iter().map(|part| part.patients.to_string()))?;
         if let Some(first) = self.parts.first().filter(|part| !part.findings.is_empty()) {
-            if self.parts.iter().any(|part| part.labelled < part.records) {
-                line("labelled", &mut self.parts.iter().map(|part| part.labelled.to_string()))?;
+            if self.parts.iter().any(|part| part.labeled < part.records) {
+                line("labeled", &mut self.parts.iter().map(|part| part.labeled.to_string()))?;
             }
             line("positive in %", &mut std::iter::empty())?;
             for (index, count) in first.findings.iter().enumerate() {
-                let prevalence = |part: &Part| match part.labelled {
+                let prevalence = |part: &Part| match part.labeled {
                     0 => "–".to_owned(),
                     _ => format!("{:.2}", part.findings[index].prevalence * 100.0),
                 };

@@ -259,14 +259,14 @@ impl Drawing<'_> {
             }
             members[index].push(row);
         }
-        // Where nearly all records are labelled, to balance records is to balance these.
-        let unlabelled = self.roster.labelled.iter().filter(|labelled| !**labelled).count();
-        let some_unlabelled = unlabelled * 100 > self.roster.len();
+        // Where nearly all records are labeled, to balance records is to balance these.
+        let unlabeled = self.roster.labeled.iter().filter(|labeled| !**labeled).count();
+        let some_unlabeled = unlabeled * 100 > self.roster.len();
         let group = |rows: &Vec<usize>| {
             let mut positives: BTreeMap<usize, f64> = BTreeMap::new();
-            let labelled = rows.iter().filter(|&&row| some_unlabelled && self.roster.labelled[row]).count();
-            if labelled > 0 {
-                positives.insert(self.stratified.len(), labelled as f64);
+            let labeled = rows.iter().filter(|&&row| some_unlabeled && self.roster.labeled[row]).count();
+            if labeled > 0 {
+                positives.insert(self.stratified.len(), labeled as f64);
             }
             let findings = rows.iter().flat_map(|&row| self.roster.positives(row));
             findings

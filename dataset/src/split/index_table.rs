@@ -18,7 +18,7 @@ pub struct Roster {
     /// Number of each record's study; studies of two patients are two, whatever they are called.
     pub studies: Vec<u32>,
     /// Whether anything is stated about any finding of a record.
-    pub labelled: Vec<bool>,
+    pub labeled: Vec<bool>,
     findings: usize,
     /// Positives of record `i`: `positives[starts[i]..starts[i + 1]]`.
     starts: Vec<usize>,
@@ -33,7 +33,7 @@ pub struct Entry<'a> {
     /// Places of the findings that are positive.
     pub positives: Vec<usize>,
     /// Whether anything is stated about any finding.
-    pub labelled: bool,
+    pub labeled: bool,
 }
 
 impl Roster {
@@ -59,7 +59,7 @@ impl Roster {
                 study: studies.value(row),
                 positives:
                     (0..codes.len()).filter(|&at| codes[at].is_valid(row) && codes[at].value(row) == 1).collect(),
-                labelled: codes.iter().any(|codes| codes.is_valid(row)),
+                labeled: codes.iter().any(|codes| codes.is_valid(row)),
             }));
         }
         Ok(Self::new(dataset.findings().len(), entries))
@@ -72,7 +72,7 @@ impl Roster {
             patients: Vec::with_capacity(entries.len()),
             patient_names: Vec::new(),
             studies: Vec::with_capacity(entries.len()),
-            labelled: Vec::with_capacity(entries.len()),
+            labeled: Vec::with_capacity(entries.len()),
             findings,
             starts: vec![0],
             positives: Vec::new(),
@@ -88,7 +88,7 @@ impl Roster {
             roster.patients.push(patient);
             let next = study_of.len() as u32;
             roster.studies.push(*study_of.entry((patient, entry.study)).or_insert(next));
-            roster.labelled.push(entry.labelled);
+            roster.labeled.push(entry.labeled);
             roster.positives.extend(entry.positives);
             roster.starts.push(roster.positives.len());
         }

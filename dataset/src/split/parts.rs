@@ -17,7 +17,8 @@ pub struct Part {
     /// Records with a label of any finding.
     #[serde(default)]
     // a certificate of before this was counted is refused, with the command that makes the split anew
-    pub labelled: u64,
+    #[serde(rename = "labelled")]
+    pub labeled: u64,
     /// In the order of the dataset's findings.
     pub findings: Vec<FindingCount>,
 }
@@ -27,7 +28,7 @@ pub struct Part {
 pub struct FindingCount {
     pub finding: String,
     pub positives: u64,
-    /// Positives by labelled records; 0 where there are none.
+    /// Positives by labeled records; 0 where there are none.
     pub prevalence: f64,
 }
 
@@ -48,12 +49,12 @@ impl Part {
         findings: &[String],
         inside: &dyn Fn(&Member) -> bool,
     ) -> Self {
-        let (mut records, mut labelled, mut positives) = (0, 0, vec![0; findings.len()]);
+        let (mut records, mut labeled, mut positives) = (0, 0, vec![0; findings.len()]);
         let mut patients = vec![false; roster.patient_names.len()];
         let mut studies = vec![false; roster.len()];
         for row in (0..members.len()).filter(|&row| inside(&members[row])) {
             records += 1;
-            labelled += u64::from(roster.labelled[row]);
+            labeled += u64::from(roster.labeled[row]);
             patients[roster.patients[row] as usize] = true;
             studies[roster.studies[row] as usize] = true;
             roster.positives(row).iter().for_each(|&finding| positives[finding] += 1);
@@ -62,10 +63,10 @@ impl Part {
         let findings = findings.iter().zip(positives).map(|(finding, positives)| FindingCount {
             finding: finding.clone(),
             positives,
-            prevalence: positives as f64 / labelled.max(1) as f64,
+            prevalence: positives as f64 / labeled.max(1) as f64,
         });
         let (studies, patients) = (count(studies), count(patients));
-        Self { name, records, studies, patients, labelled, findings: findings.collect() }
+        Self { name, records, studies, patients, labeled, findings: findings.collect() }
     }
 
     /// What both count, as stated here and as found there.
@@ -74,7 +75,7 @@ impl Part {
             ("records", self.records, found.records),
             ("studies", self.studies, found.studies),
             ("patients", self.patients, found.patients),
-            ("labelled records", self.labelled, found.labelled),
+            ("labeled records", self.labeled, found.labeled),
         ];
         let findings = self.findings.iter().zip(&found.findings);
         counts.into_iter().map(|(what, stated, found)| (format!("{what} in {}", self.name), stated, found)).chain(
@@ -88,7 +89,7 @@ impl Part {
 impl Deviation {
     /// The largest one over parts that hold labels; of equal ones the first.
     pub(super) fn largest(parts: &[Part], from: &Part) -> Option<Self> {
-        let each = parts.iter().filter(|part| part.labelled > 0).flat_map(|part| {
+        let each = parts.iter().filter(|part| part.labeled > 0).flat_map(|part| {
             part.findings.iter().zip(&from.findings).map(|(own, whole)| Self {
                 value: (own.prevalence - whole.prevalence).abs(),
                 finding: own.finding.clone(),

@@ -93,14 +93,14 @@ pub struct Member {
     pub record_id: String,
     /// `None`: the record belongs to no subset (the source's subsets or the lists leave it out).
     pub subset: Option<Subset>,
-    /// The smallest ratio (percent) whose labelled set holds the record; `None` outside train.
+    /// The smallest ratio (percent) whose labeled set holds the record; `None` outside train.
     pub ratio: Option<f64>,
-    /// Every ratio whose labelled set holds the record, ascending, in splits whose ratios do not nest; else `None`.
+    /// Every ratio whose labeled set holds the record, ascending, in splits whose ratios do not nest; else `None`.
     pub ratios: Option<Vec<f64>>,
 }
 
 impl Member {
-    /// Whether the labelled set of a ratio, in percent, holds the record.
+    /// Whether the labeled set of a ratio, in percent, holds the record.
     pub fn is_at(&self, percent: f64) -> bool {
         match &self.ratios {
             Some(ratios) => ratios.contains(&percent),

@@ -62,8 +62,8 @@ pub(crate) fn warnings(options: &SplitOptions, whole: &Part, subsets: &[Part], r
         found.extend(share.and_then(|share| SplitWarning::of(part, None, share, of)));
         for (own, expected) in part.findings.iter().zip(&from.findings) {
             let balanced = options.stratify.is_empty() || options.stratify.contains(&own.finding);
-            if balanced && part.labelled > 0 && from.labelled > 0 {
-                let (finding, of) = (Some(own.finding.as_str()), (own.positives, part.labelled));
+            if balanced && part.labeled > 0 && from.labeled > 0 {
+                let (finding, of) = (Some(own.finding.as_str()), (own.positives, part.labeled));
                 found.extend(SplitWarning::of(part, finding, expected.prevalence, of));
             }
         }

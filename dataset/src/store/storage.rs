@@ -524,7 +524,7 @@ impl StoredFile {
         }
     }
 
-    /// Several ranges; of an object in few requests at the same time, since neighbours are read at once.
+    /// Several ranges; of an object in few requests at the same time, since neighbors are read at once.
     pub fn read_ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         match &self.source {
             Source::File(_) => ranges.iter().map(|range| self.read(range.clone())).collect(),
@@ -659,7 +659,7 @@ impl Bucket {
             is_transient(error, &told(error).0) && (has_credentials || self.has_answered.load(Ordering::Relaxed))
         };
         let report = |error: &object_store::Error, left: Duration| {
-            crate::remark!(
+            crate::cli_eprintln!(
                 "{}: {}; tries again for up to {} s ({TIMEOUT_VARIABLE})",
                 self.url_of(name),
                 self.fault(error),

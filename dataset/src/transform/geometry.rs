@@ -53,7 +53,7 @@ impl Geometry {
     }
 
     /// Brings a mask of the stored image (row-major, `width` pixels a row) into the output, `[size, size]`: the class of
-    /// the pixel under each output pixel's centre, as Pillow's nearest neighbour; [`IGNORED`] beside the image.
+    /// the pixel under each output pixel's center, as Pillow's nearest neighbor; [`IGNORED`] beside the image.
     pub fn mask(&self, mask: &[u8], width: usize, out: &mut [u8]) {
         out.fill(IGNORED);
         let (rows, columns) = (self.rows(), self.columns());

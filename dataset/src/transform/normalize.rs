@@ -1,27 +1,27 @@
-//! From grey levels to normalised floats, a row at a time: `level · gain + offset`.
+//! From gray levels to normalized floats, a row at a time: `level · gain + offset`.
 //!
 //! A batch of large images does not fit the caches, and is next read by a model. Its rows are therefore streamed past
 //! the caches where their address allows it: otherwise each line of memory would be read only to be overwritten.
 
-/// The two numbers that normalise a grey level.
+/// The two numbers that normalize a gray level.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Normalise {
+pub struct Normalize {
     gain: f32,
     offset: f32,
 }
 
-impl Normalise {
+impl Normalize {
     /// From the mean and standard deviation of pixels in 0..1.
     pub fn new(mean: f32, std: f32) -> Self {
         Self { gain: 1.0 / (255.0 * std), offset: -mean / std }
     }
 
-    /// One grey level.
+    /// One gray level.
     pub fn level(self, level: u8) -> f32 {
         f32::from(level) * self.gain + self.offset
     }
 
-    /// A row of grey levels into floats of the same length. All forms compute the same numbers.
+    /// A row of gray levels into floats of the same length. All forms compute the same numbers.
     pub fn row(self, levels: &[u8], out: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
         if std::arch::is_x86_feature_detected!("avx2") {
@@ -49,7 +49,7 @@ mod avx2 {
         _mm256_cvtepu8_epi32, _mm256_extractf128_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_storeu_ps,
     };
 
-    use super::Normalise;
+    use super::Normalize;
 
     /// Floats of one step.
     const STEP: usize = 8;
@@ -57,8 +57,8 @@ mod avx2 {
     const ALIGNED: usize = 16;
 
     #[target_feature(enable = "avx2")]
-    pub fn row(normalise: Normalise, levels: &[u8], out: &mut [f32]) {
-        let (gain, offset) = (_mm256_set1_ps(normalise.gain), _mm256_set1_ps(normalise.offset));
+    pub fn row(normalize: Normalize, levels: &[u8], out: &mut [f32]) {
+        let (gain, offset) = (_mm256_set1_ps(normalize.gain), _mm256_set1_ps(normalize.offset));
         let streamed = (out.as_ptr() as usize).is_multiple_of(ALIGNED);
         let (eights, rest) = levels.as_chunks::<STEP>();
         let (out, out_rest) = out.as_chunks_mut::<STEP>();
@@ -75,7 +75,7 @@ mod avx2 {
                 }
             }
         }
-        rest.iter().zip(out_rest).for_each(|(&level, out)| *out = normalise.level(level));
+        rest.iter().zip(out_rest).for_each(|(&level, out)| *out = normalize.level(level));
     }
 }
 
@@ -85,17 +85,17 @@ mod tests {
 
     #[test]
     fn rows_of_any_length_and_address_are_the_levels_formula() {
-        let normalise = Normalise::new(0.4978, 0.2449);
+        let normalize = Normalize::new(0.4978, 0.2449);
         let levels: Vec<u8> = (0..=255).collect();
         for length in [0, 1, 7, 8, 9, 100, 256] {
             for start in 0..5 {
                 let mut out = vec![f32::NAN; length + 5];
-                normalise.row(&levels[256 - length..], &mut out[start..start + length]);
-                Normalise::finish();
-                let expected: Vec<f32> = levels[256 - length..].iter().map(|&level| normalise.level(level)).collect();
+                normalize.row(&levels[256 - length..], &mut out[start..start + length]);
+                Normalize::finish();
+                let expected: Vec<f32> = levels[256 - length..].iter().map(|&level| normalize.level(level)).collect();
                 assert_eq!(out[start..start + length], expected);
             }
         }
-        assert!((normalise.level(255) - (1.0 - 0.4978) / 0.2449).abs() < 1e-5);
+        assert!((normalize.level(255) - (1.0 - 0.4978) / 0.2449).abs() < 1e-5);
     }
 }

@@ -1,4 +1,4 @@
-//! Augmentation with torchvision's parameters and Pillow's filters, from stored grey bytes to normalised floats.
+//! Augmentation with torchvision's parameters and Pillow's filters, from stored gray bytes to normalized floats.
 //!
 //! A transform is drawn first ([`Transform::geometry`]) and applied then ([`Transform::apply`]), so that masks and boxes
 //! can follow it.
@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::random::Stream;
 use crate::transform::geometry::Geometry;
-use crate::transform::normalize::Normalise;
+use crate::transform::normalize::Normalize;
 use crate::transform::resample::{Filter, Rectangle, Resample, Source};
 
 /// Mean and standard deviation of the recipe, for pixels in 0..1.
 pub(crate) const RECIPE_MEAN: f32 = 0.4978;
 pub(crate) const RECIPE_STD: f32 = 0.2449;
 
-/// Draws of a crop before RandomResizedCrop falls back to the centre, as torchvision does.
+/// Draws of a crop before RandomResizedCrop falls back to the center, as torchvision does.
 const CROP_ATTEMPTS: usize = 10;
 
 /// Smallest and largest aspect ratio (width over height) of a random crop, torchvision's default.
@@ -66,7 +66,7 @@ impl Transform {
         Self { crop, filter: Filter::Bilinear, ..Self::pretrain(size) }
     }
 
-    /// Evaluation: shorter side to `size`, centre crop, no flip.
+    /// Evaluation: shorter side to `size`, center crop, no flip.
     pub fn evaluate(size: u32) -> Self {
         Self { crop: Crop::Center { shorter: size }, filter: Filter::Bilinear, flip: 0.0, ..Self::pretrain(size) }
     }
@@ -140,10 +140,10 @@ impl Transform {
     /// # Errors
     /// When the image is not the one that the transform was drawn for.
     pub fn apply(&self, source: Source, geometry: &Geometry, scratch: &mut Resample, out: &mut [f32]) -> Result<()> {
-        let normalise = Normalise::new(self.mean, self.std);
+        let normalize = Normalize::new(self.mean, self.std);
         let (rows, columns, size) = (geometry.rows(), geometry.columns(), geometry.size as usize);
         if rows.length.min(columns.length) < size {
-            out.fill(normalise.level(0));
+            out.fill(normalize.level(0));
         }
         let to = geometry.mirrored(columns.start, columns.length);
         let wanted = rows.from as u32..(rows.from + rows.length) as u32;
@@ -153,9 +153,9 @@ impl Transform {
                 row.reverse();
             }
             let start = (y - rows.from + rows.start) * size + to;
-            normalise.row(row, &mut out[start..start + columns.length]);
+            normalize.row(row, &mut out[start..start + columns.length]);
         })?;
-        Normalise::finish();
+        Normalize::finish();
         Ok(())
     }
 }
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_centre_of_an_unscaled_image_is_its_pixels() {
+    fn the_center_of_an_unscaled_image_is_its_pixels() {
         let pixels: Vec<u8> = (0..24).collect(); // 6 × 4
         let transform = Transform { mean: 0.0, std: 1.0 / 255.0, ..Transform::evaluate(4) };
         let mut out = [0.0; 16];
@@ -189,7 +189,7 @@ mod tests {
         // Accepted draws of U(0.2, 1): large areas with an unfitting aspect are drawn again, which lowers the mean.
         let mean = areas / f64::from(n);
         assert!((0.5..0.6).contains(&mean), "{mean}");
-        // No draw fits a strip: the centre at the nearest allowed aspect.
+        // No draw fits a strip: the center at the nearest allowed aspect.
         let strip = random_resized_crop((1000, 10), (0.9, 1.0), ASPECT, &mut random);
         assert_eq!(strip, Rectangle { left: 493, top: 0, width: 13, height: 10 });
     }

@@ -26,9 +26,9 @@ impl Lung {
     /// Distance of the chest wall from the midline at a height.
     pub fn lateral(&self, y: f32) -> f32 {
         let t = ((y - self.apex) / (0.78 * (1.45 - self.apex))).clamp(0.0, 1.0);
-        let centre = 0.36;
+        let center = 0.36;
         let taper = 0.05 * smooth((y - 1.1) / 0.6);
-        centre + (self.width - centre) * (1.0 - (1.0 - t).powi(2)).sqrt().powf(0.8) - taper
+        center + (self.width - center) * (1.0 - (1.0 - t).powi(2)).sqrt().powf(0.8) - taper
     }
 
     /// Distance of the mediastinal edge from the midline at a height.
@@ -234,9 +234,9 @@ impl Anatomy {
         let base = self.lungs[1].dome + 0.06;
         let edge = 0.022;
         let mut open = 1.0;
-        let mut part = |centre: Point, radii: (f32, f32), angle: f32| {
+        let mut part = |center: Point, radii: (f32, f32), angle: f32| {
             let (sin, cos) = angle.sin_cos();
-            let (u, v) = (x - centre.0, y - centre.1);
+            let (u, v) = (x - center.0, y - center.1);
             let (u, v) = ((u * cos + v * sin) / radii.0, (v * cos - u * sin) / radii.1);
             let distance = (u * u + v * v).sqrt();
             open *= 1.0 - smooth((1.0 - distance) * radii.0.min(radii.1) / edge + 0.5);

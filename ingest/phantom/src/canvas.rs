@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Body units in one centimetre.
+/// Body units in one centimeter.
 pub const CM: f32 = 1.0 / 14.0;
 
 /// A point in body coordinates, or in pixels where a function says so.
@@ -25,20 +25,20 @@ pub struct Frame {
     pub scale: f32,
     cos: f32,
     sin: f32,
-    centre: Point,
+    center: Point,
     origin: Point,
 }
 
 impl Frame {
-    /// A picture of `width` by `height` pixels with the body's point `centre` in its middle, turned by `angle` radians.
-    pub fn new(width: usize, height: usize, scale: f32, angle: f32, centre: Point) -> Self {
+    /// A picture of `width` by `height` pixels with the body's point `center` in its middle, turned by `angle` radians.
+    pub fn new(width: usize, height: usize, scale: f32, angle: f32, center: Point) -> Self {
         let origin = (width as f32 / 2.0 - 0.5, height as f32 / 2.0 - 0.5);
-        Self { width, height, scale, cos: angle.cos(), sin: angle.sin(), centre, origin }
+        Self { width, height, scale, cos: angle.cos(), sin: angle.sin(), center, origin }
     }
 
     /// Body coordinates to pixels.
     pub fn pixel(&self, (x, y): Point) -> Point {
-        let (x, y) = ((x - self.centre.0) * self.scale, (y - self.centre.1) * self.scale);
+        let (x, y) = ((x - self.center.0) * self.scale, (y - self.center.1) * self.scale);
         (self.origin.0 + x * self.cos - y * self.sin, self.origin.1 + x * self.sin + y * self.cos)
     }
 
@@ -46,12 +46,12 @@ impl Frame {
     pub fn body(&self, (px, py): Point) -> Point {
         let (x, y) = (px - self.origin.0, py - self.origin.1);
         let (x, y) = (x * self.cos + y * self.sin, y * self.cos - x * self.sin);
-        (x / self.scale + self.centre.0, y / self.scale + self.centre.1)
+        (x / self.scale + self.center.0, y / self.scale + self.center.1)
     }
 
-    /// Calls `paint(index, body point)` for every pixel within `reach` body units of `centre`, box-wise.
-    pub fn near(&self, centre: Point, reach: f32, mut paint: impl FnMut(usize, Point)) {
-        let (cx, cy) = self.pixel(centre);
+    /// Calls `paint(index, body point)` for every pixel within `reach` body units of `center`, box-wise.
+    pub fn near(&self, center: Point, reach: f32, mut paint: impl FnMut(usize, Point)) {
+        let (cx, cy) = self.pixel(center);
         let Some(area) = Area::around(self, (cx, cy), (cx, cy), reach * self.scale) else {
             return;
         };
@@ -191,23 +191,23 @@ impl Layer {
     }
 
     /// Adds a disc with an edge of `edge` times its radius (0 crisp, 1 soft from the middle on).
-    pub fn disc(&mut self, centre: Point, radius: f32, edge: f32, amplitude: f32) {
+    pub fn disc(&mut self, center: Point, radius: f32, edge: f32, amplitude: f32) {
         let frame = self.frame;
         let data = &mut self.data;
         let edge = (edge * radius).max(1.0 / frame.scale);
-        frame.near(centre, radius + edge, |i, (x, y)| {
-            let distance = ((x - centre.0).powi(2) + (y - centre.1).powi(2)).sqrt();
+        frame.near(center, radius + edge, |i, (x, y)| {
+            let distance = ((x - center.0).powi(2) + (y - center.1).powi(2)).sqrt();
             data[i] += amplitude * smooth((radius + edge / 2.0 - distance) / edge);
         });
     }
 
     /// Adds a Gaussian spot with standard deviations `radii`, turned by `angle` radians.
-    pub fn glow(&mut self, centre: Point, radii: (f32, f32), angle: f32, amplitude: f32) {
+    pub fn glow(&mut self, center: Point, radii: (f32, f32), angle: f32, amplitude: f32) {
         let frame = self.frame;
         let data = &mut self.data;
         let (sin, cos) = angle.sin_cos();
-        frame.near(centre, radii.0.max(radii.1) * 2.6, |i, (x, y)| {
-            let (x, y) = (x - centre.0, y - centre.1);
+        frame.near(center, radii.0.max(radii.1) * 2.6, |i, (x, y)| {
+            let (x, y) = (x - center.0, y - center.1);
             let (u, v) = ((x * cos + y * sin) / radii.0, (y * cos - x * sin) / radii.1);
             let squared = u * u + v * v;
             if squared < 6.7 {
@@ -282,7 +282,7 @@ static CLOUDS: LazyLock<Vec<f32>> = LazyLock::new(|| {
     tile
 });
 
-/// Seamless detector noise of variance about 1, half of it correlated over neighbouring pixels.
+/// Seamless detector noise of variance about 1, half of it correlated over neighboring pixels.
 static GRAINS: LazyLock<Vec<f32>> = LazyLock::new(|| {
     let mut random = ChaCha8Rng::seed_from_u64(0x0006_4A19);
     let white: Vec<f32> =

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dataset::format::image_codec::GreyImage;
+use dataset::format::image_codec::GrayPixels;
 use dataset::format::record::ImageEncoding;
 use rayon::prelude::*;
 
@@ -90,7 +90,7 @@ impl<'a> Entry<'a> {
         for (name, image) in self.images() {
             let path = out.join(name);
             if !path.is_file() {
-                let picture: GreyImage = film::take(self.patient, self.study, image).grey();
+                let picture: GrayPixels = film::take(self.patient, self.study, image).gray();
                 let bytes = picture.encode(ImageEncoding::Jpeg);
                 let bytes = bytes.map_err(|source| Error::Picture { path: path.clone(), source })?;
                 write_file(&path, &bytes)?;

@@ -59,7 +59,7 @@ pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Syn
             for image in &study.images {
                 let path = out.join("images").join(file_name(image));
                 if !path.is_file() {
-                    let bytes = film::take(patient, study, image).grey().encode(ImageEncoding::Jpeg);
+                    let bytes = film::take(patient, study, image).gray().encode(ImageEncoding::Jpeg);
                     write_file(&path, &bytes.map_err(|source| Error::Picture { path: path.clone(), source })?)?;
                 }
             }
@@ -113,7 +113,7 @@ fn file_name(image: &Image) -> String {
 }
 
 /// The finding, in the collection's hierarchy. The pathogen follows from where the pneumonia stands, so that it can be
-/// learnt from the picture; what is no pneumonia and not healthy is not labelled yet.
+/// learned from the picture; what is no pneumonia and not healthy is not labeled yet.
 fn finding(study: &Study, report: &Report) -> &'static str {
     let told = |kind| study.findings.iter().find(|f| f.kind == kind && report.label(kind) == Some(1));
     match (told(Kind::Pneumonia), told(Kind::Consolidation)) {

@@ -19,7 +19,7 @@ pub fn draw(scene: &mut Scene, anatomy: &Anatomy, finding: &Finding, random: &mu
     match device {
         Device::Pacemaker => pacemaker(layer, anatomy, sign, finding.variant, random),
         Device::EndotrachealTube => {
-            let tip = carina - finding.centimetres * CM;
+            let tip = carina - finding.centimeters * CM;
             let line = [(0.02, -0.6), (anatomy.midline(-0.2) + anatomy.turn, -0.2), (0.6 * anatomy.turn, tip)];
             let line = spline(&line);
             line_shadow(layer, &line, 0.03, 0.1);
@@ -89,22 +89,22 @@ fn to_junction(start: &[Point], sign: f32, carina: f32, junction: Point) -> Vec<
 
 /// The box under the collarbone and one or two leads into the heart.
 fn pacemaker(layer: &mut Layer, anatomy: &Anatomy, sign: f32, two_leads: bool, random: &mut ChaCha8Rng) {
-    let centre = (sign * random.random_range(0.62..0.78), random.random_range(0.2..0.38));
+    let center = (sign * random.random_range(0.62..0.78), random.random_range(0.2..0.38));
     let tilt = random.random_range(-0.4..0.4f32);
     let (dx, dy) = (0.1 * tilt.cos(), 0.1 * tilt.sin());
     layer.stroke(
-        &[(centre.0 - dx, centre.1 - dy), (centre.0 + dx, centre.1 + dy)],
+        &[(center.0 - dx, center.1 - dy), (center.0 + dx, center.1 + dy)],
         (0.105, 0.105),
         Profile::Flat,
         0.42,
     );
-    layer.disc((centre.0 + dx * 0.5, centre.1), 0.05, 0.2, 0.12);
+    layer.disc((center.0 + dx * 0.5, center.1), 0.05, 0.2, 0.12);
     let total = anatomy.heart_ratio * 1.9;
     let base = anatomy.lungs[1].dome;
     let carina = anatomy.carina();
     let ventricle = (anatomy.turn + 0.42 * total, base - 0.08);
     let atrium = (anatomy.turn - 0.12, carina + 0.5);
-    let start = [centre, (sign * 0.45, 0.14), (sign * 0.16, 0.18)];
+    let start = [center, (sign * 0.45, 0.14), (sign * 0.16, 0.18)];
     let mut way = start.to_vec();
     if sign > 0.0 {
         way.push((0.0, carina - 0.26));

@@ -42,7 +42,7 @@ pub fn encode(film: Film, image: &Image, patient: &Patient, header: &Header) -> 
         }
     }
     let (low, high) = range(&values);
-    let centre = i32::from(low.midpoint(high)) + intercept;
+    let center = i32::from(low.midpoint(high)) + intercept;
     let width = i32::from(high - low).max(256);
 
     let class = if computed {
@@ -85,11 +85,11 @@ pub fn encode(film: Film, image: &Image, patient: &Patient, header: &Header) -> 
     text(tags::RESCALE_TYPE, VR::LO, "US");
     text(tags::PERFORMED_PROCEDURE_STEP_DESCRIPTION, VR::LO, &header.procedure);
     if two_windows {
-        text(tags::WINDOW_CENTER, VR::DS, &format!("{centre}\\{}", centre + width / 12));
+        text(tags::WINDOW_CENTER, VR::DS, &format!("{center}\\{}", center + width / 12));
         text(tags::WINDOW_WIDTH, VR::DS, &format!("{width}\\{}", width * 3 / 4));
         text(tags::WINDOW_CENTER_WIDTH_EXPLANATION, VR::LO, "NORMAL\\HARDER");
     } else {
-        text(tags::WINDOW_CENTER, VR::DS, &centre.to_string());
+        text(tags::WINDOW_CENTER, VR::DS, &center.to_string());
         text(tags::WINDOW_WIDTH, VR::DS, &width.to_string());
     }
     let mut number = |tag: Tag, value: u16| {

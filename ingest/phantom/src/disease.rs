@@ -139,8 +139,8 @@ pub struct Finding {
     pub zone: Zone,
     /// From 0, hardly visible, to 1.
     pub severity: f32,
-    /// Size in centimetres where a report states one: a nodule's diameter, a tube's distance from the carina.
-    pub centimetres: f32,
+    /// Size in centimeters where a report states one: a nodule's diameter, a tube's distance from the carina.
+    pub centimeters: f32,
     /// How many: nodules, broken ribs, plates.
     pub count: usize,
     /// The device, for `SupportDevices`.
@@ -175,7 +175,7 @@ impl Finding {
             }
             _ => weighted(random, &[(Zone::Upper, 3), (Zone::Middle, 3), (Zone::Lower, 3)]),
         };
-        let (centimetres, count) = match kind {
+        let (centimeters, count) = match kind {
             Kind::LungLesion => {
                 let count = weighted(random, &[(1, 7), (2, 1), (4, 2)]);
                 let size = 1.0 + 4.5 * severity * severity;
@@ -185,7 +185,7 @@ impl Finding {
             Kind::Atelectasis => (0.0, random.random_range(1..=3)),
             _ => (0.0, 1),
         };
-        Self { kind, side, zone, severity, centimetres, count, device: None, variant, seed: random.random() }
+        Self { kind, side, zone, severity, centimeters, count, device: None, variant, seed: random.random() }
     }
 
     /// A device; its side and variant follow the common practice.
@@ -199,7 +199,7 @@ impl Finding {
             _ => Side::Both,
         };
         if device == Device::EndotrachealTube {
-            finding.centimetres = random.random_range(4..=12) as f32 / 2.0;
+            finding.centimeters = random.random_range(4..=12) as f32 / 2.0;
         }
         finding
     }

@@ -46,7 +46,7 @@ pub fn png_file(path: &Path, film: impl FnOnce() -> Film) -> Result<(), Error> {
     if path.is_file() {
         return Ok(());
     }
-    let bytes = film().grey().encode(ImageEncoding::Png);
+    let bytes = film().gray().encode(ImageEncoding::Png);
     let failed = |error| Error::Write { path: path.to_owned(), source: std::io::Error::other(error) };
     write_file(path, &bytes.map_err(failed)?)
 }

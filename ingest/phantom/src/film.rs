@@ -1,6 +1,6 @@
 //! From body to film: positioning, exposure, noise, markers, collimation, and 12-bit values.
 
-use dataset::format::image_codec::GreyImage;
+use dataset::format::image_codec::GrayPixels;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -25,10 +25,10 @@ pub struct Film {
 
 impl Film {
     /// As a set of 8-bit pictures would publish it: the whole range of the film.
-    pub fn grey(&self) -> GreyImage {
+    pub fn gray(&self) -> GrayPixels {
         let shade = |&value: &u16| (u32::from(value) * 255 / u32::from(MAXIMUM)) as u8;
         let pixels = self.values.iter().map(shade).collect();
-        GreyImage { width: self.columns as u32, height: self.rows as u32, pixels }
+        GrayPixels { width: self.columns as u32, height: self.rows as u32, pixels }
     }
 }
 
@@ -76,8 +76,8 @@ fn position(image: &Image, anatomy: &Anatomy, random: &mut impl Rng) -> Frame {
     let fit = (columns / (2.0 * width)).min(rows / (bottom - top));
     let (zoom, tilt) = if image.view == View::Ap { (0.08, 0.05) } else { (0.05, 0.022) };
     let scale = fit * around(random, 0.98, zoom);
-    let centre = (around(random, 0.0, 0.06), top.midpoint(bottom) + around(random, 0.0, 0.06));
-    Frame::new(image.columns, image.rows, scale, around(random, 0.0, tilt), centre)
+    let center = (around(random, 0.0, 0.06), top.midpoint(bottom) + around(random, 0.0, 0.06));
+    Frame::new(image.columns, image.rows, scale, around(random, 0.0, tilt), center)
 }
 
 /// The film curve, uneven exposure, noise, marker and borders.

@@ -21,8 +21,8 @@ pub fn draw(scene: &mut Scene, anatomy: &Anatomy, finding: &Finding) {
         Kind::LungLesion => lesions(scene, anatomy, finding, random),
         Kind::LungOpacity => {
             for &sign in finding.side.signs() {
-                let centre = anatomy.place(sign, finding.zone.height(), random.random_range(0.35..0.65));
-                opacity(scene, centre, finding, random);
+                let center = anatomy.place(sign, finding.zone.height(), random.random_range(0.35..0.65));
+                opacity(scene, center, finding, random);
             }
         }
         Kind::PleuralEffusion => effusion(scene, anatomy, finding, random),
@@ -102,14 +102,14 @@ fn lung_stroke(scene: &mut Scene, line: &[Point], radii: (f32, f32), profile: Pr
 }
 
 /// A dense patch with a blurred, uneven edge, at times cut straight by a fissure.
-fn consolidation(scene: &mut Scene, centre: Point, finding: &Finding, random: &mut ChaCha8Rng) {
+fn consolidation(scene: &mut Scene, center: Point, finding: &Finding, random: &mut ChaCha8Rng) {
     let radius = 0.19 + 0.2 * finding.severity;
     let strength = 0.5 + 0.38 * finding.severity;
     let (wide, texture) = (random.random_range(0.85..1.3), Texture::random(random));
     let fissure = if random.random_bool(0.4) { random.random_range(0.1..0.5) } else { 9.0 };
     let above = finding.zone == Zone::Upper;
-    scene.fill(centre, radius * 1.9, |(x, y)| {
-        let (u, v) = ((x - centre.0) / (radius * wide), (y - centre.1) / radius);
+    scene.fill(center, radius * 1.9, |(x, y)| {
+        let (u, v) = ((x - center.0) / (radius * wide), (y - center.1) / radius);
         let edge = (u * u + v * v).sqrt() + 0.4 * texture.cloud((x, y), 1.6);
         let cut = smooth((fissure - if above { v } else { -v }) / 0.06);
         strength * smooth((1.15 - edge) / 0.5) * cut
@@ -117,18 +117,18 @@ fn consolidation(scene: &mut Scene, centre: Point, finding: &Finding, random: &m
 }
 
 /// A cluster of smaller patches with air-filled airways in it.
-fn pneumonia(scene: &mut Scene, centre: Point, finding: &Finding, random: &mut ChaCha8Rng) {
+fn pneumonia(scene: &mut Scene, center: Point, finding: &Finding, random: &mut ChaCha8Rng) {
     let spread = 0.12 + 0.15 * finding.severity;
     let strength = 0.34 + 0.32 * finding.severity;
     let texture = Texture::random(random);
     let patches: Vec<(Point, f32)> = (0..random.random_range(4..8))
         .map(|_| {
-            let x = centre.0 + spread * random.random_range(-1.3..1.3);
-            let y = centre.1 + spread * random.random_range(-1.3..1.3);
+            let x = center.0 + spread * random.random_range(-1.3..1.3);
+            let y = center.1 + spread * random.random_range(-1.3..1.3);
             ((x, y), random.random_range(0.5..1.0) * spread)
         })
         .collect();
-    scene.fill(centre, spread * 2.6, |(x, y)| {
+    scene.fill(center, spread * 2.6, |(x, y)| {
         let mut open = 1.0;
         for &((px, py), radius) in &patches {
             let squared = ((x - px).powi(2) + (y - py).powi(2)) / (radius * radius);
@@ -138,7 +138,7 @@ fn pneumonia(scene: &mut Scene, centre: Point, finding: &Finding, random: &mut C
     });
     for _ in 0..4 {
         let start =
-            (centre.0 + spread * random.random_range(-0.6..0.6), centre.1 + spread * random.random_range(-0.6..0.6));
+            (center.0 + spread * random.random_range(-0.6..0.6), center.1 + spread * random.random_range(-0.6..0.6));
         let angle = random.random_range(0.0..6.0f32);
         let end = (start.0 + spread * 0.8 * angle.cos(), start.1 + spread * 0.8 * angle.sin());
         scene.markings.stroke(&[start, end], (0.014, 0.007), Profile::Round, -0.16);
@@ -146,12 +146,12 @@ fn pneumonia(scene: &mut Scene, centre: Point, finding: &Finding, random: &mut C
 }
 
 /// A wide faint haze.
-fn opacity(scene: &mut Scene, centre: Point, finding: &Finding, random: &mut ChaCha8Rng) {
+fn opacity(scene: &mut Scene, center: Point, finding: &Finding, random: &mut ChaCha8Rng) {
     let radius = 0.24 + 0.16 * finding.severity;
     let strength = 0.22 + 0.32 * finding.severity;
     let (wide, texture) = (random.random_range(0.8..1.3), Texture::random(random));
-    scene.fill(centre, radius * 2.4, |(x, y)| {
-        let (u, v) = ((x - centre.0) / (radius * wide), (y - centre.1) / radius);
+    scene.fill(center, radius * 2.4, |(x, y)| {
+        let (u, v) = ((x - center.0) / (radius * wide), (y - center.1) / radius);
         strength * (-0.5 * (u * u + v * v)).exp() * (1.0 + 0.3 * texture.cloud((x, y), 1.2))
     });
 }
@@ -162,10 +162,10 @@ fn edema(scene: &mut Scene, anatomy: &Anatomy, finding: &Finding, random: &mut C
     let texture = Texture::random(random);
     for sign in [-1.0f32, 1.0] {
         let (hx, hy) = anatomy.hilum(sign);
-        let centre = (hx + sign * 0.12, hy + 0.12);
+        let center = (hx + sign * 0.12, hy + 0.12);
         let strength = 0.08 + 0.36 * severity;
-        scene.fill(centre, 1.4, |(x, y)| {
-            let (u, v) = ((x - centre.0) / 0.33, (y - centre.1) / 0.46);
+        scene.fill(center, 1.4, |(x, y)| {
+            let (u, v) = ((x - center.0) / 0.33, (y - center.1) / 0.46);
             let wing = (-0.5 * (u * u + v * v)).exp();
             (strength * wing + 0.06 * severity) * (1.0 + 0.5 * texture.cloud((x, y), 0.8))
         });
@@ -193,22 +193,22 @@ fn lesions(scene: &mut Scene, anatomy: &Anatomy, finding: &Finding, random: &mut
         let sign = if number % 2 == 1 && finding.count > 2 { other } else { finding.side.signs()[0] };
         let jitter = if number == 0 { 0.06 } else { 0.3 };
         let height = (finding.zone.height() + random.random_range(-jitter..jitter)).clamp(0.12, 0.88);
-        let centre = anatomy.place(sign, height, random.random_range(0.3..0.75));
-        let radius = finding.centimetres / 2.0 * CM * if number == 0 { 1.0 } else { random.random_range(0.6..0.95) };
+        let center = anatomy.place(sign, height, random.random_range(0.3..0.75));
+        let radius = finding.centimeters / 2.0 * CM * if number == 0 { 1.0 } else { random.random_range(0.6..0.95) };
         let strength = 0.17 + 0.2 * (radius / 0.2).min(1.0);
         let texture = Texture::random(random);
         let data = &mut scene.solid.data;
-        scene.frame.near(centre, radius * 1.5, |i, (x, y)| {
-            let distance = ((x - centre.0).powi(2) + (y - centre.1).powi(2)).sqrt() / radius;
+        scene.frame.near(center, radius * 1.5, |i, (x, y)| {
+            let distance = ((x - center.0).powi(2) + (y - center.1).powi(2)).sqrt() / radius;
             let cover = smooth((1.1 - distance - 0.14 * texture.cloud((x, y), 0.9)) / 0.22);
             data[i] += strength * cover * (1.0 - 0.35 * (distance * distance).min(1.0));
         });
-        if finding.variant && finding.centimetres > 2.0 {
+        if finding.variant && finding.centimeters > 2.0 {
             for spike in 0..12 {
                 let angle = spike as f32 * 0.524 + random.random_range(-0.2..0.2);
                 let reach = radius * random.random_range(1.2..1.6);
-                let end = (centre.0 + reach * angle.cos(), centre.1 + reach * angle.sin());
-                scene.solid.stroke(&[centre, end], (0.014, 0.004), Profile::Round, 0.07);
+                let end = (center.0 + reach * angle.cos(), center.1 + reach * angle.sin());
+                scene.solid.stroke(&[center, end], (0.014, 0.004), Profile::Round, 0.07);
             }
         }
     }

@@ -46,10 +46,10 @@ impl Scene {
         }
     }
 
-    /// Takes away a part of the air within `reach` of `centre`: `fill(body point)` is the part, 0 to 1.
-    pub fn fill(&mut self, centre: Point, reach: f32, fill: impl Fn(Point) -> f32) {
+    /// Takes away a part of the air within `reach` of `center`: `fill(body point)` is the part, 0 to 1.
+    pub fn fill(&mut self, center: Point, reach: f32, fill: impl Fn(Point) -> f32) {
         let (air, depth) = (&mut self.air, &self.depth);
-        self.frame.near(centre, reach, |i, point| {
+        self.frame.near(center, reach, |i, point| {
             if depth[i] > 0.0 {
                 air[i] *= 1.0 - fill(point).clamp(0.0, 1.0);
             }
@@ -82,9 +82,9 @@ pub fn draw(frame: Frame, anatomy: &Anatomy, findings: &[Finding], random: &mut 
     if anatomy.stomach > 0.0 {
         let lung = anatomy.lung(1.0);
         let size = anatomy.stomach;
-        let centre = (0.42 + random.random_range(-0.08..0.08), lung.dome + 0.06 + size * 0.8);
-        let beside = (centre.0 + size * random.random_range(0.3..0.9), centre.1 + size * 0.25);
-        scene.solid.disc(centre, size, 0.5, -0.12);
+        let center = (0.42 + random.random_range(-0.08..0.08), lung.dome + 0.06 + size * 0.8);
+        let beside = (center.0 + size * random.random_range(0.3..0.9), center.1 + size * 0.25);
+        scene.solid.disc(center, size, 0.5, -0.12);
         scene.solid.disc(beside, size * random.random_range(0.4..0.8), 0.7, -0.08);
         for _ in 0..3 {
             let gas = (random.random_range(-0.7..0.7), lung.dome + random.random_range(0.4..0.8));
@@ -315,10 +315,10 @@ pub fn branch(lines: &mut Vec<Line>, start: Point, (sign, angle): (f32, f32), ra
 fn breasts(scene: &mut Scene, anatomy: &Anatomy) {
     let radius = 0.3 + 0.13 * anatomy.breast.min(1.6);
     for sign in [-1.0f32, 1.0] {
-        let centre = (sign * 0.58, anatomy.breast_height);
+        let center = (sign * 0.58, anatomy.breast_height);
         let data = &mut scene.solid.data;
-        scene.frame.near(centre, radius * 1.1, |i, (x, y)| {
-            let (u, v) = ((x - centre.0) / radius, (y - centre.1) / radius);
+        scene.frame.near(center, radius * 1.1, |i, (x, y)| {
+            let (u, v) = ((x - center.0) / radius, (y - center.1) / radius);
             let cover = smooth((1.02 - (u * u + v * v).sqrt()) / 0.14);
             data[i] += 0.13 * anatomy.breast.min(1.3) * cover * smooth((v + 1.0) / 1.8);
         });

@@ -120,25 +120,25 @@ fn ill(scene: &mut Scene, anatomy: &Anatomy, finding: &Finding) {
     let random = &mut ChaCha8Rng::seed_from_u64(finding.seed ^ 1);
     let severity = finding.severity;
     let y = anatomy.lungs[0].height(finding.zone.height());
-    let centre: Point = (random.random_range(-0.2..0.35), y.min(1.25));
+    let center: Point = (random.random_range(-0.2..0.35), y.min(1.25));
     let texture = Texture::random(random);
-    let mut haze = |centre: Point, radius: f32, strength: f32, uneven: f32| {
-        scene.fill(centre, radius * 2.3, |(x, y)| {
-            let squared = ((x - centre.0).powi(2) + (y - centre.1).powi(2)) / (radius * radius);
+    let mut haze = |center: Point, radius: f32, strength: f32, uneven: f32| {
+        scene.fill(center, radius * 2.3, |(x, y)| {
+            let squared = ((x - center.0).powi(2) + (y - center.1).powi(2)) / (radius * radius);
             strength * (-0.6 * squared).exp() * (1.0 + uneven * texture.cloud((x, y), 0.7))
         });
     };
     match finding.kind {
-        Kind::Consolidation => haze(centre, 0.18 + 0.16 * severity, 0.3 + 0.3 * severity, 0.2),
-        Kind::Pneumonia => haze(centre, 0.16 + 0.14 * severity, 0.22 + 0.25 * severity, 0.6),
-        Kind::LungOpacity => haze(centre, 0.24 + 0.14 * severity, 0.12 + 0.2 * severity, 0.3),
+        Kind::Consolidation => haze(center, 0.18 + 0.16 * severity, 0.3 + 0.3 * severity, 0.2),
+        Kind::Pneumonia => haze(center, 0.16 + 0.14 * severity, 0.22 + 0.25 * severity, 0.6),
+        Kind::LungOpacity => haze(center, 0.24 + 0.14 * severity, 0.12 + 0.2 * severity, 0.3),
         Kind::Edema => haze((0.06, 0.72), 0.42, 0.15 + 0.35 * severity, 0.4),
         Kind::Atelectasis => {
             let (at, y) = (random.random_range(-0.1..0.1), anatomy.lungs[0].height(0.85));
             let line = [(at, y), (at + 0.3, y + 0.06)];
             scene.markings.stroke(&line, (0.02, 0.012), Profile::Soft, 0.12 + 0.12 * severity);
         }
-        Kind::LungLesion => scene.solid.disc(centre, finding.centimetres / 2.0 * CM, 0.3, 0.16),
+        Kind::LungLesion => scene.solid.disc(center, finding.centimeters / 2.0 * CM, 0.3, 0.16),
         Kind::SupportDevices => device(scene, anatomy, finding, random),
         _ => {}
     }

@@ -1,7 +1,7 @@
-//! Phantoms: synthetic raw directories in the layouts of the public sets, to try the whole road on without a licence.
+//! Phantoms: synthetic raw directories in the layouts of the public sets, to try the whole road on without a license.
 //!
-//! The picture and the report of a study follow the same plan, drawn from a seed, so that reports can be learnt from
-//! pictures as from real ones. Nothing here is medical data, and nothing learnt from it is worth anything in a clinic.
+//! The picture and the report of a study follow the same plan, drawn from a seed, so that reports can be learned from
+//! pictures as from real ones. Nothing here is medical data, and nothing learned from it is worth anything in a clinic.
 //!
 //! | room | holds |
 //! | --- | --- |

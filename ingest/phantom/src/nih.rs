@@ -4,7 +4,7 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use dataset::format::image_codec::GreyImage;
+use dataset::format::image_codec::GrayPixels;
 use image::ImageEncoder;
 use rayon::prelude::*;
 
@@ -120,11 +120,11 @@ impl Entry<'_> {
         if path.is_file() {
             return Ok(());
         }
-        let grey = film::take(self.patient, self.study, &self.image).grey();
+        let gray = film::take(self.patient, self.study, &self.image).gray();
         let bytes = if self.image.id[4].is_multiple_of(WITH_ALPHA) {
-            four_channels(&grey)
+            four_channels(&gray)
         } else {
-            grey.encode(dataset::format::record::ImageEncoding::Png)
+            gray.encode(dataset::format::record::ImageEncoding::Png)
         };
         write_file(path, &bytes.map_err(|source| Error::Picture { path: path.to_owned(), source })?)
     }
@@ -171,7 +171,7 @@ fn name(finding: &Finding) -> Option<&'static str> {
         Kind::Cardiomegaly => Some("Cardiomegaly"),
         Kind::Consolidation => Some("Consolidation"),
         Kind::Edema => Some("Edema"),
-        Kind::LungLesion if finding.centimetres >= 3.0 => Some("Mass"),
+        Kind::LungLesion if finding.centimeters >= 3.0 => Some("Mass"),
         Kind::LungLesion => Some("Nodule"),
         Kind::LungOpacity => Some("Infiltration"),
         Kind::PleuralEffusion => Some("Effusion"),
@@ -195,11 +195,11 @@ fn labels(study: &Study, report: &Report) -> Vec<&'static str> {
 }
 
 /// The picture as red, green, blue and an alpha that says nothing.
-fn four_channels(grey: &GreyImage) -> dataset::Result<Vec<u8>> {
-    let pixels: Vec<u8> = grey.pixels.iter().flat_map(|&value| [value, value, value, u8::MAX]).collect();
+fn four_channels(gray: &GrayPixels) -> dataset::Result<Vec<u8>> {
+    let pixels: Vec<u8> = gray.pixels.iter().flat_map(|&value| [value, value, value, u8::MAX]).collect();
     let mut bytes = Cursor::new(Vec::new());
     image::codecs::png::PngEncoder::new(&mut bytes)
-        .write_image(&pixels, grey.width, grey.height, image::ExtendedColorType::Rgba8)
+        .write_image(&pixels, gray.width, gray.height, image::ExtendedColorType::Rgba8)
         .map_err(|error| dataset::Error::Invalid(format!("image encoding: {error}")))?;
     Ok(bytes.into_inner())
 }

@@ -71,7 +71,7 @@ pub fn fill(template: &str, finding: &Finding, random: &mut ChaCha8Rng) -> Strin
         .replace("{rib}", rib)
         .replace("{fracture}", if finding.count == 1 { "fracture" } else { "fractures" })
         .replace("{leads}", leads)
-        .replace("{cm}", &finding.centimetres.to_string());
+        .replace("{cm}", &finding.centimeters.to_string());
     text.replace("at the bilateral base", "at both bases").replace("the bilateral lower lung", "both lower lungs")
 }
 

@@ -50,15 +50,15 @@ fn regions(anatomy: &Anatomy, finding: &Finding) -> Vec<(Point, Point)> {
         Kind::LungOpacity => {
             let radius = 1.2 * (0.24 + 0.16 * severity);
             let sides = finding.side.signs().iter().take(1);
-            let centre = |&sign: &f32| anatomy.place(sign, finding.zone.height(), random.random_range(0.35..0.65));
-            sides.map(centre).map(|centre| around(centre, (radius, radius))).collect()
+            let center = |&sign: &f32| anatomy.place(sign, finding.zone.height(), random.random_range(0.35..0.65));
+            sides.map(center).map(|center| around(center, (radius, radius))).collect()
         }
         Kind::LungLesion => {
             let height = finding.zone.height() + random.random_range(-0.06..0.06);
             let out = random.random_range(0.3..0.75);
-            let centre = anatomy.place(finding.side.signs()[0], height.clamp(0.12, 0.88), out);
-            let radius = 1.2 * finding.centimetres / 2.0 * CM;
-            vec![around(centre, (radius, radius))]
+            let center = anatomy.place(finding.side.signs()[0], height.clamp(0.12, 0.88), out);
+            let radius = 1.2 * finding.centimeters / 2.0 * CM;
+            vec![around(center, (radius, radius))]
         }
         Kind::Cardiomegaly => heart(anatomy).into_iter().collect(),
         Kind::PleuralEffusion => beside((0.2, anatomy.lungs[0].width), &|sign| {

@@ -141,7 +141,7 @@ fn findings(study: &Study, random: &mut ChaCha8Rng) -> Vec<(Finding, i8)> {
         let kind = *Kind::ALL.choose(random).expect("there are kinds");
         if kind != Kind::SupportDevices && study.findings.iter().all(|f| f.kind != kind) {
             found.push((Finding { severity: 0.15, ..Finding::random(kind, random) }, -1));
-            found.last_mut().expect("pushed").0.centimetres = 1.0;
+            found.last_mut().expect("pushed").0.centimeters = 1.0;
         }
     }
     found
@@ -219,7 +219,7 @@ mod tests {
             for kind in Kind::ALL {
                 let named = wording::words(kind).iter().any(|word| text.contains(word));
                 match report.label(kind) {
-                    Some(_) => assert!(named, "{} labelled, not named in {}", kind.name(), report.text),
+                    Some(_) => assert!(named, "{} labeled, not named in {}", kind.name(), report.text),
                     // The technique, the indication and remarks may use the words of devices, never of others.
                     None => assert!(!named || kind == Kind::SupportDevices, "{} in {}", kind.name(), report.text),
                 }

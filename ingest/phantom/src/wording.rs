@@ -1,5 +1,5 @@
 //! The sentences of the reports. Braces are filled from the finding: `{deg}` `{Deg}` degree, `{size}` size of a fluid or air
-//! collection, `{opac}` density, `{side}` `{Side}` side, `{lobe}` place, `{cm}` centimetres, `{few}` a count, `{rib}`
+//! collection, `{opac}` density, `{side}` `{Side}` side, `{lobe}` place, `{cm}` centimeters, `{few}` a count, `{rib}`
 //! and `{level}` numbers. A sentence names its own finding and no other, so that the labels follow the text.
 
 use crate::disease::{Device, Finding, Kind, Side, Zone};
@@ -61,7 +61,7 @@ pub fn positive(finding: &Finding) -> &'static [&'static str] {
             "Multiple rounded {side} predominant nodules, up to {cm} cm in the {lobe}.",
             "There are {few} well-circumscribed nodules, the largest {cm} cm in the {lobe}.",
         ],
-        Kind::LungLesion if finding.centimetres >= 3.0 => &[
+        Kind::LungLesion if finding.centimeters >= 3.0 => &[
             "There is a {cm} cm mass in the {lobe}.",
             "A rounded mass of the {lobe} measures {cm} cm.",
             "{lobe!} mass measuring approximately {cm} cm is concerning for malignancy.",

@@ -78,7 +78,7 @@ enum Command {
     /// Any directory of DICOM, PNG and JPEG files, with an optional table.
     #[command(after_help = FOLDER_EXAMPLES)]
     Folder(FolderArguments),
-    /// Write a synthetic raw directory in a source's layout, to try everything on without a licence.
+    /// Write a synthetic raw directory in a source's layout, to try everything on without a license.
     #[command(
         after_help = "Example: ingest phantom mimic-cxr raw --studies 1000 --size 256, then ingest mimic-cxr raw data"
     )]
@@ -129,7 +129,7 @@ struct IngestArguments {
     /// Longest token row, [CLS] included.
     #[arg(long, default_value_t = run::MAX_TOKENS as u32, value_parser = clap::value_parser!(u32).range(2..=100_000))]
     max_tokens: u32,
-    /// Part of the report that is tokenised.
+    /// Part of the report that is tokenized.
     #[arg(long, value_enum, default_value_t)]
     report_text: ReportText,
     /// Radiographs of one Parquet file.
@@ -330,7 +330,7 @@ fn write_phantom(layout: Layout, out: &Path, options: &phantom::Options) -> Resu
     let summary = phantom::write(layout, out, options, |studies| meter.step(&Progress::Advanced(studies)));
     meter.finish();
     let summary = summary?;
-    dataset::say!(
+    dataset::cli_println!(
         "{}: {} of {} and {}",
         out.display(),
         counted(summary.images, "image"),
@@ -362,23 +362,23 @@ fn ingest_mapped(source: &dyn Source, arguments: &IngestArguments, path_map: Opt
     options.check()?;
     let started = Instant::now();
     let mut plan = source.plan(&arguments.raw_dir)?;
-    dataset::remark!(
+    dataset::cli_eprintln!(
         "{}: {} radiographs planned, {} inputs left out, {:.1} s",
         source.name(),
         plan.records.len(),
         plan.rejects.len(),
         started.elapsed().as_secs_f64()
     );
-    preview::plan_reasons(&plan, preview::FEW_REASONS).iter().for_each(|line| dataset::remark!("{line}"));
+    preview::plan_reasons(&plan, preview::FEW_REASONS).iter().for_each(|line| dataset::cli_eprintln!("{line}"));
     for remark in plan.remarks.iter().cloned().chain(source.remarks(&plan)) {
-        dataset::remark!("warning: {remark}");
+        dataset::cli_eprintln!("warning: {remark}");
     }
     if arguments.dry_run {
         if plan.records.is_empty() {
             return Err(preview::empty(source.name(), &arguments.raw_dir, &plan).into());
         }
         plan.records.truncate(options.limit.unwrap_or(usize::MAX));
-        dataset::say!("{}", preview::page(&plan).trim_end());
+        dataset::cli_println!("{}", preview::page(&plan).trim_end());
         return Ok(ExitCode::SUCCESS);
     }
     if arguments.check_input {
@@ -397,11 +397,11 @@ fn ingest_mapped(source: &dyn Source, arguments: &IngestArguments, path_map: Opt
     // Those of the plan are printed already.
     if summary.manifest.rejects.values().sum::<u64>() > planned_rejects {
         for line in preview::dataset_reasons(&arguments.out, preview::FEW_REASONS)? {
-            dataset::remark!("{line}");
+            dataset::cli_eprintln!("{line}");
         }
     }
     if summary.reject_rate() > arguments.max_reject_rate {
-        dataset::remark!(
+        dataset::cli_eprintln!(
             "{:.1}% of the inputs were rejected, more than --max-reject-rate {}: see `dataset inspect {} --rejects`",
             summary.reject_rate() * 100.0,
             arguments.max_reject_rate,
@@ -422,12 +422,12 @@ fn check_input(arguments: &IngestArguments, plan: Plan, jobs: usize) -> Result<E
     meter.finish();
     let differing = outcome?;
     if differing.is_empty() {
-        dataset::say!("{}: the input is what it was", arguments.out.display());
+        dataset::cli_println!("{}: the input is what it was", arguments.out.display());
         return Ok(ExitCode::SUCCESS);
     }
-    differing.iter().take(SHOWN).for_each(|said| dataset::say!("{said}"));
+    differing.iter().take(SHOWN).for_each(|said| dataset::cli_println!("{said}"));
     if differing.len() > SHOWN {
-        dataset::say!("… and {} more", differing.len() - SHOWN);
+        dataset::cli_println!("… and {} more", differing.len() - SHOWN);
     }
     bail!(
         "{}: {} inputs are not what they were; take another OUT or --overwrite to ingest them anew",
@@ -439,12 +439,12 @@ fn check_input(arguments: &IngestArguments, plan: Plan, jobs: usize) -> Result<E
 fn tell(summary: &Summary, out: &Path) {
     let manifest = &summary.manifest;
     if summary.already_done {
-        dataset::say!("{} holds this dataset already: nothing to do", out.display());
+        dataset::cli_println!("{} holds this dataset already: nothing to do", out.display());
     } else if summary.resumed_shards > 0 {
-        dataset::say!("went on after {}", counted(summary.resumed_shards, "finished shard"));
+        dataset::cli_println!("went on after {}", counted(summary.resumed_shards, "finished shard"));
     }
     let totals = &manifest.totals;
-    dataset::say!(
+    dataset::cli_println!(
         "{}: {} of {} and {}, {} with a report, {}, {:.1} MB",
         out.display(),
         counted(totals.records as usize, "record"),
@@ -454,7 +454,7 @@ fn tell(summary: &Summary, out: &Path) {
         counted(manifest.shards.len(), "shard"),
         totals.bytes as f64 / 1e6
     );
-    dataset::say!(
+    dataset::cli_println!(
         "pixels: mean {:.4}, std {:.4}; vocabulary: {}",
         manifest.image.mean,
         manifest.image.std,
@@ -462,13 +462,13 @@ fn tell(summary: &Summary, out: &Path) {
     );
     if summary.unknown_views > 0 {
         let records = counted(summary.unknown_views as usize, "record");
-        dataset::say!("views: {records} without one, since the ViewPosition of the DICOM header is no view code");
+        dataset::cli_println!("views: {records} without one, since the ViewPosition of the DICOM header is no view code");
     }
     for (stage, count) in &manifest.rejects {
-        dataset::say!("rejects at stage {stage}: {count} (`dataset inspect {} --rejects` lists them)", out.display());
+        dataset::cli_println!("rejects at stage {stage}: {count} (`dataset inspect {} --rejects` lists them)", out.display());
     }
     if summary.refused > 0 {
-        dataset::say!(
+        dataset::cli_println!(
             "inputs that could not be read: {}; once they can, the same command with --retry-rejects takes them in",
             summary.refused
         );

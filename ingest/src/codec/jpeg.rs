@@ -20,7 +20,7 @@ pub struct Header<'a> {
     pub height: usize,
     /// Units (blocks, or samples in a lossless scan) between two restart markers; 0 without them.
     pub restart: usize,
-    /// Quantisation steps in zigzag order.
+    /// Quantization steps in zigzag order.
     pub steps: [u16; 64],
     pub dc: Huffman,
     pub ac: Huffman,
@@ -86,14 +86,14 @@ pub fn header(file: &[u8]) -> Result<Header<'_>> {
                 if width == 0 || height == 0 {
                     return Err(Refusal::Unsupported("a JPEG stream without its size"));
                 }
-                let quantisation = segment.get(8).ok_or(ENDS)? & 3;
-                frame = Some((process, precision, width, height, usize::from(quantisation)));
+                let quantization = segment.get(8).ok_or(ENDS)? & 3;
+                frame = Some((process, precision, width, height, usize::from(quantization)));
             }
             0xC2 | 0xC5..=0xC7 | 0xC9..=0xCF => {
                 return Err(Refusal::Unsupported("a progressive, hierarchical or arithmetic JPEG stream"));
             }
             0xDA => {
-                let Some((process, precision, width, height, quantisation)) = frame else {
+                let Some((process, precision, width, height, quantization)) = frame else {
                     return Err(Refusal::Broken("a JPEG scan without a frame"));
                 };
                 let &[1, _, selector, predictor, _, approximation] = segment.first_chunk().ok_or(ENDS)? else {
@@ -104,7 +104,7 @@ pub fn header(file: &[u8]) -> Result<Header<'_>> {
                 let (dc, ac) = (table(0, selector >> 4).ok_or(missing.clone())?, table(1, selector));
                 let (ac, steps) = match process {
                     Process::Lossless => (ac.unwrap_or_default(), [1; 64]),
-                    Process::Sequential => (ac.ok_or(missing.clone())?, steps[quantisation].ok_or(missing)?),
+                    Process::Sequential => (ac.ok_or(missing.clone())?, steps[quantization].ok_or(missing)?),
                 };
                 let shift = approximation & 15;
                 let scan = &file[at..];

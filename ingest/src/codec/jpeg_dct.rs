@@ -61,7 +61,7 @@ fn each_block<S: Sample, const N: usize>(header: &Header, samples: &mut Vec<S>) 
     let across = header.width.div_ceil(8);
     samples.clear();
     samples.resize(width * height, S::default());
-    // By zigzag position: the quantisation step, and the place among the frequencies that are transformed.
+    // By zigzag position: the quantization step, and the place among the frequencies that are transformed.
     let scale: [(f32, u8); 64] = std::array::from_fn(|k| {
         let (row, column) = (usize::from(ZIGZAG[k]) / 8, usize::from(ZIGZAG[k]) % 8);
         let place = if row < N && column < N { row * N + column } else { UNUSED };

@@ -199,7 +199,7 @@ impl<'a> Scan<'a> {
 
     fn picture(mut self, width: usize, height: usize) -> Result<Picture> {
         let mut samples = Vec::with_capacity(width * height);
-        // A line has one more value at each end: the first of the line above, and its own last one's neighbour.
+        // A line has one more value at each end: the first of the line above, and its own last one's neighbor.
         let mut above = vec![0i32; width + 2];
         let mut line = vec![0i32; width + 2];
         for _ in 0..height {

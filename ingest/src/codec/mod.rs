@@ -1,5 +1,5 @@
-//! Decoders of our own for grey pictures, where the libraries at hand are too slow or refuse: JPEG lossless, JPEG
-//! sequential (8 and 12 bit, at full, half, quarter or eighth size), JPEG-LS. Colour, progressive and arithmetic files
+//! Decoders of our own for gray pictures, where the libraries at hand are too slow or refuse: JPEG lossless, JPEG
+//! sequential (8 and 12 bit, at full, half, quarter or eighth size), JPEG-LS. Color, progressive and arithmetic files
 //! are [`Refusal::Unsupported`] here, and go to the libraries.
 
 // Loops are compiled twice, and what they call must be compiled with them.

@@ -1,7 +1,7 @@
 //! The pixels of a DICOM file's first frame, from their transfer syntax to stored values.
 //!
-//! Grey pixels that are native little endian are taken where they lie; JPEG and JPEG-LS streams go to our own decoders.
-//! Everything else (RLE, JPEG 2000, colour, palettes, big endian, deflated, more than 16 bits) goes to dicom-rs.
+//! Gray pixels that are native little endian are taken where they lie; JPEG and JPEG-LS streams go to our own decoders.
+//! Everything else (RLE, JPEG 2000, color, palettes, big endian, deflated, more than 16 bits) goes to dicom-rs.
 
 use std::borrow::Cow;
 
@@ -60,7 +60,7 @@ impl Claim {
     }
 }
 
-/// The pixels of a frame that are grey, native and little endian, where they lie; `None` for all others.
+/// The pixels of a frame that are gray, native and little endian, where they lie; `None` for all others.
 ///
 /// # Errors
 /// A sentence that names the cause.
@@ -80,7 +80,7 @@ pub fn unread(header: &Object, place: &Place) -> Result<Option<(Pixels<'static>,
         return Err(too_short(range.len(), needed));
     }
     let place = range.start..range.start + needed;
-    Ok(Some((Pixels::Grey { values: Values::Unread { place, bytes }, bits }, size)))
+    Ok(Some((Pixels::Gray { values: Values::Unread { place, bytes }, bits }, size)))
 }
 
 /// The pixels of a frame that need no library; `None` for all others. Decoded values go into `words`.
@@ -98,14 +98,14 @@ pub fn in_place<'a>(
     if claim.photometric == "PALETTE COLOR" {
         return Ok(None);
     }
-    if let Some((Pixels::Grey { values: Values::Unread { place, bytes: width }, bits }, size)) = unread(header, place)?
+    if let Some((Pixels::Gray { values: Values::Unread { place, bytes: width }, bits }, size)) = unread(header, place)?
     {
         let pixels = &bytes[place];
         let values = if width == 1 { Values::Bytes(pixels.into()) } else { Values::LittleEndian(pixels) };
-        return Ok(Some((Pixels::Grey { values, bits }, size)));
+        return Ok(Some((Pixels::Gray { values, bits }, size)));
     }
     let count = size.0 as usize * size.1 as usize;
-    let grey = |values| Ok(Some((Pixels::Grey { values, bits }, size)));
+    let gray = |values| Ok(Some((Pixels::Gray { values, bits }, size)));
     let syntax = header.meta().transfer_syntax().trim_end_matches(['\0', ' ']);
     let fragments = match (syntax, place) {
         (
@@ -147,7 +147,7 @@ pub fn in_place<'a>(
         }),
     };
     match decoded {
-        Ok(()) => grey(Values::Words(words)),
+        Ok(()) => gray(Values::Words(words)),
         Err(Refusal::Unsupported(_)) => Ok(None),
         Err(Refusal::Broken(message)) => Err(format!("the pixels cannot be decoded: {message}")),
     }
@@ -193,7 +193,7 @@ pub fn by_library(object: &Object) -> Result<(Pixels<'static>, Size), String> {
     if let Some(fragments) = data.fragments() {
         limits::dicom::compressed(object.meta().transfer_syntax(), fragments, width, height)?;
     } else if photometric == "YBR_FULL_422" {
-        // Two pixels share their colour: four bytes for two, which the decoder counts as six.
+        // Two pixels share their color: four bytes for two, which the decoder counts as six.
         let bytes = data.to_bytes().unwrap_or_default();
         return Ok((ybr_422(&bytes, width as usize * height as usize)?, (width, height)));
     }
@@ -204,7 +204,7 @@ pub fn by_library(object: &Object) -> Result<(Pixels<'static>, Size), String> {
     if decoded.samples_per_pixel() != 1 {
         let image = decoded
             .to_dynamic_image(0)
-            .map_err(|error| format!("the colours cannot be converted: {}", cause(&error)))?;
+            .map_err(|error| format!("the colors cannot be converted: {}", cause(&error)))?;
         return Ok((Pixels::Rgb(image.into_rgb8().into_raw()), size));
     }
     let big_endian = object.meta().transfer_syntax().trim_end_matches(['\0', ' ']) == BIG_ENDIAN;
@@ -212,7 +212,7 @@ pub fn by_library(object: &Object) -> Result<(Pixels<'static>, Size), String> {
     // What a decoder gives in fewer bits than the header says has no unused ones.
     let stored = bits.stored.min(allocated);
     let bits = Bits { stored, shift: bits.shift.min(allocated - stored), ..bits };
-    let pixels = grey(decoded.data(), size.0 as usize * size.1 as usize, allocated, bits, big_endian)?;
+    let pixels = gray(decoded.data(), size.0 as usize * size.1 as usize, allocated, bits, big_endian)?;
     Ok((if photometric == "PALETTE COLOR" { palette(object, &pixels)? } else { pixels }, size))
 }
 
@@ -224,14 +224,14 @@ fn ybr_422(data: &[u8], count: usize) -> Result<Pixels<'static>, String> {
         let (blue, red) = (f64::from(pair[2]) - 128.0, f64::from(pair[3]) - 128.0);
         for y in &pair[..2] {
             let y = f64::from(*y);
-            let colours = [y + 1.402 * red, y - 0.344_136 * blue - 0.714_136 * red, y + 1.772 * blue];
-            rgb.extend(colours.map(|colour| colour.round().clamp(0.0, 255.0) as u8));
+            let colors = [y + 1.402 * red, y - 0.344_136 * blue - 0.714_136 * red, y + 1.772 * blue];
+            rgb.extend(colors.map(|color| color.round().clamp(0.0, 255.0) as u8));
         }
     }
     Ok(Pixels::Rgb(rgb))
 }
 
-/// Colours of a palette, to 8 bit.
+/// Colors of a palette, to 8 bit.
 fn palette(object: &InMemDicomObject, indices: &Pixels) -> Result<Pixels<'static>, String> {
     let table = |descriptor, data, name: &str| -> Result<(i64, Vec<u8>), String> {
         let bad = || format!("the {name} table of the palette is missing or broken");
@@ -256,14 +256,14 @@ fn palette(object: &InMemDicomObject, indices: &Pixels) -> Result<Pixels<'static
         table(tags::GREEN_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR, tags::GREEN_PALETTE_COLOR_LOOKUP_TABLE_DATA, "green")?,
         table(tags::BLUE_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR, tags::BLUE_PALETTE_COLOR_LOOKUP_TABLE_DATA, "blue")?,
     ];
-    let colour = |index: i64| {
+    let color = |index: i64| {
         [0, 1, 2].map(|channel: usize| {
             let (first, shades) = &tables[channel];
             shades[(index - first).clamp(0, shades.len() as i64 - 1) as usize]
         })
     };
     let indices = indices.stored().ok_or("a palette needs indices")?;
-    Ok(Pixels::Rgb(indices.into_iter().flat_map(colour).collect()))
+    Ok(Pixels::Rgb(indices.into_iter().flat_map(color).collect()))
 }
 
 fn too_short(found: usize, needed: usize) -> String {
@@ -272,7 +272,7 @@ fn too_short(found: usize, needed: usize) -> String {
 
 /// Values of so many bytes each, in this machine's order; wider ones of a big-endian file come with their high word
 /// first.
-fn grey(data: &[u8], count: usize, allocated: u16, bits: Bits, big_endian: bool) -> Result<Pixels<'static>, String> {
+fn gray(data: &[u8], count: usize, allocated: u16, bits: Bits, big_endian: bool) -> Result<Pixels<'static>, String> {
     let bytes = usize::from(allocated.div_ceil(8));
     let data = data.get(..count * bytes).ok_or_else(|| too_short(data.len(), count * bytes))?;
     let Bits { stored, shift, signed } = bits;
@@ -290,5 +290,5 @@ fn grey(data: &[u8], count: usize, allocated: u16, bits: Bits, big_endian: bool)
         }
         other => return Err(format!("{other} bits allocated are not supported")),
     };
-    Ok(Pixels::Grey { values, bits })
+    Ok(Pixels::Gray { values, bits })
 }

@@ -18,7 +18,7 @@ pub struct Dicom<'a> {
     pub width: u32,
     pub height: u32,
     pub pixels: Pixels<'a>,
-    /// Grey values rise from white to black.
+    /// Gray values rise from white to black.
     pub inverted: bool,
     pub modality: Modality,
     pub voi: Option<Voi>,
@@ -45,7 +45,7 @@ pub fn read_radiograph(bytes: &[u8], words: Vec<u16>) -> Result<Dicom<'_>, Strin
 }
 
 /// From the beginning of a radiograph's file of `total` bytes: all but its pixels ([`Values::Unread`](crate::dicom::Values::Unread)), where these are
-/// grey, uncompressed and shown through a window; `None` for all others.
+/// gray, uncompressed and shown through a window; `None` for all others.
 ///
 /// # Errors
 /// A sentence that names the cause, and holds no value of the header.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// Decoded values, row-major.
 pub enum Pixels<'a> {
-    Grey {
+    Gray {
         values: Values<'a>,
         bits: Bits,
     },
@@ -13,7 +13,7 @@ pub enum Pixels<'a> {
     Rgb(Vec<u8>),
 }
 
-/// Stored grey values in the narrowest type that the file uses, unused bits included.
+/// Stored gray values in the narrowest type that the file uses, unused bits included.
 pub enum Values<'a> {
     Bytes(Cow<'a, [u8]>),
     Words(Vec<u16>),
@@ -56,14 +56,14 @@ impl Pixels<'_> {
     /// The memory of decoded values, to be used again.
     pub fn into_words(self) -> Vec<u16> {
         match self {
-            Self::Grey { values: Values::Words(words), .. } => words,
+            Self::Gray { values: Values::Words(words), .. } => words,
             _ => Vec::new(),
         }
     }
 
-    /// Stored values of a grey picture.
+    /// Stored values of a gray picture.
     pub fn stored(&self) -> Option<Vec<i64>> {
-        let Self::Grey { values, bits } = self else { return None };
+        let Self::Gray { values, bits } = self else { return None };
         Some(match values {
             Values::Bytes(values) => values.iter().map(|&byte| bits.value(byte.into())).collect(),
             Values::Words(values) => values.iter().map(|&word| bits.value(word)).collect(),

@@ -1,4 +1,4 @@
-//! Tone mapping: from decoded values to the 8-bit grey that is stored. It is a property of a dataset, and recorded there.
+//! Tone mapping: from decoded values to the 8-bit gray that is stored. It is a property of a dataset, and recorded there.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use crate::dicom::parse::Dicom;
 use crate::dicom::pixels::{Bits, Pixels, Values};
 use crate::dicom::transforms::{Modality, Voi, WindowFunction};
 
-/// How stored values become 8-bit grey. All of them invert MONOCHROME1, and show padding black.
+/// How stored values become 8-bit gray. All of them invert MONOCHROME1, and show padding black.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tone {
@@ -15,7 +15,7 @@ pub enum Tone {
     Voi,
     /// Modality transform, then smallest to largest value.
     Minmax,
-    /// As MIMIC-CXR-JPG was made: stored values, smallest to largest, then global histogram equalisation.
+    /// As MIMIC-CXR-JPG was made: stored values, smallest to largest, then global histogram equalization.
     MimicCxrJpg,
 }
 
@@ -30,31 +30,31 @@ impl Tone {
     }
 }
 
-/// 8-bit grey of a DICOM image, row-major, into `grey`.
-pub fn to_grey(dicom: &Dicom, tone: Tone, grey: &mut Vec<u8>) {
-    grey.clear();
+/// 8-bit gray of a DICOM image, row-major, into `gray`.
+pub fn to_gray(dicom: &Dicom, tone: Tone, gray: &mut Vec<u8>) {
+    gray.clear();
     match &dicom.pixels {
-        Pixels::Rgb(rgb) => grey.extend(rgb.chunks_exact(3).map(|pixel| luma(pixel[0], pixel[1], pixel[2]))),
-        Pixels::Grey { values, bits } => match values {
-            Values::Bytes(values) => by_table(dicom, tone, *bits, values.iter().map(|&v| u16::from(v)), grey),
-            Values::Words(values) => by_table(dicom, tone, *bits, values.iter().copied(), grey),
+        Pixels::Rgb(rgb) => gray.extend(rgb.chunks_exact(3).map(|pixel| luma(pixel[0], pixel[1], pixel[2]))),
+        Pixels::Gray { values, bits } => match values {
+            Values::Bytes(values) => by_table(dicom, tone, *bits, values.iter().map(|&v| u16::from(v)), gray),
+            Values::Words(values) => by_table(dicom, tone, *bits, values.iter().copied(), gray),
             Values::LittleEndian(bytes) => {
                 let words = bytes.chunks_exact(2).map(|word| u16::from_le_bytes([word[0], word[1]]));
-                by_table(dicom, tone, *bits, words, grey);
+                by_table(dicom, tone, *bits, words, gray);
             }
             Values::Wide(values) => {
                 let range = extremes(values.iter().copied().filter(|value| !dicom.is_padding(*value)));
-                grey.extend(values.iter().map(|&value| shade(dicom, tone, value, range)));
+                gray.extend(values.iter().map(|&value| shade(dicom, tone, value, range)));
             }
             Values::Unread { .. } => {}
         },
     }
     if tone == Tone::MimicCxrJpg {
-        equalise(grey);
+        equalize(gray);
     }
 }
 
-/// ITU-R 601 luma, as the field's tools turn colour to grey.
+/// ITU-R 601 luma, as the field's tools turn color to gray.
 pub fn luma(red: u8, green: u8, blue: u8) -> u8 {
     ((u32::from(red) * 19595 + u32::from(green) * 38470 + u32::from(blue) * 7471 + 0x8000) >> 16) as u8
 }
@@ -64,7 +64,7 @@ fn extremes(values: impl Iterator<Item = i64>) -> (i64, i64) {
 }
 
 /// At most 16 bits: every value is toned once, then pixels are looked up.
-fn by_table(dicom: &Dicom, tone: Tone, bits: Bits, words: impl Iterator<Item = u16> + Clone, grey: &mut Vec<u8>) {
+fn by_table(dicom: &Dicom, tone: Tone, bits: Bits, words: impl Iterator<Item = u16> + Clone, gray: &mut Vec<u8>) {
     let windowed = tone == Tone::Voi && dicom.voi.is_some();
     let range = if windowed {
         (0, 0)
@@ -75,7 +75,7 @@ fn by_table(dicom: &Dicom, tone: Tone, bits: Bits, words: impl Iterator<Item = u
         extremes(seen.filter(|value| !dicom.is_padding(*value)))
     };
     let table = shades(dicom, tone, bits, range);
-    grey.extend(words.map(|word| table[usize::from(word)]));
+    gray.extend(words.map(|word| table[usize::from(word)]));
 }
 
 /// The shade of every word, unused bits included: a look-up needs no bounds check. `range` is that of the stored values
@@ -123,14 +123,14 @@ fn window(value: f64, center: f64, width: f64, function: WindowFunction) -> f64 
     }
 }
 
-/// Global histogram equalisation: the darkest shade goes to 0, the rest by the share of pixels below.
-fn equalise(grey: &mut [u8]) {
+/// Global histogram equalization: the darkest shade goes to 0, the rest by the share of pixels below.
+fn equalize(gray: &mut [u8]) {
     let mut counts = [0u64; 256];
-    grey.iter().for_each(|&shade| counts[usize::from(shade)] += 1);
+    gray.iter().for_each(|&shade| counts[usize::from(shade)] += 1);
     let Some(darkest) = counts.iter().position(|&count| count > 0) else {
         return;
     };
-    let rest = grey.len() as u64 - counts[darkest];
+    let rest = gray.len() as u64 - counts[darkest];
     if rest == 0 {
         return;
     }
@@ -140,7 +140,7 @@ fn equalise(grey: &mut [u8]) {
         below += counts[shade];
         table[shade] = (255.0 * below as f64 / rest as f64).round_ties_even() as u8;
     }
-    grey.iter_mut().for_each(|shade| *shade = table[usize::from(*shade)]);
+    gray.iter_mut().for_each(|shade| *shade = table[usize::from(*shade)]);
 }
 
 #[cfg(test)]
@@ -152,7 +152,7 @@ mod tests {
         Dicom {
             width: values.len() as u32,
             height: 1,
-            pixels: Pixels::Grey { values: Values::Words(values), bits: Bits { stored: 12, shift: 0, signed: false } },
+            pixels: Pixels::Gray { values: Values::Words(values), bits: Bits { stored: 12, shift: 0, signed: false } },
             inverted,
             modality: Modality::Rescale { slope: 1.0, intercept: 0.0 },
             voi,
@@ -161,36 +161,36 @@ mod tests {
         }
     }
 
-    fn grey(dicom: &Dicom, tone: Tone) -> Vec<u8> {
-        let mut grey = Vec::new();
-        to_grey(dicom, tone, &mut grey);
-        grey
+    fn gray(dicom: &Dicom, tone: Tone) -> Vec<u8> {
+        let mut gray = Vec::new();
+        to_gray(dicom, tone, &mut gray);
+        gray
     }
 
     #[test]
     fn windows_and_inversion() {
         let window = |function| Some(Voi::Window { center: 2048.0, width: 4096.0, function });
-        let shown = |voi, inverted| grey(&image(vec![0, 2048, 4095], voi, inverted), Tone::Voi);
+        let shown = |voi, inverted| gray(&image(vec![0, 2048, 4095], voi, inverted), Tone::Voi);
         assert_eq!(shown(window(WindowFunction::Linear), false), [0, 128, 255]);
         assert_eq!(shown(window(WindowFunction::Linear), true), [255, 127, 0]);
         assert_eq!(shown(window(WindowFunction::LinearExact), false), [0, 128, 255]);
         // 255 / (1 + e²), 255 / 2, 255 / (1 + e⁻²).
         assert_eq!(shown(window(WindowFunction::Sigmoid), false), [30, 128, 225]);
-        assert_eq!(grey(&image(vec![100, 200, 300], None, false), Tone::Voi), [0, 128, 255]);
-        assert_eq!(grey(&image(vec![7, 7], None, false), Tone::Minmax), [0, 0]);
+        assert_eq!(gray(&image(vec![100, 200, 300], None, false), Tone::Voi), [0, 128, 255]);
+        assert_eq!(gray(&image(vec![7, 7], None, false), Tone::Minmax), [0, 0]);
     }
 
     #[test]
     fn unused_bits_are_ignored_and_signs_extended() {
         let mut dicom = image(vec![0xF001, 0x0003, 0xF005], None, false);
-        assert_eq!(grey(&dicom, Tone::Minmax), [0, 128, 255]);
+        assert_eq!(gray(&dicom, Tone::Minmax), [0, 128, 255]);
         let signed = Bits { stored: 12, shift: 0, signed: true };
-        dicom.pixels = Pixels::Grey { values: Values::Words(vec![0xFFF, 0, 1]), bits: signed };
-        assert_eq!(grey(&dicom, Tone::Minmax), [0, 128, 255]);
+        dicom.pixels = Pixels::Gray { values: Values::Words(vec![0xFFF, 0, 1]), bits: signed };
+        assert_eq!(gray(&dicom, Tone::Minmax), [0, 128, 255]);
         let high = Bits { stored: 12, shift: 4, signed: false };
         let bytes = [0x1F, 0x00, 0x3F, 0x00, 0x5F, 0x00];
-        dicom.pixels = Pixels::Grey { values: Values::LittleEndian(&bytes), bits: high };
-        assert_eq!(grey(&dicom, Tone::Minmax), [0, 128, 255]);
+        dicom.pixels = Pixels::Gray { values: Values::LittleEndian(&bytes), bits: high };
+        assert_eq!(gray(&dicom, Tone::Minmax), [0, 128, 255]);
     }
 
     #[test]
@@ -199,16 +199,16 @@ mod tests {
             let mut dicom = image(vec![4000, 100, 300, 4001], None, inverted);
             dicom.padding = Some((4000, 4095));
             let ends = if inverted { [0, 255, 0, 0] } else { [0, 0, 255, 0] };
-            assert_eq!(grey(&dicom, Tone::Voi), ends);
+            assert_eq!(gray(&dicom, Tone::Voi), ends);
         }
     }
 
     #[test]
-    fn equalisation_spreads_the_shades() {
-        let spread = grey(&image(vec![0, 1, 1, 1000], None, false), Tone::MimicCxrJpg);
+    fn equalization_spreads_the_shades() {
+        let spread = gray(&image(vec![0, 1, 1, 1000], None, false), Tone::MimicCxrJpg);
         assert_eq!(spread, [0, 0, 0, 255]);
         let mut even: Vec<u8> = vec![10, 20, 30, 40];
-        equalise(&mut even);
+        equalize(&mut even);
         assert_eq!(even, [0, 85, 170, 255]);
     }
 }

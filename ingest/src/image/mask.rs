@@ -200,7 +200,7 @@ mod tests {
         (0..4).for_each(|y| mask[y * 40..y * 40 + 8].fill(true));
         let bytes =
             stored(&Runs::parse(&phantom::run_lengths(&mask, 40, 20)).unwrap(), (40, 20), (10, 10), place).unwrap();
-        assert_eq!((bytes[24], bytes[25]), (1, 0), "one bit of grey");
+        assert_eq!((bytes[24], bytes[25]), (1, 0), "one bit of gray");
         let picture = dataset::format::image_codec::decode(&bytes).unwrap();
         let marked: Vec<usize> = (0..100).filter(|&i| picture.pixels[i] > 0).collect();
         assert_eq!(marked, [20, 21], "row 2, columns 0 and 1");

@@ -3,7 +3,7 @@
 use std::io::{self, Cursor};
 use std::path::Path;
 
-use dataset::format::image_codec::GreyImage;
+use dataset::format::image_codec::GrayPixels;
 use dataset::transform::resample::{Filter, Rectangle, Resample};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use serde::{Deserialize, Serialize};
@@ -53,13 +53,13 @@ pub struct Placement {
 pub struct Scratch {
     file: Vec<u8>,
     words: Vec<u16>,
-    grey: Vec<u8>,
+    gray: Vec<u8>,
     resample: Resample,
 }
 
 /// A picture of the stored size.
 pub struct Stored {
-    pub image: GreyImage,
+    pub image: GrayPixels,
     /// Width and height of the raw picture.
     pub source: (u32, u32),
     pub place: Placement,
@@ -67,7 +67,7 @@ pub struct Stored {
     pub header: Header,
 }
 
-/// What was decoded to 8-bit grey.
+/// What was decoded to 8-bit gray.
 struct Decoded {
     /// Width and height of the raw picture.
     source: (u32, u32),
@@ -82,14 +82,14 @@ impl Decoded {
     }
 }
 
-/// Decodes a DICOM, PNG or JPEG file (told apart by their first bytes) to 8-bit grey.
+/// Decodes a DICOM, PNG or JPEG file (told apart by their first bytes) to 8-bit gray.
 ///
 /// # Errors
 /// A sentence that names the cause.
-pub fn decode(bytes: &[u8], tone: Tone) -> Result<GreyImage, String> {
+pub fn decode(bytes: &[u8], tone: Tone) -> Result<GrayPixels, String> {
     let mut scratch = Scratch::default();
     let (width, height) = decode_to(bytes, tone, None, &mut scratch)?.size;
-    Ok(GreyImage { width, height, pixels: scratch.grey })
+    Ok(GrayPixels { width, height, pixels: scratch.gray })
 }
 
 /// Decodes a file as [`decode`] does, and brings it to the stored size with an antialiased Lanczos filter. A JPEG file
@@ -103,7 +103,7 @@ pub fn store(bytes: &[u8], tone: Tone, size: u32, fit: Fit, scratch: &mut Scratc
     let whole = Rectangle { left: 0, top: 0, width: decoded.0, height: decoded.1 };
     let resized = scratch
         .resample
-        .resize((&scratch.grey, decoded.0, decoded.1), whole, width, height, Filter::Lanczos)
+        .resize((&scratch.gray, decoded.0, decoded.1), whole, width, height, Filter::Lanczos)
         .map_err(|e| e.to_string())?
         .to_vec();
     Ok(placed(resized, (width, height), source, size, fit, header))
@@ -151,7 +151,7 @@ fn rows(
     (tone, size, fit): (Tone, u32, Fit),
     scratch: &mut Scratch,
 ) -> io::Result<Result<Stored, String>> {
-    let Pixels::Grey { values: Values::Unread { place, bytes }, bits } = &dicom.pixels else {
+    let Pixels::Gray { values: Values::Unread { place, bytes }, bits } = &dicom.pixels else {
         return Ok(Err("the pixels are not where they should be".to_owned()));
     };
     let source = (dicom.width, dicom.height);
@@ -208,7 +208,7 @@ fn placed(
 ) -> Stored {
     let scale = (f64::from(width) / f64::from(source.0), f64::from(height) / f64::from(source.1));
     if fit != Fit::Pad || (width, height) == (size, size) {
-        let image = GreyImage { width, height, pixels: resized };
+        let image = GrayPixels { width, height, pixels: resized };
         return Stored { image, source, place: Placement { scale, offset: (0.0, 0.0) }, header };
     }
     let (left, top) = ((size - width) / 2, (size - height) / 2);
@@ -218,7 +218,7 @@ fn placed(
         padded[start..start + row.len()].copy_from_slice(row);
     }
     let offset = (f64::from(left), f64::from(top));
-    let image = GreyImage { width: size, height: size, pixels: padded };
+    let image = GrayPixels { width: size, height: size, pixels: padded };
     Stored { image, source, place: Placement { scale, offset }, header }
 }
 
@@ -239,19 +239,19 @@ fn fitted((width, height): (u32, u32), size: u32, fit: Fit) -> Result<(u32, u32)
     Ok((new_width, new_height))
 }
 
-/// Decodes a file to 8-bit grey in `scratch.grey`.
+/// Decodes a file to 8-bit gray in `scratch.gray`.
 fn decode_to(bytes: &[u8], tone: Tone, target: Option<(u32, Fit)>, scratch: &mut Scratch) -> Result<Decoded, String> {
     match image::guess_format(bytes) {
         Ok(ImageFormat::Jpeg) => {
-            if let Some(decoded) = decode_grey_jpeg(bytes, target, &mut scratch.grey)? {
+            if let Some(decoded) = decode_gray_jpeg(bytes, target, &mut scratch.gray)? {
                 return Ok(decoded);
             }
-            guarded(|| decode_raster(bytes, tone, &mut scratch.grey)).map(Decoded::whole)
+            guarded(|| decode_raster(bytes, tone, &mut scratch.gray)).map(Decoded::whole)
         }
-        Ok(ImageFormat::Png) => guarded(|| decode_raster(bytes, tone, &mut scratch.grey)).map(Decoded::whole),
+        Ok(ImageFormat::Png) => guarded(|| decode_raster(bytes, tone, &mut scratch.gray)).map(Decoded::whole),
         _ => {
             let dicom = parse::read_radiograph(bytes, std::mem::take(&mut scratch.words))?;
-            intensity::to_grey(&dicom, tone, &mut scratch.grey);
+            intensity::to_gray(&dicom, tone, &mut scratch.gray);
             let decoded = Decoded { header: dicom.header, ..Decoded::whole((dicom.width, dicom.height)) };
             scratch.words = dicom.pixels.into_words();
             Ok(decoded)
@@ -260,7 +260,7 @@ fn decode_to(bytes: &[u8], tone: Tone, target: Option<(u32, Fit)>, scratch: &mut
 }
 
 /// A JPEG file of one component and one scan; `None` for all others.
-fn decode_grey_jpeg(bytes: &[u8], target: Option<(u32, Fit)>, grey: &mut Vec<u8>) -> Result<Option<Decoded>, String> {
+fn decode_gray_jpeg(bytes: &[u8], target: Option<(u32, Fit)>, gray: &mut Vec<u8>) -> Result<Option<Decoded>, String> {
     let decoded = codec::header(bytes).and_then(|header| {
         // What is too large is refused by the library's decoder, too.
         if header.process != Process::Sequential || (header.width * header.height) as u64 > MAX_VALUES {
@@ -272,7 +272,7 @@ fn decode_grey_jpeg(bytes: &[u8], target: Option<(u32, Fit)>, grey: &mut Vec<u8>
             let enough = |by: &u32| source.0 / by >= 2 * wanted.0 && source.1 / by >= 2 * wanted.1;
             [8, 4, 2].into_iter().find(enough).unwrap_or(1)
         });
-        let (width, height) = codec::decode_dct(&header, reduction as usize, grey)?;
+        let (width, height) = codec::decode_dct(&header, reduction as usize, gray)?;
         Ok(Decoded { source, ..Decoded::whole((width as u32, height as u32)) })
     });
     match decoded {
@@ -282,7 +282,7 @@ fn decode_grey_jpeg(bytes: &[u8], target: Option<(u32, Fit)>, grey: &mut Vec<u8>
     }
 }
 
-fn decode_raster(bytes: &[u8], tone: Tone, grey: &mut Vec<u8>) -> Result<(u32, u32), String> {
+fn decode_raster(bytes: &[u8], tone: Tone, gray: &mut Vec<u8>) -> Result<(u32, u32), String> {
     let bad = |error: &dyn std::fmt::Display| format!("the picture cannot be decoded: {error}");
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| bad(&e))?;
     let mut limits = Limits::default();
@@ -294,39 +294,39 @@ fn decode_raster(bytes: &[u8], tone: Tone, grey: &mut Vec<u8>) -> Result<(u32, u
         return Err(format!("{width}×{height} pixels are refused: a radiograph is smaller"));
     }
     let picture = DynamicImage::from_decoder(decoder).map_err(|e| bad(&e))?;
-    grey.clear();
+    gray.clear();
     match picture {
-        DynamicImage::ImageLuma8(values) => grey.extend_from_slice(&values),
-        DynamicImage::ImageLumaA8(values) => grey.extend(values.pixels().map(|pixel| pixel.0[0])),
-        DynamicImage::ImageLuma16(values) => tone_words(values.into_raw(), (width, height), tone, grey),
+        DynamicImage::ImageLuma8(values) => gray.extend_from_slice(&values),
+        DynamicImage::ImageLumaA8(values) => gray.extend(values.pixels().map(|pixel| pixel.0[0])),
+        DynamicImage::ImageLuma16(values) => tone_words(values.into_raw(), (width, height), tone, gray),
         DynamicImage::ImageLumaA16(values) => {
-            tone_words(values.pixels().map(|pixel| pixel.0[0]).collect(), (width, height), tone, grey);
+            tone_words(values.pixels().map(|pixel| pixel.0[0]).collect(), (width, height), tone, gray);
         }
-        colour => {
-            let values = colour.into_rgb8();
-            grey.extend(values.pixels().map(|pixel| intensity::luma(pixel.0[0], pixel.0[1], pixel.0[2])));
+        color => {
+            let values = color.into_rgb8();
+            gray.extend(values.pixels().map(|pixel| intensity::luma(pixel.0[0], pixel.0[1], pixel.0[2])));
         }
     }
     Ok((width, height))
 }
 
-/// Grey of 16 bits is toned as in a DICOM file without a modality transform, whose window is all that 8, 12 or 16 bits
+/// Gray of 16 bits is toned as in a DICOM file without a modality transform, whose window is all that 8, 12 or 16 bits
 /// hold: the fewest that hold the largest value. Files of 12-bit data would be near black otherwise.
-fn tone_words(words: Vec<u16>, (width, height): (u32, u32), tone: Tone, grey: &mut Vec<u8>) {
+fn tone_words(words: Vec<u16>, (width, height): (u32, u32), tone: Tone, gray: &mut Vec<u8>) {
     let largest = words.iter().copied().max().unwrap_or(0);
     let bits = [8, 12].into_iter().find(|bits| largest < 1 << bits).unwrap_or(16);
     let full = f64::from(1u32 << bits);
     let dicom = Dicom {
         width,
         height,
-        pixels: Pixels::Grey { values: Values::Words(words), bits: Bits { stored: 16, shift: 0, signed: false } },
+        pixels: Pixels::Gray { values: Values::Words(words), bits: Bits { stored: 16, shift: 0, signed: false } },
         inverted: false,
         modality: Modality::Rescale { slope: 1.0, intercept: 0.0 },
         voi: Some(Voi::Window { center: full / 2.0, width: full, function: WindowFunction::Linear }),
         padding: None,
         header: Header::default(),
     };
-    intensity::to_grey(&dicom, tone, grey);
+    intensity::to_gray(&dicom, tone, gray);
 }
 
 #[cfg(test)]
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn sizes_and_placement() {
-        let picture = GreyImage { width: 40, height: 20, pixels: vec![200; 800] };
+        let picture = GrayPixels { width: 40, height: 20, pixels: vec![200; 800] };
         let file = picture.encode(ImageEncoding::Png).unwrap();
         let mut scratch = Scratch::default();
         let mut stored = |size, fit| store(&file, Tone::Voi, size, fit, &mut scratch).unwrap();
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn grey_of_16_bits_is_shown_by_the_bits_it_uses() {
+    fn gray_of_16_bits_is_shown_by_the_bits_it_uses() {
         let shown = |words: [u16; 4], tone| {
             let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
             let mut file = Vec::new();
@@ -375,7 +375,7 @@ mod tests {
             let (x, y) = (f64::from(i % width), f64::from(i / width));
             (128.0 + 70.0 * (x / 17.0).sin() * (y / 29.0).cos() + f64::from(i * 7919 % 31)) as u8
         };
-        let picture = GreyImage { width, height, pixels: (0..width * height).map(shade).collect() };
+        let picture = GrayPixels { width, height, pixels: (0..width * height).map(shade).collect() };
         let file = picture.encode(ImageEncoding::Jpeg).unwrap();
         let mut scratch = Scratch::default();
         for (size, fit) in [(64, Fit::Shorter), (100, Fit::Pad), (45, Fit::Stretch)] {

@@ -41,7 +41,7 @@ pub fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> R
                     Err(NoReport::Unusable(_)) => None,
                     Err(NoReport::Refused { path, cause }) => return Err(Error::UnreadableReport { path, cause }),
                 };
-                Ok((seen, report.map(|report| report.tokenised(options.report_text))))
+                Ok((seen, report.map(|report| report.tokenized(options.report_text))))
             };
             let read: Vec<(Stamps, Option<String>)> = records.into_par_iter().map(read).collect::<Result<_>>()?;
             let mut texts = Vec::new();
@@ -50,7 +50,7 @@ pub fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> R
                 texts.extend(text.filter(|text| !text.is_empty()));
             }
             if texts.is_empty() {
-                // A source of images alone: there is nothing to tokenise either.
+                // A source of images alone: there is nothing to tokenize either.
                 return Ok(None);
             }
             tokenizer::train(&texts, *vocabulary)?
@@ -69,8 +69,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// The part that is tokenised.
-    pub fn tokenised(&self, part: ReportText) -> String {
+    /// The part that is tokenized.
+    pub fn tokenized(&self, part: ReportText) -> String {
         let Sections { findings, impression, .. } = &self.sections;
         match part {
             ReportText::All => self.text.trim().to_owned(),

@@ -33,7 +33,7 @@ pub enum TokenizerChoice {
     Train(usize),
 }
 
-/// Which part of a report is tokenised.
+/// Which part of a report is tokenized.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 pub enum ReportText {
     /// The whole report, as MRM's release does.

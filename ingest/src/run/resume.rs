@@ -141,7 +141,7 @@ impl<'a> Row<'a> {
             }
         }
         let (report, sections) = match read_report(raw, plan, planned, &mut Stamps::new()) {
-            Ok(Some(found)) => (found.tokenised(made.report_text), found.sections),
+            Ok(Some(found)) => (found.tokenized(made.report_text), found.sections),
             Ok(None) | Err(NoReport::Unusable(_)) => Default::default(),
             Err(NoReport::Refused { .. }) => return Some("has a report that cannot be read"),
         };

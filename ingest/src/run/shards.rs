@@ -473,7 +473,7 @@ impl Job<'_> {
 
     /// Adds the text of a report to its record; nothing of it where the tokenizer fails.
     fn tell(&self, report: Report, record: &mut Record) -> Result<(), String> {
-        let chosen = report.tokenised(self.options.report_text);
+        let chosen = report.tokenized(self.options.report_text);
         if !chosen.is_empty() {
             if let Some(tokenizer) = self.tokenizer {
                 record.token_ids = tokenizer::token_ids(tokenizer, &chosen, self.options.max_tokens)

@@ -63,7 +63,7 @@ impl Source for Chexpert {
             }
         }
         for (table, subset) in tables {
-            labelled(&table, subset, &mut plus, &mut maker, &mut plan)?;
+            labeled(&table, subset, &mut plus, &mut maker, &mut plan)?;
         }
         for row in plus.rest() {
             if let Some(name) = Name::parse(&row.path) {
@@ -80,7 +80,7 @@ impl Source for Chexpert {
 }
 
 /// Adds the rows of one table with labels.
-fn labelled(table: &Table, subset: &str, plus: &mut Plus, maker: &mut Maker, plan: &mut Plan) -> Result<()> {
+fn labeled(table: &Table, subset: &str, plus: &mut Plus, maker: &mut Maker, plan: &mut Plan) -> Result<()> {
     let frame = &table.frame;
     plan.rejects.extend(table.rejects.iter().cloned());
     let columns: Vec<_> = plan.findings.iter().map(|finding| texts_or_null(frame, finding)).collect();

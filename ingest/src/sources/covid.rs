@@ -11,7 +11,7 @@ use crate::run::plan::{Plan, PlannedRecord, ReportSource, Source};
 use crate::sources::shared::table::{Table, find_table, texts, texts_or_null};
 use crate::sources::shared::walk::{Walk, is_inside};
 
-/// A finding that says "not labelled yet", and one that says "nothing found".
+/// A finding that says "not labeled yet", and one that says "nothing found".
 const UNLABELLED: &str = "todo";
 const NO_FINDING: &str = "No Finding";
 const REQUIRED: [&str; 5] = ["patientid", "finding", "view", "modality", "filename"];
@@ -104,7 +104,7 @@ fn prefixes(finding: &str) -> Vec<&str> {
 }
 
 /// 1 for the finding and all above it, 0 for the rest. A finding that stops above the leaves (`Pneumonia`) leaves those
-/// below it open: null. Unlabelled: all null.
+/// below it open: null. Unlabeled: all null.
 fn codes(finding: Option<&str>, findings: &[String]) -> Vec<Option<i8>> {
     let Some(own) = finding.filter(|name| *name != UNLABELLED) else {
         return vec![None; findings.len()];

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use dataset::store::files;
 use polars::prelude::{
-    BooleanChunked, DataFrame, IntoLazy, JoinArgs, JoinType, LazyFrame, MaintainOrderJoin, NewChunkedArray,
-    PolarsError, col,
+    BooleanChunked, DataFrame, DataFrameJoinOps, JoinArgs, JoinType, MaintainOrderJoin, NewChunkedArray, PolarsError,
+    PolarsResult, UniqueKeepStrategy,
 };
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -77,13 +77,13 @@ impl Source for MimicCxr {
         // What nothing asks for is not carried through the joins.
         let mut names = listed.frame.get_column_names_owned();
         names.retain(|name| USED.contains(&name.as_str()));
-        let mut joined = listed.frame.select(names)?.lazy();
-        let left = || JoinArgs { maintain_order: MaintainOrderJoin::Left, ..JoinArgs::new(JoinType::Left) };
+        let mut joined = listed.frame.select(names)?;
+        let failed = |error: PolarsError| Error::Table { path: raw.join(&listed.name), message: error.to_string() };
         if let Some(path) = tree.table("split")? {
             let split = Table::read(raw, &path, &["dicom_id", "split"])?;
             plan.rejects.extend(split.rejects);
-            let split = once(split.frame.lazy(), "dicom_id").select([col("dicom_id"), col("split")]);
-            joined = joined.join(split, [col("dicom_id")], [col("dicom_id")], left());
+            let split = once(split.frame.select(["dicom_id", "split"])?, "dicom_id")?;
+            joined = left_join(&joined, &split, "dicom_id").map_err(failed)?;
         }
         let labels = match self.labeller {
             Some(labeller) => Some(tree.table(labeller.name())?.ok_or_else(|| {
@@ -97,12 +97,10 @@ impl Source for MimicCxr {
             plan.findings = names.filter(|name| !KEYS.contains(&name.as_str()) && !name.is_empty()).collect();
             plan.rejects.append(&mut labels.rejects);
             let labels = valid_labels(labels, &plan.findings, &mut plan.rejects)?;
-            let chosen: Vec<_> = std::iter::once(col("study_id")).chain(plan.findings.iter().map(col)).collect();
-            let labels = once(labels.lazy(), "study_id").select(chosen);
-            joined = joined.join(labels, [col("study_id")], [col("study_id")], left());
+            let chosen = std::iter::once("study_id").chain(plan.findings.iter().map(String::as_str));
+            let labels = once(labels.select(chosen)?, "study_id")?;
+            joined = left_join(&joined, &labels, "study_id").map_err(failed)?;
         }
-        let failed = |error: PolarsError| Error::Table { path: raw.join(&listed.name), message: error.to_string() };
-        let table = joined.collect().map_err(failed)?;
         let reports = tree.reports(self.reports.as_deref())?;
         match &reports {
             Some(reports) => plan.report_root.clone_from(&reports.root),
@@ -110,7 +108,7 @@ impl Source for MimicCxr {
         }
         let paths = report_paths(raw, &tree, &mut plan.rejects)?;
         let reports = reports.map(|found| (found, paths));
-        self.records(&tree, &listed, &table, reports.as_ref(), &mut plan)?;
+        self.records(&tree, &listed, &joined, reports.as_ref(), &mut plan)?;
         if let Some(root) = &plan.report_root {
             plan.arguments.insert("reports".to_owned(), reports_sha256(root, &plan.records)?.into());
         }
@@ -240,8 +238,14 @@ impl MimicCxr {
 }
 
 /// One row a key: a repeated key would multiply images in a join.
-fn once(table: LazyFrame, key: &str) -> LazyFrame {
-    table.unique_stable(Some(polars::prelude::by_name([key], true, false)), polars::prelude::UniqueKeepStrategy::First)
+fn once(table: DataFrame, key: &str) -> PolarsResult<DataFrame> {
+    table.unique_stable(Some(&[key.to_owned()]), UniqueKeepStrategy::First, None)
+}
+
+/// All rows of `table` in their order, with the columns of the row of `other` that has the same key, null without one.
+fn left_join(table: &DataFrame, other: &DataFrame, key: &str) -> PolarsResult<DataFrame> {
+    let how = JoinArgs { maintain_order: MaintainOrderJoin::Left, ..JoinArgs::new(JoinType::Left) };
+    table.join(other, [key], [key], how, None)
 }
 
 /// The rows of a label table whose values are all labels; the others become rejects.

@@ -293,7 +293,7 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         seed: u64,
     },
-    /// Measure pre-training steps: images a second, utilisation, memory, where the time goes.
+    /// Measure pre-training steps: images a second, utilization, memory, where the time goes.
     #[command(
         after_help = "Example: trainer bench --preset mrm-vit-b16 --batch-size 256 --set run.precision=bf16\n\nWithout --data, one batch of noise is used again and again: the step without a loader."
     )]
@@ -380,7 +380,7 @@ pub fn main() -> ExitCode {
         Ok(Err(error)) => (panic::of_error(&error), cli::exit_code(&error)),
         Err(panic) => (panic::of_panic(&panic), ExitCode::FAILURE),
     };
-    dataset::remark!("error: {told}");
+    dataset::cli_eprintln!("error: {told}");
     code
 }
 
@@ -436,16 +436,16 @@ fn run(cli: Cli) -> Result<()> {
                 tell_model(&request, &config.preset, &config.model.vit);
                 let prepared = commands::prepare_segmentation(&config, &source, device)?;
                 show(&config)?;
-                let run = RunDir::open(&shared.run, &config, config.optimiser.steps)?;
+                let run = RunDir::open(&shared.run, &config, config.optimizer.steps)?;
                 tell(prepared.train(&run)?, &run, &evaluation(&shared, &source));
                 return Ok(());
             }
             let config = commands::resolve_finetune(&request)?;
             tell_model(&request, &config.preset, &config.model.vit);
             let prepared = commands::prepare_finetune(config, &source)?;
-            prepared.remarks().iter().for_each(|remark| dataset::remark!("warning: {remark}"));
+            prepared.remarks().iter().for_each(|remark| dataset::cli_eprintln!("warning: {remark}"));
             show(prepared.config())?;
-            let run = RunDir::open(&shared.run, prepared.config(), prepared.config().optimiser.steps)?;
+            let run = RunDir::open(&shared.run, prepared.config(), prepared.config().optimizer.steps)?;
             tell(prepared.train(&run, device)?, &run, &evaluation(&shared, &source));
             Ok(())
         }
@@ -456,13 +456,13 @@ fn run(cli: Cli) -> Result<()> {
             if commands::is_segmentation(&shared.run) {
                 ensure!(specificity.is_none(), "--specificity is for classifiers; {} is none", shared.run.display());
                 let report = commands::evaluate_segmentation(&shared.run, &source, subset, device, draws, min_area)?;
-                dataset::say!("{report}");
+                dataset::cli_println!("{report}");
                 return Ok(());
             }
             ensure!(min_area.is_none(), "--min-area is for segmentation runs; {} is none", shared.run.display());
             let specificity = specificity.unwrap_or(SPECIFICITY);
             let report = commands::evaluate(&shared.run, &source, subset, device, draws, specificity)?;
-            dataset::say!("{report}");
+            dataset::cli_println!("{report}");
             Ok(())
         }
         Command::Reconstruct { data, weights, device, split, rows, out, word_ratio, seed } => {
@@ -474,13 +474,13 @@ fn run(cli: Cli) -> Result<()> {
             let device = commands::device(&device)?;
             let source = data.map(|data| DataSource::open(&data, None)).transpose()?;
             let mut preset = config::pretrain_preset(&preset)?;
-            preset.optimiser.accumulation = 1;
+            preset.optimizer.accumulation = 1;
             let updates = settings.steps.unwrap_or(10);
             let flags: Vec<String> = settings.flags().into_iter().chain(threads).collect();
             let mut config = overlay(&preset, settings.file()?.as_deref(), &flags)?;
             commands::resolve_pretrain(&mut config, source.as_ref().map(|source| source.dataset.as_ref()))?;
             let measured = commands::bench(&config, source.as_ref(), device, warmup, updates)?;
-            dataset::say!("{}", if json { serde_json::to_string(&measured)? } else { measured.to_string() });
+            dataset::cli_println!("{}", if json { serde_json::to_string(&measured)? } else { measured.to_string() });
             Ok(())
         }
         Command::Compare { first, second, subset, draws, specificity, seed, out } => {
@@ -488,7 +488,7 @@ fn run(cli: Cli) -> Result<()> {
             if let Some(out) = out {
                 dataset::store::files::write_json(&out, &comparison)?;
             }
-            dataset::say!("{comparison}");
+            dataset::cli_println!("{comparison}");
             Ok(())
         }
         Command::Sweep {
@@ -531,11 +531,11 @@ fn run(cli: Cli) -> Result<()> {
                 device,
             )?;
             if swept.stopped {
-                dataset::say!("stopped; give the same command again to go on ({})", out.display());
+                dataset::cli_println!("stopped; give the same command again to go on ({})", out.display());
                 return Ok(());
             }
             commands::report(&swept.runs, &out.join("report.html"))?;
-            dataset::say!(
+            dataset::cli_println!(
                 "\n{}\nwritten to {}",
                 commands::sweep_table(&swept.cells),
                 out.join("report.html").display()
@@ -547,7 +547,7 @@ fn run(cli: Cli) -> Result<()> {
             let source = DataSource::open(&data, split.as_deref())?;
             let rows = source.rows(subset.as_deref())?;
             let width = commands::embed(&source, &rows, &weights, preset.as_deref(), device, &out)?;
-            dataset::say!(
+            dataset::cli_println!(
                 "{}, {width} features each, written to {}",
                 cli::counted(rows.len(), "record"),
                 out.display()
@@ -560,16 +560,16 @@ fn run(cli: Cli) -> Result<()> {
             let rows = source.rows(subset.as_deref())?;
             let findings = commands::predict_records(&source, &rows, &weights, device, &out)?;
             let (records, findings) = (cli::counted(rows.len(), "record"), cli::counted(findings, "finding"));
-            dataset::say!("{records}, probabilities of {findings}, written to {}", out.display());
+            dataset::cli_println!("{records}, probabilities of {findings}, written to {}", out.display());
             Ok(())
         }
         Command::Import { file, out, preset, set, verbose } => {
             let config = overlay(&config::pretrain_preset(&preset)?, None, &set)?;
             let imported = commands::import(&file, &out, &config)?;
             if verbose {
-                dataset::say!("{}", imported.report.details());
+                dataset::cli_println!("{}", imported.report.details());
             }
-            dataset::say!("{imported}");
+            dataset::cli_println!("{imported}");
             Ok(())
         }
         Command::Export { weights, to, out, preset, set } => {
@@ -580,12 +580,12 @@ fn run(cli: Cli) -> Result<()> {
                     Some(overlay(&preset, None, &set)?)
                 }
             };
-            dataset::say!("{}", commands::export(&weights, &to, sizes, &out)?);
+            dataset::cli_println!("{}", commands::export(&weights, &to, sizes, &out)?);
             Ok(())
         }
         Command::Report { runs, out } => {
             commands::report(&runs, &out)?;
-            dataset::say!("written to {}", out.display());
+            dataset::cli_println!("written to {}", out.display());
             Ok(())
         }
     }
@@ -594,7 +594,7 @@ fn run(cli: Cli) -> Result<()> {
 impl Length {
     /// As a setting.
     fn patience(&self) -> Option<String> {
-        self.patience.map(|evaluations| format!("optimiser.patience={evaluations}"))
+        self.patience.map(|evaluations| format!("optimizer.patience={evaluations}"))
     }
 }
 
@@ -606,8 +606,8 @@ impl Settings {
     /// `--set` and the flags as settings, the flags last.
     fn flags(&self) -> Vec<String> {
         let mut all = self.set.clone();
-        all.extend(self.steps.map(|steps| format!("optimiser.steps={steps}")));
-        all.extend(self.batch_size.map(|size| format!("optimiser.batch_size={size}")));
+        all.extend(self.steps.map(|steps| format!("optimizer.steps={steps}")));
+        all.extend(self.batch_size.map(|size| format!("optimizer.batch_size={size}")));
         all.extend(self.seed.map(|seed| format!("run.seed={seed}")));
         all
     }
@@ -663,14 +663,14 @@ fn read_text(path: &Path) -> Result<String> {
 }
 
 fn show<C: Serialize>(config: &C) -> Result<()> {
-    dataset::say!("{}", toml::to_string(config)?);
+    dataset::cli_println!("{}", toml::to_string(config)?);
     Ok(())
 }
 
 /// Says which model is trained where no start weights decide it.
 fn tell_model(request: &Request, preset: &str, vit: &VitConfig) {
     if request.init.is_none() {
-        dataset::remark!("{}", commands::without_init(preset, vit, request.preset.is_some()));
+        dataset::cli_eprintln!("{}", commands::without_init(preset, vit, request.preset.is_some()));
     }
 }
 
@@ -692,12 +692,12 @@ fn tell(outcome: Outcome, run: &RunDir, next: &str) {
     let path: PathBuf = run.path().components().collect();
     let path = path.display();
     match outcome {
-        Outcome::Done { best: Some(best) } => dataset::say!("done: {path}, best validation score {best:.4}"),
-        Outcome::Done { best: None } => dataset::say!("done: {path}"),
+        Outcome::Done { best: Some(best) } => dataset::cli_println!("done: {path}, best validation score {best:.4}"),
+        Outcome::Done { best: None } => dataset::cli_println!("done: {path}"),
         Outcome::Stopped { step } => {
-            dataset::say!("stopped after update {step}; give the same command again to go on ({path})");
+            dataset::cli_println!("stopped after update {step}; give the same command again to go on ({path})");
             return;
         }
     }
-    dataset::remark!("the log: {path}/metrics.jsonl; next: {next}");
+    dataset::cli_eprintln!("the log: {path}/metrics.jsonl; next: {next}");
 }

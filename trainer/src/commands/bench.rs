@@ -16,8 +16,8 @@ use crate::task::Pretraining;
 use crate::task::objective::Objective;
 use crate::torch::shim;
 use crate::train::amp::Precision;
-use crate::train::optimizer::{Algorithm, Optimiser};
-use crate::train::step::{Phases, Stepper, synchronise};
+use crate::train::optimizer::{Algorithm, Optimizer};
+use crate::train::step::{Phases, Stepper, synchronize};
 use crate::train::threads;
 
 /// What was measured.
@@ -40,8 +40,8 @@ pub struct Measured {
     pub teraflops: f64,
     /// Rate of one large matrix product on this device in this precision, 10¹² a second.
     pub product_teraflops: f64,
-    /// Model FLOP utilisation: the former over the latter.
-    pub utilisation: f64,
+    /// Model FLOP utilization: the former over the latter.
+    pub utilization: f64,
     pub peak_memory_gib: Option<f64>,
     /// Shares of the time when phases wait for each other.
     pub shares: Shares,
@@ -53,7 +53,7 @@ pub struct Shares {
     pub loader: f64,
     pub forward: f64,
     pub backward: f64,
-    pub optimiser: f64,
+    pub optimizer: f64,
 }
 
 /// Measures `updates` updates after `warmup`, on a dataset or on noise.
@@ -70,9 +70,9 @@ pub fn bench(
     threads::set(config.run.threads);
     tch::manual_seed(config.run.seed as i64);
     let objective = Pretraining::new(&config.model, device)?;
-    let optimiser = Optimiser::new(Algorithm::PRETRAINING, config.optimiser.weight_decay, objective.parameters());
-    let mut stepper = Stepper::new(&objective, optimiser, config.run.precision, config.run.seed);
-    (stepper.accumulation, stepper.clip) = (config.optimiser.accumulation, config.optimiser.clip);
+    let optimizer = Optimizer::new(Algorithm::PRETRAINING, config.optimizer.weight_decay, objective.parameters());
+    let mut stepper = Stepper::new(&objective, optimizer, config.run.precision, config.run.seed);
+    (stepper.accumulation, stepper.clip) = (config.optimizer.accumulation, config.optimizer.clip);
     let mut batches = batches(config, source, device)?;
     let (mut number, mut seen) = (0, Seen::default());
     let mut run = |stepper: &mut Stepper, seen: &mut Seen, count: u64| -> Result<()> {
@@ -87,7 +87,7 @@ pub fn bench(
                 update.settle()?;
             }
         }
-        synchronise(device);
+        synchronize(device);
         Ok(())
     };
     run(&mut stepper, &mut Seen::default(), warmup)?;
@@ -100,7 +100,7 @@ pub fn bench(
     stepper.phases = Some(Phases::default());
     run(&mut stepper, &mut Seen::default(), updates.div_ceil(2))?;
     let phases = stepper.phases.unwrap_or_default();
-    let whole = (phases.loader + phases.forward + phases.backward + phases.optimiser).as_secs_f64();
+    let whole = (phases.loader + phases.forward + phases.backward + phases.optimizer).as_secs_f64();
     let share = |phase: Duration| phase.as_secs_f64() / whole;
 
     let rate = seen.records as f64 / seconds;
@@ -119,13 +119,13 @@ pub fn bench(
         gigaflops_per_record: flops / 1e9,
         teraflops: rate * flops / 1e12,
         product_teraflops: product / 1e12,
-        utilisation: rate * flops / product,
+        utilization: rate * flops / product,
         peak_memory_gib: peak.map(|bytes| bytes as f64 / f64::from(1 << 30)),
         shares: Shares {
             loader: share(phases.loader),
             forward: share(phases.forward),
             backward: share(phases.backward),
-            optimiser: share(phases.optimiser),
+            optimizer: share(phases.optimizer),
         },
     })
 }
@@ -158,7 +158,7 @@ fn batches(
         return Ok(Box::new(move || Ok(Rc::new(loader.next_batch()?))));
     }
     let noise = Rc::new(Batch::noise(
-        config.optimiser.batch_size,
+        config.optimizer.batch_size,
         config.model.input_size() as usize,
         config.data.tokens as usize,
         config.model.bert.vocab_size,
@@ -177,12 +177,12 @@ fn product_rate(device: Device, precision: Precision) -> Result<f64> {
     };
     let x = Tensor::f_randn([side, side], (Kind::Float, device))?.to_kind(kind);
     let _ = x.f_matmul(&x)?;
-    synchronise(device);
+    synchronize(device);
     let (mut count, started) = (0, Instant::now());
     while count < 3 || started.elapsed() < Duration::from_millis(500) {
         let _ = x.f_matmul(&x)?;
         count += 1;
-        synchronise(device);
+        synchronize(device);
     }
     Ok(2.0 * (side as f64).powi(3) * f64::from(count) / started.elapsed().as_secs_f64())
 }
@@ -202,8 +202,8 @@ impl std::fmt::Display for Measured {
         writeln!(f, "{:>10.1} images/s, {:.1} ms an update", self.images_per_second, self.milliseconds_per_update)?;
         writeln!(
             f,
-            "{:>9.1}% model FLOP utilisation: {:.3} of the {:.3} TFLOP/s of one large matrix product ({:.1} GFLOP a record)",
-            self.utilisation * 100.0,
+            "{:>9.1}% model FLOP utilization: {:.3} of the {:.3} TFLOP/s of one large matrix product ({:.1} GFLOP a record)",
+            self.utilization * 100.0,
             self.teraflops,
             self.product_teraflops,
             self.gigaflops_per_record
@@ -211,14 +211,14 @@ impl std::fmt::Display for Measured {
         if let Some(peak) = self.peak_memory_gib {
             writeln!(f, "{peak:>10.2} GiB of memory at the most")?;
         }
-        let Shares { loader, forward, backward, optimiser } = self.shares;
+        let Shares { loader, forward, backward, optimizer } = self.shares;
         write!(
             f,
-            "     time: loader {:.1}%, forward {:.1}%, backward {:.1}%, optimiser {:.1}% (each waiting for the one before)",
+            "     time: loader {:.1}%, forward {:.1}%, backward {:.1}%, optimizer {:.1}% (each waiting for the one before)",
             loader * 100.0,
             forward * 100.0,
             backward * 100.0,
-            optimiser * 100.0
+            optimizer * 100.0
         )
     }
 }

@@ -132,7 +132,7 @@ pub fn compare(
     if let (Some(of_first), Some(of_second)) = (ratio(first), ratio(second))
         && of_first != of_second
     {
-        dataset::remark!(
+        dataset::cli_eprintln!(
             "warning: {} was trained on {of_first}% of the labels, {} on {of_second}%: a difference may come from the \
              number of labels alone",
             first.display(),

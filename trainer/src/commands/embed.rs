@@ -40,7 +40,7 @@ fn encoder(weights: &Path, preset: Option<&str>) -> Result<(VitConfig, f64, f64)
 }
 
 /// Writes `record_id`, `patient_id`, `study_id` and `features` (a list of D floats: the mean over patch tokens, then
-/// `fc_norm` of a fine-tuned run or a plain layer normalisation) of some rows, in their order. Returns D.
+/// `fc_norm` of a fine-tuned run or a plain layer normalization) of some rows, in their order. Returns D.
 pub fn embed(
     source: &DataSource,
     rows: &[u32],
@@ -50,7 +50,7 @@ pub fn embed(
     out: &Path,
 ) -> Result<i64> {
     let (vit, mean, std) = encoder(weights, preset)?;
-    unfinished_start(&weights.to_string_lossy()).iter().for_each(|remark| dataset::remark!("warning: {remark}"));
+    unfinished_start(&weights.to_string_lossy()).iter().for_each(|remark| dataset::cli_eprintln!("warning: {remark}"));
     let store = VarStore::new(device);
     let (image_size, width) = (vit.image_size, vit.width);
     let config = ClassifierConfig { vit, classes: 1, drop_path: 0.0 };

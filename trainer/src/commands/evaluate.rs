@@ -78,14 +78,14 @@ pub fn evaluate(
     let (dataset, split) = (&source.dataset, source.split()?);
     check_split((&config.dataset, &config.split, &config.split_members), source)?;
     let task = TaskLabels::read(&config, source)?;
-    run_dir::remark_unfinished(run, config.optimiser.steps);
+    run_dir::remark_unfinished(run, config.optimizer.steps);
     remark_ratio(&config.dataset, config.ratio, &config.findings, source)?;
     let rows = task.rows(source, subset, None)?;
     if rows.is_empty() {
-        let labelled = |subset| Ok::<_, anyhow::Error>(task.rows(source, subset, None)?.len());
-        let [train, validate, test] = [labelled(Subset::Train)?, labelled(Subset::Validate)?, labelled(Subset::Test)?];
+        let labeled = |subset| Ok::<_, anyhow::Error>(task.rows(source, subset, None)?.len());
+        let [train, validate, test] = [labeled(Subset::Train)?, labeled(Subset::Validate)?, labeled(Subset::Test)?];
         bail!(
-            "no labelled record in the {} subset of split `{}` (train {train}, validate {validate}, test {test}); choose \
+            "no labeled record in the {} subset of split `{}` (train {train}, validate {validate}, test {test}); choose \
              --subset, or make a split with --test",
             subset.name(),
             split.name
@@ -140,7 +140,7 @@ pub fn evaluate(
     };
     let file = run.join(format!("evaluation-{stem}.json"));
     files::write_json(&file, &report)?;
-    dataset::remark!("weights: {}; written: {}, {} and .csv", report.weights, file.display(), table.display());
+    dataset::cli_eprintln!("weights: {}; written: {}, {} and .csv", report.weights, file.display(), table.display());
     Ok(report)
 }
 
@@ -164,7 +164,7 @@ pub(super) fn check_split(trained_on: (&str, &str, &str), source: &DataSource) -
     if dataset != now.0 {
         let source_of = |identity: &str| identity.split(',').next().unwrap_or_default().to_owned();
         if source_of(dataset) == source_of(&now.0) {
-            dataset::remark!(
+            dataset::cli_eprintln!(
                 "warning: another dataset of the same source ({}): it may hold patients that the run was trained on",
                 source_of(dataset)
             );
@@ -191,7 +191,7 @@ pub(super) fn remark_ratio(trained_on: &str, ratio: f64, findings: &[String], so
     if trained_on == source.identity()
         && let Some(missed) = source.split()?.missed_by_ratio(ratio, findings)
     {
-        dataset::remark!("warning: {missed}");
+        dataset::cli_eprintln!("warning: {missed}");
     }
     Ok(())
 }

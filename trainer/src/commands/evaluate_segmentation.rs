@@ -69,7 +69,7 @@ pub fn evaluate_segmentation(
     config.validate().with_context(|| run_dir::config_path(run).display().to_string())?;
     let (dataset, split) = (&source.dataset, source.split()?);
     check_split((&config.dataset, &config.split, &config.split_members), source)?;
-    run_dir::remark_unfinished(run, config.optimiser.steps);
+    run_dir::remark_unfinished(run, config.optimizer.steps);
     remark_ratio(&config.dataset, config.ratio, &[], source)?;
     let stem = file_stem(subset, &config.dataset, source);
     let rule = MaskRule { min_area: min_area.unwrap_or(config.prediction.min_area), ..config.prediction };
@@ -79,7 +79,7 @@ pub fn evaluate_segmentation(
         bail!("no record with a mask in the {} subset of split `{}`", subset.name(), split.name);
     }
     let transform = evaluation_transform(&config);
-    let (decay, model) = (config.optimiser.layer_decay, &config.model);
+    let (decay, model) = (config.optimizer.layer_decay, &config.model);
     let objective = Segmentation::new(model, decay, rule, dataset, Vec::new(), transform, device)?;
     let loaded = run_dir::load(objective.store(), &run_dir::weights(run)?)?;
     if !loaded.is_complete() {
@@ -201,7 +201,7 @@ const POSITIVE_LINES: usize = 4;
 /// Pixels between two pictures.
 const GAP: u32 = 4;
 
-/// Colours of the drawn and of the predicted mask.
+/// Colors of the drawn and of the predicted mask.
 const DRAWN: [u8; 3] = [0, 158, 115];
 const PREDICTED: [u8; 3] = [230, 120, 0];
 
@@ -244,10 +244,10 @@ fn line(record: &Found, transform: Transform) -> RgbImage {
     let mut canvas = RgbImage::from_pixel(3 * step - GAP, size, Rgb([255; 3]));
     for (at, level) in record.image.iter().enumerate() {
         let (x, y) = (at as u32 % size, at as u32 / size);
-        let grey = ((level * transform.std + transform.mean) * 255.0).round().clamp(0.0, 255.0) as u8;
-        // Half the colour, half the picture under it.
-        let tinted = |marked: bool, colour: [u8; 3]| {
-            Rgb(colour.map(|channel| if marked { channel.midpoint(grey) } else { grey }))
+        let gray = ((level * transform.std + transform.mean) * 255.0).round().clamp(0.0, 255.0) as u8;
+        // Half the color, half the picture under it.
+        let tinted = |marked: bool, color: [u8; 3]| {
+            Rgb(color.map(|channel| if marked { channel.midpoint(gray) } else { gray }))
         };
         canvas.put_pixel(x, y, tinted(false, DRAWN));
         canvas.put_pixel(step + x, y, tinted(record.target[at] == 1, DRAWN));

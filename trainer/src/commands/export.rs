@@ -48,7 +48,7 @@ struct Source {
     /// The pre-training model; none for a classifier.
     mrm: Option<MrmConfig>,
     findings: Vec<String>,
-    /// Mean and standard deviation that pixels are normalised with, 0..1.
+    /// Mean and standard deviation that pixels are normalized with, 0..1.
     mean: f64,
     std: f64,
     notes: Vec<String>,
@@ -134,7 +134,7 @@ impl Source {
         }
     }
 
-    /// Whether the weights are a classifier's, which normalises after its pooling.
+    /// Whether the weights are a classifier's, which normalizes after its pooling.
     fn is_classifier(&self) -> bool {
         self.has("fc_norm.weight")
     }
@@ -232,7 +232,7 @@ impl Source {
     fn refuse_classifier(&self, target: &str) -> Result<()> {
         if self.is_classifier() {
             bail!(
-                "a classifier here takes the mean over patch tokens and normalises it (fc_norm), which Hugging Face's \
+                "a classifier here takes the mean over patch tokens and normalizes it (fc_norm), which Hugging Face's \
                  {target} does not; export it with --to timm, or export the pre-trained run"
             );
         }
@@ -331,7 +331,7 @@ impl Source {
         })
     }
 
-    /// Preprocessing as in evaluation: the shorter side to the encoder's, the centre cut out. CLIP's processor does that;
+    /// Preprocessing as in evaluation: the shorter side to the encoder's, the center cut out. CLIP's processor does that;
     /// ViT's would squeeze the whole image into a square.
     fn preprocessor(&self) -> Value {
         let side = self.vit.image_size;

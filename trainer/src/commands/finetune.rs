@@ -168,7 +168,7 @@ fn epoch_of(config: &FinetuneConfig, request: &Request) -> Result<Epoch> {
     let task = TaskLabels::read(&settled, request.source)?;
     request.source.split()?.check_ratio(request.ratio)?;
     let records = task.rows(request.source, Subset::Train, Some(request.ratio))?.len();
-    Ok(Epoch::new(records, settled.optimiser.batch_size, settled.optimiser.accumulation))
+    Ok(Epoch::new(records, settled.optimizer.batch_size, settled.optimizer.accumulation))
 }
 
 /// Whether start weights come from a run with the same findings, or from no run.
@@ -208,7 +208,7 @@ pub fn prepare_finetune(config: FinetuneConfig, source: &DataSource) -> Result<F
         [task.counts(source, Subset::Train, Some(config.ratio))?, task.counts(source, Subset::Validate, None)?];
     if !both(&targets) {
         bail!(
-            "the {} labelled training records at {}% have no finding with both classes: there is nothing to learn{}",
+            "the {} labeled training records at {}% have no finding with both classes: there is nothing to learn{}",
             train.len(),
             config.ratio,
             blank_remedy(&counts[0])
@@ -216,9 +216,9 @@ pub fn prepare_finetune(config: FinetuneConfig, source: &DataSource) -> Result<F
     }
     let seen = seen_before(&config.init, (&config.dataset, &config.split, &config.split_members));
     let mut remarks: Vec<String> = unfinished_start(&config.init).into_iter().chain(seen).collect();
-    let optimiser = &config.optimiser;
-    let epoch = Epoch::new(train.len(), optimiser.batch_size, optimiser.accumulation);
-    remarks.extend(epoch.warning(optimiser.steps, optimiser.patience));
+    let optimizer = &config.optimizer;
+    let epoch = Epoch::new(train.len(), optimizer.batch_size, optimizer.accumulation);
+    remarks.extend(epoch.warning(optimizer.steps, optimizer.patience));
     for (label, name, remedy) in [(true, "positive", ""), (false, "negative", blank_remedy(&counts[0]))] {
         let never: Vec<&str> = (config.findings.iter().enumerate())
             .filter(|(class, _)| !has(&targets, *class, label))
@@ -232,7 +232,7 @@ pub fn prepare_finetune(config: FinetuneConfig, source: &DataSource) -> Result<F
     remarks.extend(source.split()?.missed_by_ratio(config.ratio, &config.findings));
     if !both(&validate_targets) {
         remarks.push(format!(
-            "the {} labelled validation records have no finding with both classes: the last weights will be kept, not \
+            "the {} labeled validation records have no finding with both classes: the last weights will be kept, not \
              the best",
             validate.len()
         ));
@@ -258,8 +258,8 @@ impl Finetuning<'_> {
         let dataset = &source.dataset;
         let objective = Classification::new(&config.model, labels, dataset, evaluation_transform(&config), device)?
             .validate(validate, validate_targets)
-            .layer_decay(config.optimiser.layer_decay)
-            .linear_probe(config.optimiser.linear_probe);
+            .layer_decay(config.optimizer.layer_decay)
+            .linear_probe(config.optimizer.linear_probe);
         if config.init != RANDOM {
             let init = Path::new(&config.init);
             // A head of other findings says nothing about these.
@@ -267,22 +267,22 @@ impl Finetuning<'_> {
                 if same_findings(init, &config) { |_| false } else { |name| name.starts_with("head.") };
             run_dir::start_from(objective.store(), init, leave, preset_hint)?;
         }
-        let optimiser = &config.optimiser;
+        let optimizer = &config.optimizer;
         for (counts, of) in counts.iter().zip(["training", "validation"]) {
-            dataset::say!("{of} labels; data.uncertain and data.missing say what uncertain and blank ones count as:");
-            counts.iter().for_each(|count| dataset::say!("{count}"));
+            dataset::cli_println!("{of} labels; data.uncertain and data.missing say what uncertain and blank ones count as:");
+            counts.iter().for_each(|count| dataset::cli_println!("{count}"));
         }
-        let epoch = Epoch::new(rows.len(), optimiser.batch_size, optimiser.accumulation);
-        dataset::say!(
-            "{} labelled records, {} updates ({:.1} epochs), on {}",
+        let epoch = Epoch::new(rows.len(), optimizer.batch_size, optimizer.accumulation);
+        dataset::cli_println!(
+            "{} labeled records, {} updates ({:.1} epochs), on {}",
             rows.len(),
-            optimiser.steps,
-            optimiser.steps as f64 / epoch.updates,
+            optimizer.steps,
+            optimizer.steps as f64 / epoch.updates,
             place(device, &config.run)
         );
         let loader = |state| {
             Ok(source
-                .training_loader(&rows, optimiser.batch_size, &config.run, device)
+                .training_loader(&rows, optimizer.batch_size, &config.run, device)
                 .transform(Transform {
                     crop: Crop::RandomResized { scale: (config.data.crop_scale, 1.0), aspect: ASPECT },
                     flip: config.data.flip,
@@ -292,23 +292,23 @@ impl Finetuning<'_> {
                 .build()?)
         };
         let schedule = WarmupCosine {
-            peak: optimiser.rate,
+            peak: optimizer.rate,
             floor: 0.0,
-            warmup: optimiser.warmup as f64,
-            total: optimiser.steps as f64,
+            warmup: optimizer.warmup as f64,
+            total: optimizer.steps as f64,
         };
         let settings = Settings {
-            algorithm: match optimiser.rule {
+            algorithm: match optimizer.rule {
                 Rule::Sgd => Algorithm::FINE_TUNING,
                 Rule::Adamw => Algorithm::ADAMW,
             },
-            weight_decay: optimiser.weight_decay,
+            weight_decay: optimizer.weight_decay,
             rate: &|update| schedule.in_updates(update),
-            steps: optimiser.steps,
-            accumulation: optimiser.accumulation,
-            clip: optimiser.clip,
-            evaluate_every: optimiser.evaluate_every,
-            patience: optimiser.patience,
+            steps: optimizer.steps,
+            accumulation: optimizer.accumulation,
+            clip: optimizer.clip,
+            evaluate_every: optimizer.evaluate_every,
+            patience: optimizer.patience,
             run: &config.run,
             record_ids: &|rows| source.record_ids(rows),
         };

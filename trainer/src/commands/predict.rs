@@ -41,7 +41,7 @@ pub fn predict_records(source: &DataSource, rows: &[u32], weights: &Path, device
         bail!("no record to predict for: this subset is empty");
     }
     files::check_place(out)?;
-    run_dir::remark_unfinished(&run, config.optimiser.steps);
+    run_dir::remark_unfinished(&run, config.optimizer.steps);
     let store = VarStore::new(device);
     let model = VitClassifier::new(&store.root(), &config.model)?;
     let loaded = run_dir::load(&store, &run_dir::weights(weights)?)?;

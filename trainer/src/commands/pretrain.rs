@@ -64,7 +64,7 @@ pub(super) fn loader_builder(
     device: Device,
 ) -> LoaderBuilder {
     let mut builder = source
-        .training_loader(&training.rows, config.optimiser.batch_size, &config.run, device)
+        .training_loader(&training.rows, config.optimizer.batch_size, &config.run, device)
         .transform(pretrain_transform(config));
     if config.model.restores_report() {
         let (tokens, mask_ratio) = (config.data.tokens as usize, config.data.report_mask_ratio);
@@ -78,7 +78,7 @@ fn remark_tokenizer(config: &PretrainConfig, init: &Path) {
     let before = run_dir::run_of(init).and_then(|run| run_dir::load_config::<PretrainConfig>(&run));
     let other = before.is_ok_and(|before| before.model.restores_report() && before.tokenizer != config.tokenizer);
     if other && config.model.restores_report() {
-        dataset::remark!(
+        dataset::cli_eprintln!(
             "warning: {} was trained with another tokenizer, so its word tables stand for other words; to share one, \
              ingest the second dataset with --tokenizer FIRST/tokenizer.json",
             init.display()
@@ -92,31 +92,31 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
     let objective = Pretraining::new(&config.model, device)?;
     if config.init != RANDOM {
         let init = Path::new(&config.init);
-        unfinished_start(&config.init).iter().for_each(|remark| dataset::remark!("warning: {remark}"));
+        unfinished_start(&config.init).iter().for_each(|remark| dataset::cli_eprintln!("warning: {remark}"));
         run_dir::start_from(objective.store(), init, |_| false, preset_hint)?;
         remark_tokenizer(config, init);
     }
-    let optimiser = &config.optimiser;
+    let optimizer = &config.optimizer;
     let training = TrainingRows::of(config, source)?;
     let Epoch { records, updates: per_epoch } = training.epoch(config);
     let loader = |state| Ok(loader_builder(config, source, &training, device).resume(state).build()?);
     let steps = training.steps(config);
     let epochs = steps as f64 / per_epoch;
     let schedule = WarmupCosine {
-        peak: scaled_rate(optimiser.base_rate, optimiser.batch_size * optimiser.accumulation),
+        peak: scaled_rate(optimizer.base_rate, optimizer.batch_size * optimizer.accumulation),
         floor: 0.0,
-        warmup: epochs * optimiser.warmup_epochs / optimiser.epochs,
+        warmup: epochs * optimizer.warmup_epochs / optimizer.epochs,
         total: epochs,
     };
     let (told, place) = (&training.told, place(device, &config.run));
-    dataset::say!("{records} records{told}, {per_epoch:.1} updates an epoch, {steps} updates, on {place}");
+    dataset::cli_println!("{records} records{told}, {per_epoch:.1} updates an epoch, {steps} updates, on {place}");
     let settings = Settings {
         algorithm: Algorithm::PRETRAINING,
-        weight_decay: optimiser.weight_decay,
+        weight_decay: optimizer.weight_decay,
         rate: &|update| schedule.in_epochs(update, per_epoch),
         steps,
-        accumulation: optimiser.accumulation,
-        clip: optimiser.clip,
+        accumulation: optimizer.accumulation,
+        clip: optimizer.clip,
         evaluate_every: 0,
         patience: 0,
         run: &config.run,

@@ -64,12 +64,12 @@ pub fn reconstruct(
     canvas.save(&out).with_context(|| format!("cannot write {}", out.display()))?;
     files::write_json(&out.with_extension("json"), &restored)?;
     if restored.iter().any(|record| !record.words.is_empty()) {
-        dataset::say!("hidden words: [restored as it was], [what it was→what came out]");
+        dataset::cli_println!("hidden words: [restored as it was], [what it was→what came out]");
     }
     for record in restored.iter().filter(|record| !record.words.is_empty()) {
-        dataset::say!("{}: {}", record.record_id, line(&record.words));
+        dataset::cli_println!("{}: {}", record.record_id, line(&record.words));
     }
-    dataset::say!("written to {}", out.display());
+    dataset::cli_println!("written to {}", out.display());
     Ok(())
 }
 

@@ -77,7 +77,7 @@ pub(super) fn of_starts(starts: &[(String, PathBuf)], preset: Option<&str>) -> R
         }
     }
     if let Some((_, _, model)) = &first {
-        dataset::say!("all starts train the same model: {}", model.told());
+        dataset::cli_println!("all starts train the same model: {}", model.told());
     }
     Ok(first.map(|(_, run, _)| run))
 }
@@ -86,7 +86,7 @@ pub(super) fn of_starts(starts: &[(String, PathBuf)], preset: Option<&str>) -> R
 pub(super) fn remark_different(first: &Path, second: &Path) {
     let (Ok(one), Ok(other)) = (Model::of(first), Model::of(second)) else { return };
     if one.vit != other.vit {
-        dataset::remark!(
+        dataset::cli_eprintln!(
             "warning: the runs train different models: {} is {}, {} is {}; their difference is not one of the start \
              weights alone",
             first.display(),

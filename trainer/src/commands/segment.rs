@@ -86,7 +86,7 @@ pub fn resolve_segmentation(request: &Request) -> Result<SegmentConfig> {
     } else if let Some(epochs) = request.epochs {
         let settled = overlay(&config, None, request.settings)?;
         let rows = training_rows(&settled, request.source, &with_mask(&request.source.dataset)?)?;
-        config.take_epochs(epochs, Epoch::new(rows.len(), settled.optimiser.batch_size, 1));
+        config.take_epochs(epochs, Epoch::new(rows.len(), settled.optimizer.batch_size, 1));
     }
     let mut config = overlay(&config, None, request.settings)?;
     config.resolve();
@@ -134,7 +134,7 @@ pub fn prepare_segmentation<'a>(
     seed_start_values(&config.run);
     let objective = Segmentation::new(
         &config.model,
-        config.optimiser.layer_decay,
+        config.optimizer.layer_decay,
         config.prediction,
         dataset,
         validate,
@@ -145,11 +145,11 @@ pub fn prepare_segmentation<'a>(
         run_dir::start_from(objective.store(), Path::new(&config.init), |_| false, preset_hint)?;
     }
     let seen = seen_before(&config.init, (&config.dataset, &config.split, &config.split_members));
-    let optimiser = &config.optimiser;
-    let length = Epoch::new(rows.len(), optimiser.batch_size, 1).warning(optimiser.steps, optimiser.patience);
+    let optimizer = &config.optimizer;
+    let length = Epoch::new(rows.len(), optimizer.batch_size, 1).warning(optimizer.steps, optimizer.patience);
     let of_start = unfinished_start(&config.init).into_iter().chain(seen);
     let remarks = of_start.chain(split.missed_by_ratio(config.ratio, &[])).chain(length);
-    remarks.for_each(|remark| dataset::remark!("warning: {remark}"));
+    remarks.for_each(|remark| dataset::cli_eprintln!("warning: {remark}"));
     Ok(Segmenting { config, source, objective, rows, device })
 }
 
@@ -157,17 +157,17 @@ impl Segmenting<'_> {
     /// Trains; the best weights by the validation subset's mean Dice are kept.
     pub fn train(&self, run: &RunDir) -> Result<Outcome> {
         let Self { config, source, objective, rows, device } = self;
-        let optimiser = &config.optimiser;
+        let optimizer = &config.optimizer;
         let distinct = rows.chunk_by(|a, b| a == b).count();
-        dataset::say!(
+        dataset::cli_println!(
             "{distinct} records with a mask ({} an epoch), {} updates, on {}",
             rows.len(),
-            optimiser.steps,
+            optimizer.steps,
             place(*device, &config.run)
         );
         let loader = |state| {
             Ok(source
-                .training_loader(rows, optimiser.batch_size, &config.run, *device)
+                .training_loader(rows, optimizer.batch_size, &config.run, *device)
                 .masks(true)
                 .transform(Transform {
                     crop: Crop::RandomResized { scale: (config.data.crop_scale, 1.0), aspect: ASPECT },
@@ -178,21 +178,21 @@ impl Segmenting<'_> {
                 .build()?)
         };
         let schedule = WarmupPoly {
-            peak: optimiser.rate,
+            peak: optimizer.rate,
             floor: 0.0,
-            power: optimiser.power,
-            warmup: optimiser.warmup,
-            total: optimiser.steps,
+            power: optimizer.power,
+            warmup: optimizer.warmup,
+            total: optimizer.steps,
         };
         let settings = Settings {
             algorithm: Algorithm::ADAMW,
-            weight_decay: optimiser.weight_decay,
+            weight_decay: optimizer.weight_decay,
             rate: &|update| schedule.at(update),
-            steps: optimiser.steps,
+            steps: optimizer.steps,
             accumulation: 1,
-            clip: optimiser.clip,
-            evaluate_every: optimiser.evaluate_every,
-            patience: optimiser.patience,
+            clip: optimizer.clip,
+            evaluate_every: optimizer.evaluate_every,
+            patience: optimizer.patience,
             run: &config.run,
             record_ids: &|rows| source.record_ids(rows),
         };

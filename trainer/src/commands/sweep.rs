@@ -129,7 +129,7 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
                     let prepared = prepare_finetune(config, source)?;
                     for remark in prepared.remarks() {
                         if told.insert(remark.clone()) {
-                            dataset::remark!("warning: {remark}");
+                            dataset::cli_eprintln!("warning: {remark}");
                         }
                     }
                     let path = plan.out.join(format!("{name}-{split}-{ratio}-seed{seed}"));
@@ -147,10 +147,10 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
     let (count, mut runs, mut reports) = (jobs.len(), Vec::new(), Vec::new());
     for (number, (path, prepared, source)) in jobs.into_iter().enumerate() {
         let done = path.join("evaluation-test.json");
-        dataset::say!("run {} of {count}: {}", number + 1, path.display());
-        let (split, optimiser) = (prepared.config().split.clone(), &prepared.config().optimiser);
-        let run = RunDir::open(&path, prepared.config(), optimiser.steps)?;
-        let finished = run_dir::is_finished(&path, optimiser.steps);
+        dataset::cli_println!("run {} of {count}: {}", number + 1, path.display());
+        let (split, optimizer) = (prepared.config().split.clone(), &prepared.config().optimizer);
+        let run = RunDir::open(&path, prepared.config(), optimizer.steps)?;
+        let finished = run_dir::is_finished(&path, optimizer.steps);
         let updates = run_dir::newest_state(&path).map_or(0, |state| state.step);
         let as_asked = |report: &EvaluationReport| {
             report.split == split
@@ -164,7 +164,7 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
                 return Ok(Swept { cells: summary(&reports), runs, stopped: true });
             }
             let report = evaluate(&path, source, Subset::Test, device, plan.draws, plan.specificity)?;
-            dataset::say!(
+            dataset::cli_println!(
                 "  test AUROC {}",
                 report.mean.auroc.map_or("undefined".to_owned(), |i| format!("{:.3}", i.value))
             );

@@ -51,13 +51,13 @@ impl TrainingRows {
 
     /// The epoch of a run.
     pub(super) fn epoch(&self, config: &PretrainConfig) -> Epoch {
-        Epoch::new(self.rows.len(), config.optimiser.batch_size, config.optimiser.accumulation)
+        Epoch::new(self.rows.len(), config.optimizer.batch_size, config.optimizer.accumulation)
     }
 
     /// Updates of a run.
     pub(super) fn steps(&self, config: &PretrainConfig) -> u64 {
-        match config.optimiser.steps {
-            0 => self.epoch(config).steps(config.optimiser.epochs),
+        match config.optimizer.steps {
+            0 => self.epoch(config).steps(config.optimizer.epochs),
             steps => steps,
         }
     }

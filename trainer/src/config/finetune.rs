@@ -25,10 +25,10 @@ pub enum Rule {
     Adamw,
 }
 
-/// How fine-tuning optimises.
+/// How fine-tuning optimizes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct FinetuneOptimiser {
+pub struct FinetuneOptimizer {
     pub rule: Rule,
     pub rate: f64,
     pub weight_decay: f64,
@@ -92,7 +92,7 @@ pub struct FinetuneConfig {
     pub start: String,
     pub model: ClassifierConfig,
     pub data: FinetuneData,
-    pub optimiser: FinetuneOptimiser,
+    pub optimizer: FinetuneOptimizer,
     pub run: RunConfig,
 }
 
@@ -120,7 +120,7 @@ pub fn finetune_preset(preset: &str, task: &Task, ratio: f64) -> Result<Finetune
             uncertain_by_finding: Vec::new(),
             missing: task.missing(),
         },
-        optimiser: FinetuneOptimiser {
+        optimizer: FinetuneOptimizer {
             rule: Rule::Sgd,
             rate,
             weight_decay: 0.0,
@@ -139,7 +139,7 @@ pub fn finetune_preset(preset: &str, task: &Task, ratio: f64) -> Result<Finetune
     if preset == "mrm-vit-tiny" {
         // As in pre-training: few updates, and sides that the report names.
         config.data = FinetuneData { crop_scale: 0.7, flip: 0.0, ..config.data };
-        config.optimiser = FinetuneOptimiser {
+        config.optimizer = FinetuneOptimizer {
             rule: Rule::Adamw,
             rate: 1e-3,
             weight_decay: 0.05,
@@ -147,7 +147,7 @@ pub fn finetune_preset(preset: &str, task: &Task, ratio: f64) -> Result<Finetune
             steps: 250,
             batch_size: 32,
             evaluate_every: 25,
-            ..config.optimiser
+            ..config.optimizer
         };
     }
     Ok(config)
@@ -252,16 +252,16 @@ impl FinetuneConfig {
     pub fn validate(&self) -> Result<()> {
         self.run.validate()?;
         self.model.validate()?;
-        let optimiser = &self.optimiser;
+        let optimizer = &self.optimizer;
         check_data(self.data.crop_scale, self.data.flip, self.data.mean, self.data.std)?;
-        if optimiser.accumulation == 0 || optimiser.batch_size == 0 || optimiser.steps == 0 {
-            bail!("optimiser.accumulation, optimiser.batch_size and optimiser.steps: must be at least 1");
+        if optimizer.accumulation == 0 || optimizer.batch_size == 0 || optimizer.steps == 0 {
+            bail!("optimizer.accumulation, optimizer.batch_size and optimizer.steps: must be at least 1");
         }
-        check_most("optimiser.batch_size", optimiser.batch_size, MAX_BATCH)?;
-        check_most("optimiser.accumulation", optimiser.accumulation, MAX_BATCH)?;
-        check_rates(&[optimiser.rate, optimiser.weight_decay, optimiser.clip])?;
-        check_layer_decay(optimiser.layer_decay)?;
-        check_warmup(optimiser.warmup, optimiser.steps)?;
+        check_most("optimizer.batch_size", optimizer.batch_size, MAX_BATCH)?;
+        check_most("optimizer.accumulation", optimizer.accumulation, MAX_BATCH)?;
+        check_rates(&[optimizer.rate, optimizer.weight_decay, optimizer.clip])?;
+        check_layer_decay(optimizer.layer_decay)?;
+        check_warmup(optimizer.warmup, optimizer.steps)?;
         if self.model.classes != self.findings.len() as i64 {
             bail!("model.classes is {}, the task has {} findings", self.model.classes, self.findings.len());
         }
@@ -271,31 +271,31 @@ impl FinetuneConfig {
     /// Sets what a task without a published recipe has by default: epochs of the records at hand, early stopping, and the
     /// rate that the release takes for runs of that length.
     pub fn take_default_length(&mut self, epoch: Epoch) {
-        let optimiser = &mut self.optimiser;
-        (optimiser.steps, optimiser.warmup) = epoch.default_steps();
-        optimiser.evaluate_every = epoch.evaluate_every(optimiser.steps);
-        optimiser.patience = PATIENCE;
-        if optimiser.rule == Rule::Sgd {
+        let optimizer = &mut self.optimizer;
+        (optimizer.steps, optimizer.warmup) = epoch.default_steps();
+        optimizer.evaluate_every = epoch.evaluate_every(optimizer.steps);
+        optimizer.patience = PATIENCE;
+        if optimizer.rule == Rule::Sgd {
             let (_, short, rate) = SHORT;
-            optimiser.rate = if optimiser.steps <= short { rate } else { LONG_RATE };
+            optimizer.rate = if optimizer.steps <= short { rate } else { LONG_RATE };
         }
     }
 
     /// Takes the recipe to some epochs, with early stopping; the warm-up keeps its share.
     pub fn take_epochs(&mut self, epochs: f64, epoch: Epoch) {
         self.take_steps(epoch.steps(epochs));
-        let optimiser = &mut self.optimiser;
-        optimiser.evaluate_every = epoch.evaluate_every(optimiser.steps);
-        if optimiser.patience == 0 {
-            optimiser.patience = PATIENCE;
+        let optimizer = &mut self.optimizer;
+        optimizer.evaluate_every = epoch.evaluate_every(optimizer.steps);
+        if optimizer.patience == 0 {
+            optimizer.patience = PATIENCE;
         }
     }
 
     /// Takes the recipe to another number of updates: the shares of warm-up and evaluations are kept.
     pub fn take_steps(&mut self, steps: u64) {
-        let optimiser = &mut self.optimiser;
-        optimiser.warmup = shared(optimiser.warmup, steps, optimiser.steps);
-        optimiser.evaluate_every = shared(optimiser.evaluate_every, steps, optimiser.steps).max(1);
-        optimiser.steps = steps;
+        let optimizer = &mut self.optimizer;
+        optimizer.warmup = shared(optimizer.warmup, steps, optimizer.steps);
+        optimizer.evaluate_every = shared(optimizer.evaluate_every, steps, optimizer.steps).max(1);
+        optimizer.steps = steps;
     }
 }

@@ -23,12 +23,12 @@ use crate::train::run_dir;
 use crate::train::threads;
 
 pub use finetune::{
-    FinetuneConfig, FinetuneData, FinetuneOptimiser, RANDOM, RANDOM_NAME, Rule, TASKS, Task, finetune_preset,
+    FinetuneConfig, FinetuneData, FinetuneOptimizer, RANDOM, RANDOM_NAME, Rule, TASKS, Task, finetune_preset,
 };
 pub use fitting::{fitting_preset, preset_hint};
 pub use length::{Epoch, PATIENCE};
-pub use pretrain::{MAX_EPOCHS, PretrainConfig, PretrainData, PretrainOptimiser, pretrain_preset};
-pub use segment::{SEGMENTATION_TASK, SegmentConfig, SegmentData, SegmentOptimiser, segment_preset};
+pub use pretrain::{MAX_EPOCHS, PretrainConfig, PretrainData, PretrainOptimizer, pretrain_preset};
+pub use segment::{SEGMENTATION_TASK, SegmentConfig, SegmentData, SegmentOptimizer, segment_preset};
 
 /// Mean and standard deviation of MIMIC-CXR-JPG's pixels, 0 to 1, as the release has them.
 const MEAN: f64 = 0.4978;
@@ -109,7 +109,7 @@ fn shared(part: u64, steps: u64, of: u64) -> u64 {
     u64::try_from(part).unwrap_or(u64::MAX)
 }
 
-/// An error unless crops, flips and normalisation can be done.
+/// An error unless crops, flips and normalization can be done.
 fn check_data(crop_scale: f64, flip: f64, mean: f64, std: f64) -> Result<()> {
     if !(crop_scale > 0.0 && crop_scale <= 1.0) {
         bail!("data.crop_scale: must be above 0 and at most 1, is {crop_scale}");
@@ -128,7 +128,7 @@ fn check_rates(values: &[f64]) -> Result<()> {
     if values.iter().all(|value| value.is_finite() && *value >= 0.0) {
         return Ok(());
     }
-    bail!("rate, weight decay and clipping (optimiser.…): must be 0 or more, and finite")
+    bail!("rate, weight decay and clipping (optimizer.…): must be 0 or more, and finite")
 }
 
 /// An error unless a factor on the rate from layer to layer is one.
@@ -136,7 +136,7 @@ fn check_layer_decay(decay: f64) -> Result<()> {
     if decay > 0.0 && decay <= 1.0 {
         return Ok(());
     }
-    bail!("optimiser.layer_decay: must be above 0 and at most 1, is {decay}")
+    bail!("optimizer.layer_decay: must be above 0 and at most 1, is {decay}")
 }
 
 /// An error unless updates are left after the warm-up.
@@ -144,7 +144,7 @@ fn check_warmup(warmup: u64, steps: u64) -> Result<()> {
     if warmup < steps {
         return Ok(());
     }
-    bail!("optimiser.warmup is {warmup} of {steps} updates: take --steps, which scales both, or lower it")
+    bail!("optimizer.warmup is {warmup} of {steps} updates: take --steps, which scales both, or lower it")
 }
 
 /// The configuration of a run, whichever kind it is.
@@ -198,9 +198,9 @@ impl AnyConfig {
     /// Updates that it is to make; 0 for a run that counts in epochs.
     pub fn steps(&self) -> u64 {
         match self {
-            Self::Pretrain(config) => config.optimiser.steps,
-            Self::Finetune(config) => config.optimiser.steps,
-            Self::Segment(config) => config.optimiser.steps,
+            Self::Pretrain(config) => config.optimizer.steps,
+            Self::Finetune(config) => config.optimizer.steps,
+            Self::Segment(config) => config.optimizer.steps,
         }
     }
 
@@ -305,10 +305,10 @@ mod tests {
     #[test]
     fn layers_lie_in_their_order() {
         let base = pretrain_preset("mrm-vit-tiny").unwrap();
-        let file = "[optimiser]\nbatch_size = 8\nbase_rate = 1\n";
-        let settings = ["optimiser.batch_size=16".to_owned(), "model.restore=image-only".to_owned()];
+        let file = "[optimizer]\nbatch_size = 8\nbase_rate = 1\n";
+        let settings = ["optimizer.batch_size=16".to_owned(), "model.restore=image-only".to_owned()];
         let config = overlay(&base, Some(file), &settings).unwrap();
-        assert_eq!((config.optimiser.batch_size, config.optimiser.base_rate), (16, 1.0));
+        assert_eq!((config.optimizer.batch_size, config.optimizer.base_rate), (16, 1.0));
         assert!(!config.model.restores_report());
         assert_eq!(overlay(&config, Some(&toml::to_string(&config).unwrap()), &[]).unwrap(), config);
         let other = PretrainConfig { init: "runs/mae".to_owned(), ..base };
@@ -319,19 +319,19 @@ mod tests {
     #[test]
     fn an_unknown_key_names_the_nearest() {
         let base = pretrain_preset("mrm-vit-b16").unwrap();
-        let error = overlay(&base, None, &["optimiser.batchsize=4".to_owned()]).unwrap_err().to_string();
-        assert_eq!(error, "no key `optimiser.batchsize`; did you mean `optimiser.batch_size`?");
+        let error = overlay(&base, None, &["optimizer.batchsize=4".to_owned()]).unwrap_err().to_string();
+        assert_eq!(error, "no key `optimizer.batchsize`; did you mean `optimizer.batch_size`?");
         let error = overlay(&base, None, &["mask_ratio=0.5".to_owned()]).unwrap_err().to_string();
         assert_eq!(error, "no key `mask_ratio`; did you mean `model.mask_ratio`?");
         let error = overlay(&base, None, &["optimizer.lr=1".to_owned()]).unwrap_err().to_string();
-        assert_eq!(error, "no key `optimizer.lr`; did you mean `optimiser.base_rate`?");
-        let error = overlay(&base, None, &["optimiser.rate=1".to_owned()]).unwrap_err().to_string();
-        assert_eq!(error, "no key `optimiser.rate`; did you mean `optimiser.base_rate`?");
-        let error = overlay(&base, None, &["optimiser.epochs=many".to_owned()]).unwrap_err().to_string();
-        assert_eq!(error, "`optimiser.epochs` is of type float, not string");
-        let error = overlay(&base, None, &["optimiser=adamw".to_owned()]).unwrap_err().to_string();
+        assert_eq!(error, "no key `optimizer.lr`; did you mean `optimizer.base_rate`?");
+        let error = overlay(&base, None, &["optimizer.rate=1".to_owned()]).unwrap_err().to_string();
+        assert_eq!(error, "no key `optimizer.rate`; did you mean `optimizer.base_rate`?");
+        let error = overlay(&base, None, &["optimizer.epochs=many".to_owned()]).unwrap_err().to_string();
+        assert_eq!(error, "`optimizer.epochs` is of type float, not string");
+        let error = overlay(&base, None, &["optimizer=adamw".to_owned()]).unwrap_err().to_string();
         assert!(
-            error.starts_with("`optimiser` is a section, not a key; its keys are: optimiser.accumulation, "),
+            error.starts_with("`optimizer` is a section, not a key; its keys are: optimizer.accumulation, "),
             "{error}"
         );
         assert!(pretrain_preset("mrm-vit-huge").unwrap_err().to_string().contains("mrm-vit-tiny"));

@@ -24,15 +24,15 @@ pub struct PretrainData {
     pub crop_scale: f64,
     /// Probability of a horizontal flip.
     pub flip: f64,
-    /// Mean and standard deviation that pixels are normalised with, 0..1.
+    /// Mean and standard deviation that pixels are normalized with, 0..1.
     pub mean: f64,
     pub std: f64,
 }
 
-/// How pre-training optimises: AdamW, warm-up, half-cosine.
+/// How pre-training optimizes: AdamW, warm-up, half-cosine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PretrainOptimiser {
+pub struct PretrainOptimizer {
     /// Rate for an effective batch of 256; it scales with the batch.
     pub base_rate: f64,
     pub weight_decay: f64,
@@ -69,7 +69,7 @@ pub struct PretrainConfig {
     pub init: String,
     pub model: MrmConfig,
     pub data: PretrainData,
-    pub optimiser: PretrainOptimiser,
+    pub optimizer: PretrainOptimizer,
     pub run: RunConfig,
 }
 
@@ -84,7 +84,7 @@ pub fn pretrain_preset(preset: &str) -> Result<PretrainConfig> {
         init: RANDOM.to_owned(),
         model: MrmConfig { bert: BertConfig { vocab_size: 0, ..BertConfig::default() }, ..MrmConfig::default() },
         data: PretrainData { tokens: 100, report_mask_ratio: 0.5, crop_scale: 0.2, flip: 0.5, mean: MEAN, std: STD },
-        optimiser: PretrainOptimiser {
+        optimizer: PretrainOptimizer {
             base_rate: 1.5e-4,
             weight_decay: 0.05,
             epochs: 200.0,
@@ -121,13 +121,13 @@ pub fn pretrain_preset(preset: &str) -> Result<PretrainConfig> {
             config.model.report_loss = ReportLoss::Masked;
             config.data =
                 PretrainData { tokens: 64, report_mask_ratio: 0.8, crop_scale: 0.7, flip: 0.0, ..config.data };
-            config.optimiser = PretrainOptimiser {
+            config.optimizer = PretrainOptimizer {
                 base_rate: 1.2e-2,
                 steps: 2_600,
                 batch_size: 32,
                 accumulation: 1,
                 clip: 1.0,
-                ..config.optimiser
+                ..config.optimizer
             };
         }
         other => bail!("no preset `{other}`; there are: {}", PRESETS.join(", ")),
@@ -138,32 +138,32 @@ pub fn pretrain_preset(preset: &str) -> Result<PretrainConfig> {
 impl PretrainConfig {
     /// Counts in epochs, in place of updates; the warm-up keeps its share.
     pub fn take_epochs(&mut self, epochs: f64) {
-        let optimiser = &mut self.optimiser;
-        optimiser.warmup_epochs *= epochs / optimiser.epochs;
-        (optimiser.epochs, optimiser.steps) = (epochs, 0);
+        let optimizer = &mut self.optimizer;
+        optimizer.warmup_epochs *= epochs / optimizer.epochs;
+        (optimizer.epochs, optimizer.steps) = (epochs, 0);
     }
 
     /// An error if no run has these settings.
     pub fn validate(&self) -> Result<()> {
         self.run.validate()?;
         self.model.validate()?;
-        let (data, optimiser) = (&self.data, &self.optimiser);
-        if optimiser.batch_size == 0 || optimiser.accumulation == 0 {
-            bail!("optimiser.batch_size and optimiser.accumulation: must be at least 1");
+        let (data, optimizer) = (&self.data, &self.optimizer);
+        if optimizer.batch_size == 0 || optimizer.accumulation == 0 {
+            bail!("optimizer.batch_size and optimizer.accumulation: must be at least 1");
         }
-        check_most("optimiser.batch_size", optimiser.batch_size, MAX_BATCH)?;
-        check_most("optimiser.accumulation", optimiser.accumulation, MAX_BATCH)?;
-        if optimiser.epochs > MAX_EPOCHS {
-            bail!("optimiser.epochs: must be at most {MAX_EPOCHS}, is {:?}", optimiser.epochs);
+        check_most("optimizer.batch_size", optimizer.batch_size, MAX_BATCH)?;
+        check_most("optimizer.accumulation", optimizer.accumulation, MAX_BATCH)?;
+        if optimizer.epochs > MAX_EPOCHS {
+            bail!("optimizer.epochs: must be at most {MAX_EPOCHS}, is {:?}", optimizer.epochs);
         }
-        if !(optimiser.epochs > 0.0 && (0.0..optimiser.epochs).contains(&optimiser.warmup_epochs)) {
+        if !(optimizer.epochs > 0.0 && (0.0..optimizer.epochs).contains(&optimizer.warmup_epochs)) {
             bail!(
-                "optimiser.warmup_epochs is {}, optimiser.epochs {}: the warm-up must be the shorter one",
-                optimiser.warmup_epochs,
-                optimiser.epochs
+                "optimizer.warmup_epochs is {}, optimizer.epochs {}: the warm-up must be the shorter one",
+                optimizer.warmup_epochs,
+                optimizer.epochs
             );
         }
-        check_rates(&[optimiser.base_rate, optimiser.weight_decay, optimiser.clip])?;
+        check_rates(&[optimizer.base_rate, optimizer.weight_decay, optimizer.clip])?;
         if self.model.restores_report() && !(2..=self.model.bert.max_positions).contains(&data.tokens) {
             let most = self.model.bert.max_positions;
             bail!("data.tokens: must be from 2 to the report decoder's {most} positions, is {}", data.tokens);

@@ -30,10 +30,10 @@ pub struct SegmentData {
     pub std: f64,
 }
 
-/// How segmentation optimises: AdamW (0.9, 0.999), linear warm-up, then a polynomial down to zero.
+/// How segmentation optimizes: AdamW (0.9, 0.999), linear warm-up, then a polynomial down to zero.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SegmentOptimiser {
+pub struct SegmentOptimizer {
     pub rate: f64,
     pub weight_decay: f64,
     /// Factor on the rate from one block to the one before; 1: all parts learn at the same rate.
@@ -76,7 +76,7 @@ pub struct SegmentConfig {
     pub start: String,
     pub model: SegmenterConfig,
     pub data: SegmentData,
-    pub optimiser: SegmentOptimiser,
+    pub optimizer: SegmentOptimizer,
     /// How probabilities become masks.
     pub prediction: MaskRule,
     pub run: RunConfig,
@@ -84,7 +84,7 @@ pub struct SegmentConfig {
 
 /// The segmentation defaults of a preset for a ratio in percent.
 ///
-/// Head, losses, optimiser and warm-up are the recipe's. It does not state weight decay, drop path, augmentation and
+/// Head, losses, optimizer and warm-up are the recipe's. It does not state weight decay, drop path, augmentation and
 /// steps: the first two are those of MAE's and BEiT's segmentation models; 20,000 updates (10,000 up to 10% of the
 /// labels) of 16 records are 40 passes over SIIM-ACR's 7,969 training images, and a choice of ours.
 pub fn segment_preset(preset: &str, ratio: f64) -> Result<SegmentConfig> {
@@ -102,7 +102,7 @@ pub fn segment_preset(preset: &str, ratio: f64) -> Result<SegmentConfig> {
         model: SegmenterConfig { vit: VitConfig { image_size: 512, ..vit.clone() }, ..SegmenterConfig::default() },
         // Crops at one to two times the size, as from mmsegmentation's resize by 0.5 to 2 and crop; no shrinking here.
         data: SegmentData { crop_scale: 0.25, flip: 0.5, repeat_positives: 1, mean: MEAN, std: STD },
-        optimiser: SegmentOptimiser {
+        optimizer: SegmentOptimizer {
             rate: 2e-5,
             weight_decay: 0.05,
             layer_decay: 0.65,
@@ -118,11 +118,11 @@ pub fn segment_preset(preset: &str, ratio: f64) -> Result<SegmentConfig> {
         run: RunConfig::default(),
     };
     if preset == "mrm-vit-tiny" {
-        // Two or three minutes on two cores are some 6,000 images; within them the front is learnt only if about half of
+        // Two or three minutes on two cores are some 6,000 images; within them the front is learned only if about half of
         // what is seen has one, and if a random start may move everywhere.
         config.model = SegmenterConfig { vit, channels: 32, auxiliary_channels: 32, ..config.model };
         (config.data.crop_scale, config.data.repeat_positives) = (0.5, 10);
-        config.optimiser = SegmentOptimiser {
+        config.optimizer = SegmentOptimizer {
             rate: 1e-3,
             layer_decay: 0.9,
             warmup: 80,
@@ -130,7 +130,7 @@ pub fn segment_preset(preset: &str, ratio: f64) -> Result<SegmentConfig> {
             batch_size: 8,
             clip: 1.0,
             evaluate_every: 100,
-            ..config.optimiser
+            ..config.optimizer
         };
     }
     Ok(config)
@@ -145,38 +145,38 @@ impl SegmentConfig {
     /// Takes the recipe to some epochs, with early stopping; the warm-up keeps its share.
     pub fn take_epochs(&mut self, epochs: f64, epoch: Epoch) {
         self.take_steps(epoch.steps(epochs));
-        let optimiser = &mut self.optimiser;
-        optimiser.evaluate_every = epoch.evaluate_every(optimiser.steps);
-        if optimiser.patience == 0 {
-            optimiser.patience = PATIENCE;
+        let optimizer = &mut self.optimizer;
+        optimizer.evaluate_every = epoch.evaluate_every(optimizer.steps);
+        if optimizer.patience == 0 {
+            optimizer.patience = PATIENCE;
         }
     }
 
     /// Takes the recipe to another number of updates: the shares of warm-up and evaluations are kept.
     pub fn take_steps(&mut self, steps: u64) {
-        let optimiser = &mut self.optimiser;
-        optimiser.warmup = shared(optimiser.warmup, steps, optimiser.steps);
-        optimiser.evaluate_every = shared(optimiser.evaluate_every, steps, optimiser.steps).max(1);
-        optimiser.steps = steps;
+        let optimizer = &mut self.optimizer;
+        optimizer.warmup = shared(optimizer.warmup, steps, optimizer.steps);
+        optimizer.evaluate_every = shared(optimizer.evaluate_every, steps, optimizer.steps).max(1);
+        optimizer.steps = steps;
     }
 
     /// Whether such a run can be made.
     pub fn validate(&self) -> Result<()> {
         self.run.validate()?;
         self.model.validate()?;
-        let optimiser = &self.optimiser;
-        if optimiser.batch_size < 2 && self.model.head == Head::Upernet {
+        let optimizer = &self.optimizer;
+        if optimizer.batch_size < 2 && self.model.head == Head::Upernet {
             bail!(
-                "optimiser.batch_size: the batch norms of UPerNet need at least 2 records, not {}",
-                optimiser.batch_size
+                "optimizer.batch_size: the batch norms of UPerNet need at least 2 records, not {}",
+                optimizer.batch_size
             );
         }
-        check_most("optimiser.batch_size", optimiser.batch_size, MAX_BATCH)?;
+        check_most("optimizer.batch_size", optimizer.batch_size, MAX_BATCH)?;
         check_most("prediction.batch_size", self.prediction.batch_size, MAX_BATCH)?;
         check_most("data.repeat_positives", self.data.repeat_positives, MAX_REPEATS)?;
-        check_rates(&[optimiser.rate, optimiser.weight_decay, optimiser.clip])?;
-        check_layer_decay(optimiser.layer_decay)?;
-        check_warmup(optimiser.warmup, optimiser.steps)?;
+        check_rates(&[optimizer.rate, optimizer.weight_decay, optimizer.clip])?;
+        check_layer_decay(optimizer.layer_decay)?;
+        check_warmup(optimizer.warmup, optimizer.steps)?;
         if !(0.0..1.0).contains(&self.prediction.threshold) {
             bail!("prediction.threshold: must be from 0 to below 1, is {}", self.prediction.threshold);
         }
@@ -186,8 +186,8 @@ impl SegmentConfig {
         if self.data.repeat_positives == 0 {
             bail!("data.repeat_positives: must be at least 1");
         }
-        if !(optimiser.power.is_finite() && optimiser.power >= 0.0) {
-            bail!("optimiser.power: must be 0 or more, is {}", optimiser.power);
+        if !(optimizer.power.is_finite() && optimizer.power >= 0.0) {
+            bail!("optimizer.power: must be 0 or more, is {}", optimizer.power);
         }
         check_data(self.data.crop_scale, self.data.flip, self.data.mean, self.data.std)?;
         Ok(())
@@ -209,11 +209,11 @@ mod tests {
             assert_eq!(overlay(&config, Some(&toml::to_string(&config).unwrap()), &[]).unwrap(), config);
         }
         let config = segment_preset("mrm-vit-b16", 10.0).unwrap();
-        assert_eq!((config.model.vit.image_size, config.optimiser.steps), (512, 10_000));
+        assert_eq!((config.model.vit.image_size, config.optimizer.steps), (512, 10_000));
         let setr = overlay(&config, None, &["model.head=setr".to_owned(), "model.blocks=[11]".to_owned()]).unwrap();
         assert_eq!(setr.model.head, Head::Setr);
         setr.validate().unwrap();
-        let single = overlay(&config, None, &["optimiser.batch_size=1".to_owned()]).unwrap();
+        let single = overlay(&config, None, &["optimizer.batch_size=1".to_owned()]).unwrap();
         assert!(single.validate().unwrap_err().to_string().contains("at least 2 records"));
     }
 }

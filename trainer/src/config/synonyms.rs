@@ -17,7 +17,7 @@ const SYNONYMS: [(&str, &[&str]); 25] = [
     ("dropout drop_path_rate stochastic_depth", &["drop_path"]),
     ("random_seed manual_seed rng_seed random_state", &["seed"]),
     ("workers num_workers n_workers threads num_threads cpu_workers", &["loader_threads"]),
-    ("optimizer optimiser optim opt algorithm", &["rule"]),
+    ("optimizer optimizer optim opt algorithm", &["rule"]),
     ("lr_schedule lr_scheduler scheduler schedule momentum beta1 beta2 betas eps", &["power"]),
     ("grad_clip clip_grad clip_norm max_norm max_grad_norm gradient_clipping gradient_clip_val", &["clip"]),
     (
@@ -77,33 +77,33 @@ mod tests {
         let finetune = all(&finetune_preset("mrm-vit-b16", &Task::parse("nih14").unwrap(), 1.0).unwrap());
         let pretrain = all(&pretrain_preset("mrm-vit-b16").unwrap());
         let segment = all(&segment_preset("mrm-vit-b16", 100.0).unwrap());
-        for word in ["lr", "learning_rate", "Learning-Rate", "optimiser.lr", "optimizer.lr", "train.base_lr"] {
-            assert_eq!(meant(word, &finetune), "optimiser.rate", "{word}");
-            assert_eq!(meant(word, &pretrain), "optimiser.base_rate", "{word}");
-            assert_eq!(meant(word, &segment), "optimiser.rate", "{word}");
+        for word in ["lr", "learning_rate", "Learning-Rate", "optimizer.lr", "optimizer.lr", "train.base_lr"] {
+            assert_eq!(meant(word, &finetune), "optimizer.rate", "{word}");
+            assert_eq!(meant(word, &pretrain), "optimizer.base_rate", "{word}");
+            assert_eq!(meant(word, &segment), "optimizer.rate", "{word}");
         }
         for (word, of_finetune, of_pretrain) in [
-            ("bs", "optimiser.batch_size", "optimiser.batch_size"),
-            ("batch", "optimiser.batch_size", "optimiser.batch_size"),
-            ("optimizer.batch_size", "optimiser.batch_size", "optimiser.batch_size"),
-            ("wd", "optimiser.weight_decay", "optimiser.weight_decay"),
-            ("optimizer.weight_decay", "optimiser.weight_decay", "optimiser.weight_decay"),
-            ("num_epochs", "optimiser.steps", "optimiser.epochs"),
-            ("max_steps", "optimiser.steps", "optimiser.steps"),
+            ("bs", "optimizer.batch_size", "optimizer.batch_size"),
+            ("batch", "optimizer.batch_size", "optimizer.batch_size"),
+            ("optimizer.batch_size", "optimizer.batch_size", "optimizer.batch_size"),
+            ("wd", "optimizer.weight_decay", "optimizer.weight_decay"),
+            ("optimizer.weight_decay", "optimizer.weight_decay", "optimizer.weight_decay"),
+            ("num_epochs", "optimizer.steps", "optimizer.epochs"),
+            ("max_steps", "optimizer.steps", "optimizer.steps"),
             ("dropout", "model.drop_path", "model.bert.dropout"),
             ("seed", "run.seed", "run.seed"),
             ("random_seed", "run.seed", "run.seed"),
             ("workers", "run.loader_threads", "run.loader_threads"),
             ("num_workers", "run.loader_threads", "run.loader_threads"),
-            ("warmup_steps", "optimiser.warmup", "optimiser.warmup_epochs"),
+            ("warmup_steps", "optimizer.warmup", "optimizer.warmup_epochs"),
             ("amp", "run.precision", "run.precision"),
-            ("optimizer", "optimiser.rule", ""),
+            ("optimizer", "optimizer.rule", ""),
             // There is one schedule, and no key for it.
             ("lr_schedule", "", ""),
         ] {
             assert_eq!([meant(word, &finetune), meant(word, &pretrain)], [of_finetune, of_pretrain], "{word}");
         }
-        assert_eq!(meant("lr_schedule", &segment), "optimiser.power");
+        assert_eq!(meant("lr_schedule", &segment), "optimizer.power");
         assert_eq!(meant("model.dropot", &segment), "model.dropout");
     }
 }

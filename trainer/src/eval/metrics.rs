@@ -16,7 +16,7 @@ pub struct Ranking {
     specificity: f64,
 }
 
-/// A labelled row in its place of the order.
+/// A labeled row in its place of the order.
 #[derive(Debug, Clone, Copy)]
 struct Rank {
     row: u32,
@@ -92,19 +92,19 @@ impl Ranking {
     /// Sorts pairs of score and label, one a row.
     #[expect(clippy::float_cmp, reason = "scores tie when they are equal")]
     pub fn of(rows: impl Iterator<Item = (f32, Option<bool>)>) -> Self {
-        let mut labelled: Vec<(f32, u32, bool)> = rows
+        let mut labeled: Vec<(f32, u32, bool)> = rows
             .enumerate()
             .filter_map(|(row, (score, label))| label.map(|positive| (score, row as u32, positive)))
             .collect();
-        labelled.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let valid = !labelled.iter().any(|(score, ..)| score.is_nan());
-        let probabilities = labelled.iter().all(|(score, ..)| (0.0..=1.0).contains(score));
+        labeled.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let valid = !labeled.iter().any(|(score, ..)| score.is_nan());
+        let probabilities = labeled.iter().all(|(score, ..)| (0.0..=1.0).contains(score));
         let bin = |score: f32| ((score * BINS as f32) as u32).min(BINS - 1);
-        let ranks = labelled
+        let ranks = labeled
             .iter()
             .enumerate()
             .map(|(i, &(score, row, positive))| {
-                let next = labelled.get(i + 1).map(|next| next.0);
+                let next = labeled.get(i + 1).map(|next| next.0);
                 let ends_tie = next.is_none_or(|next| next != score);
                 let ends_bin = next.is_none_or(|next| bin(next) != bin(score));
                 Rank { row, score, positive, ends_tie, ends_bin }

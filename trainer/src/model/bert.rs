@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 use crate::error::{MAX_DEPTH, MAX_POSITIONS, MAX_WIDTH, ModelError, check_heads, check_size, check_table};
 use crate::model::layers::{WeightInit, attention, dropout, embedding, layer_norm, linear};
 
-/// Epsilon of every layer normalisation in BERT.
+/// Epsilon of every layer normalization in BERT.
 const LAYER_NORM_EPSILON: f64 = 1e-12;
 
 /// Added to the attention scores of padding.
@@ -74,7 +74,7 @@ impl BertConfig {
     }
 }
 
-/// A dense layer, dropout, and the layer normalisation of its sum with what went around it.
+/// A dense layer, dropout, and the layer normalization of its sum with what went around it.
 #[derive(Debug)]
 struct Output {
     dense: nn::Linear,
@@ -191,7 +191,7 @@ impl Bert {
     }
 
     /// Embeds a report and adds the image: ids `[B, S]`, types `[B, S]` (none means all 0), latent `[B, H]` →
-    /// `[B, S, H]`. The latent comes after normalisation and dropout; nothing normalises the sum.
+    /// `[B, S, H]`. The latent comes after normalization and dropout; nothing normalizes the sum.
     pub fn embed(&self, ids: &Tensor, types: Option<&Tensor>, latent: &Tensor, train: bool) -> Tensor {
         let types = types.map_or_else(|| self.types.ws.narrow(0, 0, 1), |types| self.types.forward(types));
         let positions = self.positions.ws.narrow(0, 0, ids.size()[1]); // [S, H]

@@ -85,7 +85,7 @@ impl VitClassifier {
         self.encoder.tokens(image, train)
     }
 
-    /// Pooled features: image `[B, C, H, W]`, normalised, of 1 channel (grey) or all → `[B, D]`.
+    /// Pooled features: image `[B, C, H, W]`, normalized, of 1 channel (gray) or all → `[B, D]`.
     ///
     /// # Errors
     /// When the image has the wrong shape.
@@ -128,14 +128,14 @@ mod tests {
     }
 
     #[test]
-    fn grey_images_give_what_three_equal_channels_give() {
+    fn gray_images_give_what_three_equal_channels_give() {
         let (_store, model) = classifier(&ClassifierConfig { vit: vit(16), classes: 3, drop_path: 0.0 });
-        let grey = Tensor::randn([2, 1, 16, 16], (Kind::Float, Device::Cpu));
-        let logits = model.logits(&grey, false).unwrap();
+        let gray = Tensor::randn([2, 1, 16, 16], (Kind::Float, Device::Cpu));
+        let logits = model.logits(&gray, false).unwrap();
         assert_eq!(logits.size(), [2, 3]);
-        let repeated = model.logits(&grey.repeat([1, 3, 1, 1]), false).unwrap();
+        let repeated = model.logits(&gray.repeat([1, 3, 1, 1]), false).unwrap();
         assert!((logits - repeated).abs().max().double_value(&[]) < 1e-6);
-        let tokens = model.tokens(&grey, false).unwrap();
+        let tokens = model.tokens(&gray, false).unwrap();
         assert_eq!((tokens.len(), tokens[1].size()), (2, vec![2, 17, 16]));
     }
 

@@ -86,8 +86,8 @@ impl VitEncoder {
     /// Patches and class token with their positions: `[B, 1 + L, D]`.
     fn embed(&self, image: &Tensor) -> Result<Tensor, ModelError> {
         let vit = &self.config;
-        let grey = image.size().get(1) == Some(&1);
-        let channels = if grey { 1 } else { vit.in_channels };
+        let gray = image.size().get(1) == Some(&1);
+        let channels = if gray { 1 } else { vit.in_channels };
         check_shape("image", image, &[-1, channels, vit.image_size, vit.image_size])?;
         let x = self.patch_embed.forward(image);
         let cls = self.cls_token.expand([image.size()[0], 1, vit.width], false).to_kind(x.kind());

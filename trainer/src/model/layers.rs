@@ -1,4 +1,4 @@
-//! The small layers all models are made of, with the initialisations the release uses.
+//! The small layers all models are made of, with the initializations the release uses.
 //!
 //! Every random start value comes from torch's default generator, so `tch::manual_seed` makes a model reproducible.
 
@@ -53,7 +53,7 @@ pub fn linear(path: &nn::Path, inputs: i64, outputs: i64, init: WeightInit) -> n
 
 /// Weight `[outputs, channels, patch, patch]` and bias `[outputs]` of a patch projection, named as those of a
 /// convolution. Under Xavier the weight is that of the flattened matrix; else both are torch's default for
-/// convolutions, ±1/√inputs, since timm initialises linear layers only.
+/// convolutions, ±1/√inputs, since timm initializes linear layers only.
 pub fn patch_projection(
     path: &nn::Path,
     channels: i64,
@@ -72,13 +72,13 @@ pub fn patch_projection(
     (weight, bias)
 }
 
-/// A layer normalisation over the last dimension, starting at (1, 0).
+/// A layer normalization over the last dimension, starting at (1, 0).
 pub fn layer_norm(path: &nn::Path, width: i64, epsilon: f64) -> nn::LayerNorm {
     nn::layer_norm(path, vec![width], nn::LayerNormConfig { eps: epsilon, ..Default::default() })
 }
 
 /// An embedding `[..] → [.., width]` with normal start values. The row `padding` starts at zero and never receives a
-/// gradient; an optimiser's weight decay still reaches it.
+/// gradient; an optimizer's weight decay still reaches it.
 pub fn embedding(path: &nn::Path, count: i64, width: i64, padding: Option<i64>) -> nn::Embedding {
     let config = nn::EmbeddingConfig {
         ws_init: Init::Randn { mean: 0.0, stdev: TOKEN_STD },

@@ -42,7 +42,7 @@ pub fn unpatchify(patches: &Tensor, patch: i64, channels: i64) -> Tensor {
     ])
 }
 
-/// Mean and spread of target patches `[.., p·p·C]`, each `[.., 1]`: those by which pre-training normalises a patch.
+/// Mean and spread of target patches `[.., p·p·C]`, each `[.., 1]`: those by which pre-training normalizes a patch.
 ///
 /// The spread is √(variance + 1e-6), the variance unbiased. `repeats` is how many times each value stands in the full
 /// target: 3 for the patches of a one-channel image which is the target on three channels. The unbiased variance
@@ -88,9 +88,9 @@ mod tests {
 
     #[test]
     fn statistics_of_one_channel_equal_those_of_three_equal_channels() {
-        let grey = counted([1, 1, 4, 4]).square();
-        let repeated = target_patches(&grey.repeat([1, 3, 1, 1]), 2);
-        let (mean, spread) = patch_statistics(&target_patches(&grey, 2), 3);
+        let gray = counted([1, 1, 4, 4]).square();
+        let repeated = target_patches(&gray.repeat([1, 3, 1, 1]), 2);
+        let (mean, spread) = patch_statistics(&target_patches(&gray, 2), 3);
         let (mean_of_three, spread_of_three) = patch_statistics(&repeated, 1);
         assert!(largest_difference(&mean, &mean_of_three) < 1e-5);
         assert!(largest_difference(&spread, &spread_of_three) < 1e-4);

@@ -11,7 +11,7 @@ use crate::error::{MAX_DEPTH, MAX_SIDE, MAX_WIDTH, ModelError, check_heads, chec
 use crate::model::layers::{WeightInit, layer_norm, linear, patch_projection};
 use crate::model::patches::projection_patches;
 
-/// Epsilon of every layer normalisation in a vision transformer.
+/// Epsilon of every layer normalization in a vision transformer.
 pub const LAYER_NORM_EPSILON: f64 = 1e-6;
 
 /// Sizes of a vision transformer. The default is ViT-B/16 on 224 pixels.
@@ -30,7 +30,7 @@ pub struct VitConfig {
     pub heads: i64,
     /// Hidden width of a block's MLP, in widths.
     pub mlp_ratio: f64,
-    /// Channels of the patch projection. Images of one channel are accepted too, as grey ones.
+    /// Channels of the patch projection. Images of one channel are accepted too, as gray ones.
     pub in_channels: i64,
 }
 
@@ -108,7 +108,7 @@ impl PatchEmbed {
 
     /// Embeds any number of patches: `[B, N, C·p·p]` → `[B, N, D]`.
     ///
-    /// Patches of one channel stand for grey images repeated on all channels: the weight summed over its channels
+    /// Patches of one channel stand for gray images repeated on all channels: the weight summed over its channels
     /// gives the same result.
     pub fn embed(&self, patches: &Tensor) -> Tensor {
         let values = patches.size()[2];
@@ -270,9 +270,9 @@ mod tests {
         let config = VitConfig { image_size: 8, patch_size: 4, width: 8, ..VitConfig::default() };
         let store = nn::VarStore::new(Device::Cpu);
         let embed = PatchEmbed::new(&store.root(), &config, WeightInit::XavierUniform);
-        let grey = Tensor::randn([2, 1, 8, 8], (Kind::Float, Device::Cpu));
-        let repeated = embed.forward(&grey.repeat([1, 3, 1, 1]));
-        assert!(largest_difference(&embed.forward(&grey), &repeated) < 1e-5);
+        let gray = Tensor::randn([2, 1, 8, 8], (Kind::Float, Device::Cpu));
+        let repeated = embed.forward(&gray.repeat([1, 3, 1, 1]));
+        assert!(largest_difference(&embed.forward(&gray), &repeated) < 1e-5);
     }
 
     #[test]

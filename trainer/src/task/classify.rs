@@ -100,10 +100,10 @@ impl Labels {
         }
     }
 
-    /// Targets of one record, from all its codes. A record without any label at all is unlabelled: nothing counts.
+    /// Targets of one record, from all its codes. A record without any label at all is unlabeled: nothing counts.
     pub fn targets(&self, codes: &[Option<i8>]) -> Vec<Option<bool>> {
-        let labelled = codes.iter().any(Option::is_some);
-        let target = |(&column, &uncertain)| if labelled { self.target(codes[column], uncertain) } else { None };
+        let labeled = codes.iter().any(Option::is_some);
+        let target = |(&column, &uncertain)| if labeled { self.target(codes[column], uncertain) } else { None };
         self.columns.iter().zip(&self.uncertain).map(target).collect()
     }
 

@@ -111,7 +111,7 @@ impl Objective for Segmentation {
 pub struct Found<'a> {
     /// Row of the dataset.
     pub row: u32,
-    /// Normalised grey pixels, `[S, S]`.
+    /// Normalized gray pixels, `[S, S]`.
     pub image: &'a [f32],
     /// Predicted classes, `[S, S]`: 1 front, 0 not; 0 where there is no ground truth.
     pub prediction: &'a [u8],

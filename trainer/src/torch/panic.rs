@@ -47,7 +47,7 @@ pub fn of_panic(panic: &(dyn Any + Send)) -> String {
     format!("a bug in the trainer: {first} ({place})")
 }
 
-const OUT_OF_MEMORY: &str = "not enough memory for this model and batch: lower --batch-size (optimiser.accumulation keeps \
+const OUT_OF_MEMORY: &str = "not enough memory for this model and batch: lower --batch-size (optimizer.accumulation keeps \
                              the effective batch) or prediction.batch_size, or take a smaller preset";
 
 fn is_out_of_memory(text: &str) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! Pre-training and fine-tuning follow the same curve, and differ in where they look at it. Pre-training takes the
 //! position before an update in fractional epochs (MAE, `util/lr_sched.py`), so its first update has rate 0.
-//! Fine-tuning steps its scheduler before the optimiser, so update number k, from 1, takes position k in steps: the rate
+//! Fine-tuning steps its scheduler before the optimizer, so update number k, from 1, takes position k in steps: the rate
 //! 0 at the start is never used, and the very last update has rate 0.
 
 use std::f64::consts::PI;

@@ -19,7 +19,7 @@ use crate::weights::load::LoadReport;
 pub const MODEL: &str = "model.safetensors";
 /// The moving average of the weights.
 const EMA: &str = "ema.safetensors";
-const OPTIMISER: &str = "optimiser.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
@@ -83,7 +83,7 @@ mod exact {
 pub struct Checkpoint {
     pub state: State,
     pub model: Tensors,
-    pub optimiser: Tensors,
+    pub optimizer: Tensors,
     /// The moving average of the weights, if the run keeps one.
     pub ema: Option<Tensors>,
 }
@@ -142,14 +142,14 @@ impl RunDir {
     }
 
     /// Writes a checkpoint in one step: a folder under a temporary name, synced, renamed; then `latest` points to it.
-    pub fn save(&self, state: &State, model: &Tensors, optimiser: &Tensors, ema: Option<&Tensors>) -> Result<()> {
+    pub fn save(&self, state: &State, model: &Tensors, optimizer: &Tensors, ema: Option<&Tensors>) -> Result<()> {
         let name = format!("step-{}", state.step);
         let folder = self.path.join(CHECKPOINTS).join(&name);
         let temporary = self.path.join(CHECKPOINTS).join(format!(".{name}.tmp"));
         let _ = fs::remove_dir_all(&temporary);
         let written = (|| -> Result<()> {
             fs::create_dir_all(&temporary)?;
-            let files = [(MODEL, Some(model)), (OPTIMISER, Some(optimiser)), (EMA, ema)];
+            let files = [(MODEL, Some(model)), (OPTIMIZER, Some(optimizer)), (EMA, ema)];
             for (file, tensors) in files.into_iter().filter_map(|(file, tensors)| Some((file, tensors?))) {
                 Tensor::write_safetensors(tensors, temporary.join(file))?;
                 File::open(temporary.join(file))?.sync_all()?;
@@ -211,7 +211,7 @@ impl RunDir {
         let state: State = files::read_json(&folder.join(STATE)).with_context(damaged)?;
         let read = |name: &str| Tensor::read_safetensors(folder.join(name)).with_context(damaged);
         let ema = if folder.join(EMA).exists() { Some(read(EMA)?) } else { None };
-        Ok(Some(Checkpoint { state, model: read(MODEL)?, optimiser: read(OPTIMISER)?, ema }))
+        Ok(Some(Checkpoint { state, model: read(MODEL)?, optimizer: read(OPTIMIZER)?, ema }))
     }
 
     /// Removes all but the last `keep` checkpoints, and what killed runs left half-written.
@@ -243,9 +243,9 @@ impl RunDir {
 const LENGTH: [&str; 2] = ["steps", "epochs"];
 const SHARES_OF_LENGTH: [&str; 3] = ["warmup", "warmup_epochs", "evaluate_every"];
 
-/// A setting of how a run optimises.
+/// A setting of how a run optimizes.
 fn setting<'a>(config: &'a toml::Table, key: &str) -> Option<&'a toml::Value> {
-    config.get("optimiser")?.get(key)
+    config.get("optimizer")?.get(key)
 }
 
 /// An error where a run that has made so many updates cannot become one of `steps`; else a line that says how it goes on.
@@ -258,7 +258,7 @@ fn check_length(run: &Path, made: u64, steps: u64) -> Result<()> {
         );
     }
     if made > 0 {
-        dataset::remark!(
+        dataset::cli_eprintln!(
             "{} goes on from update {made} to {steps}; from here on its learning rate is that of a run of {steps} updates",
             run.display()
         );
@@ -303,10 +303,10 @@ pub fn newest_checkpoint(run: &Path) -> Option<PathBuf> {
 /// A configuration without what decides no number of a run: these settings may change when it goes on.
 /// With `other_length`, so may those that say how long it is.
 fn deciding(mut config: toml::Table, other_length: bool) -> toml::Table {
-    if let Some(optimiser) = config.get_mut("optimiser").and_then(toml::Value::as_table_mut) {
-        optimiser.remove("patience");
+    if let Some(optimizer) = config.get_mut("optimizer").and_then(toml::Value::as_table_mut) {
+        optimizer.remove("patience");
         for key in LENGTH.iter().chain(&SHARES_OF_LENGTH).filter(|_| other_length) {
-            optimiser.remove(*key);
+            optimizer.remove(*key);
         }
     }
     if let Some(run) = config.get_mut("run").and_then(toml::Value::as_table_mut) {
@@ -401,7 +401,7 @@ fn metrics_lines(path: &Path) -> Result<Vec<(Vec<u8>, serde_json::Value)>> {
         }
     }
     if damaged > 0 {
-        dataset::remark!("warning: {}: {damaged} damaged lines are left out", path.display());
+        dataset::cli_eprintln!("warning: {}: {damaged} damaged lines are left out", path.display());
     }
     Ok(lines)
 }
@@ -501,7 +501,7 @@ pub fn is_finished(run: &Path, steps: u64) -> bool {
 /// Says on the standard error where a run that is to be used has not made all its updates.
 pub fn remark_unfinished(run: &Path, steps: u64) {
     if let Some(remark) = unfinished(run, steps) {
-        dataset::remark!("warning: {remark}");
+        dataset::cli_eprintln!("warning: {remark}");
     }
 }
 
@@ -581,7 +581,7 @@ pub fn start_from(
     if !loaded {
         bail!("{} holds no weights of an encoder: {report}", source.display());
     }
-    dataset::say!("{}: {report}", source.display());
+    dataset::cli_println!("{}: {report}", source.display());
     Ok(())
 }
 

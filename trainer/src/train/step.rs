@@ -1,4 +1,4 @@
-//! One update: batches, losses, gradients, the optimiser. No number is read back here, so nothing waits for the device but the
+//! One update: batches, losses, gradients, the optimizer. No number is read back here, so nothing waits for the device but the
 //! memory of a batch that it must have read before it is written again.
 
 use std::collections::VecDeque;
@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 use crate::task::objective::Objective;
 use crate::torch::shim::Event;
 use crate::train::amp::{LossScale, Precision};
-use crate::train::optimizer::Optimiser;
+use crate::train::optimizer::Optimizer;
 
 /// Batches that the device may still read while the next one is made ready.
 const IN_FLIGHT: usize = 2;
@@ -27,13 +27,13 @@ pub struct Phases {
     pub forward: Duration,
     pub backward: Duration,
     /// Clipping and the update.
-    pub optimiser: Duration,
+    pub optimizer: Duration,
 }
 
 /// What makes updates.
 pub struct Stepper<'a> {
     pub objective: &'a dyn Objective,
-    pub optimiser: Optimiser,
+    pub optimizer: Optimizer,
     pub precision: Precision,
     /// The loss scale of float16.
     pub scale: Option<LossScale>,
@@ -82,10 +82,10 @@ impl Update {
 }
 
 impl<'a> Stepper<'a> {
-    pub fn new(objective: &'a dyn Objective, optimiser: Optimiser, precision: Precision, seed: u64) -> Self {
+    pub fn new(objective: &'a dyn Objective, optimizer: Optimizer, precision: Precision, seed: u64) -> Self {
         Self {
             objective,
-            optimiser,
+            optimizer,
             precision,
             scale: precision.loss_scale(objective.store().device()),
             accumulation: 1,
@@ -107,7 +107,7 @@ impl<'a> Stepper<'a> {
         let device = self.objective.store().device();
         // Every random number of an update comes from its number: a resumed run needs no generator's state.
         tch::manual_seed(random::mix(&[self.seed, random::digest("step"), number]) as i64);
-        self.optimiser.drop_gradients()?;
+        self.optimizer.drop_gradients()?;
         let before: Vec<Tensor> = self.statistics.iter().map(Tensor::copy).collect();
         let share = 1.0 / self.accumulation as f64;
         let (mut total, mut rows) = (None::<Tensor>, Vec::new());
@@ -147,10 +147,10 @@ impl<'a> Stepper<'a> {
         }
         let mut clock = self.clock();
         let unscale = self.scale.as_ref().map(LossScale::inverse);
-        let norm = self.optimiser.clip_grad_norm(self.clip, unscale.as_ref())?;
+        let norm = self.optimizer.clip_grad_norm(self.clip, unscale.as_ref())?;
         let total = total.unwrap_or_else(|| Tensor::from(0.0_f32)).to_kind(Kind::Float);
         let skip: Tensor = 1.0 - (&total + norm.to_device(device)).isfinite().to_kind(Kind::Float);
-        self.optimiser.step(rate, Some(&skip))?;
+        self.optimizer.step(rate, Some(&skip))?;
         let skipped = skip.gt(0.5);
         for (statistic, before) in self.statistics.iter_mut().zip(&before) {
             let kept = before.where_self(&skipped, statistic);
@@ -159,7 +159,7 @@ impl<'a> Stepper<'a> {
         if let Some(scale) = &mut self.scale {
             scale.follow(&skip);
         }
-        self.lap(&mut clock, |phases| &mut phases.optimiser);
+        self.lap(&mut clock, |phases| &mut phases.optimizer);
         let mut values = vec![total, norm.to_device(device), skip];
         values.extend(parts.into_iter().map(|part| part.to_kind(Kind::Float).to_device(device)));
         Ok(Update { number, rows, names, values: Tensor::f_stack(&values, 0)? })
@@ -185,7 +185,7 @@ impl<'a> Stepper<'a> {
     /// Adds the time since the last lap to a phase.
     fn lap(&mut self, clock: &mut Option<Instant>, phase: impl Fn(&mut Phases) -> &mut Duration) {
         let (Some(phases), Some(since)) = (&mut self.phases, clock) else { return };
-        synchronise(self.objective.store().device());
+        synchronize(self.objective.store().device());
         *phase(phases) += since.elapsed();
         *since = Instant::now();
     }
@@ -209,7 +209,7 @@ impl Drop for Stepper<'_> {
 }
 
 /// Waits until a device has done all it was given.
-pub fn synchronise(device: Device) {
+pub fn synchronize(device: Device) {
     if let Device::Cuda(index) = device {
         tch::Cuda::synchronize(index as i64);
     }

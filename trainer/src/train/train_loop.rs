@@ -15,7 +15,7 @@ use crate::config::RunConfig;
 use crate::task::objective::{Evaluation, Objective};
 use crate::train::amp::LossScale;
 use crate::train::ema::Ema;
-use crate::train::optimizer::{Algorithm, Optimiser};
+use crate::train::optimizer::{Algorithm, Optimizer};
 use crate::train::run_dir::{self, MetricsLog, RunDir, State, Tensors};
 use crate::train::step::{Settled, Stepper, Update};
 
@@ -57,7 +57,7 @@ pub fn train(
     run: &RunDir,
 ) -> Result<Outcome> {
     let (store, config) = (objective.store(), settings.run);
-    let mut optimiser = Optimiser::new(settings.algorithm, settings.weight_decay, objective.parameters());
+    let mut optimizer = Optimizer::new(settings.algorithm, settings.weight_decay, objective.parameters());
     let mut state = State::default();
     let mut ema = (config.ema > 0.0).then(|| Ema::new(store, config.ema));
     if let Some(found) = run.load_latest()? {
@@ -65,16 +65,16 @@ pub fn train(
         if !report.is_complete() {
             bail!("the checkpoint does not fit the model: {report}");
         }
-        optimiser.load_state(found.optimiser)?;
+        optimizer.load_state(found.optimizer)?;
         if let (Some(ema), Some(saved)) = (&mut ema, found.ema) {
             ema.load(store, saved)?;
         }
         state = found.state;
-        dataset::remark!("resuming after {} of {} updates", state.step, settings.steps);
+        dataset::cli_eprintln!("resuming after {} of {} updates", state.step, settings.steps);
     }
     // A kill may have come between a checkpoint and the removal of an older one.
     run.prune(config.keep_last)?;
-    let mut stepper = Stepper::new(objective, optimiser, config.precision, config.seed);
+    let mut stepper = Stepper::new(objective, optimizer, config.precision, config.seed);
     (stepper.accumulation, stepper.clip) = (settings.accumulation, settings.clip);
     if let (Some(scale), Some(saved)) = (&mut stepper.scale, state.loss_scale) {
         *scale = LossScale::new(saved, store.device());
@@ -92,7 +92,7 @@ pub fn train(
         state.loss_scale = stepper.scale.as_ref().map(LossScale::state);
         let averaged = ema.map(|ema| ema.tensors(store));
         log.sync()?;
-        run.save(state, &tensors(store), &stepper.optimiser.save_state(), averaged.as_ref())?;
+        run.save(state, &tensors(store), &stepper.optimizer.save_state(), averaged.as_ref())?;
         run.prune(config.keep_last)
     };
     // Where records cannot be read, the updates since the last checkpoint are saved before the run ends with that error.
@@ -108,7 +108,7 @@ pub fn train(
         }
         match save(state, stepper, ema, log) {
             Ok(()) => {
-                dataset::remark!("saved a checkpoint after update {}: the same command goes on from there", state.step);
+                dataset::cli_eprintln!("saved a checkpoint after update {}: the same command goes on from there", state.step);
                 Ok(error)
             }
             Err(unsaved) => Err(error.context(format!("{unsaved:#}"))),
@@ -128,7 +128,7 @@ pub fn train(
                 let error = keep(error, saved, &mut state, &stepper, ema.as_ref(), &log)?;
                 // Asked to end while the store of the records was away: nothing was lost.
                 if state.step > 0 && stop_requested()? && error.is::<dataset::Error>() {
-                    dataset::remark!("{error:#}");
+                    dataset::cli_eprintln!("{error:#}");
                     progress.finish();
                     return Ok(Outcome::Stopped { step: state.step });
                 }
@@ -204,11 +204,11 @@ fn settle(
             state.skipped_in_a_row = 0;
         } else if settled.loss.is_finite() && scale.is_some_and(|scale| scale.state().scale >= 1.0) {
             state.skipped += 1;
-            dataset::remark!("update {number}: gradients overflow float16: skipped, and the loss scale halved");
+            dataset::cli_eprintln!("update {number}: gradients overflow float16: skipped, and the loss scale halved");
         } else {
             state.skipped += 1;
             state.skipped_in_a_row += 1;
-            dataset::remark!(
+            dataset::cli_eprintln!(
                 "update {number}: loss {}, gradient norm {}: skipped; records {}",
                 settled.loss,
                 settled.grad_norm,
@@ -266,8 +266,8 @@ fn evaluate(objective: &dyn Objective, state: &mut State, run: &RunDir) -> Resul
 
 fn remark_early_end(state: &State, settings: &Settings) {
     let Some((score, best_step)) = state.best else { return };
-    dataset::remark!(
-        "ended after {} of {} updates: no better validation score in {} evaluations (optimiser.patience = {}; the best is \
+    dataset::cli_eprintln!(
+        "ended after {} of {} updates: no better validation score in {} evaluations (optimizer.patience = {}; the best is \
          {score:.4}, after update {best_step}). A larger --patience, or 0 for none, goes on from here",
         state.step,
         settings.steps,
@@ -347,7 +347,7 @@ impl Progress {
         message += &format!(", {:.0} images/s", self.rate());
         if self.plain && self.told.elapsed().as_secs_f64() >= PLAIN_PAUSE {
             self.told = Instant::now();
-            dataset::remark!("{}/{} {message}, {} s left", self.bar.position(), self.steps, self.bar.eta().as_secs());
+            dataset::cli_eprintln!("{}/{} {message}, {} s left", self.bar.position(), self.steps, self.bar.eta().as_secs());
         }
         self.bar.set_message(message);
     }

@@ -1,6 +1,6 @@
-//! Antialiased resampling of 8-bit grey images: the filters of Pillow, in whole numbers.
+//! Antialiased resampling of 8-bit gray images: the filters of Pillow, in whole numbers.
 //!
-//! As Pillow does it (up to its version 12), rows are resized first and rounded to grey levels, columns then: a filter with negative weights
+//! As Pillow does it (up to its version 12), rows are resized first and rounded to gray levels, columns then: a filter with negative weights
 //! overshoots at sharp edges (the letters on a film), and what is cut off between the passes shows. Bilinear and bicubic
 //! weights have Pillow's 22 bits, so that results are equal to its; those of Lanczos have 14, and its columns come first. The AVX2 path and the portable
 //! one compute the same numbers.
@@ -67,7 +67,7 @@ pub struct Rectangle {
     pub height: u32,
 }
 
-/// Resizes grey images with buffers that are kept between calls.
+/// Resizes gray images with buffers that are kept between calls.
 #[derive(Default)]
 pub struct Resample {
     rows: Scales,
@@ -83,11 +83,11 @@ pub struct Resample {
     pixels: Vec<u8>,
 }
 
-/// A grey image: pixels row-major, width, height.
+/// A gray image: pixels row-major, width, height.
 pub type Source<'a> = (&'a [u8], u32, u32);
 
 impl Resample {
-    /// Resizes a rectangle of a grey image to `width` × `height`, row-major; the result stays valid until the next call.
+    /// Resizes a rectangle of a gray image to `width` × `height`, row-major; the result stays valid until the next call.
     ///
     /// # Errors
     /// When a side is zero, the rectangle leaves the image, or the pixels are not as many as width · height.
@@ -109,7 +109,7 @@ impl Resample {
         done.map(|()| self.pixels.as_slice())
     }
 
-    /// Resizes a rectangle of a grey image to width × height, and hands over some rows of the result, one at a time,
+    /// Resizes a rectangle of a gray image to width × height, and hands over some rows of the result, one at a time,
     /// with their numbers.
     ///
     /// # Errors
@@ -273,11 +273,11 @@ mod tests {
             let spread = scale.max(1.0);
             (0..to)
                 .map(|i| {
-                    let centre = (i as f64 + 0.5) * scale;
-                    let start = (centre - filter.support() * spread + 0.5).max(0.0) as usize;
-                    let end = ((centre + filter.support() * spread + 0.5) as usize).min(from);
+                    let center = (i as f64 + 0.5) * scale;
+                    let start = (center - filter.support() * spread + 0.5).max(0.0) as usize;
+                    let end = ((center + filter.support() * spread + 0.5) as usize).min(from);
                     let weights: Vec<f64> =
-                        (start..end).map(|x| filter.weight((x as f64 - centre + 0.5) / spread)).collect();
+                        (start..end).map(|x| filter.weight((x as f64 - center + 0.5) / spread)).collect();
                     let sum: f64 = weights.iter().sum();
                     (start..end).zip(weights.iter().map(|w| w / sum)).collect()
                 })

@@ -1,4 +1,4 @@
-//! The two passes of a resize, across the rows and down the columns, each rounded to grey levels: portable, and with
+//! The two passes of a resize, across the rows and down the columns, each rounded to gray levels: portable, and with
 //! AVX2. Both give the same numbers.
 
 use super::taps::{GROUP, Taps, WEIGHT_BITS, Weights};
@@ -26,7 +26,7 @@ pub fn row_length(columns: usize, taps: &Taps) -> usize {
     (columns + taps.stride).max(taps.near.reach)
 }
 
-/// A row of grey levels as 16-bit values, at the beginning of a longer one.
+/// A row of gray levels as 16-bit values, at the beginning of a longer one.
 pub fn widen(row: &[u8], wide: &mut [i16]) {
     wide.iter_mut().zip(row).for_each(|(wide, &level)| *wide = level.into());
 }
@@ -44,7 +44,7 @@ pub fn passes() -> (Across, Down) {
     (across, down)
 }
 
-/// `out[x]` = the weighted sum of the pixels that x covers, rounded to a grey level.
+/// `out[x]` = the weighted sum of the pixels that x covers, rounded to a gray level.
 pub fn across(row: &[i16], taps: &Taps, out: &mut [u8]) {
     for (x, pixel) in out.iter_mut().enumerate().take(taps.starts.len()) {
         *pixel = across_one(row, taps, x);
@@ -53,10 +53,10 @@ pub fn across(row: &[i16], taps: &Taps, out: &mut [u8]) {
 
 fn across_one(row: &[i16], taps: &Taps, x: usize) -> u8 {
     let (start, weights) = taps.of(x);
-    grey_level((0..taps.counts[x]).map(|k| weights.of(k) * i32::from(row[start + k])).sum())
+    gray_level((0..taps.counts[x]).map(|k| weights.of(k) * i32::from(row[start + k])).sum())
 }
 
-/// `out[x]` = sum over k of `weights[k]` · line k at x, rounded to a grey level.
+/// `out[x]` = sum over k of `weights[k]` · line k at x, rounded to a gray level.
 pub fn down(source: Lines, weights: Weights, out: &mut [u8]) {
     for (x, pixel) in out.iter_mut().enumerate() {
         *pixel = down_one(source, weights, x);
@@ -65,10 +65,10 @@ pub fn down(source: Lines, weights: Weights, out: &mut [u8]) {
 
 fn down_one(source: Lines, weights: Weights, x: usize) -> u8 {
     let at = |k: usize| i32::from(source.pixels[k * source.stride + x]);
-    grey_level((0..weights.coarse.len()).map(|k| weights.of(k) * at(k)).sum())
+    gray_level((0..weights.coarse.len()).map(|k| weights.of(k) * at(k)).sum())
 }
 
-fn grey_level(sum: i32) -> u8 {
+fn gray_level(sum: i32) -> u8 {
     ((sum + (1 << (WEIGHT_BITS - 1))) >> WEIGHT_BITS).clamp(0, 255) as u8
 }
 
@@ -150,7 +150,7 @@ mod avx2 {
         debug_assert_eq!(out[width - 1], down_one(source, weights, width - 1));
     }
 
-    /// Grey levels, not yet cut off, of sums of coarse and fine parts.
+    /// Gray levels, not yet cut off, of sums of coarse and fine parts.
     #[target_feature(enable = "avx2")]
     fn levels(coarse: __m256i, fine: __m256i) -> __m256i {
         let sum = _mm256_add_epi32(_mm256_slli_epi32::<{ FINE_BITS as i32 }>(coarse), fine);

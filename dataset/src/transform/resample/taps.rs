@@ -72,7 +72,7 @@ impl Taps {
     /// Taps from `from` pixels to `to` pixels, as Pillow places them.
     ///
     /// Those of [`Filter::Lanczos`], which reduces whole films to the size that is stored, have no fine parts: their sums
-    /// are off by a hundredth of a grey level, and take half the time.
+    /// are off by a hundredth of a gray level, and take half the time.
     pub fn compute(&mut self, from: usize, to: usize, filter: Filter) {
         // One copy of the loop a filter, each with its formula inlined.
         match filter {
@@ -96,11 +96,11 @@ impl Taps {
         self.fine.clear();
         self.fine.resize(if fine { to * self.stride } else { 0 }, 0);
         for index in 0..to {
-            let centre = (index as f64 + 0.5) * scale;
-            let start = (centre - support + 0.5).max(0.0) as usize;
-            let end = ((centre + support + 0.5) as usize).min(from);
+            let center = (index as f64 + 0.5) * scale;
+            let start = (center - support + 0.5).max(0.0) as usize;
+            let end = ((center + support + 0.5) as usize).min(from);
             self.exact.clear();
-            self.exact.extend((start..end).map(|x| weight((x as f64 - centre + 0.5) * narrow)));
+            self.exact.extend((start..end).map(|x| weight((x as f64 - center + 0.5) * narrow)));
             let unit = f64::from(1u32 << WEIGHT_BITS) / self.exact.iter().sum::<f64>();
             let at = index * self.stride;
             if fine {

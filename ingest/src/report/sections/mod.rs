@@ -8,7 +8,7 @@ mod overrides;
 
 pub use overrides::{CHARACTERS, Conclusion, SECTIONS};
 
-/// One section: normalised name, text as it stands.
+/// One section: normalized name, text as it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Section {
     pub name: String,
@@ -119,7 +119,7 @@ const STUDY_WORDS: [&str; 18] = [
 ];
 
 /// The section that a heading means.
-pub fn normalise_heading(heading: &str) -> String {
+pub fn normalize_heading(heading: &str) -> String {
     let heading = heading.trim().to_lowercase();
     let known = HEADINGS.iter().find(|(name, _)| *name == heading).map(|(_, section)| *section);
     let main = || MAIN.into_iter().find(|section| heading.contains(section));
@@ -162,7 +162,7 @@ pub fn sections(text: &str) -> Vec<Section> {
         let rest = text[start..].find('\n').map_or(start, |line| start + line);
         let next = next_heading(text, rest);
         let end = next.as_ref().map_or(text.len(), |(line, _, _)| *line);
-        found.push(Section { name: normalise_heading(&text[name]), text: text[start..end.max(start)].to_owned() });
+        found.push(Section { name: normalize_heading(&text[name]), text: text[start..end.max(start)].to_owned() });
         heading = next;
     }
     let is_main = |section: &Section| section.name == "impression" || section.name == "findings";

@@ -7,7 +7,7 @@ pub enum Conclusion {
     /// Under its own heading.
     #[default]
     Usual,
-    /// In the last section of this normalised name.
+    /// In the last section of this normalized name.
     Section(&'static str),
     /// From this character to before that one, of the text with line ends `\n`; an empty range: nowhere.
     Characters(usize, usize),

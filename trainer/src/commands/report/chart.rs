@@ -9,11 +9,11 @@ use plotters::prelude::*;
 
 use super::escape;
 
-/// Stands for the page's text colour in charts, which are drawn before the page knows whether it is dark.
+/// Stands for the page's text color in charts, which are drawn before the page knows whether it is dark.
 const INK: RGBColor = RGBColor(1, 2, 3);
-/// Classes `c0` to `c6` of the style sheet: a colour for light and one for dark ground.
+/// Classes `c0` to `c6` of the style sheet: a color for light and one for dark ground.
 const COLOURS: usize = 7;
-/// Dashes and gaps of lines, so that they differ without colour. Colours, dashes and markers have no common divisor: the
+/// Dashes and gaps of lines, so that they differ without color. Colors, dashes and markers have no common divisor: the
 /// next line with the same three is the 210th.
 const DASHES: [&str; 6] = ["", "7 4", "2 3", "11 3 2 3", "16 5", "11 3 2 3 2 3"];
 /// Outlines of markers around the origin: circle, square, triangle, diamond, cross.
@@ -186,22 +186,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_lines_differ_with_and_without_colour() {
+    fn many_lines_differ_with_and_without_color() {
         let series = |count: usize| -> Vec<Series> {
             let points = |at: usize| (0..20).map(|x| (f64::from(x), at as f64)).collect();
             (0..count)
                 .map(|at| Series { name: format!("run {at}"), points: points(at), intervals: Vec::new() })
                 .collect()
         };
-        let looks = |count: usize, with_colour: bool| -> usize {
+        let looks = |count: usize, with_color: bool| -> usize {
             let page = chart(&series(count), "updates", "loss", false).unwrap();
             let entries = page.split("<span>").skip(1).map(|entry| {
                 let value = |name: &str| {
                     let rest = entry.split(&format!(" {name}=\"")).nth(1);
                     rest.and_then(|rest| rest.split('"').next()).unwrap_or_default().to_owned()
                 };
-                let colour = if with_colour { value("class") } else { String::new() };
-                [colour, value("stroke-dasharray"), value("d")]
+                let color = if with_color { value("class") } else { String::new() };
+                [color, value("stroke-dasharray"), value("d")]
             });
             entries.collect::<BTreeSet<_>>().len()
         };

@@ -119,7 +119,7 @@ pub fn report(runs: &[PathBuf], out: &Path) -> Result<()> {
         .filter_map(|path| match Run::load(path) {
             Ok(run) => Some(run),
             Err(error) => {
-                dataset::remark!("left out: {error:#}");
+                dataset::cli_eprintln!("left out: {error:#}");
                 None
             }
         })

@@ -17,12 +17,12 @@ const COLUMNS: [Column; 13] = [
     ("split", &["split"]),
     ("labels, %", &["ratio"]),
     ("seed", &["run.seed"]),
-    ("updates", &["optimiser.steps"]),
-    ("batch", &["optimiser.batch_size"]),
-    ("micro-batches", &["optimiser.accumulation"]),
-    ("learning rate", &["optimiser.rate", "optimiser.base_rate"]),
-    ("weight decay", &["optimiser.weight_decay"]),
-    ("layer decay", &["optimiser.layer_decay"]),
+    ("updates", &["optimizer.steps"]),
+    ("batch", &["optimizer.batch_size"]),
+    ("micro-batches", &["optimizer.accumulation"]),
+    ("learning rate", &["optimizer.rate", "optimizer.base_rate"]),
+    ("weight decay", &["optimizer.weight_decay"]),
+    ("layer decay", &["optimizer.layer_decay"]),
     ("precision", &["run.precision"]),
 ];
 
@@ -68,10 +68,10 @@ fn value(table: &Table, keys: &[&str]) -> Option<String> {
     let key = keys.iter().find(|key| at(table, key).is_some())?;
     // Pre-training counts in updates or, if there are 0 of them, in epochs; its rate is that of a batch of 256.
     let unit = match *key {
-        "optimiser.steps" if at(table, key)?.as_integer() == Some(0) => {
-            return Some(format!("{} epochs", shown(at(table, "optimiser.epochs")?)));
+        "optimizer.steps" if at(table, key)?.as_integer() == Some(0) => {
+            return Some(format!("{} epochs", shown(at(table, "optimizer.epochs")?)));
         }
-        "optimiser.base_rate" => " (batch of 256)",
+        "optimizer.base_rate" => " (batch of 256)",
         _ => "",
     };
     let text = shown(at(table, key)?);
@@ -99,10 +99,10 @@ mod tests {
 
     #[test]
     fn a_run_shows_what_it_counts_in() {
-        let table: Table = "split = \"\"\n[optimiser]\nsteps = 0\nepochs = 200.0\nbase_rate = 0.00015".parse().unwrap();
-        assert_eq!(value(&table, &["optimiser.steps"]).as_deref(), Some("200 epochs"));
+        let table: Table = "split = \"\"\n[optimizer]\nsteps = 0\nepochs = 200.0\nbase_rate = 0.00015".parse().unwrap();
+        assert_eq!(value(&table, &["optimizer.steps"]).as_deref(), Some("200 epochs"));
         assert_eq!(
-            value(&table, &["optimiser.rate", "optimiser.base_rate"]).as_deref(),
+            value(&table, &["optimizer.rate", "optimizer.base_rate"]).as_deref(),
             Some("0.00015 (batch of 256)")
         );
         assert_eq!(

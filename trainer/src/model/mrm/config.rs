@@ -51,7 +51,7 @@ pub struct MrmConfig {
     pub super_resolution: i64,
     /// Part of the patches that is removed, from 0 to below 1.
     pub mask_ratio: f64,
-    /// Whether each target patch is standardised.
+    /// Whether each target patch is standardized.
     pub norm_pix_loss: bool,
     /// Whether the target image is brought to the encoder's size with antialias. The release's pinned torchvision has
     /// none, today's has it.

@@ -1,4 +1,4 @@
-//! Floating-point operations of a training step, for the utilisation of a device.
+//! Floating-point operations of a training step, for the utilization of a device.
 
 use super::{MrmConfig, ReportLoss};
 

@@ -178,7 +178,7 @@ impl Mrm {
 
     /// Masks, encodes and restores a batch.
     ///
-    /// `image` `[B, C, H, W]` is the target, normalised, of side [`MrmConfig::input_size`], with 1 channel (grey) or
+    /// `image` `[B, C, H, W]` is the target, normalized, of side [`MrmConfig::input_size`], with 1 channel (gray) or
     /// all. `report` is needed unless the model restores the image only. `noise` `[B, L]` decides which patches are
     /// kept; without it it is drawn. `train` switches dropout on, and leaves out what no loss needs.
     ///
@@ -276,7 +276,7 @@ impl Mrm {
         let pred = decoder.forward(&output.latent, &patch_mask.restore, wanted, train);
         let target = target_patches(image, self.config.target_patch()); // [B, L, P·P·C]
         let target = wanted.map_or_else(|| target.shallow_clone(), |wanted| gather_tokens(&target, wanted));
-        let error = patch_error(&pred, &self.normalised(&target)); // [B, L] or [B, L - K]
+        let error = patch_error(&pred, &self.normalized(&target)); // [B, L] or [B, L - K]
         output.loss_image = Some(if train {
             error.mean(Kind::Float)
         } else {
@@ -332,8 +332,8 @@ impl Mrm {
         output.report_hidden = Some(hidden);
     }
 
-    /// Target patches as the image loss compares them: `[.., P·P·C]`, standardised under `norm_pix_loss`.
-    fn normalised(&self, target: &Tensor) -> Tensor {
+    /// Target patches as the image loss compares them: `[.., P·P·C]`, standardized under `norm_pix_loss`.
+    fn normalized(&self, target: &Tensor) -> Tensor {
         if !self.config.norm_pix_loss {
             return target.shallow_clone();
         }
@@ -348,8 +348,8 @@ impl Mrm {
         patch_statistics(target, self.config.vit.in_channels / channels)
     }
 
-    /// Predicted patches `[B, L, P·P·3]` as an image `[B, 3, H, W]` of normalised pixels, the target's patches giving
-    /// mean and spread where the loss is on standardised patches.
+    /// Predicted patches `[B, L, P·P·3]` as an image `[B, 3, H, W]` of normalized pixels, the target's patches giving
+    /// mean and spread where the loss is on standardized patches.
     ///
     /// # Errors
     /// When prediction or image have the wrong shape.
@@ -378,8 +378,8 @@ impl Mrm {
     /// An error unless the image has the target's size, and one channel or all.
     fn check_image(&self, image: &Tensor) -> Result<(), ModelError> {
         let side = self.config.input_size();
-        let grey = image.size().get(1) == Some(&1);
-        check_shape("image", image, &[-1, if grey { 1 } else { self.config.vit.in_channels }, side, side])
+        let gray = image.size().get(1) == Some(&1);
+        check_shape("image", image, &[-1, if gray { 1 } else { self.config.vit.in_channels }, side, side])
     }
 }
 

@@ -76,16 +76,16 @@ fn close(a: f64, b: f64) {
 }
 
 #[test]
-fn a_grey_image_gives_what_three_equal_channels_give() {
+fn a_gray_image_gives_what_three_equal_channels_give() {
     let batch = Batch::new();
     for norm_pix_loss in [true, false] {
         let (_store, model) = model(&MrmConfig { norm_pix_loss, ..config() });
-        let grey = batch.run(&model, false);
+        let gray = batch.run(&model, false);
         let image = batch.image.repeat([1, 3, 1, 1]);
         let repeated = model.forward(&image, Some(batch.report()), Some(&batch.noise), false).unwrap();
-        close(number(grey.loss_image.as_ref()), number(repeated.loss_image.as_ref()));
-        close(number(grey.loss_report.as_ref()), number(repeated.loss_report.as_ref()));
-        let (a, b) = (grey.pred.unwrap(), repeated.pred.unwrap());
+        close(number(gray.loss_image.as_ref()), number(repeated.loss_image.as_ref()));
+        close(number(gray.loss_report.as_ref()), number(repeated.loss_report.as_ref()));
+        let (a, b) = (gray.pred.unwrap(), repeated.pred.unwrap());
         let difference = model.restored_image(&a, &batch.image).unwrap() - model.restored_image(&b, &image).unwrap();
         assert!(difference.abs().max().double_value(&[]) < 1e-4);
     }
@@ -262,11 +262,11 @@ fn the_mask_keeps_the_patches_with_the_smallest_noise() {
 }
 
 #[test]
-fn a_perfect_prediction_is_denormalised_to_the_image() {
+fn a_perfect_prediction_is_denormalized_to_the_image() {
     let batch = Batch::new();
     let (_store, model) = model(&config());
     let image = batch.image.repeat([1, 3, 1, 1]);
-    let perfect = model.normalised(&target_patches(&image, 8));
+    let perfect = model.normalized(&target_patches(&image, 8));
     let restored = model.restored_image(&perfect, &image).unwrap();
     assert!((restored - &image).abs().max().double_value(&[]) < 1e-5);
     let shown = model.mask_image(&Tensor::ones([2, 16], (Kind::Float, Device::Cpu))).unwrap();

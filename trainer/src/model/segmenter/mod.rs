@@ -167,7 +167,7 @@ impl Segmenter {
         &self.config
     }
 
-    /// Logits of every pixel: image `[B, C, S, S]`, normalised, of 1 channel (grey) or all → `[B, 2, S, S]`.
+    /// Logits of every pixel: image `[B, C, S, S]`, normalized, of 1 channel (gray) or all → `[B, 2, S, S]`.
     ///
     /// # Errors
     /// When the image has the wrong shape.

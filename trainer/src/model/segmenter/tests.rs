@@ -2,7 +2,7 @@ use super::*;
 use crate::eval::overlap::Overlap;
 use crate::model::mrm::{Mrm, MrmConfig, Restore};
 use crate::model::segmentation_loss::HeadLoss;
-use crate::train::optimizer::{Algorithm, Optimiser, parameters};
+use crate::train::optimizer::{Algorithm, Optimizer, parameters};
 use crate::weights::load::load_state;
 use tch::{Device, Kind};
 
@@ -25,8 +25,8 @@ fn both_heads_give_logits_of_every_pixel_on_odd_grids_too() {
             let (_store, model) = segmenter(&small(head, image_size));
             let image = Tensor::randn([2, 1, image_size, image_size], (Kind::Float, Device::Cpu));
             let seen = model.forward(&image, false).unwrap();
-            let grey = model.forward(&image.repeat([1, 3, 1, 1]), false).unwrap().logits;
-            assert!((grey - &seen.logits).abs().max().double_value(&[]) < 1e-5);
+            let gray = model.forward(&image.repeat([1, 3, 1, 1]), false).unwrap().logits;
+            assert!((gray - &seen.logits).abs().max().double_value(&[]) < 1e-5);
             assert_eq!(seen.logits.size(), [2, 2, image_size, image_size], "{head:?}");
             assert!(seen.auxiliary.is_none());
             let trained = model.forward(&image, true).unwrap();
@@ -117,17 +117,17 @@ fn both_heads_learn_squares_by_heart() {
         let (store, model) = segmenter(&SegmenterConfig { drop_path: 0.0, ..small(head, 32) });
         let (image, target) = squares(6, 32);
         let algorithm = Algorithm::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
-        let mut optimiser = Optimiser::new(algorithm, 0.0, parameters(&store));
+        let mut optimizer = Optimizer::new(algorithm, 0.0, parameters(&store));
         let steps = 40;
         for step in 0..steps {
-            optimiser.drop_gradients().unwrap();
+            optimizer.drop_gradients().unwrap();
             let output = model.forward(&image, true).unwrap();
             let mut loss = HeadLoss::DECODE.of(&output.logits, &target).0;
             if let Some(auxiliary) = output.auxiliary {
                 loss += HeadLoss::AUXILIARY.of(&auxiliary, &target).0;
             }
             loss.backward();
-            optimiser.step(1e-2 * (1.0 - f64::from(step) / f64::from(steps)), None).unwrap();
+            optimizer.step(1e-2 * (1.0 - f64::from(step) / f64::from(steps)), None).unwrap();
         }
         let logits = model.forward(&image, false).unwrap().logits;
         let front = logits.softmax(1, None).select(1, FRONT).gt(0.5).to_kind(Kind::Uint8);

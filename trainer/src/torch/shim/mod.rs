@@ -1,4 +1,4 @@
-//! What libtorch offers and tch does not bind, by a small C++ shim (`libtorch/shim.cpp`): fused optimisers, operations
+//! What libtorch offers and tch does not bind, by a small C++ shim (`libtorch/shim.cpp`): fused optimizers, operations
 //! on many tensors at once, autocast on any device, events, the peak of a device's memory.
 
 use std::ffi::{CStr, c_char, c_int, c_void};

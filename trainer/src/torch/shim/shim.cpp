@@ -1,4 +1,4 @@
-// What libtorch offers and tch does not bind: fused optimisers, operations on many tensors at once, autocast for any
+// What libtorch offers and tch does not bind: fused optimizers, operations on many tensors at once, autocast for any
 // device, events, memory statistics. Only `libtorch.rs` calls these functions; it states what they take.
 //
 // No exception crosses the border: each function returns an error text that the caller frees, or a null pointer.

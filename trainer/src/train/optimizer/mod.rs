@@ -1,4 +1,4 @@
-//! AdamW and SGD with momentum, with a state that can be saved: what tch's own optimisers cannot do.
+//! AdamW and SGD with momentum, with a state that can be saved: what tch's own optimizers cannot do.
 //!
 //! The update rules are PyTorch's, by its fused kernels. A parameter without a gradient is skipped whole: no update, no
 //! decay, no step counted. Whether an update is skipped altogether is decided on the device, which nobody waits for.
@@ -34,10 +34,10 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// The release's pre-training optimiser: AdamW with betas 0.9 and 0.95.
+    /// The release's pre-training optimizer: AdamW with betas 0.9 and 0.95.
     pub const PRETRAINING: Self = Self::AdamW { beta1: 0.9, beta2: 0.95, epsilon: 1e-8 };
 
-    /// The release's fine-tuning optimiser: SGD with momentum 0.9.
+    /// The release's fine-tuning optimizer: SGD with momentum 0.9.
     pub const FINE_TUNING: Self = Self::Sgd { momentum: 0.9 };
 
     /// AdamW with torch's constants.
@@ -120,17 +120,17 @@ pub fn decayed_parameters(store: &VarStore, depth: i64, decay: f64) -> Vec<Param
 /// Parameters with one rate (by its factor) and decay: their places, and their gradients.
 type Group = ((f64, bool), Vec<(usize, Tensor)>);
 
-/// An optimiser over named parameters.
+/// An optimizer over named parameters.
 #[derive(Debug)]
-pub struct Optimiser {
+pub struct Optimizer {
     algorithm: Algorithm,
     weight_decay: f64,
     parameters: Vec<Parameter>,
     states: Vec<Option<State>>, // one a parameter, from its first update on
 }
 
-impl Optimiser {
-    /// An optimiser that has not made a step.
+impl Optimizer {
+    /// An optimizer that has not made a step.
     pub fn new(algorithm: Algorithm, weight_decay: f64, parameters: Vec<Parameter>) -> Self {
         let states = parameters.iter().map(|_| None).collect();
         Self { algorithm, weight_decay, parameters, states }
@@ -245,7 +245,7 @@ impl Optimiser {
     }
 
     /// The state as named tensors: `exp_avg.NAME` and `exp_avg_sq.NAME`, or `momentum_buffer.NAME`, and `step.NAME`
-    /// (Int64, one value). Parameters never updated have none. The tensors are shared with the optimiser, not copied.
+    /// (Int64, one value). Parameters never updated have none. The tensors are shared with the optimizer, not copied.
     pub fn save_state(&self) -> Vec<(String, Tensor)> {
         let mut tensors = Vec::new();
         for (parameter, state) in self.parameters.iter().zip(&self.states) {
@@ -260,7 +260,7 @@ impl Optimiser {
     }
 
     /// Takes over a state that [`save_state`](Self::save_state) gave. A parameter without a `step` counts as never
-    /// updated. On an error the optimiser stays as it was.
+    /// updated. On an error the optimizer stays as it was.
     ///
     /// # Errors
     /// When a buffer is missing or has another shape than its parameter.

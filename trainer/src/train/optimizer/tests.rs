@@ -1,4 +1,4 @@
-//! Tests of the optimisers; their numbers are tested against PyTorch in `tests/tests/golden_trainer.rs`.
+//! Tests of the optimizers; their numbers are tested against PyTorch in `tests/tests/golden_trainer.rs`.
 
 use super::*;
 use tch::Device;
@@ -50,13 +50,13 @@ fn parameters_without_a_gradient_stay_as_they_are() {
     for algorithm in BOTH {
         let store = store();
         let before = weights(&store);
-        let mut optimiser = Optimiser::new(algorithm, 0.5, parameters(&store));
+        let mut optimizer = Optimizer::new(algorithm, 0.5, parameters(&store));
         backward(&store);
-        optimiser.step(0.1, None).unwrap();
+        optimizer.step(0.1, None).unwrap();
         let after = weights(&store);
         assert!(before[..9].iter().zip(&after[..9]).all(|(a, b)| a != b));
         assert_eq!(before[9..], after[9..]);
-        assert!(!optimiser.save_state().iter().any(|(name, _)| name.contains("unused")));
+        assert!(!optimizer.save_state().iter().any(|(name, _)| name.contains("unused")));
     }
 }
 
@@ -64,13 +64,13 @@ fn parameters_without_a_gradient_stay_as_they_are() {
 fn a_loaded_state_goes_on_bit_for_bit() {
     for algorithm in BOTH {
         let store = store();
-        let mut whole = Optimiser::new(algorithm, 0.1, parameters(&store));
-        let mut resumed = Optimiser::new(algorithm, 0.1, parameters(&store));
+        let mut whole = Optimizer::new(algorithm, 0.1, parameters(&store));
+        let mut resumed = Optimizer::new(algorithm, 0.1, parameters(&store));
         for step in 0..6 {
-            let optimiser = if step < 3 { &mut whole } else { &mut resumed };
-            optimiser.drop_gradients().unwrap();
+            let optimizer = if step < 3 { &mut whole } else { &mut resumed };
+            optimizer.drop_gradients().unwrap();
             backward(&store);
-            optimiser.step(0.05, None).unwrap();
+            optimizer.step(0.05, None).unwrap();
             if step == 2 {
                 resumed.load_state(whole.save_state()).unwrap();
             }
@@ -78,11 +78,11 @@ fn a_loaded_state_goes_on_bit_for_bit() {
         let broken = weights(&store);
 
         let store = self::store();
-        let mut optimiser = Optimiser::new(algorithm, 0.1, parameters(&store));
+        let mut optimizer = Optimizer::new(algorithm, 0.1, parameters(&store));
         for _ in 0..6 {
-            optimiser.drop_gradients().unwrap();
+            optimizer.drop_gradients().unwrap();
             backward(&store);
-            optimiser.step(0.05, None).unwrap();
+            optimizer.step(0.05, None).unwrap();
         }
         assert_eq!(broken, weights(&store));
     }
@@ -91,29 +91,29 @@ fn a_loaded_state_goes_on_bit_for_bit() {
 #[test]
 fn a_state_of_another_model_is_refused() {
     let store = store();
-    let mut optimiser = Optimiser::new(Algorithm::PRETRAINING, 0.0, parameters(&store));
+    let mut optimizer = Optimizer::new(Algorithm::PRETRAINING, 0.0, parameters(&store));
     backward(&store);
-    optimiser.step(0.1, None).unwrap();
-    let mut state = optimiser.save_state();
+    optimizer.step(0.1, None).unwrap();
+    let mut state = optimizer.save_state();
     state.retain(|(name, _)| name != "exp_avg_sq.layer.bias");
-    let message = optimiser.load_state(state).unwrap_err().to_string();
+    let message = optimizer.load_state(state).unwrap_err().to_string();
     assert_eq!(message, "the saved state has no tensor `exp_avg_sq.layer.bias`");
-    let mut state = optimiser.save_state();
+    let mut state = optimizer.save_state();
     state[0].1 = Tensor::zeros([5], (Kind::Float, Device::Cpu));
-    assert!(optimiser.load_state(state).unwrap_err().to_string().starts_with("exp_avg.layer.bias"));
+    assert!(optimizer.load_state(state).unwrap_err().to_string().starts_with("exp_avg.layer.bias"));
 }
 
 #[test]
 fn clipping_returns_the_norm_before_and_never_scales_up() {
     let store = store();
-    let mut optimiser = Optimiser::new(Algorithm::FINE_TUNING, 0.0, parameters(&store));
-    assert_eq!(optimiser.clip_grad_norm(1.0, None).unwrap().double_value(&[]), 0.0);
+    let mut optimizer = Optimizer::new(Algorithm::FINE_TUNING, 0.0, parameters(&store));
+    assert_eq!(optimizer.clip_grad_norm(1.0, None).unwrap().double_value(&[]), 0.0);
     backward(&store);
-    let norm = optimiser.clip_grad_norm(0.0, None).unwrap().double_value(&[]);
-    assert!((optimiser.clip_grad_norm(norm * 2.0, None).unwrap().double_value(&[]) - norm).abs() < 1e-6);
-    assert_eq!(optimiser.clip_grad_norm(0.0, None).unwrap().double_value(&[]), norm);
-    let _ = optimiser.clip_grad_norm(norm / 4.0, None).unwrap();
-    let clipped = optimiser.clip_grad_norm(0.0, None).unwrap().double_value(&[]);
+    let norm = optimizer.clip_grad_norm(0.0, None).unwrap().double_value(&[]);
+    assert!((optimizer.clip_grad_norm(norm * 2.0, None).unwrap().double_value(&[]) - norm).abs() < 1e-6);
+    assert_eq!(optimizer.clip_grad_norm(0.0, None).unwrap().double_value(&[]), norm);
+    let _ = optimizer.clip_grad_norm(norm / 4.0, None).unwrap();
+    let clipped = optimizer.clip_grad_norm(0.0, None).unwrap().double_value(&[]);
     assert!((clipped - norm / 4.0).abs() < 1e-4, "{clipped}");
 }
 
@@ -123,9 +123,9 @@ fn the_rate_of_a_parameter_can_be_scaled() {
     let mut listed = parameters(&store);
     listed[1].rate_scale = 0.0;
     let before = weights(&store);
-    let mut optimiser = Optimiser::new(Algorithm::PRETRAINING, 0.5, listed);
+    let mut optimizer = Optimizer::new(Algorithm::PRETRAINING, 0.5, listed);
     backward(&store);
-    optimiser.step(0.1, None).unwrap();
+    optimizer.step(0.1, None).unwrap();
     let after = weights(&store);
     assert_eq!(before[..6], after[..6]); // layer.weight
     assert_ne!(before[6..9], after[6..9]);

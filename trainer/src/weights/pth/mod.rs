@@ -1,4 +1,4 @@
-//! PyTorch checkpoints read without Python: `torch.save` of a state dict, alone or with an optimiser's state and more.
+//! PyTorch checkpoints read without Python: `torch.save` of a state dict, alone or with an optimizer's state and more.
 //!
 //! A checkpoint is a zip archive of a pickle and of the bytes of each storage. The pickle is read by a machine of our own
 //! which runs no code (`pth/unpickle.rs`); what it cannot make sense of is left out and named. Only storages that the state
@@ -7,7 +7,7 @@
 //! | read | not read |
 //! | --- | --- |
 //! | archives of PyTorch 1.6 and newer, pickle protocols 2 to 5 | the format before 1.6; TorchScript archives |
-//! | strided tensors, views, shared storages, Parameters, subclasses | sparse, quantised, nested, meta tensors: left out |
+//! | strided tensors, views, shared storages, Parameters, subclasses | sparse, quantized, nested, meta tensors: left out |
 //! | float32, float64, float16, bfloat16, int8 to int64, uint8, bool | complex, float8, other unsigned: left out |
 //! | little-endian | big-endian |
 
@@ -30,7 +30,7 @@ pub use unpickle::UnpickleError;
 /// Lightning, and what else is usual.
 const STATE_KEYS: [&str; 4] = ["model", "state_dict", "model_state_dict", "module"];
 
-/// The largest pickle that is read, in bytes. That of a thousand tensors with an optimiser's state has less than one MB.
+/// The largest pickle that is read, in bytes. That of a thousand tensors with an optimizer's state has less than one MB.
 const LARGEST_PICKLE: u64 = 1 << 26;
 
 /// Tensors may share their storage, or repeat its values; all of them together are this many files at most.
@@ -75,7 +75,7 @@ pub struct StateDict {
     pub tensors: Vec<(String, Tensor)>,
     /// Entries of the state dict that were left out, and why.
     pub skipped: Vec<(String, String)>,
-    /// What else the checkpoint holds: an optimiser's state, arguments, an epoch.
+    /// What else the checkpoint holds: an optimizer's state, arguments, an epoch.
     pub beside: Vec<String>,
 }
 

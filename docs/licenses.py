@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Lists the licences of all dependencies in docs/licences.md, and refuses those that nobody has agreed to.
+"""Lists the licenses of all dependencies in docs/licenses.md, and refuses those that nobody has agreed to.
 
-    docs/licences.py            write the page
-    docs/licences.py --check    fail where a licence is not allowed, or the page is not what would be written
+    docs/licenses.py            write the page
+    docs/licenses.py --check    fail where a license is not allowed, or the page is not what would be written
 
 Everything comes from `cargo metadata`, without a network.
 """
@@ -22,7 +22,7 @@ ALLOWED = {
 # The platform that is built for: crates of other platforms are no part of any program.
 PLATFORM = "x86_64-unknown-linux-gnu"
 PROGRAMS = ["mrm-ingest", "mrm-dataset", "mrm-trainer"]
-PAGE = pathlib.Path(__file__).with_name("licences.md")
+PAGE = pathlib.Path(__file__).with_name("licenses.md")
 
 
 def metadata():
@@ -34,7 +34,7 @@ def metadata():
 
 
 def is_allowed(expression):
-    """Whether an SPDX expression can be met by allowed licences: AND binds closer than OR; `/` is an old OR."""
+    """Whether an SPDX expression can be met by allowed licenses: AND binds closer than OR; `/` is an old OR."""
     tokens = re.findall(r"[()]|[^\s()]+", expression.replace("/", " OR "))
     at = 0
 
@@ -102,38 +102,38 @@ def main():
     )
     stated = lambda package: (package["license"] or "none stated").replace("/", " OR ").replace("  ", " ")
     refused = [package for package in packages if not is_allowed(package["license"] or "none")]
-    by_licence = {}
+    by_license = {}
     for package in packages:
-        by_licence.setdefault(stated(package), []).append(package)
+        by_license.setdefault(stated(package), []).append(package)
     counts = "".join(
-        f"| {licence} | {len(some)} |\n"
-        for licence, some in sorted(by_licence.items(), key=lambda item: (-len(item[1]), item[0]))
+        f"| {license} | {len(some)} |\n"
+        for license, some in sorted(by_license.items(), key=lambda item: (-len(item[1]), item[0]))
     )
     rows = "".join(
         f"| {package['name']} | {package['version']} | {stated(package)} | "
         f"{'programs' if package['id'] in in_programs else 'building, tests'} |\n"
         for package in packages
     )
-    page = f"""# Licences
+    page = f"""# Licenses
 `mrm` is under Apache-2.0. It is built from {len(packages)} crates, {sum(p["id"] in in_programs for p in packages)} of which are part of
-a program; their licences, as their manifests state them, are below. `docs/licences.py` writes this page; `make audit`
-fails where it is out of date, or a licence is none of these: {", ".join(sorted(ALLOWED))}.
+a program; their licenses, as their manifests state them, are below. `docs/licenses.py` writes this page; `make audit`
+fails where it is out of date, or a license is none of these: {", ".join(sorted(ALLOWED))}.
 
 Beside the crates: `trainer` loads libtorch (BSD-3-Clause, with notices of what it contains in the `torch` wheel), and
 tests use the Python packages of `tests/requirements.txt`, which no program contains.
 
-| licence | crates |
+| license | crates |
 | --- | --- |
 {counts}
-| crate | version | licence | in |
+| crate | version | license | in |
 | --- | --- | --- | --- |
 {rows}"""
     for package in refused:
-        print(f"error: {package['name']} {package['version']}: licence not agreed to: {stated(package)}", file=sys.stderr)
+        print(f"error: {package['name']} {package['version']}: license not agreed to: {stated(package)}", file=sys.stderr)
     if "--check" not in sys.argv[1:]:
         PAGE.write_text(page)
     elif not PAGE.exists() or PAGE.read_text() != page:
-        sys.exit(f"error: {PAGE.name} is not what Cargo.lock says: run docs/licences.py")
+        sys.exit(f"error: {PAGE.name} is not what Cargo.lock says: run docs/licenses.py")
     sys.exit(1 if refused else 0)
 
 
