@@ -24,6 +24,8 @@ use crate::eval::overlap::{Overlap, run_lengths};
 use crate::task::objective::Objective;
 use crate::task::{Found, MaskRule, Segmentation, segment};
 use crate::train::run_dir;
+use crate::weights::load_tensors;
+use crate::weights::source::read_weights;
 
 /// What `evaluate` found of a segmentation run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -69,7 +71,7 @@ pub fn evaluate_segmentation(
     config.validate().with_context(|| run_dir::config_path(run).display().to_string())?;
     let (dataset, split) = (&source.dataset, source.split()?);
     check_split((&config.dataset, &config.split, &config.split_members), source)?;
-    run_dir::remark_unfinished(run, config.optimizer.steps);
+    super::warn_unfinished(run, config.optimizer.steps);
     remark_ratio(&config.dataset, config.ratio, &[], source)?;
     let stem = file_stem(subset, &config.dataset, source);
     let rule = MaskRule { min_area: min_area.unwrap_or(config.prediction.min_area), ..config.prediction };
@@ -81,7 +83,7 @@ pub fn evaluate_segmentation(
     let transform = evaluation_transform(&config);
     let (decay, model) = (config.optimizer.layer_decay, &config.model);
     let objective = Segmentation::new(model, decay, rule, dataset, Vec::new(), transform, device)?;
-    let loaded = run_dir::load(objective.store(), &run_dir::weights(run)?)?;
+    let loaded = load_tensors(objective.store(), &read_weights(run)?)?;
     if !loaded.is_complete() {
         bail!("the weights do not fit the run's configuration: {loaded}");
     }
@@ -246,9 +248,8 @@ fn line(record: &Found, transform: Transform) -> RgbImage {
         let (x, y) = (at as u32 % size, at as u32 / size);
         let gray = ((level * transform.std + transform.mean) * 255.0).round().clamp(0.0, 255.0) as u8;
         // Half the color, half the picture under it.
-        let tinted = |marked: bool, color: [u8; 3]| {
-            Rgb(color.map(|channel| if marked { channel.midpoint(gray) } else { gray }))
-        };
+        let tinted =
+            |marked: bool, color: [u8; 3]| Rgb(color.map(|channel| if marked { channel.midpoint(gray) } else { gray }));
         canvas.put_pixel(x, y, tinted(false, DRAWN));
         canvas.put_pixel(step + x, y, tinted(record.target[at] == 1, DRAWN));
         canvas.put_pixel(2 * step + x, y, tinted(record.prediction[at] == 1, PREDICTED));

@@ -60,10 +60,10 @@ impl VitClassifier {
         config.validate()?;
         let vit = &config.vit;
         let head_path = path / "head";
-        let head = truncated_normal(&[config.classes, vit.width], HEAD_STD, path.device());
+        let head = truncated_normal(&[config.classes, vit.embed_dim], HEAD_STD, path.device());
         Ok(Self {
             encoder: VitEncoder::new(path, vit, config.drop_path),
-            fc_norm: layer_norm(&(path / "fc_norm"), vit.width, LAYER_NORM_EPSILON),
+            fc_norm: layer_norm(&(path / "fc_norm"), vit.embed_dim, LAYER_NORM_EPSILON),
             head: nn::Linear {
                 ws: head_path.add("weight", head, true),
                 bs: Some(head_path.zeros("bias", &[config.classes])),
@@ -112,12 +112,12 @@ impl VitClassifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::mrm::{Mrm, MrmConfig, Restore};
+    use crate::model::mrm::{Mrm, MrmConfig, Reconstruct};
     use crate::weights::load::load_state;
     use tch::{Device, Kind};
 
     fn vit(image_size: i64) -> VitConfig {
-        VitConfig { image_size, patch_size: 4, width: 16, depth: 2, heads: 2, ..VitConfig::default() }
+        VitConfig { image_size, patch_size: 4, embed_dim: 16, num_layers: 2, num_heads: 2, ..VitConfig::default() }
     }
 
     fn classifier(config: &ClassifierConfig) -> (nn::VarStore, VitClassifier) {
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn a_pretrained_encoder_loads_on_another_grid() {
         let pretrained = nn::VarStore::new(Device::Cpu);
-        let config = MrmConfig { vit: vit(16), restore: Restore::ImageOnly, ..MrmConfig::default() };
+        let config = MrmConfig { vit: vit(16), reconstruct: Reconstruct::ImageOnly, ..MrmConfig::default() };
         let _ = Mrm::new(&pretrained.root(), &config).unwrap();
         let (store, _model) = classifier(&ClassifierConfig { vit: vit(24), classes: 3, drop_path: 0.1 });
         let state = pretrained.variables();

@@ -25,13 +25,14 @@ impl VitEncoder {
     /// branch in the last block. The caller has validated both.
     pub fn new(path: &nn::Path, config: &VitConfig, drop_path: f64) -> Self {
         let init = WeightInit::TruncatedNormal(TOKEN_STD);
-        let token =
-            |name, tokens| path.add(name, truncated_normal(&[1, tokens, config.width], TOKEN_STD, path.device()), true);
+        let token = |name, tokens| {
+            path.add(name, truncated_normal(&[1, tokens, config.embed_dim], TOKEN_STD, path.device()), true)
+        };
         Self {
             patch_embed: PatchEmbed::new(&(path / "patch_embed"), config, init),
             cls_token: token("cls_token", 1),
             pos_embed: token("pos_embed", 1 + config.patches()),
-            blocks: blocks(&(path / "blocks"), config.depth, config.block(), drop_path, init),
+            blocks: blocks(&(path / "blocks"), config.num_layers, config.block(), drop_path, init),
             config: config.clone(),
         }
     }
@@ -74,7 +75,7 @@ impl VitEncoder {
             x = block.forward(&x, train);
             for _ in after.iter().filter(|&&wanted| wanted == number) {
                 let patches = x.narrow(1, 1, patches).transpose(1, 2); // [B, D, L]
-                maps.push(patches.reshape([-1, self.config.width, grid, grid]));
+                maps.push(patches.reshape([-1, self.config.embed_dim, grid, grid]));
             }
             if after.iter().all(|&wanted| wanted <= number) {
                 break;
@@ -90,7 +91,7 @@ impl VitEncoder {
         let channels = if gray { 1 } else { vit.in_channels };
         check_shape("image", image, &[-1, channels, vit.image_size, vit.image_size])?;
         let x = self.patch_embed.forward(image);
-        let cls = self.cls_token.expand([image.size()[0], 1, vit.width], false).to_kind(x.kind());
+        let cls = self.cls_token.expand([image.size()[0], 1, vit.embed_dim], false).to_kind(x.kind());
         Ok(Tensor::cat(&[cls, x], 1) + &self.pos_embed)
     }
 }
@@ -111,7 +112,14 @@ mod tests {
     #[test]
     fn a_map_is_the_tokens_of_its_block_row_by_row() {
         tch::manual_seed(1);
-        let config = VitConfig { image_size: 12, patch_size: 4, width: 8, depth: 3, heads: 2, ..VitConfig::default() };
+        let config = VitConfig {
+            image_size: 12,
+            patch_size: 4,
+            embed_dim: 8,
+            num_layers: 3,
+            num_heads: 2,
+            ..VitConfig::default()
+        };
         let store = nn::VarStore::new(Device::Cpu);
         let encoder = VitEncoder::new(&store.root(), &config, 0.0);
         let image = Tensor::randn([2, 1, 12, 12], (Kind::Float, Device::Cpu));

@@ -73,19 +73,19 @@ pub fn patch_projection(
 }
 
 /// A layer normalization over the last dimension, starting at (1, 0).
-pub fn layer_norm(path: &nn::Path, width: i64, epsilon: f64) -> nn::LayerNorm {
-    nn::layer_norm(path, vec![width], nn::LayerNormConfig { eps: epsilon, ..Default::default() })
+pub fn layer_norm(path: &nn::Path, embed_dim: i64, epsilon: f64) -> nn::LayerNorm {
+    nn::layer_norm(path, vec![embed_dim], nn::LayerNormConfig { eps: epsilon, ..Default::default() })
 }
 
 /// An embedding `[..] → [.., width]` with normal start values. The row `padding` starts at zero and never receives a
 /// gradient; an optimizer's weight decay still reaches it.
-pub fn embedding(path: &nn::Path, count: i64, width: i64, padding: Option<i64>) -> nn::Embedding {
+pub fn embedding(path: &nn::Path, count: i64, embed_dim: i64, padding: Option<i64>) -> nn::Embedding {
     let config = nn::EmbeddingConfig {
         ws_init: Init::Randn { mean: 0.0, stdev: TOKEN_STD },
         padding_idx: padding.unwrap_or(-1),
         ..Default::default()
     };
-    let embedding = nn::embedding(path, count, width, config);
+    let embedding = nn::embedding(path, count, embed_dim, config);
     if let Some(row) = padding {
         tch::no_grad(|| {
             let _ = embedding.ws.get(row).zero_();

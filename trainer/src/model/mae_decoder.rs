@@ -7,7 +7,7 @@ use tch::nn::{self, Init, Module};
 
 use crate::error::{MAX_DEPTH, MAX_WIDTH, ModelError, check_heads, check_size};
 use crate::model::layers::{TOKEN_STD, WeightInit, layer_norm, linear};
-use crate::model::pos_embed::{Frequencies, sin_cos_table};
+use crate::model::pos_embed::{PosEmbed, sin_cos_table};
 use crate::model::vit::{Block, BlockConfig, LAYER_NORM_EPSILON, VitConfig, blocks, check_mlp_ratio, run_blocks};
 
 /// Sizes of the image decoder. The default is the MRM release's.
@@ -15,28 +15,28 @@ use crate::model::vit::{Block, BlockConfig, LAYER_NORM_EPSILON, VitConfig, block
 #[serde(default, deny_unknown_fields)]
 pub struct DecoderConfig {
     /// Length of a token's vector, a multiple of 4.
-    pub width: i64,
+    pub embed_dim: i64,
     /// Number of blocks.
-    pub depth: i64,
+    pub num_layers: i64,
     /// Attention heads of a block; they divide the width.
-    pub heads: i64,
+    pub num_heads: i64,
     /// Hidden width of a block's MLP, in widths.
     pub mlp_ratio: f64,
 }
 
 impl Default for DecoderConfig {
     fn default() -> Self {
-        Self { width: 768, depth: 4, heads: 6, mlp_ratio: 4.0 }
+        Self { embed_dim: 768, num_layers: 4, num_heads: 6, mlp_ratio: 4.0 }
     }
 }
 
 impl DecoderConfig {
     /// An error if no model has these sizes.
     pub fn validate(&self) -> Result<(), ModelError> {
-        check_size("decoder.width", self.width, MAX_WIDTH)?;
-        check_size("decoder.depth", self.depth, MAX_DEPTH)?;
-        check_heads("decoder.heads", self.heads, self.width)?;
-        check_mlp_ratio(self.mlp_ratio, self.width)
+        check_size("decoder.embed_dim", self.embed_dim, MAX_WIDTH)?;
+        check_size("decoder.num_layers", self.num_layers, MAX_DEPTH)?;
+        check_heads("decoder.num_heads", self.num_heads, self.embed_dim)?;
+        check_mlp_ratio(self.mlp_ratio, self.embed_dim)
     }
 }
 
@@ -61,18 +61,19 @@ impl ImageDecoder {
         config: &DecoderConfig,
         vit: &VitConfig,
         values: i64,
-        frequencies: Frequencies,
+        pos_embed: PosEmbed,
     ) -> Result<Self, ModelError> {
         let init = WeightInit::XavierUniform;
-        let table = sin_cos_table(config.width, vit.grid(), frequencies)?.unsqueeze(0).to_device(path.device());
-        let block = BlockConfig { width: config.width, heads: config.heads, mlp_ratio: config.mlp_ratio };
+        let table = sin_cos_table(config.embed_dim, vit.grid(), pos_embed)?.unsqueeze(0).to_device(path.device());
+        let block =
+            BlockConfig { embed_dim: config.embed_dim, num_heads: config.num_heads, mlp_ratio: config.mlp_ratio };
         Ok(Self {
-            embed: linear(&(path / "decoder_embed"), vit.width, config.width, init),
-            mask_token: path.var("mask_token", &[1, 1, config.width], Init::Randn { mean: 0.0, stdev: TOKEN_STD }),
+            embed: linear(&(path / "decoder_embed"), vit.embed_dim, config.embed_dim, init),
+            mask_token: path.var("mask_token", &[1, 1, config.embed_dim], Init::Randn { mean: 0.0, stdev: TOKEN_STD }),
             pos_embed: path.add("decoder_pos_embed", table, false),
-            blocks: blocks(&(path / "decoder_blocks"), config.depth, block, 0.0, init),
-            norm: layer_norm(&(path / "decoder_norm"), config.width, LAYER_NORM_EPSILON),
-            pred: linear(&(path / "decoder_pred"), config.width, values, init),
+            blocks: blocks(&(path / "decoder_blocks"), config.num_layers, block, 0.0, init),
+            norm: layer_norm(&(path / "decoder_norm"), config.embed_dim, LAYER_NORM_EPSILON),
+            pred: linear(&(path / "decoder_pred"), config.embed_dim, values, init),
         })
     }
 
@@ -84,10 +85,10 @@ impl ImageDecoder {
     pub fn forward(&self, latent: &Tensor, ids_restore: &Tensor, wanted: Option<&Tensor>, train: bool) -> Tensor {
         let x = self.embed.forward(latent); // [B, 1 + K, W]
         let size = x.size();
-        let (batch, kept, width) = (size[0], size[1] - 1, size[2]);
+        let (batch, kept, embed_dim) = (size[0], size[1] - 1, size[2]);
         let patches = ids_restore.size()[1];
 
-        let masks = self.mask_token.expand([batch, patches - kept, width], false).to_kind(x.kind());
+        let masks = self.mask_token.expand([batch, patches - kept, embed_dim], false).to_kind(x.kind());
         let shuffled = Tensor::cat(&[x.narrow(1, 1, kept), masks], 1); // [B, L, W]
         let restored = gather_tokens(&shuffled, ids_restore);
         let x = Tensor::cat(&[x.narrow(1, 0, 1), restored], 1) + &self.pos_embed; // [B, 1 + L, W]
@@ -99,8 +100,8 @@ impl ImageDecoder {
 
 /// Picks tokens of each sequence: `x` `[B, N, D]`, `index` `[B, M]` → `[B, M, D]`.
 pub(crate) fn gather_tokens(x: &Tensor, index: &Tensor) -> Tensor {
-    let width = x.size()[2];
-    x.gather(1, &index.unsqueeze(-1).expand([-1, -1, width], false), false)
+    let embed_dim = x.size()[2];
+    x.gather(1, &index.unsqueeze(-1).expand([-1, -1, embed_dim], false), false)
 }
 
 #[cfg(test)]
@@ -111,10 +112,17 @@ mod tests {
     #[test]
     fn wanted_patches_are_those_of_the_whole_prediction() {
         tch::manual_seed(1);
-        let vit = VitConfig { image_size: 12, patch_size: 4, width: 16, heads: 2, depth: 1, ..VitConfig::default() };
-        let config = DecoderConfig { width: 8, depth: 2, heads: 2, mlp_ratio: 2.0 };
+        let vit = VitConfig {
+            image_size: 12,
+            patch_size: 4,
+            embed_dim: 16,
+            num_heads: 2,
+            num_layers: 1,
+            ..VitConfig::default()
+        };
+        let config = DecoderConfig { embed_dim: 8, num_layers: 2, num_heads: 2, mlp_ratio: 2.0 };
         let store = nn::VarStore::new(Device::Cpu);
-        let decoder = ImageDecoder::new(&store.root(), &config, &vit, 5, Frequencies::Release).unwrap();
+        let decoder = ImageDecoder::new(&store.root(), &config, &vit, 5, PosEmbed::Release).unwrap();
 
         let latent = Tensor::randn([2, 1 + 3, 16], (Kind::Float, Device::Cpu));
         let order = Tensor::rand([2, 9], (Kind::Float, Device::Cpu)).argsort(1, false);
@@ -128,8 +136,8 @@ mod tests {
 
     #[test]
     fn impossible_sizes_are_refused_by_key() {
-        let wrong = DecoderConfig { heads: 5, ..DecoderConfig::default() };
-        assert!(wrong.validate().unwrap_err().to_string().starts_with("decoder.heads:"));
+        let wrong = DecoderConfig { num_heads: 5, ..DecoderConfig::default() };
+        assert!(wrong.validate().unwrap_err().to_string().starts_with("decoder.num_heads:"));
         assert!(DecoderConfig::default().validate().is_ok());
     }
 }

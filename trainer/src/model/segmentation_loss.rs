@@ -33,11 +33,11 @@ impl HeadLoss {
     pub const AUXILIARY: Self = Self { focal: 0.8, dice: 0.4 };
 
     /// The class weights of the recipe's Dice loss: the front alone.
-    pub const FRONT_ONLY: [f64; CLASSES as usize] = [0.0, 1.0];
+    pub const FOREGROUND_ONLY: [f64; CLASSES as usize] = [0.0, 1.0];
 
     /// The weighted sum, and focal and Dice loss by themselves; scalars.
     pub fn of(self, logits: &Tensor, target: &Tensor) -> (Tensor, Tensor, Tensor) {
-        let (focal, dice) = (focal(logits, target), dice(logits, target, Self::FRONT_ONLY));
+        let (focal, dice) = (focal(logits, target), dice(logits, target, Self::FOREGROUND_ONLY));
         (&focal * self.focal + &dice * self.dice, focal, dice)
     }
 }
@@ -76,9 +76,9 @@ pub fn dice(logits: &Tensor, target: &Tensor, class_weights: [f64; CLASSES as us
 /// The target as one map a class, an ignored pixel counting as front: `[B, H, W]` → `[B, 2, H, W]`; and where it is
 /// valid, `[B, 1, H, W]`.
 fn one_hot(target: &Tensor) -> (Tensor, Tensor) {
-    let front = target.ne(0).to_kind(Kind::Float);
+    let foreground = target.ne(0).to_kind(Kind::Float);
     let valid = target.ne(i64::from(IGNORED)).to_kind(Kind::Float);
-    (Tensor::stack(&[1.0 - &front, front], 1), valid.unsqueeze(1))
+    (Tensor::stack(&[1.0 - &foreground, foreground], 1), valid.unsqueeze(1))
 }
 
 #[cfg(test)]

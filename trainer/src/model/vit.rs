@@ -23,11 +23,11 @@ pub struct VitConfig {
     /// Side of a square patch, in pixels.
     pub patch_size: i64,
     /// Length of a token's vector.
-    pub width: i64,
+    pub embed_dim: i64,
     /// Number of blocks.
-    pub depth: i64,
+    pub num_layers: i64,
     /// Attention heads of a block; they divide the width.
-    pub heads: i64,
+    pub num_heads: i64,
     /// Hidden width of a block's MLP, in widths.
     pub mlp_ratio: f64,
     /// Channels of the patch projection. Images of one channel are accepted too, as gray ones.
@@ -36,7 +36,15 @@ pub struct VitConfig {
 
 impl Default for VitConfig {
     fn default() -> Self {
-        Self { image_size: 224, patch_size: 16, width: 768, depth: 12, heads: 12, mlp_ratio: 4.0, in_channels: 3 }
+        Self {
+            image_size: 224,
+            patch_size: 16,
+            embed_dim: 768,
+            num_layers: 12,
+            num_heads: 12,
+            mlp_ratio: 4.0,
+            in_channels: 3,
+        }
     }
 }
 
@@ -53,23 +61,23 @@ impl VitConfig {
 
     /// The blocks of this encoder.
     pub(crate) fn block(&self) -> BlockConfig {
-        BlockConfig { width: self.width, heads: self.heads, mlp_ratio: self.mlp_ratio }
+        BlockConfig { embed_dim: self.embed_dim, num_heads: self.num_heads, mlp_ratio: self.mlp_ratio }
     }
 
     /// An error if no model has these sizes.
     pub fn validate(&self) -> Result<(), ModelError> {
         check_size("patch_size", self.patch_size, MAX_SIDE)?;
         check_size("image_size", self.image_size, MAX_SIDE)?;
-        check_size("width", self.width, MAX_WIDTH)?;
-        check_size("depth", self.depth, MAX_DEPTH)?;
+        check_size("embed_dim", self.embed_dim, MAX_WIDTH)?;
+        check_size("num_layers", self.num_layers, MAX_DEPTH)?;
         check_size("in_channels", self.in_channels, MAX_WIDTH)?;
-        check_table("image_size", self.patches(), self.width)?;
-        check_heads("heads", self.heads, self.width)?;
+        check_table("image_size", self.patches(), self.embed_dim)?;
+        check_heads("num_heads", self.num_heads, self.embed_dim)?;
         if self.image_size % self.patch_size != 0 {
             let problem = format!("patches of {} pixels do not fill {} pixels", self.patch_size, self.image_size);
             return Err(ModelError::config("image_size", problem));
         }
-        check_mlp_ratio(self.mlp_ratio, self.width)
+        check_mlp_ratio(self.mlp_ratio, self.embed_dim)
     }
 }
 
@@ -77,8 +85,8 @@ impl VitConfig {
 const MAX_MLP_RATIO: f64 = 1024.0;
 
 /// An error unless an MLP with this ratio has at least one hidden value, and not too many.
-pub(crate) fn check_mlp_ratio(ratio: f64, width: i64) -> Result<(), ModelError> {
-    if ratio.is_finite() && ratio <= MAX_MLP_RATIO && width as f64 * ratio >= 1.0 {
+pub(crate) fn check_mlp_ratio(ratio: f64, embed_dim: i64) -> Result<(), ModelError> {
+    if ratio.is_finite() && ratio <= MAX_MLP_RATIO && embed_dim as f64 * ratio >= 1.0 {
         return Ok(());
     }
     let problem = format!("must leave an MLP with hidden values and be at most {MAX_MLP_RATIO}, is {ratio:?}");
@@ -97,7 +105,7 @@ impl PatchEmbed {
     /// Variables `proj.weight` and `proj.bias` under `path`.
     pub fn new(path: &nn::Path, config: &VitConfig, init: WeightInit) -> Self {
         let (weight, bias) =
-            patch_projection(&(path / "proj"), config.in_channels, config.patch_size, config.width, init);
+            patch_projection(&(path / "proj"), config.in_channels, config.patch_size, config.embed_dim, init);
         Self { weight, bias, patch_size: config.patch_size }
     }
 
@@ -130,9 +138,9 @@ impl PatchEmbed {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BlockConfig {
     /// Length of a token's vector, `D`.
-    pub width: i64,
+    pub embed_dim: i64,
     /// Attention heads.
-    pub heads: i64,
+    pub num_heads: i64,
     /// Hidden width of the MLP, in widths.
     pub mlp_ratio: f64,
 }
@@ -142,28 +150,28 @@ pub struct BlockConfig {
 pub struct Attention {
     qkv: nn::Linear,
     proj: nn::Linear,
-    heads: i64,
+    num_heads: i64,
 }
 
 impl Attention {
     fn new(path: &nn::Path, config: BlockConfig, init: WeightInit) -> Self {
-        let width = config.width;
+        let embed_dim = config.embed_dim;
         Self {
-            qkv: linear(&(path / "qkv"), width, 3 * width, init),
-            proj: linear(&(path / "proj"), width, width, init),
-            heads: config.heads,
+            qkv: linear(&(path / "qkv"), embed_dim, 3 * embed_dim, init),
+            proj: linear(&(path / "proj"), embed_dim, embed_dim, init),
+            num_heads: config.num_heads,
         }
     }
 
     /// `[B, N, D]` → `[B, N, D]`.
     fn forward(&self, x: &Tensor) -> Tensor {
         let size = x.size();
-        let (batch, tokens, width) = (size[0], size[1], size[2]);
-        let qkv = self.qkv.forward(x).view([batch, tokens, 3, self.heads, width / self.heads]);
+        let (batch, tokens, embed_dim) = (size[0], size[1], size[2]);
+        let qkv = self.qkv.forward(x).view([batch, tokens, 3, self.num_heads, embed_dim / self.num_heads]);
         let qkv = qkv.permute([2, 0, 3, 1, 4]); // [3, B, heads, N, D/heads]
         let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2));
         let mixed = Tensor::scaled_dot_product_attention::<Tensor>(&q, &k, &v, None, 0.0, false, None, false);
-        self.proj.forward(&mixed.transpose(1, 2).reshape([batch, tokens, width]))
+        self.proj.forward(&mixed.transpose(1, 2).reshape([batch, tokens, embed_dim]))
     }
 }
 
@@ -176,10 +184,10 @@ pub struct Mlp {
 
 impl Mlp {
     fn new(path: &nn::Path, config: BlockConfig, init: WeightInit) -> Self {
-        let hidden = (config.width as f64 * config.mlp_ratio) as i64;
+        let mlp_dim = (config.embed_dim as f64 * config.mlp_ratio) as i64;
         Self {
-            fc1: linear(&(path / "fc1"), config.width, hidden, init),
-            fc2: linear(&(path / "fc2"), hidden, config.width, init),
+            fc1: linear(&(path / "fc1"), config.embed_dim, mlp_dim, init),
+            fc2: linear(&(path / "fc2"), mlp_dim, config.embed_dim, init),
         }
     }
 
@@ -203,9 +211,9 @@ impl Block {
     /// A block whose two branches are each dropped with probability `drop_path` (0 to below 1), in training only.
     pub fn new(path: &nn::Path, config: BlockConfig, drop_path: f64, init: WeightInit) -> Self {
         Self {
-            norm1: layer_norm(&(path / "norm1"), config.width, LAYER_NORM_EPSILON),
+            norm1: layer_norm(&(path / "norm1"), config.embed_dim, LAYER_NORM_EPSILON),
             attn: Attention::new(&(path / "attn"), config, init),
-            norm2: layer_norm(&(path / "norm2"), config.width, LAYER_NORM_EPSILON),
+            norm2: layer_norm(&(path / "norm2"), config.embed_dim, LAYER_NORM_EPSILON),
             mlp: Mlp::new(&(path / "mlp"), config, init),
             drop_path,
         }
@@ -230,9 +238,9 @@ impl Block {
 }
 
 /// Blocks `0`, `1`, … under `path`, the probability of a dropped branch rising linearly from 0 to `drop_path`.
-pub fn blocks(path: &nn::Path, depth: i64, config: BlockConfig, drop_path: f64, init: WeightInit) -> Vec<Block> {
-    let last = (depth - 1).max(1) as f64;
-    (0..depth).map(|i| Block::new(&(path / i), config, drop_path * i as f64 / last, init)).collect()
+pub fn blocks(path: &nn::Path, num_layers: i64, config: BlockConfig, drop_path: f64, init: WeightInit) -> Vec<Block> {
+    let last = (num_layers - 1).max(1) as f64;
+    (0..num_layers).map(|i| Block::new(&(path / i), config, drop_path * i as f64 / last, init)).collect()
 }
 
 /// Runs `x` `[B, N, D]` through all blocks.
@@ -245,7 +253,7 @@ mod tests {
     use super::*;
     use tch::Device;
 
-    const TINY: BlockConfig = BlockConfig { width: 8, heads: 2, mlp_ratio: 4.0 };
+    const TINY: BlockConfig = BlockConfig { embed_dim: 8, num_heads: 2, mlp_ratio: 4.0 };
 
     fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
         assert_eq!(a.size(), b.size());
@@ -255,7 +263,7 @@ mod tests {
     #[test]
     fn the_projection_is_the_convolution() {
         tch::manual_seed(1);
-        let config = VitConfig { image_size: 12, patch_size: 4, width: 8, ..VitConfig::default() };
+        let config = VitConfig { image_size: 12, patch_size: 4, embed_dim: 8, ..VitConfig::default() };
         let store = nn::VarStore::new(Device::Cpu);
         let embed = PatchEmbed::new(&store.root(), &config, WeightInit::XavierUniform);
         let image = Tensor::randn([2, 3, 12, 12], (Kind::Float, Device::Cpu));
@@ -267,7 +275,7 @@ mod tests {
     #[test]
     fn one_channel_embeds_as_the_same_image_on_three() {
         tch::manual_seed(1);
-        let config = VitConfig { image_size: 8, patch_size: 4, width: 8, ..VitConfig::default() };
+        let config = VitConfig { image_size: 8, patch_size: 4, embed_dim: 8, ..VitConfig::default() };
         let store = nn::VarStore::new(Device::Cpu);
         let embed = PatchEmbed::new(&store.root(), &config, WeightInit::XavierUniform);
         let gray = Tensor::randn([2, 1, 8, 8], (Kind::Float, Device::Cpu));
@@ -306,8 +314,8 @@ mod tests {
     fn impossible_sizes_are_refused_by_key() {
         let wrong = VitConfig { image_size: 225, ..VitConfig::default() };
         assert!(wrong.validate().unwrap_err().to_string().starts_with("image_size:"));
-        let wrong = VitConfig { heads: 7, ..VitConfig::default() };
-        assert!(wrong.validate().unwrap_err().to_string().starts_with("heads:"));
+        let wrong = VitConfig { num_heads: 7, ..VitConfig::default() };
+        assert!(wrong.validate().unwrap_err().to_string().starts_with("num_heads:"));
         let wrong = VitConfig { mlp_ratio: 0.0, ..VitConfig::default() };
         assert!(wrong.validate().unwrap_err().to_string().starts_with("mlp_ratio:"));
         assert!(VitConfig::default().validate().is_ok());

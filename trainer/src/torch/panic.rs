@@ -8,7 +8,7 @@ use std::sync::Mutex;
 static PLACE: Mutex<Option<String>> = Mutex::new(None);
 
 /// Lets panics be told by [`of_panic`] alone.
-pub fn keep_quiet() {
+pub fn install_hook() {
     std::panic::set_hook(Box::new(|info| {
         if let Ok(mut place) = PLACE.lock() {
             *place = info.location().map(ToString::to_string);
@@ -58,23 +58,23 @@ fn is_out_of_memory(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn told(body: impl FnOnce() + std::panic::UnwindSafe) -> String {
+    fn message(body: impl FnOnce() + std::panic::UnwindSafe) -> String {
         of_panic(std::panic::catch_unwind(body).unwrap_err().as_ref())
     }
 
     #[test]
     fn a_panic_of_torch_is_one_line() {
-        let shapes = told(|| {
+        let shapes = message(|| {
             let x = tch::Tensor::from_slice(&[1.0_f32, 2.0]);
             let _ = x.matmul(&tch::Tensor::from_slice(&[1.0_f32, 2.0, 3.0]));
         });
         assert!(shapes.starts_with("torch: ") && !shapes.contains('\n'), "{shapes}");
-        let memory = told(|| drop(tch::Tensor::zeros([1 << 50], tch::kind::FLOAT_CPU)));
+        let memory = message(|| drop(tch::Tensor::zeros([1 << 50], tch::kind::FLOAT_CPU)));
         assert!(memory.starts_with("not enough memory"), "{memory}");
     }
 
     #[test]
     fn other_panics_are_bugs() {
-        assert!(told(|| panic!("no such index")).starts_with("a bug in the trainer: no such index"));
+        assert!(message(|| panic!("no such index")).starts_with("a bug in the trainer: no such index"));
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use tch::Tensor;
 
-use crate::train::run_dir::Tensors;
+use crate::weights::load::Tensors;
 
 /// What only a state of Hugging Face's has.
 const SIGN: &str = "embeddings.patch_embeddings.projection.weight";
@@ -168,16 +168,23 @@ fn translate(name: &str) -> Option<Name> {
 mod tests {
     use super::*;
     use crate::model::mae_decoder::DecoderConfig;
-    use crate::model::mrm::{Mrm, MrmConfig, Restore};
+    use crate::model::mrm::{Mrm, MrmConfig, Reconstruct};
     use crate::model::vit::VitConfig;
     use tch::{Device, nn::VarStore};
 
     fn ours() -> Tensors {
         let store = VarStore::new(Device::Cpu);
         let config = MrmConfig {
-            vit: VitConfig { image_size: 16, patch_size: 4, width: 16, depth: 2, heads: 2, ..VitConfig::default() },
-            decoder: DecoderConfig { width: 8, depth: 1, heads: 2, mlp_ratio: 2.0 },
-            restore: Restore::ImageOnly,
+            vit: VitConfig {
+                image_size: 16,
+                patch_size: 4,
+                embed_dim: 16,
+                num_layers: 2,
+                num_heads: 2,
+                ..VitConfig::default()
+            },
+            decoder: DecoderConfig { embed_dim: 8, num_layers: 1, num_heads: 2, mlp_ratio: 2.0 },
+            reconstruct: Reconstruct::ImageOnly,
             ..MrmConfig::default()
         };
         let _model = Mrm::new(&store.root(), &config).unwrap();

@@ -16,6 +16,9 @@ use tch::nn::VarStore;
 use crate::error::ModelError;
 use crate::model::pos_embed::resize_table;
 
+/// Named tensors.
+pub type Tensors = Vec<(String, Tensor)>;
+
 /// Variables that hold a position table, which fits another grid after a resize.
 const POSITION_TABLES: [&str; 2] = ["pos_embed", "decoder_pos_embed"];
 
@@ -158,6 +161,14 @@ pub fn load_state<'a>(
     report.missing = variables.into_keys().collect();
     tch::no_grad(|| copies.iter_mut().try_for_each(|(variable, tensor)| variable.f_copy_(tensor)))?;
     Ok(report)
+}
+
+/// [`load_state`] of named tensors.
+///
+/// # Errors
+/// As [`load_state`].
+pub fn load_tensors(store: &VarStore, tensors: &Tensors) -> Result<LoadReport, ModelError> {
+    load_state(store, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)))
 }
 
 /// Whether a change of shape is that of a position table to another grid.

@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 use crate::error::{ModelError, check_size, check_table};
 use crate::model::bert::BertConfig;
 use crate::model::mae_decoder::DecoderConfig;
-use crate::model::pos_embed::Frequencies;
+use crate::model::pos_embed::PosEmbed;
 use crate::model::vit::VitConfig;
 
 /// What pre-training restores.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Restore {
+pub enum Reconstruct {
     /// Image and report: MRM.
     #[default]
     Both,
@@ -46,7 +46,7 @@ pub struct MrmConfig {
     /// The report decoder.
     pub bert: BertConfig,
     /// Image and report, or one of them.
-    pub restore: Restore,
+    pub reconstruct: Reconstruct,
     /// Side of the target image in sides of the encoder's; 1 switches super-resolution off.
     pub super_resolution: i64,
     /// Part of the patches that is removed, from 0 to below 1.
@@ -57,7 +57,7 @@ pub struct MrmConfig {
     /// none, today's has it.
     pub antialias: bool,
     /// Frequencies of the fixed position tables.
-    pub frequencies: Frequencies,
+    pub pos_embed: PosEmbed,
     /// Weight of the image loss in the total.
     pub image_weight: f64,
     /// Weight of the report loss in the total.
@@ -72,12 +72,12 @@ impl Default for MrmConfig {
             vit: VitConfig::default(),
             decoder: DecoderConfig::default(),
             bert: BertConfig::default(),
-            restore: Restore::default(),
+            reconstruct: Reconstruct::default(),
             super_resolution: 2,
             mask_ratio: 0.75,
             norm_pix_loss: true,
             antialias: false,
-            frequencies: Frequencies::default(),
+            pos_embed: PosEmbed::default(),
             image_weight: 1.0,
             report_weight: 1.0,
             report_loss: ReportLoss::default(),
@@ -102,28 +102,28 @@ impl MrmConfig {
     }
 
     /// Whether the image is restored.
-    pub fn restores_image(&self) -> bool {
-        self.restore != Restore::ReportOnly
+    pub fn reconstructs_image(&self) -> bool {
+        self.reconstruct != Reconstruct::ReportOnly
     }
 
     /// Whether the report is restored.
-    pub fn restores_report(&self) -> bool {
-        self.restore != Restore::ImageOnly
+    pub fn reconstructs_report(&self) -> bool {
+        self.reconstruct != Reconstruct::ImageOnly
     }
 
     /// An error if no model has this configuration.
     pub fn validate(&self) -> Result<(), ModelError> {
         self.vit.validate()?;
         check_size("super_resolution", self.super_resolution, MAX_SUPER_RESOLUTION)?;
-        if self.restores_image() {
+        if self.reconstructs_image() {
             self.decoder.validate()?;
-            check_table("decoder.width", self.vit.patches(), self.decoder.width)?;
+            check_table("decoder.embed_dim", self.vit.patches(), self.decoder.embed_dim)?;
         }
-        if self.restores_report() {
+        if self.reconstructs_report() {
             self.bert.validate()?;
         }
         let (visible, patches) = (self.visible_patches(), self.vit.patches());
-        let most = if self.restores_image() { patches - 1 } else { patches };
+        let most = if self.reconstructs_image() { patches - 1 } else { patches };
         if !(0.0..1.0).contains(&self.mask_ratio) || !(1..=most).contains(&visible) {
             let problem = format!("{} leaves {visible} of {patches} patches visible", self.mask_ratio);
             return Err(ModelError::config("mask_ratio", problem));

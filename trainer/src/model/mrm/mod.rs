@@ -19,7 +19,7 @@ use crate::model::patches::{patch_statistics, target_patches, unpatchify};
 use crate::model::pos_embed::sin_cos_table;
 use crate::model::vit::{Block, LAYER_NORM_EPSILON, PatchEmbed, blocks, run_blocks};
 
-pub use config::{MrmConfig, ReportLoss, Restore};
+pub use config::{MrmConfig, Reconstruct, ReportLoss};
 
 /// The reports of a batch of `B` images: `R` of them, one for each image that has a report.
 ///
@@ -107,7 +107,7 @@ impl PatchMask {
 
     /// 0 where a patch is kept, 1 where it is removed, `[B, L]`.
     fn mask(&self) -> Tensor {
-        self.restore.ge(self.kept.size()[1]).to_kind(Kind::Float)
+        self.reconstruct.ge(self.kept.size()[1]).to_kind(Kind::Float)
     }
 }
 
@@ -139,22 +139,22 @@ impl Mrm {
     pub fn new(path: &nn::Path, config: &MrmConfig) -> Result<Self, ModelError> {
         config.validate()?;
         let (vit, init) = (&config.vit, WeightInit::XavierUniform);
-        let table = sin_cos_table(vit.width, vit.grid(), config.frequencies)?.unsqueeze(0).to_device(path.device());
+        let table = sin_cos_table(vit.embed_dim, vit.grid(), config.pos_embed)?.unsqueeze(0).to_device(path.device());
         let values = config.target_patch() * config.target_patch() * vit.in_channels;
         let image_decoder = config
-            .restores_image()
-            .then(|| ImageDecoder::new(path, &config.decoder, vit, values, config.frequencies))
+            .reconstructs_image()
+            .then(|| ImageDecoder::new(path, &config.decoder, vit, values, config.pos_embed))
             .transpose()?;
-        let report = config.restores_report().then(|| ReportBranch {
-            projection: linear(&(path / "bert_mlp"), vit.width, config.bert.hidden, init),
+        let report = config.reconstructs_report().then(|| ReportBranch {
+            projection: linear(&(path / "bert_mlp"), vit.embed_dim, config.bert.embed_dim, init),
             bert: Bert::new(&(path / "bert_encoder" / "model"), &config.bert),
         });
         Ok(Self {
             patch_embed: PatchEmbed::new(&(path / "patch_embed"), vit, init),
-            cls_token: path.var("cls_token", &[1, 1, vit.width], Init::Randn { mean: 0.0, stdev: TOKEN_STD }),
+            cls_token: path.var("cls_token", &[1, 1, vit.embed_dim], Init::Randn { mean: 0.0, stdev: TOKEN_STD }),
             pos_embed: path.add("pos_embed", table, false),
-            blocks: blocks(&(path / "blocks"), vit.depth, vit.block(), 0.0, init),
-            norm: layer_norm(&(path / "norm"), vit.width, LAYER_NORM_EPSILON),
+            blocks: blocks(&(path / "blocks"), vit.num_layers, vit.block(), 0.0, init),
+            norm: layer_norm(&(path / "norm"), vit.embed_dim, LAYER_NORM_EPSILON),
             image_decoder,
             report,
             config: config.clone(),
@@ -217,16 +217,16 @@ impl Mrm {
             total: Tensor::f_zeros([], (Kind::Float, image.device()))?,
         };
         if let Some(decoder) = &self.image_decoder {
-            self.restore_image(decoder, image, &patch_mask, train, &mut output);
+            self.reconstruct_image(decoder, image, &patch_mask, train, &mut output);
         }
         if let Some(branch) = &self.report {
             let report = report.ok_or_else(|| ModelError::Shape {
                 tensor: "report".to_owned(),
-                expected: "token ids: the model restores reports".to_owned(),
+                expected: "token ids: the model reconstructs reports".to_owned(),
                 got: Vec::new(),
             })?;
             report.check(batch, self.config.bert.max_positions)?;
-            self.restore_report(branch, report, train, &mut output);
+            self.reconstruct_report(branch, report, train, &mut output);
         }
         for (loss, weight) in
             [(&output.loss_image, self.config.image_weight), (&output.loss_report, self.config.report_weight)]
@@ -254,17 +254,17 @@ impl Mrm {
     /// Encodes the kept patches, which alone are embedded: → `[B, 1 + K, D]`.
     fn encode(&self, image_small: &Tensor, patch_mask: &PatchMask, train: bool) -> Tensor {
         let batch = image_small.size()[0];
-        let (patches, width) = (self.config.vit.patches(), self.config.vit.width);
+        let (patches, embed_dim) = (self.config.vit.patches(), self.config.vit.embed_dim);
         let visible = gather_tokens(&self.patch_embed.cut(image_small), &patch_mask.kept); // [B, K, C·p·p]
-        let positions = self.pos_embed.narrow(1, 1, patches).expand([batch, patches, width], false);
+        let positions = self.pos_embed.narrow(1, 1, patches).expand([batch, patches, embed_dim], false);
         let x = self.patch_embed.embed(&visible) + gather_tokens(&positions, &patch_mask.kept);
-        let cls = (&self.cls_token + self.pos_embed.narrow(1, 0, 1)).expand([batch, 1, width], false);
+        let cls = (&self.cls_token + self.pos_embed.narrow(1, 0, 1)).expand([batch, 1, embed_dim], false);
         let x = Tensor::cat(&[cls.to_kind(x.kind()), x], 1);
         self.norm.forward(&run_blocks(&self.blocks, x, train))
     }
 
     /// The image decoder and its loss: the mean over removed patches of the whole batch.
-    fn restore_image(
+    fn reconstruct_image(
         &self,
         decoder: &ImageDecoder,
         image: &Tensor,
@@ -286,7 +286,7 @@ impl Mrm {
     }
 
     /// The report decoder and its loss.
-    fn restore_report(&self, branch: &ReportBranch, report: ReportBatch, train: bool, output: &mut MrmOutput) {
+    fn reconstruct_report(&self, branch: &ReportBranch, report: ReportBatch, train: bool, output: &mut MrmOutput) {
         let tokens = output.latent.size()[1];
         if report.ids.size()[0] == 0 {
             // The mean over no report is no number. An empty sum is 0, and has a gradient even without an image loss.
@@ -353,7 +353,7 @@ impl Mrm {
     ///
     /// # Errors
     /// When prediction or image have the wrong shape.
-    pub fn restored_image(&self, pred: &Tensor, image: &Tensor) -> Result<Tensor, ModelError> {
+    pub fn reconstructed_image(&self, pred: &Tensor, image: &Tensor) -> Result<Tensor, ModelError> {
         self.check_image(image)?;
         let (patch, channels) = (self.config.target_patch(), self.config.vit.in_channels);
         let expected = [image.size()[0], self.config.vit.patches(), patch * patch * channels];

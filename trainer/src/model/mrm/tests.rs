@@ -8,13 +8,20 @@ use tch::Device;
 
 fn config() -> MrmConfig {
     MrmConfig {
-        vit: VitConfig { image_size: 16, patch_size: 4, width: 16, depth: 2, heads: 2, ..VitConfig::default() },
-        decoder: DecoderConfig { width: 8, depth: 1, heads: 2, mlp_ratio: 2.0 },
+        vit: VitConfig {
+            image_size: 16,
+            patch_size: 4,
+            embed_dim: 16,
+            num_layers: 2,
+            num_heads: 2,
+            ..VitConfig::default()
+        },
+        decoder: DecoderConfig { embed_dim: 8, num_layers: 1, num_heads: 2, mlp_ratio: 2.0 },
         bert: BertConfig {
             vocab_size: 30,
-            hidden: 8,
-            layers: 1,
-            heads: 2,
+            embed_dim: 8,
+            num_layers: 1,
+            num_heads: 2,
             intermediate: 16,
             max_positions: 7,
             dropout: 0.0,
@@ -86,7 +93,8 @@ fn a_gray_image_gives_what_three_equal_channels_give() {
         close(number(gray.loss_image.as_ref()), number(repeated.loss_image.as_ref()));
         close(number(gray.loss_report.as_ref()), number(repeated.loss_report.as_ref()));
         let (a, b) = (gray.pred.unwrap(), repeated.pred.unwrap());
-        let difference = model.restored_image(&a, &batch.image).unwrap() - model.restored_image(&b, &image).unwrap();
+        let difference =
+            model.reconstructed_image(&a, &batch.image).unwrap() - model.reconstructed_image(&b, &image).unwrap();
         assert!(difference.abs().max().double_value(&[]) < 1e-4);
     }
 }
@@ -208,8 +216,8 @@ fn a_batch_without_any_report_has_a_report_loss_of_zero_and_leaves_the_report_de
         masked: Some(&rows),
     };
     for report_loss in [ReportLoss::All, ReportLoss::Masked] {
-        for restore in [Restore::Both, Restore::ReportOnly] {
-            let (store, model) = model(&MrmConfig { restore, report_loss, ..config() });
+        for reconstruct in [Reconstruct::Both, Reconstruct::ReportOnly] {
+            let (store, model) = model(&MrmConfig { reconstruct, report_loss, ..config() });
             let output = model.forward(&batch.image, Some(report), Some(&batch.noise), true).unwrap();
             assert_eq!(number(output.loss_report.as_ref()), 0.0);
             output.total.backward();
@@ -225,13 +233,13 @@ fn a_batch_without_any_report_has_a_report_loss_of_zero_and_leaves_the_report_de
 #[test]
 fn ablations_leave_out_their_part() {
     let batch = Batch::new();
-    let (store, image_only) = model(&MrmConfig { restore: Restore::ImageOnly, ..config() });
+    let (store, image_only) = model(&MrmConfig { reconstruct: Reconstruct::ImageOnly, ..config() });
     assert!(!store.variables().keys().any(|name| name.starts_with("bert")));
     let output = image_only.forward(&batch.image, None, None, true).unwrap();
     assert!(output.loss_report.is_none());
     close(output.total.double_value(&[]), number(output.loss_image.as_ref()));
 
-    let unmasked = MrmConfig { restore: Restore::ReportOnly, mask_ratio: 0.0, report_weight: 0.5, ..config() };
+    let unmasked = MrmConfig { reconstruct: Reconstruct::ReportOnly, mask_ratio: 0.0, report_weight: 0.5, ..config() };
     let (store, report_only) = model(&unmasked);
     assert!(!store.variables().keys().any(|name| name.starts_with("decoder") || name == "mask_token"));
     let output = batch.run(&report_only, true);
@@ -267,8 +275,8 @@ fn a_perfect_prediction_is_denormalized_to_the_image() {
     let (_store, model) = model(&config());
     let image = batch.image.repeat([1, 3, 1, 1]);
     let perfect = model.normalized(&target_patches(&image, 8));
-    let restored = model.restored_image(&perfect, &image).unwrap();
-    assert!((restored - &image).abs().max().double_value(&[]) < 1e-5);
+    let reconstructed = model.reconstructed_image(&perfect, &image).unwrap();
+    assert!((reconstructed - &image).abs().max().double_value(&[]) < 1e-5);
     let shown = model.mask_image(&Tensor::ones([2, 16], (Kind::Float, Device::Cpu))).unwrap();
     assert_eq!(shown.size(), [2, 1, 32, 32]);
 }

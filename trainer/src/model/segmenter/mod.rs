@@ -24,7 +24,7 @@ use upernet::{FcnHead, Pyramid, UperHead};
 pub const CLASSES: i64 = 2;
 
 /// Position of the front class in logits.
-pub const FRONT: i64 = 1;
+pub const FOREGROUND: i64 = 1;
 
 /// Maps that UPerNet takes from the encoder.
 const MAPS: usize = 4;
@@ -82,7 +82,7 @@ impl SegmenterConfig {
             return self.blocks.clone();
         }
         // Shares of the depth after which the maps are taken, in twelfths.
-        [4, 6, 8, 12].map(|share| ((share * self.vit.depth + 6) / 12 - 1).max(0)).to_vec()
+        [4, 6, 8, 12].map(|share| ((share * self.vit.num_layers + 6) / 12 - 1).max(0)).to_vec()
     }
 
     /// An error if no model has this configuration.
@@ -97,13 +97,13 @@ impl SegmenterConfig {
         if self.vit.grid() < 2 {
             return Err(ModelError::config("image_size", "a head needs at least 2 × 2 patches"));
         }
-        let (blocks, depth) = (self.chosen_blocks(), self.vit.depth);
-        let within = blocks.iter().all(|block| (0..depth).contains(block)) && blocks.is_sorted();
+        let (blocks, num_layers) = (self.chosen_blocks(), self.vit.num_layers);
+        let within = blocks.iter().all(|block| (0..num_layers).contains(block)) && blocks.is_sorted();
         let enough = self.head == Head::Setr || blocks.len() == MAPS;
         if within && enough {
             return Ok(());
         }
-        let problem = format!("must be {MAPS} ascending numbers from 0 to {}, is {blocks:?}", depth - 1);
+        let problem = format!("must be {MAPS} ascending numbers from 0 to {}, is {blocks:?}", num_layers - 1);
         Err(ModelError::config("blocks", problem))
     }
 }
@@ -150,7 +150,7 @@ impl Segmenter {
         let decode_path = path / "decode_head";
         let decoder = match config.head {
             Head::Upernet => Decoder::Upernet(Box::new(UperNet {
-                neck: Pyramid::new(&(path / "neck"), config.vit.width),
+                neck: Pyramid::new(&(path / "neck"), config.vit.embed_dim),
                 decode: UperHead::new(&decode_path, config),
                 auxiliary: FcnHead::new(&(path / "auxiliary_head"), config),
             })),

@@ -26,13 +26,13 @@ pub struct SetrHead {
 impl SetrHead {
     /// A head for maps as wide as the encoder's tokens, its variables under `path`.
     pub fn new(path: &nn::Path, config: &SegmenterConfig) -> Self {
-        let (width, channels) = (config.vit.width, config.channels);
+        let (embed_dim, channels) = (config.vit.embed_dim, config.channels);
         let stage = |i: i64| {
-            let inputs = if i == 0 { width } else { channels };
+            let inputs = if i == 0 { embed_dim } else { channels };
             ConvModule::new(&(path / "up_convs" / i / 0), inputs, channels, 3) // 1 is the resize
         };
         Self {
-            norm: layer_norm(&(path / "norm"), width, LAYER_NORM_EPSILON),
+            norm: layer_norm(&(path / "norm"), embed_dim, LAYER_NORM_EPSILON),
             up_convs: (0..STAGES).map(stage).collect(),
             conv_seg: PixelClassifier::new(&(path / "conv_seg"), channels, CLASSES, config.dropout),
         }

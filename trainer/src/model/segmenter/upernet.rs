@@ -24,15 +24,15 @@ pub struct Pyramid {
 
 impl Pyramid {
     /// Variables `upsample_4x.*` and `upsample_2x.*` under `path`, for maps of `width` channels.
-    pub fn new(path: &nn::Path, width: i64) -> Self {
+    pub fn new(path: &nn::Path, embed_dim: i64) -> Self {
         let (four, two) = (path / "upsample_4x", path / "upsample_2x");
         Self {
             first: (
-                Deconvolution::new(&(&four / 0), width, width),
-                batch_norm(&(&four / 1), width),
-                Deconvolution::new(&(&four / 3), width, width), // 2 is the GELU
+                Deconvolution::new(&(&four / 0), embed_dim, embed_dim),
+                batch_norm(&(&four / 1), embed_dim),
+                Deconvolution::new(&(&four / 3), embed_dim, embed_dim), // 2 is the GELU
             ),
-            second: Deconvolution::new(&(&two / 0), width, width),
+            second: Deconvolution::new(&(&two / 0), embed_dim, embed_dim),
         }
     }
 
@@ -63,7 +63,7 @@ pub struct UperHead {
 impl UperHead {
     /// A head for maps as wide as the encoder's tokens, its variables under `path`.
     pub fn new(path: &nn::Path, config: &SegmenterConfig) -> Self {
-        let (width, channels) = (config.vit.width, config.channels);
+        let (embed_dim, channels) = (config.vit.embed_dim, config.channels);
         let modules = |name: &str, inputs: i64, kernel: i64| -> Vec<ConvModule> {
             (0..3).map(|i| ConvModule::new(&(path / name / i), inputs, channels, kernel)).collect()
         };
@@ -71,10 +71,10 @@ impl UperHead {
         Self {
             // 0 of each is the pooling.
             psp_modules: (0..pools)
-                .map(|i| ConvModule::new(&(path / "psp_modules" / i / 1), width, channels, 1))
+                .map(|i| ConvModule::new(&(path / "psp_modules" / i / 1), embed_dim, channels, 1))
                 .collect(),
-            bottleneck: ConvModule::new(&(path / "bottleneck"), width + pools * channels, channels, 3),
-            lateral_convs: modules("lateral_convs", width, 1),
+            bottleneck: ConvModule::new(&(path / "bottleneck"), embed_dim + pools * channels, channels, 3),
+            lateral_convs: modules("lateral_convs", embed_dim, 1),
             fpn_convs: modules("fpn_convs", channels, 3),
             fpn_bottleneck: ConvModule::new(&(path / "fpn_bottleneck"), 4 * channels, channels, 3),
             conv_seg: PixelClassifier::new(&(path / "conv_seg"), channels, CLASSES, config.dropout),
@@ -123,7 +123,7 @@ impl FcnHead {
     pub fn new(path: &nn::Path, config: &SegmenterConfig) -> Self {
         let channels = config.auxiliary_channels;
         Self {
-            conv: ConvModule::new(&(path / "convs" / 0), config.vit.width, channels, 3),
+            conv: ConvModule::new(&(path / "convs" / 0), config.vit.embed_dim, channels, 3),
             conv_seg: PixelClassifier::new(&(path / "conv_seg"), channels, CLASSES, config.dropout),
         }
     }

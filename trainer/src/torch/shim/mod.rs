@@ -18,7 +18,7 @@ unsafe extern "C" {
         squares: Tensors,
         steps: Tensors,
         count: usize,
-        rate: f64,
+        lr: f64,
         beta1: f64,
         beta2: f64,
         decay: f64,
@@ -30,7 +30,7 @@ unsafe extern "C" {
         gradients: Tensors,
         momenta: Tensors,
         count: usize,
-        rate: f64,
+        lr: f64,
         momentum: f64,
         decay: f64,
         skip: *const C_tensor,
@@ -86,7 +86,7 @@ pub(crate) struct AdamTensors<'a> {
 /// The constants of an AdamW update.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AdamConstants {
-    pub rate: f64,
+    pub lr: f64,
     pub beta1: f64,
     pub beta2: f64,
     pub decay: f64,
@@ -102,7 +102,7 @@ pub(crate) fn fused_adamw(
     let list = |tensors: &[&Tensor]| pointers(tensors.iter().copied());
     let (parameters, gradients, means) = (list(&tensors.parameters), list(&tensors.gradients), list(&tensors.means));
     let (squares, steps) = (list(&tensors.squares), list(&tensors.steps));
-    let AdamConstants { rate, beta1, beta2, decay, epsilon } = constants;
+    let AdamConstants { lr, beta1, beta2, decay, epsilon } = constants;
     let _guard = tch::no_grad_guard();
     // SAFETY: five lists of as many live tensors.
     checked(unsafe {
@@ -113,7 +113,7 @@ pub(crate) fn fused_adamw(
             squares.as_ptr(),
             steps.as_ptr(),
             parameters.len(),
-            rate,
+            lr,
             beta1,
             beta2,
             decay,
@@ -127,7 +127,7 @@ pub(crate) fn fused_adamw(
 /// Where the float scalar `skip` is 1, nothing changes.
 pub(crate) fn fused_sgd(
     tensors: &[(&Tensor, &Tensor, &Tensor)],
-    rate: f64,
+    lr: f64,
     momentum: f64,
     decay: f64,
     skip: Option<&Tensor>,
@@ -143,7 +143,7 @@ pub(crate) fn fused_sgd(
             gradients.as_ptr(),
             momenta.as_ptr(),
             tensors.len(),
-            rate,
+            lr,
             momentum,
             decay,
             pointer(skip),
@@ -303,7 +303,7 @@ mod tests {
             squares: vec![&square],
             steps: vec![&step],
         };
-        let constants = AdamConstants { rate: 0.1, beta1: 0.9, beta2: 0.95, decay: 0.0, epsilon: 1e-8 };
+        let constants = AdamConstants { lr: 0.1, beta1: 0.9, beta2: 0.95, decay: 0.0, epsilon: 1e-8 };
         fused_adamw(&tensors, constants, Some(&Tensor::from(1.0_f32))).unwrap();
         assert_eq!((parameter.double_value(&[1]), step.double_value(&[]), mean.double_value(&[0])), (2.0, 0.0, 0.0));
         fused_adamw(&tensors, constants, Some(&Tensor::from(0.0_f32))).unwrap();

@@ -60,20 +60,20 @@ template <typename Body> char *guarded(Body body) {
 extern "C" {
 
 char *mrm_fused_adamw(Tensors parameters, Tensors gradients, Tensors means, Tensors squares, Tensors steps, size_t count,
-                      double rate, double beta1, double beta2, double decay, double epsilon, const at::Tensor *skip) {
+                      double lr, double beta1, double beta2, double decay, double epsilon, const at::Tensor *skip) {
   return guarded([&] {
     auto counts = list(steps, count);
     at::_foreach_add_(counts, 1);
     at::_fused_adamw_(list(parameters, count), list(gradients, count), list(means, count), list(squares, count), {},
-                      counts, rate, beta1, beta2, decay, epsilon, false, false, {}, maybe(skip));
+                      counts, lr, beta1, beta2, decay, epsilon, false, false, {}, maybe(skip));
     if (skip != nullptr) at::_foreach_sub_(counts, std::vector<at::Tensor>(count, *skip));
   });
 }
 
-char *mrm_fused_sgd(Tensors parameters, Tensors gradients, Tensors momenta, size_t count, double rate, double momentum,
+char *mrm_fused_sgd(Tensors parameters, Tensors gradients, Tensors momenta, size_t count, double lr, double momentum,
                     double decay, const at::Tensor *skip) {
   return guarded([&] {
-    at::_fused_sgd_(list(parameters, count), list(gradients, count), list(momenta, count), decay, momentum, rate, 0.0,
+    at::_fused_sgd_(list(parameters, count), list(gradients, count), list(momenta, count), decay, momentum, lr, 0.0,
                     false, false, false, {}, maybe(skip));
   });
 }
