@@ -29,6 +29,7 @@ pub mod config;
 pub mod error;
 pub mod eval;
 pub mod model;
+pub mod report;
 pub mod task;
 pub mod torch;
 pub mod train;

@@ -11,13 +11,14 @@ use dataset::store::files;
 use serde_json::{Map, Value, json};
 use tch::{Device, Kind};
 
-use crate::config::{AnyConfig, PRESETS, PretrainConfig, preset_hint, pretrain_preset};
+use crate::config::{Encoder, PRESETS, PretrainConfig, preset_hint, pretrain_preset};
 use crate::error::{ModelError, check_shape};
 use crate::model::mae_decoder::DecoderConfig;
 use crate::model::mrm::MrmConfig;
 use crate::model::vit::{LAYER_NORM_EPSILON, VitConfig};
 use crate::train::run_dir;
 use crate::weights::Tensors;
+use crate::task::{Pretrain, Registry, Task};
 use crate::weights::hugging_face::to_hugging_face;
 use crate::weights::load::{families, shortened, write};
 use crate::weights::source::read_weights;
@@ -64,11 +65,17 @@ struct Source {
 /// # Errors
 /// When the target cannot compute what the model does, the weights do not have the sizes of run or preset, or the folder
 /// is not empty. Nothing is written then.
-pub fn export(weights: &Path, target: &str, sizes: Option<PretrainConfig>, out: &Path) -> Result<Exported> {
+pub fn export(
+    registry: &Registry,
+    weights: &Path,
+    target: &str,
+    sizes: Option<PretrainConfig>,
+    out: &Path,
+) -> Result<Exported> {
     if out.is_file() || fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
         bail!("{} is there already; give another --out", out.display());
     }
-    let source = Source::open(weights, sizes)?;
+    let source = Source::open(registry, weights, sizes)?;
     let (loaded_by, tensors, files) = match target {
         "timm" => source.timm(out)?,
         "vit" => source.vit(out)?,
@@ -96,25 +103,22 @@ struct Chosen {
 type Files = Vec<(&'static str, Value)>;
 
 impl Source {
-    fn open(weights: &Path, sizes: Option<PretrainConfig>) -> Result<Self> {
+    fn open(registry: &Registry, weights: &Path, sizes: Option<PretrainConfig>) -> Result<Self> {
         let mut tensors = read_weights(weights)?;
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
         let run = if sizes.is_some() { None } else { run_dir::run_of(weights).ok() };
-        match run.as_deref().map(AnyConfig::load).transpose()? {
-            Some(AnyConfig::Pretrain(config)) => return Ok(Self::of_pretraining(tensors, *config, Vec::new())),
-            Some(AnyConfig::Finetune(config)) => {
-                return Ok(Self {
-                    tensors,
-                    vit: config.model.vit,
-                    mrm: None,
-                    findings: config.findings,
-                    mean: config.data.mean,
-                    std: config.data.std,
-                    notes: Vec::new(),
-                });
+        if tensors.iter().any(|(name, _)| name.starts_with("decode_head.")) {
+            bail!("{} is of a segmentation run, which these formats do not hold", weights.display());
+        }
+        match run.as_deref().map(|run| registry.load(run)).transpose()? {
+            Some(file) if file.kind() == Pretrain.kind() => {
+                return Ok(Self::of_pretraining(tensors, file.read()?, Vec::new()));
             }
-            Some(AnyConfig::Segment(_)) => {
-                bail!("{} is of a segmentation run, which these formats do not hold", weights.display())
+            Some(file) => {
+                let Encoder { vit, mean, std } = file.common()?.encoder;
+                let names = file.get("findings").and_then(toml::Value::as_array).into_iter().flatten();
+                let findings = names.filter_map(|name| Some(name.as_str()?.to_owned())).collect();
+                return Ok(Self { tensors, vit, mrm: None, findings, mean, std, notes: Vec::new() });
             }
             None if weights.is_dir() => bail!("{} is no run", weights.display()),
             None => {}

@@ -12,22 +12,13 @@ use super::{
 };
 use crate::model::classifier::ClassifierConfig;
 use crate::task::{Missing, Uncertain};
-
-/// The optimizer of classification, `optimizer.kind`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OptimizerChoice {
-    /// SGD with momentum 0.9: the recipe's.
-    Sgd,
-    /// AdamW with torch's constants.
-    Adamw,
-}
+use crate::train::optimizer::OptimizerKind;
 
 /// Section `[optimizer]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClassifyOptimizer {
-    /// The optimizer.
-    pub kind: OptimizerChoice,
+    /// SGD is the recipe's.
+    pub kind: OptimizerKind,
     /// Train the linear head alone, on features of a frozen encoder: a linear probe.
     pub linear_probe: bool,
     /// Learning rate, length, batches.
@@ -166,7 +157,7 @@ impl ClassifyConfig {
     /// When the recipes that are compiled in cannot be read.
     pub fn take_default_length(&mut self, epoch: super::Epoch) -> Result<()> {
         self.optimizer.schedule.take_default_length(epoch);
-        if self.optimizer.kind == OptimizerChoice::Sgd {
+        if self.optimizer.kind == OptimizerKind::Sgd {
             let [short, long, _] = recipes("nih14")?;
             let schedule = &mut self.optimizer.schedule;
             schedule.lr = if schedule.steps <= short.steps { short.lr } else { long.lr };

@@ -23,7 +23,7 @@ use toml::{Table, Value};
 use crate::train::amp::Precision;
 use crate::train::threads;
 
-pub use classify::{ClassifyConfig, ClassifyData, ClassifyOptimizer, OptimizerChoice, classify_preset};
+pub use classify::{ClassifyConfig, ClassifyData, ClassifyOptimizer, classify_preset};
 pub use file::{CommonKeys, ConfigFile, Encoder};
 pub use finding_task::FindingTask;
 pub use finetune::{FinetuneConfig, FinetuneKeys, ImageData, RANDOM_NAME, Schedule};

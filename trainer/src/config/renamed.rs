@@ -59,7 +59,7 @@ pub(super) fn translate(config: &mut Table) -> bool {
     config.insert("kind".to_owned(), kind.into());
     translate_dataset(config);
     if let Some(Value::String(name)) = config.get_mut("init_name") {
-        *name = new_init_name(name).to_owned();
+        *name = new_init_name(name);
     }
     if kind == "segment" {
         // What is new has the value that the older version computed with.
@@ -96,9 +96,13 @@ fn translate_dataset(config: &mut Table) {
     };
 }
 
-/// What tables call an initialization that older versions gave another name.
-fn new_init_name(name: &str) -> &str {
-    if name == "random start" { super::RANDOM_NAME } else { name }
+/// What tables call an initialization now, by the name that an older version gave it.
+fn new_init_name(name: &str) -> String {
+    match name.strip_prefix("pre-trained (") {
+        Some(rest) => format!("pretrained ({rest}"),
+        None if name == "random start" => super::RANDOM_NAME.to_owned(),
+        None => name.to_owned(),
+    }
 }
 
 /// Translates an evaluation of an older version, as its JSON file has it.
@@ -110,7 +114,7 @@ pub fn translate_evaluation(evaluation: &mut serde_json::Value) {
         }
     }
     if let Some(serde_json::Value::String(name)) = fields.get_mut("init_name") {
-        *name = new_init_name(name).to_owned();
+        *name = new_init_name(name);
     }
     let old_kind = if fields.contains_key("findings") {
         "classify"

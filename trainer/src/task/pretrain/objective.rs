@@ -8,14 +8,17 @@ use tch::{Device, Tensor};
 use crate::model::mrm::{Mrm, MrmConfig, ReportBatch};
 use crate::task::objective::{Evaluation, Loss, Objective, images, send};
 
-/// Restores removed patches and masked words.
+/// A model that reconstructs masked patches and tokens.
 pub struct Pretraining {
     store: VarStore,
     model: Mrm,
 }
 
 impl Pretraining {
-    /// A model with start values, on the device.
+    /// A randomly initialized model on a device.
+    ///
+    /// # Errors
+    /// When no model has this configuration.
     pub fn new(config: &MrmConfig, device: Device) -> Result<Self> {
         let store = VarStore::new(device);
         let model = Mrm::new(&store.root(), config)?;

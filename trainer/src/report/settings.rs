@@ -1,77 +1,73 @@
-//! The page's section on how the runs were made: the settings that people compare, and each configuration as a whole.
+//! The section on the settings of the runs: a table of those that are compared most, and each whole configuration.
 
 use std::fmt::Write as _;
 
 use anyhow::Result;
 use toml::{Table, Value};
 
-use super::{Run, escape};
+use super::html::{Section, escape};
+use super::run::Run;
+use crate::config::ConfigFile;
 
 /// A column, and the keys that it shows: the first that a run has.
 type Column = (&'static str, &'static [&'static str]);
 
 const COLUMNS: [Column; 13] = [
     ("preset", &["preset"]),
-    ("start weights", &["init"]),
+    ("initialization", &["init"]),
     ("task", &["task"]),
     ("split", &["split"]),
     ("labels, %", &["ratio"]),
     ("seed", &["run.seed"]),
-    ("updates", &["optimizer.steps"]),
+    ("steps", &["optimizer.steps"]),
     ("batch", &["optimizer.batch_size"]),
     ("micro-batches", &["optimizer.accumulation"]),
-    ("learning rate", &["optimizer.rate", "optimizer.base_rate"]),
+    ("learning rate", &["optimizer.lr", "optimizer.base_lr"]),
     ("weight decay", &["optimizer.weight_decay"]),
     ("layer decay", &["optimizer.layer_decay"]),
     ("precision", &["run.precision"]),
 ];
 
-/// One table over all runs that have a configuration, then the configuration of each, folded.
-pub(super) fn section(runs: &[Run], body: &mut String) -> Result<()> {
-    let known: Vec<(&Run, &str, Table)> = runs
-        .iter()
-        .filter_map(|run| {
-            let text = run.config.as_deref()?;
-            Some((run, text, text.parse().ok()?))
-        })
-        .collect();
+/// One table over all runs that have a configuration, then the configuration of each, folded; none where no run has one.
+pub(super) fn section(runs: &[Run]) -> Result<Option<Section>> {
+    let known: Vec<(&Run, &ConfigFile)> = runs.iter().filter_map(|run| Some((run, run.config.as_ref()?))).collect();
     if known.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    let columns = COLUMNS.iter().filter(|(_, keys)| known.iter().any(|(.., table)| value(table, keys).is_some()));
-    let columns: Vec<&Column> = columns.collect();
-    write!(body, "<section>\n<h2>Settings</h2>\n<div class=\"scroll\"><table>\n<tr><th>run</th>")?;
-    columns.iter().try_for_each(|(title, _)| write!(body, "<th>{title}</th>"))?;
-    writeln!(body, "</tr>")?;
-    for (run, _, table) in &known {
-        write!(body, "<tr><td>{}</td>", escape(&run.name()))?;
+    let used = |(_, keys): &&Column| known.iter().any(|(_, config)| value(config.table(), keys).is_some());
+    let columns: Vec<&Column> = COLUMNS.iter().filter(used).collect();
+    let mut html = "<div class=\"scroll\"><table>\n<tr><th>run</th>".to_owned();
+    columns.iter().try_for_each(|(title, _)| write!(html, "<th>{title}</th>"))?;
+    html += "</tr>\n";
+    for (run, config) in &known {
+        write!(html, "<tr><td>{}</td>", escape(&run.name))?;
         for (_, keys) in &columns {
-            write!(body, "<td>{}</td>", value(table, keys).map_or("–".to_owned(), |text| escape(&text)))?;
+            let text = value(config.table(), keys).map_or("–".to_owned(), |text| escape(&text));
+            write!(html, "<td>{text}</td>")?;
         }
-        writeln!(body, "</tr>")?;
+        html += "</tr>\n";
     }
-    writeln!(body, "</table></div>")?;
-    for (run, text, _) in &known {
+    html += "</table></div>\n";
+    for (run, config) in &known {
         writeln!(
-            body,
+            html,
             "<details><summary>all settings of {}</summary><div class=\"scroll\"><pre>{}</pre></div></details>",
-            escape(&run.name()),
-            escape(text)
+            escape(&run.name),
+            escape(config.text())
         )?;
     }
-    writeln!(body, "</section>")?;
-    Ok(())
+    Ok(Some(Section { title: "Settings".to_owned(), html }))
 }
 
-/// What a run has for the first of some keys that it knows.
+/// The value of the first of some keys that a configuration has.
 fn value(table: &Table, keys: &[&str]) -> Option<String> {
     let key = keys.iter().find(|key| at(table, key).is_some())?;
-    // Pre-training counts in updates or, if there are 0 of them, in epochs; its rate is that of a batch of 256.
+    // Pretraining counts in steps or, if these are 0, in epochs; its learning rate is that of a batch of 256.
     let unit = match *key {
         "optimizer.steps" if at(table, key)?.as_integer() == Some(0) => {
             return Some(format!("{} epochs", shown(at(table, "optimizer.epochs")?)));
         }
-        "optimizer.base_rate" => " (batch of 256)",
+        "optimizer.base_lr" => " (batch of 256)",
         _ => "",
     };
     let text = shown(at(table, key)?);
@@ -98,11 +94,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_shows_what_it_counts_in() {
-        let table: Table = "split = \"\"\n[optimizer]\nsteps = 0\nepochs = 200.0\nbase_rate = 0.00015".parse().unwrap();
+    fn a_run_shows_its_unit_of_length() {
+        let table: Table = "split = \"\"\n[optimizer]\nsteps = 0\nepochs = 200.0\nbase_lr = 0.00015".parse().unwrap();
         assert_eq!(value(&table, &["optimizer.steps"]).as_deref(), Some("200 epochs"));
         assert_eq!(
-            value(&table, &["optimizer.rate", "optimizer.base_rate"]).as_deref(),
+            value(&table, &["optimizer.lr", "optimizer.base_lr"]).as_deref(),
             Some("0.00015 (batch of 256)")
         );
         assert_eq!(

@@ -1,8 +1,8 @@
-//! `trainer reconstruct`: what a pre-trained model restores, pictures side by side and the report's words.
+//! What a pretrained model reconstructs: images side by side, and the report's tokens.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use dataset::loader::TextOptions;
 use dataset::loader::masking;
 use dataset::store::files;
@@ -12,95 +12,102 @@ use image::{GrayImage, Luma};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use super::pretrain::pretrain_transform;
-use super::{DataSource, choose_rows};
+use super::{Pretrain, Pretraining, pretrain_transform};
 use crate::config::PretrainConfig;
 use crate::model::mrm::ReportBatch;
-use crate::task::Pretraining;
 use crate::task::objective::{Objective, images, tokens};
+use crate::task::{DataSource, RowChoice, Task};
 use crate::train::run_dir;
 use crate::weights::load_tensors;
 use crate::weights::source::read_weights;
 
-/// One token of a report: what it was, and what the model makes of it where it was hidden.
+/// One token of a report, and the model's reconstruction of it where it was masked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Word {
+pub struct Token {
     /// The piece before masking; pieces that continue a word begin with `##`.
     pub token: String,
     /// The model's piece, where the token was masked.
-    pub restored: Option<String>,
+    #[serde(alias = "restored")]
+    pub reconstructed: Option<String>,
     /// The probability that the model gives to the true piece, where it was masked.
     pub probability: Option<f64>,
 }
 
-/// One restored record.
+/// One reconstructed record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Restored {
+pub struct ReconstructedRecord {
+    /// Identifier of the record.
     pub record_id: String,
     /// The tokens up to the padding; empty without a report.
-    pub words: Vec<Word>,
+    #[serde(rename = "words")]
+    pub tokens: Vec<Token>,
 }
 
-/// Pixels between two pictures.
+/// What is reconstructed, and with which masks.
+pub struct Reconstruction<'a> {
+    /// The dataset, with a split where the records come from its test subset.
+    pub source: &'a DataSource,
+    /// A pretraining run, or a file in one.
+    pub weights: &'a Path,
+    /// The records.
+    pub rows: &'a RowChoice,
+    /// Share of the report's tokens to mask; none: that of the run.
+    pub report_mask_ratio: Option<f64>,
+    /// Where the model computes.
+    pub device: Device,
+    /// Decides records and masks.
+    pub seed: u64,
+    /// The image to write; none: `reconstruction.png` in the run.
+    pub out: Option<PathBuf>,
+}
+
+/// Pixels between two images.
 const GAP: u32 = 4;
-/// Shade of removed patches.
-const REMOVED: f32 = 0.5;
+/// Shade of masked patches.
+const MASKED: f32 = 0.5;
 
-/// Restores records and writes picture and words, `out` (`reconstruction.png` in the run) and the `.json` beside it;
-/// prints the words.
+/// Reconstructs records; writes the image, and the tokens as JSON beside it. Returns the tokens and the path, in words.
 ///
-/// `rows` says how many records, or names them, separated by commas.
-pub fn reconstruct(
-    source: &DataSource,
-    weights: &Path,
-    rows: &str,
-    word_ratio: Option<f64>,
-    device: Device,
-    seed: u64,
-    out: Option<PathBuf>,
-) -> Result<()> {
-    let run = run_dir::run_of(weights)?;
-    let rows = choose_rows(source, rows, seed)?;
-    let (canvas, restored) = restore(&run, weights, source, &rows, word_ratio, device, seed)?;
-    let out = out.unwrap_or_else(|| run.join("reconstruction.png"));
+/// # Errors
+/// When the weights are not those of a pretraining run, or the dataset has another tokenizer.
+pub fn reconstruct(request: &Reconstruction) -> Result<String> {
+    let run = run_dir::run_of(request.weights)?;
+    let rows = request.source.chosen_rows(request.rows, request.seed)?;
+    let (canvas, records) = reconstructed(&run, request, &rows)?;
+    let out = request.out.clone().unwrap_or_else(|| run.join("reconstruction.png"));
     canvas.save(&out).with_context(|| format!("cannot write {}", out.display()))?;
-    files::write_json(&out.with_extension("json"), &restored)?;
-    if restored.iter().any(|record| !record.words.is_empty()) {
-        dataset::cli_println!("hidden words: [restored as it was], [what it was→what came out]");
-    }
-    for record in restored.iter().filter(|record| !record.words.is_empty()) {
-        dataset::cli_println!("{}: {}", record.record_id, line(&record.words));
-    }
-    dataset::cli_println!("written to {}", out.display());
-    Ok(())
+    files::write_json(&out.with_extension("json"), &records)?;
+    let with_report: Vec<String> = (records.iter().filter(|record| !record.tokens.is_empty()))
+        .map(|record| format!("{}: {}\n", record.record_id, line(&record.tokens)))
+        .collect();
+    let heading = if with_report.is_empty() { "" } else { "masked tokens: [correct], [true token→reconstruction]\n" };
+    Ok(format!("{heading}{}written to {}", with_report.concat(), out.display()))
 }
 
-/// Restores some rows with weights of a run and draws a line each: masked, restored, original.
+/// Reconstructs some rows and draws a line each: masked, reconstructed, original.
 ///
-/// `word_ratio` is the share of words to hide, the run's own where it is none.
-///
-/// Restored pictures keep the patches that the encoder saw. Patches are restored up to the mean and spread that the
-/// loss takes out, which come from the original.
-fn restore(
-    run: &Path,
-    weights: &Path,
-    source: &DataSource,
-    rows: &[u32],
-    word_ratio: Option<f64>,
-    device: Device,
-    seed: u64,
-) -> Result<(GrayImage, Vec<Restored>)> {
-    let config: PretrainConfig = run_dir::load_config(run)?;
+/// Reconstructed images keep the patches that the encoder saw. The loss removes mean and spread of a patch; here they come
+/// from the original.
+fn reconstructed(run: &Path, request: &Reconstruction, rows: &[u32]) -> Result<(GrayImage, Vec<ReconstructedRecord>)> {
+    let Reconstruction { source, weights, report_mask_ratio, device, seed, .. } = *request;
+    let file = run_dir::load_config(run)?;
+    ensure!(
+        file.kind() == Pretrain.kind(),
+        "{} is a run of kind {}; reconstruct takes a pretraining run",
+        run.display(),
+        file.kind()
+    );
+    let config: PretrainConfig = file.read()?;
     config.validate().with_context(|| run_dir::config_path(run).display().to_string())?;
     let dataset = &source.dataset;
-    anyhow::ensure!(
+    ensure!(
         !config.model.reconstructs_report() || config.tokenizer == source.tokenizer(),
-        "{} reads the words of another tokenizer than this dataset's: ingest it with the --tokenizer of the run's dataset",
+        "{} was trained with another tokenizer than this dataset's: ingest it with the --tokenizer of the run's dataset",
         run.display()
     );
     let objective = Pretraining::new(&config.model, device)?;
     let loaded = load_tensors(objective.store(), &read_weights(weights)?)?;
-    anyhow::ensure!(loaded.is_complete(), "the weights do not fit the run's configuration: {loaded}");
+    ensure!(loaded.is_complete(), "the weights do not fit the run's configuration: {loaded}");
     let transform = pretrain_transform(&config);
     let mut builder = Loader::builder(dataset)
         .rows(rows.to_vec())
@@ -112,7 +119,7 @@ fn restore(
     if with_text {
         builder = builder.text(TextOptions {
             tokens: config.data.tokens as usize,
-            mask_ratio: word_ratio.unwrap_or(config.data.report_mask_ratio),
+            mask_ratio: report_mask_ratio.unwrap_or(config.data.report_mask_ratio),
         });
     }
     let batch = builder.build()?.next_batch()?;
@@ -141,34 +148,33 @@ fn restore(
     let mask = model.mask_image(&output.mask)?; // [B, 1, S, S]
     let shade = |x: &Tensor| (x * f64::from(transform.std) + f64::from(transform.mean)).clamp(0.0, 1.0);
     let original = shade(&image);
-    let mut columns = vec![&original * (1.0 - &mask) + &mask * f64::from(REMOVED)];
+    let mut columns = vec![&original * (1.0 - &mask) + &mask * f64::from(MASKED)];
     if let Some(pred) = &output.pred {
-        let restored = shade(&model.restored_image(pred, &image)?).mean_dim([1_i64].as_slice(), true, Kind::Float);
-        columns.push(&restored * &mask + &original * (1.0 - &mask));
+        let pixels = shade(&model.reconstructed_image(pred, &image)?).mean_dim([1_i64].as_slice(), true, Kind::Float);
+        columns.push(&pixels * &mask + &original * (1.0 - &mask));
     }
     columns.push(original);
     let canvas = draw(&columns, rows.len() as u32, batch.size() as u32)?;
 
-    let words = match &output.mlm_logits {
+    let all_tokens = match &output.mlm_logits {
         None => vec![Vec::new(); rows.len()],
-        Some(logits) => words(dataset, &batch, logits)?,
+        Some(logits) => report_tokens(dataset, &batch, logits)?,
     };
     let ids = dataset.texts("record_id")?;
-    let restored = batch
-        .rows()
-        .iter()
-        .zip(words)
-        .map(|(&row, words)| Restored { record_id: ids[row as usize].clone().unwrap_or_default(), words })
-        .collect();
-    Ok((canvas, restored))
+    let record = |(&row, tokens): (&u32, Vec<Token>)| ReconstructedRecord {
+        record_id: ids[row as usize].clone().unwrap_or_default(),
+        tokens,
+    };
+    let records = batch.rows().iter().zip(all_tokens).map(record).collect();
+    Ok((canvas, records))
 }
 
-/// Pictures `[B, 1, S, S]` in columns, one record a line.
+/// Draws images `[B, 1, S, S]` in columns, one record a line.
 fn draw(columns: &[Tensor], lines: u32, size: u32) -> Result<GrayImage> {
     let step = size + GAP;
     let mut canvas = GrayImage::from_pixel(columns.len() as u32 * step - GAP, lines * step - GAP, Luma([255]));
-    for (column, pictures) in columns.iter().enumerate() {
-        let flat = (pictures * 255.0).round().to_kind(Kind::Uint8).to_device(Device::Cpu).flatten(0, -1);
+    for (column, images) in columns.iter().enumerate() {
+        let flat = (images * 255.0).round().to_kind(Kind::Uint8).to_device(Device::Cpu).flatten(0, -1);
         let values = Vec::<u8>::try_from(&flat)?;
         for (index, &value) in values.iter().enumerate() {
             let index = index as u32;
@@ -179,7 +185,8 @@ fn draw(columns: &[Tensor], lines: u32, size: u32) -> Result<GrayImage> {
     Ok(canvas)
 }
 
-fn words(dataset: &Dataset, batch: &dataset::Batch, logits: &Tensor) -> Result<Vec<Vec<Word>>> {
+/// The tokens of each record, with the most probable piece where one was masked. `logits` is `[B, L, V]`.
+fn report_tokens(dataset: &Dataset, batch: &dataset::Batch, logits: &Tensor) -> Result<Vec<Vec<Token>>> {
     let tokenizer = dataset.tokenizer()?.context("this dataset has no tokenizer")?;
     let piece = |id: i64| tokenizer.id_to_token(id as u32).unwrap_or_else(|| format!("<{id}>"));
     let probabilities = logits.softmax(-1, Kind::Float); // [B, L, V]
@@ -193,9 +200,9 @@ fn words(dataset: &Dataset, batch: &dataset::Batch, logits: &Tensor) -> Result<V
                     let (target, seen) = (batch.target_ids()[at], batch.token_ids()[at]);
                     let masked = seen != target;
                     let at = [record as i64, position as i64];
-                    Word {
+                    Token {
                         token: piece(target),
-                        restored: masked.then(|| piece(best.int64_value(&at))),
+                        reconstructed: masked.then(|| piece(best.int64_value(&at))),
                         probability: masked.then(|| probabilities.double_value(&[at[0], at[1], target])),
                     }
                 })
@@ -204,12 +211,12 @@ fn words(dataset: &Dataset, batch: &dataset::Batch, logits: &Tensor) -> Result<V
         .collect())
 }
 
-/// A report in one line: masked pieces as `[true→restored]`, or `[true]` where they agree.
-fn line(words: &[Word]) -> String {
-    let shown = |word: &Word| match &word.restored {
-        None => word.token.clone(),
-        Some(restored) if *restored == word.token => format!("[{restored}]"),
-        Some(restored) => format!("[{}→{restored}]", word.token),
+/// A report in one line: masked pieces as `[true→reconstruction]`, or `[true]` where they agree.
+fn line(tokens: &[Token]) -> String {
+    let shown = |token: &Token| match &token.reconstructed {
+        None => token.token.clone(),
+        Some(piece) if *piece == token.token => format!("[{piece}]"),
+        Some(piece) => format!("[{}→{piece}]", token.token),
     };
-    words.iter().skip(1).map(shown).collect::<Vec<_>>().join(" ").replace(" ##", "")
+    tokens.iter().skip(1).map(shown).collect::<Vec<_>>().join(" ").replace(" ##", "")
 }

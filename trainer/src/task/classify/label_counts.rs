@@ -1,5 +1,5 @@
-//! How many labels of each finding are positive, negative, uncertain and blank, and what the last two are counted as: so that
-//! a blank label is never counted as a negative in silence.
+//! How many labels of each finding are positive, negative, uncertain and blank, and what the last two count as. Logs and
+//! evaluations show it, so that the user sees when blank labels count as negative.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,22 +8,26 @@ use super::{Missing, Uncertain};
 /// The labels of one finding over some records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LabelCounts {
+    /// The finding.
     pub finding: String,
     /// Labels 1.
     positive: usize,
     /// Labels 0.
     negative: usize,
+    /// All others.
     pub open: OpenLabels,
 }
 
-/// Labels that are neither positive nor negative, and what they are counted as.
+/// Labels that are neither positive nor negative, and what they count as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenLabels {
     /// Labels -1.
     pub uncertain: usize,
+    /// What they count as.
     pub uncertain_as: Uncertain,
     /// Blank labels of records that have another label.
     pub blank: usize,
+    /// What they count as.
     pub blank_as: Missing,
 }
 
@@ -42,12 +46,12 @@ impl LabelCounts {
         }
     }
 
-    /// What is trained on or evaluated as positive.
+    /// Labels that count as positive.
     pub fn positives(&self) -> usize {
         self.positive + if self.open.uncertain_as == Uncertain::Ones { self.open.uncertain } else { 0 }
     }
 
-    /// What is trained on or evaluated as negative.
+    /// Labels that count as negative.
     pub fn negatives(&self) -> usize {
         let uncertain = if self.open.uncertain_as == Uncertain::Zeros { self.open.uncertain } else { 0 };
         let blank = if self.open.blank_as == Missing::Zeros { self.open.blank } else { 0 };
@@ -56,8 +60,8 @@ impl LabelCounts {
 }
 
 impl OpenLabels {
-    /// `2 uncertain counted as negative, 9 blank ignored`; no text where there are none.
-    pub fn told(&self) -> String {
+    /// `2 uncertain counted as negative, 9 blank ignored`; empty where there are none.
+    pub fn describe(&self) -> String {
         let uncertain = match self.uncertain_as {
             Uncertain::Zeros => "counted as negative",
             Uncertain::Ones => "counted as positive",
@@ -77,12 +81,12 @@ impl std::fmt::Display for LabelCounts {
     /// A line for the log.
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         write!(f, "  {:<28} {} positive, {} negative", self.finding, self.positives(), self.negatives())?;
-        let open = self.open.told();
+        let open = self.open.describe();
         if open.is_empty() { Ok(()) } else { write!(f, " ({open})") }
     }
 }
 
-/// A remedy where blank labels were ignored that may mean negative; no text where there are none.
+/// A remedy where ignored blank labels may mean negative; empty where no blank label is ignored.
 pub fn remedy(counts: &[LabelCounts]) -> &'static str {
     let ignored = |count: &LabelCounts| count.open.blank > 0 && count.open.blank_as == Missing::Ignore;
     if counts.iter().any(ignored) {
@@ -97,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_label_is_counted_once_and_as_its_policy_says() {
+    fn every_label_is_counted_once_by_its_policy() {
         let codes = [Some(1), Some(1), Some(0), Some(-1), None, None, None];
         let counts = |uncertain, missing| {
             let mut counts = LabelCounts::new("Edema", uncertain, missing);
@@ -114,7 +118,7 @@ mod tests {
         assert_eq!((some.positives(), some.negatives()), (3, 1));
         assert_eq!(remedy(&[all]), "");
         assert!(remedy(std::slice::from_ref(&some)).contains("data.missing=zeros"));
-        assert_eq!(some.open.told(), "1 uncertain counted as positive, 3 blank ignored");
+        assert_eq!(some.open.describe(), "1 uncertain counted as positive, 3 blank ignored");
         let none = counts(Uncertain::Ignore, Missing::Ignore);
         assert_eq!((none.positives(), none.negatives()), (2, 1));
     }

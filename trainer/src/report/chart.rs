@@ -7,12 +7,12 @@ use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
-use super::escape;
+use super::html::escape;
 
-/// Stands for the page's text color in charts, which are drawn before the page knows whether it is dark.
+/// Replaced by the page's text color, which a chart does not know when it is drawn.
 const INK: RGBColor = RGBColor(1, 2, 3);
-/// Classes `c0` to `c6` of the style sheet: a color for light and one for dark ground.
-const COLOURS: usize = 7;
+/// Classes `c0` to `c6` of the style sheet: a color for a light background and one for a dark one.
+const COLORS: usize = 7;
 /// Dashes and gaps of lines, so that they differ without color. Colors, dashes and markers have no common divisor: the
 /// next line with the same three is the 210th.
 const DASHES: [&str; 6] = ["", "7 4", "2 3", "11 3 2 3", "16 5", "11 3 2 3 2 3"];
@@ -46,23 +46,26 @@ fn marker(index: usize, (x, y): (i32, i32)) -> String {
 }
 
 /// A named line of points, with intervals where there are some.
-pub(super) struct Series {
+pub struct Series {
+    /// Its name in the legend.
     pub name: String,
+    /// x and y.
     pub points: Vec<(f64, f64)>,
+    /// x, low and high.
     pub intervals: Vec<(f64, f64, f64)>,
 }
 
 const WIDTH: u32 = 640;
 const HEIGHT: u32 = 360;
 
-/// An axis with ticks of one's own.
+/// An axis with ticks at chosen values.
 struct Axis {
     axis: RangedCoordf64,
     ticks: Vec<f64>,
 }
 
 impl Axis {
-    /// Ticks at these places, at each once; without places, at round numbers.
+    /// Ticks at these values, each once; without values, at round numbers.
     fn new(range: Range<f64>, ticks: Option<Vec<f64>>) -> Self {
         let axis = RangedCoordf64::from(range);
         let mut ticks = ticks.unwrap_or_else(|| axis.key_points(6));
@@ -89,7 +92,7 @@ impl Ranged for Axis {
     }
 }
 
-/// Names of lines with a piece of each, for below a chart: nothing where one line needs none.
+/// The legend below a chart; empty for a single line, unless it is always wanted.
 fn legend(series: &[Series], always: bool, marked: bool) -> String {
     if series.len() < 2 && !always {
         return String::new();
@@ -98,7 +101,7 @@ fn legend(series: &[Series], always: bool, marked: bool) -> String {
         let marker = if marked { marker(index, (22, 6)) } else { String::new() };
         format!(
             "<span><svg class=\"c{}\" viewBox=\"0 0 44 12\" aria-hidden=\"true\">{}{marker}</svg>{}</span>",
-            index % COLOURS,
+            index % COLORS,
             line(index, &[(0, 6), (44, 6)]),
             escape(&series.name)
         )
@@ -107,7 +110,10 @@ fn legend(series: &[Series], always: bool, marked: bool) -> String {
 }
 
 /// A line chart as inline SVG with a legend. `shares`: x is a percentage on a logarithmic axis.
-pub(super) fn chart(series: &[Series], x_title: &str, y_title: &str, shares: bool) -> Result<String> {
+///
+/// # Errors
+/// When there is no point, or the chart cannot be drawn.
+pub fn chart(series: &[Series], x_title: &str, y_title: &str, shares: bool) -> Result<String> {
     let bad = |e: &dyn std::fmt::Display| anyhow!("chart: {e}");
     let position = |x: f64| if shares { x.log10() } else { x };
     let xs = || series.iter().flat_map(|s| s.points.iter().map(|p| position(p.0)));
@@ -120,7 +126,7 @@ pub(super) fn chart(series: &[Series], x_title: &str, y_title: &str, shares: boo
     let x_room = if x1 > x0 { (x1 - x0) * 0.04 } else { 0.5 };
     let y_room = if y1 > y0 { (y1 - y0) * 0.08 } else { 0.1 };
 
-    // Markers tell lines apart where there are more of them than ways to dash.
+    // With more lines than kinds of dashes, markers distinguish them.
     let marked = shares || series.len() > DASHES.len();
     let (mut svg, mut lines) = (String::new(), String::new());
     {
@@ -153,14 +159,14 @@ pub(super) fn chart(series: &[Series], x_title: &str, y_title: &str, shares: boo
             .map_err(|e| bad(&e))?;
         let place = |x: f64, y: f64| plot.plotting_area().map_coordinate(&(x, y));
         for (index, drawn) in series.iter().enumerate() {
-            // Intervals of several lines at one ratio stand beside each other, within the room beside the axis.
+            // Intervals of several lines at one ratio are drawn beside each other, within the margin of the axis.
             let step = if shares { (x_room * 0.3).min(x_room * 1.6 / series.len() as f64) } else { 0.0 };
             let shift = (index as f64 - (series.len() - 1) as f64 / 2.0) * step;
             let points: Vec<(i32, i32)> = drawn.points.iter().map(|&(x, y)| place(position(x) + shift, y)).collect();
-            lines += &format!("<g class=\"c{}\">{}", index % COLOURS, line(index, &points));
+            lines += &format!("<g class=\"c{}\">{}", index % COLORS, line(index, &points));
             if marked {
                 let every = if shares { 1 } else { points.len().div_ceil(MARKERS_A_CURVE).max(1) };
-                // Curves that run together have their markers at different places.
+                // Curves that are close to each other have their markers at different positions.
                 let first = index * every / series.len();
                 lines.extend(points.iter().skip(first).step_by(every).map(|&point| marker(index, point)));
             }
@@ -194,7 +200,7 @@ mod tests {
                 .collect()
         };
         let looks = |count: usize, with_color: bool| -> usize {
-            let page = chart(&series(count), "updates", "loss", false).unwrap();
+            let page = chart(&series(count), "steps", "loss", false).unwrap();
             let entries = page.split("<span>").skip(1).map(|entry| {
                 let value = |name: &str| {
                     let rest = entry.split(&format!(" {name}=\"")).nth(1);
@@ -209,7 +215,7 @@ mod tests {
             assert_eq!([looks(count, true), looks(count, false)], [count, count]);
         }
         assert_eq!(looks(60, true), 60);
-        // Points of all lines lie within the picture, however many stand beside each other.
+        // Points of all lines are within the chart, however many are beside each other.
         let shares: Vec<Series> = (0..20)
             .map(|at| Series {
                 name: at.to_string(),

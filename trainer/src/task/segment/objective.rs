@@ -1,4 +1,4 @@
-//! Segmentation of a finding's front as an objective.
+//! Segmentation of a finding as an objective.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::train::optimizer::{Parameter, decayed_parameters};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MaskRule {
-    /// A pixel is front where the softmax gives it more than this.
+    /// A pixel is foreground where its probability is above this.
     pub threshold: f64,
     /// A mask of fewer pixels of the model's input counts as empty; 0: every pixel counts.
     pub min_area: u64,
@@ -46,8 +46,11 @@ pub struct Segmentation {
 }
 
 impl Segmentation {
-    /// A segmenter with start values; `validate` are the rows for [`Objective::evaluate`], `transform` is that of an
-    /// evaluation. `layer_decay` is the factor on the rate from one block to the one before.
+    /// A randomly initialized segmenter; `validate` are the rows for [`Objective::evaluate`], `transform` is that of an
+    /// evaluation. `layer_decay` is the factor on the learning rate from one block to the one before.
+    ///
+    /// # Errors
+    /// When no model has this configuration.
     pub fn new(
         config: &SegmenterConfig,
         layer_decay: f64,
@@ -94,8 +97,8 @@ impl Objective for Segmentation {
 
     fn evaluate(&self) -> Result<Option<Evaluation>> {
         let mut overlaps = Vec::with_capacity(self.validate.len());
-        segment(&self.model, &self.dataset, &self.validate, self.transform, self.rule, self.store.device(), |found| {
-            overlaps.push(found.overlap);
+        segment(&self.model, &self.dataset, &self.validate, self.transform, self.rule, self.store.device(), |record| {
+            overlaps.push(record.overlap);
             Ok(())
         })?;
         let Some(mean) = MeanOverlap::of(&overlaps) else { return Ok(None) };
@@ -107,22 +110,26 @@ impl Objective for Segmentation {
     }
 }
 
-/// What the model made of one record, at the size of its input.
-pub struct Found<'a> {
+/// The prediction for one record, at the size of the model's input.
+pub struct SegmentedRecord<'a> {
     /// Row of the dataset.
     pub row: u32,
     /// Normalized gray pixels, `[S, S]`.
     pub image: &'a [f32],
-    /// Predicted classes, `[S, S]`: 1 front, 0 not; 0 where there is no ground truth.
+    /// Predicted classes, `[S, S]`: 1 foreground, 0 background; 0 where there is no ground truth.
     pub prediction: &'a [u8],
     /// Drawn classes, `[S, S]`: as in [`Batch::masks`].
     pub target: &'a [u8],
     /// Side, S.
     pub size: usize,
+    /// Agreement of prediction and target.
     pub overlap: Overlap,
 }
 
-/// Segments some rows in small batches, in their order, and hands each to `each`.
+/// Segments some rows in small batches, in their order, and calls `each` with every record.
+///
+/// # Errors
+/// When a record cannot be read, torch fails, or `each` does.
 pub fn segment(
     model: &Segmenter,
     dataset: &Arc<Dataset>,
@@ -130,7 +137,7 @@ pub fn segment(
     transform: Transform,
     rule: MaskRule,
     device: Device,
-    mut each: impl FnMut(Found) -> Result<()>,
+    mut each: impl FnMut(SegmentedRecord) -> Result<()>,
 ) -> Result<()> {
     if rows.is_empty() {
         return Ok(());
@@ -146,8 +153,8 @@ pub fn segment(
         let batch = batch?;
         let size = batch.size();
         let output = tch::no_grad(|| model.forward(&images(&batch, device), false))?;
-        let front = output.logits.softmax(1, Kind::Float).select(1, FOREGROUND).gt(rule.threshold); // [B, S, S]
-        let flat = front.to_kind(Kind::Uint8).to_device(Device::Cpu).flatten(0, -1);
+        let foreground = output.logits.softmax(1, Kind::Float).select(1, FOREGROUND).gt(rule.threshold); // [B, S, S]
+        let flat = foreground.to_kind(Kind::Uint8).to_device(Device::Cpu).flatten(0, -1);
         let mut predictions = Vec::<u8>::try_from(&flat)?;
         let pixels = size * size;
         for (record, prediction) in predictions.chunks_exact_mut(pixels).enumerate() {
@@ -156,13 +163,13 @@ pub fn segment(
             let image = &batch.images()[part];
             apply_rule(prediction, target, rule.min_area);
             let overlap = Overlap::of(prediction, target);
-            each(Found { row: batch.rows()[record], image, prediction, target, size, overlap })?;
+            each(SegmentedRecord { row: batch.rows()[record], image, prediction, target, size, overlap })?;
         }
     }
     Ok(())
 }
 
-/// Takes out of a prediction what has no ground truth, and then all of it if too little is left.
+/// Sets a prediction to 0 where there is no ground truth, and everywhere if its area is then below `min_area`.
 fn apply_rule(prediction: &mut [u8], target: &[u8], min_area: u64) {
     for (p, &t) in prediction.iter_mut().zip(target) {
         *p *= u8::from(t != IGNORED);
@@ -178,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn too_small_a_mask_is_none() {
+    fn a_mask_below_the_smallest_area_is_empty() {
         let target = [0, 0, 255, 1];
         let ruled = |min_area| {
             let mut prediction = [1, 1, 1, 0];
