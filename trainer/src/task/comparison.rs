@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use arrow_array::{Array, Float32Array, Float64Array, RecordBatch, StringArray, UInt64Array};
+use arrow_array::{Float32Array, Float64Array, RecordBatch, StringArray, UInt64Array};
 use dataset::commands::cli::counted;
 use dataset::format::table::{self, column};
 use serde::Serialize;

@@ -171,7 +171,10 @@ impl EvaluationRequest<'_> {
     /// # Errors
     /// When the configuration lacks a key of fine-tuning, or there is no split.
     pub fn header(&self, weights: String, patients: &[u32]) -> Result<EvaluationHeader> {
-        let text = |key: &str| Some(self.config.get(key)?.as_str()?.to_owned()).with_context(|| format!("no key `{key}`"));
+        let text = |key: &str| {
+            let text = self.config.get(key).and_then(toml::Value::as_str).with_context(|| format!("no key `{key}`"))?;
+            Ok::<_, anyhow::Error>(text.to_owned())
+        };
         Ok(EvaluationHeader {
             kind: self.config.kind().to_owned(),
             task: text("task")?,
