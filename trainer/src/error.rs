@@ -40,7 +40,7 @@ impl ModelError {
     }
 }
 
-/// An error unless `tensor` has exactly the dimensions `expected`, where a negative one stands for any size.
+/// An error unless `tensor` has exactly the dimensions `expected`, where a negative one means any size.
 pub(crate) fn check_shape(name: &str, tensor: &tch::Tensor, expected: &[i64]) -> Result<(), ModelError> {
     let got = tensor.size();
     let fits = got.len() == expected.len() && got.iter().zip(expected).all(|(&g, &e)| e < 0 || g == e);

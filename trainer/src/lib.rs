@@ -21,15 +21,22 @@
 //!
 //! Not supported: rectangular images, tied word embeddings, more than one device or process a run.
 
+#![warn(clippy::undocumented_unsafe_blocks)]
 #![cfg_attr(test, allow(clippy::float_cmp))] // tests compare values that must be bit-identical
 
 pub mod cli;
 pub mod commands;
 pub mod config;
+#[warn(missing_docs)]
 pub mod error;
+#[warn(missing_docs)]
 pub mod eval;
+#[warn(missing_docs)]
 pub mod model;
 pub mod task;
+#[warn(missing_docs)]
 pub mod torch;
+#[warn(missing_docs)]
 pub mod train;
+#[warn(missing_docs)]
 pub mod weights;

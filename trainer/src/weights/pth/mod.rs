@@ -76,7 +76,7 @@ pub struct StateDict {
     /// Entries of the state dict that were left out, with the reason.
     pub skipped: Vec<(String, String)>,
     /// Other keys of the checkpoint: an optimizer's state, arguments, an epoch.
-    pub beside: Vec<String>,
+    pub other_keys: Vec<String>,
 }
 
 /// Whether a file begins like a checkpoint of PyTorch, of any version.
@@ -161,8 +161,8 @@ fn find_state(pickle: &Pickle) -> Result<(StateDict, Vec<(String, Id)>), PthErro
             Value::Dict(entries) => {
                 let entries = named(pickle, entries);
                 if has_tensor(&entries) {
-                    let beside = root.iter().filter(|(name, _)| name != key).map(|(name, _)| name.clone()).collect();
-                    return Ok((StateDict { key: Some(key.to_owned()), beside, ..StateDict::default() }, entries));
+                    let other_keys = root.iter().filter(|(name, _)| name != key).map(|(name, _)| name.clone()).collect();
+                    return Ok((StateDict { key: Some(key.to_owned()), other_keys, ..StateDict::default() }, entries));
                 }
             }
             Value::Opaque(class) if !has_tensor(&root) => {
