@@ -143,7 +143,7 @@ fn restore(
     let original = shade(&image);
     let mut columns = vec![&original * (1.0 - &mask) + &mask * f64::from(REMOVED)];
     if let Some(pred) = &output.pred {
-        let restored = shade(&model.restored_image(pred, &image)?).mean_dim([1_i64].as_slice(), true, Kind::Float);
+        let restored = shade(&model.reconstructed_image(pred, &image)?).mean_dim([1_i64].as_slice(), true, Kind::Float);
         columns.push(&restored * &mask + &original * (1.0 - &mask));
     }
     columns.push(original);

@@ -161,7 +161,8 @@ fn find_state(pickle: &Pickle) -> Result<(StateDict, Vec<(String, Id)>), PthErro
             Value::Dict(entries) => {
                 let entries = named(pickle, entries);
                 if has_tensor(&entries) {
-                    let other_keys = root.iter().filter(|(name, _)| name != key).map(|(name, _)| name.clone()).collect();
+                    let other_keys =
+                        root.iter().filter(|(name, _)| name != key).map(|(name, _)| name.clone()).collect();
                     return Ok((StateDict { key: Some(key.to_owned()), other_keys, ..StateDict::default() }, entries));
                 }
             }
