@@ -16,7 +16,6 @@ use crate::config::AnyConfig;
 use crate::eval::bootstrap::Interval;
 use crate::eval::metrics::Scores;
 use crate::train::logger::{damaged_lines, read_metrics};
-use crate::train::run_dir;
 
 mod chart;
 mod segmentation;
