@@ -93,7 +93,7 @@ pub fn import(source: &Path, out: &Path, config: &PretrainConfig) -> Result<Impo
         converted,
         translated,
         skipped: state.skipped,
-        beside: state.beside,
+        beside: state.other_keys,
         preset: preset.clone(),
         report,
         fitting: fitting_preset(&state.tensors),

@@ -1,13 +1,15 @@
 //! The report decoder: BERT (Devlin et al. 2019) with its masked-language-model head, as in transformers 4.17.
 //!
-//! Post-norm layers, exact GELU, an additive mask over keys. Two things are the MRM release's own: an image's latent is
-//! added to every position of the embedding output, and the head's decoder is not tied to the word embedding.
+//! Post-norm layers, exact GELU, an additive mask over keys. The MRM release changes two things: the image's latent is added to
+//! every position of the embedding output, and the head's decoder is not tied to the word embedding.
+//!
+//! Shapes: batch `B`, tokens `S`, embed_dim `H`, vocabulary `V`.
 
 use serde::{Deserialize, Serialize};
 use tch::nn::{self, Module};
 use tch::{Kind, Tensor};
 
-use crate::error::{MAX_DEPTH, MAX_POSITIONS, MAX_WIDTH, ModelError, check_heads, check_size, check_table};
+use crate::error::{MAX_DIM, MAX_LAYERS, MAX_POSITIONS, ModelError, check_heads, check_size, check_table};
 use crate::model::layers::{WeightInit, attention, dropout, embedding, layer_norm, linear};
 
 /// Epsilon of every layer normalization in BERT.
@@ -29,15 +31,15 @@ pub struct BertConfig {
     pub embed_dim: i64,
     /// Number of layers.
     pub num_layers: i64,
-    /// Attention heads of a layer; they divide the hidden size.
+    /// Attention heads of a layer; the number divides `embed_dim`.
     pub num_heads: i64,
-    /// Hidden width of a layer's feed-forward part.
+    /// Width of a layer's MLP between its layers.
     pub intermediate: i64,
     /// The longest sequence.
     pub max_positions: i64,
     /// Number of token types (segments).
     pub type_vocab: i64,
-    /// Probability of dropping a hidden value or an attention weight, in training.
+    /// Probability of dropping an activation or an attention weight, in training.
     pub dropout: f64,
 }
 
@@ -57,14 +59,17 @@ impl Default for BertConfig {
 }
 
 impl BertConfig {
-    /// An error if no model has these sizes.
+    /// Checks the sizes.
+    ///
+    /// # Errors
+    /// When no model can have them.
     pub fn validate(&self) -> Result<(), ModelError> {
         check_size("vocab_size", self.vocab_size, MAX_POSITIONS)?;
-        check_size("embed_dim", self.embed_dim, MAX_WIDTH)?;
-        check_size("num_layers", self.num_layers, MAX_DEPTH)?;
+        check_size("embed_dim", self.embed_dim, MAX_DIM)?;
+        check_size("num_layers", self.num_layers, MAX_LAYERS)?;
         check_size("intermediate", self.intermediate, MAX_POSITIONS)?;
         check_size("max_positions", self.max_positions, MAX_POSITIONS)?;
-        check_size("type_vocab", self.type_vocab, MAX_WIDTH)?;
+        check_size("type_vocab", self.type_vocab, MAX_DIM)?;
         check_table("max_positions", self.max_positions, self.embed_dim)?;
         check_heads("num_heads", self.num_heads, self.embed_dim)?;
         if (0.0..1.0).contains(&self.dropout) {
@@ -74,7 +79,7 @@ impl BertConfig {
     }
 }
 
-/// A dense layer, dropout, and the layer normalization of its sum with what went around it.
+/// A dense layer with dropout, and the layer normalization of its sum with the residual.
 #[derive(Debug)]
 struct Output {
     dense: nn::Linear,
@@ -91,9 +96,10 @@ impl Output {
         }
     }
 
-    fn forward(&self, x: &Tensor, around: &Tensor, train: bool) -> Tensor {
+    /// `[B, S, inputs]` and a residual `[B, S, H]` → `[B, S, H]`.
+    fn forward(&self, x: &Tensor, residual: &Tensor, train: bool) -> Tensor {
         let branch = dropout(&self.dense.forward(x), self.dropout, train);
-        self.norm.forward(&(branch + around))
+        self.norm.forward(&(branch + residual))
     }
 }
 
@@ -161,8 +167,8 @@ pub struct Bert {
 impl Bert {
     /// Variables `bert.*` and `cls.*` under `path`, named as in transformers.
     ///
-    /// The release's state also holds the positions' numbers, a pooler which nothing uses, and the decoder's bias
-    /// under a second name; all three are here, so that weights move in and out without a map.
+    /// The release's state also has the position ids, a pooler that is not used, and the decoder's bias under a second name.
+    /// The model has all three, so that weights are loaded and exported without a table of names.
     pub fn new(path: &nn::Path, config: &BertConfig) -> Self {
         let init = WeightInit::XavierUniform;
         let (bert, embeddings) = (path / "bert", path / "bert" / "embeddings");
@@ -175,7 +181,7 @@ impl Bert {
 
         let decoder = linear(&(&cls / "decoder"), embed_dim, config.vocab_size, init);
         if let Some(bias) = &decoder.bs {
-            let _ = cls.add("bias", bias.shallow_clone(), false); // the same parameter: one of the names trains
+            let _ = cls.add("bias", bias.shallow_clone(), false); // the same parameter, trained under the other name
         }
         Self {
             words: embedding(&(&embeddings / "word_embeddings"), config.vocab_size, embed_dim, Some(PADDING_ID)),
@@ -190,12 +196,12 @@ impl Bert {
         }
     }
 
-    /// Embeds a report and adds the image: ids `[B, S]`, types `[B, S]` (none means all 0), latent `[B, H]` →
-    /// `[B, S, H]`. The latent comes after normalization and dropout; nothing normalizes the sum.
+    /// Embeds a report and adds the image: ids `[B, S]`, types `[B, S]` (none means all 0), latent `[B, H]` → `[B, S, H]`. The
+    /// latent is added after normalization and dropout; the sum is not normalized.
     pub fn embed(&self, ids: &Tensor, types: Option<&Tensor>, latent: &Tensor, train: bool) -> Tensor {
         let types = types.map_or_else(|| self.types.ws.narrow(0, 0, 1), |types| self.types.forward(types));
         let positions = self.positions.ws.narrow(0, 0, ids.size()[1]); // [S, H]
-        let x = self.words.forward(ids) + types + positions;
+        let x = self.words.forward(ids) + types + positions; // [B, S, H]
         dropout(&self.embedding_norm.forward(&x), self.dropout, train) + latent.unsqueeze(1)
     }
 

@@ -1,7 +1,7 @@
-//! The encoder of downstream models: every patch, the class token, and a trained position table.
+//! The encoder of downstream models: all patches, the class token, and a trained position table.
 //!
-//! What the pre-trained encoder is without its masking. Its variables stand at the root under timm's names, so that
-//! pre-trained weights load into any model built on it.
+//! It is the pretrained encoder without masking. Its variables are at the root under timm's names, so pretrained weights load
+//! into any model that has it.
 
 use tch::Tensor;
 use tch::nn;
@@ -21,8 +21,8 @@ pub struct VitEncoder {
 }
 
 impl VitEncoder {
-    /// An encoder with timm's start values, its variables under `path`. `drop_path` is the probability of a dropped
-    /// branch in the last block. The caller has validated both.
+    /// An encoder with timm's initialization, its variables under `path`. `drop_path` is the probability of a dropped branch in
+    /// the last block. The caller has checked both.
     pub fn new(path: &nn::Path, config: &VitConfig, drop_path: f64) -> Self {
         let init = WeightInit::TruncatedNormal(TOKEN_STD);
         let token = |name, tokens| {
@@ -37,7 +37,7 @@ impl VitEncoder {
         }
     }
 
-    /// The sizes the encoder was made with.
+    /// The sizes of the encoder.
     pub fn config(&self) -> &VitConfig {
         &self.config
     }
@@ -50,7 +50,7 @@ impl VitEncoder {
         Ok(run_blocks(&self.blocks, self.embed(image)?, train))
     }
 
-    /// Tokens after each block, class token first: image `[B, C, H, W]` → depth × `[B, 1 + L, D]`.
+    /// Tokens after each block, class token first: image `[B, C, H, W]` → num_layers × `[B, 1 + L, D]`.
     ///
     /// # Errors
     /// When the image has the wrong shape.
@@ -63,8 +63,8 @@ impl VitEncoder {
         Ok(tokens)
     }
 
-    /// Patch tokens after some blocks (counted from 0, ascending) as maps: image `[B, C, H, W]` → one `[B, D, G, G]` a
-    /// block, `G` being the grid. Blocks behind the last of them are not run.
+    /// Patch tokens after some blocks (counted from 0, ascending) as maps: image `[B, C, H, W]` → one `[B, D, G, G]` per block,
+    /// where `G` is the grid. Blocks after the last of them are not run.
     ///
     /// # Errors
     /// When the image has the wrong shape.
@@ -84,7 +84,7 @@ impl VitEncoder {
         Ok(maps)
     }
 
-    /// Patches and class token with their positions: `[B, 1 + L, D]`.
+    /// Class token and patches with their positions: image `[B, C, H, W]` → `[B, 1 + L, D]`.
     fn embed(&self, image: &Tensor) -> Result<Tensor, ModelError> {
         let vit = &self.config;
         let gray = image.size().get(1) == Some(&1);
@@ -127,7 +127,7 @@ mod tests {
         let maps = encoder.maps(&image, &[0, 1, 1], false).unwrap();
         assert_eq!((maps.len(), maps[0].size()), (3, vec![2, 8, 3, 3]));
         assert_eq!(maps[1], maps[2]);
-        // Row 1, column 2 of the grid is patch 5; the class token stands before the patches.
+        // Row 1, column 2 of the grid is patch 5; the class token is before the patches.
         let cell = maps[1].select(2, 1).select(2, 2); // [B, D]
         assert_eq!(cell, tokens[1].select(1, 1 + 5));
         assert_eq!(encoder.forward(&image, false).unwrap(), tokens[2]);

@@ -1,11 +1,11 @@
-//! The image decoder of pre-training: restores removed patches from the visible ones (MAE, He et al. 2022), each at
-//! the size of the target image (super-resolution).
+//! The image decoder of pre-training: reconstructs the masked patches from the visible ones (MAE, He et al. 2022), at the size
+//! of the target image (super-resolution).
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use tch::nn::{self, Init, Module};
 
-use crate::error::{MAX_DEPTH, MAX_WIDTH, ModelError, check_heads, check_size};
+use crate::error::{MAX_DIM, MAX_LAYERS, ModelError, check_heads, check_size};
 use crate::model::layers::{TOKEN_STD, WeightInit, layer_norm, linear};
 use crate::model::pos_embed::{PosEmbed, sin_cos_table};
 use crate::model::vit::{Block, BlockConfig, LAYER_NORM_EPSILON, VitConfig, blocks, check_mlp_ratio, run_blocks};
@@ -14,13 +14,13 @@ use crate::model::vit::{Block, BlockConfig, LAYER_NORM_EPSILON, VitConfig, block
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DecoderConfig {
-    /// Length of a token's vector, a multiple of 4.
+    /// Length of a token's vector, `W`; a multiple of 4.
     pub embed_dim: i64,
     /// Number of blocks.
     pub num_layers: i64,
-    /// Attention heads of a block; they divide the width.
+    /// Attention heads of a block; the number divides `embed_dim`.
     pub num_heads: i64,
-    /// Hidden width of a block's MLP, in widths.
+    /// Width of a block's MLP between its layers, as a multiple of `embed_dim`.
     pub mlp_ratio: f64,
 }
 
@@ -31,10 +31,13 @@ impl Default for DecoderConfig {
 }
 
 impl DecoderConfig {
-    /// An error if no model has these sizes.
+    /// Checks the sizes.
+    ///
+    /// # Errors
+    /// When no model can have them.
     pub fn validate(&self) -> Result<(), ModelError> {
-        check_size("decoder.embed_dim", self.embed_dim, MAX_WIDTH)?;
-        check_size("decoder.num_layers", self.num_layers, MAX_DEPTH)?;
+        check_size("decoder.embed_dim", self.embed_dim, MAX_DIM)?;
+        check_size("decoder.num_layers", self.num_layers, MAX_LAYERS)?;
         check_heads("decoder.num_heads", self.num_heads, self.embed_dim)?;
         check_mlp_ratio(self.mlp_ratio, self.embed_dim)
     }
@@ -52,10 +55,10 @@ pub struct ImageDecoder {
 }
 
 impl ImageDecoder {
-    /// Variables `decoder_*` and `mask_token` under `path`, for an encoder `vit` and `values` numbers a target patch.
+    /// Variables `decoder_*` and `mask_token` under `path`, for an encoder `vit` and `values` values per target patch.
     ///
     /// # Errors
-    /// When a position table of this width cannot be made.
+    /// When no position table has this `embed_dim`.
     pub fn new(
         path: &nn::Path,
         config: &DecoderConfig,
@@ -79,20 +82,20 @@ impl ImageDecoder {
 
     /// Predicts target patches from the encoder's tokens.
     ///
-    /// `latent` `[B, 1 + K, D]` has the class token first, then the kept patches in shuffled order; `ids_restore`
-    /// `[B, L]` says where in the shuffled order each patch is. With `wanted` `[B, R]` only these patches are
-    /// predicted: `[B, R, values]`, else all: `[B, L, values]`.
+    /// `latent` `[B, 1 + K, D]` has the class token first, then the visible patches in shuffled order; `ids_restore` `[B, L]` is
+    /// the position of each patch in the shuffled order. With `wanted` `[B, R]` only these patches are predicted:
+    /// `[B, R, values]`, else all: `[B, L, values]`.
     pub fn forward(&self, latent: &Tensor, ids_restore: &Tensor, wanted: Option<&Tensor>, train: bool) -> Tensor {
         let x = self.embed.forward(latent); // [B, 1 + K, W]
         let size = x.size();
-        let (batch, kept, embed_dim) = (size[0], size[1] - 1, size[2]);
+        let (batch, visible, embed_dim) = (size[0], size[1] - 1, size[2]);
         let patches = ids_restore.size()[1];
 
-        let masks = self.mask_token.expand([batch, patches - kept, embed_dim], false).to_kind(x.kind());
-        let shuffled = Tensor::cat(&[x.narrow(1, 1, kept), masks], 1); // [B, L, W]
-        let restored = gather_tokens(&shuffled, ids_restore);
-        let x = Tensor::cat(&[x.narrow(1, 0, 1), restored], 1) + &self.pos_embed; // [B, 1 + L, W]
-        let x = run_blocks(&self.blocks, x, train).narrow(1, 1, patches);
+        let masks = self.mask_token.expand([batch, patches - visible, embed_dim], false).to_kind(x.kind());
+        let shuffled = Tensor::cat(&[x.narrow(1, 1, visible), masks], 1); // [B, L, W]
+        let ordered = gather_tokens(&shuffled, ids_restore); // [B, L, W]
+        let x = Tensor::cat(&[x.narrow(1, 0, 1), ordered], 1) + &self.pos_embed; // [B, 1 + L, W]
+        let x = run_blocks(&self.blocks, x, train).narrow(1, 1, patches); // [B, L, W]
         let x = wanted.map_or_else(|| x.shallow_clone(), |wanted| gather_tokens(&x, wanted));
         self.pred.forward(&self.norm.forward(&x))
     }
@@ -126,12 +129,12 @@ mod tests {
 
         let latent = Tensor::randn([2, 1 + 3, 16], (Kind::Float, Device::Cpu));
         let order = Tensor::rand([2, 9], (Kind::Float, Device::Cpu)).argsort(1, false);
-        let restore = order.argsort(1, false);
-        let removed = order.narrow(1, 3, 6);
-        let all = decoder.forward(&latent, &restore, None, false);
-        let some = decoder.forward(&latent, &restore, Some(&removed), false);
+        let ids_restore = order.argsort(1, false);
+        let masked = order.narrow(1, 3, 6);
+        let all = decoder.forward(&latent, &ids_restore, None, false);
+        let some = decoder.forward(&latent, &ids_restore, Some(&masked), false);
         assert_eq!(all.size(), [2, 9, 5]);
-        assert!((gather_tokens(&all, &removed) - some).abs().max().double_value(&[]) < 1e-6);
+        assert!((gather_tokens(&all, &masked) - some).abs().max().double_value(&[]) < 1e-6);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Fixed two-dimensional sine-cosine position tables, and their resize to another grid.
 //!
 //! The first half of a vector encodes the column of a patch, the second half its row; each half is
-//! `[sin(position · ω₀), …, cos(position · ω₀), …]`. The class token has a row of its own, of zeros, in front.
+//! `[sin(position · ω₀), …, cos(position · ω₀), …]`. Row 0, for the class token, is zero.
 //! Formula: MAE (He et al. 2022, `util/pos_embed.py`); the MRM release changed the frequencies.
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use crate::error::{ModelError, check_shape};
 /// Longest wavelength of a table, in units of 2π patches.
 const LONGEST_WAVELENGTH: f64 = 10_000.0;
 
-/// Which frequencies ωᵢ a table of width `D` has, i from 0 to D/4.
+/// The frequencies ωᵢ of a position table of `embed_dim` `D`, i from 0 to below D/4.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PosEmbed {
@@ -24,7 +24,7 @@ pub enum PosEmbed {
 }
 
 impl PosEmbed {
-    /// The `width / 4` frequencies of a table.
+    /// The `embed_dim / 4` frequencies of a table.
     fn frequencies(self, embed_dim: i64) -> Vec<f64> {
         let step = match self {
             Self::Release => 1.0 / embed_dim as f64,
@@ -34,10 +34,10 @@ impl PosEmbed {
     }
 }
 
-/// The table of a square grid: `[1 + grid², width]`, float32, computed in double precision. Row 0 (class token) is zero.
+/// The table of a square grid: `[1 + grid², embed_dim]`, float32, computed in double precision. Row 0 (class token) is zero.
 ///
 /// # Errors
-/// When `width` is no multiple of 4, or the grid is empty.
+/// When `embed_dim` is not a multiple of 4, or the grid is empty.
 pub fn sin_cos_table(embed_dim: i64, grid: i64, formula: PosEmbed) -> Result<Tensor, ModelError> {
     if embed_dim < 4 || embed_dim % 4 != 0 {
         return Err(ModelError::config(
@@ -61,11 +61,11 @@ pub fn sin_cos_table(embed_dim: i64, grid: i64, formula: PosEmbed) -> Result<Ten
     Ok(Tensor::f_from_slice(&table)?.f_view([1 + grid * grid, embed_dim])?.f_to_kind(Kind::Float)?)
 }
 
-/// A table `[1, 1 + g², D]` brought to another square grid: `[1, 1 + grid², D]`. Bicubic (a = -0.75), corners not
-/// aligned, no antialias; the class token's row is copied. The same grid gives a copy.
+/// Resizes a table `[1, 1 + g², D]` to another square grid: `[1, 1 + grid², D]`. Bicubic (a = -0.75), corners not aligned, no
+/// antialiasing; the class token's row is copied. The same grid gives a copy.
 ///
 /// # Errors
-/// When the table is not that of a class token and a square grid.
+/// When the table is not one of a class token and a square grid.
 pub fn resize_table(table: &Tensor, grid: i64) -> Result<Tensor, ModelError> {
     check_shape("position table", table, &[1, -1, -1])?;
     let (_, rows, embed_dim) = table.size3()?;
@@ -84,7 +84,7 @@ pub fn resize_table(table: &Tensor, grid: i64) -> Result<Tensor, ModelError> {
     Ok(Tensor::f_cat(&[cls, patches], 1)?)
 }
 
-/// The side of a square of `area` cells, if it is one.
+/// The square root of `area`, if it is a whole number.
 fn square_root(area: i64) -> Option<i64> {
     let side = (area as f64).sqrt().round() as i64;
     (area > 0 && side * side == area).then_some(side)
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_table_is_refused() {
+    fn impossible_tables_are_refused() {
         assert!(sin_cos_table(10, 4, PosEmbed::Release).is_err());
         assert!(sin_cos_table(8, 0, PosEmbed::Release).is_err());
         let table = Tensor::zeros([1, 12, 8], (Kind::Float, tch::Device::Cpu));

@@ -1,13 +1,15 @@
 //! The vision transformer (Dosovitskiy et al. 2021): patch projection and pre-norm blocks, with timm's names.
 //!
-//! These are the parts which the masked encoder, its image decoder and the classifier share. Blocks are as in timm
-//! 0.3.2, which the MRM release pins: `x + attention(norm1(x))`, then `x + mlp(norm2(x))`, exact GELU, no dropout.
+//! The masked encoder, its image decoder and the downstream models share these parts. Blocks are as in timm 0.3.2, which the
+//! MRM release pins: `x + attention(norm1(x))`, then `x + mlp(norm2(x))`, exact GELU, no dropout.
+//!
+//! Shapes: batch `B`, channels `C`, patch side `p`, patches `L`, tokens `N`, embed_dim `D`.
 
 use serde::{Deserialize, Serialize};
 use tch::nn::{self, Module};
 use tch::{Kind, Tensor};
 
-use crate::error::{MAX_DEPTH, MAX_SIDE, MAX_WIDTH, ModelError, check_heads, check_size, check_table};
+use crate::error::{MAX_DIM, MAX_LAYERS, MAX_SIDE, ModelError, check_heads, check_size, check_table};
 use crate::model::layers::{WeightInit, layer_norm, linear, patch_projection};
 use crate::model::patches::projection_patches;
 
@@ -18,19 +20,19 @@ pub const LAYER_NORM_EPSILON: f64 = 1e-6;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VitConfig {
-    /// Side of the square image the encoder sees, in pixels.
+    /// Side of the encoder's square input image, in pixels.
     pub image_size: i64,
     /// Side of a square patch, in pixels.
     pub patch_size: i64,
-    /// Length of a token's vector.
+    /// Length of a token's vector, `D`.
     pub embed_dim: i64,
     /// Number of blocks.
     pub num_layers: i64,
-    /// Attention heads of a block; they divide the width.
+    /// Attention heads of a block; the number divides `embed_dim`.
     pub num_heads: i64,
-    /// Hidden width of a block's MLP, in widths.
+    /// Width of a block's MLP between its layers, as a multiple of `embed_dim`.
     pub mlp_ratio: f64,
-    /// Channels of the patch projection. Images of one channel are accepted too, as gray ones.
+    /// Channels of the patch projection, `C`. Images of one channel are accepted too, as gray images.
     pub in_channels: i64,
 }
 
@@ -64,13 +66,16 @@ impl VitConfig {
         BlockConfig { embed_dim: self.embed_dim, num_heads: self.num_heads, mlp_ratio: self.mlp_ratio }
     }
 
-    /// An error if no model has these sizes.
+    /// Checks the sizes.
+    ///
+    /// # Errors
+    /// When no model can have them.
     pub fn validate(&self) -> Result<(), ModelError> {
         check_size("patch_size", self.patch_size, MAX_SIDE)?;
         check_size("image_size", self.image_size, MAX_SIDE)?;
-        check_size("embed_dim", self.embed_dim, MAX_WIDTH)?;
-        check_size("num_layers", self.num_layers, MAX_DEPTH)?;
-        check_size("in_channels", self.in_channels, MAX_WIDTH)?;
+        check_size("embed_dim", self.embed_dim, MAX_DIM)?;
+        check_size("num_layers", self.num_layers, MAX_LAYERS)?;
+        check_size("in_channels", self.in_channels, MAX_DIM)?;
         check_table("image_size", self.patches(), self.embed_dim)?;
         check_heads("num_heads", self.num_heads, self.embed_dim)?;
         if self.image_size % self.patch_size != 0 {
@@ -81,19 +86,19 @@ impl VitConfig {
     }
 }
 
-/// Largest hidden width of an MLP, in widths.
+/// Largest ratio of an MLP.
 const MAX_MLP_RATIO: f64 = 1024.0;
 
-/// An error unless an MLP with this ratio has at least one hidden value, and not too many.
+/// An error unless an MLP with this ratio has at least one value between its layers, and not too many.
 pub(crate) fn check_mlp_ratio(ratio: f64, embed_dim: i64) -> Result<(), ModelError> {
     if ratio.is_finite() && ratio <= MAX_MLP_RATIO && embed_dim as f64 * ratio >= 1.0 {
         return Ok(());
     }
-    let problem = format!("must leave an MLP with hidden values and be at most {MAX_MLP_RATIO}, is {ratio:?}");
+    let problem = format!("must give an MLP of at least one value and be at most {MAX_MLP_RATIO}, is {ratio:?}");
     Err(ModelError::config("mlp_ratio", problem))
 }
 
-/// The patch projection: a convolution whose stride is its kernel, done as one matrix product.
+/// The patch projection: a convolution whose stride equals its kernel size, computed as one matrix product.
 #[derive(Debug)]
 pub struct PatchEmbed {
     weight: Tensor, // [D, C, p, p]
@@ -116,8 +121,8 @@ impl PatchEmbed {
 
     /// Embeds any number of patches: `[B, N, C·p·p]` → `[B, N, D]`.
     ///
-    /// Patches of one channel stand for gray images repeated on all channels: the weight summed over its channels
-    /// gives the same result.
+    /// Patches of one channel are those of a gray image repeated on all channels: the weight summed over its channels gives
+    /// the same result.
     pub fn embed(&self, patches: &Tensor) -> Tensor {
         let values = patches.size()[2];
         let weight = if values == self.patch_size * self.patch_size {
@@ -141,11 +146,11 @@ pub struct BlockConfig {
     pub embed_dim: i64,
     /// Attention heads.
     pub num_heads: i64,
-    /// Hidden width of the MLP, in widths.
+    /// Width of the MLP between its layers, as a multiple of `embed_dim`.
     pub mlp_ratio: f64,
 }
 
-/// Multi-head self-attention with one fused projection, laid out `[q | k | v]` with the heads inside each.
+/// Multi-head self-attention with one projection for `[q | k | v]`, each of which has the heads one after the other.
 #[derive(Debug)]
 pub struct Attention {
     qkv: nn::Linear,
@@ -169,13 +174,13 @@ impl Attention {
         let (batch, tokens, embed_dim) = (size[0], size[1], size[2]);
         let qkv = self.qkv.forward(x).view([batch, tokens, 3, self.num_heads, embed_dim / self.num_heads]);
         let qkv = qkv.permute([2, 0, 3, 1, 4]); // [3, B, heads, N, D/heads]
-        let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2));
+        let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2)); // each [B, heads, N, D/heads]
         let mixed = Tensor::scaled_dot_product_attention::<Tensor>(&q, &k, &v, None, 0.0, false, None, false);
         self.proj.forward(&mixed.transpose(1, 2).reshape([batch, tokens, embed_dim]))
     }
 }
 
-/// The two-layer perceptron of a block.
+/// The two-layer MLP of a block.
 #[derive(Debug)]
 pub struct Mlp {
     fc1: nn::Linear,
@@ -208,7 +213,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// A block whose two branches are each dropped with probability `drop_path` (0 to below 1), in training only.
+    /// A block that drops each of its two branches with probability `drop_path` (0 to below 1), in training only.
     pub fn new(path: &nn::Path, config: BlockConfig, drop_path: f64, init: WeightInit) -> Self {
         Self {
             norm1: layer_norm(&(path / "norm1"), config.embed_dim, LAYER_NORM_EPSILON),
@@ -226,18 +231,18 @@ impl Block {
         x + branch
     }
 
-    /// Stochastic depth (Huang et al. 2016), by sample: a branch is left out, or scaled up to keep its expectation.
+    /// Stochastic depth (Huang et al. 2016) per sample: a branch is dropped, or scaled up to keep its expectation.
     fn drop(&self, branch: Tensor, train: bool) -> Tensor {
         if !train || self.drop_path == 0.0 {
             return branch;
         }
         let keep = 1.0 - self.drop_path;
-        let kept = Tensor::rand([branch.size()[0], 1, 1], (Kind::Float, branch.device())) + keep;
+        let kept = Tensor::rand([branch.size()[0], 1, 1], (Kind::Float, branch.device())) + keep; // [B, 1, 1]
         branch * (kept.floor() / keep)
     }
 }
 
-/// Blocks `0`, `1`, … under `path`, the probability of a dropped branch rising linearly from 0 to `drop_path`.
+/// Blocks `0`, `1`, … under `path`; the probability of a dropped branch rises linearly from 0 to `drop_path`.
 pub fn blocks(path: &nn::Path, num_layers: i64, config: BlockConfig, drop_path: f64, init: WeightInit) -> Vec<Block> {
     let last = (num_layers - 1).max(1) as f64;
     (0..num_layers).map(|i| Block::new(&(path / i), config, drop_path * i as f64 / last, init)).collect()
@@ -297,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn drop_path_rises_with_depth_and_acts_in_training_only() {
+    fn drop_path_rises_with_the_layer_and_acts_in_training_only() {
         tch::manual_seed(3);
         let store = nn::VarStore::new(Device::Cpu);
         let stack = blocks(&store.root(), 3, TINY, 0.5, WeightInit::XavierUniform);

@@ -1,14 +1,14 @@
-//! Floating-point operations of a training step, for the utilization of a device.
+//! Floating-point operations of a training step, from which `bench` computes the utilization of a device.
 
 use super::{MrmConfig, ReportLoss};
 
-/// Operations of a product's multiplication and addition.
+/// Operations of one multiply-add.
 const MULTIPLY_ADD: f64 = 2.0;
-/// A backward pass makes two products for each of the forward pass.
+/// Forward and backward pass together: the backward pass has two products for each of the forward pass.
 const WITH_BACKWARD: f64 = 3.0;
 
-/// Operations of `layers` transformer layers over `tokens` tokens of `width`, with an MLP of `hidden`: projections,
-/// MLP, and both products of attention.
+/// Multiply-adds of `num_layers` transformer layers over `tokens` tokens of `embed_dim`, with an MLP of `mlp_dim` values:
+/// projections, MLP, and both products of attention.
 fn transformer(num_layers: i64, tokens: f64, embed_dim: i64, mlp_dim: f64) -> f64 {
     let embed_dim = embed_dim as f64;
     let weights = 4.0 * embed_dim * embed_dim + 2.0 * embed_dim * mlp_dim;
@@ -16,9 +16,9 @@ fn transformer(num_layers: i64, tokens: f64, embed_dim: i64, mlp_dim: f64) -> f6
 }
 
 impl MrmConfig {
-    /// Operations of the matrix products that training needs for one record, forward and backward, with reports of
-    /// `tokens` tokens, of which `masked` are masked. Norms, activations and the resize are left out, as is usual; of an image's equal channels one is
-    /// counted at the input, and of the image decoder's outputs those of removed patches.
+    /// Operations of the matrix products of training for one record, forward and backward, with reports of `tokens` tokens,
+    /// of which `masked` are masked. Norms, activations and the resize are not counted, as usual. The input counts as one
+    /// channel, since the channels of a radiograph are equal; the image decoder's output counts for masked patches only.
     pub fn training_flops(&self, tokens: i64, masked: f64) -> f64 {
         let (vit, decoder, bert) = (&self.vit, &self.decoder, &self.bert);
         let visible = self.visible_patches() as f64;
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn the_papers_model_needs_what_a_count_by_hand_says() {
         let config = MrmConfig { reconstruct: Reconstruct::ImageOnly, ..MrmConfig::default() };
-        // Encoder: 50 tokens; each of 12 blocks 12 * 768^2 products a token, and attention.
+        // Encoder: 50 tokens; each of 12 blocks has 12 * 768^2 products per token, and attention.
         let encoder = 12.0 * (50.0 * 12.0 * 768.0 * 768.0 + 2.0 * 2500.0 * 768.0) + 49.0 * 256.0 * 768.0;
         let decoder = 4.0 * (197.0 * 12.0 * 768.0 * 768.0 + 2.0 * 197.0 * 197.0 * 768.0)
             + 50.0 * 768.0 * 768.0

@@ -1,4 +1,4 @@
-//! Tests of the model's own identities; its numbers are tested against the release in `tests/tests/golden_trainer.rs`.
+//! Tests of the model's own identities; the golden tests compare its numbers with the release.
 
 use super::*;
 use crate::model::bert::BertConfig;
@@ -142,7 +142,7 @@ fn the_masked_report_loss_is_the_mean_over_masked_positions() {
 }
 
 #[test]
-fn a_batch_without_masked_words_has_a_report_loss_of_zero() {
+fn a_batch_without_masked_tokens_has_a_report_loss_of_zero() {
     let batch = Batch::new();
     let (_store, model) = model(&MrmConfig { report_loss: ReportLoss::Masked, ..config() });
     let report = ReportBatch { ids: &batch.labels, ..batch.report() };
@@ -166,7 +166,7 @@ fn losses_and_gradients(store: &nn::VarStore, output: &MrmOutput) -> (f64, f64, 
 }
 
 #[test]
-fn images_without_a_report_take_part_in_the_image_loss_alone() {
+fn images_without_a_report_are_in_the_image_loss_alone() {
     let batch = Batch::new();
     for report_loss in [ReportLoss::All, ReportLoss::Masked] {
         let (store, model) = model(&MrmConfig { report_loss, ..config() });
@@ -203,7 +203,7 @@ fn images_without_a_report_take_part_in_the_image_loss_alone() {
 }
 
 #[test]
-fn a_batch_without_any_report_has_a_report_loss_of_zero_and_leaves_the_report_decoder_alone() {
+fn a_batch_without_any_report_has_a_report_loss_of_zero_and_does_not_train_the_report_decoder() {
     let batch = Batch::new();
     let none = Tensor::zeros([0, 7], (Kind::Int64, Device::Cpu));
     let rows = Tensor::zeros([0], (Kind::Int64, Device::Cpu));
@@ -249,7 +249,7 @@ fn ablations_leave_out_their_part() {
 }
 
 #[test]
-fn without_super_resolution_the_image_is_taken_as_it_is() {
+fn without_super_resolution_the_image_is_not_resized() {
     let batch = Batch::new();
     let mut config = MrmConfig { super_resolution: 1, ..config() };
     config.vit.image_size = 32;
@@ -261,11 +261,11 @@ fn without_super_resolution_the_image_is_taken_as_it_is() {
 }
 
 #[test]
-fn the_mask_keeps_the_patches_with_the_smallest_noise() {
+fn the_patches_with_the_smallest_noise_are_visible() {
     let noise = Tensor::from_slice(&[0.9_f32, 0.1, 0.8, 0.2]).unsqueeze(0);
     let mask = PatchMask::new(&noise, 2);
-    assert_eq!(Vec::<i64>::try_from(mask.kept.flatten(0, 1)).unwrap(), [1, 3]);
-    assert_eq!(Vec::<i64>::try_from(mask.removed.flatten(0, 1)).unwrap(), [2, 0]);
+    assert_eq!(Vec::<i64>::try_from(mask.visible.flatten(0, 1)).unwrap(), [1, 3]);
+    assert_eq!(Vec::<i64>::try_from(mask.masked.flatten(0, 1)).unwrap(), [2, 0]);
     assert_eq!(Vec::<f32>::try_from(mask.mask().flatten(0, 1)).unwrap(), [1.0, 0.0, 1.0, 0.0]);
 }
 
@@ -294,7 +294,7 @@ fn the_mask_follows_the_seed() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_with_its_name() {
+fn wrong_shapes_are_refused_with_the_tensors_name() {
     let batch = Batch::new();
     let (_store, model) = model(&config());
     let message = |result: Result<MrmOutput, ModelError>| result.unwrap_err().to_string();
@@ -306,8 +306,9 @@ fn what_does_not_fit_is_refused_with_its_name() {
     let report = ReportBatch { ids: &long, ..batch.report() };
     assert!(message(model.forward(&batch.image, Some(report), None, false)).starts_with("ids:"));
 
-    for (mask_ratio, fits) in [(1.0, false), (-0.1, false), (0.99, false), (0.0, false), (0.5, true), (f64::NAN, false)]
+    for (mask_ratio, valid) in
+        [(1.0, false), (-0.1, false), (0.99, false), (0.0, false), (0.5, true), (f64::NAN, false)]
     {
-        assert_eq!(MrmConfig { mask_ratio, ..config() }.validate().is_ok(), fits, "{mask_ratio}");
+        assert_eq!(MrmConfig { mask_ratio, ..config() }.validate().is_ok(), valid, "{mask_ratio}");
     }
 }

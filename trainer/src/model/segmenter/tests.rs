@@ -25,13 +25,13 @@ fn both_heads_give_logits_of_every_pixel_on_odd_grids_too() {
         for image_size in [8, 12, 20, 32] {
             let (_store, model) = segmenter(&small(head, image_size));
             let image = Tensor::randn([2, 1, image_size, image_size], (Kind::Float, Device::Cpu));
-            let seen = model.forward(&image, false).unwrap();
+            let evaluated = model.forward(&image, false).unwrap();
             let gray = model.forward(&image.repeat([1, 3, 1, 1]), false).unwrap().logits;
-            assert!((gray - &seen.logits).abs().max().double_value(&[]) < 1e-5);
-            assert_eq!(seen.logits.size(), [2, 2, image_size, image_size], "{head:?}");
-            assert!(seen.auxiliary.is_none());
+            assert!((gray - &evaluated.logits).abs().max().double_value(&[]) < 1e-5);
+            assert_eq!(evaluated.logits.size(), [2, 2, image_size, image_size], "{head:?}");
+            assert!(evaluated.auxiliary.is_none());
             let trained = model.forward(&image, true).unwrap();
-            assert_eq!(trained.logits.size(), seen.logits.size());
+            assert_eq!(trained.logits.size(), evaluated.logits.size());
             assert_eq!(
                 trained.auxiliary.map(|logits| logits.size()),
                 match head {
@@ -53,7 +53,7 @@ fn the_pyramid_has_four_sizes() {
 }
 
 #[test]
-fn the_recipes_blocks_spread_over_any_depth() {
+fn the_recipes_blocks_are_spread_over_any_number_of_layers() {
     for (num_layers, expected) in [(12, [3, 5, 7, 11]), (24, [7, 11, 15, 23]), (4, [0, 1, 2, 3]), (1, [0; 4])] {
         let config =
             SegmenterConfig { vit: VitConfig { num_layers, ..VitConfig::default() }, ..SegmenterConfig::default() };
@@ -102,7 +102,7 @@ fn a_pretrained_encoder_loads_on_the_larger_grid() {
     assert!(report.mismatched.is_empty() && report.resized.len() == 1, "{report}");
 }
 
-/// Bright squares on noise: images `[B, 1, S, S]` and targets `[B, S, S]`; the last has none.
+/// Bright squares on noise: images `[B, 1, S, S]` and targets `[B, S, S]`; the last image has no square.
 fn squares(count: i64, size: i64) -> (Tensor, Tensor) {
     let image = Tensor::randn([count, 1, size, size], (Kind::Float, Device::Cpu)) * 0.3;
     let target = Tensor::zeros([count, size, size], (Kind::Int64, Device::Cpu));
@@ -114,7 +114,7 @@ fn squares(count: i64, size: i64) -> (Tensor, Tensor) {
 }
 
 #[test]
-fn both_heads_learn_squares_by_heart() {
+fn both_heads_can_memorize_squares() {
     tch::set_num_threads(1); // tensors this small only wait for other threads
     for head in [Head::Upernet, Head::Setr] {
         let (store, model) = segmenter(&SegmenterConfig { drop_path: 0.0, ..small(head, 32) });

@@ -1,7 +1,8 @@
 //! UPerNet (Xiao et al. 2018) on a vision transformer, and the auxiliary head beside it, as mmsegmentation builds them.
 //!
-//! A transformer's maps all have one size, where UPerNet wants a pyramid; BEiT's and MAE's segmentation models make one
-//! with transposed convolutions and pooling (mmsegmentation's `Feature2Pyramid`). Names are mmsegmentation's.
+//! UPerNet needs maps of different sizes, but a transformer's maps have the same size. BEiT's and MAE's segmentation models
+//! compute a pyramid with transposed convolutions and pooling (mmsegmentation's `Feature2Pyramid`). Names are
+//! mmsegmentation's.
 
 use tch::Tensor;
 use tch::nn;
@@ -12,10 +13,10 @@ use crate::model::convolutions::{ConvModule, Deconvolution, PixelClassifier, bat
 /// Sides to which the pyramid pooling module pools its map (PSPNet, Zhao et al. 2017).
 const POOLS: [i64; 4] = [1, 2, 3, 6];
 
-/// The map that the auxiliary head sees: the third, which the pyramid leaves as the encoder gave it.
+/// The map that the auxiliary head uses: the third, which the pyramid does not change.
 const AUXILIARY_MAP: usize = 2;
 
-/// Four maps of one size → 4, 2, 1 and ½ times that size.
+/// The neck: four maps of one size → 4, 2, 1 and ½ times that size.
 #[derive(Debug)]
 pub struct Pyramid {
     first: (Deconvolution, nn::BatchNorm, Deconvolution),
@@ -23,7 +24,7 @@ pub struct Pyramid {
 }
 
 impl Pyramid {
-    /// Variables `upsample_4x.*` and `upsample_2x.*` under `path`, for maps of `width` channels.
+    /// Variables `upsample_4x.*` and `upsample_2x.*` under `path`, for maps of `embed_dim` channels.
     pub fn new(path: &nn::Path, embed_dim: i64) -> Self {
         let (four, two) = (path / "upsample_4x", path / "upsample_2x");
         Self {
@@ -49,7 +50,7 @@ impl Pyramid {
     }
 }
 
-/// The decoding head: pyramid pooling on the smallest map, then a feature pyramid from it up to the largest.
+/// The decoding head: pyramid pooling on the smallest map, then a feature pyramid up to the largest map.
 #[derive(Debug)]
 pub struct UperHead {
     psp_modules: Vec<ConvModule>,
@@ -61,7 +62,7 @@ pub struct UperHead {
 }
 
 impl UperHead {
-    /// A head for maps as wide as the encoder's tokens, its variables under `path`.
+    /// A head for maps of `embed_dim` channels, its variables under `path`.
     pub fn new(path: &nn::Path, config: &SegmenterConfig) -> Self {
         let (embed_dim, channels) = (config.vit.embed_dim, config.channels);
         let modules = |name: &str, inputs: i64, kernel: i64| -> Vec<ConvModule> {
