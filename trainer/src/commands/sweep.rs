@@ -154,7 +154,7 @@ impl<'a> Sweep<'a> {
     /// When one of them cannot begin, or two would have the same directory.
     pub fn plan(&'a self, registry: &'a Registry) -> Result<Plan<'a>> {
         let task = registry.named(self.task)?;
-        check_options(registry, task, &self.options, &format!("task `{}`", self.task))?;
+        check_options(registry, task, &self.options, &format!("the task `{}` is {}", self.task, task.title()))?;
         if self.out.join("config.toml").exists() {
             bail!("{} is a run: give a folder for the sweep's runs to --out", self.out.display());
         }

@@ -112,24 +112,8 @@ pub fn classify_preset(preset: &str, task: &FindingTask, ratio: f64) -> Result<C
 }
 
 impl FinetuneConfig for ClassifyConfig {
-    fn keys(&self) -> &FinetuneKeys {
-        &self.keys
-    }
-
-    fn keys_mut(&mut self) -> &mut FinetuneKeys {
-        &mut self.keys
-    }
-
-    fn schedule(&self) -> &Schedule {
-        &self.optimizer.schedule
-    }
-
-    fn schedule_mut(&mut self) -> &mut Schedule {
-        &mut self.optimizer.schedule
-    }
-
-    fn run(&self) -> &RunConfig {
-        &self.run
+    fn parts(&mut self) -> (&mut FinetuneKeys, &mut Schedule) {
+        (&mut self.keys, &mut self.optimizer.schedule)
     }
 
     fn take_encoder(&mut self, encoder: Encoder) {

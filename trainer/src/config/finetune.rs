@@ -1,10 +1,11 @@
 //! What the configurations of all kinds of fine-tuning have in common.
 
 use anyhow::{Result, bail};
+use dataset::transform::{ASPECT, Crop, Transform};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Encoder, Epoch, MAX_BATCH, PATIENCE, Provenance, RunConfig, check_data, check_most, check_rates};
+use super::{Encoder, Epoch, MAX_BATCH, PATIENCE, Provenance, check_data, check_most, check_rates};
 
 /// `init_name` of random initialization.
 pub const RANDOM_NAME: &str = "random initialization";
@@ -79,6 +80,17 @@ pub struct Schedule {
 }
 
 impl ImageData {
+    /// The transform of evaluation with these statistics, from that for a size ([`Transform::evaluate`]).
+    pub fn normalized(&self, transform: Transform) -> Transform {
+        Transform { mean: self.mean as f32, std: self.std as f32, ..transform }
+    }
+
+    /// The transform of training: random crops and flips in place of the crop of an evaluation.
+    pub fn augmented(&self, evaluation: Transform) -> Transform {
+        let crop = Crop::RandomResized { scale: (self.crop_scale, 1.0), aspect: ASPECT };
+        Transform { crop, flip: self.flip, ..evaluation }
+    }
+
     /// An error unless images can be prepared so.
     pub fn validate(&self) -> Result<()> {
         check_data(self.crop_scale, self.flip, self.mean, self.std)
@@ -144,20 +156,8 @@ fn share(part: u64, steps: u64, of: u64) -> u64 {
 
 /// A configuration of a kind of fine-tuning, typed: what resolving and training need of it.
 pub trait FinetuneConfig: Serialize + DeserializeOwned {
-    /// The keys above the sections.
-    fn keys(&self) -> &FinetuneKeys;
-
-    /// The same, to be changed.
-    fn keys_mut(&mut self) -> &mut FinetuneKeys;
-
-    /// The common keys of `[optimizer]`.
-    fn schedule(&self) -> &Schedule;
-
-    /// The same, to be changed.
-    fn schedule_mut(&mut self) -> &mut Schedule;
-
-    /// Section `[run]`.
-    fn run(&self) -> &RunConfig;
+    /// The keys above the sections, and the common keys of `[optimizer]`.
+    fn parts(&mut self) -> (&mut FinetuneKeys, &mut Schedule);
 
     /// Takes sizes and pixel statistics of a pretrained run's encoder.
     fn take_encoder(&mut self, encoder: Encoder);

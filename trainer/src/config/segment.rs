@@ -82,24 +82,8 @@ pub fn segment_preset(preset: &str, task: &str, ratio: f64) -> Result<SegmentCon
 }
 
 impl FinetuneConfig for SegmentConfig {
-    fn keys(&self) -> &FinetuneKeys {
-        &self.keys
-    }
-
-    fn keys_mut(&mut self) -> &mut FinetuneKeys {
-        &mut self.keys
-    }
-
-    fn schedule(&self) -> &Schedule {
-        &self.optimizer.schedule
-    }
-
-    fn schedule_mut(&mut self) -> &mut Schedule {
-        &mut self.optimizer.schedule
-    }
-
-    fn run(&self) -> &RunConfig {
-        &self.run
+    fn parts(&mut self) -> (&mut FinetuneKeys, &mut Schedule) {
+        (&mut self.keys, &mut self.optimizer.schedule)
     }
 
     /// Keeps the preset's image size: the position table is resized.

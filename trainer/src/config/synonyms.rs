@@ -76,7 +76,7 @@ mod tests {
     fn words_of_other_libraries_find_the_key() {
         let classify = all(&classify_preset("mrm-vit-b16", &FindingTask::parse("nih14").unwrap(), 1.0).unwrap());
         let pretrain = all(&pretrain_preset("mrm-vit-b16").unwrap());
-        let segment = all(&segment_preset("mrm-vit-b16", 100.0).unwrap());
+        let segment = all(&segment_preset("mrm-vit-b16", "siim", 100.0).unwrap());
         for word in ["lr", "learning_rate", "Learning-Rate", "rate", "optimizer.learning_rate", "train.blr"] {
             assert_eq!(meant(word, &classify), "optimizer.lr", "{word}");
             assert_eq!(meant(word, &pretrain), "optimizer.base_lr", "{word}");

@@ -4,12 +4,14 @@ mod chart;
 mod curves;
 mod html;
 mod label_efficiency;
+mod metrics_table;
 mod page;
 mod run;
 mod settings;
 
 pub use chart::{Series, chart};
 pub use html::{Section, escape, image_figure, interval_cell};
+pub use metrics_table::metrics_section;
 pub use label_efficiency::Summary;
 pub(crate) use label_efficiency::ratio_key;
 pub use page::{Report, report};

@@ -23,7 +23,7 @@ pub fn evaluate(
     options: EvaluationOptions,
 ) -> Result<Evaluated> {
     let (task, config) = registry.open(run)?;
-    check_options(registry, task, &options, &run.display().to_string())?;
+    check_options(registry, task, &options, &format!("{} is a {} run", run.display(), task.title()))?;
     let common = config.common()?;
     let mut warnings: Vec<String> = check_split(&common.provenance, source)?.into_iter().collect();
     warnings.extend(run_dir::unfinished(run, common.steps));
@@ -34,19 +34,18 @@ pub fn evaluate(
     Ok(Evaluated { warnings, ..evaluated })
 }
 
-/// An error unless a task has all options that are given. `of` names what is evaluated.
+/// An error unless a task has all options that are given. `given_for` says what they are given for.
 ///
 /// # Errors
 /// When an option is for another task.
-pub fn check_options(registry: &Registry, task: &dyn Task, options: &EvaluationOptions, of: &str) -> Result<()> {
+pub fn check_options(registry: &Registry, task: &dyn Task, options: &EvaluationOptions, given_for: &str) -> Result<()> {
     let given = [
         (EvaluationOption::Specificity, options.specificity.is_some()),
         (EvaluationOption::MinArea, options.min_area.is_some()),
     ];
     for (option, _) in given.into_iter().filter(|(_, given)| *given) {
         if !task.evaluation_options().contains(&option) {
-            let (flag, titles) = (option.flag(), registry.with_option(option));
-            bail!("{flag} is for {titles} runs; {of} is for {}", task.title());
+            bail!("{} is for {} runs; {given_for}", option.flag(), registry.with_option(option));
         }
     }
     Ok(())

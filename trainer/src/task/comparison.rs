@@ -52,6 +52,8 @@ impl Comparison {
 /// A value a record, in the table of predictions, whose mean is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordMetric {
+    /// Its key in JSON.
+    pub key: &'static str,
     /// Its column in the table of predictions.
     pub column: &'static str,
     /// Its name in tables.
@@ -153,8 +155,7 @@ pub fn compare_records(
         let of = |values: &[f64]| -> Vec<f64> { rows_of.iter().map(|&at| values[at]).collect() };
         let patients: Vec<u32> = rows_of.iter().map(|&at| patients[at]).collect();
         let difference = request.bootstrap.paired_mean(&of(&a), &of(&b), &patients);
-        let name = metric.only_where.map_or(metric.column.to_owned(), |only| format!("{}_where_{only}", metric.column));
-        rows.push(MeanDifference { name, title: metric.title, records: rows_of.len(), difference });
+        rows.push(MeanDifference { key: metric.key, title: metric.title, records: rows_of.len(), difference });
     }
     Comparison::of(&RecordComparison {
         first: request.first.display().to_string(),
@@ -176,20 +177,20 @@ struct RecordComparison {
     records: usize,
     patients: usize,
     draws: usize,
-    #[serde(serialize_with = "by_name")]
+    #[serde(serialize_with = "by_key")]
     metrics: Vec<MeanDifference>,
 }
 
 struct MeanDifference {
-    name: String,
+    key: &'static str,
     title: &'static str,
     records: usize,
     difference: Option<Difference>,
 }
 
 /// An object with a difference a metric.
-fn by_name<S: serde::Serializer>(rows: &[MeanDifference], serializer: S) -> Result<S::Ok, S::Error> {
-    let entries = rows.iter().map(|row| Ok((row.name.clone(), serde_json::to_value(row.difference)?)));
+fn by_key<S: serde::Serializer>(rows: &[MeanDifference], serializer: S) -> Result<S::Ok, S::Error> {
+    let entries = rows.iter().map(|row| Ok((row.key.to_owned(), serde_json::to_value(row.difference)?)));
     let map: Map<String, Value> = entries.collect::<serde_json::Result<_>>().map_err(serde::ser::Error::custom)?;
     map.serialize(serializer)
 }

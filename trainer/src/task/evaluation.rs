@@ -3,10 +3,13 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use dataset::Subset;
 use dataset::commands::cli::UsageError;
+use arrow_array::{ArrayRef, StringArray};
+use dataset::format::{csv_table, table};
 use dataset::store::files;
 use serde::{Deserialize, Serialize};
 use tch::Device;
@@ -198,8 +201,33 @@ impl EvaluationRequest<'_> {
     }
 
     /// Path of the table of predictions.
-    pub fn predictions(&self) -> PathBuf {
+    fn predictions(&self) -> PathBuf {
         self.run.join(format!("predictions-{}.parquet", self.stem()))
+    }
+
+    /// Numbers of the patients of some rows ([`numbered`]).
+    ///
+    /// # Errors
+    /// When the dataset cannot be read.
+    pub fn patients(&self, rows: &[u32]) -> Result<Vec<u32>> {
+        Ok(numbered(self.source.texts_of("patient_id", rows)?.iter().map(String::as_str)))
+    }
+
+    /// Writes `predictions-STEM` as Parquet and CSV: `record_id` and `patient_id` of some rows, then columns with a value a
+    /// row, each with its name and whether it may be null.
+    ///
+    /// # Errors
+    /// When the dataset cannot be read or a file cannot be written.
+    pub fn write_predictions(&self, rows: &[u32], columns: Vec<(&str, ArrayRef, bool)>) -> Result<()> {
+        let ids = |column: &str| -> Result<ArrayRef> {
+            let values = self.source.dataset.texts(column)?;
+            Ok(Arc::new(rows.iter().map(|&row| values[row as usize].as_deref()).collect::<StringArray>()))
+        };
+        let mut all = vec![("record_id", ids("record_id")?, false), ("patient_id", ids("patient_id")?, false)];
+        all.extend(columns);
+        let path = self.predictions();
+        csv_table::write(&path.with_extension("csv"), &all)?;
+        Ok(table::write_table(&path, all)?)
     }
 
     /// Writes `evaluation-STEM.json`, and returns the evaluation for the terminal.

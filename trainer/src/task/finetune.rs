@@ -20,7 +20,7 @@ pub fn resolve_finetune<C: FinetuneConfig>(
 ) -> Result<C> {
     let initialization = Initialization::of(request)?;
     let mut config = defaults(&initialization.preset)?;
-    let keys = config.keys_mut();
+    let (keys, _) = config.parts();
     keys.provenance = Provenance { init: initialization.init, ..request.source.provenance() };
     keys.init_name = initialization.name;
     if let Some(encoder) = initialization.encoder {
@@ -28,9 +28,10 @@ pub fn resolve_finetune<C: FinetuneConfig>(
     }
     // An epoch with the batch size and the label policies that the user asked for.
     let epoch = |config: &C| -> Result<Epoch> {
-        let asked = overlay(&overlay(config, request.file, &[])?, None, request.settings)?;
+        let mut asked = overlay(&overlay(config, request.file, &[])?, None, request.settings)?;
         request.source.split()?.check_ratio(request.ratio)?;
-        Ok(asked.schedule().epoch(records(&asked)?))
+        let records = records(&asked)?;
+        Ok(asked.parts().1.epoch(records))
     };
     if let Some(take_default_length) = default_length {
         let epoch = epoch(&config)?;
@@ -38,10 +39,10 @@ pub fn resolve_finetune<C: FinetuneConfig>(
     }
     config = overlay(&config, request.file, &[])?;
     if let Some(steps) = request.steps {
-        config.schedule_mut().take_steps(steps);
+        config.parts().1.take_steps(steps);
     } else if let Some(epochs) = request.epochs {
         let epoch = epoch(&config)?;
-        config.schedule_mut().take_epochs(epochs, epoch);
+        config.parts().1.take_epochs(epochs, epoch);
     }
     let mut config = overlay(&config, None, request.settings)?;
     config.complete();

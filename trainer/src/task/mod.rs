@@ -30,7 +30,7 @@ use anyhow::{Result, bail};
 use tch::Device;
 
 use crate::config::ConfigFile;
-use crate::report::{Run, Section};
+use crate::report::{Run, Section, metrics_section};
 
 pub use checked_evaluation::{check_options, evaluate};
 pub use classify::{Classification, Classify, LabelCounts, Labels, Missing, OpenLabels, Uncertain, predict};
@@ -137,13 +137,20 @@ pub trait Task: Send + Sync {
         &[("loss", "loss")]
     }
 
-    /// Sections of the report about some runs of this kind.
+    /// Sections of the report about some runs of this kind; by default a table of all metrics of all evaluations.
     ///
     /// # Errors
     /// When an evaluation cannot be read or a chart cannot be drawn.
     fn report(&self, runs: &[&Run]) -> Result<Vec<Section>> {
-        let _ = runs;
-        Ok(Vec::new())
+        let (mut rows, mut titles) = (Vec::new(), Vec::new());
+        for run in runs {
+            for evaluation in &run.evaluations {
+                let metrics = self.metrics(&evaluation.json)?;
+                titles = metrics.iter().map(|metric| metric.title).collect();
+                rows.push((*run, evaluation, metrics.into_iter().map(|metric| metric.value).collect()));
+            }
+        }
+        Ok(metrics_section(self.title(), &titles, &rows))
     }
 }
 

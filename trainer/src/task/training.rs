@@ -10,7 +10,8 @@ use tch::Device;
 
 use super::data_source::{DataSource, loader_threads};
 use super::objective::Objective;
-use crate::config::{Provenance, RANDOM, RunConfig, preset_hint};
+use crate::config::{Provenance, RANDOM, RunConfig, Schedule, preset_hint};
+use crate::train::lr_schedule::WarmupCosine;
 use crate::train::optimizer::OptimizerConfig;
 use crate::train::run_dir::{self, RunDir};
 use crate::train::threads::{self, Threads};
@@ -59,6 +60,36 @@ pub struct Training<'a> {
     pub notes: Vec<String>,
     /// Records and length in one line: `48 records, 6.0 steps an epoch, 12 steps`.
     pub summary: String,
+}
+
+impl<'a> Training<'a> {
+    /// Fine-tuning as most tasks do it: AdamW, half a cosine after the warm-up, all pretrained tensors but those of a head.
+    /// The fields may be changed afterwards.
+    pub fn finetuning(
+        objective: impl Objective + 'a,
+        source: &'a DataSource,
+        schedule: &Schedule,
+        loader: impl Fn() -> LoaderBuilder + 'a,
+        summary: String,
+    ) -> Self {
+        let (warmup, total) = (schedule.warmup as f64, schedule.steps as f64);
+        let curve = WarmupCosine { peak: schedule.lr, floor: 0.0, warmup, total };
+        Self {
+            objective: Box::new(objective),
+            loader: Box::new(loader),
+            source,
+            skip: Box::new(|name| name.starts_with("head.")),
+            optimizer: OptimizerConfig::ADAMW,
+            weight_decay: schedule.weight_decay,
+            lr: Box::new(move |step| curve.in_steps(step)),
+            accumulation: schedule.accumulation,
+            clip: schedule.clip,
+            evaluate_every: schedule.evaluate_every,
+            patience: schedule.patience,
+            notes: Vec::new(),
+            summary,
+        }
+    }
 }
 
 /// A run with its model built and its pretrained weights loaded.

@@ -1,14 +1,11 @@
 //! Metrics of a classifier: AUROC, average precision, sensitivity, Brier score, calibration, with intervals over patients.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use arrow_array::{ArrayRef, Float32Array, Int8Array, StringArray};
+use arrow_array::{ArrayRef, Float32Array, Int8Array};
 use dataset::commands::cli::counted;
-use dataset::format::csv_table;
-use dataset::format::table;
-use dataset::{Dataset, Subset};
+use dataset::Subset;
 use serde::{Deserialize, Serialize};
 
 use super::{Classification, Labels, OpenLabels, TaskLabels, evaluation_transform, predict};
@@ -17,7 +14,7 @@ use crate::eval::bootstrap::{Bootstrap, Interval, Predictions};
 use crate::eval::metrics::{SPECIFICITY, Scores};
 use crate::task::evaluation::check_specificity;
 use crate::task::objective::Objective;
-use crate::task::{Evaluated, EvaluationHeader, EvaluationRequest, Metric, numbered};
+use crate::task::{Evaluated, EvaluationHeader, EvaluationRequest, Metric};
 
 /// Metrics of one finding; none where undefined.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -79,13 +76,12 @@ pub(super) fn evaluate(request: &EvaluationRequest) -> Result<Evaluated> {
     let scores = predict(objective.model(), dataset, &rows, transform, device)?;
 
     let targets = task.targets(&rows).concat();
-    let patient_ids = source.texts_of("patient_id", &rows)?;
-    let patients = numbered(patient_ids.iter().map(String::as_str));
+    let patients = request.patients(&rows)?;
     let classes = task.labels.findings.len();
     let bootstrap = Bootstrap { draws: request.options.draws, seed: config.run.seed, ..Bootstrap::default() };
     let predictions = Predictions { scores: &scores, labels: &targets, patients: &patients, classes, specificity };
     let by_class = bootstrap.classes(predictions);
-    write_predictions(&request.predictions(), dataset, &rows, &task.labels, &scores, &targets)?;
+    write_predictions(request, &rows, &task.labels, &scores, &targets)?;
     let findings = task.counts(source, subset, None)?.into_iter().zip(&by_class.classes);
     let header = request.header(weights, &patients)?;
     let report = ClassificationReport {
@@ -118,31 +114,24 @@ pub(super) fn metrics(evaluation: &serde_json::Value) -> Result<Vec<Metric>> {
     ])
 }
 
+/// Writes scores and labels of some rows, `[rows, findings]` each.
 fn write_predictions(
-    path: &Path,
-    dataset: &Dataset,
+    request: &EvaluationRequest,
     rows: &[u32],
     labels: &Labels,
     scores: &[f32],
     targets: &[Option<bool>],
 ) -> Result<()> {
-    let text = |name: &str| -> Result<ArrayRef> {
-        let values = dataset.texts(name)?;
-        Ok(Arc::new(rows.iter().map(|&row| values[row as usize].as_deref()).collect::<StringArray>()))
-    };
     let classes = labels.findings.len();
-    let columns: Vec<String> =
-        labels.findings.iter().flat_map(|f| [format!("score {f}"), format!("label {f}")]).collect();
-    let mut table: Vec<(&str, ArrayRef, bool)> =
-        vec![("record_id", text("record_id")?, false), ("patient_id", text("patient_id")?, false)];
+    let names: Vec<String> = labels.findings.iter().flat_map(|f| [format!("score {f}"), format!("label {f}")]).collect();
+    let mut columns: Vec<(&str, ArrayRef, bool)> = Vec::new();
     for class in 0..classes {
         let score: Float32Array = scores.iter().skip(class).step_by(classes).map(|score| Some(*score)).collect();
         let label: Int8Array = targets.iter().skip(class).step_by(classes).map(|t| t.map(i8::from)).collect();
-        table.push((&columns[2 * class], Arc::new(score), false));
-        table.push((&columns[2 * class + 1], Arc::new(label), true));
+        columns.push((&names[2 * class], Arc::new(score), false));
+        columns.push((&names[2 * class + 1], Arc::new(label), true));
     }
-    csv_table::write(&path.with_extension("csv"), &table)?;
-    Ok(table::write_table(path, table)?)
+    request.write_predictions(rows, columns)
 }
 
 impl std::fmt::Display for ClassificationReport {

@@ -14,7 +14,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use dataset::Subset;
 use dataset::commands::cli::UsageError;
-use dataset::transform::{ASPECT, Crop, Transform};
+use dataset::transform::Transform;
 use tch::Device;
 
 use super::{
@@ -23,7 +23,6 @@ use super::{
 };
 use crate::config::{ClassifyConfig, ConfigFile, FindingTask, FinetuneConfig, classify_preset};
 use crate::report::{Run, Section};
-use crate::train::lr_schedule::WarmupCosine;
 use crate::train::run_dir;
 
 pub use comparison::{ClassificationComparison, FindingDifference};
@@ -117,11 +116,7 @@ impl Task for Classify {
 
 /// The transform for evaluation of a classifier: the shorter side on the encoder's size, the center cut out.
 fn evaluation_transform(config: &ClassifyConfig) -> Transform {
-    Transform {
-        mean: config.data.image.mean as f32,
-        std: config.data.image.std as f32,
-        ..Transform::evaluate(config.model.vit.image_size as u32)
-    }
+    config.data.image.normalized(Transform::evaluate(config.model.vit.image_size as u32))
 }
 
 /// Whether pretrained weights come from a run with the same findings, or from no run.
@@ -218,35 +213,14 @@ impl TrainingData {
             schedule.steps,
             schedule.steps as f64 / schedule.epoch(rows.len()).steps
         );
-        let curve = WarmupCosine {
-            peak: schedule.lr,
-            floor: 0.0,
-            warmup: schedule.warmup as f64,
-            total: schedule.steps as f64,
-        };
-        let optimizer = config.optimizer.kind.config();
+        let (optimizer, transform) = (config.optimizer.kind.config(), evaluation_transform(&config));
+        let (batch_size, transform) = (schedule.batch_size, config.data.image.augmented(transform));
+        let loader = move || source.training_loader(&rows, batch_size, &config.run, device).transform(transform);
         Ok(Training {
-            objective: Box::new(objective),
-            loader: Box::new(move || {
-                source.training_loader(&rows, config.optimizer.schedule.batch_size, &config.run, device).transform(
-                    Transform {
-                        crop: Crop::RandomResized { scale: (config.data.image.crop_scale, 1.0), aspect: ASPECT },
-                        flip: config.data.image.flip,
-                        ..evaluation_transform(&config)
-                    },
-                )
-            }),
-            source,
             skip: Box::new(move |name| !keeps_head && name.starts_with("head.")),
             optimizer,
-            weight_decay: schedule.weight_decay,
-            lr: Box::new(move |step| curve.in_steps(step)),
-            accumulation: schedule.accumulation,
-            clip: schedule.clip,
-            evaluate_every: schedule.evaluate_every,
-            patience: schedule.patience,
             notes,
-            summary,
+            ..Training::finetuning(objective, source, &schedule, loader, summary)
         })
     }
 }

@@ -1,13 +1,10 @@
 //! Evaluation of a segmenter: Dice and intersection over union, the predicted masks, and an image of a few.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use arrow_array::{ArrayRef, Float64Array, StringArray, UInt64Array};
 use dataset::commands::cli::counted;
-use dataset::format::csv_table;
-use dataset::format::table;
 use serde::{Deserialize, Serialize};
 
 use super::examples::{Examples, examples_image};
@@ -16,7 +13,7 @@ use crate::config::SegmentConfig;
 use crate::eval::bootstrap::{Bootstrap, Interval};
 use crate::eval::overlap::{Overlap, run_lengths};
 use crate::task::objective::Objective;
-use crate::task::{Evaluated, EvaluationHeader, EvaluationRequest, Metric, numbered};
+use crate::task::{Evaluated, EvaluationHeader, EvaluationRequest, Metric};
 
 /// Evaluation of a segmenter on a subset, as stored in `evaluation-STEM.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -70,13 +67,11 @@ pub(super) fn evaluate(request: &EvaluationRequest) -> Result<Evaluated> {
         examples.add(&record, transform);
         Ok(())
     })?;
-    let record_ids = source.texts_of("record_id", &predictions.rows)?;
-    let patient_ids = source.texts_of("patient_id", &predictions.rows)?;
-    let patients = numbered(patient_ids.iter().map(String::as_str));
+    let patients = request.patients(&predictions.rows)?;
     let bootstrap = Bootstrap { draws: options.draws, seed: config.run.seed, ..Bootstrap::default() };
     let header = request.header(weights, &patients)?;
     let report = predictions.report(header.clone(), rule, &patients, bootstrap)?;
-    predictions.write(&request.predictions(), record_ids, patient_ids)?;
+    request.write_predictions(&predictions.rows, predictions.columns())?;
     examples.write(&examples_image(request.run, &request.stem()))?;
     request.finish(&report, &header, warnings)
 }
@@ -150,25 +145,21 @@ impl Predictions {
         })
     }
 
-    fn write(&self, path: &Path, record_ids: Vec<String>, patient_ids: Vec<String>) -> Result<()> {
+    /// The columns of the table of predictions.
+    fn columns(&self) -> Vec<(&'static str, ArrayRef, bool)> {
         let numbers = |value: fn(Overlap) -> f64| -> ArrayRef {
             Arc::new(self.overlaps.iter().map(|&o| Some(value(o))).collect::<Float64Array>())
         };
         let areas = |value: fn(&Overlap) -> u64| -> ArrayRef {
             Arc::new(self.overlaps.iter().map(|o| Some(value(o))).collect::<UInt64Array>())
         };
-        let texts = |values: Vec<String>| -> ArrayRef { Arc::new(StringArray::from(values)) };
-        let columns = vec![
-            ("record_id", texts(record_ids), false),
-            ("patient_id", texts(patient_ids), false),
+        vec![
             ("dice", numbers(Overlap::dice), false),
             ("iou", numbers(Overlap::iou), false),
             ("predicted_area", areas(|o| o.predicted), false),
             ("target_area", areas(|o| o.target), false),
-            ("mask", texts(self.masks.clone()), false),
-        ];
-        csv_table::write(&path.with_extension("csv"), &columns)?;
-        Ok(table::write_table(path, columns)?)
+            ("mask", Arc::new(StringArray::from(self.masks.clone())), false),
+        ]
     }
 }
 

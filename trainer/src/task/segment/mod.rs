@@ -13,7 +13,7 @@ use anyhow::{Result, bail};
 use arrow_array::{Array, BinaryArray};
 use dataset::commands::cli::UsageError;
 use dataset::format::table;
-use dataset::transform::{ASPECT, Crop, Transform};
+use dataset::transform::{Crop, Transform};
 use dataset::{Dataset, Subset};
 use rayon::prelude::*;
 use tch::Device;
@@ -26,7 +26,6 @@ use super::{
 use crate::config::{ConfigFile, FinetuneConfig, SegmentConfig, segment_preset};
 use crate::report::{Run, Section};
 use crate::train::lr_schedule::WarmupPoly;
-use crate::train::optimizer::OptimizerConfig;
 
 pub use evaluation::SegmentationReport;
 pub use examples::examples_image;
@@ -95,11 +94,12 @@ impl Task for Segment {
     }
 
     fn compare(&self, request: &ComparisonRequest) -> Result<Comparison> {
+        const DRAWN: Option<&str> = Some("target_area");
         const METRICS: [RecordMetric; 4] = [
-            RecordMetric { column: "dice", title: "Dice", only_where: None },
-            RecordMetric { column: "iou", title: "IoU", only_where: None },
-            RecordMetric { column: "dice", title: "Dice, something drawn", only_where: Some("target_area") },
-            RecordMetric { column: "iou", title: "IoU, something drawn", only_where: Some("target_area") },
+            RecordMetric { key: "dice", column: "dice", title: "Dice", only_where: None },
+            RecordMetric { key: "iou", column: "iou", title: "IoU", only_where: None },
+            RecordMetric { key: "dice_positive", column: "dice", title: "Dice, something drawn", only_where: DRAWN },
+            RecordMetric { key: "iou_positive", column: "iou", title: "IoU, something drawn", only_where: DRAWN },
         ];
         compare_records(request, &METRICS, "target_area")
     }
@@ -123,12 +123,8 @@ impl Task for Segment {
 
 /// The transform for evaluation: the whole image, whatever its aspect ratio, so that no part of a mask is cut away.
 fn evaluation_transform(config: &SegmentConfig) -> Transform {
-    Transform {
-        crop: Crop::Stretch,
-        mean: config.data.image.mean as f32,
-        std: config.data.image.std as f32,
-        ..Transform::evaluate(config.model.vit.image_size as u32)
-    }
+    let size = config.model.vit.image_size as u32;
+    config.data.image.normalized(Transform { crop: Crop::Stretch, ..Transform::evaluate(size) })
 }
 
 /// Whether each record has a mask.
@@ -204,25 +200,13 @@ fn training(
         warmup: schedule.warmup,
         total: schedule.steps,
     };
+    let summary = format!("{distinct} records with a mask ({} an epoch), {} steps", rows.len(), schedule.steps);
+    let (batch_size, transform) = (schedule.batch_size, config.data.image.augmented(transform));
+    let loader =
+        move || source.training_loader(&rows, batch_size, &config.run, device).masks(true).transform(transform);
     Ok(Training {
-        objective: Box::new(objective),
-        summary: format!("{distinct} records with a mask ({} an epoch), {} steps", rows.len(), schedule.steps),
-        loader: Box::new(move || {
-            source.training_loader(&rows, schedule.batch_size, &config.run, device).masks(true).transform(Transform {
-                crop: Crop::RandomResized { scale: (config.data.image.crop_scale, 1.0), aspect: ASPECT },
-                flip: config.data.image.flip,
-                ..transform
-            })
-        }),
-        source,
         skip: Box::new(|_| false),
-        optimizer: OptimizerConfig::ADAMW,
-        weight_decay: schedule.weight_decay,
         lr: Box::new(move |step| curve.at(step)),
-        accumulation: schedule.accumulation,
-        clip: schedule.clip,
-        evaluate_every: schedule.evaluate_every,
-        patience: schedule.patience,
-        notes: Vec::new(),
+        ..Training::finetuning(objective, source, &schedule, loader, summary)
     })
 }
