@@ -8,7 +8,7 @@ use dataset::format::record::{ImageEncoding, Record};
 use dataset::loader::TextOptions;
 use dataset::transform::Transform;
 use dataset::{Dataset, Loader};
-use helpers::{folder, made_record, records, write_dataset};
+use helpers::{folder, made_record, write_dataset};
 
 /// Resident memory of this process in bytes.
 fn resident() -> usize {

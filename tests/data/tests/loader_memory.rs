@@ -8,7 +8,7 @@ use dataset::format::record::ImageEncoding;
 use dataset::loader::TextOptions;
 use dataset::transform::Transform;
 use dataset::{Dataset, Floats, Loader};
-use helpers::{folder, made_record, records, write_dataset};
+use helpers::{folder, made_record, write_dataset};
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 

@@ -3,11 +3,10 @@
 //! One test a process, since the bytes are those that the process reads.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::sync::Arc;
 
 use dataset::Dataset;
-use helpers::{folder, ingest, phantom, python, text};
+use helpers::{folder, ingest, phantom, python, python_output};
 use polars::prelude::*;
 
 const QUERIES: &str = r#"

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::tags;
-use helpers::{args, contents, folder, golden_json, gzip, ok, phantom, phantom_of, real_data, records};
+use helpers::{args, contents, folder, golden_json, ok, phantom, phantom_of, real_data};
 use ingest::dicom::limits::MAX_VALUES;
 use ingest::image::intensity::Tone;
 use ingest::image::pipeline;

@@ -1,8 +1,8 @@
 //! Golden numbers of reference implementations, and how near ours must be.
 
+use helpers::golden;
 use std::collections::HashMap;
 
-use helpers::folder;
 use serde_json::Value;
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};

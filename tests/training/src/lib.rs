@@ -85,6 +85,24 @@ pub fn wait_for(run: &Path, updates: usize) {
     }
 }
 
+/// Damages the stored image of a row. Returns the shard, and its bytes before that.
+pub fn damage_image(data: &Path, row: usize) -> (PathBuf, Vec<u8>) {
+    let opened = ::dataset::Dataset::open(data).expect("a dataset");
+    let image = opened.record(row).expect("a record").image;
+    for shard in &opened.manifest().shards {
+        let path = data.join(&shard.path);
+        let before = fs::read(&path).expect("a shard");
+        if let Some(at) = before.windows(image.len()).position(|window| window == image) {
+            let mut bytes = before.clone();
+            // The length that stands before the pixels.
+            bytes[at - 1] ^= 1;
+            fs::write(&path, bytes).expect("written");
+            return (path, before);
+        }
+    }
+    panic!("no shard holds row {row}");
+}
+
 /// A pre-trained run, and the dataset it saw.
 pub fn pretrained(folder: &Path, studies: usize) -> (PathBuf, PathBuf) {
     let data = dataset(folder, studies);

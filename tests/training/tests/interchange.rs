@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use dataset::random::Stream;
 use helpers::{args, fails, folder, golden, ingest, ok, phantom, python_output};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use helpers::{args, command, contents, fails, folder, ingest, ok, phantom, phantom_of, python, records, text};
+use helpers::{args, command, contents, fails, folder, ingest, ok, phantom, phantom_of, python, python_output};
 use rand::{Rng, SeedableRng};
 
 /// What all three readers share: the rows of the shards, and how a record is compared with its row.

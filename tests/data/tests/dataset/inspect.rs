@@ -3,9 +3,7 @@
 use std::fs;
 
 use dataset::format::record::{ImageEncoding, Record};
-use helpers::{
-    args, contents, fails, folder, ingest, made_record, ok, phantom, phantom_of, records, rejects, write_dataset,
-};
+use helpers::{args, fails, folder, ingest, made_record, ok, phantom, phantom_of, rejects, write_dataset};
 
 #[test]
 fn rejects_are_listed_with_their_reason() {

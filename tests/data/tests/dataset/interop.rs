@@ -1,10 +1,8 @@
 //! The shards as others read them: pyarrow, polars, DuckDB and Hugging Face `datasets`.
 
-use std::process::Command;
-
 use dataset::Dataset;
 use dataset::format::record::ImageEncoding;
-use helpers::{folder, ingest, ok, phantom, phantom_of, python, records, text};
+use helpers::{folder, ingest, ok, phantom, phantom_of, python, python_output, records};
 
 /// Each reader prints rows, the sum of all pixels of the third record, its tokens, and the positives of one finding.
 const READERS: &str = r#"

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dataset::loader::TextOptions;
 use dataset::transform::Transform;
 use dataset::{Dataset, Loader, Split};
-use helpers::{args, folder, ok, records};
+use helpers::{args, ok};
 use sha2::{Digest, Sha256};
 
 fn version(number: u32) -> PathBuf {

@@ -7,7 +7,6 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use dataset::format::record::{ImageEncoding, Record};
 use dataset::random::Stream;
 use dataset::split::certificate::Certificate;
 use dataset::split::index_table::{Entry, Roster};
@@ -16,10 +15,7 @@ use dataset::split::warnings::{NEAREST_POSITIVES, PREVALENCE_BOUND, SplitWarning
 use dataset::split::{Member, SplitOptions, Unit, certificate_path, draw};
 use dataset::{Dataset, Split, Storage, Subset};
 use helpers::splits::{certificate, refused_changes, write_large_patients};
-use helpers::{
-    args, contents, fails, folder, gzip, ingest, made_record, ok, phantom, phantom_of, real_data, records, text,
-    write_dataset,
-};
+use helpers::{args, contents, fails, folder, ingest, ok, phantom, phantom_of, read_text, real_data, records, text};
 use proptest::prelude::*;
 
 const FINDINGS: usize = 4;

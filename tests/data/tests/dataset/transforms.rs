@@ -1,12 +1,11 @@
 //! Transforms against those of the field: Pillow's filters on real radiographs, torchvision's rule for random crops.
 
 use std::path::Path;
-use std::process::Command;
 
 use dataset::random::Stream;
 use dataset::transform::resample::{Filter, Rectangle, Resample};
 use dataset::transform::{ASPECT, Crop, Transform, random_resized_crop};
-use helpers::{folder, real_data, text};
+use helpers::{folder, python_output, real_data};
 
 /// For noise and some radiographs: the gray pixels, and crops resized by Pillow, with what was done in a table.
 const PILLOW: &str = r#"

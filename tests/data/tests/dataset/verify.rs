@@ -9,7 +9,7 @@ use dataset::format::image_codec::GrayPixels;
 use dataset::format::manifest::Manifest;
 use dataset::format::record::{BoundingBox, ImageEncoding, Record};
 use dataset::{Dataset, Storage};
-use helpers::{args, contents, edit, fails, folder, made_record, ok, phantom, records, rename, write_dataset};
+use helpers::{args, contents, edit, fails, flip_bit, folder, made_record, ok, phantom, records, write_dataset};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::PageIndexPolicy;
 use rand::seq::IndexedRandom;
@@ -83,31 +83,49 @@ fn regions(out: &Path, name: &str) -> Vec<Region> {
     regions
 }
 
+const KINDS: [&str; 7] = ["magic", "page header", "image", "column", "page index", "footer", "tail"];
+
+/// Flips a bit in each region of each shard, `each` times a region, and tries what reads it. Returns how many of all the
+/// attempts failed.
+fn with_flipped_bits(
+    out: &Path,
+    seed: u64,
+    each: usize,
+    attempt: &mut dyn FnMut(&Region, &str) -> bool,
+) -> (usize, usize) {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let (mut failed, mut tried) = (0, 0);
+    for name in [FIRST, SECOND] {
+        let (regions, path) = (regions(out, name), out.join(name));
+        for kind in KINDS {
+            let of_kind: Vec<&Region> =
+                regions.iter().filter(|region| region.kind == kind && !region.bytes.is_empty()).collect();
+            for _ in 0..each {
+                let region = of_kind.choose(&mut random).expect("a region");
+                let (at, bit) = (random.random_range(region.bytes.clone()) as usize, random.random_range(0..8));
+                flip_bit(&path, at, bit);
+                failed += usize::from(attempt(region, &format!("{name}, {kind}, byte {at}, bit {bit}")));
+                tried += 1;
+                flip_bit(&path, at, bit);
+            }
+        }
+    }
+    (failed, tried)
+}
+
 #[test]
 fn a_flipped_byte_is_named_wherever_it_lies() {
     for (more, each) in [(&[][..], 6), (&["--image-encoding", "png"], 2), (&["--compression", "zstd"], 2)] {
         let (_temporary, out) = small_set(more);
         assert!(ok("dataset", args!["verify", &out]).contains("all whole"));
-        let mut random = ChaCha8Rng::seed_from_u64(7);
-        for name in [FIRST, SECOND] {
-            let regions = regions(&out, name);
-            let path = out.join(name);
-            for kind in ["magic", "page header", "image", "column", "page index", "footer", "tail"] {
-                let of_kind: Vec<&Region> =
-                    regions.iter().filter(|region| region.kind == kind && !region.bytes.is_empty()).collect();
-                for _ in 0..each {
-                    let region = of_kind.choose(&mut random).expect("a region");
-                    let (at, bit) = (random.random_range(region.bytes.clone()) as usize, random.random_range(0..8));
-                    edit(&path, |bytes| bytes[at] ^= 1 << bit);
-                    let told = fails("dataset", 1, args!["verify", &out]);
-                    let lines: Vec<&str> = told.lines().collect();
-                    assert!(lines[0].starts_with(&region.told), "{kind}, byte {at}, bit {bit}:\n{told}");
-                    assert_eq!(lines.len(), 2, "one line, and how many there are:\n{told}");
-                    assert!(told.contains("restore it from a copy"), "{told}");
-                    edit(&path, |bytes| bytes[at] ^= 1 << bit);
-                }
-            }
-        }
+        with_flipped_bits(&out, 7, each, &mut |region, flipped| {
+            let told = fails("dataset", 1, args!["verify", &out]);
+            let lines: Vec<&str> = told.lines().collect();
+            assert!(lines[0].starts_with(&region.told), "{flipped}:\n{told}");
+            assert_eq!(lines.len(), 2, "one line, and how many there are:\n{told}");
+            assert!(told.contains("restore it from a copy"), "{told}");
+            true
+        });
         assert!(ok("dataset", args!["verify", &out, "--threads", "1"]).contains("all whole"));
     }
 }
@@ -269,31 +287,6 @@ fn a_damaged_image_is_neither_shown_nor_exported() {
     ok("dataset", args!["export", &out, temporary.path().join("table"), "--to", "csv", "--no-images"]);
 }
 
-const KINDS: [&str; 7] = ["magic", "page header", "image", "column", "page index", "footer", "tail"];
-
-/// Flips a bit in each region of each shard, `each` times a region, and tries what reads it. Returns how many of all the
-/// attempts failed.
-fn with_flipped_bits(out: &Path, seed: u64, each: usize, attempt: &mut dyn FnMut(&str) -> bool) -> (usize, usize) {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let (mut failed, mut tried) = (0, 0);
-    for name in [FIRST, SECOND] {
-        let (regions, path) = (regions(out, name), out.join(name));
-        for kind in KINDS {
-            let of_kind: Vec<&Region> =
-                regions.iter().filter(|region| region.kind == kind && !region.bytes.is_empty()).collect();
-            for _ in 0..each {
-                let region = of_kind.choose(&mut random).expect("a region");
-                let (at, bit) = (random.random_range(region.bytes.clone()) as usize, random.random_range(0..8));
-                edit(&path, |bytes| bytes[at] ^= 1 << bit);
-                failed += usize::from(attempt(&format!("{name}, {kind}, byte {at}, bit {bit}")));
-                tried += 1;
-                edit(&path, |bytes| bytes[at] ^= 1 << bit);
-            }
-        }
-    }
-    (failed, tried)
-}
-
 /// An export of a damaged dataset fails, or is that of the whole one.
 #[test]
 fn no_export_has_flipped_bits() {
@@ -309,7 +302,7 @@ fn no_export_has_flipped_bits() {
         assert!(run(&whole).status.success());
         let expected = contents(&whole);
         fs::remove_dir_all(&whole).expect("removed");
-        let (failed, tried) = with_flipped_bits(&out, 11, each, &mut |flipped| {
+        let (failed, tried) = with_flipped_bits(&out, 11, each, &mut |_, flipped| {
             let export = temporary.path().join("export");
             let output = run(&export);
             let told = helpers::text(&output.stderr);
@@ -357,7 +350,7 @@ fn no_reader_gives_flipped_bits() {
             [("texts", &texts), ("labels", &labels), ("table", &table), ("records", &records), ("summary", &page)];
         let open = || Dataset::open(&out).map(Arc::new).expect("a manifest");
         let expected = readers.map(|(_, read)| read(&open()).expect("a whole dataset"));
-        let (failed, _) = with_flipped_bits(&out, 12, 4, &mut |flipped| {
+        let (failed, _) = with_flipped_bits(&out, 12, 4, &mut |_, flipped| {
             let failed = readers.iter().zip(&expected).filter(|((reader, read), expected)| match read(&open()) {
                 Ok(found) => {
                     assert!(found == **expected, "{reader}: {flipped}");

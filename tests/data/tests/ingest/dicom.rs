@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use helpers::{folder, real_data};
+use helpers::real_data;
 use ingest::dicom::Dicom;
 use ingest::image::intensity::{Tone, to_gray};
 use serde_json::Value;

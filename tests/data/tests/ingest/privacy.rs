@@ -10,7 +10,7 @@ use dicom_core::value::DataSetSequence;
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
-use helpers::{SMALL, args, contents, folder, phantom, records};
+use helpers::{SMALL, args, contents, folder, phantom};
 use ingest::sources;
 
 /// What must not come out.

@@ -8,8 +8,7 @@ use dataset::{Dataset, Loader};
 use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::tags;
 use helpers::{
-    RejectRow, SMALL, args, command, contents, edit, fails, folder, gzip, ingest, ok, phantom, read_text, records,
-    rejects,
+    RejectRow, SMALL, args, command, contents, edit, fails, folder, gzip, ingest, ok, phantom, read_text, rejects,
 };
 use rand::{Rng, SeedableRng};
 use serde_json::json;

@@ -12,7 +12,7 @@ use std::time::Instant;
 use helpers::faults::{Call, EACCES, EIO, Faults};
 use helpers::{
     SMALL, args, binary, command, contents, copy_folder, fails, files_with, folder, ingest, ok, phantom, phantom_of,
-    rejects, rename, text,
+    rejects, text,
 };
 use rand::{Rng, SeedableRng};
 

@@ -5,8 +5,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use helpers::faults::{Call, EIO, Faults};
-use helpers::object_store::{Store, fails, ingesting, settings, url};
-use helpers::{args, command, contents, folder, ingest, ok, phantom, rename, text};
+use helpers::object_store::{Store, ingesting, url};
+use helpers::{args, command, contents, folder, ok, phantom, text};
 use rand::{Rng, SeedableRng};
 
 /// Times that a run is killed.

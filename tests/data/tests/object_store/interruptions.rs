@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use dataset::Storage;
 use helpers::object_store::{Fault, OUTAGE, Outage, Store, ingesting, ok_at, proxy, settings, url};
-use helpers::{args, contents, folder, ingest, ok, phantom, text};
+use helpers::{args, contents, folder, ingest, phantom};
 
 #[test]
 fn reading_goes_on_after_an_outage() {

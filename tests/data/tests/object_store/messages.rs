@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use dataset::transform::Transform;
 use dataset::{Dataset, Loader, Storage};
 use helpers::object_store::{Store, fails, ingesting, settings, url};
-use helpers::{args, command, folder, ingest, ok, phantom, text};
+use helpers::{args, command, folder, phantom, text};
 
 #[test]
 fn settings_are_trimmed_and_passwords_are_never_shown() {

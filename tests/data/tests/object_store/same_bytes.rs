@@ -8,7 +8,7 @@ use dataset::loader::TextOptions;
 use dataset::transform::Transform;
 use dataset::{Dataset, Loader};
 use helpers::object_store::{Store, fails, ingesting, url};
-use helpers::{SMALL, args, command, contents, folder, ingest, ok, phantom, text};
+use helpers::{SMALL, args, command, contents, folder, ingest, ok, phantom};
 
 #[test]
 fn an_object_store_holds_what_a_folder_would() {

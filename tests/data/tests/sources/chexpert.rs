@@ -7,11 +7,11 @@ use std::path::Path;
 use dataset::Dataset;
 use dataset::format::record::Record;
 use helpers::{
-    args, contents, fails, folder, ingest, ok, phantom, phantom_of, read_text, real_data, records, records_by_id,
-    rejects, write_file, write_png,
+    args, contents, fails, folder, ingest, ok, phantom, phantom_of, read_text, real_data, records_by_id, rejects,
+    write_file, write_png,
 };
 
-use crate::shared::{codes, rows, table};
+use crate::shared::{codes, rows};
 
 #[test]
 fn a_chexpert_phantom_becomes_a_dataset() {

@@ -2,12 +2,10 @@
 
 use dataset::Dataset;
 use dataset::format::record::Record;
-use helpers::{
-    args, folder, ingest, ok, phantom_of, read_text, real_data, records, records_by_id, rejects, write_file,
-};
+use helpers::{args, folder, ingest, ok, phantom_of, read_text, real_data, records_by_id, rejects, write_file};
 use ingest::sources::shared::table::{Table, texts};
 
-use crate::shared::{codes, table};
+use crate::shared::codes;
 
 #[test]
 fn a_covid_phantom_becomes_a_dataset() {

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::Path;
 
 use dataset::Dataset;
-use helpers::{args, fails, files_with, folder, ingest, ok, phantom_of, records, rejects, text, write_png};
+use helpers::{args, fails, files_with, folder, ingest, ok, phantom_of, records, rejects, write_png};
 
 use crate::shared::{no_images, rows, says, table};
 

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use dataset::Dataset;
 use dataset::format::image_codec::GrayPixels;
 use dataset::format::record::{ImageEncoding, Record};
-use helpers::{records, rename};
-use mrm_tests::{SMALL, args, contents, fails, folder, ok, phantom_of, real_data, rejects, run, text};
+use helpers::{SMALL, args, contents, fails, folder, ok, phantom_of, rejects, run, text};
+use helpers::{real_data, records};
 
 /// Writes small PNG files, whose names may have folders.
 fn images(raw: &Path, names: &[&str]) {

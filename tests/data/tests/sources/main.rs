@@ -1,8 +1,6 @@
 //! Each kind of raw directory in every form in which it is found: phantoms, the real tables, directories with another
 //! layout, and faults.
 
-use helpers::folder;
-
 mod chexpert;
 mod covid;
 mod custom;

@@ -8,12 +8,11 @@ use std::path::Path;
 use dataset::Dataset;
 use dataset::format::record::{ImageEncoding, Record};
 use helpers::{
-    args, contents, fails, folder, golden_json, ingest, phantom, read_text, records, records_by_id, rejects, rename,
-    write_file,
+    args, contents, fails, folder, golden_json, ingest, phantom, read_text, records_by_id, rejects, rename, write_file,
 };
 use ingest::report::{CHARACTERS, Conclusion, SECTIONS, sections_with};
 
-use crate::shared::{rows, table};
+use crate::shared::rows;
 
 /// Pictures of a phantom, decoded and written as JPEG; the rest as it is.
 fn jpg_tree(raw: &Path, to: &Path) {

@@ -6,12 +6,12 @@ use std::fs;
 use dataset::Dataset;
 use dataset::format::record::ImageEncoding;
 use helpers::{
-    args, folder, ingest, ok, phantom_of, read_text, real_data, records, records_by_id, rejects, write_file, write_png,
+    args, folder, ingest, ok, phantom_of, read_text, real_data, records_by_id, rejects, write_file, write_png,
 };
 use ingest::run::plan::Source;
 use ingest::sources;
 
-use crate::shared::{no_images, rows, table};
+use crate::shared::rows;
 
 fn some(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())

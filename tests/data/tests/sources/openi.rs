@@ -8,7 +8,7 @@ use helpers::{args, fails, files_with, folder, ingest, phantom_of, real_data, re
 use ingest::run::plan::Source;
 use ingest::sources::OpenI;
 
-use crate::shared::{no_images, says, table};
+use crate::shared::{no_images, says};
 
 #[test]
 fn openi_takes_sections_and_terms_from_the_xml() {

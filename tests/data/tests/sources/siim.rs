@@ -5,12 +5,10 @@ use std::fs;
 use std::io::Read;
 
 use dataset::format::image_codec::GrayPixels;
-use helpers::{
-    args, fails, files_with, folder, gzip, ingest, ok, phantom_of, real_data, records, rejects, rename, text,
-};
+use helpers::{args, fails, files_with, folder, ingest, ok, phantom_of, real_data, records, rejects};
 use ingest::image::mask::Runs;
 
-use crate::shared::{no_images, rows, says, table};
+use crate::shared::{no_images, says, table};
 
 #[test]
 fn siim_gives_masks() {

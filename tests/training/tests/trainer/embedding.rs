@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow_array::{Array, FixedSizeListArray, Float32Array, StringArray};
 use dataset::transform::Transform;
-use helpers::{args, fails, folder, ok, records, run};
+use helpers::{args, fails, folder, ok};
 use serde_json::Value;
 use tch::Device;
 use tch::nn::VarStore;
@@ -12,7 +12,7 @@ use trainer::config::PretrainConfig;
 use trainer::model::classifier::{ClassifierConfig, VitClassifier};
 use trainer::task::objective::images;
 use trainer::train::run_dir;
-use training::{dataset, evaluate, pretrained};
+use training::{dataset, pretrained};
 
 #[test]
 fn features_are_those_of_the_encoder() {

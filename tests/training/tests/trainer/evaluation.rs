@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use arrow_array::{Array, Float32Array};
 use dataset::format::record::ImageEncoding;
-use helpers::{args, fails, folder, made_record, ok, records, run, text, write_dataset};
+use helpers::{args, fails, folder, made_record, ok, run, text, write_dataset};
 use serde_json::Value;
 use trainer::config::FinetuneConfig;
 use trainer::train::run_dir;

@@ -5,13 +5,13 @@ use std::fs;
 use std::path::Path;
 
 use dataset::format::record::{ImageEncoding, Record};
-use helpers::{args, fails, folder, made_record, ok, records, run, text, write_dataset};
+use helpers::{args, fails, folder, made_record, ok, run, text, write_dataset};
 use serde_json::Value;
 use trainer::commands::{DataSource, Finetuning, Request, prepare_finetune, resolve_finetune};
 use trainer::config::{Task, finetune_preset};
 use trainer::task::Missing;
 use trainer::train::run_dir;
-use training::{dataset, evaluate, finetuning, numbers, pretrained};
+use training::{dataset, finetuning, numbers, pretrained};
 
 fn state(file: &Path) -> Vec<(String, tch::Tensor)> {
     tch::Tensor::read_safetensors(file).expect("weights")

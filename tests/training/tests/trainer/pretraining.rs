@@ -5,7 +5,7 @@ use std::fs;
 
 use ::dataset::format::record::{ImageEncoding, Record};
 use ::dataset::{Dataset, Split, Subset};
-use helpers::{args, contents, fails, folder, ingest, made_record, ok, real_data, records, write_dataset};
+use helpers::{args, contents, fails, folder, ingest, made_record, ok, real_data, write_dataset};
 use serde_json::Value;
 use training::{MINIATURE, dataset, numbers, pretraining};
 

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use helpers::{args, folder, ok, records, text};
+use helpers::{args, folder, ok, text};
 use serde_json::Value;
 use training::{dataset, pretraining};
 

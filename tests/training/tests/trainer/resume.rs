@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dataset::{Dataset, Split, Subset};
 use helpers::{args, command, contents, fails, folder, ok, text};
-use training::{dataset, numbers, pretraining, wait_for, weights};
+use training::{damage_image, dataset, numbers, pretraining, wait_for, weights};
 
 #[test]
 fn a_stopped_run_resumes_to_the_same_numbers() {
@@ -252,7 +252,7 @@ fn an_evaluation_that_fails_is_made_when_the_run_goes_on() {
     let validate = Split::load(&opened, "main").expect("a split").rows(Subset::Validate, None);
     let finding = opened.findings().iter().position(|name| name == "Cardiomegaly").expect("a finding");
     let labeled = validate.iter().find(|&&row| labels[row as usize][finding].is_some()).expect("a labeled record");
-    let (shard, before) = damage(&data, *labeled as usize);
+    let (shard, before) = damage_image(&data, *labeled as usize);
     for _ in 0..2 {
         let told = fails("trainer", 1, arguments(&lost));
         assert!(told.contains("shards/part-"), "{told}");

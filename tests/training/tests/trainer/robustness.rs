@@ -7,8 +7,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use dataset::{Dataset, Loader, Split, Subset};
-use helpers::{args, command, contents, fails, folder, ok, records, text};
-use training::{dataset, numbers, pretraining, weights};
+use helpers::{args, contents, fails, folder, ok, text};
+use training::{damage_image, dataset, numbers, pretraining, weights};
 
 #[test]
 fn threads_follow_what_the_process_may_use() {
@@ -207,24 +207,6 @@ fn what_cannot_train_is_told_in_a_line() {
     }
 }
 
-/// Damages the stored image of a row. Returns the shard, and its bytes before that.
-fn damage(data: &Path, row: usize) -> (PathBuf, Vec<u8>) {
-    let opened = Dataset::open(data).expect("a dataset");
-    let image = opened.record(row).expect("a record").image;
-    for shard in &opened.manifest().shards {
-        let path = data.join(&shard.path);
-        let before = fs::read(&path).expect("a shard");
-        if let Some(at) = before.windows(image.len()).position(|window| window == image) {
-            let mut bytes = before.clone();
-            // The length that stands before the pixels.
-            bytes[at - 1] ^= 1;
-            fs::write(&path, bytes).expect("written");
-            return (path, before);
-        }
-    }
-    panic!("no shard holds row {row}");
-}
-
 #[test]
 fn a_record_that_cannot_be_read_costs_no_work() {
     let temporary = folder();
@@ -238,7 +220,7 @@ fn a_record_that_cannot_be_read_costs_no_work() {
     let mut loader = Loader::builder(&opened).rows(rows).batch_size(8).drop_last(true).build().expect("a loader");
     let batches: Vec<u32> = (0..4).map(|_| loader.next_batch().expect("a batch").rows()[5]).collect();
     assert!(loader.batches() >= 4, "the batches of one epoch");
-    let (shard, before) = damage(&data, batches[3] as usize);
+    let (shard, before) = damage_image(&data, batches[3] as usize);
     let told = fails("trainer", 1, pretraining(&data, &lost, 6, &settings));
     let made = numbers(&lost).len();
     assert!(made == 1 && told.contains("saved a checkpoint after update 1: the same command goes on"), "{told}");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use arrow_array::{Float64Array, StringArray, UInt64Array};
-use helpers::{args, command, fails, folder, ingest, ok, phantom, phantom_of, records, text};
+use helpers::{args, command, fails, folder, ingest, ok, phantom, phantom_of, text};
 use ingest::image::mask::Runs;
 use serde_json::Value;
 use tch::Tensor;
