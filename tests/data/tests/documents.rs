@@ -13,7 +13,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 const PROGRAMS: [&str; 2] = ["ingest", "dataset"];
 
 #[test]
-fn the_format_is_what_is_written() {
+fn the_format_page_shows_the_schema_of_a_shard() {
     let temporary = folder();
     write_dataset(
         temporary.path(),
@@ -38,7 +38,7 @@ fn the_format_is_what_is_written() {
 }
 
 #[test]
-fn a_reader_written_from_the_page_finds_every_image() {
+fn the_reader_of_the_format_page_finds_every_image() {
     let temporary = folder();
     let raw = phantom(temporary.path(), 130);
     let set = temporary.path().join("set");
@@ -80,7 +80,7 @@ fn anchor(heading: &str) -> String {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_point_to_existing_files_and_headings() {
     let folders = ["", "docs", "dataset", "ingest", "trainer", "tests", "notebooks"];
     let mut checked = 0;
     for folder in folders.map(|name| repository().join(name)) {
@@ -109,19 +109,19 @@ fn links_lead_somewhere() {
 }
 
 #[test]
-fn every_option_on_the_pages_is_one_of_ingest() {
+fn options_of_ingest_on_the_pages_exist() {
     let checked = check_options("ingest");
     assert!(checked > 999, "{checked}");
 }
 
 #[test]
-fn every_option_on_the_pages_is_one_of_dataset() {
+fn options_of_dataset_on_the_pages_exist() {
     let checked = check_options("dataset");
     assert!(checked > 999, "{checked}");
 }
 
 #[test]
-fn completions_are_scripts() {
+fn completions_name_every_subcommand() {
     PROGRAMS.into_iter().for_each(help::check_completions);
 }
 

@@ -17,7 +17,7 @@ fn resident() -> usize {
 }
 
 #[test]
-fn memory_stays_flat_and_order_exact_over_many_epochs() {
+fn memory_is_constant_and_order_exact_over_many_epochs() {
     const ROWS: usize = 97;
     let temporary = folder();
     let records: Vec<Record> = (0..ROWS).map(|row| made_record(row, (12, 10), 3)).collect();

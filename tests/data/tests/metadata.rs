@@ -40,7 +40,7 @@ fn counted<T>(work: impl FnOnce() -> T) -> (T, u64) {
 }
 
 #[test]
-fn a_table_reads_what_it_needs_and_holds_what_polars_reads() {
+fn metadata_reads_only_the_requested_columns_and_equals_polars() {
     let temporary = folder();
     let raw = phantom(temporary.path(), 60);
     let out = temporary.path().join("set");

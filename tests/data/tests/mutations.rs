@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::tags;
-use helpers::{args, contents, folder, golden_json, ok, phantom, phantom_of, real_data};
+use helpers::{args, contents, folder, golden_json, ok, phantom, phantom_of, real_data, tests_folder};
 use ingest::dicom::limits::MAX_VALUES;
 use ingest::image::intensity::Tone;
 use ingest::image::pipeline;
@@ -133,7 +133,7 @@ fn mutate_and_try(target: &str, seeds: &[(String, Vec<u8>)], place: &Path, limit
     for (name, seed) in seeds {
         one("unchanged".to_owned(), name, seed);
     }
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    let corpus = tests_folder().join("corpus").join(target);
     if corpus.is_dir() {
         for (name, input) in contents(&corpus) {
             let seed = seeds.iter().map(|(seed, _)| seed).filter(|seed| name.starts_with(seed.as_str()));
@@ -520,7 +520,7 @@ fn patch(bytes: &mut [u8], mark: &[u8], offset: usize, patch: &[u8]) {
 }
 
 #[test]
-fn claims_are_checked_before_they_are_believed() {
+fn sizes_in_headers_are_checked_before_memory_is_allocated() {
     const SMALL: usize = 32 << 20;
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     watch_panics();
@@ -615,7 +615,7 @@ fn claims_are_checked_before_they_are_believed() {
 }
 
 #[test]
-fn a_table_that_inflates_beyond_measure_is_refused() {
+fn a_table_that_unpacks_to_too_many_bytes_is_refused() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let temporary = folder();
     let path = temporary.path().join("metadata.csv.gz");

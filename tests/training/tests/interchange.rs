@@ -69,7 +69,7 @@ fn checkpoints(folder: &Path) -> Option<(PathBuf, PathBuf)> {
 }
 
 #[test]
-fn checkpoints_of_pytorch() {
+fn pytorch_checkpoints_are_imported_or_refused() {
     let temporary = folder();
     let Some((made, marker)) = checkpoints(temporary.path()) else { return };
     tch::set_num_threads(1);
@@ -326,7 +326,7 @@ fn assert_close(name: &str, found: &Tensor, expected: &Tensor) {
 }
 
 #[test]
-fn timm_and_transformers_compute_the_same() {
+fn timm_and_transformers_compute_the_same_outputs() {
     let Some(mut models) = torch_python("models.py") else { return };
     tch::set_num_threads(1);
     let temporary = folder();

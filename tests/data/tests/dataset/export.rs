@@ -166,7 +166,7 @@ fn sets(folder: &Path) -> Vec<(PathBuf, usize)> {
 }
 
 #[test]
-fn others_read_what_the_shards_hold() {
+fn exports_read_by_other_libraries_equal_the_shards() {
     let temporary = folder();
     for (at, (set, records)) in sets(temporary.path()).into_iter().enumerate() {
         let split: &[&str] = if at == 0 { &["--split", "main"] } else { &[] };
@@ -189,7 +189,7 @@ fn others_read_what_the_shards_hold() {
 }
 
 #[test]
-fn a_part_of_a_split_is_that_part() {
+fn an_export_of_a_subset_has_exactly_its_records() {
     let temporary = folder();
     let raw = phantom(temporary.path(), 60);
     let set = temporary.path().join("set");
@@ -242,7 +242,7 @@ fn names(out: &Path) -> Vec<String> {
 }
 
 #[test]
-fn threads_and_kills_decide_no_byte() {
+fn threads_and_kills_do_not_change_the_bytes() {
     let temporary = folder();
     let raw = temporary.path().join("raw");
     ok("ingest", args!["phantom", "mimic-cxr", &raw, "--studies", "120", "--size", "160"]);
@@ -305,7 +305,7 @@ fn threads_and_kills_decide_no_byte() {
 }
 
 #[test]
-fn what_cannot_be_exported_is_told_in_one_line() {
+fn impossible_exports_are_refused_with_one_line() {
     let temporary = folder();
     let raw = phantom(temporary.path(), 40);
     let (set, out) = (temporary.path().join("set"), temporary.path().join("out"));

@@ -28,7 +28,7 @@ fn rejects_are_listed_with_their_reason() {
 
 /// A page for each of thousands of rejects helps nobody: what differs in their reasons is left out, and they are counted.
 #[test]
-fn rejects_are_summed_up_by_reason() {
+fn rejects_are_counted_by_reason() {
     let temporary = folder();
     let (raw, out) = (phantom_of("folder", temporary.path(), 12), temporary.path().join("set"));
     let table = raw.join("films.csv");
@@ -51,7 +51,7 @@ fn rejects_are_summed_up_by_reason() {
 }
 
 #[test]
-fn a_record_is_found_by_the_name_of_its_image() {
+fn a_record_is_found_by_its_image_name() {
     let temporary = folder();
     let out = temporary.path().join("set");
     let records = ["p1/s1/IM-0001-0001", "p1/s1/IM-0001-0002", "p2/s9/IM-0002-0001", "p3/s9/IM-0002-0001"];
@@ -84,7 +84,7 @@ fn a_record_is_found_by_the_name_of_its_image() {
 
 /// `ingest` does not call a dataset finished of which a shard is lost.
 #[test]
-fn a_lost_shard_is_noticed_by_the_next_run() {
+fn a_lost_shard_is_reported_by_the_next_run() {
     let temporary = folder();
     let (raw, out) = (phantom(temporary.path(), 12), temporary.path().join("set"));
     ingest("mimic-cxr", &raw, &out, &[]);
@@ -99,7 +99,7 @@ fn a_lost_shard_is_noticed_by_the_next_run() {
 }
 
 #[test]
-fn prevalence_is_that_among_labeled_records() {
+fn prevalence_counts_labeled_records_only() {
     let temporary = folder();
     let labels = [Some(1), Some(1), Some(0), Some(-1), None, None, None, None];
     // B is stated for three of the four records with labels: its blank is no negative.
@@ -126,7 +126,7 @@ fn prevalence_is_that_among_labeled_records() {
 }
 
 #[test]
-fn numbers_out_of_range_are_misuse_and_no_options() {
+fn numbers_out_of_range_are_usage_errors() {
     let temporary = folder();
     let (raw, out) = (phantom(temporary.path(), 4), temporary.path().join("set"));
     ingest("mimic-cxr", &raw, &out, &[]);

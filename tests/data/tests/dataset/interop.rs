@@ -97,7 +97,7 @@ for root in sys.argv[1:]:
 "#;
 
 #[test]
-fn hugging_face_datasets_shows_the_pictures() {
+fn hugging_face_datasets_decodes_the_images() {
     let temporary = folder();
     let sets = [("mimic-cxr", "raw"), ("siim", "png"), ("rsna", "jpeg")].map(|(source, encoding)| {
         let raw = phantom_of(source, temporary.path(), 12);
@@ -158,7 +158,7 @@ fn hugging_face_datasets_shows_the_pictures() {
 
 /// By structure; the `mlcroissant` package, which is large, reads all records by it.
 #[test]
-fn croissant_describes_what_is_there() {
+fn croissant_metadata_describes_the_files() {
     let temporary = folder();
     for (source, encoding) in [("rsna", "jpeg"), ("mimic-cxr", "raw")] {
         let raw = phantom_of(source, temporary.path(), 12);

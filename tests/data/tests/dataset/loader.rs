@@ -79,7 +79,7 @@ proptest! {
 
     /// An epoch has every row once; ranks, threads, prefetching and resuming change no batch.
     #[test]
-    fn an_epoch_is_a_permutation_however_it_is_taken(
+    fn an_epoch_is_a_permutation_for_any_threads_ranks_and_resumption(
         rows in 1..ROWS,
         batch_size in 1..40_usize,
         seed in any::<u64>(),
@@ -167,7 +167,7 @@ fn a_state_of_another_order_is_refused() {
 }
 
 #[test]
-fn the_iterator_ends_with_each_epoch_and_goes_on() {
+fn the_iterator_ends_with_each_epoch_and_continues_with_the_next() {
     let dataset = shared();
     let mut loader = builder(&dataset).batch_size(40).build().expect("a loader");
     for epoch in 0..3 {
@@ -191,7 +191,7 @@ fn damage(path: &Path, rows: &[usize]) {
 }
 
 #[test]
-fn a_record_that_cannot_be_read_is_an_error_or_skipped_and_counted() {
+fn an_unreadable_record_is_an_error_or_is_skipped_and_counted() {
     let folder = folder();
     let whole: Vec<Contents> = take(&mut builder(&shared()).batch_size(10).build().expect("a loader"), 10);
     let dataset = write(folder.path());
@@ -298,7 +298,7 @@ type Change<'a> = (&'a str, &'a dyn Fn(&mut Record));
 
 /// On a device, an id outside of the vocabulary is an assertion that names no record.
 #[test]
-fn values_that_mean_nothing_are_refused_with_their_row() {
+fn invalid_values_are_refused_with_their_row() {
     let boxed = |x: f32| vec![BoundingBox { label: "A".to_owned(), x, y: 1.0, width: 2.0, height: 2.0 }];
     let changes: [Change<'_>; 5] = [
         ("token id 100, of a vocabulary of 100", &|record| record.token_ids[3] = 100),
@@ -329,7 +329,7 @@ fn values_that_mean_nothing_are_refused_with_their_row() {
 }
 
 #[test]
-fn what_breaks_off_in_a_thread_is_an_error_and_no_endless_wait() {
+fn a_panic_in_a_loader_thread_is_an_error() {
     let dataset = shared();
     let asked = std::sync::atomic::AtomicUsize::new(0);
     let mut loader = builder(&dataset)
@@ -347,7 +347,7 @@ fn what_breaks_off_in_a_thread_is_an_error_and_no_endless_wait() {
 }
 
 #[test]
-fn a_shard_replaced_under_a_running_reader_gives_its_old_bytes_or_an_error() {
+fn a_shard_replaced_while_it_is_read_gives_its_old_bytes_or_an_error() {
     let folder = folder();
     let dataset = write(folder.path());
     let expected = take(&mut builder(&dataset).batch_size(10).build().expect("a loader"), 30);
@@ -381,7 +381,7 @@ fn a_shard_replaced_under_a_running_reader_gives_its_old_bytes_or_an_error() {
 }
 
 #[test]
-fn concurrent_readers_of_one_set_see_the_same() {
+fn concurrent_readers_of_a_dataset_get_the_same_batches() {
     let folder = folder();
     let dataset = write(folder.path());
     let expected = take(&mut builder(&dataset).batch_size(7).build().expect("a loader"), 28);
@@ -401,7 +401,7 @@ fn concurrent_readers_of_one_set_see_the_same() {
 
 /// What shows a record several times an epoch shows it differently each time, and the same for any number of threads.
 #[test]
-fn copies_of_a_record_differ() {
+fn copies_of_a_record_are_augmented_differently() {
     let dataset = shared();
     let rows = vec![3, 8, 3, 3, 20];
     let epoch = |threads: usize| {
@@ -462,7 +462,7 @@ fn marked(row: usize) -> Record {
 }
 
 #[test]
-fn masks_and_boxes_go_where_the_pixels_go() {
+fn masks_and_boxes_are_cropped_and_flipped_with_the_pixels() {
     let folder = folder();
     write_dataset(folder.path(), &["A", "B", "C"], ImageEncoding::Raw, &[(0..4).map(marked).collect()]);
     let dataset = Arc::new(Dataset::open(folder.path()).expect("a dataset"));
@@ -517,7 +517,7 @@ fn masks_and_boxes_go_where_the_pixels_go() {
 }
 
 #[test]
-fn settings_that_make_no_sense_are_refused() {
+fn invalid_settings_are_refused() {
     let dataset = shared();
     let refused = |builder: LoaderBuilder| builder.build().err().expect("refused").to_string();
     assert!(refused(builder(&dataset).batch_size(0)).contains("above 0"));
@@ -535,7 +535,7 @@ fn settings_that_make_no_sense_are_refused() {
 }
 
 #[test]
-fn a_montage_shows_what_a_loader_gives_and_a_reader_that_leaves_is_no_failure() {
+fn a_montage_shows_the_batches_and_a_closed_pipe_is_no_failure() {
     let folder = folder();
     let raw = helpers::phantom_of("rsna", folder.path(), 14);
     let out = folder.path().join("set");
@@ -569,7 +569,7 @@ fn a_montage_shows_what_a_loader_gives_and_a_reader_that_leaves_is_no_failure() 
 }
 
 #[test]
-fn threads_and_batches_ahead_have_bounds() {
+fn threads_and_prefetch_are_bounded() {
     let dataset = shared();
     let told = |builder: LoaderBuilder| builder.build().map(drop).unwrap_err().to_string();
     let threads = told(builder(&dataset).threads(1_000_000));
@@ -579,7 +579,7 @@ fn threads_and_batches_ahead_have_bounds() {
 }
 
 #[test]
-fn the_example_of_a_training_loop_runs() {
+fn the_training_loop_example_runs() {
     let folder = folder();
     write(folder.path());
     ok("dataset", args!["split", folder.path(), "--name", "main"]);

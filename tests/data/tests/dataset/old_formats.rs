@@ -6,11 +6,11 @@ use std::sync::Arc;
 use dataset::loader::TextOptions;
 use dataset::transform::Transform;
 use dataset::{Dataset, Loader, Split};
-use helpers::{args, ok};
+use helpers::{args, ok, tests_folder};
 use sha2::{Digest, Sha256};
 
 fn version(number: u32) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("corpus/formats/version-{number}"))
+    tests_folder().join(format!("corpus/formats/version-{number}"))
 }
 
 /// SHA-256 of the first batches of two epochs: rows, pixels, labels, tokens.

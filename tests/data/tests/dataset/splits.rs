@@ -75,7 +75,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_split_keeps_its_promises(
+    fn a_split_holds_what_its_certificate_states(
         images in images(),
         ratios in proptest::collection::btree_set(1..=400_u32, 1..5),
         unit in prop_oneof![Just(Unit::Patient), Just(Unit::Study), Just(Unit::Image)],
@@ -154,7 +154,7 @@ proptest! {
 
 /// Where few records make the sets of two ratios the same, each ratio can still be asked for.
 #[test]
-fn ratios_of_few_records_are_all_there() {
+fn every_ratio_has_records_in_a_small_dataset() {
     let temporary = folder();
     let raw = phantom(temporary.path(), 8);
     let out = temporary.path().join("set");
@@ -169,7 +169,7 @@ fn ratios_of_few_records_are_all_there() {
 }
 
 #[test]
-fn the_order_of_shards_plays_no_part() {
+fn the_order_of_shards_does_not_change_the_split() {
     let temporary = folder();
     let raw = phantom(temporary.path(), 60);
     let made = |name: &str, rows: &str| {
@@ -390,7 +390,7 @@ fn rsna_trains_on_the_rest() {
 }
 
 #[test]
-fn a_share_that_the_source_lacks_comes_out_of_train() {
+fn a_subset_that_the_source_lacks_is_taken_from_train() {
     let temporary = folder();
     let data = temporary.path().join("set");
     ingest("nih", &phantom_of("nih", temporary.path(), 120), &data, &["--no-images"]);
@@ -434,7 +434,7 @@ fn a_share_that_the_source_lacks_comes_out_of_train() {
 
 /// Two patients of 22 images each are no 1%: the split says so.
 #[test]
-fn a_set_far_from_its_share_or_prevalence_is_told_of() {
+fn a_set_far_from_its_share_or_prevalence_is_reported() {
     let temporary = folder();
     let data = temporary.path().join("set");
     write_large_patients(&data);
@@ -472,7 +472,7 @@ fn a_set_far_from_its_share_or_prevalence_is_told_of() {
 }
 
 #[test]
-fn a_split_that_was_changed_is_refused() {
+fn a_changed_split_is_refused() {
     let temporary = folder();
     let data = temporary.path().join("set");
     ingest("mimic-cxr", &phantom(temporary.path(), 40), &data, &[]);

@@ -42,7 +42,7 @@ for number, image in enumerate(pictures):
 "#;
 
 #[test]
-fn resizing_noise_and_real_radiographs_gives_the_pixels_of_pillow() {
+fn resizing_gives_the_pixels_of_pillow() {
     let (folder, data) = (folder(), real_data());
     let arguments: Vec<&Path> = [folder.path()].into_iter().chain(data.as_deref()).collect();
     python_output(python().args(["-c", PILLOW]).args(&arguments));
@@ -109,7 +109,7 @@ fn distance(mut a: Vec<f64>, mut b: Vec<f64>) -> f64 {
 }
 
 #[test]
-fn random_crops_are_drawn_as_torchvision_draws_them() {
+fn random_crops_are_distributed_as_those_of_torchvision() {
     let folder = folder();
     python_output(python().args(["-c", RULE]).args(&[folder.path()]));
     for (name, sides, scale) in
@@ -149,7 +149,7 @@ fn random_crops_are_drawn_as_torchvision_draws_them() {
 }
 
 #[test]
-fn a_picture_smaller_than_its_center_crop_lies_where_torchvision_pads_it() {
+fn an_image_smaller_than_its_center_crop_is_padded_as_by_torchvision() {
     // torchvision pads (size - side) // 2 before the picture; sides of 29 to 31 in 32, and larger ones are cut.
     for (side, before) in [(29, 1), (30, 1), (31, 0), (28, 2), (33, 0), (35, -2), (37, -2), (34, -1)] {
         let transform = Transform { crop: Crop::Center { shorter: side }, ..Transform::evaluate(32) };
@@ -159,7 +159,7 @@ fn a_picture_smaller_than_its_center_crop_lies_where_torchvision_pads_it() {
 }
 
 #[test]
-fn small_and_odd_pictures_are_padded_cropped_and_stretched_without_a_gap() {
+fn small_images_are_padded_cropped_and_stretched_without_gaps() {
     let mut scratch = Resample::default();
     for (width, height) in [(1, 1), (3, 7), (7, 3), (31, 32), (400, 17), (2, 900)] {
         let pixels = vec![255; width as usize * height as usize];

@@ -114,7 +114,7 @@ fn with_flipped_bits(
 }
 
 #[test]
-fn a_flipped_byte_is_named_wherever_it_lies() {
+fn a_flipped_bit_is_reported_with_its_place() {
     for (more, each) in [(&[][..], 6), (&["--image-encoding", "png"], 2), (&["--compression", "zstd"], 2)] {
         let (_temporary, out) = small_set(more);
         assert!(ok("dataset", args!["verify", &out]).contains("all whole"));
@@ -131,7 +131,7 @@ fn a_flipped_byte_is_named_wherever_it_lies() {
 }
 
 #[test]
-fn every_lost_row_is_named() {
+fn every_lost_row_is_reported() {
     let (_temporary, out) = small_set(&[]);
     let regions = regions(&out, FIRST);
     let images: Vec<&Region> = regions.iter().filter(|region| region.kind == "image").collect();
@@ -149,7 +149,7 @@ fn every_lost_row_is_named() {
 }
 
 #[test]
-fn a_truncated_shard_is_named() {
+fn a_truncated_shard_is_reported() {
     let (_temporary, out) = small_set(&[]);
     let path = out.join(SECOND);
     let whole = fs::read(&path).expect("a shard");
@@ -170,7 +170,7 @@ fn a_truncated_shard_is_named() {
 }
 
 #[test]
-fn files_that_do_not_belong_together_are_named() {
+fn files_of_different_datasets_are_reported() {
     let (temporary, out) = small_set(&[]);
     let (first, second) = (out.join(FIRST), out.join(SECOND));
     let verify = || fails("dataset", 1, args!["verify", &out]);
@@ -211,7 +211,7 @@ fn files_that_do_not_belong_together_are_named() {
 }
 
 #[test]
-fn a_manifest_that_says_otherwise_is_named() {
+fn a_manifest_that_disagrees_with_the_shards_is_reported() {
     let (_temporary, out) = small_set(&[]);
     let path = out.join("dataset.json");
     let whole = Manifest::load(&Storage::folder(&out)).expect("a manifest");
@@ -325,7 +325,7 @@ type Read<'a> = (&'a str, &'a dyn Fn(&Arc<Dataset>) -> Result<String, String>);
 
 /// Every way to read a dataset gives what was written, or an error.
 #[test]
-fn no_reader_gives_flipped_bits() {
+fn no_reader_returns_flipped_bits() {
     for more in [&[][..], &["--image-encoding", "png"], &["--compression", "zstd"]] {
         let (_temporary, out) = small_set(more);
         let told = |error: dataset::Error| error.to_string();
@@ -375,7 +375,7 @@ fn no_reader_gives_flipped_bits() {
 
 /// What is whole and was written so, but means nothing.
 #[test]
-fn codes_and_pictures_that_mean_nothing_are_named() {
+fn invalid_codes_and_images_are_reported() {
     let temporary = folder();
     let told = |name: &str, encoding: ImageEncoding, change: &dyn Fn(&mut Record)| {
         let out = temporary.path().join(name);
@@ -461,7 +461,7 @@ fn codes_and_pictures_that_mean_nothing_are_named() {
 
 /// A manifest, a tokenizer and a shard that do not fit each other, with the right checksums.
 #[test]
-fn files_that_contradict_each_other_are_named() {
+fn files_that_contradict_each_other_are_reported() {
     let temporary = folder();
     let out = temporary.path().join("set");
     let records: Vec<Record> = (0..3).map(|row| made_record(row, (10, 14), 1)).collect();
@@ -540,7 +540,7 @@ fn files_that_contradict_each_other_are_named() {
 
 /// Any image by its row, whatever lies around it.
 #[test]
-fn every_encoding_holds_the_same_pictures() {
+fn every_encoding_holds_the_same_images() {
     let (temporary, raw) = small_set(&[]);
     let expected = Dataset::open(&raw).expect("a dataset");
     for (at, more) in
@@ -566,7 +566,7 @@ fn every_encoding_holds_the_same_pictures() {
 
 /// Pipes, devices and files without an end in the place of a dataset's files.
 #[test]
-fn files_that_never_end_are_told_and_not_waited_for() {
+fn named_pipes_are_reported_and_not_read() {
     let (_temporary, out) = small_set(&[]);
     ok("dataset", args!["split", &out, "--name", "main"]);
     let files = [FIRST, "tokenizer.json", "rejects.parquet", "splits/main.parquet", "splits/main.json", "dataset.json"];
@@ -593,7 +593,7 @@ fn files_that_never_end_are_told_and_not_waited_for() {
 
 /// A manifest that claims more records than there are must not take memory for them.
 #[test]
-fn a_manifest_that_claims_too_many_rows_is_compared_with_the_footer() {
+fn a_manifest_with_too_many_rows_is_compared_with_the_footer() {
     let (temporary, out) = small_set(&[]);
     let storage = Storage::folder(&out);
     let mut manifest = Manifest::load(&storage).expect("a manifest");

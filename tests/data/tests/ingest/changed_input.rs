@@ -65,7 +65,7 @@ impl Drop for Changed {
 }
 
 #[test]
-fn an_unfinished_run_names_what_changed() {
+fn an_unfinished_run_reports_changed_input() {
     let temporary = folder();
     let raw = phantom(temporary.path(), 40);
     let whole = temporary.path().join("whole");

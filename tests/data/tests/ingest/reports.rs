@@ -117,7 +117,7 @@ fn a_tokenizer_is_trained_on_each_text_once() {
 }
 
 #[test]
-fn a_trained_tokenizer_is_of_the_recipes_kind() {
+fn a_trained_tokenizer_has_the_configuration_of_the_release() {
     let Some(data) = real_data() else { return };
     let temporary = folder();
     let raw = phantom(temporary.path(), 40);

@@ -119,7 +119,7 @@ fn any_number_of_threads_gives_the_same_bytes_and_batches() {
 const KILLS: usize = 50;
 
 #[test]
-fn killed_again_and_again_it_ends_with_the_same_bytes() {
+fn a_run_killed_again_and_again_gives_the_same_bytes() {
     let temporary = folder();
     let raw = phantom(temporary.path(), 40);
     let arguments = |out: &Path| {
@@ -269,7 +269,7 @@ fn stem(path: &str) -> String {
 }
 
 #[test]
-fn one_clear_line_for_what_cannot_work() {
+fn impossible_runs_are_refused_with_one_line() {
     let temporary = folder();
     let raw = phantom(temporary.path(), 6);
     let path = temporary.path();
@@ -329,7 +329,7 @@ fn one_clear_line_for_what_cannot_work() {
 }
 
 #[test]
-fn a_second_run_on_the_same_out_is_refused() {
+fn a_second_run_into_the_same_folder_is_refused() {
     let temporary = folder();
     let raw = phantom(temporary.path(), 4);
     let out = temporary.path().join("set");
@@ -343,7 +343,7 @@ fn a_second_run_on_the_same_out_is_refused() {
 }
 
 #[test]
-fn notes_of_a_run_that_came_to_nothing_stand_in_nobodys_way() {
+fn a_failed_run_without_shards_can_be_replaced() {
     let temporary = folder();
     let raw = phantom(temporary.path(), 20);
     let (out, whole) = (temporary.path().join("set"), temporary.path().join("whole"));
@@ -371,7 +371,7 @@ fn notes_of_a_run_that_came_to_nothing_stand_in_nobodys_way() {
 }
 
 #[test]
-fn a_report_that_cannot_be_encoded_costs_its_text_alone() {
+fn a_record_with_an_unreadable_report_keeps_its_image() {
     let temporary = folder();
     let raw = temporary.path().join("covid");
     fs::create_dir(&raw).expect("made");
@@ -404,7 +404,7 @@ fn a_report_that_cannot_be_encoded_costs_its_text_alone() {
 }
 
 #[test]
-fn a_trial_run_is_judged_by_what_it_takes() {
+fn limit_counts_rejects_of_the_records_it_takes() {
     let temporary = folder();
     let raw = phantom(temporary.path(), 20);
     for number in 0..5 {
@@ -426,7 +426,7 @@ fn a_trial_run_is_judged_by_what_it_takes() {
 }
 
 #[test]
-fn a_full_disk_is_told_and_survived() {
+fn a_run_continues_after_a_full_disk() {
     let temporary = folder();
     let raw = phantom(temporary.path(), 60);
     let disk = temporary.path().join("disk");
@@ -473,7 +473,7 @@ fn an_unreadable_folder_is_a_reject() {
 }
 
 #[test]
-fn the_pipeline_needs_no_libtorch() {
+fn ingest_and_dataset_are_not_linked_to_libtorch() {
     let names = |binary: &str| {
         let bytes = fs::read(helpers::binary(binary)).expect("a binary");
         bytes.windows(8).any(|window| window == b"libtorch")

@@ -48,7 +48,7 @@ fn tables_apart(raw: &Path) -> PathBuf {
 }
 
 #[test]
-fn what_cannot_be_listed_ends_the_run() {
+fn a_folder_that_cannot_be_listed_ends_the_run() {
     let temporary = folder();
     let Some(faults) = Faults::new(temporary.path()) else { return };
     let raw = |layout: &str| phantom_of(layout, temporary.path(), 8);
@@ -149,7 +149,7 @@ fn a_table_that_is_a_dead_link_ends_the_run() {
 }
 
 #[test]
-fn a_file_that_planning_needs_and_cannot_read_ends_the_run() {
+fn an_unreadable_file_that_planning_needs_ends_the_run() {
     let temporary = folder();
     let Some(faults) = Faults::new(temporary.path()) else { return };
     let raw = phantom_of("folder", temporary.path(), 6);
@@ -181,7 +181,7 @@ fn a_file_that_planning_needs_and_cannot_read_ends_the_run() {
 }
 
 #[test]
-fn a_report_that_cannot_be_read_makes_no_other_tokenizer() {
+fn an_unreadable_report_does_not_change_the_tokenizer() {
     let temporary = folder();
     let Some(faults) = Faults::new(temporary.path()) else { return };
     let raw = phantom(temporary.path(), 20);
@@ -260,7 +260,7 @@ fn dataset_files(out: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn refused_inputs_are_taken_in_later() {
+fn refused_inputs_are_ingested_by_a_retry() {
     let temporary = folder();
     let Some(set) = Disturbed::new(temporary.path()) else { return };
     let out = temporary.path().join("set");
@@ -327,7 +327,7 @@ fn a_retry_without_its_notes_is_refused() {
 }
 
 #[test]
-fn an_unfinished_run_takes_refused_inputs_in_when_it_goes_on() {
+fn an_unfinished_run_retries_refused_inputs() {
     let temporary = folder();
     let Some(set) = Disturbed::new(temporary.path()) else { return };
     let out = temporary.path().join("set");
@@ -339,7 +339,7 @@ fn an_unfinished_run_takes_refused_inputs_in_when_it_goes_on() {
 }
 
 #[test]
-fn a_retry_that_is_stopped_goes_on() {
+fn a_stopped_retry_continues() {
     let temporary = folder();
     let Some(set) = Disturbed::new(temporary.path()) else { return };
     let made = temporary.path().join("made");

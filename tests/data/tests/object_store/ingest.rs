@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 const KILLS: usize = 10;
 
 #[test]
-fn killed_again_and_again_it_ends_with_the_same_objects() {
+fn a_run_killed_again_and_again_gives_the_same_objects() {
     let (store, temporary) = (Store::start(), folder());
     let raw = phantom(temporary.path(), 40);
     let (local, staging) = (temporary.path().join("set"), temporary.path().join("staging"));
@@ -101,7 +101,7 @@ fn killed_again_and_again_it_ends_with_the_same_objects() {
 }
 
 #[test]
-fn refused_inputs_are_taken_into_a_store_later() {
+fn refused_inputs_are_ingested_by_a_retry() {
     let (store, temporary) = (Store::start(), folder());
     let Some(faults) = Faults::new(temporary.path()) else { return };
     let raw = phantom(temporary.path(), 24);

@@ -9,7 +9,7 @@ use helpers::object_store::{Fault, OUTAGE, Outage, Store, ingesting, ok_at, prox
 use helpers::{args, contents, folder, ingest, phantom};
 
 #[test]
-fn reading_goes_on_after_an_outage() {
+fn reading_continues_after_an_outage() {
     let (store, temporary) = (Store::start(), folder());
     let raw = phantom(temporary.path(), 24);
     store.ok("ingest", &ingesting(&raw, &url("set"), &temporary.path().join("staging"), &[]));
@@ -23,7 +23,7 @@ fn reading_goes_on_after_an_outage() {
 }
 
 #[test]
-fn an_ingest_goes_on_after_an_outage() {
+fn ingest_continues_after_an_outage() {
     let (store, temporary) = (Store::start(), folder());
     let raw = phantom(temporary.path(), 24);
     let local = temporary.path().join("set");
@@ -38,7 +38,7 @@ fn an_ingest_goes_on_after_an_outage() {
 }
 
 #[test]
-fn answers_that_are_cut_off_are_asked_for_again() {
+fn truncated_answers_are_requested_again() {
     let store = Store::start();
     let direct = store.storage("set");
     for number in 0..5 {
@@ -89,7 +89,7 @@ fn answers_that_are_cut_off_are_asked_for_again() {
 }
 
 #[test]
-fn a_piece_that_fails_leaves_nothing() {
+fn a_failed_part_of_an_upload_leaves_no_object() {
     let (store, temporary) = (Store::start(), folder());
     let large = temporary.path().join("large");
     let bytes: Vec<u8> = (0..20_000_000u32).map(|i| (i >> 8) as u8).collect();

@@ -47,7 +47,7 @@ fn settings_are_trimmed_and_passwords_are_never_shown() {
 }
 
 #[test]
-fn faults_are_told_in_one_line() {
+fn faults_are_reported_in_one_line() {
     let (store, temporary) = (Store::start(), folder());
     let raw = phantom(temporary.path(), 12);
     let staging = temporary.path().join("staging");

@@ -11,7 +11,7 @@ use helpers::object_store::{Store, fails, ingesting, url};
 use helpers::{SMALL, args, command, contents, folder, ingest, ok, phantom};
 
 #[test]
-fn an_object_store_holds_what_a_folder_would() {
+fn an_object_store_holds_the_bytes_of_a_folder() {
     let (store, temporary) = (Store::start(), folder());
     let raw = phantom(temporary.path(), 40);
     let (local, staging) = (temporary.path().join("set"), temporary.path().join("staging"));
@@ -71,7 +71,7 @@ fn an_object_store_holds_what_a_folder_would() {
 }
 
 #[test]
-fn large_shards_are_sent_in_pieces() {
+fn large_shards_are_uploaded_in_parts() {
     let (store, temporary) = (Store::start(), folder());
     let raw = phantom(temporary.path(), 70);
     let (local, staging) = (temporary.path().join("set"), temporary.path().join("staging"));
@@ -89,7 +89,7 @@ fn large_shards_are_sent_in_pieces() {
 }
 
 #[test]
-fn an_export_of_a_store_is_that_of_a_folder() {
+fn an_export_of_a_store_equals_that_of_a_folder() {
     let (store, temporary) = (Store::start(), folder());
     let raw = phantom(temporary.path(), 24);
     let staging = temporary.path().join("staging");

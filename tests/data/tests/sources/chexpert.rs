@@ -14,7 +14,7 @@ use helpers::{
 use crate::shared::{codes, rows};
 
 #[test]
-fn a_chexpert_phantom_becomes_a_dataset() {
+fn a_phantom_is_ingested() {
     let temporary = folder();
     let raw = phantom_of("chexpert", temporary.path(), 60);
     let out = temporary.path().join("set");
@@ -53,7 +53,7 @@ fn a_chexpert_phantom_becomes_a_dataset() {
 }
 
 #[test]
-fn a_chexpert_layout_is_read() {
+fn labels_view_and_subset_are_read() {
     let temporary = folder();
     let path = temporary.path();
     let chexpert = path.join("chexpert/CheXpert-v1.0-small");
@@ -84,7 +84,7 @@ fn a_chexpert_layout_is_read() {
 }
 
 #[test]
-fn chexpert_is_found_in_batches_in_any_case_and_without_its_pictures() {
+fn batches_other_spellings_and_tables_alone_are_found() {
     let temporary = folder();
     let raw = phantom_of("chexpert", temporary.path(), 40);
     let whole = temporary.path().join("whole");
@@ -160,7 +160,7 @@ fn chexpert_is_found_in_batches_in_any_case_and_without_its_pictures() {
 }
 
 #[test]
-fn chexpert_rows_that_say_nothing_are_rejected() {
+fn invalid_rows_are_rejected() {
     let temporary = folder();
     let raw = phantom_of("chexpert", temporary.path(), 30);
     let table = raw.join("CheXpert-v1.0-small/train.csv");
@@ -185,7 +185,7 @@ fn chexpert_rows_that_say_nothing_are_rejected() {
 }
 
 #[test]
-fn chexpert_plus_brings_reports() {
+fn chexpert_plus_adds_reports() {
     let temporary = folder();
     let raw = phantom_of("chexpert", temporary.path(), 30);
     let home = raw.join("CheXpert-v1.0-small");
@@ -261,7 +261,7 @@ fn chexpert_plus_brings_reports() {
 }
 
 #[test]
-fn the_real_chexpert_table_goes_in() {
+fn the_real_chexpert_table_is_ingested() {
     let Some(data) = real_data() else { return };
     let temporary = folder();
     let raw = temporary.path().join("raw");

@@ -8,7 +8,7 @@ use ingest::sources::shared::table::{Table, texts};
 use crate::shared::codes;
 
 #[test]
-fn a_covid_phantom_becomes_a_dataset() {
+fn a_phantom_is_ingested() {
     let temporary = folder();
     let raw = phantom_of("covid", temporary.path(), 60);
     let out = temporary.path().join("set");
@@ -56,7 +56,7 @@ fn a_covid_phantom_becomes_a_dataset() {
 }
 
 #[test]
-fn the_real_covid_set_goes_in() {
+fn the_real_covid_set_is_ingested() {
     let Some(data) = real_data() else { return };
     let temporary = folder();
     let out = temporary.path().join("set");

@@ -10,7 +10,7 @@ use crate::shared::says;
 
 /// The example of a source of one's own: its records, rejects and options are those of any other source.
 #[test]
-fn a_source_of_ones_own_is_a_subcommand() {
+fn a_custom_source_is_a_subcommand() {
     let temporary = folder();
     let (raw, out) = (temporary.path().join("raw"), temporary.path().join("set"));
     fs::create_dir(&raw).expect("a folder");

@@ -11,7 +11,7 @@ use helpers::{args, fails, files_with, folder, ingest, ok, phantom_of, records, 
 use crate::shared::{no_images, rows, says, table};
 
 #[test]
-fn a_folder_without_a_table_goes_by_its_paths() {
+fn without_a_table_paths_name_patients_and_studies() {
     let temporary = folder();
     let raw = phantom_of("folder", temporary.path(), 24);
     fs::remove_file(raw.join("films.csv")).expect("removed");
@@ -93,7 +93,7 @@ fn with_table<'a>(table: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[test]
-fn a_folder_with_a_table_goes_by_its_columns() {
+fn a_table_names_patients_reports_and_labels() {
     let temporary = folder();
     let raw = phantom_of("folder", temporary.path(), 24);
     let path = raw.join("films.csv");
@@ -171,7 +171,7 @@ fn a_folder_with_a_table_goes_by_its_columns() {
 }
 
 #[test]
-fn faults_of_a_table_become_rejects_or_clear_errors() {
+fn faults_of_a_table_are_rejects_or_errors() {
     let temporary = folder();
     let raw = phantom_of("folder", temporary.path(), 12);
     let path = raw.join("films.csv");
@@ -236,7 +236,7 @@ fn faults_of_a_table_become_rejects_or_clear_errors() {
 }
 
 #[test]
-fn the_patient_of_a_header_is_taken_when_asked_for() {
+fn patient_from_header_takes_the_patient_of_dicom_files() {
     let temporary = folder();
     let raw = phantom_of("folder", temporary.path(), 15);
     let films: Vec<String> =
@@ -273,7 +273,7 @@ fn the_patient_of_a_header_is_taken_when_asked_for() {
 }
 
 #[test]
-fn a_name_of_two_lines_is_rejected() {
+fn a_name_with_a_line_break_is_rejected() {
     let temporary = folder();
     let path = temporary.path();
     // It would fail `verify`.

@@ -43,7 +43,7 @@ fn by_image(out: &Path) -> BTreeMap<String, Record> {
 }
 
 #[test]
-fn a_semicolon_table_with_words_goes_in_on_the_first_try() {
+fn a_semicolon_table_with_words_is_read_without_options() {
     let temporary = folder();
     let raw = ward(temporary.path(), "");
     let absolute = raw.canonicalize().expect("a folder").join("c.png");
@@ -92,7 +92,7 @@ fn a_semicolon_table_with_words_goes_in_on_the_first_try() {
 }
 
 #[test]
-fn values_that_mean_nothing_are_rejected_with_a_remedy() {
+fn invalid_values_are_rejected_with_a_remedy() {
     let temporary = folder();
     let table = "file,sex,age,set,Edema\n\
                  a.png,1,34,train,1\n\
@@ -125,7 +125,7 @@ const CLASSES: &str = "file,diagnosis,severity\n\
                        a.png,bacteria,mild\nb.png,Virus,none\nc.png,normal,none\nd.png,virus,\ne.png,,severe\nf.png,virus,mild\n";
 
 #[test]
-fn a_table_of_other_words_says_how_to_map_them() {
+fn unknown_label_words_are_rejected_with_the_option_that_maps_them() {
     let temporary = folder();
     let raw = ward(temporary.path(), CLASSES);
     let out = temporary.path().join("set");
@@ -218,7 +218,7 @@ fn each_class_of_a_column_becomes_a_finding() {
 }
 
 #[test]
-fn every_source_says_why_inputs_are_left_out() {
+fn every_source_reports_why_inputs_are_left_out() {
     let temporary = folder();
     let raw = phantom_of("rsna", temporary.path(), 12);
     for stray in ["stray", "stray2", "stray3"] {
@@ -244,7 +244,7 @@ fn every_source_says_why_inputs_are_left_out() {
 }
 
 #[test]
-fn a_second_run_with_another_option_or_table_names_it() {
+fn a_second_run_with_another_option_or_table_is_refused() {
     let temporary = folder();
     let table =
         "file,patient,Edema,Mass\na.png,p1,1,0\nb.png,p1,0,0\nc.png,p2,1,1\nd.png,p2,,0\ne.png,p3,1,0\nf.png,p3,1,0\n";
@@ -315,7 +315,7 @@ fn assert_nameless(out: &Path) {
 }
 
 #[test]
-fn hashed_paths_leak_no_name_and_keep_the_groups() {
+fn hashed_paths_contain_no_name_and_keep_the_groups() {
     let temporary = folder();
     let raw = temporary.path().join("raw");
     let names = ["Mustermann_Max/2020/1.png", "Mustermann_Max/2020/2.png", "Mustermann_Max/2021/1.png", "Other/x.PNG"];
@@ -399,7 +399,7 @@ fn hashed_paths_leak_no_name_and_keep_the_groups() {
 }
 
 #[test]
-fn hashed_paths_of_a_table_leak_no_name_either() {
+fn hashed_paths_of_a_table_contain_no_name() {
     let temporary = folder();
     let raw = temporary.path().join("raw");
     images(&raw, &["Mustermann/a.png", "Mustermann/b.png", "Mustermann2/b.png", "x.png", "Mustermann_unlisted.png"]);
@@ -424,7 +424,7 @@ fn hashed_paths_of_a_table_leak_no_name_either() {
 }
 
 #[test]
-fn the_real_covid_table_goes_in_as_a_table_of_its_own() {
+fn the_real_covid_table_is_read_as_a_folder_table() {
     let Some(data) = real_data() else { return };
     let temporary = folder();
     let raw = data.join("covid-chestxray");

@@ -48,7 +48,7 @@ fn told(records: &BTreeMap<String, Record>) -> Vec<Record> {
 }
 
 #[test]
-fn mimic_cxr_jpg_and_reports_are_found_wherever_they_are() {
+fn mimic_cxr_jpg_and_reports_are_found_in_every_layout() {
     let temporary = folder();
     let path = temporary.path();
     let raw = phantom(path, 20);
@@ -132,7 +132,7 @@ fn mimic_cxr_jpg_and_reports_are_found_wherever_they_are() {
 }
 
 #[test]
-fn plain_mimic_cxr_has_a_record_list_alone() {
+fn mimic_cxr_without_tables_needs_only_its_record_list() {
     let temporary = folder();
     let path = temporary.path();
     let raw = phantom(path, 15);
@@ -187,7 +187,7 @@ fn plain_mimic_cxr_has_a_record_list_alone() {
 }
 
 #[test]
-fn either_labellers_table_is_taken_plain_or_packed() {
+fn labels_of_both_labelers_are_read_packed_or_not() {
     let temporary = folder();
     let path = temporary.path();
     let raw = phantom(path, 20);
@@ -320,7 +320,7 @@ fn golden_mimic_report_overrides() {
 }
 
 #[test]
-fn overridden_studies_reach_the_shards() {
+fn overridden_reports_are_in_the_shards() {
     let temporary = folder();
     let raw = temporary.path().join("raw");
     let range = "x".repeat(59) + &"Größere Ergüsse. ".repeat(6) + &"y".repeat(300);

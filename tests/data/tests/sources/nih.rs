@@ -18,7 +18,7 @@ fn some(text: &str) -> Option<String> {
 }
 
 #[test]
-fn an_nih_phantom_becomes_a_dataset() {
+fn a_phantom_is_ingested() {
     let temporary = folder();
     let raw = phantom_of("nih", temporary.path(), 60);
     let out = temporary.path().join("set");
@@ -94,7 +94,7 @@ fn an_nih_phantom_becomes_a_dataset() {
 }
 
 #[test]
-fn an_nih_layout_is_read() {
+fn labels_boxes_and_subset_are_read() {
     let temporary = folder();
     let path = temporary.path();
     let nih = path.join("nih");
@@ -138,7 +138,7 @@ fn an_nih_layout_is_read() {
 }
 
 #[test]
-fn nih_dirt_is_rejected_and_both_tables_are_read() {
+fn invalid_rows_are_rejected_and_both_tables_are_read() {
     let temporary = folder();
     let raw = phantom_of("nih", temporary.path(), 12);
     let table = raw.join("Data_Entry_2017_v2020.csv");
@@ -198,7 +198,7 @@ fn nih_dirt_is_rejected_and_both_tables_are_read() {
 }
 
 #[test]
-fn the_real_nih_tables_agree_with_the_published_lists() {
+fn the_real_tables_agree_with_the_published_lists() {
     let Some(data) = real_data() else { return };
     let temporary = folder();
     let raw = temporary.path().join("raw");
@@ -296,7 +296,7 @@ fn the_real_nih_tables_agree_with_the_published_lists() {
 }
 
 #[test]
-fn the_real_nih_table_is_read_without_its_box_list() {
+fn the_real_entry_table_is_read_without_the_box_list() {
     let Some(data) = real_data() else { return };
     let temporary = folder();
     let path = temporary.path();

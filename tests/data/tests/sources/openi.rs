@@ -11,7 +11,7 @@ use ingest::sources::OpenI;
 use crate::shared::{no_images, says};
 
 #[test]
-fn openi_takes_sections_and_terms_from_the_xml() {
+fn sections_and_terms_come_from_the_xml() {
     let temporary = folder();
     let raw = phantom_of("openi", temporary.path(), 30);
     let out = temporary.path().join("set");
@@ -62,7 +62,7 @@ fn openi_takes_sections_and_terms_from_the_xml() {
 }
 
 #[test]
-fn faults_of_openi_become_rejects() {
+fn faults_are_rejects() {
     let temporary = folder();
     let raw = phantom_of("openi", temporary.path(), 16);
     let images = files_with(&raw, ".png");
@@ -107,7 +107,7 @@ fn faults_of_openi_become_rejects() {
 }
 
 #[test]
-fn all_real_openi_reports_go_in() {
+fn all_real_reports_are_ingested() {
     let Some(data) = real_data() else { return };
     let temporary = folder();
     let status = std::process::Command::new("tar")
@@ -163,7 +163,7 @@ fn all_real_openi_reports_go_in() {
 }
 
 #[test]
-fn every_dicom_file_of_openi_finds_its_report() {
+fn every_dicom_file_has_its_report() {
     let Some(data) = real_data() else { return };
     let temporary = folder();
     let archive = data.join("openi-reports/NLMCXR_reports.tgz");

@@ -9,7 +9,7 @@ use helpers::{args, fails, folder, ingest, phantom_of, real_data, records, rejec
 use crate::shared::{append, no_images, rows, says, table};
 
 #[test]
-fn rsna_gives_boxes_classes_and_what_the_headers_tell() {
+fn boxes_classes_and_header_values_are_read() {
     let temporary = folder();
     let raw = phantom_of("rsna", temporary.path(), 60);
     let out = temporary.path().join("set");
@@ -77,7 +77,7 @@ fn rsna_gives_boxes_classes_and_what_the_headers_tell() {
 }
 
 #[test]
-fn faults_of_rsna_become_rejects() {
+fn faults_are_rejects() {
     let temporary = folder();
     let raw = phantom_of("rsna", temporary.path(), 30);
     let labels = raw.join("stage_2_train_labels.csv");
@@ -130,7 +130,7 @@ fn faults_of_rsna_become_rejects() {
 }
 
 #[test]
-fn the_real_rsna_table_goes_in() {
+fn the_real_table_is_ingested() {
     let Some(data) = real_data() else { return };
     let temporary = folder();
     let raw = temporary.path().join("raw");

@@ -11,7 +11,7 @@ use ingest::image::mask::Runs;
 use crate::shared::{no_images, says, table};
 
 #[test]
-fn siim_gives_masks() {
+fn masks_are_read() {
     let temporary = folder();
     let raw = phantom_of("siim", temporary.path(), 80);
     let (header, rows) = table(&raw.join("train-rle.csv"));
@@ -91,7 +91,7 @@ fn siim_gives_masks() {
 }
 
 #[test]
-fn faults_of_siim_become_rejects() {
+fn faults_are_rejects() {
     let temporary = folder();
     let raw = phantom_of("siim", temporary.path(), 40);
     let path = raw.join("train-rle.csv");
@@ -154,7 +154,7 @@ fn faults_of_siim_become_rejects() {
 }
 
 #[test]
-fn the_real_siim_table_and_film_go_in() {
+fn the_real_table_and_radiograph_are_ingested() {
     let Some(data) = real_data() else { return };
     let temporary = folder();
     let raw = temporary.path().join("raw");

@@ -146,7 +146,7 @@ fn golden_mrm_without_antialias() {
 }
 
 #[test]
-fn golden_mrm_without_patch_normalisation() {
+fn golden_mrm_without_patch_normalization() {
     let golden = Pretraining::read();
     for (antialias, name) in [(true, "loss_image_nonorm"), (false, "loss_image_nonorm_noaa")] {
         let (_store, model) = golden.model(&golden.config(antialias, false));

@@ -6,13 +6,13 @@ use helpers::pages::check_options;
 use helpers::{args, binary, fails, help};
 
 #[test]
-fn every_option_on_the_pages_is_one_of_trainer() {
+fn options_of_trainer_on_the_pages_exist() {
     let checked = check_options("trainer");
     assert!(checked > 999, "{checked}");
 }
 
 #[test]
-fn completions_are_scripts() {
+fn completions_name_every_subcommand() {
     help::check_completions("trainer");
 }
 
@@ -34,7 +34,7 @@ fn trainer_is_linked_to_libtorch() {
 }
 
 #[test]
-fn numbers_out_of_range_are_misuse() {
+fn numbers_out_of_range_are_usage_errors() {
     let message = fails("trainer", 2, args!["compare", "x", "--specificity", "90"]);
     assert!(message.contains("give a share from 0 to 1"), "{message}");
 }

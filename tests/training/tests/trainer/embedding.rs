@@ -15,7 +15,7 @@ use trainer::train::run_dir;
 use training::{dataset, pretrained};
 
 #[test]
-fn features_are_those_of_the_encoder() {
+fn features_equal_the_output_of_the_encoder() {
     let temporary = folder();
     let (data, mrm) = pretrained(temporary.path(), 20);
     let out = temporary.path().join("features.parquet");
@@ -62,7 +62,7 @@ fn features_are_those_of_the_encoder() {
 }
 
 #[test]
-fn a_benchmark_adds_up() {
+fn the_parts_of_a_benchmark_add_up() {
     let temporary = folder();
     let data = dataset(temporary.path(), 20);
     let bench = |batch: &str, more: &[&str]| -> Value {

@@ -14,7 +14,7 @@ use trainer::train::run_dir;
 use training::{dataset, evaluate, finetuning, pretrained, pretraining};
 
 #[test]
-fn evaluations_are_told_compared_and_swept() {
+fn evaluations_are_printed_compared_and_swept() {
     let temporary = folder();
     let (data, mrm) = pretrained(temporary.path(), 80);
     let runs = temporary.path().join("runs");
@@ -130,7 +130,7 @@ fn evaluations_are_told_compared_and_swept() {
 
 /// A baseline is the same model as what it is compared with, or it is said that it is not.
 #[test]
-fn a_baseline_is_the_same_model() {
+fn a_sweep_trains_the_same_model_from_every_initialization() {
     let temporary = folder();
     let (data, mrm) = pretrained(temporary.path(), 60);
     let runs = temporary.path().join("runs");
@@ -251,7 +251,7 @@ fn records_without_labels_or_splits_are_predicted() {
 }
 
 #[test]
-fn a_split_drawn_anew_is_no_test_and_another_dataset_is_one_of_its_own() {
+fn evaluation_refuses_a_redrawn_split_and_accepts_another_dataset() {
     let temporary = folder();
     let (data, mrm) = pretrained(temporary.path(), 60);
     let run = temporary.path().join("runs/tuned");

@@ -18,7 +18,7 @@ fn state(file: &Path) -> Vec<(String, tch::Tensor)> {
 }
 
 #[test]
-fn a_linear_probe_moves_the_head_alone_and_layer_decay_slows_the_early_layers() {
+fn a_linear_probe_trains_only_the_head_and_layer_decay_slows_early_layers() {
     let temporary = folder();
     let (data, mrm) = pretrained(temporary.path(), 60);
     let start = state(&mrm.join("latest/model.safetensors"));
@@ -48,7 +48,7 @@ fn a_linear_probe_moves_the_head_alone_and_layer_decay_slows_the_early_layers() 
 
 /// Viral or bacterial: a record of neither is not one of the two.
 #[test]
-fn blank_labels_of_a_task_of_ones_own_are_no_negatives() {
+fn blank_labels_of_a_custom_task_are_not_negatives() {
     let temporary = folder();
     let data = temporary.path().join("set");
     // Viral is 1, 0 (bacterial), uncertain, or blank beside another label; the last records have no label at all.
@@ -126,7 +126,7 @@ fn blank_labels_of_a_task_of_ones_own_are_no_negatives() {
 }
 
 #[test]
-fn a_task_of_ones_own_is_as_long_as_its_records_say() {
+fn the_length_of_a_custom_task_follows_from_its_records() {
     let temporary = folder();
     let data = dataset(temporary.path(), 80);
     let source = DataSource::open(&data, Some("main")).expect("a dataset");
@@ -191,7 +191,7 @@ fn state_of(run: &Path) -> Value {
 }
 
 #[test]
-fn a_run_ends_when_its_score_no_longer_rises() {
+fn patience_ends_a_run_when_its_score_stops_rising() {
     let temporary = folder();
     let data = dataset(temporary.path(), 60);
     let run = temporary.path().join("run");
@@ -253,7 +253,7 @@ fn a_run_ends_when_its_score_no_longer_rises() {
 }
 
 #[test]
-fn weights_of_an_unfinished_pretraining_are_told() {
+fn weights_of_an_unfinished_pretraining_are_reported() {
     let temporary = folder();
     let (data, mrm) = pretrained(temporary.path(), 60);
     let runs = temporary.path().join("runs");

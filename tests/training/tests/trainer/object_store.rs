@@ -16,7 +16,7 @@ fn training(run: &Path, steps: u64) -> Vec<OsString> {
 }
 
 #[test]
-fn training_goes_on_after_an_outage_and_keeps_its_work_where_there_is_no_end() {
+fn training_continues_after_an_outage_and_saves_a_checkpoint_if_it_lasts() {
     let (store, temporary) = (Store::start(), folder());
     let raw = phantom(temporary.path(), 40);
     store.ok("ingest", &ingesting(&raw, &url("set"), &temporary.path().join("staging"), &[]));
@@ -78,7 +78,7 @@ fn training_goes_on_after_an_outage_and_keeps_its_work_where_there_is_no_end() {
 
 /// Training sees no difference between a folder and a store.
 #[test]
-fn a_run_on_a_store_is_that_on_a_folder() {
+fn training_on_a_store_gives_the_weights_of_a_folder() {
     let (store, temporary) = (Store::start(), folder());
     let raw = phantom(temporary.path(), 40);
     let (local, staging) = (temporary.path().join("set"), temporary.path().join("staging"));
@@ -99,7 +99,7 @@ fn a_run_on_a_store_is_that_on_a_folder() {
 }
 
 #[test]
-fn an_unknown_split_of_a_store_is_told_in_one_line() {
+fn an_unknown_split_of_a_store_is_reported_in_one_line() {
     let (store, temporary) = (Store::start(), folder());
     let raw = phantom(temporary.path(), 12);
     store.ok("ingest", &ingesting(&raw, &url("set"), &temporary.path().join("staging"), &[]));

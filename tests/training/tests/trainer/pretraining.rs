@@ -92,7 +92,7 @@ fn from_pretraining_to_an_evaluated_classifier() {
 }
 
 #[test]
-fn the_real_covid_set_trains() {
+fn the_real_covid_set_is_trained_on() {
     let Some(real) = real_data() else { return };
     let temporary = folder();
     let data = temporary.path().join("set");
@@ -116,7 +116,7 @@ fn the_real_covid_set_trains() {
 }
 
 #[test]
-fn ablations_run_by_a_switch() {
+fn each_ablation_is_one_setting() {
     let temporary = folder();
     let data = dataset(temporary.path(), 20);
     let plain = temporary.path().join("plain");
@@ -145,7 +145,7 @@ fn ablations_run_by_a_switch() {
 
 /// Records without a report, beside some with one: they are no reports of padding.
 #[test]
-fn records_without_a_report_take_part_in_the_image_loss_alone() {
+fn records_without_a_report_enter_only_the_image_loss() {
     let temporary = folder();
     let record = |row: usize, tokens: &dyn Fn(usize) -> Vec<i32>| Record {
         token_ids: tokens(row),
@@ -209,7 +209,7 @@ fn records_without_a_report_take_part_in_the_image_loss_alone() {
 }
 
 #[test]
-fn one_clear_line_for_what_cannot_work() {
+fn invalid_settings_are_refused_with_one_line() {
     let temporary = folder();
     let data = dataset(temporary.path(), 20);
     let run = temporary.path().join("run");

@@ -100,7 +100,7 @@ fn lightness(color: &Value) -> f64 {
 
 /// Where no test figure is defined there is no chart, and the page says so; an evaluation on another dataset stands apart.
 #[test]
-fn evaluations_without_a_figure_make_a_page() {
+fn evaluations_without_plots_make_a_page() {
     let temporary = folder();
     let run = temporary.path().join("lonely");
     fs::create_dir(&run).expect("a folder");
@@ -167,7 +167,7 @@ fn made_run(folder: &Path, number: usize) -> PathBuf {
 
 /// Nine runs, and nine start weights: each has a line of its own, with and without color, and its settings.
 #[test]
-fn many_runs_are_told_apart() {
+fn many_runs_are_distinguished() {
     let temporary = folder();
     let runs: Vec<PathBuf> = (0..9).map(|number| made_run(temporary.path(), number)).collect();
     let more = fs::read_dir(temporary.path()).expect("a folder").flatten().map(|entry| entry.path());

@@ -139,7 +139,7 @@ fn a_killed_fine_tuning_keeps_the_same_best_weights() {
 }
 
 #[test]
-fn settings_that_decide_nothing_may_change_and_data_may_not() {
+fn settings_without_influence_may_change_but_data_may_not() {
     let temporary = folder();
     let data = dataset(temporary.path(), 20);
     let run = temporary.path().join("run");
@@ -169,7 +169,7 @@ fn back_to(run: &Path, step: u64) {
 }
 
 #[test]
-fn a_finished_run_goes_on_when_more_steps_are_asked_for() {
+fn a_finished_run_continues_to_more_steps() {
     let temporary = folder();
     let data = dataset(temporary.path(), 60);
     let place = |name: &str| temporary.path().join(name);
@@ -233,7 +233,7 @@ fn a_finished_run_goes_on_when_more_steps_are_asked_for() {
 }
 
 #[test]
-fn an_evaluation_that_fails_is_made_when_the_run_goes_on() {
+fn a_failed_evaluation_is_repeated_on_resumption() {
     let temporary = folder();
     let data = dataset(temporary.path(), 80);
     let (whole, lost) = (temporary.path().join("a"), temporary.path().join("b"));
@@ -268,7 +268,7 @@ fn an_evaluation_that_fails_is_made_when_the_run_goes_on() {
 }
 
 #[test]
-fn what_a_kill_leaves_of_a_first_rename_is_no_other_persons_file() {
+fn files_of_a_killed_first_checkpoint_are_replaced() {
     let temporary = folder();
     let data = dataset(temporary.path(), 20);
     let leftovers = ["config.toml.tmp", "metrics.jsonl.tmp", "events.out.tfevents.mrm.tmp", ".latest.tmp", ".lock"];
@@ -296,7 +296,7 @@ fn what_a_kill_leaves_of_a_first_rename_is_no_other_persons_file() {
 }
 
 #[test]
-fn a_run_survives_a_lost_link_a_surplus_checkpoint_and_a_damaged_log() {
+fn a_run_resumes_without_its_link_with_an_extra_checkpoint_or_a_damaged_log() {
     let temporary = folder();
     let data = dataset(temporary.path(), 60);
     let run = temporary.path().join("run");

@@ -11,7 +11,7 @@ use helpers::{args, contents, fails, folder, ok, text};
 use training::{damage_image, dataset, numbers, pretraining, weights};
 
 #[test]
-fn threads_follow_what_the_process_may_use() {
+fn threads_follow_the_cpus_of_the_process() {
     let temporary = folder();
     let data = dataset(temporary.path(), 20);
     let run = temporary.path().join("run");
@@ -54,7 +54,7 @@ fn threads_follow_what_the_process_may_use() {
 }
 
 #[test]
-fn bfloat16_trains_to_about_what_float_does() {
+fn bfloat16_reaches_about_the_loss_of_float32() {
     let temporary = folder();
     let data = dataset(temporary.path(), 30);
     let last = |precision: &str| {
@@ -67,7 +67,7 @@ fn bfloat16_trains_to_about_what_float_does() {
 }
 
 #[test]
-fn losses_that_are_no_numbers_are_skipped_by_name_and_end_the_run() {
+fn nonfinite_losses_are_skipped_reported_and_end_the_run() {
     let temporary = folder();
     let data = dataset(temporary.path(), 20);
     let run = temporary.path().join("run");
@@ -89,7 +89,7 @@ fn losses_that_are_no_numbers_are_skipped_by_name_and_end_the_run() {
 }
 
 #[test]
-fn a_full_disk_keeps_the_checkpoint_before() {
+fn a_full_disk_keeps_the_previous_checkpoint() {
     let temporary = folder();
     let data = dataset(temporary.path(), 20);
     let run = temporary.path().join("run");
@@ -118,7 +118,7 @@ fn a_full_disk_keeps_the_checkpoint_before() {
 }
 
 #[test]
-fn what_cannot_train_is_told_in_a_line() {
+fn impossible_runs_are_refused_with_one_line() {
     let temporary = folder();
     let data = dataset(temporary.path(), 60);
     let run = |name: &str| temporary.path().join(name);
@@ -208,7 +208,7 @@ fn what_cannot_train_is_told_in_a_line() {
 }
 
 #[test]
-fn a_record_that_cannot_be_read_costs_no_work() {
+fn an_unreadable_record_loses_no_steps() {
     let temporary = folder();
     let data = dataset(temporary.path(), 80);
     let (whole, lost) = (temporary.path().join("a"), temporary.path().join("b"));
@@ -236,7 +236,7 @@ fn a_record_that_cannot_be_read_costs_no_work() {
 }
 
 #[test]
-fn sizes_out_of_bounds_are_told_by_their_key_before_memory_is_taken() {
+fn sizes_out_of_bounds_are_refused_by_key_before_memory_is_allocated() {
     let temporary = folder();
     let data = dataset(temporary.path(), 20);
     let run = temporary.path().join("run");

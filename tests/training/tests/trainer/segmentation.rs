@@ -47,7 +47,7 @@ fn finetuning(data: &Path, run: &Path, steps: u64, more: &[&str]) -> Vec<OsStrin
 }
 
 #[test]
-fn from_masks_to_an_evaluated_segmenter() {
+fn a_segmenter_is_trained_and_evaluated_on_masks() {
     let temporary = folder();
     let data = dataset(temporary.path(), 60);
     let run = temporary.path().join("upernet");
@@ -138,7 +138,7 @@ fn a_stopped_run_resumes_to_the_same_numbers() {
 }
 
 #[test]
-fn a_run_goes_on_for_more_epochs_and_ends_when_its_score_no_longer_rises() {
+fn a_run_continues_to_more_epochs_and_ends_by_patience() {
     let temporary = folder();
     let data = dataset(temporary.path(), 30);
     let run = temporary.path().join("run");
@@ -167,7 +167,7 @@ fn a_run_goes_on_for_more_epochs_and_ends_when_its_score_no_longer_rises() {
 }
 
 #[test]
-fn a_pretrained_encoder_starts_the_segmenter() {
+fn a_segmenter_is_initialized_from_a_pretrained_encoder() {
     let temporary = folder();
     let reports = temporary.path().join("reports");
     ingest("mimic-cxr", &phantom(temporary.path(), 12), &reports, &[]);

@@ -9,7 +9,7 @@ use helpers::{args, fails, folder, ingest, ok, phantom, text};
 
 /// Two patients of 22 images each are no 1%: said whenever it is trained on or evaluated.
 #[test]
-fn a_set_far_from_its_share_is_told_of() {
+fn a_split_far_from_its_share_is_reported() {
     let temporary = folder();
     let data = temporary.path().join("set");
     write_large_patients(&data);
@@ -57,7 +57,7 @@ fn a_set_far_from_its_share_is_told_of() {
 }
 
 #[test]
-fn a_split_that_was_changed_is_refused() {
+fn a_changed_split_is_refused() {
     let temporary = folder();
     let data = temporary.path().join("set");
     ingest("mimic-cxr", &phantom(temporary.path(), 40), &data, &[]);
