@@ -61,9 +61,9 @@ fn the_reader_of_the_format_page_finds_every_image() {
 
 #[test]
 fn every_source_has_a_section() {
-    let told = ok("ingest", ["--help"]);
+    let printed = ok("ingest", ["--help"]);
     let text = page("docs/datasets.md");
-    let listed = told.split("Commands:\n").nth(1).expect("commands").split("phantom").next().expect("sources");
+    let listed = printed.split("Commands:\n").nth(1).expect("commands").split("phantom").next().expect("sources");
     let lines = listed.lines().filter(|line| !line.starts_with("   "));
     let sources: Vec<&str> = lines.filter_map(|line| line.split_whitespace().next()).collect();
     assert!(sources.len() > 7, "{sources:?}");

@@ -63,7 +63,7 @@ fn metadata_reads_only_the_requested_columns_and_equals_polars() {
     let texts = |column: &Column| -> Vec<String> {
         column.str().expect("texts").iter().map(|value| value.unwrap_or("None").to_owned()).collect()
     };
-    let mut told = Vec::new();
+    let mut printed = Vec::new();
     let mut by_view: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     let ages = two.column("age_years").expect("ages").f32().expect("numbers");
     for (view, age) in texts(two.column("view").expect("views")).into_iter().zip(ages) {
@@ -72,7 +72,7 @@ fn metadata_reads_only_the_requested_columns_and_equals_polars() {
         }
     }
     for (view, ages) in by_view {
-        told.push(format!("{view} {} {:.3}", ages.len(), ages.iter().sum::<f64>() / ages.len() as f64));
+        printed.push(format!("{view} {} {:.3}", ages.len(), ages.iter().sum::<f64>() / ages.len() as f64));
     }
     let labels = whole.column("labels").expect("labels").struct_().expect("findings");
     let labels = labels.field_by_name("Cardiomegaly").expect("a finding");
@@ -82,14 +82,14 @@ fn metadata_reads_only_the_requested_columns_and_equals_polars() {
             *by_sex.entry(sex).or_default() += 1;
         }
     }
-    told.extend(by_sex.into_iter().map(|(sex, count)| format!("{sex} {count}")));
-    told.push(whole.height().to_string());
-    assert!(told.len() > 4, "{told:?}");
+    printed.extend(by_sex.into_iter().map(|(sex, count)| format!("{sex} {count}")));
+    printed.push(whole.height().to_string());
+    assert!(printed.len() > 4, "{printed:?}");
 
     let expected = python_output(python().args(["-c", QUERIES]).arg(&out));
     let mut expected: Vec<&str> = expected.lines().collect();
     let names = expected.pop().expect("names");
-    assert_eq!(told, expected);
+    assert_eq!(printed, expected);
 
     // All columns but those of bytes.
     let binary = ["image", "mask", "source_sha256"];

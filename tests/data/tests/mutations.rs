@@ -105,11 +105,11 @@ impl Drop for Case<'_> {
             let Self { target, number, seed, input } = self;
             let name = format!("{}-{target}-{number}-{seed}", std::process::id()).replace('/', "_");
             let kept = std::env::temp_dir().join(name);
-            let told = match fs::write(&kept, input) {
+            let printed = match fs::write(&kept, input) {
                 Ok(()) => format!("its input is {}", kept.display()),
                 Err(error) => format!("its input could not be kept: {error}"),
             };
-            eprintln!("{target}: MRM_FUZZ_CASE={number} ({seed}) failed; {told}");
+            eprintln!("{target}: MRM_FUZZ_CASE={number} ({seed}) failed; {printed}");
         }
     }
 }
@@ -276,9 +276,9 @@ fn tokenizers(place: &Path, _: &str, bytes: &[u8]) {
     let path = place.join("tokenizer.json");
     fs::write(&path, bytes).expect("written");
     if let Ok(tokenizer) = tokenizer::load(&path) {
-        let told =
+        let printed =
             tokenizer::token_ids(&tokenizer, "The lungs are clear; no ___ effusion, heart is énlarged (12.5 cm).", 48);
-        assert!(told.is_err() || told.is_ok_and(|ids| ids.len() <= 48));
+        assert!(printed.is_err() || printed.is_ok_and(|ids| ids.len() <= 48));
     }
 }
 
@@ -504,11 +504,11 @@ fn folder_tables() {
 
 /// A small file must not be believed when it claims to be a large one.
 fn refused(name: &str, bytes: &[u8], words: &str, limit: usize) {
-    let mut told = None;
+    let mut printed = None;
     let raster = bytes.starts_with(&[0xff, 0xd8]) || bytes.starts_with(b"\x89PNG");
-    let peak = measured(|| told = if raster { decode(bytes).err() } else { ingest::dicom::read(bytes).err() });
-    let told = told.unwrap_or_else(|| panic!("{name} is believed"));
-    assert!(told.contains(words), "{name}: {told}");
+    let peak = measured(|| printed = if raster { decode(bytes).err() } else { ingest::dicom::read(bytes).err() });
+    let printed = printed.unwrap_or_else(|| panic!("{name} is believed"));
+    assert!(printed.contains(words), "{name}: {printed}");
     assert!(peak <= limit, "{name}: {} MiB", peak >> 20);
 }
 
@@ -632,11 +632,11 @@ fn a_table_that_unpacks_to_too_many_bytes_is_refused() {
         [(&b"a,\n"[..], "beyond all measure"), (b"a\n", "rows differ"), (b"x", "a row is longer than 8 MiB")]
     {
         fs::write(&path, gzip(line)).expect("written");
-        let mut told = String::new();
+        let mut printed = String::new();
         let peak = measured(|| {
-            told = table::Table::read(temporary.path(), &path, &["Path"]).err().expect("refused").to_string();
+            printed = table::Table::read(temporary.path(), &path, &["Path"]).err().expect("refused").to_string();
         });
-        assert!(told.contains(words), "{told}");
+        assert!(printed.contains(words), "{printed}");
         assert!(peak < 2 << 30, "{} MiB", peak >> 20);
     }
 }

@@ -42,12 +42,12 @@ impl Store {
         let mut store = Self { child, log, address: String::new(), _folder: temporary };
         let started = Instant::now();
         store.address = loop {
-            let told = fs::read_to_string(&store.log).expect("the log");
-            if let Some((_, rest)) = told.split_once("Running on http://") {
+            let printed = fs::read_to_string(&store.log).expect("the log");
+            if let Some((_, rest)) = printed.split_once("Running on http://") {
                 break rest.split_whitespace().next().expect("an address").to_owned();
             }
             let ended = store.child.try_wait().expect("its state");
-            assert!(ended.is_none() && started.elapsed() < Duration::from_mins(2), "no server: {told}");
+            assert!(ended.is_none() && started.elapsed() < Duration::from_mins(2), "no server: {printed}");
             std::thread::sleep(Duration::from_millis(20));
         };
         let mut connection = TcpStream::connect(&store.address).expect("a connection");
@@ -96,8 +96,8 @@ impl Store {
 
     /// Requests so far, one line each.
     pub fn requests(&self) -> Vec<String> {
-        let told = fs::read_to_string(&self.log).expect("the log");
-        told.lines().filter(|line| line.contains(" HTTP/1.1")).map(str::to_owned).collect()
+        let printed = fs::read_to_string(&self.log).expect("the log");
+        printed.lines().filter(|line| line.contains(" HTTP/1.1")).map(str::to_owned).collect()
     }
 
     /// Requests that some work makes.
@@ -129,12 +129,12 @@ pub fn settings(address: &str) -> Vec<(String, String)> {
 pub fn fails(command: &mut Command, words: &[&str]) {
     let begun = Instant::now();
     let output = command.output().expect("the binary starts");
-    let told = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{told}");
-    let last = told.lines().last().expect("a line");
-    assert!(words.iter().all(|word| last.contains(word)), "{words:?} in {told}");
-    assert!(!told.contains("panicked") && last.len() < 500, "{told}");
-    assert!(begun.elapsed() < Duration::from_mins(1), "{:?}: {told}", begun.elapsed());
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    let last = message.lines().last().expect("a line");
+    assert!(words.iter().all(|word| last.contains(word)), "{words:?} in {message}");
+    assert!(!message.contains("panicked") && last.len() < 500, "{message}");
+    assert!(begun.elapsed() < Duration::from_mins(1), "{:?}: {message}", begun.elapsed());
 }
 
 pub fn url(prefix: &str) -> String {
@@ -203,8 +203,8 @@ pub fn proxy(store: &str, fault: impl Fn(&str) -> Fault + Send + Sync + 'static)
             Fault::Unanswered => Ok(()),
             Fault::Cut => client.write_all(&answer[..head + half]),
             Fault::Short => {
-                let told = text(&answer[..head]).replace(&format!("Length: {body}\r"), &format!("Length: {half}\r"));
-                client.write_all(told.as_bytes())?;
+                let printed = text(&answer[..head]).replace(&format!("Length: {body}\r"), &format!("Length: {half}\r"));
+                client.write_all(printed.as_bytes())?;
                 client.write_all(&answer[head..head + half])
             }
             _ => client.write_all(&answer),

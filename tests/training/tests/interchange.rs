@@ -74,20 +74,20 @@ fn pytorch_checkpoints_are_imported_or_refused() {
     let Some((made, marker)) = checkpoints(temporary.path()) else { return };
     tch::set_num_threads(1);
     let out = temporary.path().join("out.safetensors");
-    let mut told = BTreeMap::new();
+    let mut message = BTreeMap::new();
     let mut files: Vec<PathBuf> = fs::read_dir(&made).expect("files").flatten().map(|entry| entry.path()).collect();
     files.sort();
     for file in files.iter().filter(|file| file.extension().is_some_and(|end| end == "safetensors")) {
         let name = file.file_stem().and_then(|name| name.to_str()).expect("a name");
-        told.insert(name, ok("trainer", import(&made.join(format!("{name}.pth")), &out, &golden_sizes())));
+        message.insert(name, ok("trainer", import(&made.join(format!("{name}.pth")), &out, &golden_sizes())));
         assert_same(&read(&out), &read(file), name);
         fs::remove_file(&out).expect("removed");
     }
-    assert_eq!(told.len(), 14, "{:?}", told.keys());
+    assert_eq!(message.len(), 14, "{:?}", message.keys());
     let complete = |name: &str| {
-        let told = &told[name];
-        assert!(told.contains("loaded 111 tensors\nwritten to"), "{name}: {told}");
-        told
+        let message = &message[name];
+        assert!(message.contains("loaded 111 tensors\nwritten to"), "{name}: {message}");
+        message
     };
     let whole = complete("whole");
     assert!(whole.contains("a PyTorch checkpoint, the weights under `model`; 111 tensors"), "{whole}");
@@ -123,24 +123,24 @@ fn pytorch_checkpoints_are_imported_or_refused() {
         ("pickle", "no data.pkl"),
         ("claim", "more than the file holds"),
     ] {
-        let told = fails("trainer", 1, import(&made.join(format!("refused-{name}.pth")), &out, &golden_sizes()));
-        assert!(told.contains(complaint) && told.trim_end().lines().count() == 1, "{name}: {told}");
+        let message = fails("trainer", 1, import(&made.join(format!("refused-{name}.pth")), &out, &golden_sizes()));
+        assert!(message.contains(complaint) && message.trim_end().lines().count() == 1, "{name}: {message}");
     }
     assert!(!out.exists() && !marker.exists(), "code of a checkpoint ran");
 
     // Whole, but of a model with which the preset's has nothing in common.
-    let told = fails("trainer", 1, import(&made.join("whole.pth"), &out, &["--preset", "mrm-vit-tiny"]));
-    assert!(told.contains("no tensor fits mrm-vit-tiny, nothing was written"), "{told}");
+    let message = fails("trainer", 1, import(&made.join("whole.pth"), &out, &["--preset", "mrm-vit-tiny"]));
+    assert!(message.contains("no tensor fits mrm-vit-tiny, nothing was written"), "{message}");
     let tiny = temporary.path().join("tiny.safetensors");
     let tensors: Vec<(String, tch::Tensor)> = (0..4)
         .map(|block| (format!("blocks.{block}.norm1.weight"), tch::Tensor::ones([128], tch::kind::FLOAT_CPU)))
         .chain([("patch_embed.proj.weight".to_owned(), tch::Tensor::ones([128, 3, 8, 8], tch::kind::FLOAT_CPU))])
         .collect();
     tch::Tensor::write_safetensors(&tensors, &tiny).expect("written");
-    let told = fails("trainer", 1, import(&tiny, &out, &[]));
-    assert!(told.contains("nothing was written; the sizes are those of --preset mrm-vit-tiny"), "{told}");
-    let told = fails("trainer", 1, import(&golden().join("metrics.json"), &out, &[]));
-    assert!(told.contains("neither a checkpoint written by torch.save nor a safetensors file"), "{told}");
+    let message = fails("trainer", 1, import(&tiny, &out, &[]));
+    assert!(message.contains("nothing was written; the sizes are those of --preset mrm-vit-tiny"), "{message}");
+    let message = fails("trainer", 1, import(&golden().join("metrics.json"), &out, &[]));
+    assert!(message.contains("neither a checkpoint written by torch.save nor a safetensors file"), "{message}");
     assert!(!out.exists());
 
     damaged(&made.join("small.pth"), temporary.path());
@@ -161,8 +161,8 @@ fn damaged(file: &Path, folder: &Path) {
                 refused += 1;
                 assert!(!error.to_string().contains('\n'), "{what}: {error}");
                 if command {
-                    let told = fails("trainer", 1, import(&changed, &out, &golden_sizes()));
-                    assert_eq!(told.trim_end().lines().count(), 1, "{what}: {told}");
+                    let message = fails("trainer", 1, import(&changed, &out, &golden_sizes()));
+                    assert_eq!(message.trim_end().lines().count(), 1, "{what}: {message}");
                 }
             }
         }
@@ -202,12 +202,12 @@ fn damaged(file: &Path, folder: &Path) {
 /// MAE's encoder into pre-training, whose decoder is of another width.
 fn from_mae(file: &Path, folder: &Path) {
     let out = folder.join("mae.safetensors");
-    let told = ok("trainer", import(file, &out, &["--preset", "mrm-vit-tiny", "--verbose"]));
-    assert!(told.contains("loaded 54 tensors"), "{told}");
-    assert!(told.contains("other shape decoder_embed.weight [32, 128] -> [64, 128]\n"), "{told}");
-    assert!(told.contains("matched     blocks.3.attn.qkv.weight\n"), "{told}");
-    assert!(told.contains("unexpected  decoder_blocks.1.mlp.fc1.bias\n"), "{told}");
-    assert!(told.contains("missing     bert_mlp.weight\n"), "{told}");
+    let message = ok("trainer", import(file, &out, &["--preset", "mrm-vit-tiny", "--verbose"]));
+    assert!(message.contains("loaded 54 tensors"), "{message}");
+    assert!(message.contains("other shape decoder_embed.weight [32, 128] -> [64, 128]\n"), "{message}");
+    assert!(message.contains("matched     blocks.3.attn.qkv.weight\n"), "{message}");
+    assert!(message.contains("unexpected  decoder_blocks.1.mlp.fc1.bias\n"), "{message}");
+    assert!(message.contains("missing     bert_mlp.weight\n"), "{message}");
 
     let (raw, set, run) = (phantom(folder, 30), folder.join("set"), folder.join("run"));
     ingest("mimic-cxr", &raw, &set, &[]);
@@ -230,22 +230,22 @@ fn from_mae(file: &Path, folder: &Path) {
         "--set",
         "data.mean=0.3"
     ];
-    let told = ok("trainer", pretrain);
-    assert!(told.contains("mae.safetensors: loaded 54 tensors"), "{told}");
+    let message = ok("trainer", pretrain);
+    assert!(message.contains("mae.safetensors: loaded 54 tensors"), "{message}");
 
     // A run knows its sizes and the statistics of its pixels.
     let exported = folder.join("exported");
-    let told = ok("trainer", args!["export", &run, "--to", "timm", "--out", &exported]);
-    assert!(told.contains("left out: ") && told.contains("bert_encoder.*"), "{told}");
+    let message = ok("trainer", args!["export", &run, "--to", "timm", "--out", &exported]);
+    assert!(message.contains("left out: ") && message.contains("bert_encoder.*"), "{message}");
     let config: serde_json::Value =
         dataset::store::files::read_json(&exported.join("config.json")).expect("a configuration");
     assert_eq!(config["pretrained_cfg"]["mean"], serde_json::json!([0.3, 0.3, 0.3]));
     assert_eq!(config["model_args"]["img_size"], 64);
     finetuned(&set, &run, folder);
-    let told = fails("trainer", 1, args!["export", &run, "--to", "timm", "--out", &exported]);
-    assert!(told.contains("is there already; give another --out"), "{told}");
-    let told = fails("trainer", 1, args!["export", &out, "--to", "vit", "--out", folder.join("no")]);
-    assert!(told.contains("--preset names another") && told.contains("expected [1, 1, 768]"), "{told}");
+    let message = fails("trainer", 1, args!["export", &run, "--to", "timm", "--out", &exported]);
+    assert!(message.contains("is there already; give another --out"), "{message}");
+    let message = fails("trainer", 1, args!["export", &out, "--to", "vit", "--out", folder.join("no")]);
+    assert!(message.contains("--preset names another") && message.contains("expected [1, 1, 768]"), "{message}");
 }
 
 /// A fine-tuned run: its findings are timm's labels.
@@ -256,8 +256,8 @@ fn finetuned(set: &Path, init: &Path, folder: &Path) {
     finetune.extend(args!["--task", "labels:Cardiomegaly,Pleural Effusion", "--device", "cpu"]);
     finetune.extend(args!["--steps", "1", "--batch-size", "4"]);
     ok("trainer", finetune);
-    let told = ok("trainer", args!["export", &run, "--to", "timm", "--out", &exported]);
-    assert!(told.starts_with("56 tensors") && !told.contains("left out"), "{told}");
+    let printed = ok("trainer", args!["export", &run, "--to", "timm", "--out", &exported]);
+    assert!(printed.starts_with("56 tensors") && !printed.contains("left out"), "{printed}");
     let config: serde_json::Value =
         dataset::store::files::read_json(&exported.join("config.json")).expect("a configuration");
     assert_eq!(config["pretrained_cfg"]["label_names"], serde_json::json!(["Cardiomegaly", "Pleural Effusion"]));
@@ -347,14 +347,14 @@ fn timm_and_transformers_compute_the_same_outputs() {
         all.extend(more.iter().map(Into::into));
         all
     };
-    let told = ok("trainer", export("pretrained.safetensors", "timm", "to-timm", &[]));
+    let message = ok("trainer", export("pretrained.safetensors", "timm", "to-timm", &[]));
     assert!(
-        told.contains("54 tensors") && told.contains("left out: ") && told.contains("decoder_blocks.* (12)"),
-        "{told}"
+        message.contains("54 tensors") && message.contains("left out: ") && message.contains("decoder_blocks.* (12)"),
+        "{message}"
     );
     ok("trainer", export("pretrained.safetensors", "vit", "to-vit", &[]));
-    let told = ok("trainer", export("pretrained.safetensors", "vit-mae", "to-mae-encoder", &[]));
-    assert!(told.contains("predicts 768 values a patch (super-resolution), ViTMAE's 192"), "{told}");
+    let message = ok("trainer", export("pretrained.safetensors", "vit-mae", "to-mae-encoder", &[]));
+    assert!(message.contains("predicts 768 values a patch (super-resolution), ViTMAE's 192"), "{message}");
 
     // One with MAE's decoder.
     let mae = MrmConfig { restore: Restore::ImageOnly, super_resolution: 1, ..tiny() };
@@ -362,8 +362,8 @@ fn timm_and_transformers_compute_the_same_outputs() {
     let mae_state = perturb(&model.0);
     write(&mae_state, &at("mae.safetensors"));
     let as_mae = ["--set", "model.restore=image-only", "--set", "model.super_resolution=1"];
-    let told = ok("trainer", export("mae.safetensors", "vit-mae", "to-mae", &as_mae));
-    assert!(!told.contains("left out") && told.contains("ViTMAEForPreTraining"), "{told}");
+    let message = ok("trainer", export("mae.safetensors", "vit-mae", "to-mae", &as_mae));
+    assert!(!message.contains("left out") && message.contains("ViTMAEForPreTraining"), "{message}");
     let output = model.1.forward(&images, None, Some(&noise), false).expect("a forward pass");
     probe.insert("to-mae.pred".to_owned(), output.pred.expect("a prediction"));
     probe.insert("to-mae.loss".to_owned(), output.loss_image.expect("a loss"));
@@ -377,8 +377,8 @@ fn timm_and_transformers_compute_the_same_outputs() {
     ok("trainer", export("classifier.safetensors", "timm", "to-timm-classifier", &[]));
     probe.insert("to-timm-classifier.logits".to_owned(), model.logits(&images, false).expect("logits"));
     for to in ["vit", "vit-mae"] {
-        let told = fails("trainer", 1, export("classifier.safetensors", to, "none", &[]));
-        assert!(told.contains("export it with --to timm") && !at("none").exists(), "{told}");
+        let message = fails("trainer", 1, export("classifier.safetensors", to, "none", &[]));
+        assert!(message.contains("export it with --to timm") && !at("none").exists(), "{message}");
     }
 
     // An architecture that timm has by name.
@@ -417,9 +417,9 @@ fn timm_and_transformers_compute_the_same_outputs() {
     }
     probe.values_mut().for_each(|tensor| *tensor = tensor.detach().contiguous());
     write(&probe, &at("probe.safetensors"));
-    let told = python_output(models.arg(temporary.path()));
-    assert_eq!(told.lines().count(), 11, "{told}");
-    for line in told.lines() {
+    let message = python_output(models.arg(temporary.path()));
+    assert_eq!(message.lines().count(), 11, "{message}");
+    for line in message.lines() {
         let (name, difference) = line.rsplit_once(' ').expect("a name and a number");
         assert!(difference.parse::<f64>().is_ok_and(|difference| difference < TOLERANCE), "{name}: {difference}");
     }
@@ -440,8 +440,11 @@ fn timm_and_transformers_compute_the_same_outputs() {
         ("to-mae", of(&mae_state, &["decoder_", "mask_token"])),
         ("to-timm-classifier", of(&classifier, &["fc_norm.", "head."])),
     ] {
-        let told = ok("trainer", import(&at(folder), &out, &["--preset", "mrm-vit-tiny"]));
-        assert_eq!(told.contains("Hugging Face's names translated"), folder.contains("vit") || folder.contains("mae"));
+        let message = ok("trainer", import(&at(folder), &out, &["--preset", "mrm-vit-tiny"]));
+        assert_eq!(
+            message.contains("Hugging Face's names translated"),
+            folder.contains("vit") || folder.contains("mae")
+        );
         assert_same(&read(&out), &state, folder);
     }
 
@@ -457,11 +460,11 @@ fn timm_and_transformers_compute_the_same_outputs() {
         };
         assert_close(name, &found, &given[name]);
     }
-    let told = ok(
+    let message = ok(
         "trainer",
         import(&at("from-mae"), &out, &["--preset", "mrm-vit-tiny", as_mae[0], as_mae[1], as_mae[2], as_mae[3]]),
     );
-    assert!(told.contains("loaded 74 tensors\nwritten"), "{told}");
+    assert!(message.contains("loaded 74 tensors\nwritten"), "{message}");
     let model = Model::mrm(&mae);
     load_state(&model.0, read(&out).iter().map(|(name, tensor)| (name.as_str(), tensor))).expect("loaded");
     let output = model.1.forward(&images, None, Some(&noise), false).expect("a forward pass");

@@ -146,8 +146,8 @@ fn compare(script: &str, dataset: &Path, out: &Path) -> (usize, BTreeMap<String,
     let mut command = python();
     command.args(["-c", &format!("{SHARED}{script}")]).args([dataset, out]);
     command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", out.with_extension("cache"));
-    let told = python_output(&mut command);
-    let (files, seen) = told.trim().split_once(' ').expect("a count of files, and what was seen");
+    let printed = python_output(&mut command);
+    let (files, seen) = printed.trim().split_once(' ').expect("a count of files, and what was seen");
     (files.parse().expect("a number"), serde_json::from_str(seen).expect("counts"))
 }
 
@@ -174,8 +174,8 @@ fn exports_read_by_other_libraries_equal_the_shards() {
             let out = temporary.path().join(format!("{at}-{format}"));
             let size: &[&str] = if format == "csv" { &[] } else { &["--shard-size", "9"] };
             let arguments = args!["export", &set, "--to", format, &out].into_iter();
-            let told = ok("dataset", arguments.chain(split.iter().chain(size).map(Into::into)));
-            assert!(told.contains(&format!("{records} records")), "{told}");
+            let printed = ok("dataset", arguments.chain(split.iter().chain(size).map(Into::into)));
+            assert!(printed.contains(&format!("{records} records")), "{printed}");
             let (files, seen) = compare(script, &set, &out);
             assert_eq!(seen["pictures"], records);
             assert!(seen["positives"] > 0, "{seen:?}");
@@ -291,8 +291,8 @@ fn threads_and_kills_do_not_change_the_bytes() {
                 }
             }
             if output.status.success() || between_pieces || random.random_bool(0.3) {
-                let told = ok("dataset", exports(&set, &out, format, &[]));
-                resumed += usize::from(told.contains("went on after"));
+                let printed = ok("dataset", exports(&set, &out, format, &[]));
+                resumed += usize::from(printed.contains("went on after"));
                 assert!(expected == contents(&out), "{format}");
                 fs::remove_dir_all(&out).expect("removed");
             }
@@ -312,9 +312,9 @@ fn impossible_exports_are_refused_with_one_line() {
     ingest("mimic-cxr", &raw, &set, &[]);
     ok("dataset", args!["split", &set, "--name", "main"]);
     let refused = |code: i32, format: &str, out: &Path, more: &[&str], words: &str| {
-        let told = fails("dataset", code, exports(&set, out, format, more));
-        assert!(told.contains(words), "{words}\n{told}");
-        assert!(code == 2 || told.trim().lines().count() == 1, "{told}");
+        let message = fails("dataset", code, exports(&set, out, format, more));
+        assert!(message.contains(words), "{words}\n{message}");
+        assert!(code == 2 || message.trim().lines().count() == 1, "{message}");
     };
     refused(2, "hf", &out, &["--subset", "train"], "--split");
     refused(2, "hf", &out, &["--no-images"], "csv");

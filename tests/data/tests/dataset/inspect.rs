@@ -12,8 +12,8 @@ fn rejects_are_listed_with_their_reason() {
     let pictures = helpers::contents(&raw.join("files"));
     let cut = pictures.keys().find(|name| name.ends_with(".dcm")).expect("a film");
     fs::write(raw.join("files").join(cut), b"cut\tshort").expect("written");
-    let told = ingest("mimic-cxr", &raw, &out, &["--max-reject-rate", "1"]);
-    assert!(told.contains(&format!("dataset inspect {} --rejects", out.display())), "{told}");
+    let printed = ingest("mimic-cxr", &raw, &out, &["--max-reject-rate", "1"]);
+    assert!(printed.contains(&format!("dataset inspect {} --rejects", out.display())), "{printed}");
     let listed = ok("dataset", args!["inspect", &out, "--rejects", "--all"]);
     let lines: Vec<Vec<&str>> = listed.lines().map(|line| line.split('\t').collect()).collect();
     let expected = rejects(&out);
@@ -40,13 +40,13 @@ fn rejects_are_counted_by_reason() {
     let columns = ["--table", "films.csv", "--image-column", "file", "--max-reject-rate", "1"].map(str::to_owned);
     let columns = columns.map(|word| if word == "films.csv" { table.display().to_string() } else { word });
     ingest("folder", &raw, &out, &columns.each_ref().map(String::as_str));
-    let told = ok("dataset", args!["inspect", &out, "--rejects"]);
-    let lines: Vec<&str> = told.lines().collect();
-    assert_eq!(lines[0], "8 inputs were left out, 2 reasons (--all lists every one)", "{told}");
-    assert_eq!(lines[1].split_whitespace().collect::<Vec<_>>()[..3], ["5", "plan", "no"], "{told}");
-    assert!(lines[1].ends_with("no table names this file") && lines[2].ends_with("example: stray0.png"), "{told}");
-    assert!(lines[3].trim().starts_with("3  table   line N: "), "{told}");
-    assert_eq!(lines.len(), 5, "{told}");
+    let printed = ok("dataset", args!["inspect", &out, "--rejects"]);
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines[0], "8 inputs were left out, 2 reasons (--all lists every one)", "{printed}");
+    assert_eq!(lines[1].split_whitespace().collect::<Vec<_>>()[..3], ["5", "plan", "no"], "{printed}");
+    assert!(lines[1].ends_with("no table names this file") && lines[2].ends_with("example: stray0.png"), "{printed}");
+    assert!(lines[3].trim().starts_with("3  table   line N: "), "{printed}");
+    assert_eq!(lines.len(), 5, "{printed}");
     assert!(fails("dataset", 2, args!["inspect", &out, "--all"]).contains("--rejects"));
 }
 
@@ -65,8 +65,8 @@ fn a_record_is_found_by_its_image_name() {
     };
     write_dataset(&out, &["A"], ImageEncoding::Raw, &[records.iter().enumerate().map(record).collect()]);
     let says = |name: &str, words: &str| {
-        let told = fails("dataset", 1, args!["inspect", &out, "--row", name]);
-        assert_eq!(told.trim_end(), format!("error: no record `{name}` in this dataset; {words}"));
+        let message = fails("dataset", 1, args!["inspect", &out, "--row", name]);
+        assert_eq!(message.trim_end(), format!("error: no record `{name}` in this dataset; {words}"));
     };
     let only = "did you mean `folder/p1/s1/IM-0001-0001`, the record of this image?";
     says("IM-0001-0001", only);
@@ -78,8 +78,8 @@ fn a_record_is_found_by_its_image_name() {
     says("p2", "did you mean `folder/p2/s9/IM-0002-0001`, the record of this patient?");
     says("IM-0003", "its records are named like `folder/p1/s1/IM-0001-0001`");
     // The study of such a dataset repeats the patient, which the page does not.
-    let told = ok("dataset", args!["inspect", &out, "--row", "folder/p1/s1/IM-0001-0001"]);
-    assert!(told.contains("\npatient / study  p1 / s1 / image IM-0001-0001\n"), "{told}");
+    let message = ok("dataset", args!["inspect", &out, "--row", "folder/p1/s1/IM-0001-0001"]);
+    assert!(message.contains("\npatient / study  p1 / s1 / image IM-0001-0001\n"), "{message}");
 }
 
 /// `ingest` does not call a dataset finished of which a shard is lost.
@@ -92,8 +92,8 @@ fn a_lost_shard_is_reported_by_the_next_run() {
     fs::remove_file(out.join("shards/part-00000.parquet")).expect("removed");
     let mut again = args!["mimic-cxr", &raw, &out].to_vec();
     again.extend(helpers::SMALL.map(Into::into));
-    let told = fails("ingest", 1, again);
-    assert!(told.contains("shards/part-00000.parquet is missing or has another size"), "{told}");
+    let message = fails("ingest", 1, again);
+    assert!(message.contains("shards/part-00000.parquet is missing or has another size"), "{message}");
     ingest("mimic-cxr", &raw, &out, &["--overwrite"]);
     assert!(ok("dataset", args!["verify", &out]).contains("all whole"));
 }
@@ -107,22 +107,27 @@ fn prevalence_counts_labeled_records_only() {
     let record = |row: usize| Record { labels: vec![labels[row], others[row], None], ..made_record(row, (10, 12), 1) };
     let records: Vec<Record> = (0..labels.len()).map(record).collect();
     write_dataset(temporary.path(), &["A", "B", "C"], ImageEncoding::Raw, &[records]);
-    let told = ok("dataset", args!["inspect", temporary.path()]);
-    assert!(told.contains("labels    4 of 8 records have some"), "{told}");
+    let printed = ok("dataset", args!["inspect", temporary.path()]);
+    assert!(printed.contains("labels    4 of 8 records have some"), "{printed}");
     let row = |name: &str| -> Vec<&str> {
-        told.lines().find(|line| line.starts_with(name)).expect("a row").split_whitespace().collect()
+        printed.lines().find(|line| line.starts_with(name)).expect("a row").split_whitespace().collect()
     };
-    assert_eq!(row("finding")[1..], ["labeled", "positive", "negative", "uncertain", "blank", "prevalence"], "{told}");
-    assert_eq!(row("A "), ["A", "4", "2", "1", "1", "0", "50.0%"], "{told}");
-    assert_eq!(row("B "), ["B", "3", "1", "2", "0", "1", "33.3%"], "{told}");
-    assert_eq!(row("C "), ["C", "0", "0", "0", "0", "4", "–"], "{told}");
+    assert_eq!(
+        row("finding")[1..],
+        ["labeled", "positive", "negative", "uncertain", "blank", "prevalence"],
+        "{printed}"
+    );
+    assert_eq!(row("A "), ["A", "4", "2", "1", "1", "0", "50.0%"], "{printed}");
+    assert_eq!(row("B "), ["B", "3", "1", "2", "0", "1", "33.3%"], "{printed}");
+    assert_eq!(row("C "), ["C", "0", "0", "0", "0", "4", "–"], "{printed}");
     // A drawn split deals out labeled and unlabeled records alike.
     let split = ["--name", "main", "--unit", "image", "--validation", "0.25", "--test", "0.25", "--ratios", "100"];
     let mut all = args!["split", temporary.path()].to_vec();
     all.extend(split.map(Into::into));
-    let told = ok("dataset", all);
-    let row: Vec<&str> = told.lines().find(|l| l.starts_with("labeled")).expect("a row").split_whitespace().collect();
-    assert_eq!(row, ["labeled", "2", "1", "1", "2"], "{told}");
+    let printed = ok("dataset", all);
+    let row: Vec<&str> =
+        printed.lines().find(|l| l.starts_with("labeled")).expect("a row").split_whitespace().collect();
+    assert_eq!(row, ["labeled", "2", "1", "1", "2"], "{printed}");
 }
 
 #[test]
@@ -133,8 +138,8 @@ fn numbers_out_of_range_are_usage_errors() {
     let says = |program: &str, arguments: &[&str], words: &str| {
         let mut all = args![arguments[0], &out].to_vec();
         all.extend(arguments[1..].iter().map(Into::into));
-        let told = fails(program, 2, all);
-        assert!(told.contains(words), "{told}");
+        let message = fails(program, 2, all);
+        assert!(message.contains(words), "{message}");
     };
     says("dataset", &["split", "--name", "x", "--seed", "-1"], "invalid value '-1' for '--seed <SEED>'");
     says("dataset", &["split", "--name", "a/b"], "give a name without `/`, `\\` and `.`");

@@ -47,7 +47,7 @@ fn python_reads_the_shards() {
     let out = temporary.path().join("set");
     ingest("mimic-cxr", &raw, &out, &[]);
     ok("dataset", helpers::args!["split", &out, "--name", "main"]);
-    let told = python_output(python().args(["-c", READERS]).arg(&out));
+    let printed = python_output(python().args(["-c", READERS]).arg(&out));
 
     let dataset = Dataset::open(&out).expect("a dataset");
     let record = dataset.record(2).expect("a record");
@@ -66,11 +66,11 @@ fn python_reads_the_shards() {
             record.token_ids.len(),
             &digest[..16]
         );
-        assert!(told.lines().any(|line| line == expected), "{expected}\n{told}");
+        assert!(printed.lines().any(|line| line == expected), "{expected}\n{printed}");
     }
     let at = dataset.findings().iter().position(|name| name == "Cardiomegaly").expect("a label");
     let positives = dataset.labels().expect("labels").iter().filter(|codes| codes[at] == Some(1)).count();
-    assert_eq!(told.lines().filter(|line| *line == format!("positives {positives}")).count(), 2, "{told}");
+    assert_eq!(printed.lines().filter(|line| *line == format!("positives {positives}")).count(), 2, "{printed}");
 }
 
 /// Loads datasets' folders as they are and prints every record; pictures are told by their mode, size and sum of pixels.
@@ -108,14 +108,14 @@ fn hugging_face_datasets_decodes_the_images() {
     let mut command = python();
     command.args(["-c", HUGGING_FACE]).args(&sets);
     command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", temporary.path().join("cache"));
-    let told = python_output(&mut command);
-    let mut told = told.lines();
+    let printed = python_output(&mut command);
+    let mut printed = printed.lines();
     let (mut boxes, mut masks) = (0, 0);
     for out in &sets {
         let dataset = Dataset::open(out).expect("a dataset");
         let encoding = dataset.manifest().image.encoding;
         for row in 0..dataset.len() {
-            let line = told.next().expect("a line for each record");
+            let line = printed.next().expect("a line for each record");
             let record = dataset.record(row).expect("a record");
             let codes: Vec<String> =
                 record.labels.iter().map(|code| code.map_or("null".to_owned(), |code| code.to_string())).collect();
@@ -134,25 +134,25 @@ fn hugging_face_datasets_decodes_the_images() {
                 _ => picture(&record.image, "L"),
             };
             let no_age = if record.age_years.is_none() { "True" } else { "False" };
-            let told: Vec<&str> = line.split('|').collect();
+            let fields: Vec<&str> = line.split('|').collect();
             let labels = if dataset.findings().is_empty() { "null".to_owned() } else { codes.join(",") };
-            assert_eq!(told[..2], [record.record_id.as_str(), &dataset::store::files::hex(&record.source_sha256)]);
-            assert_eq!(told[2..6], [&format!("{:?}", record.token_ids), &labels, &found.join(";"), no_age]);
+            assert_eq!(fields[..2], [record.record_id.as_str(), &dataset::store::files::hex(&record.source_sha256)]);
+            assert_eq!(fields[2..6], [&format!("{:?}", record.token_ids), &labels, &found.join(";"), no_age]);
             if encoding == ImageEncoding::Jpeg {
                 // Decoders round differently.
                 assert_eq!(
-                    told[6].rsplit_once(' ').map(|(kind, _)| kind),
+                    fields[6].rsplit_once(' ').map(|(kind, _)| kind),
                     image.rsplit_once(' ').map(|(kind, _)| kind)
                 );
             } else {
-                assert_eq!(told[6], image);
+                assert_eq!(fields[6], image);
             }
-            assert_eq!(told[7], record.mask.as_ref().map_or("none".to_owned(), |mask| picture(mask, "1")));
+            assert_eq!(fields[7], record.mask.as_ref().map_or("none".to_owned(), |mask| picture(mask, "1")));
             boxes += record.boxes.len();
             masks += usize::from(record.mask.is_some());
         }
     }
-    assert_eq!(told.next(), None);
+    assert_eq!(printed.next(), None);
     assert!(boxes > 0 && masks > 0, "{boxes} boxes, {masks} masks");
 }
 

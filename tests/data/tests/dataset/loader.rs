@@ -199,19 +199,19 @@ fn an_unreadable_record_is_an_error_or_is_skipped_and_counted() {
 
     // By default the batch is an error that names shard and row; the one after it is there.
     let mut loader = builder(&dataset).batch_size(10).threads(2).build().expect("a loader");
-    let mut told = BTreeSet::new();
+    let mut printed = BTreeSet::new();
     for expected in &whole {
         match loader.next_batch() {
             Ok(batch) => assert_eq!(&contents(&batch), expected),
             Err(error) => {
                 assert!(expected.rows.contains(&41) || expected.rows.contains(&77));
-                told.insert(error.to_string());
+                printed.insert(error.to_string());
             }
         }
     }
     let together = whole.iter().any(|batch| batch.rows.contains(&41) && batch.rows.contains(&77));
-    assert_eq!(told.len(), if together { 1 } else { 2 }, "{told:?}");
-    for error in &told {
+    assert_eq!(printed.len(), if together { 1 } else { 2 }, "{printed:?}");
+    for error in &printed {
         let named = [1, 37].map(|row| format!("shards/part-00001.parquet, row {row}: "));
         assert!(named.iter().any(|start| error.starts_with(start.as_str())), "{error}");
     }
@@ -571,10 +571,10 @@ fn a_montage_shows_the_batches_and_a_closed_pipe_is_no_failure() {
 #[test]
 fn threads_and_prefetch_are_bounded() {
     let dataset = shared();
-    let told = |builder: LoaderBuilder| builder.build().map(drop).unwrap_err().to_string();
-    let threads = told(builder(&dataset).threads(1_000_000));
+    let message = |builder: LoaderBuilder| builder.build().map(drop).unwrap_err().to_string();
+    let threads = message(builder(&dataset).threads(1_000_000));
     assert!(threads.contains("1000000 threads") && threads.contains("at most 1024"), "{threads}");
-    let ahead = told(builder(&dataset).prefetch(usize::MAX));
+    let ahead = message(builder(&dataset).prefetch(usize::MAX));
     assert!(ahead.contains("at most 1024 and 65536"), "{ahead}");
 }
 
@@ -585,9 +585,12 @@ fn the_training_loop_example_runs() {
     ok("dataset", args!["split", folder.path(), "--name", "main"]);
     let example = std::process::Command::new(binary("examples/train_loop")).arg(folder.path()).arg("main").output();
     let output = example.expect("the example starts");
-    let (told, failed) = (text(&output.stdout), text(&output.stderr));
+    let (message, failed) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{failed}");
-    let steps = told.lines().filter(|line| line.contains("images of 64×64")).count();
-    assert_eq!(steps, told.lines().count() - 1, "{told}");
-    assert!(steps > 5 && told.lines().last().is_some_and(|state| state.contains("\"epoch\":1,\"batch\":0")), "{told}");
+    let steps = message.lines().filter(|line| line.contains("images of 64×64")).count();
+    assert_eq!(steps, message.lines().count() - 1, "{message}");
+    assert!(
+        steps > 5 && message.lines().last().is_some_and(|state| state.contains("\"epoch\":1,\"batch\":0")),
+        "{message}"
+    );
 }

@@ -159,12 +159,12 @@ fn every_ratio_has_records_in_a_small_dataset() {
     let raw = phantom(temporary.path(), 8);
     let out = temporary.path().join("set");
     ok("ingest", args!["mimic-cxr", &raw, &out, "--size", "32", "--vocab-size", "400"]);
-    let told = ok("dataset", args!["split", &out, "--name", "main", "--ratios", "1,2,3,100"]);
+    let printed = ok("dataset", args!["split", &out, "--name", "main", "--ratios", "1,2,3,100"]);
     let dataset = Dataset::open(&out).expect("a dataset");
     let split = load(&dataset, "main");
     assert_eq!(split.ratios, [1.0, 2.0, 3.0, 100.0]);
     let rows = |percent| split.rows(Subset::Train, Some(percent));
-    assert!(rows(1.0) == rows(2.0) && rows(2.0) == rows(3.0), "{told}");
+    assert!(rows(1.0) == rows(2.0) && rows(2.0) == rows(3.0), "{printed}");
     assert!(split.check_ratio(2.0).is_ok() && split.check_ratio(5.0).is_err());
 }
 
@@ -247,18 +247,18 @@ fn draws_evenly(data: &Path) -> Dataset {
     let printed = ok("dataset", args!["split", data, "--name", "main"]);
     assert!(printed.contains("patients in more than one subset: 0"), "{printed}");
     let dataset = Dataset::open(data).expect("a dataset");
-    let (split, told) = (load(&dataset, "main"), certificate(data, "main"));
-    assert_eq!((told.shared_patients, told.torn_patients, told.nested), (0, 0, true));
-    assert!(told.warnings.is_empty() && !printed.contains("warning"), "{printed}");
-    let records: Vec<u64> = told.parts.iter().map(|part| part.records).collect();
+    let (split, message) = (load(&dataset, "main"), certificate(data, "main"));
+    assert_eq!((message.shared_patients, message.torn_patients, message.nested), (0, 0, true));
+    assert!(message.warnings.is_empty() && !printed.contains("warning"), "{printed}");
+    let records: Vec<u64> = message.parts.iter().map(|part| part.records).collect();
     let all = dataset.len() as f64;
     for (got, share) in records.iter().zip([0.7, 0.1, 0.2, 0.007, 0.07, 0.7]) {
         assert!((*got as f64 - share * all).abs() <= 1.0, "{records:?}");
     }
-    for part in &told.parts {
+    for part in &message.parts {
         assert!(part.findings.iter().all(|count| count.positives > 0), "{part:?}");
     }
-    let deviation = told.ratio_deviation.expect("findings");
+    let deviation = message.ratio_deviation.expect("findings");
     let at_random = (0..5).map(|seed| random_deviation(&dataset, &split, records[3] as usize, seed)).sum::<f64>() / 5.0;
     println!("1%: {:.5} ({}, {}); at random {at_random:.5}", deviation.value, deviation.finding, deviation.part);
     assert!(deviation.value <= at_random / 2.0);
@@ -276,8 +276,8 @@ fn nih_is_split_evenly_and_as_published() {
     let dataset = draws_evenly(&data);
 
     ok("dataset", args!["split", &data, "--name", "published", "--lists", &lists]);
-    let (split, told) = (load(&dataset, "published"), certificate(&data, "published"));
-    let report = told.lists.expect("lists");
+    let (split, message) = (load(&dataset, "published"), certificate(&data, "published"));
+    let report = message.lists.expect("lists");
     let counts: Vec<_> =
         report.lists.iter().map(|list| (list.name.as_str(), list.lines, list.matched, list.kept)).collect();
     let all = |name, count| (name, count, count, count);
@@ -292,8 +292,8 @@ fn nih_is_split_evenly_and_as_published() {
         ]
     );
     assert!(report.lists.iter().all(|list| list.unmatched == 0 && list.repeated == 0));
-    assert_eq!((told.shared_patients, told.outside, report.unlisted, report.overlaps.len()), (0, 0, 0, 0));
-    assert!(!told.nested);
+    assert_eq!((message.shared_patients, message.outside, report.unlisted, report.overlaps.len()), (0, 0, 0, 0));
+    assert!(!message.nested);
     assert_eq!(split.ratios, [1.0, 10.0, 100.0]);
     for (name, subset, ratio) in [
         ("train_1", Subset::Train, Some(1.0)),
@@ -324,8 +324,8 @@ fn chexpert_is_split_evenly_and_as_published() {
 
     let printed = ok("dataset", args!["split", &data, "--name", "published", "--lists", lists.join("CheXpert")]);
     assert!(printed.contains("train_1 and val_list share 0 images, 315 patients"), "{printed}");
-    let (split, told) = (load(&dataset, "published"), certificate(&data, "published"));
-    let report = told.lists.expect("lists");
+    let (split, message) = (load(&dataset, "published"), certificate(&data, "published"));
+    let report = message.lists.expect("lists");
     assert!(report.train_is_the_rest);
     assert_eq!(
         report.overlaps,
@@ -340,7 +340,7 @@ fn chexpert_is_split_evenly_and_as_published() {
     assert_eq!(counts, [(2184, 2184, 0), (21_841, 21_841, 0), (5000, 5000, 0), (234, 0, 234)]);
     let sizes = [Some(1.0), Some(10.0), Some(100.0)].map(|ratio| split.rows(Subset::Train, ratio).len());
     assert_eq!(sizes, [2184, 21_841, 223_414 - 5000]);
-    assert!(told.shared_patients >= 3958);
+    assert!(message.shared_patients >= 3958);
 }
 
 #[test]
@@ -351,8 +351,8 @@ fn siim_lists_overlap() {
     let lists = lists.join("SIIM-ACR_Pneumothorax");
     ok("dataset", args!["split", &data, "--name", "published", "--lists", &lists]);
     let dataset = Dataset::open(&data).expect("a dataset");
-    let (split, told) = (load(&dataset, "published"), certificate(&data, "published"));
-    let report = told.lists.expect("lists");
+    let (split, message) = (load(&dataset, "published"), certificate(&data, "published"));
+    let report = message.lists.expect("lists");
     for known in [
         overlap("train_list", "val_list", 478, 478),
         overlap("train_list", "test_list", 494, 494),
@@ -369,8 +369,8 @@ fn siim_lists_overlap() {
     assert_eq!(image_ids(&dataset, &split.rows(Subset::Train, Some(100.0))), train);
     let ten = published(&lists, "train_10").intersection(&train).cloned().collect();
     assert_eq!(image_ids(&dataset, &split.rows(Subset::Train, Some(10.0))), ten);
-    assert_eq!(report.unlisted, told.outside);
-    assert_eq!(told.outside as usize, 12_047 - train.len() - validate.len() - test.len());
+    assert_eq!(report.unlisted, message.outside);
+    assert_eq!(message.outside as usize, 12_047 - train.len() - validate.len() - test.len());
 }
 
 #[test]
@@ -425,8 +425,8 @@ fn a_subset_that_the_source_lacks_is_taken_from_train() {
         |rows: &[u32]| rows.iter().filter_map(|&row| ids[row as usize].clone()).collect::<Vec<_>>().join("\r\n");
     fs::write(lists.join("my_test.txt"), named(&split.rows(Subset::Test, None))).expect("written");
     fs::write(lists.join("notes.md"), "no list").expect("written");
-    let told = ok("dataset", args!["split", &data, "--name", "listed", "--lists", &lists, "--ratios", "20,100"]);
-    assert!(told.contains("no lists: notes.md") && told.contains("no record in validate"), "{told}");
+    let printed = ok("dataset", args!["split", &data, "--name", "listed", "--lists", &lists, "--ratios", "20,100"]);
+    assert!(printed.contains("no lists: notes.md") && printed.contains("no record in validate"), "{printed}");
     let listed = load(&dataset, "listed");
     assert_eq!(listed.rows(Subset::Test, None), split.rows(Subset::Test, None));
     assert_eq!(listed.ratios, [20.0, 100.0]);
@@ -439,10 +439,10 @@ fn a_set_far_from_its_share_or_prevalence_is_reported() {
     let data = temporary.path().join("set");
     write_large_patients(&data);
     let printed = ok("dataset", args!["split", &data, "--name", "main", "--ratios", "1,50,100"]);
-    let told = certificate(&data, "main");
+    let message = certificate(&data, "main");
     let of_share = |warning: &&SplitWarning| warning.part == "1%" && warning.finding.is_none();
-    let share = told.warnings.iter().find(of_share).unwrap_or_else(|| panic!("a warning: {printed}"));
-    let (train, one) = (told.parts[0].records, told.parts[3].records);
+    let share = message.warnings.iter().find(of_share).unwrap_or_else(|| panic!("a warning: {printed}"));
+    let (train, one) = (message.parts[0].records, message.parts[3].records);
     assert!(one >= 22, "whole patients");
     assert_eq!((share.expected, share.count, share.of), (0.01, one, train));
     assert!((share.found - one as f64 / train as f64).abs() < 1e-12);
@@ -450,13 +450,13 @@ fn a_set_far_from_its_share_or_prevalence_is_reported() {
         format!("the 1% set holds {:.1}% of the training records ({one} of {train}), not 1%", 100.0 * share.found);
     assert!(printed.contains(&format!("\nwarning: {share}\n")), "{printed}");
     // The 50% set is near its share, and nothing is far from 100%.
-    assert!(told.warnings.iter().all(|warning| warning.part != "100%"), "{:?}", told.warnings);
+    assert!(message.warnings.iter().all(|warning| warning.part != "100%"), "{:?}", message.warnings);
     let warned_of = |part: &str, finding: &str| {
         let is_meant = |warning: &&SplitWarning| warning.part == part && warning.finding.as_deref() == Some(finding);
-        told.warnings.iter().find(is_meant)
+        message.warnings.iter().find(is_meant)
     };
-    let findings = &told.parts[3].findings;
-    for (own, whole) in findings.iter().zip(&told.parts[0].findings) {
+    let findings = &message.parts[3].findings;
+    for (own, whole) in findings.iter().zip(&message.parts[0].findings) {
         let (wanted, own_count) = (whole.prevalence * one as f64, own.positives as f64);
         let far = (own_count - wanted).abs() > NEAREST_POSITIVES.max(PREVALENCE_BOUND * wanted);
         assert_eq!(warned_of("1%", &own.finding).is_some(), far, "{printed}");

@@ -36,11 +36,11 @@ fn write_set(folder: &Path, out: &Path, more: &[&str]) {
     ok("ingest", arguments.into_iter().chain(small.iter().chain(more).map(Into::into)));
 }
 
-/// Bytes of a shard, and what must be told of them when they are damaged.
+/// Bytes of a shard, and how `verify` names them when they are damaged.
 struct Region {
     kind: &'static str,
     bytes: Range<u64>,
-    told: String,
+    place: String,
 }
 
 /// All regions of a shard, in its order, without a gap.
@@ -49,7 +49,7 @@ fn regions(out: &Path, name: &str) -> Vec<Region> {
     let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Required);
     let metadata = ArrowReaderMetadata::load(&bytes, options).expect("metadata");
     let metadata = metadata.metadata();
-    let mut regions = vec![Region { kind: "magic", bytes: 0..4, told: name.to_owned() }];
+    let mut regions = vec![Region { kind: "magic", bytes: 0..4, place: name.to_owned() }];
     let mut first_row = 0;
     for (group, row_group) in metadata.row_groups().iter().enumerate() {
         let rows = row_group.num_rows() as usize;
@@ -59,15 +59,15 @@ fn regions(out: &Path, name: &str) -> Vec<Region> {
             if path == "image" {
                 let index = metadata.page_index_for_row_group(group);
                 for (row, page) in index.page_locations(column).expect("pages").iter().enumerate() {
-                    let told = format!("{name}, row {}: `image` is damaged", first_row + row);
+                    let place = format!("{name}, row {}: `image` is damaged", first_row + row);
                     let (start, end) = (page.offset as u64, page.offset as u64 + page.compressed_page_size as u64);
                     // The page header takes some twenty bytes.
-                    regions.push(Region { kind: "page header", bytes: start..start + 20, told: told.clone() });
-                    regions.push(Region { kind: "image", bytes: start + 20..end, told });
+                    regions.push(Region { kind: "page header", bytes: start..start + 20, place: place.clone() });
+                    regions.push(Region { kind: "image", bytes: start + 20..end, place });
                 }
             } else {
-                let told = format!("{name}, rows {first_row} to {}: `{path}` is damaged", first_row + rows - 1);
-                regions.push(Region { kind: "column", bytes: start..start + length, told });
+                let place = format!("{name}, rows {first_row} to {}: `{path}` is damaged", first_row + rows - 1);
+                regions.push(Region { kind: "column", bytes: start..start + length, place });
             }
         }
         first_row += rows;
@@ -77,7 +77,7 @@ fn regions(out: &Path, name: &str) -> Vec<Region> {
     let footer = end - 8 - u64::from(length);
     let pages_end = regions.last().expect("regions").bytes.end;
     for (kind, bytes) in [("page index", pages_end..footer), ("footer", footer..end - 8), ("tail", end - 8..end)] {
-        regions.push(Region { kind, bytes, told: name.to_owned() });
+        regions.push(Region { kind, bytes, place: name.to_owned() });
     }
     assert!(regions.windows(2).all(|pair| pair[0].bytes.end == pair[1].bytes.start), "the regions leave no gap");
     regions
@@ -119,11 +119,11 @@ fn a_flipped_bit_is_reported_with_its_place() {
         let (_temporary, out) = small_set(more);
         assert!(ok("dataset", args!["verify", &out]).contains("all whole"));
         with_flipped_bits(&out, 7, each, &mut |region, flipped| {
-            let told = fails("dataset", 1, args!["verify", &out]);
-            let lines: Vec<&str> = told.lines().collect();
-            assert!(lines[0].starts_with(&region.told), "{flipped}:\n{told}");
-            assert_eq!(lines.len(), 2, "one line, and how many there are:\n{told}");
-            assert!(told.contains("restore it from a copy"), "{told}");
+            let message = fails("dataset", 1, args!["verify", &out]);
+            let lines: Vec<&str> = message.lines().collect();
+            assert!(lines[0].starts_with(&region.place), "{flipped}:\n{message}");
+            assert_eq!(lines.len(), 2, "one line, and how many there are:\n{message}");
+            assert!(message.contains("restore it from a copy"), "{message}");
             true
         });
         assert!(ok("dataset", args!["verify", &out, "--threads", "1"]).contains("all whole"));
@@ -136,16 +136,16 @@ fn every_lost_row_is_reported() {
     let regions = regions(&out, FIRST);
     let images: Vec<&Region> = regions.iter().filter(|region| region.kind == "image").collect();
     // One run of rows over the border of two row groups, one row, and a column.
-    let column = regions.iter().find(|region| region.told.contains("rows 128 to 139: `report`")).expect("a column");
+    let column = regions.iter().find(|region| region.place.contains("rows 128 to 139: `report`")).expect("a column");
     let lost: Vec<u64> = [&images[120..132], &images[3..4]].concat().iter().map(|region| region.bytes.start).collect();
     edit(&out.join(FIRST), |bytes| {
         lost.iter().chain([&column.bytes.start]).for_each(|&at| bytes[at as usize] ^= 0xff);
     });
-    let told = fails("dataset", 1, args!["verify", &out]);
+    let message = fails("dataset", 1, args!["verify", &out]);
     for line in ["row 3: `image`", "rows 120 to 131: `image`", "rows 128 to 139: `report`"] {
-        assert!(told.contains(&format!("{FIRST}, {line} is damaged")), "{line}\n{told}");
+        assert!(message.contains(&format!("{FIRST}, {line} is damaged")), "{line}\n{message}");
     }
-    assert!(told.contains("3 problems in"), "{told}");
+    assert!(message.contains("3 problems in"), "{message}");
 }
 
 #[test]
@@ -158,9 +158,9 @@ fn a_truncated_shard_is_reported() {
     lengths.extend((0..30).map(|_| random.random_range(0..whole.len())));
     for length in lengths {
         fs::write(&path, &whole[..length]).expect("written");
-        let told = fails("dataset", 1, args!["verify", &out]);
+        let message = fails("dataset", 1, args!["verify", &out]);
         let expected = format!("{SECOND}: {length} bytes, the manifest says {}: it was cut off", whole.len());
-        assert!(told.starts_with(&expected) && told.contains("1 problem in"), "{told}");
+        assert!(message.starts_with(&expected) && message.contains("1 problem in"), "{message}");
     }
     // As long as before, but zeros.
     fs::write(&path, vec![0; whole.len()]).expect("written");
@@ -182,9 +182,9 @@ fn files_of_different_datasets_are_reported() {
     assert!(verify().contains(&format!("{SECOND}: holds the bytes of {FIRST}")), "{}", verify());
     fs::rename(&first, &second).expect("moved");
     fs::rename(&aside, &first).expect("moved");
-    let told = verify();
-    assert!(told.contains(&format!("{FIRST}: holds the bytes of {SECOND}")), "{told}");
-    assert!(told.contains(&format!("{SECOND}: holds the bytes of {FIRST}")), "{told}");
+    let printed = verify();
+    assert!(printed.contains(&format!("{FIRST}: holds the bytes of {SECOND}")), "{printed}");
+    assert!(printed.contains(&format!("{SECOND}: holds the bytes of {FIRST}")), "{printed}");
     fs::rename(&first, &aside).expect("moved");
     fs::rename(&second, &first).expect("moved");
     fs::rename(&aside, &second).expect("moved");
@@ -215,26 +215,26 @@ fn a_manifest_that_disagrees_with_the_shards_is_reported() {
     let (_temporary, out) = small_set(&[]);
     let path = out.join("dataset.json");
     let whole = Manifest::load(&Storage::folder(&out)).expect("a manifest");
-    let told = |change: &dyn Fn(&mut Manifest)| {
+    let printed = |change: &dyn Fn(&mut Manifest)| {
         let mut manifest = whole.clone();
         edit(&mut manifest);
         manifest.save(&Storage::folder(&out)).expect("saved");
         fails("dataset", 1, args!["verify", &out])
     };
-    let version = told(&|manifest| manifest.format_version = 2);
+    let version = printed(&|manifest| manifest.format_version = 2);
     assert!(version.contains("dataset.json: format version 2, this build reads version 1; ingest again"), "{version}");
     for (change, rows) in [(1, 141), (-1, 139)] {
-        let wrong = told(&|manifest| {
+        let wrong = printed(&|manifest| {
             manifest.shards[0].rows = (140 + change) as u64;
             manifest.totals.records = manifest.totals.records.wrapping_add_signed(change);
         });
         assert!(wrong.starts_with(&format!("{FIRST}: 140 rows, the manifest says {rows}")), "{wrong}");
     }
-    let total = told(&|manifest| manifest.totals.records += 1);
+    let total = printed(&|manifest| manifest.totals.records += 1);
     assert!(total.starts_with("dataset.json: ") && total.contains("its shards add up to"), "{total}");
-    let digest = told(&|manifest| manifest.shards[1].sha256 = "0".repeat(64));
+    let digest = printed(&|manifest| manifest.shards[1].sha256 = "0".repeat(64));
     assert!(digest.starts_with(&format!("{SECOND}: its rows are as they were written")), "{digest}");
-    let labels = told(&|manifest| manifest.labels.reverse());
+    let labels = printed(&|manifest| manifest.labels.reverse());
     assert!(labels.contains(&format!("{FIRST}: other findings than the manifest's")), "{labels}");
     fs::write(&path, "{}").expect("written");
     assert!(fails("dataset", 1, args!["verify", &out]).contains("dataset.json"));
@@ -266,9 +266,9 @@ fn shards_without_checksums_are_verified_as_far_as_possible() {
             bytes[image.bytes.end as usize - 100] ^= 1;
             bytes[image.bytes.start as usize + 60] ^= 1;
         });
-        let told = fails("dataset", 1, args!["verify", &out]);
-        assert!(told.contains(&format!("{FIRST}: its SHA-256 is not the manifest's")), "{told}");
-        assert_eq!(told.contains(&format!("{FIRST}, row 0")), !more.is_empty(), "{told}");
+        let message = fails("dataset", 1, args!["verify", &out]);
+        assert!(message.contains(&format!("{FIRST}: its SHA-256 is not the manifest's")), "{message}");
+        assert_eq!(message.contains(&format!("{FIRST}, row 0")), !more.is_empty(), "{message}");
     }
 }
 
@@ -279,10 +279,10 @@ fn a_damaged_image_is_neither_shown_nor_exported() {
     let image = regions.iter().find(|region| region.kind == "image").expect("an image");
     let first = Dataset::open(&out).expect("a dataset").record(0).expect("a record").record_id;
     edit(&out.join(FIRST), |bytes| bytes[image.bytes.end as usize - 7] ^= 4);
-    let told = fails("dataset", 1, args!["inspect", &out, "--row", &first]);
-    assert!(told.contains(&format!("{FIRST}, row 0: `image` is damaged")), "{told}");
-    let told = fails("dataset", 1, args!["export", &out, temporary.path().join("export"), "--to", "csv"]);
-    assert!(told.contains(&format!("{FIRST}, row 0: `image` is damaged")), "{told}");
+    let message = fails("dataset", 1, args!["inspect", &out, "--row", &first]);
+    assert!(message.contains(&format!("{FIRST}, row 0: `image` is damaged")), "{message}");
+    let message = fails("dataset", 1, args!["export", &out, temporary.path().join("export"), "--to", "csv"]);
+    assert!(message.contains(&format!("{FIRST}, row 0: `image` is damaged")), "{message}");
     // The table alone needs no image.
     ok("dataset", args!["export", &out, temporary.path().join("table"), "--to", "csv", "--no-images"]);
 }
@@ -305,12 +305,12 @@ fn no_export_has_flipped_bits() {
         let (failed, tried) = with_flipped_bits(&out, 11, each, &mut |_, flipped| {
             let export = temporary.path().join("export");
             let output = run(&export);
-            let told = helpers::text(&output.stderr);
+            let message = helpers::text(&output.stderr);
             if output.status.success() {
                 assert!(contents(&export) == expected, "{format}: {flipped}: another export");
             } else {
-                assert_eq!(output.status.code(), Some(1), "{format}: {flipped}: {told}");
-                assert!(told.contains("shards/part-0000") && !told.contains("panicked"), "{flipped}: {told}");
+                assert_eq!(output.status.code(), Some(1), "{format}: {flipped}: {message}");
+                assert!(message.contains("shards/part-0000") && !message.contains("panicked"), "{flipped}: {message}");
             }
             let _ = fs::remove_dir_all(&export);
             !output.status.success()
@@ -328,23 +328,24 @@ type Read<'a> = (&'a str, &'a dyn Fn(&Arc<Dataset>) -> Result<String, String>);
 fn no_reader_returns_flipped_bits() {
     for more in [&[][..], &["--image-encoding", "png"], &["--compression", "zstd"]] {
         let (_temporary, out) = small_set(more);
-        let told = |error: dataset::Error| error.to_string();
+        let message = |error: dataset::Error| error.to_string();
         let texts = |dataset: &Arc<Dataset>| -> Result<String, String> {
             let found = ["record_id", "patient_id", "report", "view"].map(|name| dataset.texts(name));
-            Ok(format!("{:?}", found.into_iter().collect::<Result<Vec<_>, _>>().map_err(told)?))
+            Ok(format!("{:?}", found.into_iter().collect::<Result<Vec<_>, _>>().map_err(message)?))
         };
-        let labels =
-            |dataset: &Arc<Dataset>| -> Result<String, String> { Ok(format!("{:?}", dataset.labels().map_err(told)?)) };
+        let labels = |dataset: &Arc<Dataset>| -> Result<String, String> {
+            Ok(format!("{:?}", dataset.labels().map_err(message)?))
+        };
         let table = |dataset: &Arc<Dataset>| -> Result<String, String> {
-            let frame = dataset.metadata().map_err(told)?;
+            let frame = dataset.metadata().map_err(message)?;
             Ok(format!("{:?}", (0..frame.height()).map(|row| frame.get(row)).collect::<Vec<_>>()))
         };
         let records = |dataset: &Arc<Dataset>| -> Result<String, String> {
             let records: Result<Vec<Record>, _> = (0..dataset.len()).map(|row| dataset.record(row)).collect();
-            Ok(format!("{:?}", records.map_err(told)?))
+            Ok(format!("{:?}", records.map_err(message)?))
         };
         let page = |dataset: &Arc<Dataset>| -> Result<String, String> {
-            dataset::commands::inspect::summary(dataset).map_err(told)
+            dataset::commands::inspect::summary(dataset).map_err(message)
         };
         let readers: [Read<'_>; 5] =
             [("texts", &texts), ("labels", &labels), ("table", &table), ("records", &records), ("summary", &page)];
@@ -377,7 +378,7 @@ fn no_reader_returns_flipped_bits() {
 #[test]
 fn invalid_codes_and_images_are_reported() {
     let temporary = folder();
-    let told = |name: &str, encoding: ImageEncoding, change: &dyn Fn(&mut Record)| {
+    let printed = |name: &str, encoding: ImageEncoding, change: &dyn Fn(&mut Record)| {
         let out = temporary.path().join(name);
         let mut records: Vec<Record> = (0..3).map(|row| made_record(row, (10, 14), 1)).collect();
         for record in &mut records {
@@ -391,26 +392,26 @@ fn invalid_codes_and_images_are_reported() {
         write_dataset(&out, &["A"], encoding, &[records]);
         fails("dataset", 1, args!["verify", &out])
     };
-    let code = told("code", ImageEncoding::Raw, &|record| record.labels[0] = Some(3));
+    let code = printed("code", ImageEncoding::Raw, &|record| record.labels[0] = Some(3));
     assert!(code.contains("label code 3, which is none of 1, 0, -1"), "{code}");
-    let token = told("token", ImageEncoding::Raw, &|record| record.token_ids[2] = 100);
+    let token = printed("token", ImageEncoding::Raw, &|record| record.token_ids[2] = 100);
     assert!(token.contains("token id 100, of a vocabulary of 100"), "{token}");
-    let long = told("long", ImageEncoding::Raw, &|record| record.image.extend([250; 9]));
+    let long = printed("long", ImageEncoding::Raw, &|record| record.image.extend([250; 9]));
     assert!(long.contains("row 1: the image page does not hold 140 bytes"), "{long}");
-    let turned = told("turned", ImageEncoding::Png, &|record| {
+    let turned = printed("turned", ImageEncoding::Png, &|record| {
         (record.width, record.height) = (record.height, record.width);
     });
     assert!(turned.contains("row 1: image of 14×10, its columns say 10×14"), "{turned}");
-    for told in [&code, &token, &long, &turned] {
-        assert!(told.starts_with(&format!("{FIRST}, row 1: ")) && told.contains("1 problem in"), "{told}");
+    for printed in [&code, &token, &long, &turned] {
+        assert!(printed.starts_with(&format!("{FIRST}, row 1: ")) && printed.contains("1 problem in"), "{printed}");
     }
-    let many = told("many", ImageEncoding::Raw, &|record| record.token_ids.resize(101, 5));
+    let many = printed("many", ImageEncoding::Raw, &|record| record.token_ids.resize(101, 5));
     assert!(many.starts_with(&format!("{FIRST}, row 1: 101 token ids, the manifest says 100 at most")), "{many}");
     for (at, place) in
         [[f32::NAN, 1.0, 2.0, 2.0], [1.0, 1.0, 2.0, 16.0], [1.0, 1.0, f32::INFINITY, 2.0]].iter().enumerate()
     {
         let [x, y, width, height] = *place;
-        let boxed = told(&format!("box {at}"), ImageEncoding::Raw, &|record| {
+        let boxed = printed(&format!("box {at}"), ImageEncoding::Raw, &|record| {
             record.boxes = vec![BoundingBox { label: "A".to_owned(), x, y, width, height }];
         });
         assert!(boxed.starts_with(&format!("{FIRST}, row 1: a box at ")), "{boxed}");
@@ -434,7 +435,7 @@ fn invalid_codes_and_images_are_reported() {
     .into_iter()
     .enumerate()
     {
-        let mask = told(&format!("mask {at}"), ImageEncoding::Raw, &|record| record.mask = Some(mask.clone()));
+        let mask = printed(&format!("mask {at}"), ImageEncoding::Raw, &|record| record.mask = Some(mask.clone()));
         assert!(mask.starts_with(&format!("{FIRST}, row 1: {expected}")), "{mask}");
     }
     for (at, image) in [
@@ -444,15 +445,15 @@ fn invalid_codes_and_images_are_reported() {
     .into_iter()
     .enumerate()
     {
-        let other = told(&format!("image {at}"), ImageEncoding::Png, &|record| record.image.clone_from(&image));
+        let other = printed(&format!("image {at}"), ImageEncoding::Png, &|record| record.image.clone_from(&image));
         assert!(other.starts_with(&format!("{FIRST}, row 1: its image is ")), "{other}");
         assert!(other.contains("those of this dataset are 8-bit gray png"), "{other}");
     }
-    let named = told("control", ImageEncoding::Raw, &|record| record.patient_id = "p\u{1b}[2J".to_owned());
+    let named = printed("control", ImageEncoding::Raw, &|record| record.patient_id = "p\u{1b}[2J".to_owned());
     assert!(named.starts_with(&format!("{FIRST}, row 1: `patient_id` holds the control character U+001B")), "{named}");
-    let named = told("long id", ImageEncoding::Raw, &|record| record.image_id = "x".repeat(1 << 20));
+    let named = printed("long id", ImageEncoding::Raw, &|record| record.image_id = "x".repeat(1 << 20));
     assert!(named.starts_with(&format!("{FIRST}, row 1: `image_id` has 1048576 bytes, the most is 4096")), "{named}");
-    let twice = told("twice", ImageEncoding::Raw, &|record| record.record_id = "made/00000".to_owned());
+    let twice = printed("twice", ImageEncoding::Raw, &|record| record.record_id = "made/00000".to_owned());
     assert!(
         twice.starts_with(&format!("{FIRST}, row 1: record `made/00000` is also that of {FIRST}, row 0")),
         "{twice}"
@@ -468,7 +469,7 @@ fn files_that_contradict_each_other_are_reported() {
     write_dataset(&out, &["A"], ImageEncoding::Raw, &[records]);
     let storage = Storage::folder(&out);
     let whole = Manifest::load(&storage).expect("a manifest");
-    let told = |change: &dyn Fn(&mut Manifest)| {
+    let printed = |change: &dyn Fn(&mut Manifest)| {
         let mut manifest = whole.clone();
         edit(&mut manifest);
         manifest.save(&storage).expect("saved");
@@ -479,23 +480,23 @@ fn files_that_contradict_each_other_are_reported() {
     let beside = temporary.path().join("part.parquet");
     fs::copy(out.join(FIRST), &beside).expect("copied");
     for path in ["../part.parquet", "shards/../../part.parquet", beside.to_str().expect("UTF-8"), "", "."] {
-        let elsewhere = told(&|manifest| path.clone_into(&mut manifest.shards[0].path));
+        let elsewhere = printed(&|manifest| path.clone_into(&mut manifest.shards[0].path));
         assert!(elsewhere.contains(&format!("the shard `{path}` lies outside of the dataset")), "{elsewhere}");
         assert!(fails("dataset", 1, args!["inspect", &out]).contains("lies outside of the dataset"));
     }
 
-    let encoding = told(&|manifest| manifest.image.encoding = ImageEncoding::Png);
+    let encoding = printed(&|manifest| manifest.image.encoding = ImageEncoding::Png);
     assert!(encoding.starts_with(&format!("{FIRST}: its images are raw, the manifest says png")), "{encoding}");
-    let vocabulary = told(&|manifest| manifest.text.vocabulary = 101);
+    let vocabulary = printed(&|manifest| manifest.text.vocabulary = 101);
     assert!(vocabulary.contains("tokenizer.json: a vocabulary of 100 pieces, the manifest says 101"), "{vocabulary}");
-    let footer = told(&|manifest| manifest.shards[0].footer.as_mut().expect("a footer").crc32 ^= 1);
+    let footer = printed(&|manifest| manifest.shards[0].footer.as_mut().expect("a footer").crc32 ^= 1);
     assert!(footer.starts_with(&format!("{FIRST}, its page index or footer is damaged")), "{footer}");
 
     let tokenizer = out.join("tokenizer.json");
     let kept = fs::read(&tokenizer).expect("a tokenizer");
     fs::write(&tokenizer, "{").expect("written");
     let digest = dataset::store::files::sha256(&tokenizer).expect("a digest");
-    let unread = told(&|manifest| manifest.text.tokenizer_sha256.clone_from(&digest));
+    let unread = printed(&|manifest| manifest.text.tokenizer_sha256.clone_from(&digest));
     assert!(unread.contains("tokenizer.json: ") && unread.contains("1 problem in"), "{unread}");
     fs::write(&tokenizer, kept).expect("written");
 
@@ -531,7 +532,7 @@ fn files_that_contradict_each_other_are_reported() {
         shard.sha256 = dataset::store::files::sha256(&out.join(FIRST)).expect("a digest");
         shard.footer = None;
     };
-    let null = told(&foreign);
+    let null = printed(&foreign);
     assert!(null.starts_with(&format!("{FIRST}, row 2: `labels` is null")), "{null}");
     let dataset = Dataset::open(&out).expect("a dataset");
     assert!(dataset.labels().is_err());
@@ -575,17 +576,17 @@ fn named_pipes_are_reported_and_not_read() {
         let kept = path.with_extension("kept");
         fs::rename(&path, &kept).expect("renamed");
         assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
-        let told = fails("dataset", 1, args!["verify", &out]);
-        assert!(told.contains(name) && told.contains("no regular file"), "{name}: {told}");
+        let message = fails("dataset", 1, args!["verify", &out]);
+        assert!(message.contains(name) && message.contains("no regular file"), "{name}: {message}");
         fs::remove_file(&path).expect("removed");
         std::os::unix::fs::symlink("/dev/zero", &path).expect("a link");
-        let told = fails("dataset", 1, args!["verify", &out]);
-        assert!(told.contains(name) && told.contains("no regular file"), "{name}: {told}");
+        let message = fails("dataset", 1, args!["verify", &out]);
+        assert!(message.contains(name) && message.contains("no regular file"), "{name}: {message}");
         fs::remove_file(&path).expect("removed");
         // Of a terabyte, none of it written.
         fs::File::create(&path).and_then(|file| file.set_len(1 << 40)).expect("a sparse file");
-        let told = fails("dataset", 1, args!["verify", &out]);
-        assert!(told.contains(name) && told.contains("1099511627776 bytes"), "{name}: {told}");
+        let message = fails("dataset", 1, args!["verify", &out]);
+        assert!(message.contains(name) && message.contains("1099511627776 bytes"), "{name}: {message}");
         fs::rename(&kept, &path).expect("renamed");
     }
     assert!(ok("dataset", args!["verify", &out]).contains("all whole"));
@@ -610,9 +611,9 @@ fn a_manifest_with_too_many_rows_is_compared_with_the_footer() {
         let mut shell = std::process::Command::new("bash");
         shell.args(["-c", "ulimit -v 8000000; exec \"$@\"", "bash"]).arg(helpers::binary("dataset"));
         let output = shell.args(&arguments).output().expect("it runs");
-        let told = helpers::text(&output.stderr);
-        let named = told.contains(FIRST) && told.contains("140 rows") && told.contains("4294967000");
-        assert!(output.status.code() == Some(1) && named, "{arguments:?}: {told}");
+        let message = helpers::text(&output.stderr);
+        let named = message.contains(FIRST) && message.contains("140 rows") && message.contains("4294967000");
+        assert!(output.status.code() == Some(1) && named, "{arguments:?}: {message}");
     }
     assert!(!export.exists());
 }

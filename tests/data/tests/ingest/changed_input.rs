@@ -82,8 +82,8 @@ fn an_unfinished_run_reports_changed_input() {
         number += 1;
         let out = copied(&killed, &temporary.path().join(format!("copy-{number}")));
         let before = contents(&out.join("shards"));
-        let told = fails("ingest", 1, arguments(&raw, &out));
-        assert!(words.iter().all(|word| told.contains(word)) && told.contains("--overwrite"), "{told}");
+        let message = fails("ingest", 1, arguments(&raw, &out));
+        assert!(words.iter().all(|word| message.contains(word)) && message.contains("--overwrite"), "{message}");
         assert!(contents(&out.join("shards")) == before, "nothing is written");
         ok("ingest", [arguments(&raw, &out), args!["--overwrite", "--max-reject-rate", "1"].to_vec()].concat());
     };
@@ -119,9 +119,9 @@ fn a_finished_dataset_is_checked_against_its_input() {
     let check = || args!["mimic-cxr", &raw, &out, "--check-input"];
     let says = |words: &[&str]| {
         let output = helpers::run("ingest", check());
-        let told = helpers::text(&output.stdout) + &helpers::text(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{told}");
-        assert!(words.iter().all(|word| told.contains(word)), "{told}");
+        let message = helpers::text(&output.stdout) + &helpers::text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(words.iter().all(|word| message.contains(word)), "{message}");
     };
     assert!(ok("ingest", check()).contains("the input is what it was"));
     let image = files_with(&raw, ".dcm").remove(1);
@@ -137,8 +137,8 @@ fn a_finished_dataset_is_checked_against_its_input() {
     fs::remove_file(raw.join(&image)).expect("removed");
     says(&[&format!("{image}: cannot be read any more")]);
     // Without the check the plan alone is compared, which knows sizes and names.
-    let told = fails("ingest", 1, [arguments(&raw, &out), args!["--report-text", "impression"].to_vec()].concat());
-    assert!(told.contains("--check-input says how"), "{told}");
+    let message = fails("ingest", 1, [arguments(&raw, &out), args!["--report-text", "impression"].to_vec()].concat());
+    assert!(message.contains("--check-input says how"), "{message}");
     fs::write(raw.join(&image), bytes).expect("written");
     assert!(ok("ingest", check()).contains("the input is what it was"));
     assert!(contents(&out) == before, "a check writes nothing");

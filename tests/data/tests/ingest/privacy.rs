@@ -241,9 +241,9 @@ fn a_surname_in_view_position_is_left_out_and_counted() {
     let known: Vec<&str> = views.iter().flatten().map(String::as_str).collect();
     assert_eq!(known, ["PA", "XTABLE LATERAL"]);
     let output = helpers::run("ingest", args!["folder", &flat, temporary.path().join("more"), "--size", "64"]);
-    let told = helpers::text(&output.stdout);
+    let printed = helpers::text(&output.stdout);
     let counted = format!("views: {} records without one, since the ViewPosition", films.len() - 2);
-    assert!(told.contains(&counted), "{told}");
+    assert!(printed.contains(&counted), "{printed}");
 }
 
 #[test]

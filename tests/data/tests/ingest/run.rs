@@ -18,11 +18,11 @@ fn a_phantom_becomes_a_dataset() {
     let temporary = folder();
     let raw = phantom(temporary.path(), 40);
     let out = temporary.path().join("set");
-    let told = ingest("mimic-cxr", &raw, &out, &[]);
+    let printed = ingest("mimic-cxr", &raw, &out, &[]);
     let dataset = Dataset::open(&out).expect("a dataset");
     let images = contents(&raw.join("files")).keys().filter(|path| path.ends_with(".dcm")).count();
     assert_eq!(dataset.len(), images);
-    assert!(told.contains(&format!("{images} records of 40 studies")), "{told}");
+    assert!(printed.contains(&format!("{images} records of 40 studies")), "{printed}");
     assert_eq!(dataset.manifest().totals.records as usize, images);
     assert_eq!(rejects(&out), []);
     assert!(!out.join(".ingest").exists(), "notes of the run are gone");
@@ -191,8 +191,8 @@ fn a_run_killed_again_and_again_gives_the_same_bytes() {
     let _ = child.kill();
     child.wait().expect("it ends");
     let in_time = !out.join("dataset.json").exists();
-    let told = ok("ingest", &arguments);
-    assert!(!in_time || told.contains("went on after"), "{told}");
+    let printed = ok("ingest", &arguments);
+    assert!(!in_time || printed.contains("went on after"), "{printed}");
     assert!(whole == contents(&out));
 }
 
@@ -227,8 +227,8 @@ fn bad_input_becomes_reject_rows() {
     let out = temporary.path().join("set");
     let mut arguments = args!["mimic-cxr", &raw, &out].to_vec();
     arguments.extend(SMALL.iter().map(Into::into));
-    let told = fails("ingest", 3, &arguments);
-    assert!(told.contains("--max-reject-rate"), "{told}");
+    let message = fails("ingest", 3, &arguments);
+    assert!(message.contains("--max-reject-rate"), "{message}");
     let found = rejects(&out);
     let of = |path: &str| -> &RejectRow {
         let matching: Vec<_> = found.iter().filter(|reject| reject.source_path == path).collect();
@@ -274,9 +274,9 @@ fn impossible_runs_are_refused_with_one_line() {
     let raw = phantom(temporary.path(), 6);
     let path = temporary.path();
     let says = |arguments: &[std::ffi::OsString], words: &str| {
-        let told = fails("ingest", 1, arguments);
-        assert!(told.starts_with("error: ") || told.contains("\nerror: "), "{told}");
-        assert!(told.contains(words), "{told}");
+        let message = fails("ingest", 1, arguments);
+        assert!(message.starts_with("error: ") || message.contains("\nerror: "), "{message}");
+        assert!(message.contains(words), "{message}");
     };
     says(&args!["mimic-cxr", path.join("nowhere"), path.join("x")], "is no directory");
     fs::create_dir(path.join("empty")).expect("made");
@@ -336,8 +336,8 @@ fn a_second_run_into_the_same_folder_is_refused() {
     fs::create_dir_all(out.join(".ingest")).expect("made");
     let lock = fs::File::create(out.join(".ingest/lock")).expect("made");
     lock.lock().expect("locked");
-    let told = fails("ingest", 1, args!["mimic-cxr", &raw, &out]);
-    assert!(told.contains("another ingest works on it now"), "{told}");
+    let message = fails("ingest", 1, args!["mimic-cxr", &raw, &out]);
+    assert!(message.contains("another ingest works on it now"), "{message}");
     drop(lock);
     ingest("mimic-cxr", &raw, &out, &[]);
 }
@@ -364,8 +364,8 @@ fn a_failed_run_without_shards_can_be_replaced() {
     // Shards of another version are not mixed with those of this one.
     fs::remove_file(out.join("dataset.json")).expect("removed");
     noted("{\"tool\": \"mrm ingest 0.0.1\"}");
-    let told = fails("ingest", 1, args!["mimic-cxr", &raw, &out]);
-    assert!(told.contains("an unfinished dataset of mrm ingest 0.0.1, this is mrm ingest "), "{told}");
+    let message = fails("ingest", 1, args!["mimic-cxr", &raw, &out]);
+    assert!(message.contains("an unfinished dataset of mrm ingest 0.0.1, this is mrm ingest "), "{message}");
     ingest("mimic-cxr", &raw, &out, &["--overwrite"]);
     assert!(contents(&out) == contents(&whole));
 }
@@ -393,8 +393,8 @@ fn a_record_with_an_unreadable_report_keeps_its_image() {
     let path = temporary.path().join("tokenizer.json");
     fs::write(&path, tokenizer.to_string()).expect("written");
     let out = temporary.path().join("set");
-    let told = ok("ingest", args!["covid", &raw, &out, "--no-images", "--tokenizer", &path]);
-    assert!(told.contains("2 records"), "{told}");
+    let printed = ok("ingest", args!["covid", &raw, &out, "--no-images", "--tokenizer", &path]);
+    assert!(printed.contains("2 records"), "{printed}");
     let dataset = Dataset::open(&out).expect("a dataset");
     let report = |row| dataset.record(row).expect("a record").report;
     assert_eq!((report(0).as_deref(), report(1)), (Some("clear"), None));
@@ -442,7 +442,7 @@ fn a_run_continues_after_a_full_disk() {
     let out = disk.join("set");
     let mut arguments = args!["mimic-cxr", &raw, &out].to_vec();
     arguments.extend(SMALL.iter().map(Into::into));
-    let told = fails("ingest", 1, &arguments);
+    let message = fails("ingest", 1, &arguments);
     let half = contents(&out).into_keys().filter(|path| path.ends_with(".tmp")).collect::<Vec<_>>();
     let opened = Dataset::open(&out).is_ok();
     // More room, and the same command goes on.
@@ -450,7 +450,7 @@ fn a_run_continues_after_a_full_disk() {
     let again = grown.then(|| helpers::run("ingest", &arguments));
     let bytes = contents(&out);
     let unmounted = Command::new("umount").arg(&disk).status().is_ok_and(|status| status.success());
-    assert!(told.contains("No space left on device"), "{told}");
+    assert!(message.contains("No space left on device"), "{message}");
     assert_eq!(half, [] as [String; 0]);
     assert!(!opened && grown && unmounted);
     assert!(again.is_some_and(|output| output.status.success()));

@@ -86,11 +86,11 @@ fn a_folder_that_cannot_be_listed_ends_the_run() {
             run
         };
         let undisturbed = done(planned(Some(0)));
-        let told = ended(planned(None));
+        let message = ended(planned(None));
         let path = raw.join(ending);
         let remedy = "make it readable for this user";
-        let said = told.contains(&format!("{}: ", path.display())) && told.contains(remedy);
-        assert!(said, "{source} {ending}: {told}");
+        let said = message.contains(&format!("{}: ", path.display())) && message.contains(remedy);
+        assert!(said, "{source} {ending}: {message}");
         assert_eq!(done(planned(Some(1))), undisturbed, "{source} {ending}: one refusal is no matter");
     }
 }
@@ -114,8 +114,8 @@ fn a_folder_of_another_user_ends_the_run() {
         }
         run
     };
-    let told = done(run(0o755));
-    assert!(told.contains("Pleural Effusion"), "{told}");
+    let printed = done(run(0o755));
+    assert!(printed.contains("Pleural Effusion"), "{printed}");
     let refused = ended(run(if is_root { 0o700 } else { 0 }));
     assert!(refused.contains(&format!("{}: Permission denied", tables.display())), "{refused}");
     // A folder that can be listed, but whose files cannot be looked at.
@@ -127,14 +127,14 @@ fn a_folder_of_another_user_ends_the_run() {
         fs::create_dir(raw.join(name)).expect("made");
         fs::set_permissions(raw.join(name), fs::Permissions::from_mode(0o0)).expect("set");
     }
-    assert_eq!(done(run(0o755)), told);
+    assert_eq!(done(run(0o755)), printed);
     // Tables are found in a folder of any name.
     let named = raw.join(OsStr::from_bytes(b"R\xf6ntgen"));
     fs::create_dir(&named).expect("made");
     for name in files_with(&tables, ".csv.gz") {
         fs::rename(tables.join(&name), named.join(&name)).expect("moved");
     }
-    assert_eq!(done(run(0o755)), told);
+    assert_eq!(done(run(0o755)), printed);
 }
 
 #[test]
@@ -144,8 +144,8 @@ fn a_table_that_is_a_dead_link_ends_the_run() {
     let table = raw.join("mimic-cxr-2.0.0-chexpert.csv.gz");
     fs::remove_file(&table).expect("removed");
     symlink("annex/objects/gone", &table).expect("linked");
-    let told = fails("ingest", 1, args!["mimic-cxr", &raw, "out", "--dry-run"]);
-    assert!(told.contains("chexpert.csv.gz: the link leads nowhere"), "{told}");
+    let message = fails("ingest", 1, args!["mimic-cxr", &raw, "out", "--dry-run"]);
+    assert!(message.contains("chexpert.csv.gz: the link leads nowhere"), "{message}");
 }
 
 #[test]
@@ -164,10 +164,10 @@ fn an_unreadable_file_that_planning_needs_ends_the_run() {
         faults.inject(&mut run, Call::Open, EIO, &[path], None);
         run
     };
-    let told = ended(run(&["--dry-run"], &bare));
-    assert!(told.contains(&format!("{bare}: Input/output error")), "{told}");
-    let told = ended(run(&["--dry-run", "--patient-from-header"], &other));
-    assert!(told.contains(&format!("{other}: Input/output error")), "{told}");
+    let message = ended(run(&["--dry-run"], &bare));
+    assert!(message.contains(&format!("{bare}: Input/output error")), "{message}");
+    let message = ended(run(&["--dry-run", "--patient-from-header"], &other));
+    assert!(message.contains(&format!("{other}: Input/output error")), "{message}");
     // A link whose target is missing may be an image, and the system's own folder holds none.
     symlink("nowhere", raw.join("dead-link")).expect("linked");
     fs::create_dir(raw.join("lost+found")).expect("made");
@@ -194,8 +194,11 @@ fn an_unreadable_report_does_not_change_the_tokenizer() {
         run
     };
     let out = temporary.path().join("set");
-    let told = ended(run(&out, None));
-    assert!(told.contains(&format!("{report}: Input/output error")) && told.contains("--tokenizer FILE"), "{told}");
+    let message = ended(run(&out, None));
+    assert!(
+        message.contains(&format!("{report}: Input/output error")) && message.contains("--tokenizer FILE"),
+        "{message}"
+    );
     assert!(!out.join("tokenizer.json").exists() && !out.join("dataset.json").exists(), "nothing half-written");
     // The same command goes on.
     done(ingest_command(&raw, &out, &[]));
@@ -265,8 +268,8 @@ fn refused_inputs_are_ingested_by_a_retry() {
     let Some(set) = Disturbed::new(temporary.path()) else { return };
     let out = temporary.path().join("set");
     let advice = "could not be read";
-    let told = done(set.faulty(&out, &[], &[]));
-    assert!(told.contains(advice) && told.contains("--retry-rejects"), "{told}");
+    let message = done(set.faulty(&out, &[], &[]));
+    assert!(message.contains(advice) && message.contains("--retry-rejects"), "{message}");
     let found = rejects(&out);
     let said = |path: &str, stage: &str| {
         let of = |reject: &&helpers::RejectRow| reject.source_path == path && reject.stage == stage;
@@ -279,8 +282,8 @@ fn refused_inputs_are_ingested_by_a_retry() {
     assert!(!set.is_whole(&out));
 
     // The same command does nothing, and neither does a retry while nothing can be read.
-    for told in [done(set.command(&out, &[])), done(set.faulty(&out, &["--retry-rejects"], &[]))] {
-        assert!(told.contains("nothing to do") && told.contains(advice), "{told}");
+    for message in [done(set.command(&out, &[])), done(set.faulty(&out, &["--retry-rejects"], &[]))] {
+        assert!(message.contains("nothing to do") && message.contains(advice), "{message}");
         assert!(contents(&out) == before);
     }
     // Other input that changed meanwhile is noticed while the dataset is still whole.
@@ -289,23 +292,23 @@ fn refused_inputs_are_ingested_by_a_retry() {
     let mut changed = bytes.clone();
     *changed.last_mut().expect("bytes") ^= 1;
     fs::write(&other, changed).expect("written");
-    let told = ended(set.command(&out, &["--retry-rejects"]));
-    assert!(told.contains("1 file (") && told.contains("changed since it was read"), "{told}");
+    let message = ended(set.command(&out, &["--retry-rejects"]));
+    assert!(message.contains("1 file (") && message.contains("changed since it was read"), "{message}");
     assert!(contents(&out) == before);
     fs::write(&other, bytes).expect("written");
-    let told = ended(set.command(&out, &["--retry-rejects", "--tone", "minmax"]));
-    assert!(told.contains("holds another dataset"), "{told}");
+    let message = ended(set.command(&out, &["--retry-rejects", "--tone", "minmax"]));
+    assert!(message.contains("holds another dataset"), "{message}");
 
     // Only a part can be read now.
     let mut half = set.command(&out, &["--retry-rejects"]);
     set.faults.inject(&mut half, Call::Open, EACCES, &[&set.report], None);
-    let told = done(half);
-    assert!(told.contains("went on after") && told.contains(advice), "{told}");
+    let message = done(half);
+    assert!(message.contains("went on after") && message.contains(advice), "{message}");
     assert!(rejects(&out).iter().all(|reject| reject.source_path == set.report));
     assert!(ok("dataset", args!["verify", &out]).contains("all whole"));
 
-    let told = done(set.command(&out, &["--retry-rejects"]));
-    assert!(told.contains("went on after") && !told.contains(advice), "{told}");
+    let message = done(set.command(&out, &["--retry-rejects"]));
+    assert!(message.contains("went on after") && !message.contains(advice), "{message}");
     assert!(set.is_whole(&out), "the bytes of an undisturbed run, and no notes");
     assert!(done(set.command(&out, &["--retry-rejects"])).contains("nothing to do"));
 }
@@ -319,8 +322,8 @@ fn a_retry_without_its_notes_is_refused() {
     fs::remove_dir_all(out.join(".ingest")).expect("removed");
     let before = contents(&out);
     assert!(done(set.command(&out, &[])).contains("nothing to do"));
-    let told = ended(set.command(&out, &["--retry-rejects"]));
-    assert!(told.contains("--retry-rejects") && told.contains("--overwrite"), "{told}");
+    let message = ended(set.command(&out, &["--retry-rejects"]));
+    assert!(message.contains("--retry-rejects") && message.contains("--overwrite"), "{message}");
     assert!(contents(&out) == before);
     done(set.command(&out, &["--overwrite"]));
     assert!(set.is_whole(&out));
@@ -331,8 +334,8 @@ fn an_unfinished_run_retries_refused_inputs() {
     let temporary = folder();
     let Some(set) = Disturbed::new(temporary.path()) else { return };
     let out = temporary.path().join("set");
-    let told = ended(set.faulty(&out, &[], &["part-00001.parquet.tmp"]));
-    assert!(told.contains("part-00001.parquet"), "{told}");
+    let message = ended(set.faulty(&out, &[], &["part-00001.parquet.tmp"]));
+    assert!(message.contains("part-00001.parquet"), "{message}");
     assert!(out.join(".ingest/part-00000.json").exists(), "the shard with the image is finished");
     done(set.command(&out, &[]));
     assert!(set.is_whole(&out));

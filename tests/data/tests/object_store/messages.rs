@@ -20,11 +20,11 @@ fn settings_are_trimmed_and_passwords_are_never_shown() {
     };
     let inspect = args!["inspect", url("set")];
     // What is there is no manifest, and it was read.
-    let told = command_with(&[("AWS_ACCESS_KEY_ID", "anyone\n"), ("AWS_SECRET_ACCESS_KEY", " anything ")], &inspect);
-    assert!(told.contains("format version 0"), "{told}");
+    let printed = command_with(&[("AWS_ACCESS_KEY_ID", "anyone\n"), ("AWS_SECRET_ACCESS_KEY", " anything ")], &inspect);
+    assert!(printed.contains("format version 0"), "{printed}");
     // What cannot be sent is told with its cause.
-    let told = command_with(&[("AWS_ACCESS_KEY_ID", "any\none")], &inspect);
-    assert!(told.contains("error: s3://radiographs/set/dataset.json: the request broke off (called"), "{told}");
+    let printed = command_with(&[("AWS_ACCESS_KEY_ID", "any\none")], &inspect);
+    assert!(printed.contains("error: s3://radiographs/set/dataset.json: the request broke off (called"), "{printed}");
 
     let dead = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     let endpoint = format!("http://someone:SECRET@{dead}");
@@ -34,16 +34,16 @@ fn settings_are_trimmed_and_passwords_are_never_shown() {
         vec![("AWS_ENDPOINT_URL", "http://someone:SE/CRET@host")],
         vec![("AWS_ENDPOINT_URL", "someone:SECRET@host")],
     ] {
-        let told = command_with(&settings, &inspect);
-        assert!(told.contains("error: s3://radiographs/set"), "{told}");
-        assert!(!told.contains("SECRET") && !told.contains("CRET"), "{told}");
+        let printed = command_with(&settings, &inspect);
+        assert!(printed.contains("error: s3://radiographs/set"), "{printed}");
+        assert!(!printed.contains("SECRET") && !printed.contains("CRET"), "{printed}");
     }
-    let told = command_with(&[], &args!["inspect", "s3://someone:SECRET@radiographs/set"]);
-    assert!(told.contains("s3://BUCKET/PREFIX") && !told.contains("SECRET"), "{told}");
+    let printed = command_with(&[], &args!["inspect", "s3://someone:SECRET@radiographs/set"]);
+    assert!(printed.contains("s3://BUCKET/PREFIX") && !printed.contains("SECRET"), "{printed}");
     let settings = [settings(&dead.to_string()), vec![("AWS_ENDPOINT_URL".to_owned(), endpoint)]].concat();
     let storage = Storage::at_with(url("set"), settings).expect("a place");
-    let told = format!("{storage:?} {storage}");
-    assert!(!told.contains("SECRET") && !told.contains("anything"), "{told}");
+    let printed = format!("{storage:?} {storage}");
+    assert!(!printed.contains("SECRET") && !printed.contains("anything"), "{printed}");
 }
 
 #[test]
@@ -89,19 +89,19 @@ fn faults_are_reported_in_one_line() {
     storage.write(name, shard.slice(..shard.len() - 1000)).expect("written");
     let (expected, found) = (shard.len().to_string(), (shard.len() - 1000).to_string());
     store.fails("dataset", &inspect(&at), &[name, &expected, &found]);
-    let told = text(&store.run("dataset", &verify).stderr);
-    assert!(told.contains(&expected) && told.contains(&found) && told.contains("1 problem in"), "{told}");
+    let message = text(&store.run("dataset", &verify).stderr);
+    assert!(message.contains(&expected) && message.contains(&found) && message.contains("1 problem in"), "{message}");
     storage.write(name, Vec::<u8>::new()).expect("written");
     store.fails("dataset", &inspect(&at), &[name, "0 bytes"]);
     let mut damaged = shard.to_vec();
     damaged[5000] ^= 1;
     storage.write(name, damaged.clone()).expect("written");
-    let told = text(&store.run("dataset", &verify).stderr);
-    assert!(told.contains(&format!("{name}, row")) && told.contains("`image` is damaged"), "{told}");
+    let message = text(&store.run("dataset", &verify).stderr);
+    assert!(message.contains(&format!("{name}, row")) && message.contains("`image` is damaged"), "{message}");
     // What reads it is told, too.
     let mut loader = Loader::builder(&store.dataset("set")).transform(Transform::evaluate(16)).build().expect("one");
-    let told = loader.next_batch().err().expect("a damaged image").to_string();
-    assert!(told.starts_with(&format!("{name}, row")) && told.contains("`image` is damaged"), "{told}");
+    let message = loader.next_batch().err().expect("a damaged image").to_string();
+    assert!(message.starts_with(&format!("{name}, row")) && message.contains("`image` is damaged"), "{message}");
     let export = raw.parent().expect("a folder").join("export");
     store.fails("dataset", &args!["export", &at, export, "--to", "csv"], &[name, "`image` is damaged"]);
     // One of the same size that comes in the place of another under an open reader.
@@ -111,13 +111,13 @@ fn faults_are_reported_in_one_line() {
     storage.write(name, damaged).expect("written");
     let rows: Vec<u32> = (0..4).collect();
     for error in [dataset.record(1).err(), dataset.image_pages(&rows).err(), dataset.columns(&["view"]).err()] {
-        let told = error.expect("another version").to_string();
-        assert!(told.contains(name) && told.contains("replaced after it was opened"), "{told}");
+        let message = error.expect("another version").to_string();
+        assert!(message.contains(name) && message.contains("replaced after it was opened"), "{message}");
     }
     storage.remove(&[name]).expect("removed");
     store.fails("dataset", &inspect(&at), &[name, "no such object"]);
-    let told = text(&store.run("dataset", &verify).stderr);
-    assert!(told.contains(name) && told.contains("no such object"), "{told}");
+    let message = text(&store.run("dataset", &verify).stderr);
+    assert!(message.contains(name) && message.contains("no such object"), "{message}");
     storage.write(name, shard).expect("written");
     assert!(store.ok("dataset", &verify).contains("all whole"));
 }

@@ -18,8 +18,8 @@ fn an_object_store_holds_the_bytes_of_a_folder() {
     ingest("mimic-cxr", &raw, &local, &[]);
     let at = url("deep/set/");
     let run = |more: &[&str]| ingesting(&raw, &at, &staging, more);
-    let told = store.ok("ingest", &run(&[]));
-    assert!(told.contains("of 40 studies"), "{told}");
+    let printed = store.ok("ingest", &run(&[]));
+    assert!(printed.contains("of 40 studies"), "{printed}");
     let whole = contents(&local);
     assert!(whole.len() >= 6 && whole == store.objects("deep/set"), "{:?}", store.objects("deep/set").keys());
     assert!(contents(&staging).is_empty(), "nothing stays behind");

@@ -155,8 +155,8 @@ fn batches_other_spellings_and_tables_alone_are_found() {
         assert_eq!(record.subset.as_deref(), Some(if id.contains("/test/") { "test" } else { "validate" }));
     }
     // With pictures, each one that is missing is a row.
-    let told = fails("ingest", 3, args!["chexpert", temporary.path().join("bare"), temporary.path().join("none")]);
-    assert!(told.contains("--max-reject-rate"), "{told}");
+    let message = fails("ingest", 3, args!["chexpert", temporary.path().join("bare"), temporary.path().join("none")]);
+    assert!(message.contains("--max-reject-rate"), "{message}");
 }
 
 #[test]
@@ -241,8 +241,8 @@ fn chexpert_plus_adds_reports() {
     }
     assert!(of(&listed[5]).source_path.ends_with(".dcm"));
     for (path, bytes) in contents(&out) {
-        let told = String::from_utf8_lossy(&bytes);
-        assert!(!told.contains("Martian") && !told.contains("Moonshine"), "{path}");
+        let printed = String::from_utf8_lossy(&bytes);
+        assert!(!printed.contains("Martian") && !printed.contains("Moonshine"), "{path}");
     }
 
     // The Plus table alone: records without labels.

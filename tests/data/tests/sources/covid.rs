@@ -60,8 +60,8 @@ fn the_real_covid_set_is_ingested() {
     let Some(data) = real_data() else { return };
     let temporary = folder();
     let out = temporary.path().join("set");
-    let told = ingest("covid", &data.join("covid-chestxray"), &out, &["--max-reject-rate", "0.1"]);
-    assert!(told.contains("543 records"), "{told}");
+    let message = ingest("covid", &data.join("covid-chestxray"), &out, &["--max-reject-rate", "0.1"]);
+    assert!(message.contains("543 records"), "{message}");
     let found = rejects(&out);
     assert_eq!(found.len(), 28, "the CT slices");
     assert!(found.iter().all(|reject| reject.stage == "table" && reject.error.contains("CT")), "{found:?}");

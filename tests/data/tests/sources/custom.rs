@@ -27,16 +27,16 @@ fn a_custom_source_is_a_subcommand() {
         let output = command.output().expect("the example starts");
         (output.status.code(), text(&output.stdout) + &text(&output.stderr))
     };
-    let (code, told) = run(&["--max-reject-rate", "0.5"]);
-    assert_eq!(code, Some(0), "{told}");
+    let (code, message) = run(&["--max-reject-rate", "0.5"]);
+    assert_eq!(code, Some(0), "{message}");
     let found: Vec<_> =
         records(&out).into_iter().map(|record| (record.record_id, record.patient_id, record.labels)).collect();
     let of = |id: &str, patient: &str, code| (format!("ward/{id}"), patient.to_owned(), vec![Some(code)]);
     assert_eq!(found, [of("p1-s1", "p1", 1), of("p1-s2", "p1", 0), of("p2-s1", "p2", 0)]);
     says(&out, "p3-s1.png", "decode", "");
     assert!(ok("dataset", args!["verify", &out]).contains("3 records, all whole"));
-    let (code, told) = run(&["--size", "none"]);
-    assert!(code == Some(2) && told.contains("--size"), "{told}");
-    let (code, told) = run(&["--max-reject-rate", "0.5"]);
-    assert!(code == Some(0) && told.contains("nothing to do"), "{told}");
+    let (code, message) = run(&["--size", "none"]);
+    assert!(code == Some(2) && message.contains("--size"), "{message}");
+    let (code, message) = run(&["--max-reject-rate", "0.5"]);
+    assert!(code == Some(0) && message.contains("nothing to do"), "{message}");
 }

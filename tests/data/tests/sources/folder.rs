@@ -53,8 +53,8 @@ fn without_a_table_paths_name_patients_and_studies() {
         "ingest",
         args!["folder", &raw, &out, "--size", "64", "--vocab-size", "400", "--max-reject-rate", "1"],
     );
-    let told = helpers::text(&output.stderr);
-    assert!(told.contains("warning: 1 of the images counts as a patient of its own"), "{told}");
+    let message = helpers::text(&output.stderr);
+    assert!(message.contains("warning: 1 of the images counts as a patient of its own"), "{message}");
     let more = records(&out);
     assert_eq!(more.len(), records.len() + 3);
     let of = |id: &str| more.iter().find(|record| record.record_id == id).expect("a record");
@@ -148,11 +148,11 @@ fn a_table_names_patients_reports_and_labels() {
         "1"
     ];
     let output = helpers::run("ingest", arguments);
-    let told = helpers::text(&output.stderr);
-    assert!(output.status.success(), "{told}");
+    let message = helpers::text(&output.stderr);
+    assert!(output.status.success(), "{message}");
     assert!(
-        told.contains("warning: every image counts as a patient of its own, so splits by patient cannot"),
-        "{told}"
+        message.contains("warning: every image counts as a patient of its own, so splits by patient cannot"),
+        "{message}"
     );
     let found = records(&bare);
     assert_eq!(found.len(), 6);
@@ -221,18 +221,18 @@ fn faults_of_a_table_are_rejects_or_errors() {
     assert_eq!(found.len(), 11);
     assert_eq!(records(&out).len(), rows.len() - 1 - 6);
 
-    let told = |code, arguments: &[&str]| {
+    let printed = |code, arguments: &[&str]| {
         let mut all = args!["folder", &raw, temporary.path().join("x")].to_vec();
         all.extend(arguments.iter().map(Into::into));
         fails("ingest", code, all)
     };
-    let error = told(1, &["--table", "films.csv", "--image-column", "files"]);
+    let error = printed(1, &["--table", "films.csv", "--image-column", "files"]);
     assert!(error.contains("no column `files`; did you mean `file`"), "{error}");
-    let error = told(1, &["--table", "films.csv", "--image-column", "file", "--label-columns", "Pneumonie"]);
+    let error = printed(1, &["--table", "films.csv", "--image-column", "file", "--label-columns", "Pneumonie"]);
     assert!(error.contains("no column `Pneumonie`; did you mean `Pneumonia`"), "{error}");
-    assert!(told(2, &["--table", "films.csv"]).contains("--image-column"));
-    assert!(told(2, &["--image-column", "file"]).contains("--table"));
-    assert!(told(1, &["--table", "nowhere.csv", "--image-column", "file"]).contains("nowhere.csv"));
+    assert!(printed(2, &["--table", "films.csv"]).contains("--image-column"));
+    assert!(printed(2, &["--image-column", "file"]).contains("--table"));
+    assert!(printed(1, &["--table", "nowhere.csv", "--image-column", "file"]).contains("nowhere.csv"));
 }
 
 #[test]

@@ -132,19 +132,19 @@ fn unknown_label_words_are_rejected_with_the_option_that_maps_them() {
     let column = ["--label-columns", "diagnosis"];
     // Every row but one is left out.
     let output = run("ingest", arguments(&raw, &out, &[&column[..], &["--dry-run"]].concat()));
-    let (page, told) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{told}");
-    assert!(told.contains("1 radiographs planned, 5 inputs left out"), "{told}");
+    let (page, message) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{message}");
+    assert!(message.contains("1 radiographs planned, 5 inputs left out"), "{message}");
     assert!(
-        told.contains("5 × line N: column `diagnosis`: `…` is no label; say what it means with --label-map"),
-        "{told}"
+        message.contains("5 × line N: column `diagnosis`: `…` is no label; say what it means with --label-map"),
+        "{message}"
     );
-    assert!(told.contains("e.g. list.csv: line 2: column `diagnosis`: `bacteria` is no label;"), "{told}");
+    assert!(message.contains("e.g. list.csv: line 2: column `diagnosis`: `bacteria` is no label;"), "{message}");
     assert!(
-        told.contains("words that are no labels: `virus` (2), `Virus` (1), `bacteria` (1), `normal` (1)"),
-        "{told}"
+        message.contains("words that are no labels: `virus` (2), `Virus` (1), `bacteria` (1), `normal` (1)"),
+        "{message}"
     );
-    assert!(told.contains("--class-column 'diagnosis'"), "{told}");
+    assert!(message.contains("--class-column 'diagnosis'"), "{message}");
     assert!(page.contains("to be ingested: 1 radiograph (1 study, 1 patient; 0 with a report)"), "{page}");
     assert!(page.contains("left out: 5 inputs"), "{page}");
     assert!(!out.exists());
@@ -153,12 +153,15 @@ fn unknown_label_words_are_rejected_with_the_option_that_maps_them() {
     fs::write(raw.join("list.csv"), CLASSES.replace("e.png,,severe\n", "")).expect("written");
     fs::remove_file(raw.join("e.png")).expect("removed");
     for more in [&column[..], &[&column[..], &["--dry-run"]].concat()] {
-        let told = fails("ingest", 1, arguments(&raw, &out, more));
-        let error = told.lines().find(|line| line.starts_with("error: ")).expect("an error");
-        assert!(error.contains("no radiograph is left: all 5 inputs are left out, 5 for a reason like this"), "{told}");
-        assert!(error.contains("list.csv: line 2: column `diagnosis`: `bacteria` is no label"), "{told}");
-        assert!(error.contains("--label-map 'bacteria=1'"), "{told}");
-        assert!(told.contains("5 × line N: column"), "{told}");
+        let message = fails("ingest", 1, arguments(&raw, &out, more));
+        let error = message.lines().find(|line| line.starts_with("error: ")).expect("an error");
+        assert!(
+            error.contains("no radiograph is left: all 5 inputs are left out, 5 for a reason like this"),
+            "{message}"
+        );
+        assert!(error.contains("list.csv: line 2: column `diagnosis`: `bacteria` is no label"), "{message}");
+        assert!(error.contains("--label-map 'bacteria=1'"), "{message}");
+        assert!(message.contains("5 × line N: column"), "{message}");
         assert!(!out.exists());
     }
 
@@ -182,11 +185,11 @@ fn unknown_label_words_are_rejected_with_the_option_that_maps_them() {
             row(Some(1), Some(1))
         ]
     );
-    let told = fails("ingest", 2, arguments(&raw, &out, &["--label-columns", "diagnosis", "--label-map", "virus"]));
-    assert!(told.contains("give WORD=CODE or COLUMN:WORD=CODE"), "{told}");
+    let message = fails("ingest", 2, arguments(&raw, &out, &["--label-columns", "diagnosis", "--label-map", "virus"]));
+    assert!(message.contains("give WORD=CODE or COLUMN:WORD=CODE"), "{message}");
     let typo = ["--label-columns", "diagnosis", "--label-map", "bacteria=1,virus=1,nromal=0", "--dry-run"];
-    let told = text(&run("ingest", arguments(&raw, &out, &typo)).stderr);
-    assert!(told.contains("--label-map nromal=0: no cell of the label columns holds `nromal`"), "{told}");
+    let message = text(&run("ingest", arguments(&raw, &out, &typo)).stderr);
+    assert!(message.contains("--label-map nromal=0: no cell of the label columns holds `nromal`"), "{message}");
 }
 
 #[test]
@@ -213,8 +216,8 @@ fn each_class_of_a_column_becomes_a_finding() {
 
     let lines: String = (0..200).map(|row| format!("{row}.png,patient {row}\n")).collect();
     fs::write(raw.join("list.csv"), format!("file,diagnosis\n{lines}")).expect("written");
-    let told = fails("ingest", 1, arguments(&raw, &out, &more));
-    assert!(told.contains("list.csv: column `diagnosis` has 200 distinct values (`patient 0`, "), "{told}");
+    let message = fails("ingest", 1, arguments(&raw, &out, &more));
+    assert!(message.contains("list.csv: column `diagnosis` has 200 distinct values (`patient 0`, "), "{message}");
 }
 
 #[test]
@@ -230,17 +233,17 @@ fn every_source_reports_why_inputs_are_left_out() {
     command.extend(SMALL.iter().map(Into::into));
     for dry in [true, false] {
         let more = if dry { vec!["--dry-run".into()] } else { Vec::new() };
-        let told = text(&run("ingest", [command.clone(), more].concat()).stderr);
-        assert!(told.contains("3 × no table names this file"), "{told}");
-        assert!(told.contains("e.g. stage_2_train_images/stray.dcm"), "{told}");
-        assert_eq!(told.matches("no table names").count(), 1, "once is enough: {told}");
+        let message = text(&run("ingest", [command.clone(), more].concat()).stderr);
+        assert!(message.contains("3 × no table names this file"), "{message}");
+        assert!(message.contains("e.g. stage_2_train_images/stray.dcm"), "{message}");
+        assert_eq!(message.matches("no table names").count(), 1, "once is enough: {message}");
     }
     // What falls out while files are read is told at the end.
     fs::write(raw.join(listed.expect("an image")), "no image").expect("written");
     let output = run("ingest", [command, args!["--overwrite"].to_vec()].concat());
-    let told = text(&output.stderr);
-    assert!(output.status.success() && told.matches("3 × no table names").count() == 2, "{told}");
-    assert!(told.contains("      1 × "), "{told}");
+    let message = text(&output.stderr);
+    assert!(output.status.success() && message.matches("3 × no table names").count() == 2, "{message}");
+    assert!(message.contains("      1 × "), "{message}");
 }
 
 #[test]
@@ -254,15 +257,18 @@ fn a_second_run_with_another_option_or_table_is_refused() {
     ok("ingest", arguments(&raw, &out, &given));
     let before = contents(&out);
     let refused = |more: &[&str], words: &[&str]| {
-        let told = fails("ingest", 1, arguments(&raw, &out, more));
-        assert!(words.iter().all(|word| told.contains(word)) && told.contains("--overwrite"), "{words:?} {told}");
-        assert!(!told.contains("input_sha256") && contents(&out) == before, "{told}");
+        let message = fails("ingest", 1, arguments(&raw, &out, more));
+        assert!(
+            words.iter().all(|word| message.contains(word)) && message.contains("--overwrite"),
+            "{words:?} {message}"
+        );
+        assert!(!message.contains("input_sha256") && contents(&out) == before, "{message}");
     };
     let mut sized = arguments(&raw, &out, &given);
     let at = sized.iter().position(|word| word == "64").expect("a size");
     sized[at] = "32".into();
-    let told = fails("ingest", 1, sized);
-    assert!(told.contains("holds another dataset: --size was 64, is 32; take another OUT"), "{told}");
+    let message = fails("ingest", 1, sized);
+    assert!(message.contains("holds another dataset: --size was 64, is 32; take another OUT"), "{message}");
     refused(
         &["--patient-column", "patient", "--label-columns", "Edema,Mass"],
         &["holds another dataset: --label-columns was Edema, is Edema,Mass; take"],
@@ -334,8 +340,8 @@ fn hashed_paths_contain_no_name_and_keep_the_groups() {
     ok("ingest", command(&plain, &[]));
     let hashed = ["--hash-paths", "--path-map", map.to_str().expect("text")];
     let output = run("ingest", command(&out, &hashed));
-    let told = text(&output.stdout) + &text(&output.stderr);
-    assert!(output.status.success() && !told.contains(NAME), "{told}");
+    let message = text(&output.stdout) + &text(&output.stderr);
+    assert!(output.status.success() && !message.contains(NAME), "{message}");
     assert_nameless(&out);
     assert!(fs::read_to_string(out.join("dataset.json")).expect("a manifest").contains("\"hash_paths\": true"));
 
@@ -384,8 +390,8 @@ fn hashed_paths_contain_no_name_and_keep_the_groups() {
     let again = temporary.path().join("again");
     ok("ingest", command(&again, &["--hash-paths", "--jobs", "1"]));
     assert!(contents(&again) == contents(&out));
-    let told = fails("ingest", 1, command(&out, &[]));
-    assert!(told.contains("--hash-paths was given, is not given"), "{told}");
+    let message = fails("ingest", 1, command(&out, &[]));
+    assert!(message.contains("--hash-paths was given, is not given"), "{message}");
     let inside = out.join("map.csv");
     let inside = ["--hash-paths", "--path-map", inside.to_str().expect("text")];
     assert!(fails("ingest", 1, command(&out, &inside)).contains("must not be a part of the dataset"));
@@ -410,8 +416,8 @@ fn hashed_paths_of_a_table_contain_no_name() {
     let more = ["--image-column", "file", "--patient-column", "pseudonym", "--label-columns", "Edema"];
     command.extend(SMALL.iter().chain(&more).chain(&["--max-reject-rate", "1"]).map(Into::into));
     let output = run("ingest", &command);
-    let told = text(&output.stdout) + &text(&output.stderr);
-    assert!(output.status.success() && !told.contains(NAME), "{told}");
+    let message = text(&output.stdout) + &text(&output.stderr);
+    assert!(output.status.success() && !message.contains(NAME), "{message}");
     assert_nameless(&out);
     let found: BTreeMap<String, Record> =
         by_image(&out).into_values().map(|record| (record.patient_id.clone(), record)).collect();

@@ -34,7 +34,7 @@ fn jpg_tree(raw: &Path, to: &Path) {
 }
 
 /// What a layout must not change.
-fn told(records: &BTreeMap<String, Record>) -> Vec<Record> {
+fn without_layout(records: &BTreeMap<String, Record>) -> Vec<Record> {
     let bare = |record: &Record| Record {
         source_path: String::new(),
         source_sha256: [0; 32],
@@ -73,7 +73,7 @@ fn mimic_cxr_jpg_and_reports_are_found_in_every_layout() {
     assert!(
         jpg.values().all(|record| record.source_path.starts_with("physionet.org/files/mimic-cxr-jpg/2.1.0/files/"))
     );
-    assert_eq!(told(&jpg), told(&dicom));
+    assert_eq!(without_layout(&jpg), message(&dicom));
     let chosen = of("chosen", &server, &["--images", "dicom"]);
     assert!(chosen.values().all(|record| record.source_path.starts_with("physionet.org/files/mimic-cxr/2.1.0/files/")));
     assert!(chosen.values().zip(dicom.values()).all(|(a, b)| a.image == b.image && a.report == b.report));
@@ -93,7 +93,7 @@ fn mimic_cxr_jpg_and_reports_are_found_in_every_layout() {
     assert!(helpers::text(&warned.stderr).contains("warning: no reports found"), "{warned:?}");
     let elsewhere = reports.to_string_lossy().into_owned();
     let given = of("given", &alone, &["--reports", &elsewhere]);
-    assert_eq!(told(&given), told(&dicom));
+    assert_eq!(without_layout(&given), message(&dicom));
     // The manifest does not say where on this machine they were.
     assert!(!read_text(&path.join("given/dataset.json")).contains("reports-elsewhere"));
     // A relative path is one of the working directory; other reports in folders of the same form are another input.
@@ -128,7 +128,7 @@ fn mimic_cxr_jpg_and_reports_are_found_in_every_layout() {
     assert!(refused.contains("nowhere: no report here; --reports takes"), "{refused}");
     // Unpacked beside it.
     rename(&reports.join("mimic-cxr-reports"), &alone.join("mimic-cxr-reports"));
-    assert_eq!(told(&of("unpacked", &alone, &[])), told(&dicom));
+    assert_eq!(without_layout(&of("unpacked", &alone, &[])), message(&dicom));
 }
 
 #[test]

@@ -102,8 +102,8 @@ fn faults_are_rejects() {
     let unlabeled = records.iter().filter(|record| record.patient_id == "5");
     assert!(unlabeled.clone().count() > 0 && unlabeled.clone().all(|r| r.labels.iter().all(Option::is_none)));
     fs::create_dir(temporary.path().join("empty")).expect("made");
-    let told = fails("ingest", 1, args!["openi", temporary.path().join("empty"), temporary.path().join("x")]);
-    assert!(told.contains("no report (*.xml); give the directory"), "{told}");
+    let message = fails("ingest", 1, args!["openi", temporary.path().join("empty"), temporary.path().join("x")]);
+    assert!(message.contains("no report (*.xml); give the directory"), "{message}");
 }
 
 #[test]

@@ -125,8 +125,8 @@ fn faults_are_rejects() {
     assert_eq!(record(negative[4]).labels, [Some(0), None, None, None], "its class is open");
 
     fs::remove_file(&labels).expect("removed");
-    let told = fails("ingest", 1, args!["rsna", &raw, temporary.path().join("x")]);
-    assert!(told.contains("no stage_2_train_labels.csv[.gz]; give the directory"), "{told}");
+    let message = fails("ingest", 1, args!["rsna", &raw, temporary.path().join("x")]);
+    assert!(message.contains("no stage_2_train_labels.csv[.gz]; give the directory"), "{message}");
 }
 
 #[test]

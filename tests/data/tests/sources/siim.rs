@@ -145,8 +145,8 @@ fn faults_are_rejects() {
 
     fs::rename(&path, raw.join("my-train-rle-a.csv")).expect("renamed");
     fs::copy(raw.join("my-train-rle-a.csv"), raw.join("my-train-rle-b.csv")).expect("copied");
-    let told = fails("ingest", 1, args!["siim", &raw, temporary.path().join("x")]);
-    assert!(told.contains("there are several"), "{told}");
+    let message = fails("ingest", 1, args!["siim", &raw, temporary.path().join("x")]);
+    assert!(message.contains("there are several"), "{message}");
     fs::remove_file(raw.join("my-train-rle-b.csv")).expect("removed");
     ok("ingest", args!["siim", &raw, temporary.path().join("x"), "--dry-run"]);
     fs::rename(raw.join("my-train-rle-a.csv"), raw.join("stage_2_train.csv")).expect("renamed");

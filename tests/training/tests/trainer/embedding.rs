@@ -19,8 +19,8 @@ fn features_equal_the_output_of_the_encoder() {
     let temporary = folder();
     let (data, mrm) = pretrained(temporary.path(), 20);
     let out = temporary.path().join("features.parquet");
-    let told = ok("trainer", args!["embed", "--data", &data, "--weights", &mrm, "--device", "cpu", "--out", &out]);
-    assert!(told.contains("32 features each"), "{told}");
+    let message = ok("trainer", args!["embed", "--data", &data, "--weights", &mrm, "--device", "cpu", "--out", &out]);
+    assert!(message.contains("32 features each"), "{message}");
     let batches = dataset::format::table::read_table(&out).expect("a table");
     let ids = dataset::format::table::column::<StringArray>(&batches[0], "record_id").expect("identifiers");
     let features = dataset::format::table::column::<FixedSizeListArray>(&batches[0], "features").expect("features");
@@ -57,8 +57,8 @@ fn features_equal_the_output_of_the_encoder() {
     ok("trainer", all);
     let fewer = dataset::format::table::read_table(&some).expect("a table");
     assert!(fewer[0].num_rows() < batches[0].num_rows());
-    let told = fails("trainer", 1, args!["embed", "--data", &data, "--weights", &data, "--out", &some]);
-    assert!(told.contains("--preset"), "{told}");
+    let message = fails("trainer", 1, args!["embed", "--data", &data, "--weights", &data, "--out", &some]);
+    assert!(message.contains("--preset"), "{message}");
 }
 
 #[test]

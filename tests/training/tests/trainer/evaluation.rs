@@ -34,16 +34,16 @@ fn evaluations_are_printed_compared_and_swept() {
     // The difference is the one of both evaluations, on the same records.
     let out = temporary.path().join("difference.json");
     let compare = |a: &Path, b: &Path| args!["compare", a, b, "--draws", "100", "--out", &out];
-    let told = ok("trainer", compare(&first, &second));
-    assert!(told.contains(" p = ") && told.contains("Cardiomegaly"), "{told}");
+    let message = ok("trainer", compare(&first, &second));
+    assert!(message.contains(" p = ") && message.contains("Cardiomegaly"), "{message}");
     let difference: Value = dataset::store::files::read_json(&out).expect("a comparison");
     let auroc = |report: &Value| report["findings"][0]["auroc"]["value"].as_f64().expect("an AUROC");
     assert!((auroc(&difference) - (auroc(&other) - auroc(&report))).abs() < 1e-12);
-    let told = ok("trainer", compare(&first, &first));
-    assert!(told.contains("+0.000 (+0.000 to +0.000) p = 1.000"), "{told}");
+    let message = ok("trainer", compare(&first, &first));
+    assert!(message.contains("+0.000 (+0.000 to +0.000) p = 1.000"), "{message}");
     assert!(fails("trainer", 1, args!["compare", &first, runs.join("none")]).contains("none does not exist"));
-    let told = fails("trainer", 1, args!["compare", &first, &mrm]);
-    assert!(told.contains("run `trainer evaluate --subset test`"), "{told}");
+    let message = fails("trainer", 1, args!["compare", &first, &mrm]);
+    assert!(message.contains("run `trainer evaluate --subset test`"), "{message}");
 
     // A run that has not made all its updates is evaluated, with a word about it.
     let config = fs::read_to_string(first.join("config.toml")).expect("a configuration");
@@ -70,8 +70,8 @@ fn evaluations_are_printed_compared_and_swept() {
         [("Hernia=ones", "the task has no finding `Hernia`"), ("Edema=maybe", "is not FINDING=zeros|ones|ignore")]
     {
         let setting = format!("data.uncertain_by_finding=[\"{setting}\"]");
-        let told = fails("trainer", 1, finetuning(&data, &runs.join("x"), &mrm, &["--set", &setting]));
-        assert!(told.contains(words), "{told}");
+        let message = fails("trainer", 1, finetuning(&data, &runs.join("x"), &mrm, &["--set", &setting]));
+        assert!(message.contains(words), "{message}");
     }
 
     let sweeps = temporary.path().join("sweep");
@@ -82,9 +82,9 @@ fn evaluations_are_printed_compared_and_swept() {
         all.extend(args!["--start", format!("mrm={}", mrm.display()), "--set", "optimizer.batch_size=8"]);
         all
     };
-    let told = ok("trainer", sweep());
-    assert!(told.contains("all starts train the same model: mrm-vit-tiny (1 blocks of width 32, "), "{told}");
-    assert!(told.contains("run 8 of 8") && told.contains("| mrm |") && told.contains("(2 runs)"), "{told}");
+    let message = ok("trainer", sweep());
+    assert!(message.contains("all starts train the same model: mrm-vit-tiny (1 blocks of width 32, "), "{message}");
+    assert!(message.contains("run 8 of 8") && message.contains("| mrm |") && message.contains("(2 runs)"), "{message}");
     let cells: Value = dataset::store::files::read_json(&sweeps.join("sweep.json")).expect("cells");
     let mean = |seed: u64| {
         let report: Value =
@@ -100,10 +100,10 @@ fn evaluations_are_printed_compared_and_swept() {
     // Runs that saw other shares of the labels are compared, with a word about it.
     let of = |ratio: u32| sweeps.join(format!("mrm-main-{ratio}-seed0"));
     let warned = |a: PathBuf, b: PathBuf| text(&run("trainer", args!["compare", a, b, "--draws", "10"]).stderr);
-    let told = warned(of(50), of(100));
+    let message = warned(of(50), of(100));
     assert!(
-        told.starts_with("warning: ") && told.contains("mrm-main-50-seed0 was trained on 50% of the labels"),
-        "{told}"
+        message.starts_with("warning: ") && message.contains("mrm-main-50-seed0 was trained on 50% of the labels"),
+        "{message}"
     );
     assert_eq!(warned(of(50), of(50)), "");
     let mut nameless = sweep();
@@ -162,12 +162,15 @@ fn a_sweep_trains_the_same_model_from_every_initialization() {
         assert_eq!(FinetuneConfig { init: of_run.init.clone(), start: of_run.start.clone(), ..other }, of_run);
     }
 
-    let told = fails("trainer", 1, sweep(&[start("mrm", &mrm), start("wide", &wide)], &[]));
+    let message = fails("trainer", 1, sweep(&[start("mrm", &mrm), start("wide", &wide)], &[]));
     for words in ["--start mrm=", "(1 blocks of width 32", "--start wide=", "(1 blocks of width 64", "the same model"] {
-        assert!(told.contains(words), "{words}: {told}");
+        assert!(message.contains(words), "{words}: {message}");
     }
-    let told = fails("trainer", 1, sweep(&[start("mrm", &mrm)], &["--preset", "mrm-vit-s16"]));
-    assert!(told.contains("is mrm-vit-tiny (") && told.contains("not mrm-vit-s16: leave --preset out"), "{told}");
+    let message = fails("trainer", 1, sweep(&[start("mrm", &mrm)], &["--preset", "mrm-vit-s16"]));
+    assert!(
+        message.contains("is mrm-vit-tiny (") && message.contains("not mrm-vit-s16: leave --preset out"),
+        "{message}"
+    );
 
     // Without --init, the model is named; another model than a run's is noticed when the two are compared.
     let scratch = runs.join("scratch");
@@ -175,12 +178,15 @@ fn a_sweep_trains_the_same_model_from_every_initialization() {
         args!["finetune", "--data", &data, "--run", &scratch, "--split", "main", "--task", "chexpert5"].to_vec();
     all.extend(args!["--preset", "mrm-vit-tiny", "--steps", "1", "--batch-size", "4", "--device", "cpu"]);
     let output = run("trainer", all);
-    let told = text(&output.stderr);
-    assert!(output.status.success(), "{told}");
-    assert!(told.contains("no --init: random initialization of mrm-vit-tiny (4 blocks of width 128, "), "{told}");
+    let message = text(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    assert!(message.contains("no --init: random initialization of mrm-vit-tiny (4 blocks of width 128, "), "{message}");
     let default = args!["finetune", "--data", &data, "--run", runs.join("x"), "--split", "main", "--task", "chexpert5"];
-    let told = fails("trainer", 2, default.into_iter().chain(args!["--set", "optimizer.warmup=9999999"]));
-    assert!(told.contains("random initialization of mrm-vit-b16 (12 blocks") && told.contains("--preset"), "{told}");
+    let message = fails("trainer", 2, default.into_iter().chain(args!["--set", "optimizer.warmup=9999999"]));
+    assert!(
+        message.contains("random initialization of mrm-vit-b16 (12 blocks") && message.contains("--preset"),
+        "{message}"
+    );
     evaluate(&data, &scratch);
     let pretrained = sweeps.join("mrm-main-100-seed0");
     let compared = |first: &Path| {
@@ -208,10 +214,10 @@ fn records_without_labels_or_splits_are_predicted() {
     let records = (0..5).map(|row| made_record(row, (70, 64), 0)).collect::<Vec<_>>();
     write_dataset(&plain, &[], ImageEncoding::Raw, &[records]);
     let (csv, parquet) = (temporary.path().join("scores.csv"), temporary.path().join("scores.parquet"));
-    let told = ok("trainer", predict(&plain, &csv, &[]));
+    let message = ok("trainer", predict(&plain, &csv, &[]));
     assert!(
-        told.contains("5 records, probabilities of 2 findings, written to ") && told.contains("scores.csv"),
-        "{told}"
+        message.contains("5 records, probabilities of 2 findings, written to ") && message.contains("scores.csv"),
+        "{message}"
     );
     let lines = fs::read_to_string(&csv).expect("a table");
     let lines: Vec<Vec<&str>> = lines.lines().map(|line| line.split(',').collect()).collect();
@@ -242,12 +248,12 @@ fn records_without_labels_or_splits_are_predicted() {
         assert!((number(&predicted[&record]) - number(&score)).abs() < 1e-5, "{record}");
     }
 
-    let told = fails("trainer", 1, args!["predict", "--data", &plain, "--weights", &mrm, "--out", &csv]);
-    assert!(told.contains("is a pre-training run, which knows no findings; `trainer finetune --init"), "{told}");
-    let told = fails("trainer", 2, predict(&plain, &temporary.path().join("scores.txt"), &[]));
-    assert!(told.contains("give a name that ends in .csv or .parquet"), "{told}");
-    let told = fails("trainer", 1, predict(&plain, &temporary.path().join("no/scores.csv"), &[]));
-    assert!(told.contains("is missing"), "{told}");
+    let message = fails("trainer", 1, args!["predict", "--data", &plain, "--weights", &mrm, "--out", &csv]);
+    assert!(message.contains("is a pre-training run, which knows no findings; `trainer finetune --init"), "{message}");
+    let message = fails("trainer", 2, predict(&plain, &temporary.path().join("scores.txt"), &[]));
+    assert!(message.contains("give a name that ends in .csv or .parquet"), "{message}");
+    let message = fails("trainer", 1, predict(&plain, &temporary.path().join("no/scores.csv"), &[]));
+    assert!(message.contains("is missing"), "{message}");
 }
 
 #[test]
@@ -262,23 +268,23 @@ fn evaluation_refuses_a_redrawn_split_and_accepts_another_dataset() {
         all.extend(more.iter().map(Into::into));
         all
     };
-    let told = fails("dataset", 1, split("main", &["--seed", "5"]));
-    assert!(told.contains("exists with other members") && told.contains("--overwrite"), "{told}");
+    let message = fails("dataset", 1, split("main", &["--seed", "5"]));
+    assert!(message.contains("exists with other members") && message.contains("--overwrite"), "{message}");
     ok("dataset", split("other", &["--seed", "5"]));
     let on =
         |data: &Path, name: &str| args!["evaluate", "--data", data, "--run", &run, "--split", name, "--draws", "20"];
-    let told = fails("trainer", 1, on(&data, "other"));
-    assert!(told.contains("whose patients `other` may test on"), "{told}");
+    let message = fails("trainer", 1, on(&data, "other"));
+    assert!(message.contains("whose patients `other` may test on"), "{message}");
     // Start weights that have seen the other split's test patients are told of.
     let second = finetuning(&data, &temporary.path().join("runs/second"), &run, &[]);
     let second: Vec<OsString> =
         second.into_iter().map(|word| if word == "main" { "other".into() } else { word }).collect();
     let output = helpers::run("trainer", second);
-    let told = text(&output.stderr);
-    assert!(output.status.success() && told.contains("was trained on split `main` of this dataset"), "{told}");
+    let message = text(&output.stderr);
+    assert!(output.status.success() && message.contains("was trained on split `main` of this dataset"), "{message}");
     ok("dataset", split("main", &["--seed", "5", "--overwrite"]));
-    let told = fails("trainer", 1, on(&data, "main"));
-    assert!(told.contains("drawn anew since the run was trained"), "{told}");
+    let message = fails("trainer", 1, on(&data, "main"));
+    assert!(message.contains("drawn anew since the run was trained"), "{message}");
 
     // External validation stands beside the run's own test.
     let own = fs::read(run.join("evaluation-test.json")).expect("an evaluation");

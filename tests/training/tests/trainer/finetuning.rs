@@ -74,13 +74,13 @@ fn blank_labels_of_a_custom_task_are_not_negatives() {
     let evaluations = |run: &Path| -> ([u64; 4], u64) {
         let of_subset = |subset: &str| {
             let all = args!["evaluate", "--data", &data, "--run", run, "--split", "main", "--subset", subset];
-            let told = ok("trainer", all.into_iter().chain(args!["--draws", "10"]));
+            let message = ok("trainer", all.into_iter().chain(args!["--draws", "10"]));
             let report: Value = dataset::store::files::read_json(&run.join(format!("evaluation-{subset}.json")))
                 .expect("an evaluation");
             let finding = &report["findings"][0];
             let count = |key: &str| finding[key].as_u64().unwrap_or_else(|| panic!("{key}: {finding}"));
             let how = if finding["blank_as"] == "ignore" { "ignored" } else { "counted as negative" };
-            assert!(told.contains(&format!("{} blank {how}", count("blank"))), "{told}");
+            assert!(message.contains(&format!("{} blank {how}", count("blank"))), "{message}");
             let records = report["records"].as_u64().expect("records");
             (["positives", "negatives", "uncertain", "blank"].map(count), records)
         };
@@ -95,26 +95,29 @@ fn blank_labels_of_a_custom_task_are_not_negatives() {
     };
 
     let (run, all) = finetune("own", "labels:Viral", &[]);
-    let told = ok("trainer", all);
+    let message = ok("trainer", all);
     // Uncertain ones are negatives by default; no blank one is, in training and evaluation.
     assert_eq!(evaluations(&run), ([36, 13, 3, 17], 49));
-    let line = told.lines().find(|line| line.trim_start().starts_with("Viral ")).expect("a line").trim();
-    assert!(line.contains(" blank ignored)") && line.contains(" uncertain counted as negative"), "{told}");
-    assert!(told.contains(&format!("{} labeled records", of_train(&run))), "{told}");
+    let line = message.lines().find(|line| line.trim_start().starts_with("Viral ")).expect("a line").trim();
+    assert!(line.contains(" blank ignored)") && line.contains(" uncertain counted as negative"), "{message}");
+    assert!(message.contains(&format!("{} labeled records", of_train(&run))), "{message}");
 
     let (run, all) = finetune("zeros", "labels:Viral", &["--set", "data.missing=zeros"]);
-    let told = ok("trainer", all);
-    assert!(told.contains(" blank counted as negative"), "{told}");
+    let message = ok("trainer", all);
+    assert!(message.contains(" blank counted as negative"), "{message}");
     assert_eq!(evaluations(&run), ([36, 30, 3, 17], 66));
 
     // A table that ticks positives and leaves the rest blank: the remedy is told.
-    let told = fails("trainer", 1, finetune("ticked", "labels:Ticked", &[]).1);
-    assert!(told.contains("there is nothing to learn") && told.contains("add --set data.missing=zeros"), "{told}");
+    let message = fails("trainer", 1, finetune("ticked", "labels:Ticked", &[]).1);
+    assert!(
+        message.contains("there is nothing to learn") && message.contains("add --set data.missing=zeros"),
+        "{message}"
+    );
     ok("trainer", finetune("ticked", "labels:Ticked", &["--set", "data.missing=zeros"]).1);
     let output = helpers::run("trainer", finetune("both", "labels:Viral,Ticked", &[]).1);
-    let told = text(&output.stderr);
-    assert!(output.status.success() && told.contains("no negative among the"), "{told}");
-    assert!(told.contains("Ticked (blank labels are ignored: "), "{told}");
+    let message = text(&output.stderr);
+    assert!(output.status.success() && message.contains("no negative among the"), "{message}");
+    assert!(message.contains("Ticked (blank labels are ignored: "), "{message}");
 
     // Tasks of published data keep the convention of their labels.
     let missing = |task: &str| {
@@ -174,8 +177,8 @@ fn the_length_of_a_custom_task_follows_from_its_records() {
         args!["finetune", "--data", &data, "--run", &run, "--split", "main", "--preset", "mrm-vit-tiny"].to_vec();
     all.extend(args!["--task", "labels:Cardiomegaly", "--device", "cpu", "--epochs", "2", "--batch-size", "16"]);
     all.extend(args!["--set", "model.vit.depth=1", "--set", "run.log_every=1"]);
-    let told = ok("trainer", &all);
-    assert!(told.contains("(2.0 epochs), on cpu with") && told.contains("patience = 10"), "{told}");
+    let printed = ok("trainer", &all);
+    assert!(printed.contains("(2.0 epochs), on cpu with") && printed.contains("patience = 10"), "{printed}");
     let logged = run_dir::read_metrics(&run).expect("a log");
     let last = logged.iter().rfind(|line| line["loss"].is_f64()).expect("an update");
     assert_eq!(last["epoch"], 2.0);
@@ -248,8 +251,8 @@ fn patience_ends_a_run_when_its_score_stops_rising() {
     let one = sweeps.join("scratch-main-100-seed0");
     let report: Value = dataset::store::files::read_json(&one.join("evaluation-test.json")).expect("an evaluation");
     assert_eq!((&report["updates"], &state_of(&one)["step"]), (&2.into(), &2.into()));
-    let told = ok("trainer", &sweep);
-    assert!(told.contains("run 1 of 1") && !told.contains("test AUROC 0"), "nothing is done again: {told}");
+    let printed = ok("trainer", &sweep);
+    assert!(printed.contains("run 1 of 1") && !printed.contains("test AUROC 0"), "nothing is done again: {printed}");
 }
 
 #[test]
@@ -259,9 +262,9 @@ fn weights_of_an_unfinished_pretraining_are_reported() {
     let runs = temporary.path().join("runs");
     let warned = |arguments: Vec<OsString>| {
         let output = run("trainer", arguments);
-        let told = text(&output.stderr);
-        assert!(output.status.success(), "{told}");
-        told.lines().filter(|line| line.contains("of its 400 updates: these are its weights so far")).count()
+        let message = text(&output.stderr);
+        assert!(output.status.success(), "{message}");
+        message.lines().filter(|line| line.contains("of its 400 updates: these are its weights so far")).count()
     };
     let sweep = |name: &str| {
         let mut all =

@@ -59,12 +59,12 @@ fn training_continues_after_an_outage_and_saves_a_checkpoint_if_it_lasts() {
     let mut lost = command("trainer");
     lost.envs(settings(&address)).env("MRM_STORE_TIMEOUT", "1").args(training(&run("lost"), 12));
     let output = lost.output().expect("it runs");
-    let told = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{told}");
-    assert!(told.contains("saved a checkpoint after update"), "{told}");
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("saved a checkpoint after update"), "{message}");
     assert!(
-        told.lines().last().is_some_and(|line| line.contains("no answer from") && line.contains(&address)),
-        "{told}"
+        message.lines().last().is_some_and(|line| line.contains("no answer from") && line.contains(&address)),
+        "{message}"
     );
     let made = training::numbers(&run("lost"));
     assert!(!made.is_empty() && made.len() < whole.len(), "{made:?}");

@@ -15,7 +15,7 @@ fn from_pretraining_to_an_evaluated_classifier() {
     let data = dataset(temporary.path(), 80);
     let run = |name: &str| temporary.path().join("runs").join(name);
     ok("trainer", pretraining(&data, &run("mrm"), 6, &[]));
-    let told = ok(
+    let printed = ok(
         "trainer",
         args![
             "reconstruct",
@@ -29,7 +29,7 @@ fn from_pretraining_to_an_evaluated_classifier() {
             "main"
         ],
     );
-    assert!(told.matches("mimic-cxr/").count() == 2 && told.contains('['), "{told}");
+    assert!(printed.matches("mimic-cxr/").count() == 2 && printed.contains('['), "{printed}");
     let picture =
         dataset::format::image_codec::decode(&fs::read(run("mrm").join("reconstruction.png")).expect("a picture"))
             .expect("a PNG");
@@ -55,16 +55,16 @@ fn from_pretraining_to_an_evaluated_classifier() {
         all
     };
     let init = run("mrm").to_string_lossy().into_owned();
-    let told = ok("trainer", finetune("half", &["--init", &init, "--ratio", "50"]));
+    let printed = ok("trainer", finetune("half", &["--init", &init, "--ratio", "50"]));
     assert!(
-        told.contains("missing, left at their start values: 4") && told.contains("best validation score"),
-        "{told}"
+        printed.contains("missing, left at their start values: 4") && printed.contains("best validation score"),
+        "{printed}"
     );
     ok("trainer", finetune("scratch", &["--preset", "mrm-vit-tiny", "--set", "model.vit.depth=1"]));
     for name in ["half", "scratch"] {
-        let told =
+        let printed =
             ok("trainer", args!["evaluate", "--data", &data, "--run", run(name), "--split", "main", "--draws", "50"]);
-        assert!(told.contains("Pleural Effusion") && told.contains("mean over defined findings"), "{told}");
+        assert!(printed.contains("Pleural Effusion") && printed.contains("mean over defined findings"), "{printed}");
     }
     // The predictions give the AUROC that was told.
     let report: Value = dataset::store::files::read_json(&run("half").join("evaluation-test.json")).expect("a report");
@@ -103,16 +103,17 @@ fn the_real_covid_set_is_trained_on() {
     let mut arguments =
         args!["finetune", "--data", &data, "--run", &tuned, "--task", "covid", "--split", "main"].to_vec();
     arguments.extend(args!["--init", &mrm, "--steps", "3", "--device", "cpu"]);
-    let told = ok("trainer", arguments);
+    let printed = ok("trainer", arguments);
     // Records without a label, and those of no pneumonia, train no classifier that tells COVID-19 from other pneumonia.
     let labels = Dataset::open(&data).expect("a dataset");
     let split = Split::load(&labels, "main").expect("a split");
     let pneumonia = labels.findings().iter().position(|name| name == "Pneumonia").expect("a finding");
     let (rows, codes) = (split.rows(Subset::Train, Some(100.0)), labels.labels().expect("labels"));
     let counted = rows.iter().filter(|&&row| codes[row as usize][pneumonia] == Some(1)).count();
-    assert!(counted < rows.len() && told.contains(&format!("{counted} labeled records, 3 updates")), "{told}");
-    let told = ok("trainer", args!["evaluate", "--data", &data, "--run", &tuned, "--split", "main", "--draws", "20"]);
-    assert!(told.contains("Pneumonia/Viral/COVID-19"), "{told}");
+    assert!(counted < rows.len() && printed.contains(&format!("{counted} labeled records, 3 updates")), "{printed}");
+    let printed =
+        ok("trainer", args!["evaluate", "--data", &data, "--run", &tuned, "--split", "main", "--draws", "20"]);
+    assert!(printed.contains("Pneumonia/Viral/COVID-19"), "{printed}");
 }
 
 #[test]
@@ -170,8 +171,11 @@ fn records_without_a_report_enter_only_the_image_loss() {
     let data = made("some", 48, &some);
     let run = |name: &str| temporary.path().join(name);
     let all = ["--set", "model.report_loss=all", "--set", "optimizer.base_rate=0.3"];
-    let told = ok("trainer", pretraining(&data, &run("both"), 30, &all));
-    assert!(told.contains("48 records (6 with a report; the others take part in the image loss alone), "), "{told}");
+    let message = ok("trainer", pretraining(&data, &run("both"), 30, &all));
+    assert!(
+        message.contains("48 records (6 with a report; the others take part in the image loss alone), "),
+        "{message}"
+    );
     let losses = |run: &str, part: &str| -> Vec<f64> {
         numbers(&temporary.path().join(run)).iter().map(|line| line[part].as_f64().expect("a finite loss")).collect()
     };
@@ -191,20 +195,20 @@ fn records_without_a_report_enter_only_the_image_loss() {
 
     // Without the image loss they teach nothing, and are left out.
     let report_only = ["--set", "model.restore=report-only"];
-    let told = ok("trainer", pretraining(&data, &run("report-only"), 2, &report_only));
-    assert!(told.contains("6 records with a report (the other 42 are left out), "), "{told}");
-    let told = ok("trainer", pretraining(&data, &run("image-only"), 1, &["--set", "model.restore=image-only"]));
-    assert!(told.contains("48 records, "), "{told}");
+    let message = ok("trainer", pretraining(&data, &run("report-only"), 2, &report_only));
+    assert!(message.contains("6 records with a report (the other 42 are left out), "), "{message}");
+    let message = ok("trainer", pretraining(&data, &run("image-only"), 1, &["--set", "model.restore=image-only"]));
+    assert!(message.contains("48 records, "), "{message}");
     assert!(
         ok("trainer", pretraining(&made("all", 8, &words), &run("whole"), 1, &all)).contains("(all with a report)")
     );
 
     let without = made("none", 8, &|_| Vec::new());
     for more in [&all[..], &report_only] {
-        let told = fails("trainer", 1, pretraining(&without, &run("none-of-it"), 1, more));
+        let message = fails("trainer", 1, pretraining(&without, &run("none-of-it"), 1, more));
         let words = "none of the 8 records of the training subset of split `main` has a report to restore: set \
                      model.restore=image-only";
-        assert!(told.contains(words) && !run("none-of-it").exists(), "{told}");
+        assert!(message.contains(words) && !run("none-of-it").exists(), "{message}");
     }
 }
 
@@ -214,8 +218,8 @@ fn invalid_settings_are_refused_with_one_line() {
     let data = dataset(temporary.path(), 20);
     let run = temporary.path().join("run");
     let says = |code: i32, arguments: Vec<OsString>, words: &str| {
-        let told = fails("trainer", code, arguments);
-        assert!(told.contains(words), "{told}");
+        let message = fails("trainer", code, arguments);
+        assert!(message.contains(words), "{message}");
     };
     let with = |more: &[&str]| pretraining(&data, &run, 2, more);
     says(

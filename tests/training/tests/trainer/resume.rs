@@ -35,8 +35,8 @@ fn a_stopped_run_resumes_to_the_same_numbers() {
     assert!(Command::new("kill").arg(child.id().to_string()).status().expect("kill").success());
     let output = child.wait_with_output().expect("it ends");
     assert!(output.status.success(), "{output:?}");
-    let told = text(&output.stdout);
-    assert!(told.contains("give the same command again"), "{told}");
+    let printed = text(&output.stdout);
+    assert!(printed.contains("give the same command again"), "{printed}");
     assert!(numbers(&stopped).len() < 60);
     ok("trainer", pretraining(&data, &stopped, 60, &every));
     assert_eq!(numbers(&stopped), expected);
@@ -148,14 +148,14 @@ fn settings_without_influence_may_change_but_data_may_not() {
     let other = temporary.path().join("more");
     fs::create_dir(&other).expect("a folder");
     let other = dataset(&other, 30);
-    let told = fails("trainer", 1, pretraining(&other, &run, 4, &[]));
-    assert!(told.contains("holds a run of another configuration (now dataset ="), "{told}");
+    let message = fails("trainer", 1, pretraining(&other, &run, 4, &[]));
+    assert!(message.contains("holds a run of another configuration (now dataset ="), "{message}");
     // A folder of somebody else's files is no place for a run, and stays as it is.
     let taken = temporary.path().join("taken");
     fs::create_dir(&taken).expect("a folder");
     fs::write(taken.join("metrics.jsonl"), "{\"mine\": 1}\n").expect("written");
-    let told = fails("trainer", 1, pretraining(&data, &taken, 4, &[]));
-    assert!(told.contains("holds other files (metrics.jsonl) and no run"), "{told}");
+    let message = fails("trainer", 1, pretraining(&data, &taken, 4, &[]));
+    assert!(message.contains("holds other files (metrics.jsonl) and no run"), "{message}");
     assert_eq!(fs::read_to_string(taken.join("metrics.jsonl")).expect("a file"), "{\"mine\": 1}\n");
 }
 
@@ -179,18 +179,18 @@ fn a_finished_run_continues_to_more_steps() {
     ok("trainer", pretraining(&data, &whole, 10, &every));
     let before = contents(&run);
     let refused = |steps: u64, more: &[&str], words: &str| {
-        let told = fails("trainer", 1, pretraining(&data, &run, steps, &[&every, more].concat()));
-        assert!(told.contains(words), "{told}");
+        let message = fails("trainer", 1, pretraining(&data, &run, steps, &[&every, more].concat()));
+        assert!(message.contains(words), "{message}");
         assert!(contents(&run) == before, "a refused command changes nothing");
     };
     refused(4, &[], "has made 6 updates, and is to have 4: ask for more (--steps or --epochs)");
     refused(8, &["--seed", "3"], "seed = 3, was 0");
 
     let output = helpers::run("trainer", pretraining(&data, &run, 10, &every));
-    let told = text(&output.stderr);
+    let message = text(&output.stderr);
     assert!(
-        output.status.success() && told.contains("goes on from update 6 to 10; from here on its learning rate"),
-        "{told}"
+        output.status.success() && message.contains("goes on from update 6 to 10; from here on its learning rate"),
+        "{message}"
     );
     let longer = numbers(&run);
     assert_eq!(longer.len(), 10);
@@ -254,9 +254,9 @@ fn a_failed_evaluation_is_repeated_on_resumption() {
     let labeled = validate.iter().find(|&&row| labels[row as usize][finding].is_some()).expect("a labeled record");
     let (shard, before) = damage_image(&data, *labeled as usize);
     for _ in 0..2 {
-        let told = fails("trainer", 1, arguments(&lost));
-        assert!(told.contains("shards/part-"), "{told}");
-        assert_eq!(checkpoints(&lost), ["step-4"], "{told}");
+        let message = fails("trainer", 1, arguments(&lost));
+        assert!(message.contains("shards/part-"), "{message}");
+        assert_eq!(checkpoints(&lost), ["step-4"], "{message}");
     }
     fs::write(&shard, before).expect("written");
     ok("trainer", arguments(&lost));
@@ -291,8 +291,8 @@ fn files_of_a_killed_first_checkpoint_are_replaced() {
     assert!(!run.exists());
     // Files that are no run's stay in the way.
     fs::create_dir_all(run.join("checkpoints/mine")).expect("a folder");
-    let told = fails("trainer", 1, pretraining(&data, &run, 2, &[]));
-    assert!(told.contains("holds other files (checkpoints) and no run"), "{told}");
+    let message = fails("trainer", 1, pretraining(&data, &run, 2, &[]));
+    assert!(message.contains("holds other files (checkpoints) and no run"), "{message}");
 }
 
 #[test]
@@ -309,8 +309,8 @@ fn a_run_resumes_without_its_link_with_an_extra_checkpoint_or_a_damaged_log() {
     fs::remove_file(run.join("latest")).expect("a link");
     let features = temporary.path().join("features.parquet");
     let embed = args!["embed", "--data", &data, "--weights", &run, "--device", "cpu", "--out", &features];
-    let told = ok("trainer", embed.clone());
-    assert!(told.contains("features each, written to"), "{told}");
+    let message = ok("trainer", embed.clone());
+    assert!(message.contains("features each, written to"), "{message}");
     ok("trainer", args!["export", &run, "--to", "timm", "--out", temporary.path().join("timm")]);
     ok("trainer", args!["report", &run, "--out", temporary.path().join("report.html")]);
     let mut finetune =
@@ -345,8 +345,8 @@ fn a_run_resumes_without_its_link_with_an_extra_checkpoint_or_a_damaged_log() {
     lines.extend(b"{\"step\": \xff");
     fs::write(&log, lines).expect("written");
     let output = helpers::run("trainer", pretraining(&data, &run, 6, &settings));
-    let told = text(&output.stderr);
-    assert!(output.status.success() && told.contains("metrics.jsonl: 2 damaged lines are left out"), "{told}");
+    let message = text(&output.stderr);
+    assert!(output.status.success() && message.contains("metrics.jsonl: 2 damaged lines are left out"), "{message}");
     assert_eq!(checkpoints(&run), ["step-4", "step-6"]);
     assert_eq!(fs::read_link(run.join("latest")).expect("a link"), Path::new("checkpoints/step-6"));
     assert_eq!(numbers(&run), expected);

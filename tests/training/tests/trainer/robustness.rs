@@ -25,8 +25,8 @@ fn threads_follow_the_cpus_of_the_process() {
         let mut command = Command::new(&words_of_command[0]);
         command.args(&words_of_command[1..]).env_remove("OMP_NUM_THREADS").env_remove("SLURM_CPUS_PER_TASK");
         let output = command.envs(variables.iter().copied()).output().expect("it runs");
-        let told = text(&output.stdout);
-        assert!(output.status.success() && told.contains(words), "{words}: {told}{}", text(&output.stderr));
+        let message = text(&output.stdout);
+        assert!(output.status.success() && message.contains(words), "{words}: {message}{}", text(&output.stderr));
     };
     says(&[], &[("OMP_NUM_THREADS", "2")], &[], "on cpu with 2 threads (OMP_NUM_THREADS) and 1 of the loader");
     says(&[], &[("OMP_NUM_THREADS", "2")], &["--threads", "1"], "on cpu with 1 thread (--threads or run.threads)");
@@ -49,8 +49,8 @@ fn threads_follow_the_cpus_of_the_process() {
     };
     assert!(spins(&[], "2") && !spins(&[], "1") && !spins(&[("OMP_WAIT_POLICY", "active")], "2"));
 
-    let told = fails("trainer", 2, pretraining(&data, &run, 9, &["--threads", "0"]));
-    assert!(told.contains("give a number from 1 to 1024"), "{told}");
+    let message = fails("trainer", 2, pretraining(&data, &run, 9, &["--threads", "0"]));
+    assert!(message.contains("give a number from 1 to 1024"), "{message}");
 }
 
 #[test]
@@ -72,9 +72,9 @@ fn nonfinite_losses_are_skipped_reported_and_end_the_run() {
     let data = dataset(temporary.path(), 20);
     let run = temporary.path().join("run");
     let explode = ["--set", "optimizer.base_rate=1e38", "--set", "run.skip_limit=3", "--set", "run.checkpoint_every=1"];
-    let told = fails("trainer", 1, pretraining(&data, &run, 40, &explode));
-    assert!(told.contains("skipped; records mimic-cxr/"), "{told}");
-    assert!(told.contains("3 updates in a row without a finite loss (run.skip_limit)"), "{told}");
+    let message = fails("trainer", 1, pretraining(&data, &run, 40, &explode));
+    assert!(message.contains("skipped; records mimic-cxr/"), "{message}");
+    assert!(message.contains("3 updates in a row without a finite loss (run.skip_limit)"), "{message}");
     let state: serde_json::Value =
         dataset::store::files::read_json(&run.join("latest/state.json")).expect("the newest state");
     let skipped = state["skipped"].as_u64().expect("a count");
@@ -108,9 +108,9 @@ fn a_full_disk_keeps_the_previous_checkpoint() {
         shell.args(arguments).env("OMP_NUM_THREADS", "1").output().expect("it runs")
     };
     let output = go_on(Some(&limited));
-    let told = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{told}");
-    assert!(told.contains("the checkpoint of step 6 was not written; the one before is whole"), "{told}");
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("the checkpoint of step 6 was not written; the one before is whole"), "{message}");
     assert_eq!(contents(&run.join("checkpoints")), before);
     assert!(go_on(None).status.success());
     assert_eq!(checkpoints(&run), ["step-4", "step-6"]);
@@ -123,9 +123,9 @@ fn impossible_runs_are_refused_with_one_line() {
     let data = dataset(temporary.path(), 60);
     let run = |name: &str| temporary.path().join(name);
     let exits = |code: i32, arguments: Vec<std::ffi::OsString>, words: &str| {
-        let told = fails("trainer", code, arguments);
-        let error: Vec<&str> = told.lines().filter(|line| line.starts_with("error: ")).collect();
-        assert!(error.len() == 1 && error[0].contains(words), "{told}");
+        let message = fails("trainer", code, arguments);
+        let error: Vec<&str> = message.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert!(error.len() == 1 && error[0].contains(words), "{message}");
     };
     let says = |arguments: Vec<std::ffi::OsString>, words: &str| exits(1, arguments, words);
     let misused = |arguments: Vec<std::ffi::OsString>, words: &str| exits(2, arguments, words);
@@ -221,14 +221,17 @@ fn an_unreadable_record_loses_no_steps() {
     let batches: Vec<u32> = (0..4).map(|_| loader.next_batch().expect("a batch").rows()[5]).collect();
     assert!(loader.batches() >= 4, "the batches of one epoch");
     let (shard, before) = damage_image(&data, batches[3] as usize);
-    let told = fails("trainer", 1, pretraining(&data, &lost, 6, &settings));
+    let message = fails("trainer", 1, pretraining(&data, &lost, 6, &settings));
     let made = numbers(&lost).len();
-    assert!(made == 1 && told.contains("saved a checkpoint after update 1: the same command goes on"), "{told}");
-    assert!(told.lines().last().is_some_and(|line| line.contains("shards/part-") && line.contains("row ")), "{told}");
+    assert!(made == 1 && message.contains("saved a checkpoint after update 1: the same command goes on"), "{message}");
+    assert!(
+        message.lines().last().is_some_and(|line| line.contains("shards/part-") && line.contains("row ")),
+        "{message}"
+    );
     assert_eq!(checkpoints(&lost), ["step-1"]);
     // It fails again, with nothing new to save.
-    let told = fails("trainer", 1, pretraining(&data, &lost, 6, &settings));
-    assert!(!told.contains("saved a checkpoint"), "{told}");
+    let message = fails("trainer", 1, pretraining(&data, &lost, 6, &settings));
+    assert!(!message.contains("saved a checkpoint"), "{message}");
     fs::write(&shard, before).expect("written");
     ok("trainer", pretraining(&data, &lost, 6, &settings));
     assert_eq!(numbers(&lost), numbers(&whole));
@@ -264,15 +267,15 @@ fn sizes_out_of_bounds_are_refused_by_key_before_memory_is_allocated() {
     ] {
         let settings = ["model.bert.vocab_size=100".to_owned(), format!("{key}={value}")];
         let config = trainer::config::overlay(&preset, None, &settings).expect("a configuration");
-        let told = config.validate().expect_err(key).to_string();
+        let message = config.validate().expect_err(key).to_string();
         let last = key.rsplit('.').next().expect("a key");
-        assert!(told.contains(last) && told.contains("must "), "{key}: {told}");
+        assert!(message.contains(last) && message.contains("must "), "{key}: {message}");
     }
     let mut epochs = pretraining(&data, &temporary.path().join("new"), 1, &[]);
     let steps = epochs.iter().position(|argument| argument == "--steps").expect("named");
     epochs.splice(steps..steps + 2, args!["--epochs", "1e300"]);
-    let (code, told) = limited(epochs);
-    assert!(code == Some(2) && told.contains("optimizer.epochs: must be at most 1000000"), "{told}");
+    let (code, message) = limited(epochs);
+    assert!(code == Some(2) && message.contains("optimizer.epochs: must be at most 1000000"), "{message}");
 
     // The configuration of a run that somebody else made.
     let config = fs::read_to_string(run.join("config.toml")).expect("a configuration");
@@ -296,8 +299,8 @@ fn sizes_out_of_bounds_are_refused_by_key_before_memory_is_allocated() {
         assert!(config.contains(before), "{config}");
         fs::write(run.join("config.toml"), config.replacen(before, after, 1)).expect("written");
         for arguments in [embed.to_vec(), reconstruct.to_vec()] {
-            let (code, told) = limited(arguments);
-            assert!(code == Some(1) && told.contains("run/config.toml: ") && told.contains(key), "{told}");
+            let (code, message) = limited(arguments);
+            assert!(code == Some(1) && message.contains("run/config.toml: ") && message.contains(key), "{message}");
         }
     }
 }

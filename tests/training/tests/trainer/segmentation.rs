@@ -51,9 +51,9 @@ fn a_segmenter_is_trained_and_evaluated_on_masks() {
     let temporary = folder();
     let data = dataset(temporary.path(), 60);
     let run = temporary.path().join("upernet");
-    let told = ok("trainer", finetuning(&data, &run, 12, &[]));
-    assert!(told.contains(" an epoch), 12 updates") && told.contains("best validation score"), "{told}");
-    assert!(told.contains("blocks = [0, 0, 0, 1]"), "the resolved configuration is shown: {told}");
+    let message = ok("trainer", finetuning(&data, &run, 12, &[]));
+    assert!(message.contains(" an epoch), 12 updates") && message.contains("best validation score"), "{message}");
+    assert!(message.contains("blocks = [0, 0, 0, 1]"), "the resolved configuration is shown: {message}");
     let logged = numbers(&run);
     let trained = logged.iter().find(|line| line["loss"].is_f64()).expect("an update");
     assert!(["loss_focal", "loss_dice", "loss_auxiliary"].iter().all(|part| trained[*part].is_f64()), "{trained}");
@@ -66,8 +66,8 @@ fn a_segmenter_is_trained_and_evaluated_on_masks() {
         all.extend(more.iter().map(Into::into));
         ok("trainer", all)
     };
-    let told = evaluate(&[]);
-    assert!(told.contains("Dice (95%)") && told.contains("with something drawn"), "{told}");
+    let message = evaluate(&[]);
+    assert!(message.contains("Dice (95%)") && message.contains("with something drawn"), "{message}");
     let report: Value = dataset::store::files::read_json(&run.join("evaluation-test.json")).expect("a report");
     let batches = dataset::format::table::read_table(&run.join("predictions-test.parquet")).expect("predictions");
     let [batch] = batches.as_slice() else { panic!("one batch") };
@@ -101,8 +101,8 @@ fn a_segmenter_is_trained_and_evaluated_on_masks() {
 
     // Masks are no probabilities of findings.
     let out = temporary.path().join("scores.csv");
-    let told = fails("trainer", 1, args!["predict", "--data", &data, "--weights", &run, "--out", &out]);
-    assert!(told.contains("is a segmentation run") && told.contains("`trainer evaluate`"), "{told}");
+    let message = fails("trainer", 1, args!["predict", "--data", &data, "--weights", &run, "--out", &out]);
+    assert!(message.contains("is a segmentation run") && message.contains("`trainer evaluate`"), "{message}");
     let csv = fs::read_to_string(run.join("predictions-test.csv")).expect("a table");
     assert!(csv.starts_with("record_id,patient_id,dice,iou,predicted_area,target_area,mask\n"), "{csv}");
     assert_eq!(csv.lines().count(), dice.len() + 1);
@@ -148,16 +148,16 @@ fn a_run_continues_to_more_epochs_and_ends_by_patience() {
         all.splice(steps..steps + 2, args!["--epochs", epochs]);
         all
     };
-    let told = ok("trainer", for_epochs("1"));
-    assert!(told.contains("patience = 10"), "{told}");
+    let message = ok("trainer", for_epochs("1"));
+    assert!(message.contains("patience = 10"), "{message}");
     let last = |lines: &[Value]| lines.iter().rfind(|line| line["loss"].is_f64()).expect("an update").clone();
     assert_eq!(last(&numbers(&run))["epoch"], 1.0);
     let steps = last(&numbers(&run))["step"].as_u64().expect("a step");
     ok("trainer", for_epochs("2"));
     let log = numbers(&run);
     assert_eq!((&last(&log)["epoch"], &last(&log)["step"]), (&2.0.into(), &(2 * steps).into()));
-    let told = fails("trainer", 1, for_epochs("1"));
-    assert!(told.contains(&format!("has made {} updates, and is to have {steps}", 2 * steps)), "{told}");
+    let message = fails("trainer", 1, for_epochs("1"));
+    assert!(message.contains(&format!("has made {} updates, and is to have {steps}", 2 * steps)), "{message}");
 
     // A threshold that no pixel passes: Dice stays what it is.
     let still = ["--set", "prediction.threshold=0.999", "--patience", "2", "--set", "optimizer.evaluate_every=1"];
@@ -181,9 +181,9 @@ fn a_segmenter_is_initialized_from_a_pretrained_encoder() {
     let data = dataset(temporary.path(), 20);
     let init = mrm.to_string_lossy().into_owned();
     let run = |name: &str| temporary.path().join(name);
-    let told = ok("trainer", finetuning(&data, &run("tuned"), 2, &["--init", &init]));
-    assert!(told.contains("pos_embed [1, 65, 32] -> [1, 17, 32]"), "{told}");
-    assert!(told.contains("decode_head.*") && !told.contains(" blocks.*"), "all of the encoder: {told}");
+    let printed = ok("trainer", finetuning(&data, &run("tuned"), 2, &["--init", &init]));
+    assert!(printed.contains("pos_embed [1, 65, 32] -> [1, 17, 32]"), "{printed}");
+    assert!(printed.contains("decode_head.*") && !printed.contains(" blocks.*"), "all of the encoder: {printed}");
 
     let wide =
         fails("trainer", 1, finetuning(&data, &run("wide"), 2, &["--init", &init, "--set", "model.vit.width=64"]));
