@@ -1,4 +1,4 @@
-//! A loader over many epochs: a test program of its own, since it measures the memory of the process.
+//! A loader over many epochs; a separate test program, since it measures the memory of the process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,4 +1,4 @@
-//! What a loader allocates: its own test program, since it counts all allocations of the process.
+//! What a loader allocates; a separate test program, since it counts all allocations of the process.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
 struct Counting;
 
-// SAFETY: all is handed to the system's allocator.
+// SAFETY: every call is passed unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
@@ -31,7 +31,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Memory that tells how often it was asked for.
+/// A buffer that counts how often one is created.
 struct Lent(Vec<f32>);
 
 static LENT: AtomicUsize = AtomicUsize::new(0);
@@ -67,7 +67,7 @@ fn steady_batches_allocate_nothing_per_sample() {
             .prefetch(2)
             .build()
             .expect("a loader");
-        // Until every buffer has met its largest content.
+        // Until every buffer has its largest size.
         let warm = 6 * loader.batches();
         (0..warm).for_each(|_| drop(loader.next_batch().expect("a batch")));
         let before = ALLOCATIONS.load(Ordering::Relaxed);
@@ -75,9 +75,9 @@ fn steady_batches_allocate_nothing_per_sample() {
         (0..batches).for_each(|_| drop(loader.next_batch().expect("a batch")));
         (ALLOCATIONS.load(Ordering::Relaxed) - before) as f64 / batches as f64
     };
-    // A batch costs a few allocations (its place among those waiting, an epoch's order), whatever its size.
+    // A batch of any size takes a few allocations (its entry in the queue, the order of an epoch).
     let (small, large) = (per_batch(8), per_batch(64));
     assert!(small < 6.0 && large < 8.0, "{small} allocations a batch of 8, {large} a batch of 64");
-    // A trainer's memory is asked for once a buffer: two loaders, each with two ahead and two in hand at most.
+    // One creation per buffer: two loaders, each with at most two prefetched batches and two in use.
     assert!((2..=8).contains(&LENT.load(Ordering::Relaxed)), "{LENT:?}");
 }

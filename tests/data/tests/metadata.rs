@@ -1,6 +1,6 @@
-//! The table of a dataset: what it reads, and that it holds what Python's polars reads from the same shards.
+//! The table of a dataset: how many bytes it reads, and that it equals what Python's polars reads from the same shards.
 //!
-//! One test a process, since the bytes are those that the process reads.
+//! One test per process, since the bytes of the whole process are counted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,14 +25,14 @@ print(frame.select(pl.len()).collect().item())
 print(",".join(frame.collect_schema().names()))
 "#;
 
-/// Bytes that this process has read by now.
+/// Bytes that this process has read so far.
 fn bytes_read() -> u64 {
     let io = std::fs::read_to_string("/proc/self/io").expect("counters");
     let line = io.lines().find_map(|line| line.strip_prefix("rchar: ")).expect("a counter");
     line.parse().expect("a number")
 }
 
-/// What a piece of work gives, and the bytes that it reads.
+/// The result of some work, and the bytes that it reads.
 fn counted<T>(work: impl FnOnce() -> T) -> (T, u64) {
     let before = bytes_read();
     let given = work();
@@ -91,7 +91,7 @@ fn metadata_reads_only_the_requested_columns_and_equals_polars() {
     let names = expected.pop().expect("names");
     assert_eq!(printed, expected);
 
-    // All columns but those of bytes.
+    // All columns except those of bytes.
     let binary = ["image", "mask", "source_sha256"];
     let names: Vec<&str> = names.split(',').filter(|name| !binary.contains(name)).chain(["has_mask"]).collect();
     assert_eq!(whole.get_column_names().iter().map(|name| name.as_str()).collect::<Vec<_>>(), names);

@@ -1,9 +1,9 @@
-//! Damaged and hostile input: real files, mutated. Nothing may panic, end the process, hang, or take more memory than
+//! Damaged and hostile input: mutated real files. No input may cause a panic, end the process, hang, or take more memory than
 //! the limits of `ingest::dicom::limits` allow.
 //!
 //! Each target tries three hundred cases, or as many as `MRM_FUZZ_SECONDS` leaves time for; a failure prints the number of its
-//! case, which `MRM_FUZZ_CASE` runs alone. Inputs that once failed lie in `tests/corpus/TARGET/NAME[.N]`, NAME being the
-//! seed that they came from, and are tried first.
+//! case, which `MRM_FUZZ_CASE` runs alone. Inputs that failed before are in `tests/corpus/TARGET/NAME[.N]` (NAME is the
+//! seed that they came from) and are tried first.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
@@ -30,7 +30,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Memory that one picture may take: eight bytes for each value of the largest image.
+/// Memory that one image may take: eight bytes for each value of the largest image.
 const PICTURE: usize = 8 * MAX_VALUES as usize;
 /// Memory that one small text or table may take.
 const TEXT: usize = 128 << 20;
@@ -41,7 +41,7 @@ struct Counted;
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call goes to the system's allocator as it came.
+// SAFETY: every call is passed unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counted {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
@@ -59,7 +59,7 @@ unsafe impl GlobalAlloc for Counted {
 
 #[global_allocator]
 static ALLOCATOR: Counted = Counted;
-/// Where a panic in this project's own code happened, be it caught or not.
+/// Place of a panic in this project's code, caught or not.
 static OWN_PANIC: Mutex<Option<String>> = Mutex::new(None);
 
 fn watch_panics() {
@@ -81,7 +81,7 @@ fn watch_panics() {
 /// What a target tries: the name of the seed, the bytes made of it, and a folder to work in.
 type Try<'a> = &'a dyn Fn(&Path, &str, &[u8]);
 
-/// Runs one input, and returns the memory that it took beyond what was there before.
+/// Runs one input, and returns the memory that it took in addition.
 fn measured(work: impl FnOnce()) -> usize {
     let before = NOW.load(Relaxed);
     PEAK.store(before, Relaxed);
@@ -91,7 +91,7 @@ fn measured(work: impl FnOnce()) -> usize {
     PEAK.load(Relaxed).saturating_sub(before)
 }
 
-/// Says which case it was that failed, and keeps its input.
+/// Prints the number of the failed case, and keeps its input.
 struct Case<'a> {
     target: &'a str,
     number: String,
@@ -114,7 +114,7 @@ impl Drop for Case<'_> {
     }
 }
 
-/// Mutations of each target, where `MRM_FUZZ_SECONDS` does not ask for more.
+/// Mutations of each target, unless `MRM_FUZZ_SECONDS` is set.
 const CASES: u64 = 300;
 /// One target at a time: memory is counted for the whole process.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -145,9 +145,9 @@ fn mutate_and_try(target: &str, seeds: &[(String, Vec<u8>)], place: &Path, limit
         let (seed, input) = mutated(seeds, case);
         return one(case.to_string(), seed, &input);
     }
-    // A fixed number of cases in the suite: whether it passes must not depend on the machine's speed.
+    // The number of cases is fixed, so that the result does not depend on the speed of the machine.
     let (most, seconds) = number("MRM_FUZZ_SECONDS").map_or((CASES, 600), |seconds| (u64::MAX, seconds));
-    // The largest resident size begins anew.
+    // Resets the largest resident size.
     let _ = fs::write("/proc/self/clear_refs", "5");
     let resident = |field: &str| -> usize {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -157,7 +157,7 @@ fn mutate_and_try(target: &str, seeds: &[(String, Vec<u8>)], place: &Path, limit
     };
     let before = resident("VmRSS:");
     let started = Instant::now();
-    // A crash that ends the process leaves its number here.
+    // Written for a crash that ends the process.
     let mut trace = (most > CASES).then(|| {
         let path = std::env::temp_dir().join(format!("{}-{target}.case", std::process::id()));
         fs::File::create(path).expect("a trace")
@@ -171,7 +171,7 @@ fn mutate_and_try(target: &str, seeds: &[(String, Vec<u8>)], place: &Path, limit
         one(cases.to_string(), seed, &input);
         cases += 1;
     }
-    // Memory that decoders take by C's own allocator shows here alone.
+    // Includes the memory that decoders take from C's allocator.
     let grown = resident("VmHWM:").saturating_sub(before);
     eprintln!("{target}: {cases} cases, {} MiB resident at most", grown >> 20);
     assert!(grown < limit + (256 << 20), "{} MiB resident", grown >> 20);
@@ -187,7 +187,7 @@ fn mutated(seeds: &[(String, Vec<u8>)], case: u64) -> (&str, Vec<u8>) {
         if bytes.is_empty() {
             bytes.push(random.random());
         }
-        // Headers stand in front, and are worth more than pixels.
+        // Headers come first, and are changed more often than pixels.
         let reach = if random.random_bool(0.6) { bytes.len().min(2048) } else { bytes.len() };
         let at = random.random_range(0..reach);
         let to = (at + 1 + (random.random_range(0.0..1.0f64).powi(4) * 4096.0) as usize).min(bytes.len());
@@ -204,7 +204,7 @@ fn mutated(seeds: &[(String, Vec<u8>)], case: u64) -> (&str, Vec<u8>) {
                 let run = vec![random.random(); to - at];
                 bytes.splice(at..at, run);
             }
-            // A length field, or a size, at its extremes.
+            // A length or a size with an extreme value.
             6 => {
                 let value = *[0u32, 1, 0x7fff, 0xffff, 0x7fff_ffff, 0xffff_fff0, 0xffff_ffff]
                     .choose(&mut random)
@@ -334,7 +334,7 @@ fn rasters() {
         height: 30,
         pixels: (0..1200).map(|at| (at % 251) as u8).collect(),
     };
-    let encoded = |encoding| gray.clone().encode(encoding).expect("a picture");
+    let encoded = |encoding| gray.clone().encode(encoding).expect("an image");
     let mut seeds = vec![
         ("gray.png".to_owned(), encoded(dataset::format::record::ImageEncoding::Png)),
         ("gray.jpg".to_owned(), encoded(dataset::format::record::ImageEncoding::Jpeg)),
@@ -349,7 +349,7 @@ fn rasters() {
     mutate_and_try("rasters", &seeds, temporary.path(), PICTURE, &pictures);
 }
 
-/// Shards, verified and read without. Of half of the seeds the bytes stand in reverse, since a footer comes last.
+/// Shards, verified and read without. Half of the seeds have their bytes reversed, since a footer comes last.
 #[test]
 fn shards() {
     let temporary = folder();
@@ -364,7 +364,7 @@ fn shards() {
         let out = temporary.path().join(name);
         let small = args!["mimic-cxr", &raw, &out, "--size", "24", "--vocab-size", "400"];
         ok("ingest", small.into_iter().chain(more.map(Into::into)));
-        // Checksums would keep damaged bytes from the code that is tried here.
+        // Checksums would reject the damaged bytes before the code under test.
         let storage = dataset::Storage::folder(&out);
         let mut manifest = dataset::format::manifest::Manifest::load(&storage).expect("a manifest");
         manifest.shards.iter_mut().for_each(|shard| shard.footer = None);
@@ -403,7 +403,7 @@ fn report_texts() {
     let mut seeds = named(texts);
     let golden = golden_json("report_sections.json");
     let mut wait = vec![&golden];
-    // Every longer text that the golden file holds.
+    // Every longer text of the golden file.
     while let Some(value) = wait.pop() {
         match value {
             serde_json::Value::String(text) if text.len() > 200 && seeds.len() < 200 => {
@@ -423,7 +423,7 @@ fn tokenizer_files() {
     let texts: Vec<String> =
         (0..50).map(|i| format!("Small left pleural effusion, {i} cm. No pneumothorax.")).collect();
     let trained = tokenizer::train(&texts, 120).expect("trained").to_string(true).expect("JSON");
-    // A large vocabulary is slow to read: the real file takes its turn with small ones.
+    // A large vocabulary is slow to read, so the real file alternates with small ones.
     let mut seeds: Vec<_> = (0..20).map(|i| (format!("trained-{i}"), trained.clone().into_bytes())).collect();
     if let Some(data) = real_data() {
         seeds.push(("real".to_owned(), fs::read(data.join("mimic_wordpiece.json")).expect("a tokenizer")));
@@ -465,7 +465,7 @@ fn rsna_tables() {
     source_tables("rsna", &sources::Rsna);
 }
 
-/// The masks' run lengths are drawn as well.
+/// The run lengths of the masks are drawn too.
 #[test]
 fn siim_tables() {
     source_tables("siim", &sources::Siim);
@@ -502,7 +502,7 @@ fn folder_tables() {
     });
 }
 
-/// A small file must not be believed when it claims to be a large one.
+/// A small file that claims a large size must be refused before memory is allocated.
 fn refused(name: &str, bytes: &[u8], words: &str, limit: usize) {
     let mut printed = None;
     let raster = bytes.starts_with(&[0xff, 0xd8]) || bytes.starts_with(b"\x89PNG");
@@ -512,7 +512,7 @@ fn refused(name: &str, bytes: &[u8], words: &str, limit: usize) {
     assert!(peak <= limit, "{name}: {} MiB", peak >> 20);
 }
 
-/// Puts bytes at the first place where `mark` is found, `offset` behind it.
+/// Writes bytes `offset` behind the first place of `mark`.
 #[track_caller]
 fn patch(bytes: &mut [u8], mark: &[u8], offset: usize, patch: &[u8]) {
     let at = bytes.windows(mark.len()).position(|window| window == mark).expect("the mark") + offset;
@@ -589,7 +589,7 @@ fn sizes_in_headers_are_checked_before_memory_is_allocated() {
     patch(&mut jpeg, &[0xff, 0xc0], 5, &[side, side].concat());
     refused("JPEG", &jpeg, "60000×60000 pixels are refused", SMALL);
 
-    // Compressed pixels that say another size than the header.
+    // Compressed pixels with another size than the header states.
     let Some(data) = real_data() else { return };
     let real = |name: &str| data.join("dicom").join(name);
     refused("RLE", &huge(&real("MR_small_RLE.dcm")), "60000×60000 pixels are refused", SMALL);

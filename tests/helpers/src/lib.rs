@@ -27,7 +27,7 @@ pub use files::{
 };
 pub use python::{python, python_output};
 
-/// A built binary of the workspace; test executables lie one folder below it.
+/// A built binary of the workspace; test executables are one folder below it.
 pub fn binary(name: &str) -> PathBuf {
     let here = std::env::current_exe().expect("a test executable has a path");
     let folder = here.parent().and_then(Path::parent).expect("test executables lie in target/PROFILE/deps");
@@ -36,14 +36,14 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// A command of one of the binaries, single-threaded in torch (tests run beside each other).
+/// A command of one of the binaries, with one torch thread (tests run in parallel).
 pub fn command(name: &str) -> Command {
     let mut command = Command::new(binary(name));
     command.env("OMP_NUM_THREADS", "1");
     command
 }
 
-/// Runs a binary and returns what it gave, whatever that is.
+/// Runs a binary and returns its output and exit code.
 pub fn run<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(name: &str, arguments: I) -> Output {
     command(name).args(arguments).output().expect("the binary starts")
 }
@@ -137,10 +137,10 @@ pub fn rejects(dataset: &Path) -> Vec<RejectRow> {
     rows
 }
 
-/// The folder of larger real data; `None`, with a line that says so, where there is none.
+/// The folder of larger real data; `None`, with a line that says so, if there is none.
 ///
 /// # Panics
-/// With `MRM_REQUIRE_TEST_DATA=1` where there is none.
+/// With `MRM_REQUIRE_TEST_DATA=1` if there is none.
 pub fn real_data() -> Option<PathBuf> {
     let beside = || repository().join("../shared/data");
     let path = std::env::var_os("MRM_TEST_DATA").map_or_else(beside, PathBuf::from);
@@ -165,7 +165,7 @@ pub fn golden_json(name: &str) -> serde_json::Value {
     serde_json::from_slice(&text).expect("golden files are JSON")
 }
 
-/// Writes a dataset of made records, a shard for each list; `token_ids` are of a vocabulary of 100 pieces, every third of
+/// Writes a dataset of made-up records, a shard for each list; `token_ids` are of a vocabulary of 100 tokens, every third of
 /// which continues a word.
 pub fn write_dataset(folder: &Path, findings: &[&str], encoding: ImageEncoding, shards: &[Vec<Record>]) {
     let findings: Vec<String> = findings.iter().map(|name| (*name).to_owned()).collect();
@@ -222,7 +222,7 @@ pub fn write_dataset(folder: &Path, findings: &[&str], encoding: ImageEncoding, 
     manifest.save(&dataset::Storage::folder(folder)).expect("written");
 }
 
-/// A made record with a picture of its own: `row` decides its pixels, tokens and labels.
+/// A made-up record; `row` decides its pixels, tokens and labels.
 pub fn made_record(row: usize, (width, height): (u16, u16), findings: usize) -> Record {
     let mut random = Stream::new(&[row as u64, 0x5EED]);
     let tokens = 5 + random.below(20);

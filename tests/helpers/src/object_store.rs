@@ -1,4 +1,4 @@
-//! Datasets in an object store: the same bytes as in a folder, few requests, and one clear line where something fails.
+//! Datasets in an object store: the same bytes as in a folder, few requests, and one line for each fault.
 //!
 //! The store is `moto`, an S3 API in Python, on a free port of 127.0.0.1.
 
@@ -17,7 +17,7 @@ use crate::{SMALL, args, command, folder, ok, python, text};
 use dataset::{Dataset, Storage};
 use tempfile::TempDir;
 
-/// An S3 server with one bucket, which ends with its test.
+/// An S3 server with one bucket, which stops at the end of the test.
 pub struct Store {
     child: Child,
     log: PathBuf,
@@ -59,7 +59,7 @@ impl Store {
         store
     }
 
-    /// What a user sets to reach it.
+    /// The environment variables that a user sets to reach it.
     pub fn settings(&self) -> Vec<(String, String)> {
         settings(&self.address)
     }
@@ -89,7 +89,7 @@ impl Store {
         text(&output.stdout)
     }
 
-    /// Runs what must fail, with exit code 1 and one line that says why.
+    /// Runs a command that must fail with exit code 1 and one line with these words.
     pub fn fails(&self, name: &str, arguments: &[OsString], words: &[&str]) {
         fails(command(name).envs(self.settings()).args(arguments), words);
     }
@@ -100,7 +100,7 @@ impl Store {
         printed.lines().filter(|line| line.contains(" HTTP/1.1")).map(str::to_owned).collect()
     }
 
-    /// Requests that some work makes.
+    /// The result of some work, and the number of its requests.
     pub fn counted<T>(&self, work: impl FnOnce() -> T) -> (T, usize) {
         let before = self.requests().len();
         let done = work();
@@ -151,7 +151,7 @@ pub fn ingesting(raw: &Path, out: &str, staging: &Path, more: &[&str]) -> Vec<Os
 #[derive(Clone, Copy, PartialEq)]
 pub enum Fault {
     None,
-    /// Answers that the request is a bad one.
+    /// Answers with status 400.
     Refused,
     /// Closes the connection without passing the request on.
     Dropped,
@@ -159,11 +159,11 @@ pub enum Fault {
     Unanswered,
     /// Closes the connection in the middle of the answer's body.
     Cut,
-    /// Sends half of the body as if it were all of it.
+    /// Sends half of the body with a matching length.
     Short,
 }
 
-/// Passes requests on to the store, but for what `fault` says of a request's first line. Returns its address.
+/// Passes requests on to the store, with the fault that `fault` returns for the first line of a request. Returns its address.
 pub fn proxy(store: &str, fault: impl Fn(&str) -> Fault + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let (address, store) = (listener.local_addr().expect("an address").to_string(), store.to_owned());
@@ -225,10 +225,10 @@ fn head_length(message: &[u8]) -> Option<usize> {
     message.windows(4).position(|four| four == b"\r\n\r\n").map(|end| end + 4)
 }
 
-/// How long a store is away: longer than a few quick tries take.
+/// Duration of an outage: longer than a few quick retries.
 pub const OUTAGE: Duration = Duration::from_millis(2500);
 
-/// Drops every connection for some time, from the `first`th request on whose line has some words.
+/// Drops every connection for some time, starting at the `first`th request that contains `words`.
 pub struct Outage {
     words: &'static str,
     first: usize,
@@ -239,7 +239,7 @@ pub struct Outage {
 }
 
 impl Outage {
-    /// The outage, and the address at which the store is behind it.
+    /// The outage, and the address of the proxy.
     pub fn of(store: &Store, words: &'static str, first: usize, span: Duration) -> (Arc<Self>, String) {
         let (seen, dropped) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let outage = Arc::new(Self { words, first, span, seen, dropped, until: OnceLock::new() });
@@ -263,7 +263,7 @@ impl Outage {
     }
 }
 
-/// Runs a command that reaches the store at an address and must succeed.
+/// Runs a command that uses the store at an address and must succeed.
 pub fn ok_at(address: &str, name: &str, arguments: &[OsString]) -> String {
     let output = command(name).envs(settings(address)).args(arguments).output().expect("the binary starts");
     assert!(output.status.success(), "{name}: {}\n{}", text(&output.stdout), text(&output.stderr));

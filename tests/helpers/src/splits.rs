@@ -52,19 +52,19 @@ pub fn refused_changes(data: &Path, refuse: impl Fn() -> String) {
     let refused = changed(&leak);
     assert!(refused.contains(&format!("patient `{patient}` stands in ")), "{refused}");
     assert!(refused.contains(&format!("test (record `{}`)", roster.records[leaking])), "{refused}");
-    // A certificate that owns up to the leak does not help: the split was drawn by patient.
+    // It is refused even if the certificate states the leak, since the split was drawn by patient.
     let mut leaked = split.clone();
     leak(&mut leaked.members);
     leaked.save(&Storage::folder(data), &Certificate { shared_patients: 1, ..stated.clone() }).expect("written");
     assert!(refuse().contains("stands in "));
 
-    // One image of a patient leaves a ratio's set.
+    // One image of a patient leaves the set of a ratio.
     let torn = (0..dataset.len()).find(|&row| split.members[row].ratio == Some(50.0) && patients(row) > 1);
     let torn = torn.expect("a patient with two images");
     let refused = changed(&|members| members[torn].ratio = Some(100.0));
     assert!(refused.contains("1 patients torn by a ratio, 0 are certified"), "{refused}");
 
-    // Whole patients change sides.
+    // All images of a patient move to another subset.
     let whole = |members: &mut Vec<Member>| {
         for (row, member) in members.iter_mut().enumerate() {
             if roster.patients[row] == roster.patients[leaking] {
@@ -73,7 +73,7 @@ pub fn refused_changes(data: &Path, refuse: impl Fn() -> String) {
         }
     };
     assert!(changed(&whole).contains("records in train"));
-    // A record twice, another one never.
+    // One record twice, another one missing.
     assert!(changed(&|members| members[1] = members[0].clone()).contains("it lacks record"));
     assert!(changed(&|members| drop(members.pop())).contains("the dataset has"));
     // Numbers of the certificate.

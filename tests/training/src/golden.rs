@@ -74,7 +74,7 @@ pub fn check(name: &str, got: &Tensor, expected: &Tensor, (relative, absolute): 
     let (got, expected) = (got.detach().to_kind(Kind::Double), expected.to_kind(Kind::Double));
     let difference = (&got - &expected).abs();
     let excess = (&difference - expected.abs() * relative - absolute).max().double_value(&[]);
-    // Written so that a value which is no number fails, too.
+    // Written so that NaN fails too.
     assert!(
         excess <= 0.0,
         "{name}: largest difference {:.3e}, {excess:.3e} more than allowed",
@@ -86,5 +86,5 @@ pub fn check_number(name: &str, got: f64, expected: f64, tolerance: Tolerance) {
     check(name, &Tensor::from(got), &Tensor::from(expected), tolerance);
 }
 
-/// For what is computed in double precision on both sides.
+/// For values computed in double precision on both sides.
 pub const DOUBLE: Tolerance = (1e-12, 1e-12);

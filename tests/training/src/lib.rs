@@ -60,7 +60,7 @@ pub fn pretraining(data: &Path, run: &Path, steps: u64, more: &[&str]) -> Vec<Os
     all
 }
 
-/// The log without what depends on the clock.
+/// The log without the values that depend on the clock.
 pub fn numbers(run: &Path) -> Vec<Value> {
     let mut lines = read_metrics(run).expect("metrics");
     for line in &mut lines {
@@ -76,7 +76,7 @@ pub fn weights(run: &Path) -> Vec<u8> {
     fs::read(run.join("latest/model.safetensors")).expect("weights")
 }
 
-/// Waits until a run has logged so many updates.
+/// Waits until a run has logged so many steps.
 pub fn wait_for(run: &Path, updates: usize) {
     let started = Instant::now();
     while read_metrics(run).map_or(0, |lines| lines.len()) < updates {
@@ -94,7 +94,7 @@ pub fn damage_image(data: &Path, row: usize) -> (PathBuf, Vec<u8>) {
         let before = fs::read(&path).expect("a shard");
         if let Some(at) = before.windows(image.len()).position(|window| window == image) {
             let mut bytes = before.clone();
-            // The length that stands before the pixels.
+            // The length before the pixels.
             bytes[at - 1] ^= 1;
             fs::write(&path, bytes).expect("written");
             return (path, before);
@@ -103,7 +103,7 @@ pub fn damage_image(data: &Path, row: usize) -> (PathBuf, Vec<u8>) {
     panic!("no shard holds row {row}");
 }
 
-/// A pre-trained run, and the dataset it saw.
+/// A dataset, and a model pre-trained on it.
 pub fn pretrained(folder: &Path, studies: usize) -> (PathBuf, PathBuf) {
     let data = dataset(folder, studies);
     let run = folder.join("runs/mrm");

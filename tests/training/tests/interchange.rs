@@ -16,7 +16,7 @@ use trainer::model::vit::{LAYER_NORM_EPSILON, VitConfig};
 use trainer::weights::{load_state, pth};
 use training::torch_python;
 
-/// Relative difference that float32 models may have.
+/// Relative difference allowed for float32 models.
 const TOLERANCE: f64 = 1e-4;
 /// The sizes of the golden model, over the default preset.
 const GOLDEN: [&str; 12] = [
@@ -59,7 +59,7 @@ fn golden_sizes() -> Vec<&'static str> {
     GOLDEN.iter().flat_map(|setting| ["--set", setting]).collect()
 }
 
-/// Checkpoints made by PyTorch: their folder, and a file that none of them may make.
+/// Checkpoints written by PyTorch: their folder, and a file that none of them may create.
 fn checkpoints(folder: &Path) -> Option<(PathBuf, PathBuf)> {
     let (made, marker) = (folder.join("made"), folder.join("marker"));
     fs::create_dir(&made).expect("a folder");
@@ -128,7 +128,7 @@ fn pytorch_checkpoints_are_imported_or_refused() {
     }
     assert!(!out.exists() && !marker.exists(), "code of a checkpoint ran");
 
-    // Whole, but of a model with which the preset's has nothing in common.
+    // A complete checkpoint of an unrelated model.
     let message = fails("trainer", 1, import(&made.join("whole.pth"), &out, &["--preset", "mrm-vit-tiny"]));
     assert!(message.contains("no tensor fits mrm-vit-tiny, nothing was written"), "{message}");
     let tiny = temporary.path().join("tiny.safetensors");
@@ -147,7 +147,7 @@ fn pytorch_checkpoints_are_imported_or_refused() {
     from_mae(&made.join("mae.pth"), temporary.path());
 }
 
-/// Cut and changed files: an error, or the right tensors; never a panic.
+/// Truncated and changed files: an error, or the correct tensors; never a panic.
 fn damaged(file: &Path, folder: &Path) {
     let (changed, out) = (folder.join("changed.pth"), folder.join("changed.safetensors"));
     let whole = fs::read(file).expect("a file");
@@ -179,7 +179,7 @@ fn damaged(file: &Path, folder: &Path) {
     }
     println!("{refused} of 800 refused");
 
-    // A safetensors file has no checksums: what is changed may be read, and must not harm.
+    // A safetensors file has no checksums: changed values may be read, without a panic.
     let settings: Vec<String> = GOLDEN.iter().map(|setting| (*setting).to_owned()).collect();
     let config = overlay(&pretrain_preset("mrm-vit-b16").expect("a preset"), None, &settings).expect("settings");
     write(&expected, &changed);
@@ -199,7 +199,7 @@ fn damaged(file: &Path, folder: &Path) {
     assert!(!out.exists());
 }
 
-/// MAE's encoder into pre-training, whose decoder is of another width.
+/// MAE's encoder in pre-training with another decoder width.
 fn from_mae(file: &Path, folder: &Path) {
     let out = folder.join("mae.safetensors");
     let message = ok("trainer", import(file, &out, &["--preset", "mrm-vit-tiny", "--verbose"]));
@@ -233,7 +233,7 @@ fn from_mae(file: &Path, folder: &Path) {
     let message = ok("trainer", pretrain);
     assert!(message.contains("mae.safetensors: loaded 54 tensors"), "{message}");
 
-    // A run knows its sizes and the statistics of its pixels.
+    // A run contains its sizes and pixel statistics.
     let exported = folder.join("exported");
     let message = ok("trainer", args!["export", &run, "--to", "timm", "--out", &exported]);
     assert!(message.contains("left out: ") && message.contains("bert_encoder.*"), "{message}");
@@ -248,7 +248,7 @@ fn from_mae(file: &Path, folder: &Path) {
     assert!(message.contains("--preset names another") && message.contains("expected [1, 1, 768]"), "{message}");
 }
 
-/// A fine-tuned run: its findings are timm's labels.
+/// A fine-tuned run: its findings become timm's labels.
 fn finetuned(set: &Path, init: &Path, folder: &Path) {
     let (run, exported) = (folder.join("finetuned"), folder.join("exported-classifier"));
     ok("dataset", args!["split", set, "--name", "main", "--validation", "0.2", "--test", "0.2"]);
@@ -266,7 +266,7 @@ fn finetuned(set: &Path, init: &Path, folder: &Path) {
     assert_eq!((&config["global_pool"], &config["num_classes"]), (&"avg".into(), &2.into()));
 }
 
-/// A model's variables with noise on them, so that none is at a start value which would hide a mistake.
+/// The variables of a model with noise added, since initial values could hide an error.
 fn perturb(store: &VarStore) -> State {
     tch::no_grad(|| {
         for (_, mut variable) in store.variables() {
@@ -356,7 +356,7 @@ fn timm_and_transformers_compute_the_same_outputs() {
     let message = ok("trainer", export("pretrained.safetensors", "vit-mae", "to-mae-encoder", &[]));
     assert!(message.contains("predicts 768 values a patch (super-resolution), ViTMAE's 192"), "{message}");
 
-    // One with MAE's decoder.
+    // A model with MAE's decoder.
     let mae = MrmConfig { restore: Restore::ImageOnly, super_resolution: 1, ..tiny() };
     let model = Model::mrm(&mae);
     let mae_state = perturb(&model.0);
@@ -368,7 +368,7 @@ fn timm_and_transformers_compute_the_same_outputs() {
     probe.insert("to-mae.pred".to_owned(), output.pred.expect("a prediction"));
     probe.insert("to-mae.loss".to_owned(), output.loss_image.expect("a loss"));
 
-    // A classifier, for timm alone.
+    // A classifier, which only timm loads.
     let store = VarStore::new(Device::Cpu);
     let classifier = ClassifierConfig { vit: config.vit.clone(), classes: 3, drop_path: 0.0 };
     let model = VitClassifier::new(&store.root(), &classifier).expect("a model");
@@ -424,7 +424,7 @@ fn timm_and_transformers_compute_the_same_outputs() {
         assert!(difference.parse::<f64>().is_ok_and(|difference| difference < TOLERANCE), "{name}: {difference}");
     }
 
-    // There and back: the same to the bit.
+    // Export and import give the same bits.
     let out = at("back.safetensors");
     let of = |state: &State, more: &[&str]| -> State {
         let named = |name: &str| {
@@ -448,7 +448,7 @@ fn timm_and_transformers_compute_the_same_outputs() {
         assert_same(&read(&out), &state, folder);
     }
 
-    // Models of theirs.
+    // Models of timm and transformers.
     let given = read(&at("given.safetensors"));
     for name in ["from-vit", "from-vit-memory.pth", "from-timm.pth", "from-classifier.safetensors"] {
         ok("trainer", import(&at(name), &out, &["--preset", "mrm-vit-tiny"]));

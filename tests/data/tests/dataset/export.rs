@@ -1,4 +1,4 @@
-//! `dataset export`: what other tools read back is what the shards hold, whatever the threads, however often killed.
+//! `dataset export`: other tools read the contents of the shards, for any number of threads, and after kills.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use std::time::Instant;
 use helpers::{args, command, contents, fails, folder, ingest, ok, phantom, phantom_of, python, python_output};
 use rand::{Rng, SeedableRng};
 
-/// What all three readers share: the rows of the shards, and how a record is compared with its row.
+/// Common to the three readers: the rows of the shards, and the comparison of a record with its row.
 const SHARED: &str = r#"
 import csv, glob, io, json, os, sys, tarfile
 import numpy, PIL.Image, pyarrow.dataset, pyarrow.parquet
@@ -57,7 +57,7 @@ def same_columns(row, found):
     seen["positives"] += sum(row["labels"].get(name) == 1 for name in findings)
 "#;
 
-/// Reads tar files with `tarfile`, and once more with `webdataset` (which asks for torch, and does without).
+/// Reads tar files with `tarfile`, and again with `webdataset` (torch is optional for it).
 const TARS: &str = r#"
 sys.modules["torch"] = None
 import webdataset
@@ -89,7 +89,7 @@ assert len({key for _, key in samples}) == len(samples)
 print(len(tars), json.dumps(seen, sort_keys=True))
 "#;
 
-/// Loads the folder as it is, and one file by its own metadata.
+/// Loads the folder, and one file by its own metadata.
 const HUGGING_FACE: &str = r#"
 import datasets
 data = datasets.load_dataset(out)
@@ -110,7 +110,7 @@ assert b"huggingface" in pyarrow.parquet.read_schema(files[0]).metadata
 print(len(files), json.dumps(seen, sort_keys=True))
 "#;
 
-/// Reads the table, and takes the folder as `imagefolder`.
+/// Reads the table, and loads the folder as `imagefolder`.
 const TABLE: &str = r#"
 import datasets
 with open(out + "/metadata.csv", newline="") as file:
@@ -141,7 +141,7 @@ if pictures:
 print(1, json.dumps(seen, sort_keys=True))
 "#;
 
-/// Lets Python compare an export with its dataset, and returns what it counted.
+/// Compares an export with its dataset in Python, and returns the counts.
 fn compare(script: &str, dataset: &Path, out: &Path) -> (usize, BTreeMap<String, usize>) {
     let mut command = python();
     command.args(["-c", &format!("{SHARED}{script}")]).args([dataset, out]);
@@ -151,7 +151,7 @@ fn compare(script: &str, dataset: &Path, out: &Path) -> (usize, BTreeMap<String,
     (files.parse().expect("a number"), serde_json::from_str(seen).expect("counts"))
 }
 
-/// A raw one with reports, one with masks, one with boxes: with their number of records.
+/// A dataset with reports, one with masks, one with boxes, each with its number of records.
 fn sets(folder: &Path) -> Vec<(PathBuf, usize)> {
     let sets = [("mimic-cxr", "raw", 40), ("siim", "png", 40), ("rsna", "jpeg", 14)];
     let made = sets.map(|(source, encoding, studies)| {
@@ -227,14 +227,14 @@ fn exports(set: &Path, out: &Path, format: &str, more: &[&str]) -> Vec<std::ffi:
     args!["export", set, "--to", format, out].into_iter().chain(size.iter().chain(more).map(Into::into)).collect()
 }
 
-/// Whether a file is a whole piece of an export.
+/// Whether a file is a finished file of an export.
 fn is_piece(name: &String) -> bool {
     let name = Path::new(name);
     let is_part = name.file_name().is_some_and(|name| name.to_string_lossy().contains('-'));
     is_part && name.extension().is_some_and(|kind| kind == "tar" || kind == "parquet" || kind == "csv")
 }
 
-/// Names of the files of an export, without their bytes: files may go while they are listed.
+/// Names of the files of an export; their bytes are not read, since files may be removed meanwhile.
 fn names(out: &Path) -> Vec<String> {
     let below = |name: &str| fs::read_dir(out.join(name)).into_iter().flatten().flatten();
     let files = ["", "data", ".export"].into_iter().flat_map(below);
@@ -283,7 +283,7 @@ fn threads_and_kills_do_not_change_the_bytes() {
             let output = child.wait_with_output().expect("it ends");
             killed += usize::from(!output.status.success());
             if out.is_dir() {
-                // What has its name is whole.
+                // A file with its final name is complete.
                 let left = contents(&out);
                 for name in left.keys().filter(|name| is_piece(name) || name.starts_with("images/")) {
                     let serves_going_on = name.ends_with(".tmp") || name.starts_with(".export/");

@@ -1,4 +1,4 @@
-//! What `dataset inspect` says: rejects, prevalence, pictures; and how all three programs take numbers.
+//! What `dataset inspect` prints: rejects, prevalence, images; and which numbers the options accept.
 
 use std::fs;
 
@@ -26,7 +26,7 @@ fn rejects_are_listed_with_their_reason() {
     assert!(ok("dataset", args!["inspect", &out]).contains("(see --rejects)"));
 }
 
-/// A page for each of thousands of rejects helps nobody: what differs in their reasons is left out, and they are counted.
+/// Rejects are grouped by their reason, without what differs from input to input, and counted.
 #[test]
 fn rejects_are_counted_by_reason() {
     let temporary = folder();
@@ -77,12 +77,12 @@ fn a_record_is_found_by_its_image_name() {
     says("IM-0002-0001", &format!("2 records have an image of this name: {both}"));
     says("p2", "did you mean `folder/p2/s9/IM-0002-0001`, the record of this patient?");
     says("IM-0003", "its records are named like `folder/p1/s1/IM-0001-0001`");
-    // The study of such a dataset repeats the patient, which the page does not.
+    // In such a dataset the study name starts with the patient, which the page does not repeat.
     let message = ok("dataset", args!["inspect", &out, "--row", "folder/p1/s1/IM-0001-0001"]);
     assert!(message.contains("\npatient / study  p1 / s1 / image IM-0001-0001\n"), "{message}");
 }
 
-/// `ingest` does not call a dataset finished of which a shard is lost.
+/// `ingest` does not report a dataset with a lost shard as finished.
 #[test]
 fn a_lost_shard_is_reported_by_the_next_run() {
     let temporary = folder();
@@ -102,7 +102,7 @@ fn a_lost_shard_is_reported_by_the_next_run() {
 fn prevalence_counts_labeled_records_only() {
     let temporary = folder();
     let labels = [Some(1), Some(1), Some(0), Some(-1), None, None, None, None];
-    // B is stated for three of the four records with labels: its blank is no negative.
+    // B is stated for three of the four records with labels; its blank is not a negative.
     let others = [Some(1), Some(0), None, Some(0), None, None, None, None];
     let record = |row: usize| Record { labels: vec![labels[row], others[row], None], ..made_record(row, (10, 12), 1) };
     let records: Vec<Record> = (0..labels.len()).map(record).collect();
@@ -120,7 +120,7 @@ fn prevalence_counts_labeled_records_only() {
     assert_eq!(row("A "), ["A", "4", "2", "1", "1", "0", "50.0%"], "{printed}");
     assert_eq!(row("B "), ["B", "3", "1", "2", "0", "1", "33.3%"], "{printed}");
     assert_eq!(row("C "), ["C", "0", "0", "0", "0", "4", "–"], "{printed}");
-    // A drawn split deals out labeled and unlabeled records alike.
+    // A split distributes labeled and unlabeled records equally.
     let split = ["--name", "main", "--unit", "image", "--validation", "0.25", "--test", "0.25", "--ratios", "100"];
     let mut all = args!["split", temporary.path()].to_vec();
     all.extend(split.map(Into::into));

@@ -1,4 +1,4 @@
-//! The shards as others read them: pyarrow, polars, DuckDB and Hugging Face `datasets`.
+//! The shards in other readers: pyarrow, polars, DuckDB and Hugging Face `datasets`.
 
 use dataset::Dataset;
 use dataset::format::record::ImageEncoding;
@@ -73,7 +73,7 @@ fn python_reads_the_shards() {
     assert_eq!(printed.lines().filter(|line| *line == format!("positives {positives}")).count(), 2, "{printed}");
 }
 
-/// Loads datasets' folders as they are and prints every record; pictures are told by their mode, size and sum of pixels.
+/// Loads the folders of datasets and prints every record; images as mode, size and sum of pixels.
 const HUGGING_FACE: &str = r#"
 import json, sys
 import numpy, pyarrow.parquet
@@ -126,7 +126,7 @@ fn hugging_face_datasets_decodes_the_images() {
                 .collect();
             let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>();
             let picture = |bytes: &[u8], mode: &str| {
-                let picture = dataset::format::image_codec::decode(bytes).expect("a picture");
+                let picture = dataset::format::image_codec::decode(bytes).expect("an image");
                 format!("{mode} {}x{} {}", picture.width, picture.height, sum(&picture.pixels))
             };
             let image = match encoding {
@@ -139,7 +139,7 @@ fn hugging_face_datasets_decodes_the_images() {
             assert_eq!(fields[..2], [record.record_id.as_str(), &dataset::store::files::hex(&record.source_sha256)]);
             assert_eq!(fields[2..6], [&format!("{:?}", record.token_ids), &labels, &found.join(";"), no_age]);
             if encoding == ImageEncoding::Jpeg {
-                // Decoders round differently.
+                // JPEG decoders round differently.
                 assert_eq!(
                     fields[6].rsplit_once(' ').map(|(kind, _)| kind),
                     image.rsplit_once(' ').map(|(kind, _)| kind)
@@ -156,7 +156,7 @@ fn hugging_face_datasets_decodes_the_images() {
     assert!(boxes > 0 && masks > 0, "{boxes} boxes, {masks} masks");
 }
 
-/// By structure; the `mlcroissant` package, which is large, reads all records by it.
+/// Checks the structure; the `mlcroissant` package, which is large, is not used here.
 #[test]
 fn croissant_metadata_describes_the_files() {
     let temporary = folder();

@@ -1,4 +1,4 @@
-//! The loader: what it promises for any setting, over faults, and over many epochs.
+//! The loader: its guarantees for any setting, faults, and many epochs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -44,7 +44,7 @@ fn builder(dataset: &Arc<Dataset>) -> LoaderBuilder {
     Loader::builder(dataset).transform(Transform::pretrain(8)).text(TextOptions { tokens: 16, mask_ratio: 0.5 })
 }
 
-/// All that a batch holds, to compare.
+/// The contents of a batch, to compare.
 #[derive(Clone, Debug, PartialEq)]
 struct Contents {
     rows: Vec<u32>,
@@ -77,7 +77,7 @@ fn take(loader: &mut Loader, batches: usize) -> Vec<Contents> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// An epoch has every row once; ranks, threads, prefetching and resuming change no batch.
+    /// An epoch has every row once; ranks, threads, prefetching and resumption do not change batches.
     #[test]
     fn an_epoch_is_a_permutation_for_any_threads_ranks_and_resumption(
         rows in 1..ROWS,
@@ -93,7 +93,7 @@ proptest! {
         let world = world.min(batch_size);
         let drop_last = drop_last && rows >= batch_size;
         let dataset = shared();
-        // Not the first rows, and not in the order of the dataset.
+        // Other rows than the first, and not in the order of the dataset.
         let chosen: Vec<u32> = (0..rows as u32).map(|row| (row * 5 + 3) % ROWS as u32).collect();
         let builder = builder(&dataset).rows(chosen.clone()).batch_size(batch_size).seed(seed)
             .drop_last(drop_last).shuffle(shuffle);
@@ -118,7 +118,7 @@ proptest! {
         let mut many = builder.clone().threads(threads).prefetch(prefetch).build().expect("a loader");
         prop_assert_eq!(&take(&mut many, 2 * batches), &expected);
 
-        // The ranks' shares, dealt out one by one, are the global batch.
+        // The parts of the ranks, taken alternately, are the global batch.
         let mut ranks: Vec<Loader> = (0..world)
             .map(|rank| builder.clone().threads(1).shard(rank, world).build().expect("a loader"))
             .collect();
@@ -134,7 +134,7 @@ proptest! {
             }
         }
 
-        // Stopped after some batches, twice in a row, and gone on from what a checkpoint would hold.
+        // Stopped after some batches, twice in a row, and continued from the state of a checkpoint.
         let stop = stop.min(2 * batches - 1);
         let saved = |loader: &Loader| -> LoaderState {
             serde_json::from_str(&serde_json::to_string(&loader.state()).expect("JSON")).expect("JSON")
@@ -197,7 +197,7 @@ fn an_unreadable_record_is_an_error_or_is_skipped_and_counted() {
     let dataset = write(folder.path());
     damage(&folder.path().join("shards/part-00001.parquet"), &[41, 77]);
 
-    // By default the batch is an error that names shard and row; the one after it is there.
+    // By default the batch is an error with shard and row, and the next batch follows.
     let mut loader = builder(&dataset).batch_size(10).threads(2).build().expect("a loader");
     let mut printed = BTreeSet::new();
     for expected in &whole {
@@ -216,7 +216,7 @@ fn an_unreadable_record_is_an_error_or_is_skipped_and_counted() {
         assert!(named.iter().any(|start| error.starts_with(start.as_str())), "{error}");
     }
 
-    // By choice they are left out; all others are what they were.
+    // With `OnError::Skip` they are left out; all others are unchanged.
     let skipping = builder(&dataset).batch_size(10).on_error(OnError::Skip);
     let mut loader = skipping.clone().build().expect("a loader");
     let mut skipped = Vec::new();
@@ -234,7 +234,7 @@ fn an_unreadable_record_is_an_error_or_is_skipped_and_counted() {
     }
     assert_eq!((loader.skipped(), skipped.len()), (2, 2), "{skipped:?}");
 
-    // A whole shard that is gone: 40 of 97 records.
+    // A missing shard: 40 of 97 records.
     fs::remove_file(folder.path().join("shards/part-00000.parquet")).expect("removed");
     let dataset = Arc::new(Dataset::open(folder.path()).expect("a dataset"));
     let mut loader = builder(&dataset).batch_size(10).on_error(OnError::Skip).build().expect("a loader");
@@ -245,7 +245,7 @@ fn an_unreadable_record_is_an_error_or_is_skipped_and_counted() {
 /// Contents, boxes and masks of a batch.
 type Everything = (Contents, Vec<PlacedBox>, Vec<u8>);
 
-/// A bit that flips anywhere in a shard changes no batch: it is an error, or was not read.
+/// A flipped bit in a shard changes no batch: it gives an error, or is not read.
 #[test]
 fn no_batch_has_flipped_bits() {
     let folder = folder();
@@ -296,7 +296,7 @@ fn no_batch_has_flipped_bits() {
 /// A change of a record, and words of the error that it causes.
 type Change<'a> = (&'a str, &'a dyn Fn(&mut Record));
 
-/// On a device, an id outside of the vocabulary is an assertion that names no record.
+/// On a GPU, an id outside of the vocabulary would be an assertion without a record.
 #[test]
 fn invalid_values_are_refused_with_their_row() {
     let boxed = |x: f32| vec![BoundingBox { label: "A".to_owned(), x, y: 1.0, width: 2.0, height: 2.0 }];
@@ -362,14 +362,14 @@ fn a_shard_replaced_while_it_is_read_gives_its_old_bytes_or_an_error() {
     assert_eq!(take(&mut loader, 12), expected[3..15]);
     drop(loader);
 
-    // Who opens it now is told.
+    // A dataset that is opened now reports it.
     let reopened = Arc::new(Dataset::open(folder.path()).expect("a dataset"));
     let mut loader = builder(&reopened).batch_size(97).build().expect("a loader");
     let error = loader.next_batch().err().expect("the manifest tells").to_string();
     assert!(error.contains("part-00001") && error.contains("the manifest says"), "{error}");
     drop(loader);
 
-    // Cut short in place under an open reader: an error that names the row, and no end of the process.
+    // Truncated while it is open: an error with the row; the process continues.
     let dataset = write(folder.path());
     let mut loader = builder(&dataset).batch_size(10).prefetch(1).build().expect("a loader");
     assert_eq!(take(&mut loader, 10), expected[..10]);
@@ -387,7 +387,7 @@ fn concurrent_readers_of_a_dataset_get_the_same_batches() {
     let expected = take(&mut builder(&dataset).batch_size(7).build().expect("a loader"), 28);
     std::thread::scope(|scope| {
         for reader in 0..8 {
-            // Half of them share the opened dataset, half open it anew; a command verifies it meanwhile.
+            // Half of them share the opened dataset, half open it again; a command verifies it meanwhile.
             let (own, expected, folder) = (dataset.clone(), &expected, folder.path());
             scope.spawn(move || {
                 let dataset = if reader % 2 == 0 { own } else { Arc::new(Dataset::open(folder).expect("a dataset")) };
@@ -399,7 +399,7 @@ fn concurrent_readers_of_a_dataset_get_the_same_batches() {
     });
 }
 
-/// What shows a record several times an epoch shows it differently each time, and the same for any number of threads.
+/// A record that is several times in an epoch is augmented differently each time, and equally for any number of threads.
 #[test]
 fn copies_of_a_record_are_augmented_differently() {
     let dataset = shared();
@@ -413,7 +413,7 @@ fn copies_of_a_record_are_augmented_differently() {
     let pixels: Vec<&[u32]> = batch.images.chunks(batch.images.len() / 5).collect();
     let copies: BTreeSet<&[u32]> = (0..5).filter(|&at| batch.rows[at] == 3).map(|at| pixels[at]).collect();
     assert_eq!(copies.len(), 3);
-    // The first copy is what the record is on its own.
+    // The first copy equals the record without copies.
     let mut alone = builder(&dataset).rows(vec![3]).seed(4).build().expect("a loader");
     let alone = contents(&alone.next_batch().expect("a batch"));
     assert!(copies.contains(alone.images.as_slice()));
@@ -431,7 +431,7 @@ fn a_state_of_another_dataset_is_refused() {
     assert!(refused.contains("belongs to other records"), "{refused}");
 }
 
-/// A bright rectangle on black, said three times: as pixels, as a mask and as a box.
+/// A bright rectangle on black, as pixels, as a mask and as a box.
 fn marked(row: usize) -> Record {
     let (width, height) = (90u16, 120u16);
     let [x, y, w, h] = [20 + row as u16, 30, 40, 50];
@@ -497,7 +497,7 @@ fn masks_and_boxes_are_cropped_and_flipped_with_the_pixels() {
                 let mut differing = 0;
                 for (at, (&level, &class)) in pixels.iter().zip(mask).enumerate() {
                     let (x, y) = ((at % 64) as f32 + 0.5, (at / 64) as f32 + 0.5);
-                    // Away from the edges of the rectangle all three must say the same.
+                    // Away from the edges of the rectangle all three must agree.
                     let outside = [found.x - x, x - found.x - found.width, found.y - y, y - found.y - found.height]
                         .into_iter()
                         .fold(f32::NEG_INFINITY, f32::max);

@@ -1,4 +1,4 @@
-//! Datasets of every format version stay readable, and give the batches that they gave when they were written.
+//! Datasets of every format version stay readable, with the same batches as when they were written.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! `dataset split`: what it promises for any dataset, on the real tables, with the published lists, and what happens to a
+//! `dataset split`: its guarantees for any dataset, on the real tables, with the published lists; and a
 //! split that was changed by hand.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -42,7 +42,7 @@ fn images() -> impl Strategy<Value = Vec<Image>> {
     })
 }
 
-/// Splits made-up images whose rows stand in some order; the members in the order of identifiers.
+/// Splits made-up images in some order of rows; returns the members in the order of identifiers.
 fn split(images: &[Image], order: &[usize], options: &SplitOptions) -> (Vec<Member>, Certificate) {
     let texts: Vec<[String; 3]> = (order.iter())
         .map(|&at| [format!("made/{at:04}"), format!("p{}", images[at].patient), format!("study {}", images[at].study)])
@@ -86,7 +86,7 @@ proptest! {
         let straight: Vec<usize> = (0..images.len()).collect();
         let (members, certificate) = split(&images, &straight, &options);
 
-        // Every record once; who is in no ratio's set is out of train or beyond the largest ratio.
+        // Every record is there once; a record without a ratio is not in train or beyond the largest ratio.
         prop_assert_eq!(members.len(), images.len());
         let held = |subset| members.iter().filter(|member| member.subset == Some(subset)).count() as u64;
         for (part, subset) in certificate.parts.iter().zip(Subset::ALL) {
@@ -116,7 +116,7 @@ proptest! {
             prop_assert_eq!((certificate.shared_patients, certificate.torn_patients), (0, 0));
         }
 
-        // What is rare stays: in each ratio's set whatever train has, in each subset what three groups have alone.
+        // Rare findings stay: the set of each ratio has every finding of train, and each subset every finding of three groups.
         let positive = |inside: &dyn Fn(&Member) -> bool, finding: usize| {
             straight.iter().any(|&at| inside(&members[at]) && images[at].positives[finding])
         };
@@ -152,7 +152,7 @@ proptest! {
     }
 }
 
-/// Where few records make the sets of two ratios the same, each ratio can still be asked for.
+/// If few records make the sets of two ratios equal, each ratio can still be loaded.
 #[test]
 fn every_ratio_has_records_in_a_small_dataset() {
     let temporary = folder();
@@ -196,7 +196,7 @@ fn real_tables(temporary: &Path, source: &str, files: &[(&str, &str)]) -> Option
     Some((out, labels.join("mrm-splits")))
 }
 
-/// Loads a split as the trainer does, and says how long it took.
+/// Loads a split as the trainer does, and prints how long it took.
 fn load(dataset: &Dataset, name: &str) -> Split {
     let started = Instant::now();
     let split = Split::load(dataset, name).expect("a split");
@@ -262,7 +262,7 @@ fn draws_evenly(data: &Path) -> Dataset {
     let at_random = (0..5).map(|seed| random_deviation(&dataset, &split, records[3] as usize, seed)).sum::<f64>() / 5.0;
     println!("1%: {:.5} ({}, {}); at random {at_random:.5}", deviation.value, deviation.finding, deviation.part);
     assert!(deviation.value <= at_random / 2.0);
-    // Half a record, but for rounding to whole groups.
+    // Half a record, apart from rounding to whole groups.
     assert!(deviation.value < 1.0 / records[3] as f64);
     dataset
 }
@@ -360,7 +360,7 @@ fn siim_lists_overlap() {
     ] {
         assert!(report.overlaps.contains(&known), "{:?}", report.overlaps);
     }
-    // Test goes before validate before train.
+    // Test has priority over validate, validate over train.
     let [train, validate, test] = ["train_list", "val_list", "test_list"].map(|name| published(&lists, name));
     let validate: BTreeSet<String> = validate.difference(&test).cloned().collect();
     let train = train.difference(&test).filter(|id| !validate.contains(*id)).cloned().collect();
@@ -417,7 +417,7 @@ fn a_subset_that_the_source_lacks_is_taken_from_train() {
     let refused = fails("dataset", 1, args!["split", &data, "--name", "x", "--official", "--validation", "0.9"]);
     assert!(refused.contains("none is left"), "{refused}");
 
-    // Lists of the subsets alone leave the ratios to be drawn.
+    // With lists of the subsets only, the ratios are drawn.
     let lists = temporary.path().join("lists");
     fs::create_dir(&lists).expect("a folder");
     let ids = dataset.texts("image_id").expect("identifiers");
@@ -432,7 +432,7 @@ fn a_subset_that_the_source_lacks_is_taken_from_train() {
     assert_eq!(listed.ratios, [20.0, 100.0]);
 }
 
-/// Two patients of 22 images each are no 1%: the split says so.
+/// With patients of 22 images no set is near 1%: the command and the certificate warn.
 #[test]
 fn a_set_far_from_its_share_or_prevalence_is_reported() {
     let temporary = folder();
@@ -449,7 +449,7 @@ fn a_set_far_from_its_share_or_prevalence_is_reported() {
     let share =
         format!("the 1% set holds {:.1}% of the training records ({one} of {train}), not 1%", 100.0 * share.found);
     assert!(printed.contains(&format!("\nwarning: {share}\n")), "{printed}");
-    // The 50% set is near its share, and nothing is far from 100%.
+    // The 50% set is near its share, and the 100% set never deviates.
     assert!(message.warnings.iter().all(|warning| warning.part != "100%"), "{:?}", message.warnings);
     let warned_of = |part: &str, finding: &str| {
         let is_meant = |warning: &&SplitWarning| warning.part == part && warning.finding.as_deref() == Some(finding);
@@ -463,7 +463,7 @@ fn a_set_far_from_its_share_or_prevalence_is_reported() {
     }
     assert!(printed.contains("\nwarning: prevalence in the 1% set: "), "{printed}");
 
-    // A certificate of before there were warnings is read.
+    // A certificate without warnings, as older versions wrote it, is valid.
     let path = data.join(certificate_path("main"));
     let mut older: serde_json::Value = dataset::store::files::read_json(&path).expect("a certificate");
     assert!(older.as_object_mut().expect("an object").remove("warnings").is_some());
@@ -484,7 +484,7 @@ fn a_changed_split_is_refused() {
         assert!(refused.contains("make it anew: dataset split "), "{refused}");
         refused
     });
-    // A split whose certificate cannot be read is replaced when asked to, and not before.
+    // A split with an unreadable certificate is not replaced without `--overwrite`.
     let kept = fs::read(data.join(certificate_path("main"))).expect("a certificate");
     fs::write(data.join(certificate_path("main")), "{").expect("written");
     let refused = fails("dataset", 1, args!["split", &data, "--name", "main", "--seed", "9"]);

@@ -1,4 +1,4 @@
-//! Transforms against those of the field: Pillow's filters on real radiographs, torchvision's rule for random crops.
+//! Transforms against Pillow's filters on real radiographs and torchvision's rule for random crops.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use dataset::transform::resample::{Filter, Rectangle, Resample};
 use dataset::transform::{ASPECT, Crop, Transform, random_resized_crop};
 use helpers::{folder, python_output, real_data};
 
-/// For noise and some radiographs: the gray pixels, and crops resized by Pillow, with what was done in a table.
+/// Noise and some radiographs: the gray pixels, crops resized by Pillow, and a table of the operations.
 const PILLOW: &str = r#"
 import json, pathlib, random, sys
 from PIL import Image
@@ -76,7 +76,7 @@ fn resizing_gives_the_pixels_of_pillow() {
     }
 }
 
-/// torchvision's rule for RandomResizedCrop, written down anew, drawn many times for some sides.
+/// torchvision's rule for RandomResizedCrop, reimplemented, with many draws for some image sizes.
 const RULE: &str = r#"
 import math, pathlib, random, struct, sys
 out, draw = pathlib.Path(sys.argv[1]), random.Random(11)
@@ -97,7 +97,7 @@ for name, sides, scale in [("a", (512, 624), (0.2, 1.0)), ("b", (512, 512), (0.0
     (out / name).write_bytes(b"".join(struct.pack("<4I", *c) for c in crops))
 "#;
 
-/// Something of a crop (left, top, width, height) of a picture (width, height).
+/// A measure of a crop (left, top, width, height) of an image (width, height).
 type Measure = fn(&[u32; 4], (u32, u32)) -> f64;
 
 /// Largest difference of two samples' distribution functions (Kolmogorov, Smirnov).
@@ -141,7 +141,7 @@ fn random_crops_are_distributed_as_those_of_torchvision() {
         ];
         for (what, measure) in measures {
             let values = |crops: &[[u32; 4]]| crops.iter().map(|crop| measure(crop, sides)).collect();
-            // Two samples of 20,000 of one distribution differ by more in one of a thousand tries.
+            // Two samples of 20,000 from one distribution differ by more with a probability of 0.001.
             let found = distance(values(&ours), values(&theirs));
             assert!(found < 1.95 * (2.0 / 20_000.0f64).sqrt(), "{name}: {what} differs by {found}");
         }
@@ -150,7 +150,7 @@ fn random_crops_are_distributed_as_those_of_torchvision() {
 
 #[test]
 fn an_image_smaller_than_its_center_crop_is_padded_as_by_torchvision() {
-    // torchvision pads (size - side) // 2 before the picture; sides of 29 to 31 in 32, and larger ones are cut.
+    // torchvision pads (size - side) // 2 before the image, for sides of 29 to 31 in 32; larger ones are cropped.
     for (side, before) in [(29, 1), (30, 1), (31, 0), (28, 2), (33, 0), (35, -2), (37, -2), (34, -1)] {
         let transform = Transform { crop: Crop::Center { shorter: side }, ..Transform::evaluate(32) };
         let geometry = transform.geometry(100, 100, &mut Stream::new(&[0])).expect("drawn");
@@ -174,7 +174,7 @@ fn small_images_are_padded_cropped_and_stretched_without_gaps() {
             let geometry = transform.geometry(width, height, &mut Stream::new(&[3])).expect("drawn");
             let mut out = vec![f32::NAN; 32 * 32];
             transform.apply((&pixels, width, height), &geometry, &mut scratch, &mut out).expect("applied");
-            // White where the picture is, black beside it, nothing else.
+            // White inside the image, black outside, nothing else.
             let shown = geometry.rows().length * geometry.columns().length;
             assert_eq!(out.iter().filter(|&&level| (level - 255.0).abs() < 1e-3).count(), shown, "{crop:?}");
             assert_eq!(out.iter().filter(|&&level| level.abs() < 1e-3).count(), 32 * 32 - shown, "{crop:?}");

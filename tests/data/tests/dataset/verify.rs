@@ -1,4 +1,4 @@
-//! `dataset verify` on damaged datasets: whatever happened to a file, it is named, and where rows are lost, so are they.
+//! `dataset verify` on damaged datasets: it reports damaged files and lost rows.
 
 use std::fs;
 use std::ops::Range;
@@ -43,7 +43,7 @@ struct Region {
     place: String,
 }
 
-/// All regions of a shard, in its order, without a gap.
+/// All regions of a shard, in order, without gaps.
 fn regions(out: &Path, name: &str) -> Vec<Region> {
     let bytes = bytes::Bytes::from(fs::read(out.join(name)).expect("a shard"));
     let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Required);
@@ -135,7 +135,7 @@ fn every_lost_row_is_reported() {
     let (_temporary, out) = small_set(&[]);
     let regions = regions(&out, FIRST);
     let images: Vec<&Region> = regions.iter().filter(|region| region.kind == "image").collect();
-    // One run of rows over the border of two row groups, one row, and a column.
+    // Consecutive rows across the border of two row groups, one row, and a column.
     let column = regions.iter().find(|region| region.place.contains("rows 128 to 139: `report`")).expect("a column");
     let lost: Vec<u64> = [&images[120..132], &images[3..4]].concat().iter().map(|region| region.bytes.start).collect();
     edit(&out.join(FIRST), |bytes| {
@@ -240,7 +240,7 @@ fn a_manifest_that_disagrees_with_the_shards_is_reported() {
     assert!(fails("dataset", 1, args!["verify", &out]).contains("dataset.json"));
 }
 
-/// Shards as they were written before there were checksums.
+/// Shards as written by versions without checksums.
 #[test]
 fn shards_without_checksums_are_verified_as_far_as_possible() {
     for more in [&[][..], &["--image-encoding", "png"]] {
@@ -262,7 +262,7 @@ fn shards_without_checksums_are_verified_as_far_as_possible() {
         let regions = regions(&out, FIRST);
         let image = regions.iter().find(|region| region.kind == "image").expect("an image");
         edit(&out.join(FIRST), |bytes| {
-            // Within the length that stands before the pixels, and within the pixels.
+            // In the length before the pixels, and in the pixels.
             bytes[image.bytes.end as usize - 100] ^= 1;
             bytes[image.bytes.start as usize + 60] ^= 1;
         });
@@ -283,11 +283,11 @@ fn a_damaged_image_is_neither_shown_nor_exported() {
     assert!(message.contains(&format!("{FIRST}, row 0: `image` is damaged")), "{message}");
     let message = fails("dataset", 1, args!["export", &out, temporary.path().join("export"), "--to", "csv"]);
     assert!(message.contains(&format!("{FIRST}, row 0: `image` is damaged")), "{message}");
-    // The table alone needs no image.
+    // The table without images can be exported.
     ok("dataset", args!["export", &out, temporary.path().join("table"), "--to", "csv", "--no-images"]);
 }
 
-/// An export of a damaged dataset fails, or is that of the whole one.
+/// An export of a damaged dataset fails, or equals that of the undamaged one.
 #[test]
 fn no_export_has_flipped_bits() {
     let (temporary, out) = small_set(&[]);
@@ -315,12 +315,12 @@ fn no_export_has_flipped_bits() {
             let _ = fs::remove_dir_all(&export);
             !output.status.success()
         });
-        // All but the magic number at the beginning is read, by the table alone no image.
+        // Everything except the magic number at the beginning is read; the table without images reads no image.
         assert!(failed * 7 >= tried * if more.is_empty() { 6 } else { 4 }, "{format}: {failed} of {tried} failed");
     }
 }
 
-/// A way to read a dataset, and what it is called.
+/// Name of a way to read a dataset, and the way.
 type Read<'a> = (&'a str, &'a dyn Fn(&Arc<Dataset>) -> Result<String, String>);
 
 /// Every way to read a dataset gives what was written, or an error.
@@ -365,7 +365,7 @@ fn no_reader_returns_flipped_bits() {
             failed.count() > 0
         });
         assert!(failed > 40, "{failed}");
-        // Not checked, where this is asked for.
+        // `without_checksums` reads without the check.
         let image = regions(&out, FIRST).into_iter().find(|region| region.kind == "image").expect("an image");
         edit(&out.join(FIRST), |bytes| bytes[image.bytes.end as usize - 1] ^= 1);
         assert!(matches!(open().record(0), Err(dataset::Error::Damaged { .. })));
@@ -374,7 +374,7 @@ fn no_reader_returns_flipped_bits() {
     }
 }
 
-/// What is whole and was written so, but means nothing.
+/// Undamaged files with invalid values.
 #[test]
 fn invalid_codes_and_images_are_reported() {
     let temporary = folder();
@@ -460,7 +460,7 @@ fn invalid_codes_and_images_are_reported() {
     );
 }
 
-/// A manifest, a tokenizer and a shard that do not fit each other, with the right checksums.
+/// A manifest, a tokenizer and a shard that contradict each other, with correct checksums.
 #[test]
 fn files_that_contradict_each_other_are_reported() {
     let temporary = folder();
@@ -476,7 +476,7 @@ fn files_that_contradict_each_other_are_reported() {
         fails("dataset", 1, args!["verify", &out])
     };
 
-    // Shards that lie elsewhere are not read, whole as they are.
+    // Shards outside of the dataset are not read.
     let beside = temporary.path().join("part.parquet");
     fs::copy(out.join(FIRST), &beside).expect("copied");
     for path in ["../part.parquet", "shards/../../part.parquet", beside.to_str().expect("UTF-8"), "", "."] {
@@ -500,7 +500,7 @@ fn files_that_contradict_each_other_are_reported() {
     assert!(unread.contains("tokenizer.json: ") && unread.contains("1 problem in"), "{unread}");
     fs::write(&tokenizer, kept).expect("written");
 
-    // A writer whose schema allows nulls, where the format does not.
+    // A writer whose schema allows nulls where the format does not.
     let shard = dataset::format::shard::Shard::open(&storage, &whole.shards[0]).expect("a shard");
     let mut schema = dataset::format::record::schema(&shard.findings(), ImageEncoding::Raw);
     let names: Vec<&str> = schema.fields.iter().map(|field| field.name().as_str()).collect();
@@ -539,7 +539,7 @@ fn files_that_contradict_each_other_are_reported() {
     assert_eq!(dataset.texts("record_id").expect("a column").len(), 3, "its other columns are readable");
 }
 
-/// Any image by its row, whatever lies around it.
+/// Reading any image by its row, in every encoding.
 #[test]
 fn every_encoding_holds_the_same_images() {
     let (temporary, raw) = small_set(&[]);
@@ -553,10 +553,10 @@ fn every_encoding_holds_the_same_images() {
         assert_eq!(found.len(), expected.len());
         for row in (0..expected.len()).rev() {
             let (mut wanted, record) = (expected.record(row).expect("a record"), found.record(row).expect("a record"));
-            let picture = |dataset: &Dataset| dataset.image(row, wanted.height, wanted.width).expect("a picture");
+            let picture = |dataset: &Dataset| dataset.image(row, wanted.height, wanted.width).expect("an image");
             assert_eq!(picture(&found).pixels, picture(&expected).pixels, "{more:?}, row {row}");
             if more[1] == "png" {
-                let decoded = dataset::format::image_codec::decode(&record.image).expect("a picture");
+                let decoded = dataset::format::image_codec::decode(&record.image).expect("an image");
                 assert_eq!(decoded.pixels, wanted.image);
                 wanted.image.clone_from(&record.image);
             }
@@ -565,7 +565,7 @@ fn every_encoding_holds_the_same_images() {
     }
 }
 
-/// Pipes, devices and files without an end in the place of a dataset's files.
+/// Pipes, devices and endless files in place of the files of a dataset.
 #[test]
 fn named_pipes_are_reported_and_not_read() {
     let (_temporary, out) = small_set(&[]);
@@ -583,7 +583,7 @@ fn named_pipes_are_reported_and_not_read() {
         let message = fails("dataset", 1, args!["verify", &out]);
         assert!(message.contains(name) && message.contains("no regular file"), "{name}: {message}");
         fs::remove_file(&path).expect("removed");
-        // Of a terabyte, none of it written.
+        // A sparse file of a terabyte.
         fs::File::create(&path).and_then(|file| file.set_len(1 << 40)).expect("a sparse file");
         let message = fails("dataset", 1, args!["verify", &out]);
         assert!(message.contains(name) && message.contains("1099511627776 bytes"), "{name}: {message}");
@@ -592,7 +592,7 @@ fn named_pipes_are_reported_and_not_read() {
     assert!(ok("dataset", args!["verify", &out]).contains("all whole"));
 }
 
-/// A manifest that claims more records than there are must not take memory for them.
+/// A manifest that states too many records must not cause an allocation for them.
 #[test]
 fn a_manifest_with_too_many_rows_is_compared_with_the_footer() {
     let (temporary, out) = small_set(&[]);

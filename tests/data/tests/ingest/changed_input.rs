@@ -1,4 +1,4 @@
-//! Input that changes between two runs: noticed, and said.
+//! Input that changes between two runs is reported.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ fn arguments(raw: &Path, out: &Path) -> Vec<std::ffi::OsString> {
     all
 }
 
-/// A run that is killed after its first shard; how it ends with each number of threads is told elsewhere.
+/// A run that is killed after its first shard.
 fn unfinished(raw: &Path, out: &Path) {
     let run = arguments(raw, out);
     for _ in 0..20 {
@@ -33,13 +33,13 @@ fn unfinished(raw: &Path, out: &Path) {
     panic!("no run is killed in time");
 }
 
-/// A copy of an unfinished dataset, so that each change meets the same state.
+/// A copy of an unfinished dataset, so that each change starts from the same state.
 fn copied(from: &Path, to: &Path) -> PathBuf {
     copy_folder(from, to);
     to.to_path_buf()
 }
 
-/// Turns over a bit of a file, and puts it back when dropped.
+/// A changed file, which is restored when this is dropped.
 struct Changed(PathBuf, Vec<u8>);
 
 impl Changed {
@@ -72,7 +72,7 @@ fn an_unfinished_run_reports_changed_input() {
     ingest("mimic-cxr", &raw, &whole, &[]);
     let killed = temporary.path().join("killed");
     unfinished(&raw, &killed);
-    // Files of the first shard: those of the records that come first.
+    // Files of the first shard.
     let note = fs::read_to_string(killed.join(".ingest/part-00000.inputs")).expect("a note");
     let in_shard = |name: &String| note.contains(&format!("\"{name}\""));
     let image = files_with(&raw, ".dcm").into_iter().find(in_shard).expect("an image");
@@ -101,7 +101,7 @@ fn an_unfinished_run_reports_changed_input() {
     refused(&["1 input", &image, "removed"]);
     fs::write(&path, bytes).expect("written");
 
-    // Another time alone is no change.
+    // Another modification time alone is no change.
     let file = fs::File::options().write(true).open(&path).expect("a file");
     file.set_modified(SystemTime::now() + Duration::from_hours(1)).expect("a time");
     assert!(ok("ingest", arguments(&raw, &killed)).contains("went on after"));
@@ -136,7 +136,7 @@ fn a_finished_dataset_is_checked_against_its_input() {
     let bytes = fs::read(raw.join(&image)).expect("a file");
     fs::remove_file(raw.join(&image)).expect("removed");
     says(&[&format!("{image}: cannot be read any more")]);
-    // Without the check the plan alone is compared, which knows sizes and names.
+    // Without the check only the plan is compared: sizes and names.
     let message = fails("ingest", 1, [arguments(&raw, &out), args!["--report-text", "impression"].to_vec()].concat());
     assert!(message.contains("--check-input says how"), "{message}");
     fs::write(raw.join(&image), bytes).expect("written");

@@ -1,4 +1,4 @@
-//! Real DICOM files in many encodings against expected stored values and pictures.
+//! Real DICOM files in many encodings against expected stored values and images.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use ingest::image::intensity::{Tone, to_gray};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// Gray levels by which the mean of a block of the picture may differ: rounding for lossless files, the codec's freedom
+/// Gray levels by which the mean of a block of the image may differ: rounding for lossless files, the differences of decoders
 /// for lossy ones.
 const LOSSLESS: f64 = 0.51;
 const LOSSY: f64 = 4.0;
@@ -39,7 +39,7 @@ fn thumbnail(gray: &[u8], rows: usize, columns: usize) -> Vec<f64> {
     means
 }
 
-/// What differs between a decoded file and what is expected of it.
+/// Differences between a decoded file and the expected values.
 fn problem(dicom: &Dicom, file: &Value, lossy: bool) -> Option<String> {
     if let Some(values) = dicom.pixels.stored() {
         let expected = &file["stored"];
@@ -84,7 +84,7 @@ fn real_dicom_files_decode_to_the_expected_values() {
         let name = file["file"].as_str().expect("a name");
         let bytes = fs::read(folder.join(name)).expect("a file");
         let result = ingest::dicom::read(&bytes);
-        // Files that a strict decoder refuses may have values all the same: those of the file with one byte mended.
+        // For some files that a strict decoder refuses, the expected values are those of the file with one byte corrected.
         let mended = file["patched"].is_object().then_some(&file["patched"]);
         let found = match (&result, file["error"] == true, mended) {
             (Ok(dicom), false, _) => problem(dicom, file, file["lossy"] == true),

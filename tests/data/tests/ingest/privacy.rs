@@ -1,5 +1,5 @@
-//! Nothing of a header but the documented columns leaves `ingest`: a marked text is put everywhere it may stand, and
-//! looked for in every byte that comes out.
+//! Only the documented header values are in the output of `ingest`: a marker is put into every place of a header, and
+//! searched for in all bytes of the output.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use dicom_object::InMemDicomObject;
 use helpers::{SMALL, args, contents, folder, phantom};
 use ingest::sources;
 
-/// What must not come out.
+/// The marker, which must not be in the output.
 const MARK: &str = "QZVXJQMARK";
 
-/// The mark as text, as UTF-16 of both orders, in base64 at each of its three alignments, and as hexadecimal digits.
+/// The marker as text, as UTF-16 of both orders, in base64 at each of its three alignments, and as hexadecimal digits.
 fn disguises() -> Vec<(&'static str, Vec<u8>)> {
     let wide = |order: fn(u16) -> [u8; 2]| MARK.encode_utf16().flat_map(order).collect::<Vec<u8>>();
     let mut all = vec![
@@ -32,7 +32,7 @@ fn disguises() -> Vec<(&'static str, Vec<u8>)> {
     all
 }
 
-/// Base64 of the whole triples of some bytes.
+/// Base64 of the complete groups of three bytes.
 fn base64(bytes: &[u8]) -> Vec<u8> {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let letters = |triple: &[u8]| {
@@ -63,7 +63,7 @@ fn values(array: &ArrayRef, into: &mut Vec<u8>) {
     }
 }
 
-/// Ingests and looks through the output, the messages included. Returns the records that got in.
+/// Ingests and searches the output, including the messages. Returns the number of records.
 fn ingested_clean(source: &str, raw: &Path, out: &Path) -> usize {
     let mut arguments = args![source, raw, out, "--max-reject-rate", "1"].to_vec();
     arguments.extend(SMALL.iter().map(Into::into));
@@ -105,7 +105,7 @@ fn dicom_files(raw: &Path) -> Vec<PathBuf> {
     contents(raw).into_keys().filter(|name| name.ends_with(".dcm")).map(|name| raw.join(name)).collect()
 }
 
-/// Puts the mark into all that a header may hold beside the pixels.
+/// Puts the marker into every attribute of a header except the pixels.
 fn mark(path: &Path) -> Vec<u8> {
     let mut object = dicom_object::open_file(path).expect("a DICOM file");
     let texts = |object: &mut InMemDicomObject| {
@@ -145,7 +145,7 @@ fn mark(path: &Path) -> Vec<u8> {
     texts(&mut outer);
     outer.put(DataElement::new(tags::REFERENCED_STUDY_SEQUENCE, VR::SQ, DataSetSequence::from(vec![nested])));
     object.put(DataElement::new(tags::REQUEST_ATTRIBUTES_SEQUENCE, VR::SQ, DataSetSequence::from(vec![outer])));
-    // An overlay of one row, whose bits spell the mark.
+    // An overlay of one row, whose bits are the marker.
     let number = |element, value: u16| DataElement::new(Tag(0x6000, element), VR::US, PrimitiveValue::from(value));
     for (element, value) in [(0x0010, 1), (0x0011, 80), (0x0100, 1), (0x0102, 0)] {
         object.put(number(element, value));
@@ -169,23 +169,23 @@ fn no_header_value_leaves_a_dicom_file() {
     assert!(fs::read(&films[0]).expect("a file").windows(MARK.len()).filter(|w| *w == MARK.as_bytes()).count() > 50);
     assert_eq!(ingested_clean("mimic-cxr", &raw, &temporary.path().join("whole")), films.len());
 
-    // Damaged files, whose errors come from the parser: it must not quote what it met.
+    // Damaged files: errors of the parser must not quote the content.
     let found = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).position(|window| window == what).expect("found");
     for (at, path) in films.iter().enumerate() {
         let mut bytes = fs::read(path).expect("a file");
         let first = found(&bytes[132..], MARK.as_bytes()) + 132;
         match at % 8 {
-            // Cut within a marked text, and behind it.
+            // Truncated within a marked text, and behind it.
             0 => bytes.truncate(first + 4),
             1 => bytes.truncate(first + MARK.len() + 3),
-            // The mark in the place of an element's header, of the magic code, of the transfer syntax.
+            // The marker in place of an element's header, the magic code, the transfer syntax.
             2 => drop(bytes.splice(first..first, MARK.bytes())),
             3 => bytes[128..138].copy_from_slice(MARK.as_bytes()),
             4 => {
                 let at = found(&bytes, b"1.2.840.10008.1.2");
                 bytes[at..at + MARK.len()].copy_from_slice(MARK.as_bytes());
             }
-            // A text where a number, a date or a window should stand.
+            // A text in place of a number, a date or a window.
             5 | 6 => {
                 let mut object = dicom_object::open_file(path).expect("a DICOM file");
                 let tag = if at % 8 == 5 { tags::ROWS } else { tags::BITS_ALLOCATED };
@@ -208,7 +208,7 @@ fn no_header_value_leaves_a_dicom_file() {
     assert!(kept < films.len() * 3 / 4, "{kept} of {} damaged files got in", films.len());
     assert!(helpers::rejects(&temporary.path().join("damaged")).len() > films.len() / 4);
 
-    // The library's own words, whatever the command makes of them.
+    // The error of the library, before the command formats it.
     for path in &films {
         let bytes = fs::read(path).expect("a file");
         for error in [ingest::dicom::read(&bytes).err(), ingest::dicom::read_radiograph(&bytes, Vec::new()).err()] {
@@ -224,18 +224,18 @@ fn a_surname_in_view_position_is_left_out_and_counted() {
     let temporary = folder();
     let raw = phantom(temporary.path(), 6);
     let flat = temporary.path().join("flat");
-    fs::create_dir(&flat).expect("made");
+    fs::create_dir(&flat).expect("a folder");
     let films = dicom_files(&raw);
     for (at, path) in films.iter().enumerate() {
         let mut object = dicom_object::open_file(path).expect("a DICOM file");
-        // The first file keeps its view; a code of several words is one, too.
+        // The first file keeps its view; a code of several words is valid too.
         let view = ["PA", "XTABLE LATERAL", MARK, "SMITH AP"][at.min(3)];
         object.put(DataElement::new(tags::VIEW_POSITION, VR::CS, PrimitiveValue::from(view)));
         object.write_to_file(flat.join(format!("{at}.dcm"))).expect("written");
     }
     assert!(films.len() > 3);
     let out = temporary.path().join("set");
-    // No table tells the views here, so they come from the headers.
+    // No table has the views here, so they come from the headers.
     assert_eq!(ingested_clean("folder", &flat, &out), films.len());
     let views = Dataset::open(&out).expect("a dataset").texts("view").expect("a column");
     let known: Vec<&str> = views.iter().flatten().map(String::as_str).collect();
@@ -251,7 +251,7 @@ fn no_comment_leaves_a_png_or_jpeg() {
     let temporary = folder();
     let raw = temporary.path().join("mimic-cxr");
     let images = raw.join("images");
-    fs::create_dir_all(&images).expect("made");
+    fs::create_dir_all(&images).expect("a folder");
     let pixels = (0..80 * 64).map(|at| (at * 7 % 251) as u8).collect();
     let gray = dataset::format::image_codec::GrayPixels { width: 80, height: 64, pixels };
     let mut png = gray.clone().encode(dataset::format::record::ImageEncoding::Png).expect("a PNG");

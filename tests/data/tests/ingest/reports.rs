@@ -96,7 +96,7 @@ fn golden_report_headings() {
 fn a_tokenizer_is_trained_on_each_text_once() {
     let temporary = folder();
     let raw = temporary.path().join("raw");
-    // Two notes of one study; the first of them stands with two pictures, and again in another study.
+    // Two notes of one study; the first one is in two rows, and again in another study.
     write_file(
         &raw.join("metadata.csv"),
         "patientid,offset,finding,view,modality,filename,clinical_notes\n\

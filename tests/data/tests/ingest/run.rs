@@ -42,7 +42,7 @@ fn a_phantom_becomes_a_dataset() {
         dataset::store::files::hex(&record.source_sha256),
         dataset::store::files::sha256(&raw.join(&record.source_path)).expect("a digest")
     );
-    let gray = ingest::image::pipeline::decode(&bytes, ingest::image::intensity::Tone::Voi).expect("a picture");
+    let gray = ingest::image::pipeline::decode(&bytes, ingest::image::intensity::Tone::Voi).expect("an image");
     assert_eq!((gray.width, gray.height), (record.source_width, record.source_height));
     let text = fs::read_to_string(raw.join(format!(
         "files/p{}/p{}/s{}.txt",
@@ -60,7 +60,7 @@ fn a_phantom_becomes_a_dataset() {
     let row = ok("dataset", args!["inspect", &out, "--row", &record.record_id]);
     assert!(row.contains(&record.source_path), "{row}");
     assert!(ok("dataset", args!["verify", &out]).contains("all whole"));
-    // Again: nothing to do, and nothing changes.
+    // A second run has nothing to do and changes nothing.
     let before = contents(&out);
     assert!(ingest("mimic-cxr", &raw, &out, &[]).contains("nothing to do"));
     assert_eq!(contents(&out), before);
@@ -133,7 +133,7 @@ fn a_run_killed_again_and_again_gives_the_same_bytes() {
     let span = started.elapsed();
     let whole = contents(&whole);
 
-    // Killed at moments all over the run; a round that ends in spite of it is compared, and begins afresh.
+    // Kills at random moments; a run that ends before its kill is compared, and a new one is started.
     let out = temporary.path().join("killed");
     let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(1);
     let (mut killed, mut landed) = (0, std::collections::BTreeMap::<&str, usize>::new());
@@ -159,7 +159,7 @@ fn a_run_killed_again_and_again_gives_the_same_bytes() {
                 () => "plan",
             };
             *landed.entry(phase).or_default() += 1;
-            // A run that goes on is soon past its beginning: now and then all begins anew.
+            // Continued runs are soon past their beginning, so sometimes a new run is started.
             if random.random_bool(0.25) && out.exists() {
                 fs::remove_dir_all(&out).expect("removed");
                 continue;
@@ -177,13 +177,13 @@ fn a_run_killed_again_and_again_gives_the_same_bytes() {
     ok("ingest", arguments(&out));
     assert!(whole == contents(&out));
 
-    // A run that overwrites goes on as well, and does not begin anew each time.
+    // A run with `--overwrite` continues too, and does not start from the beginning each time.
     let mut arguments = arguments(&out);
     arguments.push("--overwrite".into());
     let mut child =
         command("ingest").args(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
     let begun = std::time::Instant::now();
-    // On a busy machine the run may end before anybody looks.
+    // On a busy machine the run may end before it is observed.
     while !out.join(".ingest/part-00001.json").exists() && child.try_wait().expect("a child").is_none() {
         assert!(begun.elapsed().as_secs() < 60, "no shard is finished");
         std::thread::sleep(std::time::Duration::from_millis(1));
@@ -203,7 +203,7 @@ fn bad_input_becomes_reject_rows() {
     let files: Vec<String> = contents(&raw).into_keys().collect();
     let images: Vec<&String> = files.iter().filter(|path| path.ends_with(".dcm")).collect();
     let reports: Vec<&String> = files.iter().filter(|path| path.ends_with(".txt")).collect();
-    // Each image of another study, so that each fault is told apart.
+    // Each image is of another study, so that the faults can be distinguished.
     let of_study =
         |report: &str| *images.iter().find(|image| image.starts_with(&report.replace(".txt", "/"))).expect("an image");
     let (truncated, no_dicom, missing, bomb) =
@@ -243,7 +243,7 @@ fn bad_input_becomes_reject_rows() {
     says(no_dicom, "decode", "not a DICOM file");
     says(missing, "read", "listed, but the file is missing");
     says(bomb, "decode", "60000×60000 pixels are refused");
-    // A lost report costs a row for each of its study's images; here the study's first is looked at.
+    // A missing report gives a reject for each image of its study; the first one is checked.
     let lost: Vec<_> = found.iter().filter(|reject| reject.source_path == *reports[4]).collect();
     assert!(
         !lost.is_empty() && lost.iter().all(|r| r.stage == "report" && r.error.contains("no report file")),
@@ -279,13 +279,13 @@ fn impossible_runs_are_refused_with_one_line() {
         assert!(message.contains(words), "{message}");
     };
     says(&args!["mimic-cxr", path.join("nowhere"), path.join("x")], "is no directory");
-    fs::create_dir(path.join("empty")).expect("made");
+    fs::create_dir(path.join("empty")).expect("a folder");
     says(
         &args!["mimic-cxr", path.join("empty"), path.join("x")],
         "no mimic-cxr-*-metadata.csv[.gz] or cxr-record-list.csv[.gz]; give the directory",
     );
     says(&args!["covid", path.join("empty"), path.join("x")], "no metadata.csv[.gz]; give the directory");
-    // A tokenizer that cannot be used is told before anything is planned or written.
+    // An unusable tokenizer is reported before anything is planned or written.
     let tokenizer = |name: &str, more: &[&str], words: &str| {
         let mut arguments = args!["mimic-cxr", &raw, path.join("x"), "--tokenizer", path.join(name)].to_vec();
         arguments.extend(more.iter().map(Into::into));
@@ -301,8 +301,8 @@ fn impossible_runs_are_refused_with_one_line() {
     fs::write(path.join("no-unknown.json"), no_unknown.to_string()).expect("written");
     tokenizer("no-unknown.json", &[], "a text cannot be encoded");
 
-    // A folder of somebody else's, and a dataset of other arguments.
-    fs::create_dir(path.join("mine")).expect("made");
+    // A folder with other files, and a dataset of other arguments.
+    fs::create_dir(path.join("mine")).expect("a folder");
     fs::write(path.join("mine/thesis.txt"), "years of work").expect("written");
     says(&args!["mimic-cxr", &raw, path.join("mine")], "is not empty and no dataset");
     let set = path.join("set");
@@ -333,8 +333,8 @@ fn a_second_run_into_the_same_folder_is_refused() {
     let temporary = folder();
     let raw = phantom(temporary.path(), 4);
     let out = temporary.path().join("set");
-    fs::create_dir_all(out.join(".ingest")).expect("made");
-    let lock = fs::File::create(out.join(".ingest/lock")).expect("made");
+    fs::create_dir_all(out.join(".ingest")).expect("a folder");
+    let lock = fs::File::create(out.join(".ingest/lock")).expect("a folder");
     lock.lock().expect("locked");
     let message = fails("ingest", 1, args!["mimic-cxr", &raw, &out]);
     assert!(message.contains("another ingest works on it now"), "{message}");
@@ -349,14 +349,14 @@ fn a_failed_run_without_shards_can_be_replaced() {
     let (out, whole) = (temporary.path().join("set"), temporary.path().join("whole"));
     ingest("mimic-cxr", &raw, &whole, &[]);
     let noted = |arguments: &str| {
-        fs::create_dir_all(out.join(".ingest")).expect("made");
+        fs::create_dir_all(out.join(".ingest")).expect("a folder");
         fs::write(out.join(".ingest/arguments.json"), arguments).expect("written");
     };
     noted("{\"size\": 9}");
     fs::write(out.join("tokenizer.json"), "of other reports").expect("written");
     ingest("mimic-cxr", &raw, &out, &[]);
     assert!(contents(&out) == contents(&whole));
-    // A dataset that became whole while this run waited is not made again, and its notes go.
+    // A dataset that another run completed meanwhile is not written again, and its notes are removed.
     noted("{}");
     assert!(ingest("mimic-cxr", &raw, &out, &[]).contains("nothing to do"));
     assert!(!out.join(".ingest").exists());
@@ -374,11 +374,11 @@ fn a_failed_run_without_shards_can_be_replaced() {
 fn a_record_with_an_unreadable_report_keeps_its_image() {
     let temporary = folder();
     let raw = temporary.path().join("covid");
-    fs::create_dir(&raw).expect("made");
+    fs::create_dir(&raw).expect("a folder");
     let table = "patientid,offset,finding,view,modality,filename,clinical_notes\n\
                  1,0,todo,PA,X-ray,a.jpg,clear\n2,0,todo,PA,X-ray,b.jpg,fieberüber\n";
     fs::write(raw.join("metadata.csv"), table).expect("written");
-    // All characters of the probe and no other, and no unknown token.
+    // Exactly the characters of the probe, and no unknown token.
     let special = ["[PAD]", "[UNK]", "[CLS]", "[MASK]"].map(str::to_owned);
     let characters = (' '..='~').chain("éß☃肺▁".chars()).map(|c| c.to_string());
     let vocabulary: Vec<_> = special.clone().into_iter().chain(characters).map(|word| (word, -1.0)).collect();
@@ -430,7 +430,7 @@ fn a_run_continues_after_a_full_disk() {
     let temporary = folder();
     let raw = phantom(temporary.path(), 60);
     let disk = temporary.path().join("disk");
-    fs::create_dir(&disk).expect("made");
+    fs::create_dir(&disk).expect("a folder");
     let mount = |size: &str, how: &str| {
         let options = format!("{how}size={size}");
         Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&disk).stderr(Stdio::null()).status()
@@ -445,7 +445,7 @@ fn a_run_continues_after_a_full_disk() {
     let message = fails("ingest", 1, &arguments);
     let half = contents(&out).into_keys().filter(|path| path.ends_with(".tmp")).collect::<Vec<_>>();
     let opened = Dataset::open(&out).is_ok();
-    // More room, and the same command goes on.
+    // With more space, the same command continues.
     let grown = mount("64m", "remount,").is_ok_and(|status| status.success());
     let again = grown.then(|| helpers::run("ingest", &arguments));
     let bytes = contents(&out);
@@ -463,7 +463,7 @@ fn a_run_continues_after_a_full_disk() {
 fn an_unreadable_folder_is_a_reject() {
     let temporary = folder();
     let raw = phantom(temporary.path(), 12);
-    // A link that leads to itself cannot be read by anybody, root included.
+    // Not even root can read a link that points to itself.
     std::os::unix::fs::symlink("loop.dcm", raw.join("files/p10/loop.dcm")).expect("linked");
     let out = temporary.path().join("set");
     ingest("mimic-cxr", &raw, &out, &["--max-reject-rate", "1"]);

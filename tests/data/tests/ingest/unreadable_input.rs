@@ -1,4 +1,4 @@
-//! Input that the system refuses to list or to read: a run ends or records a reject, and never leaves anything out silently.
+//! Input that cannot be listed or read: a run ends or records a reject, and leaves nothing out silently.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -40,7 +40,7 @@ fn ended(mut command: Command) -> String {
 /// Moves the tables of a MIMIC-CXR directory to a folder of their own.
 fn tables_apart(raw: &Path) -> PathBuf {
     let tables = raw.join("tables");
-    fs::create_dir(&tables).expect("made");
+    fs::create_dir(&tables).expect("a folder");
     for name in files_with(raw, ".csv.gz") {
         fs::rename(raw.join(&name), tables.join(&name)).expect("moved");
     }
@@ -53,14 +53,14 @@ fn a_folder_that_cannot_be_listed_ends_the_run() {
     let Some(faults) = Faults::new(temporary.path()) else { return };
     let raw = |layout: &str| phantom_of(layout, temporary.path(), 8);
     let mimic = raw("mimic-cxr");
-    // The list of images stays where it is found; the labels and the subsets are in a folder of their own.
-    fs::create_dir(mimic.join("tables")).expect("made");
+    // The list of images stays in its place; the labels and the subsets are in a separate folder.
+    fs::create_dir(mimic.join("tables")).expect("a folder");
     for name in files_with(&mimic, ".csv.gz").iter().filter(|name| !name.contains("metadata")) {
         fs::rename(mimic.join(name), mimic.join("tables").join(name)).expect("moved");
     }
     let patient = files_with(&mimic, ".dcm")[0].rsplitn(3, '/').last().expect("a folder").to_owned();
     let siim = raw("siim");
-    fs::create_dir(siim.join("tables")).expect("made");
+    fs::create_dir(siim.join("tables")).expect("a folder");
     fs::rename(siim.join("train-rle.csv"), siim.join("tables/train-rle.csv")).expect("moved");
     let cases: [(&str, &Path, Call, &str); 11] = [
         ("mimic-cxr", &mimic, Call::OpenFolder, "tables"),
@@ -100,7 +100,7 @@ fn a_folder_of_another_user_ends_the_run() {
     let temporary = folder();
     let raw = phantom(temporary.path(), 6);
     let tables = tables_apart(&raw);
-    // Root may read everything, so root's test takes another user's place, who must reach the binary.
+    // Root may read everything, so as root the run is started as another user, who must be able to reach the binary.
     let program = temporary.path().join("ingest");
     fs::copy(binary("ingest"), &program).expect("copied");
     fs::set_permissions(temporary.path(), fs::Permissions::from_mode(0o755)).expect("set");
@@ -118,19 +118,19 @@ fn a_folder_of_another_user_ends_the_run() {
     assert!(printed.contains("Pleural Effusion"), "{printed}");
     let refused = ended(run(if is_root { 0o700 } else { 0 }));
     assert!(refused.contains(&format!("{}: Permission denied", tables.display())), "{refused}");
-    // A folder that can be listed, but whose files cannot be looked at.
+    // A folder that can be listed, but whose files cannot be examined.
     let refused = ended(run(if is_root { 0o704 } else { 0o400 }));
     assert!(refused.contains("tables/mimic-cxr-2.0.0-") && refused.contains("Permission denied"), "{refused}");
     fs::set_permissions(&tables, fs::Permissions::from_mode(0o755)).expect("set");
-    // What belongs to the system is no part of the data.
+    // Folders of the system are not part of the data.
     for name in ["lost+found", ".Trash-0"] {
-        fs::create_dir(raw.join(name)).expect("made");
+        fs::create_dir(raw.join(name)).expect("a folder");
         fs::set_permissions(raw.join(name), fs::Permissions::from_mode(0o0)).expect("set");
     }
     assert_eq!(done(run(0o755)), printed);
     // Tables are found in a folder of any name.
     let named = raw.join(OsStr::from_bytes(b"R\xf6ntgen"));
-    fs::create_dir(&named).expect("made");
+    fs::create_dir(&named).expect("a folder");
     for name in files_with(&tables, ".csv.gz") {
         fs::rename(tables.join(&name), named.join(&name)).expect("moved");
     }
@@ -170,7 +170,7 @@ fn an_unreadable_file_that_planning_needs_ends_the_run() {
     assert!(message.contains(&format!("{other}: Input/output error")), "{message}");
     // A link whose target is missing may be an image, and the system's own folder holds none.
     symlink("nowhere", raw.join("dead-link")).expect("linked");
-    fs::create_dir(raw.join("lost+found")).expect("made");
+    fs::create_dir(raw.join("lost+found")).expect("a folder");
     let mut last = run(&["--max-reject-rate", "1"], "");
     faults.inject(&mut last, Call::OpenFolder, EACCES, &["/lost+found"], None);
     done(last);
@@ -200,14 +200,14 @@ fn an_unreadable_report_does_not_change_the_tokenizer() {
         "{message}"
     );
     assert!(!out.join("tokenizer.json").exists() && !out.join("dataset.json").exists(), "nothing half-written");
-    // The same command goes on.
+    // The same command continues the run.
     done(ingest_command(&raw, &out, &[]));
     assert!(contents(&out) == contents(&whole));
-    // A refusal that passes changes nothing.
+    // A temporary error changes nothing.
     let again = temporary.path().join("again");
     done(run(&again, Some(1)));
     assert!(contents(&again) == contents(&whole));
-    // A report that is missing is a reject, as ever.
+    // A missing report is a reject, as in other runs.
     fs::remove_file(raw.join(&report)).expect("removed");
     let without = temporary.path().join("without");
     done(ingest_command(&raw, &without, &[]));
@@ -245,7 +245,7 @@ impl Disturbed {
         ingest_command(&self.raw, out, &[&["--tokenizer", &self.tokenizer], more].concat())
     }
 
-    /// A run for which the image, the report and what else is named cannot be opened.
+    /// A run that cannot open the image, the report and the other named files.
     fn faulty(&self, out: &Path, more: &[&str], others: &[&str]) -> Command {
         let mut run = self.command(out, more);
         self.faults.inject(&mut run, Call::Open, EIO, &[&[&*self.image, &*self.report], others].concat(), None);
@@ -257,7 +257,7 @@ impl Disturbed {
     }
 }
 
-/// The files of a dataset but the notes.
+/// The files of a dataset except the notes of the run.
 fn dataset_files(out: &Path) -> Vec<(String, Vec<u8>)> {
     contents(out).into_iter().filter(|(name, _)| !name.starts_with(".ingest/")).collect()
 }
@@ -286,7 +286,7 @@ fn refused_inputs_are_ingested_by_a_retry() {
         assert!(message.contains("nothing to do") && message.contains(advice), "{message}");
         assert!(contents(&out) == before);
     }
-    // Other input that changed meanwhile is noticed while the dataset is still whole.
+    // Other changed input is reported before the dataset is changed.
     let other = set.raw.join(files_with(&set.raw, ".dcm").remove(9));
     let bytes = fs::read(&other).expect("a file");
     let mut changed = bytes.clone();
@@ -349,7 +349,7 @@ fn a_stopped_retry_continues() {
     done(set.faulty(&made, &[], &[]));
     let (before, after) = (dataset_files(&made), dataset_files(&set.whole));
     let retry = |out: &Path| set.command(out, &["--retry-rejects"]);
-    // It fails when the first shard is already replaced.
+    // It fails after the first shard was replaced.
     let shards = fs::read_dir(made.join("shards")).expect("a folder").count();
     let failed = temporary.path().join("failed");
     copy_folder(&made, &failed);
@@ -362,7 +362,7 @@ fn a_stopped_retry_continues() {
     done(set.command(&failed, &[]));
     assert!(set.is_whole(&failed));
 
-    // Killed at any moment it leaves the old dataset, the new one, or an unfinished one that the same command ends.
+    // After a kill at any moment there is the old dataset, the new one, or an unfinished one that the same command completes.
     let timed = temporary.path().join("timed");
     copy_folder(&made, &timed);
     let started = Instant::now();

@@ -68,7 +68,7 @@ fn a_run_killed_again_and_again_gives_the_same_objects() {
     eprintln!("{killed} kills, {resumed} after a shard was sent");
     assert!(resumed > 0);
 
-    // What was sent is not made again; without its notes it is neither taken over nor overwritten unasked.
+    // Uploaded shards are not written again; without the notes of the run they are neither used nor overwritten without `--overwrite`.
     let mut child = command("ingest")
         .envs(store.settings())
         .args(run("notes", &[]))
@@ -89,7 +89,7 @@ fn a_run_killed_again_and_again_gives_the_same_objects() {
     store.fails("ingest", &other, &["s3://radiographs/notes", "unfinished", "--staging", "--overwrite"]);
     assert!(store.ok("ingest", &run("notes", &[])).contains("went on after"));
     assert!(whole == store.objects("notes"));
-    // What a run leaves that was killed just before its manifest, and whose staging folder is lost.
+    // The objects of a run that was killed before it wrote the manifest, and whose staging folder is lost.
     for name in ["shards/part-00000.parquet", "rejects.parquet", "README.md", "croissant.json"] {
         store.storage("late").write(name, "of another run".as_bytes()).expect("written");
     }
@@ -116,7 +116,7 @@ fn refused_inputs_are_ingested_by_a_retry() {
     assert!(output.status.success() && text(&output.stdout).contains("--retry-rejects"), "{}", text(&output.stderr));
     let before = store.objects("set");
     assert!(before != store.objects("whole"));
-    // What a retry needs lies in the staging folder.
+    // A retry needs the staging folder.
     let kept = temporary.path().join("kept");
     fs::rename(&staging, &kept).expect("moved");
     store.fails(

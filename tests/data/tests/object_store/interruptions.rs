@@ -55,7 +55,7 @@ fn truncated_answers_are_requested_again() {
         let listed: Vec<u64> = storage.list("shards").expect("a listing").iter().map(|found| found.bytes).collect();
         assert_eq!(listed, [3000, 3001, 3002, 3003, 3004]);
         if fault != Fault::Short {
-            // Nothing but its length says how long a whole object is.
+            // Only the length field states how long a whole object is.
             assert!(storage.read("shards/3").expect("a file") == vec![3; 3003]);
         }
         let (file, tail) = storage.open("shards/4").expect("a file");
@@ -70,7 +70,7 @@ fn truncated_answers_are_requested_again() {
             storage.remove(&["a"]).expect("removed");
         }
     }
-    // Each piece of an upload, its beginning and its end.
+    // Each part of an upload, its start and its completion.
     let temporary = folder();
     let large = temporary.path().join("large");
     let bytes: Vec<u8> = (0..20_000_000u32).map(|i| (i >> 8) as u8).collect();

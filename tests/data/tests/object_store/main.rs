@@ -1,4 +1,4 @@
-//! Datasets in an object store: the same bytes as in a folder, few requests, and one clear line where something fails.
+//! Datasets in an object store: the same bytes as in a folder, few requests, and one line for each fault.
 
 mod ingest;
 mod interruptions;

@@ -19,10 +19,10 @@ fn settings_are_trimmed_and_passwords_are_never_shown() {
         text(&output.expect("the binary starts").stderr)
     };
     let inspect = args!["inspect", url("set")];
-    // What is there is no manifest, and it was read.
+    // The object is not a manifest, but it was read.
     let printed = command_with(&[("AWS_ACCESS_KEY_ID", "anyone\n"), ("AWS_SECRET_ACCESS_KEY", " anything ")], &inspect);
     assert!(printed.contains("format version 0"), "{printed}");
-    // What cannot be sent is told with its cause.
+    // A request that cannot be sent is reported with the cause.
     let printed = command_with(&[("AWS_ACCESS_KEY_ID", "any\none")], &inspect);
     assert!(printed.contains("error: s3://radiographs/set/dataset.json: the request broke off (called"), "{printed}");
 
@@ -81,7 +81,7 @@ fn faults_are_reported_in_one_line() {
     let nobody = nobody.env("AWS_METADATA_ENDPOINT", format!("http://{dead}")).args(["inspect", &at]);
     fails(nobody, &[&at, "AWS_ACCESS_KEY_ID"]);
 
-    // Objects that changed under the manifest.
+    // Objects that changed after the manifest was written.
     let storage = store.storage("set");
     let shard = storage.read("shards/part-00000.parquet").expect("a shard");
     let name = "shards/part-00000.parquet";
@@ -98,13 +98,13 @@ fn faults_are_reported_in_one_line() {
     storage.write(name, damaged.clone()).expect("written");
     let message = text(&store.run("dataset", &verify).stderr);
     assert!(message.contains(&format!("{name}, row")) && message.contains("`image` is damaged"), "{message}");
-    // What reads it is told, too.
+    // The loader reports it too.
     let mut loader = Loader::builder(&store.dataset("set")).transform(Transform::evaluate(16)).build().expect("one");
     let message = loader.next_batch().err().expect("a damaged image").to_string();
     assert!(message.starts_with(&format!("{name}, row")) && message.contains("`image` is damaged"), "{message}");
     let export = raw.parent().expect("a folder").join("export");
     store.fails("dataset", &args!["export", &at, export, "--to", "csv"], &[name, "`image` is damaged"]);
-    // One of the same size that comes in the place of another under an open reader.
+    // An object replaced by another one of the same size after it was opened.
     storage.write(name, shard.clone()).expect("written");
     let dataset = Dataset::open_in(store.storage("set")).expect("a dataset");
     dataset.record(0).expect("a record");

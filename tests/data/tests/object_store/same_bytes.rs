@@ -24,7 +24,7 @@ fn an_object_store_holds_the_bytes_of_a_folder() {
     assert!(whole.len() >= 6 && whole == store.objects("deep/set"), "{:?}", store.objects("deep/set").keys());
     assert!(contents(&staging).is_empty(), "nothing stays behind");
 
-    // Who comes again.
+    // Repeated runs.
     assert!(store.ok("ingest", &run(&[])).contains("nothing to do"));
     assert!(store.ok("ingest", &run(&["--check-input"])).contains("is what it was"));
     store.fails("ingest", &run(&["--limit", "9"]), &["deep/set: holds another dataset", "--overwrite"]);
@@ -57,7 +57,7 @@ fn an_object_store_holds_the_bytes_of_a_folder() {
     };
     assert!(batches(&here) == batches(&there));
 
-    // Each costs as few requests as can be.
+    // Each operation takes as few requests as possible.
     let (again, opening) = store.counted(|| store.dataset("deep/set"));
     assert_eq!(opening, 1, "the manifest");
     let shard = || again.shard(0).map(dataset::format::shard::Shard::rows).expect("a shard");
@@ -128,7 +128,7 @@ fn a_file_url_is_a_folder() {
     plain.extend(SMALL.iter().map(Into::into));
     assert!(ok("ingest", &plain).contains("nothing to do"));
 
-    // A shard of another size is found before it is read, here too.
+    // A shard of another size is reported before it is read, in a folder too.
     let shard = out.join("shards/part-00000.parquet");
     let bytes = fs::read(&shard).expect("a shard");
     fs::write(&shard, [&bytes[..], b"more"].concat()).expect("written");

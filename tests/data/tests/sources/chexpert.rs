@@ -91,7 +91,7 @@ fn batches_other_spellings_and_tables_alone_are_found() {
     ingest("chexpert", &raw, &whole, &[]);
     let expected = records_by_id(&whole);
 
-    // The full release: tables and validation pictures in the first batch, training pictures in two others.
+    // The full release: tables and validation images in the first batch, training images in two others.
     let batches = temporary.path().join("batches");
     let home = batches.join("chexpert-V1.0");
     let first = home.join("CheXpert-v1.0 batch 1 (validate & csv)");
@@ -107,7 +107,7 @@ fn batches_other_spellings_and_tables_alone_are_found() {
             Some(rest) => home.join("CheXpert-v1.0 batch 3 (train 2)").join(rest),
             None => first.join(inner),
         };
-        write_file(&to, fs::read(raw.join(path)).expect("a picture"));
+        write_file(&to, fs::read(raw.join(path)).expect("an image"));
     }
     write_file(&home.join("CheXpert-v1.0 batch 3 (train 2)/patient99999/study1/view1_frontal.jpg"), "nobody lists me");
     let out = temporary.path().join("set");
@@ -141,7 +141,7 @@ fn batches_other_spellings_and_tables_alone_are_found() {
     for row in rows(&valid) {
         let inner = row["Path"].strip_prefix("CheXpert-v1.0-small/valid/").expect("the release's folder");
         for folder in ["val", "test"] {
-            write_file(&localize.join(folder).join(inner), fs::read(raw.join(row["Path"])).expect("a picture"));
+            write_file(&localize.join(folder).join(inner), fs::read(raw.join(row["Path"])).expect("an image"));
         }
     }
     let out = temporary.path().join("localize-set");
@@ -154,7 +154,7 @@ fn batches_other_spellings_and_tables_alone_are_found() {
         assert!(record.labels == listed.labels && record.image == listed.image, "{id}");
         assert_eq!(record.subset.as_deref(), Some(if id.contains("/test/") { "test" } else { "validate" }));
     }
-    // With pictures, each one that is missing is a row.
+    // With images, each missing one is a reject.
     let message = fails("ingest", 3, args!["chexpert", temporary.path().join("bare"), temporary.path().join("none")]);
     assert!(message.contains("--max-reject-rate"), "{message}");
 }
@@ -210,7 +210,7 @@ fn chexpert_plus_adds_reports() {
         );
     }
     write_file(&home.join("df_chexpert_plus_240401.csv"), &table);
-    // One picture is there as DICOM alone.
+    // One image exists as DICOM only.
     let dicom = phantom(temporary.path(), 2);
     let dicom = contents(&dicom).into_iter().find(|(path, _)| path.ends_with(".dcm")).expect("a DICOM file").1;
     let swapped = raw.join(listed[5]["Path"]);
@@ -265,7 +265,7 @@ fn the_real_chexpert_table_is_ingested() {
     let Some(data) = real_data() else { return };
     let temporary = folder();
     let raw = temporary.path().join("raw");
-    fs::create_dir(&raw).expect("made");
+    fs::create_dir(&raw).expect("a folder");
     fs::copy(data.join("labels/chexpert_train.csv.gz"), raw.join("train.csv.gz")).expect("copied");
     let out = temporary.path().join("set");
     ok("ingest", args!["chexpert", &raw, &out, "--no-images"]);

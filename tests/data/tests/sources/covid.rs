@@ -44,7 +44,7 @@ fn a_phantom_is_ingested() {
             }
         }
     }
-    // The table alone gives the same records without pictures.
+    // The table alone gives the same records, without images.
     let bare = temporary.path().join("bare");
     write_file(&bare.join("metadata.csv.gz"), read_text(&raw.join("metadata.csv")));
     let out = temporary.path().join("bare-set");

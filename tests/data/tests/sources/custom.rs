@@ -8,7 +8,7 @@ use helpers::{args, binary, folder, ok, records, text};
 
 use crate::shared::says;
 
-/// The example of a source of one's own: its records, rejects and options are those of any other source.
+/// The example of a custom source has records, rejects and options like any other source.
 #[test]
 fn a_custom_source_is_a_subcommand() {
     let temporary = folder();

@@ -37,10 +37,10 @@ fn without_a_table_paths_name_patients_and_studies() {
         assert_eq!(record.report.as_deref(), Some(text.trim()));
         assert_eq!(record.view.is_some(), !record.source_path.ends_with(".png"), "DICOM tells it");
     }
-    // A clash of names, a picture in no folder, files of no interest, a broken one, and an image without a report.
+    // A name used twice, an image outside of the folders, other files, a damaged one, and an image without a report.
     let film =
         raw.join(records.iter().find(|r| r.source_path.ends_with(".png")).map(|r| &r.source_path).expect("a PNG"));
-    fs::create_dir(raw.join("twins")).expect("made");
+    fs::create_dir(raw.join("twins")).expect("a folder");
     for name in ["twins/a.png", "twins/a.jpeg", "lonely.PNG"] {
         fs::copy(&film, raw.join(name)).expect("copied");
     }
@@ -120,7 +120,7 @@ fn a_table_names_patients_reports_and_labels() {
     let kinds: BTreeSet<Option<i8>> = records.iter().flat_map(|record| record.labels.clone()).collect();
     assert!(kinds.len() >= 3, "{kinds:?}");
 
-    // Bare names, texts in cells, no patient column: a warning, and every image by itself.
+    // File names without folders, reports in cells, no patient column: a warning, and every image is its own patient.
     let list = temporary.path().join("list.csv");
     let lonely: Vec<&Vec<String>> = rows.iter().take(6).collect();
     let name = |row: &Vec<String>| row[0].replace('/', "-");
@@ -161,7 +161,7 @@ fn a_table_names_patients_reports_and_labels() {
     assert_eq!(rejects(&bare).len(), rows.len(), "the others are not named");
     // Without the images.
     let elsewhere = temporary.path().join("elsewhere");
-    fs::create_dir(&elsewhere).expect("made");
+    fs::create_dir(&elsewhere).expect("a folder");
     let list = list.to_str().expect("text");
     assert_eq!(
         no_images("folder", &elsewhere, &temporary.path().join("no"), &["--table", list, "--image-column", "name"])
@@ -242,7 +242,7 @@ fn patient_from_header_takes_the_patient_of_dicom_files() {
     let films: Vec<String> =
         files_with(&raw, "").into_iter().filter(|path| path.contains("/film") && !path.ends_with(".txt")).collect();
     let flat = temporary.path().join("flat");
-    fs::create_dir(&flat).expect("made");
+    fs::create_dir(&flat).expect("a folder");
     for film in &films {
         fs::copy(raw.join(film), flat.join(film.replace('/', "-"))).expect("copied");
     }
@@ -256,7 +256,7 @@ fn patient_from_header_takes_the_patient_of_dicom_files() {
     let found = rejects(&out);
     assert!(found.iter().all(|reject| reject.error.contains("the patient is unknown: not a DICOM file")), "{found:?}");
     assert_eq!(found.len(), pictures);
-    // Studies of a table may repeat from patient to patient.
+    // Study names of a table may repeat in other patients.
     let lines: String = files_with(&flat, ".dcm").iter().map(|film| format!("{film},s1\n")).collect();
     fs::write(flat.join("studies.csv"), format!("file,study\n{lines}")).expect("written");
     let out = temporary.path().join("studies");
@@ -266,7 +266,7 @@ fn patient_from_header_takes_the_patient_of_dicom_files() {
     assert!(!with_studies.is_empty());
     assert!(with_studies.iter().all(|record| record.study_id == format!("{}/s1", record.patient_id)));
     fs::remove_file(flat.join("studies.csv")).expect("removed");
-    // Not asked for, nothing of it is stored.
+    // Without the option nothing of the header's patient is stored.
     let out = temporary.path().join("plain");
     ingest("folder", &flat, &out, &[]);
     assert!(records(&out).iter().all(|record| record.patient_id == record.image_id));

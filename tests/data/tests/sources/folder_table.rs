@@ -1,4 +1,4 @@
-//! A lab's own table, as its export leaves it: words for labels, classes, semicolons, absolute paths; and paths that name
+//! A table as a lab exports it: words as labels, classes, semicolons, absolute paths; and paths that contain names of
 //! patients.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,11 +12,11 @@ use dataset::format::record::{ImageEncoding, Record};
 use helpers::{SMALL, args, contents, fails, folder, ok, phantom_of, rejects, run, text};
 use helpers::{real_data, records};
 
-/// Writes small PNG files, whose names may have folders.
+/// Writes small PNG files; a name may contain folders.
 fn images(raw: &Path, names: &[&str]) {
     for (at, name) in names.iter().enumerate() {
         let path = raw.join(name);
-        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
         let pixels = (0..40 * 40).map(|pixel| ((pixel + at) * 7 % 251) as u8).collect();
         let gray = GrayPixels { width: 40, height: 40, pixels };
         fs::write(path, gray.encode(ImageEncoding::Png).expect("a PNG")).expect("written");
@@ -47,7 +47,7 @@ fn a_semicolon_table_with_words_is_read_without_options() {
     let temporary = folder();
     let raw = ward(temporary.path(), "");
     let absolute = raw.canonicalize().expect("a folder").join("c.png");
-    // As a spreadsheet in a country of decimal commas writes it.
+    // As a spreadsheet writes it where the decimal separator is a comma.
     let table = format!(
         "\u{feff}file;sex;age;set;Effusion;Edema\r\n\
          a.png;F;34;Training;yes;1,0\r\n\
@@ -130,7 +130,7 @@ fn unknown_label_words_are_rejected_with_the_option_that_maps_them() {
     let raw = ward(temporary.path(), CLASSES);
     let out = temporary.path().join("set");
     let column = ["--label-columns", "diagnosis"];
-    // Every row but one is left out.
+    // All rows except one are left out.
     let output = run("ingest", arguments(&raw, &out, &[&column[..], &["--dry-run"]].concat()));
     let (page, message) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{message}");
@@ -149,7 +149,7 @@ fn unknown_label_words_are_rejected_with_the_option_that_maps_them() {
     assert!(page.contains("left out: 5 inputs"), "{page}");
     assert!(!out.exists());
 
-    // Without a single radiograph it fails, dry or not, and says why.
+    // A run without any radiograph fails with the reason, with `--dry-run` too.
     fs::write(raw.join("list.csv"), CLASSES.replace("e.png,,severe\n", "")).expect("written");
     fs::remove_file(raw.join("e.png")).expect("removed");
     for more in [&column[..], &[&column[..], &["--dry-run"]].concat()] {
@@ -165,7 +165,7 @@ fn unknown_label_words_are_rejected_with_the_option_that_maps_them() {
         assert!(!out.exists());
     }
 
-    // As the message says.
+    // With the options that the message names.
     let map = "bacteria=1,virus=1,normal=0,severity:none=0,mild=1,severe=-1";
     let more = ["--label-columns", "diagnosis,severity", "--label-map", map];
     fs::write(raw.join("list.csv"), CLASSES).expect("written");
@@ -238,7 +238,7 @@ fn every_source_reports_why_inputs_are_left_out() {
         assert!(message.contains("e.g. stage_2_train_images/stray.dcm"), "{message}");
         assert_eq!(message.matches("no table names").count(), 1, "once is enough: {message}");
     }
-    // What falls out while files are read is told at the end.
+    // Inputs that are rejected while files are read are reported at the end.
     fs::write(raw.join(listed.expect("an image")), "no image").expect("written");
     let output = run("ingest", [command, args!["--overwrite"].to_vec()].concat());
     let message = text(&output.stderr);
@@ -277,7 +277,7 @@ fn a_second_run_with_another_option_or_table_is_refused() {
     refused(&[&given[..], &["--label-map", "1=0"]].concat(), &["--label-map was not given, is 1=0"]);
     refused(&[&given[..], &["--no-images"]].concat(), &["--no-images was not given, is given"]);
 
-    // Other entries of the table, and other files.
+    // Other entries in the table, and other files.
     let change = |from: &str, to: &str, words: &[&str]| {
         fs::write(raw.join("list.csv"), table.replace(from, to)).expect("written");
         refused(&given, &[&["the input changed since: ", "--check-input says how"], words].concat());
@@ -301,7 +301,7 @@ fn a_second_run_with_another_option_or_table_is_refused() {
     assert!(ok("ingest", renamed).contains("nothing to do"));
 }
 
-/// A name that must not come out.
+/// A name that must not be in the output.
 const NAME: &str = "Mustermann";
 
 fn assert_nameless(out: &Path) {
@@ -345,7 +345,7 @@ fn hashed_paths_contain_no_name_and_keep_the_groups() {
     assert_nameless(&out);
     assert!(fs::read_to_string(out.join("dataset.json")).expect("a manifest").contains("\"hash_paths\": true"));
 
-    // The map leads from each hash to its file; the images and the groups are those of the plain dataset.
+    // The map has the file of each hash; images and groups are those of the dataset without hashes.
     let text_of = fs::read_to_string(&map).expect("a map");
     let paths: BTreeMap<&str, &str> = text_of
         .lines()
@@ -381,12 +381,12 @@ fn hashed_paths_contain_no_name_and_keep_the_groups() {
         path
     });
     assert_eq!(paths[&digest.expect("a digest")[..24]], "Mustermann_Max/2020/1.png");
-    // Rejects can be found again, by stage `decode` and by stage `plan`.
+    // Rejects of the stages `decode` and `plan` can be found by their hash.
     let found: BTreeSet<&str> =
         rejects(&out).iter().map(|reject| paths[without_ending(&reject.source_path).as_str()]).collect();
     assert_eq!(found, ["Mustermann_Max/broken.png", "Mustermann_Max/lost.png"].into());
 
-    // The same bytes again; another choice is named.
+    // A second run has the same bytes; another choice is reported.
     let again = temporary.path().join("again");
     ok("ingest", command(&again, &["--hash-paths", "--jobs", "1"]));
     assert!(contents(&again) == contents(&out));

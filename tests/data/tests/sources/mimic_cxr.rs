@@ -14,32 +14,32 @@ use ingest::report::{CHARACTERS, Conclusion, SECTIONS, sections_with};
 
 use crate::shared::rows;
 
-/// Pictures of a phantom, decoded and written as JPEG; the rest as it is.
+/// Writes the images of a phantom as JPEG, and copies the other files.
 fn jpg_tree(raw: &Path, to: &Path) {
     for (path, bytes) in contents(raw) {
         match path.strip_suffix(".dcm") {
             Some(stem) => {
                 let gray = ingest::image::pipeline::decode(&bytes, ingest::image::intensity::Tone::MimicCxrJpg)
-                    .expect("a picture");
+                    .expect("an image");
                 write_file(&to.join(format!("{stem}.jpg")), gray.encode(ImageEncoding::Jpeg).expect("a JPEG"));
             }
             None if path.ends_with(".txt") || path == "phantom.json" => {}
-            // As it is: packed already, or plain.
+            // Unchanged: it is packed already, or not packed.
             None => {
-                fs::create_dir_all(to).expect("made");
+                fs::create_dir_all(to).expect("a folder");
                 fs::write(to.join(path), bytes).expect("written");
             }
         }
     }
 }
 
-/// What a layout must not change.
+/// The fields of records that must not depend on the layout.
 fn without_layout(records: &BTreeMap<String, Record>) -> Vec<Record> {
     let bare = |record: &Record| Record {
         source_path: String::new(),
         source_sha256: [0; 32],
         image: Vec::new(),
-        // A DICOM header tells them, a JPEG file does not.
+        // These are in DICOM headers only.
         sex: None,
         age_years: None,
         ..record.clone()
@@ -77,12 +77,12 @@ fn mimic_cxr_jpg_and_reports_are_found_in_every_layout() {
     let chosen = of("chosen", &server, &["--images", "dicom"]);
     assert!(chosen.values().all(|record| record.source_path.starts_with("physionet.org/files/mimic-cxr/2.1.0/files/")));
     assert!(chosen.values().zip(dicom.values()).all(|(a, b)| a.image == b.image && a.report == b.report));
-    // A part of the DICOM files is not taken before the whole of the JPG files, nor the other way round.
+    // The complete kind of files is preferred to a part of the other kind, DICOM or JPG.
     let some_jpg = contents(&jpg_home).into_keys().find(|file| file.ends_with(".jpg")).expect("a JPEG");
     fs::remove_file(jpg_home.join(some_jpg)).expect("removed");
     assert!(of("majority", &server, &[]).values().all(|record| record.source_path.ends_with(".dcm")));
 
-    // Reports in a root of their own.
+    // Reports in a separate root.
     let (alone, reports) = (path.join("alone"), path.join("reports-elsewhere"));
     jpg_tree(&raw, &alone);
     for (file, bytes) in contents(&raw.join("files")).into_iter().filter(|(file, _)| file.ends_with(".txt")) {
@@ -94,9 +94,9 @@ fn mimic_cxr_jpg_and_reports_are_found_in_every_layout() {
     let elsewhere = reports.to_string_lossy().into_owned();
     let given = of("given", &alone, &["--reports", &elsewhere]);
     assert_eq!(without_layout(&given), message(&dicom));
-    // The manifest does not say where on this machine they were.
+    // The manifest does not contain their place on this machine.
     assert!(!read_text(&path.join("given/dataset.json")).contains("reports-elsewhere"));
-    // A relative path is one of the working directory; other reports in folders of the same form are another input.
+    // A relative path starts at the working directory; other reports in folders of the same form are another input.
     let again = |reports: &str| {
         let mut command = helpers::command("ingest");
         command.current_dir(path).args(args!["mimic-cxr", &alone, path.join("given"), "--reports", reports]);
@@ -111,7 +111,7 @@ fn mimic_cxr_jpg_and_reports_are_found_in_every_layout() {
     let refused = again("reports-of-others");
     assert!(refused.contains("holds another dataset: --reports holds other files; take another OUT"), "{refused}");
 
-    // A packed archive is named, not read.
+    // A packed archive is reported, not read.
     write_file(&alone.join("mimic-cxr-reports.zip"), "PK");
     let out = path.join("packed");
     ingest("mimic-cxr", &alone, &out, &[]);
@@ -145,7 +145,7 @@ fn mimic_cxr_without_tables_needs_only_its_record_list() {
         let (subject, study, dicom) = (row["subject_id"], row["study_id"], row["dicom_id"]);
         let patient = format!("files/p{}/p{subject}", &subject[..2]);
         list += &format!("{subject},{study},{dicom},{patient}/s{study}/{dicom}.dcm\n");
-        // The study list says where a report is: here they were put elsewhere.
+        // The study list has the path of each report; here the reports were moved.
         studies += &format!("{subject},{study},{patient}/moved/s{study}.txt\n");
     }
     for report in contents(&raw).into_keys().filter(|file| file.ends_with(".txt")) {
@@ -206,7 +206,7 @@ fn labels_of_both_labelers_are_read_packed_or_not() {
     }
     let (plain, rows_lost) = of("plain", &[]);
     assert!(plain == packed && rows_lost.is_empty());
-    // NegBio's table: here the opposite in every cell, and one row that is no labels.
+    // NegBio's table with the opposite in every cell, and one invalid row.
     let table = raw.join("mimic-cxr-2.1.0-chexpert.csv");
     let text = read_text(&table);
     let swapped = text.replace(",1.0", ",one").replace(",0.0", ",1.0").replace(",one", ",0.0");
@@ -288,7 +288,7 @@ fn golden_mimic_report_overrides() {
         let section = section.as_str().expect("a name");
         let Conclusion::Section(ours) = Conclusion::of_mimic_study(number) else { panic!("{study}") };
         assert_eq!(ours, section);
-        // Under its heading, the last of two, whatever the others say.
+        // The last section with the heading of the override counts.
         let heading = section.to_uppercase();
         let text = format!(
             " FINAL REPORT\n {heading}: The former.\n \n FINDINGS: Wires.\n \n {heading}: Large\n effusion.\n \n IMPRESSION: As above.\n"
@@ -296,7 +296,7 @@ fn golden_mimic_report_overrides() {
         let found = sections_with(&text, Conclusion::of_mimic_study(number));
         assert_eq!(found.impression.as_deref(), Some("Large\n effusion."), "{study}");
         assert_eq!((found.conclusion(), found.findings.as_deref()), (Some("Large\n effusion."), Some("Wires.")));
-        // Without that section the report says what it says.
+        // Without that section the report is unchanged.
         let usual = sections_with(" FINAL REPORT\n IMPRESSION: Clear.\n", Conclusion::of_mimic_study(number));
         assert_eq!(usual.impression.as_deref(), Some("Clear."));
     }

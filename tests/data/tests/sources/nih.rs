@@ -59,7 +59,7 @@ fn a_phantom_is_ingested() {
             (train.lines().any(|line| line == record.image_id), test.lines().any(|line| line == record.image_id));
         assert_eq!(lists, (record.subset.as_deref() == Some("train"), record.subset.as_deref() == Some("test")));
     }
-    // Boxes: as listed, for findings that the entry table names, inside the picture.
+    // Boxes are as listed, of findings in the entry table, inside the image.
     let list = read_text(&raw.join("BBox_List_2017.csv"));
     let mut lines = list.lines();
     assert_eq!(lines.next(), Some("Image Index,Finding Label,Bbox [x,y,w,h],,,"));
@@ -80,15 +80,15 @@ fn a_phantom_is_ingested() {
     }
     assert!(boxes > 5 && boxes == found.values().map(|record| record.boxes.len()).sum::<usize>());
     // A few files have four channels; they decode to the same gray.
-    let color = |path: &str| fs::read(raw.join(path)).expect("a picture")[25] == 6;
+    let color = |path: &str| fs::read(raw.join(path)).expect("an image")[25] == 6;
     let with_alpha: Vec<_> = found.values().filter(|record| color(&record.source_path)).collect();
     assert!((1..20).contains(&with_alpha.len()), "{}", with_alpha.len());
     for record in with_alpha {
         let gray = ingest::image::pipeline::decode(
-            &fs::read(raw.join(&record.source_path)).expect("a picture"),
+            &fs::read(raw.join(&record.source_path)).expect("an image"),
             ingest::image::intensity::Tone::Voi,
         );
-        let gray = gray.expect("a picture");
+        let gray = gray.expect("an image");
         assert_eq!(gray.encode(ImageEncoding::Raw).expect("pixels"), record.image);
     }
 }
@@ -166,7 +166,7 @@ fn invalid_rows_are_rejected_and_both_tables_are_read() {
     let name = lines[1].split(',').next().expect("an image").to_owned();
     lines[1] = lines[1].replacen(lines[1].split(',').nth(1).expect("findings"), "Gout", 1);
     lines.push("x,y".to_owned());
-    // A repeated row must not take the place of the one that has the file.
+    // A repeated row must not replace the one that has the file.
     lines.push(lines[2].clone());
     let kept = format!("nih/{}", lines[2].split(',').next().expect("an image"));
     write_file(&raw.join("Data_Entry_2017.csv.gz"), lines.join("\n"));
@@ -202,7 +202,7 @@ fn the_real_tables_agree_with_the_published_lists() {
     let Some(data) = real_data() else { return };
     let temporary = folder();
     let raw = temporary.path().join("raw");
-    fs::create_dir(&raw).expect("made");
+    fs::create_dir(&raw).expect("a folder");
     for name in ["Data_Entry_2017_v2020.csv.gz", "BBox_List_2017.csv.gz"] {
         fs::copy(data.join("labels").join(name), raw.join(name)).expect("copied");
     }
@@ -216,7 +216,7 @@ fn the_real_tables_agree_with_the_published_lists() {
             assert!(found.x >= 0.0 && found.y >= 0.0 && found.x + found.width <= 1024.5 && found.width > 0.0);
         }
     }
-    // MRM's three lists: each image with its fourteen labels, in an order of their own.
+    // MRM's three lists: each image with its fourteen labels, in the order of the lists.
     let order = [
         "Atelectasis",
         "Cardiomegaly",
@@ -236,7 +236,7 @@ fn the_real_tables_agree_with_the_published_lists() {
     let places = order.map(|name| plan.findings.iter().position(|finding| finding == name).expect("a finding"));
     let of: HashMap<&str, &Vec<Option<i8>>> =
         plan.records.iter().map(|record| (record.image_id.as_str(), &record.labels)).collect();
-    // The lists follow the table of 2017. That of 2020 knows more findings of 181 images, and takes none back: their
+    // The lists follow the table of 2017. The table of 2020 has more findings for 181 images, and none less; their
     // numbers and the totals by finding were counted with Python's csv module.
     let published = [
         (
@@ -282,7 +282,7 @@ fn the_real_tables_agree_with_the_published_lists() {
     }
     assert_eq!(listed, plan.records.len());
 
-    // The two real pictures.
+    // The two real images.
     let out = temporary.path().join("sample");
     ok("ingest", args!["nih", data.join("nih-sample"), &out, "--size", "128"]);
     assert_eq!(rejects(&out), []);
@@ -301,7 +301,7 @@ fn the_real_entry_table_is_read_without_the_box_list() {
     let temporary = folder();
     let path = temporary.path();
     let real = path.join("real-nih");
-    fs::create_dir(&real).expect("made");
+    fs::create_dir(&real).expect("a folder");
     fs::copy(data.join("labels/Data_Entry_2017_v2020.csv.gz"), real.join("Data_Entry_2017_v2020.csv.gz"))
         .expect("copied");
     let out = path.join("real-nih-set");

@@ -101,7 +101,7 @@ fn faults_are_rejects() {
     assert_eq!(records.len(), images.len() - of(1).len() - 1 - of(4).len());
     let unlabeled = records.iter().filter(|record| record.patient_id == "5");
     assert!(unlabeled.clone().count() > 0 && unlabeled.clone().all(|r| r.labels.iter().all(Option::is_none)));
-    fs::create_dir(temporary.path().join("empty")).expect("made");
+    fs::create_dir(temporary.path().join("empty")).expect("a folder");
     let message = fails("ingest", 1, args!["openi", temporary.path().join("empty"), temporary.path().join("x")]);
     assert!(message.contains("no report (*.xml); give the directory"), "{message}");
 }
@@ -147,7 +147,7 @@ fn all_real_reports_are_ingested() {
         let at = dataset.findings().iter().position(|name| name == finding).expect("a finding");
         reports.values().filter(|row| labels[**row][at] == Some(1)).count()
     };
-    // As many files hold `<major>normal<`, and so on.
+    // As many files contain `<major>normal<`, and so on.
     assert_eq!([count("No Finding"), count("Cardiomegaly"), count("Pneumothorax")], [1_391, 375, 23]);
     assert_eq!(dataset.findings().len(), 118);
     let is_open = |row: &&usize| labels[**row].iter().all(Option::is_none);

@@ -66,7 +66,7 @@ fn boxes_classes_and_header_values_are_read() {
     }
     assert!(positive > 3, "{positive} with boxes");
     assert!(by_image.len() < 60, "some are for the test");
-    // Without the pixels the tables are the same, and the headers are not read.
+    // Without pixels the tables give the same values, and the headers are not read.
     fs::remove_dir_all(raw.join("stage_2_train_images")).expect("removed");
     fs::remove_dir_all(raw.join("stage_2_test_images")).expect("removed");
     no_images("rsna", &raw, &temporary.path().join("bare"), &[]);
@@ -92,12 +92,12 @@ fn faults_are_rejects() {
             positive[0], negative[0], negative[1], negative[2], negative[3]
         ),
     );
-    // The class table in a folder of its own name, as some archives unpack, with rows of no use.
+    // The class table in a folder of its name, as some archives unpack, with unusable rows.
     let classes = raw.join("stage_2_detailed_class_info.csv");
     append(&classes, &format!("{},Lung Opacity\n{},Unheard of\nnobody,Normal\n", negative[4], negative[5]));
     let text = fs::read(&classes).expect("a table");
     fs::remove_file(&classes).expect("removed");
-    fs::create_dir(&classes).expect("made");
+    fs::create_dir(&classes).expect("a folder");
     fs::write(classes.join("stage_2_detailed_class_info.csv"), text).expect("written");
     fs::copy(raw.join(format!("stage_2_train_images/{}.dcm", negative[0])), raw.join("stage_2_train_images/stray.dcm"))
         .expect("copied");
@@ -134,7 +134,7 @@ fn the_real_table_is_ingested() {
     let Some(data) = real_data() else { return };
     let temporary = folder();
     let raw = temporary.path().join("raw");
-    fs::create_dir(&raw).expect("made");
+    fs::create_dir(&raw).expect("a folder");
     let name = "stage_2_train_labels.csv.gz";
     fs::copy(data.join("labels").join(name), raw.join(name)).expect("copied");
     let out = temporary.path().join("set");

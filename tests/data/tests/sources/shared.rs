@@ -39,7 +39,7 @@ pub fn append(path: &Path, lines: &str) {
     fs::write(path, text + lines).expect("written");
 }
 
-/// (stage, a part of the error) of the only reject of a path.
+/// Asserts that exactly one reject of a path has this stage and these words.
 pub fn says(out: &Path, path: &str, stage: &str, words: &str) {
     let found: Vec<_> = rejects(out).into_iter().filter(|reject| reject.source_path == path).collect();
     let fits = found.iter().filter(|reject| reject.stage == stage && reject.error.contains(words)).count();

@@ -41,7 +41,7 @@ fn masks_are_read() {
         assert_eq!((mask.width, mask.height), (record.width.into(), record.height.into()));
         let positive = *text != "-1";
         assert_eq!(record.labels, [Some(i8::from(positive))]);
-        // The same mask drawn by hand: area and center agree with the raw one.
+        // The mask decoded here: area and center agree with the stored one.
         let raw_mask =
             Runs::parse(text).expect("runs").draw(record.source_width, record.source_height).expect("a mask");
         let moments = |pixels: &[u8], width: u32, height: u32| {
@@ -62,7 +62,7 @@ fn masks_are_read() {
     }
     assert!(marked >= 3 && unlabeled >= 5, "{marked} {unlabeled}");
 
-    // Padded and stretched squares hold the same share of the body.
+    // Padded and stretched images have masks of the same share of the body.
     for (fit, size) in [("pad", 64), ("stretch", 64)] {
         let out = temporary.path().join(fit);
         ingest("siim", &raw, &out, &["--fit", fit]);
@@ -99,7 +99,7 @@ fn faults_are_rejects() {
     let negative: Vec<&str> = rows.iter().filter(|row| row[1] == "-1").map(|row| row[0].as_str()).collect();
     let positive = rows.iter().find(|row| row[1] != "-1").expect("a positive one");
     let file = |id: &str| files_with(&raw, &format!("{id}.dcm")).into_iter().next().expect("a file");
-    // The mask of the first pixel column, in two rows; and rows that repeat word for word.
+    // The mask of the first pixel column, in two rows; and repeated rows.
     let changed: String = rows
         .iter()
         .map(|row| match row[0].as_str() {
@@ -128,7 +128,7 @@ fn faults_are_rejects() {
     let records = records(&out);
     assert_eq!(records.len(), 40 - 5);
     let record = |id: &str| records.iter().find(|record| record.image_id == id).expect("a record");
-    // Images are smaller than 512, so they and their masks are stored as they are.
+    // Images are smaller than 512, so images and masks are stored in their own size.
     let mask =
         |id: &str| dataset::format::image_codec::decode(record(id).mask.as_ref().expect("a mask")).expect("a PNG");
     let united = mask(negative[0]);
@@ -158,7 +158,7 @@ fn the_real_table_and_radiograph_are_ingested() {
     let Some(data) = real_data() else { return };
     let temporary = folder();
     let raw = temporary.path().join("raw");
-    fs::create_dir(&raw).expect("made");
+    fs::create_dir(&raw).expect("a folder");
     let packed = data.join("labels/siim-pneumothorax-train-rle.csv.gz");
     fs::copy(&packed, raw.join("train-rle.csv.gz")).expect("copied");
     let all = no_images("siim", &raw, &temporary.path().join("all"), &[]);
@@ -168,7 +168,7 @@ fn the_real_table_and_radiograph_are_ingested() {
     let with = |code| labels.iter().filter(|labels| **labels == [Some(code)]).count();
     assert_eq!((with(1), with(0)), (2_669, 9_378));
 
-    // Every row by itself, drawn on the size of the set.
+    // Every row alone, on the image size of the set.
     let mut text = String::new();
     flate2::read::MultiGzDecoder::new(fs::File::open(&packed).expect("a table"))
         .read_to_string(&mut text)
@@ -189,12 +189,12 @@ fn the_real_table_and_radiograph_are_ingested() {
     assert_eq!((rows, empty), (12_954, 9_378));
     assert_eq!(pixels, 39_729_957);
 
-    // The one film that is here, in the folders of the set.
+    // The one radiograph of the test data, in the folders of the set.
     let id = "1.2.276.0.7230010.3.1.4.8323329.6904.1517875201.850819";
     let study = "1.2.276.0.7230010.3.1.2.8323329.6904.1517875201.850818";
     let series =
         raw.join("dicom-images-train").join(study).join("1.2.276.0.7230010.3.1.3.8323329.6904.1517875201.850817");
-    fs::create_dir_all(&series).expect("made");
+    fs::create_dir_all(&series).expect("a folder");
     fs::copy(data.join(format!("dicom/{id}.dcm")), series.join(format!("{id}.dcm"))).expect("copied");
     let own: String = text.lines().filter(|line| line.starts_with(id)).map(|line| format!("{line}\n")).collect();
     fs::remove_file(raw.join("train-rle.csv.gz")).expect("removed");

@@ -24,7 +24,7 @@ const MOMENTS: f64 = 1e-6;
 const OWN_WEIGHTS: Tolerance = (1e-6, 1e-6);
 /// Rounding of a gradient in single precision, relative to the largest gradient of its tensor.
 const GRADIENT_ROUNDING: f64 = 1e-6;
-/// The same where all gradients of a tensor are rounding, as those of a key bias, which attention does not depend on.
+/// The same where all gradients of a tensor are rounding, as those of a key bias, on which attention does not depend.
 const LEAST_ROUNDING: f64 = 1e-8;
 /// Largest share of weights whose gradients are mostly rounding: more would make the comparison of weights worthless.
 const MOST_UNDETERMINED: f64 = 0.01;
@@ -160,7 +160,7 @@ fn golden_mrm_gradients() {
     let with_gradient = golden.0.names("/parameters_with_a_gradient");
     let without_gradient = golden.0.names("/parameters_without_gradient");
     assert_eq!(golden.0.group("grad.").count(), with_gradient.len());
-    // Evaluation computes everything, training only what the losses need: the gradients are the same.
+    // Evaluation computes all outputs, training only those that the losses need; the gradients are equal.
     for train in [false, true] {
         let (store, model) = golden.model(&golden.config(true, golden.0.bool("/mrm/norm_pix_loss")));
         golden.run(&model, train).total.backward();
@@ -244,7 +244,7 @@ fn golden_train_steps() {
                 check(name, &variables[name], expected, ADAM_WEIGHTS); // a second name, or never trained
                 continue;
             };
-            // Where a gradient is zero but for rounding, AdamW divides the rounding by its own size.
+            // Where a gradient is zero apart from rounding, AdamW divides the rounding by its own size.
             let loose = reference.slack.clamp_min(ADAM_WEIGHTS.1);
             let difference = (variables[name].detach().to_kind(Kind::Double) - expected.to_kind(Kind::Double)).abs();
             let excess = (&difference - &loose).max().double_value(&[]);
@@ -296,7 +296,7 @@ impl AdamReference {
         let direction = &mean / &root;
         self.weight = &self.weight * (1.0 - rate * self.decay) - &direction * rate;
 
-        // What is zero to the bit, as the embedding of a word that no text has, is no sum that could be rounded.
+        // Exact zeros, as for the embedding of an unused token, have no rounding.
         let size = (GRADIENT_ROUNDING * gradient.abs().max().double_value(&[])).max(LEAST_ROUNDING);
         let rounding = gradient.not_equal(0.0).to_kind(Kind::Double) * size;
         let known = (direction.abs() + 1.0) * &rounding / (&root - &rounding).clamp_min(f64::MIN_POSITIVE);

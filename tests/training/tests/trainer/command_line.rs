@@ -26,7 +26,7 @@ fn every_subcommand_shows_an_example() {
     help::check_examples("trainer");
 }
 
-/// The other two are checked for the opposite.
+/// `ingest` and `dataset` must not be.
 #[test]
 fn trainer_is_linked_to_libtorch() {
     let bytes = fs::read(binary("trainer")).expect("a binary");

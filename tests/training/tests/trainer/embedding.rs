@@ -25,7 +25,7 @@ fn features_equal_the_output_of_the_encoder() {
     let ids = dataset::format::table::column::<StringArray>(&batches[0], "record_id").expect("identifiers");
     let features = dataset::format::table::column::<FixedSizeListArray>(&batches[0], "features").expect("features");
     assert_eq!((features.value_length(), features.len()), (32, ids.len()));
-    // What the library gives for some records by themselves.
+    // The features of single records, computed with the library.
     let set = Arc::new(dataset::Dataset::open(&data).expect("a dataset"));
     let config: PretrainConfig = run_dir::load_config(&mrm).expect("a configuration");
     let store = VarStore::new(Device::Cpu);
@@ -49,7 +49,7 @@ fn features_equal_the_output_of_the_encoder() {
         assert!(largest < 1e-5, "{largest}");
     }
 
-    // A subset of a split, from a file of weights in the run.
+    // A subset of a split, with a weights file of the run.
     let file = mrm.join("latest/model.safetensors");
     let some = temporary.path().join("some.parquet");
     let mut all = args!["embed", "--data", &data, "--weights", &file, "--device", "cpu", "--out", &some].to_vec();
@@ -83,7 +83,7 @@ fn the_parts_of_a_benchmark_add_up() {
         let shares = measured["shares"].as_object().expect("shares");
         assert!((shares.values().filter_map(Value::as_f64).sum::<f64>() - 1.0).abs() < 1e-6);
     }
-    // A batch larger than the dataset is counted as what it holds.
+    // A batch larger than the dataset counts its records only.
     let records = dataset::Dataset::open(&data).expect("a dataset").len() as f64;
     let whole = bench("64", &["--data", &data.to_string_lossy()]);
     assert_eq!(whole["batch"].as_f64(), Some(records));

@@ -31,7 +31,7 @@ fn evaluations_are_printed_compared_and_swept() {
             assert!(value("low") <= value("value") && value("value") <= value("high"), "{metric}: {scores}");
         }
     }
-    // The difference is the one of both evaluations, on the same records.
+    // The difference equals that of the two evaluations, on the same records.
     let out = temporary.path().join("difference.json");
     let compare = |a: &Path, b: &Path| args!["compare", a, b, "--draws", "100", "--out", &out];
     let message = ok("trainer", compare(&first, &second));
@@ -45,7 +45,7 @@ fn evaluations_are_printed_compared_and_swept() {
     let message = fails("trainer", 1, args!["compare", &first, &mrm]);
     assert!(message.contains("run `trainer evaluate --subset test`"), "{message}");
 
-    // A run that has not made all its updates is evaluated, with a word about it.
+    // An unfinished run is evaluated with a warning.
     let config = fs::read_to_string(first.join("config.toml")).expect("a configuration");
     let steps = config.lines().find(|line| line.starts_with("steps = ")).expect("updates");
     fs::write(first.join("config.toml"), config.replace(steps, "steps = 400")).expect("written");
@@ -54,7 +54,7 @@ fn evaluations_are_printed_compared_and_swept() {
     assert!(output.status.success() && text(&output.stderr).contains("of its 400 updates"), "{output:?}");
     fs::write(first.join("config.toml"), config).expect("written");
 
-    // Uncertain labels by finding: more positives than with the default.
+    // Uncertain labels counted as positive for a finding give more positives.
     let (_, ones) = tuned("ones", &["--set", "data.uncertain_by_finding=[\"Edema=ones\"]"]);
     let positives = |run: &Path, finding: usize| {
         let of_train = args!["--subset", "train", "--draws", "10"];
@@ -97,7 +97,7 @@ fn evaluations_are_printed_compared_and_swept() {
     assert!((of_cell - f64::midpoint(mean(0), mean(1))).abs() < 1e-12);
     let page = fs::read_to_string(sweeps.join("report.html")).expect("a page");
     assert!(page.contains("<td>scratch</td>") && page.contains("2 runs"), "a table of both starts");
-    // Runs that saw other shares of the labels are compared, with a word about it.
+    // Runs on other ratios of the labels are compared with a warning.
     let of = |ratio: u32| sweeps.join(format!("mrm-main-{ratio}-seed0"));
     let warned = |a: PathBuf, b: PathBuf| text(&run("trainer", args!["compare", a, b, "--draws", "10"]).stderr);
     let message = warned(of(50), of(100));
@@ -109,7 +109,7 @@ fn evaluations_are_printed_compared_and_swept() {
     let mut nameless = sweep();
     nameless.extend(args!["--start", "random"]);
     assert!(fails("trainer", 2, nameless).contains("did you mean `scratch=random`?"));
-    // More updates go on from those that are made, and are evaluated anew.
+    // More steps continue the finished runs, which are evaluated again.
     let state = |name: &str| -> Value {
         dataset::store::files::read_json(&sweeps.join("mrm-main-100-seed1").join(name)).expect("a file")
     };
@@ -121,14 +121,14 @@ fn evaluations_are_printed_compared_and_swept() {
         (&5.into(), &5.into())
     );
     let sweep = longer;
-    // What is done is not done again.
+    // Finished runs are not repeated.
     let before = fs::metadata(sweeps.join("mrm-main-100-seed1/latest/model.safetensors")).expect("weights");
     ok("trainer", sweep());
     let after = fs::metadata(sweeps.join("mrm-main-100-seed1/latest/model.safetensors")).expect("weights");
     assert_eq!(before.modified().expect("a time"), after.modified().expect("a time"));
 }
 
-/// A baseline is the same model as what it is compared with, or it is said that it is not.
+/// Baselines have the model of the run they are compared with, or a warning says that they do not.
 #[test]
 fn a_sweep_trains_the_same_model_from_every_initialization() {
     let temporary = folder();
@@ -146,7 +146,7 @@ fn a_sweep_trains_the_same_model_from_every_initialization() {
         all
     };
     let start = |name: &str, weights: &Path| format!("{name}={}", weights.display());
-    // A file of weights that lies in no run, and random start values, take the model of the run.
+    // A weights file outside of a run, and random initialization, use the model of the run.
     let file = temporary.path().join("weights.safetensors");
     fs::copy(mrm.join("latest/model.safetensors"), &file).expect("copied");
     let starts = ["scratch=random".to_owned(), start("file", &file), start("mrm", &mrm)];
@@ -172,7 +172,7 @@ fn a_sweep_trains_the_same_model_from_every_initialization() {
         "{message}"
     );
 
-    // Without --init, the model is named; another model than a run's is noticed when the two are compared.
+    // Without --init the preset is printed; a comparison of different models warns.
     let scratch = runs.join("scratch");
     let mut all =
         args!["finetune", "--data", &data, "--run", &scratch, "--split", "main", "--task", "chexpert5"].to_vec();
@@ -231,7 +231,7 @@ fn records_without_labels_or_splits_are_predicted() {
     assert_eq!(of_csv, scores);
     assert!(scores.iter().all(|score| (0.0..=1.0).contains(score)) && scores.windows(2).any(|pair| pair[0] != pair[1]));
 
-    // On the run's own test subset they are those of its evaluation, which are written as CSV too.
+    // On the test subset of the run they equal those of its evaluation, which are also written as CSV.
     evaluate(&data, &run);
     let own = temporary.path().join("own.csv");
     ok("trainer", predict(&data, &own, &["--split", "main", "--subset", "test"]));
@@ -275,7 +275,7 @@ fn evaluation_refuses_a_redrawn_split_and_accepts_another_dataset() {
         |data: &Path, name: &str| args!["evaluate", "--data", data, "--run", &run, "--split", name, "--draws", "20"];
     let message = fails("trainer", 1, on(&data, "other"));
     assert!(message.contains("whose patients `other` may test on"), "{message}");
-    // Start weights that have seen the other split's test patients are told of.
+    // Pretrained weights that were trained on test patients of the other split are reported.
     let second = finetuning(&data, &temporary.path().join("runs/second"), &run, &[]);
     let second: Vec<OsString> =
         second.into_iter().map(|word| if word == "main" { "other".into() } else { word }).collect();
@@ -286,7 +286,7 @@ fn evaluation_refuses_a_redrawn_split_and_accepts_another_dataset() {
     let message = fails("trainer", 1, on(&data, "main"));
     assert!(message.contains("drawn anew since the run was trained"), "{message}");
 
-    // External validation stands beside the run's own test.
+    // The evaluation on another dataset is kept beside that of the run's own test subset.
     let own = fs::read(run.join("evaluation-test.json")).expect("an evaluation");
     let raw = helpers::phantom_of("chexpert", temporary.path(), 40);
     let outside = temporary.path().join("outside");

@@ -46,12 +46,12 @@ fn a_linear_probe_trains_only_the_head_and_layer_decay_slows_early_layers() {
     assert!(moved(&whole, name) > 1e-4 && moved(&slow, name) < moved(&whole, name) * 0.01);
 }
 
-/// Viral or bacterial: a record of neither is not one of the two.
+/// Viral or bacterial pneumonia: a record without either label is not used.
 #[test]
 fn blank_labels_of_a_custom_task_are_not_negatives() {
     let temporary = folder();
     let data = temporary.path().join("set");
-    // Viral is 1, 0 (bacterial), uncertain, or blank beside another label; the last records have no label at all.
+    // Viral is 1, 0 (bacterial), uncertain, or blank with another label; the last records have no label.
     let codes = |row: usize| match row {
         0..36 => [Some(1), Some(0), Some(1)],
         36..46 => [Some(0), Some(0), None],
@@ -70,7 +70,7 @@ fn blank_labels_of_a_custom_task_are_not_negatives() {
         all.extend(more.iter().map(Into::into));
         (run, all)
     };
-    // What the evaluations of the three subsets say together, and how many records they are of.
+    // The sums of the evaluations of the three subsets, and their number of records.
     let evaluations = |run: &Path| -> ([u64; 4], u64) {
         let of_subset = |subset: &str| {
             let all = args!["evaluate", "--data", &data, "--run", run, "--split", "main", "--subset", subset];
@@ -96,7 +96,7 @@ fn blank_labels_of_a_custom_task_are_not_negatives() {
 
     let (run, all) = finetune("own", "labels:Viral", &[]);
     let message = ok("trainer", all);
-    // Uncertain ones are negatives by default; no blank one is, in training and evaluation.
+    // Uncertain labels are negatives by default; blank ones are ignored in training and evaluation.
     assert_eq!(evaluations(&run), ([36, 13, 3, 17], 49));
     let line = message.lines().find(|line| line.trim_start().starts_with("Viral ")).expect("a line").trim();
     assert!(line.contains(" blank ignored)") && line.contains(" uncertain counted as negative"), "{message}");
@@ -107,7 +107,7 @@ fn blank_labels_of_a_custom_task_are_not_negatives() {
     assert!(message.contains(" blank counted as negative"), "{message}");
     assert_eq!(evaluations(&run), ([36, 30, 3, 17], 66));
 
-    // A table that ticks positives and leaves the rest blank: the remedy is told.
+    // A table with positives and blanks only: the message names the remedy.
     let message = fails("trainer", 1, finetune("ticked", "labels:Ticked", &[]).1);
     assert!(
         message.contains("there is nothing to learn") && message.contains("add --set data.missing=zeros"),
@@ -119,7 +119,7 @@ fn blank_labels_of_a_custom_task_are_not_negatives() {
     assert!(output.status.success() && message.contains("no negative among the"), "{message}");
     assert!(message.contains("Ticked (blank labels are ignored: "), "{message}");
 
-    // Tasks of published data keep the convention of their labels.
+    // Tasks of published datasets keep their convention for blank labels.
     let missing = |task: &str| {
         let task = Task::parse(task).expect("a task");
         finetune_preset("mrm-vit-tiny", &task, 100.0).expect("a preset").data.missing
@@ -153,9 +153,9 @@ fn the_length_of_a_custom_task_follows_from_its_records() {
         let optimizer = &run.config().optimizer;
         (optimizer.steps, optimizer.warmup, optimizer.evaluate_every, optimizer.patience)
     };
-    // Fewer records than a batch: the least that there is, and no two hundred thousand updates.
+    // Fewer records than a batch: the minimum number of steps, not two hundred thousand.
     assert_eq!(length(&resolved(None, None, &[])), (500, 25, 10, 10));
-    // One record a batch: fifty epochs, of which each is evaluated.
+    // One record per batch: fifty epochs, each with an evaluation.
     let single = resolved(None, None, &["optimizer.batch_size=1"]);
     let (steps, warmup, every, patience) = length(&single);
     assert!(steps % 50 == 0 && steps > 500, "{steps}");
@@ -163,7 +163,7 @@ fn the_length_of_a_custom_task_follows_from_its_records() {
     assert!(!single.remarks().iter().any(|remark| remark.contains("epochs")), "{:?}", single.remarks());
     let (double, ..) = length(&resolved(None, Some(100.0), &["optimizer.batch_size=1"]));
     assert_eq!(double, 2 * steps);
-    // Many epochs without early stopping are told of.
+    // Many epochs without early stopping give a warning.
     let long = resolved(Some(200_000), None, &["optimizer.patience=0"]);
     assert_eq!(length(&long), (200_000, 10_000, 4_000, 0));
     assert!(
@@ -171,7 +171,7 @@ fn the_length_of_a_custom_task_follows_from_its_records() {
         "no warning"
     );
 
-    // As a user gives it.
+    // From the command line.
     let run = temporary.path().join("run");
     let mut all =
         args!["finetune", "--data", &data, "--run", &run, "--split", "main", "--preset", "mrm-vit-tiny"].to_vec();
@@ -188,7 +188,7 @@ fn the_length_of_a_custom_task_follows_from_its_records() {
     assert!(fails("trainer", 2, &all).contains("cannot be used with"), "one length");
 }
 
-/// What the newest checkpoint of a run keeps beside its tensors.
+/// The state in the newest checkpoint of a run, without its tensors.
 fn state_of(run: &Path) -> Value {
     dataset::store::files::read_json(&run.join("latest/state.json")).expect("a state")
 }
@@ -198,7 +198,7 @@ fn patience_ends_a_run_when_its_score_stops_rising() {
     let temporary = folder();
     let data = dataset(temporary.path(), 60);
     let run = temporary.path().join("run");
-    // At a rate of 0 the first evaluation is the best.
+    // With a learning rate of 0 the first evaluation is the best.
     let finetuning = |patience: &str| {
         let mut all =
             args!["finetune", "--data", &data, "--run", &run, "--split", "main", "--preset", "mrm-vit-tiny"].to_vec();
@@ -224,24 +224,24 @@ fn patience_ends_a_run_when_its_score_stops_rising() {
     );
     assert_eq!((&state_of(&run)["step"], &state_of(&run)["since_best"]), (&4.into(), &3.into()));
     assert!(log.iter().rfind(|line| line["validate_auroc"].is_f64()).expect("an evaluation")["ended_early"] == true);
-    // The run is whole.
+    // The run is finished.
     let again = fs::metadata(run.join("latest/model.safetensors")).expect("weights").modified().expect("a time");
     assert_eq!(ends("3", "ended after 4 of 12"), log);
     assert_eq!(fs::metadata(run.join("latest/model.safetensors")).expect("weights").modified().expect("a time"), again);
     let output =
         helpers::run("trainer", args!["evaluate", "--data", &data, "--run", &run, "--split", "main", "--draws", "10"]);
     assert!(output.status.success() && !text(&output.stderr).contains("of its 12 updates"), "{output:?}");
-    // Killed before its last evaluations, it ends at the same place.
+    // Killed before its last evaluations, it ends at the same step.
     for step in [3, 4] {
         fs::remove_dir_all(run.join(format!("checkpoints/step-{step}"))).expect("removed");
     }
     assert_eq!(ends("3", "ended after 4 of 12"), log);
-    // More patience goes on.
+    // With more patience the run continues.
     ends("5", "ended after 6 of 12");
     assert_eq!(ends("0", "next: ").iter().filter(|line| line["validate_auroc"].is_f64()).count(), 12);
     assert_eq!(state_of(&run)["step"], 12);
 
-    // A sweep takes such a run for done.
+    // A sweep takes such a run as finished.
     let sweeps = temporary.path().join("sweep");
     let mut sweep =
         args!["sweep", "--data", &data, "--out", &sweeps, "--task", "labels:Cardiomegaly", "--split", "main"].to_vec();
@@ -279,14 +279,14 @@ fn weights_of_an_unfinished_pretraining_are_reported() {
         [finetuning(&data, &runs.join(name), &mrm, &[]), sweep(&format!("sweep-{name}")), embed]
     };
     assert_eq!(commands("done").map(warned), [0, 0, 0]);
-    // Stopped early, by updates.
+    // Stopped early, with a length in steps.
     let file = mrm.join("config.toml");
     let config = fs::read_to_string(&file).expect("a configuration");
     let updates = |steps: u32| config.replace("\nsteps = 4\n", &format!("\nsteps = {steps}\n"));
     assert_ne!(updates(400), config);
     fs::write(&file, updates(400)).expect("written");
     assert_eq!(commands("updates").map(warned), [1, 1, 1]);
-    // And by epochs: then the checkpoint knows of how many updates it is one.
+    // With a length in epochs, the checkpoint contains the number of steps.
     fs::write(&file, updates(0)).expect("written");
     assert_eq!(commands("epochs").map(warned), [0, 0, 0]);
     let file = mrm.join("latest/state.json");

@@ -1,4 +1,4 @@
-//! The notebooks run from the first cell to the last on a small dataset, and show what they promise.
+//! The notebooks run on a small dataset from the first cell to the last, and show the expected output.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,7 @@ use helpers::{args, folder, ok, python_output, repository};
 use serde_json::Value;
 use training::{dataset, pretraining, torch_python};
 
-/// Printed text of all cells, and how many pictures and pages of HTML they show.
+/// Printed text of all cells, and the number of images and HTML outputs.
 fn outputs(notebook: &Value) -> (String, usize) {
     let (mut printed, mut shown) = (String::new(), 0);
     for cell in notebook["cells"].as_array().expect("cells") {

@@ -31,7 +31,7 @@ fn training_continues_after_an_outage_and_saves_a_checkpoint_if_it_lasts() {
     assert!(outage.happened());
     assert!(weights == training::weights(&run("interrupted")));
 
-    // SIGTERM does not wait until the store is back.
+    // SIGTERM ends the run without waiting for the store.
     let (outage, address) = Outage::of(&store, "part-", 70, Duration::from_hours(1));
     let stopped = run("stopped");
     let child = command("trainer")
@@ -54,7 +54,7 @@ fn training_continues_after_an_outage_and_saves_a_checkpoint_if_it_lasts() {
     store.ok("trainer", &training(&stopped, 12));
     assert_eq!(training::numbers(&stopped), whole);
 
-    // No checkpoint is due before the store goes away for good.
+    // No checkpoint is due before the outage, which does not end.
     let (_, address) = Outage::of(&store, "part-", 70, Duration::from_hours(1));
     let mut lost = command("trainer");
     lost.envs(settings(&address)).env("MRM_STORE_TIMEOUT", "1").args(training(&run("lost"), 12));
@@ -76,7 +76,7 @@ fn training_continues_after_an_outage_and_saves_a_checkpoint_if_it_lasts() {
     assert!(weights == training::weights(&run("lost")));
 }
 
-/// Training sees no difference between a folder and a store.
+/// The same weights from a folder and from a store.
 #[test]
 fn training_on_a_store_gives_the_weights_of_a_folder() {
     let (store, temporary) = (Store::start(), folder());

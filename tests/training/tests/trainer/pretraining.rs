@@ -1,4 +1,4 @@
-//! `trainer` as a user runs it: pre-train, fine-tune, evaluate, look; what it says where something cannot work.
+//! Pre-training, and the way from there to an evaluated classifier; messages for invalid settings.
 
 use std::ffi::OsString;
 use std::fs;
@@ -31,7 +31,7 @@ fn from_pretraining_to_an_evaluated_classifier() {
     );
     assert!(printed.matches("mimic-cxr/").count() == 2 && printed.contains('['), "{printed}");
     let picture =
-        dataset::format::image_codec::decode(&fs::read(run("mrm").join("reconstruction.png")).expect("a picture"))
+        dataset::format::image_codec::decode(&fs::read(run("mrm").join("reconstruction.png")).expect("an image"))
             .expect("a PNG");
     assert_eq!((picture.width, picture.height), (3 * 64 + 8, 2 * 64 + 4), "masked, restored, original");
 
@@ -66,7 +66,7 @@ fn from_pretraining_to_an_evaluated_classifier() {
             ok("trainer", args!["evaluate", "--data", &data, "--run", run(name), "--split", "main", "--draws", "50"]);
         assert!(printed.contains("Pleural Effusion") && printed.contains("mean over defined findings"), "{printed}");
     }
-    // The predictions give the AUROC that was told.
+    // The predictions give the printed AUROC.
     let report: Value = dataset::store::files::read_json(&run("half").join("evaluation-test.json")).expect("a report");
     let batches =
         dataset::format::table::read_table(&run("half").join("predictions-test.parquet")).expect("predictions");
@@ -104,7 +104,7 @@ fn the_real_covid_set_is_trained_on() {
         args!["finetune", "--data", &data, "--run", &tuned, "--task", "covid", "--split", "main"].to_vec();
     arguments.extend(args!["--init", &mrm, "--steps", "3", "--device", "cpu"]);
     let printed = ok("trainer", arguments);
-    // Records without a label, and those of no pneumonia, train no classifier that tells COVID-19 from other pneumonia.
+    // A classifier of COVID-19 against other pneumonia does not use records without a label or without pneumonia.
     let labels = Dataset::open(&data).expect("a dataset");
     let split = Split::load(&labels, "main").expect("a split");
     let pneumonia = labels.findings().iter().position(|name| name == "Pneumonia").expect("a finding");
@@ -144,7 +144,7 @@ fn each_ablation_is_one_setting() {
     }
 }
 
-/// Records without a report, beside some with one: they are no reports of padding.
+/// Records without a report are not trained on as reports of padding.
 #[test]
 fn records_without_a_report_enter_only_the_image_loss() {
     let temporary = folder();
@@ -159,7 +159,7 @@ fn records_without_a_report_enter_only_the_image_loss() {
         ok("dataset", args!["split", &data, "--name", "main", "--validation", "0", "--test", "0"]);
         data
     };
-    // One record in eight has a report, which fills all positions; another one has `[CLS]` alone, and nothing to restore.
+    // One record in eight has a report, which fills all positions; another one has `[CLS]` alone, and nothing to reconstruct.
     let words = |row: usize| -> Vec<i32> {
         std::iter::once(2).chain((1..64).map(|at| 4 + ((row * 7 + at * 5) % 96) as i32)).collect()
     };
@@ -180,11 +180,11 @@ fn records_without_a_report_enter_only_the_image_loss() {
         numbers(&temporary.path().join(run)).iter().map(|line| line[part].as_f64().expect("a finite loss")).collect()
     };
     let reports = losses("both", "loss_report");
-    // What is learned in so few updates of padding alone: a loss near 0. Words at random stay hard to guess.
+    // Padding alone is learned in a few steps (a loss near 0); random tokens cannot be.
     let learned: Vec<f64> = reports[20..].iter().copied().filter(|loss| *loss != 0.0).collect();
     assert!(!learned.is_empty() && learned.iter().all(|loss| *loss > 2.0), "{reports:?}");
 
-    // Batches of two: most have no report at all.
+    // Batches of two: most are without a report.
     let mut small = pretraining(&data, &run("small"), 24, &all);
     let size = small.iter().position(|word| word == "--batch-size").expect("an option");
     small[size + 1] = "2".into();
@@ -193,7 +193,7 @@ fn records_without_a_report_enter_only_the_image_loss() {
     assert!(reports.iter().filter(|loss| **loss == 0.0).count() >= 12 && reports.iter().any(|loss| *loss > 0.0));
     assert!(images.iter().all(|loss| *loss > 0.0));
 
-    // Without the image loss they teach nothing, and are left out.
+    // Without the image loss they are left out.
     let report_only = ["--set", "model.restore=report-only"];
     let message = ok("trainer", pretraining(&data, &run("report-only"), 2, &report_only));
     assert!(message.contains("6 records with a report (the other 42 are left out), "), "{message}");
@@ -237,7 +237,7 @@ fn invalid_settings_are_refused_with_one_line() {
     says(1, none.to_vec(), "this dataset has no split yet; make it: dataset split");
     says(1, args!["pretrain", "--data", &data, "--run", &run, "--device", "cuda:9"].to_vec(), "no device cuda:9 here");
     assert!(!run.exists(), "nothing half-written");
-    // Epochs win over a preset that counts in updates: two passes over fewer than 64 records.
+    // Epochs replace the steps of the preset: two epochs of fewer than 64 records.
     let passes = temporary.path().join("passes");
     let mut epochs =
         args!["pretrain", "--data", &data, "--run", &passes, "--preset", "mrm-vit-tiny", "--split", "main"].to_vec();
@@ -246,7 +246,7 @@ fn invalid_settings_are_refused_with_one_line() {
     ok("trainer", epochs);
     let logged = numbers(&passes);
     assert!(logged.len() < 40 && logged.last().is_some_and(|line| line["epoch"] == 2.0), "{logged:?}");
-    // The warm-up keeps its share of a fifth: the highest rate comes early, and the last one is next to nothing.
+    // The warm-up keeps its share of a fifth: the highest learning rate comes early, and the last one is near 0.
     let rates: Vec<f64> = logged.iter().filter_map(|line| line["rate"].as_f64()).collect();
     let highest = rates.iter().copied().fold(0.0, f64::max);
     let place = rates.iter().position(|rate| *rate == highest).expect("a place");

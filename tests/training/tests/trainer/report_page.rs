@@ -1,8 +1,8 @@
-//! The page of `trainer report` in a browser: it opens without a server, shows its charts and pictures, complains about
-//! nothing, fits a phone, and is dark where the reader wants it dark.
+//! The page of `trainer report` in a browser: it opens without a server, shows its charts and images, logs no
+//! error, fits a phone, and follows the dark mode of the reader.
 //!
-//! Needs Chromium (`MRM_CHROMIUM`, else found on the path). Without one the test says so and is skipped, or fails where
-//! `MRM_REQUIRE_BROWSER=1`. `MRM_SCREENSHOTS` names a folder for pictures of what it saw.
+//! Needs Chromium (`MRM_CHROMIUM`, or on the path). Without one the test prints that it is skipped, or fails with
+//! `MRM_REQUIRE_BROWSER=1`. `MRM_SCREENSHOTS` names a folder for screenshots.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use helpers::{args, folder, ok, text};
 use serde_json::Value;
 use training::{dataset, pretraining};
 
-/// Run at the end of the page; tells the frame around it what it finds.
+/// Runs at the end of the page, and reports to the frame around it.
 const PROBE: &str = r#"<script>addEventListener("load", () => {
   const seen = node => { const box = node.getBoundingClientRect(); return box.width > 50 && box.height > 50; };
   const wide = [...document.querySelectorAll("main *")]
@@ -30,7 +30,7 @@ const PROBE: &str = r#"<script>addEventListener("load", () => {
   }), "*");
 });</script></body>"#;
 
-/// A frame of the wanted width, since a window has a smallest one.
+/// A frame of this width, since windows have a minimum width.
 fn framed(page: &Path, width: u32) -> String {
     format!(
         r#"<body style="margin: 0"><iframe src="file://{}" width="{width}" height="2400" style="border: 0"></iframe>
@@ -55,7 +55,7 @@ fn chromium() -> Option<PathBuf> {
     found
 }
 
-/// Opens a page with a window of a width, light or dark, and gives what the probe found.
+/// Opens a page with this width, light or dark, and returns the report of the probe.
 fn open(browser: &Path, page: &Path, width: u32, dark: bool) -> Value {
     let profile = folder();
     let frame = page.with_extension("frame.html");
@@ -98,7 +98,7 @@ fn lightness(color: &Value) -> f64 {
     numbers[..3].iter().sum::<f64>() / 3.0
 }
 
-/// Where no test figure is defined there is no chart, and the page says so; an evaluation on another dataset stands apart.
+/// Without a defined test score there is no chart, and the page says so; an evaluation on another dataset is separate.
 #[test]
 fn evaluations_without_plots_make_a_page() {
     let temporary = folder();
@@ -119,7 +119,7 @@ fn evaluations_without_plots_make_a_page() {
     write("evaluation-test.json", Value::Null);
     write("evaluation-test-on-nih.json", serde_json::json!({ "value": 0.75, "low": 0.5, "high": 0.875, "draws": 10 }));
     let page = temporary.path().join("report.html");
-    // A run of the same name is told by the folder above it.
+    // A run of the same name is shown with the folder above it.
     let other = temporary.path().join("other/lonely");
     fs::create_dir_all(&other).expect("a folder");
     fs::copy(run.join("evaluation-test.json"), other.join("evaluation-test.json")).expect("a copy");
@@ -130,7 +130,7 @@ fn evaluations_without_plots_make_a_page() {
     assert!(html.contains("lonely on test-on-nih") && html.contains("0.750 <small>0.500–0.875</small>"), "{html}");
 }
 
-/// A run as far as the page reads it: a configuration, a log and an evaluation.
+/// The files of a run that the page reads: a configuration, a log and an evaluation.
 fn made_run(folder: &Path, number: usize) -> PathBuf {
     let run = folder.join(format!("run-{number:02}"));
     fs::create_dir(&run).expect("a folder");
@@ -165,7 +165,7 @@ fn made_run(folder: &Path, number: usize) -> PathBuf {
     run
 }
 
-/// Nine runs, and nine start weights: each has a line of its own, with and without color, and its settings.
+/// Nine runs with nine initializations: each has a distinct line, with and without color, and its settings.
 #[test]
 fn many_runs_are_distinguished() {
     let temporary = folder();
@@ -241,7 +241,7 @@ fn the_report_opens_in_a_browser() {
     let html = fs::read_to_string(&page).expect("a page");
     let without_namespaces = html.replace("http://www.w3.org", "");
     assert!(!without_namespaces.contains("http://") && !html.contains("https://"), "self-contained");
-    // The probe is added to a copy: the page itself needs no script.
+    // The probe is added to a copy, since the page has no script.
     assert!(!html.contains("<script"));
     let probed = temporary.path().join("probed.html");
     fs::write(&probed, html.replace("</body>", PROBE)).expect("written");

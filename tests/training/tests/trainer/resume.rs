@@ -1,4 +1,4 @@
-//! Runs that are stopped or killed continue to the same numbers.
+//! Stopped and killed runs continue to the same numbers.
 
 use std::ffi::OsString;
 use std::fs;
@@ -24,7 +24,7 @@ fn a_stopped_run_resumes_to_the_same_numbers() {
     let (first, last) = (expected[0]["loss"].as_f64().expect("a loss"), expected[59]["loss"].as_f64().expect("a loss"));
     assert!(last < first, "{first} → {last}");
 
-    // SIGTERM: a checkpoint, a line that says how to go on, exit 0.
+    // SIGTERM: a checkpoint, a line that says how to continue, exit code 0.
     let child = command("trainer")
         .args(pretraining(&data, &stopped, 60, &every))
         .stdout(Stdio::piped())
@@ -52,7 +52,7 @@ fn a_stopped_run_resumes_to_the_same_numbers() {
     assert_eq!(kept, 2, "the last two");
 }
 
-/// Starts the trainer and kills it some time after it has logged so many updates, but before its end.
+/// Starts the trainer and kills it some time after it has logged so many steps, but before its end.
 fn kill(arguments: Vec<OsString>, run: &Path, updates: usize, later: Duration) {
     let mut child =
         command("trainer").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
@@ -62,7 +62,7 @@ fn kill(arguments: Vec<OsString>, run: &Path, updates: usize, later: Duration) {
     assert!(!child.wait().expect("it ends").success(), "it ended before it was killed");
 }
 
-/// Names of the checkpoints of a run, and of what lies beside them.
+/// Names of the files in the folder of checkpoints.
 fn checkpoints(run: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(run.join("checkpoints"))
         .expect("checkpoints")
@@ -93,7 +93,7 @@ fn a_killed_run_in_half_precision_with_averaged_weights_resumes_to_the_same_bits
     let (first, last) = (expected[0]["loss"].as_f64(), expected[29]["loss"].as_f64());
     assert!(last < first, "{first:?} → {last:?}");
 
-    // A checkpoint after each update: most of the time goes into writing them, so the kills fall into that. Each comes after
+    // A checkpoint after each step: most of the time is spent writing them, so the kills happen then. Each kill comes after
     // a checkpoint, and before the last one.
     for (number, updates) in (2..=24).step_by(2).enumerate() {
         let later = Duration::from_millis(number as u64 * 7 % 23);
@@ -150,7 +150,7 @@ fn settings_without_influence_may_change_but_data_may_not() {
     let other = dataset(&other, 30);
     let message = fails("trainer", 1, pretraining(&other, &run, 4, &[]));
     assert!(message.contains("holds a run of another configuration (now dataset ="), "{message}");
-    // A folder of somebody else's files is no place for a run, and stays as it is.
+    // A folder with other files is refused and not changed.
     let taken = temporary.path().join("taken");
     fs::create_dir(&taken).expect("a folder");
     fs::write(taken.join("metrics.jsonl"), "{\"mine\": 1}\n").expect("written");
@@ -194,18 +194,18 @@ fn a_finished_run_continues_to_more_steps() {
     );
     let longer = numbers(&run);
     assert_eq!(longer.len(), 10);
-    // The first updates stay as they were; the others have the rates of a run of ten updates.
+    // The first steps are unchanged; the others have the learning rates of a run of ten steps.
     let rates = |lines: &[serde_json::Value]| lines.iter().map(|line| line["rate"].to_string()).collect::<Vec<_>>();
     assert_eq!(rates(&longer)[6..], rates(&numbers(&whole))[6..]);
     assert_ne!(rates(&longer)[..6], rates(&numbers(&whole))[..6]);
-    // Killed after update 8, it comes to the same end.
+    // Killed after step 8, it ends with the same weights.
     let end = weights(&run);
     back_to(&run, 8);
     ok("trainer", pretraining(&data, &run, 10, &every));
     assert_eq!(numbers(&run), longer);
     assert!(weights(&run) == end);
 
-    // Counted in epochs too; a classifier is evaluated at its new end, and keeps its best weights.
+    // In epochs too; a classifier is evaluated at its new end, and keeps its best weights.
     let in_epochs = |epochs: &str| {
         let mut all = pretraining(&data, &place("epochs"), 1, &["--epochs", epochs]);
         let steps = all.iter().position(|word| word == "--steps").expect("an option");
@@ -281,7 +281,7 @@ fn files_of_a_killed_first_checkpoint_are_replaced() {
         assert!(left.is_empty(), "{left:?}");
         assert_eq!(checkpoints(&run), ["step-2"]);
     }
-    // A run that fails before its first update leaves nothing, whatever a kill left before.
+    // A run that fails before its first step leaves nothing, even if a killed run left files before.
     let run = temporary.path().join("failing");
     fs::create_dir_all(run.join("checkpoints/.step-1.tmp")).expect("a folder");
     fs::write(run.join("metrics.jsonl.tmp"), "half of").expect("written");
@@ -289,7 +289,7 @@ fn files_of_a_killed_first_checkpoint_are_replaced() {
         ["--set", "model.vit.width=65536", "--set", "model.vit.image_size=8192", "--set", "model.vit.patch_size=4096"];
     fails("trainer", 1, pretraining(&data, &run, 2, &unfit));
     assert!(!run.exists());
-    // Files that are no run's stay in the way.
+    // Other files in the folder are not removed.
     fs::create_dir_all(run.join("checkpoints/mine")).expect("a folder");
     let message = fails("trainer", 1, pretraining(&data, &run, 2, &[]));
     assert!(message.contains("holds other files (checkpoints) and no run"), "{message}");
@@ -305,7 +305,7 @@ fn a_run_resumes_without_its_link_with_an_extra_checkpoint_or_a_damaged_log() {
     let (expected, last) = (numbers(&run), weights(&run));
     assert_eq!(checkpoints(&run), ["step-4", "step-6"]);
 
-    // The link is lost: commands that read the run find its newest checkpoint.
+    // Without the link, commands that read the run find its newest checkpoint.
     fs::remove_file(run.join("latest")).expect("a link");
     let features = temporary.path().join("features.parquet");
     let embed = args!["embed", "--data", &data, "--weights", &run, "--device", "cpu", "--out", &features];
@@ -328,16 +328,16 @@ fn a_run_resumes_without_its_link_with_an_extra_checkpoint_or_a_damaged_log() {
         "4"
     ]);
     ok("trainer", finetune);
-    // One that is not whole is passed over.
+    // An incomplete checkpoint is skipped.
     fs::create_dir(run.join("checkpoints/step-9")).expect("a folder");
     ok("trainer", embed);
     fs::remove_dir(run.join("checkpoints/step-9")).expect("removed");
 
-    // A kill after a checkpoint leaves the link as it was, and one checkpoint too many.
+    // A kill after a checkpoint leaves the old link, and one checkpoint too many.
     fs::create_dir(run.join("checkpoints/step-2")).expect("a folder");
     fs::copy(run.join("checkpoints/step-4/state.json"), run.join("checkpoints/step-2/state.json")).expect("a copy");
     std::os::unix::fs::symlink("checkpoints/step-4", run.join("latest")).expect("a link");
-    // Bytes that are no text, in the middle of the log and in its last line.
+    // Invalid UTF-8 in the middle of the log and in its last line.
     let log = run.join("metrics.jsonl");
     let mut lines = fs::read(&log).expect("a log");
     let second = lines.iter().position(|&byte| byte == b'\n').expect("a line") + 1;

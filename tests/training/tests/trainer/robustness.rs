@@ -1,4 +1,4 @@
-//! What training withstands, and what it refuses with one line.
+//! Faults that training survives, and settings that it refuses with one line.
 
 use std::ffi::OsString;
 use std::fs;
@@ -15,7 +15,7 @@ fn threads_follow_the_cpus_of_the_process() {
     let temporary = folder();
     let data = dataset(temporary.path(), 20);
     let run = temporary.path().join("run");
-    // More updates each time: the number of threads is no other configuration.
+    // More steps each time: the number of threads is not part of the configuration.
     let mut steps = 0;
     let mut says = |program: &[&str], variables: &[(&str, &str)], more: &[&str], words: &str| {
         steps += 1;
@@ -37,7 +37,7 @@ fn threads_follow_the_cpus_of_the_process() {
     if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
         says(&[], &[("SLURM_CPUS_PER_TASK", "1")], &[], "on cpu with 1 thread (SLURM_CPUS_PER_TASK)");
     }
-    // Several threads do not spin for milliseconds, unless somebody says how they wait.
+    // Several threads do not spin for milliseconds, unless the user sets how they wait.
     let spins = |variables: &[(&str, &str)], threads: &str| {
         let mut all = args!["bench", "--preset", "mrm-vit-tiny", "--device", "cpu", "--threads", threads].to_vec();
         all.extend(args!["--steps", "1", "--warmup", "1", "--batch-size", "2", "--set", "model.bert.vocab_size=100"]);
@@ -79,7 +79,7 @@ fn nonfinite_losses_are_skipped_reported_and_end_the_run() {
         dataset::store::files::read_json(&run.join("latest/state.json")).expect("the newest state");
     let skipped = state["skipped"].as_u64().expect("a count");
     assert!(skipped == 2 && state["skipped_in_a_row"] == skipped, "{state}");
-    // What was skipped did not reach the weights.
+    // Skipped steps did not change the weights.
     let tensors = tch::Tensor::read_safetensors(run.join("latest/model.safetensors")).expect("weights");
     assert!(tensors.iter().all(|(name, tensor)| {
         let finite = tensor.to_kind(tch::Kind::Float).isfinite().all().int64_value(&[]) == 1;
@@ -98,7 +98,7 @@ fn a_full_disk_keeps_the_previous_checkpoint() {
     let state = fs::read(run.join("latest/state.json")).expect("a state");
     assert!(String::from_utf8_lossy(&state).contains("\"step\": 4"));
 
-    // A limit on the size of files stands for a full disk: the write fails in the middle of the weights.
+    // A limit on the file size acts as a full disk: the write fails in the middle of the weights.
     let size = fs::metadata(run.join("latest/model.safetensors")).expect("weights").len();
     let limited = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", size / 2 / 1024);
     let go_on = |limit: Option<&str>| {
@@ -130,7 +130,7 @@ fn impossible_runs_are_refused_with_one_line() {
     let says = |arguments: Vec<std::ffi::OsString>, words: &str| exits(1, arguments, words);
     let misused = |arguments: Vec<std::ffi::OsString>, words: &str| exits(2, arguments, words);
     ok("trainer", pretraining(&data, &run("mrm"), 2, &[]));
-    // A model that no machine holds.
+    // A model that is too large for any machine.
     says(
         pretraining(
             &data,
@@ -156,7 +156,7 @@ fn impossible_runs_are_refused_with_one_line() {
     };
     let mrm = run("mrm").to_string_lossy().into_owned();
     says(finetune(&["--init", &mrm, "--preset", "mrm-vit-b16"]), "is of a run of preset mrm-vit-tiny, not mrm-vit-b16");
-    // A file in a run takes the run's sizes; on its own it does not say any.
+    // A weights file in a run has the sizes of the run; outside of a run it has none.
     let file = run("mrm").join("latest/model.safetensors");
     let inside = file.to_string_lossy().into_owned();
     says(finetune(&["--init", &inside, "--set", "model.vit.depth=2"]), "holds an encoder of another depth");
@@ -168,7 +168,7 @@ fn impossible_runs_are_refused_with_one_line() {
     tch::Tensor::write_safetensors(&[("x", tch::Tensor::from(1.0_f32))], &other).expect("written");
     says(finetune(&["--init", &other.to_string_lossy(), "--preset", "mrm-vit-tiny"]), "holds no weights of an encoder");
     says(finetune(&["--init", "nowhere"]), "nowhere does not exist");
-    // Weights that lie in no run are known by their shapes.
+    // Weights outside of a run are identified by their shapes.
     let small = run("small.safetensors");
     let tensors: Vec<(String, tch::Tensor)> = (0..12)
         .map(|block| (format!("blocks.{block}.norm1.weight"), tch::Tensor::ones([384], tch::kind::FLOAT_CPU)))
@@ -214,7 +214,7 @@ fn an_unreadable_record_loses_no_steps() {
     let (whole, lost) = (temporary.path().join("a"), temporary.path().join("b"));
     let settings = ["--set", "optimizer.accumulation=2"];
     ok("trainer", pretraining(&data, &whole, 6, &settings));
-    // A record of the second batch of the second update: the update before it is made, and no checkpoint is due.
+    // A record of the second batch of the second step: the first step is done, and no checkpoint is due.
     let opened = Arc::new(Dataset::open(&data).expect("a dataset"));
     let rows = Split::load(&opened, "main").expect("a split").rows(Subset::Train, None);
     let mut loader = Loader::builder(&opened).rows(rows).batch_size(8).drop_last(true).build().expect("a loader");
@@ -229,7 +229,7 @@ fn an_unreadable_record_loses_no_steps() {
         "{message}"
     );
     assert_eq!(checkpoints(&lost), ["step-1"]);
-    // It fails again, with nothing new to save.
+    // It fails again, without anything new to save.
     let message = fails("trainer", 1, pretraining(&data, &lost, 6, &settings));
     assert!(!message.contains("saved a checkpoint"), "{message}");
     fs::write(&shard, before).expect("written");
@@ -244,7 +244,7 @@ fn sizes_out_of_bounds_are_refused_by_key_before_memory_is_allocated() {
     let data = dataset(temporary.path(), 20);
     let run = temporary.path().join("run");
     ok("trainer", pretraining(&data, &run, 1, &[]));
-    // Too many for the memory that is left, but not for the process to say so.
+    // Too large for the memory limit; the process must still report it.
     let limited = |arguments: Vec<OsString>| {
         let mut shell = Command::new("bash");
         shell.args(["-c", "ulimit -v 12000000; exec \"$@\"", "bash"]).arg(helpers::binary("trainer"));
@@ -277,7 +277,7 @@ fn sizes_out_of_bounds_are_refused_by_key_before_memory_is_allocated() {
     let (code, message) = limited(epochs);
     assert!(code == Some(2) && message.contains("optimizer.epochs: must be at most 1000000"), "{message}");
 
-    // The configuration of a run that somebody else made.
+    // The configuration of another person's run.
     let config = fs::read_to_string(run.join("config.toml")).expect("a configuration");
     let embed = args![
         "embed",

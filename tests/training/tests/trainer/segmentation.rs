@@ -81,25 +81,25 @@ fn a_segmenter_is_trained_and_evaluated_on_masks() {
     assert_eq!(report["positives"].as_u64().expect("positives") as usize, positive.len());
     assert!(!positive.is_empty() && positive.len() < dice.len(), "the phantom has both");
     assert!(close(&report["dice_positive"], positive.iter().sum::<f64>() / positive.len() as f64), "{report}");
-    // The masks are in the challenge's own form.
+    // The masks have the encoding of the challenge.
     let masks = dataset::format::table::column::<StringArray>(batch, "mask").expect("masks");
     for (mask, area) in masks.iter().zip(&predicted) {
         let drawn = Runs::parse(mask.expect("a mask")).expect("run lengths").draw(32, 32).expect("within the image");
         assert_eq!(drawn.iter().map(|&pixel| u64::from(pixel)).sum::<u64>(), *area);
     }
     let picture =
-        dataset::format::image_codec::decode(&fs::read(run.join("segmentation-test.png")).expect("a picture"));
+        dataset::format::image_codec::decode(&fs::read(run.join("segmentation-test.png")).expect("an image"));
     let picture = picture.expect("a PNG");
     assert_eq!((picture.width, picture.height), (3 * 32 + 8, 6 * 32 + 5 * 4), "image, drawn, predicted");
 
-    // No mask is that large: every empty image is right then, every other one wrong.
+    // No mask is that large: every image without a mask is correct then, every other one wrong.
     evaluate(&["--min-area", "1025"]);
     let report: Value = dataset::store::files::read_json(&run.join("evaluation-test.json")).expect("a report");
     assert_eq!(report["empty_found_empty"], report["empty"]);
     assert!(close(&report["dice_positive"], 0.0), "{report}");
     assert!(report["rule"].as_str().expect("words").contains("fewer than 1025 pixels"), "{report}");
 
-    // Masks are no probabilities of findings.
+    // Masks are not probabilities of findings.
     let out = temporary.path().join("scores.csv");
     let message = fails("trainer", 1, args!["predict", "--data", &data, "--weights", &run, "--out", &out]);
     assert!(message.contains("is a segmentation run") && message.contains("`trainer evaluate`"), "{message}");
@@ -159,7 +159,7 @@ fn a_run_continues_to_more_epochs_and_ends_by_patience() {
     let message = fails("trainer", 1, for_epochs("1"));
     assert!(message.contains(&format!("has made {} updates, and is to have {steps}", 2 * steps)), "{message}");
 
-    // A threshold that no pixel passes: Dice stays what it is.
+    // A threshold that no pixel exceeds: Dice does not change.
     let still = ["--set", "prediction.threshold=0.999", "--patience", "2", "--set", "optimizer.evaluate_every=1"];
     let run = temporary.path().join("still");
     let output = helpers::run("trainer", finetuning(&data, &run, 20, &still));

@@ -7,7 +7,7 @@ use dataset::split::certificate_path;
 use helpers::splits::{certificate, refused_changes, write_large_patients};
 use helpers::{args, fails, folder, ingest, ok, phantom, text};
 
-/// Two patients of 22 images each are no 1%: said whenever it is trained on or evaluated.
+/// With patients of 22 images no set is near 1%: training and evaluation warn.
 #[test]
 fn a_split_far_from_its_share_is_reported() {
     let temporary = folder();
@@ -46,7 +46,7 @@ fn a_split_far_from_its_share_is_reported() {
     let output = helpers::run("trainer", finetune("100", &temporary.path().join("other")));
     assert!(output.status.success() && !text(&output.stderr).contains("warning: split"), "{}", text(&output.stderr));
 
-    // A certificate of before there were warnings is read, and they are given all the same.
+    // With a certificate without warnings, as older versions wrote it, they are given too.
     let path = data.join(certificate_path("main"));
     let mut older: serde_json::Value = dataset::store::files::read_json(&path).expect("a certificate");
     assert!(older.as_object_mut().expect("an object").remove("warnings").is_some());
