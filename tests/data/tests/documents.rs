@@ -68,7 +68,7 @@ fn every_source_has_a_section() {
     let sources: Vec<&str> = lines.filter_map(|line| line.split_whitespace().next()).collect();
     assert!(sources.len() > 7, "{sources:?}");
     for source in sources {
-        assert!(text.contains(&format!("\n## `{source}`\n")), "docs/datasets.md says nothing of {source}");
+        assert!(text.contains(&format!("\n## `{source}`\n")), "docs/datasets.md has no section for {source}");
         assert!(text.contains(&format!("`ingest {source} ")), "docs/datasets.md shows no command for {source}");
     }
 }

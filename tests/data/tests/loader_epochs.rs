@@ -47,7 +47,7 @@ fn memory_is_constant_and_order_exact_over_many_epochs() {
             before = resident();
         }
     }
-    assert_eq!(orders.len(), 400, "every epoch has an order of its own");
+    assert_eq!(orders.len(), 400, "every epoch has a different order");
     let grown = resident().saturating_sub(before);
     assert!(grown < 8 << 20, "grown by {grown} bytes in 360 epochs");
 }

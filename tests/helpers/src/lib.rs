@@ -65,6 +65,15 @@ pub fn fails<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(name: &str, code: i32, 
     err
 }
 
+/// Whether a program is installed; prints a line if it is not, since what needs it is skipped.
+pub fn is_installed(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").output().is_ok();
+    if !found {
+        eprintln!("skipped: {program} is not installed");
+    }
+    found
+}
+
 /// Bytes as text.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()

@@ -299,7 +299,7 @@ fn threads_and_kills_do_not_change_the_bytes() {
         }
         ok("dataset", exports(&set, &out, format, &[]));
         assert!(expected == contents(&out), "{format}");
-        assert!(resumed > 0, "{format}: no run was killed between two pieces");
+        assert!(resumed > 0, "{format}: no run was killed between two files");
         eprintln!("{format}: {killed} kills, {resumed} times gone on after a whole piece, {span:?} a run");
     }
 }
@@ -323,7 +323,7 @@ fn impossible_exports_are_refused_with_one_line() {
     refused(1, "hf", &out, &["--split", "main", "--ratio", "7"], "there are: 1, ");
     refused(2, "hf", &out, &["--split", "main", "--ratio", "1", "--subset", "test"], "--subset train");
     refused(1, "hf", Path::new("s3://bucket/out"), &[], "is no folder");
-    assert!(!out.exists(), "a refused export leaves nothing");
+    assert!(!out.exists(), "a refused export writes nothing");
 
     let foreign = temporary.path().join("foreign");
     fs::create_dir(&foreign).expect("a folder");

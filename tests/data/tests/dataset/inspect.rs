@@ -35,7 +35,7 @@ fn rejects_are_counted_by_reason() {
     let listed = fs::read_to_string(&table).expect("a table");
     fs::write(&table, format!("{listed}one\none,two\none,two,three\n")).expect("written");
     for number in 0..5 {
-        fs::write(raw.join(format!("stray{number}.png")), "nobody lists me").expect("written");
+        fs::write(raw.join(format!("stray{number}.png")), "not in a table").expect("written");
     }
     let columns = ["--table", "films.csv", "--image-column", "file", "--max-reject-rate", "1"].map(str::to_owned);
     let columns = columns.map(|word| if word == "films.csv" { table.display().to_string() } else { word });

@@ -337,7 +337,7 @@ fn a_panic_in_a_loader_thread_is_an_error() {
         .threads(2)
         .memory(move |floats| {
             let asked = asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-            assert_ne!(asked, 1, "no memory the second time");
+            assert_ne!(asked, 1, "the second allocation fails");
             Box::new(vec![0.0; floats])
         })
         .build()
@@ -512,7 +512,7 @@ fn masks_and_boxes_are_cropped_and_flipped_with_the_pixels() {
                 flips.insert((found.x * 4.0) as i64 + i64::from(batch.rows()[record]) * 1000);
             }
         }
-        assert!(flips.len() >= 6, "{crop:?}: each of three records is seen both ways");
+        assert!(flips.len() >= 6, "{crop:?}: each of three records is flipped and not flipped");
     }
 }
 

@@ -79,7 +79,7 @@ fn regions(out: &Path, name: &str) -> Vec<Region> {
     for (kind, bytes) in [("page index", pages_end..footer), ("footer", footer..end - 8), ("tail", end - 8..end)] {
         regions.push(Region { kind, bytes, place: name.to_owned() });
     }
-    assert!(regions.windows(2).all(|pair| pair[0].bytes.end == pair[1].bytes.start), "the regions leave no gap");
+    assert!(regions.windows(2).all(|pair| pair[0].bytes.end == pair[1].bytes.start), "the regions have no gaps");
     regions
 }
 
@@ -307,7 +307,7 @@ fn no_export_has_flipped_bits() {
             let output = run(&export);
             let message = helpers::text(&output.stderr);
             if output.status.success() {
-                assert!(contents(&export) == expected, "{format}: {flipped}: another export");
+                assert!(contents(&export) == expected, "{format}: {flipped}: a different export");
             } else {
                 assert_eq!(output.status.code(), Some(1), "{format}: {flipped}: {message}");
                 assert!(message.contains("shards/part-0000") && !message.contains("panicked"), "{flipped}: {message}");

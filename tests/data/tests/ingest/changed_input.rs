@@ -105,7 +105,7 @@ fn an_unfinished_run_reports_changed_input() {
     let file = fs::File::options().write(true).open(&path).expect("a file");
     file.set_modified(SystemTime::now() + Duration::from_hours(1)).expect("a time");
     assert!(ok("ingest", arguments(&raw, &killed)).contains("went on after"));
-    assert!(contents(&killed) == contents(&whole), "and reaches no byte");
+    assert!(contents(&killed) == contents(&whole), "and changes no byte");
 }
 
 #[test]

@@ -101,5 +101,5 @@ fn real_dicom_files_decode_to_the_expected_values() {
         problems.extend(found.map(|found| format!("{name} ({}): {found}", file["transfer_syntax_uid"])));
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
-    assert_eq!((decoded, refused), (46, 6), "files decoded, files refused");
+    assert_eq!((decoded, refused), (46, 6), "number of decoded and of refused files");
 }

@@ -45,7 +45,7 @@ fn base64(bytes: &[u8]) -> Vec<u8> {
 fn assert_clean(place: &str, bytes: &[u8]) {
     for (disguise, wanted) in disguises() {
         let found = bytes.windows(wanted.len()).position(|window| window == wanted);
-        assert!(found.is_none(), "{place} holds the mark as {disguise}, at byte {}", found.unwrap_or(0));
+        assert!(found.is_none(), "{place} contains the marker as {disguise}, at byte {}", found.unwrap_or(0));
     }
 }
 
@@ -91,7 +91,7 @@ fn ingested_clean(source: &str, raw: &Path, out: &Path) -> usize {
                 seen += bytes.len();
             }
         }
-        assert!(seen > 1000, "{seen} bytes looked at");
+        assert!(seen > 1000, "{seen} bytes searched");
     }
     for batch in dataset::format::table::read_table(&out.join("rejects.parquet")).expect("rejects") {
         let mut bytes = Vec::new();
@@ -205,7 +205,7 @@ fn no_header_value_leaves_a_dicom_file() {
         fs::write(path, bytes).expect("written");
     }
     let kept = ingested_clean("mimic-cxr", &raw, &temporary.path().join("damaged"));
-    assert!(kept < films.len() * 3 / 4, "{kept} of {} damaged files got in", films.len());
+    assert!(kept < films.len() * 3 / 4, "{kept} of {} damaged files were ingested", films.len());
     assert!(helpers::rejects(&temporary.path().join("damaged")).len() > films.len() / 4);
 
     // The error of the library, before the command formats it.

@@ -25,7 +25,7 @@ fn a_phantom_becomes_a_dataset() {
     assert!(printed.contains(&format!("{images} records of 40 studies")), "{printed}");
     assert_eq!(dataset.manifest().totals.records as usize, images);
     assert_eq!(rejects(&out), []);
-    assert!(!out.join(".ingest").exists(), "notes of the run are gone");
+    assert!(!out.join(".ingest").exists(), "the notes of the run are removed");
 
     // One record against its raw files.
     let record = dataset.record(3).expect("a record");
@@ -218,7 +218,7 @@ fn bad_input_becomes_reject_rows() {
     huge.write_to_file(raw.join(bomb)).expect("written");
     fs::remove_file(raw.join(reports[4])).expect("removed");
     fs::write(raw.join(reports[5]), "Clear lungs without any known heading.").expect("written");
-    fs::write(raw.join("files/p10/stray.dcm"), "nobody lists me").expect("written");
+    fs::write(raw.join("files/p10/stray.dcm"), "not in a table").expect("written");
     let table = raw.join("mimic-cxr-2.0.0-metadata.csv.gz");
     let text = read_text(&table);
     let lines = text.lines().count();
@@ -253,7 +253,7 @@ fn bad_input_becomes_reject_rows() {
     says("mimic-cxr-2.0.0-metadata.csv.gz", "table", &format!("line {}: 2 fields, the header has 12", lines + 1));
 
     let dataset = Dataset::open(&out).expect("a dataset");
-    assert_eq!(dataset.len(), images.len() - 4, "the rest got in");
+    assert_eq!(dataset.len(), images.len() - 4, "the other images are ingested");
     let headless = dataset.row_of(&format!("mimic-cxr/{}", stem(of_study(reports[5])))).expect("kept");
     assert_eq!(
         dataset.record(headless).expect("a record").report.as_deref(),
@@ -290,7 +290,7 @@ fn impossible_runs_are_refused_with_one_line() {
         let mut arguments = args!["mimic-cxr", &raw, path.join("x"), "--tokenizer", path.join(name)].to_vec();
         arguments.extend(more.iter().map(Into::into));
         says(&arguments, words);
-        assert!(!path.join("x").exists(), "nothing half-written");
+        assert!(!path.join("x").exists(), "no partial output");
     };
     tokenizer("none.json", &[], "none.json");
     fs::write(path.join("bad.json"), "{}").expect("written");
@@ -322,7 +322,7 @@ fn impossible_runs_are_refused_with_one_line() {
     let text = read_text(&table).replacen("dicom_id", "image", 1);
     fs::write(&table, gzip(&text)).expect("written");
     says(&args!["mimic-cxr", &raw, path.join("x3")], "no column `dicom_id` (there are: image, subject_id");
-    assert!(!path.join("x3").exists(), "nothing half-written");
+    assert!(!path.join("x3").exists(), "no partial output");
     // Wrong usage.
     assert!(fails("ingest", 2, args!["mimic-cxr"]).contains("Usage"));
     assert!(fails("dataset", 1, args!["inspect", path.join("mine")]).contains("is not a dataset"));
@@ -408,7 +408,7 @@ fn limit_counts_rejects_of_the_records_it_takes() {
     let temporary = folder();
     let raw = phantom(temporary.path(), 20);
     for number in 0..5 {
-        fs::write(raw.join(format!("files/p10/stray{number}.dcm")), "nobody lists me").expect("written");
+        fs::write(raw.join(format!("files/p10/stray{number}.dcm")), "not in a table").expect("written");
     }
     let out = temporary.path().join("set");
     let mut arguments = args!["mimic-cxr", &raw, &out, "--limit", "8"].to_vec();
@@ -436,7 +436,7 @@ fn a_run_continues_after_a_full_disk() {
         Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&disk).stderr(Stdio::null()).status()
     };
     if !mount("256k", "").is_ok_and(|status| status.success()) {
-        eprintln!("skipped: no right to mount a small disk here");
+        eprintln!("skipped: mounting a small disk is not permitted");
         return;
     }
     let out = disk.join("set");

@@ -91,7 +91,7 @@ fn a_folder_that_cannot_be_listed_ends_the_run() {
         let remedy = "make it readable for this user";
         let said = message.contains(&format!("{}: ", path.display())) && message.contains(remedy);
         assert!(said, "{source} {ending}: {message}");
-        assert_eq!(done(planned(Some(1))), undisturbed, "{source} {ending}: one refusal is no matter");
+        assert_eq!(done(planned(Some(1))), undisturbed, "{source} {ending}: a temporary error changes nothing");
     }
 }
 
@@ -199,7 +199,7 @@ fn an_unreadable_report_does_not_change_the_tokenizer() {
         message.contains(&format!("{report}: Input/output error")) && message.contains("--tokenizer FILE"),
         "{message}"
     );
-    assert!(!out.join("tokenizer.json").exists() && !out.join("dataset.json").exists(), "nothing half-written");
+    assert!(!out.join("tokenizer.json").exists() && !out.join("dataset.json").exists(), "no partial output");
     // The same command continues the run.
     done(ingest_command(&raw, &out, &[]));
     assert!(contents(&out) == contents(&whole));
@@ -309,7 +309,7 @@ fn refused_inputs_are_ingested_by_a_retry() {
 
     let message = done(set.command(&out, &["--retry-rejects"]));
     assert!(message.contains("went on after") && !message.contains(advice), "{message}");
-    assert!(set.is_whole(&out), "the bytes of an undisturbed run, and no notes");
+    assert!(set.is_whole(&out), "the bytes of a run without faults, and no notes");
     assert!(done(set.command(&out, &["--retry-rejects"])).contains("nothing to do"));
 }
 

@@ -52,7 +52,7 @@ fn a_run_killed_again_and_again_gives_the_same_objects() {
             killed += 1;
             let here = contents(&staging);
             let shards = here.keys().filter(|name| name.contains("/shards/")).count();
-            assert!(shards <= 2, "one that is sent, one in the making: {:?}", here.keys());
+            assert!(shards <= 2, "one is being uploaded, one written: {:?}", here.keys());
             resumed += usize::from(!store.storage(&prefix).list("shards").expect("a listing").is_empty());
             if killed % 3 == 0 {
                 break;
@@ -78,7 +78,7 @@ fn a_run_killed_again_and_again_gives_the_same_objects() {
     let child = child.as_mut().expect("it starts");
     let begun = Instant::now();
     while store.storage("notes").list("shards").expect("a listing").len() < 3 {
-        assert!(begun.elapsed() < Duration::from_mins(1), "nothing is sent");
+        assert!(begun.elapsed() < Duration::from_mins(1), "nothing is uploaded");
     }
     child.kill().expect("SIGKILL");
     assert!(!child.wait().expect("it ends").success());
@@ -129,5 +129,5 @@ fn refused_inputs_are_ingested_by_a_retry() {
     fs::rename(&kept, &staging).expect("moved");
     assert!(store.ok("ingest", &run("set", &["--retry-rejects"])).contains("went on after"));
     assert!(store.objects("set") == store.objects("whole"));
-    assert_eq!(fs::read_dir(&staging).expect("a folder").count(), 0, "nothing is left");
+    assert_eq!(fs::read_dir(&staging).expect("a folder").count(), 0, "the staging folder is empty");
 }

@@ -22,7 +22,7 @@ fn an_object_store_holds_the_bytes_of_a_folder() {
     assert!(printed.contains("of 40 studies"), "{printed}");
     let whole = contents(&local);
     assert!(whole.len() >= 6 && whole == store.objects("deep/set"), "{:?}", store.objects("deep/set").keys());
-    assert!(contents(&staging).is_empty(), "nothing stays behind");
+    assert!(contents(&staging).is_empty(), "the staging folder is empty");
 
     // Repeated runs.
     assert!(store.ok("ingest", &run(&[])).contains("nothing to do"));
@@ -67,7 +67,7 @@ fn an_object_store_holds_the_bytes_of_a_folder() {
     assert_eq!(store.counted(image), (record.image, 1), "its page");
     let column =
         || again.shard(0).and_then(|shard| shard.columns(&["record_id", "labels", "token_ids"])).expect("columns");
-    assert_eq!(store.counted(column).1, 1, "neighbors at once");
+    assert_eq!(store.counted(column).1, 1, "adjacent columns in one request");
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn large_shards_are_uploaded_in_parts() {
     let mut run = args!["mimic-cxr", &raw, url("large"), "--staging", &staging].to_vec();
     run.extend(large.map(Into::into));
     store.ok("ingest", &run);
-    assert!(contents(&local).values().any(|bytes| bytes.len() > 16 << 20), "more than two pieces");
+    assert!(contents(&local).values().any(|bytes| bytes.len() > 16 << 20), "more than two parts");
     assert!(contents(&local) == store.objects("large"));
     assert!(store.requests().iter().any(|line| line.contains("partNumber=3")), "{:?}", store.requests());
     assert!(store.ok("dataset", &args!["verify", url("large")]).contains("all whole"));

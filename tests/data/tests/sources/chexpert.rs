@@ -109,7 +109,7 @@ fn batches_other_spellings_and_tables_alone_are_found() {
         };
         write_file(&to, fs::read(raw.join(path)).expect("an image"));
     }
-    write_file(&home.join("CheXpert-v1.0 batch 3 (train 2)/patient99999/study1/view1_frontal.jpg"), "nobody lists me");
+    write_file(&home.join("CheXpert-v1.0 batch 3 (train 2)/patient99999/study1/view1_frontal.jpg"), "not in a table");
     let out = temporary.path().join("set");
     ingest("chexpert", &batches, &out, &["--max-reject-rate", "0.1"]);
     let found = rejects(&out);
@@ -236,7 +236,7 @@ fn chexpert_plus_adds_reports() {
         assert_eq!(record.report.as_deref(), report);
         let sections = (i % 4 != 3).then_some(("Heart, normal.", "Clear lungs."));
         assert_eq!(record.findings.as_deref().zip(record.impression.as_deref()), sections);
-        assert_eq!(record.age_years, row["Age"].parse().ok(), "the table with labels comes first");
+        assert_eq!(record.age_years, row["Age"].parse().ok(), "the table with labels has priority");
         assert_eq!(record.token_ids.is_empty(), report.is_none());
     }
     assert!(of(&listed[5]).source_path.ends_with(".dcm"));

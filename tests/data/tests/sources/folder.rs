@@ -19,7 +19,7 @@ fn without_a_table_paths_name_patients_and_studies() {
     let out = temporary.path().join("set");
     let output = helpers::run("ingest", args!["folder", &raw, &out, "--size", "64", "--vocab-size", "400"]);
     assert!(output.status.success());
-    assert!(!helpers::text(&output.stderr).contains("warning"), "folders tell the patients");
+    assert!(!helpers::text(&output.stderr).contains("warning"), "patients come from the folders");
     assert_eq!(rejects(&out), []);
     let records = records(&out);
     let texts = files_with(&raw, ".txt");
@@ -35,7 +35,7 @@ fn without_a_table_paths_name_patients_and_studies() {
         assert_eq!(record.image_id, parts[2]);
         let text = fs::read_to_string(raw.join(format!("{path}.txt"))).expect("a report");
         assert_eq!(record.report.as_deref(), Some(text.trim()));
-        assert_eq!(record.view.is_some(), !record.source_path.ends_with(".png"), "DICOM tells it");
+        assert_eq!(record.view.is_some(), !record.source_path.ends_with(".png"), "the view is in DICOM headers");
     }
     // A name used twice, an image outside of the folders, other files, a damaged one, and an image without a report.
     let film =
@@ -158,7 +158,7 @@ fn a_table_names_patients_reports_and_labels() {
     assert_eq!(found.len(), 6);
     assert!(found.iter().all(|record| record.report.as_deref() == Some("FINDINGS: all, clear")));
     assert_eq!(found.iter().map(|record| &record.patient_id).collect::<BTreeSet<_>>().len(), 6);
-    assert_eq!(rejects(&bare).len(), rows.len(), "the others are not named");
+    assert_eq!(rejects(&bare).len(), rows.len(), "the other images are not in the table");
     // Without the images.
     let elsewhere = temporary.path().join("elsewhere");
     fs::create_dir(&elsewhere).expect("a folder");

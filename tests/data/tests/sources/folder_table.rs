@@ -236,7 +236,7 @@ fn every_source_reports_why_inputs_are_left_out() {
         let message = text(&run("ingest", [command.clone(), more].concat()).stderr);
         assert!(message.contains("3 × no table names this file"), "{message}");
         assert!(message.contains("e.g. stage_2_train_images/stray.dcm"), "{message}");
-        assert_eq!(message.matches("no table names").count(), 1, "once is enough: {message}");
+        assert_eq!(message.matches("no table names").count(), 1, "reported once: {message}");
     }
     // Inputs that are rejected while files are read are reported at the end.
     fs::write(raw.join(listed.expect("an image")), "no image").expect("written");
@@ -421,7 +421,7 @@ fn hashed_paths_of_a_table_contain_no_name() {
     assert_nameless(&out);
     let found: BTreeMap<String, Record> =
         by_image(&out).into_values().map(|record| (record.patient_id.clone(), record)).collect();
-    assert_eq!(found.keys().collect::<Vec<_>>(), ["7", "8"], "a column's pseudonyms stay");
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["7", "8"], "pseudonyms of a column are not hashed");
     let errors: Vec<String> = rejects(&out).into_iter().map(|reject| reject.error).collect();
     let with = |words: &str| errors.iter().filter(|error| error.contains(words)).count();
     assert_eq!((with("means several files"), with("is not below RAW_DIR")), (1, 1), "{errors:#?}");

@@ -215,7 +215,7 @@ fn labels_of_both_labelers_are_read_packed_or_not() {
     let spoilt = format!("{},perhaps", lines[1].rsplit_once(',').expect("fields").0);
     lines[1] = &spoilt;
     write_file(&raw.join("mimic-cxr-2.1.0-negbio.csv.gz"), lines.join("\n"));
-    assert!(of("both", &[]).0 == packed, "CheXpert's comes first");
+    assert!(of("both", &[]).0 == packed, "CheXpert's table has priority");
     let (negbio, lost) = of("negbio", &["--labels", "negbio"]);
     assert!(lost.len() == 1 && lost[0].error.contains("column `Support Devices`: `perhaps`"), "{lost:?}");
     for (a, b) in negbio.values().zip(packed.values()) {
@@ -227,7 +227,7 @@ fn labels_of_both_labelers_are_read_packed_or_not() {
     let manifest = Dataset::open(path.join("negbio")).expect("a dataset").manifest().clone();
     assert_eq!(manifest.arguments["labels"], "negbio");
     fs::remove_file(&table).expect("removed");
-    assert!(of("without", &[]).0 == negbio, "NegBio's where there is no other");
+    assert!(of("without", &[]).0 == negbio, "NegBio's table if there is no other");
 }
 
 #[test]

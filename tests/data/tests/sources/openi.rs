@@ -124,7 +124,7 @@ fn all_real_reports_are_ingested() {
     let column = |name: &str| dataset.texts(name).expect("a column");
     let (study, image) = (column("study_id"), column("image_id"));
     let images: usize = [446, 2 * 3_208, 3 * 181, 4 * 15, 5].iter().sum();
-    assert_eq!(dataset.len(), images + 104, "an entry an image, and one for each report without");
+    assert_eq!(dataset.len(), images + 104, "an entry for each image, and one for each report without images");
     let is_alone = |row: usize| image[row] == study[row].as_ref().map(|number| format!("CXR{number}"));
     assert_eq!((0..dataset.len()).filter(|row| is_alone(*row)).count(), 104);
     let reports: BTreeMap<&str, usize> =

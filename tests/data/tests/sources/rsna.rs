@@ -51,7 +51,7 @@ fn boxes_classes_and_header_values_are_read() {
         );
         assert_eq!(record.boxes.len(), if target == 1 { rows.len() } else { 0 });
         let scale = f64::from(record.width) / f64::from(record.source_width);
-        assert!(scale < 0.9, "the boxes are really scaled");
+        assert!(scale < 0.9, "the boxes are scaled");
         for (found, row) in record.boxes.iter().zip(rows) {
             let expected = |column: usize| row[column].parse::<f64>().expect("a number");
             for (side, column) in [(found.x, 1), (found.width, 3)] {
@@ -121,8 +121,8 @@ fn faults_are_rejects() {
     assert_eq!(records.len(), 30 - 4);
     let record = |id: &str| records.iter().find(|record| record.image_id == id).expect("a record");
     let boxes = rows.iter().filter(|row| row[0] == positive[0]).count();
-    assert_eq!(record(&positive[0]).boxes.len(), boxes + 1, "a repeated row is one box, another row another one");
-    assert_eq!(record(negative[4]).labels, [Some(0), None, None, None], "its class is open");
+    assert_eq!(record(&positive[0]).boxes.len(), boxes + 1, "a repeated row is one box, a different row another box");
+    assert_eq!(record(negative[4]).labels, [Some(0), None, None, None], "its class is unknown");
 
     fs::remove_file(&labels).expect("removed");
     let message = fails("ingest", 1, args!["rsna", &raw, temporary.path().join("x")]);

@@ -207,5 +207,5 @@ fn the_real_table_and_radiograph_are_ingested() {
     assert_eq!((record.width, record.source_width, record.labels.as_slice()), (256, 1024, [Some(0)].as_slice()));
     assert_eq!((record.view.as_deref(), record.sex.as_deref(), record.age_years), (Some("PA"), Some("M"), Some(62.0)));
     let mask = dataset::format::image_codec::decode(record.mask.as_ref().expect("a mask")).expect("a PNG");
-    assert!(mask.width == 256 && mask.pixels.iter().all(|pixel| *pixel == 0), "this film shows none");
+    assert!(mask.width == 256 && mask.pixels.iter().all(|pixel| *pixel == 0), "this radiograph has no pneumothorax");
 }

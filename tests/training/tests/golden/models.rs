@@ -248,7 +248,7 @@ fn golden_train_steps() {
             let loose = reference.slack.clamp_min(ADAM_WEIGHTS.1);
             let difference = (variables[name].detach().to_kind(Kind::Double) - expected.to_kind(Kind::Double)).abs();
             let excess = (&difference - &loose).max().double_value(&[]);
-            assert!(excess <= 0.0, "{name}: {excess:.3e} more than rounding can make");
+            assert!(excess <= 0.0, "{name}: {excess:.3e} more than rounding explains");
             weights += expected.numel();
             undetermined += reference.slack.gt(ADAM_WEIGHTS.1).sum(Kind::Int64).int64_value(&[]) as usize;
         }

@@ -96,7 +96,7 @@ fn evaluations_are_printed_compared_and_swept() {
     let of_cell = cell.expect("a cell")["auroc"]["mean"].as_f64().expect("a mean");
     assert!((of_cell - f64::midpoint(mean(0), mean(1))).abs() < 1e-12);
     let page = fs::read_to_string(sweeps.join("report.html")).expect("a page");
-    assert!(page.contains("<td>scratch</td>") && page.contains("2 runs"), "a table of both starts");
+    assert!(page.contains("<td>scratch</td>") && page.contains("2 runs"), "a table of both initializations");
     // Runs on other ratios of the labels are compared with a warning.
     let of = |ratio: u32| sweeps.join(format!("mrm-main-{ratio}-seed0"));
     let warned = |a: PathBuf, b: PathBuf| text(&run("trainer", args!["compare", a, b, "--draws", "10"]).stderr);

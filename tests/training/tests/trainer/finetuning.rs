@@ -252,7 +252,7 @@ fn patience_ends_a_run_when_its_score_stops_rising() {
     let report: Value = dataset::store::files::read_json(&one.join("evaluation-test.json")).expect("an evaluation");
     assert_eq!((&report["updates"], &state_of(&one)["step"]), (&2.into(), &2.into()));
     let printed = ok("trainer", &sweep);
-    assert!(printed.contains("run 1 of 1") && !printed.contains("test AUROC 0"), "nothing is done again: {printed}");
+    assert!(printed.contains("run 1 of 1") && !printed.contains("test AUROC 0"), "no run is repeated: {printed}");
 }
 
 #[test]

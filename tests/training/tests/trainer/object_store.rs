@@ -43,7 +43,7 @@ fn training_continues_after_an_outage_and_saves_a_checkpoint_if_it_lasts() {
     let child = child.expect("it starts");
     let begun = Instant::now();
     while !outage.happened() {
-        assert!(begun.elapsed() < Duration::from_mins(2), "the store is not asked");
+        assert!(begun.elapsed() < Duration::from_mins(2), "no request reached the store");
         std::thread::sleep(Duration::from_millis(20));
     }
     training::wait_for(&stopped, 1);

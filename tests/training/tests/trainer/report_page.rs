@@ -49,7 +49,7 @@ fn chromium() -> Option<PathBuf> {
     };
     let found = named.or_else(on_path);
     if found.is_none() {
-        assert!(std::env::var("MRM_REQUIRE_BROWSER").as_deref() != Ok("1"), "no Chromium on this machine");
+        assert!(std::env::var("MRM_REQUIRE_BROWSER").as_deref() != Ok("1"), "Chromium is not installed");
         eprintln!("skipped: no Chromium on this machine (MRM_CHROMIUM names one)");
     }
     found

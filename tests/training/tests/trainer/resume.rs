@@ -59,7 +59,7 @@ fn kill(arguments: Vec<OsString>, run: &Path, updates: usize, later: Duration) {
     wait_for(run, updates);
     std::thread::sleep(later);
     child.kill().expect("SIGKILL");
-    assert!(!child.wait().expect("it ends").success(), "it ended before it was killed");
+    assert!(!child.wait().expect("it ends").success(), "the run ended before the kill");
 }
 
 /// Names of the files in the folder of checkpoints.
@@ -108,7 +108,7 @@ fn a_killed_run_in_half_precision_with_averaged_weights_resumes_to_the_same_bits
         assert!(read(&killed, file) == read(&whole, file), "{file}");
     }
     assert!(read(&whole, "ema.safetensors") != weights(&whole));
-    assert_eq!(checkpoints(&killed), ["step-29", "step-30"], "nothing half-written is left");
+    assert_eq!(checkpoints(&killed), ["step-29", "step-30"], "no partial file is left");
 }
 
 #[test]

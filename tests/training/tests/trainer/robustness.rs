@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use dataset::{Dataset, Loader, Split, Subset};
-use helpers::{args, contents, fails, folder, ok, text};
+use helpers::{args, contents, fails, folder, is_installed, ok, text};
 use training::{damage_image, dataset, numbers, pretraining, weights};
 
 #[test]
@@ -31,7 +31,7 @@ fn threads_follow_the_cpus_of_the_process() {
     says(&[], &[("OMP_NUM_THREADS", "2")], &[], "on cpu with 2 threads (OMP_NUM_THREADS) and 1 of the loader");
     says(&[], &[("OMP_NUM_THREADS", "2")], &["--threads", "1"], "on cpu with 1 thread (--threads or run.threads)");
     says(&[], &[], &["--set", "run.threads=8"], "with 8 threads (--threads or run.threads) and 2 of the loader");
-    if Command::new("taskset").arg("--version").output().is_ok() {
+    if is_installed("taskset") {
         says(&["taskset", "-c", "0"], &[], &[], "on cpu with 1 thread (cores that this process may use)");
     }
     if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {

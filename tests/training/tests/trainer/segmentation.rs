@@ -87,8 +87,7 @@ fn a_segmenter_is_trained_and_evaluated_on_masks() {
         let drawn = Runs::parse(mask.expect("a mask")).expect("run lengths").draw(32, 32).expect("within the image");
         assert_eq!(drawn.iter().map(|&pixel| u64::from(pixel)).sum::<u64>(), *area);
     }
-    let picture =
-        dataset::format::image_codec::decode(&fs::read(run.join("segmentation-test.png")).expect("an image"));
+    let picture = dataset::format::image_codec::decode(&fs::read(run.join("segmentation-test.png")).expect("an image"));
     let picture = picture.expect("a PNG");
     assert_eq!((picture.width, picture.height), (3 * 32 + 8, 6 * 32 + 5 * 4), "image, drawn, predicted");
 
@@ -134,7 +133,7 @@ fn a_stopped_run_resumes_to_the_same_numbers() {
     assert!(numbers(&stopped).len() < numbers(&whole).len());
     ok("trainer", arguments(&stopped));
     assert_eq!(numbers(&stopped), numbers(&whole));
-    assert!(weights(&stopped) == weights(&whole), "running statistics included");
+    assert!(weights(&stopped) == weights(&whole), "including running statistics");
 }
 
 #[test]
@@ -194,7 +193,7 @@ fn a_segmenter_is_initialized_from_a_pretrained_encoder() {
     let none = fails("trainer", 1, finetuning(&reports, &run("none"), 2, &[]));
     assert!(none.lines().last().is_some_and(|line| line.contains("this dataset has no masks")), "{none}");
     for name in ["wide", "ratio", "none"] {
-        assert!(!run(name).exists(), "nothing half-written");
+        assert!(!run(name).exists(), "no partial output");
     }
     let area =
         fails("trainer", 1, args!["evaluate", "--data", &data, "--run", &mrm, "--split", "main", "--min-area", "3"]);

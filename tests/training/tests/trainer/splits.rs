@@ -83,7 +83,7 @@ fn a_changed_split_is_refused() {
                 "50"
             ],
         );
-        assert!(!run.exists(), "nothing half-written");
+        assert!(!run.exists(), "no partial output");
         let remedy = "make it anew: dataset split ";
         let arguments = "--name main --unit patient --seed 0 --ratios 50,100 --validation 0.1 --test 0.2";
         assert!(refused.contains(remedy) && refused.contains(arguments), "{refused}");
