@@ -69,7 +69,7 @@ fn watch_panics() {
         std::panic::set_hook(Box::new(move |panic| {
             let place = panic.location().map_or_else(String::new, ToString::to_string);
             let of_others = place.contains("/registry/") || place.contains("/rustc/");
-            if place.contains("tests/tests/") {
+            if place.contains("tests/data/") || place.contains("tests/helpers/") {
                 usual(panic);
             } else if !of_others {
                 *OWN_PANIC.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic.to_string());
