@@ -10,6 +10,9 @@ use helpers::{args, folder, help, made_record, ok, phantom, python, python_outpu
 use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
+// The Rust code of the pages, which must compile.
+include!(concat!(env!("OUT_DIR"), "/rust_blocks.rs"));
+
 const PROGRAMS: [&str; 2] = ["ingest", "dataset"];
 
 #[test]

@@ -5,6 +5,9 @@ use std::fs;
 use helpers::pages::check_options;
 use helpers::{args, binary, fails, help};
 
+// The Rust code of the page, which must compile.
+include!(concat!(env!("OUT_DIR"), "/rust_blocks.rs"));
+
 #[test]
 fn options_of_trainer_on_the_pages_exist() {
     let checked = check_options("trainer");
