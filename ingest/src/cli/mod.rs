@@ -462,10 +462,15 @@ fn tell(summary: &Summary, out: &Path) {
     );
     if summary.unknown_views > 0 {
         let records = counted(summary.unknown_views as usize, "record");
-        dataset::cli_println!("views: {records} without one, since the ViewPosition of the DICOM header is no view code");
+        dataset::cli_println!(
+            "views: {records} without one, since the ViewPosition of the DICOM header is no view code"
+        );
     }
     for (stage, count) in &manifest.rejects {
-        dataset::cli_println!("rejects at stage {stage}: {count} (`dataset inspect {} --rejects` lists them)", out.display());
+        dataset::cli_println!(
+            "rejects at stage {stage}: {count} (`dataset inspect {} --rejects` lists them)",
+            out.display()
+        );
     }
     if summary.refused > 0 {
         dataset::cli_println!(

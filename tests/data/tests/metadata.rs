@@ -66,7 +66,7 @@ fn metadata_reads_only_the_requested_columns_and_equals_polars() {
     let mut printed = Vec::new();
     let mut by_view: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     let ages = two.column("age_years").expect("ages").f32().expect("numbers");
-    for (view, age) in texts(two.column("view").expect("views")).into_iter().zip(ages) {
+    for (view, age) in texts(two.column("view").expect("views")).into_iter().zip(ages.iter()) {
         if let Some(age) = age.filter(|&age| age >= 50.0) {
             by_view.entry(view).or_default().push(f64::from(age));
         }
@@ -77,7 +77,7 @@ fn metadata_reads_only_the_requested_columns_and_equals_polars() {
     let labels = whole.column("labels").expect("labels").struct_().expect("findings");
     let labels = labels.field_by_name("Cardiomegaly").expect("a finding");
     let mut by_sex: BTreeMap<String, usize> = BTreeMap::new();
-    for (sex, label) in texts(whole.column("sex").expect("sexes")).into_iter().zip(labels.i8().expect("codes")) {
+    for (sex, label) in texts(whole.column("sex").expect("sexes")).into_iter().zip(labels.i8().expect("codes").iter()) {
         if label == Some(1) {
             *by_sex.entry(sex).or_default() += 1;
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use dataset::loader::masking::{Continuations, mask_words};
 use helpers::{args, folder, golden_json, ingest, ok, phantom, real_data, write_file};
-use ingest::report::{main_sections, normalise_heading, sections};
+use ingest::report::{main_sections, normalize_heading, sections};
 use serde_json::Value;
 
 fn numbers(value: &Value) -> Vec<i64> {
@@ -88,7 +88,7 @@ fn golden_report_headings() {
     let golden = golden.as_object().expect("headings");
     assert!(golden.len() > 50, "{}", golden.len());
     for (heading, expected) in golden {
-        assert_eq!(normalise_heading(heading), expected.as_str().expect("a name"), "{heading}");
+        assert_eq!(normalize_heading(heading), expected.as_str().expect("a name"), "{heading}");
     }
 }
 
