@@ -20,8 +20,11 @@ pub fn collect(pages: &[&str]) {
             let block = block.split("\n```").next().unwrap_or_default();
             let name: String = page.chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect();
             let name = name.to_lowercase();
-            write!(code, "#[allow(dead_code, unused, clippy::all, clippy::pedantic)]\nmod {name}_{number} {{\n{block}\n}}\n")
-                .expect("a string grows");
+            write!(
+                code,
+                "#[allow(dead_code, unused, clippy::all, clippy::pedantic)]\nmod {name}_{number} {{\n{block}\n}}\n"
+            )
+            .expect("a string grows");
         }
     }
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

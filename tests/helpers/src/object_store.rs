@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::{SMALL, args, command, folder, ok, python, text};
+use crate::{SMALL, args, command, folder, python, text};
 use dataset::{Dataset, Storage};
 use tempfile::TempDir;
 

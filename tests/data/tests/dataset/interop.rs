@@ -2,7 +2,7 @@
 
 use dataset::Dataset;
 use dataset::format::record::ImageEncoding;
-use helpers::{folder, ingest, ok, phantom, phantom_of, python, python_output, records};
+use helpers::{folder, ingest, ok, phantom, phantom_of, python, python_output};
 
 /// Each reader prints rows, the sum of all pixels of the third record, its tokens, and the positives of one finding.
 const READERS: &str = r#"

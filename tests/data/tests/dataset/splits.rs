@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -15,7 +14,7 @@ use dataset::split::warnings::{NEAREST_POSITIVES, PREVALENCE_BOUND, SplitWarning
 use dataset::split::{Member, SplitOptions, Unit, certificate_path, draw};
 use dataset::{Dataset, Split, Storage, Subset};
 use helpers::splits::{certificate, refused_changes, write_large_patients};
-use helpers::{args, contents, fails, folder, ingest, ok, phantom, phantom_of, read_text, real_data, records, text};
+use helpers::{args, contents, fails, folder, ingest, ok, phantom, phantom_of, read_text, real_data};
 use proptest::prelude::*;
 
 const FINDINGS: usize = 4;

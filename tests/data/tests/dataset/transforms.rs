@@ -5,7 +5,7 @@ use std::path::Path;
 use dataset::random::Stream;
 use dataset::transform::resample::{Filter, Rectangle, Resample};
 use dataset::transform::{ASPECT, Crop, Transform, random_resized_crop};
-use helpers::{folder, python_output, real_data};
+use helpers::{folder, python, python_output, real_data};
 
 /// Noise and some radiographs: the gray pixels, crops resized by Pillow, and a table of the operations.
 const PILLOW: &str = r#"

@@ -9,7 +9,7 @@ use dataset::format::image_codec::GrayPixels;
 use dataset::format::manifest::Manifest;
 use dataset::format::record::{BoundingBox, ImageEncoding, Record};
 use dataset::{Dataset, Storage};
-use helpers::{args, contents, edit, fails, flip_bit, folder, made_record, ok, phantom, records, write_dataset};
+use helpers::{args, contents, edit, fails, flip_bit, folder, made_record, ok, phantom, write_dataset};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::PageIndexPolicy;
 use rand::seq::IndexedRandom;
@@ -217,7 +217,7 @@ fn a_manifest_that_disagrees_with_the_shards_is_reported() {
     let whole = Manifest::load(&Storage::folder(&out)).expect("a manifest");
     let printed = |change: &dyn Fn(&mut Manifest)| {
         let mut manifest = whole.clone();
-        edit(&mut manifest);
+        change(&mut manifest);
         manifest.save(&Storage::folder(&out)).expect("saved");
         fails("dataset", 1, args!["verify", &out])
     };
@@ -388,7 +388,7 @@ fn invalid_codes_and_images_are_reported() {
                 record.image = GrayPixels { width, height, pixels }.encode(encoding).expect("encoded");
             }
         }
-        edit(&mut records[1]);
+        change(&mut records[1]);
         write_dataset(&out, &["A"], encoding, &[records]);
         fails("dataset", 1, args!["verify", &out])
     };
@@ -471,7 +471,7 @@ fn files_that_contradict_each_other_are_reported() {
     let whole = Manifest::load(&storage).expect("a manifest");
     let printed = |change: &dyn Fn(&mut Manifest)| {
         let mut manifest = whole.clone();
-        edit(&mut manifest);
+        change(&mut manifest);
         manifest.save(&storage).expect("saved");
         fails("dataset", 1, args!["verify", &out])
     };

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use dataset::loader::masking::{Continuations, mask_words};
-use helpers::{args, folder, golden_json, ingest, ok, phantom, real_data, write_file};
+use helpers::{args, folder, golden_json, ok, phantom, real_data, write_file};
 use ingest::report::{main_sections, normalize_heading, sections};
 use serde_json::Value;
 

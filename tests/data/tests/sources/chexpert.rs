@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::path::Path;
 
 use dataset::Dataset;
 use dataset::format::record::Record;

@@ -5,8 +5,6 @@ use dataset::format::record::Record;
 use helpers::{args, folder, ingest, ok, phantom_of, read_text, real_data, records_by_id, rejects, write_file};
 use ingest::sources::shared::table::{Table, texts};
 
-use crate::shared::codes;
-
 #[test]
 fn a_phantom_is_ingested() {
     let temporary = folder();

@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Read;
 use std::path::Path;
 
 use dataset::Dataset;
 use helpers::{args, fails, files_with, folder, ingest, ok, phantom_of, records, rejects, write_png};
 
-use crate::shared::{no_images, rows, says, table};
+use crate::shared::{no_images, says, table};
 
 #[test]
 fn without_a_table_paths_name_patients_and_studies() {
@@ -55,7 +54,7 @@ fn without_a_table_paths_name_patients_and_studies() {
     );
     let message = helpers::text(&output.stderr);
     assert!(message.contains("warning: 1 of the images counts as a patient of its own"), "{message}");
-    let more = records(&out);
+    let more = helpers::records(&out);
     assert_eq!(more.len(), records.len() + 3);
     let of = |id: &str| more.iter().find(|record| record.record_id == id).expect("a record");
     assert_eq!(
@@ -154,7 +153,7 @@ fn a_table_names_patients_reports_and_labels() {
         message.contains("warning: every image counts as a patient of its own, so splits by patient cannot"),
         "{message}"
     );
-    let found = records(&bare);
+    let found = helpers::records(&bare);
     assert_eq!(found.len(), 6);
     assert!(found.iter().all(|record| record.report.as_deref() == Some("FINDINGS: all, clear")));
     assert_eq!(found.iter().map(|record| &record.patient_id).collect::<BTreeSet<_>>().len(), 6);
@@ -262,14 +261,14 @@ fn patient_from_header_takes_the_patient_of_dicom_files() {
     let out = temporary.path().join("studies");
     let columns = ["--table", "studies.csv", "--image-column", "file", "--study-column", "study"];
     ingest("folder", &flat, &out, &[&columns[..], &["--patient-from-header", "--max-reject-rate", "1"]].concat());
-    let with_studies = records(&out);
+    let with_studies = helpers::records(&out);
     assert!(!with_studies.is_empty());
     assert!(with_studies.iter().all(|record| record.study_id == format!("{}/s1", record.patient_id)));
     fs::remove_file(flat.join("studies.csv")).expect("removed");
     // Without the option nothing of the header's patient is stored.
     let out = temporary.path().join("plain");
     ingest("folder", &flat, &out, &[]);
-    assert!(records(&out).iter().all(|record| record.patient_id == record.image_id));
+    assert!(helpers::records(&out).iter().all(|record| record.patient_id == record.image_id));
 }
 
 #[test]

@@ -13,10 +13,6 @@ use ingest::sources;
 
 use crate::shared::rows;
 
-fn some(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.to_owned())
-}
-
 #[test]
 fn a_phantom_is_ingested() {
     let temporary = folder();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use dataset::Dataset;
-use helpers::{args, fails, files_with, folder, ingest, phantom_of, real_data, records, rejects, text};
+use helpers::{args, fails, files_with, folder, ingest, phantom_of, real_data, records, rejects};
 use ingest::run::plan::Source;
 use ingest::sources::OpenI;
 
@@ -58,7 +58,7 @@ fn sections_and_terms_come_from_the_xml() {
     assert!(without_headings > 0);
     let short = temporary.path().join("short");
     ingest("openi", &raw, &short, &["--report-text", "impression"]);
-    assert!(records(&short).iter().all(|record| record.report == record.impression));
+    assert!(helpers::records(&short).iter().all(|record| record.report == record.impression));
 }
 
 #[test]

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use dataset::Dataset;
-use helpers::{args, fails, folder, ingest, phantom_of, real_data, records, rejects, text};
+use helpers::{args, fails, folder, ingest, phantom_of, real_data, records, rejects};
 
-use crate::shared::{append, no_images, rows, says, table};
+use crate::shared::{append, no_images, says, table};
 
 #[test]
 fn boxes_classes_and_header_values_are_read() {
@@ -70,7 +70,7 @@ fn boxes_classes_and_header_values_are_read() {
     fs::remove_dir_all(raw.join("stage_2_train_images")).expect("removed");
     fs::remove_dir_all(raw.join("stage_2_test_images")).expect("removed");
     no_images("rsna", &raw, &temporary.path().join("bare"), &[]);
-    let bare = records(&temporary.path().join("bare"));
+    let bare = helpers::records(&temporary.path().join("bare"));
     assert_eq!(bare.len(), by_image.len());
     let labels: BTreeMap<_, _> = records.iter().map(|record| (&record.record_id, &record.labels)).collect();
     assert!(bare.iter().all(|record| labels[&record.record_id] == &record.labels && record.view.is_none()));

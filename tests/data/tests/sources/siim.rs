@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 
-use dataset::format::image_codec::GrayPixels;
 use helpers::{args, fails, files_with, folder, ingest, ok, phantom_of, real_data, records, rejects};
 use ingest::image::mask::Runs;
 
