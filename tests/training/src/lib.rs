@@ -85,6 +85,16 @@ pub fn wait_for(run: &Path, updates: usize) {
     }
 }
 
+/// Names of the files in the folder of checkpoints.
+pub fn checkpoints(run: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(run.join("checkpoints"))
+        .expect("checkpoints")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
 /// Damages the stored image of a row. Returns the shard, and its bytes before that.
 pub fn damage_image(data: &Path, row: usize) -> (PathBuf, Vec<u8>) {
     let opened = ::dataset::Dataset::open(data).expect("a dataset");

@@ -5,13 +5,13 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use arrow_array::{Array, Float32Array};
+use arrow_array::Float32Array;
 use dataset::format::record::ImageEncoding;
 use helpers::{args, fails, folder, made_record, ok, run, text, write_dataset};
 use serde_json::Value;
 use trainer::config::FinetuneConfig;
 use trainer::train::run_dir;
-use training::{dataset, evaluate, finetuning, pretrained, pretraining};
+use training::{evaluate, finetuning, pretrained, pretraining};
 
 #[test]
 fn evaluations_are_printed_compared_and_swept() {

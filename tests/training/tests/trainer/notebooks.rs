@@ -70,7 +70,7 @@ fn the_notebooks_run() {
         assert!(printed.contains(words) && *shown >= pictures, "{name}: {shown} shown\n{printed}");
     }
     assert_eq!(
-        fs::read_dir(tests.join("../notebooks"))
+        fs::read_dir(repository().join("notebooks"))
             .expect("notebooks")
             .flatten()
             .filter(|entry| { entry.path().extension().is_some_and(|extension| extension == "ipynb") })

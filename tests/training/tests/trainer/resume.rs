@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dataset::{Dataset, Split, Subset};
 use helpers::{args, command, contents, fails, folder, ok, text};
-use training::{damage_image, dataset, numbers, pretraining, wait_for, weights};
+use training::{checkpoints, damage_image, dataset, numbers, pretraining, wait_for, weights};
 
 #[test]
 fn a_stopped_run_resumes_to_the_same_numbers() {
@@ -60,16 +60,6 @@ fn kill(arguments: Vec<OsString>, run: &Path, updates: usize, later: Duration) {
     std::thread::sleep(later);
     child.kill().expect("SIGKILL");
     assert!(!child.wait().expect("it ends").success(), "the run ended before the kill");
-}
-
-/// Names of the files in the folder of checkpoints.
-fn checkpoints(run: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(run.join("checkpoints"))
-        .expect("checkpoints")
-        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    names
 }
 
 #[test]

@@ -2,13 +2,12 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
 use dataset::{Dataset, Loader, Split, Subset};
 use helpers::{args, contents, fails, folder, is_installed, ok, text};
-use training::{damage_image, dataset, numbers, pretraining, weights};
+use training::{checkpoints, damage_image, dataset, numbers, pretraining, weights};
 
 #[test]
 fn threads_follow_the_cpus_of_the_process() {

@@ -10,7 +10,6 @@ use helpers::{args, command, fails, folder, ingest, ok, phantom, phantom_of, tex
 use ingest::image::mask::Runs;
 use serde_json::Value;
 use tch::Tensor;
-use trainer::model::segmentation_loss::dice;
 use training::{numbers, wait_for, weights};
 
 /// An encoder and heads of a few thousand weights, on 32 pixels.
