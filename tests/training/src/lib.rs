@@ -77,9 +77,9 @@ pub fn weights(run: &Path) -> Vec<u8> {
 }
 
 /// Waits until a run has logged so many steps.
-pub fn wait_for(run: &Path, updates: usize) {
+pub fn wait_for(run: &Path, steps: usize) {
     let started = Instant::now();
-    while read_metrics(run).map_or(0, |lines| lines.len()) < updates {
+    while read_metrics(run).map_or(0, |lines| lines.len()) < steps {
         assert!(started.elapsed() < Duration::from_mins(2), "the run makes no progress");
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -47,7 +47,7 @@ fn evaluations_are_printed_compared_and_swept() {
 
     // An unfinished run is evaluated with a warning.
     let config = fs::read_to_string(first.join("config.toml")).expect("a configuration");
-    let steps = config.lines().find(|line| line.starts_with("steps = ")).expect("updates");
+    let steps = config.lines().find(|line| line.starts_with("steps = ")).expect("steps");
     fs::write(first.join("config.toml"), config.replace(steps, "steps = 400")).expect("written");
     let output =
         run("trainer", args!["evaluate", "--data", &data, "--run", &first, "--split", "main", "--draws", "10"]);

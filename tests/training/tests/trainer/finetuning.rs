@@ -42,7 +42,7 @@ fn a_linear_probe_trains_only_the_head_and_layer_decay_slows_early_layers() {
     assert!(moved(&probe, "head.weight") > 1e-3);
     let whole = run("whole", &[]);
     let slow = run("slow", &["--set", "optimizer.layer_decay=0.01"]);
-    let name = "patch_embed.proj.weight"; // two layers below the head: a ten-thousandth of the rate
+    let name = "patch_embed.proj.weight"; // two layers below the head: a ten-thousandth of the learning rate
     assert!(moved(&whole, name) > 1e-4 && moved(&slow, name) < moved(&whole, name) * 0.01);
 }
 
@@ -180,7 +180,7 @@ fn the_length_of_a_custom_task_follows_from_its_records() {
     let printed = ok("trainer", &all);
     assert!(printed.contains("(2.0 epochs), on cpu with") && printed.contains("patience = 10"), "{printed}");
     let logged = run_dir::read_metrics(&run).expect("a log");
-    let last = logged.iter().rfind(|line| line["loss"].is_f64()).expect("an update");
+    let last = logged.iter().rfind(|line| line["loss"].is_f64()).expect("a step");
     assert_eq!(last["epoch"], 2.0);
     let endless = all.iter().map(|word| if word == "2" { "1e300".into() } else { word.clone() });
     assert!(fails("trainer", 2, endless).contains("at most 1000000"), "too many");
@@ -282,12 +282,12 @@ fn weights_of_an_unfinished_pretraining_are_reported() {
     // Stopped early, with a length in steps.
     let file = mrm.join("config.toml");
     let config = fs::read_to_string(&file).expect("a configuration");
-    let updates = |steps: u32| config.replace("\nsteps = 4\n", &format!("\nsteps = {steps}\n"));
-    assert_ne!(updates(400), config);
-    fs::write(&file, updates(400)).expect("written");
+    let with_steps = |steps: u32| config.replace("\nsteps = 4\n", &format!("\nsteps = {steps}\n"));
+    assert_ne!(with_steps(400), config);
+    fs::write(&file, with_steps(400)).expect("written");
     assert_eq!(commands("updates").map(warned), [1, 1, 1]);
     // With a length in epochs, the checkpoint contains the number of steps.
-    fs::write(&file, updates(0)).expect("written");
+    fs::write(&file, with_steps(0)).expect("written");
     assert_eq!(commands("epochs").map(warned), [0, 0, 0]);
     let file = mrm.join("latest/state.json");
     let state = fs::read_to_string(&file).expect("a state");

@@ -65,9 +65,9 @@ fn the_notebooks_run() {
             ((*name).to_owned(), outputs(&notebook))
         })
         .collect();
-    for (name, words, pictures) in wanted {
+    for (name, words, images) in wanted {
         let (printed, shown) = &found[name];
-        assert!(printed.contains(words) && *shown >= pictures, "{name}: {shown} shown\n{printed}");
+        assert!(printed.contains(words) && *shown >= images, "{name}: {shown} shown\n{printed}");
     }
     assert_eq!(
         fs::read_dir(repository().join("notebooks"))

@@ -30,10 +30,10 @@ fn from_pretraining_to_an_evaluated_classifier() {
         ],
     );
     assert!(printed.matches("mimic-cxr/").count() == 2 && printed.contains('['), "{printed}");
-    let picture =
+    let montage =
         dataset::format::image_codec::decode(&fs::read(run("mrm").join("reconstruction.png")).expect("an image"))
             .expect("a PNG");
-    assert_eq!((picture.width, picture.height), (3 * 64 + 8, 2 * 64 + 4), "masked, restored, original");
+    assert_eq!((montage.width, montage.height), (3 * 64 + 8, 2 * 64 + 4), "masked, reconstructed, original");
 
     let finetune = |name: &str, more: &[&str]| -> Vec<OsString> {
         let mut all = args![
@@ -238,13 +238,13 @@ fn invalid_settings_are_refused_with_one_line() {
     says(1, args!["pretrain", "--data", &data, "--run", &run, "--device", "cuda:9"].to_vec(), "no device cuda:9 here");
     assert!(!run.exists(), "no partial output");
     // Epochs replace the steps of the preset: two epochs of fewer than 64 records.
-    let passes = temporary.path().join("passes");
+    let epochs_run = temporary.path().join("epochs");
     let mut epochs =
-        args!["pretrain", "--data", &data, "--run", &passes, "--preset", "mrm-vit-tiny", "--split", "main"].to_vec();
+        args!["pretrain", "--data", &data, "--run", &epochs_run, "--preset", "mrm-vit-tiny", "--split", "main"].to_vec();
     epochs.extend(args!["--epochs", "2", "--batch-size", "2", "--device", "cpu"]);
     epochs.extend(MINIATURE.iter().map(Into::into));
     ok("trainer", epochs);
-    let logged = numbers(&passes);
+    let logged = numbers(&epochs_run);
     assert!(logged.len() < 40 && logged.last().is_some_and(|line| line["epoch"] == 2.0), "{logged:?}");
     // The warm-up keeps its share of a fifth: the highest learning rate comes early, and the last one is near 0.
     let rates: Vec<f64> = logged.iter().filter_map(|line| line["rate"].as_f64()).collect();

@@ -42,8 +42,8 @@ fn a_stopped_run_resumes_to_the_same_numbers() {
     assert_eq!(numbers(&stopped), expected);
     assert!(weights(&stopped) == weights(&whole));
 
-    for updates in [10, 24] {
-        kill(pretraining(&data, &killed, 60, &every), &killed, updates, Duration::ZERO);
+    for steps in [10, 24] {
+        kill(pretraining(&data, &killed, 60, &every), &killed, steps, Duration::ZERO);
     }
     ok("trainer", pretraining(&data, &killed, 60, &every));
     assert_eq!(numbers(&killed), expected);
@@ -53,10 +53,10 @@ fn a_stopped_run_resumes_to_the_same_numbers() {
 }
 
 /// Starts the trainer and kills it some time after it has logged so many steps, but before its end.
-fn kill(arguments: Vec<OsString>, run: &Path, updates: usize, later: Duration) {
+fn kill(arguments: Vec<OsString>, run: &Path, steps: usize, later: Duration) {
     let mut child =
         command("trainer").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
-    wait_for(run, updates);
+    wait_for(run, steps);
     std::thread::sleep(later);
     child.kill().expect("SIGKILL");
     assert!(!child.wait().expect("it ends").success(), "the run ended before the kill");
@@ -85,9 +85,9 @@ fn a_killed_run_in_half_precision_with_averaged_weights_resumes_to_the_same_bits
 
     // A checkpoint after each step: most of the time is spent writing them, so the kills happen then. Each kill comes after
     // a checkpoint, and before the last one.
-    for (number, updates) in (2..=24).step_by(2).enumerate() {
+    for (number, steps) in (2..=24).step_by(2).enumerate() {
         let later = Duration::from_millis(number as u64 * 7 % 23);
-        kill(pretraining(&data, &killed, 30, &settings), &killed, updates, later);
+        kill(pretraining(&data, &killed, 30, &settings), &killed, steps, later);
         assert!(checkpoints(&killed).iter().any(|name| name.starts_with("step-")), "kill {number}");
     }
     ok("trainer", pretraining(&data, &killed, 30, &settings));
@@ -117,8 +117,8 @@ fn a_killed_fine_tuning_keeps_the_same_best_weights() {
         all
     };
     ok("trainer", arguments(&whole));
-    for updates in [4, 20] {
-        kill(arguments(&killed), &killed, updates, Duration::ZERO);
+    for steps in [4, 20] {
+        kill(arguments(&killed), &killed, steps, Duration::ZERO);
     }
     ok("trainer", arguments(&killed));
     assert_eq!(numbers(&killed), numbers(&whole));

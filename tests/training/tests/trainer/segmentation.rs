@@ -54,7 +54,7 @@ fn a_segmenter_is_trained_and_evaluated_on_masks() {
     assert!(message.contains(" an epoch), 12 updates") && message.contains("best validation score"), "{message}");
     assert!(message.contains("blocks = [0, 0, 0, 1]"), "the resolved configuration is shown: {message}");
     let logged = numbers(&run);
-    let trained = logged.iter().find(|line| line["loss"].is_f64()).expect("an update");
+    let trained = logged.iter().find(|line| line["loss"].is_f64()).expect("a step");
     assert!(["loss_focal", "loss_dice", "loss_auxiliary"].iter().all(|part| trained[*part].is_f64()), "{trained}");
     assert!(logged.iter().any(|line| line["validate_dice"].is_f64() && line["validate_dice_positive"].is_f64()));
     let weights = Tensor::read_safetensors(run.join("best.safetensors")).expect("weights");
@@ -86,9 +86,9 @@ fn a_segmenter_is_trained_and_evaluated_on_masks() {
         let drawn = Runs::parse(mask.expect("a mask")).expect("run lengths").draw(32, 32).expect("within the image");
         assert_eq!(drawn.iter().map(|&pixel| u64::from(pixel)).sum::<u64>(), *area);
     }
-    let picture = dataset::format::image_codec::decode(&fs::read(run.join("segmentation-test.png")).expect("an image"));
-    let picture = picture.expect("a PNG");
-    assert_eq!((picture.width, picture.height), (3 * 32 + 8, 6 * 32 + 5 * 4), "image, drawn, predicted");
+    let montage = dataset::format::image_codec::decode(&fs::read(run.join("segmentation-test.png")).expect("an image"));
+    let montage = montage.expect("a PNG");
+    assert_eq!((montage.width, montage.height), (3 * 32 + 8, 6 * 32 + 5 * 4), "image, drawn, predicted");
 
     // No mask is that large: every image without a mask is correct then, every other one wrong.
     evaluate(&["--min-area", "1025"]);
@@ -148,7 +148,7 @@ fn a_run_continues_to_more_epochs_and_ends_by_patience() {
     };
     let message = ok("trainer", for_epochs("1"));
     assert!(message.contains("patience = 10"), "{message}");
-    let last = |lines: &[Value]| lines.iter().rfind(|line| line["loss"].is_f64()).expect("an update").clone();
+    let last = |lines: &[Value]| lines.iter().rfind(|line| line["loss"].is_f64()).expect("a step").clone();
     assert_eq!(last(&numbers(&run))["epoch"], 1.0);
     let steps = last(&numbers(&run))["step"].as_u64().expect("a step");
     ok("trainer", for_epochs("2"));
