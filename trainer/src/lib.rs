@@ -13,7 +13,7 @@
 //! | [`error`] | what can go wrong in all of these |
 //!
 //! Variable names are timm's and the MRM release's, so weights move in and out without a map. The numbers are tested
-//! against the release in `tests/tests/golden_trainer.rs`.
+//! against the release in `tests/training/tests/golden`.
 //!
 //! Everything random (start values, masks, dropout, drop path) comes from torch's default generator of the device: a
 //! `tch::manual_seed` before a step makes the step reproducible. Models check shapes where tensors come in; past that,

@@ -1,4 +1,4 @@
-//! Tests of the model's own identities; its numbers are tested against the release in `tests/tests/golden_trainer.rs`.
+//! Tests of the model's own identities; its numbers are tested against the release in `tests/training/tests/golden`.
 
 use super::*;
 use crate::model::bert::BertConfig;
