@@ -1,7 +1,7 @@
 //! Reports against the reference: masking, sections, headings, token ids.
 
 use dataset::loader::masking::{Continuations, mask_words};
-use ingest::report::{main_sections, normalise_heading, sections};
+use ingest::report::{main_sections, normalize_heading, sections};
 use mrm_tests::{golden_json, real_data};
 use serde_json::Value;
 
@@ -85,6 +85,6 @@ fn golden_report_headings() {
     let golden = golden.as_object().expect("headings");
     assert!(golden.len() > 50, "{}", golden.len());
     for (heading, expected) in golden {
-        assert_eq!(normalise_heading(heading), expected.as_str().expect("a name"), "{heading}");
+        assert_eq!(normalize_heading(heading), expected.as_str().expect("a name"), "{heading}");
     }
 }

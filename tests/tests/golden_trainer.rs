@@ -1,4 +1,4 @@
-//! The trainer's models, optimisers, schedules and metrics against numbers of the original code.
+//! The trainer's models, optimizers, schedules and metrics against numbers of the original code.
 //!
 //! `tests/golden/README.md` says how they were made, and states the tolerances used here. Every size is read from the
 //! json beside the tensors, and the folder can be set with `MRM_GOLDEN_DIR`, so that other numbers can be checked.
@@ -18,7 +18,7 @@ use trainer::model::mrm::{Mrm, MrmConfig, MrmOutput, ReportBatch};
 use trainer::model::pos_embed::{Frequencies, resize_table, sin_cos_table};
 use trainer::model::vit::VitConfig;
 use trainer::train::lr_schedule::WarmupCosine;
-use trainer::train::optimizer::{Algorithm, Optimiser, Parameter, parameters};
+use trainer::train::optimizer::{Algorithm, Optimizer, Parameter, parameters};
 use trainer::weights::load_state;
 
 /// Relative and absolute tolerance.
@@ -237,7 +237,7 @@ fn golden_mrm_without_antialias() {
 }
 
 #[test]
-fn golden_mrm_without_patch_normalisation() {
+fn golden_mrm_without_patch_normalization() {
     let golden = Pretraining::read();
     for (antialias, name) in [(true, "loss_image_nonorm"), (false, "loss_image_nonorm_noaa")] {
         let (_store, model) = golden.model(&golden.config(antialias, false));
@@ -284,12 +284,12 @@ fn golden_train_steps() {
     for train in [false, true] {
         let (store, model) = start.model(&start.config(golden.bool("/antialias"), golden.bool("/norm_pix_loss")));
         let weight_decay = golden.float("/optimizer/weight_decay");
-        let mut optimiser = Optimiser::new(algorithm, weight_decay, parameters(&store));
+        let mut optimizer = Optimizer::new(algorithm, weight_decay, parameters(&store));
         for (decays, group) in [(true, "/optimizer/decay_group"), (false, "/optimizer/no_decay_group")] {
-            let listed = optimiser.parameters().iter().filter(|p| p.decays == decays);
+            let listed = optimizer.parameters().iter().filter(|p| p.decays == decays);
             assert_eq!(listed.map(|p| p.name.clone()).collect::<Vec<_>>(), golden.names(group), "{group}");
         }
-        let mut references: Vec<AdamReference> = optimiser
+        let mut references: Vec<AdamReference> = optimizer
             .parameters()
             .iter()
             .map(|parameter| AdamReference::new(&parameter.tensor, if parameter.decays { weight_decay } else { 0.0 }))
@@ -299,7 +299,7 @@ fn golden_train_steps() {
             let expected = |name: &str| golden.tensor(name).double_value(&[step]);
             let rate = schedule.in_epochs(step as u64, per_epoch);
             check_number("lr", rate, expected("lr"), DOUBLE);
-            optimiser.drop_gradients().unwrap();
+            optimizer.drop_gradients().unwrap();
             let output = start.run(&model, train);
             check_losses(&output, expected("loss_image"), expected("loss_report"));
             output.total.backward();
@@ -308,14 +308,14 @@ fn golden_train_steps() {
                     check(name, &store.variables()[name].grad(), expected, GRADIENTS);
                 }
             }
-            let norm = optimiser.clip_grad_norm(0.0, None).unwrap().double_value(&[]);
+            let norm = optimizer.clip_grad_norm(0.0, None).unwrap().double_value(&[]);
             check_number("grad_norm", norm, expected("grad_norm"), FORWARD);
-            for (reference, parameter) in references.iter_mut().zip(optimiser.parameters()) {
+            for (reference, parameter) in references.iter_mut().zip(optimizer.parameters()) {
                 reference.step(&parameter.tensor.grad(), rate, algorithm);
             }
-            optimiser.step(rate, None).unwrap();
-            let moments: HashMap<String, Tensor> = optimiser.save_state().into_iter().collect();
-            for (reference, parameter) in references.iter().zip(optimiser.parameters()) {
+            optimizer.step(rate, None).unwrap();
+            let moments: HashMap<String, Tensor> = optimizer.save_state().into_iter().collect();
+            for (reference, parameter) in references.iter().zip(optimizer.parameters()) {
                 reference.check(parameter, &moments);
             }
         }
@@ -324,7 +324,7 @@ fn golden_train_steps() {
         check_losses(&after, expected("loss_image"), expected("loss_report"));
 
         let trained: HashMap<&str, &AdamReference> =
-            optimiser.parameters().iter().map(|parameter| parameter.name.as_str()).zip(&references).collect();
+            optimizer.parameters().iter().map(|parameter| parameter.name.as_str()).zip(&references).collect();
         let variables = store.variables();
         let listed: HashSet<&str> = golden.group("final.").map(|(name, _)| name).collect();
         let missing: Vec<_> = trained.keys().filter(|name| !listed.contains(*name)).collect();
@@ -474,19 +474,19 @@ fn golden_vit_cls_training() {
         total: golden.float("/schedule/t_total"),
     };
     let algorithm = Algorithm::Sgd { momentum: golden.float("/optimizer/momentum") };
-    let mut optimiser = Optimiser::new(algorithm, golden.float("/optimizer/weight_decay"), parameters(&store));
+    let mut optimizer = Optimizer::new(algorithm, golden.float("/optimizer/weight_decay"), parameters(&store));
     let loss = || classification_loss(&golden, &model.logits(golden.tensor("in.image"), true).unwrap());
     for step in 0..golden.tensor("train.loss").size()[0] {
         let expected = |name: &str| golden.tensor(name).double_value(&[step]);
-        optimiser.drop_gradients().unwrap();
+        optimizer.drop_gradients().unwrap();
         let loss = loss();
         check_number("loss", loss.double_value(&[]), expected("train.loss"), FORWARD);
         loss.backward();
-        let norm = optimiser.clip_grad_norm(golden.float("/grad_clip/max_norm"), None).unwrap();
+        let norm = optimizer.clip_grad_norm(golden.float("/grad_clip/max_norm"), None).unwrap();
         check_number("norm", norm.double_value(&[]), expected("train.grad_norm_before_clip"), FORWARD);
         let rate = schedule.in_updates(step as u64);
         check_number("lr", rate, expected("train.lr"), DOUBLE);
-        optimiser.step(rate, None).unwrap();
+        optimizer.step(rate, None).unwrap();
     }
     check_number("loss", loss().double_value(&[]), golden.float("/float32/loss_after_last_step"), FORWARD);
     let variables = store.variables();

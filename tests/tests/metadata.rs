@@ -67,7 +67,7 @@ fn a_table_reads_what_it_needs_and_holds_what_polars_reads() {
     let mut told = Vec::new();
     let mut by_view: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     let ages = two.column("age_years").expect("ages").f32().expect("numbers");
-    for (view, age) in texts(two.column("view").expect("views")).into_iter().zip(ages) {
+    for (view, age) in texts(two.column("view").expect("views")).into_iter().zip(ages.iter()) {
         if let Some(age) = age.filter(|&age| age >= 50.0) {
             by_view.entry(view).or_default().push(f64::from(age));
         }
@@ -78,7 +78,7 @@ fn a_table_reads_what_it_needs_and_holds_what_polars_reads() {
     let labels = whole.column("labels").expect("labels").struct_().expect("findings");
     let labels = labels.field_by_name("Cardiomegaly").expect("a finding");
     let mut by_sex: BTreeMap<String, usize> = BTreeMap::new();
-    for (sex, label) in texts(whole.column("sex").expect("sexes")).into_iter().zip(labels.i8().expect("codes")) {
+    for (sex, label) in texts(whole.column("sex").expect("sexes")).into_iter().zip(labels.i8().expect("codes").iter()) {
         if label == Some(1) {
             *by_sex.entry(sex).or_default() += 1;
         }

@@ -94,11 +94,8 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
         for (index, finding) in dataset.findings().iter().enumerate() {
             let count = |code: Option<i8>| labels.iter().filter(|row| row[index] == code).count();
             let (positive, stated) = (count(Some(1)), labels.len() - count(None));
-            let prevalence = if stated == 0 {
-                "–".to_owned()
-            } else {
-                format!("{:.1}%", 100.0 * positive as f64 / stated as f64)
-            };
+            let prevalence =
+                if stated == 0 { "–".to_owned() } else { format!("{:.1}%", 100.0 * positive as f64 / stated as f64) };
             line(format!(
                 "{finding:<34}{stated:>9}{positive:>9}{:>9}{:>10}{:>9}{prevalence:>12}",
                 count(Some(0)),
@@ -121,9 +118,8 @@ fn value_counts(frame: &DataFrame, name: &str) -> Result<impl Iterator<Item = (S
     let order = SortMultipleOptions::default().with_order_descending(true);
     let sorted = counted.sort(["count", name], order)?;
     let numbers = sorted.column("count")?.cast(&DataType::UInt64)?;
-    let value = |(value, count): (Option<&str>, Option<u64>)| {
-        (value.unwrap_or("not stated").to_owned(), count.unwrap_or(0))
-    };
+    let value =
+        |(value, count): (Option<&str>, Option<u64>)| (value.unwrap_or("not stated").to_owned(), count.unwrap_or(0));
     Ok(sorted.column(name)?.str()?.iter().zip(numbers.u64()?.iter()).map(value).collect::<Vec<_>>().into_iter())
 }
 

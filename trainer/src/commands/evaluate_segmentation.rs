@@ -246,9 +246,8 @@ fn line(record: &Found, transform: Transform) -> RgbImage {
         let (x, y) = (at as u32 % size, at as u32 / size);
         let gray = ((level * transform.std + transform.mean) * 255.0).round().clamp(0.0, 255.0) as u8;
         // Half the color, half the picture under it.
-        let tinted = |marked: bool, color: [u8; 3]| {
-            Rgb(color.map(|channel| if marked { channel.midpoint(gray) } else { gray }))
-        };
+        let tinted =
+            |marked: bool, color: [u8; 3]| Rgb(color.map(|channel| if marked { channel.midpoint(gray) } else { gray }));
         canvas.put_pixel(x, y, tinted(false, DRAWN));
         canvas.put_pixel(step + x, y, tinted(record.target[at] == 1, DRAWN));
         canvas.put_pixel(2 * step + x, y, tinted(record.prediction[at] == 1, PREDICTED));

@@ -269,7 +269,9 @@ impl Finetuning<'_> {
         }
         let optimizer = &config.optimizer;
         for (counts, of) in counts.iter().zip(["training", "validation"]) {
-            dataset::cli_println!("{of} labels; data.uncertain and data.missing say what uncertain and blank ones count as:");
+            dataset::cli_println!(
+                "{of} labels; data.uncertain and data.missing say what uncertain and blank ones count as:"
+            );
             counts.iter().for_each(|count| dataset::cli_println!("{count}"));
         }
         let epoch = Epoch::new(rows.len(), optimizer.batch_size, optimizer.accumulation);

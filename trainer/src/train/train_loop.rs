@@ -108,7 +108,10 @@ pub fn train(
         }
         match save(state, stepper, ema, log) {
             Ok(()) => {
-                dataset::cli_eprintln!("saved a checkpoint after update {}: the same command goes on from there", state.step);
+                dataset::cli_eprintln!(
+                    "saved a checkpoint after update {}: the same command goes on from there",
+                    state.step
+                );
                 Ok(error)
             }
             Err(unsaved) => Err(error.context(format!("{unsaved:#}"))),
@@ -347,7 +350,12 @@ impl Progress {
         message += &format!(", {:.0} images/s", self.rate());
         if self.plain && self.told.elapsed().as_secs_f64() >= PLAIN_PAUSE {
             self.told = Instant::now();
-            dataset::cli_eprintln!("{}/{} {message}, {} s left", self.bar.position(), self.steps, self.bar.eta().as_secs());
+            dataset::cli_eprintln!(
+                "{}/{} {message}, {} s left",
+                self.bar.position(),
+                self.steps,
+                self.bar.eta().as_secs()
+            );
         }
         self.bar.set_message(message);
     }
