@@ -104,7 +104,6 @@ fn renamed(old: &str, new: &str, value: &str) -> String {
 impl CommonArguments {
     /// The options of a run.
     pub fn options(&self) -> Options {
-        let RenamedOptions { tone: None, fit: None } = self.renamed;
         let defaults = Options::default();
         Options {
             size: self.size,
