@@ -1,0 +1,164 @@
+//! Compares a finished dataset with its raw directory; every file is read again.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use arrow_array::{Array, FixedSizeBinaryArray, StringArray};
+use dataset::Storage;
+use dataset::format::manifest::{Manifest, REJECTS};
+use dataset::format::record::FORMAT_VERSION;
+use dataset::format::shard::Shard;
+use dataset::format::table::{self, column};
+use dataset::store::files;
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::report::read::{NoReport, read_report};
+use crate::run::changed_options::are_of_format_1;
+use crate::run::hashing_reader::Stamps;
+use crate::run::keys::INPUT;
+use crate::run::options::ReportText;
+use crate::run::plan::{Plan, PlannedRecord};
+use dataset::commands::progress::Progress;
+
+/// The differences between a dataset and its raw directory: `path: what changed` for each input, in the order of the
+/// dataset; empty where nothing changed.
+///
+/// Image files are compared by their SHA-256, reports by their text, tables by the plan that they give (not in a dataset of
+/// format 1, whose digest of the plan is another one). Inputs that the dataset rejected are compared by name. The options of
+/// the dataset are read from its manifest.
+///
+/// # Errors
+/// When `out` holds no finished dataset, or cannot be read.
+pub fn check_input(
+    raw: &Path,
+    out: &Path,
+    mut plan: Plan,
+    jobs: usize,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Vec<String>> {
+    let storage = Storage::at(out)?;
+    let manifest = Manifest::load(&storage)?;
+    let options = StoredOptions::of(&manifest);
+    plan.finalize();
+    plan.check()?;
+    plan.records.truncate(options.limit);
+    let plan = &plan;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(jobs)
+        .build()
+        .map_err(|e| Error::Output { path: out.to_path_buf(), message: e.to_string() })?;
+    progress(Progress::Started { records: manifest.totals.records, done: 0 });
+    pool.install(|| {
+        let (mut differing, mut known) = (Vec::new(), HashSet::new());
+        for info in &manifest.shards {
+            let shard = Shard::open(&storage, info)?;
+            let names = ["record_id", "source_path", "source_sha256", "report", "findings", "impression"];
+            for batch in shard.columns(&names)? {
+                let row = |row: usize| Row::of(&batch, row);
+                let rows: Vec<Row> = (0..batch.num_rows()).map(row).collect::<Option<_>>().ok_or_else(|| {
+                    let message = "a column has another type than the format's".to_owned();
+                    Error::Output { path: storage.path(&info.path), message }
+                })?;
+                known.extend(rows.iter().map(|row| row.record_id.to_owned()));
+                let found: Vec<Option<String>> = rows
+                    .par_iter()
+                    .map(|row| {
+                        let at = plan.records.binary_search_by(|record| record.record_id.as_str().cmp(row.record_id));
+                        let difference = at.map_or(Some("is not listed any more"), |at| {
+                            row.difference(raw, plan, &plan.records[at], options)
+                        });
+                        progress(Progress::Advanced(1));
+                        difference.map(|difference| format!("{}: {difference}", row.source_path))
+                    })
+                    .collect();
+                differing.extend(found.into_iter().flatten());
+            }
+        }
+        for batch in table::from_parquet(&storage.path(REJECTS), storage.read(REJECTS)?)? {
+            if let Some(ids) = column::<StringArray>(&batch, "record_id") {
+                known.extend(ids.iter().flatten().map(str::to_owned));
+            }
+        }
+        let added = plan.records.iter().filter(|record| !known.contains(&record.record_id));
+        differing.extend(added.map(|record| format!("{}: is new", record.source_path)));
+        let is_of_this_format = manifest.format_version == FORMAT_VERSION && !are_of_format_1(&manifest.arguments);
+        let digest = manifest.arguments.get(INPUT).and_then(|digest| digest.as_str());
+        if differing.is_empty() && is_of_this_format && digest != Some(&plan.sha256()) {
+            differing.push("the tables or the rejected inputs have other entries than before".to_owned());
+        }
+        Ok(differing)
+    })
+}
+
+/// The options of a dataset that matter for a comparison.
+#[derive(Clone, Copy)]
+struct StoredOptions {
+    images: bool,
+    limit: usize,
+    report_text: ReportText,
+}
+
+impl StoredOptions {
+    fn of(manifest: &Manifest) -> Self {
+        let argument = |name: &str| manifest.arguments.get(name).cloned().unwrap_or_default();
+        Self {
+            images: argument("no_images") != true,
+            limit: argument("limit").as_u64().map_or(usize::MAX, |limit| limit as usize),
+            report_text: serde_json::from_value(argument("report_text")).unwrap_or_default(),
+        }
+    }
+}
+
+/// The columns of a record that are compared with its inputs.
+struct Row<'a> {
+    record_id: &'a str,
+    source_path: &'a str,
+    source_sha256: &'a [u8],
+    report: Option<&'a str>,
+    findings: Option<&'a str>,
+    impression: Option<&'a str>,
+}
+
+impl<'a> Row<'a> {
+    fn of(batch: &'a arrow_array::RecordBatch, row: usize) -> Option<Self> {
+        let text = |name: &str| -> Option<Option<&'a str>> {
+            let array = column::<StringArray>(batch, name)?;
+            Some(array.is_valid(row).then(|| array.value(row)))
+        };
+        Some(Self {
+            record_id: text("record_id")??,
+            source_path: text("source_path")??,
+            source_sha256: column::<FixedSizeBinaryArray>(batch, "source_sha256")?.value(row),
+            report: text("report")?,
+            findings: text("findings")?,
+            impression: text("impression")?,
+        })
+    }
+
+    /// What changed, if anything.
+    fn difference(
+        &self,
+        raw: &Path,
+        plan: &Plan,
+        planned: &PlannedRecord,
+        options: StoredOptions,
+    ) -> Option<&'static str> {
+        if options.images {
+            match files::sha256(&raw.join(&planned.source_path)) {
+                Ok(found) if found == files::hex(self.source_sha256) => {}
+                Ok(_) => return Some("has other bytes"),
+                Err(_) => return Some("cannot be read any more"),
+            }
+        }
+        let (report, sections) = match read_report(raw, plan, planned, &mut Stamps::new()) {
+            Ok(Some(found)) => (found.tokenized(options.report_text), found.sections),
+            Ok(None) | Err(NoReport::Unusable(_)) => Default::default(),
+            Err(NoReport::Refused { .. }) => return Some("has a report that cannot be read"),
+        };
+        let same = self.report.unwrap_or_default() == report
+            && self.findings == sections.findings.as_deref()
+            && self.impression == sections.impression.as_deref();
+        (!same).then_some("has another report")
+    }
+}
