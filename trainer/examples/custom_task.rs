@@ -196,8 +196,7 @@ impl Task for Age {
 
     fn resolve(&self, request: &Request) -> Result<ConfigFile> {
         let defaults = |preset: &str| AgeConfig::preset(preset, request.ratio);
-        let records =
-            |config: &AgeConfig| Ok(rows(request.source, Subset::Train, Some(config.keys.ratio))?.0.len());
+        let records = |config: &AgeConfig| Ok(rows(request.source, Subset::Train, Some(config.keys.ratio))?.0.len());
         ConfigFile::of(self.kind(), &resolve_finetune(request, defaults, records, None)?)
     }
 

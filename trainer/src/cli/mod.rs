@@ -27,7 +27,7 @@ use crate::task::Registry;
 use crate::torch::{panic, shim};
 use crate::train::threads;
 
-/// Masked record modeling: pretraining on radiographs with reports, fine-tuning on few labels, evaluation.
+/// Masked record modeling: pre-training on radiographs with reports, fine-tuning on few labels, evaluation.
 ///
 /// A run that was stopped continues from its newest checkpoint when the same command is given again.
 #[derive(Parser)]
@@ -74,7 +74,7 @@ enum Command {
     /// Draw what a pretrained run reconstructs: masked, reconstructed and original images, and the report's tokens.
     #[command(after_help = "Example: trainer reconstruct --data data/mimic --weights runs/mrm --split main --rows 6")]
     Reconstruct(reconstruct::Arguments),
-    /// Measure pretraining steps: images a second, utilization, memory, and the time of each phase.
+    /// Measure pre-training steps: images a second, utilization, memory, and the time of each phase.
     #[command(
         after_help = "Example: trainer bench --preset mrm-vit-b16 --batch-size 256 --set run.precision=bf16\n\nWithout --data, all steps use the same batch of noise: the step without a loader."
     )]

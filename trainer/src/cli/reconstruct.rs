@@ -16,7 +16,7 @@ pub(super) struct Arguments {
     /// The dataset: a directory or a URL (s3://BUCKET/PREFIX).
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// A pretraining run, or a safetensors file in one.
+    /// A pre-training run, or a safetensors file in one.
     #[arg(long, value_name = "RUN|FILE", alias = "run")]
     weights: PathBuf,
     #[command(flatten)]

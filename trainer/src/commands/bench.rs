@@ -1,4 +1,4 @@
-//! `trainer bench`: the time of a pretraining step on a device.
+//! `trainer bench`: the time of a pre-training step on a device.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};

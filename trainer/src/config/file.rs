@@ -160,7 +160,11 @@ mod tests {
         for preset in PRESETS {
             let config = pretrain_preset(preset).unwrap();
             let file = ConfigFile::of("pretrain", &config).unwrap();
-            assert!(file.text().starts_with(&format!("kind = \"pretrain\"\npreset = \"{preset}\"\n")), "{}", file.text());
+            assert!(
+                file.text().starts_with(&format!("kind = \"pretrain\"\npreset = \"{preset}\"\n")),
+                "{}",
+                file.text()
+            );
             let again = ConfigFile::parse(file.text(), "config.toml").unwrap();
             assert_eq!((again.kind(), &again), ("pretrain", &file));
             assert_eq!(again.read::<PretrainConfig>().unwrap(), config);
@@ -178,7 +182,12 @@ mod tests {
         let above = file.text().replacen("preset = ", "surplus = 1\npreset = ", 1);
         assert!(read(&above).unwrap_err().to_string().contains("unknown key `surplus`"));
         assert!(read(&file.text().replacen("flip = 0.0\n", "", 1)).is_err());
-        assert!(ConfigFile::parse("preset = 3", "x/config.toml").unwrap_err().to_string().starts_with("x/config.toml is not"));
+        assert!(
+            ConfigFile::parse("preset = 3", "x/config.toml")
+                .unwrap_err()
+                .to_string()
+                .starts_with("x/config.toml is not")
+        );
         assert!(ConfigFile::parse("[[", "x").is_err());
     }
 }

@@ -89,7 +89,10 @@ mod tests {
     fn only_long_runs_without_early_stopping_get_a_warning() {
         let epoch = Epoch::new(4_077, 96, 1);
         let warning = epoch.warning(200_000, 0).unwrap_or_default();
-        assert!(warning.starts_with("200000 steps are 4762 epochs of the 4077 training records; --epochs"), "{warning}");
+        assert!(
+            warning.starts_with("200000 steps are 4762 epochs of the 4077 training records; --epochs"),
+            "{warning}"
+        );
         assert_eq!((epoch.warning(200_000, 5), epoch.warning(42 * 300, 0)), (None, None));
     }
 }

@@ -247,10 +247,8 @@ mod tests {
         assert_eq!((config.optimizer.batch_size, config.optimizer.base_lr), (16, 1.0));
         assert!(!config.model.reconstructs_report());
         assert_eq!(overlay(&config, Some(&toml::to_string(&config).unwrap()), &[]).unwrap(), config);
-        let other = PretrainConfig {
-            provenance: Provenance { init: "runs/mae".to_owned(), ..Provenance::default() },
-            ..base
-        };
+        let other =
+            PretrainConfig { provenance: Provenance { init: "runs/mae".to_owned(), ..Provenance::default() }, ..base };
         let stored = ConfigFile::of("pretrain", &config).unwrap();
         let again = overlay(&other, Some(stored.text()), &[]).unwrap();
         assert_eq!(again, PretrainConfig { provenance: other.provenance, ..config });
@@ -260,7 +258,10 @@ mod tests {
     fn an_unknown_key_names_the_nearest() {
         let base = pretrain_preset("mrm-vit-b16").unwrap();
         let error = |setting: &str| overlay(&base, None, &[setting.to_owned()]).unwrap_err().to_string();
-        assert_eq!(error("optimizer.batchsize=4"), "no key `optimizer.batchsize`; did you mean `optimizer.batch_size`?");
+        assert_eq!(
+            error("optimizer.batchsize=4"),
+            "no key `optimizer.batchsize`; did you mean `optimizer.batch_size`?"
+        );
         assert_eq!(error("mask_ratio=0.5"), "no key `mask_ratio`; did you mean `model.mask_ratio`?");
         assert_eq!(error("optimizer.lr=1"), "no key `optimizer.lr`; did you mean `optimizer.base_lr`?");
         assert_eq!(error("optimizer.epochs=many"), "`optimizer.epochs` is of type float, not string");

@@ -1,4 +1,4 @@
-//! Configuration of a pretraining run.
+//! Configuration of a pre-training run.
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
@@ -50,7 +50,7 @@ pub struct PretrainOptimizer {
     pub clip: f64,
 }
 
-/// Configuration of a pretraining run.
+/// Configuration of a pre-training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PretrainConfig {
     /// Name of the preset.
@@ -75,7 +75,7 @@ const BASE: &str = include_str!("presets/pretrain/mrm-vit-b16.toml");
 const SMALL: &str = include_str!("presets/pretrain/mrm-vit-s16.toml");
 const TINY: &str = include_str!("presets/pretrain/mrm-vit-tiny.toml");
 
-/// The pretraining defaults of a preset. A vocabulary of 0 means that of the dataset.
+/// The pre-training defaults of a preset. A vocabulary of 0 means that of the dataset.
 ///
 /// # Errors
 /// When there is no such preset.

@@ -85,9 +85,10 @@ fn translate_dataset(config: &mut Table) {
     let Some(Value::String(text)) = config.get("dataset") else { return };
     let parts: Vec<&str> = text.split(", ").collect();
     let list = match parts.as_slice() {
-        [source, records, digest] => records.strip_suffix(" records").and_then(|count| count.parse::<i64>().ok()).map(
-            |count| Value::Array(vec![(*source).into(), count.into(), (*digest).into()]),
-        ),
+        [source, records, digest] => records
+            .strip_suffix(" records")
+            .and_then(|count| count.parse::<i64>().ok())
+            .map(|count| Value::Array(vec![(*source).into(), count.into(), (*digest).into()])),
         _ => None,
     };
     match list {
@@ -146,5 +147,131 @@ fn put(table: &mut Table, key: &str, value: Value) {
         None => {
             table.insert(key.to_owned(), value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{
+        ClassifyConfig, ConfigFile, FindingTask, PRESETS, PretrainConfig, RANDOM_NAME, SegmentConfig, classify_preset,
+        pretrain_preset, segment_preset,
+    };
+
+    /// `[run]` as older versions wrote it.
+    const RUN: &str = "[run]\nseed = 3\nlog_every = 20\ncheckpoint_every = 1000\nkeep_last = 2\nprecision = \"fp32\"\n\
+                       ema = 0.0\nskip_limit = 10\nthreads = 0\nloader_threads = 0\n";
+
+    fn read<C: serde::Serialize + serde::de::DeserializeOwned>(text: &str, kind: &str) -> C {
+        let file = ConfigFile::parse(text, "config.toml").unwrap();
+        assert_eq!(file.kind(), kind);
+        assert!(file.text().starts_with(&format!("kind = \"{kind}\"\n")), "{}", file.text());
+        // What is written now is read again.
+        assert_eq!(ConfigFile::parse(file.text(), "config.toml").unwrap().table(), file.table());
+        file.read().unwrap()
+    }
+
+    #[test]
+    fn an_older_pretraining_run_is_read() {
+        let old = format!(
+            "preset = \"mrm-vit-tiny\"\ndataset = \"mimic-cxr, 78 records, 2fc714a4bdb85100\"\nsplit = \"main\"\n\
+             split_members = \"0a087aae467282d9\"\ntokenizer = \"76df836ac50142dc\"\ninit = \"random\"\n\n\
+             [model]\nrestore = \"both\"\nsuper_resolution = 2\nmask_ratio = 0.5\nnorm_pix_loss = true\nantialias = false\n\
+             frequencies = \"release\"\nimage_weight = 1.0\nreport_weight = 1.0\nreport_loss = \"masked\"\n\n\
+             [model.vit]\nimage_size = 64\npatch_size = 8\nwidth = 128\ndepth = 4\nheads = 4\nmlp_ratio = 4.0\n\
+             in_channels = 3\n\n[model.decoder]\nwidth = 64\ndepth = 1\nheads = 4\nmlp_ratio = 4.0\n\n\
+             [model.bert]\nvocab_size = 888\nhidden = 96\nlayers = 2\nheads = 4\nintermediate = 384\nmax_positions = 64\n\
+             type_vocab = 2\ndropout = 0.1\n\n\
+             [data]\ntokens = 64\nreport_mask_ratio = 0.8\ncrop_scale = 0.7\nflip = 0.0\nmean = 0.4978\nstd = 0.2449\n\n\
+             [optimiser]\nbase_rate = 0.012\nweight_decay = 0.05\nepochs = 200.0\nwarmup_epochs = 40.0\nsteps = 2600\n\
+             batch_size = 32\naccumulation = 1\nclip = 1.0\n\n{RUN}"
+        );
+        let config: PretrainConfig = read(&old, "pretrain");
+        let id = config.provenance.dataset.as_ref().unwrap();
+        assert_eq!((id.source(), id.to_string().as_str()), ("mimic-cxr", "mimic-cxr, 78 records, 2fc714a4bdb85100"));
+        // The older version's preset is that of today.
+        let mut now = pretrain_preset("mrm-vit-tiny").unwrap();
+        now.model.bert.vocab_size = 888;
+        now.run.seed = 3;
+        (now.tokenizer, now.provenance) = (config.tokenizer.clone(), config.provenance.clone());
+        assert_eq!(config, now);
+    }
+
+    #[test]
+    fn older_fine_tuning_runs_are_read() {
+        let vit = "[model.vit]\nimage_size = 64\npatch_size = 8\nwidth = 128\ndepth = 4\nheads = 4\nmlp_ratio = 4.0\n\
+                   in_channels = 3\n";
+        let old = format!(
+            "preset = \"mrm-vit-tiny\"\ntask = \"labels:Edema\"\ndataset = \"\"\nfindings = [\"Edema\"]\nsplit = \"main\"\n\
+             split_members = \"\"\nratio = 10.0\ninit = \"random\"\nstart = \"random start\"\n\n\
+             [model]\nclasses = 1\ndrop_path = 0.1\n{vit}[data]\ncrop_scale = 0.7\nflip = 0.0\nmean = 0.4978\nstd = 0.2449\n\
+             uncertain = \"zeros\"\nuncertain_by_finding = []\nmissing = \"ignore\"\n\
+             [optimizer]\nrule = \"adamw\"\nrate = 0.001\nweight_decay = 0.05\nlayer_decay = 1.0\nlinear_probe = false\n\
+             warmup = 25\nsteps = 250\nbatch_size = 32\naccumulation = 1\nclip = 1.0\nevaluate_every = 25\n{RUN}"
+        );
+        let config: ClassifyConfig = read(&old, "classify");
+        assert_eq!((config.keys.init_name.as_str(), &config.keys.provenance.dataset), (RANDOM_NAME, &None));
+        let mut now = classify_preset("mrm-vit-tiny", &FindingTask::parse("labels:Edema").unwrap(), 10.0).unwrap();
+        (now.run.seed, now.keys) = (3, config.keys.clone());
+        assert_eq!(config, now);
+
+        let old = format!(
+            "preset = \"mrm-vit-tiny\"\ntask = \"siim\"\ndataset = \"siim, 60 records, 121c46c082a42464\"\nsplit = \"main\"\n\
+             split_members = \"9955\"\nratio = 100.0\ninit = \"runs/mrm\"\nstart = \"pre-trained (mrm)\"\n\n\
+             [model]\nhead = \"upernet\"\nblocks = [0, 1, 2, 3]\nchannels = 32\nauxiliary_channels = 32\ndropout = 0.1\n\
+             drop_path = 0.1\n{vit}[data]\ncrop_scale = 0.5\nflip = 0.5\nrepeat_positives = 10\nmean = 0.4978\nstd = 0.2449\n\
+             [optimiser]\nrate = 0.001\nweight_decay = 0.05\nlayer_decay = 0.9\npower = 1.0\nwarmup = 80\nsteps = 800\n\
+             batch_size = 8\nclip = 1.0\nevaluate_every = 100\npatience = 0\n\
+             [prediction]\nthreshold = 0.5\nmin_area = 0\nbatch_size = 8\n{RUN}"
+        );
+        let config: SegmentConfig = read(&old, "segment");
+        assert_eq!((config.keys.init_name.as_str(), config.optimizer.schedule.accumulation), ("pretrained (mrm)", 1));
+        let mut now = segment_preset("mrm-vit-tiny", "siim", 100.0).unwrap();
+        crate::config::FinetuneConfig::complete(&mut now);
+        (now.run.seed, now.keys) = (3, config.keys.clone());
+        assert_eq!(config, now);
+    }
+
+    #[test]
+    fn an_older_evaluation_is_translated() {
+        let mut old = serde_json::json!({ "findings": [], "start": "random start", "updates": 7 });
+        translate_evaluation(&mut old);
+        let new = serde_json::json!({ "findings": [], "init_name": RANDOM_NAME, "steps": 7, "kind": "classify" });
+        assert_eq!(old, new);
+        let mut same = new.clone();
+        translate_evaluation(&mut same);
+        assert_eq!(same, new);
+    }
+
+    /// Figures of the recipes of the paper, which the presets have had since the first version.
+    #[test]
+    fn presets_have_the_figures_of_the_recipes() {
+        let figures = |task: &str, ratio: f64| {
+            let config = classify_preset("mrm-vit-b16", &FindingTask::parse(task).unwrap(), ratio).unwrap();
+            let schedule = config.optimizer.schedule;
+            (schedule.warmup, schedule.steps, schedule.lr, schedule.evaluate_every)
+        };
+        let all = |task: &str| [1.0, 10.0, 100.0].map(|ratio| figures(task, ratio));
+        assert_eq!(all("nih14"), [(50, 3_000, 3e-2, 150), (500, 30_000, 3e-3, 1_500), (5_000, 200_000, 3e-3, 10_000)]);
+        let chexpert = [(150, 2_000, 3e-3, 100), (1_500, 60_000, 5e-4, 3_000), (15_000, 200_000, 5e-4, 10_000)];
+        assert_eq!(all("chexpert5"), chexpert);
+        assert_eq!(all("rsna"), [(50, 2_000, 3e-3, 100), (200, 10_000, 5e-4, 500), (2_000, 50_000, 5e-4, 2_500)]);
+        assert_eq!([all("covid"), all("viral")], [[(50, 1_000, 3e-2, 50); 3]; 2]);
+        assert_eq!(all("labels:A"), all("nih14"));
+        let lengths = [1.0, 10.0, 100.0].map(|ratio| {
+            let schedule = segment_preset("mrm-vit-b16", "siim", ratio).unwrap().optimizer.schedule;
+            (schedule.warmup, schedule.steps, schedule.lr, schedule.evaluate_every, schedule.batch_size)
+        });
+        assert_eq!(
+            lengths,
+            [(1_500, 10_000, 2e-5, 500, 16), (1_500, 10_000, 2e-5, 500, 16), (1_500, 20_000, 2e-5, 1_000, 16)]
+        );
+        let sizes = PRESETS.map(|preset| {
+            let config = pretrain_preset(preset).unwrap();
+            let (vit, optimizer) = (config.model.vit, config.optimizer);
+            (vit.embed_dim, vit.num_layers, vit.image_size, optimizer.base_lr, optimizer.accumulation, optimizer.steps)
+        });
+        let expected = [(768, 12, 224, 1.5e-4, 8, 0), (384, 12, 224, 1.5e-4, 8, 0), (128, 4, 64, 1.2e-2, 1, 2_600)];
+        assert_eq!(sizes, expected);
     }
 }

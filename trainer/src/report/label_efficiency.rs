@@ -78,8 +78,7 @@ fn of_task(title: &str, values: &Values) -> Result<String> {
     } else {
         "with 95% intervals from a bootstrap over patients"
     };
-    let mut html =
-        format!("<p>Mean {title} on the test subset against the share of training labels, {spread}.</p>\n");
+    let mut html = format!("<p>Mean {title} on the test subset against the share of training labels, {spread}.</p>\n");
     if !series.is_empty() {
         writeln!(html, "<figure>{}</figure>", chart(&series, "labels, %", &format!("mean {title}"), true)?)?;
     }

@@ -11,8 +11,8 @@ mod settings;
 
 pub use chart::{Series, chart};
 pub use html::{Section, escape, image_figure, interval_cell};
-pub use metrics_table::metrics_section;
 pub use label_efficiency::Summary;
 pub(crate) use label_efficiency::ratio_key;
+pub use metrics_table::metrics_section;
 pub use page::{Report, report};
 pub use run::{Run, StoredEvaluation};

@@ -36,7 +36,10 @@ pub fn report(registry: &Registry, runs: &[PathBuf], out: &Path) -> Result<Repor
         }
     }
     if found.is_empty() {
-        bail!("no run to report on{}", report.warnings.iter().map(|warning| format!("; {warning}")).collect::<String>());
+        bail!(
+            "no run to report on{}",
+            report.warnings.iter().map(|warning| format!("; {warning}")).collect::<String>()
+        );
     }
     distinguish(&mut found);
     let mut sections = label_efficiency::sections(registry, &found)?;

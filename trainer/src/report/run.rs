@@ -47,7 +47,8 @@ impl StoredEvaluation {
         let path = run.join(format!("evaluation-{stem}.json"));
         let mut json: Value = files::read_json(&path)?;
         renamed::translate_evaluation(&mut json);
-        let header = EvaluationHeader::deserialize(&json).with_context(|| format!("{} is no evaluation", path.display()))?;
+        let header =
+            EvaluationHeader::deserialize(&json).with_context(|| format!("{} is no evaluation", path.display()))?;
         Ok(Self { stem: stem.to_owned(), header, json })
     }
 }
@@ -65,7 +66,8 @@ impl Run {
             bail!("{} is not a run: neither metrics nor an evaluation", path.display());
         }
         let config = run_dir::load_config(path).ok();
-        let kind = config.as_ref().map(ConfigFile::kind).or(evaluations.first().map(|first| first.header.kind.as_str()));
+        let kind =
+            config.as_ref().map(ConfigFile::kind).or(evaluations.first().map(|first| first.header.kind.as_str()));
         let run = Self {
             name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
             kind: kind.unwrap_or_default().to_owned(),
@@ -88,8 +90,7 @@ impl Run {
 fn stems(run: &Path) -> Result<Vec<String>> {
     let entries = std::fs::read_dir(run).with_context(|| format!("cannot read {}", run.display()))?;
     let stem = |name: &str| Some(name.strip_prefix("evaluation-")?.strip_suffix(".json")?.to_owned());
-    let mut stems: Vec<String> =
-        entries.flatten().filter_map(|entry| stem(entry.file_name().to_str()?)).collect();
+    let mut stems: Vec<String> = entries.flatten().filter_map(|entry| stem(entry.file_name().to_str()?)).collect();
     stems.sort();
     Ok(stems)
 }

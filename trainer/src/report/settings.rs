@@ -62,7 +62,7 @@ pub(super) fn section(runs: &[Run]) -> Result<Option<Section>> {
 /// The value of the first of some keys that a configuration has.
 fn value(table: &Table, keys: &[&str]) -> Option<String> {
     let key = keys.iter().find(|key| at(table, key).is_some())?;
-    // Pretraining counts in steps or, if these are 0, in epochs; its learning rate is that of a batch of 256.
+    // Pre-training counts in steps or, if these are 0, in epochs; its learning rate is that of a batch of 256.
     let unit = match *key {
         "optimizer.steps" if at(table, key)?.as_integer() == Some(0) => {
             return Some(format!("{} epochs", shown(at(table, "optimizer.epochs")?)));
@@ -97,10 +97,7 @@ mod tests {
     fn a_run_shows_its_unit_of_length() {
         let table: Table = "split = \"\"\n[optimizer]\nsteps = 0\nepochs = 200.0\nbase_lr = 0.00015".parse().unwrap();
         assert_eq!(value(&table, &["optimizer.steps"]).as_deref(), Some("200 epochs"));
-        assert_eq!(
-            value(&table, &["optimizer.lr", "optimizer.base_lr"]).as_deref(),
-            Some("0.00015 (batch of 256)")
-        );
+        assert_eq!(value(&table, &["optimizer.lr", "optimizer.base_lr"]).as_deref(), Some("0.00015 (batch of 256)"));
         assert_eq!(
             [value(&table, &["split"]), value(&table, &["ratio"]), value(&table, &["run.seed"])],
             [None, None, None]

@@ -142,7 +142,10 @@ pub fn compare_records(
     };
     let (targets, others) = (numbers(&first, ground_truth)?, ordered(ground_truth)?);
     if let Some(at) = (0..targets.len()).find(|&at| targets[at] != others[at]) {
-        bail!("the runs were evaluated with different targets: {ground_truth} of record {} is not the same", records[at]);
+        bail!(
+            "the runs were evaluated with different targets: {ground_truth} of record {} is not the same",
+            records[at]
+        );
     }
     let patient_ids = texts(&first, "patient_id")?;
     let patients = numbered(patient_ids.iter().map(String::as_str));

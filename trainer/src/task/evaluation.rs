@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
+use arrow_array::{ArrayRef, StringArray};
 use dataset::Subset;
 use dataset::commands::cli::UsageError;
-use arrow_array::{ArrayRef, StringArray};
 use dataset::format::{csv_table, table};
 use dataset::store::files;
 use serde::{Deserialize, Serialize};
@@ -243,8 +243,7 @@ impl EvaluationRequest<'_> {
         let file = self.run.join(format!("evaluation-{}.json", self.stem()));
         files::write_json(&file, report)?;
         let table = self.predictions();
-        let written =
-            format!("weights: {}; written: {}, {} and .csv", header.weights, file.display(), table.display());
+        let written = format!("weights: {}; written: {}, {} and .csv", header.weights, file.display(), table.display());
         Ok(Evaluated { text: report.to_string(), json: serde_json::to_value(report)?, warnings, written })
     }
 }

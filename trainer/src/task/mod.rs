@@ -10,8 +10,8 @@
 //! | `evaluation`, `comparison` | what evaluations of all kinds share |
 //! | `pretrain/`, `classify/`, `segment/` | the built-in tasks |
 
-pub mod classify;
 mod checked_evaluation;
+pub mod classify;
 mod comparison;
 mod data_source;
 mod evaluation;
@@ -45,8 +45,8 @@ pub use pretrain::{Pretrain, Pretraining};
 pub use registry::Registry;
 pub use request::{Initialization, Request};
 pub use segment::{MaskRule, Segment, Segmentation};
-pub(crate) use training::{device_name, unfinished_init};
 pub use training::{Prepared, Training, TrainingRun, data_warnings};
+pub(crate) use training::{device_name, unfinished_init};
 
 /// A kind of run.
 ///

@@ -67,10 +67,7 @@ pub fn shared_model(
         let Ok(run) = run_dir::run_of(weights) else { continue };
         let model = Model::of(registry, &run)?;
         if let Some(preset) = preset.filter(|preset| *preset != model.preset) {
-            bail!(
-                "--init {typed} is {}, not {preset}: leave --preset out, and all runs take its model",
-                model.name()
-            );
+            bail!("--init {typed} is {}, not {preset}: leave --preset out, and all runs take its model", model.name());
         }
         match &first {
             None => first = Some((typed, run, model)),

@@ -60,7 +60,8 @@ struct Table {
 impl Table {
     fn read(run: &std::path::Path, subset: &str) -> Result<Self> {
         let batches = evaluated_table(run, subset)?;
-        let schema = batches.first().with_context(|| format!("the predictions of {} are empty", run.display()))?.schema();
+        let schema =
+            batches.first().with_context(|| format!("the predictions of {} are empty", run.display()))?.schema();
         let findings: Vec<String> =
             schema.fields().iter().filter_map(|field| Some(field.name().strip_prefix("score ")?.to_owned())).collect();
         let (mut scores, mut labels) = (Vec::new(), Vec::new());
@@ -76,7 +77,13 @@ impl Table {
                 labels.extend(label_columns.iter().map(|column| column.is_valid(row).then(|| column.value(row) == 1)));
             }
         }
-        Ok(Self { records: texts(&batches, "record_id")?, patients: texts(&batches, "patient_id")?, findings, scores, labels })
+        Ok(Self {
+            records: texts(&batches, "record_id")?,
+            patients: texts(&batches, "patient_id")?,
+            findings,
+            scores,
+            labels,
+        })
     }
 
     /// Scores in the order of another table's records, whose labels must be the same.

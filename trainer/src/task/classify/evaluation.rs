@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use arrow_array::{ArrayRef, Float32Array, Int8Array};
-use dataset::commands::cli::counted;
 use dataset::Subset;
+use dataset::commands::cli::counted;
 use serde::{Deserialize, Serialize};
 
 use super::{Classification, Labels, OpenLabels, TaskLabels, evaluation_transform, predict};
@@ -123,7 +123,8 @@ fn write_predictions(
     targets: &[Option<bool>],
 ) -> Result<()> {
     let classes = labels.findings.len();
-    let names: Vec<String> = labels.findings.iter().flat_map(|f| [format!("score {f}"), format!("label {f}")]).collect();
+    let names: Vec<String> =
+        labels.findings.iter().flat_map(|f| [format!("score {f}"), format!("label {f}")]).collect();
     let mut columns: Vec<(&str, ArrayRef, bool)> = Vec::new();
     for class in 0..classes {
         let score: Float32Array = scores.iter().skip(class).step_by(classes).map(|score| Some(*score)).collect();
@@ -161,7 +162,11 @@ impl std::fmt::Display for ClassificationReport {
             }
         }
         let all = self.findings.iter().map(|finding| &finding.scores).chain([&self.mean]);
-        if all.flat_map(|scores| [scores.auroc, scores.average_precision]).flatten().any(|i| i.is_thin(self.header.draws)) {
+        if all
+            .flat_map(|scores| [scores.auroc, scores.average_precision])
+            .flatten()
+            .any(|i| i.is_thin(self.header.draws))
+        {
             write!(f, "\n{THIN}")?;
         }
         Ok(())

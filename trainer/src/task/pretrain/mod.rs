@@ -39,7 +39,7 @@ impl Task for Pretrain {
     }
 
     fn title(&self) -> &'static str {
-        "pretraining"
+        "pre-training"
     }
 
     fn names(&self) -> &'static [&'static str] {
@@ -81,7 +81,7 @@ impl Task for Pretrain {
 
     fn predict(&self, request: &PredictionRequest) -> Result<String> {
         bail!(
-            "{0} is a pretraining run, which knows no findings; `trainer finetune --init {0}` trains a classifier",
+            "{0} is a pre-training run, which knows no findings; `trainer finetune --init {0}` trains a classifier",
             request.run.display()
         )
     }
@@ -156,7 +156,12 @@ fn other_tokenizer(config: &PretrainConfig) -> Option<String> {
     })
 }
 
-fn training(config: PretrainConfig, source: &DataSource, training: TrainingRows, device: Device) -> Result<Training<'_>> {
+fn training(
+    config: PretrainConfig,
+    source: &DataSource,
+    training: TrainingRows,
+    device: Device,
+) -> Result<Training<'_>> {
     let objective = Pretraining::new(&config.model, device)?;
     let optimizer = config.optimizer.clone();
     let Epoch { records, steps: per_epoch } = training.epoch(&config);

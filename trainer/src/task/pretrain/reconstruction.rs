@@ -47,7 +47,7 @@ pub struct ReconstructedRecord {
 pub struct Reconstruction<'a> {
     /// The dataset, with a split where the records come from its test subset.
     pub source: &'a DataSource,
-    /// A pretraining run, or a file in one.
+    /// A pre-training run, or a file in one.
     pub weights: &'a Path,
     /// The records.
     pub rows: &'a RowChoice,
@@ -69,7 +69,7 @@ const MASKED: f32 = 0.5;
 /// Reconstructs records; writes the image, and the tokens as JSON beside it. Returns the tokens and the path, in words.
 ///
 /// # Errors
-/// When the weights are not those of a pretraining run, or the dataset has another tokenizer.
+/// When the weights are not those of a pre-training run, or the dataset has another tokenizer.
 pub fn reconstruct(request: &Reconstruction) -> Result<String> {
     let run = run_dir::run_of(request.weights)?;
     let rows = request.source.chosen_rows(request.rows, request.seed)?;
@@ -93,7 +93,7 @@ fn reconstructed(run: &Path, request: &Reconstruction, rows: &[u32]) -> Result<(
     let file = run_dir::load_config(run)?;
     ensure!(
         file.kind() == Pretrain.kind(),
-        "{} is a run of kind {}; reconstruct takes a pretraining run",
+        "{} is a run of kind {}; reconstruct takes a pre-training run",
         run.display(),
         file.kind()
     );

@@ -1,4 +1,4 @@
-//! Which records pretraining sees, and which of them have a report.
+//! Which records pre-training sees, and which of them have a report.
 
 use anyhow::{Result, bail};
 use arrow_array::ListArray;
@@ -8,7 +8,7 @@ use dataset::{Dataset, Subset};
 use crate::config::{Epoch, PretrainConfig};
 use crate::task::DataSource;
 
-/// The records that pretraining sees.
+/// The records that pre-training sees.
 pub struct TrainingRows {
     /// Their rows.
     pub rows: Vec<u32>,

@@ -8,7 +8,7 @@ use dataset::commands::cli::counted;
 use serde::{Deserialize, Serialize};
 
 use super::examples::{Examples, examples_image};
-use super::{MaskRule, SegmentedRecord, Segmentation, evaluation_transform, segment, with_mask};
+use super::{MaskRule, Segmentation, SegmentedRecord, evaluation_transform, segment, with_mask};
 use crate::config::SegmentConfig;
 use crate::eval::bootstrap::{Bootstrap, Interval};
 use crate::eval::overlap::{Overlap, run_lengths};

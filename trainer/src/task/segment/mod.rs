@@ -29,7 +29,7 @@ use crate::train::lr_schedule::WarmupPoly;
 
 pub use evaluation::SegmentationReport;
 pub use examples::examples_image;
-pub use objective::{MaskRule, SegmentedRecord, Segmentation, segment};
+pub use objective::{MaskRule, Segmentation, SegmentedRecord, segment};
 
 /// Segmentation of a finding's masks.
 #[derive(Debug, Clone, Copy, Default)]

@@ -97,10 +97,18 @@ impl Objective for Segmentation {
 
     fn evaluate(&self) -> Result<Option<Evaluation>> {
         let mut overlaps = Vec::with_capacity(self.validate.len());
-        segment(&self.model, &self.dataset, &self.validate, self.transform, self.rule, self.store.device(), |record| {
-            overlaps.push(record.overlap);
-            Ok(())
-        })?;
+        segment(
+            &self.model,
+            &self.dataset,
+            &self.validate,
+            self.transform,
+            self.rule,
+            self.store.device(),
+            |record| {
+                overlaps.push(record.overlap);
+                Ok(())
+            },
+        )?;
         let Some(mean) = MeanOverlap::of(&overlaps) else { return Ok(None) };
         let mut values = vec![("dice".to_owned(), mean.dice), ("iou".to_owned(), mean.iou)];
         if let Some((dice, iou)) = mean.positive {
