@@ -45,7 +45,7 @@ pub(super) fn warn<'a>(warnings: impl IntoIterator<Item = &'a String>) {
     warnings.into_iter().for_each(|warning| dataset::cli_eprintln!("warning: {warning}"));
 }
 
-/// A word for a shell.
+/// A path as an argument in a shell.
 pub(super) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-:=+,".contains(c));

@@ -25,30 +25,30 @@ pub struct Report {
 /// # Errors
 /// When there is no run, an evaluation is damaged, or the page cannot be written.
 pub fn report(registry: &Registry, runs: &[PathBuf], out: &Path) -> Result<Report> {
-    let (mut found, mut report) = (Vec::new(), Report::default());
+    let (mut runs_read, mut report) = (Vec::new(), Report::default());
     for path in with_inner(runs) {
         match Run::load(&path) {
             Ok((run, warnings)) => {
-                found.push(run);
+                runs_read.push(run);
                 report.warnings.extend(warnings);
             }
             Err(error) => report.warnings.push(format!("left out: {error:#}")),
         }
     }
-    if found.is_empty() {
+    if runs_read.is_empty() {
         bail!(
             "no run to report on{}",
             report.warnings.iter().map(|warning| format!("; {warning}")).collect::<String>()
         );
     }
-    distinguish(&mut found);
-    let mut sections = label_efficiency::sections(registry, &found)?;
+    distinguish(&mut runs_read);
+    let mut sections = label_efficiency::sections(registry, &runs_read)?;
     for task in registry.tasks() {
-        let of_task: Vec<&Run> = found.iter().filter(|run| run.kind == task.kind()).collect();
+        let of_task: Vec<&Run> = runs_read.iter().filter(|run| run.kind == task.kind()).collect();
         sections.extend(task.report(&of_task)?);
     }
-    sections.extend(curves::section(registry, &found)?);
-    sections.extend(settings::section(&found)?);
+    sections.extend(curves::section(registry, &runs_read)?);
+    sections.extend(settings::section(&runs_read)?);
     let body: String = sections.iter().map(Section::to_html).collect();
     let page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\

@@ -41,7 +41,7 @@ impl EvaluationOption {
     }
 }
 
-/// How a run is evaluated; none stands for the task's default.
+/// How a run is evaluated; none means the task's default.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EvaluationOptions {
     /// Bootstrap draws.
