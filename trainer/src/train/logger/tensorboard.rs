@@ -1,7 +1,7 @@
-//! A run's metrics as TensorBoard reads them: one event file of scalars.
+//! A run's metrics in TensorBoard's format: one event file of scalars.
 //!
-//! The file is a sequence of records, each its length, a checksum of the length, the bytes, a checksum of them
-//! (TensorFlow's `record_writer.h`); the bytes are a protocol buffer `Event`, of which three fields are needed.
+//! The file is a sequence of records: length, checksum of the length, bytes, checksum of the bytes (TensorFlow's
+//! `record_writer.h`). The bytes are a protocol buffer `Event`, of which three fields are used.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -11,20 +11,19 @@ use anyhow::Result;
 use dataset::store::files;
 use serde_json::Value;
 
-/// Key of the time of a line, in seconds since 1970.
-pub const TIME: &str = "time";
+use super::{STEP, TIME};
 
-/// One name, so that a resumed run goes on in the same file.
-pub const NAME: &str = "events.out.tfevents.mrm";
+/// Name of the file in a run; a fixed one, so that a resumed run continues in the same file.
+pub(super) const NAME: &str = "events.out.tfevents.mrm";
 
 /// An event file that is being written.
-pub struct Events {
+pub(super) struct Events {
     file: File,
 }
 
 impl Events {
-    /// Writes the file anew from the lines there are, and stays at its end.
-    pub fn create(run: &Path, lines: &[Value]) -> Result<Self> {
+    /// Writes the file from the lines so far and opens it for more.
+    pub(super) fn create(run: &Path, lines: &[Value]) -> Result<Self> {
         let path = run.join(NAME);
         let time = lines.first().map_or(0.0, |line| line[TIME].as_f64().unwrap_or(0.0));
         let mut bytes = record(&[double(1, time), text(3, b"brain.Event:2")].concat());
@@ -34,7 +33,7 @@ impl Events {
     }
 
     /// Appends the numbers of a line.
-    pub fn write(&mut self, line: &Value) -> Result<()> {
+    pub(super) fn write(&mut self, line: &Value) -> Result<()> {
         Ok(self.file.write_all(&record(&event(line)))?)
     }
 }
@@ -43,11 +42,11 @@ impl Events {
 fn event(line: &Value) -> Vec<u8> {
     let mut summary = Vec::new();
     for (name, value) in line.as_object().into_iter().flatten() {
-        if let (Some(value), false) = (value.as_f64(), matches!(name.as_str(), "step" | TIME)) {
+        if let (Some(value), false) = (value.as_f64(), matches!(name.as_str(), STEP | TIME)) {
             summary.extend(text(1, &[text(1, name.as_bytes()), float(2, value as f32)].concat()));
         }
     }
-    let step = line["step"].as_u64().unwrap_or(0);
+    let step = line[STEP].as_u64().unwrap_or(0);
     [double(1, line[TIME].as_f64().unwrap_or(0.0)), whole(2, step), text(5, &summary)].concat()
 }
 
@@ -57,7 +56,7 @@ fn record(bytes: &[u8]) -> Vec<u8> {
     [&length[..], &check(&length), bytes, &check(bytes)].concat()
 }
 
-/// The CRC-32C of bytes, turned and shifted as TensorFlow does.
+/// The CRC-32C of bytes, rotated and offset as TensorFlow does.
 fn masked_checksum(bytes: &[u8]) -> u32 {
     let crc = !bytes.iter().fold(!0_u32, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0x82F6_3B78 } else { crc >> 1 })
