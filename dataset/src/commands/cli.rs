@@ -160,6 +160,14 @@ pub fn ratio(text: &str) -> Result<Ratio, String> {
     text.parse().map_err(|_| "give a percentage above 0 and at most 100, with at most nine decimals".to_owned())
 }
 
+/// Parses a label ratio as a number in percent, for clap.
+///
+/// # Errors
+/// Says what is expected.
+pub fn percent(text: &str) -> Result<f64, String> {
+    ratio(text).map(Ratio::percent)
+}
+
 /// Parses a number above 0, for clap.
 ///
 /// # Errors

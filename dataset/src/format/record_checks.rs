@@ -44,7 +44,10 @@ pub(crate) fn token_ids(ids: &[i32], vocabulary: usize) -> Checked {
 }
 
 /// The label of a code, where there is one.
-pub(crate) fn label(code: Option<i8>) -> Result<Option<Label>, String> {
+///
+/// # Errors
+/// When the code is none of 1, 0, -1.
+pub fn label(code: Option<i8>) -> Result<Option<Label>, String> {
     let invalid = |code| format!("label code {code}, which is none of 1, 0, -1");
     code.map(|code| Label::from_code(code).ok_or_else(|| invalid(code))).transpose()
 }

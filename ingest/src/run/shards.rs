@@ -396,6 +396,8 @@ impl Job<'_> {
         scratch: &mut Scratch,
         seen: &mut Stamps,
     ) -> Result<Made, (Stage, String)> {
+        let labels = planned.labels.iter().copied().map(record_checks::label).collect::<Result<_, _>>();
+        let labels = labels.map_err(|message| (Stage::Table, message))?;
         let mut record = Record {
             record_id: planned.record_id.clone(),
             patient_id: planned.patient_id.clone(),
@@ -406,7 +408,7 @@ impl Job<'_> {
             view: planned.view.clone(),
             sex: planned.sex.clone(),
             age_years: planned.age_years,
-            labels: planned.labels.clone(),
+            labels,
             ..Record::default()
         };
         let mut pixels = PixelSums::default();
@@ -447,7 +449,7 @@ impl Job<'_> {
             (record.height, record.width) = (image.height as u16, image.width as u16);
             let sides = (record.height, record.width);
             let of_box =
-                |found: &BoundingBox| record_checks::place([found.x, found.y, found.width, found.height], sides);
+                |found: &BoundingBox| record_checks::rectangle([found.x, found.y, found.width, found.height], sides);
             record.boxes.iter().try_for_each(of_box).map_err(|error| (Stage::Decode, error))?;
             let marked = planned.mask.as_ref();
             record.mask = marked
@@ -517,8 +519,8 @@ impl Job<'_> {
             image: ImageSpec {
                 encoding: self.options.encoding,
                 compression: self.options.compression.name().to_owned(),
-                tone: self.options.tone.name().to_owned(),
-                fit: self.options.fit.name().to_owned(),
+                intensity: self.options.tone.name().to_owned(),
+                resize: self.options.fit.name().to_owned(),
                 size: self.options.size,
                 mean,
                 std,
