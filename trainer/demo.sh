@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# The whole road on synthetic data: raw directory → shards → split → pre-training → fine-tuning at 1, 10 and 100% of the
-# labels from pre-trained and from random weights → one table and one HTML page. Usage: demo.sh OUT, with BIN set.
+# The whole pipeline on synthetic data: raw directory → shards → split → pre-training → fine-tuning at 1, 10 and 100% of the
+# labels from pretrained weights and from random initialization → one table and one HTML page. Usage: demo.sh OUT, with BIN
+# set.
 set -euo pipefail
 out=${1:?usage: demo.sh OUT}
 bin=${BIN:?BIN names the folder of the binaries}
 mkdir -p "$out/logs"
 started=$SECONDS
-# Five findings that show at 64 pixels.
+# Five findings that are visible at 64 pixels.
 task=chexpert5
 
-# Runs a step with its output in a log; on failure shows the end of it.
+# Runs a step with its output in a log; on failure prints the end of the log.
 step() {
     local name=$1 began=$SECONDS
     shift
@@ -23,7 +24,7 @@ step() {
 }
 
 step "phantom" "$bin/ingest" phantom mimic-cxr "$out/raw" --studies 3000 --size 128
-# Three films are cut short, as an interrupted download leaves them: ingest goes on without, and says so.
+# Truncates three files, as an interrupted download would: ingest continues without them and reports them.
 find "$out/raw/files" -name '*.dcm' | sort | sed -n '500p;1500p;2500p' | xargs truncate --size 2000
 step "ingest" "$bin/ingest" mimic-cxr "$out/raw" "$out/data" --size 128 --vocab-size 1000 --report-text findings+impression
 step "verify" "$bin/dataset" verify "$out/data"
@@ -49,14 +50,14 @@ echo
 echo "mean AUROC on the test subset over the task's five findings (95% interval, bootstrap over patients)"
 printf '%-16s%-26s%-26s%-26s\n' "weights" "1% of the labels" "10%" "100%"
 for start in mrm random; do
-    printf '%-16s' "$([ "$start" = mrm ] && echo pre-trained || echo random start)"
+    printf '%-16s' "$([ "$start" = mrm ] && echo pretrained || echo random init)"
     for ratio in 1 10 100; do
         printf '%-26s' "$(grep '^mean over' "$out/logs/evaluation-$start-$ratio%.log" | awk '{print $5, $6}')"
     done
     echo
 done
 echo
-echo "everything in    $out ($((SECONDS - started)) s)"
-echo "the page         $out/report.html"
+echo "output           $out ($((SECONDS - started)) s)"
+echo "report           $out/report.html"
 echo "dataset          $out/data (montage: $out/montage.png)"
 echo "runs             $out/runs"

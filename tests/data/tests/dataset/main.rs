@@ -1,0 +1,11 @@
+//! The library `dataset` and its commands: splits, loader, exports, checks, and other readers of the same files.
+
+mod export;
+mod features;
+mod inspect;
+mod interop;
+mod loader;
+mod old_formats;
+mod splits;
+mod transforms;
+mod verify;
