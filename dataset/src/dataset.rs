@@ -485,13 +485,8 @@ mod tests {
         split.save(dataset.storage(), &certificate).unwrap();
         assert_eq!(Split::load(&dataset, "main").unwrap(), split);
         let names: Vec<String> = storage.list("").unwrap().into_iter().map(|file| file.name).collect();
-        let expected = [
-            "dataset.json",
-            "rejects.parquet",
-            "shards/part-00000.parquet",
-            "splits/main.json",
-            "splits/main.parquet",
-        ];
+        let expected =
+            ["dataset.json", "rejects.parquet", "shards/part-00000.parquet", "splits/main.json", "splits/main.parquet"];
         assert_eq!(names, expected);
         assert!(Storage::at("memory://other/one/set").unwrap().list("").unwrap().is_empty(), "stores have names");
 

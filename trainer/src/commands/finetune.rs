@@ -4,9 +4,9 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail};
-use dataset::{Ratio, Subset};
 use dataset::commands::cli::UsageError;
 use dataset::transform::{ASPECT, Crop, Transform};
+use dataset::{Ratio, Subset};
 use tch::Device;
 
 use super::{Codes, DataSource, place, seed_start_values, seen_before, unfinished_start};

@@ -5,6 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow_array::RecordBatch;
 use arrow_schema::{DataType, SchemaRef};
 use crc32fast::Hasher;
 use parquet::arrow::ArrowWriter;
@@ -106,18 +107,27 @@ impl ShardWriter {
     /// # Errors
     /// When they cannot be written.
     pub fn write(&mut self, records: &[Record]) -> Result<()> {
-        let Some(writer) = self.writer.as_mut() else {
-            return Err(Error::Invalid("the shard is finished".to_owned()));
-        };
         let mut rest = records;
         while !rest.is_empty() {
             let (piece, after) = rest.split_at(fitting(rest.iter(), BATCH_BYTES));
             rest = after;
             let batch = to_batch(&self.schema, piece)
                 .map_err(|error| Error::Shard { shard: self.path.display().to_string(), message: error.to_string() })?;
-            self.rows += batch.num_rows() as u64;
-            writer.write(&batch).map_err(Error::parquet(&self.path))?;
+            self.write_batch(&batch)?;
         }
+        Ok(())
+    }
+
+    /// Appends the rows of an Arrow batch with the columns of [`record::schema`]. Their values are not checked.
+    ///
+    /// # Errors
+    /// When its columns have other types, or it cannot be written.
+    pub fn write_batch(&mut self, batch: &RecordBatch) -> Result<()> {
+        let Some(writer) = self.writer.as_mut() else {
+            return Err(Error::Invalid("the shard is finished".to_owned()));
+        };
+        writer.write(batch).map_err(Error::parquet(&self.path))?;
+        self.rows += batch.num_rows() as u64;
         Ok(())
     }
 

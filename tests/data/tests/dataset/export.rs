@@ -200,10 +200,10 @@ fn an_export_of_a_subset_has_exactly_its_records() {
     let rows = |subset, ratio| split.rows(subset, ratio).len();
     let cases = [
         (&["--subset", "test"][..], rows(dataset::Subset::Test, None)),
-        (&["--subset", "train", "--ratio", "10"], rows(dataset::Subset::Train, Some(10.0))),
+        (&["--subset", "train", "--ratio", "10"], rows(dataset::Subset::Train, Some(dataset::Ratio::TEN))),
         (
             &["--ratio", "50"],
-            rows(dataset::Subset::Train, Some(50.0))
+            rows(dataset::Subset::Train, Some("50".parse().expect("a ratio")))
                 + rows(dataset::Subset::Validate, None)
                 + rows(dataset::Subset::Test, None),
         ),

@@ -17,7 +17,8 @@ fn dependencies(arguments: &[&str]) -> Vec<String> {
 }
 
 /// Packages that only features add. Of polars it is every package.
-const OPTIONAL: [&str; 8] = ["clap", "clap_complete", "indicatif", "object_store", "polars", "polars-core", "tar", "tokio"];
+const OPTIONAL: [&str; 8] =
+    ["clap", "clap_complete", "indicatif", "object_store", "polars", "polars-core", "tar", "tokio"];
 
 #[test]
 fn heavy_dependencies_come_with_features_only() {
@@ -26,7 +27,8 @@ fn heavy_dependencies_come_with_features_only() {
     for name in OPTIONAL {
         assert!(default.iter().any(|found| found == name), "`{name}` is missing with default features");
     }
-    let unwanted = |name: &&String| OPTIONAL.contains(&name.as_str()) || ["polars", "clap"].iter().any(|p| name.starts_with(p));
+    let unwanted =
+        |name: &&String| OPTIONAL.contains(&name.as_str()) || ["polars", "clap"].iter().any(|p| name.starts_with(p));
     assert_eq!(bare.iter().find(unwanted), None, "without features");
     assert!(bare.iter().any(|name| name == "parquet") && bare.len() < default.len());
     let cloud = dependencies(&["--no-default-features", "--features", "cloud"]);

@@ -392,12 +392,16 @@ fn invalid_codes_and_images_are_reported() {
         write_dataset(&out, &["A"], encoding, &[records]);
         fails("dataset", 1, args!["verify", &out])
     };
-    let code = printed("code", ImageEncoding::Raw, &|record| record.labels[0] = Some(3));
+    let out = temporary.path().join("coded");
+    let records: Vec<Record> = (0..3).map(|row| made_record(row, (10, 14), 1)).collect();
+    write_dataset(&out, &["A"], ImageEncoding::Raw, &[records]);
+    helpers::set_label_code(&out, 0, 1, 0, 3);
+    let code = fails("dataset", 1, args!["verify", &out]);
     assert!(code.contains("label code 3, which is none of 1, 0, -1"), "{code}");
     let token = printed("token", ImageEncoding::Raw, &|record| record.token_ids[2] = 100);
-    assert!(token.contains("token id 100, of a vocabulary of 100"), "{token}");
+    assert!(token.contains("token id 100, but the vocabulary has 100 pieces"), "{token}");
     let long = printed("long", ImageEncoding::Raw, &|record| record.image.extend([250; 9]));
-    assert!(long.contains("row 1: the image page does not hold 140 bytes"), "{long}");
+    assert!(long.contains("row 1: the image page does not contain 140 bytes"), "{long}");
     let turned = printed("turned", ImageEncoding::Png, &|record| {
         (record.width, record.height) = (record.height, record.width);
     });
@@ -415,7 +419,7 @@ fn invalid_codes_and_images_are_reported() {
             record.boxes = vec![BoundingBox { label: "A".to_owned(), x, y, width, height }];
         });
         assert!(boxed.starts_with(&format!("{FIRST}, row 1: a box at ")), "{boxed}");
-        assert!(boxed.contains("which is not in its image of 10 × 14"), "{boxed}");
+        assert!(boxed.contains("which is not inside its image of 10 × 14"), "{boxed}");
     }
     let png = |color, depth, (width, height): (u32, u32), bytes: usize| {
         let mut png = Vec::new();
@@ -553,7 +557,7 @@ fn every_encoding_holds_the_same_images() {
         assert_eq!(found.len(), expected.len());
         for row in (0..expected.len()).rev() {
             let (mut wanted, record) = (expected.record(row).expect("a record"), found.record(row).expect("a record"));
-            let picture = |dataset: &Dataset| dataset.image(row, wanted.height, wanted.width).expect("an image");
+            let picture = |dataset: &Dataset| dataset.image(row).expect("an image");
             assert_eq!(picture(&found).pixels, picture(&expected).pixels, "{more:?}, row {row}");
             if more[1] == "png" {
                 let decoded = dataset::format::image_codec::decode(&record.image).expect("an image");

@@ -108,7 +108,7 @@ fn the_real_covid_set_is_trained_on() {
     let labels = Dataset::open(&data).expect("a dataset");
     let split = Split::load(&labels, "main").expect("a split");
     let pneumonia = labels.findings().iter().position(|name| name == "Pneumonia").expect("a finding");
-    let (rows, codes) = (split.rows(Subset::Train, Some(100.0)), labels.labels().expect("labels"));
+    let (rows, codes) = (split.rows(Subset::Train, Some(dataset::Ratio::ALL)), helpers::dataset_codes(&labels));
     let counted = rows.iter().filter(|&&row| codes[row as usize][pneumonia] == Some(1)).count();
     assert!(counted < rows.len() && printed.contains(&format!("{counted} labeled records, 3 updates")), "{printed}");
     let printed =
@@ -240,7 +240,8 @@ fn invalid_settings_are_refused_with_one_line() {
     // Epochs replace the steps of the preset: two epochs of fewer than 64 records.
     let epochs_run = temporary.path().join("epochs");
     let mut epochs =
-        args!["pretrain", "--data", &data, "--run", &epochs_run, "--preset", "mrm-vit-tiny", "--split", "main"].to_vec();
+        args!["pretrain", "--data", &data, "--run", &epochs_run, "--preset", "mrm-vit-tiny", "--split", "main"]
+            .to_vec();
     epochs.extend(args!["--epochs", "2", "--batch-size", "2", "--device", "cpu"]);
     epochs.extend(MINIATURE.iter().map(Into::into));
     ok("trainer", epochs);
