@@ -1,7 +1,7 @@
 //! What each encoding and compression of the images costs:
 //! `cargo bench --profile release --workspace --bench encodings -- DATASET`.
 //!
-//! DATASET was ingested with raw images. They are written anew in each way, and read back decoded, on one thread, from
+//! DATASET was ingested with raw images. They are written in each way and read back decoded, on one thread, from
 //! the page cache; of several rounds the fastest counts, in seconds of the core, so waiting for a disk is left out. Prints
 //! a table in Markdown.
 

@@ -1,7 +1,7 @@
 //! The columns of each record that a loader needs besides its image.
 //!
 //! They are read by row groups, each when one of its records is first needed, and kept: the first batch of a large dataset
-//! comes quickly, and each column is read once.
+//! is ready quickly, and each column is read once.
 
 use std::sync::{Arc, OnceLock};
 

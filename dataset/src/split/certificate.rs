@@ -159,7 +159,7 @@ impl Certificate {
             ("parts", self.parts.len() as u64, measured.parts.len() as u64),
         ];
         let counts = counts.into_iter().map(|(what, stated, found)| (what.to_owned(), stated, found));
-        let of_parts = self.parts.iter().zip(&measured.parts).flat_map(|(stated, found)| stated.beside(found));
+        let of_parts = self.parts.iter().zip(&measured.parts).flat_map(|(stated, found)| stated.compared(found));
         if let Some((what, stated, found)) = counts.chain(of_parts).find(|(_, stated, found)| stated != found) {
             return Some(format!("{found} {what}, {stated} are certified"));
         }

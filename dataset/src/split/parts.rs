@@ -77,14 +77,14 @@ impl Part {
     }
 
     /// The counts of this part beside those of another, with their names.
-    pub(super) fn beside<'a>(&'a self, found: &'a Self) -> impl Iterator<Item = (String, u64, u64)> + 'a {
+    pub(super) fn compared<'a>(&'a self, measured: &'a Self) -> impl Iterator<Item = (String, u64, u64)> + 'a {
         let counts = [
-            ("records", self.records, found.records),
-            ("studies", self.studies, found.studies),
-            ("patients", self.patients, found.patients),
-            ("labeled records", self.labeled, found.labeled),
+            ("records", self.records, measured.records),
+            ("studies", self.studies, measured.studies),
+            ("patients", self.patients, measured.patients),
+            ("labeled records", self.labeled, measured.labeled),
         ];
-        let findings = self.findings.iter().zip(&found.findings);
+        let findings = self.findings.iter().zip(&measured.findings);
         counts.into_iter().map(|(what, stated, found)| (format!("{what} in {}", self.name), stated, found)).chain(
             findings.map(|(stated, found)| {
                 (format!("positives of {} in {}", stated.finding, self.name), stated.positives, found.positives)

@@ -115,7 +115,7 @@ impl Display for SplitWarning {
             // As many decimals as the expected share has.
             let expected = format!("{expected:.9}");
             let expected = expected.trim_end_matches('0').trim_end_matches('.');
-            write!(f, "{part} holds {found:.1}% of the {all} ({count} of {of}), not {expected}%")
+            write!(f, "{part} has {found:.1}% of the {all} ({count} of {of}), not {expected}%")
         }
     }
 }

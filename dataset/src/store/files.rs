@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(fs::read(&path).expect("a file"), b"first");
         drop(other);
         // The file of a killed writer is replaced, and nothing of it is left.
-        fs::write(temporary(&path), "much longer than what comes").expect("written");
+        fs::write(temporary(&path), "much longer than the next text").expect("written");
         write_atomic(&path, b"third").expect("written");
         assert_eq!(fs::read(&path).expect("a file"), b"third");
         assert!(!temporary(&path).exists());

@@ -177,7 +177,7 @@ impl Shard {
         let schema = self.metadata.metadata().file_metadata().schema_descr();
         let roots = schema.root_schema().get_fields();
         let projection = ProjectionMask::roots(schema, (0..roots.len()).filter(|&i| names.contains(&roots[i].name())));
-        let needed = self.needed(&projection, group).ok_or_else(|| broken(&"a column lies outside of the file"))?;
+        let needed = self.needed(&projection, group).ok_or_else(|| broken(&"a column is outside of the file"))?;
         let ranges: Vec<Range<u64>> = needed.iter().map(|chunk| chunk.bytes.clone()).collect();
         let fetched = self.file.read_ranges(&ranges).map_err(|error| match error {
             Error::Invalid(message) => broken(&message),

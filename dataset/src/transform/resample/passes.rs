@@ -35,9 +35,10 @@ pub fn widen(row: &[u8], wide: &mut [i16]) {
 pub fn passes() -> (Across, Down) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has AVX2.
         return (
+            // SAFETY: the processor has AVX2.
             |row, taps, out| unsafe { avx2::across(row, taps, out) },
+            // SAFETY: the processor has AVX2.
             |source, weights, out| unsafe { avx2::down(source, weights, out) },
         );
     }
@@ -179,7 +180,7 @@ mod avx2 {
         }
     }
 
-    /// Outputs whose source pixels lie near each other: eight side by side, a pair of taps at a time.
+    /// Outputs whose source pixels are near each other: eight side by side, a pair of taps at a time.
     #[target_feature(enable = "avx2")]
     fn across_near<const PAIRS: usize>(row: &[i16], taps: &Taps, out: &mut [u8]) {
         let near = &taps.near;

@@ -311,7 +311,7 @@ fn nih_is_split_evenly_and_as_published() {
     assert!(ok("dataset", args!["verify", &data]).contains("112120 records, all whole"));
 
     let refused = fails("dataset", 1, args!["split", &data, "--name", "x", "--lists", &lists, "--ratios", "5"]);
-    assert!(refused.contains("the lists state their own ratios (1, 10, 100): leave --ratios out"), "{refused}");
+    assert!(refused.contains("the lists give their own ratios (1, 10, 100): leave --ratios out"), "{refused}");
     let refused = fails("dataset", 1, args!["split", &data, "--name", "x", "--lists", lists.join("../CheXpert")]);
     assert!(refused.contains("are these the lists of another source?"), "{refused}");
     let refused = fails("dataset", 1, args!["split", &data, "--name", "x", "--lists", lists.join("..")]);
@@ -455,7 +455,7 @@ fn a_set_far_from_its_share_or_prevalence_is_reported() {
     assert_eq!((share.expected, share.count, share.of), (0.01, one, train));
     assert!((share.found - one as f64 / train as f64).abs() < 1e-12);
     let share =
-        format!("the 1% set holds {:.1}% of the training records ({one} of {train}), not 1%", 100.0 * share.found);
+        format!("the 1% set has {:.1}% of the training records ({one} of {train}), not 1%", 100.0 * share.found);
     assert!(printed.contains(&format!("\nwarning: {share}\n")), "{printed}");
     // The 50% set is near its share, and the 100% set never deviates.
     assert!(message.warnings.iter().all(|warning| warning.part != "100%"), "{:?}", message.warnings);
@@ -489,7 +489,7 @@ fn a_changed_split_is_refused() {
     let (split, stated) = (load(&dataset, "main"), certificate(&data, "main"));
     refused_changes(&data, || {
         let refused = fails("dataset", 1, args!["verify", &data]);
-        assert!(refused.contains("make it anew: dataset split "), "{refused}");
+        assert!(refused.contains("make the split again: dataset split "), "{refused}");
         refused
     });
     // A split with an unreadable certificate is not replaced without `--overwrite`.
@@ -500,7 +500,7 @@ fn a_changed_split_is_refused() {
     fs::write(data.join(certificate_path("main")), kept).expect("written");
     fs::write(data.join(certificate_path("main")), "{}").expect("written");
     let refused = fails("dataset", 1, args!["verify", &data]);
-    assert!(refused.contains("no certificate that can be read") && refused.contains("dataset split"), "{refused}");
+    assert!(refused.contains("its certificate cannot be read") && refused.contains("dataset split"), "{refused}");
 
     split.save(&Storage::folder(&data), &stated).expect("written");
     ok("dataset", args!["verify", &data]);

@@ -284,6 +284,6 @@ fn a_name_with_a_line_break_is_rejected() {
     ingest("folder", &names, &out, &["--max-reject-rate", "1", "--tokenizer", "none"]);
     let rejected = rejects(&out);
     assert_eq!((rejected.len(), rejected[0].source_path.as_str()), (1, "two\nlines.png"));
-    assert!(rejected[0].error.ends_with("holds the control character U+000A"), "{}", rejected[0].error);
+    assert!(rejected[0].error.ends_with("contains the control character U+000A"), "{}", rejected[0].error);
     assert!(ok("dataset", args!["verify", &out]).contains("1 record, all whole"));
 }
