@@ -10,22 +10,22 @@ use std::time::{Duration, Instant};
 
 use helpers::{args, ingest, ok, phantom, tests_folder};
 use serde_json::Value;
-use trainer::train::run_dir::read_metrics;
+use trainer::train::logger::read_metrics;
 
 /// A model of a few thousand weights.
 pub const MINIATURE: [&str; 14] = [
     "--set",
     "model.vit.image_size=32",
     "--set",
-    "model.vit.width=32",
+    "model.vit.embed_dim=32",
     "--set",
-    "model.vit.depth=1",
+    "model.vit.num_layers=1",
     "--set",
-    "model.decoder.width=32",
+    "model.decoder.embed_dim=32",
     "--set",
-    "model.bert.hidden=32",
+    "model.bert.embed_dim=32",
     "--set",
-    "model.bert.layers=1",
+    "model.bert.num_layers=1",
     "--set",
     "run.log_every=1",
 ];
@@ -62,7 +62,7 @@ pub fn pretraining(data: &Path, run: &Path, steps: u64, more: &[&str]) -> Vec<Os
 
 /// The log without the values that depend on the clock.
 pub fn numbers(run: &Path) -> Vec<Value> {
-    let mut lines = read_metrics(run).expect("metrics");
+    let mut lines = read_metrics(run).expect("metrics").lines;
     for line in &mut lines {
         let line = line.as_object_mut().expect("an object");
         line.remove("images_per_second");
@@ -79,7 +79,7 @@ pub fn weights(run: &Path) -> Vec<u8> {
 /// Waits until a run has logged so many steps.
 pub fn wait_for(run: &Path, steps: usize) {
     let started = Instant::now();
-    while read_metrics(run).map_or(0, |lines| lines.len()) < steps {
+    while read_metrics(run).map_or(0, |metrics| metrics.lines.len()) < steps {
         assert!(started.elapsed() < Duration::from_mins(2), "the run makes no progress");
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -11,7 +11,7 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 use trainer::config::{overlay, pretrain_preset};
 use trainer::model::classifier::{ClassifierConfig, VitClassifier};
-use trainer::model::mrm::{Mrm, MrmConfig, Restore};
+use trainer::model::mrm::{Mrm, MrmConfig, Reconstruct};
 use trainer::model::vit::{LAYER_NORM_EPSILON, VitConfig};
 use trainer::weights::{load_state, pth};
 use training::torch_python;
@@ -21,15 +21,15 @@ const TOLERANCE: f64 = 1e-4;
 /// The sizes of the golden model, over the default preset.
 const GOLDEN: [&str; 12] = [
     "model.vit.image_size=64",
-    "model.vit.width=48",
-    "model.vit.depth=2",
-    "model.vit.heads=4",
-    "model.decoder.width=24",
-    "model.decoder.depth=2",
-    "model.decoder.heads=4",
-    "model.bert.hidden=32",
-    "model.bert.layers=2",
-    "model.bert.heads=4",
+    "model.vit.embed_dim=48",
+    "model.vit.num_layers=2",
+    "model.vit.num_heads=4",
+    "model.decoder.embed_dim=24",
+    "model.decoder.num_layers=2",
+    "model.decoder.num_heads=4",
+    "model.bert.embed_dim=32",
+    "model.bert.num_layers=2",
+    "model.bert.num_heads=4",
     "model.bert.intermediate=64",
     "model.bert.max_positions=24",
 ];
@@ -110,15 +110,15 @@ fn pytorch_checkpoints_are_imported_or_refused() {
     assert!(evil.contains("and 1 more") && evil.contains("not imported: evil"), "{evil}");
 
     for (name, complaint) in [
-        ("module", "`model` holds an object of torch.nn.modules.linear.Linear, no state dict"),
-        ("evil", "`model` holds an object of __builtin__.eval, no state dict"),
-        ("tensor", "no dict but a tensor"),
+        ("module", "`model` is an object of torch.nn.modules.linear.Linear, not a state dict"),
+        ("evil", "`model` is an object of __builtin__.eval, not a state dict"),
+        ("tensor", "not a dict but a tensor"),
         ("keys", "no state dict in it; its keys are: epoch, weights"),
         ("legacy", "in the format of PyTorch before 1.6; save it again"),
         ("script", "a TorchScript archive; take the weights out of it"),
         ("big-endian", "in the byte order `big`"),
         ("compressed", "is compressed"),
-        ("storage", "lies in storage 3, which the archive does not have"),
+        ("storage", "is in storage 3, which the archive does not have"),
         ("short", "reaches outside its storage of"),
         ("pickle", "no data.pkl"),
         ("claim", "more than the file holds"),
@@ -289,7 +289,13 @@ fn tiny() -> MrmConfig {
 fn tokens(state: &State, vit: &VitConfig, images: &Tensor) -> Tensor {
     let model = Model::classifier(state, vit, 1);
     let tokens = model.1.tokens(images, false).expect("tokens").pop().expect("a block");
-    tokens.layer_norm([vit.width], Some(&state["norm.weight"]), Some(&state["norm.bias"]), LAYER_NORM_EPSILON, false)
+    tokens.layer_norm(
+        [vit.embed_dim],
+        Some(&state["norm.weight"]),
+        Some(&state["norm.bias"]),
+        LAYER_NORM_EPSILON,
+        false,
+    )
 }
 
 /// A model with its variables.
@@ -357,11 +363,11 @@ fn timm_and_transformers_compute_the_same_outputs() {
     assert!(message.contains("predicts 768 values a patch (super-resolution), ViTMAE's 192"), "{message}");
 
     // A model with MAE's decoder.
-    let mae = MrmConfig { restore: Restore::ImageOnly, super_resolution: 1, ..tiny() };
+    let mae = MrmConfig { reconstruct: Reconstruct::ImageOnly, super_resolution: 1, ..tiny() };
     let model = Model::mrm(&mae);
     let mae_state = perturb(&model.0);
     write(&mae_state, &at("mae.safetensors"));
-    let as_mae = ["--set", "model.restore=image-only", "--set", "model.super_resolution=1"];
+    let as_mae = ["--set", "model.reconstruct=image-only", "--set", "model.super_resolution=1"];
     let message = ok("trainer", export("mae.safetensors", "vit-mae", "to-mae", &as_mae));
     assert!(!message.contains("left out") && message.contains("ViTMAEForPreTraining"), "{message}");
     let output = model.1.forward(&images, None, Some(&noise), false).expect("a forward pass");

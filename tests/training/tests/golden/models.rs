@@ -8,10 +8,10 @@ use trainer::model::bert::BertConfig;
 use trainer::model::classifier::{ClassifierConfig, VitClassifier};
 use trainer::model::mae_decoder::DecoderConfig;
 use trainer::model::mrm::{Mrm, MrmConfig, MrmOutput, ReportBatch};
-use trainer::model::pos_embed::{Frequencies, resize_table, sin_cos_table};
+use trainer::model::pos_embed::{PosEmbed, resize_table, sin_cos_table};
 use trainer::model::vit::VitConfig;
 use trainer::train::lr_schedule::WarmupCosine;
-use trainer::train::optimizer::{Algorithm, Optimizer, Parameter, parameters};
+use trainer::train::optimizer::{Optimizer, OptimizerConfig, Parameter, parameters};
 use training::golden::{DOUBLE, FORWARD, GRADIENTS, Golden, TABLES, Tolerance, check, check_number};
 
 const SGD_WEIGHTS: Tolerance = (1e-5, 2e-6);
@@ -44,23 +44,23 @@ impl Pretraining {
             vit: VitConfig {
                 image_size: golden.int("/mrm/img_size"),
                 patch_size: golden.int("/mrm/patch_size"),
-                width: golden.int("/mrm/embed_dim"),
-                depth: golden.int("/mrm/depth"),
-                heads: golden.int("/mrm/num_heads"),
+                embed_dim: golden.int("/mrm/embed_dim"),
+                num_layers: golden.int("/mrm/depth"),
+                num_heads: golden.int("/mrm/num_heads"),
                 mlp_ratio: golden.float("/mrm/mlp_ratio"),
                 in_channels: golden.int("/mrm/in_chans"),
             },
             decoder: DecoderConfig {
-                width: golden.int("/mrm/decoder_embed_dim"),
-                depth: golden.int("/mrm/decoder_depth"),
-                heads: golden.int("/mrm/decoder_num_heads"),
+                embed_dim: golden.int("/mrm/decoder_embed_dim"),
+                num_layers: golden.int("/mrm/decoder_depth"),
+                num_heads: golden.int("/mrm/decoder_num_heads"),
                 mlp_ratio: golden.float("/mrm/mlp_ratio"),
             },
             bert: BertConfig {
                 vocab_size: golden.int("/bert/vocab_size"),
-                hidden: golden.int("/bert/hidden_size"),
-                layers: golden.int("/bert/num_hidden_layers"),
-                heads: golden.int("/bert/num_attention_heads"),
+                embed_dim: golden.int("/bert/hidden_size"),
+                num_layers: golden.int("/bert/num_hidden_layers"),
+                num_heads: golden.int("/bert/num_attention_heads"),
                 intermediate: golden.int("/bert/intermediate_size"),
                 max_positions: golden.int("/bert/max_position_embeddings"),
                 type_vocab: golden.int("/bert/type_vocab_size"),
@@ -185,7 +185,7 @@ fn golden_train_steps() {
         total: golden.float("/schedule/epochs"),
     };
     let per_epoch = golden.float("/schedule/steps_per_epoch");
-    let algorithm = Algorithm::AdamW {
+    let config = OptimizerConfig::AdamW {
         beta1: golden.float("/optimizer/betas/0"),
         beta2: golden.float("/optimizer/betas/1"),
         epsilon: golden.float("/optimizer/eps"),
@@ -193,7 +193,7 @@ fn golden_train_steps() {
     for train in [false, true] {
         let (store, model) = start.model(&start.config(golden.bool("/antialias"), golden.bool("/norm_pix_loss")));
         let weight_decay = golden.float("/optimizer/weight_decay");
-        let mut optimizer = Optimizer::new(algorithm, weight_decay, parameters(&store));
+        let mut optimizer = Optimizer::new(config, weight_decay, parameters(&store));
         for (decays, group) in [(true, "/optimizer/decay_group"), (false, "/optimizer/no_decay_group")] {
             let listed = optimizer.parameters().iter().filter(|p| p.decays == decays);
             assert_eq!(listed.map(|p| p.name.clone()).collect::<Vec<_>>(), golden.names(group), "{group}");
@@ -206,8 +206,8 @@ fn golden_train_steps() {
 
         for step in 0..golden.tensor("lr").size()[0] {
             let expected = |name: &str| golden.tensor(name).double_value(&[step]);
-            let rate = schedule.in_epochs(step as u64, per_epoch);
-            check_number("lr", rate, expected("lr"), DOUBLE);
+            let lr = schedule.in_epochs(step as u64, per_epoch);
+            check_number("lr", lr, expected("lr"), DOUBLE);
             optimizer.drop_gradients().unwrap();
             let output = start.run(&model, train);
             check_losses(&output, expected("loss_image"), expected("loss_report"));
@@ -220,9 +220,9 @@ fn golden_train_steps() {
             let norm = optimizer.clip_grad_norm(0.0, None).unwrap().double_value(&[]);
             check_number("grad_norm", norm, expected("grad_norm"), FORWARD);
             for (reference, parameter) in references.iter_mut().zip(optimizer.parameters()) {
-                reference.step(&parameter.tensor.grad(), rate, algorithm);
+                reference.step(&parameter.tensor.grad(), lr, config);
             }
-            optimizer.step(rate, None).unwrap();
+            optimizer.step(lr, None).unwrap();
             let moments: HashMap<String, Tensor> = optimizer.save_state().into_iter().collect();
             for (reference, parameter) in references.iter().zip(optimizer.parameters()) {
                 reference.check(parameter, &moments);
@@ -282,8 +282,8 @@ impl AdamReference {
         Self { first: zeros(), second: zeros(), slack: zeros(), weight, decay, steps: 0 }
     }
 
-    fn step(&mut self, gradient: &Tensor, rate: f64, algorithm: Algorithm) {
-        let Algorithm::AdamW { beta1, beta2, epsilon } = algorithm else { panic!("the golden run is AdamW's") };
+    fn step(&mut self, gradient: &Tensor, lr: f64, config: OptimizerConfig) {
+        let OptimizerConfig::AdamW { beta1, beta2, epsilon } = config else { panic!("the golden run is AdamW's") };
         if !gradient.defined() {
             return; // the optimizer skips such a parameter, too
         }
@@ -294,13 +294,13 @@ impl AdamReference {
         let mean = &self.first / (1.0 - beta1.powi(self.steps));
         let root = (&self.second / (1.0 - beta2.powi(self.steps))).sqrt() + epsilon;
         let direction = &mean / &root;
-        self.weight = &self.weight * (1.0 - rate * self.decay) - &direction * rate;
+        self.weight = &self.weight * (1.0 - lr * self.decay) - &direction * lr;
 
         // Exact zeros, as for the embedding of an unused token, have no rounding.
         let size = (GRADIENT_ROUNDING * gradient.abs().max().double_value(&[])).max(LEAST_ROUNDING);
         let rounding = gradient.not_equal(0.0).to_kind(Kind::Double) * size;
         let known = (direction.abs() + 1.0) * &rounding / (&root - &rounding).clamp_min(f64::MIN_POSITIVE);
-        self.slack = &self.slack + known.clamp_max(2.0 * Self::longest(beta1, beta2, self.steps)) * rate;
+        self.slack = &self.slack + known.clamp_max(2.0 * Self::longest(beta1, beta2, self.steps)) * lr;
     }
 
     /// Longest step there can be, in learning rates.
@@ -333,9 +333,9 @@ fn classifier(golden: &Golden) -> (VarStore, VitClassifier) {
         vit: VitConfig {
             image_size: golden.int("/model/img_size"),
             patch_size: golden.int("/model/patch_size"),
-            width: golden.int("/model/embed_dim"),
-            depth: golden.int("/model/depth"),
-            heads: golden.int("/model/num_heads"),
+            embed_dim: golden.int("/model/embed_dim"),
+            num_layers: golden.int("/model/depth"),
+            num_heads: golden.int("/model/num_heads"),
             mlp_ratio: golden.float("/model/mlp_ratio"),
             in_channels: golden.int("/model/in_chans"),
         },
@@ -382,8 +382,8 @@ fn golden_vit_cls_training() {
         warmup: golden.float("/schedule/warmup_steps"),
         total: golden.float("/schedule/t_total"),
     };
-    let algorithm = Algorithm::Sgd { momentum: golden.float("/optimizer/momentum") };
-    let mut optimizer = Optimizer::new(algorithm, golden.float("/optimizer/weight_decay"), parameters(&store));
+    let config = OptimizerConfig::Sgd { momentum: golden.float("/optimizer/momentum") };
+    let mut optimizer = Optimizer::new(config, golden.float("/optimizer/weight_decay"), parameters(&store));
     let loss = || classification_loss(&golden, &model.logits(golden.tensor("in.image"), true).unwrap());
     for step in 0..golden.tensor("train.loss").size()[0] {
         let expected = |name: &str| golden.tensor(name).double_value(&[step]);
@@ -393,9 +393,9 @@ fn golden_vit_cls_training() {
         loss.backward();
         let norm = optimizer.clip_grad_norm(golden.float("/grad_clip/max_norm"), None).unwrap();
         check_number("norm", norm.double_value(&[]), expected("train.grad_norm_before_clip"), FORWARD);
-        let rate = schedule.in_updates(step as u64);
-        check_number("lr", rate, expected("train.lr"), DOUBLE);
-        optimizer.step(rate, None).unwrap();
+        let lr = schedule.in_steps(step as u64);
+        check_number("lr", lr, expected("train.lr"), DOUBLE);
+        optimizer.step(lr, None).unwrap();
     }
     check_number("loss", loss().double_value(&[]), golden.float("/float32/loss_after_last_step"), FORWARD);
     let variables = store.variables();
@@ -417,7 +417,7 @@ fn golden_pos_embed() {
             check(name, &resized, golden.tensor(&format!("{name}.out")), TABLES);
             continue;
         }
-        let table = sin_cos_table(size("dim"), size("grid"), Frequencies::Release).unwrap();
+        let table = sin_cos_table(size("dim"), size("grid"), PosEmbed::Release).unwrap();
         for (part, expected) in golden.group(&format!("{name}.")) {
             let rows = expected.size()[0];
             let first = if part.starts_with("last") { table.size()[0] - rows } else { 0 };

@@ -21,7 +21,7 @@ fn golden_segmentation_losses() {
     let losses: [(&str, LossOf); 5] = [
         ("focal", focal),
         ("dice", |logits, target| dice(logits, target, [1.0, 1.0])),
-        ("dice_front", |logits, target| dice(logits, target, HeadLoss::FRONT_ONLY)),
+        ("dice_front", |logits, target| dice(logits, target, HeadLoss::FOREGROUND_ONLY)),
         ("decode_head_total", |logits, target| HeadLoss::DECODE.of(logits, target).0),
         ("aux_head_total", |logits, target| HeadLoss::AUXILIARY.of(logits, target).0),
     ];
@@ -49,9 +49,9 @@ fn golden_upernet() {
         vit: VitConfig {
             image_size: int("image_size"),
             patch_size: int("patch_size"),
-            width: int("width"),
-            depth: int("depth"),
-            heads: int("heads"),
+            embed_dim: int("width"),
+            num_layers: int("depth"),
+            num_heads: int("heads"),
             ..VitConfig::default()
         },
         blocks: serde_json::from_value(golden.value("/blocks").clone()).expect("numbers"),

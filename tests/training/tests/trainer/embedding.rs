@@ -12,6 +12,8 @@ use trainer::config::PretrainConfig;
 use trainer::model::classifier::{ClassifierConfig, VitClassifier};
 use trainer::task::objective::images;
 use trainer::train::run_dir;
+use trainer::weights::load_tensors;
+use trainer::weights::source::read_weights;
 use training::{dataset, pretrained};
 
 #[test]
@@ -31,7 +33,7 @@ fn features_equal_the_output_of_the_encoder() {
     let store = VarStore::new(Device::Cpu);
     let sizes = ClassifierConfig { vit: config.model.vit.clone(), classes: 1, drop_path: 0.0 };
     let model = VitClassifier::new(&store.root(), &sizes).expect("a model");
-    run_dir::load(&store, &run_dir::weights(&mrm).expect("weights")).expect("loaded");
+    load_tensors(&store, &read_weights(&mrm).expect("weights")).expect("loaded");
     for place in [0, ids.len() - 1] {
         let row = set.row_of(ids.value(place)).expect("a record") as u32;
         let transform = Transform {

@@ -51,7 +51,7 @@ fn evaluations_are_printed_compared_and_swept() {
     fs::write(first.join("config.toml"), config.replace(steps, "steps = 400")).expect("written");
     let output =
         run("trainer", args!["evaluate", "--data", &data, "--run", &first, "--split", "main", "--draws", "10"]);
-    assert!(output.status.success() && text(&output.stderr).contains("of its 400 updates"), "{output:?}");
+    assert!(output.status.success() && text(&output.stderr).contains("of its 400 steps"), "{output:?}");
     fs::write(first.join("config.toml"), config).expect("written");
 
     // Uncertain labels counted as positive for a finding give more positives.
@@ -135,7 +135,7 @@ fn a_sweep_trains_the_same_model_from_every_initialization() {
     let (data, mrm) = pretrained(temporary.path(), 60);
     let runs = temporary.path().join("runs");
     let wide = runs.join("wide");
-    ok("trainer", pretraining(&data, &wide, 1, &["--set", "model.vit.width=64"]));
+    ok("trainer", pretraining(&data, &wide, 1, &["--set", "model.vit.embed_dim=64"]));
     let sweeps = temporary.path().join("sweep");
     let sweep = |starts: &[String], more: &[&str]| {
         let mut all =
@@ -155,7 +155,7 @@ fn a_sweep_trains_the_same_model_from_every_initialization() {
         run_dir::load_config(&sweeps.join(format!("{name}-main-100-seed0"))).expect("a configuration")
     };
     let of_run = config("mrm");
-    assert_eq!((of_run.model.vit.width, of_run.model.vit.depth), (32, 1), "not the preset's sizes");
+    assert_eq!((of_run.model.vit.embed_dim, of_run.model.vit.num_layers), (32, 1), "not the preset's sizes");
     for (name, init) in [("scratch", "random".to_owned()), ("file", file.display().to_string())] {
         let other = config(name);
         assert_eq!((&other.start, &other.init), (&name.to_owned(), &init));

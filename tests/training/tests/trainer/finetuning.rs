@@ -10,7 +10,7 @@ use serde_json::Value;
 use trainer::commands::{DataSource, Finetuning, Request, prepare_finetune, resolve_finetune};
 use trainer::config::{Task, finetune_preset};
 use trainer::task::Missing;
-use trainer::train::run_dir;
+use trainer::train::logger::read_metrics;
 use training::{dataset, finetuning, numbers, pretrained};
 
 fn state(file: &Path) -> Vec<(String, tch::Tensor)> {
@@ -69,7 +69,7 @@ fn blank_labels_of_a_custom_task_are_not_negatives() {
         let run = temporary.path().join(name);
         let mut all = args!["finetune", "--data", &data, "--run", &run, "--split", "main", "--task", task].to_vec();
         all.extend(args!["--preset", "mrm-vit-tiny", "--steps", "2", "--batch-size", "4", "--device", "cpu"]);
-        all.extend(args!["--set", "model.vit.image_size=32", "--set", "model.vit.depth=1"]);
+        all.extend(args!["--set", "model.vit.image_size=32", "--set", "model.vit.num_layers=1"]);
         all.extend(more.iter().map(Into::into));
         (run, all)
     };
@@ -179,10 +179,10 @@ fn the_length_of_a_custom_task_follows_from_its_records() {
     let mut all =
         args!["finetune", "--data", &data, "--run", &run, "--split", "main", "--preset", "mrm-vit-tiny"].to_vec();
     all.extend(args!["--task", "labels:Cardiomegaly", "--device", "cpu", "--epochs", "2", "--batch-size", "16"]);
-    all.extend(args!["--set", "model.vit.depth=1", "--set", "run.log_every=1"]);
+    all.extend(args!["--set", "model.vit.num_layers=1", "--set", "run.log_every=1"]);
     let printed = ok("trainer", &all);
     assert!(printed.contains("(2.0 epochs), on cpu with") && printed.contains("patience = 10"), "{printed}");
-    let logged = run_dir::read_metrics(&run).expect("a log");
+    let logged = read_metrics(&run).expect("a log").lines;
     let last = logged.iter().rfind(|line| line["loss"].is_f64()).expect("a step");
     assert_eq!(last["epoch"], 2.0);
     let endless = all.iter().map(|word| if word == "2" { "1e300".into() } else { word.clone() });
@@ -207,7 +207,7 @@ fn patience_ends_a_run_when_its_score_stops_rising() {
             args!["finetune", "--data", &data, "--run", &run, "--split", "main", "--preset", "mrm-vit-tiny"].to_vec();
         all.extend(args!["--task", "chexpert5", "--device", "cpu", "--steps", "12", "--batch-size", "8"]);
         for setting in
-            ["model.vit.depth=1", "optimizer.rate=0.0", "optimizer.evaluate_every=1", "run.checkpoint_every=1"]
+            ["model.vit.num_layers=1", "optimizer.rate=0.0", "optimizer.evaluate_every=1", "run.checkpoint_every=1"]
         {
             all.extend(args!["--set", setting]);
         }
@@ -223,7 +223,7 @@ fn patience_ends_a_run_when_its_score_stops_rising() {
     };
     let log = ends(
         "3",
-        "ended after 4 of 12 updates: no better validation score in 3 evaluations (optimizer.patience = 3; the",
+        "ended after 4 of 12 steps: no better validation score in 3 evaluations (optimizer.patience = 3; the",
     );
     assert_eq!((&state_of(&run)["step"], &state_of(&run)["since_best"]), (&4.into(), &3.into()));
     assert!(log.iter().rfind(|line| line["validate_auroc"].is_f64()).expect("an evaluation")["ended_early"] == true);
@@ -233,7 +233,7 @@ fn patience_ends_a_run_when_its_score_stops_rising() {
     assert_eq!(fs::metadata(run.join("latest/model.safetensors")).expect("weights").modified().expect("a time"), again);
     let output =
         helpers::run("trainer", args!["evaluate", "--data", &data, "--run", &run, "--split", "main", "--draws", "10"]);
-    assert!(output.status.success() && !text(&output.stderr).contains("of its 12 updates"), "{output:?}");
+    assert!(output.status.success() && !text(&output.stderr).contains("of its 12 steps"), "{output:?}");
     // Killed before its last evaluations, it ends at the same step.
     for step in [3, 4] {
         fs::remove_dir_all(run.join(format!("checkpoints/step-{step}"))).expect("removed");
@@ -267,7 +267,7 @@ fn weights_of_an_unfinished_pretraining_are_reported() {
         let output = run("trainer", arguments);
         let message = text(&output.stderr);
         assert!(output.status.success(), "{message}");
-        message.lines().filter(|line| line.contains("of its 400 updates: these are its weights so far")).count()
+        message.lines().filter(|line| line.contains("of its 400 steps: these are its weights so far")).count()
     };
     let sweep = |name: &str| {
         let mut all =

@@ -53,7 +53,7 @@ fn the_notebooks_run() {
     let wanted = [
         ("1-explore", "mimic-cxr {'records'", 3),
         ("2-split", "patients in more than one subset: 0", 1),
-        ("3-pretraining", "hidden pieces restored as they were", 4),
+        ("3-pretraining", "masked tokens predicted correctly", 4),
         ("4-label-efficiency", "8 evaluated runs", 1),
         ("5-another-trainer", "test AUROC", 0),
     ];

@@ -57,10 +57,10 @@ fn from_pretraining_to_an_evaluated_classifier() {
     let init = run("mrm").to_string_lossy().into_owned();
     let printed = ok("trainer", finetune("half", &["--init", &init, "--ratio", "50"]));
     assert!(
-        printed.contains("missing, left at their start values: 4") && printed.contains("best validation score"),
+        printed.contains("missing, left at their initialization: 4") && printed.contains("best validation score"),
         "{printed}"
     );
-    ok("trainer", finetune("scratch", &["--preset", "mrm-vit-tiny", "--set", "model.vit.depth=1"]));
+    ok("trainer", finetune("scratch", &["--preset", "mrm-vit-tiny", "--set", "model.vit.num_layers=1"]));
     for name in ["half", "scratch"] {
         let printed =
             ok("trainer", args!["evaluate", "--data", &data, "--run", run(name), "--split", "main", "--draws", "50"]);
@@ -124,8 +124,8 @@ fn each_ablation_is_one_setting() {
     ok("trainer", pretraining(&data, &plain, 2, &[]));
     let plain = numbers(&plain);
     for (name, switch, part) in [
-        ("image", "model.restore=image-only", "loss_image"),
-        ("report", "model.restore=report-only", "loss_report"),
+        ("image", "model.reconstruct=image-only", "loss_image"),
+        ("report", "model.reconstruct=report-only", "loss_report"),
         ("same-size", "model.super_resolution=1", "loss_image"),
         ("all", "model.report_loss=all", "loss_report"),
         ("patches", "model.mask_ratio=0.25", "loss_image"),
@@ -194,10 +194,10 @@ fn records_without_a_report_enter_only_the_image_loss() {
     assert!(images.iter().all(|loss| *loss > 0.0));
 
     // Without the image loss they are left out.
-    let report_only = ["--set", "model.restore=report-only"];
+    let report_only = ["--set", "model.reconstruct=report-only"];
     let message = ok("trainer", pretraining(&data, &run("report-only"), 2, &report_only));
     assert!(message.contains("6 records with a report (the other 42 are left out), "), "{message}");
-    let message = ok("trainer", pretraining(&data, &run("image-only"), 1, &["--set", "model.restore=image-only"]));
+    let message = ok("trainer", pretraining(&data, &run("image-only"), 1, &["--set", "model.reconstruct=image-only"]));
     assert!(message.contains("48 records, "), "{message}");
     assert!(
         ok("trainer", pretraining(&made("all", 8, &words), &run("whole"), 1, &all)).contains("(all with a report)")
@@ -207,7 +207,7 @@ fn records_without_a_report_enter_only_the_image_loss() {
     for more in [&all[..], &report_only] {
         let message = fails("trainer", 1, pretraining(&without, &run("none-of-it"), 1, more));
         let words = "none of the 8 records of the training subset of split `main` has a report to restore: set \
-                     model.restore=image-only";
+                     model.reconstruct=image-only";
         assert!(message.contains(words) && !run("none-of-it").exists(), "{message}");
     }
 }
@@ -227,7 +227,7 @@ fn invalid_settings_are_refused_with_one_line() {
         with(&["--set", "optimizer.bach_size=4"]),
         "no key `optimizer.bach_size`; did you mean `optimizer.batch_size`?",
     );
-    says(2, with(&["--set", "model.vit.heads=5"]), "heads");
+    says(2, with(&["--set", "model.vit.num_heads=5"]), "num_heads");
     says(2, args!["pretrain", "--data", &data, "--run", &run, "--preset", "huge"].to_vec(), "mrm-vit-tiny");
     says(1, args!["pretrain", "--data", temporary.path(), "--run", &run].to_vec(), "is not a dataset");
     says(1, args!["pretrain", "--data", &data, "--run", &run, "--split", "other"].to_vec(), "there are: main");
@@ -248,10 +248,10 @@ fn invalid_settings_are_refused_with_one_line() {
     let logged = numbers(&epochs_run);
     assert!(logged.len() < 40 && logged.last().is_some_and(|line| line["epoch"] == 2.0), "{logged:?}");
     // The warm-up keeps its share of a fifth: the highest learning rate comes early, and the last one is near 0.
-    let rates: Vec<f64> = logged.iter().filter_map(|line| line["rate"].as_f64()).collect();
-    let highest = rates.iter().copied().fold(0.0, f64::max);
-    let place = rates.iter().position(|rate| *rate == highest).expect("a place");
-    assert!(place <= rates.len() / 3 && rates[rates.len() - 1] < highest / 4.0, "{rates:?}");
+    let lrs: Vec<f64> = logged.iter().filter_map(|line| line["lr"].as_f64()).collect();
+    let highest = lrs.iter().copied().fold(0.0, f64::max);
+    let place = lrs.iter().position(|lr| *lr == highest).expect("a place");
+    assert!(place <= lrs.len() / 3 && lrs[lrs.len() - 1] < highest / 4.0, "{lrs:?}");
 
     ok("trainer", with(&[]));
     let before = contents(&run);

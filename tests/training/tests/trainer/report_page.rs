@@ -143,7 +143,7 @@ fn made_run(folder: &Path, number: usize) -> PathBuf {
     fs::write(run.join("config.toml"), config).expect("written");
     let line = |step: usize| {
         let loss = 1.0 / (step + number + 1) as f64 + number as f64 / 20.0;
-        serde_json::json!({ "step": step, "loss": loss, "rate": 1e-3 * (41 - step) as f64 / 41.0 }).to_string() + "\n"
+        serde_json::json!({ "step": step, "loss": loss, "lr": 1e-3 * (41 - step) as f64 / 41.0 }).to_string() + "\n"
     };
     fs::write(run.join("metrics.jsonl"), (1..=40).map(line).collect::<String>()).expect("written");
     for ratio in [1.0, 10.0, 100.0] {

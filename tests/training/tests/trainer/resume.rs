@@ -102,6 +102,25 @@ fn a_killed_run_in_half_precision_with_averaged_weights_resumes_to_the_same_bits
 }
 
 #[test]
+fn a_checkpoint_with_the_former_name_of_the_optimizers_file_resumes_to_the_same_bits() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 30);
+    let (whole, resumed) = (temporary.path().join("a"), temporary.path().join("b"));
+    let every = ["--set", "run.checkpoint_every=1", "--set", "run.keep_last=20"];
+    for run in [&whole, &resumed] {
+        ok("trainer", pretraining(&data, run, 6, &every));
+    }
+    back_to(&resumed, 3);
+    let checkpoint = resumed.join("checkpoints/step-3");
+    fs::rename(checkpoint.join("optimizer.safetensors"), checkpoint.join("optimiser.safetensors")).expect("renamed");
+    ok("trainer", pretraining(&data, &resumed, 6, &every));
+    assert_eq!(numbers(&resumed), numbers(&whole));
+    assert!(weights(&resumed) == weights(&whole));
+    let moments = |run: &Path| fs::read(run.join("latest/optimizer.safetensors")).expect("the optimizer's state");
+    assert!(moments(&resumed) == moments(&whole));
+}
+
+#[test]
 fn a_killed_fine_tuning_keeps_the_same_best_weights() {
     let temporary = folder();
     let data = dataset(temporary.path(), 60);
@@ -110,7 +129,8 @@ fn a_killed_fine_tuning_keeps_the_same_best_weights() {
         let mut all =
             args!["finetune", "--data", &data, "--run", run, "--split", "main", "--preset", "mrm-vit-tiny"].to_vec();
         all.extend(args!["--task", "labels:Cardiomegaly", "--device", "cpu", "--steps", "40", "--batch-size", "8"]);
-        for setting in ["model.vit.depth=1", "optimizer.evaluate_every=2", "run.checkpoint_every=3", "run.log_every=1"]
+        for setting in
+            ["model.vit.num_layers=1", "optimizer.evaluate_every=2", "run.checkpoint_every=3", "run.log_every=1"]
         {
             all.extend(args!["--set", setting]);
         }
@@ -173,21 +193,21 @@ fn a_finished_run_continues_to_more_steps() {
         assert!(message.contains(words), "{message}");
         assert!(contents(&run) == before, "a refused command changes nothing");
     };
-    refused(4, &[], "has made 6 updates, and is to have 4: ask for more (--steps or --epochs)");
+    refused(4, &[], "has made 6 steps, and 4 are asked for: ask for more (--steps or --epochs)");
     refused(8, &["--seed", "3"], "seed = 3, was 0");
 
     let output = helpers::run("trainer", pretraining(&data, &run, 10, &every));
     let message = text(&output.stderr);
     assert!(
-        output.status.success() && message.contains("goes on from update 6 to 10; from here on its learning rate"),
+        output.status.success() && message.contains("continues from step 6 to 10; from here on its learning rate"),
         "{message}"
     );
     let longer = numbers(&run);
     assert_eq!(longer.len(), 10);
     // The first steps are unchanged; the others have the learning rates of a run of ten steps.
-    let rates = |lines: &[serde_json::Value]| lines.iter().map(|line| line["rate"].to_string()).collect::<Vec<_>>();
-    assert_eq!(rates(&longer)[6..], rates(&numbers(&whole))[6..]);
-    assert_ne!(rates(&longer)[..6], rates(&numbers(&whole))[..6]);
+    let lrs = |lines: &[serde_json::Value]| lines.iter().map(|line| line["lr"].to_string()).collect::<Vec<_>>();
+    assert_eq!(lrs(&longer)[6..], lrs(&numbers(&whole))[6..]);
+    assert_ne!(lrs(&longer)[..6], lrs(&numbers(&whole))[..6]);
     // Killed after step 8, it ends with the same weights.
     let end = weights(&run);
     back_to(&run, 8);
@@ -211,7 +231,7 @@ fn a_finished_run_continues_to_more_steps() {
             args!["finetune", "--data", &data, "--run", place("tuned"), "--split", "main", "--preset", "mrm-vit-tiny"]
                 .to_vec();
         all.extend(args!["--task", "chexpert5", "--device", "cpu", "--batch-size", "8", "--steps", steps]);
-        all.extend(args!["--set", "model.vit.depth=1", "--set", "run.log_every=1"]);
+        all.extend(args!["--set", "model.vit.num_layers=1", "--set", "run.log_every=1"]);
         all
     };
     ok("trainer", finetuning("4"));
@@ -231,7 +251,7 @@ fn a_failed_evaluation_is_repeated_on_resumption() {
         let mut all =
             args!["finetune", "--data", &data, "--run", run, "--split", "main", "--preset", "mrm-vit-tiny"].to_vec();
         all.extend(args!["--task", "labels:Cardiomegaly", "--device", "cpu", "--steps", "8", "--batch-size", "8"]);
-        for setting in ["model.vit.depth=1", "optimizer.evaluate_every=4", "run.log_every=1", "run.ema=0.5"] {
+        for setting in ["model.vit.num_layers=1", "optimizer.evaluate_every=4", "run.log_every=1", "run.ema=0.5"] {
             all.extend(args!["--set", setting]);
         }
         all
@@ -275,8 +295,14 @@ fn files_of_a_killed_first_checkpoint_are_replaced() {
     let run = temporary.path().join("failing");
     fs::create_dir_all(run.join("checkpoints/.step-1.tmp")).expect("a folder");
     fs::write(run.join("metrics.jsonl.tmp"), "half of").expect("written");
-    let unfit =
-        ["--set", "model.vit.width=65536", "--set", "model.vit.image_size=8192", "--set", "model.vit.patch_size=4096"];
+    let unfit = [
+        "--set",
+        "model.vit.embed_dim=65536",
+        "--set",
+        "model.vit.image_size=8192",
+        "--set",
+        "model.vit.patch_size=4096",
+    ];
     fails("trainer", 1, pretraining(&data, &run, 2, &unfit));
     assert!(!run.exists());
     // Other files in the folder are not removed.

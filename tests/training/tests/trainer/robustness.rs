@@ -73,7 +73,7 @@ fn nonfinite_losses_are_skipped_reported_and_end_the_run() {
     let explode = ["--set", "optimizer.base_rate=1e38", "--set", "run.skip_limit=3", "--set", "run.checkpoint_every=1"];
     let message = fails("trainer", 1, pretraining(&data, &run, 40, &explode));
     assert!(message.contains("skipped; records mimic-cxr/"), "{message}");
-    assert!(message.contains("3 updates in a row without a finite loss (run.skip_limit)"), "{message}");
+    assert!(message.contains("3 steps in a row without a finite loss (run.skip_limit)"), "{message}");
     let state: serde_json::Value =
         dataset::store::files::read_json(&run.join("latest/state.json")).expect("the newest state");
     let skipped = state["skipped"].as_u64().expect("a count");
@@ -137,7 +137,7 @@ fn impossible_runs_are_refused_with_one_line() {
             2,
             &[
                 "--set",
-                "model.vit.width=65536",
+                "model.vit.embed_dim=65536",
                 "--set",
                 "model.vit.image_size=8192",
                 "--set",
@@ -158,7 +158,10 @@ fn impossible_runs_are_refused_with_one_line() {
     // A weights file in a run has the sizes of the run; outside of a run it has none.
     let file = run("mrm").join("latest/model.safetensors");
     let inside = file.to_string_lossy().into_owned();
-    says(finetune(&["--init", &inside, "--set", "model.vit.depth=2"]), "holds an encoder of another depth");
+    says(
+        finetune(&["--init", &inside, "--set", "model.vit.num_layers=2"]),
+        "holds an encoder with another number of layers",
+    );
     let outside = run("alone.safetensors");
     fs::copy(&file, &outside).expect("a copy");
     let outside = outside.to_string_lossy().into_owned();
@@ -200,7 +203,7 @@ fn impossible_runs_are_refused_with_one_line() {
     helpers::ingest("chexpert", &raw, &silent, &[]);
     let mut all = args!["pretrain", "--data", &silent, "--run", run("s"), "--preset", "mrm-vit-tiny"].to_vec();
     all.extend(args!["--device", "cpu", "--steps", "2"]);
-    says(all, "this dataset has no reports to restore: set model.restore=image-only");
+    says(all, "this dataset has no reports to restore: set model.reconstruct=image-only");
     for name in ["f", "s", "e", "p"] {
         assert!(!run(name).exists(), "{name}: nothing is left in the way of the next try");
     }
@@ -222,7 +225,7 @@ fn an_unreadable_record_loses_no_steps() {
     let (shard, before) = damage_image(&data, batches[3] as usize);
     let message = fails("trainer", 1, pretraining(&data, &lost, 6, &settings));
     let made = numbers(&lost).len();
-    assert!(made == 1 && message.contains("saved a checkpoint after update 1: the same command goes on"), "{message}");
+    assert!(made == 1 && message.contains("saved a checkpoint after step 1: the same command continues"), "{message}");
     assert!(
         message.lines().last().is_some_and(|line| line.contains("shards/part-") && line.contains("row ")),
         "{message}"
@@ -252,12 +255,12 @@ fn sizes_out_of_bounds_are_refused_by_key_before_memory_is_allocated() {
     };
     let preset = trainer::config::pretrain_preset("mrm-vit-tiny").expect("a preset");
     for (key, value) in [
-        ("model.vit.depth", "1000000000"),
-        ("model.vit.width", "1000000000"),
+        ("model.vit.num_layers", "1000000000"),
+        ("model.vit.embed_dim", "1000000000"),
         ("model.vit.image_size", "1000000000"),
         ("model.vit.mlp_ratio", "1e300"),
-        ("model.decoder.depth", "1000000000"),
-        ("model.bert.layers", "1000000000"),
+        ("model.decoder.num_layers", "1000000000"),
+        ("model.bert.num_layers", "1000000000"),
         ("model.bert.max_positions", "1000000000"),
         ("optimizer.batch_size", "1000000000"),
         ("optimizer.accumulation", "1000000000"),
@@ -291,7 +294,7 @@ fn sizes_out_of_bounds_are_refused_by_key_before_memory_is_allocated() {
     ];
     let reconstruct = args!["reconstruct", "--data", &data, "--weights", &run, "--device", "cpu"];
     for (before, after, key) in [
-        ("depth = 1", "depth = 1000000000", "depth: "),
+        ("num_layers = 1", "num_layers = 1000000000", "num_layers: "),
         ("max_positions = 64", "max_positions = 1000000000", "max_positions: "),
         ("tokens = 64", "tokens = 1000000000", "data.tokens: "),
     ] {

@@ -17,9 +17,9 @@ const SMALL: [&str; 14] = [
     "--set",
     "model.vit.image_size=32",
     "--set",
-    "model.vit.width=32",
+    "model.vit.embed_dim=32",
     "--set",
-    "model.vit.depth=2",
+    "model.vit.num_layers=2",
     "--set",
     "model.channels=16",
     "--set",
@@ -155,13 +155,13 @@ fn a_run_continues_to_more_epochs_and_ends_by_patience() {
     let log = numbers(&run);
     assert_eq!((&last(&log)["epoch"], &last(&log)["step"]), (&2.0.into(), &(2 * steps).into()));
     let message = fails("trainer", 1, for_epochs("1"));
-    assert!(message.contains(&format!("has made {} updates, and is to have {steps}", 2 * steps)), "{message}");
+    assert!(message.contains(&format!("has made {} steps, and {steps} are asked for", 2 * steps)), "{message}");
 
     // A threshold that no pixel exceeds: Dice does not change.
     let still = ["--set", "prediction.threshold=0.999", "--patience", "2", "--set", "optimizer.evaluate_every=1"];
     let run = temporary.path().join("still");
     let output = helpers::run("trainer", finetuning(&data, &run, 20, &still));
-    assert!(text(&output.stderr).contains("ended after 3 of 20 updates"), "{output:?}");
+    assert!(text(&output.stderr).contains("ended after 3 of 20 steps"), "{output:?}");
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn a_segmenter_is_initialized_from_a_pretrained_encoder() {
     let mrm = temporary.path().join("mrm");
     let mut pretraining = args!["pretrain", "--data", &reports, "--run", &mrm, "--preset", "mrm-vit-tiny"].to_vec();
     pretraining.extend(args!["--device", "cpu", "--steps", "1", "--batch-size", "4"]);
-    for setting in ["model.vit.width=32", "model.vit.depth=2", "model.restore=image-only"] {
+    for setting in ["model.vit.embed_dim=32", "model.vit.num_layers=2", "model.reconstruct=image-only"] {
         pretraining.extend(args!["--set", setting]);
     }
     ok("trainer", pretraining);
@@ -184,7 +184,7 @@ fn a_segmenter_is_initialized_from_a_pretrained_encoder() {
     assert!(printed.contains("decode_head.*") && !printed.contains(" blocks.*"), "all of the encoder: {printed}");
 
     let wide =
-        fails("trainer", 1, finetuning(&data, &run("wide"), 2, &["--init", &init, "--set", "model.vit.width=64"]));
+        fails("trainer", 1, finetuning(&data, &run("wide"), 2, &["--init", &init, "--set", "model.vit.embed_dim=64"]));
     assert!(wide.contains("holds weights of another size: ") && wide.lines().count() == 1, "{wide}");
     let ratio = fails("trainer", 1, finetuning(&data, &run("ratio"), 2, &["--ratio", "5"]));
     assert!(ratio.contains("split `main`: it has no ratio of 5% (there are: 50, 100)"), "{ratio}");

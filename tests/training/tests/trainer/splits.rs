@@ -34,7 +34,7 @@ fn a_split_far_from_its_share_is_reported() {
             "--steps",
             "1"
         ]);
-        all.extend(args!["--batch-size", "4", "--set", "model.vit.depth=1", "--set", "model.vit.image_size=32"]);
+        all.extend(args!["--batch-size", "4", "--set", "model.vit.num_layers=1", "--set", "model.vit.image_size=32"]);
         all
     };
     let output = helpers::run("trainer", finetune("1", &run));
