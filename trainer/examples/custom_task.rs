@@ -102,7 +102,7 @@ fn ages(dataset: &Dataset) -> Result<Vec<Option<f32>>> {
 /// Rows of a subset whose age is known, and all ages.
 fn rows(source: &DataSource, subset: Subset, ratio: Option<f64>) -> Result<(Vec<u32>, Vec<Option<f32>>)> {
     let ages = ages(&source.dataset)?;
-    let mut rows = source.split()?.rows(subset, ratio);
+    let mut rows = source.subset(subset, ratio)?;
     rows.retain(|&row| ages[row as usize].is_some());
     ensure!(!rows.is_empty(), "no record of known age in the {} subset", subset.name());
     Ok((rows, ages))
@@ -207,7 +207,7 @@ impl Task for Age {
     fn prepare<'a>(&self, config: &ConfigFile, source: &'a DataSource) -> Result<Prepared<'a>> {
         let config: AgeConfig = config.read()?;
         config.validate()?;
-        source.split()?.check_ratio(config.keys.ratio)?;
+        source.check_ratio(config.keys.ratio)?;
         let (train, _) = rows(source, Subset::Train, Some(config.keys.ratio))?;
         let (validate, _) = rows(source, Subset::Validate, None)?;
         Ok(Prepared {

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
 use dataset::loader::LoaderBuilder;
-use dataset::{Dataset, Loader, Split, Subset, random};
+use dataset::{Dataset, Label, Loader, Ratio, Split, Subset, random};
 use tch::Device;
 
 use crate::config::{DatasetId, Provenance, RANDOM, RunConfig};
@@ -80,7 +80,8 @@ impl DataSource {
         if let Some(labels) = self.labels.get() {
             return Ok(labels.clone());
         }
-        let labels = Arc::new(self.dataset.labels()?);
+        let codes = |row: Vec<Option<Label>>| row.into_iter().map(|label| label.map(Label::code)).collect();
+        let labels = Arc::new(self.dataset.labels()?.into_iter().map(codes).collect());
         Ok(self.labels.get_or_init(|| labels).clone())
     }
 
@@ -128,6 +129,30 @@ impl DataSource {
             return Ok(rows);
         };
         Ok(split.rows(Subset::parse(name).context("an unknown subset")?, None))
+    }
+
+    /// The rows of a subset of the split; of the training subset at a percentage of its labels, where `percent` is given.
+    ///
+    /// # Errors
+    /// When no split is named, or `percent` is not above 0 and at most 100.
+    pub fn subset(&self, subset: Subset, percent: Option<f64>) -> Result<Vec<u32>> {
+        Ok(self.split()?.rows(subset, percent.map(Ratio::from_percent).transpose()?))
+    }
+
+    /// An error unless the split has a training subset of this percentage of the labels.
+    ///
+    /// # Errors
+    /// When it has none, or no split is named.
+    pub fn check_ratio(&self, percent: f64) -> Result<()> {
+        Ok(self.split()?.check_ratio(Ratio::from_percent(percent)?)?)
+    }
+
+    /// A warning where a ratio is far from its share of the training subset, or from the prevalence of a finding.
+    ///
+    /// # Errors
+    /// When no split is named, or `percent` is not above 0 and at most 100.
+    pub fn ratio_warning(&self, percent: f64, findings: &[String]) -> Result<Option<String>> {
+        Ok(self.split()?.ratio_warning(Ratio::from_percent(percent)?, findings))
     }
 
     /// The chosen rows; those that are drawn come from the split's test subset, or from all records without a split.

@@ -153,7 +153,7 @@ impl EvaluationRequest<'_> {
         if !self.is_own_dataset() {
             return Ok(None);
         }
-        Ok(self.source.split()?.missed_by_ratio(ratio, findings))
+        self.source.ratio_warning(ratio, findings)
     }
 
     /// Loads the run's weights into a model; returns their file, within the run.

@@ -29,7 +29,7 @@ pub fn resolve_finetune<C: FinetuneConfig>(
     // An epoch with the batch size and the label policies that the user asked for.
     let epoch = |config: &C| -> Result<Epoch> {
         let mut asked = overlay(&overlay(config, request.file, &[])?, None, request.settings)?;
-        request.source.split()?.check_ratio(request.ratio)?;
+        request.source.check_ratio(request.ratio)?;
         let records = records(&asked)?;
         Ok(asked.parts().1.epoch(records))
     };

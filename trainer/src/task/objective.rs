@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use dataset::loader::LoaderBuilder;
-use dataset::{Batch, Floats};
+use dataset::{Batch, HostBuffer};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
@@ -86,13 +86,13 @@ pub fn loader_for(device: Device, builder: LoaderBuilder) -> LoaderBuilder {
 /// Memory that a loader writes to: a contiguous tensor of floats on the host.
 struct TensorMemory(Tensor);
 
-impl Floats for TensorMemory {
-    fn floats(&self) -> &[f32] {
+impl HostBuffer for TensorMemory {
+    fn as_slice(&self) -> &[f32] {
         // SAFETY: the tensor has so many contiguous floats on the host, and lives as long as the borrow.
         unsafe { std::slice::from_raw_parts(self.0.data_ptr().cast::<f32>(), self.0.numel()) }
     }
 
-    fn floats_mut(&mut self) -> &mut [f32] {
+    fn as_mut_slice(&mut self) -> &mut [f32] {
         // SAFETY: as above; the borrow of this tensor is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.0.data_ptr().cast::<f32>(), self.0.numel()) }
     }
@@ -123,8 +123,8 @@ mod tests {
     #[test]
     fn a_loader_may_write_to_a_tensor_whose_pixels_are_not_copied() {
         let mut memory = TensorMemory(Tensor::zeros([24], (Kind::Float, Device::Cpu)));
-        memory.floats_mut().iter_mut().zip(0u8..).for_each(|(float, value)| *float = value.into());
-        let borrowed = tensor_over(&memory.floats()[..12], &[2, 1, 2, 3]);
+        memory.as_mut_slice().iter_mut().zip(0u8..).for_each(|(float, value)| *float = value.into());
+        let borrowed = tensor_over(&memory.as_slice()[..12], &[2, 1, 2, 3]);
         assert_eq!(borrowed.data_ptr(), memory.0.data_ptr(), "no copy");
         assert_eq!(borrowed.double_value(&[1, 0, 1, 2]), 11.0);
         assert!(borrowed.is_contiguous());

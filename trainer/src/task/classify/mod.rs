@@ -149,7 +149,7 @@ fn has_both(targets: &[Vec<Option<bool>>], classes: usize) -> bool {
 impl TrainingData {
     fn read(config: &ClassifyConfig, source: &DataSource) -> Result<Self> {
         let (task, ratio) = (TaskLabels::read(config, source)?, Some(config.keys.ratio));
-        source.split()?.check_ratio(config.keys.ratio)?;
+        source.check_ratio(config.keys.ratio)?;
         let train = task.rows(source, Subset::Train, ratio)?;
         let validate = task.rows(source, Subset::Validate, None)?;
         let (train_targets, validate_targets) = (task.targets(&train), task.targets(&validate));
@@ -179,7 +179,7 @@ impl TrainingData {
                 warnings.push(format!("no {name} among the {count} training records of: {never}{remedy}"));
             }
         }
-        warnings.extend(source.split()?.missed_by_ratio(config.keys.ratio, &config.findings));
+        warnings.extend(source.ratio_warning(config.keys.ratio, &config.findings)?);
         if !has_both(&self.validate_targets, config.findings.len()) {
             warnings.push(format!(
                 "the {} labeled validation records have no finding with both classes: the run keeps the last weights, not \

@@ -37,7 +37,7 @@ impl TaskLabels {
     /// # Errors
     /// When there is no split.
     pub fn rows(&self, source: &DataSource, subset: Subset, ratio: Option<f64>) -> Result<Vec<u32>> {
-        let mut rows = source.split()?.rows(subset, ratio);
+        let mut rows = source.subset(subset, ratio)?;
         rows.retain(|&row| {
             let codes = &self.codes[row as usize];
             self.counts_for_task(codes) && self.labels.targets(codes).iter().any(Option::is_some)
@@ -55,7 +55,7 @@ impl TaskLabels {
     /// # Errors
     /// When there is no split.
     pub fn counts(&self, source: &DataSource, subset: Subset, ratio: Option<f64>) -> Result<Vec<LabelCounts>> {
-        let rows = source.split()?.rows(subset, ratio);
+        let rows = source.subset(subset, ratio)?;
         let codes = rows.iter().map(|&row| self.codes[row as usize].as_slice());
         Ok(self.labels.counts(codes.filter(|codes| self.counts_for_task(codes))))
     }

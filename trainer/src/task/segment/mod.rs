@@ -64,13 +64,13 @@ impl Task for Segment {
     fn prepare<'a>(&self, config: &ConfigFile, source: &'a DataSource) -> Result<Prepared<'a>> {
         let config: SegmentConfig = config.read()?;
         config.validate().map_err(UsageError::of)?;
-        let (split, schedule) = (source.split()?, &config.optimizer.schedule);
+        let schedule = &config.optimizer.schedule;
         let known = with_mask(&source.dataset)?;
         let rows = training_rows(&config, source, &known)?;
-        let mut validate = split.rows(Subset::Validate, None);
+        let mut validate = source.subset(Subset::Validate, None)?;
         validate.retain(|&row| known[row as usize]);
         let mut warnings = data_warnings(&config.keys.provenance);
-        warnings.extend(split.missed_by_ratio(config.keys.ratio, &[]));
+        warnings.extend(source.ratio_warning(config.keys.ratio, &[])?);
         warnings.extend(schedule.epoch(rows.len()).warning(schedule.steps, schedule.patience));
         Ok(Prepared {
             steps: schedule.steps,
@@ -158,9 +158,9 @@ fn with_drawn_mask(dataset: &Dataset) -> Result<Vec<bool>> {
 
 /// Rows of the training records with a mask (`known` says which have one), as often as an epoch has them.
 fn training_rows(config: &SegmentConfig, source: &DataSource, known: &[bool]) -> Result<Vec<u32>> {
-    let (split, ratio) = (source.split()?, config.keys.ratio);
-    split.check_ratio(ratio)?;
-    let mut rows = split.rows(Subset::Train, Some(ratio));
+    let ratio = config.keys.ratio;
+    source.check_ratio(ratio)?;
+    let mut rows = source.subset(Subset::Train, Some(ratio))?;
     rows.retain(|&row| known[row as usize]);
     if rows.len() < 2 {
         bail!("{} records with a mask at {ratio}% of the training subset: too few", rows.len());
