@@ -83,7 +83,7 @@ fn evaluations_are_printed_compared_and_swept() {
         all
     };
     let message = ok("trainer", sweep());
-    assert!(message.contains("all starts train the same model: mrm-vit-tiny (1 blocks of width 32, "), "{message}");
+    assert!(message.contains("all runs train the same model: mrm-vit-tiny (1 layers of embed_dim 32, "), "{message}");
     assert!(message.contains("run 8 of 8") && message.contains("| mrm |") && message.contains("(2 runs)"), "{message}");
     let cells: Value = dataset::store::files::read_json(&sweeps.join("sweep.json")).expect("cells");
     let mean = |seed: u64| {
@@ -181,11 +181,11 @@ fn a_sweep_trains_the_same_model_from_every_initialization() {
     let output = run("trainer", all);
     let message = text(&output.stderr);
     assert!(output.status.success(), "{message}");
-    assert!(message.contains("no --init: random initialization of mrm-vit-tiny (4 blocks of width 128, "), "{message}");
+    assert!(message.contains("no --init: random initialization of mrm-vit-tiny (4 layers of embed_dim 128, "), "{message}");
     let default = args!["finetune", "--data", &data, "--run", runs.join("x"), "--split", "main", "--task", "chexpert5"];
     let message = fails("trainer", 2, default.into_iter().chain(args!["--set", "optimizer.warmup=9999999"]));
     assert!(
-        message.contains("random initialization of mrm-vit-b16 (12 blocks") && message.contains("--preset"),
+        message.contains("random initialization of mrm-vit-b16 (12 layers") && message.contains("--preset"),
         "{message}"
     );
     evaluate(&data, &scratch);
