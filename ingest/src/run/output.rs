@@ -134,8 +134,8 @@ pub fn prepare(
     let is_whole = || Ok::<_, Error>(out.storage.read_if_there(MANIFEST)?.is_some());
     let finished = || match Manifest::load(&out.storage) {
         Ok(manifest) if is_of_format_1(&manifest) => Err(refused(&format!(
-            "holds a dataset of format version {}, which {} wrote; it can be used as it is, but this version neither \
-             continues it nor compares it with its input; take another OUT, or --overwrite to ingest anew",
+            "holds a dataset of format version {}, which {} wrote; it can be used, and checked with --check-input, but \
+             not continued by this version; take another OUT, or --overwrite to ingest anew",
             manifest.format_version, manifest.tool
         ))),
         Ok(manifest) if deciding(&manifest.arguments).eq(deciding(arguments)) => match lost_shard(out, &manifest)? {
