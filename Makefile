@@ -34,8 +34,8 @@ build: setup ## build the three binaries
 demo: build ## raw directory to trained, evaluated model on synthetic data; at most 10 minutes on two cores
 	@BIN=$(BIN) trainer/demo.sh $(DEMO)
 
-$(MRM_CACHE)/python/.tests: tests/requirements.txt trainer/libtorch.sh
-	@trainer/libtorch.sh >/dev/null
+$(MRM_CACHE)/python/.tests: tests/requirements.txt
+	@command -v python3 >/dev/null || { echo "python3 is missing: install Python 3.10 or newer" >&2; exit 1; }
 	@[ -x $(PYTHON) ] || python3 -m venv $(MRM_CACHE)/python
 	@[ -x $(MRM_CACHE)/python/bin/uv ] || $(PYTHON) -m pip install --quiet uv
 	@$(MRM_CACHE)/python/bin/uv pip install --quiet --python $(PYTHON) -r tests/requirements.txt
@@ -54,6 +54,18 @@ test: build $(MRM_CACHE)/python/.tests $(REFERENCE)/.tests ## run all tests
 	else \
 		cargo test --release --workspace --no-fail-fast; \
 		$(PLAIN_CPU) cargo test --release --workspace --no-fail-fast golden; \
+	fi
+
+# The packages that need no libtorch, and the programs that their tests run.
+DATA := --release -p mrm-dataset -p mrm-ingest -p mrm-phantom -p mrm-test-helpers -p mrm-tests-data
+
+test-data: $(MRM_CACHE)/python/.tests ## run the end-to-end tests of ingest and dataset; needs no libtorch
+	@cargo build $(DATA) --bins --examples
+	@export MRM_PYTHON=$(PYTHON); \
+	if command -v cargo-nextest >/dev/null; then \
+		cargo nextest run $(DATA) --test '*' --no-fail-fast; \
+	else \
+		cargo test $(DATA) --test '*' --no-fail-fast; \
 	fi
 
 notebooks: $(REFERENCE)/.tests ## execute the notebooks in place, on the demo's output
@@ -89,4 +101,4 @@ help-files: build ## manual pages and shell completions of the three programs, i
 	done
 	@echo "man -l $(HELP_FILES)/man1/dataset-split.1; source $(HELP_FILES)/completions/dataset.bash"
 
-.PHONY: help setup build demo test notebooks lint audit bench help-files
+.PHONY: help setup build demo test test-data notebooks lint audit bench help-files

@@ -1,4 +1,4 @@
-//! Compiles the shim to what tch does not bind, and lets the trainer find libtorch by itself (`rpath.rs`).
+//! Compiles the C++ shim, and sets the path by which the trainer finds libtorch (`rpath.rs`).
 
 mod rpath;
 
@@ -11,7 +11,7 @@ fn main() {
     }
 }
 
-/// The headers lie beside the libraries, unless `LIBTORCH_INCLUDE` says otherwise (as torch-sys reads it).
+/// The headers are beside the libraries, unless `LIBTORCH_INCLUDE` is set (as for torch-sys).
 fn compile_shim(lib: &Path) {
     println!("cargo:rerun-if-changed=src/torch/shim/shim.cpp");
     println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");

@@ -1,29 +1,48 @@
 #!/usr/bin/env bash
-# The whole road on synthetic data: raw directory → shards → split → pre-training → fine-tuning at 1, 10 and 100% of the
-# labels from pre-trained and from random weights → one table and one HTML page. Usage: demo.sh OUT, with BIN set.
+# The whole path on synthetic data: raw directory → shards → split → pre-training → fine-tuning at 1, 10 and 100% of the
+# labels from pretrained weights and from random initialization → one table and one HTML page.
+# Usage: demo.sh OUT, with BIN set.
 set -euo pipefail
 out=${1:?usage: demo.sh OUT}
 bin=${BIN:?BIN names the folder of the binaries}
 mkdir -p "$out/logs"
 started=$SECONDS
-# Five findings that show at 64 pixels.
+# Five findings that are visible at 64 pixels.
 task=chexpert5
 
-# Runs a step with its output in a log; on failure shows the end of it.
-step() {
-    local name=$1 began=$SECONDS
-    shift
-    printf '%-28s' "$name"
-    if ! "$@" >"$out/logs/${name// /-}.log" 2>&1; then
-        echo "failed; the end of $out/logs/${name// /-}.log:"
-        tail -5 "$out/logs/${name// /-}.log"
-        exit 1
-    fi
-    echo "$((SECONDS - began)) s"
+# Prints a step's line again: in place in a terminal, else as a further line.
+line() {
+    if [ -t 1 ]; then printf '\r%-28s%s\033[K' "$1" "$2"; else printf '%-28s%s\n' "$1" "$2"; fi
 }
 
+# Runs a step with its output in a log, and shows the log's last line while it runs (every second in a terminal, every half
+# minute without one). On failure, shows the end of the log.
+step() {
+    local name=$1 began=$SECONDS shown=$SECONDS log job every=30
+    log="$out/logs/${name// /-}.log"
+    [ -t 1 ] && every=1 && line "$name" "…"
+    shift
+    "$@" >"$log" 2>&1 &
+    job=$!
+    while sleep 0.2 && kill -0 "$job" 2>/dev/null; do
+        if [ $((SECONDS - shown)) -ge "$every" ]; then
+            shown=$SECONDS
+            line "$name" "$(tail -n 1 "$log" | tr '\r' '\n' | tail -n 1 | cut -c1-90)"
+        fi
+    done
+    if ! wait "$job"; then
+        line "$name" "failed; the end of $log:"
+        echo
+        tail -5 "$log"
+        exit 1
+    fi
+    line "$name" "$((SECONDS - began)) s"
+    [ ! -t 1 ] || echo
+}
+trap 'kill $(jobs -p) 2>/dev/null' EXIT
+
 step "phantom" "$bin/ingest" phantom mimic-cxr "$out/raw" --studies 3000 --size 128
-# Three films are cut short, as an interrupted download leaves them: ingest goes on without, and says so.
+# Truncates three files, as an interrupted download would: ingest continues without them and reports them.
 find "$out/raw/files" -name '*.dcm' | sort | sed -n '500p;1500p;2500p' | xargs truncate --size 2000
 step "ingest" "$bin/ingest" mimic-cxr "$out/raw" "$out/data" --size 128 --vocab-size 1000 --report-text findings+impression
 step "verify" "$bin/dataset" verify "$out/data"
@@ -31,32 +50,34 @@ step "rejects" "$bin/dataset" inspect "$out/data" --rejects
 step "split" "$bin/dataset" split "$out/data" --name main
 step "inspect" "$bin/dataset" inspect "$out/data" --montage "$out/montage.png"
 step "pre-training" "$bin/trainer" pretrain --data "$out/data" --run "$out/runs/mrm" --preset mrm-vit-tiny --split main
-step "reconstruct" "$bin/trainer" reconstruct --data "$out/data" --weights "$out/runs/mrm" --split main --rows 6 --word-ratio 0.4
+step "reconstruct" "$bin/trainer" reconstruct --data "$out/data" --weights "$out/runs/mrm" --split main --rows 6 \
+    --report-mask-ratio 0.4
 
+# Every arm trains until its validation AUROC has not risen for PATIENCE evaluations.
 for ratio in 1 10 100; do
-    for start in mrm random; do
-        run="$out/runs/$start-$ratio"
-        init=(--preset mrm-vit-tiny)
-        [ "$start" = random ] || init=(--init "$out/runs/mrm")
-        step "fine-tuning $start $ratio%" "$bin/trainer" finetune --data "$out/data" --run "$run" --task "$task" \
-            --split main --ratio "$ratio" "${init[@]}"
-        step "evaluation $start $ratio%" "$bin/trainer" evaluate --data "$out/data" --run "$run" --split main --subset test
+    for init in mrm random; do
+        run="$out/runs/$init-$ratio"
+        weights=(--preset mrm-vit-tiny)
+        [ "$init" = random ] || weights=(--init "$out/runs/mrm")
+        step "fine-tuning $init $ratio%" "$bin/trainer" finetune --data "$out/data" --run "$run" --task "$task" \
+            --split main --ratio "$ratio" "${weights[@]}" --steps 1500 --patience 8 --set optimizer.evaluate_every=50
+        step "evaluation $init $ratio%" "$bin/trainer" evaluate --data "$out/data" --run "$run" --split main --subset test
     done
 done
 step "report" "$bin/trainer" report "$out"/runs/mrm "$out"/runs/{mrm,random}-{1,10,100} --out "$out/report.html"
 
 echo
 echo "mean AUROC on the test subset over the task's five findings (95% interval, bootstrap over patients)"
-printf '%-16s%-26s%-26s%-26s\n' "weights" "1% of the labels" "10%" "100%"
-for start in mrm random; do
-    printf '%-16s' "$([ "$start" = mrm ] && echo pre-trained || echo random start)"
+printf '%-24s%-26s%-26s%-26s\n' "encoder" "1% of the labels" "10%" "100%"
+for init in mrm random; do
+    printf '%-24s' "$([ "$init" = mrm ] && echo "pretrained (MRM)" || echo "random initialization")"
     for ratio in 1 10 100; do
-        printf '%-26s' "$(grep '^mean over' "$out/logs/evaluation-$start-$ratio%.log" | awk '{print $5, $6}')"
+        printf '%-26s' "$(grep '^mean over' "$out/logs/evaluation-$init-$ratio%.log" | awk '{print $5, $6}')"
     done
     echo
 done
 echo
-echo "everything in    $out ($((SECONDS - started)) s)"
+echo "output           $out ($((SECONDS - started)) s)"
 echo "the page         $out/report.html"
 echo "dataset          $out/data (montage: $out/montage.png)"
 echo "runs             $out/runs"

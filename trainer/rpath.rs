@@ -1,7 +1,7 @@
-//! Build script of programs that call libtorch: they find it by themselves, without `LD_LIBRARY_PATH`.
+//! Build script of programs that call libtorch, so that they find it without `LD_LIBRARY_PATH`.
 //!
-//! torch-sys tells its dependents where libtorch lies; that folder goes into the binary's run path. Where the CUDA
-//! libraries lie beside it, the linker is kept from dropping them, since nothing refers to them by name.
+//! torch-sys passes the folder of libtorch to its dependents; the script adds it to the binary's run path. If the CUDA
+//! libraries are in that folder, too, it makes the linker keep them, since no symbol refers to them.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ pub fn main() {
     }
 }
 
-/// A CPU-only set-up of the `torch` wheel holds `libtorch_cuda.so` too, but not NVIDIA's libraries which it needs.
+/// A CPU-only installation of the `torch` wheel has `libtorch_cuda.so`, too, but not the NVIDIA libraries that it needs.
 fn cuda_is_whole(lib: &Path) -> bool {
     let beside_wheel = lib.join("../../nvidia/cu13/lib");
     lib.join("libtorch_cuda.so").exists()

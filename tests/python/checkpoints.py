@@ -1,4 +1,4 @@
-"""Checkpoints as PyTorch users make them, sane and insane, from one state dict; and what their import must give.
+"""Writes checkpoints in the forms that PyTorch users have, valid and invalid ones, and the expected result of their import.
 
 checkpoints.py STATE.safetensors MARKER OUT: FILE.pth, and FILE.safetensors beside those that must be imported.
 """
@@ -33,12 +33,12 @@ def as_kind(kind):
     return collections.OrderedDict((k, v.to(kind) if v.is_floating_point() else v) for k, v in state.items())
 
 
-# A whole training checkpoint, as MAE's and the release's scripts write it.
+# A complete training checkpoint, as the scripts of MAE and of the release write it.
 model = collections.OrderedDict(
     (k, torch.nn.Parameter(v) if v.is_floating_point() else v) for k, v in state.items()
 )
 optimizer = torch.optim.AdamW([v for v in model.values() if isinstance(v, torch.nn.Parameter)], lr=1e-3)
-for parameter in optimizer.param_groups[0]["params"]:  # as after a step, whose import of a compiler takes seconds
+for parameter in optimizer.param_groups[0]["params"]:  # as after a step, which would take seconds to import a compiler
     moments = {k: torch.rand_like(parameter) for k in ("exp_avg", "exp_avg_sq")}
     optimizer.state[parameter] = {"step": torch.tensor(1.0), **moments}
 args = argparse.Namespace(lr=1e-3, output_dir="x", betas=(0.9, 0.95), flag=True, none=None)
@@ -59,11 +59,11 @@ save("parallel", {"model": {f"module.{k}": v for k, v in state.items()}}, state)
 for kind in (torch.float16, torch.bfloat16, torch.float64):
     save(str(kind).removeprefix("torch."), {"model": as_kind(kind)}, as_kind(kind))
 
-# A small one, to be damaged: in it, names and structure weigh as much as numbers.
+# A small one that the tests damage: much of it is names and structure.
 some = {k: v.half() for k, v in state.items() if k.startswith("blocks.0.") and v.dim() == 1}
 save("small", {"model": some, "epoch": 3})
 
-# All tensors in one storage, one after the other, and each second one transposed before.
+# All tensors in one storage, every second one transposed.
 pool = torch.zeros(sum(v.numel() for v in state.values()) + 5)
 views, at = {}, 5
 for i, (k, v) in enumerate(state.items()):

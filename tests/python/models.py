@@ -1,4 +1,4 @@
-"""Our exports as timm and transformers load them, and models of theirs for our import.
+"""Loads our exports with timm and transformers, and writes models of theirs for our import.
 
 models.py FOLDER: reads FOLDER/probe.safetensors (images, and what our models give for them) and the exported folders
 FOLDER/to-*; prints the largest relative difference of each. Writes models of its own as FOLDER/from-*, and what they give
@@ -74,7 +74,7 @@ with torch.no_grad():
     expected = (torch.from_numpy(gray[:, 16:80] / 255.0).float() - 0.4978) / 0.2449
     compare("processor", expected.expand(1, 3, 64, 64), pixels)
 
-    # Models of theirs, with the sizes of mrm-vit-tiny, at random weights, biases and norms included.
+    # Models of timm and transformers with the sizes of mrm-vit-tiny and random weights, including biases and norms.
     given = {}
 
     def perturbed(model):

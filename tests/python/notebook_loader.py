@@ -1,18 +1,18 @@
 """Reads a dataset with the loader of notebook 5: notebook_loader.py NOTEBOOK. MRM_DATASET and MRM_SPLIT as for the notebook.
 
-Every record must come once for any number of DataLoader workers, shuffled or not."""
+Each record must be there exactly once for any number of DataLoader workers, shuffled or not."""
 import json
 import sys
 from collections import Counter
 
 notebook = json.load(open(sys.argv[1]))
 cells = [''.join(cell['source']) for cell in notebook['cells'] if cell['cell_type'] == 'code']
-for cell in cells[:2]:  # imports, and the loader with a first pass
+for cell in cells[:2]:  # imports, and the loader with a first epoch
     exec(cell)
 
 
 def read(shards, workers):
-    """One digest a record, in the order in which they come."""
+    """One digest per record, in order."""
     loader = DataLoader(shards, batch_size=8, num_workers=workers)
     return [image.numpy().tobytes() for images, _ in loader for image in images]
 

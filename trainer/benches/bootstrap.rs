@@ -1,4 +1,4 @@
-//! How long patient-level intervals take: 1,000 draws on 25,000 records of 14 findings, all metrics.
+//! Time of patient-level confidence intervals: 1,000 draws on 25,000 records of 14 findings, all metrics.
 //!
 //! `cargo bench --workspace --bench bootstrap` prints the seconds of five runs and their median.
 
@@ -20,7 +20,7 @@ fn main() {
         scores.push((random.random::<f32>() + if positive { 0.4 } else { 0.0 }) / 1.4);
         labels.push(Some(positive));
     }
-    // Between one and five records a patient.
+    // One to five records per patient.
     let mut patients = Vec::new();
     for patient in 0_u32.. {
         patients.extend(std::iter::repeat_n(patient, random.random_range(1..=5)));
@@ -35,8 +35,8 @@ fn main() {
     let mut seconds: Vec<f64> = (0..5)
         .map(|_| {
             let started = Instant::now();
-            let found = bootstrap.classes(predictions);
-            assert!(found.mean.auroc.is_some());
+            let intervals = bootstrap.classes(predictions);
+            assert!(intervals.mean.auroc.is_some());
             started.elapsed().as_secs_f64()
         })
         .collect();

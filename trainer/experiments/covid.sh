@@ -3,10 +3,10 @@
 #
 #   trainer/experiments/covid.sh DATA OUT
 #
-# DATA holds covid-chestxray/ (images, metadata.csv, splits/covid1..5 and viral1..5) and openi-reports/, whose texts alone
-# make the tokenizer. For each of the ten published splits an encoder is pre-trained on that split's own training images
-# and notes (image and report, image only, report only), then fine-tuned on both tasks and compared with a random start.
-# Every step that is done is kept: the same command goes on. BIN, STEPS, SEEDS and JOBS may be set.
+# DATA holds covid-chestxray/ (images, metadata.csv, splits/covid1..5 and viral1..5) and openi-reports/, whose texts train the
+# tokenizer. For each of the ten published splits, an encoder is pre-trained on that split's own training images and notes
+# (image and report, image only, report only), then fine-tuned on both tasks and compared with random initialization.
+# Finished steps are kept, so the same command continues after a stop. BIN, STEPS, SEEDS and JOBS may be set.
 set -euo pipefail
 data=${1:?usage: covid.sh DATA OUT} out=${2:?usage: covid.sh DATA OUT}
 bin=${BIN:-$HOME/.cache/mrm/target/release}
@@ -30,7 +30,7 @@ done
 
 pretrain() {
     "$bin/trainer" pretrain --data "$out/data" --run "$out/runs/$1-$2" --preset mrm-vit-tiny --split "$2" --device cpu \
-        --steps "$steps" --set "model.restore=$1" >"$out/pretrain-$1-$2.log" 2>&1
+        --steps "$steps" --set "model.reconstruct=$1" >"$out/pretrain-$1-$2.log" 2>&1
 }
 sweep() {
     "$bin/trainer" sweep --data "$out/data" --out "$out/$1" --task "$1" --split "$1"1,"$1"2,"$1"3,"$1"4,"$1"5 --device cpu \
@@ -39,7 +39,7 @@ sweep() {
 }
 export -f pretrain sweep
 for split in $splits; do
-    for restore in both image-only report-only; do echo "$restore $split"; done
+    for target in both image-only report-only; do echo "$target $split"; done
 done | xargs -P "$jobs" -L 1 bash -c 'pretrain $0 $1'
 printf 'covid %s\nviral %s\n' "$seeds" "$seeds" | xargs -P "$jobs" -L 1 bash -c 'sweep $0 $1'
 for task in covid viral; do

@@ -1,28 +1,28 @@
-//! What can go wrong in the model part: a configuration that makes no model, a tensor of the wrong shape, or torch.
+//! Errors of models: an impossible configuration, a tensor of the wrong shape, or an error of torch.
 
 /// An error of a model, its weights or its optimizer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
-    /// A configuration value from which no model can be built.
+    /// A configuration value that no model can have.
     #[error("{key}: {problem}")]
     Config {
-        /// The configuration key, as written in the file.
+        /// The configuration key, as in the file.
         key: &'static str,
         /// What is wrong with its value.
         problem: String,
     },
-    /// A tensor that does not fit where it was given.
+    /// A tensor of another shape than expected.
     #[error("{tensor}: expected {expected}, got {got:?}")]
     Shape {
         /// Name of the tensor.
         tensor: String,
-        /// The shape that was expected, in words.
+        /// The expected shape, in words.
         expected: String,
-        /// The shape that came.
+        /// The actual shape.
         got: Vec<i64>,
     },
-    /// A tensor that a saved state should hold, and does not.
+    /// A tensor that a saved state lacks.
     #[error("the saved state has no tensor `{name}`")]
     MissingState {
         /// Name of the missing tensor.
@@ -40,7 +40,7 @@ impl ModelError {
     }
 }
 
-/// An error unless `tensor` has exactly the dimensions `expected`, where a negative one stands for any size.
+/// An error unless `tensor` has exactly the dimensions `expected`, where a negative one means any size.
 pub(crate) fn check_shape(name: &str, tensor: &tch::Tensor, expected: &[i64]) -> Result<(), ModelError> {
     let got = tensor.size();
     let fits = got.len() == expected.len() && got.iter().zip(expected).all(|(&g, &e)| e < 0 || g == e);
@@ -56,8 +56,8 @@ pub(crate) fn check_positive(key: &'static str, value: i64) -> Result<(), ModelE
     if value >= 1 { Ok(()) } else { Err(ModelError::config(key, format!("must be at least 1, is {value}"))) }
 }
 
-/// An error unless `value` is from 1 to `most`. The bounds lie far above any model in use: they stop a wrong or hostile
-/// configuration before memory is taken for it.
+/// An error unless `value` is from 1 to `most`. The bounds are far above any model in use; they stop a wrong or hostile
+/// configuration before memory is allocated for it.
 pub(crate) fn check_size(key: &'static str, value: i64, most: i64) -> Result<(), ModelError> {
     if (1..=most).contains(&value) {
         return Ok(());
@@ -68,29 +68,32 @@ pub(crate) fn check_size(key: &'static str, value: i64, most: i64) -> Result<(),
 /// Largest side of an image or patch in pixels.
 pub(crate) const MAX_SIDE: i64 = 8192;
 /// Largest length of a vector, number of channels or of classes.
-pub(crate) const MAX_WIDTH: i64 = 65_536;
+pub(crate) const MAX_DIM: i64 = 65_536;
 /// Largest number of blocks or layers.
-pub(crate) const MAX_DEPTH: i64 = 1024;
-/// Largest number of positions, of token ids, or of hidden values.
+pub(crate) const MAX_LAYERS: i64 = 1024;
+/// Largest number of positions, of token ids, or of values between the layers of an MLP.
 pub(crate) const MAX_POSITIONS: i64 = 1 << 24;
 /// Largest number of values in a table of positions.
 pub(crate) const MAX_TABLE: i64 = 1 << 28;
 
-/// An error unless a table of so many positions of a width can be held.
-pub(crate) fn check_table(key: &'static str, positions: i64, width: i64) -> Result<(), ModelError> {
-    if positions.saturating_mul(width) <= MAX_TABLE {
+/// An error unless a table `[positions, embed_dim]` has at most [`MAX_TABLE`] values.
+pub(crate) fn check_table(key: &'static str, positions: i64, embed_dim: i64) -> Result<(), ModelError> {
+    if positions.saturating_mul(embed_dim) <= MAX_TABLE {
         return Ok(());
     }
-    Err(ModelError::config(key, format!("{positions} positions of width {width} are more than {MAX_TABLE} values")))
+    Err(ModelError::config(
+        key,
+        format!("{positions} positions of embed_dim {embed_dim} are more than {MAX_TABLE} values"),
+    ))
 }
 
-/// An error unless the heads divide the width evenly.
-pub(crate) fn check_heads(key: &'static str, heads: i64, width: i64) -> Result<(), ModelError> {
-    check_positive(key, heads)?;
-    if width % heads == 0 {
+/// An error unless `num_heads` divides `embed_dim`.
+pub(crate) fn check_heads(key: &'static str, num_heads: i64, embed_dim: i64) -> Result<(), ModelError> {
+    check_positive(key, num_heads)?;
+    if embed_dim % num_heads == 0 {
         return Ok(());
     }
-    Err(ModelError::config(key, format!("{heads} heads do not divide the width {width}")))
+    Err(ModelError::config(key, format!("{num_heads} heads do not divide embed_dim {embed_dim}")))
 }
 
 #[cfg(test)]
@@ -107,17 +110,20 @@ mod tests {
     }
 
     #[test]
-    fn heads_must_divide_the_width() {
-        assert!(check_heads("heads", 4, 48).is_ok());
-        assert_eq!(check_heads("heads", 5, 48).unwrap_err().to_string(), "heads: 5 heads do not divide the width 48");
-        assert!(check_heads("heads", 0, 48).is_err());
+    fn heads_must_divide_the_embedding() {
+        assert!(check_heads("num_heads", 4, 48).is_ok());
+        assert_eq!(
+            check_heads("num_heads", 5, 48).unwrap_err().to_string(),
+            "num_heads: 5 heads do not divide embed_dim 48"
+        );
+        assert!(check_heads("num_heads", 0, 48).is_err());
     }
 
     #[test]
-    fn sizes_have_bounds_that_the_error_states() {
-        assert!(check_size("depth", 12, MAX_DEPTH).is_ok());
-        let told = check_size("depth", 1_000_000_000, MAX_DEPTH).unwrap_err().to_string();
-        assert_eq!(told, "depth: must be from 1 to 1024, is 1000000000");
+    fn sizes_have_bounds_that_the_error_names() {
+        assert!(check_size("num_layers", 12, MAX_LAYERS).is_ok());
+        let message = check_size("num_layers", 1_000_000_000, MAX_LAYERS).unwrap_err().to_string();
+        assert_eq!(message, "num_layers: must be from 1 to 1024, is 1000000000");
         assert!(check_table("image_size", 196, 768).is_ok());
         assert!(check_table("image_size", i64::MAX, 768).unwrap_err().to_string().starts_with("image_size: "));
     }

@@ -1,35 +1,42 @@
-//! Masked record modeling on tch: the models, what trains them and what measures them.
+//! Masked record modeling on tch: models, training and evaluation.
 //!
-//! | room | what is in it |
+//! | module | contents |
 //! | --- | --- |
 //! | [`model`] | the models: masked encoder, image and report decoder, classifier, segmenter |
-//! | [`train`] | the training loop, one optimizer step, optimizers and schedules, the run directory |
-//! | [`task`] | the plug between loop and task; pre-training, classification, segmentation |
-//! | [`eval`] | AUROC, average precision, Dice; intervals over patients |
+//! | [`train`] | the training loop, one step, optimizers and schedules, checkpoints, logs, the run directory |
+//! | [`task`] | the trait of a task; pre-training, classification, segmentation |
+//! | [`eval`] | AUROC, average precision, Dice; confidence intervals over patients |
 //! | [`weights`] | weights in and out: loading, PyTorch checkpoints read without Python, key names of Hugging Face |
-//! | [`torch`] | what tch does not bind; torch errors as one line |
+//! | [`torch`] | functions of libtorch that tch does not bind; torch errors as one line |
 //! | [`config`] | the keys of a run's configuration and the presets |
 //! | [`commands`], [`cli`] | what the subcommands do; their arguments |
-//! | [`error`] | what can go wrong in all of these |
+//! | [`error`] | the error type of models |
 //!
-//! Variable names are timm's and the MRM release's, so weights move in and out without a map. The numbers are tested
-//! against the release in `tests/tests/golden_trainer.rs`.
+//! Variable names are timm's and the MRM release's, so weights are loaded and exported without a table of names. The tests
+//! compare the numbers with those of the release.
 //!
-//! Everything random (start values, masks, dropout, drop path) comes from torch's default generator of the device: a
-//! `tch::manual_seed` before a step makes the step reproducible. Models check shapes where tensors come in; past that,
-//! torch's operations are called in their panicking form, since a failure there is a bug or a device out of memory.
+//! All random numbers (initialization, masks, dropout, drop path) are drawn from torch's default generator of the device: a
+//! `tch::manual_seed` before a step makes the step reproducible. Models check the shapes of their inputs. After that, they
+//! call torch's operations in the panicking form, since a failure is then a bug or a device out of memory.
 //!
 //! Not supported: rectangular images, tied word embeddings, more than one device or process a run.
 
-#![cfg_attr(test, allow(clippy::float_cmp))] // tests compare what must be equal to the bit
+#![warn(clippy::undocumented_unsafe_blocks)]
+#![cfg_attr(test, allow(clippy::float_cmp))] // tests compare values that must be bit-identical
 
 pub mod cli;
 pub mod commands;
 pub mod config;
+#[warn(missing_docs)]
 pub mod error;
+#[warn(missing_docs)]
 pub mod eval;
+#[warn(missing_docs)]
 pub mod model;
 pub mod task;
+#[warn(missing_docs)]
 pub mod torch;
+#[warn(missing_docs)]
 pub mod train;
+#[warn(missing_docs)]
 pub mod weights;

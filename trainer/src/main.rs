@@ -1,4 +1,4 @@
-//! `trainer`: pre-trains, fine-tunes, evaluates.
+//! `trainer`: pre-training, fine-tuning, evaluation.
 
 fn main() -> std::process::ExitCode {
     trainer::cli::main()

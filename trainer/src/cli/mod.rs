@@ -373,7 +373,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli: Cli = cli::parse();
     threads::limit_spinning(cli.threads.unwrap_or(0));
-    panic::keep_quiet();
+    panic::install_hook();
     shim::keep_freed_memory();
     let (told, code) = match std::panic::catch_unwind(AssertUnwindSafe(|| run(cli))) {
         Ok(Ok(())) => return ExitCode::SUCCESS,

@@ -16,7 +16,7 @@ use crate::task::Pretraining;
 use crate::task::objective::Objective;
 use crate::torch::shim;
 use crate::train::amp::Precision;
-use crate::train::optimizer::{Algorithm, Optimizer};
+use crate::train::optimizer::{Optimizer, OptimizerConfig};
 use crate::train::step::{Phases, Stepper, synchronize};
 use crate::train::threads;
 
@@ -70,21 +70,21 @@ pub fn bench(
     threads::set(config.run.threads);
     tch::manual_seed(config.run.seed as i64);
     let objective = Pretraining::new(&config.model, device)?;
-    let optimizer = Optimizer::new(Algorithm::PRETRAINING, config.optimizer.weight_decay, objective.parameters());
+    let optimizer = Optimizer::new(OptimizerConfig::PRETRAINING, config.optimizer.weight_decay, objective.parameters());
     let mut stepper = Stepper::new(&objective, optimizer, config.run.precision, config.run.seed);
     (stepper.accumulation, stepper.clip) = (config.optimizer.accumulation, config.optimizer.clip);
     let mut batches = batches(config, source, device)?;
     let (mut number, mut seen) = (0, Seen::default());
     let mut run = |stepper: &mut Stepper, seen: &mut Seen, count: u64| -> Result<()> {
         for _ in 0..count {
-            let update = stepper.update(number, 1e-4, &mut || {
+            let step = stepper.step(number, 1e-4, &mut || {
                 let batch = batches()?;
                 seen.count(&batch);
                 Ok(batch)
             })?;
             number += 1;
             if !device.is_cuda() || number.is_multiple_of(config.run.log_every) {
-                update.settle()?;
+                step.metrics()?;
             }
         }
         synchronize(device);

@@ -17,6 +17,7 @@ use crate::model::classifier::{ClassifierConfig, VitClassifier};
 use crate::model::vit::VitConfig;
 use crate::task::objective::{images, loader_for};
 use crate::train::run_dir;
+use crate::weights::source::read_weights;
 
 use super::{DataSource, unfinished_start};
 
@@ -33,7 +34,7 @@ fn encoder(weights: &Path, preset: Option<&str>) -> Result<(VitConfig, f64, f64)
         return Ok((config.model.vit, config.data.mean, config.data.std));
     }
     let unknown = || {
-        let hint = run_dir::weights(weights).map_or_else(|_| String::new(), |tensors| preset_hint(&tensors));
+        let hint = read_weights(weights).map_or_else(|_| String::new(), |tensors| preset_hint(&tensors));
         format!("no --preset is given, and no run says the sizes{hint}")
     };
     Ok(AnyConfig::load(&run_dir::run_of(weights).with_context(unknown)?)?.encoder())
@@ -52,10 +53,10 @@ pub fn embed(
     let (vit, mean, std) = encoder(weights, preset)?;
     unfinished_start(&weights.to_string_lossy()).iter().for_each(|remark| dataset::cli_eprintln!("warning: {remark}"));
     let store = VarStore::new(device);
-    let (image_size, width) = (vit.image_size, vit.width);
+    let (image_size, width) = (vit.image_size, vit.embed_dim);
     let config = ClassifierConfig { vit, classes: 1, drop_path: 0.0 };
     let model = VitClassifier::new(&store.root(), &config)?;
-    run_dir::start_from(&store, weights, |name| name.starts_with("head."), preset_hint)?;
+    super::initialize(&store, weights, |name| name.starts_with("head."), preset_hint)?;
     if rows.is_empty() {
         bail!("no record to embed");
     }

@@ -21,7 +21,10 @@ use crate::eval::bootstrap::{Bootstrap, Interval, Predictions};
 use crate::eval::metrics::Scores;
 use crate::task::objective::Objective;
 use crate::task::{Classification, Labels, OpenLabels, predict};
+use crate::train::checkpoint::newest_state;
 use crate::train::run_dir;
+use crate::weights::load_tensors;
+use crate::weights::source::{read_weights, weights_file};
 
 /// Scores of one finding, none where undefined.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -78,7 +81,7 @@ pub fn evaluate(
     let (dataset, split) = (&source.dataset, source.split()?);
     check_split((&config.dataset, &config.split, &config.split_members), source)?;
     let task = TaskLabels::read(&config, source)?;
-    run_dir::remark_unfinished(run, config.optimizer.steps);
+    super::warn_unfinished(run, config.optimizer.steps);
     remark_ratio(&config.dataset, config.ratio, &config.findings, source)?;
     let rows = task.rows(source, subset, None)?;
     if rows.is_empty() {
@@ -93,8 +96,8 @@ pub fn evaluate(
     }
     let transform = evaluation_transform(&config);
     let objective = Classification::new(&config.model, task.labels.clone(), dataset, transform, device)?;
-    let weights = run_dir::weights_file(run)?;
-    let loaded = run_dir::load(objective.store(), &run_dir::weights(&weights)?)?;
+    let weights = weights_file(run)?;
+    let loaded = load_tensors(objective.store(), &read_weights(&weights)?)?;
     if !loaded.is_complete() {
         bail!("the weights do not fit the run's configuration: {loaded}");
     }
@@ -123,7 +126,7 @@ pub fn evaluate(
         patients: patients.iter().max().map_or(0, |last| *last as usize + 1),
         specificity,
         draws,
-        updates: run_dir::newest_state(run).map_or(0, |state| state.step),
+        updates: newest_state(run).map_or(0, |state| state.step),
         weights: weights.strip_prefix(run).unwrap_or(&weights).display().to_string(),
         findings: counts
             .into_iter()

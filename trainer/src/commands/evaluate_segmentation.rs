@@ -24,6 +24,8 @@ use crate::eval::overlap::{Overlap, run_lengths};
 use crate::task::objective::Objective;
 use crate::task::{Found, MaskRule, Segmentation, segment};
 use crate::train::run_dir;
+use crate::weights::load_tensors;
+use crate::weights::source::read_weights;
 
 /// What `evaluate` found of a segmentation run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -69,7 +71,7 @@ pub fn evaluate_segmentation(
     config.validate().with_context(|| run_dir::config_path(run).display().to_string())?;
     let (dataset, split) = (&source.dataset, source.split()?);
     check_split((&config.dataset, &config.split, &config.split_members), source)?;
-    run_dir::remark_unfinished(run, config.optimizer.steps);
+    super::warn_unfinished(run, config.optimizer.steps);
     remark_ratio(&config.dataset, config.ratio, &[], source)?;
     let stem = file_stem(subset, &config.dataset, source);
     let rule = MaskRule { min_area: min_area.unwrap_or(config.prediction.min_area), ..config.prediction };
@@ -81,7 +83,7 @@ pub fn evaluate_segmentation(
     let transform = evaluation_transform(&config);
     let (decay, model) = (config.optimizer.layer_decay, &config.model);
     let objective = Segmentation::new(model, decay, rule, dataset, Vec::new(), transform, device)?;
-    let loaded = run_dir::load(objective.store(), &run_dir::weights(run)?)?;
+    let loaded = load_tensors(objective.store(), &read_weights(run)?)?;
     if !loaded.is_complete() {
         bail!("the weights do not fit the run's configuration: {loaded}");
     }

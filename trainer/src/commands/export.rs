@@ -16,9 +16,11 @@ use crate::error::{ModelError, check_shape};
 use crate::model::mae_decoder::DecoderConfig;
 use crate::model::mrm::MrmConfig;
 use crate::model::vit::{LAYER_NORM_EPSILON, VitConfig};
-use crate::train::run_dir::{self, Tensors};
+use crate::train::run_dir;
+use crate::weights::Tensors;
 use crate::weights::hugging_face::to_hugging_face;
 use crate::weights::load::{families, shortened, write};
+use crate::weights::source::read_weights;
 
 /// Names of the targets.
 pub const TARGETS: [&str; 3] = ["timm", "vit", "vit-mae"];
@@ -95,7 +97,7 @@ type Files = Vec<(&'static str, Value)>;
 
 impl Source {
     fn open(weights: &Path, sizes: Option<PretrainConfig>) -> Result<Self> {
-        let mut tensors = run_dir::weights(weights)?;
+        let mut tensors = read_weights(weights)?;
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
         let run = if sizes.is_some() { None } else { run_dir::run_of(weights).ok() };
         match run.as_deref().map(AnyConfig::load).transpose()? {
@@ -168,7 +170,7 @@ impl Source {
 
     /// The encoder with its final norm: what pre-training gives.
     fn encoder(&self) -> Result<Tensors> {
-        let width = self.vit.width;
+        let width = self.vit.embed_dim;
         let mut wanted = encoder_shapes(&self.vit);
         wanted.extend([("norm.weight".to_owned(), vec![width]), ("norm.bias".to_owned(), vec![width])]);
         self.take(&wanted)
@@ -179,7 +181,7 @@ impl Source {
         let pooled = self.is_classifier();
         let mut tensors = if pooled {
             let mut wanted = encoder_shapes(vit);
-            wanted.extend(["weight", "bias"].map(|last| (format!("fc_norm.{last}"), vec![vit.width])));
+            wanted.extend(["weight", "bias"].map(|last| (format!("fc_norm.{last}"), vec![vit.embed_dim])));
             self.take(&wanted)?
         } else {
             self.encoder()?
@@ -187,7 +189,7 @@ impl Source {
         let mut classes = 0;
         if self.has("head.weight") {
             let head =
-                self.take(&[("head.weight".to_owned(), vec![-1, vit.width]), ("head.bias".to_owned(), vec![-1])])?;
+                self.take(&[("head.weight".to_owned(), vec![-1, vit.embed_dim]), ("head.bias".to_owned(), vec![-1])])?;
             classes = head[0].1.size()[0];
             tensors.extend(head);
         }
@@ -216,7 +218,7 @@ impl Source {
         let mut config = json!({
             "architecture": architecture,
             "num_classes": classes,
-            "num_features": vit.width,
+            "num_features": vit.embed_dim,
             "global_pool": pool,
             "pretrained_cfg": pretrained,
         });
@@ -262,10 +264,10 @@ impl Source {
         let prefix = match decoder {
             Ok((sizes, decoder)) => {
                 tensors.extend(decoder);
-                config["decoder_hidden_size"] = json!(sizes.width);
-                config["decoder_num_hidden_layers"] = json!(sizes.depth);
-                config["decoder_num_attention_heads"] = json!(sizes.heads);
-                config["decoder_intermediate_size"] = json!(hidden(sizes.width, sizes.mlp_ratio));
+                config["decoder_hidden_size"] = json!(sizes.embed_dim);
+                config["decoder_num_hidden_layers"] = json!(sizes.num_layers);
+                config["decoder_num_attention_heads"] = json!(sizes.num_heads);
+                config["decoder_intermediate_size"] = json!(hidden(sizes.embed_dim, sizes.mlp_ratio));
                 "vit."
             }
             Err(why) => {
@@ -314,10 +316,10 @@ impl Source {
         json!({
             "architectures": [class],
             "model_type": model_type,
-            "hidden_size": vit.width,
-            "num_hidden_layers": vit.depth,
-            "num_attention_heads": vit.heads,
-            "intermediate_size": hidden(vit.width, vit.mlp_ratio),
+            "hidden_size": vit.embed_dim,
+            "num_hidden_layers": vit.num_layers,
+            "num_attention_heads": vit.num_heads,
+            "intermediate_size": hidden(vit.embed_dim, vit.mlp_ratio),
             "hidden_act": "gelu",
             "hidden_dropout_prob": 0.0,
             "attention_probs_dropout_prob": 0.0,
@@ -355,24 +357,24 @@ impl Source {
 
 /// Names and shapes of an encoder without its final norm.
 fn encoder_shapes(vit: &VitConfig) -> Vec<(String, Vec<i64>)> {
-    let (width, patch) = (vit.width, vit.patch_size);
+    let (width, patch) = (vit.embed_dim, vit.patch_size);
     let mut shapes = vec![
         ("cls_token".to_owned(), vec![1, 1, width]),
         ("pos_embed".to_owned(), vec![1, 1 + vit.patches(), width]),
         ("patch_embed.proj.weight".to_owned(), vec![width, vit.in_channels, patch, patch]),
         ("patch_embed.proj.bias".to_owned(), vec![width]),
     ];
-    shapes.extend(block_shapes("blocks", vit.depth, width, vit.mlp_ratio));
+    shapes.extend(block_shapes("blocks", vit.num_layers, width, vit.mlp_ratio));
     shapes
 }
 
 /// Names and shapes of an image decoder.
 fn decoder_shapes(decoder: &DecoderConfig, vit: &VitConfig, values: i64) -> Vec<(String, Vec<i64>)> {
-    let width = decoder.width;
+    let width = decoder.embed_dim;
     let single = [
         ("mask_token", vec![1, 1, width]),
         ("decoder_pos_embed", vec![1, 1 + vit.patches(), width]),
-        ("decoder_embed.weight", vec![width, vit.width]),
+        ("decoder_embed.weight", vec![width, vit.embed_dim]),
         ("decoder_embed.bias", vec![width]),
         ("decoder_norm.weight", vec![width]),
         ("decoder_norm.bias", vec![width]),
@@ -381,7 +383,7 @@ fn decoder_shapes(decoder: &DecoderConfig, vit: &VitConfig, values: i64) -> Vec<
     ];
     let mut shapes: Vec<(String, Vec<i64>)> =
         single.into_iter().map(|(name, shape)| (name.to_owned(), shape)).collect();
-    shapes.extend(block_shapes("decoder_blocks", decoder.depth, width, decoder.mlp_ratio));
+    shapes.extend(block_shapes("decoder_blocks", decoder.num_layers, width, decoder.mlp_ratio));
     shapes
 }
 
@@ -420,16 +422,16 @@ fn timm_architecture(vit: &VitConfig) -> (&'static str, Map<String, Value>) {
         ("vit_base_patch16_224", 768, 12, 12),
         ("vit_large_patch16_224", 1024, 24, 16),
     ];
-    let sizes = (vit.width, vit.depth, vit.heads);
+    let sizes = (vit.embed_dim, vit.num_layers, vit.num_heads);
     let same = known.into_iter().find(|&(_, width, depth, heads)| (width, depth, heads) == sizes);
     let (name, width, depth, heads) = same.unwrap_or(known[2]);
     let all = [
         ("img_size", json!(vit.image_size), json!(224)),
         ("patch_size", json!(vit.patch_size), json!(16)),
         ("in_chans", json!(vit.in_channels), json!(3)),
-        ("embed_dim", json!(vit.width), json!(width)),
-        ("depth", json!(vit.depth), json!(depth)),
-        ("num_heads", json!(vit.heads), json!(heads)),
+        ("embed_dim", json!(vit.embed_dim), json!(width)),
+        ("depth", json!(vit.num_layers), json!(depth)),
+        ("num_heads", json!(vit.num_heads), json!(heads)),
         ("mlp_ratio", json!(vit.mlp_ratio), json!(4.0)),
     ];
     let differing = all.into_iter().filter(|(_, value, usual)| value != usual);

@@ -10,14 +10,11 @@ use dataset::transform::{ASPECT, Crop, Transform};
 use tch::Device;
 
 use super::{Codes, DataSource, place, seed_start_values, seen_before, unfinished_start};
-use crate::config::{
-    self, AnyConfig, Epoch, FinetuneConfig, PRESETS, RANDOM, RANDOM_NAME, Rule, Task, overlay, preset_hint,
-};
+use crate::config::{self, AnyConfig, Epoch, FinetuneConfig, PRESETS, RANDOM, RANDOM_NAME, Task, overlay, preset_hint};
 use crate::model::vit::VitConfig;
 use crate::task::objective::Objective;
 use crate::task::{Classification, LabelCounts, Labels, blank_remedy};
 use crate::train::lr_schedule::WarmupCosine;
-use crate::train::optimizer::Algorithm;
 use crate::train::run_dir::{self, RunDir};
 use crate::train::train_loop::{self, Outcome, Settings};
 
@@ -265,7 +262,7 @@ impl Finetuning<'_> {
             // A head of other findings says nothing about these.
             let leave: fn(&str) -> bool =
                 if same_findings(init, &config) { |_| false } else { |name| name.starts_with("head.") };
-            run_dir::start_from(objective.store(), init, leave, preset_hint)?;
+            super::initialize(objective.store(), init, leave, preset_hint)?;
         }
         let optimizer = &config.optimizer;
         for (counts, of) in counts.iter().zip(["training", "validation"]) {
@@ -300,12 +297,9 @@ impl Finetuning<'_> {
             total: optimizer.steps as f64,
         };
         let settings = Settings {
-            algorithm: match optimizer.rule {
-                Rule::Sgd => Algorithm::FINE_TUNING,
-                Rule::Adamw => Algorithm::ADAMW,
-            },
+            optimizer: optimizer.rule.config(),
             weight_decay: optimizer.weight_decay,
-            rate: &|update| schedule.in_updates(update),
+            lr: &|step| schedule.in_steps(step),
             steps: optimizer.steps,
             accumulation: optimizer.accumulation,
             clip: optimizer.clip,
@@ -313,6 +307,7 @@ impl Finetuning<'_> {
             patience: optimizer.patience,
             run: &config.run,
             record_ids: &|rows| source.record_ids(rows),
+            notify: &|message| dataset::cli_eprintln!("{message}"),
         };
         train_loop::train(&objective, &loader, &settings, run)
     }

@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 use crate::config::{PretrainConfig, fitting_preset, preset_hint};
 use crate::model::bert::BertConfig;
 use crate::model::mrm::Mrm;
-use crate::train::run_dir::Tensors;
+use crate::weights::Tensors;
 use crate::weights::hugging_face;
 use crate::weights::load::{LoadReport, load_state, shortened, write};
 use crate::weights::pth;
@@ -93,7 +93,7 @@ pub fn import(source: &Path, out: &Path, config: &PretrainConfig) -> Result<Impo
         converted,
         translated,
         skipped: state.skipped,
-        beside: state.beside,
+        beside: state.other_keys,
         preset: preset.clone(),
         report,
         fitting: fitting_preset(&state.tensors),
@@ -128,7 +128,7 @@ fn compare(tensors: &Tensors, config: &PretrainConfig) -> Result<LoadReport> {
     let mut config = config.model.clone();
     let vocabulary = tensors.iter().find(|(name, _)| name == WORDS).map(|(_, words)| words.size());
     config.bert.vocab_size = match vocabulary.as_deref() {
-        Some(&[rows, width]) if width == config.bert.hidden && rows > 0 => rows,
+        Some(&[rows, width]) if width == config.bert.embed_dim && rows > 0 => rows,
         _ => BertConfig::default().vocab_size,
     };
     let store = VarStore::new(Device::Cpu);

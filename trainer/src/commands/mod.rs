@@ -23,12 +23,14 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Context, Result, bail};
 use dataset::loader::LoaderBuilder;
 use dataset::{Dataset, Loader, Split, Subset, random};
-use tch::Device;
+use tch::nn::VarStore;
+use tch::{Device, Tensor};
 
 use crate::config::{AnyConfig, RunConfig};
 use crate::task::objective::loader_for;
 use crate::train::run_dir;
 use crate::train::threads::{self, Threads};
+use crate::weights;
 
 pub use bench::{Measured, bench};
 pub use compare::{Comparison, compare};
@@ -204,6 +206,23 @@ fn unfinished_start(init: &str) -> Option<String> {
     let run = Path::new(init);
     let config = run.is_dir().then(|| AnyConfig::load(run).ok()).flatten()?;
     run_dir::unfinished(run, config.steps())
+}
+
+/// Warns about a run that has not made all its steps.
+fn warn_unfinished(run: &Path, steps: u64) {
+    run_dir::unfinished(run, steps).iter().for_each(|message| dataset::cli_eprintln!("warning: {message}"));
+}
+
+/// Initializes a model with pretrained weights, except for the names that `skip` selects, and prints what was loaded.
+fn initialize(
+    store: &VarStore,
+    source: &Path,
+    skip: fn(&str) -> bool,
+    hint: fn(&[(String, Tensor)]) -> String,
+) -> Result<()> {
+    let report = weights::source::initialize(store, source, skip, hint)?;
+    dataset::cli_println!("{}: {report}", source.display());
+    Ok(())
 }
 
 /// Sets torch's generator, from which start values come.

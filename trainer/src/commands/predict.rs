@@ -17,6 +17,8 @@ use crate::config::AnyConfig;
 use crate::model::classifier::VitClassifier;
 use crate::task::predict;
 use crate::train::run_dir;
+use crate::weights::load_tensors;
+use crate::weights::source::read_weights;
 
 /// Writes `record_id`, `patient_id`, `study_id` and the probability of each finding, a column named after it, of some rows
 /// in their order; as CSV where the name of `out` ends so, else as Parquet. Returns the number of findings.
@@ -41,10 +43,10 @@ pub fn predict_records(source: &DataSource, rows: &[u32], weights: &Path, device
         bail!("no record to predict for: this subset is empty");
     }
     files::check_place(out)?;
-    run_dir::remark_unfinished(&run, config.optimizer.steps);
+    super::warn_unfinished(&run, config.optimizer.steps);
     let store = VarStore::new(device);
     let model = VitClassifier::new(&store.root(), &config.model)?;
-    let loaded = run_dir::load(&store, &run_dir::weights(weights)?)?;
+    let loaded = load_tensors(&store, &read_weights(weights)?)?;
     if !loaded.is_complete() {
         bail!("{}: the weights do not fit the configuration of their run: {loaded}", weights.display());
     }

@@ -14,8 +14,8 @@ use super::{DataSource, place, seed_start_values, unfinished_start};
 use crate::config::{Epoch, PretrainConfig, RANDOM, preset_hint};
 use crate::task::Pretraining;
 use crate::task::objective::Objective;
-use crate::train::lr_schedule::{WarmupCosine, scaled_rate};
-use crate::train::optimizer::Algorithm;
+use crate::train::lr_schedule::{WarmupCosine, scaled_lr};
+use crate::train::optimizer::OptimizerConfig;
 use crate::train::run_dir::{self, RunDir};
 use crate::train::train_loop::{self, Outcome, Settings};
 
@@ -26,9 +26,11 @@ const RELEASE_VOCABULARY: i64 = 30_000;
 pub fn resolve_pretrain(config: &mut PretrainConfig, dataset: Option<&Dataset>) -> Result<()> {
     let without = if config.model.bert.vocab_size > 0 { config.model.bert.vocab_size } else { RELEASE_VOCABULARY };
     let vocabulary = dataset.map_or(without, |dataset| dataset.manifest().text.vocabulary as i64);
-    if config.model.restores_report() {
+    if config.model.reconstructs_report() {
         if vocabulary == 0 {
-            bail!("this dataset has no reports to restore: set model.restore=image-only, or ingest with a tokenizer");
+            bail!(
+                "this dataset has no reports to restore: set model.reconstruct=image-only, or ingest with a tokenizer"
+            );
         }
         if config.model.bert.vocab_size == 0 {
             config.model.bert.vocab_size = vocabulary;
@@ -66,7 +68,7 @@ pub(super) fn loader_builder(
     let mut builder = source
         .training_loader(&training.rows, config.optimizer.batch_size, &config.run, device)
         .transform(pretrain_transform(config));
-    if config.model.restores_report() {
+    if config.model.reconstructs_report() {
         let (tokens, mask_ratio) = (config.data.tokens as usize, config.data.report_mask_ratio);
         builder = builder.text(TextOptions { tokens, mask_ratio });
     }
@@ -76,8 +78,8 @@ pub(super) fn loader_builder(
 /// Warns where the start weights know reports by another tokenizer: their word tables then stand for other words.
 fn remark_tokenizer(config: &PretrainConfig, init: &Path) {
     let before = run_dir::run_of(init).and_then(|run| run_dir::load_config::<PretrainConfig>(&run));
-    let other = before.is_ok_and(|before| before.model.restores_report() && before.tokenizer != config.tokenizer);
-    if other && config.model.restores_report() {
+    let other = before.is_ok_and(|before| before.model.reconstructs_report() && before.tokenizer != config.tokenizer);
+    if other && config.model.reconstructs_report() {
         dataset::cli_eprintln!(
             "warning: {} was trained with another tokenizer, so its word tables stand for other words; to share one, \
              ingest the second dataset with --tokenizer FIRST/tokenizer.json",
@@ -93,7 +95,7 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
     if config.init != RANDOM {
         let init = Path::new(&config.init);
         unfinished_start(&config.init).iter().for_each(|remark| dataset::cli_eprintln!("warning: {remark}"));
-        run_dir::start_from(objective.store(), init, |_| false, preset_hint)?;
+        super::initialize(objective.store(), init, |_| false, preset_hint)?;
         remark_tokenizer(config, init);
     }
     let optimizer = &config.optimizer;
@@ -103,7 +105,7 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
     let steps = training.steps(config);
     let epochs = steps as f64 / per_epoch;
     let schedule = WarmupCosine {
-        peak: scaled_rate(optimizer.base_rate, optimizer.batch_size * optimizer.accumulation),
+        peak: scaled_lr(optimizer.base_rate, optimizer.batch_size * optimizer.accumulation),
         floor: 0.0,
         warmup: epochs * optimizer.warmup_epochs / optimizer.epochs,
         total: epochs,
@@ -111,9 +113,9 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
     let (told, place) = (&training.told, place(device, &config.run));
     dataset::cli_println!("{records} records{told}, {per_epoch:.1} updates an epoch, {steps} updates, on {place}");
     let settings = Settings {
-        algorithm: Algorithm::PRETRAINING,
+        optimizer: OptimizerConfig::PRETRAINING,
         weight_decay: optimizer.weight_decay,
-        rate: &|update| schedule.in_epochs(update, per_epoch),
+        lr: &|step| schedule.in_epochs(step, per_epoch),
         steps,
         accumulation: optimizer.accumulation,
         clip: optimizer.clip,
@@ -121,6 +123,7 @@ pub fn pretrain(config: &PretrainConfig, source: &DataSource, run: &RunDir, devi
         patience: 0,
         run: &config.run,
         record_ids: &|rows| source.record_ids(rows),
+        notify: &|message| dataset::cli_eprintln!("{message}"),
     };
     train_loop::train(&objective, &loader, &settings, run)
 }

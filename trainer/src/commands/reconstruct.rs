@@ -19,6 +19,8 @@ use crate::model::mrm::ReportBatch;
 use crate::task::Pretraining;
 use crate::task::objective::{Objective, images, tokens};
 use crate::train::run_dir;
+use crate::weights::load_tensors;
+use crate::weights::source::read_weights;
 
 /// One token of a report: what it was, and what the model makes of it where it was hidden.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -92,12 +94,12 @@ fn restore(
     config.validate().with_context(|| run_dir::config_path(run).display().to_string())?;
     let dataset = &source.dataset;
     anyhow::ensure!(
-        !config.model.restores_report() || config.tokenizer == source.tokenizer(),
+        !config.model.reconstructs_report() || config.tokenizer == source.tokenizer(),
         "{} reads the words of another tokenizer than this dataset's: ingest it with the --tokenizer of the run's dataset",
         run.display()
     );
     let objective = Pretraining::new(&config.model, device)?;
-    let loaded = run_dir::load(objective.store(), &run_dir::weights(weights)?)?;
+    let loaded = load_tensors(objective.store(), &read_weights(weights)?)?;
     anyhow::ensure!(loaded.is_complete(), "the weights do not fit the run's configuration: {loaded}");
     let transform = pretrain_transform(&config);
     let mut builder = Loader::builder(dataset)
@@ -106,7 +108,7 @@ fn restore(
         .shuffle(false)
         .seed(seed)
         .transform(Transform { crop: Crop::Center { shorter: transform.size }, flip: 0.0, ..transform });
-    let with_text = config.model.restores_report();
+    let with_text = config.model.reconstructs_report();
     if with_text {
         builder = builder.text(TextOptions {
             tokens: config.data.tokens as usize,
@@ -141,7 +143,7 @@ fn restore(
     let original = shade(&image);
     let mut columns = vec![&original * (1.0 - &mask) + &mask * f64::from(REMOVED)];
     if let Some(pred) = &output.pred {
-        let restored = shade(&model.restored_image(pred, &image)?).mean_dim([1_i64].as_slice(), true, Kind::Float);
+        let restored = shade(&model.reconstructed_image(pred, &image)?).mean_dim([1_i64].as_slice(), true, Kind::Float);
         columns.push(&restored * &mask + &original * (1.0 - &mask));
     }
     columns.push(original);

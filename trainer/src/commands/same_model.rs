@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use crate::config::{AnyConfig, PRESETS};
 use crate::model::vit::VitConfig;
 use crate::train::run_dir;
+use crate::weights::source::weights_file;
 
 /// The encoder of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,9 +30,9 @@ impl Model {
 
 /// `mrm-vit-b16 (12 blocks of width 768, 12 heads; patches of 16 in images of 224 pixels)`.
 fn told(preset: &str, vit: &VitConfig) -> String {
-    let VitConfig { image_size, patch_size, width, depth, heads, .. } = vit;
+    let VitConfig { image_size, patch_size, embed_dim, num_layers, num_heads, .. } = vit;
     format!(
-        "{preset} ({depth} blocks of width {width}, {heads} heads; patches of {patch_size} in images of {image_size} pixels)"
+        "{preset} ({num_layers} blocks of width {embed_dim}, {num_heads} heads; patches of {patch_size} in images of {image_size} pixels)"
     )
 }
 
@@ -56,7 +57,7 @@ pub fn without_init(preset: &str, vit: &VitConfig, chosen: bool) -> String {
 pub(super) fn of_starts(starts: &[(String, PathBuf)], preset: Option<&str>) -> Result<Option<PathBuf>> {
     let mut first: Option<(&str, PathBuf, Model)> = None;
     for (typed, weights) in starts {
-        run_dir::weights_file(weights)?;
+        weights_file(weights)?;
         let Ok(run) = run_dir::run_of(weights) else { continue };
         let model = Model::of(&run)?;
         if let Some(preset) = preset.filter(|preset| *preset != model.preset) {

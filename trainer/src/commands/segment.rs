@@ -22,8 +22,8 @@ use crate::model::vit::VitConfig;
 use crate::task::Segmentation;
 use crate::task::objective::Objective;
 use crate::train::lr_schedule::WarmupPoly;
-use crate::train::optimizer::Algorithm;
-use crate::train::run_dir::{self, RunDir};
+use crate::train::optimizer::OptimizerConfig;
+use crate::train::run_dir::RunDir;
 use crate::train::train_loop::{self, Outcome, Settings};
 
 /// Whether a run is one of segmentation. What is no run at all is not.
@@ -142,7 +142,7 @@ pub fn prepare_segmentation<'a>(
         device,
     )?;
     if config.init != RANDOM {
-        run_dir::start_from(objective.store(), Path::new(&config.init), |_| false, preset_hint)?;
+        super::initialize(objective.store(), Path::new(&config.init), |_| false, preset_hint)?;
     }
     let seen = seen_before(&config.init, (&config.dataset, &config.split, &config.split_members));
     let optimizer = &config.optimizer;
@@ -185,9 +185,9 @@ impl Segmenting<'_> {
             total: optimizer.steps,
         };
         let settings = Settings {
-            algorithm: Algorithm::ADAMW,
+            optimizer: OptimizerConfig::ADAMW,
             weight_decay: optimizer.weight_decay,
-            rate: &|update| schedule.at(update),
+            lr: &|step| schedule.at(step),
             steps: optimizer.steps,
             accumulation: 1,
             clip: optimizer.clip,
@@ -195,6 +195,7 @@ impl Segmenting<'_> {
             patience: optimizer.patience,
             run: &config.run,
             record_ids: &|rows| source.record_ids(rows),
+            notify: &|message| dataset::cli_eprintln!("{message}"),
         };
         train_loop::train(objective, &loader, &settings, run)
     }

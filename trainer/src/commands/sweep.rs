@@ -15,6 +15,7 @@ use super::finetune::Start;
 use super::same_model;
 use super::{DataSource, EvaluationReport, Finetuning, Request, evaluate, prepare_finetune, resolve_finetune};
 use crate::config::{FinetuneConfig, RANDOM, SEGMENTATION_TASK};
+use crate::train::checkpoint::newest_state;
 use crate::train::run_dir::{self, RunDir};
 use crate::train::train_loop::{Outcome, stop_requested};
 
@@ -151,7 +152,7 @@ pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
         let (split, optimizer) = (prepared.config().split.clone(), &prepared.config().optimizer);
         let run = RunDir::open(&path, prepared.config(), optimizer.steps)?;
         let finished = run_dir::is_finished(&path, optimizer.steps);
-        let updates = run_dir::newest_state(&path).map_or(0, |state| state.step);
+        let updates = newest_state(&path).map_or(0, |state| state.step);
         let as_asked = |report: &EvaluationReport| {
             report.split == split
                 && report.specificity == plan.specificity

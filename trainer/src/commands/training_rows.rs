@@ -26,18 +26,18 @@ impl TrainingRows {
             Some(split) => (split.rows(Subset::Train, None), format!("the training subset of split `{}`", split.name)),
             None => (source.dataset.all_rows()?, "this dataset".to_owned()),
         };
-        if !config.model.restores_report() {
+        if !config.model.reconstructs_report() {
             return Ok(Self { rows, told: String::new() });
         }
         let known = with_report(&source.dataset)?;
         let (all, reports) = (rows.len(), rows.iter().filter(|&&row| known[row as usize]).count());
         if reports == 0 && all > 0 {
             bail!(
-                "none of the {all} records of {of} has a report to restore: set model.restore=image-only, or ingest the \
+                "none of the {all} records of {of} has a report to restore: set model.reconstruct=image-only, or ingest the \
                  reports"
             );
         }
-        let told = if config.model.restores_image() {
+        let told = if config.model.reconstructs_image() {
             match all - reports {
                 0 => " (all with a report)".to_owned(),
                 _ => format!(" ({reports} with a report; the others take part in the image loss alone)"),

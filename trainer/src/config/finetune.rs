@@ -10,26 +10,18 @@ use super::{
 };
 use crate::model::classifier::ClassifierConfig;
 use crate::task::{Missing, Uncertain};
+use crate::train::optimizer::OptimizerKind;
 
 /// The name of start values in place of weights.
 pub const RANDOM: &str = "random";
 /// What tables call start values.
 pub const RANDOM_NAME: &str = "random start";
 
-/// Which update rule fine-tuning uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Rule {
-    /// SGD with momentum 0.9: the recipe's.
-    Sgd,
-    Adamw,
-}
-
 /// How fine-tuning optimizes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FinetuneOptimizer {
-    pub rule: Rule,
+    pub rule: OptimizerKind,
     pub rate: f64,
     pub weight_decay: f64,
     /// Factor on the rate from one layer to the one before it (BEiT), above 0 to 1; 1: all layers learn alike.
@@ -121,7 +113,7 @@ pub fn finetune_preset(preset: &str, task: &Task, ratio: f64) -> Result<Finetune
             missing: task.missing(),
         },
         optimizer: FinetuneOptimizer {
-            rule: Rule::Sgd,
+            rule: OptimizerKind::Sgd,
             rate,
             weight_decay: 0.0,
             layer_decay: 1.0,
@@ -140,7 +132,7 @@ pub fn finetune_preset(preset: &str, task: &Task, ratio: f64) -> Result<Finetune
         // As in pre-training: few updates, and sides that the report names.
         config.data = FinetuneData { crop_scale: 0.7, flip: 0.0, ..config.data };
         config.optimizer = FinetuneOptimizer {
-            rule: Rule::Adamw,
+            rule: OptimizerKind::AdamW,
             rate: 1e-3,
             weight_decay: 0.05,
             warmup: 25,
@@ -275,7 +267,7 @@ impl FinetuneConfig {
         (optimizer.steps, optimizer.warmup) = epoch.default_steps();
         optimizer.evaluate_every = epoch.evaluate_every(optimizer.steps);
         optimizer.patience = PATIENCE;
-        if optimizer.rule == Rule::Sgd {
+        if optimizer.rule == OptimizerKind::Sgd {
             let (_, short, rate) = SHORT;
             optimizer.rate = if optimizer.steps <= short { rate } else { LONG_RATE };
         }

@@ -14,7 +14,7 @@ pub fn fitting_preset(tensors: &[(String, Tensor)]) -> Option<&'static str> {
     let block = |name: &str| name.strip_prefix("blocks.")?.split('.').next()?.parse::<i64>().ok();
     let depth = tensors.iter().filter_map(|(name, _)| block(name)).collect::<BTreeSet<i64>>().len() as i64;
     let fits = |vit: &VitConfig| {
-        (vit.width, vit.in_channels, vit.patch_size, vit.depth) == (width, channels, patch_size, depth)
+        (vit.embed_dim, vit.in_channels, vit.patch_size, vit.num_layers) == (width, channels, patch_size, depth)
     };
     PRESETS.into_iter().find(|preset| pretrain_preset(preset).is_ok_and(|config| fits(&config.model.vit)))
 }

@@ -23,7 +23,7 @@ use crate::train::run_dir;
 use crate::train::threads;
 
 pub use finetune::{
-    FinetuneConfig, FinetuneData, FinetuneOptimizer, RANDOM, RANDOM_NAME, Rule, TASKS, Task, finetune_preset,
+    FinetuneConfig, FinetuneData, FinetuneOptimizer, RANDOM, RANDOM_NAME, TASKS, Task, finetune_preset,
 };
 pub use fitting::{fitting_preset, preset_hint};
 pub use length::{Epoch, PATIENCE};
@@ -306,10 +306,10 @@ mod tests {
     fn layers_lie_in_their_order() {
         let base = pretrain_preset("mrm-vit-tiny").unwrap();
         let file = "[optimizer]\nbatch_size = 8\nbase_rate = 1\n";
-        let settings = ["optimizer.batch_size=16".to_owned(), "model.restore=image-only".to_owned()];
+        let settings = ["optimizer.batch_size=16".to_owned(), "model.reconstruct=image-only".to_owned()];
         let config = overlay(&base, Some(file), &settings).unwrap();
         assert_eq!((config.optimizer.batch_size, config.optimizer.base_rate), (16, 1.0));
-        assert!(!config.model.restores_report());
+        assert!(!config.model.reconstructs_report());
         assert_eq!(overlay(&config, Some(&toml::to_string(&config).unwrap()), &[]).unwrap(), config);
         let other = PretrainConfig { init: "runs/mae".to_owned(), ..base };
         let again = overlay(&other, Some(&toml::to_string(&config).unwrap()), &[]).unwrap();

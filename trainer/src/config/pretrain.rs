@@ -99,18 +99,25 @@ pub fn pretrain_preset(preset: &str) -> Result<PretrainConfig> {
     match preset {
         "mrm-vit-b16" => {}
         "mrm-vit-s16" => {
-            config.model.vit = VitConfig { width: 384, heads: 6, ..VitConfig::default() };
-            config.model.decoder = DecoderConfig { width: 384, ..DecoderConfig::default() };
+            config.model.vit = VitConfig { embed_dim: 384, num_heads: 6, ..VitConfig::default() };
+            config.model.decoder = DecoderConfig { embed_dim: 384, ..DecoderConfig::default() };
         }
         "mrm-vit-tiny" => {
-            config.model.vit =
-                VitConfig { image_size: 64, patch_size: 8, width: 128, depth: 4, heads: 4, ..VitConfig::default() };
-            config.model.decoder = DecoderConfig { width: 64, depth: 1, heads: 4, ..DecoderConfig::default() };
+            config.model.vit = VitConfig {
+                image_size: 64,
+                patch_size: 8,
+                embed_dim: 128,
+                num_layers: 4,
+                num_heads: 4,
+                ..VitConfig::default()
+            };
+            config.model.decoder =
+                DecoderConfig { embed_dim: 64, num_layers: 1, num_heads: 4, ..DecoderConfig::default() };
             config.model.bert = BertConfig {
                 vocab_size: 0,
-                hidden: 96,
-                layers: 2,
-                heads: 4,
+                embed_dim: 96,
+                num_layers: 2,
+                num_heads: 4,
                 intermediate: 384,
                 max_positions: 64,
                 ..BertConfig::default()
@@ -164,7 +171,7 @@ impl PretrainConfig {
             );
         }
         check_rates(&[optimizer.base_rate, optimizer.weight_decay, optimizer.clip])?;
-        if self.model.restores_report() && !(2..=self.model.bert.max_positions).contains(&data.tokens) {
+        if self.model.reconstructs_report() && !(2..=self.model.bert.max_positions).contains(&data.tokens) {
             let most = self.model.bert.max_positions;
             bail!("data.tokens: must be from 2 to the report decoder's {most} positions, is {}", data.tokens);
         }

@@ -1,7 +1,8 @@
 //! Confidence intervals by bootstrap over patients.
 //!
-//! A draw takes as many patients as there are, with replacement, and with each all of its rows: rows of one patient are
-//! not independent. Every draw has a random stream of its own, so that results do not depend on the number of threads.
+//! A draw takes as many patients as there are, with replacement, each with all of its rows, since the rows of one patient are
+//! not independent (cluster bootstrap). Each draw has its own random stream, so results do not depend on the number of
+//! threads. Intervals are percentile intervals (Efron and Tibshirani 1993).
 
 use std::collections::HashMap;
 
@@ -11,14 +12,14 @@ use rayon::prelude::*;
 
 use crate::eval::metrics::{Ranking, Scores, mean_defined};
 
-/// How a bootstrap is drawn.
+/// The settings of a bootstrap.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bootstrap {
     /// Number of draws.
     pub draws: usize,
     /// Seed; draw `i` uses stream `i` of it.
     pub seed: u64,
-    /// Probability the interval holds, 0 to 1.
+    /// Confidence level of the interval, 0 to 1.
     pub level: f64,
 }
 
@@ -37,12 +38,12 @@ pub struct Interval {
     pub low: f64,
     /// Upper end of the interval.
     pub high: f64,
-    /// Draws in which the value was defined: those the interval is made of.
+    /// Draws in which the value was defined, from which the interval is computed.
     pub draws: usize,
 }
 
 impl Interval {
-    /// Whether the value was undefined in more than a tenth of the draws, so that the interval says little.
+    /// Whether the value was undefined in more than a tenth of the draws, so that the interval is unreliable.
     pub fn is_thin(&self, draws: usize) -> bool {
         self.draws * 10 < draws * 9
     }
@@ -51,36 +52,39 @@ impl Interval {
 /// A difference between two predictions of the same rows, with its interval.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Difference {
-    /// Second less first.
+    /// Second minus first.
     #[serde(flatten)]
     pub interval: Interval,
-    /// Two-sided: twice the smaller share of draws on one side of zero, each side counting one draw more.
+    /// Two-sided p-value: twice the smaller share of draws on one side of zero, with one draw added to each side.
     pub p: f64,
 }
 
-/// The smallest p-value that a number of draws can give: that of a difference which has one sign in all of them.
+/// The smallest p-value of a number of draws: that of a difference with the same sign in all of them.
 pub fn smallest_p(draws: usize) -> f64 {
     2.0 / (draws + 1) as f64
 }
 
-/// A value for each class of a multi-label prediction, and of the mean over classes; none where it is undefined on all
-/// rows.
+/// A value for each class of a multi-label prediction, and for the mean over classes; none where it is undefined on all rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ByClass<T> {
+    /// One entry per class.
     pub classes: Vec<Scores<T>>,
-    /// Over the classes for which the metric is defined.
+    /// The mean over the classes for which the metric is defined.
     pub mean: Scores<T>,
 }
 
-/// A prediction of several classes: scores and labels `[rows, classes]`, row-major; a label that is none does not count.
-/// `patients` has a number a row, equal for rows of one patient.
+/// Predictions of several classes on the same rows.
 #[derive(Debug, Clone, Copy)]
 pub struct Predictions<'a> {
+    /// Scores `[rows, classes]`, row-major.
     pub scores: &'a [f32],
+    /// Labels `[rows, classes]`, row-major; none: the row does not count for the class.
     pub labels: &'a [Option<bool>],
+    /// A number per row, equal for rows of one patient.
     pub patients: &'a [u32],
+    /// Number of classes.
     pub classes: usize,
-    /// At which sensitivity is told.
+    /// The specificity at which sensitivity is computed.
     pub specificity: f64,
 }
 
@@ -98,8 +102,8 @@ impl Predictions<'_> {
 }
 
 impl Bootstrap {
-    /// Intervals of all metrics, class by class and in the mean. A draw counts for the mean only if it defines each class
-    /// that all rows define, so that the mean is always over the same classes.
+    /// Intervals of all metrics, for each class and for the mean. A draw counts for the mean only if it defines every class
+    /// that all rows together define, so the mean is always over the same classes.
     ///
     /// # Panics
     /// When the slices do not have `rows · classes`, `rows · classes` and `rows` values.
@@ -112,7 +116,7 @@ impl Bootstrap {
         summary(&all, &draws, |value, draws| self.interval(value, draws))
     }
 
-    /// The differences of a second prediction of the same rows from a first one, patients drawn for both together.
+    /// Differences between a second prediction of the same rows and a first one; both use the same draws of patients.
     ///
     /// # Panics
     /// As [`classes`](Self::classes), and when `scores` has another length.
@@ -131,12 +135,12 @@ impl Bootstrap {
         })
     }
 
-    /// The interval of the mean of a value a row, such as Dice; none without rows.
+    /// The interval of the mean of one value per row, such as Dice; none without rows.
     ///
     /// # Panics
     /// When `values` and `patients` differ in length.
     pub fn mean(&self, values: &[f64], patients: &[u32]) -> Option<Interval> {
-        assert_eq!(values.len(), patients.len(), "one patient a value");
+        assert_eq!(values.len(), patients.len(), "one patient per value");
         let mean = |weights: &[u32]| {
             let sum: f64 = values.iter().zip(weights).map(|(value, &weight)| value * f64::from(weight)).sum();
             sum / weights.iter().map(|&weight| f64::from(weight)).sum::<f64>()
@@ -145,7 +149,7 @@ impl Bootstrap {
         Some(self.interval(value, self.resample(patients, mean)))
     }
 
-    /// A statistic of every draw, in the order of draws. It gets how often each row was drawn.
+    /// A statistic of every draw, in the order of draws. `statistic` gets the number of times that each row was drawn.
     pub fn resample<T: Send>(&self, patients: &[u32], statistic: impl Fn(&[u32]) -> T + Sync) -> Vec<T> {
         let (groups, count) = dense(patients);
         let draw = |(drawn, weights): &mut (Vec<u32>, Vec<u32>), stream: usize| {
@@ -164,7 +168,7 @@ impl Bootstrap {
         (0..self.draws).into_par_iter().map_init(buffers, draw).collect()
     }
 
-    /// The percentile interval; both ends are the value itself if no draw defined it.
+    /// The percentile interval; both ends are the value itself if no draw defines it.
     fn interval(&self, value: f64, mut draws: Vec<f64>) -> Interval {
         if draws.is_empty() {
             return Interval { value, low: value, high: value, draws: 0 };
@@ -175,12 +179,12 @@ impl Bootstrap {
     }
 }
 
-/// What `told` makes of each value and its draws, by class and in the mean.
-fn summary<T: Copy>(all: &[Scores], draws: &[Vec<Scores>], told: impl Fn(f64, Vec<f64>) -> T) -> ByClass<T> {
+/// Applies `summarize` to each value and its draws, by class and for the mean.
+fn summary<T: Copy>(all: &[Scores], draws: &[Vec<Scores>], summarize: impl Fn(f64, Vec<f64>) -> T) -> ByClass<T> {
     let class = |class: usize| {
         Scores::each(|metric| {
             let values = draws.iter().filter_map(|draw| draw[class].get(metric)).collect();
-            Some(told(all[class].get(metric)?, values))
+            Some(summarize(all[class].get(metric)?, values))
         })
     };
     let mean = Scores::each(|metric| {
@@ -190,7 +194,7 @@ fn summary<T: Copy>(all: &[Scores], draws: &[Vec<Scores>], told: impl Fn(f64, Ve
             mean_defined(values?.into_iter().map(Some))
         };
         let value = mean_defined(all.iter().map(|scores| scores.get(metric)))?;
-        Some(told(value, draws.iter().filter_map(of_draw).collect()))
+        Some(summarize(value, draws.iter().filter_map(of_draw).collect()))
     });
     ByClass { classes: (0..all.len()).map(class).collect(), mean }
 }
@@ -202,7 +206,7 @@ fn quantile(sorted: &[f64], probability: f64) -> f64 {
     sorted[below] + (sorted[above] - sorted[below]) * (position - below as f64)
 }
 
-/// Patients numbered without gaps, in order of appearance, and how many there are.
+/// Numbers patients without gaps, in order of appearance; returns the number of each row, and the count.
 fn dense(patients: &[u32]) -> (Vec<u32>, u32) {
     let mut numbers = HashMap::new();
     let groups = patients
@@ -219,7 +223,7 @@ fn dense(patients: &[u32]) -> (Vec<u32>, u32) {
 mod tests {
     use super::*;
 
-    /// Rows of `count` patients, two each, with scores that say something about the labels of two of three classes.
+    /// Rows of `count` patients, two each, with scores that are informative for two of three classes.
     fn rows(count: u32) -> (Vec<f32>, Vec<Option<bool>>, Vec<u32>) {
         let mut random = ChaCha8Rng::seed_from_u64(3);
         let (mut scores, mut labels, mut patients) = (Vec::new(), Vec::new(), Vec::new());
@@ -250,20 +254,20 @@ mod tests {
         let first = predictions(&scores, &labels, &patients, 3);
         let same = bootstrap.paired(first, &scores).mean.auroc.unwrap();
         assert_eq!((same.interval.value, same.interval.low, same.interval.high, same.p), (0.0, 0.0, 0.0, 1.0));
-        // A little noise lowers what the scores know.
+        // Noise makes the scores less informative.
         let mut random = ChaCha8Rng::seed_from_u64(9);
         let noisy: Vec<f32> = scores.iter().map(|score| score + random.random::<f32>() * 2.0).collect();
-        let found = bootstrap.paired(first, &noisy).classes[0].auroc.unwrap();
+        let difference = bootstrap.paired(first, &noisy).classes[0].auroc.unwrap();
         let alone = bootstrap.classes(first).classes[0].auroc.unwrap();
         let of_noisy = bootstrap.classes(predictions(&noisy, &labels, &patients, 3)).classes[0].auroc.unwrap();
-        assert!((found.interval.value - (of_noisy.value - alone.value)).abs() < 1e-12);
-        assert!(found.interval.high < 0.0 && found.p < 0.05, "{found:?}");
+        assert!((difference.interval.value - (of_noisy.value - alone.value)).abs() < 1e-12);
+        assert!(difference.interval.high < 0.0 && difference.p < 0.05, "{difference:?}");
         let width = |interval: Interval| interval.high - interval.low;
-        assert!(width(found.interval) < width(alone) + width(of_noisy));
+        assert!(width(difference.interval) < width(alone) + width(of_noisy));
     }
 
     #[test]
-    fn intervals_hold_their_value_and_do_not_depend_on_threads() {
+    fn intervals_contain_their_value_and_do_not_depend_on_threads() {
         let (scores, labels, patients) = rows(200);
         let bootstrap = Bootstrap { draws: 300, seed: 5, level: 0.95 };
         let run = |threads| {
@@ -300,11 +304,11 @@ mod tests {
         assert_eq!(intervals.classes[1].auroc, None);
         let mean = intervals.mean.auroc.unwrap();
         assert_eq!(mean.value, 1.0);
-        assert!(mean.draws < 1000); // some draws have one label only
+        assert!(mean.draws < 1000); // some draws have one label value only
     }
 
     #[test]
-    fn a_mean_has_the_width_theory_says() {
+    fn the_interval_of_a_mean_has_the_theoretical_width() {
         let values: Vec<f64> = (0..400).map(|i| f64::from(i % 2)).collect();
         let patients: Vec<u32> = (0..400).collect();
         let interval = Bootstrap::default().mean(&values, &patients).unwrap();

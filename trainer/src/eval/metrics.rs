@@ -1,13 +1,13 @@
 //! Metrics of predictions: AUROC, average precision, sensitivity at a specificity, Brier score, calibration error, Dice.
 //!
-//! Definitions are scikit-learn's: tied scores share their rank in the AUROC, and are one threshold in the average
-//! precision. What is undefined is none, not a number.
+//! Definitions are scikit-learn's: tied scores share their rank in the AUROC and are one threshold in the average precision.
+//! An undefined metric is none, not NaN.
 
 use serde::{Deserialize, Serialize};
 
-/// Scores of one class, sorted once; its metrics are then linear in the number of rows, for any weights of the rows.
+/// Scores of one class, sorted once; computing its metrics is then linear in the number of rows, for any weights of the rows.
 ///
-/// Rows without a label do not count. A score that is not a number makes all metrics undefined.
+/// Rows without a label do not count. A NaN score makes all metrics undefined.
 #[derive(Debug, Clone)]
 pub struct Ranking {
     ranks: Vec<Rank>, // from the highest score to the lowest
@@ -16,51 +16,55 @@ pub struct Ranking {
     specificity: f64,
 }
 
-/// A labeled row in its place of the order.
+/// A labeled row in the sorted order.
 #[derive(Debug, Clone, Copy)]
 struct Rank {
     row: u32,
     score: f32,
     positive: bool,
     ends_tie: bool, // the next row has a lower score
-    ends_bin: bool, // the next row is in another bin of the calibration
+    ends_bin: bool, // the next row is in another calibration bin
 }
 
 /// The metrics of one class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metric {
+    /// [`Scores::auroc`].
     Auroc,
+    /// [`Scores::average_precision`].
     AveragePrecision,
+    /// [`Scores::sensitivity`].
     Sensitivity,
+    /// [`Scores::brier`].
     Brier,
+    /// [`Scores::calibration_error`].
     CalibrationError,
 }
 
-/// A value a metric; none where undefined.
+/// One value per metric; none where undefined.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Scores<T = f64> {
     /// Area under the receiver operating characteristic; needs a positive and a negative.
     pub auroc: Option<T>,
     /// Average precision; needs a positive.
     pub average_precision: Option<T>,
-    /// The highest sensitivity of a threshold whose specificity is at least the one asked for; needs a positive and a
-    /// negative.
+    /// The highest sensitivity of a threshold with at least the requested specificity; needs a positive and a negative.
     pub sensitivity: Option<T>,
     /// Mean squared error of the probability (Brier 1950); needs a row, and scores within 0..1.
     pub brier: Option<T>,
-    /// Expected calibration error (Naeini et al. 2015) of the positive class over [`BINS`] bins of equal width; needs as
-    /// much.
+    /// Expected calibration error (Naeini et al. 2015) of the positive class over [`BINS`] bins of equal width; needs a row, and
+    /// scores within 0..1.
     pub calibration_error: Option<T>,
 }
 
 /// Bins of the calibration error.
 pub const BINS: u32 = 15;
 
-/// The specificity at which sensitivity is told, unless another is asked for.
+/// The default specificity at which sensitivity is computed.
 pub const SPECIFICITY: f64 = 0.9;
 
 impl<T: Copy> Scores<T> {
-    /// A value for each metric.
+    /// Computes a value for each metric.
     pub fn each(mut value: impl FnMut(Metric) -> Option<T>) -> Self {
         Self {
             auroc: value(Metric::Auroc),
@@ -84,13 +88,13 @@ impl<T: Copy> Scores<T> {
 }
 
 impl Ranking {
-    /// Sorts rows by score. Rows beyond the shorter of both slices are left out.
+    /// Sorts rows by score. If one slice is longer, its additional rows are left out.
     pub fn new(scores: &[f32], labels: &[Option<bool>]) -> Self {
         Self::of(scores.iter().copied().zip(labels.iter().copied()))
     }
 
-    /// Sorts pairs of score and label, one a row.
-    #[expect(clippy::float_cmp, reason = "scores tie when they are equal")]
+    /// Sorts pairs of score and label, one per row.
+    #[expect(clippy::float_cmp, reason = "scores are tied when they are equal")]
     pub fn of(rows: impl Iterator<Item = (f32, Option<bool>)>) -> Self {
         let mut labeled: Vec<(f32, u32, bool)> = rows
             .enumerate()
@@ -113,7 +117,7 @@ impl Ranking {
         Self { ranks, valid, probabilities, specificity: SPECIFICITY }
     }
 
-    /// Tells sensitivity at another specificity, 0 to 1.
+    /// Sets the specificity at which sensitivity is computed, 0 to 1.
     #[must_use]
     pub fn at_specificity(mut self, specificity: f64) -> Self {
         self.specificity = specificity;
@@ -128,12 +132,12 @@ impl Ranking {
     /// The metrics with row `i` counted `weights[i]` times.
     ///
     /// # Panics
-    /// When `weights` is shorter than the rows that were ranked.
+    /// When `weights` is shorter than the number of rows.
     pub fn weighted(&self, weights: &[u32]) -> Scores {
         self.count(|row| u64::from(weights[row as usize]))
     }
 
-    /// Goes twice through the order: for the negatives, then tie by tie.
+    /// Computes the metrics in two passes over the sorted rows: the first counts negatives, the second goes tie by tie.
     fn count(&self, weight: impl Fn(u32) -> u64) -> Scores {
         if !self.valid {
             return Scores::each(|_| None);
@@ -147,7 +151,7 @@ impl Ranking {
         let (mut square, mut gap, mut of_bin) = (0.0, 0.0, 0.0);
         for rank in &self.ranks {
             let weight = weight(rank.row);
-            // Without a branch: labels in score order are hard to predict.
+            // Without a branch, since labels in score order are hard to predict.
             let positive = u64::from(rank.positive) * weight;
             tied_positives += positive;
             tied_negatives += weight - positive;
@@ -183,7 +187,7 @@ impl Ranking {
     }
 }
 
-/// So that a tenth of thirty rows is three.
+/// Added before truncation, so that a tenth of thirty rows is three.
 const ROUNDING: f64 = 1e-9;
 
 /// Area under the receiver operating characteristic; none unless both labels occur.
@@ -225,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_undefined_is_none() {
+    fn undefined_metrics_are_none() {
         assert_eq!(auroc(&[0.1, 0.2], &labels(&[1, 1])), None);
         assert_eq!(average_precision(&[0.1, 0.2], &labels(&[1, 1])), Some(1.0));
         assert_eq!(average_precision(&[0.1, 0.2], &labels(&[0, 0])), None);
@@ -242,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weight_is_a_repetition() {
+    fn a_weight_counts_as_a_repetition() {
         let (scores, bits) = ([0.3, 0.6, 0.6, 0.1, 0.9], [0, 1, 0, 1, 0]);
         let weights = [2, 0, 3, 1, 1];
         let repeat = |i: usize| std::iter::repeat_n(i, weights[i] as usize);
@@ -265,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn brier_and_calibration_are_those_by_hand() {
+    fn brier_and_calibration_equal_those_by_hand() {
         let scores = Ranking::new(&[0.9, 0.95, 0.2, 0.21], &labels(&[1, 0, 0, 1])).scores();
         let brier = (0.1_f64.powi(2) + 0.95_f64.powi(2) + 0.2_f64.powi(2) + 0.79_f64.powi(2)) / 4.0;
         assert!((scores.brier.unwrap() - brier).abs() < 1e-7);
@@ -277,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn means_leave_out_what_is_undefined() {
+    fn means_leave_out_undefined_values() {
         assert_eq!(mean_defined([Some(1.0), None, Some(2.0)]), Some(1.5));
         assert_eq!(mean_defined([None]), None);
     }

@@ -1,4 +1,4 @@
-//! Metrics, and intervals over patients.
+//! Metrics, and confidence intervals over patients.
 
 pub mod bootstrap;
 pub mod metrics;

@@ -1,20 +1,20 @@
-//! How far a predicted mask and a drawn one agree: Dice and intersection over union of one image.
+//! Overlap of a predicted mask and the ground truth: Dice and intersection over union (IoU).
 
 use dataset::transform::geometry::IGNORED;
 
-/// Pixels of one image, those without ground truth left out.
+/// Pixel counts of one image, without the pixels that have no ground truth.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Overlap {
-    /// In both masks.
+    /// Pixels in both masks.
     pub both: u64,
-    /// In the predicted one.
+    /// Pixels in the predicted mask.
     pub predicted: u64,
-    /// In the drawn one.
+    /// Pixels in the ground truth.
     pub target: u64,
 }
 
 impl Overlap {
-    /// Counts two masks of the same length, 1 marked, 0 not; the target may have pixels to [`IGNORED`].
+    /// Counts two masks of the same length, with values 1 and 0; the target may also have [`IGNORED`] pixels.
     pub fn of(prediction: &[u8], target: &[u8]) -> Self {
         let mut counts = Self::default();
         for (&p, &t) in prediction.iter().zip(target) {
@@ -27,17 +27,17 @@ impl Overlap {
         counts
     }
 
-    /// Whether something is drawn.
+    /// Whether the ground truth has foreground.
     pub fn is_positive(self) -> bool {
         self.target > 0
     }
 
-    /// `2·|p∧t| / (|p| + |t|)`; where nothing is drawn 1 if nothing is predicted, else 0.
+    /// `2·|p∧t| / (|p| + |t|)`; without foreground in the ground truth 1 if nothing is predicted, else 0.
     pub fn dice(self) -> f64 {
         self.ratio(2 * self.both, self.predicted + self.target)
     }
 
-    /// `|p∧t| / |p∨t|`; where nothing is drawn 1 if nothing is predicted, else 0.
+    /// `|p∧t| / |p∨t|`; without foreground in the ground truth 1 if nothing is predicted, else 0.
     pub fn iou(self) -> f64 {
         self.ratio(self.both, self.predicted + self.target - self.both)
     }
@@ -47,18 +47,19 @@ impl Overlap {
     }
 }
 
-/// Dice and intersection over union of many images, on average.
+/// Mean Dice and IoU of several images.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MeanOverlap {
-    /// Over all images.
+    /// Mean Dice over all images.
     pub dice: f64,
+    /// Mean IoU over all images.
     pub iou: f64,
-    /// Over the images with a drawn mask; none where there is none.
+    /// Mean Dice and IoU over the images with foreground in the ground truth; none if there is no such image.
     pub positive: Option<(f64, f64)>,
 }
 
 impl MeanOverlap {
-    /// None without images.
+    /// The means; none without images.
     pub fn of(images: &[Overlap]) -> Option<Self> {
         let mean = |images: &mut dyn Iterator<Item = &Overlap>| {
             let (mut dice, mut iou, mut count) = (0.0, 0.0, 0_u32);
@@ -72,8 +73,8 @@ impl MeanOverlap {
     }
 }
 
-/// A mask (row-major, 1 marked) as the SIIM-ACR challenge writes it: `offset length …`, column by column, each offset
-/// counted from the end of the run before it; `-1` for nothing.
+/// A mask (row-major, 1 for foreground) in the run-length format of the SIIM-ACR challenge: `offset length …`, column by
+/// column, where each offset counts from the end of the previous run; `-1` for an empty mask.
 pub fn run_lengths(mask: &[u8], width: usize) -> String {
     let height = mask.len() / width.max(1);
     let (mut text, mut gap, mut length) = (String::new(), 0_u32, 0_u32);
@@ -103,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn empty_targets_want_empty_predictions() {
+    fn empty_targets_need_empty_predictions() {
         let (none, some) = ([0, 0, 0], [0, 1, 0]);
         assert_eq!((Overlap::of(&none, &none).dice(), Overlap::of(&none, &none).iou()), (1.0, 1.0));
         assert_eq!((Overlap::of(&some, &none).dice(), Overlap::of(&some, &none).iou()), (0.0, 0.0));
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn means_tell_positives_apart() {
+    fn means_separate_positives() {
         let images = [Overlap::default(), Overlap { both: 1, predicted: 2, target: 2 }];
         let mean = MeanOverlap::of(&images).unwrap();
         assert_eq!((mean.dice, mean.positive), (0.75, Some((0.5, 1.0 / 3.0))));

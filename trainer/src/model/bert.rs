@@ -1,13 +1,15 @@
 //! The report decoder: BERT (Devlin et al. 2019) with its masked-language-model head, as in transformers 4.17.
 //!
-//! Post-norm layers, exact GELU, an additive mask over keys. Two things are the MRM release's own: an image's latent is
-//! added to every position of the embedding output, and the head's decoder is not tied to the word embedding.
+//! Post-norm layers, exact GELU, an additive mask over keys. The MRM release changes two things: the image's latent is added to
+//! every position of the embedding output, and the head's decoder is not tied to the word embedding.
+//!
+//! Shapes: batch `B`, tokens `S`, embed_dim `H`, vocabulary `V`.
 
 use serde::{Deserialize, Serialize};
 use tch::nn::{self, Module};
 use tch::{Kind, Tensor};
 
-use crate::error::{MAX_DEPTH, MAX_POSITIONS, MAX_WIDTH, ModelError, check_heads, check_size, check_table};
+use crate::error::{MAX_DIM, MAX_LAYERS, MAX_POSITIONS, ModelError, check_heads, check_size, check_table};
 use crate::model::layers::{WeightInit, attention, dropout, embedding, layer_norm, linear};
 
 /// Epsilon of every layer normalization in BERT.
@@ -26,18 +28,18 @@ pub struct BertConfig {
     /// Number of token ids, `V`.
     pub vocab_size: i64,
     /// Length of a token's vector, `H`.
-    pub hidden: i64,
+    pub embed_dim: i64,
     /// Number of layers.
-    pub layers: i64,
-    /// Attention heads of a layer; they divide the hidden size.
-    pub heads: i64,
-    /// Hidden width of a layer's feed-forward part.
+    pub num_layers: i64,
+    /// Attention heads of a layer; the number divides `embed_dim`.
+    pub num_heads: i64,
+    /// Width of a layer's MLP between its layers.
     pub intermediate: i64,
     /// The longest sequence.
     pub max_positions: i64,
     /// Number of token types (segments).
     pub type_vocab: i64,
-    /// Probability of dropping a hidden value or an attention weight, in training.
+    /// Probability of dropping an activation or an attention weight, in training.
     pub dropout: f64,
 }
 
@@ -45,9 +47,9 @@ impl Default for BertConfig {
     fn default() -> Self {
         Self {
             vocab_size: 30_000,
-            hidden: 384,
-            layers: 6,
-            heads: 6,
+            embed_dim: 384,
+            num_layers: 6,
+            num_heads: 6,
             intermediate: 1536,
             max_positions: 100,
             type_vocab: 2,
@@ -57,16 +59,19 @@ impl Default for BertConfig {
 }
 
 impl BertConfig {
-    /// An error if no model has these sizes.
+    /// Checks the sizes.
+    ///
+    /// # Errors
+    /// When no model can have them.
     pub fn validate(&self) -> Result<(), ModelError> {
         check_size("vocab_size", self.vocab_size, MAX_POSITIONS)?;
-        check_size("hidden", self.hidden, MAX_WIDTH)?;
-        check_size("layers", self.layers, MAX_DEPTH)?;
+        check_size("embed_dim", self.embed_dim, MAX_DIM)?;
+        check_size("num_layers", self.num_layers, MAX_LAYERS)?;
         check_size("intermediate", self.intermediate, MAX_POSITIONS)?;
         check_size("max_positions", self.max_positions, MAX_POSITIONS)?;
-        check_size("type_vocab", self.type_vocab, MAX_WIDTH)?;
-        check_table("max_positions", self.max_positions, self.hidden)?;
-        check_heads("heads", self.heads, self.hidden)?;
+        check_size("type_vocab", self.type_vocab, MAX_DIM)?;
+        check_table("max_positions", self.max_positions, self.embed_dim)?;
+        check_heads("num_heads", self.num_heads, self.embed_dim)?;
         if (0.0..1.0).contains(&self.dropout) {
             return Ok(());
         }
@@ -74,7 +79,7 @@ impl BertConfig {
     }
 }
 
-/// A dense layer, dropout, and the layer normalization of its sum with what went around it.
+/// A dense layer with dropout, and the layer normalization of its sum with the residual.
 #[derive(Debug)]
 struct Output {
     dense: nn::Linear,
@@ -85,15 +90,16 @@ struct Output {
 impl Output {
     fn new(path: &nn::Path, inputs: i64, config: &BertConfig) -> Self {
         Self {
-            dense: linear(&(path / "dense"), inputs, config.hidden, WeightInit::XavierUniform),
-            norm: layer_norm(&(path / "LayerNorm"), config.hidden, LAYER_NORM_EPSILON),
+            dense: linear(&(path / "dense"), inputs, config.embed_dim, WeightInit::XavierUniform),
+            norm: layer_norm(&(path / "LayerNorm"), config.embed_dim, LAYER_NORM_EPSILON),
             dropout: config.dropout,
         }
     }
 
-    fn forward(&self, x: &Tensor, around: &Tensor, train: bool) -> Tensor {
+    /// `[B, S, inputs]` and a residual `[B, S, H]` → `[B, S, H]`.
+    fn forward(&self, x: &Tensor, residual: &Tensor, train: bool) -> Tensor {
         let branch = dropout(&self.dense.forward(x), self.dropout, train);
-        self.norm.forward(&(branch + around))
+        self.norm.forward(&(branch + residual))
     }
 }
 
@@ -106,7 +112,7 @@ struct Layer {
     attention_output: Output,
     intermediate: nn::Linear,
     output: Output,
-    heads: i64,
+    num_heads: i64,
     dropout: f64,
 }
 
@@ -114,16 +120,16 @@ impl Layer {
     fn new(path: &nn::Path, config: &BertConfig) -> Self {
         let attention = path / "attention";
         let projection =
-            |name| linear(&(&attention / "self" / name), config.hidden, config.hidden, WeightInit::XavierUniform);
+            |name| linear(&(&attention / "self" / name), config.embed_dim, config.embed_dim, WeightInit::XavierUniform);
         let intermediate = path / "intermediate" / "dense";
         Self {
             query: projection("query"),
             key: projection("key"),
             value: projection("value"),
-            attention_output: Output::new(&(&attention / "output"), config.hidden, config),
-            intermediate: linear(&intermediate, config.hidden, config.intermediate, WeightInit::XavierUniform),
+            attention_output: Output::new(&(&attention / "output"), config.embed_dim, config),
+            intermediate: linear(&intermediate, config.embed_dim, config.intermediate, WeightInit::XavierUniform),
             output: Output::new(&(path / "output"), config.intermediate, config),
-            heads: config.heads,
+            num_heads: config.num_heads,
             dropout: config.dropout,
         }
     }
@@ -131,14 +137,14 @@ impl Layer {
     /// `[B, S, H]` → `[B, S, H]`; `scores` `[B, 1, S, S]` is added to the attention scores.
     fn forward(&self, x: &Tensor, scores: &Tensor, train: bool) -> Tensor {
         let size = x.size();
-        let (batch, tokens, hidden) = (size[0], size[1], size[2]);
+        let (batch, tokens, embed_dim) = (size[0], size[1], size[2]);
         let split = |projection: &nn::Linear| {
-            let y = projection.forward(x).view([batch, tokens, self.heads, hidden / self.heads]);
+            let y = projection.forward(x).view([batch, tokens, self.num_heads, embed_dim / self.num_heads]);
             y.transpose(1, 2) // [B, heads, S, H/heads]
         };
         let (q, k, v) = (split(&self.query), split(&self.key), split(&self.value));
         let mixed = attention(&q, &k, &v, scores, self.dropout, train);
-        let mixed = mixed.transpose(1, 2).reshape([batch, tokens, hidden]);
+        let mixed = mixed.transpose(1, 2).reshape([batch, tokens, embed_dim]);
         let x = self.attention_output.forward(&mixed, x, train);
         self.output.forward(&self.intermediate.forward(&x).gelu("none"), &x, train)
     }
@@ -161,41 +167,41 @@ pub struct Bert {
 impl Bert {
     /// Variables `bert.*` and `cls.*` under `path`, named as in transformers.
     ///
-    /// The release's state also holds the positions' numbers, a pooler which nothing uses, and the decoder's bias
-    /// under a second name; all three are here, so that weights move in and out without a map.
+    /// The release's state also has the position ids, a pooler that is not used, and the decoder's bias under a second name.
+    /// The model has all three, so that weights are loaded and exported without a table of names.
     pub fn new(path: &nn::Path, config: &BertConfig) -> Self {
         let init = WeightInit::XavierUniform;
         let (bert, embeddings) = (path / "bert", path / "bert" / "embeddings");
         let (cls, transform) = (path / "cls" / "predictions", path / "cls" / "predictions" / "transform");
-        let hidden = config.hidden;
+        let embed_dim = config.embed_dim;
 
         let numbers = Tensor::arange(config.max_positions, (Kind::Int64, path.device())).unsqueeze(0);
         let _ = embeddings.add("position_ids", numbers, false);
-        let _pooler = linear(&(&bert / "pooler" / "dense"), hidden, hidden, init);
+        let _pooler = linear(&(&bert / "pooler" / "dense"), embed_dim, embed_dim, init);
 
-        let decoder = linear(&(&cls / "decoder"), hidden, config.vocab_size, init);
+        let decoder = linear(&(&cls / "decoder"), embed_dim, config.vocab_size, init);
         if let Some(bias) = &decoder.bs {
-            let _ = cls.add("bias", bias.shallow_clone(), false); // the same parameter: one of the names trains
+            let _ = cls.add("bias", bias.shallow_clone(), false); // the same parameter, trained under the other name
         }
         Self {
-            words: embedding(&(&embeddings / "word_embeddings"), config.vocab_size, hidden, Some(PADDING_ID)),
-            positions: embedding(&(&embeddings / "position_embeddings"), config.max_positions, hidden, None),
-            types: embedding(&(&embeddings / "token_type_embeddings"), config.type_vocab, hidden, None),
-            embedding_norm: layer_norm(&(&embeddings / "LayerNorm"), hidden, LAYER_NORM_EPSILON),
-            layers: (0..config.layers).map(|i| Layer::new(&(&bert / "encoder" / "layer" / i), config)).collect(),
-            head_dense: linear(&(&transform / "dense"), hidden, hidden, init),
-            head_norm: layer_norm(&(&transform / "LayerNorm"), hidden, LAYER_NORM_EPSILON),
+            words: embedding(&(&embeddings / "word_embeddings"), config.vocab_size, embed_dim, Some(PADDING_ID)),
+            positions: embedding(&(&embeddings / "position_embeddings"), config.max_positions, embed_dim, None),
+            types: embedding(&(&embeddings / "token_type_embeddings"), config.type_vocab, embed_dim, None),
+            embedding_norm: layer_norm(&(&embeddings / "LayerNorm"), embed_dim, LAYER_NORM_EPSILON),
+            layers: (0..config.num_layers).map(|i| Layer::new(&(&bert / "encoder" / "layer" / i), config)).collect(),
+            head_dense: linear(&(&transform / "dense"), embed_dim, embed_dim, init),
+            head_norm: layer_norm(&(&transform / "LayerNorm"), embed_dim, LAYER_NORM_EPSILON),
             decoder,
             dropout: config.dropout,
         }
     }
 
-    /// Embeds a report and adds the image: ids `[B, S]`, types `[B, S]` (none means all 0), latent `[B, H]` →
-    /// `[B, S, H]`. The latent comes after normalization and dropout; nothing normalizes the sum.
+    /// Embeds a report and adds the image: ids `[B, S]`, types `[B, S]` (none means all 0), latent `[B, H]` → `[B, S, H]`. The
+    /// latent is added after normalization and dropout; the sum is not normalized.
     pub fn embed(&self, ids: &Tensor, types: Option<&Tensor>, latent: &Tensor, train: bool) -> Tensor {
         let types = types.map_or_else(|| self.types.ws.narrow(0, 0, 1), |types| self.types.forward(types));
         let positions = self.positions.ws.narrow(0, 0, ids.size()[1]); // [S, H]
-        let x = self.words.forward(ids) + types + positions;
+        let x = self.words.forward(ids) + types + positions; // [B, S, H]
         dropout(&self.embedding_norm.forward(&x), self.dropout, train) + latent.unsqueeze(1)
     }
 
@@ -222,9 +228,9 @@ mod tests {
     fn tiny() -> BertConfig {
         BertConfig {
             vocab_size: 20,
-            hidden: 8,
-            layers: 2,
-            heads: 2,
+            embed_dim: 8,
+            num_layers: 2,
+            num_heads: 2,
             intermediate: 16,
             max_positions: 6,
             ..BertConfig::default()

@@ -1,18 +1,18 @@
 //! The downstream classifier: the encoder without masking, the mean over its patch tokens, a linear head.
 //!
-//! As in MAE's fine-tuning (`models_vit.py`, global pool) and the MRM release: no norm at the encoder's end, the mean
-//! leaves the class token out, then `fc_norm` and `head`. Class token and position table are trained here.
+//! As in MAE's fine-tuning (`models_vit.py`, global pool) and the MRM release: no norm after the encoder, the mean is over
+//! patch tokens without the class token, then `fc_norm` and `head`. Class token and position table are trained.
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use tch::nn::{self, Module};
 
-use crate::error::{MAX_WIDTH, ModelError, check_size};
+use crate::error::{MAX_DIM, ModelError, check_size};
 use crate::model::encoder::{VitEncoder, check_drop_path};
 use crate::model::layers::{layer_norm, truncated_normal};
 use crate::model::vit::{LAYER_NORM_EPSILON, VitConfig};
 
-/// Standard deviation of the head's start values (MAE).
+/// Standard deviation of the head's initialization (MAE).
 const HEAD_STD: f64 = 2e-5;
 
 /// Configuration of a classifier. The default is that of the MRM release on NIH ChestX-ray14.
@@ -34,10 +34,13 @@ impl Default for ClassifierConfig {
 }
 
 impl ClassifierConfig {
-    /// An error if no model has this configuration.
+    /// Checks the configuration.
+    ///
+    /// # Errors
+    /// When no model can have it.
     pub fn validate(&self) -> Result<(), ModelError> {
         self.vit.validate()?;
-        check_size("classes", self.classes, MAX_WIDTH)?;
+        check_size("classes", self.classes, MAX_DIM)?;
         check_drop_path(self.drop_path)
     }
 }
@@ -52,7 +55,7 @@ pub struct VitClassifier {
 }
 
 impl VitClassifier {
-    /// A classifier with timm's start values, its variables under `path`.
+    /// A classifier with timm's initialization, its variables under `path`.
     ///
     /// # Errors
     /// When no model has this configuration.
@@ -60,10 +63,10 @@ impl VitClassifier {
         config.validate()?;
         let vit = &config.vit;
         let head_path = path / "head";
-        let head = truncated_normal(&[config.classes, vit.width], HEAD_STD, path.device());
+        let head = truncated_normal(&[config.classes, vit.embed_dim], HEAD_STD, path.device());
         Ok(Self {
             encoder: VitEncoder::new(path, vit, config.drop_path),
-            fc_norm: layer_norm(&(path / "fc_norm"), vit.width, LAYER_NORM_EPSILON),
+            fc_norm: layer_norm(&(path / "fc_norm"), vit.embed_dim, LAYER_NORM_EPSILON),
             head: nn::Linear {
                 ws: head_path.add("weight", head, true),
                 bs: Some(head_path.zeros("bias", &[config.classes])),
@@ -72,12 +75,12 @@ impl VitClassifier {
         })
     }
 
-    /// The configuration the model was made with.
+    /// The model's configuration.
     pub fn config(&self) -> &ClassifierConfig {
         &self.config
     }
 
-    /// Tokens after each block, class token first: image `[B, C, H, W]` → depth × `[B, 1 + L, D]`.
+    /// Tokens after each block, class token first: image `[B, C, H, W]` → num_layers × `[B, 1 + L, D]`.
     ///
     /// # Errors
     /// When the image has the wrong shape.
@@ -91,7 +94,7 @@ impl VitClassifier {
     /// When the image has the wrong shape.
     pub fn features(&self, image: &Tensor, train: bool) -> Result<Tensor, ModelError> {
         let x = self.encoder.forward(image, train)?;
-        let patches = x.narrow(1, 1, self.config.vit.patches());
+        let patches = x.narrow(1, 1, self.config.vit.patches()); // [B, L, D]
         Ok(self.fc_norm.forward(&patches.mean_dim([1_i64].as_slice(), false, None)))
     }
 
@@ -112,12 +115,12 @@ impl VitClassifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::mrm::{Mrm, MrmConfig, Restore};
+    use crate::model::mrm::{Mrm, MrmConfig, Reconstruct};
     use crate::weights::load::load_state;
     use tch::{Device, Kind};
 
     fn vit(image_size: i64) -> VitConfig {
-        VitConfig { image_size, patch_size: 4, width: 16, depth: 2, heads: 2, ..VitConfig::default() }
+        VitConfig { image_size, patch_size: 4, embed_dim: 16, num_layers: 2, num_heads: 2, ..VitConfig::default() }
     }
 
     fn classifier(config: &ClassifierConfig) -> (nn::VarStore, VitClassifier) {
@@ -140,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn an_untrained_head_predicts_almost_nothing() {
+    fn an_untrained_head_has_logits_near_zero() {
         let (store, model) = classifier(&ClassifierConfig { vit: vit(16), classes: 3, drop_path: 0.1 });
         let image = Tensor::randn([4, 3, 16, 16], (Kind::Float, Device::Cpu));
         assert!(model.logits(&image, true).unwrap().abs().max().double_value(&[]) < 1e-3);
@@ -151,7 +154,7 @@ mod tests {
     #[test]
     fn a_pretrained_encoder_loads_on_another_grid() {
         let pretrained = nn::VarStore::new(Device::Cpu);
-        let config = MrmConfig { vit: vit(16), restore: Restore::ImageOnly, ..MrmConfig::default() };
+        let config = MrmConfig { vit: vit(16), reconstruct: Reconstruct::ImageOnly, ..MrmConfig::default() };
         let _ = Mrm::new(&pretrained.root(), &config).unwrap();
         let (store, _model) = classifier(&ClassifierConfig { vit: vit(24), classes: 3, drop_path: 0.1 });
         let state = pretrained.variables();

@@ -1,20 +1,20 @@
-//! The convolutional layers of segmentation heads, with the names and start values of mmsegmentation and its `mmcv`.
+//! The convolutional layers of segmentation heads, with the names and initialization of mmsegmentation and its `mmcv`.
 //!
-//! A convolution that a norm follows has no bias; its weight starts as Kaiming's normal over outputs. Running means and
-//! variances of batch norms are variables like others, so they stand in every checkpoint.
+//! A convolution before a norm has no bias; its weight has Kaiming's normal initialization over outputs (He et al. 2015).
+//! Running means and variances of batch norms are variables like the others, so every checkpoint has them.
 
 use tch::nn::{self, Init, ModuleT};
 use tch::{Device, Kind, Tensor};
 
-/// Standard deviation of the start values of a head's last convolution (mmsegmentation's `conv_seg`).
+/// Standard deviation of the initialization of a head's last convolution (mmsegmentation's `conv_seg`).
 const CLASSIFIER_STD: f64 = 0.01;
 
-/// A batch norm over `[B, C, H, W]`, starting at (1, 0), with torch's epsilon and momentum.
+/// A batch norm over `[B, C, H, W]`; weight 1, bias 0, torch's epsilon and momentum.
 pub fn batch_norm(path: &nn::Path, channels: i64) -> nn::BatchNorm {
     nn::batch_norm2d(path, channels, nn::BatchNormConfig { ws_init: Init::Const(1.0), ..Default::default() })
 }
 
-/// mmcv's `ConvModule`: convolution without bias, batch norm, ReLU. The sides of a map stay as they are.
+/// mmcv's `ConvModule`: convolution without bias, batch norm, ReLU. It keeps the sides of a map.
 #[derive(Debug)]
 pub struct ConvModule {
     weight: Tensor, // [O, I, k, k]
@@ -34,14 +34,14 @@ impl ConvModule {
         }
     }
 
-    /// `[B, I, H, W]` → `[B, O, H, W]`. In training the running statistics move.
+    /// `[B, I, H, W]` → `[B, O, H, W]`. Training changes the running statistics.
     pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
         let padding = [self.padding; 2];
         self.norm.forward_t(&x.conv2d::<Tensor>(&self.weight, None, [1, 1], padding, [1, 1], 1), train).relu()
     }
 }
 
-/// A transposed convolution whose stride is its kernel of 2: it doubles the sides of a map.
+/// A transposed convolution with kernel and stride 2: it doubles the sides of a map.
 #[derive(Debug)]
 pub struct Deconvolution {
     weight: Tensor, // [I, O, 2, 2]
@@ -49,7 +49,7 @@ pub struct Deconvolution {
 }
 
 impl Deconvolution {
-    /// Variables `weight` and `bias` under `path`, with torch's start values.
+    /// Variables `weight` and `bias` under `path`, with torch's initialization.
     pub fn new(path: &nn::Path, inputs: i64, outputs: i64) -> Self {
         let bound = 1.0 / ((outputs * 4) as f64).sqrt();
         let uniform = |dims: &[i64]| Tensor::empty(dims, (Kind::Float, path.device())).uniform_(-bound, bound);
@@ -65,7 +65,7 @@ impl Deconvolution {
     }
 }
 
-/// The end of a head: whole channels are dropped in training, then a 1×1 convolution gives the logits.
+/// The last layer of a head: in training whole channels are dropped, then a 1×1 convolution computes the logits.
 #[derive(Debug)]
 pub struct PixelClassifier {
     weight: Tensor, // [classes, I, 1, 1]
@@ -87,7 +87,7 @@ impl PixelClassifier {
     }
 }
 
-/// Bilinear resize of `[B, C, H, W]` to other sides, corners not aligned, as all of mmsegmentation's are here.
+/// Bilinear resize of `[B, C, H, W]` to other sides, corners not aligned, as in mmsegmentation's heads.
 pub fn resize(x: &Tensor, sides: [i64; 2]) -> Tensor {
     if x.size()[2..] == sides { x.shallow_clone() } else { x.upsample_bilinear2d(sides, false, None, None) }
 }
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn running_statistics_are_variables_that_training_moves_and_evaluation_uses() {
+    fn running_statistics_are_variables_that_training_changes_and_evaluation_uses() {
         tch::manual_seed(1);
         let store = nn::VarStore::new(Device::Cpu);
         let module = ConvModule::new(&store.root(), 3, 4, 3);

@@ -1,7 +1,7 @@
-//! The encoder of downstream models: every patch, the class token, and a trained position table.
+//! The encoder of downstream models: all patches, the class token, and a trained position table.
 //!
-//! What the pre-trained encoder is without its masking. Its variables stand at the root under timm's names, so that
-//! pre-trained weights load into any model built on it.
+//! It is the pretrained encoder without masking. Its variables are at the root under timm's names, so pretrained weights load
+//! into any model that has it.
 
 use tch::Tensor;
 use tch::nn;
@@ -21,22 +21,23 @@ pub struct VitEncoder {
 }
 
 impl VitEncoder {
-    /// An encoder with timm's start values, its variables under `path`. `drop_path` is the probability of a dropped
-    /// branch in the last block. The caller has validated both.
+    /// An encoder with timm's initialization, its variables under `path`. `drop_path` is the probability of a dropped branch in
+    /// the last block. The caller has checked both.
     pub fn new(path: &nn::Path, config: &VitConfig, drop_path: f64) -> Self {
         let init = WeightInit::TruncatedNormal(TOKEN_STD);
-        let token =
-            |name, tokens| path.add(name, truncated_normal(&[1, tokens, config.width], TOKEN_STD, path.device()), true);
+        let token = |name, tokens| {
+            path.add(name, truncated_normal(&[1, tokens, config.embed_dim], TOKEN_STD, path.device()), true)
+        };
         Self {
             patch_embed: PatchEmbed::new(&(path / "patch_embed"), config, init),
             cls_token: token("cls_token", 1),
             pos_embed: token("pos_embed", 1 + config.patches()),
-            blocks: blocks(&(path / "blocks"), config.depth, config.block(), drop_path, init),
+            blocks: blocks(&(path / "blocks"), config.num_layers, config.block(), drop_path, init),
             config: config.clone(),
         }
     }
 
-    /// The sizes the encoder was made with.
+    /// The sizes of the encoder.
     pub fn config(&self) -> &VitConfig {
         &self.config
     }
@@ -49,7 +50,7 @@ impl VitEncoder {
         Ok(run_blocks(&self.blocks, self.embed(image)?, train))
     }
 
-    /// Tokens after each block, class token first: image `[B, C, H, W]` → depth × `[B, 1 + L, D]`.
+    /// Tokens after each block, class token first: image `[B, C, H, W]` → num_layers × `[B, 1 + L, D]`.
     ///
     /// # Errors
     /// When the image has the wrong shape.
@@ -62,8 +63,8 @@ impl VitEncoder {
         Ok(tokens)
     }
 
-    /// Patch tokens after some blocks (counted from 0, ascending) as maps: image `[B, C, H, W]` → one `[B, D, G, G]` a
-    /// block, `G` being the grid. Blocks behind the last of them are not run.
+    /// Patch tokens after some blocks (counted from 0, ascending) as maps: image `[B, C, H, W]` → one `[B, D, G, G]` per block,
+    /// where `G` is the grid. Blocks after the last of them are not run.
     ///
     /// # Errors
     /// When the image has the wrong shape.
@@ -74,7 +75,7 @@ impl VitEncoder {
             x = block.forward(&x, train);
             for _ in after.iter().filter(|&&wanted| wanted == number) {
                 let patches = x.narrow(1, 1, patches).transpose(1, 2); // [B, D, L]
-                maps.push(patches.reshape([-1, self.config.width, grid, grid]));
+                maps.push(patches.reshape([-1, self.config.embed_dim, grid, grid]));
             }
             if after.iter().all(|&wanted| wanted <= number) {
                 break;
@@ -83,14 +84,14 @@ impl VitEncoder {
         Ok(maps)
     }
 
-    /// Patches and class token with their positions: `[B, 1 + L, D]`.
+    /// Class token and patches with their positions: image `[B, C, H, W]` → `[B, 1 + L, D]`.
     fn embed(&self, image: &Tensor) -> Result<Tensor, ModelError> {
         let vit = &self.config;
         let gray = image.size().get(1) == Some(&1);
         let channels = if gray { 1 } else { vit.in_channels };
         check_shape("image", image, &[-1, channels, vit.image_size, vit.image_size])?;
         let x = self.patch_embed.forward(image);
-        let cls = self.cls_token.expand([image.size()[0], 1, vit.width], false).to_kind(x.kind());
+        let cls = self.cls_token.expand([image.size()[0], 1, vit.embed_dim], false).to_kind(x.kind());
         Ok(Tensor::cat(&[cls, x], 1) + &self.pos_embed)
     }
 }
@@ -111,7 +112,14 @@ mod tests {
     #[test]
     fn a_map_is_the_tokens_of_its_block_row_by_row() {
         tch::manual_seed(1);
-        let config = VitConfig { image_size: 12, patch_size: 4, width: 8, depth: 3, heads: 2, ..VitConfig::default() };
+        let config = VitConfig {
+            image_size: 12,
+            patch_size: 4,
+            embed_dim: 8,
+            num_layers: 3,
+            num_heads: 2,
+            ..VitConfig::default()
+        };
         let store = nn::VarStore::new(Device::Cpu);
         let encoder = VitEncoder::new(&store.root(), &config, 0.0);
         let image = Tensor::randn([2, 1, 12, 12], (Kind::Float, Device::Cpu));
@@ -119,7 +127,7 @@ mod tests {
         let maps = encoder.maps(&image, &[0, 1, 1], false).unwrap();
         assert_eq!((maps.len(), maps[0].size()), (3, vec![2, 8, 3, 3]));
         assert_eq!(maps[1], maps[2]);
-        // Row 1, column 2 of the grid is patch 5; the class token stands before the patches.
+        // Row 1, column 2 of the grid is patch 5; the class token is before the patches.
         let cell = maps[1].select(2, 1).select(2, 2); // [B, D]
         assert_eq!(cell, tokens[1].select(1, 1 + 5));
         assert_eq!(encoder.forward(&image, false).unwrap(), tokens[2]);

@@ -1,27 +1,27 @@
-//! The small layers all models are made of, with the initializations the release uses.
+//! The layers that all models use, with the release's initialization.
 //!
-//! Every random start value comes from torch's default generator, so `tch::manual_seed` makes a model reproducible.
+//! Random values are drawn from torch's default generator, so `tch::manual_seed` makes a model reproducible.
 
 use tch::nn::{self, Init};
 use tch::{Device, Kind, Tensor};
 
-/// Standard deviation of the start values of tokens and embeddings (timm, MAE, BERT).
+/// Standard deviation of the initialization of tokens and embeddings (timm, MAE, BERT).
 pub const TOKEN_STD: f64 = 0.02;
 
-/// Where timm cuts its "truncated" normal: at ±2 as such, not at two standard deviations.
+/// Where timm truncates its normal distribution: at ±2, not at two standard deviations.
 const TRUNCATION: f64 = 2.0;
 
-/// How the weight of a linear layer starts; its bias starts at zero.
+/// Initialization of a linear layer's weight; its bias starts at zero.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum WeightInit {
-    /// Uniform in ±√(6 / (inputs + outputs)): pre-training, MAE and the release.
+    /// Uniform in ±√(6 / (inputs + outputs)) (Glorot and Bengio 2010): pre-training, as in MAE and the release.
     XavierUniform,
-    /// Normal with this standard deviation, cut at ±2: timm's vision transformer.
+    /// Normal with this standard deviation, truncated at ±2: timm's vision transformer.
     TruncatedNormal(f64),
 }
 
 impl WeightInit {
-    /// A start value for a weight of `outputs` rows, all other dimensions counting as inputs.
+    /// Initializes a weight `[outputs, ..]`; the product of the other dimensions is the number of inputs.
     fn tensor(self, dims: &[i64], device: Device) -> Tensor {
         match self {
             Self::XavierUniform => {
@@ -34,7 +34,7 @@ impl WeightInit {
     }
 }
 
-/// Normal values with standard deviation `std`, cut at ±2 (timm's `trunc_normal_`).
+/// Normal values with standard deviation `std`, truncated at ±2 (timm's `trunc_normal_`).
 pub fn truncated_normal(dims: &[i64], std: f64, device: Device) -> Tensor {
     Tensor::empty(dims, (Kind::Float, device)).normal_(0.0, std).clamp_(-TRUNCATION, TRUNCATION)
 }
@@ -52,8 +52,8 @@ pub fn linear(path: &nn::Path, inputs: i64, outputs: i64, init: WeightInit) -> n
 }
 
 /// Weight `[outputs, channels, patch, patch]` and bias `[outputs]` of a patch projection, named as those of a
-/// convolution. Under Xavier the weight is that of the flattened matrix; else both are torch's default for
-/// convolutions, ±1/√inputs, since timm initializes linear layers only.
+/// convolution. With Xavier the weight is initialized as a matrix `[outputs, channels · patch²]`; else both have torch's
+/// default for convolutions, ±1/√inputs, since timm initializes linear layers only.
 pub fn patch_projection(
     path: &nn::Path,
     channels: i64,
@@ -72,20 +72,20 @@ pub fn patch_projection(
     (weight, bias)
 }
 
-/// A layer normalization over the last dimension, starting at (1, 0).
-pub fn layer_norm(path: &nn::Path, width: i64, epsilon: f64) -> nn::LayerNorm {
-    nn::layer_norm(path, vec![width], nn::LayerNormConfig { eps: epsilon, ..Default::default() })
+/// A layer normalization over the last dimension, of size `embed_dim`; weight 1 and bias 0.
+pub fn layer_norm(path: &nn::Path, embed_dim: i64, epsilon: f64) -> nn::LayerNorm {
+    nn::layer_norm(path, vec![embed_dim], nn::LayerNormConfig { eps: epsilon, ..Default::default() })
 }
 
-/// An embedding `[..] → [.., width]` with normal start values. The row `padding` starts at zero and never receives a
-/// gradient; an optimizer's weight decay still reaches it.
-pub fn embedding(path: &nn::Path, count: i64, width: i64, padding: Option<i64>) -> nn::Embedding {
+/// An embedding `[..] → [.., embed_dim]` with normal initialization. The row `padding` is zero and never receives a gradient;
+/// an optimizer's weight decay still applies to it.
+pub fn embedding(path: &nn::Path, count: i64, embed_dim: i64, padding: Option<i64>) -> nn::Embedding {
     let config = nn::EmbeddingConfig {
         ws_init: Init::Randn { mean: 0.0, stdev: TOKEN_STD },
         padding_idx: padding.unwrap_or(-1),
         ..Default::default()
     };
-    let embedding = nn::embedding(path, count, width, config);
+    let embedding = nn::embedding(path, count, embed_dim, config);
     if let Some(row) = padding {
         tch::no_grad(|| {
             let _ = embedding.ws.get(row).zero_();
@@ -94,13 +94,13 @@ pub fn embedding(path: &nn::Path, count: i64, width: i64, padding: Option<i64>) 
     embedding
 }
 
-/// Values of a 16-bit random number, by which dropout on a CPU decides.
+/// Values of a 16-bit random number, which dropout on a CPU compares with the probability.
 const LEVELS: f64 = 65_536.0;
 
 /// Dropout with probability `p`, in training only: a value becomes zero, or is scaled up to keep its expectation.
 ///
-/// Torch draws one number of double precision a value, on one thread, which takes a fifth of a training step on a CPU.
-/// There, one draw of 64 bits serves four values here, and `p` is rounded to 1/65536. Still from torch's default generator.
+/// On a CPU, torch draws one number of double precision per value, on one thread, which takes a fifth of a training step.
+/// Here one draw of 64 bits from torch's default generator serves four values, and `p` is rounded to 1/65536.
 pub fn dropout(x: &Tensor, p: f64, train: bool) -> Tensor {
     if !train || p == 0.0 {
         return x.shallow_clone();
@@ -118,15 +118,15 @@ pub fn dropout(x: &Tensor, p: f64, train: bool) -> Tensor {
 
 /// Attention with an additive mask `scores`, and dropout of its weights with probability `p` in training.
 ///
-/// Queries, keys and values are `[B, heads, S, D]`. Torch's fused kernel has no dropout on a CPU; there the weights are
-/// written out, to go through [`dropout`].
+/// Queries, keys and values are `[B, heads, S, D]`, `scores` broadcasts to `[B, heads, S, S]`. Torch's fused kernel has no
+/// dropout on a CPU; there the weights are computed explicitly and go through [`dropout`].
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, scores: &Tensor, p: f64, train: bool) -> Tensor {
     let p = if train { p } else { 0.0 };
     if p == 0.0 || q.device() != Device::Cpu {
         return Tensor::scaled_dot_product_attention(q, k, v, Some(scores), p, false, None, false);
     }
     let scale = (q.size()[3] as f64).sqrt().recip();
-    let weights = ((q * scale).matmul(&k.transpose(2, 3)) + scores).softmax(-1, None);
+    let weights = ((q * scale).matmul(&k.transpose(2, 3)) + scores).softmax(-1, None); // [B, heads, S, S]
     dropout(&weights, p, train).matmul(v)
 }
 
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_padding_row_starts_at_zero_and_gets_no_gradient() {
+    fn the_padding_row_is_zero_and_gets_no_gradient() {
         let store = nn::VarStore::new(Device::Cpu);
         let words = embedding(&store.root(), 10, 4, Some(0));
         assert_eq!(largest(&words.ws.get(0)), 0.0);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn attention_written_out_is_the_fused_one() {
+    fn explicit_attention_equals_the_fused_one() {
         tch::manual_seed(4);
         let random = || Tensor::randn([2, 3, 5, 4], (Kind::Float, Device::Cpu));
         let (q, k, v) = (random(), random(), random());

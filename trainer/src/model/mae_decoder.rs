@@ -1,42 +1,45 @@
-//! The image decoder of pre-training: restores removed patches from the visible ones (MAE, He et al. 2022), each at
-//! the size of the target image (super-resolution).
+//! The image decoder of pre-training: reconstructs the masked patches from the visible ones (MAE, He et al. 2022), at the size
+//! of the target image (super-resolution).
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use tch::nn::{self, Init, Module};
 
-use crate::error::{MAX_DEPTH, MAX_WIDTH, ModelError, check_heads, check_size};
+use crate::error::{MAX_DIM, MAX_LAYERS, ModelError, check_heads, check_size};
 use crate::model::layers::{TOKEN_STD, WeightInit, layer_norm, linear};
-use crate::model::pos_embed::{Frequencies, sin_cos_table};
+use crate::model::pos_embed::{PosEmbed, sin_cos_table};
 use crate::model::vit::{Block, BlockConfig, LAYER_NORM_EPSILON, VitConfig, blocks, check_mlp_ratio, run_blocks};
 
 /// Sizes of the image decoder. The default is the MRM release's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DecoderConfig {
-    /// Length of a token's vector, a multiple of 4.
-    pub width: i64,
+    /// Length of a token's vector, `W`; a multiple of 4.
+    pub embed_dim: i64,
     /// Number of blocks.
-    pub depth: i64,
-    /// Attention heads of a block; they divide the width.
-    pub heads: i64,
-    /// Hidden width of a block's MLP, in widths.
+    pub num_layers: i64,
+    /// Attention heads of a block; the number divides `embed_dim`.
+    pub num_heads: i64,
+    /// Width of a block's MLP between its layers, as a multiple of `embed_dim`.
     pub mlp_ratio: f64,
 }
 
 impl Default for DecoderConfig {
     fn default() -> Self {
-        Self { width: 768, depth: 4, heads: 6, mlp_ratio: 4.0 }
+        Self { embed_dim: 768, num_layers: 4, num_heads: 6, mlp_ratio: 4.0 }
     }
 }
 
 impl DecoderConfig {
-    /// An error if no model has these sizes.
+    /// Checks the sizes.
+    ///
+    /// # Errors
+    /// When no model can have them.
     pub fn validate(&self) -> Result<(), ModelError> {
-        check_size("decoder.width", self.width, MAX_WIDTH)?;
-        check_size("decoder.depth", self.depth, MAX_DEPTH)?;
-        check_heads("decoder.heads", self.heads, self.width)?;
-        check_mlp_ratio(self.mlp_ratio, self.width)
+        check_size("decoder.embed_dim", self.embed_dim, MAX_DIM)?;
+        check_size("decoder.num_layers", self.num_layers, MAX_LAYERS)?;
+        check_heads("decoder.num_heads", self.num_heads, self.embed_dim)?;
+        check_mlp_ratio(self.mlp_ratio, self.embed_dim)
     }
 }
 
@@ -52,46 +55,47 @@ pub struct ImageDecoder {
 }
 
 impl ImageDecoder {
-    /// Variables `decoder_*` and `mask_token` under `path`, for an encoder `vit` and `values` numbers a target patch.
+    /// Variables `decoder_*` and `mask_token` under `path`, for an encoder `vit` and `values` values per target patch.
     ///
     /// # Errors
-    /// When a position table of this width cannot be made.
+    /// When no position table has this `embed_dim`.
     pub fn new(
         path: &nn::Path,
         config: &DecoderConfig,
         vit: &VitConfig,
         values: i64,
-        frequencies: Frequencies,
+        pos_embed: PosEmbed,
     ) -> Result<Self, ModelError> {
         let init = WeightInit::XavierUniform;
-        let table = sin_cos_table(config.width, vit.grid(), frequencies)?.unsqueeze(0).to_device(path.device());
-        let block = BlockConfig { width: config.width, heads: config.heads, mlp_ratio: config.mlp_ratio };
+        let table = sin_cos_table(config.embed_dim, vit.grid(), pos_embed)?.unsqueeze(0).to_device(path.device());
+        let block =
+            BlockConfig { embed_dim: config.embed_dim, num_heads: config.num_heads, mlp_ratio: config.mlp_ratio };
         Ok(Self {
-            embed: linear(&(path / "decoder_embed"), vit.width, config.width, init),
-            mask_token: path.var("mask_token", &[1, 1, config.width], Init::Randn { mean: 0.0, stdev: TOKEN_STD }),
+            embed: linear(&(path / "decoder_embed"), vit.embed_dim, config.embed_dim, init),
+            mask_token: path.var("mask_token", &[1, 1, config.embed_dim], Init::Randn { mean: 0.0, stdev: TOKEN_STD }),
             pos_embed: path.add("decoder_pos_embed", table, false),
-            blocks: blocks(&(path / "decoder_blocks"), config.depth, block, 0.0, init),
-            norm: layer_norm(&(path / "decoder_norm"), config.width, LAYER_NORM_EPSILON),
-            pred: linear(&(path / "decoder_pred"), config.width, values, init),
+            blocks: blocks(&(path / "decoder_blocks"), config.num_layers, block, 0.0, init),
+            norm: layer_norm(&(path / "decoder_norm"), config.embed_dim, LAYER_NORM_EPSILON),
+            pred: linear(&(path / "decoder_pred"), config.embed_dim, values, init),
         })
     }
 
     /// Predicts target patches from the encoder's tokens.
     ///
-    /// `latent` `[B, 1 + K, D]` has the class token first, then the kept patches in shuffled order; `ids_restore`
-    /// `[B, L]` says where in the shuffled order each patch is. With `wanted` `[B, R]` only these patches are
-    /// predicted: `[B, R, values]`, else all: `[B, L, values]`.
+    /// `latent` `[B, 1 + K, D]` has the class token first, then the visible patches in shuffled order; `ids_restore` `[B, L]` is
+    /// the position of each patch in the shuffled order. With `wanted` `[B, R]` only these patches are predicted:
+    /// `[B, R, values]`, else all: `[B, L, values]`.
     pub fn forward(&self, latent: &Tensor, ids_restore: &Tensor, wanted: Option<&Tensor>, train: bool) -> Tensor {
         let x = self.embed.forward(latent); // [B, 1 + K, W]
         let size = x.size();
-        let (batch, kept, width) = (size[0], size[1] - 1, size[2]);
+        let (batch, visible, embed_dim) = (size[0], size[1] - 1, size[2]);
         let patches = ids_restore.size()[1];
 
-        let masks = self.mask_token.expand([batch, patches - kept, width], false).to_kind(x.kind());
-        let shuffled = Tensor::cat(&[x.narrow(1, 1, kept), masks], 1); // [B, L, W]
-        let restored = gather_tokens(&shuffled, ids_restore);
-        let x = Tensor::cat(&[x.narrow(1, 0, 1), restored], 1) + &self.pos_embed; // [B, 1 + L, W]
-        let x = run_blocks(&self.blocks, x, train).narrow(1, 1, patches);
+        let masks = self.mask_token.expand([batch, patches - visible, embed_dim], false).to_kind(x.kind());
+        let shuffled = Tensor::cat(&[x.narrow(1, 1, visible), masks], 1); // [B, L, W]
+        let ordered = gather_tokens(&shuffled, ids_restore); // [B, L, W]
+        let x = Tensor::cat(&[x.narrow(1, 0, 1), ordered], 1) + &self.pos_embed; // [B, 1 + L, W]
+        let x = run_blocks(&self.blocks, x, train).narrow(1, 1, patches); // [B, L, W]
         let x = wanted.map_or_else(|| x.shallow_clone(), |wanted| gather_tokens(&x, wanted));
         self.pred.forward(&self.norm.forward(&x))
     }
@@ -99,8 +103,8 @@ impl ImageDecoder {
 
 /// Picks tokens of each sequence: `x` `[B, N, D]`, `index` `[B, M]` → `[B, M, D]`.
 pub(crate) fn gather_tokens(x: &Tensor, index: &Tensor) -> Tensor {
-    let width = x.size()[2];
-    x.gather(1, &index.unsqueeze(-1).expand([-1, -1, width], false), false)
+    let embed_dim = x.size()[2];
+    x.gather(1, &index.unsqueeze(-1).expand([-1, -1, embed_dim], false), false)
 }
 
 #[cfg(test)]
@@ -111,25 +115,32 @@ mod tests {
     #[test]
     fn wanted_patches_are_those_of_the_whole_prediction() {
         tch::manual_seed(1);
-        let vit = VitConfig { image_size: 12, patch_size: 4, width: 16, heads: 2, depth: 1, ..VitConfig::default() };
-        let config = DecoderConfig { width: 8, depth: 2, heads: 2, mlp_ratio: 2.0 };
+        let vit = VitConfig {
+            image_size: 12,
+            patch_size: 4,
+            embed_dim: 16,
+            num_heads: 2,
+            num_layers: 1,
+            ..VitConfig::default()
+        };
+        let config = DecoderConfig { embed_dim: 8, num_layers: 2, num_heads: 2, mlp_ratio: 2.0 };
         let store = nn::VarStore::new(Device::Cpu);
-        let decoder = ImageDecoder::new(&store.root(), &config, &vit, 5, Frequencies::Release).unwrap();
+        let decoder = ImageDecoder::new(&store.root(), &config, &vit, 5, PosEmbed::Release).unwrap();
 
         let latent = Tensor::randn([2, 1 + 3, 16], (Kind::Float, Device::Cpu));
         let order = Tensor::rand([2, 9], (Kind::Float, Device::Cpu)).argsort(1, false);
-        let restore = order.argsort(1, false);
-        let removed = order.narrow(1, 3, 6);
-        let all = decoder.forward(&latent, &restore, None, false);
-        let some = decoder.forward(&latent, &restore, Some(&removed), false);
+        let ids_restore = order.argsort(1, false);
+        let masked = order.narrow(1, 3, 6);
+        let all = decoder.forward(&latent, &ids_restore, None, false);
+        let some = decoder.forward(&latent, &ids_restore, Some(&masked), false);
         assert_eq!(all.size(), [2, 9, 5]);
-        assert!((gather_tokens(&all, &removed) - some).abs().max().double_value(&[]) < 1e-6);
+        assert!((gather_tokens(&all, &masked) - some).abs().max().double_value(&[]) < 1e-6);
     }
 
     #[test]
     fn impossible_sizes_are_refused_by_key() {
-        let wrong = DecoderConfig { heads: 5, ..DecoderConfig::default() };
-        assert!(wrong.validate().unwrap_err().to_string().starts_with("decoder.heads:"));
+        let wrong = DecoderConfig { num_heads: 5, ..DecoderConfig::default() };
+        assert!(wrong.validate().unwrap_err().to_string().starts_with("decoder.num_heads:"));
         assert!(DecoderConfig::default().validate().is_ok());
     }
 }

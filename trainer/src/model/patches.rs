@@ -1,7 +1,7 @@
 //! Images as sequences of patches, and back.
 //!
-//! Two orders exist: a patch projection is a convolution, so its values are ordered (channel, row, column); the target
-//! of pre-training is ordered (row, column, channel), channel fastest. For images of one channel they are the same.
+//! There are two orders of a patch's values: (channel, row, column) for the patch projection, which is a convolution, and
+//! (row, column, channel) for the targets of pre-training. For images of one channel they are the same.
 
 use tch::Tensor;
 
@@ -18,8 +18,8 @@ pub fn target_patches(image: &Tensor, patch: i64) -> Tensor {
     cut(image, patch, [0, 2, 4, 3, 5, 1])
 }
 
-/// Cuts an image whose dimensions are (batch, channel, grid row, row, grid column, column) into the given order, the
-/// last three of which make a patch.
+/// Cuts an image `[B, C, H, W]` into patches `[B, L, C·p·p]`. `order` permutes (batch, channel, grid row, row, grid column,
+/// column); its last three dimensions are the values of a patch.
 fn cut(image: &Tensor, patch: i64, order: [i64; 6]) -> Tensor {
     let size = image.size();
     let (batch, channels, rows, columns) = (size[0], size[1], size[2] / patch, size[3] / patch);
@@ -42,11 +42,11 @@ pub fn unpatchify(patches: &Tensor, patch: i64, channels: i64) -> Tensor {
     ])
 }
 
-/// Mean and spread of target patches `[.., p·p·C]`, each `[.., 1]`: those by which pre-training normalizes a patch.
+/// Mean and standard deviation of target patches `[.., p·p·C]`, each `[.., 1]`, with which pre-training normalizes a patch.
 ///
-/// The spread is √(variance + 1e-6), the variance unbiased. `repeats` is how many times each value stands in the full
-/// target: 3 for the patches of a one-channel image which is the target on three channels. The unbiased variance
-/// depends on it, because a repeated value counts as one more.
+/// The standard deviation is √(variance + 1e-6) with the unbiased variance (MAE, `norm_pix_loss`). `repeats` is how often
+/// the full target has each value: 3 for the patches of a one-channel image that is the target on three channels. The
+/// unbiased variance depends on the number of values, so repeated values count.
 pub fn patch_statistics(patches: &Tensor, repeats: i64) -> (Tensor, Tensor) {
     let values = (patches.size().last().copied().unwrap_or(1) * repeats) as f64;
     let mean = patches.mean_dim([-1_i64].as_slice(), true, None);
@@ -90,12 +90,12 @@ mod tests {
     fn statistics_of_one_channel_equal_those_of_three_equal_channels() {
         let gray = counted([1, 1, 4, 4]).square();
         let repeated = target_patches(&gray.repeat([1, 3, 1, 1]), 2);
-        let (mean, spread) = patch_statistics(&target_patches(&gray, 2), 3);
-        let (mean_of_three, spread_of_three) = patch_statistics(&repeated, 1);
+        let (mean, std) = patch_statistics(&target_patches(&gray, 2), 3);
+        let (mean_of_three, std_of_three) = patch_statistics(&repeated, 1);
         assert!(largest_difference(&mean, &mean_of_three) < 1e-5);
-        assert!(largest_difference(&spread, &spread_of_three) < 1e-4);
-        // And they are torch's.
+        assert!(largest_difference(&std, &std_of_three) < 1e-4);
+        // Torch computes the same.
         let expected = (repeated.var_dim([-1_i64].as_slice(), true, true) + 1e-6).sqrt();
-        assert!(largest_difference(&spread, &expected) < 1e-4);
+        assert!(largest_difference(&std, &expected) < 1e-4);
     }
 }

@@ -1,7 +1,7 @@
 //! The losses of segmentation: focal and Dice, as mmsegmentation 0.x computes them.
 //!
-//! Both differ from what their papers say in small ways which decide the numbers, and which are kept: see each function.
-//! Logits are `[B, 2, H, W]` (background, front), targets `[B, H, W]` with 0, 1, or [`IGNORED`] where a pixel has no
+//! Both differ from their papers in details that change the numbers; each function documents them.
+//! Logits are `[B, 2, H, W]` (background, foreground), targets `[B, H, W]` with 0, 1, or [`IGNORED`] where a pixel has no
 //! ground truth. `tests/golden/seg_losses` holds values and gradients.
 
 use dataset::transform::geometry::IGNORED;
@@ -9,42 +9,44 @@ use tch::{Kind, Reduction, Tensor};
 
 use crate::model::segmenter::CLASSES;
 
-/// Weight of positives in the focal loss; negatives have the rest.
+/// Weight of positives in the focal loss; negatives have `1 - ALPHA`.
 const ALPHA: f64 = 0.5;
 
-/// Exponent by which the focal loss plays down what is right already.
+/// Exponent of the focal loss, which reduces the loss of pixels that are already right.
 const GAMMA: f64 = 2.0;
 
-/// Added to numerator and denominator of a Dice loss.
+/// Added to numerator and denominator of the Dice loss.
 const SMOOTH: f64 = 1.0;
 
 /// Weights of the losses of a head.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HeadLoss {
+    /// Weight of the focal loss.
     pub focal: f64,
+    /// Weight of the Dice loss.
     pub dice: f64,
 }
 
 impl HeadLoss {
-    /// Of the decoding head.
+    /// Weights of the decoding head.
     pub const DECODE: Self = Self { focal: 2.0, dice: 1.0 };
 
-    /// Of the auxiliary head.
+    /// Weights of the auxiliary head.
     pub const AUXILIARY: Self = Self { focal: 0.8, dice: 0.4 };
 
-    /// The class weights of the recipe's Dice loss: the front alone.
-    pub const FRONT_ONLY: [f64; CLASSES as usize] = [0.0, 1.0];
+    /// The class weights of the recipe's Dice loss: the foreground alone.
+    pub const FOREGROUND_ONLY: [f64; CLASSES as usize] = [0.0, 1.0];
 
-    /// The weighted sum, and focal and Dice loss by themselves; scalars.
+    /// The weighted sum, the focal loss and the Dice loss; scalars. Logits are `[B, 2, H, W]`, targets `[B, H, W]`.
     pub fn of(self, logits: &Tensor, target: &Tensor) -> (Tensor, Tensor, Tensor) {
-        let (focal, dice) = (focal(logits, target), dice(logits, target, Self::FRONT_ONLY));
+        let (focal, dice) = (focal(logits, target), dice(logits, target, Self::FOREGROUND_ONLY));
         (&focal * self.focal + &dice * self.dice, focal, dice)
     }
 }
 
 /// The focal loss (Lin et al. 2017) of a sigmoid for each class, alpha 0.5, gamma 2; a scalar.
 ///
-/// Ignored pixels add nothing, but the mean divides by all `B·2·H·W` values, theirs included.
+/// Ignored pixels add nothing to the sum, but the mean divides by all `B·2·H·W` values, ignored ones included.
 pub fn focal(logits: &Tensor, target: &Tensor) -> Tensor {
     let (classes, valid) = one_hot(target); // [B, 2, H, W], [B, 1, H, W]
     let probability = logits.sigmoid();
@@ -57,9 +59,9 @@ pub fn focal(logits: &Tensor, target: &Tensor) -> Tensor {
 
 /// The Dice loss of a softmax, with squared probabilities in the denominator (Milletari et al. 2016); a scalar.
 ///
-/// Per class and image `1 - (2·Σ p·t·valid + 1) / (Σ (p² + t²) + 1)`, the mean over images, times the class's weight;
-/// the sum over classes is divided by their number, those of weight 0 included. An ignored pixel is left out of the
-/// numerator alone, and counts as front in the denominator.
+/// Per class and image `1 - (2·Σ p·t·valid + 1) / (Σ (p² + t²) + 1)`; then the mean over images, times the weight of the
+/// class. The sum over classes is divided by the number of classes, those of weight 0 included. An ignored pixel is left
+/// out of the numerator alone; in the denominator it counts as foreground.
 pub fn dice(logits: &Tensor, target: &Tensor, class_weights: [f64; CLASSES as usize]) -> Tensor {
     let (classes, valid) = one_hot(target); // [B, 2, H, W], [B, 1, H, W]
     let probability = logits.softmax(1, Kind::Float);
@@ -73,12 +75,12 @@ pub fn dice(logits: &Tensor, target: &Tensor, class_weights: [f64; CLASSES as us
     Tensor::stack(&weighted, 0).sum(Kind::Float) / CLASSES as f64
 }
 
-/// The target as one map a class, an ignored pixel counting as front: `[B, H, W]` → `[B, 2, H, W]`; and where it is
-/// valid, `[B, 1, H, W]`.
+/// The target as one map per class, where ignored pixels count as foreground: `[B, H, W]` → `[B, 2, H, W]`; and the valid
+/// pixels, `[B, 1, H, W]`.
 fn one_hot(target: &Tensor) -> (Tensor, Tensor) {
-    let front = target.ne(0).to_kind(Kind::Float);
+    let foreground = target.ne(0).to_kind(Kind::Float);
     let valid = target.ne(i64::from(IGNORED)).to_kind(Kind::Float);
-    (Tensor::stack(&[1.0 - &front, front], 1), valid.unsqueeze(1))
+    (Tensor::stack(&[1.0 - &foreground, foreground], 1), valid.unsqueeze(1))
 }
 
 #[cfg(test)]
@@ -87,7 +89,7 @@ mod tests {
     use tch::Device;
 
     #[test]
-    fn what_is_right_and_certain_costs_nothing() {
+    fn a_right_and_certain_prediction_has_no_loss() {
         let target = Tensor::from_slice(&[0_i64, 1, 1, 0]).view([1, 2, 2]);
         let (classes, _) = one_hot(&target);
         let logits = (classes * 2.0 - 1.0) * 50.0;

@@ -1,13 +1,15 @@
 //! The vision transformer (Dosovitskiy et al. 2021): patch projection and pre-norm blocks, with timm's names.
 //!
-//! These are the parts which the masked encoder, its image decoder and the classifier share. Blocks are as in timm
-//! 0.3.2, which the MRM release pins: `x + attention(norm1(x))`, then `x + mlp(norm2(x))`, exact GELU, no dropout.
+//! The masked encoder, its image decoder and the downstream models share these parts. Blocks are as in timm 0.3.2, which the
+//! MRM release pins: `x + attention(norm1(x))`, then `x + mlp(norm2(x))`, exact GELU, no dropout.
+//!
+//! Shapes: batch `B`, channels `C`, patch side `p`, patches `L`, tokens `N`, embed_dim `D`.
 
 use serde::{Deserialize, Serialize};
 use tch::nn::{self, Module};
 use tch::{Kind, Tensor};
 
-use crate::error::{MAX_DEPTH, MAX_SIDE, MAX_WIDTH, ModelError, check_heads, check_size, check_table};
+use crate::error::{MAX_DIM, MAX_LAYERS, MAX_SIDE, ModelError, check_heads, check_size, check_table};
 use crate::model::layers::{WeightInit, layer_norm, linear, patch_projection};
 use crate::model::patches::projection_patches;
 
@@ -18,25 +20,33 @@ pub const LAYER_NORM_EPSILON: f64 = 1e-6;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VitConfig {
-    /// Side of the square image the encoder sees, in pixels.
+    /// Side of the encoder's square input image, in pixels.
     pub image_size: i64,
     /// Side of a square patch, in pixels.
     pub patch_size: i64,
-    /// Length of a token's vector.
-    pub width: i64,
+    /// Length of a token's vector, `D`.
+    pub embed_dim: i64,
     /// Number of blocks.
-    pub depth: i64,
-    /// Attention heads of a block; they divide the width.
-    pub heads: i64,
-    /// Hidden width of a block's MLP, in widths.
+    pub num_layers: i64,
+    /// Attention heads of a block; the number divides `embed_dim`.
+    pub num_heads: i64,
+    /// Width of a block's MLP between its layers, as a multiple of `embed_dim`.
     pub mlp_ratio: f64,
-    /// Channels of the patch projection. Images of one channel are accepted too, as gray ones.
+    /// Channels of the patch projection, `C`. Images of one channel are accepted too, as gray images.
     pub in_channels: i64,
 }
 
 impl Default for VitConfig {
     fn default() -> Self {
-        Self { image_size: 224, patch_size: 16, width: 768, depth: 12, heads: 12, mlp_ratio: 4.0, in_channels: 3 }
+        Self {
+            image_size: 224,
+            patch_size: 16,
+            embed_dim: 768,
+            num_layers: 12,
+            num_heads: 12,
+            mlp_ratio: 4.0,
+            in_channels: 3,
+        }
     }
 }
 
@@ -53,39 +63,42 @@ impl VitConfig {
 
     /// The blocks of this encoder.
     pub(crate) fn block(&self) -> BlockConfig {
-        BlockConfig { width: self.width, heads: self.heads, mlp_ratio: self.mlp_ratio }
+        BlockConfig { embed_dim: self.embed_dim, num_heads: self.num_heads, mlp_ratio: self.mlp_ratio }
     }
 
-    /// An error if no model has these sizes.
+    /// Checks the sizes.
+    ///
+    /// # Errors
+    /// When no model can have them.
     pub fn validate(&self) -> Result<(), ModelError> {
         check_size("patch_size", self.patch_size, MAX_SIDE)?;
         check_size("image_size", self.image_size, MAX_SIDE)?;
-        check_size("width", self.width, MAX_WIDTH)?;
-        check_size("depth", self.depth, MAX_DEPTH)?;
-        check_size("in_channels", self.in_channels, MAX_WIDTH)?;
-        check_table("image_size", self.patches(), self.width)?;
-        check_heads("heads", self.heads, self.width)?;
+        check_size("embed_dim", self.embed_dim, MAX_DIM)?;
+        check_size("num_layers", self.num_layers, MAX_LAYERS)?;
+        check_size("in_channels", self.in_channels, MAX_DIM)?;
+        check_table("image_size", self.patches(), self.embed_dim)?;
+        check_heads("num_heads", self.num_heads, self.embed_dim)?;
         if self.image_size % self.patch_size != 0 {
             let problem = format!("patches of {} pixels do not fill {} pixels", self.patch_size, self.image_size);
             return Err(ModelError::config("image_size", problem));
         }
-        check_mlp_ratio(self.mlp_ratio, self.width)
+        check_mlp_ratio(self.mlp_ratio, self.embed_dim)
     }
 }
 
-/// Largest hidden width of an MLP, in widths.
+/// Largest ratio of an MLP.
 const MAX_MLP_RATIO: f64 = 1024.0;
 
-/// An error unless an MLP with this ratio has at least one hidden value, and not too many.
-pub(crate) fn check_mlp_ratio(ratio: f64, width: i64) -> Result<(), ModelError> {
-    if ratio.is_finite() && ratio <= MAX_MLP_RATIO && width as f64 * ratio >= 1.0 {
+/// An error unless an MLP with this ratio has at least one value between its layers, and not too many.
+pub(crate) fn check_mlp_ratio(ratio: f64, embed_dim: i64) -> Result<(), ModelError> {
+    if ratio.is_finite() && ratio <= MAX_MLP_RATIO && embed_dim as f64 * ratio >= 1.0 {
         return Ok(());
     }
-    let problem = format!("must leave an MLP with hidden values and be at most {MAX_MLP_RATIO}, is {ratio:?}");
+    let problem = format!("must give an MLP of at least one value and be at most {MAX_MLP_RATIO}, is {ratio:?}");
     Err(ModelError::config("mlp_ratio", problem))
 }
 
-/// The patch projection: a convolution whose stride is its kernel, done as one matrix product.
+/// The patch projection: a convolution whose stride equals its kernel size, computed as one matrix product.
 #[derive(Debug)]
 pub struct PatchEmbed {
     weight: Tensor, // [D, C, p, p]
@@ -97,7 +110,7 @@ impl PatchEmbed {
     /// Variables `proj.weight` and `proj.bias` under `path`.
     pub fn new(path: &nn::Path, config: &VitConfig, init: WeightInit) -> Self {
         let (weight, bias) =
-            patch_projection(&(path / "proj"), config.in_channels, config.patch_size, config.width, init);
+            patch_projection(&(path / "proj"), config.in_channels, config.patch_size, config.embed_dim, init);
         Self { weight, bias, patch_size: config.patch_size }
     }
 
@@ -108,8 +121,8 @@ impl PatchEmbed {
 
     /// Embeds any number of patches: `[B, N, C·p·p]` → `[B, N, D]`.
     ///
-    /// Patches of one channel stand for gray images repeated on all channels: the weight summed over its channels
-    /// gives the same result.
+    /// Patches of one channel are those of a gray image repeated on all channels: the weight summed over its channels gives
+    /// the same result.
     pub fn embed(&self, patches: &Tensor) -> Tensor {
         let values = patches.size()[2];
         let weight = if values == self.patch_size * self.patch_size {
@@ -130,44 +143,44 @@ impl PatchEmbed {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BlockConfig {
     /// Length of a token's vector, `D`.
-    pub width: i64,
+    pub embed_dim: i64,
     /// Attention heads.
-    pub heads: i64,
-    /// Hidden width of the MLP, in widths.
+    pub num_heads: i64,
+    /// Width of the MLP between its layers, as a multiple of `embed_dim`.
     pub mlp_ratio: f64,
 }
 
-/// Multi-head self-attention with one fused projection, laid out `[q | k | v]` with the heads inside each.
+/// Multi-head self-attention with one projection for `[q | k | v]`, each of which has the heads one after the other.
 #[derive(Debug)]
 pub struct Attention {
     qkv: nn::Linear,
     proj: nn::Linear,
-    heads: i64,
+    num_heads: i64,
 }
 
 impl Attention {
     fn new(path: &nn::Path, config: BlockConfig, init: WeightInit) -> Self {
-        let width = config.width;
+        let embed_dim = config.embed_dim;
         Self {
-            qkv: linear(&(path / "qkv"), width, 3 * width, init),
-            proj: linear(&(path / "proj"), width, width, init),
-            heads: config.heads,
+            qkv: linear(&(path / "qkv"), embed_dim, 3 * embed_dim, init),
+            proj: linear(&(path / "proj"), embed_dim, embed_dim, init),
+            num_heads: config.num_heads,
         }
     }
 
     /// `[B, N, D]` → `[B, N, D]`.
     fn forward(&self, x: &Tensor) -> Tensor {
         let size = x.size();
-        let (batch, tokens, width) = (size[0], size[1], size[2]);
-        let qkv = self.qkv.forward(x).view([batch, tokens, 3, self.heads, width / self.heads]);
+        let (batch, tokens, embed_dim) = (size[0], size[1], size[2]);
+        let qkv = self.qkv.forward(x).view([batch, tokens, 3, self.num_heads, embed_dim / self.num_heads]);
         let qkv = qkv.permute([2, 0, 3, 1, 4]); // [3, B, heads, N, D/heads]
-        let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2));
+        let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2)); // each [B, heads, N, D/heads]
         let mixed = Tensor::scaled_dot_product_attention::<Tensor>(&q, &k, &v, None, 0.0, false, None, false);
-        self.proj.forward(&mixed.transpose(1, 2).reshape([batch, tokens, width]))
+        self.proj.forward(&mixed.transpose(1, 2).reshape([batch, tokens, embed_dim]))
     }
 }
 
-/// The two-layer perceptron of a block.
+/// The two-layer MLP of a block.
 #[derive(Debug)]
 pub struct Mlp {
     fc1: nn::Linear,
@@ -176,10 +189,10 @@ pub struct Mlp {
 
 impl Mlp {
     fn new(path: &nn::Path, config: BlockConfig, init: WeightInit) -> Self {
-        let hidden = (config.width as f64 * config.mlp_ratio) as i64;
+        let mlp_dim = (config.embed_dim as f64 * config.mlp_ratio) as i64;
         Self {
-            fc1: linear(&(path / "fc1"), config.width, hidden, init),
-            fc2: linear(&(path / "fc2"), hidden, config.width, init),
+            fc1: linear(&(path / "fc1"), config.embed_dim, mlp_dim, init),
+            fc2: linear(&(path / "fc2"), mlp_dim, config.embed_dim, init),
         }
     }
 
@@ -200,12 +213,12 @@ pub struct Block {
 }
 
 impl Block {
-    /// A block whose two branches are each dropped with probability `drop_path` (0 to below 1), in training only.
+    /// A block that drops each of its two branches with probability `drop_path` (0 to below 1), in training only.
     pub fn new(path: &nn::Path, config: BlockConfig, drop_path: f64, init: WeightInit) -> Self {
         Self {
-            norm1: layer_norm(&(path / "norm1"), config.width, LAYER_NORM_EPSILON),
+            norm1: layer_norm(&(path / "norm1"), config.embed_dim, LAYER_NORM_EPSILON),
             attn: Attention::new(&(path / "attn"), config, init),
-            norm2: layer_norm(&(path / "norm2"), config.width, LAYER_NORM_EPSILON),
+            norm2: layer_norm(&(path / "norm2"), config.embed_dim, LAYER_NORM_EPSILON),
             mlp: Mlp::new(&(path / "mlp"), config, init),
             drop_path,
         }
@@ -218,21 +231,21 @@ impl Block {
         x + branch
     }
 
-    /// Stochastic depth (Huang et al. 2016), by sample: a branch is left out, or scaled up to keep its expectation.
+    /// Stochastic depth (Huang et al. 2016) per sample: a branch is dropped, or scaled up to keep its expectation.
     fn drop(&self, branch: Tensor, train: bool) -> Tensor {
         if !train || self.drop_path == 0.0 {
             return branch;
         }
         let keep = 1.0 - self.drop_path;
-        let kept = Tensor::rand([branch.size()[0], 1, 1], (Kind::Float, branch.device())) + keep;
+        let kept = Tensor::rand([branch.size()[0], 1, 1], (Kind::Float, branch.device())) + keep; // [B, 1, 1]
         branch * (kept.floor() / keep)
     }
 }
 
-/// Blocks `0`, `1`, … under `path`, the probability of a dropped branch rising linearly from 0 to `drop_path`.
-pub fn blocks(path: &nn::Path, depth: i64, config: BlockConfig, drop_path: f64, init: WeightInit) -> Vec<Block> {
-    let last = (depth - 1).max(1) as f64;
-    (0..depth).map(|i| Block::new(&(path / i), config, drop_path * i as f64 / last, init)).collect()
+/// Blocks `0`, `1`, … under `path`; the probability of a dropped branch rises linearly from 0 to `drop_path`.
+pub fn blocks(path: &nn::Path, num_layers: i64, config: BlockConfig, drop_path: f64, init: WeightInit) -> Vec<Block> {
+    let last = (num_layers - 1).max(1) as f64;
+    (0..num_layers).map(|i| Block::new(&(path / i), config, drop_path * i as f64 / last, init)).collect()
 }
 
 /// Runs `x` `[B, N, D]` through all blocks.
@@ -245,7 +258,7 @@ mod tests {
     use super::*;
     use tch::Device;
 
-    const TINY: BlockConfig = BlockConfig { width: 8, heads: 2, mlp_ratio: 4.0 };
+    const TINY: BlockConfig = BlockConfig { embed_dim: 8, num_heads: 2, mlp_ratio: 4.0 };
 
     fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
         assert_eq!(a.size(), b.size());
@@ -255,7 +268,7 @@ mod tests {
     #[test]
     fn the_projection_is_the_convolution() {
         tch::manual_seed(1);
-        let config = VitConfig { image_size: 12, patch_size: 4, width: 8, ..VitConfig::default() };
+        let config = VitConfig { image_size: 12, patch_size: 4, embed_dim: 8, ..VitConfig::default() };
         let store = nn::VarStore::new(Device::Cpu);
         let embed = PatchEmbed::new(&store.root(), &config, WeightInit::XavierUniform);
         let image = Tensor::randn([2, 3, 12, 12], (Kind::Float, Device::Cpu));
@@ -267,7 +280,7 @@ mod tests {
     #[test]
     fn one_channel_embeds_as_the_same_image_on_three() {
         tch::manual_seed(1);
-        let config = VitConfig { image_size: 8, patch_size: 4, width: 8, ..VitConfig::default() };
+        let config = VitConfig { image_size: 8, patch_size: 4, embed_dim: 8, ..VitConfig::default() };
         let store = nn::VarStore::new(Device::Cpu);
         let embed = PatchEmbed::new(&store.root(), &config, WeightInit::XavierUniform);
         let gray = Tensor::randn([2, 1, 8, 8], (Kind::Float, Device::Cpu));
@@ -289,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn drop_path_rises_with_depth_and_acts_in_training_only() {
+    fn drop_path_rises_with_the_layer_and_acts_in_training_only() {
         tch::manual_seed(3);
         let store = nn::VarStore::new(Device::Cpu);
         let stack = blocks(&store.root(), 3, TINY, 0.5, WeightInit::XavierUniform);
@@ -306,8 +319,8 @@ mod tests {
     fn impossible_sizes_are_refused_by_key() {
         let wrong = VitConfig { image_size: 225, ..VitConfig::default() };
         assert!(wrong.validate().unwrap_err().to_string().starts_with("image_size:"));
-        let wrong = VitConfig { heads: 7, ..VitConfig::default() };
-        assert!(wrong.validate().unwrap_err().to_string().starts_with("heads:"));
+        let wrong = VitConfig { num_heads: 7, ..VitConfig::default() };
+        assert!(wrong.validate().unwrap_err().to_string().starts_with("num_heads:"));
         let wrong = VitConfig { mlp_ratio: 0.0, ..VitConfig::default() };
         assert!(wrong.validate().unwrap_err().to_string().starts_with("mlp_ratio:"));
         assert!(VitConfig::default().validate().is_ok());

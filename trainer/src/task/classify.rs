@@ -208,7 +208,7 @@ impl Objective for Classification {
     }
 
     fn parameters(&self) -> Vec<Parameter> {
-        let mut all = decayed_parameters(&self.store, self.model.config().vit.depth, self.layer_decay);
+        let mut all = decayed_parameters(&self.store, self.model.config().vit.num_layers, self.layer_decay);
         if self.linear_probe {
             all.retain(|parameter| parameter.name.starts_with("head."));
         }

@@ -36,7 +36,7 @@ impl Objective for Pretraining {
     fn loss(&self, batch: &Batch) -> Result<Loss> {
         let device = self.store.device();
         let image = images(batch, device);
-        let output = if self.model.config().restores_report() {
+        let output = if self.model.config().reconstructs_report() {
             // Records without a report take part in the image loss alone.
             let with_report = batch.with_report();
             let all = with_report.len() == batch.len();

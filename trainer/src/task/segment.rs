@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::eval::overlap::{MeanOverlap, Overlap};
 use crate::model::segmentation_loss::HeadLoss;
-use crate::model::segmenter::{FRONT, Segmenter, SegmenterConfig};
+use crate::model::segmenter::{FOREGROUND, Segmenter, SegmenterConfig};
 use crate::task::objective::{Evaluation, Loss, Objective, images, loader_for, send};
 use crate::train::optimizer::{Parameter, decayed_parameters};
 
@@ -74,7 +74,7 @@ impl Objective for Segmentation {
     }
 
     fn parameters(&self) -> Vec<Parameter> {
-        decayed_parameters(&self.store, self.model.config().vit.depth, self.layer_decay)
+        decayed_parameters(&self.store, self.model.config().vit.num_layers, self.layer_decay)
     }
 
     fn loss(&self, batch: &Batch) -> Result<Loss> {
@@ -146,7 +146,7 @@ pub fn segment(
         let batch = batch?;
         let size = batch.size();
         let output = tch::no_grad(|| model.forward(&images(&batch, device), false))?;
-        let front = output.logits.softmax(1, Kind::Float).select(1, FRONT).gt(rule.threshold); // [B, S, S]
+        let front = output.logits.softmax(1, Kind::Float).select(1, FOREGROUND).gt(rule.threshold); // [B, S, S]
         let flat = front.to_kind(Kind::Uint8).to_device(Device::Cpu).flatten(0, -1);
         let mut predictions = Vec::<u8>::try_from(&flat)?;
         let pixels = size * size;

@@ -1,4 +1,4 @@
-//! What tch does not bind of libtorch, and torch errors as one line.
+//! Functions of libtorch that tch does not bind, and torch errors as one line.
 
 pub mod panic;
 pub mod shim;

@@ -1,4 +1,4 @@
-//! The number types of a training step: float, or products in half the size with a scaled loss.
+//! The number types of a training step: float32, or matrix products in 16 bits with a scaled loss.
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -6,14 +6,14 @@ use tch::{Device, Kind, Tensor};
 use crate::error::ModelError;
 use crate::torch::shim::{self, Reduced};
 
-/// In what products are computed; weights, moments, sums and losses are floats in all of them.
+/// The type in which matrix products are computed. Weights, moments, sums and losses are float32 in all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// Float throughout.
+    /// float32 throughout.
     #[default]
     Fp32,
-    /// bfloat16: the range of a float, 8 bits of precision.
+    /// bfloat16: the range of float32, 8 bits of precision.
     Bf16,
     /// float16, with a [`LossScale`] that keeps small gradients above zero.
     Fp16,
@@ -32,46 +32,48 @@ impl Precision {
         }
     }
 
-    /// A loss scale, where one is needed.
+    /// A loss scale, where the precision needs one.
     pub fn loss_scale(self, device: Device) -> Option<LossScale> {
         (self == Self::Fp16).then(|| LossScale::new(LossScaleState::default(), device))
     }
 }
 
-/// Updates without an overflow after which a loss scale doubles (torch's `GradScaler`, as the next three).
+/// Steps without an overflow after which a loss scale doubles. This and the next three are the defaults of torch's
+/// `GradScaler`.
 const GROWTH_INTERVAL: f64 = 2000.0;
 const GROWTH: f64 = 2.0;
 const BACKOFF: f64 = 0.5;
-const FIRST_SCALE: f64 = 65_536.0;
+const INITIAL_SCALE: f64 = 65_536.0;
 
 /// What a checkpoint keeps of a loss scale.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LossScaleState {
     /// The factor on the loss.
     pub scale: f64,
-    /// Updates since it last changed.
-    pub updates: f64,
+    /// Steps since it last changed.
+    #[serde(alias = "updates")] // the name in checkpoints of older versions
+    pub steps: f64,
 }
 
 impl Default for LossScaleState {
     fn default() -> Self {
-        Self { scale: FIRST_SCALE, updates: 0.0 }
+        Self { scale: INITIAL_SCALE, steps: 0.0 }
     }
 }
 
-/// A factor on the loss, so that gradients do not vanish in float16. It halves where gradients overflow, and doubles
-/// after 2,000 updates without. It lives on the device, and nothing waits for it.
+/// A factor on the loss, so that gradients do not vanish in float16. It halves when gradients overflow, and doubles after
+/// 2,000 steps without an overflow. It is kept on the device, so reading it is never needed in a step.
 #[derive(Debug)]
 pub struct LossScale {
     scale: Tensor,
-    updates: Tensor,
+    steps: Tensor,
 }
 
 impl LossScale {
-    /// A loss scale that goes on from a state.
+    /// A loss scale that continues from a state.
     pub fn new(state: LossScaleState, device: Device) -> Self {
         let scalar = |value: f64| Tensor::from(value as f32).to_device(device);
-        Self { scale: scalar(state.scale), updates: scalar(state.updates) }
+        Self { scale: scalar(state.scale), steps: scalar(state.steps) }
     }
 
     /// The factor, a float scalar.
@@ -79,24 +81,24 @@ impl LossScale {
         &self.scale
     }
 
-    /// What takes the factor out of the gradients again.
+    /// The factor by which gradients are unscaled, a float scalar.
     pub fn inverse(&self) -> Tensor {
         self.scale.reciprocal()
     }
 
-    /// Follows an update; `skip` is the float scalar 1 where gradients overflowed, else 0.
-    pub fn follow(&mut self, skip: &Tensor) {
+    /// Adapts the factor after a step; `skip` is the float scalar 1 where gradients overflowed, else 0.
+    pub fn adapt(&mut self, skip: &Tensor) {
         let _guard = tch::no_grad_guard();
         let kept: Tensor = 1.0 - skip;
-        let updates = (&self.updates + 1.0) * &kept;
-        let grows = updates.ge(GROWTH_INTERVAL).to_kind(Kind::Float);
+        let steps = (&self.steps + 1.0) * &kept;
+        let grows = steps.ge(GROWTH_INTERVAL).to_kind(Kind::Float);
         self.scale = &self.scale * (skip * BACKOFF + &kept * (&grows * (GROWTH - 1.0) + 1.0));
-        self.updates = updates * (1.0 - grows);
+        self.steps = steps * (1.0 - grows);
     }
 
     /// What a checkpoint keeps.
     pub fn state(&self) -> LossScaleState {
-        LossScaleState { scale: self.scale.double_value(&[]), updates: self.updates.double_value(&[]) }
+        LossScaleState { scale: self.scale.double_value(&[]), steps: self.steps.double_value(&[]) }
     }
 }
 
@@ -105,17 +107,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_scale_halves_on_overflow_and_doubles_after_a_quiet_time() {
-        let state = LossScaleState { scale: 1024.0, updates: GROWTH_INTERVAL - 2.0 };
+    fn the_scale_halves_on_overflow_and_doubles_after_steps_without_one() {
+        let state = LossScaleState { scale: 1024.0, steps: GROWTH_INTERVAL - 2.0 };
         let mut scale = LossScale::new(state, Device::Cpu);
         let (fine, overflow) = (Tensor::from(0.0_f32), Tensor::from(1.0_f32));
-        scale.follow(&fine);
-        assert_eq!(scale.state(), LossScaleState { scale: 1024.0, updates: GROWTH_INTERVAL - 1.0 });
-        scale.follow(&fine);
-        assert_eq!(scale.state(), LossScaleState { scale: 2048.0, updates: 0.0 });
-        scale.follow(&fine);
-        scale.follow(&overflow);
-        assert_eq!(scale.state(), LossScaleState { scale: 1024.0, updates: 0.0 });
+        scale.adapt(&fine);
+        assert_eq!(scale.state(), LossScaleState { scale: 1024.0, steps: GROWTH_INTERVAL - 1.0 });
+        scale.adapt(&fine);
+        assert_eq!(scale.state(), LossScaleState { scale: 2048.0, steps: 0.0 });
+        scale.adapt(&fine);
+        scale.adapt(&overflow);
+        assert_eq!(scale.state(), LossScaleState { scale: 1024.0, steps: 0.0 });
         assert_eq!(scale.inverse().double_value(&[]), 1.0 / 1024.0);
     }
 

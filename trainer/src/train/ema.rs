@@ -1,4 +1,4 @@
-//! An exponential moving average of the weights, which evaluation and later runs use in place of the last weights.
+//! An exponential moving average (EMA) of the weights. Evaluation and later runs use it in place of the last weights.
 
 use std::collections::HashMap;
 
@@ -7,10 +7,11 @@ use tch::{Kind, Tensor};
 
 use crate::error::ModelError;
 use crate::torch::shim;
-use crate::train::run_dir::Tensors;
+use crate::weights::Tensors;
 
-/// The average of a store's float variables. After update `n`, from 0, it moves by `1 - min(decay, (1 + n) / (10 + n))`
-/// of the way to the weights (the warm-up of TensorFlow's and timm's averages: the start values are soon forgotten).
+/// The average of a store's float variables. Step `n`, from 0, moves it by `1 - min(decay, (1 + n) / (10 + n))` of its
+/// distance to the weights. The second term is the warm-up of TensorFlow's and timm's averages: the initialization loses
+/// its influence early.
 #[derive(Debug)]
 pub struct Ema {
     decay: f64,
@@ -19,28 +20,28 @@ pub struct Ema {
 }
 
 impl Ema {
-    /// An average that begins at the present weights.
+    /// An average that starts at the present weights.
     pub fn new(store: &VarStore, decay: f64) -> Self {
         let mut weights: Vec<(String, Tensor)> =
             store.variables().into_iter().filter(|(_, tensor)| tensor.kind() == Kind::Float).collect();
         weights.sort_by(|a, b| a.0.cmp(&b.0));
         let mut seen = std::collections::HashSet::new();
-        weights.retain(|(_, tensor)| seen.insert(tensor.data_ptr())); // one of two names
+        weights.retain(|(_, tensor)| seen.insert(tensor.data_ptr())); // a tensor with two names counts once
         let weights: Vec<Tensor> = weights.into_iter().map(|(_, tensor)| tensor.detach()).collect();
         let average = tch::no_grad(|| weights.iter().map(Tensor::copy).collect());
         Self { decay, weights, average }
     }
 
-    /// Follows update `number`, from 0.
+    /// Moves the average after step `step`, from 0.
     ///
     /// # Errors
     /// When torch fails.
-    pub fn follow(&mut self, number: u64) -> Result<(), ModelError> {
-        let warm = (1.0 + number as f64) / (10.0 + number as f64);
+    pub fn update(&mut self, step: u64) -> Result<(), ModelError> {
+        let warm = (1.0 + step as f64) / (10.0 + step as f64);
         shim::lerp(&self.average, &self.weights, 1.0 - self.decay.min(warm))
     }
 
-    /// All variables of the store by name, sorted, the averaged ones as their average.
+    /// All variables of the store by name, sorted; an averaged variable has the value of its average.
     pub fn tensors(&self, store: &VarStore) -> Tensors {
         let averages: HashMap<_, _> =
             self.weights.iter().zip(&self.average).map(|(weight, average)| (weight.data_ptr(), average)).collect();
@@ -56,25 +57,25 @@ impl Ema {
         tensors
     }
 
-    /// Takes over an average that [`tensors`](Self::tensors) gave.
+    /// Loads an average that [`tensors`](Self::tensors) returned.
     ///
     /// # Errors
-    /// When one is missing, or of another shape.
+    /// When a tensor is missing, or has another shape than the variable.
     pub fn load(&mut self, store: &VarStore, saved: Tensors) -> Result<(), ModelError> {
         let saved: HashMap<String, Tensor> = saved.into_iter().collect();
-        let places: HashMap<_, _> =
-            self.weights.iter().enumerate().map(|(place, weight)| (weight.data_ptr(), place)).collect();
+        let positions: HashMap<_, _> =
+            self.weights.iter().enumerate().map(|(position, weight)| (weight.data_ptr(), position)).collect();
         let _guard = tch::no_grad_guard();
         for (name, variable) in store.variables() {
-            let Some(&place) = places.get(&variable.data_ptr()) else { continue };
+            let Some(&position) = positions.get(&variable.data_ptr()) else { continue };
             let tensor = saved.get(&name).ok_or_else(|| ModelError::MissingState { name: name.clone() })?;
             crate::error::check_shape(&name, tensor, &variable.size())?;
-            self.average[place].f_copy_(tensor)?;
+            self.average[position].f_copy_(tensor)?;
         }
         Ok(())
     }
 
-    /// Runs `body` with the average in the place of the weights.
+    /// Runs `body` while the model has the averaged weights.
     pub fn in_place<T>(&mut self, body: impl FnOnce() -> T) -> T {
         self.exchange();
         let result = body();
@@ -112,11 +113,11 @@ mod tests {
     }
 
     #[test]
-    fn the_average_follows_slowly_and_stands_in_for_the_weights() {
+    fn the_average_moves_slowly_and_can_replace_the_weights() {
         let store = store();
         let mut ema = Ema::new(&store, 0.9);
         set(&store, 2.0);
-        ema.follow(1000).unwrap(); // past the warm-up: a tenth of the way
+        ema.update(1000).unwrap(); // after the warm-up: a tenth of the distance
         let value = |tensors: &Tensors, name: &str| {
             tensors.iter().find(|(known, _)| known == name).unwrap().1.double_value(&[0])
         };
@@ -131,7 +132,7 @@ mod tests {
         again.load(&store, saved).unwrap();
         assert!((value(&again.tensors(&store), "layer.weight") - 1.1).abs() < 1e-6);
         assert!(again.load(&store, Vec::new()).unwrap_err().to_string().contains("weight"));
-        ema.follow(0).unwrap(); // at the start: nine tenths
+        ema.update(0).unwrap(); // first step: nine tenths
         assert!((value(&ema.tensors(&store), "layer.weight") - 1.91).abs() < 1e-6);
     }
 }

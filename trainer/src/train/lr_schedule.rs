@@ -1,28 +1,27 @@
 //! Learning-rate schedules: linear warm-up, then half a cosine or, for segmentation, a polynomial.
 //!
-//! Pre-training and fine-tuning follow the same curve, and differ in where they look at it. Pre-training takes the
-//! position before an update in fractional epochs (MAE, `util/lr_sched.py`), so its first update has rate 0.
-//! Fine-tuning steps its scheduler before the optimizer, so update number k, from 1, takes position k in steps: the rate
-//! 0 at the start is never used, and the very last update has rate 0.
+//! Pre-training and fine-tuning use the same curve at different positions. Pre-training takes the position before a step
+//! in fractional epochs (MAE, `util/lr_sched.py`), so its first step has lr 0. Fine-tuning steps its scheduler before the
+//! optimizer, so step k, from 1, takes position k: lr 0 at position 0 is never used, and the last step has lr 0.
 
 use std::f64::consts::PI;
 
-/// The batch size that base learning rates are stated for (MAE: lr = base · batch / 256).
+/// The batch size that base learning rates are stated for (MAE: lr = base_lr · batch / 256).
 const BASE_BATCH: f64 = 256.0;
 
-/// The learning rate of an effective batch: `base · batch / 256`. The effective batch counts all devices and
-/// accumulated steps.
-pub fn scaled_rate(base: f64, effective_batch: usize) -> f64 {
-    base * effective_batch as f64 / BASE_BATCH
+/// The learning rate of an effective batch: `base_lr · batch / 256`. The effective batch counts all devices and
+/// accumulated micro-batches.
+pub fn scaled_lr(base_lr: f64, effective_batch: usize) -> f64 {
+    base_lr * effective_batch as f64 / BASE_BATCH
 }
 
-/// Linear warm-up from 0 to `peak`, then half a cosine down to `floor`. `warmup` and `total` are in one unit, epochs or
-/// updates.
+/// Linear warm-up from 0 to `peak`, then half a cosine down to `floor`. `warmup` and `total` have one unit, epochs or
+/// steps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WarmupCosine {
-    /// The highest rate.
+    /// The highest lr.
     pub peak: f64,
-    /// The rate at the end.
+    /// The lr at the end.
     pub floor: f64,
     /// Length of the warm-up.
     pub warmup: f64,
@@ -31,7 +30,7 @@ pub struct WarmupCosine {
 }
 
 impl WarmupCosine {
-    /// The rate at a position in the schedule's unit; past the end, `floor`.
+    /// The lr at a position in the schedule's unit; past the end, `floor`.
     pub fn at(&self, position: f64) -> f64 {
         if position < self.warmup {
             return self.peak * position / self.warmup;
@@ -43,47 +42,47 @@ impl WarmupCosine {
         self.floor + (self.peak - self.floor) * 0.5 * (1.0 + (PI * progress).cos())
     }
 
-    /// Pre-training: the rate of update number `update`, from 0, of which an epoch has `per_epoch`; the schedule's unit
-    /// is the epoch.
-    pub fn in_epochs(&self, update: u64, per_epoch: f64) -> f64 {
-        self.at(update as f64 / per_epoch)
+    /// Pre-training: the lr of step number `step`, from 0, where an epoch has `per_epoch` steps. The schedule's unit is
+    /// the epoch.
+    pub fn in_epochs(&self, step: u64, per_epoch: f64) -> f64 {
+        self.at(step as f64 / per_epoch)
     }
 
-    /// Fine-tuning: the rate of update number `update`, from 0; the schedule's unit is the update.
-    pub fn in_updates(&self, update: u64) -> f64 {
-        self.at((update + 1) as f64)
+    /// Fine-tuning: the lr of step number `step`, from 0. The schedule's unit is the step.
+    pub fn in_steps(&self, step: u64) -> f64 {
+        self.at((step + 1) as f64)
     }
 }
 
-/// Share of the rate that the polynomial's warm-up begins with (mmsegmentation's `warmup_ratio`).
+/// Share of the lr at which the polynomial's warm-up begins (mmsegmentation's `warmup_ratio`).
 const POLY_WARMUP_RATIO: f64 = 1e-6;
 
-/// A polynomial from `peak` down to `floor`, multiplied by a linear warm-up: mmcv's `poly` policy, counted in updates.
+/// A polynomial from `peak` down to `floor`, multiplied by a linear warm-up: mmcv's `poly` policy, counted in steps.
 ///
-/// Unlike in [`WarmupCosine`], the decay begins with the first update, not behind the warm-up.
+/// Unlike in [`WarmupCosine`], the decay begins with the first step, not after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WarmupPoly {
-    /// The rate from which the polynomial comes down.
+    /// The lr at which the polynomial begins.
     pub peak: f64,
-    /// The rate at the end.
+    /// The lr at the end.
     pub floor: f64,
     /// Exponent; 1: a straight line.
     pub power: f64,
-    /// Updates of the warm-up.
+    /// Steps of the warm-up.
     pub warmup: u64,
-    /// Updates in all, warm-up included.
+    /// All steps, warm-up included.
     pub total: u64,
 }
 
 impl WarmupPoly {
-    /// The rate of update number `update`, from 0; past the end, `floor`.
-    pub fn at(&self, update: u64) -> f64 {
-        let left = 1.0 - update.min(self.total) as f64 / self.total.max(1) as f64;
-        let rate = self.floor + (self.peak - self.floor) * left.powf(self.power);
-        if update >= self.warmup {
-            return rate;
+    /// The lr of step number `step`, from 0; past the end, `floor`.
+    pub fn at(&self, step: u64) -> f64 {
+        let left = 1.0 - step.min(self.total) as f64 / self.total.max(1) as f64;
+        let lr = self.floor + (self.peak - self.floor) * left.powf(self.power);
+        if step >= self.warmup {
+            return lr;
         }
-        rate * (POLY_WARMUP_RATIO + (1.0 - POLY_WARMUP_RATIO) * update as f64 / self.warmup as f64)
+        lr * (POLY_WARMUP_RATIO + (1.0 - POLY_WARMUP_RATIO) * step as f64 / self.warmup as f64)
     }
 }
 
@@ -98,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn pretraining_starts_at_zero_and_moves_within_an_epoch() {
+    fn pretraining_starts_at_zero_and_changes_the_lr_within_an_epoch() {
         close(SCHEDULE.in_epochs(0, 4.0), 0.0);
         close(SCHEDULE.in_epochs(1, 4.0), 0.125);
         close(SCHEDULE.in_epochs(8, 4.0), 1.0);
@@ -106,10 +105,10 @@ mod tests {
     }
 
     #[test]
-    fn fine_tuning_never_uses_the_start_and_ends_at_the_floor() {
-        let rates: Vec<f64> = (0..6).map(|update| SCHEDULE.in_updates(update)).collect();
-        for (rate, expected) in rates.into_iter().zip([0.5, 1.0, 0.75, 0.25, 0.0, 0.0]) {
-            close(rate, expected);
+    fn fine_tuning_never_uses_lr_zero_first_and_ends_at_the_floor() {
+        let lrs: Vec<f64> = (0..6).map(|step| SCHEDULE.in_steps(step)).collect();
+        for (lr, expected) in lrs.into_iter().zip([0.5, 1.0, 0.75, 0.25, 0.0, 0.0]) {
+            close(lr, expected);
         }
     }
 
@@ -126,11 +125,12 @@ mod tests {
     }
 
     #[test]
-    fn rates_scale_with_the_batch() {
-        close(scaled_rate(1.5e-4, 512), 3e-4);
+    fn the_lr_scales_with_the_batch() {
+        close(scaled_lr(1.5e-4, 512), 3e-4);
     }
+
     #[test]
-    fn the_polynomial_decays_from_the_first_update_on() {
+    fn the_polynomial_decays_from_the_first_step_on() {
         let schedule = WarmupPoly { peak: 2.0, floor: 0.0, power: 1.0, warmup: 4, total: 10 };
         close(schedule.at(0), 2e-6);
         close(schedule.at(2), 2.0 * 0.8 * (0.5 + 0.5e-6));

@@ -1,11 +1,13 @@
-//! The training loop, one optimizer step, and the run directory.
+//! The training loop, one optimizer step, checkpoints, logs, and the run directory.
 
 pub mod amp;
+pub mod checkpoint;
 pub mod ema;
+pub mod logger;
 pub mod lr_schedule;
 pub mod optimizer;
+mod progress;
 pub mod run_dir;
 pub mod step;
-pub mod tensorboard;
 pub mod threads;
 pub mod train_loop;

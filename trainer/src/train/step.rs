@@ -1,5 +1,5 @@
-//! One update: batches, losses, gradients, the optimizer. No number is read back here, so nothing waits for the device but the
-//! memory of a batch that it must have read before it is written again.
+//! One optimizer step: batches, losses, gradients, the optimizer. It reads no number back, so the host waits for the device
+//! only where a batch's memory must be free before the loader writes to it again.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -15,73 +15,83 @@ use crate::torch::shim::Event;
 use crate::train::amp::{LossScale, Precision};
 use crate::train::optimizer::Optimizer;
 
-/// Batches that the device may still read while the next one is made ready.
+/// Batches that the device may still read while the next one is prepared.
 const IN_FLIGHT: usize = 2;
 
-/// Where the time of updates goes. Measuring waits for the device between phases.
+/// Time spent in the phases of the steps. To measure it, the host waits for the device between phases.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Phases {
     /// Waiting for batches.
     pub loader: Duration,
-    /// To the device, and through the model to the loss.
+    /// Transfer to the device, and the model up to the loss.
     pub forward: Duration,
+    /// Gradients.
     pub backward: Duration,
-    /// Clipping and the update.
+    /// Gradient clipping and the optimizer.
     pub optimizer: Duration,
 }
 
-/// What makes updates.
+/// Makes the steps of a run.
 pub struct Stepper<'a> {
+    /// The model and its loss.
     pub objective: &'a dyn Objective,
+    /// The optimizer of its parameters.
     pub optimizer: Optimizer,
+    /// Type of matrix products.
     pub precision: Precision,
     /// The loss scale of float16.
     pub scale: Option<LossScale>,
-    /// Micro-batches of an update.
+    /// Micro-batches of a step.
     pub accumulation: usize,
     /// Largest gradient norm; 0: no limit.
     pub clip: f64,
+    /// Seed of the run.
     pub seed: u64,
-    /// Measured where there is one.
+    /// Where to add the time of the phases; none: they are not measured.
     pub phases: Option<Phases>,
     in_flight: VecDeque<(Rc<Batch>, Event)>,
-    /// What a forward pass moves by itself: the running statistics of batch norms.
+    /// Variables that a forward pass changes: the running statistics of batch norms.
     statistics: Vec<Tensor>,
 }
 
-/// An update that was given to the device.
-pub struct Update {
+/// A step that was given to the device, which may still be computing it.
+pub struct PendingStep {
     /// Its number, from 0.
     pub number: u64,
     /// Rows of its batches.
     pub rows: Vec<u32>,
     names: Vec<&'static str>,
-    /// Loss, gradient norm, 1 where it was skipped, then the parts of the loss.
+    /// Loss, gradient norm, 1 where the step was skipped, then the parts of the loss: `[3 + parts]`.
     values: Tensor,
 }
 
-/// What an update came to.
+/// The metrics of a step.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Settled {
+pub struct StepMetrics {
+    /// Mean loss of its micro-batches.
     pub loss: f64,
     /// L2 norm of all gradients together, before clipping.
     pub grad_norm: f64,
-    /// Whether it was left out, since loss or gradient is no number.
+    /// Whether the step was skipped, because the loss or a gradient is not finite.
     pub skipped: bool,
     /// Parts of the loss by name.
     pub parts: Vec<(&'static str, f64)>,
 }
 
-impl Update {
-    /// Waits for the device and reads what the update came to.
-    pub fn settle(&self) -> Result<Settled> {
+impl PendingStep {
+    /// Waits for the device and reads the metrics.
+    ///
+    /// # Errors
+    /// When torch fails.
+    pub fn metrics(&self) -> Result<StepMetrics> {
         let values = Vec::<f32>::try_from(self.values.to_device(Device::Cpu))?;
         let parts = self.names.iter().zip(&values[3..]).map(|(name, value)| (*name, f64::from(*value))).collect();
-        Ok(Settled { loss: f64::from(values[0]), grad_norm: f64::from(values[1]), skipped: values[2] > 0.5, parts })
+        Ok(StepMetrics { loss: f64::from(values[0]), grad_norm: f64::from(values[1]), skipped: values[2] > 0.5, parts })
     }
 }
 
 impl<'a> Stepper<'a> {
+    /// A stepper without accumulation, clipping or measuring; set the fields for those.
     pub fn new(objective: &'a dyn Objective, optimizer: Optimizer, precision: Precision, seed: u64) -> Self {
         Self {
             objective,
@@ -97,15 +107,18 @@ impl<'a> Stepper<'a> {
         }
     }
 
-    /// Makes update `number`, from 0, at a learning rate, on as many batches as it takes.
-    pub fn update(
+    /// Makes step `number`, from 0, with learning rate `lr`; takes [`accumulation`](Self::accumulation) batches.
+    ///
+    /// # Errors
+    /// When a batch cannot be read (the model is then as before the step), or torch fails.
+    pub fn step(
         &mut self,
         number: u64,
-        rate: f64,
+        lr: f64,
         next_batch: &mut dyn FnMut() -> Result<Rc<Batch>>,
-    ) -> Result<Update> {
+    ) -> Result<PendingStep> {
         let device = self.objective.store().device();
-        // Every random number of an update comes from its number: a resumed run needs no generator's state.
+        // Every random number of a step depends on its number: a resumed run needs no generator's state.
         tch::manual_seed(random::mix(&[self.seed, random::digest("step"), number]) as i64);
         self.optimizer.drop_gradients()?;
         let before: Vec<Tensor> = self.statistics.iter().map(Tensor::copy).collect();
@@ -117,7 +130,7 @@ impl<'a> Stepper<'a> {
             let batch = match next_batch() {
                 Ok(batch) => batch,
                 Err(error) => {
-                    // The update is not made: what the forward passes of its earlier batches moved is put back.
+                    // The step is not made, so what the forward passes of its earlier batches changed is undone.
                     self.statistics.iter_mut().zip(&before).for_each(|(statistic, before)| statistic.copy_(before));
                     return Err(error);
                 }
@@ -150,22 +163,22 @@ impl<'a> Stepper<'a> {
         let norm = self.optimizer.clip_grad_norm(self.clip, unscale.as_ref())?;
         let total = total.unwrap_or_else(|| Tensor::from(0.0_f32)).to_kind(Kind::Float);
         let skip: Tensor = 1.0 - (&total + norm.to_device(device)).isfinite().to_kind(Kind::Float);
-        self.optimizer.step(rate, Some(&skip))?;
+        self.optimizer.step(lr, Some(&skip))?;
         let skipped = skip.gt(0.5);
         for (statistic, before) in self.statistics.iter_mut().zip(&before) {
             let kept = before.where_self(&skipped, statistic);
             statistic.copy_(&kept);
         }
         if let Some(scale) = &mut self.scale {
-            scale.follow(&skip);
+            scale.adapt(&skip);
         }
         self.lap(&mut clock, |phases| &mut phases.optimizer);
         let mut values = vec![total, norm.to_device(device), skip];
         values.extend(parts.into_iter().map(|part| part.to_kind(Kind::Float).to_device(device)));
-        Ok(Update { number, rows, names, values: Tensor::f_stack(&values, 0)? })
+        Ok(PendingStep { number, rows, names, values: Tensor::f_stack(&values, 0)? })
     }
 
-    /// Keeps a batch whose memory a CUDA device may still read, and gives back those which it has read.
+    /// Keeps a batch whose memory a CUDA device may still read, and drops those that it has read.
     fn keep(&mut self, batch: Rc<Batch>, device: Device) -> Result<()> {
         if let Device::Cuda(index) = device {
             self.in_flight.push_back((batch, Event::record(index)?));
@@ -200,7 +213,7 @@ fn running_statistics(store: &VarStore) -> Vec<Tensor> {
 }
 
 impl Drop for Stepper<'_> {
-    /// No batch's memory goes back to a loader while a device reads it.
+    /// Waits until the device has read all batches, since the loader writes to their memory again.
     fn drop(&mut self) {
         for (_, event) in self.in_flight.drain(..) {
             let _ = event.wait();
@@ -208,7 +221,7 @@ impl Drop for Stepper<'_> {
     }
 }
 
-/// Waits until a device has done all it was given.
+/// Waits until a device has done all its work.
 pub fn synchronize(device: Device) {
     if let Device::Cuda(index) = device {
         tch::Cuda::synchronize(index as i64);

@@ -1,26 +1,26 @@
-//! Names of a vision transformer's tensors: ours, which are timm's and the release's, and those of Hugging Face.
+//! Names of a vision transformer's tensors: ours, which are those of timm and the release, and Hugging Face's.
 //!
-//! Hugging Face keeps query, key and value apart, where timm and we have them one below the other in `attn.qkv`, and
-//! nests names deeper. Files hold the names of transformers 4; a model of transformers 5 has shorter ones in memory,
-//! which a state dict that was saved by `torch.save` shows. Both are read, the former are written: all versions read them.
+//! Hugging Face has separate tensors for query, key and value; timm and we concatenate them in `attn.qkv`. Safetensors files
+//! have the names of transformers 4. In memory, a model of transformers 5 has shorter names, which a state dict saved by
+//! `torch.save` contains. Both are read; the names of transformers 4 are written, since all versions read them.
 
 use std::collections::BTreeMap;
 
 use tch::Tensor;
 
-use crate::train::run_dir::Tensors;
+use crate::weights::load::Tensors;
 
-/// What only a state of Hugging Face's has.
-const SIGN: &str = "embeddings.patch_embeddings.projection.weight";
+/// A name that only a state dict of Hugging Face has.
+const SIGNATURE: &str = "embeddings.patch_embeddings.projection.weight";
 
-/// The parts of `attn.qkv` in their order, by their names in transformers 4 and 5.
+/// The parts of `attn.qkv` in their order: names in transformers 4 and 5.
 const QKV: [[&str; 2]; 3] = [
     ["attention.attention.query", "attention.q_proj"],
     ["attention.attention.key", "attention.k_proj"],
     ["attention.attention.value", "attention.v_proj"],
 ];
 
-/// Parts of a block: ours, and those of transformers 4 and 5.
+/// Parts of a block: our name, those of transformers 4 and 5.
 const BLOCK: [[&str; 3]; 5] = [
     ["norm1", "layernorm_before", "layernorm_before"],
     ["attn.proj", "attention.output.dense", "attention.o_proj"],
@@ -29,7 +29,7 @@ const BLOCK: [[&str; 3]; 5] = [
     ["mlp.fc2", "output.dense", "mlp.fc2"],
 ];
 
-/// Names outside of the blocks: ours, and Hugging Face's.
+/// Names outside of the blocks: our name, Hugging Face's.
 const SINGLE: [[&str; 2]; 13] = [
     ["cls_token", "embeddings.cls_token"],
     ["pos_embed", "embeddings.position_embeddings"],
@@ -46,16 +46,16 @@ const SINGLE: [[&str; 2]; 13] = [
     ["decoder_pred", "decoder.decoder_pred"],
 ];
 
-/// Folders of blocks: ours, and Hugging Face's, the one that is written first.
+/// Prefixes of blocks: ours, and Hugging Face's; the first of these is written.
 const STACKS: [(&str, &[&str]); 2] = [
     ("blocks", &["encoder.layer", "layers"]),
     ("decoder_blocks", &["decoder.decoder_layers", "decoder.decoder_encoder.layer"]),
 ];
 
-/// Prefixes that wrappers put before every name: `DataParallel`, `torch.compile`, Lightning.
+/// Prefixes that wrappers add to every name: `DataParallel`, `torch.compile`, Lightning.
 const WRAPPERS: [&str; 3] = ["module.", "_orig_mod.", "model."];
 
-/// Takes off the prefixes that wrappers put before every name.
+/// Removes the prefixes that wrappers add to every name.
 pub fn unwrap(tensors: &mut Tensors) {
     let all_have = |tensors: &Tensors, prefix: &str| tensors.iter().all(|(name, _)| name.starts_with(prefix));
     while let Some(prefix) = WRAPPERS.iter().find(|prefix| !tensors.is_empty() && all_have(tensors, prefix)) {
@@ -65,15 +65,16 @@ pub fn unwrap(tensors: &mut Tensors) {
     }
 }
 
-/// Whether these are a Hugging Face ViT's or ViTMAE's tensors.
+/// Whether these are the names of Hugging Face's ViT or ViTMAE.
 pub fn is_hugging_face<'a>(mut names: impl Iterator<Item = &'a str>) -> bool {
-    names.any(|name| bare(name) == SIGN)
+    names.any(|name| bare(name) == SIGNATURE)
 }
 
-/// Hugging Face's tensors under our names, query, key and value joined. What has no counterpart keeps its name.
+/// Hugging Face's tensors under our names, with query, key and value concatenated. Tensors without a counterpart keep their
+/// names.
 ///
 /// # Errors
-/// When torch cannot join the parts of a projection, because their shapes differ.
+/// When the parts of a projection have different shapes.
 pub fn from_hugging_face(tensors: Tensors) -> Result<Tensors, tch::TchError> {
     let mut all = Vec::new();
     let mut parts: BTreeMap<String, [Option<(String, Tensor)>; 3]> = BTreeMap::new();
@@ -95,8 +96,8 @@ pub fn from_hugging_face(tensors: Tensors) -> Result<Tensors, tch::TchError> {
     Ok(all)
 }
 
-/// Our tensors under Hugging Face's names, each after `prefix`: `vit.` where the model is one with a head or a decoder.
-/// Those of the decoder get no prefix. What has no counterpart is left out.
+/// Our tensors under Hugging Face's names, with `prefix`: `vit.` if the model has a head or a decoder. Tensors of the decoder
+/// get no prefix. Tensors without a counterpart are left out.
 pub fn to_hugging_face(tensors: &Tensors, prefix: &str) -> Tensors {
     let mut all = Vec::new();
     for (name, tensor) in tensors {
@@ -105,17 +106,17 @@ pub fn to_hugging_face(tensors: &Tensors, prefix: &str) -> Tensors {
             all.push((format!("{prefix}{theirs}"), tensor.shallow_clone()));
             continue;
         }
-        let Some((folder, index, rest)) = STACKS.iter().find_map(|(ours, theirs)| {
+        let Some((stack, index, rest)) = STACKS.iter().find_map(|(ours, theirs)| {
             let (index, rest) = name.strip_prefix(ours)?.strip_prefix('.')?.split_once('.')?;
             Some((theirs[0], index, rest))
         }) else {
             continue;
         };
-        let block = format!("{prefix}{folder}.{index}");
+        let block = format!("{prefix}{stack}.{index}");
         if let Some(last) = rest.strip_prefix("attn.qkv.") {
-            let width = tensor.size()[0] / 3;
+            let rows = tensor.size()[0] / 3; // [3·D, D] or [3·D]
             for (part, [name, _]) in QKV.iter().enumerate() {
-                let part = tensor.narrow(0, part as i64 * width, width).copy();
+                let part = tensor.narrow(0, part as i64 * rows, rows).copy();
                 all.push((format!("{block}.{name}.{last}"), part));
             }
         } else if let Some((ours, last)) = rest.rsplit_once('.')
@@ -127,19 +128,20 @@ pub fn to_hugging_face(tensors: &Tensors, prefix: &str) -> Tensors {
     all
 }
 
-/// Ours for one of theirs.
+/// Our name for one of Hugging Face's.
 enum Name {
+    /// The name of the tensor.
     Whole(String),
-    /// One of query, key and value.
+    /// Query, key or value: the name of the concatenated tensor, and the index in it.
     Part(String, usize),
 }
 
-/// The name within the model: a model with a head or a decoder has `vit.` in front.
+/// The name without the prefix `vit.` of a model with a head or a decoder.
 fn bare(name: &str) -> &str {
     name.strip_prefix("vit.").unwrap_or(name)
 }
 
-/// A name outside of the blocks, or of a layer there, from one column of [`SINGLE`] to the other.
+/// Translates a name outside of the blocks from one column of [`SINGLE`] to the other.
 fn single(name: &str, from: usize, to: usize) -> Option<String> {
     SINGLE.iter().find_map(|names| {
         let rest = name.strip_prefix(names[from])?;
@@ -152,7 +154,7 @@ fn translate(name: &str) -> Option<Name> {
         return Some(Name::Whole(ours));
     }
     let (stack, index, rest) = STACKS.iter().find_map(|(ours, theirs)| {
-        let rest = theirs.iter().find_map(|folder| name.strip_prefix(folder)?.strip_prefix('.'))?;
+        let rest = theirs.iter().find_map(|stack| name.strip_prefix(stack)?.strip_prefix('.'))?;
         let (index, rest) = rest.split_once('.')?;
         Some((*ours, index, rest))
     })?;
@@ -168,16 +170,23 @@ fn translate(name: &str) -> Option<Name> {
 mod tests {
     use super::*;
     use crate::model::mae_decoder::DecoderConfig;
-    use crate::model::mrm::{Mrm, MrmConfig, Restore};
+    use crate::model::mrm::{Mrm, MrmConfig, Reconstruct};
     use crate::model::vit::VitConfig;
     use tch::{Device, nn::VarStore};
 
     fn ours() -> Tensors {
         let store = VarStore::new(Device::Cpu);
         let config = MrmConfig {
-            vit: VitConfig { image_size: 16, patch_size: 4, width: 16, depth: 2, heads: 2, ..VitConfig::default() },
-            decoder: DecoderConfig { width: 8, depth: 1, heads: 2, mlp_ratio: 2.0 },
-            restore: Restore::ImageOnly,
+            vit: VitConfig {
+                image_size: 16,
+                patch_size: 4,
+                embed_dim: 16,
+                num_layers: 2,
+                num_heads: 2,
+                ..VitConfig::default()
+            },
+            decoder: DecoderConfig { embed_dim: 8, num_layers: 1, num_heads: 2, mlp_ratio: 2.0 },
+            reconstruct: Reconstruct::ImageOnly,
             ..MrmConfig::default()
         };
         let _model = Mrm::new(&store.root(), &config).unwrap();
@@ -188,13 +197,13 @@ mod tests {
     }
 
     #[test]
-    fn there_and_back_is_the_same() {
+    fn the_round_trip_changes_nothing() {
         for prefix in ["", "vit."] {
             let ours = ours();
             let theirs = to_hugging_face(&ours, prefix);
             assert!(is_hugging_face(theirs.iter().map(|(name, _)| name.as_str())));
             assert!(!is_hugging_face(ours.iter().map(|(name, _)| name.as_str())));
-            assert_eq!(theirs.len(), ours.len() + 3 * 2 * 2, "three for one, in three blocks, weight and bias");
+            assert_eq!(theirs.len(), ours.len() + 3 * 2 * 2, "two more tensors for weight and bias of three blocks");
             let mut back = from_hugging_face(theirs).unwrap();
             back.sort_by(|a, b| a.0.cmp(&b.0));
             assert_eq!(back, ours);
@@ -202,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn wrappers_are_taken_off_where_all_names_have_them() {
+    fn prefixes_of_wrappers_are_removed_if_all_names_have_them() {
         let named = |names: &[&str]| -> Tensors {
             names.iter().map(|name| ((*name).to_owned(), Tensor::from_slice(&[0.0_f32]))).collect()
         };
@@ -231,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_without_their_fellows_keep_their_names() {
+    fn incomplete_parts_keep_their_names() {
         let query = Tensor::from_slice(&[1.0_f32]);
         let name = "vit.encoder.layer.0.attention.attention.query.bias";
         let kept = from_hugging_face(vec![(name.to_owned(), query)]).unwrap();

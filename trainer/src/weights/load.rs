@@ -1,5 +1,5 @@
-//! Weights into a model: what fits by name is copied, position tables are resized, and the report says the rest. Weights
-//! into a file.
+//! Loads weights into a model: tensors are matched by name, position tables are resized, and a report lists what was loaded and
+//! what was not. Writes weights to a file.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -16,35 +16,38 @@ use tch::nn::VarStore;
 use crate::error::ModelError;
 use crate::model::pos_embed::resize_table;
 
-/// Variables that hold a position table, which fits another grid after a resize.
+/// Named tensors.
+pub type Tensors = Vec<(String, Tensor)>;
+
+/// Names of position tables, which are resized to the model's grid.
 const POSITION_TABLES: [&str; 2] = ["pos_embed", "decoder_pos_embed"];
 
-/// How many names of a list are shown; the rest is counted.
+/// Number of names that a message lists; the others are counted.
 const NAMES_SHOWN: usize = 6;
 
-/// A tensor whose shape is not that of the model's variable.
+/// A tensor with another shape than the model's variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShapeChange {
     /// Name of the variable.
     pub name: String,
-    /// Its shape in the state.
+    /// Shape in the state.
     pub from: Vec<i64>,
-    /// Its shape in the model.
+    /// Shape in the model.
     pub to: Vec<i64>,
 }
 
-/// What happened to each tensor of a state and each variable of a model. Names are sorted.
+/// The result of loading a state: each tensor of the state and each variable of the model, sorted by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadReport {
-    /// Copied as they are.
+    /// Loaded unchanged.
     pub matched: Vec<String>,
-    /// Position tables brought to the model's grid, then copied.
+    /// Position tables that were resized to the model's grid and loaded.
     pub resized: Vec<ShapeChange>,
-    /// In both, but of another shape: not copied, the model keeps its start values.
+    /// In both, with different shapes: not loaded, the model keeps its initialization.
     pub mismatched: Vec<ShapeChange>,
-    /// In the model, not in the state: the model keeps its start values.
+    /// In the model only: it keeps its initialization.
     pub missing: Vec<String>,
-    /// In the state, not in the model: unused.
+    /// In the state only: not used.
     pub unexpected: Vec<String>,
 }
 
@@ -54,7 +57,7 @@ impl LoadReport {
         self.missing.is_empty() && self.mismatched.is_empty()
     }
 
-    /// Every name with what happened to it, a line each.
+    /// One line per name with its result.
     pub fn details(&self) -> String {
         let changed = |what, changes: &[ShapeChange]| -> Vec<String> {
             changes.iter().map(|c| format!("{what:<12}{} {:?} -> {:?}", c.name, c.from, c.to)).collect()
@@ -88,7 +91,7 @@ impl fmt::Display for LoadReport {
             }
         }
         for (title, names) in
-            [("missing, left at their start values", &self.missing), ("unexpected, unused", &self.unexpected)]
+            [("missing, left at their initialization", &self.missing), ("unexpected, unused", &self.unexpected)]
         {
             if !names.is_empty() {
                 write!(f, "\n  {title}: {} ({})", names.len(), shortened(&families(names)))?;
@@ -98,7 +101,7 @@ impl fmt::Display for LoadReport {
     }
 }
 
-/// The first few of many, and how many more there are.
+/// The first names of a list, and the number of the others.
 pub(crate) fn shortened(names: &[String]) -> String {
     let shown = names[..names.len().min(NAMES_SHOWN)].join(", ");
     match names.len().saturating_sub(NAMES_SHOWN) {
@@ -107,7 +110,7 @@ pub(crate) fn shortened(names: &[String]) -> String {
     }
 }
 
-/// Names gathered by their first part: `blocks.* (24)`; a name that stands alone is given whole.
+/// Names grouped by their first part: `blocks.* (24)`; a group of one is listed by its full name.
 pub(crate) fn families(names: &[String]) -> Vec<String> {
     let mut families: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for name in names {
@@ -120,10 +123,10 @@ pub(crate) fn families(names: &[String]) -> Vec<String> {
     families.into_iter().map(describe).collect()
 }
 
-/// Copies a state into the variables of `store` whose names it has.
+/// Copies a state into the variables of `store` with the same names.
 ///
-/// Values are converted to the variable's kind and device. Position tables of another square grid are resized. Nothing
-/// is copied when an error is returned; whether missing or mismatched tensors are one is for the caller to say.
+/// Values are converted to the variable's kind and device. Position tables of another square grid are resized. Missing and
+/// mismatched tensors are not an error here; the caller decides by the report. On an error, nothing is copied.
 ///
 /// # Errors
 /// When a position table cannot be resized, or torch fails.
@@ -160,13 +163,21 @@ pub fn load_state<'a>(
     Ok(report)
 }
 
-/// Whether a change of shape is that of a position table to another grid.
+/// [`load_state`] of named tensors.
+///
+/// # Errors
+/// As [`load_state`].
+pub fn load_tensors(store: &VarStore, tensors: &Tensors) -> Result<LoadReport, ModelError> {
+    load_state(store, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)))
+}
+
+/// Whether the shapes are those of a position table on two grids.
 fn is_other_grid(change: &ShapeChange) -> bool {
     let table = change.name.rsplit('.').next().is_some_and(|name| POSITION_TABLES.contains(&name));
     table && change.from.len() == 3 && change.to.len() == 3 && change.from[2] == change.to[2]
 }
 
-/// A tensor on its way into a safetensors file.
+/// A tensor as `safetensors` writes it.
 struct Stored<'a> {
     tensor: &'a Tensor,
     shape: Vec<usize>,
@@ -193,11 +204,10 @@ impl View for Stored<'_> {
     }
 }
 
-/// Writes tensors to a safetensors file that says it is PyTorch's, which Hugging Face's loaders ask for; whole or not at
-/// all.
+/// Writes tensors to a safetensors file, atomically. Its metadata names PyTorch's format, which Hugging Face's loaders require.
 ///
 /// # Errors
-/// When the file cannot be written, or a tensor is of a kind that safetensors do not have.
+/// When the file cannot be written, or safetensors has no type for a tensor's kind.
 pub fn write(tensors: &[(String, Tensor)], path: &Path) -> AnyResult<()> {
     let temporary = files::temporary(path);
     let written = (|| -> AnyResult<()> {
@@ -243,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_report_says_what_was_loaded_resized_missing_and_unexpected() {
+    fn the_report_lists_loaded_resized_missing_and_unexpected_tensors() {
         let store = store();
         let state = [
             ("pos_embed", ones(&[1, 5, 8])),
@@ -263,7 +273,7 @@ mod tests {
             report.to_string(),
             "loaded 2 tensors\n  resized: pos_embed [1, 5, 8] -> [1, 10, 8]\n  \
              of another shape, not loaded: head.weight [2, 8] -> [3, 8]\n  \
-             missing, left at their start values: 1 (fc_norm.weight)\n  \
+             missing, left at their initialization: 1 (fc_norm.weight)\n  \
              unexpected, unused: 3 (decoder_blocks.* (2), mask_token)"
         );
         let variables = store.variables();
@@ -275,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn written_weights_are_read_back_and_say_whose_they_are() {
+    fn written_weights_are_read_back_and_name_their_format() {
         let folder = std::env::temp_dir().join(format!("trainer-weights-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let path = folder.join("some.safetensors");
@@ -297,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_is_no_square_leaves_the_model_untouched() {
+    fn a_table_of_no_square_grid_does_not_change_the_model() {
         let store = store();
         let state = [("cls_token", ones(&[1, 1, 8])), ("pos_embed", ones(&[1, 7, 8]))];
         assert!(load_state(&store, state.iter().map(|(name, tensor)| (*name, tensor))).is_err());

@@ -3,5 +3,6 @@
 pub mod hugging_face;
 pub mod load;
 pub mod pth;
+pub mod source;
 
-pub use load::{LoadReport, ShapeChange, load_state, write};
+pub use load::{LoadReport, ShapeChange, Tensors, load_state, load_tensors, write};

@@ -15,7 +15,7 @@ use super::{EvaluationReport, SegmentationReport, Spread, is_segmentation, ratio
 use crate::config::AnyConfig;
 use crate::eval::bootstrap::Interval;
 use crate::eval::metrics::Scores;
-use crate::train::run_dir;
+use crate::train::logger::{damaged_lines, read_metrics};
 
 mod chart;
 mod segmentation;
@@ -42,7 +42,9 @@ struct Run {
 
 impl Run {
     fn load(path: &Path) -> Result<Self> {
-        let metrics = run_dir::read_metrics(path)?;
+        let metrics = read_metrics(path)?;
+        damaged_lines(path, metrics.damaged).iter().for_each(|warning| dataset::cli_eprintln!("{warning}"));
+        let metrics = metrics.lines;
         let (mut evaluations, mut segmentations) = (Vec::new(), Vec::new());
         for (file, of) in evaluation_files(path)? {
             if is_segmentation(path) {
@@ -62,7 +64,7 @@ impl Run {
             None
         };
         let columns = match AnyConfig::load(path) {
-            Ok(AnyConfig::Pretrain(config)) if !config.model.restores_image() => "masked, original",
+            Ok(AnyConfig::Pretrain(config)) if !config.model.reconstructs_image() => "masked, original",
             _ => "masked, restored, original",
         };
         let config = std::fs::read_to_string(path.join("config.toml")).ok();
@@ -281,7 +283,7 @@ fn curves(runs: &[Run], body: &mut String) -> Result<()> {
         ("loss", "loss"),
         ("validate_auroc", "validation AUROC"),
         ("validate_dice", "validation Dice"),
-        ("rate", "learning rate"),
+        ("lr", "learning rate"),
     ];
     let mut charts = String::new();
     for (key, title) in VALUES {

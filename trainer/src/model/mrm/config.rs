@@ -1,17 +1,17 @@
-//! Configuration of masked record modeling, its ablations included.
+//! Configuration of masked record modeling, with its ablations.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ModelError, check_size, check_table};
 use crate::model::bert::BertConfig;
 use crate::model::mae_decoder::DecoderConfig;
-use crate::model::pos_embed::Frequencies;
+use crate::model::pos_embed::PosEmbed;
 use crate::model::vit::VitConfig;
 
-/// What pre-training restores.
+/// What pre-training reconstructs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Restore {
+pub enum Reconstruct {
     /// Image and report: MRM.
     #[default]
     Both,
@@ -21,43 +21,43 @@ pub enum Restore {
     ReportOnly,
 }
 
-/// Over which positions of a report the loss is averaged. Images without a report take no part in it.
+/// The positions of a report over which the loss is averaged. Images without a report are left out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReportLoss {
-    /// All of them, visible ones and padding too: the release.
+    /// All positions, visible tokens and padding included: the release.
     #[default]
     All,
-    /// Those whose token was masked (`ids != labels`): the paper's words.
+    /// The positions of masked tokens (`ids != labels`): the paper's description.
     Masked,
 }
 
-/// Largest side of the target image, in sides of the encoder's.
+/// Largest ratio of the target image's side to that of the encoder's image.
 const MAX_SUPER_RESOLUTION: i64 = 16;
 
 /// Configuration of a model. The default is the MRM release's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MrmConfig {
-    /// The encoder; its image size is that after super-resolution is taken off.
+    /// The encoder; the target image is `super_resolution` times as large as its image.
     pub vit: VitConfig,
     /// The image decoder.
     pub decoder: DecoderConfig,
     /// The report decoder.
     pub bert: BertConfig,
-    /// Image and report, or one of them.
-    pub restore: Restore,
-    /// Side of the target image in sides of the encoder's; 1 switches super-resolution off.
+    /// What is reconstructed: image and report, or one of them.
+    pub reconstruct: Reconstruct,
+    /// Side of the target image as a multiple of the encoder's; 1: no super-resolution.
     pub super_resolution: i64,
-    /// Part of the patches that is removed, from 0 to below 1.
+    /// Share of the patches that is masked, from 0 to below 1.
     pub mask_ratio: f64,
     /// Whether each target patch is standardized.
     pub norm_pix_loss: bool,
-    /// Whether the target image is brought to the encoder's size with antialias. The release's pinned torchvision has
-    /// none, today's has it.
+    /// Whether the resize of the target image to the encoder's size is antialiased. The torchvision that the release pins does
+    /// not antialias, newer versions do.
     pub antialias: bool,
-    /// Frequencies of the fixed position tables.
-    pub frequencies: Frequencies,
+    /// Formula of the fixed position tables.
+    pub pos_embed: PosEmbed,
     /// Weight of the image loss in the total.
     pub image_weight: f64,
     /// Weight of the report loss in the total.
@@ -72,12 +72,12 @@ impl Default for MrmConfig {
             vit: VitConfig::default(),
             decoder: DecoderConfig::default(),
             bert: BertConfig::default(),
-            restore: Restore::default(),
+            reconstruct: Reconstruct::default(),
             super_resolution: 2,
             mask_ratio: 0.75,
             norm_pix_loss: true,
             antialias: false,
-            frequencies: Frequencies::default(),
+            pos_embed: PosEmbed::default(),
             image_weight: 1.0,
             report_weight: 1.0,
             report_loss: ReportLoss::default(),
@@ -86,7 +86,7 @@ impl Default for MrmConfig {
 }
 
 impl MrmConfig {
-    /// Side of the target image, which is also the input, in pixels.
+    /// Side of the target image in pixels, which is the size of the input.
     pub fn input_size(&self) -> i64 {
         self.vit.image_size * self.super_resolution
     }
@@ -96,34 +96,37 @@ impl MrmConfig {
         self.vit.patch_size * self.super_resolution
     }
 
-    /// Patches the encoder sees, `K`: the truncated `L · (1 - mask_ratio)`.
+    /// Visible patches, `K`: `L · (1 - mask_ratio)`, truncated.
     pub fn visible_patches(&self) -> i64 {
         (self.vit.patches() as f64 * (1.0 - self.mask_ratio)) as i64
     }
 
-    /// Whether the image is restored.
-    pub fn restores_image(&self) -> bool {
-        self.restore != Restore::ReportOnly
+    /// Whether the image is reconstructed.
+    pub fn reconstructs_image(&self) -> bool {
+        self.reconstruct != Reconstruct::ReportOnly
     }
 
-    /// Whether the report is restored.
-    pub fn restores_report(&self) -> bool {
-        self.restore != Restore::ImageOnly
+    /// Whether the report is reconstructed.
+    pub fn reconstructs_report(&self) -> bool {
+        self.reconstruct != Reconstruct::ImageOnly
     }
 
-    /// An error if no model has this configuration.
+    /// Checks the configuration.
+    ///
+    /// # Errors
+    /// When no model can have it.
     pub fn validate(&self) -> Result<(), ModelError> {
         self.vit.validate()?;
         check_size("super_resolution", self.super_resolution, MAX_SUPER_RESOLUTION)?;
-        if self.restores_image() {
+        if self.reconstructs_image() {
             self.decoder.validate()?;
-            check_table("decoder.width", self.vit.patches(), self.decoder.width)?;
+            check_table("decoder.embed_dim", self.vit.patches(), self.decoder.embed_dim)?;
         }
-        if self.restores_report() {
+        if self.reconstructs_report() {
             self.bert.validate()?;
         }
         let (visible, patches) = (self.visible_patches(), self.vit.patches());
-        let most = if self.restores_image() { patches - 1 } else { patches };
+        let most = if self.reconstructs_image() { patches - 1 } else { patches };
         if !(0.0..1.0).contains(&self.mask_ratio) || !(1..=most).contains(&visible) {
             let problem = format!("{} leaves {visible} of {patches} patches visible", self.mask_ratio);
             return Err(ModelError::config("mask_ratio", problem));

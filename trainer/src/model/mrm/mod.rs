@@ -1,9 +1,12 @@
-//! Masked record modeling (Zhou et al., ICLR 2023, arXiv 2301.13155): one encoder over the visible patches of a
-//! radiograph, from which one decoder restores the removed patches at twice the size, and another one, from the mean of
-//! the visible patches, the masked words of the report.
+//! Masked record modeling (Zhou et al., ICLR 2023, arXiv 2301.13155). An encoder sees the visible patches of a radiograph.
+//! An image decoder reconstructs the masked patches at twice the size; a report decoder predicts the masked tokens of the
+//! report from the mean of the visible patches.
 //!
-//! Variable names are those of the authors' release, initial values too. Everything random (mask, dropout) comes from
-//! torch's default generator of the device.
+//! Variable names and initialization are those of the authors' release. Random numbers (mask, dropout) are drawn from torch's
+//! default generator of the device.
+//!
+//! Shapes: batch `B`, patches `L`, visible patches `K`, embed_dim `D`; target patch side `P`; reports `R`, tokens `S`,
+//! embed_dim of the report decoder `H`, vocabulary `V`.
 
 mod config;
 mod flops;
@@ -19,15 +22,15 @@ use crate::model::patches::{patch_statistics, target_patches, unpatchify};
 use crate::model::pos_embed::sin_cos_table;
 use crate::model::vit::{Block, LAYER_NORM_EPSILON, PatchEmbed, blocks, run_blocks};
 
-pub use config::{MrmConfig, ReportLoss, Restore};
+pub use config::{MrmConfig, Reconstruct, ReportLoss};
 
 /// The reports of a batch of `B` images: `R` of them, one for each image that has a report.
 ///
-/// An image without a report must not be given an empty one: [`ReportLoss::All`] would train the padding, and with it
-/// every masked word, towards `[PAD]`.
+/// An image without a report must not have an empty one: [`ReportLoss::All`] would train the padding, and with it every
+/// masked token, towards `[PAD]`.
 #[derive(Debug, Clone, Copy)]
 pub struct ReportBatch<'a> {
-    /// Token ids with the masked ones replaced, `[R, S]`, Int64.
+    /// Token ids after masking, `[R, S]`, Int64.
     pub ids: &'a Tensor,
     /// The token ids before masking, `[R, S]`, Int64; padding is 0.
     pub labels: &'a Tensor,
@@ -35,10 +38,10 @@ pub struct ReportBatch<'a> {
     pub attention_mask: &'a Tensor,
     /// Token types `[R, S]`, Int64; none means type 0 everywhere.
     pub type_ids: Option<&'a Tensor>,
-    /// The images that the reports belong to, `[R]`, Int64; none means all images in their order (`R = B`).
+    /// The image of each report, `[R]`, Int64; none means all images in their order (`R = B`).
     pub rows: Option<&'a Tensor>,
-    /// Masked positions of the flattened reports `[M]`, Int64, for the loss on masked positions in training; none means
-    /// that they are looked up, for which a CUDA device has to be waited for.
+    /// Masked positions of the flattened reports `[M]`, Int64, for the loss on masked positions in training. None means that
+    /// they are computed, for which the host waits for a CUDA device.
     pub masked: Option<&'a Tensor>,
 }
 
@@ -59,55 +62,56 @@ impl ReportBatch<'_> {
     }
 }
 
-/// What a forward pass gives. The parts of an ablation that was left out are none.
+/// The result of a forward pass. Parts that an ablation leaves out are none.
 #[derive(Debug)]
 pub struct MrmOutput {
-    /// The image as the encoder saw it, `[B, C, H, W]`.
+    /// The encoder's input image, `[B, C, H, W]`.
     pub image_small: Tensor,
-    /// The encoder's tokens, class token first, then the kept patches in shuffled order, `[B, 1 + K, D]`.
+    /// The encoder's tokens: class token, then the visible patches in shuffled order, `[B, 1 + K, D]`.
     pub latent: Tensor,
-    /// 0 where a patch was kept, 1 where it was removed, `[B, L]`.
+    /// 0 for visible patches, 1 for masked ones, `[B, L]`.
     pub mask: Tensor,
-    /// Where each patch stands in the shuffled order, `[B, L]`.
+    /// Position of each patch in the shuffled order, `[B, L]` (MAE's name).
     pub ids_restore: Tensor,
-    /// Predicted target patches, `[B, L, P·P·3]`. None in training, where removed patches alone are predicted.
+    /// Predicted target patches, `[B, L, P·P·3]`. None in training, which predicts masked patches only.
     pub pred: Option<Tensor>,
-    /// The images with a report as the report decoder gets them, `[R, H]`.
+    /// The images that have a report, as input of the report decoder, `[R, H]`.
     pub report_latent: Option<Tensor>,
     /// The report decoder's last hidden layer, `[R, S, H]`.
     pub report_hidden: Option<Tensor>,
-    /// Logits of every token id, `[R, S, V]`. None in training under [`ReportLoss::Masked`], where masked positions
-    /// alone are predicted.
+    /// Logits of every token id, `[R, S, V]`. None in training with [`ReportLoss::Masked`], which predicts masked positions
+    /// only.
     pub mlm_logits: Option<Tensor>,
-    /// Mean squared error over removed patches.
+    /// Mean squared error over masked patches.
     pub loss_image: Option<Tensor>,
-    /// Cross-entropy over the positions [`ReportLoss`] names, of the images with a report; 0 where no image has one.
+    /// Cross-entropy over the positions that [`ReportLoss`] selects, of the images with a report; 0 if no image has one.
     pub loss_report: Option<Tensor>,
-    /// The weighted sum of the losses: what is trained.
+    /// The weighted sum of the losses, which is trained.
     pub total: Tensor,
 }
 
-/// Which patches are kept: from one random number a patch, those with the smallest ones.
+/// The visible and masked patches of a batch. Each patch has a random number; the patches with the `K` smallest ones are
+/// visible.
 struct PatchMask {
-    kept: Tensor,    // [B, K]
-    removed: Tensor, // [B, L - K]
-    restore: Tensor, // [B, L]
+    visible: Tensor,     // [B, K]
+    masked: Tensor,      // [B, L - K]
+    ids_restore: Tensor, // [B, L]
 }
 
 impl PatchMask {
     fn new(noise: &Tensor, visible: i64) -> Self {
         let patches = noise.size()[1];
-        let shuffled = noise.argsort(1, false);
+        let shuffled = noise.argsort(1, false); // [B, L]
         Self {
-            kept: shuffled.narrow(1, 0, visible),
-            removed: shuffled.narrow(1, visible, patches - visible),
-            restore: shuffled.argsort(1, false),
+            visible: shuffled.narrow(1, 0, visible),
+            masked: shuffled.narrow(1, visible, patches - visible),
+            ids_restore: shuffled.argsort(1, false),
         }
     }
 
-    /// 0 where a patch is kept, 1 where it is removed, `[B, L]`.
+    /// 0 for visible patches, 1 for masked ones, `[B, L]`.
     fn mask(&self) -> Tensor {
-        self.restore.ge(self.kept.size()[1]).to_kind(Kind::Float)
+        self.ids_restore.ge(self.visible.size()[1]).to_kind(Kind::Float)
     }
 }
 
@@ -132,36 +136,36 @@ pub struct Mrm {
 }
 
 impl Mrm {
-    /// A model with the release's start values, its variables under `path` (the store's root, for the release's names).
+    /// A model with the release's initialization, its variables under `path` (the store's root, for the release's names).
     ///
     /// # Errors
     /// When no model has this configuration.
     pub fn new(path: &nn::Path, config: &MrmConfig) -> Result<Self, ModelError> {
         config.validate()?;
         let (vit, init) = (&config.vit, WeightInit::XavierUniform);
-        let table = sin_cos_table(vit.width, vit.grid(), config.frequencies)?.unsqueeze(0).to_device(path.device());
+        let table = sin_cos_table(vit.embed_dim, vit.grid(), config.pos_embed)?.unsqueeze(0).to_device(path.device());
         let values = config.target_patch() * config.target_patch() * vit.in_channels;
         let image_decoder = config
-            .restores_image()
-            .then(|| ImageDecoder::new(path, &config.decoder, vit, values, config.frequencies))
+            .reconstructs_image()
+            .then(|| ImageDecoder::new(path, &config.decoder, vit, values, config.pos_embed))
             .transpose()?;
-        let report = config.restores_report().then(|| ReportBranch {
-            projection: linear(&(path / "bert_mlp"), vit.width, config.bert.hidden, init),
+        let report = config.reconstructs_report().then(|| ReportBranch {
+            projection: linear(&(path / "bert_mlp"), vit.embed_dim, config.bert.embed_dim, init),
             bert: Bert::new(&(path / "bert_encoder" / "model"), &config.bert),
         });
         Ok(Self {
             patch_embed: PatchEmbed::new(&(path / "patch_embed"), vit, init),
-            cls_token: path.var("cls_token", &[1, 1, vit.width], Init::Randn { mean: 0.0, stdev: TOKEN_STD }),
+            cls_token: path.var("cls_token", &[1, 1, vit.embed_dim], Init::Randn { mean: 0.0, stdev: TOKEN_STD }),
             pos_embed: path.add("pos_embed", table, false),
-            blocks: blocks(&(path / "blocks"), vit.depth, vit.block(), 0.0, init),
-            norm: layer_norm(&(path / "norm"), vit.width, LAYER_NORM_EPSILON),
+            blocks: blocks(&(path / "blocks"), vit.num_layers, vit.block(), 0.0, init),
+            norm: layer_norm(&(path / "norm"), vit.embed_dim, LAYER_NORM_EPSILON),
             image_decoder,
             report,
             config: config.clone(),
         })
     }
 
-    /// The configuration the model was made with.
+    /// The model's configuration.
     pub fn config(&self) -> &MrmConfig {
         &self.config
     }
@@ -171,16 +175,16 @@ impl Mrm {
         &self.patch_embed
     }
 
-    /// The report decoder, unless the model restores the image only.
+    /// The report decoder; none if the model reconstructs the image only.
     pub fn bert(&self) -> Option<&Bert> {
         self.report.as_ref().map(|branch| &branch.bert)
     }
 
-    /// Masks, encodes and restores a batch.
+    /// Masks, encodes and reconstructs a batch.
     ///
     /// `image` `[B, C, H, W]` is the target, normalized, of side [`MrmConfig::input_size`], with 1 channel (gray) or
-    /// all. `report` is needed unless the model restores the image only. `noise` `[B, L]` decides which patches are
-    /// kept; without it it is drawn. `train` switches dropout on, and leaves out what no loss needs.
+    /// all. `report` is required unless the model reconstructs the image only. `noise` `[B, L]` decides which patches are
+    /// visible; if none, it is drawn. `train` enables dropout and leaves out outputs that no loss needs.
     ///
     /// # Errors
     /// When a tensor is missing or has the wrong shape.
@@ -207,7 +211,7 @@ impl Mrm {
             image_small,
             latent,
             mask: patch_mask.mask(),
-            ids_restore: patch_mask.restore.shallow_clone(),
+            ids_restore: patch_mask.ids_restore.shallow_clone(),
             pred: None,
             report_latent: None,
             report_hidden: None,
@@ -217,16 +221,16 @@ impl Mrm {
             total: Tensor::f_zeros([], (Kind::Float, image.device()))?,
         };
         if let Some(decoder) = &self.image_decoder {
-            self.restore_image(decoder, image, &patch_mask, train, &mut output);
+            self.reconstruct_image(decoder, image, &patch_mask, train, &mut output);
         }
         if let Some(branch) = &self.report {
             let report = report.ok_or_else(|| ModelError::Shape {
                 tensor: "report".to_owned(),
-                expected: "token ids: the model restores reports".to_owned(),
+                expected: "token ids: the model reconstructs reports".to_owned(),
                 got: Vec::new(),
             })?;
             report.check(batch, self.config.bert.max_positions)?;
-            self.restore_report(branch, report, train, &mut output);
+            self.reconstruct_report(branch, report, train, &mut output);
         }
         for (loss, weight) in
             [(&output.loss_image, self.config.image_weight), (&output.loss_report, self.config.report_weight)]
@@ -238,7 +242,7 @@ impl Mrm {
         Ok(output)
     }
 
-    /// The image as the encoder sees it: `[B, C, H, W]` of the target's size → of the encoder's. Bicubic, not clamped.
+    /// Resizes an image from the target's size to the encoder's, `[B, C, H, W]`; bicubic, not clamped.
     fn encoder_image(&self, image: &Tensor) -> Tensor {
         if self.config.super_resolution == 1 {
             return image.shallow_clone();
@@ -251,20 +255,20 @@ impl Mrm {
         }
     }
 
-    /// Encodes the kept patches, which alone are embedded: → `[B, 1 + K, D]`.
+    /// Embeds and encodes the visible patches: `[B, C, H, W]` → `[B, 1 + K, D]`.
     fn encode(&self, image_small: &Tensor, patch_mask: &PatchMask, train: bool) -> Tensor {
         let batch = image_small.size()[0];
-        let (patches, width) = (self.config.vit.patches(), self.config.vit.width);
-        let visible = gather_tokens(&self.patch_embed.cut(image_small), &patch_mask.kept); // [B, K, C·p·p]
-        let positions = self.pos_embed.narrow(1, 1, patches).expand([batch, patches, width], false);
-        let x = self.patch_embed.embed(&visible) + gather_tokens(&positions, &patch_mask.kept);
-        let cls = (&self.cls_token + self.pos_embed.narrow(1, 0, 1)).expand([batch, 1, width], false);
-        let x = Tensor::cat(&[cls.to_kind(x.kind()), x], 1);
+        let (patches, embed_dim) = (self.config.vit.patches(), self.config.vit.embed_dim);
+        let visible = gather_tokens(&self.patch_embed.cut(image_small), &patch_mask.visible); // [B, K, C·p·p]
+        let positions = self.pos_embed.narrow(1, 1, patches).expand([batch, patches, embed_dim], false); // [B, L, D]
+        let x = self.patch_embed.embed(&visible) + gather_tokens(&positions, &patch_mask.visible); // [B, K, D]
+        let cls = (&self.cls_token + self.pos_embed.narrow(1, 0, 1)).expand([batch, 1, embed_dim], false);
+        let x = Tensor::cat(&[cls.to_kind(x.kind()), x], 1); // [B, 1 + K, D]
         self.norm.forward(&run_blocks(&self.blocks, x, train))
     }
 
-    /// The image decoder and its loss: the mean over removed patches of the whole batch.
-    fn restore_image(
+    /// The image decoder and its loss: the mean over the masked patches of the whole batch.
+    fn reconstruct_image(
         &self,
         decoder: &ImageDecoder,
         image: &Tensor,
@@ -272,8 +276,8 @@ impl Mrm {
         train: bool,
         output: &mut MrmOutput,
     ) {
-        let wanted = train.then_some(&patch_mask.removed);
-        let pred = decoder.forward(&output.latent, &patch_mask.restore, wanted, train);
+        let wanted = train.then_some(&patch_mask.masked);
+        let pred = decoder.forward(&output.latent, &patch_mask.ids_restore, wanted, train);
         let target = target_patches(image, self.config.target_patch()); // [B, L, P·P·C]
         let target = wanted.map_or_else(|| target.shallow_clone(), |wanted| gather_tokens(&target, wanted));
         let error = patch_error(&pred, &self.normalized(&target)); // [B, L] or [B, L - K]
@@ -286,14 +290,14 @@ impl Mrm {
     }
 
     /// The report decoder and its loss.
-    fn restore_report(&self, branch: &ReportBranch, report: ReportBatch, train: bool, output: &mut MrmOutput) {
+    fn reconstruct_report(&self, branch: &ReportBranch, report: ReportBatch, train: bool, output: &mut MrmOutput) {
         let tokens = output.latent.size()[1];
         if report.ids.size()[0] == 0 {
-            // The mean over no report is no number. An empty sum is 0, and has a gradient even without an image loss.
+            // The mean over no report would be NaN. An empty sum is 0 and has a gradient, with an image loss or without.
             output.loss_report = Some(output.latent.narrow(0, 0, 0).sum(Kind::Float));
             return;
         }
-        // The release projects every token and then takes the mean; the mean first is the same, for a fraction of it.
+        // The release projects every token and then takes the mean. The mean first gives the same for a fraction of the work.
         let visible = output.latent.narrow(1, 1, tokens - 1).mean_dim([1_i64].as_slice(), false, None); // [B, D]
         let visible = report.rows.map_or_else(|| visible.shallow_clone(), |rows| visible.index_select(0, rows)); // [R, D]
         let latent = branch.projection.forward(&visible); // [R, H]
@@ -332,28 +336,28 @@ impl Mrm {
         output.report_hidden = Some(hidden);
     }
 
-    /// Target patches as the image loss compares them: `[.., P·P·C]`, standardized under `norm_pix_loss`.
+    /// Target patches of the image loss: `[.., P·P·C]`, standardized if `norm_pix_loss`.
     fn normalized(&self, target: &Tensor) -> Tensor {
         if !self.config.norm_pix_loss {
             return target.shallow_clone();
         }
-        let (mean, spread) = self.statistics(target);
-        (target - mean) / spread
+        let (mean, std) = self.statistics(target);
+        (target - mean) / std
     }
 
-    /// Mean and spread of target patches `[.., P·P·C]`, where one channel stands for all.
+    /// Mean and standard deviation of target patches `[.., P·P·C]`; patches of one channel count as repeated on all.
     fn statistics(&self, target: &Tensor) -> (Tensor, Tensor) {
         let area = self.config.target_patch() * self.config.target_patch();
         let channels = target.size().last().copied().unwrap_or(area) / area;
         patch_statistics(target, self.config.vit.in_channels / channels)
     }
 
-    /// Predicted patches `[B, L, P·P·3]` as an image `[B, 3, H, W]` of normalized pixels, the target's patches giving
-    /// mean and spread where the loss is on standardized patches.
+    /// Predicted patches `[B, L, P·P·3]` as an image `[B, 3, H, W]` of normalized pixels. If the loss is on standardized patches,
+    /// mean and standard deviation are those of the patches of `image`.
     ///
     /// # Errors
-    /// When prediction or image have the wrong shape.
-    pub fn restored_image(&self, pred: &Tensor, image: &Tensor) -> Result<Tensor, ModelError> {
+    /// When prediction or image has the wrong shape.
+    pub fn reconstructed_image(&self, pred: &Tensor, image: &Tensor) -> Result<Tensor, ModelError> {
         self.check_image(image)?;
         let (patch, channels) = (self.config.target_patch(), self.config.vit.in_channels);
         let expected = [image.size()[0], self.config.vit.patches(), patch * patch * channels];
@@ -361,11 +365,11 @@ impl Mrm {
         if !self.config.norm_pix_loss {
             return Ok(unpatchify(pred, patch, channels));
         }
-        let (mean, spread) = self.statistics(&target_patches(image, patch));
-        Ok(unpatchify(&(pred * spread + mean), patch, channels))
+        let (mean, std) = self.statistics(&target_patches(image, patch));
+        Ok(unpatchify(&(pred * std + mean), patch, channels))
     }
 
-    /// The mask of removed patches `[B, L]` as an image `[B, 1, H, W]` of zeros and ones.
+    /// The mask of patches `[B, L]` as an image `[B, 1, H, W]` of zeros and ones.
     ///
     /// # Errors
     /// When the mask has the wrong shape.

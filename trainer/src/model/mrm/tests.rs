@@ -1,4 +1,4 @@
-//! Tests of the model's own identities; its numbers are tested against the release in `tests/tests/golden_trainer.rs`.
+//! Tests of the model's own identities; the golden tests compare its numbers with the release.
 
 use super::*;
 use crate::model::bert::BertConfig;
@@ -8,13 +8,20 @@ use tch::Device;
 
 fn config() -> MrmConfig {
     MrmConfig {
-        vit: VitConfig { image_size: 16, patch_size: 4, width: 16, depth: 2, heads: 2, ..VitConfig::default() },
-        decoder: DecoderConfig { width: 8, depth: 1, heads: 2, mlp_ratio: 2.0 },
+        vit: VitConfig {
+            image_size: 16,
+            patch_size: 4,
+            embed_dim: 16,
+            num_layers: 2,
+            num_heads: 2,
+            ..VitConfig::default()
+        },
+        decoder: DecoderConfig { embed_dim: 8, num_layers: 1, num_heads: 2, mlp_ratio: 2.0 },
         bert: BertConfig {
             vocab_size: 30,
-            hidden: 8,
-            layers: 1,
-            heads: 2,
+            embed_dim: 8,
+            num_layers: 1,
+            num_heads: 2,
             intermediate: 16,
             max_positions: 7,
             dropout: 0.0,
@@ -86,7 +93,8 @@ fn a_gray_image_gives_what_three_equal_channels_give() {
         close(number(gray.loss_image.as_ref()), number(repeated.loss_image.as_ref()));
         close(number(gray.loss_report.as_ref()), number(repeated.loss_report.as_ref()));
         let (a, b) = (gray.pred.unwrap(), repeated.pred.unwrap());
-        let difference = model.restored_image(&a, &batch.image).unwrap() - model.restored_image(&b, &image).unwrap();
+        let difference =
+            model.reconstructed_image(&a, &batch.image).unwrap() - model.reconstructed_image(&b, &image).unwrap();
         assert!(difference.abs().max().double_value(&[]) < 1e-4);
     }
 }
@@ -134,7 +142,7 @@ fn the_masked_report_loss_is_the_mean_over_masked_positions() {
 }
 
 #[test]
-fn a_batch_without_masked_words_has_a_report_loss_of_zero() {
+fn a_batch_without_masked_tokens_has_a_report_loss_of_zero() {
     let batch = Batch::new();
     let (_store, model) = model(&MrmConfig { report_loss: ReportLoss::Masked, ..config() });
     let report = ReportBatch { ids: &batch.labels, ..batch.report() };
@@ -158,7 +166,7 @@ fn losses_and_gradients(store: &nn::VarStore, output: &MrmOutput) -> (f64, f64, 
 }
 
 #[test]
-fn images_without_a_report_take_part_in_the_image_loss_alone() {
+fn images_without_a_report_are_in_the_image_loss_alone() {
     let batch = Batch::new();
     for report_loss in [ReportLoss::All, ReportLoss::Masked] {
         let (store, model) = model(&MrmConfig { report_loss, ..config() });
@@ -195,7 +203,7 @@ fn images_without_a_report_take_part_in_the_image_loss_alone() {
 }
 
 #[test]
-fn a_batch_without_any_report_has_a_report_loss_of_zero_and_leaves_the_report_decoder_alone() {
+fn a_batch_without_any_report_has_a_report_loss_of_zero_and_does_not_train_the_report_decoder() {
     let batch = Batch::new();
     let none = Tensor::zeros([0, 7], (Kind::Int64, Device::Cpu));
     let rows = Tensor::zeros([0], (Kind::Int64, Device::Cpu));
@@ -208,8 +216,8 @@ fn a_batch_without_any_report_has_a_report_loss_of_zero_and_leaves_the_report_de
         masked: Some(&rows),
     };
     for report_loss in [ReportLoss::All, ReportLoss::Masked] {
-        for restore in [Restore::Both, Restore::ReportOnly] {
-            let (store, model) = model(&MrmConfig { restore, report_loss, ..config() });
+        for reconstruct in [Reconstruct::Both, Reconstruct::ReportOnly] {
+            let (store, model) = model(&MrmConfig { reconstruct, report_loss, ..config() });
             let output = model.forward(&batch.image, Some(report), Some(&batch.noise), true).unwrap();
             assert_eq!(number(output.loss_report.as_ref()), 0.0);
             output.total.backward();
@@ -225,13 +233,13 @@ fn a_batch_without_any_report_has_a_report_loss_of_zero_and_leaves_the_report_de
 #[test]
 fn ablations_leave_out_their_part() {
     let batch = Batch::new();
-    let (store, image_only) = model(&MrmConfig { restore: Restore::ImageOnly, ..config() });
+    let (store, image_only) = model(&MrmConfig { reconstruct: Reconstruct::ImageOnly, ..config() });
     assert!(!store.variables().keys().any(|name| name.starts_with("bert")));
     let output = image_only.forward(&batch.image, None, None, true).unwrap();
     assert!(output.loss_report.is_none());
     close(output.total.double_value(&[]), number(output.loss_image.as_ref()));
 
-    let unmasked = MrmConfig { restore: Restore::ReportOnly, mask_ratio: 0.0, report_weight: 0.5, ..config() };
+    let unmasked = MrmConfig { reconstruct: Reconstruct::ReportOnly, mask_ratio: 0.0, report_weight: 0.5, ..config() };
     let (store, report_only) = model(&unmasked);
     assert!(!store.variables().keys().any(|name| name.starts_with("decoder") || name == "mask_token"));
     let output = batch.run(&report_only, true);
@@ -241,7 +249,7 @@ fn ablations_leave_out_their_part() {
 }
 
 #[test]
-fn without_super_resolution_the_image_is_taken_as_it_is() {
+fn without_super_resolution_the_image_is_not_resized() {
     let batch = Batch::new();
     let mut config = MrmConfig { super_resolution: 1, ..config() };
     config.vit.image_size = 32;
@@ -253,11 +261,11 @@ fn without_super_resolution_the_image_is_taken_as_it_is() {
 }
 
 #[test]
-fn the_mask_keeps_the_patches_with_the_smallest_noise() {
+fn the_patches_with_the_smallest_noise_are_visible() {
     let noise = Tensor::from_slice(&[0.9_f32, 0.1, 0.8, 0.2]).unsqueeze(0);
     let mask = PatchMask::new(&noise, 2);
-    assert_eq!(Vec::<i64>::try_from(mask.kept.flatten(0, 1)).unwrap(), [1, 3]);
-    assert_eq!(Vec::<i64>::try_from(mask.removed.flatten(0, 1)).unwrap(), [2, 0]);
+    assert_eq!(Vec::<i64>::try_from(mask.visible.flatten(0, 1)).unwrap(), [1, 3]);
+    assert_eq!(Vec::<i64>::try_from(mask.masked.flatten(0, 1)).unwrap(), [2, 0]);
     assert_eq!(Vec::<f32>::try_from(mask.mask().flatten(0, 1)).unwrap(), [1.0, 0.0, 1.0, 0.0]);
 }
 
@@ -267,8 +275,8 @@ fn a_perfect_prediction_is_denormalized_to_the_image() {
     let (_store, model) = model(&config());
     let image = batch.image.repeat([1, 3, 1, 1]);
     let perfect = model.normalized(&target_patches(&image, 8));
-    let restored = model.restored_image(&perfect, &image).unwrap();
-    assert!((restored - &image).abs().max().double_value(&[]) < 1e-5);
+    let reconstructed = model.reconstructed_image(&perfect, &image).unwrap();
+    assert!((reconstructed - &image).abs().max().double_value(&[]) < 1e-5);
     let shown = model.mask_image(&Tensor::ones([2, 16], (Kind::Float, Device::Cpu))).unwrap();
     assert_eq!(shown.size(), [2, 1, 32, 32]);
 }
@@ -286,7 +294,7 @@ fn the_mask_follows_the_seed() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_with_its_name() {
+fn wrong_shapes_are_refused_with_the_tensors_name() {
     let batch = Batch::new();
     let (_store, model) = model(&config());
     let message = |result: Result<MrmOutput, ModelError>| result.unwrap_err().to_string();
@@ -298,8 +306,9 @@ fn what_does_not_fit_is_refused_with_its_name() {
     let report = ReportBatch { ids: &long, ..batch.report() };
     assert!(message(model.forward(&batch.image, Some(report), None, false)).starts_with("ids:"));
 
-    for (mask_ratio, fits) in [(1.0, false), (-0.1, false), (0.99, false), (0.0, false), (0.5, true), (f64::NAN, false)]
+    for (mask_ratio, valid) in
+        [(1.0, false), (-0.1, false), (0.99, false), (0.0, false), (0.5, true), (f64::NAN, false)]
     {
-        assert_eq!(MrmConfig { mask_ratio, ..config() }.validate().is_ok(), fits, "{mask_ratio}");
+        assert_eq!(MrmConfig { mask_ratio, ..config() }.validate().is_ok(), valid, "{mask_ratio}");
     }
 }

@@ -1,9 +1,9 @@
-//! The downstream segmenter: the encoder without masking, and a head that makes logits of every pixel.
+//! The downstream segmenter: the encoder without masking, and a head that computes logits of every pixel.
 //!
-//! As in the segmentation models of BEiT, MAE and the MRM release, which mmsegmentation builds: no norm at the encoder's
-//! end, class token left out, position table and class token trained. The encoder's variables stand at the root under
-//! timm's names, so pre-trained weights load as into the classifier; `neck`, `decode_head` and `auxiliary_head` are
-//! mmsegmentation's.
+//! As in the segmentation models of BEiT, MAE and the MRM release (built with mmsegmentation): no norm after the encoder, the
+//! heads do not use the class token, position table and class token are trained. The encoder's variables are at the root
+//! under timm's names, so pretrained weights load as into the classifier; the names `neck`, `decode_head` and
+//! `auxiliary_head` are mmsegmentation's.
 
 mod setr;
 mod upernet;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use tch::nn;
 
-use crate::error::{MAX_WIDTH, ModelError, check_size};
+use crate::error::{MAX_DIM, ModelError, check_size};
 use crate::model::convolutions::resize;
 use crate::model::encoder::{VitEncoder, check_drop_path};
 use crate::model::vit::VitConfig;
@@ -20,23 +20,23 @@ use crate::model::vit::VitConfig;
 use setr::SetrHead;
 use upernet::{FcnHead, Pyramid, UperHead};
 
-/// Classes of a pixel: background, front.
+/// Classes of a pixel: background, foreground.
 pub const CLASSES: i64 = 2;
 
-/// Position of the front class in logits.
-pub const FRONT: i64 = 1;
+/// Index of the foreground in logits.
+pub const FOREGROUND: i64 = 1;
 
-/// Maps that UPerNet takes from the encoder.
+/// Number of the encoder's maps that UPerNet uses.
 const MAPS: usize = 4;
 
-/// Which head makes pixels of the encoder's tokens.
+/// The head that turns the encoder's tokens into pixels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Head {
-    /// UPerNet on four blocks, with an auxiliary FCN head in training: the recipe's.
+    /// UPerNet on four blocks, with an auxiliary FCN head in training: the recipe's head.
     #[default]
     Upernet,
-    /// Two convolutions with upsampling on the last of the blocks.
+    /// Two convolutions with upsampling, on the last of the blocks.
     Setr,
 }
 
@@ -46,9 +46,10 @@ pub enum Head {
 pub struct SegmenterConfig {
     /// The encoder.
     pub vit: VitConfig,
+    /// The head.
     pub head: Head,
-    /// Blocks whose tokens the head sees, counted from 0, ascending: four for UPerNet, of which SETR takes the last.
-    /// Empty: spread as 3, 5, 7, 11 are over twelve blocks.
+    /// Blocks whose tokens the head uses, counted from 0, ascending: four for UPerNet, of which SETR uses the last.
+    /// Empty: spread over the layers as 3, 5, 7, 11 over twelve.
     pub blocks: Vec<i64>,
     /// Channels of the decoding head.
     pub channels: i64,
@@ -75,21 +76,24 @@ impl Default for SegmenterConfig {
 }
 
 impl SegmenterConfig {
-    /// The blocks whose tokens the head sees: those named, or the recipe's spread over the depth. At depth 12 these are
-    /// 3, 5, 7, 11, at 24 they are mmsegmentation's 7, 11, 15, 23; a depth below 4 repeats some.
+    /// The blocks whose tokens the head uses: the configured ones, or those of the recipe spread over the layers: 3, 5, 7, 11
+    /// of 12 and mmsegmentation's 7, 11, 15, 23 of 24. With fewer than 4 layers, some are repeated.
     pub fn chosen_blocks(&self) -> Vec<i64> {
         if !self.blocks.is_empty() {
             return self.blocks.clone();
         }
-        // Shares of the depth after which the maps are taken, in twelfths.
-        [4, 6, 8, 12].map(|share| ((share * self.vit.depth + 6) / 12 - 1).max(0)).to_vec()
+        // The maps are taken after these shares of the layers, in twelfths.
+        [4, 6, 8, 12].map(|share| ((share * self.vit.num_layers + 6) / 12 - 1).max(0)).to_vec()
     }
 
-    /// An error if no model has this configuration.
+    /// Checks the configuration.
+    ///
+    /// # Errors
+    /// When no model can have it.
     pub fn validate(&self) -> Result<(), ModelError> {
         self.vit.validate()?;
-        check_size("channels", self.channels, MAX_WIDTH)?;
-        check_size("auxiliary_channels", self.auxiliary_channels, MAX_WIDTH)?;
+        check_size("channels", self.channels, MAX_DIM)?;
+        check_size("auxiliary_channels", self.auxiliary_channels, MAX_DIM)?;
         check_drop_path(self.drop_path)?;
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(ModelError::config("dropout", format!("must be from 0 to below 1, is {}", self.dropout)));
@@ -97,22 +101,22 @@ impl SegmenterConfig {
         if self.vit.grid() < 2 {
             return Err(ModelError::config("image_size", "a head needs at least 2 × 2 patches"));
         }
-        let (blocks, depth) = (self.chosen_blocks(), self.vit.depth);
-        let within = blocks.iter().all(|block| (0..depth).contains(block)) && blocks.is_sorted();
+        let (blocks, num_layers) = (self.chosen_blocks(), self.vit.num_layers);
+        let within = blocks.iter().all(|block| (0..num_layers).contains(block)) && blocks.is_sorted();
         let enough = self.head == Head::Setr || blocks.len() == MAPS;
         if within && enough {
             return Ok(());
         }
-        let problem = format!("must be {MAPS} ascending numbers from 0 to {}, is {blocks:?}", depth - 1);
+        let problem = format!("must be {MAPS} ascending numbers from 0 to {}, is {blocks:?}", num_layers - 1);
         Err(ModelError::config("blocks", problem))
     }
 }
 
 /// Logits of a batch.
 pub struct SegmenterOutput {
-    /// `[B, 2, S, S]`: background, front.
+    /// `[B, 2, S, S]`: background, foreground.
     pub logits: Tensor,
-    /// The auxiliary head's, of the same shape; in training, and where the head has one.
+    /// Logits of the auxiliary head, of the same shape; in training, if the head has one.
     pub auxiliary: Option<Tensor>,
 }
 
@@ -139,7 +143,7 @@ pub struct Segmenter {
 }
 
 impl Segmenter {
-    /// A segmenter with start values, its variables under `path`.
+    /// A segmenter with random initialization, its variables under `path`.
     ///
     /// # Errors
     /// When no model has this configuration.
@@ -150,7 +154,7 @@ impl Segmenter {
         let decode_path = path / "decode_head";
         let decoder = match config.head {
             Head::Upernet => Decoder::Upernet(Box::new(UperNet {
-                neck: Pyramid::new(&(path / "neck"), config.vit.width),
+                neck: Pyramid::new(&(path / "neck"), config.vit.embed_dim),
                 decode: UperHead::new(&decode_path, config),
                 auxiliary: FcnHead::new(&(path / "auxiliary_head"), config),
             })),
@@ -162,7 +166,7 @@ impl Segmenter {
         Ok(Self { config: config.clone(), blocks, encoder, decoder })
     }
 
-    /// The configuration the model was made with.
+    /// The model's configuration.
     pub fn config(&self) -> &SegmenterConfig {
         &self.config
     }

@@ -1,8 +1,8 @@
-//! A light head in the manner of SETR (Zheng et al. 2021, progressive upsampling): convolutions on the last block's map,
-//! each of which doubles its sides.
+//! A small head like that of SETR (Zheng et al. 2021, progressive upsampling): convolutions on the last block's map, each of
+//! which doubles its sides.
 //!
-//! For when UPerNet's 40 million weights are too many for the labels or the machine. SETR's own has four convolutions of
-//! 256 channels; two reach a quarter of the image here, and the rest is the bilinear resize that ends every head.
+//! Use it if UPerNet's 40 million weights are too many for the labels or the machine. SETR has four convolutions of 256
+//! channels. Here two of them reach a quarter of the image's side; the bilinear resize that ends every head does the rest.
 
 use tch::Tensor;
 use tch::nn::{self, Module};
@@ -12,7 +12,7 @@ use crate::model::convolutions::{ConvModule, PixelClassifier, resize, sides};
 use crate::model::layers::layer_norm;
 use crate::model::vit::LAYER_NORM_EPSILON;
 
-/// Convolutions before the classifying one.
+/// Convolutions before the classifier.
 const STAGES: i64 = 2;
 
 /// The head.
@@ -24,15 +24,15 @@ pub struct SetrHead {
 }
 
 impl SetrHead {
-    /// A head for maps as wide as the encoder's tokens, its variables under `path`.
+    /// A head for maps of `embed_dim` channels, its variables under `path`.
     pub fn new(path: &nn::Path, config: &SegmenterConfig) -> Self {
-        let (width, channels) = (config.vit.width, config.channels);
+        let (embed_dim, channels) = (config.vit.embed_dim, config.channels);
         let stage = |i: i64| {
-            let inputs = if i == 0 { width } else { channels };
+            let inputs = if i == 0 { embed_dim } else { channels };
             ConvModule::new(&(path / "up_convs" / i / 0), inputs, channels, 3) // 1 is the resize
         };
         Self {
-            norm: layer_norm(&(path / "norm"), width, LAYER_NORM_EPSILON),
+            norm: layer_norm(&(path / "norm"), embed_dim, LAYER_NORM_EPSILON),
             up_convs: (0..STAGES).map(stage).collect(),
             conv_seg: PixelClassifier::new(&(path / "conv_seg"), channels, CLASSES, config.dropout),
         }

@@ -1,13 +1,14 @@
 use super::*;
 use crate::eval::overlap::Overlap;
-use crate::model::mrm::{Mrm, MrmConfig, Restore};
+use crate::model::mrm::{Mrm, MrmConfig, Reconstruct};
 use crate::model::segmentation_loss::HeadLoss;
-use crate::train::optimizer::{Algorithm, Optimizer, parameters};
+use crate::train::optimizer::{Optimizer, OptimizerConfig, parameters};
 use crate::weights::load::load_state;
 use tch::{Device, Kind};
 
 fn small(head: Head, image_size: i64) -> SegmenterConfig {
-    let vit = VitConfig { image_size, patch_size: 4, width: 16, depth: 2, heads: 2, ..VitConfig::default() };
+    let vit =
+        VitConfig { image_size, patch_size: 4, embed_dim: 16, num_layers: 2, num_heads: 2, ..VitConfig::default() };
     SegmenterConfig { vit, head, channels: 8, auxiliary_channels: 8, ..SegmenterConfig::default() }
 }
 
@@ -24,13 +25,13 @@ fn both_heads_give_logits_of_every_pixel_on_odd_grids_too() {
         for image_size in [8, 12, 20, 32] {
             let (_store, model) = segmenter(&small(head, image_size));
             let image = Tensor::randn([2, 1, image_size, image_size], (Kind::Float, Device::Cpu));
-            let seen = model.forward(&image, false).unwrap();
+            let evaluated = model.forward(&image, false).unwrap();
             let gray = model.forward(&image.repeat([1, 3, 1, 1]), false).unwrap().logits;
-            assert!((gray - &seen.logits).abs().max().double_value(&[]) < 1e-5);
-            assert_eq!(seen.logits.size(), [2, 2, image_size, image_size], "{head:?}");
-            assert!(seen.auxiliary.is_none());
+            assert!((gray - &evaluated.logits).abs().max().double_value(&[]) < 1e-5);
+            assert_eq!(evaluated.logits.size(), [2, 2, image_size, image_size], "{head:?}");
+            assert!(evaluated.auxiliary.is_none());
             let trained = model.forward(&image, true).unwrap();
-            assert_eq!(trained.logits.size(), seen.logits.size());
+            assert_eq!(trained.logits.size(), evaluated.logits.size());
             assert_eq!(
                 trained.auxiliary.map(|logits| logits.size()),
                 match head {
@@ -52,9 +53,10 @@ fn the_pyramid_has_four_sizes() {
 }
 
 #[test]
-fn the_recipes_blocks_spread_over_any_depth() {
-    for (depth, expected) in [(12, [3, 5, 7, 11]), (24, [7, 11, 15, 23]), (4, [0, 1, 2, 3]), (1, [0; 4])] {
-        let config = SegmenterConfig { vit: VitConfig { depth, ..VitConfig::default() }, ..SegmenterConfig::default() };
+fn the_recipes_blocks_are_spread_over_any_number_of_layers() {
+    for (num_layers, expected) in [(12, [3, 5, 7, 11]), (24, [7, 11, 15, 23]), (4, [0, 1, 2, 3]), (1, [0; 4])] {
+        let config =
+            SegmenterConfig { vit: VitConfig { num_layers, ..VitConfig::default() }, ..SegmenterConfig::default() };
         assert_eq!(config.chosen_blocks(), expected);
         assert!(config.validate().is_ok());
     }
@@ -90,7 +92,8 @@ fn names_are_those_of_mmsegmentation_beside_timms() {
 #[test]
 fn a_pretrained_encoder_loads_on_the_larger_grid() {
     let pretrained = nn::VarStore::new(Device::Cpu);
-    let config = MrmConfig { vit: small(Head::Setr, 16).vit, restore: Restore::ImageOnly, ..MrmConfig::default() };
+    let config =
+        MrmConfig { vit: small(Head::Setr, 16).vit, reconstruct: Reconstruct::ImageOnly, ..MrmConfig::default() };
     let _ = Mrm::new(&pretrained.root(), &config).unwrap();
     let (store, _model) = segmenter(&small(Head::Setr, 32));
     let state = pretrained.variables();
@@ -99,7 +102,7 @@ fn a_pretrained_encoder_loads_on_the_larger_grid() {
     assert!(report.mismatched.is_empty() && report.resized.len() == 1, "{report}");
 }
 
-/// Bright squares on noise: images `[B, 1, S, S]` and targets `[B, S, S]`; the last has none.
+/// Bright squares on noise: images `[B, 1, S, S]` and targets `[B, S, S]`; the last image has no square.
 fn squares(count: i64, size: i64) -> (Tensor, Tensor) {
     let image = Tensor::randn([count, 1, size, size], (Kind::Float, Device::Cpu)) * 0.3;
     let target = Tensor::zeros([count, size, size], (Kind::Int64, Device::Cpu));
@@ -111,13 +114,13 @@ fn squares(count: i64, size: i64) -> (Tensor, Tensor) {
 }
 
 #[test]
-fn both_heads_learn_squares_by_heart() {
+fn both_heads_can_memorize_squares() {
     tch::set_num_threads(1); // tensors this small only wait for other threads
     for head in [Head::Upernet, Head::Setr] {
         let (store, model) = segmenter(&SegmenterConfig { drop_path: 0.0, ..small(head, 32) });
         let (image, target) = squares(6, 32);
-        let algorithm = Algorithm::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
-        let mut optimizer = Optimizer::new(algorithm, 0.0, parameters(&store));
+        let config = OptimizerConfig::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+        let mut optimizer = Optimizer::new(config, 0.0, parameters(&store));
         let steps = 40;
         for step in 0..steps {
             optimizer.drop_gradients().unwrap();
@@ -130,10 +133,10 @@ fn both_heads_learn_squares_by_heart() {
             optimizer.step(1e-2 * (1.0 - f64::from(step) / f64::from(steps)), None).unwrap();
         }
         let logits = model.forward(&image, false).unwrap().logits;
-        let front = logits.softmax(1, None).select(1, FRONT).gt(0.5).to_kind(Kind::Uint8);
+        let foreground = logits.softmax(1, None).select(1, FOREGROUND).gt(0.5).to_kind(Kind::Uint8);
         let bytes = |x: &Tensor| Vec::<u8>::try_from(&x.to_kind(Kind::Uint8).flatten(0, -1)).unwrap();
-        let (front, target) = (bytes(&front), bytes(&target));
-        let images = front.chunks(32 * 32).zip(target.chunks(32 * 32));
+        let (foreground, target) = (bytes(&foreground), bytes(&target));
+        let images = foreground.chunks(32 * 32).zip(target.chunks(32 * 32));
         let dice = images.map(|(prediction, target)| Overlap::of(prediction, target).dice()).sum::<f64>() / 6.0;
         assert!(dice > 0.8, "{head:?}: {dice}");
     }

@@ -1,7 +1,8 @@
 //! UPerNet (Xiao et al. 2018) on a vision transformer, and the auxiliary head beside it, as mmsegmentation builds them.
 //!
-//! A transformer's maps all have one size, where UPerNet wants a pyramid; BEiT's and MAE's segmentation models make one
-//! with transposed convolutions and pooling (mmsegmentation's `Feature2Pyramid`). Names are mmsegmentation's.
+//! UPerNet needs maps of different sizes, but a transformer's maps have the same size. BEiT's and MAE's segmentation models
+//! compute a pyramid with transposed convolutions and pooling (mmsegmentation's `Feature2Pyramid`). Names are
+//! mmsegmentation's.
 
 use tch::Tensor;
 use tch::nn;
@@ -12,10 +13,10 @@ use crate::model::convolutions::{ConvModule, Deconvolution, PixelClassifier, bat
 /// Sides to which the pyramid pooling module pools its map (PSPNet, Zhao et al. 2017).
 const POOLS: [i64; 4] = [1, 2, 3, 6];
 
-/// The map that the auxiliary head sees: the third, which the pyramid leaves as the encoder gave it.
+/// The map that the auxiliary head uses: the third, which the pyramid does not change.
 const AUXILIARY_MAP: usize = 2;
 
-/// Four maps of one size → 4, 2, 1 and ½ times that size.
+/// The neck: four maps of one size → 4, 2, 1 and ½ times that size.
 #[derive(Debug)]
 pub struct Pyramid {
     first: (Deconvolution, nn::BatchNorm, Deconvolution),
@@ -23,16 +24,16 @@ pub struct Pyramid {
 }
 
 impl Pyramid {
-    /// Variables `upsample_4x.*` and `upsample_2x.*` under `path`, for maps of `width` channels.
-    pub fn new(path: &nn::Path, width: i64) -> Self {
+    /// Variables `upsample_4x.*` and `upsample_2x.*` under `path`, for maps of `embed_dim` channels.
+    pub fn new(path: &nn::Path, embed_dim: i64) -> Self {
         let (four, two) = (path / "upsample_4x", path / "upsample_2x");
         Self {
             first: (
-                Deconvolution::new(&(&four / 0), width, width),
-                batch_norm(&(&four / 1), width),
-                Deconvolution::new(&(&four / 3), width, width), // 2 is the GELU
+                Deconvolution::new(&(&four / 0), embed_dim, embed_dim),
+                batch_norm(&(&four / 1), embed_dim),
+                Deconvolution::new(&(&four / 3), embed_dim, embed_dim), // 2 is the GELU
             ),
-            second: Deconvolution::new(&(&two / 0), width, width),
+            second: Deconvolution::new(&(&two / 0), embed_dim, embed_dim),
         }
     }
 
@@ -49,7 +50,7 @@ impl Pyramid {
     }
 }
 
-/// The decoding head: pyramid pooling on the smallest map, then a feature pyramid from it up to the largest.
+/// The decoding head: pyramid pooling on the smallest map, then a feature pyramid up to the largest map.
 #[derive(Debug)]
 pub struct UperHead {
     psp_modules: Vec<ConvModule>,
@@ -61,9 +62,9 @@ pub struct UperHead {
 }
 
 impl UperHead {
-    /// A head for maps as wide as the encoder's tokens, its variables under `path`.
+    /// A head for maps of `embed_dim` channels, its variables under `path`.
     pub fn new(path: &nn::Path, config: &SegmenterConfig) -> Self {
-        let (width, channels) = (config.vit.width, config.channels);
+        let (embed_dim, channels) = (config.vit.embed_dim, config.channels);
         let modules = |name: &str, inputs: i64, kernel: i64| -> Vec<ConvModule> {
             (0..3).map(|i| ConvModule::new(&(path / name / i), inputs, channels, kernel)).collect()
         };
@@ -71,10 +72,10 @@ impl UperHead {
         Self {
             // 0 of each is the pooling.
             psp_modules: (0..pools)
-                .map(|i| ConvModule::new(&(path / "psp_modules" / i / 1), width, channels, 1))
+                .map(|i| ConvModule::new(&(path / "psp_modules" / i / 1), embed_dim, channels, 1))
                 .collect(),
-            bottleneck: ConvModule::new(&(path / "bottleneck"), width + pools * channels, channels, 3),
-            lateral_convs: modules("lateral_convs", width, 1),
+            bottleneck: ConvModule::new(&(path / "bottleneck"), embed_dim + pools * channels, channels, 3),
+            lateral_convs: modules("lateral_convs", embed_dim, 1),
             fpn_convs: modules("fpn_convs", channels, 3),
             fpn_bottleneck: ConvModule::new(&(path / "fpn_bottleneck"), 4 * channels, channels, 3),
             conv_seg: PixelClassifier::new(&(path / "conv_seg"), channels, CLASSES, config.dropout),
@@ -123,7 +124,7 @@ impl FcnHead {
     pub fn new(path: &nn::Path, config: &SegmenterConfig) -> Self {
         let channels = config.auxiliary_channels;
         Self {
-            conv: ConvModule::new(&(path / "convs" / 0), config.vit.width, channels, 3),
+            conv: ConvModule::new(&(path / "convs" / 0), config.vit.embed_dim, channels, 3),
             conv_seg: PixelClassifier::new(&(path / "conv_seg"), channels, CLASSES, config.dropout),
         }
     }

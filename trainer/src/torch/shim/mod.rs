@@ -1,5 +1,5 @@
-//! What libtorch offers and tch does not bind, by a small C++ shim (`libtorch/shim.cpp`): fused optimizers, operations
-//! on many tensors at once, autocast on any device, events, the peak of a device's memory.
+//! Safe functions over a small C++ shim (`shim.cpp`) for what tch does not bind: fused optimizers, operations on many tensors
+//! at once, autocast on any device, events, peak memory of a device.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
@@ -18,7 +18,7 @@ unsafe extern "C" {
         squares: Tensors,
         steps: Tensors,
         count: usize,
-        rate: f64,
+        lr: f64,
         beta1: f64,
         beta2: f64,
         decay: f64,
@@ -30,14 +30,14 @@ unsafe extern "C" {
         gradients: Tensors,
         momenta: Tensors,
         count: usize,
-        rate: f64,
+        lr: f64,
         momentum: f64,
         decay: f64,
         skip: *const C_tensor,
     ) -> *mut c_char;
     fn mrm_norm(tensors: Tensors, count: usize, norm: *mut C_tensor) -> *mut c_char;
     fn mrm_scale(tensors: Tensors, count: usize, factor: *const C_tensor) -> *mut c_char;
-    fn mrm_lerp(tensors: Tensors, towards: Tensors, count: usize, weight: f64) -> *mut c_char;
+    fn mrm_lerp(tensors: Tensors, targets: Tensors, count: usize, weight: f64) -> *mut c_char;
     fn mrm_pin(tensor: *const C_tensor, pinned: *mut C_tensor) -> *mut c_char;
     fn mrm_drop_gradients(tensors: Tensors, count: usize) -> *mut c_char;
     fn mrm_autocast_begin(cuda: c_int, kind: c_int, was_enabled: *mut c_int, was_kind: *mut c_int) -> *mut c_char;
@@ -50,12 +50,12 @@ unsafe extern "C" {
     fn free(pointer: *mut c_void);
 }
 
-/// Takes over the error text of a call, if it gave one.
+/// Turns the error text of a call into an error.
 fn checked(error: *mut c_char) -> Result<(), ModelError> {
     if error.is_null() {
         return Ok(());
     }
-    // SAFETY: the shim returns a text of `strdup`, which is ours to free.
+    // SAFETY: the shim returns a null-terminated text from `strdup`, which the caller must free.
     let text = unsafe {
         let text = CStr::from_ptr(error).to_string_lossy().lines().next().unwrap_or_default().to_owned();
         free(error.cast());
@@ -64,8 +64,7 @@ fn checked(error: *mut c_char) -> Result<(), ModelError> {
     Err(ModelError::Torch(tch::TchError::Torch(text)))
 }
 
-/// Pointers to tensors. The shim changes tensors through them where its callers say so, which torch allows through any
-/// handle.
+/// Pointers to tensors. Some functions of the shim change the tensors, which torch allows through any handle.
 fn pointers<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Vec<*mut C_tensor> {
     tensors.into_iter().map(|tensor| tensor.as_ptr().cast_mut()).collect()
 }
@@ -74,7 +73,7 @@ fn pointer(tensor: Option<&Tensor>) -> *const C_tensor {
     tensor.map_or(std::ptr::null(), Tensor::as_ptr)
 }
 
-/// The tensors of an AdamW update, in one order; `steps` are float scalars that count updates.
+/// The tensors of an AdamW step, all in the same order; `steps` are float scalars that count steps.
 pub(crate) struct AdamTensors<'a> {
     pub parameters: Vec<&'a Tensor>,
     pub gradients: Vec<&'a Tensor>,
@@ -83,17 +82,17 @@ pub(crate) struct AdamTensors<'a> {
     pub steps: Vec<&'a Tensor>,
 }
 
-/// The constants of an AdamW update.
+/// The constants of an AdamW step.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AdamConstants {
-    pub rate: f64,
+    pub lr: f64,
     pub beta1: f64,
     pub beta2: f64,
     pub decay: f64,
     pub epsilon: f64,
 }
 
-/// One AdamW update of all parameters (torch's `_fused_adamw_`). Where the float scalar `skip` is 1, nothing changes.
+/// One AdamW step of all parameters (torch's `_fused_adamw_`). If the float scalar `skip` is 1, nothing changes.
 pub(crate) fn fused_adamw(
     tensors: &AdamTensors,
     constants: AdamConstants,
@@ -102,9 +101,9 @@ pub(crate) fn fused_adamw(
     let list = |tensors: &[&Tensor]| pointers(tensors.iter().copied());
     let (parameters, gradients, means) = (list(&tensors.parameters), list(&tensors.gradients), list(&tensors.means));
     let (squares, steps) = (list(&tensors.squares), list(&tensors.steps));
-    let AdamConstants { rate, beta1, beta2, decay, epsilon } = constants;
+    let AdamConstants { lr, beta1, beta2, decay, epsilon } = constants;
     let _guard = tch::no_grad_guard();
-    // SAFETY: five lists of as many live tensors.
+    // SAFETY: the five lists have the same length, and their tensors live through the call.
     checked(unsafe {
         mrm_fused_adamw(
             parameters.as_ptr(),
@@ -113,7 +112,7 @@ pub(crate) fn fused_adamw(
             squares.as_ptr(),
             steps.as_ptr(),
             parameters.len(),
-            rate,
+            lr,
             beta1,
             beta2,
             decay,
@@ -123,11 +122,11 @@ pub(crate) fn fused_adamw(
     })
 }
 
-/// One update of stochastic gradient descent with momentum (torch's `_fused_sgd_`): parameter, gradient, momentum.
-/// Where the float scalar `skip` is 1, nothing changes.
+/// One step of stochastic gradient descent with momentum (torch's `_fused_sgd_`): parameter, gradient, momentum. If the float
+/// scalar `skip` is 1, nothing changes.
 pub(crate) fn fused_sgd(
     tensors: &[(&Tensor, &Tensor, &Tensor)],
-    rate: f64,
+    lr: f64,
     momentum: f64,
     decay: f64,
     skip: Option<&Tensor>,
@@ -136,14 +135,14 @@ pub(crate) fn fused_sgd(
     let gradients = pointers(tensors.iter().map(|t| t.1));
     let momenta = pointers(tensors.iter().map(|t| t.2));
     let _guard = tch::no_grad_guard();
-    // SAFETY: three lists of as many live tensors.
+    // SAFETY: the three lists have the same length, and their tensors live through the call.
     checked(unsafe {
         mrm_fused_sgd(
             parameters.as_ptr(),
             gradients.as_ptr(),
             momenta.as_ptr(),
             tensors.len(),
-            rate,
+            lr,
             momentum,
             decay,
             pointer(skip),
@@ -156,16 +155,16 @@ pub(crate) fn norm(tensors: &[Tensor]) -> Result<Tensor, ModelError> {
     let list = pointers(tensors);
     let mut norm = Tensor::new();
     let _guard = tch::no_grad_guard();
-    // SAFETY: a list of live tensors, and a handle to write to.
+    // SAFETY: the tensors live through the call, and `norm` is a valid handle to write to.
     checked(unsafe { mrm_norm(list.as_ptr(), list.len(), norm.as_mut_ptr()) })?;
     Ok(norm)
 }
 
-/// A copy of a host tensor in pinned memory, from where a CUDA device reads while nobody waits. tch's own call names a
-/// device, which torch warns about each time.
+/// A copy of a host tensor in pinned memory, which a CUDA device reads without the host waiting. tch's own call passes a
+/// device, for which torch prints a warning each time.
 pub(crate) fn pin(tensor: &Tensor) -> Result<Tensor, ModelError> {
     let mut pinned = Tensor::new();
-    // SAFETY: a live tensor, and a handle to write to.
+    // SAFETY: the tensor lives through the call, and `pinned` is a valid handle to write to.
     checked(unsafe { mrm_pin(tensor.as_ptr(), pinned.as_mut_ptr()) })?;
     Ok(pinned)
 }
@@ -174,36 +173,36 @@ pub(crate) fn pin(tensor: &Tensor) -> Result<Tensor, ModelError> {
 pub(crate) fn scale(tensors: &[Tensor], factor: &Tensor) -> Result<(), ModelError> {
     let list = pointers(tensors);
     let _guard = tch::no_grad_guard();
-    // SAFETY: a list of live tensors and a live scalar.
+    // SAFETY: the tensors and the scalar live through the call.
     checked(unsafe { mrm_scale(list.as_ptr(), list.len(), factor.as_ptr()) })
 }
 
-/// Moves tensors, in place, by `weight` of the way towards others of the same shapes.
-pub(crate) fn lerp(tensors: &[Tensor], towards: &[Tensor], weight: f64) -> Result<(), ModelError> {
-    assert_eq!(tensors.len(), towards.len(), "as many goals as tensors");
-    let (list, goals) = (pointers(tensors), pointers(towards));
+/// Interpolates tensors in place: `tensor += weight · (target - tensor)`, with targets of the same shapes.
+pub(crate) fn lerp(tensors: &[Tensor], targets: &[Tensor], weight: f64) -> Result<(), ModelError> {
+    assert_eq!(tensors.len(), targets.len(), "one target per tensor");
+    let (list, targets) = (pointers(tensors), pointers(targets));
     let _guard = tch::no_grad_guard();
-    // SAFETY: two lists of as many live tensors.
-    checked(unsafe { mrm_lerp(list.as_ptr(), goals.as_ptr(), list.len(), weight) })
+    // SAFETY: the two lists have the same length, and their tensors live through the call.
+    checked(unsafe { mrm_lerp(list.as_ptr(), targets.as_ptr(), list.len(), weight) })
 }
 
-/// Lets go of the gradients: the next backward pass writes them anew, and adds to nothing.
+/// Drops the gradients: the next backward pass writes new ones instead of adding to them.
 pub(crate) fn drop_gradients<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<(), ModelError> {
     let list = pointers(tensors);
-    // SAFETY: a list of live tensors.
+    // SAFETY: the tensors live through the call.
     checked(unsafe { mrm_drop_gradients(list.as_ptr(), list.len()) })
 }
 
-/// A type of half the size of a float, for [`autocast`]; the values are torch's `ScalarType`.
+/// A 16-bit type for [`autocast`]; the values are those of torch's `ScalarType`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reduced {
     Half = 5,
     BFloat16 = 15,
 }
 
-/// Runs `body` with torch's autocast on a device: matrix products in that type, sums and norms in float.
+/// Runs `body` with torch's autocast on a device: matrix products in that type, sums and norms in float32.
 pub(crate) fn autocast<T>(device: Device, kind: Reduced, body: impl FnOnce() -> T) -> Result<T, ModelError> {
-    /// Sets autocast as it was, on a panic too.
+    /// Restores the previous autocast settings, also on a panic.
     struct Guard {
         cuda: c_int,
         was_enabled: c_int,
@@ -211,13 +210,13 @@ pub(crate) fn autocast<T>(device: Device, kind: Reduced, body: impl FnOnce() -> 
     }
     impl Drop for Guard {
         fn drop(&mut self) {
-            // SAFETY: plain numbers.
+            // SAFETY: the call takes numbers only.
             let _ = checked(unsafe { mrm_autocast_end(self.cuda, self.was_enabled, self.was_kind) });
         }
     }
     let mut guard = Guard { cuda: c_int::from(device.is_cuda()), was_enabled: 0, was_kind: 0 };
     let (was_enabled, was_kind) = (&raw mut guard.was_enabled, &raw mut guard.was_kind);
-    // SAFETY: places to write two numbers to. An error leaves nothing to undo.
+    // SAFETY: both pointers are valid for one write. After an error there is nothing to undo.
     if let Err(error) = checked(unsafe { mrm_autocast_begin(guard.cuda, kind as c_int, was_enabled, was_kind) }) {
         std::mem::forget(guard);
         return Err(error);
@@ -225,45 +224,45 @@ pub(crate) fn autocast<T>(device: Device, kind: Reduced, body: impl FnOnce() -> 
     Ok(body())
 }
 
-/// Lets this process keep the memory it frees. On a CPU, torch allocates each activation anew; glibc would give the large
-/// ones back to the system every time, which then has to clear their pages: 8% of a pre-training step of ViT-B/16.
+/// Makes the allocator keep freed memory. On a CPU, torch allocates every activation again in each step; glibc would return
+/// the large ones to the system each time, which then clears their pages: 8% of a pre-training step of ViT-B/16.
 pub fn keep_freed_memory() {
-    // SAFETY: settings of the allocator, which it locks.
+    // SAFETY: the call sets options of glibc's allocator, which locks them.
     unsafe { mrm_keep_freed_memory() }
 }
 
-/// A point in a CUDA device's work.
+/// A point in the work queue of a CUDA device.
 pub(crate) struct Event(*mut c_void);
 
 impl Event {
-    /// The point after all that was given to the device so far.
+    /// The point after all work that is queued so far.
     pub(crate) fn record(index: usize) -> Result<Self, ModelError> {
         let mut event = std::ptr::null_mut();
-        // SAFETY: a place to write the pointer to.
+        // SAFETY: the pointer is valid for one write.
         checked(unsafe { mrm_event_record(index as c_int, &raw mut event) })?;
         Ok(Self(event))
     }
 
-    /// Waits until the device has come to this point.
+    /// Waits until the device has reached this point.
     pub(crate) fn wait(&self) -> Result<(), ModelError> {
-        // SAFETY: the event lives as long as this.
+        // SAFETY: the event lives as long as `self`.
         checked(unsafe { mrm_event_wait(self.0) })
     }
 }
 
 impl Drop for Event {
     fn drop(&mut self) {
-        // SAFETY: made by `mrm_event_record`, and dropped once.
+        // SAFETY: `mrm_event_record` made the event, and it is dropped once.
         unsafe { mrm_event_drop(self.0) }
     }
 }
 
-/// The most memory that was in use at a time, in bytes: on a CUDA device since the last reset, else by this process
-/// since its start.
+/// Peak memory in bytes: of a CUDA device since the last reset, else of this process since its start. None if it cannot be
+/// read. `reset` starts a new measurement on a CUDA device.
 pub fn peak_memory(device: Device, reset: bool) -> Option<u64> {
     if let Device::Cuda(index) = device {
         let mut bytes = 0;
-        // SAFETY: a place to write the number to.
+        // SAFETY: the pointer is valid for one write.
         checked(unsafe { mrm_peak_memory(index as c_int, c_int::from(reset), &raw mut bytes) }).ok()?;
         return Some(bytes as u64);
     }
@@ -292,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_skipped_update_changes_nothing() {
+    fn a_skipped_step_changes_nothing() {
         let (parameter, gradient) = (floats(&[1.0, 2.0]), floats(&[0.5, f32::NAN]));
         let zeros = || floats(&[0.0, 0.0]);
         let (mean, square, step) = (zeros(), zeros(), floats(&[0.0]).get(0));
@@ -303,7 +302,7 @@ mod tests {
             squares: vec![&square],
             steps: vec![&step],
         };
-        let constants = AdamConstants { rate: 0.1, beta1: 0.9, beta2: 0.95, decay: 0.0, epsilon: 1e-8 };
+        let constants = AdamConstants { lr: 0.1, beta1: 0.9, beta2: 0.95, decay: 0.0, epsilon: 1e-8 };
         fused_adamw(&tensors, constants, Some(&Tensor::from(1.0_f32))).unwrap();
         assert_eq!((parameter.double_value(&[1]), step.double_value(&[]), mean.double_value(&[0])), (2.0, 0.0, 0.0));
         fused_adamw(&tensors, constants, Some(&Tensor::from(0.0_f32))).unwrap();
@@ -329,14 +328,14 @@ mod tests {
     }
 
     #[test]
-    fn gradients_are_let_go_and_errors_are_told() {
+    fn gradients_are_dropped_and_errors_have_a_message() {
         let x = floats(&[1.0]).set_requires_grad(true);
         (&x * 2.0).sum(Kind::Float).backward();
         assert!(x.grad().defined());
         drop_gradients([&x]).unwrap();
         assert!(!x.grad().defined());
-        let told = norm(&[]).unwrap_err().to_string();
-        assert!(told.to_lowercase().contains("tensor"), "{told}");
+        let message = norm(&[]).unwrap_err().to_string();
+        assert!(message.to_lowercase().contains("tensor"), "{message}");
         assert!(peak_memory(Device::Cpu, false).unwrap() > 1 << 20);
     }
 }

@@ -1,7 +1,7 @@
-// What libtorch offers and tch does not bind: fused optimizers, operations on many tensors at once, autocast for any
-// device, events, memory statistics. Only `libtorch.rs` calls these functions; it states what they take.
+// Functions of libtorch that tch does not bind: fused optimizers, operations on many tensors at once, autocast for any
+// device, events, memory statistics. Only `mod.rs` beside this file calls them; it documents their arguments.
 //
-// No exception crosses the border: each function returns an error text that the caller frees, or a null pointer.
+// No exception leaves a function: each returns an error text that the caller frees, or a null pointer.
 
 #include <cstdint>
 #include <cstdlib>
@@ -60,20 +60,20 @@ template <typename Body> char *guarded(Body body) {
 extern "C" {
 
 char *mrm_fused_adamw(Tensors parameters, Tensors gradients, Tensors means, Tensors squares, Tensors steps, size_t count,
-                      double rate, double beta1, double beta2, double decay, double epsilon, const at::Tensor *skip) {
+                      double lr, double beta1, double beta2, double decay, double epsilon, const at::Tensor *skip) {
   return guarded([&] {
     auto counts = list(steps, count);
     at::_foreach_add_(counts, 1);
     at::_fused_adamw_(list(parameters, count), list(gradients, count), list(means, count), list(squares, count), {},
-                      counts, rate, beta1, beta2, decay, epsilon, false, false, {}, maybe(skip));
+                      counts, lr, beta1, beta2, decay, epsilon, false, false, {}, maybe(skip));
     if (skip != nullptr) at::_foreach_sub_(counts, std::vector<at::Tensor>(count, *skip));
   });
 }
 
-char *mrm_fused_sgd(Tensors parameters, Tensors gradients, Tensors momenta, size_t count, double rate, double momentum,
+char *mrm_fused_sgd(Tensors parameters, Tensors gradients, Tensors momenta, size_t count, double lr, double momentum,
                     double decay, const at::Tensor *skip) {
   return guarded([&] {
-    at::_fused_sgd_(list(parameters, count), list(gradients, count), list(momenta, count), decay, momentum, rate, 0.0,
+    at::_fused_sgd_(list(parameters, count), list(gradients, count), list(momenta, count), decay, momentum, lr, 0.0,
                     false, false, false, {}, maybe(skip));
   });
 }
@@ -88,8 +88,8 @@ char *mrm_scale(Tensors tensors, size_t count, const at::Tensor *factor) {
   return guarded([&] { at::_foreach_mul_(list(tensors, count), *factor); });
 }
 
-char *mrm_lerp(Tensors tensors, Tensors towards, size_t count, double weight) {
-  return guarded([&] { at::_foreach_lerp_(list(tensors, count), list(towards, count), weight); });
+char *mrm_lerp(Tensors tensors, Tensors targets, size_t count, double weight) {
+  return guarded([&] { at::_foreach_lerp_(list(tensors, count), list(targets, count), weight); });
 }
 
 char *mrm_drop_gradients(Tensors tensors, size_t count) {
@@ -124,18 +124,18 @@ char *mrm_autocast_end(int cuda, int was_enabled, int was_kind) {
 
 void mrm_keep_freed_memory() {
 #ifdef __GLIBC__
-  mallopt(M_MMAP_MAX, 0);                 // no block goes back to the system when it is freed,
-  mallopt(M_TRIM_THRESHOLD, INT32_MAX);   // nor does the end of the heap,
-  mallopt(M_TOP_PAD, 64 << 20);           // which grows by large steps
+  mallopt(M_MMAP_MAX, 0);                 // freed blocks are not returned to the system,
+  mallopt(M_TRIM_THRESHOLD, INT32_MAX);   // nor is the end of the heap,
+  mallopt(M_TOP_PAD, 64 << 20);           // which grows in large steps
 #endif
 }
 
 char *mrm_event_record(int index, c10::Event **event) {
   return guarded([&] {
     const c10::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(index));
-    auto made = std::make_unique<c10::Event>(at::kCUDA);
-    made->record(c10::impl::VirtualGuardImpl(at::kCUDA).getStream(device));
-    *event = made.release();
+    auto recorded = std::make_unique<c10::Event>(at::kCUDA);
+    recorded->record(c10::impl::VirtualGuardImpl(at::kCUDA).getStream(device));
+    *event = recorded.release();
   });
 }
 

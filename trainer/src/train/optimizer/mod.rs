@@ -1,10 +1,11 @@
-//! AdamW and SGD with momentum, with a state that can be saved: what tch's own optimizers cannot do.
+//! AdamW and SGD with momentum, with a state that can be saved, which tch's own optimizers lack.
 //!
-//! The update rules are PyTorch's, by its fused kernels. A parameter without a gradient is skipped whole: no update, no
-//! decay, no step counted. Whether an update is skipped altogether is decided on the device, which nobody waits for.
+//! The formulas are PyTorch's; its fused kernels compute them. A parameter without a gradient is skipped: no change, no
+//! weight decay, no step counted. The device decides whether a whole step is skipped, so the host need not wait for it.
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
@@ -14,10 +15,30 @@ use crate::torch::shim::{self, AdamConstants, AdamTensors};
 /// Added to the gradient norm when gradients are clipped (`torch.nn.utils.clip_grad_norm_`).
 const CLIP_EPSILON: f64 = 1e-6;
 
-/// An update rule and its constants.
+/// The optimizers that a configuration can name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// SGD with momentum 0.9: the recipe's optimizer for fine-tuning.
+    Sgd,
+    /// AdamW with torch's constants.
+    AdamW,
+}
+
+impl OptimizerKind {
+    /// The constants of this optimizer in fine-tuning.
+    pub fn config(self) -> OptimizerConfig {
+        match self {
+            Self::Sgd => OptimizerConfig::FINE_TUNING,
+            Self::AdamW => OptimizerConfig::ADAMW,
+        }
+    }
+}
+
+/// An optimizer and its constants.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Algorithm {
-    /// Adam with decoupled weight decay (Loshchilov and Hutter 2019): `w -= lr · decay · w` before the update.
+pub enum OptimizerConfig {
+    /// Adam with decoupled weight decay (Loshchilov and Hutter 2019): `w -= lr · decay · w` before Adam's step.
     AdamW {
         /// Decay of the mean of gradients.
         beta1: f64,
@@ -33,7 +54,7 @@ pub enum Algorithm {
     },
 }
 
-impl Algorithm {
+impl OptimizerConfig {
     /// The release's pre-training optimizer: AdamW with betas 0.9 and 0.95.
     pub const PRETRAINING: Self = Self::AdamW { beta1: 0.9, beta2: 0.95, epsilon: 1e-8 };
 
@@ -52,15 +73,15 @@ impl Algorithm {
     }
 }
 
-/// Name of the count of a parameter's updates in a saved state.
+/// Name of the count of a parameter's steps in a saved state.
 const STEP: &str = "step";
 
-/// Whether weight decay applies to a parameter: not to biases, norms and whatever else has one dimension.
+/// Whether weight decay applies to a parameter: not to biases, norms and other tensors of one dimension.
 pub fn decays(name: &str, shape: &[i64]) -> bool {
     shape.len() > 1 && name.rsplit('.').next() != Some("bias")
 }
 
-/// A trained tensor and how it is treated.
+/// A trained tensor, and how the optimizer treats it.
 #[derive(Debug)]
 pub struct Parameter {
     /// Its name in the checkpoint.
@@ -69,8 +90,8 @@ pub struct Parameter {
     pub tensor: Tensor,
     /// Whether weight decay applies; see [`decays`].
     pub decays: bool,
-    /// Factor on the learning rate, for layer decay; 1 at the start.
-    pub rate_scale: f64,
+    /// Factor on the learning rate, for layer decay; 1 by default.
+    pub lr_scale: f64,
 }
 
 /// The trained parameters of a store, sorted by name. A parameter with two names is listed once, under the first.
@@ -82,58 +103,59 @@ pub fn parameters(store: &VarStore) -> Vec<Parameter> {
     variables.retain(|(_, tensor)| seen.insert(tensor.data_ptr()));
     let parameter = |(name, tensor): (String, Tensor)| {
         let decays = decays(&name, &tensor.size());
-        Parameter { name, tensor, decays, rate_scale: 1.0 }
+        Parameter { name, tensor, decays, lr_scale: 1.0 }
     };
     variables.into_iter().map(parameter).collect()
 }
 
-/// Layer-wise rate decay (BEiT, MAE's fine-tuning): the factor on the rate of a vision transformer's parameter.
+/// Layer-wise lr decay (BEiT, MAE's fine-tuning): the factor on the lr of a vision transformer's parameter.
 ///
-/// What stands after the blocks has 1, block `i` of `depth` has `decay^(depth - i)`, tokens, positions and the patch
-/// projection have `decay^(depth + 1)`. Names are timm's.
-pub fn layer_rate(name: &str, depth: i64, decay: f64) -> f64 {
+/// Parameters after the blocks have 1, block `i` of `num_layers` has `decay^(num_layers - i)`; tokens, positions and the
+/// patch projection have `decay^(num_layers + 1)`. Names are timm's.
+pub fn layer_lr_scale(name: &str, num_layers: i64, decay: f64) -> f64 {
     let layer = match name.split('.').collect::<Vec<_>>().as_slice() {
-        ["blocks", block, ..] => block.parse().map_or(depth + 1, |block: i64| block + 1),
+        ["blocks", block, ..] => block.parse().map_or(num_layers + 1, |block: i64| block + 1),
         ["cls_token" | "pos_embed" | "patch_embed", ..] => 0,
-        _ => depth + 1,
+        _ => num_layers + 1,
     };
-    decay.powi((depth + 1 - layer) as i32)
+    decay.powi((num_layers + 1 - layer) as i32)
 }
 
-/// The state of one parameter: updates so far (a float scalar on its device), and the algorithm's buffers, each of the
-/// parameter's shape.
+/// The state of one parameter: its number of steps (a float scalar on its device), and the optimizer's buffers, each of
+/// the parameter's shape.
 #[derive(Debug)]
 struct State {
     step: Tensor,
     buffers: Vec<Tensor>,
 }
 
-/// The trained parameters of a store around a vision transformer of `depth` blocks, each at its [`layer_rate`].
-pub fn decayed_parameters(store: &VarStore, depth: i64, decay: f64) -> Vec<Parameter> {
+/// The trained parameters of a store around a vision transformer of `num_layers` blocks, each with its
+/// [`layer_lr_scale`].
+pub fn decayed_parameters(store: &VarStore, num_layers: i64, decay: f64) -> Vec<Parameter> {
     let mut all = parameters(store);
     for parameter in &mut all {
-        parameter.rate_scale = layer_rate(&parameter.name, depth, decay);
+        parameter.lr_scale = layer_lr_scale(&parameter.name, num_layers, decay);
     }
     all
 }
 
-/// Parameters with one rate (by its factor) and decay: their places, and their gradients.
+/// Parameters with the same lr factor and decay: their positions, and their gradients.
 type Group = ((f64, bool), Vec<(usize, Tensor)>);
 
 /// An optimizer over named parameters.
 #[derive(Debug)]
 pub struct Optimizer {
-    algorithm: Algorithm,
+    config: OptimizerConfig,
     weight_decay: f64,
     parameters: Vec<Parameter>,
-    states: Vec<Option<State>>, // one a parameter, from its first update on
+    states: Vec<Option<State>>, // one a parameter, from its first step on
 }
 
 impl Optimizer {
-    /// An optimizer that has not made a step.
-    pub fn new(algorithm: Algorithm, weight_decay: f64, parameters: Vec<Parameter>) -> Self {
+    /// An optimizer without a state.
+    pub fn new(config: OptimizerConfig, weight_decay: f64, parameters: Vec<Parameter>) -> Self {
         let states = parameters.iter().map(|_| None).collect();
-        Self { algorithm, weight_decay, parameters, states }
+        Self { config, weight_decay, parameters, states }
     }
 
     /// The parameters, in the order they were given.
@@ -141,7 +163,7 @@ impl Optimizer {
         &self.parameters
     }
 
-    /// Lets go of all gradients.
+    /// Drops all gradients.
     ///
     /// # Errors
     /// When torch fails.
@@ -149,12 +171,12 @@ impl Optimizer {
         shim::drop_gradients(self.parameters.iter().map(|parameter| &parameter.tensor))
     }
 
-    /// Updates every parameter that has a gradient, at learning rate `rate` times its own factor. Where the float scalar
+    /// Makes a step of every parameter that has a gradient, with `lr` times the parameter's own factor. If the float scalar
     /// `skip` (on the parameters' device) is 1, nothing changes.
     ///
     /// # Errors
     /// When torch fails.
-    pub fn step(&mut self, rate: f64, skip: Option<&Tensor>) -> Result<(), ModelError> {
+    pub fn step(&mut self, lr: f64, skip: Option<&Tensor>) -> Result<(), ModelError> {
         let mut groups: Vec<Group> = Vec::new();
         for (index, (parameter, state)) in self.parameters.iter().zip(&mut self.states).enumerate() {
             let gradient = parameter.tensor.f_grad()?;
@@ -162,9 +184,9 @@ impl Optimizer {
                 continue;
             }
             if state.is_none() {
-                *state = Some(State::new(self.algorithm, &parameter.tensor)?);
+                *state = Some(State::new(self.config, &parameter.tensor)?);
             }
-            let key = (parameter.rate_scale, parameter.decays);
+            let key = (parameter.lr_scale, parameter.decays);
             match groups.iter_mut().find(|(known, _)| *known == key) {
                 Some((_, members)) => members.push((index, gradient)),
                 None => groups.push((key, vec![(index, gradient)])),
@@ -178,8 +200,8 @@ impl Optimizer {
             };
             let members: Vec<(&Tensor, Tensor, &State)> = members.iter().filter_map(member).collect();
             let buffer = |at: usize| members.iter().map(|member| &member.2.buffers[at]).collect::<Vec<_>>();
-            match self.algorithm {
-                Algorithm::AdamW { beta1, beta2, epsilon } => shim::fused_adamw(
+            match self.config {
+                OptimizerConfig::AdamW { beta1, beta2, epsilon } => shim::fused_adamw(
                     &AdamTensors {
                         parameters: members.iter().map(|member| member.0).collect(),
                         gradients: members.iter().map(|member| &member.1).collect(),
@@ -187,24 +209,24 @@ impl Optimizer {
                         squares: buffer(1),
                         steps: members.iter().map(|member| &member.2.step).collect(),
                     },
-                    AdamConstants { rate: rate * scale, beta1, beta2, decay, epsilon },
+                    AdamConstants { lr: lr * scale, beta1, beta2, decay, epsilon },
                     skip,
                 )?,
-                Algorithm::Sgd { momentum } => {
+                OptimizerConfig::Sgd { momentum } => {
                     let tensors: Vec<_> = members
                         .iter()
                         .map(|(parameter, gradient, state)| (*parameter, gradient, &state.buffers[0]))
                         .collect();
-                    shim::fused_sgd(&tensors, rate * scale, momentum, decay, skip)?;
+                    shim::fused_sgd(&tensors, lr * scale, momentum, decay, skip)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Multiplies all gradients by `unscale` (a float scalar on their device; none means 1) and scales them so that their
-    /// norm is at most `most`, by `most / (norm + 1e-6)` capped at 1; 0 means no limit. Returns the L2 norm of all
-    /// gradients together before the limit, a scalar on the device, for which nothing waits.
+    /// Multiplies all gradients by `unscale` (a float scalar on their device; none means 1), then clips their norm to `most`
+    /// by the factor `most / (norm + 1e-6)`, at most 1; a `most` of 0 means no clipping. Returns the L2 norm of all
+    /// gradients together before clipping, a scalar on the device; the host does not wait for it.
     ///
     /// # Errors
     /// When torch fails.
@@ -232,7 +254,7 @@ impl Optimizer {
         Ok(norm)
     }
 
-    /// The gradients there are.
+    /// The gradients of the parameters that have one.
     fn gradients(&self) -> Result<Vec<Tensor>, ModelError> {
         let mut gradients = Vec::with_capacity(self.parameters.len());
         for parameter in &self.parameters {
@@ -245,12 +267,12 @@ impl Optimizer {
     }
 
     /// The state as named tensors: `exp_avg.NAME` and `exp_avg_sq.NAME`, or `momentum_buffer.NAME`, and `step.NAME`
-    /// (Int64, one value). Parameters never updated have none. The tensors are shared with the optimizer, not copied.
+    /// (Int64, one value). Parameters without a step have none. The tensors are shared with the optimizer, not copied.
     pub fn save_state(&self) -> Vec<(String, Tensor)> {
         let mut tensors = Vec::new();
         for (parameter, state) in self.parameters.iter().zip(&self.states) {
             let Some(state) = state else { continue };
-            for (buffer, tensor) in self.algorithm.buffers().iter().zip(&state.buffers) {
+            for (buffer, tensor) in self.config.buffers().iter().zip(&state.buffers) {
                 tensors.push((format!("{buffer}.{}", parameter.name), tensor.shallow_clone()));
             }
             let step = state.step.to_kind(Kind::Int64).to_device(Device::Cpu).view([1]);
@@ -259,8 +281,8 @@ impl Optimizer {
         tensors
     }
 
-    /// Takes over a state that [`save_state`](Self::save_state) gave. A parameter without a `step` counts as never
-    /// updated. On an error the optimizer stays as it was.
+    /// Loads a state that [`save_state`](Self::save_state) returned. A parameter without a `step` counts as one without a
+    /// step so far. On an error the optimizer keeps the state it had.
     ///
     /// # Errors
     /// When a buffer is missing or has another shape than its parameter.
@@ -273,7 +295,7 @@ impl Optimizer {
                 continue;
             };
             let mut buffers = Vec::new();
-            for buffer in self.algorithm.buffers() {
+            for buffer in self.config.buffers() {
                 let name = format!("{buffer}.{}", parameter.name);
                 let tensor = saved.get(&name).ok_or_else(|| ModelError::MissingState { name: name.clone() })?;
                 check_shape(&name, tensor, &parameter.tensor.size())?;
@@ -291,9 +313,9 @@ impl Optimizer {
 }
 
 impl State {
-    fn new(algorithm: Algorithm, parameter: &Tensor) -> Result<Self, ModelError> {
+    fn new(config: OptimizerConfig, parameter: &Tensor) -> Result<Self, ModelError> {
         let zeros = || parameter.detach().f_zeros_like();
-        let buffers = algorithm.buffers().iter().map(|_| zeros()).collect::<Result<_, _>>()?;
+        let buffers = config.buffers().iter().map(|_| zeros()).collect::<Result<_, _>>()?;
         Ok(Self { step: Tensor::f_zeros([], (Kind::Float, parameter.device()))?, buffers })
     }
 }

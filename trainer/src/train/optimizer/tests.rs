@@ -1,4 +1,4 @@
-//! Tests of the optimizers; their numbers are tested against PyTorch in `tests/tests/golden_trainer.rs`.
+//! Tests of the optimizers; their numbers are tested against PyTorch in `tests/training/tests/golden`.
 
 use super::*;
 use tch::Device;
@@ -32,7 +32,7 @@ fn weights(store: &VarStore) -> Vec<f32> {
         .collect()
 }
 
-const BOTH: [Algorithm; 2] = [Algorithm::PRETRAINING, Algorithm::FINE_TUNING];
+const BOTH: [OptimizerConfig; 2] = [OptimizerConfig::PRETRAINING, OptimizerConfig::FINE_TUNING];
 
 #[test]
 fn parameters_are_listed_once_with_their_decay() {
@@ -46,11 +46,11 @@ fn parameters_are_listed_once_with_their_decay() {
 }
 
 #[test]
-fn parameters_without_a_gradient_stay_as_they_are() {
-    for algorithm in BOTH {
+fn parameters_without_a_gradient_do_not_change() {
+    for config in BOTH {
         let store = store();
         let before = weights(&store);
-        let mut optimizer = Optimizer::new(algorithm, 0.5, parameters(&store));
+        let mut optimizer = Optimizer::new(config, 0.5, parameters(&store));
         backward(&store);
         optimizer.step(0.1, None).unwrap();
         let after = weights(&store);
@@ -61,11 +61,11 @@ fn parameters_without_a_gradient_stay_as_they_are() {
 }
 
 #[test]
-fn a_loaded_state_goes_on_bit_for_bit() {
-    for algorithm in BOTH {
+fn a_loaded_state_continues_bit_for_bit() {
+    for config in BOTH {
         let store = store();
-        let mut whole = Optimizer::new(algorithm, 0.1, parameters(&store));
-        let mut resumed = Optimizer::new(algorithm, 0.1, parameters(&store));
+        let mut whole = Optimizer::new(config, 0.1, parameters(&store));
+        let mut resumed = Optimizer::new(config, 0.1, parameters(&store));
         for step in 0..6 {
             let optimizer = if step < 3 { &mut whole } else { &mut resumed };
             optimizer.drop_gradients().unwrap();
@@ -78,7 +78,7 @@ fn a_loaded_state_goes_on_bit_for_bit() {
         let broken = weights(&store);
 
         let store = self::store();
-        let mut optimizer = Optimizer::new(algorithm, 0.1, parameters(&store));
+        let mut optimizer = Optimizer::new(config, 0.1, parameters(&store));
         for _ in 0..6 {
             optimizer.drop_gradients().unwrap();
             backward(&store);
@@ -89,9 +89,21 @@ fn a_loaded_state_goes_on_bit_for_bit() {
 }
 
 #[test]
+fn a_configuration_names_an_optimizer_by_its_kind() {
+    for (kind, name, config) in [
+        (OptimizerKind::Sgd, "\"sgd\"", OptimizerConfig::FINE_TUNING),
+        (OptimizerKind::AdamW, "\"adamw\"", OptimizerConfig::ADAMW),
+    ] {
+        assert_eq!(serde_json::to_string(&kind).unwrap(), name);
+        assert_eq!(serde_json::from_str::<OptimizerKind>(name).unwrap(), kind);
+        assert_eq!(kind.config(), config);
+    }
+}
+
+#[test]
 fn a_state_of_another_model_is_refused() {
     let store = store();
-    let mut optimizer = Optimizer::new(Algorithm::PRETRAINING, 0.0, parameters(&store));
+    let mut optimizer = Optimizer::new(OptimizerConfig::PRETRAINING, 0.0, parameters(&store));
     backward(&store);
     optimizer.step(0.1, None).unwrap();
     let mut state = optimizer.save_state();
@@ -106,7 +118,7 @@ fn a_state_of_another_model_is_refused() {
 #[test]
 fn clipping_returns_the_norm_before_and_never_scales_up() {
     let store = store();
-    let mut optimizer = Optimizer::new(Algorithm::FINE_TUNING, 0.0, parameters(&store));
+    let mut optimizer = Optimizer::new(OptimizerConfig::FINE_TUNING, 0.0, parameters(&store));
     assert_eq!(optimizer.clip_grad_norm(1.0, None).unwrap().double_value(&[]), 0.0);
     backward(&store);
     let norm = optimizer.clip_grad_norm(0.0, None).unwrap().double_value(&[]);
@@ -118,12 +130,12 @@ fn clipping_returns_the_norm_before_and_never_scales_up() {
 }
 
 #[test]
-fn the_rate_of_a_parameter_can_be_scaled() {
+fn the_lr_of_a_parameter_can_be_scaled() {
     let store = store();
     let mut listed = parameters(&store);
-    listed[1].rate_scale = 0.0;
+    listed[1].lr_scale = 0.0;
     let before = weights(&store);
-    let mut optimizer = Optimizer::new(Algorithm::PRETRAINING, 0.5, listed);
+    let mut optimizer = Optimizer::new(OptimizerConfig::PRETRAINING, 0.5, listed);
     backward(&store);
     optimizer.step(0.1, None).unwrap();
     let after = weights(&store);
@@ -132,12 +144,12 @@ fn the_rate_of_a_parameter_can_be_scaled() {
 }
 
 #[test]
-fn earlier_layers_learn_at_lower_rates() {
+fn earlier_layers_have_a_lower_lr() {
     for (name, exponent) in
         [("pos_embed", 3), ("patch_embed.proj.weight", 3), ("blocks.0.norm1.bias", 2), ("blocks.1.mlp.fc1.weight", 1)]
     {
-        assert!((layer_rate(name, 2, 0.5) - 0.5_f64.powi(exponent)).abs() < 1e-12, "{name}");
+        assert!((layer_lr_scale(name, 2, 0.5) - 0.5_f64.powi(exponent)).abs() < 1e-12, "{name}");
     }
-    assert_eq!(layer_rate("head.weight", 2, 0.5), 1.0);
-    assert_eq!(layer_rate("fc_norm.weight", 12, 0.65), 1.0);
+    assert_eq!(layer_lr_scale("head.weight", 2, 0.5), 1.0);
+    assert_eq!(layer_lr_scale("fc_norm.weight", 12, 0.65), 1.0);
 }

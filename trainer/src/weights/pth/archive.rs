@@ -1,8 +1,8 @@
-//! The zip archive of a PyTorch checkpoint: its directory, and entries read from where they lie.
+//! The zip archive of a PyTorch checkpoint: its directory and its entries.
 //!
-//! `torch.save` stores its entries uncompressed, so a directory and a position are all there is to read. Nothing is
-//! allocated that a header claims before it is compared with the file. Checksums are checked where there are any:
-//! `torch.serialization.set_crc32_options(False)` writes zeros.
+//! `torch.save` stores entries uncompressed, so reading needs only the directory and positions. Sizes in headers are compared
+//! with the size of the file before memory is allocated for them. Checksums are checked unless they are zero, as with
+//! `torch.serialization.set_crc32_options(False)`.
 //!
 //! Format: APPNOTE.TXT of PKWARE, 6.3.10, sections 4.3 and 4.5.3 (zip64, which torch always writes).
 
@@ -29,22 +29,22 @@ const ZIP64_END_SIZE: usize = 56;
 /// The longest comment that may follow the end of the directory.
 const LONGEST_COMMENT: u64 = 65_535;
 
-/// The largest directory that is read; one of 100,000 tensors has some 10 MB.
+/// The largest directory that is read, in bytes. The directory of 100,000 tensors has about 10 MB.
 const LARGEST_DIRECTORY: u64 = 1 << 28;
 
-/// Stands in a 32-bit field whose value is in the zip64 field.
+/// Value of a 32-bit field if the actual value is in the zip64 field.
 const IN_ZIP64: u64 = u32::MAX as u64;
 
-/// The zip64 extra field.
+/// Id of the zip64 extra field.
 const ZIP64_FIELD: u16 = 1;
 
-/// Where an entry lies.
+/// Position and size of an entry.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     header: u64,
     size: u64,
     checksum: u32,
-    /// Whether the bytes lie as they are: neither compressed nor encrypted.
+    /// Whether the bytes are neither compressed nor encrypted.
     stored: bool,
 }
 
@@ -65,7 +65,7 @@ impl Archive {
         Ok(Self { file, length, entries })
     }
 
-    /// Bytes of the whole file.
+    /// Size of the file in bytes.
     pub(super) fn length(&self) -> u64 {
         self.length
     }
@@ -75,7 +75,10 @@ impl Archive {
         self.entries.keys().map(String::as_str)
     }
 
-    /// The bytes of an entry, none if there is no such entry; at most `limit` of them.
+    /// The bytes of an entry; none if there is no such entry.
+    ///
+    /// # Errors
+    /// When the entry is damaged, compressed, or larger than `limit` bytes.
     pub(super) fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, PthError> {
         let Some(entry) = self.entries.get(name) else { return Ok(None) };
         if !entry.stored {
@@ -139,7 +142,7 @@ fn directory_entry(bytes: &[u8]) -> Option<(String, Entry, &[u8])> {
     let compressed = u64::from(u32_at(fixed, 20));
     let (mut size, mut header) = (u64::from(u32_at(fixed, 24)), u64::from(u32_at(fixed, 42)));
     let mut large = zip64_values(extra);
-    // The field holds those values alone which did not fit, in this order.
+    // The field has only the values that do not fit into 32 bits, in this order.
     if size == IN_ZIP64 {
         size = large.next()?;
     }
@@ -166,7 +169,7 @@ fn zip64_values(mut extra: &[u8]) -> impl Iterator<Item = u64> {
     values.chunks_exact(8).map(|value| u64_at(value, 0))
 }
 
-/// So many bytes of the file, none where it does not have them.
+/// `size` bytes of the file from `offset`; none if the file ends before.
 fn read_at(file: &File, length: u64, offset: u64, size: u64) -> Result<Option<Vec<u8>>, PthError> {
     if offset.checked_add(size).is_none_or(|end| end > length) {
         return Ok(None);
@@ -192,17 +195,17 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 mod tests {
     use super::*;
 
-    /// An archive of stored entries as `torch.save` writes them, with what the tests vary.
+    /// Builds an archive of stored entries as `torch.save` writes them, with variations.
     #[derive(Default)]
-    struct Made {
-        /// Sizes and positions stand in zip64 fields alone.
+    struct Builder {
+        /// Sizes and positions are in zip64 fields only.
         zip64: bool,
         /// No checksums are written.
         unchecked: bool,
         comment: &'static str,
     }
 
-    impl Made {
+    impl Builder {
         fn bytes(&self, entries: &[(&str, &[u8])]) -> Vec<u8> {
             let (mut file, mut directory) = (Vec::new(), Vec::new());
             for (name, data) in entries {
@@ -210,7 +213,7 @@ mod tests {
                 let checksum = if self.unchecked { 0 } else { crc32fast::hash(data) };
                 let field = |value: u64| if self.zip64 { u32::MAX } else { value as u32 }.to_le_bytes();
                 let size = field(data.len() as u64);
-                let padding = [0_u8; 7]; // torch aligns data by an extra field
+                let padding = [0_u8; 7]; // torch aligns data with an extra field
                 file.extend(LOCAL_HEADER);
                 file.extend([0; 10]);
                 file.extend([checksum.to_le_bytes(), size, size].concat());
@@ -220,7 +223,7 @@ mod tests {
 
                 let mut extra = Vec::new();
                 if self.zip64 {
-                    extra.extend(b"XX\x02\x00ab"); // a field of someone else's
+                    extra.extend(b"XX\x02\x00ab"); // a field of another kind
                     extra.extend(ZIP64_FIELD.to_le_bytes());
                     extra.extend(24_u16.to_le_bytes());
                     extra.extend([data.len() as u64, data.len() as u64, at].map(u64::to_le_bytes).concat());
@@ -270,10 +273,10 @@ mod tests {
     fn entries_of_both_sizes_are_read() {
         for zip64 in [false, true] {
             for comment in ["", "a comment, PK\x05 in it"] {
-                let made = Made { zip64, comment, ..Made::default() }.bytes(&ENTRIES);
-                let archive = open("sizes", &made).unwrap();
+                let bytes = Builder { zip64, comment, ..Builder::default() }.bytes(&ENTRIES);
+                let archive = open("sizes", &bytes).unwrap();
                 assert_eq!(archive.names().collect::<Vec<_>>(), ENTRIES.map(|(name, _)| name));
-                assert_eq!(archive.length(), made.len() as u64);
+                assert_eq!(archive.length(), bytes.len() as u64);
                 for (name, data) in ENTRIES {
                     assert_eq!(archive.read(name, 10).unwrap().as_deref(), Some(data));
                 }
@@ -284,27 +287,27 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_found_by_the_checksum_where_there_is_one() {
+    fn damage_is_found_by_the_checksum_if_there_is_one() {
         for unchecked in [false, true] {
-            let mut made = Made { unchecked, ..Made::default() }.bytes(&ENTRIES);
-            let at = made.windows(10).position(|window| window == b"0123456789").unwrap();
-            made[at] = b'9';
-            let read = open("damage", &made).unwrap().read("a/data/0", 10);
+            let mut bytes = Builder { unchecked, ..Builder::default() }.bytes(&ENTRIES);
+            let at = bytes.windows(10).position(|window| window == b"0123456789").unwrap();
+            bytes[at] = b'9';
+            let read = open("damage", &bytes).unwrap().read("a/data/0", 10);
             assert_eq!(read.is_ok(), unchecked, "{read:?}");
         }
     }
 
     #[test]
-    fn what_points_outside_the_file_is_refused() {
-        let made = Made::default().bytes(&ENTRIES);
-        for length in 0..made.len() {
-            assert!(open("cut", &made[..length]).is_err(), "{length}");
+    fn positions_outside_the_file_are_refused() {
+        let bytes = Builder::default().bytes(&ENTRIES);
+        for length in 0..bytes.len() {
+            assert!(open("cut", &bytes[..length]).is_err(), "{length}");
         }
-        // Every number of a directory at its largest, one by one.
+        // Sets each number of the directory to its largest value, one by one.
         for zip64 in [false, true] {
-            let made = Made { zip64, ..Made::default() }.bytes(&ENTRIES);
-            for at in 0..made.len() - 4 {
-                let mut changed = made.clone();
+            let bytes = Builder { zip64, ..Builder::default() }.bytes(&ENTRIES);
+            for at in 0..bytes.len() - 4 {
+                let mut changed = bytes.clone();
                 changed[at..at + 4].fill(0xFF);
                 if let Ok(archive) = open("claims", &changed) {
                     for (name, data) in ENTRIES {

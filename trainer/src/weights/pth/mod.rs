@@ -1,8 +1,8 @@
 //! PyTorch checkpoints read without Python: `torch.save` of a state dict, alone or with an optimizer's state and more.
 //!
-//! A checkpoint is a zip archive of a pickle and of the bytes of each storage. The pickle is read by a machine of our own
-//! which runs no code (`pth/unpickle.rs`); what it cannot make sense of is left out and named. Only storages that the state
-//! dict refers to are read, one at a time, and every claim is compared with the file before memory is taken for it.
+//! A checkpoint is a zip archive with a pickle and the bytes of each storage. The pickle is read without running code
+//! ([`unpickle`]); entries of the state dict that are not supported are left out and listed. Only the storages that the state
+//! dict uses are read, one at a time, and every size is compared with the file before memory is allocated for it.
 //!
 //! | read | not read |
 //! | --- | --- |
@@ -26,15 +26,15 @@ use unpickle::{Id, Pickle, TensorRef, Value, unpickle};
 
 pub use unpickle::UnpickleError;
 
-/// Keys under which checkpoints keep their weights, in the order they are looked for: MAE and the MRM release, timm and
-/// Lightning, and what else is usual.
+/// Keys under which checkpoints have their weights, in order of priority: MAE and the MRM release, timm and Lightning, other
+/// usual ones.
 const STATE_KEYS: [&str; 4] = ["model", "state_dict", "model_state_dict", "module"];
 
-/// The largest pickle that is read, in bytes. That of a thousand tensors with an optimizer's state has less than one MB.
-const LARGEST_PICKLE: u64 = 1 << 26;
+/// Largest pickle that is read, in bytes. The pickle of a thousand tensors with an optimizer's state has less than one MB.
+const MAX_PICKLE: u64 = 1 << 26;
 
-/// Tensors may share their storage, or repeat its values; all of them together are this many files at most.
-const MOST_FILES: u64 = 8;
+/// Tensors may share a storage or repeat its values; the bytes of all tensors are at most this multiple of the file's size.
+const MAX_EXPANSION: u64 = 8;
 
 /// The first bytes of the format before PyTorch 1.6: a pickle of protocol 2 that holds torch's magic number.
 const LEGACY_MAGIC: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
@@ -42,17 +42,17 @@ const LEGACY_MAGIC: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
 /// The first bytes of a zip archive's first entry.
 const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
 
-/// Why a checkpoint cannot be read.
+/// An error of reading a checkpoint.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PthError {
     /// The file cannot be read.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// It is no checkpoint that is supported, or it is damaged.
+    /// The checkpoint is damaged, or its format is not supported.
     #[error("{0}")]
     Format(String),
-    /// The pickle in it is damaged.
+    /// Its pickle is damaged.
     #[error(transparent)]
     Pickle(#[from] UnpickleError),
     /// An error of libtorch.
@@ -69,17 +69,17 @@ impl PthError {
 /// The weights of a checkpoint.
 #[derive(Debug, Default)]
 pub struct StateDict {
-    /// The key they lay under; none where the checkpoint is the state dict.
+    /// The key of the state dict in the checkpoint; none if the checkpoint is the state dict.
     pub key: Option<String>,
-    /// The tensors in their order, contiguous, of the kind they are stored in.
+    /// The tensors in their order, contiguous, of the stored kind.
     pub tensors: Vec<(String, Tensor)>,
-    /// Entries of the state dict that were left out, and why.
+    /// Entries of the state dict that were left out, with the reason.
     pub skipped: Vec<(String, String)>,
-    /// What else the checkpoint holds: an optimizer's state, arguments, an epoch.
-    pub beside: Vec<String>,
+    /// Other keys of the checkpoint: an optimizer's state, arguments, an epoch.
+    pub other_keys: Vec<String>,
 }
 
-/// Whether a file begins as a checkpoint of PyTorch, of whatever version.
+/// Whether a file begins like a checkpoint of PyTorch, of any version.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -97,7 +97,7 @@ fn start_of(path: &Path) -> Result<Vec<u8>, PthError> {
 /// Reads the state dict of a checkpoint.
 ///
 /// # Errors
-/// When it is damaged, of a format that is not read, or holds no state dict.
+/// When it is damaged, its format is not supported, or it has no state dict.
 pub fn read(path: &Path) -> Result<StateDict, PthError> {
     let start = start_of(path)?;
     if start.starts_with(LEGACY_MAGIC) {
@@ -106,7 +106,7 @@ pub fn read(path: &Path) -> Result<StateDict, PthError> {
         return Err(PthError::format(problem));
     }
     if !start.starts_with(ZIP_MAGIC) {
-        return Err(PthError::format("no checkpoint written by torch.save: it is no zip archive"));
+        return Err(PthError::format("not a checkpoint of torch.save: it is not a zip archive"));
     }
     let archive = Archive::open(path)?;
     let root = root_folder(&archive)?;
@@ -116,7 +116,7 @@ pub fn read(path: &Path) -> Result<StateDict, PthError> {
         let order = String::from_utf8_lossy(&order).into_owned();
         return Err(PthError::format(format!("in the byte order `{order}`; save it again on a little-endian machine")));
     }
-    let pickle = archive.read(&format!("{root}data.pkl"), LARGEST_PICKLE)?;
+    let pickle = archive.read(&format!("{root}data.pkl"), MAX_PICKLE)?;
     let pickle = unpickle(&pickle.ok_or_else(|| PthError::format("no data.pkl"))?)?;
     let (mut state, entries) = find_state(&pickle)?;
     let mut tensors = Vec::new();
@@ -133,7 +133,7 @@ pub fn read(path: &Path) -> Result<StateDict, PthError> {
     Ok(state)
 }
 
-/// The folder of an archive in which its entries lie, with a slash at its end.
+/// The prefix of an archive's entries: a folder with a slash at its end, or empty.
 fn root_folder(archive: &Archive) -> Result<String, PthError> {
     let has = |end: &str| archive.names().any(|name| name.ends_with(end));
     if has("constants.pkl") || archive.names().any(|name| name.contains("/code/")) {
@@ -142,16 +142,15 @@ fn root_folder(archive: &Archive) -> Result<String, PthError> {
         return Err(PthError::format(problem));
     }
     let pickle = archive.names().find(|name| *name == "data.pkl" || name.ends_with("/data.pkl"));
-    let pickle =
-        pickle.ok_or_else(|| PthError::format("no checkpoint written by torch.save: there is no data.pkl in it"))?;
+    let pickle = pickle.ok_or_else(|| PthError::format("not a checkpoint of torch.save: it has no data.pkl"))?;
     Ok(pickle.strip_suffix("data.pkl").unwrap_or_default().to_owned())
 }
 
-/// The state dict in what was pickled, and its entries by name, in their order.
+/// The state dict of a pickle, and its entries by name, in their order.
 fn find_state(pickle: &Pickle) -> Result<(StateDict, Vec<(String, Id)>), PthError> {
     let advice = "in Python, torch.save(model.state_dict(), NEW) writes what is needed";
     let Value::Dict(root) = pickle.root() else {
-        return Err(PthError::format(format!("no dict but {}; {advice}", describe(pickle.root()))));
+        return Err(PthError::format(format!("not a dict but {}; {advice}", describe(pickle.root()))));
     };
     let root = named(pickle, root);
     let has_tensor =
@@ -162,12 +161,13 @@ fn find_state(pickle: &Pickle) -> Result<(StateDict, Vec<(String, Id)>), PthErro
             Value::Dict(entries) => {
                 let entries = named(pickle, entries);
                 if has_tensor(&entries) {
-                    let beside = root.iter().filter(|(name, _)| name != key).map(|(name, _)| name.clone()).collect();
-                    return Ok((StateDict { key: Some(key.to_owned()), beside, ..StateDict::default() }, entries));
+                    let other_keys =
+                        root.iter().filter(|(name, _)| name != key).map(|(name, _)| name.clone()).collect();
+                    return Ok((StateDict { key: Some(key.to_owned()), other_keys, ..StateDict::default() }, entries));
                 }
             }
             Value::Opaque(class) if !has_tensor(&root) => {
-                return Err(PthError::format(format!("`{key}` holds an object of {class}, no state dict; {advice}")));
+                return Err(PthError::format(format!("`{key}` is an object of {class}, not a state dict; {advice}")));
             }
             _ => {}
         }
@@ -182,7 +182,7 @@ fn find_state(pickle: &Pickle) -> Result<(StateDict, Vec<(String, Id)>), PthErro
     Err(PthError::format(format!("no state dict in it; its keys are: {}", keys.join(", "))))
 }
 
-/// The entries of a dict whose keys are texts, in their order; the last value of a key counts.
+/// The entries of a dict with text keys, in their order; a repeated key has its last value.
 fn named(pickle: &Pickle, entries: &[(Id, Id)]) -> Vec<(String, Id)> {
     let mut places: HashMap<&str, usize> = HashMap::new();
     let mut named: Vec<(String, Id)> = Vec::new();
@@ -198,11 +198,11 @@ fn named(pickle: &Pickle, entries: &[(Id, Id)]) -> Vec<(String, Id)> {
     named
 }
 
-/// What a value is, for a message.
+/// The type of a value, for a message.
 fn describe(value: &Value) -> String {
     match value {
         Value::None => "None".to_owned(),
-        Value::Bool(value) => format!("the truth value {value}"),
+        Value::Bool(value) => format!("the bool {value}"),
         Value::Int(value) => format!("the number {value}"),
         Value::Float(value) => format!("the number {value}"),
         Value::Text(_) => "a text".to_owned(),
@@ -223,7 +223,7 @@ fn load(
     root: &str,
     tensors: Vec<(String, &TensorRef, Kind)>,
 ) -> Result<Vec<(String, Tensor)>, PthError> {
-    let limit = archive.length().saturating_mul(MOST_FILES);
+    let limit = archive.length().saturating_mul(MAX_EXPANSION);
     let mut all = 0_u64;
     let mut by_storage: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (index, (name, tensor, kind)) in tensors.iter().enumerate() {
@@ -240,7 +240,7 @@ fn load(
         for index in indices {
             let (name, tensor, kind) = &tensors[index];
             let bytes = bytes.as_deref().ok_or_else(|| {
-                PthError::format(format!("`{name}` lies in storage {storage}, which the archive does not have"))
+                PthError::format(format!("`{name}` is in storage {storage}, which the archive does not have"))
             })?;
             let elements = match &flat {
                 Some((known, elements)) if known == kind => elements.shallow_clone(),
@@ -253,25 +253,25 @@ fn load(
     Ok(tensors.into_iter().zip(loaded).filter_map(|((name, ..), tensor)| Some((name, tensor?))).collect())
 }
 
-/// Number of elements of a size, none if it is negative or past 64 bits.
+/// Number of elements of a shape; none if it is negative or does not fit into 64 bits.
 fn elements(size: &[i64]) -> Option<u64> {
     size.iter().try_fold(1_u64, |count, &side| count.checked_mul(u64::try_from(side).ok()?))
 }
 
 /// A storage as a tensor of one dimension.
 fn flat_tensor(bytes: &[u8], kind: Kind) -> Result<Tensor, PthError> {
-    // A truth value is one byte, of which torch wants nothing but 0 and 1.
+    // A bool is one byte, which must be 0 or 1 for torch.
     let stored = if kind == Kind::Bool { Kind::Uint8 } else { kind };
     let count = bytes.len() / kind.elt_size_in_bytes();
     let flat = Tensor::f_from_data_size(bytes, &[count as i64], stored)?;
     Ok(if kind == Kind::Bool { flat.f_ne(0)? } else { flat })
 }
 
-/// A contiguous copy of the part of a storage that a tensor shows.
+/// A contiguous copy of the view of a storage that a tensor is.
 fn view(name: &str, storage: &Tensor, tensor: &TensorRef) -> Result<Tensor, PthError> {
     let TensorRef { offset, size, stride, .. } = tensor;
     let empty = size.contains(&0);
-    // Strides are checked here, since torch takes negative ones for a fault of its caller's.
+    // Strides are checked here, since torch panics on negative ones.
     let reach = size.iter().zip(stride).try_fold(*offset, |reach, (side, stride)| {
         if *stride < 0 { None } else { reach.checked_add((side - 1).max(0).checked_mul(*stride)?) }
     });
@@ -285,7 +285,7 @@ fn view(name: &str, storage: &Tensor, tensor: &TensorRef) -> Result<Tensor, PthE
     if empty {
         return Ok(Tensor::f_zeros(size.as_slice(), (storage.kind(), tch::Device::Cpu))?);
     }
-    // A copy in any case: contiguous() would let a small view keep its whole storage.
+    // Always a copy: with contiguous() a small view could keep its whole storage in memory.
     let mut copy = Tensor::f_empty(size.as_slice(), (storage.kind(), tch::Device::Cpu))?;
     copy.f_copy_(&storage.f_as_strided(size, stride, *offset)?)?;
     Ok(copy)
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn views_are_copied_in_their_own_order() {
+    fn views_are_copied_in_their_order() {
         let storage = Tensor::arange(12, (Kind::Float, tch::Device::Cpu));
         let shown = |offset, size: &[i64], stride: &[i64]| view("x", &storage, &reference(offset, size, stride));
         let transposed = shown(0, &[4, 3], &[1, 4]).unwrap();
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn truth_values_are_zero_or_one() {
+    fn bools_are_zero_or_one() {
         let flat = flat_tensor(&[0, 1, 7, 255], Kind::Bool).unwrap();
         assert_eq!(flat, Tensor::from_slice(&[false, true, true, true]));
         assert_eq!(flat_tensor(&[0; 7], Kind::Float).unwrap().size(), [1]);

@@ -1,0 +1,10 @@
+//! The library `dataset` and its commands: splits, loader, exports, checks, and other readers of the same files.
+
+mod export;
+mod inspect;
+mod interop;
+mod loader;
+mod old_formats;
+mod splits;
+mod transforms;
+mod verify;

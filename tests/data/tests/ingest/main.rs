@@ -1,0 +1,8 @@
+//! A run of `ingest`: what it writes, survives and refuses; pixels, reports and privacy.
+
+mod changed_input;
+mod dicom;
+mod privacy;
+mod reports;
+mod run;
+mod unreadable_input;

@@ -1,0 +1,642 @@
+//! Damaged and hostile input: mutated real files. No input may cause a panic, end the process, hang, or take more memory than
+//! the limits of `ingest::dicom::limits` allow.
+//!
+//! Each target tries three hundred cases, or as many as `MRM_FUZZ_SECONDS` leaves time for; a failure prints the number of its
+//! case, which `MRM_FUZZ_CASE` runs alone. Inputs that failed before are in `tests/corpus/TARGET/NAME[.N]` (NAME is the
+//! seed that they came from) and are tried first.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use dicom_core::{DataElement, PrimitiveValue, VR};
+use dicom_dictionary_std::tags;
+use helpers::{args, contents, folder, golden_json, ok, phantom, phantom_of, real_data, tests_folder};
+use ingest::dicom::limits::MAX_VALUES;
+use ingest::image::intensity::Tone;
+use ingest::image::pipeline;
+use ingest::image::pipeline::{Fit, Scratch};
+use ingest::report::tokenizer;
+use ingest::run::plan::Source;
+use ingest::sources::TableOptions;
+use ingest::sources::shared::table;
+use ingest::{report, sources};
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Memory that one image may take: eight bytes for each value of the largest image.
+const PICTURE: usize = 8 * MAX_VALUES as usize;
+/// Memory that one small text or table may take.
+const TEXT: usize = 128 << 20;
+
+/// Counts what is allocated.
+struct Counted;
+
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is passed unchanged to the system's allocator.
+unsafe impl GlobalAlloc for Counted {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
+        PEAK.fetch_max(now, Relaxed);
+        // SAFETY: as above.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counted = Counted;
+/// Place of a panic in this project's code, caught or not.
+static OWN_PANIC: Mutex<Option<String>> = Mutex::new(None);
+
+fn watch_panics() {
+    static ONCE: OnceLock<()> = OnceLock::new();
+    ONCE.get_or_init(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let place = panic.location().map_or_else(String::new, ToString::to_string);
+            let of_others = place.contains("/registry/") || place.contains("/rustc/");
+            if place.contains("tests/data/") || place.contains("tests/helpers/") {
+                usual(panic);
+            } else if !of_others {
+                *OWN_PANIC.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic.to_string());
+            }
+        }));
+    });
+}
+
+/// What a target tries: the name of the seed, the bytes made of it, and a folder to work in.
+type Try<'a> = &'a dyn Fn(&Path, &str, &[u8]);
+
+/// Runs one input, and returns the memory that it took in addition.
+fn measured(work: impl FnOnce()) -> usize {
+    let before = NOW.load(Relaxed);
+    PEAK.store(before, Relaxed);
+    work();
+    let own = OWN_PANIC.lock().unwrap_or_else(PoisonError::into_inner).take();
+    assert!(own.is_none(), "{}", own.unwrap_or_default());
+    PEAK.load(Relaxed).saturating_sub(before)
+}
+
+/// Prints the number of the failed case, and keeps its input.
+struct Case<'a> {
+    target: &'a str,
+    number: String,
+    seed: &'a str,
+    input: &'a [u8],
+}
+
+impl Drop for Case<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let Self { target, number, seed, input } = self;
+            let name = format!("{}-{target}-{number}-{seed}", std::process::id()).replace('/', "_");
+            let kept = std::env::temp_dir().join(name);
+            let printed = match fs::write(&kept, input) {
+                Ok(()) => format!("its input is {}", kept.display()),
+                Err(error) => format!("its input could not be kept: {error}"),
+            };
+            eprintln!("{target}: MRM_FUZZ_CASE={number} ({seed}) failed; {printed}");
+        }
+    }
+}
+
+/// Mutations of each target, unless `MRM_FUZZ_SECONDS` is set.
+const CASES: u64 = 300;
+/// One target at a time: memory is counted for the whole process.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn mutate_and_try(target: &str, seeds: &[(String, Vec<u8>)], place: &Path, limit: usize, attempt: Try<'_>) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    watch_panics();
+    let one = |number: String, seed: &str, input: &[u8]| {
+        let case = Case { target, number, seed, input };
+        let started = Instant::now();
+        let peak = measured(|| attempt(place, seed, input));
+        assert!(peak <= limit, "{} MiB for an input of {} bytes", peak >> 20, input.len());
+        assert!(started.elapsed() < Duration::from_mins(1), "{:?}", started.elapsed());
+        drop(case);
+    };
+    for (name, seed) in seeds {
+        one("unchanged".to_owned(), name, seed);
+    }
+    let corpus = tests_folder().join("corpus").join(target);
+    if corpus.is_dir() {
+        for (name, input) in contents(&corpus) {
+            let seed = seeds.iter().map(|(seed, _)| seed).filter(|seed| name.starts_with(seed.as_str()));
+            one(format!("corpus/{name}"), seed.max_by_key(|seed| seed.len()).unwrap_or(&name), &input);
+        }
+    }
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    if let Some(case) = number("MRM_FUZZ_CASE") {
+        let (seed, input) = mutated(seeds, case);
+        return one(case.to_string(), seed, &input);
+    }
+    // The number of cases is fixed, so that the result does not depend on the speed of the machine.
+    let (most, seconds) = number("MRM_FUZZ_SECONDS").map_or((CASES, 600), |seconds| (u64::MAX, seconds));
+    // Resets the largest resident size.
+    let _ = fs::write("/proc/self/clear_refs", "5");
+    let resident = |field: &str| -> usize {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let kilobytes =
+            status.lines().find_map(|line| line.strip_prefix(field)?.split_whitespace().next()?.parse().ok());
+        kilobytes.unwrap_or(0) << 10
+    };
+    let before = resident("VmRSS:");
+    let started = Instant::now();
+    // Written for a crash that ends the process.
+    let mut trace = (most > CASES).then(|| {
+        let path = std::env::temp_dir().join(format!("{}-{target}.case", std::process::id()));
+        fs::File::create(path).expect("a trace")
+    });
+    let mut cases = 0;
+    while cases < most && started.elapsed() < Duration::from_secs(seconds) {
+        if let Some(trace) = &mut trace {
+            writeln!(trace, "{cases}").expect("a trace");
+        }
+        let (seed, input) = mutated(seeds, cases);
+        one(cases.to_string(), seed, &input);
+        cases += 1;
+    }
+    // Includes the memory that decoders take from C's allocator.
+    let grown = resident("VmHWM:").saturating_sub(before);
+    eprintln!("{target}: {cases} cases, {} MiB resident at most", grown >> 20);
+    assert!(grown < limit + (256 << 20), "{} MiB resident", grown >> 20);
+    assert!(cases > 0);
+}
+
+/// The input of a case: a seed with one to four changes.
+fn mutated(seeds: &[(String, Vec<u8>)], case: u64) -> (&str, Vec<u8>) {
+    let mut random = ChaCha8Rng::seed_from_u64(case);
+    let (name, seed) = seeds.choose(&mut random).expect("seeds");
+    let mut bytes = seed.clone();
+    for _ in 0..random.random_range(1..=4) {
+        if bytes.is_empty() {
+            bytes.push(random.random());
+        }
+        // Headers come first, and are changed more often than pixels.
+        let reach = if random.random_bool(0.6) { bytes.len().min(2048) } else { bytes.len() };
+        let at = random.random_range(0..reach);
+        let to = (at + 1 + (random.random_range(0.0..1.0f64).powi(4) * 4096.0) as usize).min(bytes.len());
+        match random.random_range(0..9) {
+            0 => bytes[at] ^= 1 << random.random_range(0..8),
+            1 => bytes[at] = *[0, 1, 0x7f, 0x80, 0xff, b',', b'"', b'\n', b':'].choose(&mut random).expect("bytes"),
+            2 => bytes.truncate(at),
+            3 => drop(bytes.drain(at..to)),
+            4 => {
+                let again = bytes[at..to].to_vec();
+                bytes.splice(at..at, again);
+            }
+            5 => {
+                let run = vec![random.random(); to - at];
+                bytes.splice(at..at, run);
+            }
+            // A length or a size with an extreme value.
+            6 => {
+                let value = *[0u32, 1, 0x7fff, 0xffff, 0x7fff_ffff, 0xffff_fff0, 0xffff_ffff]
+                    .choose(&mut random)
+                    .expect("a value");
+                let wide: &[u8] = match random.random_range(0..3) {
+                    0 => &value.to_le_bytes(),
+                    1 => &value.to_be_bytes(),
+                    _ => &(value as u16).to_le_bytes(),
+                };
+                let end = (at + wide.len()).min(bytes.len());
+                bytes[at..end].copy_from_slice(&wide[..end - at]);
+            }
+            // The rest of another seed.
+            7 => {
+                let (_, other) = seeds.choose(&mut random).expect("seeds");
+                bytes.truncate(at);
+                let from = random.random_range(0..=other.len().min(at + 64));
+                bytes.extend_from_slice(&other[from..]);
+            }
+            _ => bytes[at..to].iter_mut().for_each(|byte| *byte = random.random()),
+        }
+    }
+    (name, bytes)
+}
+
+fn named(contents: impl IntoIterator<Item = (String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
+    contents.into_iter().map(|(name, bytes)| (name.rsplit('/').next().unwrap_or(&name).to_owned(), bytes)).collect()
+}
+
+/// Small synthetic DICOM files, and all real ones.
+fn dicom_files(temporary: &Path) -> Vec<(String, Vec<u8>)> {
+    let dicom = |(name, _): &(String, Vec<u8>)| name.ends_with(".dcm");
+    let mut files = named(contents(&phantom(temporary, 3)).into_iter().filter(dicom));
+    if let Some(data) = real_data() {
+        files.extend(named(contents(&data.join("dicom")).into_iter().filter(dicom)));
+    }
+    files
+}
+
+fn decode(bytes: &[u8]) -> Result<dataset::format::image_codec::GrayPixels, String> {
+    let tone = [Tone::Voi, Tone::Minmax, Tone::MimicCxrJpg][bytes.len() % 3];
+    let gray = pipeline::decode(bytes, tone)?;
+    assert_eq!(gray.pixels.len(), gray.width as usize * gray.height as usize);
+    Ok(gray)
+}
+
+fn pictures(_: &Path, _: &str, bytes: &[u8]) {
+    if let Ok(gray) = decode(bytes) {
+        let fits = [Fit::Shorter, Fit::Pad, Fit::Stretch][bytes.len() % 3];
+        let stored = pipeline::store(bytes, Tone::Voi, 64, fits, &mut Scratch::default()).expect("it decodes");
+        assert_eq!(stored.source, (gray.width, gray.height));
+    }
+    // Files of classes that are no radiographs as well.
+    if let Ok(dicom) = ingest::dicom::read(bytes) {
+        let mut gray = Vec::new();
+        ingest::image::intensity::to_gray(&dicom, Tone::Voi, &mut gray);
+        assert_eq!(gray.len(), dicom.width as usize * dicom.height as usize);
+    }
+}
+
+fn reports(_: &Path, _: &str, bytes: &[u8]) {
+    let text = table::decode_text(bytes.to_vec());
+    report::sections(&text);
+    report::main_sections(&text);
+    report::normalize_heading(&text);
+}
+
+fn tokenizers(place: &Path, _: &str, bytes: &[u8]) {
+    let path = place.join("tokenizer.json");
+    fs::write(&path, bytes).expect("written");
+    if let Ok(tokenizer) = tokenizer::load(&path) {
+        let printed =
+            tokenizer::token_ids(&tokenizer, "The lungs are clear; no ___ effusion, heart is énlarged (12.5 cm).", 48);
+        assert!(printed.is_err() || printed.is_ok_and(|ids| ids.len() <= 48));
+    }
+}
+
+/// Plans a raw directory of which one table is replaced.
+fn plans(source: &dyn Source, raw: &Path, name: &str, bytes: &[u8]) {
+    let path = raw.join(name);
+    let before = fs::read(&path).ok();
+    fs::write(&path, bytes).expect("written");
+    if let Ok(plan) = source.plan(raw) {
+        assert!(plan.records.is_sorted_by(|a, b| a.record_id < b.record_id));
+        assert!(plan.records.iter().all(|record| record.labels.len() == plan.findings.len()));
+        for runs in plan.records.iter().filter_map(|record| record.mask.as_ref()) {
+            let drawn = runs.draw(64, 48);
+            assert!(drawn.is_err() || drawn.is_ok_and(|mask| mask.len() == 64 * 48));
+        }
+        plan.sha256();
+    }
+    match before {
+        Some(before) => fs::write(&path, before).expect("written"),
+        None => fs::remove_file(&path).expect("removed"),
+    }
+}
+
+/// The tables and XML files of a raw directory; gzipped ones also plain.
+fn tables(raw: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut seeds = Vec::new();
+    for (name, bytes) in contents(raw) {
+        if let Some(plain) = name.strip_suffix(".gz").filter(|name| name.ends_with(".csv")) {
+            let mut text = Vec::new();
+            std::io::copy(&mut flate2::read::GzDecoder::new(bytes.as_slice()), &mut text).expect("gzip");
+            fs::remove_file(raw.join(&name)).expect("removed");
+            fs::write(raw.join(plain), &text).expect("written");
+            seeds.push((plain.to_owned(), text));
+            seeds.push((name, bytes));
+        } else if [".csv", "_list.txt", ".xml"].iter().any(|ending| name.ends_with(ending)) {
+            seeds.push((name, bytes));
+        }
+    }
+    seeds
+}
+
+#[test]
+fn dicom() {
+    let temporary = folder();
+    mutate_and_try("dicom", &dicom_files(temporary.path()), temporary.path(), PICTURE, &pictures);
+}
+
+#[test]
+fn rasters() {
+    let temporary = folder();
+    let gray = dataset::format::image_codec::GrayPixels {
+        width: 40,
+        height: 30,
+        pixels: (0..1200).map(|at| (at % 251) as u8).collect(),
+    };
+    let encoded = |encoding| gray.clone().encode(encoding).expect("an image");
+    let mut seeds = vec![
+        ("gray.png".to_owned(), encoded(dataset::format::record::ImageEncoding::Png)),
+        ("gray.jpg".to_owned(), encoded(dataset::format::record::ImageEncoding::Jpeg)),
+    ];
+    if let Some(data) = real_data() {
+        let mut real = named(contents(&data.join("covid-chestxray/images")));
+        real.sort_by_key(|(_, bytes)| bytes.len());
+        real.truncate(20);
+        seeds.extend(real);
+        seeds.extend(named(contents(&data.join("nih-sample")).into_iter().filter(|(name, _)| name.ends_with(".png"))));
+    }
+    mutate_and_try("rasters", &seeds, temporary.path(), PICTURE, &pictures);
+}
+
+/// Shards, verified and read without. Half of the seeds have their bytes reversed, since a footer comes last.
+#[test]
+fn shards() {
+    let temporary = folder();
+    let raw = phantom(temporary.path(), 12);
+    let mut seeds = Vec::new();
+    for (name, more) in [
+        ("raw", &["--image-encoding", "raw"]),
+        ("png", &["--image-encoding", "png"]),
+        ("lz4", &["--compression", "lz4"]),
+        ("zstd", &["--compression", "zstd"]),
+    ] {
+        let out = temporary.path().join(name);
+        let small = args!["mimic-cxr", &raw, &out, "--size", "24", "--vocab-size", "400"];
+        ok("ingest", small.into_iter().chain(more.map(Into::into)));
+        // Checksums would reject the damaged bytes before the code under test.
+        let storage = dataset::Storage::folder(&out);
+        let mut manifest = dataset::format::manifest::Manifest::load(&storage).expect("a manifest");
+        manifest.shards.iter_mut().for_each(|shard| shard.footer = None);
+        manifest.save(&storage).expect("saved");
+        let shard = fs::read(out.join("shards/part-00000.parquet")).expect("a shard");
+        seeds.push((format!("{name}.reversed"), shard.iter().rev().copied().collect()));
+        seeds.push((name.to_owned(), shard));
+    }
+    let attempt = |place: &Path, seed: &str, bytes: &[u8]| {
+        let name = seed.trim_end_matches(".reversed");
+        let mut shard = bytes.to_vec();
+        if name != seed {
+            shard.reverse();
+        }
+        let out = place.join(name);
+        fs::write(out.join("shards/part-00000.parquet"), &shard).expect("written");
+        let problems = dataset::commands::verify::verify(&out, &|_| {}).expect("a manifest");
+        let is_whole = seeds.iter().any(|(other, whole)| other == name && *whole == shard);
+        assert_eq!(problems.is_empty(), is_whole, "{problems:?}");
+        let dataset = dataset::Dataset::open(&out).expect("a manifest").without_checksums();
+        for row in 0..dataset.len() {
+            if let Ok(record) = dataset.record(row) {
+                let _ = dataset.image(row, record.height, record.width);
+            }
+        }
+        let _ = dataset.columns(&["image"]);
+        let _ = dataset.metadata();
+    };
+    mutate_and_try("shards", &seeds, temporary.path(), PICTURE, &attempt);
+}
+
+#[test]
+fn report_texts() {
+    let temporary = folder();
+    let texts = contents(&phantom(temporary.path(), 20)).into_iter().filter(|(name, _)| name.ends_with(".txt"));
+    let mut seeds = named(texts);
+    let golden = golden_json("report_sections.json");
+    let mut wait = vec![&golden];
+    // Every longer text of the golden file.
+    while let Some(value) = wait.pop() {
+        match value {
+            serde_json::Value::String(text) if text.len() > 200 && seeds.len() < 200 => {
+                seeds.push((format!("golden-{}", seeds.len()), text.clone().into_bytes()));
+            }
+            serde_json::Value::Array(values) => wait.extend(values),
+            serde_json::Value::Object(values) => wait.extend(values.values()),
+            _ => {}
+        }
+    }
+    mutate_and_try("report_texts", &seeds, temporary.path(), TEXT, &reports);
+}
+
+#[test]
+fn tokenizer_files() {
+    let temporary = folder();
+    let texts: Vec<String> =
+        (0..50).map(|i| format!("Small left pleural effusion, {i} cm. No pneumothorax.")).collect();
+    let trained = tokenizer::train(&texts, 120).expect("trained").to_string(true).expect("JSON");
+    // A large vocabulary is slow to read, so the real file alternates with small ones.
+    let mut seeds: Vec<_> = (0..20).map(|i| (format!("trained-{i}"), trained.clone().into_bytes())).collect();
+    if let Some(data) = real_data() {
+        seeds.push(("real".to_owned(), fs::read(data.join("mimic_wordpiece.json")).expect("a tokenizer")));
+    }
+    mutate_and_try("tokenizer_files", &seeds, temporary.path(), TEXT, &tokenizers);
+}
+
+/// Mutates the tables (and XML files) of a source's raw directory, one at a time, and plans it.
+fn source_tables(layout: &str, source: &dyn Source) {
+    let temporary = folder();
+    let raw = phantom_of(layout, temporary.path(), 6);
+    mutate_and_try(&format!("{layout}_tables"), &tables(&raw), &raw, TEXT, &|raw, name, bytes| {
+        plans(source, raw, name, bytes);
+    });
+}
+
+#[test]
+fn mimic_cxr_tables() {
+    source_tables("mimic-cxr", &sources::MimicCxr::default());
+}
+
+#[test]
+fn chexpert_tables() {
+    source_tables("chexpert", &sources::Chexpert { no_images: false });
+}
+
+#[test]
+fn nih_tables() {
+    source_tables("nih", &sources::Nih { no_images: false });
+}
+
+#[test]
+fn covid_tables() {
+    source_tables("covid", &sources::Covid { no_images: false });
+}
+
+#[test]
+fn rsna_tables() {
+    source_tables("rsna", &sources::Rsna);
+}
+
+/// The run lengths of the masks are drawn too.
+#[test]
+fn siim_tables() {
+    source_tables("siim", &sources::Siim);
+}
+
+/// XML reports.
+#[test]
+fn openi_reports() {
+    source_tables("openi", &sources::OpenI { reports_alone: false });
+}
+
+#[test]
+fn folder_tables() {
+    let column = |name: &str| Some(name.to_owned());
+    let source = |raw: &Path| {
+        let table = TableOptions {
+            table: raw.join("films.csv"),
+            image_column: "file".to_owned(),
+            report_column: column("report"),
+            patient_column: column("patient"),
+            study_column: column("study"),
+            view_column: column("view"),
+            subset_column: column("subset"),
+            label_columns: vec!["Edema".to_owned()],
+            class_columns: vec!["Pneumonia".to_owned()],
+            ..TableOptions::default()
+        };
+        sources::Folder { table: Some(table), ..sources::Folder::default() }
+    };
+    let temporary = folder();
+    let raw = phantom_of("folder", temporary.path(), 6);
+    mutate_and_try("folder_tables", &tables(&raw), &raw, TEXT, &|raw, name, bytes| {
+        plans(&source(raw), raw, name, bytes);
+    });
+}
+
+/// A small file that claims a large size must be refused before memory is allocated.
+fn refused(name: &str, bytes: &[u8], words: &str, limit: usize) {
+    let mut printed = None;
+    let raster = bytes.starts_with(&[0xff, 0xd8]) || bytes.starts_with(b"\x89PNG");
+    let peak = measured(|| printed = if raster { decode(bytes).err() } else { ingest::dicom::read(bytes).err() });
+    let printed = printed.unwrap_or_else(|| panic!("{name} is believed"));
+    assert!(printed.contains(words), "{name}: {printed}");
+    assert!(peak <= limit, "{name}: {} MiB", peak >> 20);
+}
+
+/// Writes bytes `offset` behind the first place of `mark`.
+#[track_caller]
+fn patch(bytes: &mut [u8], mark: &[u8], offset: usize, patch: &[u8]) {
+    let at = bytes.windows(mark.len()).position(|window| window == mark).expect("the mark") + offset;
+    bytes[at..at + patch.len()].copy_from_slice(patch);
+}
+
+#[test]
+fn sizes_in_headers_are_checked_before_memory_is_allocated() {
+    const SMALL: usize = 32 << 20;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    watch_panics();
+    let temporary = folder();
+    let films = contents(&phantom(temporary.path(), 1));
+    let is_explicit = |bytes: &[u8]| bytes.windows(20).any(|window| window == b"1.2.840.10008.1.2.1\0");
+    let (name, film) =
+        films.iter().find(|(name, bytes)| name.ends_with(".dcm") && is_explicit(bytes)).expect("an explicit film");
+    let path = temporary.path().join("mimic-cxr").join(name);
+    let write = |object: &dicom_object::DefaultDicomObject| {
+        let mut bytes = Vec::new();
+        object.write_all(&mut bytes).expect("written");
+        bytes
+    };
+    let huge = |path: &Path| {
+        let mut object = dicom_object::open_file(path).expect("a DICOM file");
+        for tag in [tags::ROWS, tags::COLUMNS] {
+            object.put(DataElement::new(tag, VR::US, PrimitiveValue::from(60_000u16)));
+        }
+        write(&object)
+    };
+    refused("native", &huge(&path), "60000×60000 pixels are refused", SMALL);
+
+    // A length field, in the data set and in the meta group.
+    let mut long = film.clone();
+    patch(&mut long, &[0x28, 0x00, 0x10, 0x00], 0, &[0x28, 0x00, 0x10, 0x00, b'U', b'N', 0, 0, 0xf0, 0xff, 0xff, 0x7f]);
+    refused("long value", &long, "claims more bytes than the file holds", SMALL);
+    let mut long = film.clone();
+    patch(&mut long, &[0x02, 0x00, 0x01, 0x00, b'O', b'B'], 8, &[0xf0, 0xff, 0xff, 0x7f]);
+    refused("long value in the meta group", &long, "claims more bytes than the file holds", SMALL);
+
+    // Sequences within sequences, each of undefined length.
+    let group = u32::from_le_bytes([film[140], film[141], film[142], film[143]]) as usize;
+    let mut deep = film[..144 + group].to_vec();
+    for _ in 0..200_000 {
+        deep.extend([0x08, 0x00, 0x40, 0x11, b'S', b'Q', 0, 0, 0xff, 0xff, 0xff, 0xff]);
+        deep.extend([0xfe, 0xff, 0x00, 0xe0, 0xff, 0xff, 0xff, 0xff]);
+    }
+    refused("nested sequences", &deep, "levels of sequences", SMALL);
+
+    // A deflated data set that inflates to 260 MiB.
+    let mut deflated = film[..144 + group].to_vec();
+    let at = deflated.windows(20).position(|w| w == b"1.2.840.10008.1.2.1\0").expect("a syntax");
+    deflated.splice(at - 2..at + 20, [22u8, 0].into_iter().chain(*b"1.2.840.10008.1.2.1.99"));
+    deflated[140..144].copy_from_slice(&(group as u32 + 2).to_le_bytes());
+    let mut encoder = flate2::write::DeflateEncoder::new(deflated, flate2::Compression::fast());
+    encoder.write_all(&[0x09, 0x00, 0x10, 0x10, b'O', b'B', 0, 0, 0, 0, 0, 0x20]).expect("deflated");
+    for _ in 0..260 {
+        encoder.write_all(&vec![0; 1 << 20]).expect("deflated");
+    }
+    let bomb = encoder.finish().expect("deflated");
+    refused("deflated", &bomb, "the deflated data set is larger than 256 MiB", 1 << 30);
+
+    // Rasters.
+    let gray = dataset::format::image_codec::GrayPixels { width: 40, height: 30, pixels: vec![7; 1200] };
+    let mut png = gray.clone().encode(dataset::format::record::ImageEncoding::Png).expect("a PNG");
+    let side = 60_000u32.to_be_bytes();
+    png[16..20].copy_from_slice(&side);
+    png[20..24].copy_from_slice(&side);
+    let mut check = flate2::Crc::new();
+    check.update(&png[12..29]);
+    png[29..33].copy_from_slice(&check.sum().to_be_bytes());
+    refused("PNG", &png, "60000×60000 pixels are refused", SMALL);
+    let side = 60_000u16.to_be_bytes();
+    let mut jpeg = gray.encode(dataset::format::record::ImageEncoding::Jpeg).expect("a JPEG");
+    patch(&mut jpeg, &[0xff, 0xc0], 5, &[side, side].concat());
+    refused("JPEG", &jpeg, "60000×60000 pixels are refused", SMALL);
+
+    // Compressed pixels with another size than the header states.
+    let Some(data) = real_data() else { return };
+    let real = |name: &str| data.join("dicom").join(name);
+    refused("RLE", &huge(&real("MR_small_RLE.dcm")), "60000×60000 pixels are refused", SMALL);
+    for (name, mark, offset, claim) in [
+        ("SC_rgb_small_odd_jpeg.dcm", &[0xff, 0xc0][..], 5, [side, side].concat()),
+        ("JPGLosslessP14SV1_1s_1f_8b.dcm", &[0xff, 0xc3], 5, [side, side].concat()),
+        ("NM1_JPLY.dcm", &[0xff, 0xc1], 5, [side, side].concat()),
+        ("JPEG2000.dcm", &[0xff, 0x4f, 0xff, 0x51], 8, [60_000u32.to_be_bytes(); 2].concat()),
+        ("HTJ2K_08_RGB.dcm", &[0xff, 0x4f, 0xff, 0x51], 8, [60_000u32.to_be_bytes(); 2].concat()),
+    ] {
+        let mut bytes = fs::read(real(name)).expect("a file");
+        patch(&mut bytes, mark, offset, &claim);
+        refused(name, &bytes, "the compressed pixels are 60000×60000", SMALL);
+    }
+    // An RLE header that counts four billion segments.
+    let mut segments = fs::read(real("MR_small_RLE.dcm")).expect("a file");
+    let count = [&2u32.to_le_bytes()[..], &64u32.to_le_bytes()].concat();
+    patch(&mut segments, &count, 0, &[0xff, 0xff, 0xff, 0xff]);
+    refused("segments", &segments, "4294967295 segments", SMALL);
+    let mut tiles = fs::read(real("JPEG2000.dcm")).expect("a file");
+    patch(&mut tiles, &[0xff, 0x4f, 0xff, 0x51], 24, &[1u32.to_be_bytes(); 2].concat());
+    refused("tiles", &tiles, "tiles make no image", SMALL);
+}
+
+#[test]
+fn a_table_that_unpacks_to_too_many_bytes_is_refused() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let temporary = folder();
+    let path = temporary.path().join("metadata.csv.gz");
+    let gzip = |line: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(b"Path,Sex\n").expect("gzip");
+        let block = line.repeat((1 << 20) / line.len());
+        for _ in 0..32 {
+            encoder.write_all(&block).expect("gzip");
+        }
+        encoder.finish().expect("gzip")
+    };
+    for (line, words) in
+        [(&b"a,\n"[..], "beyond all measure"), (b"a\n", "rows differ"), (b"x", "a row is longer than 8 MiB")]
+    {
+        fs::write(&path, gzip(line)).expect("written");
+        let mut printed = String::new();
+        let peak = measured(|| {
+            printed = table::Table::read(temporary.path(), &path, &["Path"]).err().expect("refused").to_string();
+        });
+        assert!(printed.contains(words), "{printed}");
+        assert!(peak < 2 << 30, "{} MiB", peak >> 20);
+    }
+}

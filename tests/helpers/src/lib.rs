@@ -1,0 +1,254 @@
+//! What the tests share: the built binaries, small raw directories and datasets, and ways to look at what was written.
+//! Nothing here needs libtorch.
+
+pub mod faults;
+mod files;
+pub mod help;
+pub mod object_store;
+pub mod pages;
+mod python;
+pub mod splits;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use arrow_array::{Array, StringArray};
+use dataset::Dataset;
+use dataset::format::manifest::{self, ImageSpec, Manifest, TextSpec, Totals};
+use dataset::format::record::{FORMAT_VERSION, ImageEncoding, Record};
+use dataset::format::shard::{ImageCompression, ShardWriter};
+use dataset::random::Stream;
+
+pub use files::{
+    contents, copy_folder, edit, files_with, flip_bit, folder, gzip, read_text, rename, repository, tests_folder,
+    write_file, write_png,
+};
+pub use python::{python, python_output};
+
+/// A built binary of the workspace; test executables are one folder below it.
+pub fn binary(name: &str) -> PathBuf {
+    let here = std::env::current_exe().expect("a test executable has a path");
+    let folder = here.parent().and_then(Path::parent).expect("test executables lie in target/PROFILE/deps");
+    let path = folder.join(name);
+    assert!(path.is_file(), "{} is missing: cargo build --release --workspace --bins", path.display());
+    path
+}
+
+/// A command of one of the binaries, with one torch thread (tests run in parallel).
+pub fn command(name: &str) -> Command {
+    let mut command = Command::new(binary(name));
+    command.env("OMP_NUM_THREADS", "1");
+    command
+}
+
+/// Runs a binary and returns its output and exit code.
+pub fn run<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(name: &str, arguments: I) -> Output {
+    command(name).args(arguments).output().expect("the binary starts")
+}
+
+/// Runs a binary that must succeed, and returns its standard output.
+pub fn ok<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(name: &str, arguments: I) -> String {
+    let output = run(name, arguments);
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{name}: {}\n{out}\n{err}", output.status);
+    out
+}
+
+/// Runs a binary that must fail with an exit code, without a panic, and returns its standard error.
+pub fn fails<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(name: &str, code: i32, arguments: I) -> String {
+    let output = run(name, arguments);
+    let err = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{name}: {}\n{err}", text(&output.stdout));
+    assert!(!err.contains("panicked"), "{err}");
+    err
+}
+
+/// Whether a program is installed; prints a line if it is not, since what needs it is skipped.
+pub fn is_installed(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").output().is_ok();
+    if !found {
+        eprintln!("skipped: {program} is not installed");
+    }
+    found
+}
+
+/// Bytes as text.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Arguments from words and paths.
+#[macro_export]
+macro_rules! args {
+    ($($argument:expr),* $(,)?) => { [$(::std::ffi::OsString::from($argument)),*] };
+}
+
+/// Writes a small synthetic MIMIC-CXR directory.
+pub fn phantom(folder: &Path, studies: usize) -> PathBuf {
+    phantom_of("mimic-cxr", folder, studies)
+}
+
+/// Writes a small synthetic directory in the layout of a source.
+pub fn phantom_of(layout: &str, folder: &Path, studies: usize) -> PathBuf {
+    let raw = folder.join(layout);
+    ok("ingest", args!["phantom", layout, &raw, "--studies", studies.to_string(), "--size", "96", "--seed", "7"]);
+    raw
+}
+
+/// Ingests a raw directory with small settings.
+pub fn ingest(source: &str, raw: &Path, out: &Path, more: &[&str]) -> String {
+    let mut arguments = vec![source.into(), raw.into(), out.into()];
+    arguments.extend(SMALL.iter().chain(more).map(Into::into));
+    ok::<_, std::ffi::OsString>("ingest", arguments)
+}
+
+/// Small settings of `ingest`.
+pub const SMALL: [&str; 8] = ["--size", "64", "--vocab-size", "400", "--max-tokens", "48", "--rows-per-shard", "16"];
+
+/// The records of a dataset, in its order.
+pub fn records(out: &Path) -> Vec<Record> {
+    let dataset = Dataset::open(out).expect("a dataset");
+    (0..dataset.len()).map(|row| dataset.record(row).expect("a record")).collect()
+}
+
+/// The records of a dataset by identifier.
+pub fn records_by_id(out: &Path) -> BTreeMap<String, Record> {
+    records(out).into_iter().map(|record| (record.record_id.clone(), record)).collect()
+}
+
+/// One reject row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectRow {
+    pub source_path: String,
+    pub record_id: Option<String>,
+    pub stage: String,
+    pub error: String,
+}
+
+/// The rows of `rejects.parquet`.
+pub fn rejects(dataset: &Path) -> Vec<RejectRow> {
+    let batches = dataset::format::table::read_table(&dataset.join("rejects.parquet")).expect("rejects.parquet");
+    let mut rows = Vec::new();
+    for batch in batches {
+        let column = |name| dataset::format::table::column::<StringArray>(&batch, name).expect("a text column");
+        for row in 0..batch.num_rows() {
+            let id = column("record_id");
+            rows.push(RejectRow {
+                source_path: column("source_path").value(row).to_owned(),
+                record_id: id.is_valid(row).then(|| id.value(row).to_owned()),
+                stage: column("stage").value(row).to_owned(),
+                error: column("error").value(row).to_owned(),
+            });
+        }
+    }
+    rows
+}
+
+/// The folder of larger real data; `None`, with a line that says so, if there is none.
+///
+/// # Panics
+/// With `MRM_REQUIRE_TEST_DATA=1` if there is none.
+pub fn real_data() -> Option<PathBuf> {
+    let beside = || repository().join("../shared/data");
+    let path = std::env::var_os("MRM_TEST_DATA").map_or_else(beside, PathBuf::from);
+    if path.is_dir() {
+        return Some(path);
+    }
+    assert!(std::env::var("MRM_REQUIRE_TEST_DATA").as_deref() != Ok("1"), "no real data at {}", path.display());
+    eprintln!("skipped: no real data at {} (set MRM_TEST_DATA)", path.display());
+    None
+}
+
+/// The folder of the golden numbers.
+pub fn golden() -> PathBuf {
+    let beside = || tests_folder().join("golden");
+    std::env::var_os("MRM_GOLDEN_DIR").map_or_else(beside, PathBuf::from)
+}
+
+/// A golden JSON file.
+pub fn golden_json(name: &str) -> serde_json::Value {
+    let path = golden().join(name);
+    let text = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_slice(&text).expect("golden files are JSON")
+}
+
+/// Writes a dataset of made-up records, a shard for each list; `token_ids` are of a vocabulary of 100 tokens, every third of
+/// which continues a word.
+pub fn write_dataset(folder: &Path, findings: &[&str], encoding: ImageEncoding, shards: &[Vec<Record>]) {
+    let findings: Vec<String> = findings.iter().map(|name| (*name).to_owned()).collect();
+    std::fs::create_dir_all(folder.join("shards")).expect("a folder");
+    let infos = shards.iter().enumerate().map(|(index, records)| {
+        let relative = manifest::shard_path(index);
+        let path = folder.join(&relative);
+        let mut writer =
+            ShardWriter::create(&path, &findings, encoding, ImageCompression::None).expect("a shard begins");
+        writer.write(records).expect("written");
+        writer.finish(&relative).expect("finished")
+    });
+    let infos: Vec<_> = infos.collect();
+    let piece = |id: usize| if id > 3 && id.is_multiple_of(3) { format!("##{id}") } else { format!("word{id}") };
+    let vocabulary: BTreeMap<String, usize> = (0..100).map(|id| (piece(id), id)).collect();
+    let tokenizer = serde_json::json!({ "version": "1.0", "model": {
+        "type": "WordPiece", "unk_token": "word1", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
+        "vocab": vocabulary,
+    }});
+    let tokenizer = tokenizer.to_string();
+    std::fs::write(folder.join(manifest::TOKENIZER), &tokenizer).expect("written");
+    dataset::format::table::write_table(
+        &folder.join(manifest::REJECTS),
+        vec![("source_path", std::sync::Arc::new(StringArray::from(Vec::<&str>::new())), false)],
+    )
+    .expect("written");
+    let first = shards.iter().flatten().next();
+    let manifest = Manifest {
+        format_version: FORMAT_VERSION,
+        source: "made".to_owned(),
+        tool: "tests".to_owned(),
+        arguments: BTreeMap::new(),
+        image: ImageSpec {
+            encoding,
+            compression: ImageCompression::None.name().to_owned(),
+            tone: "voi".to_owned(),
+            fit: "shorter".to_owned(),
+            size: first.map_or(0, |record| u32::from(record.height.min(record.width))),
+            mean: 0.5,
+            std: 0.25,
+        },
+        text: TextSpec {
+            report_text: "all".to_owned(),
+            max_tokens: 100,
+            vocabulary: vocabulary.len(),
+            tokenizer_sha256: dataset::store::files::sha256(&folder.join(manifest::TOKENIZER)).expect("a digest"),
+        },
+        labels: findings,
+        totals: Totals { records: shards.iter().map(|shard| shard.len() as u64).sum(), ..Totals::default() },
+        shards: infos,
+        rejects: BTreeMap::new(),
+        rejects_sha256: String::new(),
+    };
+    manifest.save(&dataset::Storage::folder(folder)).expect("written");
+}
+
+/// A made-up record; `row` decides its pixels, tokens and labels.
+pub fn made_record(row: usize, (width, height): (u16, u16), findings: usize) -> Record {
+    let mut random = Stream::new(&[row as u64, 0x5EED]);
+    let tokens = 5 + random.below(20);
+    Record {
+        record_id: format!("made/{row:05}"),
+        patient_id: format!("p{}", row / 2),
+        study_id: format!("s{row}"),
+        image_id: format!("i{row}"),
+        source_path: format!("{row}.png"),
+        height,
+        width,
+        source_height: height.into(),
+        source_width: width.into(),
+        image: (0..usize::from(width) * usize::from(height)).map(|_| random.below(256) as u8).collect(),
+        report: Some("made".to_owned()),
+        token_ids: std::iter::once(2).chain((1..tokens).map(|_| 4 + random.below(96) as i32)).collect(),
+        labels: (0..findings).map(|_| [None, Some(0), Some(1), Some(-1)][random.below(4) as usize]).collect(),
+        ..Record::default()
+    }
+}

@@ -1,0 +1,14 @@
+//! `trainer` as a user runs it.
+
+mod command_line;
+mod embedding;
+mod evaluation;
+mod finetuning;
+mod notebooks;
+mod object_store;
+mod pretraining;
+mod report_page;
+mod resume;
+mod robustness;
+mod segmentation;
+mod splits;

@@ -1,0 +1,112 @@
+//! Training on a dataset in an object store.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use helpers::object_store::{OUTAGE, Outage, Store, ingesting, ok_at, settings, url};
+use helpers::{args, command, folder, ingest, ok, phantom, text};
+
+/// Arguments of a short pre-training on a dataset in the store.
+fn training(run: &Path, steps: u64) -> Vec<OsString> {
+    let one_thread = ["--set", "run.loader_threads=1"];
+    training::pretraining(Path::new(&url("set")), run, steps, &one_thread)
+}
+
+#[test]
+fn training_continues_after_an_outage_and_saves_a_checkpoint_if_it_lasts() {
+    let (store, temporary) = (Store::start(), folder());
+    let raw = phantom(temporary.path(), 40);
+    store.ok("ingest", &ingesting(&raw, &url("set"), &temporary.path().join("staging"), &[]));
+    store.ok("dataset", &args!["split", url("set"), "--name", "main"]);
+    let run = |name: &str| temporary.path().join(name);
+    store.ok("trainer", &training(&run("whole"), 12));
+    let whole = training::numbers(&run("whole"));
+    let weights = training::weights(&run("whole"));
+
+    let (outage, address) = Outage::of(&store, "part-", 70, OUTAGE);
+    ok_at(&address, "trainer", &training(&run("interrupted"), 12));
+    assert!(outage.happened());
+    assert!(weights == training::weights(&run("interrupted")));
+
+    // SIGTERM ends the run without waiting for the store.
+    let (outage, address) = Outage::of(&store, "part-", 70, Duration::from_hours(1));
+    let stopped = run("stopped");
+    let child = command("trainer")
+        .envs(settings(&address))
+        .args(training(&stopped, 12))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let child = child.expect("it starts");
+    let begun = Instant::now();
+    while !outage.happened() {
+        assert!(begun.elapsed() < Duration::from_mins(2), "no request reached the store");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    training::wait_for(&stopped, 1);
+    assert!(Command::new("kill").arg(child.id().to_string()).status().expect("kill").success());
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("give the same command again"), "{}", text(&output.stdout));
+    store.ok("trainer", &training(&stopped, 12));
+    assert_eq!(training::numbers(&stopped), whole);
+
+    // No checkpoint is due before the outage, which does not end.
+    let (_, address) = Outage::of(&store, "part-", 70, Duration::from_hours(1));
+    let mut lost = command("trainer");
+    lost.envs(settings(&address)).env("MRM_STORE_TIMEOUT", "1").args(training(&run("lost"), 12));
+    let output = lost.output().expect("it runs");
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("saved a checkpoint after update"), "{message}");
+    assert!(
+        message.lines().last().is_some_and(|line| line.contains("no answer from") && line.contains(&address)),
+        "{message}"
+    );
+    let made = training::numbers(&run("lost"));
+    assert!(!made.is_empty() && made.len() < whole.len(), "{made:?}");
+    let state: serde_json::Value =
+        dataset::store::files::read_json(&run("lost").join("latest/state.json")).expect("a state");
+    assert_eq!(state["step"].as_u64(), Some(made.len() as u64));
+    store.ok("trainer", &training(&run("lost"), 12));
+    assert_eq!(training::numbers(&run("lost")), whole);
+    assert!(weights == training::weights(&run("lost")));
+}
+
+/// The same weights from a folder and from a store.
+#[test]
+fn training_on_a_store_gives_the_weights_of_a_folder() {
+    let (store, temporary) = (Store::start(), folder());
+    let raw = phantom(temporary.path(), 40);
+    let (local, staging) = (temporary.path().join("set"), temporary.path().join("staging"));
+    ingest("mimic-cxr", &raw, &local, &[]);
+    store.ok("ingest", &ingesting(&raw, &url("deep/set/"), &staging, &[]));
+    let at = "s3://radiographs/deep/set";
+    ok("dataset", args!["split", &local, "--name", "main"]);
+    store.ok("dataset", &args!["split", at, "--name", "main"]);
+    let trained = |data: OsString, name: &str| {
+        let to = temporary.path().join(name);
+        let mut run =
+            args!["pretrain", "--data", data, "--run", &to, "--preset", "mrm-vit-tiny", "--split", "main"].to_vec();
+        run.extend(args!["--device", "cpu", "--steps", "2", "--batch-size", "4", "--set", "model.vit.image_size=32"]);
+        store.ok("trainer", &run);
+        fs::read(to.join("latest/model.safetensors")).expect("weights")
+    };
+    assert!(trained(local.into(), "a") == trained(at.into(), "b"));
+}
+
+#[test]
+fn an_unknown_split_of_a_store_is_reported_in_one_line() {
+    let (store, temporary) = (Store::start(), folder());
+    let raw = phantom(temporary.path(), 12);
+    store.ok("ingest", &ingesting(&raw, &url("set"), &temporary.path().join("staging"), &[]));
+    store.ok("dataset", &args!["split", url("set"), "--name", "main"]);
+    let split =
+        args!["pretrain", "--data", url("set"), "--run", temporary.path().join("run"), "--preset", "mrm-vit-tiny"];
+    let mut unknown = split.to_vec();
+    unknown.extend(args!["--split", "other"]);
+    store.fails("trainer", &unknown, &["split `other`", "main"]);
+}

@@ -1,0 +1,295 @@
+//! Checkpoints of a run: `checkpoints/step-N/` with the link `latest`, the best weights, and which checkpoints are kept.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use dataset::LoaderState;
+use dataset::store::files;
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::train::amp::LossScaleState;
+use crate::weights::Tensors;
+
+/// The weights of a checkpoint.
+pub const MODEL: &str = "model.safetensors";
+/// The moving average of the weights.
+pub const EMA: &str = "ema.safetensors";
+/// The best weights of a run, beside its checkpoints.
+pub const BEST: &str = "best.safetensors";
+/// Folder of the checkpoints in a run.
+pub(super) const FOLDER: &str = "checkpoints";
+/// Link to the newest checkpoint.
+pub(super) const LATEST: &str = "latest";
+const OPTIMIZER: &str = "optimizer.safetensors";
+/// The optimizer's file in checkpoints of older versions.
+const OPTIMIZER_BEFORE: &str = "optimiser.safetensors";
+const STATE: &str = "state.json";
+
+/// What a checkpoint keeps beside tensors. Random numbers need no state: each step is seeded by its number.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Steps made.
+    pub step: u64,
+    /// Steps of the whole run; 0 in checkpoints of older versions.
+    #[serde(default)]
+    pub total: u64,
+    /// Position of the loader.
+    pub loader: LoaderState,
+    /// Best evaluation so far, and the number of steps before it.
+    #[serde(with = "exact")]
+    pub best: Option<(f64, u64)>,
+    /// Evaluations since the best one.
+    #[serde(default)]
+    pub since_best: u64,
+    /// Steps that were skipped because the loss or a gradient was not finite.
+    pub skipped: u64,
+    /// How many of them were the last ones in a row.
+    #[serde(default)]
+    pub skipped_in_a_row: u64,
+    /// The loss scale of float16.
+    #[serde(default)]
+    pub loss_scale: Option<LossScaleState>,
+    /// Whether the evaluation after the last step is still to be made, because its records could not be read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub evaluation_due: bool,
+}
+
+impl State {
+    /// Whether `patience` evaluations in a row brought no better score; a patience of 0 means no limit.
+    pub fn is_out_of_patience(&self, patience: u64) -> bool {
+        patience > 0 && self.since_best >= patience
+    }
+}
+
+/// A score as text, since a JSON number may be read one bit off.
+mod exact {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[expect(clippy::ref_option, reason = "the signature is serde's")]
+    pub fn serialize<S: Serializer>(best: &Option<(f64, u64)>, serializer: S) -> Result<S::Ok, S::Error> {
+        best.map(|(score, step)| (format!("{score:?}"), step)).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<(f64, u64)>, D::Error> {
+        let best = Option::<(String, u64)>::deserialize(deserializer)?;
+        best.map(|(score, step)| Ok((score.parse().map_err(serde::de::Error::custom)?, step))).transpose()
+    }
+}
+
+/// A checkpoint that was read.
+pub struct Checkpoint {
+    /// What is not a tensor.
+    pub state: State,
+    /// The weights.
+    pub model: Tensors,
+    /// The optimizer's state.
+    pub optimizer: Tensors,
+    /// The moving average of the weights, if the run keeps one.
+    pub ema: Option<Tensors>,
+}
+
+/// Which checkpoints of a run are kept: the newest `keep_last`, at least one. The best weights are a file of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Number of checkpoints to keep.
+    pub keep_last: usize,
+}
+
+impl Retention {
+    /// The checkpoints to remove, of those at `steps` (ascending).
+    fn expired(self, steps: &[u64]) -> &[u64] {
+        &steps[..steps.len().saturating_sub(self.keep_last.max(1))]
+    }
+}
+
+/// The checkpoints of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoints {
+    run: PathBuf,
+}
+
+impl Checkpoints {
+    /// The checkpoints of the run in a directory.
+    pub fn of(run: &Path) -> Self {
+        Self { run: run.to_path_buf() }
+    }
+
+    /// Writes a checkpoint atomically: a folder under a temporary name, synced, renamed; then `latest` points to it.
+    ///
+    /// # Errors
+    /// When a file cannot be written; the checkpoints before it are not touched.
+    pub fn save(&self, state: &State, model: &Tensors, optimizer: &Tensors, ema: Option<&Tensors>) -> Result<()> {
+        let name = format!("step-{}", state.step);
+        let folder = self.folder().join(&name);
+        let temporary = self.folder().join(format!(".{name}.tmp"));
+        let _ = fs::remove_dir_all(&temporary);
+        let written = (|| -> Result<()> {
+            fs::create_dir_all(&temporary)?;
+            let files = [(MODEL, Some(model)), (OPTIMIZER, Some(optimizer)), (EMA, ema)];
+            for (file, tensors) in files.into_iter().filter_map(|(file, tensors)| Some((file, tensors?))) {
+                Tensor::write_safetensors(tensors, temporary.join(file))?;
+                File::open(temporary.join(file))?.sync_all()?;
+            }
+            fs::write(temporary.join(STATE), serde_json::to_vec_pretty(state)?)?;
+            File::open(temporary.join(STATE))?.sync_all()?;
+            files::sync_folder(&temporary)?;
+            // A checkpoint of the same step is moved away first, since a folder cannot be renamed over another.
+            let replaced = self.folder().join(format!(".{name}.replaced.tmp"));
+            let _ = fs::remove_dir_all(&replaced);
+            let _ = fs::rename(&folder, &replaced);
+            files::publish(&temporary, &folder)?;
+            let _ = fs::remove_dir_all(&replaced);
+            Ok(())
+        })();
+        if let Err(error) = written {
+            let _ = fs::remove_dir_all(&temporary);
+            return Err(error
+                .context(format!("the checkpoint of step {} was not written; the one before is whole", state.step)));
+        }
+        self.point_latest(&name)
+    }
+
+    /// Writes these weights as the best so far, atomically.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the best weights before are not touched.
+    pub fn save_best(&self, model: &Tensors) -> Result<()> {
+        let path = self.run.join(BEST);
+        let temporary = files::temporary(&path);
+        let written = (|| -> Result<()> {
+            Tensor::write_safetensors(model, &temporary)?;
+            File::open(&temporary)?.sync_all()?;
+            Ok(files::publish(&temporary, &path)?)
+        })();
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        written.with_context(|| format!("{} was not written", path.display()))
+    }
+
+    /// The newest whole checkpoint, with `latest` pointing to it; none where the run has none.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn load_latest(&self) -> Result<Option<Checkpoint>> {
+        let Some(step) = self.steps().pop() else { return Ok(None) };
+        let name = format!("step-{step}");
+        let folder = self.folder().join(&name);
+        self.point_latest(&name)?; // a kill may have come between the checkpoint and its link
+        let damaged = || {
+            format!(
+                "{} is damaged; delete this folder, and the run continues from the checkpoint before",
+                folder.display()
+            )
+        };
+        let state: State = files::read_json(&folder.join(STATE)).with_context(damaged)?;
+        let read = |name: &str| Tensor::read_safetensors(folder.join(name)).with_context(damaged);
+        let ema = if folder.join(EMA).exists() { Some(read(EMA)?) } else { None };
+        let has_old_name = !folder.join(OPTIMIZER).exists() && folder.join(OPTIMIZER_BEFORE).exists();
+        let optimizer = read(if has_old_name { OPTIMIZER_BEFORE } else { OPTIMIZER })?;
+        Ok(Some(Checkpoint { state, model: read(MODEL)?, optimizer, ema }))
+    }
+
+    /// Removes the checkpoints that are not to be kept, and those that killed runs left half-written.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn prune(&self, retention: Retention) -> Result<()> {
+        let remove =
+            |path: &Path| fs::remove_dir_all(path).with_context(|| format!("cannot remove {}", path.display()));
+        for step in retention.expired(&self.steps()) {
+            remove(&self.folder().join(format!("step-{step}")))?;
+        }
+        self.unfinished().iter().try_for_each(|path| remove(path))
+    }
+
+    /// Steps of the checkpoints, ascending.
+    pub fn steps(&self) -> Vec<u64> {
+        let Ok(entries) = fs::read_dir(self.folder()) else { return Vec::new() };
+        let step = |entry: fs::DirEntry| entry.file_name().to_str()?.strip_prefix("step-")?.parse().ok();
+        let mut steps: Vec<u64> = entries.flatten().filter_map(step).collect();
+        steps.sort_unstable();
+        steps
+    }
+
+    /// Checkpoints that killed runs left half-written.
+    pub(super) fn unfinished(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.folder()).into_iter().flatten().flatten();
+        let is_unfinished = |path: &PathBuf| {
+            path.file_name()
+                .and_then(|name| name.to_str())
+                .is_some_and(|name| name.starts_with(".step-") && name.ends_with(".tmp"))
+        };
+        entries.map(|entry| entry.path()).filter(is_unfinished).collect()
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.run.join(FOLDER)
+    }
+
+    /// Replaces the link `latest` atomically.
+    fn point_latest(&self, name: &str) -> Result<()> {
+        let temporary = temporary_link(&self.run);
+        let _ = fs::remove_file(&temporary);
+        std::os::unix::fs::symlink(format!("{FOLDER}/{name}"), &temporary)?;
+        Ok(files::publish(&temporary, &self.run.join(LATEST))?)
+    }
+}
+
+/// The temporary name of the link `latest`.
+pub(super) fn temporary_link(run: &Path) -> PathBuf {
+    run.join(format!(".{LATEST}.tmp"))
+}
+
+/// The folder of a run's newest whole checkpoint. The link `latest` may be lost, or one behind after a kill; it is used
+/// only where `checkpoints` has none, as in a copy of a part of a run.
+pub fn newest_checkpoint(run: &Path) -> Option<PathBuf> {
+    let is_whole = |folder: &PathBuf| folder.join(MODEL).is_file() && folder.join(STATE).is_file();
+    let steps = Checkpoints::of(run).steps().into_iter().rev();
+    let folders = steps.map(|step| run.join(FOLDER).join(format!("step-{step}")));
+    folders.chain([run.join(LATEST)]).find(is_whole)
+}
+
+/// The state of a run's newest checkpoint; none without one.
+pub fn newest_state(run: &Path) -> Option<State> {
+    files::read_json(&newest_checkpoint(run)?.join(STATE)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn the_newest_checkpoints_are_kept() {
+        let expired = |keep_last| Retention { keep_last }.expired(&[2, 4, 6]).to_vec();
+        assert_eq!([expired(0), expired(1), expired(2), expired(9)], [vec![2, 4], vec![2, 4], vec![2], vec![]]);
+    }
+
+    #[test]
+    fn a_state_of_an_older_version_is_read() {
+        let json = r#"{"step": 3, "loader": {"epoch": 0, "batch": 3}, "best": ["0.1", 2], "skipped": 1,
+                       "loss_scale": {"scale": 512.0, "updates": 7.0}}"#;
+        let state: State = serde_json::from_str(json).unwrap();
+        assert_eq!((state.step, state.total, state.best, state.skipped), (3, 0, Some((0.1, 2)), 1));
+        assert_eq!(state.loss_scale, Some(LossScaleState { scale: 512.0, steps: 7.0 }));
+    }
+
+    #[test]
+    fn the_optimizers_file_is_read_under_its_name_of_older_versions() {
+        let run = std::env::temp_dir().join(format!("trainer-checkpoint-{}", std::process::id()));
+        fs::create_dir_all(run.join(FOLDER)).unwrap();
+        let tensors = |value: f32| -> Tensors { vec![("weight".to_owned(), Tensor::from_slice(&[value]))] };
+        let checkpoints = Checkpoints::of(&run);
+        let state = State { step: 5, ..State::default() };
+        checkpoints.save(&state, &tensors(1.0), &tensors(2.0), None).unwrap();
+        let folder = newest_checkpoint(&run).unwrap();
+        fs::rename(folder.join(OPTIMIZER), folder.join(OPTIMIZER_BEFORE)).unwrap();
+        let read = checkpoints.load_latest().unwrap().unwrap();
+        let values: BTreeMap<String, Tensor> = read.optimizer.into_iter().collect();
+        assert_eq!((read.state.step, values["weight"].double_value(&[0])), (5, 2.0));
+        fs::remove_dir_all(&run).unwrap();
+    }
+}

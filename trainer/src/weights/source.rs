@@ -1,0 +1,86 @@
+//! The weights of a run or of a file, and a model initialized from them.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use tch::Tensor;
+use tch::nn::VarStore;
+
+use crate::train::checkpoint::{BEST, EMA, MODEL, newest_checkpoint};
+use crate::train::run_dir::config_path;
+use crate::weights::load::{LoadReport, Tensors, load_tensors};
+
+/// Reads the weights of a run (the best ones, else the newest: their moving average, if there is one) or of a safetensors
+/// file.
+///
+/// # Errors
+/// When there is no such run or file, the run has no checkpoint, or the file is damaged or of another format.
+pub fn read_weights(source: &Path) -> Result<Tensors> {
+    let file = weights_file(source)?;
+    Tensor::read_safetensors(&file).with_context(|| {
+        let mut start = Vec::new();
+        let _ = File::open(&file).and_then(|file| file.take(2).read_to_end(&mut start));
+        let path = file.display();
+        if start == b"PK" || start.first() == Some(&0x80) {
+            return format!("{path} is a PyTorch file: `trainer import {path} --out FILE.safetensors` first");
+        }
+        format!("{path} is not a safetensors file, or is damaged")
+    })
+}
+
+/// The file that [`read_weights`] reads.
+///
+/// # Errors
+/// When there is none.
+pub fn weights_file(source: &Path) -> Result<PathBuf> {
+    let newest = newest_checkpoint(source).map(|folder| [folder.join(EMA), folder.join(MODEL)]);
+    let mut candidates =
+        [source.join(BEST)].into_iter().chain(newest.into_iter().flatten()).chain([source.to_path_buf()]);
+    let file = candidates.find(|path| path.is_file());
+    if file.is_none() && config_path(source).is_file() {
+        bail!("{} has no checkpoint yet; run its training command again, or wait for it", source.display());
+    }
+    file.with_context(|| format!("{} is neither a run with a checkpoint nor a safetensors file", source.display()))
+}
+
+/// Initializes a model with pretrained weights, except for the names that `skip` selects; returns what was loaded. `hint`
+/// names the preset that fits weights of other sizes, for the error.
+///
+/// # Errors
+/// When the weights are of a model of other sizes, or of another kind: none of the encoder's blocks fits.
+pub fn initialize(
+    store: &VarStore,
+    source: &Path,
+    skip: fn(&str) -> bool,
+    hint: fn(&[(String, Tensor)]) -> String,
+) -> Result<LoadReport> {
+    let mut tensors = read_weights(source)?;
+    tensors.retain(|(name, _)| !skip(name));
+    let report = load_tensors(store, &tensors)?;
+    let of_encoder = |name: &str| name.starts_with("blocks.") || name.starts_with("patch_embed.");
+    let loaded = report.matched.iter().any(|name| of_encoder(name));
+    if let Some(name) = report.missing.iter().chain(&report.unexpected).find(|name| of_encoder(name) && loaded) {
+        bail!(
+            "{} holds an encoder with another number of layers, or of another kind ({name}); choose the --preset it was made \
+             with{}",
+            source.display(),
+            hint(&tensors)
+        );
+    }
+    if let Some(change) = report.mismatched.iter().find(|change| of_encoder(&change.name)) {
+        bail!(
+            "{} holds weights of another size: {} is {:?} there and {:?} here; choose the --preset they were made with{}",
+            source.display(),
+            change.name,
+            change.from,
+            change.to,
+            hint(&tensors)
+        );
+    }
+    if !loaded {
+        bail!("{} holds no weights of an encoder: {report}", source.display());
+    }
+    Ok(report)
+}
