@@ -82,7 +82,7 @@ fn a_phantom_is_ingested() {
     for record in with_alpha {
         let gray = ingest::image::pipeline::decode(
             &fs::read(raw.join(&record.source_path)).expect("an image"),
-            ingest::image::intensity::Tone::Voi,
+            ingest::image::intensity::Intensity::Voi,
         );
         let gray = gray.expect("an image");
         assert_eq!(gray.encode(ImageEncoding::Raw).expect("pixels"), record.image);
@@ -181,10 +181,10 @@ fn invalid_rows_are_rejected_and_both_tables_are_read() {
     for words in [
         "unknown finding `Gout`",
         "2 fields, the header has 11",
-        "another file has this name; images_001/",
-        "no table names this file",
-        "the box list names this image, the entry table does not",
-        "no box of four numbers",
+        "another file has the same name; images_001/",
+        "no table lists this file, so it has no record",
+        "the box list has this image, the entry table does not",
+        "not a box of four numbers",
         "this identifier is listed twice",
     ] {
         assert_eq!(found.iter().filter(|reject| reject.error.contains(words)).count(), 1, "{words}: {found:?}");
