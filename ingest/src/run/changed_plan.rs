@@ -7,7 +7,7 @@ use std::path::Path;
 use arrow_array::{Float32Array, StringArray};
 use dataset::format::manifest::{Manifest, REJECTS};
 use dataset::format::table::{self, column};
-use dataset::{Dataset, Storage};
+use dataset::{Dataset, Label, Storage};
 
 use crate::error::{Reject, Result};
 use crate::run::hashing_reader::count_and_names;
@@ -101,6 +101,11 @@ struct Rows {
 /// Text columns whose values a plan decides.
 const TEXTS: [&str; 7] = ["patient_id", "study_id", "image_id", "subset", "view", "sex", "report"];
 
+/// Label codes by record and finding.
+fn codes(labels: Vec<Vec<Option<Label>>>) -> Vec<Vec<Option<i8>>> {
+    labels.into_iter().map(|row| row.into_iter().map(|label| label.map(Label::code)).collect()).collect()
+}
+
 impl Rows {
     fn read(storage: &Storage, manifest: &Manifest) -> Result<Self> {
         let dataset = Dataset::open_in(storage.clone())?;
@@ -122,7 +127,7 @@ impl Rows {
             paths: required("source_path")?,
             texts,
             ages,
-            labels: dataset.labels()?,
+            labels: codes(dataset.labels()?),
             has_whole_reports: manifest.text.report_text == ReportText::All.name(),
             findings: manifest.labels.clone(),
         })

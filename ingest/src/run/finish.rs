@@ -42,8 +42,8 @@ impl Job<'_> {
             image: ImageSpec {
                 encoding: self.options.encoding,
                 compression: self.options.compression.name().to_owned(),
-                tone: self.options.intensity.name().to_owned(),
-                fit: self.options.resize.name().to_owned(),
+                intensity: self.options.intensity.name().to_owned(),
+                resize: self.options.resize.name().to_owned(),
                 size: self.options.size,
                 mean,
                 std,

@@ -202,7 +202,7 @@ pub(crate) fn label_code(text: Option<&str>) -> Option<i8> {
     match text?.trim().parse::<f32>() {
         Ok(1.0) => Some(1),
         Ok(0.0) => Some(0),
-        Ok(-1.0) => Some(dataset::format::record::UNCERTAIN),
+        Ok(-1.0) => Some(dataset::Label::Uncertain.code()),
         _ => None,
     }
 }

@@ -35,6 +35,8 @@ impl Job<'_> {
         scratch: &mut Scratch,
         seen: &mut Stamps,
     ) -> Result<FinishedRecord, (Stage, String)> {
+        let labels = planned.labels.iter().copied().map(record_checks::label).collect::<Result<_, _>>();
+        let labels = labels.map_err(|message| (Stage::Table, message))?;
         let mut record = Record {
             record_id: planned.record_id.clone(),
             patient_id: planned.patient_id.clone(),
@@ -45,7 +47,7 @@ impl Job<'_> {
             view: planned.view.clone(),
             sex: planned.sex.clone(),
             age_years: planned.age_years,
-            labels: planned.labels.clone(),
+            labels,
             ..Record::default()
         };
         let mut pixels = PixelSums::default();
@@ -116,7 +118,7 @@ impl Job<'_> {
         (record.height, record.width) = (image.height as u16, image.width as u16);
         let sides = (record.height, record.width);
         let check =
-            |stored: &BoundingBox| record_checks::place([stored.x, stored.y, stored.width, stored.height], sides);
+            |stored: &BoundingBox| record_checks::rectangle([stored.x, stored.y, stored.width, stored.height], sides);
         record.boxes.iter().try_for_each(check).map_err(in_decoding)?;
         let runs = planned.mask.as_ref();
         record.mask = runs

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use dataset::format::record::UNCERTAIN;
+use dataset::Label;
 
 /// Most classes of a column; a column with more has texts or identifiers.
 const MAX_CLASSES: usize = 100;
@@ -15,7 +15,7 @@ const MAX_LISTED: usize = 8;
 const WORDS: [(Option<i8>, &[&str]); 4] = [
     (Some(1), &["1", "yes", "y", "true", "t", "positive", "pos", "present"]),
     (Some(0), &["0", "no", "n", "false", "f", "negative", "neg", "absent"]),
-    (Some(UNCERTAIN), &["-1", "uncertain", "unclear", "maybe", "possible", "equivocal", "indeterminate"]),
+    (Some(Label::Uncertain.code()), &["-1", "uncertain", "unclear", "maybe", "possible", "equivocal", "indeterminate"]),
     (None, &["", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "unknown", "missing", "blank", "not mentioned"]),
 ];
 
