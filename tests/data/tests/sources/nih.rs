@@ -130,7 +130,7 @@ fn labels_boxes_and_subset_are_read() {
     ingest("nih", &nih, &out, &["--max-reject-rate", "1"]);
     let rejected = rejects(&out);
     assert_eq!((rejected.len(), rejected[0].source_path.as_str()), (1, "images_001/images/00000001_000.png"));
-    assert_eq!(rejected[0].error, "a box at 10, 20 of 30 × 65 pixels, which is not in its image of 64 × 64");
+    assert_eq!(rejected[0].error, "a box at 10, 20 of 30 × 65 pixels, which is not inside its image of 64 × 64");
     assert!(ok("dataset", args!["verify", &out]).contains("1 record, all whole"));
 }
 
