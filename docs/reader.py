@@ -1,9 +1,9 @@
-"""A reader of datasets in plain Python, without any package: docs/format.md, step by step.
+"""A reader of datasets in Python without packages, as an example of docs/format.md.
 
     python docs/reader.py DATASET
 
-It checks all sizes and checksums, and prints for each image its shard, row, length and CRC-32. Uncompressed image pages
-only. Whoever has a Parquet library uses that; this is for whoever writes a reader that seeks single images.
+It checks all sizes and checksums, and prints shard, row, length and CRC-32 of each image. It reads uncompressed image pages
+only. It is meant for authors of readers that seek single images; for anything else, use a Parquet library.
 """
 
 import base64
@@ -13,7 +13,7 @@ import sys
 import zlib
 
 def thrift(data, at=0):
-    """One struct of Thrift's compact protocol, as {field: value}; and where it ends."""
+    """One struct of Thrift's compact protocol, as {field: value}, and its end."""
     def varint():
         nonlocal at
         value = shift = 0
@@ -31,7 +31,7 @@ def thrift(data, at=0):
 
     def read(kind):
         nonlocal at
-        if kind in (1, 2):  # a bool is in its kind
+        if kind in (1, 2):  # the kind of a bool is its value
             return kind == 1
         if kind == 3:
             at += 1
@@ -72,14 +72,14 @@ def thrift(data, at=0):
 
 def main(root):
     manifest = json.load(open(f"{root}/dataset.json"))
-    assert manifest["format_version"] == 1
+    assert manifest["format_version"] in (1, 2)
     for shard in manifest["shards"]:
         data = open(f"{root}/{shard['path']}", "rb").read()
         assert len(data) == shard["bytes"] and data[:4] == data[-4:] == b"PAR1"
         length = struct.unpack("<I", data[-8:-4])[0]
         footer, _ = thrift(data[-8 - length : -8])
         keys = {pair[1].decode(): pair.get(2, b"").decode() for pair in footer[5]}
-        numbers = None  # a shard may come without checksums
+        numbers = None  # a shard may have no checksums
         if "mrm_crc32" in keys:
             checksums = base64.b64decode(keys["mrm_crc32"])
             numbers = list(struct.unpack(f"<{len(checksums) // 4}I", checksums))

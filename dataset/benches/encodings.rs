@@ -1,7 +1,7 @@
 //! What each encoding and compression of the images costs:
 //! `cargo bench --profile release --workspace --bench encodings -- DATASET`.
 //!
-//! DATASET was ingested with raw images. They are written anew in each way, and read back decoded, on one thread, from
+//! DATASET was ingested with raw images. They are written in each way and read back decoded, on one thread, from
 //! the page cache; of several rounds the fastest counts, in seconds of the core, so waiting for a disk is left out. Prints
 //! a table in Markdown.
 
@@ -69,12 +69,9 @@ fn main() {
         manifest.save(&dataset::Storage::folder(folder.path())).expect("saved");
 
         let dataset = Dataset::open(folder.path()).expect("a dataset");
-        let mut pixels = Vec::new();
-        let mut read = |rows: &[usize]| {
+        let read = |rows: &[usize]| {
             for &row in rows {
-                let Record { height, width, .. } = records[row];
-                dataset.image_into(row, height, width, &mut pixels).expect("an image");
-                black_box(&pixels);
+                black_box(dataset.image(row).expect("an image"));
             }
         };
         let mut rows: Vec<usize> = (0..records.len()).collect();

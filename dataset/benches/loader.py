@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Loader throughput, ours and its peers, in turn on the same pictures.
+"""Throughput of the loader and its peers, in turn on the same images.
 
     loader.py PEERS PEERDATA --dataset BIN --ingest BIN --tokenizer FILE [--names files-npy,mds-raw,...] [--rounds 3]
 
 PEERS is a script `PEERS run PEERDATA NAME --tok FILE --epochs 1 --workers N` that loads PEERDATA as NAME with N workers
-and prints one JSON line with `img_s` (images/s) and `cpu_ms` (processor time an image); PEERDATA/files-jpg holds the
-512-pixel pictures, PEERDATA/reports.json their reports. `NAME@PYTHON` runs a peer with an interpreter of its own.
+and prints one JSON line with `img_s` (images/s) and `cpu_ms` (processor time an image); PEERDATA/files-jpg has the
+512-pixel images, PEERDATA/reports.json their reports. `NAME@PYTHON` runs a peer with an interpreter of its own.
 
-Work a sample, the same for all: read a 512 x 512 gray picture, RandomResizedCrop to 448 (scale 0.2..1, bicubic), flip,
+The work for each sample is the same for all: read a 512 x 512 gray image, RandomResizedCrop to 448 (scale 0.2..1, bicubic), flip,
 normalize to float32, mask the words of 100 token ids; batches of 64, shuffled, two threads or processes. Ours stores raw
 pixels, so `files-npy`, `mds-raw`, `wds-npy` and `lit-raw` do no more than ours.
 
@@ -47,7 +47,7 @@ def children_seconds():
 
 
 def ingest():
-    """Our dataset of the peers' pictures and reports, made once."""
+    """Our dataset of the peers' images and reports, made once."""
     out = arguments.data / "ours"
     if not (out / "dataset.json").exists():
         raw = arguments.data / "files-jpg"
@@ -71,9 +71,9 @@ def ours(dataset, transform, threads):
     before = children_seconds()
     command = [arguments.dataset, "bench", dataset, "--transform", transform, "--size", "448", "--batch-size", "64"]
     command += ["--threads", str(threads), "--seconds", str(arguments.seconds)]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    images = int(re.search(r"(\d+) images in", told)[1])
-    rate = float(re.search(r"threads: (\d+) images/s", told)[1])
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    images = int(re.search(r"(\d+) images in", output)[1])
+    rate = float(re.search(r"threads: (\d+) images/s", output)[1])
     return rate, 1000 * (children_seconds() - before) / images
 
 
@@ -85,8 +85,8 @@ def peer(name):
     if done.returncode != 0:
         print(f"{name}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
         return None
-    told = json.loads(done.stdout.strip().splitlines()[-1])
-    return told["img_s"], told["cpu_ms"]
+    output = json.loads(done.stdout.strip().splitlines()[-1])
+    return output["img_s"], output["cpu_ms"]
 
 
 def bandwidth():
@@ -107,7 +107,7 @@ dataset = ingest()
 names = arguments.names.split(",")
 found = {}
 for round in range(arguments.rounds):
-    # Ours before each peer, so that whatever else happens to the machine happens to both.
+    # Ours before each peer, so that other load on the machine affects both.
     for name in names:
         found.setdefault("ours", []).append(ours(dataset, "pretrain", arguments.workers))
         result = peer(name)
@@ -125,6 +125,6 @@ print(f"\nours to the fastest peer: {our_rate / fastest:.1f} ({arguments.workers
 reads = statistics.median(ours(dataset, "none", 1)[0] for _ in range(arguments.rounds))
 one = statistics.median(ours(dataset, "pretrain", 1)[0] for _ in range(arguments.rounds))
 copied = bandwidth()
-print(f"random reads of raw pictures, one thread, page cache: {reads:.0f} images/s ({reads * 512 * 512 / 1e9:.1f} GB/s)")
+print(f"random reads of raw images, one thread, page cache: {reads:.0f} images/s ({reads * 512 * 512 / 1e9:.1f} GB/s)")
 print(f"one thread: {one:.0f} images/s; {MOVED / 1e6:.2f} MB moved a sample at least: {one * MOVED / copied * 100:.0f}% of the")
 print(f"memory bandwidth ({copied / 1e9:.1f} GB/s, a large copy, read and written)")

@@ -1,4 +1,4 @@
-//! What one whole record costs: `cargo bench --profile release --workspace --bench records -- DATASET`.
+//! Measures the time to read one whole record: `cargo bench --profile release --workspace --bench records -- DATASET`.
 //!
 //! All records in order, then as many at random, of a dataset just opened and of one that was read before; one thread,
 //! from the page cache. At last the row groups one by one, which is what a record costs that shares its group with none.
@@ -19,7 +19,7 @@ fn main() {
     let ordered: Vec<usize> = (0..length).collect();
     let mut random = ordered.clone();
     Stream::new(&[7]).shuffle(&mut random);
-    let tell = |what: &str, dataset: &Dataset, rows: &[usize]| {
+    let print = |what: &str, dataset: &Dataset, rows: &[usize]| {
         let start = Instant::now();
         for &row in rows {
             black_box(dataset.record(row).expect("a record"));
@@ -28,10 +28,10 @@ fn main() {
     };
     println!("{length} records");
     let dataset = open();
-    tell("in order, just opened", &dataset, &ordered);
-    tell("in order again", &dataset, &ordered);
-    tell("at random", &dataset, &random);
-    tell("at random, just opened", &open(), &random);
+    print("in order, just opened", &dataset, &ordered);
+    print("in order again", &dataset, &ordered);
+    print("at random", &dataset, &random);
+    print("at random, just opened", &open(), &random);
     let firsts: Vec<usize> = ordered.iter().copied().step_by(128).collect();
-    tell("one of each row group, just opened", &open(), &firsts);
+    print("one of each row group, just opened", &open(), &firsts);
 }

@@ -15,7 +15,7 @@ use dataset::format::shard::{ImageCompression, ShardWriter};
 use dataset::loader::TextOptions;
 use dataset::random::Stream;
 use dataset::transform::Transform;
-use dataset::{Dataset, Loader, Storage};
+use dataset::{Dataset, Label, Loader, Storage};
 use rayon::prelude::*;
 
 const ROUNDS: usize = 7;
@@ -39,7 +39,9 @@ fn record(row: usize) -> Record {
         image: (0..usize::from(SIDE) * usize::from(SIDE)).map(|_| random.below(256) as u8).collect(),
         report: Some("The lungs are clear. No effusion.".repeat(4)),
         token_ids: tokens.map(|_| random.below(30_000) as i32).collect(),
-        labels: (0..FINDINGS).map(|_| [None, Some(0), Some(1)][random.below(3) as usize]).collect(),
+        labels: (0..FINDINGS)
+            .map(|_| [None, Some(Label::Negative), Some(Label::Positive)][random.below(3) as usize])
+            .collect(),
         ..Record::default()
     }
 }
@@ -73,8 +75,8 @@ fn write(folder: &Path, rows: usize, shards: usize) {
         image: ImageSpec {
             encoding: ImageEncoding::Raw,
             compression: "none".to_owned(),
-            tone: "voi".to_owned(),
-            fit: "shorter".to_owned(),
+            intensity: "voi".to_owned(),
+            resize: "shorter".to_owned(),
             size: u32::from(SIDE),
             mean: 0.5,
             std: 0.25,

@@ -1,4 +1,4 @@
-"""How even splits are: `dataset split` beside random draws and two Python packages.
+"""Compares how even splits are: `dataset split`, random draws and two Python packages.
 
     python dataset/benches/splits.py DATASET [--binary dataset] [--ratio 1] [--seeds 5]
 
@@ -10,8 +10,7 @@ subset, in percentage points:
 - random patients: shuffled, taken until the number of records is reached;
 - the packages: single images of the same training subset, since neither knows groups.
 
-Seeds 0, 1, ...; of several times the least is told. `dataset split` starts, reads the shards and writes the split in its
-time; the packages have the labels in memory.
+Seeds 0, 1, ...; the smallest time is printed. The time of `dataset split` includes its start, reading the shards and writing the split; the packages have the labels in memory.
 """
 
 import argparse
@@ -76,7 +75,7 @@ def main():
 
     rows = []
 
-    def tell(name, unit, seeds, measure):
+    def measure_draw(name, unit, seeds, measure):
         values, sizes, times = [], [], []
         for seed in range(seeds):
             start = time.perf_counter()
@@ -105,8 +104,8 @@ def main():
         ours.pool = pool
         return deviation(positives[pool], chosen), part["records"]
 
-    # Seed 0 comes last, so that the pool of all others is that of the default seed.
-    tell("`dataset split`", "patient", options.seeds, lambda seed: ours(options.seeds - 1 - seed))
+    # Seed 0 is last, so that the pool of all others is that of the default seed.
+    measure_draw("`dataset split`", "patient", options.seeds, lambda seed: ours(options.seeds - 1 - seed))
     pool, owners = positives[ours.pool], patients[ours.pool]
     wanted = round(share * len(pool))
 
@@ -118,11 +117,11 @@ def main():
 
         return measure
 
-    tell("random draw", "patient", options.seeds, drawn(lambda seed: random_patients(owners, wanted, seed)))
-    tell("random draw", "image", options.seeds, drawn(lambda seed: np.random.default_rng(seed).permutation(len(pool))[:wanted]))
-    tell("iterative-stratification", "image", options.seeds, drawn(lambda seed: trent_b(pool, share, seed)))
+    measure_draw("random draw", "patient", options.seeds, drawn(lambda seed: random_patients(owners, wanted, seed)))
+    measure_draw("random draw", "image", options.seeds, drawn(lambda seed: np.random.default_rng(seed).permutation(len(pool))[:wanted]))
+    measure_draw("iterative-stratification", "image", options.seeds, drawn(lambda seed: trent_b(pool, share, seed)))
     # Once, since it takes minutes.
-    tell("scikit-multilearn", "image", 1, drawn(lambda seed: multilearn(pool, share, seed)))
+    measure_draw("scikit-multilearn", "image", 1, drawn(lambda seed: multilearn(pool, share, seed)))
 
     print(f"\n{options.ratio:g}% of {len(pool)} training records of {len(np.unique(owners))} patients\n")
     print("| draw | unit | records | deviation, mean | least | most | seconds |")

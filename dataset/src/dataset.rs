@@ -1,10 +1,10 @@
-//! An opened dataset: any row by index or identifier, tables over all of it.
+//! An opened dataset: any row by index or identifier, columns of all rows.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::sync::OnceLock;
 
-use arrow_array::{Array, RecordBatch};
+use arrow_array::{Array, Int8Array, RecordBatch, StringArray, StructArray, UInt16Array};
 use bytes::Bytes;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -12,63 +12,81 @@ use tokenizers::Tokenizer;
 
 use crate::error::{Error, Result};
 use crate::format::image_codec::{self, GrayPixels};
+use crate::format::label::Label;
 use crate::format::manifest::{MANIFEST, Manifest, TOKENIZER};
 use crate::format::record::{ImageEncoding, Record};
+use crate::format::record_checks;
 use crate::format::shard::Shard;
 use crate::format::table;
-use crate::loader::row_group_cache::Recent;
+use crate::loader::row_group_cache::RowGroupCache;
 use crate::record_hint;
 use crate::store::files;
-use crate::store::storage::{Storage, StoredFile};
+use crate::store::storage::Storage;
+use crate::store::stored_file::StoredFile;
 
-/// Rows of a shard up to which the manifest is believed before the shard is opened: four times the default.
-const BELIEVED_ROWS: u64 = 1 << 13;
+/// Rows of a shard up to which the manifest's number is used before the shard is opened: four times the default.
+const PLAUSIBLE_ROWS: u64 = 1 << 13;
 
-/// Rows of a dataset up to which such shards are believed.
-const BELIEVED_TOTAL: usize = 1 << 26;
+/// Rows of a dataset up to which the manifest's numbers of such shards are used.
+const PLAUSIBLE_TOTAL: usize = 1 << 26;
 
-/// A dataset in a folder or in an object store. Shards are opened when they are first needed.
+/// Height and width of the images of a row group.
+type Sizes = Vec<(u16, u16)>;
+
+/// A dataset in a folder or in an object store. Each shard is opened when it is first needed.
+///
+/// It can be shared by threads. Everything that is read of shards is compared with their checksums, where they have some.
 pub struct Dataset {
     storage: Storage,
     manifest: Manifest,
     shards: Vec<OnceLock<Shard>>,
-    /// First row of each shard, and one past the last.
+    /// First row of each shard, and the end of the last.
     starts: Vec<usize>,
     rows_by_id: OnceLock<HashMap<String, u32>>,
-    recent: Recent,
-    /// Whether what is read of shards is compared with their checksums.
+    cache: RowGroupCache,
+    /// By shard, by row group.
+    sizes: Vec<OnceLock<Vec<OnceLock<Sizes>>>>,
     is_checked: bool,
 }
 
 impl Dataset {
-    /// Opens the dataset at a path or URL (`file://`, `s3://`; see [`Storage::at`]) by its manifest.
+    /// Opens the dataset at a path or URL (see [`Storage::at`]). Only its manifest is read.
+    ///
+    /// # Errors
+    /// When there is no dataset, it cannot be read, or its format version is unknown.
     pub fn open(location: impl AsRef<OsStr>) -> Result<Self> {
         Self::open_in(Storage::at(location)?)
     }
 
-    /// Opens the dataset in a place by its manifest.
+    /// Opens the dataset in a storage. Only its manifest is read.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`].
     pub fn open_in(storage: Storage) -> Result<Self> {
         let manifest = Manifest::load(&storage)?;
         let mut starts = vec![0];
         for shard in &manifest.shards {
             let end = starts.last().copied().unwrap_or(0) as u64;
             let end = end.checked_add(shard.rows).filter(|&end| end <= u32::MAX.into());
-            let many = || Error::Invalid(format!("{MANIFEST}: more records than there can be, at {}", shard.path));
-            starts.push(end.ok_or_else(many)? as usize);
+            let too_many =
+                || Error::Invalid(format!("{MANIFEST}: {}: more than {} records in all", shard.path, u32::MAX));
+            starts.push(end.ok_or_else(too_many)? as usize);
         }
         let shards = manifest.shards.iter().map(|_| OnceLock::new()).collect();
-        let (rows_by_id, recent) = (OnceLock::new(), Recent::default());
-        Ok(Self { storage, manifest, shards, starts, rows_by_id, recent, is_checked: true })
+        let sizes = manifest.shards.iter().map(|_| OnceLock::new()).collect();
+        let (rows_by_id, cache) = (OnceLock::new(), RowGroupCache::default());
+        Ok(Self { storage, manifest, shards, starts, rows_by_id, cache, sizes, is_checked: true })
     }
 
-    /// Reads images and columns without comparing them with their checksums: a benchmark measures so what that costs.
+    /// Reads images and columns without comparing them with their checksums. A benchmark measures the cost of checksums with
+    /// it.
     #[must_use]
     pub fn without_checksums(mut self) -> Self {
         self.is_checked = false;
         self
     }
 
-    /// Where the dataset lies.
+    /// Where the dataset is stored.
     pub fn storage(&self) -> &Storage {
         &self.storage
     }
@@ -88,7 +106,10 @@ impl Dataset {
         self.manifest.text.vocabulary > 0
     }
 
-    /// The tokenizer that made `token_ids`, where there is one.
+    /// The tokenizer that made `token_ids`; `None` where there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not the one that the manifest names.
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
         if !self.has_tokenizer() {
             return Ok(None);
@@ -102,9 +123,9 @@ impl Dataset {
             return Err(broken(&"not the tokenizer that made the token ids"));
         }
         let tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| broken(&error))?;
-        let (found, stated) = (tokenizer.get_vocab_size(true), self.manifest.text.vocabulary);
-        if found != stated {
-            return Err(broken(&format!("a vocabulary of {found} pieces, the manifest says {stated}")));
+        let (size, expected) = (tokenizer.get_vocab_size(true), self.manifest.text.vocabulary);
+        if size != expected {
+            return Err(broken(&format!("a vocabulary of {size} pieces, the manifest says {expected}")));
         }
         Ok(Some(tokenizer))
     }
@@ -114,51 +135,56 @@ impl Dataset {
         self.starts.last().copied().unwrap_or(0)
     }
 
-    /// All row numbers. Memory is taken for as many records as there are, so a manifest that claims unusually many is
-    /// first compared with the footers of its shards.
-    ///
-    /// # Errors
-    /// When a shard that claims many rows has others, or cannot be opened.
-    pub fn all_rows(&self) -> Result<Vec<u32>> {
-        let claims_much = |rows: u64| rows > BELIEVED_ROWS || self.len() > BELIEVED_TOTAL;
-        for (index, _) in self.manifest.shards.iter().enumerate().filter(|(_, info)| claims_much(info.rows)) {
-            self.shard(index)?;
-        }
-        Ok((0..self.len() as u32).collect())
-    }
-
     /// Whether there is no record.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
+    /// All row numbers. Since this allocates memory for all records, a manifest with an unusually large number of them is
+    /// first compared with the footers of its shards.
+    ///
+    /// # Errors
+    /// When a shard with many rows has another number of them, or cannot be opened.
+    pub fn all_rows(&self) -> Result<Vec<u32>> {
+        let is_implausible = |rows: u64| rows > PLAUSIBLE_ROWS || self.len() > PLAUSIBLE_TOTAL;
+        for (index, _) in self.manifest.shards.iter().enumerate().filter(|(_, info)| is_implausible(info.rows)) {
+            self.shard(index)?;
+        }
+        Ok((0..self.len() as u32).collect())
+    }
+
     /// Shard `index`, opened.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or contradicts the manifest.
+    ///
+    /// # Panics
+    /// When the manifest has no such shard.
     pub fn shard(&self, index: usize) -> Result<&Shard> {
         let slot = &self.shards[index];
         if let Some(shard) = slot.get() {
             return Ok(shard);
         }
         let info = &self.manifest.shards[index];
+        let contradiction = |message: String| Err(Error::Shard { shard: info.path.clone(), message });
         let shard = Shard::open(&self.storage, info)?;
         let shard = if self.is_checked { shard } else { shard.without_checksums() };
         if shard.rows() as u64 != info.rows {
-            let message = format!("{} rows, the manifest says {}", shard.rows(), info.rows);
-            return Err(Error::Shard { shard: info.path.clone(), message });
+            return contradiction(format!("{} rows, the manifest says {}", shard.rows(), info.rows));
         }
-        // A struct needs a field: without findings there is one that means nothing.
+        // A dataset without findings has one field that means nothing, since a struct needs a field.
         if shard.findings() != self.manifest.labels && !self.manifest.labels.is_empty() {
-            let message = "other findings than the manifest's".to_owned();
-            return Err(Error::Shard { shard: info.path.clone(), message });
+            return contradiction("other findings than the manifest's".to_owned());
         }
-        let (found, stated) = (shard.encoding(), self.manifest.image.encoding);
-        if found != stated {
-            let message = format!("its images are {}, the manifest says {}", found.name(), stated.name());
-            return Err(Error::Shard { shard: info.path.clone(), message });
+        let (encoding, expected) = (shard.encoding(), self.manifest.image.encoding);
+        if encoding != expected {
+            let message = format!("its images are {}, the manifest says {}", encoding.name(), expected.name());
+            return contradiction(message);
         }
         Ok(slot.get_or_init(|| shard))
     }
 
-    /// The index of the shard that holds a row, and the row within it.
+    /// The index of the shard of a row, and the row within it.
     pub(crate) fn place(&self, row: usize) -> Result<(usize, usize)> {
         if row >= self.len() {
             return Err(Error::Invalid(format!("row {row} of a dataset of {} records", self.len())));
@@ -167,16 +193,16 @@ impl Dataset {
         Ok((index, row - self.starts[index]))
     }
 
-    /// The shard that holds a row, and the row within it.
+    /// The shard of a row, and the row within it.
     pub(crate) fn locate(&self, row: usize) -> Result<(&Shard, usize)> {
         let (index, row) = self.place(row)?;
         Ok((self.shard(index)?, row))
     }
 
-    /// One whole row: its image, and its texts and labels with those of its row group, which are kept for the next.
+    /// One whole record. Its texts and labels are read with those of its row group, which are cached for the next record.
     ///
     /// # Errors
-    /// When it cannot be read, or is not what was written (by its checksums, where the shard has some).
+    /// When it cannot be read, or differs from what was written (by its checksums, where the shard has some).
     pub fn record(&self, row: usize) -> Result<Record> {
         self.record_from(None, row)
     }
@@ -191,39 +217,75 @@ impl Dataset {
         Ok(record)
     }
 
-    /// As [`Dataset::record`], with no image in it, and none read.
+    /// As [`Dataset::record`], but its image is not read and left empty.
     pub(crate) fn record_without_image(&self, row: usize) -> Result<Record> {
         let (index, row) = self.place(row)?;
         let shard = self.shard(index)?;
         let group = shard.group_of(row)?;
-        let batch = self.recent.get((index, group), || shard.texts_and_labels(group))?;
+        let batch = self.cache.get((index, group), || shard.texts_and_labels(group))?;
         shard.record_of(&batch, row)
     }
 
     /// The row of a record.
+    ///
+    /// # Errors
+    /// When there is no such record; the message suggests others.
     pub fn row_of(&self, record_id: &str) -> Result<usize> {
         if self.rows_by_id.get().is_none() {
             let ids = self.texts("record_id")?;
             let map = ids.into_iter().enumerate().filter_map(|(row, id)| Some((id?, row as u32))).collect();
             let _ = self.rows_by_id.set(map);
         }
-        let found = self.rows_by_id.get().and_then(|map| map.get(record_id));
-        found.map(|&row| row as usize).ok_or_else(|| Error::UnknownRecord {
+        let row = self.rows_by_id.get().and_then(|map| map.get(record_id));
+        row.map(|&row| row as usize).ok_or_else(|| Error::UnknownRecord {
             record_id: record_id.to_owned(),
             hint: record_hint::hint(&|column| self.texts(column), record_id).unwrap_or_default(),
         })
     }
 
-    /// One decoded image.
-    pub fn image(&self, row: usize, height: u16, width: u16) -> Result<GrayPixels> {
+    /// One decoded image, with its height and width.
+    ///
+    /// # Errors
+    /// When it cannot be read or decoded, differs from what was written, or has another size than its columns state.
+    pub fn image(&self, row: usize) -> Result<GrayPixels> {
         let mut pixels = Vec::new();
-        self.image_into(row, height, width, &mut pixels)?;
+        let (height, width) = self.image_into(row, &mut pixels)?;
         Ok(GrayPixels { width: width.into(), height: height.into(), pixels })
     }
 
-    /// The pages of some images, fetched at the same time, for [`Dataset::image_from`]; none where the dataset lies in a
-    /// folder, whose images are best read one by one.
-    pub fn image_pages(&self, rows: &[u32]) -> Result<Vec<Bytes>> {
+    /// Decodes one image into a buffer that is used again; returns its height and width.
+    pub(crate) fn image_into(&self, row: usize, pixels: &mut Vec<u8>) -> Result<(u16, u16)> {
+        let size = self.image_size(row)?;
+        self.decode_image(None, row, size, pixels)?;
+        Ok(size)
+    }
+
+    /// Height and width of an image, by its columns.
+    fn image_size(&self, row: usize) -> Result<(u16, u16)> {
+        let (index, row) = self.place(row)?;
+        let shard = self.shard(index)?;
+        let group = shard.group_of(row)?;
+        let groups = self.sizes[index].get_or_init(|| (0..shard.groups()).map(|_| OnceLock::new()).collect());
+        let sizes = if let Some(sizes) = groups[group].get() {
+            sizes
+        } else {
+            let batch = match self.cache.peek((index, group)) {
+                Some(batch) => batch,
+                None => shard.group_columns(group, &["height", "width"])?.into(),
+            };
+            let side = |name| table::column::<UInt16Array>(&batch, name).map(|sides| sides.values().to_vec());
+            let (Some(heights), Some(widths)) = (side("height"), side("width")) else {
+                return Err(shard.row_error(row, "a column has another type than the format's"));
+            };
+            groups[group].get_or_init(|| heights.into_iter().zip(widths).collect())
+        };
+        let at = row - shard.group(group).start;
+        sizes.get(at).copied().ok_or_else(|| shard.row_error(row, "its row group is too short"))
+    }
+
+    /// The pages of some images, fetched at the same time; none where the dataset is in a folder, whose images are best read
+    /// one by one.
+    pub(crate) fn image_pages(&self, rows: &[u32]) -> Result<Vec<Bytes>> {
         if self.storage.as_folder().is_some() {
             return Ok(Vec::new());
         }
@@ -233,18 +295,13 @@ impl Dataset {
         StoredFile::read_each(&pages)
     }
 
-    /// Decodes one image of known sides into a buffer that is reused: `height · width` bytes, row-major.
-    pub fn image_into(&self, row: usize, height: u16, width: u16, pixels: &mut Vec<u8>) -> Result<()> {
-        self.image_from(None, row, height, width, pixels)
-    }
-
-    /// As [`Dataset::image_into`]; reads nothing where its page was fetched before.
-    pub fn image_from(
+    /// Decodes one image of a height and width that its columns state into a buffer that is used again: `height · width`
+    /// bytes, row-major. Nothing is read where its page was fetched before ([`Dataset::image_pages`]).
+    pub(crate) fn decode_image(
         &self,
         page: Option<&Bytes>,
         row: usize,
-        height: u16,
-        width: u16,
+        (height, width): (u16, u16),
         pixels: &mut Vec<u8>,
     ) -> Result<()> {
         let (shard, local) = self.locate(row)?;
@@ -255,34 +312,35 @@ impl Dataset {
                 let mut encoded = Vec::new();
                 pixels.clear();
                 shard.image_bytes(local, None, page, &mut encoded)?;
-                // Ingested without images.
+                // A dataset that was ingested without images has none.
                 if !(encoded.is_empty() && length == 0) {
                     let decoded = image_codec::decode_stored(&encoded, shard.encoding());
                     let decoded = decoded.map_err(|error| shard.row_error(local, error))?;
                     if (decoded.height, decoded.width) != (height.into(), width.into()) {
-                        let (found, stated) = ((decoded.height, decoded.width), (height, width));
-                        let told =
-                            format!("image of {}×{}, its columns say {}×{}", found.0, found.1, stated.0, stated.1);
-                        return Err(shard.row_error(local, told));
+                        let message =
+                            format!("image of {}×{}, its columns say {height}×{width}", decoded.height, decoded.width);
+                        return Err(shard.row_error(local, message));
                     }
                     *pixels = decoded.pixels;
                 }
             }
         }
         if pixels.len() == length {
-            Ok(())
-        } else {
-            let told = format!("image of {} bytes, its columns say {height}×{width}", pixels.len());
-            Err(shard.row_error(local, told))
+            return Ok(());
         }
+        let message = format!("image of {} bytes, its columns say {height}×{width}", pixels.len());
+        Err(shard.row_error(local, message))
     }
 
-    /// Some columns over all shards, one or more batches a shard, in row order.
+    /// Some columns of all shards, one or more batches for each shard, in row order.
+    ///
+    /// # Errors
+    /// When a shard cannot be read. Unknown names are ignored.
     pub fn columns(&self, names: &[&str]) -> Result<Vec<RecordBatch>> {
         self.first_columns(names, self.len())
     }
 
-    /// Some columns of the shards that hold the first `rows` rows.
+    /// Some columns of the shards that contain the first `rows` rows.
     pub(crate) fn first_columns(&self, names: &[&str], rows: usize) -> Result<Vec<RecordBatch>> {
         let shards: Vec<Vec<RecordBatch>> =
             (0..self.starts.partition_point(|&start| start < rows).min(self.shards.len()))
@@ -292,33 +350,194 @@ impl Dataset {
         Ok(shards.into_iter().flatten().collect())
     }
 
-    /// One text column over all shards.
+    /// One text column of all shards, a value for each record.
+    ///
+    /// # Errors
+    /// When a shard cannot be read, or the column does not contain text.
     pub fn texts(&self, name: &str) -> Result<Vec<Option<String>>> {
         let mut values = Vec::new();
         for batch in self.columns(&[name])? {
-            let array = table::column::<arrow_array::StringArray>(&batch, name)
+            let array = table::column::<StringArray>(&batch, name)
                 .ok_or_else(|| Error::Invalid(format!("`{name}` is not a text column")))?;
             values.extend((0..array.len()).map(|i| array.is_valid(i).then(|| array.value(i).to_owned())));
         }
         Ok(values)
     }
 
-    /// The labels of all records: `[records][findings]`, `None` where a finding is not mentioned.
-    pub fn labels(&self) -> Result<Vec<Vec<Option<i8>>>> {
-        let mut rows = Vec::new();
+    /// The labels of all records, `[records][findings]`; `None` where a finding is not mentioned.
+    ///
+    /// # Errors
+    /// When a shard cannot be read, or contains an invalid label.
+    pub fn labels(&self) -> Result<Vec<Vec<Option<Label>>>> {
+        let mut rows = Vec::with_capacity(self.len());
         for batch in self.columns(&["labels"])? {
-            let labels = table::column::<arrow_array::StructArray>(&batch, "labels")
+            let labels = table::column::<StructArray>(&batch, "labels")
                 .ok_or_else(|| Error::Invalid("`labels` is not a struct".to_owned()))?;
-            let codes: Vec<&arrow_array::Int8Array> = labels
+            let codes: Vec<&Int8Array> = labels
                 .columns()
                 .iter()
                 .take(self.findings().len())
                 .filter_map(|codes| codes.as_any().downcast_ref())
                 .collect();
             for row in 0..batch.num_rows() {
-                rows.push(codes.iter().map(|c| c.is_valid(row).then(|| c.value(row))).collect());
+                let label = |codes: &&Int8Array| record_checks::label(codes.is_valid(row).then(|| codes.value(row)));
+                let record: Result<Vec<_>, String> = codes.iter().map(label).collect();
+                let record = record.map_err(|message| match self.locate(rows.len()) {
+                    Ok((shard, row)) => shard.row_error(row, message),
+                    Err(error) => error,
+                })?;
+                rows.push(record);
             }
         }
         Ok(rows)
+    }
+}
+
+#[cfg(all(test, feature = "cloud"))]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use arrow_array::ArrayRef;
+
+    use super::*;
+    use crate::commands::verify::verify;
+    use crate::format::manifest::{self, ImageSpec, REJECTS, ShardInfo, TextSpec, Totals};
+    use crate::format::record::FORMAT_VERSION;
+    use crate::format::shard::{ImageCompression, ShardWriter};
+    use crate::loader::Loader;
+    use crate::split::{Ratio, Split, SplitOptions, Subset, draw};
+    use crate::transform::Transform;
+
+    const SIDES: (u16, u16) = (8, 6);
+
+    fn record(row: usize) -> Record {
+        let positive = [Label::Negative, Label::Positive][row % 2];
+        Record {
+            record_id: format!("x/{row:02}"),
+            patient_id: format!("p{}", row / 2),
+            study_id: format!("s{row}"),
+            image_id: row.to_string(),
+            height: SIDES.0,
+            width: SIDES.1,
+            image: (0..48).map(|pixel| (pixel * (row + 1)) as u8).collect(),
+            labels: vec![Some(positive), if row == 3 { Some(Label::Uncertain) } else { None }],
+            ..Record::default()
+        }
+    }
+
+    fn manifest(shard: ShardInfo, rows: usize) -> Manifest {
+        Manifest {
+            format_version: FORMAT_VERSION,
+            source: "x".to_owned(),
+            tool: "test".to_owned(),
+            arguments: BTreeMap::new(),
+            image: ImageSpec {
+                encoding: ImageEncoding::Raw,
+                compression: ImageCompression::None.name().to_owned(),
+                intensity: "voi".to_owned(),
+                resize: "shorter".to_owned(),
+                size: 6,
+                mean: 0.5,
+                std: 0.25,
+            },
+            text: TextSpec {
+                report_text: "all".to_owned(),
+                max_tokens: 0,
+                vocabulary: 0,
+                tokenizer_sha256: String::new(),
+            },
+            labels: vec!["A".to_owned(), "B".to_owned()],
+            totals: Totals { records: rows as u64, ..Totals::default() },
+            shards: vec![shard],
+            rejects: BTreeMap::new(),
+            rejects_sha256: String::new(),
+        }
+    }
+
+    /// Writes a dataset of 40 records into a storage.
+    fn write(storage: &Storage) -> Vec<Record> {
+        let folder = tempfile::tempdir().unwrap();
+        let records: Vec<Record> = (0..40).map(record).collect();
+        let (path, name) = (folder.path().join("shard"), manifest::shard_path(0));
+        let findings = ["A".to_owned(), "B".to_owned()];
+        let mut writer =
+            ShardWriter::create(&path, &findings, ImageEncoding::Raw, ImageCompression::None).expect("a shard");
+        writer.write(&records).unwrap();
+        let shard = writer.finish(&name).unwrap();
+        storage.upload(&path, &shard.path).unwrap();
+        let none: ArrayRef = Arc::new(StringArray::from(Vec::<&str>::new()));
+        let rejects = table::to_parquet("rejects".as_ref(), vec![("source_path", none, false)]).unwrap();
+        storage.write(REJECTS, rejects).unwrap();
+        manifest(shard, records.len()).save(storage).unwrap();
+        records
+    }
+
+    #[test]
+    fn a_dataset_in_memory_is_split_read_and_verified() {
+        const URL: &str = "memory://datasets/one/set";
+        let storage = Storage::at(URL).unwrap();
+        assert!(Dataset::open(URL).is_err_and(|error| error.to_string().contains("is not a dataset")));
+        let records = write(&storage);
+        let dataset = Arc::new(Dataset::open(URL).unwrap());
+        let options = SplitOptions { ratios: vec![Ratio::TEN, Ratio::ALL], ..SplitOptions::default() };
+        let (split, certificate) = draw::make(&dataset, "main", &options).unwrap();
+        split.save(dataset.storage(), &certificate).unwrap();
+        assert_eq!(Split::load(&dataset, "main").unwrap(), split);
+        let names: Vec<String> = storage.list("").unwrap().into_iter().map(|file| file.name).collect();
+        let expected =
+            ["dataset.json", "rejects.parquet", "shards/part-00000.parquet", "splits/main.json", "splits/main.parquet"];
+        assert_eq!(names, expected);
+        assert!(Storage::at("memory://other/one/set").unwrap().list("").unwrap().is_empty(), "stores have names");
+
+        let image = dataset.image(7).unwrap();
+        assert_eq!((image.height, image.width, &image.pixels), (8, 6, &records[7].image));
+        assert_eq!(dataset.record(7).unwrap(), records[7]);
+        let labels: Vec<_> = records.iter().map(|record| record.labels.clone()).collect();
+        assert_eq!(dataset.labels().unwrap(), labels);
+        let transform = Transform { mean: 0.0, std: 1.0 / 255.0, ..Transform::evaluate(6) };
+        let rows = split.rows(Subset::Train, None);
+        let loader = Loader::builder(&dataset).subset(&split, Subset::Train).transform(transform).batch_size(4);
+        let mut seen = Vec::new();
+        for batch in loader.seed(1).threads(2).build().unwrap() {
+            let batch = batch.unwrap();
+            for (at, &row) in batch.rows().iter().enumerate() {
+                // The center of 8 × 6 pixels is rows 1 to 6.
+                let expected = records[row as usize].image[6..42].iter().map(|&level| f32::from(level));
+                let pixels = &batch.images()[at * 36..(at + 1) * 36];
+                assert!(pixels.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-3), "row {row}");
+                let found: Vec<_> =
+                    batch.labels()[at * 2..at * 2 + 2].iter().map(|&value| Label::from_tensor_value(value)).collect();
+                assert_eq!(found, labels[row as usize]);
+                seen.push(row);
+            }
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, rows);
+        assert_eq!(verify(URL, &|_| {}).unwrap(), Vec::<String>::new());
+
+        // A shard that is replaced by other bytes.
+        let name = "shards/part-00000.parquet";
+        let mut bytes = storage.read(name).unwrap().to_vec();
+        bytes[100] ^= 1;
+        storage.write(name, bytes).unwrap();
+        assert!(dataset.record(0).is_err_and(|error| error.to_string().contains("replaced after it was opened")));
+        assert!(!verify(URL, &|_| {}).unwrap().is_empty());
+    }
+
+    #[test]
+    fn large_files_are_uploaded_in_pieces() {
+        let folder = tempfile::tempdir().unwrap();
+        let large = folder.path().join("large");
+        let bytes: Vec<u8> = (0..20_000_000u32).map(|i| (i >> 8) as u8).collect();
+        std::fs::write(&large, &bytes).unwrap();
+        let storage = Storage::at("memory://datasets/large").unwrap();
+        storage.upload(&large, "a/large").unwrap();
+        assert_eq!(storage.size("a/large").unwrap(), 20_000_000);
+        assert_eq!(storage.sha256("a/large").unwrap(), files::sha256(&large).unwrap());
+        let (file, tail) = storage.open("a/large").unwrap();
+        assert!(bytes.ends_with(&tail) && file.read(9_000_000..9_000_100).unwrap() == bytes[9_000_000..9_000_100]);
+        storage.remove(&["a/large", "missing"]).unwrap();
+        assert!(storage.read_if_there("a/large").unwrap().is_none());
     }
 }

@@ -1,18 +1,26 @@
-//! The shard format of `mrm`: what a record is, and how it is written, read, verified, split and loaded.
+//! Datasets of chest radiographs with their reports: the shard format, splits, transforms and the loader.
 //!
-//! | room | what is in it |
+//! | module | contents |
 //! | --- | --- |
+//! | [`Dataset`] | an opened dataset: records, images, columns |
+//! | [`split`] | subsets and nested label ratios, each with a certificate |
+//! | [`loader`], [`transform`] | batches for a trainer; crop geometry, resampling, normalization |
 //! | [`format`](mod@format) | one record, one shard (a Parquet file), the manifest `dataset.json`, the cards beside it |
 //! | [`store`] | a local folder or an object store; atomic writes, locks, retries |
-//! | [`Dataset`] | an opened dataset: rows, columns, polars tables |
-//! | [`split`] | subsets and nested label ratios, each with a certificate of what it promises |
-//! | [`loader`], [`transform`] | batches for a trainer; crop geometry, resampling, normalization |
-//! | [`export`] | the records in formats of other tools |
-//! | [`commands`] | what the binary shows, and what all three binaries share: options, progress |
+//! | `export` | the records in formats of other tools |
+//! | [`commands`] | the commands of the binary, and what the command lines of all binaries share |
 //!
-//! It knows neither DICOM nor torch.
+//! | feature (all are on by default) | adds |
+//! | --- | --- |
+//! | `cloud` | object stores and `https://` in [`Storage::at`] |
+//! | `polars` | `Dataset::metadata`, `frame` and `head`: columns as data frames |
+//! | `export` | the module `export`, and tables as CSV |
+//! | `cli` | the binary `dataset`, and `commands::{arguments, cli, progress}` |
+
+#![warn(missing_docs)]
 
 /// `println!` for the binaries that ignores write errors (a closed pipe, a full disk), so that the work continues.
+#[cfg(feature = "cli")]
 #[macro_export]
 macro_rules! cli_println {
     ($($words:tt)*) => {{
@@ -22,6 +30,7 @@ macro_rules! cli_println {
 }
 
 /// `eprintln!` for the binaries that ignores write errors.
+#[cfg(feature = "cli")]
 #[macro_export]
 macro_rules! cli_eprintln {
     ($($words:tt)*) => {{
@@ -33,11 +42,14 @@ macro_rules! cli_eprintln {
 pub mod commands;
 mod dataset;
 pub mod error;
+#[cfg(feature = "export")]
 pub mod export;
 pub mod format;
 pub mod loader;
+#[cfg(feature = "polars")]
 mod metadata;
 pub mod name_suggestion;
+pub mod progress;
 pub mod random;
 mod record_hint;
 pub mod split;
@@ -47,8 +59,9 @@ pub mod transform;
 pub use dataset::Dataset;
 pub use error::{Error, Result};
 pub use format::checksums::CHECKSUMS_KEY;
-pub use loader::batch::{Batch, Floats, PlacedBox};
-pub use loader::builder::{Loader, LoaderState};
+pub use format::label::Label;
+pub use loader::{Batch, HostBuffer, Loader, LoaderState, PlacedBox};
+pub use split::ratio::Ratio;
 pub use split::stored::Split;
 pub use split::types::Subset;
 pub use store::storage::Storage;

@@ -1,4 +1,4 @@
-//! `dataset`: look at a dataset, check it, split it, hand it on.
+//! The binary `dataset`: inspects, verifies, splits, measures and exports datasets.
 
 fn main() -> std::process::ExitCode {
     dataset::commands::arguments::main()

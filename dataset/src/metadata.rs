@@ -1,21 +1,27 @@
-//! Columns of a dataset as polars tables, read through the shards' own reader: a table reads the columns that it has.
+//! Columns of a dataset as polars data frames. Only the columns that are asked for are read.
+//!
+//! Arrow batches go to polars through the Arrow C data interface, without a copy and without shared types.
 
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
+use arrow_array::{Array, RecordBatch};
 use arrow_schema::Schema;
-use polars::prelude::{DataFrame, IntoColumn};
+use polars::prelude::{Column, DataFrame, IntoColumn, PlSmallStr, Series};
+use polars_arrow::ffi as polars_ffi;
 
 use crate::dataset::Dataset;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::record::{self, IMAGE, MASK};
-use crate::format::table;
 
-/// Name of the column that says whether a record has a mask.
+/// Name of the column of whether a record has a mask.
 const HAS_MASK: &str = "has_mask";
 
 impl Dataset {
-    /// All columns but the binary ones, and whether there is a mask (`has_mask`), as a polars table with a row a record.
+    /// All columns but the binary ones, and whether there is a mask (`has_mask`), as a data frame with one row for each
+    /// record.
+    ///
+    /// # Errors
+    /// When the columns cannot be read.
     pub fn metadata(&self) -> Result<DataFrame> {
         let schema = self.schema();
         let names = schema.fields().iter().map(|field| field.name().as_str());
@@ -23,18 +29,24 @@ impl Dataset {
         self.frame(&[&names[..], &[HAS_MASK]].concat())
     }
 
-    /// Some columns as a polars table with a row a record. `has_mask` says whether there is a mask.
+    /// Some columns as a data frame with one row for each record. `has_mask` is whether there is a mask.
+    ///
+    /// # Errors
+    /// When the columns cannot be read, or there is none of a name.
     pub fn frame(&self, names: &[&str]) -> Result<DataFrame> {
         self.head(names, usize::MAX)
     }
 
-    /// Some columns of the first records, as [`Self::frame`]; later shards are not read.
+    /// Some columns of the first records, as [`Self::frame`]. Later shards are not read.
+    ///
+    /// # Errors
+    /// As [`Self::frame`].
     pub fn head(&self, names: &[&str], rows: usize) -> Result<DataFrame> {
         let stored: Vec<&str> = names.iter().map(|&name| if name == HAS_MASK { MASK } else { name }).collect();
         let batches = self.first_columns(&stored, rows)?;
         let mut frame = match batches.as_slice() {
-            [] => table::from_arrow(&[RecordBatch::new_empty(Arc::new(self.schema()))])?,
-            batches => table::from_arrow(batches)?,
+            [] => from_arrow(&[RecordBatch::new_empty(Arc::new(self.schema()))])?,
+            batches => from_arrow(batches)?,
         };
         if names.contains(&HAS_MASK) {
             let has_mask = frame.column(MASK)?.is_not_null().with_name(HAS_MASK.into());
@@ -46,4 +58,39 @@ impl Dataset {
     fn schema(&self) -> Schema {
         record::schema(self.findings(), self.manifest().image.encoding)
     }
+}
+
+/// One data frame of several batches with the same columns.
+fn from_arrow(batches: &[RecordBatch]) -> Result<DataFrame> {
+    let mut table: Option<DataFrame> = None;
+    for batch in batches {
+        let columns = batch
+            .schema()
+            .fields()
+            .iter()
+            .zip(batch.columns())
+            .map(|(field, array)| Ok(Column::from(to_series(field.name(), array.as_ref())?)))
+            .collect::<Result<Vec<_>>>()?;
+        let part = DataFrame::new(batch.num_rows(), columns)?;
+        match table.as_mut() {
+            None => table = Some(part),
+            Some(table) => {
+                table.vstack_mut(&part)?;
+            }
+        }
+    }
+    Ok(table.unwrap_or_else(DataFrame::empty))
+}
+
+fn to_series(name: &str, array: &dyn Array) -> Result<Series> {
+    let (array, field) = arrow_array::ffi::to_ffi(&array.to_data()).map_err(|e| Error::Table(e.to_string()))?;
+    // SAFETY: both structs are those of the Arrow C data interface, which have one fixed `repr(C)` layout. Ownership moves
+    // with the value, since the release callback is in it.
+    let array = unsafe {
+        let array: polars_ffi::ArrowArray = std::mem::transmute(array);
+        let field: polars_ffi::ArrowSchema = std::mem::transmute(field);
+        let field = polars_ffi::import_field_from_c(&field)?;
+        polars_ffi::import_array_from_c(array, field.dtype)?
+    };
+    Ok(Series::try_from((PlSmallStr::from(name), array))?)
 }

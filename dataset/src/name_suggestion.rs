@@ -1,9 +1,9 @@
-//! Names that a user may have meant.
+//! Suggests names for a mistyped one.
 
 use strsim::levenshtein;
 
-/// The names nearest to a mistyped one, at most three, those of the least distance first. Capitals do not count, and a
-/// name may be asked for by what stands behind its last point.
+/// The names nearest to a mistyped one, at most three, nearest first. Case is ignored, and a name may be given by the part
+/// after its last point.
 pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     ranked(wanted, names).into_iter().map(|(_, name)| name).take(3).collect()
 }
@@ -21,7 +21,7 @@ fn ranked<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<(us
     let far = |name: &str| {
         let name = name.to_lowercase();
         let distance = levenshtein(&wanted, &name).min(levenshtein(last(&wanted), last(&name)));
-        // What is a part of a name may stand for it.
+        // A part of a name is near to it.
         let part = last(&wanted).len() > 2 && last(&name).contains(last(&wanted));
         if part { distance.min(1) } else { distance }
     };
@@ -39,11 +39,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_least_distance_comes_first() {
+    fn the_nearest_name_is_first() {
         assert_eq!(nearest("Pateint", ["view", "image", "patient", "age"]), ["patient", "age", "image"]);
         assert_eq!(nearest("model.ratio", ["data.ratio", "model.ratios"])[0], "data.ratio");
         assert_eq!(did_you_mean("mask_ratio", ["run.seed", "model.mask_ratio"]), "; did you mean `model.mask_ratio`?");
-        assert_eq!(nearest("optimizer.rate", ["data.std", "optimizer.base_rate"])[0], "optimizer.base_rate");
+        assert_eq!(nearest("optimizer.lr", ["data.std", "optimizer.base_lr"])[0], "optimizer.base_lr");
         assert!(nearest("x", []).is_empty() && did_you_mean("unheard", ["of", "such"]).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! The one source of randomness: ChaCha streams named by what they are for, so that no draw depends on threads.
+//! Random numbers from ChaCha streams, each named by its purpose, so that no number depends on threads.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -18,8 +18,8 @@ pub fn digest(text: &str) -> u64 {
     text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
 }
 
-/// Uniform draws from one stream. The mapping to floats and ranges is ours, so it stays the same over versions of the
-/// `rand` crate.
+/// A stream of uniform random numbers. They are mapped to floats and ranges here, so that they do not change with versions
+/// of the crate `rand`.
 pub struct Stream(ChaCha8Rng);
 
 impl Stream {
@@ -48,7 +48,7 @@ impl Stream {
         }
     }
 
-    /// Fisher-Yates.
+    /// Shuffles items (Fisher-Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i as u64 + 1) as usize);

@@ -1,11 +1,11 @@
-//! The records that a user meant who named an image, a file, a study or a patient in place of a record.
+//! Suggests records where a user gave an image, a file, a study or a patient in place of a record.
 
 use crate::error::Result;
 
-/// Records that are named; the rest is counted.
+/// Number of records that are named; the rest is counted.
 const SHOWN: usize = 3;
 
-/// `; did you mean X …?` for a name that is no record identifier. `texts` gives a text column of the dataset.
+/// `; did you mean X …?` for a name that is not a record identifier. `texts` reads a text column of the dataset.
 ///
 /// # Errors
 /// When the identifiers cannot be read.
@@ -13,26 +13,26 @@ pub(crate) fn hint(texts: &dyn Fn(&str) -> Result<Vec<Option<String>>>, wanted: 
     let ids = texts("record_id")?;
     let ids: Vec<&str> = ids.iter().map(Option::as_deref).map(Option::unwrap_or_default).collect();
     let wanted = wanted.trim().to_lowercase();
-    // Identifiers without the source before them, then what the columns hold, from the smallest unit to the largest.
+    // Identifiers without the source, then the columns, from the smallest unit to the largest.
     let matching = |matches: &dyn Fn(usize) -> bool| (0..ids.len()).filter(|&row| matches(row)).collect::<Vec<usize>>();
     let of_id = matching(&|row| ids[row].split_once('/').is_some_and(|(_, name)| name.to_lowercase() == wanted));
     if !of_id.is_empty() {
-        return Ok(told("record", &of_id, &ids));
+        return Ok(suggestion("record", &of_id, &ids));
     }
     for (column, noun) in
         [("image_id", "image"), ("source_path", "image"), ("study_id", "study"), ("patient_id", "patient")]
     {
         let values = texts(column)?;
-        let found =
+        let rows =
             matching(&|row| values[row].as_deref().is_some_and(|value| is_named(&value.to_lowercase(), &wanted)));
-        if !found.is_empty() {
-            return Ok(told(noun, &found, &ids));
+        if !rows.is_empty() {
+            return Ok(suggestion(noun, &rows, &ids));
         }
     }
     Ok(ids.first().map(|first| format!("; its records are named like `{first}`")).unwrap_or_default())
 }
 
-/// Whether a path or an identifier is meant by a name: the whole, its last parts, with or without the extension, or a
+/// Whether a name means a path or an identifier: the whole of it or its last parts, with or without the extension, or a
 /// longer path that ends with it.
 fn is_named(value: &str, wanted: &str) -> bool {
     let stem =
@@ -43,18 +43,18 @@ fn is_named(value: &str, wanted: &str) -> bool {
     ends(value, wanted) || ends(stem, wanted) || ends(wanted, value)
 }
 
-fn told(noun: &str, found: &[usize], ids: &[&str]) -> String {
-    if let [only] = found {
+fn suggestion(noun: &str, rows: &[usize], ids: &[&str]) -> String {
+    if let [only] = rows {
         let whose = if noun == "record" { String::new() } else { format!(", the record of this {noun}") };
         return format!("; did you mean `{}`{whose}?", ids[*only]);
     }
-    let shown: Vec<String> = found.iter().take(SHOWN).map(|&row| format!("`{}`", ids[row])).collect();
-    let more = match found.len().saturating_sub(SHOWN) {
+    let shown: Vec<String> = rows.iter().take(SHOWN).map(|&row| format!("`{}`", ids[row])).collect();
+    let more = match rows.len().saturating_sub(SHOWN) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
     let what = if noun == "image" { "have an image of this name".to_owned() } else { format!("are of this {noun}") };
-    format!("; {} records {what}: {}{more}", found.len(), shown.join(", "))
+    format!("; {} records {what}: {}{more}", rows.len(), shown.join(", "))
 }
 
 #[cfg(test)]
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_known_by_its_last_parts() {
+    fn a_path_is_meant_by_its_last_parts() {
         for wanted in ["im-0001-0001", "im-0001-0001.jpeg", "normal/im-0001-0001", "train/normal/im-0001-0001.jpeg"] {
             assert!(is_named("train/normal/im-0001-0001.jpeg", wanted), "{wanted}");
         }
@@ -75,11 +75,11 @@ mod tests {
     #[test]
     fn a_few_records_are_named_and_the_rest_counted() {
         let ids = ["f/a", "f/b", "f/c", "f/d", "f/e"];
-        assert_eq!(told("image", &[1], &ids), "; did you mean `f/b`, the record of this image?");
-        assert_eq!(told("record", &[1], &ids), "; did you mean `f/b`?");
-        assert_eq!(told("study", &[0, 2], &ids), "; 2 records are of this study: `f/a`, `f/c`");
+        assert_eq!(suggestion("image", &[1], &ids), "; did you mean `f/b`, the record of this image?");
+        assert_eq!(suggestion("record", &[1], &ids), "; did you mean `f/b`?");
+        assert_eq!(suggestion("study", &[0, 2], &ids), "; 2 records are of this study: `f/a`, `f/c`");
         assert_eq!(
-            told("patient", &[0, 1, 2, 3, 4], &ids),
+            suggestion("patient", &[0, 1, 2, 3, 4], &ids),
             "; 5 records are of this patient: `f/a`, `f/b`, `f/c` and 2 more"
         );
     }

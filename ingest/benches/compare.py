@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Runs `ingest` and a tuned Python pipeline on the same raw files, in turn, and prints medians and the ratio.
+"""Runs `ingest` and a tuned Python pipeline alternately on the same raw files; prints medians and ratios.
 
 compare.py --ingest BINARY --peers DIR --tokenizer TOKENIZER.json --work DIR [--studies 120] [--runs 3] [--jobs 2]
 
 DIR of --peers holds `make_raw.py` (writes synthetic full-size DICOM and JPEG trees) and `ingest_peer.py` (decode, window,
 resize to 512, tokenize, zstd Parquet, in worker processes). Kinds: uncompressed DICOM, JPEG-lossless DICOM, full-size
-JPEG. Ours runs with zstd pages, as the peer does, and hashes every file besides. Page cache warm for both.
+JPEG. `ingest` writes zstd pages like the other pipeline, and also hashes every file. The page cache is warm for both.
 """
 import argparse
 import csv
@@ -24,7 +24,7 @@ LOSSLESS = b"1.2.840.10008.1.2.4.70"
 
 
 def trees(raw: Path, jpeg: Path, work: Path) -> dict[str, Path]:
-    """One tree a kind, of hard links into the raw trees, with its own metadata table."""
+    """Makes a tree of hard links for each kind of file, with its own metadata table."""
     found = {"dicom-raw": [], "dicom-jll": []}
     for path in sorted(raw.glob("files/p*/p*/s*/*.dcm")):
         with open(path, "rb") as file:
@@ -98,8 +98,8 @@ def main() -> None:
             mine.append(ours(arguments.ingest, tree[kind], work / "out", arguments.tokenizer, arguments.jobs))
             command = [sys.executable, peers / "ingest_peer.py", jpeg if kind == "jpeg" else raw, kind, work / "peer"]
             command += ["--tok", arguments.tokenizer, "--workers", str(arguments.jobs), "--runs", "1"]
-            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            theirs.append(json.loads(said.splitlines()[-1]))
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            theirs.append(json.loads(output.splitlines()[-1]))
         middle = lambda rows, key: statistics.median(row[key] for row in rows)
         rate, cpu = (middle(mine, "img_s"), middle(theirs, "img_s")), (middle(mine, "cpu"), middle(theirs, "cpu"))
         print(

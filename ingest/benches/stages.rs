@@ -1,7 +1,7 @@
-//! Where the time of one radiograph goes: `cargo bench --profile release --workspace --bench stages -- FILE…`.
+//! Time of each stage of a radiograph: `cargo bench --profile release --workspace --bench stages -- FILE…`.
 //!
-//! For each DICOM or JPEG file: milliseconds of every stage on one thread (the fastest of several rounds), the bytes that
-//! it moves, and the share of the memory bandwidth that this is. The bandwidth is that of a large copy, measured here.
+//! Prints for each DICOM or JPEG file the milliseconds of every stage on one thread (the fastest of several rounds), the bytes
+//! that it reads and writes, and their rate as a share of the memory bandwidth, which is measured with a large copy.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use dataset::format::record::{ImageEncoding, Record};
 use dataset::format::shard::{ImageCompression, ShardWriter};
-use ingest::image::intensity::{self, Tone};
-use ingest::image::pipeline::{self, Fit, Scratch};
+use ingest::image::intensity::{self, Intensity};
+use ingest::image::pipeline::{self, Resize, Scratch};
 use sha2::{Digest, Sha256};
 
 const ROUNDS: usize = 9;
@@ -43,7 +43,7 @@ fn main() {
     for path in files {
         println!("\n{path}");
         println!("{:<34} {:>8} {:>9} {:>8} {:>10}", "stage", "ms", "MB", "GB/s", "bandwidth");
-        let tell = |stage: &str, seconds: f64, bytes: usize| {
+        let print = |stage: &str, seconds: f64, bytes: usize| {
             let rate = bytes as f64 / seconds;
             let share = 100.0 * rate / bandwidth;
             let (milliseconds, megabytes, rate) = (seconds * 1e3, bytes as f64 / 1e6, rate / 1e9);
@@ -55,17 +55,17 @@ fn main() {
             let found = File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes));
             found.expect("the file can be read");
         });
-        tell("read (page cache)", read, 2 * bytes.len());
+        print("read (page cache)", read, 2 * bytes.len());
         let hashing = seconds(|| {
             black_box(Sha256::digest(&bytes));
         });
-        tell("hash (SHA-256)", hashing, bytes.len());
+        print("hash (SHA-256)", hashing, bytes.len());
         let mut scratch = Scratch::default();
         let mut gray = Vec::new();
         if bytes.starts_with(&[0xFF, 0xD8]) {
-            let whole = pipeline::decode(&bytes, Tone::Voi).expect("a picture");
-            let decoded = || drop(black_box(pipeline::decode(&bytes, Tone::Voi)));
-            tell("decode at full size (not used)", seconds(decoded), bytes.len() + whole.pixels.len());
+            let whole = pipeline::decode(&bytes, Intensity::Voi).expect("an image");
+            let decoded = || drop(black_box(pipeline::decode(&bytes, Intensity::Voi)));
+            print("decode at full size (not used)", seconds(decoded), bytes.len() + whole.pixels.len());
         } else {
             let decode = || ingest::dicom::read_radiograph(&bytes, Vec::new()).expect("a radiograph");
             let pixels = decode().width as usize * decode().height as usize;
@@ -74,14 +74,15 @@ fn main() {
                 let dicom = ingest::dicom::read_radiograph(&bytes, std::mem::take(&mut words)).expect("a radiograph");
                 words = dicom.pixels.into_words();
             });
-            tell("parse, decode", decoding, bytes.len() + 2 * pixels);
+            print("parse, decode", decoding, bytes.len() + 2 * pixels);
             let dicom = decode();
-            tell("tone", seconds(|| intensity::to_gray(&dicom, Tone::Voi, &mut gray)), 3 * pixels);
+            print("intensity transform", seconds(|| intensity::to_gray(&dicom, Intensity::Voi, &mut gray)), 3 * pixels);
         }
-        let mut store = || pipeline::store(&bytes, Tone::Voi, 512, Fit::Shorter, &mut scratch).expect("a picture");
+        let mut store =
+            || pipeline::store(&bytes, Intensity::Voi, 512, Resize::Shorter, &mut scratch).expect("an image");
         let stored = store();
         let stored_bytes = stored.image.pixels.len();
-        tell("parse, decode, tone, resize", seconds(|| drop(black_box(store()))), bytes.len() + stored_bytes);
+        print("parse, decode, transform, resize", seconds(|| drop(black_box(store()))), bytes.len() + stored_bytes);
         let folder = tempfile::tempdir().expect("a folder");
         for compression in [ImageCompression::None, ImageCompression::Lz4, ImageCompression::Zstd] {
             let record = |i: usize| Record {
@@ -99,7 +100,7 @@ fn main() {
                 writer.finish("part.parquet".as_ref()).expect("a whole shard");
             });
             let stage = format!("write, hash, sync ({})", compression.name());
-            tell(&stage, written / records.len() as f64, stored_bytes);
+            print(&stage, written / records.len() as f64, stored_bytes);
         }
     }
 }

@@ -3,8 +3,8 @@
 
 tables.py --ingest BINARY --work DIR [--rows 1000000]
 
-The tables of `mimic-cxr` (metadata, split, chexpert; gzipped), `chexpert` and `nih` (entries, lists) in their real
-columns; no image is there, so `--no-images --dry-run` shows the planning alone.
+Writes the tables of `mimic-cxr` (metadata, split, chexpert; gzipped), `chexpert` and `nih` (entries, lists) with their real
+columns, and runs `ingest … --no-images --dry-run`, which does the planning alone.
 """
 import argparse
 import gzip

@@ -1,5 +1,5 @@
-//! A source of one's own beside the built-in ones: `custom_source ward RAW_DIR OUT` ingests files `PATIENT-STUDY.png`, whose
-//! reports are in `PATIENT-STUDY.txt`. All options, rejects and resuming come with it.
+//! A custom source beside the built-in ones: `custom_source ward RAW_DIR OUT` ingests files `PATIENT-STUDY.png` with reports
+//! `PATIENT-STUDY.txt`. It has all common options, rejects and resuming.
 
 use std::fs;
 use std::path::{Path, PathBuf};

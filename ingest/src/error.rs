@@ -1,4 +1,4 @@
-//! What can go wrong with a whole run; what goes wrong with one input is a [`Reject`].
+//! Errors that end a run, and rejects: inputs that cannot be used.
 
 use std::path::{Path, PathBuf};
 
@@ -10,48 +10,108 @@ use serde::{Deserialize, Serialize};
 pub enum Error {
     /// The operating system refused a file operation.
     #[error("{path}: {cause}")]
-    Io { path: PathBuf, cause: std::io::Error },
-    /// Part of the raw data cannot be looked at, so nobody knows what would be missing.
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's error.
+        cause: std::io::Error,
+    },
+    /// A file or folder of the raw data cannot be read, so an unknown part of it would be missing.
     #[error(
         "{path}: {cause}, so part of the raw data would be missing; make it readable for this user, or move it out of the \
          raw directory, and run the same command again"
     )]
-    Unreadable { path: PathBuf, cause: std::io::Error },
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's error.
+        cause: std::io::Error,
+    },
     /// A report cannot be read while the tokenizer is trained.
     #[error(
         "{path}: {cause}, so the tokenizer would be trained without this report; make the file readable for this user, or \
          give --tokenizer FILE, and run the same command again"
     )]
-    UnreadableReport { path: PathBuf, cause: std::io::Error },
+    UnreadableReport {
+        /// The report.
+        path: PathBuf,
+        /// The system's error.
+        cause: std::io::Error,
+    },
     /// A table that the source needs is missing.
     #[error("{folder}: no {wanted}; {remedy}")]
-    MissingTable { folder: PathBuf, wanted: String, remedy: String },
+    MissingTable {
+        /// The raw directory.
+        folder: PathBuf,
+        /// Names that the table may have.
+        wanted: String,
+        /// What the user can do.
+        remedy: String,
+    },
     /// A table lacks a column.
-    #[error("{path}: no column `{column}` (there are: {found})")]
-    MissingColumn { path: PathBuf, column: String, found: String },
+    #[error("{path}: no column `{column}` (the table has: {found}); is it the table of this data set?")]
+    MissingColumn {
+        /// The table.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// The columns that the table has.
+        found: String,
+    },
     /// A table lacks a column that the user named.
     #[error("{path}: no column `{column}`; did you mean {nearest}?")]
-    UnknownColumn { path: PathBuf, column: String, nearest: String },
-    /// A table cannot be read at all.
+    UnknownColumn {
+        /// The table.
+        path: PathBuf,
+        /// The name that was given.
+        column: String,
+        /// The most similar names, in backticks.
+        nearest: String,
+    },
+    /// A table cannot be read.
     #[error("{path}: {message}")]
-    Table { path: PathBuf, message: String },
-    /// The output directory cannot take this run.
+    Table {
+        /// The table.
+        path: PathBuf,
+        /// Cause and remedy.
+        message: String,
+    },
+    /// The output cannot be used for this run.
     #[error("{path}: {message}")]
-    Output { path: PathBuf, message: String },
+    Output {
+        /// The output.
+        path: PathBuf,
+        /// Cause and remedy.
+        message: String,
+    },
     /// The tokenizer cannot be read or trained.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
-    /// A source's plan contradicts itself.
-    #[error("{record_id}: {labels} labels for {findings} findings; the source must give a label, or none, for each")]
-    Labels { record_id: String, labels: usize, findings: usize },
-    /// Nothing to ingest.
+    /// A record of a source's plan has another number of labels than the plan has findings.
+    #[error(
+        "{record_id}: {labels} labels for {findings} findings; the source must give a label or `None` for each finding"
+    )]
+    Labels {
+        /// The record.
+        record_id: String,
+        /// Its number of labels.
+        labels: usize,
+        /// The plan's number of findings.
+        findings: usize,
+    },
+    /// The raw directory has nothing to ingest.
     #[error("{path}: {message}")]
-    Empty { path: PathBuf, message: String },
+    Empty {
+        /// The raw directory.
+        path: PathBuf,
+        /// Cause and remedy.
+        message: String,
+    },
     /// A shard or manifest cannot be written.
     #[error(transparent)]
     Dataset(#[from] dataset::Error),
     /// A table operation failed in polars.
-    #[error("a table cannot be used: {0}; compare its columns with those of the published set")]
+    #[error("a table cannot be used: {0}; compare its columns with those of the published data set")]
     Polars(#[from] polars::error::PolarsError),
 }
 
@@ -64,24 +124,24 @@ impl Error {
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Where an input fell out.
+/// The stage at which an input was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
-    /// A row of a source's table.
+    /// Reading a row of a source's table.
     Table,
-    /// Listing what there is: unlisted files, folders that cannot be read, identifiers that repeat.
+    /// Planning: files that no table lists, repeated identifiers.
     Plan,
     /// Reading the file.
     Read,
     /// Decoding the image.
     Decode,
-    /// The report: its image is kept, without text.
+    /// Reading the report; the image is kept without text.
     Report,
 }
 
 impl Stage {
-    /// Name as it stands in `rejects.parquet`.
+    /// Name in `rejects.parquet`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Table => "table",
@@ -93,18 +153,20 @@ impl Stage {
     }
 }
 
-/// An input that did not get in, and why.
+/// An input that was rejected, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reject {
-    /// Relative to the raw directory.
+    /// Path of the input, relative to the raw directory.
     pub source_path: String,
-    /// `None` where the input never became a record.
+    /// The record; `None` where the input was rejected before it had an identifier.
     pub record_id: Option<String>,
+    /// The stage at which it was rejected.
     pub stage: Stage,
+    /// A sentence that says what is wrong.
     pub error: String,
 }
 
-/// How the reason begins where the system refused to read an input: another run may be able to.
+/// Prefix of the reason where the system refused to read an input; a later run may be able to read it.
 const REFUSED: &str = "cannot be read: ";
 
 impl Reject {
@@ -118,14 +180,14 @@ impl Reject {
         error.starts_with(REFUSED)
     }
 
-    /// Whether the system refused to read this input, so that `--retry-rejects` may take it in.
+    /// Whether the system refused to read this input, so that `--retry-rejects` may add it.
     pub fn is_refused(&self) -> bool {
         Self::is_refusal(&self.error)
     }
 
-    /// A file that the source's tables do not name.
+    /// The reject of a file that the source's tables do not list.
     pub(crate) fn unlisted(source_path: String) -> Self {
-        let error = "no table names this file".to_owned();
+        let error = "no table lists this file, so it has no record".to_owned();
         Self { source_path, record_id: None, stage: Stage::Plan, error }
     }
 }

@@ -1,5 +1,5 @@
-//! Questions to the file system about inputs: a file or folder is there, or it is not. Any other answer (no permission, a
-//! failing disk or server) is an error, because what it hides would be missing from the dataset and nobody would know.
+//! Queries of the file system about inputs: a file or folder exists, or it does not. Any other answer (no permission, a
+//! failing disk or server) is an error, since otherwise inputs would be missing from the dataset without a message.
 
 use std::fs::{self, DirEntry, Metadata};
 use std::io::{self, ErrorKind};
@@ -11,33 +11,33 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 
-/// Attempts at an operation that the system refuses.
+/// Number of attempts at an operation that the system refuses.
 const ATTEMPTS: u32 = 4;
 
 /// Pause before the second attempt; each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Total pauses of a process for operations that failed in the end. After that each operation has one attempt, so that
-/// thousands of unreadable files do not take hours.
+/// Longest sum of the pauses of a process before operations that failed in the end. After it, each operation has one
+/// attempt, so that thousands of unreadable files do not take hours.
 const MAX_WASTED: Duration = Duration::from_secs(30);
 
 static WASTED_MILLISECONDS: AtomicU64 = AtomicU64::new(0);
 
-/// The folder of `fsck` at the root of a disk, which only root can list.
+/// The folder of `fsck` in the root of a disk; only the superuser can list it.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// Whether an error says that a path leads to nothing.
+/// Whether an error says that there is nothing at a path.
 pub fn is_absence(error: &io::Error) -> bool {
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename => true,
-        // A name that the system was not even asked for.
+        // The name has a NUL byte, so the standard library did not ask the system.
         ErrorKind::InvalidInput => error.raw_os_error().is_none(),
         _ => error.raw_os_error() == Some(Errno::LOOP.raw_os_error()),
     }
 }
 
-/// Whether the system refused an operation for a reason that may pass: no permission, a failing disk or server, too many
-/// open files. What follows from the path or the file itself is no refusal.
+/// Whether the system refused an operation for a reason that may go away: no permission, a failing disk or server, too many
+/// open files. An error that is caused by the path or the file itself is no refusal.
 pub fn is_refusal(error: &io::Error) -> bool {
     error.raw_os_error().is_some() && !is_absence(error) && error.kind() != ErrorKind::IsADirectory
 }
@@ -53,7 +53,7 @@ pub fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
 /// Repeats an operation that the system refuses, a few times and after short pauses.
 ///
 /// # Errors
-/// The last one. Errors that are no refusal are returned at once.
+/// That of the last attempt. An error that is no refusal is returned at once.
 pub fn retry<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let (mut pause, mut waited) = (FIRST_PAUSE, Duration::ZERO);
     for _ in 1..ATTEMPTS {
@@ -77,12 +77,12 @@ fn is_worth_waiting() -> bool {
     u128::from(WASTED_MILLISECONDS.load(Ordering::Relaxed)) < MAX_WASTED.as_millis()
 }
 
-/// What a path leads to.
+/// What there is at a path, links followed.
 enum Target {
     Nothing,
     /// A link whose target is missing.
     DeadLink,
-    There(Metadata),
+    Found(Metadata),
 }
 
 fn target(path: &Path) -> Result<Target> {
@@ -92,23 +92,24 @@ fn target(path: &Path) -> Result<Target> {
         Err(error) => Err(failed(path)(error)),
     };
     Ok(match of(retry(|| fs::metadata(path)))? {
-        Some(found) => Target::There(found),
+        Some(found) => Target::Found(found),
         None if of(retry(|| fs::symlink_metadata(path)))?.is_some() => Target::DeadLink,
         None => Target::Nothing,
     })
 }
 
-/// What a path leads to, links followed; `None` where there is nothing of this name.
+/// The metadata of a file or folder, links followed; `None` where there is none of this name.
 ///
 /// # Errors
-/// When the system does not say, and for a link whose target is missing.
+/// When the system refuses to say, and for a link whose target is missing.
 pub fn metadata(path: &Path) -> Result<Option<Metadata>> {
     match target(path)? {
-        Target::There(found) => Ok(Some(found)),
+        Target::Found(found) => Ok(Some(found)),
         Target::Nothing => Ok(None),
-        Target::DeadLink => {
-            Err(Error::Unreadable { path: path.to_path_buf(), cause: io::Error::other("the link leads nowhere") })
-        }
+        Target::DeadLink => Err(Error::Unreadable {
+            path: path.to_path_buf(),
+            cause: io::Error::other("the target of this link is missing"),
+        }),
     }
 }
 
@@ -128,19 +129,19 @@ pub fn is_folder(path: &Path) -> Result<bool> {
     Ok(metadata(path)?.is_some_and(|found| found.is_dir()))
 }
 
-/// Whether there is a file of this name, or a link whose target is missing: reading it gives a reject.
+/// Whether there is a file of this name, or a link whose target is missing; reading such a link gives a reject.
 ///
 /// # Errors
-/// When the system does not say.
+/// When the system refuses to say.
 pub fn names_file(path: &Path) -> Result<bool> {
     Ok(match target(path)? {
-        Target::There(found) => found.is_file(),
+        Target::Found(found) => found.is_file(),
         Target::DeadLink => true,
         Target::Nothing => false,
     })
 }
 
-/// What a folder holds, sorted by name; nothing where there is no such folder.
+/// The entries of a folder, sorted by name; empty where there is no such folder.
 ///
 /// # Errors
 /// When it cannot be listed, and for a link whose target is missing.
@@ -151,7 +152,7 @@ pub fn entries(folder: &Path) -> Result<Vec<DirEntry>> {
     }
 }
 
-/// What a folder holds, sorted by name.
+/// The entries of a folder, sorted by name.
 ///
 /// # Errors
 /// Those of the operating system.
@@ -161,17 +162,17 @@ pub fn list(folder: &Path) -> io::Result<Vec<DirEntry>> {
     Ok(entries)
 }
 
-/// The folders in a folder, links to folders included, sorted. Those of the system are left out ([`is_of_system`]).
+/// The folders in a folder, links to folders included, sorted; without those of the system ([`is_of_system`]).
 ///
 /// # Errors
-/// When the folder cannot be listed, or the system does not say what an entry is.
+/// When the folder cannot be listed, or the system refuses to say what an entry is.
 pub fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in entries(folder)?.into_iter().filter(|entry| !is_of_system(&entry.path())) {
         let path = entry.path();
         let kind = retry(|| entry.file_type()).map_err(failed(&path))?;
         let is_folder = if kind.is_symlink() {
-            matches!(target(&path)?, Target::There(found) if found.is_dir())
+            matches!(target(&path)?, Target::Found(found) if found.is_dir())
         } else {
             kind.is_dir()
         };
@@ -180,8 +181,8 @@ pub fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Whether a folder belongs to the system or to a program (hidden folders, `lost+found`): no source keeps data there, and
-/// often it may not be listed.
+/// Whether a folder belongs to the system or to a program (hidden folders, `lost+found`): no source has data there, and it
+/// often cannot be listed.
 pub fn is_of_system(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.starts_with('.') || name == LOST_AND_FOUND
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_there_or_not_or_an_error() {
+    fn a_path_exists_or_does_not_or_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         fs::create_dir(at("folder")).unwrap();
@@ -229,8 +230,8 @@ mod tests {
             assert!(entries(&at(absent)).unwrap().is_empty(), "{absent}");
         }
         for dead in ["dead", "loop"] {
-            let told = is_file(&at(dead)).unwrap_err().to_string();
-            assert!(told.contains(dead) && told.contains("leads nowhere"), "{told}");
+            let message = is_file(&at(dead)).unwrap_err().to_string();
+            assert!(message.contains(dead) && message.contains("target of this link is missing"), "{message}");
             assert!(entries(&at(dead)).is_err() && names_file(&at(dead)).unwrap(), "{dead}");
         }
         assert_eq!(folders(folder.path()).unwrap(), [at("folder"), at("to-folder")]);

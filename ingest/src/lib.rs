@@ -1,22 +1,24 @@
-//! From a raw directory of radiographs and reports to a dataset of shards.
+//! Turns a raw directory of radiographs and reports into a dataset of shards.
 //!
-//! A [`Source`](run::plan::Source) lists what there is (the [`Plan`](run::plan::Plan)); [`run()`] decodes, windows, resizes,
-//! tokenizes and writes it.
+//! A [`Source`](run::plan::Source) lists the radiographs in a [`Plan`](run::plan::Plan); [`run()`] decodes, windows and resizes
+//! the images, tokenizes the reports and writes the dataset.
 //!
-//! | room | what is in it |
+//! | module | content |
 //! | --- | --- |
-//! | [`sources`] | one file a public layout, and what they share: tables, directory walks |
+//! | [`sources`] | one file for each public layout, and what they share: tables, directory walks |
 //! | [`dicom`] | limits that are checked first, parsing, headers, pixel data |
-//! | [`image`] | from stored values to the image of a record: intensity transform, resize, masks |
+//! | [`image`] | from stored values to the image of a record: intensity transform, resizing, masks |
 //! | [`report`] | reports: reading, sections, tokenizer |
-//! | [`mod@run`] | one run: plan, shards, manifest; killed at any time and started again |
-//! | [`cli`] | the arguments of the program |
+//! | [`mod@run`] | one run: plan, shards, manifest; it can be killed at any time and started again |
+//! | [`cli`] | the command line of the program `ingest` |
 //!
 //! | file | read | not read |
 //! | --- | --- | --- |
 //! | DICOM | implicit, explicit, big endian, deflated; native, RLE, JPEG baseline/extended/lossless, JPEG-LS, JPEG 2000, HTJ2K; gray, RGB, palette; first frame | JPEG XL, video, color JPEG-LS |
-//! | raster | PNG, JPEG; 8 or 16 bit (gray of 16 bits is toned); gray, color, alpha (ignored) | everything else |
+//! | raster | PNG, JPEG; 8 or 16 bits (gray of 16 bits is windowed); gray, color, alpha (ignored) | everything else |
 //! | report | UTF-8 and UTF-16 (by BOM), Windows-1252 with Latin-1 | |
+
+#![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
 
 pub mod cli;
 mod codec;
@@ -29,4 +31,4 @@ pub mod run;
 pub mod sources;
 
 pub use error::{Error, Reject, Result, Stage};
-pub use run::shards::run;
+pub use run::run;

@@ -1,40 +1,33 @@
-//! How fast images and batches come out of a dataset on this machine.
+//! Measures how fast images and batches are read on this machine.
 
 use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow_array::UInt16Array;
-
 use crate::dataset::Dataset;
 use crate::error::{Error, Result, panic_text};
-use crate::format::table;
-use crate::loader::builder::{Loader, TextOptions};
+use crate::loader::{Loader, TextOptions};
 use crate::random::Stream;
 use crate::transform::pipeline::Transform;
 
-/// Images, seconds to the first result, seconds in all.
+/// Number of images, seconds to the first result, seconds in all.
 pub type Measured = (u64, f64, f64);
 
-/// Reads images at random places, each thread its own, for so many seconds.
+/// Reads random images in several threads for so many seconds.
+///
+/// # Errors
+/// When the dataset is empty, or an image cannot be read.
 pub fn random_reads(dataset: &Arc<Dataset>, threads: usize, seconds: f64) -> Result<Measured> {
-    let mut sides = Vec::new();
-    for batch in dataset.columns(&["height", "width"])? {
-        let side = |name| {
-            table::column::<UInt16Array>(&batch, name).ok_or_else(|| Error::Invalid(format!("no column `{name}`")))
-        };
-        sides.extend(side("height")?.values().iter().copied().zip(side("width")?.values().iter().copied()));
-    }
-    if sides.is_empty() {
-        return Err(Error::Invalid("an empty dataset".to_owned()));
+    let rows = dataset.len() as u64;
+    if rows == 0 {
+        return Err(Error::Invalid("the dataset is empty".to_owned()));
     }
     let began = Instant::now();
     let work = |thread: usize| -> Result<(u64, Duration)> {
         let (mut random, mut pixels) = (Stream::new(&[thread as u64]), Vec::new());
         let (mut images, mut first) = (0, Duration::ZERO);
         while began.elapsed().as_secs_f64() < seconds {
-            let row = random.below(sides.len() as u64) as usize;
-            dataset.image_into(row, sides[row].0, sides[row].1, &mut pixels)?;
+            dataset.image_into(random.below(rows) as usize, &mut pixels)?;
             if images == 0 {
                 first = began.elapsed();
             }
@@ -45,7 +38,7 @@ pub fn random_reads(dataset: &Arc<Dataset>, threads: usize, seconds: f64) -> Res
     let done: Vec<Result<(u64, Duration)>> = std::thread::scope(|scope| {
         let handles: Vec<_> = (0..threads).map(|thread| scope.spawn(move || work(thread))).collect();
         let lost = |panic: Box<dyn Any + Send>| {
-            Err(Error::Invalid(format!("a thread broke off: {}", panic_text(panic.as_ref()))))
+            Err(Error::Invalid(format!("a thread panicked: {}", panic_text(panic.as_ref()))))
         };
         handles.into_iter().map(|handle| handle.join().unwrap_or_else(lost)).collect()
     });
@@ -54,8 +47,11 @@ pub fn random_reads(dataset: &Arc<Dataset>, threads: usize, seconds: f64) -> Res
     Ok((done.iter().map(|(images, _)| images).sum(), first, began.elapsed().as_secs_f64()))
 }
 
-/// Takes shuffled, transformed batches, with masked reports where there are some, for so many seconds. The time to the
-/// first batch counts from `opened`.
+/// Loads shuffled, transformed batches, with masked reports where there are some, for so many seconds. The time to the first
+/// batch is measured from `opened`.
+///
+/// # Errors
+/// When a batch cannot be loaded.
 pub fn batches(
     dataset: &Arc<Dataset>,
     transform: Transform,

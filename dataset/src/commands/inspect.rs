@@ -1,20 +1,23 @@
-//! What is in a dataset, for a person: counts, prevalence, lengths, and a montage of its images.
+//! The contents of a dataset as text: counts, prevalence, lengths, rejects, single records.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use arrow_array::{Array, Float32Array, ListArray, StringArray, UInt16Array};
-use polars::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::commands::cli::counted;
 use crate::commands::reject_reasons;
+use crate::commands::wording::counted;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::format::label::Label;
 use crate::format::manifest::REJECTS;
 use crate::format::table::{self, from_parquet};
 
 /// A page of text: counts, views, label prevalence, token lengths, sizes, rejects, splits.
+///
+/// # Errors
+/// When a column cannot be read.
 pub fn summary(dataset: &Dataset) -> Result<String> {
     let manifest = dataset.manifest();
     let mut page = String::new();
@@ -33,11 +36,11 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
     line(format!("shards    {}, {:.1} MB", counted(manifest.shards.len(), "file"), totals.bytes as f64 / 1e6));
     let image = &manifest.image;
     line(format!(
-        "images    {}, compression {}, tone {}, fit {} {}; mean {:.4}, std {:.4}",
+        "images    {}, compression {}, intensity {}, resize {} {}; mean {:.4}, std {:.4}",
         image.encoding.name(),
         image.compression,
-        image.tone,
-        image.fit,
+        image.intensity,
+        image.resize,
         image.size,
         image.mean,
         image.std
@@ -75,9 +78,8 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
         manifest.text.max_tokens
     ));
     line(format!("age       {}", five_numbers(ages)));
-    let frame = dataset.frame(&["view", "sex", "subset"])?;
     for name in ["view", "sex", "subset"] {
-        line(format!("{name:<9} {}", counts(value_counts(&frame, name)?)));
+        line(format!("{name:<9} {}", counts(value_counts(&dataset.texts(name)?))));
     }
     let labels = dataset.labels()?;
     if !dataset.findings().is_empty() {
@@ -92,14 +94,14 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
             "finding", "labeled", "positive", "negative", "uncertain", "blank", "prevalence"
         ));
         for (index, finding) in dataset.findings().iter().enumerate() {
-            let count = |code: Option<i8>| labels.iter().filter(|row| row[index] == code).count();
-            let (positive, stated) = (count(Some(1)), labels.len() - count(None));
+            let count = |label: Option<Label>| labels.iter().filter(|row| row[index] == label).count();
+            let (positive, stated) = (count(Some(Label::Positive)), labels.len() - count(None));
             let prevalence =
                 if stated == 0 { "–".to_owned() } else { format!("{:.1}%", 100.0 * positive as f64 / stated as f64) };
             line(format!(
                 "{finding:<34}{stated:>9}{positive:>9}{:>9}{:>10}{:>9}{prevalence:>12}",
-                count(Some(0)),
-                count(Some(-1)),
+                count(Some(Label::Negative)),
+                count(Some(Label::Uncertain)),
                 labeled - stated,
             ));
         }
@@ -107,23 +109,25 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
     let splits = crate::split::stored::known_splits(dataset.storage())?;
     line(format!(
         "\nsplits    {}",
-        if splits.is_empty() { "none (make one with `dataset split`)".to_owned() } else { splits.join(", ") }
+        match splits.join(", ") {
+            _ if dataset.storage().is_read_only() => "not listed (a web server cannot list files)".to_owned(),
+            none if none.is_empty() => "none (make one with `dataset split`)".to_owned(),
+            names => names,
+        }
     ));
     Ok(page)
 }
 
-/// How often a text column has each of its values, the most frequent one first.
-fn value_counts(frame: &DataFrame, name: &str) -> Result<impl Iterator<Item = (String, u64)>> {
-    let counted = frame.column(name)?.as_materialized_series().value_counts(true, false, "count".into(), false)?;
-    let order = SortMultipleOptions::default().with_order_descending(true);
-    let sorted = counted.sort(["count", name], order)?;
-    let numbers = sorted.column("count")?.cast(&DataType::UInt64)?;
-    let value =
-        |(value, count): (Option<&str>, Option<u64>)| (value.unwrap_or("not stated").to_owned(), count.unwrap_or(0));
-    Ok(sorted.column(name)?.str()?.iter().zip(numbers.u64()?.iter()).map(value).collect::<Vec<_>>().into_iter())
+/// How often a text column has each of its values, the most frequent one first; among equals the last in the alphabet.
+fn value_counts(values: &[Option<String>]) -> impl Iterator<Item = (String, u64)> {
+    let mut counted: BTreeMap<Option<&str>, u64> = BTreeMap::new();
+    values.iter().for_each(|value| *counted.entry(value.as_deref()).or_default() += 1);
+    let mut counted: Vec<_> = counted.into_iter().rev().collect();
+    counted.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    counted.into_iter().map(|(value, count)| (value.unwrap_or("not stated").to_owned(), count))
 }
 
-/// How many inputs were left out for each reason, the most frequent one first, with an example.
+/// How many inputs were rejected for each reason, the most frequent one first, with an example.
 ///
 /// # Errors
 /// When the table of rejects cannot be read.
@@ -209,7 +213,10 @@ fn five_numbers(mut values: Vec<f64>) -> String {
     )
 }
 
-/// One record in words.
+/// One record as text.
+///
+/// # Errors
+/// When there is no such record, or it cannot be read.
 pub fn row(dataset: &Dataset, record_id: &str) -> Result<String> {
     let record = dataset.record(dataset.row_of(record_id)?)?;
     let mut page = String::new();
@@ -218,7 +225,7 @@ pub fn row(dataset: &Dataset, record_id: &str) -> Result<String> {
     };
     let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "—".to_owned());
     field("record_id", record.record_id.clone());
-    // Some sources' studies repeat the patient: `patient/study`.
+    // The studies of some sources begin with the patient: `patient/study`.
     let patient = record.patient_id.as_str();
     let study =
         record.study_id.strip_prefix(patient).and_then(|rest| rest.strip_prefix('/')).unwrap_or(&record.study_id);
@@ -240,13 +247,10 @@ pub fn row(dataset: &Dataset, record_id: &str) -> Result<String> {
         format!("{}, {}", or_none(&record.sex), record.age_years.map_or("—".to_owned(), |age| age.to_string())),
     );
     let labels =
-        dataset.findings().iter().zip(&record.labels).filter_map(|(name, code)| Some(format!("{name}={}", (*code)?)));
+        dataset.findings().iter().zip(&record.labels).filter_map(|(name, label)| Some(format!("{name}={}", (*label)?)));
     field("labels", labels.collect::<Vec<_>>().join(", "));
-    for found in &record.boxes {
-        field(
-            "box",
-            format!("{} at {:.0},{:.0} size {:.0}×{:.0}", found.label, found.x, found.y, found.width, found.height),
-        );
+    for b in &record.boxes {
+        field("box", format!("{} at {:.0},{:.0} size {:.0}×{:.0}", b.label, b.x, b.y, b.width, b.height));
     }
     field("mask", record.mask.map_or("—".to_owned(), |mask| format!("PNG of {} bytes", mask.len())));
     field("tokens", format!("{:?}", record.token_ids));

@@ -1,4 +1,4 @@
-//! How far long work is, on the standard error: a bar with rate and time left on a terminal, plain lines elsewhere.
+//! Shows progress on stderr: a bar with rate and time left on a terminal, plain lines elsewhere.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
@@ -6,18 +6,12 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+pub use crate::progress::Progress;
+
 /// Pause between two plain lines.
 const PLAIN_PAUSE: Duration = Duration::from_secs(10);
 
-/// What happens while work goes on.
-pub enum Progress {
-    /// Records to do, and how many of them an earlier run did.
-    Started { records: u64, done: u64 },
-    /// So many more records are done.
-    Advanced(u64),
-}
-
-/// A progress bar with rate and time left; plain lines when the standard error is no terminal.
+/// A progress bar with rate and time left, or plain lines where stderr is not a terminal.
 pub struct Meter {
     bar: ProgressBar,
     unit: &'static str,
@@ -25,7 +19,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// A meter that counts in this unit (`records`, `studies` …; `bytes` are shown as MB).
+    /// A meter that counts in a unit, such as `records` or `studies`; `bytes` are shown as MB.
     pub fn new(unit: &'static str) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         let counts = match unit {
@@ -40,7 +34,7 @@ impl Meter {
         Self { bar, unit, plain }
     }
 
-    /// Takes note of what happened.
+    /// Updates the meter.
     pub fn step(&self, step: &Progress) {
         match *step {
             Progress::Started { records, done } => {
@@ -65,7 +59,7 @@ impl Meter {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }

@@ -1,8 +1,8 @@
-//! Groups the reasons of rejected inputs, so that a few lines say what went wrong with thousands of files.
+//! Groups the reasons of rejected inputs, so that a few lines summarize thousands of them.
 
 use std::collections::BTreeMap;
 
-/// Rejects that have one reason.
+/// Rejects with one reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// The reason. A part that differs within the group is `N` if it is a number, else `…`.
@@ -13,9 +13,9 @@ pub struct Group {
     pub example: String,
 }
 
-/// Groups `(error, path)` pairs by what the errors have in common, the largest group first, groups of one size by reason.
+/// Groups `(error, path)` pairs by their reasons, the largest group first, groups of equal size by reason.
 ///
-/// Two errors have the same reason if they differ in nothing but numbers, quoted parts, paths and identifiers.
+/// Two errors have the same reason if they differ only in numbers, quoted parts, paths and identifiers.
 pub fn group<'a>(reasons: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<Group> {
     let mut groups: BTreeMap<String, Pending> = BTreeMap::new();
     for (error, path) in reasons {
@@ -33,7 +33,7 @@ pub fn group<'a>(reasons: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<Group
     groups
 }
 
-/// A group while it is filled: the parts of its first error, and which of them differ in another one.
+/// A group that is being filled: the parts of its first error, and which of them differ in other errors.
 struct Pending<'a> {
     parts: Vec<Part<'a>>,
     varies: Vec<bool>,
@@ -69,20 +69,20 @@ struct Part<'a> {
 const ANY: Option<&str> = Some("…");
 const NUMBER: Option<&str> = Some("N");
 
-/// Cuts an error into fixed words and pieces that may differ. The texts together are the error.
+/// Divides an error into fixed words and pieces that may differ. Together the texts are the error.
 fn parts(error: &str) -> Vec<Part<'_>> {
     let mut parts = Vec::new();
     let mut push = |text, placeholder| parts.push(Part { text, placeholder });
     let mut rest = error;
     while let Some(first) = rest.chars().next() {
-        let (quote, behind) = rest.split_at(first.len_utf8());
+        let (quote, after) = rest.split_at(first.len_utf8());
         if matches!(first, '`' | '"' | '\'')
-            && let Some(end) = behind.find(first)
+            && let Some(end) = after.find(first)
         {
             push(quote, None);
-            push(&behind[..end], ANY);
+            push(&after[..end], ANY);
             push(quote, None);
-            rest = &behind[end + quote.len()..];
+            rest = &after[end + quote.len()..];
             continue;
         }
         let ends = |c: char| c.is_whitespace() || matches!(c, '`' | '"');
@@ -116,7 +116,7 @@ fn is_name(word: &str) -> bool {
     path || file || kinds.len() > 3
 }
 
-/// Cuts a word into its numbers (`60000`, `-0.5`, `1.2.840`) and what is around them.
+/// Divides a word into its numbers (`60000`, `-0.5`, `1.2.840`) and the text around them.
 fn numbers<'a>(word: &'a str, push: &mut impl FnMut(&'a str, Option<&'static str>)) {
     let mut rest = word;
     while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_becomes_a_placeholder_and_the_rest_stays() {
+    fn parts_that_differ_become_placeholders() {
         assert_eq!(
             one(&[
                 "column `Edema`: `yes` is none of 1, 0, -1 and empty",
@@ -187,13 +187,13 @@ mod tests {
             ("empty", "e"),
         ];
         let groups = group(rejects.into_iter());
-        let found: Vec<_> = groups.iter().map(|g| (g.reason.as_str(), g.count, g.example.as_str())).collect();
-        assert_eq!(found, [("no table names this file", 2, "b/2"), ("empty", 1, "e"), ("line 1: bad", 1, "t")]);
+        let summary: Vec<_> = groups.iter().map(|g| (g.reason.as_str(), g.count, g.example.as_str())).collect();
+        assert_eq!(summary, [("no table names this file", 2, "b/2"), ("empty", 1, "e"), ("line 1: bad", 1, "t")]);
         assert!(group(std::iter::empty()).is_empty());
     }
 
     #[test]
-    fn any_text_is_cut_without_a_loss() {
+    fn any_text_is_divided_without_loss() {
         for text in [
             "",
             "`",

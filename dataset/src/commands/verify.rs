@@ -1,4 +1,4 @@
-//! Checks a whole dataset: digests, checksums of pages, schema, counts, decodability, splits.
+//! Verifies a whole dataset: digests, checksums of pages, schema, counts, images, values, splits.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -14,19 +14,20 @@ use crate::error::{Error, Result, guarded};
 use crate::format::checksums::{Covered, MAGIC_BYTES};
 use crate::format::manifest::{REJECTS, TOKENIZER};
 use crate::format::record_checks;
-use crate::format::shard::{Shard, these};
+use crate::format::shard::{Shard, rows_text};
 use crate::format::table::from_parquet;
 use crate::split::stored::{self, Split};
 use crate::store::files;
 use crate::store::storage::Storage;
 
-/// What helps where bytes are lost.
+/// Remedy for damaged or missing bytes.
 const REMEDY: &str = "restore it from a copy, or ingest again with --overwrite";
 
-/// Everything found wrong, one line each; empty: the dataset is whole. Works on the threads of the current rayon pool,
-/// a shard each.
+/// All problems of the dataset at a path or URL, one line each; none where it is intact. The current rayon pool processes
+/// one shard in each thread. `progress` is called with the number of bytes of shards that were read since the last call.
 ///
-/// The dataset lies at a path or URL. `progress` is called with so many more bytes of shards that are read.
+/// # Errors
+/// When the dataset cannot be opened or listed.
 pub fn verify(location: impl AsRef<OsStr>, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>> {
     let dataset = Dataset::open(location)?;
     let storage = dataset.storage();
@@ -37,15 +38,16 @@ pub fn verify(location: impl AsRef<OsStr>, progress: &(dyn Fn(u64) + Sync)) -> R
         .collect();
 
     let named: HashSet<&str> = manifest.shards.iter().map(|shard| shard.path.as_str()).collect();
-    for listed in storage.list("shards")? {
+    let listed = if storage.is_read_only() { Vec::new() } else { storage.list("shards")? };
+    for listed in listed {
         if !named.contains(listed.name.as_str()) {
-            problems.push(format!("{}: not in the manifest, so no part of this dataset; remove it", listed.name));
+            problems.push(format!("{}: not in the manifest, so not a part of this dataset; remove it", listed.name));
         }
     }
     let rows: u64 = manifest.shards.iter().map(|shard| shard.rows).sum();
     if rows != manifest.totals.records {
         problems.push(format!(
-            "dataset.json: {} records in all, but its shards add up to {rows}; {REMEDY}",
+            "dataset.json: {} records in total, but its shards have {rows}; {REMEDY}",
             manifest.totals.records
         ));
     }
@@ -96,7 +98,7 @@ fn repeated_ids(dataset: &Dataset) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// What is wrong with the table of rejects; `expected` is empty where an older manifest says nothing.
+/// What is wrong with the table of rejects; `expected` is empty in older manifests.
 fn verify_rejects(storage: &Storage, expected: &str) -> Option<String> {
     if expected.is_empty() {
         let read = || storage.read(REJECTS).and_then(|bytes| from_parquet(&storage.path(REJECTS), bytes));
@@ -109,7 +111,7 @@ fn verify_rejects(storage: &Storage, expected: &str) -> Option<String> {
     }
 }
 
-/// What is said where the Parquet library broke off.
+/// The problem where the Parquet library panicked.
 const BROKEN: &str = "its Parquet structure is damaged";
 
 fn verify_shard(dataset: &Dataset, index: usize, progress: &(dyn Fn(u64) + Sync)) -> Vec<String> {
@@ -128,32 +130,32 @@ fn verify_shard(dataset: &Dataset, index: usize, progress: &(dyn Fn(u64) + Sync)
         Err(_) => Ok(None),
     };
     let covered = checksums.as_ref().map_or(&[][..], |checksums| checksums.as_deref().unwrap_or_default());
-    // A file of a size that no shard has is not read: it may be endless.
+    // A file with a size that no shard has is not read, since it may be endless.
     let has_known_size = dataset.manifest().shards.iter().any(|other| other.bytes == file.length());
-    let unread = || Ok(Found { bytes: file.length(), sha256: String::new(), damaged: Vec::new() });
-    let found = if has_known_size { read(file.reader(), covered, progress) } else { unread() };
-    let found = match found {
-        Ok(found) => found,
+    let unread = || Ok(Content { bytes: file.length(), sha256: String::new(), damaged: Vec::new() });
+    let content = if has_known_size { read(file.reader(), covered, progress) } else { unread() };
+    let content = match content {
+        Ok(content) => content,
         Err(error) => return vec![format!("{name}: {error}; {REMEDY}")],
     };
-    let as_written = found.sha256 == info.sha256;
-    if let Some(other) = dataset.manifest().shards.iter().find(|other| !as_written && other.sha256 == found.sha256) {
-        return vec![format!("{name}: holds the bytes of {}; give each file its own name again", other.path)];
+    let as_written = content.sha256 == info.sha256;
+    if let Some(other) = dataset.manifest().shards.iter().find(|other| !as_written && other.sha256 == content.sha256) {
+        return vec![format!("{name}: contains the bytes of {}; give each file its own name again", other.path)];
     }
-    if found.bytes != info.bytes {
-        let told = format!("{name}: {} bytes, the manifest says {}", found.bytes, info.bytes);
-        if found.bytes < info.bytes {
-            return vec![format!("{told}: it was cut off, and none of its {} rows can be read; {REMEDY}", info.rows)];
+    if content.bytes != info.bytes {
+        let sizes = format!("{name}: {} bytes, the manifest says {}", content.bytes, info.bytes);
+        if content.bytes < info.bytes {
+            return vec![format!("{sizes}: it was cut off, and none of its {} rows can be read; {REMEDY}", info.rows)];
         }
-        return vec![format!("{told}: it belongs to another dataset, or was written to; {REMEDY}")];
+        return vec![format!("{sizes}: it belongs to another dataset, or was written to; {REMEDY}")];
     }
     if let Some(error) = opened.as_ref().err().or(checksums.as_ref().err()) {
-        return vec![told(name, error)];
+        return vec![line(name, error)];
     }
-    let mut problems: Vec<String> = found
+    let mut problems: Vec<String> = content
         .damaged
         .iter()
-        .map(|(column, rows)| format!("{name}, {}: `{column}` is damaged; {REMEDY}", these(rows)))
+        .map(|(column, rows)| format!("{name}, {}: `{column}` is damaged; {REMEDY}", rows_text(rows)))
         .collect();
     if !as_written && problems.is_empty() {
         problems.push(if covered.is_empty() {
@@ -167,18 +169,18 @@ fn verify_shard(dataset: &Dataset, index: usize, progress: &(dyn Fn(u64) + Sync)
             )
         });
     }
-    // Where checksums told what is damaged, decoding it would tell no more.
+    // Where checksums show what is damaged, decoding it would show nothing more.
     if as_written || covered.is_empty() {
         match guarded(BROKEN, || verify_rows(dataset, opened?, index)) {
             Ok(rows) => problems.extend(rows),
-            Err(error) => problems.push(told(name, &error)),
+            Err(error) => problems.push(line(name, &error)),
         }
     }
     problems
 }
 
-/// An error of a shard as a line, with what helps.
-fn told(name: &str, error: &Error) -> String {
+/// An error of a shard as a line with its remedy.
+fn line(name: &str, error: &Error) -> String {
     match error {
         Error::Invalid(message) => format!("{name}: {message}; {REMEDY}"),
         Error::Damaged { .. } => error.to_string(),
@@ -186,16 +188,16 @@ fn told(name: &str, error: &Error) -> String {
     }
 }
 
-/// What a shard's bytes told.
-struct Found {
+/// What was read of the bytes of a shard.
+struct Content {
     bytes: u64,
     sha256: String,
     /// Columns and rows whose bytes have another checksum.
     damaged: Vec<(String, Range<usize>)>,
 }
 
-/// Reads a whole file once, for its SHA-256 and for the checksums of what lies in it.
-fn read(file: impl Read, covered: &[Covered], progress: &(dyn Fn(u64) + Sync)) -> std::io::Result<Found> {
+/// Reads a whole file once, for its SHA-256 and its checksums.
+fn read(file: impl Read, covered: &[Covered], progress: &(dyn Fn(u64) + Sync)) -> std::io::Result<Content> {
     let mut file = BufReader::with_capacity(1 << 20, file);
     let (mut bytes, mut digest) = (0, Sha256::new());
     let mut piece = Vec::new();
@@ -222,7 +224,7 @@ fn read(file: impl Read, covered: &[Covered], progress: &(dyn Fn(u64) + Sync)) -
         }
     }
     while take(1 << 20, None)? {}
-    Ok(Found { bytes, sha256: files::hex(&digest.finalize()), damaged })
+    Ok(Content { bytes, sha256: files::hex(&digest.finalize()), damaged })
 }
 
 /// Decodes every column and every image of a shard, and checks the values of each record.
@@ -236,7 +238,7 @@ fn verify_rows(dataset: &Dataset, opened: &Shard, index: usize) -> Result<Vec<St
         let batch = match opened.texts_and_labels(group) {
             Ok(batch) => batch,
             Err(error) => {
-                problems.push(told(name, &error));
+                problems.push(line(name, &error));
                 continue;
             }
         };
@@ -249,40 +251,41 @@ fn verify_rows(dataset: &Dataset, opened: &Shard, index: usize) -> Result<Vec<St
         let verify_row = |pixels: &mut Vec<u8>, at: usize| -> Vec<String> {
             let record = match opened.record_of(&batch, rows.start + at) {
                 Ok(record) => record,
-                Err(error) => return vec![unnamed(error)],
+                Err(error) => return vec![without_row(error)],
             };
             let mut found = record_checks::record(&record, text.vocabulary, text.max_tokens);
-            let image = dataset.image_from(pages.get(at), all[at] as usize, record.height, record.width, pixels);
-            found.extend(image.err().map(unnamed));
+            let size = (record.height, record.width);
+            let image = dataset.decode_image(pages.get(at), all[at] as usize, size, pixels);
+            found.extend(image.err().map(without_row));
             found
         };
         let found = (0..all.len()).into_par_iter().map_init(Vec::new, verify_row).collect();
-        problems.extend(runs(&rows, found).into_iter().map(|told| format!("{name}, {told}; {REMEDY}")));
+        problems.extend(runs(&rows, found).into_iter().map(|problem| format!("{name}, {problem}; {REMEDY}")));
     }
     Ok(problems)
 }
 
-/// What an error says of a row, without its name.
-fn unnamed(error: Error) -> String {
+/// The message of an error without the shard and row.
+fn without_row(error: Error) -> String {
     match error {
         Error::Row { message, .. } | Error::Invalid(message) => message,
         error => error.to_string(),
     }
 }
 
-/// More problems than two rows can have.
+/// A number that is larger than the number of problems of two rows.
 const MOST_OF_TWO_ROWS: usize = 16;
 
-/// Problems by row as lines: rows that follow each other and have the same problem share one.
+/// Problems by row as lines; consecutive rows with the same problem share a line.
 fn runs(rows: &Range<usize>, found: Vec<Vec<String>>) -> Vec<String> {
     let mut runs: Vec<(Range<usize>, String)> = Vec::new();
     for (row, problems) in rows.clone().zip(found) {
         for problem in problems {
-            match runs.iter_mut().rev().take(MOST_OF_TWO_ROWS).find(|(_, told)| *told == problem) {
+            match runs.iter_mut().rev().take(MOST_OF_TWO_ROWS).find(|(_, other)| *other == problem) {
                 Some((run, _)) if run.end == row => run.end += 1,
                 _ => runs.push((row..row + 1, problem)),
             }
         }
     }
-    runs.into_iter().map(|(run, problem)| format!("{}: {problem}", these(&run))).collect()
+    runs.into_iter().map(|(run, problem)| format!("{}: {problem}", rows_text(&run))).collect()
 }

@@ -1,7 +1,7 @@
-//! One table, `metadata.csv`, and a folder of pictures: for spreadsheets, pandas, and whatever reads files one by one.
-//! `load_dataset("imagefolder", data_dir=OUT)` takes it, too.
+//! One table, `metadata.csv`, and a folder of images, for spreadsheets, pandas, and tools that read single files.
+//! `load_dataset("imagefolder", data_dir=OUT)` reads it, too.
 //!
-//! Rows of a piece are kept in `.export/` until all pictures are there; then they are joined into the table.
+//! The rows of each piece are in `.export/` until all images are written; then they are joined into the table.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -11,15 +11,15 @@ use ::csv::{Writer as Table, WriterBuilder};
 use rayon::prelude::*;
 
 use super::output::NOTES;
-use super::{Growing, Options, Piece, PieceWriter, Plan, Sample, Sections, webdataset};
+use super::{Options, Piece, PieceWriter, Plan, Sample, Sections, TemporaryFile, webdataset};
 use crate::error::{Error, Result};
 use crate::split::types::Subset;
 use crate::store::files;
 
-/// Records of a piece: what a killed export has to do once more.
+/// Records of a piece, which a killed export may repeat.
 const PIECE: usize = 128;
 
-/// The table.
+/// Path of the table.
 const TABLE: &str = "metadata.csv";
 
 /// Columns before the findings; the names of files come first.
@@ -44,7 +44,7 @@ const TEXTS: [&str; 4] = ["report", "findings", "impression", "boxes"];
 const FILES: [&str; 2] = ["file_name", "mask_file_name"];
 const MEMBERSHIP: [&str; 2] = ["split_subset", "split_ratio"];
 
-/// Some pictures each, in the order of the dataset.
+/// Pieces of images, in the order of the dataset.
 pub(super) fn pieces(sections: Sections) -> Vec<Piece> {
     let mut rows: Vec<u32> = sections.into_iter().flat_map(|(_, rows)| rows).collect();
     rows.sort_unstable();
@@ -57,16 +57,16 @@ fn header(plan: &Plan, options: &Options) -> Vec<String> {
     let files = if options.no_images { &[][..] } else { &FILES };
     let membership = if plan.split.is_some() { &MEMBERSHIP[..] } else { &[] };
     let fixed: Vec<&str> = [files, &COLUMNS, membership].concat();
-    // A finding that is called like a column is told from it.
+    // A finding with the name of a column gets a prefix.
     let is_taken = |name: &str| [&FILES[..], &COLUMNS, &MEMBERSHIP, &TEXTS].concat().contains(&name);
     let findings = plan.dataset.findings().iter();
     let findings = findings.map(|name| if is_taken(name) { format!("label_{name}") } else { name.clone() });
     fixed.iter().map(ToString::to_string).chain(findings).chain(TEXTS.map(str::to_owned)).collect()
 }
 
-/// Some rows of the table, and their pictures.
+/// Writes rows of the table, and their images.
 pub(super) struct Writer {
-    table: Table<Growing>,
+    table: Table<TemporaryFile>,
     path: PathBuf,
     out: PathBuf,
     ending: &'static str,
@@ -81,7 +81,7 @@ impl Writer {
             files::make_folder(&folder)?;
         }
         Ok(Self {
-            table: WriterBuilder::new().has_headers(false).from_writer(Growing::create(path)?),
+            table: WriterBuilder::new().has_headers(false).from_writer(TemporaryFile::create(path)?),
             path: path.to_path_buf(),
             out: out.to_path_buf(),
             ending: plan.ending(),
@@ -90,8 +90,8 @@ impl Writer {
         })
     }
 
-    /// Writes a picture; the process may end at any time, and what has its name is whole.
-    fn picture(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    /// Writes an image file, whole or not at all.
+    fn write_image(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.out.join(name);
         let temporary = files::temporary(&path);
         let written = || -> std::io::Result<()> {
@@ -103,18 +103,18 @@ impl Writer {
         written().map_err(Error::io(&path))
     }
 
-    /// The files of a sample, as the table names them: nothing where there is none.
-    fn pictures(&self, sample: &Sample) -> Result<[String; 2]> {
+    /// Writes the files of a sample; returns their paths in the table, empty where there is none.
+    fn images(&self, sample: &Sample) -> Result<[String; 2]> {
         let mut names = [String::new(), String::new()];
         if !sample.record.image.is_empty() {
             names[0] = format!("images/{}.{}", sample.key, self.ending);
-            self.picture(&names[0], &sample.record.image)?;
+            self.write_image(&names[0], &sample.record.image)?;
         }
         if let Some(mask) = &sample.record.mask {
             let folder = self.out.join("masks");
             files::make_folder(&folder)?;
             names[1] = format!("masks/{}.png", sample.key);
-            self.picture(&names[1], mask)?;
+            self.write_image(&names[1], mask)?;
         }
         Ok(names)
     }
@@ -125,7 +125,7 @@ impl PieceWriter for Writer {
         let names: Vec<[String; 2]> = if self.no_images {
             Vec::new()
         } else {
-            samples.par_iter().map(|sample| self.pictures(sample)).collect::<Result<_>>()?
+            samples.par_iter().map(|sample| self.images(sample)).collect::<Result<_>>()?
         };
         for (at, sample) in samples.iter().enumerate() {
             let row = row(sample, names.get(at), self.findings).map_err(Error::json(&self.path))?;
@@ -136,7 +136,7 @@ impl PieceWriter for Writer {
 
     fn finish(self: Box<Self>) -> Result<()> {
         let Self { table, path, out, .. } = *self;
-        // The names of the pictures are durable before the piece says that they are there.
+        // The folders of the images are synced before the piece, whose presence means that they are written.
         for folder in ["images", "masks"].map(|name| out.join(name)) {
             if folder.is_dir() {
                 files::sync_folder(&folder)?;
@@ -170,7 +170,7 @@ fn row(sample: &Sample, names: Option<&[String; 2]>, findings: usize) -> serde_j
 /// Joins the rows of all pieces under one header.
 pub(super) fn join(out: &Path, plan: &Plan, options: &Options) -> Result<()> {
     let path = out.join(TABLE);
-    let mut table = WriterBuilder::new().has_headers(false).from_writer(Growing::create(&path)?);
+    let mut table = WriterBuilder::new().has_headers(false).from_writer(TemporaryFile::create(&path)?);
     table.write_record(header(plan, options)).map_err(bad_table(&path))?;
     let mut file = table.into_inner().map_err(|error| Error::Io { path: path.clone(), cause: error.into_error() })?;
     for piece in &plan.pieces {

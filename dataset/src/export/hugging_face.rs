@@ -1,8 +1,7 @@
-//! Parquet files and a card as Hugging Face `datasets` has them: `load_dataset(OUT)` shows decoded pictures, and labels
-//! by name.
+//! Parquet files and a card for Hugging Face `datasets`: `load_dataset(OUT)` gives decoded images, and labels by name.
 //!
-//! A picture is a struct of its bytes and a file name. The features stand in the Arrow schema under `huggingface`, and
-//! once more in the head of `README.md`, which also says which files are which subset.
+//! An image is a struct of its bytes and a file name. The features are in the Arrow schema under `huggingface`, and in the
+//! head of `README.md`, which also has the files of each subset.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,22 +17,23 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use serde_json::{Map, Value, json};
 
-use super::{Growing, Piece, PieceWriter, Plan, Sample, Sections};
+use super::{Piece, PieceWriter, Plan, Sample, Sections, TemporaryFile};
 use crate::error::{Error, Result};
 use crate::format::card::{feature, primitive};
 use crate::format::record::{self, IMAGE, MASK, Record};
 use crate::format::record_batch::{BATCH_BYTES, fitting, to_batch};
 use crate::format::table;
+use crate::split::ratio::Ratio;
 use crate::split::types::Subset;
 use crate::store::files;
 
-/// Rows of a row group: few, since the dataset viewer and shuffled readers take one at a time.
+/// Rows of a row group. It is small, since the dataset viewer and shuffled readers read one at a time.
 const ROWS_PER_GROUP: usize = 100;
 
-/// Key of the schema metadata that `datasets` takes the features from.
+/// Key of the schema metadata with the features.
 const FEATURES: &str = "huggingface";
 
-/// Name of a subset's files. Where there is no split, all records are `train`, as `datasets` itself calls them.
+/// Name of the files of a subset. Without a split, all records are `train`, as in `datasets`.
 fn section_name(subset: Option<Subset>) -> &'static str {
     subset.unwrap_or(Subset::Train).name()
 }
@@ -51,11 +51,11 @@ pub(super) fn pieces(sections: Sections, shard_size: usize) -> Vec<Piece> {
     pieces
 }
 
-fn picture_fields() -> Fields {
+fn image_fields() -> Fields {
     Fields::from(vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)])
 }
 
-fn is_picture(name: &str) -> bool {
+fn is_image(name: &str) -> bool {
     matches!(name, IMAGE | MASK)
 }
 
@@ -67,7 +67,7 @@ fn schema(plan: &Plan) -> Schema {
         .fields()
         .iter()
         .map(|field| match field.name().as_str() {
-            name if is_picture(name) => Field::new(name, DataType::Struct(picture_fields()), true),
+            name if is_image(name) => Field::new(name, DataType::Struct(image_fields()), true),
             _ => field.as_ref().clone(),
         })
         .collect();
@@ -80,7 +80,7 @@ fn schema(plan: &Plan) -> Schema {
     Schema::new_with_metadata(fields, HashMap::from([(FEATURES.to_owned(), info)]))
 }
 
-/// A column as the metadata describe it.
+/// A column as the features describe it.
 fn described(field: &Field) -> Value {
     fn of(kind: &DataType) -> Value {
         let inside = |fields: &Fields| -> Value {
@@ -88,17 +88,17 @@ fn described(field: &Field) -> Value {
         };
         match kind {
             DataType::Struct(fields) => inside(fields),
-            // A list of one is how all versions write a list; the name of its type has changed.
+            // All versions of `datasets` read this form of a list; the name of its type has changed.
             DataType::List(item) => json!([of(item.data_type())]),
             kind => json!({"dtype": primitive(kind), "_type": "Value"}),
         }
     }
-    if is_picture(field.name()) { json!({"_type": "Image"}) } else { of(field.data_type()) }
+    if is_image(field.name()) { json!({"_type": "Image"}) } else { of(field.data_type()) }
 }
 
-/// A Parquet file that grows.
+/// Writes a Parquet file.
 pub(super) struct Writer {
-    file: ArrowWriter<Growing>,
+    file: ArrowWriter<TemporaryFile>,
     path: std::path::PathBuf,
     stored: SchemaRef,
     schema: SchemaRef,
@@ -114,17 +114,17 @@ impl Writer {
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_max_row_group_row_count(Some(ROWS_PER_GROUP));
         for name in [IMAGE, MASK] {
-            // Pictures are compressed already.
+            // Images are compressed already.
             let column = ColumnPath::new(vec![name.to_owned(), "bytes".to_owned()]);
             properties = properties
                 .set_column_compression(column.clone(), Compression::UNCOMPRESSED)
                 .set_column_dictionary_enabled(column.clone(), false)
                 .set_column_statistics_enabled(column, EnabledStatistics::None);
         }
-        // Not every reader looks into the Arrow schema.
+        // Some readers do not read the Arrow schema.
         let features = schema.metadata().get(FEATURES).cloned();
         let properties = properties.set_key_value_metadata(Some(vec![KeyValue::new(FEATURES.to_owned(), features)]));
-        let file = ArrowWriter::try_new(Growing::create(path)?, schema.clone(), Some(properties.build()))
+        let file = ArrowWriter::try_new(TemporaryFile::create(path)?, schema.clone(), Some(properties.build()))
             .map_err(Error::parquet(path))?;
         let stored = Arc::new(record::schema(&manifest.labels, manifest.image.encoding));
         Ok(Self { file, path: path.to_path_buf(), stored, schema, ending: plan.ending() })
@@ -138,20 +138,20 @@ impl Writer {
             records.push(sample.record);
             let (subset, ratio) = sample.membership.unwrap_or_default();
             subsets.push(subset.map(Subset::name));
-            ratios.push(ratio);
+            ratios.push(ratio.map(Ratio::percent));
         }
         let batch = to_batch(&self.stored, &records)?;
         let columns = self.schema.fields().iter().map(|field| -> Result<ArrayRef, ArrowError> {
             match field.name().as_str() {
-                name if is_picture(name) => {
+                name if is_image(name) => {
                     let bytes = table::column::<BinaryArray>(&batch, name)
-                        .ok_or_else(|| ArrowError::SchemaError(format!("`{name}` holds no bytes")))?;
-                    let is_there: Vec<bool> =
+                        .ok_or_else(|| ArrowError::SchemaError(format!("`{name}` does not contain bytes")))?;
+                    let has_image: Vec<bool> =
                         (0..bytes.len()).map(|row| bytes.is_valid(row) && !bytes.value(row).is_empty()).collect();
                     let ending = if name == MASK { "mask.png" } else { self.ending };
                     let paths: StringArray = keys.iter().map(|key| Some(format!("{key}.{ending}"))).collect();
                     let parts: Vec<ArrayRef> = vec![Arc::new(bytes.clone()), Arc::new(paths)];
-                    Ok(Arc::new(StructArray::try_new(picture_fields(), parts, Some(NullBuffer::from(is_there)))?))
+                    Ok(Arc::new(StructArray::try_new(image_fields(), parts, Some(NullBuffer::from(has_image)))?))
                 }
                 "split_subset" => Ok(Arc::new(StringArray::from(subsets.clone()))),
                 "split_ratio" => Ok(Arc::new(Float64Array::from(ratios.clone()))),
@@ -183,14 +183,14 @@ impl PieceWriter for Writer {
     }
 }
 
-/// Writes `README.md`: files and features in its head, then what a person wants to know first.
+/// Writes `README.md`: files and features in its head, then a short description.
 pub(super) fn write_card(out: &Path, plan: &Plan) -> Result<()> {
     let path = out.join("README.md");
     let features: Vec<Value> = schema(plan)
         .fields()
         .iter()
         .map(|field| match field.name().as_str() {
-            name if is_picture(name) => json!({"name": name, "dtype": "image"}),
+            name if is_image(name) => json!({"name": name, "dtype": "image"}),
             name => feature(name, field.data_type()),
         })
         .collect();

@@ -1,10 +1,10 @@
-//! A dataset, or a part of it, in a format that another tool reads: tar files of WebDataset, Parquet of Hugging Face,
-//! a CSV table with picture files.
+//! Exports a dataset, or a part of it, in the format of another tool: tar files of WebDataset, Parquet files of Hugging
+//! Face, or a CSV table with image files.
 //!
-//! An export is made of pieces: one tar or Parquet file each, or some pictures with their rows of the table. A
-//! piece is written under a temporary name and renamed, so a killed export, started again, goes on after its last whole
-//! piece. `.export/` holds what that needs; when all is done, `.export.json` says what the folder holds, and `.export/`
-//! goes. What is written follows from the dataset, the split and the options alone, not from the number of threads.
+//! An export consists of pieces: one tar or Parquet file each, or some images with their rows of the table. A piece is
+//! written under a temporary name and renamed, so that a killed export continues after its last complete piece when it is
+//! started again. `.export/` contains what that needs; at the end, `.export.json` describes the export and `.export/` is
+//! removed. The bytes depend on the dataset, the split and the options only, not on the number of threads.
 
 mod csv;
 mod hugging_face;
@@ -19,38 +19,40 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::commands::progress::Progress;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result, guarded};
 use crate::format::image_codec::GrayPixels;
 use crate::format::manifest::MANIFEST;
 use crate::format::record::{ImageEncoding, Record};
+use crate::progress::Progress;
+use crate::split::ratio::Ratio;
 use crate::split::stored::Split;
 use crate::split::types::{Subset, split_path};
 use crate::store::files;
 
-/// Records of a tar or Parquet file where nothing else is asked for: about 250 MB of 512-pixel PNGs.
+/// Default number of records in a tar or Parquet file: about 250 MB of 512-pixel PNGs.
 pub const SHARD_SIZE: usize = 2048;
 
-/// Records that each thread has in memory at a time.
+/// Records in memory for each thread.
 const BLOCK_PER_THREAD: usize = 8;
 
-/// Longest key of a sample in bytes: with its ending it fits the plainest tar header, which holds 100.
+/// Longest key of a sample in bytes: with its extension it fits into the 100 bytes of a plain tar header.
 const KEY_BYTES: usize = 80;
 
-/// What to write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+/// The format of an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Format {
-    /// Tar files of pictures, JSON and texts, for the `webdataset` package.
+    /// Tar files of images, JSON and texts, for the package `webdataset`.
     Webdataset,
-    /// Parquet files with pictures that `datasets.load_dataset` decodes, and a dataset card.
+    /// Parquet files with images that `datasets.load_dataset` decodes, and a dataset card.
     Hf,
-    /// One CSV table, and a folder of pictures.
+    /// One CSV table and a folder of images.
     Csv,
 }
 
 impl Format {
-    /// Name as it is typed.
+    /// Name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Webdataset => "webdataset",
@@ -60,34 +62,37 @@ impl Format {
     }
 }
 
-/// What to export, and how.
+/// Options of an export.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// The format.
     pub format: Format,
-    /// Name of the split that divides the records. Those in none of its subsets are left out.
+    /// Name of the split that divides the records. Records in none of its subsets are left out.
     pub split: Option<String>,
-    /// This subset of the split alone.
+    /// Exports this subset of the split only.
     pub subset: Option<Subset>,
-    /// Of the training subset, only records whose labels may be seen at this ratio in percent.
-    pub ratio: Option<f64>,
-    /// Records of a tar or Parquet file.
+    /// Of the training subset, exports only records whose labels may be seen at this ratio.
+    pub ratio: Option<Ratio>,
+    /// Number of records in a tar or Parquet file.
     pub shard_size: usize,
-    /// Leave the pictures out (CSV alone).
+    /// Leaves out the images (CSV only).
     pub no_images: bool,
-    /// Replace the export that the folder holds.
+    /// Replaces an export in the folder.
     pub overwrite: bool,
-    /// Threads; decides no byte.
+    /// Number of threads; 0 means one for each core.
     pub threads: usize,
 }
 
-/// What came of an export.
+/// The outcome of an export.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
+    /// Number of records.
     pub records: usize,
-    /// Pieces that an earlier run had finished.
+    /// Number of pieces that an earlier run completed.
     pub resumed: usize,
+    /// Number of pieces.
     pub pieces: usize,
-    /// The folder held this very export already.
+    /// Whether the folder contained this export already.
     pub already_done: bool,
 }
 
@@ -95,24 +100,25 @@ pub struct Summary {
 struct Sample {
     /// Unique in the dataset, safe as a file name, without dots.
     key: String,
-    /// `image` holds PNG or JPEG bytes; it is empty where there is no picture.
+    /// Its `image` is a PNG or JPEG file, or empty.
     record: Record,
-    membership: Option<(Option<Subset>, Option<f64>)>,
+    /// Its subset and smallest ratio in the split.
+    membership: Option<(Option<Subset>, Option<Ratio>)>,
 }
 
-/// Some rows of the dataset that are written as one file, or with one table.
+/// Rows of the dataset that are written as one file, or with one table.
 struct Piece {
-    /// Relative to the folder; where it stands, the piece is whole.
+    /// Relative to the folder; a piece whose file exists is complete.
     path: String,
     rows: Vec<u32>,
 }
 
-/// What is written where.
+/// The pieces of an export.
 struct Plan<'a> {
     dataset: &'a Dataset,
     split: Option<Split>,
     keys: Keys,
-    /// Subsets that get files of their own, with their records; one without a name where there is no split.
+    /// Subsets with files of their own, and their numbers of records; one without a name where there is no split.
     sections: Vec<(Option<Subset>, usize)>,
     pieces: Vec<Piece>,
 }
@@ -120,7 +126,7 @@ struct Plan<'a> {
 /// Exports a dataset into a folder.
 ///
 /// # Errors
-/// When the options contradict each other or the split, the folder holds something else, or a record cannot be read.
+/// When the options contradict each other or the split, the folder contains something else, or a record cannot be read.
 pub fn run(
     dataset: &Dataset,
     out: impl AsRef<OsStr>,
@@ -155,7 +161,7 @@ pub fn run(
     Ok(Summary { records, resumed, pieces, already_done: false })
 }
 
-/// What decides the bytes of an export.
+/// Everything that determines the bytes of an export.
 fn arguments(dataset: &Dataset, options: &Options) -> Result<Value> {
     let digest = |name: &str| -> Result<String> { Ok(files::hex(&Sha256::digest(dataset.storage().read(name)?))) };
     let split_sha256 = options.split.as_ref().map(|name| digest(&split_path(name))).transpose()?;
@@ -175,7 +181,7 @@ impl<'a> Plan<'a> {
     fn new(dataset: &'a Dataset, options: &Options) -> Result<Self> {
         let split = options.split.as_ref().map(|name| Split::load(dataset, name)).transpose()?;
         if options.shard_size == 0 {
-            return Err(Error::Invalid("a file needs at least one record (--shard-size)".to_owned()));
+            return Err(Error::Invalid("a file needs at least one record: give a larger --shard-size".to_owned()));
         }
         let sections = sections(dataset, split.as_ref(), options)?;
         if sections.is_empty() {
@@ -229,7 +235,7 @@ impl<'a> Plan<'a> {
         Ok(Sample { key: self.keys.key(&record.record_id), record, membership: self.split.as_ref().map(of_row) })
     }
 
-    /// Ending of the picture files.
+    /// Extension of the image files.
     fn ending(&self) -> &'static str {
         match self.dataset.manifest().image.encoding {
             ImageEncoding::Raw | ImageEncoding::Png => "png",
@@ -238,27 +244,27 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// A piece that grows under a temporary name.
+/// Writes a piece under a temporary name.
 trait PieceWriter {
     fn write(&mut self, samples: Vec<Sample>) -> Result<()>;
     /// Syncs the piece and gives it its name.
     fn finish(self: Box<Self>) -> Result<()>;
 }
 
-/// Subsets with their rows, in the order of the dataset; empty ones are left out.
+/// Subsets with their rows, in the order of the dataset, without empty ones.
 type Sections = Vec<(Option<Subset>, Vec<u32>)>;
 
 fn sections(dataset: &Dataset, split: Option<&Split>, options: &Options) -> Result<Sections> {
     let Some(split) = split else {
         if options.subset.is_some() || options.ratio.is_some() {
-            return Err(Error::Invalid("a subset or ratio is one of a split: name it (--split NAME)".to_owned()));
+            return Err(Error::Invalid("a subset or ratio needs a split: give --split NAME".to_owned()));
         }
         let all = dataset.all_rows()?;
         return Ok(if all.is_empty() { Vec::new() } else { vec![(None, all)] });
     };
     if let Some(ratio) = options.ratio {
         if options.subset.is_some_and(|subset| subset != Subset::Train) {
-            return Err(Error::Invalid("a ratio chooses among training records: take --subset train".to_owned()));
+            return Err(Error::Invalid("a ratio applies to training records: use --subset train".to_owned()));
         }
         split.check_ratio(ratio)?;
     }
@@ -267,9 +273,9 @@ fn sections(dataset: &Dataset, split: Option<&Split>, options: &Options) -> Resu
     Ok(rows.filter(|(_, rows)| !rows.is_empty()).collect())
 }
 
-/// Keys of records: identifiers made safe as file names.
+/// Keys of records: identifiers as file names.
 struct Keys {
-    /// Safe identifiers that more than one record has, in small letters.
+    /// Safe identifiers, in lower case, that more than one record has.
     shared: HashMap<String, u32>,
 }
 
@@ -282,15 +288,15 @@ impl Keys {
     fn among<'i>(ids: impl Iterator<Item = &'i str>) -> Self {
         let mut shared: HashMap<String, u32> = HashMap::new();
         for id in ids {
-            // Some file systems do not tell capitals from small letters.
+            // Some file systems ignore case.
             *shared.entry(safe(id).to_lowercase()).or_default() += 1;
         }
         shared.retain(|_, count| *count > 1);
         Self { shared }
     }
 
-    /// Letters, digits, `-` and `_` stay; where this makes two identifiers the same, or one is too long, 16 digits of
-    /// its SHA-256 follow.
+    /// Keeps letters, digits, `-` and `_`. Where two identifiers become equal, or one is too long, 16 digits of its SHA-256
+    /// are added.
     fn key(&self, record_id: &str) -> String {
         let safe = safe(record_id);
         if safe.len() <= KEY_BYTES && !self.shared.contains_key(&safe.to_lowercase()) {
@@ -306,13 +312,13 @@ fn safe(record_id: &str) -> String {
     record_id.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' }).collect()
 }
 
-/// Bytes that become a file with a temporary name first; dropping it removes that.
-struct Growing {
+/// A file under a temporary name, which dropping removes.
+struct TemporaryFile {
     file: Option<std::io::BufWriter<std::fs::File>>,
     path: PathBuf,
 }
 
-impl Growing {
+impl TemporaryFile {
     fn create(path: &Path) -> Result<Self> {
         let file = std::fs::File::create(files::temporary(path)).map_err(Error::io(path))?;
         Ok(Self { file: Some(std::io::BufWriter::with_capacity(1 << 20, file)), path: path.to_path_buf() })
@@ -333,7 +339,7 @@ impl Growing {
     }
 }
 
-impl std::io::Write for Growing {
+impl std::io::Write for TemporaryFile {
     fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
         self.file.as_mut().map_or(Ok(0), |file| file.write(buffer))
     }
@@ -343,7 +349,7 @@ impl std::io::Write for Growing {
     }
 }
 
-impl Drop for Growing {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
         if self.file.take().is_some() {
             let _ = std::fs::remove_file(files::temporary(&self.path));

@@ -1,4 +1,4 @@
-//! The folder that an export goes to: whose it is, and what an earlier run left there.
+//! The folder of an export, and what an earlier run left in it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -11,12 +11,12 @@ use crate::error::{Error, Result};
 use crate::store::files;
 use crate::store::storage::Storage;
 
-/// Says what a finished export holds. Hidden, so that no reader takes it for data.
+/// Describes a complete export. It is hidden, so that no reader mistakes it for data.
 pub(super) const NOTE: &str = ".export.json";
-/// What an unfinished export needs to go on.
+/// What an unfinished export needs to continue.
 pub(super) const NOTES: &str = ".export";
 
-/// What exports of a format write; any format's, where it is not known.
+/// Whether exports of a format write a file of this name; of any format, where it is unknown.
 fn is_written(format: Option<&str>, name: &str) -> bool {
     let name = name.strip_suffix(".tmp").unwrap_or(name);
     let of = |wanted: Format| format.is_none_or(|format| format == wanted.name());
@@ -31,16 +31,16 @@ pub(super) fn folder(out: &OsStr) -> Result<PathBuf> {
     let refused = |message: &str| Error::Export { path: PathBuf::from(out), message: message.to_owned() };
     let is_remote = out.to_str().is_some_and(|text| text.contains("://") && !text.starts_with("file://"));
     if is_remote {
-        return Err(refused("is no folder: export into one of this machine, and copy it from there"));
+        return Err(refused("is no folder: export into a local folder and copy it from there"));
     }
     let storage = Storage::at(out)?;
     storage.as_folder().map(Path::to_path_buf).ok_or_else(|| refused("is no folder"))
 }
 
-/// Claims a folder for an export of these arguments; `None` where it holds this very export already.
+/// Prepares a folder for an export with these arguments; `None` where it contains this export already.
 ///
 /// # Errors
-/// When it holds something else, or another export works on it.
+/// When it contains something else, or another export is writing to it.
 pub(super) fn prepare(out: &Path, arguments: &Value, overwrite: bool) -> Result<Option<File>> {
     let refused = |message: &str| Error::Export { path: out.to_path_buf(), message: message.to_owned() };
     let (note, notes) = (out.join(NOTE), out.join(NOTES));
@@ -49,18 +49,18 @@ pub(super) fn prepare(out: &Path, arguments: &Value, overwrite: bool) -> Result<
     if is_whole && !overwrite {
         return match files::read_json::<Value>(&note) {
             Ok(held) if &held == arguments => {
-                // A run that was killed after its last step but one.
+                // The run may have been killed before it removed `.export/`.
                 tidy(out)?;
                 Ok(None)
             }
-            _ => Err(refused("holds another export; take another OUT or --overwrite")),
+            _ => Err(refused("contains another export; give another OUT or --overwrite")),
         };
     }
     if !is_whole && !is_there(&notes)? {
         match fs::read_dir(out) {
             Ok(mut entries) => {
                 if entries.next().is_some() {
-                    return Err(refused("is not empty and no export; take another OUT"));
+                    return Err(refused("is not empty and not an export; give another OUT"));
                 }
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -71,28 +71,28 @@ pub(super) fn prepare(out: &Path, arguments: &Value, overwrite: bool) -> Result<
     let lock_path = notes.join("lock");
     let lock = File::create(&lock_path).map_err(Error::io(&lock_path))?;
     if !files::lock(&lock, &lock_path)? {
-        return Err(refused("is worked on by another export now"));
+        return Err(refused("is being written by another export"));
     }
     let kept = notes.join("arguments.json");
     let before: Option<Value> = is_there(&kept)?.then(|| files::read_json(&kept).unwrap_or(Value::Null));
     match before {
-        // An interrupted export of this very command, one that overwrites included.
+        // An interrupted export of the same command, also with --overwrite.
         Some(before) if &before == arguments && !is_whole => {}
         None if !is_whole => {}
         before if overwrite => {
             let held = if is_whole { files::read_json::<Value>(&note).ok() } else { before };
             let format = held.as_ref().and_then(|held| held["format"].as_str());
-            // A run that is stopped while it clears must not take what is left for its own.
+            // After an interruption, the remaining files must not be taken for those of the new export.
             files::write_json(&kept, &json!({ "format": format }))?;
             clear(out, format)?;
         }
-        _ => return Err(refused("holds an unfinished export of another command; take another OUT or --overwrite")),
+        _ => return Err(refused("contains an unfinished export of another command; give another OUT or --overwrite")),
     }
     files::write_json(&kept, arguments)?;
     Ok(Some(lock))
 }
 
-/// Says that the export is whole, and removes what served resuming.
+/// Marks the export as complete, and removes what resuming needed.
 pub(super) fn finish(out: &Path, arguments: &Value) -> Result<()> {
     files::write_json(&out.join(NOTE), arguments)?;
     tidy(out)
@@ -106,7 +106,8 @@ fn tidy(out: &Path) -> Result<()> {
     }
 }
 
-/// Removes what exports of a format write, and nothing else; the note first, so that no half export looks whole.
+/// Removes the files of exports of a format, and nothing else. The description is removed first, so that the export is not
+/// taken for a complete one.
 fn clear(out: &Path, format: Option<&str>) -> Result<()> {
     let gone = |path: &Path, removed: std::io::Result<()>| match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -1,17 +1,19 @@
-//! Tar files as the `webdataset` package reads them: the files of a sample follow each other and share their name up to
-//! the first dot.
+//! Tar files for the package `webdataset`: the files of a sample follow each other and share their name up to the first
+//! dot.
 //!
-//! `KEY.png` or `KEY.jpg` is the picture, `KEY.json` all other columns, `KEY.txt` the report where there is one,
-//! `KEY.mask.png` the mask where there is one. Headers tell no owner and no time, so equal records are equal bytes.
+//! `KEY.png` or `KEY.jpg` is the image, `KEY.json` has all other columns, `KEY.txt` is the report and `KEY.mask.png` the
+//! mask, where there are any. Headers have no owner and no time, so that equal records are equal bytes.
 
 use std::path::Path;
 
 use serde::{Serialize, Serializer};
 use tar::{Builder, EntryType, Header};
 
-use super::{Growing, Piece, PieceWriter, Plan, Sample, Sections};
+use super::{Piece, PieceWriter, Plan, Sample, Sections, TemporaryFile};
 use crate::error::{Error, Result};
+use crate::format::label::Label;
 use crate::format::record::Record;
+use crate::split::ratio::Ratio;
 use crate::split::types::Subset;
 use crate::store::files;
 
@@ -27,9 +29,9 @@ pub(super) fn pieces(sections: Sections, shard_size: usize) -> Vec<Piece> {
     pieces
 }
 
-/// A tar file that grows.
+/// Writes a tar file.
 pub(super) struct Writer {
-    tar: Builder<Growing>,
+    tar: Builder<TemporaryFile>,
     path: std::path::PathBuf,
     ending: &'static str,
     findings: Vec<String>,
@@ -38,7 +40,7 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn create(path: &Path, plan: &Plan) -> Result<Self> {
         Ok(Self {
-            tar: Builder::new(Growing::create(path)?),
+            tar: Builder::new(TemporaryFile::create(path)?),
             path: path.to_path_buf(),
             ending: plan.ending(),
             findings: plan.dataset.findings().to_vec(),
@@ -79,12 +81,12 @@ impl PieceWriter for Writer {
     }
 
     fn finish(self: Box<Self>) -> Result<()> {
-        // Two empty blocks end the file.
+        // This appends the two empty blocks at the end.
         self.tar.into_inner().map_err(Error::io(&self.path))?.publish()
     }
 }
 
-/// All columns of a record but the bytes of pictures.
+/// All columns of a record but the images.
 #[derive(Serialize)]
 struct Columns<'a> {
     record_id: &'a str,
@@ -114,7 +116,7 @@ struct Columns<'a> {
 #[derive(Serialize)]
 struct Membership {
     split_subset: Option<Subset>,
-    split_ratio: Option<f64>,
+    split_ratio: Option<Ratio>,
 }
 
 impl<'a> Columns<'a> {
@@ -139,26 +141,26 @@ impl<'a> Columns<'a> {
             findings: record.findings.as_deref(),
             impression: record.impression.as_deref(),
             token_ids: &record.token_ids,
-            labels: Labels { findings, codes: &record.labels },
+            labels: Labels { findings, labels: &record.labels },
             boxes: boxes(record),
             membership: sample.membership.map(|(split_subset, split_ratio)| Membership { split_subset, split_ratio }),
         }
     }
 }
 
-/// An object: finding to code, null where it is not mentioned.
+/// An object of findings with their codes, null where they are not mentioned.
 struct Labels<'a> {
     findings: &'a [String],
-    codes: &'a [Option<i8>],
+    labels: &'a [Option<Label>],
 }
 
 impl Serialize for Labels<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.findings.iter().zip(self.codes))
+        serializer.collect_map(self.findings.iter().zip(self.labels))
     }
 }
 
-/// A box as JSON has it.
+/// A box in JSON.
 #[derive(Serialize)]
 pub(super) struct NamedBox<'a> {
     label: &'a str,
@@ -168,7 +170,7 @@ pub(super) struct NamedBox<'a> {
     height: f32,
 }
 
-/// The boxes of a record, as JSON has them.
+/// The boxes of a record for JSON.
 pub(super) fn boxes(record: &Record) -> Vec<NamedBox<'_>> {
     let named =
         record.boxes.iter().map(|b| NamedBox { label: &b.label, x: b.x, y: b.y, width: b.width, height: b.height });

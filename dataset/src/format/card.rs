@@ -1,5 +1,5 @@
-//! The dataset card, `README.md`: for a person, and for Hugging Face `datasets`, which takes the files and the features
-//! from its head. PNG and JPEG images come out as pictures.
+//! The dataset card, `README.md`. Hugging Face `datasets` reads the files and features from its head, and decodes PNG and
+//! JPEG images by them.
 
 use arrow_schema::DataType;
 use serde_json::{Value, json};
@@ -9,7 +9,10 @@ use crate::format::manifest::{CARD, Manifest};
 use crate::format::record::{self, IMAGE, ImageEncoding, MASK};
 use crate::store::storage::Storage;
 
-/// Writes the card of a dataset, in one step.
+/// Writes the card of a dataset, whole or not at all.
+///
+/// # Errors
+/// When it cannot be written.
 pub fn write(storage: &Storage, manifest: &Manifest) -> Result<()> {
     let path = storage.path(CARD);
     let features = record::schema(&manifest.labels, manifest.image.encoding)
@@ -29,14 +32,14 @@ pub fn write(storage: &Storage, manifest: &Manifest) -> Result<()> {
     .map_err(Error::json(&path))?;
     let totals = &manifest.totals;
     let page = format!(
-        "---\n{head}\n---\n# {}\n\n{} radiographs of {} patients, {} with a report; written by {}. What each column \
-         means, and all else, stands in `dataset.json`.\n",
+        "---\n{head}\n---\n# {}\n\n{} radiographs of {} patients, {} with a report; written by {}. \
+         `dataset.json` is the manifest.\n",
         manifest.source, totals.records, totals.patients, totals.reports, manifest.tool
     );
     storage.write(CARD, page)
 }
 
-/// A column as `datasets` describes it.
+/// A column as a feature of `datasets`.
 pub(crate) fn feature(name: &str, kind: &DataType) -> Value {
     let fields = |fields: &arrow_schema::Fields| -> Vec<Value> {
         fields.iter().map(|field| feature(field.name(), field.data_type())).collect()
@@ -51,11 +54,12 @@ pub(crate) fn feature(name: &str, kind: &DataType) -> Value {
     }
 }
 
+/// A type as `datasets` names it.
 pub(crate) fn primitive(kind: &DataType) -> String {
     match kind {
         DataType::Utf8 => "string".to_owned(),
         DataType::FixedSizeBinary(bytes) => format!("fixed_size_binary[{bytes}]"),
-        // Numbers and bytes have the same names, in small letters.
+        // Numbers and bytes have the same names in lower case.
         kind => kind.to_string().to_lowercase(),
     }
 }

@@ -1,10 +1,9 @@
-//! Checksums of a shard's pages, in its footer, so that damage can be named to the row. Parquet's own page checksums are
-//! not written by the library in use.
+//! Checksums of a shard's pages in its footer, so that an error about damage names the row. The Parquet library does not
+//! write Parquet's own page checksums.
 //!
-//! The footer's key [`CHECKSUMS_KEY`] holds, in base64, one little-endian number of 32 bits for each image page (its
-//! header included) and for each chunk of every other column, in the order of the file, and after them the CRC-32 of
-//! all these bytes. What they cover lies without a gap between the file's first four bytes and the page index; the rest
-//! is under the manifest's SHA-256 alone.
+//! The footer's key [`CHECKSUMS_KEY`] has, in base64, one little-endian number of 32 bits for each image page (with its
+//! header) and for each chunk of every other column, in the order of the file, and then the CRC-32 of all these bytes. They
+//! cover the file without a gap from its fifth byte to the page index.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,13 +17,13 @@ use parquet::errors::{ParquetError, Result};
 
 use crate::format::record::IMAGE;
 
-/// Key of the checksums among the footer's key-value metadata.
+/// Key of the checksums in the key-value metadata of a shard's footer.
 pub const CHECKSUMS_KEY: &str = "mrm_crc32";
 
-/// Length of the magic number that a Parquet file begins with.
+/// Length of the magic number at the beginning of a Parquet file.
 pub(crate) const MAGIC_BYTES: u64 = 4;
 
-/// The checksums of a shard by what they cover.
+/// The checksums of a shard.
 pub(crate) struct Checksums {
     /// Of the page of each image.
     pub images: Vec<u32>,
@@ -32,7 +31,7 @@ pub(crate) struct Checksums {
     pub chunks: Vec<u32>,
 }
 
-/// Bytes of a shard that follow the ones before, under one checksum.
+/// A range of bytes of a shard with its checksum; it begins where the one before ends.
 pub(crate) struct Covered {
     pub bytes: u64,
     pub crc32: u32,
@@ -41,22 +40,23 @@ pub(crate) struct Covered {
     pub rows: Range<usize>,
 }
 
-/// Notes the checksums of pages while they leave for the file.
+/// Computes the checksums of pages while they are written.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Notes(Arc<Mutex<Vec<Note>>>);
+pub(crate) struct PageChecksums(Arc<Mutex<Vec<Running>>>);
 
+/// The checksum of a page or chunk that may not be complete.
 #[derive(Debug)]
-struct Note {
+struct Running {
     column: usize,
-    /// A page comes as its header and its body.
+    /// Number of pieces so far; a page consists of two, its header and its body.
     pieces: usize,
     crc32: Hasher,
 }
 
-impl Notes {
+impl PageChecksums {
     fn add(&self, column: usize, is_image: bool, piece: &[u8]) {
-        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match notes.last_mut() {
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match running.last_mut() {
             Some(last) if last.column == column && !(is_image && last.pieces == 2) => {
                 last.pieces += 1;
                 last.crc32.update(piece);
@@ -64,21 +64,21 @@ impl Notes {
             _ => {
                 let mut crc32 = Hasher::new();
                 crc32.update(piece);
-                notes.push(Note { column, pieces: 1, crc32 });
+                running.push(Running { column, pieces: 1, crc32 });
             }
         }
     }
 
     /// The value of [`CHECKSUMS_KEY`].
     pub(crate) fn encode(&self) -> String {
-        let notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut bytes: Vec<u8> = notes.iter().flat_map(|note| note.crc32.clone().finalize().to_le_bytes()).collect();
+        let running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes: Vec<u8> = running.iter().flat_map(|page| page.crc32.clone().finalize().to_le_bytes()).collect();
         bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
         STANDARD.encode(bytes)
     }
 }
 
-/// The checksums of a [`CHECKSUMS_KEY`]; `None` where they are damaged themselves.
+/// The checksums in a value of [`CHECKSUMS_KEY`]; `None` where they are damaged themselves.
 pub(crate) fn decode(text: &str) -> Option<Vec<u32>> {
     let bytes = STANDARD.decode(text).ok()?;
     let (numbers, own) = bytes.split_last_chunk::<4>()?;
@@ -87,19 +87,19 @@ pub(crate) fn decode(text: &str) -> Option<Vec<u32>> {
     whole.then(|| numbers.iter().map(|number| u32::from_le_bytes(*number)).collect())
 }
 
-impl PageStoreFactory for Notes {
+impl PageStoreFactory for PageChecksums {
     fn create(&self, chunk: &PageStoreArgs<'_>) -> Result<Box<dyn PageStore>> {
         let is_image = chunk.column_descriptor().path().parts() == [IMAGE];
-        Ok(Box::new(Pages { column: chunk.column_index(), is_image, stored: Vec::new(), notes: self.clone() }))
+        Ok(Box::new(Pages { column: chunk.column_index(), is_image, stored: Vec::new(), checksums: self.clone() }))
     }
 }
 
-/// Holds the pages of a column chunk until its row group is written.
+/// Keeps the pages of a column chunk until its row group is written.
 struct Pages {
     column: usize,
     is_image: bool,
     stored: Vec<Bytes>,
-    notes: Notes,
+    checksums: PageChecksums,
 }
 
 impl PageStore for Pages {
@@ -108,11 +108,11 @@ impl PageStore for Pages {
         Ok(PageKey::new(self.stored.len() as u64 - 1))
     }
 
-    /// Called in the order of the file: a dictionary comes last, and leaves first.
+    /// Called in the order of the file; a dictionary is put last and taken first.
     fn take(&mut self, key: PageKey) -> Result<Bytes> {
         let page = self.stored.get_mut(key.get() as usize).map(std::mem::take);
         let page = page.ok_or_else(|| ParquetError::General("a page that was never stored".to_owned()))?;
-        self.notes.add(self.column, self.is_image, &page);
+        self.checksums.add(self.column, self.is_image, &page);
         Ok(page)
     }
 
@@ -126,16 +126,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn damaged_checksums_are_not_believed() {
-        let notes = Notes::default();
-        notes.add(0, false, b"dictionary");
-        notes.add(0, false, b"page");
+    fn damaged_checksums_are_refused() {
+        let checksums = PageChecksums::default();
+        checksums.add(0, false, b"dictionary");
+        checksums.add(0, false, b"page");
         for row in 0..3u8 {
-            notes.add(1, true, b"header");
-            notes.add(1, true, &[row]);
+            checksums.add(1, true, b"header");
+            checksums.add(1, true, &[row]);
         }
-        notes.add(0, false, b"next group");
-        let text = notes.encode();
+        checksums.add(0, false, b"next group");
+        let text = checksums.encode();
         let expected = ["dictionarypage", "header\0", "header\x01", "header\x02", "next group"];
         assert_eq!(decode(&text), Some(expected.map(|piece| crc32fast::hash(piece.as_bytes())).to_vec()));
         for at in 0..text.len() {

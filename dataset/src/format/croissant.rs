@@ -1,8 +1,8 @@
-//! `croissant.json`: the dataset described as MLCommons Croissant 1.0 does (JSON-LD), for search engines, catalogues and
-//! the `mlcroissant` package, which reads the records by it.
+//! `croissant.json`: the dataset in the format of MLCommons Croissant 1.0 (JSON-LD), for search engines, catalogs and the
+//! package `mlcroissant`, which can read the records.
 //!
-//! License, citation and address are facts about the source, which whoever publishes a dataset has to state: they are
-//! left out, and `mlcroissant` remarks on that.
+//! License, citation and address are missing, since the publisher of a dataset has to add them; `mlcroissant` warns about
+//! that.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ use crate::format::manifest::{CROISSANT, Manifest};
 use crate::format::record::{self, IMAGE, ImageEncoding, MASK};
 use crate::store::storage::Storage;
 
-/// The context of Croissant 1.0, as its examples have it.
+/// The context of Croissant 1.0, from its examples.
 const CONTEXT: &str = r#"{
     "@language": "en", "@vocab": "https://schema.org/", "citeAs": "cr:citeAs", "column": "cr:column",
     "conformsTo": "dct:conformsTo", "cr": "http://mlcommons.org/croissant/",
@@ -31,7 +31,10 @@ const CONTEXT: &str = r#"{
 
 const PARQUET: &str = "application/x-parquet";
 
-/// Writes the description of a dataset, in one step.
+/// Writes the description of a dataset, whole or not at all.
+///
+/// # Errors
+/// When it cannot be written.
 pub fn write(storage: &Storage, manifest: &Manifest) -> Result<()> {
     let context: Value = serde_json::from_str(CONTEXT).map_err(Error::json(&storage.path(CROISSANT)))?;
     let shards = manifest.shards.iter().map(|shard| {
@@ -114,15 +117,15 @@ fn field(name: &str, kind: &DataType, manifest: &Manifest) -> Value {
             }
         }
         kind => {
-            let is_picture = name == MASK || (name == IMAGE && manifest.image.encoding != ImageEncoding::Raw);
-            field["dataType"] = if is_picture { "sc:ImageObject" } else { data_type(kind) }.into();
+            let is_image = name == MASK || (name == IMAGE && manifest.image.encoding != ImageEncoding::Raw);
+            field["dataType"] = if is_image { "sc:ImageObject" } else { data_type(kind) }.into();
             field["source"] = source(name);
         }
     }
     field
 }
 
-/// A part of a nested column, found in it by a JSON path.
+/// A part of a nested column, given by a JSON path.
 fn sub_field(column: &str, id: &str, name: &str, kind: &DataType, path: &str) -> Value {
     let mut source = source(column);
     source["transform"] = json!({"jsonPath": path});
@@ -139,7 +142,7 @@ fn source(column: &str) -> Value {
     json!({"fileSet": {"@id": "shards"}, "extract": {"column": column}})
 }
 
-/// The nearest type of schema.org; there is none for bytes.
+/// The nearest type of schema.org, which has none for bytes.
 fn data_type(kind: &DataType) -> &'static str {
     match kind {
         DataType::Int8 | DataType::Int32 | DataType::UInt16 | DataType::UInt32 => "sc:Integer",
@@ -148,22 +151,22 @@ fn data_type(kind: &DataType) -> &'static str {
     }
 }
 
-/// Identifiers hold neither spaces nor slashes of their own.
+/// A name as a part of an identifier, which has neither spaces nor slashes.
 fn safe(name: &str) -> String {
     name.chars().map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' }).collect()
 }
 
-/// What a reader would not guess from the name of a column.
+/// The description of a column whose name does not explain it.
 fn meaning(name: &str, encoding: ImageEncoding) -> Option<&'static str> {
     Some(match name {
-        "record_id" => "Unique, stable over repeated ingests.",
+        "record_id" => "Unique; the same when the source is ingested again.",
         "source_path" => "Path of the raw file, relative to the raw directory.",
         "source_sha256" => "SHA-256 of the raw file, 32 bytes.",
-        "subset" => "The source's own train, validate or test, if it has one.",
-        "height" | "width" => "Of the stored image, in pixels.",
-        "source_height" | "source_width" => "Of the raw image, in pixels.",
+        "subset" => "The source's own subset: train, validate or test.",
+        "height" | "width" => "Size of the stored image in pixels.",
+        "source_height" | "source_width" => "Size of the raw image in pixels.",
         IMAGE if encoding == ImageEncoding::Raw => "8-bit gray pixels, row-major: height · width bytes.",
-        IMAGE => "8-bit gray picture.",
+        IMAGE => "8-bit gray image.",
         "report" => "The text that was tokenized.",
         "findings" | "impression" => "This section of the report.",
         "token_ids" => "[CLS] first; neither padded nor masked; cut to the maximum length.",

@@ -1,4 +1,4 @@
-//! Small tables as CSV, for spreadsheets and tools that read no Parquet.
+//! Small tables as CSV, for spreadsheets and tools that cannot read Parquet.
 
 use std::path::Path;
 
@@ -8,11 +8,11 @@ use csv::Writer;
 use crate::error::{Error, Result};
 use crate::store::files;
 
-/// Writes a small table as CSV with a header, in one step; a null is an empty field. Numbers have as many digits as tell
-/// them apart from their neighbors.
+/// Writes a small table as CSV with a header, whole or not at all. Each column has a name, values, and whether it may have
+/// nulls, which become empty fields. Numbers have the shortest text that parses to the same number.
 ///
 /// # Errors
-/// When a column is of a type that is not written, or the system refuses.
+/// When a column has a type without a CSV form, or the file cannot be written.
 pub fn write(path: &Path, columns: &[(&str, ArrayRef, bool)]) -> Result<()> {
     let failed = |error: csv::Error| Error::Invalid(format!("{}: {error}", path.display()));
     let mut table = Writer::from_writer(Vec::new());
@@ -32,7 +32,7 @@ pub fn write(path: &Path, columns: &[(&str, ArrayRef, bool)]) -> Result<()> {
     files::write_atomic(path, &bytes)
 }
 
-/// One value as text; `None` where its type is not written.
+/// One value as text; `None` where its type has no CSV form.
 fn field(column: &ArrayRef, row: usize) -> Option<String> {
     if column.is_null(row) {
         return Some(String::new());

@@ -1,4 +1,4 @@
-//! 8-bit gray images: encoding, decoding, and how they are stored.
+//! Encodes and decodes 8-bit gray images.
 
 use std::io::Cursor;
 
@@ -15,14 +15,19 @@ const JPEG_QUALITY: u8 = 95;
 /// An 8-bit gray image, row-major.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrayPixels {
+    /// Width in pixels.
     pub width: u32,
+    /// Height in pixels.
     pub height: u32,
-    /// `height · width` bytes.
+    /// Intensities, `[height, width]`.
     pub pixels: Vec<u8>,
 }
 
 impl GrayPixels {
-    /// The bytes of the `image` column.
+    /// Encodes the image as the column `image` has it.
+    ///
+    /// # Errors
+    /// When the encoder fails.
     pub fn encode(self, encoding: ImageEncoding) -> Result<Vec<u8>> {
         let Self { width, height, pixels } = self;
         let mut bytes = Vec::new();
@@ -45,14 +50,17 @@ impl GrayPixels {
         Ok(bytes)
     }
 
-    /// The image as a `GrayImage`, for drawing.
-    pub(crate) fn to_buffer(&self) -> ::image::GrayImage {
-        ::image::GrayImage::from_raw(self.width, self.height, self.pixels.clone())
+    /// The image as a `GrayImage`, for drawing; black where `pixels` has too few bytes.
+    pub(crate) fn into_buffer(self) -> ::image::GrayImage {
+        ::image::GrayImage::from_raw(self.width, self.height, self.pixels)
             .unwrap_or_else(|| ::image::GrayImage::new(self.width, self.height))
     }
 }
 
-/// Decodes a PNG or JPEG (its format is seen from its first bytes) to 8-bit gray.
+/// Decodes a PNG or JPEG, by its first bytes, to 8-bit gray.
+///
+/// # Errors
+/// When it cannot be decoded.
 pub fn decode(bytes: &[u8]) -> Result<GrayPixels> {
     let (_, image) = decoded(bytes)?;
     Ok(gray(image.into_luma8()))
@@ -70,15 +78,15 @@ pub(crate) fn decode_stored(bytes: &[u8], encoding: ImageEncoding) -> Result<Gra
         DynamicImage::ImageLuma8(image) if format == expected => Ok(gray(image)),
         other => {
             let (format, color) = (format.map_or("none", |format| format.extensions_str()[0]), other.color());
-            let message = format!("its image is {format} of {color:?}, those of this dataset are 8-bit gray");
+            let message = format!("its image is {format} of {color:?}, the dataset's images are 8-bit gray");
             Err(Error::Invalid(format!("{message} {}", encoding.name())))
         }
     }
 }
 
-/// Decodes a stored mask, which must be a 1-bit gray PNG; levels are 0 and 255.
+/// Decodes a stored mask, which must be a 1-bit gray PNG, to 0 and 255.
 pub(crate) fn decode_mask(bytes: &[u8]) -> Result<GrayPixels> {
-    // Signature, length and name of the first chunk, width, height; then bits and color type.
+    // After the signature, length and name of the first chunk, width and height.
     const BITS_AND_COLOR: std::ops::Range<usize> = 24..26;
     if !bytes.starts_with(b"\x89PNG\r\n\x1a\n") || bytes.get(BITS_AND_COLOR) != Some(&[1, 0]) {
         return Err(Error::Invalid("its mask is not a 1-bit gray PNG".to_owned()));

@@ -1,4 +1,4 @@
-//! `dataset.json`: what a dataset is, written last, so that its presence says that the dataset is whole.
+//! `dataset.json`, the manifest of a dataset. It is written last: a dataset with a manifest is complete.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -6,39 +6,44 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::format::record::{FORMAT_VERSION, ImageEncoding};
+use crate::format::record::{FORMAT_VERSION, ImageEncoding, OLDEST_VERSION};
 use crate::store::storage::Storage;
 
-/// Name of the manifest in a dataset.
+/// Path of the manifest in a dataset.
 pub const MANIFEST: &str = "dataset.json";
-/// Name of the dataset card.
+/// Path of the dataset card.
 pub const CARD: &str = "README.md";
-/// Name of the description in MLCommons' terms.
+/// Path of the description in the format of MLCommons.
 pub const CROISSANT: &str = "croissant.json";
-/// Name of the tokenizer that made `token_ids`.
+/// Path of the tokenizer that made `token_ids`.
 pub const TOKENIZER: &str = "tokenizer.json";
-/// Name of the table of inputs that did not get in.
+/// Path of the table of rejected inputs.
 pub const REJECTS: &str = "rejects.parquet";
 
 /// The manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
+    /// Version of the format that the dataset was written in.
     pub format_version: u32,
     /// Name of the source, as given to `ingest`.
     pub source: String,
     /// Program and version that wrote the dataset.
     pub tool: String,
-    /// The arguments that decide the bytes, resolved.
+    /// The arguments that determine the bytes of the shards, with defaults filled in.
     pub arguments: BTreeMap<String, serde_json::Value>,
+    /// How the images were made and are stored.
     pub image: ImageSpec,
+    /// How the token ids were made.
     pub text: TextSpec,
     /// The findings, in the order of the fields of `labels`.
     pub labels: Vec<String>,
+    /// The shards, in the order of their rows.
     pub shards: Vec<ShardInfo>,
+    /// Counts over the dataset.
     pub totals: Totals,
-    /// Inputs that did not get in, by stage.
+    /// Number of rejected inputs, by stage.
     pub rejects: BTreeMap<String, u64>,
-    /// SHA-256 of `rejects.parquet`; empty in manifests of before there was one.
+    /// SHA-256 of `rejects.parquet`; empty in manifests of older builds.
     #[serde(default)]
     pub rejects_sha256: String,
 }
@@ -46,74 +51,113 @@ pub struct Manifest {
 /// How the images were made and are stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImageSpec {
+    /// Encoding of the column `image`.
     pub encoding: ImageEncoding,
+    /// Compression of its pages: `none`, `lz4` or `zstd`.
     pub compression: String,
-    /// Tone mapping from stored values to 8 bit.
-    pub tone: String,
-    pub fit: String,
+    /// Transform from raw values to 8-bit intensities: `voi`, `minmax` or `mimic-cxr-jpg`.
+    pub intensity: String,
+    /// How raw images were resized: `shorter`, `pad` or `stretch`.
+    pub resize: String,
+    /// Side in pixels that they were resized to.
     pub size: u32,
-    /// Mean of all stored pixels, 0..1.
+    /// Mean of all stored pixels, 0 to 1.
     pub mean: f64,
-    /// Standard deviation of all stored pixels, 0..1.
+    /// Standard deviation of all stored pixels, 0 to 1.
     pub std: f64,
 }
 
 /// How the token ids were made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TextSpec {
+    /// The sections of the report that were tokenized.
     pub report_text: String,
+    /// Largest number of token ids of a record.
     pub max_tokens: usize,
-    /// 0 where the dataset has no tokenizer.
+    /// Number of pieces of the vocabulary; 0 where the dataset has no tokenizer.
     pub vocabulary: usize,
-    /// SHA-256 of `tokenizer.json`, empty where there is none.
+    /// SHA-256 of `tokenizer.json`; empty where there is none.
     pub tokenizer_sha256: String,
 }
 
-/// One shard as it was when it was written.
+/// One shard as it was written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ShardInfo {
     /// Relative to the dataset.
     pub path: String,
+    /// Number of records.
     pub rows: u64,
+    /// Size in bytes.
     pub bytes: u64,
+    /// SHA-256 of the file.
     pub sha256: String,
     /// Absent in manifests of older builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub footer: Option<Footer>,
 }
 
-/// What follows the pages of a shard: page index, footer, its length and the magic number. The checksums of the pages
-/// are part of it, so that it has one of its own here.
+/// The end of a shard, after its pages: page index, footer, its length and the magic number. It contains the checksums of
+/// the pages, so that its own checksum is here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Footer {
+    /// Number of bytes.
     pub bytes: u64,
+    /// CRC-32 of these bytes.
     pub crc32: u32,
 }
 
 /// Counts over the dataset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
+    /// Number of records.
     pub records: u64,
+    /// Number of studies.
     pub studies: u64,
+    /// Number of patients.
     pub patients: u64,
+    /// Number of records with a report.
     pub reports: u64,
+    /// Size of all shards in bytes.
     pub bytes: u64,
 }
 
+/// Keys that version 2 renamed, in `image` and in `arguments`.
+const RENAMED: [(&str, &str); 2] = [("tone", "intensity"), ("fit", "resize")];
+
+/// Renames the keys of a version 1 manifest as version 2 has them.
+fn rename_keys(manifest: &mut serde_json::Value) {
+    for part in ["image", "arguments"] {
+        let Some(keys) = manifest.get_mut(part).and_then(serde_json::Value::as_object_mut) else { continue };
+        for (old, new) in RENAMED {
+            if let Some(value) = keys.remove(old) {
+                keys.insert(new.to_owned(), value);
+            }
+        }
+    }
+}
+
 impl Manifest {
-    /// Reads the manifest of the dataset in a place.
+    /// Reads the manifest of the dataset in a storage. A manifest of version 1 gets the keys of version 2.
+    ///
+    /// # Errors
+    /// When there is none, it cannot be read, or its version is unknown.
     pub fn load(storage: &Storage) -> Result<Self> {
         Self::load_if_there(storage)?.ok_or_else(|| Error::NotADataset { path: storage.path("") })
     }
 
-    /// Reads the manifest of the dataset in a place; `None` where there is none (yet).
+    /// Reads the manifest of the dataset in a storage; `None` where there is none (yet).
+    ///
+    /// # Errors
+    /// When it cannot be read, or its version is unknown.
     pub fn load_if_there(storage: &Storage) -> Result<Option<Self>> {
         let path = storage.path(MANIFEST);
         let Some(text) = storage.read_if_there(MANIFEST)? else { return Ok(None) };
-        let value: serde_json::Value = serde_json::from_slice(&text).map_err(Error::json(&path))?;
-        let found = value.get("format_version").and_then(serde_json::Value::as_u64).unwrap_or(0) as u32;
-        if found != FORMAT_VERSION {
-            return Err(Error::Version { path, found, expected: FORMAT_VERSION });
+        let mut value: serde_json::Value = serde_json::from_slice(&text).map_err(Error::json(&path))?;
+        let version = value.get("format_version").and_then(serde_json::Value::as_u64).unwrap_or(0) as u32;
+        match version {
+            FORMAT_VERSION => {}
+            OLDEST_VERSION => rename_keys(&mut value),
+            _ => return Err(Error::Version { path, version }),
         }
         let manifest: Self = serde_json::from_value(value).map_err(Error::json(&path))?;
         let is_inside = |shard: &&ShardInfo| {
@@ -123,14 +167,17 @@ impl Manifest {
         match manifest.shards.iter().find(|shard| !is_inside(shard)) {
             None => Ok(Some(manifest)),
             Some(shard) => Err(Error::Invalid(format!(
-                "{}: the shard `{}` lies outside of the dataset, so it is not read; restore the manifest, or ingest again",
+                "{}: the shard `{}` is outside of the dataset, so it is not read; restore the manifest, or ingest again",
                 path.display(),
                 shard.path
             ))),
         }
     }
 
-    /// Writes the manifest in one step.
+    /// Writes the manifest, whole or not at all.
+    ///
+    /// # Errors
+    /// When it cannot be written.
     pub fn save(&self, storage: &Storage) -> Result<()> {
         storage.write_json(MANIFEST, self)
     }
@@ -139,4 +186,39 @@ impl Manifest {
 /// Relative path of shard `index`.
 pub fn shard_path(index: usize) -> PathBuf {
     PathBuf::from(format!("shards/part-{index:05}.parquet"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_1_has_other_keys_and_other_versions_are_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let storage = Storage::folder(folder.path());
+        let manifest = |version: u32, intensity: &str, resize: &str| {
+            serde_json::json!({
+                "format_version": version, "source": "x", "tool": "x", "arguments": {intensity: "voi", resize: "pad", "size": 8},
+                "image": {"encoding": "raw", "compression": "none", intensity: "voi", resize: "pad", "size": 8,
+                          "mean": 0.5, "std": 0.25},
+                "text": {"report_text": "all", "max_tokens": 8, "vocabulary": 0, "tokenizer_sha256": ""},
+                "labels": [], "shards": [], "rejects": {},
+                "totals": {"records": 0, "studies": 0, "patients": 0, "reports": 0, "bytes": 0},
+            })
+        };
+        let read = |value: &serde_json::Value| {
+            storage.write_json(MANIFEST, value).expect("written");
+            Manifest::load(&storage)
+        };
+        let old = read(&manifest(1, "tone", "fit")).expect("version 1");
+        let new = read(&manifest(2, "intensity", "resize")).expect("version 2");
+        assert_eq!((old.format_version, new.format_version), (1, 2));
+        assert_eq!((&old.image, &old.arguments), (&new.image, &new.arguments));
+        assert_eq!((new.image.intensity.as_str(), new.image.resize.as_str()), ("voi", "pad"));
+        for version in [0, 3] {
+            let message = read(&manifest(version, "intensity", "resize")).unwrap_err().to_string();
+            assert!(message.contains(&format!("format version {version}")), "{message}");
+            assert!(message.contains("reads versions 1 and 2"), "{message}");
+        }
+    }
 }

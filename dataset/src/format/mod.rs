@@ -1,10 +1,12 @@
-//! The shard format: one record, one shard (a Parquet file), the manifest and the cards beside it.
+//! The format: one record, one shard (a Parquet file), the manifest and the cards beside it.
 
 pub mod card;
 pub(crate) mod checksums;
 pub mod croissant;
+#[cfg(feature = "export")]
 pub mod csv_table;
 pub mod image_codec;
+pub mod label;
 pub mod manifest;
 pub mod record;
 pub(crate) mod record_batch;

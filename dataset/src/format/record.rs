@@ -1,4 +1,4 @@
-//! One row of a dataset: a radiograph with its report and labels, and the Arrow schema it has in a shard.
+//! One row of a dataset: a radiograph with its report and labels, and its Arrow schema in a shard.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,21 +6,26 @@ use std::sync::Arc;
 use arrow_schema::{DataType, Field, Fields, Schema};
 use serde::{Deserialize, Serialize};
 
-/// Version of the shard format that this build writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+use crate::format::label::Label;
+
+/// Version of the format that this build writes, as in the manifest.
+pub const FORMAT_VERSION: u32 = 2;
+/// The oldest version that this build reads.
+pub const OLDEST_VERSION: u32 = 1;
+
+/// Version in the schema metadata of shards. Version 2 of the format changed the manifest only, so that shards kept theirs.
+const SHARD_VERSION: u32 = 1;
 
 /// Key of the schema metadata that says how the `image` column is encoded.
 pub(crate) const IMAGE_ENCODING_KEY: &str = "image_encoding";
 
-/// Columns of bytes that pictures lie in.
+/// The columns that contain images.
 pub(crate) const IMAGE: &str = "image";
 pub(crate) const MASK: &str = "mask";
 
-/// Label code of a finding that the source leaves open.
-pub const UNCERTAIN: i8 = -1;
-
-/// How the bytes of the `image` column are to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+/// Encoding of the bytes in the `image` column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum ImageEncoding {
     /// 8-bit gray, row-major, `height · width` bytes.
@@ -32,7 +37,7 @@ pub enum ImageEncoding {
 }
 
 impl ImageEncoding {
-    /// Name as it stands in the schema metadata.
+    /// Name in the schema metadata, in the manifest and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
@@ -42,48 +47,72 @@ impl ImageEncoding {
     }
 }
 
-/// A finding's rectangle in stored-image pixels.
+/// The rectangle of a finding, in pixels of the stored image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BoundingBox {
+    /// What the source calls it.
     pub label: String,
+    /// Left edge.
     pub x: f32,
+    /// Upper edge.
     pub y: f32,
+    /// Width in pixels.
     pub width: f32,
+    /// Height in pixels.
     pub height: f32,
 }
 
-/// One radiograph with its report. See the crate's front page for the meaning of each column.
+/// One radiograph with its report. `docs/format.md` specifies each column.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Record {
+    /// Unique in the dataset, and the same when the source is ingested again: `SOURCE/…`.
     pub record_id: String,
+    /// Identifier of the patient in the source.
     pub patient_id: String,
+    /// Identifier of the study; unique together with the patient.
     pub study_id: String,
+    /// Identifier of the image in the source.
     pub image_id: String,
+    /// Path of the raw file, relative to the raw directory.
     pub source_path: String,
+    /// SHA-256 of the raw file.
     pub source_sha256: [u8; 32],
+    /// The source's own subset: `train`, `validate` or `test`.
     pub subset: Option<String>,
+    /// View: `PA`, `AP`, `LATERAL`, …
     pub view: Option<String>,
+    /// `M`, `F` or `O`.
     pub sex: Option<String>,
+    /// Age in years.
     pub age_years: Option<f32>,
+    /// Height of the stored image in pixels; 0 where images were left out.
     pub height: u16,
+    /// Width of the stored image in pixels.
     pub width: u16,
+    /// Height of the raw image in pixels.
     pub source_height: u32,
+    /// Width of the raw image in pixels.
     pub source_width: u32,
     /// Encoded as the dataset's [`ImageEncoding`] says; empty where images were left out.
     pub image: Vec<u8>,
+    /// The text that was tokenized.
     pub report: Option<String>,
+    /// The section "findings" of the report.
     pub findings: Option<String>,
+    /// The section "impression" of the report.
     pub impression: Option<String>,
+    /// Ids of the tokenizer, `[CLS]` first; neither padded nor masked.
     pub token_ids: Vec<i32>,
-    /// One code a finding, in the order of the label vocabulary.
-    pub labels: Vec<Option<i8>>,
+    /// One label for each finding of the dataset, in their order; `None` where it is not mentioned.
+    pub labels: Vec<Option<Label>>,
+    /// Boxes of findings.
     pub boxes: Vec<BoundingBox>,
     /// 1-bit PNG of the stored size.
     pub mask: Option<Vec<u8>>,
 }
 
 impl Record {
-    /// Its identifiers and its path, with the names of their columns.
+    /// The identifiers and the path, with the names of their columns.
     pub(crate) fn identifiers(&self) -> [(&str, &str); 5] {
         [
             ("record_id", &self.record_id),
@@ -109,7 +138,7 @@ pub(crate) fn label_fields(findings: &[String]) -> Fields {
     findings.iter().map(|finding| Field::new(finding, DataType::Int8, true)).collect()
 }
 
-/// Field name of list items; `element` is what the Parquet specification asks for.
+/// Field name of list items, as the Parquet specification requires.
 const ELEMENT: &str = "element";
 
 pub(crate) fn token_item() -> Arc<Field> {
@@ -120,10 +149,9 @@ pub(crate) fn box_item() -> Arc<Field> {
     Arc::new(Field::new(ELEMENT, DataType::Struct(box_fields()), false))
 }
 
-/// Arrow schema of a shard with these findings as labels.
+/// The Arrow schema of a shard with these findings as labels.
 ///
-/// A dataset without any label keeps the `labels` column, with one null field `none`, since Parquet knows no empty
-/// struct.
+/// A dataset without findings has a column `labels` with one field, `none`, of nulls, since Parquet has no empty struct.
 pub fn schema(findings: &[String], encoding: ImageEncoding) -> Schema {
     let labels = if findings.is_empty() { label_fields(&["none".to_owned()]) } else { label_fields(findings) };
     Schema::new_with_metadata(
@@ -153,7 +181,7 @@ pub fn schema(findings: &[String], encoding: ImageEncoding) -> Schema {
         ],
         HashMap::from([
             (IMAGE_ENCODING_KEY.to_owned(), encoding.name().to_owned()),
-            ("mrm_format_version".to_owned(), FORMAT_VERSION.to_string()),
+            ("mrm_format_version".to_owned(), SHARD_VERSION.to_string()),
         ]),
     )
 }

@@ -10,13 +10,15 @@ use arrow_array::{
 use arrow_buffer::OffsetBuffer;
 use arrow_schema::{ArrowError, DataType, SchemaRef};
 
+use crate::format::label::Label;
 use crate::format::record::{self, BoundingBox, Record};
+use crate::format::record_checks;
 use crate::format::table::column;
 
-/// Bytes of images and masks that become one batch: Arrow's offsets within one are 32 bits.
+/// Bytes of images and masks in one batch, below the limit of Arrow's 32-bit offsets.
 pub(crate) const BATCH_BYTES: usize = 256 << 20;
 
-/// How many of some records, from the first on, make a batch of at most so many bytes; one at least.
+/// Number of records, from the first on, that make a batch of at most so many bytes; at least one.
 pub(crate) fn fitting<'a>(records: impl Iterator<Item = &'a Record>, most: usize) -> usize {
     let mut bytes = 0;
     let fits = |record: &&Record| {
@@ -53,7 +55,8 @@ pub(crate) fn to_batch(schema: &SchemaRef, records: &[Record]) -> Result<RecordB
     };
     let labels = (0..named.len())
         .map(|i| {
-            Arc::new(records.iter().map(|r| r.labels.get(i).copied().flatten()).collect::<Int8Array>()) as ArrayRef
+            Arc::new(records.iter().map(|r| r.labels.get(i).copied().flatten().map(Label::code)).collect::<Int8Array>())
+                as ArrayRef
         })
         .collect();
 
@@ -109,7 +112,28 @@ pub(crate) fn to_batch(schema: &SchemaRef, records: &[Record]) -> Result<RecordB
 }
 
 /// A row without its image.
-pub(crate) fn from_batch(batch: &RecordBatch, row: usize) -> Option<Record> {
+///
+/// # Errors
+/// When a column has another type than the format's, or a label is invalid.
+pub(crate) fn from_batch(batch: &RecordBatch, row: usize) -> Result<Record, String> {
+    let codes = label_codes(batch, row).ok_or(WRONG_TYPE)?;
+    let labels = codes.into_iter().map(record_checks::label).collect::<Result<_, _>>()?;
+    let record = without_labels(batch, row).ok_or(WRONG_TYPE)?;
+    Ok(Record { labels, ..record })
+}
+
+const WRONG_TYPE: &str = "a column has another type than the format's";
+
+/// The label codes of a row; `None` where the column has another type than the format's.
+fn label_codes(batch: &RecordBatch, row: usize) -> Option<Vec<Option<i8>>> {
+    let columns = column::<StructArray>(batch, "labels")?.columns().iter();
+    columns
+        .map(|codes| codes.as_any().downcast_ref::<Int8Array>().map(|c| c.is_valid(row).then(|| c.value(row))))
+        .collect()
+}
+
+/// A row without its image and labels; `None` where a column has another type than the format's.
+fn without_labels(batch: &RecordBatch, row: usize) -> Option<Record> {
     let text = |name: &str| -> Option<Option<String>> {
         let array = column::<StringArray>(batch, name)?;
         Some(array.is_valid(row).then(|| array.value(row).to_owned()))
@@ -117,7 +141,6 @@ pub(crate) fn from_batch(batch: &RecordBatch, row: usize) -> Option<Record> {
     let ages = column::<Float32Array>(batch, "age_years")?;
     let masks = column::<BinaryArray>(batch, "mask")?;
     let tokens = column::<ListArray>(batch, "token_ids")?.value(row);
-    let labels = column::<StructArray>(batch, "labels")?;
     let boxes = column::<ListArray>(batch, "boxes")?.value(row);
     let boxes = boxes.as_any().downcast_ref::<StructArray>()?;
     let edge = |i: usize| boxes.column(i).as_any().downcast_ref::<Float32Array>();
@@ -143,11 +166,7 @@ pub(crate) fn from_batch(batch: &RecordBatch, row: usize) -> Option<Record> {
         findings: text("findings")?,
         impression: text("impression")?,
         token_ids: tokens.as_any().downcast_ref::<Int32Array>()?.values().to_vec(),
-        labels: labels
-            .columns()
-            .iter()
-            .map(|codes| codes.as_any().downcast_ref::<Int8Array>().map(|c| c.is_valid(row).then(|| c.value(row))))
-            .collect::<Option<_>>()?,
+        labels: Vec::new(),
         boxes: (0..boxes.len())
             .map(|i| BoundingBox {
                 label: box_labels.value(i).to_owned(),

@@ -1,64 +1,28 @@
-//! Small tables: Arrow record batches handed to polars through the Arrow C data interface (no copy, no shared types),
-//! and Parquet files of a few columns.
+//! Parquet files of a few columns.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
-use polars::prelude::{Column, DataFrame, PlSmallStr, PolarsError, Series};
-use polars_arrow::ffi as polars_ffi;
 
 use crate::error::{Error, Result};
 use crate::store::files;
 
-/// One polars table of several batches with the same columns.
-pub(crate) fn from_arrow(batches: &[RecordBatch]) -> Result<DataFrame> {
-    let mut table: Option<DataFrame> = None;
-    for batch in batches {
-        let columns = batch
-            .schema()
-            .fields()
-            .iter()
-            .zip(batch.columns())
-            .map(|(field, array)| Ok(Column::from(to_series(field.name(), array.as_ref())?)))
-            .collect::<Result<Vec<_>>>()?;
-        let part = DataFrame::new(batch.num_rows(), columns)?;
-        match table.as_mut() {
-            None => table = Some(part),
-            Some(table) => {
-                table.vstack_mut(&part)?;
-            }
-        }
-    }
-    Ok(table.unwrap_or_else(DataFrame::empty))
-}
-
-fn to_series(name: &str, array: &dyn Array) -> Result<Series> {
-    let (array, field) = arrow_array::ffi::to_ffi(&array.to_data())
-        .map_err(|e| Error::Table(PolarsError::ComputeError(e.to_string().into())))?;
-    // SAFETY: both sides implement the Arrow C data interface, whose structs have one fixed `repr(C)` layout; ownership
-    // moves with the value, and the release callback travels inside it.
-    let array = unsafe {
-        let array: polars_ffi::ArrowArray = std::mem::transmute(array);
-        let field: polars_ffi::ArrowSchema = std::mem::transmute(field);
-        let field = polars_ffi::import_field_from_c(&field)?;
-        polars_ffi::import_array_from_c(array, field.dtype)?
-    };
-    Ok(Series::try_from((PlSmallStr::from(name), array))?)
-}
-
-/// Writes a small table as Parquet, in one step.
+/// Writes a small table as Parquet, whole or not at all. Each column has a name, values, and whether it may have nulls.
+///
+/// # Errors
+/// When the columns differ in length, or the file cannot be written.
 pub fn write_table(path: &Path, columns: Vec<(&str, ArrayRef, bool)>) -> Result<()> {
     files::write_atomic(path, &to_parquet(path, columns)?)
 }
 
-/// A table that is written batch by batch, so that it need not fit into memory; whole or absent.
+/// Writes a Parquet table batch by batch, so that it need not fit into memory. The file appears when it is finished.
 pub struct TableWriter {
     path: PathBuf,
     temporary: PathBuf,
@@ -70,7 +34,7 @@ impl TableWriter {
     /// Begins a table under a temporary name beside `path`.
     ///
     /// # Errors
-    /// When no file can be made there.
+    /// When no file can be created there.
     pub fn create(path: &Path, schema: SchemaRef) -> Result<Self> {
         files::check_place(path)?;
         let temporary = files::temporary(path);
@@ -79,7 +43,7 @@ impl TableWriter {
         Ok(Self { path: path.to_path_buf(), temporary, writer: Some(writer) })
     }
 
-    /// Appends a batch, as a row group of its own.
+    /// Appends a batch as one row group.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -88,7 +52,7 @@ impl TableWriter {
         writer.write(batch).and_then(|()| writer.flush()).map_err(Error::parquet(&self.path))
     }
 
-    /// Ends the table and gives it its name.
+    /// Completes the table and gives it its name.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -108,7 +72,7 @@ impl Drop for TableWriter {
     }
 }
 
-/// How tables are written.
+/// Properties of all tables.
 fn properties() -> WriterProperties {
     WriterProperties::builder()
         .set_created_by(concat!("mrm ", env!("CARGO_PKG_VERSION")).to_owned())
@@ -116,7 +80,7 @@ fn properties() -> WriterProperties {
         .build()
 }
 
-/// A small table as the bytes of a Parquet file. Errors tell the path.
+/// A small table as the bytes of a Parquet file. Errors show the path.
 pub(crate) fn to_parquet(path: &Path, columns: Vec<(&str, ArrayRef, bool)>) -> Result<Vec<u8>> {
     let bad = |e: arrow_schema::ArrowError| Error::Invalid(format!("{}: {e}", path.display()));
     let batch = RecordBatch::try_from_iter_with_nullable(columns).map_err(bad)?;
@@ -129,11 +93,17 @@ pub(crate) fn to_parquet(path: &Path, columns: Vec<(&str, ArrayRef, bool)>) -> R
 }
 
 /// Reads a small Parquet table.
+///
+/// # Errors
+/// When it cannot be read, or is not a Parquet file.
 pub fn read_table(path: &Path) -> Result<Vec<RecordBatch>> {
     from_parquet(path, files::read(path, files::MAX_TABLE_BYTES)?.into())
 }
 
-/// Reads a small table from the bytes of a Parquet file. Errors tell the path.
+/// Reads a small table from the bytes of a Parquet file. Errors show the path.
+///
+/// # Errors
+/// When they are not a Parquet file.
 pub fn from_parquet(path: &Path, bytes: Bytes) -> Result<Vec<RecordBatch>> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
         .and_then(ParquetRecordBatchReaderBuilder::build)
@@ -141,7 +111,7 @@ pub fn from_parquet(path: &Path, bytes: Bytes) -> Result<Vec<RecordBatch>> {
     reader.map(|batch| batch.map_err(|e| Error::Invalid(format!("{}: {e}", path.display())))).collect()
 }
 
-/// A column of a batch in its concrete array type.
+/// A column of a batch as an array of type `T`; `None` where there is none of this name and type.
 pub fn column<'a, T: 'static>(batch: &'a RecordBatch, name: &str) -> Option<&'a T> {
     batch.column_by_name(name)?.as_any().downcast_ref::<T>()
 }

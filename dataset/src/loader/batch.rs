@@ -1,4 +1,4 @@
-//! What a loader gives: records side by side, in buffers that go back to the loader and are used again.
+//! Batches: the records of a step, in buffers that return to the loader and are used again.
 
 use std::sync::Arc;
 
@@ -8,43 +8,49 @@ use crate::error::Error;
 use crate::loader::masking;
 use crate::random::{Stream, digest};
 
-/// Memory that the pixels of batches are written to. A `Vec<f32>` is one; a trainer may bring memory that its device
-/// reads faster (see [`crate::loader::builder::LoaderBuilder::memory`]).
-pub trait Floats: Send {
-    /// All of it, to read.
-    fn floats(&self) -> &[f32];
-    /// All of it, to write.
-    fn floats_mut(&mut self) -> &mut [f32];
+/// Memory of the host that the pixels of batches are written to. `Vec<f32>` implements it; a trainer may implement it for
+/// memory that its device reads faster, such as pinned memory (see
+/// [`LoaderBuilder::memory`](crate::loader::LoaderBuilder::memory)).
+pub trait HostBuffer: Send {
+    /// The whole buffer, for reading.
+    fn as_slice(&self) -> &[f32];
+    /// The whole buffer, for writing.
+    fn as_mut_slice(&mut self) -> &mut [f32];
 }
 
-impl Floats for Vec<f32> {
-    fn floats(&self) -> &[f32] {
+impl HostBuffer for Vec<f32> {
+    fn as_slice(&self) -> &[f32] {
         self
     }
 
-    fn floats_mut(&mut self) -> &mut [f32] {
+    fn as_mut_slice(&mut self) -> &mut [f32] {
         self
     }
 }
 
-/// A rectangle that a source drew, in pixels of the transformed image, cut at its edges.
+/// A box of a source, in pixels of the transformed image, clipped to it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlacedBox {
     /// Position of its record within the batch.
     pub record: usize,
+    /// What the source calls it.
     pub label: Arc<str>,
+    /// Left edge.
     pub x: f32,
+    /// Upper edge.
     pub y: f32,
+    /// Width in pixels.
     pub width: f32,
+    /// Height in pixels.
     pub height: f32,
 }
 
-/// Host buffers of a batch. They go back to the loader when the batch is dropped.
+/// The buffers of a batch.
 #[derive(Default)]
 pub(crate) struct Buffers {
     pub rows: Vec<u32>,
-    /// Room for a full batch.
-    pub images: Option<Box<dyn Floats>>,
+    /// Room for the images of a full batch.
+    pub images: Option<Box<dyn HostBuffer>>,
     pub masks: Vec<u8>,
     pub boxes: Vec<PlacedBox>,
     pub token_ids: Vec<i64>,
@@ -55,7 +61,7 @@ pub(crate) struct Buffers {
 }
 
 impl Buffers {
-    /// Leaves no record, and all the memory.
+    /// Removes all records and keeps the memory.
     pub fn clear(&mut self) {
         for list in [&mut self.token_ids, &mut self.target_ids, &mut self.attention_mask] {
             list.clear();
@@ -68,22 +74,23 @@ impl Buffers {
     }
 }
 
-/// One batch. `B` is [`Batch::len`], `S` the transform's size, `L` the text's tokens, `C` the dataset's findings.
+/// One batch. In shapes, `B` is [`Batch::len`], `S` the transform's size, `L` [`Batch::tokens`], `C` the number of the
+/// dataset's findings. Arrays are row-major.
 pub struct Batch {
     pub(crate) buffers: Buffers,
     pub(crate) size: usize,
     pub(crate) tokens: usize,
-    pub(crate) home: Sender<Buffers>,
-    /// Epoch the batch belongs to.
+    /// Takes the buffers when the batch is dropped.
+    pub(crate) pool: Sender<Buffers>,
+    /// Epoch that the batch belongs to, from 0 on.
     pub epoch: u64,
     /// Number of the batch within its epoch.
     pub number: u64,
 }
 
 impl Batch {
-    /// A batch of noise, which needs no dataset: what a benchmark of a model trains on. Pixels are uniform with mean 0 and
-    /// spread 1; reports have `tokens` ids below `vocabulary`, of which the last three tenths are padding, and
-    /// half of the others are masked.
+    /// A batch of noise for benchmarks, which needs no dataset. Pixels are uniform with mean 0 and standard deviation 1.
+    /// Reports have `tokens` ids below `vocabulary`; the last three tenths are padding, and half of the others are masked.
     pub fn noise(records: usize, size: usize, tokens: usize, vocabulary: i64, seed: u64) -> Self {
         let mut random = Stream::new(&[seed, digest("noise")]);
         let spread = 12f32.sqrt();
@@ -107,7 +114,7 @@ impl Batch {
             attention_mask,
             ..Buffers::default()
         };
-        Self { buffers, size, tokens, home: crossbeam_channel::bounded(0).0, epoch: 0, number: 0 }
+        Self { buffers, size, tokens, pool: crossbeam_channel::bounded(0).0, epoch: 0, number: 0 }
     }
 
     /// Number of records.
@@ -115,7 +122,7 @@ impl Batch {
         self.buffers.rows.len()
     }
 
-    /// Whether there is no record: all were skipped, or a short last batch left none for this rank.
+    /// Whether there is no record: all were skipped, or the last batch of an epoch has none for this rank.
     pub fn is_empty(&self) -> bool {
         self.buffers.rows.is_empty()
     }
@@ -127,37 +134,39 @@ impl Batch {
 
     /// Normalized gray pixels, `[B, 1, S, S]`.
     pub fn images(&self) -> &[f32] {
-        let floats = self.buffers.images.as_ref().map_or(&[][..], |images| images.floats());
-        &floats[..self.len() * self.size * self.size]
+        let pixels = self.buffers.images.as_ref().map_or(&[][..], |images| images.as_slice());
+        &pixels[..self.len() * self.size * self.size]
     }
 
-    /// Side of the images, S.
+    /// Side of the images in pixels, S.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// Classes of the pixels, `[B, S, S]`: 1 marked, 0 not, [`crate::transform::geometry::IGNORED`] beside the image and where a
-    /// record has no mask. Empty unless asked for.
+    /// Classes of the pixels, `[B, S, S]`: 1 inside the mask, 0 outside, [`IGNORED`](crate::transform::geometry::IGNORED)
+    /// beside the image and for records without a mask. Empty unless
+    /// [`LoaderBuilder::masks`](crate::loader::LoaderBuilder::masks) is set.
     pub fn masks(&self) -> &[u8] {
         &self.buffers.masks
     }
 
-    /// Boxes of all records, in their order. Empty unless asked for.
+    /// Boxes of all records, in their order. Empty unless [`LoaderBuilder::boxes`](crate::loader::LoaderBuilder::boxes) is
+    /// set.
     pub fn boxes(&self) -> &[PlacedBox] {
         &self.buffers.boxes
     }
 
-    /// Tokens of a report, L (0 without text).
+    /// Number of tokens of each report, L; 0 where reports are not loaded.
     pub fn tokens(&self) -> usize {
         self.tokens
     }
 
-    /// Masked token ids, `[B, L]`: a model's input.
+    /// Token ids after masking, `[B, L]`: the input of a model.
     pub fn token_ids(&self) -> &[i64] {
         &self.buffers.token_ids
     }
 
-    /// Token ids before masking, `[B, L]`: what is to be restored.
+    /// Token ids before masking, `[B, L]`: the reconstruction targets.
     pub fn target_ids(&self) -> &[i64] {
         &self.buffers.target_ids
     }
@@ -167,18 +176,19 @@ impl Batch {
         &self.buffers.attention_mask
     }
 
-    /// The records with a report: those that have a token after `[CLS]`, by their position within the batch, ascending.
+    /// Positions within the batch, ascending, of the records with a report: those that have a token after `[CLS]`.
     pub fn with_report(&self) -> Vec<usize> {
         let has_report = |record: &usize| self.attention_mask().get(record * self.tokens + 1) == Some(&1);
         (0..self.len()).filter(|record| self.tokens > 1 && has_report(record)).collect()
     }
 
-    /// Label codes, `[B, C]`: 1, 0, -1 uncertain, NaN not mentioned.
+    /// Labels for a tensor, `[B, C]`: 1 positive, 0 negative, -1 uncertain, NaN not mentioned, as
+    /// [`Label::tensor_value`](crate::Label::tensor_value) defines them.
     pub fn labels(&self) -> &[f32] {
         &self.buffers.labels
     }
 
-    /// Why records of this batch were left out ([`crate::loader::builder::OnError::Skip`]).
+    /// The errors of the records that were left out of this batch ([`OnError::Skip`](crate::loader::OnError::Skip)).
     pub fn skipped(&self) -> &[Error] {
         &self.buffers.skipped
     }
@@ -186,7 +196,7 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        // Refused when the pool is full or the loader is gone: the buffers are freed then.
-        let _ = self.home.try_send(std::mem::take(&mut self.buffers));
+        // Fails when the pool is full or the loader was dropped: the buffers are freed then.
+        let _ = self.pool.try_send(std::mem::take(&mut self.buffers));
     }
 }

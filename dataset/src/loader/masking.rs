@@ -1,16 +1,18 @@
-//! Whole-word masking of reports, as MRM does it.
+//! Whole-word masking of reports, as in the release of MRM (Zhou et al., ICLR 2023).
 
-/// Ids of the special tokens: fixed by the recipe.
+/// Id of `[PAD]`, which the recipe fixes as the other special tokens.
 pub const PAD: i64 = 0;
+/// Id of `[CLS]`, the first token of each report.
 pub const CLS: i64 = 2;
+/// Id of `[MASK]`.
 pub const MASK: i64 = 3;
 
-/// Which ids continue the word of the token before them (`##…`).
+/// Which token ids continue the word of the token before them (`##…`).
 #[derive(Clone, Debug, Default)]
 pub struct Continuations(Vec<bool>);
 
 impl Continuations {
-    /// From the pieces of a vocabulary, in order of their ids.
+    /// From the pieces of a vocabulary, in the order of their ids.
     pub fn new<'a>(pieces: impl Iterator<Item = &'a str>) -> Self {
         Self(pieces.map(|piece| piece.starts_with("##")).collect())
     }
@@ -22,9 +24,9 @@ impl Continuations {
 
 /// Masks the words of one padded report in place: every piece of a chosen word becomes `[MASK]`.
 ///
-/// `ids` has shape `[tokens]`, padded with [`PAD`]. A token that does not continue a word takes one number from `draw`
-/// (uniform in [0, 1)) and is masked where it is below `ratio`; a continuing piece is masked where the token before it
-/// now is `[MASK]`. The first and the last position are never masked, and the scan ends at the first padding.
+/// `ids` has shape `[L]`, padded with [`PAD`]. For a token that begins a word, `draw` gives a number, uniform in [0, 1),
+/// and the token is masked where that is below `ratio`. A piece that continues a word is masked where the token before it
+/// is. The first and the last position are never masked; masking ends at the first padding.
 pub fn mask_words(ids: &mut [i64], continuations: &Continuations, ratio: f64, mut draw: impl FnMut() -> f64) {
     for position in 1..ids.len().saturating_sub(1) {
         let id = ids[position];

@@ -2,8 +2,15 @@
 
 pub(crate) mod batch;
 pub mod builder;
+#[expect(clippy::module_inception, reason = "it contains `Loader`")]
+pub(crate) mod loader;
 pub mod masking;
-pub(crate) mod read;
+pub(crate) mod plan;
 pub(crate) mod row_group_cache;
+pub(crate) mod samples;
+pub(crate) mod state;
 
-pub use builder::{Loader, LoaderBuilder, LoaderState, MAX_PREFETCH, MAX_THREADS, OnError, TextOptions};
+pub use batch::{Batch, HostBuffer, PlacedBox};
+pub use builder::{LoaderBuilder, MAX_PREFETCH, MAX_THREADS, OnError, TextOptions};
+pub use loader::Loader;
+pub use state::LoaderState;

@@ -1,4 +1,4 @@
-//! What a split promises: measured when it is made, stored beside it, and measured again whenever it is loaded.
+//! The certificate of a split: what was measured when it was made. It is measured again whenever the split is loaded.
 
 use std::fmt::{Display, Formatter};
 use std::path::Path;
@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::Result;
-use crate::split::index_table::Roster;
+use crate::split::index_table::IndexTable;
 use crate::split::parts::{Deviation, Part};
 use crate::split::published_lists::ListsReport;
+use crate::split::ratio::Ratio;
 use crate::split::types::{Member, SplitOptions, Subset, Unit, certificate_path, split_path};
 use crate::split::warnings::{self, SplitWarning};
 use crate::store::files;
@@ -18,96 +19,94 @@ use crate::store::storage::Storage;
 /// What was measured on a split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Certificate {
-    /// How the split was made, defaults filled in.
+    /// How the split was made, with defaults filled in.
     pub options: SplitOptions,
     /// One entry a subset, then one a ratio, ascending.
     pub parts: Vec<Part>,
     /// Records that belong to no subset.
     pub outside: u64,
-    /// Whether each ratio's set holds those of all smaller ratios.
+    /// Whether each ratio's set contains those of all smaller ratios.
     pub nested: bool,
-    /// Patients that stand in more than one subset.
+    /// Patients with records in more than one subset.
     pub shared_patients: u64,
-    /// Studies that stand in more than one subset.
+    /// Studies with records in more than one subset.
     pub shared_studies: u64,
-    /// Patients of the training subset of whom a ratio's set holds some records and leaves others out.
+    /// Patients of the training subset of whom a ratio's set contains some records, but not all.
     pub torn_patients: u64,
-    /// The same of studies.
+    /// Studies of which the same is true.
     pub torn_studies: u64,
     /// Largest difference of a prevalence between a subset and all subsets together.
     pub subset_deviation: Option<Deviation>,
     /// Largest difference of a prevalence between a ratio's set and the training subset.
     pub ratio_deviation: Option<Deviation>,
-    /// Sets that are far from their share or from the prevalence of a finding; not in certificates of earlier versions.
+    /// Sets that are far from their share or from the prevalence of a finding; empty in certificates of older builds.
     #[serde(default)]
     pub warnings: Vec<SplitWarning>,
-    /// Digest of who is where, in the order of identifiers.
+    /// SHA-256 of all members, in the order of identifiers.
     pub members_sha256: String,
-    /// What was found in published lists, where the split comes from such.
+    /// The published lists that the split was made of.
     pub lists: Option<ListsReport>,
 }
 
 impl Certificate {
-    /// What a split of this name would lose, if its members are others than this one's or cannot be told; none where there
-    /// is no split of this name.
+    /// Says how the stored split of this name differs, where its members are others than this one's or are unknown; `None`
+    /// where it may be replaced, or there is none.
     ///
     /// # Errors
-    /// When the place cannot be read.
+    /// When the storage cannot be read.
     pub fn replaces(&self, storage: &Storage, name: &str) -> Result<Option<String>> {
         if storage.read_if_there(&split_path(name))?.is_none() {
             return Ok(None);
         }
-        let Ok(there) = storage.read_json::<Self>(&certificate_path(name)) else {
+        let Ok(stored) = storage.read_json::<Self>(&certificate_path(name)) else {
             return Ok(Some("with a certificate that cannot be read".to_owned()));
         };
-        let command = || there.command(&storage.path(""), name);
-        let differs = there.members_sha256 != self.members_sha256;
+        let command = || stored.command(&storage.path(""), name);
+        let differs = stored.members_sha256 != self.members_sha256;
         Ok(differs.then(|| format!("with other members (`{}`)", command())))
     }
 
-    /// Measures a split whose members stand in the order of the roster.
+    /// Measures a split whose members are in the order of the index table.
     pub fn measure(
         members: &[Member],
-        roster: &Roster,
+        index_table: &IndexTable,
         findings: &[String],
         options: SplitOptions,
         lists: Option<ListsReport>,
     ) -> Self {
-        let part =
-            |name: String, inside: &dyn Fn(&Member) -> bool| Part::measure(name, members, roster, findings, inside);
+        let part = |name: String, inside: &dyn Fn(&Member) -> bool| {
+            Part::measure(name, members, index_table, findings, inside)
+        };
         let whole = part("all".to_owned(), &|member| member.subset.is_some());
         let subsets = Subset::ALL.map(|subset| part(subset.name().to_owned(), &|member| member.subset == Some(subset)));
-        let ratios: Vec<Part> = options
-            .ratios
-            .iter()
-            .map(|&percent| part(format!("{percent}%"), &|member| member.is_at(percent)))
-            .collect();
+        let ratios: Vec<Part> =
+            options.ratios.iter().map(|&ratio| part(format!("{ratio}%"), &|member| member.is_at(ratio))).collect();
         let nested =
             |member: &Member| options.ratios.windows(2).all(|two| !member.is_at(two[0]) || member.is_at(two[1]));
         Self {
             outside: members.iter().filter(|member| member.subset.is_none()).count() as u64,
             nested: members.iter().all(nested),
-            shared_patients: conflicts(&roster.patients, members, subset_of).count() as u64,
-            shared_studies: conflicts(&roster.studies, members, subset_of).count() as u64,
-            torn_patients: conflicts(&roster.patients, members, ratios_of).count() as u64,
-            torn_studies: conflicts(&roster.studies, members, ratios_of).count() as u64,
+            shared_patients: conflicts(&index_table.patients, members, subset_of).count() as u64,
+            shared_studies: conflicts(&index_table.studies, members, subset_of).count() as u64,
+            torn_patients: conflicts(&index_table.patients, members, ratios_of).count() as u64,
+            torn_studies: conflicts(&index_table.studies, members, ratios_of).count() as u64,
             subset_deviation: Deviation::largest(&subsets, &whole),
             ratio_deviation: Deviation::largest(&ratios, &subsets[0]),
             warnings: warnings::warnings(&options, &whole, &subsets, &ratios),
-            members_sha256: digest(members, roster),
+            members_sha256: digest(members, index_table),
             parts: subsets.into_iter().chain(ratios).collect(),
             options,
             lists,
         }
     }
 
-    /// The command that makes the split again.
+    /// The command that makes this split of the dataset in `folder` (a path or URL) again.
     pub fn command(&self, folder: &Path, name: &str) -> String {
         let options = &self.options;
         let mut words = vec![format!("dataset split {} --name {name}", folder.display())];
         words.push(format!("--unit {} --seed {}", options.unit.name(), options.seed));
         if !self.lists.as_ref().is_some_and(ListsReport::states_ratios) {
-            let ratios: Vec<String> = options.ratios.iter().map(f64::to_string).collect();
+            let ratios: Vec<String> = options.ratios.iter().map(Ratio::to_string).collect();
             words.push(format!("--ratios {}", ratios.join(",")));
         }
         words.extend(options.official.then(|| "--official".to_owned()));
@@ -119,20 +118,24 @@ impl Certificate {
     }
 
     /// Why this certificate does not describe the split on which `measured` was measured; `None` where it does.
-    pub fn contradiction(&self, measured: &Self, members: &[Member], roster: &Roster) -> Option<String> {
+    pub fn contradiction(&self, measured: &Self, members: &[Member], index_table: &IndexTable) -> Option<String> {
         let (unit, drawn) = (self.options.unit, !self.options.official && self.options.lists.is_none());
-        // What a split drawn by whole groups promises, whatever its certificate says.
+        // A split that was drawn by whole groups must have none, whatever its certificate states.
         let promised = |stated: u64, kept: bool| if kept { 0 } else { stated };
         let whole_patients = promised(self.shared_patients, drawn && unit == Unit::Patient);
         if measured.shared_patients > whole_patients {
-            return conflicts(&roster.patients, members, subset_of).next().map(|(one, other)| {
+            return conflicts(&index_table.patients, members, subset_of).next().map(|(one, other)| {
                 let of = |row: usize| {
-                    format!("{} (record `{}`)", members[row].subset.map_or("none", Subset::name), roster.records[row])
+                    format!(
+                        "{} (record `{}`)",
+                        members[row].subset.map_or("none", Subset::name),
+                        index_table.records[row]
+                    )
                 };
                 format!(
-                    "patient `{}` stands in {} and in {}; {} patients stand in more than one subset, {whole_patients} are \
+                    "patient `{}` is in {} and in {}; {} patients are in more than one subset, {whole_patients} are \
                      certified",
-                    roster.patient_names[roster.patients[one] as usize],
+                    index_table.patient_names[index_table.patients[one] as usize],
                     of(one),
                     of(other),
                     measured.shared_patients
@@ -156,11 +159,11 @@ impl Certificate {
             ("parts", self.parts.len() as u64, measured.parts.len() as u64),
         ];
         let counts = counts.into_iter().map(|(what, stated, found)| (what.to_owned(), stated, found));
-        let of_parts = self.parts.iter().zip(&measured.parts).flat_map(|(stated, found)| stated.beside(found));
+        let of_parts = self.parts.iter().zip(&measured.parts).flat_map(|(stated, found)| stated.compared(found));
         if let Some((what, stated, found)) = counts.chain(of_parts).find(|(_, stated, found)| stated != found) {
             return Some(format!("{found} {what}, {stated} are certified"));
         }
-        let near = |stated: &Option<Deviation>, found: &Option<Deviation>| match (stated, found) {
+        let near = |stated: &Option<Deviation>, measured: &Option<Deviation>| match (stated, measured) {
             (None, None) => true,
             (Some(a), Some(b)) => same(a.value, b.value) && a.finding == b.finding && a.part == b.part,
             _ => false,
@@ -183,55 +186,55 @@ impl Certificate {
     }
 }
 
-/// Whether two shares are the same but for the last digit of their text.
+/// Whether two shares are equal but for the last digits of their text.
 fn same(a: f64, b: f64) -> bool {
     (a - b).abs() < 1e-9
 }
 
-/// What must be the same for all records of a patient: the subset, where there is one.
+/// The key that is the same for all records of a patient: the subset, where there is one.
 fn subset_of(member: &Member) -> Option<Subset> {
     member.subset
 }
 
-/// What should be the same for all training records of a patient: the ratios.
-fn ratios_of(member: &Member) -> Option<(Option<f64>, Option<&[f64]>)> {
+/// The key that should be the same for all training records of a patient: the ratios.
+fn ratios_of(member: &Member) -> Option<(Option<Ratio>, Option<&[Ratio]>)> {
     (member.subset == Some(Subset::Train)).then_some((member.ratio, member.ratios.as_deref()))
 }
 
-/// The groups with records of which a key, where they have one, differs: for each of them its first such record and the
-/// first that differs from it. `of_row` numbers the groups.
+/// The groups whose records have different keys: for each of them its first record with a key, and the first with another
+/// one. `of_row` has the group of each row.
 fn conflicts<'a, K: PartialEq + 'a>(
     of_row: &'a [u32],
     members: &'a [Member],
     key: impl Fn(&'a Member) -> Option<K> + 'a,
 ) -> impl Iterator<Item = (usize, usize)> + 'a {
     let groups = of_row.iter().max().map_or(0, |&last| last as usize + 1);
-    let (mut first, mut told) = (vec![None; groups], vec![false; groups]);
+    let (mut first, mut reported) = (vec![None; groups], vec![false; groups]);
     (0..members.len()).filter_map(move |row| {
         let (group, own) = (of_row[row] as usize, key(&members[row])?);
         let one = *first[group].get_or_insert(row);
-        (!told[group] && key(&members[one]) != Some(own)).then(|| {
-            told[group] = true;
+        (!reported[group] && key(&members[one]) != Some(own)).then(|| {
+            reported[group] = true;
             (one, row)
         })
     })
 }
 
 /// SHA-256 over identifier, subset and ratios of each record, in the order of identifiers.
-fn digest(members: &[Member], roster: &Roster) -> String {
+fn digest(members: &[Member], index_table: &IndexTable) -> String {
     let mut bytes = Vec::new();
-    for row in roster.by_identifier() {
+    for row in index_table.by_identifier() {
         let member = &members[row];
         bytes.extend(member.record_id.bytes());
         bytes.extend([0, member.subset.map_or(0, |subset| 1 + subset as u8)]);
         let ratios = member.ratio.iter().chain(member.ratios.iter().flatten());
-        ratios.for_each(|ratio| bytes.extend(ratio.to_le_bytes()));
+        ratios.for_each(|ratio| bytes.extend(ratio.percent().to_le_bytes()));
         bytes.push(b'\n');
     }
     files::hex(&Sha256::digest(&bytes))
 }
 
-/// A table for a terminal: findings as rows, subsets and ratios as columns.
+/// A table for a terminal: a row for each finding, a column for each subset and ratio.
 impl Display for Certificate {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         let names = self.parts.iter().flat_map(|part| &part.findings).map(|count| count.finding.chars().count());
@@ -258,13 +261,14 @@ impl Display for Certificate {
             }
         }
         for part in &self.parts {
-            let held = |index: usize| self.parts.iter().any(|part| part.findings[index].positives > 0);
-            let gone = part.findings.iter().enumerate().filter(|(index, count)| count.positives == 0 && held(*index));
-            let gone: Vec<&str> = gone.map(|(_, count)| count.finding.as_str()).collect();
+            let occurs = |index: usize| self.parts.iter().any(|part| part.findings[index].positives > 0);
+            let missing =
+                part.findings.iter().enumerate().filter(|(index, count)| count.positives == 0 && occurs(*index));
+            let missing: Vec<&str> = missing.map(|(_, count)| count.finding.as_str()).collect();
             if part.records == 0 {
                 writeln!(f, "no record in {}", part.name)?;
-            } else if !gone.is_empty() {
-                writeln!(f, "no positive in {}: {}", part.name, gone.join(", "))?;
+            } else if !missing.is_empty() {
+                writeln!(f, "no positive in {}: {}", part.name, missing.join(", "))?;
             }
         }
         if self.outside > 0 {
@@ -280,7 +284,7 @@ impl Display for Certificate {
             writeln!(f, "warning: {line}")?;
         }
         if !self.nested {
-            writeln!(f, "the ratios do not nest: column `ratios` tells every ratio of a record")?;
+            writeln!(f, "the ratios do not nest: column `ratios` has every ratio of a record")?;
         }
         if self.torn_patients > 0 {
             writeln!(f, "patients torn by a ratio: {}", self.torn_patients)?;

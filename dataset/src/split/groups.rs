@@ -1,6 +1,6 @@
-//! Groups of records that stay together (patients, studies), and what a part of a split should hold of them.
+//! Groups of records that stay together (patients, studies), and the counts that a part of a split should have.
 
-/// A group that must not be torn apart.
+/// A group that must not be divided.
 pub struct Group {
     /// Records in the group.
     pub records: f64,
@@ -8,7 +8,7 @@ pub struct Group {
     pub positives: Vec<(usize, f64)>,
 }
 
-/// What a part should hold.
+/// The counts that a part should have.
 pub struct Target {
     pub records: f64,
     /// Positives by label.

@@ -1,4 +1,4 @@
-//! Who is in a dataset: the columns that splits are made of, in few allocations, since each training run reads them.
+//! The columns of a dataset that splits are made of, in few allocations, since each training run reads them.
 
 use std::collections::HashMap;
 
@@ -6,38 +6,47 @@ use arrow_array::{Array, Int8Array, StringArray, StructArray};
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::format::label::Label;
 use crate::format::table;
 use crate::split::types::Unit;
 
 /// Records with their patients, studies and positive findings, in the order of the dataset's rows.
-pub struct Roster {
+pub struct IndexTable {
+    /// Identifier of each record.
     pub records: Vec<String>,
     /// Index of each record's patient in `patient_names`.
     pub patients: Vec<u32>,
+    /// Identifiers of the patients.
     pub patient_names: Vec<String>,
-    /// Number of each record's study; studies of two patients are two, whatever they are called.
+    /// Number of each record's study; studies of two patients differ, even if they have the same identifier.
     pub studies: Vec<u32>,
-    /// Whether anything is stated about any finding of a record.
+    /// Whether a record has a label of any finding.
     pub labeled: Vec<bool>,
     findings: usize,
-    /// Positives of record `i`: `positives[starts[i]..starts[i + 1]]`.
+    /// The positive findings of record `i` are `positives[starts[i]..starts[i + 1]]`.
     starts: Vec<usize>,
     positives: Vec<usize>,
 }
 
-/// One record of a roster.
+/// One record of an index_table.
 pub struct Entry<'a> {
+    /// Identifier of the record.
     pub record: &'a str,
+    /// Identifier of its patient.
     pub patient: &'a str,
+    /// Identifier of its study.
     pub study: &'a str,
-    /// Places of the findings that are positive.
+    /// Positions of its positive findings.
     pub positives: Vec<usize>,
-    /// Whether anything is stated about any finding.
+    /// Whether it has a label of any finding.
     pub labeled: bool,
 }
 
-impl Roster {
-    /// Reads the roster of a dataset.
+impl IndexTable {
+    /// Reads the columns of a dataset.
+    ///
+    /// # Errors
+    /// When they cannot be read.
     pub fn load(dataset: &Dataset) -> Result<Self> {
         let batches = dataset.columns(&["record_id", "patient_id", "study_id", "labels"])?;
         let mut entries = Vec::with_capacity(dataset.len());
@@ -53,21 +62,24 @@ impl Roster {
                     columns.map(|codes| codes.as_any().downcast_ref::<Int8Array>()).collect::<Option<Vec<_>>>()
                 })
                 .ok_or_else(|| Error::Invalid("`labels` is not a struct of int8".to_owned()))?;
-            entries.extend((0..batch.num_rows()).map(|row| Entry {
-                record: records.value(row),
-                patient: patients.value(row),
-                study: studies.value(row),
-                positives:
-                    (0..codes.len()).filter(|&at| codes[at].is_valid(row) && codes[at].value(row) == 1).collect(),
-                labeled: codes.iter().any(|codes| codes.is_valid(row)),
+            entries.extend((0..batch.num_rows()).map(|row| {
+                Entry {
+                    record: records.value(row),
+                    patient: patients.value(row),
+                    study: studies.value(row),
+                    positives: (0..codes.len())
+                        .filter(|&at| codes[at].is_valid(row) && codes[at].value(row) == Label::Positive.code())
+                        .collect(),
+                    labeled: codes.iter().any(|codes| codes.is_valid(row)),
+                }
             }));
         }
         Ok(Self::new(dataset.findings().len(), entries))
     }
 
-    /// A roster of these records, of a dataset with so many findings.
+    /// A table of these records, of a dataset with so many findings.
     pub fn new(findings: usize, entries: Vec<Entry>) -> Self {
-        let mut roster = Self {
+        let mut index_table = Self {
             records: Vec::with_capacity(entries.len()),
             patients: Vec::with_capacity(entries.len()),
             patient_names: Vec::new(),
@@ -80,19 +92,19 @@ impl Roster {
         let mut patient_of: HashMap<&str, u32> = HashMap::new();
         let mut study_of: HashMap<(u32, &str), u32> = HashMap::new();
         for entry in entries {
-            roster.records.push(entry.record.to_owned());
+            index_table.records.push(entry.record.to_owned());
             let patient = *patient_of.entry(entry.patient).or_insert_with_key(|name| {
-                roster.patient_names.push((*name).to_owned());
-                roster.patient_names.len() as u32 - 1
+                index_table.patient_names.push((*name).to_owned());
+                index_table.patient_names.len() as u32 - 1
             });
-            roster.patients.push(patient);
+            index_table.patients.push(patient);
             let next = study_of.len() as u32;
-            roster.studies.push(*study_of.entry((patient, entry.study)).or_insert(next));
-            roster.labeled.push(entry.labeled);
-            roster.positives.extend(entry.positives);
-            roster.starts.push(roster.positives.len());
+            index_table.studies.push(*study_of.entry((patient, entry.study)).or_insert(next));
+            index_table.labeled.push(entry.labeled);
+            index_table.positives.extend(entry.positives);
+            index_table.starts.push(index_table.positives.len());
         }
-        roster
+        index_table
     }
 
     /// Number of records.
@@ -110,12 +122,12 @@ impl Roster {
         self.findings
     }
 
-    /// The findings that are positive in a record.
+    /// Positions of the positive findings of a record.
     pub fn positives(&self, row: usize) -> &[usize] {
         &self.positives[self.starts[row]..self.starts[row + 1]]
     }
 
-    /// What a record must stay together with: records with the same number.
+    /// Number of the group of records that a record stays together with.
     pub fn group(&self, unit: Unit, row: usize) -> u32 {
         match unit {
             Unit::Patient => self.patients[row],
@@ -124,7 +136,7 @@ impl Roster {
         }
     }
 
-    /// The rows in the order of their identifiers, so that the order of shards does not matter.
+    /// The rows in the order of their identifiers, which does not depend on the order of the shards.
     pub fn by_identifier(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.len()).collect();
         if !self.records.is_sorted() {

@@ -1,9 +1,9 @@
-//! What the greedy stratification leaves uneven, evened out: groups change their part, alone or against another, as long
-//! as that brings the parts nearer to their targets. Where no step helps though a count is still off, a large group is put
-//! out or a few groups change their part at random: that opens the way to better steps, or is taken back.
+//! Improves a greedy stratification by local search: groups are moved to other parts, or exchanged, as long as that brings
+//! the parts nearer to their targets. Where no step helps although a count differs, a large group or a few random groups
+//! are moved; this is undone unless it leads to better steps.
 //!
-//! Groups with the same counts are one class, so a step is chosen among classes, not among tens of thousands of
-//! patients. A step never gives one part's last positive away where that part must keep it.
+//! Groups with the same counts form a class, so that steps are chosen among classes, not among tens of thousands of
+//! patients. No step moves the last positive of a finding out of a part that must keep one.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -11,18 +11,19 @@ use std::collections::HashMap;
 use crate::random::Stream;
 use crate::split::groups::{Group, Target, totals};
 
-/// Classes that are tried against each other: those of the smallest groups, which make the finest steps.
+/// Number of classes that are exchanged: those of the smallest groups, which make the finest steps.
 const EXCHANGED: usize = 400;
-/// Gains below this are rounding.
+/// Smallest gain of a step; smaller ones are rounding errors.
 const GAIN: f64 = 1e-6;
-/// How often such ways are tried, and how many groups change their part at random at most.
+/// Number of attempts to leave a local optimum.
 const TRIALS: usize = 200;
+/// Largest number of groups that such an attempt moves at random.
 const RANDOM_STEPS: u64 = 6;
 
-/// Moves and exchanges whole groups until no step helps. The outcome depends on the order of the groups and the seed.
+/// Moves and exchanges whole groups until no step helps. The result depends on the order of the groups and the seed.
 pub fn refine(groups: &[&Group], targets: &[&Target], part_of: &mut [usize], random: &mut Stream) {
     let mut search = Search::new(groups, targets, part_of);
-    search.bring_back();
+    search.restore_findings();
     search.descend();
     for trial in 0..TRIALS {
         if search.is_even() {
@@ -30,16 +31,16 @@ pub fn refine(groups: &[&Group], targets: &[&Target], part_of: &mut [usize], ran
         }
         let (before, cost) = (search.steps.len(), search.cost());
         if trial % 2 == 0 {
-            search.put_out(trial / 2);
+            search.move_large_group(trial / 2);
         } else {
             (0..=random.below(RANDOM_STEPS)).for_each(|_| search.step_at_random(random));
         }
-        search.bring_back();
+        search.restore_findings();
         search.descend();
-        // What is as good as before is kept: from there other steps may help.
+        // An equally good state is kept, since other steps may help from there.
         let after = search.cost();
         if after.0 > cost.0 || (after.0 == cost.0 && after.1 > cost.1 + GAIN) {
-            search.take_back(before);
+            search.undo(before);
         }
     }
     for class in &search.classes {
@@ -53,7 +54,7 @@ pub fn refine(groups: &[&Group], targets: &[&Target], part_of: &mut [usize], ran
 struct Class {
     /// (dimension, count): positives by label, and the records as last dimension.
     counts: Vec<(usize, f64)>,
-    /// By part.
+    /// Groups of the class in each part.
     members: Vec<Vec<usize>>,
 }
 
@@ -62,7 +63,8 @@ fn records(class: &Class) -> u64 {
     class.counts.last().map_or(0.0, |&(_, records)| records) as u64
 }
 
-/// What a step changes: findings that vanish from parts that must keep them, then the cost. The first counts more.
+/// The change of a step: the number of findings that vanish from parts that must keep them, then the cost. The first has
+/// precedence.
 type Change = (i32, f64);
 
 struct Search {
@@ -70,19 +72,19 @@ struct Search {
     targets: Vec<Vec<f64>>,
     counts: Vec<Vec<f64>>,
     must_keep: Vec<Vec<bool>>,
-    /// A record too many changes a prevalence in proportion to one over the size of the part.
+    /// Weight of each part: one record changes a prevalence in proportion to one over the size of the part.
     weights: Vec<f64>,
     classes: Vec<Class>,
-    /// The classes that are tried against each other.
+    /// The classes that are exchanged.
     small: Vec<usize>,
-    /// Class, from, to.
+    /// The steps so far: class, from, to.
     steps: Vec<(usize, usize, usize)>,
 }
 
 impl Search {
     fn new(groups: &[&Group], targets: &[&Target], part_of: &[usize]) -> Self {
         let labels = targets[0].positives.len();
-        let (_, held) = totals(groups.iter().copied(), labels);
+        let (_, existing) = totals(groups.iter().copied(), labels);
         let mut counts = vec![vec![0.0; labels + 1]; targets.len()];
         let mut classes: Vec<Class> = Vec::new();
         let mut class_of: HashMap<Vec<(usize, u64)>, usize> = HashMap::new();
@@ -106,7 +108,7 @@ impl Search {
             targets: targets.iter().map(|t| t.positives.iter().copied().chain([t.records]).collect()).collect(),
             must_keep: targets
                 .iter()
-                .map(|target| held.iter().map(|&count| target.keeps_all && count > 0.0).chain([false]).collect())
+                .map(|target| existing.iter().map(|&count| target.keeps_all && count > 0.0).chain([false]).collect())
                 .collect(),
             weights: targets.iter().map(|target| smallest / target.records).collect(),
             counts,
@@ -122,14 +124,14 @@ impl Search {
         (0..parts).flat_map(|from| (0..parts).map(move |to| (from, to))).filter(|(from, to)| from != to).collect()
     }
 
-    /// Half the slope of the cost for records or positives that go from one part to another.
+    /// Half the derivative of the cost by a count that moves from one part to another.
     fn pull(&self, dimension: usize, from: usize, to: usize) -> f64 {
         let off = |part: usize| self.weights[part] * (self.counts[part][dimension] - self.targets[part][dimension]);
         off(to) - off(from)
     }
 
-    /// What changes when a group of a class goes from one part to another. The cost of a part is its weight times the
-    /// sum of the squared distances of its counts from their targets.
+    /// The change when a group of a class moves from one part to another. The cost of a part is its weight times the sum of
+    /// the squared differences between its counts and their targets.
     fn change(&self, class: usize, from: usize, to: usize) -> Change {
         let both = self.weights[from] + self.weights[to];
         let (mut vanished, mut cost) = (0, 0.0);
@@ -141,7 +143,7 @@ impl Search {
         (vanished, cost)
     }
 
-    /// The cost of all parts, and what vanished from parts that must keep it.
+    /// The findings that are missing from parts that must keep them, and the cost of all parts.
     fn cost(&self) -> Change {
         let (mut vanished, mut cost) = (0, 0.0);
         for (part, counts) in self.counts.iter().enumerate() {
@@ -159,25 +161,25 @@ impl Search {
         parts.min_by(|&a, &b| self.weights[a].total_cmp(&self.weights[b])).unwrap_or_default()
     }
 
-    /// Whether every count is the whole number next to its target; the largest part takes what rounding leaves.
+    /// Whether every count is the whole number next to its target. The largest part takes what rounding leaves.
     fn is_even(&self) -> bool {
         let even = |(count, target): (&f64, &f64)| (count - target).abs() <= 0.5 + GAIN;
         let mut parts = (0..self.weights.len()).filter(|&part| part != self.largest());
         parts.all(|part| self.counts[part].iter().zip(&self.targets[part]).all(even))
     }
 
-    /// Moves a group of the largest ones of the smaller parts, the one of this rank, to the largest part.
-    fn put_out(&mut self, rank: usize) {
+    /// Moves one of the largest groups of the smaller parts, the one of this rank, to the largest part.
+    fn move_large_group(&mut self, rank: usize) {
         let to = self.largest();
         let classes = self.classes.iter().enumerate();
-        let held =
+        let candidates =
             classes.flat_map(|(class, own)| own.members.iter().enumerate().map(move |(from, m)| (class, from, m)));
-        let mut held: Vec<(usize, usize)> = held
+        let mut candidates: Vec<(usize, usize)> = candidates
             .filter(|(_, from, members)| *from != to && !members.is_empty())
             .map(|(class, from, _)| (class, from))
             .collect();
-        held.sort_by_key(|&(class, from)| (Reverse(records(&self.classes[class])), class, from));
-        if let Some(&(class, from)) = held.get(rank % held.len().max(1)) {
+        candidates.sort_by_key(|&(class, from)| (Reverse(records(&self.classes[class])), class, from));
+        if let Some(&(class, from)) = candidates.get(rank % candidates.len().max(1)) {
             self.step(class, from, to);
         }
     }
@@ -197,8 +199,8 @@ impl Search {
         }
     }
 
-    /// Takes steps back until so many are left.
-    fn take_back(&mut self, steps: usize) {
+    /// Undoes steps until so many are left.
+    fn undo(&mut self, steps: usize) {
         for (class, from, to) in self.steps.split_off(steps).into_iter().rev() {
             self.shift(class, to, from);
         }
@@ -217,12 +219,12 @@ impl Search {
         while self.move_groups() | self.exchange_groups() {}
     }
 
-    /// Brings to each part what it must keep and lacks, rarest label first, by the move that costs least.
-    fn bring_back(&mut self) {
-        let held = |search: &Self, label: usize| search.counts.iter().map(|counts| counts[label]).sum::<f64>();
+    /// Moves to each part the findings that it must keep and lacks, rarest first, by the step with the least cost.
+    fn restore_findings(&mut self) {
+        let total = |search: &Self, label: usize| search.counts.iter().map(|counts| counts[label]).sum::<f64>();
         let mut labels: Vec<usize> = (0..self.targets[0].len() - 1).collect();
-        labels.sort_by(|&a, &b| held(self, a).total_cmp(&held(self, b)).then(a.cmp(&b)));
-        // Each step takes one from what is missing, so this ends.
+        labels.sort_by(|&a, &b| total(self, a).total_cmp(&total(self, b)).then(a.cmp(&b)));
+        // Each step reduces the number of missing findings, so this ends.
         let mut again = true;
         while std::mem::take(&mut again) {
             for &label in &labels {
@@ -247,7 +249,7 @@ impl Search {
         }
     }
 
-    /// Moves single groups; whether any was moved.
+    /// Moves single groups; returns whether any was moved.
     fn move_groups(&mut self) -> bool {
         let mut moved = false;
         for class in 0..self.classes.len() {
@@ -265,7 +267,7 @@ impl Search {
         moved
     }
 
-    /// Exchanges each of the small classes against the best partner; whether any was exchanged.
+    /// Exchanges groups of the small classes with their best partners; returns whether any was exchanged.
     fn exchange_groups(&mut self) -> bool {
         let mut exchanged = false;
         for given in self.small.clone() {
@@ -280,7 +282,7 @@ impl Search {
         exchanged
     }
 
-    /// The class of which a group should come back for a group of class `given`; `None` where no exchange helps.
+    /// The best class for an exchange with a group of class `given`; `None` where no exchange helps.
     fn partner(&self, given: usize, from: usize, to: usize) -> Option<usize> {
         if self.classes[given].members[from].is_empty() {
             return None;
@@ -309,7 +311,7 @@ impl Search {
         best.1
     }
 
-    /// Whether an exchange leaves to both parts what they must keep.
+    /// Whether both parts have the findings that they must keep after an exchange.
     fn keeps(&self, given: usize, given_counts: &[f64], taken: usize, from: usize, to: usize) -> bool {
         let taken_count = |dimension: usize| {
             self.classes[taken].counts.iter().find(|(own, _)| *own == dimension).map_or(0.0, |&(_, count)| count)

@@ -1,8 +1,8 @@
-//! Published lists of image names as a split: who trains, validates and tests as in somebody's paper.
+//! Published lists of image names as a split, which gives the subsets and ratios of a paper.
 //!
-//! A list is a text file, plain or `.gz`, whose name says what it is for: `train_list`, `train_10`, `train_1`, `val_list`,
-//! `test_list`, with any prefix (`iscovid_train.txt`). A line is an image's name or path; numbers behind it are labels,
-//! which are left aside.
+//! A list is a text file, plain or `.gz`. Its name says what it is for: `train_list`, `train_10`, `train_1`, `val_list`,
+//! `test_list`, with any prefix (`iscovid_train.txt`). A line is the name or path of an image; numbers after it are labels,
+//! which are ignored.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::{Display, Formatter};
@@ -14,14 +14,15 @@ use flate2::read::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::split::index_table::Roster;
+use crate::split::index_table::IndexTable;
+use crate::split::ratio::Ratio;
 use crate::split::types::Subset;
 
-/// Largest text of a list; the published ones are a hundredth of it.
+/// Largest text of a list in bytes; the published ones have a hundredth of it.
 const MAX_BYTES: u64 = 256 << 20;
-/// Names that a report tells of each kind.
-const TOLD: usize = 5;
-/// Endings of image names, which lists and sources may or may not write.
+/// Names that a report shows of each kind.
+const SHOWN: usize = 5;
+/// Extensions of image files, which lists and sources may write or leave out.
 const IMAGES: [&str; 8] = ["png", "jpg", "jpeg", "dcm", "dicom", "bmp", "tif", "tiff"];
 
 /// The lists of a folder: those of train by ascending ratio, then validate, then test.
@@ -32,75 +33,87 @@ pub struct PublishedLists {
 
 /// One list.
 struct List {
-    /// File name without endings.
+    /// File name without extensions.
     name: String,
     subset: Subset,
-    /// Percent; 100 for the whole training subset and for other subsets.
-    ratio: f64,
+    /// All for the whole training subset and for other subsets.
+    ratio: Ratio,
     lines: Vec<String>,
 }
 
-/// What the lists say of each record of a dataset.
+/// The subsets and ratios of the records of a dataset, by the lists.
 pub struct Assignment {
+    /// Subset of each record.
     pub subset: Vec<Option<Subset>>,
-    /// Per record every ratio whose list holds it, ascending; empty outside train.
-    pub ratios: Vec<Vec<f64>>,
-    /// The ratios of the lists, ascending, 100 among them.
-    pub known: Vec<f64>,
+    /// For each record every ratio whose list contains it, ascending; empty outside train.
+    pub ratios: Vec<Vec<Ratio>>,
+    /// The ratios of the lists, ascending; the last one is [`Ratio::ALL`].
+    pub known: Vec<Ratio>,
+    /// How the lists match the dataset.
     pub report: ListsReport,
 }
 
-/// What was found when lists were matched with a dataset.
+/// How lists match a dataset.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ListsReport {
+    /// One entry for each list.
     pub lists: Vec<ListReport>,
     /// Lists of different subsets that have images or patients in common.
     pub overlaps: Vec<Overlap>,
-    /// No list names the whole training subset: it is every record that no list of another subset names.
+    /// Whether no list is for the whole training subset, which then is every record that no list of another subset names.
     pub train_is_the_rest: bool,
-    /// Records that no list names, and some of them.
+    /// Number of records that no list names.
     pub unlisted: u64,
+    /// Some of them.
     pub unlisted_names: Vec<String>,
-    /// Files of the folder that are no list.
+    /// Files of the folder that are not lists.
     pub ignored: Vec<String>,
 }
 
-/// One list, matched.
+/// How one list matches a dataset.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ListReport {
+    /// File name without extensions.
     pub name: String,
+    /// Subset that the list is for.
     pub subset: Subset,
-    /// Percent of the training subset; `None` in other subsets.
-    pub ratio: Option<f64>,
+    /// Ratio of the training subset; `None` in other subsets.
+    pub ratio: Option<Ratio>,
+    /// Number of lines.
     pub lines: u64,
-    /// Lines that name a record which the list has named before.
+    /// Lines that name a record which an earlier line names.
     pub repeated: u64,
-    /// Distinct records named.
+    /// Number of different records that are named.
     pub matched: u64,
-    /// Of these, how many the split has in this subset; the others are in a list of a subset that goes before.
+    /// Those of them that the split has in this subset; the others are in a list of a subset with precedence.
     pub kept: u64,
-    /// Lines that name no record, or no single one, and some of them.
+    /// Lines that name no record, or several.
     pub unmatched: u64,
+    /// Some of them.
     pub unmatched_names: Vec<String>,
 }
 
 /// What two lists of different subsets have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overlap {
+    /// Name of a list.
     pub one: String,
+    /// Name of the other list.
     pub other: String,
+    /// Images in both.
     pub images: u64,
+    /// Patients in both.
     pub patients: u64,
 }
 
-/// Name of the training subset where it is what no list names.
+/// Name, in reports, of a training subset that no list names.
 const REST: &str = "every other record";
 
 impl PublishedLists {
     /// Reads the lists of a folder.
     ///
     /// # Errors
-    /// When there is none, when two are for the same part, or when one cannot be read.
+    /// When there is none, two are for the same part, or one cannot be read.
     pub fn read(folder: &Path) -> Result<Self> {
         let entries = std::fs::read_dir(folder).map_err(Error::io(folder))?;
         let mut paths = entries
@@ -113,7 +126,7 @@ impl PublishedLists {
             let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let name = stem(&file);
             let role = role(name);
-            // A list that is there but cannot be looked at must not count as absent.
+            // A list that exists but cannot be read must not count as absent.
             let unknown = |cause: std::io::Error| {
                 Error::Invalid(format!("{}: {cause}; make the list readable or remove it", path.display()))
             };
@@ -131,24 +144,24 @@ impl PublishedLists {
         }
         if lists.is_empty() {
             return Err(Error::Invalid(format!(
-                "{}: no list; files named train_list, train_10, train_1, val_list, test_list are looked for, with or \
-                 without .txt and .gz (there are: {})",
+                "{}: no list; name the files train_list, train_10, train_1, val_list, test_list, with or without .txt and \
+                 .gz (there are: {})",
                 folder.display(),
                 ignored.join(", ")
             )));
         }
-        lists.sort_by(|a, b| a.subset.cmp(&b.subset).then(a.ratio.total_cmp(&b.ratio)));
+        lists.sort_by_key(|list| (list.subset, list.ratio));
         Ok(Self { lists, ignored })
     }
 
     /// Matches the lists with the records of a dataset.
     ///
-    /// An image in lists of two subsets goes to test before validate before train.
+    /// An image in lists of several subsets belongs to test before validate before train.
     ///
     /// # Errors
-    /// When a list names no record at all: it is another source's.
-    pub fn assign(&self, roster: &Roster) -> Result<Assignment> {
-        let names = Names::new(&roster.records);
+    /// When no line names a record: the lists are of another source.
+    pub fn assign(&self, index_table: &IndexTable) -> Result<Assignment> {
+        let names = Names::new(&index_table.records);
         let mut rows_of: Vec<BTreeSet<usize>> = Vec::new();
         let mut reports = Vec::new();
         for list in &self.lists {
@@ -169,7 +182,7 @@ impl PublishedLists {
                 matched: rows.len() as u64,
                 kept: 0,
                 unmatched: unmatched.len() as u64,
-                unmatched_names: unmatched.into_iter().take(TOLD).collect(),
+                unmatched_names: unmatched.into_iter().take(SHOWN).collect(),
             });
             rows_of.push(rows);
         }
@@ -178,17 +191,17 @@ impl PublishedLists {
             return Err(Error::Invalid(format!(
                 "no line of the lists names a record of this dataset (`{example}` against `{}`): are these the lists of \
                  another source?",
-                roster.records.first().map_or("", String::as_str)
+                index_table.records.first().map_or("", String::as_str)
             )));
         }
 
-        let mut subset: Vec<Option<Subset>> = vec![None; roster.len()];
+        let mut subset: Vec<Option<Subset>> = vec![None; index_table.len()];
         for (list, rows) in self.lists.iter().zip(&rows_of) {
             rows.iter().for_each(|&row| subset[row] = subset[row].max(Some(list.subset)));
         }
-        let train_is_the_rest = !self.lists.iter().any(|list| list.subset == Subset::Train && list.ratio == 100.0);
+        let train_is_the_rest = !self.lists.iter().any(|list| list.subset == Subset::Train && list.ratio == Ratio::ALL);
         let listed: BTreeSet<usize> = rows_of.iter().flatten().copied().collect();
-        let mut ratios: Vec<Vec<f64>> = vec![Vec::new(); roster.len()];
+        let mut ratios: Vec<Vec<Ratio>> = vec![Vec::new(); index_table.len()];
         for (list, rows) in self.lists.iter().zip(&rows_of) {
             for &row in rows.iter().filter(|&&row| subset[row] == Some(Subset::Train)) {
                 ratios[row].push(list.ratio);
@@ -198,30 +211,30 @@ impl PublishedLists {
             self.lists.iter().zip(&rows_of).map(|(list, rows)| (list.subset, list.name.as_str(), rows)).collect();
         let rest: BTreeSet<usize>;
         if train_is_the_rest {
-            for row in 0..roster.len() {
+            for row in 0..index_table.len() {
                 if matches!(subset[row], None | Some(Subset::Train)) {
                     subset[row] = Some(Subset::Train);
-                    ratios[row].push(100.0);
+                    ratios[row].push(Ratio::ALL);
                 }
             }
-            rest = (0..roster.len()).filter(|row| !listed.contains(row)).collect();
+            rest = (0..index_table.len()).filter(|row| !listed.contains(row)).collect();
             parts.insert(0, (Subset::Train, REST, &rest));
         }
         for (report, (list, rows)) in reports.iter_mut().zip(self.lists.iter().zip(&rows_of)) {
             report.kept = rows.iter().filter(|&&row| subset[row] == Some(list.subset)).count() as u64;
         }
-        let unlisted = || (0..roster.len()).filter(|row| !listed.contains(row));
-        let mut known: Vec<f64> =
+        let unlisted = || (0..index_table.len()).filter(|row| !listed.contains(row));
+        let mut known: Vec<Ratio> =
             self.lists.iter().filter(|list| list.subset == Subset::Train).map(|list| list.ratio).collect();
         if train_is_the_rest {
-            known.push(100.0);
+            known.push(Ratio::ALL);
         }
         let report = ListsReport {
-            overlaps: overlaps(&parts, roster),
+            overlaps: overlaps(&parts, index_table),
             lists: reports,
             train_is_the_rest,
             unlisted: unlisted().count() as u64,
-            unlisted_names: unlisted().take(TOLD).map(|row| roster.records[row].clone()).collect(),
+            unlisted_names: unlisted().take(SHOWN).map(|row| index_table.records[row].clone()).collect(),
             ignored: self.ignored.clone(),
         };
         Ok(Assignment { subset, ratios, known, report })
@@ -229,16 +242,16 @@ impl PublishedLists {
 }
 
 impl ListsReport {
-    /// Whether there are lists for parts of the training subset.
+    /// Whether there are lists for ratios below 100%.
     pub fn states_ratios(&self) -> bool {
-        self.lists.iter().any(|list| list.ratio.is_some_and(|percent| percent < 100.0))
+        self.lists.iter().any(|list| list.ratio.is_some_and(|ratio| ratio < Ratio::ALL))
     }
 }
 
 /// What parts of different subsets have in common.
-fn overlaps(parts: &[(Subset, &str, &BTreeSet<usize>)], roster: &Roster) -> Vec<Overlap> {
+fn overlaps(parts: &[(Subset, &str, &BTreeSet<usize>)], index_table: &IndexTable) -> Vec<Overlap> {
     let patients: Vec<BTreeSet<u32>> =
-        parts.iter().map(|(_, _, rows)| rows.iter().map(|&row| roster.patients[row]).collect()).collect();
+        parts.iter().map(|(_, _, rows)| rows.iter().map(|&row| index_table.patients[row]).collect()).collect();
     let mut found = Vec::new();
     for (index, (subset, one, rows)) in parts.iter().enumerate() {
         for (other_index, (other_subset, other, other_rows)) in parts.iter().enumerate().skip(index + 1) {
@@ -252,28 +265,26 @@ fn overlaps(parts: &[(Subset, &str, &BTreeSet<usize>)], roster: &Roster) -> Vec<
     found
 }
 
-/// A file's name without the endings of lists.
+/// The name of a list's file without extensions.
 fn stem(file: &str) -> &str {
     let file = file.strip_suffix(".gz").unwrap_or(file);
     [".txt", ".csv", ".lst"].iter().find_map(|ending| file.strip_suffix(ending)).unwrap_or(file)
 }
 
-/// The part that a list is for, by its name: any prefix, a subset, then for train a percentage, then `list`.
-fn role(name: &str) -> Option<(Subset, f64)> {
+/// The part that a list is for, by its name: any prefix, a subset, for train a percentage, then `list`.
+fn role(name: &str) -> Option<(Subset, Ratio)> {
     let words: Vec<&str> = name.split(['_', '-']).collect();
     let at = words.iter().position(|word| Subset::parse(word).is_some())?;
     let subset = Subset::parse(words[at])?;
     let rest = words[at + 1..].strip_suffix(&["list"]).unwrap_or(&words[at + 1..]);
     match rest {
-        [] => Some((subset, 100.0)),
-        [percent] if subset == Subset::Train => {
-            percent.parse().ok().filter(|percent| *percent > 0.0 && *percent <= 100.0).map(|percent| (subset, percent))
-        }
+        [] => Some((subset, Ratio::ALL)),
+        [percent] if subset == Subset::Train => Some((subset, percent.parse().ok()?)),
         _ => None,
     }
 }
 
-/// The text of a list, inflated if need be.
+/// The text of a list, decompressed where it is `.gz`.
 fn text(path: &Path) -> Result<String> {
     let file = File::open(path).map_err(Error::io(path))?;
     let gzipped = path.extension().is_some_and(|ending| ending == "gz");
@@ -281,7 +292,7 @@ fn text(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     reader.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(Error::io(path))?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(Error::Invalid(format!("{}: more than {} MiB are no list", path.display(), MAX_BYTES >> 20)));
+        return Err(Error::Invalid(format!("{}: a list has at most {} MiB", path.display(), MAX_BYTES >> 20)));
     }
     let text = String::from_utf8_lossy(&bytes);
     Ok(text.trim_start_matches('\u{feff}').to_owned())
@@ -299,24 +310,24 @@ fn name_of(line: &str) -> &str {
     name
 }
 
-/// A name without an image's ending.
+/// A name without the extension of an image.
 fn without_ending(name: &str) -> &str {
     let is_image = |ending: &str| IMAGES.iter().any(|image| image.eq_ignore_ascii_case(ending));
     name.rsplit_once('.').filter(|(_, ending)| is_image(ending)).map_or(name, |(stem, _)| stem)
 }
 
-/// A path and what remains of it when its folders are left off one after the other.
+/// A path, and what remains of it when its folders are removed one after the other.
 fn endings(path: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(path), |rest| rest.split_once('/').map(|(_, rest)| rest))
 }
 
-/// Records by the names that lists could give them. A record's own name is its identifier behind the source
+/// Records by the names that lists may use. The name of a record is its identifier without the source
 /// (`chexpert/train/patient00001/study1/view1_frontal`).
 struct Names<'a> {
     exact: HashMap<&'a str, usize>,
-    /// Without the image's ending; `None` where several records are called so.
+    /// Without the extension; `None` where several records have the name.
     stems: HashMap<&'a str, Option<usize>>,
-    /// Without some of the leading folders.
+    /// Without some of the first folders.
     parts: HashMap<&'a str, Option<usize>>,
 }
 
@@ -335,7 +346,7 @@ impl<'a> Names<'a> {
         names
     }
 
-    /// The record that a line names: lists put other folders before a name (`stage_2_train_images/`), or fewer.
+    /// The record that a line names. Lists write other folders before a name (`stage_2_train_images/`), or fewer.
     fn row(&self, line: &str) -> Option<usize> {
         let line = line.replace('\\', "/");
         let stem = without_ending(&line);
@@ -362,12 +373,15 @@ impl Display for ListsReport {
         }
         if self.train_is_the_rest {
             let unlisted = self.unlisted;
-            writeln!(f, "no list of the whole training subset: the {unlisted} records in no list belong to it, too")?;
+            writeln!(
+                f,
+                "no list is for the whole training subset: the {unlisted} records in no list belong to it, too"
+            )?;
         } else if self.unlisted > 0 {
             writeln!(f, "records in no list: {}", some(&self.unlisted_names, self.unlisted))?;
         }
         if !self.ignored.is_empty() {
-            writeln!(f, "no lists: {}", self.ignored.join(", "))?;
+            writeln!(f, "files that are not lists: {}", self.ignored.join(", "))?;
         }
         for overlap in &self.overlaps {
             writeln!(
@@ -377,7 +391,7 @@ impl Display for ListsReport {
             )?;
         }
         if self.overlaps.iter().any(|overlap| overlap.images > 0) {
-            writeln!(f, "an image in two subsets counts in test before validate before train")?;
+            writeln!(f, "an image in lists of several subsets belongs to test before validate before train")?;
         }
         Ok(())
     }
@@ -396,30 +410,30 @@ mod tests {
     #[test]
     fn a_file_name_says_what_a_list_is_for() {
         let of = |file: &str| role(stem(file));
-        assert_eq!(of("train_list.txt.gz"), Some((Subset::Train, 100.0)));
-        assert_eq!(of("train_0.5.txt"), Some((Subset::Train, 0.5)));
-        assert_eq!(of("train_1"), Some((Subset::Train, 1.0)));
-        assert_eq!(of("iscovid_val.txt"), Some((Subset::Validate, 100.0)));
-        assert_eq!(of("test_list"), Some((Subset::Test, 100.0)));
+        assert_eq!(of("train_list.txt.gz"), Some((Subset::Train, Ratio::ALL)));
+        assert_eq!(of("train_0.5.txt"), Some((Subset::Train, "0.5".parse().unwrap())));
+        assert_eq!(of("train_1"), Some((Subset::Train, Ratio::ONE)));
+        assert_eq!(of("iscovid_val.txt"), Some((Subset::Validate, Ratio::ALL)));
+        assert_eq!(of("test_list"), Some((Subset::Test, Ratio::ALL)));
         for no_list in ["train_val_list.txt", "README.md", "train_200", "train_nan", "val_10.txt", "list"] {
             assert_eq!(of(no_list), None, "{no_list}");
         }
     }
 
     #[test]
-    fn a_list_that_cannot_be_looked_at_is_not_absent() {
+    fn a_list_that_cannot_be_read_is_not_absent() {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("train_list.txt"), "a.png\n").expect("written");
         std::os::unix::fs::symlink("gone", at("notes.txt")).expect("linked");
         assert!(PublishedLists::read(folder.path()).is_ok(), "other names do not matter");
         std::os::unix::fs::symlink("gone", at("test_list.txt")).expect("linked");
-        let told = PublishedLists::read(folder.path()).err().expect("an error").to_string();
-        assert!(told.contains("test_list.txt: ") && told.contains("make the list readable"), "{told}");
+        let message = PublishedLists::read(folder.path()).err().expect("an error").to_string();
+        assert!(message.contains("test_list.txt: ") && message.contains("make the list readable"), "{message}");
     }
 
     #[test]
-    fn labels_at_the_end_of_a_line_are_left_aside() {
+    fn labels_at_the_end_of_a_line_are_ignored() {
         for (line, name) in [
             ("00003547_001.png 0 0 1\r", "00003547_001.png"),
             ("a/b.dcm 1 ", "a/b.dcm"),

@@ -1,5 +1,5 @@
-//! A split beside the shards of its dataset: made once ([`draw`](crate::split::draw)), written with a [`Certificate`] of what
-//! it promises, and measured again whenever it is loaded.
+//! Splits as they are stored beside the shards: a table and a [`Certificate`]. A split is measured again whenever it is
+//! loaded.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,7 +13,8 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::format::table::{column, from_parquet, to_parquet};
 use crate::split::certificate::Certificate;
-use crate::split::index_table::Roster;
+use crate::split::index_table::IndexTable;
+use crate::split::ratio::Ratio;
 use crate::split::types::{Member, Subset, certificate_path, split_path};
 use crate::split::warnings::{self, SplitWarning};
 use crate::store::storage::Storage;
@@ -21,22 +22,27 @@ use crate::store::storage::Storage;
 /// A split, in the order of the dataset's rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Split {
+    /// Its name.
     pub name: String,
+    /// One entry for each record.
     pub members: Vec<Member>,
-    /// The label ratios in percent, ascending; the sets of two may be the same where there are few records.
-    pub ratios: Vec<f64>,
+    /// The label ratios, ascending; where there are few records, the sets of two may be equal.
+    pub ratios: Vec<Ratio>,
     /// Sets that are far from their share or from the prevalence of a finding, as measured when the split was loaded.
     pub warnings: Vec<SplitWarning>,
 }
 
 impl Split {
     /// Writes the split, in the order of identifiers, and its certificate beside the shards.
+    ///
+    /// # Errors
+    /// When they cannot be written.
     pub fn save(&self, storage: &Storage, certificate: &Certificate) -> Result<()> {
         let mut members: Vec<&Member> = self.members.iter().collect();
         members.sort_by(|a, b| a.record_id.cmp(&b.record_id));
         let ids: StringArray = members.iter().map(|member| Some(member.record_id.as_str())).collect();
         let subsets: StringArray = members.iter().map(|member| member.subset.map(Subset::name)).collect();
-        let ratios: Float64Array = members.iter().map(|member| member.ratio).collect();
+        let ratios: Float64Array = members.iter().map(|member| member.ratio.map(Ratio::percent)).collect();
         let mut columns: Vec<(&str, ArrayRef, bool)> = vec![
             ("record_id", Arc::new(ids), false),
             ("subset", Arc::new(subsets), true),
@@ -45,7 +51,9 @@ impl Split {
         if members.iter().any(|member| member.ratios.is_some()) {
             let mut every = ListBuilder::new(Float64Builder::new());
             for member in members {
-                every.append_option(member.ratios.as_ref().map(|ratios| ratios.iter().copied().map(Some)));
+                every.append_option(
+                    member.ratios.as_ref().map(|ratios| ratios.iter().map(|ratio| Some(ratio.percent()))),
+                );
             }
             columns.push(("ratios", Arc::new(every.finish()), true));
         }
@@ -54,11 +62,11 @@ impl Split {
         storage.write(&path, to_parquet(&storage.path(&path), columns)?)
     }
 
-    /// Reads split `name` of a dataset, brings it into the order of the dataset's rows, and measures it again.
+    /// Reads split `name` of a dataset, sorts it into the order of the dataset's rows, and measures it again.
     ///
     /// # Errors
-    /// When it is missing, names other records than the dataset's, or is not what its certificate says: a patient in two
-    /// subsets above all.
+    /// When it is missing, names other records than the dataset's, or differs from its certificate: in particular where a
+    /// patient is in two subsets.
     pub fn load(dataset: &Dataset, name: &str) -> Result<Self> {
         let storage = dataset.storage();
         let invalid = |message: String| Error::Split { name: name.to_owned(), message };
@@ -66,78 +74,80 @@ impl Split {
         let Some(table) = storage.read_if_there(&path)? else {
             let known = known_splits(storage)?;
             return Err(invalid(if known.is_empty() {
-                format!("this dataset has no split yet; make it: dataset split {storage} --name {name}")
+                format!("this dataset has no split; make one: dataset split {storage} --name {name}")
             } else {
-                format!("there is none of this name (there are: {}); `dataset split` makes one", known.join(", "))
+                format!("there is none of this name (there are: {}); make one with `dataset split`", known.join(", "))
             }));
         };
         let certificate: Certificate = storage.read_json(&certificate_path(name)).map_err(|error| {
             let again = format!("dataset split {storage} --name {name}");
-            invalid(format!("it has no certificate that can be read ({error}); make it anew: {again}"))
+            invalid(format!("its certificate cannot be read ({error}); make the split again: {again}"))
         })?;
         let refused = |message: String| {
-            invalid(format!("{message}; make it anew: {}", certificate.command(&storage.path(""), name)))
+            invalid(format!("{message}; make the split again: {}", certificate.command(&storage.path(""), name)))
         };
 
-        let roster = Roster::load(dataset)?;
+        let index_table = IndexTable::load(dataset)?;
         let mut members = read_members(&storage.path(&path), table, name)?;
-        if members.len() != roster.len() {
-            return Err(refused(format!("{} records, the dataset has {}", members.len(), roster.len())));
+        if members.len() != index_table.len() {
+            return Err(refused(format!("it has {} records, the dataset has {}", members.len(), index_table.len())));
         }
-        if members.iter().zip(&roster.records).any(|(member, record)| member.record_id != *record) {
+        if members.iter().zip(&index_table.records).any(|(member, record)| member.record_id != *record) {
             let mut by_id: HashMap<String, Member> =
                 members.into_iter().map(|member| (member.record_id.clone(), member)).collect();
             let of_record = |id: &String| by_id.remove(id).ok_or_else(|| refused(format!("it lacks record `{id}`")));
-            members = roster.records.iter().map(of_record).collect::<Result<_>>()?;
+            members = index_table.records.iter().map(of_record).collect::<Result<_>>()?;
         }
         let measured = Certificate::measure(
             &members,
-            &roster,
+            &index_table,
             dataset.findings(),
             certificate.options.clone(),
             certificate.lists.clone(),
         );
-        if let Some(contradiction) = certificate.contradiction(&measured, &members, &roster) {
-            let message = format!("{contradiction}: split or dataset were changed after the split was made");
+        if let Some(contradiction) = certificate.contradiction(&measured, &members, &index_table) {
+            let message = format!("{contradiction}: the split or the dataset was changed after the split was made");
             return Err(refused(message));
         }
         let (ratios, warnings) = (certificate.options.ratios, measured.warnings);
         Ok(Self { name: name.to_owned(), members, ratios, warnings })
     }
 
-    /// An error unless the split has this label ratio, in percent.
-    pub fn check_ratio(&self, percent: f64) -> Result<()> {
-        if self.ratios.contains(&percent) {
+    /// An error unless the split has this label ratio.
+    ///
+    /// # Errors
+    /// Names the ratios that there are.
+    pub fn check_ratio(&self, ratio: Ratio) -> Result<()> {
+        if self.ratios.contains(&ratio) {
             return Ok(());
         }
-        let known: Vec<String> = self.ratios.iter().map(f64::to_string).collect();
-        let message = format!("it has no ratio of {percent}% (there are: {})", known.join(", "));
+        let known: Vec<String> = self.ratios.iter().map(Ratio::to_string).collect();
+        let message = format!("it has no ratio of {ratio}% (there are: {})", known.join(", "));
         Err(Error::Split { name: self.name.clone(), message })
     }
 
-    /// Says where the set of a ratio, in percent, is far from its share of the training subset, or from the prevalence of
-    /// one of these findings.
-    pub fn missed_by_ratio(&self, percent: f64, findings: &[String]) -> Option<String> {
-        let part = format!("{percent}%");
-        let counts = |warning: &&SplitWarning| {
+    /// A warning where the set of a ratio is far from its share of the training subset, or from the prevalence of one of
+    /// these findings.
+    pub fn ratio_warning(&self, ratio: Ratio, findings: &[String]) -> Option<String> {
+        let part = format!("{ratio}%");
+        let concerns = |warning: &&SplitWarning| {
             warning.part == part && warning.finding.as_ref().is_none_or(|finding| findings.contains(finding))
         };
-        let lines = warnings::lines(self.warnings.iter().filter(counts));
-        let told = || format!("split `{}`: {}; a larger ratio comes nearer", self.name, lines.join("; "));
-        (!lines.is_empty()).then(told)
+        let lines = warnings::lines(self.warnings.iter().filter(concerns));
+        let message = || format!("split `{}`: {}; a larger ratio is nearer to it", self.name, lines.join("; "));
+        (!lines.is_empty()).then(message)
     }
 
-    /// Rows of a subset; in train only those whose labels may be seen at `ratio` percent.
-    pub fn rows(&self, subset: Subset, ratio: Option<f64>) -> Vec<u32> {
+    /// Rows of a subset, ascending; of train only those whose labels may be seen at a ratio, where one is given.
+    pub fn rows(&self, subset: Subset, ratio: Option<Ratio>) -> Vec<u32> {
         let inside = |member: &Member| {
-            member.subset == Some(subset)
-                && (subset != Subset::Train || ratio.is_none_or(|percent| member.is_at(percent)))
+            member.subset == Some(subset) && (subset != Subset::Train || ratio.is_none_or(|ratio| member.is_at(ratio)))
         };
         (0..self.members.len() as u32).filter(|&row| inside(&self.members[row as usize])).collect()
     }
 }
 
-/// The rows of a split's table.
+/// The members in a split's table.
 fn read_members(path: &Path, table: Bytes, name: &str) -> Result<Vec<Member>> {
     let broken = |message: String| Error::Split { name: name.to_owned(), message };
     let mut members = Vec::new();
@@ -155,7 +165,7 @@ fn read_members(path: &Path, table: Bytes, name: &str) -> Result<Vec<Member>> {
                     .as_any()
                     .downcast_ref::<ListArray>()
                     .and_then(|lists| Some((lists, lists.values().as_any().downcast_ref::<Float64Array>()?)))
-                    .ok_or_else(|| broken("column ratios is no list of float64".to_owned()))?,
+                    .ok_or_else(|| broken("column ratios is not a list of float64".to_owned()))?,
             ),
         };
         for row in 0..batch.num_rows() {
@@ -163,23 +173,27 @@ fn read_members(path: &Path, table: Bytes, name: &str) -> Result<Vec<Member>> {
                 None => None,
                 Some(text) => Some(Subset::parse(text).ok_or_else(|| broken(format!("unknown subset `{text}`")))?),
             };
+            let ratio = |percent: f64| Ratio::from_percent(percent).map_err(|error| broken(error.to_string()));
             let of_row = |(lists, values): (&ListArray, &Float64Array)| {
                 let range = lists.value_offsets()[row] as usize..lists.value_offsets()[row + 1] as usize;
-                lists.is_valid(row).then(|| values.values()[range].to_vec())
+                lists.is_valid(row).then(|| values.values()[range].iter().copied().map(ratio).collect::<Result<_>>())
             };
             members.push(Member {
                 record_id: ids.value(row).to_owned(),
                 subset,
-                ratio: ratios.is_valid(row).then(|| ratios.value(row)),
-                ratios: every.and_then(of_row),
+                ratio: ratios.is_valid(row).then(|| ratio(ratios.value(row))).transpose()?,
+                ratios: every.and_then(of_row).transpose()?,
             });
         }
     }
     Ok(members)
 }
 
-/// Names of the splits stored in a dataset.
+/// Names of the splits in a dataset; none where the storage cannot be listed.
 pub(crate) fn known_splits(storage: &Storage) -> Result<Vec<String>> {
+    if storage.is_read_only() {
+        return Ok(Vec::new());
+    }
     let of = |name: &str| Some(name.strip_prefix("splits/")?.strip_suffix(".parquet")?.to_owned());
     Ok(storage.list("splits")?.iter().filter_map(|listed| of(&listed.name)).collect())
 }

@@ -1,22 +1,22 @@
-//! Dividing groups with several labels into parts that look like the whole.
+//! Divides groups with several labels into parts with the distribution of the whole.
 //!
 //! Iterative stratification (Sechidis, Tsoumakas, Vlahavas: "On the Stratification of Multi-Label Data", ECML PKDD 2011)
-//! with whole groups (patients, studies) in the place of single examples: a group goes to one part as a whole and counts
-//! with its number of positives of each label. What that leaves uneven is exchanged afterwards ([`local_search`](crate::split::local_search)).
+//! with whole groups (patients, studies) in place of single examples: a group is assigned to one part as a whole, and counts
+//! with its number of positives of each label. Afterwards, [`local_search`](crate::split::local_search) improves the result.
 
 use crate::random::Stream;
 use crate::split::groups::{Group, Target, totals};
 use crate::split::local_search::refine;
 
-/// Assigns each group to one of the parts so that these come as near to their targets, which add up to the whole, as
-/// whole groups allow. Returns the part of each group. A part whose target is no record stays empty.
+/// Assigns each group to a part so that the parts are as near to their targets as whole groups allow. The targets add up to
+/// the whole. Returns the part of each group. A part with a target of 0 records stays empty.
 pub fn partition(groups: &[Group], targets: &[Target], random: &mut Stream) -> Vec<usize> {
     let open: Vec<usize> = (0..targets.len()).filter(|&part| targets[part].records > 0.0).collect();
     let wanted: Vec<&Target> = open.iter().map(|&part| &targets[part]).collect();
     if wanted.len() < 2 {
         return vec![open.first().copied().unwrap_or(0); groups.len()];
     }
-    // Equal groups are told apart by this order alone, so each seed gives another partition.
+    // Equal groups differ only in this order, so that each seed gives another partition.
     let mut order: Vec<usize> = (0..groups.len()).collect();
     random.shuffle(&mut order);
     let shuffled: Vec<&Group> = order.iter().map(|&index| &groups[index]).collect();
@@ -27,12 +27,13 @@ pub fn partition(groups: &[Group], targets: &[Target], random: &mut Stream) -> V
     parts
 }
 
-/// Rarest label first: each of its groups goes to the part of whose target of that label it would fill the least share;
-/// among equals that of records counts, then a seeded draw. Groups with no label left are spread by records alone.
+/// Assigns groups label by label, the rarest first. Each group goes to the part where it fills the smallest share of the
+/// target of that label; then the share of records decides, then a random number. Groups without a label that is left are
+/// assigned by records alone.
 ///
-/// Shares, not counts, are compared: by counts the largest part would get all of the large groups, which come first. And a
-/// group that alone makes up more than half of a target goes to another part, if it can: a finding that it also has would
-/// be beyond repair.
+/// Shares are compared, not counts: by counts, the largest part would get all large groups, which are assigned first. A
+/// group that makes up more than half of a target goes to another part where possible, since the local search could not
+/// correct its other findings.
 fn greedy(groups: &[&Group], targets: &[&Target], random: &mut Stream) -> Vec<usize> {
     let labels = targets[0].positives.len();
     let mut part_of = vec![usize::MAX; groups.len()];
@@ -44,13 +45,13 @@ fn greedy(groups: &[&Group], targets: &[&Target], random: &mut Stream) -> Vec<us
     let mut records = vec![0.0; targets.len()];
     let mut positives = vec![vec![0.0; labels]; targets.len()];
     let mut assign = |index: usize, label: Option<(usize, f64)>, part_of: &mut Vec<usize>, remaining: &mut Vec<f64>| {
-        let share = |held: f64, target: f64| if target > 0.0 { held / target } else { f64::INFINITY };
+        let share = |count: f64, target: f64| if target > 0.0 { count / target } else { f64::INFINITY };
         let filled = |part: usize| {
             let of_label = |(label, count)| share(positives[part][label] + count, targets[part].positives[label]);
             (label.map_or(0.0, of_label), share(records[part] + groups[index].records, targets[part].records))
         };
         let less = |a: (f64, f64), b: (f64, f64)| {
-            // Sums of many shares carry rounding: shares closer than this are equal.
+            // Shares closer than this are equal, since sums of many shares have rounding errors.
             const EQUAL: f64 = 1e-9;
             let equal = a.0 == b.0 || (a.0 - b.0).abs() <= EQUAL;
             if equal { a.1 < b.1 - EQUAL } else { a.0 < b.0 }
@@ -82,7 +83,7 @@ fn greedy(groups: &[&Group], targets: &[&Target], random: &mut Stream) -> Vec<us
             remaining[label] -= count;
         }
     };
-    // Large groups first: they are the hardest to place.
+    // Large groups are assigned first, since they are the hardest to balance.
     let by_size = |indices: &mut Vec<usize>, size: &dyn Fn(usize) -> f64| {
         indices.sort_by(|&a, &b| size(b).total_cmp(&size(a)).then(a.cmp(&b)));
     };
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn every_count_comes_to_the_nearest_whole_number() {
+    fn every_count_is_the_nearest_whole_number() {
         let mut random = Stream::new(&[5]);
         let groups = patients(2000, &mut random);
         let shares = [0.7, 0.1, 0.2];

@@ -1,6 +1,5 @@
-//! Where a split is far from what was asked of it: a set that holds more or fewer records than its share, or a finding that
-//! is more or less frequent in it than it should be. Patients stay whole, so a few patients with many images can be
-//! unable to make a set of 1%.
+//! Warnings about sets of a split that are far from their share of the records, or from the prevalence of a finding.
+//! Patients are not divided, so a few patients with many images may be unable to make a set of 1%.
 
 use std::fmt::{Display, Formatter};
 
@@ -9,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::split::parts::Part;
 use crate::split::types::{SplitOptions, Subset};
 
-/// A set is far from its share of the records where it is off by more than this part of the share.
+/// A set is far from its share of the records where it differs by more than this part of the share.
 pub const SHARE_BOUND: f64 = 0.1;
-/// A finding is far from its prevalence where the positives of a set are off by more than this part of the expected number.
+/// A set is far from the prevalence of a finding where its positives differ by more than this part of the expected number.
 pub const PREVALENCE_BOUND: f64 = 0.25;
-/// A set that is off by no more than this many records is as near to its share as whole records come.
+/// A set that differs by no more than this many records is near to its share: whole records come no nearer.
 pub const NEAREST_RECORDS: f64 = 1.0;
-/// Positives that a set may have too few or too many of in any case: in a small set so few say nothing about a finding.
+/// A set that differs by no more than this many positives is near to a prevalence: in a small set so few mean nothing.
 pub const NEAREST_POSITIVES: f64 = 2.0;
 
 /// A set that is far from its share, or from the prevalence of a finding.
@@ -23,20 +22,20 @@ pub const NEAREST_POSITIVES: f64 = 2.0;
 pub struct SplitWarning {
     /// Name of the set, as in the certificate's parts.
     pub part: String,
-    /// The finding; none where the number of records is meant.
+    /// The finding; `None` for the number of records.
     pub finding: Option<String>,
-    /// Share of the records, or prevalence among the labeled records, that the set should have; 0 to 1.
+    /// Expected share of the records, or prevalence among the labeled records; 0 to 1.
     pub expected: f64,
-    /// What it has.
+    /// Share or prevalence of the set; 0 to 1.
     pub found: f64,
     /// Records of the set, or positives among its labeled records.
     pub count: u64,
-    /// Records that the share is of (all subsets, or train), or labeled records of the set.
+    /// Records that the share refers to (all subsets, or train), or labeled records of the set.
     pub of: u64,
 }
 
 impl SplitWarning {
-    /// A warning where `count` of `of` is too far from a share of the latter.
+    /// A warning where `count` is too far from the expected share of `of`.
     fn of(part: &Part, finding: Option<&str>, expected: f64, (count, of): (u64, u64)) -> Option<Self> {
         let wanted = expected * of as f64;
         let (bound, nearest) =
@@ -53,11 +52,11 @@ impl SplitWarning {
     }
 }
 
-/// The warnings about a split: shares that were asked for, and prevalences of the findings that it balances, of subsets
-/// beside all subsets together (`whole`) and of the ratios' sets beside train.
+/// The warnings about a split: its shares, and the prevalences of the findings that it balances. Subsets are compared with
+/// all subsets together (`whole`), the ratios' sets with train.
 pub(crate) fn warnings(options: &SplitOptions, whole: &Part, subsets: &[Part], ratios: &[Part]) -> Vec<SplitWarning> {
     let mut found = Vec::new();
-    let mut look = |part: &Part, from: &Part, share: Option<f64>| {
+    let mut compare = |part: &Part, from: &Part, share: Option<f64>| {
         let of = (part.records, from.records);
         found.extend(share.and_then(|share| SplitWarning::of(part, None, share, of)));
         for (own, expected) in part.findings.iter().zip(&from.findings) {
@@ -74,18 +73,18 @@ pub(crate) fn warnings(options: &SplitOptions, whole: &Part, subsets: &[Part], r
             Some(Subset::Test) => options.test,
             _ => None,
         };
-        look(part, whole, share);
+        compare(part, whole, share);
     }
     let train = subsets.iter().find(|part| part.name == Subset::Train.name());
-    for (part, percent) in ratios.iter().zip(&options.ratios) {
+    for (part, ratio) in ratios.iter().zip(&options.ratios) {
         if let Some(train) = train {
-            look(part, train, Some(percent / 100.0));
+            compare(part, train, Some(ratio.share()));
         }
     }
     found
 }
 
-/// The warnings in words: a line for the share of a set, and one for all its findings.
+/// The warnings as text: a line for the share of a set, and one for all its findings.
 pub fn lines<'a>(warnings: impl Iterator<Item = &'a SplitWarning>) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut last = None;
@@ -100,7 +99,7 @@ pub fn lines<'a>(warnings: impl Iterator<Item = &'a SplitWarning>) -> Vec<String
     lines
 }
 
-/// A part in words.
+/// A part as text.
 fn set(part: &str) -> String {
     if part.ends_with('%') { format!("the {part} set") } else { part.to_owned() }
 }
@@ -113,10 +112,10 @@ impl Display for SplitWarning {
             write!(f, "{finding} {found:.1}% ({count} of {of}; expected {expected:.1}%)")
         } else {
             let (part, all) = (set(part), if part.ends_with('%') { "training records" } else { "records" });
-            // As many decimals as the share has that was asked for.
+            // As many decimals as the expected share has.
             let expected = format!("{expected:.9}");
             let expected = expected.trim_end_matches('0').trim_end_matches('.');
-            write!(f, "{part} holds {found:.1}% of the {all} ({count} of {of}), not {expected}%")
+            write!(f, "{part} has {found:.1}% of the {all} ({count} of {of}), not {expected}%")
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Writing files so that they are either whole or absent, and their digests.
+//! Atomic writes, locks and digests of local files.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
@@ -9,28 +9,28 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
-/// Largest JSON file (manifest, certificate, tokenizer, notes) that is read into memory.
+/// Largest JSON file (manifest, certificate, tokenizer, notes) that is read into memory, in bytes.
 pub const MAX_JSON_BYTES: u64 = 256 << 20;
 
-/// Largest other file that is read into memory as a whole, such as the table of a split.
+/// Largest other file that is read into memory as a whole, such as the table of a split, in bytes.
 pub const MAX_TABLE_BYTES: u64 = 4 << 30;
 
-/// Name under which a file is written until it is whole.
+/// Name under which a file is written until it is complete.
 pub fn temporary(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".tmp");
     path.with_file_name(name)
 }
 
-/// Writes `bytes` to `path` in one step: a temporary file beside it, synced, then renamed.
+/// Writes a file, whole or not at all: a temporary file beside `path` is written, synced and renamed.
 ///
 /// # Errors
-/// When the place is none for a file, another process writes the same file now, or the system refuses.
+/// When no file can be there, another process is writing the same file, or the system refuses.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     write_with(path, bytes, || ())
 }
 
-/// As [`write_atomic`]. `opened` is called between opening and locking, where a test lets another writer act.
+/// As [`write_atomic`]. `opened` is called between opening and locking; a test runs another writer in it.
 fn write_with(path: &Path, bytes: &[u8], opened: impl FnMut()) -> Result<()> {
     check_place(path)?;
     let temporary = temporary(path);
@@ -38,13 +38,13 @@ fn write_with(path: &Path, bytes: &[u8], opened: impl FnMut()) -> Result<()> {
     let written = file.set_len(0).and_then(|()| file.write_all(bytes)).and_then(|()| file.sync_all());
     let published = written.map_err(Error::io(path)).and_then(|()| publish(&temporary, path));
     if published.is_err() {
-        // The lock is still held, so this is no other writer's file.
+        // The lock is still held, so this is not the file of another writer.
         let _ = fs::remove_file(&temporary);
     }
     published
 }
 
-/// Opens the temporary file of `path`, made where it is missing, and locks it. It is not truncated before it is locked.
+/// Opens or creates the temporary file of `path`, and locks it. It is not truncated before it is locked.
 fn locked(temporary: &Path, path: &Path, mut opened: impl FnMut()) -> Result<File> {
     loop {
         let file = OpenOptions::new().create(true).write(true).truncate(false).open(temporary);
@@ -71,8 +71,8 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Locks a file for this process for as long as it is open; false where another process holds it. On a file system that
-/// has no locks, as some of clusters, nobody is held off.
+/// Locks a file for this process until it is closed; false where another process has locked it. On file systems without
+/// locks, such as some of clusters, it returns true without a lock.
 ///
 /// # Errors
 /// When the system refuses for another reason.
@@ -90,8 +90,11 @@ pub fn lock(file: &File, path: &Path) -> Result<bool> {
     }
 }
 
-/// An error unless a file can take this name: its folder is there, and what stands there now is no device or pipe, which a
-/// rename would replace.
+/// An error unless a file can have this path: its folder exists, and there is no device or pipe, which a rename would
+/// replace.
+///
+/// # Errors
+/// Says what is missing or in the way.
 pub fn check_place(path: &Path) -> Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty())
         && !folder.is_dir()
@@ -99,33 +102,42 @@ pub fn check_place(path: &Path) -> Result<()> {
         return Err(Error::Invalid(format!("{}: the folder {} is missing", path.display(), folder.display())));
     }
     if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
-        return Err(Error::Invalid(format!("{} is no file that could be replaced", path.display())));
+        return Err(Error::Invalid(format!("{} is not a file that can be replaced", path.display())));
     }
     Ok(())
 }
 
-/// Renames a finished temporary file to its name and makes the rename durable.
+/// Renames a complete temporary file to its name and syncs the folder.
+///
+/// # Errors
+/// When the system refuses.
 pub fn publish(temporary: &Path, path: &Path) -> Result<()> {
     fs::rename(temporary, path).map_err(Error::io(path))?;
     sync_folder(parent(path))
 }
 
-/// The folder that holds a file or folder.
+/// The folder that contains a file or folder.
 fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         Some(_) => Path::new("."),
-        // The root holds itself.
+        // The root is its own folder.
         None => path,
     }
 }
 
-/// Makes the entries of a folder durable. The files in it are synced by whoever writes them.
+/// Syncs the entries of a folder, but not the contents of its files.
+///
+/// # Errors
+/// When the system refuses.
 pub fn sync_folder(folder: &Path) -> Result<()> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io(folder))
 }
 
-/// Makes a folder, with those above it that are missing, and makes each new one durable.
+/// Creates a folder with those above it that are missing, and syncs each new one.
+///
+/// # Errors
+/// When the system refuses.
 pub fn make_folder(path: &Path) -> Result<()> {
     let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
     let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
@@ -133,18 +145,21 @@ pub fn make_folder(path: &Path) -> Result<()> {
     missing.into_iter().try_for_each(|folder| sync_folder(parent(folder)))
 }
 
-/// Opens a regular file. Opening a pipe would wait for a writer, and a device may have no end.
+/// Opens a regular file, and nothing else: a pipe would wait for a writer, and a device may be endless.
+///
+/// # Errors
+/// Those of the operating system, and when it is not a regular file.
 pub fn open(path: &Path) -> io::Result<File> {
     if fs::metadata(path)?.is_file() {
         return File::open(path);
     }
-    Err(io::Error::new(ErrorKind::InvalidInput, "it is no regular file"))
+    Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"))
 }
 
 /// Reads a regular file of at most `most` bytes.
 ///
 /// # Errors
-/// Those of the operating system, what is no regular file, and a larger file.
+/// Those of the operating system, and when it is not a regular file or is larger.
 pub fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
     let work = || -> io::Result<Vec<u8>> {
         let file = open(path)?;
@@ -158,39 +173,54 @@ pub fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
     work().map_err(Error::io(path))
 }
 
-/// An error where a file that is read as a whole has more than `most` bytes.
+/// An error where a file has more than `most` bytes.
 pub(crate) fn check_size(bytes: u64, most: u64) -> io::Result<()> {
     if bytes <= most {
         return Ok(());
     }
-    let message = format!("it has {bytes} bytes, and such a file has {most} at most");
+    let message = format!("it has {bytes} bytes, the limit is {most}");
     Err(io::Error::new(ErrorKind::InvalidData, message))
 }
 
-/// Reads a regular text file of at most [`MAX_TABLE_BYTES`], as UTF-8.
+/// Reads a regular UTF-8 text file of at most [`MAX_TABLE_BYTES`].
+///
+/// # Errors
+/// As [`read`], and when it is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
     let invalid = |_| Error::io(path)(io::Error::new(ErrorKind::InvalidData, "it is not UTF-8 text"));
     String::from_utf8(read(path, MAX_TABLE_BYTES)?).map_err(invalid)
 }
 
-/// Writes a value as indented JSON, in one step.
+/// Writes a value as indented JSON, whole or not at all.
+///
+/// # Errors
+/// As [`write_atomic`].
 pub fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<()> {
     write_atomic(path, &json(value).map_err(Error::json(path))?)
 }
 
-/// A value as indented JSON, as it is written.
+/// A value as indented JSON with a newline at the end.
+///
+/// # Errors
+/// When it cannot be serialized.
 pub fn json<T: serde::Serialize>(value: &T) -> serde_json::Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(value)?;
     text.push(b'\n');
     Ok(text)
 }
 
-/// Reads a JSON file.
+/// Reads a JSON file of at most [`MAX_JSON_BYTES`].
+///
+/// # Errors
+/// As [`read`], and when it is not a `T`.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_slice(&read(path, MAX_JSON_BYTES)?).map_err(Error::json(path))
 }
 
 /// SHA-256 of a file, lower-case hexadecimal.
+///
+/// # Errors
+/// When it cannot be read, or is not a regular file.
 pub fn sha256(path: &Path) -> Result<String> {
     let mut file = open(path).map_err(Error::io(path))?;
     let mut digest = Sha256::new();
@@ -203,7 +233,7 @@ pub fn sha256(path: &Path) -> Result<String> {
     }
 }
 
-/// Lower-case hexadecimal of some bytes.
+/// Bytes as lower-case hexadecimal text.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -223,8 +253,8 @@ mod tests {
         assert!(refused.ends_with("a.json: another process writes it now"), "{refused}");
         assert_eq!(fs::read(&path).expect("a file"), b"first");
         drop(other);
-        // What a killed writer left is no obstacle, and nothing of it stays.
-        fs::write(temporary(&path), "much longer than what comes").expect("written");
+        // The file of a killed writer is replaced, and nothing of it is left.
+        fs::write(temporary(&path), "much longer than the next text").expect("written");
         write_atomic(&path, b"third").expect("written");
         assert_eq!(fs::read(&path).expect("a file"), b"third");
         assert!(!temporary(&path).exists());
@@ -232,7 +262,7 @@ mod tests {
 
     /// Each writer either publishes all of its bytes or is refused, and a published file never changes.
     #[test]
-    fn racing_writers_never_damage_what_is_published() {
+    fn concurrent_writers_never_damage_a_published_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("split.parquet");
         let contents = [vec![b'a'; 40_000], vec![b'b'; 70_000]];
@@ -249,8 +279,8 @@ mod tests {
                                 assert!(error.to_string().ends_with("another process writes it now"), "{error}");
                             }
                         }
-                        let found = fs::read(path).unwrap_or_else(|_| content.clone());
-                        damaged.fetch_add(usize::from(!whole(&found)), std::sync::atomic::Ordering::Relaxed);
+                        let published = fs::read(path).unwrap_or_else(|_| content.clone());
+                        damaged.fetch_add(usize::from(!whole(&published)), std::sync::atomic::Ordering::Relaxed);
                     }
                 });
             }
@@ -261,10 +291,10 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_whose_file_was_published_meanwhile_takes_another_one() {
+    fn a_writer_whose_file_was_published_before_its_lock_opens_another_one() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.json");
-        // Another writer publishes the very file that this one has opened and not locked yet.
+        // Another writer publishes the file that this one has opened but not locked.
         let mut published = None;
         let other = || {
             if published.is_none() {
@@ -277,7 +307,7 @@ mod tests {
         assert_eq!(fs::read(&path).expect("a file"), b"late");
         let mut text = String::new();
         published.expect("published").read_to_string(&mut text).expect("read");
-        assert_eq!(text, "published", "what is published never changes");
+        assert_eq!(text, "published", "a published file never changes");
     }
 
     #[test]
@@ -286,14 +316,17 @@ mod tests {
         let pipe = folder.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
         for path in [pipe.as_path(), Path::new("/dev/zero")] {
-            let told = read(path, MAX_JSON_BYTES).unwrap_err().to_string();
-            assert!(told.contains(&path.display().to_string()) && told.contains("no regular file"), "{told}");
+            let message = read(path, MAX_JSON_BYTES).unwrap_err().to_string();
+            assert!(
+                message.contains(&path.display().to_string()) && message.contains("not a regular file"),
+                "{message}"
+            );
             assert!(sha256(path).is_err());
         }
         let large = folder.path().join("large.json");
         File::create(&large).and_then(|file| file.set_len(1 << 40)).expect("a sparse file");
-        let told = read(&large, MAX_JSON_BYTES).unwrap_err().to_string();
-        assert!(told.contains("large.json") && told.contains("1099511627776 bytes"), "{told}");
+        let message = read(&large, MAX_JSON_BYTES).unwrap_err().to_string();
+        assert!(message.contains("large.json") && message.contains("1099511627776 bytes"), "{message}");
         let made = folder.path().join("a/b/c");
         make_folder(&made).expect("made");
         make_folder(&made).expect("there already");

@@ -1,5 +1,17 @@
-//! Where a dataset is: a local folder or an object store; atomic writes and locks.
+//! Where a dataset is stored: a local folder or an object store; atomic writes, locks, retries.
 
 pub mod files;
-pub(crate) mod retry;
+pub(crate) mod folder;
+pub(crate) mod location;
+#[cfg(feature = "cloud")]
+pub(crate) mod providers;
+#[cfg(feature = "cloud")]
+pub(crate) mod remote;
+#[cfg(feature = "cloud")]
+pub(crate) mod request_errors;
+#[cfg(feature = "cloud")]
+pub mod retry;
 pub mod storage;
+pub(crate) mod stored_file;
+#[cfg(feature = "cloud")]
+pub(crate) mod upload;

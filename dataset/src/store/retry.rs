@@ -1,18 +1,18 @@
-//! Requests to an object store that are made again: for how long, and after which errors.
+//! How long failed requests to an object store are repeated.
 //!
-//! The retries of `object_store` are off. They count tries, so that an outage of a second uses them up, and they do not
-//! cover a body or a listing that is cut off.
+//! The retries of `object_store` are switched off: they count tries, so that an outage of a second uses them up, and they
+//! do not cover a body or a listing that is cut off.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::error::StoreFault;
 
-/// Environment variable with the time, in seconds, for which a failing request is made again.
+/// Environment variable with the time, in seconds, for which a failing request is repeated.
 pub const TIMEOUT_VARIABLE: &str = "MRM_STORE_TIMEOUT";
-/// That time where the variable is not set.
+/// Default of [`TIMEOUT_VARIABLE`].
 const TIMEOUT: Duration = Duration::from_mins(2);
 /// The longest time that can be set.
 const MAX_TIMEOUT: f64 = 86_400.0;
@@ -23,17 +23,31 @@ const MAX_WAIT: Duration = Duration::from_secs(10);
 /// Time after which a request that still fails is reported.
 const REPORT_AFTER: Duration = Duration::from_secs(5);
 
-/// Time between two looks at [`ending`] during a wait.
-const LOOK: Duration = Duration::from_millis(200);
+/// Time between two checks of [`ending`] during a wait.
+const CHECK: Duration = Duration::from_millis(200);
 
-/// A flag that a program sets, in a signal handler for example, when it is about to end: requests that fail from then on
-/// are not made again, so that nothing waits for a store that is away.
+/// A flag that a program sets when it is about to end, in a signal handler for example. Requests that fail from then on
+/// are not repeated, so that the program does not wait for a store that is unreachable.
 pub fn ending() -> Arc<AtomicBool> {
     static ENDING: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
     ENDING.clone()
 }
 
-/// How long a failing request is made again.
+static REPORT: OnceLock<fn(&str)> = OnceLock::new();
+
+/// Sets what is called, with one line of text, when a request has failed for five seconds and is repeated further. Without
+/// it nothing is reported. The first call counts.
+pub fn report_with(report: fn(&str)) {
+    let _ = REPORT.set(report);
+}
+
+pub(crate) fn report(line: &str) {
+    if let Some(report) = REPORT.get() {
+        report(line);
+    }
+}
+
+/// How long a failing request is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Retry {
     timeout: Duration,
@@ -48,8 +62,8 @@ impl Retry {
         timeout.map(|timeout| Self { timeout }).ok_or_else(|| StoreFault::Timeout(value.to_owned()))
     }
 
-    /// Makes a request until it succeeds, fails with an error that is not `transient`, or has failed for too long. Where
-    /// this takes a while, `report` gets the error and the time left, once.
+    /// Makes a request until it succeeds, fails with an error that is not `transient`, or has failed for too long. After
+    /// [`REPORT_AFTER`], `report` gets the error and the time left, once.
     pub async fn run<T, E, F: Future<Output = Result<T, E>>>(
         self,
         request: impl Fn() -> F,
@@ -79,25 +93,11 @@ impl Retry {
                 }
                 match until.saturating_duration_since(Instant::now()) {
                     Duration::ZERO => break,
-                    rest => tokio::time::sleep(rest.min(LOOK)).await,
+                    rest => tokio::time::sleep(rest.min(CHECK)).await,
                 }
             }
             wait = (wait * 2).min(MAX_WAIT);
         }
-    }
-}
-
-/// Whether the same request may succeed later: there was no connection or no answer, the answer was cut off, or the store
-/// said that it is overloaded or broken. `text` is the error with all its causes.
-pub(crate) fn is_transient(error: &object_store::Error, text: &str) -> bool {
-    if !matches!(error, object_store::Error::Generic { .. }) {
-        return false;
-    }
-    // The library says the status in words only.
-    let status = text.split_once("status code: ").and_then(|(_, rest)| rest.get(..3)?.parse::<u16>().ok());
-    match status {
-        Some(status) => status >= 500 || matches!(status, 408 | 429),
-        None => !text.contains("Received redirect"),
     }
 }
 
@@ -129,18 +129,5 @@ mod tests {
         for odd in ["", "-1", "soon", "1e300", "NaN"] {
             assert_eq!(Retry::parse(Some(odd)), Err(StoreFault::Timeout(odd.to_owned())));
         }
-    }
-
-    #[test]
-    fn refusals_are_final_and_outages_are_not() {
-        let error = |text: &str| object_store::Error::Generic { store: "S3", source: text.to_owned().into() };
-        let transient = |text: &str| is_transient(&error(text), text);
-        assert!(transient("error sending request: connection refused"));
-        assert!(transient("Server returned non-2xx status code: 503 Service Unavailable: "));
-        assert!(transient("Server returned non-2xx status code: 429 Too Many Requests: "));
-        assert!(!transient("Server returned non-2xx status code: 400 Bad Request: "));
-        assert!(!transient("Received redirect without LOCATION"));
-        let missing = object_store::Error::NotFound { path: "x".to_owned(), source: "x".into() };
-        assert!(!is_transient(&missing, "x"));
     }
 }

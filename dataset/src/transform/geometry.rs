@@ -1,32 +1,34 @@
-//! Where the pixels of a transformed image come from, so that masks and boxes go the same way as the image.
+//! Which pixels of a stored image a transformed image shows, so that masks and boxes are transformed as the image.
 
 use crate::transform::resample::Rectangle;
 
-/// Class of a mask's pixel that nothing is known of: beside the image, or of an image without a mask.
+/// Class of a pixel that is beside the image, or whose image has no mask.
 pub const IGNORED: u8 = 255;
 
-/// A drawn transform: a part of the stored image, resized, of which an output of `size` × `size` is cut.
+/// A transform with its random choices made: a part of the stored image is resized, and an output of `size` × `size`
+/// pixels is cut from that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
-    /// The part that is taken, in pixels of the stored image.
+    /// The part, in pixels of the stored image.
     pub part: Rectangle,
-    /// Width and height that it is resized to.
+    /// Width and height that the part is resized to.
     pub resized: (u32, u32),
-    /// Corner (x, y) of the output in the resized picture; negative where the output begins beside it.
+    /// Upper left corner (x, y) of the output in the resized part; negative where the output begins beside it.
     pub corner: (i64, i64),
-    /// Whether the output is mirrored, left to right.
+    /// Whether the output is flipped left to right.
     pub flip: bool,
-    /// Side of the output.
+    /// Side of the output in pixels.
     pub size: u32,
 }
 
-/// The pixels of an output axis that show the picture, and where they begin in it.
+/// The pixels of an output axis that show the resized part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Visible {
     /// First output pixel.
     pub start: usize,
-    /// Its pixel in the resized picture.
+    /// The pixel of the resized part that it shows.
     pub from: usize,
+    /// Number of pixels.
     pub length: usize,
 }
 
@@ -37,23 +39,23 @@ impl Geometry {
         Visible { start: start as usize, from: (start + corner) as usize, length: (end - start) as usize }
     }
 
-    /// Output columns that show the picture, before it is mirrored.
+    /// Output columns that show the resized part, before the flip.
     pub fn columns(&self) -> Visible {
         self.visible(self.corner.0, self.resized.0)
     }
 
-    /// Output rows that show the picture.
+    /// Output rows that show the resized part.
     pub fn rows(&self) -> Visible {
         self.visible(self.corner.1, self.resized.1)
     }
 
-    /// Where a run of output columns lies once the output is mirrored, if it is.
+    /// First column of a range of output columns after the flip, where there is one.
     pub fn mirrored(&self, start: usize, length: usize) -> usize {
         if self.flip { self.size as usize - start - length } else { start }
     }
 
-    /// Brings a mask of the stored image (row-major, `width` pixels a row) into the output, `[size, size]`: the class of
-    /// the pixel under each output pixel's center, as Pillow's nearest neighbor; [`IGNORED`] beside the image.
+    /// Transforms a mask of the stored image (row-major, `width` pixels in each row) into `out` `[size, size]`: each pixel
+    /// has the class of the pixel under its center, as Pillow's nearest neighbor; [`IGNORED`] beside the image.
     pub fn mask(&self, mask: &[u8], width: usize, out: &mut [u8]) {
         out.fill(IGNORED);
         let (rows, columns) = (self.rows(), self.columns());
@@ -75,23 +77,23 @@ impl Geometry {
         }
     }
 
-    /// Brings a rectangle (x, y, width, height) of the stored image into the output, cut at its edges and those of the
-    /// picture; `None` where nothing of it is left.
+    /// Transforms a rectangle (x, y, width, height) of the stored image into the output, clipped to the output and the
+    /// image; `None` where nothing of it is left.
     pub fn rectangle(&self, [x, y, width, height]: [f32; 4]) -> Option<[f32; 4]> {
         let axis = |low: f32, length: f32, part: (u32, u32), resized: u32, corner: i64| {
             let scale = f64::from(resized) / f64::from(part.1);
             let place = |edge: f64| {
-                let inside = ((edge - f64::from(part.0)) * scale).clamp(0.0, f64::from(resized));
-                (inside - corner as f64).clamp(0.0, f64::from(self.size))
+                let resized_edge = ((edge - f64::from(part.0)) * scale).clamp(0.0, f64::from(resized));
+                (resized_edge - corner as f64).clamp(0.0, f64::from(self.size))
             };
             (place(f64::from(low)), place(f64::from(low) + f64::from(length)))
         };
         let part = self.part;
         let (left, right) = axis(x, width, (part.left, part.width), self.resized.0, self.corner.0);
         let (top, bottom) = axis(y, height, (part.top, part.height), self.resized.1, self.corner.1);
-        let left_now = if self.flip { f64::from(self.size) - right } else { left };
-        let found = [left_now, top, right - left, bottom - top].map(|value| value as f32);
-        (found[2] > 0.0 && found[3] > 0.0).then_some(found)
+        let x = if self.flip { f64::from(self.size) - right } else { left };
+        let output = [x, top, right - left, bottom - top].map(|value| value as f32);
+        (output[2] > 0.0 && output[3] > 0.0).then_some(output)
     }
 }
 
@@ -106,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_box_and_its_drawn_mask_stay_together() {
-        // A 20 × 10 picture in which the box (6, 3)…(9, 5) is drawn.
+        // A 20 × 10 image with the box (6, 3)…(9, 5).
         let mut mask = vec![0; 200];
         (3..5).for_each(|y| mask[y * 20 + 6..y * 20 + 9].fill(1));
         for flip in [false, true] {

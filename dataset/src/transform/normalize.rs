@@ -1,9 +1,9 @@
-//! From gray levels to normalized floats, a row at a time: `level · gain + offset`.
+//! Normalizes gray levels to floats, a row at a time: `level · gain + offset`.
 //!
-//! A batch of large images does not fit the caches, and is next read by a model. Its rows are therefore streamed past
-//! the caches where their address allows it: otherwise each line of memory would be read only to be overwritten.
+//! A batch of large images does not fit into the caches of the processor. Its rows are therefore written past the caches
+//! where their address allows it: otherwise each line of memory would be read before it is overwritten.
 
-/// The two numbers that normalize a gray level.
+/// The gain and offset that normalize gray levels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normalize {
     gain: f32,
@@ -11,17 +11,18 @@ pub struct Normalize {
 }
 
 impl Normalize {
-    /// From the mean and standard deviation of pixels in 0..1.
+    /// From the mean and standard deviation of pixels, which are 0 to 1.
     pub fn new(mean: f32, std: f32) -> Self {
         Self { gain: 1.0 / (255.0 * std), offset: -mean / std }
     }
 
-    /// One gray level.
+    /// Normalizes one gray level.
     pub fn level(self, level: u8) -> f32 {
         f32::from(level) * self.gain + self.offset
     }
 
-    /// A row of gray levels into floats of the same length. All forms compute the same numbers.
+    /// Normalizes a row of gray levels into floats of the same length. The AVX2 and the portable form compute the same
+    /// numbers.
     pub fn row(self, levels: &[u8], out: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
         if std::arch::is_x86_feature_detected!("avx2") {
@@ -31,7 +32,7 @@ impl Normalize {
         levels.iter().zip(out).for_each(|(&level, out)| *out = self.level(level));
     }
 
-    /// To be called behind the last row, before another thread may look at the rows.
+    /// Must be called after the last row, before another thread reads the rows.
     pub fn finish() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: every x86-64 processor has this fence.
@@ -53,7 +54,7 @@ mod avx2 {
 
     /// Floats of one step.
     const STEP: usize = 8;
-    /// What a streamed store asks of its address.
+    /// Alignment of a streamed store in bytes.
     const ALIGNED: usize = 16;
 
     #[target_feature(enable = "avx2")]
@@ -63,7 +64,7 @@ mod avx2 {
         let (eights, rest) = levels.as_chunks::<STEP>();
         let (out, out_rest) = out.as_chunks_mut::<STEP>();
         for (levels, out) in eights.iter().zip(out) {
-            // SAFETY: eight bytes are read, eight floats written; steps of 32 bytes keep the address aligned.
+            // SAFETY: eight bytes are read and eight floats written. Steps of 32 bytes keep the address aligned.
             unsafe {
                 let levels = _mm256_cvtepu8_epi32(_mm_loadl_epi64(levels.as_ptr().cast::<__m128i>()));
                 let floats = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(levels), gain), offset);

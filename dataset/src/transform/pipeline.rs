@@ -1,7 +1,7 @@
 //! Augmentation with torchvision's parameters and Pillow's filters, from stored gray bytes to normalized floats.
 //!
-//! A transform is drawn first ([`Transform::geometry`]) and applied then ([`Transform::apply`]), so that masks and boxes
-//! can follow it.
+//! The random choices are made first ([`Transform::geometry`]) and applied then ([`Transform::apply`]), so that they can be
+//! applied to masks and boxes, too.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,44 +11,57 @@ use crate::transform::geometry::Geometry;
 use crate::transform::normalize::Normalize;
 use crate::transform::resample::{Filter, Rectangle, Resample, Source};
 
-/// Mean and standard deviation of the recipe, for pixels in 0..1.
+/// Mean and standard deviation of the recipe, for pixels from 0 to 1.
 pub(crate) const RECIPE_MEAN: f32 = 0.4978;
 pub(crate) const RECIPE_STD: f32 = 0.2449;
 
-/// Draws of a crop before RandomResizedCrop falls back to the center, as torchvision does.
+/// Attempts at a random crop before the center is used, as in torchvision.
 const CROP_ATTEMPTS: usize = 10;
 
 /// Smallest and largest aspect ratio (width over height) of a random crop, torchvision's default.
 pub const ASPECT: (f64, f64) = (3.0 / 4.0, 4.0 / 3.0);
 
-/// Which part of the image is taken, and how it fills the output.
+/// Which part of an image is used, and how it is fitted into the output.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Crop {
-    /// torchvision's RandomResizedCrop: share of the area, aspect ratio ([`ASPECT`] by default).
-    RandomResized { scale: (f64, f64), aspect: (f64, f64) },
-    /// torchvision's Resize of the shorter side, then CenterCrop; black beside a picture smaller than the output.
-    Center { shorter: u32 },
-    /// The longer side to the output's, the picture in the middle, black beside it.
+    /// torchvision's `RandomResizedCrop`.
+    RandomResized {
+        /// Smallest and largest share of the area.
+        scale: (f64, f64),
+        /// Smallest and largest aspect ratio, width over height; [`ASPECT`] by default.
+        aspect: (f64, f64),
+    },
+    /// torchvision's `Resize`, then `CenterCrop`; black beside an image smaller than the output.
+    Center {
+        /// Length that the shorter side is resized to, in pixels.
+        shorter: u32,
+    },
+    /// Resizes the longer side to the output's, with the image in the middle and black beside it.
     Pad,
-    /// Both sides to the output's, whatever the aspect.
+    /// Resizes both sides to the output's, whatever the aspect ratio.
     Stretch,
 }
 
-/// From a stored image to a model's input of `size` × `size`.
+/// A transform from a stored image to a model's input of `size` × `size` pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Transform {
+    /// Which part of the image is used.
     pub crop: Crop,
+    /// Side of the output in pixels.
     pub size: u32,
+    /// Filter of the resampling.
     pub filter: Filter,
     /// Probability of a horizontal flip.
     pub flip: f64,
+    /// Mean of the pixels, 0 to 1, which becomes 0.
     pub mean: f32,
+    /// Standard deviation of the pixels, which becomes 1.
     pub std: f32,
 }
 
 impl Transform {
-    /// Pre-training augmentation of the recipe: scale (0.2, 1), bicubic, flip.
+    /// Pre-training augmentation of the recipe: random crops of scale (0.2, 1), bicubic, flips.
     pub fn pretrain(size: u32) -> Self {
         Self {
             crop: Crop::RandomResized { scale: (0.2, 1.0), aspect: ASPECT },
@@ -60,19 +73,20 @@ impl Transform {
         }
     }
 
-    /// Fine-tuning augmentation of the recipe: scale (0.08, 1), bilinear, flip.
+    /// Fine-tuning augmentation of the recipe: random crops of scale (0.08, 1), bilinear, flips.
     pub fn finetune(size: u32) -> Self {
         let crop = Crop::RandomResized { scale: (0.08, 1.0), aspect: ASPECT };
         Self { crop, filter: Filter::Bilinear, ..Self::pretrain(size) }
     }
 
-    /// Evaluation: shorter side to `size`, center crop, no flip.
+    /// Evaluation: the shorter side is resized to `size`, then the center is cropped; no flips.
     pub fn evaluate(size: u32) -> Self {
         Self { crop: Crop::Center { shorter: size }, filter: Filter::Bilinear, flip: 0.0, ..Self::pretrain(size) }
     }
 }
 
-/// torchvision's `RandomResizedCrop.get_params`.
+/// A random crop of an image of this width and height, by torchvision's `RandomResizedCrop.get_params`. `scale` and the
+/// aspect ratio are ranges, as in [`Crop::RandomResized`].
 pub fn random_resized_crop(
     (width, height): (u32, u32),
     scale: (f64, f64),
@@ -104,18 +118,18 @@ pub fn random_resized_crop(
 }
 
 impl Transform {
-    /// Draws the transform of an image of these sides.
+    /// Makes the random choices for an image of this width and height, in pixels.
     ///
     /// # Errors
-    /// When a side or the output's is zero.
+    /// When a side of the image or the output is zero.
     pub fn geometry(&self, width: u32, height: u32, random: &mut Stream) -> Result<Geometry> {
         let size = self.size;
         if width == 0 || height == 0 || size == 0 {
             return Err(Error::Invalid(format!("an image of {width}×{height} pixels to {size}×{size}")));
         }
-        // The longer or shorter side takes this length, the other one follows.
+        // The other side of an image whose side `by` is resized to `side`.
         let scaled = |side: u32, length: u32, by: u32| (u64::from(length) * u64::from(side) / u64::from(by)) as u32;
-        // torchvision's CenterCrop: half of what is missing, rounded down, is padded before the picture.
+        // torchvision's CenterCrop: half of the missing pixels, rounded down, are padded before the image.
         let middle = |resized: u32| match resized.checked_sub(size) {
             Some(beyond) => (f64::from(beyond) / 2.0).round_ties_even() as i64,
             None => -i64::from((size - resized) / 2),
@@ -135,10 +149,10 @@ impl Transform {
         Ok(Geometry { part, resized, corner: (middle(resized.0), middle(resized.1)), flip, size })
     }
 
-    /// Applies a drawn transform to its image. `out` has shape `[size, size]`.
+    /// Transforms an image by the choices that were made for it. `out` has shape `[size, size]`.
     ///
     /// # Errors
-    /// When the image is not the one that the transform was drawn for.
+    /// When the image has another size than the one of the choices.
     pub fn apply(&self, source: Source, geometry: &Geometry, scratch: &mut Resample, out: &mut [f32]) -> Result<()> {
         let normalize = Normalize::new(self.mean, self.std);
         let (rows, columns, size) = (geometry.rows(), geometry.columns(), geometry.size as usize);
@@ -176,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn crops_keep_torchvisions_rule() {
+    fn random_crops_have_torchvisions_distribution() {
         let mut random = Stream::new(&[3]);
         let (mut areas, n) = (0.0, 20_000);
         for _ in 0..n {

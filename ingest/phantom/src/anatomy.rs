@@ -1,4 +1,4 @@
-//! The body's parameters and its outlines, seen from the front: what `frontal` fills in and `findings` draws upon.
+//! The body's parameters and its outlines, seen from the front: `frontal` fills them in, and `findings` draws on them.
 
 use rand::Rng;
 use rand_distr::{Distribution, Normal};
@@ -16,7 +16,7 @@ pub struct Lung {
     pub width: f32,
     /// Height of the diaphragm's dome.
     pub dome: f32,
-    /// How far the costophrenic angle lies below the dome.
+    /// Distance of the costophrenic angle below the dome.
     pub sulcus: f32,
     /// Half width of the mediastinum on this side.
     pub medial: f32,
@@ -54,15 +54,14 @@ impl Lung {
     }
 }
 
-/// All parameters of one frontal picture's anatomy.
+/// All parameters of one frontal image's anatomy.
 #[derive(Clone, Debug)]
-#[allow(missing_docs)]
 pub struct Anatomy {
     /// Right and left lung.
     pub lungs: [Lung; 2],
     /// Width of the heart over the inner width of the chest.
     pub heart_ratio: f32,
-    /// How far the heart lies to the left, from -1 to 1.
+    /// Shift of the heart to the left, from -1 to 1.
     pub heart_lean: f32,
     pub aortic_knob: f32,
     /// Shift of the mediastinum by a turned patient.
@@ -203,7 +202,7 @@ impl Anatomy {
         self.lungs[0].height(0.4)
     }
 
-    /// The hilum at this sign of x; the left one stands a little higher.
+    /// The hilum at this sign of x; the left one is a little higher.
     pub fn hilum(&self, sign: f32) -> Point {
         let lung = self.lung(sign);
         (sign * (lung.medial + 0.09) + self.turn, lung.height(if sign > 0.0 { 0.46 } else { 0.5 }))
@@ -227,7 +226,7 @@ impl Anatomy {
         (lung.lateral(y) - x.abs()).min(x.abs() - mediastinal).min(lung.diaphragm(x.abs()) - y)
     }
 
-    /// How much of the heart and great vessels stands at a point, 0 to 1.
+    /// Share of the heart and great vessels at a point, 0 to 1.
     pub fn heart(&self, (x, y): Point) -> f32 {
         let total = self.heart_ratio * 2.0 * 0.95;
         let x = x - self.turn - 0.05 * self.heart_lean * total;
@@ -271,7 +270,7 @@ impl Anatomy {
     }
 }
 
-/// The signs of a side and whether the finding stands on them.
+/// Whether a side includes this sign of x.
 pub fn on(side: Side, sign: f32) -> bool {
     side.signs().contains(&sign)
 }

@@ -1,7 +1,7 @@
 //! Raster primitives in body coordinates: the frame that maps a body onto pixels, strokes, spots and textures.
 //!
 //! One body unit is half the inner width of the chest, about 14 cm; x grows to the patient's left (the image's right),
-//! y grows downwards from the lung apex. Nothing here knows anatomy.
+//! y grows downwards from the lung apex. This module does not depend on the anatomy.
 
 use std::sync::LazyLock;
 
@@ -14,12 +14,12 @@ pub const CM: f32 = 1.0 / 14.0;
 /// A point in body coordinates, or in pixels where a function says so.
 pub type Point = (f32, f32);
 
-/// Where the body stands on the picture: a rotation, a scale and a shift.
+/// Position of the body on the image: a rotation, a scale and a shift.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame {
-    /// Width of the picture in pixels.
+    /// Width of the image in pixels.
     pub width: usize,
-    /// Height of the picture in pixels.
+    /// Height of the image in pixels.
     pub height: usize,
     /// Pixels in one body unit.
     pub scale: f32,
@@ -30,7 +30,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// A picture of `width` by `height` pixels with the body's point `center` in its middle, turned by `angle` radians.
+    /// An image of `width` by `height` pixels with the body's point `center` in its middle, turned by `angle` radians.
     pub fn new(width: usize, height: usize, scale: f32, angle: f32, center: Point) -> Self {
         let origin = (width as f32 / 2.0 - 0.5, height as f32 / 2.0 - 0.5);
         Self { width, height, scale, cos: angle.cos(), sin: angle.sin(), center, origin }
@@ -76,7 +76,7 @@ impl Frame {
     }
 }
 
-/// An inclusive box of pixels inside a picture.
+/// An inclusive box of pixels inside an image.
 #[derive(Clone, Copy)]
 struct Area {
     left: usize,
@@ -86,7 +86,7 @@ struct Area {
 }
 
 impl Area {
-    /// The box around two pixel positions, grown by `margin` pixels; `None` where it misses the picture.
+    /// The box around two pixel positions, grown by `margin` pixels; `None` where it misses the image.
     fn around(frame: &Frame, a: Point, b: Point, margin: f32) -> Option<Self> {
         let low = |a: f32, b: f32| (a.min(b) - margin).floor().max(0.0);
         let high = |a: f32, b: f32, size: usize| (a.max(b) + margin).ceil().min(size as f32 - 1.0);
@@ -123,7 +123,7 @@ pub enum Profile {
     Soft,
 }
 
-/// A layer of the picture: one value a pixel, added to by strokes and spots.
+/// A layer of the image: one value a pixel, added to by strokes and spots.
 #[derive(Clone, Debug)]
 pub struct Layer {
     /// The values, row by row.
@@ -262,7 +262,7 @@ pub fn spline(points: &[Point]) -> Vec<Point> {
 const CLOUD: usize = 256;
 const GRAIN: usize = 512;
 
-/// Seamless cloud texture of mean 0 and values about -1 to 1: made once, read at any place and scale.
+/// Seamless cloud texture of mean 0 and values about -1 to 1. It is made once and read at any place and scale.
 static CLOUDS: LazyLock<Vec<f32>> = LazyLock::new(|| {
     let mut random = ChaCha8Rng::seed_from_u64(0x000C_10D5);
     let mut tile = vec![0.0; CLOUD * CLOUD];
@@ -297,7 +297,7 @@ static GRAINS: LazyLock<Vec<f32>> = LazyLock::new(|| {
         .collect()
 });
 
-/// A place in the endless textures, so that no two pictures share one.
+/// A random offset into the periodic textures, so that images do not share their texture.
 #[derive(Clone, Copy, Debug)]
 pub struct Texture {
     shift: (usize, usize),
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn strokes_outside_the_picture_are_harmless() {
+    fn strokes_outside_of_the_image_are_ignored() {
         let mut layer = Layer::new(Frame::new(32, 32, 16.0, 0.0, (0.0, 0.0)));
         layer.stroke(&[(9.0, 9.0), (10.0, 9.0)], (0.1, 0.1), Profile::Soft, 1.0);
         layer.disc((9.0, 9.0), 0.5, 0.1, 1.0);

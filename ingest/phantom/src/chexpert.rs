@@ -10,9 +10,9 @@ use crate::disease::Kind;
 use crate::patient::{Image, Patient, Sex, Study, Subset, View};
 use crate::report::{self, Report};
 use crate::table::{Table, label};
-use crate::{Error, Summary, film, write_file};
+use crate::{Error, Summary, radiograph, write_file};
 
-/// The release's own folder, with which the tables' paths begin.
+/// The folder of the release; the paths in the tables begin with it.
 const ROOT: &str = "CheXpert-v1.0-small";
 
 /// Columns of `train.csv` and `valid.csv`.
@@ -38,7 +38,7 @@ pub const COLUMNS: [&str; 19] = [
     "Support Devices",
 ];
 
-/// Writes the whole set; files that stand already are complete and stay.
+/// Writes the whole set. Files that exist are complete and are kept.
 pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
     let studies: Vec<Entry> = plan.iter().flat_map(Entry::all).collect();
     let reports = studies
@@ -46,7 +46,7 @@ pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Syn
         .map(|entry| {
             entry.write(out)?;
             progress(1);
-            Ok(report::write(entry.patient, entry.study, &film::anatomy(entry.patient, entry.study)))
+            Ok(report::write(entry.patient, entry.study, &radiograph::anatomy(entry.patient, entry.study)))
         })
         .collect::<Result<Vec<Report>, Error>>()?;
     for part in ["train", "valid"] {
@@ -72,12 +72,12 @@ impl<'a> Entry<'a> {
         patient.studies.iter().enumerate().map(move |(i, study)| Self { patient, study, number: i + 1 })
     }
 
-    /// The official validation set is small; all others train.
+    /// The part of the data set: validation patients are in `valid`, all others in `train`.
     fn part(&self) -> &'static str {
         if self.patient.subset == Subset::Validate { "valid" } else { "train" }
     }
 
-    /// Paths below OUT, beside the pictures.
+    /// Paths below OUT, beside the images.
     fn images(&self) -> impl Iterator<Item = (String, &Image)> {
         let folder = format!("{ROOT}/{}/patient{:05}/study{}", self.part(), self.patient.index + 1, self.number);
         self.study.images.iter().enumerate().map(move |(i, image)| {
@@ -90,16 +90,17 @@ impl<'a> Entry<'a> {
         for (name, image) in self.images() {
             let path = out.join(name);
             if !path.is_file() {
-                let picture: GrayPixels = film::take(self.patient, self.study, image).gray();
-                let bytes = picture.encode(ImageEncoding::Jpeg);
-                let bytes = bytes.map_err(|source| Error::Picture { path: path.clone(), source })?;
+                let gray: GrayPixels = radiograph::render(self.patient, self.study, image).gray();
+                let bytes = gray.encode(ImageEncoding::Jpeg);
+                let bytes = bytes.map_err(|source| Error::Image { path: path.clone(), source })?;
                 write_file(&path, &bytes)?;
             }
         }
         Ok(())
     }
 
-    /// The table's rows: labels from the report, or, as in the real validation set, from what is to be seen.
+    /// The rows of the table. The labels are those of the report in `train`, and those of the image in `valid`, as in the real
+    /// set.
     fn rows(&self, table: &mut Table, report: &Report) -> Result<(), Error> {
         let seen = |kind: Kind| self.study.findings.iter().any(|finding| finding.kind == kind);
         let labels: Vec<&str> = COLUMNS[5..]

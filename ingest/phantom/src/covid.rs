@@ -10,7 +10,7 @@ use crate::disease::{Kind, Zone};
 use crate::patient::{Image, Patient, Sex, Study, View};
 use crate::report::{self, Report};
 use crate::table::Table;
-use crate::{Error, Summary, film, write_file};
+use crate::{Error, Summary, radiograph, write_file};
 
 /// Columns of `metadata.csv`; the last one has no name.
 pub const COLUMNS: [&str; 30] = [
@@ -49,7 +49,7 @@ pub const COLUMNS: [&str; 30] = [
 /// One study in so many has no note.
 const WITHOUT_NOTE: u64 = 11;
 
-/// Writes the whole set; files that stand already are complete and stay.
+/// Writes the whole set. Files that exist are complete and are kept.
 pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
     let studies: Vec<(&Patient, &Study)> =
         plan.iter().flat_map(|patient| patient.studies.iter().map(move |study| (patient, study))).collect();
@@ -59,12 +59,12 @@ pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Syn
             for image in &study.images {
                 let path = out.join("images").join(file_name(image));
                 if !path.is_file() {
-                    let bytes = film::take(patient, study, image).gray().encode(ImageEncoding::Jpeg);
-                    write_file(&path, &bytes.map_err(|source| Error::Picture { path: path.clone(), source })?)?;
+                    let bytes = radiograph::render(patient, study, image).gray().encode(ImageEncoding::Jpeg);
+                    write_file(&path, &bytes.map_err(|source| Error::Image { path: path.clone(), source })?)?;
                 }
             }
             progress(1);
-            Ok(report::write(patient, study, &film::anatomy(patient, study)))
+            Ok(report::write(patient, study, &radiograph::anatomy(patient, study)))
         })
         .collect::<Result<Vec<Report>, Error>>()?;
     let mut table = Table::new(&out.join("metadata.csv"), &COLUMNS)?;
@@ -106,17 +106,17 @@ fn rows(table: &mut Table, patient: &Patient, study: &Study, report: &Report) ->
     Ok(())
 }
 
-/// A name as the collection's sources give them.
+/// A file name in the form of the collection's sources.
 fn file_name(image: &Image) -> String {
     let [a, b, c, d, _] = image.id;
     format!("{a:08X}-{:04X}-{:04X}-{:04X}-{:04X}{d:08X}.jpg", b >> 16, b & 0xffff, c >> 16, c & 0xffff)
 }
 
-/// The finding, in the collection's hierarchy. The pathogen follows from where the pneumonia stands, so that it can be
-/// learned from the picture; what is no pneumonia and not healthy is not labeled yet.
+/// The finding in the collection's hierarchy. The position of the pneumonia decides the pathogen, so that it can be learned
+/// from the image; findings other than pneumonia are `todo`.
 fn finding(study: &Study, report: &Report) -> &'static str {
-    let told = |kind| study.findings.iter().find(|f| f.kind == kind && report.label(kind) == Some(1));
-    match (told(Kind::Pneumonia), told(Kind::Consolidation)) {
+    let reported = |kind| study.findings.iter().find(|f| f.kind == kind && report.label(kind) == Some(1));
+    match (reported(Kind::Pneumonia), reported(Kind::Consolidation)) {
         (Some(pneumonia), _) => match pneumonia.zone {
             Zone::Apex | Zone::Upper => "Pneumonia/Bacterial/Streptococcus",
             Zone::Middle => "Pneumonia/Viral/SARS",
@@ -128,15 +128,15 @@ fn finding(study: &Study, report: &Report) -> &'static str {
     }
 }
 
-/// A clinical note: who came, and what the reader concludes.
+/// A clinical note: patient, day, and the conclusion of the report.
 fn note(patient: &Patient, study: &Study, report: &Report) -> String {
     if study.wording.is_multiple_of(WITHOUT_NOTE) {
         return String::new();
     }
     let who = if patient.sex == Sex::Female { "woman" } else { "man" };
     let conclusion = report.section("impression").or_else(|| report.section("findings")).unwrap_or_default();
-    let said = conclusion.split_whitespace().collect::<Vec<_>>().join(" ");
-    format!("{}-year-old {who}, day {} after admission. {said}", patient.age_at(study), study.day)
+    let conclusion = conclusion.split_whitespace().collect::<Vec<_>>().join(" ");
+    format!("{}-year-old {who}, day {} after admission. {conclusion}", patient.age_at(study), study.day)
 }
 
 #[cfg(test)]
@@ -150,7 +150,7 @@ mod tests {
         let mut names = std::collections::BTreeSet::new();
         for patient in patient::plan(400, 0, 64) {
             for study in &patient.studies {
-                let report = report::write(&patient, study, &film::anatomy(&patient, study));
+                let report = report::write(&patient, study, &radiograph::anatomy(&patient, study));
                 seen.insert(finding(study, &report));
                 assert!(!note(&patient, study, &report).contains('\n'));
                 assert!(study.images.iter().all(|image| names.insert(file_name(image))), "names are unique");

@@ -76,7 +76,7 @@ fn line_shadow(layer: &mut Layer, line: &[Point], radius: f32, amplitude: f32) {
     layer.stroke(line, (radius, radius), Profile::Flat, amplitude);
 }
 
-/// Leads a catheter on into the superior vena cava; from the left it crosses the midline first.
+/// Continues a catheter into the superior vena cava; from the left it crosses the midline first.
 fn to_junction(start: &[Point], sign: f32, carina: f32, junction: Point) -> Vec<Point> {
     let mut points = start.to_vec();
     if sign > 0.0 {

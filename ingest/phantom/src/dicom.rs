@@ -1,5 +1,5 @@
-//! Writes one picture as a DICOM Part-10 file with the variety of real archives: both photometric interpretations,
-//! one or two windows, at times a rescale intercept, explicit and implicit VR.
+//! Writes an image as a DICOM Part-10 file with the variety of real archives: both photometric interpretations, one or two
+//! windows, sometimes a rescale intercept, explicit and implicit VR.
 
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR, dicom_value};
 use dicom_dictionary_std::{tags, uids};
@@ -7,10 +7,10 @@ use dicom_object::{FileMetaTableBuilder, InMemDicomObject, WriteError};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::film::{Film, MAXIMUM};
 use crate::patient::{Image, Patient, Sex, View};
+use crate::radiograph::{MAXIMUM, Radiograph};
 
-/// What a layout knows about a picture beside its pixels.
+/// Attributes of an image that depend on the layout.
 pub struct Header {
     /// PatientID.
     pub patient_id: String,
@@ -22,12 +22,17 @@ pub struct Header {
     pub time: String,
     /// PerformedProcedureStepDescription.
     pub procedure: String,
-    /// Position of the picture in its study, from 1 on.
+    /// Position of the image in its study, from 1 on.
     pub number: usize,
 }
 
 /// The bytes of the DICOM file.
-pub fn encode(film: Film, image: &Image, patient: &Patient, header: &Header) -> Result<Vec<u8>, Box<WriteError>> {
+pub fn encode(
+    radiograph: Radiograph,
+    image: &Image,
+    patient: &Patient,
+    header: &Header,
+) -> Result<Vec<u8>, Box<WriteError>> {
     let mut random = ChaCha8Rng::seed_from_u64(image.seed ^ 0xD1C0);
     let inverted = random.random_bool(0.25);
     let intercept = if random.random_bool(0.08) { -1024 } else { 0 };
@@ -35,7 +40,7 @@ pub fn encode(film: Film, image: &Image, patient: &Patient, header: &Header) -> 
     let implicit = random.random_bool(0.15);
     let computed = image.view == View::Ap && random.random_bool(0.7);
 
-    let mut values = film.values;
+    let mut values = radiograph.values;
     if inverted {
         for value in &mut values {
             *value = MAXIMUM - *value;
@@ -96,8 +101,8 @@ pub fn encode(film: Film, image: &Image, patient: &Patient, header: &Header) -> 
         object.put(DataElement::new(tag, VR::US, dicom_value!(U16, value)));
     };
     number(tags::SAMPLES_PER_PIXEL, 1);
-    number(tags::ROWS, film.rows as u16);
-    number(tags::COLUMNS, film.columns as u16);
+    number(tags::ROWS, radiograph.rows as u16);
+    number(tags::COLUMNS, radiograph.columns as u16);
     number(tags::BITS_ALLOCATED, 16);
     number(tags::BITS_STORED, 12);
     number(tags::HIGH_BIT, 11);
@@ -116,7 +121,7 @@ pub fn encode(film: Film, image: &Image, patient: &Patient, header: &Header) -> 
     Ok(bytes)
 }
 
-/// The values that one percent of the pixels lie below and above.
+/// The 1st and 99th percentile of the values.
 fn range(values: &[u16]) -> (u16, u16) {
     let mut counts = vec![0usize; usize::from(MAXIMUM) + 1];
     for &value in values {
@@ -137,7 +142,7 @@ fn range(values: &[u16]) -> (u16, u16) {
     (rank(1), rank(99))
 }
 
-/// StudyInstanceUID, SeriesInstanceUID and SOPInstanceUID of a picture.
+/// StudyInstanceUID, SeriesInstanceUID and SOPInstanceUID of an image.
 pub fn uids(image: &Image, patient: &Patient, study_id: &str) -> [String; 3] {
     let study: u32 = study_id.bytes().fold(7, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
     let of_study = |last| uid(&[study, study.rotate_left(9), patient.seed as u32, last]);
@@ -153,7 +158,7 @@ fn uid(bits: &[u32; 4]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{film, patient};
+    use crate::{patient, radiograph};
 
     #[test]
     fn every_file_reopens_with_its_attributes() {
@@ -168,9 +173,9 @@ mod tests {
                     procedure: "CHEST (PORTABLE AP)".into(),
                     number: 1,
                 };
-                let picture = film::take(&patient, study, image);
-                let shown = picture.values.clone();
-                let bytes = encode(picture, image, &patient, &header).unwrap();
+                let rendered = radiograph::render(&patient, study, image);
+                let shown = rendered.values.clone();
+                let bytes = encode(rendered, image, &patient, &header).unwrap();
                 let object = dicom_object::from_reader(bytes.as_slice()).unwrap();
                 let text = |tag| object.element(tag).unwrap().to_str().unwrap().trim().to_owned();
                 let int = |tag| object.element(tag).unwrap().to_int::<usize>().unwrap();

@@ -1,11 +1,10 @@
-//! What a study shows: the findings of the CheXpert vocabulary with their side, place, size and severity. The drawing
-//! and the report both follow these values, so the words can be read off the picture.
+//! The findings of a study: those of the CheXpert vocabulary with their side, place, size and severity. Image
+//! and report are both made from these values, so the report can be read from the image.
 
 use rand::Rng;
 
 /// A finding of the CheXpert vocabulary (all but `No Finding`, which follows from the others).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs)]
 pub enum Kind {
     Atelectasis,
     Cardiomegaly,
@@ -62,7 +61,6 @@ impl Kind {
 
 /// The patient's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum Side {
     Right,
     Left,
@@ -82,7 +80,6 @@ impl Side {
 
 /// The height in the lung.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum Zone {
     Apex,
     Upper,
@@ -106,7 +103,6 @@ impl Zone {
 
 /// A tube, line or implant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs)]
 pub enum Device {
     Pacemaker,
     EndotrachealTube,
@@ -118,9 +114,8 @@ pub enum Device {
     Port,
 }
 
-/// Degree in words' terms: four steps of severity.
+/// Severity in the four degrees of the reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs)]
 pub enum Degree {
     Subtle,
     Mild,

@@ -1,4 +1,4 @@
-//! Pictures as files, and every study at once.
+//! Image files, and the loop over all studies.
 
 use std::path::Path;
 
@@ -6,11 +6,11 @@ use dataset::format::record::ImageEncoding;
 use rayon::prelude::*;
 
 use crate::dicom::{self, Header};
-use crate::film::Film;
 use crate::patient::{Image, Patient, Study};
+use crate::radiograph::Radiograph;
 use crate::{Error, write_file};
 
-/// Makes something of every study, by all threads; the results stand in the order of the plan.
+/// Calls `make` for every study, on all threads; returns the results in the order of the plan.
 pub fn each_study<T: Send>(
     plan: &[Patient],
     progress: &(impl Fn(u64) + Sync),
@@ -18,18 +18,18 @@ pub fn each_study<T: Send>(
 ) -> Result<Vec<T>, Error> {
     let studies: Vec<(&Patient, &Study)> =
         plan.iter().flat_map(|patient| patient.studies.iter().map(move |study| (patient, study))).collect();
-    let one = |(patient, study): (&Patient, &Study)| {
-        let made = make(patient, study)?;
+    let each = |(patient, study): (&Patient, &Study)| {
+        let result = make(patient, study)?;
         progress(1);
-        Ok(made)
+        Ok(result)
     };
-    studies.into_par_iter().map(one).collect()
+    studies.into_par_iter().map(each).collect()
 }
 
-/// Writes a picture as DICOM; a file that stands already is complete and stays.
+/// Writes an image as DICOM; a file that exists is complete and is kept.
 pub fn dicom_file(
     path: &Path,
-    film: impl FnOnce() -> Film,
+    render: impl FnOnce() -> Radiograph,
     image: &Image,
     patient: &Patient,
     header: &Header,
@@ -37,21 +37,21 @@ pub fn dicom_file(
     if path.is_file() {
         return Ok(());
     }
-    let bytes = dicom::encode(film(), image, patient, header);
+    let bytes = dicom::encode(render(), image, patient, header);
     write_file(path, &bytes.map_err(|source| Error::Dicom { path: path.to_owned(), source })?)
 }
 
-/// Writes a picture as an 8-bit PNG; a file that stands already is complete and stays.
-pub fn png_file(path: &Path, film: impl FnOnce() -> Film) -> Result<(), Error> {
+/// Writes an image as an 8-bit PNG; a file that exists is complete and is kept.
+pub fn png_file(path: &Path, render: impl FnOnce() -> Radiograph) -> Result<(), Error> {
     if path.is_file() {
         return Ok(());
     }
-    let bytes = film().gray().encode(ImageEncoding::Png);
+    let bytes = render().gray().encode(ImageEncoding::Png);
     let failed = |error| Error::Write { path: path.to_owned(), source: std::io::Error::other(error) };
     write_file(path, &bytes.map_err(failed)?)
 }
 
-/// What the header of a picture states in sets that removed dates and procedures.
+/// The header of an image in data sets without dates and procedures.
 pub fn plain_header(patient_id: &str, study_id: &str, number: usize) -> Header {
     Header {
         patient_id: patient_id.to_owned(),

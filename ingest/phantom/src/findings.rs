@@ -1,4 +1,4 @@
-//! Draws what is ill upon the healthy chest: one function a finding, each from the values that the report also tells.
+//! Draws findings on the healthy chest: one function for each kind, from the values that the report describes.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -41,14 +41,14 @@ pub fn place(anatomy: &Anatomy, finding: &Finding, random: &mut ChaCha8Rng) -> P
     anatomy.place(finding.side.signs()[0], height, random.random_range(0.3..0.7))
 }
 
-/// Where a patch in the lung stands, and how far it reaches: what a reader would draw a box around.
+/// Center and reach of an opacity in the lung, for its box.
 pub fn focus(anatomy: &Anatomy, finding: &Finding) -> Option<(Point, f32)> {
     let reach = match finding.kind {
         Kind::Consolidation => 1.15 * (0.19 + 0.2 * finding.severity),
         Kind::Pneumonia => 1.6 * (0.12 + 0.15 * finding.severity),
         _ => return None,
     };
-    // The first draws of `draw`, which begins with the place as well.
+    // `draw` draws the place first, too.
     Some((place(anatomy, finding, &mut ChaCha8Rng::seed_from_u64(finding.seed)), reach))
 }
 

@@ -1,5 +1,5 @@
-//! No set's layout: `patient0001/study01/film1.dcm`, without extension or as PNG, a text file beside each, and a table
-//! `films.csv` over all of them.
+//! A layout of no data set: `patient0001/study01/film1.dcm`, without extension or as PNG, a text file beside each, and a table
+//! `films.csv` of all images.
 
 use std::path::Path;
 
@@ -7,28 +7,28 @@ use crate::disease::Kind;
 use crate::files::{dicom_file, each_study, plain_header, png_file};
 use crate::patient::Patient;
 use crate::table::Table;
-use crate::{Error, Summary, film, report, write_file};
+use crate::{Error, Summary, radiograph, report, write_file};
 
 /// Columns of `films.csv` before those of the findings.
 const COLUMNS: [&str; 6] = ["file", "report", "patient", "study", "view", "subset"];
 
-/// Writes the whole set; files that stand already are complete and stay.
+/// Writes the whole set. Files that exist are complete and are kept.
 pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
     let rows = each_study(plan, progress, |patient, study| {
         let name = format!("patient{:04}", patient.index + 1);
         let number = patient.studies.iter().position(|own| own.index == study.index).unwrap_or_default() + 1;
-        let report = report::write(patient, study, &film::anatomy(patient, study));
+        let report = report::write(patient, study, &radiograph::anatomy(patient, study));
         let mut rows = Vec::new();
         for (i, image) in study.images.iter().enumerate() {
             let stem = format!("{name}/study{number:02}/film{}", i + 1);
             let ending = [".dcm", "", ".png"][(study.index + i) % 3];
             let file = format!("{stem}{ending}");
-            let take = || film::take(patient, study, image);
+            let render = || radiograph::render(patient, study, image);
             if ending == ".png" {
-                png_file(&out.join(&file), take)?;
+                png_file(&out.join(&file), render)?;
             } else {
                 let header = plain_header(&name, &format!("{name}-{number}"), i + 1);
-                dicom_file(&out.join(&file), take, image, patient, &header)?;
+                dicom_file(&out.join(&file), render, image, patient, &header)?;
             }
             let text = format!("{stem}.txt");
             if !out.join(&text).is_file() {

@@ -1,4 +1,4 @@
-//! Draws the healthy chest from the front: outlines, lungs, heart, bones, vessels. What is ill comes from `findings`.
+//! Draws the healthy chest from the front: outlines, lungs, heart, bones, vessels. `findings` adds the findings.
 
 use std::f32::consts::PI;
 
@@ -10,9 +10,9 @@ use crate::anatomy::Anatomy;
 use crate::canvas::{Frame, Layer, Point, Profile, Texture, curve, smooth, spline};
 use crate::disease::{Finding, Kind};
 
-/// A picture in the making. Brightness is `body - AIR * air + markings + bones and metal`.
+/// An image before its layers are added up. Brightness is `body - AIR * air + markings + bones and metal`.
 pub struct Scene {
-    /// How the body lies on the picture.
+    /// Position of the body on the image.
     pub frame: Frame,
     /// Thickness of aerated lung at each pixel, 0 to about 1.
     pub air: Vec<f32>,
@@ -22,7 +22,7 @@ pub struct Scene {
     pub markings: Layer,
     /// All that adds up: soft tissue, bones, metal.
     pub solid: Layer,
-    /// The clouds of this picture.
+    /// The clouds of this image.
     pub texture: Texture,
 }
 
@@ -67,7 +67,7 @@ impl Scene {
     }
 }
 
-/// Draws the healthy anatomy; `findings` matter only where they change a bone's course.
+/// Draws the healthy anatomy; of the `findings` only those count that change the course of a bone.
 pub fn draw(frame: Frame, anatomy: &Anatomy, findings: &[Finding], random: &mut impl Rng) -> Scene {
     let mut scene = Scene::new(frame, random);
     fields(&mut scene, anatomy);
@@ -94,7 +94,7 @@ pub fn draw(frame: Frame, anatomy: &Anatomy, findings: &[Finding], random: &mut 
     scene
 }
 
-/// A function of one coordinate as a table: the outlines cost too much to work out at every pixel.
+/// A function of one coordinate as a table: computing the outlines at every pixel would take too long.
 struct Table {
     values: Vec<f32>,
 }
@@ -219,7 +219,7 @@ fn ribs(scene: &mut Scene, anatomy: &Anatomy, findings: &[Finding]) {
             let whole = curve(18, |t| anatomy.rib(sign, number, t));
             let radii = (0.03, 0.034);
             if let Some(broken) = broken {
-                // Neither all at one place nor all alike.
+                // Neighboring ribs are broken at different places.
                 let uneven = (number as f32 * 2.3).sin();
                 let cut = ((broken.at + 0.06 * uneven) * 18.0) as usize;
                 let moved = |(x, y): Point| (x - sign * 0.4 * broken.step, y + broken.step);
@@ -282,7 +282,7 @@ fn vessels(scene: &mut Scene, anatomy: &Anatomy, sign: f32, random: &mut impl Rn
         let radius = random.random_range(0.015..0.027);
         branch(&mut lines, start, (sign, angle), radius, random);
     }
-    // Thinner vessels lie as deep but weigh less.
+    // Thinner vessels have less weight.
     for (low, high, weight) in [(0.012, 9.0, 0.115), (0.007, 0.012, 0.09), (0.0, 0.007, 0.07)] {
         let some: Vec<Line> = lines.iter().filter(|(_, radii)| radii.0 >= low && radii.0 < high).cloned().collect();
         scene.markings.strokes(&some, Profile::Round, weight * strength);

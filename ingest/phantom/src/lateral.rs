@@ -1,4 +1,4 @@
-//! Draws the chest from the side: the breastbone at the left of the picture, the spine at the right.
+//! Draws the chest from the side: the breastbone at the left of the image, the spine at the right.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -47,7 +47,7 @@ pub fn draw(frame: Frame, anatomy: &Anatomy, findings: &[Finding], random: &mut 
     scene.markings.strokes(&lines, Profile::Round, 0.065 * anatomy.vessels);
     scene.markings.glow((0.06, 0.68), (0.09, 0.11), 0.0, 0.12 * anatomy.vessels);
     for finding in findings {
-        ill(&mut scene, anatomy, finding);
+        draw_finding(&mut scene, anatomy, finding);
     }
     scene
 }
@@ -116,7 +116,7 @@ fn bones(scene: &mut Scene, anatomy: &Anatomy) {
     layer.stroke(&airway, (0.06, 0.05), Profile::Soft, -0.09);
 }
 
-fn ill(scene: &mut Scene, anatomy: &Anatomy, finding: &Finding) {
+fn draw_finding(scene: &mut Scene, anatomy: &Anatomy, finding: &Finding) {
     let random = &mut ChaCha8Rng::seed_from_u64(finding.seed ^ 1);
     let severity = finding.severity;
     let y = anatomy.lungs[0].height(finding.zone.height());

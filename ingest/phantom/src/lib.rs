@@ -1,22 +1,24 @@
-//! Phantoms: synthetic raw directories in the layouts of the public sets, to try the whole road on without a license.
+//! Phantoms: synthetic raw directories in the layouts of the public data sets, to try the whole pipeline without a license.
 //!
-//! The picture and the report of a study follow the same plan, drawn from a seed, so that reports can be learned from
-//! pictures as from real ones. Nothing here is medical data, and nothing learned from it is worth anything in a clinic.
+//! Image and report of a study are made from the same random plan, so a model can learn from them as from real data. None of
+//! it is medical data, and a model that was trained on it has no clinical use.
 //!
-//! | room | holds |
+//! | module | content |
 //! | --- | --- |
 //! | `patient`, `disease`, `syndrome` | the plan: who, when, which views; which findings, where, how severe |
 //! | `canvas` | raster primitives |
 //! | `anatomy`, `frontal`, `lateral` | the healthy chest |
-//! | `findings`, `devices` | what is ill, and what is implanted |
-//! | `film` | positioning, exposure, noise; 12-bit values |
+//! | `findings`, `devices` | findings and devices |
+//! | `radiograph` | positioning, exposure, noise; 12-bit values |
 //! | `report`, `wording`, `phrase`, `remarks`, `page` | text, and the labels that follow from it |
-//! | `dicom` | the file of one picture |
-//! | `region` | where on a picture a finding lies |
+//! | `dicom` | the DICOM file of an image |
+//! | `region` | boxes of findings |
 //! | `table` | CSV files |
-//! | `truth` | boxes and masks of what was drawn |
-//! | `files` | pictures as files, for every study at once |
+//! | `truth` | boxes and masks of the findings that were drawn |
+//! | `files` | image files; the loop over all studies |
 //! | `mimic_cxr`, `chexpert`, `nih`, `covid`, `rsna`, `siim`, `openi`, `folder` | the layouts: paths, identifiers and tables |
+
+#![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
 
 mod anatomy;
 mod canvas;
@@ -26,7 +28,6 @@ mod devices;
 mod dicom;
 mod disease;
 mod files;
-mod film;
 mod findings;
 mod folder;
 mod frontal;
@@ -37,6 +38,7 @@ mod openi;
 mod page;
 mod patient;
 mod phrase;
+mod radiograph;
 mod region;
 mod remarks;
 mod report;
@@ -55,19 +57,19 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// Default of `Options::size`: a fifth of the real thing.
+/// Default of [`Options::size`]: a fifth of the size of real radiographs.
 pub const DEFAULT_SIZE: usize = 512;
 
-/// Smallest and largest `Options::size`; the largest leaves room for the variation within DICOM's 16-bit sizes.
+/// Smallest and largest [`Options::size`]. Sizes vary around it, and the largest must be below the 16-bit limit of DICOM.
 pub const SIZES: std::ops::RangeInclusive<usize> = 32..=8192;
 
-/// Records the arguments in the directory, so that a second run knows its own.
+/// File with the arguments, by which a second run recognizes the directory of the same command.
 const RECORD: &str = "phantom.json";
 
-/// Raised when the same options give other bytes than before.
+/// Raise it when the same options give other bytes than before.
 const VERSION: u32 = 1;
 
-/// The set whose directory is imitated.
+/// The data set whose layout is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -90,14 +92,14 @@ pub enum Layout {
     Folder,
 }
 
-/// What to write. The same options give the same bytes, whatever the number of threads.
+/// Options of a phantom. The same options give the same bytes, for any number of threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
-    /// Number of studies; a larger set begins with the patients of the smaller one.
+    /// Number of studies. A larger set begins with the patients of a smaller one.
     pub studies: usize,
-    /// Seed of everything.
+    /// Seed of all random numbers.
     pub seed: u64,
-    /// Nominal shorter side of the pictures in pixels; sizes vary around it.
+    /// Nominal shorter side of the images in pixels; sizes vary around it.
     pub size: usize,
 }
 
@@ -107,12 +109,14 @@ impl Default for Options {
     }
 }
 
-/// What was written.
+/// Counts of a phantom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct Summary {
+    /// Patients.
     pub patients: usize,
+    /// Studies.
     pub studies: usize,
+    /// Images.
     pub images: usize,
 }
 
@@ -120,24 +124,24 @@ pub struct Summary {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The directory holds something else.
-    #[error("{} is not empty and not a phantom; name an empty or a new directory", path.display())]
+    /// The directory has other files.
+    #[error("{} is neither empty nor a phantom; give an empty or a new directory", path.display())]
     Foreign {
         /// The directory.
         path: PathBuf,
     },
-    /// The directory holds a phantom of other arguments.
-    #[error("{} holds another phantom ({difference}); name another directory, or delete it", path.display())]
+    /// The directory has a phantom of other arguments.
+    #[error("{} holds another phantom ({difference}); give another directory, or delete it", path.display())]
     Other {
         /// The directory.
         path: PathBuf,
-        /// What it has, and what was asked for.
+        /// The arguments that differ, with both values.
         difference: String,
     },
     /// The size is out of range.
-    #[error("size {size} is out of range: {} to {}", SIZES.start(), SIZES.end())]
+    #[error("size {size} is out of range; give {} to {}", SIZES.start(), SIZES.end())]
     Size {
-        /// The size asked for.
+        /// The size that was given.
         size: usize,
     },
     /// The directory cannot be read.
@@ -156,15 +160,15 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
-    /// A picture cannot be encoded as PNG or JPEG.
+    /// An image cannot be encoded as PNG or JPEG.
     #[error("cannot encode {}", path.display())]
-    Picture {
+    Image {
         /// The file.
         path: PathBuf,
         /// The cause.
         source: dataset::Error,
     },
-    /// A picture cannot be encoded as DICOM.
+    /// An image cannot be encoded as DICOM.
     #[error("cannot encode {}", path.display())]
     Dicom {
         /// The file.
@@ -174,7 +178,7 @@ pub enum Error {
     },
 }
 
-/// What `RECORD` holds.
+/// Content of the file `RECORD`.
 #[derive(PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     version: u32,
@@ -183,9 +187,13 @@ struct Record {
     options: Options,
 }
 
-/// Writes a phantom into `out`, a new or empty directory or one that an earlier run of the same arguments left.
+/// Writes a phantom into `out`: a new or empty directory, or that of an earlier run with the same arguments, which is
+/// completed.
 ///
 /// Calls `progress(1)` after each study, from any thread.
+///
+/// # Errors
+/// When the size is out of range, `out` has other content, or a file cannot be written.
 pub fn write(layout: Layout, out: &Path, options: &Options, progress: impl Fn(u64) + Sync) -> Result<Summary, Error> {
     if !SIZES.contains(&options.size) {
         return Err(Error::Size { size: options.size });
@@ -204,33 +212,33 @@ pub fn write(layout: Layout, out: &Path, options: &Options, progress: impl Fn(u6
     }
 }
 
-/// What a record has otherwise than it was asked for: `studies 30, not 31`.
-fn difference(found: &[u8], asked: &str) -> String {
-    let asked: serde_json::Map<String, serde_json::Value> = serde_json::from_str(asked).unwrap_or_default();
+/// The arguments in which a record differs from the given ones: `studies 30, not 31`.
+fn difference(found: &[u8], given: &str) -> String {
+    let given: serde_json::Map<String, serde_json::Value> = serde_json::from_str(given).unwrap_or_default();
     let Ok(found) = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(found) else {
         return format!("its {RECORD} is damaged");
     };
     let has = |key: &str| found.get(key).map_or("not stated".to_owned(), serde_json::Value::to_string);
-    let other = asked.iter().filter(|(key, value)| found.get(*key) != Some(*value));
+    let other = given.iter().filter(|(key, value)| found.get(*key) != Some(*value));
     other.map(|(key, value)| format!("{key} {}, not {value}", has(key))).collect::<Vec<_>>().join("; ")
 }
 
-/// Takes possession of the directory, or finds it to be our own.
+/// Checks that the directory may be written, and records the arguments in it.
 fn claim(out: &Path, record: &Record) -> Result<(), Error> {
-    let asked = serde_json::to_string(record).expect("a record is plain data");
+    let given = serde_json::to_string(record).expect("a record is plain data");
     let path = out.join(RECORD);
     match fs::read(&path) {
         Ok(bytes) if serde_json::from_slice::<Record>(&bytes).is_ok_and(|found| found == *record) => {
             return Ok(());
         }
         Ok(bytes) => {
-            return Err(Error::Other { path: out.to_owned(), difference: difference(&bytes, &asked) });
+            return Err(Error::Other { path: out.to_owned(), difference: difference(&bytes, &given) });
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(source) => return Err(Error::Read { path, source }),
     }
     match fs::read_dir(out) {
-        // A run killed before its record was in place leaves the temporary file alone.
+        // A run that was killed before it wrote the record leaves only the temporary file.
         Ok(entries) => {
             let foreign = entries.flatten().any(|entry| entry.path() != temporary(&path));
             if foreign {
@@ -242,17 +250,18 @@ fn claim(out: &Path, record: &Record) -> Result<(), Error> {
             return Err(Error::Read { path: out.to_owned(), source });
         }
     }
-    write_file(&path, format!("{asked}\n").as_bytes())
+    write_file(&path, format!("{given}\n").as_bytes())
 }
 
-/// Hidden, unlike the names of `dataset::store::files`: what a killed run leaves must look like no picture to any source.
+/// The temporary name of a file. It is hidden, unlike those of `dataset::store::files`, so that no source takes what a killed
+/// run leaves for an image.
 fn temporary(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.part"))
 }
 
-/// Writes a file under a temporary name, then gives it its own: what has its name is complete. It is not synced: there are
-/// many, and a phantom can be made again.
+/// Writes a file under a temporary name, then renames it, so that a file with its final name is complete. It is not synced:
+/// there are many files, and a phantom can be written again.
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let part = temporary(path);
     let attempt = || {

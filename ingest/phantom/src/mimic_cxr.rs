@@ -9,7 +9,7 @@ use crate::dicom::{self, Header};
 use crate::patient::{Image, Patient, Study, View};
 use crate::report::{self, Report};
 use crate::table::{Table, label};
-use crate::{Error, Summary, film, write_file};
+use crate::{Error, Summary, radiograph, write_file};
 
 /// Columns of `mimic-cxr-2.0.0-metadata.csv.gz`.
 pub const METADATA_COLUMNS: [&str; 12] = [
@@ -50,7 +50,7 @@ pub const CHEXPERT_COLUMNS: [&str; 16] = [
     "Support Devices",
 ];
 
-/// Writes the whole set; files that stand already are complete and stay.
+/// Writes the whole set. Files that exist are complete and are kept.
 pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
     let mut studies: Vec<Entry> = plan.iter().flat_map(|p| p.studies.iter().map(move |s| Entry::new(p, s))).collect();
     studies.sort_by_key(|entry| (entry.subject, entry.id));
@@ -77,7 +77,7 @@ struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     fn new(patient: &'a Patient, study: &'a Study) -> Self {
-        // Steps prime to the prime modulus: scattered over all of p10 to p19, never twice.
+        // The step and the modulus are coprime, so the numbers are distinct and spread over p10 to p19.
         let subject = 10_000_032 + patient.index as u64 * 6_170_177 % 9_999_901;
         let id = 50_000_000 + (414_267 + study.index as u64 * 7_368_787) % 9_999_991;
         Self { patient, study, subject, id }
@@ -110,12 +110,12 @@ impl<'a> Entry<'a> {
                 procedure: self.procedure().to_owned(),
                 number: i + 1,
             };
-            let picture = film::take(self.patient, self.study, image);
-            let bytes = dicom::encode(picture, image, self.patient, &header)
+            let radiograph = radiograph::render(self.patient, self.study, image);
+            let bytes = dicom::encode(radiograph, image, self.patient, &header)
                 .map_err(|source| Error::Dicom { path: path.clone(), source })?;
             write_file(&path, &bytes)?;
         }
-        let report = report::write(self.patient, self.study, &film::anatomy(self.patient, self.study));
+        let report = report::write(self.patient, self.study, &radiograph::anatomy(self.patient, self.study));
         let path = folder.join(format!("s{}.txt", self.id));
         if !path.is_file() {
             write_file(&path, report.text.as_bytes())?;

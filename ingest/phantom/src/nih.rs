@@ -1,5 +1,5 @@
 //! The layout of NIH ChestX-ray14: square frontal PNG files in numbered folders, the entry table, the official lists and
-//! the boxes of some test pictures.
+//! the boxes of some test images.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::disease::{Finding, Kind};
 use crate::patient::{Image, Patient, Sex, Study, Subset, View};
 use crate::report::{self, Report};
 use crate::table::Table;
-use crate::{Error, Summary, film, region, write_file};
+use crate::{Error, Summary, radiograph, region, write_file};
 
 /// Header of `Data_Entry_2017_v2020.csv`: two of its names hold a comma, so it has eleven cells.
 pub const ENTRY_COLUMNS: [&str; 11] = [
@@ -32,14 +32,14 @@ pub const ENTRY_COLUMNS: [&str; 11] = [
 /// Header of `BBox_List_2017.csv`: nine cells over rows of six.
 pub const BOX_COLUMNS: [&str; 9] = ["Image Index", "Finding Label", "Bbox [x", "y", "w", "h]", "", "", ""];
 
-/// Pictures in one folder; the real ones hold thousands.
+/// Images in one folder; the real ones hold thousands.
 const IN_FOLDER: usize = 300;
-/// One picture in so many is stored with four channels, as a few of the real ones are.
+/// One image in so many is stored with four channels, as a few of the real ones are.
 const WITH_ALPHA: u32 = 12;
 /// Findings milder than this are not boxed.
 const VISIBLE: f32 = 0.3;
 
-/// Writes the whole set; files that stand already are complete and stay.
+/// Writes the whole set. Files that exist are complete and are kept.
 pub(crate) fn write(
     out: &Path,
     plan: &[Patient],
@@ -51,14 +51,14 @@ pub(crate) fn write(
     studies.dedup_by_key(|(_, study)| study.index);
     let reports: Vec<Report> = studies
         .par_iter()
-        .map(|(patient, study)| report::write(patient, study, &film::anatomy(patient, study)))
+        .map(|(patient, study)| report::write(patient, study, &radiograph::anatomy(patient, study)))
         .collect();
     let of: std::collections::HashMap<usize, &Report> =
         studies.iter().map(|(_, study)| study.index).zip(&reports).collect();
     entries.par_iter().enumerate().try_for_each(|(number, entry)| {
         let folder = out.join(format!("images_{:03}", number / IN_FOLDER + 1)).join("images");
         entry.write(&folder.join(entry.name()))?;
-        // A study counts with its first picture.
+        // The progress counts studies: a study is done with its first image.
         progress(u64::from(entry.first));
         Ok(())
     })?;
@@ -78,20 +78,20 @@ pub(crate) fn write(
     Ok(Summary { patients: plan.len(), studies: studies.len(), images: entries.len() })
 }
 
-/// One picture: each is a follow-up of its own.
+/// One image: each is a follow-up of its own.
 struct Entry<'a> {
     patient: &'a Patient,
     study: &'a Study,
     /// As drawn: square, whatever the detector was.
     image: Image,
-    /// Width and height before the set was made.
+    /// Width and height of the original.
     original: (usize, usize),
     follow_up: usize,
     /// Whether it is its study's first.
     first: bool,
 }
 
-/// The frontal pictures; the set has no others.
+/// The frontal images; the set has no others.
 fn entries(plan: &[Patient], size: usize) -> Vec<Entry<'_>> {
     let mut entries = Vec::new();
     for patient in plan {
@@ -120,13 +120,13 @@ impl Entry<'_> {
         if path.is_file() {
             return Ok(());
         }
-        let gray = film::take(self.patient, self.study, &self.image).gray();
+        let gray = radiograph::render(self.patient, self.study, &self.image).gray();
         let bytes = if self.image.id[4].is_multiple_of(WITH_ALPHA) {
             four_channels(&gray)
         } else {
             gray.encode(dataset::format::record::ImageEncoding::Png)
         };
-        write_file(path, &bytes.map_err(|source| Error::Picture { path: path.to_owned(), source })?)
+        write_file(path, &bytes.map_err(|source| Error::Image { path: path.to_owned(), source })?)
     }
 
     fn rows(&self, table: &mut Table, boxes: &mut Table, report: &Report) -> Result<(), Error> {
@@ -154,7 +154,7 @@ impl Entry<'_> {
         for finding in self.study.findings.iter().filter(|finding| finding.severity >= VISIBLE) {
             let Some(label) = name(finding).filter(|label| named.contains(label)) else { continue };
             for (x, y, width, height) in region::boxes(self.patient, self.study, &self.image, finding) {
-                // The box list's word for one finding differs from the entry table's.
+                // The box list has another name of this finding than the entry table.
                 let label = if label == "Infiltration" { "Infiltrate" } else { label };
                 let text = |number: f32| format!("{number:.6}");
                 boxes.row(&[&self.name(), label, &text(x), &text(y), &text(width), &text(height)])?;
@@ -164,7 +164,7 @@ impl Entry<'_> {
     }
 }
 
-/// The set's word for a finding; it has none for some.
+/// The data set's name of a finding; `None` where it has none.
 fn name(finding: &Finding) -> Option<&'static str> {
     match finding.kind {
         Kind::Atelectasis => Some("Atelectasis"),
@@ -182,10 +182,10 @@ fn name(finding: &Finding) -> Option<&'static str> {
     }
 }
 
-/// What a reader of the report would list, in the order of the alphabet.
+/// The findings that the report asserts, sorted.
 fn labels(study: &Study, report: &Report) -> Vec<&'static str> {
-    let told = study.findings.iter().filter(|finding| report.label(finding.kind) == Some(1));
-    let mut named: Vec<&str> = told.filter_map(name).collect();
+    let reported = study.findings.iter().filter(|finding| report.label(finding.kind) == Some(1));
+    let mut named: Vec<&str> = reported.filter_map(name).collect();
     if report.text.contains("yperinflated") {
         named.push("Emphysema");
     }
@@ -194,7 +194,7 @@ fn labels(study: &Study, report: &Report) -> Vec<&'static str> {
     named
 }
 
-/// The picture as red, green, blue and an alpha that says nothing.
+/// The image as red, green, blue and an opaque alpha channel.
 fn four_channels(gray: &GrayPixels) -> dataset::Result<Vec<u8>> {
     let pixels: Vec<u8> = gray.pixels.iter().flat_map(|&value| [value, value, value, u8::MAX]).collect();
     let mut bytes = Cursor::new(Vec::new());
@@ -210,14 +210,14 @@ mod tests {
     use crate::patient;
 
     #[test]
-    fn names_count_each_patients_pictures() {
+    fn names_number_the_images_of_each_patient() {
         let plan = patient::plan(200, 0, 64);
         let entries = entries(&plan, 64);
         assert_eq!(entries[0].name(), "00000001_000.png");
         let names: std::collections::BTreeSet<String> = entries.iter().map(Entry::name).collect();
         assert_eq!(names.len(), entries.len());
         assert!(entries.iter().all(|entry| entry.image.view != View::Lateral && entry.image.rows == 64));
-        assert_eq!(entries.iter().filter(|entry| entry.first).count(), 200, "every study has a frontal picture");
+        assert_eq!(entries.iter().filter(|entry| entry.first).count(), 200, "every study has a frontal image");
         let with_alpha = entries.iter().filter(|entry| entry.image.id[4].is_multiple_of(WITH_ALPHA)).count();
         assert!((5..40).contains(&with_alpha), "{with_alpha}");
     }

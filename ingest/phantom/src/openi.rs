@@ -8,12 +8,12 @@ use crate::disease::{Kind, Side};
 use crate::files::{each_study, png_file};
 use crate::patient::{Patient, Study};
 use crate::report::{self, Report};
-use crate::{Error, Summary, film, write_file};
+use crate::{Error, Summary, radiograph, write_file};
 
 /// Sections of the XML files, in their order.
 const SECTIONS: [&str; 4] = ["comparison", "indication", "findings", "impression"];
 
-/// Writes the whole set; files that stand already are complete and stay.
+/// Writes the whole set. Files that exist are complete and are kept.
 pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
     let images = each_study(plan, progress, |patient, study| {
         let number = study.index + 1;
@@ -21,12 +21,12 @@ pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Syn
         for (i, image) in study.images.iter().enumerate() {
             let name = format!("CXR{number}_1_IM-{number:04}-{}001", i + 1);
             let path = out.join("NLMCXR_png").join(format!("{name}.png"));
-            png_file(&path, || film::take(patient, study, image))?;
+            png_file(&path, || radiograph::render(patient, study, image))?;
             names.push(name);
         }
         let path = out.join("ecgen-radiology").join(format!("{number}.xml"));
         if !path.is_file() {
-            let report = report::write(patient, study, &film::anatomy(patient, study));
+            let report = report::write(patient, study, &radiograph::anatomy(patient, study));
             write_file(&path, xml(number, study, &report, &names).as_bytes())?;
         }
         Ok(names.len())

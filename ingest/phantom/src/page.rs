@@ -81,7 +81,7 @@ impl Page {
     }
 }
 
-/// Why the picture was taken.
+/// Reasons for the examination.
 fn complaint(kinds: &[Kind]) -> &'static [&'static str] {
     let has = |kind| kinds.contains(&kind);
     if has(Kind::Fracture) || has(Kind::Pneumothorax) {

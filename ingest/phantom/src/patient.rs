@@ -1,4 +1,4 @@
-//! The plan of a phantom set: patients, their studies and pictures, all from the seed, before a pixel is drawn.
+//! The plan of a phantom set: patients, their studies and images, all from the seed, before a pixel is drawn.
 
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -8,13 +8,14 @@ use crate::syndrome;
 
 /// The patient's sex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum Sex {
+    /// Female.
     Female,
+    /// Male.
     Male,
 }
 
-/// The projection of a picture.
+/// The projection of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
     /// Postero-anterior, standing.
@@ -38,7 +39,6 @@ impl View {
 
 /// The official subset of a patient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum Subset {
     Train,
     Validate,
@@ -56,7 +56,7 @@ impl Subset {
     }
 }
 
-/// One in ten patients validates, two test: spread evenly, so that a small set has all three.
+/// Of ten patients one is for validation and two for testing, spread evenly, so that a small set has all three subsets.
 const SUBSETS: [Subset; 10] = {
     use Subset::{Test, Train, Validate};
     [Train, Train, Test, Train, Train, Validate, Train, Train, Test, Train]
@@ -65,9 +65,9 @@ const SUBSETS: [Subset; 10] = {
 /// A patient with all studies.
 #[derive(Clone, Debug)]
 pub struct Patient {
-    /// Number from 0 on; layouts make their identifiers of it.
+    /// Number from 0 on; the layouts derive their identifiers from it.
     pub index: usize,
-    /// Sex, to be seen from the breast shadows.
+    /// Sex; it is visible as breast shadows.
     pub sex: Sex,
     /// Age in years at the first study.
     pub age: f32,
@@ -95,11 +95,11 @@ pub struct Study {
     pub day: u32,
     /// Time of the day in seconds.
     pub second: u32,
-    /// What it shows.
+    /// The findings.
     pub findings: Vec<Finding>,
     /// Seed of the anatomy on this day.
     pub seed: u64,
-    /// Pictures, the frontal one first.
+    /// Images, the frontal one first.
     pub images: Vec<Image>,
     /// Seed of the report's wording.
     pub wording: u64,
@@ -117,7 +117,7 @@ impl Study {
     }
 }
 
-/// One picture.
+/// One image.
 #[derive(Clone, Copy, Debug)]
 pub struct Image {
     /// Projection.
@@ -164,7 +164,7 @@ pub fn plan(studies: usize, seed: u64, size: usize) -> Vec<Patient> {
     patients
 }
 
-/// The random numbers of one patient or one study: a stream of its own, whatever the thread that uses it.
+/// The random numbers of one patient or one study: a stream of its own, independent of the thread that uses it.
 fn stream(seed: u64, index: u64, patient: bool) -> ChaCha8Rng {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(index * 2 + u64::from(patient));
@@ -200,7 +200,7 @@ fn study(seed: u64, index: usize, day: u32, size: usize, previous: Option<&Study
     }
 }
 
-/// Pacemakers, ports and wires stay in the patient, where they were.
+/// Keeps pacemakers, ports and wires of the previous study.
 fn keep_implants(findings: &mut Vec<Finding>, previous: &[Finding]) {
     let lasting = |f: &&Finding| matches!(f.device, Some(Device::Pacemaker | Device::SternalWires | Device::Port));
     for old in previous.iter().filter(lasting) {
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn implants_stay() {
+    fn implants_are_kept() {
         for patient in plan(400, 1, 64) {
             for pair in patient.studies.windows(2) {
                 let wires =

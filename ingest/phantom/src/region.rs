@@ -1,5 +1,5 @@
-//! Where on a picture a finding lies, as a reader would box it. The places are those that `findings` draws at: the same
-//! draws from the finding's seed.
+//! Boxes of findings, as a radiologist would draw them. The places are those of `findings`: both draw them from the finding's
+//! seed.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -8,16 +8,16 @@ use crate::anatomy::Anatomy;
 use crate::canvas::{CM, Frame, Point};
 use crate::disease::{Finding, Kind};
 use crate::patient::{Image, Patient, Study};
-use crate::{film, findings};
+use crate::{findings, radiograph};
 
 /// A box in pixels: left, top, width, height.
 pub type Box = (f32, f32, f32, f32);
 
-/// Boxes of a finding on a frontal picture, one for each side that it stands on; none for findings that have no place.
+/// Boxes of a finding on a frontal image, one for each side that it is on; none for findings without a place.
 pub fn boxes(patient: &Patient, study: &Study, image: &Image, finding: &Finding) -> Vec<Box> {
-    let anatomy = film::anatomy(patient, study);
-    let frame = film::frame(patient, study, image);
-    regions(&anatomy, finding).into_iter().filter_map(|(low, high)| on_picture(&frame, low, high)).collect()
+    let anatomy = radiograph::anatomy(patient, study);
+    let frame = radiograph::frame(patient, study, image);
+    regions(&anatomy, finding).into_iter().filter_map(|(low, high)| on_image(&frame, low, high)).collect()
 }
 
 /// Corners in body coordinates.
@@ -90,8 +90,8 @@ fn heart(anatomy: &Anatomy) -> Option<(Point, Point)> {
     })
 }
 
-/// The upright box around a body box, cut to the picture; `None` where less than a pixel of it is on the picture.
-fn on_picture(frame: &Frame, low: Point, high: Point) -> Option<Box> {
+/// The upright box around a body box, cut to the image; `None` where less than a pixel of it is on the image.
+fn on_image(frame: &Frame, low: Point, high: Point) -> Option<Box> {
     let corners = [low, (high.0, low.1), (low.0, high.1), high].map(|corner| frame.pixel(corner));
     let bounds = |values: [f32; 4], size: usize| {
         let (low, high) = values.iter().fold((f32::MAX, f32::MIN), |(low, high), &v| (low.min(v), high.max(v)));
@@ -109,9 +109,9 @@ mod tests {
     use crate::patient;
     use crate::patient::View;
 
-    /// The picture without the finding is darker inside its box than with it, and hardly differs outside.
+    /// The image without the finding is darker inside its box than with it, and hardly differs outside.
     #[test]
-    fn boxes_hold_what_is_drawn() {
+    fn boxes_contain_what_is_drawn() {
         let (mut boxed, mut held) = (0, 0);
         for patient in patient::plan(120, 3, 96) {
             for study in &patient.studies {
@@ -127,7 +127,8 @@ mod tests {
                     }
                     let mut without = study.clone();
                     without.findings.remove(i);
-                    let (with, without) = (film::take(&patient, study, &image), film::take(&patient, &without, &image));
+                    let (with, without) =
+                        (radiograph::render(&patient, study, &image), radiograph::render(&patient, &without, &image));
                     let (x, y, width, height) = boxes(&patient, study, &image, finding)[0];
                     assert!(x >= 0.0 && y >= 0.0 && x + width <= 128.0 && y + height <= 128.0);
                     let (mut inside, mut outside) = (0.0, 0.0);

@@ -1,4 +1,4 @@
-//! What a report says beside the findings: volumes, aorta, rotation, habitus, bones.
+//! Sentences of a report beside the findings: volumes, aorta, rotation, habitus, bones.
 
 use rand::Rng;
 use rand::seq::IndexedRandom;
@@ -8,7 +8,7 @@ use crate::anatomy::Anatomy;
 use crate::disease::Kind;
 use crate::patient::Study;
 
-/// What the report says beside the findings; all of it can be seen.
+/// Sentences beside the findings; all of them describe what is visible.
 pub fn remarks(anatomy: &Anatomy, study: &Study, random: &mut ChaCha8Rng) -> Vec<&'static str> {
     let mut texts: Vec<&'static str> = Vec::new();
     let mut add = |chance: f64, choice: &[&'static str], random: &mut ChaCha8Rng| {

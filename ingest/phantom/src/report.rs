@@ -1,4 +1,4 @@
-//! Writes a study's report from the values that its picture was drawn from, and the labels from what the report says.
+//! Writes a study's report from the values that its image was drawn from, and the labels by the text of the report.
 
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
@@ -40,14 +40,14 @@ impl Report {
     }
 }
 
-/// Part of the findings that the report leaves out.
+/// Share of the findings that the report omits.
 const OMITTED: f64 = 0.03;
-/// Part of the findings that it leaves open: of the subtle ones, and of the others.
+/// Share of the findings that the report hedges: of the subtle ones, and of the others.
 const HEDGED: (f64, f64) = (0.3, 0.05);
-/// Part of the reports that suspect something that is not there.
+/// Share of the reports that suspect a finding that the image does not have.
 const SUSPECTED: f64 = 0.025;
 
-/// A sentence and what it says of which kinds.
+/// A sentence and its labels by kind.
 struct Statement {
     text: String,
     labels: Vec<(Kind, i8)>,
@@ -68,10 +68,10 @@ pub fn write(patient: &Patient, study: &Study, anatomy: &Anatomy) -> Report {
     let random = &mut ChaCha8Rng::seed_from_u64(study.wording);
     let found = findings(study, random);
     let mut body = absent(study, random);
-    body.extend(found.iter().map(|(finding, label)| say(finding, *label, random)));
+    body.extend(found.iter().map(|(finding, label)| statement(finding, *label, random)));
     body.extend(remarks(anatomy, study, random).into_iter().map(Statement::plain));
     body.shuffle(random);
-    // Devices come first in the reports of the wards.
+    // Devices come first, as in real reports.
     body.sort_by_key(|s| s.labels.first().is_none_or(|(kind, _)| *kind != Kind::SupportDevices));
     let summary = impression(&found, random);
 
@@ -109,7 +109,7 @@ pub fn write(patient: &Patient, study: &Study, anatomy: &Anatomy) -> Report {
     finish(page, &said)
 }
 
-/// Labels from statements: an assertion outweighs a doubt, a doubt outweighs a denial.
+/// Labels of the statements: positive before uncertain before negative.
 fn finish(page: Page, said: &[&Statement]) -> Report {
     let mut labels = [None; Kind::ALL.len()];
     for &(kind, label) in said.iter().flat_map(|s| &s.labels) {
@@ -127,7 +127,7 @@ fn finish(page: Page, said: &[&Statement]) -> Report {
     Report { text: page.text, sections: page.sections, labels }
 }
 
-/// The findings that the report speaks of, and how surely; now and then one that is not there.
+/// The findings that the report mentions with their labels; sometimes one that the image does not have.
 fn findings(study: &Study, random: &mut ChaCha8Rng) -> Vec<(Finding, i8)> {
     let mut found = Vec::new();
     for finding in &study.findings {
@@ -147,13 +147,13 @@ fn findings(study: &Study, random: &mut ChaCha8Rng) -> Vec<(Finding, i8)> {
     found
 }
 
-fn say(finding: &Finding, label: i8, random: &mut ChaCha8Rng) -> Statement {
+fn statement(finding: &Finding, label: i8, random: &mut ChaCha8Rng) -> Statement {
     let templates = if label == 1 { wording::positive(finding) } else { wording::hedged(finding.kind) };
     let template = templates.choose(random).expect("every kind has sentences");
     Statement::new(fill(template, finding, random), finding.kind, label)
 }
 
-/// Sentences on what is not there: singly, or several kinds in one list.
+/// Sentences about absent findings: one for each, or several in a list.
 fn absent(study: &Study, random: &mut ChaCha8Rng) -> Vec<Statement> {
     let healthy = |kind: &Kind| study.findings.iter().all(|f| f.kind != *kind);
     let denied: Vec<Kind> =
@@ -177,9 +177,9 @@ fn absent(study: &Study, random: &mut ChaCha8Rng) -> Vec<Statement> {
     statements
 }
 
-/// The findings again, in short.
+/// The sentences of the impression.
 fn impression(found: &[(Finding, i8)], random: &mut ChaCha8Rng) -> Vec<Statement> {
-    let mut summary: Vec<Statement> = found.iter().map(|(finding, label)| say(finding, *label, random)).collect();
+    let mut summary: Vec<Statement> = found.iter().map(|(finding, label)| statement(finding, *label, random)).collect();
     if found.iter().all(|(finding, _)| finding.kind == Kind::SupportDevices) {
         let clear = [
             "No acute cardiopulmonary process.",
@@ -200,13 +200,13 @@ fn join(statements: &[Statement]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{film, page, patient};
+    use crate::{page, patient, radiograph};
 
     fn reports(count: usize) -> Vec<(Study, Report)> {
         let mut reports = Vec::new();
         for patient in patient::plan(count, 11, 64) {
             for study in &patient.studies {
-                reports.push((study.clone(), write(&patient, study, &film::anatomy(&patient, study))));
+                reports.push((study.clone(), write(&patient, study, &radiograph::anatomy(&patient, study))));
             }
         }
         reports
@@ -228,16 +228,16 @@ mod tests {
     }
 
     #[test]
-    fn nearly_every_finding_is_told_and_none_denied() {
-        let (mut told, mut all) = (0, 0);
+    fn nearly_every_finding_is_reported_and_none_denied() {
+        let (mut reported, mut all) = (0, 0);
         for (study, report) in reports(1500) {
             for finding in study.findings {
                 all += 1;
                 assert_ne!(report.label(finding.kind), Some(0), "{}", report.text);
-                told += usize::from(report.label(finding.kind).is_some());
+                reported += usize::from(report.label(finding.kind).is_some());
             }
         }
-        assert!((0.95..0.995).contains(&(told as f64 / all as f64)), "{told} of {all}");
+        assert!((0.95..0.995).contains(&(reported as f64 / all as f64)), "{reported} of {all}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The layout of the RSNA Pneumonia Detection Challenge 2018: DICOM files, a row a box, a class an image. Each image
+//! The layout of the RSNA Pneumonia Detection Challenge 2018: DICOM files, a row for each box, a class for each image. Each image
 //! counts as a patient, as in the challenge.
 
 use std::path::Path;
@@ -7,9 +7,9 @@ use crate::disease::Kind;
 use crate::files::{dicom_file, each_study, plain_header};
 use crate::patient::{Image, Patient, Subset};
 use crate::table::Table;
-use crate::{Error, Summary, film, truth};
+use crate::{Error, Summary, radiograph, truth};
 
-/// Writes the whole set; files that stand already are complete and stay.
+/// Writes the whole set. Files that exist are complete and are kept.
 pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
     let rows = each_study(plan, progress, |patient, study| {
         let image = &study.images[0];
@@ -17,7 +17,7 @@ pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Syn
         let is_test = patient.subset == Subset::Test;
         let folder = if is_test { "stage_2_test_images" } else { "stage_2_train_images" };
         let path = out.join(folder).join(format!("{id}.dcm"));
-        dicom_file(&path, || film::take(patient, study, image), image, patient, &plain_header(&id, &id, 1))?;
+        dicom_file(&path, || radiograph::render(patient, study, image), image, patient, &plain_header(&id, &id, 1))?;
         let boxes = truth::opacities(patient, study, image);
         let class = if !boxes.is_empty() {
             "Lung Opacity"

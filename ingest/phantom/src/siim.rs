@@ -7,9 +7,9 @@ use crate::dicom::uids;
 use crate::files::{dicom_file, each_study, plain_header};
 use crate::patient::{Patient, Subset};
 use crate::table::Table;
-use crate::{Error, Summary, film, truth};
+use crate::{Error, Summary, radiograph, truth};
 
-/// Writes the whole set; files that stand already are complete and stay.
+/// Writes the whole set. Files that exist are complete and are kept.
 pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
     let rows = each_study(plan, progress, |patient, study| {
         let image = &study.images[0];
@@ -18,11 +18,11 @@ pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Syn
         let is_test = patient.subset == Subset::Test;
         let folder = out.join(if is_test { "dicom-images-test" } else { "dicom-images-train" });
         let path = folder.join(study_uid).join(series).join(format!("{instance}.dcm"));
-        dicom_file(&path, || film::take(patient, study, image), image, patient, &header)?;
+        dicom_file(&path, || radiograph::render(patient, study, image), image, patient, &header)?;
         let mask = || truth::run_lengths(&truth::pneumothorax(patient, study, image), image.columns, image.rows);
         Ok((!is_test).then(|| (instance, mask())))
     })?;
-    // The space stands in the real header too.
+    // The real header has this space, too.
     let mut table = Table::new(&out.join("train-rle.csv"), &["ImageId", " EncodedPixels"])?;
     for (instance, mask) in rows.iter().flatten() {
         table.row(&[instance, mask])?;

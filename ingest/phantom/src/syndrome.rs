@@ -1,14 +1,14 @@
-//! How findings come together: diseases that bring several, and devices that fit them.
+//! Combinations of findings: diseases with several findings, and devices that go with them.
 
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
 use crate::disease::{Device, Finding, Kind, weighted};
 
-/// Chances that a disease brings each of its findings.
+/// The findings of a disease and their probabilities.
 type Syndrome = &'static [(Kind, f64)];
 
-/// Diseases with their weights: findings come together as they do on a ward.
+/// Diseases with their weights.
 const SYNDROMES: [(Syndrome, u32); 7] = [
     // Heart failure.
     (
@@ -84,10 +84,10 @@ const SYNDROMES: [(Syndrome, u32); 7] = [
     (&[], 12),
 ];
 
-/// Part of the studies without a finding.
+/// Share of the studies without a finding.
 const NORMAL: f64 = 0.35;
 
-/// Part of the normal studies with a device.
+/// Share of the normal studies with a device.
 const NORMAL_WITH_DEVICE: f64 = 0.1;
 
 /// The findings of one study, in the order of `Kind`, each kind but devices at most once.
@@ -152,7 +152,7 @@ fn devices(kinds: &[Kind], random: &mut impl Rng) -> Vec<Device> {
     devices
 }
 
-/// Findings of one cause lie on one side: a chest tube where the air is, air where the ribs are broken.
+/// Puts findings of one cause on one side: a chest tube on the side of the air, the air on the side of broken ribs.
 fn agree(findings: &mut [Finding]) {
     let side = |findings: &[Finding], kind| findings.iter().find(|f| f.kind == kind).map(|f| f.side);
     if let Some(broken) = side(findings, Kind::Fracture) {
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_chest_tube_lies_where_the_air_is() {
+    fn the_chest_tube_is_on_the_side_of_the_air() {
         let mut random = ChaCha8Rng::seed_from_u64(2);
         for _ in 0..2000 {
             let study = findings(&mut random);

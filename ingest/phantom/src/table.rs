@@ -7,7 +7,7 @@ use crate::disease::Kind;
 use crate::report::Report;
 use crate::{Error, write_file};
 
-/// A CSV file in the making; nothing is on disk before [`Table::finish`].
+/// A CSV file; nothing is written before [`Table::finish`].
 pub struct Table {
     path: PathBuf,
     rows: csv::Writer<Vec<u8>>,
@@ -43,7 +43,7 @@ impl Table {
     }
 }
 
-/// What a labeller would take from a report for a column of CheXpert's vocabulary.
+/// The label of a report in a column of CheXpert's vocabulary.
 pub fn label(report: &Report, column: &str) -> &'static str {
     let kind = Kind::ALL.into_iter().find(|kind| kind.name() == column);
     let label = match kind {

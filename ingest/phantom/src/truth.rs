@@ -1,19 +1,19 @@
-//! What a careful reader would mark on a frontal picture, from the values that it was drawn from.
+//! Boxes and masks of the findings on a frontal image, from the values that it was drawn from.
 
 use crate::canvas::{Frame, Point};
 use crate::disease::Kind;
 use crate::patient::{Image, Patient, Study};
-use crate::{film, findings};
+use crate::{findings, radiograph};
 
-/// Narrowest gap of a pneumothorax that is marked, in body units: below it the pleural line cannot be told apart.
+/// Narrowest gap of a pneumothorax that is marked, in body units: below it the pleural line is not visible.
 const NARROWEST_GAP: f32 = 0.02;
 
 /// Boxes (x, y, width, height, whole pixels) around pneumonia and consolidation.
 pub fn opacities(patient: &Patient, study: &Study, image: &Image) -> Vec<[usize; 4]> {
-    let anatomy = film::anatomy(patient, study);
-    let frame = film::frame(patient, study, image);
+    let anatomy = radiograph::anatomy(patient, study);
+    let frame = radiograph::frame(patient, study, image);
     let around = |((x, y), reach): (Point, f32)| {
-        // The lungs end at their outline, and so does what fills them.
+        // An opacity ends at the outline of the lung.
         let lung = anatomy.lung(x);
         let (left, right) = (x - reach, x + reach);
         let (left, right) = if x > 0.0 { (left, right.min(lung.width)) } else { (left.max(-lung.width), right) };
@@ -22,7 +22,7 @@ pub fn opacities(patient: &Patient, study: &Study, image: &Image) -> Vec<[usize;
     study.findings.iter().filter_map(|finding| findings::focus(&anatomy, finding)).filter_map(around).collect()
 }
 
-/// The box of pixels around a rectangle of the body; `None` where it misses the picture.
+/// The box of pixels around a rectangle of the body; `None` where it misses the image.
 fn pixels(frame: Frame, (left, right): (f32, f32), (top, bottom): (f32, f32)) -> Option<[usize; 4]> {
     let corners = [(left, top), (right, top), (left, bottom), (right, bottom)].map(|corner| frame.pixel(corner));
     let least = |values: [f32; 4]| values.into_iter().fold(f32::INFINITY, f32::min).floor().max(0.0) as usize;
@@ -33,11 +33,11 @@ fn pixels(frame: Frame, (left, right): (f32, f32), (top, bottom): (f32, f32)) ->
     (x < end_x && y < end_y).then(|| [x, y, end_x - x, end_y - y])
 }
 
-/// The air of a pneumothorax, row-major `[rows, columns]`; nothing is marked where there is none.
+/// Mask of the air of a pneumothorax, row-major `[rows, columns]`; empty without one.
 pub fn pneumothorax(patient: &Patient, study: &Study, image: &Image) -> Vec<bool> {
     let mut mask = vec![false; image.rows * image.columns];
-    let anatomy = film::anatomy(patient, study);
-    let frame = film::frame(patient, study, image);
+    let anatomy = radiograph::anatomy(patient, study);
+    let frame = radiograph::frame(patient, study, image);
     for finding in study.findings.iter().filter(|finding| finding.kind == Kind::Pneumothorax) {
         let sign = finding.side.signs()[0];
         frame.every(|i, (x, y)| {
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
     use crate::patient;
 
-    /// Pictures with a finding, and the same pictures without it.
+    /// Images with a finding, and the same images without it.
     fn pairs(kind: Kind) -> Vec<(Patient, Study, Image, Vec<f32>)> {
         let mut pairs = Vec::new();
         for patient in patient::plan(150, 3, 128) {
@@ -79,8 +79,10 @@ mod tests {
                 let mut healthy = study.clone();
                 healthy.findings.retain(|finding| finding.kind != kind);
                 let image = study.images[0];
-                let (ill, well) =
-                    (film::take(&patient, study, &image).values, film::take(&patient, &healthy, &image).values);
+                let (ill, well) = (
+                    radiograph::render(&patient, study, &image).values,
+                    radiograph::render(&patient, &healthy, &image).values,
+                );
                 let change = ill.iter().zip(&well).map(|(a, b)| f32::from(*a) - f32::from(*b)).collect();
                 pairs.push((patient.clone(), study.clone(), image, change));
             }
@@ -94,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn boxes_hold_what_changed() {
+    fn boxes_contain_the_change() {
         let pairs = pairs(Kind::Pneumonia);
         assert!(pairs.len() >= 5);
         for (patient, mut study, image, change) in pairs {
@@ -115,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn masks_hold_what_went_dark() {
+    fn masks_contain_the_pixels_that_got_darker() {
         let pairs = pairs(Kind::Pneumothorax);
         assert!(pairs.len() >= 3);
         for (patient, study, image, change) in pairs {

@@ -152,7 +152,7 @@ fn device(device: Device) -> &'static [&'static str] {
     }
 }
 
-/// Sentences that leave it open.
+/// Sentences that hedge it.
 pub fn hedged(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Atelectasis => {
@@ -192,7 +192,7 @@ pub fn hedged(kind: Kind) -> &'static [&'static str] {
     }
 }
 
-/// Sentences of their own that deny it.
+/// Sentences that deny it.
 pub fn negated(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Atelectasis => &["There is no atelectasis.", "No evidence of atelectasis."],
@@ -239,7 +239,7 @@ pub fn noun(kind: Kind) -> Option<&'static str> {
     })
 }
 
-/// How often a report denies what is absent.
+/// Probability that a report denies an absent finding.
 pub fn denial(kind: Kind) -> f64 {
     match kind {
         Kind::PleuralEffusion => 0.7,
@@ -254,7 +254,7 @@ pub fn denial(kind: Kind) -> f64 {
     }
 }
 
-/// One of these words stands in every sentence on the finding.
+/// Every sentence about the finding has one of these words.
 #[cfg(test)]
 pub fn words(kind: Kind) -> &'static [&'static str] {
     match kind {

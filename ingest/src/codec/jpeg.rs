@@ -1,8 +1,8 @@
-//! What the JPEG processes share (ITU-T T.81): markers, Huffman codes, and the bits of a scan.
+//! Common parts of the JPEG processes (ITU-T T.81): markers, Huffman codes, bits of a scan.
 
-use super::{Refusal, Result};
+use super::{DecodeError, Result};
 
-/// Which decoder a file needs.
+/// The decoder that a file needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Process {
     /// Huffman-coded DCT in one scan: baseline (8 bit) and extended (8 or 12 bit).
@@ -26,17 +26,17 @@ pub struct Header<'a> {
     pub ac: Huffman,
     /// Start of the spectral selection; in a lossless scan, the predictor.
     pub predictor: u8,
-    /// Low bit: the point transform of a lossless scan.
+    /// Approximation low; in a lossless scan, the point transform.
     pub shift: u8,
-    /// The scan and what follows.
+    /// The scan and all bytes after it.
     pub scan: &'a [u8],
 }
 
 /// Reads the markers up to the first scan.
 pub fn header(file: &[u8]) -> Result<Header<'_>> {
-    const ENDS: Refusal = Refusal::Broken("the JPEG stream ends in its header");
+    const ENDS: DecodeError = DecodeError::Malformed("the JPEG stream ends in its header");
     if file.get(..2) != Some(&[0xFF, 0xD8]) {
-        return Err(Refusal::Broken("not a JPEG stream"));
+        return Err(DecodeError::Malformed("not a JPEG stream"));
     }
     let mut steps: [Option<[u16; 64]>; 4] = [None; 4];
     let mut tables: [[Option<Huffman>; 4]; 2] = Default::default();
@@ -48,7 +48,7 @@ pub fn header(file: &[u8]) -> Result<Header<'_>> {
             at += 1;
         }
         let &[0xFF, marker, high, low] = file.get(at..at + 4).and_then(|m| m.first_chunk()).ok_or(ENDS)? else {
-            return Err(Refusal::Broken("no marker where one must stand"));
+            return Err(DecodeError::Malformed("a marker is missing"));
         };
         let length = usize::from(u16::from_be_bytes([high, low]));
         let mut segment = file.get(at + 4..at + 2 + length.max(2)).ok_or(ENDS)?;
@@ -81,25 +81,25 @@ pub fn header(file: &[u8]) -> Result<Header<'_>> {
                 let process = if marker == 0xC3 { Process::Lossless } else { Process::Sequential };
                 let [height, width] = [[h1, h0], [w1, w0]].map(|side| usize::from(u16::from_be_bytes(side)));
                 if components != 1 {
-                    return Err(Refusal::Unsupported("a JPEG stream of several components"));
+                    return Err(DecodeError::Unsupported("a JPEG stream of several components"));
                 }
                 if width == 0 || height == 0 {
-                    return Err(Refusal::Unsupported("a JPEG stream without its size"));
+                    return Err(DecodeError::Unsupported("a JPEG stream without its size"));
                 }
                 let quantization = segment.get(8).ok_or(ENDS)? & 3;
                 frame = Some((process, precision, width, height, usize::from(quantization)));
             }
             0xC2 | 0xC5..=0xC7 | 0xC9..=0xCF => {
-                return Err(Refusal::Unsupported("a progressive, hierarchical or arithmetic JPEG stream"));
+                return Err(DecodeError::Unsupported("a progressive, hierarchical or arithmetic JPEG stream"));
             }
             0xDA => {
                 let Some((process, precision, width, height, quantization)) = frame else {
-                    return Err(Refusal::Broken("a JPEG scan without a frame"));
+                    return Err(DecodeError::Malformed("a JPEG scan without a frame"));
                 };
                 let &[1, _, selector, predictor, _, approximation] = segment.first_chunk().ok_or(ENDS)? else {
-                    return Err(Refusal::Unsupported("a JPEG scan of several components"));
+                    return Err(DecodeError::Unsupported("a JPEG scan of several components"));
                 };
-                let missing = Refusal::Broken("a JPEG scan without its tables");
+                let missing = DecodeError::Malformed("a JPEG scan without its tables");
                 let mut table = |class: usize, index: u8| tables[class][usize::from(index & 3)].take();
                 let (dc, ac) = (table(0, selector >> 4).ok_or(missing.clone())?, table(1, selector));
                 let (ac, steps) = match process {
@@ -122,7 +122,7 @@ pub fn header(file: &[u8]) -> Result<Header<'_>> {
                     scan,
                 });
             }
-            0xD8 | 0xD9 => return Err(Refusal::Broken("a JPEG stream without a scan")),
+            0xD8 | 0xD9 => return Err(DecodeError::Malformed("a JPEG stream without a scan")),
             _ => {}
         }
     }
@@ -131,19 +131,19 @@ pub fn header(file: &[u8]) -> Result<Header<'_>> {
 /// Bits that one look-up decides.
 const LOOKUP_BITS: u32 = 12;
 
-/// A Huffman code. Most symbols, and the number that follows them, are found by one look-up.
+/// A Huffman code. One look-up finds most symbols together with the number that follows them.
 #[derive(Clone)]
 pub struct Huffman {
     /// By the next `LOOKUP_BITS` bits.
     entries: Box<[Entry; 1 << LOOKUP_BITS]>,
-    /// For codes of each length: the first code behind them (left-aligned to 16 bits), and what turns such a code into
-    /// the index of its symbol.
+    /// For each code length: the first code after those of this length (left-aligned to 16 bits), and the difference between
+    /// the index of a symbol and its code.
     ends: [(u32, i32); 17],
     symbols: Vec<u8>,
 }
 
-/// What the next bits say, packed for one load: the number that follows the code (16 bits), the symbol (8 bits), and the
-/// bits of both (7 bits). Where `PART` is set, they are those of the code alone, and 0 where the code is longer than a
+/// Result of a look-up, packed into one word: the number that follows the code (16 bits), the symbol (8 bits), and the
+/// length of both (7 bits). Where `PART` is set, the length is that of the code alone, or 0 for a code that is longer than a
 /// look-up.
 #[derive(Clone, Copy)]
 struct Entry(u32);
@@ -157,7 +157,7 @@ impl Default for Huffman {
 }
 
 impl Huffman {
-    /// Builds the code from the number of codes of each length and their symbols.
+    /// Builds the code from the number of codes of each length, and the symbols.
     fn new(counts: &[u8; 16], symbols: &[u8]) -> Result<Self> {
         let mut table = Self { symbols: symbols.to_vec(), ..Self::default() };
         let (mut code, mut index) = (0u32, 0usize);
@@ -165,7 +165,7 @@ impl Huffman {
             table.ends[length as usize].1 = index as i32 - code as i32;
             for _ in 0..count {
                 if code >= 1 << length {
-                    return Err(Refusal::Broken("a Huffman table with too many codes"));
+                    return Err(DecodeError::Malformed("a Huffman table with too many codes"));
                 }
                 if length <= LOOKUP_BITS {
                     let spare = LOOKUP_BITS - length;
@@ -183,7 +183,7 @@ impl Huffman {
         Ok(table)
     }
 
-    /// A code longer than a look-up: its symbol and length.
+    /// Symbol and length of a code that is longer than a look-up.
     #[cold]
     fn long(&self, bits: &Bits) -> Option<(u8, u32)> {
         let next = bits.peek(16);
@@ -192,7 +192,7 @@ impl Huffman {
         Some((*self.symbols.get(index as usize)?, length))
     }
 
-    /// The next symbol and the number of `symbol & 15` bits that follows it. At least 32 bits must be loaded.
+    /// The next symbol, and the number of `symbol & 15` bits after it. At least 32 bits must be loaded.
     #[inline(always)]
     pub fn next(&self, bits: &mut Bits) -> Result<(u8, i32)> {
         let entry = self.entries[bits.peek(LOOKUP_BITS) as usize];
@@ -203,14 +203,14 @@ impl Huffman {
         self.in_parts(entry, bits)
     }
 
-    /// A code and its number that are too long for one look-up.
+    /// As [`Self::next`], for a code and number that are too long for one look-up.
     fn in_parts(&self, entry: Entry, bits: &mut Bits) -> Result<(u8, i32)> {
         let (symbol, length) = match entry.0 & 0x7F {
-            0 => self.long(bits).ok_or(Refusal::Broken("a JPEG scan with an unknown code"))?,
+            0 => self.long(bits).ok_or(DecodeError::Malformed("a JPEG scan with an unknown code"))?,
             length => ((entry.0 >> 8) as u8, length),
         };
         bits.skip(length);
-        // 16 is a lossless scan's category of one value, written without bits.
+        // Category 16 of a lossless scan has one value, which has no bits.
         if symbol == 16 {
             return Ok((symbol, 32768));
         }
@@ -225,7 +225,7 @@ impl Huffman {
 }
 
 impl Entry {
-    /// The entry of a code whose last `spare` bits of the look-up are `tail`.
+    /// The entry of a code after which the look-up has `spare` more bits, which are `tail`.
     fn new(symbol: u8, length: u32, tail: u32, spare: u32) -> Self {
         let size = u32::from(symbol & 15);
         if symbol == 16 || size > spare {
@@ -236,29 +236,29 @@ impl Entry {
     }
 }
 
-/// The signed number that `size` bits stand for (F.2.2.1).
+/// The signed number that `size` bits represent (F.2.2.1).
 fn extend(bits: u32, size: u32) -> i32 {
     if bits < 1 << (size - 1) { bits as i32 - (1 << size) + 1 } else { bits as i32 }
 }
 
-/// The bits of a scan, without stuffed bytes. Behind the end, and at a marker, there are zeros.
+/// The bits of a scan without stuffed bytes. After the end, and at a marker, they are zeros.
 pub struct Bits<'a> {
     scan: &'a [u8],
     at: usize,
     /// The next bits, left-aligned.
     buffer: u64,
     count: u32,
-    /// Bits in the buffer that are not in the scan.
-    made_up: u32,
+    /// Zero bits in the buffer from after the end of the scan.
+    filler: u32,
 }
 
 impl<'a> Bits<'a> {
     /// From the start of a scan.
     pub fn new(scan: &'a [u8]) -> Self {
-        Self { scan, at: 0, buffer: 0, count: 0, made_up: 0 }
+        Self { scan, at: 0, buffer: 0, count: 0, filler: 0 }
     }
 
-    /// Makes at least 32 bits available: the longest code and its number.
+    /// Loads at least 32 bits: enough for the longest code and its number.
     #[inline(always)]
     pub fn load(&mut self) {
         if self.count >= 32 {
@@ -266,7 +266,7 @@ impl<'a> Bits<'a> {
         }
         if let Some(next) = self.scan.get(self.at..self.at + 8) {
             let next = u64::from_be_bytes(next.try_into().unwrap_or_default());
-            // No byte is 0xFF: eight bytes at once. Bits behind the count are the next ones already.
+            // If no byte is 0xFF, eight bytes are loaded at once. Bits after `count` are already the next ones.
             let ones = 0x0101_0101_0101_0101;
             if (!next).wrapping_sub(ones) & next & (ones << 7) == 0 {
                 self.buffer |= next >> self.count;
@@ -287,7 +287,7 @@ impl<'a> Bits<'a> {
                     0xFF
                 }
                 (Some(0xFF) | None, _) => {
-                    self.made_up += 8;
+                    self.filler += 8;
                     0
                 }
                 (Some(&byte), _) => {
@@ -312,19 +312,19 @@ impl<'a> Bits<'a> {
         self.count -= count;
     }
 
-    /// More bits were taken than the scan has.
+    /// Whether more bits were taken than the scan has.
     pub fn is_beyond_the_end(&self) -> bool {
-        self.made_up > self.count
+        self.filler > self.count
     }
 
-    /// Goes on behind the restart marker that must follow.
+    /// Skips the restart marker that must follow.
     pub fn restart(&mut self) -> Result<()> {
-        let broken = Refusal::Broken("a restart marker is missing in the JPEG scan");
+        let broken = DecodeError::Malformed("a restart marker is missing in the JPEG scan");
         match self.scan.get(self.at..self.at + 2) {
             Some([0xFF, 0xD0..=0xD7]) if !self.is_beyond_the_end() => {}
             _ => return Err(broken),
         }
-        *self = Self { scan: self.scan, at: self.at + 2, buffer: 0, count: 0, made_up: 0 };
+        *self = Self { scan: self.scan, at: self.at + 2, buffer: 0, count: 0, filler: 0 };
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //! to a half, a quarter or an eighth by transforming the low frequencies of each block alone.
 
 use super::jpeg::{Bits, Header};
-use super::{Refusal, Result};
+use super::{DecodeError, Result};
 
 /// Natural position of each coefficient in zigzag order.
 const ZIGZAG: [u8; 64] = [
@@ -11,14 +11,14 @@ const ZIGZAG: [u8; 64] = [
     47, 55, 62, 63,
 ];
 
-/// Place of a frequency that a reduced picture leaves out.
+/// Index of a frequency that is not used at reduced size.
 const UNUSED: usize = 255;
 
 /// A sample of 8 or 12 bits.
 pub trait Sample: Copy + Default {
-    /// Bits that the sample has room for.
+    /// Bits of the type.
     const BITS: u8;
-    /// From a level within the sample's range.
+    /// Converts a level that is in the range of the type.
     fn from_level(level: i32) -> Self;
 }
 
@@ -36,21 +36,21 @@ impl Sample for u16 {
     }
 }
 
-/// Decodes the samples, row-major, into `samples`; gives width and height, those of the header divided by `reduction`
-/// (1, 2, 4 or 8), rounded up.
+/// Decodes into `samples`, row-major; returns width and height, which are those of the header divided by `reduction` (1, 2, 4
+/// or 8), rounded up.
 pub fn decode<S: Sample>(header: &Header, reduction: usize, samples: &mut Vec<S>) -> Result<(usize, usize)> {
     match (header.precision, reduction) {
-        (8 | 12, _) if S::BITS < header.precision => Err(Refusal::Unsupported("a JPEG stream of more than 8 bits")),
+        (8 | 12, _) if S::BITS < header.precision => Err(DecodeError::Unsupported("a JPEG stream of more than 8 bits")),
         (8 | 12, 1) => blocks::<S, 8>(header, samples),
         (8 | 12, 2) => blocks::<S, 4>(header, samples),
         (8 | 12, 4) => blocks::<S, 2>(header, samples),
         (8 | 12, 8) => blocks::<S, 1>(header, samples),
-        _ => Err(Refusal::Broken("a sequential JPEG scan with impossible parameters")),
+        _ => Err(DecodeError::Malformed("a sequential JPEG scan with impossible parameters")),
     }
 }
 
 widest! {
-    /// Decodes to `N` × `N` samples a block.
+    /// Decodes each block to `N` × `N` samples.
     fn blocks<S: Sample, const N: usize>(header: &Header, samples: &mut Vec<S>) -> Result<(usize, usize)> = each_block
 }
 
@@ -61,7 +61,7 @@ fn each_block<S: Sample, const N: usize>(header: &Header, samples: &mut Vec<S>) 
     let across = header.width.div_ceil(8);
     samples.clear();
     samples.resize(width * height, S::default());
-    // By zigzag position: the quantization step, and the place among the frequencies that are transformed.
+    // By zigzag position: the quantization step, and the index among the frequencies that are transformed.
     let scale: [(f32, u8); 64] = std::array::from_fn(|k| {
         let (row, column) = (usize::from(ZIGZAG[k]) / 8, usize::from(ZIGZAG[k]) % 8);
         let place = if row < N && column < N { row * N + column } else { UNUSED };
@@ -70,7 +70,7 @@ fn each_block<S: Sample, const N: usize>(header: &Header, samples: &mut Vec<S>) 
     let inverse = Inverse::<N>::new(header.precision);
     let mut bits = Bits::new(header.scan);
     let (mut dc, mut until_restart) = (0i32, header.restart);
-    // One row of blocks, N lines of it, whole blocks wide.
+    // One row of blocks: N lines, as wide as all blocks.
     let mut band = vec![S::default(); across * N * N];
     for lines in samples.chunks_mut(width * N) {
         for column in 0..across {
@@ -98,7 +98,7 @@ fn each_block<S: Sample, const N: usize>(header: &Header, samples: &mut Vec<S>) 
                 }
                 k += usize::from(symbol >> 4);
                 if k > 63 {
-                    return Err(Refusal::Broken("a JPEG block with too many coefficients"));
+                    return Err(DecodeError::Malformed("a JPEG block with too many coefficients"));
                 }
                 let (step, place) = scale[k];
                 if let Some(frequency) = block.as_flattened_mut().get_mut(usize::from(place)) {
@@ -110,7 +110,7 @@ fn each_block<S: Sample, const N: usize>(header: &Header, samples: &mut Vec<S>) 
             inverse.apply(&block[..=last], &mut band[column * N..], across * N);
         }
         if bits.is_beyond_the_end() {
-            return Err(Refusal::Broken("the JPEG scan ends early"));
+            return Err(DecodeError::Malformed("the JPEG scan ends early"));
         }
         for (line, from) in lines.chunks_exact_mut(width).zip(band.chunks_exact(across * N)) {
             line.copy_from_slice(&from[..width]);
@@ -139,11 +139,11 @@ impl<const N: usize> Inverse<N> {
         Self { basis, middle: f32::from(1u16 << (precision - 1)), largest: f32::from((1u16 << precision) - 1) }
     }
 
-    /// Writes the block's samples to `out`, lines `stride` apart; `block` holds the lines of frequencies up to the last
-    /// that is not zero.
+    /// Writes the samples of a block to `out`, whose lines are `stride` apart; `block` has the lines of frequencies up to the
+    /// last one that is not zero.
     #[inline(always)]
     fn apply<S: Sample>(&self, block: &[[f32; N]], out: &mut [S], stride: usize) {
-        // Lines of frequencies to lines of positions; then the lines are mixed.
+        // First along the lines, then across them.
         let mut half = [[0f32; N]; N];
         for (half, frequencies) in half.iter_mut().zip(block) {
             for (&value, basis) in frequencies.iter().zip(&self.basis) {
@@ -159,8 +159,8 @@ impl<const N: usize> Inverse<N> {
             let out = &mut out[y * stride..][..N];
             for (to, level) in out.iter_mut().zip(line) {
                 let level = level.clamp(0.0, self.largest);
-                // SAFETY: 0 to 4095; sums of finite numbers this small are no NaN. The checked conversion takes longer
-                // than the transform.
+                // SAFETY: `level` is clamped to 0..=4095, and a sum of finite numbers of this size is no NaN. The checked
+                // conversion would take longer than the transform.
                 *to = S::from_level(unsafe { level.to_int_unchecked::<i32>() });
             }
         }
@@ -175,7 +175,7 @@ mod tests {
     use super::super::jpeg::header;
     use super::*;
 
-    fn picture(width: usize, height: usize) -> Vec<u8> {
+    fn pattern(width: usize, height: usize) -> Vec<u8> {
         (0..width * height)
             .map(|i| {
                 let (x, y) = ((i % width) as f64, (i / width) as f64);
@@ -185,11 +185,11 @@ mod tests {
     }
 
     #[test]
-    fn it_equals_the_library_s_decoder_within_one_level() {
+    fn the_result_is_within_one_level_of_the_library_s() {
         for (width, height) in [(64, 48), (37, 61), (8, 8), (1, 1), (129, 7)] {
             let mut file = Vec::new();
             JpegEncoder::new_with_quality(&mut file, 92)
-                .write_image(&picture(width, height), width as u32, height as u32, ExtendedColorType::L8)
+                .write_image(&pattern(width, height), width as u32, height as u32, ExtendedColorType::L8)
                 .unwrap();
             let theirs = image::load_from_memory(&file).unwrap().into_luma8();
             let mut ours: Vec<u8> = Vec::new();
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reduced_picture_is_the_mean_of_the_whole_one() {
+    fn an_image_of_reduced_size_has_the_means_of_the_full_one() {
         let (width, height) = (160, 96);
         let smooth: Vec<u8> = (0..width * height).map(|i| (40 + (i % width) + (i / width) / 2) as u8).collect();
         let mut file = Vec::new();
@@ -224,12 +224,12 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_scan_is_refused() {
+    fn a_truncated_scan_is_an_error() {
         let mut file = Vec::new();
-        let pixels = picture(64, 64);
+        let pixels = pattern(64, 64);
         JpegEncoder::new_with_quality(&mut file, 92).write_image(&pixels, 64, 64, ExtendedColorType::L8).unwrap();
         let mut samples: Vec<u8> = Vec::new();
         let cut = header(&file[..file.len() / 2 + 200]).and_then(|header| decode(&header, 1, &mut samples));
-        assert!(matches!(cut, Err(Refusal::Broken(_))), "{cut:?}");
+        assert!(matches!(cut, Err(DecodeError::Malformed(_))), "{cut:?}");
     }
 }

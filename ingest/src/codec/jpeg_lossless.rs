@@ -1,17 +1,17 @@
 //! JPEG lossless (ITU-T T.81 annex H), one component, 2 to 16 bits, all seven predictors.
 
 use super::jpeg::{Bits, Header};
-use super::{Refusal, Result};
+use super::{DecodeError, Result};
 
 /// Decodes the samples, row-major, into `samples`.
 pub fn decode(header: &Header, samples: &mut Vec<u16>) -> Result<()> {
     let &Header { width, height, precision, predictor, shift, restart, .. } = header;
     if !(2..=16).contains(&precision) || shift >= precision || !(1..=7).contains(&predictor) {
-        return Err(Refusal::Broken("a lossless JPEG scan with impossible parameters"));
+        return Err(DecodeError::Malformed("a lossless JPEG scan with impossible parameters"));
     }
-    // A restart in the middle of a row would start a prediction there; no writer does so.
+    // A restart in the middle of a row would start a prediction there; no known encoder does so.
     if restart % width != 0 {
-        return Err(Refusal::Unsupported("restart intervals that are no whole rows"));
+        return Err(DecodeError::Unsupported("restart intervals that are no whole rows"));
     }
     let restart_rows = restart / width;
     let first = 1u16 << (precision - shift - 1);
@@ -24,14 +24,14 @@ pub fn decode(header: &Header, samples: &mut Vec<u16>) -> Result<()> {
             bits.restart()?;
             above = &[];
         }
-        // The first row of an interval is predicted from the left, whatever the predictor.
+        // The first row of an interval is always predicted from the left.
         match (above.is_empty(), predictor) {
             (true, _) => from_left(header, &mut bits, first, row)?,
             (false, 1) => from_left(header, &mut bits, above[0], row)?,
             _ => from_all(header, &mut bits, above, row)?,
         }
         if bits.is_beyond_the_end() {
-            return Err(Refusal::Broken("the JPEG scan ends early"));
+            return Err(DecodeError::Malformed("the JPEG scan ends early"));
         }
         above = row;
     }
@@ -42,7 +42,7 @@ pub fn decode(header: &Header, samples: &mut Vec<u16>) -> Result<()> {
 }
 
 widest! {
-    /// A row in which each sample is predicted by the one to its left, the first one by `first`.
+    /// Decodes a row in which each sample is predicted by the one to its left, the first one by `first`.
     fn from_left(header: &Header, bits: &mut Bits, first: u16, row: &mut [u16]) -> Result<()> = each_from_left
 }
 
@@ -84,7 +84,7 @@ mod tests {
     use super::super::jpeg::header;
     use super::*;
 
-    /// Encodes samples with a Huffman table that gives every category eight bits, and restarts after each `rows`.
+    /// Encodes samples with a Huffman table that gives every category eight bits; restarts after every `rows` rows.
     fn encode(samples: &[u16], width: usize, precision: u32, predictor: u8, shift: u8, rows: usize) -> Vec<u8> {
         let height = samples.len() / width;
         let [h1, h0] = (height as u16).to_be_bytes();
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn every_predictor_gives_the_samples_back() {
+    fn every_predictor_decodes_to_the_same_samples() {
         let (width, height) = (37, 23);
         let mut state = 7u32;
         for (predictor, precision, shift, rows) in [
@@ -164,10 +164,10 @@ mod tests {
             let mut ours = Vec::new();
             decode(&header(&file).unwrap(), &mut ours).unwrap();
             assert_eq!(ours, samples, "predictor {predictor}");
-            // Cut anywhere, it is refused; nothing is made up.
+            // A truncated file is an error.
             for cut in [file.len() / 3, file.len() / 2, file.len() - 30] {
-                let refused = header(&file[..cut]).and_then(|header| decode(&header, &mut ours));
-                assert!(matches!(refused, Err(Refusal::Broken(_))), "predictor {predictor}, cut at {cut}");
+                let truncated = header(&file[..cut]).and_then(|header| decode(&header, &mut ours));
+                assert!(matches!(truncated, Err(DecodeError::Malformed(_))), "predictor {predictor}, cut at {cut}");
             }
         }
     }

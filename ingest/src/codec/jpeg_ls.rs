@@ -1,25 +1,25 @@
 //! JPEG-LS (ITU-T T.87), lossless and near-lossless, one component, 2 to 16 bits.
 
-use super::{Refusal, Result};
+use super::{DecodeError, Result};
 
-const ENDS: Refusal = Refusal::Broken("the JPEG-LS stream ends early");
+const ENDS: DecodeError = DecodeError::Malformed("the JPEG-LS stream ends early");
 
-/// Order of the Golomb code of a run, by run index (A.7.1).
+/// Orders of the Golomb code of a run by run index (A.7.1).
 const RUN_ORDERS: [u32; 32] =
     [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
-/// A decoded picture.
-pub struct Picture {
+/// A decoded image.
+pub struct Image {
     pub width: usize,
     pub height: usize,
-    /// Row-major.
+    /// The samples, row-major `[height, width]`.
     pub samples: Vec<u16>,
 }
 
-/// Decodes a stream; one of more than `max_pixels` is refused before it is allocated.
-pub fn decode(file: &[u8], max_pixels: u64) -> Result<Picture> {
+/// Decodes a stream; one with more than `max_pixels` is an error before memory is allocated.
+pub fn decode(file: &[u8], max_pixels: u64) -> Result<Image> {
     if file.get(..2) != Some(&[0xFF, 0xD8]) {
-        return Err(Refusal::Broken("not a JPEG-LS stream"));
+        return Err(DecodeError::Malformed("not a JPEG-LS stream"));
     }
     let mut frame = None;
     let mut preset = [0u16; 5];
@@ -29,7 +29,7 @@ pub fn decode(file: &[u8], max_pixels: u64) -> Result<Picture> {
             at += 1;
         }
         let &[0xFF, marker, high, low] = file.get(at..at + 4).and_then(|m| m.first_chunk()).ok_or(ENDS)? else {
-            return Err(Refusal::Broken("no marker where one must stand"));
+            return Err(DecodeError::Malformed("a marker is missing"));
         };
         let length = usize::from(u16::from_be_bytes([high, low])).max(2);
         let segment = file.get(at + 4..at + 2 + length).ok_or(ENDS)?;
@@ -38,14 +38,14 @@ pub fn decode(file: &[u8], max_pixels: u64) -> Result<Picture> {
             0xF7 => {
                 let &[precision, h1, h0, w1, w0, components] = segment.first_chunk().ok_or(ENDS)?;
                 if components != 1 {
-                    return Err(Refusal::Unsupported("a JPEG-LS stream of several components"));
+                    return Err(DecodeError::Unsupported("a JPEG-LS stream of several components"));
                 }
                 let [height, width] = [[h1, h0], [w1, w0]].map(|side| usize::from(u16::from_be_bytes(side)));
                 if width == 0 || height == 0 || !(2..=16).contains(&precision) {
-                    return Err(Refusal::Broken("a JPEG-LS stream with impossible parameters"));
+                    return Err(DecodeError::Malformed("a JPEG-LS stream with impossible parameters"));
                 }
                 if width as u64 * height as u64 > max_pixels {
-                    return Err(Refusal::Broken("more pixels than a radiograph has"));
+                    return Err(DecodeError::Malformed("more pixels than a radiograph has"));
                 }
                 frame = Some((precision, width, height));
             }
@@ -53,35 +53,35 @@ pub fn decode(file: &[u8], max_pixels: u64) -> Result<Picture> {
                 let values = segment.get(1..11).ok_or(ENDS)?;
                 preset = std::array::from_fn(|i| u16::from_be_bytes([values[2 * i], values[2 * i + 1]]));
             }
-            0xF8 => return Err(Refusal::Unsupported("a JPEG-LS stream with mapping tables")),
-            0xDD => return Err(Refusal::Unsupported("a JPEG-LS stream with restart markers")),
+            0xF8 => return Err(DecodeError::Unsupported("a JPEG-LS stream with mapping tables")),
+            0xDD => return Err(DecodeError::Unsupported("a JPEG-LS stream with restart markers")),
             0xDA => {
                 let Some((precision, width, height)) = frame else {
-                    return Err(Refusal::Broken("a JPEG-LS scan without a frame"));
+                    return Err(DecodeError::Malformed("a JPEG-LS scan without a frame"));
                 };
                 let &[1, _, 0, near, _, shift] = segment.first_chunk().ok_or(ENDS)? else {
-                    return Err(Refusal::Unsupported("a JPEG-LS scan of several components, or with a table"));
+                    return Err(DecodeError::Unsupported("a JPEG-LS scan of several components, or with a table"));
                 };
                 if shift & 15 != 0 {
-                    return Err(Refusal::Unsupported("a JPEG-LS scan with a point transform"));
+                    return Err(DecodeError::Unsupported("a JPEG-LS scan with a point transform"));
                 }
                 let code = Code::new(precision, near.into(), preset)?;
-                return Scan::new(code, &file[at..]).picture(width, height);
+                return Scan::new(code, &file[at..]).image(width, height);
             }
-            0xD8 | 0xD9 | 0xC0..=0xCF => return Err(Refusal::Broken("not a JPEG-LS stream")),
+            0xD8 | 0xD9 | 0xC0..=0xCF => return Err(DecodeError::Malformed("not a JPEG-LS stream")),
             _ => {}
         }
     }
 }
 
-/// The numbers that fix the code (C.2.4.1, A.2.1).
+/// The parameters of the code (C.2.4.1, A.2.1).
 struct Code {
     largest: i32,
     near: i32,
     thresholds: [i32; 3],
     reset: i32,
     range: i32,
-    /// Bits of a mapped error that is written plainly.
+    /// Bits of a mapped error that is written without a Golomb code.
     plain_bits: u32,
     limit: u32,
 }
@@ -92,7 +92,7 @@ impl Code {
         let whole = (1i32 << precision) - 1;
         let largest = if given[0] == 0 { whole } else { given[0] };
         if largest > whole || near > (largest / 2).min(255) {
-            return Err(Refusal::Broken("a JPEG-LS stream with impossible parameters"));
+            return Err(DecodeError::Malformed("a JPEG-LS stream with impossible parameters"));
         }
         let bounded = |value: i32, low: i32| if value > largest || value < low { low } else { value };
         let factor = if largest >= 128 { (largest.min(4095) + 128) / 256 } else { 256 / (largest + 1) };
@@ -121,7 +121,7 @@ impl Code {
         })
     }
 
-    /// Where a gradient stands between the thresholds: -4 to 4.
+    /// The region of a gradient between the thresholds, -4 to 4.
     fn region(&self, gradient: i32) -> i32 {
         let [low, middle, high] = self.thresholds;
         let size = gradient.abs();
@@ -135,7 +135,7 @@ impl Code {
         if gradient < 0 { -region } else { region }
     }
 
-    /// A sample from its prediction and error, in the range of the samples (A.4.5).
+    /// A sample from its prediction and error, wrapped to the range of the samples (A.4.5).
     fn sample(&self, prediction: i32, error: i32) -> i32 {
         let step = 2 * self.near + 1;
         let mut value = prediction + error * step;
@@ -190,29 +190,30 @@ impl<'a> Scan<'a> {
         let sizes = ((code.range + 32) / 64).max(2);
         Self {
             code,
-            bits: Bits { bytes, at: 0, buffer: 0, count: 0, made_up: 0 },
+            bits: Bits { bytes, at: 0, buffer: 0, count: 0, filler: 0 },
             contexts: [Context { sizes, bias: 0, correction: 0, count: 1 }; 365],
             runs: [RunContext { sizes, count: 1, negatives: 0 }; 2],
             run_index: 0,
         }
     }
 
-    fn picture(mut self, width: usize, height: usize) -> Result<Picture> {
+    fn image(mut self, width: usize, height: usize) -> Result<Image> {
         let mut samples = Vec::with_capacity(width * height);
-        // A line has one more value at each end: the first of the line above, and its own last one's neighbor.
+        // A line has one more value at each end (A.2.1): on the left the first value of the line above, on the right a copy of
+        // the last value.
         let mut above = vec![0i32; width + 2];
         let mut line = vec![0i32; width + 2];
         for _ in 0..height {
             line[0] = above[1];
             above[width + 1] = above[width];
             self.line(&above, &mut line)?;
-            if self.bits.made_up > self.bits.count {
+            if self.bits.filler > self.bits.count {
                 return Err(ENDS);
             }
             samples.extend(line[1..=width].iter().map(|&value| value as u16));
             std::mem::swap(&mut above, &mut line);
         }
-        Ok(Picture { width, height, samples })
+        Ok(Image { width, height, samples })
     }
 
     fn line(&mut self, above: &[i32], line: &mut [i32]) -> Result<()> {
@@ -272,7 +273,7 @@ impl<'a> Scan<'a> {
         Ok(self.code.sample(prediction, sign * error))
     }
 
-    /// Samples that repeat the one to the left, at most `rest` of the line.
+    /// The number of samples that repeat the one to their left, at most `rest`.
     fn run_length(&mut self, rest: usize) -> Result<usize> {
         let mut length = 0;
         loop {
@@ -282,7 +283,7 @@ impl<'a> Scan<'a> {
                 return if length + part < rest {
                     Ok(length + part)
                 } else {
-                    Err(Refusal::Broken("a run beyond its line"))
+                    Err(DecodeError::Malformed("a run is longer than its line"))
                 };
             }
             let whole = 1 << order;
@@ -332,15 +333,15 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The bits of a scan: behind a byte 0xFF stands one bit that does not count.
+/// The bits of a scan; after a byte 0xFF one stuffed bit is skipped.
 struct Bits<'a> {
     bytes: &'a [u8],
     at: usize,
     /// The next bits, left-aligned.
     buffer: u64,
     count: u32,
-    /// Bits in the buffer that are not in the scan.
-    made_up: u32,
+    /// Zero bits in the buffer from after the end of the scan.
+    filler: u32,
 }
 
 impl Bits<'_> {
@@ -348,7 +349,7 @@ impl Bits<'_> {
         while self.count <= 48 {
             let stuffed = self.at > 0 && self.bytes.get(self.at - 1) == Some(&0xFF);
             let (byte, bits) = match self.bytes.get(self.at) {
-                // A marker, or the end: zeros for ever.
+                // At a marker and at the end, the bits are zeros.
                 Some(&byte) if stuffed && byte >= 0x80 => (None, 8),
                 Some(&byte) if stuffed => (Some(byte << 1), 7),
                 Some(&byte) => (Some(byte), 8),
@@ -359,7 +360,7 @@ impl Bits<'_> {
                     self.at += 1;
                     self.buffer |= u64::from(byte) << (56 - self.count);
                 }
-                None => self.made_up += bits,
+                None => self.filler += bits,
             }
             self.count += bits;
         }
@@ -374,7 +375,7 @@ impl Bits<'_> {
         let value = (self.buffer >> (64 - count)) as u32;
         self.buffer <<= count;
         self.count -= count;
-        if self.made_up > self.count { Err(ENDS) } else { Ok(value) }
+        if self.filler > self.count { Err(ENDS) } else { Ok(value) }
     }
 
     /// A number in the limited Golomb code (A.5.3).
@@ -393,14 +394,14 @@ impl Bits<'_> {
             zeros += run;
             self.buffer = 0;
             self.count = 0;
-            if zeros > limit || self.made_up > 0 {
+            if zeros > limit || self.filler > 0 {
                 return Err(ENDS);
             }
         }
         match zeros.cmp(&most) {
             std::cmp::Ordering::Less => Ok((zeros << order) | self.take(order)?),
             std::cmp::Ordering::Equal => Ok(self.take(plain_bits)? + 1),
-            std::cmp::Ordering::Greater => Err(Refusal::Broken("a JPEG-LS code beyond its limit")),
+            std::cmp::Ordering::Greater => Err(DecodeError::Malformed("a JPEG-LS code is longer than its limit")),
         }
     }
 }

@@ -1,12 +1,12 @@
-//! Decoders of our own for gray pictures, where the libraries at hand are too slow or refuse: JPEG lossless, JPEG
-//! sequential (8 and 12 bit, at full, half, quarter or eighth size), JPEG-LS. Color, progressive and arithmetic files
-//! are [`Refusal::Unsupported`] here, and go to the libraries.
+//! Own decoders for gray images, where the available libraries are too slow or lack support: JPEG lossless, JPEG sequential
+//! (8 and 12 bits, at full, half, quarter or eighth size), JPEG-LS. Color, progressive and arithmetic files are
+//! [`DecodeError::Unsupported`]; the caller passes them to the libraries.
 
-// Loops are compiled twice, and what they call must be compiled with them.
+// Each loop is compiled twice, so the functions that it calls must be inlined into it.
 #![allow(clippy::inline_always)]
 
-/// Runs a loop in the widest form that this processor has: the same code, compiled once more for AVX2 and the shifts of
-/// BMI2. The results are the same.
+/// Defines a function that runs a loop compiled for AVX2 and BMI2 where the processor has them, else the portable one. The
+/// results are the same.
 macro_rules! widest {
     ($(#[$about:meta])* fn $name:ident$(<$kind:ident: $bound:ident, const $size:ident: usize>)?($($argument:ident: $type:ty),* $(,)?) -> $result:ty = $slow:ident) => {
         $(#[$about])*
@@ -17,7 +17,7 @@ macro_rules! widest {
                 fn wide$(<$kind: $bound, const $size: usize>)?($($argument: $type),*) -> $result {
                     $slow$(::<$kind, $size>)?($($argument),*)
                 }
-                // SAFETY: the processor has these instructions (those with BMI2 have BMI1 and LZCNT).
+                // SAFETY: the processor has AVX2 and BMI2, as was checked; processors with BMI2 have BMI1 and LZCNT.
                 return unsafe { wide$(::<$kind, $size>)?($($argument),*) };
             }
             $slow$(::<$kind, $size>)?($($argument),*)
@@ -35,14 +35,14 @@ pub use jpeg_dct::decode as decode_dct;
 pub use jpeg_lossless::decode as decode_lossless;
 pub use jpeg_ls::decode as decode_jpeg_ls;
 
-/// Why a decoder gave no picture.
+/// Why a decoder returned no image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Sound, perhaps, but not for this decoder.
+pub enum DecodeError {
+    /// This decoder does not support the file; another one may.
     Unsupported(&'static str),
-    /// Nobody can decode it.
-    Broken(&'static str),
+    /// The file is malformed.
+    Malformed(&'static str),
 }
 
 /// Result of a decoder.
-pub type Result<T> = std::result::Result<T, Refusal>;
+pub type Result<T> = std::result::Result<T, DecodeError>;

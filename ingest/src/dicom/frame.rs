@@ -1,7 +1,7 @@
-//! The pixels of a DICOM file's first frame, from their transfer syntax to stored values.
+//! Decodes the pixels of a DICOM file's first frame to stored values.
 //!
-//! Gray pixels that are native little endian are taken where they lie; JPEG and JPEG-LS streams go to our own decoders.
-//! Everything else (RLE, JPEG 2000, color, palettes, big endian, deflated, more than 16 bits) goes to dicom-rs.
+//! Uncompressed little-endian gray pixels are used in place; our own decoders decode gray JPEG and JPEG-LS; dicom-rs decodes
+//! everything else (RLE, JPEG 2000, color, palettes, big endian, deflated, more than 16 bits).
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use dicom_object::FileDicomObject;
 use dicom_object::mem::InMemDicomObject;
 use dicom_pixeldata::PixelDecoder;
 
-use crate::codec::{self, Process, Refusal};
+use crate::codec::{self, DecodeError, Process};
 use crate::dicom::limits::dicom::{BIG_ENDIAN, Place};
 use crate::dicom::limits::{self, MAX_VALUES};
 use crate::dicom::object::{cause, integer, text};
@@ -21,8 +21,8 @@ type Object = FileDicomObject<InMemDicomObject>;
 /// Width and height.
 type Size = (u32, u32);
 
-/// What the header says of the pixels.
-struct Claim {
+/// The attributes that describe the pixels.
+struct PixelDescription {
     size: Size,
     samples: i64,
     allocated: i64,
@@ -30,9 +30,11 @@ struct Claim {
     photometric: String,
 }
 
-impl Claim {
+impl PixelDescription {
     fn of(object: &Object) -> Result<Self, String> {
-        let need = |tag, name: &str| integer(object, tag).ok_or_else(|| format!("{name} is missing or no number"));
+        let need = |tag, name: &str| {
+            integer(object, tag).ok_or_else(|| format!("the header has no {name}, or it is not a number"))
+        };
         let (height, width) = (need(tags::ROWS, "Rows")?, need(tags::COLUMNS, "Columns")?);
         let samples = integer(object, tags::SAMPLES_PER_PIXEL).unwrap_or(1);
         let allocated = need(tags::BITS_ALLOCATED, "BitsAllocated")?;
@@ -42,16 +44,18 @@ impl Claim {
             || !(1..=4).contains(&samples)
             || !(1..=64).contains(&allocated)
         {
-            return Err(format!("{width}×{height} pixels of {samples} samples and {allocated} bits make no image"));
+            return Err(format!(
+                "{width}×{height} pixels of {samples} samples and {allocated} bits: not the size of an image"
+            ));
         }
         if (height * width * samples) as u64 > MAX_VALUES {
-            return Err(format!("{width}×{height} pixels are refused: a radiograph is smaller"));
+            return Err(format!("{width}×{height} pixels: more than a radiograph has"));
         }
         let stored = integer(object, tags::BITS_STORED).unwrap_or(allocated).clamp(1, allocated);
         let high = integer(object, tags::HIGH_BIT).map_or(stored - 1, |bit| bit.clamp(0, 63));
         let bits = Bits {
             stored: stored as u16,
-            // Bits above the highest and below the lowest used one are unused, and hold overlays in old files.
+            // The bits above and below the stored ones are unused; old files have overlays in them.
             shift: (high + 1 - stored).clamp(0, allocated - stored) as u16,
             signed: integer(object, tags::PIXEL_REPRESENTATION) == Some(1),
         };
@@ -60,12 +64,14 @@ impl Claim {
     }
 }
 
-/// The pixels of a frame that are gray, native and little endian, where they lie; `None` for all others.
+/// The byte range of uncompressed little-endian gray pixels; `None` for all others.
 ///
 /// # Errors
 /// A sentence that names the cause.
 pub fn unread(header: &Object, place: &Place) -> Result<Option<(Pixels<'static>, Size)>, String> {
-    let Claim { size, samples: 1, allocated: allocated @ (8 | 16), bits, photometric } = Claim::of(header)? else {
+    let PixelDescription { size, samples: 1, allocated: allocated @ (8 | 16), bits, photometric } =
+        PixelDescription::of(header)?
+    else {
         return Ok(None);
     };
     let syntax = header.meta().transfer_syntax().trim_end_matches(['\0', ' ']);
@@ -83,7 +89,7 @@ pub fn unread(header: &Object, place: &Place) -> Result<Option<(Pixels<'static>,
     Ok(Some((Pixels::Gray { values: Values::Unread { place, bytes }, bits }, size)))
 }
 
-/// The pixels of a frame that need no library; `None` for all others. Decoded values go into `words`.
+/// The pixels of a frame that needs no library; `None` for all others. `words` is a buffer for decoded values.
 ///
 /// # Errors
 /// A sentence that names the cause.
@@ -93,8 +99,8 @@ pub fn in_place<'a>(
     place: &Place,
     mut words: Vec<u16>,
 ) -> Result<Option<(Pixels<'a>, Size)>, String> {
-    let claim = Claim::of(header)?;
-    let Claim { size, samples: 1, allocated: 8 | 16, bits, .. } = claim else { return Ok(None) };
+    let claim = PixelDescription::of(header)?;
+    let PixelDescription { size, samples: 1, allocated: 8 | 16, bits, .. } = claim else { return Ok(None) };
     if claim.photometric == "PALETTE COLOR" {
         return Ok(None);
     }
@@ -133,9 +139,9 @@ pub fn in_place<'a>(
     };
     let decoded = match syntax {
         uids::JPEGLS_LOSSLESS | uids::JPEGLS_NEAR_LOSSLESS => {
-            codec::decode_jpeg_ls(&stream, count as u64).and_then(|picture| {
-                words = picture.samples;
-                same_size((picture.width, picture.height), size)
+            codec::decode_jpeg_ls(&stream, count as u64).and_then(|image| {
+                words = image.samples;
+                same_size((image.width, image.height), size)
             })
         }
         _ => codec::header(&stream).and_then(|header| {
@@ -148,8 +154,8 @@ pub fn in_place<'a>(
     };
     match decoded {
         Ok(()) => gray(Values::Words(words)),
-        Err(Refusal::Unsupported(_)) => Ok(None),
-        Err(Refusal::Broken(message)) => Err(format!("the pixels cannot be decoded: {message}")),
+        Err(DecodeError::Unsupported(_)) => Ok(None),
+        Err(DecodeError::Malformed(message)) => Err(format!("the pixels cannot be decoded: {message}")),
     }
 }
 
@@ -157,11 +163,11 @@ fn same_size(found: (usize, usize), (width, height): Size) -> codec::Result<()> 
     if found == (width as usize, height as usize) {
         Ok(())
     } else {
-        Err(Refusal::Broken("the compressed pixels are of another size than the header says"))
+        Err(DecodeError::Malformed("the compressed pixels have another size than the header says"))
     }
 }
 
-/// The fragments of the first of so many frames; `None` where they cannot be told apart.
+/// The fragments of the first of `frames` frames; `None` where the frames cannot be separated.
 fn first_frame<'a>(fragments: &[&'a [u8]], frames: i64, offsets: &[u8]) -> Option<Vec<&'a [u8]>> {
     if frames <= 1 {
         return (!fragments.is_empty()).then(|| fragments.to_vec());
@@ -169,7 +175,7 @@ fn first_frame<'a>(fragments: &[&'a [u8]], frames: i64, offsets: &[u8]) -> Optio
     if fragments.len() as i64 == frames {
         return fragments.first().map(|&first| vec![first]);
     }
-    // Each fragment has a header of eight bytes; the second frame's offset ends the first.
+    // A fragment has a header of eight bytes; the first frame ends at the offset of the second.
     let second = offsets.chunks_exact(4).nth(1)?;
     let end = u32::from_le_bytes([second[0], second[1], second[2], second[3]]) as usize;
     let mut at = 0;
@@ -181,19 +187,19 @@ fn first_frame<'a>(fragments: &[&'a [u8]], frames: i64, offsets: &[u8]) -> Optio
     Some(first.copied().collect::<Vec<_>>()).filter(|first| !first.is_empty())
 }
 
-/// The pixels of the first frame of a whole data set, by dicom-rs.
+/// Decodes the first frame of a whole data set with dicom-rs.
 ///
 /// # Errors
-/// A sentence that names the cause, and holds no value of the header.
+/// A sentence that names the cause and contains no value of the header.
 pub fn by_library(object: &Object) -> Result<(Pixels<'static>, Size), String> {
     let Some(data) = object.element_opt(tags::PIXEL_DATA).ok().flatten() else {
-        return Err("the file holds no pixel data".to_owned());
+        return Err("the file has no pixel data".to_owned());
     };
-    let Claim { size: (width, height), bits, photometric, .. } = Claim::of(object)?;
+    let PixelDescription { size: (width, height), bits, photometric, .. } = PixelDescription::of(object)?;
     if let Some(fragments) = data.fragments() {
         limits::dicom::compressed(object.meta().transfer_syntax(), fragments, width, height)?;
     } else if photometric == "YBR_FULL_422" {
-        // Two pixels share their color: four bytes for two, which the decoder counts as six.
+        // Two pixels share their color, so they have four bytes; the library expects six.
         let bytes = data.to_bytes().unwrap_or_default();
         return Ok((ybr_422(&bytes, width as usize * height as usize)?, (width, height)));
     }
@@ -209,7 +215,7 @@ pub fn by_library(object: &Object) -> Result<(Pixels<'static>, Size), String> {
     }
     let big_endian = object.meta().transfer_syntax().trim_end_matches(['\0', ' ']) == BIG_ENDIAN;
     let allocated = decoded.bits_allocated();
-    // What a decoder gives in fewer bits than the header says has no unused ones.
+    // Where the decoder returns fewer bits than the header says, none are unused.
     let stored = bits.stored.min(allocated);
     let bits = Bits { stored, shift: bits.shift.min(allocated - stored), ..bits };
     let pixels = gray(decoded.data(), size.0 as usize * size.1 as usize, allocated, bits, big_endian)?;
@@ -231,7 +237,7 @@ fn ybr_422(data: &[u8], count: usize) -> Result<Pixels<'static>, String> {
     Ok(Pixels::Rgb(rgb))
 }
 
-/// Colors of a palette, to 8 bit.
+/// Replaces the indices of a palette by its colors, at 8 bits.
 fn palette(object: &InMemDicomObject, indices: &Pixels) -> Result<Pixels<'static>, String> {
     let table = |descriptor, data, name: &str| -> Result<(i64, Vec<u8>), String> {
         let bad = || format!("the {name} table of the palette is missing or broken");
@@ -240,7 +246,7 @@ fn palette(object: &InMemDicomObject, indices: &Pixels) -> Result<Pixels<'static
         let [entries, first, bits] = descriptor.get(..3).and_then(|d| d.try_into().ok()).ok_or_else(bad)?;
         let entries = if entries == 0 { 65536 } else { entries as usize };
         let data = read(data).and_then(|element| element.to_bytes().ok()).ok_or_else(bad)?;
-        // Entries of 8 bits stand in bytes of their own, or each in a word; those of 16 bits are scaled.
+        // Entries of 8 bits have a byte or a word each; those of 16 bits are scaled.
         let scaled = |word: u16| ((u32::from(word) * 255 + 32767) / 65535) as u8;
         let shades: Vec<u8> = if data.len() < entries * 2 {
             data.to_vec()
@@ -262,15 +268,15 @@ fn palette(object: &InMemDicomObject, indices: &Pixels) -> Result<Pixels<'static
             shades[(index - first).clamp(0, shades.len() as i64 - 1) as usize]
         })
     };
-    let indices = indices.stored().ok_or("a palette needs indices")?;
+    let indices = indices.stored().ok_or("an image with a palette has no indices")?;
     Ok(Pixels::Rgb(indices.into_iter().flat_map(color).collect()))
 }
 
 fn too_short(found: usize, needed: usize) -> String {
-    format!("{found} bytes of pixels, {needed} are needed")
+    format!("the pixels have {found} bytes, {needed} are needed")
 }
 
-/// Values of so many bytes each, in this machine's order; wider ones of a big-endian file come with their high word
+/// Gray values of `allocated` bits each, in this machine's order. In 32-bit values of a big-endian file the high word is
 /// first.
 fn gray(data: &[u8], count: usize, allocated: u16, bits: Bits, big_endian: bool) -> Result<Pixels<'static>, String> {
     let bytes = usize::from(allocated.div_ceil(8));

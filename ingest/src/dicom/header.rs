@@ -1,4 +1,4 @@
-//! What a DICOM header says of patient and view, cleaned: free text never gets through.
+//! View, sex and age from a DICOM header, restricted to known codes: no free text is taken over.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -12,14 +12,14 @@ use crate::dicom::limits::MAX_FILE_BYTES;
 use crate::dicom::object::{Object, read_until, text};
 use crate::run::hashing_reader::Reader;
 
-/// The element behind PatientID.
-const BEHIND_PATIENT_ID: Tag = Tag(0x0010, 0x0021);
+/// The element after PatientID.
+const AFTER_PATIENT_ID: Tag = Tag(0x0010, 0x0021);
 
-/// Most bytes in which a PatientID is looked for.
+/// Bytes at the beginning of a file in which PatientID is searched.
 const MAX_BEGINNING: usize = 16 << 20;
 
-/// Words of which a ViewPosition may consist: the terms that DICOM defines for chest radiographs, and those that
-/// manufacturers and published sets use beside them. Any other text may be a name that somebody typed.
+/// Words of which a ViewPosition may consist: the terms that DICOM defines for chest radiographs, and terms of manufacturers
+/// and published data sets. Any other text may be a name.
 const VIEW_WORDS: [&str; 36] = [
     "AP",
     "PA",
@@ -59,20 +59,21 @@ const VIEW_WORDS: [&str; 36] = [
     "VERTICAL",
 ];
 
-/// The documented columns that a header can fill.
+/// The columns that a header can fill.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Header {
-    /// ViewPosition in capitals, if it consists of [`VIEW_WORDS`].
+    /// ViewPosition in capitals, if it consists of known view codes.
     pub view: Option<String>,
-    /// The header states a ViewPosition that is no view code.
+    /// Whether the header has a ViewPosition that is no view code.
     pub has_unknown_view: bool,
-    /// `F`, `M` or `O`.
+    /// PatientSex, if it is `F`, `M` or `O`.
     pub sex: Option<String>,
+    /// PatientAge in years.
     pub age_years: Option<f32>,
 }
 
 impl Header {
-    /// The columns of a data set; what is missing or malformed stays empty.
+    /// Reads the columns of a data set; missing and malformed elements give `None`.
     pub fn of(object: &InMemDicomObject) -> Self {
         let sex = text(object, tags::PATIENT_SEX).map(|sex| sex.to_ascii_uppercase());
         let stated = text(object, tags::VIEW_POSITION).map(|view| view.to_ascii_uppercase());
@@ -86,7 +87,7 @@ impl Header {
     }
 }
 
-/// An age: `58`, `058Y`, `011M`, `008W` or `007D`.
+/// Parses an age (`58`, `058Y`, `011M`, `008W` or `007D`) to years.
 pub fn years(text: &str) -> Option<f32> {
     let number = |digits: &str| digits.parse::<f32>().ok().filter(|age| age.is_finite() && *age >= 0.0);
     match text.trim().split_at_checked(text.trim().len().checked_sub(1)?)? {
@@ -98,20 +99,21 @@ pub fn years(text: &str) -> Option<f32> {
     }
 }
 
-/// The PatientID of a DICOM file, of which no more is read than it needs.
+/// The PatientID of a DICOM file; reads only the beginning of the file.
 ///
 /// # Errors
-/// Those of reading the file. The inner one is a sentence that names the cause, and holds no value of the header.
+/// The outer error is that of reading the file. The inner one is a sentence that names the cause and contains no value of
+/// the header.
 pub fn patient_id(path: &Path) -> io::Result<Result<String, String>> {
     let (mut reader, mut bytes) = (Reader::open(path, MAX_FILE_BYTES)?, Vec::new());
     reader.piece(&mut bytes)?;
     if bytes.get(128..132) != Some(b"DICM") {
-        return Ok(Err("not a DICOM file, so it states no PatientID".to_owned()));
+        return Ok(Err("not a DICOM file, so it has no PatientID".to_owned()));
     }
     loop {
-        let object = read_until(&bytes, reader.length() as usize, BEHIND_PATIENT_ID);
+        let object = read_until(&bytes, reader.length() as usize, AFTER_PATIENT_ID);
         let stated = |object: Object| text(&object, tags::PATIENT_ID);
-        let found = object.and_then(|object| stated(object).ok_or_else(|| "the header states no PatientID".to_owned()));
+        let found = object.and_then(|object| stated(object).ok_or_else(|| "the header has no PatientID".to_owned()));
         let before = bytes.len();
         while found.is_err() && bytes.len() < MAX_BEGINNING && reader.piece(&mut bytes)? {}
         if bytes.len() == before {
@@ -120,12 +122,12 @@ pub fn patient_id(path: &Path) -> io::Result<Result<String, String>> {
     }
 }
 
-/// Whether a file has the DICOM magic at its place.
+/// Whether a file has the DICOM magic code.
 ///
 /// # Errors
-/// Those of reading the file; a short file is none.
+/// Those of reading the file. A short file is no error.
 pub fn is_dicom(path: &Path) -> io::Result<bool> {
-    // A pipe would never end.
+    // A pipe may never end.
     if !path.metadata()?.is_file() {
         return Ok(false);
     }
@@ -136,7 +138,7 @@ pub fn is_dicom(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Whether a code string of DICOM (VR CS: at most 16 characters) is a view.
+/// Whether a code string of DICOM (VR CS, at most 16 characters) is a view code.
 fn is_view(text: &str) -> bool {
     let mut words = text.split([' ', '_']).filter(|word| !word.is_empty()).peekable();
     text.len() <= 16 && words.peek().is_some() && words.all(|word| VIEW_WORDS.contains(&word))
@@ -165,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patient_is_looked_for_in_a_bounded_beginning() {
+    fn the_patient_is_searched_in_a_bounded_beginning() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.dcm");
         let write = |private: usize| {
@@ -185,7 +187,7 @@ mod tests {
         }
         write(MAX_BEGINNING);
         assert!(patient_id(&path).unwrap().is_err());
-        // An element that claims more than the file holds is not believed.
+        // A length beyond the end of the file is an error.
         let mut bytes = std::fs::read(&path).unwrap();
         let at = bytes.windows(6).position(|window| window == [0x09, 0x00, 0x10, 0x10, b'O', b'B']).unwrap() + 8;
         bytes[at..at + 4].copy_from_slice(&0xffff_fff0u32.to_le_bytes());
@@ -194,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn free_text_in_a_header_is_left_out() {
+    fn free_text_in_a_header_is_ignored() {
         let mut object = InMemDicomObject::new_empty();
         let mut put = |tag, vr, value: &str| drop(object.put(DataElement::new(tag, vr, PrimitiveValue::from(value))));
         put(tags::VIEW_POSITION, VR::CS, "as Mr. Smith wished");

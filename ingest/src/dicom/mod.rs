@@ -1,4 +1,4 @@
-//! DICOM files: limits that are checked first, parsing, headers, pixel data.
+//! DICOM files: limits, parsing, headers, pixel data.
 
 pub(crate) mod frame;
 pub(crate) mod header;

@@ -1,7 +1,7 @@
-//! DICOM files: the stored values of the first frame, and what is needed to show them.
+//! Reads the stored values of a DICOM file's first frame, and the attributes that the intensity transform needs.
 //!
-//! dicom-rs parses and decodes; modality and VOI transforms are done in [`crate::image::intensity`], in a documented order. Nothing
-//! of the header but what [`Dicom`] lists leaves this room, error messages included.
+//! dicom-rs parses the file; [`crate::image::intensity`] applies the modality and VOI transforms. No value of the header
+//! except the fields of [`Dicom`] leaves this module, not even in an error message.
 
 use dicom_dictionary_std::tags;
 use dicom_object::OpenFileOptions;
@@ -13,56 +13,61 @@ use crate::dicom::object::{Object, parse, text};
 use crate::dicom::pixels::Pixels;
 use crate::dicom::transforms::{Modality, Voi, modality, padding, voi};
 
-/// The first frame of a DICOM image; pixels that lie in the file as they are shown are borrowed from it.
+/// The first frame of a DICOM image. Uncompressed little-endian pixels are borrowed from the bytes of the file.
 pub struct Dicom<'a> {
+    /// Columns.
     pub width: u32,
+    /// Rows.
     pub height: u32,
+    /// The stored values.
     pub pixels: Pixels<'a>,
-    /// Gray values rise from white to black.
+    /// MONOCHROME1: high values are dark.
     pub inverted: bool,
+    /// The modality transform.
     pub modality: Modality,
+    /// The VOI transform, if the header has one.
     pub voi: Option<Voi>,
-    /// Stored values, from and to, that fill up the picture and mean nothing.
+    /// First and last stored value that is padding.
     pub padding: Option<(i64, i64)>,
-    /// The documented columns that the header fills.
+    /// The columns that the header fills.
     pub header: Header,
 }
 
 impl Dicom<'_> {
-    /// Whether a stored value fills up the picture.
+    /// Whether a stored value is padding.
     pub fn is_padding(&self, stored: i64) -> bool {
         self.padding.is_some_and(|(low, high)| (low..=high).contains(&stored))
     }
 }
 
-/// Reads the first frame of a radiograph; objects of other kinds (CT, MR, reports, presentation states) are refused by
-/// name. Decoded values go into `words`, where they have 16 bits.
+/// Reads the first frame of a radiograph. `words` is a buffer for decoded 16-bit values.
 ///
 /// # Errors
-/// A sentence that names the cause, and holds no value of the header.
+/// A sentence that names the cause and contains no value of the header; also for objects of other kinds (CT, MR, structured
+/// reports, presentation states).
 pub fn read_radiograph(bytes: &[u8], words: Vec<u16>) -> Result<Dicom<'_>, String> {
     guarded(|| read_checked(bytes, words, check_class))
 }
 
-/// From the beginning of a radiograph's file of `total` bytes: all but its pixels ([`Values::Unread`](crate::dicom::Values::Unread)), where these are
-/// gray, uncompressed and shown through a window; `None` for all others.
+/// Reads all but the pixels ([`Values::Unread`](crate::dicom::Values::Unread)) from the beginning of a radiograph's file of
+/// `total` bytes. `None` unless the pixels are gray and uncompressed and the header has a VOI transform.
 ///
 /// # Errors
-/// A sentence that names the cause, and holds no value of the header.
+/// A sentence that names the cause and contains no value of the header.
 pub fn read_beginning(bytes: &[u8], total: usize) -> Result<Option<Dicom<'static>>, String> {
     guarded(|| {
         let Some(place) = limits::dicom::data_set(bytes, total)? else { return Ok(None) };
         let header = parse(bytes, OpenFileOptions::new().read_until(tags::PIXEL_DATA))?;
         check_class(&header)?;
         let Some((pixels, size)) = frame::unread(&header, &place)? else { return Ok(None) };
-        Ok(Some(shown(&header, pixels, size)).filter(|dicom| dicom.voi.is_some()))
+        Ok(Some(assemble(&header, pixels, size)).filter(|dicom| dicom.voi.is_some()))
     })
 }
 
 /// Reads the first frame of any DICOM image.
 ///
 /// # Errors
-/// A sentence that names the cause, and holds no value of the header.
+/// A sentence that names the cause and contains no value of the header.
 pub fn read(bytes: &[u8]) -> Result<Dicom<'_>, String> {
     guarded(|| read_checked(bytes, Vec::new(), |_| Ok(())))
 }
@@ -77,22 +82,22 @@ fn read_checked(
     }
     let places = limits::dicom::data_set(bytes, bytes.len())?;
     if let Some(places) = &places {
-        // The pixels stay where they are; only what stands before them is taken apart.
+        // Only the elements before the pixels are parsed.
         let header = parse(bytes, OpenFileOptions::new().read_until(tags::PIXEL_DATA))?;
         check(&header)?;
         if let Some((pixels, size)) = frame::in_place(&header, bytes, places, words)? {
-            return Ok(shown(&header, pixels, size));
+            return Ok(assemble(&header, pixels, size));
         }
     }
-    // What stands behind the pixels was not checked, and nothing of it is needed.
+    // The elements after the pixels were not checked, and are not needed.
     let end = places.map_or(bytes.len(), |places| places.end().min(bytes.len()));
     let object = parse(&bytes[..end], OpenFileOptions::new())?;
     check(&object)?;
     let (pixels, size) = frame::by_library(&object)?;
-    Ok(shown(&object, pixels, size))
+    Ok(assemble(&object, pixels, size))
 }
 
-fn shown<'a>(object: &Object, pixels: Pixels<'a>, (width, height): (u32, u32)) -> Dicom<'a> {
+fn assemble<'a>(object: &Object, pixels: Pixels<'a>, (width, height): (u32, u32)) -> Dicom<'a> {
     Dicom {
         width,
         height,
@@ -105,7 +110,7 @@ fn shown<'a>(object: &Object, pixels: Pixels<'a>, (width, height): (u32, u32)) -
     }
 }
 
-/// Some old files have neither preamble nor magic; they begin with a group below 0x0010.
+/// Some old files have neither preamble nor magic code; they begin with group 0x0002 or 0x0008.
 fn looks_like_bare_data_set(bytes: &[u8]) -> bool {
     matches!(bytes, [low, 0, ..] if *low == 2 || *low == 8) && bytes.len() > 8
 }
@@ -115,7 +120,8 @@ fn check_class(object: &Object) -> Result<(), String> {
     not_a_radiograph(class).map_or(Ok(()), |what| Err(format!("{what}, not a radiograph")))
 }
 
-/// What a storage class holds (PS3.4 B.5), where it holds no radiographs; secondary captures may be radiographs.
+/// The kind of object of a storage class (PS3.4 B.5) that has no radiographs; `None` for the others. Secondary captures may
+/// be radiographs.
 fn not_a_radiograph(class: &str) -> Option<&'static str> {
     let kind: Vec<&str> = class.strip_prefix("1.2.840.10008.5.1.4.1.1.")?.split('.').collect();
     Some(match kind.as_slice() {
@@ -142,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_objects_are_called_by_their_name() {
+    fn objects_of_other_kinds_are_named() {
         for (class, what) in [
             (uids::ENHANCED_CT_IMAGE_STORAGE, "a CT slice"),
             (uids::ENHANCED_MR_IMAGE_STORAGE, "an MR slice"),

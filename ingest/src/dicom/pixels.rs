@@ -1,41 +1,48 @@
-//! Stored pixel values, as the file holds them.
+//! Stored pixel values, in the type of the file.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Decoded values, row-major.
+/// Decoded values, row-major `[height, width]`.
 pub enum Pixels<'a> {
+    /// Gray values.
     Gray {
+        /// The values.
         values: Values<'a>,
+        /// Which bits of them are used.
         bits: Bits,
     },
-    /// 8-bit RGB, interleaved.
+    /// 8-bit RGB, interleaved `[height, width, 3]`.
     Rgb(Vec<u8>),
 }
 
-/// Stored gray values in the narrowest type that the file uses, unused bits included.
+/// Stored gray values in the type of the file, unused bits included.
 pub enum Values<'a> {
+    /// One byte a value.
     Bytes(Cow<'a, [u8]>),
+    /// Two bytes a value, in this machine's order.
     Words(Vec<u16>),
-    /// Two bytes a value, the low one first.
+    /// Two bytes a value, little endian.
     LittleEndian(&'a [u8]),
-    /// Not read yet: at these bytes of the file, one or two a value, the low one first.
+    /// Not read yet; little endian in the file.
     Unread {
+        /// Byte range in the file.
         place: Range<usize>,
+        /// Bytes of a value, 1 or 2.
         bytes: usize,
     },
     /// Wider values, sign-extended and without unused bits.
     Wide(Vec<i64>),
 }
 
-/// Which bits of a word hold the stored value.
+/// The bits of a word that are the stored value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bits {
-    /// How many, 1 to 16 (to 64 in [`Values::Wide`]).
+    /// Number of bits, 1 to 16 (to 64 in [`Values::Wide`]).
     pub stored: u16,
-    /// Unused bits below them.
+    /// Number of unused bits below them.
     pub shift: u16,
-    /// Two's complement.
+    /// Whether the value is in two's complement.
     pub signed: bool,
 }
 
@@ -53,7 +60,7 @@ impl Bits {
 }
 
 impl Pixels<'_> {
-    /// The memory of decoded values, to be used again.
+    /// The buffer of decoded words, for reuse; empty for other types.
     pub fn into_words(self) -> Vec<u16> {
         match self {
             Self::Gray { values: Values::Words(words), .. } => words,
@@ -61,7 +68,7 @@ impl Pixels<'_> {
         }
     }
 
-    /// Stored values of a gray picture.
+    /// The stored values of a gray image; `None` for colors and values that are not read yet.
     pub fn stored(&self) -> Option<Vec<i64>> {
         let Self::Gray { values, bits } = self else { return None };
         Some(match values {

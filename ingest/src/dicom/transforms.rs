@@ -1,29 +1,48 @@
-//! What turns stored values into what is shown: modality transform, VOI transform, padding.
+//! Attributes of the intensity transform: modality transform, VOI transform, padding.
 
 use dicom_dictionary_std::tags;
 use dicom_object::mem::InMemDicomObject;
 
 use crate::dicom::object::{first_item, integer, number, text};
 
-/// From stored values to values of the modality.
+/// Modality transform: from stored values to modality values (PS3.3 C.11.1).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Modality {
-    Rescale { slope: f64, intercept: f64 },
+    /// value = stored · slope + intercept.
+    Rescale {
+        /// RescaleSlope.
+        slope: f64,
+        /// RescaleIntercept.
+        intercept: f64,
+    },
+    /// A look-up table.
     Table(LookUp),
 }
 
-/// From values of the modality to what is shown.
+/// VOI transform: from modality values to displayed ones (PS3.3 C.11.2).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Voi {
+    /// A look-up table.
     Table(LookUp),
-    Window { center: f64, width: f64, function: WindowFunction },
+    /// The first window of the header.
+    Window {
+        /// WindowCenter.
+        center: f64,
+        /// WindowWidth, above 0.
+        width: f64,
+        /// VOILUTFunction.
+        function: WindowFunction,
+    },
 }
 
-/// Shape of a window (PS3.3 C.11.2.1.2 and .3).
+/// Function of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WindowFunction {
+    /// PS3.3 C.11.2.1.2.1.
     Linear,
+    /// PS3.3 C.11.2.1.3.2.
     LinearExact,
+    /// PS3.3 C.11.2.1.3.1.
     Sigmoid,
 }
 
@@ -32,13 +51,14 @@ pub enum WindowFunction {
 pub struct LookUp {
     /// Input value of the first entry.
     pub first: i64,
+    /// The entries; at least one.
     pub entries: Vec<u16>,
-    /// Bits of an entry.
+    /// Bits of an entry, 1 to 16.
     pub bits: u16,
 }
 
 impl LookUp {
-    /// The entry for a value; values outside take the nearest end.
+    /// The entry for a value; a value outside of the table gives its first or last entry.
     pub fn get(&self, value: f64) -> f64 {
         let index = (value.floor() as i64).saturating_sub(self.first).clamp(0, self.entries.len() as i64 - 1);
         self.entries.get(index as usize).copied().map_or(0.0, f64::from)
@@ -50,7 +70,7 @@ fn look_up(item: &InMemDicomObject, signed: bool) -> Option<LookUp> {
     let [entries, first, bits] = descriptor.get(..3)? else {
         return None;
     };
-    // The first value is signed like the pixels; it may be written in either form.
+    // The first value is signed like the pixels, but files write it in either form.
     let first = if signed && *first > i64::from(i16::MAX) { first - 65536 } else { *first };
     let data = item.element_opt(tags::LUT_DATA).ok()??.to_multi_int::<i64>().ok()?;
     let wanted = if *entries == 0 { 65536 } else { *entries as usize };
@@ -82,7 +102,7 @@ pub(super) fn voi(object: &InMemDicomObject) -> Option<Voi> {
     (width > 0.0).then_some(Voi::Window { center, width, function })
 }
 
-/// The values that fill up the picture (PS3.3 C.7.5.1.1.2); they may be written signed or not.
+/// First and last padding value (PS3.3 C.7.5.1.1.2); files write them signed or unsigned.
 pub(super) fn padding(object: &InMemDicomObject) -> Option<(i64, i64)> {
     let bits = integer(object, tags::BITS_ALLOCATED).filter(|bits| (1..=32).contains(bits))?;
     let signed = integer(object, tags::PIXEL_REPRESENTATION) == Some(1);

@@ -1,4 +1,4 @@
-//! Tone mapping: from decoded values to the 8-bit gray that is stored. It is a property of a dataset, and recorded there.
+//! The intensity transform: from decoded values to the 8-bit gray that is stored. The manifest of a dataset records it.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,21 +6,21 @@ use crate::dicom::parse::Dicom;
 use crate::dicom::pixels::{Bits, Pixels, Values};
 use crate::dicom::transforms::{Modality, Voi, WindowFunction};
 
-/// How stored values become 8-bit gray. All of them invert MONOCHROME1, and show padding black.
+/// How the stored values of a file become 8-bit gray. Every choice inverts MONOCHROME1 and makes padding black.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub enum Tone {
-    /// Modality transform, then VOI look-up table or first window; without either, smallest to largest value.
+pub enum Intensity {
+    /// Modality transform, then the VOI look-up table or the first window; without either, smallest to largest value.
     #[default]
     Voi,
     /// Modality transform, then smallest to largest value.
     Minmax,
-    /// As MIMIC-CXR-JPG was made: stored values, smallest to largest, then global histogram equalization.
+    /// As in MIMIC-CXR-JPG: stored values, smallest to largest, then global histogram equalization.
     MimicCxrJpg,
 }
 
-impl Tone {
-    /// Name as it stands in the manifest.
+impl Intensity {
+    /// Name in the manifest and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Voi => "voi",
@@ -30,31 +30,31 @@ impl Tone {
     }
 }
 
-/// 8-bit gray of a DICOM image, row-major, into `gray`.
-pub fn to_gray(dicom: &Dicom, tone: Tone, gray: &mut Vec<u8>) {
+/// Writes the 8-bit gray of a DICOM image to `gray`, row-major `[height, width]`.
+pub fn to_gray(dicom: &Dicom, intensity: Intensity, gray: &mut Vec<u8>) {
     gray.clear();
     match &dicom.pixels {
         Pixels::Rgb(rgb) => gray.extend(rgb.chunks_exact(3).map(|pixel| luma(pixel[0], pixel[1], pixel[2]))),
         Pixels::Gray { values, bits } => match values {
-            Values::Bytes(values) => by_table(dicom, tone, *bits, values.iter().map(|&v| u16::from(v)), gray),
-            Values::Words(values) => by_table(dicom, tone, *bits, values.iter().copied(), gray),
+            Values::Bytes(values) => by_table(dicom, intensity, *bits, values.iter().map(|&v| u16::from(v)), gray),
+            Values::Words(values) => by_table(dicom, intensity, *bits, values.iter().copied(), gray),
             Values::LittleEndian(bytes) => {
                 let words = bytes.chunks_exact(2).map(|word| u16::from_le_bytes([word[0], word[1]]));
-                by_table(dicom, tone, *bits, words, gray);
+                by_table(dicom, intensity, *bits, words, gray);
             }
             Values::Wide(values) => {
                 let range = extremes(values.iter().copied().filter(|value| !dicom.is_padding(*value)));
-                gray.extend(values.iter().map(|&value| shade(dicom, tone, value, range)));
+                gray.extend(values.iter().map(|&value| shade(dicom, intensity, value, range)));
             }
             Values::Unread { .. } => {}
         },
     }
-    if tone == Tone::MimicCxrJpg {
+    if intensity == Intensity::MimicCxrJpg {
         equalize(gray);
     }
 }
 
-/// ITU-R 601 luma, as the field's tools turn color to gray.
+/// Luma of a color by ITU-R BT.601, in Pillow's fixed-point arithmetic.
 pub fn luma(red: u8, green: u8, blue: u8) -> u8 {
     ((u32::from(red) * 19595 + u32::from(green) * 38470 + u32::from(blue) * 7471 + 0x8000) >> 16) as u8
 }
@@ -63,9 +63,15 @@ fn extremes(values: impl Iterator<Item = i64>) -> (i64, i64) {
     values.fold((i64::MAX, i64::MIN), |(low, high), value| (low.min(value), high.max(value)))
 }
 
-/// At most 16 bits: every value is toned once, then pixels are looked up.
-fn by_table(dicom: &Dicom, tone: Tone, bits: Bits, words: impl Iterator<Item = u16> + Clone, gray: &mut Vec<u8>) {
-    let windowed = tone == Tone::Voi && dicom.voi.is_some();
+/// For at most 16 bits: transforms every possible value once, then looks the pixels up.
+fn by_table(
+    dicom: &Dicom,
+    intensity: Intensity,
+    bits: Bits,
+    words: impl Iterator<Item = u16> + Clone,
+    gray: &mut Vec<u8>,
+) {
+    let windowed = intensity == Intensity::Voi && dicom.voi.is_some();
     let range = if windowed {
         (0, 0)
     } else {
@@ -74,35 +80,35 @@ fn by_table(dicom: &Dicom, tone: Tone, bits: Bits, words: impl Iterator<Item = u
         let seen = (0..=u16::MAX).filter(|word| seen[usize::from(*word)]).map(|word| bits.value(word));
         extremes(seen.filter(|value| !dicom.is_padding(*value)))
     };
-    let table = shades(dicom, tone, bits, range);
+    let table = shades(dicom, intensity, bits, range);
     gray.extend(words.map(|word| table[usize::from(word)]));
 }
 
-/// The shade of every word, unused bits included: a look-up needs no bounds check. `range` is that of the stored values
-/// where no window says what is black and white.
-pub fn shades(dicom: &Dicom, tone: Tone, bits: Bits, range: (i64, i64)) -> [u8; 1 << 16] {
+/// The shade of every 16-bit word, unused bits included, so that a look-up needs no bounds check. Without a window, the
+/// smallest and largest stored value (`range`) become black and white.
+pub fn shades(dicom: &Dicom, intensity: Intensity, bits: Bits, range: (i64, i64)) -> [u8; 1 << 16] {
     let shades: Vec<u8> = (0..1u32 << bits.stored)
-        .map(|pattern| shade(dicom, tone, bits.value((pattern << bits.shift) as u16), range))
+        .map(|pattern| shade(dicom, intensity, bits.value((pattern << bits.shift) as u16), range))
         .collect();
     std::array::from_fn(|word| shades[usize::from(bits.pattern(word as u16))])
 }
 
-/// The shade of one stored value, in the order: modality, VOI, inversion, rounding.
-fn shade(dicom: &Dicom, tone: Tone, stored: i64, range: (i64, i64)) -> u8 {
+/// The shade of one stored value: modality transform, VOI transform, inversion, rounding, in this order.
+fn shade(dicom: &Dicom, intensity: Intensity, stored: i64, range: (i64, i64)) -> u8 {
     if dicom.is_padding(stored) {
         return 0;
     }
-    let modality = |stored: i64| match (&dicom.modality, tone) {
-        (_, Tone::MimicCxrJpg) => stored as f64,
+    let modality = |stored: i64| match (&dicom.modality, intensity) {
+        (_, Intensity::MimicCxrJpg) => stored as f64,
         (Modality::Rescale { slope, intercept }, _) => stored as f64 * slope + intercept,
         (Modality::Table(table), _) => table.get(stored as f64),
     };
     let value = modality(stored);
-    let share = match (&dicom.voi, tone) {
-        (Some(Voi::Table(table)), Tone::Voi) => table.get(value) / (f64::from(1u32 << table.bits) - 1.0),
-        (Some(Voi::Window { center, width, function }), Tone::Voi) => window(value, *center, *width, *function),
+    let share = match (&dicom.voi, intensity) {
+        (Some(Voi::Table(table)), Intensity::Voi) => table.get(value) / (f64::from(1u32 << table.bits) - 1.0),
+        (Some(Voi::Window { center, width, function }), Intensity::Voi) => window(value, *center, *width, *function),
         _ => {
-            // A modality table or a negative slope may turn the order: the ends are those of the mapped values.
+            // A modality table or a negative slope may reverse the order, so the range is that of the transformed values.
             let (a, b) = (modality(range.0), modality(range.1));
             let (low, high) = (a.min(b), a.max(b));
             if high > low { (value - low) / (high - low) } else { 0.0 }
@@ -113,7 +119,7 @@ fn shade(dicom: &Dicom, tone: Tone, stored: i64, range: (i64, i64)) -> u8 {
     (255.0 * share + 0.5).floor() as u8
 }
 
-/// PS3.3 C.11.2.1.2 (linear), C.11.2.1.3.2 (linear exact), C.11.2.1.3.1 (sigmoid), to 0..1.
+/// The window function, 0..1: DICOM PS3.3 C.11.2.1.2 (linear), C.11.2.1.3.2 (linear exact), C.11.2.1.3.1 (sigmoid).
 fn window(value: f64, center: f64, width: f64, function: WindowFunction) -> f64 {
     match function {
         WindowFunction::Linear if width <= 1.0 => f64::from(u8::from(value > center - 0.5)),
@@ -123,7 +129,7 @@ fn window(value: f64, center: f64, width: f64, function: WindowFunction) -> f64 
     }
 }
 
-/// Global histogram equalization: the darkest shade goes to 0, the rest by the share of pixels below.
+/// Global histogram equalization: the darkest shade becomes 0, every other one the share of pixels at or below it.
 fn equalize(gray: &mut [u8]) {
     let mut counts = [0u64; 256];
     gray.iter().for_each(|&shade| counts[usize::from(shade)] += 1);
@@ -161,51 +167,51 @@ mod tests {
         }
     }
 
-    fn gray(dicom: &Dicom, tone: Tone) -> Vec<u8> {
+    fn gray(dicom: &Dicom, intensity: Intensity) -> Vec<u8> {
         let mut gray = Vec::new();
-        to_gray(dicom, tone, &mut gray);
+        to_gray(dicom, intensity, &mut gray);
         gray
     }
 
     #[test]
     fn windows_and_inversion() {
         let window = |function| Some(Voi::Window { center: 2048.0, width: 4096.0, function });
-        let shown = |voi, inverted| gray(&image(vec![0, 2048, 4095], voi, inverted), Tone::Voi);
+        let shown = |voi, inverted| gray(&image(vec![0, 2048, 4095], voi, inverted), Intensity::Voi);
         assert_eq!(shown(window(WindowFunction::Linear), false), [0, 128, 255]);
         assert_eq!(shown(window(WindowFunction::Linear), true), [255, 127, 0]);
         assert_eq!(shown(window(WindowFunction::LinearExact), false), [0, 128, 255]);
         // 255 / (1 + e²), 255 / 2, 255 / (1 + e⁻²).
         assert_eq!(shown(window(WindowFunction::Sigmoid), false), [30, 128, 225]);
-        assert_eq!(gray(&image(vec![100, 200, 300], None, false), Tone::Voi), [0, 128, 255]);
-        assert_eq!(gray(&image(vec![7, 7], None, false), Tone::Minmax), [0, 0]);
+        assert_eq!(gray(&image(vec![100, 200, 300], None, false), Intensity::Voi), [0, 128, 255]);
+        assert_eq!(gray(&image(vec![7, 7], None, false), Intensity::Minmax), [0, 0]);
     }
 
     #[test]
     fn unused_bits_are_ignored_and_signs_extended() {
         let mut dicom = image(vec![0xF001, 0x0003, 0xF005], None, false);
-        assert_eq!(gray(&dicom, Tone::Minmax), [0, 128, 255]);
+        assert_eq!(gray(&dicom, Intensity::Minmax), [0, 128, 255]);
         let signed = Bits { stored: 12, shift: 0, signed: true };
         dicom.pixels = Pixels::Gray { values: Values::Words(vec![0xFFF, 0, 1]), bits: signed };
-        assert_eq!(gray(&dicom, Tone::Minmax), [0, 128, 255]);
+        assert_eq!(gray(&dicom, Intensity::Minmax), [0, 128, 255]);
         let high = Bits { stored: 12, shift: 4, signed: false };
         let bytes = [0x1F, 0x00, 0x3F, 0x00, 0x5F, 0x00];
         dicom.pixels = Pixels::Gray { values: Values::LittleEndian(&bytes), bits: high };
-        assert_eq!(gray(&dicom, Tone::Minmax), [0, 128, 255]);
+        assert_eq!(gray(&dicom, Intensity::Minmax), [0, 128, 255]);
     }
 
     #[test]
-    fn padding_is_black_and_counts_for_no_range() {
+    fn padding_is_black_and_is_left_out_of_the_range() {
         for inverted in [false, true] {
             let mut dicom = image(vec![4000, 100, 300, 4001], None, inverted);
             dicom.padding = Some((4000, 4095));
             let ends = if inverted { [0, 255, 0, 0] } else { [0, 0, 255, 0] };
-            assert_eq!(gray(&dicom, Tone::Voi), ends);
+            assert_eq!(gray(&dicom, Intensity::Voi), ends);
         }
     }
 
     #[test]
     fn equalization_spreads_the_shades() {
-        let spread = gray(&image(vec![0, 1, 1, 1000], None, false), Tone::MimicCxrJpg);
+        let spread = gray(&image(vec![0, 1, 1, 1000], None, false), Intensity::MimicCxrJpg);
         assert_eq!(spread, [0, 0, 0, 255]);
         let mut even: Vec<u8> = vec![10, 20, 30, 40];
         equalize(&mut even);

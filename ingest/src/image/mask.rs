@@ -1,10 +1,10 @@
-//! Segmentation masks: run lengths of a table, drawn on the raw image, brought to the stored size, as a 1-bit PNG.
+//! Segmentation masks: run lengths of a table are drawn on the raw image, resized and stored as a 1-bit PNG.
 
 use std::ops::Range;
 
 use crate::image::pipeline::Placement;
 
-/// What the field's tables write for "nothing is marked".
+/// The text of the tables for an empty mask.
 pub(crate) const NOTHING: &str = "-1";
 
 /// Marked pixels of a raw image as runs in column-major order: down the first column, then down the second one.
@@ -12,10 +12,10 @@ pub(crate) const NOTHING: &str = "-1";
 pub struct Runs(Vec<Range<u64>>);
 
 impl Runs {
-    /// Reads `offset length offset length …`, each offset counted from the end of the run before it; `-1` is no run.
+    /// Parses `offset length offset length …`, each offset counted from the end of the run before it; `-1` is an empty mask.
     ///
     /// # Errors
-    /// A sentence that names the cause: an odd count, no whole number, nothing at all.
+    /// A sentence that names the cause: an odd count, a word that is no whole number, an empty text.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.trim() == NOTHING {
             return Ok(Self::default());
@@ -54,7 +54,7 @@ impl Runs {
     /// The mask, row-major, 1 where marked: `[height, width]`.
     ///
     /// # Errors
-    /// When a run ends beyond the last pixel.
+    /// When a run ends behind the last pixel.
     pub fn draw(&self, width: u32, height: u32) -> Result<Vec<u8>, String> {
         let pixels = u64::from(width) * u64::from(height);
         if let Some(end) = self.0.iter().map(|run| run.end).max().filter(|end| *end > pixels) {
@@ -70,11 +70,11 @@ impl Runs {
     }
 }
 
-/// The `mask` column: a 1-bit PNG of the stored size (width, height) for a raw image of `raw` pixels that lies in the
-/// stored one as `place` says. A stored pixel is marked where marked raw pixels cover at least half of it.
+/// The value of the column `mask`: a 1-bit PNG of the size `stored` (width, height), for a raw image of the size `raw` at the
+/// position `place` of the stored one. A stored pixel is marked where marked raw pixels cover at least half of it.
 ///
 /// # Errors
-/// A sentence: a run lies outside of the raw image.
+/// A sentence, when a run is outside of the raw image.
 pub(crate) fn stored(runs: &Runs, raw: (u32, u32), stored: (u32, u32), place: Placement) -> Result<Vec<u8>, String> {
     let mask = runs.draw(raw.0, raw.1)?;
     let side = |raw: u32, scale: f64| ((f64::from(raw) * scale).round() as usize).max(1);
@@ -92,8 +92,8 @@ pub(crate) fn stored(runs: &Runs, raw: (u32, u32), stored: (u32, u32), place: Pl
     encode(&bits, stored.0, stored.1).map_err(|error| format!("the mask cannot be encoded: {error}"))
 }
 
-/// Resizes a mask of (width, height) pixels: marked where at least half of a new pixel's area is. Areas are counted in
-/// whole numbers, in units of a `new width · new height`-th of a raw pixel.
+/// Resizes a mask of (width, height) pixels: a new pixel is marked where at least half of its area is. Areas are whole
+/// numbers, in units of 1 / (new width · new height) of a raw pixel.
 fn resize(mask: &[u8], (width, height): (usize, usize), (new_width, new_height): (usize, usize)) -> Vec<bool> {
     if (width, height) == (new_width, new_height) {
         return mask.iter().map(|&marked| marked == 1).collect();
@@ -118,8 +118,8 @@ fn resize(mask: &[u8], (width, height): (usize, usize), (new_width, new_height):
     resized
 }
 
-/// For each new pixel of a line: the raw pixels below it and by how much, in units of 1/`new` raw pixel; a new pixel
-/// covers `old` of these units.
+/// For each new pixel of a line: the raw pixels that it covers, and how much of each in units of 1/`new` raw pixel. A new
+/// pixel covers `old` of these units.
 fn overlaps(old: usize, new: usize) -> Vec<Vec<(usize, u64)>> {
     let pixel = |at: usize| {
         let (start, end) = (at * old, (at + 1) * old);
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn offsets_count_from_the_last_run_and_down_the_columns() {
         let runs = Runs::parse("1 2 3 1").unwrap();
-        // Pixels 1, 2 and 6 of a picture three high: column 0 rows 1 and 2, column 2 row 0.
+        // Pixels 1, 2 and 6 of an image of height 3: column 0 rows 1 and 2, column 2 row 0.
         assert_eq!(runs.draw(3, 3).unwrap(), [0, 0, 1, 1, 0, 0, 1, 0, 0]);
         assert!(Runs::parse(" -1").unwrap().is_empty());
         assert_eq!(Runs::parse("-1").unwrap().draw(2, 2).unwrap(), [0; 4]);
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_runs_are_told() {
+    fn an_error_names_what_is_wrong_with_the_runs() {
         let error = |text: &str| Runs::parse(text).unwrap_err();
         assert_eq!(error("3 4 5"), "3 numbers make no pairs of offset and length");
         assert_eq!(error("3 x"), "`x` is no run length");
@@ -187,7 +187,7 @@ mod tests {
         // 3×1 to 2×1: a new pixel covers one and a half old ones.
         assert_eq!(resize(&[1, 0, 0], (3, 1), (2, 1)), [true, false]);
         assert_eq!(resize(&[0, 1, 0], (3, 1), (2, 1)), [false, false]);
-        // Larger: 2×1 to 3×1, the middle one lies half on each.
+        // Larger: 2×1 to 3×1, the middle pixel covers half of each.
         assert_eq!(resize(&[1, 0], (2, 1), (3, 1)), [true, true, false]);
         let full = vec![1; 37 * 23];
         assert!(resize(&full, (37, 23), (11, 9)).into_iter().all(|marked| marked));
@@ -201,8 +201,8 @@ mod tests {
         let bytes =
             stored(&Runs::parse(&phantom::run_lengths(&mask, 40, 20)).unwrap(), (40, 20), (10, 10), place).unwrap();
         assert_eq!((bytes[24], bytes[25]), (1, 0), "one bit of gray");
-        let picture = dataset::format::image_codec::decode(&bytes).unwrap();
-        let marked: Vec<usize> = (0..100).filter(|&i| picture.pixels[i] > 0).collect();
+        let image = dataset::format::image_codec::decode(&bytes).unwrap();
+        let marked: Vec<usize> = (0..100).filter(|&i| image.pixels[i] > 0).collect();
         assert_eq!(marked, [20, 21], "row 2, columns 0 and 1");
         assert!(stored(&Runs::parse("0 801").unwrap(), (40, 20), (10, 10), place).is_err());
     }

@@ -1,4 +1,4 @@
-//! One raw file to one stored picture: decode, tone, fit, encode.
+//! From a raw file to a stored image: decode, intensity transform, resize.
 
 use std::io::{self, Cursor};
 use std::path::Path;
@@ -8,30 +8,30 @@ use dataset::transform::resample::{Filter, Rectangle, Resample};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{self, Process, Refusal};
+use crate::codec::{self, DecodeError, Process};
 use crate::dicom::header::Header;
 use crate::dicom::limits::{MAX_FILE_BYTES, MAX_VALUES, guarded};
 use crate::dicom::parse::{self, Dicom};
 use crate::dicom::pixels::{Bits, Pixels, Values};
 use crate::dicom::transforms::{Modality, Voi, WindowFunction};
-use crate::image::intensity::{self, Tone};
+use crate::image::intensity::{self, Intensity};
 use crate::run::hashing_reader::{Reader, Stamp};
 
-/// How a picture takes the stored size.
+/// How an image is brought to the stored size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Fit {
-    /// Shorter side to the size; smaller pictures stay as they are.
+pub enum Resize {
+    /// Shorter side to the size; smaller images stay as they are.
     #[default]
     Shorter,
-    /// Longer side to the size, black borders to a square.
+    /// Longer side to the size, then black borders to a square.
     Pad,
-    /// Both sides to the size, whatever the aspect.
+    /// Both sides to the size; the aspect ratio changes.
     Stretch,
 }
 
-impl Fit {
-    /// Name as it stands in the manifest.
+impl Resize {
+    /// Name in the manifest and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Shorter => "shorter",
@@ -41,14 +41,16 @@ impl Fit {
     }
 }
 
-/// Where a raw picture lies in the stored one: stored = raw · scale + offset.
+/// Position of the raw image in the stored one: stored = raw · scale + offset.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Placement {
+    /// Factors of x and y.
     pub scale: (f64, f64),
+    /// Stored pixels to the left of and above the raw image's corner.
     pub offset: (f64, f64),
 }
 
-/// Buffers that are kept from one picture to the next: fresh memory for each would cost more than some decoders.
+/// Buffers that are reused from one image to the next: allocating them anew takes longer than some decoders.
 #[derive(Default)]
 pub struct Scratch {
     file: Vec<u8>,
@@ -57,68 +59,76 @@ pub struct Scratch {
     resample: Resample,
 }
 
-/// A picture of the stored size.
+/// An image of the stored size.
 pub struct Stored {
+    /// The pixels, `[height, width]`.
     pub image: GrayPixels,
-    /// Width and height of the raw picture.
+    /// Width and height of the raw image.
     pub source: (u32, u32),
+    /// Position of the raw image in the stored one.
     pub place: Placement,
-    /// What the header of a DICOM file says of patient and view.
+    /// View, sex and age by the header of a DICOM file; empty for other files.
     pub header: Header,
 }
 
-/// What was decoded to 8-bit gray.
+/// Sizes and header of an image that was decoded to 8-bit gray.
 struct Decoded {
-    /// Width and height of the raw picture.
+    /// Width and height of the raw image.
     source: (u32, u32),
-    /// Width and height of the decoded one, smaller where a JPEG file is reduced on its way to the target size.
+    /// Width and height of the decoded image: smaller than the raw one where a JPEG file is decoded at reduced size.
     size: (u32, u32),
     header: Header,
 }
 
 impl Decoded {
-    fn whole(size: (u32, u32)) -> Self {
+    fn at_full_size(size: (u32, u32)) -> Self {
         Self { source: size, size, header: Header::default() }
     }
 }
 
-/// Decodes a DICOM, PNG or JPEG file (told apart by their first bytes) to 8-bit gray.
+/// Decodes a DICOM, PNG or JPEG file to 8-bit gray of its own size; the first bytes decide which of them it is.
 ///
 /// # Errors
 /// A sentence that names the cause.
-pub fn decode(bytes: &[u8], tone: Tone) -> Result<GrayPixels, String> {
+pub fn decode(bytes: &[u8], intensity: Intensity) -> Result<GrayPixels, String> {
     let mut scratch = Scratch::default();
-    let (width, height) = decode_to(bytes, tone, None, &mut scratch)?.size;
+    let (width, height) = decode_to(bytes, intensity, None, &mut scratch)?.size;
     Ok(GrayPixels { width, height, pixels: scratch.gray })
 }
 
-/// Decodes a file as [`decode`] does, and brings it to the stored size with an antialiased Lanczos filter. A JPEG file
-/// more than twice as large is reduced while it is decoded, to no less than twice the stored size.
+/// Decodes a file as [`decode`] does and resizes it with an antialiased Lanczos filter. A gray JPEG file of more than twice
+/// the stored size is decoded at a half, a quarter or an eighth of its size, but at no less than twice the stored size.
 ///
 /// # Errors
 /// A sentence that names the cause.
-pub fn store(bytes: &[u8], tone: Tone, size: u32, fit: Fit, scratch: &mut Scratch) -> Result<Stored, String> {
-    let Decoded { source, size: decoded, header } = decode_to(bytes, tone, Some((size, fit)), scratch)?;
-    let (width, height) = fitted(source, size, fit)?;
+pub fn store(
+    bytes: &[u8],
+    intensity: Intensity,
+    size: u32,
+    resize: Resize,
+    scratch: &mut Scratch,
+) -> Result<Stored, String> {
+    let Decoded { source, size: decoded, header } = decode_to(bytes, intensity, Some((size, resize)), scratch)?;
+    let (width, height) = resized_size(source, size, resize)?;
     let whole = Rectangle { left: 0, top: 0, width: decoded.0, height: decoded.1 };
     let resized = scratch
         .resample
         .resize((&scratch.gray, decoded.0, decoded.1), whole, width, height, Filter::Lanczos)
         .map_err(|e| e.to_string())?
         .to_vec();
-    Ok(placed(resized, (width, height), source, size, fit, header))
+    Ok(with_borders(resized, (width, height), source, size, resize, header))
 }
 
-/// Reads and hashes a raw file, decodes it and brings it to the stored size, as [`store`] does. A large uncompressed
-/// DICOM file goes through the cache once, row by row, and is never held as a whole.
+/// Reads and hashes a raw file, then decodes and resizes it as [`store`] does. A large uncompressed DICOM file is read and
+/// processed row by row; it is never in memory as a whole.
 ///
 /// # Errors
-/// Those of reading the file; what is wrong with the picture is the inner one.
+/// The outer error is that of reading the file; the inner one says why the image cannot be decoded.
 pub fn store_file(
     path: &Path,
-    tone: Tone,
+    intensity: Intensity,
     size: u32,
-    fit: Fit,
+    resize: Resize,
     scratch: &mut Scratch,
 ) -> io::Result<(Stamp, Result<Stored, String>)> {
     let mut reader = Reader::open(path, MAX_FILE_BYTES)?;
@@ -127,12 +137,12 @@ pub fn store_file(
     reader.piece(&mut file)?;
     let total = reader.length() as usize;
     let beginning =
-        if tone == Tone::Voi && total > file.len() { parse::read_beginning(&file, total) } else { Ok(None) };
+        if intensity == Intensity::Voi && total > file.len() { parse::read_beginning(&file, total) } else { Ok(None) };
     let stored = match beginning {
-        Ok(Some(dicom)) => rows(&dicom, &mut reader, &mut file, (tone, size, fit), scratch)?,
+        Ok(Some(dicom)) => rows(&dicom, &mut reader, &mut file, (intensity, size, resize), scratch)?,
         Ok(None) => {
             reader.rest(&mut file)?;
-            store(&file, tone, size, fit, scratch)
+            store(&file, intensity, size, resize, scratch)
         }
         Err(error) => {
             reader.rest(&mut file)?;
@@ -143,24 +153,23 @@ pub fn store_file(
     Ok((reader.stamp(), stored))
 }
 
-/// Tones and resizes the rows of a DICOM file as they are read; `file` holds its beginning.
+/// Transforms and resizes the rows of a DICOM file while they are read; `file` holds its beginning.
 fn rows(
     dicom: &Dicom,
     reader: &mut Reader,
     file: &mut Vec<u8>,
-    (tone, size, fit): (Tone, u32, Fit),
+    (intensity, size, resize): (Intensity, u32, Resize),
     scratch: &mut Scratch,
 ) -> io::Result<Result<Stored, String>> {
     let Pixels::Gray { values: Values::Unread { place, bytes }, bits } = &dicom.pixels else {
-        return Ok(Err("the pixels are not where they should be".to_owned()));
+        return Ok(Err("the pixels are not at the position that the header gives".to_owned()));
     };
     let source = (dicom.width, dicom.height);
-    let fitted = fitted(source, size, fit);
-    let resized = fitted.and_then(|(width, height)| {
+    let resized = resized_size(source, size, resize).and_then(|(width, height)| {
         let rows = scratch.resample.rows(source, width, height).map_err(|e| e.to_string())?;
         Ok(((width, height), rows))
     });
-    let shades = intensity::shades(dicom, tone, *bits, (0, 0));
+    let shades = intensity::shades(dicom, intensity, *bits, (0, 0));
     let row = dicom.width as usize * bytes;
     let mut left = place.len();
     file.drain(..place.start.min(file.len()));
@@ -179,7 +188,7 @@ fn rows(
             });
         }
         left -= whole;
-        // Behind the last row the rest is hashed alone.
+        // What follows the last row is hashed and not used otherwise.
         let done = if left == 0 { file.len() } else { whole };
         file.drain(..done);
         if !reader.piece(file)? {
@@ -194,20 +203,20 @@ fn rows(
     if left > 0 {
         return Ok(Err("the file ends within its pixels".to_owned()));
     }
-    Ok(Ok(placed(pixels, new_size, source, size, fit, dicom.header.clone())))
+    Ok(Ok(with_borders(pixels, new_size, source, size, resize, dicom.header.clone())))
 }
 
-/// A resized picture in its place: with borders, where the fit asks for them.
-fn placed(
+/// Adds black borders where [`Resize::Pad`] needs them.
+fn with_borders(
     resized: Vec<u8>,
     (width, height): (u32, u32),
     source: (u32, u32),
     size: u32,
-    fit: Fit,
+    resize: Resize,
     header: Header,
 ) -> Stored {
     let scale = (f64::from(width) / f64::from(source.0), f64::from(height) / f64::from(source.1));
-    if fit != Fit::Pad || (width, height) == (size, size) {
+    if resize != Resize::Pad || (width, height) == (size, size) {
         let image = GrayPixels { width, height, pixels: resized };
         return Stored { image, source, place: Placement { scale, offset: (0.0, 0.0) }, header };
     }
@@ -222,68 +231,79 @@ fn placed(
     Stored { image, source, place: Placement { scale, offset }, header }
 }
 
-/// Width and height of a picture that is brought to the stored size, without borders.
+/// Width and height of an image after resizing, without borders.
 ///
 /// # Errors
-/// When a side would not fit its column.
-fn fitted((width, height): (u32, u32), size: u32, fit: Fit) -> Result<(u32, u32), String> {
-    let scale = match fit {
-        Fit::Shorter => (f64::from(size) / f64::from(width.min(height))).min(1.0),
-        Fit::Pad => f64::from(size) / f64::from(width.max(height)),
-        Fit::Stretch => return Ok((size, size)),
+/// When a side would be longer than the column for it can hold.
+fn resized_size((width, height): (u32, u32), size: u32, resize: Resize) -> Result<(u32, u32), String> {
+    let scale = match resize {
+        Resize::Shorter => (f64::from(size) / f64::from(width.min(height))).min(1.0),
+        Resize::Pad => f64::from(size) / f64::from(width.max(height)),
+        Resize::Stretch => return Ok((size, size)),
     };
     let [new_width, new_height] = [width, height].map(|side| ((f64::from(side) * scale).round() as u32).max(1));
     if new_width.max(new_height) > u16::MAX.into() {
-        return Err(format!("{width}×{height} pixels are too long for a radiograph"));
+        return Err(format!("{width}×{height} pixels: too long and narrow for a radiograph"));
     }
     Ok((new_width, new_height))
 }
 
 /// Decodes a file to 8-bit gray in `scratch.gray`.
-fn decode_to(bytes: &[u8], tone: Tone, target: Option<(u32, Fit)>, scratch: &mut Scratch) -> Result<Decoded, String> {
+fn decode_to(
+    bytes: &[u8],
+    intensity: Intensity,
+    target: Option<(u32, Resize)>,
+    scratch: &mut Scratch,
+) -> Result<Decoded, String> {
     match image::guess_format(bytes) {
         Ok(ImageFormat::Jpeg) => {
             if let Some(decoded) = decode_gray_jpeg(bytes, target, &mut scratch.gray)? {
                 return Ok(decoded);
             }
-            guarded(|| decode_raster(bytes, tone, &mut scratch.gray)).map(Decoded::whole)
+            guarded(|| decode_raster(bytes, intensity, &mut scratch.gray)).map(Decoded::at_full_size)
         }
-        Ok(ImageFormat::Png) => guarded(|| decode_raster(bytes, tone, &mut scratch.gray)).map(Decoded::whole),
+        Ok(ImageFormat::Png) => {
+            guarded(|| decode_raster(bytes, intensity, &mut scratch.gray)).map(Decoded::at_full_size)
+        }
         _ => {
             let dicom = parse::read_radiograph(bytes, std::mem::take(&mut scratch.words))?;
-            intensity::to_gray(&dicom, tone, &mut scratch.gray);
-            let decoded = Decoded { header: dicom.header, ..Decoded::whole((dicom.width, dicom.height)) };
+            intensity::to_gray(&dicom, intensity, &mut scratch.gray);
+            let decoded = Decoded { header: dicom.header, ..Decoded::at_full_size((dicom.width, dicom.height)) };
             scratch.words = dicom.pixels.into_words();
             Ok(decoded)
         }
     }
 }
 
-/// A JPEG file of one component and one scan; `None` for all others.
-fn decode_gray_jpeg(bytes: &[u8], target: Option<(u32, Fit)>, gray: &mut Vec<u8>) -> Result<Option<Decoded>, String> {
+/// Decodes a JPEG file of one component and one scan; `None` for all others.
+fn decode_gray_jpeg(
+    bytes: &[u8],
+    target: Option<(u32, Resize)>,
+    gray: &mut Vec<u8>,
+) -> Result<Option<Decoded>, String> {
     let decoded = codec::header(bytes).and_then(|header| {
-        // What is too large is refused by the library's decoder, too.
+        // The library's decoder refuses a file that is too large.
         if header.process != Process::Sequential || (header.width * header.height) as u64 > MAX_VALUES {
-            return Err(Refusal::Unsupported("a lossless or a huge JPEG file"));
+            return Err(DecodeError::Unsupported("a lossless or a huge JPEG file"));
         }
         let source = (header.width as u32, header.height as u32);
-        let reduction = target.map_or(1, |(size, fit)| {
-            let Ok(wanted) = fitted(source, size, fit) else { return 1 };
+        let reduction = target.map_or(1, |(size, resize)| {
+            let Ok(wanted) = resized_size(source, size, resize) else { return 1 };
             let enough = |by: &u32| source.0 / by >= 2 * wanted.0 && source.1 / by >= 2 * wanted.1;
             [8, 4, 2].into_iter().find(enough).unwrap_or(1)
         });
         let (width, height) = codec::decode_dct(&header, reduction as usize, gray)?;
-        Ok(Decoded { source, ..Decoded::whole((width as u32, height as u32)) })
+        Ok(Decoded { source, ..Decoded::at_full_size((width as u32, height as u32)) })
     });
     match decoded {
         Ok(decoded) => Ok(Some(decoded)),
-        Err(Refusal::Unsupported(_)) => Ok(None),
-        Err(Refusal::Broken(message)) => Err(format!("the picture cannot be decoded: {message}")),
+        Err(DecodeError::Unsupported(_)) => Ok(None),
+        Err(DecodeError::Malformed(message)) => Err(format!("the image cannot be decoded: {message}")),
     }
 }
 
-fn decode_raster(bytes: &[u8], tone: Tone, gray: &mut Vec<u8>) -> Result<(u32, u32), String> {
-    let bad = |error: &dyn std::fmt::Display| format!("the picture cannot be decoded: {error}");
+fn decode_raster(bytes: &[u8], intensity: Intensity, gray: &mut Vec<u8>) -> Result<(u32, u32), String> {
+    let bad = |error: &dyn std::fmt::Display| format!("the image cannot be decoded: {error}");
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| bad(&e))?;
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_VALUES * 8);
@@ -291,16 +311,16 @@ fn decode_raster(bytes: &[u8], tone: Tone, gray: &mut Vec<u8>) -> Result<(u32, u
     let decoder = reader.into_decoder().map_err(|e| bad(&e))?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) * u64::from(decoder.color_type().channel_count()) > MAX_VALUES {
-        return Err(format!("{width}×{height} pixels are refused: a radiograph is smaller"));
+        return Err(format!("{width}×{height} pixels: more than a radiograph has"));
     }
-    let picture = DynamicImage::from_decoder(decoder).map_err(|e| bad(&e))?;
+    let image = DynamicImage::from_decoder(decoder).map_err(|e| bad(&e))?;
     gray.clear();
-    match picture {
+    match image {
         DynamicImage::ImageLuma8(values) => gray.extend_from_slice(&values),
         DynamicImage::ImageLumaA8(values) => gray.extend(values.pixels().map(|pixel| pixel.0[0])),
-        DynamicImage::ImageLuma16(values) => tone_words(values.into_raw(), (width, height), tone, gray),
+        DynamicImage::ImageLuma16(values) => words_to_gray(values.into_raw(), (width, height), intensity, gray),
         DynamicImage::ImageLumaA16(values) => {
-            tone_words(values.pixels().map(|pixel| pixel.0[0]).collect(), (width, height), tone, gray);
+            words_to_gray(values.pixels().map(|pixel| pixel.0[0]).collect(), (width, height), intensity, gray);
         }
         color => {
             let values = color.into_rgb8();
@@ -310,9 +330,9 @@ fn decode_raster(bytes: &[u8], tone: Tone, gray: &mut Vec<u8>) -> Result<(u32, u
     Ok((width, height))
 }
 
-/// Gray of 16 bits is toned as in a DICOM file without a modality transform, whose window is all that 8, 12 or 16 bits
-/// hold: the fewest that hold the largest value. Files of 12-bit data would be near black otherwise.
-fn tone_words(words: Vec<u16>, (width, height): (u32, u32), tone: Tone, gray: &mut Vec<u8>) {
+/// Transforms 16-bit gray like a DICOM file without a modality transform whose window is the whole range of 8, 12 or 16
+/// bits, whichever is the smallest that holds the largest value. Otherwise files of 12-bit data would be nearly black.
+fn words_to_gray(words: Vec<u16>, (width, height): (u32, u32), intensity: Intensity, gray: &mut Vec<u8>) {
     let largest = words.iter().copied().max().unwrap_or(0);
     let bits = [8, 12].into_iter().find(|bits| largest < 1 << bits).unwrap_or(16);
     let full = f64::from(1u32 << bits);
@@ -326,7 +346,7 @@ fn tone_words(words: Vec<u16>, (width, height): (u32, u32), tone: Tone, gray: &m
         padding: None,
         header: Header::default(),
     };
-    intensity::to_gray(&dicom, tone, gray);
+    intensity::to_gray(&dicom, intensity, gray);
 }
 
 #[cfg(test)]
@@ -338,57 +358,57 @@ mod tests {
 
     #[test]
     fn sizes_and_placement() {
-        let picture = GrayPixels { width: 40, height: 20, pixels: vec![200; 800] };
-        let file = picture.encode(ImageEncoding::Png).unwrap();
+        let image = GrayPixels { width: 40, height: 20, pixels: vec![200; 800] };
+        let file = image.encode(ImageEncoding::Png).unwrap();
         let mut scratch = Scratch::default();
-        let mut stored = |size, fit| store(&file, Tone::Voi, size, fit, &mut scratch).unwrap();
-        let shorter = stored(10, Fit::Shorter).image;
+        let mut stored = |size, resize| store(&file, Intensity::Voi, size, resize, &mut scratch).unwrap();
+        let shorter = stored(10, Resize::Shorter).image;
         assert_eq!((shorter.width, shorter.height), (20, 10));
-        let kept = stored(512, Fit::Shorter).image;
+        let kept = stored(512, Resize::Shorter).image;
         assert_eq!((kept.width, kept.height), (40, 20), "never larger than the source");
-        let Stored { image: padded, place, source, .. } = stored(10, Fit::Pad);
+        let Stored { image: padded, place, source, .. } = stored(10, Resize::Pad);
         assert_eq!((padded.width, padded.height, source), (10, 10, (40, 20)));
         assert_eq!(place, Placement { scale: (0.25, 0.25), offset: (0.0, 2.0) });
         assert_eq!((padded.pixels[0], padded.pixels[55]), (0, 200));
     }
 
     #[test]
-    fn gray_of_16_bits_is_shown_by_the_bits_it_uses() {
-        let shown = |words: [u16; 4], tone| {
+    fn gray_of_16_bits_is_windowed_to_the_bits_it_uses() {
+        let shown = |words: [u16; 4], intensity| {
             let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
             let mut file = Vec::new();
             let encoder = image::codecs::png::PngEncoder::new(&mut file);
             encoder.write_image(&bytes, 2, 2, ExtendedColorType::L16).unwrap();
-            decode(&file, tone).unwrap().pixels
+            decode(&file, intensity).unwrap().pixels
         };
-        assert_eq!(shown([0, 257, 32_768, 65_535], Tone::Voi), [0, 1, 128, 255]);
-        assert_eq!(shown([0, 16, 2048, 4095], Tone::Voi), [0, 1, 128, 255], "12 bits");
-        assert_eq!(shown([0, 1, 128, 255], Tone::Voi), [0, 1, 128, 255], "8 bits");
-        assert_eq!(shown([1000, 1000, 1500, 2000], Tone::Minmax), [0, 0, 128, 255]);
-        assert_eq!(shown([1000, 1500, 1510, 2000], Tone::MimicCxrJpg), [0, 85, 170, 255]);
+        assert_eq!(shown([0, 257, 32_768, 65_535], Intensity::Voi), [0, 1, 128, 255]);
+        assert_eq!(shown([0, 16, 2048, 4095], Intensity::Voi), [0, 1, 128, 255], "12 bits");
+        assert_eq!(shown([0, 1, 128, 255], Intensity::Voi), [0, 1, 128, 255], "8 bits");
+        assert_eq!(shown([1000, 1000, 1500, 2000], Intensity::Minmax), [0, 0, 128, 255]);
+        assert_eq!(shown([1000, 1500, 1510, 2000], Intensity::MimicCxrJpg), [0, 85, 170, 255]);
     }
 
     #[test]
-    fn a_jpeg_reduced_on_its_way_looks_like_one_resized_at_once() {
+    fn a_jpeg_decoded_at_reduced_size_is_close_to_one_resized_from_full_size() {
         let (width, height) = (640u32, 400u32);
         let shade = |i: u32| {
             let (x, y) = (f64::from(i % width), f64::from(i / width));
             (128.0 + 70.0 * (x / 17.0).sin() * (y / 29.0).cos() + f64::from(i * 7919 % 31)) as u8
         };
-        let picture = GrayPixels { width, height, pixels: (0..width * height).map(shade).collect() };
-        let file = picture.encode(ImageEncoding::Jpeg).unwrap();
+        let image = GrayPixels { width, height, pixels: (0..width * height).map(shade).collect() };
+        let file = image.encode(ImageEncoding::Jpeg).unwrap();
         let mut scratch = Scratch::default();
-        for (size, fit) in [(64, Fit::Shorter), (100, Fit::Pad), (45, Fit::Stretch)] {
-            let ours = store(&file, Tone::Voi, size, fit, &mut scratch).unwrap();
+        for (size, resize) in [(64, Resize::Shorter), (100, Resize::Pad), (45, Resize::Stretch)] {
+            let ours = store(&file, Intensity::Voi, size, resize, &mut scratch).unwrap();
             assert_eq!(ours.source, (width, height));
-            let whole = decode(&file, Tone::Voi).unwrap().encode(ImageEncoding::Png).unwrap();
-            let fair = store(&whole, Tone::Voi, size, fit, &mut scratch).unwrap();
-            assert_eq!(ours.place, fair.place);
+            let whole = decode(&file, Intensity::Voi).unwrap().encode(ImageEncoding::Png).unwrap();
+            let reference = store(&whole, Intensity::Voi, size, resize, &mut scratch).unwrap();
+            assert_eq!(ours.place, reference.place);
             let off = |a: &u8, b: &u8| f64::from(a.abs_diff(*b));
-            let pairs = || ours.image.pixels.iter().zip(&fair.image.pixels);
+            let pairs = || ours.image.pixels.iter().zip(&reference.image.pixels);
             let mean = pairs().map(|(a, b)| off(a, b)).sum::<f64>() / ours.image.pixels.len() as f64;
             let worst = pairs().map(|(a, b)| off(a, b)).fold(0.0, f64::max);
-            assert!(mean < 0.5 && worst <= 4.0, "{fit:?}: mean {mean}, worst {worst}");
+            assert!(mean < 0.5 && worst <= 4.0, "{resize:?}: mean {mean}, worst {worst}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Report files: reading, sections, and the tokenizer.
+//! Reports: reading, sections, tokenizer.
 
 pub(crate) mod read;
 pub mod sections;

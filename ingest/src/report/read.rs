@@ -1,4 +1,4 @@
-//! The text of a record: where it is read, which part of it counts, and the tokenizer of a run.
+//! Reads the report of a record, and makes the tokenizer of a run.
 
 use std::collections::HashSet;
 use std::io;
@@ -20,17 +20,18 @@ use crate::run::options::{Options, ReportText, TokenizerChoice};
 use crate::run::plan::{Plan, PlannedRecord, ReportSource};
 use crate::sources::shared::table::decode_text;
 
-/// The tokenizer, written to OUT in the same form as it is used.
+/// Loads or trains the tokenizer of a run and writes it to the dataset. `None` without `--tokenizer`, and where a tokenizer
+/// would be trained but there is no report.
 pub fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> Result<Option<Tokenizer>> {
     let path = out.join(TOKENIZER);
     let mut seen = Stamps::new();
-    let made = match &options.tokenizer {
+    let tokenizer = match &options.tokenizer {
         TokenizerChoice::None => return Ok(None),
-        // An interrupted run got this far: the same corpus would give the same tokenizer again.
+        // An interrupted run wrote it already; training again would give the same tokenizer.
         _ if path.try_exists().map_err(Error::io(&path))? => return tokenizer::load(&path).map(Some),
         TokenizerChoice::File(given) => tokenizer::load(given)?,
         TokenizerChoice::Train(vocabulary) => {
-            // A study's report stands with each of its images, and a note with each image of its case: one text each.
+            // Several images of a study have the same report. It is read once.
             let mut distinct = HashSet::new();
             let records: Vec<&PlannedRecord> =
                 plan.records.iter().filter(|record| distinct.insert(&record.report)).collect();
@@ -50,21 +51,23 @@ pub fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> R
                 texts.extend(text.filter(|text| !text.is_empty()));
             }
             if texts.is_empty() {
-                // A source of images alone: there is nothing to tokenize either.
+                // Without reports there is nothing to tokenize.
                 return Ok(None);
             }
             tokenizer::train(&texts, *vocabulary)?
         }
     };
-    let text = made.to_string(true).map_err(|e| Error::Tokenizer(e.to_string()))?;
+    let text = tokenizer.to_string(true).map_err(|e| Error::Tokenizer(e.to_string()))?;
     hashing_reader::save(&out.join(NOTES).join(TOKENIZER).with_extension(STAMPS), &seen)?;
     files::write_atomic(&path, text.as_bytes())?;
-    Ok(Some(made))
+    Ok(Some(tokenizer))
 }
 
-/// A report as it was read.
+/// The text of a report and its sections.
 pub struct Report {
+    /// The whole text, line ends `\n`.
     pub text: String,
+    /// The sections that records store.
     pub sections: Sections,
 }
 
@@ -85,15 +88,15 @@ impl Report {
 /// Why a record has no text.
 #[derive(Debug, thiserror::Error)]
 pub enum NoReport {
-    /// The file is missing or no report; each run finds the same.
+    /// The file is missing or cannot be used; a later run has the same result.
     #[error("{0}")]
     Unusable(String),
-    /// The system refused to read the file; another run may be able to.
+    /// The system refused to read the file; a later run may be able to read it.
     #[error("{}", Reject::refusal(cause))]
     Refused { path: PathBuf, cause: io::Error },
 }
 
-/// The report of a record, and in `seen` what its file looked like; `Ok(None)` where the source has none.
+/// Reads the report of a record; `Ok(None)` where the source has none. `seen` gets the stamp of its file.
 pub fn read_report(
     raw: &Path,
     plan: &Plan,
@@ -104,12 +107,13 @@ pub fn read_report(
         ReportSource::None => return Ok(None),
         ReportSource::Text(text) => text.to_string(),
         ReportSource::Sections { text, findings, impression } => {
-            let own = |part: &Option<std::sync::Arc<str>>| part.as_deref().map(|part| part.trim().to_owned());
-            let sections = Sections { findings: own(findings), impression: own(impression), ..Sections::default() };
+            let trimmed = |part: &Option<std::sync::Arc<str>>| part.as_deref().map(|part| part.trim().to_owned());
+            let sections =
+                Sections { findings: trimmed(findings), impression: trimmed(impression), ..Sections::default() };
             return Ok(Some(Report { text: text.to_string(), sections }));
         }
         ReportSource::File(path) => {
-            // A root of its own is absolute: joined to the raw directory, it stays as it is.
+            // `report_root` is absolute, so joining it to the raw directory does not change it.
             let path = plan.report_root.as_deref().map_or_else(|| path.clone(), |root| root.join(path));
             let name = path.to_string_lossy().into_owned();
             let path = raw.join(path);

@@ -1,4 +1,4 @@
-//! WordPiece token ids of reports, by a given tokenizer or one trained on the corpus at hand.
+//! WordPiece token ids of reports, by a given tokenizer or one that is trained on the reports.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,26 +16,29 @@ use tokenizers::{
 
 use crate::error::{Error, Result};
 
-/// Special tokens, in the order of their ids, as the recipe fixes them.
+/// Special tokens in the order of their ids, 0 to 3, as in MRM's recipe.
 pub const SPECIAL: [&str; 4] = ["[PAD]", "[UNK]", "[CLS]", "[MASK]"];
 /// Id of the token that begins a text.
 const CLS: i32 = 2;
-/// Vocabulary of the recipe.
+/// Default size of a trained vocabulary: that of MRM's recipe.
 pub const VOCABULARY: usize = 30_000;
-/// Pieces that stand once or never in the corpus are not worth an embedding.
+/// Least number of occurrences of a piece in the corpus.
 const MIN_FREQUENCY: u64 = 2;
 
 fn bad(error: impl std::fmt::Display) -> Error {
     Error::Tokenizer(error.to_string())
 }
 
-/// Text that every tokenizer must take: words, digits, what the reports hide, and characters of other languages.
+/// Text that every tokenizer must be able to encode: words, digits, `___` of de-identified reports, non-ASCII characters.
 const PROBE: &str = "FINDINGS: Heart size is normal, ___ 12.5 cm; no effusion (é, ß, ☃, 肺).";
 
-/// Reads a `tokenizer.json`, checks the recipe's special ids, and encodes a probe.
+/// Reads a `tokenizer.json`; checks the ids of the special tokens and encodes a probe text.
+///
+/// # Errors
+/// When the file cannot be read, the ids are not those of [`SPECIAL`], or the probe cannot be encoded.
 pub fn load(path: &Path) -> Result<Tokenizer> {
     let text = files::read(path, files::MAX_JSON_BYTES)?;
-    let read = std::panic::catch_unwind(|| Tokenizer::from_bytes(text)).map_err(|_| "not understood".to_owned());
+    let read = std::panic::catch_unwind(|| Tokenizer::from_bytes(text)).map_err(|_| "not a tokenizer file".to_owned());
     let read = read.and_then(|read| read.map_err(|e| e.to_string()));
     let mut tokenizer = read.map_err(|e| bad(format!("{}: {e}", path.display())))?;
     let refused = |why: &str| {
@@ -46,7 +49,7 @@ pub fn load(path: &Path) -> Result<Tokenizer> {
             return Err(refused(&format!("{token} must have id {id}")));
         }
     }
-    // Rows are cut and padded later, to lengths of our own.
+    // Token ids are stored unpadded; `token_ids` cuts them.
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(bad)?;
     let probe = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| token_ids(&tokenizer, PROBE, usize::MAX)));
@@ -58,11 +61,15 @@ pub fn load(path: &Path) -> Result<Tokenizer> {
     }
 }
 
-/// Trains the recipe's WordPiece: lower-case, NFKD, accents stripped; split at white space and around digit runs.
+/// Trains a WordPiece tokenizer by MRM's recipe: lower case, NFKD, accents stripped; split at white space and around runs of
+/// digits.
 ///
-/// The same texts in any order give the same vocabulary, with the same ids. The trainer of the library numbers
-/// continuing characters (`##a`) as it meets them in a hash map, whose order changes from run to run; here they are
-/// numbered beforehand, in the order of the characters.
+/// The same texts in any order give the same vocabulary with the same ids. The library's trainer numbers the continuing
+/// characters (`##a`) in the order of a hash map, which changes from run to run; here they are numbered before, in the order
+/// of the characters.
+///
+/// # Errors
+/// Those of the library.
 pub fn train(texts: &[String], vocabulary: usize) -> Result<Tokenizer> {
     let normalizer = Normalizers::new(vec![Lowercase.into(), NFKD.into(), StripAccents.into()]);
     let pre_tokenizer = PreTokenizers::new(vec![Whitespace.into(), Digits::new(false).into()]);
@@ -103,7 +110,10 @@ pub fn train(texts: &[String], vocabulary: usize) -> Result<Tokenizer> {
     text.parse().map_err(bad)
 }
 
-/// Token ids of one report: `[CLS]` first, cut to `max_tokens`, neither padded nor masked.
+/// Token ids of a report, `[L]` with L ≤ `max_tokens`: `[CLS]` first, cut at the end, neither padded nor masked.
+///
+/// # Errors
+/// Those of the library.
 pub fn token_ids(tokenizer: &Tokenizer, text: &str, max_tokens: usize) -> Result<Vec<i32>> {
     let encoding = tokenizer.encode_fast(format!("[CLS] {text}"), false).map_err(bad)?;
     Ok(encoding.get_ids().iter().take(max_tokens).map(|&id| id as i32).collect())

@@ -1,4 +1,4 @@
-//! The options in which two runs differ, as a user types them.
+//! The options in which two runs differ, in the form in which they are typed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,21 +6,27 @@ use serde_json::Value;
 
 use crate::run::keys::{INPUT, NOTED, TOOL_NOTE};
 
-/// The arguments of a run, as the manifest keeps them.
+/// The arguments of a run, as the manifest stores them.
 pub type Arguments = BTreeMap<String, Value>;
 
 /// Digits of a digest that are printed.
 const SHORT: usize = 12;
 
-/// The arguments that decide what a dataset holds. The rest only explains it.
+/// The arguments that decide the bytes of a dataset.
 pub fn deciding(arguments: &Arguments) -> impl Iterator<Item = (&String, &Value)> + '_ {
     arguments.iter().filter(|(name, _)| *name != NOTED)
 }
 
-/// Each option that changed, with both values: `--size was 512, is 224`. The digest of the input and the version are no
-/// options.
+/// Whether the arguments are those of a version of `ingest` that wrote datasets of format 1. Its options `--tone` and `--fit`
+/// are now `--intensity` and `--resize`.
+pub fn are_of_format_1(arguments: &Arguments) -> bool {
+    arguments.contains_key("tone") || arguments.contains_key("fit")
+}
+
+/// Each option that changed, with both values: `--size was 512, is 224`. The digest of the input and the version are not
+/// listed.
 pub fn changed(before: &Arguments, now: &Arguments) -> Vec<String> {
-    // A dataset of a version that noted no options of its source says nothing about them.
+    // Some versions did not store the options of the source.
     let noted = before.contains_key(NOTED) && now.contains_key(NOTED);
     let (before, now) = (flat(before, noted), flat(now, noted));
     let names: BTreeSet<&&str> = before.keys().chain(now.keys()).collect();
@@ -28,8 +34,8 @@ pub fn changed(before: &Arguments, now: &Arguments) -> Vec<String> {
     differing
         .map(|name| {
             if *name == "reports" && before.contains_key("reports") && now.contains_key("reports") {
-                // Its value is a digest of the paths and sizes of the files.
-                return "--reports holds other files".to_owned();
+                // The value is a digest of the paths and sizes of the files.
+                return "--reports has other files".to_owned();
             }
             let value = |arguments: &BTreeMap<&str, &Value>| shown(name, arguments.get(*name).copied());
             format!("{} was {}, is {}", flag(name), value(&before), value(&now))
@@ -37,7 +43,7 @@ pub fn changed(before: &Arguments, now: &Arguments) -> Vec<String> {
         .collect()
 }
 
-/// Options by name, those that a source noted beside the others.
+/// Options by name, with those of the source where they are wanted.
 fn flat(arguments: &Arguments, with_noted: bool) -> BTreeMap<&str, &Value> {
     let own = deciding(arguments).filter(|(name, _)| !matches!(name.as_str(), INPUT | TOOL_NOTE));
     let noted = arguments.get(NOTED).filter(|_| with_noted).and_then(Value::as_object).into_iter().flatten();
@@ -74,11 +80,11 @@ mod tests {
     fn each_option_is_named_with_both_values() {
         let of = |value: Value| serde_json::from_value::<Arguments>(value).unwrap();
         let before = of(json!({
-            "size": 512, "limit": null, "no_images": false, "tokenizer": "train 400", "source": "nih", "fit": "pad",
+            "size": 512, "limit": null, "no_images": false, "tokenizer": "train 400", "source": "nih", "resize": "pad",
             INPUT: "a", TOOL_NOTE: "1", NOTED: { "label_columns": "A", "table": "t.csv" },
         }));
         let now = of(json!({
-            "size": 224, "limit": 9, "no_images": true, "tokenizer": null, "source": "rsna", "fit": "pad",
+            "size": 224, "limit": 9, "no_images": true, "tokenizer": null, "source": "rsna", "resize": "pad",
             INPUT: "b", TOOL_NOTE: "2", NOTED: { "label_columns": "A,B", "table": "t.csv", "sex_column": "sex" },
         }));
         assert_eq!(
@@ -100,7 +106,7 @@ mod tests {
         assert_eq!(
             changed(&digests("0123456789abcdef"), &digests("abcdef0123456789")),
             [
-                "--reports holds other files",
+                "--reports has other files",
                 "--tokenizer was a file of SHA-256 0123456789ab…, is a file of SHA-256 abcdef012345…"
             ]
         );

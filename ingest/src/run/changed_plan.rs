@@ -1,5 +1,5 @@
-//! How a plan differs from the finished dataset that an earlier plan gave. No file of the input is read: the dataset's own
-//! columns are compared with what the tables and the listing of files say now.
+//! Compares a plan with the finished dataset of an earlier plan. No file of the input is read: the columns of the dataset are
+//! compared with the tables and the list of files as they are now.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -7,10 +7,10 @@ use std::path::Path;
 use arrow_array::{Float32Array, StringArray};
 use dataset::format::manifest::{Manifest, REJECTS};
 use dataset::format::table::{self, column};
-use dataset::{Dataset, Storage};
+use dataset::{Dataset, Label, Storage};
 
 use crate::error::{Reject, Result};
-use crate::run::hashing_reader::some;
+use crate::run::hashing_reader::count_and_names;
 use crate::run::options::ReportText;
 use crate::run::plan::{Plan, PlannedRecord, ReportSource};
 
@@ -43,59 +43,68 @@ pub fn difference(raw: &Path, storage: &Storage, manifest: &Manifest, plan: &Pla
     }
     let gone: Vec<String> =
         (0..rows.paths.len()).filter(|row| !seen.contains(row)).map(|row| rows.paths[row].clone()).collect();
-    let mut said: Vec<String> = Vec::new();
-    let mut say = |names: &[String], noun: &str, what: &str| {
+    let mut differences: Vec<String> = Vec::new();
+    let mut add = |names: &[String], noun: &str, what: &str| {
         if !names.is_empty() {
-            said.push(some(names, noun) + what);
+            differences.push(count_and_names(names, noun) + what);
         }
     };
-    say(&added, "input", " added");
-    say(&gone, "input", " no longer listed");
-    say(&missing, "image file", " missing");
+    add(&added, "input", " added");
+    add(&gone, "input", " no longer listed");
+    add(&missing, "image file", " missing");
     for (column, records) in &columns {
-        say(records, "record", &format!(" with another {column}"));
+        add(records, "record", &format!(" with another {column}"));
     }
     if plan.findings != manifest.labels {
-        said.push(format!("the findings were {}, are {}", manifest.labels.join(", "), plan.findings.join(", ")));
+        differences.push(format!("the findings were {}, are {}", manifest.labels.join(", "), plan.findings.join(", ")));
     }
-    if said.is_empty() {
-        let told = |reject: &Reject| format!("{}: {}", plan.path_names.stored(&reject.source_path), reject.error);
-        let now: BTreeSet<String> = plan.rejects.iter().map(told).collect();
+    if differences.is_empty() {
+        let line = |reject: &Reject| format!("{}: {}", plan.path_names.stored(&reject.source_path), reject.error);
+        let now: BTreeSet<String> = plan.rejects.iter().map(line).collect();
         let differing: Vec<String> = now.difference(&before).cloned().collect();
         if !differing.is_empty() {
-            said.push(format!("{} left out now and not before", some(&differing, "input")));
+            differences.push(format!("{} rejected now and not before", count_and_names(&differing, "input")));
         }
     }
-    Ok(if said.is_empty() { "files of another size, or other reports or rejects".to_owned() } else { said.join("; ") })
+    Ok(if differences.is_empty() {
+        "files of another size, or other reports or rejects".to_owned()
+    } else {
+        differences.join("; ")
+    })
 }
 
-/// `path: error` of each reject of a dataset, and the records among them.
+/// `path: error` of each reject of a dataset, and the identifiers of the rejected records.
 fn rejected(storage: &Storage) -> Result<(BTreeSet<String>, HashSet<String>)> {
-    let (mut told, mut records) = (BTreeSet::new(), HashSet::new());
+    let (mut lines, mut records) = (BTreeSet::new(), HashSet::new());
     for batch in table::from_parquet(&storage.path(REJECTS), storage.read(REJECTS)?)? {
         let text = |name: &str| column::<StringArray>(&batch, name);
         if let (Some(paths), Some(errors), Some(ids)) = (text("source_path"), text("error"), text("record_id")) {
-            told.extend((0..batch.num_rows()).map(|row| format!("{}: {}", paths.value(row), errors.value(row))));
+            lines.extend((0..batch.num_rows()).map(|row| format!("{}: {}", paths.value(row), errors.value(row))));
             records.extend(ids.iter().flatten().map(str::to_owned));
         }
     }
-    Ok((told, records))
+    Ok((lines, records))
 }
 
-/// What a dataset says of its records.
+/// The columns of a dataset that are compared.
 struct Rows {
     by_id: HashMap<String, usize>,
     paths: Vec<String>,
     texts: HashMap<&'static str, Vec<Option<String>>>,
     ages: Vec<Option<f32>>,
     labels: Vec<Vec<Option<i8>>>,
-    /// Whether `report` holds whole reports.
+    /// Whether the column `report` has whole reports.
     has_whole_reports: bool,
     findings: Vec<String>,
 }
 
-/// Columns of text that a plan decides.
+/// Text columns whose values a plan decides.
 const TEXTS: [&str; 7] = ["patient_id", "study_id", "image_id", "subset", "view", "sex", "report"];
+
+/// Label codes by record and finding.
+fn codes(labels: Vec<Vec<Option<Label>>>) -> Vec<Vec<Option<i8>>> {
+    labels.into_iter().map(|row| row.into_iter().map(|label| label.map(Label::code)).collect()).collect()
+}
 
 impl Rows {
     fn read(storage: &Storage, manifest: &Manifest) -> Result<Self> {
@@ -118,13 +127,13 @@ impl Rows {
             paths: required("source_path")?,
             texts,
             ages,
-            labels: dataset.labels()?,
+            labels: codes(dataset.labels()?),
             has_whole_reports: manifest.text.report_text == ReportText::All.name(),
             findings: manifest.labels.clone(),
         })
     }
 
-    /// The columns that the plan gives another value now; what it leaves to the header of a file cannot be compared.
+    /// The columns for which the plan has another value now. Columns that the plan leaves to the DICOM header are not compared.
     fn differing(&self, row: usize, record: &PlannedRecord, path: &str, plan: &Plan) -> Vec<&'static str> {
         let text = |name: &str| self.texts.get(name).and_then(|values| values.get(row)).and_then(Option::as_deref);
         let fixed = |name: &str, value: &str| text(name) != Some(value);

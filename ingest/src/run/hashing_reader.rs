@@ -1,6 +1,7 @@
-//! What input files looked like when they were read, so that a run that goes on notices those that changed meanwhile.
+//! Reads input files and records a stamp of each (size, time, SHA-256), so that a run that continues later detects files that
+//! changed in the meantime.
 //!
-//! Stamps lie in the notes of a run, never in a dataset: the same input gives the same bytes, whenever it was written.
+//! Stamps are stored in the notes of a run and not in the dataset, whose bytes must not depend on the times of files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -17,23 +18,25 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::file_system::{failed, is_absence, retry};
 
-/// A file as it was read.
+/// Size, time and digest of a file when it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
+    /// Size in bytes.
     pub bytes: u64,
-    /// Nanoseconds since 1970, 0 where the file system keeps no time.
+    /// Time of the last change, in nanoseconds since 1970; 0 where the file system stores none.
     pub modified: u128,
+    /// Digest of the content.
     pub sha256: [u8; 32],
 }
 
-/// Stamps by path relative to the raw directory; `None` for a file that was not there.
+/// Stamps by path relative to the raw directory; `None` for a file that was missing.
 pub type Stamps = BTreeMap<String, Option<Stamp>>;
 
 fn modified(found: &Metadata) -> u128 {
     found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |since| since.as_nanos())
 }
 
-/// Bytes that are read at once: they are still in the cache when they are hashed, and when they are decoded.
+/// Bytes that are read at once: few enough to be in the processor's cache when they are hashed and decoded.
 pub const PIECE: usize = 256 << 10;
 
 /// A file that is hashed while it is read.
@@ -49,10 +52,10 @@ impl Reader {
     /// Opens a file of at most `limit` bytes.
     ///
     /// # Errors
-    /// Those of the operating system, a larger file, and what is no regular file: a pipe would never end.
+    /// Those of the operating system; a larger file; anything but a regular file, since a pipe may never end.
     pub fn open(path: &Path, limit: u64) -> io::Result<Self> {
         if !fs::metadata(path)?.is_file() {
-            return Err(io::Error::other("it is no regular file"));
+            return Err(io::Error::other("not a regular file"));
         }
         let file = File::open(path)?;
         let found = file.metadata()?;
@@ -68,7 +71,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Size of the file as the file system tells it.
+    /// Size of the file by the file system.
     pub fn length(&self) -> u64 {
         self.found.len()
     }
@@ -91,7 +94,7 @@ impl Reader {
         Ok(())
     }
 
-    /// What was read, once all of it was.
+    /// The stamp of what was read; call it at the end of the file.
     pub fn stamp(self) -> Stamp {
         Stamp { bytes: self.read, modified: modified(&self.found), sha256: self.digest.finalize().into() }
     }
@@ -107,7 +110,7 @@ pub fn read(path: &Path, limit: u64) -> io::Result<(Vec<u8>, Stamp)> {
     Ok((bytes, reader.stamp()))
 }
 
-/// Reads a file to its end and keeps nothing, to see whether it can be read.
+/// Reads a file to its end and drops the bytes, to check that it can be read.
 ///
 /// # Errors
 /// As [`read`].
@@ -134,7 +137,7 @@ pub fn save(path: &Path, stamps: &Stamps) -> Result<()> {
     Ok(files::write_atomic(path, text.as_bytes())?)
 }
 
-/// The files stamped in these notes that are not what they were: another size, or another time and other bytes.
+/// The files of these notes that changed: those of another size, or of another time and other bytes.
 pub fn changed(raw: &Path, notes: impl IntoIterator<Item = PathBuf>) -> Result<Vec<String>> {
     let mut changed = BTreeSet::new();
     for path in notes {
@@ -142,7 +145,10 @@ pub fn changed(raw: &Path, notes: impl IntoIterator<Item = PathBuf>) -> Result<V
         let lines: Vec<&str> = text.lines().collect();
         let found: Vec<_> = lines.into_par_iter().map(|line| change(line, raw)).collect();
         for change in found {
-            let broken = || Error::Output { path: path.clone(), message: "is broken; use --overwrite".to_owned() };
+            let broken = || Error::Output {
+                path: path.clone(),
+                message: "the note is damaged, so the run cannot continue; use --overwrite".to_owned(),
+            };
             let (name, same) = change?.ok_or_else(broken)?;
             changed.extend((!same).then_some(name));
         }
@@ -150,10 +156,10 @@ pub fn changed(raw: &Path, notes: impl IntoIterator<Item = PathBuf>) -> Result<V
     Ok(changed.into_iter().collect())
 }
 
-/// The name of one line's file, and whether it is what it was; `None` where the line makes no sense.
+/// The file of one line, and whether it is unchanged; `None` where the line is malformed.
 ///
 /// # Errors
-/// When the system refuses to look at the file.
+/// When the system refuses to read the file or its metadata.
 fn change(line: &str, raw: &Path) -> Result<Option<(String, bool)>> {
     let parts = line.find('"').map(|at| line.split_at(at));
     let Some((stamp, Ok(name))) = parts.map(|(stamp, name)| (stamp, serde_json::from_str::<String>(name))) else {
@@ -178,7 +184,7 @@ fn change(line: &str, raw: &Path) -> Result<Option<(String, bool)>> {
 }
 
 /// `3 files (a.dcm, b.dcm, c.dcm)`, with the first few names.
-pub fn some(names: &[String], noun: &str) -> String {
+pub fn count_and_names(names: &[String], noun: &str) -> String {
     const FEW: usize = 3;
     let few = names.iter().take(FEW).map(String::as_str).collect::<Vec<_>>().join(", ");
     let rest = if names.len() > FEW { ", …" } else { "" };

@@ -1,19 +1,25 @@
-//! One run: plan, shards, manifest; killed at any time and started again.
+//! One run: plan, shards, manifest. A run can be killed at any time and started again.
 
 pub(crate) mod changed_options;
 pub(crate) mod changed_plan;
+pub mod check_input;
+pub(crate) mod finish;
 pub(crate) mod hashing_reader;
+pub(crate) mod job;
 pub(crate) mod keys;
+pub(crate) mod notes;
 pub mod options;
 pub(crate) mod output;
 pub mod path_hash;
 pub mod path_names;
 pub mod plan;
 pub mod preview;
+pub(crate) mod record;
 pub(crate) mod refused;
-pub mod resume;
 pub(crate) mod saved_plan;
-pub mod shards;
+pub(crate) mod shards;
+pub mod start;
 
+pub use dataset::commands::progress::Progress;
 pub use options::{MAX_REJECT_RATE, MAX_TOKENS, Options, ROWS_PER_SHARD, ReportText, SIZE, TokenizerChoice};
-pub use shards::{Progress, Summary, run};
+pub use start::{Summary, run};

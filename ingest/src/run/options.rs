@@ -1,4 +1,4 @@
-//! The options of a run: what decides the bytes of a dataset, and how it is made.
+//! The options of a run.
 
 use std::path::PathBuf;
 
@@ -7,20 +7,20 @@ use dataset::format::shard::ImageCompression;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::image::intensity::Tone;
-use crate::image::pipeline::Fit;
+use crate::image::intensity::Intensity;
+use crate::image::pipeline::Resize;
 use crate::report::tokenizer;
 
-/// Default of [`Options::size`].
+/// Default of [`Options::size`], in pixels.
 pub const SIZE: u32 = 512;
 
-/// Default of [`Options::max_tokens`]: the recipe's.
+/// Default of [`Options::max_tokens`]: that of MRM's recipe.
 pub const MAX_TOKENS: usize = 100;
 
-/// Default of [`Options::rows_per_shard`]: a shard of raw pictures of the default size takes about 640 MB.
+/// Default of [`Options::rows_per_shard`]: with raw images of the default size a shard has about 640 MB.
 pub const ROWS_PER_SHARD: usize = 2048;
 
-/// Default share of rejected inputs above which a run counts as spoilt.
+/// Default share of rejected inputs, 0..1, above which the program ends with exit code 3.
 pub const MAX_REJECT_RATE: f64 = 0.01;
 
 /// Where token ids come from.
@@ -28,27 +28,30 @@ pub const MAX_REJECT_RATE: f64 = 0.01;
 pub enum TokenizerChoice {
     /// No token ids.
     None,
+    /// A `tokenizer.json`.
     File(PathBuf),
-    /// Trained on the reports at hand, to this vocabulary.
+    /// Train one on the reports of the plan, with this size of vocabulary.
     Train(usize),
 }
 
-/// Which part of a report is tokenized.
+/// The part of a report that is stored as its text and tokenized.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 pub enum ReportText {
-    /// The whole report, as MRM's release does.
+    /// The whole report, as in MRM's release.
     #[default]
     #[serde(rename = "all")]
     All,
+    /// The sections FINDINGS and IMPRESSION, those that the report has.
     #[serde(rename = "findings+impression")]
     #[value(name = "findings+impression")]
     FindingsImpression,
+    /// The section IMPRESSION.
     #[serde(rename = "impression")]
     Impression,
 }
 
 impl ReportText {
-    /// Name as it stands in the manifest.
+    /// Name in the manifest and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::All => "all",
@@ -58,29 +61,38 @@ impl ReportText {
     }
 }
 
-/// Everything that decides the bytes of a dataset, and how it is made.
+/// Options of a run. `jobs`, `overwrite`, `retry_rejects` and `staging` do not change the bytes of a dataset, all others do.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Side of the stored images in pixels; [`Resize`] says which.
     pub size: u32,
-    pub fit: Fit,
+    /// How images are brought to that size.
+    pub resize: Resize,
+    /// How the pixels of an image are stored.
     pub encoding: ImageEncoding,
+    /// Compression of the pages of the image column.
     pub compression: ImageCompression,
-    pub tone: Tone,
+    /// From stored values to 8 bits.
+    pub intensity: Intensity,
+    /// Where token ids come from.
     pub tokenizer: TokenizerChoice,
+    /// Longest list of token ids, `[CLS]` included.
     pub max_tokens: usize,
+    /// The part of a report that is stored and tokenized.
     pub report_text: ReportText,
+    /// Records in a shard.
     pub rows_per_shard: usize,
-    /// Tables and reports alone.
+    /// Ingest tables and reports without images.
     pub no_images: bool,
-    /// First records of the plan only.
+    /// Ingest only so many records, the first ones of the plan.
     pub limit: Option<usize>,
-    /// Threads; decides no byte.
+    /// Threads.
     pub jobs: usize,
-    /// Replaces what OUT holds.
+    /// Replace the dataset in the output folder.
     pub overwrite: bool,
-    /// Takes inputs into a finished dataset that the system refused to read when it was made.
+    /// Add the inputs to a finished dataset that the system refused to read before.
     pub retry_rejects: bool,
-    /// Where a dataset for an object store grows (by default in the cache of the user); decides no byte.
+    /// Folder in which a dataset for an object store is prepared; by default `mrm/staging` in the user's cache.
     pub staging: Option<PathBuf>,
 }
 
@@ -88,10 +100,10 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             size: SIZE,
-            fit: Fit::default(),
+            resize: Resize::default(),
             encoding: ImageEncoding::Raw,
             compression: ImageCompression::default(),
-            tone: Tone::default(),
+            intensity: Intensity::default(),
             tokenizer: TokenizerChoice::Train(tokenizer::VOCABULARY),
             max_tokens: MAX_TOKENS,
             report_text: ReportText::default(),
@@ -107,7 +119,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// What can be checked before anything is listed or written: the tokenizer's file.
+    /// Checks what can be checked before the raw data is listed: the tokenizer's file.
     ///
     /// # Errors
     /// When it cannot be used.

@@ -1,7 +1,7 @@
-//! Where the dataset goes, who may work on it, and what an earlier run left there.
+//! The output of a run: its place, the lock on it, and what an earlier run left there.
 //!
-//! A dataset for an object store grows in a staging folder of this machine. Each finished shard is sent and its copy
-//! removed; notes, tokenizer and rejects stay until the dataset is whole.
+//! A dataset for an object store is prepared in a staging folder on this machine. Each finished shard is uploaded and its
+//! local copy removed; notes, tokenizer and rejects stay until the dataset is complete.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 
 use dataset::Storage;
 use dataset::format::manifest::{CARD, CROISSANT, MANIFEST, Manifest, REJECTS, TOKENIZER};
+use dataset::format::record::FORMAT_VERSION;
 use dataset::store::files;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::file_system;
-use crate::run::changed_options::{changed, deciding};
+use crate::run::changed_options::{are_of_format_1, changed, deciding};
 use crate::run::changed_plan;
 use crate::run::hashing_reader;
 use crate::run::keys::{NOTES, STAMPS, TOOL, TOOL_NOTE};
@@ -23,29 +24,29 @@ use crate::run::plan::Plan;
 use crate::run::refused;
 use crate::run::saved_plan;
 
-/// What the plan named, within the notes.
+/// The list of the plan's records, within the notes.
 const LISTING: &str = "plan.jsonl";
 
-/// Hexadecimal digits of the URL's digest that name its staging folder.
+/// Hexadecimal digits of the URL's digest that make the name of its staging folder.
 const KEY: usize = 16;
 
 /// Where a run puts its dataset.
 pub struct Output {
     /// Where the dataset will be.
     pub storage: Storage,
-    /// Where files are made, and where the notes lie: the dataset's own folder, or the staging folder of its URL.
+    /// Where files are written first, and where the notes are: the dataset's own folder, or the staging folder of its URL.
     pub folder: PathBuf,
 }
 
 impl Output {
-    /// The output at a path or URL. For an object store, files are made in `staging/KEY`, where the key follows from the
-    /// URL alone; by default, staging is `mrm/staging` in the user's cache.
+    /// The output at a path or URL. For an object store, files are written to `staging/KEY` first, where the key is derived
+    /// from the URL; the default of `staging` is `mrm/staging` in the user's cache.
     pub fn at(location: impl AsRef<OsStr>, staging: Option<&Path>) -> Result<Self> {
         let storage = Storage::at(location)?;
         let folder = if let Some(folder) = storage.as_folder() {
             folder.to_path_buf()
         } else {
-            let message = "there is no home for its staging folder: give --staging DIR";
+            let message = "neither XDG_CACHE_HOME nor HOME is set, so there is no default for the staging folder; give --staging DIR";
             let staging = staging.map(Path::to_path_buf).or_else(default_staging);
             let staging =
                 staging.ok_or_else(|| Error::Output { path: storage.path(""), message: message.to_owned() })?;
@@ -54,12 +55,12 @@ impl Output {
         Ok(Self { storage, folder })
     }
 
-    /// Whether files are made elsewhere than where they are to be.
+    /// Whether files are written to a staging folder first.
     pub fn is_staged(&self) -> bool {
         self.storage.as_folder().is_none()
     }
 
-    /// Moves a finished file to where it is to be.
+    /// Uploads a finished file and removes the local copy; does nothing without a staging folder.
     pub fn send(&self, name: &str) -> Result<()> {
         if self.is_staged() {
             let path = self.folder.join(name);
@@ -69,8 +70,8 @@ impl Output {
         Ok(())
     }
 
-    /// Removes what served resuming; a whole dataset needs none of it.
-    pub fn tidy(&self) -> Result<()> {
+    /// Removes the notes, which a complete dataset does not need.
+    pub fn remove_notes(&self) -> Result<()> {
         let path = if self.is_staged() { self.folder.clone() } else { self.folder.join(NOTES) };
         match fs::remove_dir_all(&path) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::Io { path, cause: source }),
@@ -85,7 +86,7 @@ fn default_staging() -> Option<PathBuf> {
     Some(cache.join("mrm/staging"))
 }
 
-/// A shard of a finished dataset that is missing or was cut; none where all are there (`dataset verify` reads them, too).
+/// The first shard of a finished dataset that is missing or has another size. (`dataset verify` also reads them.)
 fn lost_shard(out: &Output, manifest: &Manifest) -> Result<Option<String>> {
     let listed: BTreeMap<String, u64> =
         out.storage.list("shards")?.into_iter().map(|listed| (listed.name, listed.bytes)).collect();
@@ -93,25 +94,30 @@ fn lost_shard(out: &Output, manifest: &Manifest) -> Result<Option<String>> {
     Ok(lost.map(|shard| shard.path.clone()))
 }
 
-/// What an output is good for.
+/// State of an output that was claimed.
 pub enum Prepared {
-    /// OUT holds this very dataset already.
+    /// The dataset of these arguments is there and complete.
     Done(Box<Manifest>),
-    /// OUT is ours to work on while the lock is held.
+    /// The run may write while it holds this lock.
     Work(File),
+}
+
+/// Whether a finished dataset is of format 1, by its version or by the names of its arguments.
+fn is_of_format_1(manifest: &Manifest) -> bool {
+    manifest.format_version < FORMAT_VERSION || are_of_format_1(&manifest.arguments)
 }
 
 /// What to do with a finished dataset of the same arguments.
 pub enum Existing<'a> {
-    /// It stays as it is.
+    /// Keep it.
     Keep,
-    /// It is made anew.
+    /// Replace it.
     Replace,
-    /// It becomes an unfinished dataset, to which the run adds what it lacks, if this says so.
+    /// Continue it like an unfinished one if this returns true, else keep it.
     ContinueIf(&'a dyn Fn() -> Result<bool>),
 }
 
-/// Claims a place for a run of these arguments.
+/// Claims an output for a run of these arguments.
 ///
 /// # Errors
 /// When it holds something else, or another run works on it.
@@ -127,19 +133,24 @@ pub fn prepare(
     let notes = out.folder.join(NOTES);
     let is_whole = || Ok::<_, Error>(out.storage.read_if_there(MANIFEST)?.is_some());
     let finished = || match Manifest::load(&out.storage) {
+        Ok(manifest) if is_of_format_1(&manifest) => Err(refused(&format!(
+            "holds a dataset of format version {}, which {} wrote; it can be used as it is, but this version neither \
+             continues it nor compares it with its input; take another OUT, or --overwrite to ingest anew",
+            manifest.format_version, manifest.tool
+        ))),
         Ok(manifest) if deciding(&manifest.arguments).eq(deciding(arguments)) => match lost_shard(out, &manifest)? {
             None => Ok(Prepared::Done(Box::new(manifest))),
             Some(name) => Err(refused(&format!(
-                "holds this dataset, but {name} is missing or has another size than it says; restore it from a copy, or \
-                 --overwrite to ingest anew"
+                "holds this dataset, but {name} is missing or has another size than the manifest says; restore it from a copy, \
+                 or --overwrite to ingest anew"
             ))),
         },
         Ok(manifest) => match changed(&manifest.arguments, arguments).as_slice() {
             [] => {
                 let how = changed_plan::difference(raw, &out.storage, &manifest, plan)?;
                 Err(refused(&format!(
-                    "holds a dataset of these options, but the input changed since: {how}; --check-input says how each \
-                     file changed; put the input back, take another OUT or --overwrite"
+                    "holds a dataset of these options, but the input changed since: {how}; --check-input lists each changed \
+                     file; restore the input, take another OUT or --overwrite"
                 )))
             }
             options => {
@@ -156,10 +167,10 @@ pub fn prepare(
     if !has_notes && !replaced {
         let found = out.storage.list("")?;
         if !found.is_empty() && !out.is_staged() {
-            return Err(refused("is not empty and no dataset; take another OUT"));
+            return Err(refused("is neither empty nor a dataset; take another OUT"));
         }
         if !found.iter().all(|listed| is_ours(&listed.name)) {
-            return Err(refused("holds other objects and no dataset; take another OUT"));
+            return Err(refused("holds objects that are no part of a dataset; take another OUT"));
         }
         if !found.is_empty() && !overwrite {
             return Err(refused(&format!(
@@ -173,7 +184,7 @@ pub fn prepare(
     let lock_path = notes.join("lock");
     let lock = File::create(&lock_path).map_err(Error::io(&lock_path))?;
     if !dataset::store::files::lock(&lock, &lock_path)? {
-        return Err(refused("another ingest works on it now"));
+        return Err(refused("another ingest is writing to it; wait until it ends, or take another OUT"));
     }
     let kept = notes.join("arguments.json");
     let before: Option<BTreeMap<String, serde_json::Value>> =
@@ -181,12 +192,12 @@ pub fn prepare(
     let replaced = is_whole()?;
     let reopened = replaced && !overwrite;
     if reopened {
-        // Another run ended meanwhile, was killed after its last step but one, or left notes for `--retry-rejects`.
+        // Another run ended meanwhile, was killed before it removed its notes, or left them for `--retry-rejects`.
         let done = finished()?;
-        let goes_on = if let Existing::ContinueIf(condition) = existing { condition()? } else { false };
-        if !goes_on {
+        let continues = if let Existing::ContinueIf(condition) = existing { condition()? } else { false };
+        if !continues {
             if refused::noted(&notes)?.is_empty() {
-                out.tidy()?;
+                out.remove_notes()?;
             }
             return Ok(done);
         }
@@ -195,30 +206,37 @@ pub fn prepare(
     let mut noted = arguments.clone();
     noted.insert(TOOL_NOTE.to_owned(), TOOL.into());
     match before {
-        // An interrupted run of this very command, one that overwrites included.
+        // An interrupted run of the same command, also one with `--overwrite`.
         Some(before) if deciding(&before).eq(deciding(&noted)) && (!replaced || reopened) => {
-            let changed = hashing_reader::changed(raw, used(&out.folder)?)?;
+            let changed = hashing_reader::changed(raw, stamp_notes(&out.folder)?)?;
             match changed.as_slice() {
                 [] => {}
                 _ if overwrite => clear(out)?,
                 _ => {
                     let message = format!(
-                        "holds {held}, and {} changed since it was read; put the input back, take another OUT or \
+                        "holds {held}, and {} changed since it was read; restore the input, take another OUT or \
                          --overwrite",
-                        hashing_reader::some(&changed, "file")
+                        hashing_reader::count_and_names(&changed, "file")
                     );
                     return Err(refused(&message));
                 }
             }
         }
         _ if overwrite => clear(out)?,
-        // A run that came to nothing stands in nobody's way.
+        // A failed run without a finished shard is replaced without `--overwrite`.
         Some(_) if !has_shard(out)? => clear(out)?,
+        Some(before) if are_of_format_1(&before) => {
+            let message = format!(
+                "holds {held} that an earlier version began, in format version 1; finish it with that version, take another \
+                 OUT or --overwrite"
+            );
+            return Err(refused(&message));
+        }
         Some(before) if before.get(TOOL_NOTE) != noted.get(TOOL_NOTE) => {
             let began = before.get(TOOL_NOTE).and_then(|tool| tool.as_str()).unwrap_or("another version");
             let message = format!(
-                "holds {held} of {began}, this is {TOOL}, which may give other bytes; finish it with that version, take \
-                 another OUT or --overwrite"
+                "holds {held} that {began} began, and this is {TOOL}, which may write other bytes; finish it with that \
+                 version, take another OUT or --overwrite"
             );
             return Err(refused(&message));
         }
@@ -228,8 +246,8 @@ pub fn prepare(
                 let how = saved_plan::difference(&notes.join(LISTING), plan);
                 let how = how.map_or_else(String::new, |how| format!(": {how}"));
                 format!(
-                    "holds an unfinished dataset, and its input changed since{how}; put the input back, take another OUT \
-                     or --overwrite"
+                    "holds an unfinished dataset, and its input changed since{how}; restore the input, take another OUT or \
+                     --overwrite"
                 )
             } else {
                 format!(
@@ -241,7 +259,8 @@ pub fn prepare(
         None => {}
     }
     if reopened {
-        // Before any shard is replaced: a manifest must not name shards of other bytes, not even after a power failure.
+        // The manifest is removed and the folder synced before any shard is replaced: even after a power failure no manifest
+        // may name shards of other bytes.
         out.storage.remove(&[MANIFEST])?;
         if let Some(folder) = out.storage.as_folder() {
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io(folder))?;
@@ -261,26 +280,26 @@ fn has_shard(out: &Output) -> Result<bool> {
     Ok(listed.iter().any(|listed| listed.name.ends_with(".parquet")))
 }
 
-/// Notes of what the tokenizer and the finished shards were made from.
-fn used(out: &Path) -> Result<Vec<PathBuf>> {
+/// The notes with the stamps of the inputs of the tokenizer and of the finished shards.
+fn stamp_notes(out: &Path) -> Result<Vec<PathBuf>> {
     let notes = out.join(NOTES);
-    let mut used = Vec::new();
+    let mut stamp_notes = Vec::new();
     for entry in file_system::list(&notes).map_err(Error::io(&notes))? {
         let path = entry.path();
         let is_of_tokenizer = path.file_stem() == Path::new(TOKENIZER).file_stem();
-        let made = if is_of_tokenizer { out.join(TOKENIZER) } else { path.with_extension("json") };
+        let product = if is_of_tokenizer { out.join(TOKENIZER) } else { path.with_extension("json") };
         let is_stamps = path.extension().is_some_and(|found| found == STAMPS);
-        used.extend((is_stamps && made.try_exists().map_err(Error::io(&made))?).then_some(path));
+        stamp_notes.extend((is_stamps && product.try_exists().map_err(Error::io(&product))?).then_some(path));
     }
-    Ok(used)
+    Ok(stamp_notes)
 }
 
-/// Whether an object has a name that this tool gives.
+/// Whether this tool writes objects of this name.
 fn is_ours(name: &str) -> bool {
     matches!(name, CARD | CROISSANT | REJECTS | TOKENIZER) || name.starts_with("shards/") || name.starts_with("splits/")
 }
 
-/// Removes what this tool writes, and nothing else; the manifest first, so that no half dataset looks whole.
+/// Removes what this tool writes, and nothing else; the manifest first, so that no incomplete dataset looks complete.
 fn clear(out: &Output) -> Result<()> {
     let files = [MANIFEST, CARD, CROISSANT, REJECTS, TOKENIZER];
     out.storage.remove(&files)?;

@@ -1,8 +1,7 @@
-//! Hashes in place of paths, for raw directories whose folder or file names are about patients.
+//! Hashes in place of paths, for raw directories whose folder or file names identify patients.
 //!
-//! A hash is the SHA-256 of a path relative to the raw directory, cut to 96 bits. It has no key, so whoever has a list of
-//! possible paths can find the one that a hash belongs to: it hides names from those who read a dataset, and makes nobody
-//! anonymous.
+//! A hash is the SHA-256 of a path relative to the raw directory, cut to 96 bits. It has no key: whoever has a list of
+//! possible paths can find the path of a hash. So the hashes are pseudonyms; they do not anonymize a dataset.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -17,10 +16,12 @@ use crate::error::{Error, Result};
 use crate::run::path_names::hash;
 use crate::run::plan::{Plan, ReportSource};
 
-/// First line of a path map.
+/// Header of a path map.
 const HEADER: &str = "hash,path\n";
 
-/// Replaces the identifiers of a plan that are made of paths; the paths themselves are still needed to read the files.
+/// Replaces the identifiers of a plan that are made of paths by hashes: those of records and images, and those of patients
+/// and studies as the pair of flags says. `source_path` stays plain, since the files are read by it; it is hashed when the
+/// record is stored.
 pub fn hash_identifiers(plan: &mut Plan, source: &str, (patients, studies): (bool, bool)) {
     plan.path_names.hashed = true;
     let mut parts = BTreeMap::new();
@@ -44,20 +45,20 @@ pub fn hash_identifiers(plan: &mut Plan, source: &str, (patients, studies): (boo
     plan.hashed_parts = parts;
 }
 
-/// Writes a table of what each hash of a plan stands for, sorted by path.
+/// Writes a CSV table of each hash of a plan and its path, sorted by path, readable by its owner only.
 ///
 /// # Errors
-/// When the place is inside the dataset, holds another file, or cannot be written.
+/// When the path is inside the dataset, is another file, or cannot be written.
 pub fn write_map(path: &Path, out: &Path, plan: &Plan) -> Result<()> {
     let refused = |message: &str| Error::Output { path: path.to_path_buf(), message: message.to_owned() };
     let real = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_default();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if real(folder).starts_with(real(out)) {
-        return Err(refused("a path map must not be a part of the dataset; give a --path-map outside of OUT"));
+        return Err(refused("the path map would be part of the dataset; give a --path-map outside of OUT"));
     }
     match fs::read(path) {
         Ok(bytes) if !bytes.starts_with(HEADER.as_bytes()) => {
-            return Err(refused("holds something else than a path map; give another --path-map"));
+            return Err(refused("is something else than a path map and is not overwritten; give another --path-map"));
         }
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io(path)(error)),
         _ => {}
@@ -76,7 +77,7 @@ pub fn write_map(path: &Path, out: &Path, plan: &Plan) -> Result<()> {
         let _ = writeln!(text, "{hash},\"{}\"", path.replace('"', "\"\""));
     }
     files::write_atomic(path, text.as_bytes())?;
-    // The names of patients are for their owner alone.
+    // The paths may name patients.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(Error::io(path))
 }
 
@@ -87,7 +88,7 @@ mod tests {
     use crate::run::plan::PlannedRecord;
 
     #[test]
-    fn a_stored_path_keeps_its_extension_alone() {
+    fn a_stored_path_keeps_nothing_but_its_extension() {
         let names = PathNames { hashed: true };
         // printf 'a/b.PNG' | sha256sum | cut -c1-24
         assert_eq!(names.stored("a/b.PNG"), format!("{}.png", hash("a/b.PNG")));
@@ -109,7 +110,7 @@ mod tests {
         };
         let mut plan = Plan { records: vec![record("p/\"1\".png", "p"), record("p/2.png", "p")], ..Plan::default() };
         hash_identifiers(&mut plan, "folder", (true, true));
-        assert_eq!(plan.records[0].patient_id, plan.records[1].study_id, "a group stays one");
+        assert_eq!(plan.records[0].patient_id, plan.records[1].study_id, "records of one folder keep one identifier");
         let map = folder.path().join("map.csv");
         write_map(&map, &out, &plan).unwrap();
         write_map(&map, &out, &plan).unwrap();

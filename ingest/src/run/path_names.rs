@@ -1,9 +1,9 @@
-//! How paths are stored: as they are, or as hashes.
+//! How paths are stored: plain or as hashes.
 
 use dataset::store::files;
 use sha2::{Digest, Sha256};
 
-/// Extensions that a hashed path keeps. Any other ending may be a part of a name.
+/// Extensions that a hashed path keeps. Any other ending may be part of a patient's name.
 const EXTENSIONS: [&str; 10] = ["dcm", "dicom", "png", "jpg", "jpeg", "txt", "csv", "tsv", "parquet", "gz"];
 
 /// Hexadecimal digits of a hash.
@@ -12,12 +12,12 @@ const DIGITS: usize = 24;
 /// How the paths of a raw directory are written into a dataset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PathNames {
-    /// As hashes.
+    /// Store hashes in place of paths.
     pub hashed: bool,
 }
 
 impl PathNames {
-    /// A path as it is stored: as it is, or its hash with its extension.
+    /// The form in which a path is stored: the path itself, or its hash and extension.
     pub fn stored(self, path: &str) -> String {
         if !self.hashed {
             return path.to_owned();
@@ -30,7 +30,7 @@ impl PathNames {
     }
 }
 
-/// The hash of a path, or of a part of one.
+/// The hash of a path or of a part of one: SHA-256, cut to 24 hexadecimal digits.
 pub fn hash(path: &str) -> String {
     let mut digits = files::hex(&Sha256::digest(path));
     digits.truncate(DIGITS);

@@ -1,4 +1,4 @@
-//! What a source will give, before any pixel is read: one entry a radiograph, in the order in which they are stored.
+//! The plan of a run, made before any pixel is read: one entry a radiograph, in the order in which they are stored.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,99 +14,123 @@ use crate::image::mask::Runs;
 use crate::report::sections::Conclusion;
 use crate::run::path_names::PathNames;
 
-/// A kind of raw directory. A user's own source implements this and hands its plan to [`crate::run()`].
+/// A kind of raw directory. Implement it for a layout of your own; [`crate::cli::main_with`] then gives it a subcommand with
+/// all common options, and [`crate::run()`] takes its plan.
 pub trait Source: Sync {
-    /// Name, first part of every record's identifier.
+    /// Name of the subcommand, and the first part of every record's identifier.
     fn name(&self) -> &'static str;
 
-    /// Lists what the raw directory holds. Records may come in any order: [`Plan::settle`] is called on what is run.
+    /// Lists the radiographs of the raw directory. Their order is free: the run calls [`Plan::finalize`].
+    ///
+    /// # Errors
+    /// What makes the whole directory unusable: a missing table or column, a folder that cannot be listed. An input that
+    /// cannot be used is a [`Reject`] of the plan.
     fn plan(&self, raw: &Path) -> Result<Plan>;
 
-    /// What a user should know of a plan before it is run, a line each.
-    fn remarks(&self, _plan: &Plan) -> Vec<String> {
+    /// Warnings about a plan, a line each; the program prints them before the run.
+    fn warnings(&self, _plan: &Plan) -> Vec<String> {
         Vec::new()
     }
 }
 
-/// What is to be ingested.
+/// The radiographs to ingest, and what is known before their files are read.
 #[derive(Default)]
 pub struct Plan {
+    /// The records, in the order of their identifiers after [`Plan::finalize`].
     pub records: Vec<PlannedRecord>,
-    /// Inputs that fell out already.
+    /// Inputs that are rejected already.
     pub rejects: Vec<Reject>,
     /// The findings, in the order of [`PlannedRecord::labels`].
     pub findings: Vec<String>,
-    /// Where the report files are, if not below the raw directory.
+    /// Absolute path of the folder of the report files, where it is not below the raw directory.
     pub report_root: Option<PathBuf>,
     /// The source's own options, for the manifest.
     pub arguments: BTreeMap<String, serde_json::Value>,
-    /// Options of the source whose effect is in the records and rejects: noted so that a later run with other options can
-    /// name those that changed.
+    /// Options of the source that change the records and rejects and nothing else. They are stored so that a later run with
+    /// other options can name those that changed.
     pub noted_options: BTreeMap<String, serde_json::Value>,
-    /// What a user should know, a line each.
-    pub remarks: Vec<String>,
+    /// Warnings, a line each.
+    pub warnings: Vec<String>,
     /// How paths are stored.
     pub path_names: PathNames,
     /// The parts of paths behind hashed identifiers of patients and studies, by hash.
     pub hashed_parts: BTreeMap<String, String>,
 }
 
-/// Where a report's text is.
+/// Where the text of a report is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ReportSource {
-    /// The source has no report for this record, and never promised one.
+    /// The source has no report for this record.
     #[default]
     None,
-    /// A text file, relative to the raw directory (or [`Plan::report_root`]); its absence is worth a reject row.
+    /// A text file, relative to the raw directory or to [`Plan::report_root`]. Where it is missing, the record is kept without
+    /// text and has a row among the rejects.
     File(PathBuf),
-    /// From a table.
+    /// The text itself, from a table.
     Text(Arc<str>),
-    /// From a source that also tells its sections.
-    Sections { text: Arc<str>, findings: Option<Arc<str>>, impression: Option<Arc<str>> },
+    /// The text itself, with the sections that the source states.
+    Sections {
+        /// The whole report.
+        text: Arc<str>,
+        /// The section FINDINGS.
+        findings: Option<Arc<str>>,
+        /// The section IMPRESSION.
+        impression: Option<Arc<str>>,
+    },
 }
 
-/// One radiograph that is to become a record.
+/// One radiograph that is to become a record. The text columns have the meaning of docs/format.md.
 #[derive(Clone, Debug, Default)]
 pub struct PlannedRecord {
+    /// `source/…`, unique in the dataset.
     pub record_id: String,
+    /// The patient; splits keep the records of one together.
     pub patient_id: String,
+    /// The study.
     pub study_id: String,
+    /// The image.
     pub image_id: String,
-    /// Relative to the raw directory.
+    /// Path of the file, relative to the raw directory.
     pub source_path: String,
-    /// Bytes of the file, where the plan saw it.
+    /// Size of the file; `None` where the source did not find it.
     pub source_bytes: Option<u64>,
+    /// The official subset: `train`, `validate` or `test`.
     pub subset: Option<String>,
+    /// The view; `None` takes it from the DICOM header.
     pub view: Option<String>,
+    /// `F`, `M` or `O`; `None` takes it from the DICOM header.
     pub sex: Option<String>,
+    /// Age in years; `None` takes it from the DICOM header.
     pub age_years: Option<f32>,
+    /// A label for each of [`Plan::findings`], `None` where it is blank.
     pub labels: Vec<Option<i8>>,
-    /// In pixels of the raw image.
+    /// Boxes, in pixels of the raw image.
     pub boxes: Vec<BoundingBox>,
-    /// In pixels of the raw image; `None` where nobody looked.
+    /// Mask, in pixels of the raw image; `None` where the source states none.
     pub mask: Option<Runs>,
+    /// The report.
     pub report: ReportSource,
-    /// Where in the report its conclusion stands.
+    /// Where the conclusion is in the report.
     pub conclusion: Conclusion,
 }
 
 impl PlannedRecord {
-    /// Digest of everything the plan says of this record.
+    /// SHA-256 of all fields.
     pub fn sha256(&self) -> [u8; 32] {
-        // Every field, those yet to come included.
+        // The debug form has every field, also those that are added later.
         Sha256::digest(format!("{self:?}")).into()
     }
 }
 
 impl Plan {
-    /// Sorts records by identifier, so that neither the file system's order nor a table's matters, and rejects repeats
-    /// and identifiers that are too long or hold control characters.
-    /// Of several records of one identifier the one whose file is there comes first.
-    pub fn settle(&mut self) {
-        fn place(record: &PlannedRecord) -> (&str, bool, &str) {
+    /// Sorts the records by identifier, so that their order depends on neither the file system nor a table. Rejects repeated
+    /// identifiers, and identifiers that are too long or have control characters. Of several records with one identifier,
+    /// the first whose file was found is kept.
+    pub fn finalize(&mut self) {
+        fn order(record: &PlannedRecord) -> (&str, bool, &str) {
             (&record.record_id, record.source_bytes.is_none(), &record.source_path)
         }
-        self.records.sort_by(|a, b| place(a).cmp(&place(b)));
+        self.records.sort_by(|a, b| order(a).cmp(&order(b)));
         let rejects = &mut self.rejects;
         self.records.retain(|record| {
             let checked = record_checks::identifiers([
@@ -128,7 +152,7 @@ impl Plan {
                     source_path: record.source_path.clone(),
                     record_id: Some(record.record_id.clone()),
                     stage: Stage::Plan,
-                    error: "this identifier is listed twice; the one whose file is there, else the first, is taken"
+                    error: "this identifier is listed twice; the record whose file was found, else the first, is kept"
                         .to_owned(),
                 });
             }
@@ -136,10 +160,10 @@ impl Plan {
         });
     }
 
-    /// Checks that every record has a label, or none, for each finding.
+    /// Checks that every record has as many labels as there are findings.
     ///
     /// # Errors
-    /// Names the first record that has not.
+    /// Names the first record that has another number.
     pub fn check(&self) -> Result<()> {
         let findings = self.findings.len();
         let wrong = self.records.iter().find(|record| record.labels.len() != findings);
@@ -148,7 +172,7 @@ impl Plan {
         })
     }
 
-    /// Digest of everything the plan says, to notice that the input changed between two runs.
+    /// SHA-256 of records, rejects and findings: a run that continues another one compares it to detect changed input.
     pub fn sha256(&self) -> String {
         let mut digest = Sha256::new();
         let records: Vec<[u8; 32]> = self.records.par_iter().map(PlannedRecord::sha256).collect();
@@ -161,7 +185,7 @@ impl Plan {
     }
 }
 
-/// The label codes of one table row, in the order of `findings`.
+/// The label codes of a table row, in the order of `findings`.
 ///
 /// # Errors
 /// A sentence that names the first value that is no label.
@@ -173,17 +197,17 @@ pub(crate) fn label_codes<'a>(
     findings.iter().zip(values).map(code).collect()
 }
 
-/// A label code as the field's tables write it: `1.0`, `0`, `-1.0`, empty.
+/// The code of a label as the public tables write it: `1.0`, `0`, `-1.0`, empty. Any other text gives `None`, too.
 pub(crate) fn label_code(text: Option<&str>) -> Option<i8> {
     match text?.trim().parse::<f32>() {
         Ok(1.0) => Some(1),
         Ok(0.0) => Some(0),
-        Ok(-1.0) => Some(dataset::format::record::UNCERTAIN),
+        Ok(-1.0) => Some(dataset::Label::Uncertain.code()),
         _ => None,
     }
 }
 
-/// As [`label_code`], for tables of which nothing is known.
+/// As [`label_code`], but checked.
 ///
 /// # Errors
 /// When a value is neither empty nor one of the codes.
@@ -199,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_settled_plan_is_in_order_and_every_finding_has_its_label() {
+    fn a_final_plan_is_sorted_and_every_finding_has_its_label() {
         let record = |id: &str, bytes| PlannedRecord {
             record_id: id.to_owned(),
             source_path: format!("{id}-{bytes:?}"),
@@ -209,13 +233,13 @@ mod tests {
         };
         let records = vec![record("b", None), record("a", None), record("b", Some(1))];
         let mut plan = Plan { records, findings: vec!["Edema".to_owned()], ..Plan::default() };
-        plan.settle();
+        plan.finalize();
         let paths: Vec<_> = plan.records.iter().map(|record| record.source_path.as_str()).collect();
-        assert_eq!(paths, ["a-None", "b-Some(1)"], "the record whose file is there is kept");
+        assert_eq!(paths, ["a-None", "b-Some(1)"], "the record whose file was found is kept");
         assert_eq!(plan.rejects.len(), 1);
         assert!(plan.check().is_ok());
         plan.records.push(PlannedRecord { patient_id: "a\u{1b}[2J".to_owned(), ..record("c", None) });
-        plan.settle();
+        plan.finalize();
         assert_eq!(plan.records.len(), 2);
         assert_eq!(plan.rejects[1].error, "`patient_id` holds the control character U+001B");
         plan.records[1].labels.clear();

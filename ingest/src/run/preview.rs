@@ -1,4 +1,4 @@
-//! What a plan will give, in words: counts of what is taken, and why the rest is left out.
+//! Text about a plan: counts of what is ingested, and why the rest is rejected.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -14,19 +14,20 @@ use dataset::format::table::{self, column};
 use crate::error::{Error, Reject, Result};
 use crate::run::plan::{Plan, PlannedRecord, ReportSource};
 
-/// Reasons that are always printed where inputs are left out.
+/// Number of reasons that every run prints.
 pub const FEW_REASONS: usize = 3;
 
-/// Reasons that a dry run lists.
+/// Number of reasons that a dry run prints.
 const MANY_REASONS: usize = 20;
 
-/// The most frequent of some `(error, path)` pairs: a line with the number and the reason, and a line with an example.
+/// The `most` most frequent reasons among `(error, path)` pairs: for each, a line with the number and the reason, and a line
+/// with an example.
 pub fn reasons<'a>(rejects: impl Iterator<Item = (&'a str, &'a str)>, most: usize) -> Vec<String> {
     let rejects: Vec<(&str, String)> = rejects.map(|(error, path)| (error, format!("{path}: {error}"))).collect();
     let groups = group(rejects.iter().map(|(error, example)| (*error, example.as_str())));
     let mut lines = Vec::new();
     for Group { reason, count, example } in groups.iter().take(most) {
-        // Where all of a reason is the same, its path alone says more.
+        // Where all errors of a reason are equal, the path is enough.
         let example = example.strip_suffix(reason).and_then(|path| path.strip_suffix(": ")).unwrap_or(example);
         lines.push(format!("{count:>7} × {reason}"));
         lines.push(format!("          e.g. {example}"));
@@ -67,23 +68,23 @@ fn stored_path(plan: &Plan, reject: &Reject) -> String {
     plan.path_names.stored(&reject.source_path)
 }
 
-/// The error of a plan without records: the directory holds nothing, or all of it is left out, and why.
+/// The error of a plan without records: the directory has no radiograph, or all are rejected, with the main reason.
 pub fn empty(source: &str, raw: &Path, plan: &Plan) -> Error {
     let examples: Vec<String> =
         plan.rejects.iter().map(|reject| format!("{}: {}", stored_path(plan, reject), reject.error)).collect();
     let pairs = plan.rejects.iter().zip(&examples).map(|(reject, example)| (reject.error.as_str(), example.as_str()));
     let message = match group(pairs).first() {
-        None => format!("no radiograph of `{source}` found here; docs/datasets.md shows how it must lie"),
+        None => format!("no radiograph of `{source}` found here; docs/datasets.md shows the layout that is expected"),
         Some(Group { count, example, .. }) => {
             let all = plan.rejects.len();
-            let inputs = if all == 1 { "its only input is".to_owned() } else { format!("all {all} inputs are") };
-            format!("no radiograph is left: {inputs} left out, {count} for a reason like this: {example}")
+            let inputs = if all == 1 { "the only input is".to_owned() } else { format!("all {all} inputs are") };
+            format!("no radiograph is left: {inputs} rejected, {count} for a reason like this: {example}")
         }
     };
     Error::Empty { path: raw.to_path_buf(), message }
 }
 
-/// A page about a plan: records, rejects by reason, labels by finding, subsets, views, and the first records.
+/// The output of a dry run: records, rejects by reason, labels by finding, subsets, views, and the first records.
 pub fn page(plan: &Plan) -> String {
     let mut page = String::new();
     let mut line = |text: String| {
@@ -98,7 +99,7 @@ pub fn page(plan: &Plan) -> String {
         counted(distinct(|record| (record.patient_id.as_str(), "")), "patient"),
         records.iter().filter(|record| record.report != ReportSource::None).count(),
     ));
-    line(format!("left out: {}", counted(plan.rejects.len(), "input")));
+    line(format!("rejected: {}", counted(plan.rejects.len(), "input")));
     plan_reasons(plan, MANY_REASONS).into_iter().for_each(&mut line);
     let subset = |record: &PlannedRecord| record.subset.clone();
     line(format!("subsets: {}", counts(records.iter().map(subset), "not stated")));
@@ -167,10 +168,10 @@ mod tests {
                 "        … and 1 more reason for 1 input",
             ]
         );
-        let told = empty("folder", Path::new("raw"), &plan).to_string();
+        let message = empty("folder", Path::new("raw"), &plan).to_string();
         assert_eq!(
-            told,
-            "raw: no radiograph is left: all 11 inputs are left out, 7 for a reason like this: t.csv: line 2: column `A`: \
+            message,
+            "raw: no radiograph is left: all 11 inputs are rejected, 7 for a reason like this: t.csv: line 2: column `A`: \
              `w2` is no label"
         );
         assert!(plan_reasons(&Plan::default(), FEW_REASONS).is_empty());

@@ -1,5 +1,5 @@
 //! Inputs that the system refused to read ([`Reject::is_refused`]). Where a finished dataset lacks some, the notes of its
-//! shards stay, so that `--retry-rejects` can take these inputs in.
+//! shards are kept, so that `--retry-rejects` can add these inputs.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use serde::Deserialize;
 use crate::error::{Error, Reject, Result};
 use crate::file_system;
 
-/// Beginning and extension of the names of the shards' notes.
+/// Prefix and extension of the names of the shards' notes.
 const NOTE: (&str, &str) = ("part-", "json");
 
-/// What is read of a shard's note.
+/// The part of a shard's note that is read here.
 #[derive(Deserialize)]
 struct Note {
     rejects: Vec<Reject>,
@@ -44,7 +44,7 @@ pub fn noted(notes: &Path) -> Result<Vec<Reject>> {
 /// The number of refused inputs of a finished dataset.
 pub fn stored(storage: &Storage) -> Result<u64> {
     let mut count = 0;
-    // Datasets of older builds have no such file.
+    // Datasets of early builds have no such file.
     let Some(rejects) = storage.read_if_there(REJECTS)? else { return Ok(0) };
     for batch in table::from_parquet(&storage.path(REJECTS), rejects)? {
         if let Some(errors) = column::<StringArray>(&batch, "error") {

@@ -1,5 +1,5 @@
-//! What a plan named, kept beside the notes of a run: when the input of an unfinished dataset changed, the next run says
-//! how.
+//! The list of a plan's records, stored among the notes of a run. When the input of an unfinished dataset changed, the next
+//! run compares its plan with the list and says what changed.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,10 +9,10 @@ use std::path::Path;
 use dataset::store::files;
 
 use crate::error::{Error, Result};
-use crate::run::hashing_reader::some;
+use crate::run::hashing_reader::count_and_names;
 use crate::run::plan::Plan;
 
-/// A record: identifier, path, bytes of its file where there is one, part of its digest.
+/// A record: identifier, path, size of its file where it was found, first eight bytes of its digest.
 type Line = (String, String, Option<u64>, u64);
 
 fn lines(plan: &Plan) -> impl Iterator<Item = Line> + '_ {
@@ -23,7 +23,7 @@ fn lines(plan: &Plan) -> impl Iterator<Item = Line> + '_ {
     })
 }
 
-/// Writes the listing of a plan.
+/// Writes the list of a plan's records.
 pub fn save(path: &Path, plan: &Plan) -> Result<()> {
     let temporary = files::temporary(path);
     let write = || -> std::io::Result<()> {
@@ -39,7 +39,7 @@ pub fn save(path: &Path, plan: &Plan) -> Result<()> {
     Ok(files::publish(&temporary, path)?)
 }
 
-/// How a plan differs from the one that was listed, in words; `None` where the listing cannot be read.
+/// How a plan differs from the stored one, in words; `None` where the list cannot be read.
 pub fn difference(path: &Path, plan: &Plan) -> Option<String> {
     let mut before = HashMap::new();
     for line in BufReader::new(File::open(path).ok()?).lines() {
@@ -60,7 +60,7 @@ pub fn difference(path: &Path, plan: &Plan) -> Option<String> {
     let mut gone: Vec<String> = before.into_values().map(|(path, _, _)| path).collect();
     gone.sort_unstable();
     removed.extend(gone);
-    let said: Vec<String> = [
+    let differences: Vec<String> = [
         (added, "input", " added"),
         (removed, "input", " removed"),
         (resized, "file", " of another size"),
@@ -68,7 +68,7 @@ pub fn difference(path: &Path, plan: &Plan) -> Option<String> {
     ]
     .into_iter()
     .filter(|(names, _, _)| !names.is_empty())
-    .map(|(names, noun, what)| some(&names, noun) + what)
+    .map(|(names, noun, what)| count_and_names(&names, noun) + what)
     .collect();
-    Some(if said.is_empty() { "files or rows that fall out".to_owned() } else { said.join("; ") })
+    Some(if differences.is_empty() { "other files or rows are rejected".to_owned() } else { differences.join("; ") })
 }

@@ -1,6 +1,7 @@
 //! CheXpert v1.0, v1.0-small and Plus: `train.csv`, `valid.csv`, `test.csv` (or CheXlocalize's `val_labels.csv` and
-//! `test_labels.csv`), `df_chexpert_plus_*.csv` and the pictures that they name, `CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg`, whatever the first folder is called
-//! here, and whether or not `train` is one of the release's batch folders.
+//! `test_labels.csv`), `df_chexpert_plus_*.csv`, and the images that they list, such as
+//! `CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg`. The first folder may have any name; `train` may be one of
+//! the batch folders of the release.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -14,18 +15,18 @@ use crate::run::plan::{Plan, PlannedRecord, Source, label_codes};
 use crate::sources::shared::table::{Table, tables, texts, texts_or_null};
 use crate::sources::shared::walk::Walk;
 
-/// The subsets and the names of their tables, without `.csv`; the first one that is there counts.
+/// The subsets and the names of their tables without `.csv`; the first table that exists is read.
 const TABLES: [(&str, &[&str]); 3] =
     [("train", &["train"]), ("validate", &["valid", "val_labels"]), ("test", &["test", "test_labels"])];
-/// Columns that are no finding.
+/// Columns that are not findings.
 const KEYS: [&str; 5] = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA"];
-/// Extensions of pictures; of several files of one picture the first kind is taken.
+/// Extensions of image files; of several files of one image, the first kind in this order is used.
 const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "dcm"];
 
 /// The source `chexpert`.
 #[derive(Clone, Debug, Default)]
 pub struct Chexpert {
-    /// The tables alone: no picture is looked for.
+    /// Ingest the tables without images.
     pub no_images: bool,
 }
 
@@ -35,26 +36,26 @@ impl Source for Chexpert {
     }
 
     fn plan(&self, raw: &Path) -> Result<Plan> {
-        let home = Home::find(raw)?;
+        let layout = Layout::find(raw)?;
         let mut plan = Plan::default();
-        let mut pictures = PictureFiles::default();
+        let mut images = ImageFiles::default();
         if !self.no_images {
-            let walk = Walk::of(raw, &home.pictures, &EXTENSIONS)?;
+            let walk = Walk::of(raw, &layout.images, &EXTENSIONS)?;
             plan.rejects.extend(walk.rejects);
-            pictures = PictureFiles::new(walk.files);
+            images = ImageFiles::new(walk.files);
         }
-        let mut plus = match &home.plus {
+        let mut plus = match &layout.plus {
             Some(path) => Plus::read(raw, path, &mut plan.rejects)?,
             None => Plus::default(),
         };
-        let mut maker = Maker {
-            folder: home.pictures.strip_prefix(raw).unwrap_or(Path::new("")),
-            pictures: &pictures,
+        let mut builder = RecordBuilder {
+            folder: layout.images.strip_prefix(raw).unwrap_or(Path::new("")),
+            images: &images,
             used: HashSet::new(),
         };
-        let tables = home.tables.iter().map(|(path, subset)| Ok((Table::read(raw, path, &["Path"])?, *subset)));
+        let tables = layout.tables.iter().map(|(path, subset)| Ok((Table::read(raw, path, &["Path"])?, *subset)));
         let tables = tables.collect::<Result<Vec<_>>>()?;
-        // A finding that one table alone has is null in the others.
+        // A finding that only one table has is null for the records of the others.
         for name in
             tables.iter().flat_map(|(table, _)| table.frame.get_column_names()).map(polars::prelude::PlSmallStr::as_str)
         {
@@ -63,24 +64,30 @@ impl Source for Chexpert {
             }
         }
         for (table, subset) in tables {
-            labeled(&table, subset, &mut plus, &mut maker, &mut plan)?;
+            add_labeled(&table, subset, &mut plus, &mut builder, &mut plan)?;
         }
         for row in plus.rest() {
             if let Some(name) = Name::parse(&row.path) {
                 let record = PlannedRecord { labels: vec![None; plan.findings.len()], ..PlannedRecord::default() };
-                let record = maker.finish(&name, record, Some(row.clone()));
+                let record = builder.finish(&name, record, Some(row.clone()));
                 plan.records.push(record);
             }
         }
-        let used = maker.used;
-        plan.rejects.extend(pictures.strangers(&used).map(Reject::unlisted));
-        plan.settle();
+        let used = builder.used;
+        plan.rejects.extend(images.unlisted(&used).map(Reject::unlisted));
+        plan.finalize();
         Ok(plan)
     }
 }
 
-/// Adds the rows of one table with labels.
-fn labeled(table: &Table, subset: &str, plus: &mut Plus, maker: &mut Maker, plan: &mut Plan) -> Result<()> {
+/// Adds the records of a table with labels.
+fn add_labeled(
+    table: &Table,
+    subset: &str,
+    plus: &mut Plus,
+    builder: &mut RecordBuilder,
+    plan: &mut Plan,
+) -> Result<()> {
     let frame = &table.frame;
     plan.rejects.extend(table.rejects.iter().cloned());
     let columns: Vec<_> = plan.findings.iter().map(|finding| texts_or_null(frame, finding)).collect();
@@ -89,7 +96,7 @@ fn labeled(table: &Table, subset: &str, plus: &mut Plus, maker: &mut Maker, plan
     for row in 0..frame.height() {
         let mut reject = |error: &str| plan.rejects.push(table.reject(row, error));
         let Some(name) = Name::parse(paths[row].unwrap_or_default()) else {
-            reject("its path has no patient and study");
+            reject("Path does not contain patient and study");
             continue;
         };
         let labels = match label_codes(&plan.findings, columns.iter().map(|column| column[row])) {
@@ -107,20 +114,20 @@ fn labeled(table: &Table, subset: &str, plus: &mut Plus, maker: &mut Maker, plan
             labels,
             ..PlannedRecord::default()
         };
-        plan.records.push(maker.finish(&name, record, plus.take(&name.key())));
+        plan.records.push(builder.finish(&name, record, plus.take(&name.key())));
     }
     Ok(())
 }
 
-/// The files that are there, by [`Name::key`]; in a folder that tells no subset the key begins with `/`.
+/// The image files by [`Name::key`]; the key begins with `/` where the folder does not say the subset.
 #[derive(Default)]
-struct PictureFiles {
+struct ImageFiles {
     files: BTreeMap<String, Vec<(String, u64)>>,
 }
 
-impl PictureFiles {
+impl ImageFiles {
     fn new(files: BTreeMap<String, u64>) -> Self {
-        let mut pictures = Self::default();
+        let mut images = Self::default();
         for (path, bytes) in files {
             let mut parts = path.rsplit('/');
             let file = parts.next().unwrap_or_default();
@@ -130,43 +137,44 @@ impl PictureFiles {
             let part = PARTS.into_iter().find(|part| folder.contains(part)).unwrap_or_default();
             let part = if folder == "val" { "valid" } else { part };
             let key = Name { part, patient, study, file }.key();
-            pictures.files.entry(key).or_default().push((path, bytes));
+            images.files.entry(key).or_default().push((path, bytes));
         }
         let rank = |(path, _): &(String, u64)| {
             let extension = path.rsplit('.').next().unwrap_or_default().to_lowercase();
             EXTENSIONS.iter().position(|known| *known == extension)
         };
-        pictures.files.values_mut().for_each(|files| files.sort_by_key(rank));
-        pictures
+        images.files.values_mut().for_each(|files| files.sort_by_key(rank));
+        images
     }
 
-    /// The file of a picture, and the key under which it stands.
+    /// The file of an image, and its key.
     fn find(&self, name: &Name) -> Option<(String, &(String, u64))> {
         let unnamed = Name { part: "", ..*name }.key();
         let found = |key: String| Some((self.files.get(&key)?.first()?, key));
         found(name.key()).or_else(|| found(unnamed)).map(|(file, key)| (key, file))
     }
 
-    /// Files that no table names. A copy in another format is none of them.
-    fn strangers(self, used: &HashSet<String>) -> impl Iterator<Item = String> {
+    /// Files that no table lists. A copy of a listed image in another format is not among them.
+    fn unlisted(self, used: &HashSet<String>) -> impl Iterator<Item = String> {
         self.files.into_iter().filter(|(key, _)| !used.contains(key)).flat_map(|(_, files)| files).map(|(path, _)| path)
     }
 }
 
-/// Makes records of named pictures.
-struct Maker<'a> {
-    /// Where pictures should be, relative to the raw directory.
+/// Completes the records of images.
+struct RecordBuilder<'a> {
+    /// Folder of the images, relative to the raw directory.
     folder: &'a Path,
-    pictures: &'a PictureFiles,
+    images: &'a ImageFiles,
+    /// Keys of the files that have a record.
     used: HashSet<String>,
 }
 
-impl Maker<'_> {
-    /// Fills in the identifiers, the file and what the Plus table tells of the picture.
-    fn finish(&mut self, name: &Name, record: PlannedRecord, told: Option<PlusRow>) -> PlannedRecord {
-        let told = told.unwrap_or_default();
-        let dicom = told.dicom.as_deref().and_then(Name::parse);
-        let found = self.pictures.find(name).or_else(|| self.pictures.find(dicom.as_ref()?));
+impl RecordBuilder<'_> {
+    /// Fills in the identifiers, the file, and the columns of the Plus table.
+    fn finish(&mut self, name: &Name, record: PlannedRecord, plus_row: Option<PlusRow>) -> PlannedRecord {
+        let plus_row = plus_row.unwrap_or_default();
+        let dicom = plus_row.dicom.as_deref().and_then(Name::parse);
+        let found = self.images.find(name).or_else(|| self.images.find(dicom.as_ref()?));
         let (source_path, source_bytes) = if let Some((key, (path, bytes))) = found {
             self.used.insert(key);
             (path.clone(), Some(*bytes))
@@ -181,27 +189,27 @@ impl Maker<'_> {
             image_id: name.file.to_owned(),
             source_path,
             source_bytes,
-            subset: record.subset.or(told.subset),
-            view: record.view.or(told.view),
-            sex: record.sex.or(told.sex),
-            age_years: record.age_years.or(told.age_years),
-            report: told.report,
+            subset: record.subset.or(plus_row.subset),
+            view: record.view.or(plus_row.view),
+            sex: record.sex.or(plus_row.sex),
+            age_years: record.age_years.or(plus_row.age_years),
+            report: plus_row.report,
             ..record
         }
     }
 }
 
-/// Where the parts of the set lie.
-struct Home {
-    /// The tables with labels, and the subset that each means.
+/// The places of the parts of the data set.
+struct Layout {
+    /// The tables with labels, and the subset of each.
     tables: Vec<(PathBuf, &'static str)>,
     plus: Option<PathBuf>,
-    /// The folder below which the pictures are.
-    pictures: PathBuf,
+    /// The folder below which the images are.
+    images: PathBuf,
 }
 
-impl Home {
-    /// Looks in the directory given, in the `CheXpert…` folders in it, and in those in them (the batches).
+impl Layout {
+    /// Searches the raw directory, its `CheXpert…` folders, and their `CheXpert…` folders (the batches).
     fn find(raw: &Path) -> Result<Self> {
         let mut folders = vec![raw.to_path_buf()];
         let (mut tables, mut plus) = (Vec::new(), Vec::new());
@@ -213,12 +221,12 @@ impl Home {
             tables.push(label_tables(folder)?);
             plus.extend(Plus::table(folder)?);
         }
-        let home = tables.iter().position(|tables| !tables.is_empty());
+        let first = tables.iter().position(|tables| !tables.is_empty());
         let plus = plus.into_iter().next();
-        let (home, tables) = (home.map(|at| &folders[at]), home.map(|at| tables.swap_remove(at)));
-        let pictures = match (home, plus.as_deref().and_then(Path::parent)) {
-            (Some(home), None) => home.as_path(),
-            (Some(home), Some(plus)) if home == plus => plus,
+        let (folder, tables) = (first.map(|at| &folders[at]), first.map(|at| tables.swap_remove(at)));
+        let images = match (folder, plus.as_deref().and_then(Path::parent)) {
+            (Some(folder), None) => folder.as_path(),
+            (Some(folder), Some(plus)) if folder == plus => plus,
             (None, Some(plus)) => plus,
             (Some(_), Some(_)) => raw,
             (None, None) => {
@@ -231,14 +239,14 @@ impl Home {
                 });
             }
         };
-        // The tables come in the first of the batches, the pictures in all of them.
-        let is_batch = pictures.file_name().is_some_and(|name| name.to_string_lossy().to_lowercase().contains("batch"));
-        let pictures = if is_batch && pictures != raw { pictures.parent().unwrap_or(raw) } else { pictures };
-        Ok(Self { tables: tables.unwrap_or_default(), plus: plus.clone(), pictures: pictures.to_path_buf() })
+        // The tables are in the first of the batch folders, the images in all of them.
+        let is_batch = images.file_name().is_some_and(|name| name.to_string_lossy().to_lowercase().contains("batch"));
+        let images = if is_batch && images != raw { images.parent().unwrap_or(raw) } else { images };
+        Ok(Self { tables: tables.unwrap_or_default(), plus: plus.clone(), images: images.to_path_buf() })
     }
 }
 
-/// The tables with labels in a folder, and the subset that each means.
+/// The tables with labels in a folder, and the subset of each.
 fn label_tables(folder: &Path) -> Result<Vec<(PathBuf, &'static str)>> {
     let mut found = Vec::new();
     for (subset, names) in TABLES {

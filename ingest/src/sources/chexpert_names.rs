@@ -1,11 +1,11 @@
-//! What the paths and codes of CheXpert mean.
+//! Paths and codes of CheXpert.
 
 use crate::sources::shared::walk::is_inside;
 
-/// Folders of the subsets, as the tables spell them.
+/// Folders of the subsets.
 pub const PARTS: [&str; 3] = ["train", "valid", "test"];
 
-/// The projection, `LATERAL` for side views.
+/// The view: the projection, or `LATERAL`.
 pub fn view(side: Option<&str>, projection: Option<&str>) -> Option<String> {
     match side {
         Some("Lateral") => Some("LATERAL".to_owned()),
@@ -13,7 +13,7 @@ pub fn view(side: Option<&str>, projection: Option<&str>) -> Option<String> {
     }
 }
 
-/// `M` or `F`; `Unknown` is the source's word for one record.
+/// `M`, `F`, or `None` for `Unknown`, which one record has.
 pub fn sex_code(sex: Option<&str>) -> Option<String> {
     match sex {
         Some("Male") => Some("M".to_owned()),
@@ -22,7 +22,7 @@ pub fn sex_code(sex: Option<&str>) -> Option<String> {
     }
 }
 
-/// The parts of a picture's path that all releases share.
+/// The parts of an image's path that are the same in all releases.
 pub struct Name<'a> {
     pub part: &'a str,
     pub patient: &'a str,
@@ -35,7 +35,7 @@ impl<'a> Name<'a> {
     pub fn parse(path: &'a str) -> Option<Self> {
         let parts: Vec<&str> = path.split('/').collect();
         let [.., part, patient, study, file] = parts.as_slice() else { return None };
-        // CheXlocalize's word.
+        // CheXlocalize calls the folder `val`.
         let part = if *part == "val" { &"valid" } else { part };
         (is_inside(path) && PARTS.contains(part)).then_some(Self { part, patient, study, file })
     }
@@ -44,7 +44,7 @@ impl<'a> Name<'a> {
         self.file.rsplit_once('.').map_or(self.file, |(stem, _)| stem)
     }
 
-    /// What identifies the picture, whatever its format.
+    /// Identifier of the image, without the extension of its format.
     pub fn key(&self) -> String {
         format!("{}/{}/{}/{}", self.part, self.patient, self.study, self.stem())
     }

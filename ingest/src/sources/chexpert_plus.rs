@@ -1,5 +1,5 @@
-//! The table of CheXpert Plus, `df_chexpert_plus_*.csv`: the reports of CheXpert's pictures and their sections. Of the
-//! patient it takes sex and age; race, insurance and the like are not read.
+//! The table of CheXpert Plus, `df_chexpert_plus_*.csv`: reports and their sections. Of the columns about the patient only sex
+//! and age are read.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,12 +13,12 @@ use crate::sources::shared::table::{Table, tables, texts, texts_or_null};
 
 const PREFIX: &str = "df_chexpert_plus";
 
-/// What the table tells of one picture.
+/// The row of an image.
 #[derive(Clone, Default)]
 pub struct PlusRow {
     /// `train/patient00001/study1/view1_frontal.jpg`.
     pub path: String,
-    /// The same picture as DICOM.
+    /// Path of the same image as DICOM.
     pub dicom: Option<String>,
     pub subset: Option<String>,
     pub view: Option<String>,
@@ -59,10 +59,10 @@ impl Plus {
         for row in 0..frame.height() {
             let path = path[row].unwrap_or_default();
             let Some(name) = Name::parse(path) else {
-                rejects.push(table.reject(row, "its path_to_image has no patient and study"));
+                rejects.push(table.reject(row, "path_to_image does not contain patient and study"));
                 continue;
             };
-            let told = PlusRow {
+            let plus_row = PlusRow {
                 path: path.to_owned(),
                 dicom: dicom[row].map(str::to_owned),
                 subset: match split[row] {
@@ -74,25 +74,25 @@ impl Plus {
                 age_years: age[row].and_then(years),
                 report: report_of(report[row], findings[row], impression[row]),
             };
-            if rows.insert(name.key(), told).is_some() {
-                rejects.push(table.reject(row, format!("{path} is listed twice; the last row is taken")));
+            if rows.insert(name.key(), plus_row).is_some() {
+                rejects.push(table.reject(row, format!("{path} is listed twice; the last row is used")));
             }
         }
         Ok(Self { rows })
     }
 
-    /// Hands over what is told of a picture.
+    /// Takes out the row of an image.
     pub fn take(&mut self, key: &str) -> Option<PlusRow> {
         self.rows.remove(key)
     }
 
-    /// What has not been taken, in the order of the keys.
+    /// The rows that were not taken, in the order of their keys.
     pub fn rest(self) -> impl Iterator<Item = PlusRow> {
         self.rows.into_values()
     }
 }
 
-/// The whole text where the table has it, else the two sections under their headings.
+/// The whole text if the table has it, else the two sections with their headings.
 fn report_of(report: Option<&str>, findings: Option<&str>, impression: Option<&str>) -> ReportSource {
     let sections = || {
         let headed = [("FINDINGS", findings), ("IMPRESSION", impression)];

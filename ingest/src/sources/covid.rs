@@ -1,5 +1,5 @@
-//! The COVID-19 Image Data Collection: `metadata.csv` and `images/`. Clinical notes are its reports; findings are
-//! hierarchical (`Pneumonia/Viral/COVID-19`), and each level is a label of its own.
+//! COVID-19 Image Data Collection: `metadata.csv` and `images/`. The clinical notes are the reports. Findings are hierarchical
+//! (`Pneumonia/Viral/COVID-19`); each level is a label.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -11,15 +11,16 @@ use crate::run::plan::{Plan, PlannedRecord, ReportSource, Source};
 use crate::sources::shared::table::{Table, find_table, texts, texts_or_null};
 use crate::sources::shared::walk::{Walk, is_inside};
 
-/// A finding that says "not labeled yet", and one that says "nothing found".
-const UNLABELLED: &str = "todo";
+/// The finding of an image that is not labeled yet.
+const UNLABELED: &str = "todo";
+/// The finding of a normal image.
 const NO_FINDING: &str = "No Finding";
 const REQUIRED: [&str; 5] = ["patientid", "finding", "view", "modality", "filename"];
 
 /// The source `covid`.
 #[derive(Clone, Debug, Default)]
 pub struct Covid {
-    /// The table alone: no picture is looked for.
+    /// Ingest the table without images.
     pub no_images: bool,
 }
 
@@ -44,7 +45,7 @@ impl Source for Covid {
         let (folder, notes) = (texts_or_null(table, "folder"), texts_or_null(table, "clinical_notes"));
 
         let levels: BTreeSet<&str> =
-            finding.iter().flatten().filter(|name| **name != UNLABELLED).flat_map(|name| prefixes(name)).collect();
+            finding.iter().flatten().filter(|name| **name != UNLABELED).flat_map(|name| prefixes(name)).collect();
         let findings: Vec<String> = levels.iter().map(|level| (*level).to_owned()).collect();
         let mut files = BTreeMap::new();
         if !self.no_images {
@@ -61,7 +62,7 @@ impl Source for Covid {
             };
             let source_path = format!("{}/{file}", folder[row].unwrap_or("images"));
             if !is_inside(&source_path) {
-                rejects.push(read.reject(row, "its folder and filename lead out of the directory"));
+                rejects.push(read.reject(row, "folder and filename lead out of the raw directory"));
                 continue;
             }
             let source_bytes = files.remove(&source_path);
@@ -71,14 +72,14 @@ impl Source for Covid {
                     source_path,
                     record_id: Some(record_id),
                     stage: Stage::Table,
-                    error: format!("modality {}: not a radiograph", modality[row].unwrap_or("not stated")),
+                    error: format!("modality {}, not a radiograph", modality[row].unwrap_or("not stated")),
                 });
                 continue;
             }
             records.push(PlannedRecord {
                 record_id,
                 patient_id: patient.to_owned(),
-                // Days since the first symptoms tell a patient's examinations apart.
+                // `offset` counts the days since the first symptoms; it distinguishes the studies of a patient.
                 study_id: format!("{patient}/{}", offset[row].unwrap_or("unknown")),
                 image_id: file.to_owned(),
                 source_path,
@@ -93,7 +94,7 @@ impl Source for Covid {
         }
         rejects.extend(files.into_keys().map(Reject::unlisted));
         let mut plan = Plan { records, rejects, findings, ..Plan::default() };
-        plan.settle();
+        plan.finalize();
         Ok(plan)
     }
 }
@@ -103,10 +104,10 @@ fn prefixes(finding: &str) -> Vec<&str> {
     finding.match_indices('/').map(|(end, _)| &finding[..end]).chain([finding]).collect()
 }
 
-/// 1 for the finding and all above it, 0 for the rest. A finding that stops above the leaves (`Pneumonia`) leaves those
-/// below it open: null. Unlabeled: all null.
+/// Label codes: 1 for the finding and the levels above it, null for the levels below it (`Pneumonia` does not say which kind),
+/// 0 for the rest. An unlabeled image has null for all.
 fn codes(finding: Option<&str>, findings: &[String]) -> Vec<Option<i8>> {
-    let Some(own) = finding.filter(|name| *name != UNLABELLED) else {
+    let Some(own) = finding.filter(|name| *name != UNLABELED) else {
         return vec![None; findings.len()];
     };
     let above = prefixes(own);

@@ -1,5 +1,5 @@
-//! MIMIC-CXR and MIMIC-CXR-JPG: `files/p10/p10000032/s50414267/<dicom_id>.dcm|jpg`, reports beside the study folders or
-//! in a folder of their own, tables `mimic-cxr-<version>-{metadata,split,chexpert,negbio}.csv[.gz]` and
+//! MIMIC-CXR and MIMIC-CXR-JPG: `files/p10/p10000032/s50414267/<dicom_id>.dcm|jpg`, reports beside the study folders or in a
+//! separate folder, tables `mimic-cxr-<version>-{metadata,split,chexpert,negbio}.csv[.gz]` and
 //! `cxr-{record,study}-list.csv[.gz]`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -17,24 +17,26 @@ use crate::error::{Error, Reject, Result};
 use crate::file_system::{failed, is_absence, retry};
 use crate::report::sections::Conclusion;
 use crate::run::plan::{Plan, PlannedRecord, ReportSource, Source, label_code, label_codes};
-use crate::sources::shared::mimic_tree::{ByStem, Pictures, Reports, Tree};
+use crate::sources::shared::mimic_tree::{ImageKind, ImagesByStem, Reports, Tree};
 use crate::sources::shared::table::{Table, texts, texts_or_null};
 use crate::sources::shared::walk::{is_inside, stem};
 
-/// Columns of the table of images that a record takes something from.
+/// Columns of the table of images that are used.
 const USED: [&str; 5] = ["dicom_id", "subject_id", "study_id", "ViewPosition", "path"];
-/// Columns of the label tables that are no finding.
+/// Columns of the label tables that are not findings.
 const KEYS: [&str; 2] = ["subject_id", "study_id"];
 
-/// The labeller whose table is taken.
+/// The labeler whose table is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Labeller {
+pub enum Labeler {
+    /// The table `-chexpert`.
     Chexpert,
+    /// The table `-negbio`.
     Negbio,
 }
 
-impl Labeller {
-    /// Name as it stands in the table's file name.
+impl Labeler {
+    /// Name in the file name of the table, in the manifest and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Chexpert => "chexpert",
@@ -46,13 +48,13 @@ impl Labeller {
 /// The source `mimic-cxr`.
 #[derive(Clone, Debug, Default)]
 pub struct MimicCxr {
-    /// The tables and reports alone: no picture is looked for.
+    /// Ingest tables and reports without images.
     pub no_images: bool,
-    /// DICOM or JPG; without a choice the kind that is there for more radiographs, at a tie JPG.
-    pub pictures: Option<Pictures>,
-    /// The labels; without a choice those of CheXpert, else of NegBio.
-    pub labeller: Option<Labeller>,
-    /// Folder of the reports where they are not below the raw directory.
+    /// The kind of image files; `None` takes the kind with files of more radiographs, JPG at a tie.
+    pub images: Option<ImageKind>,
+    /// The labels; `None` takes those of CheXpert if its table exists, else those of NegBio.
+    pub labeler: Option<Labeler>,
+    /// Folder of the reports, where they are not below the raw directory.
     pub reports: Option<PathBuf>,
 }
 
@@ -69,12 +71,12 @@ impl Source for MimicCxr {
             remedy: remedy.to_owned(),
         };
         let listed = first_of(&tree, ["metadata", "record-list"])?.ok_or_else(|| {
-            let remedy = "give the directory that holds `files/` and the tables of MIMIC-CXR or MIMIC-CXR-JPG";
+            let remedy = "give the directory that contains `files/` and the tables of MIMIC-CXR or MIMIC-CXR-JPG";
             missing("mimic-cxr-*-metadata.csv[.gz] or cxr-record-list.csv[.gz]", remedy)
         })?;
         let mut listed = Table::read(raw, &listed, &["dicom_id", "subject_id", "study_id"])?;
         let mut plan = Plan { rejects: std::mem::take(&mut listed.rejects), ..Plan::default() };
-        // What nothing asks for is not carried through the joins.
+        // Unused columns are dropped before the joins.
         let mut names = listed.frame.get_column_names_owned();
         names.retain(|name| USED.contains(&name.as_str()));
         let mut joined = listed.frame.select(names)?;
@@ -82,12 +84,12 @@ impl Source for MimicCxr {
         if let Some(path) = tree.table("split")? {
             let split = Table::read(raw, &path, &["dicom_id", "split"])?;
             plan.rejects.extend(split.rejects);
-            let split = once(split.frame.select(["dicom_id", "split"])?, "dicom_id")?;
+            let split = first_row_per_key(split.frame.select(["dicom_id", "split"])?, "dicom_id")?;
             joined = left_join(&joined, &split, "dicom_id").map_err(failed)?;
         }
-        let labels = match self.labeller {
-            Some(labeller) => Some(tree.table(labeller.name())?.ok_or_else(|| {
-                missing(&format!("mimic-cxr-*-{}.csv[.gz]", labeller.name()), "leave out --labels or add the table")
+        let labels = match self.labeler {
+            Some(labeler) => Some(tree.table(labeler.name())?.ok_or_else(|| {
+                missing(&format!("mimic-cxr-*-{}.csv[.gz]", labeler.name()), "leave out --labels or add the table")
             })?),
             None => first_of(&tree, ["chexpert", "negbio"])?,
         };
@@ -98,7 +100,7 @@ impl Source for MimicCxr {
             plan.rejects.append(&mut labels.rejects);
             let labels = valid_labels(labels, &plan.findings, &mut plan.rejects)?;
             let chosen = std::iter::once("study_id").chain(plan.findings.iter().map(String::as_str));
-            let labels = once(labels.select(chosen)?, "study_id")?;
+            let labels = first_row_per_key(labels.select(chosen)?, "study_id")?;
             joined = left_join(&joined, &labels, "study_id").map_err(failed)?;
         }
         let reports = tree.reports(self.reports.as_deref())?;
@@ -112,26 +114,26 @@ impl Source for MimicCxr {
         if let Some(root) = &plan.report_root {
             plan.arguments.insert("reports".to_owned(), reports_sha256(root, &plan.records)?.into());
         }
-        if let Some(labeller) = self.labeller {
-            plan.arguments.insert("labels".to_owned(), labeller.name().into());
+        if let Some(labeler) = self.labeler {
+            plan.arguments.insert("labels".to_owned(), labeler.name().into());
         }
-        if let Some(pictures) = self.pictures {
-            plan.arguments.insert("images".to_owned(), pictures.name().into());
+        if let Some(images) = self.images {
+            plan.arguments.insert("images".to_owned(), images.name().into());
         }
-        plan.settle();
+        plan.finalize();
         Ok(plan)
     }
 
-    fn remarks(&self, plan: &Plan) -> Vec<String> {
+    fn warnings(&self, plan: &Plan) -> Vec<String> {
         let has_reports = plan.records.iter().any(|record| record.report != ReportSource::None);
-        let remark = "no reports found, so every radiograph is without text: say --reports DIR, or unzip \
-                      mimic-cxr-reports.zip into RAW_DIR";
-        if has_reports || plan.records.is_empty() { Vec::new() } else { vec![remark.to_owned()] }
+        let warning = "no reports found, so no radiograph has text; give --reports DIR, or unpack mimic-cxr-reports.zip in \
+                       RAW_DIR";
+        if has_reports || plan.records.is_empty() { Vec::new() } else { vec![warning.to_owned()] }
     }
 }
 
-/// Digest of the paths and sizes of the report files: two folders of one form are told apart, a folder that moved is
-/// the same.
+/// Digest of the relative paths and sizes of the report files, so that a folder with other reports is detected, and a folder
+/// that was moved is accepted.
 fn reports_sha256(root: &Path, records: &[PlannedRecord]) -> Result<String> {
     let path = |record: &PlannedRecord| match &record.report {
         ReportSource::File(path) => Some(path.clone()),
@@ -150,7 +152,7 @@ fn reports_sha256(root: &Path, records: &[PlannedRecord]) -> Result<String> {
     Ok(files::hex(&Sha256::digest(listed.concat())))
 }
 
-/// The table of the first of these names that is there.
+/// The table of the first of these names that exists.
 fn first_of(tree: &Tree, names: [&str; 2]) -> Result<Option<PathBuf>> {
     Ok(match tree.table(names[0])? {
         Some(found) => Some(found),
@@ -158,11 +160,11 @@ fn first_of(tree: &Tree, names: [&str; 2]) -> Result<Option<PathBuf>> {
     })
 }
 
-/// The reports, and those paths that the study list states, by study.
+/// The reports, and by study the paths of the study list.
 type ListedReports = (Reports, HashMap<String, String>);
 
 impl MimicCxr {
-    /// One record for each row of the joined `table`, whose rows are those of the `listed` images.
+    /// Plans a record for each row of the joined `table`, which has the rows of the table `listed`.
     fn records(
         &self,
         tree: &Tree,
@@ -181,18 +183,18 @@ impl MimicCxr {
         let ids: HashSet<&str> = dicom.iter().flatten().copied().collect();
         let mut files = BTreeMap::new();
         if !self.no_images {
-            let walk = tree.pictures()?;
+            let walk = tree.images()?;
             plan.rejects.extend(walk.rejects);
             files = walk.files;
             let unlisted = files.keys().filter(|path| !ids.contains(stem(path).as_str()));
             plan.rejects.extend(unlisted.cloned().map(Reject::unlisted));
         }
-        let by_stem = ByStem::new(&files, &ids, self.pictures);
-        let kind = if self.no_images { self.pictures } else { Some(by_stem.pictures) };
-        let (home, extension) = match tree.home_of(kind)? {
+        let by_stem = ImagesByStem::new(&files, &ids, self.images);
+        let kind = if self.no_images { self.images } else { Some(by_stem.kind) };
+        let (folder, extension) = match tree.image_folder(kind)? {
             Some(found) => found,
             None if self.no_images => (PathBuf::new(), "dcm".to_owned()),
-            None => return Err(tree.no_pictures()),
+            None => return Err(tree.no_images()),
         };
         for row in 0..table.height() {
             let (Some(dicom), Some(subject), Some(study)) = (dicom[row], subject[row], study[row]) else {
@@ -200,7 +202,7 @@ impl MimicCxr {
                 continue;
             };
             if [dicom, subject, study].iter().any(|id| id.contains(['/', '\\']) || !is_inside(id)) {
-                plan.rejects.push(listed.reject(row, "dicom_id, subject_id or study_id is no plain name"));
+                plan.rejects.push(listed.reject(row, "dicom_id, subject_id or study_id contains a path separator"));
                 continue;
             }
             let patient_folder = format!("files/p{}/p{subject}", subject.get(..2).unwrap_or(subject));
@@ -208,7 +210,7 @@ impl MimicCxr {
                 || {
                     let usual = || format!("{patient_folder}/s{study}/{dicom}.{extension}");
                     let listed = path[row].filter(|path| is_inside(path)).map_or_else(usual, str::to_owned);
-                    home.join(listed).with_extension(&extension).to_string_lossy().into_owned()
+                    folder.join(listed).with_extension(&extension).to_string_lossy().into_owned()
                 },
                 str::to_owned,
             );
@@ -237,18 +239,18 @@ impl MimicCxr {
     }
 }
 
-/// One row a key: a repeated key would multiply images in a join.
-fn once(table: DataFrame, key: &str) -> PolarsResult<DataFrame> {
+/// The first row of each key: a repeated key would multiply the records in a join.
+fn first_row_per_key(table: DataFrame, key: &str) -> PolarsResult<DataFrame> {
     table.unique_stable(Some(&[key.to_owned()]), UniqueKeepStrategy::First, None)
 }
 
-/// All rows of `table` in their order, with the columns of the row of `other` that has the same key, null without one.
+/// All rows of `table` in their order, with the columns of the row of `other` that has the same key, or null.
 fn left_join(table: &DataFrame, other: &DataFrame, key: &str) -> PolarsResult<DataFrame> {
     let how = JoinArgs { maintain_order: MaintainOrderJoin::Left, ..JoinArgs::new(JoinType::Left) };
     table.join(other, [key], [key], how, None)
 }
 
-/// The rows of a label table whose values are all labels; the others become rejects.
+/// The rows of a label table in which every value is a label; the others become rejects.
 fn valid_labels(table: Table, findings: &[String], rejects: &mut Vec<Reject>) -> Result<DataFrame> {
     let columns: Vec<_> = findings.iter().map(|finding| texts(&table.frame, finding)).collect::<Result<_>>()?;
     let valid: Vec<bool> = (0..table.frame.height())
@@ -267,7 +269,7 @@ fn valid_labels(table: Table, findings: &[String], rejects: &mut Vec<Reject>) ->
     Ok(table.frame.filter(&BooleanChunked::from_slice("valid".into(), &valid))?)
 }
 
-/// Paths of the reports by study, from `cxr-study-list.csv[.gz]` if it is there.
+/// Paths of the reports by study, from `cxr-study-list.csv[.gz]` if it exists.
 fn report_paths(raw: &Path, tree: &Tree, rejects: &mut Vec<Reject>) -> Result<HashMap<String, String>> {
     let Some(path) = tree.table("study-list")? else { return Ok(HashMap::new()) };
     let table = Table::read(raw, &path, &["study_id", "path"])?;

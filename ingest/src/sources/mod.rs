@@ -1,4 +1,4 @@
-//! One room a source: how its public layout is read.
+//! The sources: one file for each public layout, and `folder` for any other directory.
 
 mod chexpert;
 mod chexpert_names;
@@ -17,9 +17,9 @@ pub use covid::Covid;
 pub use folder::Folder;
 pub use folder::labels::LabelWord;
 pub use folder::table::TableOptions;
-pub use mimic_cxr::{Labeller, MimicCxr};
+pub use mimic_cxr::{Labeler, MimicCxr};
 pub use nih::Nih;
 pub use openi::OpenI;
 pub use rsna::Rsna;
-pub use shared::mimic_tree::Pictures;
+pub use shared::mimic_tree::ImageKind;
 pub use siim::Siim;

@@ -16,7 +16,7 @@ use crate::run::plan::{Plan, PlannedRecord, Source};
 use crate::sources::shared::table::{Table, decode_text, tables, texts, texts_or_null};
 use crate::sources::shared::walk::{Walk, is_inside};
 
-/// The findings, in the order of the field's lists; `No Finding` is a label of its own.
+/// The findings, in the order of the published lists, and `No Finding`.
 const FINDINGS: [&str; 15] = [
     "Atelectasis",
     "Cardiomegaly",
@@ -38,7 +38,7 @@ const FINDINGS: [&str; 15] = [
 /// The source `nih`.
 #[derive(Clone, Debug, Default)]
 pub struct Nih {
-    /// The tables alone: no picture is looked for.
+    /// Ingest the tables without images.
     pub no_images: bool,
 }
 
@@ -48,7 +48,7 @@ impl Source for Nih {
     }
 
     fn plan(&self, raw: &Path) -> Result<Plan> {
-        // The corrected table of 2020 sorts behind that of 2017.
+        // The corrected table of 2020 sorts after that of 2017.
         let path =
             tables(raw, |name| name.starts_with("Data_Entry_2017"))?.pop().ok_or_else(|| Error::MissingTable {
                 folder: raw.to_path_buf(),
@@ -58,7 +58,7 @@ impl Source for Nih {
         let mut read = Table::read(raw, &path, &["Image Index", "Finding Labels", "Patient ID"])?;
         let mut rejects = std::mem::take(&mut read.rejects);
         let table = &read.frame;
-        let mut files = if self.no_images { BTreeMap::new() } else { pictures(raw, &mut rejects)? };
+        let mut files = if self.no_images { BTreeMap::new() } else { images(raw, &mut rejects)? };
         let subsets = subsets(raw)?;
         let mut boxes = boxes(raw, &mut rejects)?;
 
@@ -70,11 +70,11 @@ impl Source for Nih {
         for row in 0..table.height() {
             let mut reject = |error: &str| rejects.push(read.reject(row, error));
             let (Some(image), Some(finding), Some(patient)) = (image[row], finding[row], patient[row]) else {
-                reject("image, findings or patient is empty");
+                reject("Image Index, Finding Labels or Patient ID is empty");
                 continue;
             };
             if image.contains('/') || !is_inside(image) {
-                reject("the image is no plain file name");
+                reject("Image Index is not a plain file name");
                 continue;
             }
             let named: HashSet<&str> = finding.split('|').map(str::trim).collect();
@@ -102,22 +102,22 @@ impl Source for Nih {
             });
         }
         rejects.extend(files.into_values().map(|(path, _)| Reject::unlisted(path)));
-        let mut strangers: Vec<String> = boxes.into_keys().collect();
-        strangers.sort();
-        rejects.extend(strangers.into_iter().map(|image| Reject {
+        let mut unlisted: Vec<String> = boxes.into_keys().collect();
+        unlisted.sort();
+        rejects.extend(unlisted.into_iter().map(|image| Reject {
             source_path: format!("images/{image}"),
             record_id: None,
             stage: Stage::Table,
-            error: "the box list names this image, the entry table does not".to_owned(),
+            error: "the box list has this image, the entry table does not; its boxes are ignored".to_owned(),
         }));
         let mut plan = Plan { records, rejects, findings: FINDINGS.map(str::to_owned).to_vec(), ..Plan::default() };
-        plan.settle();
+        plan.finalize();
         Ok(plan)
     }
 }
 
-/// Path and size of each PNG by its file name; a name that stands in two folders becomes a reject.
-fn pictures(raw: &Path, rejects: &mut Vec<Reject>) -> Result<BTreeMap<String, (String, u64)>> {
+/// Path and size of each PNG by file name; of two files of one name, the second becomes a reject.
+fn images(raw: &Path, rejects: &mut Vec<Reject>) -> Result<BTreeMap<String, (String, u64)>> {
     let walk = Walk::of(raw, raw, &["png"])?;
     rejects.extend(walk.rejects);
     let mut files: BTreeMap<String, (String, u64)> = BTreeMap::new();
@@ -129,14 +129,14 @@ fn pictures(raw: &Path, rejects: &mut Vec<Reject>) -> Result<BTreeMap<String, (S
                 source_path: path,
                 record_id: None,
                 stage: Stage::Plan,
-                error: format!("another file has this name; {} is taken", first.get().0),
+                error: format!("another file has the same name; {} is used", first.get().0),
             }),
         }
     }
     Ok(files)
 }
 
-/// The official subset of each image that a list names.
+/// The official subset of each image of the two lists.
 fn subsets(raw: &Path) -> Result<HashMap<String, &'static str>> {
     let mut subsets = HashMap::new();
     for (name, subset) in [("train_val_list.txt", "train"), ("test_list.txt", "test")] {
@@ -149,7 +149,7 @@ fn subsets(raw: &Path) -> Result<HashMap<String, &'static str>> {
     Ok(subsets)
 }
 
-/// Boxes by image, in raw pixels. The header's brackets split into fields of their own, so columns go by position.
+/// Boxes by image, in raw pixels. Commas within the header's brackets split its names, so columns are read by position.
 fn boxes(raw: &Path, rejects: &mut Vec<Reject>) -> Result<HashMap<String, Vec<BoundingBox>>> {
     let mut boxes: HashMap<String, Vec<BoundingBox>> = HashMap::new();
     let Some(path) = tables(raw, |name| name.starts_with("BBox_List_2017"))?.pop() else { return Ok(boxes) };
@@ -163,10 +163,10 @@ fn boxes(raw: &Path, rejects: &mut Vec<Reject>) -> Result<HashMap<String, Vec<Bo
         let (Some(image), Some(label), Some(x), Some(y), Some(width), Some(height)) =
             (field(0), field(1), number(2), number(3), number(4), number(5))
         else {
-            rejects.push(table.reject(row, "no box of four numbers"));
+            rejects.push(table.reject(row, "not a box of four numbers; it is ignored"));
             continue;
         };
-        // The box list's word for one finding differs from the entry table's.
+        // The box list has another name of this finding than the entry table.
         let label = if label == "Infiltrate" { "Infiltration" } else { label }.to_owned();
         boxes.entry(image.to_owned()).or_default().push(BoundingBox { label, x, y, width, height });
     }

@@ -1,5 +1,5 @@
-//! Open-i, the chest X-ray collection of Indiana University: one XML file a report (`ecgen-radiology/N.xml`), pictures
-//! named after the identifiers in it (`CXR2_IM-0652-1001.png`, or the DICOM files `2/2_IM-0652-1001.dcm`).
+//! Open-i, the chest X-ray collection of Indiana University: an XML file for each report (`ecgen-radiology/N.xml`), and images
+//! with the identifiers in it as names (`CXR2_IM-0652-1001.png`, or the DICOM files `2/2_IM-0652-1001.dcm`).
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -14,17 +14,17 @@ use crate::run::plan::{Plan, PlannedRecord, ReportSource, Source};
 use crate::sources::shared::table::decode_text;
 use crate::sources::shared::walk::{Walk, extension, stem};
 
-/// The sections, in the order in which the report is rendered.
+/// The sections in the order in which they are written into the text of a record.
 const SECTIONS: [&str; 4] = ["comparison", "indication", "findings", "impression"];
 const IMAGES: [&str; 4] = ["png", "jpg", "jpeg", "dcm"];
-/// The index term of a healthy chest, and the one of a report that nobody indexed.
+/// The index term of a normal chest, and that of a report that was not indexed.
 const NORMAL: &str = "normal";
 const NOT_INDEXED: &str = "no indexing";
 const NO_FINDING: &str = "No Finding";
 
 /// The source `openi`.
 pub struct OpenI {
-    /// Reports that name no image become records too.
+    /// Make a record of each report without images (`--no-images`).
     pub reports_alone: bool,
 }
 
@@ -43,7 +43,7 @@ impl Source for OpenI {
             return Err(Error::MissingTable {
                 folder: raw.to_path_buf(),
                 wanted: "report (*.xml)".to_owned(),
-                remedy: "give the directory that holds `ecgen-radiology/` and the images of Open-i".to_owned(),
+                remedy: "give the directory that contains `ecgen-radiology/` and the images of Open-i".to_owned(),
             });
         }
         let mut read = Vec::new();
@@ -53,7 +53,7 @@ impl Source for OpenI {
                     Ok(report) => read.push((path, report)),
                     Err(error) => plan.rejects.push(rejected(path, None, Stage::Table, error)),
                 },
-                // The findings are the terms of all reports: without this one there may be fewer.
+                // The findings are the terms of all reports, so all reports must be read.
                 Err(error) if is_refusal(&error) => return Err(failed(&raw.join(&path))(error)),
                 Err(error) => plan.rejects.push(rejected(path, None, Stage::Read, error.to_string())),
             }
@@ -63,7 +63,7 @@ impl Source for OpenI {
         let (findings, spelling) = vocabulary(&read);
         for (path, report) in read {
             let labels = labels(&report, &findings, &spelling);
-            let text = rendered(&report.sections);
+            let text = report_source(&report.sections);
             let record = |image_id: String, source_path: String, source_bytes| PlannedRecord {
                 record_id: format!("openi/{image_id}"),
                 patient_id: report.number.clone(),
@@ -81,7 +81,7 @@ impl Source for OpenI {
                     plan.records.push(record(image_id, path, None));
                 } else {
                     let record_id = Some(format!("openi/{image_id}"));
-                    let error = "the report names no image".to_owned();
+                    let error = "the report lists no image, so it has no record".to_owned();
                     plan.rejects.push(rejected(path, record_id, Stage::Report, error));
                 }
                 continue;
@@ -91,13 +91,14 @@ impl Source for OpenI {
                 plan.records.push(record(image, path, bytes));
             }
         }
-        let double = "another file of this image is taken";
-        let left = files.by_id.into_values().map(|(path, _)| (path, "no report names this image"));
-        for (path, error) in left.chain(files.doubles.into_iter().map(|path| (path, double))) {
+        let duplicate = "another file of this image is used";
+        let unlisted =
+            files.by_id.into_values().map(|(path, _)| (path, "no report lists this image, so it has no record"));
+        for (path, error) in unlisted.chain(files.duplicates.into_iter().map(|path| (path, duplicate))) {
             plan.rejects.push(rejected(path, None, Stage::Plan, error.to_owned()));
         }
         plan.findings = findings;
-        plan.settle();
+        plan.finalize();
         Ok(plan)
     }
 }
@@ -106,26 +107,26 @@ fn rejected(source_path: String, record_id: Option<String>, stage: Stage, error:
     Reject { source_path, record_id, stage, error }
 }
 
-/// The images by the identifier that the reports use.
+/// The image files by the identifiers of the reports.
 struct ImageFiles {
     by_id: BTreeMap<String, (String, u64)>,
     /// Further files of the same identifier.
-    doubles: Vec<String>,
-    /// What a missing file would most likely have been called.
+    duplicates: Vec<String>,
+    /// Folder and extension of the first image, for the expected path of a missing one.
     pattern: (String, String),
 }
 
 impl ImageFiles {
-    /// The files, for identifiers that the reports have `named`.
+    /// Assigns the files to identifiers; `named` are those of the reports.
     fn of(images: BTreeMap<String, u64>, named: &HashSet<&str>) -> Self {
         let pattern = images.keys().next().map(|path| {
             let folder = path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
             (folder, extension(Path::new(path)).unwrap_or_default())
         });
-        let (mut by_id, mut doubles) = (BTreeMap::new(), Vec::new());
+        let (mut by_id, mut duplicates) = (BTreeMap::new(), Vec::new());
         for (path, bytes) in images {
             let stem = stem(&path);
-            // A DICOM file leaves out a part: `2_IM-0652-1001` is `CXR2_IM-0652-1001`, but `1_IM-0001-3001` is
+            // The name of a DICOM file lacks a part: `2_IM-0652-1001` is `CXR2_IM-0652-1001`, but `1_IM-0001-3001` is
             // `CXR1_1_IM-0001-3001`.
             let id = match stem.split_once('_') {
                 Some((number, _)) if number.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -138,14 +139,14 @@ impl ImageFiles {
                 Entry::Vacant(place) => {
                     place.insert((path, bytes));
                 }
-                Entry::Occupied(_) => doubles.push(path),
+                Entry::Occupied(_) => duplicates.push(path),
             }
         }
         let pattern = pattern.unwrap_or_else(|| ("NLMCXR_png/".to_owned(), "png".to_owned()));
-        Self { by_id, doubles, pattern }
+        Self { by_id, duplicates, pattern }
     }
 
-    /// The file of an image, or the path where it was to be expected.
+    /// Path and size of the file of an image, or its expected path.
     fn take(&mut self, id: &str) -> (String, Option<u64>) {
         let expected = || (format!("{}{id}.{}", self.pattern.0, self.pattern.1), None);
         self.by_id.remove(id).map_or_else(expected, |(path, bytes)| (path, Some(bytes)))
@@ -158,19 +159,19 @@ struct ReportFile {
     /// `1` of `CXR1`.
     number: String,
     sections: Vec<Section>,
-    /// Main index terms without their qualifiers; `None` where nobody indexed the report.
+    /// Main index terms without their qualifiers; `None` where the report was not indexed.
     terms: Option<BTreeSet<String>>,
     images: Vec<String>,
 }
 
-/// Reads a report; it is small, so it is held as a tree.
+/// Parses a report.
 fn parse(text: &str) -> Result<ReportFile, String> {
-    let tree = roxmltree::Document::parse(text).map_err(|error| format!("broken XML: {error}"))?;
+    let tree = roxmltree::Document::parse(text).map_err(|error| format!("malformed XML: {error}"))?;
     let named = |name: &'static str| tree.descendants().filter(move |node| node.has_tag_name(name));
     let identifier = named("uId").find_map(|node| node.attribute("id")).unwrap_or_default();
     let number = identifier.strip_prefix("CXR").unwrap_or(identifier).trim();
     if number.is_empty() {
-        return Err("no `uId` names this report".to_owned());
+        return Err("the report has no `uId`".to_owned());
     }
     let content = |node: roxmltree::Node| {
         let text: String =
@@ -195,8 +196,8 @@ fn parse(text: &str) -> Result<ReportFile, String> {
     })
 }
 
-/// A report's text: a line `NAME: …` for each section.
-fn rendered(sections: &[Section]) -> ReportSource {
+/// The text of a report: a line `NAME: …` for each section.
+fn report_source(sections: &[Section]) -> ReportSource {
     if sections.is_empty() {
         return ReportSource::None;
     }
@@ -210,8 +211,8 @@ fn rendered(sections: &[Section]) -> ReportSource {
     }
 }
 
-/// The findings, sorted, and which of them a term (in lower case) means: terms that differ in capitals alone are one,
-/// in the spelling that sorts first.
+/// The findings, sorted, and the index of the finding of each term in lower case. Terms that differ only in capitals are one
+/// finding, in the spelling that sorts first.
 fn vocabulary(reports: &[(String, ReportFile)]) -> (Vec<String>, HashMap<String, usize>) {
     let terms: BTreeSet<&String> = reports.iter().filter_map(|(_, report)| report.terms.as_ref()).flatten().collect();
     let mut spellings: BTreeMap<String, &str> = BTreeMap::new();
@@ -226,7 +227,7 @@ fn vocabulary(reports: &[(String, ReportFile)]) -> (Vec<String>, HashMap<String,
     (findings, places)
 }
 
-/// 1 for what is named, 0 for the rest; all null without index terms.
+/// Label codes: 1 for the terms of the report, 0 for the rest; null for all if the report was not indexed.
 fn labels(report: &ReportFile, findings: &[String], places: &HashMap<String, usize>) -> Vec<Option<i8>> {
     let Some(terms) = &report.terms else { return vec![None; findings.len()] };
     let named: BTreeSet<usize> = terms.iter().filter_map(|term| places.get(&term.to_lowercase()).copied()).collect();
@@ -247,7 +248,7 @@ mod tests {
         <parentImage id="CXR12_IM-0001-1001"><caption>PA</caption></parentImage></eCitation>"#;
 
     #[test]
-    fn a_report_is_cut_as_its_file_says() {
+    fn sections_terms_and_images_are_parsed() {
         let report = parse(REPORT).unwrap();
         let section = |name: &str, text: &str| Section { name: name.to_owned(), text: text.to_owned() };
         assert_eq!(
@@ -256,9 +257,9 @@ mod tests {
         );
         assert_eq!((report.number.as_str(), report.images), ("12", vec!["CXR12_IM-0001-1001".to_owned()]));
         assert_eq!(report.terms.unwrap().into_iter().collect::<Vec<_>>(), ["Cardiomegaly", "Opacity"]);
-        assert!(parse(&REPORT[..200]).unwrap_err().starts_with("broken XML"));
+        assert!(parse(&REPORT[..200]).unwrap_err().starts_with("malformed XML"));
         assert!(parse("<eCitation/>").is_err());
-        // Entities that multiply are refused, not expanded.
+        // Document types are an error, so no entity is expanded.
         assert!(parse("<!DOCTYPE a [<!ENTITY b \"bb\">]><a>&b;</a>").is_err());
     }
 

@@ -1,6 +1,6 @@
 //! RSNA Pneumonia Detection Challenge 2018: `stage_2_train_images/`, `stage_2_test_images/`,
-//! `stage_2_train_labels.csv` (a row a box), `stage_2_detailed_class_info.csv`. View, sex and age stand in the DICOM
-//! headers alone, so they come with the pixels.
+//! `stage_2_train_labels.csv` (a row for each box), `stage_2_detailed_class_info.csv`. View, sex and age are only in the DICOM
+//! headers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -14,11 +14,11 @@ use crate::sources::shared::table::{Table, find_table, texts};
 
 const LABELS: &str = "stage_2_train_labels";
 const CLASSES: &str = "stage_2_detailed_class_info";
-/// Folder of images, and the subset that it means.
+/// Folders of images and their subsets.
 const FOLDERS: [(&str, &str); 2] = [("stage_2_train_images", "train"), ("stage_2_test_images", "test")];
 const IMAGES: [&str; 4] = ["dcm", "png", "jpg", "jpeg"];
 const PNEUMONIA: &str = "Pneumonia";
-/// The classes of the detailed table, in its order of severity.
+/// The classes of the detailed table, by severity.
 const CLASS_NAMES: [&str; 3] = ["Normal", "No Lung Opacity / Not Normal", "Lung Opacity"];
 
 /// The source `rsna`.
@@ -51,9 +51,9 @@ impl Source for Rsna {
                 .flat_map(|own| (0..CLASS_NAMES.len()).map(move |class| own.map(|own| i8::from(own == class))));
             std::iter::once(target).chain(of_class).collect::<Vec<_>>()
         };
-        let record = |id: &str, source_path: String, bytes, subset: &str, label: Option<Label>| {
+        let record = |id: &str, source_path: String, bytes, subset: &str, label: Option<ImageRows>| {
             let image = label.unwrap_or_default();
-            if let Some(error) = image.broken {
+            if let Some(error) = image.error {
                 let record_id = Some(format!("rsna/{id}"));
                 plan.rejects.push(Reject { source_path, record_id, stage: Stage::Table, error });
                 return;
@@ -73,28 +73,28 @@ impl Source for Rsna {
         };
         let unlisted = each_image(raw, &FOLDERS, &IMAGES, labels, record)?;
         plan.rejects.extend(unlisted);
-        plan.settle();
+        plan.finalize();
         Ok(plan)
     }
 }
 
-/// What the rows of one image say together.
+/// The rows of one image.
 #[derive(Default)]
-struct Label {
+struct ImageRows {
     target: Option<i8>,
     boxes: Vec<BoundingBox>,
-    /// Why the image cannot be taken: a box too few or too many would teach the wrong thing.
-    broken: Option<String>,
+    /// Why the image is rejected: with a box too few or too many it would have wrong labels.
+    error: Option<String>,
 }
 
-/// The labels by image; rows that name no image become rejects, other bad rows cost their image.
-fn labels(raw: &Path, path: &Path, rejects: &mut Vec<Reject>) -> Result<BTreeMap<String, Label>> {
+/// The rows by image. A row without an image becomes a reject; any other bad row makes its image one.
+fn labels(raw: &Path, path: &Path, rejects: &mut Vec<Reject>) -> Result<BTreeMap<String, ImageRows>> {
     let mut table = Table::read(raw, path, &["patientId", "x", "y", "width", "height", "Target"])?;
     rejects.append(&mut table.rejects);
     let (id, target) = (texts(&table.frame, "patientId")?, texts(&table.frame, "Target")?);
     let side = |name| texts(&table.frame, name);
     let sides = [side("x")?, side("y")?, side("width")?, side("height")?];
-    let mut labels: BTreeMap<String, Label> = BTreeMap::new();
+    let mut labels: BTreeMap<String, ImageRows> = BTreeMap::new();
     for row in 0..table.frame.height() {
         let Some(id) = id[row] else {
             rejects.push(table.reject(row, "patientId is empty"));
@@ -107,14 +107,14 @@ fn labels(raw: &Path, path: &Path, rejects: &mut Vec<Reject>) -> Result<BTreeMap
                 image.target = Some(code);
                 if code == 1 { rectangle(stated).map(Some) } else { no_box(stated) }
             }
-            Some(0 | 1) => Err("Target contradicts an earlier row of this image".to_owned()),
+            Some(0 | 1) => Err("Target differs from an earlier row of this image".to_owned()),
             _ => Err("Target is neither 0 nor 1".to_owned()),
         };
         match outcome {
             Ok(Some(found)) if !image.boxes.contains(&found) => image.boxes.push(found),
             Ok(_) => {}
             Err(error) => {
-                image.broken.get_or_insert(format!("{}: {error}", table.place(row)));
+                image.error.get_or_insert(format!("{}: {error}", table.place(row)));
             }
         }
     }
@@ -128,7 +128,7 @@ fn rectangle(stated: [Option<&str>; 4]) -> Result<BoundingBox, String> {
         [Some(x), Some(y), Some(width), Some(height)] if x >= 0.0 && y >= 0.0 && width > 0.0 && height > 0.0 => {
             Ok(BoundingBox { label: PNEUMONIA.to_owned(), x, y, width, height })
         }
-        _ => Err("Target is 1, but x, y, width, height make no box".to_owned()),
+        _ => Err("Target is 1, but x, y, width and height are not a box".to_owned()),
     }
 }
 
@@ -136,11 +136,11 @@ fn no_box(stated: [Option<&str>; 4]) -> Result<Option<BoundingBox>, String> {
     if stated.iter().all(Option::is_none) { Ok(None) } else { Err("Target is 0, but there is a box".to_owned()) }
 }
 
-/// The class of each image; rows that cannot be used become rejects, and contradictions leave the class open.
+/// The class of each image. Unusable rows become rejects; an image with two classes has none.
 fn classes(
     raw: &Path,
     path: &Path,
-    labels: &BTreeMap<String, Label>,
+    labels: &BTreeMap<String, ImageRows>,
     rejects: &mut Vec<Reject>,
 ) -> Result<HashMap<String, usize>> {
     let mut table = Table::read(raw, path, &["patientId", "class"])?;
@@ -150,17 +150,17 @@ fn classes(
     for row in 0..table.frame.height() {
         let mut reject = |error: &str| rejects.push(table.reject(row, error));
         let Some(id) = id[row].filter(|id| labels.contains_key(*id)) else {
-            reject("the label table does not name this patientId");
+            reject("the label table does not have this patientId; the row is ignored");
             continue;
         };
         let Some(own) = CLASS_NAMES.iter().position(|name| class[row] == Some(name)) else {
-            reject("unknown class");
+            reject("unknown class; the row is ignored");
             continue;
         };
         let before = classes.entry(id.to_owned()).or_insert(Some(own));
         if *before != Some(own) {
             *before = None;
-            reject("the class contradicts an earlier row of this image: it has none");
+            reject("the class differs from an earlier row of this image, so the image has none");
         }
     }
     Ok(classes.into_iter().filter_map(|(id, class)| Some((id, class?))).collect())

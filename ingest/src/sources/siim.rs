@@ -1,5 +1,5 @@
 //! SIIM-ACR Pneumothorax: `dicom-images-train/STUDY/SERIES/IMAGE.dcm`, `dicom-images-test/…`, and the table of masks,
-//! `train-rle.csv` (Kaggle calls it `stage_2_train.csv`). No name tells the patient, so the study stands for it.
+//! `train-rle.csv` (at Kaggle: `stage_2_train.csv`). The patients are not known, so each study counts as a patient.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::run::plan::{Plan, PlannedRecord, Source};
 use crate::sources::shared::challenge::each_image;
 use crate::sources::shared::table::{Table, tables, texts};
 
-/// Folder of images, and the subset that it means.
+/// Folders of images and their subsets.
 const FOLDERS: [(&str, &str); 2] = [("dicom-images-train", "train"), ("dicom-images-test", "test")];
 const IMAGES: [&str; 4] = ["dcm", "png", "jpg", "jpeg"];
 /// Part of the table's name, and its name at Kaggle.
@@ -40,7 +40,7 @@ impl Source for Siim {
                     return;
                 }
             };
-            // FOLDER/STUDY/SERIES/IMAGE.dcm; without the file nobody knows the study.
+            // FOLDER/STUDY/SERIES/IMAGE.dcm; the study is not known where the file is missing.
             let parts: Vec<&str> = source_path.split('/').collect();
             let study = if let [_, study, .., _] = parts.as_slice() { *study } else { id };
             plan.records.push(PlannedRecord {
@@ -58,12 +58,12 @@ impl Source for Siim {
         };
         let unlisted = each_image(raw, &FOLDERS, &IMAGES, masks, record)?;
         plan.rejects.extend(unlisted);
-        plan.settle();
+        plan.finalize();
         Ok(plan)
     }
 }
 
-/// `train-rle.csv[.gz]`, or the only table whose name holds these words or is Kaggle's, here or one folder below.
+/// `train-rle.csv[.gz]`, or else the only table whose name contains `train-rle` or is Kaggle's, here or one folder below.
 fn find(raw: &Path) -> Result<PathBuf> {
     let below = folders(raw)?.into_iter().filter(|path| !FOLDERS.iter().any(|(name, _)| path.ends_with(name)));
     let of = |folder: PathBuf| tables(&folder, |name| name.contains(TABLE) || name == KAGGLE_TABLE);
@@ -80,9 +80,10 @@ fn find(raw: &Path) -> Result<PathBuf> {
     let mut found = found.into_iter();
     match (found.next(), found.next()) {
         (Some(path), None) => Ok(path),
-        (Some(_), Some(_)) => {
-            Err(missing("single table *train-rle*.csv[.gz]", "there are several: call the right one train-rle.csv"))
-        }
+        (Some(_), Some(_)) => Err(missing(
+            "single table *train-rle*.csv[.gz]",
+            "there are several; rename the right one to train-rle.csv",
+        )),
         (None, _) => Err(missing(
             "table *train-rle*.csv[.gz] or stage_2_train.csv[.gz]",
             "give the directory of the SIIM-ACR Pneumothorax Segmentation Challenge",
@@ -90,7 +91,7 @@ fn find(raw: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The united mask of each image, or why it has none: a part of a mask would teach the wrong thing.
+/// The union of the masks of each image, or why it cannot be read: a part of a mask would be a wrong label.
 fn masks(raw: &Path, path: &Path, rejects: &mut Vec<Reject>) -> Result<BTreeMap<String, Result<Runs, String>>> {
     let mut table = Table::read(raw, path, &["ImageId", "EncodedPixels"])?;
     rejects.append(&mut table.rejects);
@@ -101,16 +102,16 @@ fn masks(raw: &Path, path: &Path, rejects: &mut Vec<Reject>) -> Result<BTreeMap<
             rejects.push(table.reject(row, "ImageId is empty"));
             continue;
         };
-        // Rows that repeat word for word are one.
+        // Equal rows count once.
         rows.entry(id).or_default().entry(pixels[row].unwrap_or_default()).or_insert(row);
     }
     let united = |regions: BTreeMap<&str, usize>| {
         let (mut mask, single) = (Runs::default(), regions.len() == 1);
         for (text, row) in regions {
-            let told = |error: String| format!("{}: {error}", table.place(row));
-            let region = Runs::parse(text).map_err(told)?;
+            let message = |error: String| format!("{}: {error}", table.place(row));
+            let region = Runs::parse(text).map_err(message)?;
             if region.is_empty() && !single {
-                return Err(told("an empty mask beside another row of this image".to_owned()));
+                return Err(message("an empty mask beside another row of this image".to_owned()));
             }
             mask.unite(region);
         }

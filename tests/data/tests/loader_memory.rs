@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dataset::format::record::ImageEncoding;
 use dataset::loader::TextOptions;
 use dataset::transform::Transform;
-use dataset::{Dataset, Floats, Loader};
+use dataset::{Dataset, HostBuffer, Loader};
 use helpers::{folder, made_record, write_dataset};
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
@@ -36,12 +36,12 @@ struct Lent(Vec<f32>);
 
 static LENT: AtomicUsize = AtomicUsize::new(0);
 
-impl Floats for Lent {
-    fn floats(&self) -> &[f32] {
+impl HostBuffer for Lent {
+    fn as_slice(&self) -> &[f32] {
         &self.0
     }
 
-    fn floats_mut(&mut self) -> &mut [f32] {
+    fn as_mut_slice(&mut self) -> &mut [f32] {
         &mut self.0
     }
 }

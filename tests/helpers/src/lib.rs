@@ -14,12 +14,12 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use arrow_array::{Array, StringArray};
-use dataset::Dataset;
+use arrow_array::{Array, ArrayRef, Int8Array, RecordBatch, StringArray, StructArray};
 use dataset::format::manifest::{self, ImageSpec, Manifest, TextSpec, Totals};
 use dataset::format::record::{FORMAT_VERSION, ImageEncoding, Record};
-use dataset::format::shard::{ImageCompression, ShardWriter};
+use dataset::format::shard::{ImageCompression, Shard, ShardWriter};
 use dataset::random::Stream;
+use dataset::{Dataset, Label};
 
 pub use files::{
     contents, copy_folder, edit, files_with, flip_bit, folder, gzip, read_text, rename, repository, tests_folder,
@@ -210,8 +210,8 @@ pub fn write_dataset(folder: &Path, findings: &[&str], encoding: ImageEncoding, 
         image: ImageSpec {
             encoding,
             compression: ImageCompression::None.name().to_owned(),
-            tone: "voi".to_owned(),
-            fit: "shorter".to_owned(),
+            intensity: "voi".to_owned(),
+            resize: "shorter".to_owned(),
             size: first.map_or(0, |record| u32::from(record.height.min(record.width))),
             mean: 0.5,
             std: 0.25,
@@ -231,6 +231,46 @@ pub fn write_dataset(folder: &Path, findings: &[&str], encoding: ImageEncoding, 
     manifest.save(&dataset::Storage::folder(folder)).expect("written");
 }
 
+/// The labels of made-up records.
+const LABELS: [Option<Label>; 4] = [None, Some(Label::Negative), Some(Label::Positive), Some(Label::Uncertain)];
+
+/// The label codes of a record.
+pub fn label_codes(record: &Record) -> Vec<Option<i8>> {
+    record.labels.iter().map(|label| label.map(Label::code)).collect()
+}
+
+/// The label codes of all records of a dataset.
+pub fn dataset_codes(dataset: &Dataset) -> Vec<Vec<Option<i8>>> {
+    let codes = |row: Vec<Option<Label>>| row.into_iter().map(|label| label.map(Label::code)).collect();
+    dataset.labels().expect("labels").into_iter().map(codes).collect()
+}
+
+/// Writes a shard of a dataset again with another label code, valid or not, in one row.
+pub fn set_label_code(folder: &Path, shard: usize, row: usize, finding: usize, code: i8) {
+    let storage = dataset::Storage::folder(folder);
+    let mut manifest = Manifest::load(&storage).expect("a manifest");
+    let info = manifest.shards[shard].clone();
+    let opened = Shard::open(&storage, &info).expect("a shard");
+    let schema = dataset::format::record::schema(&opened.findings(), opened.encoding());
+    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let batch = opened.columns(&names).expect("columns").remove(0);
+    let labels = dataset::format::table::column::<StructArray>(&batch, "labels").expect("labels");
+    let (fields, mut columns, _) = labels.clone().into_parts();
+    let codes = columns[finding].as_any().downcast_ref::<Int8Array>().expect("codes");
+    let changed = codes.iter().enumerate().map(|(at, old)| if at == row { Some(code) } else { old });
+    columns[finding] = std::sync::Arc::new(changed.collect::<Int8Array>());
+    let labels: ArrayRef = std::sync::Arc::new(StructArray::try_new(fields, columns, None).expect("labels"));
+    let column = |(name, old): (&&str, &ArrayRef)| if *name == "labels" { labels.clone() } else { old.clone() };
+    let columns = names.iter().zip(batch.columns()).map(column).collect();
+    let batch = RecordBatch::try_new(batch.schema(), columns).expect("a batch");
+    let mut writer =
+        ShardWriter::create(&folder.join(&info.path), &opened.findings(), opened.encoding(), ImageCompression::None)
+            .expect("a shard");
+    writer.write_batch(&batch).expect("written");
+    manifest.shards[shard] = writer.finish(Path::new(&info.path)).expect("written");
+    manifest.save(&storage).expect("written");
+}
+
 /// A made-up record; `row` decides its pixels, tokens and labels.
 pub fn made_record(row: usize, (width, height): (u16, u16), findings: usize) -> Record {
     let mut random = Stream::new(&[row as u64, 0x5EED]);
@@ -248,7 +288,7 @@ pub fn made_record(row: usize, (width, height): (u16, u16), findings: usize) -> 
         image: (0..usize::from(width) * usize::from(height)).map(|_| random.below(256) as u8).collect(),
         report: Some("made".to_owned()),
         token_ids: std::iter::once(2).chain((1..tokens).map(|_| 4 + random.below(96) as i32)).collect(),
-        labels: (0..findings).map(|_| [None, Some(0), Some(1), Some(-1)][random.below(4) as usize]).collect(),
+        labels: (0..findings).map(|_| LABELS[random.below(4) as usize]).collect(),
         ..Record::default()
     }
 }

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use dataset::format::record::{ImageEncoding, Record};
 use dataset::split::certificate::Certificate;
-use dataset::split::index_table::Roster;
+use dataset::split::index_table::IndexTable;
 use dataset::split::{Member, certificate_path};
-use dataset::{Dataset, Split, Storage, Subset};
+use dataset::{Dataset, Label, Ratio, Split, Storage, Subset};
 
 use crate::{made_record, write_dataset};
 
@@ -20,7 +20,7 @@ pub fn certificate(data: &Path, name: &str) -> Certificate {
 pub fn write_large_patients(data: &Path) {
     let record = |row: usize| {
         let patient = row / 22;
-        let labels = [patient % 3, patient % 2, row % 2].map(|rest| Some(i8::from(rest == 0))).to_vec();
+        let labels = [patient % 3, patient % 2, row % 2].map(|rest| Label::from_code(i8::from(rest == 0))).to_vec();
         Record { patient_id: format!("p{patient}"), labels, ..made_record(row, (32, 32), 3) }
     };
     write_dataset(data, &["Edema", "Mass", "Nodule"], ImageEncoding::Raw, &[(0..22 * 20).map(record).collect()]);
@@ -31,7 +31,7 @@ pub fn write_large_patients(data: &Path) {
 pub fn refused_changes(data: &Path, refuse: impl Fn() -> String) {
     let dataset = Dataset::open(data).expect("a dataset");
     let (split, stated) = (Split::load(&dataset, "main").expect("a split"), certificate(data, "main"));
-    let roster = Roster::load(&dataset).expect("a roster");
+    let index_table = IndexTable::load(&dataset).expect("a index_table");
     let changed = |change: &dyn Fn(&mut Vec<Member>)| {
         let mut other = split.clone();
         change(&mut other.members);
@@ -39,7 +39,8 @@ pub fn refused_changes(data: &Path, refuse: impl Fn() -> String) {
         other.save(&Storage::folder(data), &stated).expect("written");
         refuse()
     };
-    let patients = |row: usize| roster.patients.iter().filter(|&&patient| patient == roster.patients[row]).count();
+    let patients =
+        |row: usize| index_table.patients.iter().filter(|&&patient| patient == index_table.patients[row]).count();
     let training = |row: &usize| split.members[*row].subset == Some(Subset::Train);
 
     // One image of a training patient becomes a test image.
@@ -48,26 +49,27 @@ pub fn refused_changes(data: &Path, refuse: impl Fn() -> String) {
     let leak = |members: &mut Vec<Member>| {
         members[leaking] = Member { subset: Some(Subset::Test), ratio: None, ..members[leaking].clone() };
     };
-    let patient = &roster.patient_names[roster.patients[leaking] as usize];
+    let patient = &index_table.patient_names[index_table.patients[leaking] as usize];
     let refused = changed(&leak);
-    assert!(refused.contains(&format!("patient `{patient}` stands in ")), "{refused}");
-    assert!(refused.contains(&format!("test (record `{}`)", roster.records[leaking])), "{refused}");
+    assert!(refused.contains(&format!("patient `{patient}` is in ")), "{refused}");
+    assert!(refused.contains(&format!("test (record `{}`)", index_table.records[leaking])), "{refused}");
     // It is refused even if the certificate states the leak, since the split was drawn by patient.
     let mut leaked = split.clone();
     leak(&mut leaked.members);
     leaked.save(&Storage::folder(data), &Certificate { shared_patients: 1, ..stated.clone() }).expect("written");
-    assert!(refuse().contains("stands in "));
+    assert!(refuse().contains("is in "));
 
     // One image of a patient leaves the set of a ratio.
-    let torn = (0..dataset.len()).find(|&row| split.members[row].ratio == Some(50.0) && patients(row) > 1);
+    let torn = (0..dataset.len())
+        .find(|&row| split.members[row].ratio == Some("50".parse().expect("a ratio")) && patients(row) > 1);
     let torn = torn.expect("a patient with two images");
-    let refused = changed(&|members| members[torn].ratio = Some(100.0));
+    let refused = changed(&|members| members[torn].ratio = Some(Ratio::ALL));
     assert!(refused.contains("1 patients torn by a ratio, 0 are certified"), "{refused}");
 
     // All images of a patient move to another subset.
     let whole = |members: &mut Vec<Member>| {
         for (row, member) in members.iter_mut().enumerate() {
-            if roster.patients[row] == roster.patients[leaking] {
+            if index_table.patients[row] == index_table.patients[leaking] {
                 *member = Member { subset: Some(Subset::Validate), ratio: None, ..member.clone() };
             }
         }

@@ -10,7 +10,7 @@ use dataset::commands::cli::counted;
 use dataset::format::csv_table;
 use dataset::format::table;
 use dataset::store::files;
-use dataset::{Dataset, Subset};
+use dataset::{Dataset, Ratio, Subset};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
@@ -192,7 +192,7 @@ pub(super) fn check_split(trained_on: (&str, &str, &str), source: &DataSource) -
 /// one of these findings.
 pub(super) fn remark_ratio(trained_on: &str, ratio: f64, findings: &[String], source: &DataSource) -> Result<()> {
     if trained_on == source.identity()
-        && let Some(missed) = source.split()?.missed_by_ratio(ratio, findings)
+        && let Some(missed) = source.split()?.ratio_warning(Ratio::from_percent(ratio)?, findings)
     {
         dataset::cli_eprintln!("warning: {missed}");
     }

@@ -4,9 +4,9 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail};
-use dataset::Subset;
 use dataset::commands::cli::UsageError;
 use dataset::transform::{ASPECT, Crop, Transform};
+use dataset::{Ratio, Subset};
 use tch::Device;
 
 use super::{Codes, DataSource, place, seed_start_values, seen_before, unfinished_start};
@@ -47,7 +47,7 @@ impl TaskLabels {
 
     /// Rows of a subset with at least one target that counts.
     pub(super) fn rows(&self, source: &DataSource, subset: Subset, ratio: Option<f64>) -> Result<Vec<u32>> {
-        let mut rows = source.split()?.rows(subset, ratio);
+        let mut rows = source.split()?.rows(subset, ratio.map(Ratio::from_percent).transpose()?);
         rows.retain(|&row| {
             let codes = &self.codes[row as usize];
             self.asks_for(codes) && self.labels.targets(codes).iter().any(Option::is_some)
@@ -62,7 +62,7 @@ impl TaskLabels {
 
     /// The labels of a subset by finding, and how they are counted; blank ones included.
     pub(super) fn counts(&self, source: &DataSource, subset: Subset, ratio: Option<f64>) -> Result<Vec<LabelCounts>> {
-        let rows = source.split()?.rows(subset, ratio);
+        let rows = source.split()?.rows(subset, ratio.map(Ratio::from_percent).transpose()?);
         let codes = rows.iter().map(|&row| self.codes[row as usize].as_slice());
         Ok(self.labels.counts(codes.filter(|codes| self.asks_for(codes))))
     }
@@ -163,7 +163,7 @@ pub fn resolve_finetune(request: &Request) -> Result<FinetuneConfig> {
 fn epoch_of(config: &FinetuneConfig, request: &Request) -> Result<Epoch> {
     let settled = overlay(&overlay(config, request.file, &[])?, None, request.settings)?;
     let task = TaskLabels::read(&settled, request.source)?;
-    request.source.split()?.check_ratio(request.ratio)?;
+    request.source.split()?.check_ratio(Ratio::from_percent(request.ratio)?)?;
     let records = task.rows(request.source, Subset::Train, Some(request.ratio))?.len();
     Ok(Epoch::new(records, settled.optimizer.batch_size, settled.optimizer.accumulation))
 }
@@ -193,7 +193,7 @@ pub struct Finetuning<'a> {
 pub fn prepare_finetune(config: FinetuneConfig, source: &DataSource) -> Result<Finetuning<'_>> {
     config.validate().map_err(UsageError::of)?;
     let task = TaskLabels::read(&config, source)?;
-    source.split()?.check_ratio(config.ratio)?;
+    source.split()?.check_ratio(Ratio::from_percent(config.ratio)?)?;
     let train = task.rows(source, Subset::Train, Some(config.ratio))?;
     let validate = task.rows(source, Subset::Validate, None)?;
     let (targets, validate_targets) = (task.targets(&train), task.targets(&validate));
@@ -226,7 +226,7 @@ pub fn prepare_finetune(config: FinetuneConfig, source: &DataSource) -> Result<F
             remarks.push(format!("no {name} among the {count} training records of: {never}{remedy}"));
         }
     }
-    remarks.extend(source.split()?.missed_by_ratio(config.ratio, &config.findings));
+    remarks.extend(source.split()?.ratio_warning(Ratio::from_percent(config.ratio)?, &config.findings));
     if !both(&validate_targets) {
         remarks.push(format!(
             "the {} labeled validation records have no finding with both classes: the last weights will be kept, not \

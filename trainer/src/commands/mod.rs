@@ -22,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
 use dataset::loader::LoaderBuilder;
-use dataset::{Dataset, Loader, Split, Subset, random};
+use dataset::{Dataset, Label, Loader, Split, Subset, random};
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
@@ -134,7 +134,8 @@ impl DataSource {
         if let Some(labels) = self.labels.get() {
             return Ok(labels.clone());
         }
-        let labels = Arc::new(self.dataset.labels()?);
+        let codes = |row: Vec<Option<Label>>| row.into_iter().map(|label| label.map(Label::code)).collect();
+        let labels = Arc::new(self.dataset.labels()?.into_iter().map(codes).collect());
         Ok(self.labels.get_or_init(|| labels).clone())
     }
 

@@ -11,7 +11,7 @@ use arrow_array::{Array, BinaryArray};
 use dataset::commands::cli::UsageError;
 use dataset::format::table;
 use dataset::transform::{ASPECT, Crop, Transform};
-use dataset::{Dataset, Subset};
+use dataset::{Dataset, Ratio, Subset};
 use rayon::prelude::*;
 use tch::Device;
 
@@ -96,8 +96,9 @@ pub fn resolve_segmentation(request: &Request) -> Result<SegmentConfig> {
 /// Rows of the training records with a mask (`known` says which have one), as often as an epoch has them.
 fn training_rows(config: &SegmentConfig, source: &DataSource, known: &[bool]) -> Result<Vec<u32>> {
     let split = source.split()?;
-    split.check_ratio(config.ratio)?;
-    let mut rows = split.rows(Subset::Train, Some(config.ratio));
+    let ratio = Ratio::from_percent(config.ratio)?;
+    split.check_ratio(ratio)?;
+    let mut rows = split.rows(Subset::Train, Some(ratio));
     rows.retain(|&row| known[row as usize]);
     if rows.len() < 2 {
         bail!("{} records with a mask at {}% of the training subset: too few", rows.len(), config.ratio);
@@ -148,7 +149,7 @@ pub fn prepare_segmentation<'a>(
     let optimizer = &config.optimizer;
     let length = Epoch::new(rows.len(), optimizer.batch_size, 1).warning(optimizer.steps, optimizer.patience);
     let of_start = unfinished_start(&config.init).into_iter().chain(seen);
-    let remarks = of_start.chain(split.missed_by_ratio(config.ratio, &[])).chain(length);
+    let remarks = of_start.chain(split.ratio_warning(Ratio::from_percent(config.ratio)?, &[])).chain(length);
     remarks.for_each(|remark| dataset::cli_eprintln!("warning: {remark}"));
     Ok(Segmenting { config, source, objective, rows, device })
 }

@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use dataset::loader::LoaderBuilder;
-use dataset::{Batch, Floats};
+use dataset::{Batch, HostBuffer};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
@@ -80,13 +80,13 @@ pub fn loader_for(device: Device, builder: LoaderBuilder) -> LoaderBuilder {
 /// A contiguous tensor of floats on the host, as memory that a loader writes to.
 struct TensorMemory(Tensor);
 
-impl Floats for TensorMemory {
-    fn floats(&self) -> &[f32] {
+impl HostBuffer for TensorMemory {
+    fn as_slice(&self) -> &[f32] {
         // SAFETY: the tensor has so many contiguous floats on the host, and lives as long as the borrow.
         unsafe { std::slice::from_raw_parts(self.0.data_ptr().cast::<f32>(), self.0.numel()) }
     }
 
-    fn floats_mut(&mut self) -> &mut [f32] {
+    fn as_mut_slice(&mut self) -> &mut [f32] {
         // SAFETY: as above; nobody else has this tensor.
         unsafe { std::slice::from_raw_parts_mut(self.0.data_ptr().cast::<f32>(), self.0.numel()) }
     }
@@ -117,8 +117,8 @@ mod tests {
     #[test]
     fn a_loader_may_write_to_a_tensor_and_its_pixels_are_lent_as_they_lie() {
         let mut memory = TensorMemory(Tensor::zeros([24], (Kind::Float, Device::Cpu)));
-        memory.floats_mut().iter_mut().zip(0u8..).for_each(|(float, value)| *float = value.into());
-        let lent = lend(&memory.floats()[..12], &[2, 1, 2, 3]);
+        memory.as_mut_slice().iter_mut().zip(0u8..).for_each(|(float, value)| *float = value.into());
+        let lent = lend(&memory.as_slice()[..12], &[2, 1, 2, 3]);
         assert_eq!(lent.data_ptr(), memory.0.data_ptr(), "no copy");
         assert_eq!(lent.double_value(&[1, 0, 1, 2]), 11.0);
         assert!(lent.is_contiguous());

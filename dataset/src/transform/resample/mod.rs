@@ -1,9 +1,9 @@
 //! Antialiased resampling of 8-bit gray images: the filters of Pillow, in whole numbers.
 //!
-//! As Pillow does it (up to its version 12), rows are resized first and rounded to gray levels, columns then: a filter with negative weights
-//! overshoots at sharp edges (the letters on a film), and what is cut off between the passes shows. Bilinear and bicubic
-//! weights have Pillow's 22 bits, so that results are equal to its; those of Lanczos have 14, and its columns come first. The AVX2 path and the portable
-//! one compute the same numbers.
+//! As in Pillow up to version 12, rows are resized and rounded to gray levels first, then columns. The order matters: a
+//! filter with negative weights overshoots at sharp edges (such as letters on a radiograph), where rounding clips it.
+//! Bilinear and bicubic weights have Pillow's 22 bits, so that the results are equal to Pillow's. Lanczos weights have 14
+//! bits, and columns are resized first. The AVX2 and the portable form compute the same numbers.
 
 mod passes;
 mod taps;
@@ -17,14 +17,15 @@ use crate::error::{Error, Result};
 use passes::{Lines, padded, passes, row_length, widen};
 use taps::Scales;
 
-/// Resampling filter; its support grows with the scale, so that down-scaling does not alias.
+/// Resampling filter. Its support grows with the scale, so that reducing does not alias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Filter {
+    /// Triangle.
     Bilinear,
-    /// a = -0.5.
+    /// Cubic convolution with a = -0.5 (Keys 1981), as in Pillow.
     Bicubic,
-    /// Three lobes.
+    /// Windowed sinc with three lobes.
     Lanczos,
 }
 
@@ -38,8 +39,8 @@ impl Filter {
         }
     }
 
-    /// Whether rows are resized before columns, as Pillow does it. Lanczos reduces whole films, most of whose pixels are
-    /// gone after the columns: rows first would take twice the time.
+    /// Whether rows are resized before columns, as in Pillow. Lanczos reduces whole radiographs: columns first remove most of
+    /// the pixels, which takes half the time.
     fn rows_first(self) -> bool {
         self != Self::Lanczos
     }
@@ -61,36 +62,40 @@ impl Filter {
 /// A rectangle in pixels of the source image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rectangle {
+    /// First column.
     pub left: u32,
+    /// First row.
     pub top: u32,
+    /// Number of columns.
     pub width: u32,
+    /// Number of rows.
     pub height: u32,
 }
 
-/// Resizes gray images with buffers that are kept between calls.
+/// Resizes gray images, with buffers that are used again.
 #[derive(Default)]
 pub struct Resample {
     rows: Scales,
     columns: Scales,
-    /// One source row in 16 bits, zeros behind it.
+    /// One source row in 16 bits, with zeros after it.
     wide: Vec<i16>,
-    /// Source rows that have the width of the result; of a picture that comes in row by row, its own.
+    /// Source rows, resized to the width of the result; for [`Rows`], the source rows themselves.
     lines: Vec<u8>,
-    /// One row of which the columns are done.
+    /// One row of the result before its width is resized.
     line: Vec<u8>,
-    /// One row of the result, as long as the passes want it.
+    /// One row of the result, with the padding that the passes need.
     out: Vec<u8>,
     pixels: Vec<u8>,
 }
 
-/// A gray image: pixels row-major, width, height.
+/// A gray image: pixels `[height, width]`, width, height.
 pub type Source<'a> = (&'a [u8], u32, u32);
 
 impl Resample {
-    /// Resizes a rectangle of a gray image to `width` × `height`, row-major; the result stays valid until the next call.
+    /// Resizes a rectangle of a gray image; returns the pixels, `[height, width]`.
     ///
     /// # Errors
-    /// When a side is zero, the rectangle leaves the image, or the pixels are not as many as width · height.
+    /// When a side is zero, the rectangle is not inside the image, or there are not width · height pixels.
     pub fn resize(
         &mut self,
         source: Source,
@@ -109,11 +114,11 @@ impl Resample {
         done.map(|()| self.pixels.as_slice())
     }
 
-    /// Resizes a rectangle of a gray image to width × height, and hands over some rows of the result, one at a time,
-    /// with their numbers.
+    /// Resizes a rectangle of a gray image to a width and height, and calls `take` for some rows of the result, one at a
+    /// time, with their numbers.
     ///
     /// # Errors
-    /// Those of [`Resample::resize`], and when the rows leave the result.
+    /// Those of [`Resample::resize`], and when the rows are not inside the result.
     pub fn each_row(
         &mut self,
         source: Source,
@@ -163,7 +168,7 @@ impl Resample {
         }
         let line_width = padded(width);
         self.lines.resize(part_height * line_width, 0);
-        // Lines are made when the first row needs them: in order, from the first row's first one on.
+        // Lines are computed in order, when the first row needs them.
         let mut next = rows.clone().next().map_or(0, |y| down_taps.starts[y]);
         for y in rows {
             let (start, weights) = (down_taps.starts[y], down_taps.weights(y));
@@ -181,7 +186,7 @@ impl Resample {
     }
 }
 
-/// A picture that is reduced while its rows come in, so that it need not be held as a whole. The result is that of
+/// Reduces an image while its rows are read, so that it is never in memory as a whole. The result is that of
 /// [`Resample::resize`] with [`Filter::Lanczos`].
 pub struct Rows<'a> {
     scratch: &'a mut Resample,
@@ -194,7 +199,7 @@ pub struct Rows<'a> {
 }
 
 impl Resample {
-    /// Begins to resize a picture of this width and height to `width` × `height`.
+    /// Begins to resize an image of this width and height (`source`) to `width` × `height`.
     ///
     /// # Errors
     /// When a side is zero.
@@ -216,7 +221,7 @@ impl Resample {
 }
 
 impl Rows<'_> {
-    /// Takes rows, whole ones, that `append` writes behind those that are there.
+    /// Resizes further rows of the source, which `append` appends to the buffer as whole rows.
     pub fn take(&mut self, append: impl FnOnce(&mut Vec<u8>)) {
         let Resample { rows, columns, wide, lines, line, out, pixels } = &mut *self.scratch;
         append(lines);
@@ -235,7 +240,7 @@ impl Rows<'_> {
             pixels[self.next * new_width..][..new_width].copy_from_slice(&out[..new_width]);
             self.next += 1;
         }
-        // Rows that nothing needs any more make room.
+        // Rows that are not needed further are removed.
         let needed = rows.starts.get(self.next).copied().unwrap_or(here).min(here);
         let gone = (needed - self.first) * width;
         lines.copy_within(gone.., 0);
@@ -243,7 +248,7 @@ impl Rows<'_> {
         self.first = needed;
     }
 
-    /// The result, row-major, once all rows were taken; black where they were not.
+    /// The result, `[height, width]`; black where rows of the source are missing.
     pub fn finish(self) -> Vec<u8> {
         self.scratch.pixels[self.next * self.widths.1..].fill(0);
         self.scratch.pixels.clone()

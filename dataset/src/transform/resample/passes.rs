@@ -3,15 +3,15 @@
 
 use super::taps::{GROUP, Taps, WEIGHT_BITS, Weights};
 
-/// Rows of an image side by side, from the first pixel of interest on.
+/// Rows of an image, from the first pixel that is used on.
 #[derive(Clone, Copy)]
 pub struct Lines<'a> {
     pub pixels: &'a [u8],
     pub stride: usize,
 }
 
-/// Resizes one row, which was widened to 16 bits ([`widen`]). The output is as long as [`padded`] says; only its first
-/// pixels, one an output of the taps, mean anything.
+/// Resizes one row of 16 bits (see [`widen`]). The output has the length of [`padded`]; its pixels after those of the taps
+/// have no meaning.
 pub type Across = fn(&[i16], &Taps, &mut [u8]);
 /// Adds up weighted lines into one row.
 pub type Down = fn(Lines, Weights, &mut [u8]);
@@ -31,13 +31,14 @@ pub fn widen(row: &[u8], wide: &mut [i16]) {
     wide.iter_mut().zip(row).for_each(|(wide, &level)| *wide = level.into());
 }
 
-/// The two passes in their best form for this processor.
+/// The two passes in the fastest form for this processor.
 pub fn passes() -> (Across, Down) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has AVX2.
         return (
+            // SAFETY: the processor has AVX2.
             |row, taps, out| unsafe { avx2::across(row, taps, out) },
+            // SAFETY: the processor has AVX2.
             |source, weights, out| unsafe { avx2::down(source, weights, out) },
         );
     }
@@ -107,14 +108,14 @@ mod avx2 {
         // Every load below ends within the last line's pixels of interest.
         assert!(source.pixels.len() >= (count - 1) * source.stride + width && width >= STEP);
         assert!(!FINE || weights.fine.len() == count);
-        // Lines go in pairs; the last of an odd number pairs with itself at weight 0.
+        // Lines are processed in pairs; the last of an odd number is paired with itself at weight 0.
         let pair = |parts: &[i16], k: usize| {
             let next = parts.get(k + 1).map_or(0, |&weight| i32::from(weight));
             _mm256_set1_epi32((next << 16) | i32::from(parts[k] as u16))
         };
         let mut x = 0;
         while x < width {
-            // The last step begins early enough to end with the row.
+            // The last step ends with the row, and overlaps the one before.
             x = x.min(width - STEP);
             let mut coarse = [_mm256_setzero_si256(); 4];
             let mut fine = [_mm256_setzero_si256(); 4];
@@ -140,7 +141,7 @@ mod avx2 {
                 }
             }
             let level = |sum: usize| levels(coarse[sum], fine[sum]);
-            // Unpacking and packing work within the register's halves: the order comes back, but for the last time.
+            // Unpacking and packing work within the halves of a register; the last packing needs a permutation.
             let half = |half: usize| _mm256_packs_epi32(level(half * 2), level(half * 2 + 1));
             let bytes = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi16(half(0), half(1)));
             // SAFETY: x + STEP ≤ width.
@@ -150,7 +151,7 @@ mod avx2 {
         debug_assert_eq!(out[width - 1], down_one(source, weights, width - 1));
     }
 
-    /// Gray levels, not yet cut off, of sums of coarse and fine parts.
+    /// Gray levels, not clipped, of sums of coarse and fine parts.
     #[target_feature(enable = "avx2")]
     fn levels(coarse: __m256i, fine: __m256i) -> __m256i {
         let sum = _mm256_add_epi32(_mm256_slli_epi32::<{ FINE_BITS as i32 }>(coarse), fine);
@@ -179,7 +180,7 @@ mod avx2 {
         }
     }
 
-    /// Outputs whose source pixels lie near each other: eight side by side, a pair of taps at a time.
+    /// Outputs whose source pixels are near each other: eight side by side, a pair of taps at a time.
     #[target_feature(enable = "avx2")]
     fn across_near<const PAIRS: usize>(row: &[i16], taps: &Taps, out: &mut [u8]) {
         let near = &taps.near;

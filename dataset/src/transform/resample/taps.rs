@@ -1,16 +1,16 @@
-//! Which source pixels an output pixel covers along one axis, and with what weights.
+//! The source pixels that an output pixel covers along one axis, and their weights.
 
 use super::Filter;
 
 /// Bits of a weight: 1.0 is `1 << WEIGHT_BITS`, as in Pillow.
 pub const WEIGHT_BITS: u32 = 22;
-/// Bits of a weight's fine part. The coarse part then fits 16 bits, and so does the fine one.
+/// Bits of the fine part of a weight, so that both parts fit into 16 bits.
 pub const FINE_BITS: u32 = 8;
-/// Weights of one output pixel are padded with zeros to a multiple of this: the values of half an AVX2 register.
+/// The weights of one output pixel are padded with zeros to a multiple of this, the values of half an AVX2 register.
 pub const LANES: usize = 8;
-/// Outputs that are computed together where their source pixels lie near each other.
+/// Outputs that are computed together where their source pixels are near each other.
 pub const GROUP: usize = 8;
-/// Source pixels that half a group may span: what 128 bits hold of 16-bit values.
+/// Source pixels that half a group may span: the 16-bit values in 128 bits.
 const SPAN: usize = 8;
 
 /// The source pixels that each output pixel covers along one axis, and their weights.
@@ -20,44 +20,45 @@ pub struct Taps {
     pub starts: Vec<usize>,
     /// Number of source pixels of each output pixel.
     pub counts: Vec<usize>,
-    /// `stride` weights an output pixel, zeros behind the last: their coarse parts, in units of `1 << FINE_BITS`.
+    /// Coarse parts of the weights, in units of `1 << FINE_BITS`: `stride` for each output pixel, with zeros after the last.
     coarse: Vec<i16>,
-    /// Their fine parts, or nothing where the coarse ones do.
+    /// Their fine parts; empty where there are none.
     fine: Vec<i16>,
+    /// Number of weights of an output pixel, with the padding.
     pub stride: usize,
-    /// The same for [`GROUP`] outputs at a time; without groups where the outputs lie too far apart, or have no fine parts.
+    /// The same for [`GROUP`] outputs at a time; empty where the outputs are too far apart, or have no fine parts.
     pub near: Near,
     /// Weights of one output before they are rounded.
     exact: Vec<f64>,
 }
 
-/// Taps of outputs side by side. Each half of a group (four outputs) takes its source pixels from one load of [`SPAN`]
-/// values, which a shuffle deals out: two values, one pair of taps, to each output.
+/// Taps of outputs that are near each other. Each half of a group (four outputs) loads [`SPAN`] source pixels at once; a
+/// shuffle gives each output two of them, one pair of taps.
 #[derive(Default)]
 pub struct Near {
     pub groups: Vec<Group>,
     /// Pairs of taps of an output, the same for all.
     pub pairs: usize,
-    /// `pairs` entries a group: the two weights of each output, coarse and fine (or nothing).
+    /// `pairs` entries for each group: the two weights of each output, coarse and fine (empty where there are none).
     pub coarse: Vec<[i16; 2 * GROUP]>,
     pub fine: Vec<[i16; 2 * GROUP]>,
-    /// Values that the row between the passes must have.
+    /// Number of values that the row must have.
     pub reach: usize,
 }
 
-/// Where the source pixels of eight outputs lie.
+/// The source pixels of eight outputs.
 pub struct Group {
     /// First source pixel of each half.
     pub bases: [usize; 2],
-    /// Bytes of a half's load that make up the first pair of taps of each of its outputs.
+    /// The bytes of a half's load that are the first pair of taps of each of its outputs.
     pub order: [u8; 4 * GROUP],
 }
 
-/// The weights of one output, with zeros behind them.
+/// The weights of one output, with zeros after them.
 #[derive(Clone, Copy)]
 pub struct Weights<'a> {
     pub coarse: &'a [i16],
-    /// As many as coarse ones, or none.
+    /// As many as the coarse ones, or none.
     pub fine: &'a [i16],
 }
 
@@ -69,12 +70,12 @@ impl Weights<'_> {
 }
 
 impl Taps {
-    /// Taps from `from` pixels to `to` pixels, as Pillow places them.
+    /// Computes the taps from `from` pixels to `to` pixels, as in Pillow.
     ///
-    /// Those of [`Filter::Lanczos`], which reduces whole films to the size that is stored, have no fine parts: their sums
-    /// are off by a hundredth of a gray level, and take half the time.
+    /// Those of [`Filter::Lanczos`], which reduces whole radiographs to the stored size, have no fine parts: their sums differ
+    /// by a hundredth of a gray level and take half the time.
     pub fn compute(&mut self, from: usize, to: usize, filter: Filter) {
-        // One copy of the loop a filter, each with its formula inlined.
+        // One copy of the loop for each filter, with its formula inlined.
         match filter {
             Filter::Bilinear => self.compute_with(from, to, filter.support(), true, |x| Filter::Bilinear.weight(x)),
             Filter::Bicubic => self.compute_with(from, to, filter.support(), true, |x| Filter::Bicubic.weight(x)),
@@ -111,7 +112,7 @@ impl Taps {
                     *fine = (weight & ((1 << FINE_BITS) - 1)) as i16;
                 }
             } else {
-                // The running sum is rounded, not each weight: together they are one exactly.
+                // The running sum is rounded, not each weight, so that the sum of all weights is exactly one.
                 let unit = unit / f64::from(1u32 << FINE_BITS);
                 let (mut sum, mut before) = (0.0, 0);
                 for (exact, coarse) in self.exact.iter().zip(&mut self.coarse[at..]) {
@@ -173,7 +174,7 @@ impl Taps {
         (self.starts[index], Weights { coarse: &self.coarse[coarse], fine: &self.fine[fine] })
     }
 
-    /// The weights of an output pixel without the zeros behind them.
+    /// The weights of an output pixel without the zeros after them.
     pub fn weights(&self, index: usize) -> Weights<'_> {
         let (weights, count) = (self.of(index).1, self.counts[index]);
         Weights { coarse: &weights.coarse[..count], fine: weights.fine.get(..count).unwrap_or_default() }
@@ -186,11 +187,11 @@ fn nearest(value: f64) -> i32 {
     (value + f64::from(ABOVE) + 0.5) as i32 - ABOVE
 }
 
-/// Taps of the last few scales: the radiographs of a set have few sizes.
+/// The taps of the last few scales, since the radiographs of a dataset have few sizes.
 #[derive(Default)]
 pub struct Scales {
     known: Vec<((usize, usize, Filter), Taps)>,
-    /// Which of them was asked for last, and which is to be forgotten next.
+    /// The one that was set last, and the one that is replaced next.
     current: usize,
     oldest: usize,
 }
@@ -201,8 +202,8 @@ impl Scales {
     /// Makes the taps of a scale the current ones.
     pub fn set(&mut self, from: usize, to: usize, filter: Filter) {
         let key = (from, to, filter);
-        if let Some(found) = self.known.iter().position(|(known, _)| *known == key) {
-            self.current = found;
+        if let Some(index) = self.known.iter().position(|(known, _)| *known == key) {
+            self.current = index;
             return;
         }
         if self.known.len() < Self::KEPT {

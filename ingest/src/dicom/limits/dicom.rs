@@ -1,4 +1,4 @@
-//! DICOM files: lengths, nesting, and the size of compressed pixels.
+//! Limits of DICOM files: lengths, nesting, size of compressed pixels.
 
 use std::io::{Cursor, Read};
 use std::ops::Range;
@@ -16,26 +16,26 @@ use dicom_transfer_syntax_registry::entries::{
 
 use super::{MAX_COMPONENTS, MAX_DEPTH, MAX_INFLATED_BYTES, MAX_TEXT_BYTES, MAX_TILES};
 
-/// Most segments of an RLE frame: its header has no room for more.
+/// Most segments of an RLE frame (PS3.5 G.3.1).
 const MAX_SEGMENTS: u32 = 15;
 
-/// Explicit VR big endian, retired and still met.
+/// Explicit VR big endian; it is retired, but such files exist.
 pub const BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
 
-/// Bytes of the delimiter behind the last fragment.
+/// Bytes of the delimiter after the last fragment.
 const DELIMITER: usize = 8;
 
-/// Where in a file the pixels lie.
+/// Byte ranges of the pixels in a file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Place {
-    /// As they are.
+    /// Uncompressed.
     Native(Range<usize>),
-    /// Compressed: the table of the frames' offsets, and the fragments behind it.
+    /// Compressed: the table of frame offsets, and the fragments after it.
     Fragments { offsets: Range<usize>, fragments: Vec<Range<usize>> },
 }
 
 impl Place {
-    /// The first byte behind the pixels.
+    /// Position of the first byte after the pixels.
     pub fn end(&self) -> usize {
         match self {
             Self::Native(pixels) => pixels.end,
@@ -44,12 +44,12 @@ impl Place {
     }
 }
 
-/// Checks that a DICOM file claims no more than it holds up to its pixels, and says where they lie: `None` where that is
-/// left to the parser (without the magic code, deflated, damaged). `bytes` may be the beginning of a file of `total`
-/// bytes; `None` then also where the pixels begin behind it.
+/// Checks the lengths of a DICOM file up to its pixels and returns where these are. `None` where the parser has to find them
+/// (no magic code, deflated, damaged). `bytes` may be the beginning of a file of `total` bytes; `None` then also means that
+/// the pixels begin after it.
 ///
 /// # Errors
-/// A sentence that names the cause, and holds no value of the header.
+/// A sentence that names the cause and contains no value of the header.
 pub fn data_set(bytes: &[u8], total: usize) -> Result<Option<Place>, String> {
     let start = match bytes {
         _ if bytes.get(128..132) == Some(b"DICM") => 128,
@@ -58,7 +58,7 @@ pub fn data_set(bytes: &[u8], total: usize) -> Result<Option<Place>, String> {
     };
     let mut file = Cursor::new(&bytes[start..]);
     meta_lengths(file.get_ref(), total - start)?;
-    // Whatever is wrong here, the parser will say.
+    // The parser reports what is wrong.
     let Ok(meta) = FileMetaTable::from_reader(&mut file) else { return Ok(None) };
     let start = start + file.position() as usize;
     let (set, total) = (&bytes[start..], total - start);
@@ -67,7 +67,7 @@ pub fn data_set(bytes: &[u8], total: usize) -> Result<Option<Place>, String> {
         BIG_ENDIAN => lengths(set, &EXPLICIT_VR_BIG_ENDIAN.erased(), total, false)?,
         uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN => {
             let mut inflated = Vec::new();
-            // A broken stream is as far as the parser gets, too.
+            // The parser reads a damaged stream up to the same byte.
             let _ = flate2::read::DeflateDecoder::new(set).take(MAX_INFLATED_BYTES + 1).read_to_end(&mut inflated);
             if inflated.len() as u64 > MAX_INFLATED_BYTES {
                 return Err(format!("the deflated data set is larger than {} MiB", MAX_INFLATED_BYTES >> 20));
@@ -86,8 +86,8 @@ pub fn data_set(bytes: &[u8], total: usize) -> Result<Option<Place>, String> {
     }))
 }
 
-/// The file meta group: explicit little endian, right after the magic code, as long as its first element says. What has
-/// no known short representation has a length of four bytes, as the parser takes it.
+/// Checks the lengths of the file meta group: explicit little endian, directly after the magic code, of the length in its
+/// first element. An element without a known short representation has a length of four bytes, as in the parser.
 fn meta_lengths(file: &[u8], total: usize) -> Result<(), String> {
     const SHORT: [&[u8; 2]; 21] = [
         b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS",
@@ -112,18 +112,17 @@ fn too_long() -> String {
     "an element claims more bytes than the file holds".to_owned()
 }
 
-/// Walks the elements of a data set without reading their values; finds the pixels.
-///
-/// What stands `behind` the pixels is walked as well where the parser will read it.
+/// Checks the lengths of the elements of a data set without reading their values; finds the pixels. With `behind`, the
+/// elements after the pixels are checked, too, since the parser will read them.
 fn lengths(set: &[u8], syntax: &TransferSyntax, total: usize, behind: bool) -> Result<Option<Place>, String> {
     let Ok(mut reader) = LazyDataSetReader::new_with_ts(Cursor::new(set), syntax) else { return Ok(None) };
     let (mut depth, mut place, mut items) = (0usize, None, 0);
-    // An error of the walk is one of the parser as well, which words it.
+    // The parser has the same error, and reports it.
     while let Some(Ok(token)) = reader.advance() {
         let (length, position) = match &token {
             LazyDataToken::SequenceStart { .. } | LazyDataToken::PixelSequenceStart => {
                 if depth == 0 && matches!(token, LazyDataToken::PixelSequenceStart) {
-                    // Items of a sequence right before the pixels are none of them.
+                    // Items of an earlier sequence are not counted.
                     items = 0;
                     place = Some(Place::Fragments { offsets: 0..0, fragments: Vec::new() });
                 }
@@ -157,7 +156,7 @@ fn lengths(set: &[u8], syntax: &TransferSyntax, total: usize, behind: bool) -> R
             }
             LazyDataToken::LazyItemValue { len, decoder } => (*len as usize, decoder.position() as usize),
             _ => {
-                // A sequence's items are counted anew in the next one.
+                // Each sequence counts its items from 0.
                 if depth == 0 {
                     items = 0;
                 }
@@ -188,27 +187,33 @@ fn is_text(vr: VR) -> bool {
     matches!(vr, AE | AS | AT | CS | DA | DS | DT | IS | LO | LT | PN | SH | ST | TM | UC | UI | UR)
 }
 
-/// Checks that the compressed pixels of a DICOM file are of the size that its header says: a decoder allocates what the
-/// compressed stream asks for.
+/// Checks that the compressed pixels of a DICOM file have the size of its header: a decoder allocates the size that is in the
+/// compressed stream.
 ///
-/// `fragments` are those of all frames; each that begins an image is checked, and the whole that they make.
+/// `fragments` are those of all frames. Each fragment that begins a stream is checked, and the concatenation of all.
 ///
 /// # Errors
 /// A sentence that names both sizes.
 pub fn compressed<F: AsRef<[u8]>>(syntax: &str, fragments: &[F], width: u32, height: u32) -> Result<(), String> {
     if syntax == uids::RLE_LOSSLESS {
-        // A fragment is a frame; its header begins with the number of its segments.
+        // Each fragment is a frame; its header begins with the number of segments.
         let counts = fragments.iter().filter_map(|fragment| fragment.as_ref().first_chunk::<4>());
         let most = counts.map(|count| u32::from_le_bytes(*count)).max().unwrap_or(0);
-        return if most > MAX_SEGMENTS { Err(format!("{most} segments make no image")) } else { Ok(()) };
+        return if most > MAX_SEGMENTS {
+            Err(format!("{most} segments: more than an RLE frame may have"))
+        } else {
+            Ok(())
+        };
     }
     let check = |stream: &[u8]| match stream_size(stream) {
         Some(size) if (size.width, size.height) != (width, height) => {
             let Size { width: found_width, height: found_height, .. } = size;
             Err(format!("the compressed pixels are {found_width}×{found_height}, the header says {width}×{height}"))
         }
-        Some(size) if size.components > MAX_COMPONENTS => Err(format!("{} components make no image", size.components)),
-        Some(size) if size.tiles > MAX_TILES => Err(format!("{} tiles make no image", size.tiles)),
+        Some(size) if size.components > MAX_COMPONENTS => {
+            Err(format!("{} components: more than an image may have", size.components))
+        }
+        Some(size) if size.tiles > MAX_TILES => Err(format!("{} tiles: more than a radiograph may have", size.tiles)),
         _ => Ok(()),
     };
     fragments.iter().try_for_each(|fragment| check(fragment.as_ref()))?;
@@ -221,7 +226,7 @@ pub fn compressed<F: AsRef<[u8]>>(syntax: &str, fragments: &[F], width: u32, hei
     }
 }
 
-/// What the header of a compressed stream says.
+/// Size by the header of a compressed stream.
 struct Size {
     width: u32,
     height: u32,
@@ -229,7 +234,7 @@ struct Size {
     tiles: u64,
 }
 
-/// The size in a JPEG, JPEG-LS or JPEG 2000 stream (raw or in its boxes), `None` where it has no header of these.
+/// The size of a JPEG, JPEG-LS or JPEG 2000 stream (bare or in boxes); `None` for other bytes.
 fn stream_size(stream: &[u8]) -> Option<Size> {
     const CODESTREAM: [u8; 4] = [0xff, 0x4f, 0xff, 0x51];
     if stream.starts_with(&[0xff, 0xd8]) {
@@ -248,7 +253,7 @@ fn stream_size(stream: &[u8]) -> Option<Size> {
 fn jpeg_size(stream: &[u8]) -> Option<Size> {
     let mut at = 2;
     loop {
-        // Markers may follow filling bytes.
+        // Fill bytes may precede a marker.
         while *stream.get(at)? != 0xff || matches!(*stream.get(at + 1)?, 0x00 | 0xff) {
             at += 1;
         }
@@ -292,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_of_offsets_is_told_from_the_fragments() {
+    fn the_table_of_offsets_is_not_taken_for_a_fragment() {
         let item = InMemDicomObject::from_element_iter([DataElement::new(
             tags::REQUESTED_PROCEDURE_ID,
             VR::SH,

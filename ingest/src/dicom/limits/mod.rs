@@ -1,14 +1,14 @@
-//! What an input may claim. A few bytes can ask for any amount of memory: by a length field, by a size in a header, by
-//! nesting, by compression. Each claim is checked here before a decoder believes it.
+//! Limits on inputs. A few bytes can request any amount of memory: by a length field, a size in a header, nesting, or
+//! compression. These values are checked before memory is allocated.
 //!
 //! | input | limit |
 //! | --- | --- |
 //! | any raw file | 2 GiB |
 //! | report file | 16 MiB |
-//! | image | 2²⁷ values, ten times a full-size radiograph |
-//! | DICOM data set | lengths within the file, 32 levels of sequences, texts of 1 MiB, 256 MiB when it is deflated |
-//! | compressed DICOM pixels | the size that Rows and Columns say, 4 components, 4,096 tiles |
-//! | table | 4 GiB of text, 8 MiB a row; gzipped beyond 16 MiB: at most 100 times the file |
+//! | image | 2²⁷ values, ten times those of a full-size radiograph |
+//! | DICOM data set | lengths within the file, 32 levels of sequences, texts of 1 MiB; 256 MiB once inflated |
+//! | compressed DICOM pixels | the size of Rows and Columns, 4 components, 4,096 tiles |
+//! | table | 4 GiB of text, 8 MiB a row; more than 16 MiB once inflated: at most 100 times the gzipped file |
 
 pub(crate) mod dicom;
 pub(crate) mod table;
@@ -21,9 +21,9 @@ pub(crate) const MAX_REPORT_BYTES: u64 = 16 << 20;
 pub const MAX_VALUES: u64 = 1 << 27;
 /// Most levels of sequences within sequences.
 pub(crate) const MAX_DEPTH: usize = 32;
-/// Most bytes of one text of a DICOM data set: each of its backslashes would cost a string of its own.
+/// Most bytes of one text of a DICOM data set: the parser makes a string for each part between backslashes.
 pub(crate) const MAX_TEXT_BYTES: usize = 1 << 20;
-/// Most bytes of a deflated DICOM data set: the largest image at 16 bits.
+/// Most bytes of an inflated DICOM data set: the largest image at 16 bits.
 pub(crate) const MAX_INFLATED_BYTES: u64 = 2 * MAX_VALUES;
 /// Most components and tiles of compressed DICOM pixels.
 pub(crate) const MAX_COMPONENTS: u16 = 4;
@@ -32,12 +32,12 @@ pub(crate) const MAX_TILES: u64 = 4096;
 pub(crate) const MAX_TABLE_BYTES: u64 = 4 << 30;
 /// Most bytes of a table's row.
 pub(crate) const MAX_ROW_BYTES: u64 = 8 << 20;
-/// Bytes that any gzipped table may have, and how many times its file a larger one.
+/// Bytes that any gzipped table may inflate to, and the ratio to its file that a larger one may have.
 pub(crate) const SMALL_TABLE_BYTES: u64 = 16 << 20;
 pub(crate) const MAX_INFLATION: u64 = 100;
 
-/// Runs a decoder: those of others meet any bytes there are, and a panic of theirs becomes an error.
+/// Runs a decoder of a library; turns a panic of it into an error.
 pub(crate) fn guarded<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode))
-        .unwrap_or_else(|_| Err("the decoder gave up on this file".to_owned()))
+        .unwrap_or_else(|_| Err("the decoder failed on this file".to_owned()))
 }

@@ -1,4 +1,4 @@
-//! Tables: the text that a file may turn out to be, and the length of its rows.
+//! Limits of tables: bytes of text, bytes of a row.
 
 use std::cell::Cell;
 use std::io::{self, Read};
@@ -6,14 +6,15 @@ use std::rc::Rc;
 
 use super::{MAX_INFLATION, MAX_ROW_BYTES, MAX_TABLE_BYTES, SMALL_TABLE_BYTES};
 
-/// Text as it is read, of at most [`MAX_TABLE_BYTES`] in all and [`MAX_ROW_BYTES`] between two calls of [`RowStart::next`].
+/// A reader that fails after [`MAX_TABLE_BYTES`] in total, or after [`MAX_ROW_BYTES`] between two calls of
+/// [`RowStart::next`].
 pub struct Bounded<R> {
     inner: R,
     left: u64,
     row_left: Rc<Cell<u64>>,
 }
 
-/// Starts a new row of a [`Bounded`] text.
+/// Starts a new row of a [`Bounded`] reader.
 pub struct RowStart(Rc<Cell<u64>>);
 
 impl RowStart {
@@ -23,7 +24,7 @@ impl RowStart {
 }
 
 impl<R: Read> Bounded<R> {
-    /// A table; `gzipped` is the size of its file where it is inflated.
+    /// Bounds the text of a table; `gzipped` is the size of its file where `inner` inflates it.
     pub fn table(inner: R, gzipped: Option<u64>) -> (Self, RowStart) {
         let inflated = |bytes: u64| bytes.saturating_mul(MAX_INFLATION).max(SMALL_TABLE_BYTES);
         let row_left = Rc::new(Cell::new(MAX_ROW_BYTES));
@@ -35,8 +36,8 @@ impl<R: Read> Bounded<R> {
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)? as u64;
-        let refused = |what: &str| io::Error::other(format!("{what}: such a table is refused"));
-        self.left = self.left.checked_sub(read).ok_or_else(|| refused("it inflates, or is, beyond all measure"))?;
+        let refused = |what: &str| io::Error::other(format!("{what}, so it is not read as a table"));
+        self.left = self.left.checked_sub(read).ok_or_else(|| refused("the text is larger than a table may be"))?;
         let row = self.row_left.get().checked_sub(read);
         self.row_left.set(row.ok_or_else(|| refused(&format!("a row is longer than {} MiB", MAX_ROW_BYTES >> 20)))?);
         Ok(read as usize)

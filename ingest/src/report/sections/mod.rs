@@ -1,31 +1,38 @@
-//! A radiology report cut into its sections, by the rules that the field uses for MIMIC-CXR (MIT-LCP's section parser).
+//! Cuts a radiology report into its sections, by the rules of MIT-LCP's section parser for MIMIC-CXR
+//! (<https://github.com/MIT-LCP/mimic-cxr>, `txt/section_parser.py`).
 //!
-//! A heading is a line that starts with one space, then capitals, spaces and `( ) / , -`, a colon and white space.
-//! What stands before the first heading is the preamble; a text without any heading is one section, `full report`.
-//! A few studies of MIMIC-CXR have their conclusion elsewhere: see [`Conclusion`].
+//! A heading is a line that starts with one space, followed by capitals, spaces and `( ) / , -`, a colon and white space. The
+//! text before the first heading is the preamble; a text without headings is one section, `full report`. A few studies of
+//! MIMIC-CXR have their conclusion in another place: see [`Conclusion`].
 
 mod overrides;
 
 pub use overrides::{CHARACTERS, Conclusion, SECTIONS};
 
-/// One section: normalized name, text as it stands.
+/// One section of a report.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Section {
+    /// Name, normalized by [`normalize_heading`].
     pub name: String,
+    /// Text, unchanged.
     pub text: String,
 }
 
-/// The sections of a report that matter downstream, each the last of its kind, stripped.
+/// The sections of a report that are used later: of each kind the last one, trimmed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sections {
+    /// IMPRESSION, or what [`Conclusion`] replaces it by.
     pub impression: Option<String>,
+    /// FINDINGS.
     pub findings: Option<String>,
+    /// The last paragraph of a report without these two.
     pub last_paragraph: Option<String>,
+    /// COMPARISON.
     pub comparison: Option<String>,
 }
 
 impl Sections {
-    /// What the radiologist concludes: the first there is of impression, findings, last paragraph, comparison.
+    /// The radiologist's conclusion: the first that exists of impression, findings, last paragraph, comparison.
     pub fn conclusion(&self) -> Option<&str> {
         [&self.impression, &self.findings, &self.last_paragraph, &self.comparison]
             .into_iter()
@@ -33,7 +40,7 @@ impl Sections {
     }
 }
 
-/// Headings in the field's usual wording or misspelling, and the section they mean.
+/// Frequent headings, misspelled ones included, and the section that each means.
 const HEADINGS: [(&str, &str); 56] = [
     ("addendum", "addendum"),
     ("clinical history", "history"),
@@ -93,10 +100,10 @@ const HEADINGS: [(&str, &str); 56] = [
     ("comparison", "comparison"),
 ];
 
-/// Sections that an unknown heading means when it contains their name, in this order.
+/// Sections that an unknown heading means if it contains their name; the first match counts.
 const MAIN: [&str; 5] = ["impression", "findings", "history", "comparison", "addendum"];
 
-/// Words by which an unknown heading names the study: what follows are findings.
+/// Words of headings that name the study; the text after such a heading are the findings.
 const STUDY_WORDS: [&str; 18] = [
     "chest",
     "portable",
@@ -158,7 +165,7 @@ pub fn sections(text: &str) -> Vec<Section> {
         }
     }
     while let Some((_, name, start)) = heading {
-        // Text on the heading's own line is no heading, whatever it looks like.
+        // The next heading is looked for behind the line of this one.
         let rest = text[start..].find('\n').map_or(start, |line| start + line);
         let next = next_heading(text, rest);
         let end = next.as_ref().map_or(text.len(), |(line, _, _)| *line);
@@ -177,7 +184,7 @@ pub fn sections(text: &str) -> Vec<Section> {
     found
 }
 
-/// The sections that matter downstream.
+/// The sections of a report that are used later.
 pub fn main_sections(text: &str) -> Sections {
     let found = sections(text);
     let last = |name: &str| {
@@ -191,8 +198,8 @@ pub fn main_sections(text: &str) -> Sections {
     }
 }
 
-/// The sections that matter downstream, with the impression taken from where this study's conclusion stands. A study
-/// without conclusion has none of them; a place that this text does not have changes nothing.
+/// As [`main_sections`], with the impression replaced by the text at the place of this study's conclusion. A study without a
+/// conclusion has no sections; a place that the text does not have is ignored.
 pub fn sections_with(text: &str, conclusion: Conclusion) -> Sections {
     let found = main_sections(text);
     let part = match conclusion {

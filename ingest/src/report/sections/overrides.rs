@@ -1,20 +1,21 @@
-//! Studies of MIMIC-CXR whose conclusion stands where its heading does not say so: MIT-LCP's lists, made by hand, which
-//! the field's section files follow.
+//! Studies of MIMIC-CXR whose conclusion is not under its usual heading. The lists were made by hand by MIT-LCP, and the
+//! published section files follow them.
 
-/// Where a report's conclusion stands.
+/// Where the conclusion of a report is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Conclusion {
-    /// Under its own heading.
+    /// Under its usual heading.
     #[default]
     Usual,
     /// In the last section of this normalized name.
     Section(&'static str),
-    /// From this character to before that one, of the text with line ends `\n`; an empty range: nowhere.
+    /// The characters from the first index to before the second, in the text with line ends `\n`; an empty range means that
+    /// there is no conclusion.
     Characters(usize, usize),
 }
 
 impl Conclusion {
-    /// The place in the report of a MIMIC-CXR study, by its number without `s`.
+    /// The place of the conclusion of a MIMIC-CXR study; `study_id` is its number without `s`.
     pub fn of_mimic_study(study_id: &str) -> Self {
         let section = SECTIONS.binary_search_by_key(&study_id, |(study, _)| study).map(|at| SECTIONS[at].1);
         let range = CHARACTERS.binary_search_by_key(&study_id, |(study, _)| study).map(|at| CHARACTERS[at].1);

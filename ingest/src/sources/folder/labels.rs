@@ -1,25 +1,25 @@
-//! The findings of a folder's table: columns of labels, whose words become codes, and columns of classes, each class of
-//! which becomes a finding.
+//! The findings of a folder's table: the words of label columns become codes, and each class of a class column becomes a
+//! finding.
 
 use std::collections::{BTreeMap, HashMap};
 
-use dataset::format::record::UNCERTAIN;
+use dataset::Label;
 
-/// Most classes of one column: more are no classes but texts or identifiers.
+/// Most classes of a column; a column with more has texts or identifiers.
 const MAX_CLASSES: usize = 100;
 
 /// Most words that one warning lists.
 const MAX_LISTED: usize = 8;
 
-/// Words that mean a label without a mapping, in lower case.
+/// Words of label columns that need no mapping, in lower case.
 const WORDS: [(Option<i8>, &[&str]); 4] = [
     (Some(1), &["1", "yes", "y", "true", "t", "positive", "pos", "present"]),
     (Some(0), &["0", "no", "n", "false", "f", "negative", "neg", "absent"]),
-    (Some(UNCERTAIN), &["-1", "uncertain", "unclear", "maybe", "possible", "equivocal", "indeterminate"]),
+    (Some(Label::Uncertain.code()), &["-1", "uncertain", "unclear", "maybe", "possible", "equivocal", "indeterminate"]),
     (None, &["", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "unknown", "missing", "blank", "not mentioned"]),
 ];
 
-/// What a word of a label column means: an entry of `--label-map`.
+/// The meaning of a word of a label column: an entry of `--label-map`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelWord {
     /// The word, or `COLUMN:word`.
@@ -38,7 +38,7 @@ impl std::str::FromStr for LabelWord {
         if word.is_empty() {
             return Err(form());
         }
-        Ok(Self { word: word.to_owned(), code: usual_code(&key(code)).ok_or_else(form)? })
+        Ok(Self { word: word.to_owned(), code: common_code(&key(code)).ok_or_else(form)? })
     }
 }
 
@@ -51,7 +51,7 @@ impl std::fmt::Display for LabelWord {
     }
 }
 
-/// The form in which words are compared: lower case, numbers as they are shortest (`1.0` and `1,0` are `1`).
+/// The form in which words are compared: lower case, numbers in their shortest form (`1.0` and `1,0` are `1`).
 fn key(text: &str) -> String {
     let text = text.trim().to_lowercase();
     match text.replacen(',', ".", 1).parse::<f32>() {
@@ -61,24 +61,25 @@ fn key(text: &str) -> String {
     }
 }
 
-/// The code of a [`key`] that means one without a mapping; the inner `None` is a blank label.
-#[expect(clippy::option_option, reason = "none: no usual word; some none: a blank label")]
-fn usual_code(key: &str) -> Option<Option<i8>> {
+/// The code of a [`key`] that needs no mapping; `Some(None)` is a blank label, `None` an unknown word.
+#[expect(clippy::option_option, reason = "`None` is an unknown word, `Some(None)` a blank label")]
+fn common_code(key: &str) -> Option<Option<i8>> {
     WORDS.into_iter().find(|(_, words)| words.contains(&key)).map(|(code, _)| code)
 }
 
 /// All values of a table's column, in the order of its rows.
 pub type Values<'a> = Vec<Option<&'a str>>;
 
-/// The findings of a table, and what each row says of them.
+/// The findings of a table and their labels in each row.
 pub struct Findings<'a> {
+    /// The findings.
     pub names: Vec<String>,
     columns: Vec<FindingColumn<'a>>,
-    /// What a user should know, a line each.
-    pub remarks: Vec<String>,
+    /// Warnings, a line each.
+    pub warnings: Vec<String>,
 }
 
-/// A column and the codes of its distinct values: of one finding, or of one a class.
+/// A column and the codes of its distinct values: one for a label column, one for each class of a class column.
 struct FindingColumn<'a> {
     values: Values<'a>,
     blank: Vec<Option<i8>>,
@@ -89,13 +90,13 @@ impl<'a> Findings<'a> {
     /// Reads the columns of labels, then those of classes.
     ///
     /// # Errors
-    /// When a column has too many classes, or two findings have one name.
+    /// When a column has too many classes, or two findings have the same name.
     pub fn new(
         labels: Vec<(&'a str, Values<'a>)>,
         classes: Vec<(&'a str, Values<'a>)>,
         map: &[LabelWord],
     ) -> Result<Self, String> {
-        let mut found = Self { names: Vec::new(), columns: Vec::new(), remarks: Vec::new() };
+        let mut found = Self { names: Vec::new(), columns: Vec::new(), warnings: Vec::new() };
         let mut words = Words { map, used: vec![false; map.len()] };
         for (name, values) in labels {
             found.labels(name, values, &mut words);
@@ -106,11 +107,11 @@ impl<'a> Findings<'a> {
         let mut names: Vec<&String> = found.names.iter().collect();
         names.sort_unstable();
         if let Some([name, _]) = names.array_windows().find(|[name, next]| name == next) {
-            return Err(format!("two findings are called `{name}`; rename a column or a class, or leave one out"));
+            return Err(format!("two findings have the name `{name}`; rename a column or a class, or leave one out"));
         }
         let unused = map.iter().zip(&words.used).filter(|(_, used)| !**used);
-        found.remarks.extend(
-            unused.map(|(word, _)| format!("--label-map {word}: no cell of the label columns holds `{}`", word.word)),
+        found.warnings.extend(
+            unused.map(|(word, _)| format!("--label-map {word}: no cell of the label columns is `{}`", word.word)),
         );
         Ok(found)
     }
@@ -118,7 +119,7 @@ impl<'a> Findings<'a> {
     /// The codes of a row, in the order of the names.
     ///
     /// # Errors
-    /// A sentence that names the column and the value that is no label.
+    /// A sentence that names the column and the unknown word.
     pub fn row(&self, row: usize) -> Result<Vec<Option<i8>>, String> {
         let mut codes = Vec::with_capacity(self.names.len());
         for column in &self.columns {
@@ -135,29 +136,29 @@ impl<'a> Findings<'a> {
         let mut codes = HashMap::new();
         let mut unknown: Vec<(&str, usize)> = Vec::new();
         for (value, count) in counted(&values) {
-            let code = words.code(name, value).or_else(|| usual_code(&key(value)));
+            let code = words.code(name, value).or_else(|| common_code(&key(value)));
             codes.insert(
                 value,
                 code.map(|code| vec![code]).ok_or_else(|| {
                     unknown.push((value, count));
                     let value = shortened(value);
                     format!(
-                        "column `{name}`: `{value}` is no label; say what it means with --label-map '{value}=1' (1, 0, -1 \
-                         or blank)"
+                        "column `{name}`: `{value}` is no label; map it with --label-map '{value}=1' (or 0, -1, blank), as it \
+                         is meant"
                     )
                 }),
             );
         }
-        self.remarks.extend(remark_of_unknown(name, unknown));
+        self.warnings.extend(unknown_words_warning(name, unknown));
         self.columns.push(FindingColumn { values, blank: vec![None], codes });
         self.names.push(name.to_owned());
     }
 
     fn classes(&mut self, name: &str, values: Values<'a>, words: &mut Words) -> Result<(), String> {
-        // Spellings that differ in capitals alone are one class, which is called by the most frequent one.
+        // Spellings that differ only in capitals are one class, named by the most frequent spelling.
         let mut classes: BTreeMap<String, Vec<(&str, usize)>> = BTreeMap::new();
         for (value, count) in counted(&values) {
-            let is_blank = words.code(name, value).or_else(|| usual_code(&key(value))) == Some(None);
+            let is_blank = words.code(name, value).or_else(|| common_code(&key(value))) == Some(None);
             if !is_blank {
                 classes.entry(value.to_lowercase()).or_default().push((value, count));
             }
@@ -165,7 +166,7 @@ impl<'a> Findings<'a> {
         if classes.len() > MAX_CLASSES {
             let first: Vec<String> = classes.keys().take(3).map(|class| format!("`{}`", shortened(class))).collect();
             return Err(format!(
-                "column `{name}` has {} distinct values ({}, …), and at most {MAX_CLASSES} are taken as classes; give a \
+                "column `{name}` has {} distinct values ({}, …), but a class column may have at most {MAX_CLASSES}; give a \
                  column of classes to --class-column",
                 classes.len(),
                 first.join(", ")
@@ -187,15 +188,15 @@ impl<'a> Findings<'a> {
     }
 }
 
-/// The mapping, and which of its entries a cell has used.
+/// The mapping, and which of its entries match a cell.
 struct Words<'a> {
     map: &'a [LabelWord],
     used: Vec<bool>,
 }
 
 impl Words<'_> {
-    /// The code that the mapping gives to a value of a column; an entry for this column comes first.
-    #[expect(clippy::option_option, reason = "none: an unknown word; some none: a blank label")]
+    /// The code of a value by the mapping; an entry for its column takes precedence.
+    #[expect(clippy::option_option, reason = "`None` is an unknown word, `Some(None)` a blank label")]
     fn code(&mut self, column: &str, value: &str) -> Option<Option<i8>> {
         let value = key(value);
         let of_column = |word: &str| word.strip_prefix(column)?.strip_prefix(':').map(key);
@@ -209,14 +210,14 @@ impl Words<'_> {
     }
 }
 
-/// The beginning of a value, on one line: the wrong column may hold whole reports.
+/// The beginning of a value on one line, for messages: a wrong column may have whole reports.
 pub fn shortened(value: &str) -> String {
     const LONGEST: usize = 60;
     let rest = if value.chars().nth(LONGEST).is_some() { "…" } else { "" };
     value.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>() + rest
 }
 
-/// The distinct values of a column with their numbers of rows, in the order of the values.
+/// The distinct values of a column, sorted, with their numbers of rows.
 fn counted<'a>(values: &Values<'a>) -> BTreeMap<&'a str, usize> {
     let mut counts = BTreeMap::new();
     for value in values.iter().flatten() {
@@ -225,9 +226,9 @@ fn counted<'a>(values: &Values<'a>) -> BTreeMap<&'a str, usize> {
     counts
 }
 
-/// A warning that lists the words of a column that are no labels, the most frequent ones first, with the option that maps
-/// them. Its codes are left open: an example that could be taken as it is would give wrong labels.
-fn remark_of_unknown(column: &str, mut unknown: Vec<(&str, usize)>) -> Option<String> {
+/// A warning with the unknown words of a column, the most frequent ones first, and the option that maps them. The option has
+/// `?` in place of codes, because codes that are copied from a message would be wrong labels.
+fn unknown_words_warning(column: &str, mut unknown: Vec<(&str, usize)>) -> Option<String> {
     if unknown.is_empty() {
         return None;
     }
@@ -238,8 +239,8 @@ fn remark_of_unknown(column: &str, mut unknown: Vec<(&str, usize)>) -> Option<St
     let listed: Vec<String> = unknown.iter().map(|(word, rows)| format!("`{}` ({rows})", shortened(word))).collect();
     let example: Vec<String> = unknown.iter().map(|(word, _)| format!("{}=?", shortened(word))).collect();
     Some(format!(
-        "column `{column}` holds words that are no labels: {}{rest}; their rows are left out. Map them: --label-map \
-         '{}', with 1, 0, -1 or blank in place of each `?`; or make each class a finding: --class-column '{column}'",
+        "column `{column}` has words that are no labels: {}{rest}; their rows are rejected. Map them with --label-map \
+         '{}', with 1, 0, -1 or blank in place of each `?`, or make each class a finding with --class-column '{column}'",
         listed.join(", "),
         example.join(",")
     ))
@@ -254,8 +255,8 @@ mod tests {
     }
 
     #[test]
-    fn usual_words_are_labels_in_any_case() {
-        let of = |text: &str| usual_code(&key(text));
+    fn common_words_are_labels_in_any_case() {
+        let of = |text: &str| common_code(&key(text));
         for text in ["1", "1.0", "1,0", "YES", "y", "Positive", "POS", "present", "True", "T", " +1 "] {
             assert_eq!(of(text), Some(Some(1)), "{text}");
         }
@@ -274,15 +275,15 @@ mod tests {
     }
 
     #[test]
-    fn a_mapping_comes_before_the_usual_words_and_a_column_before_all_columns() {
+    fn a_mapping_overrides_common_words_and_an_entry_for_a_column_overrides_others() {
         let map = words("abnormal=1,Normal=no,none=0,2=1,B:none=blank,a:b=-1");
         let values = vec![Some("Abnormal"), Some("normal"), Some("NONE"), Some("2.0"), Some("yes"), None, Some("a:b")];
         let found = Findings::new(vec![("A", values.clone()), ("B", values)], Vec::new(), &map).unwrap();
         let codes: Vec<_> = (0..7).map(|row| found.row(row).unwrap()).collect();
         let first: Vec<_> = codes.iter().map(|codes| codes[0]).collect();
         assert_eq!(first, [Some(1), Some(0), Some(0), Some(1), Some(1), None, Some(-1)]);
-        assert_eq!(codes[2][1], None, "of its own column");
-        assert!(found.remarks.is_empty(), "{:?}", found.remarks);
+        assert_eq!(codes[2][1], None, "the entry of its own column");
+        assert!(found.warnings.is_empty(), "{:?}", found.warnings);
         assert!(["", "x", "=1", "x=7", "x=y=2"].iter().all(|text| text.parse::<LabelWord>().is_err()));
         assert_eq!("x=y= 1.0".parse::<LabelWord>().unwrap().to_string(), "x=y=1");
     }
@@ -294,9 +295,9 @@ mod tests {
         let error = found.row(0).unwrap_err();
         assert!(error.starts_with("column `A`: `virus` is no label; ") && error.contains("--label-map 'virus=1'"));
         assert_eq!(found.row(1), Ok(vec![Some(0)]));
-        assert_eq!(found.remarks.len(), 2);
-        assert!(found.remarks[0].contains("`virus` (2)") && found.remarks[0].contains("--class-column 'A'"));
-        assert!(found.remarks[1].contains("abnromal"));
+        assert_eq!(found.warnings.len(), 2);
+        assert!(found.warnings[0].contains("`virus` (2)") && found.warnings[0].contains("--class-column 'A'"));
+        assert!(found.warnings[1].contains("abnromal"));
     }
 
     #[test]
@@ -312,7 +313,7 @@ mod tests {
         assert_eq!([row(2), row(5), row(6)], [vec![None; 2], vec![None; 2], vec![None; 2]]);
 
         let twice = Findings::new(vec![("virus", vec![None])], vec![("d", vec![Some("virus")])], &[]);
-        assert!(twice.err().unwrap().contains("two findings are called `virus`"));
+        assert!(twice.err().unwrap().contains("two findings have the name `virus`"));
         let names: Vec<String> = (0..=MAX_CLASSES).map(|number| format!("patient {number}")).collect();
         let many = Findings::new(Vec::new(), vec![("d", names.iter().map(|name| Some(name.as_str())).collect())], &[]);
         assert!(many.err().unwrap().contains("column `d` has 101 distinct values (`patient 0`, "));

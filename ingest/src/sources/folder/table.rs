@@ -1,4 +1,4 @@
-//! The table of a folder: which columns name the image, its report, its patient and its findings.
+//! The table of a folder, with columns for the image, its report, its patient and its findings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -18,44 +18,47 @@ use crate::sources::folder::labels::{Findings, LabelWord, Values, shortened};
 use crate::sources::shared::table::{Table, texts};
 use crate::sources::shared::walk::Walk;
 
-/// Longest text that may be the path of a report.
+/// Longest text, in bytes, that may be the path of a report.
 const LONGEST_PATH: usize = 1024;
 
-/// Highest age of a patient: more is a year of birth, or a mistake.
+/// Highest age of a patient in years: a larger number is a year of birth or an error.
 const MAX_AGE: f32 = 130.0;
 
 /// Words for an unknown sex or age.
 const UNKNOWN: [&str; 8] = ["unknown", "unk", "u", "na", "n/a", "nan", "null", "none"];
 
-/// A table separated by commas, semicolons or tabs, plain or gzipped, and the names of its columns.
+/// A table (separated by commas, semicolons or tabs, plain or gzipped) and the names of its columns.
 #[derive(Clone, Debug, Default)]
 pub struct TableOptions {
-    /// Path, or path relative to the raw directory.
+    /// Path of the table, relative to the working directory or to the raw directory.
     pub table: PathBuf,
-    /// Paths relative to the raw directory or to the table, absolute paths below the raw directory, or file names found
+    /// Paths relative to the raw directory or to the table, absolute paths below the raw directory, or names of files
     /// anywhere below it.
     pub image_column: String,
     /// Report texts, or paths of text files.
     pub report_column: Option<String>,
+    /// Patients; without it each image is a patient of its own.
     pub patient_column: Option<String>,
+    /// Studies; without it each image is a study of its own.
     pub study_column: Option<String>,
+    /// Views; without it they come from the DICOM headers.
     pub view_column: Option<String>,
-    /// `train`, `validate`, `test` or other words for them.
+    /// Subsets: `train`, `validate`, `test` or other words for them.
     pub subset_column: Option<String>,
-    /// Female, male or other.
+    /// Sex: F, M, O or words for them.
     pub sex_column: Option<String>,
-    /// Years, or DICOM's ages.
+    /// Ages in years or in DICOM's form.
     pub age_column: Option<String>,
-    /// Findings: 1, 0, -1 (uncertain), usual words for them, or empty.
+    /// Findings: 1, 0, -1 (uncertain), common words for them, or empty.
     pub label_columns: Vec<String>,
     /// Columns of class names: each distinct class is a finding.
     pub class_columns: Vec<String>,
-    /// What further words of the label columns mean.
+    /// Meaning of further words of the label columns.
     pub label_map: Vec<LabelWord>,
 }
 
 impl TableOptions {
-    /// The options that are given, as a later run names those that changed.
+    /// The options that were given, in the form in which a later run names those that changed.
     pub fn noted(&self, names: PathNames) -> BTreeMap<String, serde_json::Value> {
         let table = self.table.file_name().unwrap_or_default().to_string_lossy();
         let words: Vec<String> = self.label_map.iter().map(ToString::to_string).collect();
@@ -79,7 +82,7 @@ impl TableOptions {
     }
 }
 
-/// Plans the images that a table names.
+/// Plans the images of a table.
 ///
 /// # Errors
 /// When the table cannot be read, or lacks a column.
@@ -89,29 +92,29 @@ pub fn plan(raw: &Path, options: &TableOptions, walk: Walk, names: PathNames) ->
     let mut table = Table::read(raw, path, &[])?;
     let rejects = [walk.rejects, std::mem::take(&mut table.rejects)].concat();
     let columns = Columns::of(&table, path, options)?;
-    let home = path.parent().unwrap_or(Path::new(""));
-    let places = Places::new(raw, home, &walk.files, names)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let paths = PathResolver::new(raw, folder, &walk.files, names)?;
     let mut plan = Plan {
         rejects,
         findings: columns.findings.names.clone(),
-        remarks: columns.findings.remarks.clone(),
+        warnings: columns.findings.warnings.clone(),
         ..Plan::default()
     };
     let mut listed: BTreeSet<String> = BTreeSet::new();
     for row in 0..table.frame.height() {
-        let image = columns.image[row].ok_or_else(|| Fault::Row("the image column is empty".to_owned()));
+        let image = columns.image[row].ok_or_else(|| RowError::Reject("the image column is empty".to_owned()));
         let outcome = image.and_then(|image| {
-            let source_path = places.image(image)?;
+            let source_path = paths.image(image)?;
             listed.insert(source_path.clone());
-            columns.record(row, source_path, &places)
+            columns.record(row, source_path, &paths)
         });
         match outcome {
             Ok(mut record) => {
                 record.source_bytes = walk.files.get(&record.source_path).copied();
                 plan.records.push(record);
             }
-            Err(Fault::Row(error)) => plan.rejects.push(table.reject(row, error)),
-            Err(Fault::Run(error)) => return Err(error),
+            Err(RowError::Reject(error)) => plan.rejects.push(table.reject(row, error)),
+            Err(RowError::Fatal(error)) => return Err(error),
         }
     }
     let own_names = identifiers(listed.iter().chain(walk.files.keys()).map(String::as_str));
@@ -123,7 +126,7 @@ pub fn plan(raw: &Path, options: &TableOptions, walk: Walk, names: PathNames) ->
             name.clone_into(&mut record.patient_id);
         }
         if columns.study.is_none() {
-            // Images of one patient may be years apart: without a word of studies, each is its own.
+            // Images of one patient may be years apart, so without a column each is a study of its own.
             name.clone_into(&mut record.study_id);
         }
     }
@@ -134,26 +137,26 @@ pub fn plan(raw: &Path, options: &TableOptions, walk: Walk, names: PathNames) ->
 
 /// Why a row gives no record.
 #[derive(Debug)]
-enum Fault {
-    /// The row is a reject.
-    Row(String),
+enum RowError {
+    /// The row becomes a reject.
+    Reject(String),
     /// The run ends.
-    Run(Error),
+    Fatal(Error),
 }
 
-impl From<String> for Fault {
+impl From<String> for RowError {
     fn from(error: String) -> Self {
-        Self::Row(error)
+        Self::Reject(error)
     }
 }
 
-impl From<Error> for Fault {
+impl From<Error> for RowError {
     fn from(error: Error) -> Self {
-        Self::Run(error)
+        Self::Fatal(error)
     }
 }
 
-/// The values of the columns that are asked for.
+/// The values of the columns that were named.
 struct Columns<'a> {
     image: Values<'a>,
     report: Option<Values<'a>>,
@@ -197,8 +200,8 @@ impl<'a> Columns<'a> {
         })
     }
 
-    /// The record of a row, but for what its identifier decides.
-    fn record(&self, row: usize, source_path: String, places: &Places) -> Result<PlannedRecord, Fault> {
+    /// The record of a row, without the fields that are made of its identifier.
+    fn record(&self, row: usize, source_path: String, paths: &PathResolver) -> Result<PlannedRecord, RowError> {
         let text = |column: &Option<Values>| column.as_ref().and_then(|values| values[row]).map(str::to_owned);
         let needed = |column: &Option<Values>, name: &str| match (column, text(column)) {
             (Some(_), None) => Err(format!("the {name} column is empty")),
@@ -211,7 +214,7 @@ impl<'a> Columns<'a> {
         let patient_id = needed(&self.patient, "patient")?;
         let study_id = needed(&self.study, "study")?;
         Ok(PlannedRecord {
-            // Study names may repeat from patient to patient.
+            // Names of studies may repeat from patient to patient.
             study_id: if patient_id.is_empty() { study_id } else { format!("{patient_id}/{study_id}") },
             patient_id,
             source_path,
@@ -220,17 +223,17 @@ impl<'a> Columns<'a> {
             sex: sex.flatten(),
             age_years: age.flatten(),
             labels: self.findings.row(row)?,
-            report: text(&self.report).map_or(Ok(ReportSource::None), |text| places.report(text))?,
+            report: text(&self.report).map_or(Ok(ReportSource::None), |text| paths.report(text))?,
             ..PlannedRecord::default()
         })
     }
 }
 
-/// The name of a cell's subset.
+/// The subset of a cell.
 fn subset(column: &str, text: &str) -> Result<String, String> {
     let found = Subset::parse(text).ok_or_else(|| {
         let text = shortened(text);
-        format!("column `{column}`: unknown subset `{text}`; it may be empty or one of {}", Subset::accepted())
+        format!("column `{column}`: unknown subset `{text}`; leave it empty or write one of {}", Subset::accepted())
     });
     found.map(|subset| subset.name().to_owned())
 }
@@ -267,28 +270,29 @@ fn age(column: &str, text: &str) -> Result<Option<f32>, String> {
     stated.map(Some).ok_or_else(unknown)
 }
 
-/// Where the paths of a table lead.
-struct Places<'a> {
+/// Resolves the paths of a table to files.
+struct PathResolver<'a> {
     raw: &'a Path,
-    /// The raw directory as it is typed, in full and without links: what an absolute path may begin with.
+    /// The raw directory as it was given, as an absolute path, and without links: the prefixes of absolute paths.
     roots: Vec<PathBuf>,
-    /// How paths are written into errors.
+    /// The form of paths in error messages.
     names: PathNames,
-    /// The table's folder, relative to the raw directory; `None` where it lies outside.
-    home: Option<String>,
+    /// The table's folder relative to the raw directory; `None` where it is outside.
+    table_folder: Option<String>,
     files: &'a BTreeMap<String, u64>,
     /// Paths by file name, with and without extension.
     by_name: BTreeMap<&'a str, Vec<&'a str>>,
 }
 
-impl<'a> Places<'a> {
-    fn new(raw: &'a Path, home: &Path, files: &'a BTreeMap<String, u64>, names: PathNames) -> Result<Self> {
+impl<'a> PathResolver<'a> {
+    fn new(raw: &'a Path, table_folder: &Path, files: &'a BTreeMap<String, u64>, names: PathNames) -> Result<Self> {
         let real = |path: &Path| {
             let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
             retry(|| path.canonicalize()).map_err(failed(path))
         };
-        let (home, real_raw) = (real(home)?, real(raw)?);
-        let home = home.strip_prefix(&real_raw).ok().map(|home| home.to_string_lossy().into_owned());
+        let (table_folder, real_raw) = (real(table_folder)?, real(raw)?);
+        let table_folder = table_folder.strip_prefix(&real_raw).ok();
+        let table_folder = table_folder.map(|folder| folder.to_string_lossy().into_owned());
         let mut by_name: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for path in files.keys() {
             let name = path.rsplit('/').next().unwrap_or(path);
@@ -298,11 +302,11 @@ impl<'a> Places<'a> {
             }
         }
         let roots = [Some(raw.to_path_buf()), std::path::absolute(raw).ok(), Some(real_raw)];
-        Ok(Self { raw, roots: roots.into_iter().flatten().collect(), names, home, files, by_name })
+        Ok(Self { raw, roots: roots.into_iter().flatten().collect(), names, table_folder, files, by_name })
     }
 
-    /// The file that a cell means, relative to the raw directory; a file that is missing keeps its expected path.
-    fn image(&self, cell: &str) -> Result<String, Fault> {
+    /// The file of a cell, relative to the raw directory; for a missing file its expected path.
+    fn image(&self, cell: &str) -> Result<String, RowError> {
         let candidates = self.candidates(cell)?;
         for path in &candidates {
             if self.files.contains_key(path) || names_file(&self.raw.join(path))? {
@@ -318,15 +322,15 @@ impl<'a> Places<'a> {
             Some([path]) => Ok((*path).to_owned()),
             Some([first, second, ..]) => {
                 let [cell, first, second] = [cell, *first, *second].map(|path| self.names.stored(path));
-                Err(format!("the name `{cell}` means several files: {first}, {second}; give their paths").into())
+                Err(format!("the name `{cell}` matches several files: {first}, {second}; give their paths").into())
             }
         }
     }
 
-    /// A report: the text of a cell, or the file whose path it is.
-    fn report(&self, cell: String) -> Result<ReportSource, Fault> {
+    /// The report of a cell, which has a text or the path of a text file.
+    fn report(&self, cell: String) -> Result<ReportSource, RowError> {
         let is_short = cell.len() <= LONGEST_PATH && !cell.contains('\n');
-        // A path that leads nowhere is no text to learn from.
+        // The path of a missing file must not become the text of a report.
         let looks_like_path = is_short && cell.ends_with(".txt") && !cell.contains(char::is_whitespace);
         let candidates = match self.candidates(&cell) {
             Ok(found) if is_short => found,
@@ -344,13 +348,13 @@ impl<'a> Places<'a> {
         })
     }
 
-    /// The paths that a cell may mean, relative to the raw directory, which they do not leave.
+    /// The possible paths of a cell, relative to the raw directory and inside of it.
     fn candidates(&self, cell: &str) -> Result<Vec<String>, String> {
-        // Backslashes separate folders on the machine that wrote the table.
+        // Tables written on Windows separate folders by backslashes.
         let slashed = if cell.contains('/') { cell.to_owned() } else { cell.replace('\\', "/") };
         let whole = Path::new(&slashed);
         let below = |path: &Path| self.roots.iter().find_map(|root| Some(path.strip_prefix(root).ok()?.to_path_buf()));
-        // Without the links of the folders that are there.
+        // The path with the links of existing folders resolved.
         let resolved = || {
             let real = |folder: &Path| Some(folder.canonicalize().ok()?.join(whole.strip_prefix(folder).ok()?));
             below(&whole.ancestors().skip(1).find_map(real)?)
@@ -365,13 +369,17 @@ impl<'a> Places<'a> {
             ));
         }
         let cell = cell.as_deref().unwrap_or(whole);
-        let bases = std::iter::once("").chain(self.home.as_deref().filter(|home| !home.is_empty()));
+        let bases = std::iter::once("").chain(self.table_folder.as_deref().filter(|folder| !folder.is_empty()));
         let inside: Vec<String> = bases.filter_map(|base| inside(&Path::new(base).join(cell))).collect();
-        if inside.is_empty() { Err("the path leads out of the raw directory".to_owned()) } else { Ok(inside) }
+        if inside.is_empty() {
+            Err("the path leads out of the raw directory; give a path inside of it".to_owned())
+        } else {
+            Ok(inside)
+        }
     }
 }
 
-/// A relative path without `.` and `..`; `None` where it leaves its root or is none.
+/// A relative path without `.` and `..`; `None` for an absolute or empty path and one that leaves its root.
 fn inside(path: &Path) -> Option<String> {
     let mut parts: Vec<String> = Vec::new();
     for component in path.components() {
@@ -400,24 +408,24 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_means_a_path_or_a_name() {
+    fn a_cell_is_resolved_as_a_path_or_a_name() {
         let folder = tempfile::tempdir().unwrap();
         let raw = folder.path();
         std::fs::create_dir_all(raw.join("tables/in")).unwrap();
         std::fs::write(raw.join("tables/in/a.txt"), "clear").unwrap();
         let listed = ["tables/in/x.png", "p/x.jpg", "p/y.png", "q/y.png"].map(|path| (path.to_owned(), 1));
         let files = BTreeMap::from(listed);
-        let places = Places::new(raw, &raw.join("tables"), &files, PathNames::default()).unwrap();
-        let row = |fault: Fault| match fault {
-            Fault::Row(error) => error,
-            Fault::Run(error) => panic!("{error}"),
+        let paths = PathResolver::new(raw, &raw.join("tables"), &files, PathNames::default()).unwrap();
+        let message = |error: RowError| match error {
+            RowError::Reject(error) => error,
+            RowError::Fatal(error) => panic!("{error}"),
         };
-        let image = |cell: &str| places.image(cell).map_err(row);
+        let image = |cell: &str| paths.image(cell).map_err(message);
         assert_eq!(image("p/y.png").as_deref(), Ok("p/y.png"));
         assert_eq!(image("in/x.png").as_deref(), Ok("tables/in/x.png"), "relative to the table");
         assert_eq!(image("x.jpg").as_deref(), Ok("p/x.jpg"));
         assert_eq!(image(raw.join("q/y.png").to_str().unwrap()).as_deref(), Ok("q/y.png"));
-        assert!(image("y.png").unwrap_err().contains("means several files: p/y.png, q/y.png"));
+        assert!(image("y.png").unwrap_err().contains("matches several files: p/y.png, q/y.png"));
         assert!(image("x").unwrap_err().contains("several"));
         assert_eq!(image("gone.png").as_deref(), Ok("gone.png"));
         assert!(image("../../etc/passwd").unwrap_err().contains("leads out"));
@@ -428,10 +436,10 @@ mod tests {
         let alias = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(raw, alias.path().join("raw")).unwrap();
         assert_eq!(image(alias.path().join("raw/q/y.png").to_str().unwrap()).as_deref(), Ok("q/y.png"));
-        let report = |cell: &str| places.report(cell.to_owned()).map_err(row);
+        let report = |cell: &str| paths.report(cell.to_owned()).map_err(message);
         let file = |path: &str| Ok(ReportSource::File(PathBuf::from(path)));
         assert_eq!(report("in/a.txt"), file("tables/in/a.txt"));
-        assert_eq!(report("in/b.txt"), file("in/b.txt"), "missing, to be told");
+        assert_eq!(report("in/b.txt"), file("in/b.txt"), "missing, to be rejected");
         assert_eq!(report("No effusion."), Ok(ReportSource::Text(Arc::from("No effusion."))));
         assert_eq!(report("/etc/passwd"), Ok(ReportSource::Text(Arc::from("/etc/passwd"))));
         assert!(report("/elsewhere/1.txt").unwrap_err().starts_with("the report: the absolute path"));

@@ -1,5 +1,5 @@
-//! Any directory of DICOM, PNG and JPEG files, with or without a table. Without one, the folders tell the patients and
-//! a text file beside an image is its report.
+//! Any directory of DICOM, PNG and JPEG files, with or without a table. Without one, the first folder of a path is the patient,
+//! and a text file beside an image is its report.
 
 use std::path::{Path, PathBuf};
 
@@ -8,23 +8,24 @@ use rayon::prelude::*;
 use crate::dicom::header;
 use crate::error::{Reject, Result, Stage};
 use crate::file_system::{failed, is_absence, is_refusal, names_file, retry};
-use crate::run::path_hash::{self};
+use crate::run::path_hash;
 use crate::run::path_names::PathNames;
 use crate::run::plan::{Plan, PlannedRecord, ReportSource, Source};
 use crate::sources::folder::identifiers::{IMAGES, identifiers, without_extension};
 use crate::sources::folder::table::{self, TableOptions};
 use crate::sources::shared::walk::{Walk, extension};
 
-/// Files that are no image, whatever they hold: not looked into.
+/// Extensions of files that are not images; such files are not opened.
 const OTHERS: [&str; 8] = ["txt", "csv", "gz", "json", "xml", "md", "parquet", "zip"];
 
 /// The source `folder`.
 #[derive(Clone, Debug, Default)]
 pub struct Folder {
+    /// The table of the images, if there is one.
     pub table: Option<TableOptions>,
-    /// PatientID of the DICOM headers tells the patients; it is stored as it stands there.
+    /// Take the patients from PatientID of the DICOM headers, which is stored unchanged.
     pub patient_from_header: bool,
-    /// Paths, and identifiers made of them, are stored as hashes.
+    /// Store paths, and identifiers that are made of them, as hashes.
     pub hash_paths: bool,
 }
 
@@ -53,11 +54,11 @@ impl Source for Folder {
             let studies = !column(|table| table.study_column.is_some());
             path_hash::hash_identifiers(&mut plan, self.name(), (patients, studies));
         }
-        plan.settle();
+        plan.finalize();
         Ok(plan)
     }
 
-    fn remarks(&self, plan: &Plan) -> Vec<String> {
+    fn warnings(&self, plan: &Plan) -> Vec<String> {
         let alone = match &self.table {
             _ if self.patient_from_header => 0,
             Some(table) if table.patient_column.is_some() => 0,
@@ -72,7 +73,10 @@ impl Source for Folder {
             some => format!("{some} of the images"),
         };
         let counts = if alone == 1 || alone == plan.records.len() { "counts" } else { "count" };
-        vec![format!("{who} {counts} as a patient of its own, so splits by patient cannot protect against leaks")]
+        vec![format!(
+            "{who} {counts} as a patient of its own, so a split may have one patient in several subsets; name the patients with \
+             --patient-column or --patient-from-header"
+        )]
     }
 }
 
@@ -86,7 +90,7 @@ fn is_image(path: &Path) -> Result<bool> {
         Some(found) if IMAGES.contains(&found.as_str()) => Ok(true),
         Some(found) if OTHERS.contains(&found.as_str()) => Ok(false),
         _ => match retry(|| header::is_dicom(path)) {
-            // A link whose target is missing: it may be one, and becomes a reject.
+            // A link whose target is missing may be an image, and becomes a reject.
             Err(error) if is_absence(&error) => Ok(true),
             found => found.map_err(failed(path)),
         },
@@ -115,9 +119,9 @@ fn from_paths(raw: &Path, walk: Walk) -> Result<Plan> {
     Ok(plan)
 }
 
-/// Takes the patient of each record from its file; records whose file does not tell become rejects. Where a column names
-/// the studies, their names may repeat from patient to patient. The plan needs every patient, so a file that the system
-/// refuses to read ends the run.
+/// Takes the patient of each record from its file; a record whose file has none becomes a reject. Names of studies in a column
+/// may repeat from patient to patient, so they get the patient as prefix. A file that the system refuses to read ends the
+/// run, since the plan needs every patient.
 fn patients_from_headers(raw: &Path, has_studies: bool, plan: &mut Plan) -> Result<()> {
     let stated = |record: &PlannedRecord| {
         let path = raw.join(&record.source_path);

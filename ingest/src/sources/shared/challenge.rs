@@ -1,4 +1,4 @@
-//! What the RSNA and SIIM challenges share: train images that a table names, test images that none does.
+//! Common layout of the RSNA and SIIM challenges: a table lists the train images, none lists the test images.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,9 +7,9 @@ use crate::error::{Reject, Result};
 use crate::file_system::is_folder;
 use crate::sources::shared::walk::{Walk, stem};
 
-/// Walks the folders (name, subset; train images in the first) and calls `record` with image, path, bytes, subset and
-/// what the table says, in the end for each image of the table that has no file. Gives the rejects: files that cannot be
-/// taken, train images without a row.
+/// Walks the folders (name and subset; the first one has the train images) and calls `record` for each image with its
+/// identifier, path, size, subset and row of the table; then for each row that has no file. Returns the rejects: unusable
+/// files, and train images without a row.
 ///
 /// # Errors
 /// When a folder cannot be listed.
@@ -31,7 +31,7 @@ pub fn each_image<Row>(
             let id = stem(&path);
             match rows.remove(&id) {
                 None if index == 0 => rejects.push(Reject::unlisted(path)),
-                // The challenges keep the rows of their test images.
+                // The challenges did not publish the rows of their test images.
                 row => record(&id, path, Some(bytes), subset, row),
             }
         }

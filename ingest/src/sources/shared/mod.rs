@@ -1,4 +1,4 @@
-//! What several sources have in common: tables, directory walks, layouts.
+//! Common parts of several sources: tables, directory walks, layouts.
 
 pub(crate) mod challenge;
 pub(crate) mod mimic_tree;

@@ -1,5 +1,5 @@
-//! A source's tables (separated by commas, semicolons or tabs, plain or gzipped) as polars tables of text; rows that do
-//! not fit become rejects.
+//! Reads a source's tables (separated by commas, semicolons or tabs, plain or gzipped) as polars tables of text. Rows with
+//! another number of fields than the header become rejects.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -13,30 +13,31 @@ use crate::dicom::limits::table::{Bounded, RowStart};
 use crate::error::{Error, Reject, Result, Stage};
 use crate::file_system::{self, failed, retry};
 
-/// Most columns of a table, and most rows that do not fit its header: more make no table.
+/// Most columns of a table; a file with more is not read as a table.
 const MAX_COLUMNS: usize = 4096;
+/// Most rows with another number of fields than the header; a file with more is not read as a table.
 const MAX_BAD_ROWS: usize = 100_000;
 
-/// One table, all columns as text, empty fields as null.
+/// A table with all columns as text and empty fields as null.
 pub struct Table {
     /// Its path relative to the raw directory.
     pub(crate) name: String,
+    /// The rows that have as many fields as the header.
     pub frame: DataFrame,
     /// The line of the file on which each row begins.
     lines: Vec<u32>,
-    /// Rows whose number of fields is not the header's.
+    /// The rows with another number of fields than the header.
     pub(crate) rejects: Vec<Reject>,
 }
 
 impl Table {
     /// Reads a table; its path in rejects is relative to `raw`.
     ///
-    /// Header names are trimmed. Trailing header cells without a name are allowed to have no field in the rows, as in
-    /// NIH's box list.
+    /// The names of the header are trimmed. Rows need no fields for trailing header cells without a name, as in NIH's box list.
     ///
     /// # Errors
-    /// When the file cannot be read, is beyond the limits of [`bounds`](crate::dicom::limits), lacks one of the `required`
-    /// columns, or is no table.
+    /// When the file cannot be read, exceeds the [limits](crate::dicom::limits), lacks one of the `required` columns, or is no
+    /// table.
     pub fn read(raw: &Path, path: &Path, required: &[&str]) -> Result<Self> {
         let file = retry(|| File::open(path)).map_err(failed(path))?;
         let bytes = file.metadata().map_err(failed(path))?.len();
@@ -47,7 +48,7 @@ impl Table {
         }
     }
 
-    /// `gzipped` is the size of the file where it is inflated.
+    /// `gzipped` is the size of the file, where `text` inflates it.
     fn decode<R: Read>(raw: &Path, path: &Path, required: &[&str], text: R, gzipped: Option<u64>) -> Result<Self> {
         let bad = |error: std::io::Error| Error::Table { path: path.to_path_buf(), message: error.to_string() };
         let (text, row) = Bounded::table(text, gzipped);
@@ -59,7 +60,7 @@ impl Table {
             let delimiter = delimiter(path, start);
             return Self::parse(raw, path, required, text, &row, (crlf, delimiter));
         }
-        // UTF-16 has its separators in pairs of bytes: such a table is decoded as a whole.
+        // The csv reader needs single-byte separators, so a UTF-16 table is decoded as a whole.
         let mut whole = Vec::new();
         loop {
             row.next();
@@ -76,7 +77,7 @@ impl Table {
         Self::parse(raw, path, required, whole.as_bytes(), &row, (false, delimiter))
     }
 
-    /// `form`: whether lines end with `\r\n`, and what separates the fields.
+    /// `form`: whether lines end with `\r\n`, and the byte between fields.
     fn parse<R: Read>(
         raw: &Path,
         path: &Path,
@@ -90,7 +91,7 @@ impl Table {
         let mut reader =
             csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).has_headers(false).from_reader(text);
         let mut record = csv::ByteRecord::new();
-        // Fields are bytes still, so nothing but reading can fail.
+        // The fields are bytes at this point, so only reading can fail.
         let mut next = |record: &mut csv::ByteRecord| {
             row.next();
             reader.read_byte_record(record).map_err(|error| bad(error.to_string()))
@@ -99,7 +100,7 @@ impl Table {
             return Err(bad("the file is empty".to_owned()));
         }
         if record.len() > MAX_COLUMNS {
-            return Err(bad(format!("{} columns: such a table is refused", record.len())));
+            return Err(bad(format!("{} columns, at most {MAX_COLUMNS} are allowed in a table", record.len())));
         }
         let name_of = |field: &[u8]| decode_text(field.to_vec()).trim().to_owned();
         let mut names: Vec<String> = record.iter().map(name_of).collect();
@@ -119,7 +120,7 @@ impl Table {
         let name = path.strip_prefix(raw).unwrap_or(path).to_string_lossy().into_owned();
         let mut lines = Vec::new();
         while next(&mut record)? {
-            // The place of a row that follows `\r\n` is told as that of its `\n`.
+            // After `\r\n`, the reader reports the position of the `\n`.
             let line = record.position().map_or(0, csv::Position::line) + u64::from(crlf);
             if !(names.len()..=widest).contains(&record.len()) {
                 let error = format!("line {line}: {} fields, the header has {}", record.len(), names.len());
@@ -145,20 +146,20 @@ impl Table {
         Ok(Self { name, frame, lines, rejects })
     }
 
-    /// The reject of a row (from 0).
+    /// The reject of a row, counted from 0.
     pub(crate) fn reject(&self, row: usize, error: impl Display) -> Reject {
         let error = format!("line {}: {error}", self.lines[row]);
         Reject { source_path: self.name.clone(), record_id: None, stage: Stage::Table, error }
     }
 
-    /// Where a row (from 0) stands, for an error of what it means.
+    /// Table and line of a row, counted from 0, for an error message.
     pub(crate) fn place(&self, row: usize) -> String {
         format!("{}, line {}", self.name, self.lines[row])
     }
 }
 
-/// What separates the fields of a table, by its first line: tab in a file `.tsv`, else the most frequent of comma,
-/// semicolon and tab outside of quotes; at a tie the comma.
+/// The byte between fields: tab in a `.tsv` file, else the most frequent of comma, semicolon and tab outside of quotes in the
+/// first line; the comma at a tie.
 fn delimiter(path: &Path, start: &[u8]) -> u8 {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     if name.strip_suffix(".gz").unwrap_or(&name).ends_with(".tsv") {
@@ -176,10 +177,10 @@ fn delimiter(path: &Path, start: &[u8]) -> u8 {
     counts.into_iter().max_by_key(|(_, count)| *count).map_or(b',', |(byte, _)| byte)
 }
 
-/// The tables (`.csv`, `.csv.gz`) in a folder whose name without this ending `fits`, sorted by their paths.
+/// The tables (`.csv`, `.csv.gz`) in a folder whose name without this ending `fits`, sorted by path.
 ///
 /// # Errors
-/// When the folder cannot be listed, or a table of such a name is a link that leads nowhere.
+/// When the folder cannot be listed, or such a table is a link whose target is missing.
 pub(crate) fn tables(folder: &Path, fits: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in file_system::entries(folder)? {
@@ -193,10 +194,10 @@ pub(crate) fn tables(folder: &Path, fits: impl Fn(&str) -> bool) -> Result<Vec<P
     Ok(found)
 }
 
-/// The table `NAME.csv` or `NAME.csv.gz` in a folder, or in a folder `NAME.csv` or `NAME` in it, as archives unpack to.
+/// The table `NAME.csv` or `NAME.csv.gz` in a folder, or in its folder `NAME.csv` or `NAME`, into which archives are unpacked.
 ///
 /// # Errors
-/// When the system does not say whether it is there, or it is a link that leads nowhere.
+/// When the system refuses to say whether it exists, or it is a link whose target is missing.
 pub(crate) fn find_table(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
     let inner = [folder.to_path_buf(), folder.join(format!("{name}.csv")), folder.join(name)];
     for path in inner.iter().flat_map(|at| ["csv", "csv.gz"].map(|ending| at.join(format!("{name}.{ending}")))) {
@@ -215,19 +216,19 @@ pub fn texts<'a>(frame: &'a DataFrame, name: &str) -> Result<Vec<Option<&'a str>
     Ok(frame.column(name)?.str()?.iter().map(|value| value.map(str::trim)).collect())
 }
 
-/// The values of a text column, all null where the table has no such column.
+/// The values of a text column; all null where the table has no such column.
 pub(crate) fn texts_or_null<'a>(frame: &'a DataFrame, name: &str) -> Vec<Option<&'a str>> {
     texts(frame, name).unwrap_or_else(|_| vec![None; frame.height()])
 }
 
-/// What Windows-1252 has in place of Latin-1's control characters 0x80 to 0x9f; five of them stay what they are.
+/// The characters of Windows-1252 for 0x80 to 0x9f, where Latin-1 has control characters; five of these are undefined.
 const WINDOWS_1252: [char; 32] = [
     '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', //
     '\u{90}', '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
 ];
 
-/// Bytes to text. UTF-16 where a byte-order mark says so, else UTF-8 with or without one, else Windows-1252, which every
-/// byte sequence is and Latin-1 is part of. Line ends become `\n`.
+/// Decodes bytes to text: UTF-16 if they begin with its byte-order mark, else UTF-8 if they are valid UTF-8, else
+/// Windows-1252. Line ends become `\n`.
 pub fn decode_text(mut bytes: Vec<u8>) -> String {
     let text = match bytes.as_slice() {
         [0xff, 0xfe, rest @ ..] => utf_16(rest, u16::from_le_bytes),
@@ -248,7 +249,7 @@ pub fn decode_text(mut bytes: Vec<u8>) -> String {
     if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n") } else { text }
 }
 
-/// UTF-16 without its mark; what is no character, a half one at the end included, becomes U+FFFD.
+/// Decodes UTF-16 without its mark; invalid units and an odd byte at the end become U+FFFD.
 fn utf_16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> String {
     let (pairs, rest) = bytes.as_chunks::<2>();
     let mut text = String::from_utf16_lossy(&pairs.iter().map(|&pair| unit(pair)).collect::<Vec<_>>());
@@ -269,13 +270,13 @@ mod tests {
         assert_eq!(texts(&table.frame, "b").unwrap(), [Some("x"), Some("y,\nz")]);
         let errors: Vec<_> = table.rejects.iter().map(|r| r.error.as_str()).collect();
         assert_eq!(errors, ["line 3: 1 fields, the header has 2", "line 6: 5 fields, the header has 2"]);
-        assert_eq!(table.reject(1, "why").error, "line 4: why", "the rows that fell out count");
+        assert_eq!(table.reject(1, "why").error, "line 4: why", "rejected rows are counted");
         let missing = Table::read(folder.path(), &path, &["c"]).err().unwrap().to_string();
-        assert!(missing.contains("no column `c` (there are: a, b)"), "{missing}");
+        assert!(missing.contains("no column `c` (the table has: a, b)"), "{missing}");
     }
 
     #[test]
-    fn the_header_tells_what_separates_the_fields() {
+    fn the_separator_is_found_in_the_header() {
         let folder = tempfile::tempdir().unwrap();
         let of = |name: &str, text: &str| {
             let path = folder.path().join(name);
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn every_encoding_of_the_exports_is_read() {
+    fn utf_8_utf_16_and_windows_1252_are_decoded() {
         let cases: [(&[u8], &str); 8] = [
             (b"caf\xe9\r\n", "café\n"),
             (b"5\x969 cm \x93mass\x94\r", "5–9 cm “mass”\n"),

@@ -1,4 +1,4 @@
-//! The files of a raw directory: which there are, and what their paths say.
+//! The files of a raw directory.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Display;
@@ -9,8 +9,9 @@ use std::path::{Component, Path, PathBuf};
 use crate::error::{Reject, Result, Stage};
 use crate::file_system::{self, entries, failed, is_absence, is_of_system, retry};
 
-/// Files below a folder, by path relative to the raw directory, with their sizes. A link that leads nowhere, what is no
-/// regular file or has no name in UTF-8 becomes a reject. A folder that cannot be listed may hold anything: it ends the run.
+/// Sizes of the files below a folder, by path relative to the raw directory. Links whose target is missing, files that are
+/// not regular and names that are not UTF-8 become rejects. A folder that cannot be listed is an error, since it may contain
+/// any number of inputs.
 #[derive(Default)]
 pub struct Walk {
     pub files: BTreeMap<String, u64>,
@@ -29,11 +30,11 @@ impl Walk {
 
     /// Walks `folder`, keeping the files that are wanted.
     ///
-    /// Links to folders are followed once all that is really there was walked, so that a folder with several names has
-    /// the same one on every machine. No folder is walked twice, so no link leads in a circle.
+    /// Links to folders are followed after all real folders were walked, so that a folder with several paths has the same one
+    /// on every machine. No folder is walked twice, so cyclic links are harmless.
     ///
     /// # Errors
-    /// When a folder cannot be listed, or the system does not say what a file is.
+    /// When a folder cannot be listed, or the system refuses to say what a file is.
     pub fn of_wanted(raw: &Path, folder: &Path, is_wanted: &dyn Fn(&Path) -> Result<bool>) -> Result<Self> {
         let root = match retry(|| folder.canonicalize()) {
             Err(error) if is_absence(&error) => folder.to_path_buf(),
@@ -47,10 +48,11 @@ impl Walk {
             for link in links {
                 match retry(|| link.canonicalize()) {
                     Ok(real) if !walker.seen.contains(&real) && root.starts_with(&real) => {
-                        walker.lost(&link, "this link leads to a folder above the raw data: it is not followed");
+                        walker
+                            .reject(&link, "this link is not followed, since it points to a folder above the raw data");
                     }
                     Ok(real) => walker.visit(&link, real)?,
-                    Err(error) => walker.missed(&link, error)?,
+                    Err(error) => walker.reject_or_fail(&link, error)?,
                 }
             }
         }
@@ -70,16 +72,16 @@ struct Walker<'a> {
 }
 
 impl Walker<'_> {
-    fn lost(&mut self, path: &Path, error: impl Display) {
+    fn reject(&mut self, path: &Path, error: impl Display) {
         let source_path = path.strip_prefix(self.raw).unwrap_or(path).to_string_lossy().into_owned();
         let error = error.to_string();
         self.found.rejects.push(Reject { source_path, record_id: None, stage: Stage::Plan, error });
     }
 
-    /// A path that leads nowhere is a reject; any other error ends the walk.
-    fn missed(&mut self, path: &Path, error: io::Error) -> Result<()> {
+    /// Rejects a path at which there is nothing; any other error ends the walk.
+    fn reject_or_fail(&mut self, path: &Path, error: io::Error) -> Result<()> {
         if is_absence(&error) {
-            self.lost(path, error);
+            self.reject(path, error);
             return Ok(());
         }
         Err(failed(path)(error))
@@ -92,12 +94,12 @@ impl Walker<'_> {
         }
         let entries = match file_system::list(folder) {
             Ok(entries) => entries,
-            // Not for the folder that was asked for, whatever its name.
+            // The root of the walk must be listed, whatever its name.
             Err(error) if !self.seen.is_empty() && is_of_system(folder) => {
-                self.lost(folder, error);
+                self.reject(folder, error);
                 return Ok(());
             }
-            Err(error) => return self.missed(folder, error),
+            Err(error) => return self.reject_or_fail(folder, error),
         };
         let mut folders = Vec::new();
         for entry in entries {
@@ -105,7 +107,7 @@ impl Walker<'_> {
             let kind = match retry(|| entry.file_type()) {
                 Ok(kind) => kind,
                 Err(error) => {
-                    self.missed(&path, error)?;
+                    self.reject_or_fail(&path, error)?;
                     continue;
                 }
             };
@@ -127,17 +129,17 @@ impl Walker<'_> {
 
     fn file(&mut self, path: &Path) -> Result<()> {
         match (retry(|| fs::metadata(path)), path.strip_prefix(self.raw).unwrap_or(path).to_str()) {
-            (Err(error), _) => self.missed(path, error)?,
-            // Reading a pipe would never end.
-            (Ok(found), _) if !found.is_file() => self.lost(path, "it is no regular file"),
-            (Ok(_), None) => self.lost(path, "the name is not UTF-8"),
+            (Err(error), _) => self.reject_or_fail(path, error)?,
+            // Reading a pipe may never end.
+            (Ok(found), _) if !found.is_file() => self.reject(path, "not a regular file, so it is not read"),
+            (Ok(_), None) => self.reject(path, "the name is not UTF-8; rename the file"),
             (Ok(found), Some(name)) => drop(self.found.files.insert(name.to_owned(), found.len())),
         }
         Ok(())
     }
 }
 
-/// The first file below a folder whose extension (in any case) is one of `extensions`, if there is one.
+/// The first file below a folder whose extension (in any case) is one of `extensions`.
 ///
 /// # Errors
 /// When a folder cannot be listed.
@@ -146,7 +148,7 @@ pub fn first(folder: &Path, extensions: &[&str]) -> Result<Option<PathBuf>> {
 }
 
 fn first_unseen(folder: &Path, extensions: &[&str], seen: &mut HashSet<PathBuf>) -> Result<Option<PathBuf>> {
-    // Links are followed, but into no circle.
+    // Links are followed, but no folder is visited twice.
     match retry(|| folder.canonicalize()) {
         Err(error) if is_absence(&error) => return Ok(None),
         real => {
@@ -170,7 +172,7 @@ fn first_unseen(folder: &Path, extensions: &[&str], seen: &mut HashSet<PathBuf>)
     Ok(None)
 }
 
-/// Whether a path that a table states stays inside the directory it is taken from.
+/// Whether a path of a table stays inside the directory that it is relative to.
 pub fn is_inside(path: &str) -> bool {
     !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
 }
@@ -194,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_file_is_found_once_or_told() {
+    fn every_file_is_found_once_or_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let (raw, other) = (folder.path().join("raw"), folder.path().join("other"));
         for path in [raw.join("b"), other.join("deep")] {
@@ -204,7 +206,7 @@ mod tests {
             fs::write(path, "x").unwrap();
         }
         fs::write(raw.join(OsStr::from_bytes(b"\xff.png")), "x").unwrap();
-        // Twice the same folder outside, one that is walked anyway, circles, and a link to a file.
+        // Two links to the same folder outside, one to a folder inside, cycles, and a link to a file.
         symlink("../other", raw.join("c")).unwrap();
         symlink("../other/deep", raw.join("d")).unwrap();
         symlink("b", raw.join("a")).unwrap();
@@ -215,13 +217,13 @@ mod tests {
         std::os::unix::net::UnixListener::bind(raw.join("socket.png")).unwrap();
         let walk = Walk::of(&raw, &raw, &["png"]).unwrap();
         assert_eq!(walk.files.keys().collect::<Vec<_>>(), ["b/1.png", "c/deep/2.PNG", "link.png"]);
-        let told: Vec<_> = walk.rejects.iter().map(|r| (r.source_path.as_str(), r.error.as_str())).collect();
+        let rejects: Vec<_> = walk.rejects.iter().map(|r| (r.source_path.as_str(), r.error.as_str())).collect();
         assert_eq!(
-            told,
+            rejects,
             [
-                ("b/out", "this link leads to a folder above the raw data: it is not followed"),
-                ("socket.png", "it is no regular file"),
-                ("\u{fffd}.png", "the name is not UTF-8"),
+                ("b/out", "this link is not followed, since it points to a folder above the raw data"),
+                ("socket.png", "not a regular file, so it is not read"),
+                ("\u{fffd}.png", "the name is not UTF-8; rename the file"),
             ]
         );
         assert_eq!(first(&raw, &["png"]).unwrap(), Some(raw.join("link.png")));

@@ -200,10 +200,10 @@ fn an_export_of_a_subset_has_exactly_its_records() {
     let rows = |subset, ratio| split.rows(subset, ratio).len();
     let cases = [
         (&["--subset", "test"][..], rows(dataset::Subset::Test, None)),
-        (&["--subset", "train", "--ratio", "10"], rows(dataset::Subset::Train, Some(10.0))),
+        (&["--subset", "train", "--ratio", "10"], rows(dataset::Subset::Train, Some(dataset::Ratio::TEN))),
         (
             &["--ratio", "50"],
-            rows(dataset::Subset::Train, Some(50.0))
+            rows(dataset::Subset::Train, Some("50".parse().expect("a ratio")))
                 + rows(dataset::Subset::Validate, None)
                 + rows(dataset::Subset::Test, None),
         ),
@@ -292,7 +292,7 @@ fn threads_and_kills_do_not_change_the_bytes() {
             }
             if output.status.success() || between_pieces || random.random_bool(0.3) {
                 let printed = ok("dataset", exports(&set, &out, format, &[]));
-                resumed += usize::from(printed.contains("went on after"));
+                resumed += usize::from(printed.contains("continued after"));
                 assert!(expected == contents(&out), "{format}");
                 fs::remove_dir_all(&out).expect("removed");
             }
@@ -328,14 +328,14 @@ fn impossible_exports_are_refused_with_one_line() {
     let foreign = temporary.path().join("foreign");
     fs::create_dir(&foreign).expect("a folder");
     fs::write(foreign.join("letter.txt"), "mine").expect("written");
-    refused(1, "hf", &foreign, &[], "is not empty and no export");
-    refused(1, "hf", &foreign, &["--overwrite"], "is not empty and no export");
-    refused(1, "csv", &set, &[], "is not empty and no export");
+    refused(1, "hf", &foreign, &[], "is not empty and not an export");
+    refused(1, "hf", &foreign, &["--overwrite"], "is not empty and not an export");
+    refused(1, "csv", &set, &[], "is not empty and not an export");
     assert_eq!(contents(&foreign).len(), 1);
 
     ok("dataset", exports(&set, &out, "hf", &[]));
     fs::write(out.join("letter.txt"), "mine").expect("written");
-    refused(1, "webdataset", &out, &[], "holds another export; take another OUT or --overwrite");
+    refused(1, "webdataset", &out, &[], "contains another export; give another OUT or --overwrite");
     fs::create_dir(out.join("images")).expect("a folder");
     fs::write(out.join("images/mine.png"), "mine").expect("written");
     ok("dataset", exports(&set, &out, "webdataset", &["--overwrite", "--split", "main"]));
@@ -345,7 +345,7 @@ fn impossible_exports_are_refused_with_one_line() {
     assert!(left.contains_key("letter.txt") && !left.keys().any(|name| name.starts_with("data/")), "{:?}", left.keys());
     // Another split of the same name is another export.
     ok("dataset", args!["split", &set, "--name", "main", "--test", "0.4", "--overwrite"]);
-    refused(1, "webdataset", &out, &["--split", "main"], "holds another export");
+    refused(1, "webdataset", &out, &["--split", "main"], "contains another export");
 
     let shard = set.join("shards/part-00001.parquet");
     let mut bytes = fs::read(&shard).expect("a shard");

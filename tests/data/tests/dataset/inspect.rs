@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use dataset::Label;
 use dataset::format::record::{ImageEncoding, Record};
 use helpers::{args, fails, folder, ingest, made_record, ok, phantom, phantom_of, rejects, write_dataset};
 
@@ -104,7 +105,10 @@ fn prevalence_counts_labeled_records_only() {
     let labels = [Some(1), Some(1), Some(0), Some(-1), None, None, None, None];
     // B is stated for three of the four records with labels; its blank is not a negative.
     let others = [Some(1), Some(0), None, Some(0), None, None, None, None];
-    let record = |row: usize| Record { labels: vec![labels[row], others[row], None], ..made_record(row, (10, 12), 1) };
+    let record = |row: usize| Record {
+        labels: [labels[row], others[row], None].map(|code| code.and_then(Label::from_code)).to_vec(),
+        ..made_record(row, (10, 12), 1)
+    };
     let records: Vec<Record> = (0..labels.len()).map(record).collect();
     write_dataset(temporary.path(), &["A", "B", "C"], ImageEncoding::Raw, &[records]);
     let printed = ok("dataset", args!["inspect", temporary.path()]);

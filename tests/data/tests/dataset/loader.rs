@@ -120,7 +120,7 @@ proptest! {
 
         // The parts of the ranks, taken alternately, are the global batch.
         let mut ranks: Vec<Loader> = (0..world)
-            .map(|rank| builder.clone().threads(1).shard(rank, world).build().expect("a loader"))
+            .map(|rank| builder.clone().threads(1).distributed(rank, world).build().expect("a loader"))
             .collect();
         for batch in expected.iter().take(batches) {
             let shares: Vec<Contents> = ranks.iter_mut().map(|rank| take(rank, 1).remove(0)).collect();
@@ -154,7 +154,7 @@ fn a_state_of_another_order_is_refused() {
     let mut loader = builder(&dataset).batch_size(8).build().expect("a loader");
     take(&mut loader, 2);
     let state = loader.state();
-    assert!(builder(&dataset).batch_size(8).resume(state).shard(1, 2).threads(3).build().is_ok());
+    assert!(builder(&dataset).batch_size(8).resume(state).distributed(1, 2).threads(3).build().is_ok());
     for other in [
         builder(&dataset).batch_size(9),
         builder(&dataset).batch_size(8).seed(1),
@@ -300,25 +300,31 @@ type Change<'a> = (&'a str, &'a dyn Fn(&mut Record));
 #[test]
 fn invalid_values_are_refused_with_their_row() {
     let boxed = |x: f32| vec![BoundingBox { label: "A".to_owned(), x, y: 1.0, width: 2.0, height: 2.0 }];
-    let changes: [Change<'_>; 5] = [
-        ("token id 100, of a vocabulary of 100", &|record| record.token_ids[3] = 100),
-        ("token id -1, of a vocabulary of 100", &|record| record.token_ids[3] = -1),
-        ("label code 2", &|record| record.labels[1] = Some(2)),
+    let changes: [Change<'_>; 4] = [
+        ("token id 100, but the vocabulary has 100 pieces", &|record| record.token_ids[3] = 100),
+        ("token id -1, but the vocabulary has 100 pieces", &|record| record.token_ids[3] = -1),
         ("a box at NaN", &|record| record.boxes = boxed(f32::NAN)),
         ("its mask is not a 1-bit gray PNG", &|record| record.mask = Some(vec![1; 40])),
     ];
-    for (expected, change) in changes {
-        let folder = folder();
-        let mut shards = records();
-        change(&mut shards[1][7]);
-        write_dataset(folder.path(), &["A", "B", "C"], ImageEncoding::Raw, &shards);
-        let dataset = Arc::new(Dataset::open(folder.path()).expect("a dataset"));
+    let check = |folder: &Path, expected: &str| {
+        let dataset = Arc::new(Dataset::open(folder).expect("a dataset"));
         let builder = builder(&dataset).batch_size(97).boxes(true).masks(true);
         let refused = builder.clone().build().expect("a loader").next_batch().err().expect("refused").to_string();
         assert!(refused.starts_with(&format!("shards/part-00001.parquet, row 7: {expected}")), "{refused}");
         let mut skipping = builder.on_error(OnError::Skip).build().expect("a loader");
         assert_eq!(skipping.next_batch().expect("a batch").len(), 96);
+    };
+    for (expected, change) in changes {
+        let folder = folder();
+        let mut shards = records();
+        change(&mut shards[1][7]);
+        write_dataset(folder.path(), &["A", "B", "C"], ImageEncoding::Raw, &shards);
+        check(folder.path(), expected);
     }
+    let coded = folder();
+    write_dataset(coded.path(), &["A", "B", "C"], ImageEncoding::Raw, &records());
+    helpers::set_label_code(coded.path(), 1, 7, 1, 2);
+    check(coded.path(), "label code 2");
     // A report that is longer than the row is cut.
     let folder = folder();
     let mut shards = records();
@@ -521,8 +527,8 @@ fn invalid_settings_are_refused() {
     let dataset = shared();
     let refused = |builder: LoaderBuilder| builder.build().err().expect("refused").to_string();
     assert!(refused(builder(&dataset).batch_size(0)).contains("above 0"));
-    assert!(refused(builder(&dataset).shard(2, 2)).contains("rank below world"));
-    assert!(refused(builder(&dataset).batch_size(2).shard(0, 3)).contains("world at most the batch size"));
+    assert!(refused(builder(&dataset).distributed(2, 2)).contains("rank below world"));
+    assert!(refused(builder(&dataset).batch_size(2).distributed(0, 3)).contains("world_size at most batch_size"));
     assert!(refused(builder(&dataset).rows(vec![])).contains("no record to load"));
     assert!(refused(builder(&dataset).rows(vec![97])).contains("row 97 of 97"));
     assert!(refused(builder(&dataset).batch_size(98).drop_last(true)).contains("fewer records than one batch"));

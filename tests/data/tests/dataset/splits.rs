@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use dataset::random::Stream;
 use dataset::split::certificate::Certificate;
-use dataset::split::index_table::{Entry, Roster};
+use dataset::split::index_table::{Entry, IndexTable};
 use dataset::split::published_lists::Overlap;
 use dataset::split::warnings::{NEAREST_POSITIVES, PREVALENCE_BOUND, SplitWarning};
 use dataset::split::{Member, SplitOptions, Unit, certificate_path, draw};
-use dataset::{Dataset, Split, Storage, Subset};
+use dataset::{Dataset, Ratio, Split, Storage, Subset};
 use helpers::splits::{certificate, refused_changes, write_large_patients};
 use helpers::{args, contents, fails, folder, ingest, ok, phantom, phantom_of, read_text, real_data};
 use proptest::prelude::*;
@@ -53,9 +53,9 @@ fn split(images: &[Image], order: &[usize], options: &SplitOptions) -> (Vec<Memb
         positives: (0..FINDINGS).filter(|&finding| images[at].positives[finding]).collect(),
         labeled: true,
     });
-    let roster = Roster::new(FINDINGS, entries.collect());
+    let index_table = IndexTable::new(FINDINGS, entries.collect());
     let findings: Vec<String> = (0..FINDINGS).map(|finding| format!("finding {finding}")).collect();
-    let (split, certificate) = draw::draw(&roster, &findings, Vec::new(), "main", options).expect("a split");
+    let (split, certificate) = draw::draw(&index_table, &findings, Vec::new(), "main", options).expect("a split");
     let mut members = split.members;
     members.sort_by(|a, b| a.record_id.cmp(&b.record_id));
     (members, certificate)
@@ -70,6 +70,11 @@ fn group(images: &[Image], at: usize, unit: Unit) -> (usize, usize) {
     }
 }
 
+/// A ratio in percent.
+fn percent(number: f64) -> Ratio {
+    Ratio::from_percent(number).expect("a ratio")
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -80,7 +85,7 @@ proptest! {
         unit in prop_oneof![Just(Unit::Patient), Just(Unit::Study), Just(Unit::Image)],
         seed in any::<u64>(),
     ) {
-        let ratios: Vec<f64> = ratios.into_iter().map(|quarters| f64::from(quarters) / 4.0).collect();
+        let ratios: Vec<Ratio> = ratios.into_iter().map(|quarters| percent(f64::from(quarters) / 4.0)).collect();
         let options = SplitOptions { ratios: ratios.clone(), unit, seed, ..SplitOptions::default() };
         let straight: Vec<usize> = (0..images.len()).collect();
         let (members, certificate) = split(&images, &straight, &options);
@@ -95,12 +100,12 @@ proptest! {
         for member in &members {
             let in_train = member.subset == Some(Subset::Train);
             prop_assert!(member.ratio.is_none_or(|ratio| in_train && ratios.contains(&ratio)));
-            prop_assert!(member.ratio.is_some() || !in_train || ratios.last() < Some(&100.0));
+            prop_assert!(member.ratio.is_some() || !in_train || ratios.last() < Some(&Ratio::ALL));
             prop_assert!(member.ratios.is_none());
         }
 
         // Sets nest.
-        let set = |percent: f64| -> BTreeSet<usize> { straight.iter().copied().filter(|&at| members[at].is_at(percent)).collect() };
+        let set = |ratio: Ratio| -> BTreeSet<usize> { straight.iter().copied().filter(|&at| members[at].is_at(ratio)).collect() };
         for two in ratios.windows(2) {
             prop_assert!(set(two[0]).is_subset(&set(two[1])));
         }
@@ -108,7 +113,7 @@ proptest! {
         // No group in two subsets, none torn by a ratio.
         let mut place_of = HashMap::new();
         for (at, member) in members.iter().enumerate() {
-            let place = (member.subset, member.ratio.map(f64::to_bits));
+            let place = (member.subset, member.ratio);
             prop_assert_eq!(*place_of.entry(group(&images, at, unit)).or_insert(place), place);
         }
         if unit == Unit::Patient {
@@ -121,8 +126,8 @@ proptest! {
         };
         for finding in 0..FINDINGS {
             if positive(&|member| member.subset == Some(Subset::Train), finding) {
-                for &percent in &ratios {
-                    prop_assert!(positive(&|member| member.is_at(percent), finding), "finding {} at {}%", finding, percent);
+                for &ratio in &ratios {
+                    prop_assert!(positive(&|member| member.is_at(ratio), finding), "finding {} at {}%", finding, ratio);
                 }
             }
             let mut alone: HashMap<(usize, usize), bool> = HashMap::new();
@@ -161,10 +166,10 @@ fn every_ratio_has_records_in_a_small_dataset() {
     let printed = ok("dataset", args!["split", &out, "--name", "main", "--ratios", "1,2,3,100"]);
     let dataset = Dataset::open(&out).expect("a dataset");
     let split = load(&dataset, "main");
-    assert_eq!(split.ratios, [1.0, 2.0, 3.0, 100.0]);
-    let rows = |percent| split.rows(Subset::Train, Some(percent));
+    assert_eq!(split.ratios, [1.0, 2.0, 3.0, 100.0].map(percent));
+    let rows = |ratio| split.rows(Subset::Train, Some(percent(ratio)));
     assert!(rows(1.0) == rows(2.0) && rows(2.0) == rows(3.0), "{printed}");
-    assert!(split.check_ratio(2.0).is_ok() && split.check_ratio(5.0).is_err());
+    assert!(split.check_ratio(percent(2.0)).is_ok() && split.check_ratio(percent(5.0)).is_err());
 }
 
 #[test]
@@ -222,18 +227,18 @@ fn overlap(one: &str, other: &str, images: u64, patients: u64) -> Overlap {
 /// Largest difference of a prevalence between training patients drawn at random, as many as hold `wanted` records, and the
 /// whole training subset.
 fn random_deviation(dataset: &Dataset, split: &Split, wanted: usize, seed: u64) -> f64 {
-    let roster = Roster::load(dataset).expect("a roster");
+    let index_table = IndexTable::load(dataset).expect("a index_table");
     let train = split.rows(Subset::Train, None);
     let mut of_patient: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-    train.iter().for_each(|&row| of_patient.entry(roster.patients[row as usize]).or_default().push(row as usize));
+    train.iter().for_each(|&row| of_patient.entry(index_table.patients[row as usize]).or_default().push(row as usize));
     let mut patients: Vec<Vec<usize>> = of_patient.into_values().collect();
     Stream::new(&[seed]).shuffle(&mut patients);
     let drawn: Vec<usize> = patients.into_iter().flatten().take(wanted).collect();
     let prevalence = |rows: &mut dyn Iterator<Item = usize>| {
-        let (mut positives, mut count) = (vec![0.0; roster.findings()], 0.0);
+        let (mut positives, mut count) = (vec![0.0; index_table.findings()], 0.0);
         for row in rows {
             count += 1.0;
-            roster.positives(row).iter().for_each(|&finding| positives[finding] += 1.0);
+            index_table.positives(row).iter().for_each(|&finding| positives[finding] += 1.0);
         }
         positives.into_iter().map(|positives| positives / count).collect::<Vec<f64>>()
     };
@@ -293,11 +298,11 @@ fn nih_is_split_evenly_and_as_published() {
     assert!(report.lists.iter().all(|list| list.unmatched == 0 && list.repeated == 0));
     assert_eq!((message.shared_patients, message.outside, report.unlisted, report.overlaps.len()), (0, 0, 0, 0));
     assert!(!message.nested);
-    assert_eq!(split.ratios, [1.0, 10.0, 100.0]);
+    assert_eq!(split.ratios, [1.0, 10.0, 100.0].map(percent));
     for (name, subset, ratio) in [
-        ("train_1", Subset::Train, Some(1.0)),
-        ("train_10", Subset::Train, Some(10.0)),
-        ("train_list", Subset::Train, Some(100.0)),
+        ("train_1", Subset::Train, Some(Ratio::ONE)),
+        ("train_10", Subset::Train, Some(Ratio::TEN)),
+        ("train_list", Subset::Train, Some(Ratio::ALL)),
         ("val_list", Subset::Validate, None),
         ("test_list", Subset::Test, None),
     ] {
@@ -306,7 +311,7 @@ fn nih_is_split_evenly_and_as_published() {
     assert!(ok("dataset", args!["verify", &data]).contains("112120 records, all whole"));
 
     let refused = fails("dataset", 1, args!["split", &data, "--name", "x", "--lists", &lists, "--ratios", "5"]);
-    assert!(refused.contains("the lists state their own ratios (1, 10, 100): leave --ratios out"), "{refused}");
+    assert!(refused.contains("the lists give their own ratios (1, 10, 100): leave --ratios out"), "{refused}");
     let refused = fails("dataset", 1, args!["split", &data, "--name", "x", "--lists", lists.join("../CheXpert")]);
     assert!(refused.contains("are these the lists of another source?"), "{refused}");
     let refused = fails("dataset", 1, args!["split", &data, "--name", "x", "--lists", lists.join("..")]);
@@ -337,7 +342,8 @@ fn chexpert_is_split_evenly_and_as_published() {
     let counts: Vec<_> = report.lists.iter().map(|list| (list.lines, list.matched, list.unmatched)).collect();
     // The table of the test images is not among these.
     assert_eq!(counts, [(2184, 2184, 0), (21_841, 21_841, 0), (5000, 5000, 0), (234, 0, 234)]);
-    let sizes = [Some(1.0), Some(10.0), Some(100.0)].map(|ratio| split.rows(Subset::Train, ratio).len());
+    let sizes =
+        [Some(Ratio::ONE), Some(Ratio::TEN), Some(Ratio::ALL)].map(|ratio| split.rows(Subset::Train, ratio).len());
     assert_eq!(sizes, [2184, 21_841, 223_414 - 5000]);
     assert!(message.shared_patients >= 3958);
 }
@@ -365,9 +371,9 @@ fn siim_lists_overlap() {
     let train = train.difference(&test).filter(|id| !validate.contains(*id)).cloned().collect();
     assert_eq!(image_ids(&dataset, &split.rows(Subset::Test, None)), test);
     assert_eq!(image_ids(&dataset, &split.rows(Subset::Validate, None)), validate);
-    assert_eq!(image_ids(&dataset, &split.rows(Subset::Train, Some(100.0))), train);
+    assert_eq!(image_ids(&dataset, &split.rows(Subset::Train, Some(Ratio::ALL))), train);
     let ten = published(&lists, "train_10").intersection(&train).cloned().collect();
-    assert_eq!(image_ids(&dataset, &split.rows(Subset::Train, Some(10.0))), ten);
+    assert_eq!(image_ids(&dataset, &split.rows(Subset::Train, Some(Ratio::TEN))), ten);
     assert_eq!(report.unlisted, message.outside);
     assert_eq!(message.outside as usize, 12_047 - train.len() - validate.len() - test.len());
 }
@@ -380,7 +386,7 @@ fn rsna_trains_on_the_rest() {
     ok("dataset", args!["split", &data, "--name", "published", "--lists", lists.join("RSNA_Pneumonia")]);
     let dataset = Dataset::open(&data).expect("a dataset");
     let split = load(&dataset, "published");
-    let sizes = [1.0, 10.0, 100.0].map(|percent| split.rows(Subset::Train, Some(percent)).len());
+    let sizes = [1.0, 10.0, 100.0].map(|ratio| split.rows(Subset::Train, Some(percent(ratio))).len());
     assert_eq!(sizes, [251, 2518, 25_184]);
     assert_eq!(split.rows(Subset::Validate, None).len(), 1500);
     // The images of the second stage's test are in no table.
@@ -425,10 +431,13 @@ fn a_subset_that_the_source_lacks_is_taken_from_train() {
     fs::write(lists.join("my_test.txt"), named(&split.rows(Subset::Test, None))).expect("written");
     fs::write(lists.join("notes.md"), "no list").expect("written");
     let printed = ok("dataset", args!["split", &data, "--name", "listed", "--lists", &lists, "--ratios", "20,100"]);
-    assert!(printed.contains("no lists: notes.md") && printed.contains("no record in validate"), "{printed}");
+    assert!(
+        printed.contains("files that are not lists: notes.md") && printed.contains("no record in validate"),
+        "{printed}"
+    );
     let listed = load(&dataset, "listed");
     assert_eq!(listed.rows(Subset::Test, None), split.rows(Subset::Test, None));
-    assert_eq!(listed.ratios, [20.0, 100.0]);
+    assert_eq!(listed.ratios, [20.0, 100.0].map(percent));
 }
 
 /// With patients of 22 images no set is near 1%: the command and the certificate warn.
@@ -446,7 +455,7 @@ fn a_set_far_from_its_share_or_prevalence_is_reported() {
     assert_eq!((share.expected, share.count, share.of), (0.01, one, train));
     assert!((share.found - one as f64 / train as f64).abs() < 1e-12);
     let share =
-        format!("the 1% set holds {:.1}% of the training records ({one} of {train}), not 1%", 100.0 * share.found);
+        format!("the 1% set has {:.1}% of the training records ({one} of {train}), not 1%", 100.0 * share.found);
     assert!(printed.contains(&format!("\nwarning: {share}\n")), "{printed}");
     // The 50% set is near its share, and the 100% set never deviates.
     assert!(message.warnings.iter().all(|warning| warning.part != "100%"), "{:?}", message.warnings);
@@ -480,7 +489,7 @@ fn a_changed_split_is_refused() {
     let (split, stated) = (load(&dataset, "main"), certificate(&data, "main"));
     refused_changes(&data, || {
         let refused = fails("dataset", 1, args!["verify", &data]);
-        assert!(refused.contains("make it anew: dataset split "), "{refused}");
+        assert!(refused.contains("make the split again: dataset split "), "{refused}");
         refused
     });
     // A split with an unreadable certificate is not replaced without `--overwrite`.
@@ -491,7 +500,7 @@ fn a_changed_split_is_refused() {
     fs::write(data.join(certificate_path("main")), kept).expect("written");
     fs::write(data.join(certificate_path("main")), "{}").expect("written");
     let refused = fails("dataset", 1, args!["verify", &data]);
-    assert!(refused.contains("no certificate that can be read") && refused.contains("dataset split"), "{refused}");
+    assert!(refused.contains("its certificate cannot be read") && refused.contains("dataset split"), "{refused}");
 
     split.save(&Storage::folder(&data), &stated).expect("written");
     ok("dataset", args!["verify", &data]);

@@ -221,8 +221,8 @@ fn a_manifest_that_disagrees_with_the_shards_is_reported() {
         manifest.save(&Storage::folder(&out)).expect("saved");
         fails("dataset", 1, args!["verify", &out])
     };
-    let version = printed(&|manifest| manifest.format_version = 2);
-    assert!(version.contains("dataset.json: format version 2, this build reads version 1; ingest again"), "{version}");
+    let version = printed(&|manifest| manifest.format_version = 3);
+    assert!(version.contains("dataset.json: format version 3, this build reads versions 1 and 2; "), "{version}");
     for (change, rows) in [(1, 141), (-1, 139)] {
         let wrong = printed(&|manifest| {
             manifest.shards[0].rows = (140 + change) as u64;
@@ -392,12 +392,16 @@ fn invalid_codes_and_images_are_reported() {
         write_dataset(&out, &["A"], encoding, &[records]);
         fails("dataset", 1, args!["verify", &out])
     };
-    let code = printed("code", ImageEncoding::Raw, &|record| record.labels[0] = Some(3));
+    let out = temporary.path().join("coded");
+    let records: Vec<Record> = (0..3).map(|row| made_record(row, (10, 14), 1)).collect();
+    write_dataset(&out, &["A"], ImageEncoding::Raw, &[records]);
+    helpers::set_label_code(&out, 0, 1, 0, 3);
+    let code = fails("dataset", 1, args!["verify", &out]);
     assert!(code.contains("label code 3, which is none of 1, 0, -1"), "{code}");
     let token = printed("token", ImageEncoding::Raw, &|record| record.token_ids[2] = 100);
-    assert!(token.contains("token id 100, of a vocabulary of 100"), "{token}");
+    assert!(token.contains("token id 100, but the vocabulary has 100 pieces"), "{token}");
     let long = printed("long", ImageEncoding::Raw, &|record| record.image.extend([250; 9]));
-    assert!(long.contains("row 1: the image page does not hold 140 bytes"), "{long}");
+    assert!(long.contains("row 1: the image page does not contain 140 bytes"), "{long}");
     let turned = printed("turned", ImageEncoding::Png, &|record| {
         (record.width, record.height) = (record.height, record.width);
     });
@@ -415,7 +419,7 @@ fn invalid_codes_and_images_are_reported() {
             record.boxes = vec![BoundingBox { label: "A".to_owned(), x, y, width, height }];
         });
         assert!(boxed.starts_with(&format!("{FIRST}, row 1: a box at ")), "{boxed}");
-        assert!(boxed.contains("which is not in its image of 10 × 14"), "{boxed}");
+        assert!(boxed.contains("which is not inside its image of 10 × 14"), "{boxed}");
     }
     let png = |color, depth, (width, height): (u32, u32), bytes: usize| {
         let mut png = Vec::new();
@@ -450,7 +454,10 @@ fn invalid_codes_and_images_are_reported() {
         assert!(other.contains("those of this dataset are 8-bit gray png"), "{other}");
     }
     let named = printed("control", ImageEncoding::Raw, &|record| record.patient_id = "p\u{1b}[2J".to_owned());
-    assert!(named.starts_with(&format!("{FIRST}, row 1: `patient_id` holds the control character U+001B")), "{named}");
+    assert!(
+        named.starts_with(&format!("{FIRST}, row 1: `patient_id` contains the control character U+001B")),
+        "{named}"
+    );
     let named = printed("long id", ImageEncoding::Raw, &|record| record.image_id = "x".repeat(1 << 20));
     assert!(named.starts_with(&format!("{FIRST}, row 1: `image_id` has 1048576 bytes, the most is 4096")), "{named}");
     let twice = printed("twice", ImageEncoding::Raw, &|record| record.record_id = "made/00000".to_owned());
@@ -481,8 +488,8 @@ fn files_that_contradict_each_other_are_reported() {
     fs::copy(out.join(FIRST), &beside).expect("copied");
     for path in ["../part.parquet", "shards/../../part.parquet", beside.to_str().expect("UTF-8"), "", "."] {
         let elsewhere = printed(&|manifest| path.clone_into(&mut manifest.shards[0].path));
-        assert!(elsewhere.contains(&format!("the shard `{path}` lies outside of the dataset")), "{elsewhere}");
-        assert!(fails("dataset", 1, args!["inspect", &out]).contains("lies outside of the dataset"));
+        assert!(elsewhere.contains(&format!("the shard `{path}` is outside of the dataset")), "{elsewhere}");
+        assert!(fails("dataset", 1, args!["inspect", &out]).contains("is outside of the dataset"));
     }
 
     let encoding = printed(&|manifest| manifest.image.encoding = ImageEncoding::Png);
@@ -553,7 +560,7 @@ fn every_encoding_holds_the_same_images() {
         assert_eq!(found.len(), expected.len());
         for row in (0..expected.len()).rev() {
             let (mut wanted, record) = (expected.record(row).expect("a record"), found.record(row).expect("a record"));
-            let picture = |dataset: &Dataset| dataset.image(row, wanted.height, wanted.width).expect("an image");
+            let picture = |dataset: &Dataset| dataset.image(row).expect("an image");
             assert_eq!(picture(&found).pixels, picture(&expected).pixels, "{more:?}, row {row}");
             if more[1] == "png" {
                 let decoded = dataset::format::image_codec::decode(&record.image).expect("an image");
@@ -577,11 +584,11 @@ fn named_pipes_are_reported_and_not_read() {
         fs::rename(&path, &kept).expect("renamed");
         assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
         let message = fails("dataset", 1, args!["verify", &out]);
-        assert!(message.contains(name) && message.contains("no regular file"), "{name}: {message}");
+        assert!(message.contains(name) && message.contains("not a regular file"), "{name}: {message}");
         fs::remove_file(&path).expect("removed");
         std::os::unix::fs::symlink("/dev/zero", &path).expect("a link");
         let message = fails("dataset", 1, args!["verify", &out]);
-        assert!(message.contains(name) && message.contains("no regular file"), "{name}: {message}");
+        assert!(message.contains(name) && message.contains("not a regular file"), "{name}: {message}");
         fs::remove_file(&path).expect("removed");
         // A sparse file of a terabyte.
         fs::File::create(&path).and_then(|file| file.set_len(1 << 40)).expect("a sparse file");

@@ -59,10 +59,10 @@ fn faults_are_reported_in_one_line() {
     store.fails("dataset", &inspect(absent), &["no-such-bucket", "no such bucket"]);
     store.fails("ingest", &ingesting(&raw, absent, &staging, &[]), &["no-such-bucket", "no such bucket"]);
     store.fails("dataset", &inspect(&url("elsewhere")), &["s3://radiographs/elsewhere", "no dataset.json"]);
-    for odd in ["gs://bucket/set", "s3://", "s3:///set", "s3://bucket/a//b", "file://other/set"] {
+    for odd in ["ftp://bucket/set", "s3://", "s3:///set", "s3://bucket/a//b", "file://other/set"] {
         store.fails("dataset", &inspect(odd), &[odd.trim_end_matches('/'), "s3://BUCKET/PREFIX"]);
     }
-    store.fails("ingest", &ingesting(&raw, "gs://bucket/set", &staging, &[]), &["gs://bucket/set", "s3://BUCKET"]);
+    store.fails("ingest", &ingesting(&raw, "ftp://bucket/set", &staging, &[]), &["ftp://bucket/set", "s3://BUCKET"]);
 
     // Settings.
     let dead = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
@@ -109,8 +109,7 @@ fn faults_are_reported_in_one_line() {
     let dataset = Dataset::open_in(store.storage("set")).expect("a dataset");
     dataset.record(0).expect("a record");
     storage.write(name, damaged).expect("written");
-    let rows: Vec<u32> = (0..4).collect();
-    for error in [dataset.record(1).err(), dataset.image_pages(&rows).err(), dataset.columns(&["view"]).err()] {
+    for error in [dataset.record(1).err(), dataset.image(2).err(), dataset.columns(&["view"]).err()] {
         let message = error.expect("another version").to_string();
         assert!(message.contains(name) && message.contains("replaced after it was opened"), "{message}");
     }

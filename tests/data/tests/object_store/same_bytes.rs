@@ -63,7 +63,7 @@ fn an_object_store_holds_the_bytes_of_a_folder() {
     let shard = || again.shard(0).map(dataset::format::shard::Shard::rows).expect("a shard");
     assert_eq!(store.counted(shard), (16, 1), "its footer");
     let record = again.record(3).expect("a record");
-    let image = || again.image(3, record.height, record.width).expect("an image").pixels;
+    let image = || again.image(3).expect("an image").pixels;
     assert_eq!(store.counted(image), (record.image, 1), "its page");
     let column =
         || again.shard(0).and_then(|shard| shard.columns(&["record_id", "labels", "token_ids"])).expect("columns");

@@ -31,7 +31,9 @@ fn a_custom_source_is_a_subcommand() {
     assert_eq!(code, Some(0), "{message}");
     let found: Vec<_> =
         records(&out).into_iter().map(|record| (record.record_id, record.patient_id, record.labels)).collect();
-    let of = |id: &str, patient: &str, code| (format!("ward/{id}"), patient.to_owned(), vec![Some(code)]);
+    let of = |id: &str, patient: &str, code| {
+        (format!("ward/{id}"), patient.to_owned(), vec![dataset::Label::from_code(code)])
+    };
     assert_eq!(found, [of("p1-s1", "p1", 1), of("p1-s2", "p1", 0), of("p2-s1", "p2", 0)]);
     says(&out, "p3-s1.png", "decode", "");
     assert!(ok("dataset", args!["verify", &out]).contains("3 records, all whole"));

@@ -114,9 +114,9 @@ fn a_table_names_patients_reports_and_labels() {
         let text = fs::read_to_string(raw.join(&row[1])).expect("a report");
         assert_eq!(record.report.as_deref(), Some(text.trim()));
         let code = |finding: &&str| row[header.iter().position(|name| name == finding).expect("a column")].parse().ok();
-        assert_eq!(record.labels, findings.iter().map(code).collect::<Vec<Option<i8>>>());
+        assert_eq!(helpers::label_codes(record), findings.iter().map(code).collect::<Vec<Option<i8>>>());
     }
-    let kinds: BTreeSet<Option<i8>> = records.iter().flat_map(|record| record.labels.clone()).collect();
+    let kinds: BTreeSet<Option<i8>> = records.iter().flat_map(helpers::label_codes).collect();
     assert!(kinds.len() >= 3, "{kinds:?}");
 
     // File names without folders, reports in cells, no patient column: a warning, and every image is its own patient.
@@ -284,6 +284,6 @@ fn a_name_with_a_line_break_is_rejected() {
     ingest("folder", &names, &out, &["--max-reject-rate", "1", "--tokenizer", "none"]);
     let rejected = rejects(&out);
     assert_eq!((rejected.len(), rejected[0].source_path.as_str()), (1, "two\nlines.png"));
-    assert!(rejected[0].error.ends_with("holds the control character U+000A"), "{}", rejected[0].error);
+    assert!(rejected[0].error.ends_with("contains the control character U+000A"), "{}", rejected[0].error);
     assert!(ok("dataset", args!["verify", &out]).contains("1 record, all whole"));
 }

@@ -67,7 +67,8 @@ fn a_semicolon_table_with_words_is_read_without_options() {
     let found = by_image(&out);
     let row = |name: &str| {
         let record = &found[name];
-        let labels = [record.labels[0], record.labels[1]];
+        let codes = helpers::label_codes(record);
+        let labels = [codes[0], codes[1]];
         (record.sex.as_deref(), record.age_years, record.subset.as_deref(), labels)
     };
     assert_eq!(row("a"), (Some("F"), Some(34.0), Some("train"), [Some(1), Some(1)]));
@@ -172,7 +173,7 @@ fn unknown_label_words_are_rejected_with_the_option_that_maps_them() {
     images(&raw, &["e.png"]);
     ok("ingest", arguments(&raw, &out, &more));
     let found = by_image(&out);
-    let labels: Vec<Vec<Option<i8>>> = found.values().map(|record| record.labels.clone()).collect();
+    let labels: Vec<Vec<Option<i8>>> = found.values().map(helpers::label_codes).collect();
     let row = |a, b| vec![a, b];
     assert_eq!(
         labels,
@@ -210,7 +211,7 @@ fn each_class_of_a_column_becomes_a_finding() {
     ok("ingest", arguments(&raw, &out, &more));
     assert_eq!(Dataset::open(&out).expect("a dataset").findings(), ["bacteria", "normal", "virus"]);
     let found = by_image(&out);
-    let of = |name: &str| found[name].labels.clone();
+    let of = |name: &str| helpers::label_codes(&found[name]);
     assert_eq!((of("a"), of("b")), (vec![Some(1), Some(0), Some(0)], vec![Some(0), Some(0), Some(1)]));
     assert_eq!((of("d"), of("e")), (of("b"), vec![None; 3]));
 
@@ -443,7 +444,7 @@ fn the_real_covid_table_is_read_as_a_folder_table() {
     ok("ingest", &command);
     let dataset = Dataset::open(&out).expect("a dataset");
     assert_eq!((dataset.len(), rejects(&out)), (571, Vec::new()));
-    let labels = dataset.labels().expect("labels");
+    let labels = helpers::dataset_codes(&dataset);
     let count = |code| labels.iter().filter(|labels| labels[0] == code).count();
     assert_eq!([Some(1), Some(0), None].map(count), [102, 93, 357 + 19]);
     assert!(dataset.findings().iter().any(|name| name == "Pneumonia/Viral/COVID-19"));

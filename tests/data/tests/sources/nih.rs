@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 
 use dataset::Dataset;
+use dataset::Label;
 use dataset::format::record::ImageEncoding;
 use helpers::{
     args, folder, ingest, ok, phantom_of, read_text, real_data, records_by_id, rejects, write_file, write_png,
@@ -36,7 +37,7 @@ fn a_phantom_is_ingested() {
             .findings()
             .iter()
             .zip(&record.labels)
-            .filter(|(_, code)| **code == Some(1))
+            .filter(|(_, label)| **label == Some(Label::Positive))
             .map(|(finding, _)| finding.as_str())
             .collect();
         let mut expected: Vec<&str> = row["Finding Labels"].split('|').collect();
@@ -71,7 +72,7 @@ fn a_phantom_is_ingested() {
         assert_eq!(same, 1, "{line}: {:?}", record.boxes);
         assert!(expected.1 + expected.3 <= 96.01 && expected.2 + expected.4 <= 96.01, "{line}");
         let at = dataset.findings().iter().position(|finding| finding == label).expect("a finding");
-        assert!(record.labels[at] == Some(1) && record.subset.as_deref() == Some("test"));
+        assert!(record.labels[at] == Some(Label::Positive) && record.subset.as_deref() == Some("test"));
         boxes += 1;
     }
     assert!(boxes > 5 && boxes == found.values().map(|record| record.boxes.len()).sum::<usize>());
@@ -113,7 +114,7 @@ fn labels_boxes_and_subset_are_read() {
     let dataset = Dataset::open(&out).expect("a dataset");
     let record = dataset.record(0).expect("a record");
     assert_eq!((record.subset.as_deref(), record.age_years), (Some("train"), Some(58.0)));
-    assert_eq!(record.labels.iter().filter(|code| **code == Some(1)).count(), 2);
+    assert_eq!(record.labels.iter().filter(|label| **label == Some(Label::Positive)).count(), 2);
     let found = &record.boxes[0];
     assert_eq!(
         (found.x, found.y, found.width, found.height),
@@ -286,9 +287,9 @@ fn the_real_tables_agree_with_the_published_lists() {
     let first = &found["nih/00000001_000.png"];
     assert_eq!((first.source_height, first.source_width, first.height, first.width), (512, 512, 128, 128));
     assert_eq!((first.age_years, first.sex.as_deref(), first.view.as_deref()), (Some(57.0), Some("M"), Some("PA")));
-    assert_eq!(first.labels.iter().filter(|code| **code == Some(1)).count(), 1);
-    assert_eq!(first.labels[1], Some(1), "Cardiomegaly");
-    assert_eq!(found["nih/00027426_000.png"].labels.last(), Some(&Some(1)), "No Finding");
+    assert_eq!(first.labels.iter().filter(|label| **label == Some(Label::Positive)).count(), 1);
+    assert_eq!(first.labels[1], Some(Label::Positive), "Cardiomegaly");
+    assert_eq!(found["nih/00027426_000.png"].labels.last(), Some(&Some(Label::Positive)), "No Finding");
 }
 
 #[test]

@@ -59,7 +59,10 @@ fn blank_labels_of_a_custom_task_are_not_negatives() {
         49..66 => [None, Some(1), None],
         _ => [None; 3],
     };
-    let record = |row: usize| Record { labels: codes(row).to_vec(), ..made_record(row, (32, 32), 3) };
+    let record = |row: usize| Record {
+        labels: codes(row).map(|code| code.and_then(dataset::Label::from_code)).to_vec(),
+        ..made_record(row, (32, 32), 3)
+    };
     write_dataset(&data, &["Viral", "Normal", "Ticked"], ImageEncoding::Raw, &[(0..72).map(record).collect()]);
     ok("dataset", args!["split", &data, "--name", "main", "--unit", "image", "--ratios", "100"]);
     let finetune = |name: &str, task: &str, more: &[&str]| {

@@ -108,7 +108,7 @@ fn the_real_covid_set_is_trained_on() {
     let labels = Dataset::open(&data).expect("a dataset");
     let split = Split::load(&labels, "main").expect("a split");
     let pneumonia = labels.findings().iter().position(|name| name == "Pneumonia").expect("a finding");
-    let (rows, codes) = (split.rows(Subset::Train, Some(100.0)), labels.labels().expect("labels"));
+    let (rows, codes) = (split.rows(Subset::Train, Some(dataset::Ratio::ALL)), helpers::dataset_codes(&labels));
     let counted = rows.iter().filter(|&&row| codes[row as usize][pneumonia] == Some(1)).count();
     assert!(counted < rows.len() && printed.contains(&format!("{counted} labeled records, 3 updates")), "{printed}");
     let printed =

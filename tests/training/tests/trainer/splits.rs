@@ -19,7 +19,7 @@ fn a_split_far_from_its_share_is_reported() {
     let share = share.expect("a warning");
     let (train, one) = (stated.parts[0].records, stated.parts[3].records);
     let share =
-        format!("the 1% set holds {:.1}% of the training records ({one} of {train}), not 1%", 100.0 * share.found);
+        format!("the 1% set has {:.1}% of the training records ({one} of {train}), not 1%", 100.0 * share.found);
 
     let run = temporary.path().join("run");
     let finetune = |ratio: &str, run: &Path| {
@@ -84,7 +84,7 @@ fn a_changed_split_is_refused() {
             ],
         );
         assert!(!run.exists(), "no partial output");
-        let remedy = "make it anew: dataset split ";
+        let remedy = "make the split again: dataset split ";
         let arguments = "--name main --unit patient --seed 0 --ratios 50,100 --validation 0.1 --test 0.2";
         assert!(refused.contains(remedy) && refused.contains(arguments), "{refused}");
         refused

@@ -1,4 +1,4 @@
-//! Tests of the optimizers; their numbers are tested against PyTorch in `tests/tests/golden_trainer.rs`.
+//! Tests of the optimizers; their numbers are tested against PyTorch in `tests/training/tests/golden`.
 
 use super::*;
 use tch::Device;

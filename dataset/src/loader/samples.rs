@@ -1,5 +1,7 @@
-//! What a loader needs of each record beside its image. It is read by row groups, each when one of its records is first
-//! wanted, and kept: a loader over a large dataset gives its first batch at once, and each column is read once.
+//! The columns of each record that a loader needs besides its image.
+//!
+//! They are read by row groups, each when one of its records is first needed, and kept: the first batch of a large dataset
+//! is ready quickly, and each column is read once.
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,20 +12,21 @@ use arrow_array::{
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::format::label::Label;
 use crate::format::record_checks;
 use crate::format::table::column;
 use crate::random;
 
-/// What is wanted beside sides and labels.
+/// Which columns are read besides sizes and labels.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wanted {
+pub(crate) struct OptionalColumns {
     pub text: bool,
     pub boxes: bool,
     pub masks: bool,
 }
 
-impl Wanted {
-    fn columns(self) -> Vec<&'static str> {
+impl OptionalColumns {
+    fn names(self) -> Vec<&'static str> {
         let mut columns = vec!["record_id", "height", "width", "labels"];
         columns.extend(self.text.then_some("token_ids"));
         columns.extend(self.boxes.then_some("boxes"));
@@ -32,51 +35,55 @@ impl Wanted {
     }
 }
 
-/// A source's rectangle in stored-image pixels: x, y, width, height.
-pub struct Drawn {
+/// A box of a source.
+pub(crate) struct StoredBox {
     pub label: Arc<str>,
-    pub place: [f32; 4],
+    /// x, y, width, height, in pixels of the stored image.
+    pub rectangle: [f32; 4],
 }
 
 /// One record.
-pub struct Sample<'a> {
+pub(crate) struct Sample<'a> {
     /// Digest of its identifier, which names its random streams.
     pub digest: u64,
     pub height: u16,
     pub width: u16,
-    /// Codes: 1, 0, -1 uncertain, NaN not mentioned.
+    /// By finding, as [`Label::tensor_value`] defines them.
     pub labels: &'a [f32],
     pub token_ids: &'a [i32],
-    pub boxes: &'a [Drawn],
+    pub boxes: &'a [StoredBox],
     /// A PNG.
     pub mask: Option<&'a [u8]>,
 }
 
 impl Sample<'_> {
-    /// An error where a value would make a model fail or learn nonsense: an id outside of the vocabulary is an assertion
-    /// on a device, which names no record.
+    /// An error where a value is invalid for a model. An id outside of the vocabulary would be a failed assertion on the
+    /// device, which names no record.
     fn check(&self, vocabulary: usize) -> Result<(), String> {
         record_checks::token_ids(self.token_ids, vocabulary)?;
-        self.labels.iter().filter(|code| !code.is_nan()).try_for_each(|&code| record_checks::label(code as i8))?;
-        self.boxes.iter().try_for_each(|drawn| record_checks::place(drawn.place, (self.height, self.width)))
+        self.labels
+            .iter()
+            .try_for_each(|&value| record_checks::label((!value.is_nan()).then_some(value as i8)).map(drop))?;
+        self.boxes.iter().try_for_each(|stored| record_checks::rectangle(stored.rectangle, (self.height, self.width)))
     }
 }
 
-/// The records of a row group, their lists one behind the other.
+/// The records of a row group.
 struct Group {
     digests: Vec<u64>,
     /// (height, width).
     sides: Vec<(u16, u16)>,
+    /// `[records, findings]`
     labels: Vec<f32>,
     token_ids: Lists<i32>,
-    boxes: Lists<Drawn>,
+    boxes: Lists<StoredBox>,
     masks: Option<BinaryArray>,
 }
 
-/// A list for each record.
+/// A list for each record, one after the other.
 struct Lists<T> {
     items: Vec<T>,
-    /// Start of each record's items, and one past the last; empty where no lists were read.
+    /// Start of each record's items, and the end of the last; empty where no lists were read.
     starts: Vec<usize>,
 }
 
@@ -105,25 +112,25 @@ impl<T> Lists<T> {
 }
 
 /// The row groups of a dataset that were needed so far.
-pub struct Samples {
+pub(crate) struct Samples {
     dataset: Arc<Dataset>,
-    wanted: Wanted,
+    columns: OptionalColumns,
     findings: usize,
     /// By shard, by row group.
     shards: Vec<OnceLock<Vec<OnceLock<Group>>>>,
 }
 
 impl Samples {
-    /// Of this dataset; nothing is read yet.
-    pub fn new(dataset: Arc<Dataset>, wanted: Wanted) -> Self {
+    /// Nothing is read yet.
+    pub fn new(dataset: Arc<Dataset>, columns: OptionalColumns) -> Self {
         let (findings, shards) = (dataset.findings().len(), dataset.manifest().shards.len());
-        Self { dataset, wanted, findings, shards: (0..shards).map(|_| OnceLock::new()).collect() }
+        Self { dataset, columns, findings, shards: (0..shards).map(|_| OnceLock::new()).collect() }
     }
 
     /// The record of a row.
     ///
     /// # Errors
-    /// When its shard or row group cannot be read.
+    /// When its shard or row group cannot be read, or it has an invalid value.
     pub fn of(&self, row: usize) -> Result<Sample<'_>> {
         let (index, row) = self.dataset.place(row)?;
         let shard = self.dataset.shard(index)?;
@@ -132,10 +139,10 @@ impl Samples {
         let group = if let Some(group) = groups[number].get() {
             group
         } else {
-            let batch = shard.group_columns(number, &self.wanted.columns())?;
-            let other = || shard.row_error(row, "a column has another type than the format's");
-            // Two threads may read the same group; one of the two is dropped.
-            let group = Group::read(&batch, self.findings).ok_or_else(other)?;
+            let batch = shard.group_columns(number, &self.columns.names())?;
+            let wrong_type = || shard.row_error(row, "a column has another type than the format's");
+            // Two threads may read the same group; the second result is dropped.
+            let group = Group::read(&batch, self.findings).ok_or_else(wrong_type)?;
             groups[number].get_or_init(|| group)
         };
         let at = row - shard.group(number).start;
@@ -156,7 +163,7 @@ impl Samples {
     }
 
     /// The error of a record that cannot be used.
-    pub fn refused(&self, row: usize, message: &str) -> Error {
+    pub fn row_error(&self, row: usize, message: &str) -> Error {
         match self.dataset.locate(row) {
             Ok((shard, row)) => shard.row_error(row, message),
             Err(error) => error,
@@ -173,8 +180,12 @@ impl Group {
         let codes: Vec<&Int8Array> = fields.map(|codes| codes.as_any().downcast_ref()).collect::<Option<_>>()?;
         let mut labels = Vec::with_capacity(ids.len() * findings);
         for record in 0..ids.len() {
-            let code = |codes: &&Int8Array| if codes.is_valid(record) { codes.value(record).into() } else { f32::NAN };
-            labels.extend(codes.iter().map(code));
+            // The raw code, so that an invalid one is an error of its record alone.
+            let value = |codes: &&Int8Array| match codes.is_valid(record) {
+                true => f32::from(codes.value(record)),
+                false => Label::tensor_value(None),
+            };
+            labels.extend(codes.iter().map(value));
         }
         let token_ids = match column::<ListArray>(batch, "token_ids") {
             None => Lists::default(),
@@ -190,10 +201,10 @@ impl Group {
                 let names = list.column(0).as_any().downcast_ref::<StringArray>()?;
                 let edge = |at: usize| list.column(at).as_any().downcast_ref::<Float32Array>();
                 let edges = [edge(1)?, edge(2)?, edge(3)?, edge(4)?];
-                items.extend(
-                    (0..list.len())
-                        .map(|at| Drawn { label: names.value(at).into(), place: edges.map(|edge| edge.value(at)) }),
-                );
+                items.extend((0..list.len()).map(|at| StoredBox {
+                    label: names.value(at).into(),
+                    rectangle: edges.map(|edge| edge.value(at)),
+                }));
                 Some(())
             })?,
         };

@@ -1,4 +1,4 @@
-//! From body to film: positioning, exposure, noise, markers, collimation, and 12-bit values.
+//! From the body to a radiograph: positioning, exposure, noise, markers, collimation, 12-bit values.
 
 use dataset::format::image_codec::GrayPixels;
 use rand::{Rng, SeedableRng};
@@ -13,8 +13,8 @@ use crate::{findings, frontal, lateral};
 /// The largest stored value.
 pub const MAXIMUM: u16 = 4095;
 
-/// A finished picture: 12-bit values, bright where the body is dense.
-pub struct Film {
+/// A radiograph: 12-bit values, bright where the body is dense.
+pub struct Radiograph {
     /// Height in pixels.
     pub rows: usize,
     /// Width in pixels.
@@ -23,8 +23,8 @@ pub struct Film {
     pub values: Vec<u16>,
 }
 
-impl Film {
-    /// As a set of 8-bit pictures would publish it: the whole range of the film.
+impl Radiograph {
+    /// The image at 8 bits, with the whole range of values.
     pub fn gray(&self) -> GrayPixels {
         let shade = |&value: &u16| (u32::from(value) * 255 / u32::from(MAXIMUM)) as u8;
         let pixels = self.values.iter().map(shade).collect();
@@ -32,22 +32,22 @@ impl Film {
     }
 }
 
-/// The anatomy of a study as seen from the front; the report reads it too.
+/// The anatomy of a study, which the report uses as well.
 pub fn anatomy(patient: &Patient, study: &Study) -> Anatomy {
     let own = &mut ChaCha8Rng::seed_from_u64(patient.seed);
     let now = &mut ChaCha8Rng::seed_from_u64(study.seed);
     Anatomy::random(patient, study.portable(), &study.findings, own, now)
 }
 
-/// How the body lies on a picture of a study.
+/// The position of the body on an image of a study.
 pub fn frame(patient: &Patient, study: &Study, image: &Image) -> Frame {
     position(image, &anatomy(patient, study), &mut ChaCha8Rng::seed_from_u64(image.seed))
 }
 
-/// Takes one picture of a study.
-pub fn take(patient: &Patient, study: &Study, image: &Image) -> Film {
+/// Renders an image of a study.
+pub fn render(patient: &Patient, study: &Study, image: &Image) -> Radiograph {
     let anatomy = anatomy(patient, study);
-    // Vessels and other details are the patient's own; position, exposure and noise are this picture's.
+    // The patient's seed gives vessels and other details; the image's seed gives position, exposure and noise.
     let details = &mut ChaCha8Rng::seed_from_u64(patient.seed ^ 0x5EED);
     let random = &mut ChaCha8Rng::seed_from_u64(image.seed);
     let frame = position(image, &anatomy, random);
@@ -67,7 +67,7 @@ fn front(frame: Frame, anatomy: &Anatomy, list: &[Finding], details: &mut ChaCha
     scene
 }
 
-/// Places the body on the picture: zoom, shift, tilt.
+/// Places the body on the image: zoom, shift, tilt.
 fn position(image: &Image, anatomy: &Anatomy, random: &mut impl Rng) -> Frame {
     let (columns, rows) = (image.columns as f32, image.rows as f32);
     let bottom = anatomy.lungs[0].dome + 0.36;
@@ -80,8 +80,8 @@ fn position(image: &Image, anatomy: &Anatomy, random: &mut impl Rng) -> Frame {
     Frame::new(image.columns, image.rows, scale, around(random, 0.0, tilt), center)
 }
 
-/// The film curve, uneven exposure, noise, marker and borders.
-fn expose(density: &[f32], frame: Frame, view: View, random: &mut impl Rng) -> Film {
+/// Applies the characteristic curve, uneven exposure, noise, marker and borders.
+fn expose(density: &[f32], frame: Frame, view: View, random: &mut impl Rng) -> Radiograph {
     let portable = view == View::Ap;
     let level = around(random, if view == View::Lateral { 0.6 } else { 0.55 }, if portable { 0.055 } else { 0.035 });
     let contrast = around(random, 5.4, if portable { 0.75 } else { 0.5 });
@@ -89,7 +89,7 @@ fn expose(density: &[f32], frame: Frame, view: View, random: &mut impl Rng) -> F
     let speed = around(random, 0.011, 0.004) * if portable { 1.5 } else { 1.0 };
     let texture = Texture::random(random);
     let (low, high) = (random.random_range(60.0..320.0), random.random_range(3300.0..4030.0f32));
-    // Noise belongs to the detector; what a small picture averages it does not show.
+    // The noise has the size of detector pixels, so a smaller image averages it.
     let fine = (frame.width.min(frame.height) as f32 / 512.0).clamp(0.25, 1.0).sqrt();
     let mut overlay = Layer::new(frame);
     marker(&mut overlay, frame, random);
@@ -107,10 +107,10 @@ fn expose(density: &[f32], frame: Frame, view: View, random: &mut impl Rng) -> F
             values.push(border.apply(row, column, low + (high - low) * bright));
         }
     }
-    Film { rows: frame.height, columns: frame.width, values }
+    Radiograph { rows: frame.height, columns: frame.width, values }
 }
 
-/// The lead letter of the side, in an upper corner.
+/// Draws the letter of the side marker in an upper corner.
 fn marker(layer: &mut Layer, frame: Frame, random: &mut impl Rng) {
     if random.random_bool(0.15) {
         return;
@@ -138,7 +138,7 @@ fn marker(layer: &mut Layer, frame: Frame, random: &mut impl Rng) {
     layer.data.iter_mut().for_each(|value| *value = value.min(1.0));
 }
 
-/// The collimator's edge: outside of it the film is masked black, or left white.
+/// The edge of the collimator; the area outside of it is black or white.
 struct Border {
     edges: [f32; 4],
     value: f32,

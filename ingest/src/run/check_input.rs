@@ -1,4 +1,4 @@
-//! Compares a finished dataset with the raw directory it came from: every file is read again.
+//! Compares a finished dataset with its raw directory; every file is read again.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -6,6 +6,7 @@ use std::path::Path;
 use arrow_array::{Array, FixedSizeBinaryArray, StringArray};
 use dataset::Storage;
 use dataset::format::manifest::{Manifest, REJECTS};
+use dataset::format::record::FORMAT_VERSION;
 use dataset::format::shard::Shard;
 use dataset::format::table::{self, column};
 use dataset::store::files;
@@ -13,18 +14,19 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::report::read::{NoReport, read_report};
+use crate::run::changed_options::are_of_format_1;
 use crate::run::hashing_reader::Stamps;
 use crate::run::keys::INPUT;
 use crate::run::options::ReportText;
 use crate::run::plan::{Plan, PlannedRecord};
-use crate::run::shards::Progress;
+use dataset::commands::progress::Progress;
 
-/// What differs between a dataset and its raw directory, one sentence an input, in the order of the dataset; nothing
-/// where all is as it was.
+/// The differences between a dataset and its raw directory: `path: what changed` for each input, in the order of the
+/// dataset; empty where nothing changed.
 ///
-/// Files of images are compared by their SHA-256, reports by their text, tables by the plan that follows from them.
-/// Inputs that the dataset rejected are compared by their name alone. Needs the plan alone: how the dataset was made
-/// stands in its manifest.
+/// Image files are compared by their SHA-256, reports by their text, tables by the plan that they give (not in a dataset of
+/// format 1, whose digest of the plan is another one). Inputs that the dataset rejected are compared by name. The options of
+/// the dataset are read from its manifest.
 ///
 /// # Errors
 /// When `out` holds no finished dataset, or cannot be read.
@@ -37,10 +39,10 @@ pub fn check_input(
 ) -> Result<Vec<String>> {
     let storage = Storage::at(out)?;
     let manifest = Manifest::load(&storage)?;
-    let made = HowMade::of(&manifest);
-    plan.settle();
+    let options = StoredOptions::of(&manifest);
+    plan.finalize();
     plan.check()?;
-    plan.records.truncate(made.limit);
+    plan.records.truncate(options.limit);
     let plan = &plan;
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(jobs)
@@ -63,10 +65,11 @@ pub fn check_input(
                     .par_iter()
                     .map(|row| {
                         let at = plan.records.binary_search_by(|record| record.record_id.as_str().cmp(row.record_id));
-                        let said =
-                            at.map_or(Some("is listed no more"), |at| row.differs(raw, plan, &plan.records[at], made));
+                        let difference = at.map_or(Some("is not listed any more"), |at| {
+                            row.difference(raw, plan, &plan.records[at], options)
+                        });
                         progress(Progress::Advanced(1));
-                        said.map(|said| format!("{}: {said}", row.source_path))
+                        difference.map(|difference| format!("{}: {difference}", row.source_path))
                     })
                     .collect();
                 differing.extend(found.into_iter().flatten());
@@ -79,22 +82,24 @@ pub fn check_input(
         }
         let added = plan.records.iter().filter(|record| !known.contains(&record.record_id));
         differing.extend(added.map(|record| format!("{}: is new", record.source_path)));
-        if differing.is_empty() && manifest.arguments.get(INPUT).and_then(|v| v.as_str()) != Some(&plan.sha256()) {
-            differing.push("the tables, or inputs that were rejected: other entries than before".to_owned());
+        let is_of_this_format = manifest.format_version == FORMAT_VERSION && !are_of_format_1(&manifest.arguments);
+        let digest = manifest.arguments.get(INPUT).and_then(|digest| digest.as_str());
+        if differing.is_empty() && is_of_this_format && digest != Some(&plan.sha256()) {
+            differing.push("the tables or the rejected inputs have other entries than before".to_owned());
         }
         Ok(differing)
     })
 }
 
-/// How the dataset was made.
+/// The options of a dataset that matter for a comparison.
 #[derive(Clone, Copy)]
-struct HowMade {
+struct StoredOptions {
     images: bool,
     limit: usize,
     report_text: ReportText,
 }
 
-impl HowMade {
+impl StoredOptions {
     fn of(manifest: &Manifest) -> Self {
         let argument = |name: &str| manifest.arguments.get(name).cloned().unwrap_or_default();
         Self {
@@ -105,7 +110,7 @@ impl HowMade {
     }
 }
 
-/// What a shard keeps of one record's inputs.
+/// The columns of a record that are compared with its inputs.
 struct Row<'a> {
     record_id: &'a str,
     source_path: &'a str,
@@ -131,9 +136,15 @@ impl<'a> Row<'a> {
         })
     }
 
-    /// What is not as it was, if anything.
-    fn differs(&self, raw: &Path, plan: &Plan, planned: &PlannedRecord, made: HowMade) -> Option<&'static str> {
-        if made.images {
+    /// What changed, if anything.
+    fn difference(
+        &self,
+        raw: &Path,
+        plan: &Plan,
+        planned: &PlannedRecord,
+        options: StoredOptions,
+    ) -> Option<&'static str> {
+        if options.images {
             match files::sha256(&raw.join(&planned.source_path)) {
                 Ok(found) if found == files::hex(self.source_sha256) => {}
                 Ok(_) => return Some("has other bytes"),
@@ -141,7 +152,7 @@ impl<'a> Row<'a> {
             }
         }
         let (report, sections) = match read_report(raw, plan, planned, &mut Stamps::new()) {
-            Ok(Some(found)) => (found.tokenized(made.report_text), found.sections),
+            Ok(Some(found)) => (found.tokenized(options.report_text), found.sections),
             Ok(None) | Err(NoReport::Unusable(_)) => Default::default(),
             Err(NoReport::Refused { .. }) => return Some("has a report that cannot be read"),
         };

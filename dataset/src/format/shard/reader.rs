@@ -1,0 +1,321 @@
+//! Reads a shard: its metadata, columns and records.
+
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use arrow_array::{Array, RecordBatch};
+use arrow_schema::DataType;
+use bytes::Bytes;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::file::metadata::page_index::RowGroupPageIndex;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
+use parquet::file::page_index::offset_index::PageLocation;
+
+use super::fetched::Fetched;
+use crate::error::{Error, Result};
+use crate::format::checksums::Checksums;
+use crate::format::manifest::{Footer, ShardInfo};
+use crate::format::record::{self, IMAGE, IMAGE_ENCODING_KEY, ImageEncoding, Record};
+use crate::format::record_batch::from_batch;
+use crate::store::storage::Storage;
+use crate::store::stored_file::StoredFile;
+
+/// Reads one shard, from any number of threads.
+pub struct Shard {
+    pub(super) name: String,
+    pub(super) file: Arc<StoredFile>,
+    pub(super) metadata: ArrowReaderMetadata,
+    encoding: ImageEncoding,
+    /// Number of the column `image` among the leaves of the schema.
+    pub(super) image_column: usize,
+    /// First row of each row group, and the end of the last.
+    group_starts: Vec<usize>,
+    /// Pages of the image column, one for each row.
+    pub(super) pages: Vec<PageLocation>,
+    /// Columns without nulls.
+    required: Vec<String>,
+    /// Decoded when they are first needed; `None` where the shard was written without, or they are not compared.
+    pub(super) checksums: OnceLock<Option<Checksums>>,
+}
+
+impl Shard {
+    /// Opens a shard of a dataset. In an object store this takes one request, or a few where the footer is large.
+    ///
+    /// # Errors
+    /// When it cannot be read, its size or footer differs from the manifest, or it does not have the format's columns with
+    /// one image in each page.
+    pub fn open(storage: &Storage, info: &ShardInfo) -> Result<Self> {
+        let name = &info.path;
+        let broken = |message: String| Error::Shard { shard: name.clone(), message };
+        let (file, tail) = storage.open(name)?;
+        let file = Arc::new(file);
+        if file.length() != info.bytes {
+            let message = format!(
+                "{} bytes, the manifest says {}: it was cut off or replaced; restore it from a copy, or ingest again",
+                file.length(),
+                info.bytes
+            );
+            return Err(broken(message));
+        }
+        let tail = match info.footer {
+            None => tail,
+            Some(footer) => checked_footer(name, &file, tail, footer)?,
+        };
+        let length = file.length();
+        let footer = Fetched { file: Some(file.clone()), length, pieces: vec![(length - tail.len() as u64, tail)] };
+        let mut parquet = ParquetMetaDataReader::new()
+            .with_column_index_policy(PageIndexPolicy::Skip)
+            .with_offset_index_policy(PageIndexPolicy::Required)
+            .parse_and_finish(&footer)
+            .map_err(|e| broken(e.to_string()))?
+            .into_builder();
+        // It gives the positions of the image pages; other columns are read in whole chunks.
+        let page_index = parquet.take_page_index();
+        let metadata = ArrowReaderMetadata::try_new(Arc::new(parquet.build()), ArrowReaderOptions::new())
+            .map_err(|e| broken(e.to_string()))?;
+        let schema = metadata.schema();
+        let encoding = match schema.metadata().get(IMAGE_ENCODING_KEY).map(String::as_str) {
+            Some("raw") => ImageEncoding::Raw,
+            Some("png") => ImageEncoding::Png,
+            Some("jpeg") => ImageEncoding::Jpeg,
+            other => return Err(broken(format!("unknown image encoding {other:?}"))),
+        };
+        let findings = match schema.field_with_name("labels").map(arrow_schema::Field::data_type) {
+            Ok(DataType::Struct(fields)) => fields.iter().map(|f| f.name().clone()).collect::<Vec<_>>(),
+            _ => {
+                return Err(broken("the column `labels` is missing or not a struct".to_owned()));
+            }
+        };
+        let expected = record::schema(&findings, encoding);
+        let required = expected.fields().iter().filter(|field| !field.is_nullable());
+        let required = required.map(|field| field.name().clone()).collect();
+        for expected in expected.fields() {
+            match schema.field_with_name(expected.name()) {
+                Ok(found) if found.data_type() == expected.data_type() => {}
+                Ok(found) => {
+                    let (name, found, expected) = (expected.name(), found.data_type(), expected.data_type());
+                    return Err(broken(format!("column `{name}` has type {found}, expected {expected}")));
+                }
+                Err(_) => {
+                    return Err(broken(format!("the column `{}` is missing", expected.name())));
+                }
+            }
+        }
+        let parquet = metadata.metadata();
+        let image_column = parquet
+            .file_metadata()
+            .schema_descr()
+            .columns()
+            .iter()
+            .position(|column| column.path().parts() == [IMAGE])
+            .ok_or_else(|| broken("no image column".to_owned()))?;
+        let mut group_starts = vec![0];
+        let mut pages = Vec::new();
+        for group in 0..parquet.num_row_groups() {
+            let index = RowGroupPageIndex::new(group, page_index.clone());
+            let locations =
+                index.page_locations(image_column).ok_or_else(|| broken("the page index is missing".to_owned()))?;
+            let rows = parquet.row_group(group).num_rows() as usize;
+            if locations.len() != rows {
+                let message = format!("row group {group}: {rows} images in {} pages, not one each", locations.len());
+                return Err(broken(message));
+            }
+            pages.extend(locations.iter().cloned());
+            group_starts.push(pages.len());
+        }
+        let (name, checksums) = (name.clone(), OnceLock::new());
+        Ok(Self { name, file, metadata, encoding, image_column, group_starts, pages, required, checksums })
+    }
+
+    /// Reads pages without comparing them with their checksums, to measure what that costs. The footer was compared when
+    /// the shard was opened.
+    #[must_use]
+    pub fn without_checksums(mut self) -> Self {
+        self.checksums = OnceLock::from(None);
+        self
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// Encoding of the images.
+    pub fn encoding(&self) -> ImageEncoding {
+        self.encoding
+    }
+
+    /// The findings, in the order of the fields of `labels`.
+    pub fn findings(&self) -> Vec<String> {
+        match self.metadata.schema().field_with_name("labels").map(arrow_schema::Field::data_type) {
+            Ok(DataType::Struct(fields)) => fields.iter().map(|f| f.name().clone()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    pub(crate) fn row_error(&self, row: usize, message: impl std::fmt::Display) -> Error {
+        Error::Row { shard: self.name.clone(), row, message: message.to_string() }
+    }
+
+    /// The file of the shard.
+    pub(crate) fn file(&self) -> &StoredFile {
+        &self.file
+    }
+
+    /// Some columns of all rows. Unknown names are ignored.
+    ///
+    /// # Errors
+    /// When they cannot be read, or differ from what was written.
+    pub fn columns(&self, names: &[&str]) -> Result<Vec<RecordBatch>> {
+        self.read(names, None)
+    }
+
+    /// Some columns of all row groups, or of one. Their chunks are read as a whole, checked, and decoded.
+    fn read(&self, names: &[&str], group: Option<usize>) -> Result<Vec<RecordBatch>> {
+        let broken = |e: &dyn std::fmt::Display| Error::Shard { shard: self.name.clone(), message: e.to_string() };
+        let schema = self.metadata.metadata().file_metadata().schema_descr();
+        let roots = schema.root_schema().get_fields();
+        let projection = ProjectionMask::roots(schema, (0..roots.len()).filter(|&i| names.contains(&roots[i].name())));
+        let needed = self.needed(&projection, group).ok_or_else(|| broken(&"a column is outside of the file"))?;
+        let ranges: Vec<Range<u64>> = needed.iter().map(|chunk| chunk.bytes.clone()).collect();
+        let fetched = self.file.read_ranges(&ranges).map_err(|error| match error {
+            Error::Invalid(message) => broken(&message),
+            other => other,
+        })?;
+        let mut pieces = Vec::with_capacity(needed.len());
+        for (chunk, bytes) in needed.iter().zip(fetched) {
+            self.check_chunk(chunk, &bytes)?;
+            pieces.push((chunk.bytes.start, bytes));
+        }
+        pieces.sort_unstable_by_key(|(start, _)| *start);
+        let file = Fetched { file: None, length: self.file.length(), pieces };
+        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+            .with_projection(projection)
+            .with_batch_size(self.rows().max(1));
+        if let Some(group) = group {
+            builder = builder.with_row_groups(vec![group]).with_batch_size(self.group(group).len().max(1));
+        }
+        let reader = builder.build().map_err(|e| broken(&e))?;
+        let mut row = group.map_or(0, |group| self.group(group).start);
+        let mut batches = Vec::new();
+        for batch in reader {
+            let batch = batch.map_err(|e| broken(&e))?;
+            self.check_required(&batch, row)?;
+            row += batch.num_rows();
+            batches.push(batch);
+        }
+        Ok(batches)
+    }
+
+    /// An error where a required column has a null. `first` is the first row of the batch.
+    fn check_required(&self, batch: &RecordBatch, first: usize) -> Result<()> {
+        for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+            if column.null_count() > 0 && self.required.contains(field.name()) {
+                let row = first + (0..column.len()).find(|&row| column.is_null(row)).unwrap_or(0);
+                let message = format!("`{}` is null here and in {} rows in all", field.name(), column.null_count());
+                return Err(self.row_error(row, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// The column chunks of some columns in all row groups, or in one. `None` where the footer is invalid.
+    fn needed(&self, columns: &ProjectionMask, group: Option<usize>) -> Option<Vec<Chunk>> {
+        let parquet = self.metadata.metadata();
+        let mut needed = Vec::new();
+        for group in group.map_or(0..parquet.num_row_groups(), |group| group..group + 1) {
+            for (leaf, chunk) in parquet.row_group(group).columns().iter().enumerate() {
+                if columns.leaf_included(leaf) {
+                    let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
+                    needed.push(Chunk { group, leaf, bytes: range(start, chunk.compressed_size())? });
+                }
+            }
+        }
+        needed.retain(|chunk| !chunk.bytes.is_empty());
+        Some(needed)
+    }
+
+    /// The row group of a row.
+    pub(crate) fn group_of(&self, row: usize) -> Result<usize> {
+        if row >= self.rows() {
+            return Err(self.row_error(row, "no such row"));
+        }
+        Ok(self.group_starts.partition_point(|&start| start <= row) - 1)
+    }
+
+    /// Number of row groups.
+    pub(crate) fn groups(&self) -> usize {
+        self.group_starts.len() - 1
+    }
+
+    /// The rows of a row group.
+    pub(crate) fn group(&self, group: usize) -> Range<usize> {
+        self.group_starts[group]..self.group_starts[group + 1]
+    }
+
+    /// Some columns of one row group, as one batch.
+    pub(crate) fn group_columns(&self, group: usize, names: &[&str]) -> Result<RecordBatch> {
+        let first = self.group(group).start;
+        self.read(names, Some(group))?.pop().ok_or_else(|| self.row_error(first, "its row group is empty"))
+    }
+
+    /// All columns but `image` of one row group. Their pages contain the whole group, so that one row costs as much as all.
+    pub(crate) fn texts_and_labels(&self, group: usize) -> Result<RecordBatch> {
+        let fields = self.metadata.schema().fields();
+        let names: Vec<&str> = fields.iter().map(|f| f.name().as_str()).filter(|name| *name != IMAGE).collect();
+        self.group_columns(group, &names)
+    }
+
+    /// One row without its image, from the batch of its row group.
+    pub(crate) fn record_of(&self, group: &RecordBatch, row: usize) -> Result<Record> {
+        let local = row - self.group(self.group_of(row)?).start;
+        (local < group.num_rows())
+            .then(|| from_batch(group, local))
+            .unwrap_or_else(|| Err("its row group is too short".to_owned()))
+            .map_err(|message| self.row_error(row, message))
+    }
+
+    /// Adds the row to an error that does not have it.
+    pub(super) fn with_row(&self, row: usize, error: Error) -> Error {
+        match error {
+            Error::Invalid(message) => self.row_error(row, message),
+            other => other,
+        }
+    }
+}
+
+/// A column chunk to read.
+pub(super) struct Chunk {
+    /// Number of its row group.
+    pub group: usize,
+    /// Number of its column among the leaves of the schema.
+    pub leaf: usize,
+    pub bytes: Range<u64>,
+}
+
+/// The last bytes of a shard, from the page index on, compared with the manifest's checksum. `tail` was fetched when the
+/// file was opened.
+fn checked_footer(name: &str, file: &StoredFile, tail: Bytes, footer: Footer) -> Result<Bytes> {
+    let damaged = || Error::Damaged { shard: name.to_owned(), part: "its page index or footer".to_owned() };
+    let start = file.length().checked_sub(footer.bytes).ok_or_else(damaged)?;
+    let bytes = match (tail.len() as u64).checked_sub(footer.bytes) {
+        Some(before) => tail.slice(before as usize..),
+        None => file.read(start..file.length()).map_err(|error| match error {
+            Error::Invalid(message) => Error::Shard { shard: name.to_owned(), message },
+            other => other,
+        })?,
+    };
+    if crc32fast::hash(&bytes) == footer.crc32 { Ok(bytes) } else { Err(damaged()) }
+}
+
+/// Rows as messages show them.
+pub(crate) fn rows_text(rows: &Range<usize>) -> String {
+    if rows.len() == 1 { format!("row {}", rows.start) } else { format!("rows {} to {}", rows.start, rows.end - 1) }
+}
+
+/// A range of a file by a start and a length of the footer; `None` where they are invalid.
+pub(super) fn range(start: i64, length: i64) -> Option<Range<u64>> {
+    let start = u64::try_from(start).ok()?;
+    Some(start..start.checked_add(u64::try_from(length).ok()?)?)
+}

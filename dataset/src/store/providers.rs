@@ -1,0 +1,185 @@
+//! Connects to an object store by its URL, with settings from the environment.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::http::HttpBuilder;
+use object_store::memory::InMemory;
+use object_store::multipart::MultipartStore;
+use object_store::path::Path as Key;
+use object_store::{ClientConfigKey, ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
+
+use crate::error::StoreFault;
+use crate::store::location::{RemoteUrl, is_azure};
+use crate::store::request_errors::{texts, without_login};
+
+/// A store that requests go to.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    pub store: Arc<dyn ObjectStore>,
+    /// The same store, for uploads in pieces; `None` where nothing can be written.
+    pub multipart: Option<Arc<dyn MultipartStore>>,
+    pub provider: &'static Provider,
+    /// The server, as errors show it: without user and password.
+    pub endpoint: String,
+    /// User and password in the setting of the endpoint, up to the `@`: no message shows them.
+    pub login: Option<String>,
+}
+
+/// What messages about a kind of store say.
+pub(crate) struct Provider {
+    /// How the names of its settings begin.
+    pub settings: &'static str,
+    /// Remedies where there is no access, no such bucket, no answer.
+    pub credentials: &'static str,
+    pub bucket: &'static str,
+    pub network: &'static str,
+}
+
+const S3: Provider = Provider {
+    settings: "AWS_",
+    credentials: "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SKIP_SIGNATURE=true if everybody may read",
+    bucket: "create it, or set AWS_REGION or AWS_ENDPOINT_URL to where it is",
+    network: "is the network up, and AWS_ENDPOINT_URL right?",
+};
+const GOOGLE: Provider = Provider {
+    settings: "GOOGLE_",
+    credentials: "set GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_SERVICE_ACCOUNT to a key file, or \
+                  GOOGLE_SKIP_SIGNATURE=true if everybody may read",
+    bucket: "create it, or check its name",
+    network: "is the network up?",
+};
+const AZURE: Provider = Provider {
+    settings: "AZURE_",
+    credentials: "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY (or AZURE_STORAGE_SAS_TOKEN), or \
+                  AZURE_SKIP_SIGNATURE=true if everybody may read",
+    bucket: "create the container, or check AZURE_STORAGE_ACCOUNT_NAME",
+    network: "is the network up, and AZURE_STORAGE_ACCOUNT_NAME right?",
+};
+const WEB: Provider = Provider {
+    settings: "proxy",
+    credentials: "copy the dataset to a folder or an object store",
+    bucket: "check the address",
+    network: "is the network up, and the address right?",
+};
+const MEMORY: Provider = Provider { settings: "", credentials: "", bucket: "", network: "" };
+
+/// Connects to the store of a URL; also returns the key that its prefix is. No request is made.
+///
+/// # Errors
+/// When the URL or a setting is invalid.
+pub(crate) fn connect(url: &RemoteUrl, settings: &[(String, String)]) -> Result<(Connection, Key), StoreFault> {
+    let prefix = || Key::parse(&url.prefix).map_err(|_| StoreFault::Location);
+    match url.scheme.as_str() {
+        "s3" | "s3a" => Ok((s3(|builder| builder.with_bucket_name(&url.authority), settings)?, prefix()?)),
+        "gs" => Ok((google(&url.authority, settings)?, prefix()?)),
+        "memory" => Ok((memory(&url.authority), prefix()?)),
+        scheme if is_azure(scheme) => Ok((azure(&url.url, settings)?, prefix()?)),
+        _ => {
+            let parsed = url::Url::parse(&url.url).map_err(|_| StoreFault::Location)?;
+            if parsed.query().is_some() || parsed.fragment().is_some() {
+                return Err(StoreFault::Location);
+            }
+            let (scheme, prefix) = ObjectStoreScheme::parse(&parsed).map_err(|_| StoreFault::Location)?;
+            let connection = match scheme {
+                ObjectStoreScheme::AmazonS3 => s3(|builder| builder.with_url(&url.url), settings)?,
+                ObjectStoreScheme::MicrosoftAzure => azure(&url.url, settings)?,
+                _ => web(&parsed)?,
+            };
+            Ok((connection, prefix))
+        }
+    }
+}
+
+/// `object_store` does not retry; [`crate::store::retry`] does.
+fn once() -> RetryConfig {
+    RetryConfig { max_retries: 0, ..RetryConfig::default() }
+}
+
+/// The settings whose names begin with `start`, with the keys that they set.
+fn keyed<K: std::str::FromStr>(start: &str, settings: &[(String, String)]) -> Vec<(K, String)> {
+    let key = |(name, value): &(String, String)| {
+        let key = name.starts_with(start).then(|| name.to_ascii_lowercase().parse().ok()).flatten()?;
+        Some((key, value.clone()))
+    };
+    settings.iter().filter_map(key).collect()
+}
+
+fn s3(
+    named: impl FnOnce(AmazonS3Builder) -> AmazonS3Builder,
+    settings: &[(String, String)],
+) -> Result<Connection, StoreFault> {
+    let set = |builder: AmazonS3Builder, (key, value)| builder.with_config(key, value);
+    let builder = keyed::<AmazonS3ConfigKey>("AWS_", settings).into_iter().fold(AmazonS3Builder::new(), set);
+    let builder = named(builder).with_retry(once());
+    let value = |key: AmazonS3ConfigKey| builder.get_config_value(&key);
+    let endpoint = value(AmazonS3ConfigKey::S3Endpoint).or_else(|| value(AmazonS3ConfigKey::Endpoint));
+    let plain = value(AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp)).unwrap_or_default().to_lowercase();
+    let plain = ["1", "true", "on", "yes", "y"].contains(&plain.as_str());
+    let (shown, login) = endpoint_of(endpoint.as_deref(), "Amazon S3");
+    if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) && !plain {
+        return Err(StoreFault::PlainHttp { endpoint: shown });
+    }
+    let store = builder.build().map_err(|error| refused(&error, login.as_deref()))?;
+    Ok(connection(Arc::new(store), &S3, shown, login))
+}
+
+fn google(bucket: &str, settings: &[(String, String)]) -> Result<Connection, StoreFault> {
+    let set = |builder: GoogleCloudStorageBuilder, (key, value)| builder.with_config(key, value);
+    let builder = keyed::<GoogleConfigKey>("GOOGLE_", settings).into_iter().fold(GoogleCloudStorageBuilder::new(), set);
+    let builder = builder.with_bucket_name(bucket).with_retry(once());
+    let endpoint = builder.get_config_value(&GoogleConfigKey::BaseUrl);
+    let (shown, login) = endpoint_of(endpoint.as_deref(), "Google Cloud Storage");
+    let store = builder.build().map_err(|error| refused(&error, login.as_deref()))?;
+    Ok(connection(Arc::new(store), &GOOGLE, shown, login))
+}
+
+fn azure(url: &str, settings: &[(String, String)]) -> Result<Connection, StoreFault> {
+    let set = |builder: MicrosoftAzureBuilder, (key, value)| builder.with_config(key, value);
+    let builder = keyed::<AzureConfigKey>("AZURE_", settings).into_iter().fold(MicrosoftAzureBuilder::new(), set);
+    let builder = builder.with_url(url).with_retry(once());
+    let endpoint = builder.get_config_value(&AzureConfigKey::Endpoint);
+    let (shown, login) = endpoint_of(endpoint.as_deref(), "Azure");
+    let store = builder.build().map_err(|error| refused(&error, login.as_deref()))?;
+    Ok(connection(Arc::new(store), &AZURE, shown, login))
+}
+
+fn web(url: &url::Url) -> Result<Connection, StoreFault> {
+    let origin = url.origin().ascii_serialization();
+    let options = ClientOptions::new().with_allow_http(url.scheme() == "http");
+    let builder = HttpBuilder::new().with_url(&origin).with_client_options(options).with_retry(once());
+    let store = builder.build().map_err(|error| refused(&error, None))?;
+    Ok(Connection { store: Arc::new(store), multipart: None, provider: &WEB, endpoint: origin, login: None })
+}
+
+/// The store of a name in the memory of this process.
+fn memory(name: &str) -> Connection {
+    static STORES: LazyLock<Mutex<BTreeMap<String, Arc<InMemory>>>> = LazyLock::new(Mutex::default);
+    let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
+    let store = stores.entry(name.to_owned()).or_default().clone();
+    connection(store, &MEMORY, format!("memory://{name}"), None)
+}
+
+fn connection<S: ObjectStore + MultipartStore>(
+    store: Arc<S>,
+    provider: &'static Provider,
+    endpoint: String,
+    login: Option<String>,
+) -> Connection {
+    Connection { store: store.clone(), multipart: Some(store), provider, endpoint, login }
+}
+
+/// An endpoint as messages show it, and the login that it contains, up to the `@`.
+fn endpoint_of(endpoint: Option<&str>, default: &str) -> (String, Option<String>) {
+    let Some(endpoint) = endpoint else { return (default.to_owned(), None) };
+    let authority = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
+    let login = authority.rfind('@').map(|at| authority[..=at].to_owned());
+    (without_login(endpoint, login.as_deref()), login)
+}
+
+fn refused(error: &object_store::Error, login: Option<&str>) -> StoreFault {
+    StoreFault::Other(without_login(&texts(error).1, login))
+}

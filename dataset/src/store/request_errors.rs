@@ -1,0 +1,106 @@
+//! What an error of an object store means for its user.
+
+use object_store::client::{HttpError, HttpErrorKind};
+
+use crate::error::{StoreFault, without_passwords};
+use crate::store::providers::Connection;
+
+/// The cause of a failed request, with its remedy, and without the password of the endpoint.
+pub(crate) fn fault(error: &object_store::Error, connection: &Connection) -> StoreFault {
+    let provider = connection.provider;
+    let (all, innermost) = texts(error);
+    let innermost = without_login(&innermost, connection.login.as_deref());
+    let credentials = |cause| StoreFault::Credentials { cause, remedy: provider.credentials };
+    if METADATA_SERVERS.iter().any(|address| all.contains(address)) {
+        // The environment has no credentials: the machine is asked last.
+        return credentials("there are none in the environment".to_owned());
+    }
+    match error {
+        _ if NO_BUCKET.iter().any(|code| all.contains(code)) => StoreFault::NoBucket { remedy: provider.bucket },
+        object_store::Error::NotFound { .. } => StoreFault::NoObject,
+        object_store::Error::Precondition { .. } => StoreFault::Replaced,
+        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+            credentials(innermost)
+        }
+        _ if is_silent(error) => StoreFault::Unreachable {
+            endpoint: connection.endpoint.clone(),
+            cause: innermost,
+            remedy: provider.network,
+        },
+        _ => StoreFault::Other(innermost),
+    }
+}
+
+/// Whether the same request may succeed later: there was no connection or no answer, the answer was cut off, or the store
+/// said that it is overloaded or broken.
+pub(crate) fn is_transient(error: &object_store::Error) -> bool {
+    if !matches!(error, object_store::Error::Generic { .. }) {
+        return false;
+    }
+    let text = texts(error).0;
+    // The library states the status in its text only.
+    let status = text.split_once("status code: ").and_then(|(_, rest)| rest.get(..3)?.parse::<u16>().ok());
+    match status {
+        Some(status) => status >= 500 || matches!(status, 408 | 429),
+        None => !text.contains("Received redirect"),
+    }
+}
+
+/// Parts of the addresses at which machines in a cloud give credentials.
+const METADATA_SERVERS: [&str; 4] =
+    ["/latest/api/token", "/latest/meta-data/", "/computeMetadata/v1/", "/metadata/identity/"];
+
+/// What S3 and Google, and Azure, answer where there is no such bucket.
+const NO_BUCKET: [&str; 2] = ["<Code>NoSuchBucket</Code>", "<Code>ContainerNotFound</Code>"];
+
+/// A text without the user and password of an endpoint, and without those in any other URL.
+pub(crate) fn without_login(text: &str, login: Option<&str>) -> String {
+    match login {
+        Some(login) => without_passwords(&text.replace(login, "***@")),
+        None => without_passwords(text),
+    }
+}
+
+fn chain<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+/// Whether there was no connection, or no answer in time.
+fn is_silent(error: &object_store::Error) -> bool {
+    use HttpErrorKind::{Connect, Interrupted, Request, Timeout};
+    let kind = chain(error).find_map(|error| Some(error.downcast_ref::<HttpError>()?.kind()));
+    matches!(kind, Some(Connect | Interrupted | Request | Timeout))
+}
+
+/// The text of an error with all its causes; and its innermost cause, or the store's answer, in one line.
+pub(crate) fn texts(error: &object_store::Error) -> (String, String) {
+    let all: Vec<String> = chain(error).map(ToString::to_string).collect();
+    let innermost = all.last().cloned().unwrap_or_default();
+    let tag = |name: &str| {
+        let (_, rest) = innermost.split_once(&format!("<{name}>"))?;
+        Some(rest.split_once("</")?.0.to_owned())
+    };
+    let answer = tag("Code").map(|code| format!("{code}: {}", tag("Message").unwrap_or_default()));
+    let line = answer.unwrap_or_else(|| innermost.split_whitespace().collect::<Vec<_>>().join(" "));
+    (all.join(": "), line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_final_and_outages_are_not() {
+        let transient =
+            |text: &str| is_transient(&object_store::Error::Generic { store: "S3", source: text.to_owned().into() });
+        assert!(transient("error sending request: connection refused"));
+        assert!(transient("Server returned non-2xx status code: 503 Service Unavailable: "));
+        assert!(transient("Server returned non-2xx status code: 429 Too Many Requests: "));
+        assert!(!transient("Server returned non-2xx status code: 400 Bad Request: "));
+        assert!(!transient("Received redirect without LOCATION"));
+        let missing = object_store::Error::NotFound { path: "x".to_owned(), source: "x".into() };
+        assert!(!is_transient(&missing));
+    }
+}

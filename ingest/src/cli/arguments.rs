@@ -1,0 +1,157 @@
+//! The arguments that all sources share.
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+
+use clap::Args;
+use dataset::commands::cli::{self, count};
+use dataset::format::record::ImageEncoding;
+use dataset::format::shard::ImageCompression;
+
+use crate::image::intensity::Intensity;
+use crate::image::pipeline::Resize;
+use crate::report::tokenizer;
+use crate::run::{self, Options, ReportText, TokenizerChoice};
+
+#[derive(Args)]
+pub struct CommonArguments {
+    /// Directory of the raw data.
+    pub raw_dir: PathBuf,
+    /// Directory of the dataset to write, or a URL: s3://BUCKET/PREFIX, file:///DIR.
+    pub out: PathBuf,
+    #[command(flatten)]
+    renamed: RenamedOptions,
+    /// Side of the stored images in pixels (see --resize).
+    #[arg(long, default_value_t = run::SIZE, value_parser = clap::value_parser!(u32).range(1..=8192))]
+    size: u32,
+    /// How images are brought to that size: shorter side (never enlarged), padded square, or stretched square.
+    #[arg(long, value_enum, default_value_t)]
+    resize: Resize,
+    /// How images are stored: raw is the fastest to read, PNG takes half of the space, JPEG a fifth and is lossy.
+    #[arg(long, value_enum, default_value = "raw")]
+    image_encoding: ImageEncoding,
+    /// Compression of the pages of the image column.
+    #[arg(long, value_enum, default_value_t)]
+    compression: ImageCompression,
+    /// A tokenizer.json, `train` (on the reports of this run), or `none`.
+    #[arg(long, value_name = "FILE|train|none", default_value = "train")]
+    tokenizer: String,
+    /// Size of the vocabulary of a trained tokenizer.
+    #[arg(long, default_value_t = tokenizer::VOCABULARY, value_parser = count::<1_000_000>)]
+    vocab_size: usize,
+    /// Longest list of token ids, [CLS] included.
+    #[arg(long, default_value_t = run::MAX_TOKENS as u32, value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    max_tokens: u32,
+    /// Part of the report that is stored and tokenized.
+    #[arg(long, value_enum, default_value_t)]
+    report_text: ReportText,
+    /// Radiographs in a Parquet file.
+    #[arg(long, default_value_t = run::ROWS_PER_SHARD as u32, value_parser = clap::value_parser!(u32).range(1..))]
+    rows_per_shard: u32,
+    /// Threads; they do not change the bytes of the dataset. Default: one for each core.
+    #[arg(long, value_parser = count::<1024>)]
+    jobs: Option<usize>,
+    /// Transform from stored values to 8 bits.
+    #[arg(long, value_enum, default_value_t)]
+    intensity: Intensity,
+    /// Ingest tables and reports without images.
+    #[arg(long)]
+    pub no_images: bool,
+    /// Ingest only the first N radiographs.
+    #[arg(long, value_name = "N", value_parser = count::<{ u32::MAX as usize }>)]
+    limit: Option<usize>,
+    /// Share of rejected inputs above which the exit code is 3; with --limit, of the radiographs that were tried.
+    #[arg(long, default_value_t = run::MAX_REJECT_RATE, value_parser = cli::share)]
+    pub max_reject_rate: f64,
+    /// Replace the dataset in OUT.
+    #[arg(long)]
+    overwrite: bool,
+    /// Add inputs that could not be read when the dataset in OUT was written (no permission, a failing disk).
+    #[arg(long, conflicts_with_all = ["overwrite", "check_input", "dry_run"])]
+    retry_rejects: bool,
+    /// Folder in which a dataset for an object store is prepared. Default: mrm/staging in the user's cache.
+    #[arg(long, value_name = "DIR")]
+    staging: Option<PathBuf>,
+    /// Read every input of the finished dataset in OUT again and list those that changed; write nothing.
+    #[arg(long, conflicts_with_all = ["overwrite", "dry_run"])]
+    pub check_input: bool,
+    /// Print what would be ingested; write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Former names of options. Each gives a usage error with the new name.
+#[derive(Args)]
+struct RenamedOptions {
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "", value_parser = renamed_to_intensity)]
+    tone: Option<Infallible>,
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "", value_parser = renamed_to_resize)]
+    fit: Option<Infallible>,
+}
+
+fn renamed_to_intensity(value: &str) -> Result<Infallible, String> {
+    Err(renamed("--tone", "--intensity", value))
+}
+
+fn renamed_to_resize(value: &str) -> Result<Infallible, String> {
+    Err(renamed("--fit", "--resize", value))
+}
+
+fn renamed(old: &str, new: &str, value: &str) -> String {
+    format!("{old} is now called {new}; give {}", [new, value].join(" ").trim_end())
+}
+
+impl CommonArguments {
+    /// The options of a run.
+    pub fn options(&self) -> Options {
+        let defaults = Options::default();
+        Options {
+            size: self.size,
+            resize: self.resize,
+            encoding: self.image_encoding,
+            compression: self.compression,
+            intensity: self.intensity,
+            tokenizer: match self.tokenizer.as_str() {
+                "none" => TokenizerChoice::None,
+                "train" => TokenizerChoice::Train(self.vocab_size),
+                path => TokenizerChoice::File(PathBuf::from(path)),
+            },
+            max_tokens: self.max_tokens as usize,
+            report_text: self.report_text,
+            rows_per_shard: self.rows_per_shard as usize,
+            no_images: self.no_images,
+            limit: self.limit,
+            jobs: self.jobs.unwrap_or(defaults.jobs),
+            overwrite: self.overwrite,
+            retry_rejects: self.retry_rejects,
+            staging: self.staging.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches;
+
+    use super::*;
+
+    fn parse(options: &[&str]) -> Result<CommonArguments, clap::Error> {
+        let command = CommonArguments::augment_args(clap::Command::new("ingest"));
+        let matches = command.try_get_matches_from([&["ingest", "raw", "out"], options].concat())?;
+        CommonArguments::from_arg_matches(&matches)
+    }
+
+    #[test]
+    fn former_names_give_a_usage_error_with_the_new_name() {
+        for (old, new) in [("--tone", "--intensity"), ("--fit", "--resize")] {
+            for options in [&[old, "pad"] as &[&str], &[old], &[&format!("{old}=pad")]] {
+                let error = parse(options).err().expect("an error");
+                assert_eq!(error.exit_code(), 2);
+                let message = error.to_string();
+                assert!(message.contains(&format!("{old} is now called {new}; give {new}")), "{message}");
+            }
+        }
+        let parsed = parse(&["--intensity", "minmax", "--resize", "pad"]).expect("valid options").options();
+        assert_eq!((parsed.intensity, parsed.resize), (Intensity::Minmax, Resize::Pad));
+    }
+}

@@ -1,0 +1,38 @@
+//! What all steps of a run work with: the plan, the options, and where the dataset goes.
+
+use std::path::Path;
+
+use dataset::commands::progress::Progress;
+use tokenizers::Tokenizer;
+
+use crate::dicom::limits::MAX_FILE_BYTES;
+use crate::error::{Reject, Stage};
+use crate::file_system::is_refusal;
+use crate::report::read::{NoReport, read_report};
+use crate::run::hashing_reader::{self, Stamps};
+use crate::run::options::Options;
+use crate::run::output::Output;
+use crate::run::plan::Plan;
+
+/// A run whose output is claimed and whose tokenizer is ready. `shards` writes the shards, `finish` the manifest.
+pub struct Job<'a> {
+    pub raw: &'a Path,
+    pub out: &'a Output,
+    pub plan: &'a Plan,
+    pub options: &'a Options,
+    pub tokenizer: Option<&'a Tokenizer>,
+    pub progress: &'a (dyn Fn(Progress) + Sync),
+}
+
+/// Whether an input that the system refused to read before can be read now.
+pub fn reads_now(raw: &Path, plan: &Plan, reject: &Reject) -> bool {
+    let Some(id) = &reject.record_id else { return false };
+    let Ok(at) = plan.records.binary_search_by(|record| record.record_id.cmp(id)) else { return false };
+    let planned = &plan.records[at];
+    if reject.stage == Stage::Report {
+        !matches!(read_report(raw, plan, planned, &mut Stamps::new()), Err(NoReport::Refused { .. }))
+    } else {
+        !hashing_reader::try_to_read(&raw.join(&planned.source_path), MAX_FILE_BYTES)
+            .is_err_and(|error| is_refusal(&error))
+    }
+}
