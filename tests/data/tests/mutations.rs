@@ -18,9 +18,9 @@ use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::tags;
 use helpers::{args, contents, folder, golden_json, ok, phantom, phantom_of, real_data, tests_folder};
 use ingest::dicom::limits::MAX_VALUES;
-use ingest::image::intensity::Tone;
+use ingest::image::intensity::Intensity;
 use ingest::image::pipeline;
-use ingest::image::pipeline::{Fit, Scratch};
+use ingest::image::pipeline::{Resize, Scratch};
 use ingest::report::tokenizer;
 use ingest::run::plan::Source;
 use ingest::sources::TableOptions;
@@ -245,22 +245,22 @@ fn dicom_files(temporary: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 fn decode(bytes: &[u8]) -> Result<dataset::format::image_codec::GrayPixels, String> {
-    let tone = [Tone::Voi, Tone::Minmax, Tone::MimicCxrJpg][bytes.len() % 3];
-    let gray = pipeline::decode(bytes, tone)?;
+    let intensity = [Intensity::Voi, Intensity::Minmax, Intensity::MimicCxrJpg][bytes.len() % 3];
+    let gray = pipeline::decode(bytes, intensity)?;
     assert_eq!(gray.pixels.len(), gray.width as usize * gray.height as usize);
     Ok(gray)
 }
 
 fn pictures(_: &Path, _: &str, bytes: &[u8]) {
     if let Ok(gray) = decode(bytes) {
-        let fits = [Fit::Shorter, Fit::Pad, Fit::Stretch][bytes.len() % 3];
-        let stored = pipeline::store(bytes, Tone::Voi, 64, fits, &mut Scratch::default()).expect("it decodes");
+        let resize = [Resize::Shorter, Resize::Pad, Resize::Stretch][bytes.len() % 3];
+        let stored = pipeline::store(bytes, Intensity::Voi, 64, resize, &mut Scratch::default()).expect("it decodes");
         assert_eq!(stored.source, (gray.width, gray.height));
     }
     // Files of classes that are no radiographs as well.
     if let Ok(dicom) = ingest::dicom::read(bytes) {
         let mut gray = Vec::new();
-        ingest::image::intensity::to_gray(&dicom, Tone::Voi, &mut gray);
+        ingest::image::intensity::to_gray(&dicom, Intensity::Voi, &mut gray);
         assert_eq!(gray.len(), dicom.width as usize * dicom.height as usize);
     }
 }

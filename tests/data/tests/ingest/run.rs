@@ -42,7 +42,7 @@ fn a_phantom_becomes_a_dataset() {
         dataset::store::files::hex(&record.source_sha256),
         dataset::store::files::sha256(&raw.join(&record.source_path)).expect("a digest")
     );
-    let gray = ingest::image::pipeline::decode(&bytes, ingest::image::intensity::Tone::Voi).expect("an image");
+    let gray = ingest::image::pipeline::decode(&bytes, ingest::image::intensity::Intensity::Voi).expect("an image");
     assert_eq!((gray.width, gray.height), (record.source_width, record.source_height));
     let text = fs::read_to_string(raw.join(format!(
         "files/p{}/p{}/s{}.txt",

@@ -18,7 +18,7 @@ fn jpg_tree(raw: &Path, to: &Path) {
     for (path, bytes) in contents(raw) {
         match path.strip_suffix(".dcm") {
             Some(stem) => {
-                let gray = ingest::image::pipeline::decode(&bytes, ingest::image::intensity::Tone::MimicCxrJpg)
+                let gray = ingest::image::pipeline::decode(&bytes, ingest::image::intensity::Intensity::MimicCxrJpg)
                     .expect("an image");
                 write_file(&to.join(format!("{stem}.jpg")), gray.encode(ImageEncoding::Jpeg).expect("a JPEG"));
             }

@@ -83,7 +83,7 @@ fn a_phantom_is_ingested() {
     for record in with_alpha {
         let gray = ingest::image::pipeline::decode(
             &fs::read(raw.join(&record.source_path)).expect("an image"),
-            ingest::image::intensity::Tone::Voi,
+            ingest::image::intensity::Intensity::Voi,
         );
         let gray = gray.expect("an image");
         assert_eq!(gray.encode(ImageEncoding::Raw).expect("pixels"), record.image);
