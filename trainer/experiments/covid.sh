@@ -34,8 +34,8 @@ pretrain() {
 }
 sweep() {
     "$bin/trainer" sweep --data "$out/data" --out "$out/$1" --task "$1" --split "$1"1,"$1"2,"$1"3,"$1"4,"$1"5 --device cpu \
-        --seeds "$2" --preset mrm-vit-tiny --start "MRM=$out/runs/both-{split}" --start "image-only=$out/runs/image-only-{split}" \
-        --start "report-only=$out/runs/report-only-{split}" --start none=random >"$out/sweep-$1.log" 2>&1
+        --seeds "$2" --preset mrm-vit-tiny --init "MRM=$out/runs/both-{split}" --init "image-only=$out/runs/image-only-{split}" \
+        --init "report-only=$out/runs/report-only-{split}" --init none=random >"$out/sweep-$1.log" 2>&1
 }
 export -f pretrain sweep
 for split in $splits; do

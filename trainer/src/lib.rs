@@ -4,12 +4,13 @@
 //! | --- | --- |
 //! | [`model`] | the models: masked encoder, image and report decoder, classifier, segmenter |
 //! | [`train`] | the training loop, one step, optimizers and schedules, checkpoints, logs, the run directory |
-//! | [`task`] | the trait of a task; pre-training, classification, segmentation |
+//! | [`task`] | the trait of a task, and a registry of tasks; pre-training, classification, segmentation |
 //! | [`eval`] | AUROC, average precision, Dice; confidence intervals over patients |
 //! | [`weights`] | weights in and out: loading, PyTorch checkpoints read without Python, key names of Hugging Face |
 //! | [`torch`] | functions of libtorch that tch does not bind; torch errors as one line |
 //! | [`config`] | the keys of a run's configuration and the presets |
 //! | [`commands`], [`cli`] | what the subcommands do; their arguments |
+//! | [`report`] | the HTML page over some runs |
 //! | [`error`] | the error type of models |
 //!
 //! Variable names are timm's and the MRM release's, so weights are loaded and exported without a table of names. The tests
@@ -21,22 +22,18 @@
 //!
 //! Not supported: rectangular images, tied word embeddings, more than one device or process a run.
 
+#![warn(missing_docs)]
 #![warn(clippy::undocumented_unsafe_blocks)]
 #![cfg_attr(test, allow(clippy::float_cmp))] // tests compare values that must be bit-identical
 
 pub mod cli;
 pub mod commands;
 pub mod config;
-#[warn(missing_docs)]
 pub mod error;
-#[warn(missing_docs)]
 pub mod eval;
-#[warn(missing_docs)]
 pub mod model;
+pub mod report;
 pub mod task;
-#[warn(missing_docs)]
 pub mod torch;
-#[warn(missing_docs)]
 pub mod train;
-#[warn(missing_docs)]
 pub mod weights;

@@ -1,4 +1,4 @@
-//! `trainer bench`: what a pre-training step costs on a device.
+//! `trainer bench`: the time of a pre-training step on a device.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -8,12 +8,10 @@ use dataset::{Batch, Loader};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use super::pretrain::loader_builder;
-use super::training_rows::TrainingRows;
-use super::{DataSource, device_name};
 use crate::config::PretrainConfig;
-use crate::task::Pretraining;
 use crate::task::objective::Objective;
+use crate::task::pretrain::{TrainingRows, training_loader};
+use crate::task::{DataSource, Pretraining, device_name};
 use crate::torch::shim;
 use crate::train::amp::Precision;
 use crate::train::optimizer::{Optimizer, OptimizerConfig};
@@ -23,48 +21,63 @@ use crate::train::threads;
 /// What was measured.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measured {
+    /// The device.
     pub device: String,
+    /// Threads of torch on the CPU.
     pub threads: i64,
+    /// Precision of matrix products.
     pub precision: Precision,
+    /// The preset.
     pub preset: String,
-    /// Whether batches came from a dataset, or one batch of noise was used again.
+    /// Whether batches came from a dataset; else one batch of noise was used for all steps.
     pub loads: bool,
-    /// Records of an update on average, accumulated ones included.
+    /// Records of a step on average, all micro-batches included.
     pub batch: f64,
-    pub updates: u64,
+    /// Steps that were measured.
+    pub steps: u64,
+    /// Records a second.
     pub images_per_second: f64,
-    pub milliseconds_per_update: f64,
-    /// Operations that one record needs, 10⁹.
+    /// Time of a step.
+    pub milliseconds_per_step: f64,
+    /// Floating-point operations of the model for one record, 10⁹.
     pub gigaflops_per_record: f64,
-    /// Rate of the step's products, 10¹² a second.
+    /// Floating-point operations of the model, 10¹² a second.
     pub teraflops: f64,
-    /// Rate of one large matrix product on this device in this precision, 10¹² a second.
+    /// Those of one large matrix product on this device in this precision, 10¹² a second.
     pub product_teraflops: f64,
-    /// Model FLOP utilization: the former over the latter.
+    /// Model FLOP utilization: `teraflops / product_teraflops`.
     pub utilization: f64,
+    /// Largest amount of memory in use; none where the system does not report it.
     pub peak_memory_gib: Option<f64>,
-    /// Shares of the time when phases wait for each other.
+    /// Shares of the time, measured with a wait after each phase.
     pub shares: Shares,
 }
 
-/// Shares of an update's time.
+/// Shares of a step's time.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Shares {
+    /// Waiting for batches.
     pub loader: f64,
+    /// From the batch to the loss.
     pub forward: f64,
+    /// Gradients.
     pub backward: f64,
+    /// Clipping and the optimizer step.
     pub optimizer: f64,
 }
 
-/// Measures `updates` updates after `warmup`, on a dataset or on noise.
+/// Measures `steps` steps after `warmup` steps, on a dataset or on noise.
+///
+/// # Errors
+/// When `steps` is 0, or no model has this configuration.
 pub fn bench(
     config: &PretrainConfig,
     source: Option<&DataSource>,
     device: Device,
     warmup: u64,
-    updates: u64,
+    steps: u64,
 ) -> Result<Measured> {
-    if updates == 0 {
+    if steps == 0 {
         bail!("--steps: must be at least 1");
     }
     threads::set(config.run.threads);
@@ -74,12 +87,12 @@ pub fn bench(
     let mut stepper = Stepper::new(&objective, optimizer, config.run.precision, config.run.seed);
     (stepper.accumulation, stepper.clip) = (config.optimizer.accumulation, config.optimizer.clip);
     let mut batches = batches(config, source, device)?;
-    let (mut number, mut seen) = (0, Seen::default());
-    let mut run = |stepper: &mut Stepper, seen: &mut Seen, count: u64| -> Result<()> {
+    let (mut number, mut measured) = (0, RecordCounts::default());
+    let mut run = |stepper: &mut Stepper, counts: &mut RecordCounts, count: u64| -> Result<()> {
         for _ in 0..count {
             let step = stepper.step(number, 1e-4, &mut || {
                 let batch = batches()?;
-                seen.count(&batch);
+                counts.add(&batch);
                 Ok(batch)
             })?;
             number += 1;
@@ -90,21 +103,21 @@ pub fn bench(
         synchronize(device);
         Ok(())
     };
-    run(&mut stepper, &mut Seen::default(), warmup)?;
+    run(&mut stepper, &mut RecordCounts::default(), warmup)?;
     shim::peak_memory(device, true);
     let started = Instant::now();
-    run(&mut stepper, &mut seen, updates)?;
+    run(&mut stepper, &mut measured, steps)?;
     let seconds = started.elapsed().as_secs_f64();
     let peak = shim::peak_memory(device, false);
 
     stepper.phases = Some(Phases::default());
-    run(&mut stepper, &mut Seen::default(), updates.div_ceil(2))?;
+    run(&mut stepper, &mut RecordCounts::default(), steps.div_ceil(2))?;
     let phases = stepper.phases.unwrap_or_default();
     let whole = (phases.loader + phases.forward + phases.backward + phases.optimizer).as_secs_f64();
     let share = |phase: Duration| phase.as_secs_f64() / whole;
 
-    let rate = seen.records as f64 / seconds;
-    let flops = config.model.training_flops(config.data.tokens, seen.masked as f64 / seen.records as f64);
+    let rate = measured.records as f64 / seconds;
+    let flops = config.model.training_flops(config.data.tokens, measured.masked as f64 / measured.records as f64);
     let product = product_rate(device, config.run.precision)?;
     Ok(Measured {
         device: device_name(device),
@@ -112,10 +125,10 @@ pub fn bench(
         precision: config.run.precision,
         preset: config.preset.clone(),
         loads: source.is_some(),
-        batch: seen.records as f64 / updates as f64,
-        updates,
+        batch: measured.records as f64 / steps as f64,
+        steps,
         images_per_second: rate,
-        milliseconds_per_update: seconds * 1e3 / updates as f64,
+        milliseconds_per_step: seconds * 1e3 / steps as f64,
         gigaflops_per_record: flops / 1e9,
         teraflops: rate * flops / 1e12,
         product_teraflops: product / 1e12,
@@ -130,23 +143,23 @@ pub fn bench(
     })
 }
 
-/// What the measured updates were made of.
+/// What the measured steps consisted of.
 #[derive(Default)]
-struct Seen {
+struct RecordCounts {
     records: u64,
     /// Masked tokens.
     masked: u64,
 }
 
-impl Seen {
-    fn count(&mut self, batch: &Batch) {
+impl RecordCounts {
+    fn add(&mut self, batch: &Batch) {
         self.records += batch.len() as u64;
         let masked = batch.token_ids().iter().zip(batch.target_ids()).filter(|(seen, target)| seen != target);
         self.masked += masked.count() as u64;
     }
 }
 
-/// Batches of a dataset without end, or one batch of noise again and again.
+/// Batches of a dataset without end, or the same batch of noise every time.
 fn batches(
     config: &PretrainConfig,
     source: Option<&DataSource>,
@@ -154,7 +167,7 @@ fn batches(
 ) -> Result<Box<dyn FnMut() -> Result<Rc<Batch>>>> {
     if let Some(source) = source {
         let training = TrainingRows::of(config, source)?;
-        let mut loader: Loader = loader_builder(config, source, &training, device).build()?;
+        let mut loader: Loader = training_loader(config, source, &training.rows, device).build()?;
         return Ok(Box::new(move || Ok(Rc::new(loader.next_batch()?))));
     }
     let noise = Rc::new(Batch::noise(
@@ -167,7 +180,7 @@ fn batches(
     Ok(Box::new(move || Ok(noise.clone())))
 }
 
-/// Operations a second of one large matrix product.
+/// Floating-point operations a second of one large matrix product.
 fn product_rate(device: Device, precision: Precision) -> Result<f64> {
     let side: i64 = if device.is_cuda() { 8192 } else { 2048 };
     let kind = match precision {
@@ -189,7 +202,7 @@ fn product_rate(device: Device, precision: Precision) -> Result<f64> {
 
 impl std::fmt::Display for Measured {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let batches = if self.loads { "loaded batches" } else { "one batch of noise, used again" };
+        let batches = if self.loads { "loaded batches" } else { "one batch of noise" };
         writeln!(
             f,
             "{}, {}, {} ({} threads), {batches} of {}",
@@ -199,7 +212,7 @@ impl std::fmt::Display for Measured {
             self.threads,
             self.batch
         )?;
-        writeln!(f, "{:>10.1} images/s, {:.1} ms an update", self.images_per_second, self.milliseconds_per_update)?;
+        writeln!(f, "{:>10.1} images/s, {:.1} ms a step", self.images_per_second, self.milliseconds_per_step)?;
         writeln!(
             f,
             "{:>9.1}% model FLOP utilization: {:.3} of the {:.3} TFLOP/s of one large matrix product ({:.1} GFLOP a record)",
@@ -209,12 +222,12 @@ impl std::fmt::Display for Measured {
             self.gigaflops_per_record
         )?;
         if let Some(peak) = self.peak_memory_gib {
-            writeln!(f, "{peak:>10.2} GiB of memory at the most")?;
+            writeln!(f, "{peak:>10.2} GiB of memory at most")?;
         }
         let Shares { loader, forward, backward, optimizer } = self.shares;
         write!(
             f,
-            "     time: loader {:.1}%, forward {:.1}%, backward {:.1}%, optimizer {:.1}% (each waiting for the one before)",
+            "     time: loader {:.1}%, forward {:.1}%, backward {:.1}%, optimizer {:.1}% (with a wait after each)",
             loader * 100.0,
             forward * 100.0,
             backward * 100.0,

@@ -12,51 +12,63 @@ use dataset::transform::Transform;
 use tch::nn::VarStore;
 use tch::{Device, Kind};
 
-use crate::config::{AnyConfig, preset_hint, pretrain_preset};
+use crate::config::{Encoder, preset_hint, pretrain_preset};
 use crate::model::classifier::{ClassifierConfig, VitClassifier};
-use crate::model::vit::VitConfig;
 use crate::task::objective::{images, loader_for};
+use crate::task::{DataSource, Registry, unfinished_init};
 use crate::train::run_dir;
-use crate::weights::source::read_weights;
-
-use super::{DataSource, unfinished_start};
+use crate::weights::source::{initialize, read_weights};
 
 /// Records of a batch without gradients.
 const BATCH: usize = 128;
 
-/// Records of a row group: 25 MB of ViT-B's features, the most that is held.
+/// Records of a row group: 25 MB of ViT-B's features, the most that is in memory at a time.
 const GROUP: usize = 8192;
 
-/// The encoder of some weights: its sizes, and mean and spread that it was trained with. A preset that is given counts.
-fn encoder(weights: &Path, preset: Option<&str>) -> Result<(VitConfig, f64, f64)> {
+/// What was embedded.
+#[derive(Debug)]
+pub struct Embedded {
+    /// Length of a feature vector.
+    pub features: i64,
+    /// What was loaded.
+    pub loaded: String,
+    /// A warning about an unfinished run.
+    pub warning: Option<String>,
+}
+
+/// The encoder of some weights: that of the preset if one is given, else that of their run.
+fn encoder(registry: &Registry, weights: &Path, preset: Option<&str>) -> Result<Encoder> {
     if let Some(preset) = preset {
         let config = pretrain_preset(preset)?;
-        return Ok((config.model.vit, config.data.mean, config.data.std));
+        return Ok(Encoder { vit: config.model.vit, mean: config.data.mean, std: config.data.std });
     }
     let unknown = || {
         let hint = read_weights(weights).map_or_else(|_| String::new(), |tensors| preset_hint(&tensors));
         format!("no --preset is given, and no run says the sizes{hint}")
     };
-    Ok(AnyConfig::load(&run_dir::run_of(weights).with_context(unknown)?)?.encoder())
+    Ok(registry.load(&run_dir::run_of(weights).with_context(unknown)?)?.common()?.encoder)
 }
 
 /// Writes `record_id`, `patient_id`, `study_id` and `features` (a list of D floats: the mean over patch tokens, then
-/// `fc_norm` of a fine-tuned run or a plain layer normalization) of some rows, in their order. Returns D.
+/// `fc_norm` of a fine-tuned run or a plain layer normalization) of some rows, in their order.
+///
+/// # Errors
+/// When neither a preset nor a run gives the sizes, the weights do not fit, or no row is given.
 pub fn embed(
+    registry: &Registry,
     source: &DataSource,
     rows: &[u32],
     weights: &Path,
     preset: Option<&str>,
     device: Device,
     out: &Path,
-) -> Result<i64> {
-    let (vit, mean, std) = encoder(weights, preset)?;
-    unfinished_start(&weights.to_string_lossy()).iter().for_each(|remark| dataset::cli_eprintln!("warning: {remark}"));
+) -> Result<Embedded> {
+    let Encoder { vit, mean, std } = encoder(registry, weights, preset)?;
     let store = VarStore::new(device);
     let (image_size, width) = (vit.image_size, vit.embed_dim);
     let config = ClassifierConfig { vit, classes: 1, drop_path: 0.0 };
     let model = VitClassifier::new(&store.root(), &config)?;
-    super::initialize(&store, weights, |name| name.starts_with("head."), preset_hint)?;
+    let report = initialize(&store, weights, &|name| name.starts_with("head."), preset_hint)?;
     if rows.is_empty() {
         bail!("no record to embed");
     }
@@ -74,7 +86,7 @@ pub fn embed(
     let mut kept: Vec<f32> = Vec::new();
     let (mut from, mut done) = (0, 0);
     for batch in loader {
-        let batch = batch?; // kept until its features are here: a CUDA device reads its memory meanwhile
+        let batch = batch?; // must exist until its features are copied: a CUDA device reads its memory meanwhile
         let images = images(&batch, device);
         let pooled = tch::no_grad(|| model.features(&images, false))?.to_kind(Kind::Float).to_device(Device::Cpu);
         kept.extend(Vec::<f32>::try_from(&pooled.flatten(0, -1))?);
@@ -103,5 +115,9 @@ pub fn embed(
     if let Some(table) = table {
         table.finish()?;
     }
-    Ok(width)
+    Ok(Embedded {
+        features: width,
+        loaded: format!("{}: {report}", weights.display()),
+        warning: unfinished_init(&weights.to_string_lossy()),
+    })
 }

@@ -1,6 +1,7 @@
 //! `trainer export`: a run's encoder as a folder that timm or Hugging Face's transformers loads.
 //!
-//! Only what the other side computes to the same numbers is written; the rest is named, or the export is refused.
+//! Only tensors are written with which the other library computes the same numbers; the others are listed, or the export
+//! fails.
 
 use std::fmt;
 use std::fs;
@@ -11,11 +12,12 @@ use dataset::store::files;
 use serde_json::{Map, Value, json};
 use tch::{Device, Kind};
 
-use crate::config::{AnyConfig, PRESETS, PretrainConfig, preset_hint, pretrain_preset};
+use crate::config::{Encoder, PRESETS, PretrainConfig, preset_hint, pretrain_preset};
 use crate::error::{ModelError, check_shape};
 use crate::model::mae_decoder::DecoderConfig;
 use crate::model::mrm::MrmConfig;
 use crate::model::vit::{LAYER_NORM_EPSILON, VitConfig};
+use crate::task::{Pretrain, Registry, Task};
 use crate::train::run_dir;
 use crate::weights::Tensors;
 use crate::weights::hugging_face::to_hugging_face;
@@ -25,7 +27,7 @@ use crate::weights::source::read_weights;
 /// Names of the targets.
 pub const TARGETS: [&str; 3] = ["timm", "vit", "vit-mae"];
 
-/// Pillow's numbers of the filters, as Hugging Face writes them.
+/// Filters, and Pillow's numbers of them, which Hugging Face writes.
 const BILINEAR: (&str, u8) = ("bilinear", 2);
 const BICUBIC: (&str, u8) = ("bicubic", 3);
 
@@ -38,12 +40,13 @@ pub struct Exported {
     pub count: usize,
     /// Tensors of the source that were left out.
     pub left_out: Vec<String>,
-    /// What the reader should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
+    /// The folder.
     pub out: PathBuf,
 }
 
-/// The weights to export, and what is known of their model.
+/// The weights to export, and the sizes of their model.
 struct Source {
     tensors: Tensors,
     vit: VitConfig,
@@ -58,17 +61,23 @@ struct Source {
 
 /// Writes a run's weights, or those of a safetensors file, for `timm`, `vit` or `vit-mae`.
 ///
-/// Sizes and pixel statistics are those of the run that the weights lie in, unless `sizes` are given; a file that lies in
-/// no run takes the first preset's.
+/// Sizes and pixel statistics are those of the run that the weights are in, unless `sizes` are given; for a file in no run
+/// they are the first preset's.
 ///
 /// # Errors
-/// When the target cannot compute what the model does, the weights do not have the sizes of run or preset, or the folder
-/// is not empty. Nothing is written then.
-pub fn export(weights: &Path, target: &str, sizes: Option<PretrainConfig>, out: &Path) -> Result<Exported> {
+/// When the target computes something else than the model, the weights do not have the sizes of run or preset, or the
+/// folder is not empty. Nothing is written then.
+pub fn export(
+    registry: &Registry,
+    weights: &Path,
+    target: &str,
+    sizes: Option<PretrainConfig>,
+    out: &Path,
+) -> Result<Exported> {
     if out.is_file() || fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
         bail!("{} is there already; give another --out", out.display());
     }
-    let source = Source::open(weights, sizes)?;
+    let source = Source::open(registry, weights, sizes)?;
     let (loaded_by, tensors, files) = match target {
         "timm" => source.timm(out)?,
         "vit" => source.vit(out)?,
@@ -83,7 +92,7 @@ pub fn export(weights: &Path, target: &str, sizes: Option<PretrainConfig>, out: 
     Ok(Exported { loaded_by, count, left_out, notes, out: out.to_path_buf() })
 }
 
-/// What goes into a folder.
+/// The tensors for a folder.
 struct Chosen {
     /// Names in the source.
     used: Vec<String>,
@@ -96,25 +105,22 @@ struct Chosen {
 type Files = Vec<(&'static str, Value)>;
 
 impl Source {
-    fn open(weights: &Path, sizes: Option<PretrainConfig>) -> Result<Self> {
+    fn open(registry: &Registry, weights: &Path, sizes: Option<PretrainConfig>) -> Result<Self> {
         let mut tensors = read_weights(weights)?;
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
         let run = if sizes.is_some() { None } else { run_dir::run_of(weights).ok() };
-        match run.as_deref().map(AnyConfig::load).transpose()? {
-            Some(AnyConfig::Pretrain(config)) => return Ok(Self::of_pretraining(tensors, *config, Vec::new())),
-            Some(AnyConfig::Finetune(config)) => {
-                return Ok(Self {
-                    tensors,
-                    vit: config.model.vit,
-                    mrm: None,
-                    findings: config.findings,
-                    mean: config.data.mean,
-                    std: config.data.std,
-                    notes: Vec::new(),
-                });
+        if tensors.iter().any(|(name, _)| name.starts_with("decode_head.")) {
+            bail!("{} is of a segmentation run, which these formats do not hold", weights.display());
+        }
+        match run.as_deref().map(|run| registry.load(run)).transpose()? {
+            Some(file) if file.kind() == Pretrain.kind() => {
+                return Ok(Self::of_pretraining(tensors, file.read()?, Vec::new()));
             }
-            Some(AnyConfig::Segment(_)) => {
-                bail!("{} is of a segmentation run, which these formats do not hold", weights.display())
+            Some(file) => {
+                let Encoder { vit, mean, std } = file.common()?.encoder;
+                let names = file.get("findings").and_then(toml::Value::as_array).into_iter().flatten();
+                let findings = names.filter_map(|name| Some(name.as_str()?.to_owned())).collect();
+                return Ok(Self { tensors, vit, mrm: None, findings, mean, std, notes: Vec::new() });
             }
             None if weights.is_dir() => bail!("{} is no run", weights.display()),
             None => {}
@@ -141,7 +147,7 @@ impl Source {
         self.has("fc_norm.weight")
     }
 
-    /// How images are brought to the encoder's size, as in training.
+    /// The filter that resizes images to the encoder's size, as in training.
     fn filter(&self) -> (&'static str, u8) {
         if self.is_classifier() { BILINEAR } else { BICUBIC }
     }
@@ -168,7 +174,7 @@ impl Source {
             .with_context(advice)
     }
 
-    /// The encoder with its final norm: what pre-training gives.
+    /// The encoder with its final norm, as pre-training has it.
     fn encoder(&self) -> Result<Tensors> {
         let width = self.vit.embed_dim;
         let mut wanted = encoder_shapes(&self.vit);
@@ -230,12 +236,12 @@ impl Source {
         Ok((loaded_by, Chosen { used, renamed: tensors, notes: Vec::new() }, vec![("config.json", config)]))
     }
 
-    /// An error for a classifier, whose pooling transformers do not have.
+    /// An error for a classifier: Hugging Face's models pool in another way.
     fn refuse_classifier(&self, target: &str) -> Result<()> {
         if self.is_classifier() {
             bail!(
                 "a classifier here takes the mean over patch tokens and normalizes it (fc_norm), which Hugging Face's \
-                 {target} does not; export it with --to timm, or export the pre-trained run"
+                 {target} does not; export it with --to timm, or export the pretrained run"
             );
         }
         Ok(())
@@ -248,7 +254,9 @@ impl Source {
         let chosen = Chosen {
             used: tensors.iter().map(|(name, _)| name.clone()).collect(),
             renamed: to_hugging_face(&tensors, ""),
-            notes: vec!["ViTModel adds a pooler of its own, at start values; pass add_pooling_layer=False".to_owned()],
+            notes: vec![
+                "ViTModel adds a pooler of its own, randomly initialized; pass add_pooling_layer=False".to_owned(),
+            ],
         };
         let loaded_by = format!("ViTModel.from_pretrained(\"{}\", add_pooling_layer=False)", out.display());
         Ok((loaded_by, chosen, vec![("config.json", config), ("preprocessor_config.json", self.preprocessor())]))
@@ -288,7 +296,7 @@ impl Source {
         Ok((loaded_by, chosen, vec![("config.json", config), ("preprocessor_config.json", self.preprocessor())]))
     }
 
-    /// The image decoder where it is one of MAE's form, else why it is not.
+    /// The image decoder if it has the form of MAE's, else the reason why not.
     fn decoder(&self) -> Result<(DecoderConfig, Tensors), String> {
         let Some(mrm) = self.mrm.as_ref().filter(|_| self.has("decoder_pred.weight")) else {
             return Err("there is no image decoder".to_owned());
@@ -333,8 +341,8 @@ impl Source {
         })
     }
 
-    /// Preprocessing as in evaluation: the shorter side to the encoder's, the center cut out. CLIP's processor does that;
-    /// ViT's would squeeze the whole image into a square.
+    /// Preprocessing as in evaluation: resize of the shorter side, center crop. CLIP's processor does that; ViT's stretches
+    /// the whole image to a square.
     fn preprocessor(&self) -> Value {
         let side = self.vit.image_size;
         let channels = |value: f64| vec![value; self.vit.in_channels as usize];

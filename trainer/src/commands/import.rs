@@ -1,4 +1,4 @@
-//! `trainer import`: weights of PyTorch, timm and Hugging Face as a safetensors file that `--init` takes.
+//! `trainer import`: converts weights of PyTorch, timm and Hugging Face to a safetensors file for `--init`.
 
 use std::fmt;
 use std::fs::File;
@@ -17,39 +17,40 @@ use crate::weights::hugging_face;
 use crate::weights::load::{LoadReport, load_state, shortened, write};
 use crate::weights::pth;
 
-/// Files that a model's folder holds its weights in, the preferred one first.
+/// Names of weight files in a model's folder, the preferred one first.
 const IN_FOLDER: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 
-/// The word embedding, whose rows are the vocabulary.
-const WORDS: &str = "bert_encoder.model.bert.embeddings.word_embeddings.weight";
+/// The token embedding: one row a token of the vocabulary.
+const TOKEN_EMBEDDING: &str = "bert_encoder.model.bert.embeddings.word_embeddings.weight";
 
-/// What an import found and did.
+/// The result of an import.
 #[derive(Debug)]
 pub struct Imported {
-    /// The file, and what it is.
+    /// The file, and its format.
     source: String,
     /// Number of tensors that were written.
     pub count: usize,
-    /// How many of them were of another precision, and are float32 now.
+    /// How many of them were converted to float32.
     pub converted: usize,
-    /// Whether the names were Hugging Face's.
+    /// Whether Hugging Face's names were translated.
     pub translated: bool,
     /// Entries of the state dict that were left out, and why.
     pub skipped: Vec<(String, String)>,
-    /// What the checkpoint holds beside its state dict.
+    /// Other entries of the checkpoint beside its state dict.
     pub beside: Vec<String>,
-    /// The preset, and what its model takes of the tensors.
+    /// The preset that the weights were compared with.
     pub preset: String,
+    /// What its model takes of the tensors.
     pub report: LoadReport,
-    /// The preset whose sizes they have.
+    /// The preset with the sizes of the weights.
     pub fitting: Option<&'static str>,
-    /// Where they were written to.
+    /// The file that was written.
     pub out: PathBuf,
 }
 
 /// Writes the weights of a checkpoint under our names, and compares them with the pre-training model of a configuration.
 ///
-/// All tensors are written, those which that model has no place for too: a classifier's head is for `finetune`.
+/// All tensors are written, including those that this model lacks: `finetune` takes a classifier's head.
 ///
 /// # Errors
 /// When the checkpoint cannot be read, or the model takes none of its tensors. Nothing is written then.
@@ -59,8 +60,8 @@ pub fn import(source: &Path, out: &Path, config: &PretrainConfig) -> Result<Impo
         bail!("{} is a run, which needs no import: give it to --init", source.display());
     }
     let file = if source.is_dir() {
-        let found = IN_FOLDER.iter().map(|name| source.join(name)).find(|path| path.is_file());
-        found.with_context(|| format!("{} holds neither {}", source.display(), IN_FOLDER.join(" nor ")))?
+        let file = IN_FOLDER.iter().map(|name| source.join(name)).find(|path| path.is_file());
+        file.with_context(|| format!("{} holds neither {}", source.display(), IN_FOLDER.join(" nor ")))?
     } else {
         source.to_path_buf()
     };
@@ -101,7 +102,7 @@ pub fn import(source: &Path, out: &Path, config: &PretrainConfig) -> Result<Impo
     })
 }
 
-/// What a file is, and its tensors.
+/// The format of a file, and its tensors.
 fn read(file: &Path) -> Result<(String, pth::StateDict)> {
     if pth::is_pth(file)? {
         let state = pth::read(file)?;
@@ -123,10 +124,10 @@ fn read(file: &Path) -> Result<(String, pth::StateDict)> {
     Ok(("a safetensors file".to_owned(), pth::StateDict { tensors, ..pth::StateDict::default() }))
 }
 
-/// What the pre-training model of a configuration takes; its vocabulary is that of the weights.
+/// What the pre-training model of a configuration takes of the tensors; its vocabulary is that of the weights.
 fn compare(tensors: &Tensors, config: &PretrainConfig) -> Result<LoadReport> {
     let mut config = config.model.clone();
-    let vocabulary = tensors.iter().find(|(name, _)| name == WORDS).map(|(_, words)| words.size());
+    let vocabulary = tensors.iter().find(|(name, _)| name == TOKEN_EMBEDDING).map(|(_, embedding)| embedding.size());
     config.bert.vocab_size = match vocabulary.as_deref() {
         Some(&[rows, width]) if width == config.bert.embed_dim && rows > 0 => rows,
         _ => BertConfig::default().vocab_size,

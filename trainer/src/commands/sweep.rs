@@ -1,273 +1,352 @@
-//! `trainer sweep`: fine-tuning over ratios, seeds, splits and start weights, summed up in one table and chart.
+//! `trainer sweep`: fine-tuning over ratios, seeds, splits and initializations, averaged in one table and chart.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use dataset::Subset;
-use dataset::commands::cli::UsageError;
 use dataset::store::files;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tch::Device;
 
-use super::evaluate::check_specificity;
-use super::finetune::Start;
-use super::same_model;
-use super::{DataSource, EvaluationReport, Finetuning, Request, evaluate, prepare_finetune, resolve_finetune};
-use crate::config::{FinetuneConfig, RANDOM, SEGMENTATION_TASK};
+use crate::config::{CommonKeys, ConfigFile, RANDOM};
+use crate::eval::metrics::SPECIFICITY;
+use crate::report::{StoredEvaluation, Summary, ratio_key};
+use crate::task::{
+    DataSource, Evaluated, EvaluationOptions, Metric, Prepared, Registry, Request, Task, check_options, evaluate,
+    shared_model,
+};
 use crate::train::checkpoint::newest_state;
 use crate::train::run_dir::{self, RunDir};
 use crate::train::train_loop::{Outcome, stop_requested};
 
-/// What a sweep varies, and what it keeps.
-#[derive(Debug, Clone)]
-pub struct Sweep<'a> {
-    pub data: &'a Path,
-    pub out: &'a Path,
-    pub task: &'a str,
-    pub preset: Option<&'a str>,
-    pub splits: Vec<String>,
-    pub ratios: Vec<f64>,
-    pub seeds: Vec<u64>,
-    /// What tables call them, and where they are: a run or a file, where `{split}` stands for the split's name, or
-    /// `random`.
-    pub starts: Vec<(String, String)>,
-    pub steps: Option<u64>,
-    /// In place of `steps`.
-    pub epochs: Option<f64>,
-    pub file: Option<&'a str>,
-    pub settings: Vec<String>,
-    pub draws: usize,
-    pub specificity: f64,
+/// What tables call an initialization, and where its weights are: a run or a file, in whose path `{split}` stands for the
+/// split's name, or `random`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitChoice {
+    /// The name.
+    pub name: String,
+    /// The path, or `random`.
+    pub path: String,
 }
 
-/// Mean and sample standard deviation over the runs of one start and ratio.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Cell {
-    pub start: String,
-    pub ratio: f64,
-    pub runs: usize,
-    /// Mean test AUROC over findings; none where it is defined in no run.
-    pub auroc: Option<Spread>,
-    pub average_precision: Option<Spread>,
-}
-
-/// A mean and its spread.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Spread {
-    pub mean: f64,
-    /// Sample standard deviation; 0 for one value.
-    pub sd: f64,
-    /// How many values were defined.
-    pub values: usize,
-}
-
-impl Spread {
-    /// Of some values; none of no value.
-    pub fn of(values: &[f64]) -> Option<Self> {
-        let count = values.len();
-        let mean = (count > 0).then(|| values.iter().sum::<f64>() / count as f64)?;
-        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        Some(Self { mean, sd: if count > 1 { (squares / (count - 1) as f64).sqrt() } else { 0.0 }, values: count })
+impl InitChoice {
+    /// The weights for a split; none for random initialization.
+    fn weights(&self, split: &str) -> Option<PathBuf> {
+        (self.path != RANDOM).then(|| PathBuf::from(self.path.replace("{split}", split)))
     }
 }
 
-/// What a sweep came to.
+/// What a sweep varies, and what all of its runs share.
+#[derive(Debug, Clone)]
+pub struct Sweep<'a> {
+    /// The dataset.
+    pub data: &'a Path,
+    /// The folder of the runs.
+    pub out: &'a Path,
+    /// Name of the task.
+    pub task: &'a str,
+    /// The preset; none: that of the pretrained runs, else the first one.
+    pub preset: Option<&'a str>,
+    /// Names of splits.
+    pub splits: Vec<String>,
+    /// Percentages of the training labels.
+    pub ratios: Vec<f64>,
+    /// Seeds of the fine-tuning.
+    pub seeds: Vec<u64>,
+    /// Initializations.
+    pub inits: Vec<InitChoice>,
+    /// Number of steps.
+    pub steps: Option<u64>,
+    /// Number of epochs, in place of `steps`.
+    pub epochs: Option<f64>,
+    /// Text of a configuration file.
+    pub file: Option<&'a str>,
+    /// Settings, `key=value`.
+    pub settings: Vec<String>,
+    /// How each run is evaluated.
+    pub options: EvaluationOptions,
+}
+
+/// Means over the runs of one initialization and ratio.
+#[derive(Debug, Clone, Serialize)]
+pub struct Cell {
+    /// Name of the initialization.
+    pub init_name: String,
+    /// Percentage of the training labels.
+    pub ratio: f64,
+    /// Number of runs.
+    pub runs: usize,
+    /// The task's metrics on the test subset by key; none where a metric is defined in no run.
+    #[serde(flatten)]
+    pub metrics: BTreeMap<String, Option<Summary>>,
+}
+
+/// The result of a sweep.
 #[derive(Debug, Clone)]
 pub struct Swept {
+    /// One cell an initialization and ratio.
     pub cells: Vec<Cell>,
+    /// Key and title of the headline metric.
+    pub headline: (String, String),
     /// The runs' directories.
     pub runs: Vec<PathBuf>,
     /// Stopped by a signal before its end.
     pub stopped: bool,
 }
 
+/// One run of a sweep.
+pub struct Job {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Its configuration.
+    config: ConfigFile,
+    /// Position of its data source.
+    source: usize,
+}
+
+/// A sweep whose runs can all begin.
+pub struct Plan<'a> {
+    registry: &'a Registry,
+    task: &'a dyn Task,
+    out: &'a Path,
+    options: EvaluationOptions,
+    sources: Vec<DataSource>,
+    jobs: Vec<Job>,
+    /// Which model all runs train, if an initialization is a run.
+    pub model: Option<String>,
+    /// Warnings about the runs, each once.
+    pub warnings: Vec<String>,
+}
+
+/// Where a sweep shows its progress.
+pub struct Progress<'a> {
+    /// Gets a line of results.
+    pub line: &'a dyn Fn(&str),
+    /// Gets a message of a run.
+    pub message: &'a dyn Fn(&str),
+}
+
 /// Parses `NAME=RUN` or `NAME=random`, for clap.
 ///
 /// # Errors
 /// When the name is missing, or cannot be part of a folder's name.
-pub fn parse_start(text: &str) -> Result<(String, String), String> {
-    let named = |name: &str| format!("give NAME=RUN or NAME=random; did you mean `{name}={text}`?");
+pub fn parse_init(text: &str) -> Result<InitChoice, String> {
+    let suggestion = |name: &str| format!("give NAME=RUN or NAME=random; did you mean `{name}={text}`?");
     let Some((name, path)) = text.split_once('=') else {
         let last = Path::new(text.trim_end_matches('/')).file_name().and_then(|name| name.to_str());
         return Err(match last {
-            _ if text == RANDOM => named("scratch"),
-            Some(last) if !last.contains('{') => named(last),
+            _ if text == RANDOM => suggestion("scratch"),
+            Some(last) if !last.contains('{') => suggestion(last),
             _ => "give NAME=RUN or NAME=random".to_owned(),
         });
     };
     if name.is_empty() || name.contains(['/', '{']) || path.is_empty() {
         return Err("give NAME=RUN or NAME=random; NAME becomes part of a folder's name".to_owned());
     }
-    Ok((name.to_owned(), path.to_owned()))
+    Ok(InitChoice { name: name.to_owned(), path: path.to_owned() })
 }
 
-/// Runs what is not done yet, evaluates it on the test subset, and writes `sweep.json` and `sweep.md` into `out`.
-pub fn sweep(plan: &Sweep, device: Device) -> Result<Swept> {
-    if plan.task == SEGMENTATION_TASK {
-        return Err(UsageError::of(anyhow!("sweeps are of classification tasks; `{SEGMENTATION_TASK}` is not one")));
-    }
-    if plan.out.join("config.toml").exists() {
-        bail!("{} is a run: give a folder for the sweep's runs to --out", plan.out.display());
-    }
-    let mut sources = Vec::new();
-    for split in &plan.splits {
-        sources.push((split, DataSource::open(plan.data, Some(split))?));
-    }
-    check_specificity(plan.specificity)?;
-    let pretrained = plan.starts.iter().filter(|(_, path)| path != RANDOM).flat_map(|(name, path)| {
-        plan.splits.iter().map(move |split| (format!("{name}={path}"), weights_of(path, split)))
-    });
-    let model = same_model::of_starts(&pretrained.collect::<Vec<_>>(), plan.preset)?;
-    // Everything is looked at before the first run begins.
-    let mut told = HashSet::new();
-    let mut jobs: Vec<(PathBuf, Finetuning, &DataSource)> = Vec::new();
-    for (split, source) in &sources {
-        for (name, path) in &plan.starts {
-            for &ratio in &plan.ratios {
-                for &seed in &plan.seeds {
-                    let config = configuration(plan, source, (name, path), model.as_deref(), ratio, seed)?;
-                    let prepared = prepare_finetune(config, source)?;
-                    for remark in prepared.remarks() {
-                        if told.insert(remark.clone()) {
-                            dataset::cli_eprintln!("warning: {remark}");
+impl<'a> Sweep<'a> {
+    /// Checks all runs before the first one begins.
+    ///
+    /// # Errors
+    /// When one of them cannot begin, or two would have the same directory.
+    pub fn plan(&'a self, registry: &'a Registry) -> Result<Plan<'a>> {
+        let task = registry.named(self.task)?;
+        check_options(registry, task, &self.options, &format!("the task `{}` is {}", self.task, task.title()))?;
+        if self.out.join("config.toml").exists() {
+            bail!("{} is a run: give a folder for the sweep's runs to --out", self.out.display());
+        }
+        let sources: Vec<DataSource> =
+            self.splits.iter().map(|split| DataSource::open(self.data, Some(split))).collect::<Result<_>>()?;
+        let weights = self.inits.iter().flat_map(|init| {
+            let of_split = |split: &String| Some((format!("{}={}", init.name, init.path), init.weights(split)?));
+            self.splits.iter().filter_map(of_split)
+        });
+        let shared = shared_model(registry, &weights.collect::<Vec<_>>(), self.preset)?;
+        let (model, message) = match shared {
+            Some((run, message)) => (Some(registry.load(&run)?.common()?), Some(message)),
+            None => (None, None),
+        };
+        let (mut jobs, mut warnings) = (Vec::<Job>::new(), Vec::new());
+        for (position, (split, source)) in self.splits.iter().zip(&sources).enumerate() {
+            for init in &self.inits {
+                for &ratio in &self.ratios {
+                    for &seed in &self.seeds {
+                        let config = self.configuration(registry, task, source, init, model.as_ref(), ratio, seed)?;
+                        for warning in task.prepare(&config, source)?.warnings {
+                            if !warnings.contains(&warning) {
+                                warnings.push(warning);
+                            }
                         }
+                        let path = self.out.join(format!("{}-{split}-{ratio}-seed{seed}", init.name));
+                        if jobs.iter().any(|job| job.path == path) {
+                            bail!(
+                                "{} would be made twice: a split, ratio, seed or name of an initialization is repeated",
+                                path.display()
+                            );
+                        }
+                        jobs.push(Job { path, config, source: position });
                     }
-                    let path = plan.out.join(format!("{name}-{split}-{ratio}-seed{seed}"));
-                    if jobs.iter().any(|(other, ..)| *other == path) {
-                        bail!(
-                            "{} would be made twice: a split, ratio, seed or name of a start is repeated",
-                            path.display()
-                        );
-                    }
-                    jobs.push((path, prepared, source));
                 }
             }
         }
+        Ok(Plan { registry, task, out: self.out, options: self.options, sources, jobs, model: message, warnings })
     }
-    let (count, mut runs, mut reports) = (jobs.len(), Vec::new(), Vec::new());
-    for (number, (path, prepared, source)) in jobs.into_iter().enumerate() {
-        let done = path.join("evaluation-test.json");
-        dataset::cli_println!("run {} of {count}: {}", number + 1, path.display());
-        let (split, optimizer) = (prepared.config().split.clone(), &prepared.config().optimizer);
-        let run = RunDir::open(&path, prepared.config(), optimizer.steps)?;
-        let finished = run_dir::is_finished(&path, optimizer.steps);
-        let updates = newest_state(&path).map_or(0, |state| state.step);
-        let as_asked = |report: &EvaluationReport| {
-            report.split == split
-                && report.specificity == plan.specificity
-                && report.draws == plan.draws
-                && report.updates == updates
+
+    /// The configuration of one run. `model` is that of a pretrained run, which initializations that are no run take, too.
+    #[expect(clippy::too_many_arguments, reason = "one for each thing that a sweep varies")]
+    fn configuration(
+        &self,
+        registry: &Registry,
+        task: &dyn Task,
+        source: &DataSource,
+        init: &InitChoice,
+        model: Option<&CommonKeys>,
+        ratio: f64,
+        seed: u64,
+    ) -> Result<ConfigFile> {
+        let weights = init.weights(&source.split()?.name);
+        let own = match weights.as_deref().filter(|weights| run_dir::run_of(weights).is_ok()) {
+            Some(weights) => registry.pretrained(Some(weights))?,
+            None => None,
         };
-        if !(finished && files::read_json::<EvaluationReport>(&done).is_ok_and(|report| as_asked(&report))) {
-            let outcome = prepared.train(&run, device)?;
-            if matches!(outcome, Outcome::Stopped { .. }) || stop_requested()? {
-                return Ok(Swept { cells: summary(&reports), runs, stopped: true });
+        let mut settings = self.settings.clone();
+        settings.push(format!("run.seed={seed}"));
+        let model = own.as_ref().or(model);
+        task.resolve(&Request {
+            task: self.task,
+            init: weights.as_deref(),
+            init_name: Some(&init.name),
+            model,
+            preset: if model.is_some() { None } else { self.preset },
+            source,
+            ratio,
+            steps: self.steps,
+            epochs: self.epochs,
+            file: self.file,
+            settings: &settings,
+        })
+    }
+}
+
+impl Plan<'_> {
+    /// Trains what is not done yet, evaluates it on the test subset, and writes `sweep.json` and `sweep.md`.
+    ///
+    /// # Errors
+    /// When a run fails; those before it are kept.
+    pub fn run(self, device: Device, progress: &Progress) -> Result<Swept> {
+        let (mut runs, mut evaluations) = (Vec::new(), Vec::new());
+        for (number, job) in self.jobs.iter().enumerate() {
+            (progress.line)(&format!("run {} of {}: {}", number + 1, self.jobs.len(), job.path.display()));
+            if !self.finish(job, device, progress)? {
+                return self.swept(&evaluations, runs, true);
             }
-            let report = evaluate(&path, source, Subset::Test, device, plan.draws, plan.specificity)?;
-            dataset::cli_println!(
-                "  test AUROC {}",
-                report.mean.auroc.map_or("undefined".to_owned(), |i| format!("{:.3}", i.value))
-            );
+            evaluations.push(StoredEvaluation::read(&job.path, Subset::Test.name())?);
+            runs.push(job.path.clone());
         }
-        reports.push(files::read_json::<EvaluationReport>(&done)?);
-        runs.push(path);
+        let swept = self.swept(&evaluations, runs, false)?;
+        files::write_json(&self.out.join("sweep.json"), &swept.cells)?;
+        files::write_atomic(&self.out.join("sweep.md"), table(&swept).as_bytes())?;
+        Ok(swept)
     }
-    let cells = summary(&reports);
-    files::write_json(&plan.out.join("sweep.json"), &cells)?;
-    files::write_atomic(&plan.out.join("sweep.md"), table(&cells).as_bytes())?;
-    Ok(Swept { cells, runs, stopped: false })
-}
 
-/// The weights that a start means for a split.
-fn weights_of(path: &str, split: &str) -> PathBuf {
-    PathBuf::from(path.replace("{split}", split))
-}
-
-/// The configuration of one run. `model` is the pre-trained run whose model is taken by starts that are no run.
-fn configuration(
-    plan: &Sweep,
-    source: &DataSource,
-    (name, path): (&str, &str),
-    model: Option<&Path>,
-    ratio: f64,
-    seed: u64,
-) -> Result<FinetuneConfig> {
-    let path = weights_of(path, &source.split()?.name);
-    let init = (path != Path::new(RANDOM)).then_some(path.as_path());
-    let is_run = init.is_some_and(|init| run_dir::run_of(init).is_ok());
-    let mut settings = plan.settings.clone();
-    settings.push(format!("run.seed={seed}"));
-    let request = Request {
-        task: plan.task,
-        init,
-        preset: if is_run { None } else { plan.preset },
-        source,
-        ratio,
-        steps: plan.steps,
-        epochs: plan.epochs,
-        file: plan.file,
-        settings: &settings,
-    };
-    let mut config = match model {
-        Some(_) if !is_run => {
-            let of_model = resolve_finetune(&Request { init: model, preset: None, ..request })?;
-            FinetuneConfig { init: Start::of(&request)?.init, ..of_model }
+    /// Trains and evaluates a run, unless that is done. Returns whether it is; a signal may have stopped it.
+    fn finish(&self, job: &Job, device: Device, progress: &Progress) -> Result<bool> {
+        let source = &self.sources[job.source];
+        let prepared: Prepared = self.task.prepare(&job.config, source)?;
+        let steps = prepared.steps;
+        let run = RunDir::open(&job.path, &job.config, steps)?;
+        if run_dir::is_finished(&job.path, steps) && self.is_evaluated(job) {
+            return Ok(true);
         }
-        _ => resolve_finetune(&request)?,
-    };
-    name.clone_into(&mut config.start);
-    Ok(config)
-}
-
-/// A ratio as a number that keeps the order, for maps.
-pub(crate) fn ratio_key(ratio: f64) -> u64 {
-    ratio.to_bits() // of two positive numbers the greater has the greater bits
-}
-
-/// One cell a start and ratio, over splits and seeds.
-fn summary(reports: &[EvaluationReport]) -> Vec<Cell> {
-    let mut groups: BTreeMap<(&str, u64), Vec<&EvaluationReport>> = BTreeMap::new();
-    for report in reports {
-        groups.entry((&report.start, ratio_key(report.ratio))).or_default().push(report);
+        let training = prepared.begin(device)?;
+        training.notes.iter().for_each(|note| (progress.line)(note));
+        let outcome = training.train(&run, progress.message)?;
+        if matches!(outcome, Outcome::Stopped { .. }) || stop_requested()? {
+            return Ok(false);
+        }
+        drop(training);
+        let Evaluated { json, warnings, .. } =
+            evaluate(self.registry, &job.path, source, Subset::Test, device, self.options)?;
+        warnings.iter().for_each(|warning| (progress.message)(&format!("warning: {warning}")));
+        if let Some(metric) = self.task.metrics(&json)?.first() {
+            let value = metric.value.map_or("undefined".to_owned(), |i| format!("{:.3}", i.value));
+            (progress.line)(&format!("  test {} {value}", metric.title));
+        }
+        Ok(true)
     }
-    let cell = |((start, _), group): ((&str, u64), Vec<&EvaluationReport>)| {
-        let defined = |value: fn(&EvaluationReport) -> Option<f64>| {
-            Spread::of(&group.iter().filter_map(|report| value(report)).collect::<Vec<_>>())
+
+    /// Whether a run's newest weights were evaluated on the test subset with the options of this sweep.
+    fn is_evaluated(&self, job: &Job) -> bool {
+        let Ok(StoredEvaluation { header, json, .. }) = StoredEvaluation::read(&job.path, Subset::Test.name()) else {
+            return false;
         };
-        Cell {
-            start: start.to_owned(),
-            ratio: group[0].ratio,
-            runs: group.len(),
-            auroc: defined(|report| Some(report.mean.auroc?.value)),
-            average_precision: defined(|report| Some(report.mean.average_precision?.value)),
+        let split = job.config.get("split").and_then(toml::Value::as_str);
+        let asked = |given: Option<serde_json::Value>, default: serde_json::Value, stored: &str| {
+            json.pointer(stored).is_none_or(|stored| *stored == given.unwrap_or(default))
+        };
+        let specificity = SPECIFICITY.into();
+        let min_area = job.config.get("prediction.min_area").and_then(toml::Value::as_integer).unwrap_or(0).into();
+        Some(header.split.as_str()) == split
+            && header.draws == self.options.draws
+            && header.steps == newest_state(&job.path).map_or(0, |state| state.step)
+            && asked(self.options.specificity.map(Into::into), specificity, "/specificity")
+            && asked(self.options.min_area.map(Into::into), min_area, "/prediction/min_area")
+    }
+
+    /// One cell an initialization and ratio, over splits and seeds.
+    fn swept(&self, evaluations: &[StoredEvaluation], runs: Vec<PathBuf>, stopped: bool) -> Result<Swept> {
+        let mut groups: BTreeMap<(&str, u64), Vec<Vec<Metric>>> = BTreeMap::new();
+        let mut headline = (String::new(), String::new());
+        for StoredEvaluation { header, json, .. } in evaluations {
+            let metrics = self.task.metrics(json)?;
+            if let Some(first) = metrics.first() {
+                headline = (first.key.to_owned(), first.title.to_owned());
+            }
+            groups.entry((&header.init_name, ratio_key(header.ratio))).or_default().push(metrics);
         }
-    };
-    groups.into_iter().map(cell).collect()
+        let cell = |((name, ratio), group): ((&str, u64), Vec<Vec<Metric>>)| {
+            let keys: BTreeSet<&str> = group.iter().flatten().map(|metric| metric.key).collect();
+            let values = |key: &str| -> Vec<f64> {
+                let of_key = group.iter().flatten().filter(|metric| metric.key == key);
+                of_key.filter_map(|metric| Some(metric.value?.value)).collect()
+            };
+            Cell {
+                init_name: name.to_owned(),
+                ratio: f64::from_bits(ratio),
+                runs: group.len(),
+                metrics: keys.into_iter().map(|key| (key.to_owned(), Summary::of(&values(key)))).collect(),
+            }
+        };
+        Ok(Swept { cells: groups.into_iter().map(cell).collect(), headline, runs, stopped })
+    }
 }
 
-/// The cells as a table: a line a start, a column a ratio.
-pub fn table(cells: &[Cell]) -> String {
+/// The cells as a table of the headline metric: a line an initialization, a column a ratio.
+pub fn table(swept: &Swept) -> String {
+    let Swept { cells, headline: (key, title), .. } = swept;
     let mut ratios: Vec<f64> = cells.iter().map(|cell| cell.ratio).collect();
     ratios.sort_unstable_by(f64::total_cmp);
     ratios.dedup();
-    let mut starts: Vec<&str> = cells.iter().map(|cell| cell.start.as_str()).collect();
-    starts.dedup();
+    let mut names: Vec<&str> = cells.iter().map(|cell| cell.init_name.as_str()).collect();
+    names.dedup();
     let heads: String = ratios.iter().map(|ratio| format!(" {ratio}% |")).collect();
-    let mut text = format!("| test AUROC, mean ± sd |{heads}\n| --- |{}\n", " --- |".repeat(ratios.len()));
-    for start in starts {
-        text += &format!("| {start} |");
+    let mut text = format!("| test {title}, mean ± sd |{heads}\n| --- |{}\n", " --- |".repeat(ratios.len()));
+    for name in names {
+        text += &format!("| {name} |");
         for ratio in &ratios {
-            let cell = cells.iter().find(|cell| cell.start == start && cell.ratio == *ratio);
-            text += &match cell.and_then(|cell| Some((cell, cell.auroc?))) {
-                Some((cell, auroc)) if cell.runs == 1 => format!(" {:.3} (1 run) |", auroc.mean),
-                Some((cell, auroc)) if auroc.values == cell.runs => {
-                    format!(" {:.3} ± {:.3} ({} runs) |", auroc.mean, auroc.sd, cell.runs)
+            let cell = cells.iter().find(|cell| cell.init_name == name && cell.ratio == *ratio);
+            text += &match cell.and_then(|cell| Some((cell, (*cell.metrics.get(key)?)?))) {
+                Some((cell, metric)) if cell.runs == 1 => format!(" {:.3} (1 run) |", metric.mean),
+                Some((cell, metric)) if metric.values == cell.runs => {
+                    format!(" {:.3} ± {:.3} ({} runs) |", metric.mean, metric.sd, cell.runs)
                 }
-                Some((cell, auroc)) => {
+                Some((cell, metric)) => {
                     format!(
                         " {:.3} ± {:.3} (defined in {} of {} runs) |",
-                        auroc.mean, auroc.sd, auroc.values, cell.runs
+                        metric.mean, metric.sd, metric.values, cell.runs
                     )
                 }
                 None => " undefined |".to_owned(),
@@ -283,26 +362,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_start_without_a_name_is_given_one() {
-        assert_eq!(parse_start("mrm=runs/mrm-{split}"), Ok(("mrm".to_owned(), "runs/mrm-{split}".to_owned())));
-        assert!(parse_start("random").unwrap_err().ends_with("did you mean `scratch=random`?"));
-        assert!(parse_start("runs/mrm/").unwrap_err().ends_with("did you mean `mrm=runs/mrm/`?"));
+    fn an_initialization_without_a_name_gets_a_suggestion() {
+        let mrm = InitChoice { name: "mrm".to_owned(), path: "runs/mrm-{split}".to_owned() };
+        assert_eq!(parse_init("mrm=runs/mrm-{split}"), Ok(mrm));
+        assert!(parse_init("random").unwrap_err().ends_with("did you mean `scratch=random`?"));
+        assert!(parse_init("runs/mrm/").unwrap_err().ends_with("did you mean `mrm=runs/mrm/`?"));
         for text in ["=random", "a/b=random", "mrm=", "runs/mrm-{split}"] {
-            assert!(!parse_start(text).unwrap_err().contains("did you mean"), "{text}");
+            assert!(!parse_init(text).unwrap_err().contains("did you mean"), "{text}");
         }
     }
 
     #[test]
-    fn cells_stand_in_a_table() {
-        let cell = |start: &str, ratio, values: &[f64]| Cell {
-            start: start.to_owned(),
+    fn the_table_has_a_line_an_initialization() {
+        let cell = |name: &str, ratio, values: &[f64]| Cell {
+            init_name: name.to_owned(),
             ratio,
             runs: 3,
-            auroc: Spread::of(values),
-            average_precision: None,
+            metrics: [("auroc".to_owned(), Summary::of(values))].into(),
         };
-        let cells = [cell("mrm", 1.0, &[0.6, 0.7, 0.8]), cell("mrm", 10.0, &[0.8]), cell("none", 1.0, &[])];
-        let text = table(&cells);
+        let cells = vec![cell("mrm", 1.0, &[0.6, 0.7, 0.8]), cell("mrm", 10.0, &[0.8]), cell("none", 1.0, &[])];
+        let headline = ("auroc".to_owned(), "AUROC".to_owned());
+        let text = table(&Swept { cells, headline, runs: Vec::new(), stopped: false });
+        assert!(text.starts_with("| test AUROC, mean ± sd | 1% | 10% |\n"), "{text}");
         assert!(text.contains("| mrm | 0.700 ± 0.100 (3 runs) | 0.800 ± 0.000 (defined in 1 of 3 runs) |"), "{text}");
         assert!(text.ends_with("| none | undefined | undefined |\n"), "{text}");
     }

@@ -1,293 +1,199 @@
-//! Configuration of a fine-tuning run, and the tasks there are.
+//! What the configurations of all kinds of fine-tuning have in common.
 
 use anyhow::{Result, bail};
-use dataset::name_suggestion::did_you_mean;
+use dataset::transform::{ASPECT, Crop, Transform};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Epoch, MAX_BATCH, MEAN, PATIENCE, RunConfig, STD, check_data, check_layer_decay, check_most, check_rates,
-    check_warmup, pretrain_preset, shared,
-};
-use crate::model::classifier::ClassifierConfig;
-use crate::task::{Missing, Uncertain};
-use crate::train::optimizer::OptimizerKind;
+use super::{Encoder, Epoch, MAX_BATCH, PATIENCE, Provenance, check_data, check_most, check_rates};
 
-/// The name of start values in place of weights.
-pub const RANDOM: &str = "random";
-/// What tables call start values.
-pub const RANDOM_NAME: &str = "random start";
+/// `init_name` of random initialization.
+pub const RANDOM_NAME: &str = "random initialization";
 
-/// How fine-tuning optimizes.
+/// Keys above the sections.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FinetuneOptimizer {
-    pub rule: OptimizerKind,
-    pub rate: f64,
+pub struct FinetuneKeys {
+    /// Name of the preset.
+    pub preset: String,
+    /// The task as `--task` names it.
+    pub task: String,
+    /// The dataset, the split, and the initialization.
+    #[serde(flatten)]
+    pub provenance: Provenance,
+    /// Percentage of the training labels.
+    pub ratio: f64,
+    /// What tables and charts call this initialization; runs of one name are averaged.
+    #[serde(default)]
+    pub init_name: String,
+}
+
+impl FinetuneKeys {
+    /// Those of a preset and a task before a dataset is known: random initialization.
+    pub fn new(preset: &str, task: &str, ratio: f64) -> Self {
+        Self {
+            preset: preset.to_owned(),
+            task: task.to_owned(),
+            provenance: Provenance::default(),
+            ratio,
+            init_name: RANDOM_NAME.to_owned(),
+        }
+    }
+}
+
+/// Keys of `[data]` that all kinds have: how an image is cropped, flipped and normalized.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageData {
+    /// Smallest share of the area that RandomResizedCrop takes.
+    pub crop_scale: f64,
+    /// Probability of a horizontal flip.
+    pub flip: f64,
+    /// Mean of the pixels, 0 to 1.
+    pub mean: f64,
+    /// Standard deviation of the pixels, 0 to 1.
+    pub std: f64,
+}
+
+/// Keys of `[optimizer]` that all kinds have: learning rate, length, batches.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// The highest learning rate.
+    pub lr: f64,
+    /// Weight decay; biases and norms have none.
     pub weight_decay: f64,
-    /// Factor on the rate from one layer to the one before it (BEiT), above 0 to 1; 1: all layers learn alike.
+    /// Factor on the learning rate from one layer to the one before it (BEiT), above 0 to 1; 1: the same for all layers.
     pub layer_decay: f64,
-    /// Train the linear head alone, on features of a frozen encoder: a linear probe.
-    pub linear_probe: bool,
-    /// Updates of the warm-up, and in all.
+    /// Steps of the warm-up.
     pub warmup: u64,
+    /// All steps, warm-up included.
     pub steps: u64,
+    /// Records of a micro-batch.
     pub batch_size: usize,
-    /// Micro-batches of an update.
+    /// Micro-batches of a step.
     pub accumulation: usize,
+    /// Largest gradient norm; 0: no clipping.
     pub clip: f64,
-    /// Updates between two evaluations on the validation subset.
+    /// Steps between two evaluations on the validation subset.
     pub evaluate_every: u64,
-    /// Evaluations without a better score after which the run ends; 0: it makes all its updates.
+    /// Evaluations without a better score after which the run ends; 0: it makes all its steps.
     #[serde(default)]
     pub patience: u64,
 }
 
-/// How fine-tuning sees its data.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FinetuneData {
-    /// Smallest share of the area that RandomResizedCrop takes.
-    pub crop_scale: f64,
-    pub flip: f64,
-    pub mean: f64,
-    pub std: f64,
-    /// What uncertain labels count as.
-    pub uncertain: Uncertain,
-    /// Findings for which they count as something else: `["Edema=ones", …]`.
-    pub uncertain_by_finding: Vec<String>,
-    /// What blank labels of a record that has other labels count as; by default as the task's data means them.
-    pub missing: Missing,
-}
-
-/// Configuration of a fine-tuning run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FinetuneConfig {
-    pub preset: String,
-    pub task: String,
-    /// The dataset it is trained on.
-    #[serde(default)]
-    pub dataset: String,
-    /// The findings of the task.
-    pub findings: Vec<String>,
-    /// Name of the split.
-    pub split: String,
-    /// Digest of who is in which of its subsets.
-    #[serde(default)]
-    pub split_members: String,
-    /// Percentage of the training labels.
-    pub ratio: f64,
-    /// Where the weights came from; `random` for start values.
-    pub init: String,
-    /// What tables and charts call these start weights; runs of one name are summed up.
-    #[serde(default)]
-    pub start: String,
-    pub model: ClassifierConfig,
-    pub data: FinetuneData,
-    pub optimizer: FinetuneOptimizer,
-    pub run: RunConfig,
-}
-
-/// The fine-tuning defaults of a preset, with the recipe's steps and rate for the ratio.
-pub fn finetune_preset(preset: &str, task: &Task, ratio: f64) -> Result<FinetuneConfig> {
-    let vit = pretrain_preset(preset)?.model.vit;
-    let (warmup, steps, rate) = task.recipe(ratio);
-    let mut config = FinetuneConfig {
-        preset: preset.to_owned(),
-        task: task.name.clone(),
-        dataset: String::new(),
-        findings: task.findings.clone(),
-        split: String::new(),
-        split_members: String::new(),
-        ratio,
-        init: RANDOM.to_owned(),
-        start: RANDOM_NAME.to_owned(),
-        model: ClassifierConfig { vit, classes: task.findings.len() as i64, drop_path: 0.1 },
-        data: FinetuneData {
-            crop_scale: 0.08,
-            flip: 0.5,
-            mean: MEAN,
-            std: STD,
-            uncertain: Uncertain::Zeros,
-            uncertain_by_finding: Vec::new(),
-            missing: task.missing(),
-        },
-        optimizer: FinetuneOptimizer {
-            rule: OptimizerKind::Sgd,
-            rate,
-            weight_decay: 0.0,
-            layer_decay: 1.0,
-            linear_probe: false,
-            warmup,
-            steps,
-            batch_size: 96,
-            accumulation: 1,
-            clip: 1.0,
-            evaluate_every: (steps / 20).max(1),
-            patience: 0,
-        },
-        run: RunConfig::default(),
-    };
-    if preset == "mrm-vit-tiny" {
-        // As in pre-training: few updates, and sides that the report names.
-        config.data = FinetuneData { crop_scale: 0.7, flip: 0.0, ..config.data };
-        config.optimizer = FinetuneOptimizer {
-            rule: OptimizerKind::AdamW,
-            rate: 1e-3,
-            weight_decay: 0.05,
-            warmup: 25,
-            steps: 250,
-            batch_size: 32,
-            evaluate_every: 25,
-            ..config.optimizer
-        };
-    }
-    Ok(config)
-}
-
-/// Names of the tasks that are one word.
-const NAMES: [&str; 6] = ["nih14", "chexpert5", "rsna", "covid", "viral", super::SEGMENTATION_TASK];
-/// All tasks, for a message.
-pub const TASKS: &str = "nih14, chexpert5, rsna, covid, viral, labels:A,B, siim (segmentation)";
-
-/// A downstream task.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Task {
-    pub name: String,
-    pub findings: Vec<String>,
-    /// Rows count only where one of these findings is positive; empty: all rows.
-    pub only_with: Vec<String>,
-}
-
-const NIH14: [&str; 14] = [
-    "Atelectasis",
-    "Cardiomegaly",
-    "Effusion",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Pneumonia",
-    "Pneumothorax",
-    "Consolidation",
-    "Edema",
-    "Emphysema",
-    "Fibrosis",
-    "Pleural_Thickening",
-    "Hernia",
-];
-/// Warm-up, updates and rate of NIH's shortest recipe, and the rate of its longer ones.
-const SHORT: (u64, u64, f64) = (50, 3_000, 3e-2);
-const LONG_RATE: f64 = 3e-3;
-const CHEXPERT5: [&str; 5] = ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"];
-
-impl Task {
-    /// `nih14`, `chexpert5`, `rsna`, `covid`, `viral`, or `labels:A,B`.
-    pub fn parse(name: &str) -> Result<Self> {
-        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let (findings, only_with) = match name {
-            "nih14" => (owned(&NIH14), Vec::new()),
-            "chexpert5" => (owned(&CHEXPERT5), Vec::new()),
-            "rsna" => (owned(&["Pneumonia"]), Vec::new()),
-            "covid" => (owned(&["Pneumonia/Viral/COVID-19"]), owned(&["Pneumonia"])),
-            "viral" => (owned(&["Pneumonia/Viral"]), owned(&["Pneumonia/Viral", "Pneumonia/Bacterial"])),
-            other => match other.strip_prefix("labels:") {
-                Some(list) => {
-                    let names: Vec<String> = list.split(',').map(|name| name.trim().to_owned()).collect();
-                    if let Some(at) =
-                        (0..names.len()).find(|&at| names[at].is_empty() || names[..at].contains(&names[at]))
-                    {
-                        bail!(
-                            "`{other}`: give each finding once, as labels:A,B (finding {} is empty or repeated)",
-                            at + 1
-                        );
-                    }
-                    (names, Vec::new())
-                }
-                _ => bail!("no task `{other}`; there are: {TASKS}{}", did_you_mean(other, NAMES)),
-            },
-        };
-        Ok(Self { name: name.to_owned(), findings, only_with })
+impl ImageData {
+    /// The transform of evaluation with these statistics, from that for a size ([`Transform::evaluate`]).
+    pub fn normalized(&self, transform: Transform) -> Transform {
+        Transform { mean: self.mean as f32, std: self.std as f32, ..transform }
     }
 
-    /// Whether the findings are the user's own, for which no recipe is published.
-    pub fn has_no_recipe(&self) -> bool {
-        self.name.starts_with("labels:")
+    /// The transform of training: random crops and flips in place of the crop of an evaluation.
+    pub fn augmented(&self, evaluation: Transform) -> Transform {
+        let crop = Crop::RandomResized { scale: (self.crop_scale, 1.0), aspect: ASPECT };
+        Transform { crop, flip: self.flip, ..evaluation }
     }
 
-    /// What a blank label counts as by default: the convention of the data that the task is defined on.
-    ///
-    /// CheXpert's labels leave findings blank that the report does not mention, which the field counts as negative. The
-    /// COVID-19 collection leaves the finer findings of a plain `Pneumonia` blank, which MRM's lists count as another
-    /// pneumonia. In the data of all other built-in tasks no record with labels has a blank one. A blank label in other
-    /// data means that nobody looked.
-    fn missing(&self) -> Missing {
-        match self.name.as_str() {
-            "chexpert5" | "covid" => Missing::Zeros,
-            _ => Missing::Ignore,
-        }
-    }
-
-    /// The recipe's warm-up, steps and rate for a ratio in percent; findings of one's own take NIH's.
-    fn recipe(&self, ratio: f64) -> (u64, u64, f64) {
-        let tier = usize::from(ratio > 1.0) + usize::from(ratio > 10.0);
-        match self.name.as_str() {
-            "chexpert5" => [(150, 2_000, 3e-3), (1_500, 60_000, 5e-4), (15_000, 200_000, 5e-4)][tier],
-            "rsna" => [(50, 2_000, 3e-3), (200, 10_000, 5e-4), (2_000, 50_000, 5e-4)][tier],
-            "covid" | "viral" => (50, 1_000, 3e-2),
-            _ => [SHORT, (500, 30_000, LONG_RATE), (5_000, 200_000, LONG_RATE)][tier],
-        }
-    }
-}
-
-impl FinetuneConfig {
-    /// An error if no run has these settings.
+    /// An error unless images can be prepared so.
     pub fn validate(&self) -> Result<()> {
-        self.run.validate()?;
-        self.model.validate()?;
-        let optimizer = &self.optimizer;
-        check_data(self.data.crop_scale, self.data.flip, self.data.mean, self.data.std)?;
-        if optimizer.accumulation == 0 || optimizer.batch_size == 0 || optimizer.steps == 0 {
+        check_data(self.crop_scale, self.flip, self.mean, self.std)
+    }
+}
+
+impl Schedule {
+    /// An error if no run has this schedule.
+    pub fn validate(&self) -> Result<()> {
+        if self.accumulation == 0 || self.batch_size == 0 || self.steps == 0 {
             bail!("optimizer.accumulation, optimizer.batch_size and optimizer.steps: must be at least 1");
         }
-        check_most("optimizer.batch_size", optimizer.batch_size, MAX_BATCH)?;
-        check_most("optimizer.accumulation", optimizer.accumulation, MAX_BATCH)?;
-        check_rates(&[optimizer.rate, optimizer.weight_decay, optimizer.clip])?;
-        check_layer_decay(optimizer.layer_decay)?;
-        check_warmup(optimizer.warmup, optimizer.steps)?;
-        if self.model.classes != self.findings.len() as i64 {
-            bail!("model.classes is {}, the task has {} findings", self.model.classes, self.findings.len());
+        check_most("optimizer.batch_size", self.batch_size, MAX_BATCH)?;
+        check_most("optimizer.accumulation", self.accumulation, MAX_BATCH)?;
+        check_rates(&[self.lr, self.weight_decay, self.clip])?;
+        if !(self.layer_decay > 0.0 && self.layer_decay <= 1.0) {
+            bail!("optimizer.layer_decay: must be above 0 and at most 1, is {}", self.layer_decay);
+        }
+        if self.warmup >= self.steps {
+            bail!(
+                "optimizer.warmup is {} of {} steps: take --steps, which scales both, or lower it",
+                self.warmup,
+                self.steps
+            );
         }
         Ok(())
     }
 
-    /// Sets what a task without a published recipe has by default: epochs of the records at hand, early stopping, and the
-    /// rate that the release takes for runs of that length.
-    pub fn take_default_length(&mut self, epoch: Epoch) {
-        let optimizer = &mut self.optimizer;
-        (optimizer.steps, optimizer.warmup) = epoch.default_steps();
-        optimizer.evaluate_every = epoch.evaluate_every(optimizer.steps);
-        optimizer.patience = PATIENCE;
-        if optimizer.rule == OptimizerKind::Sgd {
-            let (_, short, rate) = SHORT;
-            optimizer.rate = if optimizer.steps <= short { rate } else { LONG_RATE };
-        }
+    /// An epoch of so many training records.
+    pub fn epoch(&self, records: usize) -> Epoch {
+        Epoch::new(records, self.batch_size, self.accumulation)
     }
 
-    /// Takes the recipe to some epochs, with early stopping; the warm-up keeps its share.
+    /// Sets the number of epochs, with early stopping; the warm-up keeps its share.
     pub fn take_epochs(&mut self, epochs: f64, epoch: Epoch) {
-        self.take_steps(epoch.steps(epochs));
-        let optimizer = &mut self.optimizer;
-        optimizer.evaluate_every = epoch.evaluate_every(optimizer.steps);
-        if optimizer.patience == 0 {
-            optimizer.patience = PATIENCE;
+        self.take_steps(epoch.steps_of(epochs));
+        self.evaluate_every = epoch.evaluate_every(self.steps);
+        if self.patience == 0 {
+            self.patience = PATIENCE;
         }
     }
 
-    /// Takes the recipe to another number of updates: the shares of warm-up and evaluations are kept.
+    /// Sets the number of steps: warm-up and evaluations keep their shares.
     pub fn take_steps(&mut self, steps: u64) {
-        let optimizer = &mut self.optimizer;
-        optimizer.warmup = shared(optimizer.warmup, steps, optimizer.steps);
-        optimizer.evaluate_every = shared(optimizer.evaluate_every, steps, optimizer.steps).max(1);
-        optimizer.steps = steps;
+        self.warmup = share(self.warmup, steps, self.steps);
+        self.evaluate_every = share(self.evaluate_every, steps, self.steps).max(1);
+        self.steps = steps;
+    }
+
+    /// Sets the length of a task without a published recipe, 50 epochs within bounds, with early stopping.
+    pub fn take_default_length(&mut self, epoch: Epoch) {
+        (self.steps, self.warmup) = epoch.default_steps();
+        self.evaluate_every = epoch.evaluate_every(self.steps);
+        self.patience = PATIENCE;
+    }
+}
+
+/// A share of some steps, kept for another number of steps.
+fn share(part: u64, steps: u64, of: u64) -> u64 {
+    let part = u128::from(part) * u128::from(steps) / u128::from(of.max(1));
+    u64::try_from(part).unwrap_or(u64::MAX)
+}
+
+/// A configuration of a kind of fine-tuning, typed: what resolving and training need of it.
+pub trait FinetuneConfig: Serialize + DeserializeOwned {
+    /// The keys above the sections, and the common keys of `[optimizer]`.
+    fn parts(&mut self) -> (&mut FinetuneKeys, &mut Schedule);
+
+    /// Takes sizes and pixel statistics of a pretrained run's encoder.
+    fn take_encoder(&mut self, encoder: Encoder);
+
+    /// Writes out what follows from other settings, so that the stored configuration has it.
+    fn complete(&mut self) {}
+
+    /// An error if no run has these settings.
+    fn validate(&self) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_length_keeps_the_shares_of_warmup_and_evaluations() {
+        let mut schedule = Schedule {
+            lr: 1e-3,
+            weight_decay: 0.0,
+            layer_decay: 1.0,
+            warmup: 50,
+            steps: 1_000,
+            batch_size: 10,
+            accumulation: 1,
+            clip: 0.0,
+            evaluate_every: 100,
+            patience: 0,
+        };
+        schedule.take_steps(200);
+        assert_eq!((schedule.warmup, schedule.evaluate_every, schedule.steps, schedule.patience), (10, 20, 200, 0));
+        schedule.take_epochs(4.0, schedule.epoch(1_000));
+        assert_eq!((schedule.warmup, schedule.evaluate_every, schedule.steps), (20, 20, 400));
+        assert_eq!(schedule.patience, PATIENCE);
+        schedule.validate().unwrap();
+        schedule.take_steps(1);
+        assert_eq!((schedule.warmup, schedule.evaluate_every), (0, 1));
     }
 }

@@ -1,4 +1,4 @@
-//! The preset whose sizes some weights have, for messages about weights that do not fit.
+//! Finds the preset that some weights belong to, by their shapes, for messages about weights that do not fit.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,8 @@ use tch::Tensor;
 use super::{PRESETS, pretrain_preset};
 use crate::model::vit::VitConfig;
 
-/// Name of the preset whose encoder has the width, depth and patch size of these weights, if there is one.
+/// Name of the preset whose encoder has the embedding length, number of blocks and patch size of these weights, if there is
+/// one.
 pub fn fitting_preset(tensors: &[(String, Tensor)]) -> Option<&'static str> {
     let (_, patches) = tensors.iter().find(|(name, _)| name == "patch_embed.proj.weight")?;
     let [width, channels, patch_size, _] = patches.size()[..] else { return None };
@@ -19,7 +20,7 @@ pub fn fitting_preset(tensors: &[(String, Tensor)]) -> Option<&'static str> {
     PRESETS.into_iter().find(|preset| pretrain_preset(preset).is_ok_and(|config| fits(&config.model.vit)))
 }
 
-/// `; the sizes are those of --preset NAME` for a message about such weights; nothing if no preset fits.
+/// `; the sizes are those of --preset NAME` for a message about such weights; empty if no preset fits.
 pub fn preset_hint(tensors: &[(String, Tensor)]) -> String {
     fitting_preset(tensors).map(|preset| format!("; the sizes are those of --preset {preset}")).unwrap_or_default()
 }
@@ -31,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn weights_are_known_by_their_shapes() {
+    fn the_preset_follows_from_the_shapes_of_the_weights() {
         let weights = |width: i64, patch: i64, depth: i64| -> Vec<(String, Tensor)> {
             let zeros = |size: &[i64]| Tensor::zeros(size, (Kind::Float, Device::Cpu));
             let blocks = (0..depth).map(|block| (format!("blocks.{block}.norm1.weight"), zeros(&[width])));

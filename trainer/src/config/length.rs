@@ -1,19 +1,19 @@
-//! How long a run is: epochs of the data at hand in updates, and the defaults of tasks without a published recipe.
+//! The length of a run: epochs in steps, and the defaults of tasks without a published recipe.
 
-/// Epochs of a task without a published recipe, and the fewest and most updates that these may be.
+/// Epochs of a task without a published recipe, and the smallest and largest number of steps for them.
 const EPOCHS: f64 = 50.0;
 const STEPS: (u64, u64) = (500, 50_000);
 
-/// One update in so many belongs to the warm-up of such a task.
+/// One step in so many belongs to the warm-up of such a task.
 const WARMUP: u64 = 20;
 
-/// The fewest and the most evaluations of a run; between them it evaluates once an epoch.
+/// Smallest and largest number of evaluations of a run; within these bounds it evaluates once an epoch.
 const EVALUATIONS: (u64, u64) = (20, 50);
 
-/// Evaluations without a better score after which a run ends, where early stopping is on by default.
+/// Evaluations without a better score after which a run ends, where early stopping is the default.
 pub const PATIENCE: u64 = 10;
 
-/// A run of more epochs is warned of.
+/// A run of more epochs gets a warning.
 const MANY_EPOCHS: f64 = 300.0;
 
 /// An epoch of a run.
@@ -21,39 +21,39 @@ const MANY_EPOCHS: f64 = 300.0;
 pub struct Epoch {
     /// Records, with repetitions.
     pub records: usize,
-    /// Updates; below 1 where one update takes several epochs.
-    pub updates: f64,
+    /// Steps; below 1 where one step takes several epochs.
+    pub steps: f64,
 }
 
 impl Epoch {
-    /// Of so many records. A last batch that is not full is left out where there are full ones.
+    /// An epoch of so many records. An incomplete last batch is left out where there are complete ones.
     pub fn new(records: usize, batch_size: usize, accumulation: usize) -> Self {
         let batches = (records / batch_size.max(1)).max(1);
-        Self { records, updates: batches as f64 / accumulation.max(1) as f64 }
+        Self { records, steps: batches as f64 / accumulation.max(1) as f64 }
     }
 
-    /// Updates of some epochs, at least 1.
-    pub fn steps(self, epochs: f64) -> u64 {
-        ((epochs * self.updates).round() as u64).max(1)
+    /// Steps of some epochs, at least 1.
+    pub fn steps_of(self, epochs: f64) -> u64 {
+        ((epochs * self.steps).round() as u64).max(1)
     }
 
-    /// Updates and warm-up of a task without a published recipe.
+    /// Steps and warm-up of a task without a published recipe.
     pub(super) fn default_steps(self) -> (u64, u64) {
-        let steps = self.steps(EPOCHS).clamp(STEPS.0, STEPS.1);
+        let steps = self.steps_of(EPOCHS).clamp(STEPS.0, STEPS.1);
         (steps, steps / WARMUP)
     }
 
-    /// Updates between two evaluations of a run: an epoch, within the bounds on the number of evaluations.
+    /// Steps between two evaluations of a run: an epoch, within the bounds on the number of evaluations.
     pub(super) fn evaluate_every(self, steps: u64) -> u64 {
-        (self.updates.round() as u64).clamp(steps / EVALUATIONS.1, steps / EVALUATIONS.0).max(1)
+        (self.steps.round() as u64).clamp(steps / EVALUATIONS.1, steps / EVALUATIONS.0).max(1)
     }
 
-    /// A warning for a run without early stopping that sees its records very often.
+    /// A warning for a run without early stopping that sees its records more than 300 times.
     pub fn warning(self, steps: u64, patience: u64) -> Option<String> {
-        let epochs = steps as f64 / self.updates;
+        let epochs = steps as f64 / self.steps;
         (patience == 0 && epochs > MANY_EPOCHS).then(|| {
             format!(
-                "{steps} updates are {epochs:.0} epochs of the {} training records; --epochs E makes the run shorter, \
+                "{steps} steps are {epochs:.0} epochs of the {} training records; --epochs E makes the run shorter, \
                  --patience N ends it after N evaluations without a better validation score",
                 self.records
             )
@@ -66,12 +66,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_epoch_has_as_many_updates_as_the_loader_gives_batches() {
-        assert_eq!(Epoch::new(4077, 96, 1).updates, 42.0);
-        assert_eq!(Epoch::new(41, 96, 1).updates, 1.0);
-        assert_eq!(Epoch::new(41, 96, 4).steps(2.0), 1, "half an update");
-        assert_eq!(Epoch::new(100, 10, 4).steps(2.0), 5);
-        assert_eq!(Epoch::new(10, 10, 4).steps(1e-9), 1);
+    fn an_epoch_has_as_many_steps_as_the_loader_gives_batches() {
+        assert_eq!(Epoch::new(4077, 96, 1).steps, 42.0);
+        assert_eq!(Epoch::new(41, 96, 1).steps, 1.0);
+        assert_eq!(Epoch::new(41, 96, 4).steps_of(2.0), 1, "half a step");
+        assert_eq!(Epoch::new(100, 10, 4).steps_of(2.0), 5);
+        assert_eq!(Epoch::new(10, 10, 4).steps_of(1e-9), 1);
     }
 
     #[test]
@@ -86,10 +86,13 @@ mod tests {
     }
 
     #[test]
-    fn only_long_runs_without_early_stopping_are_warned_of() {
+    fn only_long_runs_without_early_stopping_get_a_warning() {
         let epoch = Epoch::new(4_077, 96, 1);
-        let told = epoch.warning(200_000, 0).unwrap_or_default();
-        assert!(told.starts_with("200000 updates are 4762 epochs of the 4077 training records; --epochs"), "{told}");
+        let warning = epoch.warning(200_000, 0).unwrap_or_default();
+        assert!(
+            warning.starts_with("200000 steps are 4762 epochs of the 4077 training records; --epochs"),
+            "{warning}"
+        );
         assert_eq!((epoch.warning(200_000, 5), epoch.warning(42 * 300, 0)), (None, None));
     }
 }

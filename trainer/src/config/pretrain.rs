@@ -2,47 +2,49 @@
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
 
-use super::{MAX_BATCH, MEAN, PRESETS, RANDOM, RunConfig, STD, check_data, check_most, check_rates};
-use crate::model::bert::BertConfig;
-use crate::model::mae_decoder::DecoderConfig;
-use crate::model::mrm::{MrmConfig, ReportLoss};
-use crate::model::vit::VitConfig;
+use super::{MAX_BATCH, Provenance, RunConfig, check_data, check_most, check_rates, merge, preset_error};
+use crate::model::mrm::MrmConfig;
 
 /// Largest number of epochs.
 pub const MAX_EPOCHS: f64 = 1e6;
 
-/// How pre-training sees its data.
+/// Section `[data]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PretrainData {
     /// Tokens of a report, `[CLS]` included.
     pub tokens: i64,
-    /// Share of a report's words that is hidden.
+    /// Share of a report's tokens that is masked.
     pub report_mask_ratio: f64,
     /// Smallest share of the area that RandomResizedCrop takes.
     pub crop_scale: f64,
     /// Probability of a horizontal flip.
     pub flip: f64,
-    /// Mean and standard deviation that pixels are normalized with, 0..1.
+    /// Mean of the pixels, 0 to 1.
     pub mean: f64,
+    /// Standard deviation of the pixels, 0 to 1.
     pub std: f64,
 }
 
-/// How pre-training optimizes: AdamW, warm-up, half-cosine.
+/// Section `[optimizer]`: AdamW, linear warm-up, half a cosine down to zero.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PretrainOptimizer {
-    /// Rate for an effective batch of 256; it scales with the batch.
-    pub base_rate: f64,
+    /// Learning rate for an effective batch of 256; it scales with the batch.
+    pub base_lr: f64,
+    /// Weight decay; biases and norms have none.
     pub weight_decay: f64,
+    /// Length of the run in epochs.
     pub epochs: f64,
+    /// Length of the warm-up in epochs.
     pub warmup_epochs: f64,
-    /// Updates in place of epochs; 0: by epochs. The warm-up keeps its share.
+    /// Steps in place of epochs; 0: by epochs. The warm-up keeps its share.
     pub steps: u64,
     /// Records of a micro-batch.
     pub batch_size: usize,
-    /// Micro-batches of an update.
+    /// Micro-batches of a step.
     pub accumulation: usize,
     /// Largest gradient norm; 0: no clipping.
     pub clip: f64,
@@ -50,100 +52,48 @@ pub struct PretrainOptimizer {
 
 /// Configuration of a pre-training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct PretrainConfig {
+    /// Name of the preset.
     pub preset: String,
-    /// What the run is trained on: the dataset, and the split whose training subset it sees (empty: all of it).
-    #[serde(default)]
-    pub dataset: String,
-    #[serde(default)]
-    pub split: String,
-    /// Digest of who is in which of its subsets.
-    #[serde(default)]
-    pub split_members: String,
-    /// Digest of the tokenizer whose words it restores.
+    /// What the run is trained on: the dataset, and the split whose training subset it sees (empty: all records).
+    #[serde(flatten)]
+    pub provenance: Provenance,
+    /// Digest of the tokenizer whose tokens it reconstructs.
     #[serde(default)]
     pub tokenizer: String,
-    /// Where the weights came from; `random` for start values.
-    #[serde(default)]
-    pub init: String,
+    /// Encoder and decoders.
     pub model: MrmConfig,
+    /// How images and reports are read.
     pub data: PretrainData,
+    /// How the model is trained.
     pub optimizer: PretrainOptimizer,
+    /// What all kinds of runs have.
     pub run: RunConfig,
 }
 
-/// The pre-training defaults of a preset. Vocabulary 0 stands for the dataset's.
+const BASE: &str = include_str!("presets/pretrain/mrm-vit-b16.toml");
+const SMALL: &str = include_str!("presets/pretrain/mrm-vit-s16.toml");
+const TINY: &str = include_str!("presets/pretrain/mrm-vit-tiny.toml");
+
+/// The pre-training defaults of a preset. A vocabulary of 0 means that of the dataset.
+///
+/// # Errors
+/// When there is no such preset.
 pub fn pretrain_preset(preset: &str) -> Result<PretrainConfig> {
-    let mut config = PretrainConfig {
-        preset: preset.to_owned(),
-        dataset: String::new(),
-        split: String::new(),
-        split_members: String::new(),
-        tokenizer: String::new(),
-        init: RANDOM.to_owned(),
-        model: MrmConfig { bert: BertConfig { vocab_size: 0, ..BertConfig::default() }, ..MrmConfig::default() },
-        data: PretrainData { tokens: 100, report_mask_ratio: 0.5, crop_scale: 0.2, flip: 0.5, mean: MEAN, std: STD },
-        optimizer: PretrainOptimizer {
-            base_rate: 1.5e-4,
-            weight_decay: 0.05,
-            epochs: 200.0,
-            warmup_epochs: 40.0,
-            steps: 0,
-            batch_size: 32,
-            accumulation: 8,
-            clip: 0.0,
-        },
-        run: RunConfig::default(),
-    };
+    let mut table: Table = BASE.parse()?;
     match preset {
         "mrm-vit-b16" => {}
-        "mrm-vit-s16" => {
-            config.model.vit = VitConfig { embed_dim: 384, num_heads: 6, ..VitConfig::default() };
-            config.model.decoder = DecoderConfig { embed_dim: 384, ..DecoderConfig::default() };
-        }
-        "mrm-vit-tiny" => {
-            config.model.vit = VitConfig {
-                image_size: 64,
-                patch_size: 8,
-                embed_dim: 128,
-                num_layers: 4,
-                num_heads: 4,
-                ..VitConfig::default()
-            };
-            config.model.decoder =
-                DecoderConfig { embed_dim: 64, num_layers: 1, num_heads: 4, ..DecoderConfig::default() };
-            config.model.bert = BertConfig {
-                vocab_size: 0,
-                embed_dim: 96,
-                num_layers: 2,
-                num_heads: 4,
-                intermediate: 384,
-                max_positions: 64,
-                ..BertConfig::default()
-            };
-            // A few minutes on two cores are some 80,000 images. Within them the report teaches more than the patches do,
-            // and the more so the less of it can be guessed from its own visible words; a flip would make its "left" wrong.
-            config.model.mask_ratio = 0.5;
-            config.model.report_loss = ReportLoss::Masked;
-            config.data =
-                PretrainData { tokens: 64, report_mask_ratio: 0.8, crop_scale: 0.7, flip: 0.0, ..config.data };
-            config.optimizer = PretrainOptimizer {
-                base_rate: 1.2e-2,
-                steps: 2_600,
-                batch_size: 32,
-                accumulation: 1,
-                clip: 1.0,
-                ..config.optimizer
-            };
-        }
-        other => bail!("no preset `{other}`; there are: {}", PRESETS.join(", ")),
+        "mrm-vit-s16" => merge(&mut table, SMALL.parse()?),
+        "mrm-vit-tiny" => merge(&mut table, TINY.parse()?),
+        other => return Err(preset_error(other)),
     }
-    Ok(config)
+    table.insert("preset".to_owned(), preset.into());
+    table.insert("run".to_owned(), Value::try_from(RunConfig::default())?);
+    Ok(Value::Table(table).try_into()?)
 }
 
 impl PretrainConfig {
-    /// Counts in epochs, in place of updates; the warm-up keeps its share.
+    /// Sets the length in epochs, in place of steps; the warm-up keeps its share.
     pub fn take_epochs(&mut self, epochs: f64) {
         let optimizer = &mut self.optimizer;
         optimizer.warmup_epochs *= epochs / optimizer.epochs;
@@ -170,7 +120,7 @@ impl PretrainConfig {
                 optimizer.epochs
             );
         }
-        check_rates(&[optimizer.base_rate, optimizer.weight_decay, optimizer.clip])?;
+        check_rates(&[optimizer.base_lr, optimizer.weight_decay, optimizer.clip])?;
         if self.model.reconstructs_report() && !(2..=self.model.bert.max_positions).contains(&data.tokens) {
             let most = self.model.bert.max_positions;
             bail!("data.tokens: must be from 2 to the report decoder's {most} positions, is {}", data.tokens);

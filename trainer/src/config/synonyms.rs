@@ -1,11 +1,11 @@
-//! The key that a user meant who wrote the word of another library for it, or misspelled it.
+//! Suggests a key for an unknown one: the key for the word of another library, or the one with the nearest spelling.
 
 use dataset::name_suggestion::did_you_mean;
 
-/// Words of other libraries, and the names of keys they may stand for, the best one first. A word without a name has no
-/// key here: nothing is suggested, since the nearest name would be a wrong one.
+/// Words of other libraries, and the names of the keys with that meaning, the best one first. For a word whose keys this
+/// configuration lacks nothing is suggested, since the nearest spelling would be a wrong key.
 const SYNONYMS: [(&str, &[&str]); 25] = [
-    ("lr learning_rate base_lr blr max_lr peak_lr init_lr initial_lr", &["rate", "base_rate"]),
+    ("lr learning_rate rate base_lr base_rate blr max_lr peak_lr init_lr initial_lr", &["lr", "base_lr"]),
     (
         "bs batch batches batchsize micro_batch micro_batch_size per_device_train_batch_size train_batch_size",
         &["batch_size"],
@@ -17,7 +17,7 @@ const SYNONYMS: [(&str, &[&str]); 25] = [
     ("dropout drop_path_rate stochastic_depth", &["drop_path"]),
     ("random_seed manual_seed rng_seed random_state", &["seed"]),
     ("workers num_workers n_workers threads num_threads cpu_workers", &["loader_threads"]),
-    ("optimizer optimizer optim opt algorithm", &["rule"]),
+    ("optimizer optimiser optim opt algorithm rule", &["kind"]),
     ("lr_schedule lr_scheduler scheduler schedule momentum beta1 beta2 betas eps", &["power"]),
     ("grad_clip clip_grad clip_norm max_norm max_grad_norm gradient_clipping gradient_clip_val", &["clip"]),
     (
@@ -33,13 +33,13 @@ const SYNONYMS: [(&str, &[&str]); 25] = [
     ("amp dtype fp16 bf16 fp32 half mixed_precision autocast", &["precision"]),
     ("ema_decay model_ema ema_rate", &["ema"]),
     ("img_size input_size image_resolution resolution imsize", &["image_size"]),
-    ("embed_dim hidden_size hidden_dim dim", &["width", "hidden"]),
-    ("num_layers n_layers num_hidden_layers layers", &["depth", "layers"]),
-    ("num_heads n_heads num_attention_heads", &["heads"]),
+    ("width hidden hidden_size hidden_dim dim", &["embed_dim"]),
+    ("depth layers n_layers num_hidden_layers", &["num_layers"]),
+    ("heads n_heads num_attention_heads", &["num_heads"]),
     ("masking_ratio mask_prob mlm_probability mlm_prob", &["mask_ratio", "report_mask_ratio"]),
 ];
 
-/// `; did you mean KEY?` for an unknown key; nothing if no key is near. `keys` are all that there are, in full.
+/// `; did you mean KEY?` for an unknown key; empty if no key is near. `keys` are the full names of all keys.
 pub(super) fn did_you_mean_key(wanted: &str, keys: &[String]) -> String {
     let name = |key: &str| key.rsplit('.').next().unwrap_or_default().to_lowercase().replace('-', "_");
     let word = name(wanted);
@@ -61,28 +61,28 @@ pub(super) fn did_you_mean_key(wanted: &str, keys: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::did_you_mean_key;
-    use crate::config::{Task, finetune_preset, keys, pretrain_preset, segment_preset};
+    use crate::config::{FindingTask, classify_preset, keys, pretrain_preset, segment_preset};
 
     fn all<C: serde::Serialize>(config: &C) -> Vec<String> {
         keys(&toml::Table::try_from(config).unwrap(), "").into_iter().filter(|key| key.contains('.')).collect()
     }
 
     fn meant(wanted: &str, keys: &[String]) -> String {
-        let told = did_you_mean_key(wanted, keys);
-        told.trim_start_matches("; did you mean `").trim_end_matches("`?").to_owned()
+        let message = did_you_mean_key(wanted, keys);
+        message.trim_start_matches("; did you mean `").trim_end_matches("`?").to_owned()
     }
 
     #[test]
     fn words_of_other_libraries_find_the_key() {
-        let finetune = all(&finetune_preset("mrm-vit-b16", &Task::parse("nih14").unwrap(), 1.0).unwrap());
+        let classify = all(&classify_preset("mrm-vit-b16", &FindingTask::parse("nih14").unwrap(), 1.0).unwrap());
         let pretrain = all(&pretrain_preset("mrm-vit-b16").unwrap());
-        let segment = all(&segment_preset("mrm-vit-b16", 100.0).unwrap());
-        for word in ["lr", "learning_rate", "Learning-Rate", "optimizer.lr", "optimizer.lr", "train.base_lr"] {
-            assert_eq!(meant(word, &finetune), "optimizer.rate", "{word}");
-            assert_eq!(meant(word, &pretrain), "optimizer.base_rate", "{word}");
-            assert_eq!(meant(word, &segment), "optimizer.rate", "{word}");
+        let segment = all(&segment_preset("mrm-vit-b16", "siim", 100.0).unwrap());
+        for word in ["lr", "learning_rate", "Learning-Rate", "rate", "optimizer.learning_rate", "train.blr"] {
+            assert_eq!(meant(word, &classify), "optimizer.lr", "{word}");
+            assert_eq!(meant(word, &pretrain), "optimizer.base_lr", "{word}");
+            assert_eq!(meant(word, &segment), "optimizer.lr", "{word}");
         }
-        for (word, of_finetune, of_pretrain) in [
+        for (word, of_classify, of_pretrain) in [
             ("bs", "optimizer.batch_size", "optimizer.batch_size"),
             ("batch", "optimizer.batch_size", "optimizer.batch_size"),
             ("optimizer.batch_size", "optimizer.batch_size", "optimizer.batch_size"),
@@ -97,11 +97,12 @@ mod tests {
             ("num_workers", "run.loader_threads", "run.loader_threads"),
             ("warmup_steps", "optimizer.warmup", "optimizer.warmup_epochs"),
             ("amp", "run.precision", "run.precision"),
-            ("optimizer", "optimizer.rule", ""),
+            ("optimizer", "optimizer.kind", ""),
+            ("hidden_size", "model.vit.embed_dim", "model.bert.embed_dim"),
             // There is one schedule, and no key for it.
             ("lr_schedule", "", ""),
         ] {
-            assert_eq!([meant(word, &finetune), meant(word, &pretrain)], [of_finetune, of_pretrain], "{word}");
+            assert_eq!([meant(word, &classify), meant(word, &pretrain)], [of_classify, of_pretrain], "{word}");
         }
         assert_eq!(meant("lr_schedule", &segment), "optimizer.power");
         assert_eq!(meant("model.dropot", &segment), "model.dropout");

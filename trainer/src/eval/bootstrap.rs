@@ -128,11 +128,26 @@ impl Bootstrap {
         let draws = self.resample(first.patients, |weights| {
             rankings.iter().map(|(a, b)| minus(b.weighted(weights), a.weighted(weights))).collect::<Vec<Scores>>()
         });
-        summary(&all, &draws, |value, draws| {
-            let side = |below: bool| draws.iter().filter(|&&d| if below { d <= 0.0 } else { d >= 0.0 }).count() + 1;
-            let p = (2.0 * side(true).min(side(false)) as f64 / (draws.len() + 1) as f64).min(1.0);
-            Difference { interval: self.interval(value, draws), p }
-        })
+        summary(&all, &draws, |value, draws| self.difference(value, draws))
+    }
+
+    /// The difference of the means of two values a row, second minus first, patients drawn for both together; none without
+    /// rows.
+    ///
+    /// # Panics
+    /// When the slices differ in length.
+    pub fn paired_mean(&self, first: &[f64], second: &[f64], patients: &[u32]) -> Option<Difference> {
+        assert_eq!(first.len(), second.len(), "the same rows");
+        let differences: Vec<f64> = first.iter().zip(second).map(|(first, second)| second - first).collect();
+        let (value, draws) = self.means(&differences, patients)?;
+        Some(self.difference(value, draws))
+    }
+
+    /// A difference and its draws as an interval with a p-value.
+    fn difference(&self, value: f64, draws: Vec<f64>) -> Difference {
+        let side = |below: bool| draws.iter().filter(|&&d| if below { d <= 0.0 } else { d >= 0.0 }).count() + 1;
+        let p = (2.0 * side(true).min(side(false)) as f64 / (draws.len() + 1) as f64).min(1.0);
+        Difference { interval: self.interval(value, draws), p }
     }
 
     /// The interval of the mean of one value per row, such as Dice; none without rows.
@@ -140,13 +155,19 @@ impl Bootstrap {
     /// # Panics
     /// When `values` and `patients` differ in length.
     pub fn mean(&self, values: &[f64], patients: &[u32]) -> Option<Interval> {
+        let (value, draws) = self.means(values, patients)?;
+        Some(self.interval(value, draws))
+    }
+
+    /// The mean of a value a row, on all rows and in each draw; none without rows.
+    fn means(&self, values: &[f64], patients: &[u32]) -> Option<(f64, Vec<f64>)> {
         assert_eq!(values.len(), patients.len(), "one patient per value");
         let mean = |weights: &[u32]| {
             let sum: f64 = values.iter().zip(weights).map(|(value, &weight)| value * f64::from(weight)).sum();
             sum / weights.iter().map(|&weight| f64::from(weight)).sum::<f64>()
         };
         let value = (!values.is_empty()).then(|| mean(&vec![1; values.len()]))?;
-        Some(self.interval(value, self.resample(patients, mean)))
+        Some((value, self.resample(patients, mean)))
     }
 
     /// A statistic of every draw, in the order of draws. `statistic` gets the number of times that each row was drawn.
@@ -315,6 +336,21 @@ mod tests {
         assert_eq!(interval.value, 0.5);
         assert!((interval.high - interval.low - 2.0 * 1.96 * 0.025).abs() < 0.01, "{interval:?}"); // 0.5 / √400
         assert_eq!(Bootstrap::default().mean(&[], &[]), None);
+    }
+
+    #[test]
+    fn a_paired_difference_of_means_is_narrower_than_the_intervals_of_both() {
+        let first: Vec<f64> = (0..200).map(|i| f64::from(i % 10)).collect();
+        let second: Vec<f64> = first.iter().enumerate().map(|(i, value)| value + 0.1 + (i % 3) as f64 / 10.0).collect();
+        let patients: Vec<u32> = (0..200).map(|i| i / 2).collect();
+        let bootstrap = Bootstrap { draws: 200, ..Bootstrap::default() };
+        let difference = bootstrap.paired_mean(&first, &second, &patients).unwrap();
+        let of = |values: &[f64]| bootstrap.mean(values, &patients).unwrap();
+        assert!((difference.interval.value - (of(&second).value - of(&first).value)).abs() < 1e-12);
+        assert!(difference.interval.low > 0.0 && difference.p <= smallest_p(200) + 1e-12, "{difference:?}");
+        assert!(difference.interval.high - difference.interval.low < of(&first).high - of(&first).low);
+        assert_eq!(bootstrap.paired_mean(&first, &first, &patients).unwrap().p, 1.0);
+        assert_eq!(bootstrap.paired_mean(&[], &[], &[]), None);
     }
 
     #[test]

@@ -1,12 +1,173 @@
-//! What is trained: the plug between the training loop and a task, and the tasks that come with the trainer.
+//! What is trained. A [`Task`] is the plug between the commands and a kind of run: its configuration, the data that it needs,
+//! its objective, its evaluation, comparison and section of the report. [`Pretrain`], [`Classify`] and [`Segment`] come with
+//! the trainer; `examples/custom_task.rs` adds another one, and has all commands with it.
+//!
+//! | file | purpose |
+//! | --- | --- |
+//! | `registry` | the tasks of a program, found by kind or by the name after `--task` |
+//! | `request`, `finetune` | from the command line to a configuration |
+//! | `training` | a run that can begin, and its training |
+//! | `evaluation`, `comparison` | what evaluations of all kinds share |
+//! | `pretrain/`, `classify/`, `segment/` | the built-in tasks |
 
-pub(crate) mod classify;
-pub(crate) mod label_counts;
+mod checked_evaluation;
+pub mod classify;
+mod comparison;
+mod data_source;
+mod evaluation;
+mod finetune;
+mod model_name;
 pub mod objective;
-pub(crate) mod pretrain;
-pub(crate) mod segment;
+pub mod pretrain;
+mod registry;
+mod request;
+pub mod segment;
+mod training;
 
-pub use classify::{Classification, Labels, Missing, Uncertain, predict};
-pub use label_counts::{LabelCounts, OpenLabels, remedy as blank_remedy};
-pub use pretrain::Pretraining;
-pub use segment::{Found, MaskRule, Segmentation, segment};
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use tch::Device;
+
+use crate::config::ConfigFile;
+use crate::report::{Run, Section, metrics_section};
+
+pub use checked_evaluation::{check_options, evaluate};
+pub use classify::{Classification, Classify, LabelCounts, Labels, Missing, OpenLabels, Uncertain, predict};
+pub use comparison::{Comparison, ComparisonRequest, RecordMetric, compare_records, evaluated_table};
+pub use data_source::{DataSource, LabelCodes, RowChoice};
+pub use evaluation::{
+    Evaluated, EvaluationHeader, EvaluationOption, EvaluationOptions, EvaluationRequest, Metric, numbered,
+};
+pub use finetune::resolve_finetune;
+pub use model_name::{different_models, shared_model, without_init};
+pub use pretrain::{Pretrain, Pretraining};
+pub use registry::Registry;
+pub use request::{Initialization, Request};
+pub use segment::{MaskRule, Segment, Segmentation};
+pub use training::{Prepared, Training, TrainingRun, data_warnings};
+pub(crate) use training::{device_name, unfinished_init};
+
+/// A kind of run.
+///
+/// Its configuration has the keys of [`CommonKeys`](crate::config::CommonKeys) and a section `[run]`, so that other runs can
+/// start from its encoder; all others are the task's own. Evaluations are JSON files that begin with the fields of
+/// [`EvaluationHeader`].
+pub trait Task: Send + Sync {
+    /// The value of `kind` in `config.toml`, such as `classify`.
+    fn kind(&self) -> &'static str;
+
+    /// The kind as a noun for messages, such as `classification`: "… is a classification run".
+    fn title(&self) -> &'static str;
+
+    /// Names that `--task` of `finetune` and `sweep` takes for this task, for help and messages. Empty: the task is not
+    /// fine-tuning.
+    fn names(&self) -> &'static [&'static str];
+
+    /// Whether `--task NAME` means this task.
+    ///
+    /// # Errors
+    /// When it does, but the name is malformed.
+    fn takes(&self, name: &str) -> Result<bool> {
+        Ok(self.names().contains(&name))
+    }
+
+    /// The configuration of a request: defaults, preset, pretrained run, file, settings, in this order.
+    ///
+    /// # Errors
+    /// When a setting is unknown or impossible, or the dataset lacks what the defaults need.
+    fn resolve(&self, request: &Request) -> Result<ConfigFile>;
+
+    /// Checks a configuration.
+    ///
+    /// # Errors
+    /// When a key is missing, unknown or impossible.
+    fn check(&self, config: &ConfigFile) -> Result<()>;
+
+    /// Checks that dataset and split have what a configuration needs, before anything is written or a model is built.
+    ///
+    /// # Errors
+    /// When they do not.
+    fn prepare<'a>(&self, config: &ConfigFile, source: &'a DataSource) -> Result<Prepared<'a>>;
+
+    /// Options of `evaluate` and `sweep` that only some tasks have.
+    fn evaluation_options(&self) -> &'static [EvaluationOption] {
+        &[]
+    }
+
+    /// Evaluates a run on a subset, and writes `evaluation-STEM.json` and `predictions-STEM` into it.
+    ///
+    /// # Errors
+    /// When the task has no evaluation, the subset no record for it, or the weights do not fit.
+    fn evaluate(&self, request: &EvaluationRequest) -> Result<Evaluated> {
+        let run = request.run.display();
+        bail!(
+            "{run} is a {} run, which this command does not take; `trainer finetune --init {run}` makes a run that it takes",
+            self.title()
+        )
+    }
+
+    /// The metrics of a stored evaluation. The first one is the headline: sweeps and charts of label efficiency show it.
+    ///
+    /// # Errors
+    /// When the JSON is not an evaluation of this task.
+    fn metrics(&self, evaluation: &serde_json::Value) -> Result<Vec<Metric>> {
+        let _ = evaluation;
+        Ok(Vec::new())
+    }
+
+    /// Compares two evaluated runs of this kind on the same records; tasks with a value a record call [`compare_records`].
+    ///
+    /// # Errors
+    /// When a run was not evaluated on the subset, or they were evaluated on different records or labels.
+    fn compare(&self, request: &ComparisonRequest) -> Result<Comparison> {
+        bail!("{} is a {} run, which cannot be compared", request.first.display(), self.title())
+    }
+
+    /// Writes predictions for records that need neither labels nor a split; returns what was written, in words.
+    ///
+    /// # Errors
+    /// When the task predicts nothing of this form, or the weights do not fit.
+    fn predict(&self, request: &PredictionRequest) -> Result<String> {
+        bail!("{} is a {} run, which predict does not take", request.run.display(), self.title())
+    }
+
+    /// Keys of `metrics.jsonl` that the report draws as curves, with their titles.
+    fn curves(&self) -> &'static [(&'static str, &'static str)] {
+        &[("loss", "loss")]
+    }
+
+    /// Sections of the report about some runs of this kind; by default a table of all metrics of all evaluations.
+    ///
+    /// # Errors
+    /// When an evaluation cannot be read or a chart cannot be drawn.
+    fn report(&self, runs: &[&Run]) -> Result<Vec<Section>> {
+        let (mut rows, mut titles) = (Vec::new(), Vec::new());
+        for run in runs {
+            for evaluation in &run.evaluations {
+                let metrics = self.metrics(&evaluation.json)?;
+                titles = metrics.iter().map(|metric| metric.title).collect();
+                rows.push((*run, evaluation, metrics.into_iter().map(|metric| metric.value).collect()));
+            }
+        }
+        Ok(metrics_section(self.title(), &titles, &rows))
+    }
+}
+
+/// Predictions that are to be written.
+pub struct PredictionRequest<'a> {
+    /// The run of the weights.
+    pub run: &'a Path,
+    /// Its configuration.
+    pub config: &'a ConfigFile,
+    /// The weights: the run itself, or a file in it.
+    pub weights: &'a Path,
+    /// The dataset.
+    pub source: &'a DataSource,
+    /// Rows to predict for, in this order.
+    pub rows: &'a [u32],
+    /// Where the model computes.
+    pub device: Device,
+    /// The table to write.
+    pub out: &'a Path,
+}

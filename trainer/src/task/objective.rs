@@ -1,5 +1,5 @@
-//! What is trained: the plug between the engine and a task. The engine knows steps, rates and checkpoints; an objective
-//! knows its model, its loss and what "better" means.
+//! The interface between the training loop and a task. The loop knows steps, learning rates and checkpoints; an objective
+//! knows its model, its loss and its score.
 
 use anyhow::Result;
 use dataset::loader::LoaderBuilder;
@@ -13,51 +13,57 @@ use crate::train::threads;
 
 /// The loss of a batch.
 pub struct Loss {
-    /// What is differentiated, a scalar.
+    /// The loss to differentiate, a scalar.
     pub total: Tensor,
-    /// Its parts by name, for the log; scalars.
+    /// Parts of the loss by name, for the log; scalars.
     pub parts: Vec<(&'static str, Tensor)>,
 }
 
-/// What an evaluation during training found.
+/// The result of an evaluation during training.
 #[derive(Debug, Clone)]
 pub struct Evaluation {
-    /// Higher is better; the weights with the highest one are kept.
+    /// Higher is better; the run keeps the weights with the highest score.
     pub score: f64,
     /// Named values for the log.
     pub values: Vec<(String, f64)>,
 }
 
-/// A model with a loss. Implement it to train something else with the same engine.
+/// A model with a loss. A [`Task`](super::Task) gives one to the training loop.
 pub trait Objective {
-    /// The variables: trained, saved and restored by the engine.
+    /// The variables, which the loop trains, saves and loads.
     fn store(&self) -> &VarStore;
 
-    /// What is trained, in which order and at which share of the rate: every variable with a gradient, at the full rate.
-    /// An objective that freezes a part leaves its parameters out; one with layer decay scales their rates.
+    /// The trained parameters, with factors on their learning rates; by default every variable with a gradient, with the
+    /// factor 1. An objective that freezes a part omits its parameters; one with layer decay sets the factors.
     fn parameters(&self) -> Vec<Parameter> {
         parameters(self.store())
     }
 
-    /// The loss of one batch, in training mode. Randomness comes from torch's generator, which the engine seeds.
+    /// The loss of one batch, in training mode. Random numbers come from torch's generator, which the loop seeds for each
+    /// step.
+    ///
+    /// # Errors
+    /// When the batch does not fit the model, or torch fails.
     fn loss(&self, batch: &Batch) -> Result<Loss>;
 
-    /// Evaluates the present weights; `None` where there is nothing to evaluate on.
+    /// Evaluates the present weights; `None` without records to evaluate on.
+    ///
+    /// # Errors
+    /// When a record cannot be read, or torch fails.
     fn evaluate(&self) -> Result<Option<Evaluation>>;
 }
 
 /// Pixels of a batch, `[B, 1, S, S]`, on the device.
 pub fn images(batch: &Batch, device: Device) -> Tensor {
     let shape = [batch.len() as i64, 1, batch.size() as i64, batch.size() as i64];
-    let lent = lend(batch.images(), &shape);
-    // A copy in any case: the loader writes to this memory again. To a CUDA device it is the only one, since the loader
-    // wrote into pinned memory (`loader_for`), and nobody waits for it: the batch must be kept until the device has come
-    // past it, as `step::Stepper` does.
-    lent.to_device_(device, Kind::Float, device.is_cuda(), true)
+    let borrowed = tensor_over(batch.images(), &shape);
+    // Always a copy, since the loader writes to this memory again. On CUDA it is the only copy, from pinned memory
+    // (`loader_for`), and asynchronous: the batch must exist until the device has read it, as `step::Stepper` ensures.
+    borrowed.to_device_(device, Kind::Float, device.is_cuda(), true)
 }
 
-/// A tensor over memory of somebody else, which must outlive it.
-fn lend(floats: &[f32], shape: &[i64]) -> Tensor {
+/// A tensor over borrowed memory, which must outlive it.
+fn tensor_over(floats: &[f32], shape: &[i64]) -> Tensor {
     assert_eq!(shape.iter().product::<i64>(), floats.len() as i64, "as many floats as the shape says");
     let strides: Vec<i64> = (0..shape.len()).map(|axis| shape[axis + 1..].iter().product()).collect();
     // SAFETY: the memory holds as many floats as the shape says, and is only read; the tensor is dropped within the
@@ -65,7 +71,7 @@ fn lend(floats: &[f32], shape: &[i64]) -> Tensor {
     unsafe { Tensor::from_blob(floats.as_ptr().cast::<u8>(), shape, &strides, Kind::Float, Device::Cpu) }
 }
 
-/// A loader whose batches go to a device. For CUDA it writes pixels into pinned memory, from where they are sent.
+/// A loader for a device. For CUDA it writes pixels into pinned memory.
 pub fn loader_for(device: Device, builder: LoaderBuilder) -> LoaderBuilder {
     let builder = builder.threads(threads::of_loader(device));
     if !device.is_cuda() {
@@ -77,7 +83,7 @@ pub fn loader_for(device: Device, builder: LoaderBuilder) -> LoaderBuilder {
     })
 }
 
-/// A contiguous tensor of floats on the host, as memory that a loader writes to.
+/// Memory that a loader writes to: a contiguous tensor of floats on the host.
 struct TensorMemory(Tensor);
 
 impl HostBuffer for TensorMemory {
@@ -87,7 +93,7 @@ impl HostBuffer for TensorMemory {
     }
 
     fn as_mut_slice(&mut self) -> &mut [f32] {
-        // SAFETY: as above; nobody else has this tensor.
+        // SAFETY: as above; the borrow of this tensor is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.0.data_ptr().cast::<f32>(), self.0.numel()) }
     }
 }
@@ -97,12 +103,12 @@ pub fn tokens(batch: &Batch, ids: &[i64], device: Device) -> Tensor {
     send(&Tensor::from_slice(ids).view([batch.len() as i64, batch.tokens() as i64]), device)
 }
 
-/// A copy in pinned memory; where no more can be pinned, the tensor itself, which is sent slower.
+/// A copy in pinned memory; if no more can be pinned, the tensor itself, whose transfer is slower.
 fn pinned(tensor: &Tensor) -> Tensor {
     shim::pin(tensor).unwrap_or_else(|_| tensor.shallow_clone())
 }
 
-/// A small host tensor on the device; for CUDA by way of pinned memory, so that nobody waits.
+/// A small host tensor on the device; for CUDA through pinned memory, so that the host does not wait.
 pub fn send(tensor: &Tensor, device: Device) -> Tensor {
     if !device.is_cuda() {
         return tensor.to_device(device);
@@ -115,12 +121,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loader_may_write_to_a_tensor_and_its_pixels_are_lent_as_they_lie() {
+    fn a_loader_may_write_to_a_tensor_whose_pixels_are_not_copied() {
         let mut memory = TensorMemory(Tensor::zeros([24], (Kind::Float, Device::Cpu)));
         memory.as_mut_slice().iter_mut().zip(0u8..).for_each(|(float, value)| *float = value.into());
-        let lent = lend(&memory.as_slice()[..12], &[2, 1, 2, 3]);
-        assert_eq!(lent.data_ptr(), memory.0.data_ptr(), "no copy");
-        assert_eq!(lent.double_value(&[1, 0, 1, 2]), 11.0);
-        assert!(lent.is_contiguous());
+        let borrowed = tensor_over(&memory.as_slice()[..12], &[2, 1, 2, 3]);
+        assert_eq!(borrowed.data_ptr(), memory.0.data_ptr(), "no copy");
+        assert_eq!(borrowed.double_value(&[1, 0, 1, 2]), 11.0);
+        assert!(borrowed.is_contiguous());
     }
 }

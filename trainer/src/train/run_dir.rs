@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use dataset::store::files;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
+use crate::config::ConfigFile;
 use crate::train::checkpoint::{self, BEST, Checkpoints, MODEL, newest_state};
 use crate::train::logger;
 
@@ -30,14 +29,13 @@ impl RunDir {
     ///
     /// # Errors
     /// When the directory holds a run of another configuration or one that has made more steps, or another process uses it.
-    pub fn open<C: Serialize + DeserializeOwned + PartialEq>(path: &Path, config: &C, total: u64) -> Result<Self> {
+    pub fn open(path: &Path, config: &ConfigFile, total: u64) -> Result<Self> {
         files::make_folder(&path.join(checkpoint::FOLDER))
             .with_context(|| format!("cannot make {}", path.display()))?;
         let lock = File::create(path.join(LOCK)).with_context(|| format!("cannot lock {}", path.display()))?;
         if !files::lock(&lock, path)? {
             bail!("another trainer uses {} now", path.display());
         }
-        let text = toml::to_string(config)?;
         let kept = path.join(CONFIG);
         let fresh = !kept.exists();
         if fresh && let Some(foreign) = foreign_file(path)? {
@@ -45,11 +43,13 @@ impl RunDir {
         }
         let mut notice = None;
         if !fresh && has_begun(path) {
-            let before: toml::Table = load_config(path)?;
-            let now: toml::Table = text.parse()?;
-            let other_length = LENGTH.map(|key| setting(&before, key)) != LENGTH.map(|key| setting(&now, key));
-            if deciding(before, other_length) != deciding(now, other_length) {
-                let changed = changed_lines(&files::read_text(&kept)?, &text);
+            let before = load_config(path)?;
+            let tables = [before.table(), config.table()];
+            let [old_length, new_length] = tables.map(|table| LENGTH.map(|key| setting(table, key)));
+            let other_length = old_length != new_length;
+            let [old, new] = tables.map(|table| deciding(table.clone(), other_length));
+            if before.kind() != config.kind() || old != new {
+                let changed = changed_lines(before.text(), config.text());
                 bail!(
                     "{} holds a run of another configuration ({changed}); take another directory, or delete it",
                     path.display()
@@ -59,7 +59,7 @@ impl RunDir {
                 notice = check_length(path, Checkpoints::of(path).steps().pop().unwrap_or(0), total)?;
             }
         }
-        files::write_atomic(&kept, text.as_bytes())?;
+        files::write_atomic(&kept, config.text().as_bytes())?;
         Ok(Self { path: path.to_path_buf(), fresh, notice, _lock: lock })
     }
 
@@ -174,11 +174,11 @@ pub fn config_path(run: &Path) -> PathBuf {
     run.join(CONFIG)
 }
 
-/// The stored configuration of a run.
+/// The stored configuration of a run; keys of older versions are translated.
 ///
 /// # Errors
-/// When there is none, or it is of another kind of run.
-pub fn load_config<C: DeserializeOwned>(run: &Path) -> Result<C> {
+/// When there is none, or it cannot be read.
+pub fn load_config(run: &Path) -> Result<ConfigFile> {
     let path = config_path(run);
     if !run.exists() {
         bail!("{} does not exist", run.display());
@@ -195,14 +195,7 @@ pub fn load_config<C: DeserializeOwned>(run: &Path) -> Result<C> {
         }
         anyhow::anyhow!("{} is not a run: it has no {CONFIG}{}", run.display(), runs_inside(run))
     })?;
-    toml::from_str(&text).map_err(|error| match kind(&text) {
-        Some(PRETRAINING) => anyhow::anyhow!(
-            "{0} is {PRETRAINING}, which this command does not take; `trainer finetune --init {0}` makes a run that it takes",
-            run.display()
-        ),
-        Some(kind) => anyhow::anyhow!("{} is {kind}, which this command does not take", run.display()),
-        None => anyhow::Error::from(error).context(format!("{} is not the configuration of a run", path.display())),
-    })
+    ConfigFile::parse(&text, &path.display().to_string())
 }
 
 /// `; did you mean A or B?` for a folder of runs; empty if no run is in it.
@@ -218,28 +211,13 @@ fn runs_inside(folder: &Path) -> String {
     }
 }
 
-const PRETRAINING: &str = "a pre-training run";
-
-/// The kind of a run by its configuration, in words.
-fn kind(text: &str) -> Option<&'static str> {
-    let config: toml::Table = text.parse().ok()?;
-    if config.get("model")?.get("decoder").is_some() {
-        return Some(PRETRAINING);
-    }
-    if config.contains_key("prediction") {
-        return Some("a segmentation run");
-    }
-    config.contains_key("findings").then_some("a run fine-tuned for classification")
-}
-
 /// The run that weights belong to: the folder itself, or the nearest folder above them with a configuration.
 ///
 /// # Errors
 /// When there is none.
 pub fn run_of(weights: &Path) -> Result<PathBuf> {
     let is_run = |folder: &&Path| {
-        load_config::<toml::Table>(folder)
-            .is_ok_and(|config| config.contains_key("preset") && config.contains_key("run"))
+        load_config(folder).is_ok_and(|config| config.get("preset").is_some() && config.get("run").is_some())
     };
     if !weights.exists() {
         bail!("{} does not exist", weights.display());
@@ -255,8 +233,8 @@ pub fn run_of(weights: &Path) -> Result<PathBuf> {
 
 /// Whether a run has nothing left to do: it has made `steps` steps, or is out of its configured patience.
 pub fn is_finished(run: &Path, steps: u64) -> bool {
-    let config: toml::Table = load_config(run).unwrap_or_default();
-    let patience = setting(&config, "patience").and_then(toml::Value::as_integer).unwrap_or(0);
+    let config = load_config(run).ok();
+    let patience = config.as_ref().and_then(|config| config.get("optimizer.patience")?.as_integer()).unwrap_or(0);
     newest_state(run).is_some_and(|state| {
         !state.evaluation_due && (state.step >= steps || state.is_out_of_patience(patience.max(0) as u64))
     })

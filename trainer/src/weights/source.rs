@@ -53,7 +53,7 @@ pub fn weights_file(source: &Path) -> Result<PathBuf> {
 pub fn initialize(
     store: &VarStore,
     source: &Path,
-    skip: fn(&str) -> bool,
+    skip: &dyn Fn(&str) -> bool,
     hint: fn(&[(String, Tensor)]) -> String,
 ) -> Result<LoadReport> {
     let mut tensors = read_weights(source)?;

@@ -29,7 +29,8 @@ fn features_equal_the_output_of_the_encoder() {
     assert_eq!((features.value_length(), features.len()), (32, ids.len()));
     // The features of single records, computed with the library.
     let set = Arc::new(dataset::Dataset::open(&data).expect("a dataset"));
-    let config: PretrainConfig = run_dir::load_config(&mrm).expect("a configuration");
+    let config: PretrainConfig =
+        run_dir::load_config(&mrm).expect("a configuration").read().expect("of a pre-training run");
     let store = VarStore::new(Device::Cpu);
     let sizes = ClassifierConfig { vit: config.model.vit.clone(), classes: 1, drop_path: 0.0 };
     let model = VitClassifier::new(&store.root(), &sizes).expect("a model");

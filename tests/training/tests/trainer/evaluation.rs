@@ -9,7 +9,7 @@ use arrow_array::Float32Array;
 use dataset::format::record::ImageEncoding;
 use helpers::{args, fails, folder, made_record, ok, run, text, write_dataset};
 use serde_json::Value;
-use trainer::config::FinetuneConfig;
+use trainer::config::ClassifyConfig;
 use trainer::train::run_dir;
 use training::{evaluate, finetuning, pretrained, pretraining};
 
@@ -78,8 +78,8 @@ fn evaluations_are_printed_compared_and_swept() {
     let sweep = || {
         let mut all = args!["sweep", "--data", &data, "--out", &sweeps, "--task", "labels:Cardiomegaly"].to_vec();
         all.extend(args!["--split", "main", "--ratios", "50,100", "--seeds", "0,1", "--steps", "3", "--draws", "20"]);
-        all.extend(args!["--device", "cpu", "--start", "scratch=random"]);
-        all.extend(args!["--start", format!("mrm={}", mrm.display()), "--set", "optimizer.batch_size=8"]);
+        all.extend(args!["--device", "cpu", "--init", "scratch=random"]);
+        all.extend(args!["--init", format!("mrm={}", mrm.display()), "--set", "optimizer.batch_size=8"]);
         all
     };
     let message = ok("trainer", sweep());
@@ -92,7 +92,8 @@ fn evaluations_are_printed_compared_and_swept() {
                 .expect("one");
         report["mean"]["auroc"]["value"].as_f64().expect("an AUROC")
     };
-    let cell = cells.as_array().expect("a list").iter().find(|cell| cell["start"] == "mrm" && cell["ratio"] == 100.0);
+    let cell =
+        cells.as_array().expect("a list").iter().find(|cell| cell["init_name"] == "mrm" && cell["ratio"] == 100.0);
     let of_cell = cell.expect("a cell")["auroc"]["mean"].as_f64().expect("a mean");
     assert!((of_cell - f64::midpoint(mean(0), mean(1))).abs() < 1e-12);
     let page = fs::read_to_string(sweeps.join("report.html")).expect("a page");
@@ -107,19 +108,16 @@ fn evaluations_are_printed_compared_and_swept() {
     );
     assert_eq!(warned(of(50), of(50)), "");
     let mut nameless = sweep();
-    nameless.extend(args!["--start", "random"]);
+    nameless.extend(args!["--init", "random"]);
     assert!(fails("trainer", 2, nameless).contains("did you mean `scratch=random`?"));
     // More steps continue the finished runs, which are evaluated again.
     let state = |name: &str| -> Value {
         dataset::store::files::read_json(&sweeps.join("mrm-main-100-seed1").join(name)).expect("a file")
     };
     let longer = || sweep().into_iter().map(|word| if word == "3" { "5".into() } else { word });
-    assert_eq!(state("evaluation-test.json")["updates"], 3);
+    assert_eq!(state("evaluation-test.json")["steps"], 3);
     ok("trainer", longer());
-    assert_eq!(
-        (&state("evaluation-test.json")["updates"], &state("latest/state.json")["step"]),
-        (&5.into(), &5.into())
-    );
+    assert_eq!((&state("evaluation-test.json")["steps"], &state("latest/state.json")["step"]), (&5.into(), &5.into()));
     let sweep = longer;
     // Finished runs are not repeated.
     let before = fs::metadata(sweeps.join("mrm-main-100-seed1/latest/model.safetensors")).expect("weights");
@@ -141,7 +139,7 @@ fn a_sweep_trains_the_same_model_from_every_initialization() {
         let mut all =
             args!["sweep", "--data", &data, "--out", &sweeps, "--task", "chexpert5", "--split", "main"].to_vec();
         all.extend(args!["--steps", "2", "--draws", "10", "--device", "cpu", "--set", "optimizer.batch_size=4"]);
-        all.extend(starts.iter().flat_map(|start| args!["--start", start]));
+        all.extend(starts.iter().flat_map(|start| args!["--init", start]));
         all.extend(more.iter().map(Into::into));
         all
     };
@@ -151,19 +149,22 @@ fn a_sweep_trains_the_same_model_from_every_initialization() {
     fs::copy(mrm.join("latest/model.safetensors"), &file).expect("copied");
     let starts = ["scratch=random".to_owned(), start("file", &file), start("mrm", &mrm)];
     ok("trainer", sweep(&starts, &[]));
-    let config = |name: &str| -> FinetuneConfig {
-        run_dir::load_config(&sweeps.join(format!("{name}-main-100-seed0"))).expect("a configuration")
+    let config = |name: &str| -> ClassifyConfig {
+        let file = run_dir::load_config(&sweeps.join(format!("{name}-main-100-seed0"))).expect("a configuration");
+        file.read().expect("of a classifier")
     };
     let of_run = config("mrm");
     assert_eq!((of_run.model.vit.embed_dim, of_run.model.vit.num_layers), (32, 1), "not the preset's sizes");
     for (name, init) in [("scratch", "random".to_owned()), ("file", file.display().to_string())] {
         let other = config(name);
-        assert_eq!((&other.start, &other.init), (&name.to_owned(), &init));
-        assert_eq!(FinetuneConfig { init: of_run.init.clone(), start: of_run.start.clone(), ..other }, of_run);
+        assert_eq!((&other.keys.init_name, &other.keys.provenance.init), (&name.to_owned(), &init));
+        assert_eq!(ClassifyConfig { keys: of_run.keys.clone(), ..other }, of_run);
     }
 
     let message = fails("trainer", 1, sweep(&[start("mrm", &mrm), start("wide", &wide)], &[]));
-    for words in ["--start mrm=", "(1 blocks of width 32", "--start wide=", "(1 blocks of width 64", "the same model"] {
+    for words in
+        ["--init mrm=", "(1 layers of embed_dim 32", "--init wide=", "(1 layers of embed_dim 64", "the same model"]
+    {
         assert!(message.contains(words), "{words}: {message}");
     }
     let message = fails("trainer", 1, sweep(&[start("mrm", &mrm)], &["--preset", "mrm-vit-s16"]));

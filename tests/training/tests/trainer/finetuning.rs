@@ -7,9 +7,8 @@ use std::path::Path;
 use dataset::format::record::{ImageEncoding, Record};
 use helpers::{args, fails, folder, made_record, ok, run, text, write_dataset};
 use serde_json::Value;
-use trainer::commands::{DataSource, Finetuning, Request, prepare_finetune, resolve_finetune};
-use trainer::config::{Task, finetune_preset};
-use trainer::task::Missing;
+use trainer::config::{ClassifyConfig, FindingTask, classify_preset};
+use trainer::task::{Classify, DataSource, Missing, Request, Task};
 use trainer::train::logger::read_metrics;
 use training::{dataset, finetuning, numbers, pretrained};
 
@@ -124,8 +123,8 @@ fn blank_labels_of_a_custom_task_are_not_negatives() {
 
     // Tasks of published datasets keep their convention for blank labels.
     let missing = |task: &str| {
-        let task = Task::parse(task).expect("a task");
-        finetune_preset("mrm-vit-tiny", &task, 100.0).expect("a preset").data.missing
+        let task = FindingTask::parse(task).expect("a task");
+        classify_preset("mrm-vit-tiny", &task, 100.0).expect("a preset").data.missing
     };
     assert_eq!(["chexpert5", "covid"].map(missing), [Missing::Zeros; 2]);
     assert_eq!(["nih14", "rsna", "viral", "labels:Edema"].map(missing), [Missing::Ignore; 4]);
@@ -142,6 +141,8 @@ fn the_length_of_a_custom_task_follows_from_its_records() {
         let request = Request {
             task: "labels:Cardiomegaly",
             init: None,
+            init_name: None,
+            model: None,
             preset: Some("mrm-vit-b16"),
             source: &source,
             ratio: 100.0,
@@ -150,10 +151,12 @@ fn the_length_of_a_custom_task_follows_from_its_records() {
             file: None,
             settings: &settings,
         };
-        prepare_finetune(resolve_finetune(&request).expect("a configuration"), &source).expect("it can begin")
+        let config = Classify.resolve(&request).expect("a configuration");
+        let warnings = Classify.prepare(&config, &source).expect("it can begin").warnings;
+        (config.read::<ClassifyConfig>().expect("of a classifier"), warnings)
     };
-    let length = |run: &Finetuning| {
-        let optimizer = &run.config().optimizer;
+    let length = |(config, _): &(ClassifyConfig, Vec<String>)| {
+        let optimizer = &config.optimizer.schedule;
         (optimizer.steps, optimizer.warmup, optimizer.evaluate_every, optimizer.patience)
     };
     // Fewer records than a batch: the minimum number of steps, not two hundred thousand.
@@ -163,16 +166,13 @@ fn the_length_of_a_custom_task_follows_from_its_records() {
     let (steps, warmup, every, patience) = length(&single);
     assert!(steps % 50 == 0 && steps > 500, "{steps}");
     assert_eq!((warmup, every, patience), (steps / 20, steps / 50, 10));
-    assert!(!single.remarks().iter().any(|remark| remark.contains("epochs")), "{:?}", single.remarks());
+    assert!(!single.1.iter().any(|warning| warning.contains("epochs")), "{:?}", single.1);
     let (double, ..) = length(&resolved(None, Some(100.0), &["optimizer.batch_size=1"]));
     assert_eq!(double, 2 * steps);
     // Many epochs without early stopping give a warning.
     let long = resolved(Some(200_000), None, &["optimizer.patience=0"]);
     assert_eq!(length(&long), (200_000, 10_000, 4_000, 0));
-    assert!(
-        long.remarks().iter().any(|remark| remark.starts_with("200000 updates are 200000 epochs of the ")),
-        "no warning"
-    );
+    assert!(long.1.iter().any(|warning| warning.starts_with("200000 steps are 200000 epochs of the ")), "no warning");
 
     // From the command line.
     let run = temporary.path().join("run");
@@ -207,7 +207,7 @@ fn patience_ends_a_run_when_its_score_stops_rising() {
             args!["finetune", "--data", &data, "--run", &run, "--split", "main", "--preset", "mrm-vit-tiny"].to_vec();
         all.extend(args!["--task", "chexpert5", "--device", "cpu", "--steps", "12", "--batch-size", "8"]);
         for setting in
-            ["model.vit.num_layers=1", "optimizer.rate=0.0", "optimizer.evaluate_every=1", "run.checkpoint_every=1"]
+            ["model.vit.num_layers=1", "optimizer.lr=0.0", "optimizer.evaluate_every=1", "run.checkpoint_every=1"]
         {
             all.extend(args!["--set", setting]);
         }
@@ -249,11 +249,11 @@ fn patience_ends_a_run_when_its_score_stops_rising() {
     let mut sweep =
         args!["sweep", "--data", &data, "--out", &sweeps, "--task", "labels:Cardiomegaly", "--split", "main"].to_vec();
     sweep.extend(args!["--steps", "12", "--draws", "20", "--device", "cpu", "--preset", "mrm-vit-tiny"]);
-    sweep.extend(args!["--start", "scratch=random", "--patience", "1", "--set", "optimizer.rate=0.0"]);
+    sweep.extend(args!["--init", "scratch=random", "--patience", "1", "--set", "optimizer.lr=0.0"]);
     ok("trainer", &sweep);
     let one = sweeps.join("scratch-main-100-seed0");
     let report: Value = dataset::store::files::read_json(&one.join("evaluation-test.json")).expect("an evaluation");
-    assert_eq!((&report["updates"], &state_of(&one)["step"]), (&2.into(), &2.into()));
+    assert_eq!((&report["steps"], &state_of(&one)["step"]), (&2.into(), &2.into()));
     let printed = ok("trainer", &sweep);
     assert!(printed.contains("run 1 of 1") && !printed.contains("test AUROC 0"), "no run is repeated: {printed}");
 }
@@ -273,7 +273,7 @@ fn weights_of_an_unfinished_pretraining_are_reported() {
         let mut all =
             args!["sweep", "--data", &data, "--out", runs.join(name), "--task", "labels:Cardiomegaly"].to_vec();
         all.extend(args!["--split", "main", "--ratios", "50,100", "--steps", "1", "--draws", "10", "--device", "cpu"]);
-        all.extend(args!["--start", format!("mrm={}", mrm.display()), "--set", "optimizer.batch_size=4"]);
+        all.extend(args!["--init", format!("mrm={}", mrm.display()), "--set", "optimizer.batch_size=4"]);
         all
     };
     let commands = |name: &str| {

@@ -1,6 +1,7 @@
 //! `trainer` as a user runs it.
 
 mod command_line;
+mod custom_task;
 mod embedding;
 mod evaluation;
 mod finetuning;

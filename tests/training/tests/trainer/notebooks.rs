@@ -36,8 +36,8 @@ fn the_notebooks_run() {
     ok("trainer", args!["reconstruct", "--data", &data, "--weights", runs.join("mrm")].into_iter().chain(rows));
     let mut sweep = args!["sweep", "--data", &data, "--out", runs.join("sweep"), "--task", "chexpert5"].to_vec();
     sweep.extend(args!["--split", "main", "--ratios", "50,100", "--seeds", "0,1", "--steps", "3", "--draws", "20"]);
-    sweep.extend(args!["--start", format!("mrm={}", runs.join("mrm").display()), "--device", "cpu"]);
-    sweep.extend(args!["--start", "scratch=random", "--preset", "mrm-vit-tiny", "--set", "optimizer.batch_size=8"]);
+    sweep.extend(args!["--init", format!("mrm={}", runs.join("mrm").display()), "--device", "cpu"]);
+    sweep.extend(args!["--init", "scratch=random", "--preset", "mrm-vit-tiny", "--set", "optimizer.batch_size=8"]);
     ok("trainer", sweep);
 
     notebooks.args([&repository().join("notebooks"), temporary.path()]);

@@ -61,7 +61,7 @@ fn training_continues_after_an_outage_and_saves_a_checkpoint_if_it_lasts() {
     let output = lost.output().expect("it runs");
     let message = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{message}");
-    assert!(message.contains("saved a checkpoint after update"), "{message}");
+    assert!(message.contains("saved a checkpoint after step"), "{message}");
     assert!(
         message.lines().last().is_some_and(|line| line.contains("no answer from") && line.contains(&address)),
         "{message}"

@@ -82,7 +82,7 @@ fn from_pretraining_to_an_evaluated_classifier() {
     let page = temporary.path().join("report.html");
     ok("trainer", args!["report", run("mrm"), run("half"), run("scratch"), "--out", &page]);
     let html = fs::read_to_string(&page).expect("a page");
-    for part in ["Label efficiency", "data:image/png;base64,", "class=\"words\"", "random start", "<svg"] {
+    for part in ["Label efficiency", "data:image/png;base64,", "class=\"words\"", "random initialization", "<svg"] {
         assert!(html.contains(part), "{part}");
     }
     assert!(
@@ -110,7 +110,7 @@ fn the_real_covid_set_is_trained_on() {
     let pneumonia = labels.findings().iter().position(|name| name == "Pneumonia").expect("a finding");
     let (rows, codes) = (split.rows(Subset::Train, Some(dataset::Ratio::ALL)), helpers::dataset_codes(&labels));
     let counted = rows.iter().filter(|&&row| codes[row as usize][pneumonia] == Some(1)).count();
-    assert!(counted < rows.len() && printed.contains(&format!("{counted} labeled records, 3 updates")), "{printed}");
+    assert!(counted < rows.len() && printed.contains(&format!("{counted} labeled records, 3 steps")), "{printed}");
     let printed =
         ok("trainer", args!["evaluate", "--data", &data, "--run", &tuned, "--split", "main", "--draws", "20"]);
     assert!(printed.contains("Pneumonia/Viral/COVID-19"), "{printed}");
@@ -170,7 +170,7 @@ fn records_without_a_report_enter_only_the_image_loss() {
     };
     let data = made("some", 48, &some);
     let run = |name: &str| temporary.path().join(name);
-    let all = ["--set", "model.report_loss=all", "--set", "optimizer.base_rate=0.3"];
+    let all = ["--set", "model.report_loss=all", "--set", "optimizer.base_lr=0.3"];
     let message = ok("trainer", pretraining(&data, &run("both"), 30, &all));
     assert!(
         message.contains("48 records (6 with a report; the others take part in the image loss alone), "),
@@ -206,7 +206,7 @@ fn records_without_a_report_enter_only_the_image_loss() {
     let without = made("none", 8, &|_| Vec::new());
     for more in [&all[..], &report_only] {
         let message = fails("trainer", 1, pretraining(&without, &run("none-of-it"), 1, more));
-        let words = "none of the 8 records of the training subset of split `main` has a report to restore: set \
+        let words = "none of the 8 records of the training subset of split `main` has a report to reconstruct: set \
                      model.reconstruct=image-only";
         assert!(message.contains(words) && !run("none-of-it").exists(), "{message}");
     }

@@ -70,7 +70,7 @@ fn nonfinite_losses_are_skipped_reported_and_end_the_run() {
     let temporary = folder();
     let data = dataset(temporary.path(), 20);
     let run = temporary.path().join("run");
-    let explode = ["--set", "optimizer.base_rate=1e38", "--set", "run.skip_limit=3", "--set", "run.checkpoint_every=1"];
+    let explode = ["--set", "optimizer.base_lr=1e38", "--set", "run.skip_limit=3", "--set", "run.checkpoint_every=1"];
     let message = fails("trainer", 1, pretraining(&data, &run, 40, &explode));
     assert!(message.contains("skipped; records mimic-cxr/"), "{message}");
     assert!(message.contains("3 steps in a row without a finite loss (run.skip_limit)"), "{message}");
@@ -185,10 +185,10 @@ fn impossible_runs_are_refused_with_one_line() {
     misused(finetune(&["--preset", "mrm-vit-tiny", "--set", "optimizer.layer_decay=1.5"]), "optimizer.layer_decay");
     misused(finetune(&["--preset", "mrm-vit-tiny", "--set", "ratio=50"]), "`ratio` is no setting of the recipe");
     misused(finetune(&["--preset", "mrm-vit-tiny", "--set", "data.flip=2.0"]), "data.flip: must be from 0 to 1");
-    misused(finetune(&["--preset", "mrm-vit-tiny", "--set", "lr=1e-3"]), "no key `lr`; did you mean `optimizer.rate`?");
+    misused(finetune(&["--preset", "mrm-vit-tiny", "--set", "lr=1e-3"]), "no key `lr`; did you mean `optimizer.lr`?");
     misused(pretraining(&data, &run("e"), 2, &["--set", "run.ema=1.0"]), "run.ema: must be from 0 to below 1");
     misused(pretraining(&data, &run("p"), 2, &["--set", "run.precision=fp8"]), "fp8");
-    misused(finetune(&["--init", "random"]), "leave --init out for a random start");
+    misused(finetune(&["--init", "random"]), "leave --init out for random initialization");
     let folder_of_runs = temporary.path().to_string_lossy().into_owned();
     let words = format!("it has no config.toml; did you mean {mrm}?");
     says(args!["evaluate", "--data", &data, "--run", &folder_of_runs, "--split", "main"].to_vec(), &words);
@@ -203,7 +203,7 @@ fn impossible_runs_are_refused_with_one_line() {
     helpers::ingest("chexpert", &raw, &silent, &[]);
     let mut all = args!["pretrain", "--data", &silent, "--run", run("s"), "--preset", "mrm-vit-tiny"].to_vec();
     all.extend(args!["--device", "cpu", "--steps", "2"]);
-    says(all, "this dataset has no reports to restore: set model.reconstruct=image-only");
+    says(all, "this dataset has no reports to reconstruct: set model.reconstruct=image-only");
     for name in ["f", "s", "e", "p"] {
         assert!(!run(name).exists(), "{name}: nothing is left in the way of the next try");
     }

@@ -51,7 +51,7 @@ fn a_segmenter_is_trained_and_evaluated_on_masks() {
     let data = dataset(temporary.path(), 60);
     let run = temporary.path().join("upernet");
     let message = ok("trainer", finetuning(&data, &run, 12, &[]));
-    assert!(message.contains(" an epoch), 12 updates") && message.contains("best validation score"), "{message}");
+    assert!(message.contains(" an epoch), 12 steps") && message.contains("best validation score"), "{message}");
     assert!(message.contains("blocks = [0, 0, 0, 1]"), "the resolved configuration is shown: {message}");
     let logged = numbers(&run);
     let trained = logged.iter().find(|line| line["loss"].is_f64()).expect("a step");
@@ -111,7 +111,9 @@ fn a_segmenter_is_trained_and_evaluated_on_masks() {
     let page = temporary.path().join("report.html");
     ok("trainer", args!["report", &run, &setr, "--out", &page]);
     let html = fs::read_to_string(&page).expect("a page");
-    for part in ["<h2>Segmentation</h2>", "random start", "image, drawn mask, predicted mask", "validation Dice"] {
+    for part in
+        ["<h2>Segmentation</h2>", "random initialization", "image, drawn mask, predicted mask", "validation Dice"]
+    {
         assert!(html.contains(part), "{part}");
     }
 }
@@ -197,4 +199,57 @@ fn a_segmenter_is_initialized_from_a_pretrained_encoder() {
     let area =
         fails("trainer", 1, args!["evaluate", "--data", &data, "--run", &mrm, "--split", "main", "--min-area", "3"]);
     assert!(area.contains("--min-area is for segmentation runs"), "{area}");
+}
+
+/// Sweeps, comparisons and the report work as they do for classification.
+#[test]
+fn segmentation_runs_are_swept_and_compared() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 40);
+    let out = temporary.path().join("sweep");
+    let mut all = args!["sweep", "--data", &data, "--out", &out, "--task", "siim", "--split", "main"].to_vec();
+    all.extend(args!["--ratios", "50,100", "--seeds", "0,1", "--init", "scratch=random", "--preset", "mrm-vit-tiny"]);
+    all.extend(args!["--steps", "3", "--draws", "20", "--device", "cpu", "--set", "optimizer.batch_size=4"]);
+    all.extend(SMALL.iter().map(Into::into));
+    let printed = ok("trainer", &all);
+    assert!(printed.contains("run 4 of 4") && printed.contains("| test Dice, mean ± sd | 50% | 100% |"), "{printed}");
+    let report = |run: &Path| -> Value {
+        dataset::store::files::read_json(&run.join("evaluation-test.json")).expect("an evaluation")
+    };
+    let run = |ratio: u32, seed: u32| out.join(format!("scratch-main-{ratio}-seed{seed}"));
+    let dice = |ratio, seed| report(&run(ratio, seed))["dice"]["value"].as_f64().expect("a mean");
+    let cells: Value = dataset::store::files::read_json(&out.join("sweep.json")).expect("cells");
+    let cell = cells.as_array().expect("a list").iter().find(|cell| cell["ratio"] == 100.0).expect("a cell");
+    let mean = cell["dice"]["mean"].as_f64().expect("a mean");
+    assert!((mean - f64::midpoint(dice(100, 0), dice(100, 1))).abs() < 1e-12, "{cell}");
+    assert!(cell["init_name"] == "scratch" && cell["iou_positive"]["values"] == 2, "{cell}");
+    let html = fs::read_to_string(out.join("report.html")).expect("a page");
+    for part in ["Label efficiency: siim", "Mean Dice on the test subset", "<h2>Segmentation</h2>", "2 runs"] {
+        assert!(html.contains(part), "{part}");
+    }
+    // Finished runs are not repeated.
+    let modified =
+        |run: &Path| fs::metadata(run.join("evaluation-test.json")).expect("a file").modified().expect("a time");
+    let before = modified(&run(100, 1));
+    ok("trainer", &all);
+    assert_eq!(modified(&run(100, 1)), before);
+    // With another smallest area they are evaluated anew.
+    ok("trainer", all.iter().cloned().chain(args!["--min-area", "1025"]));
+    assert_eq!(report(&run(100, 1))["prediction"]["min_area"], 1025);
+    ok("trainer", &all);
+
+    let file = temporary.path().join("difference.json");
+    let printed = ok("trainer", args!["compare", run(100, 0), run(100, 1), "--draws", "50", "--out", &file]);
+    assert!(printed.contains("Dice, something drawn") && printed.contains(" p "), "{printed}");
+    let difference: Value = dataset::store::files::read_json(&file).expect("a comparison");
+    let value = difference["metrics"]["dice"]["value"].as_f64().expect("a difference");
+    assert!((value - (dice(100, 1) - dice(100, 0))).abs() < 1e-12, "{difference}");
+    assert!(difference["metrics"]["iou_positive"]["p"].as_f64().is_some_and(|p| p > 0.0 && p <= 1.0), "{difference}");
+    let printed = ok("trainer", args!["compare", run(100, 0), run(100, 0), "--draws", "20"]);
+    assert!(printed.contains("+0.000 (+0.000 to +0.000) p = 1.000"), "{printed}");
+
+    let specificity = [&all[..], &args!["--specificity", "0.5"]].concat();
+    assert!(fails("trainer", 1, specificity).contains("--specificity is for classification runs"));
+    let former = [&all[..], &args!["--start", "scratch=random"]].concat();
+    assert!(fails("trainer", 2, former).contains("--start is now --init"));
 }

@@ -1,0 +1,45 @@
+//! `trainer embed`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use dataset::commands::cli;
+
+use super::options::{DeviceOption, Program, RecordOptions};
+use super::training::warn;
+use crate::commands;
+use crate::config::PRESETS;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    records: RecordOptions,
+    /// A run or a safetensors file.
+    #[arg(long, value_name = "RUN|FILE", alias = "run")]
+    weights: PathBuf,
+    /// Sizes of weights that are in no run; replaces the sizes of a run.
+    #[arg(long, value_parser = PRESETS)]
+    preset: Option<String>,
+    #[command(flatten)]
+    device: DeviceOption,
+    /// The table to write.
+    #[arg(long, value_name = "FILE.parquet", value_parser = cli::parquet)]
+    out: PathBuf,
+}
+
+pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<()> {
+    let Arguments { records, weights, preset, device, out } = arguments;
+    let device = commands::device(&device.device)?;
+    let (source, rows) = records.open()?;
+    let embedded = commands::embed(program.registry, &source, &rows, weights, preset.as_deref(), device, out)?;
+    warn(&embedded.warning);
+    dataset::cli_println!(
+        "{}\n{}, {} features each, written to {}",
+        embedded.loaded,
+        cli::counted(rows.len(), "record"),
+        embedded.features,
+        out.display()
+    );
+    Ok(())
+}

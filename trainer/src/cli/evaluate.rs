@@ -1,0 +1,36 @@
+//! `trainer evaluate`.
+
+use anyhow::{Context, Result};
+use clap::Args;
+use dataset::Subset;
+
+use super::options::{EvaluationArguments, Program, RunOptions};
+use super::training::warn;
+use crate::commands;
+use crate::task::{DataSource, evaluate};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    run: RunOptions,
+    /// Name of the split; `dataset split` makes one.
+    #[arg(long)]
+    split: String,
+    /// The subset of the split.
+    #[arg(long, value_parser = ["train", "validate", "test"], default_value = "test")]
+    subset: String,
+    #[command(flatten)]
+    evaluation: EvaluationArguments,
+}
+
+pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<()> {
+    let Arguments { run, split, subset, evaluation } = arguments;
+    let device = commands::device(&run.device.device)?;
+    let source = DataSource::open(&run.data, Some(split))?;
+    let subset = Subset::parse(subset).context("an unknown subset")?;
+    let evaluated = evaluate(program.registry, &run.run, &source, subset, device, evaluation.options())?;
+    warn(&evaluated.warnings);
+    dataset::cli_eprintln!("{}", evaluated.written);
+    dataset::cli_println!("{}", evaluated.text);
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! `trainer finetune`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use dataset::Subset;
+use dataset::commands::cli;
+
+use super::options::{LengthOptions, Program, RunOptions, SettingOptions};
+use super::training::{quoted, train};
+use crate::commands;
+use crate::config::PRESETS;
+use crate::task::{DataSource, Request, without_init};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    run: RunOptions,
+    /// What is learned. Replaced by the names of the program's tasks.
+    #[arg(long, value_name = "TASK")]
+    task: String,
+    /// Pretrained weights: a run or a safetensors file. Without: random initialization.
+    #[arg(long, value_name = "RUN|FILE")]
+    init: Option<PathBuf>,
+    /// Sizes; default: those of the run given by --init, else mrm-vit-b16.
+    #[arg(long, value_parser = PRESETS)]
+    preset: Option<String>,
+    /// Name of the split; `dataset split` makes one.
+    #[arg(long)]
+    split: String,
+    /// Percentage of the training labels; one of the split's ratios.
+    #[arg(long, default_value_t = 100.0, value_parser = cli::percent)]
+    ratio: f64,
+    #[command(flatten)]
+    length: LengthOptions,
+    #[command(flatten)]
+    settings: SettingOptions,
+}
+
+pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<()> {
+    let Arguments { run, task, init, preset, split, ratio, length, settings } = arguments;
+    let (name, task) = (task, program.registry.named(task)?);
+    let device = commands::device(&run.device.device)?;
+    let source = DataSource::open(&run.data, Some(split))?;
+    let mut flags = settings.flags();
+    flags.extend(length.patience().into_iter().chain(program.threads.clone()));
+    let config = task.resolve(&Request {
+        task: name,
+        init: init.as_deref(),
+        init_name: None,
+        model: program.registry.pretrained(init.as_deref())?.as_ref(),
+        preset: preset.as_deref(),
+        source: &source,
+        ratio: *ratio,
+        steps: settings.steps,
+        epochs: length.epochs,
+        file: settings.file()?.as_deref(),
+        settings: &flags,
+    })?;
+    if init.is_none() {
+        let common = config.common()?;
+        dataset::cli_eprintln!("{}", without_init(&common.preset, &common.encoder.vit, preset.is_some()));
+    }
+    let tests = source.split.as_ref().is_some_and(|split| !split.rows(Subset::Test, None).is_empty());
+    let next = format!(
+        "trainer evaluate --data {} --run {} --split {split} --subset {}",
+        quoted(&run.data),
+        quoted(&run.run),
+        if tests { "test" } else { "validate" }
+    );
+    train(task, &config, &source, &run.run, device, &next)
+}

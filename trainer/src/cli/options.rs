@@ -1,0 +1,172 @@
+//! Options that several commands have, and the values that they take.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use dataset::Subset;
+use dataset::commands::cli;
+
+use crate::config::MAX_EPOCHS;
+use crate::task::{DataSource, EvaluationOptions, Registry};
+
+/// What all commands get.
+pub(super) struct Program<'a> {
+    /// The tasks of this program.
+    pub registry: &'a Registry,
+    /// `--threads` as a setting.
+    pub threads: Option<String>,
+}
+
+/// Dataset, run and device.
+#[derive(Args)]
+pub(super) struct RunOptions {
+    /// The dataset: a directory or a URL (s3://BUCKET/PREFIX).
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Directory of the run.
+    #[arg(long, value_name = "DIR")]
+    pub run: PathBuf,
+    #[command(flatten)]
+    pub device: DeviceOption,
+}
+
+/// The device.
+#[derive(Args)]
+pub(super) struct DeviceOption {
+    /// auto, cpu or cuda:N.
+    #[arg(long, default_value = "auto", value_parser = device)]
+    pub device: String,
+}
+
+/// Dataset, and the part of it that is read.
+#[derive(Args)]
+pub(super) struct RecordOptions {
+    /// The dataset: a directory or a URL (s3://BUCKET/PREFIX).
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Only records of this split.
+    #[arg(long)]
+    pub split: Option<String>,
+    /// Only this subset of the split.
+    #[arg(long, value_parser = ["train", "validate", "test"], requires = "split")]
+    pub subset: Option<String>,
+}
+
+impl RecordOptions {
+    /// The dataset and the chosen rows.
+    pub fn open(&self) -> Result<(DataSource, Vec<u32>)> {
+        let source = DataSource::open(&self.data, self.split.as_deref())?;
+        let rows = source.rows(self.subset.as_deref())?;
+        Ok((source, rows))
+    }
+}
+
+/// Settings of a run that is trained.
+#[derive(Args)]
+pub(super) struct SettingOptions {
+    /// Settings in TOML, laid over the preset: sections of a run's config.toml.
+    #[arg(long, value_name = "FILE.toml")]
+    pub config: Option<PathBuf>,
+    /// One setting, laid over all others; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Number of steps, in place of the recipe's; warm-up and evaluations keep their shares.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub steps: Option<u64>,
+    /// Records of a micro-batch [default: the recipe's].
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub batch_size: Option<u64>,
+    /// Decides initialization, order, augmentation and masks [default: 0].
+    #[arg(long, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    pub seed: Option<u64>,
+}
+
+impl SettingOptions {
+    /// The text of `--config`.
+    pub fn file(&self) -> Result<Option<String>> {
+        self.config.as_deref().map(read_text).transpose()
+    }
+
+    /// `--set` and the flags as settings, the flags last.
+    pub fn flags(&self) -> Vec<String> {
+        let mut all = self.set.clone();
+        all.extend(self.steps.map(|steps| format!("optimizer.steps={steps}")));
+        all.extend(self.batch_size.map(|size| format!("optimizer.batch_size={size}")));
+        all.extend(self.seed.map(|seed| format!("run.seed={seed}")));
+        all
+    }
+}
+
+/// The length of a fine-tuning run.
+#[derive(Args)]
+pub(super) struct LengthOptions {
+    /// Epochs of the training records, in place of --steps; with early stopping, and an evaluation about once an epoch.
+    #[arg(long, conflicts_with = "steps", value_name = "E", value_parser = epochs)]
+    pub epochs: Option<f64>,
+    /// End a run after so many evaluations without a better validation score; 0: never [default: 10 for labels:A,B and with
+    /// --epochs, else 0].
+    #[arg(long, value_name = "N")]
+    pub patience: Option<u64>,
+}
+
+impl LengthOptions {
+    /// `--patience` as a setting.
+    pub fn patience(&self) -> Option<String> {
+        self.patience.map(|evaluations| format!("optimizer.patience={evaluations}"))
+    }
+}
+
+/// How runs are evaluated.
+#[derive(Args)]
+pub(super) struct EvaluationArguments {
+    /// Bootstrap draws.
+    #[arg(long, default_value_t = 1000, value_parser = draws)]
+    pub draws: usize,
+    /// Classification: report sensitivity at this specificity [default: 0.9].
+    #[arg(long, value_name = "0..1", value_parser = cli::share)]
+    pub specificity: Option<f64>,
+    /// Segmentation: a predicted mask of fewer pixels counts as empty [default: as in the run's configuration].
+    #[arg(long, value_name = "PIXELS")]
+    pub min_area: Option<u64>,
+}
+
+impl EvaluationArguments {
+    pub fn options(&self) -> EvaluationOptions {
+        EvaluationOptions { draws: self.draws, specificity: self.specificity, min_area: self.min_area }
+    }
+}
+
+/// The name of a device; whether it exists is checked when it is used.
+pub(super) fn device(text: &str) -> Result<String, String> {
+    let known =
+        matches!(text, "auto" | "cpu") || text.strip_prefix("cuda:").is_some_and(|at| at.parse::<usize>().is_ok());
+    if known { Ok(text.to_owned()) } else { Err("give auto, cpu or cuda:N".to_owned()) }
+}
+
+/// A number of epochs.
+fn epochs(text: &str) -> Result<f64, String> {
+    let number = cli::positive(text).ok().filter(|epochs| *epochs <= MAX_EPOCHS);
+    number.ok_or_else(|| format!("give a number above 0, at most {MAX_EPOCHS}"))
+}
+
+/// A number of bootstrap draws.
+pub(super) fn draws(text: &str) -> Result<usize, String> {
+    match text.trim().parse() {
+        Ok(draws) if (10..=100_000).contains(&draws) => Ok(draws),
+        _ => Err("give a number from 10 to 100000".to_owned()),
+    }
+}
+
+/// The stem of an evaluation: a subset of the run's own dataset, or of another one.
+pub(super) fn stem(text: &str) -> Result<String, String> {
+    let subset = text.split_once("-on-").map_or(text, |(subset, _)| subset);
+    match Subset::parse(subset).filter(|parsed| parsed.name() == subset) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("give train, validate, test, or one of them with -on-NAME".to_owned()),
+    }
+}
+
+pub(super) fn read_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}

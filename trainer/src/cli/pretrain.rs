@@ -1,0 +1,61 @@
+//! `trainer pretrain`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use dataset::commands::cli;
+
+use super::options::{Program, RunOptions, SettingOptions};
+use super::training::{quoted, train};
+use crate::commands;
+use crate::config::PRESETS;
+use crate::task::{DataSource, Pretrain, Request, Task};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    run: RunOptions,
+    /// Sizes and recipe.
+    #[arg(long, value_parser = PRESETS, default_value = "mrm-vit-b16")]
+    preset: String,
+    /// Train on this split's training subset alone.
+    #[arg(long)]
+    split: Option<String>,
+    /// Start from these weights: a run or a safetensors file.
+    #[arg(long, value_name = "RUN|FILE")]
+    init: Option<PathBuf>,
+    /// Epochs of the training records, in place of --steps.
+    #[arg(long, conflicts_with = "steps", value_parser = cli::positive)]
+    epochs: Option<f64>,
+    #[command(flatten)]
+    settings: SettingOptions,
+}
+
+pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<()> {
+    let Arguments { run, preset, split, init, epochs, settings } = arguments;
+    let device = commands::device(&run.device.device)?;
+    let source = DataSource::open(&run.data, split.as_deref())?;
+    let flags: Vec<String> = settings.flags().into_iter().chain(program.threads.clone()).collect();
+    let task = program.registry.of_kind(Pretrain.kind())?;
+    let config = task.resolve(&Request {
+        task: task.kind(),
+        init: init.as_deref(),
+        init_name: None,
+        model: None,
+        preset: Some(preset),
+        source: &source,
+        ratio: 100.0,
+        steps: settings.steps,
+        epochs: *epochs,
+        file: settings.file()?.as_deref(),
+        settings: &flags,
+    })?;
+    let (data, weights) = (quoted(&run.data), quoted(&run.run));
+    let split = split.as_deref().unwrap_or("NAME");
+    let next = format!(
+        "trainer finetune --data {data} --run RUN --task TASK --split {split} --ratio 1 --init {weights}, or trainer \
+         reconstruct --data {data} --weights {weights}"
+    );
+    train(task, &config, &source, &run.run, device, &next)
+}

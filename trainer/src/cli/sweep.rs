@@ -1,0 +1,102 @@
+//! `trainer sweep`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use dataset::commands::cli;
+
+use super::options::{DeviceOption, EvaluationArguments, LengthOptions, Program, read_text};
+use super::training::warn;
+use crate::commands::{self, InitChoice, Progress, Sweep, sweep_table};
+use crate::config::PRESETS;
+use crate::report;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// The dataset: a directory or a URL (s3://BUCKET/PREFIX).
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Folder of the runs, of sweep.md, sweep.json and report.html.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    #[command(flatten)]
+    device: DeviceOption,
+    /// What is learned. Replaced by the names of the program's tasks.
+    #[arg(long, value_name = "TASK")]
+    task: String,
+    /// Sizes, where no initialization is a run; else all runs, random ones included, train the model of that run.
+    #[arg(long, value_parser = PRESETS)]
+    preset: Option<String>,
+    /// Names of splits.
+    #[arg(long, value_name = "A,B", value_delimiter = ',', required = true)]
+    split: Vec<String>,
+    /// Percentages of the training labels.
+    #[arg(long, value_name = "1,10,100", value_delimiter = ',', default_value = "100", value_parser = cli::percent)]
+    ratios: Vec<f64>,
+    /// Seeds of the fine-tuning.
+    #[arg(long, value_name = "0,1,2", value_delimiter = ',', default_value = "0")]
+    seeds: Vec<u64>,
+    /// An initialization and its name in the table; all are of the same model; {split} is replaced by the split's name. May
+    /// be repeated.
+    #[arg(long, value_name = "NAME=RUN|random", required = true, value_parser = commands::parse_init)]
+    init: Vec<InitChoice>,
+    /// The old name of --init.
+    #[arg(long, hide = true, value_parser = start_is_init)]
+    start: Option<String>,
+    #[command(flatten)]
+    evaluation: EvaluationArguments,
+    /// Settings in TOML, laid over the preset.
+    #[arg(long, value_name = "FILE.toml")]
+    config: Option<PathBuf>,
+    /// One setting, laid over all others; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Steps of each run.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    steps: Option<u64>,
+    #[command(flatten)]
+    length: LengthOptions,
+}
+
+fn start_is_init(_: &str) -> Result<String, String> {
+    Err("--start is now --init".to_owned())
+}
+
+pub(super) fn run(arguments: Arguments, program: &Program) -> Result<()> {
+    let device = commands::device(&arguments.device.device)?;
+    let file = arguments.config.as_deref().map(read_text).transpose()?;
+    let mut settings = arguments.set;
+    settings.extend(arguments.length.patience().into_iter().chain(program.threads.clone()));
+    let sweep = Sweep {
+        data: &arguments.data,
+        out: &arguments.out,
+        task: &arguments.task,
+        preset: arguments.preset.as_deref(),
+        splits: arguments.split,
+        ratios: arguments.ratios,
+        seeds: arguments.seeds,
+        inits: arguments.init,
+        steps: arguments.steps,
+        epochs: arguments.length.epochs,
+        file: file.as_deref(),
+        settings,
+        options: arguments.evaluation.options(),
+    };
+    let plan = sweep.plan(program.registry)?;
+    plan.model.iter().for_each(|model| dataset::cli_println!("{model}"));
+    warn(&plan.warnings);
+    let progress = Progress {
+        line: &|line| dataset::cli_println!("{line}"),
+        message: &|message| dataset::cli_eprintln!("{message}"),
+    };
+    let swept = plan.run(device, &progress)?;
+    if swept.stopped {
+        dataset::cli_println!("stopped; give the same command again to continue ({})", arguments.out.display());
+        return Ok(());
+    }
+    let page = arguments.out.join("report.html");
+    warn(&report::report(program.registry, &swept.runs, &page)?.warnings);
+    dataset::cli_println!("\n{}\nwritten to {}", sweep_table(&swept), page.display());
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! What a run was trained on, and where its weights came from.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// `init` of a run that started from random weights, and the word for it on the command line.
+pub const RANDOM: &str = "random";
+
+/// Identity of a dataset. In `config.toml` it is a list: `["nih", 112120, "1f…"]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetId(
+    /// The kind of raw directory that it was ingested from.
+    pub String,
+    /// Number of records.
+    pub u64,
+    /// Digest of the manifest, which has the digests of all shards.
+    pub String,
+);
+
+impl DatasetId {
+    /// The kind of raw directory that it was ingested from.
+    pub fn source(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DatasetId {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}, {} records, {}", self.0, self.1, self.2)
+    }
+}
+
+/// What a run was trained on, and where its weights came from. Keys of this struct are at the top of every `config.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The dataset; none in runs of versions that did not store it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<DatasetId>,
+    /// Name of the split; empty for a run on all records.
+    #[serde(default)]
+    pub split: String,
+    /// Digest of the split's subsets and their members; empty without a split.
+    #[serde(default)]
+    pub split_members: String,
+    /// The run or the file of the pretrained weights; [`RANDOM`] for random initialization.
+    #[serde(default = "random")]
+    pub init: String,
+}
+
+fn random() -> String {
+    RANDOM.to_owned()
+}
+
+impl Default for Provenance {
+    fn default() -> Self {
+        Self { dataset: None, split: String::new(), split_members: String::new(), init: random() }
+    }
+}
+
+impl Provenance {
+    /// Whether this run and one that is described by `other` saw the same split of the same dataset.
+    pub fn same_data(&self, other: &Self) -> bool {
+        self.dataset == other.dataset && self.split_members == other.split_members
+    }
+}

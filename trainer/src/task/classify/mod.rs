@@ -1,0 +1,226 @@
+//! The task `classify`: a classifier learns the findings of labeled radiographs.
+
+mod comparison;
+mod evaluation;
+mod label_counts;
+mod labels;
+mod objective;
+mod prediction;
+mod records;
+mod report;
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use dataset::Subset;
+use dataset::commands::cli::UsageError;
+use dataset::transform::Transform;
+use tch::Device;
+
+use super::{
+    Comparison, ComparisonRequest, DataSource, Evaluated, EvaluationOption, EvaluationRequest, Metric,
+    PredictionRequest, Prepared, Request, Task, Training, data_warnings, resolve_finetune,
+};
+use crate::config::{ClassifyConfig, ConfigFile, FindingTask, FinetuneConfig, classify_preset};
+use crate::report::{Run, Section};
+use crate::train::run_dir;
+
+pub use comparison::{ClassificationComparison, FindingDifference};
+pub use evaluation::{ClassificationReport, FindingScores};
+pub use label_counts::{LabelCounts, OpenLabels, remedy as blank_remedy};
+pub use labels::{Labels, Missing, Uncertain};
+pub use objective::{Classification, predict};
+pub use records::TaskLabels;
+
+/// Classification of findings.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Classify;
+
+impl Task for Classify {
+    fn kind(&self) -> &'static str {
+        "classify"
+    }
+
+    fn title(&self) -> &'static str {
+        "classification"
+    }
+
+    fn names(&self) -> &'static [&'static str] {
+        &FindingTask::NAMES
+    }
+
+    fn takes(&self, name: &str) -> Result<bool> {
+        Ok(FindingTask::is_name(name) && FindingTask::parse(name).map(|_| true)?)
+    }
+
+    fn resolve(&self, request: &Request) -> Result<ConfigFile> {
+        let task = FindingTask::parse(request.task)?;
+        let config = resolve_finetune(
+            request,
+            |preset| classify_preset(preset, &task, request.ratio),
+            |config| {
+                let labels = TaskLabels::read(config, request.source)?;
+                Ok(labels.rows(request.source, Subset::Train, Some(request.ratio))?.len())
+            },
+            if task.has_no_recipe() { Some(ClassifyConfig::take_default_length) } else { None },
+        )?;
+        ConfigFile::of(self.kind(), &config)
+    }
+
+    fn check(&self, config: &ConfigFile) -> Result<()> {
+        config.read::<ClassifyConfig>()?.validate()
+    }
+
+    fn prepare<'a>(&self, config: &ConfigFile, source: &'a DataSource) -> Result<Prepared<'a>> {
+        let config: ClassifyConfig = config.read()?;
+        config.validate().map_err(UsageError::of)?;
+        let data = TrainingData::read(&config, source)?;
+        let warnings = data.warnings(&config, source)?;
+        Ok(Prepared {
+            steps: config.optimizer.schedule.steps,
+            run: config.run.clone(),
+            init: config.keys.provenance.init.clone(),
+            warnings,
+            build: Box::new(move |device| data.training(config, source, device)),
+        })
+    }
+
+    fn evaluation_options(&self) -> &'static [EvaluationOption] {
+        &[EvaluationOption::Specificity]
+    }
+
+    fn evaluate(&self, request: &EvaluationRequest) -> Result<Evaluated> {
+        evaluation::evaluate(request)
+    }
+
+    fn metrics(&self, evaluation: &serde_json::Value) -> Result<Vec<Metric>> {
+        evaluation::metrics(evaluation)
+    }
+
+    fn compare(&self, request: &ComparisonRequest) -> Result<Comparison> {
+        Comparison::of(&comparison::compare(request)?)
+    }
+
+    fn predict(&self, request: &PredictionRequest) -> Result<String> {
+        prediction::predict_records(request)
+    }
+
+    fn curves(&self) -> &'static [(&'static str, &'static str)] {
+        &[("loss", "loss"), ("validate_auroc", "validation AUROC")]
+    }
+
+    fn report(&self, runs: &[&Run]) -> Result<Vec<Section>> {
+        report::sections(runs)
+    }
+}
+
+/// The transform for evaluation of a classifier: the shorter side on the encoder's size, the center cut out.
+fn evaluation_transform(config: &ClassifyConfig) -> Transform {
+    config.data.image.normalized(Transform::evaluate(config.model.vit.image_size as u32))
+}
+
+/// Whether pretrained weights come from a run with the same findings, or from no run.
+fn same_findings(init: &Path, config: &ClassifyConfig) -> bool {
+    let before = run_dir::run_of(init).and_then(|run| run_dir::load_config(&run)).and_then(|file| file.read());
+    before.map_or(true, |before: ClassifyConfig| before.findings == config.findings)
+}
+
+/// The records and labels of a run.
+struct TrainingData {
+    labels: Labels,
+    train: Vec<u32>,
+    train_targets: Vec<Vec<Option<bool>>>,
+    validate: Vec<u32>,
+    validate_targets: Vec<Vec<Option<bool>>>,
+    /// The labels of the training and the validation records by finding.
+    counts: [Vec<LabelCounts>; 2],
+}
+
+/// Whether some record has a target of a class with this value.
+fn has(targets: &[Vec<Option<bool>>], class: usize, wanted: bool) -> bool {
+    targets.iter().any(|targets| targets[class] == Some(wanted))
+}
+
+/// Whether some class has both values.
+fn has_both(targets: &[Vec<Option<bool>>], classes: usize) -> bool {
+    (0..classes).any(|class| has(targets, class, true) && has(targets, class, false))
+}
+
+impl TrainingData {
+    fn read(config: &ClassifyConfig, source: &DataSource) -> Result<Self> {
+        let (task, ratio) = (TaskLabels::read(config, source)?, Some(config.keys.ratio));
+        source.check_ratio(config.keys.ratio)?;
+        let train = task.rows(source, Subset::Train, ratio)?;
+        let validate = task.rows(source, Subset::Validate, None)?;
+        let (train_targets, validate_targets) = (task.targets(&train), task.targets(&validate));
+        let counts = [task.counts(source, Subset::Train, ratio)?, task.counts(source, Subset::Validate, None)?];
+        if !has_both(&train_targets, config.findings.len()) {
+            bail!(
+                "the {} labeled training records at {}% have no finding with both classes: there is nothing to learn{}",
+                train.len(),
+                config.keys.ratio,
+                blank_remedy(&counts[0])
+            );
+        }
+        Ok(Self { labels: task.labels, train, train_targets, validate, validate_targets, counts })
+    }
+
+    fn warnings(&self, config: &ClassifyConfig, source: &DataSource) -> Result<Vec<String>> {
+        let mut warnings = data_warnings(&config.keys.provenance);
+        let schedule = &config.optimizer.schedule;
+        warnings.extend(schedule.epoch(self.train.len()).warning(schedule.steps, schedule.patience));
+        for (label, name, remedy) in [(true, "positive", ""), (false, "negative", blank_remedy(&self.counts[0]))] {
+            let never: Vec<&str> = (config.findings.iter().enumerate())
+                .filter(|(class, _)| !has(&self.train_targets, *class, label))
+                .map(|(_, finding)| finding.as_str())
+                .collect();
+            if !never.is_empty() {
+                let (count, never) = (self.train.len(), never.join(", "));
+                warnings.push(format!("no {name} among the {count} training records of: {never}{remedy}"));
+            }
+        }
+        warnings.extend(source.ratio_warning(config.keys.ratio, &config.findings)?);
+        if !has_both(&self.validate_targets, config.findings.len()) {
+            warnings.push(format!(
+                "the {} labeled validation records have no finding with both classes: the run keeps the last weights, not \
+                 the best",
+                self.validate.len()
+            ));
+        }
+        Ok(warnings)
+    }
+
+    fn training(self, config: ClassifyConfig, source: &DataSource, device: Device) -> Result<Training<'_>> {
+        let Self { labels, train: rows, validate, validate_targets, counts, .. } = self;
+        let dataset = &source.dataset;
+        let objective = Classification::new(&config.model, labels, dataset, evaluation_transform(&config), device)?
+            .validate(validate, validate_targets)
+            .layer_decay(config.optimizer.schedule.layer_decay)
+            .linear_probe(config.optimizer.linear_probe);
+        let mut notes = Vec::new();
+        for (counts, of) in counts.iter().zip(["training", "validation"]) {
+            notes.push(format!(
+                "{of} labels; data.uncertain and data.missing decide what uncertain and blank ones count as:"
+            ));
+            notes.extend(counts.iter().map(LabelCounts::to_string));
+        }
+        // A head for other findings is of no use for these.
+        let keeps_head = same_findings(Path::new(&config.keys.provenance.init), &config);
+        let schedule = config.optimizer.schedule.clone();
+        let summary = format!(
+            "{} labeled records, {} steps ({:.1} epochs)",
+            rows.len(),
+            schedule.steps,
+            schedule.steps as f64 / schedule.epoch(rows.len()).steps
+        );
+        let (optimizer, transform) = (config.optimizer.kind.config(), evaluation_transform(&config));
+        let (batch_size, transform) = (schedule.batch_size, config.data.image.augmented(transform));
+        let loader = move || source.training_loader(&rows, batch_size, &config.run, device).transform(transform);
+        Ok(Training {
+            skip: Box::new(move |name| !keeps_head && name.starts_with("head.")),
+            optimizer,
+            notes,
+            ..Training::finetuning(objective, source, &schedule, loader, summary)
+        })
+    }
+}

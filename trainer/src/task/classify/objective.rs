@@ -1,0 +1,159 @@
+//! Multi-label classification as an objective.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use dataset::transform::Transform;
+use dataset::{Batch, Dataset, Loader};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Reduction, Tensor};
+
+use super::Labels;
+use crate::eval::metrics::{auroc, mean_defined};
+use crate::model::classifier::{ClassifierConfig, VitClassifier};
+use crate::task::objective::{Evaluation, Loss, Objective, images, loader_for};
+use crate::train::optimizer::{Parameter, decayed_parameters};
+
+/// A classifier that learns findings.
+pub struct Classification {
+    store: VarStore,
+    model: VitClassifier,
+    labels: Labels,
+    dataset: Arc<Dataset>,
+    validate: Vec<u32>,
+    /// One list a row of `validate`.
+    validate_targets: Vec<Vec<Option<bool>>>,
+    transform: Transform,
+    layer_decay: f64,
+    linear_probe: bool,
+}
+
+impl Classification {
+    /// A randomly initialized classifier.
+    ///
+    /// # Errors
+    /// When no model has this configuration.
+    pub fn new(
+        config: &ClassifierConfig,
+        labels: Labels,
+        dataset: &Arc<Dataset>,
+        transform: Transform,
+        device: Device,
+    ) -> Result<Self> {
+        let store = VarStore::new(device);
+        let model = VitClassifier::new(&store.root(), config)?;
+        Ok(Self {
+            store,
+            model,
+            labels,
+            dataset: dataset.clone(),
+            validate: Vec::new(),
+            validate_targets: Vec::new(),
+            transform,
+            layer_decay: 1.0,
+            linear_probe: false,
+        })
+    }
+
+    /// Rows for [`Objective::evaluate`] and their targets; without them there is no evaluation.
+    #[must_use]
+    pub fn validate(mut self, rows: Vec<u32>, targets: Vec<Vec<Option<bool>>>) -> Self {
+        (self.validate, self.validate_targets) = (rows, targets);
+        self
+    }
+
+    /// Sets the layer decay: each layer has `decay` times the learning rate of the layer after it.
+    #[must_use]
+    pub fn layer_decay(mut self, decay: f64) -> Self {
+        self.layer_decay = decay;
+        self
+    }
+
+    /// Trains the head alone, on features of the frozen encoder.
+    #[must_use]
+    pub fn linear_probe(mut self, probe: bool) -> Self {
+        self.linear_probe = probe;
+        self
+    }
+
+    /// The model.
+    pub fn model(&self) -> &VitClassifier {
+        &self.model
+    }
+}
+
+impl Objective for Classification {
+    fn store(&self) -> &VarStore {
+        &self.store
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        let mut all = decayed_parameters(&self.store, self.model.config().vit.num_layers, self.layer_decay);
+        if self.linear_probe {
+            all.retain(|parameter| parameter.name.starts_with("head."));
+        }
+        all
+    }
+
+    fn loss(&self, batch: &Batch) -> Result<Loss> {
+        let device = self.store.device();
+        let image = images(batch, device);
+        let logits = if self.linear_probe {
+            self.model.classify(&tch::no_grad(|| self.model.features(&image, false))?)
+        } else {
+            self.model.logits(&image, true)?
+        };
+        let (targets, counts) = self.labels.tensors(batch, device);
+        let each = logits.f_binary_cross_entropy_with_logits::<Tensor>(&targets, None, None, Reduction::None)?;
+        let total = (each * &counts).sum(Kind::Float) / counts.sum(Kind::Float).clamp_min(1.0);
+        Ok(Loss { total, parts: Vec::new() })
+    }
+
+    fn evaluate(&self) -> Result<Option<Evaluation>> {
+        if self.validate.is_empty() {
+            return Ok(None);
+        }
+        let scores = predict(&self.model, &self.dataset, &self.validate, self.transform, self.store.device())?;
+        let classes = self.labels.findings.len();
+        let by_class: Vec<Option<f64>> = (0..classes)
+            .map(|class| {
+                let scores: Vec<f32> = scores.iter().skip(class).step_by(classes).copied().collect();
+                let targets: Vec<Option<bool>> = self.validate_targets.iter().map(|row| row[class]).collect();
+                auroc(&scores, &targets)
+            })
+            .collect();
+        let Some(mean) = mean_defined(by_class) else { return Ok(None) };
+        Ok(Some(Evaluation { score: mean, values: vec![("auroc".to_owned(), mean)] }))
+    }
+}
+
+/// Records of a batch without gradients.
+const EVALUATION_BATCH: usize = 128;
+
+/// Probabilities `[rows, classes]` of some rows, row-major, in their order.
+///
+/// # Errors
+/// When a record cannot be read or torch fails.
+pub fn predict(
+    model: &VitClassifier,
+    dataset: &Arc<Dataset>,
+    rows: &[u32],
+    transform: Transform,
+    device: Device,
+) -> Result<Vec<f32>> {
+    let loader = loader_for(device, Loader::builder(dataset))
+        .rows(rows.to_vec())
+        .batch_size(EVALUATION_BATCH)
+        .shuffle(false)
+        .transform(transform)
+        .build()?;
+    let mut scores = Vec::new();
+    for batch in loader {
+        let batch = batch?; // must exist until its scores are copied: a CUDA device reads its memory meanwhile
+        let images = images(&batch, device);
+        let probabilities = tch::no_grad(|| model.logits(&images, false))?.sigmoid();
+        let flat = probabilities.to_kind(Kind::Float).to_device(Device::Cpu).flatten(0, -1);
+        scores.extend(Vec::<f32>::try_from(&flat)?);
+    }
+    Ok(scores)
+}

@@ -1,0 +1,50 @@
+//! From a request to the configuration of a fine-tuning run, for all kinds of fine-tuning.
+
+use anyhow::Result;
+
+use super::{Initialization, Request};
+use crate::config::{Epoch, FinetuneConfig, Provenance, overlay};
+
+/// The configuration of a request: `defaults` of the preset, the pretrained run's encoder, a default length by the records
+/// where the recipe has none, file, length, settings, in this order.
+///
+/// `records` counts the training records of a configuration; it is called only where the length depends on them.
+///
+/// # Errors
+/// When a setting is unknown, the pretrained run does not fit, or one of the functions fails.
+pub fn resolve_finetune<C: FinetuneConfig>(
+    request: &Request,
+    defaults: impl FnOnce(&str) -> Result<C>,
+    records: impl Fn(&C) -> Result<usize>,
+    default_length: Option<fn(&mut C, Epoch) -> Result<()>>,
+) -> Result<C> {
+    let initialization = Initialization::of(request)?;
+    let mut config = defaults(&initialization.preset)?;
+    let (keys, _) = config.parts();
+    keys.provenance = Provenance { init: initialization.init, ..request.source.provenance() };
+    keys.init_name = initialization.name;
+    if let Some(encoder) = initialization.encoder {
+        config.take_encoder(encoder);
+    }
+    // An epoch with the batch size and the label policies that the user asked for.
+    let epoch = |config: &C| -> Result<Epoch> {
+        let mut asked = overlay(&overlay(config, request.file, &[])?, None, request.settings)?;
+        request.source.check_ratio(request.ratio)?;
+        let records = records(&asked)?;
+        Ok(asked.parts().1.epoch(records))
+    };
+    if let Some(take_default_length) = default_length {
+        let epoch = epoch(&config)?;
+        take_default_length(&mut config, epoch)?;
+    }
+    config = overlay(&config, request.file, &[])?;
+    if let Some(steps) = request.steps {
+        config.parts().1.take_steps(steps);
+    } else if let Some(epochs) = request.epochs {
+        let epoch = epoch(&config)?;
+        config.parts().1.take_epochs(epochs, epoch);
+    }
+    let mut config = overlay(&config, None, request.settings)?;
+    config.complete();
+    Ok(config)
+}

@@ -1,0 +1,191 @@
+//! The task `pretrain`: masked record modeling on radiographs with reports.
+
+mod objective;
+mod reconstruction;
+mod report;
+mod training_rows;
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use dataset::Dataset;
+use dataset::commands::cli::UsageError;
+use dataset::loader::{LoaderBuilder, TextOptions};
+use dataset::transform::{ASPECT, Crop, Transform};
+use tch::Device;
+
+use super::training::unfinished_init;
+use super::{DataSource, PredictionRequest, Prepared, Request, Task, Training};
+use crate::config::{ConfigFile, Epoch, PRESETS, PretrainConfig, Provenance, RANDOM, overlay, pretrain_preset};
+use crate::report::{Run, Section};
+use crate::train::lr_schedule::{WarmupCosine, scaled_lr};
+use crate::train::optimizer::OptimizerConfig;
+use crate::train::run_dir;
+
+pub use objective::Pretraining;
+pub use reconstruction::{ReconstructedRecord, Reconstruction, Token, reconstruct};
+pub use training_rows::TrainingRows;
+
+/// Masked record modeling.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pretrain;
+
+/// Size of the release's vocabulary, for a benchmark without a dataset.
+const RELEASE_VOCABULARY: i64 = 30_000;
+
+impl Task for Pretrain {
+    fn kind(&self) -> &'static str {
+        "pretrain"
+    }
+
+    fn title(&self) -> &'static str {
+        "pre-training"
+    }
+
+    fn names(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn resolve(&self, request: &Request) -> Result<ConfigFile> {
+        let preset = pretrain_preset(request.preset.unwrap_or(PRESETS[0]))?;
+        let mut config = overlay(&preset, request.file, &[])?;
+        if let Some(epochs) = request.epochs {
+            config.take_epochs(epochs);
+        }
+        let init = request.init.map_or(RANDOM.into(), Path::to_string_lossy).into_owned();
+        config.provenance = Provenance { init, ..request.source.provenance() };
+        config.tokenizer = request.source.tokenizer();
+        let mut config = overlay(&config, None, request.settings)?;
+        complete(&mut config, Some(&request.source.dataset))?;
+        ConfigFile::of(self.kind(), &config)
+    }
+
+    fn check(&self, config: &ConfigFile) -> Result<()> {
+        config.read::<PretrainConfig>()?.validate()
+    }
+
+    fn prepare<'a>(&self, config: &ConfigFile, source: &'a DataSource) -> Result<Prepared<'a>> {
+        let config: PretrainConfig = config.read()?;
+        config.validate().map_err(UsageError::of)?;
+        let rows = TrainingRows::of(&config, source)?;
+        let init = config.provenance.init.clone();
+        let warnings = unfinished_init(&init).into_iter().chain(other_tokenizer(&config)).collect();
+        Ok(Prepared {
+            steps: rows.steps(&config),
+            run: config.run.clone(),
+            init,
+            warnings,
+            build: Box::new(move |device| training(config, source, rows, device)),
+        })
+    }
+
+    fn predict(&self, request: &PredictionRequest) -> Result<String> {
+        bail!(
+            "{0} is a pre-training run, which knows no findings; `trainer finetune --init {0}` trains a classifier",
+            request.run.display()
+        )
+    }
+
+    fn curves(&self) -> &'static [(&'static str, &'static str)] {
+        &[("loss_image", "image loss"), ("loss_report", "report loss")]
+    }
+
+    fn report(&self, runs: &[&Run]) -> Result<Vec<Section>> {
+        report::sections(runs)
+    }
+}
+
+/// Completes a configuration by what the dataset decides: the vocabulary.
+///
+/// # Errors
+/// When the dataset has no reports to reconstruct, a larger vocabulary than is set, or a setting is impossible.
+pub fn complete(config: &mut PretrainConfig, dataset: Option<&Dataset>) -> Result<()> {
+    let without = if config.model.bert.vocab_size > 0 { config.model.bert.vocab_size } else { RELEASE_VOCABULARY };
+    let vocabulary = dataset.map_or(without, |dataset| dataset.manifest().text.vocabulary as i64);
+    if config.model.reconstructs_report() {
+        if vocabulary == 0 {
+            bail!(
+                "this dataset has no reports to reconstruct: set model.reconstruct=image-only, or ingest with a tokenizer"
+            );
+        }
+        if config.model.bert.vocab_size == 0 {
+            config.model.bert.vocab_size = vocabulary;
+        }
+        if config.model.bert.vocab_size < vocabulary {
+            bail!("model.bert.vocab_size is {}, the dataset's vocabulary {vocabulary}", config.model.bert.vocab_size);
+        }
+    }
+    config.validate().map_err(UsageError::of)
+}
+
+/// The loader's transform for pretraining.
+pub fn pretrain_transform(config: &PretrainConfig) -> Transform {
+    Transform {
+        crop: Crop::RandomResized { scale: (config.data.crop_scale, 1.0), aspect: ASPECT },
+        flip: config.data.flip,
+        mean: config.data.mean as f32,
+        std: config.data.std as f32,
+        ..Transform::pretrain(config.model.input_size() as u32)
+    }
+}
+
+/// A builder of the loader that a run trains with.
+pub fn training_loader(config: &PretrainConfig, source: &DataSource, rows: &[u32], device: Device) -> LoaderBuilder {
+    let mut builder = source
+        .training_loader(rows, config.optimizer.batch_size, &config.run, device)
+        .transform(pretrain_transform(config));
+    if config.model.reconstructs_report() {
+        let (tokens, mask_ratio) = (config.data.tokens as usize, config.data.report_mask_ratio);
+        builder = builder.text(TextOptions { tokens, mask_ratio });
+    }
+    builder
+}
+
+/// A warning where the pretrained weights know reports by another tokenizer: the rows of their token tables then belong to
+/// other tokens.
+fn other_tokenizer(config: &PretrainConfig) -> Option<String> {
+    let init = &config.provenance.init;
+    let run = run_dir::run_of(Path::new(init)).ok().filter(|_| init != RANDOM)?;
+    let before: PretrainConfig = run_dir::load_config(&run).ok()?.read().ok()?;
+    let differs = before.model.reconstructs_report() && before.tokenizer != config.tokenizer;
+    (differs && config.model.reconstructs_report()).then(|| {
+        format!(
+            "{init} was trained with another tokenizer, so its token tables belong to other tokens; to share one, ingest the \
+             second dataset with --tokenizer FIRST/tokenizer.json"
+        )
+    })
+}
+
+fn training(
+    config: PretrainConfig,
+    source: &DataSource,
+    training: TrainingRows,
+    device: Device,
+) -> Result<Training<'_>> {
+    let objective = Pretraining::new(&config.model, device)?;
+    let optimizer = config.optimizer.clone();
+    let Epoch { records, steps: per_epoch } = training.epoch(&config);
+    let steps = training.steps(&config);
+    let epochs = steps as f64 / per_epoch;
+    let curve = WarmupCosine {
+        peak: scaled_lr(optimizer.base_lr, optimizer.batch_size * optimizer.accumulation),
+        floor: 0.0,
+        warmup: epochs * optimizer.warmup_epochs / optimizer.epochs,
+        total: epochs,
+    };
+    Ok(Training {
+        objective: Box::new(objective),
+        summary: format!("{records} records{}, {per_epoch:.1} steps an epoch, {steps} steps", training.description),
+        loader: Box::new(move || training_loader(&config, source, &training.rows, device)),
+        source,
+        skip: Box::new(|_| false),
+        optimizer: OptimizerConfig::PRETRAINING,
+        weight_decay: optimizer.weight_decay,
+        lr: Box::new(move |step| curve.in_epochs(step, per_epoch)),
+        accumulation: optimizer.accumulation,
+        clip: optimizer.clip,
+        evaluate_every: 0,
+        patience: 0,
+        notes: Vec::new(),
+    })
+}

@@ -1,0 +1,212 @@
+//! The task `segment`: a segmenter learns the masks of a finding.
+//!
+//! Ground truth is the `mask` column. An empty mask says that the finding is absent; no mask (null) says that nobody looked,
+//! and such a record is left out of training and evaluation. A source with a table of masks gives a mask to every image in
+//! the table, an empty one included.
+
+mod evaluation;
+mod examples;
+mod objective;
+mod report;
+
+use anyhow::{Result, bail};
+use arrow_array::{Array, BinaryArray};
+use dataset::commands::cli::UsageError;
+use dataset::format::table;
+use dataset::transform::{Crop, Transform};
+use dataset::{Dataset, Subset};
+use rayon::prelude::*;
+use tch::Device;
+
+use super::{
+    Comparison, ComparisonRequest, DataSource, Evaluated, EvaluationOption, EvaluationRequest, Metric,
+    PredictionRequest, Prepared, RecordMetric, Request, Task, Training, compare_records, data_warnings,
+    resolve_finetune,
+};
+use crate::config::{ConfigFile, FinetuneConfig, SegmentConfig, segment_preset};
+use crate::report::{Run, Section};
+use crate::train::lr_schedule::WarmupPoly;
+
+pub use evaluation::SegmentationReport;
+pub use examples::examples_image;
+pub use objective::{MaskRule, Segmentation, SegmentedRecord, segment};
+
+/// Segmentation of a finding's masks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Segment;
+
+impl Task for Segment {
+    fn kind(&self) -> &'static str {
+        "segment"
+    }
+
+    fn title(&self) -> &'static str {
+        "segmentation"
+    }
+
+    /// The name takes any dataset with masks; SIIM-ACR is the one with published figures.
+    fn names(&self) -> &'static [&'static str] {
+        &["siim"]
+    }
+
+    fn resolve(&self, request: &Request) -> Result<ConfigFile> {
+        let records = |config: &SegmentConfig| {
+            Ok(training_rows(config, request.source, &with_mask(&request.source.dataset)?)?.len())
+        };
+        let defaults = |preset: &str| segment_preset(preset, request.task, request.ratio);
+        ConfigFile::of(self.kind(), &resolve_finetune(request, defaults, records, None)?)
+    }
+
+    fn check(&self, config: &ConfigFile) -> Result<()> {
+        config.read::<SegmentConfig>()?.validate()
+    }
+
+    fn prepare<'a>(&self, config: &ConfigFile, source: &'a DataSource) -> Result<Prepared<'a>> {
+        let config: SegmentConfig = config.read()?;
+        config.validate().map_err(UsageError::of)?;
+        let schedule = &config.optimizer.schedule;
+        let known = with_mask(&source.dataset)?;
+        let rows = training_rows(&config, source, &known)?;
+        let mut validate = source.subset(Subset::Validate, None)?;
+        validate.retain(|&row| known[row as usize]);
+        let mut warnings = data_warnings(&config.keys.provenance);
+        warnings.extend(source.ratio_warning(config.keys.ratio, &[])?);
+        warnings.extend(schedule.epoch(rows.len()).warning(schedule.steps, schedule.patience));
+        Ok(Prepared {
+            steps: schedule.steps,
+            run: config.run.clone(),
+            init: config.keys.provenance.init.clone(),
+            warnings,
+            build: Box::new(move |device| training(config, source, rows, validate, device)),
+        })
+    }
+
+    fn evaluation_options(&self) -> &'static [EvaluationOption] {
+        &[EvaluationOption::MinArea]
+    }
+
+    fn evaluate(&self, request: &EvaluationRequest) -> Result<Evaluated> {
+        evaluation::evaluate(request)
+    }
+
+    fn metrics(&self, evaluation: &serde_json::Value) -> Result<Vec<Metric>> {
+        evaluation::metrics(evaluation)
+    }
+
+    fn compare(&self, request: &ComparisonRequest) -> Result<Comparison> {
+        const DRAWN: Option<&str> = Some("target_area");
+        const METRICS: [RecordMetric; 4] = [
+            RecordMetric { key: "dice", column: "dice", title: "Dice", only_where: None },
+            RecordMetric { key: "iou", column: "iou", title: "IoU", only_where: None },
+            RecordMetric { key: "dice_positive", column: "dice", title: "Dice, something drawn", only_where: DRAWN },
+            RecordMetric { key: "iou_positive", column: "iou", title: "IoU, something drawn", only_where: DRAWN },
+        ];
+        compare_records(request, &METRICS, "target_area")
+    }
+
+    fn predict(&self, request: &PredictionRequest) -> Result<String> {
+        bail!(
+            "{} is a segmentation run, and predict writes probabilities of findings; `trainer evaluate` writes the masks that \
+             it predicts",
+            request.run.display()
+        )
+    }
+
+    fn curves(&self) -> &'static [(&'static str, &'static str)] {
+        &[("loss", "loss"), ("validate_dice", "validation Dice")]
+    }
+
+    fn report(&self, runs: &[&Run]) -> Result<Vec<Section>> {
+        report::sections(runs)
+    }
+}
+
+/// The transform for evaluation: the whole image, whatever its aspect ratio, so that no part of a mask is cut away.
+fn evaluation_transform(config: &SegmentConfig) -> Transform {
+    let size = config.model.vit.image_size as u32;
+    config.data.image.normalized(Transform { crop: Crop::Stretch, ..Transform::evaluate(size) })
+}
+
+/// Whether each record has a mask.
+fn with_mask(dataset: &Dataset) -> Result<Vec<bool>> {
+    let mut known = Vec::with_capacity(dataset.len());
+    for batch in dataset.columns(&["mask"])? {
+        let masks = table::column::<BinaryArray>(&batch, "mask");
+        known.extend((0..batch.num_rows()).map(|row| masks.is_some_and(|masks| masks.is_valid(row))));
+    }
+    if known.contains(&true) {
+        return Ok(known);
+    }
+    bail!("this dataset has no masks, which segmentation learns from; `ingest siim` makes some")
+}
+
+/// Whether each record has a mask with something drawn.
+fn with_drawn_mask(dataset: &Dataset) -> Result<Vec<bool>> {
+    let mut drawn = Vec::with_capacity(dataset.len());
+    for batch in dataset.columns(&["mask"])? {
+        let masks = table::column::<BinaryArray>(&batch, "mask");
+        let has_drawn = |row: usize| -> Result<bool> {
+            let Some(png) = masks.filter(|masks| masks.is_valid(row)).map(|masks| masks.value(row)) else {
+                return Ok(false);
+            };
+            Ok(dataset::format::image_codec::decode(png)?.pixels.iter().any(|&level| level > 0))
+        };
+        drawn.extend((0..batch.num_rows()).into_par_iter().map(has_drawn).collect::<Result<Vec<_>>>()?);
+    }
+    Ok(drawn)
+}
+
+/// Rows of the training records with a mask (`known` says which have one), as often as an epoch has them.
+fn training_rows(config: &SegmentConfig, source: &DataSource, known: &[bool]) -> Result<Vec<u32>> {
+    let ratio = config.keys.ratio;
+    source.check_ratio(ratio)?;
+    let mut rows = source.subset(Subset::Train, Some(ratio))?;
+    rows.retain(|&row| known[row as usize]);
+    if rows.len() < 2 {
+        bail!("{} records with a mask at {ratio}% of the training subset: too few", rows.len());
+    }
+    if config.data.repeat_positives > 1 {
+        let drawn = with_drawn_mask(&source.dataset)?;
+        let times = |row: u32| if drawn[row as usize] { config.data.repeat_positives } else { 1 };
+        rows = rows.into_iter().flat_map(|row| std::iter::repeat_n(row, times(row))).collect();
+    }
+    Ok(rows)
+}
+
+/// Builds the model; the run keeps the best weights by the validation subset's mean Dice.
+fn training(
+    config: SegmentConfig,
+    source: &DataSource,
+    rows: Vec<u32>,
+    validate: Vec<u32>,
+    device: Device,
+) -> Result<Training<'_>> {
+    let schedule = config.optimizer.schedule.clone();
+    let transform = evaluation_transform(&config);
+    let objective = Segmentation::new(
+        &config.model,
+        schedule.layer_decay,
+        config.prediction,
+        &source.dataset,
+        validate,
+        transform,
+        device,
+    )?;
+    let distinct = rows.chunk_by(|a, b| a == b).count();
+    let curve = WarmupPoly {
+        peak: schedule.lr,
+        floor: 0.0,
+        power: config.optimizer.power,
+        warmup: schedule.warmup,
+        total: schedule.steps,
+    };
+    let summary = format!("{distinct} records with a mask ({} an epoch), {} steps", rows.len(), schedule.steps);
+    let (batch_size, transform) = (schedule.batch_size, config.data.image.augmented(transform));
+    let loader =
+        move || source.training_loader(&rows, batch_size, &config.run, device).masks(true).transform(transform);
+    Ok(Training {
+        skip: Box::new(|_| false),
+        lr: Box::new(move |step| curve.at(step)),
+        ..Training::finetuning(objective, source, &schedule, loader, summary)
+    })
+}

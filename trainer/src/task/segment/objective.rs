@@ -1,0 +1,207 @@
+//! Segmentation of a finding as an objective.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use dataset::transform::Transform;
+use dataset::transform::geometry::IGNORED;
+use dataset::{Batch, Dataset, Loader};
+use serde::{Deserialize, Serialize};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+use crate::eval::overlap::{MeanOverlap, Overlap};
+use crate::model::segmentation_loss::HeadLoss;
+use crate::model::segmenter::{FOREGROUND, Segmenter, SegmenterConfig};
+use crate::task::objective::{Evaluation, Loss, Objective, images, loader_for, send};
+use crate::train::optimizer::{Parameter, decayed_parameters};
+
+/// How probabilities become a mask.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MaskRule {
+    /// A pixel is foreground where its probability is above this.
+    pub threshold: f64,
+    /// A mask of fewer pixels of the model's input counts as empty; 0: every pixel counts.
+    pub min_area: u64,
+    /// Records of a batch without gradients.
+    pub batch_size: usize,
+}
+
+impl Default for MaskRule {
+    fn default() -> Self {
+        Self { threshold: 0.5, min_area: 0, batch_size: 8 }
+    }
+}
+
+/// A segmenter that learns masks.
+pub struct Segmentation {
+    store: VarStore,
+    model: Segmenter,
+    layer_decay: f64,
+    rule: MaskRule,
+    dataset: Arc<Dataset>,
+    validate: Vec<u32>,
+    transform: Transform,
+}
+
+impl Segmentation {
+    /// A randomly initialized segmenter; `validate` are the rows for [`Objective::evaluate`], `transform` is that of an
+    /// evaluation. `layer_decay` is the factor on the learning rate from one block to the one before.
+    ///
+    /// # Errors
+    /// When no model has this configuration.
+    pub fn new(
+        config: &SegmenterConfig,
+        layer_decay: f64,
+        rule: MaskRule,
+        dataset: &Arc<Dataset>,
+        validate: Vec<u32>,
+        transform: Transform,
+        device: Device,
+    ) -> Result<Self> {
+        let store = VarStore::new(device);
+        let model = Segmenter::new(&store.root(), config)?;
+        Ok(Self { store, model, layer_decay, rule, dataset: dataset.clone(), validate, transform })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Segmenter {
+        &self.model
+    }
+}
+
+impl Objective for Segmentation {
+    fn store(&self) -> &VarStore {
+        &self.store
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        decayed_parameters(&self.store, self.model.config().vit.num_layers, self.layer_decay)
+    }
+
+    fn loss(&self, batch: &Batch) -> Result<Loss> {
+        let device = self.store.device();
+        let output = self.model.forward(&images(batch, device), true)?;
+        let size = batch.size() as i64;
+        let target = send(&Tensor::from_slice(batch.masks()).view([-1, size, size]), device);
+        let (mut total, focal, dice) = HeadLoss::DECODE.of(&output.logits, &target);
+        let mut parts = vec![("loss_focal", focal.detach()), ("loss_dice", dice.detach())];
+        if let Some(logits) = output.auxiliary {
+            let (auxiliary, ..) = HeadLoss::AUXILIARY.of(&logits, &target);
+            parts.push(("loss_auxiliary", auxiliary.detach()));
+            total += auxiliary;
+        }
+        Ok(Loss { total, parts })
+    }
+
+    fn evaluate(&self) -> Result<Option<Evaluation>> {
+        let mut overlaps = Vec::with_capacity(self.validate.len());
+        segment(
+            &self.model,
+            &self.dataset,
+            &self.validate,
+            self.transform,
+            self.rule,
+            self.store.device(),
+            |record| {
+                overlaps.push(record.overlap);
+                Ok(())
+            },
+        )?;
+        let Some(mean) = MeanOverlap::of(&overlaps) else { return Ok(None) };
+        let mut values = vec![("dice".to_owned(), mean.dice), ("iou".to_owned(), mean.iou)];
+        if let Some((dice, iou)) = mean.positive {
+            values.extend([("dice_positive".to_owned(), dice), ("iou_positive".to_owned(), iou)]);
+        }
+        Ok(Some(Evaluation { score: mean.dice, values }))
+    }
+}
+
+/// The prediction for one record, at the size of the model's input.
+pub struct SegmentedRecord<'a> {
+    /// Row of the dataset.
+    pub row: u32,
+    /// Normalized gray pixels, `[S, S]`.
+    pub image: &'a [f32],
+    /// Predicted classes, `[S, S]`: 1 foreground, 0 background; 0 where there is no ground truth.
+    pub prediction: &'a [u8],
+    /// Drawn classes, `[S, S]`: as in [`Batch::masks`].
+    pub target: &'a [u8],
+    /// Side, S.
+    pub size: usize,
+    /// Agreement of prediction and target.
+    pub overlap: Overlap,
+}
+
+/// Segments some rows in small batches, in their order, and calls `each` with every record.
+///
+/// # Errors
+/// When a record cannot be read, torch fails, or `each` does.
+pub fn segment(
+    model: &Segmenter,
+    dataset: &Arc<Dataset>,
+    rows: &[u32],
+    transform: Transform,
+    rule: MaskRule,
+    device: Device,
+    mut each: impl FnMut(SegmentedRecord) -> Result<()>,
+) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let loader = loader_for(device, Loader::builder(dataset))
+        .rows(rows.to_vec())
+        .batch_size(rule.batch_size)
+        .shuffle(false)
+        .masks(true)
+        .transform(transform)
+        .build()?;
+    for batch in loader {
+        let batch = batch?;
+        let size = batch.size();
+        let output = tch::no_grad(|| model.forward(&images(&batch, device), false))?;
+        let foreground = output.logits.softmax(1, Kind::Float).select(1, FOREGROUND).gt(rule.threshold); // [B, S, S]
+        let flat = foreground.to_kind(Kind::Uint8).to_device(Device::Cpu).flatten(0, -1);
+        let mut predictions = Vec::<u8>::try_from(&flat)?;
+        let pixels = size * size;
+        for (record, prediction) in predictions.chunks_exact_mut(pixels).enumerate() {
+            let part = record * pixels..(record + 1) * pixels;
+            let target = &batch.masks()[part.clone()];
+            let image = &batch.images()[part];
+            apply_rule(prediction, target, rule.min_area);
+            let overlap = Overlap::of(prediction, target);
+            each(SegmentedRecord { row: batch.rows()[record], image, prediction, target, size, overlap })?;
+        }
+    }
+    Ok(())
+}
+
+/// Sets a prediction to 0 where there is no ground truth, and everywhere if its area is then below `min_area`.
+fn apply_rule(prediction: &mut [u8], target: &[u8], min_area: u64) {
+    for (p, &t) in prediction.iter_mut().zip(target) {
+        *p *= u8::from(t != IGNORED);
+    }
+    let area: u64 = prediction.iter().map(|&p| u64::from(p)).sum();
+    if area < min_area {
+        prediction.fill(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_below_the_smallest_area_is_empty() {
+        let target = [0, 0, 255, 1];
+        let ruled = |min_area| {
+            let mut prediction = [1, 1, 1, 0];
+            apply_rule(&mut prediction, &target, min_area);
+            prediction
+        };
+        assert_eq!(ruled(0), [1, 1, 0, 0]);
+        assert_eq!(ruled(2), [1, 1, 0, 0]);
+        assert_eq!(ruled(3), [0; 4]);
+    }
+}

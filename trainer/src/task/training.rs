@@ -1,0 +1,205 @@
+//! A run that can begin, and its training: what is the same for all tasks.
+
+use std::path::Path;
+
+use anyhow::Result;
+use dataset::commands::cli::counted;
+use dataset::loader::LoaderBuilder;
+use dataset::random;
+use tch::Device;
+
+use super::data_source::{DataSource, loader_threads};
+use super::objective::Objective;
+use crate::config::{Provenance, RANDOM, RunConfig, Schedule, preset_hint};
+use crate::train::lr_schedule::WarmupCosine;
+use crate::train::optimizer::OptimizerConfig;
+use crate::train::run_dir::{self, RunDir};
+use crate::train::threads::{self, Threads};
+use crate::train::train_loop::{self, Outcome, Settings};
+use crate::weights::source::initialize;
+
+/// A run whose configuration, dataset and split fit; nothing is written, and no model is built yet.
+pub struct Prepared<'a> {
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// Section `[run]` of its configuration.
+    pub run: RunConfig,
+    /// The pretrained run or file, or [`RANDOM`].
+    pub init: String,
+    /// What is weak in the data or the settings, but no error.
+    pub warnings: Vec<String>,
+    /// Builds the model on a device.
+    pub build: Box<dyn FnOnce(Device) -> Result<Training<'a>> + 'a>,
+}
+
+/// What the training loop needs of a task.
+pub struct Training<'a> {
+    /// The model, its loss, and its evaluation during training.
+    pub objective: Box<dyn Objective + 'a>,
+    /// Makes the loader of training batches.
+    pub loader: Box<dyn Fn() -> LoaderBuilder + 'a>,
+    /// The dataset, for messages that name records.
+    pub source: &'a DataSource,
+    /// Whether a tensor of the pretrained weights is left out.
+    pub skip: Box<dyn Fn(&str) -> bool + 'a>,
+    /// The optimizer.
+    pub optimizer: OptimizerConfig,
+    /// Its weight decay.
+    pub weight_decay: f64,
+    /// Learning rate of step `n`, from 0.
+    pub lr: Box<dyn Fn(u64) -> f64 + 'a>,
+    /// Micro-batches of a step.
+    pub accumulation: usize,
+    /// Largest gradient norm; 0: no clipping.
+    pub clip: f64,
+    /// Steps between two evaluations; 0: none.
+    pub evaluate_every: u64,
+    /// Evaluations without a better score after which the run ends; 0: it makes all its steps.
+    pub patience: u64,
+    /// Lines about the data, shown before the first step.
+    pub notes: Vec<String>,
+    /// Records and length in one line: `48 records, 6.0 steps an epoch, 12 steps`.
+    pub summary: String,
+}
+
+impl<'a> Training<'a> {
+    /// Fine-tuning as most tasks do it: AdamW, half a cosine after the warm-up, all pretrained tensors but those of a head.
+    /// The fields may be changed afterwards.
+    pub fn finetuning(
+        objective: impl Objective + 'a,
+        source: &'a DataSource,
+        schedule: &Schedule,
+        loader: impl Fn() -> LoaderBuilder + 'a,
+        summary: String,
+    ) -> Self {
+        let (warmup, total) = (schedule.warmup as f64, schedule.steps as f64);
+        let curve = WarmupCosine { peak: schedule.lr, floor: 0.0, warmup, total };
+        Self {
+            objective: Box::new(objective),
+            loader: Box::new(loader),
+            source,
+            skip: Box::new(|name| name.starts_with("head.")),
+            optimizer: OptimizerConfig::ADAMW,
+            weight_decay: schedule.weight_decay,
+            lr: Box::new(move |step| curve.in_steps(step)),
+            accumulation: schedule.accumulation,
+            clip: schedule.clip,
+            evaluate_every: schedule.evaluate_every,
+            patience: schedule.patience,
+            notes: Vec::new(),
+            summary,
+        }
+    }
+}
+
+/// A run with its model built and its pretrained weights loaded.
+pub struct TrainingRun<'a> {
+    training: Training<'a>,
+    steps: u64,
+    run: RunConfig,
+    /// What was loaded, which records there are, and where the run computes: lines to show before the first step.
+    pub notes: Vec<String>,
+}
+
+impl<'a> Prepared<'a> {
+    /// Builds the model, and loads the pretrained weights.
+    ///
+    /// # Errors
+    /// When the weights do not fit the model.
+    pub fn begin(self, device: Device) -> Result<TrainingRun<'a>> {
+        seed_initialization(&self.run);
+        let mut training = (self.build)(device)?;
+        let mut notes = Vec::new();
+        if self.init != RANDOM {
+            let source = Path::new(&self.init);
+            let report = initialize(training.objective.store(), source, &*training.skip, preset_hint)?;
+            notes.push(format!("{}: {report}", source.display()));
+        }
+        notes.append(&mut training.notes);
+        notes.push(format!("{}, on {}", training.summary, place(device, &self.run)));
+        Ok(TrainingRun { training, steps: self.steps, run: self.run, notes })
+    }
+}
+
+impl TrainingRun<'_> {
+    /// Trains, continuing from the newest checkpoint in `run`. `notify` gets the messages of the run, one line each.
+    ///
+    /// # Errors
+    /// As [`train_loop::train`].
+    pub fn train(&self, run: &RunDir, notify: &dyn Fn(&str)) -> Result<Outcome> {
+        let Self { training, .. } = self;
+        let loader = |state| Ok((training.loader)().resume(state).build()?);
+        let settings = Settings {
+            optimizer: training.optimizer,
+            weight_decay: training.weight_decay,
+            lr: &training.lr,
+            steps: self.steps,
+            accumulation: training.accumulation,
+            clip: training.clip,
+            evaluate_every: training.evaluate_every,
+            patience: training.patience,
+            run: &self.run,
+            record_ids: &|rows| training.source.record_ids(rows),
+            notify,
+        };
+        train_loop::train(&*training.objective, &loader, &settings, run)
+    }
+}
+
+/// Seeds torch's generator, which gives random initializations.
+fn seed_initialization(run: &RunConfig) {
+    // The text is part of the seed: another one would change the initialization of every run.
+    tch::manual_seed(random::mix(&[run.seed, random::digest("start values")]) as i64);
+}
+
+/// Sets the threads of a run; returns the device and the numbers of threads, in words.
+fn place(device: Device, run: &RunConfig) -> String {
+    let Threads { count, from } = threads::set(run.threads);
+    let loader = loader_threads(device, run);
+    format!("{} with {} ({from}) and {loader} of the loader", device_name(device), counted(count, "thread"))
+}
+
+/// A device as it is typed.
+pub(crate) fn device_name(device: Device) -> String {
+    match device {
+        Device::Cpu => "cpu".to_owned(),
+        Device::Cuda(index) => format!("cuda:{index}"),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}
+
+/// Warnings about the pretrained weights of a run: that their run is unfinished, or has seen records that the split may test
+/// on.
+pub fn data_warnings(provenance: &Provenance) -> Vec<String> {
+    unfinished_init(&provenance.init).into_iter().chain(seen_before(provenance)).collect()
+}
+
+/// A warning where the pretrained weights, or those that they were initialized with, were trained on records of this dataset
+/// that its split may test on.
+fn seen_before(provenance: &Provenance) -> Option<String> {
+    let mut init = provenance.init.clone();
+    // Runs that began with runs; a chain is not longer than this.
+    for _ in 0..16 {
+        let run = run_dir::run_of(Path::new(&init)).ok()?;
+        let before = run_dir::load_config(&run).ok()?.common().ok()?.provenance;
+        if before.dataset == provenance.dataset && before.split_members != provenance.split_members {
+            let how =
+                if before.split.is_empty() { "all records".to_owned() } else { format!("split `{}`", before.split) };
+            return Some(format!(
+                "{} was trained on {how} of this dataset: split `{}` may test on patients it has seen, and its metrics on \
+                 that subset are then too high",
+                run.display(),
+                provenance.split
+            ));
+        }
+        init = before.init;
+    }
+    None
+}
+
+/// A warning where pretrained weights are those of a run that has not made all its steps. A file is what the user chose.
+pub(crate) fn unfinished_init(init: &str) -> Option<String> {
+    let run = Path::new(init);
+    let config = run.is_dir().then(|| run_dir::load_config(run).ok()).flatten()?;
+    run_dir::unfinished(run, config.common().ok()?.steps)
+}
