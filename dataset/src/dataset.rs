@@ -525,6 +525,72 @@ mod tests {
         assert!(!verify(URL, &|_| {}).unwrap().is_empty());
     }
 
+    /// Serves the files of a folder by HTTP, with range requests; returns the address.
+    fn web_server(folder: std::path::PathBuf) -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let folder = folder.clone();
+                std::thread::spawn(move || answer(&folder, client));
+            }
+        });
+        address
+    }
+
+    /// Answers one request and closes the connection.
+    fn answer(folder: &std::path::Path, mut client: std::net::TcpStream) -> std::io::Result<()> {
+        use std::io::{BufRead, BufReader, Write};
+        let lines: Vec<String> = BufReader::new(client.try_clone()?)
+            .lines()
+            .map_while(std::io::Result::ok)
+            .take_while(|line| !line.is_empty())
+            .collect();
+        let mut words = lines[0].split(' ');
+        let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let Ok(file) = std::fs::read(folder.join(path.trim_start_matches('/'))) else {
+            return client.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        };
+        let range = lines.iter().find_map(|line| line.to_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
+        let length = file.len();
+        let (status, part) = match range.as_deref().and_then(|range| range.split_once('-')) {
+            None => ("200 OK", 0..length),
+            Some(("", last)) => ("206 Partial Content", length - length.min(last.parse().unwrap())..length),
+            Some((first, last)) => {
+                ("206 Partial Content", first.parse().unwrap()..length.min(last.parse::<usize>().unwrap() + 1))
+            }
+        };
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Length: {}\r\nContent-Range: bytes {}-{}/{length}\r\nConnection: close\r\n\r\n",
+            part.len(),
+            part.start,
+            part.end.saturating_sub(1)
+        );
+        client.write_all(head.as_bytes())?;
+        client.write_all(if method == "HEAD" { &[] } else { &file[part] })
+    }
+
+    #[test]
+    fn a_dataset_on_a_web_server_is_read_and_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = write(&Storage::folder(folder.path().join("a set")));
+        let url = format!("http://{}/a%20set/", web_server(folder.path().to_path_buf()));
+        // The server does not decode paths, so the folder has the encoded name.
+        std::fs::rename(folder.path().join("a set"), folder.path().join("a%20set")).unwrap();
+        let dataset = Arc::new(Dataset::open(&url).unwrap());
+        assert_eq!(dataset.record(5).unwrap(), records[5]);
+        assert_eq!(dataset.image(9).unwrap().pixels, records[9].image);
+        let mut loader = Loader::builder(&dataset).batch_size(40).transform(Transform::evaluate(6)).build().unwrap();
+        assert_eq!(loader.next_batch().unwrap().len(), 40);
+        assert_eq!(verify(&url, &|_| {}).unwrap(), Vec::<String>::new());
+        assert!(dataset.storage().is_read_only());
+        for refused in [dataset.storage().write("a", "x").err(), dataset.storage().list("").err()] {
+            assert!(refused.expect("refused").to_string().contains("a web server is read only"));
+        }
+        let missing = Dataset::open(url.replace("set", "other")).err().expect("no dataset").to_string();
+        assert!(missing.contains("is not a dataset"), "{missing}");
+    }
+
     #[test]
     fn large_files_are_uploaded_in_pieces() {
         let folder = tempfile::tempdir().unwrap();

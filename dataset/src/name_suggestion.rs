@@ -43,7 +43,7 @@ mod tests {
         assert_eq!(nearest("Pateint", ["view", "image", "patient", "age"]), ["patient", "age", "image"]);
         assert_eq!(nearest("model.ratio", ["data.ratio", "model.ratios"])[0], "data.ratio");
         assert_eq!(did_you_mean("mask_ratio", ["run.seed", "model.mask_ratio"]), "; did you mean `model.mask_ratio`?");
-        assert_eq!(nearest("optimizer.lr", ["data.std", "optimizer.base_lr"])[0], "optimizer.base_lr");
+        assert_eq!(nearest("optimizer.decay", ["data.std", "optimizer.weight_decay"])[0], "optimizer.weight_decay");
         assert!(nearest("x", []).is_empty() && did_you_mean("unheard", ["of", "such"]).is_empty());
     }
 }

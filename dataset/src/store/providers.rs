@@ -143,7 +143,11 @@ fn azure(url: &str, settings: &[(String, String)]) -> Result<Connection, StoreFa
     let builder = builder.with_url(url).with_retry(once());
     let endpoint = builder.get_config_value(&AzureConfigKey::Endpoint);
     let (shown, login) = endpoint_of(endpoint.as_deref(), "Azure");
-    let store = builder.build().map_err(|error| refused(&error, login.as_deref()))?;
+    // In practice the account is missing.
+    let store = builder.build().map_err(|error| StoreFault::Credentials {
+        cause: without_login(&texts(&error).1, login.as_deref()),
+        remedy: AZURE.credentials,
+    })?;
     Ok(connection(Arc::new(store), &AZURE, shown, login))
 }
 

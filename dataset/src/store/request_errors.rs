@@ -13,7 +13,7 @@ pub(crate) fn fault(error: &object_store::Error, connection: &Connection) -> Sto
     let credentials = |cause| StoreFault::Credentials { cause, remedy: provider.credentials };
     if METADATA_SERVERS.iter().any(|address| all.contains(address)) {
         // The environment has no credentials: the machine is asked last.
-        return credentials("there are none in the environment".to_owned());
+        return credentials("the environment has no credentials".to_owned());
     }
     match error {
         _ if NO_BUCKET.iter().any(|code| all.contains(code)) => StoreFault::NoBucket { remedy: provider.bucket },

@@ -14,7 +14,6 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::report::read::{NoReport, read_report};
-use crate::run::changed_options::are_of_format_1;
 use crate::run::hashing_reader::Stamps;
 use crate::run::keys::INPUT;
 use crate::run::options::ReportText;
@@ -82,7 +81,7 @@ pub fn check_input(
         }
         let added = plan.records.iter().filter(|record| !known.contains(&record.record_id));
         differing.extend(added.map(|record| format!("{}: is new", record.source_path)));
-        let is_of_this_format = manifest.format_version == FORMAT_VERSION && !are_of_format_1(&manifest.arguments);
+        let is_of_this_format = manifest.format_version == FORMAT_VERSION;
         let digest = manifest.arguments.get(INPUT).and_then(|digest| digest.as_str());
         if differing.is_empty() && is_of_this_format && digest != Some(&plan.sha256()) {
             differing.push("the tables or the rejected inputs have other entries than before".to_owned());

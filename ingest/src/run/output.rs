@@ -102,11 +102,6 @@ pub enum Prepared {
     Work(File),
 }
 
-/// Whether a finished dataset is of format 1, by its version or by the names of its arguments.
-fn is_of_format_1(manifest: &Manifest) -> bool {
-    manifest.format_version < FORMAT_VERSION || are_of_format_1(&manifest.arguments)
-}
-
 /// What to do with a finished dataset of the same arguments.
 pub enum Existing<'a> {
     /// Keep it.
@@ -133,11 +128,6 @@ pub fn prepare(
     let notes = out.folder.join(NOTES);
     let is_whole = || Ok::<_, Error>(out.storage.read_if_there(MANIFEST)?.is_some());
     let finished = || match Manifest::load(&out.storage) {
-        Ok(manifest) if is_of_format_1(&manifest) => Err(refused(&format!(
-            "holds a dataset of format version {}, which {} wrote; it can be used as it is, but this version neither \
-             continues it nor compares it with its input; take another OUT, or --overwrite to ingest anew",
-            manifest.format_version, manifest.tool
-        ))),
         Ok(manifest) if deciding(&manifest.arguments).eq(deciding(arguments)) => match lost_shard(out, &manifest)? {
             None => Ok(Prepared::Done(Box::new(manifest))),
             Some(name) => Err(refused(&format!(
@@ -146,6 +136,11 @@ pub fn prepare(
             ))),
         },
         Ok(manifest) => match changed(&manifest.arguments, arguments).as_slice() {
+            [] if manifest.format_version < FORMAT_VERSION => Err(refused(&format!(
+                "holds a dataset of these options in format version {}, whose digest of the input cannot be compared with \
+                 that of this version; --check-input compares the files; keep the dataset, take another OUT or --overwrite",
+                manifest.format_version
+            ))),
             [] => {
                 let how = changed_plan::difference(raw, &out.storage, &manifest, plan)?;
                 Err(refused(&format!(

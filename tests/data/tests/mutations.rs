@@ -18,9 +18,9 @@ use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::tags;
 use helpers::{args, contents, folder, golden_json, ok, phantom, phantom_of, real_data, tests_folder};
 use ingest::dicom::limits::MAX_VALUES;
-use ingest::image::intensity::Tone;
+use ingest::image::intensity::Intensity;
 use ingest::image::pipeline;
-use ingest::image::pipeline::{Fit, Scratch};
+use ingest::image::pipeline::{Resize, Scratch};
 use ingest::report::tokenizer;
 use ingest::run::plan::Source;
 use ingest::sources::TableOptions;
@@ -245,22 +245,22 @@ fn dicom_files(temporary: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 fn decode(bytes: &[u8]) -> Result<dataset::format::image_codec::GrayPixels, String> {
-    let tone = [Tone::Voi, Tone::Minmax, Tone::MimicCxrJpg][bytes.len() % 3];
-    let gray = pipeline::decode(bytes, tone)?;
+    let intensity = [Intensity::Voi, Intensity::Minmax, Intensity::MimicCxrJpg][bytes.len() % 3];
+    let gray = pipeline::decode(bytes, intensity)?;
     assert_eq!(gray.pixels.len(), gray.width as usize * gray.height as usize);
     Ok(gray)
 }
 
 fn pictures(_: &Path, _: &str, bytes: &[u8]) {
     if let Ok(gray) = decode(bytes) {
-        let fits = [Fit::Shorter, Fit::Pad, Fit::Stretch][bytes.len() % 3];
-        let stored = pipeline::store(bytes, Tone::Voi, 64, fits, &mut Scratch::default()).expect("it decodes");
+        let resize = [Resize::Shorter, Resize::Pad, Resize::Stretch][bytes.len() % 3];
+        let stored = pipeline::store(bytes, Intensity::Voi, 64, resize, &mut Scratch::default()).expect("it decodes");
         assert_eq!(stored.source, (gray.width, gray.height));
     }
     // Files of classes that are no radiographs as well.
     if let Ok(dicom) = ingest::dicom::read(bytes) {
         let mut gray = Vec::new();
-        ingest::image::intensity::to_gray(&dicom, Tone::Voi, &mut gray);
+        ingest::image::intensity::to_gray(&dicom, Intensity::Voi, &mut gray);
         assert_eq!(gray.len(), dicom.width as usize * dicom.height as usize);
     }
 }
@@ -540,7 +540,7 @@ fn sizes_in_headers_are_checked_before_memory_is_allocated() {
         }
         write(&object)
     };
-    refused("native", &huge(&path), "60000×60000 pixels are refused", SMALL);
+    refused("native", &huge(&path), "60000×60000 pixels: more than a radiograph has", SMALL);
 
     // A length field, in the data set and in the meta group.
     let mut long = film.clone();
@@ -581,16 +581,16 @@ fn sizes_in_headers_are_checked_before_memory_is_allocated() {
     let mut check = flate2::Crc::new();
     check.update(&png[12..29]);
     png[29..33].copy_from_slice(&check.sum().to_be_bytes());
-    refused("PNG", &png, "60000×60000 pixels are refused", SMALL);
+    refused("PNG", &png, "60000×60000 pixels: more than a radiograph has", SMALL);
     let side = 60_000u16.to_be_bytes();
     let mut jpeg = gray.encode(dataset::format::record::ImageEncoding::Jpeg).expect("a JPEG");
     patch(&mut jpeg, &[0xff, 0xc0], 5, &[side, side].concat());
-    refused("JPEG", &jpeg, "60000×60000 pixels are refused", SMALL);
+    refused("JPEG", &jpeg, "60000×60000 pixels: more than a radiograph has", SMALL);
 
     // Compressed pixels with another size than the header states.
     let Some(data) = real_data() else { return };
     let real = |name: &str| data.join("dicom").join(name);
-    refused("RLE", &huge(&real("MR_small_RLE.dcm")), "60000×60000 pixels are refused", SMALL);
+    refused("RLE", &huge(&real("MR_small_RLE.dcm")), "60000×60000 pixels: more than a radiograph has", SMALL);
     for (name, mark, offset, claim) in [
         ("SC_rgb_small_odd_jpeg.dcm", &[0xff, 0xc0][..], 5, [side, side].concat()),
         ("JPGLosslessP14SV1_1s_1f_8b.dcm", &[0xff, 0xc3], 5, [side, side].concat()),
@@ -609,7 +609,7 @@ fn sizes_in_headers_are_checked_before_memory_is_allocated() {
     refused("segments", &segments, "4294967295 segments", SMALL);
     let mut tiles = fs::read(real("JPEG2000.dcm")).expect("a file");
     patch(&mut tiles, &[0xff, 0x4f, 0xff, 0x51], 24, &[1u32.to_be_bytes(); 2].concat());
-    refused("tiles", &tiles, "tiles make no image", SMALL);
+    refused("tiles", &tiles, "tiles: more than a radiograph may have", SMALL);
 }
 
 #[test]
@@ -627,7 +627,7 @@ fn a_table_that_unpacks_to_too_many_bytes_is_refused() {
         encoder.finish().expect("gzip")
     };
     for (line, words) in
-        [(&b"a,\n"[..], "beyond all measure"), (b"a\n", "rows differ"), (b"x", "a row is longer than 8 MiB")]
+        [(&b"a,\n"[..], "larger than a table may be"), (b"a\n", "rows differ"), (b"x", "a row is longer than 8 MiB")]
     {
         fs::write(&path, gzip(line)).expect("written");
         let mut printed = String::new();

@@ -45,7 +45,11 @@ fn rejects_are_counted_by_reason() {
     let lines: Vec<&str> = printed.lines().collect();
     assert_eq!(lines[0], "8 inputs were left out, 2 reasons (--all lists every one)", "{printed}");
     assert_eq!(lines[1].split_whitespace().collect::<Vec<_>>()[..3], ["5", "plan", "no"], "{printed}");
-    assert!(lines[1].ends_with("no table names this file") && lines[2].ends_with("example: stray0.png"), "{printed}");
+    assert!(
+        lines[1].ends_with("no table lists this file, so it has no record")
+            && lines[2].ends_with("example: stray0.png"),
+        "{printed}"
+    );
     assert!(lines[3].trim().starts_with("3  table   line N: "), "{printed}");
     assert_eq!(lines.len(), 5, "{printed}");
     assert!(fails("dataset", 2, args!["inspect", &out, "--all"]).contains("--rejects"));

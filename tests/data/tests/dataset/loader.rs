@@ -162,7 +162,7 @@ fn a_state_of_another_order_is_refused() {
         builder(&dataset).batch_size(8).rows((0..50).collect()),
     ] {
         let error = other.resume(state).build().err().expect("refused").to_string();
-        assert!(error.contains("belongs to other records, another batch size, seed or policy"), "{error}");
+        assert!(error.contains("belongs to other records, or another batch size, seed or policy"), "{error}");
     }
 }
 
@@ -579,9 +579,9 @@ fn threads_and_prefetch_are_bounded() {
     let dataset = shared();
     let message = |builder: LoaderBuilder| builder.build().map(drop).unwrap_err().to_string();
     let threads = message(builder(&dataset).threads(1_000_000));
-    assert!(threads.contains("1000000 threads") && threads.contains("at most 1024"), "{threads}");
+    assert!(threads.contains("1000000 threads") && threads.contains("the limits are 1024"), "{threads}");
     let ahead = message(builder(&dataset).prefetch(usize::MAX));
-    assert!(ahead.contains("at most 1024 and 65536"), "{ahead}");
+    assert!(ahead.contains("the limits are 1024 and 65536"), "{ahead}");
 }
 
 #[test]

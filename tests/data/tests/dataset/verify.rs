@@ -179,12 +179,12 @@ fn files_of_different_datasets_are_reported() {
     fs::rename(&second, &aside).expect("moved");
     assert!(verify().starts_with(&format!("{SECOND}: missing; restore")), "{}", verify());
     fs::copy(&first, &second).expect("copied");
-    assert!(verify().contains(&format!("{SECOND}: holds the bytes of {FIRST}")), "{}", verify());
+    assert!(verify().contains(&format!("{SECOND}: contains the bytes of {FIRST}")), "{}", verify());
     fs::rename(&first, &second).expect("moved");
     fs::rename(&aside, &first).expect("moved");
     let printed = verify();
-    assert!(printed.contains(&format!("{FIRST}: holds the bytes of {SECOND}")), "{printed}");
-    assert!(printed.contains(&format!("{SECOND}: holds the bytes of {FIRST}")), "{printed}");
+    assert!(printed.contains(&format!("{FIRST}: contains the bytes of {SECOND}")), "{printed}");
+    assert!(printed.contains(&format!("{SECOND}: contains the bytes of {FIRST}")), "{printed}");
     fs::rename(&first, &aside).expect("moved");
     fs::rename(&second, &first).expect("moved");
     fs::rename(&aside, &second).expect("moved");
@@ -231,7 +231,7 @@ fn a_manifest_that_disagrees_with_the_shards_is_reported() {
         assert!(wrong.starts_with(&format!("{FIRST}: 140 rows, the manifest says {rows}")), "{wrong}");
     }
     let total = printed(&|manifest| manifest.totals.records += 1);
-    assert!(total.starts_with("dataset.json: ") && total.contains("its shards add up to"), "{total}");
+    assert!(total.starts_with("dataset.json: ") && total.contains("but its shards have"), "{total}");
     let digest = printed(&|manifest| manifest.shards[1].sha256 = "0".repeat(64));
     assert!(digest.starts_with(&format!("{SECOND}: its rows are as they were written")), "{digest}");
     let labels = printed(&|manifest| manifest.labels.reverse());
@@ -451,7 +451,7 @@ fn invalid_codes_and_images_are_reported() {
     {
         let other = printed(&format!("image {at}"), ImageEncoding::Png, &|record| record.image.clone_from(&image));
         assert!(other.starts_with(&format!("{FIRST}, row 1: its image is ")), "{other}");
-        assert!(other.contains("those of this dataset are 8-bit gray png"), "{other}");
+        assert!(other.contains("the dataset's images are 8-bit gray png"), "{other}");
     }
     let named = printed("control", ImageEncoding::Raw, &|record| record.patient_id = "p\u{1b}[2J".to_owned());
     assert!(

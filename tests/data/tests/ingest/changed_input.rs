@@ -104,7 +104,7 @@ fn an_unfinished_run_reports_changed_input() {
     // Another modification time alone is no change.
     let file = fs::File::options().write(true).open(&path).expect("a file");
     file.set_modified(SystemTime::now() + Duration::from_hours(1)).expect("a time");
-    assert!(ok("ingest", arguments(&raw, &killed)).contains("went on after"));
+    assert!(ok("ingest", arguments(&raw, &killed)).contains("continued after"));
     assert!(contents(&killed) == contents(&whole), "and changes no byte");
 }
 
@@ -123,10 +123,10 @@ fn a_finished_dataset_is_checked_against_its_input() {
         assert_eq!(output.status.code(), Some(1), "{message}");
         assert!(words.iter().all(|word| message.contains(word)), "{message}");
     };
-    assert!(ok("ingest", check()).contains("the input is what it was"));
+    assert!(ok("ingest", check()).contains("the input is unchanged"));
     let image = files_with(&raw, ".dcm").remove(1);
     let changed = Changed::one_bit(raw.join(&image));
-    says(&[&format!("{image}: has other bytes"), "1 inputs are not"]);
+    says(&[&format!("{image}: has other bytes"), "1 input of the dataset changed"]);
     drop(changed);
     let report = raw.join(files_with(&raw, ".txt").remove(0));
     let text = fs::read_to_string(&report).expect("a report");
@@ -138,8 +138,56 @@ fn a_finished_dataset_is_checked_against_its_input() {
     says(&[&format!("{image}: cannot be read any more")]);
     // Without the check only the plan is compared: sizes and names.
     let message = fails("ingest", 1, [arguments(&raw, &out), args!["--report-text", "impression"].to_vec()].concat());
-    assert!(message.contains("--check-input says how"), "{message}");
+    assert!(message.contains("--check-input lists each changed"), "{message}");
     fs::write(raw.join(&image), bytes).expect("written");
-    assert!(ok("ingest", check()).contains("the input is what it was"));
+    assert!(ok("ingest", check()).contains("the input is unchanged"));
     assert!(contents(&out) == before, "a check writes nothing");
+}
+
+/// Gives a dataset the manifest of format 1, whose options have their former names, with this digest of its input.
+fn to_format_1(out: &Path, input: &str) {
+    let path = out.join("dataset.json");
+    let mut manifest: serde_json::Value = serde_json::from_slice(&fs::read(&path).expect("read")).expect("a manifest");
+    manifest["format_version"] = 1.into();
+    manifest["arguments"]["input_sha256"] = input.into();
+    for part in ["arguments", "image"] {
+        let fields = manifest[part].as_object_mut().expect("an object");
+        for (former, name) in [("tone", "intensity"), ("fit", "resize")] {
+            if let Some(value) = fields.remove(name) {
+                fields.insert(former.to_owned(), value);
+            }
+        }
+    }
+    fs::write(&path, manifest.to_string()).expect("written");
+}
+
+#[test]
+fn a_dataset_of_format_1_is_checked_and_not_continued() {
+    let temporary = folder();
+    let raw = phantom(temporary.path(), 12);
+    let out = temporary.path().join("set");
+    ok("ingest", arguments(&raw, &out));
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(out.join("dataset.json")).expect("read")).expect("a manifest");
+    let with = |option: &str| [arguments(&raw, &out), args![option].to_vec()].concat();
+    to_format_1(&out, manifest["arguments"]["input_sha256"].as_str().expect("a digest"));
+    assert!(ok("ingest", arguments(&raw, &out)).contains("nothing to do"));
+    // The digest of the input may depend on the version.
+    to_format_1(&out, "0");
+    for run in [arguments(&raw, &out), with("--retry-rejects")] {
+        let message = fails("ingest", 1, run);
+        assert!(message.contains("in format version 1, whose digest") && message.contains("--overwrite"), "{message}");
+    }
+    assert!(ok("ingest", with("--check-input")).contains("the input is unchanged"));
+    ok("ingest", with("--overwrite"));
+    assert!(ok("ingest", arguments(&raw, &out)).contains("nothing to do"));
+
+    let killed = temporary.path().join("killed");
+    unfinished(&raw, &killed);
+    let notes = killed.join(".ingest/arguments.json");
+    let text = fs::read_to_string(&notes).expect("notes").replace("\"intensity\"", "\"tone\"");
+    fs::write(&notes, text.replace("\"resize\"", "\"fit\"")).expect("written");
+    let message = fails("ingest", 1, arguments(&raw, &killed));
+    assert!(message.contains("an unfinished dataset that an earlier version began"), "{message}");
+    ok("ingest", [arguments(&raw, &killed), args!["--overwrite"].to_vec()].concat());
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use helpers::real_data;
 use ingest::dicom::Dicom;
-use ingest::image::intensity::{Tone, to_gray};
+use ingest::image::intensity::{Intensity, to_gray};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -62,7 +62,7 @@ fn problem(dicom: &Dicom, file: &Value, lossy: bool) -> Option<String> {
     }
     let display = &file["display"];
     let mut gray = Vec::new();
-    to_gray(dicom, Tone::Voi, &mut gray);
+    to_gray(dicom, Intensity::Voi, &mut gray);
     let tolerance = if lossy { LOSSY } else { LOSSLESS };
     let mean = gray.iter().map(|&v| f64::from(v)).sum::<f64>() / gray.len() as f64;
     if (mean - display["mean"].as_f64().expect("a mean")).abs() > tolerance {

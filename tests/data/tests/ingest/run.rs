@@ -42,7 +42,7 @@ fn a_phantom_becomes_a_dataset() {
         dataset::store::files::hex(&record.source_sha256),
         dataset::store::files::sha256(&raw.join(&record.source_path)).expect("a digest")
     );
-    let gray = ingest::image::pipeline::decode(&bytes, ingest::image::intensity::Tone::Voi).expect("an image");
+    let gray = ingest::image::pipeline::decode(&bytes, ingest::image::intensity::Intensity::Voi).expect("an image");
     assert_eq!((gray.width, gray.height), (record.source_width, record.source_height));
     let text = fs::read_to_string(raw.join(format!(
         "files/p{}/p{}/s{}.txt",
@@ -192,7 +192,7 @@ fn a_run_killed_again_and_again_gives_the_same_bytes() {
     child.wait().expect("it ends");
     let in_time = !out.join("dataset.json").exists();
     let printed = ok("ingest", &arguments);
-    assert!(!in_time || printed.contains("went on after"), "{printed}");
+    assert!(!in_time || printed.contains("continued after"), "{printed}");
     assert!(whole == contents(&out));
 }
 
@@ -242,14 +242,14 @@ fn bad_input_becomes_reject_rows() {
     says(truncated, "decode", "");
     says(no_dicom, "decode", "not a DICOM file");
     says(missing, "read", "listed, but the file is missing");
-    says(bomb, "decode", "60000×60000 pixels are refused");
+    says(bomb, "decode", "60000×60000 pixels: more than a radiograph has");
     // A missing report gives a reject for each image of its study; the first one is checked.
     let lost: Vec<_> = found.iter().filter(|reject| reject.source_path == *reports[4]).collect();
     assert!(
         !lost.is_empty() && lost.iter().all(|r| r.stage == "report" && r.error.contains("no report file")),
         "{lost:?}"
     );
-    says("files/p10/stray.dcm", "plan", "no table names this file");
+    says("files/p10/stray.dcm", "plan", "no table lists this file, so it has no record");
     says("mimic-cxr-2.0.0-metadata.csv.gz", "table", &format!("line {}: 2 fields, the header has 12", lines + 1));
 
     let dataset = Dataset::open(&out).expect("a dataset");
@@ -304,7 +304,7 @@ fn impossible_runs_are_refused_with_one_line() {
     // A folder with other files, and a dataset of other arguments.
     fs::create_dir(path.join("mine")).expect("a folder");
     fs::write(path.join("mine/thesis.txt"), "years of work").expect("written");
-    says(&args!["mimic-cxr", &raw, path.join("mine")], "is not empty and no dataset");
+    says(&args!["mimic-cxr", &raw, path.join("mine")], "is neither empty nor a dataset");
     let set = path.join("set");
     ingest("mimic-cxr", &raw, &set, &[]);
     let before = contents(&set);
@@ -321,7 +321,7 @@ fn impossible_runs_are_refused_with_one_line() {
     let table = raw.join("mimic-cxr-2.0.0-metadata.csv.gz");
     let text = read_text(&table).replacen("dicom_id", "image", 1);
     fs::write(&table, gzip(&text)).expect("written");
-    says(&args!["mimic-cxr", &raw, path.join("x3")], "no column `dicom_id` (there are: image, subject_id");
+    says(&args!["mimic-cxr", &raw, path.join("x3")], "no column `dicom_id` (the table has: image, subject_id");
     assert!(!path.join("x3").exists(), "no partial output");
     // Wrong usage.
     assert!(fails("ingest", 2, args!["mimic-cxr"]).contains("Usage"));
@@ -337,7 +337,7 @@ fn a_second_run_into_the_same_folder_is_refused() {
     let lock = fs::File::create(out.join(".ingest/lock")).expect("a folder");
     lock.lock().expect("locked");
     let message = fails("ingest", 1, args!["mimic-cxr", &raw, &out]);
-    assert!(message.contains("another ingest works on it now"), "{message}");
+    assert!(message.contains("another ingest is writing to it"), "{message}");
     drop(lock);
     ingest("mimic-cxr", &raw, &out, &[]);
 }
@@ -365,7 +365,10 @@ fn a_failed_run_without_shards_can_be_replaced() {
     fs::remove_file(out.join("dataset.json")).expect("removed");
     noted("{\"tool\": \"mrm ingest 0.0.1\"}");
     let message = fails("ingest", 1, args!["mimic-cxr", &raw, &out]);
-    assert!(message.contains("an unfinished dataset of mrm ingest 0.0.1, this is mrm ingest "), "{message}");
+    assert!(
+        message.contains("an unfinished dataset that mrm ingest 0.0.1 began, and this is mrm ingest "),
+        "{message}"
+    );
     ingest("mimic-cxr", &raw, &out, &["--overwrite"]);
     assert!(contents(&out) == contents(&whole));
 }

@@ -145,7 +145,7 @@ fn a_table_that_is_a_dead_link_ends_the_run() {
     fs::remove_file(&table).expect("removed");
     symlink("annex/objects/gone", &table).expect("linked");
     let message = fails("ingest", 1, args!["mimic-cxr", &raw, "out", "--dry-run"]);
-    assert!(message.contains("chexpert.csv.gz: the link leads nowhere"), "{message}");
+    assert!(message.contains("chexpert.csv.gz: the target of this link is missing"), "{message}");
 }
 
 #[test]
@@ -296,19 +296,19 @@ fn refused_inputs_are_ingested_by_a_retry() {
     assert!(message.contains("1 file (") && message.contains("changed since it was read"), "{message}");
     assert!(contents(&out) == before);
     fs::write(&other, bytes).expect("written");
-    let message = ended(set.command(&out, &["--retry-rejects", "--tone", "minmax"]));
+    let message = ended(set.command(&out, &["--retry-rejects", "--intensity", "minmax"]));
     assert!(message.contains("holds another dataset"), "{message}");
 
     // Only a part can be read now.
     let mut half = set.command(&out, &["--retry-rejects"]);
     set.faults.inject(&mut half, Call::Open, EACCES, &[&set.report], None);
     let message = done(half);
-    assert!(message.contains("went on after") && message.contains(advice), "{message}");
+    assert!(message.contains("continued after") && message.contains(advice), "{message}");
     assert!(rejects(&out).iter().all(|reject| reject.source_path == set.report));
     assert!(ok("dataset", args!["verify", &out]).contains("all whole"));
 
     let message = done(set.command(&out, &["--retry-rejects"]));
-    assert!(message.contains("went on after") && !message.contains(advice), "{message}");
+    assert!(message.contains("continued after") && !message.contains(advice), "{message}");
     assert!(set.is_whole(&out), "the bytes of a run without faults, and no notes");
     assert!(done(set.command(&out, &["--retry-rejects"])).contains("nothing to do"));
 }

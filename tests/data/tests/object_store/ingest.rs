@@ -87,7 +87,7 @@ fn a_run_killed_again_and_again_gives_the_same_objects() {
     let place = other.iter().position(|argument| argument == "--staging").expect("named") + 1;
     other[place] = elsewhere.into();
     store.fails("ingest", &other, &["s3://radiographs/notes", "unfinished", "--staging", "--overwrite"]);
-    assert!(store.ok("ingest", &run("notes", &[])).contains("went on after"));
+    assert!(store.ok("ingest", &run("notes", &[])).contains("continued after"));
     assert!(whole == store.objects("notes"));
     // The objects of a run that was killed before it wrote the manifest, and whose staging folder is lost.
     for name in ["shards/part-00000.parquet", "rejects.parquet", "README.md", "croissant.json"] {
@@ -97,7 +97,11 @@ fn a_run_killed_again_and_again_gives_the_same_objects() {
     store.ok("ingest", &run("late", &["--overwrite"]));
     assert!(whole == store.objects("late"));
     store.storage("mine").write("letter.txt", "no radiograph".as_bytes()).expect("written");
-    store.fails("ingest", &run("mine", &["--overwrite"]), &["s3://radiographs/mine", "other objects"]);
+    store.fails(
+        "ingest",
+        &run("mine", &["--overwrite"]),
+        &["s3://radiographs/mine", "objects that are no part of a dataset"],
+    );
 }
 
 #[test]
@@ -127,7 +131,7 @@ fn refused_inputs_are_ingested_by_a_retry() {
     assert!(before == store.objects("set"));
     let _ = fs::remove_dir_all(&staging);
     fs::rename(&kept, &staging).expect("moved");
-    assert!(store.ok("ingest", &run("set", &["--retry-rejects"])).contains("went on after"));
+    assert!(store.ok("ingest", &run("set", &["--retry-rejects"])).contains("continued after"));
     assert!(store.objects("set") == store.objects("whole"));
     assert_eq!(fs::read_dir(&staging).expect("a folder").count(), 0, "the staging folder is empty");
 }

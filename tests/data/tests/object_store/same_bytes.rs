@@ -26,7 +26,7 @@ fn an_object_store_holds_the_bytes_of_a_folder() {
 
     // Repeated runs.
     assert!(store.ok("ingest", &run(&[])).contains("nothing to do"));
-    assert!(store.ok("ingest", &run(&["--check-input"])).contains("is what it was"));
+    assert!(store.ok("ingest", &run(&["--check-input"])).contains("is unchanged"));
     store.fails("ingest", &run(&["--limit", "9"]), &["deep/set: holds another dataset", "--overwrite"]);
     assert!(whole == store.objects("deep/set"));
     store.ok("ingest", &run(&["--limit", "9", "--overwrite"]));
@@ -75,7 +75,7 @@ fn large_shards_are_uploaded_in_parts() {
     let (store, temporary) = (Store::start(), folder());
     let raw = phantom(temporary.path(), 70);
     let (local, staging) = (temporary.path().join("set"), temporary.path().join("staging"));
-    let large = ["--size", "512", "--fit", "stretch", "--rows-per-shard", "128"];
+    let large = ["--size", "512", "--resize", "stretch", "--rows-per-shard", "128"];
     let mut run = args!["mimic-cxr", &raw, &local].to_vec();
     run.extend(large.map(Into::into));
     ok("ingest", &run);

@@ -112,7 +112,7 @@ fn batches_other_spellings_and_tables_alone_are_found() {
     let out = temporary.path().join("set");
     ingest("chexpert", &batches, &out, &["--max-reject-rate", "0.1"]);
     let found = rejects(&out);
-    assert!(found.len() == 1 && found[0].error == "no table names this file", "{found:?}");
+    assert!(found.len() == 1 && found[0].error == "no table lists this file, so it has no record", "{found:?}");
     let apart = |records: BTreeMap<String, Record>| -> Vec<_> {
         records.into_values().map(|record| Record { source_path: String::new(), ..record }).collect()
     };
@@ -177,9 +177,9 @@ fn invalid_rows_are_rejected() {
     let found = rejects(&out);
     let count = |stage: &str, words: &str| found.iter().filter(|r| r.stage == stage && r.error.contains(words)).count();
     assert_eq!(count("table", "line 2: column `Support Devices`: `2.0` is none of 1, 0, -1 and empty"), 1, "{found:?}");
-    assert_eq!(count("table", "its path has no patient and study"), 2, "{found:?}");
+    assert_eq!(count("table", "Path does not contain patient and study"), 2, "{found:?}");
     assert_eq!(count("table", "2 fields, the header has 19"), 1, "{found:?}");
-    assert_eq!(count("plan", "no table names this file"), 3, "{found:?}");
+    assert_eq!(count("plan", "no table lists this file, so it has no record"), 3, "{found:?}");
     assert_eq!(found.len(), 7);
 }
 

@@ -150,7 +150,9 @@ fn a_table_names_patients_reports_and_labels() {
     let message = helpers::text(&output.stderr);
     assert!(output.status.success(), "{message}");
     assert!(
-        message.contains("warning: every image counts as a patient of its own, so splits by patient cannot"),
+        message.contains(
+            "warning: every image counts as a patient of its own, so a split may have one patient in several subsets"
+        ),
         "{message}"
     );
     let found = helpers::records(&bare);
@@ -196,27 +198,22 @@ fn faults_of_a_table_are_rejects_or_errors() {
         &out,
         &with_table("films.csv", &["--label-columns", "Edema,Pneumonia", "--max-reject-rate", "1"]),
     );
+    says(&out, "films.csv", "table", "line 2: column `Edema`: `severe` is no label; map it with --label-map");
     says(
         &out,
         "films.csv",
         "table",
-        "line 2: column `Edema`: `severe` is no label; say what it means with --label-map",
-    );
-    says(
-        &out,
-        "films.csv",
-        "table",
-        "line 3: column `subset`: unknown subset `everything`; it may be empty or one of train",
+        "line 3: column `subset`: unknown subset `everything`; leave it empty or write one of train",
     );
     says(&out, "films.csv", "table", "line 4: the patient column is empty");
     says(&out, "films.csv", "table", "line 6: the path leads out of the raw directory");
-    says(&out, "films.csv", "table", "line 7: the name `film1.dcm` means several files");
+    says(&out, "films.csv", "table", "line 7: the name `film1.dcm` matches several files");
     says(&out, "films.csv", "table", "1 fields, the header has 19");
     says(&out, "reports/lost.txt", "report", "no report file");
     says(&out, &gone[0], "read", "the file is missing");
     says(&out, &repeated[0], "plan", "listed twice");
     let found = rejects(&out);
-    assert_eq!(found.iter().filter(|reject| reject.error.contains("no table names")).count(), 2, "of rows 5 and 6");
+    assert_eq!(found.iter().filter(|reject| reject.error.contains("no table lists")).count(), 2, "of rows 5 and 6");
     assert_eq!(found.len(), 11);
     assert_eq!(records(&out).len(), rows.len() - 1 - 6);
 

@@ -111,8 +111,8 @@ fn invalid_values_are_rejected_with_a_remedy() {
     let parts = [
         "line 2: column `sex`: `1` is no sex; write F, M, O",
         "line 3: column `age`: `1954` is no age; write years",
-        "line 4: column `set`: unknown subset `everything`; it may be empty or one of train (training, tr), validate (",
-        "line 5: column `Edema`: `severe` is no label; say what it means with --label-map 'severe=1'",
+        "line 4: column `set`: unknown subset `everything`; leave it empty or write one of train (training, tr), validate (",
+        "line 5: column `Edema`: `severe` is no label; map it with --label-map 'severe=1'",
         "line 6: the absolute path `/elsewhere/e.png` is not below RAW_DIR; give the folder that holds all images as",
     ];
     assert_eq!(found.len(), parts.len(), "{found:#?}");
@@ -135,11 +135,8 @@ fn unknown_label_words_are_rejected_with_the_option_that_maps_them() {
     let output = run("ingest", arguments(&raw, &out, &[&column[..], &["--dry-run"]].concat()));
     let (page, message) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{message}");
-    assert!(message.contains("1 radiographs planned, 5 inputs left out"), "{message}");
-    assert!(
-        message.contains("5 × line N: column `diagnosis`: `…` is no label; say what it means with --label-map"),
-        "{message}"
-    );
+    assert!(message.contains("1 radiographs planned, 5 inputs rejected"), "{message}");
+    assert!(message.contains("5 × line N: column `diagnosis`: `…` is no label; map it with --label-map"), "{message}");
     assert!(message.contains("e.g. list.csv: line 2: column `diagnosis`: `bacteria` is no label;"), "{message}");
     assert!(
         message.contains("words that are no labels: `virus` (2), `Virus` (1), `bacteria` (1), `normal` (1)"),
@@ -147,7 +144,7 @@ fn unknown_label_words_are_rejected_with_the_option_that_maps_them() {
     );
     assert!(message.contains("--class-column 'diagnosis'"), "{message}");
     assert!(page.contains("to be ingested: 1 radiograph (1 study, 1 patient; 0 with a report)"), "{page}");
-    assert!(page.contains("left out: 5 inputs"), "{page}");
+    assert!(page.contains("rejected: 5 inputs"), "{page}");
     assert!(!out.exists());
 
     // A run without any radiograph fails with the reason, with `--dry-run` too.
@@ -157,7 +154,7 @@ fn unknown_label_words_are_rejected_with_the_option_that_maps_them() {
         let message = fails("ingest", 1, arguments(&raw, &out, more));
         let error = message.lines().find(|line| line.starts_with("error: ")).expect("an error");
         assert!(
-            error.contains("no radiograph is left: all 5 inputs are left out, 5 for a reason like this"),
+            error.contains("no radiograph is left: all 5 inputs are rejected, 5 for a reason like this"),
             "{message}"
         );
         assert!(error.contains("list.csv: line 2: column `diagnosis`: `bacteria` is no label"), "{message}");
@@ -190,7 +187,7 @@ fn unknown_label_words_are_rejected_with_the_option_that_maps_them() {
     assert!(message.contains("give WORD=CODE or COLUMN:WORD=CODE"), "{message}");
     let typo = ["--label-columns", "diagnosis", "--label-map", "bacteria=1,virus=1,nromal=0", "--dry-run"];
     let message = text(&run("ingest", arguments(&raw, &out, &typo)).stderr);
-    assert!(message.contains("--label-map nromal=0: no cell of the label columns holds `nromal`"), "{message}");
+    assert!(message.contains("--label-map nromal=0: no cell of the label columns is `nromal`"), "{message}");
 }
 
 #[test]
@@ -235,15 +232,15 @@ fn every_source_reports_why_inputs_are_left_out() {
     for dry in [true, false] {
         let more = if dry { vec!["--dry-run".into()] } else { Vec::new() };
         let message = text(&run("ingest", [command.clone(), more].concat()).stderr);
-        assert!(message.contains("3 × no table names this file"), "{message}");
+        assert!(message.contains("3 × no table lists this file, so it has no record"), "{message}");
         assert!(message.contains("e.g. stage_2_train_images/stray.dcm"), "{message}");
-        assert_eq!(message.matches("no table names").count(), 1, "reported once: {message}");
+        assert_eq!(message.matches("no table lists").count(), 1, "reported once: {message}");
     }
     // Inputs that are rejected while files are read are reported at the end.
     fs::write(raw.join(listed.expect("an image")), "no image").expect("written");
     let output = run("ingest", [command, args!["--overwrite"].to_vec()].concat());
     let message = text(&output.stderr);
-    assert!(output.status.success() && message.matches("3 × no table names").count() == 2, "{message}");
+    assert!(output.status.success() && message.matches("3 × no table lists").count() == 2, "{message}");
     assert!(message.contains("      1 × "), "{message}");
 }
 
@@ -281,7 +278,7 @@ fn a_second_run_with_another_option_or_table_is_refused() {
     // Other entries in the table, and other files.
     let change = |from: &str, to: &str, words: &[&str]| {
         fs::write(raw.join("list.csv"), table.replace(from, to)).expect("written");
-        refused(&given, &[&["the input changed since: ", "--check-input says how"], words].concat());
+        refused(&given, &[&["the input changed since: ", "--check-input lists each changed"], words].concat());
     };
     change("c.png,p2,1,", "c.png,p2,0,", &["1 record (folder/c) with another label"]);
     change("a.png,p1", "a.png,p9", &["1 record (folder/a) with another patient_id"]);
@@ -289,7 +286,7 @@ fn a_second_run_with_another_option_or_table_is_refused() {
     change("f.png,p3,1,0\n", "f.png,p3,1,0\ng.png,p3,1,0\n", &["1 input (g.png) added"]);
     fs::write(raw.join("list.csv"), table).expect("written");
     images(&raw, &["new.png"]);
-    refused(&given, &["1 input (new.png: no table names this file) left out now and not before"]);
+    refused(&given, &["1 input (new.png: no table lists this file, so it has no record) rejected now and not before"]);
     fs::remove_file(raw.join("new.png")).expect("removed");
     let kept = fs::read(raw.join("b.png")).expect("a file");
     fs::remove_file(raw.join("b.png")).expect("removed");
@@ -395,7 +392,7 @@ fn hashed_paths_contain_no_name_and_keep_the_groups() {
     assert!(message.contains("--hash-paths was given, is not given"), "{message}");
     let inside = out.join("map.csv");
     let inside = ["--hash-paths", "--path-map", inside.to_str().expect("text")];
-    assert!(fails("ingest", 1, command(&out, &inside)).contains("must not be a part of the dataset"));
+    assert!(fails("ingest", 1, command(&out, &inside)).contains("would be part of the dataset"));
     assert!(fails("ingest", 2, command(&out, &hashed[1..])).contains("--hash-paths"));
     // Exports name their files after the records.
     let export = temporary.path().join("export");
@@ -425,8 +422,12 @@ fn hashed_paths_of_a_table_contain_no_name() {
     assert_eq!(found.keys().collect::<Vec<_>>(), ["7", "8"], "pseudonyms of a column are not hashed");
     let errors: Vec<String> = rejects(&out).into_iter().map(|reject| reject.error).collect();
     let with = |words: &str| errors.iter().filter(|error| error.contains(words)).count();
-    assert_eq!((with("means several files"), with("is not below RAW_DIR")), (1, 1), "{errors:#?}");
-    assert_eq!((with("no table names this file"), with("the file is missing")), (3, 1), "{errors:#?}");
+    assert_eq!((with("matches several files"), with("is not below RAW_DIR")), (1, 1), "{errors:#?}");
+    assert_eq!(
+        (with("no table lists this file, so it has no record"), with("the file is missing")),
+        (3, 1),
+        "{errors:#?}"
+    );
     assert_eq!(errors.len(), 6);
 }
 

@@ -18,7 +18,7 @@ fn jpg_tree(raw: &Path, to: &Path) {
     for (path, bytes) in contents(raw) {
         match path.strip_suffix(".dcm") {
             Some(stem) => {
-                let gray = ingest::image::pipeline::decode(&bytes, ingest::image::intensity::Tone::MimicCxrJpg)
+                let gray = ingest::image::pipeline::decode(&bytes, ingest::image::intensity::Intensity::MimicCxrJpg)
                     .expect("an image");
                 write_file(&to.join(format!("{stem}.jpg")), gray.encode(ImageEncoding::Jpeg).expect("a JPEG"));
             }
@@ -108,7 +108,7 @@ fn mimic_cxr_jpg_and_reports_are_found_in_every_layout() {
         write_file(&others.join(file), [bytes.as_slice(), b"More."].concat());
     }
     let refused = again("reports-of-others");
-    assert!(refused.contains("holds another dataset: --reports holds other files; take another OUT"), "{refused}");
+    assert!(refused.contains("holds another dataset: --reports has other files; take another OUT"), "{refused}");
 
     // A packed archive is reported, not read.
     write_file(&alone.join("mimic-cxr-reports.zip"), "PK");
@@ -119,12 +119,12 @@ fn mimic_cxr_jpg_and_reports_are_found_in_every_layout() {
         found.len() == 1 && found[0].source_path == "mimic-cxr-reports.zip" && found[0].stage == "report",
         "{found:?}"
     );
-    assert!(found[0].error.contains("unpack it here or name its folder with --reports"), "{found:?}");
+    assert!(found[0].error.contains("unpack it here, or give the folder of"), "{found:?}");
     let zip = alone.join("mimic-cxr-reports.zip");
     let refused = fails("ingest", 1, args!["mimic-cxr", &alone, path.join("x"), "--reports", &zip]);
-    assert!(refused.contains("a zip archive is not read: unpack it"), "{refused}");
+    assert!(refused.contains("a zip archive is not read; unpack it"), "{refused}");
     let refused = fails("ingest", 1, args!["mimic-cxr", &alone, path.join("x"), "--reports", path.join("nowhere")]);
-    assert!(refused.contains("nowhere: no report here; --reports takes"), "{refused}");
+    assert!(refused.contains("nowhere: no report here; give the folder that contains"), "{refused}");
     // Unpacked beside it.
     rename(&reports.join("mimic-cxr-reports"), &alone.join("mimic-cxr-reports"));
     assert_eq!(without_layout(&of("unpacked", &alone, &[])), without_layout(&dicom));
@@ -180,7 +180,7 @@ fn mimic_cxr_without_tables_needs_only_its_record_list() {
         assert_eq!((&a.source_path, &a.report, &a.token_ids), (&b.source_path, &b.report, &b.token_ids));
     }
     let refused = fails("ingest", 1, args!["mimic-cxr", &raw, path.join("x")]);
-    assert!(refused.contains("no image below `files/` (with --no-images"), "{refused}");
+    assert!(refused.contains("no image below `files/`; add the images, or give --no-images"), "{refused}");
     let refused = fails("ingest", 1, args!["mimic-cxr", &raw, path.join("x"), "--no-images", "--labels", "negbio"]);
     assert!(refused.contains("no mimic-cxr-*-negbio.csv[.gz]; leave out --labels"), "{refused}");
 }

@@ -83,7 +83,7 @@ fn a_phantom_is_ingested() {
     for record in with_alpha {
         let gray = ingest::image::pipeline::decode(
             &fs::read(raw.join(&record.source_path)).expect("an image"),
-            ingest::image::intensity::Tone::Voi,
+            ingest::image::intensity::Intensity::Voi,
         );
         let gray = gray.expect("an image");
         assert_eq!(gray.encode(ImageEncoding::Raw).expect("pixels"), record.image);
@@ -130,7 +130,7 @@ fn labels_boxes_and_subset_are_read() {
     ingest("nih", &nih, &out, &["--max-reject-rate", "1"]);
     let rejected = rejects(&out);
     assert_eq!((rejected.len(), rejected[0].source_path.as_str()), (1, "images_001/images/00000001_000.png"));
-    assert_eq!(rejected[0].error, "a box at 10, 20 of 30 × 65 pixels, which is not in its image of 64 × 64");
+    assert_eq!(rejected[0].error, "a box at 10, 20 of 30 × 65 pixels, which is not inside its image of 64 × 64");
     assert!(ok("dataset", args!["verify", &out]).contains("1 record, all whole"));
 }
 
@@ -182,10 +182,10 @@ fn invalid_rows_are_rejected_and_both_tables_are_read() {
     for words in [
         "unknown finding `Gout`",
         "2 fields, the header has 11",
-        "another file has this name; images_001/",
-        "no table names this file",
-        "the box list names this image, the entry table does not",
-        "no box of four numbers",
+        "another file has the same name; images_001/",
+        "no table lists this file, so it has no record",
+        "the box list has this image, the entry table does not",
+        "not a box of four numbers",
         "this identifier is listed twice",
     ] {
         assert_eq!(found.iter().filter(|reject| reject.error.contains(words)).count(), 1, "{words}: {found:?}");

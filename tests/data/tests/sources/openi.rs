@@ -87,14 +87,14 @@ fn faults_are_rejects() {
     fs::copy(xml(6), raw.join("ecgen-radiology/6-again.xml")).expect("copied");
     let out = temporary.path().join("set");
     ingest("openi", &raw, &out, &["--max-reject-rate", "1"]);
-    says(&out, "ecgen-radiology/1.xml", "table", "broken XML");
+    says(&out, "ecgen-radiology/1.xml", "table", "malformed XML");
     for image in of(1).into_iter().chain(of(4)) {
-        says(&out, image, "plan", "no report names this image");
+        says(&out, image, "plan", "no report lists this image");
     }
     says(&out, of(2)[0], "read", "listed, but the file is missing");
-    says(&out, "NLMCXR_png/CXR99_IM-1-1.png", "plan", "no report names this image");
-    says(&out, "ecgen-radiology/CXR3_1_IM-0003-1001.png", "plan", "another file of this image is taken");
-    says(&out, "ecgen-radiology/4.xml", "report", "the report names no image");
+    says(&out, "NLMCXR_png/CXR99_IM-1-1.png", "plan", "no report lists this image");
+    says(&out, "ecgen-radiology/CXR3_1_IM-0003-1001.png", "plan", "another file of this image is used");
+    says(&out, "ecgen-radiology/4.xml", "report", "the report lists no image, so it has no record");
     assert!(rejects(&out).iter().filter(|reject| reject.error.contains("listed twice")).count() == of(6).len());
     assert_eq!(rejects(&out).len(), 1 + of(1).len() + 1 + 1 + 1 + 1 + of(4).len() + of(6).len());
     let records = records(&out);
@@ -181,5 +181,5 @@ fn every_dicom_file_has_its_report() {
     let plan = plan();
     assert_eq!(plan.records.len(), 7_470);
     assert!(plan.records.iter().all(|record| record.source_bytes == Some(6)));
-    assert!(plan.rejects.iter().all(|reject| reject.error == "the report names no image"));
+    assert!(plan.rejects.iter().all(|reject| reject.error == "the report lists no image, so it has no record"));
 }

@@ -64,7 +64,7 @@ fn masks_are_read() {
     // Padded and stretched images have masks of the same share of the body.
     for (fit, size) in [("pad", 64), ("stretch", 64)] {
         let out = temporary.path().join(fit);
-        ingest("siim", &raw, &out, &["--fit", fit]);
+        ingest("siim", &raw, &out, &["--resize", fit]);
         for (record, before) in records(&out).iter().zip(&all) {
             let Some(mask) = &record.mask else { continue };
             let mask = dataset::format::image_codec::decode(mask).expect("a PNG");
@@ -118,7 +118,7 @@ fn faults_are_rejects() {
     says(&out, &file(negative[2]), "table", "an empty mask beside another row");
     says(&out, &file(negative[3]), "table", "3 numbers make no pairs");
     says(&out, &file(negative[4]), "decode", "the mask reaches pixel 100005, the image has");
-    says(&out, &file(negative[5]), "plan", "no table names this file");
+    says(&out, &file(negative[5]), "plan", "no table lists this file, so it has no record");
     says(&out, &file(negative[6]), "table", "the run lengths are empty");
     says(&out, "dicom-images-train/gone.dcm", "read", "the file is missing");
     says(&out, "train-rle.csv", "table", "ImageId is empty");
