@@ -234,7 +234,7 @@ fn invalid_settings_are_refused_with_one_line() {
     let unsplit = temporary.path().join("unsplit");
     write_dataset(&unsplit, &["Edema"], ImageEncoding::Raw, &[vec![made_record(0, (32, 32), 1)]]);
     let none = args!["finetune", "--data", &unsplit, "--run", &run, "--split", "main", "--task", "labels:Edema"];
-    says(1, none.to_vec(), "this dataset has no split yet; make it: dataset split");
+    says(1, none.to_vec(), "this dataset has no split; make one: dataset split");
     says(1, args!["pretrain", "--data", &data, "--run", &run, "--device", "cuda:9"].to_vec(), "no device cuda:9 here");
     assert!(!run.exists(), "no partial output");
     // Epochs replace the steps of the preset: two epochs of fewer than 64 records.
