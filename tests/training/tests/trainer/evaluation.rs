@@ -181,7 +181,10 @@ fn a_sweep_trains_the_same_model_from_every_initialization() {
     let output = run("trainer", all);
     let message = text(&output.stderr);
     assert!(output.status.success(), "{message}");
-    assert!(message.contains("no --init: random initialization of mrm-vit-tiny (4 layers of embed_dim 128, "), "{message}");
+    assert!(
+        message.contains("no --init: random initialization of mrm-vit-tiny (4 layers of embed_dim 128, "),
+        "{message}"
+    );
     let default = args!["finetune", "--data", &data, "--run", runs.join("x"), "--split", "main", "--task", "chexpert5"];
     let message = fails("trainer", 2, default.into_iter().chain(args!["--set", "optimizer.warmup=9999999"]));
     assert!(
