@@ -54,6 +54,8 @@ pub mod random;
 mod record_hint;
 pub mod split;
 pub mod store;
+#[cfg(all(test, feature = "cloud"))]
+mod tests;
 pub mod transform;
 
 pub use dataset::Dataset;

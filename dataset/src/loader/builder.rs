@@ -10,6 +10,7 @@ use crate::loader::loader::Loader;
 use crate::loader::masking::Continuations;
 use crate::loader::plan::{BROKEN, Plan, repeats};
 use crate::loader::samples::{OptionalColumns, Samples};
+use crate::loader::settings::{OnError, Settings, TextOptions};
 use crate::loader::state::LoaderState;
 use crate::random;
 use crate::split::ratio::Ratio;
@@ -23,69 +24,44 @@ pub const MAX_THREADS: usize = 1024;
 /// Largest number of batches that a loader makes ahead of its consumer.
 pub const MAX_PREFETCH: usize = 65_536;
 
-/// What happens when a record cannot be read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnError {
-    /// Its batch is an error that names shard and row; the next call gives the batch after it.
-    #[default]
-    Stop,
-    /// The batch is given without it; [`Batch::skipped`](crate::Batch::skipped) has the error, [`Loader::skipped`] the
-    /// number of them.
-    Skip,
-}
-
-/// How reports become token rows.
-#[derive(Clone, Debug)]
-pub struct TextOptions {
-    /// Tokens of a row: longer reports are cut, shorter ones padded.
-    pub tokens: usize,
-    /// Share of words to mask.
-    pub mask_ratio: f64,
-}
-
 /// Settings of a [`Loader`]. Made by [`Loader::builder`].
 #[derive(Clone)]
 #[must_use]
 pub struct LoaderBuilder {
-    pub(crate) dataset: Arc<Dataset>,
+    settings: Settings,
     rows: Option<Vec<u32>>,
-    pub(crate) batch_size: usize,
-    pub(crate) seed: u64,
-    pub(crate) rank: usize,
-    pub(crate) world_size: usize,
-    pub(crate) transform: Transform,
-    pub(crate) text: Option<TextOptions>,
-    pub(crate) shuffle: bool,
-    pub(crate) drop_last: bool,
     boxes: bool,
-    pub(crate) masks: bool,
-    pub(crate) on_error: OnError,
-    pub(crate) memory: Option<Memory>,
     threads: usize,
     prefetch: usize,
     state: LoaderState,
 }
 
-/// Allocates memory for so many floats.
-type Memory = Arc<dyn Fn(usize) -> Box<dyn HostBuffer> + Send + Sync>;
+impl Loader {
+    /// Settings of a loader over a dataset, with their defaults.
+    pub fn builder(dataset: &Arc<Dataset>) -> LoaderBuilder {
+        LoaderBuilder::new(dataset)
+    }
+}
 
 impl LoaderBuilder {
-    pub(crate) fn new(dataset: &Arc<Dataset>) -> Self {
+    fn new(dataset: &Arc<Dataset>) -> Self {
         Self {
-            dataset: dataset.clone(),
+            settings: Settings {
+                dataset: dataset.clone(),
+                batch_size: 64,
+                seed: 0,
+                rank: 0,
+                world_size: 1,
+                transform: Transform::evaluate(224),
+                text: None,
+                shuffle: true,
+                drop_last: false,
+                masks: false,
+                on_error: OnError::default(),
+                memory: None,
+            },
             rows: None,
-            batch_size: 64,
-            seed: 0,
-            rank: 0,
-            world_size: 1,
-            transform: Transform::evaluate(224),
-            text: None,
-            shuffle: true,
-            drop_last: false,
             boxes: false,
-            masks: false,
-            on_error: OnError::default(),
-            memory: None,
             threads: 0,
             prefetch: 0,
             state: LoaderState::default(),
@@ -119,13 +95,13 @@ impl LoaderBuilder {
 
     /// Records of a global batch, over all ranks. Default 64.
     pub fn batch_size(mut self, batch_size: usize) -> Self {
-        self.batch_size = batch_size;
+        self.settings.batch_size = batch_size;
         self
     }
 
     /// Seed of the order, the augmentation and the masking. Default 0.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
+        self.settings.seed = seed;
         self
     }
 
@@ -134,31 +110,31 @@ impl LoaderBuilder {
     /// All ranks have the same number of batches, so that none waits for another at the end of an epoch. Where a batch
     /// cannot be divided evenly, shares differ by one record; in the last batch of an epoch a rank may have none.
     pub fn distributed(mut self, rank: usize, world_size: usize) -> Self {
-        (self.rank, self.world_size) = (rank, world_size);
+        (self.settings.rank, self.settings.world_size) = (rank, world_size);
         self
     }
 
     /// Image transform. Default: [`Transform::evaluate`] at 224 pixels.
     pub fn transform(mut self, transform: Transform) -> Self {
-        self.transform = transform;
+        self.settings.transform = transform;
         self
     }
 
     /// Loads reports, too. Default: images and labels only.
     pub fn text(mut self, text: TextOptions) -> Self {
-        self.text = Some(text);
+        self.settings.text = Some(text);
         self
     }
 
     /// Whether each epoch has a new seeded order (default); otherwise the order of the rows.
     pub fn shuffle(mut self, shuffle: bool) -> Self {
-        self.shuffle = shuffle;
+        self.settings.shuffle = shuffle;
         self
     }
 
     /// Leaves out the last batch of an epoch where it is not full. Default: false.
     pub fn drop_last(mut self, drop_last: bool) -> Self {
-        self.drop_last = drop_last;
+        self.settings.drop_last = drop_last;
         self
     }
 
@@ -170,20 +146,20 @@ impl LoaderBuilder {
 
     /// Loads masks, too, transformed as the images. Default: false.
     pub fn masks(mut self, masks: bool) -> Self {
-        self.masks = masks;
+        self.settings.masks = masks;
         self
     }
 
     /// What happens when a record cannot be read. Default: [`OnError::Stop`].
     pub fn on_error(mut self, on_error: OnError) -> Self {
-        self.on_error = on_error;
+        self.settings.on_error = on_error;
         self
     }
 
     /// Allocates the memory that pixels are written to; the argument is a number of floats. It is called once for each
     /// buffer, and buffers are used again. Default: the heap.
     pub fn memory(mut self, memory: impl Fn(usize) -> Box<dyn HostBuffer> + Send + Sync + 'static) -> Self {
-        self.memory = Some(Arc::new(memory));
+        self.settings.memory = Some(Arc::new(memory));
         self
     }
 
@@ -212,7 +188,7 @@ impl LoaderBuilder {
     /// when the state to continue from belongs to another order.
     pub fn build(self) -> Result<Loader> {
         let invalid = |message: &str| Error::Invalid(format!("loader: {message}"));
-        let (rank, world_size, batch_size) = (self.rank, self.world_size, self.batch_size);
+        let (rank, world_size, batch_size) = (self.settings.rank, self.settings.world_size, self.settings.batch_size);
         if batch_size == 0 || world_size == 0 || rank >= world_size || world_size > batch_size {
             return Err(invalid(
                 "batch_size and world_size must be above 0, rank below world_size, world_size at most batch_size",
@@ -220,21 +196,22 @@ impl LoaderBuilder {
         }
         let rows = match self.rows.clone() {
             Some(rows) => rows,
-            None => self.dataset.all_rows()?,
+            None => self.settings.dataset.all_rows()?,
         };
         let Some(&first_row) = rows.first() else {
             return Err(invalid("no record to load: is this subset or ratio empty?"));
         };
-        if let Some(&row) = rows.iter().find(|&&row| row as usize >= self.dataset.len()) {
-            return Err(Error::Invalid(format!("loader: row {row} of {} records", self.dataset.len())));
+        if let Some(&row) = rows.iter().find(|&&row| row as usize >= self.settings.dataset.len()) {
+            return Err(Error::Invalid(format!("loader: row {row} of {} records", self.settings.dataset.len())));
         }
-        let columns = OptionalColumns { text: self.text.is_some(), boxes: self.boxes, masks: self.masks };
-        let samples = Samples::new(self.dataset.clone(), columns);
+        let columns =
+            OptionalColumns { text: self.settings.text.is_some(), boxes: self.boxes, masks: self.settings.masks };
+        let samples = Samples::new(self.settings.dataset.clone(), columns);
         let continuations = || -> Result<Continuations> {
-            if self.text.is_none() {
+            if self.settings.text.is_none() {
                 return Ok(Continuations::default());
             }
-            let tokenizer = self.dataset.tokenizer()?;
+            let tokenizer = self.settings.dataset.tokenizer()?;
             let tokenizer =
                 tokenizer.ok_or_else(|| invalid("this dataset has no reports: it was ingested without a tokenizer"))?;
             Ok(vocabulary_continuations(&tokenizer))
@@ -247,7 +224,11 @@ impl LoaderBuilder {
         if first.is_ok_and(|height| height == 0) {
             return Err(invalid("this dataset has no images (ingested with --no-images)"));
         }
-        let batches = if self.drop_last { rows.len() / self.batch_size } else { rows.len().div_ceil(self.batch_size) };
+        let batches = if self.settings.drop_last {
+            rows.len() / self.settings.batch_size
+        } else {
+            rows.len().div_ceil(self.settings.batch_size)
+        };
         if batches == 0 {
             return Err(invalid("fewer records than one batch, and drop_last leaves out a batch that is not full"));
         }
@@ -276,17 +257,17 @@ impl LoaderBuilder {
             digest: order,
             next: AtomicU64::new(first),
             order: Mutex::default(),
-            settings: self,
+            settings: self.settings,
         };
         Loader::start(plan, threads, prefetch, first)
     }
 
     /// Digest of all that decides which records a batch holds.
     fn order(&self, rows: &[u32]) -> u64 {
-        let policies = u64::from(self.shuffle) | u64::from(self.drop_last) << 1;
-        let shards = self.dataset.manifest().shards.iter().map(|shard| random::digest(&shard.sha256));
+        let policies = u64::from(self.settings.shuffle) | u64::from(self.settings.drop_last) << 1;
+        let shards = self.settings.dataset.manifest().shards.iter().map(|shard| random::digest(&shard.sha256));
         let dataset = shards.fold(0, |all, shard| random::mix(&[all, shard]));
-        let start = random::mix(&[dataset, self.seed, self.batch_size as u64, policies]);
+        let start = random::mix(&[dataset, self.settings.seed, self.settings.batch_size as u64, policies]);
         rows.iter().fold(start, |digest, &row| random::mix(&[digest, u64::from(row)])).max(1)
     }
 }

@@ -8,10 +8,8 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::loader::batch::{Batch, Buffers};
-use crate::loader::builder::LoaderBuilder;
 use crate::loader::plan::{Plan, Scratch};
 use crate::loader::state::LoaderState;
 
@@ -31,11 +29,6 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Settings of a loader over a dataset, with their defaults.
-    pub fn builder(dataset: &Arc<Dataset>) -> LoaderBuilder {
-        LoaderBuilder::new(dataset)
-    }
-
     /// Starts the threads. `next` is the first batch, counted from epoch 0.
     pub(crate) fn start(plan: Plan, threads: usize, prefetch: usize, next: u64) -> Result<Self> {
         let plan = Arc::new(plan);

@@ -8,9 +8,11 @@ pub mod masking;
 pub(crate) mod plan;
 pub(crate) mod row_group_cache;
 pub(crate) mod samples;
+pub(crate) mod settings;
 pub(crate) mod state;
 
 pub use batch::{Batch, HostBuffer, PlacedBox};
-pub use builder::{LoaderBuilder, MAX_PREFETCH, MAX_THREADS, OnError, TextOptions};
+pub use builder::{LoaderBuilder, MAX_PREFETCH, MAX_THREADS};
 pub use loader::Loader;
+pub use settings::{OnError, TextOptions};
 pub use state::LoaderState;

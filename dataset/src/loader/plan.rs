@@ -12,16 +12,16 @@ use bytes::Bytes;
 use crate::error::{Error, Result, guarded};
 use crate::format::image_codec;
 use crate::loader::batch::{Buffers, PlacedBox};
-use crate::loader::builder::{LoaderBuilder, OnError, TextOptions};
 use crate::loader::masking::{self, Continuations};
 use crate::loader::samples::{Sample, Samples};
+use crate::loader::settings::{OnError, Settings, TextOptions};
 use crate::random::{self, Stream};
 use crate::transform::geometry::IGNORED;
 use crate::transform::resample::Resample;
 
 /// A loader's work, shared by its threads.
 pub(crate) struct Plan {
-    pub settings: LoaderBuilder,
+    pub settings: Settings,
     pub rows: Vec<u32>,
     /// How often the row of each position occurs before it: what distinguishes the copies of a record. Empty without
     /// copies.

@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 use crate::store::files;
-use crate::store::storage::{ListedFile, most_bytes};
+use crate::store::limits::most_bytes;
+use crate::store::listed_file::ListedFile;
 use crate::store::stored_file::StoredFile;
 
 /// A local folder.

@@ -1,7 +1,11 @@
 //! Where a dataset is stored: a local folder or an object store; atomic writes, locks, retries.
 
+#[cfg(feature = "cloud")]
+pub(crate) mod connection;
 pub mod files;
 pub(crate) mod folder;
+pub(crate) mod limits;
+pub(crate) mod listed_file;
 pub(crate) mod location;
 #[cfg(feature = "cloud")]
 pub(crate) mod providers;

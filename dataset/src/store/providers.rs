@@ -13,31 +13,9 @@ use object_store::path::Path as Key;
 use object_store::{ClientConfigKey, ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
 
 use crate::error::StoreFault;
+use crate::store::connection::{Connection, Provider};
 use crate::store::location::{RemoteUrl, is_azure};
 use crate::store::request_errors::{texts, without_login};
-
-/// A store that requests go to.
-#[derive(Clone)]
-pub(crate) struct Connection {
-    pub store: Arc<dyn ObjectStore>,
-    /// The same store, for uploads in pieces; `None` where nothing can be written.
-    pub multipart: Option<Arc<dyn MultipartStore>>,
-    pub provider: &'static Provider,
-    /// The server, as errors show it: without user and password.
-    pub endpoint: String,
-    /// User and password in the setting of the endpoint, up to the `@`: no message shows them.
-    pub login: Option<String>,
-}
-
-/// What messages about a kind of store say.
-pub(crate) struct Provider {
-    /// How the names of its settings begin.
-    pub settings: &'static str,
-    /// Remedies where there is no access, no such bucket, no answer.
-    pub credentials: &'static str,
-    pub bucket: &'static str,
-    pub network: &'static str,
-}
 
 const S3: Provider = Provider {
     settings: "AWS_",

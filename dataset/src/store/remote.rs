@@ -4,11 +4,9 @@
 //! speed, so a caller that needs several ranges asks for all of them at once.
 
 use std::fmt;
-use std::fs;
 use std::future::Future;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, LazyLock};
@@ -22,14 +20,14 @@ use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 
 use crate::error::{Error, Result, StoreFault, panic_text};
+use crate::store::connection::Connection;
 use crate::store::files;
+use crate::store::limits::{PIECE, most_bytes};
+use crate::store::listed_file::ListedFile;
 use crate::store::location::RemoteUrl;
-use crate::store::providers::{self, Connection};
+use crate::store::providers;
 use crate::store::request_errors::{self, without_login};
 use crate::store::retry::{self, Retry, TIMEOUT_VARIABLE};
-use crate::store::storage::{ListedFile, most_bytes};
-use crate::store::stored_file::{PIECE, StoredFile};
-use crate::store::upload::Upload;
 
 /// Bytes at the end of an object that opening it fetches: the footer and page index of a shard of some thousand rows.
 const TAIL: u64 = 256 << 10;
@@ -95,7 +93,8 @@ impl Remote {
         })
     }
 
-    pub fn open(&self, name: &str) -> Result<(StoredFile, Bytes)> {
+    /// Opens an object; also returns its size and its last bytes.
+    pub fn open(&self, name: &str) -> Result<(Object, u64, Bytes)> {
         let key = self.key(name)?;
         let mut object = Object { remote: self.clone(), key: key.clone(), name: name.to_owned(), e_tag: None };
         let (length, e_tag, tail) = self.request(name, move |store| {
@@ -103,7 +102,7 @@ impl Remote {
             async move { open(store.as_ref(), &key).await }
         })?;
         object.e_tag = e_tag;
-        Ok((StoredFile::remote(object, length), tail))
+        Ok((object, length, tail))
     }
 
     pub fn size(&self, name: &str) -> Result<u64> {
@@ -152,18 +151,6 @@ impl Remote {
         })
     }
 
-    pub fn upload(&self, from: &Path, name: &str) -> Result<()> {
-        let Some(multipart) = self.connection.multipart.clone() else { return self.check_writable(name) };
-        let file = fs::File::open(from).map_err(Error::io(from))?;
-        let length = file.metadata().map_err(Error::io(from))?.len();
-        if length <= PIECE {
-            return self.write(name, fs::read(from).map_err(Error::io(from))?.into());
-        }
-        let upload =
-            Upload { remote: self.clone(), store: multipart, name: name.to_owned(), key: self.key(name)?, length };
-        self.wait(name, upload.send(file))
-    }
-
     /// Removes an object; a missing one is no error.
     pub fn remove(&self, name: &str) -> Result<()> {
         self.check_writable(name)?;
@@ -178,11 +165,11 @@ impl Remote {
         }
     }
 
-    fn check_writable(&self, name: &str) -> Result<()> {
+    pub(crate) fn check_writable(&self, name: &str) -> Result<()> {
         if self.is_read_only() { Err(StoreFault::ReadOnly.at(self.url_of(name))) } else { Ok(()) }
     }
 
-    fn key(&self, name: &str) -> Result<Key> {
+    pub(crate) fn key(&self, name: &str) -> Result<Key> {
         let joined = [self.prefix.as_ref(), name].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>();
         Key::parse(joined.join("/")).map_err(|_| StoreFault::Location.at(self.url_of(name)))
     }
@@ -241,7 +228,7 @@ impl Remote {
     /// Runs some work on the runtime and waits for it.
     ///
     /// The caller's thread does not run any of it, so that it may belong to another runtime.
-    fn wait<T: Send + 'static>(
+    pub(crate) fn wait<T: Send + 'static>(
         &self,
         name: &str,
         work: impl Future<Output = object_store::Result<T>> + Send + 'static,

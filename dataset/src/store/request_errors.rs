@@ -3,7 +3,7 @@
 use object_store::client::{HttpError, HttpErrorKind};
 
 use crate::error::{StoreFault, without_passwords};
-use crate::store::providers::Connection;
+use crate::store::connection::Connection;
 
 /// The cause of a failed request, with its remedy, and without the password of the endpoint.
 pub(crate) fn fault(error: &object_store::Error, connection: &Connection) -> StoreFault {

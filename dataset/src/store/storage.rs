@@ -12,8 +12,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result, StoreFault};
-use crate::store::files::{self, MAX_JSON_BYTES, MAX_TABLE_BYTES};
+use crate::store::files;
 use crate::store::folder::Folder;
+use crate::store::limits::most_bytes;
+pub use crate::store::listed_file::ListedFile;
 use crate::store::location::Location;
 #[cfg(feature = "cloud")]
 use crate::store::remote::Remote;
@@ -30,15 +32,6 @@ enum Place {
     Folder(Folder),
     #[cfg(feature = "cloud")]
     Remote(Remote),
-}
-
-/// A file below a dataset.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListedFile {
-    /// Path relative to the dataset.
-    pub name: String,
-    /// Size in bytes.
-    pub bytes: u64,
 }
 
 impl fmt::Display for Storage {
@@ -163,7 +156,10 @@ impl Storage {
         match &self.0 {
             Place::Folder(folder) => Ok((folder.open(name)?, Bytes::new())),
             #[cfg(feature = "cloud")]
-            Place::Remote(remote) => remote.open(name),
+            Place::Remote(remote) => {
+                let (object, length, tail) = remote.open(name)?;
+                Ok((StoredFile::remote(object, length), tail))
+            }
         }
     }
 
@@ -253,11 +249,6 @@ impl Storage {
             Place::Remote(remote) => remote.remove(name),
         })
     }
-}
-
-/// The largest file of this name that is read into memory as a whole.
-pub(crate) fn most_bytes(name: &str) -> u64 {
-    if name.ends_with(".json") { MAX_JSON_BYTES } else { MAX_TABLE_BYTES }
 }
 
 #[cfg(test)]

@@ -8,11 +8,9 @@ use std::os::unix::fs::FileExt;
 use bytes::Bytes;
 
 use crate::error::{Error, Result};
+use crate::store::limits::PIECE;
 #[cfg(feature = "cloud")]
 use crate::store::remote::Object;
-
-/// Bytes that [`StoredFile::reader`] reads at once, and of one piece of an upload.
-pub(crate) const PIECE: u64 = 8 << 20;
 
 /// A file that is read by ranges, from any number of threads at the same time.
 ///

@@ -1,7 +1,8 @@
 //! Sends a large file to an object store in pieces.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,22 +11,38 @@ use object_store::PutPayload;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path as Key;
 
+use crate::error::{Error, Result};
+use crate::store::limits::PIECE;
 use crate::store::remote::{PIECES, Remote, never};
-use crate::store::stored_file::PIECE;
+
+impl Remote {
+    /// Copies a local file into the store; a large one in pieces.
+    pub fn upload(&self, from: &Path, name: &str) -> Result<()> {
+        let Some(multipart) = self.connection.multipart.clone() else { return self.check_writable(name) };
+        let file = fs::File::open(from).map_err(Error::io(from))?;
+        let length = file.metadata().map_err(Error::io(from))?.len();
+        if length <= PIECE {
+            return self.write(name, fs::read(from).map_err(Error::io(from))?.into());
+        }
+        let upload =
+            Upload { remote: self.clone(), store: multipart, name: name.to_owned(), key: self.key(name)?, length };
+        self.wait(name, upload.send(file))
+    }
+}
 
 /// A large file that is sent in pieces.
-pub(crate) struct Upload {
-    pub remote: Remote,
-    pub store: Arc<dyn MultipartStore>,
-    pub name: String,
-    pub key: Key,
+struct Upload {
+    remote: Remote,
+    store: Arc<dyn MultipartStore>,
+    name: String,
+    key: Key,
     /// Size of the file in bytes.
-    pub length: u64,
+    length: u64,
 }
 
 impl Upload {
     /// Sends all pieces; where one fails, those that were sent are removed.
-    pub async fn send(self, file: File) -> object_store::Result<()> {
+    async fn send(self, file: File) -> object_store::Result<()> {
         let (store, key) = (&self.store, &self.key);
         let id = self.remote.retried(&self.name, || store.create_multipart(key)).await?;
         let sent = self.send_pieces(&id, &file).await;

@@ -1,0 +1,47 @@
+//! Settings that batches depend on.
+
+use std::sync::Arc;
+
+use crate::dataset::Dataset;
+use crate::loader::batch::HostBuffer;
+use crate::transform::pipeline::Transform;
+
+/// What happens when a record cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// Its batch is an error that names shard and row; the next call gives the batch after it.
+    #[default]
+    Stop,
+    /// The batch is given without it; [`Batch::skipped`](crate::Batch::skipped) has the error, [`Loader::skipped`] the
+    /// number of them.
+    Skip,
+}
+
+/// How reports become token rows.
+#[derive(Clone, Debug)]
+pub struct TextOptions {
+    /// Tokens of a row: longer reports are cut, shorter ones padded.
+    pub tokens: usize,
+    /// Share of words to mask.
+    pub mask_ratio: f64,
+}
+
+/// Allocates memory for so many floats.
+pub(crate) type Memory = Arc<dyn Fn(usize) -> Box<dyn HostBuffer> + Send + Sync>;
+
+/// Settings of a loader, as [`LoaderBuilder`](crate::loader::LoaderBuilder) documents them.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub dataset: Arc<Dataset>,
+    pub batch_size: usize,
+    pub seed: u64,
+    pub rank: usize,
+    pub world_size: usize,
+    pub transform: Transform,
+    pub text: Option<TextOptions>,
+    pub shuffle: bool,
+    pub drop_last: bool,
+    pub masks: bool,
+    pub on_error: OnError,
+    pub memory: Option<Memory>,
+}
