@@ -26,9 +26,11 @@ pub mod dicom;
 pub mod error;
 mod file_system;
 pub mod image;
+pub mod reject;
 pub mod report;
 pub mod run;
 pub mod sources;
 
-pub use error::{Error, Reject, Result, Stage};
+pub use error::{Error, Result};
+pub use reject::{Reject, Stage};
 pub use run::run;

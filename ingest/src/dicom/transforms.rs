@@ -1,4 +1,4 @@
-//! Attributes of the intensity transform: modality transform, VOI transform, padding.
+//! Attributes of the intensity transform: modality transform, window or VOI table, padding. `image/intensity.rs` applies them.
 
 use dicom_dictionary_std::tags;
 use dicom_object::mem::InMemDicomObject;

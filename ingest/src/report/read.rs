@@ -10,8 +10,9 @@ use rayon::prelude::*;
 use tokenizers::Tokenizer;
 
 use crate::dicom::limits::MAX_REPORT_BYTES;
-use crate::error::{Error, Reject, Result};
+use crate::error::{Error, Result};
 use crate::file_system::{is_absence, is_refusal, retry};
+use crate::reject::Reject;
 use crate::report::sections::{self, Sections};
 use crate::report::tokenizer;
 use crate::run::hashing_reader::{self, Stamps};

@@ -9,7 +9,8 @@ use dataset::format::manifest::{Manifest, REJECTS};
 use dataset::format::table::{self, column};
 use dataset::{Dataset, Label, Storage};
 
-use crate::error::{Reject, Result};
+use crate::error::Result;
+use crate::reject::Reject;
 use crate::run::hashing_reader::count_and_names;
 use crate::run::options::ReportText;
 use crate::run::plan::{Plan, PlannedRecord, ReportSource};

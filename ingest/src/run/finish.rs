@@ -9,7 +9,8 @@ use dataset::format::manifest::{ImageSpec, Manifest, REJECTS, TOKENIZER, TextSpe
 use dataset::format::record::FORMAT_VERSION;
 use dataset::store::files;
 
-use crate::error::{Error, Reject, Result, Stage};
+use crate::error::{Error, Result};
+use crate::reject::{Reject, Stage};
 use crate::run::job::Job;
 use crate::run::keys::TOOL;
 use crate::run::notes::{PixelSums, ShardNote};

@@ -6,8 +6,8 @@ use dataset::commands::progress::Progress;
 use tokenizers::Tokenizer;
 
 use crate::dicom::limits::MAX_FILE_BYTES;
-use crate::error::{Reject, Stage};
 use crate::file_system::is_refusal;
+use crate::reject::{Reject, Stage};
 use crate::report::read::{NoReport, read_report};
 use crate::run::hashing_reader::{self, Stamps};
 use crate::run::options::Options;

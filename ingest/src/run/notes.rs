@@ -4,7 +4,7 @@
 use dataset::format::manifest::ShardInfo;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Reject;
+use crate::reject::Reject;
 
 /// Note beside a finished shard.
 #[derive(Serialize, Deserialize)]

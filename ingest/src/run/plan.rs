@@ -9,8 +9,9 @@ use dataset::format::record_checks;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Reject, Result, Stage};
+use crate::error::{Error, Result};
 use crate::image::mask::Runs;
+use crate::reject::{Reject, Stage};
 use crate::report::sections::Conclusion;
 use crate::run::path_names::PathNames;
 

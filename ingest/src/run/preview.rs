@@ -11,7 +11,8 @@ use dataset::commands::reject_reasons::{Group, group};
 use dataset::format::manifest::REJECTS;
 use dataset::format::table::{self, column};
 
-use crate::error::{Error, Reject, Result};
+use crate::error::{Error, Result};
+use crate::reject::Reject;
 use crate::run::plan::{Plan, PlannedRecord, ReportSource};
 
 /// Number of reasons that every run prints.
@@ -143,7 +144,7 @@ fn counts(values: impl Iterator<Item = Option<String>>, none: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Stage;
+    use crate::reject::Stage;
 
     fn reject(path: &str, error: &str) -> Reject {
         Reject { source_path: path.to_owned(), record_id: None, stage: Stage::Table, error: error.to_owned() }

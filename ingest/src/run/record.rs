@@ -3,10 +3,10 @@
 use dataset::format::record::{BoundingBox, Record};
 use dataset::format::record_checks;
 
-use crate::error::{Reject, Stage};
 use crate::file_system::{is_absence, is_refusal, retry};
 use crate::image::mask;
 use crate::image::pipeline::{self, Scratch, Stored};
+use crate::reject::{Reject, Stage};
 use crate::report::read::{Report, read_report};
 use crate::report::tokenizer;
 use crate::run::hashing_reader::Stamps;

@@ -11,8 +11,9 @@ use dataset::format::table::{self, column};
 use dataset::store::files;
 use serde::Deserialize;
 
-use crate::error::{Error, Reject, Result};
+use crate::error::{Error, Result};
 use crate::file_system;
+use crate::reject::Reject;
 
 /// Prefix and extension of the names of the shards' notes.
 const NOTE: (&str, &str) = ("part-", "json");

@@ -16,8 +16,9 @@ use dataset::format::shard::ShardWriter;
 use dataset::store::files;
 use rayon::prelude::*;
 
-use crate::error::{Error, Reject, Result, Stage};
+use crate::error::{Error, Result};
 use crate::image::pipeline::Scratch;
+use crate::reject::{Reject, Stage};
 use crate::run::hashing_reader::{self, Stamps};
 use crate::run::job::{Job, reads_now};
 use crate::run::keys::{NOTES, STAMPS};

@@ -7,7 +7,8 @@ use dataset::commands::progress::Progress;
 use dataset::format::manifest::Manifest;
 use dataset::store::files;
 
-use crate::error::{Error, Reject, Result, Stage};
+use crate::error::{Error, Result};
+use crate::reject::{Reject, Stage};
 use crate::report::read::tokenizer_of;
 use crate::run::job::{Job, reads_now};
 use crate::run::keys::{INPUT, NOTED, NOTES};

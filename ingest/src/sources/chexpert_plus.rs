@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::chexpert_names::{Name, sex_code, view};
 use crate::dicom::header::years;
-use crate::error::{Reject, Result};
+use crate::error::Result;
+use crate::reject::Reject;
 use crate::run::plan::ReportSource;
 use crate::sources::shared::table::{Table, tables, texts, texts_or_null};
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::dicom::header::years;
-use crate::error::{Error, Reject, Result, Stage};
+use crate::error::{Error, Result};
+use crate::reject::{Reject, Stage};
 use crate::run::plan::{Plan, PlannedRecord, ReportSource, Source};
 use crate::sources::shared::table::{Table, find_table, texts, texts_or_null};
 use crate::sources::shared::walk::{Walk, is_inside};

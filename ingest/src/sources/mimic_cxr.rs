@@ -13,8 +13,9 @@ use polars::prelude::{
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Reject, Result};
+use crate::error::{Error, Result};
 use crate::file_system::{failed, is_absence, retry};
+use crate::reject::Reject;
 use crate::report::sections::Conclusion;
 use crate::run::plan::{Plan, PlannedRecord, ReportSource, Source, label_code, label_codes};
 use crate::sources::shared::mimic_tree::{ImageKind, ImagesByStem, Reports, Tree};

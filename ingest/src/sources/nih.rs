@@ -9,8 +9,9 @@ use dataset::format::record::BoundingBox;
 
 use crate::dicom::header::years;
 use crate::dicom::limits::MAX_REPORT_BYTES;
-use crate::error::{Error, Reject, Result, Stage};
+use crate::error::{Error, Result};
 use crate::file_system::{failed, is_file, retry};
+use crate::reject::{Reject, Stage};
 use crate::run::hashing_reader;
 use crate::run::plan::{Plan, PlannedRecord, Source};
 use crate::sources::shared::table::{Table, decode_text, tables, texts, texts_or_null};

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use crate::dicom::limits::MAX_REPORT_BYTES;
-use crate::error::{Error, Reject, Result, Stage};
+use crate::error::{Error, Result};
 use crate::file_system::{failed, is_refusal, retry};
+use crate::reject::{Reject, Stage};
 use crate::report::sections::Section;
 use crate::run::hashing_reader;
 use crate::run::plan::{Plan, PlannedRecord, ReportSource, Source};

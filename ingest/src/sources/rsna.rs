@@ -7,7 +7,8 @@ use std::path::Path;
 
 use dataset::format::record::BoundingBox;
 
-use crate::error::{Error, Reject, Result, Stage};
+use crate::error::{Error, Result};
+use crate::reject::{Reject, Stage};
 use crate::run::plan::{Plan, PlannedRecord, Source, label_code};
 use crate::sources::shared::challenge::each_image;
 use crate::sources::shared::table::{Table, find_table, texts};

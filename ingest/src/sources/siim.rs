@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Reject, Result, Stage};
+use crate::error::{Error, Result};
 use crate::file_system::folders;
 use crate::image::mask::Runs;
+use crate::reject::{Reject, Stage};
 use crate::run::plan::{Plan, PlannedRecord, Source};
 use crate::sources::shared::challenge::each_image;
 use crate::sources::shared::table::{Table, tables, texts};

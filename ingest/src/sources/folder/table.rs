@@ -9,8 +9,9 @@ use dataset::split::Subset;
 use polars::prelude::PlSmallStr;
 
 use crate::dicom::header::years;
-use crate::error::{Error, Reject, Result};
+use crate::error::{Error, Result};
 use crate::file_system::{failed, is_file, names_file, retry};
+use crate::reject::Reject;
 use crate::run::path_names::PathNames;
 use crate::run::plan::{Plan, PlannedRecord, ReportSource};
 use crate::sources::folder::identifiers::{identifiers, without_extension};

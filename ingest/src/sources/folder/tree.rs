@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::dicom::header;
-use crate::error::{Reject, Result, Stage};
+use crate::error::Result;
 use crate::file_system::{failed, is_absence, is_refusal, names_file, retry};
+use crate::reject::{Reject, Stage};
 use crate::run::path_hash;
 use crate::run::path_names::PathNames;
 use crate::run::plan::{Plan, PlannedRecord, ReportSource, Source};

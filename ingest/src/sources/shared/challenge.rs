@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::error::{Reject, Result};
+use crate::error::Result;
 use crate::file_system::is_folder;
+use crate::reject::Reject;
 use crate::sources::shared::walk::{Walk, stem};
 
 /// Walks the folders (name and subset; the first one has the train images) and calls `record` for each image with its

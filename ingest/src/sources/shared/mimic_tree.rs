@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Reject, Result, Stage};
+use crate::error::{Error, Result};
 use crate::file_system::{entries, failed, folders, is_file, is_folder, retry};
+use crate::reject::{Reject, Stage};
 use crate::sources::shared::table;
 use crate::sources::shared::walk::{self, Walk, stem};
 

@@ -10,8 +10,9 @@ use flate2::read::MultiGzDecoder;
 use polars::prelude::{Column, DataFrame, IntoSeries, StringChunkedBuilder};
 
 use crate::dicom::limits::table::{Bounded, RowStart};
-use crate::error::{Error, Reject, Result, Stage};
+use crate::error::{Error, Result};
 use crate::file_system::{self, failed, retry};
+use crate::reject::{Reject, Stage};
 
 /// Most columns of a table; a file with more is not read as a table.
 const MAX_COLUMNS: usize = 4096;

@@ -6,8 +6,9 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use crate::error::{Reject, Result, Stage};
+use crate::error::Result;
 use crate::file_system::{self, entries, failed, is_absence, is_of_system, retry};
+use crate::reject::{Reject, Stage};
 
 /// Sizes of the files below a folder, by path relative to the raw directory. Links whose target is missing, files that are
 /// not regular and names that are not UTF-8 become rejects. A folder that cannot be listed is an error, since it may contain
