@@ -12,7 +12,7 @@ use helpers::{folder, made_record, write_dataset};
 
 /// Resident memory of this process in bytes.
 fn resident() -> usize {
-    let statm = fs::read_to_string("/proc/self/statm").expect("Linux tells");
+    let statm = fs::read_to_string("/proc/self/statm").expect("a file of Linux");
     statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("pages") * 4096
 }
 

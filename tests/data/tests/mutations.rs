@@ -31,7 +31,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// Memory that one image may take: eight bytes for each value of the largest image.
-const PICTURE: usize = 8 * MAX_VALUES as usize;
+const IMAGE_BYTES: usize = 8 * MAX_VALUES as usize;
 /// Memory that one small text or table may take.
 const TEXT: usize = 128 << 20;
 
@@ -251,7 +251,7 @@ fn decode(bytes: &[u8]) -> Result<dataset::format::image_codec::GrayPixels, Stri
     Ok(gray)
 }
 
-fn pictures(_: &Path, _: &str, bytes: &[u8]) {
+fn images(_: &Path, _: &str, bytes: &[u8]) {
     if let Ok(gray) = decode(bytes) {
         let resize = [Resize::Shorter, Resize::Pad, Resize::Stretch][bytes.len() % 3];
         let stored = pipeline::store(bytes, Intensity::Voi, 64, resize, &mut Scratch::default()).expect("it decodes");
@@ -323,7 +323,7 @@ fn tables(raw: &Path) -> Vec<(String, Vec<u8>)> {
 #[test]
 fn dicom() {
     let temporary = folder();
-    mutate_and_try("dicom", &dicom_files(temporary.path()), temporary.path(), PICTURE, &pictures);
+    mutate_and_try("dicom", &dicom_files(temporary.path()), temporary.path(), IMAGE_BYTES, &images);
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn rasters() {
         seeds.extend(real);
         seeds.extend(named(contents(&data.join("nih-sample")).into_iter().filter(|(name, _)| name.ends_with(".png"))));
     }
-    mutate_and_try("rasters", &seeds, temporary.path(), PICTURE, &pictures);
+    mutate_and_try("rasters", &seeds, temporary.path(), IMAGE_BYTES, &images);
 }
 
 /// Shards, verified and read without. Half of the seeds have their bytes reversed, since a footer comes last.
@@ -391,7 +391,7 @@ fn shards() {
         let _ = dataset.columns(&["image"]);
         let _ = dataset.metadata();
     };
-    mutate_and_try("shards", &seeds, temporary.path(), PICTURE, &attempt);
+    mutate_and_try("shards", &seeds, temporary.path(), IMAGE_BYTES, &attempt);
 }
 
 #[test]
@@ -523,10 +523,12 @@ fn sizes_in_headers_are_checked_before_memory_is_allocated() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     watch_panics();
     let temporary = folder();
-    let films = contents(&phantom(temporary.path(), 1));
+    let radiographs = contents(&phantom(temporary.path(), 1));
     let is_explicit = |bytes: &[u8]| bytes.windows(20).any(|window| window == b"1.2.840.10008.1.2.1\0");
-    let (name, film) =
-        films.iter().find(|(name, bytes)| name.ends_with(".dcm") && is_explicit(bytes)).expect("an explicit film");
+    let (name, radiograph) = radiographs
+        .iter()
+        .find(|(name, bytes)| name.ends_with(".dcm") && is_explicit(bytes))
+        .expect("an explicit radiograph");
     let path = temporary.path().join("mimic-cxr").join(name);
     let write = |object: &dicom_object::DefaultDicomObject| {
         let mut bytes = Vec::new();
@@ -543,16 +545,16 @@ fn sizes_in_headers_are_checked_before_memory_is_allocated() {
     refused("native", &huge(&path), "60000×60000 pixels: more than a radiograph has", SMALL);
 
     // A length field, in the data set and in the meta group.
-    let mut long = film.clone();
+    let mut long = radiograph.clone();
     patch(&mut long, &[0x28, 0x00, 0x10, 0x00], 0, &[0x28, 0x00, 0x10, 0x00, b'U', b'N', 0, 0, 0xf0, 0xff, 0xff, 0x7f]);
     refused("long value", &long, "claims more bytes than the file holds", SMALL);
-    let mut long = film.clone();
+    let mut long = radiograph.clone();
     patch(&mut long, &[0x02, 0x00, 0x01, 0x00, b'O', b'B'], 8, &[0xf0, 0xff, 0xff, 0x7f]);
     refused("long value in the meta group", &long, "claims more bytes than the file holds", SMALL);
 
     // Sequences within sequences, each of undefined length.
-    let group = u32::from_le_bytes([film[140], film[141], film[142], film[143]]) as usize;
-    let mut deep = film[..144 + group].to_vec();
+    let group = u32::from_le_bytes([radiograph[140], radiograph[141], radiograph[142], radiograph[143]]) as usize;
+    let mut deep = radiograph[..144 + group].to_vec();
     for _ in 0..200_000 {
         deep.extend([0x08, 0x00, 0x40, 0x11, b'S', b'Q', 0, 0, 0xff, 0xff, 0xff, 0xff]);
         deep.extend([0xfe, 0xff, 0x00, 0xe0, 0xff, 0xff, 0xff, 0xff]);
@@ -560,7 +562,7 @@ fn sizes_in_headers_are_checked_before_memory_is_allocated() {
     refused("nested sequences", &deep, "levels of sequences", SMALL);
 
     // A deflated data set that inflates to 260 MiB.
-    let mut deflated = film[..144 + group].to_vec();
+    let mut deflated = radiograph[..144 + group].to_vec();
     let at = deflated.windows(20).position(|w| w == b"1.2.840.10008.1.2.1\0").expect("a syntax");
     deflated.splice(at - 2..at + 20, [22u8, 0].into_iter().chain(*b"1.2.840.10008.1.2.1.99"));
     deflated[140..144].copy_from_slice(&(group as u32 + 2).to_le_bytes());

@@ -23,23 +23,23 @@ if os.path.exists(root + "/splits/main.parquet"):
     split = {row["record_id"]: row for row in pyarrow.parquet.read_table(root + "/splits/main.parquet").to_pylist()}
 texts = ["patient_id", "study_id", "image_id", "source_path", "subset", "view", "sex", "report", "findings", "impression"]
 sides = ["height", "width", "source_height", "source_width"]
-seen = {"pictures": 0, "masks": 0, "boxes": 0, "reports": 0, "positives": 0}
+seen = {"images": 0, "masks": 0, "boxes": 0, "reports": 0, "positives": 0}
 
-def gray(picture):
-    return numpy.asarray((PIL.Image.open(io.BytesIO(picture)) if isinstance(picture, bytes) else picture).convert("L"))
+def gray(image):
+    return numpy.asarray((PIL.Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image).convert("L"))
 
-def same_picture(row, picture, mask):
-    if isinstance(picture, bytes) and encoding != "raw":
-        assert picture == row["image"]
+def same_image(row, image, mask):
+    if isinstance(image, bytes) and encoding != "raw":
+        assert image == row["image"]
     elif encoding == "raw":
-        assert gray(picture).shape == (row["height"], row["width"]) and gray(picture).tobytes() == row["image"]
+        assert gray(image).shape == (row["height"], row["width"]) and gray(image).tobytes() == row["image"]
     else:
-        assert (gray(picture) == gray(row["image"])).all()
+        assert (gray(image) == gray(row["image"])).all()
     assert (mask is None) == (row["mask"] is None), row["record_id"]
     if mask is not None:
         assert mask == row["mask"] if isinstance(mask, bytes) else (gray(mask) == gray(row["mask"])).all()
         seen["masks"] += 1
-    seen["pictures"] += 1
+    seen["images"] += 1
 
 def same_columns(row, found):
     for name in texts + sides:
@@ -83,7 +83,7 @@ for (path, key), sample in samples.items():
         assert path == f"{out}/{split[row['record_id']]['subset']}/" + os.path.basename(path)
     same_columns(row, found)
     assert found["token_ids"] == row["token_ids"] and found["source_sha256"] == row["source_sha256"].hex()
-    same_picture(row, sample["jpg" if encoding == "jpeg" else "png"], sample.get("mask.png"))
+    same_image(row, sample["jpg" if encoding == "jpeg" else "png"], sample.get("mask.png"))
     assert sample.get("txt", b"").decode() == (row["report"] or "") and ("txt" in sample) == (row["report"] is not None)
 assert len({key for _, key in samples}) == len(samples)
 print(len(tars), json.dumps(seen, sort_keys=True))
@@ -101,7 +101,7 @@ for name, part in data.items():
         row = rows[found["record_id"]]
         same_columns(row, found)
         assert found["token_ids"] == row["token_ids"] and found["source_sha256"] == row["source_sha256"]
-        same_picture(row, found["image"], found["mask"])
+        same_image(row, found["image"], found["mask"])
         assert not split or split[row["record_id"]]["subset"] == name
 files = sorted(glob.glob(out + "/data/*.parquet"))
 alone = datasets.load_dataset("parquet", data_files=files[:1], split="train")
@@ -121,17 +121,17 @@ def typed(found):
     found.update({name: found[name] and float(found[name]) for name in ["age_years", "split_ratio"] if name in found})
     found["labels"] = {name: found[name] and int(found[name]) for name in findings}
     return found | {"boxes": json.loads(found["boxes"])}
-pictures = 0
+images = 0
 for line in table:
     found = typed(line)
     row = rows[found["record_id"]]
     same_columns(row, found)
     if "file_name" in line:
         mask = found["mask_file_name"]
-        same_picture(row, open(f"{out}/{found['file_name']}", "rb").read(), mask and open(f"{out}/{mask}", "rb").read())
-        pictures += 1 + (mask is not None)
-assert sum(len(names) for _, _, names in os.walk(out)) == pictures + 2, "the table, the note, and no other file"
-if pictures:
+        same_image(row, open(f"{out}/{found['file_name']}", "rb").read(), mask and open(f"{out}/{mask}", "rb").read())
+        images += 1 + (mask is not None)
+assert sum(len(names) for _, _, names in os.walk(out)) == images + 2, "the table, the note, and no other file"
+if images:
     found = datasets.load_dataset("imagefolder", data_dir=out, split="train")
     assert found.num_rows == len(table)
     for shown in found:
@@ -177,7 +177,7 @@ fn exports_read_by_other_libraries_equal_the_shards() {
             let printed = ok("dataset", arguments.chain(split.iter().chain(size).map(Into::into)));
             assert!(printed.contains(&format!("{records} records")), "{printed}");
             let (files, seen) = compare(script, &set, &out);
-            assert_eq!(seen["pictures"], records);
+            assert_eq!(seen["images"], records);
             assert!(seen["positives"] > 0, "{seen:?}");
             let wanted = ["reports", "masks", "boxes"][at];
             assert!(seen[wanted] > 0, "{format}: {seen:?}");
@@ -214,7 +214,7 @@ fn an_export_of_a_subset_has_exactly_its_records() {
         let arguments = args!["export", &set, "--to", "csv", "--no-images", &out, "--split", "main"];
         ok("dataset", arguments.into_iter().chain(part.iter().map(Into::into)));
         let lines = compare(TABLE, &set, &out);
-        assert_eq!(lines.1["pictures"], 0);
+        assert_eq!(lines.1["images"], 0);
         let table = fs::read_to_string(out.join("metadata.csv")).expect("a table");
         assert_eq!(table.matches("\nmimic-cxr/").count(), expected);
         assert!(!out.join("images").exists());

@@ -10,8 +10,8 @@ use helpers::{args, fails, folder, ingest, made_record, ok, phantom, phantom_of,
 fn rejects_are_listed_with_their_reason() {
     let temporary = folder();
     let (raw, out) = (phantom(temporary.path(), 12), temporary.path().join("set"));
-    let pictures = helpers::contents(&raw.join("files"));
-    let cut = pictures.keys().find(|name| name.ends_with(".dcm")).expect("a film");
+    let images = helpers::contents(&raw.join("files"));
+    let cut = images.keys().find(|name| name.ends_with(".dcm")).expect("a radiograph");
     fs::write(raw.join("files").join(cut), b"cut\tshort").expect("written");
     let printed = ingest("mimic-cxr", &raw, &out, &["--max-reject-rate", "1"]);
     assert!(printed.contains(&format!("dataset inspect {} --rejects", out.display())), "{printed}");

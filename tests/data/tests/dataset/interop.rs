@@ -13,23 +13,23 @@ files = sorted(glob.glob(root + "/shards/*.parquet"))
 names = [s["path"] for s in json.load(open(root + "/dataset.json"))["shards"]]
 assert [f[len(root) + 1:] for f in files] == names, (files, names)
 
-def tell(reader, rows, record):
+def show(reader, rows, record):
     print(reader, rows, record["record_id"], sum(record["image"]), record["height"] * record["width"],
           len(record["token_ids"]), hashlib.sha256(record["image"]).hexdigest()[:16])
 
 table = pyarrow.dataset.dataset(files).to_table()
-tell("pyarrow", table.num_rows, table.slice(2, 1).to_pylist()[0])
+show("pyarrow", table.num_rows, table.slice(2, 1).to_pylist()[0])
 encoding = pyarrow.parquet.read_schema(files[0]).metadata[b"image_encoding"]
 assert encoding == b"raw", encoding
 
 frame = polars.scan_parquet(files)
-tell("polars", frame.select(polars.len()).collect().item(), frame.slice(2, 1).collect().to_dicts()[0])
+show("polars", frame.select(polars.len()).collect().item(), frame.slice(2, 1).collect().to_dicts()[0])
 print("positives", frame.select((polars.col("labels").struct.field("Cardiomegaly") == 1).sum()).collect().item())
 
 query = duckdb.sql(f"select * from read_parquet({files!r}) order by record_id limit 1 offset 2")
 record = dict(zip(query.columns, query.fetchall()[0]))
 rows = duckdb.sql(f"select count(*) from read_parquet({files!r})").fetchall()[0][0]
-tell("duckdb", rows, record)
+show("duckdb", rows, record)
 print("positives", duckdb.sql(f"select count(*) from read_parquet({files!r}) where labels.Cardiomegaly = 1").fetchall()[0][0])
 
 # One image a data page: as many pages as rows.
@@ -79,7 +79,7 @@ import json, sys
 import numpy, pyarrow.parquet
 from datasets import load_dataset
 
-def tell(value):
+def show(value):
     if value is None:
         return "none"
     if isinstance(value, bytes):
@@ -93,7 +93,7 @@ for root in sys.argv[1:]:
         codes = ["null" if code is None else str(code) for code in row["labels"].values()]
         boxes = [f"{b['label']} {b['x']:.3f} {b['y']:.3f} {b['width']:.3f} {b['height']:.3f}" for b in row["boxes"]]
         print("|".join([row["record_id"], row["source_sha256"].hex(), str(row["token_ids"]), ",".join(codes),
-                        ";".join(boxes), str(row["age_years"] is None), tell(row["image"]), tell(row["mask"])]))
+                        ";".join(boxes), str(row["age_years"] is None), show(row["image"]), show(row["mask"])]))
 "#;
 
 #[test]
@@ -125,13 +125,13 @@ fn hugging_face_datasets_decodes_the_images() {
                 .map(|b| format!("{} {:.3} {:.3} {:.3} {:.3}", b.label, b.x, b.y, b.width, b.height))
                 .collect();
             let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>();
-            let picture = |bytes: &[u8], mode: &str| {
-                let picture = dataset::format::image_codec::decode(bytes).expect("an image");
-                format!("{mode} {}x{} {}", picture.width, picture.height, sum(&picture.pixels))
+            let image = |bytes: &[u8], mode: &str| {
+                let image = dataset::format::image_codec::decode(bytes).expect("an image");
+                format!("{mode} {}x{} {}", image.width, image.height, sum(&image.pixels))
             };
             let image = match encoding {
                 ImageEncoding::Raw => format!("{} {}", record.image.len(), sum(&record.image)),
-                _ => picture(&record.image, "L"),
+                _ => image(&record.image, "L"),
             };
             let no_age = if record.age_years.is_none() { "True" } else { "False" };
             let fields: Vec<&str> = line.split('|').collect();
@@ -147,7 +147,7 @@ fn hugging_face_datasets_decodes_the_images() {
             } else {
                 assert_eq!(fields[6], image);
             }
-            assert_eq!(fields[7], record.mask.as_ref().map_or("none".to_owned(), |mask| picture(mask, "1")));
+            assert_eq!(fields[7], record.mask.as_ref().map_or("none".to_owned(), |mask| image(mask, "1")));
             boxes += record.boxes.len();
             masks += usize::from(record.mask.is_some());
         }

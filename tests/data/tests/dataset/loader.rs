@@ -371,7 +371,7 @@ fn a_shard_replaced_while_it_is_read_gives_its_old_bytes_or_an_error() {
     // A dataset that is opened now reports it.
     let reopened = Arc::new(Dataset::open(folder.path()).expect("a dataset"));
     let mut loader = builder(&reopened).batch_size(97).build().expect("a loader");
-    let error = loader.next_batch().err().expect("the manifest tells").to_string();
+    let error = loader.next_batch().err().expect("an error from the manifest").to_string();
     assert!(error.contains("part-00001") && error.contains("the manifest says"), "{error}");
     drop(loader);
 

@@ -16,10 +16,10 @@ if len(sys.argv) > 2:
     data = pathlib.Path(sys.argv[2])
     files = sorted((data / "covid-chestxray/images").glob("*.jpg"))[::60] + sorted((data / "nih-sample").rglob("*.png"))
 draw, table = random.Random(5), []
-pictures = [Image.open(file).convert("L") for file in files]
+images = [Image.open(file).convert("L") for file in files]
 # Noise, whose every pixel is an edge; then the radiographs.
-pictures = [Image.frombytes("L", size, draw.randbytes(size[0] * size[1])) for size in [(301, 260), (77, 500)]] + pictures
-for number, image in enumerate(pictures):
+images = [Image.frombytes("L", size, draw.randbytes(size[0] * size[1])) for size in [(301, 260), (77, 500)]] + images
+for number, image in enumerate(images):
     image.thumbnail((640, 640))
     (out / f"{number}.raw").write_bytes(image.tobytes())
     for case in range(6):

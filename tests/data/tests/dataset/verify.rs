@@ -560,8 +560,8 @@ fn every_encoding_holds_the_same_images() {
         assert_eq!(found.len(), expected.len());
         for row in (0..expected.len()).rev() {
             let (mut wanted, record) = (expected.record(row).expect("a record"), found.record(row).expect("a record"));
-            let picture = |dataset: &Dataset| dataset.image(row).expect("an image");
-            assert_eq!(picture(&found).pixels, picture(&expected).pixels, "{more:?}, row {row}");
+            let image = |dataset: &Dataset| dataset.image(row).expect("an image");
+            assert_eq!(image(&found).pixels, image(&expected).pixels, "{more:?}, row {row}");
             if more[1] == "png" {
                 let decoded = dataset::format::image_codec::decode(&record.image).expect("an image");
                 assert_eq!(decoded.pixels, wanted.image);

@@ -66,13 +66,13 @@ fn problem(dicom: &Dicom, file: &Value, lossy: bool) -> Option<String> {
     let tolerance = if lossy { LOSSY } else { LOSSLESS };
     let mean = gray.iter().map(|&v| f64::from(v)).sum::<f64>() / gray.len() as f64;
     if (mean - display["mean"].as_f64().expect("a mean")).abs() > tolerance {
-        return Some(format!("picture's mean {mean}, expected {}", display["mean"]));
+        return Some(format!("image's mean {mean}, expected {}", display["mean"]));
     }
     let blocks = display["thumb16"].as_array()?;
     let ours = thumbnail(&gray, dicom.height as usize, dicom.width as usize);
     let off = |(a, b): (&f64, &Value)| (a - b.as_f64().expect("a mean")).abs();
     let worst = ours.iter().zip(blocks).map(off).fold(0.0, f64::max);
-    (worst > tolerance).then(|| format!("a block of the picture is off by {worst}"))
+    (worst > tolerance).then(|| format!("a block of the image is off by {worst}"))
 }
 
 #[test]

@@ -162,16 +162,18 @@ fn mark(path: &Path) -> Vec<u8> {
 fn no_header_value_leaves_a_dicom_file() {
     let temporary = folder();
     let raw = phantom(temporary.path(), 20);
-    let films = dicom_files(&raw);
-    for path in &films {
+    let radiographs = dicom_files(&raw);
+    for path in &radiographs {
         fs::write(path, mark(path)).expect("written");
     }
-    assert!(fs::read(&films[0]).expect("a file").windows(MARK.len()).filter(|w| *w == MARK.as_bytes()).count() > 50);
-    assert_eq!(ingested_clean("mimic-cxr", &raw, &temporary.path().join("whole")), films.len());
+    assert!(
+        fs::read(&radiographs[0]).expect("a file").windows(MARK.len()).filter(|w| *w == MARK.as_bytes()).count() > 50
+    );
+    assert_eq!(ingested_clean("mimic-cxr", &raw, &temporary.path().join("whole")), radiographs.len());
 
     // Damaged files: errors of the parser must not quote the content.
     let found = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).position(|window| window == what).expect("found");
-    for (at, path) in films.iter().enumerate() {
+    for (at, path) in radiographs.iter().enumerate() {
         let mut bytes = fs::read(path).expect("a file");
         let first = found(&bytes[132..], MARK.as_bytes()) + 132;
         match at % 8 {
@@ -205,11 +207,11 @@ fn no_header_value_leaves_a_dicom_file() {
         fs::write(path, bytes).expect("written");
     }
     let kept = ingested_clean("mimic-cxr", &raw, &temporary.path().join("damaged"));
-    assert!(kept < films.len() * 3 / 4, "{kept} of {} damaged files were ingested", films.len());
-    assert!(helpers::rejects(&temporary.path().join("damaged")).len() > films.len() / 4);
+    assert!(kept < radiographs.len() * 3 / 4, "{kept} of {} damaged files were ingested", radiographs.len());
+    assert!(helpers::rejects(&temporary.path().join("damaged")).len() > radiographs.len() / 4);
 
     // The error of the library, before the command formats it.
-    for path in &films {
+    for path in &radiographs {
         let bytes = fs::read(path).expect("a file");
         for error in [ingest::dicom::read(&bytes).err(), ingest::dicom::read_radiograph(&bytes, Vec::new()).err()] {
             assert_clean("an error", error.unwrap_or_default().as_bytes());
@@ -225,24 +227,24 @@ fn a_surname_in_view_position_is_left_out_and_counted() {
     let raw = phantom(temporary.path(), 6);
     let flat = temporary.path().join("flat");
     fs::create_dir(&flat).expect("a folder");
-    let films = dicom_files(&raw);
-    for (at, path) in films.iter().enumerate() {
+    let radiographs = dicom_files(&raw);
+    for (at, path) in radiographs.iter().enumerate() {
         let mut object = dicom_object::open_file(path).expect("a DICOM file");
         // The first file keeps its view; a code of several words is valid too.
         let view = ["PA", "XTABLE LATERAL", MARK, "SMITH AP"][at.min(3)];
         object.put(DataElement::new(tags::VIEW_POSITION, VR::CS, PrimitiveValue::from(view)));
         object.write_to_file(flat.join(format!("{at}.dcm"))).expect("written");
     }
-    assert!(films.len() > 3);
+    assert!(radiographs.len() > 3);
     let out = temporary.path().join("set");
     // No table has the views here, so they come from the headers.
-    assert_eq!(ingested_clean("folder", &flat, &out), films.len());
+    assert_eq!(ingested_clean("folder", &flat, &out), radiographs.len());
     let views = Dataset::open(&out).expect("a dataset").texts("view").expect("a column");
     let known: Vec<&str> = views.iter().flatten().map(String::as_str).collect();
     assert_eq!(known, ["PA", "XTABLE LATERAL"]);
     let output = helpers::run("ingest", args!["folder", &flat, temporary.path().join("more"), "--size", "64"]);
     let printed = helpers::text(&output.stdout);
-    let counted = format!("views: {} records without one, since the ViewPosition", films.len() - 2);
+    let counted = format!("views: {} records without one, since the ViewPosition", radiographs.len() - 2);
     assert!(printed.contains(&counted), "{printed}");
 }
 

@@ -422,8 +422,8 @@ fn limit_counts_rejects_of_the_records_it_takes() {
     assert_eq!(rejects(&out).len(), 5);
     let dry = ok("ingest", args!["mimic-cxr", &raw, &out, "--limit", "3", "--dry-run"]);
     assert!(dry.contains("to be ingested: 3 radiographs") && dry.matches("patient ").count() == 3, "{dry}");
-    let film = contents(&raw).into_keys().find(|path| path.ends_with(".dcm") && !path.contains("stray"));
-    fs::write(raw.join(film.expect("a film")), "no film").expect("written");
+    let radiograph = contents(&raw).into_keys().find(|path| path.ends_with(".dcm") && !path.contains("stray"));
+    fs::write(raw.join(radiograph.expect("a radiograph")), "no radiograph").expect("written");
     let taken = args!["mimic-cxr", &raw, temporary.path().join("spoilt"), "--limit", "1000"];
     fails("ingest", 3, taken);
 }

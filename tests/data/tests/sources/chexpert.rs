@@ -92,8 +92,8 @@ fn batches_other_spellings_and_tables_alone_are_found() {
 
     // The full release: tables and validation images in the first batch, training images in two others.
     let batches = temporary.path().join("batches");
-    let home = batches.join("chexpert-V1.0");
-    let first = home.join("CheXpert-v1.0 batch 1 (validate & csv)");
+    let base = batches.join("chexpert-V1.0");
+    let first = base.join("CheXpert-v1.0 batch 1 (validate & csv)");
     for name in ["train", "valid"] {
         let text = read_text(&raw.join(format!("CheXpert-v1.0-small/{name}.csv")));
         let ending = if name == "train" { "csv.gz" } else { "csv" };
@@ -102,13 +102,13 @@ fn batches_other_spellings_and_tables_alone_are_found() {
     for path in contents(&raw).keys().filter(|path| path.ends_with(".jpg")) {
         let inner = path.strip_prefix("CheXpert-v1.0-small/").expect("the release's folder");
         let to = match inner.strip_prefix("train/") {
-            Some(rest) if rest < "patient00012" => home.join("CheXpert-v1.0 batch 2 (train 1)").join(rest),
-            Some(rest) => home.join("CheXpert-v1.0 batch 3 (train 2)").join(rest),
+            Some(rest) if rest < "patient00012" => base.join("CheXpert-v1.0 batch 2 (train 1)").join(rest),
+            Some(rest) => base.join("CheXpert-v1.0 batch 3 (train 2)").join(rest),
             None => first.join(inner),
         };
         write_file(&to, fs::read(raw.join(path)).expect("an image"));
     }
-    write_file(&home.join("CheXpert-v1.0 batch 3 (train 2)/patient99999/study1/view1_frontal.jpg"), "not in a table");
+    write_file(&base.join("CheXpert-v1.0 batch 3 (train 2)/patient99999/study1/view1_frontal.jpg"), "not in a table");
     let out = temporary.path().join("set");
     ingest("chexpert", &batches, &out, &["--max-reject-rate", "0.1"]);
     let found = rejects(&out);
@@ -167,7 +167,7 @@ fn invalid_rows_are_rejected() {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     lines[1] = format!("{},2.0", lines[1].rsplit_once(',').expect("fields").0);
     let path = lines[2].split(',').next().expect("a path").to_owned();
-    lines[2] = lines[2].replacen(&path, "picture.jpg", 1);
+    lines[2] = lines[2].replacen(&path, "image.jpg", 1);
     let path = lines[3].split(',').next().expect("a path").to_owned();
     lines[3] = lines[3].replacen(&path, "a/../train/../patient1/study1/view1.jpg", 1);
     lines.push("one,two".to_owned());
@@ -187,8 +187,8 @@ fn invalid_rows_are_rejected() {
 fn chexpert_plus_adds_reports() {
     let temporary = folder();
     let raw = phantom_of("chexpert", temporary.path(), 30);
-    let home = raw.join("CheXpert-v1.0-small");
-    let train = read_text(&home.join("train.csv"));
+    let base = raw.join("CheXpert-v1.0-small");
+    let train = read_text(&base.join("train.csv"));
     let listed = rows(&train);
     let mut table = String::from(
         "path_to_image,path_to_dcm,frontal_lateral,ap_pa,deid_patient_id,patient_report_date_order,report,\
@@ -208,7 +208,7 @@ fn chexpert_plus_adds_reports() {
             row["Frontal/Lateral"], row["AP/PA"]
         );
     }
-    write_file(&home.join("df_chexpert_plus_240401.csv"), &table);
+    write_file(&base.join("df_chexpert_plus_240401.csv"), &table);
     // One image exists as DICOM only.
     let dicom = phantom(temporary.path(), 2);
     let dicom = contents(&dicom).into_iter().find(|(path, _)| path.ends_with(".dcm")).expect("a DICOM file").1;
@@ -246,7 +246,7 @@ fn chexpert_plus_adds_reports() {
 
     // The Plus table alone: records without labels.
     for name in ["train.csv", "valid.csv"] {
-        fs::remove_file(home.join(name)).expect("removed");
+        fs::remove_file(base.join(name)).expect("removed");
     }
     let out = temporary.path().join("alone");
     ingest("chexpert", &raw, &out, &["--no-images", "--report-text", "findings+impression"]);

@@ -37,16 +37,16 @@ fn without_a_table_paths_name_patients_and_studies() {
         assert_eq!(record.view.is_some(), !record.source_path.ends_with(".png"), "the view is in DICOM headers");
     }
     // A name used twice, an image outside of the folders, other files, a damaged one, and an image without a report.
-    let film =
+    let radiograph =
         raw.join(records.iter().find(|r| r.source_path.ends_with(".png")).map(|r| &r.source_path).expect("a PNG"));
     fs::create_dir(raw.join("twins")).expect("a folder");
     for name in ["twins/a.png", "twins/a.jpeg", "lonely.PNG"] {
-        fs::copy(&film, raw.join(name)).expect("copied");
+        fs::copy(&radiograph, raw.join(name)).expect("copied");
     }
     fs::write(raw.join("twins/notes.txt"), "nothing").expect("written");
     fs::write(raw.join("twins/.hidden.png"), "nothing").expect("written");
-    fs::write(raw.join("twins/README"), "no picture").expect("written");
-    fs::write(raw.join("twins/broken.jpg"), "no picture").expect("written");
+    fs::write(raw.join("twins/README"), "no image").expect("written");
+    fs::write(raw.join("twins/broken.jpg"), "no image").expect("written");
     let out = temporary.path().join("more");
     let output = helpers::run(
         "ingest",
@@ -235,25 +235,25 @@ fn faults_of_a_table_are_rejects_or_errors() {
 fn patient_from_header_takes_the_patient_of_dicom_files() {
     let temporary = folder();
     let raw = phantom_of("folder", temporary.path(), 15);
-    let films: Vec<String> =
+    let radiographs: Vec<String> =
         files_with(&raw, "").into_iter().filter(|path| path.contains("/film") && !path.ends_with(".txt")).collect();
     let flat = temporary.path().join("flat");
     fs::create_dir(&flat).expect("a folder");
-    for film in &films {
-        fs::copy(raw.join(film), flat.join(film.replace('/', "-"))).expect("copied");
+    for radiograph in &radiographs {
+        fs::copy(raw.join(radiograph), flat.join(radiograph.replace('/', "-"))).expect("copied");
     }
     let out = temporary.path().join("set");
     ingest("folder", &flat, &out, &["--patient-from-header", "--max-reject-rate", "1"]);
     let records = records(&out);
-    let pictures = films.iter().filter(|film| film.ends_with(".png")).count();
-    assert!(pictures > 0);
-    assert_eq!(records.len(), films.len() - pictures);
+    let images = radiographs.iter().filter(|radiograph| radiograph.ends_with(".png")).count();
+    assert!(images > 0);
+    assert_eq!(records.len(), radiographs.len() - images);
     assert!(records.iter().all(|record| record.source_path.starts_with(&format!("{}-", record.patient_id))));
     let found = rejects(&out);
     assert!(found.iter().all(|reject| reject.error.contains("the patient is unknown: not a DICOM file")), "{found:?}");
-    assert_eq!(found.len(), pictures);
+    assert_eq!(found.len(), images);
     // Study names of a table may repeat in other patients.
-    let lines: String = files_with(&flat, ".dcm").iter().map(|film| format!("{film},s1\n")).collect();
+    let lines: String = files_with(&flat, ".dcm").iter().map(|radiograph| format!("{radiograph},s1\n")).collect();
     fs::write(flat.join("studies.csv"), format!("file,study\n{lines}")).expect("written");
     let out = temporary.path().join("studies");
     let columns = ["--table", "studies.csv", "--image-column", "file", "--study-column", "study"];

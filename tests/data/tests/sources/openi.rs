@@ -176,7 +176,7 @@ fn every_dicom_file_has_its_report() {
             || record.image_id.strip_prefix("CXR").expect("the collection's prefix").to_owned(),
             |rest| format!("1_{rest}"),
         );
-        fs::write(temporary.path().join(format!("{name}.dcm")), "a film").expect("written");
+        fs::write(temporary.path().join(format!("{name}.dcm")), "a radiograph").expect("written");
     }
     let plan = plan();
     assert_eq!(plan.records.len(), 7_470);

@@ -19,7 +19,7 @@ const PROBE: &str = r#"<script>addEventListener("load", () => {
     .filter(node => !node.closest(".scroll, svg") && node.getBoundingClientRect().right > innerWidth + 1);
   parent.postMessage(JSON.stringify({
     charts: [...document.querySelectorAll("figure svg")].filter(seen).length,
-    pictures: [...document.querySelectorAll("figure img")].filter(image => seen(image) && image.naturalWidth > 100).length,
+    images: [...document.querySelectorAll("figure img")].filter(image => seen(image) && image.naturalWidth > 100).length,
     tables: document.querySelectorAll("table").length,
     overflow: document.documentElement.scrollWidth - innerWidth,
     wide: wide.map(node => node.tagName),
@@ -249,7 +249,7 @@ fn the_report_opens_in_a_browser() {
     for (width, dark) in [(1200, false), (390, false), (390, true)] {
         let found = open(&browser, &probed, width, dark);
         assert_eq!(found["width"], width, "{found}");
-        assert!(found["charts"].as_u64() >= Some(6) && found["pictures"] == 1, "{found}");
+        assert!(found["charts"].as_u64() >= Some(6) && found["images"] == 1, "{found}");
         assert!(found["tables"].as_u64() >= Some(4), "{found}");
         assert!(
             found["overflow"].as_i64() <= Some(0) && found["wide"].as_array().is_some_and(Vec::is_empty),
