@@ -125,13 +125,13 @@ fn hugging_face_datasets_decodes_the_images() {
                 .map(|b| format!("{} {:.3} {:.3} {:.3} {:.3}", b.label, b.x, b.y, b.width, b.height))
                 .collect();
             let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>();
-            let image = |bytes: &[u8], mode: &str| {
+            let described = |bytes: &[u8], mode: &str| {
                 let image = dataset::format::image_codec::decode(bytes).expect("an image");
                 format!("{mode} {}x{} {}", image.width, image.height, sum(&image.pixels))
             };
             let image = match encoding {
                 ImageEncoding::Raw => format!("{} {}", record.image.len(), sum(&record.image)),
-                _ => image(&record.image, "L"),
+                _ => described(&record.image, "L"),
             };
             let no_age = if record.age_years.is_none() { "True" } else { "False" };
             let fields: Vec<&str> = line.split('|').collect();
@@ -147,7 +147,7 @@ fn hugging_face_datasets_decodes_the_images() {
             } else {
                 assert_eq!(fields[6], image);
             }
-            assert_eq!(fields[7], record.mask.as_ref().map_or("none".to_owned(), |mask| image(mask, "1")));
+            assert_eq!(fields[7], record.mask.as_ref().map_or("none".to_owned(), |mask| described(mask, "1")));
             boxes += record.boxes.len();
             masks += usize::from(record.mask.is_some());
         }
