@@ -242,7 +242,7 @@ mod tests {
         plan.records.push(PlannedRecord { patient_id: "a\u{1b}[2J".to_owned(), ..record("c", None) });
         plan.finalize();
         assert_eq!(plan.records.len(), 2);
-        assert_eq!(plan.rejects[1].error, "`patient_id` holds the control character U+001B");
+        assert_eq!(plan.rejects[1].error, "`patient_id` contains the control character U+001B");
         plan.records[1].labels.clear();
         assert!(plan.check().unwrap_err().to_string().starts_with("b: 0 labels for 1 findings"));
     }

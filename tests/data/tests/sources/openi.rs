@@ -180,6 +180,6 @@ fn every_dicom_file_has_its_report() {
     }
     let plan = plan();
     assert_eq!(plan.records.len(), 7_470);
-    assert!(plan.records.iter().all(|record| record.source_bytes == Some(6)));
+    assert!(plan.records.iter().all(|record| record.source_bytes == Some(12)));
     assert!(plan.rejects.iter().all(|reject| reject.error == "the report lists no image, so it has no record"));
 }
