@@ -78,9 +78,17 @@ lint: setup audit ## format check, clippy, licenses, and documentation without w
 	@$(TORCH) cargo clippy --release --workspace --all-targets -- -D warnings
 	@$(TORCH) RUSTDOCFLAGS="-D warnings" cargo doc --quiet --release --workspace --no-deps
 
-audit: ## licenses of all dependencies against the list in docs/licenses.py
+# cargo-deny from the path, else the one in the cache.
+DENY := $(or $(shell command -v cargo-deny),$(MRM_CACHE)/cargo-deny/bin/cargo-deny)
+
+$(MRM_CACHE)/cargo-deny/bin/cargo-deny:
+	@CARGO_TARGET_DIR=$(MRM_CACHE)/cargo-deny/build cargo install --quiet cargo-deny --version 0.20.2 --locked \
+		--no-default-features --root $(MRM_CACHE)/cargo-deny
+	@rm -rf $(MRM_CACHE)/cargo-deny/build
+
+audit: $(DENY) ## check licenses, sources and banned crates of all dependencies (deny.toml)
 	@cargo fetch --quiet --locked --target x86_64-unknown-linux-gnu
-	@docs/licenses.py --check
+	@$(DENY) --offline --locked --target x86_64-unknown-linux-gnu check licenses bans sources
 
 BENCH ?= bench-output
 
