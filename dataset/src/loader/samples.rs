@@ -181,9 +181,8 @@ impl Group {
         let mut labels = Vec::with_capacity(ids.len() * findings);
         for record in 0..ids.len() {
             // The raw code, so that an invalid one is an error of its record alone.
-            let value = |codes: &&Int8Array| match codes.is_valid(record) {
-                true => f32::from(codes.value(record)),
-                false => Label::tensor_value(None),
+            let value = |codes: &&Int8Array| {
+                if codes.is_valid(record) { f32::from(codes.value(record)) } else { Label::tensor_value(None) }
             };
             labels.extend(codes.iter().map(value));
         }

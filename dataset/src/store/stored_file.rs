@@ -26,7 +26,7 @@ pub struct StoredFile {
 enum Source {
     Local(File),
     #[cfg(feature = "cloud")]
-    Remote(Object),
+    Remote(Box<Object>),
 }
 
 impl StoredFile {
@@ -36,7 +36,7 @@ impl StoredFile {
 
     #[cfg(feature = "cloud")]
     pub(crate) fn remote(object: Object, length: u64) -> Self {
-        Self { length, source: Source::Remote(object) }
+        Self { length, source: Source::Remote(Box::new(object)) }
     }
 
     /// Size in bytes, as it was when the file was opened.
@@ -95,7 +95,7 @@ impl StoredFile {
         #[cfg(feature = "cloud")]
         {
             let objects = wanted.iter().map(|(file, range)| match &file.source {
-                Source::Remote(object) => Some((object, range.clone())),
+                Source::Remote(object) => Some((object.as_ref(), range.clone())),
                 Source::Local(_) => None,
             });
             if let Some(objects) = objects.collect::<Option<Vec<_>>>() {

@@ -10,7 +10,6 @@ use super::arguments::CommonArguments;
 use super::run::ingest;
 use crate::sources::{Chexpert, Covid, ImageKind, Labeler, MimicCxr, Nih, OpenI, Rsna, Siim};
 
-#[expect(clippy::large_enum_variant, reason = "there is one value, parsed once")]
 #[derive(Subcommand)]
 pub enum SourceCommand {
     /// MIMIC-CXR or MIMIC-CXR-JPG: `files/`, reports, metadata, split and label tables.

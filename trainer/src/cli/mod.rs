@@ -41,7 +41,6 @@ struct Cli {
     threads: Option<usize>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "there is one value, parsed once")]
 #[derive(Subcommand)]
 enum Command {
     /// Pretrain an encoder by reconstructing masked patches and tokens.

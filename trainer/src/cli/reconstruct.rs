@@ -50,7 +50,11 @@ fn rows(text: &str) -> Result<RowChoice, String> {
     if let Ok(count) = text.parse() {
         return Ok(RowChoice::Count(count));
     }
-    Ok(RowChoice::Records(text.split(',').map(|id| id.trim().to_owned()).collect()))
+    let records: Vec<String> = text.split(',').map(|id| id.trim().to_owned()).collect();
+    if records.iter().any(String::is_empty) {
+        return Err("give a number of records, or identifiers as ID,ID".to_owned());
+    }
+    Ok(RowChoice::Records(records))
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<()> {

@@ -270,9 +270,7 @@ impl Shard {
     /// One row without its image, from the batch of its row group.
     pub(crate) fn record_of(&self, group: &RecordBatch, row: usize) -> Result<Record> {
         let local = row - self.group(self.group_of(row)?).start;
-        (local < group.num_rows())
-            .then(|| from_batch(group, local))
-            .unwrap_or_else(|| Err("its row group is too short".to_owned()))
+        if local < group.num_rows() { from_batch(group, local) } else { Err("its row group is too short".to_owned()) }
             .map_err(|message| self.row_error(row, message))
     }
 

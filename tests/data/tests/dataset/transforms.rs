@@ -111,7 +111,7 @@ fn distance(mut a: Vec<f64>, mut b: Vec<f64>) -> f64 {
 #[test]
 fn random_crops_are_distributed_as_those_of_torchvision() {
     let folder = folder();
-    python_output(python().args(["-c", RULE]).args(&[folder.path()]));
+    python_output(python().args(["-c", RULE]).args([folder.path()]));
     for (name, sides, scale) in
         [("a", (512, 624), (0.2, 1.0)), ("b", (512, 512), (0.08, 1.0)), ("c", (900, 310), (0.5, 1.0))]
     {

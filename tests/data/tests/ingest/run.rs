@@ -222,7 +222,7 @@ fn bad_input_becomes_reject_rows() {
     let table = raw.join("mimic-cxr-2.0.0-metadata.csv.gz");
     let text = read_text(&table);
     let lines = text.lines().count();
-    fs::write(&table, gzip(&format!("{text}only,two\n"))).expect("written");
+    fs::write(&table, gzip(format!("{text}only,two\n"))).expect("written");
 
     let out = temporary.path().join("set");
     let mut arguments = args!["mimic-cxr", &raw, &out].to_vec();

@@ -59,9 +59,12 @@ impl Writer {
     }
 }
 
+/// A line of a log: its bytes, and what they say.
+type Line = (Vec<u8>, Value);
+
 /// The readable lines of a log, each as bytes and as JSON, and the number of damaged ones. The last line does not count as
 /// damaged: it may still be being written, or a kill may have cut it.
-fn read(path: &Path) -> Result<(Vec<(Vec<u8>, Value)>, usize)> {
+fn read(path: &Path) -> Result<(Vec<Line>, usize)> {
     if !path.exists() {
         return Ok((Vec::new(), 0));
     }
