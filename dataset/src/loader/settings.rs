@@ -12,7 +12,7 @@ pub enum OnError {
     /// Its batch is an error that names shard and row; the next call gives the batch after it.
     #[default]
     Stop,
-    /// The batch is given without it; [`Batch::skipped`](crate::Batch::skipped) has the error, [`Loader::skipped`] the
+    /// The batch is given without it; [`Batch::skipped`](crate::Batch::skipped) has the error, [`Loader::skipped`](crate::Loader::skipped) the
     /// number of them.
     Skip,
 }

@@ -117,7 +117,7 @@ impl Storage {
     /// Reads a whole small file.
     ///
     /// # Errors
-    /// When it is missing, cannot be read, or has more than [`MAX_JSON_BYTES`] (`.json`) or [`MAX_TABLE_BYTES`] (others).
+    /// When it is missing, cannot be read, or has more than [`files::MAX_JSON_BYTES`] (`.json`) or [`files::MAX_TABLE_BYTES`] (others).
     pub fn read(&self, name: &str) -> Result<Bytes> {
         match &self.0 {
             Place::Folder(folder) => folder.read(name),

@@ -1,7 +1,7 @@
 //! PyTorch checkpoints read without Python: `torch.save` of a state dict, alone or with an optimizer's state and more.
 //!
 //! A checkpoint is a zip archive with a pickle and the bytes of each storage. The pickle is read without running code
-//! ([`unpickle`]); entries of the state dict that are not supported are left out and listed. Only the storages that the state
+//! (`unpickle`); entries of the state dict that are not supported are left out and listed. Only the storages that the state
 //! dict uses are read, one at a time, and every size is compared with the file before memory is allocated for it.
 //!
 //! | read | not read |
