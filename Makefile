@@ -31,7 +31,7 @@ build: setup ## build the three binaries
 	@$(TORCH) cargo build --release --workspace --bins
 	@echo "binaries: $(BIN)/ingest $(BIN)/dataset $(BIN)/trainer"
 
-demo: build ## raw directory to trained, evaluated model on synthetic data; at most 10 minutes on two cores
+demo: build ## raw directory to trained, evaluated model on synthetic data
 	@BIN=$(BIN) trainer/demo.sh $(DEMO)
 
 $(MRM_CACHE)/python/.tests: tests/requirements.txt

@@ -9,7 +9,7 @@ mkdir -p "$out/logs"
 started=$SECONDS
 # Five findings that are visible at 64 pixels.
 task=chexpert5
-# Most steps of a fine-tuning; few enough for ten minutes on two cores.
+# Most steps of a fine-tuning.
 steps=${FINETUNE_STEPS:-600}
 
 # Prints a step's line again: in place in a terminal, else as a further line.
