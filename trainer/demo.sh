@@ -41,7 +41,8 @@ step() {
     line "$name" "$((SECONDS - began)) s"
     [ ! -t 1 ] || echo
 }
-trap 'kill $(jobs -p) 2>/dev/null' EXIT
+# Ends the running step where the script is stopped.
+trap 'jobs -p | xargs -r kill 2>/dev/null || true' EXIT
 
 step "phantom" "$bin/ingest" phantom mimic-cxr "$out/raw" --studies 3000 --size 128
 # Truncates three files, as an interrupted download would: ingest continues without them and reports them.
