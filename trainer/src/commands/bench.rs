@@ -14,6 +14,7 @@ use crate::task::pretrain::{TrainingRows, training_loader};
 use crate::task::{DataSource, Pretraining, device_name};
 use crate::torch::shim;
 use crate::train::amp::Precision;
+use crate::train::distributed::Compute;
 use crate::train::optimizer::{Optimizer, OptimizerConfig};
 use crate::train::step::{Phases, Stepper, synchronize};
 use crate::train::threads;
@@ -82,7 +83,7 @@ pub fn bench(
     }
     threads::set(config.run.threads);
     tch::manual_seed(config.run.seed as i64);
-    let objective = Pretraining::new(&config.model, device)?;
+    let objective = Pretraining::new(&config.model, &Compute::on(device))?;
     let optimizer = Optimizer::new(OptimizerConfig::PRETRAINING, config.optimizer.weight_decay, objective.parameters());
     let mut stepper = Stepper::new(&objective, optimizer, config.run.precision, config.run.seed);
     (stepper.accumulation, stepper.clip) = (config.optimizer.accumulation, config.optimizer.clip);

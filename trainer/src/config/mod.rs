@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::train::amp::Precision;
+use crate::train::distributed::SyncKind;
 use crate::train::threads;
 
 pub use classify::{ClassifyConfig, ClassifyData, ClassifyOptimizer, classify_preset};
@@ -59,6 +60,25 @@ pub struct RunConfig {
     pub threads: usize,
     /// Threads of the loader; 0: as many as suit the device.
     pub loader_threads: usize,
+    /// Several processes: how their gradients are averaged.
+    #[serde(default)]
+    pub gradient_sync: SyncKind,
+    /// Several processes: seconds within which all must start.
+    #[serde(default = "join_timeout")]
+    pub join_timeout: u64,
+    /// Several processes: seconds that a step of one may take before the others give up waiting for it.
+    #[serde(default = "stall_timeout")]
+    pub stall_timeout: u64,
+}
+
+/// Default of [`RunConfig::join_timeout`].
+const fn join_timeout() -> u64 {
+    300
+}
+
+/// Default of [`RunConfig::stall_timeout`].
+const fn stall_timeout() -> u64 {
+    300
 }
 
 impl RunConfig {
@@ -72,6 +92,11 @@ impl RunConfig {
         }
         check_most("run.threads", self.threads, threads::MOST)?;
         check_most("run.loader_threads", self.loader_threads, MAX_THREADS)?;
+        for (key, seconds) in [("run.join_timeout", self.join_timeout), ("run.stall_timeout", self.stall_timeout)] {
+            if !(1..=MAX_SECONDS).contains(&seconds) {
+                bail!("{key}: must be from 1 to {MAX_SECONDS} seconds, is {seconds}");
+            }
+        }
         Ok(())
     }
 }
@@ -88,9 +113,15 @@ impl Default for RunConfig {
             skip_limit: 10,
             threads: 0,
             loader_threads: 0,
+            gradient_sync: SyncKind::default(),
+            join_timeout: join_timeout(),
+            stall_timeout: stall_timeout(),
         }
     }
 }
+
+/// Longest timeout: a week.
+const MAX_SECONDS: u64 = 7 * 24 * 3600;
 
 /// Largest number of records in a batch, and of micro-batches in a step.
 const MAX_BATCH: usize = 1 << 20;

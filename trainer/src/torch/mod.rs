@@ -1,4 +1,5 @@
 //! Functions of libtorch that tch does not bind, and torch errors as one line.
 
+pub mod c10d;
 pub mod panic;
 pub mod shim;

@@ -121,6 +121,9 @@ fn deciding(mut config: toml::Table, other_length: bool) -> toml::Table {
         for key in ["threads", "loader_threads", "log_every", "checkpoint_every", "keep_last", "skip_limit"] {
             run.remove(key);
         }
+        for key in ["gradient_sync", "join_timeout", "stall_timeout"] {
+            run.remove(key);
+        }
     }
     config
 }

@@ -2,6 +2,7 @@ use super::*;
 use crate::eval::overlap::Overlap;
 use crate::model::mrm::{Mrm, MrmConfig, Reconstruct};
 use crate::model::segmentation_loss::HeadLoss;
+use crate::train::distributed::ProcessGroup;
 use crate::train::optimizer::{Optimizer, OptimizerConfig, parameters};
 use crate::weights::load::load_state;
 use tch::{Device, Kind};
@@ -15,7 +16,7 @@ fn small(head: Head, image_size: i64) -> SegmenterConfig {
 fn segmenter(config: &SegmenterConfig) -> (nn::VarStore, Segmenter) {
     tch::manual_seed(1);
     let store = nn::VarStore::new(Device::Cpu);
-    let model = Segmenter::new(&store.root(), config).unwrap();
+    let model = Segmenter::new(&store.root(), config, &ProcessGroup::single()).unwrap();
     (store, model)
 }
 

@@ -40,6 +40,7 @@ unsafe extern "C" {
     fn mrm_lerp(tensors: Tensors, targets: Tensors, count: usize, weight: f64) -> *mut c_char;
     fn mrm_pin(tensor: *const C_tensor, pinned: *mut C_tensor) -> *mut c_char;
     fn mrm_drop_gradients(tensors: Tensors, count: usize) -> *mut c_char;
+    fn mrm_set_gradient(tensor: *const C_tensor, gradient: *const C_tensor) -> *mut c_char;
     fn mrm_autocast_begin(cuda: c_int, kind: c_int, was_enabled: *mut c_int, was_kind: *mut c_int) -> *mut c_char;
     fn mrm_autocast_end(cuda: c_int, was_enabled: c_int, was_kind: c_int) -> *mut c_char;
     fn mrm_keep_freed_memory();
@@ -191,6 +192,12 @@ pub(crate) fn drop_gradients<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) 
     let list = pointers(tensors);
     // SAFETY: the tensors live through the call.
     checked(unsafe { mrm_drop_gradients(list.as_ptr(), list.len()) })
+}
+
+/// Sets the gradient of a leaf tensor, which must have its shape.
+pub(crate) fn set_gradient(tensor: &Tensor, gradient: &Tensor) -> Result<(), ModelError> {
+    // SAFETY: both tensors live through the call.
+    checked(unsafe { mrm_set_gradient(tensor.as_ptr(), gradient.as_ptr()) })
 }
 
 /// A 16-bit type for [`autocast`]; the values are those of torch's `ScalarType`.

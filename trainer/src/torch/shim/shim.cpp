@@ -98,6 +98,10 @@ char *mrm_drop_gradients(Tensors tensors, size_t count) {
   });
 }
 
+char *mrm_set_gradient(const at::Tensor *tensor, const at::Tensor *gradient) {
+  return guarded([&] { tensor->mutable_grad() = *gradient; });
+}
+
 char *mrm_pin(const at::Tensor *tensor, at::Tensor *pinned) {
   return guarded([&] { *pinned = tensor->pin_memory(); });
 }
