@@ -68,6 +68,26 @@ test-data: $(MRM_CACHE)/python/.tests ## run the end-to-end tests of ingest and 
 		cargo test $(DATA) --test '*' --no-fail-fast; \
 	fi
 
+# torch with all NVIDIA libraries, and the packages with the headers that NCCL's part of c10d needs beyond torch's own.
+CUDA := $(MRM_CACHE)/cuda
+CUDA_TRAINER := $(MRM_CACHE)/cuda-target/release/trainer
+
+$(CUDA)/.torch: | $(MRM_CACHE)/python/.tests
+	@[ -x $(CUDA)/bin/python ] || $(MRM_CACHE)/python/bin/uv venv --quiet --python $(PYTHON) $(CUDA)
+	@$(MRM_CACHE)/python/bin/uv pip install --quiet --python $(CUDA)/bin/python torch==2.11.0 \
+		nvidia-cuda-crt==13.0.88 nvidia-cuda-cccl==13.0.85
+	@touch $@
+
+cuda-check: setup $(CUDA)/.torch ## build the trainer with CUDA and NCCL, and start it; needs no GPU
+	@LIBTORCH=$$(echo $(CUDA)/lib/python3*/site-packages/torch) CARGO_TARGET_DIR=$(MRM_CACHE)/cuda-target \
+		cargo build --release --package mrm-trainer --bins
+	@$(CUDA_TRAINER) --version | tee /dev/stderr | grep -q "CUDA: yes; NCCL: yes"
+	@readelf --dynamic $(CUDA_TRAINER) | grep -q libtorch_cuda.so
+	@if $(CUDA_TRAINER) --version | grep -q "GPUs found: 0"; then \
+		! $(CUDA_TRAINER) bench --device cuda:0 --preset mrm-vit-tiny --batch-size 2 --steps 1 2>&1 | tee /dev/stderr | grep -v "^error: no device cuda:0 here"; \
+	fi
+	@echo "a trainer with CUDA and NCCL: $(CUDA_TRAINER)"
+
 notebooks: $(REFERENCE)/.tests ## execute the notebooks in place, on the demo's output
 	@[ -e $(DEMO)/runs ] || { echo "run make demo first" >&2; exit 1; }
 	@MRM_DATASET=$(abspath $(DEMO))/data MRM_RUNS=$(abspath $(DEMO))/runs \
@@ -109,4 +129,4 @@ help-files: build ## manual pages and shell completions of the three programs, i
 	done
 	@echo "man -l $(HELP_FILES)/man1/dataset-split.1; source $(HELP_FILES)/completions/dataset.bash"
 
-.PHONY: help setup build demo test test-data notebooks lint audit bench help-files
+.PHONY: help setup build demo test test-data cuda-check notebooks lint audit bench help-files

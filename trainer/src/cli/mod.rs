@@ -24,7 +24,7 @@ use dataset::commands::cli::{self, HelpFiles, UsageError};
 
 use self::options::Program;
 use crate::task::Registry;
-use crate::torch::{panic, shim};
+use crate::torch::{c10d, panic, shim};
 use crate::train::distributed::{self, Launch};
 use crate::train::threads;
 
@@ -119,12 +119,24 @@ pub fn main_with(registry: Registry) -> ExitCode {
 /// The command line, with the names of the registry's tasks in the help of `--task`.
 fn command(registry: &Registry) -> clap::Command {
     let names = registry.names();
-    let mut command = Cli::command();
+    let mut command = Cli::command().long_version(version());
     for subcommand in ["finetune", "sweep"] {
         let help = format!("What is learned: {names}.");
         command = command.mut_subcommand(subcommand, |command| command.mut_arg("task", |task| task.help(help)));
     }
     command
+}
+
+/// What `--version` shows: the program, its libtorch, and what that can use.
+fn version() -> String {
+    let of_build = |is_there| if is_there { "yes" } else { "no" };
+    format!(
+        "{}\nlibtorch 2.11.0; CUDA: {}; NCCL: {}; GPUs found: {}",
+        env!("CARGO_PKG_VERSION"),
+        of_build(tch::utils::has_cudart()),
+        of_build(c10d::HAS_NCCL),
+        tch::Cuda::device_count()
+    )
 }
 
 fn run(cli: Cli, registry: &Registry) -> Result<ExitCode> {

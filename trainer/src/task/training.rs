@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
-use dataset::commands::cli::counted;
+use anyhow::{Result, anyhow};
+use dataset::commands::cli::{UsageError, counted};
 use dataset::loader::LoaderBuilder;
 use dataset::random;
 use tch::Device;

@@ -47,9 +47,9 @@ fn both_heads_give_logits_of_every_pixel_on_odd_grids_too() {
 #[test]
 fn the_pyramid_has_four_sizes() {
     let store = nn::VarStore::new(Device::Cpu);
-    let neck = Pyramid::new(&store.root(), 6);
+    let neck = Pyramid::new(&store.root(), 6, &ProcessGroup::single());
     let maps: Vec<Tensor> = (0..4).map(|_| Tensor::randn([1, 6, 5, 5], (Kind::Float, Device::Cpu))).collect();
-    let sides = neck.forward(&maps, false).map(|map| map.size()[2]);
+    let sides = neck.forward(&maps, false).unwrap().map(|map| map.size()[2]);
     assert_eq!(sides, [20, 10, 5, 2]);
 }
 

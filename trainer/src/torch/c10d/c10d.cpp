@@ -7,6 +7,7 @@
 #include <limits>
 
 #define USE_C10D_GLOO
+#include <c10/util/Flags.h>
 #include <c10/util/Logging.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
@@ -19,6 +20,8 @@ static_assert(TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR == 11, "gloo_heade
 #ifdef __x86_64__
 static_assert(sizeof(c10d::ProcessGroupGloo) == 488, "the size of this class in the wheel's libtorch_cpu.so");
 #endif
+
+C10_DECLARE_int(caffe2_log_level);
 
 namespace {
 
@@ -81,6 +84,8 @@ char *mrm_store_open(const char *host, uint16_t port, int serves, int world, int
                      MrmStore **out) {
   return guarded([&] {
     c10::initLogging(); // so that TORCH_CPP_LOG_LEVEL counts
+    // Warnings of c10d end in backtraces, and the errors that matter are returned.
+    if (getenv("TORCH_CPP_LOG_LEVEL") == nullptr) FLAGS_caffe2_log_level = c10::GLOG_ERROR;
     c10d::TCPStoreOptions options;
     options.port = port;
     options.isServer = serves != 0;
@@ -109,6 +114,8 @@ char *mrm_store_get(MrmStore *store, const char *key, uint8_t **value, size_t *l
     *length = read.size();
   });
 }
+
+MrmStore *mrm_store_share(MrmStore *store) { return new MrmStore(*store); }
 
 void mrm_store_drop(MrmStore *store) { delete store; }
 

@@ -25,6 +25,7 @@ unsafe extern "C" {
     fn mrm_store_set(store: *mut c_void, key: *const c_char, value: *const u8, length: usize) -> *mut c_char;
     fn mrm_store_has(store: *mut c_void, key: *const c_char, has: *mut c_int) -> *mut c_char;
     fn mrm_store_get(store: *mut c_void, key: *const c_char, value: *mut *mut u8, length: *mut usize) -> *mut c_char;
+    fn mrm_store_share(store: *mut c_void) -> *mut c_void;
     fn mrm_store_drop(store: *mut c_void);
     fn mrm_group_join(
         store: *mut c_void,
@@ -95,7 +96,7 @@ fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// A key-value store in one of the processes, which all of them reach (c10d's `TCPStore`). Each value is written once.
+/// A key-value store in one of the processes, which all of them reach (c10d's `TCPStore`).
 #[derive(Debug)]
 pub struct Store(*mut c_void);
 
@@ -159,6 +160,15 @@ impl Store {
             copied
         };
         Ok(Some(copied))
+    }
+}
+
+impl Store {
+    /// Another handle to the same connection; the server lives as long as the last one.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        // SAFETY: the store lives through the call, which makes a handle of its own.
+        Self(unsafe { mrm_store_share(self.0) })
     }
 }
 

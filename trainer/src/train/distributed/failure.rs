@@ -1,12 +1,16 @@
 //! What a process of a job does when it fails: it tells the others, and the launcher.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::launcher::Launch;
 use super::watchdog::Job;
 use super::{error_file, join};
 use crate::error::ModelError;
 use crate::torch::c10d::C10dError;
+
+/// The process with the store stays so long for the others to read why it failed.
+const UNTIL_READ: Duration = Duration::from_secs(2);
 
 /// The job of this process, from the time it has joined.
 static JOB: OnceLock<Arc<Job>> = OnceLock::new();
@@ -38,10 +42,16 @@ pub fn report(message: &str, lost: bool) -> String {
             let message = format!("{} {why}", job.name(rank));
             job.fail(&message, true);
             error_file::write(&message);
+            if job.server.is_some() {
+                std::thread::sleep(UNTIL_READ);
+            }
             return format!("{own}: {message}");
         }
     }
     job.fail(message, false);
     error_file::write(message);
+    if job.server.is_some() {
+        std::thread::sleep(UNTIL_READ);
+    }
     format!("{own}: {message}")
 }

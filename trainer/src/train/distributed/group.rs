@@ -196,7 +196,11 @@ impl ProcessGroup {
     /// When a process cannot be reached.
     pub fn leave(&self) -> Result<(), ModelError> {
         self.barrier()?;
-        self.collective((), Group::shutdown)
+        if let Some(members) = &self.0 {
+            members.joined.watchdog.job.leave();
+            members.joined.group.shutdown()?;
+        }
+        Ok(())
     }
 
     /// Calls a collective; the watchdog knows that this process waits.

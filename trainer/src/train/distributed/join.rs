@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
@@ -21,6 +21,9 @@ const MESSAGE_PAUSE: Duration = Duration::from_secs(30);
 
 /// A process that failed tries for so long to tell the others.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The processes have so long to read why the job cannot begin.
+const LONGEST_READ: Duration = Duration::from_secs(5);
 
 /// What must be the same in all processes: a name for messages, and a value or digest.
 pub type Agreement = Vec<(&'static str, String)>;
@@ -80,10 +83,18 @@ pub(super) fn join(
         );
     }
     store.set(&key(launch.rank), &serde_json::to_vec(&own)?)?;
-    let all = wait_for_all(&store, launch, timeouts.join, notify)?;
-    agree(launch, &all)?;
-    let hosts = all.into_iter().map(|introduction| introduction.host).collect();
-    let watchdog = Watchdog::start(Job::new(launch.rank, hosts, timeouts.stall, open()?)).context("no thread")?;
+    let all = wait_for_all(&store, launch, timeouts.join, notify);
+    store.set(&format!("read/{}", launch.rank), b"")?;
+    if let Err(error) = all.as_ref().map_err(|error| anyhow!("{error:#}")).and_then(|all| agree(launch, all)) {
+        if launch.serves {
+            wait_for_readers(&store, launch.world_size);
+        }
+        return Err(error);
+    }
+    let hosts = all?.into_iter().map(|introduction| introduction.host).collect();
+    let server = launch.serves.then(|| store.share());
+    let job = Job::new(launch.rank, hosts, timeouts.stall, open()?, server);
+    let watchdog = Watchdog::start(job).context("no thread")?;
     watchdog.job.set(Activity::Waiting);
     let group = Group::join(&store, launch.rank, launch.world_size, device, nccl, COLLECTIVE_TIMEOUT)?;
     watchdog.job.set(Activity::Starting);
@@ -99,6 +110,15 @@ pub(super) fn fail(launch: &Launch, message: &str) {
     if let Ok(store) = Store::open(at, *port, false, *world_size, prefix, FAREWELL) {
         let introduction = Introduction { host: host(), agreement: Vec::new(), error: Some(message.to_owned()) };
         let _ = store.set(&key(launch.rank), &serde_json::to_vec(&introduction).unwrap_or_default());
+    }
+}
+
+/// Gives the others some time to read why the job cannot begin, before the store ends with this process.
+fn wait_for_readers(store: &Store, world_size: usize) {
+    let began = Instant::now();
+    let is_read = || (0..world_size).all(|rank| matches!(store.get(&format!("read/{rank}")), Ok(Some(_))));
+    while !is_read() && began.elapsed() < LONGEST_READ {
+        std::thread::sleep(POLL);
     }
 }
 

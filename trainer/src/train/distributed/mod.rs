@@ -17,6 +17,8 @@ mod group;
 mod join;
 mod launcher;
 pub(in crate::train) mod share;
+#[cfg(test)]
+mod tests;
 mod watchdog;
 
 pub use failure::{report, was_lost};

@@ -20,7 +20,7 @@ const BEAT: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A process without a sign of life for so long is dead.
-const DEAD_AFTER: Duration = Duration::from_secs(30);
+const DEAD_AFTER: Duration = Duration::from_secs(20);
 
 /// Time after a lost connection in which the others' signs of life are watched for the one that stopped.
 const POST_MORTEM: Duration = Duration::from_secs(4);
@@ -96,6 +96,8 @@ pub(super) struct Job {
     pub stall_timeout: Duration,
     /// A connection to the store that only the watchdog uses.
     store: Store,
+    /// The store's server, where it is in this process: it must not end before the others have read why this process failed.
+    pub server: Option<Store>,
     now: Mutex<Now>,
     ended: AtomicBool,
 }
@@ -111,9 +113,9 @@ fn key(rank: usize) -> String {
 }
 
 impl Job {
-    pub fn new(rank: usize, hosts: Vec<String>, stall_timeout: Duration, store: Store) -> Self {
+    pub fn new(rank: usize, hosts: Vec<String>, stall_timeout: Duration, store: Store, server: Option<Store>) -> Self {
         let now = Mutex::new(Now { activity: Activity::Starting, change: 0, since: Instant::now() });
-        Self { rank, hosts, stall_timeout, store, now, ended: AtomicBool::new(false) }
+        Self { rank, hosts, stall_timeout, store, server, now, ended: AtomicBool::new(false) }
     }
 
     /// `rank 1 (node-2)`.
@@ -199,6 +201,13 @@ impl Job {
         Some((rank, "ended without a message: it was killed, or its machine is down".to_owned()))
     }
 
+    /// Writes that this process has ended without an error.
+    pub fn leave(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.set(Activity::Ended);
+        let _ = self.write(u64::MAX, None, false);
+    }
+
     /// Writes the error that ends this process, for the others to read; `follows`: it follows from another process's end.
     pub fn fail(&self, error: &str, follows: bool) {
         self.ended.store(true, Ordering::Relaxed);
@@ -258,11 +267,7 @@ impl Watchdog {
 
 impl Drop for Watchdog {
     fn drop(&mut self) {
-        let failed = self.job.ended.swap(true, Ordering::Relaxed);
-        if !failed {
-            self.job.set(Activity::Ended);
-            let _ = self.job.write(u64::MAX, None, false);
-        }
+        self.job.ended.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
             let _ = thread.join();
