@@ -136,9 +136,10 @@ impl TrainingRun<'_> {
             let builder = (training.loader)();
             let batch = builder.global_batch_size();
             if !batch.is_multiple_of(world_size) {
-                bail!(
-                    "a batch of {batch} records cannot be divided among {world_size} processes: set optimizer.batch_size, which is the batch of all of them, to a multiple of {world_size}"
-                );
+                return Err(UsageError::of(anyhow!(
+                    "a batch of {batch} records cannot be divided among {world_size} processes: set \
+                     optimizer.batch_size, which is the batch of all of them, to a multiple of {world_size}"
+                )));
             }
             Ok(builder.distributed(rank, world_size).resume(state).build()?)
         };
