@@ -119,7 +119,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
 /// The command line, with the names of the registry's tasks in the help of `--task`.
 fn command(registry: &Registry) -> clap::Command {
     let names = registry.names();
-    let mut command = Cli::command().long_version(version());
+    let mut command = Cli::command().long_version(&*version().leak());
     for subcommand in ["finetune", "sweep"] {
         let help = format!("What is learned: {names}.");
         command = command.mut_subcommand(subcommand, |command| command.mut_arg("task", |task| task.help(help)));

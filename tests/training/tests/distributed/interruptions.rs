@@ -132,11 +132,13 @@ fn a_record_that_cannot_be_read_ends_the_job_and_is_named() {
     // One of the batches of an epoch holds the damaged record, on one of the ranks.
     let split = dataset::Split::load(&dataset::Dataset::open(&data).expect("a dataset"), "main").expect("a split");
     let row = split.rows(dataset::Subset::Train, None)[5] as usize;
-    let id = dataset::Dataset::open(&data).expect("a dataset").record(row).expect("a record").record_id;
-    training::damage_image(&data, row);
+    let (shard, _) = training::damage_image(&data, row);
+    let shard = shard.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
     let arguments = pretraining(&data, &run, LONG, &[]);
     let outputs = ranks(&[arguments.clone(), arguments.clone()]);
     let errors: Vec<String> = outputs.iter().map(|output| text(&output.stderr)).collect();
     assert!(outputs.iter().all(|output| output.status.code() == Some(1)), "{errors:?}");
-    assert!(errors.iter().all(|error| error.contains(&id)), "both name the record: {errors:?}");
+    let is_named = |error: &String| error.contains(&shard) && error.contains("`image` is damaged");
+    assert!(errors.iter().all(is_named), "both name the record: {errors:?}");
+    assert_eq!(errors.iter().filter(|error| error.contains(") failed: shards/")).count(), 1, "{errors:?}");
 }
