@@ -41,9 +41,10 @@ $(MRM_CACHE)/python/.tests: tests/requirements.txt
 	@$(MRM_CACHE)/python/bin/uv pip install --quiet --python $(PYTHON) -r tests/requirements.txt
 	@touch $@
 
-$(REFERENCE)/.tests: tests/requirements-torch.txt | $(MRM_CACHE)/python/.tests
+$(REFERENCE)/.tests: tests/requirements-torch.txt ingest/benches/peers/requirements.txt | $(MRM_CACHE)/python/.tests
 	@[ -x $(REFERENCE)/bin/python ] || $(MRM_CACHE)/python/bin/uv venv --quiet --python $(PYTHON) $(REFERENCE)
-	@$(MRM_CACHE)/python/bin/uv pip install --quiet --python $(REFERENCE)/bin/python -r tests/requirements-torch.txt
+	@$(MRM_CACHE)/python/bin/uv pip install --quiet --compile-bytecode --python $(REFERENCE)/bin/python \
+		-r tests/requirements-torch.txt
 	@touch $@
 
 test: build $(MRM_CACHE)/python/.tests $(REFERENCE)/.tests ## run all tests
@@ -99,6 +100,22 @@ bench: build ## rates of this machine: ingest, loader, training step
 	@$(BIN)/trainer bench --preset mrm-vit-tiny --batch-size 32 --steps 20
 	@$(BIN)/trainer bench --preset mrm-vit-b16 --batch-size 8 --steps 3 --warmup 1
 
+# The Python programs that ours are compared with: a requirements.txt beside each benchmark.
+PEERS := $(MRM_CACHE)/peers
+PEER_REQUIREMENTS := $(wildcard */benches/peers/requirements.txt)
+
+$(PEERS)/.complete: $(PEER_REQUIREMENTS) | $(MRM_CACHE)/python/.tests
+	@[ -x $(PEERS)/bin/python ] || $(MRM_CACHE)/python/bin/uv venv --quiet --python $(PYTHON) $(PEERS)
+	@$(MRM_CACHE)/python/bin/uv pip install --quiet --compile-bytecode --python $(PEERS)/bin/python \
+		$(addprefix -r ,$(PEER_REQUIREMENTS))
+	@touch $@
+
+bench-peers: build $(PEERS)/.complete ## ratios of this machine: ingest, loader and training step beside Python's
+	@$(PEERS)/bin/python ingest/benches/peers/ingest.py --ingest $(BIN)/ingest --work $(BENCH)/peers/ingest
+	@$(PEERS)/bin/python dataset/benches/peers/loader.py --ingest $(BIN)/ingest --dataset $(BIN)/dataset \
+		--work $(BENCH)/peers/loader
+	@$(PEERS)/bin/python trainer/benches/peers/train.py --trainer $(BIN)/trainer --cpu-time
+
 HELP_FILES ?= help-files
 
 help-files: build ## manual pages and shell completions of the three programs, in HELP_FILES=help-files
@@ -109,4 +126,4 @@ help-files: build ## manual pages and shell completions of the three programs, i
 	done
 	@echo "man -l $(HELP_FILES)/man1/dataset-split.1; source $(HELP_FILES)/completions/dataset.bash"
 
-.PHONY: help setup build demo test test-data notebooks lint audit bench help-files
+.PHONY: help setup build demo test test-data notebooks lint audit bench bench-peers help-files

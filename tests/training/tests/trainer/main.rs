@@ -7,6 +7,7 @@ mod evaluation;
 mod finetuning;
 mod notebooks;
 mod object_store;
+mod peers;
 mod pretraining;
 mod report_page;
 mod resume;
