@@ -21,7 +21,7 @@ PLAIN_CPU := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=
 TORCH = export LIBTORCH="$$(trainer/libtorch.sh)";
 
 help: ## show this
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
 setup: ## install libtorch into the cache (found again on the next run)
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }
@@ -116,6 +116,11 @@ bench-peers: build $(PEERS)/.complete ## ratios of this machine: ingest, loader 
 		--work $(BENCH)/peers/loader
 	@$(PEERS)/bin/python trainer/benches/peers/train.py --trainer $(BIN)/trainer --cpu-time
 
+gpu-check-files: build ## what trainer/gpu_check needs beside the binaries: golden-tests
+	@$(TORCH) cargo test --release --workspace --test golden --no-run --message-format=json \
+		| sed -n 's/.*"executable":"\([^"]*\/golden-[^"]*\)".*/\1/p' | xargs -I{} cp {} $(BIN)/golden-tests
+	@echo "python3 trainer/gpu_check --bin $(BIN) --python PYTHON_WITH_TORCH --out gpu-check"
+
 HELP_FILES ?= help-files
 
 help-files: build ## manual pages and shell completions of the three programs, in HELP_FILES=help-files
@@ -126,4 +131,4 @@ help-files: build ## manual pages and shell completions of the three programs, i
 	done
 	@echo "man -l $(HELP_FILES)/man1/dataset-split.1; source $(HELP_FILES)/completions/dataset.bash"
 
-.PHONY: help setup build demo test test-data notebooks lint audit bench bench-peers help-files
+.PHONY: help setup build demo test test-data notebooks lint audit bench bench-peers gpu-check-files help-files

@@ -5,6 +5,7 @@ mod custom_task;
 mod embedding;
 mod evaluation;
 mod finetuning;
+mod gpu_check;
 mod notebooks;
 mod object_store;
 mod peers;
