@@ -73,7 +73,7 @@ def golden(precision):
             if not verdicts:
                 raise Failed(last_line(err) or f"exit code {code}")
             wrong = sorted(name for name, verdict in verdicts.items() if verdict != "ok")
-            reasons = re.findall(r"^(\S.*(?:largest difference|norm of the difference).*)$", out + err, re.M)
+            reasons = re.findall(r"panicked at .*\n(.+)", out + err)
             figures = {"tolerance_factor": factor, "passed": len(verdicts) - len(wrong), "of": len(verdicts)}
             figures |= {"failed": wrong, "reasons": reasons}
             what = "tolerances of float32 on a CPU" if factor == 1 else f"{factor} times these tolerances"
@@ -117,7 +117,7 @@ def peer(mode):
         script, tiny = TRAINER / "benches" / "peers" / "train.py", check.options.tiny
         words = ["--peer", mode, "--preset", preset, "--precision", precision, "--batch-size", batch]
         words += ["--device", check.options.device, "--steps", 2 if tiny else 30, "--warmup", 1 if tiny else 5]
-        found = json.loads(last_line(check.run([check.options.python, "-B", script, *words])))
+        found = json.loads(check.run([check.options.python, "-B", script, *words]).splitlines()[-1])
         ours = check.step_ms.get(check.main_batch) or check.bench(preset, precision, batch)["milliseconds_per_step"]
         found["ratio"] = found["ms_step"] / ours
         text = f"{found['img_s']:,.0f} images/s, {found['ms_step']:.1f} ms, {found['gib']:.1f} GiB; "

@@ -109,7 +109,7 @@ class Check:
         steps = 2 if self.options.tiny else 30 if precision == "bf16" else 8
         words = ["--preset", preset, "--batch-size", batch, "--steps", steps, "--warmup", 1 if self.options.tiny else 4]
         words += ["--device", self.options.device, "--set", f"run.precision={precision}", "--json"]
-        return json.loads(self.trainer("bench", *words, *more))
+        return json.loads(self.trainer("bench", *words, *more).splitlines()[-1])
 
     @property
     def main_batch(self):

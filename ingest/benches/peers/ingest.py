@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """`ingest` beside a tuned Python pipeline, in turn on the same raw files.
 
-    ingest/benches/peers/ingest.py --ingest target/release/ingest --work DIR [--studies 60] [--runs 3] [--jobs 2]
+    ingest/benches/peers/ingest.py --ingest target/release/ingest --work DIR [--studies 120] [--runs 3] [--jobs 2]
 
 The raw files are synthetic radiographs of some 2544 × 3056 pixels in MIMIC-CXR's layout, written once below DIR: DICOM of
 12 bits uncompressed, the same as JPEG-lossless DICOM, and as JPEG of quality 95.
@@ -66,7 +66,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ingest", type=Path, help="our binary `ingest`")
     parser.add_argument("--work", type=Path, required=True, help="where the files are written, or lie")
-    parser.add_argument("--studies", type=int, default=60, help="a study has one image or two")
+    parser.add_argument("--studies", type=int, default=120, help="a study has one image or two")
     parser.add_argument("--size", type=int, default=2544, help="nominal shorter side of the raw images")
     parser.add_argument("--kinds", default=",".join(KINDS), type=lambda text: text.split(","))
     parser.add_argument("--runs", type=int, default=3)
