@@ -8,7 +8,7 @@ NODES = [1, 2, 4, 8, 16, 32, 64]
 
 # Ingest. Images/s of a core, measured with ingest/benches/peers/ingest.py on files of 2544 × 3056 (two jobs on two cores).
 IMAGES = 377_110
-KINDS = {"DICOM": {"bytes": 4.7e12, "per_core": 35}, "JPEG": {"bytes": 558e9, "per_core": 47}}
+KINDS = {"DICOM": {"bytes": 4.7e12, "per_core": 40}, "JPEG": {"bytes": 558e9, "per_core": 36}}
 OUTPUT_BYTES = 119e9
 SHARD_ROWS = 2048
 PLAN_SECONDS = 15.1 * IMAGES / 1e6  # measured: a million rows in 15.1 s; planned once
