@@ -7,6 +7,7 @@ pub mod help;
 pub mod object_store;
 pub mod pages;
 mod python;
+pub mod slurm;
 pub mod splits;
 
 use std::collections::BTreeMap;
