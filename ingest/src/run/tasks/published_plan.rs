@@ -299,10 +299,11 @@ mod tests {
         std::fs::create_dir(&private).unwrap();
         let notes = NoteStore::shared(&Storage::folder(folder.path()), &private);
         assert!(PublishedPlan::read(&notes).unwrap().is_none());
+        let arguments = Arguments::new();
         let planned = || Planned {
             tasks: 3,
             plan: &plan,
-            arguments: &Arguments::new(),
+            arguments: &arguments,
             source_options: Arguments::new(),
             uncounted_rejects: 2,
             rows_per_shard: 16,
