@@ -43,12 +43,12 @@ enum Command {
     /// Any directory of DICOM, PNG and JPEG files, with or without a table.
     #[command(after_help = folder::EXAMPLES)]
     Folder(FolderArguments),
-    /// Show the progress of tasks (--task) that make a dataset together.
-    #[command(after_help = status::EXAMPLES)]
-    Status(StatusArguments),
     /// Write a synthetic raw directory in a source's layout, to try everything without a license.
     #[command(after_help = phantom::EXAMPLE)]
     Phantom(PhantomArguments),
+    /// Show the progress of tasks (--task) that make a dataset together.
+    #[command(after_help = status::EXAMPLES)]
+    Status(StatusArguments),
     #[command(flatten)]
     Help(HelpFiles),
 }

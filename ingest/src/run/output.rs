@@ -115,12 +115,22 @@ fn default_staging() -> Option<PathBuf> {
     Some(cache.join("mrm/staging"))
 }
 
-/// The first shard of a finished dataset that is missing or has another size. (`dataset verify` also reads them.)
-fn lost_shard(out: &Output, manifest: &Manifest) -> Result<Option<String>> {
+/// Checks that a finished dataset has all its shards. (`dataset verify` also reads them.)
+///
+/// # Errors
+/// Names the first shard that is missing or has another size.
+pub fn check_whole(storage: &Storage, manifest: &Manifest) -> Result<()> {
     let listed: BTreeMap<String, u64> =
-        out.storage.list("shards")?.into_iter().map(|listed| (listed.name, listed.bytes)).collect();
+        storage.list("shards")?.into_iter().map(|listed| (listed.name, listed.bytes)).collect();
     let lost = manifest.shards.iter().find(|shard| listed.get(&shard.path) != Some(&shard.bytes));
-    Ok(lost.map(|shard| shard.path.clone()))
+    lost.map_or(Ok(()), |shard| {
+        let message = format!(
+            "holds this dataset, but {} is missing or has another size than the manifest says; restore it from a copy, or \
+             --overwrite to ingest anew",
+            shard.path
+        );
+        Err(Error::Output { path: storage.path(""), message })
+    })
 }
 
 /// State of an output that was claimed.
@@ -148,13 +158,10 @@ pub enum Existing<'a> {
 pub fn finished(raw: &Path, out: &Output, arguments: &Arguments, plan: &Plan) -> Result<Prepared> {
     let refused = |message: &str| Error::Output { path: out.storage.path(""), message: message.to_owned() };
     match Manifest::load(&out.storage) {
-        Ok(manifest) if deciding(&manifest.arguments).eq(deciding(arguments)) => match lost_shard(out, &manifest)? {
-            None => Ok(Prepared::Done(Box::new(manifest))),
-            Some(name) => Err(refused(&format!(
-                "holds this dataset, but {name} is missing or has another size than the manifest says; restore it from a copy, \
-                 or --overwrite to ingest anew"
-            ))),
-        },
+        Ok(manifest) if deciding(&manifest.arguments).eq(deciding(arguments)) => {
+            check_whole(&out.storage, &manifest)?;
+            Ok(Prepared::Done(Box::new(manifest)))
+        }
         Ok(manifest) => match changed(&manifest.arguments, arguments).as_slice() {
             [] if manifest.format_version < FORMAT_VERSION => Err(refused(&format!(
                 "holds a dataset of these options in format version {}, whose digest of the input cannot be compared with \

@@ -26,7 +26,7 @@ pub use files::{
     contents, copy_folder, edit, files_with, flip_bit, folder, gzip, read_text, rename, repository, tests_folder,
     write_file, write_png,
 };
-pub use python::{python, python_output};
+pub use python::{cluster_python, python, python_output, requires_cluster};
 
 /// A built binary of the workspace; test executables are one folder below it.
 pub fn binary(name: &str) -> PathBuf {

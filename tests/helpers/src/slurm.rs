@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::{folder, text};
+use crate::{folder, requires_cluster, text};
 
 /// Starts the daemons; see the comments in it.
 const SCRIPT: &str = include_str!("slurm.sh");
@@ -82,7 +82,7 @@ impl Slurm {
         let is_root = || fs::metadata("/proc/self").is_ok_and(|found| std::os::unix::fs::MetadataExt::uid(&found) == 0);
         let refusal = missing.or_else(|| (!is_root()).then(|| "a Slurm cluster needs root".to_owned()));
         if let Some(refusal) = refusal {
-            assert!(std::env::var("MRM_REQUIRE_CLUSTER").as_deref() != Ok("1"), "{refusal}");
+            assert!(!requires_cluster(), "{refusal}");
             eprintln!("skipped: {refusal}");
             return None;
         }

@@ -15,7 +15,7 @@ use crate::run::job::Job;
 use crate::run::note_store::NoteStore;
 use crate::run::notes::{ShardNote, note_name};
 use crate::run::options::Options;
-use crate::run::output::Output;
+use crate::run::output::{Output, check_whole};
 use crate::run::plan::Source;
 use crate::run::prepared_plan::arguments;
 use crate::run::refused;
@@ -117,7 +117,7 @@ pub fn write(
     let Common { source, raw, storage, options, progress } = *common;
     let plan = published.whole(&session.notes)?;
     let out = Output::of_task(storage, session.work.path());
-    let tokenizer = published.fetch_tokenizer(storage, session.work.path())?;
+    let tokenizer = published.fetch_tokenizer(&session.notes, session.work.path())?;
     let tokenizer = tokenizer.map(|path| tokenizer::load(&path)).transpose()?;
     let job = Job {
         raw,
@@ -195,6 +195,7 @@ fn done(common: Common, manifest: Manifest, uncounted_rejects: u64) -> Result<Su
         let message = format!("holds another dataset: {}; take another OUT", differing.join("; "));
         return Err(Error::Output { path: common.storage.path(""), message });
     }
+    check_whole(common.storage, &manifest)?;
     let refused = refused::stored(common.storage)?;
     Ok(Summary { manifest, already_done: true, resumed_shards: 0, uncounted_rejects, refused, unknown_views: 0 })
 }

@@ -7,7 +7,7 @@
 //!
 //! | note in `.ingest/` | content |
 //! | --- | --- |
-//! | `plan.json`, `plan-….jsonl.gz` | the plan |
+//! | `plan.json`, `plan-….jsonl.gz`, `tokenizer.json`, `.inputs` | the plan |
 //! | `claim.json` | who makes it |
 //! | `part-00000.json`, `.inputs` | a finished shard: what the manifest needs; the stamps of its inputs |
 //! | `task-00000.json` | progress of a task, written every few seconds |

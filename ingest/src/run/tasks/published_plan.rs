@@ -226,13 +226,13 @@ impl PublishedPlan {
         lines.map(parse).collect::<Result<_, _>>().map_err(Error::io(&path))
     }
 
-    /// Copies the tokenizer of the plan from the dataset to a folder of this process; `None` where there is none.
-    pub fn fetch_tokenizer(&self, storage: &dataset::Storage, private: &Path) -> Result<Option<PathBuf>> {
+    /// Copies the tokenizer of the plan to a folder of this process; `None` where there is none.
+    pub fn fetch_tokenizer(&self, notes: &NoteStore, private: &Path) -> Result<Option<PathBuf>> {
         let Some(expected) = &self.head.tokenizer_sha256 else { return Ok(None) };
-        let bytes = storage.read(TOKENIZER)?;
+        let bytes = notes.read(TOKENIZER)?.unwrap_or_default();
         if files::hex(&Sha256::digest(&bytes)) != *expected {
-            let message = "is not the tokenizer of the tasks' plan; restore it, or take another OUT".to_owned();
-            return Err(Error::Output { path: storage.path(TOKENIZER), message });
+            let message = "the plan of the tasks is damaged: this is not its tokenizer".to_owned();
+            return Err(Error::Output { path: notes.path(TOKENIZER), message });
         }
         let path = private.join(TOKENIZER);
         std::fs::write(&path, &bytes).map_err(Error::io(&path))?;

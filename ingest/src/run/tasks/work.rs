@@ -17,7 +17,7 @@ use crate::run::keys::{NOTES, STAMPS};
 use crate::run::note_store::NoteStore;
 use crate::run::notes::{note_name, stamps_name};
 use crate::run::options::Options;
-use crate::run::output::{Output, Prepared, finished};
+use crate::run::output::{Output, Prepared, check_whole, finished};
 use crate::run::plan::{Plan, Source};
 use crate::run::prepared_plan::PreparedPlan;
 use crate::run::refused;
@@ -106,16 +106,17 @@ pub fn run_task(
         });
         let is_complete = || storage.read_if_there(MANIFEST).is_ok_and(|found| found.is_some());
         match attempt {
+            Ok(Some(TaskSummary { dataset: Some(dataset), shards, resumed_shards, missing, all_shards })) => {
+                session.end_complete(dataset.refused > 0)?;
+                return Ok(TaskSummary { dataset: Some(dataset), shards, resumed_shards, missing, all_shards });
+            }
+            // Another task completed the dataset meanwhile and removed the notes; one that was written since is removed.
+            _ if is_complete() => session.end(),
+            Ok(None) => session.end(),
             Ok(Some(summary)) => {
-                match &summary.dataset {
-                    Some(dataset) => session.end_complete(dataset.refused > 0)?,
-                    None => session.end(),
-                }
+                session.end();
                 return Ok(summary);
             }
-            // Another task completed the dataset meanwhile and removed the notes.
-            Ok(None) => session.end(),
-            Err(_) if is_complete() => session.end(),
             Err(error) => {
                 let is_planned = session.notes.read(HEAD).is_ok_and(|found| found.is_some());
                 if is_planned {
@@ -141,6 +142,7 @@ fn complete_already(
     let refused = refused::stored(storage)?;
     let (manifest, uncounted_rejects) = match published {
         Some(published) if deciding(&published.head.arguments).eq(deciding(&manifest.arguments)) => {
+            check_whole(storage, &manifest)?;
             (manifest, published.head.uncounted_rejects)
         }
         // Whether it is of this input shows the plan alone.
@@ -171,10 +173,6 @@ fn check_place(storage: &Storage, notes: &NoteStore) -> Result<()> {
         return refused(
             "a run without --task began this dataset; continue it with the same command without --task, or take another OUT",
         );
-    }
-    // A task that made the plan and died may have written the tokenizer.
-    if is_named(claim::CLAIM) {
-        return Ok(());
     }
     let inner = format!("{NOTES}/");
     let others: Vec<_> = storage.list("")?;
@@ -221,7 +219,7 @@ fn plan_or_wait(
                 let stamps =
                     format!("{}.{STAMPS}", Path::new(TOKENIZER).file_stem().unwrap_or_default().to_string_lossy());
                 notes.take(&private.join(NOTES).join(&stamps), &stamps)?;
-                Output::of_task(storage, private).send(TOKENIZER)?;
+                notes.take(&written, TOKENIZER)?;
             }
             let planned = Planned {
                 tasks: task.tasks,
@@ -252,7 +250,7 @@ fn share_of(
     let plan = published.part(&session.notes, &indices)?;
     check_inputs(common, session, &indices, share)?;
     let out = Output::of_task(storage, session.work.path());
-    let tokenizer = published.fetch_tokenizer(storage, session.work.path())?;
+    let tokenizer = published.fetch_tokenizer(&session.notes, session.work.path())?;
     let tokenizer = tokenizer.map(|path| tokenizer::load(&path)).transpose()?;
     let shards = indices.len();
     let report = |step: Progress| {

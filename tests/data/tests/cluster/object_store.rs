@@ -107,7 +107,7 @@ fn a_full_disk_of_one_machine_stops_its_task_alone() {
     std::fs::create_dir(&disk).expect("a folder");
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=100k", "tmpfs"]).arg(&disk).status();
     if !mounted.is_ok_and(|status| status.success()) {
-        assert!(std::env::var("MRM_REQUIRE_CLUSTER").as_deref() != Ok("1"), "mounting a small disk is not permitted");
+        assert!(!helpers::requires_cluster(), "mounting a small disk is not permitted");
         eprintln!("skipped: mounting a small disk is not permitted");
         return;
     }

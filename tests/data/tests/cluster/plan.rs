@@ -121,9 +121,9 @@ fn a_damaged_plan_is_an_error() {
     let message = refused(&mut source.task(&out, 1, 2));
     assert!(message.contains("the plan of the tasks is damaged"), "{message}");
     damage(&notes.join(&records), fs::metadata(notes.join(&records)).expect("a file").len() as usize / 2);
-    let tokenizer = out.join("tokenizer.json");
+    let tokenizer = notes.join("tokenizer.json");
     damage(&tokenizer, 100);
-    assert!(refused(&mut source.task(&out, 1, 2)).contains("is not the tokenizer of the tasks' plan"));
+    assert!(refused(&mut source.task(&out, 1, 2)).contains("this is not its tokenizer"));
     damage(&tokenizer, 100);
     helpers::edit(&notes.join("plan.json"), |text| text.truncate(100));
     assert!(refused(&mut source.task(&out, 1, 2)).contains("damaged"));

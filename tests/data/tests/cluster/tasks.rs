@@ -221,7 +221,7 @@ fn a_task_continues_after_a_full_disk() {
         Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&disk).stderr(Stdio::null()).status()
     };
     if !mount("160k", "").is_ok_and(|status| status.success()) {
-        assert!(std::env::var("MRM_REQUIRE_CLUSTER").as_deref() != Ok("1"), "mounting a small disk is not permitted");
+        assert!(!helpers::requires_cluster(), "mounting a small disk is not permitted");
         eprintln!("skipped: mounting a small disk is not permitted");
         return;
     }
