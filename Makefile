@@ -12,6 +12,8 @@ PYTHON := $(MRM_CACHE)/python/bin/python
 # PyTorch with all it needs, to check checkpoints with. In the environment above torch has no NVIDIA libraries, so that
 # Python cannot import it; there, they would change what the trainer is linked to.
 REFERENCE := $(MRM_CACHE)/reference
+# Ray, and the schemas of Kubernetes. Only MRM_REQUIRE_CLUSTER=1 installs it.
+CLUSTER := $(MRM_CACHE)/cluster
 DEMO ?= demo-output
 
 # Kernels of torch, MKL and oneDNN for any x86-64: golden numbers must hold there as with the kernels of this machine.
@@ -47,7 +49,15 @@ $(REFERENCE)/.tests: tests/requirements-torch.txt ingest/benches/peers/requireme
 		-r tests/requirements-torch.txt
 	@touch $@
 
-test: build $(MRM_CACHE)/python/.tests $(REFERENCE)/.tests ## run all tests
+$(CLUSTER)/.tests: tests/requirements-cluster.txt | $(MRM_CACHE)/python/.tests
+	@[ -x $(CLUSTER)/bin/python ] || $(MRM_CACHE)/python/bin/uv venv --quiet --python $(PYTHON) $(CLUSTER)
+	@$(MRM_CACHE)/python/bin/uv pip install --quiet --python $(CLUSTER)/bin/python -r tests/requirements-cluster.txt
+	@touch $@
+
+CLUSTER_TESTS := $(if $(filter 1,$(MRM_REQUIRE_CLUSTER)),$(CLUSTER)/.tests)
+export MRM_CLUSTER_PYTHON ?= $(CLUSTER)/bin/python
+
+test: build $(MRM_CACHE)/python/.tests $(REFERENCE)/.tests $(CLUSTER_TESTS) ## run all tests
 	@$(TORCH) export MRM_PYTHON=$(PYTHON) MRM_TORCH_PYTHON=$(REFERENCE)/bin/python; \
 	if command -v cargo-nextest >/dev/null; then \
 		cargo nextest run --release --workspace --no-fail-fast; \
@@ -60,7 +70,7 @@ test: build $(MRM_CACHE)/python/.tests $(REFERENCE)/.tests ## run all tests
 # The packages that need no libtorch, and the programs that their tests run.
 DATA := --release -p mrm-dataset -p mrm-ingest -p mrm-phantom -p mrm-test-helpers -p mrm-tests-data
 
-test-data: $(MRM_CACHE)/python/.tests ## run the end-to-end tests of ingest and dataset; needs no libtorch
+test-data: $(MRM_CACHE)/python/.tests $(CLUSTER_TESTS) ## run the end-to-end tests of ingest and dataset; needs no libtorch
 	@cargo build $(DATA) --bins --examples
 	@export MRM_PYTHON=$(PYTHON); \
 	if command -v cargo-nextest >/dev/null; then \

@@ -48,7 +48,7 @@ impl ImageEncoding {
 }
 
 /// The rectangle of a finding, in pixels of the stored image.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BoundingBox {
     /// What the source calls it.
     pub label: String,

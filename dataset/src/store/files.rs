@@ -77,8 +77,12 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 /// # Errors
 /// When the system refuses for another reason.
 pub fn lock(file: &File, path: &Path) -> Result<bool> {
+    locked_or_none(file.try_lock(), path)
+}
+
+fn locked_or_none(outcome: Result<(), TryLockError>, path: &Path) -> Result<bool> {
     const NO_LOCKS: i32 = 37; // ENOLCK
-    match file.try_lock() {
+    match outcome {
         Ok(()) => Ok(true),
         Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(error))
@@ -88,6 +92,14 @@ pub fn lock(file: &File, path: &Path) -> Result<bool> {
         }
         Err(TryLockError::Error(error)) => Err(Error::io(path)(error)),
     }
+}
+
+/// As [`lock`], with a lock that several processes can hold at the same time; the file must be open for reading.
+///
+/// # Errors
+/// When the system refuses for another reason.
+pub fn lock_shared(file: &File, path: &Path) -> Result<bool> {
+    locked_or_none(file.try_lock_shared(), path)
 }
 
 /// An error unless a file can have this path: its folder exists, and there is no device or pipe, which a rename would

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::Args;
 use dataset::commands::cli::{self, count};
@@ -11,6 +12,7 @@ use dataset::format::shard::ImageCompression;
 use crate::image::intensity::Intensity;
 use crate::image::pipeline::Resize;
 use crate::report::tokenizer;
+use crate::run::tasks::Task;
 use crate::run::{self, Options, ReportText, TokenizerChoice};
 
 #[derive(Args)]
@@ -66,6 +68,15 @@ pub struct CommonArguments {
     /// Replace the dataset in OUT.
     #[arg(long)]
     overwrite: bool,
+    /// Make the shards whose number is I modulo N; other processes, on any machines, make the others, and the last one
+    /// completes the dataset. `auto`, also without a value, takes I and N from SLURM_ARRAY_TASK_…, RANK and WORLD_SIZE, or
+    /// the variables of srun.
+    #[arg(long, value_name = "I/N|auto", num_args = 0..=1, default_missing_value = "auto")]
+    #[arg(conflicts_with_all = ["overwrite", "retry_rejects", "check_input", "dry_run"])]
+    pub task: Option<TaskChoice>,
+    /// Complete a dataset whose shards were all made by tasks, or list those that are missing.
+    #[arg(long, conflicts_with_all = ["task", "overwrite", "retry_rejects", "check_input", "dry_run"])]
+    pub finish: bool,
     /// Add inputs that could not be read when the dataset in OUT was written (no permission, a failing disk).
     #[arg(long, conflicts_with_all = ["overwrite", "check_input", "dry_run"])]
     retry_rejects: bool,
@@ -78,6 +89,23 @@ pub struct CommonArguments {
     /// Print what would be ingested; write nothing.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// How the task of a process is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskChoice {
+    /// By environment variables.
+    Auto,
+    /// On the command line.
+    Given(Task),
+}
+
+impl FromStr for TaskChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::Given) }
+    }
 }
 
 /// Former names of options. Each gives a usage error with the new name.

@@ -5,6 +5,7 @@ mod folder;
 mod phantom;
 mod run;
 mod sources;
+mod status;
 
 use std::process::ExitCode;
 
@@ -17,6 +18,7 @@ use arguments::CommonArguments;
 use folder::FolderArguments;
 use phantom::PhantomArguments;
 use sources::SourceCommand;
+use status::StatusArguments;
 
 /// Convert raw radiographs (DICOM, PNG, JPEG) and reports to Parquet shards with resized images and token ids.
 ///
@@ -44,6 +46,9 @@ enum Command {
     /// Write a synthetic raw directory in a source's layout, to try everything without a license.
     #[command(after_help = phantom::EXAMPLE)]
     Phantom(PhantomArguments),
+    /// Show the progress of tasks (--task) that make a dataset together.
+    #[command(after_help = status::EXAMPLES)]
+    Status(StatusArguments),
     #[command(flatten)]
     Help(HelpFiles),
 }
@@ -73,6 +78,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Source(command) => command.run(),
         Command::Folder(arguments) => arguments.run(),
         Command::Phantom(arguments) => arguments.run(),
+        Command::Status(arguments) => arguments.run(),
         Command::Help(files) => files.write(Cli::command()).map(|()| ExitCode::SUCCESS).map_err(Into::into),
     }
 }

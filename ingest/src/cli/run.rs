@@ -5,16 +5,16 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use dataset::commands::cli::counted;
 use dataset::commands::progress::Meter;
 
-use super::arguments::CommonArguments;
+use super::arguments::{CommonArguments, TaskChoice};
 use crate::run::check_input;
 use crate::run::path_hash;
 use crate::run::plan::{Plan, Source};
 use crate::run::preview;
-use crate::run::{self, Summary};
+use crate::run::{self, Summary, tasks};
 
 /// Exit code where more inputs were rejected than the user allows.
 const TOO_MANY_REJECTS: u8 = 3;
@@ -36,21 +36,16 @@ pub fn ingest(source: &dyn Source, arguments: &CommonArguments, path_map: Option
         );
     }
     let options = arguments.options();
+    if arguments.finish {
+        let summary = tasks::finish(source, &arguments.raw_dir, &arguments.out, &options)?;
+        return end(&summary, arguments, 0);
+    }
+    if let Some(choice) = arguments.task {
+        return ingest_task(source, arguments, path_map, choice);
+    }
     // Planning may take minutes, so everything that needs no plan is checked before.
     options.check()?;
-    let started = Instant::now();
-    let mut plan = source.plan(&arguments.raw_dir)?;
-    dataset::cli_eprintln!(
-        "{}: {} radiographs planned, {} inputs rejected, {:.1} s",
-        source.name(),
-        plan.records.len(),
-        plan.rejects.len(),
-        started.elapsed().as_secs_f64()
-    );
-    preview::plan_reasons(&plan, preview::FEW_REASONS).iter().for_each(|line| dataset::cli_eprintln!("{line}"));
-    for warning in plan.warnings.iter().cloned().chain(source.warnings(&plan)) {
-        dataset::cli_eprintln!("warning: {warning}");
-    }
+    let mut plan = planned(source, arguments)?;
     if arguments.dry_run {
         if plan.records.is_empty() {
             return Err(preview::empty(source.name(), &arguments.raw_dir, &plan).into());
@@ -70,10 +65,73 @@ pub fn ingest(source: &dyn Source, arguments: &CommonArguments, path_map: Option
     let outcome =
         run::run(source.name(), &arguments.raw_dir, &arguments.out, plan, &options, &|step| meter.step(&step));
     meter.finish();
+    end(&outcome?, arguments, planned_rejects)
+}
+
+/// Plans a source, and prints what the plan has.
+fn planned(source: &dyn Source, arguments: &CommonArguments) -> crate::Result<Plan> {
+    let started = Instant::now();
+    let plan = source.plan(&arguments.raw_dir)?;
+    dataset::cli_eprintln!(
+        "{}: {} radiographs planned, {} inputs rejected, {:.1} s",
+        source.name(),
+        plan.records.len(),
+        plan.rejects.len(),
+        started.elapsed().as_secs_f64()
+    );
+    preview::plan_reasons(&plan, preview::FEW_REASONS).iter().for_each(|line| dataset::cli_eprintln!("{line}"));
+    for warning in plan.warnings.iter().cloned().chain(source.warnings(&plan)) {
+        dataset::cli_eprintln!("warning: {warning}");
+    }
+    Ok(plan)
+}
+
+/// Makes the shards of a task.
+fn ingest_task(
+    source: &dyn Source,
+    arguments: &CommonArguments,
+    path_map: Option<&Path>,
+    choice: TaskChoice,
+) -> Result<ExitCode> {
+    let task = match choice {
+        TaskChoice::Given(task) => task,
+        TaskChoice::Auto => {
+            let variable = |name: &str| std::env::var(name).ok();
+            tasks::variables::task(variable).map_err(|error| anyhow!("--task auto: {error}"))?
+        }
+    };
+    let options = arguments.options();
+    options.check()?;
+    let plan = || {
+        let plan = planned(source, arguments)?;
+        if let Some(path) = path_map {
+            path_hash::write_map(path, &arguments.out, &plan)?;
+        }
+        Ok(plan)
+    };
+    let meter = Meter::new("radiographs");
+    let step = |step| meter.step(&step);
+    let outcome = tasks::run_task(source, &arguments.raw_dir, &arguments.out, &plan, &options, task, &step);
+    meter.finish();
     let summary = outcome?;
-    print(&summary, &arguments.out);
-    // The rejects of the plan are printed already.
-    if summary.manifest.rejects.values().sum::<u64>() > planned_rejects {
+    if let Some(dataset) = &summary.dataset {
+        return end(dataset, arguments, 0);
+    }
+    dataset::cli_println!(
+        "task {task}: {} done{}; {} of {} of the dataset missing (`ingest status {}` shows all tasks)",
+        counted(summary.shards, "shard"),
+        if summary.resumed_shards > 0 { format!(", {} of them before", summary.resumed_shards) } else { String::new() },
+        summary.missing,
+        counted(summary.all_shards, "shard"),
+        arguments.out.display()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the result of a run; `known_rejects` are printed already.
+fn end(summary: &Summary, arguments: &CommonArguments, known_rejects: u64) -> Result<ExitCode> {
+    print(summary, &arguments.out);
+    if summary.manifest.rejects.values().sum::<u64>() > known_rejects {
         for line in preview::dataset_reasons(&arguments.out, preview::FEW_REASONS)? {
             dataset::cli_eprintln!("{line}");
         }

@@ -2,13 +2,15 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::image::pipeline::Placement;
 
 /// The text of the tables for an empty mask.
 pub(crate) const NOTHING: &str = "-1";
 
 /// Marked pixels of a raw image as runs in column-major order: down the first column, then down the second one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Runs(Vec<Range<u64>>);
 
 impl Runs {

@@ -33,7 +33,8 @@ pub fn changed(before: &Arguments, now: &Arguments) -> Vec<String> {
     let differing = names.into_iter().filter(|name| before.get(**name) != now.get(**name));
     differing
         .map(|name| {
-            if *name == "reports" && before.contains_key("reports") && now.contains_key("reports") {
+            let has_digest = |of: &BTreeMap<&str, &Value>| of.get("reports").is_some_and(|value| is_digest(value));
+            if *name == "reports" && has_digest(&before) && has_digest(&now) {
                 // The value is a digest of the paths and sizes of the files.
                 return "--reports has other files".to_owned();
             }
@@ -54,14 +55,17 @@ fn flag(name: &str) -> String {
     if name == "source" { "SOURCE".to_owned() } else { format!("--{}", name.replace('_', "-")) }
 }
 
+fn is_digest(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 fn shown(name: &str, value: Option<&Value>) -> String {
-    let is_digest = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     match value {
         Some(Value::Null) if name == "tokenizer" => "none".to_owned(),
         None | Some(Value::Null | Value::Bool(false)) => "not given".to_owned(),
         Some(Value::Bool(true)) => "given".to_owned(),
-        Some(Value::String(text)) if is_digest(text) && name == "reports" => "given".to_owned(),
-        Some(Value::String(text)) if is_digest(text) => format!("a file of SHA-256 {}…", &text[..SHORT]),
+        Some(digest) if is_digest(digest) && name == "reports" => "given".to_owned(),
+        Some(Value::String(text)) if value.is_some_and(is_digest) => format!("a file of SHA-256 {}…", &text[..SHORT]),
         Some(Value::String(text)) => match text.strip_prefix("train ") {
             Some(vocabulary) if name == "tokenizer" => format!("train (--vocab-size {vocabulary})"),
             _ => text.clone(),

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, StringArray};
-use dataset::format::manifest::{ImageSpec, Manifest, REJECTS, TOKENIZER, TextSpec, Totals};
+use dataset::Storage;
+use dataset::format::manifest::{CARD, CROISSANT, ImageSpec, MANIFEST, Manifest, REJECTS, TOKENIZER, TextSpec, Totals};
 use dataset::format::record::FORMAT_VERSION;
 use dataset::store::files;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::reject::{Reject, Stage};
 use crate::run::job::Job;
 use crate::run::keys::TOOL;
@@ -26,6 +27,7 @@ impl Job<'_> {
     ) -> Result<Manifest> {
         let rejects: Vec<&Reject> =
             self.plan.rejects.iter().chain(notes.iter().flat_map(|note| &note.rejects)).collect();
+        // Everything is written to the run's own folder first.
         write_rejects(&self.out.folder.join(REJECTS), &rejects, self.plan.path_names)?;
         let mut pixels = PixelSums::default();
         notes.iter().for_each(|note| pixels.add(note.pixels));
@@ -61,21 +63,19 @@ impl Job<'_> {
             rejects: by_stage,
             rejects_sha256: files::sha256(&self.out.folder.join(REJECTS))?,
         };
-        if self.out.is_staged() {
-            // The copies in the staging folder stay, so that a run that is stopped here can continue.
-            for name in [TOKENIZER, REJECTS] {
-                let path = self.out.folder.join(name);
-                if path.try_exists().map_err(Error::io(&path))? {
-                    self.out.storage.upload(&path, name)?;
-                }
-            }
+        let own = Storage::folder(&self.out.folder);
+        dataset::format::card::write(&own, &manifest)?;
+        dataset::format::croissant::write(&own, &manifest)?;
+        if self.tokenizer.is_some() {
+            self.out.complete(TOKENIZER)?;
         }
-        dataset::format::card::write(&self.out.storage, &manifest)?;
-        dataset::format::croissant::write(&self.out.storage, &manifest)?;
-        manifest.save(&self.out.storage)?;
-        // `--retry-rejects` needs the notes.
-        if !rejects.iter().any(|reject| reject.is_refused()) {
-            self.out.remove_notes()?;
+        [REJECTS, CARD, CROISSANT].into_iter().try_for_each(|name| self.out.complete(name))?;
+        // A manifest in the staging folder could be taken for that of a finished dataset.
+        if self.out.is_shared() {
+            manifest.save(&own)?;
+            self.out.complete(MANIFEST)?;
+        } else {
+            manifest.save(&self.out.storage)?;
         }
         Ok(manifest)
     }

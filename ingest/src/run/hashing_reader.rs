@@ -122,26 +122,32 @@ pub fn try_to_read(path: &Path, limit: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes stamps, one a line.
-pub fn save(path: &Path, stamps: &Stamps) -> Result<()> {
+/// Stamps as text, one a line.
+pub fn text(stamps: &Stamps) -> String {
     let mut text = String::new();
     for (name, stamp) in stamps {
-        let written = match stamp {
+        // Writing to a string does not fail.
+        let _ = match stamp {
             Some(Stamp { bytes, modified, sha256 }) => {
                 writeln!(text, "{bytes} {modified} {} {}", files::hex(sha256), Value::from(name.as_str()))
             }
             None => writeln!(text, "- {}", Value::from(name.as_str())),
         };
-        written.map_err(|e| Error::Output { path: path.to_path_buf(), message: e.to_string() })?;
     }
-    Ok(files::write_atomic(path, text.as_bytes())?)
+    text
 }
 
-/// The files of these notes that changed: those of another size, or of another time and other bytes.
-pub fn changed(raw: &Path, notes: impl IntoIterator<Item = PathBuf>) -> Result<Vec<String>> {
+/// Writes stamps, one a line.
+pub fn save(path: &Path, stamps: &Stamps) -> Result<()> {
+    Ok(files::write_atomic(path, text(stamps).as_bytes())?)
+}
+
+/// The files of these notes that changed: those of another size, or of another time and other bytes. A note is given by its
+/// path, for errors, and its text.
+pub fn changed(raw: &Path, notes: impl IntoIterator<Item = Result<(PathBuf, String)>>) -> Result<Vec<String>> {
     let mut changed = BTreeSet::new();
-    for path in notes {
-        let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
+    for note in notes {
+        let (path, text) = note?;
         let lines: Vec<&str> = text.lines().collect();
         let found: Vec<_> = lines.into_par_iter().map(|line| change(line, raw)).collect();
         for change in found {

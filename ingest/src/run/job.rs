@@ -10,6 +10,7 @@ use crate::file_system::is_refusal;
 use crate::reject::{Reject, Stage};
 use crate::report::read::{NoReport, read_report};
 use crate::run::hashing_reader::{self, Stamps};
+use crate::run::note_store::NoteStore;
 use crate::run::options::Options;
 use crate::run::output::Output;
 use crate::run::plan::Plan;
@@ -18,7 +19,13 @@ use crate::run::plan::Plan;
 pub struct Job<'a> {
     pub raw: &'a Path,
     pub out: &'a Output,
+    pub notes: &'a NoteStore,
+    /// The records of `indices`; for `finish`, those of all shards.
     pub plan: &'a Plan,
+    /// Identifies the plan that tasks share; empty in a run alone.
+    pub plan_id: &'a str,
+    /// The numbers of the shards that this process makes, in ascending order.
+    pub indices: Vec<usize>,
     pub options: &'a Options,
     pub tokenizer: Option<&'a Tokenizer>,
     pub progress: &'a (dyn Fn(Progress) + Sync),

@@ -5,9 +5,20 @@ use dataset::format::manifest::ShardInfo;
 use serde::{Deserialize, Serialize};
 
 use crate::reject::Reject;
+use crate::run::keys::STAMPS;
+
+/// Name of the note of a shard.
+pub fn note_name(index: usize) -> String {
+    format!("part-{index:05}.json")
+}
+
+/// Name of the stamps of a shard's inputs.
+pub fn stamps_name(index: usize) -> String {
+    format!("part-{index:05}.{STAMPS}")
+}
 
 /// Note beside a finished shard.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct ShardNote {
     pub info: ShardInfo,
     pub rejects: Vec<Reject>,
@@ -15,6 +26,9 @@ pub struct ShardNote {
     pub pixels: PixelSums,
     #[serde(default)]
     pub unknown_views: u64,
+    /// Identifies the plan of the tasks that made the shard; empty in a run alone.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub plan: String,
 }
 
 /// Count, sum and sum of squares of pixels. The sums are whole numbers, so their order does not matter.

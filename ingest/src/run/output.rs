@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::file_system;
-use crate::run::changed_options::{are_of_format_1, changed, deciding};
+use crate::run::changed_options::{Arguments, are_of_format_1, changed, deciding};
 use crate::run::changed_plan;
 use crate::run::hashing_reader;
 use crate::run::keys::{NOTES, STAMPS, TOOL, TOOL_NOTE};
@@ -34,8 +34,10 @@ const KEY: usize = 16;
 pub struct Output {
     /// Where the dataset will be.
     pub storage: Storage,
-    /// Where files are written first, and where the notes are: the dataset's own folder, or the staging folder of its URL.
+    /// Where files are written first: the dataset's own folder, the staging folder of its URL, or the folder of a task.
     pub folder: PathBuf,
+    /// Whether other processes write to the same dataset, so that `folder` belongs to this one.
+    shared: bool,
 }
 
 impl Output {
@@ -43,31 +45,49 @@ impl Output {
     /// from the URL; the default of `staging` is `mrm/staging` in the user's cache.
     pub fn at(location: impl AsRef<OsStr>, staging: Option<&Path>) -> Result<Self> {
         let storage = Storage::at(location)?;
-        let folder = if let Some(folder) = storage.as_folder() {
-            folder.to_path_buf()
-        } else {
-            let message = "neither XDG_CACHE_HOME nor HOME is set, so there is no default for the staging folder; give --staging DIR";
-            let staging = staging.map(Path::to_path_buf).or_else(default_staging);
-            let staging =
-                staging.ok_or_else(|| Error::Output { path: storage.path(""), message: message.to_owned() })?;
-            staging.join(&files::hex(&Sha256::digest(storage.to_string()))[..KEY])
+        let folder = match storage.as_folder() {
+            Some(folder) => folder.to_path_buf(),
+            None => staging_folder(&storage, staging)?,
         };
-        Ok(Self { storage, folder })
+        Ok(Self { storage, folder, shared: false })
     }
 
-    /// Whether files are written to a staging folder first.
+    /// The output of a task, whose files are written to a folder of its own first. In a folder it must be on the same disk.
+    pub fn of_task(storage: &Storage, private: &Path) -> Self {
+        Self { storage: storage.clone(), folder: private.to_path_buf(), shared: true }
+    }
+
+    /// Whether files are written to another folder first.
     pub fn is_staged(&self) -> bool {
-        self.storage.as_folder().is_none()
+        self.shared || self.storage.as_folder().is_none()
     }
 
-    /// Uploads a finished file and removes the local copy; does nothing without a staging folder.
+    /// Whether other processes write to the same dataset.
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Moves a finished file to the dataset; does nothing where it was written there.
     pub fn send(&self, name: &str) -> Result<()> {
-        if self.is_staged() {
-            let path = self.folder.join(name);
-            self.storage.upload(&path, name)?;
-            fs::remove_file(&path).map_err(Error::io(&path))?;
+        if !self.is_staged() {
+            return Ok(());
         }
-        Ok(())
+        let path = self.folder.join(name);
+        match self.storage.as_folder() {
+            Some(folder) => Ok(files::publish(&path, &folder.join(name))?),
+            None => {
+                self.storage.upload(&path, name)?;
+                fs::remove_file(&path).map_err(Error::io(&path))
+            }
+        }
+    }
+
+    /// Writes a finished file to the dataset. A run alone keeps the copy in the staging folder, with which it can continue.
+    pub fn complete(&self, name: &str) -> Result<()> {
+        if self.shared || !self.is_staged() {
+            return self.send(name);
+        }
+        Ok(self.storage.upload(&self.folder.join(name), name)?)
     }
 
     /// Removes the notes, which a complete dataset does not need.
@@ -80,18 +100,37 @@ impl Output {
     }
 }
 
+/// The folder on this machine for a dataset in an object store: `staging/KEY`, where the key is derived from the URL.
+pub fn staging_folder(storage: &Storage, staging: Option<&Path>) -> Result<PathBuf> {
+    let message =
+        "neither XDG_CACHE_HOME nor HOME is set, so there is no default for the staging folder; give --staging DIR";
+    let staging = staging.map(Path::to_path_buf).or_else(default_staging);
+    let staging = staging.ok_or_else(|| Error::Output { path: storage.path(""), message: message.to_owned() })?;
+    Ok(staging.join(&files::hex(&Sha256::digest(storage.to_string()))[..KEY]))
+}
+
 fn default_staging() -> Option<PathBuf> {
     let of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = of("XDG_CACHE_HOME").or_else(|| Some(of("HOME")?.join(".cache")))?;
     Some(cache.join("mrm/staging"))
 }
 
-/// The first shard of a finished dataset that is missing or has another size. (`dataset verify` also reads them.)
-fn lost_shard(out: &Output, manifest: &Manifest) -> Result<Option<String>> {
+/// Checks that a finished dataset has all its shards. (`dataset verify` also reads them.)
+///
+/// # Errors
+/// Names the first shard that is missing or has another size.
+pub fn check_whole(storage: &Storage, manifest: &Manifest) -> Result<()> {
     let listed: BTreeMap<String, u64> =
-        out.storage.list("shards")?.into_iter().map(|listed| (listed.name, listed.bytes)).collect();
+        storage.list("shards")?.into_iter().map(|listed| (listed.name, listed.bytes)).collect();
     let lost = manifest.shards.iter().find(|shard| listed.get(&shard.path) != Some(&shard.bytes));
-    Ok(lost.map(|shard| shard.path.clone()))
+    lost.map_or(Ok(()), |shard| {
+        let message = format!(
+            "holds this dataset, but {} is missing or has another size than the manifest says; restore it from a copy, or \
+             --overwrite to ingest anew",
+            shard.path
+        );
+        Err(Error::Output { path: storage.path(""), message })
+    })
 }
 
 /// State of an output that was claimed.
@@ -112,29 +151,17 @@ pub enum Existing<'a> {
     ContinueIf(&'a dyn Fn() -> Result<bool>),
 }
 
-/// Claims an output for a run of these arguments.
+/// The finished dataset of these arguments that an output holds.
 ///
 /// # Errors
-/// When it holds something else, or another run works on it.
-pub fn prepare(
-    raw: &Path,
-    out: &Output,
-    arguments: &BTreeMap<String, serde_json::Value>,
-    plan: &Plan,
-    existing: &Existing,
-) -> Result<Prepared> {
-    let overwrite = matches!(existing, Existing::Replace);
+/// When it is another dataset, lacks a shard, or cannot be read.
+pub fn finished(raw: &Path, out: &Output, arguments: &Arguments, plan: &Plan) -> Result<Prepared> {
     let refused = |message: &str| Error::Output { path: out.storage.path(""), message: message.to_owned() };
-    let notes = out.folder.join(NOTES);
-    let is_whole = || Ok::<_, Error>(out.storage.read_if_there(MANIFEST)?.is_some());
-    let finished = || match Manifest::load(&out.storage) {
-        Ok(manifest) if deciding(&manifest.arguments).eq(deciding(arguments)) => match lost_shard(out, &manifest)? {
-            None => Ok(Prepared::Done(Box::new(manifest))),
-            Some(name) => Err(refused(&format!(
-                "holds this dataset, but {name} is missing or has another size than the manifest says; restore it from a copy, \
-                 or --overwrite to ingest anew"
-            ))),
-        },
+    match Manifest::load(&out.storage) {
+        Ok(manifest) if deciding(&manifest.arguments).eq(deciding(arguments)) => {
+            check_whole(&out.storage, &manifest)?;
+            Ok(Prepared::Done(Box::new(manifest)))
+        }
         Ok(manifest) => match changed(&manifest.arguments, arguments).as_slice() {
             [] if manifest.format_version < FORMAT_VERSION => Err(refused(&format!(
                 "holds a dataset of these options in format version {}, whose digest of the input cannot be compared with \
@@ -153,7 +180,25 @@ pub fn prepare(
             }
         },
         Err(error) => Err(error.into()),
-    };
+    }
+}
+
+/// Claims an output for a run of these arguments.
+///
+/// # Errors
+/// When it holds something else, or another run works on it.
+pub fn prepare(
+    raw: &Path,
+    out: &Output,
+    arguments: &BTreeMap<String, serde_json::Value>,
+    plan: &Plan,
+    existing: &Existing,
+) -> Result<Prepared> {
+    let overwrite = matches!(existing, Existing::Replace);
+    let refused = |message: &str| Error::Output { path: out.storage.path(""), message: message.to_owned() };
+    let notes = out.folder.join(NOTES);
+    let is_whole = || Ok::<_, Error>(out.storage.read_if_there(MANIFEST)?.is_some());
+    let finished = || finished(raw, out, arguments, plan);
     let replaced = is_whole()?;
     let has_notes = notes.try_exists().map_err(Error::io(&notes))?;
     if replaced && !overwrite && !has_notes {
@@ -203,7 +248,11 @@ pub fn prepare(
     match before {
         // An interrupted run of the same command, also one with `--overwrite`.
         Some(before) if deciding(&before).eq(deciding(&noted)) && (!replaced || reopened) => {
-            let changed = hashing_reader::changed(raw, stamp_notes(&out.folder)?)?;
+            let read = |path: PathBuf| {
+                let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
+                Ok((path, text))
+            };
+            let changed = hashing_reader::changed(raw, stamp_notes(&out.folder)?.into_iter().map(read))?;
             match changed.as_slice() {
                 [] => {}
                 _ if overwrite => clear(out)?,
@@ -291,7 +340,9 @@ fn stamp_notes(out: &Path) -> Result<Vec<PathBuf>> {
 
 /// Whether this tool writes objects of this name.
 fn is_ours(name: &str) -> bool {
-    matches!(name, CARD | CROISSANT | REJECTS | TOKENIZER) || name.starts_with("shards/") || name.starts_with("splits/")
+    let folders = ["shards", "splits", NOTES];
+    matches!(name, CARD | CROISSANT | REJECTS | TOKENIZER)
+        || folders.iter().any(|folder| name.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')))
 }
 
 /// Removes what this tool writes, and nothing else; the manifest first, so that no incomplete dataset looks complete.
@@ -299,7 +350,7 @@ fn clear(out: &Output) -> Result<()> {
     let files = [MANIFEST, CARD, CROISSANT, REJECTS, TOKENIZER];
     out.storage.remove(&files)?;
     if out.is_staged() {
-        for folder in ["shards", "splits"] {
+        for folder in ["shards", "splits", NOTES] {
             let listed = out.storage.list(folder)?;
             out.storage.remove(&listed.iter().map(|listed| listed.name.as_str()).collect::<Vec<_>>())?;
         }
@@ -315,7 +366,9 @@ fn clear(out: &Output) -> Result<()> {
     let notes = out.folder.join(NOTES);
     for entry in file_system::list(&notes).map_err(Error::io(&notes))? {
         if entry.file_name() != "lock" {
-            fs::remove_file(entry.path()).map_err(Error::io(&entry.path()))?;
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let removed = if is_folder { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+            removed.map_err(Error::io(&entry.path()))?;
         }
     }
     Ok(())

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use dataset::format::record::BoundingBox;
 use dataset::format::record_checks;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
@@ -27,6 +28,12 @@ pub trait Source: Sync {
     /// What makes the whole directory unusable: a missing table or column, a folder that cannot be listed. An input that
     /// cannot be used is a [`Reject`] of the plan.
     fn plan(&self, raw: &Path) -> Result<Plan>;
+
+    /// The options of this source that decide its plan, by their names with underscores. A task of a dataset that another
+    /// task planned compares them in place of a plan of its own.
+    fn options(&self) -> BTreeMap<String, serde_json::Value> {
+        BTreeMap::new()
+    }
 
     /// Warnings about a plan, a line each; the program prints them before the run.
     fn warnings(&self, _plan: &Plan) -> Vec<String> {
@@ -59,7 +66,7 @@ pub struct Plan {
 }
 
 /// Where the text of a report is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ReportSource {
     /// The source has no report for this record.
     #[default]
@@ -68,20 +75,54 @@ pub enum ReportSource {
     /// text and has a row among the rejects.
     File(PathBuf),
     /// The text itself, from a table.
-    Text(Arc<str>),
+    Text(#[serde(with = "text")] Arc<str>),
     /// The text itself, with the sections that the source states.
     Sections {
         /// The whole report.
+        #[serde(with = "text")]
         text: Arc<str>,
         /// The section FINDINGS.
+        #[serde(with = "optional_text")]
         findings: Option<Arc<str>>,
         /// The section IMPRESSION.
+        #[serde(with = "optional_text")]
         impression: Option<Arc<str>>,
     },
 }
 
+/// Shared texts as JSON strings.
+mod text {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(text: &Arc<str>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(text)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<str>, D::Error> {
+        String::deserialize(from).map(Into::into)
+    }
+}
+
+/// Shared texts, or none, as JSON strings or null.
+mod optional_text {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(text: &Option<Arc<str>>, to: S) -> Result<S::Ok, S::Error> {
+        text.as_deref().serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Arc<str>>, D::Error> {
+        Ok(Option::<String>::deserialize(from)?.map(Into::into))
+    }
+}
+
 /// One radiograph that is to become a record. The text columns have the meaning of docs/format.md.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PlannedRecord {
     /// `source/…`, unique in the dataset.
     pub record_id: String,

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::file_system;
 use crate::reject::Reject;
+use crate::run::notes::ShardNote;
 
 /// Prefix and extension of the names of the shards' notes.
 const NOTE: (&str, &str) = ("part-", "json");
@@ -40,6 +41,11 @@ pub fn noted(notes: &Path) -> Result<Vec<Reject>> {
         found.extend(note.rejects.into_iter().filter(Reject::is_refused));
     }
     Ok(found)
+}
+
+/// The number of refused inputs of some shards.
+pub fn count(notes: &[ShardNote]) -> u64 {
+    notes.iter().flat_map(|note| &note.rejects).filter(|reject| reject.is_refused()).count() as u64
 }
 
 /// The number of refused inputs of a finished dataset.

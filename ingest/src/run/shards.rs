@@ -4,16 +4,14 @@
 //! name when it is complete; a note beside it (`.ingest/part-00000.json`) holds what the manifest needs of it.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::path::PathBuf;
 use std::thread::ScopedJoinHandle;
 
 use dataset::commands::progress::Progress;
 use dataset::format::manifest;
 use dataset::format::record::Record;
 use dataset::format::shard::ShardWriter;
-use dataset::store::files;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
@@ -21,8 +19,7 @@ use crate::image::pipeline::Scratch;
 use crate::reject::{Reject, Stage};
 use crate::run::hashing_reader::{self, Stamps};
 use crate::run::job::{Job, reads_now};
-use crate::run::keys::{NOTES, STAMPS};
-use crate::run::notes::{PixelSums, ShardNote};
+use crate::run::notes::{PixelSums, ShardNote, note_name, stamps_name};
 use crate::run::plan::PlannedRecord;
 use crate::run::record::FinishedRecord;
 
@@ -44,14 +41,16 @@ impl Job<'_> {
     /// Writes the shards that are missing. Returns the notes of all shards, and how many of them an earlier run wrote. With
     /// an object store, one shard is uploaded while the next one is written, so at most two are on this machine.
     pub fn shards(&self) -> Result<(Vec<ShardNote>, usize)> {
+        // Only the last shard of a dataset has fewer records than the others.
         let chunks: Vec<&[PlannedRecord]> = self.plan.records.chunks(self.options.rows_per_shard).collect();
         let uploaded: HashMap<String, u64> = if self.out.is_staged() {
             self.out.storage.list("shards")?.into_iter().map(|listed| (listed.name, listed.bytes)).collect()
         } else {
             HashMap::new()
         };
+        let known: HashSet<String> = self.notes.names()?.into_iter().collect();
         let mut notes: Vec<Option<ShardNote>> =
-            (0..chunks.len()).map(|index| self.finished_shard(index, &uploaded)).collect();
+            self.indices.iter().map(|index| self.finished_shard(*index, &known, &uploaded)).collect();
         let resumed = notes.iter().flatten().count();
         let done =
             notes.iter().zip(&chunks).filter(|(note, _)| note.is_some()).map(|(_, chunk)| chunk.len() as u64).sum();
@@ -72,14 +71,23 @@ impl Job<'_> {
         };
         std::thread::scope(|scope| {
             let mut upload = None;
-            for (index, chunk) in chunks.iter().enumerate() {
-                if notes[index].is_none() {
+            for (at, (index, chunk)) in self.indices.iter().copied().zip(&chunks).enumerate() {
+                if notes[at].is_none() {
                     let note = self.shard(index, chunk)?;
-                    files::write_json(&self.note_path(index), &note)?;
                     upload.take().map_or(Ok(()), join)?;
-                    let name = note.info.path.clone();
-                    upload = Some(scope.spawn(move || out.send(&name)));
-                    notes[index] = Some(note);
+                    let (name, sent) = (note.info.path.clone(), note.clone());
+                    if out.is_shared() {
+                        // Other tasks count the note, so it comes last.
+                        upload = Some(scope.spawn(move || {
+                            out.send(&name)?;
+                            self.notes.write_json(&note_name(index), &sent)
+                        }));
+                    } else {
+                        // With the note, a run that continues sends a shard that is still on this machine.
+                        self.notes.write_json(&note_name(index), &sent)?;
+                        upload = Some(scope.spawn(move || out.send(&name)));
+                    }
+                    notes[at] = Some(note);
                 }
             }
             upload.map_or(Ok(()), join)
@@ -87,37 +95,31 @@ impl Job<'_> {
         Ok((notes.into_iter().flatten().collect(), resumed))
     }
 
-    fn note_path(&self, index: usize) -> PathBuf {
-        self.out.folder.join(NOTES).join(format!("part-{index:05}.json"))
-    }
-
-    /// Where the stamps of a shard's inputs are written, before the shard gets its final name.
-    fn stamps_path(&self, index: usize) -> PathBuf {
-        self.note_path(index).with_extension(STAMPS)
-    }
-
-    /// The note of a shard that an earlier run finished; `uploaded` are the sizes of the shards in the object store. `None`
+    /// The note of a shard that an earlier run finished; `known` are the names of all notes, `uploaded` the sizes of the shards in the object store. `None`
     /// where the shard must be written (again): it is missing or incomplete, or an input that could not be read then can
     /// be read now.
-    fn finished_shard(&self, index: usize, uploaded: &HashMap<String, u64>) -> Option<ShardNote> {
-        let note: ShardNote = files::read_json(&self.note_path(index)).ok()?;
+    fn finished_shard(
+        &self,
+        index: usize,
+        known: &HashSet<String>,
+        uploaded: &HashMap<String, u64>,
+    ) -> Option<ShardNote> {
+        if !known.contains(&note_name(index)) {
+            return None;
+        }
+        let note: ShardNote = serde_json::from_slice(&self.notes.read(&note_name(index)).ok()??).ok()?;
         let is_here =
             || fs::metadata(self.out.folder.join(&note.info.path)).is_ok_and(|file| file.len() == note.info.bytes);
         let is_complete = uploaded.get(&note.info.path) == Some(&note.info.bytes) || is_here();
         let refused = |reject: &&Reject| reject.is_refused();
         let can_retry = || note.rejects.iter().filter(refused).any(|reject| reads_now(self.raw, self.plan, reject));
-        (is_complete && !can_retry()).then_some(note)
+        (note.plan == self.plan_id && is_complete && !can_retry()).then_some(note)
     }
 
     fn shard(&self, index: usize, chunk: &[PlannedRecord]) -> Result<ShardNote> {
         let relative = manifest::shard_path(index);
         // A note of an earlier shard of this name would be taken for the note of this one.
-        match fs::remove_file(self.note_path(index)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::Io { path: self.note_path(index), cause: error });
-            }
-            _ => {}
-        }
+        self.notes.remove(&note_name(index))?;
         let mut writer = ShardWriter::create(
             &self.out.folder.join(&relative),
             &self.plan.findings,
@@ -150,8 +152,10 @@ impl Job<'_> {
             (self.progress)(Progress::Advanced(block.len() as u64));
         }
         write(&mut writer, &decoded)?;
-        hashing_reader::save(&self.stamps_path(index), &seen)?;
-        Ok(ShardNote { info: writer.finish(&relative)?, rejects, reports, pixels, unknown_views })
+        // The stamps are written before the shard gets its final name.
+        self.notes.write(&stamps_name(index), hashing_reader::text(&seen).as_bytes())?;
+        let (info, plan) = (writer.finish(&relative)?, self.plan_id.to_owned());
+        Ok(ShardNote { info, rejects, reports, pixels, unknown_views, plan })
     }
 
     /// Decodes the records of a block; returns each with the stamps of its files.

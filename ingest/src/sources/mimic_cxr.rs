@@ -64,6 +64,16 @@ impl Source for MimicCxr {
         "mimic-cxr"
     }
 
+    fn options(&self) -> BTreeMap<String, serde_json::Value> {
+        let folder = self.reports.as_ref().map(|folder| std::path::absolute(folder).unwrap_or_else(|_| folder.clone()));
+        let given = [
+            ("labels", self.labeler.map(|labeler| labeler.name().to_owned())),
+            ("images", self.images.map(|images| images.name().to_owned())),
+            ("reports", folder.map(|folder| folder.to_string_lossy().into_owned())),
+        ];
+        given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))).collect()
+    }
+
     fn plan(&self, raw: &Path) -> Result<Plan> {
         let tree = Tree::find(raw)?;
         let missing = |wanted: &str, remedy: &str| Error::MissingTable {

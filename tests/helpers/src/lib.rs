@@ -7,6 +7,7 @@ pub mod help;
 pub mod object_store;
 pub mod pages;
 mod python;
+pub mod slurm;
 pub mod splits;
 
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ pub use files::{
     contents, copy_folder, edit, files_with, flip_bit, folder, gzip, read_text, rename, repository, tests_folder,
     write_file, write_png,
 };
-pub use python::{python, python_output};
+pub use python::{cluster_python, python, python_output, requires_cluster};
 
 /// A built binary of the workspace; test executables are one folder below it.
 pub fn binary(name: &str) -> PathBuf {

@@ -5,12 +5,13 @@ use std::fs;
 use crate::{args, ok, repository};
 
 /// Pages with commands of the binaries.
-pub const PAGES: [&str; 9] = [
+pub const PAGES: [&str; 10] = [
     "README.md",
     "CONTRIBUTING.md",
     "ingest/README.md",
     "dataset/README.md",
     "trainer/README.md",
+    "docs/cluster.md",
     "docs/datasets.md",
     "docs/format.md",
     "notebooks/README.md",

@@ -1,8 +1,13 @@
 //! Studies of MIMIC-CXR whose conclusion is not under its usual heading. The lists were made by hand by MIT-LCP, and the
 //! published section files follow them.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Deserializer, Serialize};
+
 /// Where the conclusion of a report is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum Conclusion {
     /// Under its usual heading.
     #[default]
@@ -12,6 +17,36 @@ pub enum Conclusion {
     /// The characters from the first index to before the second, in the text with line ends `\n`; an empty range means that
     /// there is no conclusion.
     Characters(usize, usize),
+}
+
+/// A conclusion as it is read from a stored plan.
+#[derive(Deserialize)]
+enum StoredConclusion {
+    Usual,
+    Section(String),
+    Characters(usize, usize),
+}
+
+impl<'de> Deserialize<'de> for Conclusion {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Ok(match StoredConclusion::deserialize(from)? {
+            StoredConclusion::Usual => Self::Usual,
+            StoredConclusion::Section(name) => Self::Section(kept(name)),
+            StoredConclusion::Characters(start, end) => Self::Characters(start, end),
+        })
+    }
+}
+
+/// The name of a section for the rest of the process. Each distinct name is kept once; there are a handful.
+fn kept(name: String) -> &'static str {
+    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = names.get(name.as_str()) {
+        return known;
+    }
+    let kept: &'static str = Box::leak(name.into_boxed_str());
+    names.insert(kept);
+    kept
 }
 
 impl Conclusion {

@@ -1,6 +1,7 @@
 //! Any directory of DICOM, PNG and JPEG files, with or without a table. Without one, the first folder of a path is the patient,
 //! and a text file beside an image is its report.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -30,9 +31,26 @@ pub struct Folder {
     pub hash_paths: bool,
 }
 
+impl Folder {
+    /// The options that change records and rejects and nothing else.
+    fn noted_options(&self) -> BTreeMap<String, serde_json::Value> {
+        let mut options = BTreeMap::from([("patient_from_header".to_owned(), self.patient_from_header.into())]);
+        if let Some(table) = &self.table {
+            options.extend(table.noted(PathNames { hashed: self.hash_paths }));
+        }
+        options
+    }
+}
+
 impl Source for Folder {
     fn name(&self) -> &'static str {
         "folder"
+    }
+
+    fn options(&self) -> BTreeMap<String, serde_json::Value> {
+        let mut options = self.noted_options();
+        options.insert("hash_paths".to_owned(), self.hash_paths.into());
+        options
     }
 
     fn plan(&self, raw: &Path) -> Result<Plan> {
@@ -45,10 +63,7 @@ impl Source for Folder {
             let has_studies = self.table.as_ref().is_some_and(|table| table.study_column.is_some());
             patients_from_headers(raw, has_studies, &mut plan)?;
         }
-        plan.noted_options.insert("patient_from_header".to_owned(), self.patient_from_header.into());
-        if let Some(options) = &self.table {
-            plan.noted_options.extend(options.noted(PathNames { hashed: self.hash_paths }));
-        }
+        plan.noted_options = self.noted_options();
         if self.hash_paths {
             let column = |of: fn(&TableOptions) -> bool| self.table.as_ref().is_some_and(of);
             let patients = !self.patient_from_header && !column(|table| table.patient_column.is_some());

@@ -1,0 +1,77 @@
+//! A plan that is ready to be ingested: sorted, checked and cut to the limit, with the arguments that the manifest stores.
+
+use std::path::Path;
+
+use dataset::store::files;
+
+use crate::error::Result;
+use crate::reject::Stage;
+use crate::run::changed_options::Arguments;
+use crate::run::keys::{INPUT, NOTED};
+use crate::run::options::{Options, TokenizerChoice};
+use crate::run::plan::Plan;
+use crate::run::preview;
+
+/// A plan that is ready to be ingested.
+pub struct PreparedPlan {
+    pub plan: Plan,
+    /// The arguments that the manifest stores.
+    pub arguments: Arguments,
+    /// [`crate::run::Summary::uncounted_rejects`].
+    pub uncounted_rejects: u64,
+}
+
+impl PreparedPlan {
+    /// Sorts and checks a plan.
+    ///
+    /// # Errors
+    /// When it has no records, a record has another number of labels than there are findings, or the tokenizer's file cannot
+    /// be used.
+    pub fn of(source: &str, raw: &Path, mut plan: Plan, options: &Options) -> Result<Self> {
+        if plan.records.is_empty() {
+            return Err(preview::empty(source, raw, &plan));
+        }
+        options.check()?;
+        plan.finalize();
+        plan.check()?;
+        let mut uncounted_rejects = 0;
+        if let Some(limit) = options.limit.filter(|limit| *limit < plan.records.len()) {
+            plan.records.truncate(limit);
+            // The rejects are those of the whole set, the records a part of it.
+            uncounted_rejects = plan.rejects.iter().filter(|reject| reject.stage != Stage::Report).count() as u64;
+        }
+        let mut arguments = arguments(source, options)?;
+        arguments.extend(std::mem::take(&mut plan.arguments));
+        arguments.insert(INPUT.to_owned(), plan.sha256().into());
+        if plan.path_names.hashed {
+            arguments.insert("hash_paths".to_owned(), true.into());
+        }
+        if !plan.noted_options.is_empty() {
+            arguments.insert(NOTED.to_owned(), std::mem::take(&mut plan.noted_options).into_iter().collect());
+        }
+        Ok(Self { plan, arguments, uncounted_rejects })
+    }
+}
+
+/// The arguments that all sources share and that decide the bytes, as the manifest stores them.
+pub fn arguments(source: &str, options: &Options) -> Result<Arguments> {
+    let tokenizer = match &options.tokenizer {
+        TokenizerChoice::None => serde_json::Value::Null,
+        TokenizerChoice::Train(vocabulary) => format!("train {vocabulary}").into(),
+        TokenizerChoice::File(path) => files::sha256(path)?.into(),
+    };
+    Ok(Arguments::from([
+        ("source".to_owned(), source.into()),
+        ("size".to_owned(), options.size.into()),
+        ("resize".to_owned(), options.resize.name().into()),
+        ("image_encoding".to_owned(), options.encoding.name().into()),
+        ("compression".to_owned(), options.compression.name().into()),
+        ("intensity".to_owned(), options.intensity.name().into()),
+        ("tokenizer".to_owned(), tokenizer),
+        ("max_tokens".to_owned(), options.max_tokens.into()),
+        ("report_text".to_owned(), options.report_text.name().into()),
+        ("rows_per_shard".to_owned(), options.rows_per_shard.into()),
+        ("no_images".to_owned(), options.no_images.into()),
+        ("limit".to_owned(), options.limit.map_or(serde_json::Value::Null, Into::into)),
+    ]))
+}
