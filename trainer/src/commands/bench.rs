@@ -87,6 +87,9 @@ pub fn bench(
     let optimizer = Optimizer::new(OptimizerConfig::PRETRAINING, config.optimizer.weight_decay, objective.parameters());
     let mut stepper = Stepper::new(&objective, optimizer, config.run.precision, config.run.seed);
     (stepper.accumulation, stepper.clip) = (config.optimizer.accumulation, config.optimizer.clip);
+    if config.run.master_weights {
+        stepper.keep_master_weights()?;
+    }
     let mut batches = batches(config, source, device)?;
     let (mut number, mut measured) = (0, RecordCounts::default());
     let mut run = |stepper: &mut Stepper, counts: &mut RecordCounts, count: u64| -> Result<()> {

@@ -121,6 +121,33 @@ fn a_checkpoint_with_the_former_name_of_the_optimizers_file_resumes_to_the_same_
 }
 
 #[test]
+fn a_run_continues_with_master_weights_to_the_same_bits() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 30);
+    let run = |name: &str| temporary.path().join(name);
+    let train = |name: &str, settings: &[&str]| {
+        let common = ["run.precision=bf16", "run.checkpoint_every=1", "run.keep_last=20", "optimizer.accumulation=2"];
+        let all: Vec<&str> = common.iter().chain(settings).flat_map(|setting| ["--set", *setting]).collect();
+        pretraining(&data, &run(name), 6, &all)
+    };
+    ok("trainer", train("plain", &[]));
+    ok("trainer", train("switched", &[]));
+    back_to(&run("switched"), 3);
+    // A run of an older version, whose configuration lacks the key.
+    let config = fs::read_to_string(run("switched").join("config.toml")).expect("a configuration");
+    let older: String =
+        config.lines().filter(|line| !line.starts_with("master_weights")).flat_map(|line| [line, "\n"]).collect();
+    assert_eq!(older.lines().count() + 1, config.lines().count(), "{config}");
+    fs::write(run("switched").join("config.toml"), older).expect("written");
+    ok("trainer", train("switched", &["run.master_weights=true"]));
+    assert_eq!(numbers(&run("switched")), numbers(&run("plain")));
+    for file in ["model.safetensors", "optimizer.safetensors"] {
+        let read = |name: &str| fs::read(run(name).join("latest").join(file)).expect("a checkpoint's file");
+        assert!(read("switched") == read("plain"), "{file}");
+    }
+}
+
+#[test]
 fn a_killed_fine_tuning_keeps_the_same_best_weights() {
     let temporary = folder();
     let data = dataset(temporary.path(), 60);

@@ -17,6 +17,7 @@
 #include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_foreach_add.h>
+#include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/_foreach_lerp.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
@@ -90,6 +91,23 @@ char *mrm_scale(Tensors tensors, size_t count, const at::Tensor *factor) {
 
 char *mrm_lerp(Tensors tensors, Tensors targets, size_t count, double weight) {
   return guarded([&] { at::_foreach_lerp_(list(tensors, count), list(targets, count), weight); });
+}
+
+char *mrm_copy(Tensors tensors, Tensors sources, size_t count) {
+  return guarded([&] { at::_foreach_copy_(list(tensors, count), list(sources, count)); });
+}
+
+char *mrm_add(Tensors tensors, Tensors others, size_t count) {
+  return guarded([&] { at::_foreach_add_(list(tensors, count), list(others, count)); });
+}
+
+char *mrm_set_data(Tensors variables, Tensors values, size_t count) {
+  return guarded([&] {
+    for (size_t i = 0; i < count; ++i) {
+      variables[i]->mutable_grad() = at::Tensor();
+      variables[i]->set_data(*values[i]);
+    }
+  });
 }
 
 char *mrm_drop_gradients(Tensors tensors, size_t count) {
