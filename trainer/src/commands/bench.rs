@@ -83,7 +83,7 @@ pub fn bench(
     }
     threads::set(config.run.threads);
     tch::manual_seed(config.run.seed as i64);
-    let objective = Pretraining::new(&config.model, &Compute::on(device))?;
+    let objective = Pretraining::new(&config.model, &Compute::on(device))?.in_place_loss(config.run.in_place_loss);
     let optimizer = Optimizer::new(OptimizerConfig::PRETRAINING, config.optimizer.weight_decay, objective.parameters());
     let mut stepper = Stepper::new(&objective, optimizer, config.run.precision, config.run.seed);
     (stepper.accumulation, stepper.clip) = (config.optimizer.accumulation, config.optimizer.clip);

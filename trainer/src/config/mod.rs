@@ -55,6 +55,10 @@ pub struct RunConfig {
     /// optimizer; else each micro-batch casts the matrices. The numbers are the same.
     #[serde(default)]
     pub master_weights: bool,
+    /// Whether the report loss of pre-training writes its gradient over the logits, which takes a fraction of the memory; the
+    /// numbers are the same up to rounding.
+    #[serde(default)]
+    pub in_place_loss: bool,
     /// Decay of the moving average of the weights, 0 to below 1; 0: no average is kept.
     pub ema: f64,
     /// Steps in a row without a finite loss after which the run ends; 0: never.
@@ -117,6 +121,7 @@ impl Default for RunConfig {
             keep_last: 2,
             precision: Precision::Fp32,
             master_weights: false,
+            in_place_loss: false,
             ema: 0.0,
             skip_limit: 10,
             threads: 0,

@@ -126,6 +126,10 @@ fn deciding(mut config: toml::Table, other_length: bool) -> toml::Table {
         for key in ["gradient_sync", "join_timeout", "stall_timeout"] {
             run.remove(key);
         }
+        // Older runs do not have this key.
+        if run.get("in_place_loss") == Some(&toml::Value::Boolean(false)) {
+            run.remove("in_place_loss");
+        }
     }
     config
 }

@@ -21,6 +21,7 @@ use crate::model::mae_decoder::{ImageDecoder, gather_tokens};
 use crate::model::patches::{patch_statistics, target_patches, unpatchify};
 use crate::model::pos_embed::sin_cos_table;
 use crate::model::vit::{Block, LAYER_NORM_EPSILON, PatchEmbed, blocks, run_blocks};
+use crate::torch::shim;
 
 pub use config::{MrmConfig, Reconstruct, ReportLoss};
 
@@ -80,7 +81,7 @@ pub struct MrmOutput {
     /// The report decoder's last hidden layer, `[R, S, H]`.
     pub report_hidden: Option<Tensor>,
     /// Logits of every token id, `[R, S, V]`. None in training with [`ReportLoss::Masked`], which predicts masked positions
-    /// only.
+    /// only, and with [`Mrm::set_in_place_loss`].
     pub mlm_logits: Option<Tensor>,
     /// Mean squared error over masked patches.
     pub loss_image: Option<Tensor>,
@@ -133,6 +134,7 @@ pub struct Mrm {
     norm: nn::LayerNorm,
     image_decoder: Option<ImageDecoder>,
     report: Option<ReportBranch>,
+    in_place_loss: bool,
 }
 
 impl Mrm {
@@ -161,6 +163,7 @@ impl Mrm {
             norm: layer_norm(&(path / "norm"), vit.embed_dim, LAYER_NORM_EPSILON),
             image_decoder,
             report,
+            in_place_loss: false,
             config: config.clone(),
         })
     }
@@ -168,6 +171,12 @@ impl Mrm {
     /// The model's configuration.
     pub fn config(&self) -> &MrmConfig {
         &self.config
+    }
+
+    /// Chooses how training computes the report loss. With `true`, the backward pass writes the gradient over the logits, which
+    /// takes a fraction of the memory; the loss is the same up to rounding, and the output has no logits.
+    pub fn set_in_place_loss(&mut self, in_place: bool) {
+        self.in_place_loss = in_place;
     }
 
     /// The patch projection.
@@ -230,7 +239,7 @@ impl Mrm {
                 got: Vec::new(),
             })?;
             report.check(batch, self.config.bert.max_positions)?;
-            self.reconstruct_report(branch, report, train, &mut output);
+            self.reconstruct_report(branch, report, train, &mut output)?;
         }
         for (loss, weight) in
             [(&output.loss_image, self.config.image_weight), (&output.loss_report, self.config.report_weight)]
@@ -290,12 +299,18 @@ impl Mrm {
     }
 
     /// The report decoder and its loss.
-    fn reconstruct_report(&self, branch: &ReportBranch, report: ReportBatch, train: bool, output: &mut MrmOutput) {
+    fn reconstruct_report(
+        &self,
+        branch: &ReportBranch,
+        report: ReportBatch,
+        train: bool,
+        output: &mut MrmOutput,
+    ) -> Result<(), ModelError> {
         let tokens = output.latent.size()[1];
         if report.ids.size()[0] == 0 {
             // The mean over no report would be NaN. An empty sum is 0 and has a gradient, with an image loss or without.
             output.loss_report = Some(output.latent.narrow(0, 0, 0).sum(Kind::Float));
-            return;
+            return Ok(());
         }
         // The release projects every token and then takes the mean. The mean first gives the same for a fraction of the work.
         let visible = output.latent.narrow(1, 1, tokens - 1).mean_dim([1_i64].as_slice(), false, None); // [B, D]
@@ -310,7 +325,16 @@ impl Mrm {
         let entropy = |logits: &Tensor, labels: &Tensor, reduction| {
             logits.to_kind(Kind::Float).cross_entropy_loss::<Tensor>(labels, None, reduction, -100, 0.0)
         };
+        let sum = |logits: &Tensor, labels: &Tensor| {
+            if self.in_place_loss {
+                return shim::cross_entropy_in_place(logits, labels);
+            }
+            Ok(entropy(logits, labels, Reduction::Sum))
+        };
         let (logits, loss) = match (self.config.report_loss, train) {
+            (ReportLoss::All, true) if self.in_place_loss => {
+                (None, sum(&branch.bert.predict(&flat), &labels)? / labels.size()[0] as f64)
+            }
             (ReportLoss::All, _) => {
                 let logits = branch.bert.predict(&flat); // [R·S, V]
                 let loss = entropy(&logits, &labels, Reduction::Mean);
@@ -325,7 +349,7 @@ impl Mrm {
             (ReportLoss::Masked, true) => {
                 let positions = report.masked.map_or_else(|| masked().nonzero().squeeze_dim(1), Tensor::shallow_clone); // [M]
                 let logits = branch.bert.predict(&flat.index_select(0, &positions)); // [M, V]
-                let sum = entropy(&logits, &labels.index_select(0, &positions), Reduction::Sum);
+                let sum = sum(&logits, &labels.index_select(0, &positions))?;
                 (None, sum / positions.size()[0].max(1) as f64)
             }
         };
@@ -334,6 +358,7 @@ impl Mrm {
         output.loss_report = Some(loss);
         output.report_latent = Some(latent);
         output.report_hidden = Some(hidden);
+        Ok(())
     }
 
     /// Target patches of the image loss: `[.., P·P·C]`, standardized if `norm_pix_loss`.

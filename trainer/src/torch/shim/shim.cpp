@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -30,6 +29,8 @@
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include "guarded.h"
+
 namespace {
 
 using Tensors = at::Tensor *const *;
@@ -43,17 +44,6 @@ std::vector<at::Tensor> list(Tensors tensors, size_t count) {
 
 std::optional<at::Tensor> maybe(const at::Tensor *tensor) {
   return tensor == nullptr ? std::nullopt : std::optional<at::Tensor>(*tensor);
-}
-
-template <typename Body> char *guarded(Body body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const std::exception &error) {
-    return strdup(error.what());
-  } catch (...) {
-    return strdup("an unknown exception in libtorch");
-  }
 }
 
 } // namespace
