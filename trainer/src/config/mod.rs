@@ -55,8 +55,8 @@ pub struct RunConfig {
     /// optimizer; else each micro-batch casts the matrices. The numbers are the same.
     #[serde(default)]
     pub master_weights: bool,
-    /// Whether the report loss of pre-training writes its gradient over the logits, which takes a fraction of the memory; the
-    /// numbers are the same up to rounding.
+    /// Whether the losses of pre-training write their gradients over predicted patches and logits, which takes a fraction of
+    /// the memory; the numbers are the same up to rounding.
     #[serde(default)]
     pub in_place_loss: bool,
     /// Decay of the moving average of the weights, 0 to below 1; 0: no average is kept.

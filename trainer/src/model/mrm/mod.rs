@@ -21,7 +21,7 @@ use crate::model::mae_decoder::{ImageDecoder, gather_tokens};
 use crate::model::patches::{patch_statistics, target_patches, unpatchify};
 use crate::model::pos_embed::sin_cos_table;
 use crate::model::vit::{Block, LAYER_NORM_EPSILON, PatchEmbed, blocks, run_blocks};
-use crate::torch::shim;
+use crate::torch::shim::in_place_loss;
 
 pub use config::{MrmConfig, Reconstruct, ReportLoss};
 
@@ -173,8 +173,8 @@ impl Mrm {
         &self.config
     }
 
-    /// Chooses how training computes the report loss. With `true`, the backward pass writes the gradient over the logits, which
-    /// takes a fraction of the memory; the loss is the same up to rounding, and the output has no logits.
+    /// Chooses how training computes its losses. With `true`, the backward pass writes the gradients over predicted patches and
+    /// logits, which takes a fraction of the memory; the losses are the same up to rounding, and the output has no logits.
     pub fn set_in_place_loss(&mut self, in_place: bool) {
         self.in_place_loss = in_place;
     }
@@ -230,7 +230,7 @@ impl Mrm {
             total: Tensor::f_zeros([], (Kind::Float, image.device()))?,
         };
         if let Some(decoder) = &self.image_decoder {
-            self.reconstruct_image(decoder, image, &patch_mask, train, &mut output);
+            self.reconstruct_image(decoder, image, &patch_mask, train, &mut output)?;
         }
         if let Some(branch) = &self.report {
             let report = report.ok_or_else(|| ModelError::Shape {
@@ -284,18 +284,25 @@ impl Mrm {
         patch_mask: &PatchMask,
         train: bool,
         output: &mut MrmOutput,
-    ) {
+    ) -> Result<(), ModelError> {
         let wanted = train.then_some(&patch_mask.masked);
         let pred = decoder.forward(&output.latent, &patch_mask.ids_restore, wanted, train);
         let target = target_patches(image, self.config.target_patch()); // [B, L, P·P·C]
         let target = wanted.map_or_else(|| target.shallow_clone(), |wanted| gather_tokens(&target, wanted));
-        let error = patch_error(&pred, &self.normalized(&target)); // [B, L] or [B, L - K]
+        let target = self.normalized(&target);
+        if train && self.in_place_loss {
+            let (pred, target) = (by_value(&pred, &target).flatten(0, 1), target.flatten(0, 1));
+            output.loss_image = Some(in_place_loss::mean_squared_error(&pred, &target)?);
+            return Ok(());
+        }
+        let error = patch_error(&pred, &target); // [B, L] or [B, L - K]
         output.loss_image = Some(if train {
             error.mean(Kind::Float)
         } else {
             (error * &output.mask).sum(Kind::Float) / output.mask.sum(Kind::Float)
         });
         output.pred = (!train).then_some(pred);
+        Ok(())
     }
 
     /// The report decoder and its loss.
@@ -327,7 +334,7 @@ impl Mrm {
         };
         let sum = |logits: &Tensor, labels: &Tensor| {
             if self.in_place_loss {
-                return shim::cross_entropy_in_place(logits, labels);
+                return in_place_loss::cross_entropy(logits, labels);
             }
             Ok(entropy(logits, labels, Reduction::Sum))
         };
@@ -412,10 +419,15 @@ impl Mrm {
     }
 }
 
+/// Predicted patches `[B, N, V·C]` as `[B, N, V, C]`, for target patches `[B, N, V]` that are the same for all `C`.
+fn by_value(pred: &Tensor, target: &Tensor) -> Tensor {
+    let size = target.size();
+    pred.view([size[0], size[1], size[2], -1])
+}
+
 /// Mean squared error of each patch: prediction `[B, N, P·P·C]`, target of as many values or of one channel → `[B, N]`.
 fn patch_error(pred: &Tensor, target: &Tensor) -> Tensor {
-    let size = target.size();
-    let pred = pred.to_kind(Kind::Float).view([size[0], size[1], size[2], -1]); // [B, N, values, channels per value]
+    let pred = by_value(&pred.to_kind(Kind::Float), target);
     (pred - target.unsqueeze(-1)).square().mean_dim([2_i64, 3].as_slice(), false, None)
 }
 

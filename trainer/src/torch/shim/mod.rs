@@ -1,7 +1,7 @@
 //! Safe functions over a small C++ shim (`shim.cpp`) for what tch does not bind: fused optimizers, operations on many tensors
-//! at once, autocast on any device, events, peak memory of a device, a cross-entropy that needs little memory.
+//! at once, autocast on any device, events, peak memory of a device, losses that need little memory.
 
-mod cross_entropy;
+pub(crate) mod in_place_loss;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
@@ -9,8 +9,6 @@ use tch::{Device, Tensor};
 use torch_sys::C_tensor;
 
 use crate::error::ModelError;
-
-pub(crate) use cross_entropy::cross_entropy_in_place;
 
 type Tensors = *const *mut C_tensor;
 
