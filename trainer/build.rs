@@ -15,7 +15,8 @@ fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH_CXX11_ABI");
     if let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") {
         let lib = Path::new(&lib);
-        let mut sources = vec!["src/torch/shim/shim.cpp", "src/torch/c10d/c10d.cpp"];
+        let mut sources =
+            vec!["src/torch/shim/shim.cpp", "src/torch/shim/in_place_loss.cpp", "src/torch/c10d/c10d.cpp"];
         let cuda = if rpath::cuda_is_whole(lib) { nccl_headers(lib) } else { None };
         if cuda.is_some() {
             sources.push("src/torch/c10d/nccl.cpp");

@@ -51,6 +51,14 @@ pub struct RunConfig {
     pub keep_last: usize,
     /// Precision of matrix products.
     pub precision: Precision,
+    /// Whether the passes of a step use 16-bit copies of the matrices, made once a step, with float32 master weights in the
+    /// optimizer; else each micro-batch casts the matrices. The numbers are the same.
+    #[serde(default)]
+    pub master_weights: bool,
+    /// Whether the losses of pre-training write their gradients over predicted patches and logits, which takes a fraction of
+    /// the memory; the numbers are the same up to rounding.
+    #[serde(default)]
+    pub in_place_loss: bool,
     /// Decay of the moving average of the weights, 0 to below 1; 0: no average is kept.
     pub ema: f64,
     /// Steps in a row without a finite loss after which the run ends; 0: never.
@@ -87,6 +95,9 @@ impl RunConfig {
         if !(0.0..1.0).contains(&self.ema) {
             bail!("run.ema: must be from 0 to below 1, is {}", self.ema);
         }
+        if self.master_weights && self.precision == Precision::Fp32 {
+            bail!("run.master_weights: needs run.precision=bf16 or fp16; float32 weights need no copies");
+        }
         if self.log_every == 0 || self.checkpoint_every == 0 {
             bail!("run.log_every and run.checkpoint_every: must be at least 1");
         }
@@ -109,6 +120,8 @@ impl Default for RunConfig {
             checkpoint_every: 1000,
             keep_last: 2,
             precision: Precision::Fp32,
+            master_weights: false,
+            in_place_loss: false,
             ema: 0.0,
             skip_limit: 10,
             threads: 0,

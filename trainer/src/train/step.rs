@@ -14,6 +14,7 @@ use crate::task::objective::Objective;
 use crate::torch::shim::Event;
 use crate::train::amp::{LossScale, Precision};
 use crate::train::distributed::{GradientSync, ProcessGroup, SyncKind};
+use crate::train::master_weights::{LoweredWeights, MasterWeights};
 use crate::train::optimizer::Optimizer;
 
 /// Batches that the device may still read while the next one is prepared.
@@ -42,6 +43,8 @@ pub struct Stepper<'a> {
     pub precision: Precision,
     /// The loss scale of float16.
     pub scale: Option<LossScale>,
+    /// 16-bit copies of the weights for the passes of a step; none: autocast casts the weights in each pass.
+    pub master_weights: Option<MasterWeights>,
     /// Micro-batches of a step.
     pub accumulation: usize,
     /// Largest gradient norm; 0: no limit.
@@ -113,6 +116,7 @@ impl<'a> Stepper<'a> {
             objective,
             precision,
             scale: precision.loss_scale(objective.store().device()),
+            master_weights: None,
             accumulation: 1,
             clip: 0.0,
             seed,
@@ -133,6 +137,17 @@ impl<'a> Stepper<'a> {
         self.gradients = GradientSync::new(sync, group, self.optimizer.parameters())?;
         self.group = group.clone();
         Ok(self)
+    }
+
+    /// Keeps 16-bit copies of the weights, with the present ones as masters; see [`MasterWeights`]. In a group, gradients must
+    /// be exchanged as [`SyncKind::Coalesced`], since the backward pass gives those of the copies.
+    ///
+    /// # Errors
+    /// When torch fails, such as without memory.
+    pub fn keep_master_weights(&mut self) -> Result<()> {
+        let store = self.objective.store();
+        self.master_weights = self.precision.reduced().map(|kind| MasterWeights::new(store, kind)).transpose()?;
+        Ok(())
     }
 
     /// Makes step `number`, from 0, with learning rate `lr`; takes [`accumulation`](Self::accumulation) batches.
@@ -192,6 +207,7 @@ impl<'a> Stepper<'a> {
         let share = 1.0 / self.accumulation as f64;
         let (mut names, mut rows) = (Vec::new(), Vec::new());
         let mut values = vec![Tensor::f_zeros([], (Kind::Float, device))?]; // the loss, then its parts
+        let mut lowered = self.master_weights.as_ref().map(MasterWeights::lower).transpose()?;
         for micro in 0..self.accumulation {
             let is_last = micro + 1 == self.accumulation;
             let mut clock = self.clock();
@@ -207,6 +223,9 @@ impl<'a> Stepper<'a> {
                 scaled *= scale.factor();
             }
             self.gradients.backward(&scaled, is_last)?;
+            if let Some(lowered) = &mut lowered {
+                lowered.collect_gradients()?;
+            }
             self.lap(&mut clock, |phases| &mut phases.backward);
             let value = |tensor: &Tensor| tensor.detach().to_kind(Kind::Float).to_device(device) * share;
             values[0] = &values[0] + value(&loss.total);
@@ -221,6 +240,7 @@ impl<'a> Stepper<'a> {
             rows.extend_from_slice(batch.rows());
             self.keep(batch, device)?;
         }
+        lowered.map_or(Ok(()), LoweredWeights::finish)?;
         let own = values[0].copy();
         Ok(Sums { names, rows, values: Tensor::f_stack(&values, 0)?, own })
     }

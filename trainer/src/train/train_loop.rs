@@ -11,7 +11,7 @@ use crate::config::RunConfig;
 use crate::task::objective::Objective;
 use crate::train::amp::LossScale;
 use crate::train::checkpoint::State;
-use crate::train::distributed::{Activity, ProcessGroup, share, was_lost};
+use crate::train::distributed::{Activity, ProcessGroup, SyncKind, share, was_lost};
 use crate::train::optimizer::{Optimizer, OptimizerConfig};
 use crate::train::progress::Progress;
 use crate::train::recorder::Recorder;
@@ -80,9 +80,13 @@ pub fn train(
         None => Default::default(),
     };
     share::state(group, store, &mut optimizer, &mut state)?;
-    let mut stepper =
-        Stepper::new(objective, optimizer, config.precision, config.seed).in_group(group, config.gradient_sync)?;
+    // The reducer of the buckets knows the float32 weights only.
+    let sync = if config.master_weights { SyncKind::Coalesced } else { config.gradient_sync };
+    let mut stepper = Stepper::new(objective, optimizer, config.precision, config.seed).in_group(group, sync)?;
     (stepper.accumulation, stepper.clip) = (settings.accumulation, settings.clip);
+    if config.master_weights {
+        stepper.keep_master_weights()?;
+    }
     if let (Some(scale), Some(saved)) = (&mut stepper.scale, state.loss_scale) {
         *scale = LossScale::new(saved, store.device());
     }

@@ -167,3 +167,19 @@ fn pretraining_on_two_processes_learns_like_one() {
     assert_eq!(state["loader"], alone["loader"], "the position does not depend on the number of processes");
     assert!(at("two").join("latest/ema.safetensors").is_file());
 }
+
+#[test]
+fn master_weights_do_not_change_the_numbers_of_two_processes() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 30);
+    let at = |name: &str| temporary.path().join(name);
+    let settings = ["--set", "run.precision=bf16", "--set", "optimizer.accumulation=2", "--set", "optimizer.clip=1.0"];
+    for (name, masters) in [("autocast", "false"), ("masters", "true")] {
+        let setting = format!("run.master_weights={masters}");
+        let arguments = pretraining(&data, &at(name), 5, &[&settings[..], &["--set", &setting]].concat());
+        let outputs = ranks(&[arguments.clone(), arguments]);
+        assert!(outputs.iter().all(|output| output.status.success()), "{outputs:?}");
+    }
+    assert_eq!(numbers(&at("masters")), numbers(&at("autocast")));
+    assert!(weights(&at("masters")) == weights(&at("autocast")));
+}

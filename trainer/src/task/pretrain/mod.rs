@@ -164,7 +164,7 @@ fn training<'a>(
     compute: &Compute,
 ) -> Result<Training<'a>> {
     let device = compute.device;
-    let objective = Pretraining::new(&config.model, compute)?;
+    let objective = Pretraining::new(&config.model, compute)?.in_place_loss(config.run.in_place_loss);
     let optimizer = config.optimizer.clone();
     let Epoch { records, steps: per_epoch } = training.epoch(&config);
     let steps = training.steps(&config);

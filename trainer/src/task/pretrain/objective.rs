@@ -27,6 +27,13 @@ impl Pretraining {
         Ok(Self { store, model, group: compute.group.clone() })
     }
 
+    /// Computes the losses in place; see [`Mrm::set_in_place_loss`].
+    #[must_use]
+    pub fn in_place_loss(mut self, in_place: bool) -> Self {
+        self.model.set_in_place_loss(in_place);
+        self
+    }
+
     /// The model.
     pub fn model(&self) -> &Mrm {
         &self.model

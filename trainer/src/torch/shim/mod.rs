@@ -1,5 +1,7 @@
 //! Safe functions over a small C++ shim (`shim.cpp`) for what tch does not bind: fused optimizers, operations on many tensors
-//! at once, autocast on any device, events, peak memory of a device.
+//! at once, autocast on any device, events, peak memory of a device, losses that need little memory.
+
+pub(crate) mod in_place_loss;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
@@ -39,6 +41,9 @@ unsafe extern "C" {
     fn mrm_scale(tensors: Tensors, count: usize, factor: *const C_tensor) -> *mut c_char;
     fn mrm_lerp(tensors: Tensors, targets: Tensors, count: usize, weight: f64) -> *mut c_char;
     fn mrm_pin(tensor: *const C_tensor, pinned: *mut C_tensor) -> *mut c_char;
+    fn mrm_copy(tensors: Tensors, sources: Tensors, count: usize) -> *mut c_char;
+    fn mrm_add(tensors: Tensors, others: Tensors, count: usize) -> *mut c_char;
+    fn mrm_set_data(variables: Tensors, values: Tensors, count: usize) -> *mut c_char;
     fn mrm_drop_gradients(tensors: Tensors, count: usize) -> *mut c_char;
     fn mrm_set_gradient(tensor: *const C_tensor, gradient: *const C_tensor) -> *mut c_char;
     fn mrm_autocast_begin(cuda: c_int, kind: c_int, was_enabled: *mut c_int, was_kind: *mut c_int) -> *mut c_char;
@@ -185,6 +190,38 @@ pub(crate) fn lerp(tensors: &[Tensor], targets: &[Tensor], weight: f64) -> Resul
     let _guard = tch::no_grad_guard();
     // SAFETY: the two lists have the same length, and their tensors live through the call.
     checked(unsafe { mrm_lerp(list.as_ptr(), targets.as_ptr(), list.len(), weight) })
+}
+
+/// Copies `sources` to tensors of the same shapes, which may have another type.
+pub(crate) fn copy(tensors: &[Tensor], sources: &[Tensor]) -> Result<(), ModelError> {
+    assert_eq!(tensors.len(), sources.len(), "one source per tensor");
+    if tensors.is_empty() {
+        return Ok(());
+    }
+    let (list, sources) = (pointers(tensors), pointers(sources));
+    let _guard = tch::no_grad_guard();
+    // SAFETY: the two lists have the same length, and their tensors live through the call.
+    checked(unsafe { mrm_copy(list.as_ptr(), sources.as_ptr(), list.len()) })
+}
+
+/// Adds `others` to tensors, in place.
+pub(crate) fn add(tensors: &[Tensor], others: &[Tensor]) -> Result<(), ModelError> {
+    assert_eq!(tensors.len(), others.len(), "one addend per tensor");
+    if tensors.is_empty() {
+        return Ok(());
+    }
+    let (list, others) = (pointers(tensors), pointers(others));
+    let _guard = tch::no_grad_guard();
+    // SAFETY: the two lists have the same length, and their tensors live through the call.
+    checked(unsafe { mrm_add(list.as_ptr(), others.as_ptr(), list.len()) })
+}
+
+/// Gives variables the memory and the type of `values`, for all handles of each variable, and drops their gradients.
+pub(crate) fn set_data(variables: &[Tensor], values: &[Tensor]) -> Result<(), ModelError> {
+    assert_eq!(variables.len(), values.len(), "one value per variable");
+    let (list, values) = (pointers(variables), pointers(values));
+    // SAFETY: the two lists have the same length, and their tensors live through the call.
+    checked(unsafe { mrm_set_data(list.as_ptr(), values.as_ptr(), list.len()) })
 }
 
 /// Drops the gradients: the next backward pass writes new ones instead of adding to them.
