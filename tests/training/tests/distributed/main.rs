@@ -4,3 +4,4 @@ mod interruptions;
 mod launch;
 mod numbers;
 mod refusals;
+mod slurm;
