@@ -9,13 +9,14 @@ use training::{MINIATURE, dataset, numbers, pretraining, wait_for, weights};
 
 use crate::launch::ranks;
 
-/// A script of docs/cluster.md, with other words in place of some.
-fn script(name: &str, replaced: &[(&str, &str)]) -> String {
+/// The batch script of docs/cluster.md that has this command, with other words in place of some.
+fn script(command: &str, replaced: &[(&str, &str)]) -> String {
     let page = read_text(&repository().join("docs/cluster.md"));
-    let (_, after) = page.split_once(&format!("<!-- {name} -->\n```bash\n")).expect("the script's place");
-    let mut script = after.split_once("\n```").expect("its end").0.to_owned() + "\n";
+    let is_wanted = |block: &&str| block.starts_with("#!") && block.contains(command);
+    let mut script =
+        page.split("```").map(|block| block.trim_start_matches("bash\n")).find(is_wanted).expect("a script").to_owned();
     for (before, after) in replaced {
-        assert!(script.contains(before), "`{before}` is not in {name}");
+        assert!(script.contains(before), "`{before}` is not in the script of `{command}`");
         script = script.replace(before, after);
     }
     script
@@ -39,7 +40,7 @@ fn a_displaced_job_on_two_nodes_is_queued_again_and_ends_with_the_same_bits() {
     let text = |path: &Path| path.to_str().expect("a path of text").to_owned();
     let trainer = format!("{} pretrain {}", text(&binary("trainer")), miniature(steps));
     let script = script(
-        "pretrain.sbatch",
+        "trainer pretrain",
         &[
             ("--nodes=1 --ntasks-per-node=4 --gpus-per-node=4 --cpus-per-task=8", "--nodes=2 --ntasks-per-node=1"),
             ("trainer pretrain", &trainer),
@@ -92,7 +93,7 @@ fn a_sweep_is_an_array_of_jobs() {
     let text = |path: &Path| path.to_str().expect("a path of text").to_owned();
     let runs = temporary.path().join("runs");
     let script = script(
-        "finetune.sbatch",
+        "trainer finetune",
         &[
             ("--array=0-8 --gpus=1 --cpus-per-task=8", "--array=0-3"),
             ("ratios=(1 10 100)", "ratios=(50 100)"),
