@@ -89,9 +89,9 @@ $(CUDA)/.torch: | $(MRM_CACHE)/python/.tests
 		nvidia-cuda-crt==13.0.88 nvidia-cuda-cccl==13.0.85
 	@touch $@
 
-cuda-check: setup $(CUDA)/.torch ## build the trainer with CUDA and NCCL, and start it; needs no GPU
+cuda-check: setup $(CUDA)/.torch ## build with CUDA and NCCL, and start the trainer; needs no GPU
 	@LIBTORCH=$$(echo $(CUDA)/lib/python3*/site-packages/torch) CARGO_TARGET_DIR=$(MRM_CACHE)/cuda-target \
-		cargo build --release --package mrm-trainer --bins
+		cargo build --release --workspace --bins
 	@$(CUDA_TRAINER) --version | tee /dev/stderr | grep -q "CUDA: yes; NCCL: yes"
 	@readelf --dynamic $(CUDA_TRAINER) | grep -q libtorch_cuda.so
 	@if $(CUDA_TRAINER) --version | grep -q "GPUs found: 0"; then \

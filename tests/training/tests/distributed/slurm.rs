@@ -81,7 +81,8 @@ fn a_displaced_job_on_two_nodes_is_queued_again_and_ends_with_the_same_bits() {
     let output = cluster.output(&format!("export {exports}; {step}'").replace("--steps 300", "--steps 100000"));
     let error = helpers::text(&output.stderr);
     assert!(!output.status.success(), "{error}");
-    assert!(error.contains("rank 1 (n") && error.contains("ended without a message: it was killed"), "{error}");
+    // Slurm names the process itself, and may end rank 0 before it has found out.
+    assert!(error.contains("n2: task 1: Killed"), "{error}");
     assert!(killed.join("latest/state.json").is_file(), "rank 0 has saved its steps: {error}");
 }
 

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const DEAD_AFTER: Duration = Duration::from_secs(20);
 
 /// Time after a lost connection in which the others' signs of life are watched for the one that stopped.
-const POST_MORTEM: Duration = Duration::from_secs(4);
+const POST_MORTEM: Duration = Duration::from_secs(3);
 
 /// The store may not answer for so long.
 const STORE_LOST_AFTER: Duration = Duration::from_secs(20);
