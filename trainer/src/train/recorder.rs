@@ -5,13 +5,13 @@ use anyhow::{Result, bail};
 use serde_json::json;
 use tch::nn::VarStore;
 
+use crate::config::RunConfig;
 use crate::task::objective::{Evaluation, Objective};
 use crate::train::checkpoint::{Checkpoints, Retention, State};
 use crate::train::ema::Ema;
 use crate::train::logger::{MetricsLog, damaged_lines};
 use crate::train::optimizer::Optimizer;
 use crate::train::run_dir::RunDir;
-use crate::train::train_loop::Settings;
 use crate::weights::{Tensors, load_tensors};
 
 /// The files of a run that is being trained.
@@ -24,14 +24,16 @@ pub(super) struct Recorder<'a> {
 }
 
 impl<'a> Recorder<'a> {
-    /// Opens the files. Loads the newest checkpoint into model and optimizer; returns its state, or that of a new run.
+    /// Opens the files of a run of `steps` steps. Loads the newest checkpoint into model and optimizer; returns its state, or
+    /// that of a new run.
     pub fn open(
         run: &RunDir,
         store: &'a VarStore,
         optimizer: &mut Optimizer,
-        settings: &Settings,
+        steps: u64,
+        config: &RunConfig,
+        notify: &dyn Fn(&str),
     ) -> Result<(Option<Self>, State)> {
-        let (config, notify) = (settings.run, settings.notify);
         let (checkpoints, retention) = (Checkpoints::of(run.path()), Retention { keep_last: config.keep_last });
         run.notice().iter().for_each(|notice| notify(notice));
         let mut state = State::default();
@@ -46,7 +48,7 @@ impl<'a> Recorder<'a> {
                 ema.load(store, saved)?;
             }
             state = checkpoint.state;
-            notify(&format!("resuming after {} of {} steps", state.step, settings.steps));
+            notify(&format!("resuming after {} of {steps} steps", state.step));
         }
         // A kill may have come between a checkpoint and the removal of an older one.
         checkpoints.prune(retention)?;

@@ -76,7 +76,7 @@ pub fn train(
     let (store, config, notify) = (objective.store(), settings.run, settings.notify);
     let mut optimizer = Optimizer::new(settings.optimizer, settings.weight_decay, objective.parameters());
     let (mut recorder, mut state) = match run {
-        Some(run) => Recorder::open(run, store, &mut optimizer, settings)?,
+        Some(run) => Recorder::open(run, store, &mut optimizer, settings.steps, config, notify)?,
         None => Default::default(),
     };
     share::state(group, store, &mut optimizer, &mut state)?;

@@ -2,10 +2,11 @@
 #pragma once
 
 #include <chrono>
-#include <cstring>
 
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/Store.hpp>
+
+#include "../shim/guarded.h"
 
 // A key-value store that all processes of a job reach.
 struct MrmStore {
@@ -21,14 +22,3 @@ struct MrmGroup {
   std::chrono::milliseconds timeout;
 };
 
-// No exception leaves a function: each returns an error text that the caller frees, or a null pointer.
-template <typename Body> char *guarded(Body body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const std::exception &error) {
-    return strdup(error.what());
-  } catch (...) {
-    return strdup("an unknown exception in libtorch");
-  }
-}

@@ -1,11 +1,13 @@
 //! Safe functions over PyTorch's c10d (`c10d.cpp`, `nccl.cpp`): the store by which the processes of a job find each other,
 //! collectives over their tensors, and the gradient reducer of `DistributedDataParallel`.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::time::Duration;
 
 use tch::{Device, Tensor};
 use torch_sys::C_tensor;
+
+use super::error_text;
 
 /// Whether this program was built with NCCL, which CUDA devices exchange gradients by.
 pub const HAS_NCCL: bool = cfg!(nccl);
@@ -70,15 +72,7 @@ impl C10dError {
 
 /// Turns the error text of a call into an error.
 fn checked(error: *mut c_char) -> Result<(), C10dError> {
-    if error.is_null() {
-        return Ok(());
-    }
-    // SAFETY: c10d.cpp returns a null-terminated text from `strdup`, which the caller must free.
-    let text = unsafe {
-        let text = CStr::from_ptr(error).to_string_lossy().lines().next().unwrap_or_default().to_owned();
-        free(error.cast());
-        text
-    };
+    let Some(text) = error_text::take(error) else { return Ok(()) };
     // torch begins some messages with the place in its source.
     let text = text.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map_or(text.as_str(), |(_, text)| text);
     Err(C10dError::new(text))

@@ -3,11 +3,12 @@
 
 pub(crate) mod in_place_loss;
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 
 use tch::{Device, Tensor};
 use torch_sys::C_tensor;
 
+use super::error_text;
 use crate::error::ModelError;
 
 type Tensors = *const *mut C_tensor;
@@ -53,21 +54,11 @@ unsafe extern "C" {
     fn mrm_event_wait(event: *mut c_void) -> *mut c_char;
     fn mrm_event_drop(event: *mut c_void);
     fn mrm_peak_memory(index: c_int, reset: c_int, bytes: *mut i64) -> *mut c_char;
-    fn free(pointer: *mut c_void);
 }
 
 /// Turns the error text of a call into an error.
 fn checked(error: *mut c_char) -> Result<(), ModelError> {
-    if error.is_null() {
-        return Ok(());
-    }
-    // SAFETY: the shim returns a null-terminated text from `strdup`, which the caller must free.
-    let text = unsafe {
-        let text = CStr::from_ptr(error).to_string_lossy().lines().next().unwrap_or_default().to_owned();
-        free(error.cast());
-        text
-    };
-    Err(ModelError::Torch(tch::TchError::Torch(text)))
+    error_text::take(error).map_or(Ok(()), |text| Err(ModelError::Torch(tch::TchError::Torch(text))))
 }
 
 /// Pointers to tensors. Some functions of the shim change the tensors, which torch allows through any handle.
