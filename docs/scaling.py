@@ -89,7 +89,9 @@ def efficiency(model, gpus, batch, mfu=MFU):
 
 def training_table():
     columns = ["no overlap", "overlap", f"hours for {EPOCHS} epochs"]
-    head = ["model", "GPUs", "all-reduce", f"{BATCH} a GPU: {columns[0]}", *columns[1:], f"{BATCH} in all: {columns[0]}", *columns[1:]]
+    head = ["model", "GPUs", "all-reduce"]
+    for rule in ("a GPU", "in all"):
+        head += [f"{BATCH} {rule}: {columns[0]}", *columns[1:]]
     yield "| " + " | ".join(head) + " |"
     yield "|" + " --- |" * len(head)
     for model in MODELS:
@@ -107,8 +109,9 @@ def loader_lines():
     """What the GPUs of a node need of the loader."""
     for model, facts in MODELS.items():
         rate = GPUS_A_NODE * PEAK * MFU / (facts["gflop"] * 1e9)
-        yield (f"- `{model}`, {GPUS_A_NODE} GPUs: {rate:,.0f} images/s, which are {rate / LOADER_PER_CORE:.0f} cores of the loader "
-               f"and {rate * RECORD_BYTES / 1e9:.1f} GB/s of raw pixels")
+        cores, bytes_ = rate / LOADER_PER_CORE, rate * RECORD_BYTES / 1e9
+        yield (f"- `{model}`, {GPUS_A_NODE} GPUs: {rate:,.0f} images/s, which are {cores:.0f} cores of the loader "
+               f"and {bytes_:.1f} GB/s of raw pixels")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ SECTIONS = [
     ("golden, bf16", 40, device.golden("bf16")),
     ("step", 120, device.steps),
     ("PyTorch, eager", 60, device.peer("eager")),
+    ("settings", 45, device.settings),
     ("data", 60, runs.make_data),
     ("resume", 60, runs.resume),
     ("out of memory", 60, device.out_of_memory),

@@ -52,8 +52,10 @@ def machine(check):
     if check.reason:
         facts["trainer"] += f"; cannot compute on {check.options.device}: {check.reason}"
         check.reason = f"the trainer is {facts['trainer']}"
+    facts["version"] = " ".join(check.finish(check.start([check.binary("trainer"), "--version"]))[1].split())
     gpus = "; ".join(facts.get("gpus", [])) or "no NVIDIA GPU"
-    yield "", facts, f"{gpus}; {facts['cores']} cores; torch {facts['torch']}; trainer: {facts['trainer']}"
+    text = f"{gpus}; {facts['cores']} cores; torch {facts['torch']}; trainer: {facts['trainer']}"
+    yield "", facts, text + (f" ({facts['version']})" if facts["version"] else "")
     if check.reason:
         raise Failed(check.reason)
 
@@ -98,15 +100,24 @@ def steps(check):
         for batch in batches:
             found = check.bench(preset, precision, batch)
             check.step_ms[preset, precision, batch] = found["milliseconds_per_step"]
-            text = f"{found['images_per_second']:,.0f} images/s, {found['milliseconds_per_step']:.1f} ms, "
-            text += f"MFU {found['utilization']:.0%} of {found['product_teraflops']:.3g} TFLOP/s, {shares(found)}"
-            if found["peak_memory_gib"] is not None:
-                text += f", {found['peak_memory_gib']:.1f} GiB"
-            yield f"{preset}, {precision}, batch {batch}", found, text
+            yield f"{preset}, {precision}, batch {batch}", found, in_words(found)
 
 
-def shares(found):
-    return ", ".join(f"{phase} {share:.0%}" for phase, share in found["shares"].items())
+def settings(check):
+    """Settings of a step that are off by default, one by one and together."""
+    preset, precision, batch = check.main_batch
+    keys = ["run.master_weights", "run.in_place_loss"]
+    for chosen in [keys] if check.options.tiny else [keys[:1], keys[1:], keys]:
+        more = [word for key in chosen for word in ("--set", f"{key}=true")]
+        found = check.bench(preset, precision, batch, *more)
+        yield f"{preset}, {precision}, batch {batch}, {' and '.join(chosen)}", found, in_words(found)
+
+
+def in_words(found):
+    text = f"{found['images_per_second']:,.0f} images/s, {found['milliseconds_per_step']:.1f} ms, "
+    text += f"MFU {found['utilization']:.0%} of {found['product_teraflops']:.3g} TFLOP/s, "
+    text += ", ".join(f"{phase} {share:.0%}" for phase, share in found["shares"].items())
+    return text + (f", {found['peak_memory_gib']:.1f} GiB" if found["peak_memory_gib"] is not None else "")
 
 
 def peer(mode):

@@ -9,6 +9,7 @@ import glob
 import io
 import json
 import random
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ def write_files(folder, samples, encode, ending):
     (folder / "reports.json").write_text(json.dumps([report for _, _, report in samples]))
 
 
-def open_files(folder, work, read, ending):
+def open_files(folder, work, options, read, ending):
     import torch
 
     ids = np.load(folder / "ids.npy")
@@ -103,7 +104,7 @@ def open_files(folder, work, read, ending):
     return Files(), {"shuffle": True}
 
 
-def open_official(folder, work, tokenizer):
+def open_official(folder, work, options):
     """The data set of MRM's release, with the tokenizers library."""
     import torch
     from PIL import Image
@@ -118,7 +119,7 @@ def open_official(folder, work, tokenizer):
         transforms.ToTensor(),
         transforms.Normalize([MEAN], [STD]),
     ])
-    words = Tokenizer.from_file(str(tokenizer))
+    words = Tokenizer.from_file(str(options.tokenizer))
     words.enable_truncation(TOKENS)
     words.enable_padding(length=TOKENS)
     pieces = {token: piece for piece, token in words.get_vocab().items()}
@@ -154,7 +155,7 @@ def write_webdataset(folder, samples, encode, ending):
             writer.write({"__key__": f"{key:06d}", ending: encode(pixels), "ids": ids.tobytes()})
 
 
-def open_webdataset(folder, work, read, ending):
+def open_webdataset(folder, work, options, read, ending):
     import webdataset
 
     tars = sorted(glob.glob(f"{folder}/*.tar"))
@@ -173,7 +174,7 @@ def write_mosaic(folder, samples, encode):
             writer.write({"image": encode(pixels), "ids": ids.tobytes()})
 
 
-def open_mosaic(folder, work, batch_size):
+def open_mosaic(folder, work, options):
     from streaming import StreamingDataset
 
     class Mosaic(StreamingDataset):
@@ -181,7 +182,7 @@ def open_mosaic(folder, work, batch_size):
             sample = super().__getitem__(row)
             return work(sample["image"], sample["ids"])
 
-    return Mosaic(local=str(folder), shuffle=True, batch_size=batch_size), {}
+    return Mosaic(local=str(folder), shuffle=True, batch_size=options.batch_size), {}
 
 
 # LitData.
@@ -194,7 +195,7 @@ def write_litdata(folder, samples, encode):
     litdata.optimize(fn=dict, inputs=inputs, output_dir=str(folder), chunk_bytes="32MB", num_workers=1, mode="overwrite")
 
 
-def open_litdata(folder, work):
+def open_litdata(folder, work, options):
     import litdata
 
     class Lit(litdata.StreamingDataset):
@@ -222,7 +223,7 @@ def write_hugging_face(folder, samples):
         pq.write_table(pa.table(arrays, schema=schema), folder / f"{first // 128:05d}.parquet", row_group_size=32)
 
 
-def open_hugging_face(folder, work):
+def open_hugging_face(folder, work, options):
     import torch
     from datasets import load_dataset
 
@@ -240,21 +241,41 @@ def open_hugging_face(folder, work):
     return HuggingFace(), {"shuffle": True}
 
 
-# Name → folder, function that writes, function that opens.
-read_bytes = Path.read_bytes
-load_npy = lambda data: np.load(io.BytesIO(data))
-as_is = lambda data: data
-raw = lambda pixels: pixels.tobytes()
+def raw(pixels):
+    return pixels.tobytes()
 
+
+def load_npy(data):
+    return np.load(io.BytesIO(data))
+
+
+def as_is(data):
+    return data
+
+
+write_jpeg_files = partial(write_files, encode=jpeg, ending="jpg")
+# Name → folder, function of (folder, samples) that writes, function of (folder, work, options) that opens.
 LOADERS = {
-    "files-npy": ("files-npy", lambda f, s: write_files(f, s, npy, "npy"), lambda f, w, o: open_files(f, w, np.load, "npy")),
-    "files-jpg": ("files-jpg", lambda f, s: write_files(f, s, jpeg, "jpg"), lambda f, w, o: open_files(f, w, read_bytes, "jpg")),
-    "mrm-official": ("files-jpg", lambda f, s: write_files(f, s, jpeg, "jpg"), lambda f, w, o: open_official(f, w, o.tokenizer)),
-    "wds-npy": ("wds-npy", lambda f, s: write_webdataset(f, s, npy, "npy"), lambda f, w, o: open_webdataset(f, w, load_npy, "npy")),
-    "wds-jpg": ("wds-jpg", lambda f, s: write_webdataset(f, s, jpeg, "jpg"), lambda f, w, o: open_webdataset(f, w, as_is, "jpg")),
-    "mds-raw": ("mds-raw", lambda f, s: write_mosaic(f, s, raw), lambda f, w, o: open_mosaic(f, w, o.batch_size)),
-    "mds-jpg": ("mds-jpg", lambda f, s: write_mosaic(f, s, jpeg), lambda f, w, o: open_mosaic(f, w, o.batch_size)),
-    "lit-raw": ("lit-raw", lambda f, s: write_litdata(f, s, raw), lambda f, w, o: open_litdata(f, w)),
-    "lit-jpg": ("lit-jpg", lambda f, s: write_litdata(f, s, jpeg), lambda f, w, o: open_litdata(f, w)),
-    "hf-map": ("hf", write_hugging_face, lambda f, w, o: open_hugging_face(f, w)),
+    "files-npy": (
+        "files-npy",
+        partial(write_files, encode=npy, ending="npy"),
+        partial(open_files, read=np.load, ending="npy"),
+    ),
+    "files-jpg": ("files-jpg", write_jpeg_files, partial(open_files, read=Path.read_bytes, ending="jpg")),
+    "mrm-official": ("files-jpg", write_jpeg_files, open_official),
+    "wds-npy": (
+        "wds-npy",
+        partial(write_webdataset, encode=npy, ending="npy"),
+        partial(open_webdataset, read=load_npy, ending="npy"),
+    ),
+    "wds-jpg": (
+        "wds-jpg",
+        partial(write_webdataset, encode=jpeg, ending="jpg"),
+        partial(open_webdataset, read=as_is, ending="jpg"),
+    ),
+    "mds-raw": ("mds-raw", partial(write_mosaic, encode=raw), open_mosaic),
+    "mds-jpg": ("mds-jpg", partial(write_mosaic, encode=jpeg), open_mosaic),
+    "lit-raw": ("lit-raw", partial(write_litdata, encode=raw), open_litdata),
+    "lit-jpg": ("lit-jpg", partial(write_litdata, encode=jpeg), open_litdata),
+    "hf-map": ("hf", write_hugging_face, open_hugging_face),
 }
