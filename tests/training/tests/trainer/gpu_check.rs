@@ -34,8 +34,18 @@ fn every_check_of_a_gpu_has_figures_or_a_reason() {
         serde_json::from_slice(&fs::read(out.join("gpu-check.json")).expect("a report")).expect("JSON");
     // What a CPU cannot show, and what a trainer may lack that trains with one process.
     let optional = ["out of memory", "ranks", "PyTorch, compiled"];
-    let sections =
-        ["machine", "golden, fp32", "golden, bf16", "step", "PyTorch, eager", "data", "resume", "loader", "training"];
+    let sections = [
+        "machine",
+        "golden, fp32",
+        "golden, bf16",
+        "step",
+        "settings",
+        "PyTorch, eager",
+        "data",
+        "resume",
+        "loader",
+        "training",
+    ];
     for section in sections.into_iter().chain(optional) {
         let mut of = rows.iter().filter(|row| row["section"] == section).peekable();
         assert!(of.peek().is_some(), "no row of {section}\n{printed}\n{log}");
