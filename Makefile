@@ -92,10 +92,12 @@ $(CUDA)/.torch: | $(MRM_CACHE)/python/.tests
 cuda-check: setup $(CUDA)/.torch ## build with CUDA and NCCL, and start the trainer; needs no GPU
 	@LIBTORCH=$$(echo $(CUDA)/lib/python3*/site-packages/torch) CARGO_TARGET_DIR=$(MRM_CACHE)/cuda-target \
 		cargo build --release --workspace --bins
-	@$(CUDA_TRAINER) --version | tee /dev/stderr | grep -q "CUDA: yes; NCCL: yes"
+	@$(CUDA_TRAINER) --version
+	@$(CUDA_TRAINER) --version | grep -q "CUDA: yes; NCCL: yes"
 	@readelf --dynamic $(CUDA_TRAINER) | grep -q libtorch_cuda.so
 	@if $(CUDA_TRAINER) --version | grep -q "GPUs found: 0"; then \
-		! $(CUDA_TRAINER) bench --device cuda:0 --preset mrm-vit-tiny --batch-size 2 --steps 1 2>&1 | tee /dev/stderr | grep -v "^error: no device cuda:0 here"; \
+		message=$$($(CUDA_TRAINER) bench --device cuda:0 --preset mrm-vit-tiny --batch-size 2 --steps 1 2>&1 || true); \
+		echo "$$message"; [ "$$message" = "error: no device cuda:0 here (0 CUDA devices found)" ]; \
 	fi
 	@echo "a trainer with CUDA and NCCL: $(CUDA_TRAINER)"
 

@@ -29,6 +29,7 @@ SECTIONS = [
     ("golden, fp32", 60, device.golden("fp32")),
     ("golden, bf16", 40, device.golden("bf16")),
     ("step", 120, device.steps),
+    ("settings", 60, device.settings),
     ("PyTorch, eager", 60, device.peer("eager")),
     ("settings", 45, device.settings),
     ("data", 60, runs.make_data),

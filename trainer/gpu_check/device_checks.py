@@ -120,6 +120,26 @@ def in_words(found):
     return text + (f", {found['peak_memory_gib']:.1f} GiB" if found["peak_memory_gib"] is not None else "")
 
 
+def settings(check):
+    """The step with the settings that are for a GPU, against the step without them: milliseconds, memory, loss."""
+    preset, precision, main = check.main_batch
+    masters, in_place = ["--set", "run.master_weights=true"], ["--set", "run.in_place_loss=true"]
+    kinds = {"neither": [], "master weights": masters, "losses in place": in_place, "both": [*masters, *in_place]}
+    for batch in [main] if check.options.tiny else [32, main]:
+        plain = None
+        for name, words in kinds.items():
+            found = check.bench(preset, precision, batch, *words)
+            plain = plain or found
+            found["ratio"] = plain["milliseconds_per_step"] / found["milliseconds_per_step"]
+            text = f"{found['milliseconds_per_step']:.2f} ms, {found['ratio']:.3f} times the rate of neither, loss {found['loss']:.5f}"
+            if found["peak_memory_gib"] is not None:
+                text += f", {found['peak_memory_gib']:.2f} GiB"
+            # The same noise, seed and number of steps: the loss differs by rounding.
+            if not abs(found["loss"] - plain["loss"]) < 0.01 * plain["loss"]:
+                raise Failed(f"{name}, batch {batch}: the loss is {found['loss']}, without settings {plain['loss']}")
+            yield f"{preset}, {precision}, batch {batch}, {name}", found, text
+
+
 def peer(mode):
     def run(check):
         preset, precision, batch = check.main_batch

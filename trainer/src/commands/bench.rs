@@ -52,6 +52,9 @@ pub struct Measured {
     pub product_teraflops: f64,
     /// Model FLOP utilization: `teraflops / product_teraflops`.
     pub utilization: f64,
+    /// Loss of the last measured step. On noise it depends on the seed, the preset, the batch and the number of steps alone,
+    /// up to rounding.
+    pub loss: f64,
     /// Largest amount of memory in use; none where the system does not report it.
     pub peak_memory_gib: Option<f64>,
     /// Shares of the time, measured with a wait after each phase.
@@ -96,7 +99,8 @@ pub fn bench(
     }
     let mut batches = batches(config, source, device)?;
     let (mut number, mut measured) = (0, RecordCounts::default());
-    let mut run = |stepper: &mut Stepper, counts: &mut RecordCounts, count: u64| -> Result<()> {
+    let mut run = |stepper: &mut Stepper, counts: &mut RecordCounts, count: u64| -> Result<f64> {
+        let mut last = None;
         for _ in 0..count {
             let step = stepper.step(number, 1e-4, &mut || {
                 let batch = batches()?;
@@ -107,14 +111,15 @@ pub fn bench(
             if !device.is_cuda() || number.is_multiple_of(config.run.log_every) {
                 step.metrics()?;
             }
+            last = Some(step);
         }
         synchronize(device);
-        Ok(())
+        Ok(last.map_or(Ok(f64::NAN), |step| step.metrics().map(|metrics| metrics.loss))?)
     };
     run(&mut stepper, &mut RecordCounts::default(), warmup)?;
     shim::peak_memory(device, true);
     let started = Instant::now();
-    run(&mut stepper, &mut measured, steps)?;
+    let loss = run(&mut stepper, &mut measured, steps)?;
     let seconds = started.elapsed().as_secs_f64();
     let peak = shim::peak_memory(device, false);
 
@@ -143,6 +148,7 @@ pub fn bench(
         teraflops: rate * flops / 1e12,
         product_teraflops: product / 1e12,
         utilization: rate * flops / product,
+        loss,
         peak_memory_gib: peak.map(|bytes| bytes as f64 / f64::from(1 << 30)),
         shares: Shares {
             loader: share(phases.loader),
