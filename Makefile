@@ -23,7 +23,7 @@ PLAIN_CPU := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=
 TORCH = export LIBTORCH="$$(trainer/libtorch.sh)";
 
 help: ## show this
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
 setup: ## install libtorch into the cache (found again on the next run)
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }
@@ -43,9 +43,10 @@ $(MRM_CACHE)/python/.tests: tests/requirements.txt
 	@$(MRM_CACHE)/python/bin/uv pip install --quiet --python $(PYTHON) -r tests/requirements.txt
 	@touch $@
 
-$(REFERENCE)/.tests: tests/requirements-torch.txt | $(MRM_CACHE)/python/.tests
+$(REFERENCE)/.tests: tests/requirements-torch.txt ingest/benches/peers/requirements.txt | $(MRM_CACHE)/python/.tests
 	@[ -x $(REFERENCE)/bin/python ] || $(MRM_CACHE)/python/bin/uv venv --quiet --python $(PYTHON) $(REFERENCE)
-	@$(MRM_CACHE)/python/bin/uv pip install --quiet --python $(REFERENCE)/bin/python -r tests/requirements-torch.txt
+	@$(MRM_CACHE)/python/bin/uv pip install --quiet --compile-bytecode --python $(REFERENCE)/bin/python \
+		-r tests/requirements-torch.txt
 	@touch $@
 
 $(CLUSTER)/.tests: tests/requirements-cluster.txt | $(MRM_CACHE)/python/.tests
@@ -78,6 +79,26 @@ test-data: $(MRM_CACHE)/python/.tests $(CLUSTER_TESTS) ## run the end-to-end tes
 		cargo test $(DATA) --test '*' --no-fail-fast; \
 	fi
 
+# torch with all NVIDIA libraries, and the packages with the headers that NCCL's part of c10d needs beyond torch's own.
+CUDA := $(MRM_CACHE)/cuda
+CUDA_TRAINER := $(MRM_CACHE)/cuda-target/release/trainer
+
+$(CUDA)/.torch: | $(MRM_CACHE)/python/.tests
+	@[ -x $(CUDA)/bin/python ] || $(MRM_CACHE)/python/bin/uv venv --quiet --python $(PYTHON) $(CUDA)
+	@$(MRM_CACHE)/python/bin/uv pip install --quiet --python $(CUDA)/bin/python torch==2.11.0 \
+		nvidia-cuda-crt==13.0.88 nvidia-cuda-cccl==13.0.85
+	@touch $@
+
+cuda-check: setup $(CUDA)/.torch ## build with CUDA and NCCL, and start the trainer; needs no GPU
+	@LIBTORCH=$$(echo $(CUDA)/lib/python3*/site-packages/torch) CARGO_TARGET_DIR=$(MRM_CACHE)/cuda-target \
+		cargo build --release --workspace --bins
+	@$(CUDA_TRAINER) --version | tee /dev/stderr | grep -q "CUDA: yes; NCCL: yes"
+	@readelf --dynamic $(CUDA_TRAINER) | grep -q libtorch_cuda.so
+	@if $(CUDA_TRAINER) --version | grep -q "GPUs found: 0"; then \
+		! $(CUDA_TRAINER) bench --device cuda:0 --preset mrm-vit-tiny --batch-size 2 --steps 1 2>&1 | tee /dev/stderr | grep -v "^error: no device cuda:0 here"; \
+	fi
+	@echo "a trainer with CUDA and NCCL: $(CUDA_TRAINER)"
+
 notebooks: $(REFERENCE)/.tests ## execute the notebooks in place, on the demo's output
 	@[ -e $(DEMO)/runs ] || { echo "run make demo first" >&2; exit 1; }
 	@MRM_DATASET=$(abspath $(DEMO))/data MRM_RUNS=$(abspath $(DEMO))/runs \
@@ -109,6 +130,27 @@ bench: build ## rates of this machine: ingest, loader, training step
 	@$(BIN)/trainer bench --preset mrm-vit-tiny --batch-size 32 --steps 20
 	@$(BIN)/trainer bench --preset mrm-vit-b16 --batch-size 8 --steps 3 --warmup 1
 
+# The Python programs that ours are compared with: a requirements.txt beside each benchmark.
+PEERS := $(MRM_CACHE)/peers
+PEER_REQUIREMENTS := $(wildcard */benches/peers/requirements.txt)
+
+$(PEERS)/.complete: $(PEER_REQUIREMENTS) | $(MRM_CACHE)/python/.tests
+	@[ -x $(PEERS)/bin/python ] || $(MRM_CACHE)/python/bin/uv venv --quiet --python $(PYTHON) $(PEERS)
+	@$(MRM_CACHE)/python/bin/uv pip install --quiet --compile-bytecode --python $(PEERS)/bin/python \
+		$(addprefix -r ,$(PEER_REQUIREMENTS))
+	@touch $@
+
+bench-peers: build $(PEERS)/.complete ## ratios of this machine: ingest, loader and training step beside Python's
+	@$(PEERS)/bin/python ingest/benches/peers/ingest.py --ingest $(BIN)/ingest --work $(BENCH)/peers/ingest
+	@$(PEERS)/bin/python dataset/benches/peers/loader.py --ingest $(BIN)/ingest --dataset $(BIN)/dataset \
+		--work $(BENCH)/peers/loader
+	@$(PEERS)/bin/python trainer/benches/peers/train.py --trainer $(BIN)/trainer --cpu-time
+
+gpu-check-files: build ## what trainer/gpu_check needs beside the binaries: golden-tests
+	@$(TORCH) cargo test --release --workspace --test golden --no-run --message-format=json \
+		| sed -n 's/.*"executable":"\([^"]*\/golden-[^"]*\)".*/\1/p' | xargs -I{} cp {} $(BIN)/golden-tests
+	@echo "python3 trainer/gpu_check --bin $(BIN) --python PYTHON_WITH_TORCH --out gpu-check"
+
 HELP_FILES ?= help-files
 
 help-files: build ## manual pages and shell completions of the three programs, in HELP_FILES=help-files
@@ -119,4 +161,4 @@ help-files: build ## manual pages and shell completions of the three programs, i
 	done
 	@echo "man -l $(HELP_FILES)/man1/dataset-split.1; source $(HELP_FILES)/completions/dataset.bash"
 
-.PHONY: help setup build demo test test-data notebooks lint audit bench help-files
+.PHONY: help setup build demo test test-data cuda-check notebooks lint audit bench bench-peers gpu-check-files help-files

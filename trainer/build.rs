@@ -1,21 +1,46 @@
-//! Compiles the C++ shim, and sets the path by which the trainer finds libtorch (`rpath.rs`).
+//! Compiles the C++ shim and the bindings of c10d, and sets the path by which the trainer finds libtorch (`rpath.rs`).
 
 mod rpath;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// The headers that NCCL's part of c10d needs beyond torch's.
+const NCCL_HEADERS: [&str; 5] = ["nccl.h", "cuda_runtime.h", "cublas_v2.h", "crt/host_config.h", "nv/target"];
 
 fn main() {
     rpath::main();
+    println!("cargo:rustc-check-cfg=cfg(nccl)");
+    println!("cargo:rerun-if-changed=src/torch");
+    println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
+    println!("cargo:rerun-if-env-changed=LIBTORCH_CXX11_ABI");
     if let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") {
-        compile_shim(Path::new(&lib));
+        let lib = Path::new(&lib);
+        let mut sources =
+            vec!["src/torch/shim/shim.cpp", "src/torch/shim/in_place_loss.cpp", "src/torch/c10d/c10d.cpp"];
+        let cuda = if rpath::cuda_is_whole(lib) { nccl_headers(lib) } else { None };
+        if cuda.is_some() {
+            sources.push("src/torch/c10d/nccl.cpp");
+            println!("cargo:rustc-cfg=nccl");
+        }
+        compile(lib, &sources, &cuda.unwrap_or_default());
     }
 }
 
+/// The folders of headers beside a `torch` wheel with CUDA, if all that NCCL needs are there.
+fn nccl_headers(lib: &Path) -> Option<Vec<PathBuf>> {
+    let packages = lib.join("../..");
+    let folders = ["nvidia/cu13/include", "nvidia/nccl/include"].map(|folder| packages.join(folder));
+    let missing: Vec<&str> =
+        NCCL_HEADERS.into_iter().filter(|header| !folders.iter().any(|folder| folder.join(header).exists())).collect();
+    if missing.is_empty() {
+        return Some(folders.to_vec());
+    }
+    println!("cargo:warning=built without NCCL: no {} (trainer/README.md names the packages)", missing.join(", "));
+    None
+}
+
 /// The headers are beside the libraries, unless `LIBTORCH_INCLUDE` is set (as for torch-sys).
-fn compile_shim(lib: &Path) {
-    println!("cargo:rerun-if-changed=src/torch/shim/shim.cpp");
-    println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
-    println!("cargo:rerun-if-env-changed=LIBTORCH_CXX11_ABI");
+fn compile(lib: &Path, sources: &[&str], cuda: &[PathBuf]) {
     let root = std::env::var("LIBTORCH_INCLUDE").map_or_else(|_| lib.join(".."), Into::into);
     let abi = std::env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned());
     cc::Build::new()
@@ -26,6 +51,8 @@ fn compile_shim(lib: &Path) {
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
         .include(root.join("include"))
         .include(root.join("include/torch/csrc/api/include"))
-        .file("src/torch/shim/shim.cpp")
+        .include("src/torch/c10d/gloo_headers")
+        .includes(cuda)
+        .files(sources)
         .compile("mrm_torch");
 }

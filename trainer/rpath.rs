@@ -20,7 +20,7 @@ pub fn main() {
 }
 
 /// A CPU-only installation of the `torch` wheel has `libtorch_cuda.so`, too, but not the NVIDIA libraries that it needs.
-fn cuda_is_whole(lib: &Path) -> bool {
+pub fn cuda_is_whole(lib: &Path) -> bool {
     let beside_wheel = lib.join("../../nvidia/cu13/lib");
     lib.join("libtorch_cuda.so").exists()
         && [lib, &beside_wheel].iter().any(|folder| folder.join("libcublas.so.13").exists())

@@ -215,7 +215,8 @@ impl Task for Age {
             run: config.run.clone(),
             init: config.keys.provenance.init.clone(),
             warnings: data_warnings(&config.keys.provenance),
-            build: Box::new(move |device| {
+            build: Box::new(move |compute| {
+                let device = compute.device;
                 let objective = AgeRegression::new(&config, source, validate, device)?;
                 let schedule = config.optimizer.clone();
                 let summary = format!("{} records of known age, {} steps", train.len(), schedule.steps);

@@ -31,6 +31,9 @@ pub enum ModelError {
     /// An error of libtorch.
     #[error(transparent)]
     Torch(#[from] tch::TchError),
+    /// Another process of the job cannot be reached.
+    #[error(transparent)]
+    Collective(#[from] crate::torch::c10d::C10dError),
 }
 
 impl ModelError {

@@ -20,7 +20,9 @@
 //! `tch::manual_seed` before a step makes the step reproducible. Models check the shapes of their inputs. After that, they
 //! call torch's operations in the panicking form, since a failure is then a bug or a device out of memory.
 //!
-//! Not supported: rectangular images, tied word embeddings, more than one device or process a run.
+//! Several processes train together through [`train::distributed`]: one process a device, each with its share of every batch.
+//!
+//! Not supported: rectangular images, tied word embeddings, a model that is divided among devices.
 
 #![warn(missing_docs)]
 #![warn(clippy::undocumented_unsafe_blocks)]

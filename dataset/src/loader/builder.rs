@@ -99,6 +99,11 @@ impl LoaderBuilder {
         self
     }
 
+    /// Records of a global batch; see [`batch_size`](Self::batch_size).
+    pub fn global_batch_size(&self) -> usize {
+        self.settings.batch_size
+    }
+
     /// Seed of the order, the augmentation and the masking. Default 0.
     pub fn seed(mut self, seed: u64) -> Self {
         self.settings.seed = seed;

@@ -63,6 +63,14 @@ fn the_reader_of_the_format_page_finds_every_image() {
 }
 
 #[test]
+fn the_scaling_page_shows_what_its_script_prints() {
+    let printed = python_output(python().arg(repository().join("docs/scaling.py")));
+    let (page, tables) = (page("docs/scaling.md"), printed.trim().split("\n\n"));
+    let shown: Vec<bool> = tables.map(|table| page.contains(table)).collect();
+    assert_eq!(shown, [true; 3], "docs/scaling.md does not show\n{printed}");
+}
+
+#[test]
 fn every_source_has_a_section() {
     let printed = ok("ingest", ["--help"]);
     let text = page("docs/datasets.md");

@@ -1,6 +1,7 @@
 //! `trainer finetune`.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
@@ -8,8 +9,7 @@ use dataset::Subset;
 use dataset::commands::cli;
 
 use super::options::{LengthOptions, Program, RunOptions, SettingOptions};
-use super::training::{quoted, train};
-use crate::commands;
+use super::training::{RunRequest, quoted, train};
 use crate::config::PRESETS;
 use crate::task::{DataSource, Request, without_init};
 
@@ -38,10 +38,9 @@ pub(super) struct Arguments {
     settings: SettingOptions,
 }
 
-pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<()> {
+pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<ExitCode> {
     let Arguments { run, task, init, preset, split, ratio, length, settings } = arguments;
     let (name, task) = (task, program.registry.named(task)?);
-    let device = commands::device(&run.device.device)?;
     let source = DataSource::open(&run.data, Some(split))?;
     let mut flags = settings.flags();
     flags.extend(length.patience().into_iter().chain(program.threads.clone()));
@@ -58,7 +57,7 @@ pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<()> {
         file: settings.file()?.as_deref(),
         settings: &flags,
     })?;
-    if init.is_none() {
+    if init.is_none() && program.launch.as_ref().is_none_or(|launch| launch.rank == 0) {
         let common = config.common()?;
         dataset::cli_eprintln!("{}", without_init(&common.preset, &common.encoder.vit, preset.is_some()));
     }
@@ -69,5 +68,13 @@ pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<()> {
         quoted(&run.run),
         if tests { "test" } else { "validate" }
     );
-    train(task, &config, &source, &run.run, device, &next)
+    train(&RunRequest {
+        task,
+        config: &config,
+        source: &source,
+        options: run,
+        launch: program.launch.as_ref(),
+        stop_exit_code: settings.stop_exit_code.unwrap_or(0),
+        next: &next,
+    })
 }

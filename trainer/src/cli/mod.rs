@@ -18,13 +18,14 @@ mod training;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{CommandFactory, Parser, Subcommand};
-use dataset::commands::cli::{self, HelpFiles};
+use dataset::commands::cli::{self, HelpFiles, UsageError};
 
 use self::options::Program;
 use crate::task::Registry;
-use crate::torch::{panic, shim};
+use crate::torch::{c10d, panic, shim};
+use crate::train::distributed::{self, Launch};
 use crate::train::threads;
 
 /// Masked record modeling: pre-training on radiographs with reports, fine-tuning on few labels, evaluation.
@@ -32,7 +33,7 @@ use crate::train::threads;
 /// A run that was stopped continues from its newest checkpoint when the same command is given again.
 #[derive(Parser)]
 #[command(name = "trainer", version, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 done (or stopped by SIGTERM with a checkpoint), 1 failed, 2 usage.")]
+#[command(after_help = "Exit codes: 0 done (or stopped with a checkpoint: --stop-exit-code), 1 failed, 2 usage.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -105,9 +106,11 @@ pub fn main_with(registry: Registry) -> ExitCode {
     panic::install_hook();
     shim::keep_freed_memory();
     let (message, code) = match std::panic::catch_unwind(AssertUnwindSafe(|| run(cli, &registry))) {
-        Ok(Ok(())) => return ExitCode::SUCCESS,
-        Ok(Err(error)) => (panic::of_error(&error), cli::exit_code(&error)),
-        Err(panic) => (panic::of_panic(&panic), ExitCode::FAILURE),
+        Ok(Ok(code)) => return code,
+        Ok(Err(error)) => {
+            (distributed::report(&panic::of_error(&error), distributed::was_lost(&error)), cli::exit_code(&error))
+        }
+        Err(panic) => (distributed::report(&panic::of_panic(&panic), false), ExitCode::FAILURE),
     };
     dataset::cli_eprintln!("error: {message}");
     code
@@ -116,7 +119,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
 /// The command line, with the names of the registry's tasks in the help of `--task`.
 fn command(registry: &Registry) -> clap::Command {
     let names = registry.names();
-    let mut command = Cli::command();
+    let mut command = Cli::command().long_version(&*version().leak());
     for subcommand in ["finetune", "sweep"] {
         let help = format!("What is learned: {names}.");
         command = command.mut_subcommand(subcommand, |command| command.mut_arg("task", |task| task.help(help)));
@@ -124,22 +127,59 @@ fn command(registry: &Registry) -> clap::Command {
     command
 }
 
-fn run(cli: Cli, registry: &Registry) -> Result<()> {
+/// What `--version` shows: the program, its libtorch, and what that can use.
+fn version() -> String {
+    let of_build = |is_there| if is_there { "yes" } else { "no" };
+    format!(
+        "{}\nlibtorch 2.11.0; CUDA: {}; NCCL: {}; GPUs found: {}",
+        env!("CARGO_PKG_VERSION"),
+        of_build(tch::utils::has_cudart()),
+        of_build(c10d::HAS_NCCL),
+        tch::Cuda::device_count()
+    )
+}
+
+fn run(cli: Cli, registry: &Registry) -> Result<ExitCode> {
     threads::set(cli.threads.unwrap_or(0));
-    let program = Program { registry, threads: cli.threads.map(|count| format!("run.threads={count}")) };
+    let trains = matches!(cli.command, Command::Pretrain(_) | Command::Finetune(_));
+    let launch = match Launch::from_environment() {
+        Ok(launch) => launch,
+        // Other commands work alone wherever they are started.
+        Err(_) if !trains => None,
+        Err(error) => return Err(UsageError::of(error)),
+    };
+    if let (Some(launch), false, false) = (&launch, trains, matches!(cli.command, Command::Help(_))) {
+        let command = "only pretrain and finetune train in several processes";
+        return Err(UsageError::of(anyhow!(
+            "{} processes were started, but {command}; start this command once",
+            launch.world_size
+        )));
+    }
+    let threads = cli.threads.map(|count| format!("run.threads={count}"));
+    let program = Program { launch, registry, threads };
     match cli.command {
+        Command::Pretrain(arguments) => return pretrain::run(&arguments, &program),
+        Command::Finetune(arguments) => return finetune::run(&arguments, &program),
+        other => run_alone(other, &program)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The commands of one process.
+fn run_alone(subcommand: Command, program: &Program) -> Result<()> {
+    let registry = program.registry;
+    match subcommand {
+        Command::Pretrain(_) | Command::Finetune(_) => Ok(()),
         Command::Help(files) => Ok(files.write(command(registry))?),
-        Command::Pretrain(arguments) => pretrain::run(&arguments, &program),
-        Command::Finetune(arguments) => finetune::run(&arguments, &program),
-        Command::Evaluate(arguments) => evaluate::run(&arguments, &program),
-        Command::Compare(arguments) => compare::run(&arguments, &program),
-        Command::Sweep(arguments) => sweep::run(arguments, &program),
-        Command::Embed(arguments) => embed::run(&arguments, &program),
-        Command::Predict(arguments) => predict::run(&arguments, &program),
+        Command::Evaluate(arguments) => evaluate::run(&arguments, program),
+        Command::Compare(arguments) => compare::run(&arguments, program),
+        Command::Sweep(arguments) => sweep::run(arguments, program),
+        Command::Embed(arguments) => embed::run(&arguments, program),
+        Command::Predict(arguments) => predict::run(&arguments, program),
         Command::Reconstruct(arguments) => reconstruct::run(arguments),
-        Command::Bench(arguments) => bench::run(&arguments, &program),
+        Command::Bench(arguments) => bench::run(&arguments, program),
         Command::Import(arguments) => import::run(&arguments),
-        Command::Export(arguments) => export::run(&arguments, &program),
-        Command::Report(arguments) => report::run(&arguments, &program),
+        Command::Export(arguments) => export::run(&arguments, program),
+        Command::Report(arguments) => report::run(&arguments, program),
     }
 }

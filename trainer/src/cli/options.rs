@@ -9,9 +9,12 @@ use dataset::commands::cli;
 
 use crate::config::MAX_EPOCHS;
 use crate::task::{DataSource, EvaluationOptions, Registry};
+use crate::train::distributed::Launch;
 
 /// What all commands get.
 pub(super) struct Program<'a> {
+    /// The place of this process among several, if a launcher has started them.
+    pub launch: Option<Launch>,
     /// The tasks of this program.
     pub registry: &'a Registry,
     /// `--threads` as a setting.
@@ -77,6 +80,9 @@ pub(super) struct SettingOptions {
     /// Records of a micro-batch [default: the recipe's].
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub batch_size: Option<u64>,
+    /// Exit code of a run that was stopped with a checkpoint, for schedulers that start it again [default: 0].
+    #[arg(long, value_name = "CODE", hide_short_help = true)]
+    pub stop_exit_code: Option<u8>,
     /// Decides initialization, order, augmentation and masks [default: 0].
     #[arg(long, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     pub seed: Option<u64>,

@@ -1,14 +1,14 @@
 //! `trainer pretrain`.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
 use dataset::commands::cli;
 
 use super::options::{Program, RunOptions, SettingOptions};
-use super::training::{quoted, train};
-use crate::commands;
+use super::training::{RunRequest, quoted, train};
 use crate::config::PRESETS;
 use crate::task::{DataSource, Pretrain, Request, Task};
 
@@ -32,9 +32,8 @@ pub(super) struct Arguments {
     settings: SettingOptions,
 }
 
-pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<()> {
+pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<ExitCode> {
     let Arguments { run, preset, split, init, epochs, settings } = arguments;
-    let device = commands::device(&run.device.device)?;
     let source = DataSource::open(&run.data, split.as_deref())?;
     let flags: Vec<String> = settings.flags().into_iter().chain(program.threads.clone()).collect();
     let task = program.registry.of_kind(Pretrain.kind())?;
@@ -57,5 +56,13 @@ pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<()> {
         "trainer finetune --data {data} --run RUN --task TASK --split {split} --ratio 1 --init {weights}, or trainer \
          reconstruct --data {data} --weights {weights}"
     );
-    train(task, &config, &source, &run.run, device, &next)
+    train(&RunRequest {
+        task,
+        config: &config,
+        source: &source,
+        options: run,
+        launch: program.launch.as_ref(),
+        stop_exit_code: settings.stop_exit_code.unwrap_or(0),
+        next: &next,
+    })
 }

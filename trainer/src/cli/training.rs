@@ -1,43 +1,95 @@
 //! What `pretrain` and `finetune` print, and the training itself.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::config::ConfigFile;
+use super::options::RunOptions;
+use crate::commands;
+use crate::config::{ConfigFile, RunConfig};
 use crate::task::{DataSource, Task};
+use crate::train::distributed::{Agreement, Compute, Launch, ProcessGroup, Timeouts};
 use crate::train::run_dir::RunDir;
 use crate::train::train_loop::Outcome;
 
-/// Trains a configured run in a directory; `next` is the command to show after it.
-pub(super) fn train(
-    task: &dyn Task,
-    config: &ConfigFile,
-    source: &DataSource,
-    directory: &Path,
-    device: tch::Device,
-    next: &str,
-) -> Result<()> {
+/// A run to be trained, alone or together with other processes.
+pub(super) struct RunRequest<'a> {
+    pub task: &'a dyn Task,
+    pub config: &'a ConfigFile,
+    pub source: &'a DataSource,
+    pub options: &'a RunOptions,
+    /// The other processes, if there are any.
+    pub launch: Option<&'a Launch>,
+    /// Exit code of a run that was stopped with a checkpoint.
+    pub stop_exit_code: u8,
+    /// The command to show after the run.
+    pub next: &'a str,
+}
+
+/// Trains a run. Of several processes, the main one alone prints and writes.
+pub(super) fn train(request: &RunRequest) -> Result<ExitCode> {
+    let RunRequest { task, config, source, options, launch, .. } = request;
     let prepared = task.prepare(config, source)?;
-    warn(&prepared.warnings);
-    dataset::cli_println!("{}", config.text());
-    let run = RunDir::open(directory, config, prepared.steps)?;
-    let training = prepared.begin(device)?;
-    training.notes.iter().for_each(|note| dataset::cli_println!("{note}"));
-    let outcome = training.train(&run, &|message| dataset::cli_eprintln!("{message}"))?;
+    let rank = launch.map_or(0, |launch| launch.rank);
+    let notify = |message: &str| {
+        let whose = if rank == 0 { String::new() } else { format!("rank {rank}: ") };
+        dataset::cli_eprintln!("{whose}{message}");
+    };
+    let compute = compute(&options.device.device, *launch, &prepared.run, config, &notify)?;
+    let is_main = compute.group.is_main();
+    if is_main {
+        warn(&prepared.warnings);
+        dataset::cli_println!("{}", config.text());
+    }
+    let directory = is_main.then(|| RunDir::open(&options.run, config, prepared.steps)).transpose()?;
+    let training = prepared.begin(&compute)?;
+    training.notes.iter().filter(|_| is_main).for_each(|note| dataset::cli_println!("{note}"));
+    let outcome = training.train(directory.as_ref(), &notify)?;
+    compute.group.leave()?;
     // Without a slash at its end.
-    let path: PathBuf = run.path().components().collect();
+    let path: PathBuf = options.run.components().collect();
     let path = path.display();
     match outcome {
+        Outcome::Stopped { step } => {
+            if is_main {
+                dataset::cli_println!("stopped after step {step}; give the same command again to continue ({path})");
+            }
+            return Ok(ExitCode::from(request.stop_exit_code));
+        }
+        Outcome::Done { .. } if !is_main => return Ok(ExitCode::SUCCESS),
         Outcome::Done { best: Some(best) } => dataset::cli_println!("done: {path}, best validation score {best:.4}"),
         Outcome::Done { best: None } => dataset::cli_println!("done: {path}"),
-        Outcome::Stopped { step } => {
-            dataset::cli_println!("stopped after step {step}; give the same command again to continue ({path})");
-            return Ok(());
-        }
     }
-    dataset::cli_eprintln!("the log: {path}/metrics.jsonl; next: {next}");
-    Ok(())
+    dataset::cli_eprintln!("the log: {path}/metrics.jsonl; next: {}", request.next);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The device of this process, and its group, joined.
+fn compute(
+    device: &str,
+    launch: Option<&Launch>,
+    run: &RunConfig,
+    config: &ConfigFile,
+    notify: &dyn Fn(&str),
+) -> Result<Compute> {
+    let Some(launch) = launch else { return Ok(Compute::on(commands::device(device)?)) };
+    let own_device = device == "auto";
+    let device = if own_device { commands::device_of_rank(launch.local_rank)? } else { commands::device(device)? };
+    let provenance = config.common()?.provenance;
+    let agreement: Agreement = vec![
+        ("version of the program", env!("CARGO_PKG_VERSION").to_owned()),
+        ("dataset", format!("{:?}", provenance.dataset)),
+        ("split", provenance.split),
+        ("content of the split", provenance.split_members),
+        ("kind of device", if device.is_cuda() { "CUDA" } else { "CPU" }.to_owned()),
+        ("configuration", config.text().to_owned()),
+    ];
+    let timeouts =
+        Timeouts { join: Duration::from_secs(run.join_timeout), stall: Duration::from_secs(run.stall_timeout) };
+    let group = ProcessGroup::join(launch, device, own_device, &agreement, timeouts, notify)?;
+    Ok(Compute { device, group })
 }
 
 /// Prints warnings.

@@ -14,6 +14,7 @@ use crate::task::pretrain::{TrainingRows, training_loader};
 use crate::task::{DataSource, Pretraining, device_name};
 use crate::torch::shim;
 use crate::train::amp::Precision;
+use crate::train::distributed::Compute;
 use crate::train::optimizer::{Optimizer, OptimizerConfig};
 use crate::train::step::{Phases, Stepper, synchronize};
 use crate::train::threads;
@@ -27,6 +28,10 @@ pub struct Measured {
     pub threads: i64,
     /// Precision of matrix products.
     pub precision: Precision,
+    /// Whether the passes used 16-bit copies of the weights (`run.master_weights`).
+    pub master_weights: bool,
+    /// Whether the losses wrote their gradients over the predictions (`run.in_place_loss`).
+    pub in_place_loss: bool,
     /// The preset.
     pub preset: String,
     /// Whether batches came from a dataset; else one batch of noise was used for all steps.
@@ -82,10 +87,13 @@ pub fn bench(
     }
     threads::set(config.run.threads);
     tch::manual_seed(config.run.seed as i64);
-    let objective = Pretraining::new(&config.model, device)?;
+    let objective = Pretraining::new(&config.model, &Compute::on(device))?.in_place_loss(config.run.in_place_loss);
     let optimizer = Optimizer::new(OptimizerConfig::PRETRAINING, config.optimizer.weight_decay, objective.parameters());
     let mut stepper = Stepper::new(&objective, optimizer, config.run.precision, config.run.seed);
     (stepper.accumulation, stepper.clip) = (config.optimizer.accumulation, config.optimizer.clip);
+    if config.run.master_weights {
+        stepper.keep_master_weights()?;
+    }
     let mut batches = batches(config, source, device)?;
     let (mut number, mut measured) = (0, RecordCounts::default());
     let mut run = |stepper: &mut Stepper, counts: &mut RecordCounts, count: u64| -> Result<()> {
@@ -123,6 +131,8 @@ pub fn bench(
         device: device_name(device),
         threads: i64::from(tch::get_num_threads()),
         precision: config.run.precision,
+        master_weights: config.run.master_weights,
+        in_place_loss: config.run.in_place_loss,
         preset: config.preset.clone(),
         loads: source.is_some(),
         batch: measured.records as f64 / steps as f64,
@@ -205,9 +215,11 @@ impl std::fmt::Display for Measured {
         let batches = if self.loads { "loaded batches" } else { "one batch of noise" };
         writeln!(
             f,
-            "{}, {}, {} ({} threads), {batches} of {}",
+            "{}, {}{}{}, {} ({} threads), {batches} of {}",
             self.preset,
             format!("{:?}", self.precision).to_lowercase(),
+            if self.master_weights { ", master weights" } else { "" },
+            if self.in_place_loss { ", losses in place" } else { "" },
             self.device,
             self.threads,
             self.batch

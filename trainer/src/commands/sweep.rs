@@ -17,8 +17,10 @@ use crate::task::{
     shared_model,
 };
 use crate::train::checkpoint::newest_state;
+use crate::train::distributed::Compute;
 use crate::train::run_dir::{self, RunDir};
-use crate::train::train_loop::{Outcome, stop_requested};
+use crate::train::stop::stop_requested;
+use crate::train::train_loop::Outcome;
 
 /// What tables call an initialization, and where its weights are: a run or a file, in whose path `{split}` stands for the
 /// split's name, or `random`.
@@ -261,9 +263,9 @@ impl Plan<'_> {
         if run_dir::is_finished(&job.path, steps) && self.is_evaluated(job) {
             return Ok(true);
         }
-        let training = prepared.begin(device)?;
+        let training = prepared.begin(&Compute::on(device))?;
         training.notes.iter().for_each(|note| (progress.line)(note));
-        let outcome = training.train(&run, progress.message)?;
+        let outcome = training.train(Some(&run), progress.message)?;
         if matches!(outcome, Outcome::Stopped { .. }) || stop_requested()? {
             return Ok(false);
         }

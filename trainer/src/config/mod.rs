@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::train::amp::Precision;
+use crate::train::distributed::SyncKind;
 use crate::train::threads;
 
 pub use classify::{ClassifyConfig, ClassifyData, ClassifyOptimizer, classify_preset};
@@ -50,6 +51,14 @@ pub struct RunConfig {
     pub keep_last: usize,
     /// Precision of matrix products.
     pub precision: Precision,
+    /// Whether the passes of a step use 16-bit copies of the matrices, made once a step, with float32 master weights in the
+    /// optimizer; else each micro-batch casts the matrices. The numbers are the same.
+    #[serde(default)]
+    pub master_weights: bool,
+    /// Whether the losses of pre-training write their gradients over predicted patches and logits, which takes a fraction of
+    /// the memory; the numbers are the same up to rounding.
+    #[serde(default)]
+    pub in_place_loss: bool,
     /// Decay of the moving average of the weights, 0 to below 1; 0: no average is kept.
     pub ema: f64,
     /// Steps in a row without a finite loss after which the run ends; 0: never.
@@ -59,6 +68,25 @@ pub struct RunConfig {
     pub threads: usize,
     /// Threads of the loader; 0: as many as suit the device.
     pub loader_threads: usize,
+    /// Several processes: how their gradients are averaged.
+    #[serde(default)]
+    pub gradient_sync: SyncKind,
+    /// Several processes: seconds within which all must start.
+    #[serde(default = "join_timeout")]
+    pub join_timeout: u64,
+    /// Several processes: seconds that a step of one may take before the others give up waiting for it.
+    #[serde(default = "stall_timeout")]
+    pub stall_timeout: u64,
+}
+
+/// Default of [`RunConfig::join_timeout`].
+const fn join_timeout() -> u64 {
+    300
+}
+
+/// Default of [`RunConfig::stall_timeout`].
+const fn stall_timeout() -> u64 {
+    300
 }
 
 impl RunConfig {
@@ -67,11 +95,19 @@ impl RunConfig {
         if !(0.0..1.0).contains(&self.ema) {
             bail!("run.ema: must be from 0 to below 1, is {}", self.ema);
         }
+        if self.master_weights && self.precision == Precision::Fp32 {
+            bail!("run.master_weights: needs run.precision=bf16 or fp16; float32 weights need no copies");
+        }
         if self.log_every == 0 || self.checkpoint_every == 0 {
             bail!("run.log_every and run.checkpoint_every: must be at least 1");
         }
         check_most("run.threads", self.threads, threads::MOST)?;
         check_most("run.loader_threads", self.loader_threads, MAX_THREADS)?;
+        for (key, seconds) in [("run.join_timeout", self.join_timeout), ("run.stall_timeout", self.stall_timeout)] {
+            if !(1..=MAX_SECONDS).contains(&seconds) {
+                bail!("{key}: must be from 1 to {MAX_SECONDS} seconds, is {seconds}");
+            }
+        }
         Ok(())
     }
 }
@@ -84,13 +120,21 @@ impl Default for RunConfig {
             checkpoint_every: 1000,
             keep_last: 2,
             precision: Precision::Fp32,
+            master_weights: false,
+            in_place_loss: false,
             ema: 0.0,
             skip_limit: 10,
             threads: 0,
             loader_threads: 0,
+            gradient_sync: SyncKind::default(),
+            join_timeout: join_timeout(),
+            stall_timeout: stall_timeout(),
         }
     }
 }
+
+/// Longest timeout: a week.
+const MAX_SECONDS: u64 = 7 * 24 * 3600;
 
 /// Largest number of records in a batch, and of micro-batches in a step.
 const MAX_BATCH: usize = 1 << 20;

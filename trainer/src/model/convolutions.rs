@@ -3,41 +3,44 @@
 //! A convolution before a norm has no bias; its weight has Kaiming's normal initialization over outputs (He et al. 2015).
 //! Running means and variances of batch norms are variables like the others, so every checkpoint has them.
 
-use tch::nn::{self, Init, ModuleT};
+use tch::nn;
 use tch::{Device, Kind, Tensor};
+
+use crate::error::ModelError;
+use crate::model::batch_norm::BatchNorm;
+use crate::train::distributed::ProcessGroup;
 
 /// Standard deviation of the initialization of a head's last convolution (mmsegmentation's `conv_seg`).
 const CLASSIFIER_STD: f64 = 0.01;
-
-/// A batch norm over `[B, C, H, W]`; weight 1, bias 0, torch's epsilon and momentum.
-pub fn batch_norm(path: &nn::Path, channels: i64) -> nn::BatchNorm {
-    nn::batch_norm2d(path, channels, nn::BatchNormConfig { ws_init: Init::Const(1.0), ..Default::default() })
-}
 
 /// mmcv's `ConvModule`: convolution without bias, batch norm, ReLU. It keeps the sides of a map.
 #[derive(Debug)]
 pub struct ConvModule {
     weight: Tensor, // [O, I, k, k]
-    norm: nn::BatchNorm,
+    norm: BatchNorm,
     padding: i64,
 }
 
 impl ConvModule {
-    /// Variables `conv.weight` and `bn.*` under `path`; `kernel` is odd.
-    pub fn new(path: &nn::Path, inputs: i64, outputs: i64, kernel: i64) -> Self {
+    /// Variables `conv.weight` and `bn.*` under `path`; `kernel` is odd. The norm is over the batches of all processes.
+    pub fn new(path: &nn::Path, inputs: i64, outputs: i64, kernel: i64, group: &ProcessGroup) -> Self {
         let std = (2.0 / (outputs * kernel * kernel) as f64).sqrt();
         let weight = normal(&[outputs, inputs, kernel, kernel], std, path.device());
         Self {
             weight: (path / "conv").add("weight", weight, true),
-            norm: batch_norm(&(path / "bn"), outputs),
+            norm: BatchNorm::new(&(path / "bn"), outputs, group),
             padding: kernel / 2,
         }
     }
 
     /// `[B, I, H, W]` → `[B, O, H, W]`. Training changes the running statistics.
-    pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+    ///
+    /// # Errors
+    /// When another process cannot be reached.
+    pub fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
         let padding = [self.padding; 2];
-        self.norm.forward_t(&x.conv2d::<Tensor>(&self.weight, None, [1, 1], padding, [1, 1], 1), train).relu()
+        let convolved = x.conv2d::<Tensor>(&self.weight, None, [1, 1], padding, [1, 1], 1);
+        Ok(self.norm.forward(&convolved, train)?.relu())
     }
 }
 
@@ -110,18 +113,18 @@ mod tests {
     fn running_statistics_are_variables_that_training_changes_and_evaluation_uses() {
         tch::manual_seed(1);
         let store = nn::VarStore::new(Device::Cpu);
-        let module = ConvModule::new(&store.root(), 3, 4, 3);
+        let module = ConvModule::new(&store.root(), 3, 4, 3, &ProcessGroup::single());
         let mut names: Vec<String> = store.variables().into_keys().collect();
         names.sort();
         assert_eq!(names, ["bn.bias", "bn.running_mean", "bn.running_var", "bn.weight", "conv.weight"]);
         assert_eq!(store.trainable_variables().len(), 3);
         let x = Tensor::randn([2, 3, 5, 7], (Kind::Float, Device::Cpu));
-        let before = module.forward(&x, false);
+        let before = module.forward(&x, false).unwrap();
         assert_eq!(before.size(), [2, 4, 5, 7]);
-        assert_eq!(before, module.forward(&x, false));
-        let _ = module.forward(&x, true);
+        assert_eq!(before, module.forward(&x, false).unwrap());
+        let _ = module.forward(&x, true).unwrap();
         assert!(store.variables()["bn.running_mean"].abs().max().double_value(&[]) > 0.0);
-        assert_ne!(before, module.forward(&x, false));
+        assert_ne!(before, module.forward(&x, false).unwrap());
     }
 
     #[test]

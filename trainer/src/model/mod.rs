@@ -1,5 +1,6 @@
 //! The models. Parameter names are those of timm and of the MRM release.
 
+pub mod batch_norm;
 pub mod bert;
 pub mod classifier;
 pub mod convolutions;

@@ -173,9 +173,10 @@ impl Attention {
         let size = x.size();
         let (batch, tokens, embed_dim) = (size[0], size[1], size[2]);
         let qkv = self.qkv.forward(x).view([batch, tokens, 3, self.num_heads, embed_dim / self.num_heads]);
-        let qkv = qkv.permute([2, 0, 3, 1, 4]); // [3, B, heads, N, D/heads]
-        let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2)); // each [B, heads, N, D/heads]
-        let mixed = Tensor::scaled_dot_product_attention::<Tensor>(&q, &k, &v, None, 0.0, false, None, false);
+        // One `unbind`: three `get`s would each make a gradient of all of [q | k | v].
+        let qkv = qkv.permute([2, 0, 3, 1, 4]).unbind(0); // 3 of [B, heads, N, D/heads]
+        let mixed =
+            Tensor::scaled_dot_product_attention::<Tensor>(&qkv[0], &qkv[1], &qkv[2], None, 0.0, false, None, false);
         self.proj.forward(&mixed.transpose(1, 2).reshape([batch, tokens, embed_dim]))
     }
 }

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use anyhow::Result;
-use dataset::commands::cli::counted;
+use anyhow::{Result, anyhow};
+use dataset::commands::cli::{UsageError, counted};
 use dataset::loader::LoaderBuilder;
 use dataset::random;
 use tch::Device;
@@ -11,6 +11,7 @@ use tch::Device;
 use super::data_source::{DataSource, loader_threads};
 use super::objective::Objective;
 use crate::config::{Provenance, RANDOM, RunConfig, Schedule, preset_hint};
+use crate::train::distributed::{Compute, ProcessGroup};
 use crate::train::lr_schedule::WarmupCosine;
 use crate::train::optimizer::OptimizerConfig;
 use crate::train::run_dir::{self, RunDir};
@@ -28,8 +29,8 @@ pub struct Prepared<'a> {
     pub init: String,
     /// What is weak in the data or the settings, but no error.
     pub warnings: Vec<String>,
-    /// Builds the model on a device.
-    pub build: Box<dyn FnOnce(Device) -> Result<Training<'a>> + 'a>,
+    /// Builds the model on a device; collectives of its objective go to the group.
+    pub build: Box<dyn FnOnce(&Compute) -> Result<Training<'a>> + 'a>,
 }
 
 /// What the training loop needs of a task.
@@ -95,6 +96,7 @@ impl<'a> Training<'a> {
 /// A run with its model built and its pretrained weights loaded.
 pub struct TrainingRun<'a> {
     training: Training<'a>,
+    group: ProcessGroup,
     steps: u64,
     run: RunConfig,
     /// What was loaded, which records there are, and where the run computes: lines to show before the first step.
@@ -106,9 +108,9 @@ impl<'a> Prepared<'a> {
     ///
     /// # Errors
     /// When the weights do not fit the model.
-    pub fn begin(self, device: Device) -> Result<TrainingRun<'a>> {
+    pub fn begin(self, compute: &Compute) -> Result<TrainingRun<'a>> {
         seed_initialization(&self.run);
-        let mut training = (self.build)(device)?;
+        let mut training = (self.build)(compute)?;
         let mut notes = Vec::new();
         if self.init != RANDOM {
             let source = Path::new(&self.init);
@@ -116,19 +118,31 @@ impl<'a> Prepared<'a> {
             notes.push(format!("{}: {report}", source.display()));
         }
         notes.append(&mut training.notes);
-        notes.push(format!("{}, on {}", training.summary, place(device, &self.run)));
-        Ok(TrainingRun { training, steps: self.steps, run: self.run, notes })
+        notes.push(format!("{}, on {}", training.summary, place(compute, &self.run)));
+        Ok(TrainingRun { training, group: compute.group.clone(), steps: self.steps, run: self.run, notes })
     }
 }
 
 impl TrainingRun<'_> {
-    /// Trains, continuing from the newest checkpoint in `run`. `notify` gets the messages of the run, one line each.
+    /// Trains, continuing from the newest checkpoint in `run`, which only the main process of a group has. `notify` gets the
+    /// messages of the run, one line each.
     ///
     /// # Errors
-    /// As [`train_loop::train`].
-    pub fn train(&self, run: &RunDir, notify: &dyn Fn(&str)) -> Result<Outcome> {
-        let Self { training, .. } = self;
-        let loader = |state| Ok((training.loader)().resume(state).build()?);
+    /// As [`train_loop::train`]; also when a batch cannot be divided among the processes.
+    pub fn train(&self, run: Option<&RunDir>, notify: &dyn Fn(&str)) -> Result<Outcome> {
+        let Self { training, group, .. } = self;
+        let (rank, world_size) = (group.rank(), group.world_size());
+        let loader = |state| {
+            let builder = (training.loader)();
+            let batch = builder.global_batch_size();
+            if !batch.is_multiple_of(world_size) {
+                return Err(UsageError::of(anyhow!(
+                    "a batch of {batch} records cannot be divided among {world_size} processes: set \
+                     optimizer.batch_size, which is the batch of all of them, to a multiple of {world_size}"
+                )));
+            }
+            Ok(builder.distributed(rank, world_size).resume(state).build()?)
+        };
         let settings = Settings {
             optimizer: training.optimizer,
             weight_decay: training.weight_decay,
@@ -142,7 +156,7 @@ impl TrainingRun<'_> {
             record_ids: &|rows| training.source.record_ids(rows),
             notify,
         };
-        train_loop::train(&*training.objective, &loader, &settings, run)
+        train_loop::train(&*training.objective, &loader, &settings, run, group)
     }
 }
 
@@ -153,10 +167,12 @@ fn seed_initialization(run: &RunConfig) {
 }
 
 /// Sets the threads of a run; returns the device and the numbers of threads, in words.
-fn place(device: Device, run: &RunConfig) -> String {
+fn place(compute: &Compute, run: &RunConfig) -> String {
+    let (device, world_size) = (compute.device, compute.group.world_size());
     let Threads { count, from } = threads::set(run.threads);
     let loader = loader_threads(device, run);
-    format!("{} with {} ({from}) and {loader} of the loader", device_name(device), counted(count, "thread"))
+    let all = if world_size > 1 { format!("{world_size} processes, each on ") } else { String::new() };
+    format!("{all}{} with {} ({from}) and {loader} of the loader", device_name(device), counted(count, "thread"))
 }
 
 /// A device as it is typed.

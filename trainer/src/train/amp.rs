@@ -32,6 +32,15 @@ impl Precision {
         }
     }
 
+    /// The 16-bit type of matrix products; none for float32.
+    pub fn reduced(self) -> Option<Kind> {
+        match self {
+            Self::Fp32 => None,
+            Self::Bf16 => Some(Kind::BFloat16),
+            Self::Fp16 => Some(Kind::Half),
+        }
+    }
+
     /// A loss scale, where the precision needs one.
     pub fn loss_scale(self, device: Device) -> Option<LossScale> {
         (self == Self::Fp16).then(|| LossScale::new(LossScaleState::default(), device))

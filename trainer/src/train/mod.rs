@@ -2,12 +2,16 @@
 
 pub mod amp;
 pub mod checkpoint;
+pub mod distributed;
 pub mod ema;
 pub mod logger;
 pub mod lr_schedule;
+pub mod master_weights;
 pub mod optimizer;
 mod progress;
+mod recorder;
 pub mod run_dir;
 pub mod step;
+pub mod stop;
 pub mod threads;
 pub mod train_loop;

@@ -20,15 +20,16 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Progress of `steps` steps, of which `done` are made.
-    pub(super) fn new(steps: u64, done: u64) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
+    /// Progress of `steps` steps, of which `done` are made; if not `shown`, it only counts.
+    pub(super) fn new(steps: u64, done: u64, shown: bool) -> Self {
+        let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(steps), target);
         if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {pos}/{len} {msg}, {eta} left") {
             bar.set_style(style);
         }
         bar.set_position(done);
         bar.reset_eta();
-        let plain = !std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let plain = shown && !std::io::IsTerminal::is_terminal(&std::io::stderr());
         Self { bar, plain, started: Instant::now(), last_line: Instant::now(), images: 0, steps }
     }
 

@@ -118,8 +118,17 @@ fn deciding(mut config: toml::Table, other_length: bool) -> toml::Table {
         }
     }
     if let Some(run) = config.get_mut("run").and_then(toml::Value::as_table_mut) {
-        for key in ["threads", "loader_threads", "log_every", "checkpoint_every", "keep_last", "skip_limit"] {
+        let keys =
+            ["threads", "loader_threads", "log_every", "checkpoint_every", "keep_last", "skip_limit", "master_weights"];
+        for key in keys {
             run.remove(key);
+        }
+        for key in ["gradient_sync", "join_timeout", "stall_timeout"] {
+            run.remove(key);
+        }
+        // Older runs do not have this key.
+        if run.get("in_place_loss") == Some(&toml::Value::Boolean(false)) {
+            run.remove("in_place_loss");
         }
     }
     config

@@ -13,6 +13,8 @@ use tch::{Device, Kind, Tensor};
 use crate::task::objective::Objective;
 use crate::torch::shim::Event;
 use crate::train::amp::{LossScale, Precision};
+use crate::train::distributed::{GradientSync, ProcessGroup, SyncKind};
+use crate::train::master_weights::{LoweredWeights, MasterWeights};
 use crate::train::optimizer::Optimizer;
 
 /// Batches that the device may still read while the next one is prepared.
@@ -41,6 +43,8 @@ pub struct Stepper<'a> {
     pub precision: Precision,
     /// The loss scale of float16.
     pub scale: Option<LossScale>,
+    /// 16-bit copies of the weights for the passes of a step; none: autocast casts the weights in each pass.
+    pub master_weights: Option<MasterWeights>,
     /// Micro-batches of a step.
     pub accumulation: usize,
     /// Largest gradient norm; 0: no limit.
@@ -49,6 +53,8 @@ pub struct Stepper<'a> {
     pub seed: u64,
     /// Where to add the time of the phases; none: they are not measured.
     pub phases: Option<Phases>,
+    group: ProcessGroup,
+    gradients: GradientSync,
     in_flight: VecDeque<(Rc<Batch>, Event)>,
     /// Variables that a forward pass changes: the running statistics of batch norms.
     statistics: Vec<Tensor>,
@@ -61,11 +67,11 @@ pub struct PendingStep {
     /// Rows of its batches.
     pub rows: Vec<u32>,
     names: Vec<&'static str>,
-    /// Loss, gradient norm, 1 where the step was skipped, then the parts of the loss: `[3 + parts]`.
+    /// Loss, gradient norm, 1 where the step was skipped, loss of this process alone, then the parts of the loss: `[4 + parts]`.
     values: Tensor,
 }
 
-/// The metrics of a step.
+/// The metrics of a step, over all processes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepMetrics {
     /// Mean loss of its micro-batches.
@@ -74,8 +80,20 @@ pub struct StepMetrics {
     pub grad_norm: f64,
     /// Whether the step was skipped, because the loss or a gradient is not finite.
     pub skipped: bool,
+    /// Mean loss of this process's share of the batches.
+    pub own_loss: f64,
     /// Parts of the loss by name.
     pub parts: Vec<(&'static str, f64)>,
+}
+
+/// The micro-batches of a step together.
+struct Sums {
+    names: Vec<&'static str>,
+    rows: Vec<u32>,
+    /// Mean loss, then its parts by name: `[1 + parts]`, on the device.
+    values: Tensor,
+    /// Mean loss of this process alone, a scalar.
+    own: Tensor,
 }
 
 impl PendingStep {
@@ -85,84 +103,89 @@ impl PendingStep {
     /// When torch fails.
     pub fn metrics(&self) -> Result<StepMetrics> {
         let values = Vec::<f32>::try_from(self.values.to_device(Device::Cpu))?;
-        let parts = self.names.iter().zip(&values[3..]).map(|(name, value)| (*name, f64::from(*value))).collect();
-        Ok(StepMetrics { loss: f64::from(values[0]), grad_norm: f64::from(values[1]), skipped: values[2] > 0.5, parts })
+        let parts = self.names.iter().zip(&values[4..]).map(|(name, value)| (*name, f64::from(*value))).collect();
+        let [loss, grad_norm, own_loss] = [values[0], values[1], values[3]].map(f64::from);
+        Ok(StepMetrics { loss, grad_norm, skipped: values[2] > 0.5, own_loss, parts })
     }
 }
 
 impl<'a> Stepper<'a> {
-    /// A stepper without accumulation, clipping or measuring; set the fields for those.
+    /// A stepper of one process, without accumulation, clipping or measuring; set the fields for those.
     pub fn new(objective: &'a dyn Objective, optimizer: Optimizer, precision: Precision, seed: u64) -> Self {
         Self {
             objective,
-            optimizer,
             precision,
             scale: precision.loss_scale(objective.store().device()),
+            master_weights: None,
             accumulation: 1,
             clip: 0.0,
             seed,
             phases: None,
+            group: ProcessGroup::single(),
+            gradients: GradientSync::single(),
             in_flight: VecDeque::new(),
             statistics: running_statistics(objective.store()),
+            optimizer,
         }
+    }
+
+    /// Makes each step together with the other processes of a group, of the shares that their batches are of global ones.
+    ///
+    /// # Errors
+    /// When the processes have other parameters, or one cannot be reached.
+    pub fn in_group(mut self, group: &ProcessGroup, sync: SyncKind) -> Result<Self> {
+        self.gradients = GradientSync::new(sync, group, self.optimizer.parameters())?;
+        self.group = group.clone();
+        Ok(self)
+    }
+
+    /// Keeps 16-bit copies of the weights, with the present ones as masters; see [`MasterWeights`]. In a group, gradients must
+    /// be exchanged as [`SyncKind::Coalesced`], since the backward pass gives those of the copies.
+    ///
+    /// # Errors
+    /// When torch fails, such as without memory.
+    pub fn keep_master_weights(&mut self) -> Result<()> {
+        let store = self.objective.store();
+        self.master_weights = self.precision.reduced().map(|kind| MasterWeights::new(store, kind)).transpose()?;
+        Ok(())
     }
 
     /// Makes step `number`, from 0, with learning rate `lr`; takes [`accumulation`](Self::accumulation) batches.
     ///
     /// # Errors
-    /// When a batch cannot be read (the model is then as before the step), or torch fails.
+    /// When a batch cannot be read or another process is lost (the model is then as before the step), or torch fails.
     pub fn step(
         &mut self,
         number: u64,
         lr: f64,
         next_batch: &mut dyn FnMut() -> Result<Rc<Batch>>,
     ) -> Result<PendingStep> {
-        let device = self.objective.store().device();
         // Every random number of a step depends on its number: a resumed run needs no generator's state.
-        tch::manual_seed(random::mix(&[self.seed, random::digest("step"), number]) as i64);
+        let mut seed = vec![self.seed, random::digest("step"), number];
+        if self.group.world_size() > 1 {
+            seed.push(self.group.rank() as u64); // else all ranks would draw the same masks
+        }
+        tch::manual_seed(random::mix(&seed) as i64);
         self.optimizer.drop_gradients()?;
         let before: Vec<Tensor> = self.statistics.iter().map(Tensor::copy).collect();
-        let share = 1.0 / self.accumulation as f64;
-        let (mut total, mut rows) = (None::<Tensor>, Vec::new());
-        let (mut names, mut parts) = (Vec::new(), Vec::<Tensor>::new());
-        for _ in 0..self.accumulation {
-            let mut clock = self.clock();
-            let batch = match next_batch() {
-                Ok(batch) => batch,
-                Err(error) => {
-                    // The step is not made, so what the forward passes of its earlier batches changed is undone.
-                    self.statistics.iter_mut().zip(&before).for_each(|(statistic, before)| statistic.copy_(before));
-                    return Err(error);
-                }
-            };
-            self.lap(&mut clock, |phases| &mut phases.loader);
-            let loss = self.precision.run(device, || self.objective.loss(&batch))??;
-            self.lap(&mut clock, |phases| &mut phases.forward);
-            let mut scaled = &loss.total * share;
-            if let Some(scale) = &self.scale {
-                scaled *= scale.factor();
+        let computed = self.gradients_of_batches(next_batch).and_then(|sums| {
+            self.gradients.finish(&sums.values)?;
+            Ok(sums)
+        });
+        let sums = match computed {
+            Ok(sums) => sums,
+            Err(error) => {
+                // The step is not made, so what the forward passes of its earlier batches changed is undone.
+                self.statistics.iter_mut().zip(&before).for_each(|(statistic, before)| statistic.copy_(before));
+                return Err(error);
             }
-            scaled.backward();
-            self.lap(&mut clock, |phases| &mut phases.backward);
-            let part = loss.total.detach() * share;
-            total = Some(total.map_or_else(|| part.shallow_clone(), |sum| sum + &part));
-            for (name, part) in loss.parts {
-                let part = part.detach() * share;
-                if let Some(at) = names.iter().position(|known| *known == name) {
-                    parts[at] = &parts[at] + part;
-                } else {
-                    names.push(name);
-                    parts.push(part);
-                }
-            }
-            rows.extend_from_slice(batch.rows());
-            self.keep(batch, device)?;
-        }
+        };
         let mut clock = self.clock();
+        let device = self.objective.store().device();
         let unscale = self.scale.as_ref().map(LossScale::inverse);
-        let norm = self.optimizer.clip_grad_norm(self.clip, unscale.as_ref())?;
-        let total = total.unwrap_or_else(|| Tensor::from(0.0_f32)).to_kind(Kind::Float);
-        let skip: Tensor = 1.0 - (&total + norm.to_device(device)).isfinite().to_kind(Kind::Float);
+        let norm = self.optimizer.clip_grad_norm(self.clip, unscale.as_ref())?.to_device(device);
+        let total = sums.values.get(0);
+        let skip: Tensor = 1.0 - (&total + &norm).isfinite().to_kind(Kind::Float);
         self.optimizer.step(lr, Some(&skip))?;
         let skipped = skip.gt(0.5);
         for (statistic, before) in self.statistics.iter_mut().zip(&before) {
@@ -173,9 +196,53 @@ impl<'a> Stepper<'a> {
             scale.adapt(&skip);
         }
         self.lap(&mut clock, |phases| &mut phases.optimizer);
-        let mut values = vec![total, norm.to_device(device), skip];
-        values.extend(parts.into_iter().map(|part| part.to_kind(Kind::Float).to_device(device)));
-        Ok(PendingStep { number, rows, names, values: Tensor::f_stack(&values, 0)? })
+        let head = Tensor::f_stack(&[total, norm, skip, sums.own], 0)?;
+        let parts = sums.values.narrow(0, 1, sums.names.len() as i64);
+        Ok(PendingStep { number, rows: sums.rows, names: sums.names, values: Tensor::f_cat(&[head, parts], 0)? })
+    }
+
+    /// Forward and backward passes of the micro-batches of a step.
+    fn gradients_of_batches(&mut self, next_batch: &mut dyn FnMut() -> Result<Rc<Batch>>) -> Result<Sums> {
+        let device = self.objective.store().device();
+        let share = 1.0 / self.accumulation as f64;
+        let (mut names, mut rows) = (Vec::new(), Vec::new());
+        let mut values = vec![Tensor::f_zeros([], (Kind::Float, device))?]; // the loss, then its parts
+        let mut lowered = self.master_weights.as_ref().map(MasterWeights::lower).transpose()?;
+        for micro in 0..self.accumulation {
+            let is_last = micro + 1 == self.accumulation;
+            let mut clock = self.clock();
+            let batch = next_batch()?;
+            self.lap(&mut clock, |phases| &mut phases.loader);
+            if is_last {
+                self.gradients.before_forward()?;
+            }
+            let loss = self.precision.run(device, || self.objective.loss(&batch))??;
+            self.lap(&mut clock, |phases| &mut phases.forward);
+            let mut scaled = &loss.total * (share * self.gradients.loss_factor());
+            if let Some(scale) = &self.scale {
+                scaled *= scale.factor();
+            }
+            self.gradients.backward(&scaled, is_last)?;
+            if let Some(lowered) = &mut lowered {
+                lowered.collect_gradients()?;
+            }
+            self.lap(&mut clock, |phases| &mut phases.backward);
+            let value = |tensor: &Tensor| tensor.detach().to_kind(Kind::Float).to_device(device) * share;
+            values[0] = &values[0] + value(&loss.total);
+            for (name, part) in loss.parts {
+                if let Some(at) = names.iter().position(|known| *known == name) {
+                    values[1 + at] = &values[1 + at] + value(&part);
+                } else {
+                    names.push(name);
+                    values.push(value(&part));
+                }
+            }
+            rows.extend_from_slice(batch.rows());
+            self.keep(batch, device)?;
+        }
+        lowered.map_or(Ok(()), LoweredWeights::finish)?;
+        let own = values[0].copy();
+        Ok(Sums { names, rows, values: Tensor::f_stack(&values, 0)?, own })
     }
 
     /// Keeps a batch whose memory a CUDA device may still read, and drops those that it has read.

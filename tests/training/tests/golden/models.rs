@@ -3,16 +3,20 @@
 use std::collections::{HashMap, HashSet};
 
 use tch::nn::VarStore;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 use trainer::model::bert::BertConfig;
 use trainer::model::classifier::{ClassifierConfig, VitClassifier};
 use trainer::model::mae_decoder::DecoderConfig;
 use trainer::model::mrm::{Mrm, MrmConfig, MrmOutput, ReportBatch};
 use trainer::model::pos_embed::{PosEmbed, resize_table, sin_cos_table};
 use trainer::model::vit::VitConfig;
+use trainer::train::amp::Precision;
 use trainer::train::lr_schedule::WarmupCosine;
 use trainer::train::optimizer::{Optimizer, OptimizerConfig, Parameter, parameters};
-use training::golden::{DOUBLE, FORWARD, GRADIENTS, Golden, TABLES, Tolerance, check, check_number};
+use training::golden::{
+    DOUBLE, FORWARD, GRADIENTS, Golden, REDUCED_GRADIENTS, TABLES, Tolerance, check, check_gradients, check_number,
+    check_output, computed, device, precision,
+};
 
 const SGD_WEIGHTS: Tolerance = (1e-5, 2e-6);
 const TRAIN_LOSSES: Tolerance = (1e-5, 5e-5);
@@ -75,7 +79,7 @@ impl Pretraining {
     }
 
     fn model(&self, config: &MrmConfig) -> (VarStore, Mrm) {
-        let store = VarStore::new(Device::Cpu);
+        let store = VarStore::new(device());
         let model = Mrm::new(&store.root(), config).unwrap();
         // The position tables of the state are computed by the model as well.
         for table in ["pos_embed", "decoder_pos_embed"] {
@@ -96,14 +100,15 @@ impl Pretraining {
         }
     }
 
-    fn run(&self, model: &Mrm, train: bool) -> MrmOutput {
+    /// Runs the model in a precision.
+    fn run(&self, model: &Mrm, train: bool, precision: Precision) -> MrmOutput {
         let (image, noise) = (self.0.tensor("in.image"), self.0.tensor("in.noise"));
-        model.forward(image, Some(self.report()), Some(noise), train).unwrap()
+        precision.run(device(), || model.forward(image, Some(self.report()), Some(noise), train)).unwrap().unwrap()
     }
 
     fn check(&self, name: &str, got: Option<&Tensor>) {
         let got = got.unwrap_or_else(|| panic!("the model gives no {name}"));
-        check(name, got, self.0.tensor(&format!("out.{name}")), FORWARD);
+        check_output(name, got, self.0.tensor(&format!("out.{name}")), FORWARD);
     }
 }
 
@@ -114,9 +119,9 @@ fn golden_mrm_outputs() {
     assert_eq!(model.config().vit.patches(), golden.0.int("/num_patches"));
     assert_eq!(model.config().visible_patches(), golden.0.int("/len_keep"));
 
-    let output = golden.run(&model, false);
+    let output = golden.run(&model, false, precision());
     golden.check("image_small", Some(&output.image_small));
-    golden.check("patch_embed", Some(&model.patch_embed().forward(&output.image_small)));
+    golden.check("patch_embed", Some(&computed(|| model.patch_embed().forward(&output.image_small))));
     golden.check("latent", Some(&output.latent));
     golden.check("mask", Some(&output.mask));
     golden.check("ids_restore", Some(&output.ids_restore));
@@ -128,17 +133,17 @@ fn golden_mrm_outputs() {
     golden.check("loss_report", output.loss_report.as_ref());
 
     let (bert, report) = (model.bert().unwrap(), golden.report());
-    let embedded = bert.embed(report.ids, report.type_ids, &output.report_latent.unwrap(), false);
+    let embedded = computed(|| bert.embed(report.ids, report.type_ids, &output.report_latent.unwrap(), false));
     golden.check("bert_embed_plus_latent", Some(&embedded));
     let sum = golden.0.tensor("out.loss_image") + golden.0.tensor("out.loss_report");
-    check("total", &output.total, &sum, FORWARD);
+    check_output("total", &output.total, &sum, FORWARD);
 }
 
 #[test]
 fn golden_mrm_without_antialias() {
     let golden = Pretraining::read();
     let (_store, model) = golden.model(&golden.config(false, golden.0.bool("/mrm/norm_pix_loss")));
-    let output = golden.run(&model, false);
+    let output = golden.run(&model, false, precision());
     golden.check("image_small_noaa", Some(&output.image_small));
     golden.check("latent_noaa", Some(&output.latent));
     golden.check("loss_image_noaa", output.loss_image.as_ref());
@@ -150,7 +155,7 @@ fn golden_mrm_without_patch_normalization() {
     let golden = Pretraining::read();
     for (antialias, name) in [(true, "loss_image_nonorm"), (false, "loss_image_nonorm_noaa")] {
         let (_store, model) = golden.model(&golden.config(antialias, false));
-        golden.check(name, golden.run(&model, false).loss_image.as_ref());
+        golden.check(name, golden.run(&model, false, precision()).loss_image.as_ref());
     }
 }
 
@@ -163,11 +168,13 @@ fn golden_mrm_gradients() {
     // Evaluation computes all outputs, training only those that the losses need; the gradients are equal.
     for train in [false, true] {
         let (store, model) = golden.model(&golden.config(true, golden.0.bool("/mrm/norm_pix_loss")));
-        golden.run(&model, train).total.backward();
+        golden.run(&model, train, precision()).total.backward();
         let variables = store.variables();
-        for name in &with_gradient {
-            check(name, &variables[name].grad(), golden.0.tensor(&format!("grad.{name}")), GRADIENTS);
-        }
+        let gradient = |name: &str| variables[name].grad();
+        let expected = |name: &str| golden.0.tensor(&format!("grad.{name}"));
+        let gradients: Vec<_> =
+            with_gradient.iter().map(|name| (name.as_str(), gradient(name), expected(name))).collect();
+        check_gradients(&gradients, GRADIENTS, REDUCED_GRADIENTS);
         for name in &without_gradient {
             assert!(!variables[name].grad().defined(), "{name} has a gradient");
         }
@@ -209,7 +216,7 @@ fn golden_train_steps() {
             let lr = schedule.in_epochs(step as u64, per_epoch);
             check_number("lr", lr, expected("lr"), DOUBLE);
             optimizer.drop_gradients().unwrap();
-            let output = start.run(&model, train);
+            let output = start.run(&model, train, Precision::Fp32);
             check_losses(&output, expected("loss_image"), expected("loss_report"));
             output.total.backward();
             if step == 0 {
@@ -228,7 +235,7 @@ fn golden_train_steps() {
                 reference.check(parameter, &moments);
             }
         }
-        let after = start.run(&model, train);
+        let after = start.run(&model, train, Precision::Fp32);
         let expected = |name: &str| golden.float(&format!("/float32/after_last_step/{name}"));
         check_losses(&after, expected("loss_image"), expected("loss_report"));
 
@@ -342,7 +349,7 @@ fn classifier(golden: &Golden) -> (VarStore, VitClassifier) {
         classes: golden.int("/model/num_classes"),
         drop_path: golden.float("/model/drop_path_rate"),
     };
-    let store = VarStore::new(Device::Cpu);
+    let store = VarStore::new(device());
     let model = VitClassifier::new(&store.root(), &config).unwrap();
     golden.load_into(&store);
     (store, model)
@@ -358,18 +365,19 @@ fn golden_vit_cls_outputs_and_gradients() {
     let golden = Golden::read("vit_cls");
     let (store, model) = classifier(&golden);
     let image = golden.tensor("in.image");
-    check("features", &model.features(image, false).unwrap(), golden.tensor("out.features"), FORWARD);
-    let logits = model.logits(image, false).unwrap();
-    check("logits", &logits, golden.tensor("out.logits"), FORWARD);
-    let loss = classification_loss(&golden, &logits);
-    check("loss", &loss, golden.tensor("out.loss"), FORWARD);
+    let features = computed(|| model.features(image, false).unwrap());
+    check_output("features", &features, golden.tensor("out.features"), FORWARD);
+    let logits = computed(|| model.logits(image, false).unwrap());
+    check_output("logits", &logits, golden.tensor("out.logits"), FORWARD);
+    let loss = computed(|| classification_loss(&golden, &logits));
+    check_output("loss", &loss, golden.tensor("out.loss"), FORWARD);
 
     loss.backward();
     let variables = store.variables();
     assert_eq!(golden.group("grad.").count(), variables.len());
-    for (name, expected) in golden.group("grad.") {
-        check(name, &variables[name].grad(), expected, GRADIENTS);
-    }
+    let gradients: Vec<_> =
+        golden.group("grad.").map(|(name, expected)| (name, variables[name].grad(), expected)).collect();
+    check_gradients(&gradients, GRADIENTS, REDUCED_GRADIENTS);
 }
 
 #[test]

@@ -1,17 +1,21 @@
 //! Losses and model of segmentation.
 
 use tch::nn::VarStore;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 use trainer::model::segmentation_loss::{HeadLoss, dice, focal};
 use trainer::model::segmenter::{Segmenter, SegmenterConfig};
 use trainer::model::vit::VitConfig;
-use training::golden::{FORWARD, GRADIENTS, Golden, Tolerance, check, check_number};
+use training::golden::{
+    FORWARD, GRADIENTS, Golden, Tolerance, check, check_gradients, check_number, check_output, computed, device,
+};
 
 /// A loss of logits and target.
 type LossOf = fn(&Tensor, &Tensor) -> Tensor;
 
 /// Sums over thousands of pixels that largely cancel: hence the absolute part.
 const SUMMED_GRADIENTS: Tolerance = (1e-3, 1e-4);
+/// Norm of a gradient's difference in bfloat16: batch normalizations over few values amplify roundings. Measured on a CPU: 15%.
+const REDUCED_NORMALIZED: f64 = 0.25;
 /// Running mean and variance of batch normalization.
 const STATISTICS: Tolerance = (1e-5, 1e-6);
 
@@ -61,27 +65,26 @@ fn golden_upernet() {
         drop_path: 0.0,
         ..SegmenterConfig::default()
     };
-    let store = VarStore::new(Device::Cpu);
-    let model = Segmenter::new(&store.root(), &config).expect("a model");
+    let store = VarStore::new(device());
+    let model =
+        Segmenter::new(&store.root(), &config, &trainer::train::distributed::ProcessGroup::single()).expect("a model");
     golden.load_into(&store);
 
     let image = golden.tensor("in.image");
-    let seen = model.forward(image, false).expect("logits");
-    check("logits, evaluation", &seen.logits, golden.tensor("out.logits_eval"), FORWARD);
-    let trained = model.forward(image, true).expect("logits");
+    let seen = computed(|| model.forward(image, false).expect("logits"));
+    check_output("logits, evaluation", &seen.logits, golden.tensor("out.logits_eval"), FORWARD);
+    let trained = computed(|| model.forward(image, true).expect("logits"));
     let auxiliary = trained.auxiliary.expect("an auxiliary head");
-    check("logits", &trained.logits, golden.tensor("out.logits"), FORWARD);
-    check("auxiliary logits", &auxiliary, golden.tensor("out.auxiliary"), FORWARD);
+    check_output("logits", &trained.logits, golden.tensor("out.logits"), FORWARD);
+    check_output("auxiliary logits", &auxiliary, golden.tensor("out.auxiliary"), FORWARD);
     let sum = |x: &Tensor, weight: &str| (x * golden.tensor(weight)).sum(Kind::Float);
     (sum(&trained.logits, "in.logits_weight") + sum(&auxiliary, "in.auxiliary_weight")).backward();
     let variables = store.variables();
-    let mut compared = 0;
-    for (name, gradient) in golden.group("grad.") {
-        check(name, &variables[name].grad(), gradient, SUMMED_GRADIENTS);
-        compared += 1;
-    }
-    assert_eq!(compared, store.trainable_variables().len());
+    let gradients: Vec<_> =
+        golden.group("grad.").map(|(name, expected)| (name, variables[name].grad(), expected)).collect();
+    check_gradients(&gradients, SUMMED_GRADIENTS, REDUCED_NORMALIZED);
+    assert_eq!(gradients.len(), store.trainable_variables().len());
     for (name, statistics) in golden.group("final.") {
-        check(name, &variables[name], statistics, STATISTICS);
+        check_output(name, &variables[name], statistics, STATISTICS);
     }
 }

@@ -121,6 +121,45 @@ fn a_checkpoint_with_the_former_name_of_the_optimizers_file_resumes_to_the_same_
 }
 
 #[test]
+fn a_run_continues_with_master_weights_to_the_same_bits_and_the_loss_in_place_is_close() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 30);
+    let run = |name: &str| temporary.path().join(name);
+    let train = |name: &str, settings: &[&str]| {
+        let common = ["run.precision=bf16", "run.checkpoint_every=1", "run.keep_last=20", "optimizer.accumulation=2"];
+        let all: Vec<&str> = common.iter().chain(settings).flat_map(|setting| ["--set", *setting]).collect();
+        pretraining(&data, &run(name), 6, &all)
+    };
+    ok("trainer", train("plain", &[]));
+    ok("trainer", train("switched", &[]));
+    back_to(&run("switched"), 3);
+    // A run of an older version, whose configuration lacks the keys.
+    let config = fs::read_to_string(run("switched").join("config.toml")).expect("a configuration");
+    let older: String = config
+        .lines()
+        .filter(|line| !line.starts_with("master_weights") && !line.starts_with("in_place_loss"))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    assert_eq!(older.lines().count() + 2, config.lines().count(), "{config}");
+    fs::write(run("switched").join("config.toml"), older).expect("written");
+    ok("trainer", train("switched", &["run.master_weights=true"]));
+    assert_eq!(numbers(&run("switched")), numbers(&run("plain")));
+    for file in ["model.safetensors", "optimizer.safetensors"] {
+        let read = |name: &str| fs::read(run(name).join("latest").join(file)).expect("a checkpoint's file");
+        assert!(read("switched") == read("plain"), "{file}");
+    }
+
+    ok("trainer", train("in place", &["run.in_place_loss=true"]));
+    let losses =
+        |name: &str| numbers(&run(name)).into_iter().filter_map(|line| line["loss"].as_f64()).collect::<Vec<_>>();
+    for (a, b) in losses("in place").iter().zip(losses("plain")) {
+        assert!((a - b).abs() < 0.01 * b, "{a} and {b}");
+    }
+    let message = fails("trainer", 1, train("in place", &[]));
+    assert!(message.contains("holds a run of another configuration"), "{message}");
+}
+
+#[test]
 fn a_killed_fine_tuning_keeps_the_same_best_weights() {
     let temporary = folder();
     let data = dataset(temporary.path(), 60);

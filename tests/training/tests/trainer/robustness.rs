@@ -188,6 +188,8 @@ fn impossible_runs_are_refused_with_one_line() {
     misused(finetune(&["--preset", "mrm-vit-tiny", "--set", "lr=1e-3"]), "no key `lr`; did you mean `optimizer.lr`?");
     misused(pretraining(&data, &run("e"), 2, &["--set", "run.ema=1.0"]), "run.ema: must be from 0 to below 1");
     misused(pretraining(&data, &run("p"), 2, &["--set", "run.precision=fp8"]), "fp8");
+    let masters = ["--set", "run.master_weights=true"];
+    misused(pretraining(&data, &run("m"), 2, &masters), "run.master_weights: needs run.precision=bf16 or fp16");
     misused(finetune(&["--init", "random"]), "leave --init out for random initialization");
     let folder_of_runs = temporary.path().to_string_lossy().into_owned();
     let words = format!("it has no config.toml; did you mean {mrm}?");

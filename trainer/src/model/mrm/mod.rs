@@ -21,6 +21,7 @@ use crate::model::mae_decoder::{ImageDecoder, gather_tokens};
 use crate::model::patches::{patch_statistics, target_patches, unpatchify};
 use crate::model::pos_embed::sin_cos_table;
 use crate::model::vit::{Block, LAYER_NORM_EPSILON, PatchEmbed, blocks, run_blocks};
+use crate::torch::shim::in_place_loss;
 
 pub use config::{MrmConfig, Reconstruct, ReportLoss};
 
@@ -80,7 +81,7 @@ pub struct MrmOutput {
     /// The report decoder's last hidden layer, `[R, S, H]`.
     pub report_hidden: Option<Tensor>,
     /// Logits of every token id, `[R, S, V]`. None in training with [`ReportLoss::Masked`], which predicts masked positions
-    /// only.
+    /// only, and with [`Mrm::set_in_place_loss`].
     pub mlm_logits: Option<Tensor>,
     /// Mean squared error over masked patches.
     pub loss_image: Option<Tensor>,
@@ -133,6 +134,7 @@ pub struct Mrm {
     norm: nn::LayerNorm,
     image_decoder: Option<ImageDecoder>,
     report: Option<ReportBranch>,
+    in_place_loss: bool,
 }
 
 impl Mrm {
@@ -161,6 +163,7 @@ impl Mrm {
             norm: layer_norm(&(path / "norm"), vit.embed_dim, LAYER_NORM_EPSILON),
             image_decoder,
             report,
+            in_place_loss: false,
             config: config.clone(),
         })
     }
@@ -168,6 +171,12 @@ impl Mrm {
     /// The model's configuration.
     pub fn config(&self) -> &MrmConfig {
         &self.config
+    }
+
+    /// Chooses how training computes its losses. With `true`, the backward pass writes the gradients over predicted patches and
+    /// logits, which takes a fraction of the memory; the losses are the same up to rounding, and the output has no logits.
+    pub fn set_in_place_loss(&mut self, in_place: bool) {
+        self.in_place_loss = in_place;
     }
 
     /// The patch projection.
@@ -221,7 +230,7 @@ impl Mrm {
             total: Tensor::f_zeros([], (Kind::Float, image.device()))?,
         };
         if let Some(decoder) = &self.image_decoder {
-            self.reconstruct_image(decoder, image, &patch_mask, train, &mut output);
+            self.reconstruct_image(decoder, image, &patch_mask, train, &mut output)?;
         }
         if let Some(branch) = &self.report {
             let report = report.ok_or_else(|| ModelError::Shape {
@@ -230,7 +239,7 @@ impl Mrm {
                 got: Vec::new(),
             })?;
             report.check(batch, self.config.bert.max_positions)?;
-            self.reconstruct_report(branch, report, train, &mut output);
+            self.reconstruct_report(branch, report, train, &mut output)?;
         }
         for (loss, weight) in
             [(&output.loss_image, self.config.image_weight), (&output.loss_report, self.config.report_weight)]
@@ -275,27 +284,40 @@ impl Mrm {
         patch_mask: &PatchMask,
         train: bool,
         output: &mut MrmOutput,
-    ) {
+    ) -> Result<(), ModelError> {
         let wanted = train.then_some(&patch_mask.masked);
         let pred = decoder.forward(&output.latent, &patch_mask.ids_restore, wanted, train);
         let target = target_patches(image, self.config.target_patch()); // [B, L, P·P·C]
         let target = wanted.map_or_else(|| target.shallow_clone(), |wanted| gather_tokens(&target, wanted));
-        let error = patch_error(&pred, &self.normalized(&target)); // [B, L] or [B, L - K]
+        let target = self.normalized(&target);
+        if train && self.in_place_loss {
+            let (pred, target) = (by_value(&pred, &target).flatten(0, 1), target.flatten(0, 1));
+            output.loss_image = Some(in_place_loss::mean_squared_error(&pred, &target)?);
+            return Ok(());
+        }
+        let error = patch_error(&pred, &target); // [B, L] or [B, L - K]
         output.loss_image = Some(if train {
             error.mean(Kind::Float)
         } else {
             (error * &output.mask).sum(Kind::Float) / output.mask.sum(Kind::Float)
         });
         output.pred = (!train).then_some(pred);
+        Ok(())
     }
 
     /// The report decoder and its loss.
-    fn reconstruct_report(&self, branch: &ReportBranch, report: ReportBatch, train: bool, output: &mut MrmOutput) {
+    fn reconstruct_report(
+        &self,
+        branch: &ReportBranch,
+        report: ReportBatch,
+        train: bool,
+        output: &mut MrmOutput,
+    ) -> Result<(), ModelError> {
         let tokens = output.latent.size()[1];
         if report.ids.size()[0] == 0 {
             // The mean over no report would be NaN. An empty sum is 0 and has a gradient, with an image loss or without.
             output.loss_report = Some(output.latent.narrow(0, 0, 0).sum(Kind::Float));
-            return;
+            return Ok(());
         }
         // The release projects every token and then takes the mean. The mean first gives the same for a fraction of the work.
         let visible = output.latent.narrow(1, 1, tokens - 1).mean_dim([1_i64].as_slice(), false, None); // [B, D]
@@ -310,7 +332,16 @@ impl Mrm {
         let entropy = |logits: &Tensor, labels: &Tensor, reduction| {
             logits.to_kind(Kind::Float).cross_entropy_loss::<Tensor>(labels, None, reduction, -100, 0.0)
         };
+        let sum = |logits: &Tensor, labels: &Tensor| {
+            if self.in_place_loss {
+                return in_place_loss::cross_entropy(logits, labels);
+            }
+            Ok(entropy(logits, labels, Reduction::Sum))
+        };
         let (logits, loss) = match (self.config.report_loss, train) {
+            (ReportLoss::All, true) if self.in_place_loss => {
+                (None, sum(&branch.bert.predict(&flat), &labels)? / labels.size()[0] as f64)
+            }
             (ReportLoss::All, _) => {
                 let logits = branch.bert.predict(&flat); // [R·S, V]
                 let loss = entropy(&logits, &labels, Reduction::Mean);
@@ -325,7 +356,7 @@ impl Mrm {
             (ReportLoss::Masked, true) => {
                 let positions = report.masked.map_or_else(|| masked().nonzero().squeeze_dim(1), Tensor::shallow_clone); // [M]
                 let logits = branch.bert.predict(&flat.index_select(0, &positions)); // [M, V]
-                let sum = entropy(&logits, &labels.index_select(0, &positions), Reduction::Sum);
+                let sum = sum(&logits, &labels.index_select(0, &positions))?;
                 (None, sum / positions.size()[0].max(1) as f64)
             }
         };
@@ -334,6 +365,7 @@ impl Mrm {
         output.loss_report = Some(loss);
         output.report_latent = Some(latent);
         output.report_hidden = Some(hidden);
+        Ok(())
     }
 
     /// Target patches of the image loss: `[.., P·P·C]`, standardized if `norm_pix_loss`.
@@ -387,10 +419,15 @@ impl Mrm {
     }
 }
 
+/// Predicted patches `[B, N, V·C]` as `[B, N, V, C]`, for target patches `[B, N, V]` that are the same for all `C`.
+fn by_value(pred: &Tensor, target: &Tensor) -> Tensor {
+    let size = target.size();
+    pred.view([size[0], size[1], size[2], -1])
+}
+
 /// Mean squared error of each patch: prediction `[B, N, P·P·C]`, target of as many values or of one channel → `[B, N]`.
 fn patch_error(pred: &Tensor, target: &Tensor) -> Tensor {
-    let size = target.size();
-    let pred = pred.to_kind(Kind::Float).view([size[0], size[1], size[2], -1]); // [B, N, values, channels per value]
+    let pred = by_value(&pred.to_kind(Kind::Float), target);
     (pred - target.unsqueeze(-1)).square().mean_dim([2_i64, 3].as_slice(), false, None)
 }
 

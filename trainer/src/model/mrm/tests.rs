@@ -128,6 +128,28 @@ fn training_computes_the_same_losses_and_gradients_from_less() {
 }
 
 #[test]
+fn losses_in_place_have_the_same_gradients() {
+    let batch = Batch::new();
+    for report_loss in [ReportLoss::All, ReportLoss::Masked] {
+        let (store, mut model) = model(&MrmConfig { report_loss, report_weight: 0.7, ..config() });
+        let (image, report, expected) = losses_and_gradients(&store, &batch.run(&model, true));
+        model.set_in_place_loss(true);
+        let output = batch.run(&model, true);
+        assert!(output.mlm_logits.is_none());
+        let (other_image, other_report, got) = losses_and_gradients(&store, &output);
+        close(other_image, image);
+        close(other_report, report);
+        assert_eq!(got.len(), expected.len());
+        for ((name, a), (_, b)) in got.iter().zip(&expected) {
+            let (difference, largest) = ((a - b).abs().max().double_value(&[]), b.abs().max().double_value(&[]));
+            assert!(difference <= 1e-5 * largest.max(0.1), "{name}: {difference} of {largest}");
+        }
+        // An evaluation returns its logits, and computes as before.
+        assert!(batch.run(&model, false).mlm_logits.is_some());
+    }
+}
+
+#[test]
 fn the_masked_report_loss_is_the_mean_over_masked_positions() {
     let batch = Batch::new();
     let (_store, model) = model(&MrmConfig { report_loss: ReportLoss::Masked, ..config() });

@@ -16,6 +16,7 @@ use crate::error::{MAX_DIM, ModelError, check_size};
 use crate::model::convolutions::resize;
 use crate::model::encoder::{VitEncoder, check_drop_path};
 use crate::model::vit::VitConfig;
+use crate::train::distributed::ProcessGroup;
 
 use setr::SetrHead;
 use upernet::{FcnHead, Pyramid, UperHead};
@@ -143,24 +144,25 @@ pub struct Segmenter {
 }
 
 impl Segmenter {
-    /// A segmenter with random initialization, its variables under `path`.
+    /// A segmenter with random initialization, its variables under `path`. In training, its batch norms are over the batches of
+    /// all processes in `group`.
     ///
     /// # Errors
     /// When no model has this configuration.
-    pub fn new(path: &nn::Path, config: &SegmenterConfig) -> Result<Self, ModelError> {
+    pub fn new(path: &nn::Path, config: &SegmenterConfig, group: &ProcessGroup) -> Result<Self, ModelError> {
         config.validate()?;
         let mut blocks = config.chosen_blocks();
         let encoder = VitEncoder::new(path, &config.vit, config.drop_path);
         let decode_path = path / "decode_head";
         let decoder = match config.head {
             Head::Upernet => Decoder::Upernet(Box::new(UperNet {
-                neck: Pyramid::new(&(path / "neck"), config.vit.embed_dim),
-                decode: UperHead::new(&decode_path, config),
-                auxiliary: FcnHead::new(&(path / "auxiliary_head"), config),
+                neck: Pyramid::new(&(path / "neck"), config.vit.embed_dim, group),
+                decode: UperHead::new(&decode_path, config, group),
+                auxiliary: FcnHead::new(&(path / "auxiliary_head"), config, group),
             })),
             Head::Setr => {
                 blocks = blocks.split_off(blocks.len() - 1);
-                Decoder::Setr(SetrHead::new(&decode_path, config))
+                Decoder::Setr(SetrHead::new(&decode_path, config, group))
             }
         };
         Ok(Self { config: config.clone(), blocks, encoder, decoder })
@@ -181,13 +183,13 @@ impl Segmenter {
         Ok(match &self.decoder {
             Decoder::Upernet(upernet) => {
                 let UperNet { neck, decode, auxiliary } = &**upernet;
-                let pyramid = neck.forward(&maps, train);
+                let pyramid = neck.forward(&maps, train)?;
                 SegmenterOutput {
-                    logits: whole(&decode.forward(&pyramid, train)),
-                    auxiliary: train.then(|| whole(&auxiliary.forward(&pyramid, train))),
+                    logits: whole(&decode.forward(&pyramid, train)?),
+                    auxiliary: if train { Some(whole(&auxiliary.forward(&pyramid, train)?)) } else { None },
                 }
             }
-            Decoder::Setr(head) => SegmenterOutput { logits: whole(&head.forward(&maps[0], train)), auxiliary: None },
+            Decoder::Setr(head) => SegmenterOutput { logits: whole(&head.forward(&maps[0], train)?), auxiliary: None },
         })
     }
 }

@@ -8,9 +8,11 @@ use tch::Tensor;
 use tch::nn::{self, Module};
 
 use super::{CLASSES, SegmenterConfig};
+use crate::error::ModelError;
 use crate::model::convolutions::{ConvModule, PixelClassifier, resize, sides};
 use crate::model::layers::layer_norm;
 use crate::model::vit::LAYER_NORM_EPSILON;
+use crate::train::distributed::ProcessGroup;
 
 /// Convolutions before the classifier.
 const STAGES: i64 = 2;
@@ -25,11 +27,11 @@ pub struct SetrHead {
 
 impl SetrHead {
     /// A head for maps of `embed_dim` channels, its variables under `path`.
-    pub fn new(path: &nn::Path, config: &SegmenterConfig) -> Self {
+    pub fn new(path: &nn::Path, config: &SegmenterConfig, group: &ProcessGroup) -> Self {
         let (embed_dim, channels) = (config.vit.embed_dim, config.channels);
         let stage = |i: i64| {
             let inputs = if i == 0 { embed_dim } else { channels };
-            ConvModule::new(&(path / "up_convs" / i / 0), inputs, channels, 3) // 1 is the resize
+            ConvModule::new(&(path / "up_convs" / i / 0), inputs, channels, 3, group) // 1 is the resize
         };
         Self {
             norm: layer_norm(&(path / "norm"), embed_dim, LAYER_NORM_EPSILON),
@@ -39,13 +41,16 @@ impl SetrHead {
     }
 
     /// A map `[B, D, G, G]` → logits `[B, 2, 4G, 4G]`.
-    pub fn forward(&self, map: &Tensor, train: bool) -> Tensor {
+    ///
+    /// # Errors
+    /// When another process cannot be reached.
+    pub fn forward(&self, map: &Tensor, train: bool) -> Result<Tensor, ModelError> {
         let normed = self.norm.forward(&map.permute([0, 2, 3, 1])).permute([0, 3, 1, 2]); // over D
-        let upsampled = self.up_convs.iter().fold(normed, |x, module| {
-            let x = module.forward(&x, train);
+        let upsampled = self.up_convs.iter().try_fold(normed, |x, module| {
+            let x = module.forward(&x, train)?;
             let [height, width] = sides(&x);
-            resize(&x, [2 * height, 2 * width])
-        });
-        self.conv_seg.forward(&upsampled, train)
+            Ok::<_, ModelError>(resize(&x, [2 * height, 2 * width]))
+        })?;
+        Ok(self.conv_seg.forward(&upsampled, train))
     }
 }

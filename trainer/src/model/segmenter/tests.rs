@@ -2,6 +2,7 @@ use super::*;
 use crate::eval::overlap::Overlap;
 use crate::model::mrm::{Mrm, MrmConfig, Reconstruct};
 use crate::model::segmentation_loss::HeadLoss;
+use crate::train::distributed::ProcessGroup;
 use crate::train::optimizer::{Optimizer, OptimizerConfig, parameters};
 use crate::weights::load::load_state;
 use tch::{Device, Kind};
@@ -15,7 +16,7 @@ fn small(head: Head, image_size: i64) -> SegmenterConfig {
 fn segmenter(config: &SegmenterConfig) -> (nn::VarStore, Segmenter) {
     tch::manual_seed(1);
     let store = nn::VarStore::new(Device::Cpu);
-    let model = Segmenter::new(&store.root(), config).unwrap();
+    let model = Segmenter::new(&store.root(), config, &ProcessGroup::single()).unwrap();
     (store, model)
 }
 
@@ -46,9 +47,9 @@ fn both_heads_give_logits_of_every_pixel_on_odd_grids_too() {
 #[test]
 fn the_pyramid_has_four_sizes() {
     let store = nn::VarStore::new(Device::Cpu);
-    let neck = Pyramid::new(&store.root(), 6);
+    let neck = Pyramid::new(&store.root(), 6, &ProcessGroup::single());
     let maps: Vec<Tensor> = (0..4).map(|_| Tensor::randn([1, 6, 5, 5], (Kind::Float, Device::Cpu))).collect();
-    let sides = neck.forward(&maps, false).map(|map| map.size()[2]);
+    let sides = neck.forward(&maps, false).unwrap().map(|map| map.size()[2]);
     assert_eq!(sides, [20, 10, 5, 2]);
 }
 

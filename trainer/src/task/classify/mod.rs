@@ -15,7 +15,6 @@ use anyhow::{Result, bail};
 use dataset::Subset;
 use dataset::commands::cli::UsageError;
 use dataset::transform::Transform;
-use tch::Device;
 
 use super::{
     Comparison, ComparisonRequest, DataSource, Evaluated, EvaluationOption, EvaluationRequest, Metric,
@@ -23,6 +22,7 @@ use super::{
 };
 use crate::config::{ClassifyConfig, ConfigFile, FindingTask, FinetuneConfig, classify_preset};
 use crate::report::{Run, Section};
+use crate::train::distributed::Compute;
 use crate::train::run_dir;
 
 pub use comparison::{ClassificationComparison, FindingDifference};
@@ -81,7 +81,7 @@ impl Task for Classify {
             run: config.run.clone(),
             init: config.keys.provenance.init.clone(),
             warnings,
-            build: Box::new(move |device| data.training(config, source, device)),
+            build: Box::new(move |compute| data.training(config, source, compute)),
         })
     }
 
@@ -190,10 +190,12 @@ impl TrainingData {
         Ok(warnings)
     }
 
-    fn training(self, config: ClassifyConfig, source: &DataSource, device: Device) -> Result<Training<'_>> {
+    fn training<'a>(self, config: ClassifyConfig, source: &'a DataSource, compute: &Compute) -> Result<Training<'a>> {
+        let device = compute.device;
         let Self { labels, train: rows, validate, validate_targets, counts, .. } = self;
         let dataset = &source.dataset;
         let objective = Classification::new(&config.model, labels, dataset, evaluation_transform(&config), device)?
+            .in_group(&compute.group)
             .validate(validate, validate_targets)
             .layer_decay(config.optimizer.schedule.layer_decay)
             .linear_probe(config.optimizer.linear_probe);

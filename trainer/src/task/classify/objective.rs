@@ -12,6 +12,7 @@ use super::Labels;
 use crate::eval::metrics::{auroc, mean_defined};
 use crate::model::classifier::{ClassifierConfig, VitClassifier};
 use crate::task::objective::{Evaluation, Loss, Objective, images, loader_for};
+use crate::train::distributed::ProcessGroup;
 use crate::train::optimizer::{Parameter, decayed_parameters};
 
 /// A classifier that learns findings.
@@ -26,6 +27,7 @@ pub struct Classification {
     transform: Transform,
     layer_decay: f64,
     linear_probe: bool,
+    group: ProcessGroup,
 }
 
 impl Classification {
@@ -52,7 +54,15 @@ impl Classification {
             transform,
             layer_decay: 1.0,
             linear_probe: false,
+            group: ProcessGroup::single(),
         })
+    }
+
+    /// Trains together with the other processes of a group: the loss is the mean over the labels of all.
+    #[must_use]
+    pub fn in_group(mut self, group: &ProcessGroup) -> Self {
+        self.group = group.clone();
+        self
     }
 
     /// Rows for [`Objective::evaluate`] and their targets; without them there is no evaluation.
@@ -105,7 +115,7 @@ impl Objective for Classification {
         };
         let (targets, counts) = self.labels.tensors(batch, device);
         let each = logits.f_binary_cross_entropy_with_logits::<Tensor>(&targets, None, None, Reduction::None)?;
-        let total = (each * &counts).sum(Kind::Float) / counts.sum(Kind::Float).clamp_min(1.0);
+        let total = self.group.mean(&(each * &counts).sum(Kind::Float), &counts.sum(Kind::Float))?;
         Ok(Loss { total, parts: Vec::new() })
     }
 

@@ -18,6 +18,7 @@ use super::training::unfinished_init;
 use super::{DataSource, PredictionRequest, Prepared, Request, Task, Training};
 use crate::config::{ConfigFile, Epoch, PRESETS, PretrainConfig, Provenance, RANDOM, overlay, pretrain_preset};
 use crate::report::{Run, Section};
+use crate::train::distributed::Compute;
 use crate::train::lr_schedule::{WarmupCosine, scaled_lr};
 use crate::train::optimizer::OptimizerConfig;
 use crate::train::run_dir;
@@ -75,7 +76,7 @@ impl Task for Pretrain {
             run: config.run.clone(),
             init,
             warnings,
-            build: Box::new(move |device| training(config, source, rows, device)),
+            build: Box::new(move |compute| training(config, source, rows, compute)),
         })
     }
 
@@ -156,13 +157,14 @@ fn other_tokenizer(config: &PretrainConfig) -> Option<String> {
     })
 }
 
-fn training(
+fn training<'a>(
     config: PretrainConfig,
-    source: &DataSource,
+    source: &'a DataSource,
     training: TrainingRows,
-    device: Device,
-) -> Result<Training<'_>> {
-    let objective = Pretraining::new(&config.model, device)?;
+    compute: &Compute,
+) -> Result<Training<'a>> {
+    let device = compute.device;
+    let objective = Pretraining::new(&config.model, compute)?.in_place_loss(config.run.in_place_loss);
     let optimizer = config.optimizer.clone();
     let Epoch { records, steps: per_epoch } = training.epoch(&config);
     let steps = training.steps(&config);

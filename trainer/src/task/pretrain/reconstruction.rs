@@ -17,6 +17,7 @@ use crate::config::PretrainConfig;
 use crate::model::mrm::ReportBatch;
 use crate::task::objective::{Objective, images, tokens};
 use crate::task::{DataSource, RowChoice, Task};
+use crate::train::distributed::Compute;
 use crate::train::run_dir;
 use crate::weights::load_tensors;
 use crate::weights::source::read_weights;
@@ -105,7 +106,7 @@ fn reconstructed(run: &Path, request: &Reconstruction, rows: &[u32]) -> Result<(
         "{} was trained with another tokenizer than this dataset's: ingest it with the --tokenizer of the run's dataset",
         run.display()
     );
-    let objective = Pretraining::new(&config.model, device)?;
+    let objective = Pretraining::new(&config.model, &Compute::on(device))?;
     let loaded = load_tensors(objective.store(), &read_weights(weights)?)?;
     ensure!(loaded.is_complete(), "the weights do not fit the run's configuration: {loaded}");
     let transform = pretrain_transform(&config);

@@ -14,6 +14,7 @@ use crate::eval::bootstrap::{Bootstrap, Interval};
 use crate::eval::overlap::{Overlap, run_lengths};
 use crate::task::objective::Objective;
 use crate::task::{Evaluated, EvaluationHeader, EvaluationRequest, Metric};
+use crate::train::distributed::Compute;
 
 /// Evaluation of a segmenter on a subset, as stored in `evaluation-STEM.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -58,7 +59,8 @@ pub(super) fn evaluate(request: &EvaluationRequest) -> Result<Evaluated> {
     }
     let transform = evaluation_transform(&config);
     let decay = config.optimizer.schedule.layer_decay;
-    let objective = Segmentation::new(&config.model, decay, rule, dataset, Vec::new(), transform, device)?;
+    let objective =
+        Segmentation::new(&config.model, decay, rule, dataset, Vec::new(), transform, &Compute::on(device))?;
     let weights = request.load_weights(objective.store())?;
 
     let (mut predictions, mut examples) = (Predictions::default(), Examples::default());

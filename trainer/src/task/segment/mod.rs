@@ -16,7 +16,6 @@ use dataset::format::table;
 use dataset::transform::{Crop, Transform};
 use dataset::{Dataset, Subset};
 use rayon::prelude::*;
-use tch::Device;
 
 use super::{
     Comparison, ComparisonRequest, DataSource, Evaluated, EvaluationOption, EvaluationRequest, Metric,
@@ -25,6 +24,7 @@ use super::{
 };
 use crate::config::{ConfigFile, FinetuneConfig, SegmentConfig, segment_preset};
 use crate::report::{Run, Section};
+use crate::train::distributed::Compute;
 use crate::train::lr_schedule::WarmupPoly;
 
 pub use evaluation::SegmentationReport;
@@ -77,7 +77,7 @@ impl Task for Segment {
             run: config.run.clone(),
             init: config.keys.provenance.init.clone(),
             warnings,
-            build: Box::new(move |device| training(config, source, rows, validate, device)),
+            build: Box::new(move |compute| training(config, source, rows, validate, compute)),
         })
     }
 
@@ -174,13 +174,14 @@ fn training_rows(config: &SegmentConfig, source: &DataSource, known: &[bool]) ->
 }
 
 /// Builds the model; the run keeps the best weights by the validation subset's mean Dice.
-fn training(
+fn training<'a>(
     config: SegmentConfig,
-    source: &DataSource,
+    source: &'a DataSource,
     rows: Vec<u32>,
     validate: Vec<u32>,
-    device: Device,
-) -> Result<Training<'_>> {
+    compute: &Compute,
+) -> Result<Training<'a>> {
+    let device = compute.device;
     let schedule = config.optimizer.schedule.clone();
     let transform = evaluation_transform(&config);
     let objective = Segmentation::new(
@@ -190,7 +191,7 @@ fn training(
         &source.dataset,
         validate,
         transform,
-        device,
+        compute,
     )?;
     let distinct = rows.chunk_by(|a, b| a == b).count();
     let curve = WarmupPoly {

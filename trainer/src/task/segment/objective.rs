@@ -14,6 +14,7 @@ use crate::eval::overlap::{MeanOverlap, Overlap};
 use crate::model::segmentation_loss::HeadLoss;
 use crate::model::segmenter::{FOREGROUND, Segmenter, SegmenterConfig};
 use crate::task::objective::{Evaluation, Loss, Objective, images, loader_for, send};
+use crate::train::distributed::{Compute, ProcessGroup};
 use crate::train::optimizer::{Parameter, decayed_parameters};
 
 /// How probabilities become a mask.
@@ -43,6 +44,7 @@ pub struct Segmentation {
     dataset: Arc<Dataset>,
     validate: Vec<u32>,
     transform: Transform,
+    group: ProcessGroup,
 }
 
 impl Segmentation {
@@ -58,11 +60,12 @@ impl Segmentation {
         dataset: &Arc<Dataset>,
         validate: Vec<u32>,
         transform: Transform,
-        device: Device,
+        compute: &Compute,
     ) -> Result<Self> {
-        let store = VarStore::new(device);
-        let model = Segmenter::new(&store.root(), config)?;
-        Ok(Self { store, model, layer_decay, rule, dataset: dataset.clone(), validate, transform })
+        let store = VarStore::new(compute.device);
+        let model = Segmenter::new(&store.root(), config, &compute.group)?;
+        let (dataset, group) = (dataset.clone(), compute.group.clone());
+        Ok(Self { store, model, layer_decay, rule, dataset, validate, transform, group })
     }
 
     /// The model.
@@ -91,6 +94,13 @@ impl Objective for Segmentation {
             let (auxiliary, ..) = HeadLoss::AUXILIARY.of(&logits, &target);
             parts.push(("loss_auxiliary", auxiliary.detach()));
             total += auxiliary;
+        }
+        // Both losses are means over the images of this process, whose number may differ by one between processes.
+        if self.group.world_size() > 1 {
+            let images = Tensor::from(batch.len() as f32).to_device(device);
+            for loss in std::iter::once(&mut total).chain(parts.iter_mut().map(|(_, part)| part)) {
+                *loss = self.group.mean(&(&*loss * &images), &images)?;
+            }
         }
         Ok(Loss { total, parts })
     }

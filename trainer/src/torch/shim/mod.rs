@@ -1,11 +1,14 @@
 //! Safe functions over a small C++ shim (`shim.cpp`) for what tch does not bind: fused optimizers, operations on many tensors
-//! at once, autocast on any device, events, peak memory of a device.
+//! at once, autocast on any device, events, peak memory of a device, losses that need little memory.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+pub(crate) mod in_place_loss;
+
+use std::ffi::{c_char, c_int, c_void};
 
 use tch::{Device, Tensor};
 use torch_sys::C_tensor;
 
+use super::error_text;
 use crate::error::ModelError;
 
 type Tensors = *const *mut C_tensor;
@@ -39,7 +42,11 @@ unsafe extern "C" {
     fn mrm_scale(tensors: Tensors, count: usize, factor: *const C_tensor) -> *mut c_char;
     fn mrm_lerp(tensors: Tensors, targets: Tensors, count: usize, weight: f64) -> *mut c_char;
     fn mrm_pin(tensor: *const C_tensor, pinned: *mut C_tensor) -> *mut c_char;
+    fn mrm_copy(tensors: Tensors, sources: Tensors, count: usize) -> *mut c_char;
+    fn mrm_add(tensors: Tensors, others: Tensors, count: usize) -> *mut c_char;
+    fn mrm_set_data(variables: Tensors, values: Tensors, count: usize) -> *mut c_char;
     fn mrm_drop_gradients(tensors: Tensors, count: usize) -> *mut c_char;
+    fn mrm_set_gradient(tensor: *const C_tensor, gradient: *const C_tensor) -> *mut c_char;
     fn mrm_autocast_begin(cuda: c_int, kind: c_int, was_enabled: *mut c_int, was_kind: *mut c_int) -> *mut c_char;
     fn mrm_autocast_end(cuda: c_int, was_enabled: c_int, was_kind: c_int) -> *mut c_char;
     fn mrm_keep_freed_memory();
@@ -47,21 +54,11 @@ unsafe extern "C" {
     fn mrm_event_wait(event: *mut c_void) -> *mut c_char;
     fn mrm_event_drop(event: *mut c_void);
     fn mrm_peak_memory(index: c_int, reset: c_int, bytes: *mut i64) -> *mut c_char;
-    fn free(pointer: *mut c_void);
 }
 
 /// Turns the error text of a call into an error.
 fn checked(error: *mut c_char) -> Result<(), ModelError> {
-    if error.is_null() {
-        return Ok(());
-    }
-    // SAFETY: the shim returns a null-terminated text from `strdup`, which the caller must free.
-    let text = unsafe {
-        let text = CStr::from_ptr(error).to_string_lossy().lines().next().unwrap_or_default().to_owned();
-        free(error.cast());
-        text
-    };
-    Err(ModelError::Torch(tch::TchError::Torch(text)))
+    error_text::take(error).map_or(Ok(()), |text| Err(ModelError::Torch(tch::TchError::Torch(text))))
 }
 
 /// Pointers to tensors. Some functions of the shim change the tensors, which torch allows through any handle.
@@ -186,11 +183,49 @@ pub(crate) fn lerp(tensors: &[Tensor], targets: &[Tensor], weight: f64) -> Resul
     checked(unsafe { mrm_lerp(list.as_ptr(), targets.as_ptr(), list.len(), weight) })
 }
 
+/// Copies `sources` to tensors of the same shapes, which may have another type.
+pub(crate) fn copy(tensors: &[Tensor], sources: &[Tensor]) -> Result<(), ModelError> {
+    assert_eq!(tensors.len(), sources.len(), "one source per tensor");
+    if tensors.is_empty() {
+        return Ok(());
+    }
+    let (list, sources) = (pointers(tensors), pointers(sources));
+    let _guard = tch::no_grad_guard();
+    // SAFETY: the two lists have the same length, and their tensors live through the call.
+    checked(unsafe { mrm_copy(list.as_ptr(), sources.as_ptr(), list.len()) })
+}
+
+/// Adds `others` to tensors, in place.
+pub(crate) fn add(tensors: &[Tensor], others: &[Tensor]) -> Result<(), ModelError> {
+    assert_eq!(tensors.len(), others.len(), "one addend per tensor");
+    if tensors.is_empty() {
+        return Ok(());
+    }
+    let (list, others) = (pointers(tensors), pointers(others));
+    let _guard = tch::no_grad_guard();
+    // SAFETY: the two lists have the same length, and their tensors live through the call.
+    checked(unsafe { mrm_add(list.as_ptr(), others.as_ptr(), list.len()) })
+}
+
+/// Gives variables the memory and the type of `values`, for all handles of each variable, and drops their gradients.
+pub(crate) fn set_data(variables: &[Tensor], values: &[Tensor]) -> Result<(), ModelError> {
+    assert_eq!(variables.len(), values.len(), "one value per variable");
+    let (list, values) = (pointers(variables), pointers(values));
+    // SAFETY: the two lists have the same length, and their tensors live through the call.
+    checked(unsafe { mrm_set_data(list.as_ptr(), values.as_ptr(), list.len()) })
+}
+
 /// Drops the gradients: the next backward pass writes new ones instead of adding to them.
 pub(crate) fn drop_gradients<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<(), ModelError> {
     let list = pointers(tensors);
     // SAFETY: the tensors live through the call.
     checked(unsafe { mrm_drop_gradients(list.as_ptr(), list.len()) })
+}
+
+/// Sets the gradient of a leaf tensor, which must have its shape.
+pub(crate) fn set_gradient(tensor: &Tensor, gradient: &Tensor) -> Result<(), ModelError> {
+    // SAFETY: both tensors live through the call.
+    checked(unsafe { mrm_set_gradient(tensor.as_ptr(), gradient.as_ptr()) })
 }
 
 /// A 16-bit type for [`autocast`]; the values are those of torch's `ScalarType`.

@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -17,6 +16,7 @@
 #include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_foreach_add.h>
+#include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/_foreach_lerp.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
@@ -28,6 +28,8 @@
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
+
+#include "guarded.h"
 
 namespace {
 
@@ -42,17 +44,6 @@ std::vector<at::Tensor> list(Tensors tensors, size_t count) {
 
 std::optional<at::Tensor> maybe(const at::Tensor *tensor) {
   return tensor == nullptr ? std::nullopt : std::optional<at::Tensor>(*tensor);
-}
-
-template <typename Body> char *guarded(Body body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const std::exception &error) {
-    return strdup(error.what());
-  } catch (...) {
-    return strdup("an unknown exception in libtorch");
-  }
 }
 
 } // namespace
@@ -92,10 +83,31 @@ char *mrm_lerp(Tensors tensors, Tensors targets, size_t count, double weight) {
   return guarded([&] { at::_foreach_lerp_(list(tensors, count), list(targets, count), weight); });
 }
 
+char *mrm_copy(Tensors tensors, Tensors sources, size_t count) {
+  return guarded([&] { at::_foreach_copy_(list(tensors, count), list(sources, count)); });
+}
+
+char *mrm_add(Tensors tensors, Tensors others, size_t count) {
+  return guarded([&] { at::_foreach_add_(list(tensors, count), list(others, count)); });
+}
+
+char *mrm_set_data(Tensors variables, Tensors values, size_t count) {
+  return guarded([&] {
+    for (size_t i = 0; i < count; ++i) {
+      variables[i]->mutable_grad() = at::Tensor();
+      variables[i]->set_data(*values[i]);
+    }
+  });
+}
+
 char *mrm_drop_gradients(Tensors tensors, size_t count) {
   return guarded([&] {
     for (size_t i = 0; i < count; ++i) tensors[i]->mutable_grad() = at::Tensor();
   });
+}
+
+char *mrm_set_gradient(const at::Tensor *tensor, const at::Tensor *gradient) {
+  return guarded([&] { tensor->mutable_grad() = *gradient; });
 }
 
 char *mrm_pin(const at::Tensor *tensor, at::Tensor *pinned) {

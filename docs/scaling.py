@@ -1,0 +1,115 @@
+"""Computes the tables of docs/scaling.md: python docs/scaling.py
+
+Measured rates and assumed limits are the constants below; change them to those of your cluster. Nothing here is measured on
+more than one machine.
+"""
+
+NODES = [1, 2, 4, 8, 16, 32, 64]
+
+# Ingest. Images/s of a core, measured with ingest/benches/peers/ingest.py on files of 2544 × 3056 (two jobs on two cores).
+IMAGES = 377_110
+KINDS = {"DICOM": {"bytes": 4.7e12, "per_core": 40}, "JPEG": {"bytes": 558e9, "per_core": 36}}
+OUTPUT_BYTES = 119e9
+SHARD_ROWS = 2048
+PLAN_SECONDS = 15.1 * IMAGES / 1e6  # measured: a million rows in 15.1 s; planned once
+# Assumed.
+CORES = 32
+NIC = 12.5e9
+STORAGE = {
+    "NFS, 1 GB/s in all": {"all": 1e9, "node": NIC},
+    "parallel file system, 10 GB/s in all": {"all": 10e9, "node": NIC},
+    "object store, 1.25 GB/s a node": {"all": None, "node": 1.25e9},
+}
+
+# Pre-training. Parameters of the presets with 30,000 tokens, and GFLOP of a record from `trainer bench`.
+MODELS = {"mrm-vit-b16": {"parameters": 151.2e6, "gflop": 76.6}, "mrm-vit-s16": {"parameters": 64.1e6, "gflop": 30.4}}
+GRADIENT_BYTES = 4
+BACKWARD = 2 / 3  # share of a step that the all-reduce can be hidden behind
+EPOCHS = 200
+BATCH = 256
+RECORD_BYTES = 512 * 615
+LOADER_PER_CORE = 4_100  # images/s of a thread, measured with `dataset bench --transform pretrain`
+# Assumed: a GPU of 989 TFLOP/s in bfloat16 of which a share is reached, eight in a node.
+PEAK, MFU = 989e12, 0.3
+MFU_RANGE = (0.2, 0.4)
+GPUS_A_NODE = 8
+NVLINK = 450e9  # bus bandwidth of a ring in a node, one direction
+ETHERNET = 12.5e9  # 100 Gb/s of a node
+
+
+def ingest_seconds(kind, storage, nodes):
+    """Planning, then the larger one of the slowest node's shards and what the storage can deliver; and which one it is."""
+    facts, limits = KINDS[kind], STORAGE[storage]
+    read, written = facts["bytes"] / IMAGES, OUTPUT_BYTES / IMAGES
+    cores, network = CORES * facts["per_core"], limits["node"] / read
+    shards = -(-IMAGES // SHARD_ROWS)
+    most = min(-(-shards // nodes) * SHARD_ROWS, IMAGES)
+    times = {"cores": most / cores, "network": most / network}
+    if limits["all"]:
+        times["storage"] = IMAGES * (read + written) / limits["all"]
+    limit = max(times, key=times.get)
+    return PLAN_SECONDS + times[limit], limit
+
+
+def duration(seconds):
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def ingest_table():
+    head = ["files", "storage", *(f"{nodes}" for nodes in NODES), "limited by", "stops at", "node-hours there"]
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + " --- |" * len(head)
+    for kind in KINDS:
+        for storage in STORAGE:
+            times = [ingest_seconds(kind, storage, nodes) for nodes in NODES]
+            seconds = [time for time, _ in times]
+            # The first number of nodes whose double saves less than a tenth of the time.
+            last = next((at for at in range(len(NODES) - 1) if seconds[at + 1] > 0.9 * seconds[at]), len(NODES) - 1)
+            stops = f"{NODES[last]}" if last < len(NODES) - 1 else "not by 64"
+            cells = [kind, storage, *map(duration, seconds), times[last][1], stops]
+            yield "| " + " | ".join([*cells, f"{NODES[last] * seconds[last] / 3600:.1f}"]) + " |"
+
+
+def all_reduce_seconds(model, gpus):
+    """A ring in each node, then one between the nodes: every byte twice through each link, but for the share of one rank."""
+    size = MODELS[model]["parameters"] * GRADIENT_BYTES
+    inside, nodes = min(gpus, GPUS_A_NODE), -(-gpus // GPUS_A_NODE)
+    return 2 * size * ((inside - 1) / inside / NVLINK + (nodes - 1) / nodes / ETHERNET)
+
+
+def efficiency(model, gpus, batch, mfu=MFU):
+    """Compute time over step time, without overlap and with all of the backward pass in which to hide the all-reduce."""
+    compute = batch * MODELS[model]["gflop"] * 1e9 / (PEAK * mfu)
+    exchange = all_reduce_seconds(model, gpus)
+    hidden = compute * (1 - BACKWARD) + max(compute * BACKWARD, exchange)
+    return compute, compute / (compute + exchange), compute / hidden
+
+
+def training_table():
+    columns = ["no overlap", "overlap", f"hours for {EPOCHS} epochs"]
+    head = ["model", "GPUs", "all-reduce", f"{BATCH} a GPU: {columns[0]}", *columns[1:], f"{BATCH} in all: {columns[0]}", *columns[1:]]
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + " --- |" * len(head)
+    for model in MODELS:
+        for gpus in NODES:
+            cells = [model, f"{gpus}", f"{all_reduce_seconds(model, gpus) * 1e3:.1f} ms"]
+            for batch in (BATCH, BATCH / gpus):
+                compute, alone, overlapped = efficiency(model, gpus, batch)
+                hours = EPOCHS * IMAGES / (batch * gpus) * compute / overlapped / 3600
+                slow, fast = (100 * efficiency(model, gpus, batch, mfu)[1] for mfu in MFU_RANGE)
+                cells += [f"{alone:.0%} ({fast:.0f}–{slow:.0f})", f"{overlapped:.0%}", f"{hours:.2f}"]
+            yield "| " + " | ".join(cells) + " |"
+
+
+def loader_lines():
+    """What the GPUs of a node need of the loader."""
+    for model, facts in MODELS.items():
+        rate = GPUS_A_NODE * PEAK * MFU / (facts["gflop"] * 1e9)
+        yield (f"- `{model}`, {GPUS_A_NODE} GPUs: {rate:,.0f} images/s, which are {rate / LOADER_PER_CORE:.0f} cores of the loader "
+               f"and {rate * RECORD_BYTES / 1e9:.1f} GB/s of raw pixels")
+
+
+if __name__ == "__main__":
+    print("\n".join([*ingest_table(), "", *training_table(), "", *loader_lines()]))

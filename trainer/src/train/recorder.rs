@@ -1,0 +1,120 @@
+//! What the main process of a run writes: checkpoints, the log, the best weights; and the moving average of the weights, which
+//! only checkpoints and evaluations need.
+
+use anyhow::{Result, bail};
+use serde_json::json;
+use tch::nn::VarStore;
+
+use crate::config::RunConfig;
+use crate::task::objective::{Evaluation, Objective};
+use crate::train::checkpoint::{Checkpoints, Retention, State};
+use crate::train::ema::Ema;
+use crate::train::logger::{MetricsLog, damaged_lines};
+use crate::train::optimizer::Optimizer;
+use crate::train::run_dir::RunDir;
+use crate::weights::{Tensors, load_tensors};
+
+/// The files of a run that is being trained.
+pub(super) struct Recorder<'a> {
+    store: &'a VarStore,
+    checkpoints: Checkpoints,
+    retention: Retention,
+    ema: Option<Ema>,
+    log: MetricsLog,
+}
+
+impl<'a> Recorder<'a> {
+    /// Opens the files of a run of `steps` steps. Loads the newest checkpoint into model and optimizer; returns its state, or
+    /// that of a new run.
+    pub fn open(
+        run: &RunDir,
+        store: &'a VarStore,
+        optimizer: &mut Optimizer,
+        steps: u64,
+        config: &RunConfig,
+        notify: &dyn Fn(&str),
+    ) -> Result<(Option<Self>, State)> {
+        let (checkpoints, retention) = (Checkpoints::of(run.path()), Retention { keep_last: config.keep_last });
+        run.notice().iter().for_each(|notice| notify(notice));
+        let mut state = State::default();
+        let mut ema = (config.ema > 0.0).then(|| Ema::new(store, config.ema));
+        if let Some(checkpoint) = checkpoints.load_latest()? {
+            let report = load_tensors(store, &checkpoint.model)?;
+            if !report.is_complete() {
+                bail!("the checkpoint does not fit the model: {report}");
+            }
+            optimizer.load_state(checkpoint.optimizer)?;
+            if let (Some(ema), Some(saved)) = (&mut ema, checkpoint.ema) {
+                ema.load(store, saved)?;
+            }
+            state = checkpoint.state;
+            notify(&format!("resuming after {} of {steps} steps", state.step));
+        }
+        // A kill may have come between a checkpoint and the removal of an older one.
+        checkpoints.prune(retention)?;
+        let log = MetricsLog::open(run.path(), state.step)?;
+        damaged_lines(run.path(), log.damaged()).iter().for_each(|warning| notify(warning));
+        Ok((Some(Self { store, checkpoints, retention, ema, log }), state))
+    }
+
+    /// Moves the average of the weights after step `step`, from 0.
+    pub fn average(&mut self, step: u64) -> Result<()> {
+        Ok(self.ema.as_mut().map_or(Ok(()), |ema| ema.update(step))?)
+    }
+
+    /// Adds a line to the log.
+    pub fn log(&mut self, line: serde_json::Value) -> Result<()> {
+        self.log.write(line)
+    }
+
+    /// Writes a checkpoint, after the lines of the log up to it are durable.
+    pub fn save(&mut self, state: &State, optimizer: &Optimizer) -> Result<()> {
+        let averaged = self.ema.as_ref().map(|ema| ema.tensors(self.store));
+        self.log.sync()?;
+        self.checkpoints.save(state, &tensors(self.store), &optimizer.save_state(), averaged.as_ref())?;
+        self.checkpoints.prune(self.retention)
+    }
+
+    /// Evaluates the weights, or their moving average if the run keeps one, and logs the result.
+    pub fn evaluate(
+        &mut self,
+        objective: &dyn Objective,
+        state: &mut State,
+        ends_early: &dyn Fn(&State) -> bool,
+    ) -> Result<()> {
+        let checkpoints = &self.checkpoints;
+        let evaluation = match &mut self.ema {
+            Some(ema) => ema.in_place(|| evaluate(objective, state, checkpoints)),
+            None => evaluate(objective, state, checkpoints),
+        };
+        if let Some(evaluation) = evaluation? {
+            let mut line = json!({ "step": state.step });
+            evaluation.values.iter().for_each(|(name, value)| line[format!("validate_{name}")] = (*value).into());
+            if ends_early(state) {
+                line["ended_early"] = true.into();
+            }
+            self.log.write(line)?;
+        }
+        Ok(())
+    }
+}
+
+/// Evaluates the present weights, and saves them if they are the best so far.
+fn evaluate(objective: &dyn Objective, state: &mut State, checkpoints: &Checkpoints) -> Result<Option<Evaluation>> {
+    let Some(evaluation) = objective.evaluate()? else { return Ok(None) };
+    if state.best.is_none_or(|(best, _)| evaluation.score > best) {
+        checkpoints.save_best(&tensors(objective.store()))?;
+        state.best = Some((evaluation.score, state.step));
+        state.since_best = 0;
+    } else {
+        state.since_best += 1;
+    }
+    Ok(Some(evaluation))
+}
+
+/// All variables by name, sorted.
+fn tensors(store: &VarStore) -> Tensors {
+    let mut variables: Tensors = store.variables().into_iter().collect();
+    variables.sort_by(|a, b| a.0.cmp(&b.0));
+    variables
+}
