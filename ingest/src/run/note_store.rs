@@ -47,6 +47,16 @@ impl NoteStore {
 
     /// Writes a note, whole or not at all, over one of the same name.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.write_with(name, bytes, true)
+    }
+
+    /// As [`NoteStore::write_json`], for a note that is of use while its process runs. It is not synced: a power failure may
+    /// leave it empty.
+    pub fn write_brief<T: serde::Serialize>(&self, name: &str, value: &T) -> Result<()> {
+        self.write_with(name, &self.json(name, value)?, false)
+    }
+
+    fn write_with(&self, name: &str, bytes: &[u8], is_lasting: bool) -> Result<()> {
         let (Some(folder), Some(private)) = (self.place.as_folder(), &self.private) else {
             return Ok(self.place.write(&Self::inner(name), bytes.to_vec())?);
         };
@@ -54,10 +64,16 @@ impl NoteStore {
         let temporary = private.join(format!("note-{}.tmp", self.written.fetch_add(1, Ordering::Relaxed)));
         let written = File::create(&temporary).and_then(|mut file| {
             file.write_all(bytes)?;
-            file.sync_all()
+            if is_lasting { file.sync_all() } else { Ok(()) }
         });
         let path = folder.join(Self::inner(name));
-        let published = written.map_err(Error::io(&path)).and_then(|()| Ok(files::publish(&temporary, &path)?));
+        let publish = || -> Result<()> {
+            if is_lasting {
+                return Ok(files::publish(&temporary, &path)?);
+            }
+            fs::rename(&temporary, &path).map_err(Error::io(&path))
+        };
+        let published = written.map_err(Error::io(&path)).and_then(|()| publish());
         if published.is_err() {
             let _ = fs::remove_file(&temporary);
         }
@@ -66,8 +82,11 @@ impl NoteStore {
 
     /// Writes a value as indented JSON, whole or not at all.
     pub fn write_json<T: serde::Serialize>(&self, name: &str, value: &T) -> Result<()> {
-        let text = files::json(value).map_err(|cause| Error::io(&self.path(name))(cause.into()))?;
-        self.write(name, &text)
+        self.write(name, &self.json(name, value)?)
+    }
+
+    fn json<T: serde::Serialize>(&self, name: &str, value: &T) -> Result<Vec<u8>> {
+        files::json(value).map_err(|cause| Error::io(&self.path(name))(cause.into()))
     }
 
     /// Moves a complete file from this machine to the notes.

@@ -90,6 +90,10 @@ pub enum ReportSource {
     },
 }
 
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// Shared texts as JSON strings.
 mod text {
     use std::sync::Arc;
@@ -122,7 +126,7 @@ mod optional_text {
 
 /// One radiograph that is to become a record. The text columns have the meaning of docs/format.md.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct PlannedRecord {
     /// `source/…`, unique in the dataset.
     pub record_id: String,
@@ -135,24 +139,33 @@ pub struct PlannedRecord {
     /// Path of the file, relative to the raw directory.
     pub source_path: String,
     /// Size of the file; `None` where the source did not find it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub source_bytes: Option<u64>,
     /// The official subset: `train`, `validate` or `test`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub subset: Option<String>,
     /// The view; `None` takes it from the DICOM header.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub view: Option<String>,
     /// `F`, `M` or `O`; `None` takes it from the DICOM header.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub sex: Option<String>,
     /// Age in years; `None` takes it from the DICOM header.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub age_years: Option<f32>,
     /// A label for each of [`Plan::findings`], `None` where it is blank.
     pub labels: Vec<Option<i8>>,
     /// Boxes, in pixels of the raw image.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub boxes: Vec<BoundingBox>,
     /// Mask, in pixels of the raw image; `None` where the source states none.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mask: Option<Runs>,
     /// The report.
+    #[serde(skip_serializing_if = "is_default")]
     pub report: ReportSource,
     /// Where the conclusion is in the report.
+    #[serde(skip_serializing_if = "is_default")]
     pub conclusion: Conclusion,
 }
 

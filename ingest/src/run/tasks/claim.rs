@@ -56,7 +56,7 @@ pub fn has_to_plan(notes: &NoteStore, maker: &str, host: &str) -> Result<bool> {
             }
         };
         if is_free {
-            notes.write_json(CLAIM, &own)?;
+            notes.write_brief(CLAIM, &own)?;
             std::thread::sleep(SETTLING);
             if is_ours(notes, maker) {
                 return Ok(notes.read(HEAD)?.is_none());
@@ -84,7 +84,7 @@ pub fn while_claimed<T>(notes: &NoteStore, maker: &str, host: &str, work: impl F
                 claim.beat += 1;
                 // A note that cannot be written is no reason to end the work. A claim that another task took over stays.
                 if is_ours(notes, maker) {
-                    let _ = notes.write_json(CLAIM, &claim);
+                    let _ = notes.write_brief(CLAIM, &claim);
                 }
             }
         });

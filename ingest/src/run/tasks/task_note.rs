@@ -151,7 +151,7 @@ impl Reporter {
         let write = || {
             if !self.is_silent.load(Ordering::SeqCst) {
                 // A note that cannot be written is no reason to end the work.
-                let _ = notes.write_json(&name(self.share), &self.note());
+                let _ = notes.write_brief(&name(self.share), &self.note());
             }
         };
         std::thread::scope(|scope| {

@@ -155,7 +155,11 @@ fn complete_already(
             }
         }
     };
-    if refused == 0 && !NoteStore::shared(storage, Path::new("")).names()?.is_empty() {
+    let has_notes = match storage.as_folder() {
+        Some(folder) => folder.join(NOTES).exists(),
+        None => !NoteStore::shared(storage, Path::new("")).names()?.is_empty(),
+    };
+    if refused == 0 && has_notes {
         // A lock that cannot be had is that of a process that removes the notes itself.
         if let Ok(session) = Session::open(storage, options, Share::All) {
             session.end_complete(false)?;
