@@ -103,16 +103,6 @@ def steps(check):
             yield f"{preset}, {precision}, batch {batch}", found, in_words(found)
 
 
-def settings(check):
-    """Settings of a step that are off by default, one by one and together."""
-    preset, precision, batch = check.main_batch
-    keys = ["run.master_weights", "run.in_place_loss"]
-    for chosen in [keys] if check.options.tiny else [keys[:1], keys[1:], keys]:
-        more = [word for key in chosen for word in ("--set", f"{key}=true")]
-        found = check.bench(preset, precision, batch, *more)
-        yield f"{preset}, {precision}, batch {batch}, {' and '.join(chosen)}", found, in_words(found)
-
-
 def in_words(found):
     text = f"{found['images_per_second']:,.0f} images/s, {found['milliseconds_per_step']:.1f} ms, "
     text += f"MFU {found['utilization']:.0%} of {found['product_teraflops']:.3g} TFLOP/s, "
@@ -131,7 +121,8 @@ def settings(check):
             found = check.bench(preset, precision, batch, *words)
             plain = plain or found
             found["ratio"] = plain["milliseconds_per_step"] / found["milliseconds_per_step"]
-            text = f"{found['milliseconds_per_step']:.2f} ms, {found['ratio']:.3f} times the rate of neither, loss {found['loss']:.5f}"
+            text = f"{found['milliseconds_per_step']:.2f} ms, {found['ratio']:.3f} times the rate of neither, "
+            text += f"loss {found['loss']:.5f}"
             if found["peak_memory_gib"] is not None:
                 text += f", {found['peak_memory_gib']:.2f} GiB"
             # The same noise, seed and number of steps: the loss differs by rounding.
