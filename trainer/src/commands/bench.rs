@@ -114,7 +114,7 @@ pub fn bench(
             last = Some(step);
         }
         synchronize(device);
-        Ok(last.map_or(Ok(f64::NAN), |step| step.metrics().map(|metrics| metrics.loss))?)
+        last.map_or(Ok(f64::NAN), |step| Ok(step.metrics()?.loss))
     };
     run(&mut stepper, &mut RecordCounts::default(), warmup)?;
     shim::peak_memory(device, true);

@@ -182,7 +182,7 @@ mod tests {
         };
         let decoder = DecoderConfig { embed_dim: 8, num_layers: 1, num_heads: 2, mlp_ratio: 2.0 };
         tch::manual_seed(1);
-        Pretraining::new(&MrmConfig { vit, bert, decoder, ..MrmConfig::default() }, &Compute::on(Device::Cpu)).unwrap()
+        Pretraining::new(&MrmConfig { vit, decoder, bert, ..MrmConfig::default() }, &Compute::on(Device::Cpu)).unwrap()
     }
 
     /// Four steps of two micro-batches; the key is switched after step `switch`.
