@@ -91,13 +91,11 @@ impl NoteStore {
 
     /// Moves a complete file from this machine to the notes.
     pub fn take(&self, file: &Path, name: &str) -> Result<()> {
-        match self.place.as_folder() {
-            Some(folder) => Ok(files::publish(file, &folder.join(Self::inner(name)))?),
-            None => {
-                self.place.upload(file, &Self::inner(name))?;
-                fs::remove_file(file).map_err(Error::io(file))
-            }
+        if let Some(folder) = self.place.as_folder() {
+            return Ok(files::publish(file, &folder.join(Self::inner(name)))?);
         }
+        self.place.upload(file, &Self::inner(name))?;
+        fs::remove_file(file).map_err(Error::io(file))
     }
 
     /// Removes a note; a missing one is no error.

@@ -73,13 +73,11 @@ impl Output {
             return Ok(());
         }
         let path = self.folder.join(name);
-        match self.storage.as_folder() {
-            Some(folder) => Ok(files::publish(&path, &folder.join(name))?),
-            None => {
-                self.storage.upload(&path, name)?;
-                fs::remove_file(&path).map_err(Error::io(&path))
-            }
+        if let Some(folder) = self.storage.as_folder() {
+            return Ok(files::publish(&path, &folder.join(name))?);
         }
+        self.storage.upload(&path, name)?;
+        fs::remove_file(&path).map_err(Error::io(&path))
     }
 
     /// Writes a finished file to the dataset. A run alone keeps the copy in the staging folder, with which it can continue.

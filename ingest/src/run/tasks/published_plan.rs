@@ -267,7 +267,7 @@ mod tests {
         let conclusions = [Conclusion::Usual, Conclusion::Section("history"), Conclusion::Characters(3, 9)];
         let record = |number: usize| PlannedRecord {
             record_id: format!("made/{number:03}"),
-            source_bytes: (number % 2 == 0).then_some(u64::MAX),
+            source_bytes: number.is_multiple_of(2).then_some(u64::MAX),
             age_years: Some(0.1 + number as f32 / 3.0),
             labels: vec![Some(1), None, Some(-1)],
             boxes: vec![BoundingBox {
@@ -277,7 +277,7 @@ mod tests {
                 width: 3.3e8,
                 height: number as f32 / 7.0,
             }],
-            mask: (number % 3 == 0).then(|| Runs::parse("1 2 3 4").expect("runs")),
+            mask: number.is_multiple_of(3).then(|| Runs::parse("1 2 3 4").expect("runs")),
             report: reports[number % 4].clone(),
             conclusion: conclusions[number % 3],
             view: Some("PA".to_owned()),
