@@ -45,7 +45,7 @@ pub use pretrain::{Pretrain, Pretraining};
 pub use registry::Registry;
 pub use request::{Initialization, Request};
 pub use segment::{MaskRule, Segment, Segmentation};
-pub use training::{Prepared, Training, TrainingRun, data_warnings};
+pub use training::{Build, Prepared, Training, TrainingRun, data_warnings};
 pub(crate) use training::{device_name, unfinished_init};
 
 /// A kind of run.

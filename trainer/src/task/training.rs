@@ -30,8 +30,11 @@ pub struct Prepared<'a> {
     /// What is weak in the data or the settings, but no error.
     pub warnings: Vec<String>,
     /// Builds the model on a device; collectives of its objective go to the group.
-    pub build: Box<dyn FnOnce(&Compute) -> Result<Training<'a>> + 'a>,
+    pub build: Build<'a>,
 }
+
+/// Builds the model of a run, and loads what it learns from.
+pub type Build<'a> = Box<dyn FnOnce(&Compute) -> Result<Training<'a>> + 'a>;
 
 /// What the training loop needs of a task.
 pub struct Training<'a> {

@@ -11,7 +11,7 @@ use super::watchdog::{Activity, Job, Watchdog};
 use crate::torch::c10d::{self, Group, Store};
 
 /// Collectives never end by this timeout, but by the watchdog: rank 0 evaluates while the others wait.
-const COLLECTIVE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+const COLLECTIVE_TIMEOUT: Duration = Duration::from_hours(24);
 
 /// Time between two looks at the store.
 const POLL: Duration = Duration::from_millis(100);

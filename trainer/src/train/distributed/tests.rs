@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor, nn};
 use super::{Agreement, Launch, ProcessGroup, Timeouts};
 use crate::model::batch_norm::BatchNorm;
 
-const TIMEOUTS: Timeouts = Timeouts { join: Duration::from_secs(60), stall: Duration::from_secs(60) };
+const TIMEOUTS: Timeouts = Timeouts { join: Duration::from_mins(1), stall: Duration::from_mins(1) };
 
 fn launch(rank: usize, world_size: usize, port: u16) -> Launch {
     let (host, prefix) = ("127.0.0.1".to_owned(), "test".to_owned());
