@@ -46,8 +46,10 @@ fn an_array_of_slurm_makes_the_same_bytes() {
     fs::create_dir(&logs).expect("a folder");
     // Element 2 is killed in its first run.
     let killed = source.out("killed");
+    // All four begin at the same time, so that both nodes take part.
     let kill = format!(
-        "[ \"$SLURM_ARRAY_TASK_ID\" = 2 ] && [ ! -e {0} ] && touch {0} && kill -KILL $$\nhostname >>{1}/host-$SLURM_ARRAY_TASK_ID",
+        "touch {1}/begun-$SLURM_ARRAY_TASK_ID; until [ $(ls {1} | grep -c begun) = 4 ]; do sleep 0.05; done\n\
+         [ \"$SLURM_ARRAY_TASK_ID\" = 2 ] && [ ! -e {0} ] && touch {0} && kill -KILL $$\nhostname >>{1}/host-$SLURM_ARRAY_TASK_ID",
         killed.display(),
         logs.display()
     );
@@ -55,9 +57,8 @@ fn an_array_of_slurm_makes_the_same_bytes() {
     let script = batch_script(&source, &out);
     let submit = format!("--output={}/%a.out {}", logs.display(), script.display());
     let submit = || {
-        let printed = cluster.command(&format!("PATH={}:$PATH sbatch --parsable {submit}", path.display()));
-        let mut printed = printed;
-        succeeds(&mut printed).trim().to_owned()
+        let mut submit = cluster.command(&format!("PATH={}:$PATH sbatch --parsable {submit}", path.display()));
+        succeeds(&mut submit).trim().to_owned()
     };
     let jobs = cluster.wait(&submit());
     let states: Vec<&str> = jobs.iter().map(|job| job.state.as_str()).collect();

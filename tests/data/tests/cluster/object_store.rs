@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use helpers::faults::{Call, EIO, Faults};
 use helpers::object_store::{Store, url};
@@ -87,12 +88,24 @@ fn tasks_that_are_killed_make_the_same_objects() {
     };
     let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(3);
     succeeds(&mut task(0));
+    let staging = source.out("machine-1").join("staging");
+    let has_begun = || {
+        let folders = std::fs::read_dir(&staging).into_iter().flatten().flatten();
+        folders.flat_map(|folder| std::fs::read_dir(folder.path()).into_iter().flatten()).flatten().count() > 0
+    };
     let mut killed = 0;
-    for _ in 0..8 {
+    for attempt in 0..50 {
         let mut child = start(&mut task(1));
-        std::thread::sleep(std::time::Duration::from_millis(random.random_range(0..600)));
+        while !has_begun() && child.try_wait().expect("a child").is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // The first kills come at once, so that there are some on any machine.
+        std::thread::sleep(Duration::from_millis(random.random_range(0..=attempt) * 10));
         child.kill().expect("SIGKILL");
         killed += usize::from(!child.wait().expect("it ends").success());
+        if killed == 8 || store.storage("set").read_if_there("dataset.json").expect("an answer").is_some() {
+            break;
+        }
     }
     assert!(killed > 0);
     succeeds(&mut task(1));
