@@ -65,8 +65,18 @@ impl SlurmJob {
 
     /// Whether it has ended and will not be queued again.
     pub fn has_ended(&self) -> bool {
-        !["PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "STOPPED"]
-            .contains(&self.state.as_str())
+        ![
+            "PENDING",
+            "RUNNING",
+            "COMPLETING",
+            "CONFIGURING",
+            "REQUEUED",
+            "REQUEUE_HOLD",
+            "SUSPENDED",
+            "STOPPED",
+            "SIGNALING",
+        ]
+        .contains(&self.state.as_str())
     }
 }
 
