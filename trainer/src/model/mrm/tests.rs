@@ -59,6 +59,7 @@ impl Batch {
             type_ids: None,
             rows: None,
             masked: None,
+            padded: None,
         }
     }
 
@@ -203,6 +204,7 @@ fn images_without_a_report_are_in_the_image_loss_alone() {
             type_ids: None,
             rows: None,
             masked: None,
+            padded: None,
         };
         let row = Tensor::from_slice(&[1_i64]);
         let both = model.forward(&batch.image, Some(ReportBatch { rows: Some(&row), ..one }), Some(&batch.noise), true);
