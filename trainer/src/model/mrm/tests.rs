@@ -240,6 +240,7 @@ fn a_batch_without_any_report_has_a_report_loss_of_zero_and_does_not_train_the_r
         type_ids: None,
         rows: Some(&rows),
         masked: Some(&rows),
+        padded: None,
     };
     for report_loss in [ReportLoss::All, ReportLoss::Masked] {
         for reconstruct in [Reconstruct::Both, Reconstruct::ReportOnly] {
