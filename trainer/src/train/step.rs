@@ -240,18 +240,17 @@ impl<'a> Stepper<'a> {
             if is_last {
                 self.gradients.before_forward()?;
             }
-            let loss = match self.graphed(&batch, share)? {
-                Some(loss) => loss,
-                None => {
-                    let loss = self.precision.run(device, || self.objective.loss(&batch))??;
-                    self.lap(&mut clock, |phases| &mut phases.forward);
-                    let mut scaled = &loss.total * (share * self.gradients.loss_factor());
-                    if let Some(scale) = &self.scale {
-                        scaled *= scale.factor();
-                    }
-                    self.gradients.backward(&scaled, is_last)?;
-                    loss
+            let loss = if let Some(loss) = self.graphed(&batch, share)? {
+                loss
+            } else {
+                let loss = self.precision.run(device, || self.objective.loss(&batch))??;
+                self.lap(&mut clock, |phases| &mut phases.forward);
+                let mut scaled = &loss.total * (share * self.gradients.loss_factor());
+                if let Some(scale) = &self.scale {
+                    scaled *= scale.factor();
                 }
+                self.gradients.backward(&scaled, is_last)?;
+                loss
             };
             if let Some(lowered) = &mut lowered {
                 lowered.collect_gradients()?;

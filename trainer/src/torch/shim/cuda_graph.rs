@@ -118,7 +118,6 @@ impl Drop for CudaGraph {
 pub(crate) struct CudaGraph(std::convert::Infallible);
 
 #[cfg(not(cuda))]
-#[expect(clippy::unused_self, reason = "the signatures with CUDA")]
 impl CudaGraph {
     pub(crate) fn new(_index: usize) -> Result<Self, ModelError> {
         Err(ModelError::Torch(tch::TchError::Torch("this program was built without CUDA graphs".to_owned())))

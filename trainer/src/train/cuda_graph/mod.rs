@@ -272,6 +272,7 @@ impl GraphedPasses {
 }
 
 impl Recording {
+    #[cfg_attr(not(test), expect(clippy::unnecessary_wraps, reason = "tests have another kind"))]
     fn graph(&self) -> Option<&cuda_graph::CudaGraph> {
         match self {
             Self::Graph(graph) => Some(graph),
