@@ -13,7 +13,6 @@ use anyhow::{Result, bail};
 use dataset::Batch;
 use tch::{Device, Tensor};
 
-use crate::task::device_name;
 use crate::task::objective::{Loss, Objective, Staged};
 use crate::torch::shim::{self, cuda_graph};
 use crate::train::amp::Precision;
@@ -30,14 +29,11 @@ const WARM_UPS: usize = 3;
 /// # Errors
 /// On a CPU, in a program without CUDA graphs, in several processes, and for objectives other than pre-training.
 pub fn check(objective: &dyn Objective, group: &ProcessGroup) -> Result<()> {
-    let device = objective.store().device();
-    if !device.is_cuda() {
-        bail!("run.cuda_graph: needs a CUDA device, this run computes on {}", device_name(device));
+    if !objective.store().device().is_cuda() {
+        bail!("run.cuda_graph: needs a CUDA device");
     }
     if !cuda_graph::HAS_CUDA_GRAPHS {
-        bail!(
-            "run.cuda_graph: this trainer was built without the headers of CUDA; trainer/README.md names the packages"
-        );
+        bail!("run.cuda_graph: this trainer was built without CUDA graphs; `make cuda-check` builds one with them");
     }
     if group.world_size() > 1 {
         bail!("run.cuda_graph: needs a run of one process, this one has {}", group.world_size());
