@@ -4,12 +4,12 @@ mod rpath;
 
 use std::path::{Path, PathBuf};
 
-/// The headers that NCCL's part of c10d needs beyond torch's.
-const NCCL_HEADERS: [&str; 5] = ["nccl.h", "cuda_runtime.h", "cublas_v2.h", "crt/host_config.h", "nv/target"];
+/// The headers that NCCL's part of c10d and CUDA graphs need beyond torch's.
+const CUDA_HEADERS: [&str; 5] = ["nccl.h", "cuda_runtime.h", "cublas_v2.h", "crt/host_config.h", "nv/target"];
 
 fn main() {
     rpath::main();
-    println!("cargo:rustc-check-cfg=cfg(nccl)");
+    println!("cargo:rustc-check-cfg=cfg(cuda)");
     println!("cargo:rerun-if-changed=src/torch");
     println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
     println!("cargo:rerun-if-env-changed=LIBTORCH_CXX11_ABI");
@@ -17,25 +17,28 @@ fn main() {
         let lib = Path::new(&lib);
         let mut sources =
             vec!["src/torch/shim/shim.cpp", "src/torch/shim/in_place_loss.cpp", "src/torch/c10d/c10d.cpp"];
-        let cuda = if rpath::cuda_is_whole(lib) { nccl_headers(lib) } else { None };
+        let cuda = if rpath::cuda_is_whole(lib) { cuda_headers(lib) } else { None };
         if cuda.is_some() {
-            sources.push("src/torch/c10d/nccl.cpp");
-            println!("cargo:rustc-cfg=nccl");
+            sources.extend(["src/torch/c10d/nccl.cpp", "src/torch/shim/cuda_graph.cpp"]);
+            println!("cargo:rustc-cfg=cuda");
         }
         compile(lib, &sources, &cuda.unwrap_or_default());
     }
 }
 
-/// The folders of headers beside a `torch` wheel with CUDA, if all that NCCL needs are there.
-fn nccl_headers(lib: &Path) -> Option<Vec<PathBuf>> {
+/// The folders of headers beside a `torch` wheel with CUDA, if all that are needed are there.
+fn cuda_headers(lib: &Path) -> Option<Vec<PathBuf>> {
     let packages = lib.join("../..");
     let folders = ["nvidia/cu13/include", "nvidia/nccl/include"].map(|folder| packages.join(folder));
     let missing: Vec<&str> =
-        NCCL_HEADERS.into_iter().filter(|header| !folders.iter().any(|folder| folder.join(header).exists())).collect();
+        CUDA_HEADERS.into_iter().filter(|header| !folders.iter().any(|folder| folder.join(header).exists())).collect();
     if missing.is_empty() {
         return Some(folders.to_vec());
     }
-    println!("cargo:warning=built without NCCL: no {} (trainer/README.md names the packages)", missing.join(", "));
+    println!(
+        "cargo:warning=built without NCCL and CUDA graphs: no {} (trainer/README.md names the packages)",
+        missing.join(", ")
+    );
     None
 }
 

@@ -129,6 +129,26 @@ def settings(check):
             if not abs(found["loss"] - plain["loss"]) < 0.01 * plain["loss"]:
                 raise Failed(f"{name}, batch {batch}: the loss is {found['loss']}, without settings {plain['loss']}")
             yield f"{preset}, {precision}, batch {batch}, {name}", found, text
+    if check.cuda:
+        yield from graphs(check, [*masters, *in_place])
+
+
+def graphs(check, others):
+    """The step with `run.cuda_graph`, twice, against the same step without: milliseconds, memory, loss."""
+    preset, _, batch = check.main_batch
+    batch = batch if check.options.tiny else 32
+    masked = ["--set", "model.report_loss=masked", "--set", "optimizer.accumulation=2", *others]
+    kinds = {"": ("bf16", []), ", fp16": ("fp16", []), ", all settings, 2 micro-batches": ("bf16", masked)}
+    for name, (precision, words) in kinds.items():
+        plain = check.bench(preset, precision, batch, *words)
+        first, second = (check.bench(preset, precision, batch, *words, "--set", "run.cuda_graph=true") for _ in range(2))
+        first["ratio"] = plain["milliseconds_per_step"] / first["milliseconds_per_step"]
+        losses = [found["loss"] for found in (plain, first, second)]
+        if not max(losses) - min(losses) < 0.001 * losses[0]:
+            raise Failed(f"CUDA graph{name}, batch {batch}: the losses are {losses[1:]}, without graph {losses[0]}")
+        text = f"{first['milliseconds_per_step']:.2f} ms, {first['ratio']:.3f} times the rate without, loss {losses[1]:.5f}, "
+        text += f"without {losses[0]:.5f}, {first['peak_memory_gib']:.2f} GiB, without {plain['peak_memory_gib']:.2f}"
+        yield f"{preset}, {precision}, batch {batch}, CUDA graph{name}", first, text
 
 
 def peer(mode):

@@ -139,6 +139,33 @@ def training(check):
     yield f"{preset}, {precision}, batch {batch}", figures, text
 
 
+def graphs(check):
+    """Steps of training by CUDA graphs, beside the same without. The numbers of masked tokens differ, and so do the shapes."""
+    if not check.cuda:
+        raise Unavailable("CUDA graphs are recorded on a GPU only")
+    count, losses = 12, {}
+    settings = ["--set", "run.log_every=1", "--set", "model.report_loss=masked"]
+    for name in ("plain", "graphs", "again"):
+        more = [] if name == "plain" else ["--set", "run.cuda_graph=true"]
+        run = check.scratch / f"graph-{name}"
+        shutil.rmtree(run, ignore_errors=True)
+        code, _, err = check.finish(check.start(pretrain(check, run, "mrm-vit-tiny", "fp32", 32, count, *settings, *more)))
+        if code != 0:
+            raise Failed(last_line(err) or f"exit code {code}")
+        used = re.search(r"run.cuda_graph: (\d+) of \d+ micro-batches were computed by \d+ graphs", err)
+        if more and (not used or int(used[1]) < count / 2):
+            raise Failed(used[0] if used else "the run has no line about its graphs")
+        losses[name] = [line["loss"] for line in metrics(run)]
+    if any(len(values) != count for values in losses.values()):
+        raise Failed(f"the logs have {[len(values) for values in losses.values()]} steps")
+    difference = max(max(row) / min(row) - 1 for row in zip(*losses.values()))
+    if not difference < 0.001:
+        raise Failed(f"losses of {count} steps differ by up to {difference:.1e}: {losses}")
+    figures = {"losses": losses, "largest_relative_difference": difference}
+    text = f"{count} steps, losses with and without differ by at most {difference:.1e}; {used[0]}"
+    yield "mrm-vit-tiny, fp32, batch 32", figures, text
+
+
 def elapsed(line):
     """Seconds of a log line, on any clock."""
     return float(line["time"])

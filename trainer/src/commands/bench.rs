@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use dataset::commands::cli::UsageError;
 use dataset::{Batch, Loader};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
@@ -32,6 +33,8 @@ pub struct Measured {
     pub master_weights: bool,
     /// Whether the losses wrote their gradients over the predictions (`run.in_place_loss`).
     pub in_place_loss: bool,
+    /// Whether the passes were recorded once and repeated (`run.cuda_graph`).
+    pub cuda_graph: bool,
     /// The preset.
     pub preset: String,
     /// Whether batches came from a dataset; else one batch of noise was used for all steps.
@@ -97,6 +100,9 @@ pub fn bench(
     if config.run.master_weights {
         stepper.keep_master_weights()?;
     }
+    if config.run.cuda_graph {
+        stepper.use_cuda_graph().map_err(UsageError::of)?;
+    }
     let mut batches = batches(config, source, device)?;
     let (mut number, mut measured) = (0, RecordCounts::default());
     let mut run = |stepper: &mut Stepper, counts: &mut RecordCounts, count: u64| -> Result<f64> {
@@ -138,6 +144,7 @@ pub fn bench(
         precision: config.run.precision,
         master_weights: config.run.master_weights,
         in_place_loss: config.run.in_place_loss,
+        cuda_graph: config.run.cuda_graph,
         preset: config.preset.clone(),
         loads: source.is_some(),
         batch: measured.records as f64 / steps as f64,
@@ -221,11 +228,12 @@ impl std::fmt::Display for Measured {
         let batches = if self.loads { "loaded batches" } else { "one batch of noise" };
         writeln!(
             f,
-            "{}, {}{}{}, {} ({} threads), {batches} of {}",
+            "{}, {}{}{}{}, {} ({} threads), {batches} of {}",
             self.preset,
             format!("{:?}", self.precision).to_lowercase(),
             if self.master_weights { ", master weights" } else { "" },
             if self.in_place_loss { ", losses in place" } else { "" },
+            if self.cuda_graph { ", CUDA graph" } else { "" },
             self.device,
             self.threads,
             self.batch

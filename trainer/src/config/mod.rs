@@ -59,6 +59,10 @@ pub struct RunConfig {
     /// the memory; the numbers are the same up to rounding.
     #[serde(default)]
     pub in_place_loss: bool,
+    /// Whether the passes of pre-training on a CUDA device are recorded once and repeated; the numbers are the same up to
+    /// rounding.
+    #[serde(default)]
+    pub cuda_graph: bool,
     /// Decay of the moving average of the weights, 0 to below 1; 0: no average is kept.
     pub ema: f64,
     /// Steps in a row without a finite loss after which the run ends; 0: never.
@@ -122,6 +126,7 @@ impl Default for RunConfig {
             precision: Precision::Fp32,
             master_weights: false,
             in_place_loss: false,
+            cuda_graph: false,
             ema: 0.0,
             skip_limit: 10,
             threads: 0,

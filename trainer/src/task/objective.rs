@@ -46,11 +46,34 @@ pub trait Objective {
     /// When the batch does not fit the model, or torch fails.
     fn loss(&self, batch: &Batch) -> Result<Loss>;
 
+    /// The loss in two parts, for passes that are captured once and repeated (`run.cuda_graph`); none where the objective has
+    /// no such form.
+    fn staged(&self) -> Option<&dyn Staged> {
+        None
+    }
+
     /// Evaluates the present weights; `None` without records to evaluate on.
     ///
     /// # Errors
     /// When a record cannot be read, or torch fails.
     fn evaluate(&self) -> Result<Option<Evaluation>>;
+}
+
+/// A loss whose computation depends on the shapes of its inputs alone: the same operations in the same order, and no value
+/// that the host reads or sends. [`Objective::loss`] is the same loss up to rounding.
+pub trait Staged {
+    /// Sends what the loss of a batch needs to the device, as new tensors in a fixed order. Batches differ in few shapes. None
+    /// for a batch that has to be computed by [`Objective::loss`].
+    ///
+    /// # Errors
+    /// When torch fails.
+    fn stage(&self, batch: &Batch) -> Result<Option<Vec<Tensor>>>;
+
+    /// The loss of the tensors that [`stage`](Self::stage) gives, in training mode.
+    ///
+    /// # Errors
+    /// When the tensors do not fit the model, or torch fails.
+    fn loss_of(&self, inputs: &[Tensor]) -> Result<Loss>;
 }
 
 /// Pixels of a batch, `[B, 1, S, S]`, on the device.

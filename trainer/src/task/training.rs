@@ -11,6 +11,7 @@ use tch::Device;
 use super::data_source::{DataSource, loader_threads};
 use super::objective::Objective;
 use crate::config::{Provenance, RANDOM, RunConfig, Schedule, preset_hint};
+use crate::train::cuda_graph;
 use crate::train::distributed::{Compute, ProcessGroup};
 use crate::train::lr_schedule::WarmupCosine;
 use crate::train::optimizer::OptimizerConfig;
@@ -114,6 +115,9 @@ impl<'a> Prepared<'a> {
     pub fn begin(self, compute: &Compute) -> Result<TrainingRun<'a>> {
         seed_initialization(&self.run);
         let mut training = (self.build)(compute)?;
+        if self.run.cuda_graph {
+            cuda_graph::check(&*training.objective, &compute.group).map_err(UsageError::of)?;
+        }
         let mut notes = Vec::new();
         if self.init != RANDOM {
             let source = Path::new(&self.init);

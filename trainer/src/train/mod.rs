@@ -2,6 +2,7 @@
 
 pub mod amp;
 pub mod checkpoint;
+pub mod cuda_graph;
 pub mod distributed;
 pub mod ema;
 pub mod logger;

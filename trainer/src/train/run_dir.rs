@@ -126,9 +126,11 @@ fn deciding(mut config: toml::Table, other_length: bool) -> toml::Table {
         for key in ["gradient_sync", "join_timeout", "stall_timeout"] {
             run.remove(key);
         }
-        // Older runs do not have this key.
-        if run.get("in_place_loss") == Some(&toml::Value::Boolean(false)) {
-            run.remove("in_place_loss");
+        // Older runs do not have these keys.
+        for key in ["in_place_loss", "cuda_graph"] {
+            if run.get(key) == Some(&toml::Value::Boolean(false)) {
+                run.remove(key);
+            }
         }
     }
     config

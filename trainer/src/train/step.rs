@@ -10,9 +10,10 @@ use dataset::{Batch, random};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use crate::task::objective::Objective;
+use crate::task::objective::{Loss, Objective};
 use crate::torch::shim::Event;
 use crate::train::amp::{LossScale, Precision};
+use crate::train::cuda_graph::{self, GraphedPasses};
 use crate::train::distributed::{GradientSync, ProcessGroup, SyncKind};
 use crate::train::master_weights::{LoweredWeights, MasterWeights};
 use crate::train::optimizer::Optimizer;
@@ -53,6 +54,8 @@ pub struct Stepper<'a> {
     pub seed: u64,
     /// Where to add the time of the phases; none: they are not measured.
     pub phases: Option<Phases>,
+    /// The recorded passes; none: every pass is launched anew.
+    graphs: Option<GraphedPasses>,
     group: ProcessGroup,
     gradients: GradientSync,
     in_flight: VecDeque<(Rc<Batch>, Event)>,
@@ -121,6 +124,7 @@ impl<'a> Stepper<'a> {
             clip: 0.0,
             seed,
             phases: None,
+            graphs: None,
             group: ProcessGroup::single(),
             gradients: GradientSync::single(),
             in_flight: VecDeque::new(),
@@ -148,6 +152,26 @@ impl<'a> Stepper<'a> {
         let store = self.objective.store();
         self.master_weights = self.precision.reduced().map(|kind| MasterWeights::new(store, kind)).transpose()?;
         Ok(())
+    }
+
+    /// Computes forward and backward passes by CUDA graphs, see [`cuda_graph`]. [`Phases`] then count both as backward passes.
+    ///
+    /// # Errors
+    /// When the device, the program, the group or the objective has no such passes.
+    pub fn use_cuda_graph(&mut self) -> Result<()> {
+        cuda_graph::check(self.objective, &self.group)?;
+        self.graph_passes();
+        Ok(())
+    }
+
+    pub(super) fn graph_passes(&mut self) {
+        let parameters = self.optimizer.parameters().iter().map(|parameter| parameter.tensor.shallow_clone()).collect();
+        self.graphs = Some(GraphedPasses::new(self.objective, parameters));
+    }
+
+    /// What CUDA graphs have computed so far; none without them.
+    pub fn graph_counts(&self) -> Option<cuda_graph::Counts> {
+        self.graphs.as_ref().map(GraphedPasses::counts)
     }
 
     /// Makes step `number`, from 0, with learning rate `lr`; takes [`accumulation`](Self::accumulation) batches.
@@ -216,13 +240,18 @@ impl<'a> Stepper<'a> {
             if is_last {
                 self.gradients.before_forward()?;
             }
-            let loss = self.precision.run(device, || self.objective.loss(&batch))??;
-            self.lap(&mut clock, |phases| &mut phases.forward);
-            let mut scaled = &loss.total * (share * self.gradients.loss_factor());
-            if let Some(scale) = &self.scale {
-                scaled *= scale.factor();
-            }
-            self.gradients.backward(&scaled, is_last)?;
+            let loss = if let Some(loss) = self.graphed(&batch, share)? {
+                loss
+            } else {
+                let loss = self.precision.run(device, || self.objective.loss(&batch))??;
+                self.lap(&mut clock, |phases| &mut phases.forward);
+                let mut scaled = &loss.total * (share * self.gradients.loss_factor());
+                if let Some(scale) = &self.scale {
+                    scaled *= scale.factor();
+                }
+                self.gradients.backward(&scaled, is_last)?;
+                loss
+            };
             if let Some(lowered) = &mut lowered {
                 lowered.collect_gradients()?;
             }
@@ -243,6 +272,16 @@ impl<'a> Stepper<'a> {
         lowered.map_or(Ok(()), LoweredWeights::finish)?;
         let own = values[0].copy();
         Ok(Sums { names, rows, values: Tensor::f_stack(&values, 0)?, own })
+    }
+
+    /// Both passes of a micro-batch with this share in the step, where they are recorded.
+    fn graphed(&mut self, batch: &Batch, share: f64) -> Result<Option<Loss>> {
+        let Some(graphs) = &mut self.graphs else { return Ok(None) };
+        let mut factor = Tensor::f_full([], share, (Kind::Float, self.objective.store().device()))?;
+        if let Some(scale) = &self.scale {
+            factor *= scale.factor();
+        }
+        graphs.compute(self.objective, self.precision, batch, &factor, self.accumulation == 1)
     }
 
     /// Keeps a batch whose memory a CUDA device may still read, and drops those that it has read.

@@ -87,6 +87,9 @@ pub fn train(
     if config.master_weights {
         stepper.keep_master_weights()?;
     }
+    if config.cuda_graph {
+        stepper.use_cuda_graph()?;
+    }
     if let (Some(scale), Some(saved)) = (&mut stepper.scale, state.loss_scale) {
         *scale = LossScale::new(saved, store.device());
     }
@@ -200,6 +203,9 @@ pub fn train(
         }
     }
     progress.finish();
+    if let Some(counts) = stepper.graph_counts() {
+        notify(&counts.to_string());
+    }
     if ends_early(&state) {
         early_end(&state, settings).iter().filter(|_| group.is_main()).for_each(|message| notify(message));
     }

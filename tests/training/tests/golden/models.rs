@@ -97,6 +97,7 @@ impl Pretraining {
             type_ids: Some(self.0.tensor("in.type_ids")),
             rows: None,
             masked: None,
+            padded: None,
         }
     }
 

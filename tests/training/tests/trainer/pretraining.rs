@@ -236,6 +236,7 @@ fn invalid_settings_are_refused_with_one_line() {
     let none = args!["finetune", "--data", &unsplit, "--run", &run, "--split", "main", "--task", "labels:Edema"];
     says(1, none.to_vec(), "this dataset has no split; make one: dataset split");
     says(1, args!["pretrain", "--data", &data, "--run", &run, "--device", "cuda:9"].to_vec(), "no device cuda:9 here");
+    says(2, with(&["--set", "run.cuda_graph=true"]), "run.cuda_graph: needs a CUDA device");
     assert!(!run.exists(), "no partial output");
     // Epochs replace the steps of the preset: two epochs of fewer than 64 records.
     let epochs_run = temporary.path().join("epochs");

@@ -44,6 +44,20 @@ pub struct ReportBatch<'a> {
     /// Masked positions of the flattened reports `[M]`, Int64, for the loss on masked positions in training. None means that
     /// they are computed, for which the host waits for a CUDA device.
     pub masked: Option<&'a Tensor>,
+    /// Labels of `masked` that tell padding apart; none means that every position of `masked` counts.
+    pub padded: Option<PaddedLabels<'a>>,
+}
+
+/// The label of a padded position, which takes no part in a loss.
+pub const IGNORED_LABEL: i64 = -100;
+
+/// Labels of masked positions that are padded to a length of choice, so that batches have the same shapes.
+#[derive(Debug, Clone, Copy)]
+pub struct PaddedLabels<'a> {
+    /// The token ids before masking at the positions of [`ReportBatch::masked`], [`IGNORED_LABEL`] at padding: `[M]`, Int64.
+    pub labels: &'a Tensor,
+    /// The number of positions that are no padding, at least 1: a float scalar.
+    pub count: &'a Tensor,
 }
 
 impl ReportBatch<'_> {
@@ -59,6 +73,9 @@ impl ReportBatch<'_> {
         }
         check_shape("labels", self.labels, &[batch, length])?;
         check_shape("attention_mask", self.attention_mask, &[batch, length])?;
+        if let (Some(masked), Some(padded)) = (self.masked, self.padded) {
+            check_shape("padded labels", padded.labels, &masked.size())?;
+        }
         self.type_ids.map_or(Ok(()), |types| check_shape("type_ids", types, &[batch, length]))
     }
 }
@@ -330,7 +347,7 @@ impl Mrm {
         let labels = report.labels.flatten(0, 1);
         let masked = || report.ids.ne_tensor(report.labels).flatten(0, 1);
         let entropy = |logits: &Tensor, labels: &Tensor, reduction| {
-            logits.to_kind(Kind::Float).cross_entropy_loss::<Tensor>(labels, None, reduction, -100, 0.0)
+            logits.to_kind(Kind::Float).cross_entropy_loss::<Tensor>(labels, None, reduction, IGNORED_LABEL, 0.0)
         };
         let sum = |logits: &Tensor, labels: &Tensor| {
             if self.in_place_loss {
@@ -356,8 +373,11 @@ impl Mrm {
             (ReportLoss::Masked, true) => {
                 let positions = report.masked.map_or_else(|| masked().nonzero().squeeze_dim(1), Tensor::shallow_clone); // [M]
                 let logits = branch.bert.predict(&flat.index_select(0, &positions)); // [M, V]
-                let sum = sum(&logits, &labels.index_select(0, &positions))?;
-                (None, sum / positions.size()[0].max(1) as f64)
+                let loss = match report.padded {
+                    Some(PaddedLabels { labels, count }) => sum(&logits, labels)? / count,
+                    None => sum(&logits, &labels.index_select(0, &positions))? / positions.size()[0].max(1) as f64,
+                };
+                (None, loss)
             }
         };
         let shape = hidden.size();

@@ -59,6 +59,7 @@ impl Batch {
             type_ids: None,
             rows: None,
             masked: None,
+            padded: None,
         }
     }
 
@@ -203,6 +204,7 @@ fn images_without_a_report_are_in_the_image_loss_alone() {
             type_ids: None,
             rows: None,
             masked: None,
+            padded: None,
         };
         let row = Tensor::from_slice(&[1_i64]);
         let both = model.forward(&batch.image, Some(ReportBatch { rows: Some(&row), ..one }), Some(&batch.noise), true);
@@ -238,6 +240,7 @@ fn a_batch_without_any_report_has_a_report_loss_of_zero_and_does_not_train_the_r
         type_ids: None,
         rows: Some(&rows),
         masked: Some(&rows),
+        padded: None,
     };
     for report_loss in [ReportLoss::All, ReportLoss::Masked] {
         for reconstruct in [Reconstruct::Both, Reconstruct::ReportOnly] {

@@ -140,6 +140,7 @@ fn reconstructed(run: &Path, request: &Reconstruction, rows: &[u32]) -> Result<(
             // Every record, so that the logits are in the order of the records. No loss is read here.
             rows: None,
             masked: None,
+            padded: None,
         };
         model.forward(&image, Some(report), None, false)?
     } else {

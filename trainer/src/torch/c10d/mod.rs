@@ -10,7 +10,7 @@ use torch_sys::C_tensor;
 use super::error_text;
 
 /// Whether this program was built with NCCL, which CUDA devices exchange gradients by.
-pub const HAS_NCCL: bool = cfg!(nccl);
+pub const HAS_NCCL: bool = cfg!(cuda);
 
 type Tensors = *const *mut C_tensor;
 
@@ -37,7 +37,7 @@ unsafe extern "C" {
         for_cuda: c_int,
         out: *mut *mut c_void,
     ) -> *mut c_char;
-    #[cfg(nccl)]
+    #[cfg(cuda)]
     fn mrm_group_add_nccl(group: *mut c_void, device: c_int) -> *mut c_char;
     fn mrm_group_sum(group: *mut c_void, tensors: Tensors, count: usize) -> *mut c_char;
     fn mrm_group_broadcast(group: *mut c_void, tensors: Tensors, count: usize, root: c_int) -> *mut c_char;
@@ -204,14 +204,14 @@ impl Group {
         Ok(group)
     }
 
-    #[cfg(nccl)]
+    #[cfg(cuda)]
     fn add_nccl(&self, device: Device) -> Result<(), C10dError> {
         let Device::Cuda(index) = device else { return Ok(()) };
         // SAFETY: the group lives through the call.
         checked(unsafe { mrm_group_add_nccl(self.0, index as c_int) })
     }
 
-    #[cfg(not(nccl))]
+    #[cfg(not(cuda))]
     #[expect(clippy::unused_self, reason = "the signature with NCCL")]
     fn add_nccl(&self, _device: Device) -> Result<(), C10dError> {
         Err(C10dError::new("this program was built without NCCL"))

@@ -24,9 +24,12 @@ template <typename Body> void in_chunks(int64_t rows, int64_t chunk, Body body) 
   for (int64_t first = 0; first < rows; first += chunk) body(first, std::min(chunk, rows - first));
 }
 
+// The label of a row that takes no part in the loss, as in torch's cross-entropy.
+constexpr int64_t ignored_label = -100;
+
 class CrossEntropy : public torch::autograd::Function<CrossEntropy> {
 public:
-  // Logits [N, V] and labels [N] to the sum of the losses, a float32 scalar.
+  // Logits [N, V] and labels [N] to the sum of the losses, a float32 scalar. Rows with the ignored label add nothing.
   static at::Tensor forward(AutogradContext *ctx, const at::Tensor &logits, const at::Tensor &labels, int64_t chunk) {
     TORCH_CHECK(logits.dim() == 2 && logits.is_contiguous(), "cross-entropy: logits must be contiguous, [N, V]");
     const auto rows = logits.size(0);
@@ -35,9 +38,11 @@ public:
     auto normalizers = at::empty({rows, 1}, floats); // log of the sum of exponentials
     in_chunks(rows, chunk, [&](int64_t first, int64_t count) {
       const auto values = logits.narrow(0, first, count).to(at::kFloat);
-      const auto label = labels.narrow(0, first, count).unsqueeze(1);
+      const auto given = labels.narrow(0, first, count).unsqueeze(1);
+      const auto ignored = given.eq(ignored_label);
+      const auto label = given.masked_fill(ignored, 0);
       const auto likelihood = at::_log_softmax(values, 1, false).gather(1, label);
-      losses.narrow(0, first, count).copy_(likelihood).neg_();
+      losses.narrow(0, first, count).copy_(likelihood).neg_().masked_fill_(ignored, 0);
       normalizers.narrow(0, first, count).copy_(values.gather(1, label).sub_(likelihood));
     });
     ctx->save_for_backward({logits, labels, normalizers});
@@ -52,10 +57,12 @@ public:
     const auto minus_one = at::full({1, 1}, -1.0, saved[2].options());
     in_chunks(logits.size(0), ctx->saved_data["chunk"].toInt(), [&](int64_t first, int64_t count) {
       auto target = logits.narrow(0, first, count);
-      const auto label = saved[1].narrow(0, first, count).unsqueeze(1);
+      const auto given = saved[1].narrow(0, first, count).unsqueeze(1);
+      const auto ignored = given.eq(ignored_label);
+      const auto label = given.masked_fill(ignored, 0);
       auto values = at::sub(target, saved[2].narrow(0, first, count)).exp_(); // float32
       values.scatter_add_(1, label, minus_one.expand({count, 1}));
-      at::mul_out(target, values, gradients[0]);
+      at::mul_out(target, values, gradients[0].expand({count, 1}).masked_fill(ignored, 0));
     });
     return {logits, at::Tensor(), at::Tensor()};
   }

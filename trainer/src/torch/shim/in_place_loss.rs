@@ -35,7 +35,8 @@ unsafe extern "C" {
     ) -> *mut c_char;
 }
 
-/// The sum of the cross-entropies of logits `[N, V]` of any float type, and labels `[N]` (Int64): a float32 scalar.
+/// The sum of the cross-entropies of logits `[N, V]` of any float type, and labels `[N]` (Int64): a float32 scalar. A row with
+/// the label -100 adds nothing to the sum, and its gradient is zero.
 ///
 /// # Errors
 /// When the shapes do not fit, or, on a CPU, a label is not from 0 to `V - 1`.
@@ -113,6 +114,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn rows_without_a_label_add_nothing() {
+        tch::manual_seed(7);
+        let logits = Tensor::randn([4, 9], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let gradient = |rows: &[i64], labels: &[i64]| {
+            let logits = logits.index_select(0, &Tensor::from_slice(rows));
+            let loss = cross_entropy_in_chunks(&logits, &Tensor::from_slice(labels), 3).unwrap();
+            (loss.double_value(&[]), Tensor::run_backward(&[&loss], &[&logits], false, false).remove(0))
+        };
+        let (loss, all) = gradient(&[0, 1, 2, 3], &[5, -100, 2, -100]);
+        let (expected, labelled) = gradient(&[0, 2], &[5, 2]);
+        assert!((loss - expected).abs() < 1e-6, "{loss} and {expected}");
+        assert!(all.index_select(0, &Tensor::from_slice(&[0_i64, 2])).equal(&labelled));
+        assert_eq!(all.index_select(0, &Tensor::from_slice(&[1_i64, 3])).abs().max().double_value(&[]), 0.0);
     }
 
     #[test]

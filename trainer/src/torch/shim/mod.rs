@@ -1,6 +1,8 @@
 //! Safe functions over a small C++ shim (`shim.cpp`) for what tch does not bind: fused optimizers, operations on many tensors
-//! at once, autocast on any device, events, peak memory of a device, losses that need little memory.
+//! at once, autocast on any device, events, the state of random generators, peak memory of a device, losses that need little
+//! memory, CUDA graphs.
 
+pub(crate) mod cuda_graph;
 pub(crate) mod in_place_loss;
 
 use std::ffi::{c_char, c_int, c_void};
@@ -53,6 +55,8 @@ unsafe extern "C" {
     fn mrm_event_record(index: c_int, event: *mut *mut c_void) -> *mut c_char;
     fn mrm_event_wait(event: *mut c_void) -> *mut c_char;
     fn mrm_event_drop(event: *mut c_void);
+    fn mrm_random_state(cuda: c_int, index: c_int, state: *mut C_tensor) -> *mut c_char;
+    fn mrm_set_random_state(cuda: c_int, index: c_int, state: *const C_tensor) -> *mut c_char;
     fn mrm_peak_memory(index: c_int, reset: c_int, bytes: *mut i64) -> *mut c_char;
 }
 
@@ -266,6 +270,30 @@ pub fn keep_freed_memory() {
     unsafe { mrm_keep_freed_memory() }
 }
 
+/// A device for the shim: whether it is a CUDA device, and its index.
+fn device_numbers(device: Device) -> (c_int, c_int) {
+    match device {
+        Device::Cuda(index) => (1, index as c_int),
+        _ => (0, 0),
+    }
+}
+
+/// The state of the default random generator of the CPU or of a CUDA device, a tensor of bytes on the host.
+pub(crate) fn random_state(device: Device) -> Result<Tensor, ModelError> {
+    let (cuda, index) = device_numbers(device);
+    let mut state = Tensor::new();
+    // SAFETY: `state` is a valid handle to write to.
+    checked(unsafe { mrm_random_state(cuda, index, state.as_mut_ptr()) })?;
+    Ok(state)
+}
+
+/// Gives the default random generator a state that [`random_state`] has returned for this device.
+pub(crate) fn set_random_state(device: Device, state: &Tensor) -> Result<(), ModelError> {
+    let (cuda, index) = device_numbers(device);
+    // SAFETY: the tensor lives through the call.
+    checked(unsafe { mrm_set_random_state(cuda, index, state.as_ptr()) })
+}
+
 /// A point in the work queue of a CUDA device.
 pub(crate) struct Event(*mut c_void);
 
@@ -323,6 +351,16 @@ mod tests {
         assert_eq!(tensors[1].double_value(&[0]), 2.0);
         lerp(&tensors, &[floats(&[0.0, 1.0]), floats(&[4.0])], 0.5).unwrap();
         assert_eq!((tensors[0].double_value(&[1]), tensors[1].double_value(&[0])), (0.5, 3.0));
+    }
+
+    #[test]
+    fn random_numbers_continue_from_a_state() {
+        let draw = || Vec::<f32>::try_from(Tensor::rand([40], (Kind::Float, Device::Cpu))).unwrap();
+        let state = random_state(Device::Cpu).unwrap();
+        let (first, second) = (draw(), draw());
+        set_random_state(Device::Cpu, &state).unwrap();
+        assert_eq!(draw(), first);
+        assert_ne!(first, second);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 // Functions of libtorch that tch does not bind: fused optimizers, operations on many tensors at once, autocast for any
-// device, events, memory statistics. Only `mod.rs` beside this file calls them; it documents their arguments.
+// device, events, random generators, memory statistics. Only `mod.rs` beside this file calls them; it documents their arguments.
 //
 // No exception leaves a function: each returns an error text that the caller frees, or a null pointer.
 
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include <malloc.h>
 #endif
 
+#include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_foreach_add.h>
@@ -44,6 +46,11 @@ std::vector<at::Tensor> list(Tensors tensors, size_t count) {
 
 std::optional<at::Tensor> maybe(const at::Tensor *tensor) {
   return tensor == nullptr ? std::nullopt : std::optional<at::Tensor>(*tensor);
+}
+
+at::Generator generator(int cuda, int index) {
+  const c10::Device device = cuda != 0 ? c10::Device(at::kCUDA, static_cast<c10::DeviceIndex>(index)) : c10::Device(at::kCPU);
+  return at::globalContext().defaultGenerator(device);
 }
 
 } // namespace
@@ -156,6 +163,22 @@ char *mrm_event_wait(c10::Event *event) {
 }
 
 void mrm_event_drop(c10::Event *event) { delete event; }
+
+char *mrm_random_state(int cuda, int index, at::Tensor *state) {
+  return guarded([&] {
+    auto source = generator(cuda, index);
+    std::lock_guard<std::mutex> lock(source.mutex());
+    *state = source.get_state();
+  });
+}
+
+char *mrm_set_random_state(int cuda, int index, const at::Tensor *state) {
+  return guarded([&] {
+    auto target = generator(cuda, index);
+    std::lock_guard<std::mutex> lock(target.mutex());
+    target.set_state(*state);
+  });
+}
 
 char *mrm_peak_memory(int index, int reset, int64_t *bytes) {
   return guarded([&] {
