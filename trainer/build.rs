@@ -36,7 +36,7 @@ fn cuda_headers(lib: &Path) -> Option<Vec<PathBuf>> {
         return Some(folders.to_vec());
     }
     println!(
-        "cargo:warning=built without NCCL and CUDA graphs: no {} (trainer/README.md names the packages)",
+        "cargo:warning=built without NCCL and CUDA graphs: no {} (`make cuda-check` installs the packages)",
         missing.join(", ")
     );
     None
