@@ -162,10 +162,16 @@ pub fn finish(source: &dyn Source, raw: &Path, out: &Path, options: &Options) ->
     if let Some(manifest) = manifest {
         return done(common, manifest, published.head.uncounted_rejects);
     }
-    let found = common.pool(|| found(&reader, storage, &published))?;
-    if !found.missing.is_empty() {
-        return Err(refused(missing(&found.missing, published.shards(), published.head.tasks)));
-    }
+    let found = match common.pool(|| found(&reader, storage, &published)) {
+        Ok(found) if found.missing.is_empty() => found,
+        incomplete => {
+            // Another process may have completed the dataset meanwhile, and removed the notes after it wrote the manifest.
+            if let Some(manifest) = Manifest::load_if_there(storage)? {
+                return done(common, manifest, published.head.uncounted_rejects);
+            }
+            return Err(refused(missing(&incomplete?.missing, published.shards(), published.head.tasks)));
+        }
+    };
     // Tasks that are still at work, such as one that was started twice, keep the lock that all tasks hold together.
     let together = Share::Task(crate::run::tasks::task::Task { index: 0, tasks: published.head.tasks });
     let session = Session::open(storage, options, together)?;

@@ -1,10 +1,12 @@
 //! A folder in which one process alone writes: what other processes see is renamed or uploaded from it, whole.
 //!
 //! It is removed when the process ends. The folder of a killed process is removed by the next one on the same machine, or
-//! with all notes when the dataset is complete.
+//! with all notes when the dataset is complete. A file beside the folder, which its process has locked, says that the process
+//! lives; the file is there before the folder and is removed after it.
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,16 +14,13 @@ use crate::error::{Error, Result};
 use crate::run::keys::NOTES;
 
 /// Prefix of the names of these folders.
-pub const PREFIX: &str = "work-";
+const PREFIX: &str = "work-";
 
-/// Prefix of their names until they are locked.
-const UNNAMED: &str = "new-";
+/// Extension of the file beside each.
+const LOCK: &str = "lock";
 
 /// Attempts to make a folder.
 const ATTEMPTS: usize = 10;
-
-/// Name of the file in each that its process has locked.
-const LOCK: &str = "lock";
 
 /// A folder that is removed when this is dropped.
 pub struct WorkFolder {
@@ -30,42 +29,50 @@ pub struct WorkFolder {
 }
 
 impl WorkFolder {
-    /// Makes a new folder below `parent`, which must exist, and removes those of killed processes of this machine.
+    /// Makes a new folder below `parent`, and removes those of killed processes of this machine.
     pub fn create(parent: &Path) -> Result<Self> {
         let machine = machine();
         remove_abandoned(parent, &machine);
-        let nanos = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-        for _ in 1..ATTEMPTS {
-            match Self::try_create(parent, &format!("{machine}-{}-{}", std::process::id(), nanos())) {
-                Err(error) if error.kind() == ErrorKind::NotFound && parent.is_dir() => {}
-                made => return made.map_err(Error::io(parent)),
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+            let path = parent.join(format!("{PREFIX}{machine}-{}-{nanos}", std::process::id()));
+            match Self::try_create(&path) {
+                // Another process took the lock first, for that of a killed process, or has the same name, or removed an empty
+                // parent.
+                Ok(None) if attempt < ATTEMPTS => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && attempt < ATTEMPTS => {}
+                Err(error) if error.kind() == ErrorKind::NotFound && attempt < ATTEMPTS => {
+                    fs::create_dir_all(parent).map_err(Error::io(parent))?;
+                }
+                Ok(Some(folder)) => return Ok(folder),
+                Ok(None) => return Err(Error::io(&path)(ErrorKind::ResourceBusy.into())),
+                Err(error) => return Err(Error::io(&path)(error)),
             }
         }
-        Self::try_create(parent, &format!("{machine}-{}-{}", std::process::id(), nanos())).map_err(Error::io(parent))
     }
 
-    /// Makes a folder of this name. The error `NotFound` says that another process took its lock first, for
-    /// that of a killed process.
-    fn try_create(parent: &Path, name: &str) -> std::io::Result<Self> {
-        // Other processes look at it when it has its name, after it is locked.
-        let (new, path) = (parent.join(format!("{UNNAMED}{name}")), parent.join(format!("{PREFIX}{name}")));
-        let make = || {
-            for folder in [new.clone(), new.join("shards"), new.join(NOTES)] {
-                fs::create_dir(folder)?;
-            }
-            let lock = File::create(new.join(LOCK))?;
-            match lock.try_lock() {
-                Err(TryLockError::WouldBlock) => return Err(std::io::Error::from(ErrorKind::NotFound)),
-                // On a file system without locks no process removes the folder of another one.
-                Ok(()) | Err(TryLockError::Error(_)) => {}
-            }
-            fs::rename(&new, &path)?;
-            Ok(lock)
-        };
-        let lock = make().inspect_err(|_| {
-            let _ = fs::remove_dir_all(&new);
-        })?;
-        Ok(Self { path, _lock: lock })
+    /// Makes a folder of this name; none where another process has its lock.
+    fn try_create(path: &Path) -> std::io::Result<Option<Self>> {
+        let lock_path = path.with_extension(LOCK);
+        let lock = File::options().write(true).create_new(true).open(&lock_path)?;
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            // On a file system without locks no process removes the folder of another one.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
+        // From here on no other process can take the lock. It may have been taken, and the file removed, before.
+        let is_same =
+            fs::metadata(&lock_path).is_ok_and(|found| lock.metadata().is_ok_and(|own| own.ino() == found.ino()));
+        if !is_same {
+            return Ok(None);
+        }
+        let folder = Self { path: path.to_path_buf(), _lock: lock };
+        for name in [path.to_path_buf(), path.join("shards"), path.join(NOTES)] {
+            fs::create_dir(name)?;
+        }
+        Ok(Some(folder))
     }
 
     /// Path of the folder.
@@ -77,6 +84,7 @@ impl WorkFolder {
 impl Drop for WorkFolder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.path);
+        let _ = fs::remove_file(self.path.with_extension(LOCK));
     }
 }
 
@@ -88,27 +96,21 @@ fn machine() -> String {
     if digits.is_empty() { "unknown".to_owned() } else { digits }
 }
 
-/// Removes the folders of this machine whose lock can be taken, and those of ended processes that have no lock yet.
+/// Removes the folders of this machine whose lock can be taken: their processes ended.
 fn remove_abandoned(parent: &Path, machine: &str) {
+    let prefix = format!("{PREFIX}{machine}-");
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let rest = name.strip_prefix(PREFIX).or_else(|| name.strip_prefix(UNNAMED));
-        let Some(rest) = rest.and_then(|rest| rest.strip_prefix(machine)?.strip_prefix('-')) else { continue };
-        let lock = File::options().write(true).open(entry.path().join(LOCK));
-        let is_abandoned = match &lock {
-            Ok(lock) => lock.try_lock().is_ok(),
-            Err(error) => error.kind() == ErrorKind::NotFound && name.starts_with(UNNAMED) && has_ended(rest),
-        };
-        if is_abandoned {
-            let _ = fs::remove_dir_all(entry.path());
+        let path = entry.path();
+        let is_lock = path.extension().is_some_and(|extension| extension == LOCK);
+        if !is_lock || !entry.file_name().to_string_lossy().starts_with(&prefix) {
+            continue;
+        }
+        let lock = File::options().write(true).open(&path);
+        if lock.as_ref().is_ok_and(|lock| lock.try_lock().is_ok()) {
+            let _ = fs::remove_dir_all(path.with_extension(""));
+            let _ = fs::remove_file(&path);
         }
     }
-}
-
-/// Whether the process has ended whose number begins the rest of a folder's name.
-fn has_ended(rest: &str) -> bool {
-    let process = rest.split('-').next().and_then(|number| number.parse::<u32>().ok());
-    process.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists())
 }
 
 #[cfg(test)]
@@ -135,22 +137,27 @@ mod tests {
     fn folders_of_ended_processes_are_removed() {
         let parent = tempfile::tempdir().unwrap();
         let living = WorkFolder::create(parent.path()).unwrap();
-        let dead = parent.path().join(format!("{PREFIX}{}-1-1", machine()));
+        // Killed in its work, and before it had a folder.
+        let dead = [1, 2].map(|process| parent.path().join(format!("{PREFIX}{}-{process}-1", machine())));
         let elsewhere = parent.path().join(format!("{PREFIX}0123456789ab-1-1"));
-        for folder in [&dead, &elsewhere] {
+        for folder in [&dead[0], &elsewhere] {
             fs::create_dir(folder).unwrap();
-            fs::write(folder.join(LOCK), "").unwrap();
         }
-        // Killed before and after its lock was made.
-        let unnamed =
-            ["4294967295-2", "4294967295-3"].map(|rest| parent.path().join(format!("{UNNAMED}{}-{rest}", machine())));
-        unnamed.iter().for_each(|folder| fs::create_dir(folder).unwrap());
-        fs::write(unnamed[1].join(LOCK), "").unwrap();
+        for folder in [&dead[0], &dead[1], &elsewhere] {
+            fs::write(folder.with_extension(LOCK), "").unwrap();
+        }
         let other = WorkFolder::create(parent.path()).unwrap();
-        assert!(!dead.exists() && elsewhere.exists() && living.path().exists());
-        assert!(unnamed.iter().all(|folder| !folder.exists()));
+        assert!(!dead[0].exists() && elsewhere.exists() && living.path().exists());
+        assert!(dead.iter().all(|folder| !folder.with_extension(LOCK).exists()));
         let path = other.path().to_path_buf();
         drop(other);
         assert!(!path.exists() && living.path().exists());
+    }
+
+    #[test]
+    fn a_parent_that_another_process_has_removed_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let parent = folder.path().join("staging");
+        assert!(WorkFolder::create(&parent).unwrap().path().is_dir());
     }
 }
