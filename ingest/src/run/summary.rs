@@ -13,10 +13,11 @@ pub struct Summary {
     pub already_done: bool,
     /// Shards that an earlier run had finished.
     pub resumed_shards: usize,
-    /// Rejects of the plan that do not count in [`Summary::reject_rate`], because [`Options::limit`] took only a part of
-    /// its records.
+    /// Rejects of the plan that do not count in [`Summary::reject_rate`], because
+    /// [`Options::limit`](crate::run::Options::limit) took only a part of its records.
     pub uncounted_rejects: u64,
-    /// Rejects that the system refused to read: [`Options::retry_rejects`] tries them again.
+    /// Rejects that the system refused to read:
+    /// [`Options::retry_rejects`](crate::run::Options::retry_rejects) tries them again.
     pub refused: u64,
     /// Records without a view because the ViewPosition of their DICOM header is no view code.
     pub unknown_views: u64,
