@@ -1,4 +1,4 @@
-//! The file by which a process tells torchrun why it failed, so that torchrun's summary names the first failure.
+//! The file in which a process reports to torchrun why it failed, so that torchrun's summary names the first failure.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

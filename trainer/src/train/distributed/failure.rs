@@ -1,4 +1,4 @@
-//! What a process of a job does when it fails: it tells the others, and the launcher.
+//! What a process of a job does when it fails: it reports to the others and to the launcher.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -36,20 +36,12 @@ pub fn report(message: &str, lost: bool) -> String {
         return format!("rank {}: {message}", launch.rank);
     };
     let own = job.name(job.rank);
-    if lost {
-        // The time that this takes lets the launcher see the process first that failed first.
-        if let Some((rank, why)) = job.post_mortem() {
-            let message = format!("{} {why}", job.name(rank));
-            job.fail(&message, true);
-            error_file::write(&message);
-            if job.server.is_some() {
-                std::thread::sleep(UNTIL_READ);
-            }
-            return format!("{own}: {message}");
-        }
-    }
-    job.fail(message, false);
-    error_file::write(message);
+    // The time that this takes lets the launcher see the process first that failed first.
+    let culprit = if lost { job.post_mortem() } else { None };
+    let follows = culprit.is_some();
+    let message = culprit.map_or_else(|| message.to_owned(), |(rank, why)| format!("{} {why}", job.name(rank)));
+    job.fail(&message, follows);
+    error_file::write(&message);
     if job.server.is_some() {
         std::thread::sleep(UNTIL_READ);
     }

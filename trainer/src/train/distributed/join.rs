@@ -19,7 +19,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// Time between two messages about missing processes.
 const MESSAGE_PAUSE: Duration = Duration::from_secs(30);
 
-/// A process that failed tries for so long to tell the others.
+/// A process that failed tries for so long to report to the others.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The processes have so long to read why the job cannot begin.
@@ -101,7 +101,7 @@ pub(super) fn join(
     Ok(Joined { group, watchdog })
 }
 
-/// Tells the others that this process failed before it could join, if the store is there already.
+/// Reports to the others that this process failed before it could join, if the store is there already.
 pub(super) fn fail(launch: &Launch, message: &str) {
     let Launch { host: at, port, serves, world_size, prefix, .. } = launch;
     if *serves {
@@ -144,7 +144,7 @@ fn host() -> String {
 /// Waits until all processes have introduced themselves.
 fn wait_for_all(store: &Store, launch: &Launch, limit: Duration, notify: &dyn Fn(&str)) -> Result<Vec<Introduction>> {
     let mut all: Vec<Option<Introduction>> = (0..launch.world_size).map(|_| None).collect();
-    let (began, mut told) = (Instant::now(), Instant::now());
+    let (began, mut last_message) = (Instant::now(), Instant::now());
     loop {
         for (rank, known) in all.iter_mut().enumerate().filter(|(_, known)| known.is_none()) {
             if let Some(bytes) = store.get(&key(rank))? {
@@ -168,8 +168,8 @@ fn wait_for_all(store: &Store, launch: &Launch, limit: Duration, notify: &dyn Fn
         if began.elapsed() > limit {
             bail!("missing after {} s (run.join_timeout): {missing}", limit.as_secs());
         }
-        if told.elapsed() > MESSAGE_PAUSE {
-            told = Instant::now();
+        if last_message.elapsed() > MESSAGE_PAUSE {
+            last_message = Instant::now();
             notify(&format!("waiting for {missing}"));
         }
         std::thread::sleep(POLL);

@@ -7,7 +7,7 @@
 //! | `join` | how the processes find each other, and what they must agree on |
 //! | `group` | collectives, which do nothing in a run of one process |
 //! | `gradients` | how gradients are averaged |
-//! | `share` | what the main process tells the others |
+//! | `share` | what the main process sends to the others |
 //! | `watchdog`, `failure`, `error_file` | who is to blame when a job ends |
 
 mod error_file;

@@ -1,4 +1,4 @@
-//! What the main process tells the others: where a run starts, and how an evaluation ended.
+//! What the main process sends to the others: where a run starts, and how an evaluation ended.
 
 use anyhow::{Context, Result};
 use tch::nn::VarStore;

@@ -247,7 +247,7 @@ impl Job {
         }
     }
 
-    /// Ends the process: its main thread waits in a collective and cannot be told.
+    /// Ends the process: its main thread waits in a collective, which cannot be interrupted.
     fn end(&self, why: &str) -> ! {
         let _ = self.write(u64::MAX, Some(why.to_owned()), true);
         dataset::cli_eprintln!("error: {}: {why}", self.name(self.rank));
