@@ -114,6 +114,9 @@ pub enum Error {
         /// How its members differ.
         difference: String,
     },
+    /// A loader cannot continue from a state.
+    #[error("loader: the state to continue from: {0}")]
+    State(String),
     /// The folder of an export cannot be used.
     #[error("{path} {message}")]
     Export {
