@@ -47,7 +47,6 @@ mod _mrm {
 
     #[pymodule_init]
     fn init(_module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
-        crate::process::imported();
-        Ok(())
+        crate::process::imported()
     }
 }
