@@ -1,0 +1,1 @@
+"""Datasets of chest radiographs with reports."""
