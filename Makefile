@@ -99,7 +99,9 @@ wheel: build $(MRM_CACHE)/python/.tests ## build the wheels mrm-cxr (import mrm,
 
 test-python: wheel $(PACKAGE)/.tests ## test the wheels in environments of their own
 	@$(UV) pip install --quiet --offline --no-deps --reinstall --python $(PACKAGE)/bin/python $(WHEELS)/mrm_cxr*.whl
-	@$(PACKAGE)/bin/python -m mypy --strict trainer/python/mrm_trainer
+	@$(PACKAGE)/bin/python -m mypy --strict -p mrm
+	@$(PACKAGE)/bin/python -m mypy --strict dataset/python/tests trainer/python/mrm_trainer trainer/python/tests
+	@$(PACKAGE)/bin/python -m mypy.stubtest mrm._mrm
 	@MRM_BIN=$(BIN) MRM_WHEELS=$(WHEELS) MRM_UV=$(UV) $(PACKAGE)/bin/python -m pytest --quiet dataset/python/tests trainer/python/tests
 
 # The packages that need no libtorch, and the programs that their tests run.
