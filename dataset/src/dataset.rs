@@ -43,6 +43,8 @@ pub struct Dataset {
     /// First row of each shard, and the end of the last.
     starts: Vec<usize>,
     rows_by_id: OnceLock<HashMap<String, u32>>,
+    /// By shard.
+    ids: Vec<OnceLock<StringArray>>,
     cache: RowGroupCache,
     /// By shard, by row group.
     sizes: Vec<OnceLock<Vec<OnceLock<Sizes>>>>,
@@ -74,8 +76,9 @@ impl Dataset {
         }
         let shards = manifest.shards.iter().map(|_| OnceLock::new()).collect();
         let sizes = manifest.shards.iter().map(|_| OnceLock::new()).collect();
+        let ids = manifest.shards.iter().map(|_| OnceLock::new()).collect();
         let (rows_by_id, cache) = (OnceLock::new(), RowGroupCache::default());
-        Ok(Self { storage, manifest, shards, starts, rows_by_id, cache, sizes, is_checked: true })
+        Ok(Self { storage, manifest, shards, starts, rows_by_id, ids, cache, sizes, is_checked: true })
     }
 
     /// Reads images and columns without comparing them with their checksums. A benchmark measures the cost of checksums with
@@ -218,12 +221,34 @@ impl Dataset {
     }
 
     /// As [`Dataset::record`], but its image is not read and left empty.
-    pub(crate) fn record_without_image(&self, row: usize) -> Result<Record> {
+    ///
+    /// # Errors
+    /// As [`Dataset::record`].
+    pub fn record_without_image(&self, row: usize) -> Result<Record> {
         let (index, row) = self.place(row)?;
         let shard = self.shard(index)?;
         let group = shard.group_of(row)?;
         let batch = self.cache.get((index, group), || shard.texts_and_labels(group))?;
         shard.record_of(&batch, row)
+    }
+
+    /// The identifier of a record. Those of its shard are read once and kept.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn record_id(&self, row: usize) -> Result<&str> {
+        let (index, row) = self.place(row)?;
+        let slot = &self.ids[index];
+        if slot.get().is_none() {
+            let batches = self.shard(index)?.columns(&["record_id"])?;
+            let columns = batches.iter().filter_map(|batch| table::column::<StringArray>(batch, "record_id"));
+            let _ = slot.set(columns.flatten().collect());
+        }
+        let ids = slot.get().filter(|ids| row < ids.len() && ids.is_valid(row));
+        ids.map(|ids| ids.value(row)).ok_or_else(|| Error::Shard {
+            shard: self.manifest.shards[index].path.clone(),
+            message: format!("row {row} has no record_id"),
+        })
     }
 
     /// The row of a record.

@@ -102,6 +102,9 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
+    /// A loader cannot continue from a state.
+    #[error("loader: the state to continue from: {0}")]
+    State(String),
     /// The folder of an export cannot be used.
     #[error("{path} {message}")]
     Export {

@@ -1,1 +1,88 @@
-"""Datasets of chest radiographs with reports."""
+"""Chest radiographs with reports: training-ready datasets, label splits, and a fast, deterministic loader.
+
+```python
+import mrm
+
+data = mrm.open("data/mimic")  # a folder, or s3://, gs://, az://, https://
+loader = mrm.Loader(
+    data, split="main", subset="train", ratio=1, batch_size=64, seed=0,
+    transform=mrm.transforms.pretrain(448), text=mrm.Text(tokens=100, mask_ratio=0.5),
+)
+for batch in loader:
+    images = batch.images.numpy()  # float32 [64, 1, 448, 448]; torch.from_dlpack(batch.images) without NumPy
+```
+
+`mrm.torch` has the same for PyTorch's `DataLoader`. All errors are classes under `mrm.Error`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import errors, transforms
+from ._mrm import Array, Batch, BoundingBox, Dataset, Record, Split, Table, __version__
+from .errors import (
+    ArgumentError,
+    ClosedError,
+    DamagedError,
+    Error,
+    ExportError,
+    FileError,
+    ForkError,
+    FormatVersionError,
+    NotADatasetError,
+    SplitError,
+    StateError,
+    StoreError,
+    UnknownRecordError,
+)
+from .loader import Loader, LoaderState
+from .settings import Text
+
+__all__ = [
+    "ArgumentError",
+    "Array",
+    "Batch",
+    "BoundingBox",
+    "ClosedError",
+    "DamagedError",
+    "Dataset",
+    "Error",
+    "ExportError",
+    "FileError",
+    "ForkError",
+    "FormatVersionError",
+    "Loader",
+    "LoaderState",
+    "NotADatasetError",
+    "Record",
+    "Split",
+    "SplitError",
+    "StateError",
+    "StoreError",
+    "Table",
+    "Text",
+    "UnknownRecordError",
+    "__version__",
+    "errors",
+    "open",
+    "transforms",
+]
+
+
+def open(location: str | os.PathLike[str]) -> Dataset:
+    """Opens the dataset at a path or URL; only its manifest is read.
+
+    URLs are `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX`, `https://HOST/PATH` (read only) and
+    `file:///FOLDER`; credentials come from the usual environment variables (`dataset --help` lists them).
+
+    Raises:
+        mrm.NotADatasetError: there is none.
+        mrm.FormatVersionError: a later version of mrm wrote it.
+        mrm.FileError, mrm.StoreError: it cannot be read.
+
+    >>> data = mrm.open("data/mimic")
+    >>> len(data), data[0].image
+    (8, mrm.Array([64, 64], uint8))
+    """
+    return Dataset(location)

@@ -1,10 +1,57 @@
-//! The extension module `mrm._mrm`.
+//! The extension module `mrm._mrm`: what the Python package `mrm` needs of the crates `dataset` and `ingest`.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `array.rs` | arrays that other libraries use without a copy (DLPack, NumPy's array interface) |
+//! | `table.rs` | tables in both directions (Arrow's PyCapsule interface) |
+//! | `dataset.rs`, `record.rs`, `split.rs` | an opened dataset, one record, a split |
+//! | `loader.rs`, `batch.rs`, `pinned.rs` | the loader's threads, batches, lent memory |
+//! | `commands.rs` | the command lines of `ingest` and `dataset` |
+//! | `process.rs` | what works after a fork |
+//! | `errors.rs` | Rust errors as exceptions of `mrm.errors` |
+//!
+//! Long work runs without the interpreter's lock. Locks of this crate are taken either while attached and then held only for
+//! a moment, or while detached; never while attached for a time that depends on another thread.
 
+mod array;
+mod batch;
 mod commands;
+mod dataset;
+mod errors;
+mod loader;
+mod pinned;
+mod process;
+mod record;
+mod split;
+mod table;
 
 /// The extension module of the package `mrm`.
 #[pyo3::pymodule]
 mod _mrm {
     #[pymodule_export]
+    use crate::array::{Array, array_of_bytes, row_array};
+    #[pymodule_export]
+    use crate::batch::Batch;
+    #[pymodule_export]
     use crate::commands::run_command;
+    #[pymodule_export]
+    use crate::dataset::Dataset;
+    #[pymodule_export]
+    use crate::loader::{Loader, RandomAccess};
+    #[pymodule_export]
+    use crate::record::{BoundingBox, Record};
+    #[pymodule_export]
+    use crate::split::Split;
+    #[pymodule_export]
+    use crate::table::Table;
+
+    #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "Python's name")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_init]
+    fn init(_module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
+        crate::process::imported();
+        Ok(())
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 
 use crate::error::Error;
 use crate::loader::masking;
@@ -72,6 +72,54 @@ impl Buffers {
         self.boxes.clear();
         self.skipped.clear();
     }
+}
+
+/// Buffers of dropped batches, to be used again.
+#[derive(Clone)]
+pub(crate) struct BufferPool {
+    sender: Sender<Buffers>,
+    receiver: Receiver<Buffers>,
+}
+
+impl BufferPool {
+    /// Keeps so many buffers.
+    pub fn new(buffers: usize) -> Self {
+        let (sender, receiver) = crossbeam_channel::bounded(buffers);
+        Self { sender, receiver }
+    }
+
+    /// Used buffers, or new ones.
+    pub fn take(&self) -> Buffers {
+        self.receiver.try_recv().unwrap_or_default()
+    }
+
+    /// Keeps buffers where there is room, else frees them.
+    pub fn give_back(&self, buffers: Buffers) {
+        let _ = self.sender.try_send(buffers);
+    }
+
+    /// The way of buffers to the pool. When the pool is dropped, they are freed.
+    pub fn returns(&self) -> Sender<Buffers> {
+        self.sender.clone()
+    }
+}
+
+/// The arrays of a batch, to be written to or to be lent to another language. Shapes as in [`Batch`].
+pub struct BatchArrays<'a> {
+    /// As [`Batch::images`].
+    pub images: &'a mut [f32],
+    /// As [`Batch::masks`].
+    pub masks: &'a mut [u8],
+    /// As [`Batch::token_ids`].
+    pub token_ids: &'a mut [i64],
+    /// As [`Batch::target_ids`].
+    pub target_ids: &'a mut [i64],
+    /// As [`Batch::attention_mask`].
+    pub attention_mask: &'a mut [i64],
+    /// As [`Batch::labels`].
+    pub labels: &'a mut [f32],
+    /// As [`Batch::rows`].
+    pub rows: &'a mut [u32],
 }
 
 /// One batch. In shapes, `B` is [`Batch::len`], `S` the transform's size, `L` [`Batch::tokens`], `C` the number of the
@@ -186,6 +234,21 @@ impl Batch {
     /// [`Label::tensor_value`](crate::Label::tensor_value) defines them.
     pub fn labels(&self) -> &[f32] {
         &self.buffers.labels
+    }
+
+    /// All arrays, each as a slice that can be written to. They stay in place until the batch is dropped.
+    pub fn arrays_mut(&mut self) -> BatchArrays<'_> {
+        let images = self.len() * self.size * self.size;
+        let buffers = &mut self.buffers;
+        BatchArrays {
+            images: buffers.images.as_mut().map_or(&mut [], |pixels| &mut pixels.as_mut_slice()[..images]),
+            masks: &mut buffers.masks,
+            token_ids: &mut buffers.token_ids,
+            target_ids: &mut buffers.target_ids,
+            attention_mask: &mut buffers.attention_mask,
+            labels: &mut buffers.labels,
+            rows: &mut buffers.rows,
+        }
     }
 
     /// The errors of the records that were left out of this batch ([`OnError::Skip`](crate::loader::OnError::Skip)).

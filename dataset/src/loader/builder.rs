@@ -9,6 +9,7 @@ use crate::loader::batch::HostBuffer;
 use crate::loader::loader::Loader;
 use crate::loader::masking::Continuations;
 use crate::loader::plan::{BROKEN, Plan, repeats};
+use crate::loader::random_access::RandomAccess;
 use crate::loader::samples::{OptionalColumns, Samples};
 use crate::loader::settings::{OnError, Settings, TextOptions};
 use crate::loader::state::LoaderState;
@@ -192,6 +193,29 @@ impl LoaderBuilder {
     /// When there is no record, no image or no tokenizer though text is wanted, when a setting is out of its range, or
     /// when the state to continue from belongs to another order.
     pub fn build(self) -> Result<Loader> {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if self.threads == 0 { cores() } else { self.threads };
+        let prefetch = if self.prefetch == 0 { threads * 2 } else { self.prefetch };
+        if threads > MAX_THREADS || prefetch > MAX_PREFETCH {
+            return Err(Error::Invalid(format!(
+                "loader: {threads} threads and {prefetch} batches ahead; the limits are {MAX_THREADS} and {MAX_PREFETCH}"
+            )));
+        }
+        let state = self.state;
+        let plan = self.plan()?;
+        let first = plan.position(state)?;
+        Loader::start(plan, threads, prefetch, first)
+    }
+
+    /// Makes batches at any position on the caller's thread, in place of a loader; the state to continue from is ignored.
+    ///
+    /// # Errors
+    /// As [`LoaderBuilder::build`].
+    pub fn random_access(self) -> Result<RandomAccess> {
+        Ok(RandomAccess::new(self.plan()?))
+    }
+
+    fn plan(self) -> Result<Plan> {
         let invalid = |message: &str| Error::Invalid(format!("loader: {message}"));
         let (rank, world_size, batch_size) = (self.settings.rank, self.settings.world_size, self.settings.batch_size);
         if batch_size == 0 || world_size == 0 || rank >= world_size || world_size > batch_size {
@@ -237,34 +261,18 @@ impl LoaderBuilder {
         if batches == 0 {
             return Err(invalid("fewer records than one batch, and drop_last leaves out a batch that is not full"));
         }
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if self.threads == 0 { cores() } else { self.threads };
-        let prefetch = if self.prefetch == 0 { threads * 2 } else { self.prefetch };
-        if threads > MAX_THREADS || prefetch > MAX_PREFETCH {
-            return Err(Error::Invalid(format!(
-                "loader: {threads} threads and {prefetch} batches ahead; the limits are {MAX_THREADS} and {MAX_PREFETCH}"
-            )));
-        }
         let order = self.order(&rows);
-        if self.state.order != 0 && self.state.order != order {
-            return Err(invalid(
-                "the state to continue from belongs to other records, or another batch size, seed or policy; use those \
-                 of the run that saved it",
-            ));
-        }
-        let first = self.state.epoch * batches as u64 + self.state.batch;
-        let plan = Plan {
+        Ok(Plan {
             repeats: repeats(&rows),
             rows,
             samples,
             continuations,
             batches: batches as u64,
             digest: order,
-            next: AtomicU64::new(first),
+            next: AtomicU64::new(0),
             order: Mutex::default(),
             settings: self.settings,
-        };
-        Loader::start(plan, threads, prefetch, first)
+        })
     }
 
     /// Digest of all that decides which records a batch holds.

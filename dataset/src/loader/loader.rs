@@ -5,21 +5,23 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::error::{Error, Result};
-use crate::loader::batch::{Batch, Buffers};
+use crate::loader::batch::{Batch, BufferPool, Buffers};
 use crate::loader::plan::{Plan, Scratch};
 use crate::loader::state::LoaderState;
 
 /// Iterates over the batches of an epoch. At its end it gives `None` once; the next call begins the next epoch.
 pub struct Loader {
     plan: Arc<Plan>,
+    threads: usize,
+    prefetch: usize,
     slots: Option<Sender<()>>,
     ready: Option<Receiver<(u64, Result<Buffers>)>>,
-    /// Takes the buffers of dropped batches.
-    pool: Sender<Buffers>,
+    pool: BufferPool,
     /// Batches that were made before the ones that precede them.
     early: BTreeMap<u64, Result<Buffers>>,
     next: u64,
@@ -31,34 +33,70 @@ pub struct Loader {
 impl Loader {
     /// Starts the threads. `next` is the first batch, counted from epoch 0.
     pub(crate) fn start(plan: Plan, threads: usize, prefetch: usize, next: u64) -> Result<Self> {
-        let plan = Arc::new(plan);
-        let (slots, slot_receiver) = crossbeam_channel::bounded::<()>(prefetch);
-        let (ready_sender, ready) = crossbeam_channel::bounded(prefetch);
-        let (pool, pool_receiver) = crossbeam_channel::bounded::<Buffers>(prefetch + 2);
-        for _ in 0..prefetch {
-            let _ = slots.try_send(());
-        }
-        let channels = Channels { slots: slot_receiver, ready: ready_sender, pool: pool_receiver };
-        let workers = (0..threads)
-            .map(|index| {
-                let (plan, channels) = (plan.clone(), channels.clone());
-                std::thread::Builder::new()
-                    .name(format!("loader-{index}"))
-                    .spawn(move || work(&plan, &channels))
-                    .map_err(|e| Error::Invalid(format!("loader: no thread: {e}")))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Self {
-            plan,
-            slots: Some(slots),
-            ready: Some(ready),
-            pool,
+        let mut loader = Self {
+            plan: Arc::new(plan),
+            threads,
+            prefetch,
+            slots: None,
+            ready: None,
+            pool: BufferPool::new(prefetch + 2),
             early: BTreeMap::new(),
             next,
             epoch_ended: false,
             skipped: 0,
-            workers,
-        })
+            workers: Vec::new(),
+        };
+        loader.start_threads()?;
+        Ok(loader)
+    }
+
+    /// Starts the threads at the next batch.
+    fn start_threads(&mut self) -> Result<()> {
+        self.plan.next.store(self.next, Ordering::SeqCst);
+        let (slots, slot_receiver) = crossbeam_channel::bounded::<()>(self.prefetch);
+        let (ready_sender, ready) = crossbeam_channel::bounded(self.prefetch);
+        for _ in 0..self.prefetch {
+            let _ = slots.try_send(());
+        }
+        (self.slots, self.ready) = (Some(slots), Some(ready));
+        let channels = Channels { slots: slot_receiver, ready: ready_sender, pool: self.pool.clone() };
+        for index in 0..self.threads {
+            let (plan, channels) = (self.plan.clone(), channels.clone());
+            let worker = std::thread::Builder::new()
+                .name(format!("loader-{index}"))
+                .spawn(move || work(&plan, &channels))
+                .map_err(|e| Error::Invalid(format!("loader: no thread: {e}")))?;
+            self.workers.push(worker);
+        }
+        Ok(())
+    }
+
+    /// Ends the threads; the batches that they made go back to the pool.
+    fn stop_threads(&mut self) {
+        // The threads end when these channels are closed.
+        self.slots = None;
+        let ready = self.ready.take();
+        let made = ready.iter().flat_map(Receiver::try_iter).chain(std::mem::take(&mut self.early));
+        made.filter_map(|(_, made)| made.ok()).for_each(|buffers| self.pool.give_back(buffers));
+        drop(ready);
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+    }
+
+    /// Continues at another position: the next call gives its batch.
+    ///
+    /// # Errors
+    /// When the state belongs to another order, or to no batch of it. The loader keeps its position then.
+    pub fn seek(&mut self, state: LoaderState) -> Result<()> {
+        let next = self.plan.position(state)?;
+        self.epoch_ended = false;
+        if next == self.next {
+            return Ok(());
+        }
+        self.stop_threads();
+        self.next = next;
+        self.start_threads()
     }
 
     /// Batches of an epoch.
@@ -91,31 +129,37 @@ impl Loader {
     /// # Errors
     /// When a record of the batch cannot be read; the call after it gives the batch after it.
     pub fn next_batch(&mut self) -> Result<Batch> {
-        self.epoch_ended = false;
+        loop {
+            if let Some(batch) = self.next_batch_within(Duration::from_secs(3600))? {
+                return Ok(batch);
+            }
+        }
+    }
+
+    /// As [`Loader::next_batch`], but `None` where the batch is not made within this time. The next call waits for the same
+    /// batch.
+    ///
+    /// # Errors
+    /// As [`Loader::next_batch`].
+    pub fn next_batch_within(&mut self, time: Duration) -> Result<Option<Batch>> {
+        let end = Instant::now() + time;
         loop {
             if let Some(made) = self.early.remove(&self.next) {
-                let (epoch, number) = (self.next / self.plan.batches, self.next % self.plan.batches);
+                let index = self.next;
                 self.next += 1;
                 self.epoch_ended = self.next.is_multiple_of(self.plan.batches);
                 if let Some(slots) = &self.slots {
                     let _ = slots.try_send(());
                 }
-                let settings = &self.plan.settings;
                 let buffers = made?;
                 self.skipped += buffers.skipped.len() as u64;
-                return Ok(Batch {
-                    buffers,
-                    size: settings.transform.size as usize,
-                    tokens: settings.text.as_ref().map_or(0, |text| text.tokens),
-                    pool: self.pool.clone(),
-                    epoch,
-                    number,
-                });
+                return Ok(Some(self.plan.batch(buffers, index, &self.pool)));
             }
-            match self.ready.as_ref().map(Receiver::recv) {
+            match self.ready.as_ref().map(|ready| ready.recv_deadline(end)) {
                 Some(Ok((index, made))) => {
                     self.early.insert(index, made);
                 }
+                Some(Err(RecvTimeoutError::Timeout)) => return Ok(None),
                 _ => return Err(Error::Invalid("loader: its threads ended".to_owned())),
             }
         }
@@ -135,13 +179,7 @@ impl Iterator for Loader {
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        // The threads end when these channels are closed.
-        self.slots = None;
-        self.ready = None;
-        self.early.clear();
-        for worker in self.workers.drain(..) {
-            let _ = worker.join();
-        }
+        self.stop_threads();
     }
 }
 
@@ -151,8 +189,7 @@ struct Channels {
     /// One message for each batch that may be made.
     slots: Receiver<()>,
     ready: Sender<(u64, Result<Buffers>)>,
-    /// Buffers of dropped batches.
-    pool: Receiver<Buffers>,
+    pool: BufferPool,
 }
 
 /// A thread: makes batches by their numbers, counted from epoch 0.
@@ -161,7 +198,7 @@ fn work(plan: &Plan, channels: &Channels) {
     // It takes a slot before a number, so that a thread is at work on the lowest number that is not made yet.
     while channels.slots.recv().is_ok() {
         let index = plan.next.fetch_add(1, Ordering::SeqCst);
-        let mut buffers = channels.pool.try_recv().unwrap_or_default();
+        let mut buffers = channels.pool.take();
         // A thread that ended without sending its batch would keep the consumer waiting forever.
         let make = AssertUnwindSafe(|| plan.make(index, &mut buffers, &mut scratch));
         let made = catch_unwind(make).unwrap_or_else(|_| {

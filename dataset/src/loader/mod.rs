@@ -6,13 +6,15 @@ pub mod builder;
 pub(crate) mod loader;
 pub mod masking;
 pub(crate) mod plan;
+pub(crate) mod random_access;
 pub(crate) mod row_group_cache;
 pub(crate) mod samples;
 pub(crate) mod settings;
 pub(crate) mod state;
 
-pub use batch::{Batch, HostBuffer, PlacedBox};
+pub use batch::{Batch, BatchArrays, HostBuffer, PlacedBox};
 pub use builder::{LoaderBuilder, MAX_PREFETCH, MAX_THREADS};
 pub use loader::Loader;
+pub use random_access::RandomAccess;
 pub use settings::{OnError, TextOptions};
 pub use state::LoaderState;

@@ -11,10 +11,11 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result, guarded};
 use crate::format::image_codec;
-use crate::loader::batch::{Buffers, PlacedBox};
+use crate::loader::batch::{Batch, BufferPool, Buffers, PlacedBox};
 use crate::loader::masking::{self, Continuations};
 use crate::loader::samples::{Sample, Samples};
 use crate::loader::settings::{OnError, Settings, TextOptions};
+use crate::loader::state::LoaderState;
 use crate::random::{self, Stream};
 use crate::transform::geometry::IGNORED;
 use crate::transform::resample::Resample;
@@ -53,6 +54,39 @@ impl Plan {
         orders.retain(|&known, _| known + 1 >= epoch);
         orders.insert(epoch, order.clone());
         order
+    }
+
+    /// The number of a state's batch, counted from epoch 0.
+    ///
+    /// # Errors
+    /// When the state belongs to another order, or has no such batch.
+    pub fn position(&self, state: LoaderState) -> Result<u64> {
+        if state.order != 0 && state.order != self.digest {
+            return Err(Error::State(
+                "it belongs to other records, or another batch size, seed or policy; use those of the run that saved it"
+                    .to_owned(),
+            ));
+        }
+        let position = state.epoch.checked_mul(self.batches).and_then(|first| first.checked_add(state.batch));
+        // Half of all numbers: there is always a next one.
+        position.filter(|&position| state.batch < self.batches && position < u64::MAX / 2).ok_or_else(|| {
+            Error::State(format!(
+                "batch {} of epoch {}, but an epoch has {} batches",
+                state.batch, state.epoch, self.batches
+            ))
+        })
+    }
+
+    /// The finished batch of a number, counted from epoch 0.
+    pub fn batch(&self, buffers: Buffers, index: u64, pool: &BufferPool) -> Batch {
+        Batch {
+            buffers,
+            size: self.settings.transform.size as usize,
+            tokens: self.settings.text.as_ref().map_or(0, |text| text.tokens),
+            pool: pool.returns(),
+            epoch: index / self.batches,
+            number: index % self.batches,
+        }
     }
 
     /// Makes the batch of a number, counted from epoch 0.

@@ -190,7 +190,10 @@ fn read_members(path: &Path, table: Bytes, name: &str) -> Result<Vec<Member>> {
 }
 
 /// Names of the splits in a dataset; none where the storage cannot be listed.
-pub(crate) fn known_splits(storage: &Storage) -> Result<Vec<String>> {
+///
+/// # Errors
+/// When listing fails.
+pub fn known_splits(storage: &Storage) -> Result<Vec<String>> {
     if storage.is_read_only() {
         return Ok(Vec::new());
     }

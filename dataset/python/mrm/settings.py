@@ -1,0 +1,90 @@
+"""Arguments that loaders and map-style datasets share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from . import transforms
+from ._mrm import Array, Dataset, Split, row_array
+from .errors import ArgumentError
+from .transforms import Transform
+
+Subset = Literal["train", "validate", "test"]
+Rows = Iterable[int] | Iterable[str]
+
+
+@dataclass(frozen=True)
+class Text:
+    """How reports become token rows."""
+
+    tokens: int = 100
+    """Tokens of a row: longer reports are cut, shorter ones padded."""
+    mask_ratio: float = 0.5
+    """Share of the words that are masked."""
+
+    def __post_init__(self) -> None:
+        natural("tokens", self.tokens, least=1)
+        if not 0 <= self.mask_ratio <= 1:
+            raise ArgumentError(f"mask_ratio {self.mask_ratio!r}: give a share from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments as the extension module reads them."""
+
+    rows: Array | None
+    batch_size: int
+    seed: int
+    rank: int
+    world_size: int
+    transform: str
+    text: tuple[int, float] | None
+    shuffle: bool
+    drop_last: bool
+    boxes: bool
+    masks: bool
+    skip_errors: bool
+    threads: int
+    prefetch: int
+    memory: tuple[int, int, int, Any] | None = None
+
+
+def natural(name: str, value: int, *, least: int = 0) -> int:
+    """A number from `least` to 2⁶⁴ - 1, else an error."""
+    try:
+        number = value.__index__()
+    except AttributeError:
+        raise TypeError(f"{name}: give a number, not {type(value).__name__}") from None
+    if not least <= number < 1 << 64:
+        raise ArgumentError(f"{name} {number}: give a number from {least} on")
+    return number
+
+
+def transform_json(transform: Transform | None) -> str:
+    """JSON of a transform; the default is that of evaluation at 224 pixels."""
+    if transform is None:
+        transform = transforms.evaluate(224)
+    if not isinstance(transform, Transform):
+        raise TypeError(f"transform: give one of mrm.transforms, not {type(transform).__name__}")
+    return transform.to_json()
+
+
+def chosen_rows(
+    data: Dataset, split: Split | str | None, subset: Subset | None, ratio: float | None, rows: Rows | None
+) -> Array | None:
+    """The rows that arguments choose, `uint32 [N]`; `None` for all of the dataset."""
+    if split is not None:
+        if rows is not None:
+            raise ArgumentError("give either a split or rows, not both")
+        if subset is None:
+            raise ArgumentError("a split needs a subset: give subset=\"train\", \"validate\" or \"test\"")
+        return (data.split(split) if isinstance(split, str) else split).rows(subset, ratio)
+    if subset is not None or ratio is not None:
+        raise ArgumentError("subset and ratio are parts of a split: give split=, too")
+    if rows is None:
+        return None
+    if isinstance(rows, str):
+        raise TypeError("rows: give a list of row numbers or record ids, not a text")
+    return row_array([data.row_of(row) for row in rows])

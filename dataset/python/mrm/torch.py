@@ -1,0 +1,192 @@
+"""PyTorch: datasets for `torch.utils.data.DataLoader`, Lightning, Accelerate and the Hugging Face Trainer.
+
+```python
+from mrm.torch import MrmDataset
+
+data = MrmDataset(mrm.open("data/mimic"), split="main", subset="train", batch_size=64,
+                  transform=mrm.transforms.pretrain(448), text=mrm.Text())
+loader = torch.utils.data.DataLoader(data, batch_size=None, num_workers=0)
+```
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import IterableDataset, get_worker_info
+
+from . import _mrm
+from ._mrm import Array, Batch, Dataset, Split
+from .errors import ArgumentError
+from .loader import Loader, LoaderState
+from .settings import Rows, Settings, Subset, Text, chosen_rows, natural, transform_json
+from .transforms import Transform
+
+# Pinned buffers for batches that the program still uses while others are made.
+_IN_USE = 4
+
+
+def tensors(batch: Batch) -> dict[str, Any]:
+    """The arrays of a batch as tensors of the same memory, by their names in `mrm.Batch`; absent ones are left out.
+
+    `images`, `labels`, `rows`; `token_ids`, `target_ids`, `attention_mask` with texts; `masks`; `boxes`, `box_records` and
+    the list `box_labels`.
+    """
+    arrays: dict[str, Array | None] = {
+        "images": batch.images,
+        "labels": batch.labels,
+        "rows": batch.rows,
+        "token_ids": batch.token_ids,
+        "target_ids": batch.target_ids,
+        "attention_mask": batch.attention_mask,
+        "masks": batch.masks,
+        "boxes": batch.boxes,
+        "box_records": batch.box_records,
+    }
+    found: dict[str, Any] = {name: torch.from_dlpack(array) for name, array in arrays.items() if array is not None}
+    if batch.box_labels is not None:
+        found["box_labels"] = batch.box_labels
+    return found
+
+
+class MrmDataset(IterableDataset[dict[str, Any]]):
+    """Whole batches as dictionaries of tensors (`tensors`).
+
+    It is a loader itself: use it as it is, or in `DataLoader(dataset, batch_size=None, num_workers=0)`; its batches are made
+    by threads, so that worker processes would only copy them. `state_dict` and `load_state_dict` are those of `mrm.Loader`;
+    torchdata's `StatefulDataLoader` and Lightning call them.
+
+    Args:
+        data: The dataset, or its path or URL.
+        pin_memory: Writes images into pinned memory, from which a GPU copies faster (``non_blocking=True``).
+        arguments: Those of `mrm.Loader`.
+    """
+
+    def __init__(self, data: Dataset | str | os.PathLike[str], *, pin_memory: bool = False, **arguments: Any) -> None:
+        super().__init__()
+        data = data if isinstance(data, Dataset) else Dataset(data)
+        if pin_memory:
+            arguments["_memory"] = _pinned(data, arguments)
+        self.loader = Loader(data, **arguments)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if get_worker_info() is not None:
+            raise ArgumentError("MrmDataset makes batches by threads: use DataLoader(..., batch_size=None, num_workers=0)")
+        return map(tensors, self.loader)
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return len(self.loader)
+
+    def state_dict(self) -> LoaderState:
+        """Position: the batch that comes next."""
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from a position."""
+        self.loader.load_state_dict(state)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begins the next loop at this epoch."""
+        self.loader.set_epoch(epoch)
+
+
+class MrmMapDataset(TorchDataset[dict[str, Any]]):
+    """Single samples at any position, for samplers of one's own and for any number of worker processes.
+
+    `dataset[i]` is a dictionary of tensors: `image` `float32 [1, S, S]`, `label` `float32 [C]`, `row`; with texts
+    `token_ids`, `target_ids`, `attention_mask` `int64 [L]`; `mask` `uint8 [S, S]`; `boxes` `float32 [N, 4]`. Augmentation and
+    masks depend on the seed, the epoch and the record, as in `mrm.Loader`.
+
+    A batch of `mrm.Loader` is several times faster than a batch of these.
+    """
+
+    def __init__(
+        self,
+        data: Dataset | str | os.PathLike[str],
+        *,
+        split: Split | str | None = None,
+        subset: Subset | None = None,
+        ratio: float | None = None,
+        rows: Rows | None = None,
+        seed: int = 0,
+        transform: Transform | None = None,
+        text: Text | None = None,
+        boxes: bool = False,
+        masks: bool = False,
+    ) -> None:
+        self.data = data if isinstance(data, Dataset) else Dataset(data)
+        self.epoch = 0
+        self._settings = Settings(
+            rows=chosen_rows(self.data, split, subset, ratio, rows),
+            batch_size=1,
+            seed=natural("seed", seed),
+            rank=0,
+            world_size=1,
+            transform=transform_json(transform),
+            text=None if text is None else (text.tokens, text.mask_ratio),
+            shuffle=False,
+            drop_last=False,
+            boxes=boxes,
+            masks=masks,
+            skip_errors=False,
+            threads=1,
+            prefetch=1,
+        )
+        self._access: tuple[int, _mrm.RandomAccess] | None = None
+        self._here()
+
+    def _here(self) -> _mrm.RandomAccess:
+        """What makes the samples in this process."""
+        if self._access is None or self._access[0] != os.getpid():
+            self._access = os.getpid(), _mrm.RandomAccess(self.data, self._settings)
+        return self._access[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_access": None}
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the augmentation and masks of this epoch; worker processes that run already do not see it."""
+        self.epoch = natural("epoch", epoch)
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return self._here().batches
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        length = len(self)
+        position = index + length if index < 0 else index
+        if not 0 <= position < length:
+            raise IndexError(f"sample {index} of {length}")
+        batch = self._here().batch(self.epoch, position)
+        sample = {name: torch.from_dlpack(array)[0] for name, array in _single(batch).items() if array is not None}
+        if batch.boxes is not None:
+            sample["boxes"] = torch.from_dlpack(batch.boxes)
+        return sample
+
+
+def _single(batch: Batch) -> dict[str, Array | None]:
+    return {
+        "image": batch.images,
+        "label": batch.labels,
+        "row": batch.rows,
+        "token_ids": batch.token_ids,
+        "target_ids": batch.target_ids,
+        "attention_mask": batch.attention_mask,
+        "mask": batch.masks,
+    }
+
+
+def _pinned(data: Dataset, arguments: dict[str, Any]) -> tuple[int, int, int, Any]:
+    """Pinned memory for the images of the batches that are made ahead or in use: address, buffers, floats of each, tensor."""
+    threads = arguments.get("threads") or len(os.sched_getaffinity(0))
+    count = (arguments.get("prefetch") or 2 * threads) + _IN_USE
+    transform = arguments.get("transform")
+    size = transform.size if isinstance(transform, Transform) else 224
+    floats = min(natural("batch_size", arguments.get("batch_size", 64)), len(data)) * size * size
+    memory = torch.empty((count, floats), dtype=torch.float32, pin_memory=True)
+    return memory.data_ptr(), count, floats, memory

@@ -1,0 +1,200 @@
+//! Batches whose arrays are lent to Python.
+
+use std::sync::Arc;
+
+use dataset::PlacedBox;
+use pyo3::prelude::*;
+
+use crate::array::{Array, Element};
+use crate::errors::told;
+use crate::process::Process;
+
+/// What the arrays of a batch keep alive. When the last of them is gone, the buffers go back to the loader.
+struct Owned {
+    /// Never read: the arrays point into it.
+    batch: Option<dataset::Batch>,
+    process: Process,
+}
+
+// SAFETY: nothing of the batch is used through a shared reference; it is only dropped, which may happen on any thread.
+unsafe impl Sync for Owned {}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if !self.process.is_this() {
+            // The pool's locks may be held by threads that are not in this process.
+            std::mem::forget(self.batch.take());
+        }
+    }
+}
+
+/// Where an array is.
+#[derive(Clone, Copy)]
+struct Place(usize);
+
+impl Place {
+    fn of<T>(elements: &mut [T]) -> Self {
+        Self(elements.as_mut_ptr() as usize)
+    }
+}
+
+struct Places {
+    images: Place,
+    masks: Option<Place>,
+    token_ids: Place,
+    target_ids: Place,
+    attention_mask: Place,
+    labels: Place,
+}
+
+/// One batch. In shapes, ``B`` is ``len(batch)``, ``S`` the size of the transform, ``L`` the number of tokens, ``C`` the
+/// number of findings. Arrays are row-major, in memory of the host, and may be written to. The memory is used again by the
+/// loader once nothing uses any array of the batch, and not before.
+#[pyclass(frozen, module = "mrm")]
+pub struct Batch {
+    owned: Arc<Owned>,
+    dataset: Arc<dataset::Dataset>,
+    places: Places,
+    rows: Vec<u32>,
+    boxes: Option<Vec<PlacedBox>>,
+    size: usize,
+    tokens: usize,
+    findings: usize,
+    with_report: Vec<usize>,
+    skipped: Vec<String>,
+    /// Epoch that the batch belongs to, from 0 on.
+    #[pyo3(get)]
+    epoch: u64,
+    /// Number of the batch within its epoch, from 0 on.
+    #[pyo3(get)]
+    number: u64,
+}
+
+impl Batch {
+    /// Lends a batch. Boxes are those of the loader's records where it loads boxes.
+    pub fn new(mut batch: dataset::Batch, dataset: &Arc<dataset::Dataset>, has_boxes: bool, has_masks: bool) -> Self {
+        let (size, tokens, epoch, number) = (batch.size(), batch.tokens(), batch.epoch, batch.number);
+        let boxes = has_boxes.then(|| batch.boxes().to_vec());
+        let (rows, with_report) = (batch.rows().to_vec(), batch.with_report());
+        let skipped = batch.skipped().iter().map(ToString::to_string).collect();
+        let arrays = batch.arrays_mut();
+        let places = Places {
+            images: Place::of(arrays.images),
+            masks: has_masks.then(|| Place::of(arrays.masks)),
+            token_ids: Place::of(arrays.token_ids),
+            target_ids: Place::of(arrays.target_ids),
+            attention_mask: Place::of(arrays.attention_mask),
+            labels: Place::of(arrays.labels),
+        };
+        let owned = Arc::new(Owned { batch: Some(batch), process: Process::this() });
+        let (dataset, findings) = (dataset.clone(), dataset.findings().len());
+        Self { owned, dataset, places, rows, boxes, size, tokens, findings, with_report, skipped, epoch, number }
+    }
+
+    fn array<T: Element>(&self, place: Place, shape: &[usize]) -> Array {
+        // SAFETY: the place is that of an array of the batch with this shape. It stays there while the owner lives, and only
+        // the consumers of the array use it.
+        unsafe { Array::lent(place.0 as *mut T, shape, self.owned.clone()) }
+    }
+
+    fn text(&self, place: Place) -> Option<Array> {
+        (self.tokens > 0).then(|| self.array::<i64>(place, &[self.rows.len(), self.tokens]))
+    }
+}
+
+#[pymethods]
+impl Batch {
+    /// Number of records, B. It is 0 where all were skipped, or where the last batch of an epoch has none for this rank.
+    fn __len__(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Normalized gray pixels: ``float32 [B, 1, S, S]``.
+    #[getter]
+    fn images(&self) -> Array {
+        self.array::<f32>(self.places.images, &[self.rows.len(), 1, self.size, self.size])
+    }
+
+    /// Labels: ``float32 [B, C]``; 1 positive, 0 negative, -1 uncertain, NaN not mentioned.
+    #[getter]
+    fn labels(&self) -> Array {
+        self.array::<f32>(self.places.labels, &[self.rows.len(), self.findings])
+    }
+
+    /// Token ids after masking, the input of a model: ``int64 [B, L]``; ``None`` without texts.
+    #[getter]
+    fn token_ids(&self) -> Option<Array> {
+        self.text(self.places.token_ids)
+    }
+
+    /// Token ids before masking, the reconstruction targets: ``int64 [B, L]``; ``None`` without texts.
+    #[getter]
+    fn target_ids(&self) -> Option<Array> {
+        self.text(self.places.target_ids)
+    }
+
+    /// 1 for tokens, 0 for padding: ``int64 [B, L]``; ``None`` without texts.
+    #[getter]
+    fn attention_mask(&self) -> Option<Array> {
+        self.text(self.places.attention_mask)
+    }
+
+    /// Segmentation masks: ``uint8 [B, S, S]``; 1 inside, 0 outside, 255 beside the image and for records without a mask;
+    /// ``None`` where the loader does not load them.
+    #[getter]
+    fn masks(&self) -> Option<Array> {
+        self.places.masks.map(|place| self.array::<u8>(place, &[self.rows.len(), self.size, self.size]))
+    }
+
+    /// Boxes of all records, in pixels of the transformed images: ``float32 [N, 4]`` of x, y, width, height; ``None`` where
+    /// the loader does not load them.
+    #[getter]
+    fn boxes(&self) -> Option<Array> {
+        let boxes = self.boxes.as_ref()?;
+        let edges = boxes.iter().flat_map(|placed| [placed.x, placed.y, placed.width, placed.height]).collect();
+        Some(Array::owned::<f32>(edges, &[boxes.len(), 4]))
+    }
+
+    /// Position within the batch of the record of each box: ``int64 [N]``.
+    #[getter]
+    fn box_records(&self) -> Option<Array> {
+        let boxes = self.boxes.as_ref()?;
+        Some(Array::owned::<i64>(boxes.iter().map(|placed| placed.record as i64).collect(), &[boxes.len()]))
+    }
+
+    /// What the source calls the finding of each box.
+    #[getter]
+    fn box_labels(&self) -> Option<Vec<String>> {
+        Some(self.boxes.as_ref()?.iter().map(|placed| placed.label.to_string()).collect())
+    }
+
+    /// Rows of the dataset: ``int64 [B]``.
+    #[getter]
+    fn rows(&self) -> Array {
+        Array::owned::<i64>(self.rows.iter().map(|&row| i64::from(row)).collect(), &[self.rows.len()])
+    }
+
+    /// The ``record_id`` of each record. The first access reads those of a whole shard.
+    #[getter]
+    fn record_ids(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        let ids = || self.rows.iter().map(|&row| self.dataset.record_id(row as usize).map(str::to_owned)).collect();
+        told(py, py.detach(ids))
+    }
+
+    /// Positions within the batch of the records with a report, ascending.
+    #[getter]
+    fn with_report(&self) -> Vec<usize> {
+        self.with_report.clone()
+    }
+
+    /// Why records were left out of this batch (``on_error="skip"``), a sentence each.
+    #[getter]
+    fn skipped(&self) -> Vec<String> {
+        self.skipped.clone()
+    }
+
+    fn __repr__(&self) -> String {
+        let (records, size) = (self.rows.len(), self.size);
+        format!("mrm.Batch({records} images of {size}×{size}, epoch {}, number {})", self.epoch, self.number)
+    }
+}
