@@ -79,14 +79,15 @@ def test_module_answers_as_the_scripts(tmp_path: Path) -> None:
 
 def test_file_names_need_not_be_text(tmp_path: Path) -> None:
     name = os.fsdecode(b"raw\xff")
-    subprocess.run([SCRIPTS / "ingest", "phantom", "nih", name, "--studies", "1", "--size", "64"], cwd=tmp_path, check=True)
+    command = [str(SCRIPTS / "ingest"), "phantom", "nih", name, "--studies", "1", "--size", "64"]
+    subprocess.run(command, cwd=tmp_path, check=True)
     assert os.listdir(os.fsencode(tmp_path)) == [b"raw\xff"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_a_command_at_once(tmp_path: Path, number: signal.Signals) -> None:
-    command = [SCRIPTS / "ingest", "phantom", "mimic-cxr", tmp_path / "raw", "--studies", "1000000"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    command = [str(SCRIPTS / "ingest"), "phantom", "mimic-cxr", "raw", "--studies", "1000000"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         while not (tmp_path / "raw").exists():
             assert process.poll() is None
         process.send_signal(number)
@@ -95,8 +96,9 @@ def test_signals_end_a_command_at_once(tmp_path: Path, number: signal.Signals) -
     assert output == (b"", b"")
 
 
-def test_a_closed_pipe_is_no_failure(tmp_path: Path) -> None:
-    with subprocess.Popen([SCRIPTS / "dataset", "completions", "bash"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+def test_a_closed_pipe_is_no_failure() -> None:
+    command = [str(SCRIPTS / "dataset"), "completions", "bash"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout and process.stderr
         process.stdout.close()
         error = process.stderr.read()

@@ -25,7 +25,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("environment")
     uv = os.environ["MRM_UV"]
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], check=True)
-    install = [uv, "pip", "install", "--quiet", "--offline", "--python", folder / "bin/python", wheel]
+    install = [uv, "pip", "install", "--quiet", "--offline", "--python", str(folder / "bin/python"), str(wheel)]
     subprocess.run(install, check=True)
     return folder
 

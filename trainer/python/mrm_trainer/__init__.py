@@ -16,13 +16,14 @@ def main() -> int:
     Returns 1 where the release of PyTorch is missing.
     """
     try:
-        found = f"torch {version('torch')}"
+        found = version("torch")
     except PackageNotFoundError:
-        found = "no torch"
+        found = None
     torch = find_spec("torch")
-    if torch is None or torch.origin is None or not found.startswith(f"torch {TORCH}."):
-        install = f'{sys.executable} -m pip install "torch=={TORCH}.*"'
-        print(f"error: trainer needs torch {TORCH}, and {sys.prefix} has {found}: run {install}", file=sys.stderr)
+    if torch is None or torch.origin is None or found is None or not found.startswith(f"{TORCH}."):
+        why = f"not {found}" if found else "which is missing"
+        remedy = f'run pip install "torch=={TORCH}.*" in the environment of {sys.executable}'
+        print(f"error: trainer needs torch {TORCH}, {why}; {remedy}", file=sys.stderr)
         return 1
     folders = [str(Path(torch.origin).with_name("lib")), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
     environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(folders)}
