@@ -79,25 +79,23 @@ test: build $(MRM_CACHE)/python/.tests $(REFERENCE)/.tests $(CLUSTER_TESTS) ## r
 		cargo test --release --workspace --no-fail-fast; \
 		$(PLAIN_CPU) cargo test --release --workspace --no-fail-fast golden; \
 	fi
+	@$(MAKE) --no-print-directory test-python
 
-MATURIN := $(UV) tool run --quiet maturin@1.16.0
-# The program in the trainer's wheel, such as one with CUDA: make cuda-check wheel TRAINER=~/.cache/mrm/cuda-target/release/trainer
+# The program in the trainer's wheel, such as one with CUDA.
 TRAINER ?= $(BIN)/trainer
-# The oldest glibc of mrm-cxr's wheel, such as 2_28. It compiles everything again, with zig, and once.
+# The oldest glibc that the wheel of mrm-cxr is for, such as 2_28. zig then compiles everything once more. Without: this machine's.
 MANYLINUX ?=
-ifdef MANYLINUX
-OLD_GLIBC := --zig --target $(shell uname -m)-unknown-linux-gnu --compatibility manylinux_$(MANYLINUX)
-ZIG := --with ziglang
-endif
+MATURIN := $(UV) tool run --quiet $(if $(MANYLINUX),--with ziglang) maturin@1.16.0
+OLD_GLIBC := $(if $(MANYLINUX),--zig --target $(shell uname -m)-unknown-linux-gnu --compatibility manylinux_$(MANYLINUX))
 
-wheel: build $(MRM_CACHE)/python/.tests ## build the wheels mrm-cxr (import mrm, ingest, dataset) and mrm-cxr-trainer, in WHEELS
+wheel: build $(MRM_CACHE)/python/.tests ## build the wheels mrm-cxr and mrm-cxr-trainer, in WHEELS; MANYLINUX=2_28 for an older glibc
 	@dataset/python/same_features.sh
 	@mkdir -p $(WHEELS) && rm -f $(WHEELS)/mrm_cxr*.whl
 	@$(MATURIN) build --quiet --release --strip --locked --manifest-path dataset/python/Cargo.toml --out $(WHEELS) $(OLD_GLIBC)
 	@MRM_TRAINER=$(abspath $(TRAINER)) $(UV) build --quiet --wheel --python $(PYTHON) --out-dir $(WHEELS) trainer/python
 	@ls -s --block-size=MB $(WHEELS)/*.whl
 
-test-python: wheel $(PACKAGE)/.tests ## test the wheels in environments of their own
+test-python: wheel $(PACKAGE)/.tests ## build the wheels, and test them in environments of their own
 	@$(UV) pip install --quiet --offline --no-deps --reinstall --python $(PACKAGE)/bin/python $(WHEELS)/mrm_cxr*.whl
 	@$(PACKAGE)/bin/python -m mypy --strict -p mrm
 	@$(PACKAGE)/bin/python -m mypy --strict dataset/python/tests trainer/python/mrm_trainer trainer/python/tests
