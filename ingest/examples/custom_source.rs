@@ -39,5 +39,5 @@ impl Source for Ward {
 }
 
 fn main() -> ExitCode {
-    ingest::cli::main_with(&[&Ward])
+    ingest::cli::main_with(&[&Ward], std::env::args_os()).into()
 }

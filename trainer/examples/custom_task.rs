@@ -268,5 +268,5 @@ impl Task for Age {
 }
 
 fn main() -> ExitCode {
-    trainer::cli::main_with(Registry::builtin().with::<Age>())
+    trainer::cli::main_with(Registry::builtin().with::<Age>(), std::env::args_os()).into()
 }

@@ -1,5 +1,5 @@
 //! `trainer`: pre-training, fine-tuning, evaluation.
 
 fn main() -> std::process::ExitCode {
-    trainer::cli::main()
+    trainer::cli::main(std::env::args_os()).into()
 }

@@ -6,6 +6,7 @@
 //! | `table.rs` | tables in both directions (Arrow's PyCapsule interface) |
 //! | `dataset.rs`, `record.rs`, `split.rs` | an opened dataset, one record, a split |
 //! | `loader.rs`, `batch.rs`, `pinned.rs` | the loader's threads, batches, lent memory |
+//! | `commands.rs` | the command lines of `ingest` and `dataset` |
 //! | `process.rs` | what works after a fork |
 //! | `errors.rs` | Rust errors as exceptions of `mrm.errors` |
 //!
@@ -14,6 +15,7 @@
 
 mod array;
 mod batch;
+mod commands;
 mod dataset;
 mod errors;
 mod loader;
@@ -30,6 +32,8 @@ mod _mrm {
     use crate::array::{Array, array_of_bytes, row_array};
     #[pymodule_export]
     use crate::batch::Batch;
+    #[pymodule_export]
+    use crate::commands::run_command;
     #[pymodule_export]
     use crate::dataset::Dataset;
     #[pymodule_export]

@@ -1,10 +1,10 @@
 //! The command line of `dataset`.
 
+use std::ffi::OsString;
 use std::io::Write;
 #[cfg(feature = "export")]
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -199,28 +199,27 @@ enum Command {
     Help(HelpFiles),
 }
 
-/// Runs the program on the arguments of this process.
-pub fn main() -> ExitCode {
-    let cli = cli::parse();
-    cli::outcome(|| run(cli))
+/// Runs the program on a command line, which begins with its name, and returns the exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    cli::outcome(|| run(cli::parsed(&cli::matches(Cli::command(), arguments)?)?))
 }
 
-fn run(cli: Cli) -> Result<ExitCode> {
+fn run(cli: Cli) -> Result<u8> {
     match cli.command {
         Command::Help(files) => {
             files.write(Cli::command())?;
-            Ok(ExitCode::SUCCESS)
+            Ok(0)
         }
         #[cfg(feature = "export")]
         Command::Export { dir, out, to, split, subset, ratio, shard_size, no_images, overwrite, threads } => {
             if shard_size.is_some() && to == Format::Csv {
-                usage_error("--shard-size is for webdataset and hf: a CSV export is one table");
+                return Err(usage_error("--shard-size is for webdataset and hf: a CSV export is one table"));
             }
             if no_images && to != Format::Csv {
-                usage_error("--no-images is for csv");
+                return Err(usage_error("--no-images is for csv"));
             }
             if ratio.is_some() && subset.as_deref().is_some_and(|subset| subset != "train") {
-                usage_error("--ratio applies to training records: use --subset train");
+                return Err(usage_error("--ratio applies to training records: use --subset train"));
             }
             let options = export::Options {
                 format: to,
@@ -237,7 +236,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             let outcome = export::run(&dataset, &out, &options, &|step| meter.step(&step));
             meter.finish();
             show(&export_line(&outcome?, &out))?;
-            Ok(ExitCode::SUCCESS)
+            Ok(0)
         }
         Command::Inspect { dir, row, rejects, all, montage: montage_file, transform, size, count, seed } => {
             let dataset = Arc::new(Dataset::open(&dir)?);
@@ -255,7 +254,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
                 image.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
                 show(&format!("montage   {}\n", path.display()))?;
             }
-            Ok(ExitCode::SUCCESS)
+            Ok(0)
         }
         Command::Verify { dir, threads } => {
             let dataset = Dataset::open(&dir)?;
@@ -271,11 +270,11 @@ fn run(cli: Cli) -> Result<ExitCode> {
                 let rate = bytes as f64 / 1e6 / started.elapsed().as_secs_f64();
                 let records = cli::counted(dataset.len(), "record");
                 show(&format!("{}: {records}, all whole ({rate:.0} MB/s)\n", dir.display()))?;
-                return Ok(ExitCode::SUCCESS);
+                return Ok(0);
             }
             problems.iter().for_each(|problem| crate::cli_eprintln!("{problem}"));
             crate::cli_eprintln!("{} in {}", cli::counted(problems.len(), "problem"), dir.display());
-            Ok(ExitCode::FAILURE)
+            Ok(1)
         }
         Command::Split { dir, name, ratios, unit, stratify, validation, test, official, lists, seed, overwrite } => {
             let dataset = Dataset::open(&dir)?;
@@ -290,7 +289,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             split.save(dataset.storage(), &certificate)?;
             show(&format!("{certificate}\n"))?;
             show(&format!("written to {}\n", dataset.storage().path(&split::split_path(&name)).display()))?;
-            Ok(ExitCode::SUCCESS)
+            Ok(0)
         }
         Command::Bench { dir, batch_size, transform, size, threads, seconds, no_checksums } => {
             let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
@@ -311,7 +310,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
                 rate / threads as f64
             ))?;
             show(&format!("first batch after {:.0} ms; {images} images in {span:.1} s\n", first * 1000.0))?;
-            Ok(ExitCode::SUCCESS)
+            Ok(0)
         }
     }
 }
@@ -339,10 +338,10 @@ fn split_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Ends the program with a usage error.
+/// A usage error as clap shows it.
 #[cfg(feature = "export")]
-fn usage_error(message: &str) -> ! {
-    Cli::command().error(clap::error::ErrorKind::ArgumentConflict, message).exit()
+fn usage_error(message: &str) -> anyhow::Error {
+    Cli::command().error(clap::error::ErrorKind::ArgumentConflict, message).into()
 }
 
 /// Writes to stdout. A closed pipe (`dataset inspect DIR | head`) is not a failure.

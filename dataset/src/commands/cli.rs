@@ -1,10 +1,10 @@
 //! What the command lines of all three programs share: value parsers, exit codes, and the subcommands for shell completions
 //! and manual pages.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
 use clap_complete::Shell;
@@ -62,40 +62,51 @@ impl HelpFiles {
     }
 }
 
-/// Parses a program's command line.
-pub fn parse<P: clap::Parser>() -> P {
-    parsed(&matches(P::command()))
+/// Matched arguments as the arguments of a program.
+///
+/// # Errors
+/// When they are invalid.
+pub fn parsed<P: clap::Parser>(matches: &clap::ArgMatches) -> Result<P, clap::Error> {
+    P::from_arg_matches(matches).map_err(|error| error.format(&mut P::command()))
 }
 
-/// Matched arguments as the arguments of a program; ends the process where they are invalid.
-pub fn parsed<P: clap::Parser>(matches: &clap::ArgMatches) -> P {
-    P::from_arg_matches(matches).unwrap_or_else(|error| error.format(&mut P::command()).exit())
-}
-
-/// Matches the command line of this process. A negative number is the value of the option before it, not an option.
+/// Matches a command line, which begins with the name of the program. A negative number is the value of the option before
+/// it, not an option.
 ///
 /// It also raises the limit of open files to the largest that the system allows, since a dataset keeps its shards open and
 /// the usual limit is 1,024, and prints a line on stderr when requests to an object store keep failing.
-pub fn matches(command: clap::Command) -> clap::ArgMatches {
+///
+/// # Errors
+/// When the arguments are invalid, or ask for help or the version: see [`answer`].
+pub fn matches(
+    command: clap::Command,
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Result<clap::ArgMatches, clap::Error> {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     #[cfg(feature = "cloud")]
     crate::store::retry::report_with(|line| crate::cli_eprintln!("{line}"));
-    command.mut_subcommands(|command| command.allow_negative_numbers(true)).get_matches()
+    command.mut_subcommands(|command| command.allow_negative_numbers(true)).try_get_matches_from(arguments)
 }
 
-/// Does the work of a program, and prints in one line why it failed.
+/// Prints help, version or usage error in place of a run, and returns the exit code.
+pub fn answer(error: &clap::Error) -> u8 {
+    let _ = error.print();
+    error.exit_code() as u8
+}
+
+/// Does the work of a program, prints in one line why it failed, and returns the exit code.
 ///
 /// The panic hook prints nothing: panics of decoders are caught where they concern a record, and any other panic becomes an
 /// error with its location.
-pub fn outcome(work: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
-    match caught(work) {
-        Ok(code) => code,
-        Err(error) => {
+pub fn outcome(work: impl FnOnce() -> anyhow::Result<u8>) -> u8 {
+    caught(work).unwrap_or_else(|error| match error.downcast_ref() {
+        Some(error) => answer(error),
+        None => {
             crate::cli_eprintln!("error: {error:#}");
             exit_code(&error)
         }
-    }
+    })
 }
 
 /// An error in the arguments, independent of the data: the program ends with exit code 2, as for errors of clap.
@@ -118,11 +129,11 @@ impl std::fmt::Display for UsageError {
 impl std::error::Error for UsageError {}
 
 /// The exit code of an error: 2 for one of usage, otherwise 1.
-pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<UsageError>() { 2 } else { 1 }
 }
 
-fn caught(work: impl FnOnce() -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+fn caught(work: impl FnOnce() -> anyhow::Result<u8>) -> anyhow::Result<u8> {
     static LOCATION: Mutex<String> = Mutex::new(String::new());
     let last = || LOCATION.lock().unwrap_or_else(PoisonError::into_inner);
     std::panic::set_hook(Box::new(move |panic| {
@@ -249,6 +260,6 @@ mod tests {
         let message = caught(|| panic!("on purpose\nsecond line")).unwrap_err().to_string();
         assert!(message.starts_with("internal error (a bug in mrm) at dataset/src/commands/cli.rs:"), "{message}");
         assert!(message.contains(": on purpose. Please report it"), "{message}");
-        assert!(caught(|| Ok(ExitCode::SUCCESS)).is_ok());
+        assert!(caught(|| Ok(0)).is_ok());
     }
 }

@@ -1,7 +1,6 @@
 //! The subcommand `folder`.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
@@ -72,7 +71,7 @@ pub struct FolderArguments {
 
 impl FolderArguments {
     /// Ingests the directory.
-    pub fn run(self) -> Result<ExitCode> {
+    pub fn run(self) -> Result<u8> {
         let table = self.table.zip(self.image_column).map(|(table, image_column)| TableOptions {
             table,
             image_column,

@@ -7,7 +7,7 @@ mod run;
 mod sources;
 mod status;
 
-use std::process::ExitCode;
+use std::ffi::OsString;
 
 use anyhow::Result;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -53,32 +53,32 @@ enum Command {
     Help(HelpFiles),
 }
 
-/// Runs the program on the arguments of this process.
-pub fn main() -> ExitCode {
-    main_with(&[])
+/// Runs the program on a command line, which begins with its name, and returns the exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    main_with(&[], arguments)
 }
 
 /// Runs the program with further sources. Each is a subcommand of its name and has the options that all sources share.
-pub fn main_with(sources: &[&dyn Source]) -> ExitCode {
+pub fn main_with(sources: &[&dyn Source], arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let command = |source: &&dyn Source| CommonArguments::augment_args(clap::Command::new(source.name()));
-    let matches = cli::matches(Cli::command().subcommands(sources.iter().map(command)));
     cli::outcome(|| {
+        let matches = cli::matches(Cli::command().subcommands(sources.iter().map(command)), arguments)?;
         let given = matches.subcommand();
         let custom =
             given.and_then(|(name, given)| Some((sources.iter().find(|source| source.name() == name)?, given)));
         match custom {
             Some((source, given)) => run::ingest(*source, &CommonArguments::from_arg_matches(given)?, None),
-            None => dispatch(cli::parsed(&matches)),
+            None => dispatch(cli::parsed(&matches)?),
         }
     })
 }
 
-fn dispatch(cli: Cli) -> Result<ExitCode> {
+fn dispatch(cli: Cli) -> Result<u8> {
     match cli.command {
         Command::Source(command) => command.run(),
         Command::Folder(arguments) => arguments.run(),
         Command::Phantom(arguments) => arguments.run(),
         Command::Status(arguments) => arguments.run(),
-        Command::Help(files) => files.write(Cli::command()).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Command::Help(files) => files.write(Cli::command()).map(|()| 0).map_err(Into::into),
     }
 }

@@ -2,7 +2,6 @@
 
 use std::io::ErrorKind;
 use std::path::Path;
-use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow, bail};
@@ -23,7 +22,7 @@ const TOO_MANY_REJECTS: u8 = 3;
 const SHOWN: usize = 20;
 
 /// Ingests a source. With `path_map`, writes the table of hashes and paths.
-pub fn ingest(source: &dyn Source, arguments: &CommonArguments, path_map: Option<&Path>) -> Result<ExitCode> {
+pub fn ingest(source: &dyn Source, arguments: &CommonArguments, path_map: Option<&Path>) -> Result<u8> {
     // Other errors (no permission, a server that does not answer) do not mean that the directory is wrong.
     let raw = std::fs::metadata(&arguments.raw_dir);
     if raw.as_ref().is_ok_and(|found| !found.is_dir())
@@ -52,7 +51,7 @@ pub fn ingest(source: &dyn Source, arguments: &CommonArguments, path_map: Option
         }
         plan.records.truncate(options.limit.unwrap_or(usize::MAX));
         dataset::cli_println!("{}", preview::page(&plan).trim_end());
-        return Ok(ExitCode::SUCCESS);
+        return Ok(0);
     }
     if arguments.check_input {
         return compare(arguments, plan, options.jobs);
@@ -92,7 +91,7 @@ fn ingest_task(
     arguments: &CommonArguments,
     path_map: Option<&Path>,
     choice: TaskChoice,
-) -> Result<ExitCode> {
+) -> Result<u8> {
     let task = match choice {
         TaskChoice::Given(task) => task,
         TaskChoice::Auto => {
@@ -125,11 +124,11 @@ fn ingest_task(
         counted(summary.all_shards, "shard"),
         arguments.out.display()
     );
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 /// Prints the result of a run; `known_rejects` are printed already.
-fn end(summary: &Summary, arguments: &CommonArguments, known_rejects: u64) -> Result<ExitCode> {
+fn end(summary: &Summary, arguments: &CommonArguments, known_rejects: u64) -> Result<u8> {
     print(summary, &arguments.out);
     if summary.manifest.rejects.values().sum::<u64>() > known_rejects {
         for line in preview::dataset_reasons(&arguments.out, preview::FEW_REASONS)? {
@@ -143,20 +142,20 @@ fn end(summary: &Summary, arguments: &CommonArguments, known_rejects: u64) -> Re
             arguments.max_reject_rate,
             arguments.out.display()
         );
-        return Ok(ExitCode::from(TOO_MANY_REJECTS));
+        return Ok(TOO_MANY_REJECTS);
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 /// Compares the finished dataset with its input; fails where an input changed.
-fn compare(arguments: &CommonArguments, plan: Plan, jobs: usize) -> Result<ExitCode> {
+fn compare(arguments: &CommonArguments, plan: Plan, jobs: usize) -> Result<u8> {
     let meter = Meter::new("radiographs");
     let outcome = check_input::check_input(&arguments.raw_dir, &arguments.out, plan, jobs, &|step| meter.step(&step));
     meter.finish();
     let differences = outcome?;
     if differences.is_empty() {
         dataset::cli_println!("{}: the input is unchanged", arguments.out.display());
-        return Ok(ExitCode::SUCCESS);
+        return Ok(0);
     }
     differences.iter().take(SHOWN).for_each(|difference| dataset::cli_println!("{difference}"));
     if differences.len() > SHOWN {

@@ -1,7 +1,6 @@
 //! The subcommands of the public data sets.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -52,7 +51,7 @@ pub enum SourceCommand {
 
 impl SourceCommand {
     /// Ingests the data set.
-    pub fn run(self) -> Result<ExitCode> {
+    pub fn run(self) -> Result<u8> {
         match self {
             Self::MimicCxr { arguments, reports, labels, images } => {
                 let source = MimicCxr { no_images: arguments.no_images, images, labeler: labels, reports };

@@ -1,7 +1,6 @@
 //! `trainer finetune`.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
@@ -38,7 +37,7 @@ pub(super) struct Arguments {
     settings: SettingOptions,
 }
 
-pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<ExitCode> {
+pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<u8> {
     let Arguments { run, task, init, preset, split, ratio, length, settings } = arguments;
     let (name, task) = (task, program.registry.named(task)?);
     let source = DataSource::open(&run.data, Some(split))?;

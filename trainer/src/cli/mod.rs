@@ -15,8 +15,8 @@ mod report;
 mod sweep;
 mod training;
 
+use std::ffi::OsString;
 use std::panic::AssertUnwindSafe;
-use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -94,15 +94,23 @@ enum Command {
     Help(HelpFiles),
 }
 
-/// Runs the program with the built-in tasks on the arguments of this process.
-pub fn main() -> ExitCode {
-    main_with(Registry::builtin())
+/// Runs the program with the built-in tasks on a command line, which begins with its name, and returns the exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    main_with(Registry::builtin(), arguments)
 }
 
-/// Runs the program with the tasks of a registry on the arguments of this process.
-pub fn main_with(registry: Registry) -> ExitCode {
-    let cli: Cli = cli::parsed(&cli::matches(command(&registry)));
-    threads::limit_spinning(cli.threads.unwrap_or(0));
+/// Runs the program with the tasks of a registry on a command line.
+pub fn main_with(registry: Registry, arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let matches = cli::matches(command(&registry), arguments.clone());
+    let cli: Cli = match matches.and_then(|matches| cli::parsed(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => return cli::answer(&error),
+    };
+    // Only this process's own command line can be restarted.
+    if std::env::args_os().eq(arguments) {
+        threads::limit_spinning(cli.threads.unwrap_or(0));
+    }
     panic::install_hook();
     shim::keep_freed_memory();
     let (message, code) = match std::panic::catch_unwind(AssertUnwindSafe(|| run(cli, &registry))) {
@@ -110,7 +118,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
         Ok(Err(error)) => {
             (distributed::report(&panic::of_error(&error), distributed::was_lost(&error)), cli::exit_code(&error))
         }
-        Err(panic) => (distributed::report(&panic::of_panic(&panic), false), ExitCode::FAILURE),
+        Err(panic) => (distributed::report(&panic::of_panic(&panic), false), 1),
     };
     dataset::cli_eprintln!("error: {message}");
     code
@@ -139,7 +147,7 @@ fn version() -> String {
     )
 }
 
-fn run(cli: Cli, registry: &Registry) -> Result<ExitCode> {
+fn run(cli: Cli, registry: &Registry) -> Result<u8> {
     threads::set(cli.threads.unwrap_or(0));
     let trains = matches!(cli.command, Command::Pretrain(_) | Command::Finetune(_));
     let launch = match Launch::from_environment() {
@@ -162,7 +170,7 @@ fn run(cli: Cli, registry: &Registry) -> Result<ExitCode> {
         Command::Finetune(arguments) => return finetune::run(&arguments, &program),
         other => run_alone(other, &program)?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 /// The commands of one process.

@@ -1,7 +1,6 @@
 //! `trainer pretrain`.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
@@ -32,7 +31,7 @@ pub(super) struct Arguments {
     settings: SettingOptions,
 }
 
-pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<ExitCode> {
+pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<u8> {
     let Arguments { run, preset, split, init, epochs, settings } = arguments;
     let source = DataSource::open(&run.data, split.as_deref())?;
     let flags: Vec<String> = settings.flags().into_iter().chain(program.threads.clone()).collect();

@@ -1,7 +1,6 @@
 //! What `pretrain` and `finetune` print, and the training itself.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -29,7 +28,7 @@ pub(super) struct RunRequest<'a> {
 }
 
 /// Trains a run. Of several processes, the main one alone prints and writes.
-pub(super) fn train(request: &RunRequest) -> Result<ExitCode> {
+pub(super) fn train(request: &RunRequest) -> Result<u8> {
     let RunRequest { task, config, source, options, launch, .. } = request;
     let prepared = task.prepare(config, source)?;
     let rank = launch.map_or(0, |launch| launch.rank);
@@ -56,14 +55,14 @@ pub(super) fn train(request: &RunRequest) -> Result<ExitCode> {
             if is_main {
                 dataset::cli_println!("stopped after step {step}; give the same command again to continue ({path})");
             }
-            return Ok(ExitCode::from(request.stop_exit_code));
+            return Ok(request.stop_exit_code);
         }
-        Outcome::Done { .. } if !is_main => return Ok(ExitCode::SUCCESS),
+        Outcome::Done { .. } if !is_main => return Ok(0),
         Outcome::Done { best: Some(best) } => dataset::cli_println!("done: {path}, best validation score {best:.4}"),
         Outcome::Done { best: None } => dataset::cli_println!("done: {path}"),
     }
     dataset::cli_eprintln!("the log: {path}/metrics.jsonl; next: {}", request.next);
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 /// The device of this process, and its group, joined.

@@ -17,7 +17,7 @@ use crate::train::run_dir;
 /// # use trainer::task::{Registry, Pretrain};
 /// # type MyTask = Pretrain;
 /// fn main() -> std::process::ExitCode {
-///     trainer::cli::main_with(Registry::builtin().with::<MyTask>())
+///     trainer::cli::main_with(Registry::builtin().with::<MyTask>(), std::env::args_os()).into()
 /// }
 /// ```
 pub struct Registry {
