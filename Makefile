@@ -9,11 +9,15 @@ export MRM_CACHE ?= $(HOME)/.cache/mrm
 export CARGO_TARGET_DIR ?= $(MRM_CACHE)/target
 BIN := $(CARGO_TARGET_DIR)/release
 PYTHON := $(MRM_CACHE)/python/bin/python
+UV := $(MRM_CACHE)/python/bin/uv
 # PyTorch with all it needs, to check checkpoints with. In the environment above torch has no NVIDIA libraries, so that
 # Python cannot import it; there, they would change what the trainer is linked to.
 REFERENCE := $(MRM_CACHE)/reference
 # Ray, and the schemas of Kubernetes. Only MRM_REQUIRE_CLUSTER=1 installs it.
 CLUSTER := $(MRM_CACHE)/cluster
+# The environment that the Python package is tested in.
+PACKAGE := $(MRM_CACHE)/package
+WHEELS ?= $(MRM_CACHE)/wheels
 DEMO ?= demo-output
 
 # Kernels of torch, MKL and oneDNN for any x86-64: golden numbers must hold there as with the kernels of this machine.
@@ -39,19 +43,28 @@ demo: build ## raw directory to trained, evaluated model on synthetic data
 $(MRM_CACHE)/python/.tests: tests/requirements.txt
 	@command -v python3 >/dev/null || { echo "python3 is missing: install Python 3.10 or newer" >&2; exit 1; }
 	@[ -x $(PYTHON) ] || python3 -m venv $(MRM_CACHE)/python
-	@[ -x $(MRM_CACHE)/python/bin/uv ] || $(PYTHON) -m pip install --quiet uv
-	@$(MRM_CACHE)/python/bin/uv pip install --quiet --python $(PYTHON) -r tests/requirements.txt
+	@[ -x $(UV) ] || $(PYTHON) -m pip install --quiet uv
+	@$(UV) pip install --quiet --python $(PYTHON) -r tests/requirements.txt
 	@touch $@
 
 $(REFERENCE)/.tests: tests/requirements-torch.txt ingest/benches/peers/requirements.txt | $(MRM_CACHE)/python/.tests
-	@[ -x $(REFERENCE)/bin/python ] || $(MRM_CACHE)/python/bin/uv venv --quiet --python $(PYTHON) $(REFERENCE)
-	@$(MRM_CACHE)/python/bin/uv pip install --quiet --compile-bytecode --python $(REFERENCE)/bin/python \
+	@[ -x $(REFERENCE)/bin/python ] || $(UV) venv --quiet --python $(PYTHON) $(REFERENCE)
+	@$(UV) pip install --quiet --compile-bytecode --python $(REFERENCE)/bin/python \
 		-r tests/requirements-torch.txt
 	@touch $@
 
 $(CLUSTER)/.tests: tests/requirements-cluster.txt | $(MRM_CACHE)/python/.tests
-	@[ -x $(CLUSTER)/bin/python ] || $(MRM_CACHE)/python/bin/uv venv --quiet --python $(PYTHON) $(CLUSTER)
-	@$(MRM_CACHE)/python/bin/uv pip install --quiet --python $(CLUSTER)/bin/python -r tests/requirements-cluster.txt
+	@[ -x $(CLUSTER)/bin/python ] || $(UV) venv --quiet --python $(PYTHON) $(CLUSTER)
+	@$(UV) pip install --quiet --python $(CLUSTER)/bin/python -r tests/requirements-cluster.txt
+	@touch $@
+
+# With the packages of the reference environment, too, so that torch is installed once.
+$(PACKAGE)/.tests: tests/requirements-package.txt | $(REFERENCE)/.tests
+	@[ -x $(PACKAGE)/bin/python ] || $(UV) venv --quiet --python $(PYTHON) $(PACKAGE)
+	@$(UV) pip install --quiet --python $(PACKAGE)/bin/python -r tests/requirements-package.txt
+	@for packages in $(PACKAGE)/lib/python3*/site-packages; do \
+		echo $(REFERENCE)/lib/$$(basename $$(dirname $$packages))/site-packages >$$packages/reference.pth; \
+	done
 	@touch $@
 
 CLUSTER_TESTS := $(if $(filter 1,$(MRM_REQUIRE_CLUSTER)),$(CLUSTER)/.tests)
@@ -66,6 +79,28 @@ test: build $(MRM_CACHE)/python/.tests $(REFERENCE)/.tests $(CLUSTER_TESTS) ## r
 		cargo test --release --workspace --no-fail-fast; \
 		$(PLAIN_CPU) cargo test --release --workspace --no-fail-fast golden; \
 	fi
+	@$(MAKE) --no-print-directory test-python
+
+# The program in the trainer's wheel, such as one with CUDA.
+TRAINER ?= $(BIN)/trainer
+# The oldest glibc that the wheel of mrm-cxr is for, such as 2_28. zig then compiles everything once more. Without: this machine's.
+MANYLINUX ?=
+MATURIN := $(UV) tool run --quiet $(if $(MANYLINUX),--with ziglang) maturin@1.16.0
+OLD_GLIBC := $(if $(MANYLINUX),--zig --target $(shell uname -m)-unknown-linux-gnu --compatibility manylinux_$(MANYLINUX))
+
+wheel: build $(MRM_CACHE)/python/.tests ## build the wheels mrm-cxr and mrm-cxr-trainer, in WHEELS; MANYLINUX=2_28 for an older glibc
+	@dataset/python/same_features.sh
+	@mkdir -p $(WHEELS) && rm -f $(WHEELS)/mrm_cxr*.whl
+	@$(MATURIN) build --quiet --release --strip --locked --manifest-path dataset/python/Cargo.toml --out $(WHEELS) $(OLD_GLIBC)
+	@MRM_TRAINER=$(abspath $(TRAINER)) $(UV) build --quiet --wheel --python $(PYTHON) --out-dir $(WHEELS) trainer/python
+	@ls -s --block-size=MB $(WHEELS)/*.whl
+
+test-python: wheel $(PACKAGE)/.tests ## build the wheels, and test them in environments of their own
+	@$(UV) pip install --quiet --offline --no-deps --reinstall --python $(PACKAGE)/bin/python $(WHEELS)/mrm_cxr*.whl
+	@$(PACKAGE)/bin/python -m mypy --strict -p mrm
+	@$(PACKAGE)/bin/python -m mypy --strict dataset/python/tests trainer/python/mrm_trainer trainer/python/tests
+	@$(PACKAGE)/bin/python -m mypy.stubtest mrm._mrm
+	@MRM_BIN=$(BIN) MRM_WHEELS=$(WHEELS) MRM_UV=$(UV) $(PACKAGE)/bin/python -m pytest --quiet dataset/python/tests trainer/python/tests
 
 # The packages that need no libtorch, and the programs that their tests run.
 DATA := --release -p mrm-dataset -p mrm-ingest -p mrm-phantom -p mrm-test-helpers -p mrm-tests-data
@@ -84,8 +119,8 @@ CUDA := $(MRM_CACHE)/cuda
 CUDA_TRAINER := $(MRM_CACHE)/cuda-target/release/trainer
 
 $(CUDA)/.torch: | $(MRM_CACHE)/python/.tests
-	@[ -x $(CUDA)/bin/python ] || $(MRM_CACHE)/python/bin/uv venv --quiet --python $(PYTHON) $(CUDA)
-	@$(MRM_CACHE)/python/bin/uv pip install --quiet --python $(CUDA)/bin/python torch==2.11.0 \
+	@[ -x $(CUDA)/bin/python ] || $(UV) venv --quiet --python $(PYTHON) $(CUDA)
+	@$(UV) pip install --quiet --python $(CUDA)/bin/python torch==2.11.0 \
 		nvidia-cuda-crt==13.0.88 nvidia-cuda-cccl==13.0.85
 	@touch $@
 
@@ -137,8 +172,8 @@ PEERS := $(MRM_CACHE)/peers
 PEER_REQUIREMENTS := $(wildcard */benches/peers/requirements.txt)
 
 $(PEERS)/.complete: $(PEER_REQUIREMENTS) | $(MRM_CACHE)/python/.tests
-	@[ -x $(PEERS)/bin/python ] || $(MRM_CACHE)/python/bin/uv venv --quiet --python $(PYTHON) $(PEERS)
-	@$(MRM_CACHE)/python/bin/uv pip install --quiet --compile-bytecode --python $(PEERS)/bin/python \
+	@[ -x $(PEERS)/bin/python ] || $(UV) venv --quiet --python $(PYTHON) $(PEERS)
+	@$(UV) pip install --quiet --compile-bytecode --python $(PEERS)/bin/python \
 		$(addprefix -r ,$(PEER_REQUIREMENTS))
 	@touch $@
 
@@ -163,4 +198,4 @@ help-files: build ## manual pages and shell completions of the three programs, i
 	done
 	@echo "man -l $(HELP_FILES)/man1/dataset-split.1; source $(HELP_FILES)/completions/dataset.bash"
 
-.PHONY: help setup build demo test test-data cuda-check notebooks lint audit bench bench-peers gpu-check-files help-files
+.PHONY: help setup build demo wheel test test-python test-data cuda-check notebooks lint audit bench bench-peers gpu-check-files help-files

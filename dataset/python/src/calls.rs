@@ -19,8 +19,9 @@ use crate::split::Split;
 pub fn split(py: Python<'_>, data: PathBuf, options: Bound<'_, PyDict>) -> PyResult<Split> {
     let arguments: SplitArguments = options::parse(py, "split", &options, &[&data])?;
     long_call::run(py, None, |_| {
-        let (split, certificate) = arguments.run(&dataset::Dataset::open(&data)?)?;
-        Ok(Split::new(split, certificate))
+        let dataset = dataset::Dataset::open(&data)?;
+        let (split, _) = arguments.run(&dataset)?;
+        Ok(Split::load(&dataset, &split.name)?)
     })
 }
 

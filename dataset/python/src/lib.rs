@@ -8,6 +8,7 @@
 //! | `loader.rs`, `batch.rs`, `pinned.rs` | the loader's threads, batches, lent memory |
 //! | `ingest.rs`, `calls.rs` | ingest and phantom; split, export and verify |
 //! | `long_call.rs`, `options.rs`, `table_text.rs` | what these share: signals and progress; keyword arguments; tables of Python |
+//! | `commands.rs` | the command lines of `ingest` and `dataset` |
 //! | `process.rs` | what works after a fork |
 //! | `errors.rs` | Rust errors as exceptions of `mrm.errors` |
 //!
@@ -17,6 +18,7 @@
 mod array;
 mod batch;
 mod calls;
+mod commands;
 mod dataset;
 mod errors;
 mod ingest;
@@ -40,6 +42,8 @@ mod _mrm {
     #[pymodule_export]
     use crate::calls::{export, split, verify};
     #[pymodule_export]
+    use crate::commands::run_command;
+    #[pymodule_export]
     use crate::dataset::Dataset;
     #[pymodule_export]
     use crate::ingest::{ingest, phantom};
@@ -58,7 +62,6 @@ mod _mrm {
 
     #[pymodule_init]
     fn init(_module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
-        crate::process::imported();
-        Ok(())
+        crate::process::imported()
     }
 }

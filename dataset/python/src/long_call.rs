@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dataset::commands::cli::caught;
 use dataset::progress::{Canceled, OnProgress, Progress};
+use dataset::store::storage::ending;
 use pyo3::prelude::*;
 
 use crate::errors;
@@ -66,10 +67,15 @@ pub fn run<T: Send>(
             outcome
         });
         let watched = watch(py, progress, shared);
-        if watched.is_err() {
-            shared.canceled.store(true, Ordering::Relaxed);
-        }
-        (watched, py.detach(|| worker.join()))
+        let is_canceled = watched.is_err();
+        shared.canceled.store(is_canceled, Ordering::Relaxed);
+        // A canceled call does not wait until an object store that fails answers again. Meanwhile no request of this process
+        // is repeated.
+        let ending = ending();
+        ending.fetch_or(is_canceled, Ordering::Relaxed);
+        let outcome = py.detach(|| worker.join());
+        ending.fetch_and(!is_canceled, Ordering::Relaxed);
+        (watched, outcome)
     });
     watched?;
     let outcome = outcome.map_err(|_| errors::raise(py, "Error", "internal error (a bug in mrm): a thread ended"))?;

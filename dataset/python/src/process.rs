@@ -1,7 +1,9 @@
 //! What works after a fork. Threads do not survive it: what has threads must not be used in the child.
 
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicU32, Ordering};
 
+use pyo3::exceptions::PyImportError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use rayon::ThreadPool;
 
@@ -13,9 +15,22 @@ static IMPORTED_IN: AtomicU32 = AtomicU32::new(0);
 /// The thread pool of a forked child, never freed: a lock around it could be held by a thread that is not in the child.
 static CHILD_POOL: AtomicPtr<(u32, ThreadPool)> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Notes the process that imports the module.
-pub fn imported() {
+/// The interpreter that imported the module; its classes belong to one.
+static INTERPRETER: AtomicI64 = AtomicI64::new(-1);
+
+/// Notes the process and the interpreter that import the module.
+///
+/// # Errors
+/// When another interpreter of this process imported it.
+pub fn imported() -> PyResult<()> {
+    // SAFETY: there is an interpreter, since it imports the module.
+    let interpreter = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+    let known = INTERPRETER.compare_exchange(-1, interpreter, Ordering::SeqCst, Ordering::SeqCst);
+    if known.is_err_and(|other| other != interpreter) {
+        return Err(PyImportError::new_err("mrm does not support subinterpreters: use one interpreter of the process"));
+    }
     IMPORTED_IN.store(std::process::id(), Ordering::SeqCst);
+    Ok(())
 }
 
 /// Something that works only in the process that made it.

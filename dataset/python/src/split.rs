@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use arrow_array::{Float64Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
-use dataset::split::certificate::Certificate;
 use dataset::split::{Member, certificate_path};
 use dataset::{Ratio, Subset};
 use pyo3::prelude::*;
@@ -19,20 +18,16 @@ use crate::table::Table;
 #[pyclass(frozen, module = "mrm")]
 pub struct Split {
     split: dataset::Split,
-    certificate: Certificate,
+    /// JSON.
+    certificate: String,
 }
 
 impl Split {
     /// Reads a split and measures it again.
     pub fn load(dataset: &dataset::Dataset, name: &str) -> dataset::Result<Self> {
         let split = dataset::Split::load(dataset, name)?;
-        let certificate = dataset.storage().read_json(&certificate_path(name))?;
-        Ok(Self { split, certificate })
-    }
-
-    /// A split that was just made.
-    pub fn new(split: dataset::Split, certificate: Certificate) -> Self {
-        Self { split, certificate }
+        let certificate = dataset.storage().read(&certificate_path(name))?;
+        Ok(Self { split, certificate: String::from_utf8_lossy(&certificate).into_owned() })
     }
 }
 
@@ -59,8 +54,7 @@ impl Split {
     /// What was measured when the split was made, as a dictionary.
     #[getter]
     fn certificate<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let text = serde_json::to_string(&self.certificate);
-        json(py, &text.map_err(|error| errors::raise(py, "Error", error.to_string()))?)
+        json(py, &self.certificate)
     }
 
     /// Rows of a subset (``train``, ``validate`` or ``test``), ascending: ``uint32 [N]``, read-only. With a ratio in percent,

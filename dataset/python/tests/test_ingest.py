@@ -106,7 +106,7 @@ def test_an_interrupted_run_continues_to_the_same_bytes(raw: Raw, tmp_path: Path
     # A run may end before the signal arrives; then there is another attempt.
     for attempt in range(20):
         out = tmp_path / str(attempt)
-        command = [sys.executable, "-c", INTERRUPTED, raw("mimic-cxr"), out]
+        command: list[str | Path] = [sys.executable, "-c", INTERRUPTED, raw("mimic-cxr"), out]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None
             for line in child.stdout:

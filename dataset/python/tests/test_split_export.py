@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,12 +31,6 @@ def stop(_done: int, _total: int) -> None:
     raise Stop
 
 
-@pytest.fixture
-def copy(data: Path, tmp_path: Path) -> Path:
-    """A copy of the dataset that a test may change."""
-    return Path(shutil.copytree(data, tmp_path / "copy"))
-
-
 SPLITS: list[dict[str, Any]] = [
     {},
     {"ratios": [5, 12.5, 100], "unit": "study", "validation": 0.2, "test": 0, "seed": 7},
@@ -57,7 +53,7 @@ def test_a_split_is_that_of_the_program(options: dict[str, Any], copy: Path, tmp
 
 BAD_SPLITS: list[tuple[str, dict[str, Any], type[mrm.Error], str]] = [
     ("a/b", {}, mrm.ArgumentError, "give a name without"),
-    ("main", {"seed": 1}, mrm.SplitError, "exists with other members"),
+    ("main", {"test": 0.4}, mrm.SplitError, "exists with other members"),
     ("new", {"unit": "person"}, mrm.ArgumentError, "possible values"),
     ("new", {"ratios": [0]}, mrm.ArgumentError, "give a percentage"),
     ("new", {"validation": 1.5}, mrm.ArgumentError, "give a share"),
@@ -69,45 +65,49 @@ BAD_SPLITS: list[tuple[str, dict[str, Any], type[mrm.Error], str]] = [
 
 
 @pytest.mark.parametrize(("name", "options", "kind", "part"), BAD_SPLITS, ids=[case[3] for case in BAD_SPLITS])
-def test_errors_of_splits(name: str, options: dict[str, Any], kind: type[mrm.Error], part: str, data: Path) -> None:
+def test_errors_of_splits(name: str, options: dict[str, Any], kind: type[mrm.Error], part: str, mimic: Path) -> None:
     with pytest.raises(kind) as raised:
-        mrm.split(data, name, **options)
+        mrm.split(mimic, name, **options)
     assert part in str(raised.value)
-    same_text(raised.value, program("dataset", "split", data, "--name", name, *words(options)))
+    same_text(raised.value, program("dataset", "split", mimic, "--name", name, *words(options)))
 
 
 def test_a_split_is_replaced_on_request(copy: Path) -> None:
     before = mrm.split(copy, "main")
-    after = mrm.split(copy, "main", seed=1, overwrite=True)
+    after = mrm.split(copy, "main", test=0.4, overwrite=True)
     digests = [split.certificate["members_sha256"] for split in (before, after, mrm.open(copy).split("main"))]
     assert digests[0] != digests[1] == digests[2]
 
 
 @pytest.mark.parametrize("to", FORMATS)
-def test_an_export_is_that_of_the_program(to: Format, data: Path, tmp_path: Path) -> None:
+def test_an_export_is_that_of_the_program(to: Format, mimic: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"split": "main", "subset": "train"}
     if to != "csv":
         options["shard_size"] = 5
-    ok("dataset", "export", data, tmp_path / "program", "--to", to, *words(options))
+    ok("dataset", "export", mimic, tmp_path / "program", "--to", to, *words(options))
     out = tmp_path / "python"
     with pytest.raises(Stop):
-        mrm.export(data, out, to=to, **options, progress=stop)
-    summary = mrm.export(mrm.open(data), out, to=to, **options)
+        mrm.export(mimic, out, to=to, **options, progress=stop)
+    summary = mrm.export(mrm.open(mimic), out, to=to, **options)
     assert contents(out) == contents(tmp_path / "program")
-    assert summary.records == len(mrm.open(data).split("main").rows("train"))
+    assert summary.records == len(mrm.open(mimic).split("main").rows("train"))
     assert 0 <= summary.resumed_pieces <= summary.pieces and (summary.pieces > 1 or to == "csv")
-    again = mrm.export(data, out, to=to, **options)
+    again = mrm.export(mimic, out, to=to, **options)
     assert again.already_done and again.records == summary.records
 
 
-def test_progress_of_exports_and_checks_reaches_the_total(data: Path, tmp_path: Path) -> None:
-    for total, call in [
-        (len(mrm.open(data)), lambda progress: mrm.export(data, tmp_path / "out", to="hf", progress=progress)),
-        (mrm.open(data).manifest["totals"]["bytes"], lambda progress: mrm.verify(data, progress=progress)),
-    ]:
-        steps: list[tuple[int, int]] = []
-        call(lambda *step: steps.append(step))  # noqa: B023
-        assert steps[-1] == (total, total) and steps == sorted(set(steps))
+def test_progress_of_exports_and_checks_reaches_the_total(mimic: Path, tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+
+    def note(done: int, total: int) -> None:
+        steps.append((done, total))
+
+    totals = mrm.open(mimic).manifest["totals"]
+    mrm.export(mimic, tmp_path / "out", to="hf", progress=note)
+    assert steps[-1] == (totals["records"], totals["records"]) and steps == sorted(set(steps))
+    steps.clear()
+    mrm.verify(mimic, progress=note)
+    assert steps[-1] == (totals["bytes"], totals["bytes"]) and steps == sorted(set(steps))
 
 
 BAD_EXPORTS: list[tuple[dict[str, Any], type[mrm.Error], str]] = [
@@ -122,27 +122,27 @@ BAD_EXPORTS: list[tuple[dict[str, Any], type[mrm.Error], str]] = [
 
 
 @pytest.mark.parametrize(("options", "kind", "part"), BAD_EXPORTS, ids=[case[2] for case in BAD_EXPORTS])
-def test_errors_of_exports(options: dict[str, Any], kind: type[mrm.Error], part: str, data: Path, tmp_path: Path) -> None:
+def test_errors_of_exports(options: dict[str, Any], kind: type[mrm.Error], part: str, mimic: Path, tmp_path: Path) -> None:
     with pytest.raises(kind) as raised:
-        mrm.export(data, tmp_path / "out", **options)
+        mrm.export(mimic, tmp_path / "out", **options)
     assert part in str(raised.value)
-    same_text(raised.value, program("dataset", "export", data, tmp_path / "out", *words(options)))
+    same_text(raised.value, program("dataset", "export", mimic, tmp_path / "out", *words(options)))
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_with_other_files_is_no_export(data: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_no_export(mimic: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(mrm.ExportError) as raised:
-        mrm.export(data, tmp_path, to="csv")
+        mrm.export(mimic, tmp_path, to="csv")
     assert raised.value.path == str(tmp_path)
-    same_text(raised.value, program("dataset", "export", data, tmp_path, "--to", "csv"))
+    same_text(raised.value, program("dataset", "export", mimic, tmp_path, "--to", "csv"))
     with pytest.raises(mrm.NotADatasetError) as missing:
         mrm.verify(tmp_path)
     same_text(missing.value, program("dataset", "verify", tmp_path))
 
 
-def test_problems_are_those_of_the_program(data: Path, copy: Path) -> None:
-    assert mrm.verify(mrm.open(data), threads=1) == []
+def test_problems_are_those_of_the_program(mimic: Path, copy: Path) -> None:
+    assert mrm.verify(mrm.open(mimic), threads=1) == []
     shard = sorted((copy / "shards").iterdir())[1]
     bytes_ = bytearray(shard.read_bytes())
     bytes_[len(bytes_) // 3] ^= 1
@@ -156,10 +156,37 @@ def test_problems_are_those_of_the_program(data: Path, copy: Path) -> None:
         mrm.verify(copy, progress=stop)
 
 
+UNREACHABLE = """
+import mrm
+
+try:
+    print("begun", flush=True)
+    mrm.verify("s3://bucket/data")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interrupted_call_does_not_wait_for_an_object_store() -> None:
+    store = {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "none",
+        "AWS_SECRET_ACCESS_KEY": "none",
+        "AWS_REGION": "none",
+        "MRM_STORE_TIMEOUT": "3600",
+    }
+    command = [sys.executable, "-c", UNREACHABLE]
+    with subprocess.Popen(command, env={**os.environ, **store}, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None and child.stdout.readline() == "begun\n"
+        child.send_signal(signal.SIGINT)
+        assert child.communicate(timeout=300) == ("interrupted\n", None)
+
+
 def test_progress_is_shown_on_request(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    mimic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    show: Callable[[str], Any] = lambda name: mrm.export(data, tmp_path / name, to="csv", progress=True)
+    show: Callable[[str], Any] = lambda name: mrm.export(mimic, tmp_path / name, to="csv", progress=True)
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     records = show("lines").records
     lines = capsys.readouterr().err.splitlines()
@@ -173,5 +200,5 @@ def test_progress_is_shown_on_request(
     pytest.importorskip("tqdm")
     show("bar")
     assert f"{records}/{records}" in capsys.readouterr().err
-    mrm.export(data, tmp_path / "quiet", to="csv", progress=False)
+    mrm.export(mimic, tmp_path / "quiet", to="csv", progress=False)
     assert capsys.readouterr() == ("", "")

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::{ArrayRef, RecordBatch, RecordBatchReader};
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
@@ -100,7 +100,7 @@ pub fn read_table(path: &Path) -> Result<Vec<RecordBatch>> {
     from_parquet(path, files::read(path, files::MAX_TABLE_BYTES)?.into())
 }
 
-/// Reads a small table from the bytes of a Parquet file. Errors show the path.
+/// Reads a small table from the bytes of a Parquet file. A table without rows is one empty batch. Errors show the path.
 ///
 /// # Errors
 /// When they are not a Parquet file.
@@ -108,7 +108,13 @@ pub fn from_parquet(path: &Path, bytes: Bytes) -> Result<Vec<RecordBatch>> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
         .and_then(ParquetRecordBatchReaderBuilder::build)
         .map_err(Error::parquet(path))?;
-    reader.map(|batch| batch.map_err(|e| Error::Invalid(format!("{}: {e}", path.display())))).collect()
+    let schema = reader.schema();
+    let batches = reader.map(|batch| batch.map_err(|e| Error::Invalid(format!("{}: {e}", path.display()))));
+    let mut batches = batches.collect::<Result<Vec<_>>>()?;
+    if batches.is_empty() {
+        batches.push(RecordBatch::new_empty(schema));
+    }
+    Ok(batches)
 }
 
 /// A column of a batch as an array of type `T`; `None` where there is none of this name and type.

@@ -101,12 +101,16 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 
 /// Runs the program with the tasks of a registry on a command line.
 pub fn main_with(registry: Registry, arguments: impl IntoIterator<Item = OsString>) -> u8 {
-    let matches = cli::matches(command(&registry), arguments);
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let matches = cli::matches(command(&registry), arguments.clone());
     let cli: Cli = match matches.and_then(|matches| cli::parsed(&matches)) {
         Ok(cli) => cli,
         Err(error) => return cli::answer(&error),
     };
-    threads::limit_spinning(cli.threads.unwrap_or(0));
+    // Only this process's own command line can be restarted.
+    if std::env::args_os().eq(arguments) {
+        threads::limit_spinning(cli.threads.unwrap_or(0));
+    }
     panic::install_hook();
     shim::keep_freed_memory();
     let (message, code) = match std::panic::catch_unwind(AssertUnwindSafe(|| run(cli, &registry))) {
