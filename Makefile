@@ -58,13 +58,13 @@ $(CLUSTER)/.tests: tests/requirements-cluster.txt | $(MRM_CACHE)/python/.tests
 	@$(UV) pip install --quiet --python $(CLUSTER)/bin/python -r tests/requirements-cluster.txt
 	@touch $@
 
-# With the packages of the reference environment, too, so that torch is installed once.
-$(PACKAGE)/.tests: tests/requirements-package.txt | $(REFERENCE)/.tests
+# torch and what it depends on are those of the reference environment: the override leaves them out here.
+$(PACKAGE)/.tests: dataset/python/tests/requirements.txt | $(REFERENCE)/.tests
 	@[ -x $(PACKAGE)/bin/python ] || $(UV) venv --quiet --python $(PYTHON) $(PACKAGE)
-	@$(UV) pip install --quiet --python $(PACKAGE)/bin/python -r tests/requirements-package.txt
-	@for packages in $(PACKAGE)/lib/python3*/site-packages; do \
-		echo $(REFERENCE)/lib/$$(basename $$(dirname $$packages))/site-packages >$$packages/reference.pth; \
-	done
+	@$(UV) pip install --quiet --compile-bytecode --python $(PACKAGE)/bin/python -r $< \
+		--overrides <(echo "torch; python_version < '3'")
+	@cd $(PACKAGE)/lib/python3*/site-packages && \
+		(cd $(REFERENCE)/lib/python3*/site-packages && pwd) >reference.pth
 	@touch $@
 
 CLUSTER_TESTS := $(if $(filter 1,$(MRM_REQUIRE_CLUSTER)),$(CLUSTER)/.tests)
@@ -83,24 +83,23 @@ test: build $(MRM_CACHE)/python/.tests $(REFERENCE)/.tests $(CLUSTER_TESTS) ## r
 
 # The program in the trainer's wheel, such as one with CUDA.
 TRAINER ?= $(BIN)/trainer
-# The oldest glibc that the wheel of mrm-cxr is for, such as 2_28. zig then compiles everything once more. Without: this machine's.
-MANYLINUX ?=
+# The oldest glibc that the wheel of mrm-cxr is for, such as 2_28: zig links it. Without: that of this machine.
+export MANYLINUX ?=
 MATURIN := $(UV) tool run --quiet $(if $(MANYLINUX),--with ziglang) maturin@1.16.0
-OLD_GLIBC := $(if $(MANYLINUX),--zig --target $(shell uname -m)-unknown-linux-gnu --compatibility manylinux_$(MANYLINUX))
+OLD_GLIBC := $(if $(MANYLINUX),--compatibility manylinux_$(MANYLINUX) -- -C linker=$(abspath dataset/python/link_with_zig.sh))
 
 wheel: build $(MRM_CACHE)/python/.tests ## build the wheels mrm-cxr and mrm-cxr-trainer, in WHEELS; MANYLINUX=2_28 for an older glibc
-	@dataset/python/same_features.sh
 	@mkdir -p $(WHEELS) && rm -f $(WHEELS)/mrm_cxr*.whl
 	@$(MATURIN) build --quiet --release --strip --locked --manifest-path dataset/python/Cargo.toml --out $(WHEELS) $(OLD_GLIBC)
 	@MRM_TRAINER=$(abspath $(TRAINER)) $(UV) build --quiet --wheel --python $(PYTHON) --out-dir $(WHEELS) trainer/python
 	@ls -s --block-size=MB $(WHEELS)/*.whl
 
 test-python: wheel $(PACKAGE)/.tests ## build the wheels, and test them in environments of their own
+	@$(TORCH) cargo build --quiet --release --workspace --example batch_digests
 	@$(UV) pip install --quiet --offline --no-deps --reinstall --python $(PACKAGE)/bin/python $(WHEELS)/mrm_cxr*.whl
-	@$(PACKAGE)/bin/python -m mypy --strict -p mrm
-	@$(PACKAGE)/bin/python -m mypy --strict dataset/python/tests trainer/python/mrm_trainer trainer/python/tests
-	@$(PACKAGE)/bin/python -m mypy.stubtest mrm._mrm
-	@MRM_BIN=$(BIN) MRM_WHEELS=$(WHEELS) MRM_UV=$(UV) $(PACKAGE)/bin/python -m pytest --quiet dataset/python/tests trainer/python/tests
+	@$(PACKAGE)/bin/python -m mypy --strict trainer/python/mrm_trainer trainer/python/tests
+	@export MRM_BIN=$(BIN) MRM_WHEELS=$(WHEELS) MRM_UV=$(UV); \
+	for tests in dataset/python/tests trainer/python/tests; do $(PACKAGE)/bin/python -m pytest --quiet $$tests; done
 
 # The packages that need no libtorch, and the programs that their tests run.
 DATA := --release -p mrm-dataset -p mrm-ingest -p mrm-phantom -p mrm-test-helpers -p mrm-tests-data

@@ -99,6 +99,6 @@ def open(location: str | os.PathLike[str]) -> Dataset:
 
     >>> data = mrm.open("data/mimic")
     >>> len(data), data[0].image
-    (8, mrm.Array([64, 64], uint8))
+    (54, mrm.Array([64, 77], uint8))
     """
     return Dataset(location)

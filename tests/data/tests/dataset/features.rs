@@ -1,19 +1,26 @@
-//! The features of the package `mrm-dataset`: without them it builds without polars, object stores and command lines.
+//! Features: `mrm-dataset` without them builds without polars, object stores and command lines; those of the Python package are
+//! the workspace's.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-/// Names of the packages that `mrm-dataset` depends on.
-fn dependencies(arguments: &[&str]) -> Vec<String> {
+/// The lines of `cargo tree`.
+fn tree(arguments: &[&str]) -> Vec<String> {
     let tree = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()))
-        .args(["tree", "-p", "mrm-dataset", "-e", "normal", "--offline", "--locked", "--prefix", "none"])
+        .args(["tree", "--offline", "--locked", "--prefix", "none"])
         .args(arguments)
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
         .output()
         .expect("cargo starts");
     assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
-    let lines = String::from_utf8(tree.stdout).expect("UTF-8");
-    lines.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    String::from_utf8(tree.stdout).expect("UTF-8").lines().map(str::to_owned).collect()
+}
+
+/// Names of the packages that `mrm-dataset` depends on.
+fn dependencies(arguments: &[&str]) -> Vec<String> {
+    let lines = tree(&[&["-p", "mrm-dataset", "-e", "normal"], arguments].concat());
+    lines.iter().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
 }
 
 /// Packages that only features add. Of polars it is every package.
@@ -33,4 +40,19 @@ fn heavy_dependencies_come_with_features_only() {
     assert!(bare.iter().any(|name| name == "parquet") && bare.len() < default.len());
     let cloud = dependencies(&["--no-default-features", "--features", "cloud"]);
     assert!(cloud.iter().any(|name| name == "object_store") && !cloud.iter().any(|name| name == "polars"));
+}
+
+/// maturin builds `mrm-python` alone. With other features than in the workspace, Arrow and polars would compile again.
+#[test]
+fn the_python_package_has_the_features_of_the_workspace() {
+    let features = |of: &[&str]| -> BTreeSet<String> {
+        let lines = tree(&[&["-e", "no-dev", "--format", "{p} {f}"], of].concat());
+        lines.iter().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
+    };
+    let (package, workspace) = (features(&["-p", "mrm-python"]), features(&["--workspace"]));
+    let different: Vec<&String> = package.difference(&workspace).collect();
+    assert!(
+        package.len() > 100 && different.is_empty(),
+        "name these features in dataset/python/Cargo.toml: {different:?}"
+    );
 }
