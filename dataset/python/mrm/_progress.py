@@ -25,7 +25,7 @@ def callback(progress: Progress, unit: str) -> Iterator[ProgressCallback | None]
         yield progress
     else:
         try:
-            from tqdm.auto import tqdm
+            from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
         except ImportError:
             yield _Lines(unit)
         else:

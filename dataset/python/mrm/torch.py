@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.dlpack import from_dlpack
 
 from . import _mrm
 from ._mrm import Array, Batch, Dataset, Split
@@ -47,7 +48,7 @@ def tensors(batch: Batch) -> dict[str, Any]:
         "boxes": batch.boxes,
         "box_records": batch.box_records,
     }
-    found: dict[str, Any] = {name: torch.from_dlpack(array) for name, array in arrays.items() if array is not None}
+    found: dict[str, Any] = {name: from_dlpack(array) for name, array in arrays.items() if array is not None}
     if batch.box_labels is not None:
         found["box_labels"] = batch.box_labels
     return found
@@ -163,9 +164,9 @@ class MrmMapDataset(TorchDataset[dict[str, Any]]):
         if not 0 <= position < length:
             raise IndexError(f"sample {index} of {length}")
         batch = self._here().batch(self.epoch, position)
-        sample = {name: torch.from_dlpack(array)[0] for name, array in _single(batch).items() if array is not None}
+        sample = {name: from_dlpack(array)[0] for name, array in _single(batch).items() if array is not None}
         if batch.boxes is not None:
-            sample["boxes"] = torch.from_dlpack(batch.boxes)
+            sample["boxes"] = from_dlpack(batch.boxes)
         return sample
 
 

@@ -15,6 +15,7 @@ use pyo3::types::{PyBytes, PyTuple};
 
 use crate::array::Array;
 use crate::errors::{self, told};
+use crate::long_call;
 use crate::process::{Process, detached};
 use crate::record::{Parts, Record};
 use crate::split::Split;
@@ -43,8 +44,9 @@ struct Opened {
 
 impl Opened {
     fn new(py: Python<'_>, location: &PathBuf) -> PyResult<Self> {
-        let dataset = detached(py, || dataset::Dataset::open(location))?;
-        Ok(Self { dataset: Arc::new(told(py, dataset)?), process: Process::this() })
+        let is_remote = location.to_string_lossy().contains("://");
+        let dataset = waiting(py, is_remote, || dataset::Dataset::open(location))?;
+        Ok(Self { dataset: Arc::new(dataset), process: Process::this() })
     }
 }
 
@@ -77,7 +79,7 @@ impl Dataset {
         work: impl FnOnce(&Arc<dataset::Dataset>) -> dataset::Result<T> + Send,
     ) -> PyResult<T> {
         let dataset = self.get(py)?;
-        told(py, detached(py, || work(&dataset))?)
+        waiting(py, dataset.storage().as_folder().is_none(), || work(&dataset))
     }
 
     /// The row of an index, negative ones from the end, or of an identifier.
@@ -240,6 +242,15 @@ impl Dataset {
     fn __reduce__<'py>(this: &Bound<'py, Self>) -> (Bound<'py, pyo3::types::PyType>, (PathBuf,)) {
         (this.get_type(), (this.get().location.clone(),))
     }
+}
+
+/// Does work while other threads of Python run. An interrupt ends the wait for an object store.
+pub fn waiting<T: Send>(
+    py: Python<'_>,
+    is_remote: bool,
+    work: impl FnOnce() -> dataset::Result<T> + Send,
+) -> PyResult<T> {
+    if is_remote { long_call::run(py, None, |_| Ok(work()?)) } else { told(py, detached(py, work)?) }
 }
 
 /// A JSON text as Python's values.

@@ -10,10 +10,10 @@ use pyo3::prelude::*;
 
 use crate::array::Array;
 use crate::batch::Batch;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, waiting};
 use crate::errors::{self, told};
 use crate::pinned::Lending;
-use crate::process::{Process, detached};
+use crate::process::Process;
 
 /// Longest wait for a batch before signals are looked at.
 const WAIT: Duration = Duration::from_millis(100);
@@ -111,7 +111,7 @@ impl Loader {
         let opened = dataset.get(py)?;
         let builder = settings.builder(py, &opened)?;
         let (has_boxes, has_masks) = (settings.boxes, settings.masks);
-        let loader = told(py, detached(py, || builder.build())?)?;
+        let loader = waiting(py, opened.storage().as_folder().is_none(), || builder.build())?;
         let location = opened.storage().path("");
         let (loader, process) = (Mutex::new(Some(loader)), Process::this());
         Ok(Self { loader, dataset: opened, location, has_boxes, has_masks, process })
@@ -210,7 +210,7 @@ impl RandomAccess {
     fn new(py: Python<'_>, dataset: &Dataset, settings: Settings<'_>) -> PyResult<Self> {
         let opened = dataset.get(py)?;
         let builder = settings.builder(py, &opened)?;
-        let access = told(py, detached(py, || builder.random_access())?)?;
+        let access = waiting(py, opened.storage().as_folder().is_none(), || builder.random_access())?;
         Ok(Self { access, dataset: opened, has_boxes: settings.boxes, has_masks: settings.masks })
     }
 
