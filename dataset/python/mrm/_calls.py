@@ -116,6 +116,9 @@ def export(
         mrm.ArgumentError: an argument has no such value, or arguments contradict each other.
         mrm.ExportError: `out` has something else, or another export writes to it.
         mrm.SplitError: the split is missing or broken, or has no such ratio.
+
+    >>> mrm.export("data/mimic", "tars", to="webdataset", split="main", subset="test").pieces
+    1
     """
     options = {
         "to": to,
@@ -138,6 +141,9 @@ def verify(data: Dataset | Path, *, threads: int | None = None, progress: Progre
         data: The dataset, or its folder or URL.
         threads: Number of threads; by default one for each core.
         progress: ``True`` shows a bar; a callable gets ``(done, total)`` in bytes, on the calling thread.
+
+    >>> mrm.verify("data/mimic")
+    []
     """
     with callback(progress, "bytes") as report:
         return _mrm.verify(_location(data), {"threads": threads}, report)

@@ -89,10 +89,10 @@ def ingest(
         mrm.TooManyRejectsError: more inputs were rejected than `max_reject_rate` (default 0.01) allows. The dataset is complete;
             the exception has its `summary`.
 
-    >>> mrm.phantom("nih", "raw", studies=12, size=64).images
-    18
-    >>> mrm.ingest("nih", "raw", "data", size=64).records
-    18
+    >>> mrm.phantom("nih", "raw/nih", studies=12, size=64).images
+    12
+    >>> mrm.ingest("nih", "raw/nih", "data/nih", size=64).records
+    12
     """
     with callback(progress, "radiographs") as report:
         fields, too_many_rejects = _mrm.ingest(source, raw, out, table, options, report)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import mrm
+import mrm._calls
+import mrm._ingest
 import mrm.loader
 import mrm.settings
 import mrm.transforms
@@ -25,7 +27,7 @@ def here(mimic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("module", [mrm, mrm.loader, mrm.settings, mrm.transforms])
+@pytest.mark.parametrize("module", [mrm, mrm._calls, mrm._ingest, mrm.loader, mrm.settings, mrm.transforms])
 def test_docstrings(here: None, module: types.ModuleType) -> None:
     names = {"mrm": mrm, "data": mrm.open("data/mimic")}
     assert doctest.testmod(module, extraglobs=names, optionflags=doctest.ELLIPSIS).failed == 0

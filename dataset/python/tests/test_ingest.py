@@ -135,10 +135,7 @@ def frames() -> list[tuple[str, Callable[[Path], Any]]]:
         return pytest.importorskip("pandas").read_csv(path)
 
     def by_pyarrow(path: Path) -> Any:
-        pytest.importorskip("pyarrow")
-        from pyarrow import csv
-
-        return csv.read_csv(path)
+        return pytest.importorskip("pyarrow.csv").read_csv(path)
 
     def by_duckdb(path: Path) -> Any:
         return pytest.importorskip("duckdb").read_csv(str(path))
