@@ -52,7 +52,7 @@ class Loader:
         on_error: What happens when a record cannot be read: ``stop`` raises (the next call of the iterator gives the next
             batch), ``skip`` leaves the record out (``batch.skipped``, ``loader.skipped``).
         distributed: ``(rank, world_size)``: this process gets every ``world_size``-th record of each global batch. By default
-            those of `torch.distributed` where it is initialized, else ``(0, 1)``.
+            those of `torch.distributed` where it is initialized when a loop begins, else ``(0, 1)``.
         threads: Threads that make batches; 0 means one for each core.
         prefetch: Batches made ahead; 0 means two for each thread.
 
@@ -111,6 +111,7 @@ class Loader:
             threads=natural("threads", threads),
             prefetch=natural("prefetch", prefetch),
             memory=_memory,
+            follows_torch=distributed is None,
         )
         self._start(data, settings)
 
@@ -121,6 +122,7 @@ class Loader:
         self._is_positioned = False
         # Number of the current loop over it.
         self._loop = 0
+        self._gave_batches = False
         _open_loaders.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -140,7 +142,20 @@ class Loader:
         """Records that were left out so far because they could not be read (``on_error="skip"``)."""
         return self._core.skipped
 
+    def _follow_torch(self) -> None:
+        """Starts the threads anew, at the same position, where `torch.distributed` was initialized or ended meanwhile."""
+        settings, (rank, world_size) = self._settings, _torch_distributed()
+        if settings.follows_torch and (rank, world_size) != (settings.rank, settings.world_size):
+            position = self._core.state()
+            self._core.close()
+            # Batches that the program still uses are in the memory.
+            memory = None if self._gave_batches else settings.memory
+            self._settings = replace(settings, rank=rank, world_size=world_size, memory=memory)
+            self._core = _mrm.Loader(self._data, self._settings)
+            self._core.seek(*position)
+
     def __iter__(self) -> Iterator[Batch]:
+        self._follow_torch()
         epoch, batch, order = self._core.state()
         if batch != 0 and not self._is_positioned:
             self._core.seek(epoch, 0, order)
@@ -203,6 +218,7 @@ class _Epoch(Iterator[Batch]):
         batch = self._loader._core.next(self._number)
         if batch is None:
             raise StopIteration
+        self._loader._gave_batches = True
         return batch
 
 

@@ -49,6 +49,8 @@ class Settings:
     threads: int
     prefetch: int
     memory: tuple[int, int, int, Any] | None = None
+    follows_torch: bool = False
+    """Whether rank and world size are those of `torch.distributed`."""
 
 
 def natural(name: str, value: int, *, least: int = 0) -> int:
