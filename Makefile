@@ -99,7 +99,7 @@ test-python: wheel $(PACKAGE)/.tests ## build the wheels, and test them in envir
 	@$(TORCH) cargo build --quiet --release --workspace --example batch_digests
 	@$(UV) pip install --quiet --offline --no-deps --reinstall --python $(PACKAGE)/bin/python $(WHEELS)/mrm_cxr*.whl
 	@$(PACKAGE)/bin/python -m mypy --strict trainer/python/mrm_trainer trainer/python/tests
-	@export MRM_BIN=$(BIN) MRM_WHEELS=$(WHEELS) MRM_UV=$(UV); \
+	@export MRM_BIN=$(BIN) MRM_PYTHON=$(PYTHON) MRM_WHEELS=$(WHEELS) MRM_UV=$(UV); \
 	for tests in dataset/python/tests trainer/python/tests; do $(PACKAGE)/bin/python -m pytest --quiet $$tests; done
 
 # The packages that need no libtorch, and the programs that their tests run.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::format::record::{FORMAT_VERSION, OLDEST_VERSION};
+use crate::progress::Canceled;
 
 /// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +103,17 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
+    /// There is another split of this name.
+    #[error(
+        "split `{name}` exists {difference}; give another --name, or replace it with --overwrite (runs that were trained on \
+         it can no longer be evaluated)"
+    )]
+    SplitExists {
+        /// Name of the split.
+        name: String,
+        /// How its members differ.
+        difference: String,
+    },
     /// A loader cannot continue from a state.
     #[error("loader: the state to continue from: {0}")]
     State(String),
@@ -113,6 +125,9 @@ pub enum Error {
         /// Why it cannot be used.
         message: String,
     },
+    /// The caller canceled the work.
+    #[error(transparent)]
+    Canceled(#[from] Canceled),
     /// Anything else, as text.
     #[error("{0}")]
     Invalid(String),

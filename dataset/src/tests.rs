@@ -116,7 +116,7 @@ fn a_dataset_in_memory_is_split_read_and_verified() {
     }
     seen.sort_unstable();
     assert_eq!(seen, rows);
-    assert_eq!(verify(URL, &|_| {}).unwrap(), Vec::<String>::new());
+    assert_eq!(verify(URL, &|_| Ok(())).unwrap(), Vec::<String>::new());
 
     // A shard that is replaced by other bytes.
     let name = "shards/part-00000.parquet";
@@ -124,7 +124,7 @@ fn a_dataset_in_memory_is_split_read_and_verified() {
     bytes[100] ^= 1;
     storage.write(name, bytes).unwrap();
     assert!(dataset.record(0).is_err_and(|error| error.to_string().contains("replaced after it was opened")));
-    assert!(!verify(URL, &|_| {}).unwrap().is_empty());
+    assert!(!verify(URL, &|_| Ok(())).unwrap().is_empty());
 }
 
 /// Serves the files of a folder by HTTP, with range requests; returns the address.
@@ -184,7 +184,7 @@ fn a_dataset_on_a_web_server_is_read_and_not_written() {
     assert_eq!(dataset.image(9).unwrap().pixels, records[9].image);
     let mut loader = Loader::builder(&dataset).batch_size(40).transform(Transform::evaluate(6)).build().unwrap();
     assert_eq!(loader.next_batch().unwrap().len(), 40);
-    assert_eq!(verify(&url, &|_| {}).unwrap(), Vec::<String>::new());
+    assert_eq!(verify(&url, &|_| Ok(())).unwrap(), Vec::<String>::new());
     assert!(dataset.storage().is_read_only());
     for refused in [dataset.storage().write("a", "x").err(), dataset.storage().list("").err()] {
         assert!(refused.expect("refused").to_string().contains("a web server is read only"));

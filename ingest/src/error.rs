@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use dataset::progress::Canceled;
+
 /// Errors that end a run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -97,6 +99,16 @@ pub enum Error {
         /// The plan's number of findings.
         findings: usize,
     },
+    /// There is no raw directory at this path.
+    #[error(
+        "{path} is no directory; give the one that contains the raw data of `{source_name}` (docs/datasets.md shows its layout)"
+    )]
+    NoDirectory {
+        /// The path.
+        path: PathBuf,
+        /// Name of the source.
+        source_name: &'static str,
+    },
     /// The raw directory has nothing to ingest.
     #[error("{path}: {message}")]
     Empty {
@@ -105,6 +117,12 @@ pub enum Error {
         /// Cause and remedy.
         message: String,
     },
+    /// The environment variables name no task.
+    #[error("--task auto: {0}")]
+    TaskVariables(String),
+    /// The caller canceled the work.
+    #[error(transparent)]
+    Canceled(#[from] Canceled),
     /// A shard or manifest cannot be written.
     #[error(transparent)]
     Dataset(#[from] dataset::Error),

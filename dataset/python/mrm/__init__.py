@@ -20,6 +20,8 @@ from __future__ import annotations
 import os
 
 from . import errors, transforms
+from ._calls import ExportSummary, export, split, verify
+from ._ingest import IngestSummary, PhantomSummary, ingest, phantom
 from ._mrm import Array, Batch, BoundingBox, Dataset, Record, Split, Table, __version__
 from .errors import (
     ArgumentError,
@@ -31,9 +33,12 @@ from .errors import (
     ForkError,
     FormatVersionError,
     NotADatasetError,
+    OutputError,
+    RawDataError,
     SplitError,
     StateError,
     StoreError,
+    TooManyRejectsError,
     UnknownRecordError,
 )
 from .loader import Loader, LoaderState
@@ -49,12 +54,17 @@ __all__ = [
     "Dataset",
     "Error",
     "ExportError",
+    "ExportSummary",
     "FileError",
     "ForkError",
     "FormatVersionError",
+    "IngestSummary",
     "Loader",
     "LoaderState",
     "NotADatasetError",
+    "OutputError",
+    "PhantomSummary",
+    "RawDataError",
     "Record",
     "Split",
     "SplitError",
@@ -62,11 +72,17 @@ __all__ = [
     "StoreError",
     "Table",
     "Text",
+    "TooManyRejectsError",
     "UnknownRecordError",
     "__version__",
     "errors",
+    "export",
+    "ingest",
     "open",
+    "phantom",
+    "split",
     "transforms",
+    "verify",
 ]
 
 
@@ -83,6 +99,6 @@ def open(location: str | os.PathLike[str]) -> Dataset:
 
     >>> data = mrm.open("data/mimic")
     >>> len(data), data[0].image
-    (8, mrm.Array([64, 64], uint8))
+    (54, mrm.Array([64, 77], uint8))
     """
     return Dataset(location)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._ingest import IngestSummary
 
 
 class Error(Exception):
@@ -51,6 +54,14 @@ class NotADatasetError(Error):
     """There is no (finished) dataset at the location."""
 
 
+class OutputError(Error):
+    """The output of a run cannot be used: it has something else, or another run writes to it."""
+
+
+class RawDataError(Error):
+    """A raw directory or one of its tables cannot be used."""
+
+
 class SplitError(Error):
     """A split is missing or broken, or cannot be made."""
 
@@ -61,6 +72,13 @@ class StateError(Error, ValueError):
 
 class StoreError(Error, OSError):
     """A request to an object store failed."""
+
+
+class TooManyRejectsError(Error):
+    """A run rejected more inputs than it may. The dataset is complete."""
+
+    summary: IngestSummary
+    """What the run made."""
 
 
 class UnknownRecordError(Error, KeyError):

@@ -60,7 +60,7 @@ class Loader:
 
     >>> loader = mrm.Loader(data, batch_size=3, transform=mrm.transforms.evaluate(32), text=mrm.Text(tokens=16))
     >>> len(loader)
-    3
+    18
     >>> batch = next(iter(loader))
     >>> batch.images, batch.labels, batch.token_ids
     (mrm.Array([3, 1, 32, 32], float32), mrm.Array([3, 14], float32), mrm.Array([3, 16], int64))

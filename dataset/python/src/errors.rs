@@ -25,12 +25,56 @@ pub fn of_dataset(py: Python<'_>, error: &dataset::Error) -> PyErr {
             with_details(py, "DamagedError", message, &[("path", shard.clone())])
         }
         E::UnknownRecord { .. } => raise(py, "UnknownRecordError", message),
-        E::Split { .. } => raise(py, "SplitError", message),
+        E::Split { .. } | E::SplitExists { .. } => raise(py, "SplitError", message),
         E::Export { path: at, .. } => with_details(py, "ExportError", message, &[("path", path(at))]),
         E::State(_) => raise(py, "StateError", message),
         E::Invalid(_) => raise(py, "ArgumentError", message),
         _ => raise(py, "Error", message),
     }
+}
+
+/// The exception of an error of any crate, with the text that the command line prints.
+pub fn of_any(py: Python<'_>, error: &anyhow::Error) -> PyErr {
+    let message = format!("{error:#}");
+    if let Some(error) = error.downcast_ref() {
+        of_dataset(py, error)
+    } else if let Some(error) = error.downcast_ref() {
+        of_ingest(py, error, message)
+    } else if let Some(error) = error.downcast_ref() {
+        of_phantom(py, error, message)
+    } else {
+        raise(py, "Error", message)
+    }
+}
+
+fn of_ingest(py: Python<'_>, error: &ingest::Error, message: String) -> PyErr {
+    use ingest::Error as E;
+    let (class, path) = match error {
+        E::Dataset(error) => return of_dataset(py, error),
+        E::Io { path, .. } | E::Unreadable { path, .. } | E::UnreadableReport { path, .. } => ("FileError", path),
+        E::MissingTable { folder: path, .. }
+        | E::MissingColumn { path, .. }
+        | E::Table { path, .. }
+        | E::NoDirectory { path, .. }
+        | E::Empty { path, .. } => ("RawDataError", path),
+        E::UnknownColumn { path, .. } => ("ArgumentError", path),
+        E::Output { path, .. } => ("OutputError", path),
+        E::Labels { .. } | E::Polars(_) => return raise(py, "RawDataError", message),
+        E::Tokenizer(_) | E::TaskVariables(_) => return raise(py, "ArgumentError", message),
+        _ => return raise(py, "Error", message),
+    };
+    with_details(py, class, message, &[("path", path.display().to_string())])
+}
+
+fn of_phantom(py: Python<'_>, error: &phantom::Error, message: String) -> PyErr {
+    use phantom::Error as E;
+    let (class, path) = match error {
+        E::Foreign { path } | E::Other { path, .. } => ("OutputError", path),
+        E::Read { path, .. } | E::Write { path, .. } => ("FileError", path),
+        E::Size { .. } => return raise(py, "ArgumentError", message),
+        _ => return raise(py, "Error", message),
+    };
+    with_details(py, class, message, &[("path", path.display().to_string())])
 }
 
 /// A result of the crate `dataset` as one of Python.

@@ -6,6 +6,8 @@
 //! | `table.rs` | tables in both directions (Arrow's PyCapsule interface) |
 //! | `dataset.rs`, `record.rs`, `split.rs` | an opened dataset, one record, a split |
 //! | `loader.rs`, `batch.rs`, `pinned.rs` | the loader's threads, batches, lent memory |
+//! | `ingest.rs`, `calls.rs` | ingest and phantom; split, export and verify |
+//! | `long_call.rs`, `options.rs`, `table_text.rs` | what these share: signals and progress; keyword arguments; tables of Python |
 //! | `commands.rs` | the command lines of `ingest` and `dataset` |
 //! | `process.rs` | what works after a fork |
 //! | `errors.rs` | Rust errors as exceptions of `mrm.errors` |
@@ -15,15 +17,20 @@
 
 mod array;
 mod batch;
+mod calls;
 mod commands;
 mod dataset;
 mod errors;
+mod ingest;
 mod loader;
+mod long_call;
+mod options;
 mod pinned;
 mod process;
 mod record;
 mod split;
 mod table;
+mod table_text;
 
 /// The extension module of the package `mrm`.
 #[pyo3::pymodule]
@@ -33,9 +40,13 @@ mod _mrm {
     #[pymodule_export]
     use crate::batch::Batch;
     #[pymodule_export]
+    use crate::calls::{export, split, verify};
+    #[pymodule_export]
     use crate::commands::run_command;
     #[pymodule_export]
     use crate::dataset::Dataset;
+    #[pymodule_export]
+    use crate::ingest::{ingest, phantom};
     #[pymodule_export]
     use crate::loader::{Loader, RandomAccess};
     #[pymodule_export]

@@ -67,11 +67,18 @@ impl Process {
 
 /// Does work without the interpreter's lock; in a forked child, parallel work gets threads of the child.
 pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> PyResult<T> {
+    Ok(match own_pool(py)? {
+        None => py.detach(work),
+        Some(pool) => py.detach(|| pool.install(work)),
+    })
+}
+
+/// The thread pool for parallel work in a forked child; `None` elsewhere: rayon's own.
+pub fn own_pool(py: Python<'_>) -> PyResult<Option<&'static ThreadPool>> {
     if IMPORTED_IN.load(Ordering::SeqCst) == std::process::id() {
-        return Ok(py.detach(work));
+        return Ok(None);
     }
-    let pool = child_pool().map_err(|error| errors::raise(py, "Error", format!("no threads: {error}")))?;
-    Ok(py.detach(|| pool.install(work)))
+    child_pool().map(Some).map_err(|error| errors::raise(py, "Error", format!("no threads: {error}")))
 }
 
 fn child_pool() -> Result<&'static ThreadPool, rayon::ThreadPoolBuildError> {

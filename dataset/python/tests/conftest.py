@@ -67,6 +67,20 @@ def rsna(folder: Path) -> Path:
     return make(folder, "rsna", 20)
 
 
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The raw directory of a source: 30 studies, 64 pixels. Never written to."""
+    made: dict[str, Path] = {}
+
+    def of(layout: str) -> Path:
+        if layout not in made:
+            made[layout] = tmp_path_factory.mktemp("raw") / layout
+            mrm.phantom(layout, made[layout], studies=30, size=64)
+        return made[layout]
+
+    return of
+
+
 @pytest.fixture
 def data(mimic: Path) -> mrm.Dataset:
     return mrm.open(mimic)

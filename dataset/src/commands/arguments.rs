@@ -9,21 +9,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::Dataset;
-#[cfg(feature = "export")]
-use crate::Subset;
 use crate::commands::bench;
 use crate::commands::cli::{self, HelpFiles};
+#[cfg(feature = "export")]
+use crate::commands::export::ExportArguments;
 use crate::commands::inspect;
 use crate::commands::montage;
-use crate::commands::progress::{Meter, Progress};
+use crate::commands::progress::{Meter, OnProgress};
+use crate::commands::split::SplitArguments;
 use crate::commands::verify;
 #[cfg(feature = "export")]
-use crate::export::{self, Format};
-use crate::split::draw;
-use crate::split::{self, Ratio, SplitOptions, Unit};
+use crate::export;
+use crate::split;
 use crate::transform::Transform;
-use anyhow::{Context, Result, bail};
-use clap::{CommandFactory, Parser, Subcommand};
+use anyhow::{Context, Result};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 /// Looks at, checks, splits, measures and exports datasets of radiographs with reports.
 #[derive(Parser)]
@@ -76,62 +76,13 @@ enum Command {
         #[arg(long, default_value_t = 0, requires = "montage")]
         seed: u64,
     },
-    /// Verify digests, schema, row counts, images, values and splits.
     #[command(after_help = "Example: dataset verify data/mimic")]
-    Verify {
-        /// Folder or URL of the dataset.
-        dir: PathBuf,
-        /// Number of threads [default: one for each core].
-        #[arg(long, value_parser = cli::count::<1024>)]
-        threads: Option<usize>,
-    },
-    /// Make train, validate and test subsets and nested label ratios; no patient in two of them.
+    Verify(VerifyArguments),
     #[command(after_help = "Examples:
   dataset split data/nih --name main --ratios 1,10,100 --validation 0.1 --test 0.2
   dataset split data/nih --name official --official --validation 0.1
   dataset split data/nih --name published --lists DATA/NIH_ChestX-ray")]
-    Split {
-        /// Folder or URL of the dataset.
-        dir: PathBuf,
-        /// Name of the split.
-        #[arg(long, value_parser = split_name)]
-        name: String,
-        /// Percentages of the training subset whose labels may be seen, nested [default: 1,10,100, or those of the lists].
-        #[arg(long, value_delimiter = ',', value_parser = cli::ratio)]
-        ratios: Vec<Ratio>,
-        /// Which records stay together in one subset.
-        #[arg(long, value_enum, default_value = "patient")]
-        unit: Unit,
-        /// Findings to balance: `labels` for all, or names separated by commas.
-        #[arg(long, value_delimiter = ',', default_value = "labels")]
-        stratify: Vec<String>,
-        /// Share of the records for validation [default: 0.1; none with --official and --lists].
-        ///
-        /// With --official or --lists, whole units are drawn from train where there is no validation subset.
-        #[arg(long, value_parser = cli::part)]
-        validation: Option<f64>,
-        /// Share of the records for the test [default: 0.2; none with --official and --lists].
-        ///
-        /// With --official or --lists, whole units are drawn from train where there is no test subset.
-        #[arg(long, value_parser = cli::part)]
-        test: Option<f64>,
-        /// Use the source's own subsets.
-        #[arg(long, conflicts_with = "lists")]
-        official: bool,
-        /// Use published lists of image names: files named train_list, train_10, train_1, val_list, test_list in this
-        /// folder, with or without .txt and .gz.
-        ///
-        /// Without a train_list, train is every record that no list of another subset names. An image in lists of several
-        /// subsets belongs to test before validate before train. Labels in the lists are ignored.
-        #[arg(long, value_name = "DIR")]
-        lists: Option<PathBuf>,
-        /// Seed that decides among equally good choices; the same seed gives the same split.
-        #[arg(long, default_value_t = 0)]
-        seed: u64,
-        /// Replace the split of this name.
-        #[arg(long)]
-        overwrite: bool,
-    },
+    Split(SplitArguments),
     /// Measure how fast batches are loaded on this machine.
     #[command(after_help = "Example: dataset bench data/mimic --transform pretrain --size 448 --seconds 10")]
     Bench {
@@ -156,47 +107,36 @@ enum Command {
         #[arg(long)]
         no_checksums: bool,
     },
-    /// Write the records in a format that other tools read.
-    ///
-    /// A killed export continues when the same command is run again, and ends with the same bytes. Raw images become PNGs;
-    /// PNG and JPEG images keep their bytes.
     #[command(after_help = "Examples:
   dataset export data/mimic --to webdataset /export/mimic-tars --split main --shard-size 1000
   dataset export data/mimic --to hf /export/mimic-hf --split main --subset train --ratio 1
   dataset export data/mimic --to csv /export/mimic-table --no-images")]
     #[cfg(feature = "export")]
-    Export {
-        /// Folder or URL of the dataset.
-        dir: PathBuf,
-        /// Folder to write: new, empty, or left by the same command.
-        out: PathBuf,
-        /// The format.
-        #[arg(long, value_enum, value_name = "FORMAT")]
-        to: Format,
-        /// Divide the records by this split; records in none of its subsets are left out [default: all records].
-        #[arg(long, value_name = "NAME")]
-        split: Option<String>,
-        /// Export this subset of the split only.
-        #[arg(long, value_parser = ["train", "validate", "test"], requires = "split")]
-        subset: Option<String>,
-        /// Of the training subset, export the records whose labels may be seen at this ratio of the split.
-        #[arg(long, value_name = "PERCENT", requires = "split", value_parser = cli::ratio)]
-        ratio: Option<Ratio>,
-        /// Number of records in a tar or Parquet file (webdataset, hf) [default: 2048].
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-        shard_size: Option<u32>,
-        /// Write the table only (csv).
-        #[arg(long)]
-        no_images: bool,
-        /// Replace the export in OUT.
-        #[arg(long)]
-        overwrite: bool,
-        /// Number of threads [default: one for each core].
-        #[arg(long, value_parser = cli::count::<1024>)]
-        threads: Option<usize>,
-    },
+    Export(ExportArguments),
     #[command(flatten)]
     Help(HelpFiles),
+}
+
+/// Verify digests, schema, row counts, images, values and splits.
+#[derive(Args)]
+pub struct VerifyArguments {
+    /// Folder or URL of the dataset.
+    pub dir: PathBuf,
+    /// Number of threads [default: one for each core].
+    #[arg(long, value_parser = cli::count::<1024>)]
+    threads: Option<usize>,
+}
+
+impl VerifyArguments {
+    /// The problems of the dataset, a line each.
+    ///
+    /// # Errors
+    /// As [`verify::verify`].
+    pub fn run(&self, progress: &OnProgress) -> Result<Vec<String>, crate::Error> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads.unwrap_or(0)).build();
+        let pool = pool.map_err(|error| crate::Error::Invalid(error.to_string()))?;
+        pool.install(|| verify::verify(&self.dir, progress))
+    }
 }
 
 /// Runs the program on a command line, which begins with its name, and returns the exit code.
@@ -211,31 +151,13 @@ fn run(cli: Cli) -> Result<u8> {
             Ok(0)
         }
         #[cfg(feature = "export")]
-        Command::Export { dir, out, to, split, subset, ratio, shard_size, no_images, overwrite, threads } => {
-            if shard_size.is_some() && to == Format::Csv {
-                return Err(usage_error("--shard-size is for webdataset and hf: a CSV export is one table"));
-            }
-            if no_images && to != Format::Csv {
-                return Err(usage_error("--no-images is for csv"));
-            }
-            if ratio.is_some() && subset.as_deref().is_some_and(|subset| subset != "train") {
-                return Err(usage_error("--ratio applies to training records: use --subset train"));
-            }
-            let options = export::Options {
-                format: to,
-                split,
-                subset: subset.as_deref().and_then(Subset::parse),
-                ratio,
-                shard_size: shard_size.map_or(export::SHARD_SIZE, |records| records as usize),
-                no_images,
-                overwrite,
-                threads: threads.unwrap_or(0),
-            };
-            let dataset = Dataset::open(&dir)?;
+        Command::Export(arguments) => {
+            let options = arguments.options().map_err(usage_error)?;
+            let dataset = Dataset::open(&arguments.dir)?;
             let meter = Meter::new("records");
-            let outcome = export::run(&dataset, &out, &options, &|step| meter.step(&step));
+            let outcome = export::run(&dataset, &arguments.out, &options, &|step| meter.step(step));
             meter.finish();
-            show(&export_line(&outcome?, &out))?;
+            show(&export_line(&outcome?, &arguments.out))?;
             Ok(0)
         }
         Command::Inspect { dir, row, rejects, all, montage: montage_file, transform, size, count, seed } => {
@@ -256,19 +178,18 @@ fn run(cli: Cli) -> Result<u8> {
             }
             Ok(0)
         }
-        Command::Verify { dir, threads } => {
-            let dataset = Dataset::open(&dir)?;
-            let bytes: u64 = dataset.manifest().shards.iter().map(|shard| shard.bytes).sum();
+        Command::Verify(arguments) => {
+            let dir = &arguments.dir;
+            let manifest = Dataset::open(dir)?.manifest().clone();
             let meter = Meter::new("bytes");
-            meter.step(&Progress::Started { records: bytes, done: 0 });
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build()?;
             let started = Instant::now();
-            let problems = pool.install(|| verify::verify(&dir, &|done| meter.step(&Progress::Advanced(done))));
+            let problems = arguments.run(&|step| meter.step(step));
             meter.finish();
             let problems = problems?;
             if problems.is_empty() {
+                let bytes: u64 = manifest.shards.iter().map(|shard| shard.bytes).sum();
                 let rate = bytes as f64 / 1e6 / started.elapsed().as_secs_f64();
-                let records = cli::counted(dataset.len(), "record");
+                let records = cli::counted(manifest.totals.records as usize, "record");
                 show(&format!("{}: {records}, all whole ({rate:.0} MB/s)\n", dir.display()))?;
                 return Ok(0);
             }
@@ -276,19 +197,12 @@ fn run(cli: Cli) -> Result<u8> {
             crate::cli_eprintln!("{} in {}", cli::counted(problems.len(), "problem"), dir.display());
             Ok(1)
         }
-        Command::Split { dir, name, ratios, unit, stratify, validation, test, official, lists, seed, overwrite } => {
-            let dataset = Dataset::open(&dir)?;
-            let stratify = if stratify == ["labels"] { Vec::new() } else { stratify };
-            let options = SplitOptions { ratios, unit, validation, test, official, lists, stratify, seed };
-            let (split, certificate) = draw::make(&dataset, &name, &options)?;
-            if !overwrite && let Some(difference) = certificate.replaces(dataset.storage(), &name)? {
-                bail!(
-                    "split `{name}` exists {difference}; give another --name, or replace it with --overwrite (runs that were trained on it can no longer be evaluated)"
-                );
-            }
-            split.save(dataset.storage(), &certificate)?;
+        Command::Split(arguments) => {
+            let dataset = Dataset::open(&arguments.dir)?;
+            let (split, certificate) = arguments.run(&dataset)?;
             show(&format!("{certificate}\n"))?;
-            show(&format!("written to {}\n", dataset.storage().path(&split::split_path(&name)).display()))?;
+            let path = dataset.storage().path(&split::split_path(&split.name));
+            show(&format!("written to {}\n", path.display()))?;
             Ok(0)
         }
         Command::Bench { dir, batch_size, transform, size, threads, seconds, no_checksums } => {
@@ -328,14 +242,6 @@ fn export_line(summary: &export::Summary, out: &Path) -> String {
             format!("{contents}; continued after {resumed} of {pieces} pieces\n")
         }
     }
-}
-
-/// Parses the name of a split, which is a part of file names.
-fn split_name(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.contains(['/', '\\', '.']) {
-        return Err("give a name without `/`, `\\` and `.`".to_owned());
-    }
-    Ok(text.to_owned())
 }
 
 /// A usage error as clap shows it.

@@ -133,7 +133,11 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<UsageError>() { 2 } else { 1 }
 }
 
-fn caught(work: impl FnOnce() -> anyhow::Result<u8>) -> anyhow::Result<u8> {
+/// Does work whose panics become an error with their location.
+///
+/// # Errors
+/// Those of the work, and `internal error (a bug in mrm) at FILE:LINE …`.
+pub fn caught<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     static LOCATION: Mutex<String> = Mutex::new(String::new());
     let last = || LOCATION.lock().unwrap_or_else(PoisonError::into_inner);
     std::panic::set_hook(Box::new(move |panic| {
@@ -257,7 +261,7 @@ mod tests {
 
     #[test]
     fn an_uncaught_panic_becomes_one_line() {
-        let message = caught(|| panic!("on purpose\nsecond line")).unwrap_err().to_string();
+        let message = caught::<u8>(|| panic!("on purpose\nsecond line")).unwrap_err().to_string();
         assert!(message.starts_with("internal error (a bug in mrm) at dataset/src/commands/cli.rs:"), "{message}");
         assert!(message.contains(": on purpose. Please report it"), "{message}");
         assert!(caught(|| Ok(0)).is_ok());

@@ -5,10 +5,14 @@ pub mod arguments;
 pub mod bench;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(all(feature = "cli", feature = "export"))]
+pub mod export;
 pub mod inspect;
 pub mod montage;
 #[cfg(feature = "cli")]
 pub mod progress;
 pub mod reject_reasons;
+#[cfg(feature = "cli")]
+pub mod split;
 pub mod verify;
 pub(crate) mod wording;

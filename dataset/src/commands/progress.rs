@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-pub use crate::progress::Progress;
+pub use crate::progress::{Canceled, OnProgress, Progress};
 
 /// Pause between two plain lines.
 const PLAIN_PAUSE: Duration = Duration::from_secs(10);
@@ -34,9 +34,12 @@ impl Meter {
         Self { bar, unit, plain }
     }
 
-    /// Updates the meter.
-    pub fn step(&self, step: &Progress) {
-        match *step {
+    /// Updates the meter; never cancels.
+    ///
+    /// # Errors
+    /// None.
+    pub fn step(&self, step: Progress) -> Result<(), Canceled> {
+        match step {
             Progress::Started { records, done } => {
                 self.bar.set_length(records);
                 self.bar.set_position(done);
@@ -44,6 +47,7 @@ impl Meter {
                 self.bar.reset_eta();
             }
             Progress::Advanced(records) => self.bar.inc(records),
+            Progress::Working => return Ok(()),
         }
         if let Some(Ok(mut last)) = self.plain.as_ref().map(Mutex::lock)
             && last.elapsed() >= PLAIN_PAUSE
@@ -57,6 +61,7 @@ impl Meter {
             };
             let _ = writeln!(std::io::stderr(), "{line}, {left} s left");
         }
+        Ok(())
     }
 
     /// Removes the bar.

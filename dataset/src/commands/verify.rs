@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io::{BufReader, ErrorKind, Read};
 use std::ops::Range;
+use std::path::Path;
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -16,6 +17,7 @@ use crate::format::manifest::{REJECTS, TOKENIZER};
 use crate::format::record_checks;
 use crate::format::shard::{Shard, rows_text};
 use crate::format::table::from_parquet;
+use crate::progress::{Canceled, OnProgress, Progress};
 use crate::split::stored::{self, Split};
 use crate::store::files;
 use crate::store::storage::Storage;
@@ -24,18 +26,19 @@ use crate::store::storage::Storage;
 const REMEDY: &str = "restore it from a copy, or ingest again with --overwrite";
 
 /// All problems of the dataset at a path or URL, one line each; none where it is intact. The current rayon pool processes
-/// one shard in each thread. `progress` is called with the number of bytes of shards that were read since the last call.
+/// one shard in each thread. `progress` counts the bytes of shards that were read in place of records.
 ///
 /// # Errors
-/// When the dataset cannot be opened or listed.
-pub fn verify(location: impl AsRef<OsStr>, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>> {
+/// When the dataset cannot be opened or listed, or `progress` cancels.
+pub fn verify(location: impl AsRef<OsStr>, progress: &OnProgress) -> Result<Vec<String>> {
     let dataset = Dataset::open(location)?;
     let storage = dataset.storage();
     let manifest = dataset.manifest();
-    let mut problems: Vec<String> = (0..manifest.shards.len())
-        .into_par_iter()
-        .flat_map_iter(|index| verify_shard(&dataset, index, progress))
-        .collect();
+    progress(Progress::Started { records: manifest.shards.iter().map(|shard| shard.bytes).sum(), done: 0 })?;
+    let of_shard = |index| verify_shard(&dataset, index, progress);
+    let shards: Vec<Vec<String>> =
+        (0..manifest.shards.len()).into_par_iter().map(of_shard).collect::<Result<_, _>>()?;
+    let mut problems = shards.concat();
 
     let named: HashSet<&str> = manifest.shards.iter().map(|shard| shard.path.as_str()).collect();
     let listed = if storage.is_read_only() { Vec::new() } else { storage.list("shards")? };
@@ -114,15 +117,15 @@ fn verify_rejects(storage: &Storage, expected: &str) -> Option<String> {
 /// The problem where the Parquet library panicked.
 const BROKEN: &str = "its Parquet structure is damaged";
 
-fn verify_shard(dataset: &Dataset, index: usize, progress: &(dyn Fn(u64) + Sync)) -> Vec<String> {
+fn verify_shard(dataset: &Dataset, index: usize, progress: &OnProgress) -> Result<Vec<String>, Canceled> {
     let info = &dataset.manifest().shards[index];
     let name = &info.path;
     let file = match dataset.storage().open(name) {
         Ok((file, _)) => file,
         Err(Error::Io { cause, .. }) if cause.kind() == ErrorKind::NotFound => {
-            return vec![format!("{name}: missing; {REMEDY}")];
+            return Ok(vec![format!("{name}: missing; {REMEDY}")]);
         }
-        Err(error) => return vec![format!("{error}; {REMEDY}")],
+        Err(error) => return Ok(vec![format!("{error}; {REMEDY}")]),
     };
     let opened = guarded(BROKEN, || dataset.shard(index));
     let checksums = match &opened {
@@ -133,24 +136,26 @@ fn verify_shard(dataset: &Dataset, index: usize, progress: &(dyn Fn(u64) + Sync)
     // A file with a size that no shard has is not read, since it may be endless.
     let has_known_size = dataset.manifest().shards.iter().any(|other| other.bytes == file.length());
     let unread = || Ok(Content { bytes: file.length(), sha256: String::new(), damaged: Vec::new() });
-    let content = if has_known_size { read(file.reader(), covered, progress) } else { unread() };
+    let content = if has_known_size { read(name, file.reader(), covered, progress) } else { unread() };
     let content = match content {
         Ok(content) => content,
-        Err(error) => return vec![format!("{name}: {error}; {REMEDY}")],
+        Err(Error::Canceled(canceled)) => return Err(canceled),
+        Err(error) => return Ok(vec![format!("{error}; {REMEDY}")]),
     };
     let as_written = content.sha256 == info.sha256;
     if let Some(other) = dataset.manifest().shards.iter().find(|other| !as_written && other.sha256 == content.sha256) {
-        return vec![format!("{name}: contains the bytes of {}; give each file its own name again", other.path)];
+        return Ok(vec![format!("{name}: contains the bytes of {}; give each file its own name again", other.path)]);
     }
     if content.bytes != info.bytes {
         let sizes = format!("{name}: {} bytes, the manifest says {}", content.bytes, info.bytes);
         if content.bytes < info.bytes {
-            return vec![format!("{sizes}: it was cut off, and none of its {} rows can be read; {REMEDY}", info.rows)];
+            let lost = format!("{sizes}: it was cut off, and none of its {} rows can be read; {REMEDY}", info.rows);
+            return Ok(vec![lost]);
         }
-        return vec![format!("{sizes}: it belongs to another dataset, or was written to; {REMEDY}")];
+        return Ok(vec![format!("{sizes}: it belongs to another dataset, or was written to; {REMEDY}")]);
     }
     if let Some(error) = opened.as_ref().err().or(checksums.as_ref().err()) {
-        return vec![line(name, error)];
+        return Ok(vec![line(name, error)]);
     }
     let mut problems: Vec<String> = content
         .damaged
@@ -171,12 +176,13 @@ fn verify_shard(dataset: &Dataset, index: usize, progress: &(dyn Fn(u64) + Sync)
     }
     // Where checksums show what is damaged, decoding it would show nothing more.
     if as_written || covered.is_empty() {
-        match guarded(BROKEN, || verify_rows(dataset, opened?, index)) {
+        match guarded(BROKEN, || verify_rows(dataset, opened?, index, progress)) {
             Ok(rows) => problems.extend(rows),
+            Err(Error::Canceled(canceled)) => return Err(canceled),
             Err(error) => problems.push(line(name, &error)),
         }
     }
-    problems
+    Ok(problems)
 }
 
 /// An error of a shard as a line with its remedy.
@@ -196,17 +202,17 @@ struct Content {
     damaged: Vec<(String, Range<usize>)>,
 }
 
-/// Reads a whole file once, for its SHA-256 and its checksums.
-fn read(file: impl Read, covered: &[Covered], progress: &(dyn Fn(u64) + Sync)) -> std::io::Result<Content> {
+/// Reads a whole shard once, for its SHA-256 and its checksums.
+fn read(name: &str, file: impl Read, covered: &[Covered], progress: &OnProgress) -> Result<Content> {
     let mut file = BufReader::with_capacity(1 << 20, file);
     let (mut bytes, mut digest) = (0, Sha256::new());
     let mut piece = Vec::new();
-    let mut take = |most: u64, crc32: Option<u32>| -> std::io::Result<bool> {
+    let mut take = |most: u64, crc32: Option<u32>| -> Result<bool> {
         piece.clear();
-        file.by_ref().take(most).read_to_end(&mut piece)?;
+        file.by_ref().take(most).read_to_end(&mut piece).map_err(Error::io(Path::new(name)))?;
         digest.update(&piece);
         bytes += piece.len() as u64;
-        progress(piece.len() as u64);
+        progress(Progress::Advanced(piece.len() as u64))?;
         Ok(match crc32 {
             Some(crc32) => piece.len() as u64 == most && crc32fast::hash(&piece) == crc32,
             None => !piece.is_empty(),
@@ -228,12 +234,13 @@ fn read(file: impl Read, covered: &[Covered], progress: &(dyn Fn(u64) + Sync)) -
 }
 
 /// Decodes every column and every image of a shard, and checks the values of each record.
-fn verify_rows(dataset: &Dataset, opened: &Shard, index: usize) -> Result<Vec<String>> {
+fn verify_rows(dataset: &Dataset, opened: &Shard, index: usize, progress: &OnProgress) -> Result<Vec<String>> {
     let name = &dataset.manifest().shards[index].path;
     let text = &dataset.manifest().text;
     let first: u64 = dataset.manifest().shards[..index].iter().map(|shard| shard.rows).sum();
     let mut problems = Vec::new();
     for group in 0..opened.groups() {
+        progress(Progress::Working)?;
         let rows = opened.group(group);
         let batch = match opened.texts_and_labels(group) {
             Ok(batch) => batch,

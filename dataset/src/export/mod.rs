@@ -24,7 +24,7 @@ use crate::error::{Error, Result, guarded};
 use crate::format::image_codec::GrayPixels;
 use crate::format::manifest::MANIFEST;
 use crate::format::record::{ImageEncoding, Record};
-use crate::progress::Progress;
+use crate::progress::{OnProgress, Progress};
 use crate::split::ratio::Ratio;
 use crate::split::stored::Split;
 use crate::split::types::{Subset, split_path};
@@ -123,16 +123,12 @@ struct Plan<'a> {
     pieces: Vec<Piece>,
 }
 
-/// Exports a dataset into a folder.
+/// Exports a dataset into a folder. After a kill or a cancellation by `progress`, the same call continues.
 ///
 /// # Errors
-/// When the options contradict each other or the split, the folder contains something else, or a record cannot be read.
-pub fn run(
-    dataset: &Dataset,
-    out: impl AsRef<OsStr>,
-    options: &Options,
-    progress: &(dyn Fn(Progress) + Sync),
-) -> Result<Summary> {
+/// When the options contradict each other or the split, the folder contains something else, a record cannot be read, or
+/// `progress` cancels.
+pub fn run(dataset: &Dataset, out: impl AsRef<OsStr>, options: &Options, progress: &OnProgress) -> Result<Summary> {
     let out = output::folder(out.as_ref())?;
     let plan = Plan::new(dataset, options)?;
     let arguments = arguments(dataset, options)?;
@@ -144,7 +140,7 @@ pub fn run(
     let is_done = |piece: &&Piece| out.join(&piece.path).is_file();
     let done: usize = plan.pieces.iter().filter(is_done).map(|piece| piece.rows.len()).sum();
     let resumed = plan.pieces.iter().filter(is_done).count();
-    progress(Progress::Started { records: records as u64, done: done as u64 });
+    progress(Progress::Started { records: records as u64, done: done as u64 })?;
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.threads)
         .build()
@@ -197,7 +193,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Writes one piece, a block of records at a time.
-    fn write(&self, out: &Path, piece: &Piece, options: &Options, progress: &(dyn Fn(Progress) + Sync)) -> Result<()> {
+    fn write(&self, out: &Path, piece: &Piece, options: &Options, progress: &OnProgress) -> Result<()> {
         let path = out.join(&piece.path);
         if let Some(folder) = path.parent() {
             files::make_folder(folder)?;
@@ -215,7 +211,7 @@ impl<'a> Plan<'a> {
                 .map(|(at, &row)| self.sample(row, pages.get(at), options.no_images))
                 .collect::<Result<Vec<_>>>()?;
             writer.write(samples)?;
-            progress(Progress::Advanced(rows.len() as u64));
+            progress(Progress::Advanced(rows.len() as u64))?;
         }
         writer.finish()
     }

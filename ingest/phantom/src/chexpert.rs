@@ -4,6 +4,7 @@ use std::path::Path;
 
 use dataset::format::image_codec::GrayPixels;
 use dataset::format::record::ImageEncoding;
+use dataset::progress::{OnProgress, Progress};
 use rayon::prelude::*;
 
 use crate::disease::Kind;
@@ -39,13 +40,13 @@ pub const COLUMNS: [&str; 19] = [
 ];
 
 /// Writes the whole set. Files that exist are complete and are kept.
-pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
+pub(crate) fn write(out: &Path, plan: &[Patient], progress: &OnProgress) -> Result<Summary, Error> {
     let studies: Vec<Entry> = plan.iter().flat_map(Entry::all).collect();
     let reports = studies
         .par_iter()
         .map(|entry| {
             entry.write(out)?;
-            progress(1);
+            progress(Progress::Advanced(1))?;
             Ok(report::write(entry.patient, entry.study, &radiograph::anatomy(entry.patient, entry.study)))
         })
         .collect::<Result<Vec<Report>, Error>>()?;

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use dataset::format::record::ImageEncoding;
+use dataset::progress::{OnProgress, Progress};
 use rayon::prelude::*;
 
 use crate::disease::{Kind, Zone};
@@ -50,7 +51,7 @@ pub const COLUMNS: [&str; 30] = [
 const WITHOUT_NOTE: u64 = 11;
 
 /// Writes the whole set. Files that exist are complete and are kept.
-pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
+pub(crate) fn write(out: &Path, plan: &[Patient], progress: &OnProgress) -> Result<Summary, Error> {
     let studies: Vec<(&Patient, &Study)> =
         plan.iter().flat_map(|patient| patient.studies.iter().map(move |study| (patient, study))).collect();
     let reports = studies
@@ -63,7 +64,7 @@ pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Syn
                     write_file(&path, &bytes.map_err(|source| Error::Image { path: path.clone(), source })?)?;
                 }
             }
-            progress(1);
+            progress(Progress::Advanced(1))?;
             Ok(report::write(patient, study, &radiograph::anatomy(patient, study)))
         })
         .collect::<Result<Vec<Report>, Error>>()?;

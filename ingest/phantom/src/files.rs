@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use dataset::format::record::ImageEncoding;
+use dataset::progress::{OnProgress, Progress};
 use rayon::prelude::*;
 
 use crate::dicom::{self, Header};
@@ -13,14 +14,14 @@ use crate::{Error, write_file};
 /// Calls `make` for every study, on all threads; returns the results in the order of the plan.
 pub fn each_study<T: Send>(
     plan: &[Patient],
-    progress: &(impl Fn(u64) + Sync),
+    progress: &OnProgress,
     make: impl Fn(&Patient, &Study) -> Result<T, Error> + Sync,
 ) -> Result<Vec<T>, Error> {
     let studies: Vec<(&Patient, &Study)> =
         plan.iter().flat_map(|patient| patient.studies.iter().map(move |study| (patient, study))).collect();
     let each = |(patient, study): (&Patient, &Study)| {
         let result = make(patient, study)?;
-        progress(1);
+        progress(Progress::Advanced(1))?;
         Ok(result)
     };
     studies.into_par_iter().map(each).collect()

@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use dataset::progress::OnProgress;
+
 use crate::disease::Kind;
 use crate::files::{dicom_file, each_study, plain_header, png_file};
 use crate::patient::Patient;
@@ -13,7 +15,7 @@ use crate::{Error, Summary, radiograph, report, write_file};
 const COLUMNS: [&str; 6] = ["file", "report", "patient", "study", "view", "subset"];
 
 /// Writes the whole set. Files that exist are complete and are kept.
-pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
+pub(crate) fn write(out: &Path, plan: &[Patient], progress: &OnProgress) -> Result<Summary, Error> {
     let rows = each_study(plan, progress, |patient, study| {
         let name = format!("patient{:04}", patient.index + 1);
         let number = patient.studies.iter().position(|own| own.index == study.index).unwrap_or_default() + 1;

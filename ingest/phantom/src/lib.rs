@@ -55,6 +55,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use dataset::progress::{Canceled, OnProgress, Progress};
 use serde::{Deserialize, Serialize};
 
 /// Default of [`Options::size`]: a fifth of the size of real radiographs.
@@ -176,6 +177,9 @@ pub enum Error {
         /// The cause.
         source: Box<dicom_object::WriteError>,
     },
+    /// The caller canceled the work.
+    #[error(transparent)]
+    Canceled(#[from] Canceled),
 }
 
 /// Content of the file `RECORD`.
@@ -190,25 +194,26 @@ struct Record {
 /// Writes a phantom into `out`: a new or empty directory, or that of an earlier run with the same arguments, which is
 /// completed.
 ///
-/// Calls `progress(1)` after each study, from any thread.
+/// `progress` counts studies in place of records.
 ///
 /// # Errors
-/// When the size is out of range, `out` has other content, or a file cannot be written.
-pub fn write(layout: Layout, out: &Path, options: &Options, progress: impl Fn(u64) + Sync) -> Result<Summary, Error> {
+/// When the size is out of range, `out` has other content, a file cannot be written, or `progress` cancels.
+pub fn write(layout: Layout, out: &Path, options: &Options, progress: &OnProgress) -> Result<Summary, Error> {
     if !SIZES.contains(&options.size) {
         return Err(Error::Size { size: options.size });
     }
     claim(out, &Record { version: VERSION, layout, options: *options })?;
+    progress(Progress::Started { records: options.studies as u64, done: 0 })?;
     let plan = patient::plan(options.studies, options.seed, options.size);
     match layout {
-        Layout::MimicCxr => mimic_cxr::write(out, &plan, &progress),
-        Layout::Chexpert => chexpert::write(out, &plan, &progress),
-        Layout::Nih => nih::write(out, &plan, options.size, &progress),
-        Layout::Covid => covid::write(out, &plan, &progress),
-        Layout::Rsna => rsna::write(out, &plan, &progress),
-        Layout::Siim => siim::write(out, &plan, &progress),
-        Layout::Openi => openi::write(out, &plan, &progress),
-        Layout::Folder => folder::write(out, &plan, &progress),
+        Layout::MimicCxr => mimic_cxr::write(out, &plan, progress),
+        Layout::Chexpert => chexpert::write(out, &plan, progress),
+        Layout::Nih => nih::write(out, &plan, options.size, progress),
+        Layout::Covid => covid::write(out, &plan, progress),
+        Layout::Rsna => rsna::write(out, &plan, progress),
+        Layout::Siim => siim::write(out, &plan, progress),
+        Layout::Openi => openi::write(out, &plan, progress),
+        Layout::Folder => folder::write(out, &plan, progress),
     }
 }
 

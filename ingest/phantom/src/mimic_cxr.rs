@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use dataset::progress::{OnProgress, Progress};
 use rayon::prelude::*;
 
 use crate::dicom::{self, Header};
@@ -51,14 +52,14 @@ pub const CHEXPERT_COLUMNS: [&str; 16] = [
 ];
 
 /// Writes the whole set. Files that exist are complete and are kept.
-pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
+pub(crate) fn write(out: &Path, plan: &[Patient], progress: &OnProgress) -> Result<Summary, Error> {
     let mut studies: Vec<Entry> = plan.iter().flat_map(|p| p.studies.iter().map(move |s| Entry::new(p, s))).collect();
     studies.sort_by_key(|entry| (entry.subject, entry.id));
     let reports = studies
         .par_iter()
         .map(|entry| {
             let report = entry.write(out)?;
-            progress(1);
+            progress(Progress::Advanced(1))?;
             Ok(report)
         })
         .collect::<Result<Vec<Report>, Error>>()?;

@@ -5,6 +5,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use dataset::format::image_codec::GrayPixels;
+use dataset::progress::{OnProgress, Progress};
 use image::ImageEncoder;
 use rayon::prelude::*;
 
@@ -40,12 +41,7 @@ const WITH_ALPHA: u32 = 12;
 const VISIBLE: f32 = 0.3;
 
 /// Writes the whole set. Files that exist are complete and are kept.
-pub(crate) fn write(
-    out: &Path,
-    plan: &[Patient],
-    size: usize,
-    progress: &(impl Fn(u64) + Sync),
-) -> Result<Summary, Error> {
+pub(crate) fn write(out: &Path, plan: &[Patient], size: usize, progress: &OnProgress) -> Result<Summary, Error> {
     let entries = entries(plan, size);
     let mut studies: Vec<(&Patient, &Study)> = entries.iter().map(|entry| (entry.patient, entry.study)).collect();
     studies.dedup_by_key(|(_, study)| study.index);
@@ -59,8 +55,7 @@ pub(crate) fn write(
         let folder = out.join(format!("images_{:03}", number / IN_FOLDER + 1)).join("images");
         entry.write(&folder.join(entry.name()))?;
         // The progress counts studies: a study is done with its first image.
-        progress(u64::from(entry.first));
-        Ok(())
+        Ok::<_, Error>(progress(if entry.first { Progress::Advanced(1) } else { Progress::Working })?)
     })?;
     let mut table = Table::new(&out.join("Data_Entry_2017_v2020.csv"), &ENTRY_COLUMNS)?;
     let mut boxes = Table::new(&out.join("BBox_List_2017.csv"), &BOX_COLUMNS)?;

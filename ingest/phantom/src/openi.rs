@@ -4,6 +4,8 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use dataset::progress::OnProgress;
+
 use crate::disease::{Kind, Side};
 use crate::files::{each_study, png_file};
 use crate::patient::{Patient, Study};
@@ -14,7 +16,7 @@ use crate::{Error, Summary, radiograph, write_file};
 const SECTIONS: [&str; 4] = ["comparison", "indication", "findings", "impression"];
 
 /// Writes the whole set. Files that exist are complete and are kept.
-pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
+pub(crate) fn write(out: &Path, plan: &[Patient], progress: &OnProgress) -> Result<Summary, Error> {
     let images = each_study(plan, progress, |patient, study| {
         let number = study.index + 1;
         let mut names = Vec::new();

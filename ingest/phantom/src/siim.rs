@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use dataset::progress::OnProgress;
+
 use crate::dicom::uids;
 use crate::files::{dicom_file, each_study, plain_header};
 use crate::patient::{Patient, Subset};
@@ -10,7 +12,7 @@ use crate::table::Table;
 use crate::{Error, Summary, radiograph, truth};
 
 /// Writes the whole set. Files that exist are complete and are kept.
-pub(crate) fn write(out: &Path, plan: &[Patient], progress: &(impl Fn(u64) + Sync)) -> Result<Summary, Error> {
+pub(crate) fn write(out: &Path, plan: &[Patient], progress: &OnProgress) -> Result<Summary, Error> {
     let rows = each_study(plan, progress, |patient, study| {
         let image = &study.images[0];
         let header = plain_header(&format!("{:08x}", patient.seed as u32), &format!("{:08x}", study.seed as u32), 1);

@@ -41,7 +41,7 @@ fn with_threads(threads: usize, out: &Path) -> Summary {
 
 fn layout_with_threads(layout: Layout, threads: usize, out: &Path) -> Summary {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    pool.install(|| write(layout, out, &SMALL, |_| {})).unwrap()
+    pool.install(|| write(layout, out, &SMALL, &|_| Ok(()))).unwrap()
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn every_layout_repeats_and_goes_on() {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let run = |threads: usize, out: &Path| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| write(layout, out, &SMALL, |_| {})).unwrap()
+            pool.install(|| write(layout, out, &SMALL, &|_| Ok(()))).unwrap()
         };
         assert_eq!(run(1, one.path()), run(2, two.path()));
         let whole = relative(one.path());
@@ -77,15 +77,20 @@ fn every_layout_repeats_and_goes_on() {
 fn a_second_run_goes_on_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let counted = AtomicU64::new(0);
-    let count = |n| _ = counted.fetch_add(n, Ordering::Relaxed);
-    let summary = write(Layout::MimicCxr, folder.path(), &SMALL, count).unwrap();
+    let count = |step| {
+        if let Progress::Advanced(studies) = step {
+            counted.fetch_add(studies, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    let summary = write(Layout::MimicCxr, folder.path(), &SMALL, &count).unwrap();
     assert_eq!((summary.studies, counted.into_inner()), (12, 12));
     let whole = relative(folder.path());
     for path in whole.keys().filter(|path| path.to_str().unwrap().len() % 2 == 0 && path.starts_with("files")) {
         fs::remove_file(folder.path().join(path)).unwrap();
     }
     fs::remove_file(folder.path().join("mimic-cxr-2.0.0-split.csv.gz")).unwrap();
-    write(Layout::MimicCxr, folder.path(), &SMALL, |_| {}).unwrap();
+    write(Layout::MimicCxr, folder.path(), &SMALL, &|_| Ok(())).unwrap();
     assert_eq!(relative(folder.path()), whole);
 }
 
@@ -116,7 +121,7 @@ fn tables_have_mimics_columns_and_name_what_is_there() {
 fn a_foreign_folder_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("thesis.txt"), "all my work").unwrap();
-    let error = write(Layout::MimicCxr, folder.path(), &SMALL, |_| {}).unwrap_err();
+    let error = write(Layout::MimicCxr, folder.path(), &SMALL, &|_| Ok(())).unwrap_err();
     assert!(matches!(error, Error::Foreign { .. }));
     assert_eq!(contents(folder.path()).len(), 1);
 }
@@ -126,7 +131,7 @@ fn other_arguments_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     with_threads(2, folder.path());
     let other = Options { seed: 5, ..SMALL };
-    let error = write(Layout::MimicCxr, folder.path(), &other, |_| {}).unwrap_err();
+    let error = write(Layout::MimicCxr, folder.path(), &other, &|_| Ok(())).unwrap_err();
     assert!(error.to_string().contains(" holds another phantom (seed 4, not 5); "), "{error}");
-    assert!(write(Layout::MimicCxr, folder.path(), &Options { size: 2, ..SMALL }, |_| {}).is_err());
+    assert!(write(Layout::MimicCxr, folder.path(), &Options { size: 2, ..SMALL }, &|_| Ok(())).is_err());
 }

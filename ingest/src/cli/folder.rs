@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
 use clap::Args;
 
 use super::arguments::CommonArguments;
-use super::run::ingest;
+use super::request::Request;
 use crate::sources::{Folder, LabelWord, TableOptions};
 
 pub const EXAMPLES: &str = "Examples:\n  \
@@ -70,10 +69,11 @@ pub struct FolderArguments {
 }
 
 impl FolderArguments {
-    /// Ingests the directory.
-    pub fn run(self) -> Result<u8> {
+    /// The directory as a source. `text` is the text of the table where it is in no file.
+    pub fn request(self, text: Option<Vec<u8>>) -> Request {
         let table = self.table.zip(self.image_column).map(|(table, image_column)| TableOptions {
             table,
+            text,
             image_column,
             report_column: self.report_column,
             patient_column: self.patient_column,
@@ -87,6 +87,7 @@ impl FolderArguments {
             label_map: self.label_map,
         });
         let (patient_from_header, hash_paths) = (self.patient_from_header, self.hash_paths);
-        ingest(&Folder { table, patient_from_header, hash_paths }, &self.common, self.path_map.as_deref())
+        let source = Box::new(Folder { table, patient_from_header, hash_paths });
+        Request { source, arguments: self.common, path_map: self.path_map }
     }
 }

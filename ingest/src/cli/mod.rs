@@ -3,6 +3,7 @@
 mod arguments;
 mod folder;
 mod phantom;
+mod request;
 mod run;
 mod sources;
 mod status;
@@ -15,10 +16,11 @@ use dataset::commands::cli::{self, HelpFiles};
 
 use crate::run::plan::Source;
 use arguments::CommonArguments;
-use folder::FolderArguments;
-use phantom::PhantomArguments;
 use sources::SourceCommand;
 use status::StatusArguments;
+
+pub use phantom::PhantomArguments;
+pub use request::{Complete, Listener, Notice, Outcome, Request};
 
 /// Convert raw radiographs (DICOM, PNG, JPEG) and reports to Parquet shards with resized images and token ids.
 ///
@@ -40,10 +42,6 @@ struct Cli {
 enum Command {
     #[command(flatten)]
     Source(SourceCommand),
-    /// Any directory of DICOM, PNG and JPEG files, with or without a table.
-    #[command(after_help = folder::EXAMPLES)]
-    Folder(FolderArguments),
-    /// Write a synthetic raw directory in a source's layout, to try everything without a license.
     #[command(after_help = phantom::EXAMPLE)]
     Phantom(PhantomArguments),
     /// Show the progress of tasks (--task) that make a dataset together.
@@ -75,8 +73,10 @@ pub fn main_with(sources: &[&dyn Source], arguments: impl IntoIterator<Item = Os
 
 fn dispatch(cli: Cli) -> Result<u8> {
     match cli.command {
-        Command::Source(command) => command.run(),
-        Command::Folder(arguments) => arguments.run(),
+        Command::Source(command) => {
+            let Request { source, arguments, path_map } = command.request(None);
+            run::ingest(source.as_ref(), &arguments, path_map.as_deref())
+        }
         Command::Phantom(arguments) => arguments.run(),
         Command::Status(arguments) => arguments.run(),
         Command::Help(files) => files.write(Cli::command()).map(|()| 0).map_err(Into::into),

@@ -1,16 +1,17 @@
-//! The subcommand `phantom`.
+//! The subcommand `phantom`. The comment of its arguments is the text of `--help`.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
 use dataset::commands::cli::{count, counted};
-use dataset::commands::progress::{Meter, Progress};
-use phantom::{Layout, Options};
+use dataset::commands::progress::{Meter, OnProgress};
+use phantom::{Error, Layout, Options, Summary};
 
 pub const EXAMPLE: &str =
     "Example: ingest phantom mimic-cxr raw --studies 1000 --size 256, then ingest mimic-cxr raw data";
 
+/// Write a synthetic raw directory in a source's layout, to try everything without a license.
 #[derive(Args)]
 pub struct PhantomArguments {
     /// The source whose layout is written.
@@ -37,12 +38,18 @@ fn size(text: &str) -> Result<usize, String> {
 
 impl PhantomArguments {
     /// Writes the directory.
-    pub fn run(self) -> Result<u8> {
+    ///
+    /// # Errors
+    /// As [`phantom::write`].
+    pub fn write(&self, progress: &OnProgress) -> Result<Summary, Error> {
         let options = Options { studies: self.studies, seed: self.seed, size: self.size };
+        phantom::write(self.layout, &self.out, &options, progress)
+    }
+
+    /// Writes the directory, and prints the progress and the result.
+    pub(super) fn run(self) -> Result<u8> {
         let meter = Meter::new("studies");
-        meter.step(&Progress::Started { records: options.studies as u64, done: 0 });
-        let advance = |studies| meter.step(&Progress::Advanced(studies));
-        let summary = phantom::write(self.layout, &self.out, &options, advance);
+        let summary = self.write(&|step| meter.step(step));
         meter.finish();
         let summary = summary?;
         dataset::cli_println!(

@@ -1,14 +1,16 @@
-//! The subcommands of the public data sets.
+//! The subcommands of the sources.
 
 use std::path::PathBuf;
 
-use anyhow::Result;
 use clap::Subcommand;
 
 use super::arguments::CommonArguments;
-use super::run::ingest;
+use super::folder::{self, FolderArguments};
+use super::request::Request;
+use crate::run::plan::Source;
 use crate::sources::{Chexpert, Covid, ImageKind, Labeler, MimicCxr, Nih, OpenI, Rsna, Siim};
 
+#[expect(clippy::large_enum_variant, reason = "there is one value, parsed once")]
 #[derive(Subcommand)]
 pub enum SourceCommand {
     /// MIMIC-CXR or MIMIC-CXR-JPG: `files/`, reports, metadata, split and label tables.
@@ -47,22 +49,27 @@ pub enum SourceCommand {
     /// Open-i, Indiana University: XML reports and the images that they list.
     #[command(after_help = "Example: ingest openi /raw/openi data/openi")]
     Openi(CommonArguments),
+    /// Any directory of DICOM, PNG and JPEG files, with or without a table.
+    #[command(after_help = folder::EXAMPLES)]
+    Folder(FolderArguments),
 }
 
 impl SourceCommand {
-    /// Ingests the data set.
-    pub fn run(self) -> Result<u8> {
-        match self {
+    /// The source and its arguments. `table` is the text of the table of `folder` where it is in no file.
+    pub fn request(self, table: Option<Vec<u8>>) -> Request {
+        let (source, arguments): (Box<dyn Source>, _) = match self {
+            Self::Folder(arguments) => return arguments.request(table),
             Self::MimicCxr { arguments, reports, labels, images } => {
-                let source = MimicCxr { no_images: arguments.no_images, images, labeler: labels, reports };
-                ingest(&source, &arguments, None)
+                let no_images = arguments.no_images;
+                (Box::new(MimicCxr { no_images, images, labeler: labels, reports }), arguments)
             }
-            Self::Chexpert(arguments) => ingest(&Chexpert { no_images: arguments.no_images }, &arguments, None),
-            Self::Nih(arguments) => ingest(&Nih { no_images: arguments.no_images }, &arguments, None),
-            Self::Covid(arguments) => ingest(&Covid { no_images: arguments.no_images }, &arguments, None),
-            Self::Rsna(arguments) => ingest(&Rsna, &arguments, None),
-            Self::Siim(arguments) => ingest(&Siim, &arguments, None),
-            Self::Openi(arguments) => ingest(&OpenI { reports_alone: arguments.no_images }, &arguments, None),
-        }
+            Self::Chexpert(arguments) => (Box::new(Chexpert { no_images: arguments.no_images }), arguments),
+            Self::Nih(arguments) => (Box::new(Nih { no_images: arguments.no_images }), arguments),
+            Self::Covid(arguments) => (Box::new(Covid { no_images: arguments.no_images }), arguments),
+            Self::Rsna(arguments) => (Box::new(Rsna), arguments),
+            Self::Siim(arguments) => (Box::new(Siim), arguments),
+            Self::Openi(arguments) => (Box::new(OpenI { reports_alone: arguments.no_images }), arguments),
+        };
+        Request { source, arguments, path_map: None }
     }
 }

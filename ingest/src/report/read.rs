@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use dataset::format::manifest::TOKENIZER;
+use dataset::progress::{OnProgress, Progress};
 use dataset::store::files;
 use rayon::prelude::*;
 use tokenizers::Tokenizer;
@@ -23,7 +24,13 @@ use crate::sources::shared::table::decode_text;
 
 /// Loads or trains the tokenizer of a run and writes it to the dataset. `None` without `--tokenizer`, and where a tokenizer
 /// would be trained but there is no report.
-pub fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> Result<Option<Tokenizer>> {
+pub fn tokenizer_of(
+    raw: &Path,
+    out: &Path,
+    plan: &Plan,
+    options: &Options,
+    progress: &OnProgress,
+) -> Result<Option<Tokenizer>> {
     let path = out.join(TOKENIZER);
     let mut seen = Stamps::new();
     let tokenizer = match &options.tokenizer {
@@ -37,6 +44,7 @@ pub fn tokenizer_of(raw: &Path, out: &Path, plan: &Plan, options: &Options) -> R
             let records: Vec<&PlannedRecord> =
                 plan.records.iter().filter(|record| distinct.insert(&record.report)).collect();
             let read = |record: &PlannedRecord| {
+                progress(Progress::Working)?;
                 let mut seen = Stamps::new();
                 let report = match read_report(raw, plan, record, &mut seen) {
                     Ok(report) => report,

@@ -9,6 +9,7 @@ use dataset::format::manifest::{Manifest, REJECTS};
 use dataset::format::record::FORMAT_VERSION;
 use dataset::format::shard::Shard;
 use dataset::format::table::{self, column};
+use dataset::progress::{Canceled, OnProgress, Progress};
 use dataset::store::files;
 use rayon::prelude::*;
 
@@ -18,7 +19,6 @@ use crate::run::hashing_reader::Stamps;
 use crate::run::keys::INPUT;
 use crate::run::options::ReportText;
 use crate::run::plan::{Plan, PlannedRecord};
-use dataset::commands::progress::Progress;
 
 /// The differences between a dataset and its raw directory: `path: what changed` for each input, in the order of the
 /// dataset; empty where nothing changed.
@@ -28,14 +28,8 @@ use dataset::commands::progress::Progress;
 /// the dataset are read from its manifest.
 ///
 /// # Errors
-/// When `out` holds no finished dataset, or cannot be read.
-pub fn check_input(
-    raw: &Path,
-    out: &Path,
-    mut plan: Plan,
-    jobs: usize,
-    progress: &(dyn Fn(Progress) + Sync),
-) -> Result<Vec<String>> {
+/// When `out` holds no finished dataset, or cannot be read, or `progress` cancels.
+pub fn check_input(raw: &Path, out: &Path, mut plan: Plan, jobs: usize, progress: &OnProgress) -> Result<Vec<String>> {
     let storage = Storage::at(out)?;
     let manifest = Manifest::load(&storage)?;
     let options = StoredOptions::of(&manifest);
@@ -47,7 +41,7 @@ pub fn check_input(
         .num_threads(jobs)
         .build()
         .map_err(|e| Error::Output { path: out.to_path_buf(), message: e.to_string() })?;
-    progress(Progress::Started { records: manifest.totals.records, done: 0 });
+    progress(Progress::Started { records: manifest.totals.records, done: 0 })?;
     pool.install(|| {
         let (mut differing, mut known) = (Vec::new(), HashSet::new());
         for info in &manifest.shards {
@@ -67,10 +61,10 @@ pub fn check_input(
                         let difference = at.map_or(Some("is not listed any more"), |at| {
                             row.difference(raw, plan, &plan.records[at], options)
                         });
-                        progress(Progress::Advanced(1));
-                        difference.map(|difference| format!("{}: {difference}", row.source_path))
+                        progress(Progress::Advanced(1))?;
+                        Ok(difference.map(|difference| format!("{}: {difference}", row.source_path)))
                     })
-                    .collect();
+                    .collect::<Result<_, Canceled>>()?;
                 differing.extend(found.into_iter().flatten());
             }
         }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dataset::commands::progress::Progress;
+use dataset::progress::OnProgress;
 use tokenizers::Tokenizer;
 
 use crate::dicom::limits::MAX_FILE_BYTES;
@@ -28,7 +28,7 @@ pub struct Job<'a> {
     pub indices: Vec<usize>,
     pub options: &'a Options,
     pub tokenizer: Option<&'a Tokenizer>,
-    pub progress: &'a (dyn Fn(Progress) + Sync),
+    pub progress: &'a OnProgress<'a>,
 }
 
 /// Whether an input that the system refused to read before can be read now.

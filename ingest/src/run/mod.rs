@@ -24,7 +24,7 @@ pub mod start;
 pub mod summary;
 pub mod tasks;
 
-pub use dataset::commands::progress::Progress;
+pub use dataset::progress::{Canceled, OnProgress, Progress};
 pub use options::{MAX_REJECT_RATE, MAX_TOKENS, Options, ROWS_PER_SHARD, ReportText, SIZE, TokenizerChoice};
 pub use start::run;
 pub use summary::Summary;

@@ -8,10 +8,10 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::thread::ScopedJoinHandle;
 
-use dataset::commands::progress::Progress;
 use dataset::format::manifest;
 use dataset::format::record::Record;
 use dataset::format::shard::ShardWriter;
+use dataset::progress::Progress;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
@@ -54,7 +54,7 @@ impl Job<'_> {
         let resumed = notes.iter().flatten().count();
         let done =
             notes.iter().zip(&chunks).filter(|(note, _)| note.is_some()).map(|(_, chunk)| chunk.len() as u64).sum();
-        (self.progress)(Progress::Started { records: self.plan.records.len() as u64, done });
+        (self.progress)(Progress::Started { records: self.plan.records.len() as u64, done })?;
         for note in notes.iter().flatten() {
             // The earlier run was stopped before it uploaded this shard, or before it removed the local copy.
             let path = self.out.folder.join(&note.info.path);
@@ -149,7 +149,7 @@ impl Job<'_> {
                     Err(reject) => rejects.push(reject),
                 }
             }
-            (self.progress)(Progress::Advanced(block.len() as u64));
+            (self.progress)(Progress::Advanced(block.len() as u64))?;
         }
         write(&mut writer, &decoded)?;
         // The stamps are written before the shard gets its final name.

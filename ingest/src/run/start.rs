@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dataset::commands::progress::Progress;
+use dataset::progress::OnProgress;
 
 use crate::error::{Error, Result};
 use crate::reject::Reject;
@@ -20,13 +20,12 @@ use crate::run::tasks::{self, Share};
 
 /// Ingests a plan into `out`, a folder or the URL of a place in an object store.
 ///
-/// The bytes of the dataset depend on the plan and the options, not on the number of jobs. After a kill, the same call
-/// continues behind the last finished shard; it also completes a dataset that tasks began. `progress` may be called
-/// from any thread.
+/// The bytes of the dataset depend on the plan and the options, not on the number of jobs. After a kill, or a cancellation by
+/// `progress`, the same call continues behind the last finished shard; it also completes a dataset that tasks began.
 ///
 /// # Errors
-/// When `out` holds something else, another run works on it, the disk is full, the tokenizer fails, or a record of the
-/// plan has another number of labels than there are findings. Inputs that cannot be used are no errors: they become
+/// When `out` holds something else, another run works on it, the disk is full, the tokenizer fails, a record of the plan
+/// has another number of labels than there are findings, or `progress` cancels. Inputs that cannot be used are no errors: they become
 /// rejects.
 pub fn run(
     source: &str,
@@ -34,7 +33,7 @@ pub fn run(
     out: &Path,
     plan: Plan,
     options: &Options,
-    progress: &(dyn Fn(Progress) + Sync),
+    progress: &OnProgress,
 ) -> Result<Summary> {
     let prepared = PreparedPlan::of(source, raw, plan, options)?;
     if !options.overwrite
@@ -78,7 +77,7 @@ pub fn run(
         .build()
         .map_err(|e| Error::Output { path: out.storage.path(""), message: e.to_string() })?;
     pool.install(|| {
-        let tokenizer = tokenizer_of(raw, &out.folder, &plan, options)?;
+        let tokenizer = tokenizer_of(raw, &out.folder, &plan, options, progress)?;
         let store = &NoteStore::own(&out.folder);
         let indices = Share::All.shards(plan.records.len().div_ceil(options.rows_per_shard));
         let tokenizer = tokenizer.as_ref();

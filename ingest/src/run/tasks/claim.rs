@@ -6,6 +6,7 @@
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use dataset::progress::{OnProgress, Progress};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -38,11 +39,12 @@ pub struct Claim {
     pub beat: u64,
 }
 
-/// Waits until a plan is published (false), or this process has to make it (true).
-pub fn has_to_plan(notes: &NoteStore, maker: &str, host: &str) -> Result<bool> {
+/// Waits until a plan is published (false), or this process has to make it (true), or `progress` cancels.
+pub fn has_to_plan(notes: &NoteStore, maker: &str, host: &str, progress: &OnProgress) -> Result<bool> {
     let own = Claim { maker: maker.to_owned(), host: host.to_owned(), beat: 0 };
     let mut seen: Option<(Vec<u8>, Instant)> = None;
     loop {
+        progress(Progress::Working)?;
         if notes.read(HEAD)?.is_some() {
             return Ok(false);
         }
@@ -125,7 +127,7 @@ mod tests {
                     scope.spawn(move || {
                         let private = tempfile::tempdir_in(folder).unwrap();
                         let (notes, maker) = (NoteStore::shared(place, private.path()), format!("task {number}"));
-                        let plans = has_to_plan(&notes, &maker, "n2").unwrap();
+                        let plans = has_to_plan(&notes, &maker, "n2", &|_| Ok(())).unwrap();
                         if plans {
                             while_claimed(&notes, &maker, "n2", || notes.write(HEAD, b"the plan")).unwrap();
                         }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use dataset::Storage;
-use dataset::commands::progress::Progress;
 use dataset::format::manifest::Manifest;
+use dataset::progress::OnProgress;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
@@ -34,7 +34,7 @@ pub struct Common<'a> {
     pub raw: &'a Path,
     pub storage: &'a Storage,
     pub options: &'a Options,
-    pub progress: &'a (dyn Fn(Progress) + Sync),
+    pub progress: &'a OnProgress<'a>,
 }
 
 impl Common<'_> {
@@ -148,7 +148,7 @@ pub fn write(
 /// When shards are missing: the message says which, and by which tasks. When no tasks began the dataset, or with other options.
 pub fn finish(source: &dyn Source, raw: &Path, out: &Path, options: &Options) -> Result<Summary> {
     let storage = &Storage::at(out)?;
-    let common = Common { source: source.name(), raw, storage, options, progress: &|_| {} };
+    let common = Common { source: source.name(), raw, storage, options, progress: &|_| Ok(()) };
     let refused = |message: String| Error::Output { path: storage.path(""), message };
     let reader = NoteStore::shared(storage, Path::new(""));
     let manifest = Manifest::load_if_there(storage)?;

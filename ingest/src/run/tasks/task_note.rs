@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use dataset::commands::progress::Progress;
+use dataset::progress::Progress;
 use serde::{Deserialize, Serialize};
 
 use crate::run::note_store::NoteStore;
@@ -107,8 +107,8 @@ impl Reporter {
     }
 
     /// Counts progress.
-    pub fn step(&self, step: &Progress) {
-        match *step {
+    pub fn step(&self, step: Progress) {
+        match step {
             Progress::Started { records, done } => {
                 self.records.store(records, Ordering::Relaxed);
                 self.before.store(done, Ordering::Relaxed);
@@ -119,6 +119,7 @@ impl Reporter {
             Progress::Advanced(records) => {
                 self.advanced.fetch_add(records, Ordering::Relaxed);
             }
+            Progress::Working => {}
         }
     }
 

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use dataset::Storage;
-use dataset::commands::progress::Progress;
 use dataset::format::manifest::{MANIFEST, Manifest, TOKENIZER};
+use dataset::progress::{OnProgress, Progress};
 use dataset::store::files;
 
 use crate::error::{Error, Result};
@@ -64,7 +64,7 @@ pub fn run_task(
     plan: &(dyn Fn() -> Result<Plan> + Sync),
     options: &Options,
     task: Task,
-    progress: &(dyn Fn(Progress) + Sync),
+    progress: &OnProgress,
 ) -> Result<TaskSummary> {
     let storage = &Storage::at(out)?;
     let share = Share::Task(task);
@@ -202,17 +202,17 @@ fn plan_or_wait(
     source_options: crate::run::changed_options::Arguments,
     task: Task,
 ) -> Result<Option<PublishedPlan>> {
-    let Common { source, raw, storage, options, .. } = *common;
+    let Common { source, raw, storage, options, progress } = *common;
     let (notes, private) = (&session.notes, session.work.path());
     let maker = private.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    if claim::has_to_plan(notes, &maker, &task_note::host())? {
+    if claim::has_to_plan(notes, &maker, &task_note::host(), progress)? {
         if storage.read_if_there(MANIFEST)?.is_some() {
             return Ok(None);
         }
         reporter.set(TaskState::Planning);
         claim::while_claimed(notes, &maker, &task_note::host(), || {
             let prepared = PreparedPlan::of(source, raw, plan()?, options)?;
-            let made = tokenizer_of(raw, private, &prepared.plan, options)?;
+            let made = tokenizer_of(raw, private, &prepared.plan, options, progress)?;
             let written = private.join(TOKENIZER);
             let tokenizer_sha256 = made.is_some().then(|| files::sha256(&written)).transpose()?;
             if PublishedPlan::read(notes)?.is_some() {
@@ -258,8 +258,8 @@ fn share_of(
     let tokenizer = tokenizer.map(|path| tokenizer::load(&path)).transpose()?;
     let shards = indices.len();
     let report = |step: Progress| {
-        reporter.step(&step);
-        progress(step);
+        reporter.step(step);
+        progress(step)
     };
     let job = Job {
         raw,
@@ -316,7 +316,7 @@ pub fn continue_alone(
     out: &Path,
     prepared: &PreparedPlan,
     options: &Options,
-    progress: &(dyn Fn(Progress) + Sync),
+    progress: &OnProgress,
 ) -> Result<Option<Summary>> {
     let storage = &Storage::at(out)?;
     let notes = NoteStore::shared(storage, Path::new(""));

@@ -33,6 +33,9 @@ const UNKNOWN: [&str; 8] = ["unknown", "unk", "u", "na", "n/a", "nan", "null", "
 pub struct TableOptions {
     /// Path of the table, relative to the working directory or to the raw directory.
     pub table: PathBuf,
+    /// The text of the table, where it is in no file. `table` is its name in rejects, messages and the manifest then, and
+    /// paths are relative to the raw directory.
+    pub text: Option<Vec<u8>>,
     /// Paths relative to the raw directory or to the table, absolute paths below the raw directory, or names of files
     /// anywhere below it.
     pub image_column: String,
@@ -89,11 +92,16 @@ impl TableOptions {
 /// When the table cannot be read, or lacks a column.
 pub fn plan(raw: &Path, options: &TableOptions, walk: Walk, names: PathNames) -> Result<Plan> {
     let inner = raw.join(&options.table);
-    let path = if !is_file(&options.table)? && is_file(&inner)? { &inner } else { &options.table };
-    let mut table = Table::read(raw, path, &[])?;
+    let (mut table, path) = match &options.text {
+        Some(text) => (Table::of_text(&options.table, text)?, &options.table),
+        None => {
+            let path = if !is_file(&options.table)? && is_file(&inner)? { &inner } else { &options.table };
+            (Table::read(raw, path, &[])?, path)
+        }
+    };
     let rejects = [walk.rejects, std::mem::take(&mut table.rejects)].concat();
     let columns = Columns::of(&table, path, options)?;
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let folder = if options.text.is_some() { raw } else { path.parent().unwrap_or(Path::new("")) };
     let paths = PathResolver::new(raw, folder, &walk.files, names)?;
     let mut plan = Plan {
         rejects,

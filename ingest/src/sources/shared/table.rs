@@ -49,6 +49,14 @@ impl Table {
         }
     }
 
+    /// Reads a table from its text.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn of_text(name: &Path, text: &[u8]) -> Result<Self> {
+        Self::decode(Path::new(""), name, &[], text, None)
+    }
+
     /// `gzipped` is the size of the file, where `text` inflates it.
     fn decode<R: Read>(raw: &Path, path: &Path, required: &[&str], text: R, gzipped: Option<u64>) -> Result<Self> {
         let bad = |error: std::io::Error| Error::Table { path: path.to_path_buf(), message: error.to_string() };

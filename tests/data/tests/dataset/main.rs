@@ -1,5 +1,6 @@
 //! The library `dataset` and its commands: splits, loader, exports, checks, and other readers of the same files.
 
+mod canceled;
 mod export;
 mod features;
 mod inspect;

@@ -1,5 +1,6 @@
 //! A run of `ingest`: what it writes, survives and refuses; pixels, reports and privacy.
 
+mod canceled;
 mod changed_input;
 mod dicom;
 mod privacy;
