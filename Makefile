@@ -84,9 +84,10 @@ test: build $(MRM_CACHE)/python/.tests $(REFERENCE)/.tests $(CLUSTER_TESTS) ## r
 # The program in the trainer's wheel, such as one with CUDA.
 TRAINER ?= $(BIN)/trainer
 # The oldest glibc that the wheel of mrm-cxr is for, such as 2_28: zig links it. Without: that of this machine.
-export MANYLINUX ?=
+MANYLINUX ?=
 MATURIN := $(UV) tool run --quiet $(if $(MANYLINUX),--with ziglang) maturin@1.16.0
-OLD_GLIBC := $(if $(MANYLINUX),--compatibility manylinux_$(MANYLINUX) -- -C linker=$(abspath dataset/python/link_with_zig.sh))
+OLD_GLIBC := $(if $(MANYLINUX),--compatibility manylinux_$(MANYLINUX) -- -C linker=$(abspath dataset/python/link_with_zig.sh) \
+	-C link-args='-target $(shell uname -m)-linux-gnu.$(subst _,.,$(MANYLINUX))')
 
 wheel: build $(MRM_CACHE)/python/.tests ## build the wheels mrm-cxr and mrm-cxr-trainer, in WHEELS; MANYLINUX=2_28 for an older glibc
 	@mkdir -p $(WHEELS) && rm -f $(WHEELS)/mrm_cxr*.whl
