@@ -98,7 +98,12 @@ wheel: build $(MRM_CACHE)/python/.tests ## build the wheels mrm-cxr and mrm-cxr-
 test-python: wheel $(PACKAGE)/.tests ## build the wheels, and test them in environments of their own
 	@$(TORCH) cargo build --quiet --release --workspace --example batch_digests
 	@$(UV) pip install --quiet --offline --no-deps --reinstall --python $(PACKAGE)/bin/python $(WHEELS)/mrm_cxr*.whl
-	@$(PACKAGE)/bin/python -m mypy --strict trainer/python/mrm_trainer trainer/python/tests
+	@$(PACKAGE)/bin/python -m mypy --cache-dir $(MRM_CACHE)/mypy --config-file dataset/python/pyproject.toml -p mrm
+	@for example in dataset/python/examples/*.py; do \
+		$(PACKAGE)/bin/python -m mypy --cache-dir $(MRM_CACHE)/mypy --config-file dataset/python/pyproject.toml $$example; \
+	done
+	@$(PACKAGE)/bin/python -m mypy.stubtest mrm._mrm
+	@$(PACKAGE)/bin/python -m mypy --cache-dir $(MRM_CACHE)/mypy --strict trainer/python/mrm_trainer trainer/python/tests
 	@export MRM_BIN=$(BIN) MRM_PYTHON=$(PYTHON) MRM_WHEELS=$(WHEELS) MRM_UV=$(UV); \
 	for tests in dataset/python/tests trainer/python/tests; do $(PACKAGE)/bin/python -m pytest --quiet $$tests; done
 

@@ -25,7 +25,7 @@ class Classifier(nn.Module):
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor) -> dict[str, torch.Tensor]:
         loss = nn.functional.binary_cross_entropy_with_logits(self.model(images), (labels == 1).float())
-        print(f"rows {zlib.crc32(rows.cpu().numpy()):08x}, loss {loss.item():.6f}")
+        print(f"rows {zlib.crc32(rows.cpu().numpy().tobytes()):08x}, loss {loss.item():.6f}")
         return {"loss": loss}
 
 
@@ -37,7 +37,7 @@ class MrmTrainer(Trainer):
 class SaveLoader(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
-            torch.save(train.state_dict(), os.path.join(args.output_dir, f"checkpoint-{state.global_step}", "loader.pt"))
+            torch.save(train.state_dict(), os.path.join(str(args.output_dir), f"checkpoint-{state.global_step}", "loader.pt"))
 
 
 folder, split, checkpoints = sys.argv[1:4]

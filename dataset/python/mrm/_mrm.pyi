@@ -11,6 +11,27 @@ from typing_extensions import CapsuleType
 from ._progress import ProgressCallback
 from .settings import Settings
 
+__all__ = [
+    "Array",
+    "Batch",
+    "BoundingBox",
+    "Dataset",
+    "Loader",
+    "RandomAccess",
+    "Record",
+    "Split",
+    "Table",
+    "__version__",
+    "array_of_bytes",
+    "export",
+    "ingest",
+    "phantom",
+    "row_array",
+    "run_command",
+    "split",
+    "verify",
+]
+
 __version__: str
 
 @final
@@ -144,7 +165,7 @@ class Dataset:
     def split(self, name: str) -> Split: ...
     def row_of(self, key: SupportsIndex | str) -> int: ...
     def record_id(self, row: int) -> str: ...
-    def __getitem__(self, key: SupportsIndex | str) -> Record: ...
+    def __getitem__(self, key: SupportsIndex | str, /) -> Record: ...
     def image(self, key: SupportsIndex | str) -> Array: ...
     def to_pil(self, key: SupportsIndex | str) -> Image: ...
     def columns(self, names: Sequence[str]) -> Table: ...
