@@ -11,6 +11,27 @@ from typing_extensions import CapsuleType
 from ._progress import ProgressCallback
 from .settings import Settings
 
+__all__ = [
+    "Array",
+    "array_of_bytes",
+    "row_array",
+    "Batch",
+    "export",
+    "split",
+    "verify",
+    "run_command",
+    "Dataset",
+    "ingest",
+    "phantom",
+    "Loader",
+    "RandomAccess",
+    "BoundingBox",
+    "Record",
+    "Split",
+    "Table",
+    "__version__",
+]
+
 __version__: str
 
 @final
@@ -144,7 +165,7 @@ class Dataset:
     def split(self, name: str) -> Split: ...
     def row_of(self, key: SupportsIndex | str) -> int: ...
     def record_id(self, row: int) -> str: ...
-    def __getitem__(self, key: SupportsIndex | str) -> Record: ...
+    def __getitem__(self, key: SupportsIndex | str, /) -> Record: ...
     def image(self, key: SupportsIndex | str) -> Array: ...
     def to_pil(self, key: SupportsIndex | str) -> Image: ...
     def columns(self, names: Sequence[str]) -> Table: ...
