@@ -15,7 +15,7 @@ use crate::errors;
 const STREAM: &std::ffi::CStr = c"arrow_array_stream";
 const SCHEMA: &std::ffi::CStr = c"arrow_schema";
 
-/// A table in Arrow's memory layout: ``polars.DataFrame(table)``, ``pandas.DataFrame.from_arrow(table)``,
+/// A table in Arrow's memory layout: ``polars.DataFrame(table)``, ``pandas.DataFrame.from_arrow(table)`` (pandas 3),
 /// ``pyarrow.table(table)`` and DuckDB use it without a copy. ``Table(other)`` takes a table of any of them.
 #[pyclass(frozen, module = "mrm")]
 pub struct Table {
