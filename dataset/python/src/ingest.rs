@@ -69,7 +69,7 @@ fn summary(
     let mut too_many = None;
     match outcome {
         Outcome::Complete(complete) => {
-            let Complete { summary, reasons, too_many_rejects } = *complete;
+            let Complete { summary, reasons, too_many_rejects } = complete;
             let manifest = &summary.manifest;
             fields.set_item("records", manifest.totals.records)?;
             fields.set_item("studies", manifest.totals.studies)?;

@@ -15,6 +15,9 @@ use crate::errors;
 pub fn words(options: &Bound<'_, PyDict>) -> PyResult<Vec<OsString>> {
     let mut words = Vec::new();
     for (name, value) in options {
+        if value.is_none() {
+            continue;
+        }
         let option = format!("--{}", name.extract::<String>()?.replace('_', "-"));
         let mut push = |value: OsString| {
             let mut word = OsString::from(format!("{option}="));
@@ -32,7 +35,6 @@ pub fn words(options: &Bound<'_, PyDict>) -> PyResult<Vec<OsString>> {
                 item.push(if value.is_none() { "blank".into() } else { text(&value)? });
                 push(item);
             }
-        } else if value.is_none() {
         } else if let Ok(text) = value.extract::<PathBuf>() {
             push(text.into());
         } else if let Ok(items) = value.try_iter() {

@@ -53,7 +53,7 @@ pub enum Outcome {
     /// A task made its shards, and those of other tasks are missing.
     Task(Task, TaskSummary),
     /// The dataset is complete.
-    Complete(Box<Complete>),
+    Complete(Complete),
 }
 
 /// A complete dataset.
@@ -202,5 +202,5 @@ fn complete(summary: Summary, arguments: &CommonArguments, known_rejects: u64) -
             out.display()
         )
     });
-    Ok(Outcome::Complete(Box::new(Complete { summary, reasons, too_many_rejects })))
+    Ok(Outcome::Complete(Complete { summary, reasons, too_many_rejects }))
 }
