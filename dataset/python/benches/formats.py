@@ -259,7 +259,7 @@ def open_webdataset(options: Options) -> Any:
     tars = sorted(glob.glob(f"{options.folder}/*.tar"))
     if options.remote:
         base = options.remote.replace("s3:/", os.environ["AWS_ENDPOINT_URL"], 1)
-        tars = [f"pipe:curl -s {base}/{name}" for name in os.environ["TARS"].split(",")]
+        tars = [f"pipe:curl -sf {base}/{name}" for name in os.environ["TARS"].split(",")]
     work = options.work
     dataset = webdataset.WebDataset(tars, shardshuffle=100, empty_check=False).shuffle(512)
     dataset = dataset.map(lambda sample: work(sample["image"], sample["ids"]))
@@ -311,6 +311,8 @@ def open_litdata(options: Options) -> Any:
 
     work, more = options.work, {}
     if options.remote:
+        # Its client refuses plain HTTP otherwise.
+        litdata.streaming.downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True
         more = {"cache_dir": str(options.folder), "storage_options": {"endpoint_url": os.environ["AWS_ENDPOINT_URL"]}}
 
     class Lit(litdata.StreamingDataset):  # type: ignore[misc]

@@ -137,13 +137,13 @@ def read_samples(ours: Path) -> list[formats.Sample]:
 
 
 def stored(options: argparse.Namespace, ours: Path, stack: contextlib.ExitStack) -> dict[str, str]:
-    """Starts the server, and copies to it what can be read from there: URLs by loader."""
-    stack.enter_context(store.serve(options.work / "store.log"))
+    """Starts the server: URLs of what can be read from there, by loader."""
+    stack.enter_context(store.serve(options.work))
     names = [name for name in options.names if name.startswith(STORED)]
     # WebDataset does not list a bucket.
     os.environ["TARS"] = ",".join(sorted(path.name for path in (options.work / "wds-raw").glob("*.tar")))
     folders = {OURS: ours} | {name: options.work / formats.LOADERS[name][0] for name in names}
-    return {name: store.upload(folder, folder.name) for name, folder in folders.items()}
+    return {name: f"s3://{store.BUCKET}/{folder.name}" for name, folder in folders.items()}
 
 
 def run(command: list[Any]) -> str:
@@ -237,7 +237,7 @@ def show(options: argparse.Namespace, rows: list[Row]) -> None:
     if options.store:
         found = medians(rows, "store")
         table(
-            "First epoch from an S3 server (moto) on the same machine, empty caches",
+            "First epoch from an S3 server on the same cores, empty caches",
             ["images/s", "first batch: from start, s", "from loader, s"],
             {
                 name: [f"{row['images_s']:.0f}", f"{row['from_start_s']:.2f}", f"{row['from_loader_s']:.2f}"]

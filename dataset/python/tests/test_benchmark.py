@@ -26,7 +26,7 @@ def cells(printed: str, table: int) -> dict[str, list[float]]:
 
 
 def test_the_loader_is_compared_with_others(tmp_path: Path) -> None:
-    for package in ["torch", "cv2", "psutil", "pyarrow", "spdl", "webdataset", "boto3", "flask"]:
+    for package in ["torch", "cv2", "psutil", "pyarrow", "spdl", "webdataset"]:
         if importlib.util.find_spec(package) is None:
             assert os.environ.get("MRM_REQUIRE_PEERS") != "1", f"{package} is not installed"
             pytest.skip(f"{package} is not installed")
