@@ -174,7 +174,7 @@ bench: build ## rates of this machine: ingest, loader, training step
 
 # The Python programs that ours are compared with: a requirements.txt beside each benchmark.
 PEERS := $(MRM_CACHE)/peers
-PEER_REQUIREMENTS := $(wildcard */benches/peers/requirements.txt)
+PEER_REQUIREMENTS := $(wildcard */benches/peers/requirements.txt) dataset/python/benches/requirements.txt
 
 $(PEERS)/.complete: $(PEER_REQUIREMENTS) | $(MRM_CACHE)/python/.tests
 	@[ -x $(PEERS)/bin/python ] || $(UV) venv --quiet --python $(PYTHON) $(PEERS)
@@ -184,8 +184,8 @@ $(PEERS)/.complete: $(PEER_REQUIREMENTS) | $(MRM_CACHE)/python/.tests
 
 bench-peers: build $(PEERS)/.complete ## ratios of this machine: ingest, loader and training step beside Python's
 	@$(PEERS)/bin/python ingest/benches/peers/ingest.py --ingest $(BIN)/ingest --work $(BENCH)/peers/ingest
-	@$(PEERS)/bin/python dataset/benches/peers/loader.py --ingest $(BIN)/ingest --dataset $(BIN)/dataset \
-		--work $(BENCH)/peers/loader
+	@$(PEERS)/bin/python dataset/python/benches/loader.py --ingest $(BIN)/ingest --dataset $(BIN)/dataset \
+		--work $(BENCH)/peers/loader --loop --store
 	@$(PEERS)/bin/python trainer/benches/peers/train.py --trainer $(BIN)/trainer --cpu-time
 
 gpu-check-files: build ## what trainer/gpu_check needs beside the binaries: golden-tests

@@ -40,7 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(
     example: str, data: Path, checkpoint: Path, steps: int | None = None, launch: list[str] | None = None
 ) -> "subprocess.Popen[str]":
-    command = [sys.executable, *(launch or []), EXAMPLES / f"{example}.py", data, "main", checkpoint]
+    command = [sys.executable, *(launch or []), str(EXAMPLES / f"{example}.py"), str(data), "main", str(checkpoint)]
     command += [] if steps is None else [str(steps)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

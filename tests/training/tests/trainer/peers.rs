@@ -44,22 +44,6 @@ fn a_training_step_is_compared_with_pytorch() {
 }
 
 #[test]
-fn the_loader_is_compared_with_pytorchs() {
-    let Some(mut peer) = benchmark("dataset/benches/peers/loader.py") else { return };
-    let temporary = folder();
-    peer.arg("--ingest").arg(binary("ingest")).arg("--dataset").arg(binary("dataset"));
-    peer.arg("--work").arg(temporary.path().join("work"));
-    peer.args(["--images", "12", "--batch-size", "4", "--rounds", "1", "--seconds", "0.2", "--workers", "1"]);
-    let printed = python_output(peer.args(["--names", "files-npy,mrm-official"]));
-    assert_eq!(cells(&printed, "**ours**").len(), 2, "{printed}");
-    for name in ["files-npy", "mrm-official"] {
-        let row = cells(&printed, name);
-        assert!(row.len() == 4 && row[0] > 0.0 && row[2] > 0.0, "{printed}");
-    }
-    assert!(printed.contains("ratio to the fastest peer: "), "{printed}");
-}
-
-#[test]
 fn ingest_is_compared_with_a_python_pipeline() {
     let Some(mut peer) = benchmark("ingest/benches/peers/ingest.py") else { return };
     let temporary = folder();
