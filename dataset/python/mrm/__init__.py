@@ -21,8 +21,9 @@ import os
 
 from . import errors, transforms
 from ._calls import ExportSummary, export, split, verify
-from ._ingest import IngestSummary, PhantomSummary, ingest, phantom
+from ._ingest import PhantomSummary, ingest, phantom
 from ._mrm import Array, Batch, BoundingBox, Dataset, Record, Split, Table, __version__
+from ._summary import IngestSummary
 from .errors import (
     ArgumentError,
     ClosedError,

@@ -15,6 +15,7 @@ use pyo3::types::{PyBytes, PyTuple};
 
 use crate::array::Array;
 use crate::errors::{self, told};
+use crate::json::json;
 use crate::long_call;
 use crate::process::{Process, detached};
 use crate::record::{Parts, Record};
@@ -251,11 +252,6 @@ pub fn waiting<T: Send>(
     work: impl FnOnce() -> dataset::Result<T> + Send,
 ) -> PyResult<T> {
     if is_remote { long_call::run(py, None, |_| Ok(work()?)) } else { told(py, detached(py, work)?) }
-}
-
-/// A JSON text as Python's values.
-pub fn json<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
-    py.import("json")?.call_method1("loads", (text,))
 }
 
 const HAS_MASK: &str = "has_mask";

@@ -22,6 +22,7 @@ mod commands;
 mod dataset;
 mod errors;
 mod ingest;
+mod json;
 mod loader;
 mod long_call;
 mod options;

@@ -9,8 +9,8 @@ use dataset::{Ratio, Subset};
 use pyo3::prelude::*;
 
 use crate::array::Array;
-use crate::dataset::json;
 use crate::errors;
+use crate::json::json;
 use crate::table::Table;
 
 /// Train, validate and test subsets of a dataset, and nested sets of labels (ratios). Made by ``data.split(name)`` or

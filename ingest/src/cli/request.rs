@@ -1,17 +1,14 @@
 //! What a command line asks of a source, done without printing: plan, dry run, check of the input, or ingest. The program
 //! and Python share it.
 
-use std::ffi::OsString;
 use std::fmt::{self, Display, Formatter};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use clap::{CommandFactory, FromArgMatches, Parser};
 use dataset::progress::{OnProgress, Progress};
 
 use super::arguments::{CommonArguments, TaskChoice};
-use super::sources::SourceCommand;
 use crate::error::{Error, Result};
 use crate::run::check_input::check_input;
 use crate::run::plan::{Plan, Source};
@@ -74,33 +71,7 @@ pub struct Request {
     pub(super) path_map: Option<PathBuf>,
 }
 
-/// The part of the command line that Python takes.
-#[derive(Parser)]
-#[command(name = "ingest")]
-struct Sources {
-    #[command(subcommand)]
-    command: SourceCommand,
-}
-
 impl Request {
-    /// Parses `ingest SOURCE RAW_DIR OUT …`. `table` is the text of the table of the source `folder` where it is in no file;
-    /// `--table` only names it then.
-    ///
-    /// # Errors
-    /// As the command line; a dry run and a check of the input are errors, too.
-    pub fn parse(arguments: impl IntoIterator<Item = OsString>, table: Option<Vec<u8>>) -> Result<Self, clap::Error> {
-        let matches = Sources::command().try_get_matches_from(arguments)?;
-        let request = Sources::from_arg_matches(&matches)?.command.request(table);
-        let CommonArguments { dry_run, check_input, .. } = request.arguments;
-        match [("--dry-run", dry_run), ("--check-input", check_input)].iter().find(|(_, given)| *given) {
-            Some((name, _)) => {
-                let message = format!("{name} is an option of the command line only");
-                Err(Sources::command().error(clap::error::ErrorKind::ArgumentConflict, message))
-            }
-            None => Ok(request),
-        }
-    }
-
     /// Does what is asked for.
     ///
     /// # Errors

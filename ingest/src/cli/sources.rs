@@ -1,8 +1,9 @@
 //! The subcommands of the sources.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::arguments::CommonArguments;
 use super::folder::{self, FolderArguments};
@@ -71,5 +72,33 @@ impl SourceCommand {
             Self::Openi(arguments) => (Box::new(OpenI { reports_alone: arguments.no_images }), arguments),
         };
         Request { source, arguments, path_map: None }
+    }
+}
+
+/// The part of the command line that Python takes.
+#[derive(Parser)]
+#[command(name = "ingest")]
+struct Sources {
+    #[command(subcommand)]
+    command: SourceCommand,
+}
+
+impl Request {
+    /// Parses `ingest SOURCE RAW_DIR OUT …`. `table` is the text of the table of the source `folder` where it is in no file;
+    /// `--table` only names it then.
+    ///
+    /// # Errors
+    /// As the command line; a dry run and a check of the input are errors, too.
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>, table: Option<Vec<u8>>) -> Result<Self, clap::Error> {
+        let matches = Sources::command().try_get_matches_from(arguments)?;
+        let request = Sources::from_arg_matches(&matches)?.command.request(table);
+        let CommonArguments { dry_run, check_input, .. } = request.arguments;
+        match [("--dry-run", dry_run), ("--check-input", check_input)].iter().find(|(_, given)| *given) {
+            Some((name, _)) => {
+                let message = format!("{name} is an option of the command line only");
+                Err(Sources::command().error(clap::error::ErrorKind::ArgumentConflict, message))
+            }
+            None => Ok(request),
+        }
     }
 }
