@@ -25,7 +25,7 @@ class Classifier(nn.Module):
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor) -> dict[str, torch.Tensor]:
         loss = nn.functional.binary_cross_entropy_with_logits(self.model(images), (labels == 1).float())
-        print(f"rows {zlib.crc32(rows.cpu().numpy()):08x}, loss {loss.item():.6f}")
+        print(f"rows {zlib.crc32(rows.cpu().numpy().tobytes()):08x}, loss {loss.item():.6f}")
         return {"loss": loss}
 
 
