@@ -196,7 +196,8 @@ class Spdl:
 
         size, rows = self.options.batch_size, np.random.permutation(len(self.read.ids))
         source = [rows[first : first + size].tolist() for first in range(0, len(rows) - size + 1, size)]
-        builder = PipelineBuilder().add_source(source).pipe(self.batch, concurrency=self.options.workers)
+        builder: Any = PipelineBuilder()
+        builder = builder.add_source(source).pipe(self.batch, concurrency=self.options.workers)
         pipeline = builder.add_sink(2 * self.options.workers).build(num_threads=self.options.workers)
         with pipeline.auto_stop():
             yield from pipeline
@@ -286,7 +287,7 @@ def open_mosaic(options: Options) -> Any:
 
     work = options.work
 
-    class Mosaic(StreamingDataset):  # type: ignore[misc]
+    class Mosaic(StreamingDataset):
         def __getitem__(self, row: Any) -> Any:
             sample = super().__getitem__(row)
             return work(sample["image"], sample["ids"])

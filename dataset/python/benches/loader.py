@@ -96,7 +96,8 @@ def arguments() -> argparse.Namespace:
 
 def make_dataset(options: argparse.Namespace) -> Path:
     """Our dataset, made once, of at least `--images` records."""
-    raw, out = options.work / "raw", options.work / "ours"
+    raw: Path = options.work / "raw"
+    out: Path = options.work / "ours"
     if not (out / "dataset.json").exists():
         # A study has one image or two.
         sizes = ["--studies", str(options.images), "--size", str(formats.SIDE)]
@@ -161,6 +162,7 @@ def measure(options: argparse.Namespace, ours: Path, name: str, kind: str, remot
         folder = options.work / "cache"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
+    job: dict[str, Any]
     job = {"name": name, "kind": kind, "folder": str(folder), "remote": remote, "tokenizer": str(ours / "tokenizer.json")}
     job |= {"workers": options.workers, "batch_size": options.batch_size, "seconds": options.seconds}
     job |= {"step_s": options.step / 1000, "steps": options.steps, "started": time.monotonic()}
