@@ -70,8 +70,8 @@ $(PACKAGE)/.tests: dataset/python/tests/requirements.txt | $(REFERENCE)/.tests
 CLUSTER_TESTS := $(if $(filter 1,$(MRM_REQUIRE_CLUSTER)),$(CLUSTER)/.tests)
 export MRM_CLUSTER_PYTHON ?= $(CLUSTER)/bin/python
 
-test: build $(MRM_CACHE)/python/.tests $(REFERENCE)/.tests $(CLUSTER_TESTS) ## run all tests
-	@$(TORCH) export MRM_PYTHON=$(PYTHON) MRM_TORCH_PYTHON=$(REFERENCE)/bin/python; \
+test: package $(CLUSTER_TESTS) ## run all tests
+	@$(TORCH) export MRM_PYTHON=$(PYTHON) MRM_TORCH_PYTHON=$(PACKAGE)/bin/python; \
 	if command -v cargo-nextest >/dev/null; then \
 		cargo nextest run --release --workspace --no-fail-fast; \
 		$(PLAIN_CPU) cargo nextest run --release --workspace --no-fail-fast -E 'test(golden)'; \
@@ -95,16 +95,19 @@ wheel: build $(MRM_CACHE)/python/.tests ## build the wheels mrm-cxr and mrm-cxr-
 	@MRM_TRAINER=$(abspath $(TRAINER)) $(UV) build --quiet --wheel --python $(PYTHON) --out-dir $(WHEELS) trainer/python
 	@ls -s --block-size=MB $(WHEELS)/*.whl
 
-test-python: wheel $(PACKAGE)/.tests ## build the wheels, and test them in environments of their own
-	@$(TORCH) cargo build --quiet --release --workspace --example batch_digests
+# The wheels in an environment with all that uses them.
+package: wheel $(PACKAGE)/.tests
 	@$(UV) pip install --quiet --offline --no-deps --reinstall --python $(PACKAGE)/bin/python $(WHEELS)/mrm_cxr*.whl
+
+test-python: package ## build the wheels, and test them in environments of their own
+	@$(TORCH) cargo build --quiet --release --workspace --example batch_digests
 	@$(PACKAGE)/bin/python -m mypy --cache-dir $(MRM_CACHE)/mypy --config-file dataset/python/pyproject.toml -p mrm
 	@for example in dataset/python/examples/*.py; do \
 		$(PACKAGE)/bin/python -m mypy --cache-dir $(MRM_CACHE)/mypy --config-file dataset/python/pyproject.toml $$example; \
 	done
 	@$(PACKAGE)/bin/python -m mypy.stubtest mrm._mrm
 	@$(PACKAGE)/bin/python -m mypy --cache-dir $(MRM_CACHE)/mypy --strict trainer/python/mrm_trainer trainer/python/tests
-	@export MRM_BIN=$(BIN) MRM_PYTHON=$(PYTHON) MRM_WHEELS=$(WHEELS) MRM_UV=$(UV); \
+	@export MRM_REQUIRE_PEERS=1 MRM_BIN=$(BIN) MRM_PYTHON=$(PYTHON) MRM_WHEELS=$(WHEELS) MRM_UV=$(UV); \
 	for tests in dataset/python/tests trainer/python/tests; do $(PACKAGE)/bin/python -m pytest --quiet $$tests; done
 
 # The packages that need no libtorch, and the programs that their tests run.
@@ -141,10 +144,10 @@ cuda-check: setup $(CUDA)/.torch ## build with CUDA and NCCL, and start the trai
 	fi
 	@echo "a trainer with CUDA and NCCL: $(CUDA_TRAINER)"
 
-notebooks: $(REFERENCE)/.tests ## execute the notebooks in place, on the demo's output
+notebooks: package ## execute the notebooks in place, on the demo's output
 	@[ -e $(DEMO)/runs ] || { echo "run make demo first" >&2; exit 1; }
 	@MRM_DATASET=$(abspath $(DEMO))/data MRM_RUNS=$(abspath $(DEMO))/runs \
-		$(REFERENCE)/bin/python tests/python/notebooks.py notebooks notebooks
+		$(PACKAGE)/bin/python tests/python/notebooks.py notebooks notebooks
 
 lint: setup audit ## format check, clippy, licenses, and documentation without warnings
 	@cargo fmt --all --check
@@ -182,8 +185,9 @@ $(PEERS)/.complete: $(PEER_REQUIREMENTS) | $(MRM_CACHE)/python/.tests
 		$(addprefix -r ,$(PEER_REQUIREMENTS))
 	@touch $@
 
-bench-peers: build $(PEERS)/.complete ## ratios of this machine: ingest, loader and training step beside Python's
+bench-peers: wheel $(PEERS)/.complete ## ratios of this machine: ingest, loader and training step beside Python's
 	@$(PEERS)/bin/python ingest/benches/peers/ingest.py --ingest $(BIN)/ingest --work $(BENCH)/peers/ingest
+	@$(UV) pip install --quiet --offline --no-deps --reinstall --python $(PEERS)/bin/python $(WHEELS)/mrm_cxr-*.whl
 	@$(PEERS)/bin/python dataset/python/benches/loader.py --ingest $(BIN)/ingest --dataset $(BIN)/dataset \
 		--work $(BENCH)/peers/loader --loop --store
 	@$(PEERS)/bin/python trainer/benches/peers/train.py --trainer $(BIN)/trainer --cpu-time
@@ -203,4 +207,4 @@ help-files: build ## manual pages and shell completions of the three programs, i
 	done
 	@echo "man -l $(HELP_FILES)/man1/dataset-split.1; source $(HELP_FILES)/completions/dataset.bash"
 
-.PHONY: help setup build demo wheel test test-python test-data cuda-check notebooks lint audit bench bench-peers gpu-check-files help-files
+.PHONY: help setup build demo wheel package test test-python test-data cuda-check notebooks lint audit bench bench-peers gpu-check-files help-files

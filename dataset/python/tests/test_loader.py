@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import pickle
 from pathlib import Path
 from typing import Any
@@ -150,3 +151,22 @@ def test_the_ranks_of_torch_distributed_are_found(data: mrm.Dataset, tmp_path: P
         torch.distributed.destroy_process_group()
     loader = mrm.Loader(data, batch_size=6, distributed=(1, 2), transform=TRANSFORM)
     assert len(next(iter(loader))) == 3
+
+
+def share(location: Path, store: str, rank: int) -> list[int]:
+    """Rows of a process that makes its loader before it joins the others."""
+    import torch
+
+    loader = mrm.Loader(mrm.open(location), batch_size=6, shuffle=False, transform=TRANSFORM)
+    next(iter(loader))
+    torch.distributed.init_process_group("gloo", store=torch.distributed.FileStore(store, 2), rank=rank, world_size=2)
+    rows = list(next(iter(loader)).rows.numpy().tolist())
+    torch.distributed.destroy_process_group()
+    return rows
+
+
+def test_a_loader_follows_torch_distributed_that_is_initialized_after_it(mimic: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        shares = pool.starmap(share, [(mimic, str(tmp_path / "store"), rank) for rank in range(2)], chunksize=1)
+    assert shares == [[0, 2, 4], [1, 3, 5]]
