@@ -92,7 +92,7 @@ def golden(precision):
 
 
 def steps(check):
-    grid = [("mrm-vit-tiny", "fp32", [4]), ("mrm-vit-tiny", "bf16", [4])]
+    grid = [("mrm-vit-tiny", "fp32", [4]), ("mrm-vit-tiny", "bf16", [2])]
     if not check.options.tiny:
         grid = [("mrm-vit-b16", "bf16", [256, 64, 128, 512]), ("mrm-vit-b16", "fp32", [64, 256]),
                 ("mrm-vit-s16", "bf16", [256, 512, 1024]), ("mrm-vit-s16", "fp32", [256])]

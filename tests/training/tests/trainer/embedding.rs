@@ -74,13 +74,14 @@ fn the_parts_of_a_benchmark_add_up() {
         all.extend(more.iter().map(Into::into));
         serde_json::from_str(&ok("trainer", all)).expect("JSON")
     };
-    for (measured, loads) in [
-        (bench("4", &["--set", "model.bert.vocab_size=500"]), false),
-        (bench("4", &["--data", &data.to_string_lossy(), "--set", "run.precision=bf16"]), true),
+    // A CPU without bf16 takes a minute for a few images.
+    for (measured, batch, loads) in [
+        (bench("4", &["--set", "model.bert.vocab_size=500"]), 4.0, false),
+        (bench("1", &["--data", &data.to_string_lossy(), "--set", "run.precision=bf16"]), 1.0, true),
     ] {
         let value = |key: &str| measured[key].as_f64().unwrap_or_else(|| panic!("{key}: {measured}"));
         assert_eq!(measured["loads"], loads);
-        assert_eq!(value("batch"), 4.0);
+        assert_eq!(value("batch"), batch);
         assert!(value("utilization") > 0.0 && value("peak_memory_gib") > 0.01);
         let shares = measured["shares"].as_object().expect("shares");
         assert!((shares.values().filter_map(Value::as_f64).sum::<f64>() - 1.0).abs() < 1e-6);
