@@ -133,14 +133,12 @@ def run():
 
 
 def test_an_interrupt_ends_the_wait_for_a_batch(mimic: Path) -> None:
-    # No thread makes batches while this test holds the file of images: a FIFO in place of a shard would fail its checks, so
-    # that the process is interrupted in a loop over whole epochs instead.
     text = """
 import sys
 import mrm
 loader = mrm.Loader(mrm.open(sys.argv[1]), batch_size=2, transform=mrm.transforms.evaluate(32))
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     while True:
         for batch in loader:
             pass
