@@ -278,6 +278,7 @@ impl Array {
     }
 
     /// The device of the memory, by DLPack's numbers: the CPU.
+    #[expect(clippy::unused_self, reason = "Python calls it as a method")]
     fn __dlpack_device__(&self) -> (i32, i32) {
         CPU
     }

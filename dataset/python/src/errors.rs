@@ -36,11 +36,11 @@ pub fn of_dataset(py: Python<'_>, error: &dataset::Error) -> PyErr {
 /// The exception of an error of any crate, with the text that the command line prints.
 pub fn of_any(py: Python<'_>, error: &anyhow::Error) -> PyErr {
     let message = format!("{error:#}");
-    if let Some(error) = error.downcast_ref() {
+    if let Some(error) = error.downcast_ref::<dataset::Error>() {
         of_dataset(py, error)
-    } else if let Some(error) = error.downcast_ref() {
+    } else if let Some(error) = error.downcast_ref::<ingest::Error>() {
         of_ingest(py, error, message)
-    } else if let Some(error) = error.downcast_ref() {
+    } else if let Some(error) = error.downcast_ref::<phantom::Error>() {
         of_phantom(py, error, message)
     } else {
         raise(py, "Error", message)

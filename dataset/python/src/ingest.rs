@@ -32,19 +32,18 @@ pub fn ingest<'py>(
     let mut words = options::words(&options)?;
     let text = match table {
         None => None,
-        Some(table) => match table.extract::<PathBuf>() {
-            Ok(path) => {
+        Some(table) => {
+            if let Ok(path) = table.extract::<PathBuf>() {
                 let mut word = std::ffi::OsString::from("--table=");
                 word.push(path);
                 words.push(word);
                 None
-            }
-            Err(_) => {
+            } else {
                 let text = table_text::csv(&Table::from_python(&table)?, &words);
                 words.push(format!("--table={TABLE}").into());
                 Some(text.map_err(|message| errors::raise(py, "ArgumentError", message))?)
             }
-        },
+        }
     };
     let request = Request::parse(options::line(&["ingest", source], words, &[&raw, &out]), text);
     let request = request.map_err(|error| options::usage(py, &error))?;

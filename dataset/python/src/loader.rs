@@ -78,7 +78,7 @@ impl Settings<'_> {
 #[pyclass(frozen, module = "mrm._mrm")]
 pub struct Loader {
     /// `None` once it is closed. Locked while detached: another thread may wait for a batch.
-    loader: Mutex<Option<dataset::Loader>>,
+    running: Mutex<Option<dataset::Loader>>,
     dataset: Arc<dataset::Dataset>,
     location: PathBuf,
     has_boxes: bool,
@@ -94,7 +94,7 @@ impl Loader {
     ) -> PyResult<T> {
         self.process.check(py, "loader")?;
         let outcome = py.detach(|| {
-            let mut loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut loader = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             loader.as_mut().map(work)
         });
         match outcome {
@@ -113,8 +113,8 @@ impl Loader {
         let (has_boxes, has_masks) = (settings.boxes, settings.masks);
         let loader = waiting(py, opened.storage().as_folder().is_none(), || builder.build())?;
         let location = opened.storage().path("");
-        let (loader, process) = (Mutex::new(Some(loader)), Process::this());
-        Ok(Self { loader, dataset: opened, location, has_boxes, has_masks, process })
+        let (running, process) = (Mutex::new(Some(loader)), Process::this());
+        Ok(Self { running, dataset: opened, location, has_boxes, has_masks, process })
     }
 
     /// The next batch of an epoch; `None` where the position is in another one.
@@ -173,7 +173,7 @@ impl Loader {
     /// Ends the threads and waits for them.
     fn close(&self, py: Python<'_>) {
         if self.process.is_this() {
-            py.detach(|| drop(self.loader.lock().unwrap_or_else(PoisonError::into_inner).take()));
+            py.detach(|| drop(self.running.lock().unwrap_or_else(PoisonError::into_inner).take()));
         }
     }
 
@@ -184,7 +184,7 @@ impl Loader {
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        let loader = self.loader.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let loader = self.running.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if self.process.is_this() {
             // The threads never ask for the interpreter, so that waiting for them while attached ends.
             drop(loader);

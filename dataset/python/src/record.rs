@@ -33,6 +33,7 @@ impl BoundingBox {
 
 /// One radiograph with its report.
 #[pyclass(frozen, module = "mrm")]
+#[expect(clippy::struct_field_names, reason = "the names of the columns")]
 pub struct Record {
     /// Unique in the dataset.
     #[pyo3(get)]

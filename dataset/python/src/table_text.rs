@@ -68,8 +68,12 @@ fn write_row<'a>(text: &mut Vec<u8>, fields: impl Iterator<Item = &'a str>) {
 fn is_text(kind: &DataType) -> bool {
     match kind {
         DataType::Dictionary(_, values) => is_text(values),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Boolean | DataType::Null => true,
-        DataType::Decimal128(..) => true,
+        DataType::Utf8
+        | DataType::LargeUtf8
+        | DataType::Utf8View
+        | DataType::Boolean
+        | DataType::Null
+        | DataType::Decimal128(..) => true,
         kind => kind.is_integer() || kind.is_floating(),
     }
 }

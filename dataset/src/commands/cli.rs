@@ -100,12 +100,12 @@ pub fn answer(error: &clap::Error) -> u8 {
 /// The panic hook prints nothing: panics of decoders are caught where they concern a record, and any other panic becomes an
 /// error with its location.
 pub fn outcome(work: impl FnOnce() -> anyhow::Result<u8>) -> u8 {
-    caught(work).unwrap_or_else(|error| match error.downcast_ref() {
-        Some(error) => answer(error),
-        None => {
-            crate::cli_eprintln!("error: {error:#}");
-            exit_code(&error)
+    caught(work).unwrap_or_else(|error| {
+        if let Some(error) = error.downcast_ref() {
+            return answer(error);
         }
+        crate::cli_eprintln!("error: {error:#}");
+        exit_code(&error)
     })
 }
 

@@ -130,7 +130,7 @@ impl Loader {
     /// When a record of the batch cannot be read; the call after it gives the batch after it.
     pub fn next_batch(&mut self) -> Result<Batch> {
         loop {
-            if let Some(batch) = self.next_batch_within(Duration::from_secs(3600))? {
+            if let Some(batch) = self.next_batch_within(Duration::from_hours(1))? {
                 return Ok(batch);
             }
         }

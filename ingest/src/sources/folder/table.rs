@@ -92,12 +92,11 @@ impl TableOptions {
 /// When the table cannot be read, or lacks a column.
 pub fn plan(raw: &Path, options: &TableOptions, walk: Walk, names: PathNames) -> Result<Plan> {
     let inner = raw.join(&options.table);
-    let (mut table, path) = match &options.text {
-        Some(text) => (Table::of_text(&options.table, text)?, &options.table),
-        None => {
-            let path = if !is_file(&options.table)? && is_file(&inner)? { &inner } else { &options.table };
-            (Table::read(raw, path, &[])?, path)
-        }
+    let (mut table, path) = if let Some(text) = &options.text {
+        (Table::of_text(&options.table, text)?, &options.table)
+    } else {
+        let path = if !is_file(&options.table)? && is_file(&inner)? { &inner } else { &options.table };
+        (Table::read(raw, path, &[])?, path)
     };
     let rejects = [walk.rejects, std::mem::take(&mut table.rejects)].concat();
     let columns = Columns::of(&table, path, options)?;
