@@ -6,7 +6,7 @@ use dataset::PlacedBox;
 use pyo3::prelude::*;
 
 use crate::array::{Array, Element};
-use crate::errors::told;
+use crate::errors::or_raise;
 use crate::process::Process;
 
 /// What the arrays of a batch keep alive. When the last of them is gone, the buffers go back to the loader.
@@ -178,7 +178,7 @@ impl Batch {
     #[getter]
     fn record_ids(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         let ids = || self.rows.iter().map(|&row| self.dataset.record_id(row as usize).map(str::to_owned)).collect();
-        told(py, py.detach(ids))
+        or_raise(py, py.detach(ids))
     }
 
     /// Positions within the batch of the records with a report, ascending.

@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 use crate::array::Array;
-use crate::errors::{self, told};
+use crate::errors::{self, or_raise};
 use crate::json::json;
 use crate::long_call;
 use crate::process::{Process, detached};
@@ -251,7 +251,7 @@ pub fn waiting<T: Send>(
     is_remote: bool,
     work: impl FnOnce() -> dataset::Result<T> + Send,
 ) -> PyResult<T> {
-    if is_remote { long_call::run(py, None, |_| Ok(work()?)) } else { told(py, detached(py, work)?) }
+    if is_remote { long_call::run(py, None, |_| Ok(work()?)) } else { or_raise(py, detached(py, work)?) }
 }
 
 const HAS_MASK: &str = "has_mask";

@@ -78,7 +78,7 @@ fn of_phantom(py: Python<'_>, error: &phantom::Error, message: String) -> PyErr 
 }
 
 /// A result of the crate `dataset` as one of Python.
-pub fn told<T>(py: Python<'_>, result: dataset::Result<T>) -> PyResult<T> {
+pub fn or_raise<T>(py: Python<'_>, result: dataset::Result<T>) -> PyResult<T> {
     result.map_err(|error| of_dataset(py, &error))
 }
 

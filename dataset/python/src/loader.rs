@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use crate::array::Array;
 use crate::batch::Batch;
 use crate::dataset::{Dataset, waiting};
-use crate::errors::{self, told};
+use crate::errors::{self, or_raise};
 use crate::pinned::Lending;
 use crate::process::Process;
 
@@ -98,7 +98,7 @@ impl Loader {
             loader.as_mut().map(work)
         });
         match outcome {
-            Some(result) => told(py, result),
+            Some(result) => or_raise(py, result),
             None => Err(errors::raise(py, "ClosedError", "the loader is closed: make a new one")),
         }
     }
@@ -222,7 +222,7 @@ impl RandomAccess {
 
     /// A batch of an epoch.
     fn batch(&self, py: Python<'_>, epoch: u64, number: u64) -> PyResult<Batch> {
-        let batch = told(py, py.detach(|| self.access.batch(epoch, number)))?;
+        let batch = or_raise(py, py.detach(|| self.access.batch(epoch, number)))?;
         Ok(Batch::new(batch, &self.dataset, self.has_boxes, self.has_masks))
     }
 }

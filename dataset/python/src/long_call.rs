@@ -84,7 +84,7 @@ pub fn run<T: Send>(
 
 /// Waits for the end of the work.
 fn watch(py: Python<'_>, progress: Option<&Bound<'_, PyAny>>, shared: &Shared) -> PyResult<()> {
-    let mut told = None;
+    let mut reported = None;
     loop {
         py.detach(|| {
             if !shared.ended.load(Ordering::Acquire) {
@@ -95,10 +95,10 @@ fn watch(py: Python<'_>, progress: Option<&Bound<'_, PyAny>>, shared: &Shared) -
         py.check_signals()?;
         let counts = shared.counts();
         if let (Some(progress), Some(now)) = (progress, counts)
-            && counts != told
+            && counts != reported
         {
             progress.call1(now)?;
-            told = counts;
+            reported = counts;
         }
         if has_ended {
             return Ok(());

@@ -69,7 +69,7 @@ impl Split {
             if known != Subset::Train {
                 return Err(invalid("a ratio applies to training records: use subset=\"train\"".to_owned()));
             }
-            errors::told(py, self.split.check_ratio(ratio))?;
+            errors::or_raise(py, self.split.check_ratio(ratio))?;
         }
         let rows = self.split.rows(known, ratio);
         let shape = [rows.len()];

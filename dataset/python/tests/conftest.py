@@ -105,9 +105,6 @@ def digest(batch: mrm.Batch) -> str:
     return total.hexdigest()
 
 
-Rust = Callable[..., tuple[list[str], dict[str, int]]]
-
-
 def rust_batches(location: Path, batches: int, **settings: Any) -> tuple[list[str], dict[str, int]]:
     """`EPOCH NUMBER DIGEST` of each batch of the Rust loader, and its state afterwards."""
     defaults: dict[str, Any] = {

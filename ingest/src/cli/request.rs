@@ -31,7 +31,7 @@ impl Display for Notice {
     }
 }
 
-/// Who is told what happens during a run.
+/// Who learns what happens during a run.
 #[derive(Clone, Copy)]
 pub struct Listener<'a> {
     /// Gets lines about the plan.
