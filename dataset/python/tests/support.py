@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-PROGRAMS = Path(os.environ.get("MRM_BIN", "missing"))
-"""The folder of the programs `ingest` and `dataset`."""
+import mrm
 
 SMALL: dict[str, Any] = {"size": 64, "vocab_size": 300, "rows_per_shard": 8}
 """Options of `mrm.ingest` for a small dataset of several shards."""
@@ -29,16 +32,19 @@ def words(options: Mapping[str, object]) -> list[str]:
     return typed
 
 
-def program(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs a program."""
-    command = [PROGRAMS / name, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def program(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs a program of the project: that of the folder MRM_BIN, else the one on the path."""
+    folder = os.environ.get("MRM_BIN")
+    found = f"{folder}/{name}" if folder else shutil.which(name)
+    assert found, f"no program {name}: set MRM_BIN"
+    return subprocess.run([found, *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
-def ok(name: str, *arguments: str | Path) -> None:
-    """Runs a program that must succeed."""
+def ok(name: str, *arguments: object) -> str:
+    """Runs a program that must succeed; returns what it prints."""
     done = program(name, *arguments)
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -55,3 +61,49 @@ def same_text(error: BaseException, done: subprocess.CompletedProcess[str]) -> N
         assert printed.startswith(str(error)) and len(str(error)) > 10, (str(error), printed)
     else:
         assert printed == f"{error}\n"
+
+
+def digest(batch: mrm.Batch) -> str:
+    """SHA-256 of all arrays of a batch, as the example `batch_digests` of the crate `dataset` computes it."""
+    total = hashlib.sha256()
+    texts = [batch.token_ids, batch.target_ids, batch.attention_mask]
+    for array in [batch.rows, batch.images, batch.labels, *texts, batch.masks]:
+        if array is not None:
+            total.update(array.numpy().tobytes())
+    if batch.boxes is not None and batch.box_records is not None and batch.box_labels is not None:
+        for record, label, edges in zip(batch.box_records.numpy(), batch.box_labels, batch.boxes.numpy(), strict=True):
+            total.update(record.tobytes() + label.encode() + edges.tobytes())
+    return total.hexdigest()
+
+
+def rust_batches(location: Path, batches: int, **settings: Any) -> tuple[list[str], dict[str, int]]:
+    """`EPOCH NUMBER DIGEST` of each batch of the Rust loader, and its state afterwards."""
+    defaults: dict[str, Any] = {
+        "batch_size": 8,
+        "seed": 0,
+        "threads": 2,
+        "rank": 0,
+        "world_size": 1,
+        "tokens": None,
+        "mask_ratio": 0.5,
+        "state": {"epoch": 0, "batch": 0},
+    }
+    text = json.dumps({**defaults, **settings, "batches": batches})
+    *lines, state = ok("examples/batch_digests", location, text).splitlines()
+    return lines, json.loads(state)
+
+
+def python_batches(loader: mrm.Loader, batches: int) -> list[str]:
+    """The same of a loader of Python, over as many epochs as it takes."""
+    lines: list[str] = []
+    while True:
+        for batch in loader:
+            lines.append(f"{batch.epoch} {batch.number} {digest(batch)}")
+            if len(lines) == batches:
+                return lines
+
+
+def script(text: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs a Python program in a process of its own."""
+    words = [sys.executable, "-c", text, *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120, **options)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run
+from support import ok
 
 import mrm
 
@@ -134,4 +134,4 @@ def test_a_dataset_can_be_pickled_and_closed(mimic: Path) -> None:
 
 
 def test_the_version_is_that_of_the_programs() -> None:
-    assert run("dataset", "--version").split() == ["dataset", mrm.__version__]
+    assert ok("dataset", "--version").split() == ["dataset", mrm.__version__]

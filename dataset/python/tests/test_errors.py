@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import python_batches
+from support import python_batches
 
 import mrm
 

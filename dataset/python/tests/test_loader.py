@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import digest, python_batches, rust_batches
+from support import digest, python_batches, rust_batches
 
 import mrm
 

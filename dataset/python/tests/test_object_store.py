@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import python_batches, run, script
+from support import ok, python_batches, script
 
 import mrm
 
@@ -49,8 +49,8 @@ def test_batches_and_records_are_those_of_a_folder(
         monkeypatch.setenv(name, value)
     raw = folder / "raw-mimic-cxr"
     flags = ["--size", 64, "--rows-per-shard", 16, "--staging", folder / "staging"]
-    run("ingest", "mimic-cxr", raw, "s3://radiographs/mimic", *flags)
-    run("dataset", "split", "s3://radiographs/mimic", "--name", "main")
+    ok("ingest", "mimic-cxr", raw, "s3://radiographs/mimic", *flags)
+    ok("dataset", "split", "s3://radiographs/mimic", "--name", "main")
     data, local = mrm.open("s3://radiographs/mimic"), mrm.open(mimic)
     arguments = {**ARGUMENTS, "split": "main", "subset": "train"}
     loader = mrm.Loader(data, **arguments)

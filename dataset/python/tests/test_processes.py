@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import digest, script
+from support import digest, script
 
 import mrm
 

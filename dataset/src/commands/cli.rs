@@ -5,7 +5,8 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use clap_complete::Shell;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -133,22 +134,52 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<UsageError>() { 2 } else { 1 }
 }
 
-/// Does work whose panics become an error with their location.
+/// Does work whose panics become an error with their location. Meanwhile panics print nothing.
 ///
 /// # Errors
 /// Those of the work, and `internal error (a bug in mrm) at FILE:LINE …`.
 pub fn caught<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-    static LOCATION: Mutex<String> = Mutex::new(String::new());
-    let last = || LOCATION.lock().unwrap_or_else(PoisonError::into_inner);
-    std::panic::set_hook(Box::new(move |panic| {
-        *last() = panic.location().map_or_else(String::new, ToString::to_string);
-    }));
+    let silence = Silence::begin();
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(work));
-    let _ = std::panic::take_hook();
+    let location = silence.end();
     outcome.unwrap_or_else(|panic| {
         let first = panic_text(panic.as_ref()).lines().next().unwrap_or_default();
-        Err(anyhow::anyhow!("internal error (a bug in mrm) at {}: {first}. Please report it with this line", last()))
+        Err(anyhow::anyhow!("internal error (a bug in mrm) at {location}: {first}. Please report it with this line"))
     })
+}
+
+/// While one exists, panics of all threads print nothing. Calls from several threads may overlap, so that the hook is
+/// installed once and stays.
+struct Silence;
+
+static SILENCES: AtomicUsize = AtomicUsize::new(0);
+static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
+
+impl Silence {
+    fn begin() -> Self {
+        static INSTALLED: Once = Once::new();
+        INSTALLED.call_once(|| {
+            let print = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                if SILENCES.load(Ordering::SeqCst) == 0 {
+                    return print(panic);
+                }
+                *last_panic() = panic.location().map_or_else(String::new, ToString::to_string);
+            }));
+        });
+        SILENCES.fetch_add(1, Ordering::SeqCst);
+        Self
+    }
+
+    /// Returns the location of the last panic.
+    fn end(self) -> String {
+        SILENCES.fetch_sub(1, Ordering::SeqCst);
+        last_panic().clone()
+    }
+}
+
+fn last_panic() -> MutexGuard<'static, String> {
+    LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Parses a share from 0 to 1, for clap.
