@@ -120,6 +120,9 @@ pub enum Error {
     /// The environment variables name no task.
     #[error("--task auto: {0}")]
     TaskVariables(String),
+    /// The system gives no threads, or one of them ended.
+    #[error("no threads: {0}")]
+    Threads(String),
     /// The caller canceled the work.
     #[error(transparent)]
     Canceled(#[from] Canceled),

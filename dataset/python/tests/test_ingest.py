@@ -126,6 +126,31 @@ def test_an_interrupted_run_continues_to_the_same_bytes(raw: Raw, tmp_path: Path
     assert resumed > 0
 
 
+PLANNING = """
+import sys
+import mrm
+
+raw, out, table = sys.argv[1:]
+try:
+    mrm.ingest("folder", raw, out, table=table, image_column="file")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_plan_can_be_interrupted(raw: Raw, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    os.mkfifo(table)
+    command: list[str | Path] = [sys.executable, "-c", PLANNING, raw("nih"), tmp_path / "out", table]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        # It opens when the plan begins to read the table, which then does not end.
+        with table.open("w"):
+            child.send_signal(signal.SIGINT)
+            printed, _ = child.communicate(timeout=60)
+    assert (printed, child.returncode) == ("interrupted\n", 0)
+    assert not (tmp_path / "out").exists()
+
+
 def frames() -> list[tuple[str, Callable[[Path], Any]]]:
     """Tables of other libraries, read from a CSV file as their users do it."""
 

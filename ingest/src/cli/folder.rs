@@ -1,6 +1,7 @@
 //! The subcommand `folder`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 
@@ -87,7 +88,7 @@ impl FolderArguments {
             label_map: self.label_map,
         });
         let (patient_from_header, hash_paths) = (self.patient_from_header, self.hash_paths);
-        let source = Box::new(Folder { table, patient_from_header, hash_paths });
+        let source = Arc::new(Folder { table, patient_from_header, hash_paths });
         Request { source, arguments: self.common, path_map: self.path_map }
     }
 }

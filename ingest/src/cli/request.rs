@@ -4,13 +4,15 @@
 use std::fmt::{self, Display, Formatter};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
-use dataset::progress::{OnProgress, Progress};
+use dataset::progress::OnProgress;
 
 use super::arguments::{CommonArguments, TaskChoice};
 use crate::error::{Error, Result};
 use crate::run::check_input::check_input;
+use crate::run::left_alone::left_alone_when_canceled;
 use crate::run::plan::{Plan, Source};
 use crate::run::tasks::{self, Task, TaskSummary};
 use crate::run::{self, Summary, path_hash, preview};
@@ -66,7 +68,7 @@ pub struct Complete {
 
 /// A source and the arguments of its run.
 pub struct Request {
-    pub(super) source: Box<dyn Source>,
+    pub(super) source: Arc<dyn Source>,
     pub(super) arguments: CommonArguments,
     pub(super) path_map: Option<PathBuf>,
 }
@@ -77,13 +79,18 @@ impl Request {
     /// # Errors
     /// As [`crate::run()`] and [`tasks::run_task`]; also where the raw directory is missing.
     pub fn run(&self, listener: Listener) -> Result<Outcome> {
-        run_source(self.source.as_ref(), &self.arguments, self.path_map.as_deref(), listener)
+        let plan = || {
+            let (source, raw) = (self.source.clone(), self.arguments.raw_dir.clone());
+            left_alone_when_canceled(listener.progress, move || source.plan(&raw))
+        };
+        run_source(self.source.as_ref(), &plan, &self.arguments, self.path_map.as_deref(), listener)
     }
 }
 
-/// Runs a source. With `path_map`, writes the table of hashes and paths.
+/// Runs a source, whose plan `plan` makes. With `path_map`, writes the table of hashes and paths.
 pub fn run_source(
     source: &dyn Source,
+    plan: &(dyn Fn() -> Result<Plan> + Sync),
     arguments: &CommonArguments,
     path_map: Option<&Path>,
     listener: Listener,
@@ -104,7 +111,7 @@ pub fn run_source(
     // Planning may take minutes, so everything that needs no plan is checked before.
     options.check()?;
     let plan = || {
-        let plan = planned(source, raw, listener)?;
+        let plan = planned(source, plan, listener)?;
         if let Some(path) = path_map.filter(|_| !arguments.dry_run && !arguments.check_input) {
             path_hash::write_map(path, out, &plan)?;
         }
@@ -139,10 +146,10 @@ fn chosen(choice: TaskChoice) -> Result<Task> {
     }
 }
 
-/// Plans a source, and tells the listener what the plan has.
-fn planned(source: &dyn Source, raw: &Path, listener: Listener) -> Result<Plan> {
+/// Makes the plan, and tells the listener what it has.
+fn planned(source: &dyn Source, plan: &(dyn Fn() -> Result<Plan> + Sync), listener: Listener) -> Result<Plan> {
     let started = Instant::now();
-    let plan = source.plan(raw)?;
+    let plan = plan()?;
     (listener.notice)(Notice::Planned(format!(
         "{}: {} radiographs planned, {} inputs rejected, {:.1} s",
         source.name(),
@@ -154,8 +161,6 @@ fn planned(source: &dyn Source, raw: &Path, listener: Listener) -> Result<Plan> 
     let warnings = warnings.map(|warning| format!("warning: {warning}"));
     let lines = preview::plan_reasons(&plan, preview::FEW_REASONS).into_iter().chain(warnings);
     lines.for_each(|line| (listener.notice)(Notice::Warning(line)));
-    // A source has no progress, so the first chance to cancel is here.
-    (listener.progress)(Progress::Working)?;
     Ok(plan)
 }
 

@@ -23,7 +23,7 @@ pub fn ingest(source: &dyn Source, arguments: &CommonArguments, path_map: Option
     let meter = Meter::new("radiographs");
     let listener =
         Listener { notice: &|notice| dataset::cli_eprintln!("{notice}"), progress: &|step| meter.step(step) };
-    let outcome = run_source(source, arguments, path_map, listener);
+    let outcome = run_source(source, &|| source.plan(&arguments.raw_dir), arguments, path_map, listener);
     meter.finish();
     let out = &arguments.out;
     match outcome? {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -71,7 +72,7 @@ impl SourceCommand {
             Self::Siim(arguments) => (Box::new(Siim), arguments),
             Self::Openi(arguments) => (Box::new(OpenI { reports_alone: arguments.no_images }), arguments),
         };
-        Request { source, arguments, path_map: None }
+        Request { source: Arc::from(source), arguments, path_map: None }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::report::sections::{self, Sections};
 use crate::report::tokenizer;
 use crate::run::hashing_reader::{self, Stamps};
 use crate::run::keys::{NOTES, STAMPS};
+use crate::run::left_alone::left_alone_when_canceled;
 use crate::run::options::{Options, ReportText, TokenizerChoice};
 use crate::run::plan::{Plan, PlannedRecord, ReportSource};
 use crate::sources::shared::table::decode_text;
@@ -63,7 +64,8 @@ pub fn tokenizer_of(
                 // Without reports there is nothing to tokenize.
                 return Ok(None);
             }
-            tokenizer::train(&texts, *vocabulary)?
+            let vocabulary = *vocabulary;
+            left_alone_when_canceled(progress, move || tokenizer::train(&texts, vocabulary))?
         }
     };
     let text = tokenizer.to_string(true).map_err(|e| Error::Tokenizer(e.to_string()))?;

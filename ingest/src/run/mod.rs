@@ -7,6 +7,7 @@ pub(crate) mod finish;
 pub(crate) mod hashing_reader;
 pub(crate) mod job;
 pub(crate) mod keys;
+pub(crate) mod left_alone;
 pub(crate) mod note_store;
 pub(crate) mod notes;
 pub mod options;

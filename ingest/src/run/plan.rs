@@ -18,7 +18,7 @@ use crate::run::path_names::PathNames;
 
 /// A kind of raw directory. Implement it for a layout of your own; [`crate::cli::main_with`] then gives it a subcommand with
 /// all common options, and [`crate::run()`] takes its plan.
-pub trait Source: Sync {
+pub trait Source: Send + Sync {
     /// Name of the subcommand, and the first part of every record's identifier.
     fn name(&self) -> &'static str;
 

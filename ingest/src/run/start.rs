@@ -75,7 +75,7 @@ pub fn run(
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.jobs)
         .build()
-        .map_err(|e| Error::Output { path: out.storage.path(""), message: e.to_string() })?;
+        .map_err(|error| Error::Threads(error.to_string()))?;
     pool.install(|| {
         let tokenizer = tokenizer_of(raw, &out.folder, &plan, options, progress)?;
         let store = &NoteStore::own(&out.folder);
