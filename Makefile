@@ -91,6 +91,8 @@ OLD_GLIBC := $(if $(MANYLINUX),--compatibility manylinux_$(MANYLINUX) -- -C link
 
 wheel: build $(MRM_CACHE)/python/.tests ## build the wheels mrm-cxr and mrm-cxr-trainer, in WHEELS; MANYLINUX=2_28 for an older glibc
 	@mkdir -p $(WHEELS) && rm -f $(WHEELS)/mrm_cxr*.whl
+	@$(PYTHON) dataset/python/third_party.py dataset/python/Cargo.toml dataset/python/THIRD-PARTY-NOTICES.txt
+	@$(PYTHON) dataset/python/third_party.py trainer/Cargo.toml trainer/python/THIRD-PARTY-NOTICES.txt
 	@$(MATURIN) build --quiet --release --strip --locked --manifest-path dataset/python/Cargo.toml --out $(WHEELS) $(OLD_GLIBC)
 	@MRM_TRAINER=$(abspath $(TRAINER)) $(UV) build --quiet --wheel --python $(PYTHON) --out-dir $(WHEELS) trainer/python
 	@ls -s --block-size=MB $(WHEELS)/*.whl

@@ -50,6 +50,10 @@ def test_raw_files_become_a_split_dataset(environment: Path, tmp_path: Path) -> 
 def test_wheel_is_small_and_for_every_python(wheel: Path) -> None:
     assert "-cp310-abi3-" in wheel.name
     assert wheel.stat().st_size < 25 * MEGABYTE
-    names = zipfile.ZipFile(wheel).namelist()
+    archive = zipfile.ZipFile(wheel)
+    names = archive.namelist()
     assert {"mrm/_mrm.abi3.so", "mrm/py.typed"} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "src", "mrm/tests"))]
+    [notices] = [name for name in names if name.endswith("/THIRD-PARTY-NOTICES.txt")]
+    text = archive.read(notices).decode()
+    assert "\npolars 0." in text and "Copyright (c) 2025 Ritchie Vink" in text, text[:1000]
