@@ -286,7 +286,7 @@ impl Dataset {
     }
 
     /// Height and width of an image, by its columns.
-    fn image_size(&self, row: usize) -> Result<(u16, u16)> {
+    pub(crate) fn image_size(&self, row: usize) -> Result<(u16, u16)> {
         let (index, row) = self.place(row)?;
         let shard = self.shard(index)?;
         let group = shard.group_of(row)?;

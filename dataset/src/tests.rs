@@ -83,7 +83,7 @@ fn a_dataset_in_memory_is_split_read_and_verified() {
     let records = write(&storage);
     let dataset = Arc::new(Dataset::open(URL).unwrap());
     let options = SplitOptions { ratios: vec![Ratio::TEN, Ratio::ALL], ..SplitOptions::default() };
-    let (split, certificate) = draw::make(&dataset, "main", &options).unwrap();
+    let (split, certificate) = draw::make(&dataset, "main", &options, &|_| Ok(())).unwrap();
     split.save(dataset.storage(), &certificate).unwrap();
     assert_eq!(Split::load(&dataset, "main").unwrap(), split);
     let names: Vec<String> = storage.list("").unwrap().into_iter().map(|file| file.name).collect();

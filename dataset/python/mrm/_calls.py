@@ -29,6 +29,7 @@ def split(
     test: float | None = None,
     official: bool = False,
     lists: Path | None = None,
+    keep_duplicates_together: bool = False,
     seed: int = 0,
     overwrite: bool = False,
 ) -> Split:
@@ -45,6 +46,8 @@ def split(
         test: Share of the records for the test; by default 0.2, and none with `official` and `lists`.
         official: Use the source's own subsets.
         lists: Folder of published lists of image names whose subsets and ratios are used.
+        keep_duplicates_together: Keep records with equal stored pixels in one subset, with all records of their patients.
+            Every image is read.
         seed: Decides among equally good choices; the same seed gives the same split.
         overwrite: Replace the split of this name. Models that were trained on it can no longer be evaluated.
 
@@ -61,6 +64,7 @@ def split(
         "test": test,
         "official": official,
         "lists": lists,
+        "keep_duplicates_together": keep_duplicates_together,
         "seed": seed,
         "overwrite": overwrite,
     }

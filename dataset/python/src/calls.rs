@@ -18,9 +18,9 @@ use crate::split::Split;
 #[pyfunction]
 pub fn split(py: Python<'_>, data: PathBuf, options: Bound<'_, PyDict>) -> PyResult<Split> {
     let arguments: SplitArguments = options::parse(py, "split", &options, &[&data])?;
-    long_call::run(py, None, |_| {
+    long_call::run(py, None, |progress| {
         let dataset = dataset::Dataset::open(&data)?;
-        let (split, _) = arguments.run(&dataset)?;
+        let (split, _) = arguments.run(&dataset, progress)?;
         Ok(Split::load(&dataset, &split.name)?)
     })
 }

@@ -11,6 +11,7 @@ use std::time::Instant;
 use crate::Dataset;
 use crate::commands::bench;
 use crate::commands::cli::{self, HelpFiles};
+use crate::commands::duplicates::Duplicates;
 #[cfg(feature = "export")]
 use crate::commands::export::ExportArguments;
 use crate::commands::inspect;
@@ -59,6 +60,15 @@ enum Command {
         /// List every rejected input: stage, file, record and reason, separated by tabs.
         #[arg(long, requires = "rejects")]
         all: bool,
+        /// List records with equal stored pixels, with their patients and subsets; every image is read.
+        #[arg(long, conflicts_with_all = ["row", "rejects", "montage"])]
+        duplicates: bool,
+        /// Take the subsets of this split [default: the source's own].
+        #[arg(long, value_name = "NAME", requires = "duplicates")]
+        split: Option<String>,
+        /// Print the list as JSON.
+        #[arg(long, requires = "duplicates")]
+        json: bool,
         /// Write a montage of random images to this PNG.
         #[arg(long, value_name = "FILE.png", value_parser = cli::png)]
         montage: Option<PathBuf>,
@@ -160,7 +170,15 @@ fn run(cli: Cli) -> Result<u8> {
             show(&export_line(&outcome?, &arguments.out))?;
             Ok(0)
         }
-        Command::Inspect { dir, row, rejects, all, montage: montage_file, transform, size, count, seed } => {
+        Command::Inspect { dir, duplicates: true, split, json, .. } => {
+            let meter = Meter::new("images");
+            let found = Duplicates::of(&Dataset::open(&dir)?, split.as_deref(), &|step| meter.step(step));
+            meter.finish();
+            let found = found?;
+            show(&if json { found.json()? } else { found.page() })?;
+            Ok(0)
+        }
+        Command::Inspect { dir, row, rejects, all, montage: montage_file, transform, size, count, seed, .. } => {
             let dataset = Arc::new(Dataset::open(&dir)?);
             match row {
                 _ if rejects && !all => show(&inspect::reject_reasons(&dataset)?)?,
@@ -199,7 +217,10 @@ fn run(cli: Cli) -> Result<u8> {
         }
         Command::Split(arguments) => {
             let dataset = Dataset::open(&arguments.dir)?;
-            let (split, certificate) = arguments.run(&dataset)?;
+            let meter = Meter::new("images");
+            let made = arguments.run(&dataset, &|step| meter.step(step));
+            meter.finish();
+            let (split, certificate) = made?;
             show(&format!("{certificate}\n"))?;
             let path = dataset.storage().path(&split::split_path(&split.name));
             show(&format!("written to {}\n", path.display()))?;

@@ -8,6 +8,7 @@ use clap::Args;
 use crate::commands::cli;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::progress::OnProgress;
 use crate::split::certificate::Certificate;
 use crate::split::{Ratio, Split, SplitOptions, Unit, draw};
 
@@ -48,6 +49,11 @@ pub struct SplitArguments {
     /// subsets belongs to test before validate before train. Labels in the lists are ignored.
     #[arg(long, value_name = "DIR")]
     lists: Option<PathBuf>,
+    /// Keep records with equal stored pixels in one subset, with all records of their patients (or studies, see --unit).
+    ///
+    /// Every image is read. Subsets of the source and of lists stay as they are; what is drawn from train keeps together.
+    #[arg(long)]
+    keep_duplicates_together: bool,
     /// Seed that decides among equally good choices; the same seed gives the same split.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -61,11 +67,13 @@ impl SplitArguments {
     ///
     /// # Errors
     /// As [`draw::make`]; also where there is another split of this name and it may not be replaced.
-    pub fn run(self, dataset: &Dataset) -> Result<(Split, Certificate)> {
+    pub fn run(self, dataset: &Dataset, progress: &OnProgress) -> Result<(Split, Certificate)> {
         let Self { name, ratios, unit, stratify, validation, test, official, lists, seed, overwrite, .. } = self;
+        let keep_duplicates_together = self.keep_duplicates_together;
         let stratify = if stratify == ["labels"] { Vec::new() } else { stratify };
-        let options = SplitOptions { ratios, unit, validation, test, official, lists, stratify, seed };
-        let (split, certificate) = draw::make(dataset, &name, &options)?;
+        let options =
+            SplitOptions { ratios, unit, validation, test, official, lists, keep_duplicates_together, stratify, seed };
+        let (split, certificate) = draw::make(dataset, &name, &options, progress)?;
         if !overwrite && let Some(difference) = certificate.replaces(dataset.storage(), &name)? {
             return Err(Error::SplitExists { name, difference });
         }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::Result;
+use crate::split::duplicates::KeptDuplicates;
 use crate::split::index_table::IndexTable;
 use crate::split::parts::{Deviation, Part};
 use crate::split::published_lists::ListsReport;
@@ -46,6 +47,10 @@ pub struct Certificate {
     pub members_sha256: String,
     /// The published lists that the split was made of.
     pub lists: Option<ListsReport>,
+    /// What was done with equal images, where they are kept together. It is not measured again, since all images would be
+    /// read; `members_sha256` shows changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duplicates: Option<KeptDuplicates>,
 }
 
 impl Certificate {
@@ -97,6 +102,7 @@ impl Certificate {
             parts: subsets.into_iter().chain(ratios).collect(),
             options,
             lists,
+            duplicates: None,
         }
     }
 
@@ -113,6 +119,7 @@ impl Certificate {
         words.extend(options.lists.iter().map(|lists| format!("--lists {}", lists.display())));
         words.extend(options.validation.map(|share| format!("--validation {share}")));
         words.extend(options.test.map(|share| format!("--test {share}")));
+        words.extend(options.keep_duplicates_together.then(|| "--keep-duplicates-together".to_owned()));
         words.extend((!options.stratify.is_empty()).then(|| format!("--stratify '{}'", options.stratify.join(","))));
         words.join(" ")
     }
@@ -288,6 +295,13 @@ impl Display for Certificate {
         }
         if self.torn_patients > 0 {
             writeln!(f, "patients torn by a ratio: {}", self.torn_patients)?;
+        }
+        if let Some(KeptDuplicates { groups, records, of_several_patients, shared }) = &self.duplicates {
+            writeln!(
+                f,
+                "equal images: {groups} groups of {records} records, {of_several_patients} of several patients; {shared} in \
+                 more than one subset"
+            )?;
         }
         write!(f, "patients in more than one subset: {}", self.shared_patients)?;
         self.lists.iter().try_for_each(|lists| write!(f, "{lists}"))

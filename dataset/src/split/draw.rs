@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::name_suggestion::did_you_mean;
+use crate::progress::OnProgress;
 use crate::random::{self, Stream};
 use crate::split::certificate::Certificate;
+use crate::split::duplicates::{self, KeptDuplicates};
 use crate::split::groups::{Group, Target, totals};
 use crate::split::index_table::IndexTable;
 use crate::split::published_lists::PublishedLists;
@@ -22,13 +24,24 @@ pub const VALIDATION: f64 = 0.1;
 /// Default of [`SplitOptions::test`], where neither source nor lists give the subsets.
 pub const TEST: f64 = 0.2;
 
-/// Makes a split of a dataset, and measures it.
+/// Makes a split of a dataset, and measures it. Images are read only where those that are equal stay together.
 ///
 /// # Errors
-/// When the options contradict each other, the source or the lists.
-pub fn make(dataset: &Dataset, name: &str, options: &SplitOptions) -> Result<(Split, Certificate)> {
+/// When the options contradict each other, the source or the lists, or `progress` cancels.
+pub fn make(
+    dataset: &Dataset,
+    name: &str,
+    options: &SplitOptions,
+    progress: &OnProgress,
+) -> Result<(Split, Certificate)> {
     let official = if options.official { dataset.texts("subset")? } else { Vec::new() };
-    draw(&IndexTable::load(dataset)?, dataset.findings(), official, name, options)
+    let mut index_table = IndexTable::load(dataset)?;
+    if options.keep_duplicates_together {
+        let groups = duplicates::groups(dataset, progress)?;
+        let joined = duplicates::joined(&index_table, options.unit, &groups);
+        index_table.keep_together(groups, joined);
+    }
+    draw(&index_table, dataset.findings(), official, name, options)
 }
 
 /// Makes a split of the records of an index table, and measures it. `official` contains the source's own subsets, in the
@@ -94,7 +107,9 @@ pub fn draw(
         })
         .collect();
     let report = published.map(|assignment| assignment.report);
-    let certificate = Certificate::measure(&members, index_table, findings, options, report);
+    let mut certificate = Certificate::measure(&members, index_table, findings, options, report);
+    certificate.duplicates =
+        index_table.duplicates().map(|groups| KeptDuplicates::measure(&members, index_table, groups));
     if let Some(contradiction) = certificate.contradiction(&certificate, &members, index_table) {
         return Err(invalid(format!("internal error (a bug in mrm): {contradiction}")));
     }

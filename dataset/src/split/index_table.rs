@@ -26,6 +26,8 @@ pub struct IndexTable {
     /// The positive findings of record `i` are `positives[starts[i]..starts[i + 1]]`.
     starts: Vec<usize>,
     positives: Vec<usize>,
+    /// Groups of rows with equal images, and the number of the group of units that each row stays together with.
+    duplicates: Option<(Vec<Vec<u32>>, Vec<u32>)>,
 }
 
 /// One record of an index_table.
@@ -88,6 +90,7 @@ impl IndexTable {
             findings,
             starts: vec![0],
             positives: Vec::new(),
+            duplicates: None,
         };
         let mut patient_of: HashMap<&str, u32> = HashMap::new();
         let mut study_of: HashMap<(u32, &str), u32> = HashMap::new();
@@ -127,8 +130,21 @@ impl IndexTable {
         &self.positives[self.starts[row]..self.starts[row + 1]]
     }
 
+    /// Keeps rows together, and with them all other rows of their units. `joined` has the number of the group of each row.
+    pub(crate) fn keep_together(&mut self, groups: Vec<Vec<u32>>, joined: Vec<u32>) {
+        self.duplicates = Some((groups, joined));
+    }
+
+    /// The groups of rows with equal images, where they are kept together.
+    pub(crate) fn duplicates(&self) -> Option<&[Vec<u32>]> {
+        self.duplicates.as_ref().map(|(groups, _)| groups.as_slice())
+    }
+
     /// Number of the group of records that a record stays together with.
     pub fn group(&self, unit: Unit, row: usize) -> u32 {
+        if let Some((_, joined)) = &self.duplicates {
+            return joined[row];
+        }
         match unit {
             Unit::Patient => self.patients[row],
             Unit::Study => self.studies[row],

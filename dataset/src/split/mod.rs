@@ -2,6 +2,7 @@
 
 pub mod certificate;
 pub mod draw;
+pub mod duplicates;
 pub(crate) mod groups;
 pub mod index_table;
 pub(crate) mod local_search;

@@ -92,6 +92,9 @@ pub struct SplitOptions {
     pub official: bool,
     /// Folder of published lists whose subsets and ratios are used.
     pub lists: Option<PathBuf>,
+    /// Whether records with equal stored pixels stay together, hence all units that share an image.
+    #[serde(default)]
+    pub keep_duplicates_together: bool,
     /// Findings to balance; empty: all of them.
     pub stratify: Vec<String>,
     /// Decides among equally good choices.
