@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::dicom::parse::Dicom;
 use crate::dicom::pixels::{Bits, Pixels, Values};
 use crate::dicom::transforms::{Modality, Voi, WindowFunction};
+use crate::image::shades::Shades;
 
 /// How the stored values of a file become 8-bit gray. Every choice inverts MONOCHROME1 and makes padding black.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -36,11 +37,15 @@ pub fn to_gray(dicom: &Dicom, intensity: Intensity, gray: &mut Vec<u8>) {
     match &dicom.pixels {
         Pixels::Rgb(rgb) => gray.extend(rgb.chunks_exact(3).map(|pixel| luma(pixel[0], pixel[1], pixel[2]))),
         Pixels::Gray { values, bits } => match values {
-            Values::Bytes(values) => by_table(dicom, intensity, *bits, values.iter().map(|&v| u16::from(v)), gray),
-            Values::Words(values) => by_table(dicom, intensity, *bits, values.iter().copied(), gray),
+            Values::Bytes(values) => {
+                shades_of(dicom, intensity, *bits, || values.iter().map(|&v| u16::from(v))).of_bytes(values, gray);
+            }
+            Values::Words(values) => {
+                shades_of(dicom, intensity, *bits, || values.iter().copied()).of_words(values, gray);
+            }
             Values::LittleEndian(bytes) => {
-                let words = bytes.chunks_exact(2).map(|word| u16::from_le_bytes([word[0], word[1]]));
-                by_table(dicom, intensity, *bits, words, gray);
+                let words = || bytes.as_chunks::<2>().0.iter().map(|word| u16::from_le_bytes(*word));
+                shades_of(dicom, intensity, *bits, words).of_little_endian(bytes, gray);
             }
             Values::Wide(values) => {
                 let range = extremes(values.iter().copied().filter(|value| !dicom.is_padding(*value)));
@@ -63,41 +68,47 @@ fn extremes(values: impl Iterator<Item = i64>) -> (i64, i64) {
     values.fold((i64::MAX, i64::MIN), |(low, high), value| (low.min(value), high.max(value)))
 }
 
-/// For at most 16 bits: transforms every possible value once, then looks the pixels up.
-fn by_table(
+/// The shades of an image with these words, of at most 16 bits.
+fn shades_of<W: Iterator<Item = u16>>(
     dicom: &Dicom,
     intensity: Intensity,
     bits: Bits,
-    words: impl Iterator<Item = u16> + Clone,
-    gray: &mut Vec<u8>,
-) {
+    words: impl Fn() -> W,
+) -> Shades {
     let windowed = intensity == Intensity::Voi && dicom.voi.is_some();
     let range = if windowed {
         (0, 0)
     } else {
         let mut seen = vec![false; 1 << 16];
-        words.clone().for_each(|word| seen[usize::from(word)] = true);
+        words().for_each(|word| seen[usize::from(word)] = true);
         let seen = (0..=u16::MAX).filter(|word| seen[usize::from(*word)]).map(|word| bits.value(word));
         extremes(seen.filter(|value| !dicom.is_padding(*value)))
     };
-    let table = shades(dicom, intensity, bits, range);
-    gray.extend(words.map(|word| table[usize::from(word)]));
+    shades(dicom, intensity, bits, range)
 }
 
-/// The shade of every 16-bit word, unused bits included, so that a look-up needs no bounds check. Without a window, the
-/// smallest and largest stored value (`range`) become black and white.
-pub fn shades(dicom: &Dicom, intensity: Intensity, bits: Bits, range: (i64, i64)) -> [u8; 1 << 16] {
-    let shades: Vec<u8> = (0..1u32 << bits.stored)
-        .map(|pattern| shade(dicom, intensity, bits.value((pattern << bits.shift) as u16), range))
-        .collect();
-    std::array::from_fn(|word| shades[usize::from(bits.pattern(word as u16))])
-}
-
-/// The shade of one stored value: modality transform, VOI transform, inversion, rounding, in this order.
-fn shade(dicom: &Dicom, intensity: Intensity, stored: i64, range: (i64, i64)) -> u8 {
-    if dicom.is_padding(stored) {
-        return 0;
+/// The shade of every 16-bit word, unused bits included. Without a window, the smallest and largest stored value (`range`)
+/// become black and white.
+pub fn shades(dicom: &Dicom, intensity: Intensity, bits: Bits, range: (i64, i64)) -> Shades {
+    let values = 1u32 << bits.stored;
+    let value = |pattern: u32| bits.value((pattern << bits.shift) as u16);
+    let shades: Vec<u8> = (0..values).map(|pattern| shade(dicom, intensity, value(pattern), range)).collect();
+    let mut table = Box::new([0; 1 << 16]);
+    for (word, entry) in (0..=u16::MAX).zip(table.iter_mut()) {
+        *entry = shades[usize::from(bits.pattern(word))];
     }
+    let level = |pattern: u32| level(dicom, intensity, value(pattern), range);
+    let line = (bits.shift == 0 && !bits.signed).then(|| ((values - 1) as u16, [0, values - 1].map(level)));
+    Shades::new(table, line)
+}
+
+/// The shade of one stored value.
+fn shade(dicom: &Dicom, intensity: Intensity, stored: i64, range: (i64, i64)) -> u8 {
+    if dicom.is_padding(stored) { 0 } else { level(dicom, intensity, stored, range).clamp(0.0, 255.0) as u8 }
+}
+
+/// The shade before it is rounded down and clamped: modality transform, VOI transform, inversion, in this order.
+fn level(dicom: &Dicom, intensity: Intensity, stored: i64, range: (i64, i64)) -> f64 {
     let modality = |stored: i64| match (&dicom.modality, intensity) {
         (_, Intensity::MimicCxrJpg) => stored as f64,
         (Modality::Rescale { slope, intercept }, _) => stored as f64 * slope + intercept,
@@ -114,9 +125,8 @@ fn shade(dicom: &Dicom, intensity: Intensity, stored: i64, range: (i64, i64)) ->
             if high > low { (value - low) / (high - low) } else { 0.0 }
         }
     };
-    let share = share.clamp(0.0, 1.0);
     let share = if dicom.inverted { 1.0 - share } else { share };
-    (255.0 * share + 0.5).floor() as u8
+    255.0 * share + 0.5
 }
 
 /// The window function, 0..1: DICOM PS3.3 C.11.2.1.2 (linear), C.11.2.1.3.2 (linear exact), C.11.2.1.3.1 (sigmoid).
@@ -182,6 +192,15 @@ mod tests {
         assert_eq!(shown(window(WindowFunction::LinearExact), false), [0, 128, 255]);
         // 255 / (1 + e²), 255 / 2, 255 / (1 + e⁻²).
         assert_eq!(shown(window(WindowFunction::Sigmoid), false), [30, 128, 225]);
+        // A window off the middle of the range, of another width: (v - 699.5) / 499 + 0.5, and so on.
+        let narrow = |function, values: &[u16]| {
+            let voi = Some(Voi::Window { center: 700.0, width: 500.0, function });
+            gray(&image(values.to_vec(), voi, false), Intensity::Voi)
+        };
+        let values = [0, 449, 450, 600, 700, 949, 950, 4095];
+        assert_eq!(narrow(WindowFunction::Linear, &values), [0, 0, 0, 77, 128, 255, 255, 255]);
+        assert_eq!(narrow(WindowFunction::LinearExact, &values), [0, 0, 0, 77, 128, 254, 255, 255]);
+        assert_eq!(narrow(WindowFunction::Sigmoid, &values), [1, 30, 30, 79, 128, 224, 225, 255]);
         assert_eq!(gray(&image(vec![100, 200, 300], None, false), Intensity::Voi), [0, 128, 255]);
         assert_eq!(gray(&image(vec![7, 7], None, false), Intensity::Minmax), [0, 0]);
     }
