@@ -3,6 +3,7 @@
 //! The sentence of a reject is written where the check fails: a source's tables and files in `sources/`, DICOM files in
 //! `dicom/`, images in `image/`, reports in `report/`. Those that several places share are here.
 
+use dataset::store::files;
 use serde::{Deserialize, Serialize};
 
 /// The stage at which an input was rejected.
@@ -50,18 +51,31 @@ pub struct Reject {
 /// Prefix of the reason where the system refused to read an input; a later run may be able to read it.
 const REFUSED: &str = "cannot be read: ";
 
+/// Prefix of the reason where a file differs from its published checksum; it may be downloaded again.
+const DAMAGED: &str = "checksum differs from ";
+
 impl Reject {
+    /// The reason of a file whose SHA-256 is not that of a list.
+    pub(crate) fn damage(list: &str, expected: &[u8], found: &[u8]) -> String {
+        format!("{DAMAGED}{list}: the file has {}, the list {}", files::hex(found), files::hex(expected))
+    }
+
+    /// Whether the file differs from its published checksum.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.error.contains(DAMAGED)
+    }
+
     /// The reason of an input that the system refused to read.
     pub(crate) fn refusal(cause: &std::io::Error) -> String {
         format!("{REFUSED}{cause}")
     }
 
-    /// Whether a reason says that the system refused to read an input.
+    /// Whether a reason says that the system refused to read an input, or that its checksum differs.
     pub(crate) fn is_refusal(error: &str) -> bool {
-        error.starts_with(REFUSED)
+        error.starts_with(REFUSED) || error.starts_with(DAMAGED)
     }
 
-    /// Whether the system refused to read this input, so that `--retry-rejects` may add it.
+    /// Whether the system refused to read this input or its checksum differs, so that `--retry-rejects` may add it.
     pub fn is_refused(&self) -> bool {
         Self::is_refusal(&self.error)
     }

@@ -37,6 +37,15 @@ class IngestSummary:
     """Inputs that the system refused to read: ``retry_rejects=True`` tries them again."""
     unknown_views: int = 0
     """Records without a view, since the ViewPosition of their DICOM header is no view code."""
+    constant_images: int = 0
+    """Records whose pixels all have one value: ``reject_constant=True`` leaves such images out."""
+    burned_in: int = 0
+    """Records whose header states text in the pixels: ``reject_burned_in=True`` leaves such images out."""
+    contradicted_views: int = 0
+    """Records whose view contradicts the header or the shape of the image; `warnings` names some."""
+    checksums: dict[str, int] | None = None
+    """Files that were compared with ``check_sums``: ``matched``, ``damaged``, ``missing`` (listed, but not there) and
+    ``unlisted``; ``None`` without it."""
     resumed_shards: int = 0
     """Shards that an earlier, interrupted run had finished."""
     missing_shards: int = 0

@@ -1,9 +1,11 @@
 //! `mrm.ingest` and `mrm.phantom`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use ::ingest::cli::{Complete, Listener, Notice, Outcome, PhantomArguments, Request};
+use ::ingest::run::CheckedFiles;
 use anyhow::Result;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -82,8 +84,21 @@ fn summary(
             fields.set_item("rejects", manifest.rejects.clone())?;
             fields.set_item("unreadable", summary.refused)?;
             fields.set_item("unknown_views", summary.unknown_views)?;
+            fields.set_item("constant_images", summary.guards.constant.count)?;
+            fields.set_item("burned_in", summary.guards.burned_in.count)?;
+            fields.set_item("contradicted_views", summary.guards.views.count)?;
+            let checked = summary.checked.map(|CheckedFiles { matched, damaged, missing, unlisted }| {
+                BTreeMap::from([
+                    ("matched", matched),
+                    ("damaged", damaged),
+                    ("missing", missing),
+                    ("unlisted", unlisted),
+                ])
+            });
+            fields.set_item("checksums", checked)?;
             fields.set_item("resumed_shards", summary.resumed_shards)?;
             fields.set_item("already_done", summary.already_done)?;
+            warnings.extend(summary.guards.warnings());
             warnings.extend(reasons);
             too_many = too_many_rejects;
         }

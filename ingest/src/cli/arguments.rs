@@ -13,7 +13,7 @@ use crate::image::intensity::Intensity;
 use crate::image::pipeline::Resize;
 use crate::report::tokenizer;
 use crate::run::tasks::Task;
-use crate::run::{self, Options, ReportText, TokenizerChoice};
+use crate::run::{self, Options, ReportText, SourceDigest, TokenizerChoice};
 
 #[derive(Args)]
 pub struct CommonArguments {
@@ -47,6 +47,19 @@ pub struct CommonArguments {
     /// Part of the report that is stored and tokenized.
     #[arg(long, value_enum, default_value_t)]
     report_text: ReportText,
+    /// Digest of the raw files that records store.
+    #[arg(long, value_enum, default_value_t)]
+    source_digest: SourceDigest,
+    /// Compare the raw files with the SHA-256 in this list (SHA256SUMS.txt of PhysioNet) while they are read; may be repeated.
+    /// Its paths are relative to its folder or to RAW_DIR. A damaged image is rejected, a damaged table ends the run.
+    #[arg(long, value_name = "FILE", conflicts_with = "check_input")]
+    check_sums: Vec<PathBuf>,
+    /// Leave out images whose stored pixels all have one value.
+    #[arg(long)]
+    reject_constant: bool,
+    /// Leave out DICOM files whose header states text in the pixels (BurnedInAnnotation YES).
+    #[arg(long)]
+    reject_burned_in: bool,
     /// Radiographs in a Parquet file.
     #[arg(long, default_value_t = run::ROWS_PER_SHARD as u32, value_parser = clap::value_parser!(u32).range(1..))]
     rows_per_shard: u32,
@@ -146,6 +159,10 @@ impl CommonArguments {
             },
             max_tokens: self.max_tokens as usize,
             report_text: self.report_text,
+            source_digest: self.source_digest,
+            check_sums: self.check_sums.clone(),
+            reject_constant: self.reject_constant,
+            reject_burned_in: self.reject_burned_in,
             rows_per_shard: self.rows_per_shard as usize,
             no_images: self.no_images,
             limit: self.limit,

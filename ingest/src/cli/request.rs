@@ -12,6 +12,7 @@ use dataset::progress::OnProgress;
 use super::arguments::{CommonArguments, TaskChoice};
 use crate::error::{Error, Result};
 use crate::run::check_input::check_input;
+use crate::run::check_sums::CheckSums;
 use crate::run::left_alone::left_alone_when_canceled;
 use crate::run::plan::{Plan, Source};
 use crate::run::tasks::{self, Task, TaskSummary};
@@ -129,6 +130,7 @@ pub fn run_source(
         if plan.records.is_empty() {
             return Err(preview::empty(source.name(), raw, &plan));
         }
+        CheckSums::load(raw, &options.check_sums)?.check_tables(&mut plan)?;
         plan.records.truncate(options.limit.unwrap_or(usize::MAX));
         return Ok(Outcome::Preview(preview::page(&plan)));
     }

@@ -8,9 +8,9 @@ use dataset::commands::progress::Meter;
 
 use super::arguments::CommonArguments;
 use super::request::{Complete, Listener, Outcome, run_source};
-use crate::run::Summary;
 use crate::run::plan::Source;
 use crate::run::tasks::{Task, TaskSummary};
+use crate::run::{CheckedFiles, Summary};
 
 /// Exit code where more inputs were rejected than the user allows.
 const TOO_MANY_REJECTS: u8 = 3;
@@ -105,6 +105,18 @@ fn print(summary: &Summary, out: &Path) {
         let records = counted(summary.unknown_views as usize, "record");
         dataset::cli_println!(
             "views: {records} without one, since the ViewPosition of the DICOM header is no view code"
+        );
+    }
+    summary.guards.warnings().iter().for_each(|warning| dataset::cli_eprintln!("warning: {warning}"));
+    if let Some(checked) = &summary.checked {
+        let CheckedFiles { matched, damaged, missing, unlisted } = checked;
+        let files = |count: &u64| counted(*count as usize, "file");
+        dataset::cli_println!(
+            "checksums: {} as listed, {} damaged, {} listed and missing, {} in no list",
+            files(matched),
+            files(damaged),
+            files(missing),
+            files(unlisted)
         );
     }
     for (stage, count) in &manifest.rejects {

@@ -10,7 +10,8 @@ use dicom_object::mem::InMemDicomObject;
 
 use crate::dicom::limits::MAX_FILE_BYTES;
 use crate::dicom::object::{Object, read_until, text};
-use crate::run::hashing_reader::Reader;
+use crate::image::projection::Projection;
+use crate::run::hashing_reader::{Hashing, Reader};
 
 /// The element after PatientID.
 const AFTER_PATIENT_ID: Tag = Tag(0x0010, 0x0021);
@@ -66,6 +67,10 @@ pub struct Header {
     pub view: Option<String>,
     /// Whether the header has a ViewPosition that is no view code.
     pub has_unknown_view: bool,
+    /// The projection by PatientOrientation; it is compared with the view and not stored.
+    pub orientation: Option<Projection>,
+    /// BurnedInAnnotation is `YES`: the pixels contain text that may identify the patient.
+    pub has_burned_in_text: bool,
     /// PatientSex, if it is `F`, `M` or `O`.
     pub sex: Option<String>,
     /// PatientAge in years.
@@ -81,6 +86,9 @@ impl Header {
         Self {
             has_unknown_view: stated.is_some() && view.is_none(),
             view,
+            orientation: text(object, tags::PATIENT_ORIENTATION).and_then(|rows| Projection::of_orientation(&rows)),
+            has_burned_in_text: text(object, tags::BURNED_IN_ANNOTATION)
+                .is_some_and(|it| it.eq_ignore_ascii_case("YES")),
             sex: sex.filter(|sex| matches!(sex.as_str(), "F" | "M" | "O")),
             age_years: text(object, tags::PATIENT_AGE).and_then(|age| years(&age)),
         }
@@ -105,7 +113,7 @@ pub fn years(text: &str) -> Option<f32> {
 /// The outer error is that of reading the file. The inner one is a sentence that names the cause and contains no value of
 /// the header.
 pub fn patient_id(path: &Path) -> io::Result<Result<String, String>> {
-    let (mut reader, mut bytes) = (Reader::open(path, MAX_FILE_BYTES)?, Vec::new());
+    let (mut reader, mut bytes) = (Reader::open(path, MAX_FILE_BYTES, Hashing::default())?, Vec::new());
     reader.piece(&mut bytes)?;
     if bytes.get(128..132) != Some(b"DICM") {
         return Ok(Err("not a DICOM file, so it has no PatientID".to_owned()));

@@ -3,3 +3,5 @@
 pub mod intensity;
 pub mod mask;
 pub mod pipeline;
+pub mod projection;
+pub mod shades;

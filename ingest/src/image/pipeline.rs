@@ -15,7 +15,10 @@ use crate::dicom::parse::{self, Dicom};
 use crate::dicom::pixels::{Bits, Pixels, Values};
 use crate::dicom::transforms::{Modality, Voi, WindowFunction};
 use crate::image::intensity::{self, Intensity};
-use crate::run::hashing_reader::{Reader, Stamp};
+use crate::run::hashing_reader::{Hashing, Reader, Stamp};
+
+/// Bytes at the beginning of a file in which the header of an uncompressed DICOM file is searched, before more are read.
+const BEGINNING: usize = 256 << 10;
 
 /// How an image is brought to the stored size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -67,6 +70,8 @@ pub struct Stored {
     pub source: (u32, u32),
     /// Position of the raw image in the stored one.
     pub place: Placement,
+    /// Whether all pixels but those of the borders have one value.
+    pub is_constant: bool,
     /// View, sex and age by the header of a DICOM file; empty for other files.
     pub header: Header,
 }
@@ -123,18 +128,19 @@ pub fn store(
 /// processed row by row; it is never in memory as a whole.
 ///
 /// # Errors
-/// The outer error is that of reading the file; the inner one says why the image cannot be decoded.
+/// The outer error is that of reading the file, or a checksum that differs; the inner one says why the image cannot be decoded.
 pub fn store_file(
     path: &Path,
+    hashing: Hashing,
     intensity: Intensity,
     size: u32,
     resize: Resize,
     scratch: &mut Scratch,
 ) -> io::Result<(Stamp, Result<Stored, String>)> {
-    let mut reader = Reader::open(path, MAX_FILE_BYTES)?;
+    let mut reader = Reader::open(path, MAX_FILE_BYTES, hashing)?;
     let mut file = std::mem::take(&mut scratch.file);
     file.clear();
-    reader.piece(&mut file)?;
+    while file.len() < BEGINNING && reader.piece(&mut file)? {}
     let total = reader.length() as usize;
     let beginning =
         if intensity == Intensity::Voi && total > file.len() { parse::read_beginning(&file, total) } else { Ok(None) };
@@ -150,7 +156,7 @@ pub fn store_file(
         }
     };
     scratch.file = file;
-    Ok((reader.stamp(), stored))
+    Ok((reader.stamp()?, stored))
 }
 
 /// Transforms and resizes the rows of a DICOM file while they are read; `file` holds its beginning.
@@ -180,10 +186,9 @@ fn rows(
             let values = &file[..whole];
             rows.take(|window| {
                 if *bytes == 1 {
-                    window.extend(values.iter().map(|&value| shades[usize::from(value)]));
+                    shades.of_bytes(values, window);
                 } else {
-                    let words = values.chunks_exact(2).map(|word| u16::from_le_bytes([word[0], word[1]]));
-                    window.extend(words.map(|word| shades[usize::from(word)]));
+                    shades.of_little_endian(values, window);
                 }
             });
         }
@@ -216,9 +221,10 @@ fn with_borders(
     header: Header,
 ) -> Stored {
     let scale = (f64::from(width) / f64::from(source.0), f64::from(height) / f64::from(source.1));
+    let is_constant = resized.iter().all(|pixel| *pixel == resized[0]);
     if resize != Resize::Pad || (width, height) == (size, size) {
         let image = GrayPixels { width, height, pixels: resized };
-        return Stored { image, source, place: Placement { scale, offset: (0.0, 0.0) }, header };
+        return Stored { image, source, place: Placement { scale, offset: (0.0, 0.0) }, is_constant, header };
     }
     let (left, top) = ((size - width) / 2, (size - height) / 2);
     let mut padded = vec![0; size as usize * size as usize];
@@ -228,7 +234,7 @@ fn with_borders(
     }
     let offset = (f64::from(left), f64::from(top));
     let image = GrayPixels { width: size, height: size, pixels: padded };
-    Stored { image, source, place: Placement { scale, offset }, header }
+    Stored { image, source, place: Placement { scale, offset }, is_constant, header }
 }
 
 /// Width and height of an image after resizing, without borders.

@@ -16,11 +16,13 @@ use crate::file_system::{is_absence, is_refusal, retry};
 use crate::reject::Reject;
 use crate::report::sections::{self, Sections};
 use crate::report::tokenizer;
-use crate::run::hashing_reader::{self, Stamps};
+use crate::run::check_sums::CheckSums;
+use crate::run::hashing_reader::{self, Damaged, Stamps};
 use crate::run::keys::{NOTES, STAMPS};
 use crate::run::left_alone::left_alone_when_canceled;
 use crate::run::options::{Options, ReportText, TokenizerChoice};
 use crate::run::plan::{Plan, PlannedRecord, ReportSource};
+use crate::run::source_digest::SourceDigest;
 use crate::sources::shared::table::decode_text;
 
 /// Loads or trains the tokenizer of a run and writes it to the dataset. `None` without `--tokenizer`, and where a tokenizer
@@ -30,6 +32,7 @@ pub fn tokenizer_of(
     out: &Path,
     plan: &Plan,
     options: &Options,
+    sums: &CheckSums,
     progress: &OnProgress,
 ) -> Result<Option<Tokenizer>> {
     let path = out.join(TOKENIZER);
@@ -47,7 +50,7 @@ pub fn tokenizer_of(
             let read = |record: &PlannedRecord| {
                 progress(Progress::Working)?;
                 let mut seen = Stamps::new();
-                let report = match read_report(raw, plan, record, &mut seen) {
+                let report = match read_report(raw, plan, record, sums, &mut seen) {
                     Ok(report) => report,
                     Err(NoReport::Unusable(_)) => None,
                     Err(NoReport::Refused { path, cause }) => return Err(Error::UnreadableReport { path, cause }),
@@ -107,11 +110,13 @@ pub enum NoReport {
     Refused { path: PathBuf, cause: io::Error },
 }
 
-/// Reads the report of a record; `Ok(None)` where the source has none. `seen` gets the stamp of its file.
+/// Reads the report of a record and compares its file with `sums`; `Ok(None)` where the source has none. `seen` gets the
+/// stamp of its file.
 pub fn read_report(
     raw: &Path,
     plan: &Plan,
     record: &PlannedRecord,
+    sums: &CheckSums,
     seen: &mut Stamps,
 ) -> Result<Option<Report>, NoReport> {
     let text = match &record.report {
@@ -124,11 +129,11 @@ pub fn read_report(
             return Ok(Some(Report { text: text.to_string(), sections }));
         }
         ReportSource::File(path) => {
-            // `report_root` is absolute, so joining it to the raw directory does not change it.
-            let path = plan.report_root.as_deref().map_or_else(|| path.clone(), |root| root.join(path));
+            let path = plan.report_path(&record.report).unwrap_or_else(|| path.clone());
             let name = path.to_string_lossy().into_owned();
+            let hashing = sums.hashing(SourceDigest::default(), &path);
             let path = raw.join(path);
-            match retry(|| hashing_reader::read(&path, MAX_REPORT_BYTES)) {
+            match retry(|| hashing_reader::read(&path, MAX_REPORT_BYTES, hashing)) {
                 Ok((bytes, stamp)) => {
                     seen.insert(name, Some(stamp));
                     decode_text(bytes)
@@ -138,7 +143,10 @@ pub fn read_report(
                     return Err(NoReport::Unusable("the study has no report file".to_owned()));
                 }
                 Err(cause) if is_refusal(&cause) => return Err(NoReport::Refused { path, cause }),
-                Err(error) => return Err(NoReport::Unusable(format!("the report cannot be read: {error}"))),
+                Err(error) => {
+                    seen.extend(Damaged::of(&error).map(|damaged| (name, Some(damaged.stamp.clone()))));
+                    return Err(NoReport::Unusable(format!("the report cannot be read: {error}")));
+                }
             }
         }
     };

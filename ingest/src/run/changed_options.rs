@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::run::keys::{INPUT, NOTED, TOOL_NOTE};
+use crate::run::source_digest::SourceDigest;
 
 /// The arguments of a run, as the manifest stores them.
 pub type Arguments = BTreeMap<String, Value>;
@@ -30,7 +31,7 @@ pub fn changed(before: &Arguments, now: &Arguments) -> Vec<String> {
     let noted = before.contains_key(NOTED) && now.contains_key(NOTED);
     let (before, now) = (flat(before, noted), flat(now, noted));
     let names: BTreeSet<&&str> = before.keys().chain(now.keys()).collect();
-    let differing = names.into_iter().filter(|name| before.get(**name) != now.get(**name));
+    let differing = names.into_iter().filter(|name| given(&before, name) != given(&now, name));
     differing
         .map(|name| {
             let has_digest = |of: &BTreeMap<&str, &Value>| of.get("reports").is_some_and(|value| is_digest(value));
@@ -42,6 +43,11 @@ pub fn changed(before: &Arguments, now: &Arguments) -> Vec<String> {
             format!("{} was {}, is {}", flag(name), value(&before), value(&now))
         })
         .collect()
+}
+
+/// The value of an option, unless that of an option that was not given.
+fn given<'a>(options: &BTreeMap<&str, &'a Value>, name: &str) -> Option<&'a Value> {
+    options.get(name).copied().filter(|value| !matches!(value, Value::Null | Value::Bool(false)))
 }
 
 /// Options by name, with those of the source where they are wanted.
@@ -62,6 +68,8 @@ fn is_digest(value: &Value) -> bool {
 fn shown(name: &str, value: Option<&Value>) -> String {
     match value {
         Some(Value::Null) if name == "tokenizer" => "none".to_owned(),
+        // The only algorithm of earlier versions.
+        None if name == "source_digest" => SourceDigest::Sha256.name().to_owned(),
         None | Some(Value::Null | Value::Bool(false)) => "not given".to_owned(),
         Some(Value::Bool(true)) => "given".to_owned(),
         Some(digest) if is_digest(digest) && name == "reports" => "given".to_owned(),

@@ -10,20 +10,22 @@ use dataset::format::record::FORMAT_VERSION;
 use dataset::format::shard::Shard;
 use dataset::format::table::{self, column};
 use dataset::progress::{Canceled, OnProgress, Progress};
-use dataset::store::files;
 use rayon::prelude::*;
 
+use crate::dicom::limits::MAX_FILE_BYTES;
 use crate::error::{Error, Result};
 use crate::report::read::{NoReport, read_report};
-use crate::run::hashing_reader::Stamps;
+use crate::run::check_sums::CheckSums;
+use crate::run::hashing_reader::{self, Hashing, Stamps};
 use crate::run::keys::INPUT;
 use crate::run::options::ReportText;
 use crate::run::plan::{Plan, PlannedRecord};
+use crate::run::source_digest::SourceDigest;
 
 /// The differences between a dataset and its raw directory: `path: what changed` for each input, in the order of the
 /// dataset; empty where nothing changed.
 ///
-/// Image files are compared by their SHA-256, reports by their text, tables by the plan that they give (not in a dataset of
+/// Image files are compared by their digest, reports by their text, tables by the plan that they give (not in a dataset of
 /// format 1, whose digest of the plan is another one). Inputs that the dataset rejected are compared by name. The options of
 /// the dataset are read from its manifest.
 ///
@@ -89,6 +91,7 @@ pub fn check_input(raw: &Path, out: &Path, mut plan: Plan, jobs: usize, progress
 struct StoredOptions {
     images: bool,
     limit: usize,
+    digest: SourceDigest,
     report_text: ReportText,
 }
 
@@ -98,6 +101,8 @@ impl StoredOptions {
         Self {
             images: argument("no_images") != true,
             limit: argument("limit").as_u64().map_or(usize::MAX, |limit| limit as usize),
+            // Earlier versions had SHA-256 only.
+            digest: serde_json::from_value(argument("source_digest")).unwrap_or(SourceDigest::Sha256),
             report_text: serde_json::from_value(argument("report_text")).unwrap_or_default(),
         }
     }
@@ -138,13 +143,14 @@ impl<'a> Row<'a> {
         options: StoredOptions,
     ) -> Option<&'static str> {
         if options.images {
-            match files::sha256(&raw.join(&planned.source_path)) {
-                Ok(found) if found == files::hex(self.source_sha256) => {}
+            let hashing = Hashing { algorithm: options.digest, expected: None };
+            match hashing_reader::stamp(&raw.join(&planned.source_path), MAX_FILE_BYTES, hashing) {
+                Ok(found) if found.digest == self.source_sha256 => {}
                 Ok(_) => return Some("has other bytes"),
                 Err(_) => return Some("cannot be read any more"),
             }
         }
-        let (report, sections) = match read_report(raw, plan, planned, &mut Stamps::new()) {
+        let (report, sections) = match read_report(raw, plan, planned, &CheckSums::default(), &mut Stamps::new()) {
             Ok(Some(found)) => (found.tokenized(options.report_text), found.sections),
             Ok(None) | Err(NoReport::Unusable(_)) => Default::default(),
             Err(NoReport::Refused { .. }) => return Some("has a report that cannot be read"),

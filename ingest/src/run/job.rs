@@ -9,11 +9,13 @@ use crate::dicom::limits::MAX_FILE_BYTES;
 use crate::file_system::is_refusal;
 use crate::reject::{Reject, Stage};
 use crate::report::read::{NoReport, read_report};
-use crate::run::hashing_reader::{self, Stamps};
+use crate::run::check_sums::CheckSums;
+use crate::run::hashing_reader::{self, Damaged, Stamps};
 use crate::run::note_store::NoteStore;
 use crate::run::options::Options;
 use crate::run::output::Output;
 use crate::run::plan::Plan;
+use crate::run::source_digest::SourceDigest;
 
 /// A run whose output is claimed and whose tokenizer is ready. `shards` writes the shards, `finish` the manifest.
 pub struct Job<'a> {
@@ -27,19 +29,22 @@ pub struct Job<'a> {
     /// The numbers of the shards that this process makes, in ascending order.
     pub indices: Vec<usize>,
     pub options: &'a Options,
+    /// The published checksums that inputs are compared with.
+    pub sums: &'a CheckSums,
     pub tokenizer: Option<&'a Tokenizer>,
     pub progress: &'a OnProgress<'a>,
 }
 
-/// Whether an input that the system refused to read before can be read now.
-pub fn reads_now(raw: &Path, plan: &Plan, reject: &Reject) -> bool {
+/// Whether an input that the system refused to read before, or whose checksum differed, can be read now.
+pub fn reads_now(raw: &Path, plan: &Plan, sums: &CheckSums, reject: &Reject) -> bool {
     let Some(id) = &reject.record_id else { return false };
     let Ok(at) = plan.records.binary_search_by(|record| record.record_id.cmp(id)) else { return false };
     let planned = &plan.records[at];
     if reject.stage == Stage::Report {
-        !matches!(read_report(raw, plan, planned, &mut Stamps::new()), Err(NoReport::Refused { .. }))
+        !matches!(read_report(raw, plan, planned, sums, &mut Stamps::new()), Err(NoReport::Refused { .. }))
     } else {
-        !hashing_reader::try_to_read(&raw.join(&planned.source_path), MAX_FILE_BYTES)
-            .is_err_and(|error| is_refusal(&error))
+        let hashing = sums.hashing(SourceDigest::default(), Path::new(&planned.source_path));
+        let read = hashing_reader::stamp(&raw.join(&planned.source_path), MAX_FILE_BYTES, hashing);
+        !read.is_err_and(|error| is_refusal(&error) || Damaged::of(&error).is_some())
     }
 }

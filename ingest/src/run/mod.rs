@@ -3,7 +3,9 @@
 pub(crate) mod changed_options;
 pub(crate) mod changed_plan;
 pub mod check_input;
+pub mod check_sums;
 pub(crate) mod finish;
+pub mod guards;
 pub(crate) mod hashing_reader;
 pub(crate) mod job;
 pub(crate) mod keys;
@@ -21,11 +23,14 @@ pub(crate) mod record;
 pub(crate) mod refused;
 pub(crate) mod saved_plan;
 pub(crate) mod shards;
+pub mod source_digest;
 pub mod start;
 pub mod summary;
 pub mod tasks;
 
+pub use check_sums::CheckedFiles;
 pub use dataset::progress::{Canceled, OnProgress, Progress};
 pub use options::{MAX_REJECT_RATE, MAX_TOKENS, Options, ROWS_PER_SHARD, ReportText, SIZE, TokenizerChoice};
+pub use source_digest::SourceDigest;
 pub use start::run;
 pub use summary::Summary;

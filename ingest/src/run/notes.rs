@@ -5,6 +5,7 @@ use dataset::format::manifest::ShardInfo;
 use serde::{Deserialize, Serialize};
 
 use crate::reject::Reject;
+use crate::run::guards::Guards;
 use crate::run::keys::STAMPS;
 
 /// Name of the note of a shard.
@@ -26,6 +27,8 @@ pub struct ShardNote {
     pub pixels: PixelSums,
     #[serde(default)]
     pub unknown_views: u64,
+    #[serde(default)]
+    pub guards: Guards,
     /// Identifies the plan of the tasks that made the shard; empty in a run alone.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub plan: String,

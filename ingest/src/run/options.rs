@@ -10,6 +10,8 @@ use crate::error::Result;
 use crate::image::intensity::Intensity;
 use crate::image::pipeline::Resize;
 use crate::report::tokenizer;
+use crate::run::check_sums::CheckSums;
+use crate::run::source_digest::SourceDigest;
 
 /// Default of [`Options::size`], in pixels.
 pub const SIZE: u32 = 512;
@@ -80,6 +82,14 @@ pub struct Options {
     pub max_tokens: usize,
     /// The part of a report that is stored and tokenized.
     pub report_text: ReportText,
+    /// Algorithm of the digests of raw files.
+    pub source_digest: SourceDigest,
+    /// Lists of SHA-256 (`SHA256SUMS.txt`) that files are compared with while they are read; a file that differs is rejected.
+    pub check_sums: Vec<PathBuf>,
+    /// Reject images whose stored pixels all have one value.
+    pub reject_constant: bool,
+    /// Reject files whose header states text in the pixels (BurnedInAnnotation).
+    pub reject_burned_in: bool,
     /// Records in a shard.
     pub rows_per_shard: usize,
     /// Ingest tables and reports without images.
@@ -107,6 +117,10 @@ impl Default for Options {
             tokenizer: TokenizerChoice::Train(tokenizer::VOCABULARY),
             max_tokens: MAX_TOKENS,
             report_text: ReportText::default(),
+            source_digest: SourceDigest::default(),
+            check_sums: Vec::new(),
+            reject_constant: false,
+            reject_burned_in: false,
             rows_per_shard: ROWS_PER_SHARD,
             no_images: false,
             limit: None,
@@ -119,11 +133,12 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Checks what can be checked before the raw data is listed: the tokenizer's file.
+    /// Checks what can be checked before the raw data is listed: the tokenizer's file and the lists of checksums.
     ///
     /// # Errors
-    /// When it cannot be used.
+    /// When one cannot be used.
     pub fn check(&self) -> Result<()> {
+        CheckSums::check(&self.check_sums)?;
         match &self.tokenizer {
             TokenizerChoice::File(path) => tokenizer::load(path).map(drop),
             TokenizerChoice::None | TokenizerChoice::Train(_) => Ok(()),

@@ -179,6 +179,13 @@ impl PlannedRecord {
 }
 
 impl Plan {
+    /// The file of a report, absolute or relative to the raw directory; `None` where it is in no file.
+    pub fn report_path(&self, report: &ReportSource) -> Option<PathBuf> {
+        let ReportSource::File(path) = report else { return None };
+        // `report_root` is absolute, so joining it to the raw directory does not change it.
+        Some(self.report_root.as_deref().map_or_else(|| path.clone(), |root| root.join(path)))
+    }
+
     /// Sorts the records by identifier, so that their order depends on neither the file system nor a table. Rejects repeated
     /// identifiers, and identifiers that are too long or have control characters. Of several records with one identifier,
     /// the first whose file was found is kept.

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use dataset::store::files;
+use sha2::{Digest, Sha256};
 
 use crate::error::Result;
 use crate::reject::Stage;
 use crate::run::changed_options::Arguments;
+use crate::run::check_sums::CheckSums;
 use crate::run::keys::{INPUT, NOTED};
 use crate::run::options::{Options, TokenizerChoice};
 use crate::run::plan::Plan;
@@ -21,19 +23,30 @@ pub struct PreparedPlan {
     pub uncounted_rejects: u64,
 }
 
+/// The files that `--check-sums` names, as one digest; null without any.
+fn lists(options: &Options) -> Result<serde_json::Value> {
+    let digests = options.check_sums.iter().map(|path| files::sha256(path)).collect::<Result<Vec<_>, _>>()?;
+    Ok(match digests.as_slice() {
+        [] => serde_json::Value::Null,
+        [one] => one.as_str().into(),
+        several => files::hex(&Sha256::digest(several.concat())).into(),
+    })
+}
+
 impl PreparedPlan {
-    /// Sorts and checks a plan.
+    /// Sorts and checks a plan. Tables are compared with their checksums.
     ///
     /// # Errors
-    /// When it has no records, a record has another number of labels than there are findings, or the tokenizer's file cannot
-    /// be used.
-    pub fn of(source: &str, raw: &Path, mut plan: Plan, options: &Options) -> Result<Self> {
+    /// When it has no records, a record has another number of labels than there are findings, the tokenizer's file cannot
+    /// be used, or a table is damaged.
+    pub fn of(source: &str, raw: &Path, mut plan: Plan, options: &Options, sums: &CheckSums) -> Result<Self> {
         if plan.records.is_empty() {
             return Err(preview::empty(source, raw, &plan));
         }
         options.check()?;
         plan.finalize();
         plan.check()?;
+        sums.check_tables(&mut plan)?;
         let mut uncounted_rejects = 0;
         if let Some(limit) = options.limit.filter(|limit| *limit < plan.records.len()) {
             plan.records.truncate(limit);
@@ -70,6 +83,10 @@ pub fn arguments(source: &str, options: &Options) -> Result<Arguments> {
         ("tokenizer".to_owned(), tokenizer),
         ("max_tokens".to_owned(), options.max_tokens.into()),
         ("report_text".to_owned(), options.report_text.name().into()),
+        ("source_digest".to_owned(), options.source_digest.name().into()),
+        ("check_sums".to_owned(), lists(options)?),
+        ("reject_constant".to_owned(), options.reject_constant.into()),
+        ("reject_burned_in".to_owned(), options.reject_burned_in.into()),
         ("rows_per_shard".to_owned(), options.rows_per_shard.into()),
         ("no_images".to_owned(), options.no_images.into()),
         ("limit".to_owned(), options.limit.map_or(serde_json::Value::Null, Into::into)),

@@ -1,5 +1,7 @@
 //! One record: image, view, boxes, mask and text of a planned radiograph.
 
+use std::path::Path;
+
 use dataset::format::record::{BoundingBox, Record};
 use dataset::format::record_checks;
 
@@ -9,6 +11,7 @@ use crate::image::pipeline::{self, Scratch, Stored};
 use crate::reject::{Reject, Stage};
 use crate::report::read::{Report, read_report};
 use crate::report::tokenizer;
+use crate::run::guards::{self, Guards};
 use crate::run::hashing_reader::Stamps;
 use crate::run::job::Job;
 use crate::run::notes::PixelSums;
@@ -22,6 +25,7 @@ pub struct FinishedRecord {
     /// Why the record has no text, where its report cannot be used.
     pub reject: Option<Reject>,
     pub has_unknown_view: bool,
+    pub guards: Guards,
 }
 
 impl Job<'_> {
@@ -51,18 +55,26 @@ impl Job<'_> {
             ..Record::default()
         };
         let mut pixels = PixelSums::default();
-        let mut has_unknown_view = false;
+        let (mut has_unknown_view, mut guards) = (false, Guards::default());
         if !self.options.no_images {
             let stored = self.image(planned, scratch, seen, &mut record)?;
             has_unknown_view = record.view.is_none() && stored.header.has_unknown_view;
             pixels = PixelSums::of(&stored.image.pixels);
-            let Stored { image, header, .. } = stored;
-            record.view = record.view.or(header.view);
+            let Stored { image, source, is_constant, header, .. } = stored;
+            record.view = record.view.or_else(|| header.view.clone());
+            guards = Guards::of(&guards::Image {
+                record_id: &planned.record_id,
+                stated_view: planned.view.as_deref(),
+                view: record.view.as_deref(),
+                header: &header,
+                size: source,
+                is_constant,
+            });
             record.sex = record.sex.or(header.sex);
             record.age_years = record.age_years.or(header.age_years);
             record.image = image.encode(self.options.encoding).map_err(|error| (Stage::Decode, error.to_string()))?;
         }
-        let report = read_report(self.raw, self.plan, planned, seen).map_err(|error| error.to_string());
+        let report = read_report(self.raw, self.plan, planned, self.sums, seen).map_err(|error| error.to_string());
         let outcome = report.and_then(|report| report.map_or(Ok(()), |report| self.add_report(report, &mut record)));
         let reject = outcome.err().map(|error| Reject {
             source_path: match &planned.report {
@@ -73,7 +85,7 @@ impl Job<'_> {
             stage: Stage::Report,
             error: format!("{error}; its image is kept without text"),
         });
-        Ok(FinishedRecord { record, pixels, reject, has_unknown_view })
+        Ok(FinishedRecord { record, pixels, reject, has_unknown_view, guards })
     }
 
     /// Reads the image of a record; fills in the columns that depend on its size: sides, boxes, mask.
@@ -84,9 +96,10 @@ impl Job<'_> {
         seen: &mut Stamps,
         record: &mut Record,
     ) -> Result<Stored, (Stage, String)> {
-        let Options { intensity, size, resize, .. } = *self.options;
+        let Options { source_digest, intensity, size, resize, .. } = *self.options;
         let path = self.raw.join(&planned.source_path);
-        let read = retry(|| pipeline::store_file(&path, intensity, size, resize, scratch));
+        let hashing = self.sums.hashing(source_digest, Path::new(&planned.source_path));
+        let read = retry(|| pipeline::store_file(&path, hashing, intensity, size, resize, scratch));
         let (stamp, stored) = read.map_err(|error| {
             let message = match error {
                 error if is_absence(&error) => {
@@ -99,9 +112,17 @@ impl Job<'_> {
             (Stage::Read, message)
         })?;
         seen.insert(planned.source_path.clone(), Some(stamp.clone()));
-        record.source_sha256 = stamp.sha256;
+        record.source_sha256 = stamp.digest;
         let in_decoding = |error: String| (Stage::Decode, error);
         let stored = stored.map_err(in_decoding)?;
+        if self.options.reject_constant && stored.is_constant {
+            return Err(in_decoding("all pixels have one value".to_owned()));
+        }
+        if self.options.reject_burned_in && stored.header.has_burned_in_text {
+            return Err(in_decoding(
+                "the pixels have text by BurnedInAnnotation, which may name the patient".to_owned(),
+            ));
+        }
         let Stored { image, source, place, .. } = &stored;
         (record.source_width, record.source_height) = *source;
         record.boxes = planned

@@ -17,6 +17,7 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::image::pipeline::Scratch;
 use crate::reject::{Reject, Stage};
+use crate::run::guards::Guards;
 use crate::run::hashing_reader::{self, Stamps};
 use crate::run::job::{Job, reads_now};
 use crate::run::notes::{PixelSums, ShardNote, note_name, stamps_name};
@@ -112,7 +113,8 @@ impl Job<'_> {
             || fs::metadata(self.out.folder.join(&note.info.path)).is_ok_and(|file| file.len() == note.info.bytes);
         let is_complete = uploaded.get(&note.info.path) == Some(&note.info.bytes) || is_here();
         let refused = |reject: &&Reject| reject.is_refused();
-        let can_retry = || note.rejects.iter().filter(refused).any(|reject| reads_now(self.raw, self.plan, reject));
+        let can_retry =
+            || note.rejects.iter().filter(refused).any(|reject| reads_now(self.raw, self.plan, self.sums, reject));
         (note.plan == self.plan_id && is_complete && !can_retry()).then_some(note)
     }
 
@@ -127,7 +129,7 @@ impl Job<'_> {
             self.options.compression,
         )?;
         let (mut rejects, mut reports, mut pixels) = (Vec::new(), 0, PixelSums::default());
-        let mut unknown_views = 0;
+        let (mut unknown_views, mut guards) = (0, Guards::default());
         let mut seen = Stamps::new();
         let mut decoded: Vec<Record> = Vec::new();
         let side = self.options.size as usize;
@@ -143,6 +145,7 @@ impl Job<'_> {
                         reports += u64::from(finished.record.report.is_some());
                         pixels.add(finished.pixels);
                         unknown_views += u64::from(finished.has_unknown_view);
+                        guards.add(finished.guards);
                         rejects.extend(finished.reject);
                         decoded.push(finished.record);
                     }
@@ -155,7 +158,7 @@ impl Job<'_> {
         // The stamps are written before the shard gets its final name.
         self.notes.write(&stamps_name(index), hashing_reader::text(&seen).as_bytes())?;
         let (info, plan) = (writer.finish(&relative)?, self.plan_id.to_owned());
-        Ok(ShardNote { info, rejects, reports, pixels, unknown_views, plan })
+        Ok(ShardNote { info, rejects, reports, pixels, unknown_views, guards, plan })
     }
 
     /// Decodes the records of a block; returns each with the stamps of its files.

@@ -7,6 +7,8 @@ use dataset::progress::OnProgress;
 use crate::error::{Error, Result};
 use crate::reject::Reject;
 use crate::report::read::tokenizer_of;
+use crate::run::check_sums::CheckSums;
+use crate::run::guards::Guards;
 use crate::run::job::{Job, reads_now};
 use crate::run::keys::NOTES;
 use crate::run::note_store::NoteStore;
@@ -35,9 +37,10 @@ pub fn run(
     options: &Options,
     progress: &OnProgress,
 ) -> Result<Summary> {
-    let prepared = PreparedPlan::of(source, raw, plan, options)?;
+    let sums = &CheckSums::load(raw, &options.check_sums)?;
+    let prepared = PreparedPlan::of(source, raw, plan, options, sums)?;
     if !options.overwrite
-        && let Some(summary) = tasks::continue_alone(source, raw, out, &prepared, options, progress)?
+        && let Some(summary) = tasks::continue_alone(source, raw, out, &prepared, options, sums, progress)?
     {
         return Ok(summary);
     }
@@ -45,7 +48,7 @@ pub fn run(
     let out = &Output::at(out, options.staging.as_deref())?;
     let notes = out.folder.join(NOTES);
     let can_retry =
-        || -> Result<bool> { Ok(refused::noted(&notes)?.iter().any(|reject| reads_now(raw, &plan, reject))) };
+        || -> Result<bool> { Ok(refused::noted(&notes)?.iter().any(|reject| reads_now(raw, &plan, sums, reject))) };
     let existing = match options {
         Options { overwrite: true, .. } => Existing::Replace,
         Options { retry_rejects: true, .. } => Existing::ContinueIf(&can_retry),
@@ -68,6 +71,8 @@ pub fn run(
                 uncounted_rejects,
                 refused,
                 unknown_views: 0,
+                guards: Guards::default(),
+                checked: None,
             });
         }
         Prepared::Work(lock) => lock,
@@ -77,11 +82,11 @@ pub fn run(
         .build()
         .map_err(|error| Error::Threads(error.to_string()))?;
     pool.install(|| {
-        let tokenizer = tokenizer_of(raw, &out.folder, &plan, options, progress)?;
+        let tokenizer = tokenizer_of(raw, &out.folder, &plan, options, sums, progress)?;
         let store = &NoteStore::own(&out.folder);
         let indices = Share::All.shards(plan.records.len().div_ceil(options.rows_per_shard));
         let tokenizer = tokenizer.as_ref();
-        let job = Job { raw, out, notes: store, plan: &plan, plan_id: "", indices, options, tokenizer, progress };
+        let job = Job { raw, out, notes: store, plan: &plan, plan_id: "", indices, options, sums, tokenizer, progress };
         let (notes, resumed_shards) = job.shards()?;
         let manifest = job.finish(source, &arguments, &notes)?;
         let refused = refused::count(&notes);
@@ -90,6 +95,17 @@ pub fn run(
             out.remove_notes()?;
         }
         let unknown_views = notes.iter().map(|note| note.unknown_views).sum();
-        Ok(Summary { manifest, already_done: false, resumed_shards, uncounted_rejects, refused, unknown_views })
+        let checked = sums.outcome(&plan, &notes, options.no_images);
+        let guards = Guards::sum(notes.iter().map(|note| &note.guards));
+        Ok(Summary {
+            manifest,
+            already_done: false,
+            resumed_shards,
+            uncounted_rejects,
+            refused,
+            unknown_views,
+            guards,
+            checked,
+        })
     })
 }

@@ -3,6 +3,8 @@
 use dataset::format::manifest::Manifest;
 
 use crate::reject::Stage;
+use crate::run::check_sums::CheckedFiles;
+use crate::run::guards::Guards;
 
 /// Result of a run.
 #[derive(Clone, Debug)]
@@ -21,6 +23,11 @@ pub struct Summary {
     pub refused: u64,
     /// Records without a view because the ViewPosition of their DICOM header is no view code.
     pub unknown_views: u64,
+    /// Suspicious records that were kept; empty where the dataset was complete before.
+    pub guards: Guards,
+    /// How the files that were read compare with their published checksums; `None` without
+    /// [`Options::check_sums`](crate::run::Options::check_sums), and where the dataset was complete before.
+    pub checked: Option<CheckedFiles>,
 }
 
 impl Summary {

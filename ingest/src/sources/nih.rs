@@ -12,7 +12,7 @@ use crate::dicom::limits::MAX_REPORT_BYTES;
 use crate::error::{Error, Result};
 use crate::file_system::{failed, is_file, retry};
 use crate::reject::{Reject, Stage};
-use crate::run::hashing_reader;
+use crate::run::hashing_reader::{self, Hashing};
 use crate::run::plan::{Plan, PlannedRecord, Source};
 use crate::sources::shared::table::{Table, decode_text, tables, texts, texts_or_null};
 use crate::sources::shared::walk::{Walk, is_inside};
@@ -143,7 +143,9 @@ fn subsets(raw: &Path) -> Result<HashMap<String, &'static str>> {
     for (name, subset) in [("train_val_list.txt", "train"), ("test_list.txt", "test")] {
         let path = raw.join(name);
         if is_file(&path)? {
-            let text = decode_text(retry(|| hashing_reader::read(&path, MAX_REPORT_BYTES)).map_err(failed(&path))?.0);
+            let text = decode_text(
+                retry(|| hashing_reader::read(&path, MAX_REPORT_BYTES, Hashing::default())).map_err(failed(&path))?.0,
+            );
             subsets.extend(text.lines().map(|line| (line.trim().to_owned(), subset)));
         }
     }

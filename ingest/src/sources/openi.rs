@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::file_system::{failed, is_refusal, retry};
 use crate::reject::{Reject, Stage};
 use crate::report::sections::Section;
-use crate::run::hashing_reader;
+use crate::run::hashing_reader::{self, Hashing};
 use crate::run::plan::{Plan, PlannedRecord, ReportSource, Source};
 use crate::sources::shared::table::decode_text;
 use crate::sources::shared::walk::{Walk, extension, stem};
@@ -49,7 +49,7 @@ impl Source for OpenI {
         }
         let mut read = Vec::new();
         for path in reports.into_keys() {
-            match retry(|| hashing_reader::read(&raw.join(&path), MAX_REPORT_BYTES)) {
+            match retry(|| hashing_reader::read(&raw.join(&path), MAX_REPORT_BYTES, Hashing::default())) {
                 Ok((bytes, _)) => match parse(&decode_text(bytes)) {
                     Ok(report) => read.push((path, report)),
                     Err(error) => plan.rejects.push(rejected(path, None, Stage::Table, error)),

@@ -11,6 +11,8 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::report::tokenizer;
 use crate::run::changed_options::{Arguments, changed};
+use crate::run::check_sums::CheckSums;
+use crate::run::guards::Guards;
 use crate::run::job::Job;
 use crate::run::note_store::NoteStore;
 use crate::run::notes::{ShardNote, note_name};
@@ -34,6 +36,7 @@ pub struct Common<'a> {
     pub raw: &'a Path,
     pub storage: &'a Storage,
     pub options: &'a Options,
+    pub sums: &'a CheckSums,
     pub progress: &'a OnProgress<'a>,
 }
 
@@ -114,7 +117,7 @@ pub fn write(
     found: Found,
     resumed_shards: usize,
 ) -> Result<Summary> {
-    let Common { source, raw, storage, options, progress } = *common;
+    let Common { source, raw, storage, options, sums, progress } = *common;
     let plan = published.whole(&session.notes)?;
     let out = Output::of_task(storage, session.work.path());
     let tokenizer = published.fetch_tokenizer(&session.notes, session.work.path())?;
@@ -127,6 +130,7 @@ pub fn write(
         plan_id: &published.id,
         indices: Share::All.shards(published.shards()),
         options,
+        sums,
         tokenizer: tokenizer.as_ref(),
         progress,
     };
@@ -139,6 +143,8 @@ pub fn write(
         uncounted_rejects: published.head.uncounted_rejects,
         refused: refused::count(&found.notes) + in_plan,
         unknown_views: found.notes.iter().map(|note| note.unknown_views).sum(),
+        guards: Guards::sum(found.notes.iter().map(|note| &note.guards)),
+        checked: sums.outcome(&plan, &found.notes, options.no_images),
     })
 }
 
@@ -148,7 +154,8 @@ pub fn write(
 /// When shards are missing: the message says which, and by which tasks. When no tasks began the dataset, or with other options.
 pub fn finish(source: &dyn Source, raw: &Path, out: &Path, options: &Options) -> Result<Summary> {
     let storage = &Storage::at(out)?;
-    let common = Common { source: source.name(), raw, storage, options, progress: &|_| Ok(()) };
+    let sums = &CheckSums::load(raw, &options.check_sums)?;
+    let common = Common { source: source.name(), raw, storage, options, sums, progress: &|_| Ok(()) };
     let refused = |message: String| Error::Output { path: storage.path(""), message };
     let reader = NoteStore::shared(storage, Path::new(""));
     let manifest = Manifest::load_if_there(storage)?;
@@ -203,7 +210,16 @@ fn done(common: Common, manifest: Manifest, uncounted_rejects: u64) -> Result<Su
     }
     check_whole(common.storage, &manifest)?;
     let refused = refused::stored(common.storage)?;
-    Ok(Summary { manifest, already_done: true, resumed_shards: 0, uncounted_rejects, refused, unknown_views: 0 })
+    Ok(Summary {
+        manifest,
+        already_done: true,
+        resumed_shards: 0,
+        uncounted_rejects,
+        refused,
+        unknown_views: 0,
+        guards: Guards::default(),
+        checked: None,
+    })
 }
 
 /// Which shards are missing, by task.

@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 use crate::report::read::tokenizer_of;
 use crate::report::tokenizer;
 use crate::run::changed_options::{changed, deciding};
+use crate::run::check_sums::CheckSums;
+use crate::run::guards::Guards;
 use crate::run::hashing_reader;
 use crate::run::job::{Job, reads_now};
 use crate::run::keys::{NOTES, STAMPS};
@@ -68,7 +70,8 @@ pub fn run_task(
 ) -> Result<TaskSummary> {
     let storage = &Storage::at(out)?;
     let share = Share::Task(task);
-    let common = Common { source: source.name(), raw, storage, options, progress };
+    let sums = &CheckSums::load(raw, &options.check_sums)?;
+    let common = Common { source: source.name(), raw, storage, options, sums, progress };
     let own_options = source.options();
     loop {
         let notes = NoteStore::shared(storage, Path::new(""));
@@ -138,7 +141,7 @@ fn complete_already(
     manifest: Manifest,
     plan: &(dyn Fn() -> Result<Plan> + Sync),
 ) -> Result<Summary> {
-    let Common { source, raw, storage, options, .. } = *common;
+    let Common { source, raw, storage, options, sums, .. } = *common;
     let refused = refused::stored(storage)?;
     let (manifest, uncounted_rejects) = match published {
         Some(published) if deciding(&published.head.arguments).eq(deciding(&manifest.arguments)) => {
@@ -147,7 +150,7 @@ fn complete_already(
         }
         // Whether it is of this input shows the plan alone.
         _ => {
-            let prepared = PreparedPlan::of(source, raw, plan()?, options)?;
+            let prepared = PreparedPlan::of(source, raw, plan()?, options, sums)?;
             let out = Output::of_task(storage, Path::new(""));
             match finished(raw, &out, &prepared.arguments, &prepared.plan)? {
                 Prepared::Done(manifest) => (*manifest, prepared.uncounted_rejects),
@@ -165,7 +168,16 @@ fn complete_already(
             session.end_complete(false)?;
         }
     }
-    Ok(Summary { manifest, already_done: true, resumed_shards: 0, uncounted_rejects, refused, unknown_views: 0 })
+    Ok(Summary {
+        manifest,
+        already_done: true,
+        resumed_shards: 0,
+        uncounted_rejects,
+        refused,
+        unknown_views: 0,
+        guards: Guards::default(),
+        checked: None,
+    })
 }
 
 /// An error where a place without a plan and a manifest has something else.
@@ -202,7 +214,7 @@ fn plan_or_wait(
     source_options: crate::run::changed_options::Arguments,
     task: Task,
 ) -> Result<Option<PublishedPlan>> {
-    let Common { source, raw, storage, options, progress } = *common;
+    let Common { source, raw, storage, options, sums, progress } = *common;
     let (notes, private) = (&session.notes, session.work.path());
     let maker = private.file_name().unwrap_or_default().to_string_lossy().into_owned();
     if claim::has_to_plan(notes, &maker, &task_note::host(), progress)? {
@@ -211,8 +223,8 @@ fn plan_or_wait(
         }
         reporter.set(TaskState::Planning);
         claim::while_claimed(notes, &maker, &task_note::host(), || {
-            let prepared = PreparedPlan::of(source, raw, plan()?, options)?;
-            let made = tokenizer_of(raw, private, &prepared.plan, options, progress)?;
+            let prepared = PreparedPlan::of(source, raw, plan()?, options, sums)?;
+            let made = tokenizer_of(raw, private, &prepared.plan, options, sums, progress)?;
             let written = private.join(TOKENIZER);
             let tokenizer_sha256 = made.is_some().then(|| files::sha256(&written)).transpose()?;
             if PublishedPlan::read(notes)?.is_some() {
@@ -249,7 +261,7 @@ fn share_of(
     published: &PublishedPlan,
     share: Share,
 ) -> Result<TaskSummary> {
-    let Common { raw, storage, options, progress, .. } = *common;
+    let Common { raw, storage, options, sums, progress, .. } = *common;
     let indices = share.shards(published.shards());
     let plan = published.part(&session.notes, &indices)?;
     check_inputs(common, session, &indices, share)?;
@@ -269,6 +281,7 @@ fn share_of(
         plan_id: &published.id,
         indices,
         options,
+        sums,
         tokenizer: tokenizer.as_ref(),
         progress: &report,
     };
@@ -316,6 +329,7 @@ pub fn continue_alone(
     out: &Path,
     prepared: &PreparedPlan,
     options: &Options,
+    sums: &CheckSums,
     progress: &OnProgress,
 ) -> Result<Option<Summary>> {
     let storage = &Storage::at(out)?;
@@ -339,12 +353,12 @@ pub fn continue_alone(
         });
     }
     let session = Session::open(storage, options, Share::All)?;
-    let common = Common { source, raw, storage, options, progress };
+    let common = Common { source, raw, storage, options, sums, progress };
     let reporter = Reporter::new(Share::All);
     if manifest.is_some() {
         let noted = complete::found(&session.notes, storage, &published)?;
         let mut rejects = noted.notes.iter().flat_map(|note| &note.rejects).filter(|reject| reject.is_refused());
-        if !rejects.any(|reject| reads_now(raw, &prepared.plan, reject)) {
+        if !rejects.any(|reject| reads_now(raw, &prepared.plan, sums, reject)) {
             session.end();
             return Ok(None);
         }

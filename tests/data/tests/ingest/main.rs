@@ -2,7 +2,10 @@
 
 mod canceled;
 mod changed_input;
+mod check_sums;
+mod decoders;
 mod dicom;
+mod guards;
 mod privacy;
 mod reports;
 mod run;
