@@ -114,6 +114,17 @@ pub enum Error {
         /// How its members differ.
         difference: String,
     },
+    /// The tokenizer cannot be read or used.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// An error of one of several datasets that are used together.
+    #[error("{dataset}: {error}")]
+    InDataset {
+        /// Path or URL of the dataset.
+        dataset: String,
+        /// The error.
+        error: Box<Error>,
+    },
     /// A loader cannot continue from a state.
     #[error("loader: the state to continue from: {0}")]
     State(String),
@@ -243,6 +254,14 @@ impl From<polars::error::PolarsError> for Error {
 }
 
 impl Error {
+    /// The error without the dataset that it concerns ([`Error::InDataset`]).
+    pub fn innermost(&self) -> &Self {
+        match self {
+            Self::InDataset { error, .. } => error.innermost(),
+            other => other,
+        }
+    }
+
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |cause| Self::Io { path: path.to_path_buf(), cause }
     }

@@ -6,6 +6,7 @@
 //! | [`split`] | subsets and nested label ratios, each with a certificate |
 //! | [`loader`], [`transform`] | batches for a trainer; crop geometry, resampling, normalization |
 //! | [`format`](mod@format) | one record, one shard (a Parquet file), the manifest `dataset.json`, the cards beside it |
+//! | [`tokenizer`] | the tokenizer of reports |
 //! | [`store`] | a local folder or an object store; atomic writes, locks, retries |
 //! | `export` | the records in formats of other tools |
 //! | [`commands`] | the commands of the binary, and what the command lines of all binaries share |
@@ -56,6 +57,7 @@ pub mod split;
 pub mod store;
 #[cfg(all(test, feature = "cloud"))]
 mod tests;
+pub mod tokenizer;
 pub mod transform;
 
 pub use dataset::Dataset;

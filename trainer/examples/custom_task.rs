@@ -152,7 +152,7 @@ impl Objective for AgeRegression {
         let ages: Vec<f32> = batch.rows().iter().map(|&row| self.ages[row as usize].unwrap_or(f32::NAN)).collect();
         let target = Tensor::from_slice(&ages).to_device(device); // [B]
         let predicted = self.model.logits(&images(batch, device), true)?.squeeze_dim(1).sigmoid() * f64::from(OLDEST);
-        Ok(Loss { total: (predicted - target).abs().mean(Kind::Float), parts: Vec::new() })
+        Ok(Loss { total: (predicted - target).abs().mean(Kind::Float), parts: Vec::new(), by_record: Vec::new() })
     }
 
     fn evaluate(&self) -> Result<Option<Evaluation>> {

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypedDict
 
 from . import _mrm
 from ._mrm import Batch, Dataset, Split
 from .errors import ArgumentError, Error, StateError
-from .settings import Rows, Settings, Subset, Text, chosen_rows, natural, transform_json
+from .settings import Rows, Settings, Subset, Text, chosen_parts, chosen_rows, mixture, natural, transform_json
 from .transforms import Transform
 
 _open_loaders: weakref.WeakSet[Loader] = weakref.WeakSet()
 
 
-class LoaderState(TypedDict):
-    """Position of a loader; JSON, and the same as that of the Rust loader."""
-
+class _Position(TypedDict):
     epoch: int
     """Epoch of the next batch, from 0 on."""
     batch: int
     """Number of the next batch within its epoch."""
     order: int
-    """Digest of everything that decides the order: records, batch size, seed, policies. It has 64 bits without sign."""
+    """Digest of everything that decides the order: records, batch size, seed, policies; not the weights of a mixture. It has
+    64 bits without sign."""
+
+
+class LoaderState(_Position, total=False):
+    """Position of a loader; JSON, and the same as that of the Rust loader."""
+
+    drawn: list[int]
+    """Of a mixture: records drawn of each dataset so far, over all ranks."""
 
 
 class Loader:
@@ -36,11 +43,14 @@ class Loader:
     those of the Rust loader.
 
     Args:
-        data: The dataset.
-        split: A split or its name; all records without one.
+        data: The dataset, or several ones, whose mixture is loaded: records of one batch come from all of them, and
+            ``batch.sources`` says from which.
+        split: A split or its name; all records without one. The name is looked up in each dataset of a mixture; a list has one
+            split for each.
         subset: ``train``, ``validate`` or ``test``, with `split`.
         ratio: In percent: of the training subset, the records whose labels may be seen.
-        rows: Row numbers or record ids, in place of a split; a row may occur several times.
+        rows: Row numbers or record ids, in place of a split; a row may occur several times. Of a mixture, a list with those of
+            each dataset (``None``: all).
         batch_size: Records of a global batch, over all ranks.
         seed: Seed of the order, the augmentation and the masking.
         transform: Image transform; default ``mrm.transforms.evaluate(224)``.
@@ -53,6 +63,13 @@ class Loader:
             batch), ``skip`` leaves the record out (``batch.skipped``, ``loader.skipped``).
         distributed: ``(rank, world_size)``: this process gets every ``world_size``-th record of each global batch. By default
             those of `torch.distributed` where it is initialized when a loop begins, else ``(0, 1)``.
+        weights: Of a mixture: a number for each dataset, in proportion to its share of an epoch. Default: by records.
+        temperature: Of a mixture without weights: shares are in proportion to ``records ** (1 / temperature)``.
+        epoch_of: Of a mixture: number of the dataset that an epoch sees once. Default: an epoch has as many records as all
+            datasets together.
+        epoch_records: Records of an epoch.
+        tokenizer: A ``tokenizer.json`` that tokenizes the reports of datasets with another one, when they are loaded. Default:
+            that of the first dataset that has one.
         threads: Threads that make batches; 0 means one for each core.
         prefetch: Batches made ahead; 0 means two for each thread.
 
@@ -70,12 +87,12 @@ class Loader:
 
     def __init__(
         self,
-        data: Dataset,
+        data: Dataset | Sequence[Dataset],
         *,
-        split: Split | str | None = None,
+        split: Split | str | Sequence[Split | str] | None = None,
         subset: Subset | None = None,
         ratio: float | None = None,
-        rows: Rows | None = None,
+        rows: Rows | Sequence[Rows | None] | None = None,
         batch_size: int = 64,
         seed: int = 0,
         transform: Transform | None = None,
@@ -86,17 +103,27 @@ class Loader:
         masks: bool = False,
         on_error: Literal["stop", "skip"] = "stop",
         distributed: tuple[int, int] | None = None,
+        weights: Sequence[float] | None = None,
+        temperature: float | None = None,
+        epoch_of: int | None = None,
+        epoch_records: int | None = None,
+        tokenizer: str | os.PathLike[str] | None = None,
         threads: int = 0,
         prefetch: int = 0,
         _memory: tuple[int, int, int, Any] | None = None,
     ) -> None:
-        if not isinstance(data, Dataset):
-            raise TypeError(f"data: give a dataset of mrm.open, not {type(data).__name__}")
+        datasets = _datasets(data)
+        if isinstance(data, Dataset) and not (weights is None and temperature is None):
+            raise ArgumentError("weights and temperature are for a list of datasets")
+        mixed = mixture(weights, temperature, epoch_of, epoch_records)
+        is_mixture = not isinstance(data, Dataset) or epoch_of is not None or epoch_records is not None
         if on_error not in ("stop", "skip"):
             raise ArgumentError(f"on_error {on_error!r}: give \"stop\" or \"skip\"")
         rank, world_size = distributed if distributed is not None else _torch_distributed()
         settings = Settings(
-            rows=chosen_rows(data, split, subset, ratio, rows),
+            rows=_chosen(data, split, subset, ratio, rows),
+            mixture=mixed if is_mixture else None,
+            tokenizer=tokenizer,
             batch_size=natural("batch_size", batch_size, least=1),
             seed=natural("seed", seed),
             rank=natural("rank", rank),
@@ -113,12 +140,12 @@ class Loader:
             memory=_memory,
             follows_torch=distributed is None,
         )
-        self._start(data, settings)
+        self._start(datasets, settings)
 
-    def _start(self, data: Dataset, settings: Settings) -> None:
-        self._data = data
+    def _start(self, datasets: Sequence[Dataset], settings: Settings) -> None:
+        self._datasets = datasets
         self._settings = settings
-        self._core = _mrm.Loader(data, settings)
+        self._core = _mrm.Loader(datasets, settings)
         self._is_positioned = False
         # Number of the current loop over it.
         self._loop = 0
@@ -126,7 +153,7 @@ class Loader:
         _open_loaders.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self._data, replace(self._settings, memory=None), self.state_dict())
+        return _restored, (self._datasets, replace(self._settings, memory=None), self.state_dict())
 
     def __len__(self) -> int:
         """Batches of an epoch: the same for all ranks."""
@@ -136,6 +163,12 @@ class Loader:
     def records(self) -> int:
         """Records of an epoch, over all ranks."""
         return self._core.records
+
+    @property
+    def findings(self) -> list[str]:
+        """Names of the columns of ``batch.labels``: the findings of the dataset; of a mixture those of the first one, then those
+        that each further one adds. A dataset's records are NaN in findings that it does not have."""
+        return self._core.findings
 
     @property
     def skipped(self) -> int:
@@ -151,12 +184,12 @@ class Loader:
             # Batches that the program still uses are in the memory.
             memory = None if self._gave_batches else settings.memory
             self._settings = replace(settings, rank=rank, world_size=world_size, memory=memory)
-            self._core = _mrm.Loader(self._data, self._settings)
+            self._core = _mrm.Loader(self._datasets, self._settings)
             self._core.seek(*position)
 
     def __iter__(self) -> Iterator[Batch]:
         self._follow_torch()
-        epoch, batch, order = self._core.state()
+        epoch, batch, order, _ = self._core.state()
         if batch != 0 and not self._is_positioned:
             self._core.seek(epoch, 0, order)
         self._is_positioned = False
@@ -165,12 +198,15 @@ class Loader:
 
     def state_dict(self) -> LoaderState:
         """Position of the loader: the batch that comes next."""
-        epoch, batch, order = self._core.state()
-        return {"epoch": epoch, "batch": batch, "order": order}
+        epoch, batch, order, drawn = self._core.state()
+        state: LoaderState = {"epoch": epoch, "batch": batch, "order": order}
+        if drawn:
+            state["drawn"] = drawn
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from the position of a loader with the same records, batch size, seed and policies, of Python or Rust;
-        the number of ranks and threads may be another.
+        the number of ranks and threads may be another, and so may the weights of a mixture: each dataset continues where it was.
 
         Raises:
             mrm.StateError: the state is not one, or belongs to another order.
@@ -178,9 +214,10 @@ class Loader:
         try:
             values = [state[name] for name in ("epoch", "batch", "order")]
             epoch, batch, order = (natural("state", value) for value in values)
+            drawn = [natural("state", value) for value in state.get("drawn", ())]
         except (TypeError, KeyError, ArgumentError):
             raise StateError("not the state of a loader: epoch, batch and order are numbers from 0 on") from None
-        self._core.seek(epoch, batch, order)
+        self._core.seek(epoch, batch, order, drawn)
         self._loop += 1
         self._is_positioned = True
 
@@ -188,7 +225,7 @@ class Loader:
         """Begins the next loop at this epoch, as `DistributedSampler.set_epoch` does. A loader that is within this epoch keeps
         its position where `load_state_dict` set it.
         """
-        now, _, order = self._core.state()
+        now, _, order, _ = self._core.state()
         if natural("epoch", epoch) != now:
             self._core.seek(epoch, 0, order)
             self._loop += 1
@@ -222,12 +259,28 @@ class _Epoch(Iterator[Batch]):
         return batch
 
 
-def _restored(data: Dataset, settings: Settings, state: LoaderState) -> Loader:
+def _restored(datasets: Sequence[Dataset], settings: Settings, state: LoaderState) -> Loader:
     """A copy of a loader, in another process or from a file."""
     loader = Loader.__new__(Loader)
-    loader._start(data, settings)
+    loader._start(datasets, settings)
     loader.load_state_dict(state)
     return loader
+
+
+def _datasets(data: Dataset | Sequence[Dataset]) -> list[Dataset]:
+    """One dataset or several as a list, checked."""
+    datasets = [data] if isinstance(data, Dataset) else list(data) if isinstance(data, Sequence) else [data]
+    for dataset in datasets:
+        if not isinstance(dataset, Dataset):
+            raise TypeError(f"data: give a dataset of mrm.open, not {type(dataset).__name__}")
+    return datasets
+
+
+def _chosen(data: Any, split: Any, subset: Any, ratio: Any, rows: Any) -> list[_mrm.Array | None]:
+    """The rows that arguments choose of each dataset."""
+    if isinstance(data, Dataset):
+        return [chosen_rows(data, split, subset, ratio, rows)]
+    return chosen_parts(data, split, subset, ratio, rows)
 
 
 def _torch_distributed() -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,10 +32,20 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """Shares of several datasets, and the length of an epoch, as the extension module reads them."""
+
+    weights: list[float] | None
+    temperature: float
+    epoch_of: int | None
+    epoch_records: int | None
+
+
+@dataclass(frozen=True)
 class Settings:
     """The arguments as the extension module reads them."""
 
-    rows: Array | None
+    rows: list[Array | None]
     batch_size: int
     seed: int
     rank: int
@@ -48,6 +59,8 @@ class Settings:
     skip_errors: bool
     threads: int
     prefetch: int
+    mixture: Mixture | None = None
+    tokenizer: str | os.PathLike[str] | None = None
     memory: tuple[int, int, int, Any] | None = None
     follows_torch: bool = False
     """Whether rank and world size are those of `torch.distributed`."""
@@ -90,3 +103,34 @@ def chosen_rows(
     if isinstance(rows, str):
         raise TypeError("rows: give a list of row numbers or record ids, not a text")
     return row_array([data.row_of(row) for row in rows])
+
+
+def chosen_parts(
+    datasets: Sequence[Dataset],
+    split: Split | str | Sequence[Split | str] | None,
+    subset: Subset | None,
+    ratio: float | None,
+    rows: Sequence[Rows | None] | None,
+) -> list[Array | None]:
+    """The rows that arguments choose of each dataset of a mixture. A split is looked up by its name in each of them."""
+    splits = [split] * len(datasets) if split is None or isinstance(split, (str, Split)) else list(split)
+    chosen = [None] * len(datasets) if rows is None else list(rows)
+    if not len(splits) == len(chosen) == len(datasets):
+        raise ArgumentError(f"{len(splits)} splits and {len(chosen)} lists of rows for {len(datasets)} datasets")
+    return [chosen_rows(data, split, subset, ratio, rows) for data, split, rows in zip(datasets, splits, chosen)]
+
+
+def mixture(
+    weights: Sequence[float] | None, temperature: float | None, epoch_of: int | None, epoch_records: int | None
+) -> Mixture:
+    """Shares and length of an epoch, checked as far as it needs no dataset."""
+    if weights is not None and temperature is not None:
+        raise ArgumentError("give either weights or a temperature, not both")
+    if epoch_of is not None and epoch_records is not None:
+        raise ArgumentError("give either epoch_of or epoch_records, not both")
+    return Mixture(
+        weights=None if weights is None else [float(weight) for weight in weights],
+        temperature=1.0 if temperature is None else float(temperature),
+        epoch_of=None if epoch_of is None else natural("epoch_of", epoch_of),
+        epoch_records=None if epoch_records is None else natural("epoch_records", epoch_records, least=1),
+    )

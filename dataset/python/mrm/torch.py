@@ -12,7 +12,7 @@ loader = torch.utils.data.DataLoader(data, batch_size=None, num_workers=0)
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,13 +34,14 @@ _IN_USE = 4
 def tensors(batch: Batch) -> dict[str, Any]:
     """The arrays of a batch as tensors of the same memory, by their names in `mrm.Batch`; absent ones are left out.
 
-    `images`, `labels`, `rows`; `token_ids`, `target_ids`, `attention_mask` with texts; `masks`; `boxes`, `box_records` and
+    `images`, `labels`, `rows`, `sources`; `token_ids`, `target_ids`, `attention_mask` with texts; `masks`; `boxes`, `box_records` and
     the list `box_labels`.
     """
     arrays: dict[str, Array | None] = {
         "images": batch.images,
         "labels": batch.labels,
         "rows": batch.rows,
+        "sources": batch.sources,
         "token_ids": batch.token_ids,
         "target_ids": batch.target_ids,
         "attention_mask": batch.attention_mask,
@@ -67,9 +68,15 @@ class MrmDataset(IterableDataset[dict[str, Any]]):
         arguments: Those of `mrm.Loader`.
     """
 
-    def __init__(self, data: Dataset | str | os.PathLike[str], *, pin_memory: bool = False, **arguments: Any) -> None:
+    def __init__(
+        self,
+        data: Dataset | str | os.PathLike[str] | Sequence[Dataset | str | os.PathLike[str]],
+        *,
+        pin_memory: bool = False,
+        **arguments: Any,
+    ) -> None:
         super().__init__()
-        data = data if isinstance(data, Dataset) else Dataset(data)
+        data = _opened(data) if isinstance(data, (Dataset, str, os.PathLike)) else [_opened(part) for part in data]
         if pin_memory:
             arguments["_memory"] = _pinned(data, arguments)
         self.loader = Loader(data, **arguments)
@@ -120,10 +127,10 @@ class MrmMapDataset(TorchDataset[dict[str, Any]]):
         boxes: bool = False,
         masks: bool = False,
     ) -> None:
-        self.data = data if isinstance(data, Dataset) else Dataset(data)
+        self.data = _opened(data)
         self.epoch = 0
         self._settings = Settings(
-            rows=chosen_rows(self.data, split, subset, ratio, rows),
+            rows=[chosen_rows(self.data, split, subset, ratio, rows)],
             batch_size=1,
             seed=natural("seed", seed),
             rank=0,
@@ -182,12 +189,19 @@ def _single(batch: Batch) -> dict[str, Array | None]:
     }
 
 
-def _pinned(data: Dataset, arguments: dict[str, Any]) -> tuple[int, int, int, Any]:
+def _opened(data: Dataset | str | os.PathLike[str]) -> Dataset:
+    return data if isinstance(data, Dataset) else Dataset(data)
+
+
+def _pinned(data: Dataset | Sequence[Dataset], arguments: dict[str, Any]) -> tuple[int, int, int, Any]:
     """Pinned memory for the images of the batches that are made ahead or in use: address, buffers, floats of each, tensor."""
     threads = arguments.get("threads") or len(os.sched_getaffinity(0))
     count = (arguments.get("prefetch") or 2 * threads) + _IN_USE
     transform = arguments.get("transform")
     size = transform.size if isinstance(transform, Transform) else 224
-    floats = min(natural("batch_size", arguments.get("batch_size", 64)), len(data)) * size * size
+    records = natural("batch_size", arguments.get("batch_size", 64))
+    if isinstance(data, Dataset) and arguments.get("epoch_records") is None:
+        records = min(records, len(data))
+    floats = records * size * size
     memory = torch.empty((count, floats), dtype=torch.float32, pin_memory=True)
     return memory.data_ptr(), count, floats, memory

@@ -47,19 +47,43 @@ struct Places {
     labels: Place,
 }
 
+/// What all batches of a loader have in common.
+pub struct Origin {
+    /// The datasets, in the order of their numbers in a mixture.
+    datasets: Vec<Arc<dataset::Dataset>>,
+    /// Names of the columns of the labels.
+    pub findings: Vec<String>,
+    /// Whether boxes are loaded.
+    has_boxes: bool,
+    /// Whether masks are loaded.
+    has_masks: bool,
+}
+
+impl Origin {
+    /// That of the batches of a loader.
+    pub fn new(
+        datasets: Vec<Arc<dataset::Dataset>>,
+        findings: &[String],
+        has_boxes: bool,
+        has_masks: bool,
+    ) -> Arc<Self> {
+        Arc::new(Self { datasets, findings: findings.to_vec(), has_boxes, has_masks })
+    }
+}
+
 /// One batch. In shapes, ``B`` is ``len(batch)``, ``S`` the size of the transform, ``L`` the number of tokens, ``C`` the
 /// number of findings. Arrays are row-major, in memory of the host, and may be written to. The memory is used again by the
 /// loader once nothing uses any array of the batch, and not before.
 #[pyclass(frozen, module = "mrm")]
 pub struct Batch {
     owned: Arc<Owned>,
-    dataset: Arc<dataset::Dataset>,
+    origin: Arc<Origin>,
     places: Places,
     rows: Vec<u32>,
+    sources: Vec<u16>,
     boxes: Option<Vec<PlacedBox>>,
     size: usize,
     tokens: usize,
-    findings: usize,
     with_report: Vec<usize>,
     skipped: Vec<String>,
     /// Epoch that the batch belongs to, from 0 on.
@@ -72,23 +96,23 @@ pub struct Batch {
 
 impl Batch {
     /// Lends a batch. Boxes are those of the loader's records where it loads boxes.
-    pub fn new(mut batch: dataset::Batch, dataset: &Arc<dataset::Dataset>, has_boxes: bool, has_masks: bool) -> Self {
+    pub fn new(mut batch: dataset::Batch, origin: &Arc<Origin>) -> Self {
         let (size, tokens, epoch, number) = (batch.size(), batch.tokens(), batch.epoch, batch.number);
-        let boxes = has_boxes.then(|| batch.boxes().to_vec());
-        let (rows, with_report) = (batch.rows().to_vec(), batch.with_report());
+        let boxes = origin.has_boxes.then(|| batch.boxes().to_vec());
+        let (rows, sources, with_report) = (batch.rows().to_vec(), batch.sources().to_vec(), batch.with_report());
         let skipped = batch.skipped().iter().map(ToString::to_string).collect();
         let arrays = batch.arrays_mut();
         let places = Places {
             images: Place::of(arrays.images),
-            masks: has_masks.then(|| Place::of(arrays.masks)),
+            masks: origin.has_masks.then(|| Place::of(arrays.masks)),
             token_ids: Place::of(arrays.token_ids),
             target_ids: Place::of(arrays.target_ids),
             attention_mask: Place::of(arrays.attention_mask),
             labels: Place::of(arrays.labels),
         };
         let owned = Arc::new(Owned { batch: Some(batch), process: Process::this() });
-        let (dataset, findings) = (dataset.clone(), dataset.findings().len());
-        Self { owned, dataset, places, rows, boxes, size, tokens, findings, with_report, skipped, epoch, number }
+        let origin = origin.clone();
+        Self { owned, origin, places, rows, sources, boxes, size, tokens, with_report, skipped, epoch, number }
     }
 
     fn array<T: Element>(&self, place: Place, shape: &[usize]) -> Array {
@@ -118,7 +142,7 @@ impl Batch {
     /// Labels: ``float32 [B, C]``; 1 positive, 0 negative, -1 uncertain, NaN not mentioned.
     #[getter]
     fn labels(&self) -> Array {
-        self.array::<f32>(self.places.labels, &[self.rows.len(), self.findings])
+        self.array::<f32>(self.places.labels, &[self.rows.len(), self.origin.findings.len()])
     }
 
     /// Token ids after masking, the input of a model: ``int64 [B, L]``; ``None`` without texts.
@@ -168,7 +192,13 @@ impl Batch {
         Some(self.boxes.as_ref()?.iter().map(|placed| placed.label.to_string()).collect())
     }
 
-    /// Rows of the dataset: ``int64 [B]``.
+    /// The dataset of each record of a mixture, by its number: ``int64 [B]``; 0 for all of a dataset alone.
+    #[getter]
+    fn sources(&self) -> Array {
+        Array::owned::<i64>(self.sources.iter().map(|&source| source.into()).collect(), &[self.sources.len()])
+    }
+
+    /// Rows of the dataset: ``int64 [B]``; in a mixture each is a row of its dataset.
     #[getter]
     fn rows(&self) -> Array {
         Array::owned::<i64>(self.rows.iter().map(|&row| i64::from(row)).collect(), &[self.rows.len()])
@@ -177,7 +207,10 @@ impl Batch {
     /// The ``record_id`` of each record. The first access reads those of a whole shard.
     #[getter]
     fn record_ids(&self, py: Python<'_>) -> PyResult<Vec<String>> {
-        let ids = || self.rows.iter().map(|&row| self.dataset.record_id(row as usize).map(str::to_owned)).collect();
+        let id = |(&source, &row): (&u16, &u32)| {
+            Ok(self.origin.datasets[usize::from(source)].record_id(row as usize)?.to_owned())
+        };
+        let ids = || self.sources.iter().zip(&self.rows).map(id).collect();
         or_raise(py, py.detach(ids))
     }
 

@@ -13,7 +13,7 @@ pub fn of_dataset(py: Python<'_>, error: &dataset::Error) -> PyErr {
     use dataset::Error as E;
     let message = error.to_string();
     let path = |path: &std::path::Path| path.display().to_string();
-    match error {
+    match error.innermost() {
         E::Io { path: at, .. } => with_details(py, "FileError", message, &[("path", path(at))]),
         E::Store { url, .. } => with_details(py, "StoreError", message, &[("path", url.clone())]),
         E::NotADataset { path: at } => with_details(py, "NotADatasetError", message, &[("path", path(at))]),
@@ -28,7 +28,7 @@ pub fn of_dataset(py: Python<'_>, error: &dataset::Error) -> PyErr {
         E::Split { .. } | E::SplitExists { .. } => raise(py, "SplitError", message),
         E::Export { path: at, .. } => with_details(py, "ExportError", message, &[("path", path(at))]),
         E::State(_) => raise(py, "StateError", message),
-        E::Invalid(_) => raise(py, "ArgumentError", message),
+        E::Invalid(_) | E::Tokenizer(_) => raise(py, "ArgumentError", message),
         _ => raise(py, "Error", message),
     }
 }

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dataset::loader::{LoaderBuilder, LoaderState, OnError, TextOptions};
+use dataset::loader::{EpochLength, LoaderBuilder, LoaderState, MixturePart, OnError, TextOptions, Weights};
+use dataset::tokenizer::ReportTokenizer;
 use dataset::transform::Transform;
 use pyo3::prelude::*;
 
 use crate::array::Array;
-use crate::batch::Batch;
+use crate::batch::{Batch, Origin};
 use crate::dataset::{Dataset, waiting};
 use crate::errors::{self, or_raise};
 use crate::pinned::Lending;
@@ -21,8 +22,11 @@ const WAIT: Duration = Duration::from_millis(100);
 /// Settings of a loader, read from the attributes of a Python object.
 #[derive(FromPyObject)]
 pub struct Settings<'py> {
-    /// All records where it is `None`.
-    rows: Option<Bound<'py, Array>>,
+    /// Those of each dataset; all records where it is `None`.
+    rows: Vec<Option<Bound<'py, Array>>>,
+    /// `None` for one dataset alone.
+    mixture: Option<MixtureSettings>,
+    tokenizer: Option<PathBuf>,
     batch_size: usize,
     seed: u64,
     rank: usize,
@@ -42,11 +46,56 @@ pub struct Settings<'py> {
     memory: Option<(usize, usize, usize, Py<PyAny>)>,
 }
 
+/// Shares of several datasets, and the length of an epoch.
+#[derive(FromPyObject)]
+pub struct MixtureSettings {
+    weights: Option<Vec<f64>>,
+    temperature: f64,
+    /// Number of the dataset that is seen once.
+    epoch_of: Option<usize>,
+    epoch_records: Option<u64>,
+}
+
+impl MixtureSettings {
+    fn weights(&self) -> Weights {
+        self.weights.clone().map_or(Weights::Temperature(self.temperature), Weights::Shares)
+    }
+
+    fn length(&self) -> EpochLength {
+        match (self.epoch_of, self.epoch_records) {
+            (Some(part), _) => EpochLength::Once(part),
+            (None, Some(records)) => EpochLength::Records(records),
+            (None, None) => EpochLength::Sum,
+        }
+    }
+}
+
 impl Settings<'_> {
-    fn builder(&self, py: Python<'_>, dataset: &Arc<dataset::Dataset>) -> PyResult<LoaderBuilder> {
+    /// One dataset or a mixture, with the chosen rows of each.
+    fn parts(&self, py: Python<'_>, datasets: &[Arc<dataset::Dataset>]) -> PyResult<LoaderBuilder> {
+        let wrong = || errors::raise(py, "ArgumentError", "rows: not a read-only array of uint32");
+        let mut parts = Vec::new();
+        for (number, dataset) in datasets.iter().enumerate() {
+            let mut part = MixturePart::new(dataset);
+            if let Some(Some(rows)) = self.rows.get(number) {
+                part = part.rows(rows.get().elements::<u32>().ok_or_else(wrong)?.to_vec());
+            }
+            parts.push(part);
+        }
+        Ok(match (&self.mixture, parts.as_slice()) {
+            (None, [part]) => dataset::Loader::of(part.clone()),
+            (mixture, _) => {
+                let (weights, length) = mixture.as_ref().map_or_else(Default::default, |m| (m.weights(), m.length()));
+                dataset::Loader::mixture(parts, weights, length)
+            }
+        })
+    }
+
+    fn builder(&self, py: Python<'_>, datasets: &[Arc<dataset::Dataset>]) -> PyResult<LoaderBuilder> {
         let transform: Transform = serde_json::from_str(&self.transform)
             .map_err(|error| errors::raise(py, "ArgumentError", format!("transform: {error}")))?;
-        let mut builder = dataset::Loader::builder(dataset)
+        let mut builder = self
+            .parts(py, datasets)?
             .batch_size(self.batch_size)
             .seed(self.seed)
             .distributed(self.rank, self.world_size)
@@ -58,9 +107,8 @@ impl Settings<'_> {
             .on_error(if self.skip_errors { OnError::Skip } else { OnError::Stop })
             .threads(self.threads)
             .prefetch(self.prefetch);
-        if let Some(rows) = &self.rows {
-            let wrong = || errors::raise(py, "ArgumentError", "rows: not a read-only array of uint32");
-            builder = builder.rows(rows.get().elements::<u32>().ok_or_else(wrong)?.to_vec());
+        if let Some(path) = &self.tokenizer {
+            builder = builder.tokenizer(Arc::new(or_raise(py, ReportTokenizer::load(path))?));
         }
         if let Some((tokens, mask_ratio)) = self.text {
             builder = builder.text(TextOptions { tokens, mask_ratio });
@@ -79,10 +127,8 @@ impl Settings<'_> {
 pub struct Loader {
     /// `None` once it is closed. Locked while detached: another thread may wait for a batch.
     running: Mutex<Option<dataset::Loader>>,
-    dataset: Arc<dataset::Dataset>,
-    location: PathBuf,
-    has_boxes: bool,
-    has_masks: bool,
+    origin: Arc<Origin>,
+    locations: Vec<String>,
     process: Process,
 }
 
@@ -107,14 +153,14 @@ impl Loader {
 #[pymethods]
 impl Loader {
     #[new]
-    fn new(py: Python<'_>, dataset: &Dataset, settings: Settings<'_>) -> PyResult<Self> {
-        let opened = dataset.get(py)?;
+    fn new(py: Python<'_>, datasets: Vec<PyRef<'_, Dataset>>, settings: Settings<'_>) -> PyResult<Self> {
+        let opened = datasets.iter().map(|dataset| dataset.get(py)).collect::<PyResult<Vec<_>>>()?;
         let builder = settings.builder(py, &opened)?;
-        let (has_boxes, has_masks) = (settings.boxes, settings.masks);
-        let loader = waiting(py, opened.storage().as_folder().is_none(), || builder.build())?;
-        let location = opened.storage().path("");
-        let (running, process) = (Mutex::new(Some(loader)), Process::this());
-        Ok(Self { running, dataset: opened, location, has_boxes, has_masks, process })
+        let is_remote = opened.iter().any(|dataset| dataset.storage().as_folder().is_none());
+        let loader = waiting(py, is_remote, || builder.build())?;
+        let locations = opened.iter().map(|dataset| dataset.storage().path("").display().to_string()).collect();
+        let origin = Origin::new(opened, loader.findings(), settings.boxes, settings.masks);
+        Ok(Self { running: Mutex::new(Some(loader)), origin, locations, process: Process::this() })
     }
 
     /// The next batch of an epoch; `None` where the position is in another one.
@@ -134,7 +180,7 @@ impl Loader {
             match outcome {
                 Outcome::End => return Ok(None),
                 Outcome::Made(batch) => {
-                    return Ok(Some(Batch::new(*batch, &self.dataset, self.has_boxes, self.has_masks)));
+                    return Ok(Some(Batch::new(*batch, &self.origin)));
                 }
                 Outcome::Wait => py.check_signals()?,
             }
@@ -159,15 +205,28 @@ impl Loader {
         self.with(py, |loader| Ok(loader.skipped()))
     }
 
-    /// Epoch, batch and order of the next batch.
-    fn state(&self, py: Python<'_>) -> PyResult<(u64, u64, u64)> {
+    /// Names of the columns of a batch's labels.
+    #[getter]
+    fn findings(&self) -> Vec<String> {
+        self.origin.findings.clone()
+    }
+
+    /// Numbers of the datasets whose reports are tokenized when they are loaded.
+    #[getter]
+    fn tokenized(&self, py: Python<'_>) -> PyResult<Vec<usize>> {
+        self.with(py, |loader| Ok(loader.tokenized()))
+    }
+
+    /// Epoch, batch and order of the next batch, and the records drawn of each dataset of a mixture.
+    fn state(&self, py: Python<'_>) -> PyResult<(u64, u64, u64, Vec<u64>)> {
         let state = self.with(py, |loader| Ok(loader.state()))?;
-        Ok((state.epoch, state.batch, state.order))
+        Ok((state.epoch, state.batch, state.order, state.drawn))
     }
 
     /// Continues at another position.
-    fn seek(&self, py: Python<'_>, epoch: u64, batch: u64, order: u64) -> PyResult<()> {
-        self.with(py, |loader| loader.seek(LoaderState { epoch, batch, order }))
+    #[pyo3(signature = (epoch, batch, order, drawn = Vec::new()))]
+    fn seek(&self, py: Python<'_>, epoch: u64, batch: u64, order: u64, drawn: Vec<u64>) -> PyResult<()> {
+        self.with(py, |loader| loader.seek(&LoaderState { epoch, batch, order, drawn }))
     }
 
     /// Ends the threads and waits for them.
@@ -178,7 +237,7 @@ impl Loader {
     }
 
     fn __repr__(&self) -> String {
-        format!("<threads that load {}>", self.location.display())
+        format!("<threads that load {}>", self.locations.join(", "))
     }
 }
 
@@ -199,9 +258,7 @@ impl Drop for Loader {
 #[pyclass(frozen, module = "mrm._mrm")]
 pub struct RandomAccess {
     access: dataset::loader::RandomAccess,
-    dataset: Arc<dataset::Dataset>,
-    has_boxes: bool,
-    has_masks: bool,
+    origin: Arc<Origin>,
 }
 
 #[pymethods]
@@ -209,9 +266,10 @@ impl RandomAccess {
     #[new]
     fn new(py: Python<'_>, dataset: &Dataset, settings: Settings<'_>) -> PyResult<Self> {
         let opened = dataset.get(py)?;
-        let builder = settings.builder(py, &opened)?;
+        let builder = settings.builder(py, std::slice::from_ref(&opened))?;
         let access = waiting(py, opened.storage().as_folder().is_none(), || builder.random_access())?;
-        Ok(Self { access, dataset: opened, has_boxes: settings.boxes, has_masks: settings.masks })
+        let findings = opened.findings().to_vec();
+        Ok(Self { access, origin: Origin::new(vec![opened], &findings, settings.boxes, settings.masks) })
     }
 
     /// Batches of an epoch.
@@ -223,6 +281,6 @@ impl RandomAccess {
     /// A batch of an epoch.
     fn batch(&self, py: Python<'_>, epoch: u64, number: u64) -> PyResult<Batch> {
         let batch = or_raise(py, py.detach(|| self.access.batch(epoch, number)))?;
-        Ok(Batch::new(batch, &self.dataset, self.has_boxes, self.has_masks))
+        Ok(Batch::new(batch, &self.origin))
     }
 }

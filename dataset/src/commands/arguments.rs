@@ -10,20 +10,22 @@ use std::time::Instant;
 
 use crate::Dataset;
 use crate::commands::bench;
-use crate::commands::cli::{self, HelpFiles};
+use crate::commands::cli::{self, HelpFiles, UsageError};
 use crate::commands::duplicates::Duplicates;
 #[cfg(feature = "export")]
 use crate::commands::export::ExportArguments;
 use crate::commands::inspect;
+use crate::commands::mixture::{MixtureArguments, WeightedData};
 use crate::commands::montage;
 use crate::commands::progress::{Meter, OnProgress};
 use crate::commands::split::SplitArguments;
 use crate::commands::verify;
 #[cfg(feature = "export")]
 use crate::export;
+use crate::loader::{Loader, MixturePart};
 use crate::split;
 use crate::transform::Transform;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 /// Looks at, checks, splits, measures and exports datasets of radiographs with reports.
@@ -93,11 +95,16 @@ enum Command {
   dataset split data/nih --name official --official --validation 0.1
   dataset split data/nih --name published --lists DATA/NIH_ChestX-ray")]
     Split(SplitArguments),
-    /// Measure how fast batches are loaded on this machine.
-    #[command(after_help = "Example: dataset bench data/mimic --transform pretrain --size 448 --seconds 10")]
+    /// Measure how fast batches are loaded on this machine, from one dataset or from a mixture of several.
+    #[command(after_help = "Examples:
+  dataset bench data/mimic --transform pretrain --size 448 --seconds 10
+  dataset bench data/mimic=0.7 data/padchest=0.3 --epoch-of data/mimic")]
     Bench {
-        /// Folder or URL of the dataset.
-        dir: PathBuf,
+        /// Folder or URL of the dataset; of several ones, each with its weight in the mixture, or all without.
+        #[arg(required = true, value_name = "DIR[=WEIGHT]")]
+        data: Vec<WeightedData>,
+        #[command(flatten)]
+        mixture: MixtureArguments,
         /// Number of records in a batch.
         #[arg(long, default_value_t = 64, value_parser = cli::count::<65_536>)]
         batch_size: usize,
@@ -226,17 +233,32 @@ fn run(cli: Cli) -> Result<u8> {
             show(&format!("written to {}\n", path.display()))?;
             Ok(0)
         }
-        Command::Bench { dir, batch_size, transform, size, threads, seconds, no_checksums } => {
+        Command::Bench { data, mixture, batch_size, transform, size, threads, seconds, no_checksums } => {
             let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-            let opened = Instant::now();
-            let dataset = Dataset::open(&dir)?;
-            let dataset = Arc::new(if no_checksums { dataset.without_checksums() } else { dataset });
-            let (images, first, span) = match transform.as_str() {
-                "none" => bench::random_reads(&dataset, threads, seconds)?,
-                name => {
-                    let transform = named_transform(name, size);
-                    bench::batches(&dataset, transform, batch_size, threads, seconds, opened)?
+            let (opened, mixed) = (Instant::now(), mixture.mixture(&data)?);
+            let open = |data: &WeightedData| -> Result<Arc<Dataset>> {
+                let dataset = Dataset::open(&data.location)?;
+                Ok(Arc::new(if no_checksums { dataset.without_checksums() } else { dataset }))
+            };
+            let datasets = data.iter().map(open).collect::<Result<Vec<_>>>()?;
+            let ((images, first, span), by_dataset) = if transform == "none" {
+                let [dataset] = datasets.as_slice() else {
+                    return Err(UsageError::of(anyhow!("--transform none reads the images of one dataset")));
+                };
+                (bench::random_reads(dataset, threads, seconds)?, Vec::new())
+            } else {
+                let mut builder = match mixed {
+                    Some((weights, length)) => {
+                        Loader::mixture(datasets.iter().map(MixturePart::new).collect(), weights, length)
+                    }
+                    None => Loader::builder(&datasets[0]),
+                };
+                if let Some(tokenizer) = mixture.tokenizer()? {
+                    builder = builder.tokenizer(tokenizer);
                 }
+                let transform = named_transform(&transform, size);
+                let builder = builder.batch_size(batch_size).transform(transform).threads(threads);
+                bench::batches(&datasets, builder, seconds, opened)?
             };
             let rate = images as f64 / span;
             show(&format!(
@@ -245,6 +267,10 @@ fn run(cli: Cli) -> Result<u8> {
                 rate / threads as f64
             ))?;
             show(&format!("first batch after {:.0} ms; {images} images in {span:.1} s\n", first * 1000.0))?;
+            for (data, count) in data.iter().zip(by_dataset).filter(|_| datasets.len() > 1) {
+                let share = count as f64 * 100.0 / images.max(1) as f64;
+                show(&format!("{share:.1}% from {}\n", data.location.display()))?;
+            }
             Ok(0)
         }
     }

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result, panic_text};
-use crate::loader::{Loader, TextOptions};
+use crate::loader::{LoaderBuilder, TextOptions};
 use crate::random::Stream;
-use crate::transform::pipeline::Transform;
 
 /// Number of images, seconds to the first result, seconds in all.
 pub type Measured = (u64, f64, f64);
@@ -47,28 +46,28 @@ pub fn random_reads(dataset: &Arc<Dataset>, threads: usize, seconds: f64) -> Res
     Ok((done.iter().map(|(images, _)| images).sum(), first, began.elapsed().as_secs_f64()))
 }
 
-/// Loads shuffled, transformed batches, with masked reports where there are some, for so many seconds. The time to the first
-/// batch is measured from `opened`.
+/// Loads batches of a loader with these settings for so many seconds, with masked reports where there are some. The time to
+/// the first batch is measured from `opened`.
 ///
 /// # Errors
 /// When a batch cannot be loaded.
 pub fn batches(
-    dataset: &Arc<Dataset>,
-    transform: Transform,
-    batch_size: usize,
-    threads: usize,
+    datasets: &[Arc<Dataset>],
+    mut builder: LoaderBuilder,
     seconds: f64,
     opened: Instant,
-) -> Result<Measured> {
-    let mut builder = Loader::builder(dataset).batch_size(batch_size).transform(transform).threads(threads);
-    if dataset.has_tokenizer() {
+) -> Result<(Measured, Vec<u64>)> {
+    if let Some(dataset) = datasets.iter().find(|dataset| dataset.has_tokenizer()) {
         builder = builder.text(TextOptions { tokens: dataset.manifest().text.max_tokens, mask_ratio: 0.5 });
     }
     let mut loader = builder.build()?;
     drop(loader.next_batch()?);
     let (first, began, mut images) = (opened.elapsed().as_secs_f64(), Instant::now(), 0);
+    let mut by_dataset = vec![0; datasets.len()];
     while began.elapsed().as_secs_f64() < seconds {
-        images += loader.next_batch()?.len() as u64;
+        let batch = loader.next_batch()?;
+        images += batch.len() as u64;
+        batch.sources().iter().for_each(|&source| by_dataset[usize::from(source)] += 1);
     }
-    Ok((images, first, began.elapsed().as_secs_f64()))
+    Ok(((images, first, began.elapsed().as_secs_f64()), by_dataset))
 }

@@ -9,6 +9,8 @@ pub mod duplicates;
 #[cfg(all(feature = "cli", feature = "export"))]
 pub mod export;
 pub mod inspect;
+#[cfg(feature = "cli")]
+pub mod mixture;
 pub mod montage;
 #[cfg(feature = "cli")]
 pub mod progress;

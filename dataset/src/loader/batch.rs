@@ -49,6 +49,7 @@ pub struct PlacedBox {
 #[derive(Default)]
 pub(crate) struct Buffers {
     pub rows: Vec<u32>,
+    pub sources: Vec<u16>,
     /// Room for the images of a full batch.
     pub images: Option<Box<dyn HostBuffer>>,
     pub masks: Vec<u8>,
@@ -67,6 +68,7 @@ impl Buffers {
             list.clear();
         }
         self.rows.clear();
+        self.sources.clear();
         self.labels.clear();
         self.masks.clear();
         self.boxes.clear();
@@ -122,8 +124,8 @@ pub struct BatchArrays<'a> {
     pub rows: &'a mut [u32],
 }
 
-/// One batch. In shapes, `B` is [`Batch::len`], `S` the transform's size, `L` [`Batch::tokens`], `C` the number of the
-/// dataset's findings. Arrays are row-major.
+/// One batch. In shapes, `B` is [`Batch::len`], `S` the transform's size, `L` [`Batch::tokens`], `C` the number of
+/// [`Loader::findings`](crate::Loader::findings). Arrays are row-major.
 pub struct Batch {
     pub(crate) buffers: Buffers,
     pub(crate) size: usize,
@@ -156,6 +158,7 @@ impl Batch {
         }
         let buffers = Buffers {
             rows: (0..records as u32).collect(),
+            sources: vec![0; records],
             images: Some(Box::new(images)),
             token_ids,
             target_ids,
@@ -175,7 +178,12 @@ impl Batch {
         self.buffers.rows.is_empty()
     }
 
-    /// Rows of the dataset, `[B]`.
+    /// The dataset of each record, `[B]`: its number in the mixture; 0 for all of a dataset alone.
+    pub fn sources(&self) -> &[u16] {
+        &self.buffers.sources
+    }
+
+    /// Rows of the dataset, `[B]`; in a mixture, each is a row of its dataset ([`Batch::sources`]).
     pub fn rows(&self) -> &[u32] {
         &self.buffers.rows
     }

@@ -1,22 +1,28 @@
 //! Settings of a loader, and their checks.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+
+use rayon::prelude::*;
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result, guarded};
 use crate::loader::batch::HostBuffer;
 use crate::loader::loader::Loader;
 use crate::loader::masking::Continuations;
-use crate::loader::plan::{BROKEN, Plan, repeats};
+use crate::loader::mixture::{EpochLength, Mixture, Weights};
+use crate::loader::order::{Order, Passes};
+use crate::loader::part::{MixturePart, Part};
+use crate::loader::plan::{BROKEN, Plan};
 use crate::loader::random_access::RandomAccess;
-use crate::loader::samples::{OptionalColumns, Samples};
+use crate::loader::samples::{OptionalColumns, ReportReader, Samples};
 use crate::loader::settings::{OnError, Settings, TextOptions};
 use crate::loader::state::LoaderState;
 use crate::random;
 use crate::split::ratio::Ratio;
 use crate::split::stored::Split;
 use crate::split::types::Subset;
+use crate::tokenizer::ReportTokenizer;
 use crate::transform::pipeline::Transform;
 
 /// Largest number of threads of a loader.
@@ -25,12 +31,17 @@ pub const MAX_THREADS: usize = 1024;
 /// Largest number of batches that a loader makes ahead of its consumer.
 pub const MAX_PREFETCH: usize = 65_536;
 
-/// Settings of a [`Loader`]. Made by [`Loader::builder`].
+/// Settings of a [`Loader`]. Made by [`Loader::builder`] or [`Loader::mixture`].
 #[derive(Clone)]
 #[must_use]
 pub struct LoaderBuilder {
     settings: Settings,
-    rows: Option<Vec<u32>>,
+    parts: Vec<MixturePart>,
+    /// None: one dataset alone.
+    mixture: Option<(Weights, EpochLength)>,
+    /// Whether rows were chosen for a mixture as a whole, which means nothing.
+    chose_rows: bool,
+    tokenizer: Option<Arc<ReportTokenizer>>,
     boxes: bool,
     threads: usize,
     prefetch: usize,
@@ -40,15 +51,28 @@ pub struct LoaderBuilder {
 impl Loader {
     /// Settings of a loader over a dataset, with their defaults.
     pub fn builder(dataset: &Arc<Dataset>) -> LoaderBuilder {
-        LoaderBuilder::new(dataset)
+        Self::of(MixturePart::new(dataset))
+    }
+
+    /// Settings of a loader over some records of one dataset, with their defaults.
+    pub fn of(part: MixturePart) -> LoaderBuilder {
+        LoaderBuilder::new(vec![part], None)
+    }
+
+    /// Settings of a loader over a mixture of datasets, with their defaults.
+    ///
+    /// An epoch has its share of each dataset to within one record. Each dataset walks through its own seeded permutations, as
+    /// a loader of it alone does: no record is repeated before all were used, whatever its share and the length of an epoch.
+    /// Reports that were tokenized by another tokenizer than the first one's are tokenized again ([`LoaderBuilder::tokenizer`]).
+    pub fn mixture(parts: Vec<MixturePart>, weights: Weights, epoch: EpochLength) -> LoaderBuilder {
+        LoaderBuilder::new(parts, Some((weights, epoch)))
     }
 }
 
 impl LoaderBuilder {
-    fn new(dataset: &Arc<Dataset>) -> Self {
+    fn new(parts: Vec<MixturePart>, mixture: Option<(Weights, EpochLength)>) -> Self {
         Self {
             settings: Settings {
-                dataset: dataset.clone(),
                 batch_size: 64,
                 seed: 0,
                 rank: 0,
@@ -61,7 +85,10 @@ impl LoaderBuilder {
                 on_error: OnError::default(),
                 memory: None,
             },
-            rows: None,
+            parts,
+            mixture,
+            chose_rows: false,
+            tokenizer: None,
             boxes: false,
             threads: 0,
             prefetch: 0,
@@ -71,7 +98,7 @@ impl LoaderBuilder {
 
     /// Loads one subset of a split.
     pub fn subset(self, split: &Split, subset: Subset) -> Self {
-        self.rows(split.rows(subset, None))
+        self.part(|part| part.subset(split, subset))
     }
 
     /// Loads those records of a split's training subset whose labels may be seen at a ratio: a [`Ratio`], or a number in
@@ -83,14 +110,21 @@ impl LoaderBuilder {
     where
         Error: From<R::Error>,
     {
-        let ratio = ratio.try_into()?;
-        split.check_ratio(ratio)?;
-        Ok(self.rows(split.rows(Subset::Train, Some(ratio))))
+        let rows = self.parts.first().cloned().map(|part| part.ratio(split, ratio)).transpose()?;
+        Ok(self.part(|part| rows.unwrap_or(part)))
     }
 
     /// Rows to load, by their numbers in the dataset; a row may occur several times. Default: all.
-    pub fn rows(mut self, rows: Vec<u32>) -> Self {
-        self.rows = Some(rows);
+    pub fn rows(self, rows: Vec<u32>) -> Self {
+        self.part(|part| part.rows(rows))
+    }
+
+    /// Changes which records of the only dataset are loaded.
+    fn part(mut self, change: impl FnOnce(MixturePart) -> MixturePart) -> Self {
+        self.chose_rows = true;
+        if let Some(part) = self.parts.pop() {
+            self.parts.push(change(part));
+        }
         self
     }
 
@@ -129,6 +163,13 @@ impl LoaderBuilder {
     /// Loads reports, too. Default: images and labels only.
     pub fn text(mut self, text: TextOptions) -> Self {
         self.settings.text = Some(text);
+        self
+    }
+
+    /// Tokenizes the reports of datasets with another tokenizer by this one, when they are loaded. Default: the tokenizer of
+    /// the first dataset that has one.
+    pub fn tokenizer(mut self, tokenizer: Arc<ReportTokenizer>) -> Self {
+        self.tokenizer = Some(tokenizer);
         self
     }
 
@@ -201,10 +242,8 @@ impl LoaderBuilder {
                 "loader: {threads} threads and {prefetch} batches ahead; the limits are {MAX_THREADS} and {MAX_PREFETCH}"
             )));
         }
-        let state = self.state;
-        let plan = self.plan()?;
-        let first = plan.position(state)?;
-        Loader::start(plan, threads, prefetch, first)
+        let state = self.state.clone();
+        Loader::start(self.plan()?, threads, prefetch, &state)
     }
 
     /// Makes batches at any position on the caller's thread, in place of a loader; the state to continue from is ignored.
@@ -223,70 +262,126 @@ impl LoaderBuilder {
                 "batch_size and world_size must be above 0, rank below world_size, world_size at most batch_size",
             ));
         }
-        let rows = match self.rows.clone() {
-            Some(rows) => rows,
-            None => self.settings.dataset.all_rows()?,
-        };
-        let Some(&first_row) = rows.first() else {
-            return Err(invalid("no record to load: is this subset or ratio empty?"));
-        };
-        if let Some(&row) = rows.iter().find(|&&row| row as usize >= self.settings.dataset.len()) {
-            return Err(Error::Invalid(format!("loader: row {row} of {} records", self.settings.dataset.len())));
+        let is_mixed = self.mixture.is_some();
+        if is_mixed && self.chose_rows {
+            return Err(invalid("rows are chosen for each dataset of a mixture, not for all of them"));
         }
-        let columns =
-            OptionalColumns { text: self.settings.text.is_some(), boxes: self.boxes, masks: self.settings.masks };
-        let samples = Samples::new(self.settings.dataset.clone(), columns);
-        let continuations = || -> Result<Continuations> {
-            if self.settings.text.is_none() {
-                return Ok(Continuations::default());
-            }
-            let tokenizer = self.settings.dataset.tokenizer()?;
-            let tokenizer =
-                tokenizer.ok_or_else(|| invalid("this dataset has no reports: it was ingested without a tokenizer"))?;
-            Ok(vocabulary_continuations(&tokenizer))
-        };
-        // Both take some time, in particular from an object store.
-        let (continuations, first) =
-            rayon::join(continuations, || guarded(BROKEN, || Ok(samples.of(first_row as usize)?.height)));
-        let continuations = continuations?;
-        // A record that cannot be read is an error of its batch.
-        if first.is_ok_and(|height| height == 0) {
-            return Err(invalid("this dataset has no images (ingested with --no-images)"));
+        if self.parts.is_empty() {
+            return Err(invalid("no dataset"));
         }
-        let batches = if self.settings.drop_last {
-            rows.len() / self.settings.batch_size
-        } else {
-            rows.len().div_ceil(self.settings.batch_size)
-        };
+        let tokenizer = self.text_tokenizer()?;
+        let findings = all_findings(&self.parts);
+        // Opening a dataset takes some time, in particular in an object store.
+        let numbers = (0..self.parts.len()).into_par_iter();
+        let parts: Vec<Part> = numbers
+            .map(|number| {
+                let part = self.make_part(number, tokenizer.as_ref(), &findings);
+                part.map_err(|error| self.parts[number].error(error, is_mixed))
+            })
+            .collect::<Result<_>>()?;
+        let order = self.order(&parts)?;
+        let records = order.records();
+        let batches = if self.settings.drop_last { records / batch_size } else { records.div_ceil(batch_size) };
         if batches == 0 {
             return Err(invalid("fewer records than one batch, and drop_last leaves out a batch that is not full"));
         }
-        let order = self.order(&rows);
+        let continuations = tokenizer.map_or_else(Continuations::default, |tokenizer| {
+            Continuations::new(tokenizer.pieces().iter().map(String::as_str))
+        });
         Ok(Plan {
-            repeats: repeats(&rows),
-            rows,
-            samples,
+            digest: self.digest(&parts),
+            parts,
+            findings,
             continuations,
             batches: batches as u64,
-            digest: order,
             next: AtomicU64::new(0),
-            order: Mutex::default(),
+            order,
             settings: self.settings,
         })
     }
 
-    /// Digest of all that decides which records a batch holds.
-    fn order(&self, rows: &[u32]) -> u64 {
+    /// The tokenizer of the batches' token ids; none where reports are not loaded.
+    fn text_tokenizer(&self) -> Result<Option<Arc<ReportTokenizer>>> {
+        if self.settings.text.is_none() {
+            return Ok(None);
+        }
+        if let Some(given) = &self.tokenizer {
+            return Ok(Some(given.clone()));
+        }
+        let is_mixed = self.mixture.is_some();
+        match self.parts.iter().find(|part| part.dataset.has_tokenizer()) {
+            Some(part) => {
+                let tokenizer = ReportTokenizer::of(&part.dataset).map_err(|error| part.error(error, is_mixed))?;
+                Ok(tokenizer.map(Arc::new))
+            }
+            None => Err(Error::Invalid(format!(
+                "loader: {} no reports: {} ingested without a tokenizer",
+                if is_mixed { "these datasets have" } else { "this dataset has" },
+                if is_mixed { "they were" } else { "it was" }
+            ))),
+        }
+    }
+
+    /// One dataset, with its rows checked.
+    fn make_part(&self, number: usize, tokenizer: Option<&Arc<ReportTokenizer>>, findings: &[String]) -> Result<Part> {
+        let source = &self.parts[number];
+        let (dataset, rows) = (&source.dataset, source.checked_rows()?);
+        let columns =
+            OptionalColumns { text: self.settings.text.is_some(), boxes: self.boxes, masks: self.settings.masks };
+        let max_tokens = self.settings.text.as_ref().map_or(0, |text| text.tokens);
+        let has_reports = dataset.has_tokenizer() || dataset.manifest().totals.reports > 0;
+        let reader = tokenizer.filter(|tokenizer| has_reports && !tokenizer.made(dataset));
+        let reader = reader.map(|tokenizer| ReportReader { tokenizer: tokenizer.clone(), max_tokens });
+        let samples = Samples::new(dataset.clone(), columns, reader);
+        let first = guarded(BROKEN, || Ok(samples.of(rows[0] as usize)?.height));
+        // A record that cannot be read is an error of its batch.
+        if first.is_ok_and(|height| height == 0) {
+            return Err(Error::Invalid("loader: this dataset has no images (ingested with --no-images)".to_owned()));
+        }
+        let id = content(dataset);
+        let copy = self.parts[..number].iter().filter(|earlier| content(&earlier.dataset) == id).count();
+        Ok(Part::new(source.clone(), rows, samples, findings, copy as u64))
+    }
+
+    /// The order of the records.
+    fn order(&self, parts: &[Part]) -> Result<Order> {
+        let Settings { batch_size, seed, shuffle, drop_last, .. } = self.settings;
+        let seed = shuffle.then_some(seed);
+        let mut passes: Vec<Passes> = parts.iter().map(|part| Passes::new(part.rows.len(), seed, part.copy)).collect();
+        let Some((weights, length)) = &self.mixture else { return Ok(Order::single(passes.remove(0), batch_size)) };
+        let records: Vec<usize> = parts.iter().map(|part| part.rows.len()).collect();
+        let mixture = Mixture::new(&records, weights, *length, drop_last.then_some(batch_size))?;
+        Ok(Order::mixed(passes, mixture, seed, batch_size))
+    }
+
+    /// Digest of all that decides which records a batch holds, but for the weights of a mixture.
+    fn digest(&self, parts: &[Part]) -> u64 {
         let policies = u64::from(self.settings.shuffle) | u64::from(self.settings.drop_last) << 1;
-        let shards = self.settings.dataset.manifest().shards.iter().map(|shard| random::digest(&shard.sha256));
-        let dataset = shards.fold(0, |all, shard| random::mix(&[all, shard]));
-        let start = random::mix(&[dataset, self.settings.seed, self.settings.batch_size as u64, policies]);
-        rows.iter().fold(start, |digest, &row| random::mix(&[digest, u64::from(row)])).max(1)
+        let of_part = |part: &Part| {
+            let key = [content(&part.source.dataset), self.settings.seed, self.settings.batch_size as u64, policies];
+            part.rows.iter().fold(random::mix(&key), |digest, &row| random::mix(&[digest, u64::from(row)]))
+        };
+        let digest = match (&self.mixture, parts) {
+            (None, [part]) => of_part(part),
+            _ => parts.iter().fold(random::digest("mixture"), |digest, part| random::mix(&[digest, of_part(part)])),
+        };
+        digest.max(1)
     }
 }
 
-fn vocabulary_continuations(tokenizer: &tokenizers::Tokenizer) -> Continuations {
-    let pieces: Vec<String> =
-        (0..tokenizer.get_vocab_size(true) as u32).map(|id| tokenizer.id_to_token(id).unwrap_or_default()).collect();
-    Continuations::new(pieces.iter().map(String::as_str))
+/// Digest of a dataset's shards.
+fn content(dataset: &Dataset) -> u64 {
+    let shards = dataset.manifest().shards.iter().map(|shard| random::digest(&shard.sha256));
+    shards.fold(0, |all, shard| random::mix(&[all, shard]))
+}
+
+/// The findings of all datasets: those of the first one, then those that each further one adds.
+fn all_findings(parts: &[MixturePart]) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for finding in parts.iter().flat_map(|part| part.dataset.findings()) {
+        if !all.contains(finding) {
+            all.push(finding.clone());
+        }
+    }
+    all
 }

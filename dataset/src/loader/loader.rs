@@ -25,15 +25,20 @@ pub struct Loader {
     /// Batches that were made before the ones that precede them.
     early: BTreeMap<u64, Result<Buffers>>,
     next: u64,
+    /// Position before the batch `next`.
+    state: LoaderState,
     epoch_ended: bool,
     skipped: u64,
     workers: Vec<JoinHandle<()>>,
 }
 
 impl Loader {
-    /// Starts the threads. `next` is the first batch, counted from epoch 0.
-    pub(crate) fn start(plan: Plan, threads: usize, prefetch: usize, next: u64) -> Result<Self> {
+    /// Starts the threads at a position.
+    pub(crate) fn start(plan: Plan, threads: usize, prefetch: usize, state: &LoaderState) -> Result<Self> {
+        let next = plan.position(state)?;
+        plan.continue_from(next, &state.drawn)?;
         let mut loader = Self {
+            state: plan.state(next)?,
             plan: Arc::new(plan),
             threads,
             prefetch,
@@ -88,15 +93,20 @@ impl Loader {
     ///
     /// # Errors
     /// When the state belongs to another order, or to no batch of it. The loader keeps its position then.
-    pub fn seek(&mut self, state: LoaderState) -> Result<()> {
+    pub fn seek(&mut self, state: &LoaderState) -> Result<()> {
         let next = self.plan.position(state)?;
-        self.epoch_ended = false;
-        if next == self.next {
-            return Ok(());
+        let is_here = next == self.next && (state.drawn.is_empty() || state.drawn == self.state.drawn);
+        if !is_here {
+            self.stop_threads();
+            let moved = self.plan.continue_from(next, &state.drawn).and_then(|()| self.plan.state(next));
+            if let Ok(state) = &moved {
+                (self.next, self.state) = (next, state.clone());
+            }
+            self.start_threads()?;
+            moved?;
         }
-        self.stop_threads();
-        self.next = next;
-        self.start_threads()
+        self.epoch_ended = false;
+        Ok(())
     }
 
     /// Batches of an epoch.
@@ -109,14 +119,24 @@ impl Loader {
         if self.plan.settings.drop_last {
             self.plan.batches as usize * self.plan.settings.batch_size
         } else {
-            self.plan.rows.len()
+            self.plan.order.records()
         }
+    }
+
+    /// Names of the columns of a batch's labels, [`C`](Batch): the findings of the dataset; of a mixture those of the first
+    /// dataset, then those that each further one adds.
+    pub fn findings(&self) -> &[String] {
+        &self.plan.findings
+    }
+
+    /// Numbers of the datasets whose token ids are made from the stored reports, because they have another tokenizer.
+    pub fn tokenized(&self) -> Vec<usize> {
+        (0..self.plan.parts.len()).filter(|&part| self.plan.parts[part].samples.tokenizes()).collect()
     }
 
     /// Position of the loader: the batch that the next call gives.
     pub fn state(&self) -> LoaderState {
-        let (epoch, batch) = (self.next / self.plan.batches, self.next % self.plan.batches);
-        LoaderState { epoch, batch, order: self.plan.digest }
+        self.state.clone()
     }
 
     /// Records that were left out so far because they could not be read ([`OnError::Skip`](crate::loader::OnError::Skip)).
@@ -151,6 +171,7 @@ impl Loader {
                 if let Some(slots) = &self.slots {
                     let _ = slots.try_send(());
                 }
+                self.state = self.plan.state(self.next)?;
                 let buffers = made?;
                 self.skipped += buffers.skipped.len() as u64;
                 return Ok(Some(self.plan.batch(buffers, index, &self.pool)));

@@ -5,6 +5,9 @@ pub mod builder;
 #[expect(clippy::module_inception, reason = "it contains `Loader`")]
 pub(crate) mod loader;
 pub mod masking;
+pub(crate) mod mixture;
+pub(crate) mod order;
+pub(crate) mod part;
 pub(crate) mod plan;
 pub(crate) mod random_access;
 pub(crate) mod row_group_cache;
@@ -15,6 +18,8 @@ pub(crate) mod state;
 pub use batch::{Batch, BatchArrays, HostBuffer, PlacedBox};
 pub use builder::{LoaderBuilder, MAX_PREFETCH, MAX_THREADS};
 pub use loader::Loader;
+pub use mixture::{EpochLength, MAX_EPOCH_RECORDS, MAX_PARTS, Mixture, Weights};
+pub use part::MixturePart;
 pub use random_access::RandomAccess;
 pub use settings::{OnError, TextOptions};
 pub use state::LoaderState;

@@ -3,17 +3,18 @@
 //! A batch depends on the seed, the epoch and its number alone, so that the number of threads changes nothing but the
 //! speed.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use rayon::prelude::*;
 
 use crate::error::{Error, Result, guarded};
 use crate::format::image_codec;
 use crate::loader::batch::{Batch, BufferPool, Buffers, PlacedBox};
 use crate::loader::masking::{self, Continuations};
-use crate::loader::samples::{Sample, Samples};
+use crate::loader::order::{Draw, Order};
+use crate::loader::part::Part;
+use crate::loader::samples::Sample;
 use crate::loader::settings::{OnError, Settings, TextOptions};
 use crate::loader::state::LoaderState;
 use crate::random::{self, Stream};
@@ -23,11 +24,10 @@ use crate::transform::resample::Resample;
 /// A loader's work, shared by its threads.
 pub(crate) struct Plan {
     pub settings: Settings,
-    pub rows: Vec<u32>,
-    /// How often the row of each position occurs before it: what distinguishes the copies of a record. Empty without
-    /// copies.
-    pub repeats: Vec<u32>,
-    pub samples: Samples,
+    /// The datasets; one where it is no mixture.
+    pub parts: Vec<Part>,
+    /// Names of the columns of a batch's labels.
+    pub findings: Vec<String>,
     pub continuations: Continuations,
     /// Batches of an epoch.
     pub batches: u64,
@@ -35,37 +35,28 @@ pub(crate) struct Plan {
     pub digest: u64,
     /// Next batch to be made, counted from epoch 0.
     pub next: AtomicU64,
-    /// Orders of the current epochs, as positions in `rows`.
-    pub order: Mutex<BTreeMap<u64, Arc<Vec<u32>>>>,
+    pub order: Order,
 }
 
 impl Plan {
-    fn order_of(&self, epoch: u64) -> Arc<Vec<u32>> {
-        let mut orders = self.order.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(order) = orders.get(&epoch) {
-            return order.clone();
-        }
-        let mut order: Vec<u32> = (0..self.rows.len() as u32).collect();
-        if self.settings.shuffle {
-            Stream::new(&[self.settings.seed, random::digest("order"), epoch]).shuffle(&mut order);
-        }
-        let order = Arc::new(order);
-        // Threads are at most a few batches apart, so that no more than two epochs are in use.
-        orders.retain(|&known, _| known + 1 >= epoch);
-        orders.insert(epoch, order.clone());
-        order
-    }
-
     /// The number of a state's batch, counted from epoch 0.
     ///
     /// # Errors
     /// When the state belongs to another order, or has no such batch.
-    pub fn position(&self, state: LoaderState) -> Result<u64> {
+    pub fn position(&self, state: &LoaderState) -> Result<u64> {
         if state.order != 0 && state.order != self.digest {
             return Err(Error::State(
                 "it belongs to other records, or another batch size, seed or policy; use those of the run that saved it"
                     .to_owned(),
             ));
+        }
+        if !state.drawn.is_empty() && !self.order.is_mixed() {
+            return Err(Error::State("it is that of a mixture of datasets".to_owned()));
+        }
+        if self.order.is_mixed() && state.batch >= self.batches && !state.drawn.is_empty() {
+            // With other weights, an epoch may be shorter than what was seen of it.
+            let next = LoaderState { epoch: state.epoch.saturating_add(1), batch: 0, ..state.clone() };
+            return self.position(&next);
         }
         let position = state.epoch.checked_mul(self.batches).and_then(|first| first.checked_add(state.batch));
         // Half of all numbers: there is always a next one.
@@ -75,6 +66,26 @@ impl Plan {
                 state.batch, state.epoch, self.batches
             ))
         })
+    }
+
+    /// The position before the batch of a number.
+    ///
+    /// # Errors
+    /// When there is no memory for the order of its epoch.
+    pub fn state(&self, index: u64) -> Result<LoaderState> {
+        let (epoch, batch) = (index / self.batches, index % self.batches);
+        Ok(LoaderState { epoch, batch, order: self.digest, drawn: self.order.drawn(epoch, batch)? })
+    }
+
+    /// Makes the batch of a number the next one, with the counts of a state.
+    ///
+    /// # Errors
+    /// When the counts are impossible.
+    pub fn continue_from(&self, index: u64, drawn: &[u64]) -> Result<()> {
+        if !drawn.is_empty() {
+            self.order.continue_from(index / self.batches, index % self.batches, drawn)?;
+        }
+        Ok(())
     }
 
     /// The finished batch of a number, counted from epoch 0.
@@ -93,11 +104,8 @@ impl Plan {
     pub fn make(&self, index: u64, buffers: &mut Buffers, scratch: &mut Scratch) -> Result<()> {
         let (epoch, number) = (index / self.batches, (index % self.batches) as usize);
         let settings = &self.settings;
-        let order = self.order_of(epoch);
-        let end = order.len().min((number + 1) * settings.batch_size);
-        let global = &order[number * settings.batch_size..end];
         let pixels = (settings.transform.size as usize).pow(2);
-        let room = settings.batch_size.min(self.rows.len()).div_ceil(settings.world_size) * pixels;
+        let room = settings.batch_size.min(self.order.records()).div_ceil(settings.world_size) * pixels;
         let mut memory = match (buffers.images.take(), &settings.memory) {
             (Some(memory), _) => memory,
             (None, Some(memory)) => memory(room),
@@ -117,29 +125,30 @@ impl Plan {
             return Err(Error::Invalid(format!("loader: the memory has {} floats, {room} are needed", images.len())));
         }
         buffers.clear();
-        let mut wanted = std::mem::take(&mut scratch.wanted);
-        wanted.clear();
-        let own = || global.iter().skip(settings.rank).step_by(settings.world_size).map(|&position| position as usize);
-        wanted.extend(own().map(|position| self.rows[position]));
-        let pages = match guarded(BROKEN, || settings.dataset.image_pages(&wanted)) {
+        let mut draws = std::mem::take(&mut scratch.draws);
+        self.order.draws(epoch, number, (settings.rank, settings.world_size), &mut draws)?;
+        let mut pages = match guarded(BROKEN, || self.image_pages(&draws)) {
             // They are read one by one then, which finds those that can be read.
             Err(_) if settings.on_error == OnError::Skip => Vec::new(),
             pages => pages?,
         };
-        for (index, (&row, position)) in wanted.iter().zip(own()).enumerate() {
-            let copy = self.repeats.get(position).map_or(0, |&count| u64::from(count));
+        for (index, draw) in draws.iter().enumerate() {
+            let part = &self.parts[usize::from(draw.source)];
+            let row = part.rows[draw.position as usize];
+            let time = [draw.pass, part.copy_of(draw.position as usize)];
+            let page = pages.get_mut(index).and_then(Option::take);
             let record = buffers.rows.len();
             let image = &mut images[record * pixels..(record + 1) * pixels];
             let make = || {
-                let sample = self.samples.of(row as usize)?;
-                self.image(row as usize, pages.get(index), &sample, [epoch, copy], scratch, image)?;
+                let sample = part.samples.of(row as usize)?;
+                self.image(part, row as usize, page.as_ref(), &sample, time, scratch, image)?;
                 Ok(sample)
             };
             let made = guarded(BROKEN, make).map_err(|error| match error {
-                Error::Invalid(message) => self.samples.row_error(row as usize, &message),
+                Error::Invalid(message) => part.samples.row_error(row as usize, &message),
                 other => other,
             });
-            let sample = match made {
+            let sample = match made.map_err(|error| part.source.error(error, self.order.is_mixed())) {
                 Ok(sample) => sample,
                 Err(error) if settings.on_error == OnError::Skip => {
                     buffers.skipped.push(error);
@@ -148,18 +157,37 @@ impl Plan {
                 Err(error) => return Err(error),
             };
             buffers.rows.push(row);
-            buffers.labels.extend_from_slice(sample.labels);
+            buffers.sources.push(draw.source);
+            part.add_labels(&sample, self.findings.len(), &mut buffers.labels);
             if settings.masks {
                 buffers.masks.extend_from_slice(&scratch.mask);
             }
             buffers.boxes.extend(scratch.boxes.drain(..).map(|placed| PlacedBox { record, ..placed }));
             if let Some(text) = &settings.text {
-                self.report(&sample, [epoch, copy], text, buffers);
+                self.report(&sample, time, text, buffers);
             }
         }
         buffers.images = Some(memory);
-        scratch.wanted = wanted;
+        scratch.draws = draws;
         Ok(())
+    }
+
+    /// The pages of the images of some records, fetched at the same time; none of datasets in folders, whose images are best
+    /// read one by one.
+    fn image_pages(&self, draws: &[Draw]) -> Result<Vec<Option<Bytes>>> {
+        if self.parts.iter().all(|part| part.source.dataset.storage().as_folder().is_some()) {
+            return Ok(Vec::new());
+        }
+        let of_part = |(number, part): (usize, &Part)| -> Result<Vec<Bytes>> {
+            let own = draws.iter().filter(|draw| usize::from(draw.source) == number);
+            let rows: Vec<u32> = own.map(|draw| part.rows[draw.position as usize]).collect();
+            let pages = part.source.dataset.image_pages(&rows);
+            pages.map_err(|error| part.source.error(error, self.order.is_mixed()))
+        };
+        // Each store answers while the others do.
+        let pages: Vec<_> = self.parts.par_iter().enumerate().map(of_part).collect::<Result<_>>()?;
+        let mut pages: Vec<_> = pages.into_iter().map(Vec::into_iter).collect();
+        Ok(draws.iter().map(|draw| pages[usize::from(draw.source)].next()).collect())
     }
 
     /// The random stream of one record for one purpose; each of its copies in an epoch has an own one.
@@ -169,8 +197,10 @@ impl Plan {
     }
 
     /// Writes one image into `out` `[S, S]`, its mask and boxes into the scratch memory.
+    #[expect(clippy::too_many_arguments, reason = "the record, its random streams, and where it is written")]
     fn image(
         &self,
+        part: &Part,
         row: usize,
         page: Option<&Bytes>,
         sample: &Sample,
@@ -181,9 +211,9 @@ impl Plan {
         let settings = &self.settings;
         let (height, width) = (sample.height, sample.width);
         if height == 0 || width == 0 {
-            return Err(self.samples.row_error(row, "the record has no image"));
+            return Err(part.samples.row_error(row, "the record has no image"));
         }
-        settings.dataset.decode_image(page, row, (height, width), &mut scratch.pixels)?;
+        part.source.dataset.decode_image(page, row, (height, width), &mut scratch.pixels)?;
         let mut random = self.random("augment", sample, time);
         let source = (scratch.pixels.as_slice(), u32::from(width), u32::from(height));
         let geometry = settings.transform.geometry(source.1, source.2, &mut random)?;
@@ -199,9 +229,9 @@ impl Plan {
                 None => scratch.mask.fill(IGNORED),
                 Some(png) => {
                     let mut mask =
-                        image_codec::decode_mask(png).map_err(|e| self.samples.row_error(row, &e.to_string()))?;
+                        image_codec::decode_mask(png).map_err(|e| part.samples.row_error(row, &e.to_string()))?;
                     if (mask.width, mask.height) != (source.1, source.2) {
-                        return Err(self.samples.row_error(row, "its mask has another size than its image"));
+                        return Err(part.samples.row_error(row, "its mask has another size than its image"));
                     }
                     mask.pixels.iter_mut().for_each(|level| *level = u8::from(*level > 0));
                     geometry.mask(&mask.pixels, source.1 as usize, &mut scratch.mask);
@@ -227,26 +257,14 @@ impl Plan {
     }
 }
 
-/// How often each row occurs before its position; empty where none occurs twice.
-pub(crate) fn repeats(rows: &[u32]) -> Vec<u32> {
-    let mut seen: HashMap<u32, u32> = HashMap::with_capacity(rows.len());
-    let before = |&row| {
-        let count = seen.entry(row).or_insert(0);
-        *count += 1;
-        *count - 1
-    };
-    let repeats: Vec<u32> = rows.iter().map(before).collect();
-    if repeats.iter().all(|&count| count == 0) { Vec::new() } else { repeats }
-}
-
 /// The error of a record whose decoder panicked.
 pub(crate) const BROKEN: &str = "it cannot be decoded";
 
 /// Memory of a thread that is used again for each record.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    /// Rows of the batch.
-    wanted: Vec<u32>,
+    /// Records of the batch.
+    draws: Vec<Draw>,
     pixels: Vec<u8>,
     resample: Resample,
     mask: Vec<u8>,

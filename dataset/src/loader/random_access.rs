@@ -35,7 +35,7 @@ impl RandomAccess {
     /// # Errors
     /// When an epoch has no such batch, or a record of the batch cannot be read.
     pub fn batch(&self, epoch: u64, number: u64) -> Result<Batch> {
-        let index = self.plan.position(LoaderState { epoch, batch: number, order: 0 })?;
+        let index = self.plan.position(&LoaderState { epoch, batch: number, ..LoaderState::default() })?;
         let kept = || self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scratch = kept().pop().unwrap_or_default();
         let mut buffers = self.pool.take();

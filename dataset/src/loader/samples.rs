@@ -16,6 +16,7 @@ use crate::format::label::Label;
 use crate::format::record_checks;
 use crate::format::table::column;
 use crate::random;
+use crate::tokenizer::ReportTokenizer;
 
 /// Which columns are read besides sizes and labels.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,9 +27,10 @@ pub(crate) struct OptionalColumns {
 }
 
 impl OptionalColumns {
-    fn names(self) -> Vec<&'static str> {
+    /// The text is that of reports where they are `tokenized` when they are read.
+    fn names(self, tokenized: bool) -> Vec<&'static str> {
         let mut columns = vec!["record_id", "height", "width", "labels"];
-        columns.extend(self.text.then_some("token_ids"));
+        columns.extend(self.text.then_some(if tokenized { "report" } else { "token_ids" }));
         columns.extend(self.boxes.then_some("boxes"));
         columns.extend(self.masks.then_some("mask"));
         columns
@@ -111,10 +113,34 @@ impl<T> Lists<T> {
     }
 }
 
+/// Makes the token ids of stored reports.
+#[derive(Clone)]
+pub(crate) struct ReportReader {
+    pub tokenizer: Arc<ReportTokenizer>,
+    /// Longest list of token ids.
+    pub max_tokens: usize,
+}
+
+impl ReportReader {
+    /// The token ids of a row group's reports; none for a record without a report.
+    fn token_ids(&self, reports: &StringArray) -> Result<Lists<i32>> {
+        let mut lists = Lists { items: Vec::new(), starts: vec![0] };
+        for report in reports {
+            if let Some(report) = report.filter(|report| !report.is_empty()) {
+                lists.items.extend(self.tokenizer.token_ids(report, self.max_tokens)?);
+            }
+            lists.starts.push(lists.items.len());
+        }
+        Ok(lists)
+    }
+}
+
 /// The row groups of a dataset that were needed so far.
 pub(crate) struct Samples {
     dataset: Arc<Dataset>,
     columns: OptionalColumns,
+    /// Makes token ids from the stored reports, in place of those that are stored.
+    tokenizer: Option<ReportReader>,
     findings: usize,
     /// By shard, by row group.
     shards: Vec<OnceLock<Vec<OnceLock<Group>>>>,
@@ -122,9 +148,14 @@ pub(crate) struct Samples {
 
 impl Samples {
     /// Nothing is read yet.
-    pub fn new(dataset: Arc<Dataset>, columns: OptionalColumns) -> Self {
+    pub fn new(dataset: Arc<Dataset>, columns: OptionalColumns, tokenizer: Option<ReportReader>) -> Self {
         let (findings, shards) = (dataset.findings().len(), dataset.manifest().shards.len());
-        Self { dataset, columns, findings, shards: (0..shards).map(|_| OnceLock::new()).collect() }
+        Self { dataset, columns, tokenizer, findings, shards: (0..shards).map(|_| OnceLock::new()).collect() }
+    }
+
+    /// Whether token ids are made from the stored reports.
+    pub fn tokenizes(&self) -> bool {
+        self.tokenizer.is_some()
     }
 
     /// The record of a row.
@@ -139,10 +170,15 @@ impl Samples {
         let group = if let Some(group) = groups[number].get() {
             group
         } else {
-            let batch = shard.group_columns(number, &self.columns.names())?;
+            let batch = shard.group_columns(number, &self.columns.names(self.tokenizer.is_some()))?;
             let wrong_type = || shard.row_error(row, "a column has another type than the format's");
             // Two threads may read the same group; the second result is dropped.
-            let group = Group::read(&batch, self.findings).ok_or_else(wrong_type)?;
+            let mut group = Group::read(&batch, self.findings).ok_or_else(wrong_type)?;
+            if let Some(tokenizer) = &self.tokenizer {
+                let reports = column::<StringArray>(&batch, "report").ok_or_else(wrong_type)?;
+                group.token_ids =
+                    tokenizer.token_ids(reports).map_err(|error| shard.row_error(row, error.to_string()))?;
+            }
             groups[number].get_or_init(|| group)
         };
         let at = row - shard.group(number).start;
@@ -158,7 +194,8 @@ impl Samples {
             boxes: group.boxes.of(at),
             mask: group.masks.as_ref().filter(|masks| masks.is_valid(at)).map(|masks| masks.value(at)),
         };
-        let checked = sample.check(self.dataset.manifest().text.vocabulary);
+        let stored = self.dataset.manifest().text.vocabulary;
+        let checked = sample.check(self.tokenizer.as_ref().map_or(stored, |reader| reader.tokenizer.vocabulary()));
         checked.map(|()| sample).map_err(|message| shard.row_error(row, format!("{message}; ingest again")))
     }
 

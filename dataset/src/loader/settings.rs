@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::dataset::Dataset;
 use crate::loader::batch::HostBuffer;
 use crate::transform::pipeline::Transform;
 
@@ -32,7 +31,6 @@ pub(crate) type Memory = Arc<dyn Fn(usize) -> Box<dyn HostBuffer> + Send + Sync>
 /// Settings of a loader, as [`LoaderBuilder`](crate::loader::LoaderBuilder) documents them.
 #[derive(Clone)]
 pub(crate) struct Settings {
-    pub dataset: Arc<Dataset>,
     pub batch_size: usize,
     pub seed: u64,
     pub rank: usize,

@@ -7,6 +7,7 @@ mod request;
 mod run;
 mod sources;
 mod status;
+mod tokenizer;
 
 use std::ffi::OsString;
 
@@ -18,6 +19,7 @@ use crate::run::plan::Source;
 use arguments::CommonArguments;
 use sources::SourceCommand;
 use status::StatusArguments;
+use tokenizer::TokenizerArguments;
 
 pub use phantom::PhantomArguments;
 pub use request::{Complete, Listener, Notice, Outcome, Request};
@@ -47,6 +49,9 @@ enum Command {
     /// Show the progress of tasks (--task) that make a dataset together.
     #[command(after_help = status::EXAMPLES)]
     Status(StatusArguments),
+    /// Train one tokenizer on the reports of several datasets.
+    #[command(after_help = tokenizer::EXAMPLES)]
+    Tokenizer(TokenizerArguments),
     #[command(flatten)]
     Help(HelpFiles),
 }
@@ -79,6 +84,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         }
         Command::Phantom(arguments) => arguments.run(),
         Command::Status(arguments) => arguments.run(),
+        Command::Tokenizer(arguments) => arguments.run(),
         Command::Help(files) => files.write(Cli::command()).map(|()| 0).map_err(Into::into),
     }
 }

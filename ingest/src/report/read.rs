@@ -40,7 +40,7 @@ pub fn tokenizer_of(
     let tokenizer = match &options.tokenizer {
         TokenizerChoice::None => return Ok(None),
         // An interrupted run wrote it already; training again would give the same tokenizer.
-        _ if path.try_exists().map_err(Error::io(&path))? => return tokenizer::load(&path).map(Some),
+        _ if path.try_exists().map_err(Error::io(&path))? => return Ok(Some(tokenizer::load(&path)?)),
         TokenizerChoice::File(given) => tokenizer::load(given)?,
         TokenizerChoice::Train(vocabulary) => {
             // Several images of a study have the same report. It is read once.

@@ -1,9 +1,9 @@
-//! WordPiece token ids of reports, by a given tokenizer or one that is trained on the reports.
+//! WordPiece tokenizers that are trained on reports.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeSet, HashSet};
 
-use dataset::store::files;
+use dataset::Dataset;
+pub use dataset::tokenizer::{SPECIAL, load, token_ids};
 use tokenizers::models::wordpiece::{WordPiece, WordPieceTrainer};
 use tokenizers::normalizers::{Lowercase, NFKD, Sequence as Normalizers, StripAccents};
 use tokenizers::pre_tokenizers::digits::Digits;
@@ -16,10 +16,6 @@ use tokenizers::{
 
 use crate::error::{Error, Result};
 
-/// Special tokens in the order of their ids, 0 to 3, as in MRM's recipe.
-pub const SPECIAL: [&str; 4] = ["[PAD]", "[UNK]", "[CLS]", "[MASK]"];
-/// Id of the token that begins a text.
-const CLS: i32 = 2;
 /// Default size of a trained vocabulary: that of MRM's recipe.
 pub const VOCABULARY: usize = 30_000;
 /// Least number of occurrences of a piece in the corpus.
@@ -27,38 +23,6 @@ const MIN_FREQUENCY: u64 = 2;
 
 fn bad(error: impl std::fmt::Display) -> Error {
     Error::Tokenizer(error.to_string())
-}
-
-/// Text that every tokenizer must be able to encode: words, digits, `___` of de-identified reports, non-ASCII characters.
-const PROBE: &str = "FINDINGS: Heart size is normal, ___ 12.5 cm; no effusion (é, ß, ☃, 肺).";
-
-/// Reads a `tokenizer.json`; checks the ids of the special tokens and encodes a probe text.
-///
-/// # Errors
-/// When the file cannot be read, the ids are not those of [`SPECIAL`], or the probe cannot be encoded.
-pub fn load(path: &Path) -> Result<Tokenizer> {
-    let text = files::read(path, files::MAX_JSON_BYTES)?;
-    let read = std::panic::catch_unwind(|| Tokenizer::from_bytes(text)).map_err(|_| "not a tokenizer file".to_owned());
-    let read = read.and_then(|read| read.map_err(|e| e.to_string()));
-    let mut tokenizer = read.map_err(|e| bad(format!("{}: {e}", path.display())))?;
-    let refused = |why: &str| {
-        bad(format!("{}: {why}; give one that `--tokenizer train` wrote, or one of its kind", path.display()))
-    };
-    for (id, token) in SPECIAL.iter().enumerate() {
-        if tokenizer.token_to_id(token) != Some(id as u32) {
-            return Err(refused(&format!("{token} must have id {id}")));
-        }
-    }
-    // Token ids are stored unpadded; `token_ids` cuts them.
-    tokenizer.with_padding(None);
-    tokenizer.with_truncation(None).map_err(bad)?;
-    let probe = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| token_ids(&tokenizer, PROBE, usize::MAX)));
-    match probe {
-        Ok(Ok(ids)) if ids.first() == Some(&CLS) => Ok(tokenizer),
-        Ok(Ok(_)) => Err(refused(&format!("a text does not begin with the id {CLS} of [CLS]"))),
-        Ok(Err(error)) => Err(refused(&format!("a text cannot be encoded ({error})"))),
-        Err(_) => Err(refused("a text cannot be encoded")),
-    }
 }
 
 /// Trains a WordPiece tokenizer by MRM's recipe: lower case, NFKD, accents stripped; split at white space and around runs of
@@ -110,13 +74,25 @@ pub fn train(texts: &[String], vocabulary: usize) -> Result<Tokenizer> {
     text.parse().map_err(bad)
 }
 
-/// Token ids of a report, `[L]` with L ≤ `max_tokens`: `[CLS]` first, cut at the end, neither padded nor masked.
+/// The stored reports of datasets, to train a tokenizer on. The report of a study with several images is taken once.
 ///
 /// # Errors
-/// Those of the library.
-pub fn token_ids(tokenizer: &Tokenizer, text: &str, max_tokens: usize) -> Result<Vec<i32>> {
-    let encoding = tokenizer.encode_fast(format!("[CLS] {text}"), false).map_err(bad)?;
-    Ok(encoding.get_ids().iter().take(max_tokens).map(|&id| id as i32).collect())
+/// When a dataset cannot be read.
+pub fn reports(datasets: &[Dataset]) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for dataset in datasets {
+        let column = |name| dataset.texts(name);
+        let mut seen = HashSet::new();
+        let studies = column("patient_id")?.into_iter().zip(column("study_id")?);
+        for (study, report) in studies.zip(column("report")?) {
+            if let Some(report) = report.filter(|report| !report.is_empty())
+                && seen.insert((study, report.clone()))
+            {
+                all.push(report);
+            }
+        }
+    }
+    Ok(all)
 }
 
 #[cfg(test)]

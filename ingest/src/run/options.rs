@@ -140,7 +140,10 @@ impl Options {
     pub fn check(&self) -> Result<()> {
         CheckSums::check(&self.check_sums)?;
         match &self.tokenizer {
-            TokenizerChoice::File(path) => tokenizer::load(path).map(drop),
+            TokenizerChoice::File(path) => {
+                tokenizer::load(path)?;
+                Ok(())
+            }
             TokenizerChoice::None | TokenizerChoice::Train(_) => Ok(()),
         }
     }

@@ -39,7 +39,7 @@ pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<()> {
     let steps = settings.steps.unwrap_or(10);
     let flags: Vec<String> = settings.flags().into_iter().chain(program.threads.clone()).collect();
     let mut config = overlay(&preset, settings.file()?.as_deref(), &flags)?;
-    pretrain::complete(&mut config, source.as_ref().map(|source| source.dataset.as_ref()))?;
+    pretrain::complete(&mut config, source.as_ref())?;
     let measured = commands::bench(&config, source.as_ref(), device, *warmup, steps)?;
     dataset::cli_println!("{}", if *json { serde_json::to_string(&measured)? } else { measured.to_string() });
     Ok(())

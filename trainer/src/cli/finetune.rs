@@ -2,20 +2,20 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::Args;
 use dataset::Subset;
-use dataset::commands::cli;
+use dataset::commands::cli::{self, UsageError};
 
-use super::options::{LengthOptions, Program, RunOptions, SettingOptions};
+use super::options::{LengthOptions, Program, SettingOptions, TrainingOptions};
 use super::training::{RunRequest, quoted, train};
 use crate::config::PRESETS;
-use crate::task::{DataSource, Request, without_init};
+use crate::task::{Request, without_init};
 
 #[derive(Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    run: RunOptions,
+    run: TrainingOptions,
     /// What is learned. Replaced by the names of the program's tasks.
     #[arg(long, value_name = "TASK")]
     task: String,
@@ -40,7 +40,10 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<u8> {
     let Arguments { run, task, init, preset, split, ratio, length, settings } = arguments;
     let (name, task) = (task, program.registry.named(task)?);
-    let source = DataSource::open(&run.data, Some(split))?;
+    if run.data.len() > 1 && !task.takes_mixtures() {
+        return Err(UsageError::of(anyhow!("--task {name} trains on one dataset: give one --data")));
+    }
+    let source = run.open(Some(split))?;
     let mut flags = settings.flags();
     flags.extend(length.patience().into_iter().chain(program.threads.clone()));
     let config = task.resolve(&Request {
@@ -63,7 +66,7 @@ pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<u8> {
     let tests = source.split.as_ref().is_some_and(|split| !split.rows(Subset::Test, None).is_empty());
     let next = format!(
         "trainer evaluate --data {} --run {} --split {split} --subset {}",
-        quoted(&run.data),
+        quoted(run.first()),
         quoted(&run.run),
         if tests { "test" } else { "validate" }
     );

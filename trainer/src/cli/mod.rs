@@ -46,7 +46,8 @@ struct Cli {
 enum Command {
     /// Pretrain an encoder by reconstructing masked patches and tokens.
     #[command(
-        after_help = "Example: trainer pretrain --data data/mimic --run runs/mrm --preset mrm-vit-b16 --split main"
+        after_help = "Examples:\n  trainer pretrain --data data/mimic --run runs/mrm --preset mrm-vit-b16 --split main\n  trainer \
+            pretrain --data data/mimic=0.7 --data data/padchest=0.3 --epoch-of data/mimic --run runs/both"
     )]
     Pretrain(pretrain::Arguments),
     /// Fine-tune a classifier, a segmenter or another task's model on a share of the labels.

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use dataset::Subset;
 use dataset::commands::cli;
+use dataset::commands::mixture::{MixtureArguments, WeightedData};
 
 use crate::config::MAX_EPOCHS;
 use crate::task::{DataSource, EvaluationOptions, Registry};
@@ -32,6 +33,34 @@ pub(super) struct RunOptions {
     pub run: PathBuf,
     #[command(flatten)]
     pub device: DeviceOption,
+}
+
+/// Datasets, run and device of a run that is trained.
+#[derive(Args)]
+pub(super) struct TrainingOptions {
+    /// The dataset: a directory or a URL (s3://BUCKET/PREFIX). Repeat it to train on a mixture of datasets, each with its
+    /// weight (--data A=0.7 --data B=0.3), or all without: by records.
+    #[arg(long, value_name = "DIR[=WEIGHT]", required = true)]
+    pub data: Vec<WeightedData>,
+    #[command(flatten)]
+    pub mixture: MixtureArguments,
+    /// Directory of the run.
+    #[arg(long, value_name = "DIR")]
+    pub run: PathBuf,
+    #[command(flatten)]
+    pub device: DeviceOption,
+}
+
+impl TrainingOptions {
+    /// The datasets, each with its split of this name.
+    pub fn open(&self, split: Option<&str>) -> Result<DataSource> {
+        DataSource::open_mixture(&self.data, &self.mixture, split)
+    }
+
+    /// Path of the first dataset, for the command that is shown after the run.
+    pub fn first(&self) -> &Path {
+        self.data.first().map_or(Path::new(""), |data| &data.location)
+    }
 }
 
 /// The device.

@@ -6,15 +6,15 @@ use anyhow::Result;
 use clap::Args;
 use dataset::commands::cli;
 
-use super::options::{Program, RunOptions, SettingOptions};
+use super::options::{Program, SettingOptions, TrainingOptions};
 use super::training::{RunRequest, quoted, train};
 use crate::config::PRESETS;
-use crate::task::{DataSource, Pretrain, Request, Task};
+use crate::task::{Pretrain, Request, Task};
 
 #[derive(Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    run: RunOptions,
+    run: TrainingOptions,
     /// Sizes and recipe.
     #[arg(long, value_parser = PRESETS, default_value = "mrm-vit-b16")]
     preset: String,
@@ -33,7 +33,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<u8> {
     let Arguments { run, preset, split, init, epochs, settings } = arguments;
-    let source = DataSource::open(&run.data, split.as_deref())?;
+    let source = run.open(split.as_deref())?;
     let flags: Vec<String> = settings.flags().into_iter().chain(program.threads.clone()).collect();
     let task = program.registry.of_kind(Pretrain.kind())?;
     let config = task.resolve(&Request {
@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<u8> {
         file: settings.file()?.as_deref(),
         settings: &flags,
     })?;
-    let (data, weights) = (quoted(&run.data), quoted(&run.run));
+    let (data, weights) = (quoted(run.first()), quoted(&run.run));
     let split = split.as_deref().unwrap_or("NAME");
     let next = format!(
         "trainer finetune --data {data} --run RUN --task TASK --split {split} --ratio 1 --init {weights}, or trainer \

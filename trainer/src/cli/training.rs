@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::options::RunOptions;
+use super::options::TrainingOptions;
 use crate::commands;
 use crate::config::{ConfigFile, RunConfig};
 use crate::task::{DataSource, Task};
@@ -18,7 +18,7 @@ pub(super) struct RunRequest<'a> {
     pub task: &'a dyn Task,
     pub config: &'a ConfigFile,
     pub source: &'a DataSource,
-    pub options: &'a RunOptions,
+    pub options: &'a TrainingOptions,
     /// The other processes, if there are any.
     pub launch: Option<&'a Launch>,
     /// Exit code of a run that was stopped with a checkpoint.

@@ -31,6 +31,11 @@ impl fmt::Display for DatasetId {
     }
 }
 
+/// A further dataset of a mixture, and the digest of its split as [`Provenance::split_members`]. In `config.toml` it is a list:
+/// `[["nih", 112120, "1f…"], "b3…"]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherDataset(pub DatasetId, pub String);
+
 /// What a run was trained on, and where its weights came from. Keys of this struct are at the top of every `config.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
@@ -43,6 +48,13 @@ pub struct Provenance {
     /// Digest of the split's subsets and their members; empty without a split.
     #[serde(default)]
     pub split_members: String,
+    /// The further datasets of a mixture.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<OtherDataset>,
+    /// Shares of the datasets of a mixture, and the length of an epoch, in words; empty for one dataset. It may change when a
+    /// run continues.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub mixture: String,
     /// The run or the file of the pretrained weights; [`RANDOM`] for random initialization.
     #[serde(default = "random")]
     pub init: String,
@@ -54,13 +66,26 @@ fn random() -> String {
 
 impl Default for Provenance {
     fn default() -> Self {
-        Self { dataset: None, split: String::new(), split_members: String::new(), init: random() }
+        Self {
+            dataset: None,
+            split: String::new(),
+            split_members: String::new(),
+            others: Vec::new(),
+            mixture: String::new(),
+            init: random(),
+        }
     }
 }
 
 impl Provenance {
-    /// Whether this run and one that is described by `other` saw the same split of the same dataset.
-    pub fn same_data(&self, other: &Self) -> bool {
-        self.dataset == other.dataset && self.split_members == other.split_members
+    /// The datasets, each with the digest of its split; none in runs of versions that did not store them.
+    pub fn datasets(&self) -> impl Iterator<Item = (&DatasetId, &str)> {
+        let others = self.others.iter().map(|OtherDataset(id, members)| (id, members.as_str()));
+        self.dataset.iter().map(|id| (id, self.split_members.as_str())).chain(others)
+    }
+
+    /// The digest of the split that a run was trained with on a dataset; none where it was not trained on it.
+    pub fn split_of(&self, dataset: &DatasetId) -> Option<&str> {
+        self.datasets().find(|(id, _)| *id == dataset).map(|(_, members)| members)
     }
 }

@@ -4,20 +4,29 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
-use dataset::loader::LoaderBuilder;
+use dataset::commands::mixture::{MixtureArguments, WeightedData};
+use dataset::loader::{EpochLength, LoaderBuilder, Mixture, MixturePart, Weights};
+use dataset::tokenizer::ReportTokenizer;
 use dataset::{Dataset, Label, Loader, Ratio, Split, Subset, random};
 use tch::Device;
 
-use crate::config::{DatasetId, Provenance, RANDOM, RunConfig};
+use crate::config::{DatasetId, OtherDataset, Provenance, RANDOM, RunConfig};
 use crate::task::objective::loader_for;
+use crate::train::step::LoadedRecord;
 use crate::train::threads;
 
-/// A dataset, and a split of it where one is named.
+/// A dataset, and a split of it where one is named; or the first of several ones that a run is trained on.
 pub struct DataSource {
     /// The dataset.
     pub dataset: Arc<Dataset>,
     /// The split.
     pub split: Option<Split>,
+    /// The further datasets of a mixture, which only tasks that [take mixtures](super::Task::takes_mixtures) get.
+    pub others: Vec<DataSource>,
+    /// Shares of the datasets, and the length of an epoch; none for one dataset alone.
+    mixture: Option<(Weights, EpochLength)>,
+    /// Makes the token ids of datasets with another tokenizer.
+    tokenizer: Option<Arc<ReportTokenizer>>,
     labels: OnceLock<Arc<LabelCodes>>,
 }
 
@@ -41,7 +50,46 @@ impl DataSource {
     pub fn open(folder: &Path, split: Option<&str>) -> Result<Self> {
         let dataset = Arc::new(Dataset::open(folder)?);
         let split = split.map(|name| Split::load(&dataset, name)).transpose()?;
-        Ok(Self { dataset, split, labels: OnceLock::new() })
+        Ok(Self { dataset, split, others: Vec::new(), mixture: None, tokenizer: None, labels: OnceLock::new() })
+    }
+
+    /// Opens one dataset or the datasets of a mixture, each with its split of this name.
+    ///
+    /// # Errors
+    /// As [`Self::open`], with the dataset that is concerned; also when the options of the mixture contradict each other or
+    /// the tokenizer cannot be read.
+    pub fn open_mixture(data: &[WeightedData], options: &MixtureArguments, split: Option<&str>) -> Result<Self> {
+        let mixture = options.mixture(data)?;
+        let open = |data: &WeightedData| {
+            let source = Self::open(&data.location, split);
+            let place = || format!("--data {}", data.location.display());
+            if mixture.is_some() { source.with_context(place) } else { source }
+        };
+        let mut sources = data.iter().map(open).collect::<Result<Vec<_>>>()?;
+        if sources.is_empty() {
+            bail!("no dataset");
+        }
+        let others = sources.split_off(1);
+        let first = sources.remove(0);
+        Ok(Self { others, mixture, tokenizer: options.tokenizer()?, ..first })
+    }
+
+    /// The datasets, in the order of their numbers in a mixture.
+    pub fn all(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(&self.others)
+    }
+
+    /// Short names of the datasets for the log: the last part of the path, numbered where two are equal.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for source in self.all() {
+            let place = source.dataset.storage().path("");
+            let name = place.file_name().unwrap_or(place.as_os_str()).to_string_lossy().into_owned();
+            let numbered = (2..).map(|number| format!("{name}-{number}"));
+            let mut free = std::iter::once(name.clone()).chain(numbered).filter(|name| !names.contains(name));
+            names.push(free.next().unwrap_or_default());
+        }
+        names
     }
 
     /// What dataset this is.
@@ -59,17 +107,49 @@ impl DataSource {
             let lines = split.members.iter().map(|member| format!("{} {}\n", member.record_id, subset(member)));
             format!("{:016x}", random::digest(&lines.collect::<String>()))
         });
+        let other = |source: &Self| OtherDataset(source.dataset_id(), source.provenance().split_members);
         Provenance {
             dataset: Some(self.dataset_id()),
             split: split.map_or_else(String::new, |split| split.name.clone()),
             split_members,
+            others: self.others.iter().map(other).collect(),
+            mixture: self.mixture.as_ref().map_or_else(String::new, |mixture| self.in_words(mixture)),
             init: RANDOM.to_owned(),
         }
     }
 
-    /// Digest of the dataset's tokenizer; empty without one.
+    /// Shares and length of an epoch in words, in which equal mixtures are equal.
+    fn in_words(&self, (weights, length): &(Weights, EpochLength)) -> String {
+        let shares = match weights {
+            Weights::Temperature(temperature) => format!("by records, temperature {temperature}"),
+            Weights::Shares(shares) => {
+                format!("weights {}", shares.iter().map(f64::to_string).collect::<Vec<_>>().join(", "))
+            }
+        };
+        let names = self.names();
+        match length {
+            EpochLength::Sum => shares,
+            EpochLength::Once(part) => format!("{shares}; an epoch of {}", names.get(*part).map_or("", String::as_str)),
+            EpochLength::Records(records) => format!("{shares}; an epoch of {records} records"),
+        }
+    }
+
+    /// The dataset whose tokenizer makes the token ids; none where one is given, or no dataset has one.
+    fn with_tokenizer(&self) -> Option<&Self> {
+        self.all().find(|source| self.tokenizer.is_none() && source.dataset.has_tokenizer())
+    }
+
+    /// Digest of the tokenizer; empty without one.
     pub fn tokenizer(&self) -> String {
-        self.dataset.manifest().text.tokenizer_sha256.chars().take(16).collect()
+        let of_dataset = || Some(self.with_tokenizer()?.dataset.manifest().text.tokenizer_sha256.as_str());
+        let sha256 = self.tokenizer.as_ref().map(|tokenizer| tokenizer.sha256()).or_else(of_dataset);
+        sha256.unwrap_or_default().chars().take(16).collect()
+    }
+
+    /// Number of tokens in its vocabulary; 0 without one.
+    pub fn vocabulary(&self) -> usize {
+        let of_dataset = || self.with_tokenizer().map_or(0, |source| source.dataset.manifest().text.vocabulary);
+        self.tokenizer.as_ref().map_or_else(of_dataset, |tokenizer| tokenizer.vocabulary())
     }
 
     /// The label codes of all records, read once.
@@ -85,26 +165,77 @@ impl DataSource {
         Ok(self.labels.get_or_init(|| labels).clone())
     }
 
-    /// A builder of the loader that a run trains with: shuffled batches; an incomplete last batch is left out where there
-    /// are complete ones.
+    /// A builder of the loader that a run trains with, on rows of the only dataset; as [`Self::mixture_loader`].
     pub fn training_loader(&self, rows: &[u32], batch_size: usize, run: &RunConfig, device: Device) -> LoaderBuilder {
+        self.mixture_loader(&[rows.to_vec()], batch_size, run, device)
+    }
+
+    /// A builder of the loader that a run trains with, on rows of each dataset: shuffled batches; an incomplete last batch is
+    /// left out where there are complete ones.
+    pub fn mixture_loader(
+        &self,
+        rows: &[Vec<u32>],
+        batch_size: usize,
+        run: &RunConfig,
+        device: Device,
+    ) -> LoaderBuilder {
         let threads = loader_threads(device, run);
         // On CUDA, each batch ahead takes pinned memory: only as many as keep every thread busy.
         let ahead = if device.is_cuda() { threads + 2 } else { 0 };
-        loader_for(device, Loader::builder(&self.dataset))
+        let part = |(source, rows): (&Self, &Vec<u32>)| MixturePart::new(&source.dataset).rows(rows.clone());
+        let parts = self.all().zip(rows).map(part);
+        let builder = match &self.mixture {
+            Some((weights, length)) => Loader::mixture(parts.collect(), weights.clone(), *length),
+            None => Loader::builder(&self.dataset).rows(rows.concat()),
+        };
+        let builder = match &self.tokenizer {
+            Some(tokenizer) => builder.tokenizer(tokenizer.clone()),
+            None => builder,
+        };
+        loader_for(device, builder)
             .prefetch(ahead)
-            .rows(rows.to_vec())
             .batch_size(batch_size)
             .seed(run.seed)
-            .drop_last(rows.len() >= batch_size)
+            .drop_last(self.epoch_records(rows).is_ok_and(|records| records >= batch_size))
             .threads(threads)
     }
 
-    /// Identifiers of rows; row numbers where they cannot be read.
-    pub fn record_ids(&self, rows: &[u32]) -> Vec<String> {
-        let ids = self.dataset.texts("record_id").unwrap_or_default();
-        let id = |&row: &u32| ids.get(row as usize).cloned().flatten().unwrap_or_else(|| format!("row {row}"));
-        rows.iter().map(id).collect()
+    /// Records of an epoch on rows of each dataset.
+    ///
+    /// # Errors
+    /// When the mixture is impossible: a dataset has no rows, or would get no record.
+    pub fn epoch_records(&self, rows: &[Vec<u32>]) -> Result<usize> {
+        let counts: Vec<usize> = rows.iter().map(Vec::len).collect();
+        match &self.mixture {
+            Some((weights, length)) => Ok(Mixture::new(&counts, weights, *length, None)?.records() as usize),
+            None => Ok(counts.iter().sum()),
+        }
+    }
+
+    /// How much of an epoch comes from each dataset of a mixture, in words for the log.
+    ///
+    /// # Errors
+    /// As [`Self::epoch_records`].
+    pub fn mixture_notes(&self, rows: &[Vec<u32>]) -> Result<Vec<String>> {
+        let Some((weights, length)) = &self.mixture else { return Ok(Vec::new()) };
+        let counts: Vec<usize> = rows.iter().map(Vec::len).collect();
+        let mixture = Mixture::new(&counts, weights, *length, None)?;
+        let note = |((name, count), quota): ((String, usize), &u64)| {
+            let share = *quota as f64 * 100.0 / mixture.records() as f64;
+            format!("{name}: {quota} records an epoch ({share:.1}%), of {count}")
+        };
+        Ok(self.names().into_iter().zip(counts).zip(mixture.quotas()).map(note).collect())
+    }
+
+    /// Identifiers of records; row numbers where they cannot be read.
+    pub fn record_ids(&self, records: &[LoadedRecord]) -> Vec<String> {
+        let sources: Vec<&Self> = self.all().collect();
+        let ids: Vec<_> = sources.iter().map(|source| source.dataset.texts("record_id").unwrap_or_default()).collect();
+        let id = |&(source, row): &LoadedRecord| {
+            let id = ids.get(usize::from(source)).and_then(|ids| ids.get(row as usize)?.clone());
+            id.unwrap_or_else(|| format!("row {row}"))
+        };
+        records.iter().map(id).collect()
     }
 
     /// A column of texts for some rows, in their order; empty where a record has none.

@@ -141,7 +141,7 @@ impl EvaluationRequest<'_> {
     }
 
     fn is_own_dataset(&self) -> bool {
-        self.provenance.dataset == Some(self.source.dataset_id())
+        self.provenance.split_of(&self.source.dataset_id()).is_some()
     }
 
     /// A warning where the ratio that the run was trained at is far from its share of the training subset, or from the
@@ -253,16 +253,17 @@ impl EvaluationRequest<'_> {
 pub(crate) fn check_split(trained_on: &Provenance, source: &DataSource) -> Result<Option<String>> {
     source.split()?;
     let now = source.provenance();
-    if trained_on.dataset != now.dataset {
-        let known = trained_on.dataset.as_ref().zip(now.dataset.as_ref());
-        return Ok(known.filter(|(before, now)| before.source() == now.source()).map(|(before, _)| {
+    let id = source.dataset_id();
+    let Some(members) = trained_on.split_of(&id) else {
+        let same_source = trained_on.datasets().find(|(before, _)| before.source() == id.source());
+        return Ok(same_source.map(|(before, _)| {
             format!(
                 "another dataset of the same source ({}): it may hold patients that the run was trained on",
                 before.source()
             )
         }));
-    }
-    if trained_on.same_data(&now) {
+    };
+    if members == now.split_members {
         return Ok(None);
     }
     let (split, name) = (&trained_on.split, &now.split);

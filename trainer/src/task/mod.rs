@@ -90,6 +90,11 @@ pub trait Task: Send + Sync {
     /// When they do not.
     fn prepare<'a>(&self, config: &ConfigFile, source: &'a DataSource) -> Result<Prepared<'a>>;
 
+    /// Whether it trains on several datasets: whether it uses [`DataSource::all`] and [`DataSource::mixture_loader`].
+    fn takes_mixtures(&self) -> bool {
+        false
+    }
+
     /// Options of `evaluate` and `sweep` that only some tasks have.
     fn evaluation_options(&self) -> &'static [EvaluationOption] {
         &[]

@@ -17,6 +17,19 @@ pub struct Loss {
     pub total: Tensor,
     /// Parts of the loss by name, for the log; scalars.
     pub parts: Vec<(&'static str, Tensor)>,
+    /// Losses of single records, for the log by dataset; empty where they are not known.
+    pub by_record: Vec<RecordLosses>,
+}
+
+/// The losses of the records of a batch, without gradients. The loss of a dataset is the sum of those of its records, divided by
+/// the sum of their counts.
+pub struct RecordLosses {
+    /// Name in the log.
+    pub name: &'static str,
+    /// The losses, each times its count: `[B]`.
+    pub sums: Tensor,
+    /// What they are means over, such as the labels that count: `[B]`.
+    pub counts: Tensor,
 }
 
 /// The result of an evaluation during training.

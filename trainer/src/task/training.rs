@@ -10,7 +10,7 @@ use tch::Device;
 
 use super::data_source::{DataSource, loader_threads};
 use super::objective::Objective;
-use crate::config::{Provenance, RANDOM, RunConfig, Schedule, preset_hint};
+use crate::config::{DatasetId, Provenance, RANDOM, RunConfig, Schedule, preset_hint};
 use crate::train::cuda_graph;
 use crate::train::distributed::{Compute, ProcessGroup};
 use crate::train::lr_schedule::WarmupCosine;
@@ -148,8 +148,16 @@ impl TrainingRun<'_> {
                      optimizer.batch_size, which is the batch of all of them, to a multiple of {world_size}"
                 )));
             }
-            Ok(builder.distributed(rank, world_size).resume(state).build()?)
+            let loader = builder.distributed(rank, world_size).resume(state).build()?;
+            for dataset in loader.tokenized().into_iter().filter(|_| group.is_main()) {
+                notify(&format!(
+                    "{}: its reports were made by another tokenizer, and are tokenized again as they are loaded",
+                    training.source.names()[dataset]
+                ));
+            }
+            Ok(loader)
         };
+        let datasets = training.source.names();
         let settings = Settings {
             optimizer: training.optimizer,
             weight_decay: training.weight_decay,
@@ -160,7 +168,8 @@ impl TrainingRun<'_> {
             evaluate_every: training.evaluate_every,
             patience: training.patience,
             run: &self.run,
-            record_ids: &|rows| training.source.record_ids(rows),
+            datasets: &datasets,
+            record_ids: &|records| training.source.record_ids(records),
             notify,
         };
         train_loop::train(&*training.objective, &loader, &settings, run, group)
@@ -205,7 +214,8 @@ fn seen_before(provenance: &Provenance) -> Option<String> {
     for _ in 0..16 {
         let run = run_dir::run_of(Path::new(&init)).ok()?;
         let before = run_dir::load_config(&run).ok()?.common().ok()?.provenance;
-        if before.dataset == provenance.dataset && before.split_members != provenance.split_members {
+        let differs = |(id, members): &(&DatasetId, &str)| before.split_of(id).is_some_and(|known| known != *members);
+        if provenance.datasets().any(|dataset| differs(&dataset)) {
             let how =
                 if before.split.is_empty() { "all records".to_owned() } else { format!("split `{}`", before.split) };
             return Some(format!(

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::train::amp::LossScaleState;
+use crate::train::source_losses::SourceLosses;
 use crate::weights::Tensors;
 
 /// The weights of a checkpoint.
@@ -51,6 +52,9 @@ pub struct State {
     /// The loss scale of float16.
     #[serde(default)]
     pub loss_scale: Option<LossScaleState>,
+    /// Losses by dataset of a mixture since the last line of the log.
+    #[serde(default, skip_serializing_if = "SourceLosses::is_empty")]
+    pub source_losses: SourceLosses,
     /// Whether the evaluation after the last step is still to be made, because its records could not be read.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub evaluation_due: bool,

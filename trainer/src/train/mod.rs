@@ -12,6 +12,7 @@ pub mod optimizer;
 mod progress;
 mod recorder;
 pub mod run_dir;
+mod source_losses;
 pub mod step;
 pub mod stop;
 pub mod threads;

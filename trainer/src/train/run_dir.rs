@@ -55,8 +55,14 @@ impl RunDir {
                     path.display()
                 );
             }
+            let made = Checkpoints::of(path).steps().pop().unwrap_or(0);
             if other_length {
-                notice = check_length(path, Checkpoints::of(path).steps().pop().unwrap_or(0), total)?;
+                notice = check_length(path, made, total)?;
+            }
+            let [old, new] = tables.map(|table| table.get(MIXTURE).and_then(toml::Value::as_str));
+            if old != new {
+                let change = mixture_change(old.unwrap_or_default(), new.unwrap_or_default(), made);
+                notice = Some(notice.map_or_else(|| change.clone(), |notice| format!("{notice}\n{change}")));
             }
         }
         files::write_atomic(&kept, config.text().as_bytes())?;
@@ -77,6 +83,14 @@ impl RunDir {
 /// Settings of the length of a run, and those that are a share of it.
 const LENGTH: [&str; 2] = ["steps", "epochs"];
 const SHARES_OF_LENGTH: [&str; 3] = ["warmup", "warmup_epochs", "evaluate_every"];
+
+/// Shares and length of an epoch of a mixture of datasets.
+const MIXTURE: &str = "mixture";
+
+/// The message about a run whose mixture has changed after `made` steps.
+fn mixture_change(old: &str, new: &str, made: u64) -> String {
+    format!("the mixture is {new} from step {made} on, it was {old}; each dataset continues where it was")
+}
 
 /// A setting of the optimizer.
 fn setting<'a>(config: &'a toml::Table, key: &str) -> Option<&'a toml::Value> {
@@ -111,6 +125,7 @@ fn has_begun(path: &Path) -> bool {
 /// A configuration without the settings that may change when a run continues, since no number of it depends on them. With
 /// `other_length`, the settings of its length are left out, too.
 fn deciding(mut config: toml::Table, other_length: bool) -> toml::Table {
+    config.remove(MIXTURE);
     if let Some(optimizer) = config.get_mut("optimizer").and_then(toml::Value::as_table_mut) {
         optimizer.remove("patience");
         for key in LENGTH.iter().chain(&SHARES_OF_LENGTH).filter(|_| other_length) {

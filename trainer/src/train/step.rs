@@ -17,6 +17,7 @@ use crate::train::cuda_graph::{self, GraphedPasses};
 use crate::train::distributed::{GradientSync, ProcessGroup, SyncKind};
 use crate::train::master_weights::{LoweredWeights, MasterWeights};
 use crate::train::optimizer::Optimizer;
+use crate::train::source_losses::SourceSums;
 
 /// Batches that the device may still read while the next one is prepared.
 const IN_FLIGHT: usize = 2;
@@ -52,6 +53,8 @@ pub struct Stepper<'a> {
     pub clip: f64,
     /// Seed of the run.
     pub seed: u64,
+    /// Datasets that the records come from; with several, losses are summed by dataset.
+    pub datasets: usize,
     /// Where to add the time of the phases; none: they are not measured.
     pub phases: Option<Phases>,
     /// The recorded passes; none: every pass is launched anew.
@@ -67,12 +70,17 @@ pub struct Stepper<'a> {
 pub struct PendingStep {
     /// Its number, from 0.
     pub number: u64,
-    /// Rows of its batches.
-    pub rows: Vec<u32>,
+    /// Records of its batches.
+    pub records: Vec<LoadedRecord>,
     names: Vec<&'static str>,
-    /// Loss, gradient norm, 1 where the step was skipped, loss of this process alone, then the parts of the loss: `[4 + parts]`.
+    by_source: Vec<&'static str>,
+    /// Loss, gradient norm, 1 where the step was skipped, loss of this process alone, then the parts of the loss, then the sums
+    /// by dataset: `[4 + parts + sums]`.
     values: Tensor,
 }
+
+/// A record that was loaded: the number of its dataset, and its row in it.
+pub type LoadedRecord = (u16, u32);
 
 /// The metrics of a step, over all processes.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,13 +95,16 @@ pub struct StepMetrics {
     pub own_loss: f64,
     /// Parts of the loss by name.
     pub parts: Vec<(&'static str, f64)>,
+    /// Names of the losses by dataset, and their sums ([`SourceSums::finish`]).
+    pub(super) by_source: (Vec<&'static str>, Vec<f32>),
 }
 
 /// The micro-batches of a step together.
 struct Sums {
     names: Vec<&'static str>,
-    rows: Vec<u32>,
-    /// Mean loss, then its parts by name: `[1 + parts]`, on the device.
+    by_source: Vec<&'static str>,
+    records: Vec<LoadedRecord>,
+    /// Mean loss, then its parts by name, then the sums by dataset: `[1 + parts + sums]`, on the device.
     values: Tensor,
     /// Mean loss of this process alone, a scalar.
     own: Tensor,
@@ -106,9 +117,11 @@ impl PendingStep {
     /// When torch fails.
     pub fn metrics(&self) -> Result<StepMetrics> {
         let values = Vec::<f32>::try_from(self.values.to_device(Device::Cpu))?;
-        let parts = self.names.iter().zip(&values[4..]).map(|(name, value)| (*name, f64::from(*value))).collect();
+        let (parts, sums) = values[4..].split_at(self.names.len());
+        let parts = self.names.iter().zip(parts).map(|(name, value)| (*name, f64::from(*value))).collect();
         let [loss, grad_norm, own_loss] = [values[0], values[1], values[3]].map(f64::from);
-        Ok(StepMetrics { loss, grad_norm, skipped: values[2] > 0.5, own_loss, parts })
+        let by_source = (self.by_source.clone(), sums.to_vec());
+        Ok(StepMetrics { loss, grad_norm, skipped: values[2] > 0.5, own_loss, parts, by_source })
     }
 }
 
@@ -123,6 +136,7 @@ impl<'a> Stepper<'a> {
             accumulation: 1,
             clip: 0.0,
             seed,
+            datasets: 1,
             phases: None,
             graphs: None,
             group: ProcessGroup::single(),
@@ -221,15 +235,17 @@ impl<'a> Stepper<'a> {
         }
         self.lap(&mut clock, |phases| &mut phases.optimizer);
         let head = Tensor::f_stack(&[total, norm, skip, sums.own], 0)?;
-        let parts = sums.values.narrow(0, 1, sums.names.len() as i64);
-        Ok(PendingStep { number, rows: sums.rows, names: sums.names, values: Tensor::f_cat(&[head, parts], 0)? })
+        let parts = sums.values.narrow(0, 1, sums.values.size()[0] - 1);
+        let Sums { names, by_source, records, .. } = sums;
+        Ok(PendingStep { number, records, names, by_source, values: Tensor::f_cat(&[head, parts], 0)? })
     }
 
     /// Forward and backward passes of the micro-batches of a step.
     fn gradients_of_batches(&mut self, next_batch: &mut dyn FnMut() -> Result<Rc<Batch>>) -> Result<Sums> {
         let device = self.objective.store().device();
         let share = 1.0 / self.accumulation as f64;
-        let (mut names, mut rows) = (Vec::new(), Vec::new());
+        let (mut names, mut records) = (Vec::new(), Vec::new());
+        let mut sources = SourceSums::default();
         let mut values = vec![Tensor::f_zeros([], (Kind::Float, device))?]; // the loss, then its parts
         let mut lowered = self.master_weights.as_ref().map(MasterWeights::lower).transpose()?;
         for micro in 0..self.accumulation {
@@ -258,20 +274,25 @@ impl<'a> Stepper<'a> {
             self.lap(&mut clock, |phases| &mut phases.backward);
             let value = |tensor: &Tensor| tensor.detach().to_kind(Kind::Float).to_device(device) * share;
             values[0] = &values[0] + value(&loss.total);
-            for (name, part) in loss.parts {
-                if let Some(at) = names.iter().position(|known| *known == name) {
-                    values[1 + at] = &values[1 + at] + value(&part);
+            for (name, part) in &loss.parts {
+                if let Some(at) = names.iter().position(|known| known == name) {
+                    values[1 + at] = &values[1 + at] + value(part);
                 } else {
-                    names.push(name);
-                    values.push(value(&part));
+                    names.push(*name);
+                    values.push(value(part));
                 }
             }
-            rows.extend_from_slice(batch.rows());
+            if self.datasets > 1 {
+                sources.add(&loss.by_record, batch.sources(), self.datasets, device)?;
+            }
+            records.extend(batch.sources().iter().copied().zip(batch.rows().iter().copied()));
             self.keep(batch, device)?;
         }
         lowered.map_or(Ok(()), LoweredWeights::finish)?;
         let own = values[0].copy();
-        Ok(Sums { names, rows, values: Tensor::f_stack(&values, 0)?, own })
+        let (by_source, numbers) = sources.finish()?;
+        let values: Vec<Tensor> = [Tensor::f_stack(&values, 0)?].into_iter().chain(numbers).collect();
+        Ok(Sums { names, by_source, records, values: Tensor::f_cat(&values, 0)?, own })
     }
 
     /// Both passes of a micro-batch with this share in the step, where they are recorded.

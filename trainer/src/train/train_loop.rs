@@ -16,7 +16,7 @@ use crate::train::optimizer::{Optimizer, OptimizerConfig};
 use crate::train::progress::Progress;
 use crate::train::recorder::Recorder;
 use crate::train::run_dir::RunDir;
-use crate::train::step::{PendingStep, StepMetrics, Stepper};
+use crate::train::step::{LoadedRecord, PendingStep, StepMetrics, Stepper};
 use crate::train::stop::stop_requested;
 
 /// What the loop needs to know for any task.
@@ -39,8 +39,10 @@ pub struct Settings<'a> {
     pub patience: u64,
     /// What all kinds of runs share: seed, precision, logging, checkpoints.
     pub run: &'a RunConfig,
-    /// Identifiers of rows, for messages.
-    pub record_ids: &'a dyn Fn(&[u32]) -> Vec<String>,
+    /// Names of the datasets that the records come from, for the log.
+    pub datasets: &'a [String],
+    /// Identifiers of records, for messages.
+    pub record_ids: &'a dyn Fn(&[LoadedRecord]) -> Vec<String>,
     /// Gets the messages of the run, each of one line: resuming, skipped steps, an early end, progress without a terminal.
     pub notify: &'a dyn Fn(&str),
 }
@@ -84,6 +86,7 @@ pub fn train(
     let sync = if config.master_weights { SyncKind::Coalesced } else { config.gradient_sync };
     let mut stepper = Stepper::new(objective, optimizer, config.precision, config.seed).in_group(group, sync)?;
     (stepper.accumulation, stepper.clip) = (settings.accumulation, settings.clip);
+    stepper.datasets = settings.datasets.len();
     if config.master_weights {
         stepper.keep_master_weights()?;
     }
@@ -95,7 +98,7 @@ pub fn train(
     }
     stop_requested()?;
     let ends_early = |state: &State| state.step < settings.steps && state.is_out_of_patience(settings.patience);
-    let mut loader = loader(state.loader)?;
+    let mut loader = loader(state.loader.clone())?;
     let mut progress = Progress::new(settings.steps, state.step, group.is_main());
     let mut pending: Vec<PendingStep> = Vec::new();
     let mut saved = state.step;
@@ -156,7 +159,7 @@ pub fn train(
         if let Some(recorder) = &mut recorder {
             recorder.average(state.step)?;
         }
-        progress.advance(step.rows.len() * group.world_size());
+        progress.advance(step.records.len() * group.world_size());
         pending.push(step);
         state.step += 1;
         state.loader = loader.state();
@@ -183,6 +186,10 @@ pub fn train(
                     "skipped": state.skipped, "images_per_second": progress.images_per_second(),
                 });
                 last.parts.iter().for_each(|(name, value)| line[*name] = (*value).into());
+                for (dataset, drawn) in settings.datasets.iter().zip(&state.loader.drawn) {
+                    line[format!("records/{dataset}")] = (*drawn).into();
+                }
+                state.source_losses.take(settings.datasets).into_iter().for_each(|(name, value)| line[name] = value.into());
                 if let Some(scale) = &stepper.scale {
                     line["loss_scale"] = scale.state().scale.into();
                 }
@@ -228,6 +235,7 @@ fn read_metrics(
         let number = step.number + 1;
         if !metrics.skipped {
             state.skipped_in_a_row = 0;
+            state.source_losses.add(&metrics.by_source.0, &metrics.by_source.1);
         } else if metrics.loss.is_finite() && scale.is_some_and(|scale| scale.state().scale >= 1.0) {
             state.skipped += 1;
             let message = format!("step {number}: gradients overflow float16: skipped, and the loss scale halved");
@@ -238,7 +246,7 @@ fn read_metrics(
             let StepMetrics { loss, grad_norm, own_loss, .. } = metrics;
             // With a loss that is not finite, only the process that computed it names its records.
             if loss.is_finite() || !own_loss.is_finite() {
-                let records = (settings.record_ids)(&step.rows).join(", ");
+                let records = (settings.record_ids)(&step.records).join(", ");
                 (settings.notify)(&format!(
                     "step {number}: loss {own_loss}, gradient norm {grad_norm}: skipped; records {records}"
                 ));

@@ -7,6 +7,7 @@ mod features;
 mod inspect;
 mod interop;
 mod loader;
+mod mixture;
 mod old_formats;
 mod splits;
 mod transforms;

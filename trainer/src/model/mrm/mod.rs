@@ -10,6 +10,7 @@
 
 mod config;
 mod flops;
+mod losses;
 
 use tch::nn::{self, Init, Module};
 use tch::{Kind, Reduction, Tensor};
@@ -22,8 +23,10 @@ use crate::model::patches::{patch_statistics, target_patches, unpatchify};
 use crate::model::pos_embed::sin_cos_table;
 use crate::model::vit::{Block, LAYER_NORM_EPSILON, PatchEmbed, blocks, run_blocks};
 use crate::torch::shim::in_place_loss;
+use losses::{all_positions, by_value, patch_error};
 
 pub use config::{MrmConfig, Reconstruct, ReportLoss};
+pub use losses::{IGNORED_LABEL, ReportLosses};
 
 /// The reports of a batch of `B` images: `R` of them, one for each image that has a report.
 ///
@@ -47,9 +50,6 @@ pub struct ReportBatch<'a> {
     /// Labels of `masked` that tell padding apart; none means that every position of `masked` counts.
     pub padded: Option<PaddedLabels<'a>>,
 }
-
-/// The label of a padded position, which takes no part in a loss.
-pub const IGNORED_LABEL: i64 = -100;
 
 /// Labels of masked positions that are padded to a length of choice, so that batches have the same shapes.
 #[derive(Debug, Clone, Copy)]
@@ -106,6 +106,10 @@ pub struct MrmOutput {
     pub loss_report: Option<Tensor>,
     /// The weighted sum of the losses, which is trained.
     pub total: Tensor,
+    /// The loss of each image, `[B]`, in training with [`Mrm::set_record_losses`].
+    pub image_losses: Option<Tensor>,
+    /// The losses of each report, in training with [`Mrm::set_record_losses`].
+    pub report_losses: Option<ReportLosses>,
 }
 
 /// The visible and masked patches of a batch. Each patch has a random number; the patches with the `K` smallest ones are
@@ -152,6 +156,7 @@ pub struct Mrm {
     image_decoder: Option<ImageDecoder>,
     report: Option<ReportBranch>,
     in_place_loss: bool,
+    record_losses: bool,
 }
 
 impl Mrm {
@@ -181,6 +186,7 @@ impl Mrm {
             image_decoder,
             report,
             in_place_loss: false,
+            record_losses: false,
             config: config.clone(),
         })
     }
@@ -194,6 +200,11 @@ impl Mrm {
     /// logits, which takes a fraction of the memory; the losses are the same up to rounding, and the output has no logits.
     pub fn set_in_place_loss(&mut self, in_place: bool) {
         self.in_place_loss = in_place;
+    }
+
+    /// Chooses whether training computes the losses of single records, too. They change no other number.
+    pub fn set_record_losses(&mut self, record_losses: bool) {
+        self.record_losses = record_losses;
     }
 
     /// The patch projection.
@@ -245,6 +256,8 @@ impl Mrm {
             loss_image: None,
             loss_report: None,
             total: Tensor::f_zeros([], (Kind::Float, image.device()))?,
+            image_losses: None,
+            report_losses: None,
         };
         if let Some(decoder) = &self.image_decoder {
             self.reconstruct_image(decoder, image, &patch_mask, train, &mut output)?;
@@ -307,6 +320,9 @@ impl Mrm {
         let target = target_patches(image, self.config.target_patch()); // [B, L, P·P·C]
         let target = wanted.map_or_else(|| target.shallow_clone(), |wanted| gather_tokens(&target, wanted));
         let target = self.normalized(&target);
+        if train && self.record_losses {
+            output.image_losses = Some(losses::of_images(&pred, &target)?);
+        }
         if train && self.in_place_loss {
             let (pred, target) = (by_value(&pred, &target).flatten(0, 1), target.flatten(0, 1));
             output.loss_image = Some(in_place_loss::mean_squared_error(&pred, &target)?);
@@ -334,6 +350,8 @@ impl Mrm {
         if report.ids.size()[0] == 0 {
             // The mean over no report would be NaN. An empty sum is 0 and has a gradient, with an image loss or without.
             output.loss_report = Some(output.latent.narrow(0, 0, 0).sum(Kind::Float));
+            let none = || Tensor::zeros([0], (Kind::Float, output.latent.device()));
+            output.report_losses = (train && self.record_losses).then(|| ReportLosses { sums: none(), counts: none() });
             return Ok(());
         }
         // The release projects every token and then takes the mean. The mean first gives the same for a fraction of the work.
@@ -355,12 +373,22 @@ impl Mrm {
             }
             Ok(entropy(logits, labels, Reduction::Sum))
         };
+        let size = report.ids.size2()?;
+        let mut record_losses = |logits: &Tensor, labels: &Tensor, positions: &Tensor| -> Result<(), ModelError> {
+            if train && self.record_losses && report.padded.is_none() {
+                output.report_losses = Some(losses::of_reports(logits, labels, positions, size.into())?);
+            }
+            Ok(())
+        };
         let (logits, loss) = match (self.config.report_loss, train) {
             (ReportLoss::All, true) if self.in_place_loss => {
-                (None, sum(&branch.bert.predict(&flat), &labels)? / labels.size()[0] as f64)
+                let logits = branch.bert.predict(&flat);
+                record_losses(&logits, &labels, &all_positions(&labels))?;
+                (None, sum(&logits, &labels)? / labels.size()[0] as f64)
             }
             (ReportLoss::All, _) => {
                 let logits = branch.bert.predict(&flat); // [R·S, V]
+                record_losses(&logits, &labels, &all_positions(&labels))?;
                 let loss = entropy(&logits, &labels, Reduction::Mean);
                 (Some(logits), loss)
             }
@@ -373,9 +401,12 @@ impl Mrm {
             (ReportLoss::Masked, true) => {
                 let positions = report.masked.map_or_else(|| masked().nonzero().squeeze_dim(1), Tensor::shallow_clone); // [M]
                 let logits = branch.bert.predict(&flat.index_select(0, &positions)); // [M, V]
-                let loss = match report.padded {
-                    Some(PaddedLabels { labels, count }) => sum(&logits, labels)? / count,
-                    None => sum(&logits, &labels.index_select(0, &positions))? / positions.size()[0].max(1) as f64,
+                let loss = if let Some(PaddedLabels { labels, count }) = report.padded {
+                    sum(&logits, labels)? / count
+                } else {
+                    let labels = labels.index_select(0, &positions); // [M]
+                    record_losses(&logits, &labels, &positions)?;
+                    sum(&logits, &labels)? / positions.size()[0].max(1) as f64
                 };
                 (None, loss)
             }
@@ -437,18 +468,6 @@ impl Mrm {
         let gray = image.size().get(1) == Some(&1);
         check_shape("image", image, &[-1, if gray { 1 } else { self.config.vit.in_channels }, side, side])
     }
-}
-
-/// Predicted patches `[B, N, V·C]` as `[B, N, V, C]`, for target patches `[B, N, V]` that are the same for all `C`.
-fn by_value(pred: &Tensor, target: &Tensor) -> Tensor {
-    let size = target.size();
-    pred.view([size[0], size[1], size[2], -1])
-}
-
-/// Mean squared error of each patch: prediction `[B, N, P·P·C]`, target of as many values or of one channel → `[B, N]`.
-fn patch_error(pred: &Tensor, target: &Tensor) -> Tensor {
-    let pred = by_value(&pred.to_kind(Kind::Float), target);
-    (pred - target.unsqueeze(-1)).square().mean_dim([2_i64, 3].as_slice(), false, None)
 }
 
 #[cfg(test)]

@@ -58,7 +58,20 @@ impl Labels {
         exceptions: &[String],
         missing: Missing,
     ) -> Result<Self> {
-        let known = dataset.findings();
+        Self::among(dataset.findings(), findings, uncertain, exceptions, missing)
+    }
+
+    /// As [`Self::new`], with `known` as the dataset's findings, such as those of a loader of several datasets.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn among(
+        known: &[String],
+        findings: &[String],
+        uncertain: Uncertain,
+        exceptions: &[String],
+        missing: Missing,
+    ) -> Result<Self> {
         let mut columns = Vec::new();
         for finding in findings {
             match known.iter().position(|name| name == finding) {

@@ -59,8 +59,9 @@ impl Task for Classify {
             request,
             |preset| classify_preset(preset, &task, request.ratio),
             |config| {
-                let labels = TaskLabels::read(config, request.source)?;
-                Ok(labels.rows(request.source, Subset::Train, Some(request.ratio))?.len())
+                let rows_of = |source| TaskLabels::read(config, source)?.rows(source, Subset::Train, Some(request.ratio));
+                let rows = request.source.all().map(rows_of).collect::<Result<Vec<_>>>()?;
+                request.source.epoch_records(&rows)
             },
             if task.has_no_recipe() { Some(ClassifyConfig::take_default_length) } else { None },
         )?;
@@ -83,6 +84,10 @@ impl Task for Classify {
             warnings,
             build: Box::new(move |compute| data.training(config, source, compute)),
         })
+    }
+
+    fn takes_mixtures(&self) -> bool {
+        true
     }
 
     fn evaluation_options(&self) -> &'static [EvaluationOption] {
@@ -127,13 +132,18 @@ fn same_findings(init: &Path, config: &ClassifyConfig) -> bool {
 
 /// The records and labels of a run.
 struct TrainingData {
+    /// The labels of its batches.
     labels: Labels,
-    train: Vec<u32>,
+    /// Rows of each dataset.
+    train: Vec<Vec<u32>>,
     train_targets: Vec<Vec<Option<bool>>>,
-    validate: Vec<u32>,
+    /// Rows of each dataset.
+    validate: Vec<Vec<u32>>,
     validate_targets: Vec<Vec<Option<bool>>>,
-    /// The labels of the training and the validation records by finding.
-    counts: [Vec<LabelCounts>; 2],
+    /// The labels of the training and the validation records by finding, of each dataset.
+    counts: Vec<[Vec<LabelCounts>; 2]>,
+    /// Records of an epoch.
+    epoch: usize,
 }
 
 /// Whether some record has a target of a class with this value.
@@ -148,43 +158,64 @@ fn has_both(targets: &[Vec<Option<bool>>], classes: usize) -> bool {
 
 impl TrainingData {
     fn read(config: &ClassifyConfig, source: &DataSource) -> Result<Self> {
-        let (task, ratio) = (TaskLabels::read(config, source)?, Some(config.keys.ratio));
-        source.check_ratio(config.keys.ratio)?;
-        let train = task.rows(source, Subset::Train, ratio)?;
-        let validate = task.rows(source, Subset::Validate, None)?;
-        let (train_targets, validate_targets) = (task.targets(&train), task.targets(&validate));
-        let counts = [task.counts(source, Subset::Train, ratio)?, task.counts(source, Subset::Validate, None)?];
+        let ratio = Some(config.keys.ratio);
+        let (mut train, mut train_targets) = (Vec::new(), Vec::new());
+        let (mut validate, mut validate_targets, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+        let mut known: Vec<String> = Vec::new();
+        for source in source.all() {
+            let task = TaskLabels::read(config, source)?;
+            source.check_ratio(config.keys.ratio)?;
+            let rows = [task.rows(source, Subset::Train, ratio)?, task.rows(source, Subset::Validate, None)?];
+            train_targets.extend(task.targets(&rows[0]));
+            validate_targets.extend(task.targets(&rows[1]));
+            let [train_rows, validate_rows] = rows;
+            (train.push(train_rows), validate.push(validate_rows));
+            counts.push([task.counts(source, Subset::Train, ratio)?, task.counts(source, Subset::Validate, None)?]);
+            // The columns of a loader's labels.
+            for finding in source.dataset.findings() {
+                if !known.contains(finding) {
+                    known.push(finding.clone());
+                }
+            }
+        }
         if !has_both(&train_targets, config.findings.len()) {
             bail!(
                 "the {} labeled training records at {}% have no finding with both classes: there is nothing to learn{}",
-                train.len(),
+                train_targets.len(),
                 config.keys.ratio,
-                blank_remedy(&counts[0])
+                counts.first().map_or("", |counts| blank_remedy(&counts[0]))
             );
         }
-        Ok(Self { labels: task.labels, train, train_targets, validate, validate_targets, counts })
+        let data = &config.data;
+        let labels =
+            Labels::among(&known, &config.findings, data.uncertain, &data.uncertain_by_finding, data.missing)?;
+        let epoch = source.epoch_records(&train)?;
+        Ok(Self { labels, train, train_targets, validate, validate_targets, counts, epoch })
     }
 
     fn warnings(&self, config: &ClassifyConfig, source: &DataSource) -> Result<Vec<String>> {
         let mut warnings = data_warnings(&config.keys.provenance);
         let schedule = &config.optimizer.schedule;
-        warnings.extend(schedule.epoch(self.train.len()).warning(schedule.steps, schedule.patience));
-        for (label, name, remedy) in [(true, "positive", ""), (false, "negative", blank_remedy(&self.counts[0]))] {
+        warnings.extend(schedule.epoch(self.epoch).warning(schedule.steps, schedule.patience));
+        let blank = self.counts.first().map_or("", |counts| blank_remedy(&counts[0]));
+        for (label, name, remedy) in [(true, "positive", ""), (false, "negative", blank)] {
             let never: Vec<&str> = (config.findings.iter().enumerate())
                 .filter(|(class, _)| !has(&self.train_targets, *class, label))
                 .map(|(_, finding)| finding.as_str())
                 .collect();
             if !never.is_empty() {
-                let (count, never) = (self.train.len(), never.join(", "));
+                let (count, never) = (self.train_targets.len(), never.join(", "));
                 warnings.push(format!("no {name} among the {count} training records of: {never}{remedy}"));
             }
         }
-        warnings.extend(source.ratio_warning(config.keys.ratio, &config.findings)?);
+        for source in source.all() {
+            warnings.extend(source.ratio_warning(config.keys.ratio, &config.findings)?);
+        }
         if !has_both(&self.validate_targets, config.findings.len()) {
             warnings.push(format!(
                 "the {} labeled validation records have no finding with both classes: the run keeps the last weights, not \
                  the best",
-                self.validate.len()
+                self.validate_targets.len()
             ));
         }
         Ok(warnings)
@@ -192,32 +223,35 @@ impl TrainingData {
 
     fn training<'a>(self, config: ClassifyConfig, source: &'a DataSource, compute: &Compute) -> Result<Training<'a>> {
         let device = compute.device;
-        let Self { labels, train: rows, validate, validate_targets, counts, .. } = self;
-        let dataset = &source.dataset;
-        let objective = Classification::new(&config.model, labels, dataset, evaluation_transform(&config), device)?
+        let Self { labels, train: rows, validate, validate_targets, counts, epoch, .. } = self;
+        let validate = source.all().map(|source| source.dataset.clone()).zip(validate).collect();
+        let objective = Classification::new(&config.model, labels, evaluation_transform(&config), device)?
             .in_group(&compute.group)
             .validate(validate, validate_targets)
             .layer_decay(config.optimizer.schedule.layer_decay)
             .linear_probe(config.optimizer.linear_probe);
-        let mut notes = Vec::new();
-        for (counts, of) in counts.iter().zip(["training", "validation"]) {
-            notes.push(format!(
-                "{of} labels; data.uncertain and data.missing decide what uncertain and blank ones count as:"
-            ));
-            notes.extend(counts.iter().map(LabelCounts::to_string));
+        let mut notes = source.mixture_notes(&rows)?;
+        for (counts, name) in counts.iter().zip(source.names()) {
+            let place = if source.others.is_empty() { String::new() } else { format!("{name}: ") };
+            for (counts, of) in counts.iter().zip(["training", "validation"]) {
+                notes.push(format!(
+                    "{place}{of} labels; data.uncertain and data.missing decide what uncertain and blank ones count as:"
+                ));
+                notes.extend(counts.iter().map(LabelCounts::to_string));
+            }
         }
         // A head for other findings is of no use for these.
         let keeps_head = same_findings(Path::new(&config.keys.provenance.init), &config);
         let schedule = config.optimizer.schedule.clone();
         let summary = format!(
             "{} labeled records, {} steps ({:.1} epochs)",
-            rows.len(),
+            rows.iter().map(Vec::len).sum::<usize>(),
             schedule.steps,
-            schedule.steps as f64 / schedule.epoch(rows.len()).steps
+            schedule.steps as f64 / schedule.epoch(epoch).steps
         );
         let (optimizer, transform) = (config.optimizer.kind.config(), evaluation_transform(&config));
         let (batch_size, transform) = (schedule.batch_size, config.data.image.augmented(transform));
-        let loader = move || source.training_loader(&rows, batch_size, &config.run, device).transform(transform);
+        let loader = move || source.mixture_loader(&rows, batch_size, &config.run, device).transform(transform);
         Ok(Training {
             skip: Box::new(move |name| !keeps_head && name.starts_with("head.")),
             optimizer,

@@ -11,7 +11,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 use super::Labels;
 use crate::eval::metrics::{auroc, mean_defined};
 use crate::model::classifier::{ClassifierConfig, VitClassifier};
-use crate::task::objective::{Evaluation, Loss, Objective, images, loader_for};
+use crate::task::objective::{Evaluation, Loss, Objective, RecordLosses, images, loader_for};
 use crate::train::distributed::ProcessGroup;
 use crate::train::optimizer::{Parameter, decayed_parameters};
 
@@ -20,9 +20,9 @@ pub struct Classification {
     store: VarStore,
     model: VitClassifier,
     labels: Labels,
-    dataset: Arc<Dataset>,
-    validate: Vec<u32>,
-    /// One list a row of `validate`.
+    /// Datasets, and rows of each.
+    validate: Vec<(Arc<Dataset>, Vec<u32>)>,
+    /// One list a record of `validate`.
     validate_targets: Vec<Vec<Option<bool>>>,
     transform: Transform,
     layer_decay: f64,
@@ -38,7 +38,6 @@ impl Classification {
     pub fn new(
         config: &ClassifierConfig,
         labels: Labels,
-        dataset: &Arc<Dataset>,
         transform: Transform,
         device: Device,
     ) -> Result<Self> {
@@ -48,7 +47,6 @@ impl Classification {
             store,
             model,
             labels,
-            dataset: dataset.clone(),
             validate: Vec::new(),
             validate_targets: Vec::new(),
             transform,
@@ -65,10 +63,10 @@ impl Classification {
         self
     }
 
-    /// Rows for [`Objective::evaluate`] and their targets; without them there is no evaluation.
+    /// Records for [`Objective::evaluate`], by their rows in datasets, and their targets; without them there is no evaluation.
     #[must_use]
-    pub fn validate(mut self, rows: Vec<u32>, targets: Vec<Vec<Option<bool>>>) -> Self {
-        (self.validate, self.validate_targets) = (rows, targets);
+    pub fn validate(mut self, records: Vec<(Arc<Dataset>, Vec<u32>)>, targets: Vec<Vec<Option<bool>>>) -> Self {
+        (self.validate, self.validate_targets) = (records, targets);
         self
     }
 
@@ -115,15 +113,21 @@ impl Objective for Classification {
         };
         let (targets, counts) = self.labels.tensors(batch, device);
         let each = logits.f_binary_cross_entropy_with_logits::<Tensor>(&targets, None, None, Reduction::None)?;
-        let total = self.group.mean(&(each * &counts).sum(Kind::Float), &counts.sum(Kind::Float))?;
-        Ok(Loss { total, parts: Vec::new() })
+        let each = each * &counts; // [B, C]
+        let total = self.group.mean(&each.sum(Kind::Float), &counts.sum(Kind::Float))?;
+        let of_records = |values: &Tensor| values.detach().sum_dim_intlist([1_i64].as_slice(), false, Kind::Float);
+        let by_record = vec![RecordLosses { name: "loss", sums: of_records(&each), counts: of_records(&counts) }];
+        Ok(Loss { total, parts: Vec::new(), by_record })
     }
 
     fn evaluate(&self) -> Result<Option<Evaluation>> {
-        if self.validate.is_empty() {
+        if self.validate_targets.is_empty() {
             return Ok(None);
         }
-        let scores = predict(&self.model, &self.dataset, &self.validate, self.transform, self.store.device())?;
+        let mut scores = Vec::new();
+        for (dataset, rows) in self.validate.iter().filter(|(_, rows)| !rows.is_empty()) {
+            scores.extend(predict(&self.model, dataset, rows, self.transform, self.store.device())?);
+        }
         let classes = self.labels.findings.len();
         let by_class: Vec<Option<f64>> = (0..classes)
             .map(|class| {

@@ -8,7 +8,6 @@ mod training_rows;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use dataset::Dataset;
 use dataset::commands::cli::UsageError;
 use dataset::loader::{LoaderBuilder, TextOptions};
 use dataset::transform::{ASPECT, Crop, Transform};
@@ -57,7 +56,7 @@ impl Task for Pretrain {
         config.provenance = Provenance { init, ..request.source.provenance() };
         config.tokenizer = request.source.tokenizer();
         let mut config = overlay(&config, None, request.settings)?;
-        complete(&mut config, Some(&request.source.dataset))?;
+        complete(&mut config, Some(request.source))?;
         ConfigFile::of(self.kind(), &config)
     }
 
@@ -87,6 +86,10 @@ impl Task for Pretrain {
         )
     }
 
+    fn takes_mixtures(&self) -> bool {
+        true
+    }
+
     fn curves(&self) -> &'static [(&'static str, &'static str)] {
         &[("loss_image", "image loss"), ("loss_report", "report loss")]
     }
@@ -100,9 +103,9 @@ impl Task for Pretrain {
 ///
 /// # Errors
 /// When the dataset has no reports to reconstruct, a larger vocabulary than is set, or a setting is impossible.
-pub fn complete(config: &mut PretrainConfig, dataset: Option<&Dataset>) -> Result<()> {
+pub fn complete(config: &mut PretrainConfig, source: Option<&DataSource>) -> Result<()> {
     let without = if config.model.bert.vocab_size > 0 { config.model.bert.vocab_size } else { RELEASE_VOCABULARY };
-    let vocabulary = dataset.map_or(without, |dataset| dataset.manifest().text.vocabulary as i64);
+    let vocabulary = source.map_or(without, |source| source.vocabulary() as i64);
     if config.model.reconstructs_report() {
         if vocabulary == 0 {
             bail!(
@@ -131,9 +134,14 @@ pub fn pretrain_transform(config: &PretrainConfig) -> Transform {
 }
 
 /// A builder of the loader that a run trains with.
-pub fn training_loader(config: &PretrainConfig, source: &DataSource, rows: &[u32], device: Device) -> LoaderBuilder {
+pub fn training_loader(
+    config: &PretrainConfig,
+    source: &DataSource,
+    rows: &[Vec<u32>],
+    device: Device,
+) -> LoaderBuilder {
     let mut builder = source
-        .training_loader(rows, config.optimizer.batch_size, &config.run, device)
+        .mixture_loader(rows, config.optimizer.batch_size, &config.run, device)
         .transform(pretrain_transform(config));
     if config.model.reconstructs_report() {
         let (tokens, mask_ratio) = (config.data.tokens as usize, config.data.report_mask_ratio);
@@ -164,7 +172,11 @@ fn training<'a>(
     compute: &Compute,
 ) -> Result<Training<'a>> {
     let device = compute.device;
-    let objective = Pretraining::new(&config.model, compute)?.in_place_loss(config.run.in_place_loss);
+    // Recorded passes have no losses by dataset.
+    let by_record = !source.others.is_empty() && !config.run.cuda_graph;
+    let objective = Pretraining::new(&config.model, compute)?
+        .in_place_loss(config.run.in_place_loss)
+        .record_losses(by_record);
     let optimizer = config.optimizer.clone();
     let Epoch { records, steps: per_epoch } = training.epoch(&config);
     let steps = training.steps(&config);
@@ -178,6 +190,7 @@ fn training<'a>(
     Ok(Training {
         objective: Box::new(objective),
         summary: format!("{records} records{}, {per_epoch:.1} steps an epoch, {steps} steps", training.description),
+        notes: source.mixture_notes(&training.rows)?,
         loader: Box::new(move || training_loader(&config, source, &training.rows, device)),
         source,
         skip: Box::new(|_| false),
@@ -188,6 +201,5 @@ fn training<'a>(
         clip: optimizer.clip,
         evaluate_every: 0,
         patience: 0,
-        notes: Vec::new(),
     })
 }

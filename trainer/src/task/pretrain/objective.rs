@@ -5,8 +5,10 @@ use dataset::Batch;
 use tch::Tensor;
 use tch::nn::VarStore;
 
-use crate::model::mrm::{IGNORED_LABEL, Mrm, MrmConfig, PaddedLabels, ReportBatch, ReportLoss};
-use crate::task::objective::{Evaluation, Loss, Objective, Staged, images, send};
+use crate::model::mrm::{
+    IGNORED_LABEL, Mrm, MrmConfig, MrmOutput, PaddedLabels, ReportBatch, ReportLoss, ReportLosses,
+};
+use crate::task::objective::{Evaluation, Loss, Objective, RecordLosses, Staged, images, send};
 use crate::train::distributed::{Compute, ProcessGroup};
 
 /// A model that reconstructs masked patches and tokens.
@@ -31,6 +33,13 @@ impl Pretraining {
     #[must_use]
     pub fn in_place_loss(mut self, in_place: bool) -> Self {
         self.model.set_in_place_loss(in_place);
+        self
+    }
+
+    /// Computes the losses of single records, too; see [`Mrm::set_record_losses`].
+    #[must_use]
+    pub fn record_losses(mut self, record_losses: bool) -> Self {
+        self.model.set_record_losses(record_losses);
         self
     }
 
@@ -157,13 +166,16 @@ impl Pretraining {
             padded: report.padded.as_ref().map(|(labels, count)| PaddedLabels { labels, count }),
         });
         let output = self.model.forward(&inputs.image, report, None, true)?;
+        let by_record = by_record(&output, inputs)?;
         let parts = [("loss_image", output.loss_image), ("loss_report", output.loss_report)];
         if self.group.world_size() > 1 {
-            return self.loss_of_all(parts, [inputs.image.size()[0] as usize, inputs.positions_of_loss]);
+            let counts = [inputs.image.size()[0] as usize, inputs.positions_of_loss];
+            return Ok(Loss { by_record, ..self.loss_of_all(parts, counts)? });
         }
         Ok(Loss {
             total: output.total,
             parts: parts.into_iter().filter_map(|(name, loss)| Some((name, loss?.detach()))).collect(),
+            by_record,
         })
     }
 
@@ -182,7 +194,7 @@ impl Pretraining {
             total += &loss * weight;
             parts.push((name, loss.detach()));
         }
-        Ok(Loss { total, parts })
+        Ok(Loss { total, parts, by_record: Vec::new() })
     }
 }
 
@@ -215,6 +227,25 @@ impl Staged for Pretraining {
     fn loss_of(&self, inputs: &[Tensor]) -> Result<Loss> {
         self.loss_of_inputs(&Inputs::of(inputs)?)
     }
+}
+
+/// The losses of single records, where the model computes them: none of reports for images without one.
+fn by_record(output: &MrmOutput, inputs: &Inputs) -> Result<Vec<RecordLosses>> {
+    let mut losses = Vec::new();
+    if let Some(images) = &output.image_losses {
+        losses.push(RecordLosses { name: "loss_image", sums: images.shallow_clone(), counts: images.ones_like() });
+    }
+    if let Some(ReportLosses { sums, counts }) = &output.report_losses {
+        // From the reports [R] to the images [B].
+        let of_images = |values: &Tensor| -> Result<Tensor> {
+            let rows = inputs.report.as_ref().and_then(|report| report.rows.as_ref());
+            let Some(rows) = rows else { return Ok(values.shallow_clone()) };
+            let zeros = Tensor::f_zeros([inputs.image.size()[0]], (values.kind(), values.device()))?;
+            Ok(zeros.f_index_add(0, rows, values)?)
+        };
+        losses.push(RecordLosses { name: "loss_report", sums: of_images(sums)?, counts: of_images(counts)? });
+    }
+    Ok(losses)
 }
 
 /// The length that `masked` of `all` positions are padded to: the next multiple of a 32nd of all.

@@ -10,10 +10,12 @@ use crate::task::DataSource;
 
 /// The records that pre-training sees.
 pub struct TrainingRows {
-    /// Their rows.
-    pub rows: Vec<u32>,
+    /// Their rows, of each dataset.
+    pub rows: Vec<Vec<u32>>,
     /// How many have a report, in words for the log.
     pub description: String,
+    /// Records of an epoch.
+    records: usize,
 }
 
 impl TrainingRows {
@@ -21,38 +23,24 @@ impl TrainingRows {
     /// alone learns nothing from a record without one, so such records are left out.
     ///
     /// # Errors
-    /// When the model reconstructs reports, and no record has one.
+    /// When the model reconstructs reports, and no record has one, or when the mixture is impossible.
     pub fn of(config: &PretrainConfig, source: &DataSource) -> Result<Self> {
-        let (mut rows, of) = match &source.split {
-            Some(split) => (split.rows(Subset::Train, None), format!("the training subset of split `{}`", split.name)),
-            None => (source.dataset.all_rows()?, "this dataset".to_owned()),
+        let rows_of = |source: &DataSource| match &source.split {
+            Some(split) => Ok(split.rows(Subset::Train, None)),
+            None => source.dataset.all_rows(),
         };
-        if !config.model.reconstructs_report() {
-            return Ok(Self { rows, description: String::new() });
-        }
-        let known = with_report(&source.dataset)?;
-        let (all, reports) = (rows.len(), rows.iter().filter(|&&row| known[row as usize]).count());
-        if reports == 0 && all > 0 {
-            bail!(
-                "none of the {all} records of {of} has a report to reconstruct: set model.reconstruct=image-only, or ingest the \
-                 reports"
-            );
-        }
-        let description = if config.model.reconstructs_image() {
-            match all - reports {
-                0 => " (all with a report)".to_owned(),
-                _ => format!(" ({reports} with a report; the others take part in the image loss alone)"),
-            }
+        let mut rows = source.all().map(rows_of).collect::<Result<Vec<_>, _>>()?;
+        let description = if config.model.reconstructs_report() {
+            keep_reports(config, source, &mut rows)?
         } else {
-            rows.retain(|&row| known[row as usize]);
-            format!(" with a report (the other {} are left out)", all - reports)
+            String::new()
         };
-        Ok(Self { rows, description })
+        Ok(Self { records: source.epoch_records(&rows)?, rows, description })
     }
 
     /// The epoch of a run.
     pub fn epoch(&self, config: &PretrainConfig) -> Epoch {
-        Epoch::new(self.rows.len(), config.optimizer.batch_size, config.optimizer.accumulation)
+        Epoch::new(self.records, config.optimizer.batch_size, config.optimizer.accumulation)
     }
 
     /// Steps of a run.
@@ -64,11 +52,42 @@ impl TrainingRows {
     }
 }
 
-/// Whether each record has a report: a token after `[CLS]`.
+/// Counts the reports among rows of each dataset, in words; leaves out the others where the model reconstructs reports alone.
+fn keep_reports(config: &PretrainConfig, source: &DataSource, rows: &mut [Vec<u32>]) -> Result<String> {
+    let of = match &source.split {
+        Some(split) => format!("the training subset of split `{}`", split.name),
+        None if source.others.is_empty() => "this dataset".to_owned(),
+        None => "these datasets".to_owned(),
+    };
+    let known = source.all().map(|source| with_report(&source.dataset)).collect::<Result<Vec<_>>>()?;
+    let all: usize = rows.iter().map(Vec::len).sum();
+    let has = |(rows, known): (&Vec<u32>, &Vec<bool>)| rows.iter().filter(|&&row| known[row as usize]).count();
+    let reports: usize = rows.iter().zip(&known).map(has).sum();
+    if reports == 0 && all > 0 {
+        bail!(
+            "none of the {all} records of {of} has a report to reconstruct: set model.reconstruct=image-only, or ingest the \
+             reports"
+        );
+    }
+    if config.model.reconstructs_image() {
+        return Ok(match all - reports {
+            0 => " (all with a report)".to_owned(),
+            _ => format!(" ({reports} with a report; the others take part in the image loss alone)"),
+        });
+    }
+    rows.iter_mut().zip(&known).for_each(|(rows, known)| rows.retain(|&row| known[row as usize]));
+    Ok(format!(" with a report (the other {} are left out)", all - reports))
+}
+
+/// Whether each record has a report: a token after `[CLS]`, or in a dataset without token ids, a text.
 fn with_report(dataset: &Dataset) -> Result<Vec<bool>> {
     let totals = &dataset.manifest().totals;
     if totals.reports == totals.records {
         return Ok(vec![true; dataset.len()]); // without reading all tokens of a large dataset
+    }
+    if !dataset.has_tokenizer() {
+        let reports = dataset.texts("report")?;
+        return Ok(reports.iter().map(|report| report.as_ref().is_some_and(|text| !text.is_empty())).collect());
     }
     let mut known = Vec::with_capacity(dataset.len());
     for batch in dataset.columns(&["token_ids"])? {

@@ -102,7 +102,7 @@ impl Objective for Segmentation {
                 *loss = self.group.mean(&(&*loss * &images), &images)?;
             }
         }
-        Ok(Loss { total, parts })
+        Ok(Loss { total, parts, by_record: Vec::new() })
     }
 
     fn evaluate(&self) -> Result<Option<Evaluation>> {

@@ -151,7 +151,7 @@ impl GraphedPasses {
         self.add_gradients(&recorded.outputs.gradients, is_only)?;
         self.counts.by_graphs += 1;
         let parts = recorded.outputs.parts.iter().map(|(name, part)| (*name, part.shallow_clone())).collect();
-        Ok(Some(Loss { total: recorded.outputs.total.shallow_clone(), parts }))
+        Ok(Some(Loss { total: recorded.outputs.total.shallow_clone(), parts, by_record: Vec::new() }))
     }
 
     /// Drops all graphs if a variable has other memory than they know, such as after a change of the master weights.
@@ -213,7 +213,7 @@ impl GraphedPasses {
 
     /// The forward and the backward pass, for parameters without gradients.
     fn passes(&self, staged: &dyn Staged, precision: Precision, inputs: &[Tensor], factor: &Tensor) -> Result<Outputs> {
-        let Loss { total, parts } = precision.run(factor.device(), || staged.loss_of(inputs))??;
+        let Loss { total, parts, .. } = precision.run(factor.device(), || staged.loss_of(inputs))??;
         (&total * factor).f_backward()?;
         let mut gradients = Vec::new();
         for (at, parameter) in self.parameters.iter().enumerate() {
