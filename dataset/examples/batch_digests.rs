@@ -1,13 +1,14 @@
 //! Prints a digest of each batch, then the state of the loader: what tests compare loaders in other languages with.
 //!
 //! `batch_digests DATASET SETTINGS`, where SETTINGS is a JSON object: `split`, `subset`, `ratio`, `batch_size`, `seed`,
-//! `threads`, `rank`, `world_size`, `transform`, `tokens`, `mask_ratio`, `state`, `batches`.
+//! `threads`, `rank`, `world_size`, `transform`, `tokens`, `mask_ratio`, `state`, `batches`; for a mixture `others` (further
+//! datasets) and `weights`.
 
 use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use dataset::loader::TextOptions;
+use dataset::loader::{EpochLength, MixturePart, TextOptions, Weights};
 use dataset::transform::Transform;
 use dataset::{Batch, Dataset, Loader, LoaderState, Split, Subset};
 use serde::Deserialize;
@@ -28,6 +29,10 @@ struct Settings {
     mask_ratio: f64,
     state: LoaderState,
     batches: u64,
+    #[serde(default)]
+    others: Vec<String>,
+    #[serde(default)]
+    weights: Vec<f64>,
 }
 
 fn main() -> Result<()> {
@@ -35,7 +40,15 @@ fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let dataset = Arc::new(Dataset::open(arguments.next().context(usage)?)?);
     let settings: Settings = serde_json::from_str(&arguments.next().context(usage)?)?;
-    let mut builder = Loader::builder(&dataset)
+    let others = settings.others.iter().map(|other| Ok(MixturePart::new(&Arc::new(Dataset::open(other)?))));
+    let others = others.collect::<Result<Vec<_>>>()?;
+    let builder = if others.is_empty() {
+        Loader::builder(&dataset)
+    } else {
+        let parts = [MixturePart::new(&dataset)].into_iter().chain(others).collect();
+        Loader::mixture(parts, Weights::Shares(settings.weights.clone()), EpochLength::Sum)
+    };
+    let mut builder = builder
         .batch_size(settings.batch_size)
         .seed(settings.seed)
         .threads(settings.threads)

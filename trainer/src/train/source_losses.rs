@@ -77,7 +77,9 @@ impl SourceLosses {
             }
             let (losses, counts) = numbers.split_at(datasets);
             for (_, sums) in self.0.iter_mut().filter(|(known, _)| known == name) {
-                sums.iter_mut().zip(losses.iter().zip(counts)).for_each(|(sum, (loss, count))| sum.add([*loss, *count]));
+                sums.iter_mut()
+                    .zip(losses.iter().zip(counts))
+                    .for_each(|(sum, (loss, count))| sum.add([*loss, *count]));
             }
         }
     }
@@ -107,8 +109,16 @@ mod tests {
             let mut sums = SourceSums::default();
             for half in [0..2, 2..3] {
                 let losses = [
-                    RecordLosses { name: "loss_a", sums: floats(&losses[half.clone()]), counts: floats(&[1.0; 3][half.clone()]) },
-                    RecordLosses { name: "loss_b", sums: floats(&[0.0; 3][half.clone()]), counts: floats(&[0.0; 3][half.clone()]) },
+                    RecordLosses {
+                        name: "loss_a",
+                        sums: floats(&losses[half.clone()]),
+                        counts: floats(&[1.0; 3][half.clone()]),
+                    },
+                    RecordLosses {
+                        name: "loss_b",
+                        sums: floats(&[0.0; 3][half.clone()]),
+                        counts: floats(&[0.0; 3][half.clone()]),
+                    },
                 ];
                 sums.add(&losses, &sources[half], 3, Device::Cpu).unwrap();
             }

@@ -189,7 +189,11 @@ pub fn train(
                 for (dataset, drawn) in settings.datasets.iter().zip(&state.loader.drawn) {
                     line[format!("records/{dataset}")] = (*drawn).into();
                 }
-                state.source_losses.take(settings.datasets).into_iter().for_each(|(name, value)| line[name] = value.into());
+                state
+                    .source_losses
+                    .take(settings.datasets)
+                    .into_iter()
+                    .for_each(|(name, value)| line[name] = value.into());
                 if let Some(scale) = &stepper.scale {
                     line["loss_scale"] = scale.state().scale.into();
                 }

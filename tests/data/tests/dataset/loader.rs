@@ -154,14 +154,14 @@ fn a_state_of_another_order_is_refused() {
     let mut loader = builder(&dataset).batch_size(8).build().expect("a loader");
     take(&mut loader, 2);
     let state = loader.state();
-    assert!(builder(&dataset).batch_size(8).resume(state).distributed(1, 2).threads(3).build().is_ok());
+    assert!(builder(&dataset).batch_size(8).resume(state.clone()).distributed(1, 2).threads(3).build().is_ok());
     for other in [
         builder(&dataset).batch_size(9),
         builder(&dataset).batch_size(8).seed(1),
         builder(&dataset).batch_size(8).shuffle(false),
         builder(&dataset).batch_size(8).rows((0..50).collect()),
     ] {
-        let error = other.resume(state).build().err().expect("refused").to_string();
+        let error = other.resume(state.clone()).build().err().expect("refused").to_string();
         assert!(error.contains("belongs to other records, or another batch size, seed or policy"), "{error}");
     }
 }

@@ -85,7 +85,13 @@ fn saved(loader: &Loader) -> LoaderState {
 }
 
 /// So many batches of several ranks, put together as the global batches.
-fn together(builder: &LoaderBuilder, state: &LoaderState, world: usize, threads: usize, batches: usize) -> Vec<Vec<Loaded>> {
+fn together(
+    builder: &LoaderBuilder,
+    state: &LoaderState,
+    world: usize,
+    threads: usize,
+    batches: usize,
+) -> Vec<Vec<Loaded>> {
     let rank = |rank| {
         let builder = builder.clone().distributed(rank, world).threads(threads).resume(state.clone());
         take(&mut builder.build().expect("a loader"), batches)
@@ -217,7 +223,8 @@ proptest! {
 #[test]
 fn records_of_one_batch_come_from_datasets_with_other_findings_encodings_and_without_reports() {
     let datasets = datasets();
-    let mut loader = mixture(&datasets, &Weights::default(), EpochLength::Sum).batch_size(80).build().expect("a loader");
+    let mut loader =
+        mixture(&datasets, &Weights::default(), EpochLength::Sum).batch_size(80).build().expect("a loader");
     assert_eq!(loader.findings(), ["A", "B", "C", "D"]);
     let batch = loader.next_batch().expect("a batch");
     let findings = loader.findings().to_vec();
@@ -247,7 +254,8 @@ fn a_state_of_a_mixture_is_small_and_checked() {
     let state = loader.state();
     assert_eq!((state.epoch, state.batch, state.drawn.iter().sum::<u64>()), (1, 4, 80));
     assert!(serde_json::to_string(&state).expect("JSON").len() < 100);
-    let refused = |builder: LoaderBuilder, state: LoaderState| builder.resume(state).build().err().expect("refused").to_string();
+    let refused =
+        |builder: LoaderBuilder, state: LoaderState| builder.resume(state).build().err().expect("refused").to_string();
     let alone = with_settings(Loader::builder(&datasets[0])).batch_size(8);
     assert!(refused(alone.clone(), LoaderState { order: 0, ..state.clone() }).contains("that of a mixture"));
     assert!(refused(alone, state.clone()).contains("belongs to other records"));
@@ -315,9 +323,8 @@ fn reports_of_another_tokenizer_are_tokenized_again() {
     let folder = folder();
     let paths = two_tokenizers(folder.path());
     let datasets = paths.each_ref().map(|path| Arc::new(Dataset::open(path).expect("a dataset")));
-    let [own, other] = datasets.each_ref().map(|dataset| {
-        ReportTokenizer::of(dataset).expect("readable").expect("a tokenizer")
-    });
+    let [own, other] =
+        datasets.each_ref().map(|dataset| ReportTokenizer::of(dataset).expect("readable").expect("a tokenizer"));
     assert_ne!(own.sha256(), other.sha256());
     let shared = folder.path().join("shared.json");
     let train = |paths: &[&PathBuf], out: &Path| {

@@ -6,6 +6,7 @@ mod embedding;
 mod evaluation;
 mod finetuning;
 mod gpu_check;
+mod mixture;
 mod notebooks;
 mod object_store;
 mod peers;

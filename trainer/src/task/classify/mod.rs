@@ -59,7 +59,8 @@ impl Task for Classify {
             request,
             |preset| classify_preset(preset, &task, request.ratio),
             |config| {
-                let rows_of = |source| TaskLabels::read(config, source)?.rows(source, Subset::Train, Some(request.ratio));
+                let rows_of =
+                    |source| TaskLabels::read(config, source)?.rows(source, Subset::Train, Some(request.ratio));
                 let rows = request.source.all().map(rows_of).collect::<Result<Vec<_>>>()?;
                 request.source.epoch_records(&rows)
             },
@@ -187,8 +188,7 @@ impl TrainingData {
             );
         }
         let data = &config.data;
-        let labels =
-            Labels::among(&known, &config.findings, data.uncertain, &data.uncertain_by_finding, data.missing)?;
+        let labels = Labels::among(&known, &config.findings, data.uncertain, &data.uncertain_by_finding, data.missing)?;
         let epoch = source.epoch_records(&train)?;
         Ok(Self { labels, train, train_targets, validate, validate_targets, counts, epoch })
     }

@@ -35,12 +35,7 @@ impl Classification {
     ///
     /// # Errors
     /// When no model has this configuration.
-    pub fn new(
-        config: &ClassifierConfig,
-        labels: Labels,
-        transform: Transform,
-        device: Device,
-    ) -> Result<Self> {
+    pub fn new(config: &ClassifierConfig, labels: Labels, transform: Transform, device: Device) -> Result<Self> {
         let store = VarStore::new(device);
         let model = VitClassifier::new(&store.root(), config)?;
         Ok(Self {

@@ -174,9 +174,8 @@ fn training<'a>(
     let device = compute.device;
     // Recorded passes have no losses by dataset.
     let by_record = !source.others.is_empty() && !config.run.cuda_graph;
-    let objective = Pretraining::new(&config.model, compute)?
-        .in_place_loss(config.run.in_place_loss)
-        .record_losses(by_record);
+    let objective =
+        Pretraining::new(&config.model, compute)?.in_place_loss(config.run.in_place_loss).record_losses(by_record);
     let optimizer = config.optimizer.clone();
     let Epoch { records, steps: per_epoch } = training.epoch(&config);
     let steps = training.steps(&config);

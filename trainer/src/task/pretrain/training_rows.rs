@@ -30,11 +30,8 @@ impl TrainingRows {
             None => source.dataset.all_rows(),
         };
         let mut rows = source.all().map(rows_of).collect::<Result<Vec<_>, _>>()?;
-        let description = if config.model.reconstructs_report() {
-            keep_reports(config, source, &mut rows)?
-        } else {
-            String::new()
-        };
+        let description =
+            if config.model.reconstructs_report() { keep_reports(config, source, &mut rows)? } else { String::new() };
         Ok(Self { records: source.epoch_records(&rows)?, rows, description })
     }
 
