@@ -191,7 +191,7 @@ class Loader:
         self._follow_torch()
         epoch, batch, order, _ = self._core.state()
         if batch != 0 and not self._is_positioned:
-            self._core.seek(epoch, 0, order)
+            self._core.seek(epoch, 0, order, [])
         self._is_positioned = False
         self._loop += 1
         return _Epoch(self, epoch)
@@ -227,7 +227,7 @@ class Loader:
         """
         now, _, order, _ = self._core.state()
         if natural("epoch", epoch) != now:
-            self._core.seek(epoch, 0, order)
+            self._core.seek(epoch, 0, order, [])
             self._loop += 1
 
     def close(self) -> None:

@@ -76,10 +76,14 @@ class MrmDataset(IterableDataset[dict[str, Any]]):
         **arguments: Any,
     ) -> None:
         super().__init__()
-        data = _opened(data) if isinstance(data, (Dataset, str, os.PathLike)) else [_opened(part) for part in data]
+        opened: Dataset | list[Dataset]
+        if isinstance(data, (Dataset, str, os.PathLike)):
+            opened = _opened(data)
+        else:
+            opened = [_opened(part) for part in data]
         if pin_memory:
-            arguments["_memory"] = _pinned(data, arguments)
-        self.loader = Loader(data, **arguments)
+            arguments["_memory"] = _pinned(opened, arguments)
+        self.loader = Loader(opened, **arguments)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         if get_worker_info() is not None:

@@ -224,7 +224,6 @@ impl Loader {
     }
 
     /// Continues at another position.
-    #[pyo3(signature = (epoch, batch, order, drawn = Vec::new()))]
     fn seek(&self, py: Python<'_>, epoch: u64, batch: u64, order: u64, drawn: Vec<u64>) -> PyResult<()> {
         self.with(py, |loader| loader.seek(&LoaderState { epoch, batch, order, drawn }))
     }

@@ -79,6 +79,36 @@ fn gradients_are_those_of_one_process_with_the_whole_batch() {
     }
 }
 
+/// Of a mixture, each process gets records of each dataset; the losses by dataset are over all of them.
+#[test]
+fn a_mixture_is_the_same_for_two_processes() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 30);
+    let other = temporary.path().join("other");
+    ingest("chexpert", &phantom_of("chexpert", temporary.path(), 30), &other, &[]);
+    ok("dataset", args!["split", &other, "--name", "main", "--ratios", "50,100"]);
+    let at = |name: &str| temporary.path().join(name);
+    let arguments = |run: &Path| {
+        let mut all = from_random(&data, run, &["--set", "optimizer.accumulation=2"]);
+        all.extend(args!["--data", &other]);
+        all
+    };
+    ok("trainer", arguments(&at("one")));
+    let outputs = ranks(&[arguments(&at("two")), arguments(&at("two"))]);
+    assert!(outputs.iter().all(|output| output.status.success()), "{outputs:?}");
+    assert_same(&at("two"), &curve(&at("one")));
+    let of_datasets = |run: &Path| -> Vec<(String, f64)> {
+        let lines = numbers(run);
+        let all = lines.iter().filter_map(Value::as_object).flatten().filter(|(key, _)| key.contains('/'));
+        all.map(|(key, value)| (key.clone(), value.as_f64().expect("a number"))).collect()
+    };
+    let (one, two) = (of_datasets(&at("one")), of_datasets(&at("two")));
+    assert!(one.len() > 20 && one.len() == two.len(), "{one:?}");
+    for ((key, a), (other, b)) in one.iter().zip(&two) {
+        assert!(key == other && ((a - b) / a).abs() < 1e-4, "{key}: {a}, {other}: {b}");
+    }
+}
+
 #[test]
 fn processes_share_a_batch_that_they_cannot_divide_evenly() {
     let temporary = folder();
