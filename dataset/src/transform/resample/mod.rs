@@ -48,12 +48,17 @@ impl Filter {
     #[inline]
     fn weight(self, x: f64) -> f64 {
         let x = x.abs();
-        let sinc = |x: f64| if x == 0.0 { 1.0 } else { (PI * x).sin() / (PI * x) };
         match self {
             Self::Bilinear => (1.0 - x).max(0.0),
             Self::Bicubic if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
             Self::Bicubic if x < 2.0 => ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0,
-            Self::Lanczos if x < 3.0 => sinc(x) * sinc(x / 3.0),
+            // sinc(x) sinc(x / 3), whose two sines are those of an angle and of three times the angle.
+            Self::Lanczos if x == 0.0 => 1.0,
+            Self::Lanczos if x < 3.0 => {
+                let angle = PI * x / 3.0;
+                let sine = angle.sin();
+                sine * (3.0 - 4.0 * sine * sine) * sine / (3.0 * angle * angle)
+            }
             Self::Bicubic | Self::Lanczos => 0.0,
         }
     }
@@ -240,12 +245,14 @@ impl Rows<'_> {
             pixels[self.next * new_width..][..new_width].copy_from_slice(&out[..new_width]);
             self.next += 1;
         }
-        // Rows that are not needed further are removed.
+        // Rows that are not needed further are removed where they are more than the others, which have to be moved.
         let needed = rows.starts.get(self.next).copied().unwrap_or(here).min(here);
         let gone = (needed - self.first) * width;
-        lines.copy_within(gone.., 0);
-        lines.truncate(lines.len() - gone);
-        self.first = needed;
+        if 2 * gone > lines.len() {
+            lines.copy_within(gone.., 0);
+            lines.truncate(lines.len() - gone);
+            self.first = needed;
+        }
     }
 
     /// The result, `[height, width]`; black where rows of the source are missing.

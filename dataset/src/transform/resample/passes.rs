@@ -169,6 +169,16 @@ mod avx2 {
 
     #[target_feature(enable = "avx2")]
     pub fn across(row: &[i16], taps: &Taps, out: &mut [u8]) {
+        if let Some(weights) = taps.coarse_alone() {
+            // Reducing to a tenth takes four registers for each output.
+            return match taps.stride / WIDE {
+                1 => across_coarse::<1>(row, taps, weights, out),
+                2 => across_coarse::<2>(row, taps, weights, out),
+                3 => across_coarse::<3>(row, taps, weights, out),
+                4 => across_coarse::<4>(row, taps, weights, out),
+                _ => across_far(row, taps, out),
+            };
+        }
         // Bicubic enlarging covers two pairs of pixels, reducing to two thirds covers four at most.
         match taps.near.pairs {
             _ if taps.near.groups.is_empty() => across_far(row, taps, out),
@@ -206,6 +216,48 @@ mod avx2 {
         }
     }
 
+    /// Outputs of weights without fine parts, which fill `REGISTERS` registers for each.
+    #[target_feature(enable = "avx2")]
+    fn across_coarse<const REGISTERS: usize>(row: &[i16], taps: &Taps, weights: &[i16], out: &mut [u8]) {
+        let (stride, count) = (REGISTERS * WIDE, taps.starts.len());
+        // Every load below ends within the row or the weights.
+        assert!(taps.stride == stride && weights.len() == count * stride && row.len() >= taps.last_start + stride);
+        let mut groups = out[..count].chunks_exact_mut(GROUP);
+        for (index, (group, starts)) in groups.by_ref().zip(taps.starts.chunks_exact(GROUP)).enumerate() {
+            let mut sums = [_mm256_setzero_si256(); GROUP];
+            for (lane, (sum, start)) in sums.iter_mut().zip(starts).enumerate() {
+                for register in 0..REGISTERS {
+                    // SAFETY: `start` is at most the last start, and there are `stride` weights for each output.
+                    let (weights, values) = unsafe {
+                        let at = (index * GROUP + lane) * stride + register * WIDE;
+                        (
+                            _mm256_loadu_si256(weights.as_ptr().add(at).cast::<__m256i>()),
+                            _mm256_loadu_si256(row.as_ptr().add(start + register * WIDE).cast::<__m256i>()),
+                        )
+                    };
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(weights, values));
+                }
+            }
+            group.copy_from_slice(&bytes(levels(sums_of(sums), _mm256_setzero_si256())));
+        }
+        for x in count / GROUP * GROUP..count {
+            out[x] = across_one(row, taps, x);
+        }
+    }
+
+    /// The sums of the values in each register.
+    #[target_feature(enable = "avx2")]
+    fn sums_of([a, b, c, d, e, f, g, h]: [__m256i; GROUP]) -> __m256i {
+        let low = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+        let high = _mm256_hadd_epi32(_mm256_hadd_epi32(e, f), _mm256_hadd_epi32(g, h));
+        // Each half of the registers holds half of the sums of four outputs.
+        let half = |four: __m256i| {
+            let other = _mm256_extracti128_si256::<1>(four);
+            _mm_add_epi32(_mm256_castsi256_si128(four), other)
+        };
+        _mm256_set_m128i(half(high), half(low))
+    }
+
     /// Outputs that cover many source pixels each: its taps side by side.
     #[target_feature(enable = "avx2")]
     fn across_far(row: &[i16], taps: &Taps, out: &mut [u8]) {
@@ -221,16 +273,7 @@ mod avx2 {
                     *sum = _mm256_add_epi32(*sum, products(weights.fine, &row[start..]));
                 }
             }
-            let [a, b, c, d, e, f, g, h] = sums;
-            let low = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
-            let high = _mm256_hadd_epi32(_mm256_hadd_epi32(e, f), _mm256_hadd_epi32(g, h));
-            // Each half of the registers holds half of the sums of four outputs.
-            let half = |four: __m256i| {
-                let other = _mm256_extracti128_si256::<1>(four);
-                _mm_add_epi32(_mm256_castsi256_si128(four), other)
-            };
-            let sums = _mm256_set_m128i(half(high), half(low));
-            group.copy_from_slice(&bytes(levels(_mm256_setzero_si256(), sums)));
+            group.copy_from_slice(&bytes(levels(_mm256_setzero_si256(), sums_of(sums))));
             x += GROUP;
         }
         for pixel in groups.into_remainder() {

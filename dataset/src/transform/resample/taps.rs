@@ -26,6 +26,8 @@ pub struct Taps {
     fine: Vec<i16>,
     /// Number of weights of an output pixel, with the padding.
     pub stride: usize,
+    /// The largest of the starts.
+    pub last_start: usize,
     /// The same for [`GROUP`] outputs at a time; empty where the outputs are too far apart, or have no fine parts.
     pub near: Near,
     /// Weights of one output before they are rounded.
@@ -89,7 +91,10 @@ impl Taps {
         let scale = from as f64 / to as f64;
         let spread = scale.max(1.0);
         let (support, narrow) = (support * spread, 1.0 / spread);
-        self.stride = ((support.ceil() as usize * 2 + 1).min(from)).next_multiple_of(LANES);
+        // Weights without fine parts fill whole registers.
+        let padding = if fine { LANES } else { 2 * LANES };
+        self.stride = ((support.ceil() as usize * 2 + 1).min(from)).next_multiple_of(padding);
+        self.last_start = 0;
         self.starts.clear();
         self.counts.clear();
         self.coarse.clear();
@@ -122,6 +127,7 @@ impl Taps {
                     before = now;
                 }
             }
+            self.last_start = self.last_start.max(start);
             self.starts.push(start);
             self.counts.push(end - start);
         }
@@ -164,6 +170,11 @@ impl Taps {
                 }
             }
         }
+    }
+
+    /// The weights of all outputs, `stride` for each, where they have no fine parts.
+    pub fn coarse_alone(&self) -> Option<&[i16]> {
+        self.fine.is_empty().then_some(&self.coarse)
     }
 
     /// First source pixel of an output pixel, and its weights.
