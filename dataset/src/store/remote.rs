@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 
 use crate::error::{Error, Result, StoreFault, panic_text};
+use crate::store::cache::{self, Cache};
 use crate::store::connection::Connection;
 use crate::store::files;
 use crate::store::limits::{PIECE, most_bytes};
@@ -46,6 +47,7 @@ pub(crate) struct Remote {
     /// Without a slash at its end.
     url: String,
     retry: Retry,
+    pub(crate) cache: Option<Arc<Cache>>,
     /// Whether the store has answered a request.
     has_answered: Arc<AtomicBool>,
 }
@@ -65,8 +67,9 @@ impl Remote {
             settings.into_iter().map(|(name, value)| (name, value.trim().to_owned())).collect();
         let timeout = settings.iter().rfind(|(name, _)| name == TIMEOUT_VARIABLE).map(|(_, value)| value.as_str());
         let retry = Retry::parse(timeout).map_err(|fault| fault.at(&url.url))?;
+        let cache = Cache::of(&settings).map_err(|message| StoreFault::Other(message).at(&url.url))?;
         let (connection, prefix) = providers::connect(url, &settings).map_err(|fault| fault.at(&url.url))?;
-        Ok(Self { connection, prefix, url: url.url.clone(), retry, has_answered: Arc::default() })
+        Ok(Self { connection, prefix, url: url.url.clone(), retry, cache, has_answered: Arc::default() })
     }
 
     pub fn url(&self) -> &str {
@@ -96,11 +99,15 @@ impl Remote {
     /// Opens an object; also returns its size and its last bytes.
     pub fn open(&self, name: &str) -> Result<(Object, u64, Bytes)> {
         let key = self.key(name)?;
-        let mut object = Object { remote: self.clone(), key: key.clone(), name: name.to_owned(), e_tag: None };
+        let mut object =
+            Object { remote: self.clone(), key: key.clone(), name: name.to_owned(), e_tag: None, cached: None };
         let (length, e_tag, tail) = self.request(name, move |store| {
             let key = key.clone();
             async move { open(store.as_ref(), &key).await }
         })?;
+        // Without a version, ranges of an object that was replaced could be mixed.
+        object.cached =
+            self.cache.clone().zip(e_tag.as_deref().map(|e_tag| cache::Key::new(&self.url_of(name), e_tag)));
         object.e_tag = e_tag;
         Ok((object, length, tail))
     }
@@ -289,30 +296,59 @@ pub(crate) struct Object {
     name: String,
     /// Version that was opened; another one is an error.
     e_tag: Option<String>,
+    /// Where its ranges are kept on this machine, and under which key.
+    cached: Option<(Arc<Cache>, cache::Key)>,
 }
 
 impl Object {
     pub fn read(&self, range: Range<u64>) -> Result<Bytes> {
-        if range.is_empty() {
-            return Ok(Bytes::new());
-        }
-        let mut parts = self.remote.fetch(&self.name, vec![self.part(range)])?;
+        let mut parts = Self::read_each(&[(self, range)])?;
         parts.pop().ok_or_else(|| StoreFault::Other("no answer".to_owned()).at(self.remote.url_of(&self.name)))
     }
 
     pub fn read_ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let (object, ranges) = (self.clone(), ranges.to_vec());
-        self.remote.wait(&self.name, async move {
-            let get = |range| object.remote.clone().part(object.name.clone(), object.part(range));
-            object_store::coalesce_ranges(&ranges, get, object_store::OBJECT_STORE_COALESCE_DEFAULT).await
+        let wanted: Vec<_> = ranges.iter().map(|range| (self, range.clone())).collect();
+        Self::with_cache(&wanted, |missing| {
+            let (object, ranges) = (self.clone(), missing.iter().map(|(_, range)| range.clone()).collect::<Vec<_>>());
+            self.remote.wait(&self.name, async move {
+                let get = |range| object.remote.clone().part(object.name.clone(), object.part(range));
+                object_store::coalesce_ranges(&ranges, get, object_store::OBJECT_STORE_COALESCE_DEFAULT).await
+            })
         })
     }
 
     /// One range of each of several objects of one dataset. Errors show the first name.
     pub fn read_each(wanted: &[(&Self, Range<u64>)]) -> Result<Vec<Bytes>> {
-        let Some((first, _)) = wanted.first() else { return Ok(Vec::new()) };
-        let parts = wanted.iter().map(|(object, range)| object.part(range.clone())).collect();
-        first.remote.fetch(&first.name, parts)
+        Self::with_cache(wanted, |missing| {
+            let Some((first, _)) = missing.first() else { return Ok(Vec::new()) };
+            let parts = missing.iter().map(|(object, range)| object.part(range.clone())).collect();
+            first.remote.fetch(&first.name, parts)
+        })
+    }
+
+    /// Ranges of objects from the cache, and those that it lacks by `fetch`, which are kept.
+    fn with_cache(
+        wanted: &[(&Self, Range<u64>)],
+        fetch: impl FnOnce(&[(&Self, Range<u64>)]) -> Result<Vec<Bytes>>,
+    ) -> Result<Vec<Bytes>> {
+        let of_cache = |(object, range): &(&Self, Range<u64>)| match &object.cached {
+            _ if range.is_empty() => Some(Bytes::new()),
+            Some((cache, key)) => cache.get(key, range),
+            None => None,
+        };
+        let mut found: Vec<Option<Bytes>> = wanted.iter().map(of_cache).collect();
+        let missing: Vec<usize> = (0..wanted.len()).filter(|&at| found[at].is_none()).collect();
+        if !missing.is_empty() {
+            let fetched = fetch(&missing.iter().map(|&at| wanted[at].clone()).collect::<Vec<_>>())?;
+            for (at, bytes) in missing.into_iter().zip(fetched) {
+                let (object, range) = &wanted[at];
+                if let Some((cache, key)) = &object.cached {
+                    cache.put(key, range, &bytes);
+                }
+                found[at] = Some(bytes);
+            }
+        }
+        Ok(found.into_iter().flatten().collect())
     }
 
     fn part(&self, range: Range<u64>) -> Part {

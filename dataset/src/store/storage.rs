@@ -96,6 +96,18 @@ impl Storage {
         }
     }
 
+    /// The same place, read without the cache of [`crate::store::cache`].
+    #[must_use]
+    pub fn without_cache(mut self) -> Self {
+        #[cfg(feature = "cloud")]
+        if let Place::Remote(remote) = &mut self.0 {
+            remote.cache = None;
+        }
+        #[cfg(not(feature = "cloud"))]
+        let _ = &mut self;
+        self
+    }
+
     /// Whether nothing can be written or listed here: a web server.
     pub fn is_read_only(&self) -> bool {
         match &self.0 {

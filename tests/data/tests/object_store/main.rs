@@ -1,5 +1,6 @@
 //! Datasets in an object store: the same bytes as in a folder, few requests, and one line for each fault.
 
+mod cache;
 mod ingest;
 mod interruptions;
 mod messages;
