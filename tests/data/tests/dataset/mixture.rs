@@ -13,8 +13,11 @@ use dataset::{Batch, Dataset, Label, Loader, LoaderState};
 use helpers::{args, fails, flip_bit, folder, ingest, made_record, ok, phantom_of, write_dataset};
 use proptest::prelude::*;
 
-/// Records, findings, image size and encoding of the datasets; the second has no reports.
-const MADE: [(usize, &[&str], (u16, u16), ImageEncoding); 4] = [
+/// Number of records, findings, image size and encoding of a dataset.
+type Made = (usize, &'static [&'static str], (u16, u16), ImageEncoding);
+
+/// The datasets; the second has no reports.
+const MADE: [Made; 4] = [
     (31, &["A", "B", "C"], (12, 10), ImageEncoding::Raw),
     (17, &["B", "D"], (20, 14), ImageEncoding::Png),
     (9, &["A", "B", "C"], (9, 9), ImageEncoding::Raw),

@@ -339,3 +339,30 @@ fn wrong_shapes_are_refused_with_the_tensors_name() {
         assert_eq!(MrmConfig { mask_ratio, ..config() }.validate().is_ok(), valid, "{mask_ratio}");
     }
 }
+
+#[test]
+fn the_losses_of_records_make_the_loss_of_the_batch_and_change_no_number() {
+    let batch = Batch::new();
+    for (report_loss, counted) in [(ReportLoss::All, [7.0, 7.0]), (ReportLoss::Masked, [3.0, 1.0])] {
+        for in_place in [false, true] {
+            let (_store, mut model) = model(&MrmConfig { report_loss, ..config() });
+            model.set_in_place_loss(in_place);
+            let plain = batch.run(&model, true);
+            assert!(plain.image_losses.is_none() && plain.report_losses.is_none());
+            model.set_record_losses(true);
+            let output = batch.run(&model, true);
+            let losses = |output: &MrmOutput| [output.loss_image.as_ref(), output.loss_report.as_ref()].map(number);
+            assert_eq!(losses(&output), losses(&plain));
+            let images = Vec::<f32>::try_from(output.image_losses.as_ref().unwrap()).unwrap();
+            close(f64::from(images[0] + images[1]) / 2.0, losses(&output)[0]);
+            assert!((images[0] - images[1]).abs() > 1e-3);
+            let ReportLosses { sums, counts } = output.report_losses.as_ref().unwrap();
+            assert_eq!(Vec::<f32>::try_from(counts).unwrap(), counted);
+            close(
+                sums.sum(Kind::Float).double_value(&[]) / counts.sum(Kind::Float).double_value(&[]),
+                losses(&output)[1],
+            );
+            assert!(!images.is_empty() && !sums.requires_grad());
+        }
+    }
+}

@@ -170,7 +170,8 @@ impl TrainingData {
             train_targets.extend(task.targets(&rows[0]));
             validate_targets.extend(task.targets(&rows[1]));
             let [train_rows, validate_rows] = rows;
-            (train.push(train_rows), validate.push(validate_rows));
+            train.push(train_rows);
+            validate.push(validate_rows);
             counts.push([task.counts(source, Subset::Train, ratio)?, task.counts(source, Subset::Validate, None)?]);
             // The columns of a loader's labels.
             for finding in source.dataset.findings() {
