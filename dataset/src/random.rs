@@ -48,6 +48,14 @@ impl Stream {
         }
     }
 
+    /// Fills numbers with random bits: four of each 64 bits of the stream, the lowest ones first.
+    pub fn fill(&mut self, numbers: &mut [u16]) {
+        for four in numbers.chunks_mut(4) {
+            let bits = self.0.next_u64();
+            four.iter_mut().enumerate().for_each(|(at, number)| *number = (bits >> (16 * at)) as u16);
+        }
+    }
+
     /// Shuffles items (Fisher-Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {

@@ -13,7 +13,18 @@ from typing import Any, Literal, TypedDict
 from . import _mrm
 from ._mrm import Batch, Dataset, Split
 from .errors import ArgumentError, Error, StateError
-from .settings import Rows, Settings, Subset, Text, chosen_parts, chosen_rows, mixture, natural, transform_json
+from .settings import (
+    Rows,
+    Settings,
+    Subset,
+    Text,
+    chosen_parts,
+    chosen_rows,
+    crops_json,
+    mixture,
+    natural,
+    transform_json,
+)
 from .transforms import Transform
 
 _open_loaders: weakref.WeakSet[Loader] = weakref.WeakSet()
@@ -54,6 +65,8 @@ class Loader:
         batch_size: Records of a global batch, over all ranks.
         seed: Seed of the order, the augmentation and the masking.
         transform: Image transform; default ``mrm.transforms.evaluate(224)``.
+        crops: Makes several crops of each image, too: ``(transform, count)`` for each group, such as the global and the local
+            crops of student and teacher (``batch.crops``). The image is read and decoded once.
         text: Loads reports, too.
         shuffle: Whether each epoch has a new seeded order; otherwise the order of the rows.
         drop_last: Leaves out the last batch of an epoch where it is not full.
@@ -96,6 +109,7 @@ class Loader:
         batch_size: int = 64,
         seed: int = 0,
         transform: Transform | None = None,
+        crops: Sequence[tuple[Transform, int]] = (),
         text: Text | None = None,
         shuffle: bool = True,
         drop_last: bool = False,
@@ -129,6 +143,7 @@ class Loader:
             rank=natural("rank", rank),
             world_size=natural("world_size", world_size, least=1),
             transform=transform_json(transform),
+            crops=crops_json(crops),
             text=None if text is None else (text.tokens, text.mask_ratio),
             shuffle=shuffle,
             drop_last=drop_last,

@@ -51,6 +51,7 @@ class Settings:
     rank: int
     world_size: int
     transform: str
+    crops: list[tuple[str, int]]
     text: tuple[int, float] | None
     shuffle: bool
     drop_last: bool
@@ -84,6 +85,11 @@ def transform_json(transform: Transform | None) -> str:
     if not isinstance(transform, Transform):
         raise TypeError(f"transform: give one of mrm.transforms, not {type(transform).__name__}")
     return transform.to_json()
+
+
+def crops_json(crops: Sequence[tuple[Transform, int]]) -> list[tuple[str, int]]:
+    """JSON of the transform of each group of crops, and the number of its crops."""
+    return [(transform_json(transform), natural("crops", count, least=1)) for transform, count in crops]
 
 
 def chosen_rows(

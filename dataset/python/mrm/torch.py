@@ -24,7 +24,7 @@ from . import _mrm
 from ._mrm import Array, Batch, Dataset, Split
 from .errors import ArgumentError
 from .loader import Loader, LoaderState
-from .settings import Rows, Settings, Subset, Text, chosen_rows, natural, transform_json
+from .settings import Rows, Settings, Subset, Text, chosen_rows, crops_json, natural, transform_json
 from .transforms import Transform
 
 # Pinned buffers for batches that the program still uses while others are made.
@@ -34,8 +34,8 @@ _IN_USE = 4
 def tensors(batch: Batch) -> dict[str, Any]:
     """The arrays of a batch as tensors of the same memory, by their names in `mrm.Batch`; absent ones are left out.
 
-    `images`, `labels`, `rows`, `sources`; `token_ids`, `target_ids`, `attention_mask` with texts; `masks`; `boxes`, `box_records` and
-    the list `box_labels`.
+    `images`, `labels`, `rows`, `sources`; `token_ids`, `target_ids`, `attention_mask` with texts; `masks`; `boxes`, `box_records`
+    and the list `box_labels`; `crops`, a list with a tensor for each group.
     """
     arrays: dict[str, Array | None] = {
         "images": batch.images,
@@ -52,6 +52,8 @@ def tensors(batch: Batch) -> dict[str, Any]:
     found: dict[str, Any] = {name: from_dlpack(array) for name, array in arrays.items() if array is not None}
     if batch.box_labels is not None:
         found["box_labels"] = batch.box_labels
+    if batch.crops:
+        found["crops"] = [from_dlpack(array) for array in batch.crops]
     return found
 
 
@@ -111,8 +113,8 @@ class MrmMapDataset(TorchDataset[dict[str, Any]]):
     """Single samples at any position, for samplers of one's own and for any number of worker processes.
 
     `dataset[i]` is a dictionary of tensors: `image` `float32 [1, S, S]`, `label` `float32 [C]`, `row`; with texts
-    `token_ids`, `target_ids`, `attention_mask` `int64 [L]`; `mask` `uint8 [S, S]`; `boxes` `float32 [N, 4]`. Augmentation and
-    masks depend on the seed, the epoch and the record, as in `mrm.Loader`.
+    `token_ids`, `target_ids`, `attention_mask` `int64 [L]`; `mask` `uint8 [S, S]`; `boxes` `float32 [N, 4]`; `crops`, a list of
+    `float32 [n, 1, S, S]`. Augmentation and masks depend on the seed, the epoch and the record, as in `mrm.Loader`.
 
     A batch of `mrm.Loader` is several times faster than a batch of these.
     """
@@ -127,6 +129,7 @@ class MrmMapDataset(TorchDataset[dict[str, Any]]):
         rows: Rows | None = None,
         seed: int = 0,
         transform: Transform | None = None,
+        crops: Sequence[tuple[Transform, int]] = (),
         text: Text | None = None,
         boxes: bool = False,
         masks: bool = False,
@@ -140,6 +143,7 @@ class MrmMapDataset(TorchDataset[dict[str, Any]]):
             rank=0,
             world_size=1,
             transform=transform_json(transform),
+            crops=crops_json(crops),
             text=None if text is None else (text.tokens, text.mask_ratio),
             shuffle=False,
             drop_last=False,
@@ -175,9 +179,12 @@ class MrmMapDataset(TorchDataset[dict[str, Any]]):
         if not 0 <= position < length:
             raise IndexError(f"sample {index} of {length}")
         batch = self._here().batch(self.epoch, position)
-        sample = {name: from_dlpack(array)[0] for name, array in _single(batch).items() if array is not None}
+        sample: dict[str, Any] = {}
+        sample |= {name: from_dlpack(array)[0] for name, array in _single(batch).items() if array is not None}
         if batch.boxes is not None:
             sample["boxes"] = from_dlpack(batch.boxes)
+        if batch.crops:
+            sample["crops"] = [from_dlpack(array)[0] for array in batch.crops]
         return sample
 
 
@@ -198,14 +205,17 @@ def _opened(data: Dataset | str | os.PathLike[str]) -> Dataset:
 
 
 def _pinned(data: Dataset | Sequence[Dataset], arguments: dict[str, Any]) -> tuple[int, int, int, Any]:
-    """Pinned memory for the images of the batches that are made ahead or in use: address, buffers, floats of each, tensor."""
+    """Pinned memory for the images and crops of the batches that are made ahead or in use: address, buffers, floats of each,
+    tensor.
+    """
     threads = arguments.get("threads") or len(os.sched_getaffinity(0))
     count = (arguments.get("prefetch") or 2 * threads) + _IN_USE
     transform = arguments.get("transform")
     size = transform.size if isinstance(transform, Transform) else 224
+    pixels = size * size + sum(number * crop.size * crop.size for crop, number in arguments.get("crops", ()))
     records = natural("batch_size", arguments.get("batch_size", 64))
     if isinstance(data, Dataset) and arguments.get("epoch_records") is None:
         records = min(records, len(data))
-    floats = records * size * size
+    floats = records * pixels
     memory = torch.empty((count, floats), dtype=torch.float32, pin_memory=True)
     return memory.data_ptr(), count, floats, memory

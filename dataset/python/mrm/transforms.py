@@ -5,14 +5,23 @@
 >>> import dataclasses
 >>> dataclasses.replace(mrm.transforms.finetune(224), flip=0.0).flip
 0.0
+
+A transform crops, resizes and flips, then does its augmentations in their order, then normalizes. In their ranges, `(low,
+high)`, a value is drawn uniformly; `probability` is that with which one acts on an image. Masks and boxes move with `Affine`;
+a box of which less than a tenth stays inside is dropped.
+
+>>> augment = (mrm.transforms.Affine(degrees=(-10, 10)), mrm.transforms.GaussianNoise((0.0, 0.05), probability=0.5))
+>>> dataclasses.replace(mrm.transforms.finetune(224), augment=augment).augment[0].degrees
+(-10, 10)
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import ClassVar, Literal, get_args
 
+from ._mrm import check_transform
 from .errors import ArgumentError
 
 MEAN = 0.4978
@@ -52,6 +61,106 @@ class Stretch:
     """Both sides are resized to the output's, whatever the aspect ratio."""
 
 
+Range = tuple[float, float]
+"""The smallest and the largest value."""
+
+
+@dataclass(frozen=True)
+class Affine:
+    """torchvision's `RandomAffine`, bilinear: shear, rotation and scaling about the center, translation."""
+
+    kind: ClassVar[str] = "affine"
+    degrees: Range = (0.0, 0.0)
+    """Clockwise rotation."""
+    translate: tuple[float, float] = (0.0, 0.0)
+    """Largest translation along x and y, as shares of the side; whole pixels are drawn."""
+    scale: Range = (1.0, 1.0)
+    """Factor of the scale."""
+    shear_x: Range = (0.0, 0.0)
+    """Shear along x in degrees."""
+    shear_y: Range = (0.0, 0.0)
+    """Shear along y in degrees."""
+    fill: float = 0.0
+    """Gray level beside the image, 0 to 1."""
+    probability: float = 1.0
+
+
+@dataclass(frozen=True)
+class Brightness:
+    """torchvision's `adjust_brightness`: gray levels times a factor."""
+
+    kind: ClassVar[str] = "brightness"
+    factor: Range
+    probability: float = 1.0
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """torchvision's `adjust_contrast`: differences to the mean of the image times a factor."""
+
+    kind: ClassVar[str] = "contrast"
+    factor: Range
+    probability: float = 1.0
+
+
+@dataclass(frozen=True)
+class Gamma:
+    """torchvision's `adjust_gamma`: gray levels from 0 to 1 to a power; more than 1 darkens."""
+
+    kind: ClassVar[str] = "gamma"
+    gamma: Range
+    probability: float = 1.0
+
+
+@dataclass(frozen=True)
+class Clahe:
+    """OpenCV's `createCLAHE`: contrast-limited adaptive histogram equalization."""
+
+    kind: ClassVar[str] = "clahe"
+    clip: Range
+    """Limit of a bin, in multiples of the mean count of a bin."""
+    tiles: int = 8
+    """Tiles along each axis."""
+    probability: float = 1.0
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    """torchvision's `GaussianNoise`, clipped."""
+
+    kind: ClassVar[str] = "gaussian_noise"
+    sigma: Range
+    """Standard deviation; the range of gray levels is 1."""
+    probability: float = 1.0
+
+
+@dataclass(frozen=True)
+class GaussianBlur:
+    """torchvision's `GaussianBlur`, with a kernel of four standard deviations on either side."""
+
+    kind: ClassVar[str] = "gaussian_blur"
+    sigma: Range
+    """Standard deviation in pixels of the output."""
+    probability: float = 1.0
+
+
+@dataclass(frozen=True)
+class Erase:
+    """torchvision's `RandomErasing`, before normalization."""
+
+    kind: ClassVar[str] = "erase"
+    scale: Range = (0.02, 0.33)
+    """Share of the area."""
+    aspect: Range = (0.3, 3.3)
+    """Aspect ratio, height over width."""
+    fill: float = 0.0
+    """Gray level of the rectangle, 0 to 1."""
+    probability: float = 1.0
+
+
+Augmentation = Affine | Brightness | Contrast | Gamma | Clahe | GaussianNoise | GaussianBlur | Erase
+
+
 @dataclass(frozen=True)
 class Transform:
     """From a stored image to a model's input: `float32 [1, size, size]`."""
@@ -68,6 +177,8 @@ class Transform:
     """Mean of the pixels, 0 to 1, which becomes 0."""
     std: float = STD
     """Standard deviation of the pixels, which becomes 1."""
+    augment: tuple[Augmentation, ...] = ()
+    """What is done to the cropped image, in this order."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or not 1 <= self.size <= 8192:
@@ -85,6 +196,11 @@ class Transform:
             for name, (low, high) in ranges.items():
                 if not 0 < low <= high or (name == "scale" and high > 1):
                     raise ArgumentError(f"transform: {name} ({low}, {high}) is not a range of positive numbers")
+        for step in self.augment:
+            if not isinstance(step, Augmentation):
+                raise TypeError(f"transform: augment: give augmentations of mrm.transforms, not {type(step).__name__}")
+        if self.augment:
+            check_transform(self.to_json())
 
     def to_json(self) -> str:
         """The transform as the crate `dataset` reads it."""
@@ -98,8 +214,9 @@ class Transform:
                 crop = "pad"
             case Stretch():
                 crop = "stretch"
+        augment = [{"kind": step.kind, **asdict(step)} for step in self.augment]
         values = {"size": self.size, "filter": self.filter, "flip": self.flip, "mean": self.mean, "std": self.std}
-        return json.dumps({"crop": crop, **values})
+        return json.dumps({"crop": crop, **values, "augment": augment})
 
 
 def pretrain(size: int) -> Transform:

@@ -40,6 +40,8 @@ impl Place {
 
 struct Places {
     images: Place,
+    /// With the number and the side of the crops of each group.
+    crops: Vec<(Place, usize, usize)>,
     masks: Option<Place>,
     token_ids: Place,
     target_ids: Place,
@@ -101,9 +103,12 @@ impl Batch {
         let boxes = origin.has_boxes.then(|| batch.boxes().to_vec());
         let (rows, sources, with_report) = (batch.rows().to_vec(), batch.sources().to_vec(), batch.with_report());
         let skipped = batch.skipped().iter().map(ToString::to_string).collect();
+        let shapes: Vec<_> = batch.crop_shapes().collect();
         let arrays = batch.arrays_mut();
+        let crops = arrays.crops.into_iter().zip(shapes);
         let places = Places {
             images: Place::of(arrays.images),
+            crops: crops.map(|(crops, (count, size))| (Place::of(crops), count, size)).collect(),
             masks: origin.has_masks.then(|| Place::of(arrays.masks)),
             token_ids: Place::of(arrays.token_ids),
             target_ids: Place::of(arrays.target_ids),
@@ -137,6 +142,13 @@ impl Batch {
     #[getter]
     fn images(&self) -> Array {
         self.array::<f32>(self.places.images, &[self.rows.len(), 1, self.size, self.size])
+    }
+
+    /// Normalized gray pixels of each group of crops: ``float32 [B, n, 1, S, S]``; an empty list where the loader makes none.
+    #[getter]
+    fn crops(&self) -> Vec<Array> {
+        let groups = self.places.crops.iter();
+        groups.map(|&(place, count, size)| self.array::<f32>(place, &[self.rows.len(), count, 1, size, size])).collect()
     }
 
     /// Labels: ``float32 [B, C]``; 1 positive, 0 negative, -1 uncertain, NaN not mentioned.

@@ -49,7 +49,7 @@ mod _mrm {
     #[pymodule_export]
     use crate::ingest::{ingest, phantom};
     #[pymodule_export]
-    use crate::loader::{Loader, RandomAccess};
+    use crate::loader::{Loader, RandomAccess, check_transform};
     #[pymodule_export]
     use crate::record::{BoundingBox, Record};
     #[pymodule_export]

@@ -33,6 +33,8 @@ pub struct Settings<'py> {
     world_size: usize,
     /// JSON of a [`Transform`].
     transform: String,
+    /// The same for each group of crops, and their number.
+    crops: Vec<(String, usize)>,
     /// Tokens, and the share of words to mask.
     text: Option<(usize, f64)>,
     shuffle: bool,
@@ -92,14 +94,14 @@ impl Settings<'_> {
     }
 
     fn builder(&self, py: Python<'_>, datasets: &[Arc<dataset::Dataset>]) -> PyResult<LoaderBuilder> {
-        let transform: Transform = serde_json::from_str(&self.transform)
-            .map_err(|error| errors::raise(py, "ArgumentError", format!("transform: {error}")))?;
+        let crops = self.crops.iter().map(|(transform, count)| Ok((read_transform(py, transform)?, *count)));
         let mut builder = self
             .parts(py, datasets)?
             .batch_size(self.batch_size)
             .seed(self.seed)
             .distributed(self.rank, self.world_size)
-            .transform(transform)
+            .transform(read_transform(py, &self.transform)?)
+            .crops(crops.collect::<PyResult<_>>()?)
             .shuffle(self.shuffle)
             .drop_last(self.drop_last)
             .boxes(self.boxes)
@@ -120,6 +122,22 @@ impl Settings<'_> {
         }
         Ok(builder)
     }
+}
+
+/// A transform of its JSON.
+fn read_transform(py: Python<'_>, text: &str) -> PyResult<Transform> {
+    let read = serde_json::from_str(text).map_err(|error| error.to_string());
+    let checked = read.and_then(|transform: Transform| match transform.check() {
+        Ok(()) => Ok(transform),
+        Err(error) => Err(error.to_string()),
+    });
+    checked.map_err(|error| errors::raise(py, "ArgumentError", format!("transform: {error}")))
+}
+
+/// Raises `mrm.ArgumentError` where a transform, as JSON, is impossible.
+#[pyfunction]
+pub fn check_transform(py: Python<'_>, text: &str) -> PyResult<()> {
+    read_transform(py, text).map(drop)
 }
 
 /// The threads that make batches.

@@ -19,12 +19,12 @@ use crate::commands::mixture::{MixtureArguments, WeightedData};
 use crate::commands::montage;
 use crate::commands::progress::{Meter, OnProgress};
 use crate::commands::split::SplitArguments;
+use crate::commands::transform_arguments::{self, Augmentations, named_transform};
 use crate::commands::verify;
 #[cfg(feature = "export")]
 use crate::export;
 use crate::loader::{Loader, MixturePart};
 use crate::split;
-use crate::transform::Transform;
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
@@ -49,6 +49,8 @@ enum Command {
     #[command(after_help = "Examples:
   dataset inspect data/mimic --montage look.png
   dataset inspect data/rsna --montage look.png --transform finetune --size 224
+  dataset inspect data/rsna --montage look.png --transform evaluate --count 4 \\
+      --augment '[{\"kind\": \"affine\", \"degrees\": [-15, 15]}, {\"kind\": \"gamma\", \"gamma\": [0.7, 1.5]}]'
   dataset inspect data/mimic --rejects")]
     Inspect {
         /// Folder or URL of the dataset.
@@ -76,8 +78,12 @@ enum Command {
         montage: Option<PathBuf>,
         /// Show them as a loader gives them to a model (`pretrain`, `finetune`, `evaluate` as in the recipe), with boxes and
         /// masks [default: as they are stored].
-        #[arg(long, value_parser = ["pretrain", "finetune", "evaluate"], requires = "montage")]
+        #[arg(long, value_parser = transform_arguments::NAMES, requires = "montage")]
         transform: Option<String>,
+        /// Show in each row one image without and with these augmentations, a JSON list: each at the lower and at the upper
+        /// end of its ranges, then all together.
+        #[arg(long, value_name = "LIST", requires = "transform", default_value = "[]", hide_default_value = true)]
+        augment: Augmentations,
         /// Side of the transformed image in pixels.
         #[arg(long, default_value_t = 224, requires = "transform", value_parser = clap::value_parser!(u32).range(8..=8192))]
         size: u32,
@@ -111,6 +117,9 @@ enum Command {
         /// `pretrain`, `finetune` or `evaluate` as in the recipe; `none` only reads images.
         #[arg(long, value_parser = ["none", "pretrain", "finetune", "evaluate"], default_value = "pretrain")]
         transform: String,
+        /// Augmentations of the cropped image, a JSON list: `[{"kind": "gamma", "gamma": [0.8, 1.25]}]`.
+        #[arg(long, value_name = "LIST", default_value = "[]", hide_default_value = true)]
+        augment: Augmentations,
         /// Side of the transformed image in pixels.
         #[arg(long, default_value_t = 448, value_parser = clap::value_parser!(u32).range(8..=8192))]
         size: u32,
@@ -185,7 +194,19 @@ fn run(cli: Cli) -> Result<u8> {
             show(&if json { found.json()? } else { found.page() })?;
             Ok(0)
         }
-        Command::Inspect { dir, row, rejects, all, montage: montage_file, transform, size, count, seed, .. } => {
+        Command::Inspect {
+            dir,
+            row,
+            rejects,
+            all,
+            montage: montage_file,
+            transform,
+            augment,
+            size,
+            count,
+            seed,
+            ..
+        } => {
             let dataset = Arc::new(Dataset::open(&dir)?);
             match row {
                 _ if rejects && !all => show(&inspect::reject_reasons(&dataset)?)?,
@@ -196,7 +217,11 @@ fn run(cli: Cli) -> Result<u8> {
             if let Some(path) = montage_file {
                 let image = match transform {
                     None => montage::stored(&dataset, count, seed)?,
-                    Some(name) => montage::transformed(&dataset, count, seed, named_transform(&name, size))?,
+                    Some(name) => {
+                        let transform = named_transform(&name, size, &augment);
+                        let draw = if augment.0.is_empty() { montage::transformed } else { montage::augmented };
+                        draw(&dataset, count, seed, &transform)?
+                    }
                 };
                 image.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
                 show(&format!("montage   {}\n", path.display()))?;
@@ -233,7 +258,7 @@ fn run(cli: Cli) -> Result<u8> {
             show(&format!("written to {}\n", path.display()))?;
             Ok(0)
         }
-        Command::Bench { data, mixture, batch_size, transform, size, threads, seconds, no_checksums } => {
+        Command::Bench { data, mixture, batch_size, transform, augment, size, threads, seconds, no_checksums } => {
             let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
             let (opened, mixed) = (Instant::now(), mixture.mixture(&data)?);
             let open = |data: &WeightedData| -> Result<Arc<Dataset>> {
@@ -256,7 +281,7 @@ fn run(cli: Cli) -> Result<u8> {
                 if let Some(tokenizer) = mixture.tokenizer()? {
                     builder = builder.tokenizer(tokenizer);
                 }
-                let transform = named_transform(&transform, size);
+                let transform = named_transform(&transform, size, &augment);
                 let builder = builder.batch_size(batch_size).transform(transform).threads(threads);
                 bench::batches(&datasets, builder, seconds, opened)?
             };
@@ -302,14 +327,5 @@ fn show(text: &str) -> std::io::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
-    }
-}
-
-/// A transform of the recipe by its name on the command line.
-fn named_transform(name: &str, size: u32) -> Transform {
-    match name {
-        "pretrain" => Transform::pretrain(size),
-        "finetune" => Transform::finetune(size),
-        _ => Transform::evaluate(size),
     }
 }

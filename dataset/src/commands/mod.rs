@@ -17,5 +17,7 @@ pub mod progress;
 pub mod reject_reasons;
 #[cfg(feature = "cli")]
 pub mod split;
+#[cfg(feature = "cli")]
+pub(crate) mod transform_arguments;
 pub mod verify;
 pub(crate) mod wording;

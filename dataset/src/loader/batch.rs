@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::error::Error;
+use crate::loader::crops::CropPlace;
 use crate::loader::masking;
 use crate::random::{Stream, digest};
 
@@ -50,7 +51,7 @@ pub struct PlacedBox {
 pub(crate) struct Buffers {
     pub rows: Vec<u32>,
     pub sources: Vec<u16>,
-    /// Room for the images of a full batch.
+    /// Room for the images of a full batch, then for its crops.
     pub images: Option<Box<dyn HostBuffer>>,
     pub masks: Vec<u8>,
     pub boxes: Vec<PlacedBox>,
@@ -110,6 +111,8 @@ impl BufferPool {
 pub struct BatchArrays<'a> {
     /// As [`Batch::images`].
     pub images: &'a mut [f32],
+    /// As [`Batch::crops`], by group.
+    pub crops: Vec<&'a mut [f32]>,
     /// As [`Batch::masks`].
     pub masks: &'a mut [u8],
     /// As [`Batch::token_ids`].
@@ -130,6 +133,8 @@ pub struct Batch {
     pub(crate) buffers: Buffers,
     pub(crate) size: usize,
     pub(crate) tokens: usize,
+    /// Where each group of crops is in the memory of the images.
+    pub(crate) crops: Vec<CropPlace>,
     /// Takes the buffers when the batch is dropped.
     pub(crate) pool: Sender<Buffers>,
     /// Epoch that the batch belongs to, from 0 on.
@@ -165,7 +170,7 @@ impl Batch {
             attention_mask,
             ..Buffers::default()
         };
-        Self { buffers, size, tokens, pool: crossbeam_channel::bounded(0).0, epoch: 0, number: 0 }
+        Self { buffers, size, tokens, crops: Vec::new(), pool: crossbeam_channel::bounded(0).0, epoch: 0, number: 0 }
     }
 
     /// Number of records.
@@ -192,6 +197,20 @@ impl Batch {
     pub fn images(&self) -> &[f32] {
         let pixels = self.buffers.images.as_ref().map_or(&[][..], |images| images.as_slice());
         &pixels[..self.len() * self.size * self.size]
+    }
+
+    /// Normalized gray pixels of a group of crops, `[B, n, 1, S, S]`, with the group's number of crops n and its side S; empty
+    /// where [`LoaderBuilder::crops`](crate::loader::LoaderBuilder::crops) has no such group.
+    pub fn crops(&self, group: usize) -> &[f32] {
+        match (self.crops.get(group), &self.buffers.images) {
+            (Some(place), Some(memory)) => &memory.as_slice()[place.start..][..self.len() * place.floats()],
+            _ => &[],
+        }
+    }
+
+    /// Number and side in pixels of the crops of each group.
+    pub fn crop_shapes(&self) -> impl ExactSizeIterator<Item = (usize, usize)> {
+        self.crops.iter().map(|place| (place.count, place.size))
     }
 
     /// Side of the images in pixels, S.
@@ -246,10 +265,21 @@ impl Batch {
 
     /// All arrays, each as a slice that can be written to. They stay in place until the batch is dropped.
     pub fn arrays_mut(&mut self) -> BatchArrays<'_> {
-        let images = self.len() * self.size * self.size;
+        let records = self.len();
         let buffers = &mut self.buffers;
+        let memory = buffers.images.as_mut().map_or(&mut [][..], |pixels| pixels.as_mut_slice());
+        let (images, mut rest) = memory.split_at_mut(records * self.size * self.size);
+        // The groups follow each other; between them is room for the records that this batch has not.
+        let mut before = images.len();
+        let crops = self.crops.iter().map(|place| {
+            let (_, from_here) = std::mem::take(&mut rest).split_at_mut(place.start - before);
+            let (crops, after) = from_here.split_at_mut(records * place.floats());
+            (rest, before) = (after, place.start + crops.len());
+            crops
+        });
         BatchArrays {
-            images: buffers.images.as_mut().map_or(&mut [], |pixels| &mut pixels.as_mut_slice()[..images]),
+            crops: crops.collect(),
+            images,
             masks: &mut buffers.masks,
             token_ids: &mut buffers.token_ids,
             target_ids: &mut buffers.target_ids,

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result, guarded};
 use crate::loader::batch::HostBuffer;
+use crate::loader::crops::Crops;
 use crate::loader::loader::Loader;
 use crate::loader::masking::Continuations;
 use crate::loader::mixture::{EpochLength, Mixture, Weights};
@@ -78,6 +79,7 @@ impl LoaderBuilder {
                 rank: 0,
                 world_size: 1,
                 transform: Transform::evaluate(224),
+                crops: Vec::new(),
                 text: None,
                 shuffle: true,
                 drop_last: false,
@@ -157,6 +159,14 @@ impl LoaderBuilder {
     /// Image transform. Default: [`Transform::evaluate`] at 224 pixels.
     pub fn transform(mut self, transform: Transform) -> Self {
         self.settings.transform = transform;
+        self
+    }
+
+    /// Makes several crops of each image, too: for each group a transform and how many crops it makes
+    /// ([`Batch::crops`](crate::Batch::crops)). The image is read and decoded once. Each crop of a record has random numbers of
+    /// its own, and masks and boxes belong to the image of [`transform`](Self::transform). Default: none.
+    pub fn crops(mut self, groups: Vec<(Transform, usize)>) -> Self {
+        self.settings.crops = groups;
         self
     }
 
@@ -281,6 +291,10 @@ impl LoaderBuilder {
             .collect::<Result<_>>()?;
         let order = self.order(&parts)?;
         let records = order.records();
+        self.settings.transform.check()?;
+        let (share, pixels) =
+            (batch_size.min(records).div_ceil(world_size), (self.settings.transform.size as usize).pow(2));
+        let crops = Crops::new(self.settings.crops.clone(), share, share * pixels)?;
         let batches = if self.settings.drop_last { records / batch_size } else { records.div_ceil(batch_size) };
         if batches == 0 {
             return Err(invalid("fewer records than one batch, and drop_last leaves out a batch that is not full"));
@@ -293,6 +307,7 @@ impl LoaderBuilder {
             parts,
             findings,
             continuations,
+            crops,
             batches: batches as u64,
             next: AtomicU64::new(0),
             order,

@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 pub mod builder;
+pub(crate) mod crops;
 #[expect(clippy::module_inception, reason = "it contains `Loader`")]
 pub(crate) mod loader;
 pub mod masking;

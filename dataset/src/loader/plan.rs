@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use crate::error::{Error, Result, guarded};
 use crate::format::image_codec;
 use crate::loader::batch::{Batch, BufferPool, Buffers, PlacedBox};
+use crate::loader::crops::Crops;
 use crate::loader::masking::{self, Continuations};
 use crate::loader::order::{Draw, Order};
 use crate::loader::part::Part;
@@ -18,8 +19,8 @@ use crate::loader::samples::Sample;
 use crate::loader::settings::{OnError, Settings, TextOptions};
 use crate::loader::state::LoaderState;
 use crate::random::{self, Stream};
+use crate::transform::choices::Workspace;
 use crate::transform::geometry::IGNORED;
-use crate::transform::resample::Resample;
 
 /// A loader's work, shared by its threads.
 pub(crate) struct Plan {
@@ -29,6 +30,7 @@ pub(crate) struct Plan {
     /// Names of the columns of a batch's labels.
     pub findings: Vec<String>,
     pub continuations: Continuations,
+    pub crops: Crops,
     /// Batches of an epoch.
     pub batches: u64,
     /// The [`order`](crate::LoaderState::order) of this loader's states.
@@ -94,6 +96,7 @@ impl Plan {
             buffers,
             size: self.settings.transform.size as usize,
             tokens: self.settings.text.as_ref().map_or(0, |text| text.tokens),
+            crops: self.crops.places().to_vec(),
             pool: pool.returns(),
             epoch: index / self.batches,
             number: index % self.batches,
@@ -105,7 +108,8 @@ impl Plan {
         let (epoch, number) = (index / self.batches, (index % self.batches) as usize);
         let settings = &self.settings;
         let pixels = (settings.transform.size as usize).pow(2);
-        let room = settings.batch_size.min(self.order.records()).div_ceil(settings.world_size) * pixels;
+        let share = settings.batch_size.min(self.order.records()).div_ceil(settings.world_size);
+        let room = share * (pixels + self.crops.floats());
         let mut memory = match (buffers.images.take(), &settings.memory) {
             (Some(memory), _) => memory,
             (None, Some(memory)) => memory(room),
@@ -138,10 +142,13 @@ impl Plan {
             let time = [draw.pass, part.copy_of(draw.position as usize)];
             let page = pages.get_mut(index).and_then(Option::take);
             let record = buffers.rows.len();
-            let image = &mut images[record * pixels..(record + 1) * pixels];
             let make = || {
                 let sample = part.samples.of(row as usize)?;
+                let image = &mut images[record * pixels..(record + 1) * pixels];
                 self.image(part, row as usize, page.as_ref(), &sample, time, scratch, image)?;
+                let source = (scratch.pixels.as_slice(), u32::from(sample.width), u32::from(sample.height));
+                let stream = |name: &str| self.random(name, &sample, time);
+                self.crops.make(source, record, stream, &mut scratch.workspace, images)?;
                 Ok(sample)
             };
             let made = guarded(BROKEN, make).map_err(|error| match error {
@@ -214,13 +221,12 @@ impl Plan {
             return Err(part.samples.row_error(row, "the record has no image"));
         }
         part.source.dataset.decode_image(page, row, (height, width), &mut scratch.pixels)?;
-        let mut random = self.random("augment", sample, time);
         let source = (scratch.pixels.as_slice(), u32::from(width), u32::from(height));
-        let geometry = settings.transform.geometry(source.1, source.2, &mut random)?;
-        settings.transform.apply(source, &geometry, &mut scratch.resample, out)?;
+        let choices = settings.transform.choose(source.1, source.2, |name| self.random(name, sample, time))?;
+        settings.transform.apply(source, &choices, &mut scratch.workspace, out)?;
         scratch.boxes.clear();
         scratch.boxes.extend(sample.boxes.iter().filter_map(|stored| {
-            let [x, y, width, height] = geometry.rectangle(stored.rectangle)?;
+            let [x, y, width, height] = choices.rectangle(stored.rectangle)?;
             Some(PlacedBox { record: 0, label: stored.label.clone(), x, y, width, height })
         }));
         if settings.masks {
@@ -234,7 +240,7 @@ impl Plan {
                         return Err(part.samples.row_error(row, "its mask has another size than its image"));
                     }
                     mask.pixels.iter_mut().for_each(|level| *level = u8::from(*level > 0));
-                    geometry.mask(&mask.pixels, source.1 as usize, &mut scratch.mask);
+                    choices.mask(&mask.pixels, source.1 as usize, &mut scratch.workspace, &mut scratch.mask);
                 }
             }
         }
@@ -266,7 +272,7 @@ pub(crate) struct Scratch {
     /// Records of the batch.
     draws: Vec<Draw>,
     pixels: Vec<u8>,
-    resample: Resample,
+    workspace: Workspace,
     mask: Vec<u8>,
     boxes: Vec<PlacedBox>,
 }

@@ -36,6 +36,7 @@ pub(crate) struct Settings {
     pub rank: usize,
     pub world_size: usize,
     pub transform: Transform,
+    pub crops: Vec<(Transform, usize)>,
     pub text: Option<TextOptions>,
     pub shuffle: bool,
     pub drop_last: bool,

@@ -3,6 +3,8 @@
 //! A batch of large images does not fit into the caches of the processor. Its rows are therefore written past the caches
 //! where their address allows it: otherwise each line of memory would be read before it is overwritten.
 
+use crate::transform::vectorized::vectorized;
+
 /// The gain and offset that normalize gray levels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normalize {
@@ -32,6 +34,11 @@ impl Normalize {
         levels.iter().zip(out).for_each(|(&level, out)| *out = self.level(level));
     }
 
+    /// Normalizes a row of gray levels that are not whole numbers.
+    pub fn floats(self, levels: &[f32], out: &mut [f32]) {
+        floats(self, levels, out);
+    }
+
     /// Must be called after the last row, before another thread reads the rows.
     pub fn finish() {
         #[cfg(target_arch = "x86_64")]
@@ -40,6 +47,13 @@ impl Normalize {
             std::arch::x86_64::_mm_sfence();
         }
     }
+}
+
+vectorized!(fn floats(normalize: Normalize, levels: &[f32], out: &mut [f32]) = floats_portable);
+
+#[inline(always)]
+fn floats_portable(Normalize { gain, offset }: Normalize, levels: &[f32], out: &mut [f32]) {
+    levels.iter().zip(out).for_each(|(level, out)| *out = level * gain + offset);
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -1,15 +1,18 @@
 //! Augmentation with torchvision's parameters and Pillow's filters, from stored gray bytes to normalized floats.
 //!
-//! The random choices are made first ([`Transform::geometry`]) and applied then ([`Transform::apply`]), so that they can be
-//! applied to masks and boxes, too.
+//! The random choices are made first ([`Transform::choose`]) and applied then ([`Transform::apply`]), so that they can be
+//! applied to masks and boxes, too. The order is: crop, resizing, flip, the augmentations in the order of their list,
+//! normalization.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::random::Stream;
+use crate::transform::augment::{Augmentation, draw};
+use crate::transform::choices::{Choices, Workspace};
 use crate::transform::geometry::Geometry;
 use crate::transform::normalize::Normalize;
-use crate::transform::resample::{Filter, Rectangle, Resample, Source};
+use crate::transform::resample::{Filter, Rectangle, Source};
 
 /// Mean and standard deviation of the recipe, for pixels from 0 to 1.
 pub(crate) const RECIPE_MEAN: f32 = 0.4978;
@@ -43,8 +46,11 @@ pub enum Crop {
     Stretch,
 }
 
+/// Name of the random stream of crop and flip, and of those of augmentations with their names after it.
+const STREAM: &str = "augment";
+
 /// A transform from a stored image to a model's input of `size` × `size` pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Transform {
     /// Which part of the image is used.
     pub crop: Crop,
@@ -58,6 +64,9 @@ pub struct Transform {
     pub mean: f32,
     /// Standard deviation of the pixels, which becomes 1.
     pub std: f32,
+    /// What is done to the cropped image, in this order; see [`augment`](crate::transform::augment).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub augment: Vec<Augmentation>,
 }
 
 impl Transform {
@@ -70,6 +79,7 @@ impl Transform {
             flip: 0.5,
             mean: RECIPE_MEAN,
             std: RECIPE_STD,
+            augment: Vec::new(),
         }
     }
 
@@ -118,7 +128,27 @@ pub fn random_resized_crop(
 }
 
 impl Transform {
-    /// Makes the random choices for an image of this width and height, in pixels.
+    /// An error where an augmentation is impossible.
+    ///
+    /// # Errors
+    /// When one has a reversed range, or a value outside of what it can do.
+    pub fn check(&self) -> Result<()> {
+        let checked = self.augment.iter().try_for_each(Augmentation::check);
+        checked.map_err(|message| Error::Invalid(format!("augmentation {message}")))
+    }
+
+    /// Makes the random choices for an image of this width and height, in pixels. `stream` gives the random numbers of a
+    /// name: those of crop and flip are apart from those of each augmentation.
+    ///
+    /// # Errors
+    /// When a side of the image or the output is zero.
+    pub fn choose(&self, width: u32, height: u32, stream: impl Fn(&str) -> Stream) -> Result<Choices> {
+        let geometry = self.geometry(width, height, &mut stream(STREAM))?;
+        let steps = draw(&self.augment, self.size as usize, |name| stream(&format!("{STREAM} {name}")));
+        Ok(Choices { geometry, steps })
+    }
+
+    /// Makes the random choices of crop and flip for an image of this width and height, in pixels.
     ///
     /// # Errors
     /// When a side of the image or the output is zero.
@@ -153,23 +183,35 @@ impl Transform {
     ///
     /// # Errors
     /// When the image has another size than the one of the choices.
-    pub fn apply(&self, source: Source, geometry: &Geometry, scratch: &mut Resample, out: &mut [f32]) -> Result<()> {
+    pub fn apply(&self, source: Source, choices: &Choices, workspace: &mut Workspace, out: &mut [f32]) -> Result<()> {
+        let Choices { geometry, steps } = choices;
+        let Workspace { resample, levels } = workspace;
         let normalize = Normalize::new(self.mean, self.std);
         let (rows, columns, size) = (geometry.rows(), geometry.columns(), geometry.size as usize);
-        if rows.length.min(columns.length) < size {
-            out.fill(normalize.level(0));
-        }
         let to = geometry.mirrored(columns.start, columns.length);
         let wanted = rows.from as u32..(rows.from + rows.length) as u32;
-        scratch.each_row(source, geometry.part, geometry.resized, self.filter, wanted, |y, row| {
-            let row = &mut row[columns.from..columns.from + columns.length];
-            if geometry.flip {
-                row.reverse();
+        // Calls for each row of the output that shows the image, with the pixels from column `to` on.
+        let mut each_row = |take: &mut dyn FnMut(usize, &[u8])| {
+            resample.each_row(source, geometry.part, geometry.resized, self.filter, wanted.clone(), |y, row| {
+                let row = &mut row[columns.from..columns.from + columns.length];
+                if geometry.flip {
+                    row.reverse();
+                }
+                take(y - rows.from + rows.start, row);
+            })
+        };
+        if steps.is_empty() {
+            if rows.length.min(columns.length) < size {
+                out.fill(normalize.level(0));
             }
-            let start = (y - rows.from + rows.start) * size + to;
-            normalize.row(row, &mut out[start..start + columns.length]);
-        })?;
-        Normalize::finish();
+            each_row(&mut |y, row| normalize.row(row, &mut out[y * size + to..][..row.len()]))?;
+            Normalize::finish();
+        } else {
+            levels.begin(size);
+            each_row(&mut |y, row| levels.set(y, to, row))?;
+            levels.apply(steps);
+            levels.rows().zip(out.chunks_exact_mut(size)).for_each(|(row, out)| normalize.floats(row, out));
+        }
         Ok(())
     }
 }
@@ -183,8 +225,8 @@ mod tests {
         let pixels: Vec<u8> = (0..24).collect(); // 6 × 4
         let transform = Transform { mean: 0.0, std: 1.0 / 255.0, ..Transform::evaluate(4) };
         let mut out = [0.0; 16];
-        let geometry = transform.geometry(6, 4, &mut Stream::new(&[1])).unwrap();
-        transform.apply((&pixels, 6, 4), &geometry, &mut Resample::default(), &mut out).unwrap();
+        let choices = transform.choose(6, 4, |_| Stream::new(&[1])).unwrap();
+        transform.apply((&pixels, 6, 4), &choices, &mut Workspace::default(), &mut out).unwrap();
         let expected: Vec<f32> = (0..4).flat_map(|y| (1..5).map(move |x| (y * 6 + x) as f32)).collect();
         assert!(out.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4), "{out:?}");
     }

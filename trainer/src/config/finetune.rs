@@ -1,7 +1,7 @@
 //! What the configurations of all kinds of fine-tuning have in common.
 
 use anyhow::{Result, bail};
-use dataset::transform::{ASPECT, Crop, Transform};
+use dataset::transform::{ASPECT, Augmentation, Crop, Transform};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,9 @@ pub struct ImageData {
     pub mean: f64,
     /// Standard deviation of the pixels, 0 to 1.
     pub std: f64,
+    /// Augmentations of the cropped image, in their order.
+    #[serde(default)]
+    pub augment: Vec<Augmentation>,
 }
 
 /// Keys of `[optimizer]` that all kinds have: learning rate, length, batches.
@@ -85,15 +88,15 @@ impl ImageData {
         Transform { mean: self.mean as f32, std: self.std as f32, ..transform }
     }
 
-    /// The transform of training: random crops and flips in place of the crop of an evaluation.
+    /// The transform of training: random crops, flips and augmentations in place of the crop of an evaluation.
     pub fn augmented(&self, evaluation: Transform) -> Transform {
         let crop = Crop::RandomResized { scale: (self.crop_scale, 1.0), aspect: ASPECT };
-        Transform { crop, flip: self.flip, ..evaluation }
+        Transform { crop, flip: self.flip, augment: self.augment.clone(), ..evaluation }
     }
 
     /// An error unless images can be prepared so.
     pub fn validate(&self) -> Result<()> {
-        check_data(self.crop_scale, self.flip, self.mean, self.std)
+        check_data(self.crop_scale, self.flip, self.mean, self.std, &self.augment)
     }
 }
 

@@ -16,6 +16,7 @@ mod synonyms;
 use anyhow::{Context, Result, bail};
 use dataset::commands::cli::UsageError;
 use dataset::loader::MAX_THREADS;
+use dataset::transform::Augmentation;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -160,13 +161,16 @@ fn check_pixels(mean: f64, std: f64) -> Result<()> {
     bail!("data.mean and data.std: must be finite, the second above 0; are {mean} and {std}")
 }
 
-/// An error unless crops, flips and normalization can be done.
-fn check_data(crop_scale: f64, flip: f64, mean: f64, std: f64) -> Result<()> {
+/// An error unless crops, flips, augmentations and normalization can be done.
+fn check_data(crop_scale: f64, flip: f64, mean: f64, std: f64, augment: &[Augmentation]) -> Result<()> {
     if !(crop_scale > 0.0 && crop_scale <= 1.0) {
         bail!("data.crop_scale: must be above 0 and at most 1, is {crop_scale}");
     }
     if !(0.0..=1.0).contains(&flip) {
         bail!("data.flip: must be from 0 to 1, is {flip}");
+    }
+    if let Some(message) = augment.iter().find_map(|augmentation| augmentation.check().err()) {
+        bail!("data.augment: {message}");
     }
     check_pixels(mean, std)
 }
@@ -301,6 +305,33 @@ mod tests {
         let stored = ConfigFile::of("pretrain", &config).unwrap();
         let again = overlay(&other, Some(stored.text()), &[]).unwrap();
         assert_eq!(again, PretrainConfig { provenance: other.provenance, ..config });
+    }
+
+    #[test]
+    fn augmentations_are_set_stored_and_checked() {
+        use dataset::transform::Augmentation;
+
+        let vocabulary = ["model.bert.vocab_size=100".to_owned()];
+        let base = overlay(&pretrain_preset("mrm-vit-tiny").unwrap(), None, &vocabulary).unwrap();
+        let setting = r#"data.augment=[{kind="affine", degrees=[-10, 10]}, {kind="gamma", gamma=[0.8, 1.25]}]"#;
+        let config = overlay(&base, None, &[setting.to_owned()]).unwrap();
+        assert_eq!(config.data.augment[1], Augmentation::Gamma { probability: 1.0, gamma: (0.8, 1.25) });
+        config.validate().unwrap();
+        let stored = ConfigFile::of("pretrain", &config).unwrap();
+        assert_eq!(ConfigFile::parse(stored.text(), "config.toml").unwrap().read::<PretrainConfig>().unwrap(), config);
+        // The stored text as a --config file of another kind of run.
+        let finetune = classify_preset("mrm-vit-tiny", &FindingTask::parse("nih14").unwrap(), 1.0).unwrap();
+        let section = format!("[data]\naugment = {}\n", stored.get("data.augment").unwrap());
+        let finetune = overlay(&finetune, Some(&section), &[]).unwrap();
+        assert_eq!(finetune.data.image.augment, config.data.augment);
+        let again = ConfigFile::of("classify", &finetune).unwrap();
+        assert_eq!(ConfigFile::parse(again.text(), "x").unwrap().read::<ClassifyConfig>().unwrap(), finetune);
+
+        let reversed = overlay(&base, None, &[r#"data.augment=[{kind="gamma", gamma=[2, 1]}]"#.to_owned()]).unwrap();
+        let error = reversed.validate().unwrap_err().to_string();
+        assert!(error.starts_with("data.augment: gamma: gamma [2, 1]"), "{error}");
+        let unknown = overlay(&base, None, &[r#"data.augment=[{kind="sepia"}]"#.to_owned()]).unwrap_err();
+        assert!(format!("{unknown:#}").contains("sepia"), "{unknown:#}");
     }
 
     #[test]

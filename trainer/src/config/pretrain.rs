@@ -1,6 +1,7 @@
 //! Configuration of a pre-training run.
 
 use anyhow::{Result, bail};
+use dataset::transform::Augmentation;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -26,6 +27,9 @@ pub struct PretrainData {
     pub mean: f64,
     /// Standard deviation of the pixels, 0 to 1.
     pub std: f64,
+    /// Augmentations of the cropped image, in their order.
+    #[serde(default)]
+    pub augment: Vec<Augmentation>,
 }
 
 /// Section `[optimizer]`: AdamW, linear warm-up, half a cosine down to zero.
@@ -128,6 +132,6 @@ impl PretrainConfig {
         if !(0.0..=1.0).contains(&data.report_mask_ratio) {
             bail!("data.report_mask_ratio: must be from 0 to 1, is {}", data.report_mask_ratio);
         }
-        check_data(data.crop_scale, data.flip, data.mean, data.std)
+        check_data(data.crop_scale, data.flip, data.mean, data.std, &data.augment)
     }
 }

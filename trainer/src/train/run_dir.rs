@@ -132,6 +132,12 @@ fn deciding(mut config: toml::Table, other_length: bool) -> toml::Table {
             optimizer.remove(*key);
         }
     }
+    // Older runs do not have this key.
+    if let Some(data) = config.get_mut("data").and_then(toml::Value::as_table_mut)
+        && data.get("augment").and_then(toml::Value::as_array).is_some_and(Vec::is_empty)
+    {
+        data.remove("augment");
+    }
     if let Some(run) = config.get_mut("run").and_then(toml::Value::as_table_mut) {
         let keys =
             ["threads", "loader_threads", "log_every", "checkpoint_every", "keep_last", "skip_limit", "master_weights"];

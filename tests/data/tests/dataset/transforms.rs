@@ -4,7 +4,7 @@ use std::path::Path;
 
 use dataset::random::Stream;
 use dataset::transform::resample::{Filter, Rectangle, Resample};
-use dataset::transform::{ASPECT, Crop, Transform, random_resized_crop};
+use dataset::transform::{ASPECT, Crop, Transform, Workspace, random_resized_crop};
 use helpers::{folder, python, python_output, real_data};
 
 /// Noise and some radiographs: the gray pixels, crops resized by Pillow, and a table of the operations.
@@ -62,13 +62,14 @@ fn resizing_gives_the_pixels_of_pillow() {
 
     let numbers: std::collections::BTreeMap<usize, (u32, u32)> =
         table.iter().map(|(number, numbers, _)| (*number, (numbers[0], numbers[1]))).collect();
+    let mut workspace = Workspace::default();
     for (number, (width, height)) in numbers {
         let pixels = read(&format!("{number}.raw"));
         // Not normalized: floats are gray levels.
         let transform = Transform { mean: 0.0, std: 1.0 / 255.0, ..Transform::evaluate(224) };
-        let geometry = transform.geometry(width, height, &mut Stream::new(&[0])).expect("drawn");
+        let choices = transform.choose(width, height, |_| Stream::new(&[0])).expect("drawn");
         let mut out = vec![0.0; 224 * 224];
-        transform.apply((&pixels, width, height), &geometry, &mut scratch, &mut out).expect("applied");
+        transform.apply((&pixels, width, height), &choices, &mut workspace, &mut out).expect("applied");
         let theirs = read(&format!("{number}-center.raw"));
         assert_eq!(out.len(), theirs.len());
         let worst = out.iter().zip(&theirs).map(|(ours, &level)| (ours - f32::from(level)).abs()).fold(0.0, f32::max);
@@ -160,7 +161,7 @@ fn an_image_smaller_than_its_center_crop_is_padded_as_by_torchvision() {
 
 #[test]
 fn small_images_are_padded_cropped_and_stretched_without_gaps() {
-    let mut scratch = Resample::default();
+    let mut workspace = Workspace::default();
     for (width, height) in [(1, 1), (3, 7), (7, 3), (31, 32), (400, 17), (2, 900)] {
         let pixels = vec![255; width as usize * height as usize];
         for crop in [
@@ -171,9 +172,10 @@ fn small_images_are_padded_cropped_and_stretched_without_gaps() {
             Crop::Stretch,
         ] {
             let transform = Transform { crop, mean: 0.0, std: 1.0 / 255.0, ..Transform::pretrain(32) };
-            let geometry = transform.geometry(width, height, &mut Stream::new(&[3])).expect("drawn");
+            let choices = transform.choose(width, height, |_| Stream::new(&[3])).expect("drawn");
             let mut out = vec![f32::NAN; 32 * 32];
-            transform.apply((&pixels, width, height), &geometry, &mut scratch, &mut out).expect("applied");
+            transform.apply((&pixels, width, height), &choices, &mut workspace, &mut out).expect("applied");
+            let geometry = choices.geometry;
             // White inside the image, black outside, nothing else.
             let shown = geometry.rows().length * geometry.columns().length;
             assert_eq!(out.iter().filter(|&&level| (level - 255.0).abs() < 1e-3).count(), shown, "{crop:?}");

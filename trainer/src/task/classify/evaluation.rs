@@ -71,7 +71,7 @@ pub(super) fn evaluate(request: &EvaluationRequest) -> Result<Evaluated> {
         );
     }
     let transform = evaluation_transform(&config);
-    let objective = Classification::new(&config.model, task.labels.clone(), transform, device)?;
+    let objective = Classification::new(&config.model, task.labels.clone(), transform.clone(), device)?;
     let weights = request.load_weights(objective.store())?;
     let scores = predict(objective.model(), dataset, &rows, transform, device)?;
 

@@ -252,7 +252,7 @@ impl TrainingData {
         );
         let (optimizer, transform) = (config.optimizer.kind.config(), evaluation_transform(&config));
         let (batch_size, transform) = (schedule.batch_size, config.data.image.augmented(transform));
-        let loader = move || source.mixture_loader(&rows, batch_size, &config.run, device).transform(transform);
+        let loader = move || source.mixture_loader(&rows, batch_size, &config.run, device).transform(transform.clone());
         Ok(Training {
             skip: Box::new(move |name| !keeps_head && name.starts_with("head.")),
             optimizer,

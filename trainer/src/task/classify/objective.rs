@@ -121,7 +121,7 @@ impl Objective for Classification {
         }
         let mut scores = Vec::new();
         for (dataset, rows) in self.validate.iter().filter(|(_, rows)| !rows.is_empty()) {
-            scores.extend(predict(&self.model, dataset, rows, self.transform, self.store.device())?);
+            scores.extend(predict(&self.model, dataset, rows, self.transform.clone(), self.store.device())?);
         }
         let classes = self.labels.findings.len();
         let by_class: Vec<Option<f64>> = (0..classes)

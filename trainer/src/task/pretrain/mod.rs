@@ -129,6 +129,7 @@ pub fn pretrain_transform(config: &PretrainConfig) -> Transform {
         flip: config.data.flip,
         mean: config.data.mean as f32,
         std: config.data.std as f32,
+        augment: config.data.augment.clone(),
         ..Transform::pretrain(config.model.input_size() as u32)
     }
 }

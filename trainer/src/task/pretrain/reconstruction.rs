@@ -110,12 +110,10 @@ fn reconstructed(run: &Path, request: &Reconstruction, rows: &[u32]) -> Result<(
     let loaded = load_tensors(objective.store(), &read_weights(weights)?)?;
     ensure!(loaded.is_complete(), "the weights do not fit the run's configuration: {loaded}");
     let transform = pretrain_transform(&config);
-    let mut builder = Loader::builder(dataset)
-        .rows(rows.to_vec())
-        .batch_size(rows.len())
-        .shuffle(false)
-        .seed(seed)
-        .transform(Transform { crop: Crop::Center { shorter: transform.size }, flip: 0.0, ..transform });
+    let mut builder =
+        Loader::builder(dataset).rows(rows.to_vec()).batch_size(rows.len()).shuffle(false).seed(seed).transform(
+            Transform { crop: Crop::Center { shorter: transform.size }, flip: 0.0, augment: Vec::new(), ..transform },
+        );
     let with_text = config.model.reconstructs_report();
     if with_text {
         builder = builder.text(TextOptions {

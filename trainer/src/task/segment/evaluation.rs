@@ -60,13 +60,13 @@ pub(super) fn evaluate(request: &EvaluationRequest) -> Result<Evaluated> {
     let transform = evaluation_transform(&config);
     let decay = config.optimizer.schedule.layer_decay;
     let objective =
-        Segmentation::new(&config.model, decay, rule, dataset, Vec::new(), transform, &Compute::on(device))?;
+        Segmentation::new(&config.model, decay, rule, dataset, Vec::new(), transform.clone(), &Compute::on(device))?;
     let weights = request.load_weights(objective.store())?;
 
     let (mut predictions, mut examples) = (Predictions::default(), Examples::default());
-    segment(objective.model(), dataset, &rows, transform, rule, device, |record| {
+    segment(objective.model(), dataset, &rows, transform.clone(), rule, device, |record| {
         predictions.add(&record);
-        examples.add(&record, transform);
+        examples.add(&record, &transform);
         Ok(())
     })?;
     let patients = request.patients(&predictions.rows)?;

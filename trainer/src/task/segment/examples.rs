@@ -28,7 +28,7 @@ pub(super) struct Examples {
 }
 
 impl Examples {
-    pub(super) fn add(&mut self, record: &SegmentedRecord, transform: Transform) {
+    pub(super) fn add(&mut self, record: &SegmentedRecord, transform: &Transform) {
         let kind = if record.overlap.is_positive() { &mut self.positive } else { &mut self.empty };
         if kind.len() < LINES {
             kind.push(line(record, transform));
@@ -53,7 +53,7 @@ impl Examples {
 }
 
 /// One record: image, drawn mask over it, predicted mask over it.
-fn line(record: &SegmentedRecord, transform: Transform) -> RgbImage {
+fn line(record: &SegmentedRecord, transform: &Transform) -> RgbImage {
     let size = record.size as u32;
     let step = size + GAP;
     let mut canvas = RgbImage::from_pixel(3 * step - GAP, size, Rgb([255; 3]));

@@ -190,7 +190,7 @@ fn training<'a>(
         config.prediction,
         &source.dataset,
         validate,
-        transform,
+        transform.clone(),
         compute,
     )?;
     let distinct = rows.chunk_by(|a, b| a == b).count();
@@ -204,7 +204,7 @@ fn training<'a>(
     let summary = format!("{distinct} records with a mask ({} an epoch), {} steps", rows.len(), schedule.steps);
     let (batch_size, transform) = (schedule.batch_size, config.data.image.augmented(transform));
     let loader =
-        move || source.training_loader(&rows, batch_size, &config.run, device).masks(true).transform(transform);
+        move || source.training_loader(&rows, batch_size, &config.run, device).masks(true).transform(transform.clone());
     Ok(Training {
         skip: Box::new(|_| false),
         lr: Box::new(move |step| curve.at(step)),

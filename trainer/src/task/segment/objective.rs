@@ -111,7 +111,7 @@ impl Objective for Segmentation {
             &self.model,
             &self.dataset,
             &self.validate,
-            self.transform,
+            self.transform.clone(),
             self.rule,
             self.store.device(),
             |record| {

@@ -1,0 +1,95 @@
+//! The gray levels of an image while augmentations act on it.
+
+use super::affine::{AffineMap, moved_box};
+use super::choices::Step;
+use super::clahe::{Tiles, equalize};
+use super::tone::WHITE;
+use super::{blur, noise, tone};
+use crate::random::Stream;
+
+/// Gray levels `[size, size]`, and memory that is used again.
+#[derive(Default)]
+pub struct Levels {
+    levels: Vec<f32>,
+    size: usize,
+    /// Memory of single steps.
+    other: Vec<f32>,
+    more: Vec<f32>,
+    bits: Vec<u16>,
+    tiles: Tiles,
+    classes: Vec<u8>,
+}
+
+impl Levels {
+    /// Begins an image of `size` × `size` black pixels.
+    pub fn begin(&mut self, size: usize) {
+        self.size = size;
+        self.levels.clear();
+        self.levels.resize(size * size, 0.0);
+    }
+
+    /// Sets a part of a row, from a column on.
+    pub fn set(&mut self, row: usize, column: usize, pixels: &[u8]) {
+        let start = row * self.size + column;
+        self.levels[start..start + pixels.len()]
+            .iter_mut()
+            .zip(pixels)
+            .for_each(|(level, &pixel)| *level = pixel.into());
+    }
+
+    /// Does the steps in their order.
+    pub fn apply(&mut self, steps: &[Step]) {
+        let Self { levels, size, other, more, bits, tiles, .. } = self;
+        for step in steps {
+            match *step {
+                Step::Affine(map) => {
+                    more.resize(levels.len(), 0.0);
+                    map.image(levels, other, more);
+                    std::mem::swap(levels, more);
+                }
+                Step::Brightness { factor } => tone::brightness(levels, factor),
+                Step::Contrast { factor } => tone::contrast(levels, factor),
+                Step::Gamma { gamma } => tone::gamma(levels, gamma),
+                Step::Clahe { clip, tiles: count } => equalize(levels, *size, clip, count, tiles),
+                Step::GaussianNoise { sigma, seed } => {
+                    noise::add_noise(levels, sigma * WHITE, &mut Stream::new(&[seed]), bits);
+                }
+                Step::GaussianBlur { sigma } => blur::blur(levels, *size, sigma, other, more),
+                Step::Erase { part, fill } => {
+                    for row in part.top..part.top + part.height {
+                        let start = row as usize * *size + part.left as usize;
+                        levels[start..start + part.width as usize].fill(fill * WHITE);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The rows of the image.
+    pub fn rows(&self) -> impl Iterator<Item = &[f32]> {
+        self.levels.chunks_exact(self.size.max(1))
+    }
+
+    /// Moves a mask `[size, size]` as [`apply`](Self::apply) moves the image.
+    pub fn mask(&mut self, steps: &[Step], mask: &mut [u8]) {
+        for map in maps(steps) {
+            self.classes.clear();
+            self.classes.extend_from_slice(mask);
+            map.mask(&self.classes, mask);
+        }
+    }
+}
+
+/// Moves a box (x, y, width, height) of an image of this size as its image; `None` where less than
+/// [`MIN_BOX_SHARE`](super::affine::MIN_BOX_SHARE) of it is left.
+pub fn rectangle(steps: &[Step], rectangle: [f32; 4], size: u32) -> Option<[f32; 4]> {
+    let maps: Vec<_> = maps(steps).collect();
+    if maps.is_empty() { Some(rectangle) } else { moved_box(&maps, rectangle, size) }
+}
+
+fn maps(steps: &[Step]) -> impl Iterator<Item = &AffineMap> {
+    steps.iter().filter_map(|step| match step {
+        Step::Affine(map) => Some(map),
+        _ => None,
+    })
+}
