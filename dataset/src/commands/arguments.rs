@@ -11,6 +11,7 @@ use std::time::Instant;
 use crate::Dataset;
 use crate::commands::bench;
 use crate::commands::cli::{self, HelpFiles, UsageError};
+use crate::commands::doctor::arguments::DoctorArguments;
 use crate::commands::duplicates::Duplicates;
 #[cfg(feature = "export")]
 use crate::commands::export::ExportArguments;
@@ -134,6 +135,10 @@ enum Command {
         no_checksums: bool,
     },
     #[command(after_help = "Examples:
+  dataset doctor data/mimic --transform pretrain --size 448
+  dataset doctor data/mimic --transform finetune --size 224 --with-trainer runs/nih --json")]
+    Doctor(DoctorArguments),
+    #[command(after_help = "Examples:
   dataset export data/mimic --to webdataset /export/mimic-tars --split main --shard-size 1000
   dataset export data/mimic --to hf /export/mimic-hf --split main --subset train --ratio 1
   dataset export data/mimic --to csv /export/mimic-table --no-images")]
@@ -256,6 +261,10 @@ fn run(cli: Cli) -> Result<u8> {
             show(&format!("{certificate}\n"))?;
             let path = dataset.storage().path(&split::split_path(&split.name));
             show(&format!("written to {}\n", path.display()))?;
+            Ok(0)
+        }
+        Command::Doctor(arguments) => {
+            show(&arguments.run()?)?;
             Ok(0)
         }
         Command::Bench { data, mixture, batch_size, transform, augment, size, threads, seconds, no_checksums } => {

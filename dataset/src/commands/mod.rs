@@ -5,6 +5,7 @@ pub mod arguments;
 pub mod bench;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod doctor;
 pub mod duplicates;
 #[cfg(all(feature = "cli", feature = "export"))]
 pub mod export;

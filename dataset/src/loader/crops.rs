@@ -2,13 +2,13 @@
 
 use crate::error::{Error, Result};
 use crate::random::Stream;
+use crate::transform::augment::MAX_SIZE;
 use crate::transform::choices::Workspace;
 use crate::transform::pipeline::Transform;
 use crate::transform::resample::Source;
 
-/// Largest number of crops of an image with one transform, and of pixels along a side.
+/// Largest number of crops of an image with one transform.
 const MAX_COUNT: usize = 1024;
-const MAX_SIZE: u32 = 16_384;
 
 /// The crops of a record: for each group a transform and how many crops it makes.
 ///

@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::error::{Error, Result};
 use crate::loader::batch::{Batch, BufferPool, Buffers};
+use crate::loader::metrics::LoaderMetrics;
 use crate::loader::plan::{Plan, Scratch};
 use crate::loader::state::LoaderState;
 
@@ -29,6 +30,9 @@ pub struct Loader {
     state: LoaderState,
     epoch_ended: bool,
     skipped: u64,
+    metrics: LoaderMetrics,
+    /// Whether the next batch was asked for before.
+    is_asked: bool,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -49,6 +53,8 @@ impl Loader {
             next,
             epoch_ended: false,
             skipped: 0,
+            metrics: LoaderMetrics::default(),
+            is_asked: false,
             workers: Vec::new(),
         };
         loader.start_threads()?;
@@ -144,6 +150,11 @@ impl Loader {
         self.skipped
     }
 
+    /// How many batches were given so far, how long the calls waited for them, and how many were ready.
+    pub fn metrics(&self) -> LoaderMetrics {
+        self.metrics
+    }
+
     /// The next batch; after the last one of an epoch the first one of the next.
     ///
     /// # Errors
@@ -162,9 +173,16 @@ impl Loader {
     /// # Errors
     /// As [`Loader::next_batch`].
     pub fn next_batch_within(&mut self, time: Duration) -> Result<Option<Batch>> {
-        let end = Instant::now() + time;
+        let began = Instant::now();
+        let end = began + time;
+        if !std::mem::replace(&mut self.is_asked, true) {
+            self.metrics.ready += (self.early.len() + self.ready.as_ref().map_or(0, Receiver::len)) as u64;
+        }
         loop {
             if let Some(made) = self.early.remove(&self.next) {
+                self.metrics.waited += began.elapsed();
+                self.metrics.batches += 1;
+                self.is_asked = false;
                 let index = self.next;
                 self.next += 1;
                 self.epoch_ended = self.next.is_multiple_of(self.plan.batches);
@@ -180,7 +198,10 @@ impl Loader {
                 Some(Ok((index, made))) => {
                     self.early.insert(index, made);
                 }
-                Some(Err(RecvTimeoutError::Timeout)) => return Ok(None),
+                Some(Err(RecvTimeoutError::Timeout)) => {
+                    self.metrics.waited += began.elapsed();
+                    return Ok(None);
+                }
                 _ => return Err(Error::Invalid("loader: its threads ended".to_owned())),
             }
         }

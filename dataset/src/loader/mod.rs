@@ -6,6 +6,7 @@ pub(crate) mod crops;
 #[expect(clippy::module_inception, reason = "it contains `Loader`")]
 pub(crate) mod loader;
 pub mod masking;
+pub(crate) mod metrics;
 pub(crate) mod mixture;
 pub(crate) mod order;
 pub(crate) mod part;
@@ -19,6 +20,7 @@ pub(crate) mod state;
 pub use batch::{Batch, BatchArrays, HostBuffer, PlacedBox};
 pub use builder::{LoaderBuilder, MAX_PREFETCH, MAX_THREADS};
 pub use loader::Loader;
+pub use metrics::LoaderMetrics;
 pub use mixture::{EpochLength, MAX_EPOCH_RECORDS, MAX_PARTS, Mixture, Weights};
 pub use part::MixturePart;
 pub use random_access::RandomAccess;

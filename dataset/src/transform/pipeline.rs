@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::random::Stream;
-use crate::transform::augment::{Augmentation, draw};
+use crate::transform::augment::{Augmentation, MAX_SIZE, draw};
 use crate::transform::choices::{Choices, Workspace};
 use crate::transform::geometry::Geometry;
 use crate::transform::normalize::Normalize;
@@ -131,8 +131,15 @@ impl Transform {
     /// An error where an augmentation is impossible.
     ///
     /// # Errors
-    /// When one has a reversed range, or a value outside of what it can do.
+    /// When one has a reversed range, or a value outside of what it can do; or when augmented images are larger than
+    /// [`MAX_SIZE`](crate::transform::augment::MAX_SIZE).
     pub fn check(&self) -> Result<()> {
+        if !self.augment.is_empty() && self.size > MAX_SIZE {
+            return Err(Error::Invalid(format!(
+                "augmentation: {} pixels a side; at most {MAX_SIZE} are possible",
+                self.size
+            )));
+        }
         let checked = self.augment.iter().try_for_each(Augmentation::check);
         checked.map_err(|message| Error::Invalid(format!("augmentation {message}")))
     }

@@ -65,7 +65,9 @@ pub fn numbers(run: &Path) -> Vec<Value> {
     let mut lines = read_metrics(run).expect("metrics").lines;
     for line in &mut lines {
         let line = line.as_object_mut().expect("an object");
-        line.remove("images_per_second");
+        for key in ["images_per_second", "step_s", "loader_wait_s", "loader_ready", "transfer_s"] {
+            line.remove(key);
+        }
         line.remove("time");
     }
     lines

@@ -10,6 +10,7 @@ use tch::{Device, Kind, Tensor};
 use crate::torch::shim;
 use crate::train::optimizer::{Parameter, parameters};
 use crate::train::threads;
+use crate::train::timing::sending;
 
 /// The loss of a batch.
 pub struct Loss {
@@ -95,7 +96,7 @@ pub fn images(batch: &Batch, device: Device) -> Tensor {
     let borrowed = tensor_over(batch.images(), &shape);
     // Always a copy, since the loader writes to this memory again. On CUDA it is the only copy, from pinned memory
     // (`loader_for`), and asynchronous: the batch must exist until the device has read it, as `step::Stepper` ensures.
-    borrowed.to_device_(device, Kind::Float, device.is_cuda(), true)
+    sending(|| borrowed.to_device_(device, Kind::Float, device.is_cuda(), true))
 }
 
 /// A tensor over borrowed memory, which must outlive it.
@@ -146,10 +147,13 @@ fn pinned(tensor: &Tensor) -> Tensor {
 
 /// A small host tensor on the device; for CUDA through pinned memory, so that the host does not wait.
 pub fn send(tensor: &Tensor, device: Device) -> Tensor {
-    if !device.is_cuda() {
-        return tensor.to_device(device);
-    }
-    pinned(tensor).to_device_(device, tensor.kind(), true, false)
+    sending(|| {
+        if device.is_cuda() {
+            pinned(tensor).to_device_(device, tensor.kind(), true, false)
+        } else {
+            tensor.to_device(device)
+        }
+    })
 }
 
 #[cfg(test)]

@@ -16,4 +16,5 @@ mod source_losses;
 pub mod step;
 pub mod stop;
 pub mod threads;
+pub(crate) mod timing;
 pub mod train_loop;

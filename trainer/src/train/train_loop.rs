@@ -18,6 +18,7 @@ use crate::train::recorder::Recorder;
 use crate::train::run_dir::RunDir;
 use crate::train::step::{LoadedRecord, PendingStep, StepMetrics, Stepper};
 use crate::train::stop::stop_requested;
+use crate::train::timing::Timing;
 
 /// What the loop needs to know for any task.
 pub struct Settings<'a> {
@@ -139,6 +140,7 @@ pub fn train(
         state.evaluation_due = false;
         save(&mut recorder, &mut state, &stepper)?;
     }
+    let mut timing = Timing::new(&loader);
     while state.step < settings.steps && !ends_early(&state) {
         let lr = (settings.lr)(state.step);
         let step = match stepper.step(state.step, lr, &mut || Ok(Rc::new(loader.next_batch()?))) {
@@ -160,6 +162,7 @@ pub fn train(
             recorder.average(state.step)?;
         }
         progress.advance(step.records.len() * group.world_size());
+        timing.step(step.records.len() * group.world_size());
         pending.push(step);
         state.step += 1;
         state.loader = loader.state();
@@ -194,18 +197,19 @@ pub fn train(
                     .take(settings.datasets)
                     .into_iter()
                     .for_each(|(name, value)| line[name] = value.into());
+                timing.line(&loader).iter().for_each(|(name, value)| line[*name] = (*value).into());
                 if let Some(scale) = &stepper.scale {
                     line["loss_scale"] = scale.state().scale.into();
                 }
                 recorder.log(line)?;
             }
         }
-        if evaluates && let Err(error) = evaluate(&mut recorder, &mut state) {
+        if evaluates && let Err(error) = timing.without(|| evaluate(&mut recorder, &mut state)) {
             state.evaluation_due = true;
             return Err(keep(error, saved, &mut recorder, &mut state, &stepper));
         }
         if saves || ends_early(&state) {
-            save(&mut recorder, &mut state, &stepper)?;
+            timing.without(|| save(&mut recorder, &mut state, &stepper))?;
             saved = state.step;
         }
         if stopped && !ends && !ends_early(&state) {

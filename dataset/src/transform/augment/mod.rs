@@ -28,4 +28,4 @@ mod tone;
 pub use affine::{AffineMap, MIN_BOX_SHARE};
 pub use choices::{Step, draw};
 pub use levels::{Levels, rectangle};
-pub use settings::Augmentation;
+pub use settings::{Augmentation, MAX_SIZE};

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 /// Smallest and largest value of a range.
 type Range = (f64, f64);
 
+/// Largest side of an augmented image in pixels.
+pub const MAX_SIZE: u32 = 16_384;
 /// Largest number of tiles of a CLAHE along an axis.
 const MAX_TILES: u32 = 64;
 /// Largest standard deviation of a blur in pixels.

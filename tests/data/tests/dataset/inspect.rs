@@ -162,6 +162,8 @@ fn numbers_out_of_range_are_usage_errors() {
     says("dataset", &["bench", "--seconds", "0"], "give a number above 0");
     says("dataset", &["inspect", "--montage", "look.jpg"], "give a name that ends in .png");
     says("dataset", &["inspect", "--count", "3"], "--montage");
+    says("dataset", &["bench", "--augment", r#"[{"kind": "sepia"}]"#], "gaussian_blur");
+    says("dataset", &["doctor", "--augment", r#"[{"kind": "gamma", "gamma": [2, 1]}]"#], "gamma: gamma [2, 1]");
     says("ingest", &["mimic-cxr", "x", "--max-reject-rate", "-1"], "give a share from 0 to 1");
     says("ingest", &["phantom", "--size", "8"], "invalid value");
     ok("dataset", args!["split", &out, "--name", "main", "--ratios", "10, 100"]);

@@ -546,22 +546,32 @@ fn a_montage_shows_the_batches_and_a_closed_pipe_is_no_failure() {
     let raw = helpers::phantom_of("rsna", folder.path(), 14);
     let out = folder.path().join("set");
     helpers::ingest("rsna", &raw, &out, &["--tokenizer", "none"]);
-    let draw = |name: &str, more: &[&str]| {
+    let draw_tiles = |name: &str, (columns, lines): (u32, u32), more: &[&str]| {
         let path = folder.path().join(name);
-        let mut arguments = helpers::args!["inspect", &out, "--montage", &path, "--count", "8"].to_vec();
+        let mut arguments = helpers::args!["inspect", &out, "--montage", &path].to_vec();
         arguments.extend(more.iter().map(Into::into));
         ok("dataset", arguments);
         let decoder = png::Decoder::new(std::io::BufReader::new(fs::File::open(&path).expect("written")));
         let mut reader = decoder.read_info().expect("a PNG");
         let mut pixels = vec![0; reader.output_buffer_size().expect("it fits")];
         reader.next_frame(&mut pixels).expect("whole");
-        assert_eq!((reader.info().width, reader.info().height), (6 * 192, 2 * 192));
+        assert_eq!((reader.info().width, reader.info().height), (columns * 192, lines * 192));
         pixels
     };
+    let draw = |name: &str, more: &[&str]| draw_tiles(name, (6, 2), &[&["--count", "8"], more].concat());
     let stored = draw("stored.png", &[]);
     let shown = draw("shown.png", &["--transform", "finetune", "--size", "96"]);
     assert_ne!(stored, shown);
     assert_eq!(shown, draw("again.png", &["--transform", "finetune", "--size", "96"]));
+    // In each of two lines: the image, the darkest, the brightest, one that is drawn.
+    let list = r#"[{"kind": "brightness", "factor": [0, 2]}]"#;
+    let options = ["--count", "2", "--transform", "evaluate", "--augment", list];
+    let lines = draw_tiles("augmented.png", (4, 2), &options);
+    let mean = |tile: usize| {
+        let row = |y: usize| &lines[(y * 4 + tile) * 192..][..192];
+        (0..192).map(|y| row(y).iter().map(|&level| u64::from(level)).sum::<u64>()).sum::<u64>() / (192 * 192)
+    };
+    assert!(mean(1) < 20 && mean(1) < mean(0) && mean(0) < mean(2), "{} {} {}", mean(1), mean(0), mean(2));
 
     let mut child = helpers::command("dataset")
         .args(helpers::args!["inspect", &out])
