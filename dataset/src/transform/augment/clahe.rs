@@ -91,9 +91,8 @@ fn table(pixels: &[u8], size: usize, (top, left): (usize, usize), side: usize, l
     }
     let (each, rest) = (clipped / BINS, clipped % BINS);
     counts.iter_mut().for_each(|count| *count += each);
-    if rest > 0 {
-        counts.iter_mut().step_by((BINS / rest).max(1)).take(rest).for_each(|count| *count += 1);
-    }
+    let step = BINS.checked_div(rest).unwrap_or(BINS).max(1);
+    counts.iter_mut().step_by(step).take(rest).for_each(|count| *count += 1);
     let scale = WHITE / (side * side) as f32;
     let mut sum = 0;
     counts.map(|count| {

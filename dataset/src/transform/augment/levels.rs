@@ -10,7 +10,7 @@ use crate::random::Stream;
 /// Gray levels `[size, size]`, and memory that is used again.
 #[derive(Default)]
 pub struct Levels {
-    levels: Vec<f32>,
+    gray: Vec<f32>,
     size: usize,
     /// Memory of single steps.
     other: Vec<f32>,
@@ -24,41 +24,38 @@ impl Levels {
     /// Begins an image of `size` × `size` black pixels.
     pub fn begin(&mut self, size: usize) {
         self.size = size;
-        self.levels.clear();
-        self.levels.resize(size * size, 0.0);
+        self.gray.clear();
+        self.gray.resize(size * size, 0.0);
     }
 
     /// Sets a part of a row, from a column on.
     pub fn set(&mut self, row: usize, column: usize, pixels: &[u8]) {
         let start = row * self.size + column;
-        self.levels[start..start + pixels.len()]
-            .iter_mut()
-            .zip(pixels)
-            .for_each(|(level, &pixel)| *level = pixel.into());
+        self.gray[start..start + pixels.len()].iter_mut().zip(pixels).for_each(|(level, &pixel)| *level = pixel.into());
     }
 
     /// Does the steps in their order.
     pub fn apply(&mut self, steps: &[Step]) {
-        let Self { levels, size, other, more, bits, tiles, .. } = self;
+        let Self { gray, size, other, more, bits, tiles, .. } = self;
         for step in steps {
             match *step {
                 Step::Affine(map) => {
-                    more.resize(levels.len(), 0.0);
-                    map.image(levels, other, more);
-                    std::mem::swap(levels, more);
+                    more.resize(gray.len(), 0.0);
+                    map.image(gray, other, more);
+                    std::mem::swap(gray, more);
                 }
-                Step::Brightness { factor } => tone::brightness(levels, factor),
-                Step::Contrast { factor } => tone::contrast(levels, factor),
-                Step::Gamma { gamma } => tone::gamma(levels, gamma),
-                Step::Clahe { clip, tiles: count } => equalize(levels, *size, clip, count, tiles),
+                Step::Brightness { factor } => tone::brightness(gray, factor),
+                Step::Contrast { factor } => tone::contrast(gray, factor),
+                Step::Gamma { gamma } => tone::gamma(gray, gamma),
+                Step::Clahe { clip, tiles: count } => equalize(gray, *size, clip, count, tiles),
                 Step::GaussianNoise { sigma, seed } => {
-                    noise::add_noise(levels, sigma * WHITE, &mut Stream::new(&[seed]), bits);
+                    noise::add_noise(gray, sigma * WHITE, &mut Stream::new(&[seed]), bits);
                 }
-                Step::GaussianBlur { sigma } => blur::blur(levels, *size, sigma, other, more),
+                Step::GaussianBlur { sigma } => blur::blur(gray, *size, sigma, other, more),
                 Step::Erase { part, fill } => {
                     for row in part.top..part.top + part.height {
                         let start = row as usize * *size + part.left as usize;
-                        levels[start..start + part.width as usize].fill(fill * WHITE);
+                        gray[start..start + part.width as usize].fill(fill * WHITE);
                     }
                 }
             }
@@ -67,7 +64,7 @@ impl Levels {
 
     /// The rows of the image.
     pub fn rows(&self) -> impl Iterator<Item = &[f32]> {
-        self.levels.chunks_exact(self.size.max(1))
+        self.gray.chunks_exact(self.size.max(1))
     }
 
     /// Moves a mask `[size, size]` as [`apply`](Self::apply) moves the image.

@@ -206,9 +206,11 @@ impl Augmentation {
             ))
         };
         let positive = (f64::MIN_POSITIVE, f64::MAX);
-        let single = |name: &str, value: f64| match (0.0..=1.0).contains(&value) {
-            true => Ok(()),
-            false => Err(format!("{}: {name} {value}: give a number from 0 to 1", self.kind())),
+        let single = |name: &str, value: f64| {
+            if (0.0..=1.0).contains(&value) {
+                return Ok(());
+            }
+            Err(format!("{}: {name} {value}: give a number from 0 to 1", self.kind()))
         };
         single("probability", self.probability())?;
         match *self {
@@ -225,10 +227,10 @@ impl Augmentation {
             Self::Gamma { gamma, .. } => within("gamma", gamma, (0.01, 100.0)),
             Self::Clahe { clip, tiles, .. } => {
                 within("clip", clip, positive)?;
-                match (1..=MAX_TILES).contains(&tiles) {
-                    true => Ok(()),
-                    false => Err(format!("clahe: tiles {tiles}: give a number from 1 to {MAX_TILES}")),
+                if (1..=MAX_TILES).contains(&tiles) {
+                    return Ok(());
                 }
+                Err(format!("clahe: tiles {tiles}: give a number from 1 to {MAX_TILES}"))
             }
             Self::GaussianNoise { sigma, .. } => within("sigma", sigma, (0.0, 10.0)),
             Self::GaussianBlur { sigma, .. } => within("sigma", sigma, (0.01, MAX_BLUR)),
