@@ -12,6 +12,7 @@ use dataset::Dataset;
 use dataset::format::image_codec::GrayPixels;
 use dataset::format::manifest::shard_path;
 use dataset::format::record::{ImageEncoding, Record};
+use dataset::format::schema::schema;
 use dataset::format::shard::ShardWriter;
 use dataset::random::Stream;
 use parquet::basic::{Compression, ZstdLevel};
@@ -99,8 +100,9 @@ fn write(
     compression: Compression,
 ) -> dataset::format::manifest::ShardInfo {
     let relative = shard_path(0);
+    let schema = schema(source.findings(), &source.manifest().grades, encoding);
     let mut writer =
-        ShardWriter::create(&folder.join(&relative), source.findings(), encoding, compression).expect("a shard");
+        ShardWriter::create(&folder.join(&relative), schema, compression).expect("a shard");
     for record in records {
         let (width, height) = (record.width.into(), record.height.into());
         let mut record = record.clone();

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use dataset::format::manifest::{self, ImageSpec, Manifest, TextSpec, Totals};
 use dataset::format::record::{FORMAT_VERSION, ImageEncoding, Record};
+use dataset::format::schema::schema;
 use dataset::format::shard::{ImageCompression, ShardWriter};
 use dataset::loader::TextOptions;
 use dataset::random::Stream;
@@ -54,7 +55,7 @@ fn write(folder: &Path, rows: usize, shards: usize) {
         .map(|index| {
             let relative = manifest::shard_path(index);
             let path = folder.join(&relative);
-            let mut writer = ShardWriter::create(&path, &findings, ImageEncoding::Raw, ImageCompression::None)
+            let mut writer = ShardWriter::create(&path, schema(&findings, &[], ImageEncoding::Raw), ImageCompression::None)
                 .expect("a shard begins");
             let records: Vec<Record> = (rows * index / shards..rows * (index + 1) / shards).map(record).collect();
             writer.write(&records).expect("written");
@@ -74,6 +75,7 @@ fn write(folder: &Path, rows: usize, shards: usize) {
         arguments: BTreeMap::new(),
         image: ImageSpec {
             encoding: ImageEncoding::Raw,
+            bits: 8,
             compression: "none".to_owned(),
             intensity: "voi".to_owned(),
             resize: "shorter".to_owned(),
@@ -88,6 +90,9 @@ fn write(folder: &Path, rows: usize, shards: usize) {
             tokenizer_sha256: String::new(),
         },
         labels: findings,
+        grades: Vec::new(),
+        masks: Vec::new(),
+        source_digest: manifest::SHA256.to_owned(),
         totals: Totals { records: rows as u64, ..Totals::default() },
         shards: infos,
         rejects: BTreeMap::new(),

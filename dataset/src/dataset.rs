@@ -179,6 +179,9 @@ impl Dataset {
         if shard.findings() != self.manifest.labels && !self.manifest.labels.is_empty() {
             return contradiction("other findings than the manifest's".to_owned());
         }
+        if !shard.grades().iter().eq(self.manifest.grades.iter().map(|scale| &scale.name)) {
+            return contradiction("other grades than the manifest's".to_owned());
+        }
         let (encoding, expected) = (shard.encoding(), self.manifest.image.encoding);
         if encoding != expected {
             let message = format!("its images are {}, the manifest says {}", encoding.name(), expected.name());

@@ -5,16 +5,13 @@
 use std::sync::Arc;
 
 use arrow_array::{Array, RecordBatch};
-use arrow_schema::Schema;
-use polars::prelude::{Column, DataFrame, IntoColumn, PlSmallStr, Series};
+use polars::prelude::{Column, DataFrame, PlSmallStr, Series};
 use polars_arrow::ffi as polars_ffi;
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::format::record::{self, IMAGE, MASK};
-
-/// Name of the column of whether a record has a mask.
-const HAS_MASK: &str = "has_mask";
+use crate::format::mask_column::{HAS_MASK, with_has_mask};
+use crate::format::schema::{BINARY, MASKS};
 
 impl Dataset {
     /// All columns but the binary ones, and whether there is a mask (`has_mask`), as a data frame with one row for each
@@ -23,9 +20,9 @@ impl Dataset {
     /// # Errors
     /// When the columns cannot be read.
     pub fn metadata(&self) -> Result<DataFrame> {
-        let schema = self.schema();
+        let schema = self.manifest().schema();
         let names = schema.fields().iter().map(|field| field.name().as_str());
-        let names: Vec<&str> = names.filter(|name| ![IMAGE, MASK, "source_sha256"].contains(name)).collect();
+        let names: Vec<&str> = names.filter(|name| !BINARY.contains(name)).collect();
         self.frame(&[&names[..], &[HAS_MASK]].concat())
     }
 
@@ -42,26 +39,22 @@ impl Dataset {
     /// # Errors
     /// As [`Self::frame`].
     pub fn head(&self, names: &[&str], rows: usize) -> Result<DataFrame> {
-        let stored: Vec<&str> = names.iter().map(|&name| if name == HAS_MASK { MASK } else { name }).collect();
-        let batches = self.first_columns(&stored, rows)?;
-        let mut frame = match batches.as_slice() {
-            [] => from_arrow(&[RecordBatch::new_empty(Arc::new(self.schema()))])?,
-            batches => from_arrow(batches)?,
-        };
-        if names.contains(&HAS_MASK) {
-            let has_mask = frame.column(MASK)?.is_not_null().with_name(HAS_MASK.into());
-            frame.with_column(has_mask.into_column())?;
+        let stored: Vec<&str> = names.iter().map(|&name| if name == HAS_MASK { MASKS } else { name }).collect();
+        let mut batches = self.first_columns(&stored, rows)?;
+        if batches.is_empty() {
+            batches.push(RecordBatch::new_empty(Arc::new(self.manifest().schema())));
         }
+        if names.contains(&HAS_MASK) {
+            let with_has_mask = batches.iter().map(with_has_mask).collect::<Result<_, _>>();
+            batches = with_has_mask.map_err(|error| Error::Table(error.to_string()))?;
+        }
+        let frame = from_arrow(&batches, names)?;
         Ok(frame.select(names.iter().copied())?.head(Some(rows)))
-    }
-
-    fn schema(&self) -> Schema {
-        record::schema(self.findings(), self.manifest().image.encoding)
     }
 }
 
-/// One data frame of several batches with the same columns.
-fn from_arrow(batches: &[RecordBatch]) -> Result<DataFrame> {
+/// One data frame of several batches with the same columns, with the columns of these names.
+fn from_arrow(batches: &[RecordBatch], names: &[&str]) -> Result<DataFrame> {
     let mut table: Option<DataFrame> = None;
     for batch in batches {
         let columns = batch
@@ -69,6 +62,7 @@ fn from_arrow(batches: &[RecordBatch]) -> Result<DataFrame> {
             .fields()
             .iter()
             .zip(batch.columns())
+            .filter(|(field, _)| names.contains(&field.name().as_str()))
             .map(|(field, array)| Ok(Column::from(to_series(field.name(), array.as_ref())?)))
             .collect::<Result<Vec<_>>>()?;
         let part = DataFrame::new(batch.num_rows(), columns)?;

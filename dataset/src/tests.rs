@@ -8,6 +8,7 @@ use arrow_array::{ArrayRef, StringArray};
 use crate::commands::verify::verify;
 use crate::format::manifest::{self, ImageSpec, Manifest, REJECTS, ShardInfo, TextSpec, Totals};
 use crate::format::record::{FORMAT_VERSION, ImageEncoding, Record};
+use crate::format::schema::schema;
 use crate::format::shard::{ImageCompression, ShardWriter};
 use crate::format::table;
 use crate::loader::Loader;
@@ -41,6 +42,7 @@ fn manifest(shard: ShardInfo, rows: usize) -> Manifest {
         arguments: BTreeMap::new(),
         image: ImageSpec {
             encoding: ImageEncoding::Raw,
+            bits: 8,
             compression: ImageCompression::None.name().to_owned(),
             intensity: "voi".to_owned(),
             resize: "shorter".to_owned(),
@@ -50,6 +52,9 @@ fn manifest(shard: ShardInfo, rows: usize) -> Manifest {
         },
         text: TextSpec { report_text: "all".to_owned(), max_tokens: 0, vocabulary: 0, tokenizer_sha256: String::new() },
         labels: vec!["A".to_owned(), "B".to_owned()],
+        grades: Vec::new(),
+        masks: Vec::new(),
+        source_digest: manifest::SHA256.to_owned(),
         totals: Totals { records: rows as u64, ..Totals::default() },
         shards: vec![shard],
         rejects: BTreeMap::new(),
@@ -64,7 +69,7 @@ fn write(storage: &Storage) -> Vec<Record> {
     let (path, name) = (folder.path().join("shard"), manifest::shard_path(0));
     let findings = ["A".to_owned(), "B".to_owned()];
     let mut writer =
-        ShardWriter::create(&path, &findings, ImageEncoding::Raw, ImageCompression::None).expect("a shard");
+        ShardWriter::create(&path, schema(&findings, &[], ImageEncoding::Raw), ImageCompression::None).expect("a shard");
     writer.write(&records).unwrap();
     let shard = writer.finish(&name).unwrap();
     storage.upload(&path, &shard.path).unwrap();

@@ -9,6 +9,7 @@ use std::io::Read;
 use std::time::Instant;
 
 use dataset::format::record::{ImageEncoding, Record};
+use dataset::format::schema::schema;
 use dataset::format::shard::{ImageCompression, ShardWriter};
 use ingest::image::intensity::{self, Intensity};
 use ingest::image::pipeline::{self, Resize, Scratch};
@@ -95,7 +96,7 @@ fn main() {
             let records: Vec<Record> = (0..64).map(record).collect();
             let written = seconds(|| {
                 let path = folder.path().join("part.parquet");
-                let mut writer = ShardWriter::create(&path, &[], ImageEncoding::Raw, compression).expect("a shard");
+                let mut writer = ShardWriter::create(&path, schema(&[], &[], ImageEncoding::Raw), compression).expect("a shard");
                 writer.write(&records).expect("rows");
                 writer.finish("part.parquet".as_ref()).expect("a whole shard");
             });

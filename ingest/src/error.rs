@@ -99,6 +99,24 @@ pub enum Error {
         /// The plan's number of findings.
         findings: usize,
     },
+    /// A record of a source's plan has another number of grades than the plan has scales.
+    #[error("{record_id}: {grades} grades for {scales} scales; the source must give a grade or `None` for each scale")]
+    Grades {
+        /// The record.
+        record_id: String,
+        /// Its number of grades.
+        grades: usize,
+        /// The plan's number of scales.
+        scales: usize,
+    },
+    /// A record of a source's plan has masks that the plan does not name, or several of one name.
+    #[error("{record_id}: {message}; the source must name each mask once, and name all of them in its plan")]
+    Masks {
+        /// The record.
+        record_id: String,
+        /// What is wrong.
+        message: String,
+    },
     /// There is no raw directory at this path.
     #[error(
         "{path} is no directory; give the one that contains the raw data of `{source_name}` (docs/datasets.md shows its layout)"

@@ -22,7 +22,7 @@ import os
 from . import errors, transforms
 from ._calls import ExportSummary, export, split, verify
 from ._ingest import PhantomSummary, ingest, phantom
-from ._mrm import Array, Batch, BoundingBox, Dataset, Record, Split, Table, __version__
+from ._mrm import Array, Batch, BoundingBox, Dataset, NamedText, Reading, Record, Split, Table, __version__
 from ._summary import IngestSummary
 from .errors import (
     ArgumentError,
@@ -62,10 +62,12 @@ __all__ = [
     "IngestSummary",
     "Loader",
     "LoaderState",
+    "NamedText",
     "NotADatasetError",
     "OutputError",
     "PhantomSummary",
     "RawDataError",
+    "Reading",
     "Record",
     "Split",
     "SplitError",

@@ -71,7 +71,7 @@ class Loader:
         shuffle: Whether each epoch has a new seeded order; otherwise the order of the rows.
         drop_last: Leaves out the last batch of an epoch where it is not full.
         boxes: Loads boxes, too, transformed as the images.
-        masks: Loads segmentation masks, too, transformed as the images.
+        masks: Loads segmentation masks, too, transformed as the images: the first of each record, or that of a name.
         on_error: What happens when a record cannot be read: ``stop`` raises (the next call of the iterator gives the next
             batch), ``skip`` leaves the record out (``batch.skipped``, ``loader.skipped``).
         distributed: ``(rank, world_size)``: this process gets every ``world_size``-th record of each global batch. By default
@@ -114,7 +114,7 @@ class Loader:
         shuffle: bool = True,
         drop_last: bool = False,
         boxes: bool = False,
-        masks: bool = False,
+        masks: bool | str = False,
         on_error: Literal["stop", "skip"] = "stop",
         distributed: tuple[int, int] | None = None,
         weights: Sequence[float] | None = None,
@@ -148,7 +148,8 @@ class Loader:
             shuffle=shuffle,
             drop_last=drop_last,
             boxes=boxes,
-            masks=masks,
+            masks=masks is not False,
+            mask_name=masks if isinstance(masks, str) else None,
             skip_errors=on_error == "skip",
             threads=natural("threads", threads),
             prefetch=natural("prefetch", prefetch),

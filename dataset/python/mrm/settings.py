@@ -57,6 +57,7 @@ class Settings:
     drop_last: bool
     boxes: bool
     masks: bool
+    mask_name: str | None
     skip_errors: bool
     threads: int
     prefetch: int

@@ -132,7 +132,7 @@ class MrmMapDataset(TorchDataset[dict[str, Any]]):
         crops: Sequence[tuple[Transform, int]] = (),
         text: Text | None = None,
         boxes: bool = False,
-        masks: bool = False,
+        masks: bool | str = False,
     ) -> None:
         self.data = _opened(data)
         self.epoch = 0
@@ -148,7 +148,8 @@ class MrmMapDataset(TorchDataset[dict[str, Any]]):
             shuffle=False,
             drop_last=False,
             boxes=boxes,
-            masks=masks,
+            masks=masks is not False,
+            mask_name=masks if isinstance(masks, str) else None,
             skip_errors=False,
             threads=1,
             prefetch=1,

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow_array::{Array as _, BooleanArray, RecordBatch, StructArray};
+use arrow_array::{RecordBatch, StructArray};
 use arrow_schema::{DataType, Field, Schema};
 use dataset::format::manifest::{REJECTS, TOKENIZER};
-use dataset::format::{record, table};
+use dataset::format::mask_column::{HAS_MASK, has_mask_field, with_has_mask};
+use dataset::format::schema::{BINARY, MASKS};
+use dataset::format::table;
 use dataset::name_suggestion::did_you_mean;
 use dataset::split::stored::known_splits;
 use pyo3::exceptions::PyIndexError;
@@ -21,9 +23,6 @@ use crate::process::{Process, detached};
 use crate::record::{Parts, Record};
 use crate::split::Split;
 use crate::table::Table;
-
-/// Columns that are not part of the metadata table: large, or of no use in a table.
-const BINARY: [&str; 3] = ["image", "mask", "source_sha256"];
 
 /// A dataset of radiographs with reports. Made by [`mrm.open`]. ``len(data)`` is the number of records; ``data[5]`` and
 /// ``data["record id"]`` are records.
@@ -151,7 +150,7 @@ impl Dataset {
         self.with(py, |dataset| dataset.record_id(row).map(str::to_owned))
     }
 
-    /// A whole record: image, texts, labels, boxes, mask.
+    /// A whole record: image, texts, labels, boxes, masks.
     fn __getitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Parts> {
         let row = self.row(py, key)?;
         self.with(py, |dataset| Record::read(dataset, row))
@@ -254,12 +253,9 @@ pub fn waiting<T: Send>(
     if is_remote { long_call::run(py, None, |_| Ok(work()?)) } else { or_raise(py, detached(py, work)?) }
 }
 
-const HAS_MASK: &str = "has_mask";
-
 fn schema(dataset: &dataset::Dataset) -> Schema {
-    let stored = record::schema(dataset.findings(), dataset.manifest().image.encoding);
-    let has_mask = Arc::new(Field::new(HAS_MASK, DataType::Boolean, false));
-    Schema::new(stored.fields().iter().cloned().chain([has_mask]).collect::<Vec<_>>())
+    let stored = dataset.manifest().schema();
+    Schema::new(stored.fields().iter().cloned().chain([Arc::new(has_mask_field())]).collect::<Vec<_>>())
 }
 
 /// Columns by name, in this order.
@@ -270,21 +266,11 @@ fn columns(dataset: &dataset::Dataset, names: &[&str]) -> dataset::Result<Table>
         let suggestion = did_you_mean(unknown, known.iter().copied());
         return Err(dataset::Error::Invalid(format!("no column `{unknown}`{suggestion}")));
     }
-    let stored: Vec<&str> = names.iter().map(|&name| if name == HAS_MASK { "mask" } else { name }).collect();
+    let stored: Vec<&str> = names.iter().map(|&name| if name == HAS_MASK { MASKS } else { name }).collect();
     let invalid = |error: arrow_schema::ArrowError| dataset::Error::Table(error.to_string());
     let mut batches = dataset.columns(&stored)?;
     if names.contains(&HAS_MASK) {
-        for batch in &mut batches {
-            let masks = batch.column_by_name("mask").cloned();
-            let has_mask: BooleanArray = (0..batch.num_rows())
-                .map(|row| Some(masks.as_ref().is_some_and(|masks| masks.is_valid(row))))
-                .collect();
-            let stored = batch.schema();
-            let fields = stored.fields().iter().cloned().chain(schema.fields().iter().last().cloned());
-            let values = batch.columns().iter().cloned().chain([Arc::new(has_mask) as _]).collect();
-            *batch =
-                RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), values).map_err(invalid)?;
-        }
+        batches = batches.iter().map(with_has_mask).collect::<Result<_, _>>().map_err(invalid)?;
     }
     Table::select(&batches, &schema, names).map_err(invalid)
 }

@@ -51,7 +51,7 @@ mod _mrm {
     #[pymodule_export]
     use crate::loader::{Loader, RandomAccess, check_transform};
     #[pymodule_export]
-    use crate::record::{BoundingBox, Record};
+    use crate::record::{BoundingBox, NamedText, Reading, Record};
     #[pymodule_export]
     use crate::split::Split;
     #[pymodule_export]

@@ -41,6 +41,7 @@ pub struct Settings<'py> {
     drop_last: bool,
     boxes: bool,
     masks: bool,
+    mask_name: Option<String>,
     skip_errors: bool,
     threads: usize,
     prefetch: usize,
@@ -111,6 +112,9 @@ impl Settings<'_> {
             .prefetch(self.prefetch);
         if let Some(path) = &self.tokenizer {
             builder = builder.tokenizer(Arc::new(or_raise(py, ReportTokenizer::load(path))?));
+        }
+        if let Some(name) = &self.mask_name {
+            builder = builder.mask_name(name);
         }
         if let Some((tokens, mask_ratio)) = self.text {
             builder = builder.text(TextOptions { tokens, mask_ratio });

@@ -27,12 +27,18 @@ def test_records_by_number_and_identifier(mimic: Path, data: mrm.Dataset) -> Non
     for row in (0, 17, 53):
         expected, record = rows.row(row, named=True), data[row]
         for name in ("record_id", "patient_id", "study_id", "image_id", "source_path", "subset", "view", "sex", "age_years",
-                     "report", "findings", "impression", "token_ids", "labels"):
+                     "report", "findings", "impression", "token_ids", "labels", "study_datetime", "study_order", "language",
+                     "label_origin"):
             assert getattr(record, name) == expected[name], name
         pixels = np.frombuffer(expected["image"], np.uint8).reshape(expected["height"], expected["width"])
         assert record.image is not None and np.array_equal(record.image.numpy(), pixels)
         assert np.array_equal(data.image(row).numpy(), pixels)
-        assert (record.row, record.mask, record.boxes) == (row, None, [])
+        texts = [{"name": text.name, "text": text.text, "token_ids": text.token_ids} for text in record.texts]
+        assert texts == expected["texts"] and texts
+        spacing = expected["pixel_spacing"]
+        assert record.pixel_spacing == (spacing and (spacing["row"], spacing["column"]))
+        assert (record.row, record.mask, record.masks, record.boxes) == (row, None, {}, [])
+        assert (record.grades, record.readings) == ({}, [])
         assert data[record.record_id].row == data.row_of(record.record_id) == row
     assert data[-1].row == 53 and data.record_id(53) == data[53].record_id
 
@@ -46,9 +52,12 @@ def test_pillow_images(data: mrm.Dataset) -> None:
 def test_masks_and_boxes_of_records(siim: Path, rsna: Path) -> None:
     records = map(mrm.open(siim).__getitem__, range(20))
     with_mask = next(record for record in records if record.mask is not None and record.mask.numpy().any())
+    assert list(with_mask.masks) == ["pneumothorax"]
+    assert np.array_equal(with_mask.masks["pneumothorax"].numpy(), with_mask.mask.numpy())
     assert with_mask.mask.shape == with_mask.image.shape and set(np.unique(with_mask.mask.numpy())) == {0, 1}
     data = mrm.open(rsna)
     boxes = next(record.boxes for record in map(data.__getitem__, range(len(data))) if record.boxes)
+    assert (boxes[0].score, boxes[0].sentence, boxes[0].reader) == (None, None, None)
     assert boxes[0].width > 0 and "BoundingBox(label=" in repr(boxes[0])
 
 

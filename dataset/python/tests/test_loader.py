@@ -54,6 +54,10 @@ def test_masks_and_boxes_are_those_of_the_rust_loader(
     kinds = [next(iter(mrm.Loader(mrm.open(location), transform=transform, **SETTINGS))) for location in (siim, rsna)]
     assert kinds[0].masks is not None and 1 in kinds[0].masks.numpy()
     assert kinds[1].boxes is not None and len(kinds[1].boxes) > 0
+    named = next(iter(mrm.Loader(mrm.open(siim), transform=transform, **{**SETTINGS, "masks": "pneumothorax"})))
+    assert named.masks is not None and np.array_equal(named.masks.numpy(), kinds[0].masks.numpy())
+    with pytest.raises(mrm.Error, match="no masks `pneumotorax`; did you mean `pneumothorax`"):
+        mrm.Loader(mrm.open(siim), masks="pneumotorax")
 
 
 def test_a_run_continues_in_python_and_in_rust_with_other_ranks(mimic: Path, data: mrm.Dataset) -> None:

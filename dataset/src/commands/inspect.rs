@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use arrow_array::{Array, Float32Array, ListArray, StringArray, UInt16Array};
+use arrow_array::{Array, Float32Array, Int8Array, ListArray, StringArray, StructArray, UInt16Array};
 use sha2::{Digest, Sha256};
 
 use crate::commands::reject_reasons;
@@ -78,16 +78,18 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
         manifest.text.max_tokens
     ));
     line(format!("age       {}", five_numbers(ages)));
-    for name in ["view", "sex", "subset"] {
+    for name in ["view", "sex", "subset", "language"] {
         line(format!("{name:<9} {}", counts(value_counts(&dataset.texts(name)?))));
     }
+    named_items(dataset)?.into_iter().for_each(&mut line);
     let labels = dataset.labels()?;
     if !dataset.findings().is_empty() {
         let labeled = labels.iter().filter(|row| row.iter().any(Option::is_some)).count();
         line(format!(
-            "\nlabels    {labeled} of {} records have some; blank: none for this finding in a record that has some;\n          \
+            "\nlabels    {labeled} of {} records have some ({}); blank: none for this finding in a record that has some;\n          \
              prevalence: positives among the records where this finding is labeled",
-            labels.len()
+            labels.len(),
+            counts(value_counts(&dataset.texts("label_origin")?))
         ));
         line(format!(
             "{:<34}{:>9}{:>9}{:>9}{:>10}{:>9}{:>12}",
@@ -116,6 +118,51 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
         }
     ));
     Ok(page)
+}
+
+/// Lines about sections, studies, grades, readers and masks, for those that the dataset has.
+fn named_items(dataset: &Dataset) -> Result<Vec<String>> {
+    let (mut dated, mut texts, mut readers) = (0, BTreeMap::new(), BTreeMap::new());
+    let scales = &dataset.manifest().grades;
+    let mut grades: Vec<BTreeMap<i8, u64>> = vec![BTreeMap::new(); scales.len()];
+    for batch in dataset.columns(&["study_datetime", "study_order", "texts", "grades", "readings"])? {
+        let times = ["study_datetime", "study_order"].map(|name| batch.column_by_name(name));
+        let is_dated = |row: &usize| times.iter().flatten().any(|times| times.is_valid(*row));
+        dated += (0..batch.num_rows()).filter(is_dated).count();
+        for (column, field, counted) in [("texts", "name", &mut texts), ("readings", "reader", &mut readers)] {
+            let items = table::column::<ListArray>(&batch, column).map(|lists| lists.values().clone());
+            let items = items.as_ref().and_then(|items| items.as_any().downcast_ref::<StructArray>());
+            let names = items.and_then(|items| items.column_by_name(field)?.as_any().downcast_ref::<StringArray>());
+            for name in names.into_iter().flatten().flatten() {
+                *counted.entry(name.to_owned()).or_insert(0u64) += 1;
+            }
+        }
+        let columns = table::column::<StructArray>(&batch, "grades").map_or(&[][..], StructArray::columns);
+        for (column, counted) in columns.iter().zip(&mut grades) {
+            for grade in column.as_any().downcast_ref::<Int8Array>().into_iter().flatten().flatten() {
+                *counted.entry(grade).or_default() += 1;
+            }
+        }
+    }
+    let mut lines = Vec::new();
+    if dated > 0 {
+        lines.push(format!("studies   {dated} records with a date or an order in time"));
+    }
+    for (name, counted) in [("sections", texts), ("readers", readers)] {
+        if !counted.is_empty() {
+            lines.push(format!("{name:<9} {}", counts(counted.into_iter())));
+        }
+    }
+    let masks = &dataset.manifest().masks;
+    if !masks.is_empty() {
+        lines.push(format!("masks     named {}", masks.join(", ")));
+    }
+    for (scale, counted) in scales.iter().zip(grades) {
+        let value = |grade: i8| usize::try_from(grade).ok().and_then(|at| scale.values.get(at)).cloned();
+        let counted = counted.into_iter().map(|(grade, count)| (value(grade).unwrap_or_else(|| grade.to_string()), count));
+        lines.push(format!("grade     {}: {}", scale.name, counts(counted)));
+    }
+    Ok(lines)
 }
 
 /// How often a text column has each of its values, the most frequent one first; among equals the last in the alphabet.
@@ -233,11 +280,12 @@ pub fn row(dataset: &Dataset, record_id: &str) -> Result<String> {
     field(
         "source",
         format!(
-            "{} ({}×{}), sha256 {}",
+            "{} ({}×{}), {} {}",
             record.source_path,
             record.source_width,
             record.source_height,
-            crate::store::files::hex(&record.source_sha256)
+            dataset.manifest().source_digest,
+            crate::store::files::hex(&record.source_digest)
         ),
     );
     field("stored", format!("{}×{}, {} bytes", record.width, record.height, record.image.len()));
@@ -246,16 +294,40 @@ pub fn row(dataset: &Dataset, record_id: &str) -> Result<String> {
         "sex, age",
         format!("{}, {}", or_none(&record.sex), record.age_years.map_or("—".to_owned(), |age| age.to_string())),
     );
-    let labels =
-        dataset.findings().iter().zip(&record.labels).filter_map(|(name, label)| Some(format!("{name}={}", (*label)?)));
-    field("labels", labels.collect::<Vec<_>>().join(", "));
-    for b in &record.boxes {
-        field("box", format!("{} at {:.0},{:.0} size {:.0}×{:.0}", b.label, b.x, b.y, b.width, b.height));
+    let order = record.study_order.map_or(String::new(), |order| format!("number {order} of the patient"));
+    let time = [record.study_datetime.clone().unwrap_or_default(), order];
+    field("study time", or_none(&Some(time.join(" ").trim().to_owned()).filter(|time| !time.is_empty())));
+    let spacing = record.pixel_spacing.map(|[row, column]| format!("{row} × {column} mm (rows, columns, raw image)"));
+    field("pixel spacing", or_none(&spacing));
+    let labeled = |labels: &[Option<Label>]| {
+        let named = dataset.findings().iter().zip(labels);
+        named.filter_map(|(name, label)| Some(format!("{name}={}", (*label)?))).collect::<Vec<_>>().join(", ")
+    };
+    field("labels", labeled(&record.labels));
+    field("label origin", or_none(&record.label_origin));
+    for reading in &record.readings {
+        field("reader", format!("{}: {}", reading.reader, labeled(&reading.labels)));
     }
-    field("mask", record.mask.map_or("—".to_owned(), |mask| format!("PNG of {} bytes", mask.len())));
+    for (scale, grade) in dataset.manifest().grades.iter().zip(&record.grades) {
+        let value = grade.and_then(|grade| scale.values.get(usize::try_from(grade).ok()?)).cloned();
+        field("grade", format!("{}: {}", scale.name, or_none(&value)));
+    }
+    for b in &record.boxes {
+        let score = b.score.map_or(String::new(), |score| format!(", score {score}"));
+        let reader = b.reader.as_ref().map_or(String::new(), |reader| format!(", reader {reader}"));
+        let sentence = b.sentence.as_ref().map_or(String::new(), |sentence| format!(": {sentence}"));
+        let place = format!("at {:.0},{:.0} size {:.0}×{:.0}", b.x, b.y, b.width, b.height);
+        field("box", format!("{} {place}{score}{reader}{sentence}", b.label));
+    }
+    for mask in &record.masks {
+        field("mask", format!("{}: PNG of {} bytes", mask.name, mask.png.len()));
+    }
+    field("language", or_none(&record.language));
     field("tokens", format!("{:?}", record.token_ids));
     field("report", format!("\n{}", or_none(&record.report)));
     field("findings", format!("\n{}", or_none(&record.findings)));
     field("impression", format!("\n{}", or_none(&record.impression)));
+    let sections = record.texts.iter().map(|text| format!("{} ({} tokens)", text.name, text.token_ids.len()));
+    field("sections", sections.collect::<Vec<_>>().join(", "));
     Ok(page)
 }

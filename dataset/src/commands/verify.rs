@@ -237,7 +237,6 @@ fn read(name: &str, file: impl Read, covered: &[Covered], progress: &OnProgress)
 /// Decodes every column and every image of a shard, and checks the values of each record.
 fn verify_rows(dataset: &Dataset, opened: &Shard, index: usize, progress: &OnProgress) -> Result<Vec<String>> {
     let name = &dataset.manifest().shards[index].path;
-    let text = &dataset.manifest().text;
     let first: u64 = dataset.manifest().shards[..index].iter().map(|shard| shard.rows).sum();
     let mut problems = Vec::new();
     for group in 0..opened.groups() {
@@ -261,7 +260,7 @@ fn verify_rows(dataset: &Dataset, opened: &Shard, index: usize, progress: &OnPro
                 Ok(record) => record,
                 Err(error) => return vec![without_row(error)],
             };
-            let mut found = record_checks::record(&record, text.vocabulary, text.max_tokens);
+            let mut found = record_checks::record(&record, dataset.manifest());
             let size = (record.height, record.width);
             let image = dataset.decode_image(pages.get(at), all[at] as usize, size, pixels);
             found.extend(image.err().map(without_row));

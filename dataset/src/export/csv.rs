@@ -11,7 +11,7 @@ use ::csv::{Writer as Table, WriterBuilder};
 use rayon::prelude::*;
 
 use super::output::NOTES;
-use super::{Options, Piece, PieceWriter, Plan, Sample, Sections, TemporaryFile, webdataset};
+use super::{ExportedMask, Options, Piece, PieceWriter, Plan, Sample, Sections, TemporaryFile, json_columns};
 use crate::error::{Error, Result};
 use crate::split::types::Subset;
 use crate::store::files;
@@ -23,14 +23,16 @@ const PIECE: usize = 128;
 const TABLE: &str = "metadata.csv";
 
 /// Columns before the findings; the names of files come first.
-const COLUMNS: [&str; 14] = [
+const COLUMNS: [&str; 19] = [
     "record_id",
     "patient_id",
     "study_id",
     "image_id",
     "source_path",
-    "source_sha256",
+    "source_digest",
     "subset",
+    "study_datetime",
+    "study_order",
     "view",
     "sex",
     "age_years",
@@ -38,10 +40,13 @@ const COLUMNS: [&str; 14] = [
     "width",
     "source_height",
     "source_width",
+    "pixel_spacing_row",
+    "pixel_spacing_column",
+    "language",
 ];
 /// Columns after the findings.
-const TEXTS: [&str; 4] = ["report", "findings", "impression", "boxes"];
-const FILES: [&str; 2] = ["file_name", "mask_file_name"];
+const TEXTS: [&str; 7] = ["label_origin", "report", "findings", "impression", "texts", "readings", "boxes"];
+const FILE: &str = "file_name";
 const MEMBERSHIP: [&str; 2] = ["split_subset", "split_ratio"];
 
 /// Pieces of images, in the order of the dataset.
@@ -54,14 +59,21 @@ pub(super) fn pieces(sections: Sections) -> Vec<Piece> {
 }
 
 fn header(plan: &Plan, options: &Options) -> Vec<String> {
-    let files = if options.no_images { &[][..] } else { &FILES };
     let membership = if plan.split.is_some() { &MEMBERSHIP[..] } else { &[] };
-    let fixed: Vec<&str> = [files, &COLUMNS, membership].concat();
+    let mut header: Vec<String> = Vec::new();
+    if !options.no_images {
+        header.push(FILE.to_owned());
+        header.extend(plan.masks.iter().map(|mask| format!("mask_{}_{FILE}", mask.name)));
+    }
+    header.extend([&COLUMNS, membership].concat().iter().map(ToString::to_string));
+    header.extend(plan.dataset.manifest().grades.iter().map(|scale| format!("grade_{}", scale.name)));
     // A finding with the name of a column gets a prefix.
-    let is_taken = |name: &str| [&FILES[..], &COLUMNS, &MEMBERSHIP, &TEXTS].concat().contains(&name);
+    let is_taken =
+        |name: &String| header.contains(name) || [FILE].iter().chain(&MEMBERSHIP).chain(&TEXTS).any(|taken| taken == name);
     let findings = plan.dataset.findings().iter();
-    let findings = findings.map(|name| if is_taken(name) { format!("label_{name}") } else { name.clone() });
-    fixed.iter().map(ToString::to_string).chain(findings).chain(TEXTS.map(str::to_owned)).collect()
+    let findings: Vec<String> =
+        findings.map(|name| if is_taken(name) { format!("label_{name}") } else { name.clone() }).collect();
+    header.into_iter().chain(findings).chain(TEXTS.map(str::to_owned)).collect()
 }
 
 /// Writes rows of the table, and their images.
@@ -70,7 +82,8 @@ pub(super) struct Writer {
     path: PathBuf,
     out: PathBuf,
     ending: &'static str,
-    findings: usize,
+    findings: Vec<String>,
+    masks: Vec<ExportedMask>,
     no_images: bool,
 }
 
@@ -85,7 +98,8 @@ impl Writer {
             path: path.to_path_buf(),
             out: out.to_path_buf(),
             ending: plan.ending(),
-            findings: plan.dataset.findings().len(),
+            findings: plan.dataset.findings().to_vec(),
+            masks: plan.masks.clone(),
             no_images: options.no_images,
         })
     }
@@ -104,17 +118,20 @@ impl Writer {
     }
 
     /// Writes the files of a sample; returns their paths in the table, empty where there is none.
-    fn images(&self, sample: &Sample) -> Result<[String; 2]> {
-        let mut names = [String::new(), String::new()];
+    fn images(&self, sample: &Sample) -> Result<Vec<String>> {
+        let mut names = vec![String::new()];
         if !sample.record.image.is_empty() {
             names[0] = format!("images/{}.{}", sample.key, self.ending);
             self.write_image(&names[0], &sample.record.image)?;
         }
-        if let Some(mask) = &sample.record.mask {
-            let folder = self.out.join("masks");
-            files::make_folder(&folder)?;
-            names[1] = format!("masks/{}.png", sample.key);
-            self.write_image(&names[1], mask)?;
+        for mask in &self.masks {
+            let mut name = String::new();
+            if let Some(png) = mask.of(&sample.record) {
+                files::make_folder(&self.out.join("masks"))?;
+                name = format!("masks/{}.{}.png", sample.key, mask.key);
+                self.write_image(&name, png)?;
+            }
+            names.push(name);
         }
         Ok(names)
     }
@@ -122,13 +139,13 @@ impl Writer {
 
 impl PieceWriter for Writer {
     fn write(&mut self, samples: Vec<Sample>) -> Result<()> {
-        let names: Vec<[String; 2]> = if self.no_images {
+        let names: Vec<Vec<String>> = if self.no_images {
             Vec::new()
         } else {
             samples.par_iter().map(|sample| self.images(sample)).collect::<Result<_>>()?
         };
         for (at, sample) in samples.iter().enumerate() {
-            let row = row(sample, names.get(at), self.findings).map_err(Error::json(&self.path))?;
+            let row = row(sample, names.get(at), &self.findings).map_err(Error::json(&self.path))?;
             self.table.write_record(row).map_err(bad_table(&self.path))?;
         }
         Ok(())
@@ -147,23 +164,32 @@ impl PieceWriter for Writer {
     }
 }
 
-fn row(sample: &Sample, names: Option<&[String; 2]>, findings: usize) -> serde_json::Result<Vec<String>> {
+fn row(sample: &Sample, names: Option<&Vec<String>>, findings: &[String]) -> serde_json::Result<Vec<String>> {
     let record = &sample.record;
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    let mut row: Vec<String> = names.map_or(Vec::new(), |names| names.to_vec());
+    let mut row: Vec<String> = names.cloned().unwrap_or_default();
     row.extend([record.record_id.clone(), record.patient_id.clone(), record.study_id.clone(), record.image_id.clone()]);
-    row.extend([record.source_path.clone(), files::hex(&record.source_sha256)]);
-    row.extend([text(&record.subset), text(&record.view), text(&record.sex)]);
+    row.extend([record.source_path.clone(), files::hex(&record.source_digest)]);
+    row.extend([text(&record.subset), text(&record.study_datetime)]);
+    row.push(record.study_order.map_or(String::new(), |order| order.to_string()));
+    row.extend([text(&record.view), text(&record.sex)]);
     row.push(record.age_years.map_or(String::new(), |age| age.to_string()));
     row.extend([record.height, record.width].map(|side| side.to_string()));
     row.extend([record.source_height, record.source_width].map(|side| side.to_string()));
+    row.extend([0, 1].map(|at| record.pixel_spacing.map_or(String::new(), |spacing| spacing[at].to_string())));
+    row.push(text(&record.language));
     if let Some((subset, ratio)) = sample.membership {
         row.push(subset.map_or("", Subset::name).to_owned());
         row.push(ratio.map_or(String::new(), |ratio| ratio.to_string()));
     }
-    row.extend(record.labels.iter().take(findings).map(|code| code.map_or(String::new(), |code| code.to_string())));
+    row.extend(record.grades.iter().map(|grade| grade.map_or(String::new(), |grade| grade.to_string())));
+    let labels = record.labels.iter().take(findings.len());
+    row.extend(labels.map(|code| code.map_or(String::new(), |code| code.to_string())));
+    row.push(text(&record.label_origin));
     row.extend([text(&record.report), text(&record.findings), text(&record.impression)]);
-    row.push(serde_json::to_string(&webdataset::boxes(record))?);
+    row.push(serde_json::to_string(&json_columns::texts(record))?);
+    row.push(serde_json::to_string(&json_columns::readings(record, findings))?);
+    row.push(serde_json::to_string(&record.boxes)?);
     Ok(row)
 }
 

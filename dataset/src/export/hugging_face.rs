@@ -17,11 +17,12 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use serde_json::{Map, Value, json};
 
-use super::{Piece, PieceWriter, Plan, Sample, Sections, TemporaryFile};
+use super::{ExportedMask, Piece, PieceWriter, Plan, Sample, Sections, TemporaryFile};
 use crate::error::{Error, Result};
 use crate::format::card::{feature, primitive};
-use crate::format::record::{self, IMAGE, MASK, Record};
+use crate::format::record::Record;
 use crate::format::record_batch::{BATCH_BYTES, fitting, to_batch};
+use crate::format::schema::{IMAGE, MASKS};
 use crate::format::table;
 use crate::split::ratio::Ratio;
 use crate::split::types::Subset;
@@ -55,22 +56,26 @@ fn image_fields() -> Fields {
     Fields::from(vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)])
 }
 
-fn is_image(name: &str) -> bool {
-    matches!(name, IMAGE | MASK)
+fn mask_column(mask: &ExportedMask) -> String {
+    format!("mask_{}", mask.name)
+}
+
+fn is_image(field: &Field) -> bool {
+    field.data_type() == &DataType::Struct(image_fields())
 }
 
 /// The schema of the files, with the features in its metadata.
 fn schema(plan: &Plan) -> Schema {
     let manifest = plan.dataset.manifest();
-    let stored = record::schema(&manifest.labels, manifest.image.encoding);
-    let mut fields: Vec<Field> = stored
-        .fields()
-        .iter()
-        .map(|field| match field.name().as_str() {
-            name if is_image(name) => Field::new(name, DataType::Struct(image_fields()), true),
-            _ => field.as_ref().clone(),
-        })
-        .collect();
+    let image = |name: &str| Field::new(name, DataType::Struct(image_fields()), true);
+    let mut fields = Vec::new();
+    for field in manifest.schema().fields() {
+        match field.name().as_str() {
+            IMAGE => fields.push(image(IMAGE)),
+            MASKS => fields.extend(plan.masks.iter().map(|mask| image(&mask_column(mask)))),
+            _ => fields.push(field.as_ref().clone()),
+        }
+    }
     if plan.split.is_some() {
         fields.push(Field::new("split_subset", DataType::Utf8, true));
         fields.push(Field::new("split_ratio", DataType::Float64, true));
@@ -93,7 +98,7 @@ fn described(field: &Field) -> Value {
             kind => json!({"dtype": primitive(kind), "_type": "Value"}),
         }
     }
-    if is_image(field.name()) { json!({"_type": "Image"}) } else { of(field.data_type()) }
+    if is_image(field) { json!({"_type": "Image"}) } else { of(field.data_type()) }
 }
 
 /// Writes a Parquet file.
@@ -103,6 +108,7 @@ pub(super) struct Writer {
     stored: SchemaRef,
     schema: SchemaRef,
     ending: &'static str,
+    masks: Vec<ExportedMask>,
 }
 
 impl Writer {
@@ -113,9 +119,9 @@ impl Writer {
             .set_created_by(concat!("mrm ", env!("CARGO_PKG_VERSION")).to_owned())
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_max_row_group_row_count(Some(ROWS_PER_GROUP));
-        for name in [IMAGE, MASK] {
+        for field in schema.fields().iter().filter(|field| is_image(field)) {
             // Images are compressed already.
-            let column = ColumnPath::new(vec![name.to_owned(), "bytes".to_owned()]);
+            let column = ColumnPath::new(vec![field.name().clone(), "bytes".to_owned()]);
             properties = properties
                 .set_column_compression(column.clone(), Compression::UNCOMPRESSED)
                 .set_column_dictionary_enabled(column.clone(), false)
@@ -126,8 +132,8 @@ impl Writer {
         let properties = properties.set_key_value_metadata(Some(vec![KeyValue::new(FEATURES.to_owned(), features)]));
         let file = ArrowWriter::try_new(TemporaryFile::create(path)?, schema.clone(), Some(properties.build()))
             .map_err(Error::parquet(path))?;
-        let stored = Arc::new(record::schema(&manifest.labels, manifest.image.encoding));
-        Ok(Self { file, path: path.to_path_buf(), stored, schema, ending: plan.ending() })
+        let (stored, masks) = (Arc::new(manifest.schema()), plan.masks.clone());
+        Ok(Self { file, path: path.to_path_buf(), stored, schema, ending: plan.ending(), masks })
     }
 
     fn batch(&self, samples: Vec<Sample>) -> Result<RecordBatch, ArrowError> {
@@ -141,17 +147,23 @@ impl Writer {
             ratios.push(ratio.map(Ratio::percent));
         }
         let batch = to_batch(&self.stored, &records)?;
+        let images = |bytes: BinaryArray, ending: &str| -> Result<ArrayRef, ArrowError> {
+            let has_image: Vec<bool> =
+                (0..bytes.len()).map(|row| bytes.is_valid(row) && !bytes.value(row).is_empty()).collect();
+            let paths: StringArray = keys.iter().map(|key| Some(format!("{key}.{ending}"))).collect();
+            let parts: Vec<ArrayRef> = vec![Arc::new(bytes), Arc::new(paths)];
+            Ok(Arc::new(StructArray::try_new(image_fields(), parts, Some(NullBuffer::from(has_image)))?))
+        };
         let columns = self.schema.fields().iter().map(|field| -> Result<ArrayRef, ArrowError> {
+            if let Some(mask) = self.masks.iter().find(|mask| is_image(field) && mask_column(mask) == *field.name()) {
+                let files = records.iter().map(|record| mask.of(record)).collect();
+                return images(files, &format!("mask.{}.png", mask.key));
+            }
             match field.name().as_str() {
-                name if is_image(name) => {
-                    let bytes = table::column::<BinaryArray>(&batch, name)
-                        .ok_or_else(|| ArrowError::SchemaError(format!("`{name}` does not contain bytes")))?;
-                    let has_image: Vec<bool> =
-                        (0..bytes.len()).map(|row| bytes.is_valid(row) && !bytes.value(row).is_empty()).collect();
-                    let ending = if name == MASK { "mask.png" } else { self.ending };
-                    let paths: StringArray = keys.iter().map(|key| Some(format!("{key}.{ending}"))).collect();
-                    let parts: Vec<ArrayRef> = vec![Arc::new(bytes.clone()), Arc::new(paths)];
-                    Ok(Arc::new(StructArray::try_new(image_fields(), parts, Some(NullBuffer::from(has_image)))?))
+                IMAGE => {
+                    let bytes = table::column::<BinaryArray>(&batch, IMAGE)
+                        .ok_or_else(|| ArrowError::SchemaError(format!("`{IMAGE}` does not contain bytes")))?;
+                    images(bytes.clone(), self.ending)
                 }
                 "split_subset" => Ok(Arc::new(StringArray::from(subsets.clone()))),
                 "split_ratio" => Ok(Arc::new(Float64Array::from(ratios.clone()))),
@@ -189,8 +201,8 @@ pub(super) fn write_card(out: &Path, plan: &Plan) -> Result<()> {
     let features: Vec<Value> = schema(plan)
         .fields()
         .iter()
-        .map(|field| match field.name().as_str() {
-            name if is_image(name) => json!({"name": name, "dtype": "image"}),
+        .map(|field| match field.name() {
+            name if is_image(field) => json!({"name": name, "dtype": "image"}),
             name => feature(name, field.data_type()),
         })
         .collect();

@@ -8,6 +8,7 @@
 
 mod csv;
 mod hugging_face;
+mod json_columns;
 mod output;
 mod webdataset;
 
@@ -106,6 +107,28 @@ struct Sample {
     membership: Option<(Option<Subset>, Option<Ratio>)>,
 }
 
+/// A mask that records of the dataset may have.
+#[derive(Clone)]
+struct ExportedMask {
+    name: String,
+    /// The name as a part of file names; unique in the dataset.
+    key: String,
+}
+
+impl ExportedMask {
+    fn all(dataset: &Dataset) -> Vec<Self> {
+        let names = &dataset.manifest().masks;
+        let keys = Keys::among(names.iter().map(String::as_str));
+        names.iter().map(|name| Self { name: name.clone(), key: keys.key(name) }).collect()
+    }
+
+    /// The PNG of a record.
+    fn of<'a>(&self, record: &'a Record) -> Option<&'a [u8]> {
+        let mask = record.masks.iter().find(|mask| mask.name == self.name)?;
+        Some(&mask.png)
+    }
+}
+
 /// Rows of the dataset that are written as one file, or with one table.
 struct Piece {
     /// Relative to the folder; a piece whose file exists is complete.
@@ -118,6 +141,7 @@ struct Plan<'a> {
     dataset: &'a Dataset,
     split: Option<Split>,
     keys: Keys,
+    masks: Vec<ExportedMask>,
     /// Subsets with files of their own, and their numbers of records; one without a name where there is no split.
     sections: Vec<(Option<Subset>, usize)>,
     pieces: Vec<Piece>,
@@ -189,7 +213,7 @@ impl<'a> Plan<'a> {
             Format::Hf => hugging_face::pieces(sections, options.shard_size),
             Format::Csv => csv::pieces(sections),
         };
-        Ok(Self { dataset, split, keys: Keys::of(dataset)?, sections: counts, pieces })
+        Ok(Self { dataset, split, keys: Keys::of(dataset)?, masks: ExportedMask::all(dataset), sections: counts, pieces })
     }
 
     /// Writes one piece, a block of records at a time.

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::format::manifest::{CARD, Manifest};
-use crate::format::record::{self, IMAGE, ImageEncoding, MASK};
+use crate::format::record::ImageEncoding;
+use crate::format::schema::{IMAGE, MASKS};
 use crate::store::storage::Storage;
 
 /// Writes the card of a dataset, whole or not at all.
@@ -15,11 +16,12 @@ use crate::store::storage::Storage;
 /// When it cannot be written.
 pub fn write(storage: &Storage, manifest: &Manifest) -> Result<()> {
     let path = storage.path(CARD);
-    let features = record::schema(&manifest.labels, manifest.image.encoding)
+    let features = manifest
+        .schema()
         .fields()
         .iter()
         .map(|field| match field.name().as_str() {
-            MASK => json!({"name": MASK, "dtype": "image"}),
+            MASKS => masks(),
             IMAGE if manifest.image.encoding != ImageEncoding::Raw => json!({"name": IMAGE, "dtype": "image"}),
             name => feature(name, field.data_type()),
         })
@@ -37,6 +39,11 @@ pub fn write(storage: &Storage, manifest: &Manifest) -> Result<()> {
         manifest.source, totals.records, totals.patients, totals.reports, manifest.tool
     );
     storage.write(CARD, page)
+}
+
+/// The masks as a feature of `datasets`, which decodes each.
+fn masks() -> Value {
+    json!({"name": MASKS, "list": [{"name": "name", "dtype": "string"}, {"name": "png", "dtype": "image"}]})
 }
 
 /// A column as a feature of `datasets`.

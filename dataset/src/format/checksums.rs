@@ -15,7 +15,7 @@ use crc32fast::Hasher;
 use parquet::arrow::arrow_writer::{PageKey, PageStore, PageStoreArgs, PageStoreFactory};
 use parquet::errors::{ParquetError, Result};
 
-use crate::format::record::IMAGE;
+use crate::format::schema::IMAGE;
 
 /// Key of the checksums in the key-value metadata of a shard's footer.
 pub const CHECKSUMS_KEY: &str = "mrm_crc32";

@@ -6,12 +6,13 @@
 
 use std::collections::HashSet;
 
-use arrow_schema::DataType;
+use arrow_schema::{DataType, FieldRef, Fields};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::format::manifest::{CROISSANT, Manifest};
-use crate::format::record::{self, IMAGE, ImageEncoding, MASK};
+use crate::format::record::ImageEncoding;
+use crate::format::schema::{IMAGE, MASKS, SOURCE_DIGEST};
 use crate::store::storage::Storage;
 
 /// The context of Croissant 1.0, from its examples.
@@ -61,7 +62,7 @@ pub fn write(storage: &Storage, manifest: &Manifest) -> Result<()> {
         "{} radiographs of {} patients, {} with a report; written by {}.",
         totals.records, totals.patients, totals.reports, manifest.tool
     );
-    let schema = record::schema(&manifest.labels, manifest.image.encoding);
+    let schema = manifest.schema();
     let fields = schema.fields().iter().map(|column| field(column.name(), column.data_type(), manifest));
     let page = json!({
         "@context": context,
@@ -88,28 +89,13 @@ fn field(name: &str, kind: &DataType, manifest: &Manifest) -> Value {
     if let Some(meaning) = meaning(name, manifest.image.encoding) {
         field["description"] = meaning.into();
     }
+    let is_image = name == IMAGE && manifest.image.encoding != ImageEncoding::Raw;
     match kind {
-        DataType::Struct(parts) => {
-            let mut taken = HashSet::new();
-            let parts = parts.iter().enumerate().map(|(index, part)| {
-                let mut id = safe(part.name());
-                while !taken.insert(id.clone()) {
-                    id = format!("{id}_{index}");
-                }
-                let path = part.name().replace('\\', "\\\\").replace('\'', "\\'");
-                sub_field(name, &id, part.name(), part.data_type(), &format!("$['{path}']"))
-            });
-            field["subField"] = parts.collect();
-        }
+        DataType::Struct(parts) => field["subField"] = sub_fields(name, name, parts, "$"),
         DataType::List(item) => {
             field["repeated"] = true.into();
             match item.data_type() {
-                DataType::Struct(parts) => {
-                    let parts = parts.iter().map(|part| {
-                        sub_field(name, part.name(), part.name(), part.data_type(), &format!("$[*].{}", part.name()))
-                    });
-                    field["subField"] = parts.collect();
-                }
+                DataType::Struct(parts) => field["subField"] = sub_fields(name, name, parts, "$[*]"),
                 item => {
                     field["dataType"] = data_type(item).into();
                     field["source"] = source(name);
@@ -117,7 +103,6 @@ fn field(name: &str, kind: &DataType, manifest: &Manifest) -> Value {
             }
         }
         kind => {
-            let is_image = name == MASK || (name == IMAGE && manifest.image.encoding != ImageEncoding::Raw);
             field["dataType"] = if is_image { "sc:ImageObject" } else { data_type(kind) }.into();
             field["source"] = source(name);
         }
@@ -125,17 +110,36 @@ fn field(name: &str, kind: &DataType, manifest: &Manifest) -> Value {
     field
 }
 
-/// A part of a nested column, given by a JSON path.
-fn sub_field(column: &str, id: &str, name: &str, kind: &DataType, path: &str) -> Value {
-    let mut source = source(column);
-    source["transform"] = json!({"jsonPath": path});
-    json!({
-        "@type": "cr:Field",
-        "@id": format!("records/{column}/{id}"),
-        "name": name,
-        "dataType": data_type(kind),
-        "source": source,
-    })
+/// The parts of a struct in a column. `id` is the identifier of the struct, `path` its JSON path.
+fn sub_fields(column: &str, id: &str, parts: &Fields, path: &str) -> Value {
+    let mut taken = HashSet::new();
+    let sub_field = |(index, part): (usize, &FieldRef)| {
+        let mut own = safe(part.name());
+        while !taken.insert(own.clone()) {
+            own = format!("{own}_{index}");
+        }
+        let id = format!("{id}/{own}");
+        let quoted = part.name().replace('\\', "\\\\").replace('\'', "\\'");
+        let path = format!("{path}['{quoted}']");
+        let mut field = json!({"@type": "cr:Field", "@id": format!("records/{id}"), "name": part.name()});
+        let (kind, path) = match part.data_type() {
+            DataType::Struct(parts) => {
+                field["subField"] = sub_fields(column, &id, parts, &path);
+                return field;
+            }
+            DataType::List(item) => {
+                field["repeated"] = true.into();
+                (item.data_type(), format!("{path}[*]"))
+            }
+            kind => (kind, path),
+        };
+        let is_image = column == MASKS && kind == &DataType::Binary;
+        field["dataType"] = if is_image { "sc:ImageObject" } else { data_type(kind) }.into();
+        field["source"] = source(column);
+        field["source"]["transform"] = json!({"jsonPath": path});
+        field
+    };
+    parts.iter().enumerate().map(sub_field).collect()
 }
 
 fn source(column: &str) -> Value {
@@ -161,18 +165,27 @@ fn meaning(name: &str, encoding: ImageEncoding) -> Option<&'static str> {
     Some(match name {
         "record_id" => "Unique; the same when the source is ingested again.",
         "source_path" => "Path of the raw file, relative to the raw directory.",
-        "source_sha256" => "SHA-256 of the raw file, 32 bytes.",
+        SOURCE_DIGEST => "Digest of the raw file, 32 bytes; the key source_digest of dataset.json has the algorithm.",
         "subset" => "The source's own subset: train, validate or test.",
+        "study_datetime" => "Date, or date and time, of the study as de-identified, in ISO 8601 without a zone.",
+        "study_order" => "Number by which the patient's studies are ordered in time.",
+        "pixel_spacing" => "Distance of rows and of columns of the raw image in millimeters.",
+        "window" => "Default window of stored pixels of more than 8 bits.",
         "height" | "width" => "Size of the stored image in pixels.",
         "source_height" | "source_width" => "Size of the raw image in pixels.",
         IMAGE if encoding == ImageEncoding::Raw => "8-bit gray pixels, row-major: height · width bytes.",
         IMAGE => "8-bit gray image.",
+        "language" => "Language of the report, as BCP 47 writes it.",
         "report" => "The text that was tokenized.",
         "findings" | "impression" => "This section of the report.",
         "token_ids" => "[CLS] first; neither padded nor masked; cut to the maximum length.",
+        "texts" => "All named sections of the report, in its order, each with its token ids.",
         "labels" => "By finding: 1 positive, 0 negative, -1 uncertain, null not mentioned.",
+        "label_origin" => "Where the labels are from: radiologist, consensus, nlp:chexpert and so on.",
+        "grades" => "Number of the grade in its scale, which dataset.json lists, counted from 0.",
+        "readings" => "The labels of each reader, where several read the image.",
         "boxes" => "Rectangles in pixels of the stored image.",
-        MASK => "Segmentation mask of the stored size, 1 bit a pixel.",
+        MASKS => "Segmentation masks of the stored size, 1 bit a pixel.",
         _ => return None,
     })
 }

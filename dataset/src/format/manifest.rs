@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
+use arrow_schema::Schema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::format::grade::GradeScale;
 use crate::format::record::{FORMAT_VERSION, ImageEncoding, OLDEST_VERSION};
+use crate::format::schema::{self, SOURCE_DIGEST};
 use crate::store::storage::Storage;
 
 /// Path of the manifest in a dataset.
@@ -19,6 +22,15 @@ pub const CROISSANT: &str = "croissant.json";
 pub const TOKENIZER: &str = "tokenizer.json";
 /// Path of the table of rejected inputs.
 pub const REJECTS: &str = "rejects.parquet";
+
+/// Name of the masks of datasets of older builds, whose records have one mask without a name.
+pub const ONLY_MASK: &str = "mask";
+
+/// Bits of a stored pixel in datasets of older builds.
+const EIGHT_BITS: u8 = 8;
+
+/// Algorithm of the digests of raw files in datasets of older builds.
+pub const SHA256: &str = "sha256";
 
 /// The manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +49,15 @@ pub struct Manifest {
     pub text: TextSpec,
     /// The findings, in the order of the fields of `labels`.
     pub labels: Vec<String>,
+    /// The scales of the grades, in the order of the fields of `grades`.
+    #[serde(default)]
+    pub grades: Vec<GradeScale>,
+    /// The names that masks have, in the order in which records have them.
+    #[serde(default = "only_mask")]
+    pub masks: Vec<String>,
+    /// Algorithm of the column `source_digest`.
+    #[serde(default = "sha256")]
+    pub source_digest: String,
     /// The shards, in the order of their rows.
     pub shards: Vec<ShardInfo>,
     /// Counts over the dataset.
@@ -53,6 +74,9 @@ pub struct Manifest {
 pub struct ImageSpec {
     /// Encoding of the column `image`.
     pub encoding: ImageEncoding,
+    /// Bits of a stored pixel.
+    #[serde(default = "eight_bits")]
+    pub bits: u8,
     /// Compression of its pages: `none`, `lz4` or `zstd`.
     pub compression: String,
     /// Transform from raw values to 8-bit intensities: `voi`, `minmax` or `mimic-cxr-jpg`.
@@ -121,6 +145,18 @@ pub struct Totals {
     pub bytes: u64,
 }
 
+fn only_mask() -> Vec<String> {
+    vec![ONLY_MASK.to_owned()]
+}
+
+fn sha256() -> String {
+    SHA256.to_owned()
+}
+
+fn eight_bits() -> u8 {
+    EIGHT_BITS
+}
+
 /// Keys that version 2 renamed, in `image` and in `arguments`.
 const RENAMED: [(&str, &str); 2] = [("tone", "intensity"), ("fit", "resize")];
 
@@ -159,6 +195,11 @@ impl Manifest {
             OLDEST_VERSION => rename_keys(&mut value),
             _ => return Err(Error::Version { path, version }),
         }
+        if value.get(SOURCE_DIGEST).is_none()
+            && let Some(algorithm) = value.pointer("/arguments/source_digest").cloned()
+        {
+            value[SOURCE_DIGEST] = algorithm;
+        }
         let manifest: Self = serde_json::from_value(value).map_err(Error::json(&path))?;
         let is_inside = |shard: &&ShardInfo| {
             let mut parts = Path::new(&shard.path).components().peekable();
@@ -172,6 +213,11 @@ impl Manifest {
                 shard.path
             ))),
         }
+    }
+
+    /// The columns of the shards.
+    pub fn schema(&self) -> Schema {
+        schema::schema(&self.labels, &self.grades, self.image.encoding)
     }
 
     /// Writes the manifest, whole or not at all.
@@ -215,6 +261,7 @@ mod tests {
         assert_eq!((old.format_version, new.format_version), (1, 2));
         assert_eq!((&old.image, &old.arguments), (&new.image, &new.arguments));
         assert_eq!((new.image.intensity.as_str(), new.image.resize.as_str()), ("voi", "pad"));
+        assert_eq!((new.masks, new.grades, new.source_digest), (vec!["mask".to_owned()], vec![], "sha256".to_owned()));
         for version in [0, 3] {
             let message = read(&manifest(version, "intensity", "resize")).unwrap_err().to_string();
             assert!(message.contains(&format!("format version {version}")), "{message}");

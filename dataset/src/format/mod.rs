@@ -5,11 +5,15 @@ pub(crate) mod checksums;
 pub mod croissant;
 #[cfg(feature = "export")]
 pub mod csv_table;
+pub mod grade;
 pub mod image_codec;
 pub mod label;
 pub mod manifest;
+pub mod mask_column;
 pub mod record;
 pub(crate) mod record_batch;
 pub mod record_checks;
+pub(crate) mod record_rows;
+pub mod schema;
 pub mod shard;
 pub mod table;

@@ -1,9 +1,5 @@
-//! One row of a dataset: a radiograph with its report and labels, and its Arrow schema in a shard.
+//! One row of a dataset: a radiograph with its report and labels.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use arrow_schema::{DataType, Field, Fields, Schema};
 use serde::{Deserialize, Serialize};
 
 use crate::format::label::Label;
@@ -12,16 +8,6 @@ use crate::format::label::Label;
 pub const FORMAT_VERSION: u32 = 2;
 /// The oldest version that this build reads.
 pub const OLDEST_VERSION: u32 = 1;
-
-/// Version in the schema metadata of shards. Version 2 of the format changed the manifest only, so that shards kept theirs.
-const SHARD_VERSION: u32 = 1;
-
-/// Key of the schema metadata that says how the `image` column is encoded.
-pub(crate) const IMAGE_ENCODING_KEY: &str = "image_encoding";
-
-/// The columns that contain images.
-pub(crate) const IMAGE: &str = "image";
-pub(crate) const MASK: &str = "mask";
 
 /// Encoding of the bytes in the `image` column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +34,7 @@ impl ImageEncoding {
 }
 
 /// The rectangle of a finding, in pixels of the stored image.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BoundingBox {
     /// What the source calls it.
     pub label: String,
@@ -60,6 +46,44 @@ pub struct BoundingBox {
     pub width: f32,
     /// Height in pixels.
     pub height: f32,
+    /// Confidence of a detector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f32>,
+    /// The sentence that the rectangle belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentence: Option<String>,
+    /// Who drew the rectangle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reader: Option<String>,
+}
+
+/// A section of a report.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NamedText {
+    /// Lower-case name: `findings`, `impression`, `indication`, `comparison`, `history`, `technique`, …
+    pub name: String,
+    /// The text.
+    pub text: String,
+    /// Ids of the tokenizer, as [`Record::token_ids`].
+    pub token_ids: Vec<i32>,
+}
+
+/// The labels of one of several readers of an image.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reading {
+    /// Identifier of the reader.
+    pub reader: String,
+    /// As [`Record::labels`].
+    pub labels: Vec<Option<Label>>,
+}
+
+/// A segmentation mask.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NamedMask {
+    /// What is marked; one of the manifest's `masks`.
+    pub name: String,
+    /// 1-bit PNG of the stored size; all zero where the source states that there is nothing.
+    pub png: Vec<u8>,
 }
 
 /// One radiograph with its report. `docs/format.md` specifies each column.
@@ -75,10 +99,14 @@ pub struct Record {
     pub image_id: String,
     /// Path of the raw file, relative to the raw directory.
     pub source_path: String,
-    /// SHA-256 of the raw file.
-    pub source_sha256: [u8; 32],
+    /// Digest of the raw file, by the algorithm that the manifest names.
+    pub source_digest: [u8; 32],
     /// The source's own subset: `train`, `validate` or `test`.
     pub subset: Option<String>,
+    /// Date, or date and time, of the study as de-identified: `2110-03-07`, `2110-03-07T14:05:09`.
+    pub study_datetime: Option<String>,
+    /// Number by which the patient's studies are ordered in time, where the source states only that.
+    pub study_order: Option<u32>,
     /// View: `PA`, `AP`, `LATERAL`, …
     pub view: Option<String>,
     /// `M`, `F` or `O`.
@@ -93,8 +121,14 @@ pub struct Record {
     pub source_height: u32,
     /// Width of the raw image in pixels.
     pub source_width: u32,
+    /// Distance of rows and of columns of the raw image in millimeters.
+    pub pixel_spacing: Option<[f32; 2]>,
+    /// Center and width of the default window of stored pixels of more than 8 bits.
+    pub window: Option<[f32; 2]>,
     /// Encoded as the dataset's [`ImageEncoding`] says; empty where images were left out.
     pub image: Vec<u8>,
+    /// Language of the report, as BCP 47 writes it: `en`, `es`, `pt-BR`.
+    pub language: Option<String>,
     /// The text that was tokenized.
     pub report: Option<String>,
     /// The section "findings" of the report.
@@ -103,12 +137,20 @@ pub struct Record {
     pub impression: Option<String>,
     /// Ids of the tokenizer, `[CLS]` first; neither padded nor masked.
     pub token_ids: Vec<i32>,
+    /// All named sections of the report, in its order.
+    pub texts: Vec<NamedText>,
     /// One label for each finding of the dataset, in their order; `None` where it is not mentioned.
     pub labels: Vec<Option<Label>>,
+    /// Where the labels are from: `radiologist`, `consensus`, `nlp:chexpert`, …
+    pub label_origin: Option<String>,
+    /// One grade for each of the dataset's scales, in their order: the number of a value, counted from 0.
+    pub grades: Vec<Option<i8>>,
+    /// The labels of each reader, where several read the image.
+    pub readings: Vec<Reading>,
     /// Boxes of findings.
     pub boxes: Vec<BoundingBox>,
-    /// 1-bit PNG of the stored size.
-    pub mask: Option<Vec<u8>>,
+    /// Masks, each of another name.
+    pub masks: Vec<NamedMask>,
 }
 
 impl Record {
@@ -122,66 +164,4 @@ impl Record {
             ("source_path", &self.source_path),
         ]
     }
-}
-
-pub(crate) fn box_fields() -> Fields {
-    Fields::from(vec![
-        Field::new("label", DataType::Utf8, false),
-        Field::new("x", DataType::Float32, false),
-        Field::new("y", DataType::Float32, false),
-        Field::new("width", DataType::Float32, false),
-        Field::new("height", DataType::Float32, false),
-    ])
-}
-
-pub(crate) fn label_fields(findings: &[String]) -> Fields {
-    findings.iter().map(|finding| Field::new(finding, DataType::Int8, true)).collect()
-}
-
-/// Field name of list items, as the Parquet specification requires.
-const ELEMENT: &str = "element";
-
-pub(crate) fn token_item() -> Arc<Field> {
-    Arc::new(Field::new(ELEMENT, DataType::Int32, false))
-}
-
-pub(crate) fn box_item() -> Arc<Field> {
-    Arc::new(Field::new(ELEMENT, DataType::Struct(box_fields()), false))
-}
-
-/// The Arrow schema of a shard with these findings as labels.
-///
-/// A dataset without findings has a column `labels` with one field, `none`, of nulls, since Parquet has no empty struct.
-pub fn schema(findings: &[String], encoding: ImageEncoding) -> Schema {
-    let labels = if findings.is_empty() { label_fields(&["none".to_owned()]) } else { label_fields(findings) };
-    Schema::new_with_metadata(
-        vec![
-            Field::new("record_id", DataType::Utf8, false),
-            Field::new("patient_id", DataType::Utf8, false),
-            Field::new("study_id", DataType::Utf8, false),
-            Field::new("image_id", DataType::Utf8, false),
-            Field::new("source_path", DataType::Utf8, false),
-            Field::new("source_sha256", DataType::FixedSizeBinary(32), false),
-            Field::new("subset", DataType::Utf8, true),
-            Field::new("view", DataType::Utf8, true),
-            Field::new("sex", DataType::Utf8, true),
-            Field::new("age_years", DataType::Float32, true),
-            Field::new("height", DataType::UInt16, false),
-            Field::new("width", DataType::UInt16, false),
-            Field::new("source_height", DataType::UInt32, false),
-            Field::new("source_width", DataType::UInt32, false),
-            Field::new(IMAGE, DataType::Binary, false),
-            Field::new("report", DataType::Utf8, true),
-            Field::new("findings", DataType::Utf8, true),
-            Field::new("impression", DataType::Utf8, true),
-            Field::new("token_ids", DataType::List(token_item()), false),
-            Field::new("labels", DataType::Struct(labels), false),
-            Field::new("boxes", DataType::List(box_item()), false),
-            Field::new(MASK, DataType::Binary, true),
-        ],
-        HashMap::from([
-            (IMAGE_ENCODING_KEY.to_owned(), encoding.name().to_owned()),
-            ("mrm_format_version".to_owned(), SHARD_VERSION.to_string()),
-        ]),
-    )
 }

@@ -1,8 +1,10 @@
 //! The values that a record may have. `verify` checks all of them, a loader those that it returns; `ingest` writes no others.
 
+use crate::format::grade::GradeScale;
 use crate::format::image_codec::decode_mask;
 use crate::format::label::Label;
-use crate::format::record::{BoundingBox, Record};
+use crate::format::manifest::Manifest;
+use crate::format::record::{BoundingBox, NamedText, Record};
 
 /// Largest length of an identifier or path in bytes, that of paths of the operating system.
 pub const MAX_ID_BYTES: usize = 4096;
@@ -69,6 +71,136 @@ pub fn rectangle([x, y, width, height]: [f32; 4], image: (u16, u16)) -> Checked 
     ))
 }
 
+/// Checks a date or time of a study: `YYYY-MM-DD` or `YYYY-MM-DDTHH:MM:SS`, in the calendar.
+///
+/// # Errors
+/// When it has another form.
+pub fn datetime(text: &str) -> Checked {
+    let number = |range: std::ops::Range<usize>| -> Option<u32> {
+        let digits = text.get(range)?;
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+    };
+    let is_date = || {
+        let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+        let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let days = match month {
+            2 => 28 + u32::from(leap),
+            4 | 6 | 9 | 11 => 30,
+            1..=12 => 31,
+            _ => 0,
+        };
+        Some((1..=days).contains(&day) && text.get(4..5)? == "-" && text.get(7..8)? == "-")
+    };
+    let is_time = || {
+        let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+        let marks = (text.get(10..11)?, text.get(13..14)?, text.get(16..17)?) == ("T", ":", ":");
+        Some(marks && hour < 24 && minute < 60 && second < 60)
+    };
+    let is_valid = match text.len() {
+        10 => is_date(),
+        19 => is_date().zip(is_time()).map(|(date, time)| date && time),
+        _ => None,
+    };
+    if is_valid == Some(true) {
+        return Ok(());
+    }
+    let text: String = text.chars().take(40).collect();
+    Err(format!("study_datetime {text:?}, which is neither YYYY-MM-DD nor YYYY-MM-DDTHH:MM:SS"))
+}
+
+/// Checks the form of a language tag: words of up to eight letters and digits, joined by `-`, the first of letters.
+///
+/// # Errors
+/// When it has another form.
+pub fn language(tag: &str) -> Checked {
+    let is_word = |word: &str| (1..=8).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let first = tag.split('-').next().unwrap_or_default();
+    let is_language = (2..=8).contains(&first.len()) && first.bytes().all(|byte| byte.is_ascii_alphabetic());
+    if is_language && tag.split('-').all(is_word) && tag.len() <= 35 {
+        return Ok(());
+    }
+    let tag: String = tag.chars().take(40).collect();
+    Err(format!("language {tag:?}, which is no tag of BCP 47, such as `en` or `pt-BR`"))
+}
+
+/// Checks the distances of rows and columns in millimeters.
+///
+/// # Errors
+/// When one is not a positive number.
+pub fn pixel_spacing([row, column]: [f32; 2]) -> Checked {
+    if [row, column].iter().all(|spacing| spacing.is_finite() && *spacing > 0.0) {
+        return Ok(());
+    }
+    Err(format!("a pixel spacing of {row} and {column} mm"))
+}
+
+/// Checks a name of a dataset's own: a mask, a section, a reader, an origin of labels.
+///
+/// # Errors
+/// When it is empty, too long, or has control characters.
+pub fn name(column: &str, text: &str) -> Checked {
+    if text.trim().is_empty() { Err(format!("a name in `{column}` is empty")) } else { identifier(column, text) }
+}
+
+/// Checks the grades of a record.
+///
+/// # Errors
+/// When a grade is outside of its scale, or there is another number of them.
+pub fn grades(grades: &[Option<i8>], scales: &[GradeScale]) -> Checked {
+    if grades.len() != scales.len() {
+        return Err(format!("{} grades, the dataset has {}", grades.len(), scales.len()));
+    }
+    let is_outside = |grade: i8, scale: &GradeScale| usize::try_from(grade).map_or(true, |at| at >= scale.values.len());
+    let wrong = |(grade, scale): (&Option<i8>, &GradeScale)| {
+        let grade = grade.filter(|grade| is_outside(*grade, scale))?;
+        Some(format!("grade {grade} of `{}`, which has {} values", scale.name, scale.values.len()))
+    };
+    grades.iter().zip(scales).find_map(wrong).map_or(Ok(()), Err)
+}
+
+/// Checks the names of a record's masks.
+///
+/// # Errors
+/// When the dataset does not know a name, or one occurs twice.
+pub fn mask_names<'a>(names: impl Iterator<Item = &'a str>, known: &[String]) -> Checked {
+    let mut seen: Vec<&str> = Vec::new();
+    for name in names {
+        if !known.iter().any(|known| known == name) {
+            return Err(format!("a mask `{name}`, which is none of the manifest's: {}", known.join(", ")));
+        }
+        if seen.contains(&name) {
+            return Err(format!("two masks `{name}`"));
+        }
+        seen.push(name);
+    }
+    Ok(())
+}
+
+/// Checks a section: its name, and its token ids.
+fn text(text: &NamedText, vocabulary: usize, max_tokens: usize) -> Checked {
+    name("texts", &text.name)?;
+    token_count(&text.token_ids, max_tokens)?;
+    token_ids(&text.token_ids, vocabulary)
+}
+
+fn token_count(ids: &[i32], max_tokens: usize) -> Checked {
+    match ids.len() {
+        length if length > max_tokens => Err(format!("{length} token ids, the manifest says {max_tokens} at most")),
+        _ => Ok(()),
+    }
+}
+
+/// Checks what a box has besides its rectangle.
+///
+/// # Errors
+/// When its score is not a number, or its reader has no name.
+pub fn box_details(stored: &BoundingBox) -> Checked {
+    match stored.score {
+        Some(score) if !score.is_finite() => Err(format!("a box with the score {score}")),
+        _ => stored.reader.as_ref().map_or(Ok(()), |reader| name("boxes", reader)),
+    }
+}
+
 /// Checks the mask of an image of this height and width.
 fn mask(png: &[u8], (height, width): (u16, u16)) -> Checked {
     let mask = decode_mask(png).map_err(|error| error.to_string())?;
@@ -78,20 +210,28 @@ fn mask(png: &[u8], (height, width): (u16, u16)) -> Checked {
     Err(format!("its mask has another size ({} × {}) than its image ({width} × {height})", mask.width, mask.height))
 }
 
-/// All that is wrong with a record except for its image.
-pub(crate) fn record(record: &Record, vocabulary: usize, max_tokens: usize) -> Vec<String> {
+/// All that is wrong with a record of a dataset except for its image and its labels.
+pub(crate) fn record(record: &Record, manifest: &Manifest) -> Vec<String> {
+    let (vocabulary, max_tokens) = (manifest.text.vocabulary, manifest.text.max_tokens);
     let sides = (record.height, record.width);
-    let of_box = |b: &BoundingBox| rectangle([b.x, b.y, b.width, b.height], sides);
-    let length = match record.token_ids.len() {
-        length if length > max_tokens => Err(format!("{length} token ids, the manifest says {max_tokens} at most")),
-        _ => Ok(()),
+    let of_box = |b: &BoundingBox| {
+        rectangle([b.x, b.y, b.width, b.height], sides)?;
+        box_details(b)
     };
     let checked = [
         identifiers(record.identifiers()),
-        length,
+        record.study_datetime.as_deref().map_or(Ok(()), datetime),
+        record.pixel_spacing.map_or(Ok(()), pixel_spacing),
+        record.language.as_deref().map_or(Ok(()), language),
+        token_count(&record.token_ids, max_tokens),
         token_ids(&record.token_ids, vocabulary),
+        record.texts.iter().try_for_each(|section| text(section, vocabulary, max_tokens)),
+        record.label_origin.as_deref().map_or(Ok(()), |origin| name("label_origin", origin)),
+        grades(&record.grades, &manifest.grades),
+        record.readings.iter().try_for_each(|reading| name("readings", &reading.reader)),
         record.boxes.iter().try_for_each(of_box),
-        record.mask.as_ref().map_or(Ok(()), |png| mask(png, sides)),
+        mask_names(record.masks.iter().map(|mask| mask.name.as_str()), &manifest.masks),
+        record.masks.iter().try_for_each(|stored| mask(&stored.png, sides)),
     ];
     checked.into_iter().filter_map(Result::err).collect()
 }
@@ -122,6 +262,56 @@ mod tests {
             [f32::NEG_INFINITY, 1.0, f32::INFINITY, 1.0],
         ] {
             assert!(rectangle(outside, image).is_err(), "{outside:?}");
+        }
+    }
+
+    #[test]
+    fn dates_and_languages_have_one_form() {
+        for text in ["2110-03-07", "2000-02-29", "2110-03-07T14:05:09", "0001-12-31T23:59:59"] {
+            assert_eq!(datetime(text), Ok(()), "{text}");
+        }
+        for text in [
+            "",
+            "2110-3-7",
+            "2110-02-29",
+            "2110-13-01",
+            "2110-00-10",
+            "2110-04-31",
+            "2110/03/07",
+            "+110-03-07",
+            "2110-03-07 14:05:09",
+            "2110-03-07T24:00:00",
+            "2110-03-07T14:60:09",
+            "2110-03-07T14:05",
+            "2110-03-07T14:05:09Z",
+            "21é0-03-07",
+            "2110-03-é7",
+        ] {
+            assert!(datetime(text).is_err(), "{text}");
+        }
+        for tag in ["en", "es", "pt-BR", "zh-Hans-CN", "de-1996"] {
+            assert_eq!(language(tag), Ok(()), "{tag}");
+        }
+        for tag in ["", "e", "english text", "en_US", "en-", "-en", "12", "é", "abcdefghi"] {
+            assert!(language(tag).is_err(), "{tag}");
+        }
+    }
+
+    #[test]
+    fn grades_masks_and_spacings_are_those_of_the_dataset() {
+        let scale = |name: &str| GradeScale { name: name.to_owned(), values: ["none", "+"].map(str::to_owned).into() };
+        let scales = [scale("a"), scale("b")];
+        assert_eq!(grades(&[Some(1), None], &scales), Ok(()));
+        for wrong in [&[Some(2), None][..], &[None, Some(-1)], &[None], &[]] {
+            assert!(grades(wrong, &scales).is_err(), "{wrong:?}");
+        }
+        let known = ["left", "right"].map(str::to_owned);
+        assert_eq!(mask_names(["right", "left"].into_iter(), &known), Ok(()));
+        assert!(mask_names(["left", "left"].into_iter(), &known).is_err());
+        assert!(mask_names(["heart"].into_iter(), &known).is_err());
+        assert_eq!(pixel_spacing([0.139, 0.139]), Ok(()));
+        for wrong in [[0.0, 1.0], [1.0, -1.0], [f32::NAN, 1.0], [1.0, f32::INFINITY]] {
+            assert!(pixel_spacing(wrong).is_err(), "{wrong:?}");
         }
     }
 

@@ -19,6 +19,7 @@ use crate::loader::random_access::RandomAccess;
 use crate::loader::samples::{OptionalColumns, ReportReader, Samples};
 use crate::loader::settings::{OnError, Settings, TextOptions};
 use crate::loader::state::LoaderState;
+use crate::name_suggestion::did_you_mean;
 use crate::random;
 use crate::split::ratio::Ratio;
 use crate::split::stored::Split;
@@ -44,6 +45,7 @@ pub struct LoaderBuilder {
     chose_rows: bool,
     tokenizer: Option<Arc<ReportTokenizer>>,
     boxes: bool,
+    mask_name: Option<String>,
     threads: usize,
     prefetch: usize,
     state: LoaderState,
@@ -92,6 +94,7 @@ impl LoaderBuilder {
             chose_rows: false,
             tokenizer: None,
             boxes: false,
+            mask_name: None,
             threads: 0,
             prefetch: 0,
             state: LoaderState::default(),
@@ -207,6 +210,12 @@ impl LoaderBuilder {
         self
     }
 
+    /// Loads the mask of this name of each record. Default: the first mask of a record.
+    pub fn mask_name(mut self, name: &str) -> Self {
+        self.mask_name = Some(name.to_owned());
+        self
+    }
+
     /// What happens when a record cannot be read. Default: [`OnError::Stop`].
     pub fn on_error(mut self, on_error: OnError) -> Self {
         self.settings.on_error = on_error;
@@ -279,6 +288,11 @@ impl LoaderBuilder {
         if self.parts.is_empty() {
             return Err(invalid("no dataset"));
         }
+        let masks: Vec<&str> =
+            self.parts.iter().flat_map(|part| &part.dataset.manifest().masks).map(String::as_str).collect();
+        if let Some(name) = self.mask_name.as_deref().filter(|name| !masks.contains(name)) {
+            return Err(invalid(&format!("no masks `{name}`{}", did_you_mean(name, masks))));
+        }
         let tokenizer = self.text_tokenizer()?;
         let findings = all_findings(&self.parts);
         // Opening a dataset takes some time, in particular in an object store.
@@ -341,8 +355,12 @@ impl LoaderBuilder {
     fn make_part(&self, number: usize, tokenizer: Option<&Arc<ReportTokenizer>>, findings: &[String]) -> Result<Part> {
         let source = &self.parts[number];
         let (dataset, rows) = (&source.dataset, source.checked_rows()?);
-        let columns =
-            OptionalColumns { text: self.settings.text.is_some(), boxes: self.boxes, masks: self.settings.masks };
+        let columns = OptionalColumns {
+            text: self.settings.text.is_some(),
+            boxes: self.boxes,
+            masks: self.settings.masks,
+            mask_name: self.mask_name.clone(),
+        };
         let max_tokens = self.settings.text.as_ref().map_or(0, |text| text.tokens);
         let has_reports = dataset.has_tokenizer() || dataset.manifest().totals.reports > 0;
         let reader = tokenizer.filter(|tokenizer| has_reports && !tokenizer.made(dataset));

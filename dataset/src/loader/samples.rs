@@ -6,33 +6,37 @@
 use std::sync::{Arc, OnceLock};
 
 use arrow_array::{
-    Array, BinaryArray, Float32Array, Int8Array, Int32Array, ListArray, RecordBatch, StringArray, StructArray,
-    UInt16Array,
+    Array, Float32Array, Int8Array, Int32Array, ListArray, RecordBatch, StringArray, StructArray, UInt16Array,
 };
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::format::label::Label;
+use crate::format::mask_column::MaskColumn;
 use crate::format::record_checks;
+use crate::format::record_rows::field;
+use crate::format::schema::{BOXES, LABELS, MASKS};
 use crate::format::table::column;
 use crate::random;
 use crate::tokenizer::ReportTokenizer;
 
 /// Which columns are read besides sizes and labels.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct OptionalColumns {
     pub text: bool,
     pub boxes: bool,
     pub masks: bool,
+    /// The mask of a record that is read; `None` means its first one.
+    pub mask_name: Option<String>,
 }
 
 impl OptionalColumns {
     /// The text is that of reports where they are `tokenized` when they are read.
-    fn names(self, tokenized: bool) -> Vec<&'static str> {
-        let mut columns = vec!["record_id", "height", "width", "labels"];
+    fn names(&self, tokenized: bool) -> Vec<&'static str> {
+        let mut columns = vec!["record_id", "height", "width", LABELS];
         columns.extend(self.text.then_some(if tokenized { "report" } else { "token_ids" }));
-        columns.extend(self.boxes.then_some("boxes"));
-        columns.extend(self.masks.then_some("mask"));
+        columns.extend(self.boxes.then_some(BOXES));
+        columns.extend(self.masks.then_some(MASKS));
         columns
     }
 }
@@ -79,7 +83,7 @@ struct Group {
     labels: Vec<f32>,
     token_ids: Lists<i32>,
     boxes: Lists<StoredBox>,
-    masks: Option<BinaryArray>,
+    masks: Option<MaskColumn>,
 }
 
 /// A list for each record, one after the other.
@@ -173,7 +177,7 @@ impl Samples {
             let batch = shard.group_columns(number, &self.columns.names(self.tokenizer.is_some()))?;
             let wrong_type = || shard.row_error(row, "a column has another type than the format's");
             // Two threads may read the same group; the second result is dropped.
-            let mut group = Group::read(&batch, self.findings).ok_or_else(wrong_type)?;
+            let mut group = Group::read(&batch, self.findings, &self.columns).ok_or_else(wrong_type)?;
             if let Some(tokenizer) = &self.tokenizer {
                 let reports = column::<StringArray>(&batch, "report").ok_or_else(wrong_type)?;
                 group.token_ids =
@@ -192,7 +196,7 @@ impl Samples {
             labels: &group.labels[at * self.findings..(at + 1) * self.findings],
             token_ids: group.token_ids.of(at),
             boxes: group.boxes.of(at),
-            mask: group.masks.as_ref().filter(|masks| masks.is_valid(at)).map(|masks| masks.value(at)),
+            mask: group.masks.as_ref().and_then(|masks| masks.get(at, self.columns.mask_name.as_deref())),
         };
         let stored = self.dataset.manifest().text.vocabulary;
         let checked = sample.check(self.tokenizer.as_ref().map_or(stored, |reader| reader.tokenizer.vocabulary()));
@@ -210,10 +214,10 @@ impl Samples {
 
 impl Group {
     /// `None` where a column has another type than the format's.
-    fn read(batch: &RecordBatch, findings: usize) -> Option<Self> {
+    fn read(batch: &RecordBatch, findings: usize, columns: &OptionalColumns) -> Option<Self> {
         let ids = column::<StringArray>(batch, "record_id")?;
         let (heights, widths) = (column::<UInt16Array>(batch, "height")?, column::<UInt16Array>(batch, "width")?);
-        let fields = column::<StructArray>(batch, "labels")?.columns().iter().take(findings);
+        let fields = column::<StructArray>(batch, LABELS)?.columns().iter().take(findings);
         let codes: Vec<&Int8Array> = fields.map(|codes| codes.as_any().downcast_ref()).collect::<Option<_>>()?;
         let mut labels = Vec::with_capacity(ids.len() * findings);
         for record in 0..ids.len() {
@@ -230,13 +234,13 @@ impl Group {
                 Some(())
             })?,
         };
-        let boxes = match column::<ListArray>(batch, "boxes") {
+        let boxes = match column::<ListArray>(batch, BOXES) {
             None => Lists::default(),
             Some(lists) => Lists::read(lists, |list, items| {
                 let list = list.as_any().downcast_ref::<StructArray>()?;
-                let names = list.column(0).as_any().downcast_ref::<StringArray>()?;
-                let edge = |at: usize| list.column(at).as_any().downcast_ref::<Float32Array>();
-                let edges = [edge(1)?, edge(2)?, edge(3)?, edge(4)?];
+                let names = field::<StringArray>(list, "label")?;
+                let edge = |name: &str| field::<Float32Array>(list, name);
+                let edges = [edge("x")?, edge("y")?, edge("width")?, edge("height")?];
                 items.extend((0..list.len()).map(|at| StoredBox {
                     label: names.value(at).into(),
                     rectangle: edges.map(|edge| edge.value(at)),
@@ -250,7 +254,7 @@ impl Group {
             labels,
             token_ids,
             boxes,
-            masks: column::<BinaryArray>(batch, "mask").cloned(),
+            masks: if columns.masks { Some(MaskColumn::of(batch)?) } else { None },
         })
     }
 }

@@ -1,9 +1,10 @@
-//! View, sex and age from a DICOM header, restricted to known codes: no free text is taken over.
+//! View, sex, age and pixel spacing from a DICOM header, restricted to known codes and numbers: no free text is taken over.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
+use dataset::format::record_checks;
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use dicom_object::mem::InMemDicomObject;
@@ -75,6 +76,8 @@ pub struct Header {
     pub sex: Option<String>,
     /// PatientAge in years.
     pub age_years: Option<f32>,
+    /// Distance of rows and of columns in millimeters: PixelSpacing, else ImagerPixelSpacing.
+    pub pixel_spacing: Option<[f32; 2]>,
 }
 
 impl Header {
@@ -91,8 +94,18 @@ impl Header {
                 .is_some_and(|it| it.eq_ignore_ascii_case("YES")),
             sex: sex.filter(|sex| matches!(sex.as_str(), "F" | "M" | "O")),
             age_years: text(object, tags::PATIENT_AGE).and_then(|age| years(&age)),
+            pixel_spacing: [tags::PIXEL_SPACING, tags::IMAGER_PIXEL_SPACING]
+                .into_iter()
+                .find_map(|tag| spacing(object, tag)),
         }
     }
+}
+
+/// Two distances in millimeters; `None` where they are no positive numbers.
+fn spacing(object: &InMemDicomObject, tag: Tag) -> Option<[f32; 2]> {
+    let values = object.element_opt(tag).ok()??.to_multi_float32().ok()?;
+    let spacing = <[f32; 2]>::try_from(values.as_slice()).ok()?;
+    record_checks::pixel_spacing(spacing).is_ok().then_some(spacing)
 }
 
 /// Parses an age (`58`, `058Y`, `011M`, `008W` or `007D`) to years.
@@ -217,6 +230,24 @@ mod tests {
         put(tags::PATIENT_AGE, VR::AS, "051");
         let found = Header::of(&object);
         assert_eq!((found.view.as_deref(), found.sex.as_deref(), found.age_years), (Some("PA"), Some("F"), Some(51.0)));
+    }
+
+    #[test]
+    fn a_pixel_spacing_has_two_positive_numbers() {
+        let of = |elements: &[(Tag, &str)]| {
+            let element = |(tag, text): &(Tag, &str)| {
+                let values: Vec<String> = text.split('\\').map(str::to_owned).collect();
+                DataElement::new(*tag, VR::DS, PrimitiveValue::Strs(values.into()))
+            };
+            Header::of(&InMemDicomObject::from_element_iter(elements.iter().map(element))).pixel_spacing
+        };
+        let (own, imager) = (tags::PIXEL_SPACING, tags::IMAGER_PIXEL_SPACING);
+        assert_eq!(of(&[(own, "0.139\\0.14"), (imager, "0.2\\0.2")]), Some([0.139, 0.14]));
+        assert_eq!(of(&[(imager, "0.2\\ .25")]), Some([0.2, 0.25]));
+        assert_eq!(of(&[(own, "0\\0"), (imager, "0.2\\0.2")]), Some([0.2, 0.2]), "zero is no distance");
+        for unusable in ["0.139", "-1\\1", "a\\b", "nan\\1", "1\\2\\3", ""] {
+            assert_eq!(of(&[(own, unusable)]), None, "{unusable}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod intensity;
 pub mod mask;
+pub(crate) mod mask_file;
 pub mod pipeline;
 pub mod projection;
 pub mod shades;

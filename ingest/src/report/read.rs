@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use dataset::format::manifest::TOKENIZER;
 use dataset::progress::{OnProgress, Progress};
@@ -14,7 +15,7 @@ use crate::dicom::limits::MAX_REPORT_BYTES;
 use crate::error::{Error, Result};
 use crate::file_system::{is_absence, is_refusal, retry};
 use crate::reject::Reject;
-use crate::report::sections::{self, Sections};
+use crate::report::sections::{self, Section, Sections};
 use crate::report::tokenizer;
 use crate::run::check_sums::CheckSums;
 use crate::run::hashing_reader::{self, Damaged, Stamps};
@@ -83,6 +84,8 @@ pub struct Report {
     pub text: String,
     /// The sections that records store.
     pub sections: Sections,
+    /// All named sections, in the order of the report.
+    pub texts: Vec<Section>,
 }
 
 impl Report {
@@ -122,11 +125,14 @@ pub fn read_report(
     let text = match &record.report {
         ReportSource::None => return Ok(None),
         ReportSource::Text(text) => text.to_string(),
-        ReportSource::Sections { text, findings, impression } => {
-            let trimmed = |part: &Option<std::sync::Arc<str>>| part.as_deref().map(|part| part.trim().to_owned());
+        ReportSource::Sections { text, sections } => {
+            let named = |(name, text): &(String, Arc<str>)| Section { name: name.clone(), text: text.trim().to_owned() };
+            let texts: Vec<Section> =
+                sections.iter().map(named).filter(|section| !section.text.is_empty()).collect();
+            let last = |name: &str| texts.iter().rfind(|section| section.name == name).map(|section| section.text.clone());
             let sections =
-                Sections { findings: trimmed(findings), impression: trimmed(impression), ..Sections::default() };
-            return Ok(Some(Report { text: text.to_string(), sections }));
+                Sections { findings: last("findings"), impression: last("impression"), ..Sections::default() };
+            return Ok(Some(Report { text: text.to_string(), sections, texts }));
         }
         ReportSource::File(path) => {
             let path = plan.report_path(&record.report).unwrap_or_else(|| path.clone());
@@ -150,6 +156,7 @@ pub fn read_report(
             }
         }
     };
+    let texts = sections::named_sections(&text, record.conclusion);
     let sections = sections::sections_with(&text, record.conclusion);
-    Ok(Some(Report { text, sections }))
+    Ok(Some(Report { text, sections, texts }))
 }

@@ -100,7 +100,7 @@ struct Rows {
 }
 
 /// Text columns whose values a plan decides.
-const TEXTS: [&str; 7] = ["patient_id", "study_id", "image_id", "subset", "view", "sex", "report"];
+const TEXTS: [&str; 8] = ["patient_id", "study_id", "image_id", "subset", "study_datetime", "view", "sex", "report"];
 
 /// Label codes by record and finding.
 fn codes(labels: Vec<Vec<Option<Label>>>) -> Vec<Vec<Option<i8>>> {
@@ -154,6 +154,7 @@ impl Rows {
             ("study_id", fixed("study_id", &record.study_id)),
             ("image_id", fixed("image_id", &record.image_id)),
             ("subset", text("subset") != record.subset.as_deref()),
+            ("study_datetime", text("study_datetime") != record.study_datetime.as_deref()),
             ("view", stated("view", &record.view)),
             ("sex", stated("sex", &record.sex)),
             ("age", age),

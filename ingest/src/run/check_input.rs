@@ -48,7 +48,7 @@ pub fn check_input(raw: &Path, out: &Path, mut plan: Plan, jobs: usize, progress
         let (mut differing, mut known) = (Vec::new(), HashSet::new());
         for info in &manifest.shards {
             let shard = Shard::open(&storage, info)?;
-            let names = ["record_id", "source_path", "source_sha256", "report", "findings", "impression"];
+            let names = ["record_id", "source_path", "source_digest", "report", "findings", "impression"];
             for batch in shard.columns(&names)? {
                 let row = |row: usize| Row::of(&batch, row);
                 let rows: Vec<Row> = (0..batch.num_rows()).map(row).collect::<Option<_>>().ok_or_else(|| {
@@ -112,7 +112,7 @@ impl StoredOptions {
 struct Row<'a> {
     record_id: &'a str,
     source_path: &'a str,
-    source_sha256: &'a [u8],
+    source_digest: &'a [u8],
     report: Option<&'a str>,
     findings: Option<&'a str>,
     impression: Option<&'a str>,
@@ -127,7 +127,7 @@ impl<'a> Row<'a> {
         Some(Self {
             record_id: text("record_id")??,
             source_path: text("source_path")??,
-            source_sha256: column::<FixedSizeBinaryArray>(batch, "source_sha256")?.value(row),
+            source_digest: column::<FixedSizeBinaryArray>(batch, "source_digest")?.value(row),
             report: text("report")?,
             findings: text("findings")?,
             impression: text("impression")?,
@@ -145,7 +145,7 @@ impl<'a> Row<'a> {
         if options.images {
             let hashing = Hashing { algorithm: options.digest, expected: None };
             match hashing_reader::stamp(&raw.join(&planned.source_path), MAX_FILE_BYTES, hashing) {
-                Ok(found) if found.digest == self.source_sha256 => {}
+                Ok(found) if found.digest == self.source_digest => {}
                 Ok(_) => return Some("has other bytes"),
                 Err(_) => return Some("cannot be read any more"),
             }

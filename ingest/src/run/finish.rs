@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, StringArray};
 use dataset::Storage;
-use dataset::format::manifest::{CARD, CROISSANT, ImageSpec, MANIFEST, Manifest, REJECTS, TOKENIZER, TextSpec, Totals};
+use dataset::format::manifest::{
+    CARD, CROISSANT, ImageSpec, MANIFEST, Manifest, REJECTS, TOKENIZER, TextSpec, Totals,
+};
 use dataset::format::record::FORMAT_VERSION;
 use dataset::store::files;
 
@@ -44,6 +46,7 @@ impl Job<'_> {
             arguments: arguments.clone(),
             image: ImageSpec {
                 encoding: self.options.encoding,
+                bits: 8,
                 compression: self.options.compression.name().to_owned(),
                 intensity: self.options.intensity.name().to_owned(),
                 resize: self.options.resize.name().to_owned(),
@@ -58,6 +61,9 @@ impl Job<'_> {
                 tokenizer_sha256: if self.tokenizer.is_some() { files::sha256(&path)? } else { String::new() },
             },
             labels: self.plan.findings.clone(),
+            grades: self.plan.grades.clone(),
+            masks: self.plan.masks.clone(),
+            source_digest: self.options.source_digest.name().to_owned(),
             totals: self.totals(&rejects, notes),
             shards: notes.iter().map(|note| note.info.clone()).collect(),
             rejects: by_stage,

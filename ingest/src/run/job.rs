@@ -14,7 +14,7 @@ use crate::run::hashing_reader::{self, Damaged, Stamps};
 use crate::run::note_store::NoteStore;
 use crate::run::options::Options;
 use crate::run::output::Output;
-use crate::run::plan::Plan;
+use crate::run::plan::{MaskSource, Plan};
 use crate::run::source_digest::SourceDigest;
 
 /// A run whose output is claimed and whose tokenizer is ready. `shards` writes the shards, `finish` the manifest.
@@ -43,8 +43,15 @@ pub fn reads_now(raw: &Path, plan: &Plan, sums: &CheckSums, reject: &Reject) -> 
     if reject.stage == Stage::Report {
         !matches!(read_report(raw, plan, planned, sums, &mut Stamps::new()), Err(NoReport::Refused { .. }))
     } else {
-        let hashing = sums.hashing(SourceDigest::default(), Path::new(&planned.source_path));
-        let read = hashing_reader::stamp(&raw.join(&planned.source_path), MAX_FILE_BYTES, hashing);
-        !read.is_err_and(|error| is_refusal(&error) || Damaged::of(&error).is_some())
+        let masks = planned.masks.iter().filter_map(|mask| match &mask.pixels {
+            MaskSource::File(path) => Some(path.as_path()),
+            MaskSource::Runs(_) => None,
+        });
+        let can_read = |path: &Path| {
+            let hashing = sums.hashing(SourceDigest::default(), path);
+            let read = hashing_reader::stamp(&raw.join(path), MAX_FILE_BYTES, hashing);
+            !read.is_err_and(|error| is_refusal(&error) || Damaged::of(&error).is_some())
+        };
+        std::iter::once(Path::new(&planned.source_path)).chain(masks).all(can_read)
     }
 }

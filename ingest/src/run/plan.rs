@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dataset::format::grade::GradeScale;
 use dataset::format::record::BoundingBox;
 use dataset::format::record_checks;
 use rayon::prelude::*;
@@ -50,6 +51,10 @@ pub struct Plan {
     pub rejects: Vec<Reject>,
     /// The findings, in the order of [`PlannedRecord::labels`].
     pub findings: Vec<String>,
+    /// The scales of the grades, in the order of [`PlannedRecord::grades`].
+    pub grades: Vec<GradeScale>,
+    /// The names of the masks, in the order in which records have them.
+    pub masks: Vec<String>,
     /// Absolute path of the folder of the report files, where it is not below the raw directory.
     pub report_root: Option<PathBuf>,
     /// The source's own options, for the manifest.
@@ -81,13 +86,39 @@ pub enum ReportSource {
         /// The whole report.
         #[serde(with = "text")]
         text: Arc<str>,
-        /// The section FINDINGS.
-        #[serde(with = "optional_text")]
-        findings: Option<Arc<str>>,
-        /// The section IMPRESSION.
-        #[serde(with = "optional_text")]
-        impression: Option<Arc<str>>,
+        /// Lower-case names and texts of all sections, in the order of the report. Of sections named `findings` and
+        /// `impression`, the last one is stored in the column of that name.
+        #[serde(with = "sections")]
+        sections: Vec<(String, Arc<str>)>,
     },
+}
+
+/// The labels of one of several readers of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedReading {
+    /// Identifier of the reader.
+    pub reader: String,
+    /// A label for each of [`Plan::findings`], `None` where it is blank.
+    pub labels: Vec<Option<i8>>,
+}
+
+/// A segmentation mask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedMask {
+    /// One of [`Plan::masks`].
+    pub name: String,
+    /// The marked pixels.
+    pub pixels: MaskSource,
+}
+
+/// Where the pixels of a mask are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MaskSource {
+    /// Runs of pixels of the raw image.
+    Runs(Runs),
+    /// A PNG or JPEG file of the raw image's size, relative to the raw directory. Pixels above 0 are marked, those above 127
+    /// in a JPEG file.
+    File(PathBuf),
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -109,19 +140,19 @@ mod text {
     }
 }
 
-/// Shared texts, or none, as JSON strings or null.
-mod optional_text {
+/// Named shared texts as pairs of JSON strings.
+mod sections {
     use std::sync::Arc;
 
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde::{Deserialize, Deserializer, Serializer};
 
-    #[expect(clippy::ref_option, reason = "serde calls it with a reference to the field")]
-    pub fn serialize<S: Serializer>(text: &Option<Arc<str>>, to: S) -> Result<S::Ok, S::Error> {
-        text.as_deref().serialize(to)
+    pub fn serialize<S: Serializer>(sections: &[(String, Arc<str>)], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(sections.iter().map(|(name, text)| (name, text.as_ref())))
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Arc<str>>, D::Error> {
-        Ok(Option::<String>::deserialize(from)?.map(Into::into))
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(String, Arc<str>)>, D::Error> {
+        let pairs = Vec::<(String, String)>::deserialize(from)?;
+        Ok(pairs.into_iter().map(|(name, text)| (name, text.into())).collect())
     }
 }
 
@@ -145,6 +176,12 @@ pub struct PlannedRecord {
     /// The official subset: `train`, `validate` or `test`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subset: Option<String>,
+    /// Date, or date and time, of the study: `2110-03-07`, `2110-03-07T14:05:09`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub study_datetime: Option<String>,
+    /// Number by which the patient's studies are ordered in time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub study_order: Option<u32>,
     /// The view; `None` takes it from the DICOM header.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub view: Option<String>,
@@ -154,17 +191,39 @@ pub struct PlannedRecord {
     /// Age in years; `None` takes it from the DICOM header.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub age_years: Option<f32>,
+    /// Distance of rows and of columns in millimeters; `None` takes it from the DICOM header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pixel_spacing: Option<[f32; 2]>,
+    /// Height and width of the image that [`pixel_spacing`](Self::pixel_spacing) is about, where the raw image was resized
+    /// from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spacing_size: Option<[u32; 2]>,
     /// A label for each of [`Plan::findings`], `None` where it is blank.
     pub labels: Vec<Option<i8>>,
+    /// Where the labels are from: `radiologist`, `consensus`, `nlp:chexpert`, …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_origin: Option<String>,
+    /// A grade for each of [`Plan::grades`]: the number of a value, counted from 0.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub grades: Vec<Option<i8>>,
+    /// The labels of each reader, where several read the image.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub readings: Vec<PlannedReading>,
     /// Boxes, in pixels of the raw image.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub boxes: Vec<BoundingBox>,
-    /// Mask, in pixels of the raw image; `None` where the source states none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mask: Option<Runs>,
+    /// Whether the boxes are in shares of the raw image's sides, 0 to 1, instead.
+    #[serde(skip_serializing_if = "is_default")]
+    pub relative_boxes: bool,
+    /// Masks, each of another name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub masks: Vec<PlannedMask>,
     /// The report.
     #[serde(skip_serializing_if = "is_default")]
     pub report: ReportSource,
+    /// Language of the report, as BCP 47 writes it: `en`, `es`, `pt-BR`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
     /// Where the conclusion is in the report.
     #[serde(skip_serializing_if = "is_default")]
     pub conclusion: Conclusion,
@@ -223,19 +282,30 @@ impl Plan {
         });
     }
 
-    /// Checks that every record has as many labels as there are findings.
+    /// Checks that every record has as many labels as there are findings and as many grades as there are scales, and that
+    /// the plan has the names of its masks.
     ///
     /// # Errors
-    /// Names the first record that has another number.
+    /// Names the first record that differs.
     pub fn check(&self) -> Result<()> {
-        let findings = self.findings.len();
-        let wrong = self.records.iter().find(|record| record.labels.len() != findings);
-        wrong.map_or(Ok(()), |record| {
-            Err(Error::Labels { record_id: record.record_id.clone(), labels: record.labels.len(), findings })
-        })
+        let (findings, grades) = (self.findings.len(), self.grades.len());
+        for record in &self.records {
+            let record_id = || record.record_id.clone();
+            let mut labels = record.readings.iter().map(|reading| &reading.labels).chain([&record.labels]);
+            if let Some(labels) = labels.find(|labels| labels.len() != findings) {
+                return Err(Error::Labels { record_id: record_id(), labels: labels.len(), findings });
+            }
+            if record.grades.len() != grades {
+                return Err(Error::Grades { record_id: record_id(), grades: record.grades.len(), scales: grades });
+            }
+            let names = record.masks.iter().map(|mask| mask.name.as_str());
+            record_checks::mask_names(names, &self.masks)
+                .map_err(|message| Error::Masks { record_id: record_id(), message })?;
+        }
+        Ok(())
     }
 
-    /// SHA-256 of records, rejects and findings: a run that continues another one compares it to detect changed input.
+    /// SHA-256 of records, rejects, findings, grades and masks: a run that continues another one compares it to detect changed input.
     pub fn sha256(&self) -> String {
         let mut digest = Sha256::new();
         let records: Vec<[u8; 32]> = self.records.par_iter().map(PlannedRecord::sha256).collect();
@@ -244,6 +314,7 @@ impl Plan {
             digest.update(format!("{reject:?}\n"));
         }
         digest.update(self.findings.join("\n"));
+        digest.update(format!("{:?}{:?}", self.grades, self.masks));
         dataset::store::files::hex(&digest.finalize())
     }
 }

@@ -1,22 +1,26 @@
-//! One record: image, view, boxes, mask and text of a planned radiograph.
+//! One record: image, view, boxes, masks and texts of a planned radiograph.
 
 use std::path::Path;
 
-use dataset::format::record::{BoundingBox, Record};
+use dataset::Label;
+use dataset::format::record::{BoundingBox, NamedMask, NamedText, Reading, Record};
 use dataset::format::record_checks;
 
+use crate::dicom::limits::MAX_FILE_BYTES;
 use crate::file_system::{is_absence, is_refusal, retry};
 use crate::image::mask;
+use crate::image::mask_file;
 use crate::image::pipeline::{self, Scratch, Stored};
 use crate::reject::{Reject, Stage};
 use crate::report::read::{Report, read_report};
+use crate::report::sections::Section;
 use crate::report::tokenizer;
 use crate::run::guards::{self, Guards};
-use crate::run::hashing_reader::Stamps;
+use crate::run::hashing_reader::{self, Stamps};
 use crate::run::job::Job;
 use crate::run::notes::PixelSums;
 use crate::run::options::Options;
-use crate::run::plan::{PlannedRecord, ReportSource};
+use crate::run::plan::{MaskSource, PlannedRecord, ReportSource};
 
 /// A record that is ready to be written, with what the totals need of it.
 pub struct FinishedRecord {
@@ -39,8 +43,15 @@ impl Job<'_> {
         scratch: &mut Scratch,
         seen: &mut Stamps,
     ) -> Result<FinishedRecord, (Stage, String)> {
-        let labels = planned.labels.iter().copied().map(record_checks::label).collect::<Result<_, _>>();
-        let labels = labels.map_err(|message| (Stage::Table, message))?;
+        let of_table = |message: String| (Stage::Table, message);
+        let labels = labels_of(&planned.labels).map_err(of_table)?;
+        let readings = planned.readings.iter().map(|reading| {
+            record_checks::name("readings", &reading.reader)?;
+            Ok(Reading { reader: reading.reader.clone(), labels: labels_of(&reading.labels)? })
+        });
+        let readings = readings.collect::<Result<Vec<_>, String>>().map_err(of_table)?;
+        self.check(planned).map_err(of_table)?;
+        let is_labeled = labels.iter().chain(readings.iter().flat_map(|reading| &reading.labels)).any(Option::is_some);
         let mut record = Record {
             record_id: planned.record_id.clone(),
             patient_id: planned.patient_id.clone(),
@@ -48,10 +59,16 @@ impl Job<'_> {
             image_id: planned.image_id.clone(),
             source_path: self.plan.path_names.stored(&planned.source_path),
             subset: planned.subset.clone(),
+            study_datetime: planned.study_datetime.clone(),
+            study_order: planned.study_order,
             view: planned.view.clone(),
             sex: planned.sex.clone(),
             age_years: planned.age_years,
+            pixel_spacing: planned.pixel_spacing,
             labels,
+            label_origin: planned.label_origin.clone().filter(|_| is_labeled),
+            grades: planned.grades.clone(),
+            readings,
             ..Record::default()
         };
         let mut pixels = PixelSums::default();
@@ -72,10 +89,12 @@ impl Job<'_> {
             });
             record.sex = record.sex.or(header.sex);
             record.age_years = record.age_years.or(header.age_years);
+            record.pixel_spacing = record.pixel_spacing.or(header.pixel_spacing);
             record.image = image.encode(self.options.encoding).map_err(|error| (Stage::Decode, error.to_string()))?;
         }
         let report = read_report(self.raw, self.plan, planned, self.sums, seen).map_err(|error| error.to_string());
         let outcome = report.and_then(|report| report.map_or(Ok(()), |report| self.add_report(report, &mut record)));
+        record.language = planned.language.clone().filter(|_| record.report.is_some() || !record.texts.is_empty());
         let reject = outcome.err().map(|error| Reject {
             source_path: match &planned.report {
                 ReportSource::File(path) => path.to_string_lossy().into_owned(),
@@ -88,7 +107,17 @@ impl Job<'_> {
         Ok(FinishedRecord { record, pixels, reject, has_unknown_view, guards })
     }
 
-    /// Reads the image of a record; fills in the columns that depend on its size: sides, boxes, mask.
+    /// Checks the values of a plan that are stored as they are.
+    fn check(&self, planned: &PlannedRecord) -> Result<(), String> {
+        planned.study_datetime.as_deref().map_or(Ok(()), record_checks::datetime)?;
+        planned.pixel_spacing.map_or(Ok(()), record_checks::pixel_spacing)?;
+        planned.language.as_deref().map_or(Ok(()), record_checks::language)?;
+        planned.label_origin.as_deref().map_or(Ok(()), |origin| record_checks::name("label_origin", origin))?;
+        planned.boxes.iter().try_for_each(record_checks::box_details)?;
+        record_checks::grades(&planned.grades, &self.plan.grades)
+    }
+
+    /// Reads the image of a record; fills in the columns that depend on its size: sides, pixel spacing, boxes, masks.
     fn image(
         &self,
         planned: &PlannedRecord,
@@ -112,7 +141,7 @@ impl Job<'_> {
             (Stage::Read, message)
         })?;
         seen.insert(planned.source_path.clone(), Some(stamp.clone()));
-        record.source_sha256 = stamp.digest;
+        record.source_digest = stamp.digest;
         let in_decoding = |error: String| (Stage::Decode, error);
         let stored = stored.map_err(in_decoding)?;
         if self.options.reject_constant && stored.is_constant {
@@ -125,15 +154,23 @@ impl Job<'_> {
         }
         let Stored { image, source, place, .. } = &stored;
         (record.source_width, record.source_height) = *source;
+        if let (Some(spacing), Some(size)) = (&mut record.pixel_spacing, planned.spacing_size) {
+            for (spacing, (old, new)) in spacing.iter_mut().zip(size.into_iter().zip([source.1, source.0])) {
+                *spacing = (f64::from(*spacing) * f64::from(old) / f64::from(new)) as f32;
+            }
+            record_checks::pixel_spacing(*spacing).map_err(|message| (Stage::Table, message))?;
+        }
+        let unit = if planned.relative_boxes { (f64::from(source.0), f64::from(source.1)) } else { (1.0, 1.0) };
+        let scale = (place.scale.0 * unit.0, place.scale.1 * unit.1);
         record.boxes = planned
             .boxes
             .iter()
             .map(|raw| BoundingBox {
-                label: raw.label.clone(),
-                x: (f64::from(raw.x) * place.scale.0 + place.offset.0) as f32,
-                y: (f64::from(raw.y) * place.scale.1 + place.offset.1) as f32,
-                width: (f64::from(raw.width) * place.scale.0) as f32,
-                height: (f64::from(raw.height) * place.scale.1) as f32,
+                x: (f64::from(raw.x) * scale.0 + place.offset.0) as f32,
+                y: (f64::from(raw.y) * scale.1 + place.offset.1) as f32,
+                width: (f64::from(raw.width) * scale.0) as f32,
+                height: (f64::from(raw.height) * scale.1) as f32,
+                ..raw.clone()
             })
             .collect();
         (record.height, record.width) = (image.height as u16, image.width as u16);
@@ -141,25 +178,63 @@ impl Job<'_> {
         let check =
             |stored: &BoundingBox| record_checks::rectangle([stored.x, stored.y, stored.width, stored.height], sides);
         record.boxes.iter().try_for_each(check).map_err(in_decoding)?;
-        let runs = planned.mask.as_ref();
-        record.mask = runs
-            .map(|runs| mask::stored(runs, *source, (image.width, image.height), *place))
-            .transpose()
-            .map_err(in_decoding)?;
+        for mask in &planned.masks {
+            let drawn = match &mask.pixels {
+                MaskSource::Runs(runs) => runs.draw(source.0, source.1).map_err(in_decoding)?,
+                MaskSource::File(path) => self.mask_file(path, *source, seen)?,
+            };
+            let png = mask::stored(&drawn, *source, (image.width, image.height), *place).map_err(in_decoding)?;
+            record.masks.push(NamedMask { name: mask.name.clone(), png });
+        }
         Ok(stored)
+    }
+
+    /// Reads a mask of an image of this width and height from a file.
+    fn mask_file(&self, path: &Path, size: (u32, u32), seen: &mut Stamps) -> Result<Vec<u8>, (Stage, String)> {
+        let name = path.to_string_lossy().into_owned();
+        let shown = self.plan.path_names.stored(&name);
+        let hashing = self.sums.hashing(self.options.source_digest, path);
+        let read = || hashing_reader::read(&self.raw.join(path), MAX_FILE_BYTES, hashing);
+        let (bytes, stamp) = retry(read).map_err(|error| {
+            let message = match error {
+                error if is_absence(&error) => {
+                    seen.insert(name.clone(), None);
+                    format!("the file of its mask is missing: {shown}")
+                }
+                error if is_refusal(&error) => format!("{} (its mask {shown})", Reject::refusal(&error)),
+                error => format!("its mask {shown}: {error}"),
+            };
+            (Stage::Read, message)
+        })?;
+        seen.insert(name, Some(stamp));
+        mask_file::decode(&bytes, size).map_err(|error| (Stage::Decode, format!("its mask {shown}: {error}")))
     }
 
     /// Adds the text of a report to its record; the record stays without any text where the tokenizer fails.
     fn add_report(&self, report: Report, record: &mut Record) -> Result<(), String> {
-        let chosen = report.tokenized(self.options.report_text);
-        if !chosen.is_empty() {
-            if let Some(tokenizer) = self.tokenizer {
-                record.token_ids = tokenizer::token_ids(tokenizer, &chosen, self.options.max_tokens)
-                    .map_err(|error| error.to_string())?;
+        let token_ids = |text: &str| match self.tokenizer {
+            None => Ok(Vec::new()),
+            Some(tokenizer) => {
+                tokenizer::token_ids(tokenizer, text, self.options.max_tokens).map_err(|error| error.to_string())
             }
+        };
+        let chosen = report.tokenized(self.options.report_text);
+        let texts = report.texts.into_iter().map(|Section { name, text }| {
+            record_checks::name("texts", &name)?;
+            Ok(NamedText { token_ids: token_ids(&text)?, name, text })
+        });
+        let texts = texts.collect::<Result<_, String>>()?;
+        if !chosen.is_empty() {
+            record.token_ids = token_ids(&chosen)?;
             record.report = Some(chosen);
         }
+        record.texts = texts;
         (record.findings, record.impression) = (report.sections.findings, report.sections.impression);
         Ok(())
     }
+}
+
+/// The labels of these codes.
+fn labels_of(codes: &[Option<i8>]) -> Result<Vec<Option<Label>>, String> {
+    codes.iter().copied().map(record_checks::label).collect()
 }

@@ -10,6 +10,7 @@ use std::thread::ScopedJoinHandle;
 
 use dataset::format::manifest;
 use dataset::format::record::Record;
+use dataset::format::schema::schema;
 use dataset::format::shard::ShardWriter;
 use dataset::progress::Progress;
 use rayon::prelude::*;
@@ -29,9 +30,6 @@ const BLOCK_PER_JOB: usize = 32;
 
 /// Bytes of the images of a block for each job, estimated from the stored size.
 const BLOCK_BYTES_PER_JOB: usize = 64 << 20;
-
-/// Bytes of images and texts that the writer gets at once: the offsets within a batch have 31 bits.
-const MAX_WRITE_BYTES: usize = 256 << 20;
 
 thread_local! {
     /// Buffers of each decoding thread.
@@ -124,8 +122,7 @@ impl Job<'_> {
         self.notes.remove(&note_name(index))?;
         let mut writer = ShardWriter::create(
             &self.out.folder.join(&relative),
-            &self.plan.findings,
-            self.options.encoding,
+            schema(&self.plan.findings, &self.plan.grades, self.options.encoding),
             self.options.compression,
         )?;
         let (mut rejects, mut reports, mut pixels) = (Vec::new(), 0, PixelSums::default());
@@ -135,7 +132,7 @@ impl Job<'_> {
         let side = self.options.size as usize;
         let per_job = (BLOCK_BYTES_PER_JOB / (side * side).max(1)).clamp(1, BLOCK_PER_JOB);
         for block in chunk.chunks(per_job * rayon::current_num_threads()) {
-            let (written, outcomes) = rayon::join(|| write(&mut writer, &decoded), || self.decode(block));
+            let (written, outcomes) = rayon::join(|| writer.write(&decoded), || self.decode(block));
             written?;
             decoded.clear();
             for (stamps, outcome) in outcomes {
@@ -154,7 +151,7 @@ impl Job<'_> {
             }
             (self.progress)(Progress::Advanced(block.len() as u64))?;
         }
-        write(&mut writer, &decoded)?;
+        writer.write(&decoded)?;
         // The stamps are written before the shard gets its final name.
         self.notes.write(&stamps_name(index), hashing_reader::text(&seen).as_bytes())?;
         let (info, plan) = (writer.finish(&relative)?, self.plan_id.to_owned());
@@ -182,41 +179,5 @@ impl Job<'_> {
                 (seen, outcome)
             })
             .collect()
-    }
-}
-
-/// Appends records to a shard, a bounded number of bytes at once.
-fn write(writer: &mut ShardWriter, records: &[Record]) -> dataset::Result<()> {
-    pieces(records, MAX_WRITE_BYTES).try_for_each(|piece| writer.write(piece))
-}
-
-/// Cuts records into pieces whose images and texts take at most `most` bytes; a larger record is a piece of its own.
-fn pieces(records: &[Record], most: usize) -> impl Iterator<Item = &[Record]> {
-    let mut rest = records;
-    std::iter::from_fn(move || {
-        let mut bytes = 0;
-        let fits = |record: &&Record| {
-            let texts = [&record.report, &record.findings, &record.impression].into_iter().flatten();
-            bytes += record.image.len() + texts.map(String::len).sum::<usize>();
-            bytes <= most
-        };
-        let count = rest.iter().take_while(fits).count().max(1).min(rest.len());
-        let (piece, left) = rest.split_at(count);
-        rest = left;
-        (!piece.is_empty()).then_some(piece)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn large_images_are_written_one_by_one() {
-        let records = [3, 4, 2, 20, 1, 0].map(|bytes| Record { image: vec![0; bytes], ..Record::default() });
-        let sizes = |most| -> Vec<usize> { pieces(&records, most).map(<[Record]>::len).collect() };
-        assert_eq!(sizes(7), [2, 1, 1, 2]);
-        assert_eq!((sizes(30), sizes(0)), (vec![6], vec![1, 1, 1, 1, 1, 1]));
-        assert_eq!(pieces(&[], 7).count(), 0);
     }
 }

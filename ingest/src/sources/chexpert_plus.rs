@@ -14,6 +14,21 @@ use crate::sources::shared::table::{Table, tables, texts, texts_or_null};
 
 const PREFIX: &str = "df_chexpert_plus";
 
+/// The sections with a column each, `section_NAME`, in the order of a report.
+const SECTIONS: [&str; 11] = [
+    "narrative",
+    "clinical_history",
+    "history",
+    "comparison",
+    "technique",
+    "procedure_comments",
+    "findings",
+    "impression",
+    "end_of_impression",
+    "summary",
+    "accession_number",
+];
+
 /// The row of an image.
 #[derive(Clone, Default)]
 pub struct PlusRow {
@@ -52,8 +67,8 @@ impl Plus {
         rejects.append(&mut table.rejects);
         let frame = &table.frame;
         let (path, report) = (texts(frame, "path_to_image")?, texts(frame, "report")?);
-        let column = |name| texts_or_null(frame, name);
-        let (findings, impression) = (column("section_findings"), column("section_impression"));
+        let column = |name: &str| texts_or_null(frame, name);
+        let sections: Vec<_> = SECTIONS.iter().map(|name| (*name, column(&format!("section_{name}")))).collect();
         let (dicom, split) = (column("path_to_dcm"), column("split"));
         let (side, projection, sex, age) = (column("frontal_lateral"), column("ap_pa"), column("sex"), column("age"));
         let mut rows = BTreeMap::new();
@@ -73,7 +88,10 @@ impl Plus {
                 view: view(side[row], projection[row]),
                 sex: sex_code(sex[row]),
                 age_years: age[row].and_then(years),
-                report: report_of(report[row], findings[row], impression[row]),
+                report: report_of(
+                    report[row],
+                    sections.iter().filter_map(|(name, column)| Some((*name, column[row]?))).collect(),
+                ),
             };
             if rows.insert(name.key(), plus_row).is_some() {
                 rejects.push(table.reject(row, format!("{path} is listed twice; the last row is used")));
@@ -93,19 +111,17 @@ impl Plus {
     }
 }
 
-/// The whole text if the table has it, else the two sections with their headings.
-fn report_of(report: Option<&str>, findings: Option<&str>, impression: Option<&str>) -> ReportSource {
-    let sections = || {
-        let headed = [("FINDINGS", findings), ("IMPRESSION", impression)];
-        let lines: Vec<String> =
-            headed.iter().filter_map(|(heading, text)| Some(format!("{heading}: {}", (*text)?))).collect();
+/// The whole text if the table has it, else the findings and the impression with their headings; and all sections.
+fn report_of(report: Option<&str>, sections: Vec<(&str, &str)>) -> ReportSource {
+    let headed = || {
+        let main = sections.iter().filter(|(name, _)| ["findings", "impression"].contains(name));
+        let lines: Vec<String> = main.map(|(name, text)| format!("{}: {text}", name.to_uppercase())).collect();
         (!lines.is_empty()).then(|| lines.join("\n"))
     };
-    match report.map(str::to_owned).or_else(sections) {
+    match report.map(str::to_owned).or_else(headed) {
         Some(text) => ReportSource::Sections {
             text: Arc::from(text),
-            findings: findings.map(Arc::from),
-            impression: impression.map(Arc::from),
+            sections: sections.into_iter().map(|(name, text)| (name.replace('_', " "), Arc::from(text))).collect(),
         },
         None => ReportSource::None,
     }

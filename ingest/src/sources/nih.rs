@@ -171,7 +171,7 @@ fn boxes(raw: &Path, rejects: &mut Vec<Reject>) -> Result<HashMap<String, Vec<Bo
         };
         // The box list has another name of this finding than the entry table.
         let label = if label == "Infiltrate" { "Infiltration" } else { label }.to_owned();
-        boxes.entry(image.to_owned()).or_default().push(BoundingBox { label, x, y, width, height });
+        boxes.entry(image.to_owned()).or_default().push(BoundingBox { label, x, y, width, height, ..BoundingBox::default() });
     }
     Ok(boxes)
 }

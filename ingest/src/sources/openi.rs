@@ -74,6 +74,7 @@ impl Source for OpenI {
                 source_bytes,
                 labels: labels.clone(),
                 report: text.clone(),
+                language: Some("en".to_owned()),
                 ..PlannedRecord::default()
             };
             if report.images.is_empty() {
@@ -203,12 +204,9 @@ fn report_source(sections: &[Section]) -> ReportSource {
         return ReportSource::None;
     }
     let line = |section: &Section| format!("{}: {}", section.name.to_uppercase(), section.text);
-    let own =
-        |name: &str| sections.iter().find(|section| section.name == name).map(|section| section.text.as_str().into());
     ReportSource::Sections {
         text: sections.iter().map(line).collect::<Vec<_>>().join("\n").into(),
-        findings: own("findings"),
-        impression: own("impression"),
+        sections: sections.iter().map(|section| (section.name.clone(), section.text.as_str().into())).collect(),
     }
 }
 

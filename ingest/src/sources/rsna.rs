@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::reject::{Reject, Stage};
 use crate::run::plan::{Plan, PlannedRecord, Source, label_code};
 use crate::sources::shared::challenge::each_image;
+use crate::sources::shared::label_origins::RADIOLOGIST;
 use crate::sources::shared::table::{Table, find_table, texts};
 
 const LABELS: &str = "stage_2_train_labels";
@@ -68,6 +69,7 @@ impl Source for Rsna {
                 source_bytes: bytes,
                 subset: Some(subset.to_owned()),
                 labels: codes(id, image.target),
+                label_origin: Some(RADIOLOGIST.to_owned()),
                 boxes: image.boxes,
                 ..PlannedRecord::default()
             });
@@ -127,7 +129,7 @@ fn rectangle(stated: [Option<&str>; 4]) -> Result<BoundingBox, String> {
     let number = |text: Option<&str>| text?.parse::<f32>().ok().filter(|number| number.is_finite());
     match stated.map(number) {
         [Some(x), Some(y), Some(width), Some(height)] if x >= 0.0 && y >= 0.0 && width > 0.0 && height > 0.0 => {
-            Ok(BoundingBox { label: PNEUMONIA.to_owned(), x, y, width, height })
+            Ok(BoundingBox { label: PNEUMONIA.to_owned(), x, y, width, height, ..BoundingBox::default() })
         }
         _ => Err("Target is 1, but x, y, width and height are not a box".to_owned()),
     }

@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::file_system::folders;
 use crate::image::mask::Runs;
 use crate::reject::{Reject, Stage};
-use crate::run::plan::{Plan, PlannedRecord, Source};
+use crate::run::plan::{MaskSource, Plan, PlannedMask, PlannedRecord, Source};
+use crate::sources::shared::label_origins::RADIOLOGIST;
 use crate::sources::shared::challenge::each_image;
 use crate::sources::shared::table::{Table, tables, texts};
 
@@ -18,6 +19,9 @@ const IMAGES: [&str; 4] = ["dcm", "png", "jpg", "jpeg"];
 /// Part of the table's name, and its name at Kaggle.
 const TABLE: &str = "train-rle";
 const KAGGLE_TABLE: &str = "stage_2_train";
+
+/// Name of the masks.
+const MASK: &str = "pneumothorax";
 
 /// The source `siim`.
 pub struct Siim;
@@ -29,8 +33,10 @@ impl Source for Siim {
 
     fn plan(&self, raw: &Path) -> Result<Plan> {
         let path = find(raw)?;
-        let mut plan = Plan { findings: vec!["Pneumothorax".to_owned()], ..Plan::default() };
+        let mut plan =
+            Plan { findings: vec!["Pneumothorax".to_owned()], masks: vec![MASK.to_owned()], ..Plan::default() };
         let masks = masks(raw, &path, &mut plan.rejects)?;
+        let named = |runs| PlannedMask { name: MASK.to_owned(), pixels: MaskSource::Runs(runs) };
         let record = |id: &str, source_path: String, bytes, subset: &str, mask: Option<Result<Runs, String>>| {
             let record_id = format!("siim/{id}");
             let mask = match mask.transpose() {
@@ -52,7 +58,8 @@ impl Source for Siim {
                 source_bytes: bytes,
                 subset: Some(subset.to_owned()),
                 labels: vec![mask.as_ref().map(|mask| i8::from(!mask.is_empty()))],
-                mask,
+                label_origin: Some(RADIOLOGIST.to_owned()),
+                masks: mask.into_iter().map(named).collect(),
                 source_path,
                 ..PlannedRecord::default()
             });

@@ -3,8 +3,9 @@
 use std::fs;
 
 use dataset::Dataset;
-use dataset::format::record;
+use dataset::format::grade::GradeScale;
 use dataset::format::record::ImageEncoding;
+use dataset::format::schema::schema;
 use helpers::pages::{check_options, page};
 use helpers::{args, folder, help, made_record, ok, phantom, python, python_output, repository, write_dataset};
 use parquet::file::metadata::RowGroupMetaData;
@@ -33,7 +34,7 @@ fn the_format_page_shows_the_schema_of_a_shard() {
     let printed = String::from_utf8(printed).expect("text");
     assert!(page.contains(printed.trim()), "docs/format.md has another schema than\n{printed}");
 
-    let schema = record::schema(&["Edema".to_owned()], ImageEncoding::Raw);
+    let schema = schema(&["Edema".to_owned()], &[GradeScale::default()], ImageEncoding::Raw);
     let table = page.split("## Columns").nth(1).expect("columns").split("The fields of").next().expect("a table");
     let named: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     assert_eq!(named, schema.fields().iter().map(|field| field.name()).collect::<Vec<_>>());

@@ -56,7 +56,7 @@ fn metadata_reads_only_the_requested_columns_and_equals_polars() {
     let (whole, read) = counted(|| dataset.metadata().expect("a table"));
     assert!(read > 4 * (needed + noise), "{read} bytes read for all columns");
     let (first, read) = counted(|| dataset.head(&["report", "has_mask"], 3).expect("a table"));
-    let (_, every) = counted(|| dataset.columns(&["report", "mask"]).expect("columns"));
+    let (_, every) = counted(|| dataset.columns(&["report", "masks"]).expect("columns"));
     assert!(read < every / 2 + noise, "{read} bytes read for three of {} rows, all have {every}", dataset.len());
     assert_eq!(first.shape(), (3, 2));
 
@@ -92,7 +92,7 @@ fn metadata_reads_only_the_requested_columns_and_equals_polars() {
     assert_eq!(printed, expected);
 
     // All columns except those of bytes.
-    let binary = ["image", "mask", "source_sha256"];
+    let binary = ["image", "masks", "source_digest"];
     let names: Vec<&str> = names.split(',').filter(|name| !binary.contains(name)).chain(["has_mask"]).collect();
     assert_eq!(whole.get_column_names().iter().map(|name| name.as_str()).collect::<Vec<_>>(), names);
     assert_eq!(whole.height(), dataset.len());

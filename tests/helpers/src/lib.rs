@@ -17,7 +17,9 @@ use std::process::{Command, Output};
 
 use arrow_array::{Array, ArrayRef, Int8Array, RecordBatch, StringArray, StructArray};
 use dataset::format::manifest::{self, ImageSpec, Manifest, TextSpec, Totals};
+use dataset::format::grade::GradeScale;
 use dataset::format::record::{FORMAT_VERSION, ImageEncoding, Record};
+use dataset::format::schema::schema;
 use dataset::format::shard::{ImageCompression, Shard, ShardWriter};
 use dataset::random::Stream;
 use dataset::{Dataset, Label};
@@ -178,13 +180,24 @@ pub fn golden_json(name: &str) -> serde_json::Value {
 /// Writes a dataset of made-up records, a shard for each list; `token_ids` are of a vocabulary of 100 tokens, every third of
 /// which continues a word.
 pub fn write_dataset(folder: &Path, findings: &[&str], encoding: ImageEncoding, shards: &[Vec<Record>]) {
+    write_graded_dataset(folder, findings, &[], encoding, shards);
+}
+
+/// As [`write_dataset`], with grades. The manifest names the masks of the records.
+pub fn write_graded_dataset(
+    folder: &Path,
+    findings: &[&str],
+    grades: &[GradeScale],
+    encoding: ImageEncoding,
+    shards: &[Vec<Record>],
+) {
     let findings: Vec<String> = findings.iter().map(|name| (*name).to_owned()).collect();
     std::fs::create_dir_all(folder.join("shards")).expect("a folder");
     let infos = shards.iter().enumerate().map(|(index, records)| {
         let relative = manifest::shard_path(index);
         let path = folder.join(&relative);
         let mut writer =
-            ShardWriter::create(&path, &findings, encoding, ImageCompression::None).expect("a shard begins");
+            ShardWriter::create(&path, schema(&findings, grades, encoding), ImageCompression::None).expect("a shard begins");
         writer.write(records).expect("written");
         writer.finish(&relative).expect("finished")
     });
@@ -203,6 +216,12 @@ pub fn write_dataset(folder: &Path, findings: &[&str], encoding: ImageEncoding, 
     )
     .expect("written");
     let first = shards.iter().flatten().next();
+    let mut masks: Vec<String> = Vec::new();
+    for mask in shards.iter().flatten().flat_map(|record| &record.masks) {
+        if !masks.contains(&mask.name) {
+            masks.push(mask.name.clone());
+        }
+    }
     let manifest = Manifest {
         format_version: FORMAT_VERSION,
         source: "made".to_owned(),
@@ -210,6 +229,7 @@ pub fn write_dataset(folder: &Path, findings: &[&str], encoding: ImageEncoding, 
         arguments: BTreeMap::new(),
         image: ImageSpec {
             encoding,
+            bits: 8,
             compression: ImageCompression::None.name().to_owned(),
             intensity: "voi".to_owned(),
             resize: "shorter".to_owned(),
@@ -224,6 +244,9 @@ pub fn write_dataset(folder: &Path, findings: &[&str], encoding: ImageEncoding, 
             tokenizer_sha256: dataset::store::files::sha256(&folder.join(manifest::TOKENIZER)).expect("a digest"),
         },
         labels: findings,
+        grades: grades.to_vec(),
+        masks,
+        source_digest: manifest::SHA256.to_owned(),
         totals: Totals { records: shards.iter().map(|shard| shard.len() as u64).sum(), ..Totals::default() },
         shards: infos,
         rejects: BTreeMap::new(),
@@ -252,7 +275,7 @@ pub fn set_label_code(folder: &Path, shard: usize, row: usize, finding: usize, c
     let mut manifest = Manifest::load(&storage).expect("a manifest");
     let info = manifest.shards[shard].clone();
     let opened = Shard::open(&storage, &info).expect("a shard");
-    let schema = dataset::format::record::schema(&opened.findings(), opened.encoding());
+    let schema = opened.schema().clone();
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     let batch = opened.columns(&names).expect("columns").remove(0);
     let labels = dataset::format::table::column::<StructArray>(&batch, "labels").expect("labels");
@@ -265,7 +288,7 @@ pub fn set_label_code(folder: &Path, shard: usize, row: usize, finding: usize, c
     let columns = names.iter().zip(batch.columns()).map(column).collect();
     let batch = RecordBatch::try_new(batch.schema(), columns).expect("a batch");
     let mut writer =
-        ShardWriter::create(&folder.join(&info.path), &opened.findings(), opened.encoding(), ImageCompression::None)
+        ShardWriter::create(&folder.join(&info.path), schema.clone(), ImageCompression::None)
             .expect("a shard");
     writer.write_batch(&batch).expect("written");
     manifest.shards[shard] = writer.finish(Path::new(&info.path)).expect("written");

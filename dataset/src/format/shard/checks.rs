@@ -8,7 +8,7 @@ use super::Shard;
 use super::reader::{Chunk, rows_text};
 use crate::error::{Error, Result};
 use crate::format::checksums::{self, CHECKSUMS_KEY, Checksums, Covered, MAGIC_BYTES};
-use crate::format::record::IMAGE;
+use crate::format::schema::IMAGE;
 
 impl Shard {
     /// The checksums of pages and chunks; `None` where there are none, or they are not compared.

@@ -8,6 +8,7 @@ mod checks;
 mod compression;
 mod fetched;
 mod image_page;
+mod older_columns;
 mod reader;
 mod writer;
 

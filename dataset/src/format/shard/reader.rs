@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use arrow_array::{Array, RecordBatch};
-use arrow_schema::DataType;
+use arrow_schema::{DataType, Schema};
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -13,11 +13,14 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
 use parquet::file::page_index::offset_index::PageLocation;
 
 use super::fetched::Fetched;
+use super::older_columns;
 use crate::error::{Error, Result};
 use crate::format::checksums::Checksums;
+use crate::format::grade::GradeScale;
 use crate::format::manifest::{Footer, ShardInfo};
-use crate::format::record::{self, IMAGE, IMAGE_ENCODING_KEY, ImageEncoding, Record};
-use crate::format::record_batch::from_batch;
+use crate::format::record::{ImageEncoding, Record};
+use crate::format::record_rows::from_batch;
+use crate::format::schema::{self, GRADES, IMAGE, IMAGE_ENCODING_KEY, LABELS};
 use crate::store::storage::Storage;
 use crate::store::stored_file::StoredFile;
 
@@ -27,6 +30,10 @@ pub struct Shard {
     pub(super) file: Arc<StoredFile>,
     pub(super) metadata: ArrowReaderMetadata,
     encoding: ImageEncoding,
+    /// The columns as today's format has them.
+    schema: Schema,
+    /// Whether the columns are stored like that.
+    is_current: bool,
     /// Number of the column `image` among the leaves of the schema.
     pub(super) image_column: usize,
     /// First row of each row group, and the end of the last.
@@ -81,27 +88,14 @@ impl Shard {
             Some("jpeg") => ImageEncoding::Jpeg,
             other => return Err(broken(format!("unknown image encoding {other:?}"))),
         };
-        let findings = match schema.field_with_name("labels").map(arrow_schema::Field::data_type) {
-            Ok(DataType::Struct(fields)) => fields.iter().map(|f| f.name().clone()).collect::<Vec<_>>(),
-            _ => {
-                return Err(broken("the column `labels` is missing or not a struct".to_owned()));
-            }
-        };
-        let expected = record::schema(&findings, encoding);
-        let required = expected.fields().iter().filter(|field| !field.is_nullable());
-        let required = required.map(|field| field.name().clone()).collect();
-        for expected in expected.fields() {
-            match schema.field_with_name(expected.name()) {
-                Ok(found) if found.data_type() == expected.data_type() => {}
-                Ok(found) => {
-                    let (name, found, expected) = (expected.name(), found.data_type(), expected.data_type());
-                    return Err(broken(format!("column `{name}` has type {found}, expected {expected}")));
-                }
-                Err(_) => {
-                    return Err(broken(format!("the column `{}` is missing", expected.name())));
-                }
-            }
-        }
+        let findings =
+            names(schema, LABELS).ok_or_else(|| broken(format!("the column `{LABELS}` is missing or not a struct")))?;
+        let grades = names(schema, GRADES).unwrap_or_default().into_iter();
+        let grades: Vec<GradeScale> = grades.map(|name| GradeScale { name, values: Vec::new() }).collect();
+        let current = schema::schema(&findings, &grades, encoding);
+        older_columns::check(schema, &current).map_err(broken)?;
+        let is_current = older_columns::is_current(schema, &current);
+        let required = older_columns::required(schema, &current);
         let parquet = metadata.metadata();
         let image_column = parquet
             .file_metadata()
@@ -125,7 +119,19 @@ impl Shard {
             group_starts.push(pages.len());
         }
         let (name, checksums) = (name.clone(), OnceLock::new());
-        Ok(Self { name, file, metadata, encoding, image_column, group_starts, pages, required, checksums })
+        Ok(Self {
+            name,
+            file,
+            metadata,
+            encoding,
+            schema: current,
+            is_current,
+            image_column,
+            group_starts,
+            pages,
+            required,
+            checksums,
+        })
     }
 
     /// Reads pages without comparing them with their checksums, to measure what that costs. The footer was compared when
@@ -148,10 +154,17 @@ impl Shard {
 
     /// The findings, in the order of the fields of `labels`.
     pub fn findings(&self) -> Vec<String> {
-        match self.metadata.schema().field_with_name("labels").map(arrow_schema::Field::data_type) {
-            Ok(DataType::Struct(fields)) => fields.iter().map(|f| f.name().clone()).collect(),
-            _ => Vec::new(),
-        }
+        names(&self.schema, LABELS).unwrap_or_default()
+    }
+
+    /// The names of the grades, in the order of the fields of `grades`.
+    pub fn grades(&self) -> Vec<String> {
+        names(&self.schema, GRADES).unwrap_or_default()
+    }
+
+    /// The columns, as today's format has them.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
     }
 
     pub(crate) fn row_error(&self, row: usize, message: impl std::fmt::Display) -> Error {
@@ -163,7 +176,8 @@ impl Shard {
         &self.file
     }
 
-    /// Some columns of all rows. Unknown names are ignored.
+    /// Some columns of all rows, as today's format has them: those that the shard lacks are null or empty. Unknown names are
+    /// ignored.
     ///
     /// # Errors
     /// When they cannot be read, or differ from what was written.
@@ -176,7 +190,9 @@ impl Shard {
         let broken = |e: &dyn std::fmt::Display| Error::Shard { shard: self.name.clone(), message: e.to_string() };
         let schema = self.metadata.metadata().file_metadata().schema_descr();
         let roots = schema.root_schema().get_fields();
-        let projection = ProjectionMask::roots(schema, (0..roots.len()).filter(|&i| names.contains(&roots[i].name())));
+        let stored: Vec<&str> =
+            names.iter().map(|name| older_columns::stored_name(name, self.metadata.schema())).collect();
+        let projection = ProjectionMask::roots(schema, (0..roots.len()).filter(|&i| stored.contains(&roots[i].name())));
         let needed = self.needed(&projection, group).ok_or_else(|| broken(&"a column is outside of the file"))?;
         let ranges: Vec<Range<u64>> = needed.iter().map(|chunk| chunk.bytes.clone()).collect();
         let fetched = self.file.read_ranges(&ranges).map_err(|error| match error {
@@ -203,7 +219,11 @@ impl Shard {
             let batch = batch.map_err(|e| broken(&e))?;
             self.check_required(&batch, row)?;
             row += batch.num_rows();
-            batches.push(batch);
+            batches.push(if self.is_current {
+                batch
+            } else {
+                older_columns::upgrade(&batch, &self.schema, names).map_err(|e| broken(&e))?
+            });
         }
         Ok(batches)
     }
@@ -262,7 +282,7 @@ impl Shard {
 
     /// All columns but `image` of one row group. Their pages contain the whole group, so that one row costs as much as all.
     pub(crate) fn texts_and_labels(&self, group: usize) -> Result<RecordBatch> {
-        let fields = self.metadata.schema().fields();
+        let fields = self.schema.fields();
         let names: Vec<&str> = fields.iter().map(|f| f.name().as_str()).filter(|name| *name != IMAGE).collect();
         self.group_columns(group, &names)
     }
@@ -280,6 +300,14 @@ impl Shard {
             Error::Invalid(message) => self.row_error(row, message),
             other => other,
         }
+    }
+}
+
+/// Names of the fields of a struct; `None` where there is none.
+fn names(schema: &Schema, column: &str) -> Option<Vec<String>> {
+    match schema.field_with_name(column).map(arrow_schema::Field::data_type) {
+        Ok(DataType::Struct(fields)) => Some(fields.iter().map(|field| field.name().clone()).collect()),
+        _ => None,
     }
 }
 

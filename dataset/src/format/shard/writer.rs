@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use arrow_schema::{DataType, SchemaRef};
+use arrow_schema::{DataType, FieldRef, Fields, Schema, SchemaRef};
 use crc32fast::Hasher;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
@@ -19,8 +19,9 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::format::checksums::{CHECKSUMS_KEY, PageChecksums};
 use crate::format::manifest::{Footer, ShardInfo};
-use crate::format::record::{self, IMAGE, ImageEncoding, Record};
+use crate::format::record::Record;
 use crate::format::record_batch::{BATCH_BYTES, fitting, to_batch};
+use crate::format::schema::IMAGE;
 use crate::store::files;
 
 /// Rows of a row group. It is small, since each row has an image and a writer keeps one group in memory.
@@ -63,17 +64,12 @@ pub struct ShardWriter {
 }
 
 impl ShardWriter {
-    /// Begins a shard at `path` with these findings as labels.
+    /// Begins a shard at `path` with the columns of a [`schema`](crate::format::schema::schema).
     ///
     /// # Errors
     /// When no file can be created beside `path`.
-    pub fn create(
-        path: &Path,
-        findings: &[String],
-        encoding: ImageEncoding,
-        compression: impl Into<Compression>,
-    ) -> Result<Self> {
-        let schema = Arc::new(record::schema(findings, encoding));
+    pub fn create(path: &Path, schema: Schema, compression: impl Into<Compression>) -> Result<Self> {
+        let schema = Arc::new(schema);
         let image = ColumnPath::from(IMAGE);
         let mut properties = WriterProperties::builder()
             .set_created_by(concat!("mrm ", env!("CARGO_PKG_VERSION")).to_owned())
@@ -85,8 +81,7 @@ impl ShardWriter {
             .set_column_statistics_enabled(image.clone(), EnabledStatistics::None)
             .set_column_data_page_row_count_limit(image, 1);
         // Numbers are small in dictionaries, so that setting up a decoder costs more time than compression saves.
-        for text in schema.fields().iter().filter(|field| field.data_type() == &DataType::Utf8) {
-            let column = ColumnPath::from(text.name().as_str());
+        for column in texts(schema.fields(), &[]) {
             properties = properties.set_column_compression(column, Compression::ZSTD(ZstdLevel::default()));
         }
         let properties = properties.build();
@@ -118,7 +113,7 @@ impl ShardWriter {
         Ok(())
     }
 
-    /// Appends the rows of an Arrow batch with the columns of [`record::schema`]. Their values are not checked.
+    /// Appends the rows of an Arrow batch with the columns of the shard's schema. Their values are not checked.
     ///
     /// # Errors
     /// When its columns have other types, or it cannot be written.
@@ -155,6 +150,20 @@ impl ShardWriter {
             footer: counted.footer.map(|(bytes, crc32)| Footer { bytes, crc32: crc32.finalize() }),
         })
     }
+}
+
+/// Paths of the columns of text, in lists and structs, too.
+fn texts(fields: &Fields, above: &[String]) -> Vec<ColumnPath> {
+    let below = |name: &str, more: &[&str]| -> Vec<String> {
+        above.iter().cloned().chain([name].iter().chain(more).map(ToString::to_string)).collect()
+    };
+    let of = |field: &FieldRef| match field.data_type() {
+        DataType::Utf8 => vec![ColumnPath::new(below(field.name(), &[]))],
+        DataType::Struct(fields) => texts(fields, &below(field.name(), &[])),
+        DataType::List(item) => texts(&Fields::from(vec![item.clone()]), &below(field.name(), &["list"])),
+        _ => Vec::new(),
+    };
+    fields.iter().flat_map(of).collect()
 }
 
 impl Drop for ShardWriter {

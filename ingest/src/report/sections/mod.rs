@@ -9,6 +9,9 @@ mod overrides;
 
 pub use overrides::{CHARACTERS, Conclusion, SECTIONS};
 
+/// Name of a text without headings.
+const FULL_REPORT: &str = "full report";
+
 /// One section of a report.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Section {
@@ -159,7 +162,7 @@ pub fn sections(text: &str) -> Vec<Section> {
     let mut found: Vec<Section> = Vec::new();
     let mut heading = next_heading(text, 0);
     match &heading {
-        None => found.push(Section { name: "full report".to_owned(), text: text.to_owned() }),
+        None => found.push(Section { name: FULL_REPORT.to_owned(), text: text.to_owned() }),
         Some((_, name, _)) => {
             found.push(Section { name: "preamble".to_owned(), text: text[..name.start].to_owned() });
         }
@@ -198,6 +201,23 @@ pub fn main_sections(text: &str) -> Sections {
     }
 }
 
+/// The sections of a report that have a heading, trimmed, in its order, without empty ones. Where [`Conclusion`] gives the
+/// impression another place, that text is the only impression, and the last section.
+pub fn named_sections(text: &str, conclusion: Conclusion) -> Vec<Section> {
+    let mut found = sections(text);
+    // The first part has no heading; where no part has one, there is no section.
+    let parts = if found.iter().any(|section| section.name == FULL_REPORT) { found.len() } else { found.len().min(1) };
+    found.drain(..parts);
+    if conclusion != Conclusion::Usual
+        && let Some(impression) = sections_with(text, conclusion).impression
+    {
+        found.retain(|section| section.name != "impression");
+        found.push(Section { name: "impression".to_owned(), text: impression });
+    }
+    let trimmed = found.into_iter().map(|section| Section { text: section.text.trim().to_owned(), ..section });
+    trimmed.filter(|section| !section.text.is_empty() && !section.name.is_empty()).collect()
+}
+
 /// As [`main_sections`], with the impression replaced by the text at the place of this study's conclusion. A study without a
 /// conclusion has no sections; a place that the text does not have is ignored.
 pub fn sections_with(text: &str, conclusion: Conclusion) -> Sections {
@@ -226,6 +246,23 @@ mod tests {
         let found = sections("The lungs are clear.\n \n No effusion.");
         let names: Vec<_> = found.iter().map(|s| s.name.as_str()).collect();
         assert_eq!(names, ["full report", "last_paragraph"]);
+    }
+
+    #[test]
+    fn named_sections_are_those_with_a_heading() {
+        let text = " FINAL REPORT\n INDICATION: Cough.\n \n FINDINGS:\n Clear lungs.\n TECHNIQUE: \n IMPRESSION: Normal.";
+        let named = |conclusion| -> Vec<(String, String)> {
+            named_sections(text, conclusion).into_iter().map(|section| (section.name, section.text)).collect()
+        };
+        let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+        };
+        let usual = [("indication", "Cough."), ("findings", "Clear lungs."), ("impression", "Normal.")];
+        assert_eq!(named(Conclusion::Usual), pairs(&usual));
+        let moved = [usual[0], usual[1], ("impression", "Cough.")];
+        assert_eq!(named(Conclusion::Section("indication")), pairs(&moved));
+        assert_eq!(named(Conclusion::Characters(0, 0)), pairs(&usual), "the text has them, though it has no conclusion");
+        assert!(named_sections("No heading.\n \n At all.", Conclusion::Usual).is_empty());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use dataset::format::grade::GradeScale;
 use dataset::format::manifest::TOKENIZER;
 use dataset::store::files;
 use flate2::Compression;
@@ -58,6 +59,10 @@ pub struct Head {
     pub source_options: Arguments,
     /// [`Plan::findings`].
     findings: Vec<String>,
+    /// [`Plan::grades`].
+    grades: Vec<GradeScale>,
+    /// [`Plan::masks`].
+    masks: Vec<String>,
     /// [`Plan::report_root`].
     report_root: Option<PathBuf>,
     /// [`PathNames::hashed`].
@@ -142,6 +147,8 @@ impl Planned<'_> {
             arguments: self.arguments.clone(),
             source_options: self.source_options,
             findings: plan.findings.clone(),
+            grades: plan.grades.clone(),
+            masks: plan.masks.clone(),
             report_root: plan.report_root.clone(),
             hash_paths: plan.path_names.hashed,
             uncounted_rejects: self.uncounted_rejects,
@@ -197,6 +204,8 @@ impl PublishedPlan {
         Ok(Plan {
             records: read.into_iter().flatten().collect(),
             findings: self.head.findings.clone(),
+            grades: self.head.grades.clone(),
+            masks: self.head.masks.clone(),
             report_root: self.head.report_root.clone(),
             path_names: PathNames { hashed: self.head.hash_paths },
             ..Plan::default()
@@ -254,7 +263,7 @@ mod tests {
     use crate::image::mask::Runs;
     use crate::reject::Stage;
     use crate::report::sections::Conclusion;
-    use crate::run::plan::ReportSource;
+    use crate::run::plan::{MaskSource, PlannedMask, PlannedReading, ReportSource};
 
     #[test]
     fn a_published_plan_has_the_digest_of_the_one_that_was_made() {
@@ -262,9 +271,12 @@ mod tests {
             ReportSource::None,
             ReportSource::File("files/a.txt".into()),
             ReportSource::Text(Arc::from("clear ü\n\"lungs\"")),
-            ReportSource::Sections { text: Arc::from("a"), findings: Some(Arc::from("b")), impression: None },
+            ReportSource::Sections { text: Arc::from("a"), sections: vec![("findings".to_owned(), Arc::from("b"))] },
         ];
         let conclusions = [Conclusion::Usual, Conclusion::Section("history"), Conclusion::Characters(3, 9)];
+        let mask = |name: &str, pixels| PlannedMask { name: name.to_owned(), pixels };
+        let runs = mask("left", MaskSource::Runs(Runs::parse("1 2 3 4").expect("runs")));
+        let masks = [vec![], vec![runs.clone()], vec![runs, mask("right", MaskSource::File("masks/ü.png".into()))]];
         let record = |number: usize| PlannedRecord {
             record_id: format!("made/{number:03}"),
             source_bytes: number.is_multiple_of(2).then_some(u64::MAX),
@@ -276,8 +288,19 @@ mod tests {
                 y: 1e-7,
                 width: 3.3e8,
                 height: number as f32 / 7.0,
+                score: Some(0.3),
+                ..BoundingBox::default()
             }],
-            mask: number.is_multiple_of(3).then(|| Runs::parse("1 2 3 4").expect("runs")),
+            study_datetime: Some("2110-03-07T14:05:09".to_owned()),
+            study_order: Some(number as u32),
+            pixel_spacing: Some([0.139, 1.0 / 3.0]),
+            spacing_size: Some([20, 30]),
+            label_origin: Some("consensus".to_owned()),
+            grades: vec![Some(1)],
+            readings: vec![PlannedReading { reader: "R1".to_owned(), labels: vec![None, Some(0), Some(1)] }],
+            relative_boxes: number.is_multiple_of(2),
+            masks: masks[number % 3].clone(),
+            language: Some("en".to_owned()),
             report: reports[number % 4].clone(),
             conclusion: conclusions[number % 3],
             view: Some("PA".to_owned()),
@@ -293,6 +316,8 @@ mod tests {
             records: (0..50).map(record).collect(),
             rejects: (0..3).map(reject).collect(),
             findings: vec!["A".to_owned(), "B".to_owned(), "C".to_owned()],
+            grades: vec![GradeScale { name: "g".to_owned(), values: vec!["none".to_owned(), "+".to_owned()] }],
+            masks: vec!["left".to_owned(), "right".to_owned()],
             report_root: Some("/reports".into()),
             ..Plan::default()
         };

@@ -18,6 +18,10 @@ files = sorted(glob.glob(root + "/shards/*.parquet"))
 encoding = pyarrow.parquet.read_schema(files[0]).metadata[b"image_encoding"].decode()
 findings = json.load(open(root + "/dataset.json"))["labels"]
 rows = {row["record_id"]: row for row in pyarrow.dataset.dataset(files).to_table().to_pylist()}
+masks = json.load(open(root + "/dataset.json"))["masks"]
+for row in rows.values():
+    row["mask"] = row["masks"][0]["png"] if row["masks"] else None
+of_mask = lambda found, form: found.get(form.format(*masks)) if masks else None
 split = {}
 if os.path.exists(root + "/splits/main.parquet"):
     split = {row["record_id"]: row for row in pyarrow.parquet.read_table(root + "/splits/main.parquet").to_pylist()}
@@ -82,8 +86,8 @@ for (path, key), sample in samples.items():
     if split:
         assert path == f"{out}/{split[row['record_id']]['subset']}/" + os.path.basename(path)
     same_columns(row, found)
-    assert found["token_ids"] == row["token_ids"] and found["source_sha256"] == row["source_sha256"].hex()
-    same_image(row, sample["jpg" if encoding == "jpeg" else "png"], sample.get("mask.png"))
+    assert found["token_ids"] == row["token_ids"] and found["source_digest"] == row["source_digest"].hex()
+    same_image(row, sample["jpg" if encoding == "jpeg" else "png"], of_mask(sample, "mask.{}.png"))
     assert sample.get("txt", b"").decode() == (row["report"] or "") and ("txt" in sample) == (row["report"] is not None)
 assert len({key for _, key in samples}) == len(samples)
 print(len(tars), json.dumps(seen, sort_keys=True))
@@ -95,13 +99,14 @@ import datasets
 data = datasets.load_dataset(out)
 assert list(data) == (["train", "validate", "test"] if split else ["train"]), data
 for name, part in data.items():
-    assert part.features["image"] == datasets.Image() and part.features["mask"] == datasets.Image()
+    assert part.features["image"] == datasets.Image()
+    assert all(part.features["mask_" + name] == datasets.Image() for name in masks)
     assert part.features["labels"] == {name: datasets.Value("int8") for name in findings or ["none"]}
     for found in part:
         row = rows[found["record_id"]]
         same_columns(row, found)
-        assert found["token_ids"] == row["token_ids"] and found["source_sha256"] == row["source_sha256"]
-        same_image(row, found["image"], found["mask"])
+        assert found["token_ids"] == row["token_ids"] and found["source_digest"] == row["source_digest"]
+        same_image(row, found["image"], of_mask(found, "mask_{}"))
         assert not split or split[row["record_id"]]["subset"] == name
 files = sorted(glob.glob(out + "/data/*.parquet"))
 alone = datasets.load_dataset("parquet", data_files=files[:1], split="train")
@@ -127,7 +132,7 @@ for line in table:
     row = rows[found["record_id"]]
     same_columns(row, found)
     if "file_name" in line:
-        mask = found["mask_file_name"]
+        mask = of_mask(found, "mask_{}_file_name")
         same_image(row, open(f"{out}/{found['file_name']}", "rb").read(), mask and open(f"{out}/{mask}", "rb").read())
         images += 1 + (mask is not None)
 assert sum(len(names) for _, _, names in os.walk(out)) == images + 2, "the table, the note, and no other file"

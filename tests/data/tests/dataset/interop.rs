@@ -92,8 +92,9 @@ for root in sys.argv[1:]:
     for row in data:
         codes = ["null" if code is None else str(code) for code in row["labels"].values()]
         boxes = [f"{b['label']} {b['x']:.3f} {b['y']:.3f} {b['width']:.3f} {b['height']:.3f}" for b in row["boxes"]]
-        print("|".join([row["record_id"], row["source_sha256"].hex(), str(row["token_ids"]), ",".join(codes),
-                        ";".join(boxes), str(row["age_years"] is None), show(row["image"]), show(row["mask"])]))
+        print("|".join([row["record_id"], row["source_digest"].hex(), str(row["token_ids"]), ",".join(codes),
+                        ";".join(boxes), str(row["age_years"] is None), show(row["image"]),
+                        show(row["masks"][0]["png"] if row["masks"] else None)]))
 "#;
 
 #[test]
@@ -136,7 +137,7 @@ fn hugging_face_datasets_decodes_the_images() {
             let no_age = if record.age_years.is_none() { "True" } else { "False" };
             let fields: Vec<&str> = line.split('|').collect();
             let labels = if dataset.findings().is_empty() { "null".to_owned() } else { codes.join(",") };
-            assert_eq!(fields[..2], [record.record_id.as_str(), &dataset::store::files::hex(&record.source_sha256)]);
+            assert_eq!(fields[..2], [record.record_id.as_str(), &dataset::store::files::hex(&record.source_digest)]);
             assert_eq!(fields[2..6], [&format!("{:?}", record.token_ids), &labels, &found.join(";"), no_age]);
             if encoding == ImageEncoding::Jpeg {
                 // JPEG decoders round differently.
@@ -147,13 +148,21 @@ fn hugging_face_datasets_decodes_the_images() {
             } else {
                 assert_eq!(fields[6], image);
             }
-            assert_eq!(fields[7], record.mask.as_ref().map_or("none".to_owned(), |mask| described(mask, "1")));
+            assert_eq!(fields[7], record.masks.first().map_or("none".to_owned(), |mask| described(&mask.png, "1")));
             boxes += record.boxes.len();
-            masks += usize::from(record.mask.is_some());
+            masks += record.masks.len();
         }
     }
     assert_eq!(printed.next(), None);
     assert!(boxes > 0 && masks > 0, "{boxes} boxes, {masks} masks");
+}
+
+/// A field of Croissant, or the innermost of its parts.
+fn leaves(field: &serde_json::Value) -> Vec<&serde_json::Value> {
+    match field.get("subField").and_then(serde_json::Value::as_array) {
+        Some(parts) => parts.iter().flat_map(leaves).collect(),
+        None => vec![field],
+    }
 }
 
 /// Checks the structure; the `mlcroissant` package, which is large, is not used here.
@@ -184,12 +193,11 @@ fn croissant_metadata_describes_the_files() {
         let records = &found["recordSet"][0];
         assert_eq!(records["key"]["@id"], "records/record_id");
         let fields = records["field"].as_array().expect("fields");
-        let schema = dataset::format::record::schema(&manifest.labels, manifest.image.encoding);
+        let schema = manifest.schema();
         let mut ids = std::collections::HashSet::new();
         for (field, column) in fields.iter().zip(schema.fields()) {
             assert!(field["name"] == *column.name() && field["@type"] == "cr:Field");
-            let parts = field.get("subField").and_then(serde_json::Value::as_array);
-            for leaf in parts.map_or(std::slice::from_ref(field), Vec::as_slice) {
+            for leaf in leaves(field) {
                 let id = leaf["@id"].as_str().expect("an identifier");
                 assert!(ids.insert(id.to_owned()) && !id.contains(' '), "{id}");
                 assert_eq!(leaf["source"]["fileSet"]["@id"], all["@id"]);

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use dataset::format::image_codec::GrayPixels;
-use dataset::format::record::{BoundingBox, ImageEncoding, Record};
+use dataset::format::record::{BoundingBox, ImageEncoding, NamedMask, Record};
 use dataset::loader::masking::PAD;
 use dataset::loader::{LoaderBuilder, OnError, TextOptions};
 use dataset::transform::geometry::IGNORED;
@@ -299,12 +299,14 @@ type Change<'a> = (&'a str, &'a dyn Fn(&mut Record));
 /// On a GPU, an id outside of the vocabulary would be an assertion without a record.
 #[test]
 fn invalid_values_are_refused_with_their_row() {
-    let boxed = |x: f32| vec![BoundingBox { label: "A".to_owned(), x, y: 1.0, width: 2.0, height: 2.0 }];
+    let boxed = |x: f32| {
+        vec![BoundingBox { label: "A".to_owned(), x, y: 1.0, width: 2.0, height: 2.0, ..BoundingBox::default() }]
+    };
     let changes: [Change<'_>; 4] = [
         ("token id 100, but the vocabulary has 100 pieces", &|record| record.token_ids[3] = 100),
         ("token id -1, but the vocabulary has 100 pieces", &|record| record.token_ids[3] = -1),
         ("a box at NaN", &|record| record.boxes = boxed(f32::NAN)),
-        ("its mask is not a 1-bit gray PNG", &|record| record.mask = Some(vec![1; 40])),
+        ("its mask is not a 1-bit gray PNG", &|record| record.masks = vec![named_mask("mask", vec![1; 40])]),
     ];
     let check = |folder: &Path, expected: &str| {
         let dataset = Arc::new(Dataset::open(folder).expect("a dataset"));
@@ -458,13 +460,24 @@ fn marked(row: usize) -> Record {
         })
         .collect();
     encoder.write_header().and_then(|mut writer| writer.write_image_data(&bits)).expect("a PNG");
-    let boxed = BoundingBox { label: "A".to_owned(), x: x.into(), y: y.into(), width: w.into(), height: h.into() };
+    let boxed = BoundingBox {
+        label: "A".to_owned(),
+        x: x.into(),
+        y: y.into(),
+        width: w.into(),
+        height: h.into(),
+        ..BoundingBox::default()
+    };
     Record {
         image: pixels,
-        mask: (row != 3).then_some(mask),
+        masks: if row == 3 { Vec::new() } else { vec![named_mask("mask", mask)] },
         boxes: if row == 1 { vec![boxed.clone(), BoundingBox { label: "B".to_owned(), ..boxed }] } else { vec![boxed] },
         ..made_record(row, (width, height), 3)
     }
+}
+
+fn named_mask(name: &str, png: Vec<u8>) -> NamedMask {
+    NamedMask { name: name.to_owned(), png }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The library `dataset` and its commands: splits, loader, exports, checks, and other readers of the same files.
 
 mod canceled;
+mod columns;
 mod doctor;
 mod duplicates;
 mod export;

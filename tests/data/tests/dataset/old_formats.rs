@@ -54,3 +54,44 @@ fn version_1_is_read() {
         ]
     );
 }
+
+/// Shards of the first builds of version 2 have one mask without a name, smaller boxes, and fewer columns.
+#[test]
+fn older_columns_are_read_as_those_of_today() {
+    let folder = |source: &str| tests_folder().join("corpus/formats/version-2-first").join(source);
+    for (source, records) in [("siim", 26), ("rsna", 10)] {
+        let report = ok("dataset", args!["verify", &folder(source)]);
+        assert!(report.contains(&format!("{records} records, all whole")), "{report}");
+        assert!(ok("dataset", args!["inspect", &folder(source)]).contains("language  not stated"));
+    }
+    let siim = Arc::new(Dataset::open(folder("siim")).unwrap());
+    assert_eq!(siim.manifest().masks, ["mask"]);
+    let all: Vec<_> = (0..siim.len()).map(|row| siim.record(row).unwrap()).collect();
+    let of_train = |record: &&dataset::format::record::Record| record.subset.as_deref() == Some("train");
+    assert_eq!(all.iter().filter(of_train).count(), 19);
+    for record in &all {
+        assert_eq!(record.masks.len(), usize::from(of_train(&record)), "{}", record.record_id);
+        assert!(record.masks.iter().all(|mask| mask.name == "mask"));
+        assert!(record.texts.is_empty() && record.study_datetime.is_none() && record.source_digest != [0; 32]);
+    }
+    let frame = siim.metadata().unwrap();
+    assert_eq!(frame.column("has_mask").unwrap().bool().unwrap().sum(), Some(19));
+    assert_eq!(frame.column("texts").unwrap().null_count(), 0);
+    // Columns that no shard has are read alone, too.
+    assert_eq!(siim.texts("language").unwrap(), vec![None; 26]);
+    let mut loader = Loader::builder(&siim).masks(true).batch_size(26).shuffle(false).build().unwrap();
+    let batch = loader.next_batch().unwrap();
+    let side = batch.masks().len() / 26;
+    let marked: Vec<bool> = batch.masks().chunks(side).map(|mask| mask.contains(&1)).collect();
+    let positive = |record: &dataset::format::record::Record| record.labels[0] == Some(dataset::Label::Positive);
+    assert_eq!(marked, all.iter().map(positive).collect::<Vec<_>>());
+    assert!(Loader::builder(&siim).masks(true).mask_name("mask").build().is_ok());
+
+    let rsna = Dataset::open(folder("rsna")).unwrap();
+    let boxes: Vec<_> = (0..rsna.len()).flat_map(|row| rsna.record(row).unwrap().boxes).collect();
+    assert!(!boxes.is_empty());
+    for found in boxes {
+        assert_eq!(found.label, "Pneumonia");
+        assert_eq!((found.score, found.sentence, found.reader), (None, None, None));
+    }
+}

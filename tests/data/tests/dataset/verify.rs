@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use dataset::format::image_codec::GrayPixels;
 use dataset::format::manifest::Manifest;
-use dataset::format::record::{BoundingBox, ImageEncoding, Record};
+use dataset::format::record::{BoundingBox, ImageEncoding, NamedMask, Record};
 use dataset::{Dataset, Storage};
 use helpers::{args, contents, edit, fails, flip_bit, folder, made_record, ok, phantom, write_dataset};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
@@ -416,7 +416,7 @@ fn invalid_codes_and_images_are_reported() {
     {
         let [x, y, width, height] = *place;
         let boxed = printed(&format!("box {at}"), ImageEncoding::Raw, &|record| {
-            record.boxes = vec![BoundingBox { label: "A".to_owned(), x, y, width, height }];
+            record.boxes = vec![BoundingBox { label: "A".to_owned(), x, y, width, height, ..BoundingBox::default() }];
         });
         assert!(boxed.starts_with(&format!("{FIRST}, row 1: a box at ")), "{boxed}");
         assert!(boxed.contains("which is not inside its image of 10 × 14"), "{boxed}");
@@ -439,7 +439,9 @@ fn invalid_codes_and_images_are_reported() {
     .into_iter()
     .enumerate()
     {
-        let mask = printed(&format!("mask {at}"), ImageEncoding::Raw, &|record| record.mask = Some(mask.clone()));
+        let mask = printed(&format!("mask {at}"), ImageEncoding::Raw, &|record| {
+            record.masks = vec![NamedMask { name: "mask".to_owned(), png: mask.clone() }];
+        });
         assert!(mask.starts_with(&format!("{FIRST}, row 1: {expected}")), "{mask}");
     }
     for (at, image) in [
@@ -509,8 +511,8 @@ fn files_that_contradict_each_other_are_reported() {
 
     // A writer whose schema allows nulls where the format does not.
     let shard = dataset::format::shard::Shard::open(&storage, &whole.shards[0]).expect("a shard");
-    let mut schema = dataset::format::record::schema(&shard.findings(), ImageEncoding::Raw);
-    let names: Vec<&str> = schema.fields.iter().map(|field| field.name().as_str()).collect();
+    let mut schema = shard.schema().clone();
+    let names: Vec<&str> = shard.schema().fields.iter().map(|field| field.name().as_str()).collect();
     let batch = shard.columns(&names).expect("columns").remove(0);
     let columns = batch.columns().iter().zip(&names).map(|(column, &name)| {
         let nulls = (name == "labels").then(|| vec![true, true, false].into());

@@ -190,7 +190,7 @@ fn a_record_has_the_digest_that_was_asked_for() {
                 "blake3" => blake3::hash(&bytes).into(),
                 _ => Sha256::digest(&bytes).into(),
             };
-            assert_eq!(record.source_sha256, expected, "{algorithm}");
+            assert_eq!(record.source_digest, expected, "{algorithm}");
         }
         let unchanged = ok("ingest", args!["mimic-cxr", &raw, &out, "--check-input"]);
         assert!(unchanged.contains("the input is unchanged"), "{unchanged}");

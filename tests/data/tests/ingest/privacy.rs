@@ -80,8 +80,7 @@ fn ingested_clean(source: &str, raw: &Path, out: &Path) -> usize {
     let dataset = Dataset::open(out).expect("a dataset");
     for info in &dataset.manifest().shards {
         let shard = dataset::format::shard::Shard::open(&dataset::Storage::folder(out), info).expect("a shard");
-        let schema = dataset::format::record::schema(&shard.findings(), shard.encoding());
-        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let names: Vec<&str> = shard.schema().fields().iter().map(|field| field.name().as_str()).collect();
         let mut seen = 0;
         for batch in shard.columns(&names).expect("columns") {
             for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {

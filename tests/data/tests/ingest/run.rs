@@ -38,7 +38,7 @@ fn a_phantom_becomes_a_dataset() {
     assert_eq!(record.width.min(record.height), 64);
     assert_eq!(record.image.len(), usize::from(record.width) * usize::from(record.height));
     let bytes = fs::read(raw.join(&record.source_path)).expect("the raw file");
-    assert_eq!(record.source_sha256, *blake3::hash(&bytes).as_bytes());
+    assert_eq!(record.source_digest, *blake3::hash(&bytes).as_bytes());
     let gray = ingest::image::pipeline::decode(&bytes, ingest::image::intensity::Intensity::Voi).expect("an image");
     assert_eq!((gray.width, gray.height), (record.source_width, record.source_height));
     let text = fs::read_to_string(raw.join(format!(

@@ -36,11 +36,12 @@ fn jpg_tree(raw: &Path, to: &Path) {
 fn without_layout(records: &BTreeMap<String, Record>) -> Vec<Record> {
     let bare = |record: &Record| Record {
         source_path: String::new(),
-        source_sha256: [0; 32],
+        source_digest: [0; 32],
         image: Vec::new(),
         // These are in DICOM headers only.
         sex: None,
         age_years: None,
+        pixel_spacing: None,
         ..record.clone()
     };
     records.values().map(bare).collect()

@@ -4,10 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 
+use dataset::format::record::Record;
 use helpers::{args, fails, files_with, folder, ingest, ok, phantom_of, real_data, records, rejects};
 use ingest::image::mask::Runs;
 
 use crate::shared::{no_images, says, table};
+
+/// The PNG of the mask, which has the name of the finding.
+fn png(record: &Record) -> Option<&[u8]> {
+    let mask = record.masks.first()?;
+    assert_eq!((mask.name.as_str(), record.masks.len()), ("pneumothorax", 1));
+    Some(&mask.png)
+}
 
 #[test]
 fn masks_are_read() {
@@ -30,11 +38,11 @@ fn masks_are_read() {
         assert!(record.view.is_some() && record.sex.is_some() && record.age_years.is_some());
         let Some(text) = table.get(record.image_id.as_str()) else {
             assert_eq!((parts[0], record.subset.as_deref()), ("dicom-images-test", Some("test")));
-            assert_eq!((record.labels.as_slice(), &record.mask), ([None].as_slice(), &None));
+            assert_eq!((record.labels.as_slice(), record.masks.len()), ([None].as_slice(), 0));
             unlabeled += 1;
             continue;
         };
-        let bytes = record.mask.as_ref().expect("a mask");
+        let bytes = png(record).expect("a mask");
         assert_eq!((bytes[24], bytes[25]), (1, 0), "one bit of gray");
         let mask = dataset::format::image_codec::decode(bytes).expect("a PNG");
         assert_eq!((mask.width, mask.height), (record.width.into(), record.height.into()));
@@ -66,13 +74,13 @@ fn masks_are_read() {
         let out = temporary.path().join(fit);
         ingest("siim", &raw, &out, &["--resize", fit]);
         for (record, before) in records(&out).iter().zip(&all) {
-            let Some(mask) = &record.mask else { continue };
+            let Some(mask) = png(record) else { continue };
             let mask = dataset::format::image_codec::decode(mask).expect("a PNG");
             assert_eq!((mask.width, mask.height), (size, size));
             let count = |mask: &dataset::format::image_codec::GrayPixels| {
                 mask.pixels.iter().filter(|pixel| **pixel > 0).count() as f64
             };
-            let old = dataset::format::image_codec::decode(before.mask.as_ref().expect("a mask")).expect("a PNG");
+            let old = dataset::format::image_codec::decode(png(before).expect("a mask")).expect("a PNG");
             let (old_area, area) =
                 (count(&old) / f64::from(old.width * old.height), count(&mask) / f64::from(size * size));
             let (width, height) = (f64::from(record.source_width), f64::from(record.source_height));
@@ -86,7 +94,7 @@ fn masks_are_read() {
     no_images("siim", &raw, &temporary.path().join("bare"), &[]);
     let bare = records(&temporary.path().join("bare"));
     assert_eq!(bare.len(), table.len());
-    assert!(bare.iter().all(|record| record.labels[0].is_some() && record.mask.is_none()));
+    assert!(bare.iter().all(|record| record.labels[0].is_some() && record.masks.is_empty()));
 }
 
 #[test]
@@ -129,7 +137,7 @@ fn faults_are_rejects() {
     let record = |id: &str| records.iter().find(|record| record.image_id == id).expect("a record");
     // Images are smaller than 512, so images and masks are stored in their own size.
     let mask =
-        |id: &str| dataset::format::image_codec::decode(record(id).mask.as_ref().expect("a mask")).expect("a PNG");
+        |id: &str| dataset::format::image_codec::decode(png(record(id)).expect("a mask")).expect("a PNG");
     let united = mask(negative[0]);
     let marked: BTreeSet<(u32, u32)> = (0..united.width * united.height)
         .filter(|&i| united.pixels[i as usize] > 0)
@@ -208,6 +216,6 @@ fn the_real_table_and_radiograph_are_ingested() {
         (256, 1024, [Some(dataset::Label::Negative)].as_slice())
     );
     assert_eq!((record.view.as_deref(), record.sex.as_deref(), record.age_years), (Some("PA"), Some("M"), Some(62.0)));
-    let mask = dataset::format::image_codec::decode(record.mask.as_ref().expect("a mask")).expect("a PNG");
+    let mask = dataset::format::image_codec::decode(png(record).expect("a mask")).expect("a PNG");
     assert!(mask.width == 256 && mask.pixels.iter().all(|pixel| *pixel == 0), "this radiograph has no pneumothorax");
 }

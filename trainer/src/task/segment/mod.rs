@@ -1,6 +1,6 @@
 //! The task `segment`: a segmenter learns the masks of a finding.
 //!
-//! Ground truth is the `mask` column. An empty mask says that the finding is absent; no mask (null) says that nobody looked,
+//! Ground truth is the first of a record's masks. An empty mask says that the finding is absent; no mask says that nobody looked,
 //! and such a record is left out of training and evaluation. A source with a table of masks gives a mask to every image in
 //! the table, an empty one included.
 
@@ -10,9 +10,9 @@ mod objective;
 mod report;
 
 use anyhow::{Result, bail};
-use arrow_array::{Array, BinaryArray};
 use dataset::commands::cli::UsageError;
-use dataset::format::table;
+use dataset::format::mask_column::MaskColumn;
+use dataset::format::schema::MASKS;
 use dataset::transform::{Crop, Transform};
 use dataset::{Dataset, Subset};
 use rayon::prelude::*;
@@ -130,9 +130,9 @@ fn evaluation_transform(config: &SegmentConfig) -> Transform {
 /// Whether each record has a mask.
 fn with_mask(dataset: &Dataset) -> Result<Vec<bool>> {
     let mut known = Vec::with_capacity(dataset.len());
-    for batch in dataset.columns(&["mask"])? {
-        let masks = table::column::<BinaryArray>(&batch, "mask");
-        known.extend((0..batch.num_rows()).map(|row| masks.is_some_and(|masks| masks.is_valid(row))));
+    for batch in dataset.columns(&[MASKS])? {
+        let masks = MaskColumn::of(&batch);
+        known.extend((0..batch.num_rows()).map(|row| masks.as_ref().is_some_and(|masks| masks.get(row, None).is_some())));
     }
     if known.contains(&true) {
         return Ok(known);
@@ -143,12 +143,10 @@ fn with_mask(dataset: &Dataset) -> Result<Vec<bool>> {
 /// Whether each record has a mask with something drawn.
 fn with_drawn_mask(dataset: &Dataset) -> Result<Vec<bool>> {
     let mut drawn = Vec::with_capacity(dataset.len());
-    for batch in dataset.columns(&["mask"])? {
-        let masks = table::column::<BinaryArray>(&batch, "mask");
+    for batch in dataset.columns(&[MASKS])? {
+        let masks = MaskColumn::of(&batch);
         let has_drawn = |row: usize| -> Result<bool> {
-            let Some(png) = masks.filter(|masks| masks.is_valid(row)).map(|masks| masks.value(row)) else {
-                return Ok(false);
-            };
+            let Some(png) = masks.as_ref().and_then(|masks| masks.get(row, None)) else { return Ok(false) };
             Ok(dataset::format::image_codec::decode(png)?.pixels.iter().any(|&level| level > 0))
         };
         drawn.extend((0..batch.num_rows()).into_par_iter().map(has_drawn).collect::<Result<Vec<_>>>()?);

@@ -1,0 +1,15 @@
+//! Where labels are from, as the column `label_origin` says it. Labels that a program took from reports are `nlp:` and the
+//! name of the program.
+
+/// One radiologist, or several that each read a part of the images.
+pub const RADIOLOGIST: &str = "radiologist";
+/// Several radiologists who agreed.
+pub const CONSENSUS: &str = "consensus";
+/// The labeler of CheXpert.
+pub const CHEXPERT: &str = "nlp:chexpert";
+/// `NegBio`.
+pub const NEGBIO: &str = "nlp:negbio";
+/// `CheXbert`.
+pub const CHEXBERT: &str = "nlp:chexbert";
+/// The labeler of ChestX-ray14.
+pub const NIH: &str = "nlp:nih";
