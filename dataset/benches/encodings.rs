@@ -101,8 +101,7 @@ fn write(
 ) -> dataset::format::manifest::ShardInfo {
     let relative = shard_path(0);
     let schema = schema(source.findings(), &source.manifest().grades, encoding);
-    let mut writer =
-        ShardWriter::create(&folder.join(&relative), schema, compression).expect("a shard");
+    let mut writer = ShardWriter::create(&folder.join(&relative), schema, compression).expect("a shard");
     for record in records {
         let (width, height) = (record.width.into(), record.height.into());
         let mut record = record.clone();

@@ -55,8 +55,9 @@ fn write(folder: &Path, rows: usize, shards: usize) {
         .map(|index| {
             let relative = manifest::shard_path(index);
             let path = folder.join(&relative);
-            let mut writer = ShardWriter::create(&path, schema(&findings, &[], ImageEncoding::Raw), ImageCompression::None)
-                .expect("a shard begins");
+            let mut writer =
+                ShardWriter::create(&path, schema(&findings, &[], ImageEncoding::Raw), ImageCompression::None)
+                    .expect("a shard begins");
             let records: Vec<Record> = (rows * index / shards..rows * (index + 1) / shards).map(record).collect();
             writer.write(&records).expect("written");
             writer.finish(&relative).expect("finished")

@@ -68,8 +68,8 @@ fn write(storage: &Storage) -> Vec<Record> {
     let records: Vec<Record> = (0..40).map(record).collect();
     let (path, name) = (folder.path().join("shard"), manifest::shard_path(0));
     let findings = ["A".to_owned(), "B".to_owned()];
-    let mut writer =
-        ShardWriter::create(&path, schema(&findings, &[], ImageEncoding::Raw), ImageCompression::None).expect("a shard");
+    let mut writer = ShardWriter::create(&path, schema(&findings, &[], ImageEncoding::Raw), ImageCompression::None)
+        .expect("a shard");
     writer.write(&records).unwrap();
     let shard = writer.finish(&name).unwrap();
     storage.upload(&path, &shard.path).unwrap();

@@ -96,7 +96,8 @@ fn main() {
             let records: Vec<Record> = (0..64).map(record).collect();
             let written = seconds(|| {
                 let path = folder.path().join("part.parquet");
-                let mut writer = ShardWriter::create(&path, schema(&[], &[], ImageEncoding::Raw), compression).expect("a shard");
+                let mut writer =
+                    ShardWriter::create(&path, schema(&[], &[], ImageEncoding::Raw), compression).expect("a shard");
                 writer.write(&records).expect("rows");
                 writer.finish("part.parquet".as_ref()).expect("a whole shard");
             });

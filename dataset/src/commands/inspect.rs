@@ -159,7 +159,8 @@ fn named_items(dataset: &Dataset) -> Result<Vec<String>> {
     }
     for (scale, counted) in scales.iter().zip(grades) {
         let value = |grade: i8| usize::try_from(grade).ok().and_then(|at| scale.values.get(at)).cloned();
-        let counted = counted.into_iter().map(|(grade, count)| (value(grade).unwrap_or_else(|| grade.to_string()), count));
+        let counted =
+            counted.into_iter().map(|(grade, count)| (value(grade).unwrap_or_else(|| grade.to_string()), count));
         lines.push(format!("grade     {}: {}", scale.name, counts(counted)));
     }
     Ok(lines)

@@ -68,8 +68,9 @@ fn header(plan: &Plan, options: &Options) -> Vec<String> {
     header.extend([&COLUMNS, membership].concat().iter().map(ToString::to_string));
     header.extend(plan.dataset.manifest().grades.iter().map(|scale| format!("grade_{}", scale.name)));
     // A finding with the name of a column gets a prefix.
-    let is_taken =
-        |name: &String| header.contains(name) || [FILE].iter().chain(&MEMBERSHIP).chain(&TEXTS).any(|taken| taken == name);
+    let is_taken = |name: &String| {
+        header.contains(name) || [FILE].iter().chain(&MEMBERSHIP).chain(&TEXTS).any(|taken| taken == name)
+    };
     let findings = plan.dataset.findings().iter();
     let findings: Vec<String> =
         findings.map(|name| if is_taken(name) { format!("label_{name}") } else { name.clone() }).collect();

@@ -213,7 +213,14 @@ impl<'a> Plan<'a> {
             Format::Hf => hugging_face::pieces(sections, options.shard_size),
             Format::Csv => csv::pieces(sections),
         };
-        Ok(Self { dataset, split, keys: Keys::of(dataset)?, masks: ExportedMask::all(dataset), sections: counts, pieces })
+        Ok(Self {
+            dataset,
+            split,
+            keys: Keys::of(dataset)?,
+            masks: ExportedMask::all(dataset),
+            sections: counts,
+            pieces,
+        })
     }
 
     /// Writes one piece, a block of records at a time.

@@ -68,7 +68,8 @@ impl PieceWriter for Writer {
             if !record.image.is_empty() {
                 self.append(&format!("{key}.{}", self.ending), &record.image)?;
             }
-            let columns = files::json(&Columns::of(sample, &self.findings, &self.grades)).map_err(Error::json(&self.path))?;
+            let columns =
+                files::json(&Columns::of(sample, &self.findings, &self.grades)).map_err(Error::json(&self.path))?;
             self.append(&format!("{key}.json"), &columns)?;
             let named = |mask: &ExportedMask| Some((format!("{key}.mask.{}.png", mask.key), mask.of(record)?));
             let masks: Vec<(String, &[u8])> = self.masks.iter().filter_map(named).collect();

@@ -10,7 +10,7 @@ use super::arguments::CommonArguments;
 use super::folder::{self, FolderArguments};
 use super::request::Request;
 use crate::run::plan::Source;
-use crate::sources::{Chexpert, Covid, ImageKind, Labeler, MimicCxr, Nih, OpenI, Rsna, Siim};
+use crate::sources::{Chexpert, Covid, ImageKind, LabeledPart, Labeler, MimicCxr, Nih, OpenI, Rsna, Siim};
 
 #[expect(clippy::large_enum_variant, reason = "there is one value, parsed once")]
 #[derive(Subcommand)]
@@ -34,8 +34,20 @@ pub enum SourceCommand {
         images: Option<ImageKind>,
     },
     /// CheXpert v1.0, v1.0-small or Plus: `train.csv`, `valid.csv` and the images that they list.
-    #[command(after_help = "Example: ingest chexpert /raw/CheXpert-v1.0-small data/chexpert")]
-    Chexpert(CommonArguments),
+    #[command(after_help = "Examples:
+  ingest chexpert /raw/CheXpert-v1.0-small data/chexpert
+  ingest chexpert /raw/chexpert-plus data/chexpert --images dicom --labels impression")]
+    Chexpert {
+        #[command(flatten)]
+        arguments: CommonArguments,
+        /// The part of the reports of CheXpert Plus that the labels of training images are from: `*_fixed.json`. Default:
+        /// those of train.csv.
+        #[arg(long, value_enum)]
+        labels: Option<LabeledPart>,
+        /// The kind of image files. Default: JPG where an image has both.
+        #[arg(long, value_enum)]
+        images: Option<ImageKind>,
+    },
     /// NIH ChestX-ray14: `Data_Entry_2017*.csv`, PNGs, lists and boxes.
     #[command(after_help = "Example: ingest nih /raw/nih data/nih --image-encoding png")]
     Nih(CommonArguments),
@@ -65,7 +77,10 @@ impl SourceCommand {
                 let no_images = arguments.no_images;
                 (Box::new(MimicCxr { no_images, images, labeler: labels, reports }), arguments)
             }
-            Self::Chexpert(arguments) => (Box::new(Chexpert { no_images: arguments.no_images }), arguments),
+            Self::Chexpert { arguments, labels, images } => {
+                let no_images = arguments.no_images;
+                (Box::new(Chexpert { no_images, images, labels }), arguments)
+            }
             Self::Nih(arguments) => (Box::new(Nih { no_images: arguments.no_images }), arguments),
             Self::Covid(arguments) => (Box::new(Covid { no_images: arguments.no_images }), arguments),
             Self::Rsna(arguments) => (Box::new(Rsna), arguments),

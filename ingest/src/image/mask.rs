@@ -13,7 +13,42 @@ pub(crate) const NOTHING: &str = "-1";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Runs(Vec<Range<u64>>);
 
+/// What the numbers of run lengths mean; both forms go down the columns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum RunForm {
+    /// Each offset is counted from the end of the run before it, the first from 0, as in SIIM-ACR.
+    #[default]
+    Relative,
+    /// Each start is the number of a pixel, counted from 1, as in most challenges of Kaggle.
+    Absolute,
+}
+
+impl RunForm {
+    /// Name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Relative => "relative",
+            Self::Absolute => "absolute",
+        }
+    }
+}
+
 impl Runs {
+    /// Parses pairs of a start and a length in this form; `-1` is an empty mask.
+    ///
+    /// # Errors
+    /// As [`Runs::parse`]; also where a start is 0.
+    pub fn parse_as(text: &str, form: RunForm) -> Result<Self, String> {
+        if form == RunForm::Relative || text.trim() == NOTHING {
+            return Self::parse(text);
+        }
+        let run = |[start, length]: &[u64; 2]| {
+            let first = start.checked_sub(1).ok_or("a run starts at 0, but pixels are counted from 1")?;
+            Ok(first..first.checked_add(*length).ok_or("the run lengths are too large")?)
+        };
+        pairs(text)?.iter().map(run).collect::<Result<_, String>>().map(Self)
+    }
+
     /// Parses `offset length offset length …`, each offset counted from the end of the run before it; `-1` is an empty mask.
     ///
     /// # Errors
@@ -22,16 +57,9 @@ impl Runs {
         if text.trim() == NOTHING {
             return Ok(Self::default());
         }
-        let number = |word: &str| word.parse::<u64>().map_err(|_| format!("`{word}` is no run length"));
-        let numbers = text.split_ascii_whitespace().map(number).collect::<Result<Vec<_>, _>>()?;
-        let (pairs, []) = numbers.as_chunks::<2>() else {
-            return Err(format!("{} numbers make no pairs of offset and length", numbers.len()));
-        };
-        if pairs.is_empty() {
-            return Err("the run lengths are empty".to_owned());
-        }
+        let pairs = pairs(text)?;
         let (mut runs, mut at) = (Vec::with_capacity(pairs.len()), 0u64);
-        for [offset, length] in pairs {
+        for [offset, length] in &pairs {
             let start = at.checked_add(*offset);
             let end = start.and_then(|start| start.checked_add(*length));
             let (Some(start), Some(end)) = (start, end) else {
@@ -70,6 +98,19 @@ impl Runs {
         }
         Ok(mask)
     }
+}
+
+/// The numbers of run lengths, two by two.
+fn pairs(text: &str) -> Result<Vec<[u64; 2]>, String> {
+    let number = |word: &str| word.parse::<u64>().map_err(|_| format!("`{word}` is no run length"));
+    let numbers = text.split_ascii_whitespace().map(number).collect::<Result<Vec<_>, _>>()?;
+    let (pairs, []) = numbers.as_chunks::<2>() else {
+        return Err(format!("{} numbers make no pairs of offset and length", numbers.len()));
+    };
+    if pairs.is_empty() {
+        return Err("the run lengths are empty".to_owned());
+    }
+    Ok(pairs.to_vec())
 }
 
 /// A mask as records have it: a 1-bit PNG of the size `stored` (width, height), for a `mask` of the size `raw`, 1 where
@@ -153,6 +194,9 @@ mod tests {
         assert_eq!(runs.draw(3, 3).unwrap(), [0, 0, 1, 1, 0, 0, 1, 0, 0]);
         assert!(Runs::parse(" -1").unwrap().is_empty());
         assert_eq!(Runs::parse("-1").unwrap().draw(2, 2).unwrap(), [0; 4]);
+        let absolute = |text: &str| Runs::parse_as(text, RunForm::Absolute);
+        assert_eq!(absolute("2 2 7 1").as_ref(), Ok(&runs), "the same pixels, counted from 1");
+        assert!(absolute("-1").unwrap().is_empty() && absolute("0 2").is_err() && absolute("1 2 3").is_err());
         let mut both = runs.clone();
         both.unite(Runs::parse("0 1 1 1").unwrap());
         assert_eq!(both.draw(3, 3).unwrap(), [1, 0, 1, 1, 0, 0, 1, 0, 0]);

@@ -5,5 +5,6 @@ pub mod sections;
 pub mod tokenizer;
 
 pub use sections::{
-    CHARACTERS, Conclusion, SECTIONS, Section, Sections, main_sections, named_sections, normalize_heading, sections, sections_with,
+    CHARACTERS, Conclusion, SECTIONS, Section, Sections, main_sections, named_sections, normalize_heading, sections,
+    sections_with,
 };

@@ -126,10 +126,11 @@ pub fn read_report(
         ReportSource::None => return Ok(None),
         ReportSource::Text(text) => text.to_string(),
         ReportSource::Sections { text, sections } => {
-            let named = |(name, text): &(String, Arc<str>)| Section { name: name.clone(), text: text.trim().to_owned() };
-            let texts: Vec<Section> =
-                sections.iter().map(named).filter(|section| !section.text.is_empty()).collect();
-            let last = |name: &str| texts.iter().rfind(|section| section.name == name).map(|section| section.text.clone());
+            let named =
+                |(name, text): &(String, Arc<str>)| Section { name: name.clone(), text: text.trim().to_owned() };
+            let texts: Vec<Section> = sections.iter().map(named).filter(|section| !section.text.is_empty()).collect();
+            let last =
+                |name: &str| texts.iter().rfind(|section| section.name == name).map(|section| section.text.clone());
             let sections =
                 Sections { findings: last("findings"), impression: last("impression"), ..Sections::default() };
             return Ok(Some(Report { text: text.to_string(), sections, texts }));

@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, StringArray};
 use dataset::Storage;
-use dataset::format::manifest::{
-    CARD, CROISSANT, ImageSpec, MANIFEST, Manifest, REJECTS, TOKENIZER, TextSpec, Totals,
-};
+use dataset::format::manifest::{CARD, CROISSANT, ImageSpec, MANIFEST, Manifest, REJECTS, TOKENIZER, TextSpec, Totals};
 use dataset::format::record::FORMAT_VERSION;
 use dataset::store::files;
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use super::chexpert_labels::{LabeledPart, PartLabels};
 use super::chexpert_names::{Name, PARTS, sex_code, view};
 use super::chexpert_plus::{Plus, PlusRow};
 use crate::dicom::header::years;
@@ -13,22 +14,33 @@ use crate::error::{Error, Result};
 use crate::file_system::folders;
 use crate::reject::Reject;
 use crate::run::plan::{Plan, PlannedRecord, Source, label_codes};
+use crate::sources::shared::label_origins;
+use crate::sources::shared::mimic_tree::ImageKind;
 use crate::sources::shared::table::{Table, tables, texts, texts_or_null};
 use crate::sources::shared::walk::Walk;
 
+/// The subset whose labels a program took from the reports; radiologists labeled the others.
+const TRAIN: &str = "train";
 /// The subsets and the names of their tables without `.csv`; the first table that exists is read.
 const TABLES: [(&str, &[&str]); 3] =
-    [("train", &["train"]), ("validate", &["valid", "val_labels"]), ("test", &["test", "test_labels"])];
+    [(TRAIN, &["train"]), ("validate", &["valid", "val_labels"]), ("test", &["test", "test_labels"])];
 /// Columns that are not findings.
 const KEYS: [&str; 5] = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA"];
 /// Extensions of image files; of several files of one image, the first kind in this order is used.
 const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "dcm"];
+/// Number of extensions before that of DICOM.
+const JPG: usize = 3;
 
 /// The source `chexpert`.
 #[derive(Clone, Debug, Default)]
 pub struct Chexpert {
     /// Ingest the tables without images.
     pub no_images: bool,
+    /// The kind of image files; `None` takes JPG where an image has both.
+    pub images: Option<ImageKind>,
+    /// The part of the reports of CheXpert Plus that the labels of training images are from; `None` takes those of
+    /// `train.csv`. Labels of radiologists, those of the other subsets, stay.
+    pub labels: Option<LabeledPart>,
 }
 
 impl Source for Chexpert {
@@ -36,12 +48,23 @@ impl Source for Chexpert {
         "chexpert"
     }
 
+    fn options(&self) -> BTreeMap<String, serde_json::Value> {
+        let labels = self.labels.map(|part| ("labels".to_owned(), part.name().into()));
+        let images = self.images.map(|kind| ("images".to_owned(), kind.name().into()));
+        labels.into_iter().chain(images).collect()
+    }
+
     fn plan(&self, raw: &Path) -> Result<Plan> {
         let layout = Layout::find(raw)?;
-        let mut plan = Plan::default();
+        let mut plan = Plan { arguments: self.options(), ..Plan::default() };
         let mut images = ImageFiles::default();
         if !self.no_images {
-            let walk = Walk::of(raw, &layout.images, &EXTENSIONS)?;
+            let kinds = match self.images {
+                None => &EXTENSIONS[..],
+                Some(ImageKind::Jpg) => &EXTENSIONS[..JPG],
+                Some(ImageKind::Dicom) => &EXTENSIONS[JPG..],
+            };
+            let walk = Walk::of(raw, &layout.images, kinds)?;
             plan.rejects.extend(walk.rejects);
             images = ImageFiles::new(walk.files);
         }
@@ -53,6 +76,7 @@ impl Source for Chexpert {
             folder: layout.images.strip_prefix(raw).unwrap_or(Path::new("")),
             images: &images,
             used: HashSet::new(),
+            dicom_only: self.images == Some(ImageKind::Dicom),
         };
         let tables = layout.tables.iter().map(|(path, subset)| Ok((Table::read(raw, path, &["Path"])?, *subset)));
         let tables = tables.collect::<Result<Vec<_>>>()?;
@@ -64,6 +88,15 @@ impl Source for Chexpert {
                 plan.findings.push(name.to_owned());
             }
         }
+        let parts = match self.labels {
+            Some(part) => Some(PartLabels::read(raw, &layout.folders, part, &mut plan.rejects)?),
+            None => None,
+        };
+        for name in parts.iter().flat_map(|parts| &parts.findings) {
+            if !plan.findings.contains(name) {
+                plan.findings.push(name.clone());
+            }
+        }
         for (table, subset) in tables {
             add_labeled(&table, subset, &mut plus, &mut builder, &mut plan)?;
         }
@@ -72,6 +105,16 @@ impl Source for Chexpert {
                 let record = PlannedRecord { labels: vec![None; plan.findings.len()], ..PlannedRecord::default() };
                 let record = builder.finish(&name, record, Some(row.clone()));
                 plan.records.push(record);
+            }
+        }
+        if let Some(parts) = parts {
+            let of_radiologists =
+                |record: &PlannedRecord| record.label_origin.as_deref() == Some(label_origins::CONSENSUS);
+            for record in plan.records.iter_mut().filter(|record| !of_radiologists(record)) {
+                let key = record.record_id.strip_prefix("chexpert/").unwrap_or_default();
+                let labels = parts.of(key, &plan.findings);
+                record.labels = labels.unwrap_or_else(|| vec![None; plan.findings.len()]);
+                record.label_origin = Some(label_origins::CHEXBERT.to_owned());
             }
         }
         let used = builder.used;
@@ -113,6 +156,9 @@ fn add_labeled(
             sex: sex_code(sex[row]),
             age_years: age[row].and_then(years),
             labels,
+            label_origin: Some(
+                if subset == TRAIN { label_origins::CHEXPERT } else { label_origins::CONSENSUS }.to_owned(),
+            ),
             ..PlannedRecord::default()
         };
         plan.records.push(builder.finish(&name, record, plus.take(&name.key())));
@@ -168,6 +214,8 @@ struct RecordBuilder<'a> {
     images: &'a ImageFiles,
     /// Keys of the files that have a record.
     used: HashSet<String>,
+    /// Whether files of other kinds are ignored.
+    dicom_only: bool,
 }
 
 impl RecordBuilder<'_> {
@@ -181,7 +229,10 @@ impl RecordBuilder<'_> {
             (path.clone(), Some(*bytes))
         } else {
             let inner = format!("{}/{}/{}/{}", name.part, name.patient, name.study, name.file);
-            (self.folder.join(inner).to_string_lossy().into_owned(), None)
+            let expected = self.folder.join(inner);
+            // The file of another kind may be there.
+            let expected = if self.dicom_only { expected.with_extension(EXTENSIONS[JPG]) } else { expected };
+            (expected.to_string_lossy().into_owned(), None)
         };
         PlannedRecord {
             record_id: format!("chexpert/{}", name.key()),
@@ -194,7 +245,9 @@ impl RecordBuilder<'_> {
             view: record.view.or(plus_row.view),
             sex: record.sex.or(plus_row.sex),
             age_years: record.age_years.or(plus_row.age_years),
+            study_order: plus_row.study_order,
             report: plus_row.report,
+            language: Some("en".to_owned()),
             ..record
         }
     }
@@ -202,6 +255,8 @@ impl RecordBuilder<'_> {
 
 /// The places of the parts of the data set.
 struct Layout {
+    /// The folders that were searched.
+    folders: Vec<PathBuf>,
     /// The tables with labels, and the subset of each.
     tables: Vec<(PathBuf, &'static str)>,
     plus: Option<PathBuf>,
@@ -243,7 +298,8 @@ impl Layout {
         // The tables are in the first of the batch folders, the images in all of them.
         let is_batch = images.file_name().is_some_and(|name| name.to_string_lossy().to_lowercase().contains("batch"));
         let images = if is_batch && images != raw { images.parent().unwrap_or(raw) } else { images };
-        Ok(Self { tables: tables.unwrap_or_default(), plus: plus.clone(), images: images.to_path_buf() })
+        let (images, tables) = (images.to_path_buf(), tables.unwrap_or_default());
+        Ok(Self { folders, tables, plus, images })
     }
 }
 

@@ -14,8 +14,8 @@ use crate::sources::shared::table::{Table, tables, texts, texts_or_null};
 
 const PREFIX: &str = "df_chexpert_plus";
 
-/// The sections with a column each, `section_NAME`, in the order of a report.
-const SECTIONS: [&str; 11] = [
+/// The sections with a column each, `section_NAME`, in the order of a report. The number of the examination is left out.
+const SECTIONS: [&str; 10] = [
     "narrative",
     "clinical_history",
     "history",
@@ -26,7 +26,6 @@ const SECTIONS: [&str; 11] = [
     "impression",
     "end_of_impression",
     "summary",
-    "accession_number",
 ];
 
 /// The row of an image.
@@ -40,6 +39,7 @@ pub struct PlusRow {
     pub view: Option<String>,
     pub sex: Option<String>,
     pub age_years: Option<f32>,
+    pub study_order: Option<u32>,
     pub report: ReportSource,
 }
 
@@ -71,6 +71,7 @@ impl Plus {
         let sections: Vec<_> = SECTIONS.iter().map(|name| (*name, column(&format!("section_{name}")))).collect();
         let (dicom, split) = (column("path_to_dcm"), column("split"));
         let (side, projection, sex, age) = (column("frontal_lateral"), column("ap_pa"), column("sex"), column("age"));
+        let order = column("patient_report_date_order");
         let mut rows = BTreeMap::new();
         for row in 0..frame.height() {
             let path = path[row].unwrap_or_default();
@@ -88,6 +89,7 @@ impl Plus {
                 view: view(side[row], projection[row]),
                 sex: sex_code(sex[row]),
                 age_years: age[row].and_then(years),
+                study_order: order[row].and_then(whole),
                 report: report_of(
                     report[row],
                     sections.iter().filter_map(|(name, column)| Some((*name, column[row]?))).collect(),
@@ -109,6 +111,11 @@ impl Plus {
     pub fn rest(self) -> impl Iterator<Item = PlusRow> {
         self.rows.into_values()
     }
+}
+
+/// A number of a table, which may be written `3.0`.
+fn whole(text: &str) -> Option<u32> {
+    text.strip_suffix(".0").unwrap_or(text).parse().ok()
 }
 
 /// The whole text if the table has it, else the findings and the impression with their headings; and all sections.

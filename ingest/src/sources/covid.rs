@@ -82,6 +82,7 @@ impl Source for Covid {
                 patient_id: patient.to_owned(),
                 // `offset` counts the days since the first symptoms; it distinguishes the studies of a patient.
                 study_id: format!("{patient}/{}", offset[row].unwrap_or("unknown")),
+                study_order: offset[row].and_then(|days| days.parse().ok()),
                 image_id: file.to_owned(),
                 source_path,
                 source_bytes,
@@ -89,6 +90,7 @@ impl Source for Covid {
                 sex: sex[row].map(str::to_owned),
                 age_years: age[row].and_then(years),
                 labels: codes(finding[row], &findings),
+                language: Some("en".to_owned()),
                 report: notes[row].map_or(ReportSource::None, |text| ReportSource::Text(Arc::from(text))),
                 ..PlannedRecord::default()
             });

@@ -1,5 +1,6 @@
 //! MIMIC-CXR and MIMIC-CXR-JPG: `files/p10/p10000032/s50414267/<dicom_id>.dcm|jpg`, reports beside the study folders or in a
-//! separate folder, tables `mimic-cxr-<version>-{metadata,split,chexpert,negbio}.csv[.gz]` and
+//! separate folder, tables
+//! `mimic-cxr-<version>-{metadata,split,chexpert,negbio,test-set-labeled}.csv[.gz]` and
 //! `cxr-{record,study}-list.csv[.gz]`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -21,11 +22,16 @@ use crate::run::plan::{Plan, PlannedRecord, ReportSource, Source, label_code, la
 use crate::sources::shared::mimic_tree::{ImageKind, ImagesByStem, Reports, Tree};
 use crate::sources::shared::table::{Table, texts, texts_or_null};
 use crate::sources::shared::walk::{is_inside, stem};
+use crate::sources::shared::{dates, label_origins};
 
 /// Columns of the table of images that are used.
-const USED: [&str; 5] = ["dicom_id", "subject_id", "study_id", "ViewPosition", "path"];
+const USED: [&str; 7] = ["dicom_id", "subject_id", "study_id", "ViewPosition", "StudyDate", "StudyTime", "path"];
 /// Columns of the label tables that are not findings.
-const KEYS: [&str; 2] = ["subject_id", "study_id"];
+const KEYS: [&str; 3] = ["subject_id", STUDY, "dicom_id"];
+/// The column by which labels belong to studies.
+const STUDY: &str = "study_id";
+/// Findings of the table of manual labels that the other tables have under another name.
+const RENAMED: [(&str, &str); 1] = [("Airspace Opacity", "Lung Opacity")];
 
 /// The labeler whose table is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -34,14 +40,32 @@ pub enum Labeler {
     Chexpert,
     /// The table `-negbio`.
     Negbio,
+    /// The table `-test-set-labeled` of MIMIC-CXR-JPG 2.1.0: a radiologist's labels of 687 studies of the test subset. The
+    /// other studies have no labels.
+    Manual,
 }
 
 impl Labeler {
-    /// Name in the file name of the table, in the manifest and on the command line.
+    /// Name in the manifest and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Chexpert => "chexpert",
             Self::Negbio => "negbio",
+            Self::Manual => "manual",
+        }
+    }
+
+    /// Ending of the name of the table.
+    fn table(self) -> &'static str {
+        if self == Self::Manual { "test-set-labeled" } else { self.name() }
+    }
+
+    /// Where the labels are from.
+    fn origin(self) -> &'static str {
+        match self {
+            Self::Chexpert => label_origins::CHEXPERT,
+            Self::Negbio => label_origins::NEGBIO,
+            Self::Manual => label_origins::RADIOLOGIST,
         }
     }
 }
@@ -99,13 +123,22 @@ impl Source for MimicCxr {
             joined = left_join(&joined, &split, "dicom_id").map_err(failed)?;
         }
         let labels = match self.labeler {
-            Some(labeler) => Some(tree.table(labeler.name())?.ok_or_else(|| {
-                missing(&format!("mimic-cxr-*-{}.csv[.gz]", labeler.name()), "leave out --labels or add the table")
-            })?),
-            None => first_of(&tree, ["chexpert", "negbio"])?,
+            Some(labeler) => {
+                let path = tree.table(labeler.table())?.ok_or_else(|| {
+                    missing(&format!("mimic-cxr-*-{}.csv[.gz]", labeler.table()), "leave out --labels or add the table")
+                })?;
+                Some((labeler, path))
+            }
+            None => first_labeler(&tree)?,
         };
-        if let Some(path) = labels {
-            let mut labels = Table::read(raw, &path, &KEYS)?;
+        let labeler = labels.as_ref().map(|(labeler, _)| *labeler);
+        if let Some((_, path)) = labels {
+            let mut labels = Table::read(raw, &path, &[STUDY])?;
+            for (old, new) in RENAMED {
+                if labels.frame.column(new).is_err() && labels.frame.column(old).is_ok() {
+                    labels.frame.rename(old, new.into())?;
+                }
+            }
             let names = labels.frame.get_column_names_owned().into_iter().map(|name| name.to_string());
             plan.findings = names.filter(|name| !KEYS.contains(&name.as_str()) && !name.is_empty()).collect();
             plan.rejects.append(&mut labels.rejects);
@@ -121,7 +154,7 @@ impl Source for MimicCxr {
         }
         let paths = report_paths(raw, &tree, &mut plan.rejects)?;
         let reports = reports.map(|found| (found, paths));
-        self.records(&tree, &listed, &joined, reports.as_ref(), &mut plan)?;
+        self.records(&tree, &listed, &joined, reports.as_ref(), labeler, &mut plan)?;
         if let Some(root) = &plan.report_root {
             plan.arguments.insert("reports".to_owned(), reports_sha256(root, &plan.records)?.into());
         }
@@ -163,6 +196,16 @@ fn reports_sha256(root: &Path, records: &[PlannedRecord]) -> Result<String> {
     Ok(files::hex(&Sha256::digest(listed.concat())))
 }
 
+/// CheXpert's labels, or else those of NegBio.
+fn first_labeler(tree: &Tree) -> Result<Option<(Labeler, PathBuf)>> {
+    for labeler in [Labeler::Chexpert, Labeler::Negbio] {
+        if let Some(path) = tree.table(labeler.table())? {
+            return Ok(Some((labeler, path)));
+        }
+    }
+    Ok(None)
+}
+
 /// The table of the first of these names that exists.
 fn first_of(tree: &Tree, names: [&str; 2]) -> Result<Option<PathBuf>> {
     Ok(match tree.table(names[0])? {
@@ -182,6 +225,7 @@ impl MimicCxr {
         listed: &Table,
         table: &DataFrame,
         reports: Option<&ListedReports>,
+        labeler: Option<Labeler>,
         plan: &mut Plan,
     ) -> Result<()> {
         let codes = |finding: &String| Ok(texts(table, finding)?.into_iter().map(label_code).collect::<Vec<_>>());
@@ -190,6 +234,7 @@ impl MimicCxr {
             (texts(table, "dicom_id")?, texts(table, "subject_id")?, texts(table, "study_id")?);
         let (split, view) = (texts_or_null(table, "split"), texts_or_null(table, "ViewPosition"));
         let path = texts_or_null(table, "path");
+        let (date, time) = (texts_or_null(table, "StudyDate"), texts_or_null(table, "StudyTime"));
 
         let ids: HashSet<&str> = dicom.iter().flatten().copied().collect();
         let mut files = BTreeMap::new();
@@ -233,8 +278,11 @@ impl MimicCxr {
                 source_bytes: files.get(&source_path).copied(),
                 source_path,
                 subset: split[row].map(str::to_owned),
+                study_datetime: dates::of_dicom(date[row], time[row]),
                 view: view[row].map(str::to_owned),
                 labels: findings.iter().map(|column| column[row]).collect(),
+                label_origin: labeler.map(|labeler| labeler.origin().to_owned()),
+                language: Some("en".to_owned()),
                 report: match reports {
                     Some((found, listed)) => {
                         let usual = || format!("{patient_folder}/s{study}.txt");

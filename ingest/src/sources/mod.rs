@@ -1,6 +1,7 @@
 //! The sources: one file for each public layout, and `folder` for any other directory.
 
 mod chexpert;
+mod chexpert_labels;
 mod chexpert_names;
 mod chexpert_plus;
 mod covid;
@@ -13,10 +14,14 @@ pub mod shared;
 mod siim;
 
 pub use chexpert::Chexpert;
+pub use chexpert_labels::LabeledPart;
 pub use covid::Covid;
 pub use folder::Folder;
+pub use folder::glob::Glob;
 pub use folder::labels::LabelWord;
-pub use folder::table::TableOptions;
+pub use folder::masks::MaskFolder;
+pub use folder::named_column::NamedColumn;
+pub use folder::options::TableOptions;
 pub use mimic_cxr::{Labeler, MimicCxr};
 pub use nih::Nih;
 pub use openi::OpenI;

@@ -4,8 +4,10 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
+use std::str::FromStr;
 
 use dataset::format::record::BoundingBox;
+use dataset::format::record_checks;
 
 use crate::dicom::header::years;
 use crate::dicom::limits::MAX_REPORT_BYTES;
@@ -14,6 +16,7 @@ use crate::file_system::{failed, is_file, retry};
 use crate::reject::{Reject, Stage};
 use crate::run::hashing_reader::{self, Hashing};
 use crate::run::plan::{Plan, PlannedRecord, Source};
+use crate::sources::shared::label_origins;
 use crate::sources::shared::table::{Table, decode_text, tables, texts, texts_or_null};
 use crate::sources::shared::walk::{Walk, is_inside};
 
@@ -35,6 +38,10 @@ const FINDINGS: [&str; 15] = [
     "Hernia",
     "No Finding",
 ];
+
+/// Width, height, and distance of columns and of rows of the image that a file was resized from. Commas within the header's
+/// brackets split its names.
+const ORIGINAL: [&str; 4] = ["OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]"];
 
 /// The source `nih`.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +73,7 @@ impl Source for Nih {
         let (image, finding) = (texts(table, "Image Index")?, texts(table, "Finding Labels")?);
         let (patient, follow_up) = (texts(table, "Patient ID")?, texts_or_null(table, "Follow-up #"));
         let (age, view) = (texts_or_null(table, "Patient Age"), texts_or_null(table, "View Position"));
+        let original = ORIGINAL.map(|name| texts_or_null(table, name));
         let sex = ["Patient Gender", "Patient Sex"].map(|name| texts_or_null(table, name));
         let mut records = Vec::new();
         for row in 0..table.height() {
@@ -86,6 +94,7 @@ impl Source for Nih {
             let (source_path, bytes) = files
                 .remove(image)
                 .map_or_else(|| (format!("images/{image}"), None), |(path, bytes)| (path, Some(bytes)));
+            let [columns, rows, x, y] = original.each_ref().map(|column| column[row]);
             records.push(PlannedRecord {
                 record_id: format!("nih/{image}"),
                 patient_id: patient.to_owned(),
@@ -94,10 +103,14 @@ impl Source for Nih {
                 source_path,
                 source_bytes: bytes,
                 subset: subsets.get(image).map(|subset| (*subset).to_owned()),
+                study_order: follow_up[row].and_then(|number| number.parse().ok()),
+                pixel_spacing: pair(y, x).filter(|spacing| record_checks::pixel_spacing(*spacing).is_ok()),
+                spacing_size: pair(rows, columns),
                 view: view[row].map(str::to_owned),
                 sex: sex[0][row].or(sex[1][row]).map(str::to_owned),
                 age_years: age[row].and_then(years),
                 labels: FINDINGS.iter().map(|name| Some(i8::from(named.contains(name)))).collect(),
+                label_origin: Some(label_origins::NIH.to_owned()),
                 boxes: boxes.remove(image).unwrap_or_default(),
                 ..PlannedRecord::default()
             });
@@ -115,6 +128,11 @@ impl Source for Nih {
         plan.finalize();
         Ok(plan)
     }
+}
+
+/// Two numbers of a table.
+fn pair<T: FromStr>(first: Option<&str>, second: Option<&str>) -> Option<[T; 2]> {
+    Some([first?.parse().ok()?, second?.parse().ok()?])
 }
 
 /// Path and size of each PNG by file name; of two files of one name, the second becomes a reject.
@@ -171,7 +189,14 @@ fn boxes(raw: &Path, rejects: &mut Vec<Reject>) -> Result<HashMap<String, Vec<Bo
         };
         // The box list has another name of this finding than the entry table.
         let label = if label == "Infiltrate" { "Infiltration" } else { label }.to_owned();
-        boxes.entry(image.to_owned()).or_default().push(BoundingBox { label, x, y, width, height, ..BoundingBox::default() });
+        boxes.entry(image.to_owned()).or_default().push(BoundingBox {
+            label,
+            x,
+            y,
+            width,
+            height,
+            ..BoundingBox::default()
+        });
     }
     Ok(boxes)
 }

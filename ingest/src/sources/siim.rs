@@ -9,8 +9,8 @@ use crate::file_system::folders;
 use crate::image::mask::Runs;
 use crate::reject::{Reject, Stage};
 use crate::run::plan::{MaskSource, Plan, PlannedMask, PlannedRecord, Source};
-use crate::sources::shared::label_origins::RADIOLOGIST;
 use crate::sources::shared::challenge::each_image;
+use crate::sources::shared::label_origins::RADIOLOGIST;
 use crate::sources::shared::table::{Table, tables, texts};
 
 /// Folders of images and their subsets.

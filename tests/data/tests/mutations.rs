@@ -290,9 +290,12 @@ fn plans(source: &dyn Source, raw: &Path, name: &str, bytes: &[u8]) {
     if let Ok(plan) = source.plan(raw) {
         assert!(plan.records.is_sorted_by(|a, b| a.record_id < b.record_id));
         assert!(plan.records.iter().all(|record| record.labels.len() == plan.findings.len()));
-        for runs in plan.records.iter().filter_map(|record| record.mask.as_ref()) {
-            let drawn = runs.draw(64, 48);
-            assert!(drawn.is_err() || drawn.is_ok_and(|mask| mask.len() == 64 * 48));
+        assert!(plan.check().is_ok());
+        for mask in plan.records.iter().flat_map(|record| &record.masks) {
+            if let MaskSource::Runs(runs) = &mask.pixels {
+                let drawn = runs.draw(64, 48);
+                assert!(drawn.is_err() || drawn.is_ok_and(|mask| mask.len() == 64 * 48));
+            }
         }
         plan.sha256();
     }
@@ -445,7 +448,7 @@ fn mimic_cxr_tables() {
 
 #[test]
 fn chexpert_tables() {
-    source_tables("chexpert", &sources::Chexpert { no_images: false });
+    source_tables("chexpert", &sources::Chexpert::default());
 }
 
 #[test]

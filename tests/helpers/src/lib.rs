@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use arrow_array::{Array, ArrayRef, Int8Array, RecordBatch, StringArray, StructArray};
-use dataset::format::manifest::{self, ImageSpec, Manifest, TextSpec, Totals};
 use dataset::format::grade::GradeScale;
+use dataset::format::manifest::{self, ImageSpec, Manifest, TextSpec, Totals};
 use dataset::format::record::{FORMAT_VERSION, ImageEncoding, Record};
 use dataset::format::schema::schema;
 use dataset::format::shard::{ImageCompression, Shard, ShardWriter};
@@ -196,8 +196,8 @@ pub fn write_graded_dataset(
     let infos = shards.iter().enumerate().map(|(index, records)| {
         let relative = manifest::shard_path(index);
         let path = folder.join(&relative);
-        let mut writer =
-            ShardWriter::create(&path, schema(&findings, grades, encoding), ImageCompression::None).expect("a shard begins");
+        let mut writer = ShardWriter::create(&path, schema(&findings, grades, encoding), ImageCompression::None)
+            .expect("a shard begins");
         writer.write(records).expect("written");
         writer.finish(&relative).expect("finished")
     });
@@ -288,8 +288,7 @@ pub fn set_label_code(folder: &Path, shard: usize, row: usize, finding: usize, c
     let columns = names.iter().zip(batch.columns()).map(column).collect();
     let batch = RecordBatch::try_new(batch.schema(), columns).expect("a batch");
     let mut writer =
-        ShardWriter::create(&folder.join(&info.path), schema.clone(), ImageCompression::None)
-            .expect("a shard");
+        ShardWriter::create(&folder.join(&info.path), schema.clone(), ImageCompression::None).expect("a shard");
     writer.write_batch(&batch).expect("written");
     manifest.shards[shard] = writer.finish(Path::new(&info.path)).expect("written");
     manifest.save(&storage).expect("written");

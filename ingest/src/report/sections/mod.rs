@@ -250,7 +250,8 @@ mod tests {
 
     #[test]
     fn named_sections_are_those_with_a_heading() {
-        let text = " FINAL REPORT\n INDICATION: Cough.\n \n FINDINGS:\n Clear lungs.\n TECHNIQUE: \n IMPRESSION: Normal.";
+        let text =
+            " FINAL REPORT\n INDICATION: Cough.\n \n FINDINGS:\n Clear lungs.\n TECHNIQUE: \n IMPRESSION: Normal.";
         let named = |conclusion| -> Vec<(String, String)> {
             named_sections(text, conclusion).into_iter().map(|section| (section.name, section.text)).collect()
         };
@@ -261,7 +262,11 @@ mod tests {
         assert_eq!(named(Conclusion::Usual), pairs(&usual));
         let moved = [usual[0], usual[1], ("impression", "Cough.")];
         assert_eq!(named(Conclusion::Section("indication")), pairs(&moved));
-        assert_eq!(named(Conclusion::Characters(0, 0)), pairs(&usual), "the text has them, though it has no conclusion");
+        assert_eq!(
+            named(Conclusion::Characters(0, 0)),
+            pairs(&usual),
+            "the text has them, though it has no conclusion"
+        );
         assert!(named_sections("No heading.\n \n At all.", Conclusion::Usual).is_empty());
     }
 

@@ -13,12 +13,15 @@ use crate::reject::{Reject, Stage};
 use crate::run::path_hash;
 use crate::run::path_names::PathNames;
 use crate::run::plan::{Plan, PlannedRecord, ReportSource, Source};
+use crate::sources::folder::glob::Glob;
 use crate::sources::folder::identifiers::{IMAGES, identifiers, without_extension};
-use crate::sources::folder::table::{self, TableOptions};
+use crate::sources::folder::masks::{self, MaskFolder};
+use crate::sources::folder::options::TableOptions;
+use crate::sources::folder::table;
 use crate::sources::shared::walk::{Walk, extension};
 
 /// Extensions of files that are not images; such files are not opened.
-const OTHERS: [&str; 8] = ["txt", "csv", "gz", "json", "xml", "md", "parquet", "zip"];
+const OTHERS: [&str; 12] = ["txt", "csv", "tsv", "gz", "json", "jsonl", "ndjson", "xml", "md", "parquet", "pq", "zip"];
 
 /// The source `folder`.
 #[derive(Clone, Debug, Default)]
@@ -29,12 +32,25 @@ pub struct Folder {
     pub patient_from_header: bool,
     /// Store paths, and identifiers that are made of them, as hashes.
     pub hash_paths: bool,
+    /// Patterns of the paths of images; other files are ignored. All images where there is none.
+    pub images: Vec<Glob>,
+    /// Folders of masks.
+    pub masks: Vec<MaskFolder>,
+    /// Language of the reports, as BCP 47 writes it.
+    pub language: Option<String>,
 }
 
 impl Folder {
     /// The options that change records and rejects and nothing else.
     fn noted_options(&self) -> BTreeMap<String, serde_json::Value> {
         let mut options = BTreeMap::from([("patient_from_header".to_owned(), self.patient_from_header.into())]);
+        let lists = [
+            ("images", self.images.iter().map(ToString::to_string).collect::<Vec<_>>()),
+            ("masks", self.masks.iter().map(ToString::to_string).collect()),
+            ("language", self.language.iter().cloned().collect()),
+        ];
+        let given = lists.into_iter().filter(|(_, values)| !values.is_empty());
+        options.extend(given.map(|(name, values)| (name.to_owned(), values.join(",").into())));
         if let Some(table) = &self.table {
             options.extend(table.noted(PathNames { hashed: self.hash_paths }));
         }
@@ -54,11 +70,18 @@ impl Source for Folder {
     }
 
     fn plan(&self, raw: &Path) -> Result<Plan> {
-        let walk = Walk::of_wanted(raw, raw, &is_image)?;
+        let mut walk = Walk::of_wanted(raw, raw, &is_image)?;
+        let is_wanted = |path: &str| self.images.is_empty() || self.images.iter().any(|glob| glob.matches(path));
+        walk.files.retain(|path, _| is_wanted(path) && !masks::is_mask(path, &self.masks));
         let mut plan = match &self.table {
             Some(options) => table::plan(raw, options, walk, PathNames { hashed: self.hash_paths })?,
             None => from_paths(raw, walk)?,
         };
+        plan.path_names.hashed = self.hash_paths;
+        masks::add(raw, &self.masks, &mut plan)?;
+        if let Some(language) = &self.language {
+            plan.records.iter_mut().for_each(|record| record.language = Some(language.clone()));
+        }
         if self.patient_from_header {
             let has_studies = self.table.as_ref().is_some_and(|table| table.study_column.is_some());
             patients_from_headers(raw, has_studies, &mut plan)?;

@@ -1,7 +1,12 @@
 //! Common parts of several sources: tables, directory walks, layouts.
 
 pub(crate) mod challenge;
+pub(crate) mod dates;
+pub(crate) mod json_lines;
 pub(crate) mod label_origins;
 pub(crate) mod mimic_tree;
+pub(crate) mod parquet_table;
 pub mod table;
+pub(crate) mod table_builder;
+pub(crate) mod table_file;
 pub(crate) mod walk;

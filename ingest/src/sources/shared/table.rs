@@ -14,10 +14,13 @@ use crate::error::{Error, Result};
 use crate::file_system::{self, failed, retry};
 use crate::reject::{Reject, Stage};
 
+/// What the rows of a text are numbered by.
+const LINE: &str = "line";
+
 /// Most columns of a table; a file with more is not read as a table.
-const MAX_COLUMNS: usize = 4096;
+pub(super) const MAX_COLUMNS: usize = 4096;
 /// Most rows with another number of fields than the header; a file with more is not read as a table.
-const MAX_BAD_ROWS: usize = 100_000;
+pub(super) const MAX_BAD_ROWS: usize = 100_000;
 
 /// A table with all columns as text and empty fields as null.
 pub struct Table {
@@ -25,8 +28,10 @@ pub struct Table {
     pub(crate) name: String,
     /// The rows that have as many fields as the header.
     pub frame: DataFrame,
-    /// The line of the file on which each row begins.
-    lines: Vec<u32>,
+    /// The line of the file on which each row begins, or the number of the row.
+    pub(super) lines: Vec<u32>,
+    /// What [`lines`](Self::lines) counts.
+    pub(super) unit: &'static str,
     /// The rows with another number of fields than the header.
     pub(crate) rejects: Vec<Reject>,
 }
@@ -152,18 +157,18 @@ impl Table {
         }
         let columns = columns.into_iter().map(|column| Column::from(column.finish().into_series())).collect();
         let frame = DataFrame::new(lines.len(), columns).map_err(|e| bad(e.to_string()))?;
-        Ok(Self { name, frame, lines, rejects })
+        Ok(Self { name, frame, lines, unit: LINE, rejects })
     }
 
     /// The reject of a row, counted from 0.
     pub(crate) fn reject(&self, row: usize, error: impl Display) -> Reject {
-        let error = format!("line {}: {error}", self.lines[row]);
+        let error = format!("{} {}: {error}", self.unit, self.lines[row]);
         Reject { source_path: self.name.clone(), record_id: None, stage: Stage::Table, error }
     }
 
     /// Table and line of a row, counted from 0, for an error message.
     pub(crate) fn place(&self, row: usize) -> String {
-        format!("{}, line {}", self.name, self.lines[row])
+        format!("{}, {} {}", self.name, self.unit, self.lines[row])
     }
 }
 

@@ -41,6 +41,9 @@ fn a_phantom_is_ingested() {
             assert_eq!((record.view.as_deref(), record.subset.as_deref()), (Some(view), Some(subset)));
             assert_eq!(record.sex.as_deref(), Some(&row["Sex"][..1]));
             assert_eq!(record.age_years, row["Age"].parse().ok());
+            let origin = if table == "train" { "nlp:chexpert" } else { "consensus" };
+            let is_labeled = record.labels.iter().any(Option::is_some);
+            assert_eq!(record.label_origin.as_deref(), is_labeled.then_some(origin));
             assert!(record.report.is_none() && record.width.min(record.height) == 64);
             kinds.extend(helpers::label_codes(record));
             kinds.insert(Some(if view == "LATERAL" { 7 } else { 8 }));
@@ -192,7 +195,8 @@ fn chexpert_plus_adds_reports() {
     let listed = rows(&train);
     let mut table = String::from(
         "path_to_image,path_to_dcm,frontal_lateral,ap_pa,deid_patient_id,patient_report_date_order,report,\
-         section_findings,section_impression,age,sex,race,insurance_type,split\n",
+         section_clinical_history,section_accession_number,section_findings,section_impression,age,sex,race,insurance_type,\
+         split\n",
     );
     for (i, row) in listed.iter().enumerate() {
         let inner = row["Path"].strip_prefix("CheXpert-v1.0-small/").expect("the release's folder");
@@ -204,7 +208,8 @@ fn chexpert_plus_adds_reports() {
         };
         let (findings, impression) = if i % 4 == 3 { ("", "") } else { ("\"Heart, normal.\"", " Clear lungs. ") };
         table += &format!(
-            "{inner},{dicom},{},{},patient{i:05},{i},{report},{findings},{impression},61.5,Female,Martian,Moonshine,train\n",
+            "{inner},{dicom},{},{},patient{i:05},{i},{report},Cough.,Martian 7,{findings},{impression},61.5,Female,Martian,\
+             Moonshine,train\n",
             row["Frontal/Lateral"], row["AP/PA"]
         );
     }
@@ -235,6 +240,14 @@ fn chexpert_plus_adds_reports() {
         assert_eq!(record.report.as_deref(), report);
         let sections = (i % 4 != 3).then_some(("Heart, normal.", "Clear lungs."));
         assert_eq!(record.findings.as_deref().zip(record.impression.as_deref()), sections);
+        let texts: Vec<&str> = record.texts.iter().map(|text| text.name.as_str()).collect();
+        let expected: &[&str] = match i % 4 {
+            3 => &[],
+            _ => &["clinical history", "findings", "impression"],
+        };
+        assert_eq!(texts, expected);
+        assert_eq!(record.study_order, Some(i as u32));
+        assert_eq!(record.language.as_deref(), report.map(|_| "en"));
         assert_eq!(record.age_years, row["Age"].parse().ok(), "the table with labels has priority");
         assert_eq!(record.token_ids.is_empty(), report.is_none());
     }
@@ -242,6 +255,41 @@ fn chexpert_plus_adds_reports() {
     for (path, bytes) in contents(&out) {
         let printed = String::from_utf8_lossy(&bytes);
         assert!(!printed.contains("Martian") && !printed.contains("Moonshine"), "{path}");
+    }
+
+    // The labels of a part of the report; those of radiologists stay. DICOM files alone.
+    let mut lines = String::new();
+    for row in listed.iter().skip(1) {
+        let inner = row["Path"].strip_prefix("CheXpert-v1.0-small/").expect("the release's folder");
+        lines += &format!("{{\"path_to_image\": \"{inner}\", \"Edema\": 1.0, \"No Finding\": null, \"New\": -1}}\n");
+    }
+    write_file(&base.join("chexbert_labels/impression_fixed.json"), lines);
+    let refused = fails("ingest", 1, args!["chexpert", &raw, temporary.path().join("x"), "--labels", "findings"]);
+    assert!(refused.contains("no findings_fixed.json, here or in chexbert_labels/; leave out --labels"), "{refused}");
+    let out = temporary.path().join("part");
+    let more = ["--labels", "impression", "--images", "dicom", "--max-reject-rate", "1"];
+    ingest("chexpert", &raw, &out, &more);
+    assert_eq!(records_by_id(&out).len(), 1, "one DICOM file");
+    let out = temporary.path().join("part-alone");
+    ingest("chexpert", &raw, &out, &["--labels", "impression", "--no-images"]);
+    let dataset = Dataset::open(&out).expect("a dataset");
+    assert_eq!((dataset.findings().len(), dataset.findings().last().map(String::as_str)), (15, Some("New")));
+    let part = records_by_id(&out);
+    for record in part.values() {
+        let stated: Vec<(&str, i8)> = dataset
+            .findings()
+            .iter()
+            .zip(helpers::label_codes(record))
+            .filter_map(|(name, code)| Some((name.as_str(), code?)))
+            .collect();
+        if record.subset.as_deref() == Some("validate") {
+            assert!(record.label_origin.as_deref() == Some("consensus") && stated.len() == 14);
+        } else if record.source_path == listed[0]["Path"] {
+            assert!(record.label_origin.is_none() && stated.is_empty(), "the file does not have it");
+        } else {
+            assert_eq!(record.label_origin.as_deref(), Some("nlp:chexbert"));
+            assert_eq!(stated, [("Edema", 1), ("New", -1)]);
+        }
     }
 
     // The Plus table alone: records without labels.

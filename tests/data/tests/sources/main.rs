@@ -5,6 +5,7 @@ mod chexpert;
 mod covid;
 mod custom;
 mod folder;
+mod folder_columns;
 mod folder_table;
 mod mimic_cxr;
 mod nih;

@@ -231,6 +231,62 @@ fn labels_of_both_labelers_are_read_packed_or_not() {
 }
 
 #[test]
+fn times_sections_and_origins_are_read() {
+    let temporary = folder();
+    let path = temporary.path();
+    let raw = phantom(path, 20);
+    let out = path.join("set");
+    ingest("mimic-cxr", &raw, &out, &[]);
+    let found = records_by_id(&out);
+    let (mut labeled, mut sections) = (0, 0);
+    for row in rows(&read_text(&raw.join("mimic-cxr-2.0.0-metadata.csv.gz"))) {
+        let record = &found[&format!("mimic-cxr/{}", row["dicom_id"])];
+        let (date, time) = (row["StudyDate"], row["StudyTime"]);
+        let expected =
+            format!("{}-{}-{}T{}:{}:{}", &date[..4], &date[4..6], &date[6..], &time[..2], &time[2..4], &time[4..6]);
+        assert_eq!(record.study_datetime.as_ref(), Some(&expected));
+        assert_eq!(record.language.as_deref(), Some("en"));
+        let is_labeled = record.labels.iter().any(Option::is_some);
+        assert_eq!(record.label_origin.as_deref(), is_labeled.then_some("nlp:chexpert"));
+        labeled += usize::from(is_labeled);
+        let report = record.report.as_deref().expect("a report");
+        let has_section = |name: &str| record.texts.iter().any(|text| text.name == name);
+        assert_eq!(has_section("impression"), report.contains("IMPRESSION:"), "{report}");
+        let mut at = 0;
+        for text in &record.texts {
+            at += report[at..].find(&text.text).unwrap_or_else(|| panic!("{} in its order: {report}", text.name));
+            assert!(text.token_ids.len() > 1 && text.token_ids[0] == 2);
+        }
+        sections += record.texts.len();
+        let last = |name: &str| record.texts.iter().rfind(|text| text.name == name).map(|text| text.text.clone());
+        assert_eq!((last("findings"), last("impression")), (record.findings.clone(), record.impression.clone()));
+    }
+    assert!(labeled > 10 && sections > 40, "{labeled} {sections}");
+    assert!(found.values().any(|record| record.texts.iter().any(|text| text.name == "indication")));
+
+    // The labels that a radiologist gave to studies of the test subset.
+    let test = found.values().find(|record| record.subset.as_deref() == Some("test")).expect("a test record");
+    write_file(
+        &raw.join("mimic-cxr-2.1.0-test-set-labeled.csv"),
+        format!("study_id,Atelectasis,Airspace Opacity,Edema\n{},1.0,-1.0,\n1,0,0,0\n", test.study_id),
+    );
+    let out = path.join("manual");
+    ingest("mimic-cxr", &raw, &out, &["--no-images", "--labels", "manual"]);
+    let dataset = Dataset::open(&out).expect("a dataset");
+    assert_eq!(dataset.findings(), ["Atelectasis", "Lung Opacity", "Edema"]);
+    assert_eq!(dataset.manifest().arguments["labels"], "manual");
+    for record in records_by_id(&out).values() {
+        let own = record.study_id == test.study_id;
+        assert_eq!(record.label_origin.as_deref(), own.then_some("radiologist"));
+        let expected = if own { [Some(1), Some(-1), None] } else { [None; 3] };
+        assert_eq!(helpers::label_codes(record), expected);
+    }
+    let out = path.join("usual");
+    ingest("mimic-cxr", &raw, &out, &["--no-images"]);
+    assert_eq!(Dataset::open(&out).expect("a dataset").findings().len(), 14, "no default");
+}
+
+#[test]
 fn reports_in_every_encoding_are_read() {
     let temporary = folder();
     let raw = phantom(temporary.path(), 12);

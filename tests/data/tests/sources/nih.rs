@@ -52,6 +52,16 @@ fn a_phantom_is_ingested() {
             (record.sex.as_deref(), record.age_years),
             (Some(row["Patient Gender"]), row["Patient Age"].parse().ok())
         );
+        assert_eq!(record.study_order, row["Follow-up #"].parse().ok());
+        assert_eq!(record.label_origin.as_deref(), Some("nlp:nih"));
+        // The table has the spacing of the image that the file was resized from.
+        let number = |name: &str| row[name].parse::<f32>().expect("a number");
+        let [down, across] = record.pixel_spacing.expect("a spacing");
+        let expected = number("y]") * number("Height]") / record.source_height as f32;
+        assert!((down - expected).abs() < 1e-5 * expected, "{down} {expected}");
+        let expected =
+            number("OriginalImagePixelSpacing[x") * number("OriginalImage[Width") / record.source_width as f32;
+        assert!((across - expected).abs() < 1e-5 * expected, "{across} {expected}");
         let lists =
             (train.lines().any(|line| line == record.image_id), test.lines().any(|line| line == record.image_id));
         assert_eq!(lists, (record.subset.as_deref() == Some("train"), record.subset.as_deref() == Some("test")));

@@ -136,8 +136,7 @@ fn faults_are_rejects() {
     assert_eq!(records.len(), 40 - 5);
     let record = |id: &str| records.iter().find(|record| record.image_id == id).expect("a record");
     // Images are smaller than 512, so images and masks are stored in their own size.
-    let mask =
-        |id: &str| dataset::format::image_codec::decode(png(record(id)).expect("a mask")).expect("a PNG");
+    let mask = |id: &str| dataset::format::image_codec::decode(png(record(id)).expect("a mask")).expect("a PNG");
     let united = mask(negative[0]);
     let marked: BTreeSet<(u32, u32)> = (0..united.width * united.height)
         .filter(|&i| united.pixels[i as usize] > 0)

@@ -132,7 +132,9 @@ fn with_mask(dataset: &Dataset) -> Result<Vec<bool>> {
     let mut known = Vec::with_capacity(dataset.len());
     for batch in dataset.columns(&[MASKS])? {
         let masks = MaskColumn::of(&batch);
-        known.extend((0..batch.num_rows()).map(|row| masks.as_ref().is_some_and(|masks| masks.get(row, None).is_some())));
+        known.extend(
+            (0..batch.num_rows()).map(|row| masks.as_ref().is_some_and(|masks| masks.get(row, None).is_some())),
+        );
     }
     if known.contains(&true) {
         return Ok(known);

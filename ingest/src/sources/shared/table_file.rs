@@ -1,0 +1,22 @@
+//! Reads a table of any kind, by the ending of its name.
+
+use std::path::Path;
+
+use super::table::Table;
+use super::{json_lines, parquet_table};
+use crate::error::Result;
+
+/// Reads `.parquet` and `.pq` as Parquet, `.jsonl`, `.ndjson` and `.json` as JSON lines, anything else as text of separated
+/// fields; each but Parquet may be gzipped (`.gz`).
+///
+/// # Errors
+/// When the file cannot be read, or is no such table.
+pub fn read(raw: &Path, path: &Path) -> Result<Table> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    match name.rsplit_once('.').map_or("", |(_, ending)| ending) {
+        "parquet" | "pq" => parquet_table::read(raw, path, &[]),
+        "jsonl" | "ndjson" | "json" => json_lines::read(raw, path, &[]),
+        _ => Table::read(raw, path, &[]),
+    }
+}
