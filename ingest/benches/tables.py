@@ -3,8 +3,8 @@
 
 tables.py --ingest BINARY --work DIR [--rows 1000000]
 
-Writes the tables of `mimic-cxr` (metadata, split, chexpert; gzipped), `chexpert` and `nih` (entries, lists) with their real
-columns, and runs `ingest … --no-images --dry-run`, which does the planning alone.
+Writes the tables of `mimic-cxr` (metadata, split, chexpert; gzipped), `chexpert`, `nih` (entries, lists), `padchest` (gzipped)
+and `vindr-cxr` (labels and boxes of three readers: a million rows of labels) with their real columns, and runs `ingest … --no-images --dry-run`, which does the planning alone.
 """
 import argparse
 import gzip
@@ -66,6 +66,41 @@ def nih(folder: Path, rows: int, draw: random.Random) -> None:
     (folder / "test_list.txt").write_text("\n".join(names[cut:]))
 
 
+def padchest(folder: Path, rows: int, draw: random.Random) -> None:
+    columns = (",ImageID,ImageDir,StudyDate_DICOM,StudyID,PatientID,PatientBirth,PatientSex_DICOM,ViewPosition_DICOM,Projection,"
+               "MethodProjection,Pediatric,Modality_DICOM,Manufacturer_DICOM,PhotometricInterpretation_DICOM,"
+               "PixelRepresentation_DICOM,PixelAspectRatio_DICOM,SpatialResolution_DICOM,BitsStored_DICOM,WindowCenter_DICOM,"
+               "WindowWidth_DICOM,Rows_DICOM,Columns_DICOM,XRayTubeCurrent_DICOM,Exposure_DICOM,ExposureInuAs_DICOM,ExposureTime,"
+               "RelativeXRayExposure_DICOM,ReportID,Report,MethodLabel,Labels,Localizations,LabelsLocalizationsBySentence,"
+               "labelCUIS,LocalizationsCUIS")
+    labels = [f"finding number {number}" for number in range(193)]
+    path = folder / "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz"
+    with gzip.open(path, "wt", compresslevel=1) as table:
+        table.write(columns + "\n")
+        for row in range(rows):
+            study = int(hashlib.md5(str(row // 2).encode()).hexdigest(), 16)
+            named = ", ".join(f"'{draw.choice(labels)}'" for _ in range(draw.randrange(1, 5)))
+            table.write(f"{row},{study}_{row:08x}.png,{row % 54},20140915,{study},{study // 7},1950.0,F,POSTEROANTERIOR,PA,"
+                        "Manual review of DICOM fields,No,CR,ImagingDynamicsCompanyLtd,MONOCHROME2,0,,0.143,12,2047.0,4095.0,2140,"
+                        f"1760,,,,,186.0,{4_000_000 + row},\"sin hallazg patolog {row} . cambi degener column dorsal . {study}\","
+                        f"RNN_model,\"[{named}]\",\"['loc basal']\",\"[[{named}, 'loc basal']]\",\"['C0018802']\",[]\n")
+
+
+def vindr_cxr(folder: Path, rows: int, draw: random.Random) -> None:
+    findings = ["Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "Clavicle fracture", "Consolidation", "Edema",
+                "Emphysema", "Enlarged PA", "ILD", "Infiltration", "Lung Opacity", "Lung cavity", "Lung cyst", "Mediastinal shift",
+                "Nodule/Mass", "Pleural effusion", "Pleural thickening", "Pneumothorax", "Pulmonary fibrosis", "Rib fracture",
+                "Other lesion", "COPD", "Lung tumor", "Pneumonia", "Tuberculosis", "Other diseases", "No finding"]
+    with open(folder / "image_labels_train.csv", "w") as labels, open(folder / "annotations_train.csv", "w") as boxes:
+        labels.write("image_id,rad_id," + ",".join(findings) + "\n")
+        boxes.write("image_id,rad_id,class_name,x_min,y_min,x_max,y_max\n")
+        for row in range(rows):
+            image, reader = hashlib.md5(str(row // 3).encode()).hexdigest(), f"R{row % 3 + 1}"
+            labels.write(f"{image},{reader},{','.join(draw.choice('00000001') for _ in findings)}\n")
+            corner = draw.randrange(1000)
+            boxes.write(f"{image},{reader},{draw.choice(findings[:22])},{corner},{corner},{corner + 300.5},{corner + 200.5}\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ingest", type=Path, required=True)
@@ -73,7 +108,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     arguments = parser.parse_args()
     print(f"{'source':<10} {'rows':>9} {'seconds':>8} {'CPU s':>7} {'peak MiB':>9}")
-    for name, write in (("mimic-cxr", mimic_cxr), ("chexpert", chexpert), ("nih", nih)):
+    tables = (("mimic-cxr", mimic_cxr), ("chexpert", chexpert), ("nih", nih), ("padchest", padchest), ("vindr-cxr", vindr_cxr))
+    for name, write in tables:
         folder = arguments.work / f"{name}-{arguments.rows}"
         if not folder.is_dir():
             folder.mkdir(parents=True)

@@ -31,7 +31,8 @@ def ingest(
     After an interruption (Ctrl-C, a kill, an exception of `progress`), the same call continues and gives the same bytes.
 
     Args:
-        source: ``mimic-cxr``, ``chexpert``, ``nih``, ``covid``, ``rsna``, ``siim``, ``openi``, or ``folder`` for any directory.
+        source: One of those that ``ingest --help`` lists: ``mimic-cxr``, ``chexpert``, ``nih``, ``vindr-cxr``, ``padchest`` …, or
+            ``folder`` for any directory.
         raw: Directory of the raw data.
         out: Directory of the dataset to write, or the URL of a place in an object store.
         table: For ``folder``: the path of a table, or a table of polars, pandas (2.2 or later), pyarrow or DuckDB. Such a table
@@ -76,7 +77,7 @@ def phantom(layout: str, out: Path, *, studies: int, progress: Progress = None, 
     The same arguments give the same bytes. None of it is medical data.
 
     Args:
-        layout: The source: ``mimic-cxr``, ``chexpert``, ``nih``, ``covid``, ``rsna``, ``siim``, ``openi`` or ``folder``.
+        layout: The source, as for `mrm.ingest`: ``mimic-cxr``, ``chexpert``, ``nih``, ``vindr-cxr`` …, or ``folder``.
         out: Directory to write: new, empty, or left by the same call.
         studies: Number of studies; some have two images.
         progress: ``True`` shows a bar; a callable gets ``(done, total)`` in studies.

@@ -21,7 +21,8 @@ pytestmark = pytest.mark.skipif("MRM_BIN" not in os.environ, reason="MRM_BIN nam
 
 Raw = Callable[[str], Path]
 
-LAYOUTS = ["mimic-cxr", "chexpert", "nih", "covid", "rsna", "siim", "openi", "folder"]
+LAYOUTS = ["mimic-cxr", "chexpert", "nih", "covid", "rsna", "siim", "openi", "vindr-cxr", "padchest-gr", "taix-ray", "candid-ptx"]
+LAYOUTS += ["nlm-tb", "folder"]
 
 
 @pytest.mark.parametrize("source", LAYOUTS)

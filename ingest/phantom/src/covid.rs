@@ -8,10 +8,11 @@ use dataset::progress::{OnProgress, Progress};
 use rayon::prelude::*;
 
 use crate::disease::{Kind, Zone};
+use crate::files::gray_file;
 use crate::patient::{Image, Patient, Sex, Study, View};
 use crate::report::{self, Report};
 use crate::table::Table;
-use crate::{Error, Summary, radiograph, write_file};
+use crate::{Error, Summary, radiograph};
 
 /// Columns of `metadata.csv`; the last one has no name.
 pub const COLUMNS: [&str; 30] = [
@@ -59,10 +60,7 @@ pub(crate) fn write(out: &Path, plan: &[Patient], progress: &OnProgress) -> Resu
         .map(|(patient, study)| {
             for image in &study.images {
                 let path = out.join("images").join(file_name(image));
-                if !path.is_file() {
-                    let bytes = radiograph::render(patient, study, image).gray().encode(ImageEncoding::Jpeg);
-                    write_file(&path, &bytes.map_err(|source| Error::Image { path: path.clone(), source })?)?;
-                }
+                gray_file(&path, ImageEncoding::Jpeg, || radiograph::render(patient, study, image).gray())?;
             }
             progress(Progress::Advanced(1))?;
             Ok(report::write(patient, study, &radiograph::anatomy(patient, study)))
@@ -90,8 +88,7 @@ fn rows(table: &mut Table, patient: &Patient, study: &Study, report: &Report) ->
         let cell = |column: &&str| match *column {
             "patientid" => id.as_str(),
             "offset" => &offset,
-            "sex" if patient.sex == Sex::Female => "F",
-            "sex" => "M",
+            "sex" => patient.sex.letter(),
             "age" => &age,
             "finding" => finding,
             "RT_PCR_positive" if finding.ends_with("COVID-19") => "Y",

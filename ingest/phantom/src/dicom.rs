@@ -7,7 +7,7 @@ use dicom_object::{FileMetaTableBuilder, InMemDicomObject, WriteError};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::patient::{Image, Patient, Sex, View};
+use crate::patient::{Image, Patient, View};
 use crate::radiograph::{MAXIMUM, Radiograph};
 
 /// Attributes of an image that depend on the layout.
@@ -74,7 +74,7 @@ pub fn encode(
     text(tags::PATIENT_NAME, VR::PN, "");
     text(tags::PATIENT_ID, VR::LO, &header.patient_id);
     text(tags::PATIENT_BIRTH_DATE, VR::DA, "");
-    text(tags::PATIENT_SEX, VR::CS, if patient.sex == Sex::Female { "F" } else { "M" });
+    text(tags::PATIENT_SEX, VR::CS, patient.sex.letter());
     text(tags::PATIENT_AGE, VR::AS, &format!("{:03}Y", patient.age as u32));
     text(tags::PATIENT_IDENTITY_REMOVED, VR::CS, "YES");
     text(tags::BODY_PART_EXAMINED, VR::CS, "CHEST");

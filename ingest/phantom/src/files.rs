@@ -1,9 +1,12 @@
 //! Image files, and the loop over all studies.
 
+use std::io::Cursor;
 use std::path::Path;
 
+use dataset::format::image_codec::GrayPixels;
 use dataset::format::record::ImageEncoding;
 use dataset::progress::{OnProgress, Progress};
+use image::ImageEncoder;
 use rayon::prelude::*;
 
 use crate::dicom::{self, Header};
@@ -44,12 +47,37 @@ pub fn dicom_file(
 
 /// Writes an image as an 8-bit PNG; a file that exists is complete and is kept.
 pub fn png_file(path: &Path, render: impl FnOnce() -> Radiograph) -> Result<(), Error> {
+    gray_file(path, ImageEncoding::Png, || render().gray())
+}
+
+/// Writes 8-bit gray as PNG or JPEG; a file that exists is complete and is kept.
+pub fn gray_file(path: &Path, encoding: ImageEncoding, gray: impl FnOnce() -> GrayPixels) -> Result<(), Error> {
     if path.is_file() {
         return Ok(());
     }
-    let bytes = render().gray().encode(ImageEncoding::Png);
-    let failed = |error| Error::Write { path: path.to_owned(), source: std::io::Error::other(error) };
-    write_file(path, &bytes.map_err(failed)?)
+    let bytes = gray().encode(encoding);
+    write_file(path, &bytes.map_err(|source| Error::Image { path: path.to_owned(), source })?)
+}
+
+/// Writes the values of an image as a 16-bit PNG; a file that exists is complete and is kept.
+pub fn png16_file(path: &Path, render: impl FnOnce() -> Radiograph) -> Result<(), Error> {
+    if path.is_file() {
+        return Ok(());
+    }
+    let radiograph = render();
+    let (width, height) = (radiograph.columns as u32, radiograph.rows as u32);
+    let values: Vec<u8> = radiograph.values.iter().flat_map(|value| value.to_ne_bytes()).collect();
+    let mut bytes = Cursor::new(Vec::new());
+    image::codecs::png::PngEncoder::new(&mut bytes)
+        .write_image(&values, width, height, image::ExtendedColorType::L16)
+        .map_err(|error| dataset::Error::Invalid(format!("image encoding: {error}")))
+        .map_err(|source| Error::Image { path: path.to_owned(), source })?;
+    write_file(path, &bytes.into_inner())
+}
+
+/// Sixteen bytes of an image's identifier as 32 hexadecimal digits.
+pub fn hexadecimal(image: &Image) -> String {
+    image.id[..4].iter().map(|part| format!("{part:08x}")).collect()
 }
 
 /// The header of an image in data sets without dates and procedures.

@@ -16,11 +16,13 @@
 //! | `table` | CSV files |
 //! | `truth` | boxes and masks of the findings that were drawn |
 //! | `files` | image files; the loop over all studies |
-//! | `mimic_cxr`, `chexpert`, `nih`, `covid`, `rsna`, `siim`, `openi`, `folder` | the layouts: paths, identifiers and tables |
+//! | `spanish` | the findings in the words of PadChest |
+//! | `mimic_cxr`, `chexpert`, `nih` … `folder`: see [`Layout`] | the layouts: paths, identifiers and tables |
 
 #![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
 
 mod anatomy;
+mod candid_ptx;
 mod canvas;
 mod chexpert;
 mod covid;
@@ -31,10 +33,14 @@ mod files;
 mod findings;
 mod folder;
 mod frontal;
+mod kermany;
 mod lateral;
 mod mimic_cxr;
 mod nih;
+mod nlm_tb;
 mod openi;
+mod padchest;
+mod padchest_gr;
 mod page;
 mod patient;
 mod phrase;
@@ -42,11 +48,16 @@ mod radiograph;
 mod region;
 mod remarks;
 mod report;
+mod rexgradient;
 mod rsna;
 mod siim;
+mod siim_covid;
+mod spanish;
 mod syndrome;
 mod table;
+mod taix_ray;
 mod truth;
+mod vindr;
 mod wording;
 
 pub use truth::run_lengths;
@@ -89,6 +100,26 @@ pub enum Layout {
     Siim,
     /// Open-i: PNG, XML reports.
     Openi,
+    /// VinDr-CXR: DICOM, labels and boxes of three readers.
+    VindrCxr,
+    /// VinDr-PCXR: DICOM, labels and boxes of one reader.
+    VindrPcxr,
+    /// PadChest: 16-bit PNG, Spanish reports.
+    Padchest,
+    /// PadChest-GR: 16-bit PNG, sentences with boxes.
+    PadchestGr,
+    /// ReXGradient-160K: PNG, reports in sections.
+    Rexgradient,
+    /// TAIX-Ray: PNG, grades, folds.
+    TaixRay,
+    /// CANDID-PTX: DICOM, reports, run-length masks of three kinds.
+    CandidPtx,
+    /// SIIM-FISABIO-RSNA COVID-19 Detection: DICOM, appearances, boxes.
+    SiimCovid,
+    /// Montgomery and Shenzhen: PNG, readings, masks of the lungs.
+    NlmTb,
+    /// Children's pneumonia (Kermany): JPEG, labels in names and folders.
+    Kermany,
     /// A directory of DICOM and PNG files, text files beside them, and a table.
     Folder,
 }
@@ -213,6 +244,16 @@ pub fn write(layout: Layout, out: &Path, options: &Options, progress: &OnProgres
         Layout::Rsna => rsna::write(out, &plan, progress),
         Layout::Siim => siim::write(out, &plan, progress),
         Layout::Openi => openi::write(out, &plan, progress),
+        Layout::VindrCxr => vindr::write_cxr(out, &plan, progress),
+        Layout::VindrPcxr => vindr::write_pcxr(out, &plan, progress),
+        Layout::Padchest => padchest::write(out, &plan, progress),
+        Layout::PadchestGr => padchest_gr::write(out, &plan, progress),
+        Layout::Rexgradient => rexgradient::write(out, &plan, progress),
+        Layout::TaixRay => taix_ray::write(out, &plan, progress),
+        Layout::CandidPtx => candid_ptx::write(out, &plan, progress),
+        Layout::SiimCovid => siim_covid::write(out, &plan, progress),
+        Layout::NlmTb => nlm_tb::write(out, &plan, progress),
+        Layout::Kermany => kermany::write(out, &plan, progress),
         Layout::Folder => folder::write(out, &plan, progress),
     }
 }

@@ -10,7 +10,7 @@ use image::ImageEncoder;
 use rayon::prelude::*;
 
 use crate::disease::{Finding, Kind};
-use crate::patient::{Image, Patient, Sex, Study, Subset, View};
+use crate::patient::{Image, Patient, Study, Subset, View};
 use crate::report::{self, Report};
 use crate::table::Table;
 use crate::{Error, Summary, radiograph, region, write_file};
@@ -128,7 +128,6 @@ impl Entry<'_> {
         let named = labels(self.study, report);
         let labels = if named.is_empty() { "No Finding".to_owned() } else { named.join("|") };
         let number = |number: usize| number.to_string();
-        let sex = if self.patient.sex == Sex::Female { "F" } else { "M" };
         let spacing = if self.study.portable() { "0.139" } else { "0.143" };
         table.row(&[
             &self.name(),
@@ -136,7 +135,7 @@ impl Entry<'_> {
             &number(self.follow_up),
             &number(self.patient.index + 1),
             &self.patient.age_at(self.study).to_string(),
-            sex,
+            self.patient.sex.letter(),
             self.image.view.name(),
             &number(self.original.0),
             &number(self.original.1),

@@ -15,6 +15,13 @@ pub enum Sex {
     Male,
 }
 
+impl Sex {
+    /// The sex as DICOM and the tables spell it.
+    pub fn letter(self) -> &'static str {
+        if self == Self::Female { "F" } else { "M" }
+    }
+}
+
 /// The projection of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {

@@ -1,12 +1,15 @@
 //! Boxes and masks of the findings on a frontal image, from the values that it was drawn from.
 
 use crate::canvas::{Frame, Point};
-use crate::disease::Kind;
+use crate::disease::{Finding, Kind};
 use crate::patient::{Image, Patient, Study};
 use crate::{findings, radiograph};
 
 /// Narrowest gap of a pneumothorax that is marked, in body units: below it the pleural line is not visible.
 const NARROWEST_GAP: f32 = 0.02;
+
+/// The run lengths of an empty mask.
+pub const NOTHING: &str = "-1";
 
 /// Boxes (x, y, width, height, whole pixels) around pneumonia and consolidation.
 pub fn opacities(patient: &Patient, study: &Study, image: &Image) -> Vec<[usize; 4]> {
@@ -50,6 +53,29 @@ pub fn pneumothorax(patient: &Patient, study: &Study, image: &Image) -> Vec<bool
     mask
 }
 
+/// Mask of the pixels that some findings change by a tenth of the range of values or more, row-major `[rows, columns]`; empty
+/// without such a finding.
+pub fn changed(patient: &Patient, study: &Study, image: &Image, is_wanted: impl Fn(&Finding) -> bool) -> Vec<bool> {
+    if !study.findings.iter().any(&is_wanted) {
+        return vec![false; image.rows * image.columns];
+    }
+    let mut without = study.clone();
+    without.findings.retain(|finding| !is_wanted(finding));
+    let values = |study| radiograph::render(patient, study, image).values;
+    let is_marked = |(with, without): (u16, u16)| with.abs_diff(without) > radiograph::MAXIMUM / 10;
+    values(study).into_iter().zip(values(&without)).map(is_marked).collect()
+}
+
+/// Masks of the patient's left and right lung, row-major `[rows, columns]`.
+pub fn lungs(patient: &Patient, study: &Study, image: &Image) -> [Vec<bool>; 2] {
+    let anatomy = radiograph::anatomy(patient, study);
+    let mut masks = [vec![false; image.rows * image.columns], vec![false; image.rows * image.columns]];
+    radiograph::frame(patient, study, image).every(|i, (x, y)| {
+        masks[usize::from(x < 0.0)][i] = anatomy.depth((x, y)) > 0.0;
+    });
+    masks
+}
+
 /// A row-major mask as run lengths in column-major order, as SIIM-ACR's table writes them: `offset length offset length …`,
 /// each offset counted from the end of the run before it; `-1` where nothing is marked.
 pub fn run_lengths(mask: &[bool], width: usize, height: usize) -> String {
@@ -63,7 +89,7 @@ pub fn run_lengths(mask: &[bool], width: usize, height: usize) -> String {
         }
         at += length.max(1);
     }
-    if words.is_empty() { "-1".to_owned() } else { words.join(" ") }
+    if words.is_empty() { NOTHING.to_owned() } else { words.join(" ") }
 }
 
 #[cfg(test)]

@@ -6,11 +6,16 @@ use std::sync::Arc;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use dataset::commands::cli::count;
+
 use super::arguments::CommonArguments;
 use super::folder::{self, FolderArguments};
 use super::request::Request;
 use crate::run::plan::Source;
-use crate::sources::{Chexpert, Covid, ImageKind, LabeledPart, Labeler, MimicCxr, Nih, OpenI, Rsna, Siim};
+use crate::sources::{
+    CandidPtx, Chexpert, Covid, ImageKind, Kermany, LabeledPart, Labeler, Language, MimicCxr, Nih, NlmTb, OpenI, Padchest,
+    PadchestGr, ReaderRule, Rexgradient, Rsna, Siim, SiimCovid, TaixRay, VindrCxr, VindrPcxr,
+};
 
 #[expect(clippy::large_enum_variant, reason = "there is one value, parsed once")]
 #[derive(Subcommand)]
@@ -63,6 +68,73 @@ pub enum SourceCommand {
     /// Open-i, Indiana University: XML reports and the images that they list.
     #[command(after_help = "Example: ingest openi /raw/openi data/openi")]
     Openi(CommonArguments),
+    /// VinDr-CXR: `train/`, `test/`, labels and boxes of three readers.
+    #[command(after_help = "Examples:
+  ingest vindr-cxr /raw/vindr-cxr/1.0.0 data/vindr
+  ingest vindr-cxr /raw/vindr-cxr/1.0.0 data/vindr --readers union")]
+    VindrCxr {
+        #[command(flatten)]
+        arguments: CommonArguments,
+        /// How the labels of the readers of an image become its labels: positive if any reader says so, if more than half
+        /// say so, or only what all say. The labels of each reader are stored in any case.
+        #[arg(long, value_enum, default_value_t)]
+        readers: ReaderRule,
+    },
+    /// VinDr-PCXR, radiographs of children: `train/`, `test/`, labels and boxes.
+    #[command(after_help = "Example: ingest vindr-pcxr /raw/vindr-pcxr/1.0.0 data/vindr-children")]
+    VindrPcxr(CommonArguments),
+    /// PadChest: `PADCHEST_chest_x_ray_images_labels_160K_*.csv.gz` and folders of 16-bit PNGs; Spanish reports.
+    #[command(after_help = "Examples:
+  ingest padchest /raw/padchest data/padchest
+  ingest padchest /raw/padchest data/padchest --min-label-count 100")]
+    Padchest {
+        #[command(flatten)]
+        arguments: CommonArguments,
+        /// Leave out labels of fewer images than N; the images are kept.
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = count::<{ u32::MAX as usize }>)]
+        min_label_count: usize,
+    },
+    /// PadChest-GR: sentences with boxes, `master_table.csv`, PNGs.
+    #[command(after_help = "Examples:
+  ingest padchest-gr /raw/padchest-gr data/padchest-gr
+  ingest padchest-gr /raw/padchest-gr data/padchest-gr --language es")]
+    PadchestGr {
+        #[command(flatten)]
+        arguments: CommonArguments,
+        /// The language of the sentences: the English translation or the Spanish original.
+        #[arg(long, value_enum, default_value_t)]
+        language: Language,
+    },
+    /// ReXGradient-160K: `metadata/*_metadata_view_position.json`, `deid_png/`; reports in sections.
+    #[command(after_help = "Example: ingest rexgradient /raw/rexgradient data/rexgradient")]
+    Rexgradient(CommonArguments),
+    /// TAIX-Ray: `data/`, `metadata/annotation.csv`, `metadata/split.csv`; grades by radiologists.
+    #[command(after_help = "Examples:
+  ingest taix-ray /raw/taix-ray data/taix-ray
+  ingest taix-ray /raw/taix-ray data/taix-ray --fold 3 --threshold 2")]
+    TaixRay {
+        #[command(flatten)]
+        arguments: CommonArguments,
+        /// The fold of `split.csv` whose subsets are taken.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        fold: u8,
+        /// The lowest grade that is a positive label: 1 is (+), 2 is + (of the heart: borderline, enlarged). The grades
+        /// themselves are stored in any case.
+        #[arg(long, value_name = "GRADE", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=4))]
+        threshold: u8,
+    },
+    /// CANDID-PTX: `Pneumothorax_reports.csv`, `dataset/`; reports, masks of three kinds.
+    #[command(after_help = "Example: ingest candid-ptx /raw/candid-ptx data/candid-ptx")]
+    CandidPtx(CommonArguments),
+    /// SIIM-FISABIO-RSNA COVID-19 Detection: `train/`, `test/`, appearances and boxes.
+    #[command(after_help = "Example: ingest siim-covid /raw/siim-covid19-detection data/siim-covid")]
+    SiimCovid(CommonArguments),
+    /// Tuberculosis sets of the National Library of Medicine: Montgomery County, Shenzhen; readings, masks of the lungs.
+    #[command(after_help = "Example: ingest nlm-tb /raw/nlm-tb data/nlm-tb")]
+    NlmTb(CommonArguments),
+    /// Children's pneumonia (Kermany et al. 2018): `chest_xray/{train,val,test}/{NORMAL,PNEUMONIA}/`.
+    #[command(after_help = "Example: ingest kermany /raw/chest-xray-pneumonia data/kermany")]
+    Kermany(CommonArguments),
     /// Any directory of DICOM, PNG and JPEG files, with or without a table.
     #[command(after_help = folder::EXAMPLES)]
     Folder(FolderArguments),
@@ -86,6 +158,24 @@ impl SourceCommand {
             Self::Rsna(arguments) => (Box::new(Rsna), arguments),
             Self::Siim(arguments) => (Box::new(Siim), arguments),
             Self::Openi(arguments) => (Box::new(OpenI { reports_alone: arguments.no_images }), arguments),
+            Self::VindrCxr { arguments, readers } => {
+                (Box::new(VindrCxr { no_images: arguments.no_images, readers }), arguments)
+            }
+            Self::VindrPcxr(arguments) => (Box::new(VindrPcxr { no_images: arguments.no_images }), arguments),
+            Self::Padchest { arguments, min_label_count } => {
+                (Box::new(Padchest { no_images: arguments.no_images, min_label_count }), arguments)
+            }
+            Self::PadchestGr { arguments, language } => {
+                (Box::new(PadchestGr { no_images: arguments.no_images, language }), arguments)
+            }
+            Self::Rexgradient(arguments) => (Box::new(Rexgradient { no_images: arguments.no_images }), arguments),
+            Self::TaixRay { arguments, fold, threshold } => {
+                (Box::new(TaixRay { no_images: arguments.no_images, fold, threshold }), arguments)
+            }
+            Self::CandidPtx(arguments) => (Box::new(CandidPtx { no_images: arguments.no_images }), arguments),
+            Self::SiimCovid(arguments) => (Box::new(SiimCovid), arguments),
+            Self::NlmTb(arguments) => (Box::new(NlmTb { no_images: arguments.no_images }), arguments),
+            Self::Kermany(arguments) => (Box::new(Kermany), arguments),
         };
         Request { source: Arc::from(source), arguments, path_map: None }
     }

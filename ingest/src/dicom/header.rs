@@ -83,7 +83,6 @@ pub struct Header {
 impl Header {
     /// Reads the columns of a data set; missing and malformed elements give `None`.
     pub fn of(object: &InMemDicomObject) -> Self {
-        let sex = text(object, tags::PATIENT_SEX).map(|sex| sex.to_ascii_uppercase());
         let stated = text(object, tags::VIEW_POSITION).map(|view| view.to_ascii_uppercase());
         let view = stated.clone().filter(|view| is_view(view));
         Self {
@@ -92,7 +91,7 @@ impl Header {
             orientation: text(object, tags::PATIENT_ORIENTATION).and_then(|rows| Projection::of_orientation(&rows)),
             has_burned_in_text: text(object, tags::BURNED_IN_ANNOTATION)
                 .is_some_and(|it| it.eq_ignore_ascii_case("YES")),
-            sex: sex.filter(|sex| matches!(sex.as_str(), "F" | "M" | "O")),
+            sex: text(object, tags::PATIENT_SEX).and_then(|text| sex(&text)),
             age_years: text(object, tags::PATIENT_AGE).and_then(|age| years(&age)),
             pixel_spacing: [tags::PIXEL_SPACING, tags::IMAGER_PIXEL_SPACING]
                 .into_iter()
@@ -106,6 +105,12 @@ fn spacing(object: &InMemDicomObject, tag: Tag) -> Option<[f32; 2]> {
     let values = object.element_opt(tag).ok()??.to_multi_float32().ok()?;
     let spacing = <[f32; 2]>::try_from(values.as_slice()).ok()?;
     record_checks::pixel_spacing(spacing).is_ok().then_some(spacing)
+}
+
+/// Parses a sex: `F`, `M` or `O`.
+pub fn sex(text: &str) -> Option<String> {
+    let sex = text.trim().to_ascii_uppercase();
+    matches!(sex.as_str(), "F" | "M" | "O").then_some(sex)
 }
 
 /// Parses an age (`58`, `058Y`, `011M`, `008W` or `007D`) to years.

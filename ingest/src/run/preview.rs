@@ -110,11 +110,7 @@ pub fn page(plan: &Plan) -> String {
     if !plan.findings.is_empty() {
         let longest = plan.findings.iter().map(|finding| finding.chars().count()).max().unwrap_or(0).clamp(16, 40);
         line(format!("{:<longest$}{:>10}{:>10}{:>11}{:>10}", "", "positive", "negative", "uncertain", "blank"));
-        for (at, finding) in plan.findings.iter().enumerate() {
-            let count = |code: Option<i8>| {
-                records.iter().filter(|record| record.labels.get(at).copied().flatten() == code).count()
-            };
-            let [positive, negative, uncertain, blank] = [Some(1), Some(0), Some(-1), None].map(count);
+        for (finding, [positive, negative, uncertain, blank]) in plan.findings.iter().zip(label_counts(plan)) {
             line(format!("{finding:<longest$}{positive:>10}{negative:>10}{uncertain:>11}{blank:>10}"));
         }
     }
@@ -128,6 +124,23 @@ pub fn page(plan: &Plan) -> String {
         ));
     }
     page
+}
+
+/// For each finding the numbers of positive, negative, uncertain and blank labels, in one pass over the records.
+fn label_counts(plan: &Plan) -> Vec<[usize; 4]> {
+    let mut counts = vec![[0; 4]; plan.findings.len()];
+    for record in &plan.records {
+        for (counts, code) in counts.iter_mut().zip(&record.labels) {
+            let of = match code {
+                Some(1) => 0,
+                Some(0) => 1,
+                Some(_) => 2,
+                None => 3,
+            };
+            counts[of] += 1;
+        }
+    }
+    counts
 }
 
 /// `PA 12, AP 3, not stated 1`, the most frequent first.

@@ -1,18 +1,28 @@
 //! The sources: one file for each public layout, and `folder` for any other directory.
 
+mod candid_ptx;
 mod chexpert;
 mod chexpert_labels;
 mod chexpert_names;
 mod chexpert_plus;
 mod covid;
 mod folder;
+mod kermany;
 mod mimic_cxr;
 mod nih;
+mod nlm_tb;
 mod openi;
+mod padchest;
+mod padchest_gr;
+mod rexgradient;
 mod rsna;
 pub mod shared;
 mod siim;
+mod siim_covid;
+mod taix_ray;
+mod vindr;
 
+pub use candid_ptx::CandidPtx;
 pub use chexpert::Chexpert;
 pub use chexpert_labels::LabeledPart;
 pub use covid::Covid;
@@ -22,9 +32,17 @@ pub use folder::labels::LabelWord;
 pub use folder::masks::MaskFolder;
 pub use folder::named_column::NamedColumn;
 pub use folder::options::TableOptions;
+pub use kermany::Kermany;
 pub use mimic_cxr::{Labeler, MimicCxr};
 pub use nih::Nih;
+pub use nlm_tb::NlmTb;
 pub use openi::OpenI;
+pub use padchest::Padchest;
+pub use padchest_gr::{Language, PadchestGr};
+pub use rexgradient::Rexgradient;
 pub use rsna::Rsna;
 pub use shared::mimic_tree::ImageKind;
 pub use siim::Siim;
+pub use siim_covid::SiimCovid;
+pub use taix_ray::TaixRay;
+pub use vindr::{ReaderRule, VindrCxr, VindrPcxr};

@@ -1,7 +1,6 @@
 //! NIH ChestX-ray14: `Data_Entry_2017.csv` or `_v2020.csv`, `images_001…012/images/*.png` or one flat folder,
 //! `train_val_list.txt`, `test_list.txt`, `BBox_List_2017.csv`.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::str::FromStr;
@@ -16,6 +15,7 @@ use crate::file_system::{failed, is_file, retry};
 use crate::reject::{Reject, Stage};
 use crate::run::hashing_reader::{self, Hashing};
 use crate::run::plan::{Plan, PlannedRecord, Source};
+use crate::sources::shared::files_by_name::{files_by, name};
 use crate::sources::shared::label_origins;
 use crate::sources::shared::table::{Table, decode_text, tables, texts, texts_or_null};
 use crate::sources::shared::walk::{Walk, is_inside};
@@ -66,7 +66,12 @@ impl Source for Nih {
         let mut read = Table::read(raw, &path, &["Image Index", "Finding Labels", "Patient ID"])?;
         let mut rejects = std::mem::take(&mut read.rejects);
         let table = &read.frame;
-        let mut files = if self.no_images { BTreeMap::new() } else { images(raw, &mut rejects)? };
+        let mut files = BTreeMap::new();
+        if !self.no_images {
+            let walk = Walk::of(raw, raw, &["png"])?;
+            rejects.extend(walk.rejects);
+            files = files_by(walk.files, name, &mut rejects);
+        }
         let subsets = subsets(raw)?;
         let mut boxes = boxes(raw, &mut rejects)?;
 
@@ -133,26 +138,6 @@ impl Source for Nih {
 /// Two numbers of a table.
 fn pair<T: FromStr>(first: Option<&str>, second: Option<&str>) -> Option<[T; 2]> {
     Some([first?.parse().ok()?, second?.parse().ok()?])
-}
-
-/// Path and size of each PNG by file name; of two files of one name, the second becomes a reject.
-fn images(raw: &Path, rejects: &mut Vec<Reject>) -> Result<BTreeMap<String, (String, u64)>> {
-    let walk = Walk::of(raw, raw, &["png"])?;
-    rejects.extend(walk.rejects);
-    let mut files: BTreeMap<String, (String, u64)> = BTreeMap::new();
-    for (path, bytes) in walk.files {
-        let name = path.rsplit('/').next().unwrap_or(&path).to_owned();
-        match files.entry(name) {
-            Entry::Vacant(place) => drop(place.insert((path, bytes))),
-            Entry::Occupied(first) => rejects.push(Reject {
-                source_path: path,
-                record_id: None,
-                stage: Stage::Plan,
-                error: format!("another file has the same name; {} is used", first.get().0),
-            }),
-        }
-    }
-    Ok(files)
 }
 
 /// The official subset of each image of the two lists.

@@ -11,7 +11,8 @@ use crate::file_system::{failed, is_refusal, retry};
 use crate::reject::{Reject, Stage};
 use crate::report::sections::Section;
 use crate::run::hashing_reader::{self, Hashing};
-use crate::run::plan::{Plan, PlannedRecord, ReportSource, Source};
+use crate::run::plan::{Plan, PlannedRecord, Source};
+use crate::sources::shared::report_sections;
 use crate::sources::shared::table::decode_text;
 use crate::sources::shared::walk::{Walk, extension, stem};
 
@@ -64,7 +65,8 @@ impl Source for OpenI {
         let (findings, spelling) = vocabulary(&read);
         for (path, report) in read {
             let labels = labels(&report, &findings, &spelling);
-            let text = report_source(&report.sections);
+            let sections = report.sections.iter().map(|section| (section.name.clone(), section.text.clone()));
+            let text = report_sections::report(sections);
             let record = |image_id: String, source_path: String, source_bytes| PlannedRecord {
                 record_id: format!("openi/{image_id}"),
                 patient_id: report.number.clone(),
@@ -196,18 +198,6 @@ fn parse(text: &str) -> Result<ReportFile, String> {
         terms: is_indexed.then_some(terms),
         images: images.filter(|id| !id.is_empty()).collect(),
     })
-}
-
-/// The text of a report: a line `NAME: …` for each section.
-fn report_source(sections: &[Section]) -> ReportSource {
-    if sections.is_empty() {
-        return ReportSource::None;
-    }
-    let line = |section: &Section| format!("{}: {}", section.name.to_uppercase(), section.text);
-    ReportSource::Sections {
-        text: sections.iter().map(line).collect::<Vec<_>>().join("\n").into(),
-        sections: sections.iter().map(|section| (section.name.clone(), section.text.as_str().into())).collect(),
-    }
 }
 
 /// The findings, sorted, and the index of the finding of each term in lower case. Terms that differ only in capitals are one

@@ -1,17 +1,16 @@
 //! SIIM-ACR Pneumothorax: `dicom-images-train/STUDY/SERIES/IMAGE.dcm`, `dicom-images-test/…`, and the table of masks,
 //! `train-rle.csv` (at Kaggle: `stage_2_train.csv`). The patients are not known, so each study counts as a patient.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::file_system::folders;
-use crate::image::mask::Runs;
 use crate::reject::{Reject, Stage};
 use crate::run::plan::{MaskSource, Plan, PlannedMask, PlannedRecord, Source};
 use crate::sources::shared::challenge::each_image;
 use crate::sources::shared::label_origins::RADIOLOGIST;
-use crate::sources::shared::table::{Table, tables, texts};
+use crate::sources::shared::run_lengths::{Mask, masks};
+use crate::sources::shared::table::{Table, tables};
 
 /// Folders of images and their subsets.
 const FOLDERS: [(&str, &str); 2] = [("dicom-images-train", "train"), ("dicom-images-test", "test")];
@@ -35,10 +34,14 @@ impl Source for Siim {
         let path = find(raw)?;
         let mut plan =
             Plan { findings: vec!["Pneumothorax".to_owned()], masks: vec![MASK.to_owned()], ..Plan::default() };
-        let masks = masks(raw, &path, &mut plan.rejects)?;
+        let mut table = Table::read(raw, &path, &["ImageId", "EncodedPixels"])?;
+        plan.rejects.append(&mut table.rejects);
+        let masks = masks(&table, "ImageId", "EncodedPixels", &mut plan.rejects)?;
         let named = |runs| PlannedMask { name: MASK.to_owned(), pixels: MaskSource::Runs(runs) };
-        let record = |id: &str, source_path: String, bytes, subset: &str, mask: Option<Result<Runs, String>>| {
+        let record = |id: &str, source_path: String, bytes, subset: &str, mask: Option<Mask>| {
             let record_id = format!("siim/{id}");
+            // A blank cell states nothing in this table.
+            let mask = mask.map(|mask| mask?.ok_or_else(|| "the run lengths are empty".to_owned()));
             let mask = match mask.transpose() {
                 Ok(mask) => mask,
                 Err(error) => {
@@ -97,33 +100,4 @@ fn find(raw: &Path) -> Result<PathBuf> {
             "give the directory of the SIIM-ACR Pneumothorax Segmentation Challenge",
         )),
     }
-}
-
-/// The union of the masks of each image, or why it cannot be read: a part of a mask would be a wrong label.
-fn masks(raw: &Path, path: &Path, rejects: &mut Vec<Reject>) -> Result<BTreeMap<String, Result<Runs, String>>> {
-    let mut table = Table::read(raw, path, &["ImageId", "EncodedPixels"])?;
-    rejects.append(&mut table.rejects);
-    let (id, pixels) = (texts(&table.frame, "ImageId")?, texts(&table.frame, "EncodedPixels")?);
-    let mut rows: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
-    for row in 0..table.frame.height() {
-        let Some(id) = id[row] else {
-            rejects.push(table.reject(row, "ImageId is empty"));
-            continue;
-        };
-        // Equal rows count once.
-        rows.entry(id).or_default().entry(pixels[row].unwrap_or_default()).or_insert(row);
-    }
-    let united = |regions: BTreeMap<&str, usize>| {
-        let (mut mask, single) = (Runs::default(), regions.len() == 1);
-        for (text, row) in regions {
-            let message = |error: String| format!("{}: {error}", table.place(row));
-            let region = Runs::parse(text).map_err(message)?;
-            if region.is_empty() && !single {
-                return Err(message("an empty mask beside another row of this image".to_owned()));
-            }
-            mask.unite(region);
-        }
-        Ok(mask)
-    };
-    Ok(rows.into_iter().map(|(id, regions)| (id.to_owned(), united(regions))).collect())
 }

@@ -305,7 +305,7 @@ fn plans(source: &dyn Source, raw: &Path, name: &str, bytes: &[u8]) {
     }
 }
 
-/// The tables and XML files of a raw directory; gzipped ones also plain.
+/// The tables, XML and JSON files and readings of a raw directory; gzipped tables also plain.
 fn tables(raw: &Path) -> Vec<(String, Vec<u8>)> {
     let mut seeds = Vec::new();
     for (name, bytes) in contents(raw) {
@@ -316,7 +316,10 @@ fn tables(raw: &Path) -> Vec<(String, Vec<u8>)> {
             fs::write(raw.join(plain), &text).expect("written");
             seeds.push((plain.to_owned(), text));
             seeds.push((name, bytes));
-        } else if [".csv", "_list.txt", ".xml"].iter().any(|ending| name.ends_with(ending)) {
+        } else if [".csv", "_list.txt", "_0.txt", "_1.txt", "_position.json", "0819.json", ".xml"]
+            .iter()
+            .any(|ending| name.ends_with(ending))
+        {
             seeds.push((name, bytes));
         }
     }
@@ -470,6 +473,53 @@ fn rsna_tables() {
 #[test]
 fn siim_tables() {
     source_tables("siim", &sources::Siim);
+}
+
+/// Labels and boxes of readers.
+#[test]
+fn vindr_tables() {
+    source_tables("vindr-cxr", &sources::VindrCxr::default());
+}
+
+/// List literals.
+#[test]
+fn padchest_tables() {
+    source_tables("padchest", &sources::Padchest { no_images: false, min_label_count: 2 });
+}
+
+/// JSON and a table.
+#[test]
+fn padchest_gr_tables() {
+    source_tables("padchest-gr", &sources::PadchestGr::default());
+}
+
+/// JSON.
+#[test]
+fn rexgradient_tables() {
+    source_tables("rexgradient", &sources::Rexgradient::default());
+}
+
+#[test]
+fn taix_ray_tables() {
+    source_tables("taix-ray", &sources::TaixRay { no_images: false, fold: 0, threshold: 1 });
+}
+
+/// The run lengths of the masks are drawn too.
+#[test]
+fn candid_ptx_tables() {
+    source_tables("candid-ptx", &sources::CandidPtx::default());
+}
+
+/// Literals of dictionaries.
+#[test]
+fn siim_covid_tables() {
+    source_tables("siim-covid", &sources::SiimCovid);
+}
+
+/// Readings.
+#[test]
+fn nlm_tb_readings() {
+    source_tables("nlm-tb", &sources::NlmTb::default());
 }
 
 /// XML reports.

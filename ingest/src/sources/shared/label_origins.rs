@@ -3,6 +3,8 @@
 
 /// One radiologist, or several that each read a part of the images.
 pub const RADIOLOGIST: &str = "radiologist";
+/// Physicians of whom the source does not say that they are radiologists.
+pub const PHYSICIAN: &str = "physician";
 /// Several radiologists who agreed.
 pub const CONSENSUS: &str = "consensus";
 /// The labeler of CheXpert.
@@ -11,5 +13,7 @@ pub const CHEXPERT: &str = "nlp:chexpert";
 pub const NEGBIO: &str = "nlp:negbio";
 /// `CheXbert`.
 pub const CHEXBERT: &str = "nlp:chexbert";
+/// The recurrent network of PadChest's authors.
+pub const PADCHEST: &str = "nlp:padchest";
 /// The labeler of ChestX-ray14.
 pub const NIH: &str = "nlp:nih";

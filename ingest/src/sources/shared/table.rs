@@ -45,12 +45,25 @@ impl Table {
     /// When the file cannot be read, exceeds the [limits](crate::dicom::limits), lacks one of the `required` columns, or is no
     /// table.
     pub fn read(raw: &Path, path: &Path, required: &[&str]) -> Result<Self> {
+        Self::open(raw, path, required, None)
+    }
+
+    /// Reads the `required` columns of a table, and those of the `optional` ones that it has. The others take no memory.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn read_some(raw: &Path, path: &Path, required: &[&str], optional: &[&str]) -> Result<Self> {
+        Self::open(raw, path, required, Some(optional))
+    }
+
+    /// Without `optional`, all columns are kept.
+    fn open(raw: &Path, path: &Path, required: &[&str], optional: Option<&[&str]>) -> Result<Self> {
         let file = retry(|| File::open(path)).map_err(failed(path))?;
         let bytes = file.metadata().map_err(failed(path))?.len();
         if path.extension().is_some_and(|extension| extension == "gz") {
-            Self::decode(raw, path, required, MultiGzDecoder::new(file), Some(bytes))
+            Self::decode(raw, path, (required, optional), MultiGzDecoder::new(file), Some(bytes))
         } else {
-            Self::decode(raw, path, required, file, None)
+            Self::decode(raw, path, (required, optional), file, None)
         }
     }
 
@@ -59,11 +72,17 @@ impl Table {
     /// # Errors
     /// As [`Self::read`].
     pub fn of_text(name: &Path, text: &[u8]) -> Result<Self> {
-        Self::decode(Path::new(""), name, &[], text, None)
+        Self::decode(Path::new(""), name, (&[], None), text, None)
     }
 
-    /// `gzipped` is the size of the file, where `text` inflates it.
-    fn decode<R: Read>(raw: &Path, path: &Path, required: &[&str], text: R, gzipped: Option<u64>) -> Result<Self> {
+    /// `columns` are the required ones and the optional ones. `gzipped` is the size of the file, where `text` inflates it.
+    fn decode<R: Read>(
+        raw: &Path,
+        path: &Path,
+        columns: (&[&str], Option<&[&str]>),
+        text: R,
+        gzipped: Option<u64>,
+    ) -> Result<Self> {
         let bad = |error: std::io::Error| Error::Table { path: path.to_path_buf(), message: error.to_string() };
         let (text, row) = Bounded::table(text, gzipped);
         let mut text = BufReader::new(text);
@@ -72,7 +91,7 @@ impl Table {
         let crlf = line_end.is_some_and(|end| end > 0 && start[end - 1] == b'\r');
         if !(start.starts_with(&[0xFF, 0xFE]) || start.starts_with(&[0xFE, 0xFF])) {
             let delimiter = delimiter(path, start);
-            return Self::parse(raw, path, required, text, &row, (crlf, delimiter));
+            return Self::parse(raw, path, columns, text, &row, (crlf, delimiter));
         }
         // The csv reader needs single-byte separators, so a UTF-16 table is decoded as a whole.
         let mut whole = Vec::new();
@@ -88,14 +107,14 @@ impl Table {
         }
         let whole = decode_text(whole);
         let delimiter = delimiter(path, whole.as_bytes());
-        Self::parse(raw, path, required, whole.as_bytes(), &row, (false, delimiter))
+        Self::parse(raw, path, columns, whole.as_bytes(), &row, (false, delimiter))
     }
 
     /// `form`: whether lines end with `\r\n`, and the byte between fields.
     fn parse<R: Read>(
         raw: &Path,
         path: &Path,
-        required: &[&str],
+        (required, optional): (&[&str], Option<&[&str]>),
         text: R,
         row: &RowStart,
         form: (bool, u8),
@@ -128,8 +147,10 @@ impl Table {
                 return Err(Error::MissingColumn { path: path.to_path_buf(), column: (*column).to_owned(), found });
             }
         }
-        let mut columns: Vec<StringChunkedBuilder> =
-            names.iter().map(|name| StringChunkedBuilder::new(name.as_str().into(), 0)).collect();
+        let is_kept = |name: &str| required.contains(&name) || optional.is_none_or(|optional| optional.contains(&name));
+        let builder = |name: &String| StringChunkedBuilder::new(name.as_str().into(), 0);
+        let mut columns: Vec<Option<StringChunkedBuilder>> =
+            names.iter().map(|name| is_kept(name).then(|| builder(name))).collect();
         let mut rejects = Vec::new();
         let name = path.strip_prefix(raw).unwrap_or(path).to_string_lossy().into_owned();
         let mut lines = Vec::new();
@@ -148,6 +169,7 @@ impl Table {
             }
             lines.push(u32::try_from(line).unwrap_or(u32::MAX));
             for (column, field) in columns.iter_mut().zip(&record) {
+                let Some(column) = column else { continue };
                 match std::str::from_utf8(field) {
                     Ok(text) if text.trim().is_empty() => column.append_null(),
                     Ok(text) if !text.contains('\r') => column.append_value(text),
@@ -155,7 +177,7 @@ impl Table {
                 }
             }
         }
-        let columns = columns.into_iter().map(|column| Column::from(column.finish().into_series())).collect();
+        let columns = columns.into_iter().flatten().map(|column| Column::from(column.finish().into_series())).collect();
         let frame = DataFrame::new(lines.len(), columns).map_err(|e| bad(e.to_string()))?;
         Ok(Self { name, frame, lines, unit: LINE, rejects })
     }

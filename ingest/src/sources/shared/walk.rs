@@ -178,6 +178,11 @@ pub fn is_inside(path: &str) -> bool {
     !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
 }
 
+/// Whether an identifier of a table can be the name of a file, without any folder.
+pub fn is_name(identifier: &str) -> bool {
+    !identifier.contains(['/', '\\']) && is_inside(identifier)
+}
+
 /// The name of a file without folder and extension.
 pub fn stem(path: &str) -> String {
     Path::new(path).file_stem().unwrap_or_default().to_string_lossy().into_owned()

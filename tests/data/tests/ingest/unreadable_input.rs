@@ -62,7 +62,7 @@ fn a_folder_that_cannot_be_listed_ends_the_run() {
     let siim = raw("siim");
     fs::create_dir(siim.join("tables")).expect("a folder");
     fs::rename(siim.join("train-rle.csv"), siim.join("tables/train-rle.csv")).expect("moved");
-    let cases: [(&str, &Path, Call, &str); 11] = [
+    let cases: [(&str, &Path, Call, &str); 15] = [
         ("mimic-cxr", &mimic, Call::OpenFolder, "tables"),
         ("mimic-cxr", &mimic, Call::OpenFolder, "files"),
         ("mimic-cxr", &mimic, Call::OpenFolder, &patient),
@@ -74,6 +74,10 @@ fn a_folder_that_cannot_be_listed_ends_the_run() {
         ("siim", &siim, Call::OpenFolder, "tables"),
         ("covid", &raw("covid"), Call::OpenFolder, "images"),
         ("openi", &raw("openi"), Call::OpenFolder, "ecgen-radiology"),
+        ("vindr-cxr", &raw("vindr-cxr"), Call::Stat, "annotations/annotations_test.csv"),
+        ("padchest", &raw("padchest"), Call::OpenFolder, "padchest/0"),
+        ("rexgradient", &raw("rexgradient"), Call::Stat, "metadata/valid_metadata_view_position.json"),
+        ("nlm-tb", &raw("nlm-tb"), Call::OpenFolder, "ClinicalReadings"),
     ];
     for (number, (source, raw, call, ending)) in cases.into_iter().enumerate() {
         let errno = if number % 2 == 0 { EACCES } else { EIO };
