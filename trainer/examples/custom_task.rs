@@ -130,7 +130,7 @@ impl AgeRegression {
 
     /// Predicted ages and absolute errors of some rows of known age.
     fn predict(&self, rows: &[u32]) -> Result<(Vec<f32>, Vec<f64>)> {
-        let shares = predict(&self.model, &self.dataset, rows, self.transform, self.store.device())?;
+        let shares = predict(&self.model, &self.dataset, rows, self.transform.clone(), self.store.device())?;
         let predicted: Vec<f32> = shares.iter().map(|share| share * OLDEST).collect();
         let error = |(&row, age): (&u32, &f32)| f64::from((age - self.ages[row as usize].unwrap_or(f32::NAN)).abs());
         let errors = rows.iter().zip(&predicted).map(error).collect();
@@ -221,8 +221,9 @@ impl Task for Age {
                 let schedule = config.optimizer.clone();
                 let summary = format!("{} records of known age, {} steps", train.len(), schedule.steps);
                 let (batch_size, transform) = (schedule.batch_size, config.data.augmented(config.transform()));
-                let loader =
-                    move || source.training_loader(&train, batch_size, &config.run, device).transform(transform);
+                let loader = move || {
+                    source.training_loader(&train, batch_size, &config.run, device).transform(transform.clone())
+                };
                 Ok(Training::finetuning(objective, source, &schedule, loader, summary))
             }),
         })

@@ -22,7 +22,7 @@ use ingest::image::intensity::Intensity;
 use ingest::image::pipeline;
 use ingest::image::pipeline::{Resize, Scratch};
 use ingest::report::tokenizer;
-use ingest::run::plan::Source;
+use ingest::run::plan::{MaskSource, Source};
 use ingest::sources::TableOptions;
 use ingest::sources::shared::table;
 use ingest::{report, sources};

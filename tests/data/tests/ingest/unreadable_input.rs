@@ -75,7 +75,7 @@ fn a_folder_that_cannot_be_listed_ends_the_run() {
         ("covid", &raw("covid"), Call::OpenFolder, "images"),
         ("openi", &raw("openi"), Call::OpenFolder, "ecgen-radiology"),
         ("vindr-cxr", &raw("vindr-cxr"), Call::Stat, "annotations/annotations_test.csv"),
-        ("padchest", &raw("padchest"), Call::OpenFolder, "padchest/0"),
+        ("padchest", &raw("padchest"), Call::OpenFolder, "0"),
         ("rexgradient", &raw("rexgradient"), Call::Stat, "metadata/valid_metadata_view_position.json"),
         ("nlm-tb", &raw("nlm-tb"), Call::OpenFolder, "ClinicalReadings"),
     ];

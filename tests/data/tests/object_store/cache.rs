@@ -36,7 +36,9 @@ fn a_second_reader_makes_few_requests_and_notices_a_replaced_dataset() {
     let (first, cold) = store.counted(|| epoch(&open(&store, &cache, "64M")));
     let (second, warm) = store.counted(|| epoch(&open(&store, &cache, "64M")));
     assert!(first == expected && second == expected);
-    assert!(cold > plain.len() && warm == 1 + shards, "{cold} requests, then {warm} for {shards} shards");
+    // The manifest, and the footer of each shard: twice where both threads of the loader are first.
+    let few = 1 + shards..=1 + 2 * shards;
+    assert!(cold > plain.len() && few.contains(&warm), "{cold} requests, then {warm} for {shards} shards");
     // A record's texts come from the cache, too.
     let record = |dataset: &Dataset| dataset.record(11).expect("a record");
     assert_eq!(record(&open(&store, &cache, "64M")), record(&plain));
