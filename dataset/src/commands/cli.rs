@@ -139,43 +139,34 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 /// # Errors
 /// Those of the work, and `internal error (a bug in mrm) at FILE:LINE …`.
 pub fn caught<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-    let silence = Silence::begin();
+    silence_panics();
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(work));
-    let location = silence.end();
+    SILENCES.fetch_sub(1, Ordering::SeqCst);
+    let location = last_panic().clone();
     outcome.unwrap_or_else(|panic| {
         let first = panic_text(panic.as_ref()).lines().next().unwrap_or_default();
         Err(anyhow::anyhow!("internal error (a bug in mrm) at {location}: {first}. Please report it with this line"))
     })
 }
 
-/// While one exists, panics of all threads print nothing. Calls from several threads may overlap, so that the hook is
-/// installed once and stays.
-struct Silence;
-
+/// Calls in progress during which panics of all threads print nothing.
 static SILENCES: AtomicUsize = AtomicUsize::new(0);
 static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
 
-impl Silence {
-    fn begin() -> Self {
-        static INSTALLED: Once = Once::new();
-        INSTALLED.call_once(|| {
-            let print = std::panic::take_hook();
-            std::panic::set_hook(Box::new(move |panic| {
-                if SILENCES.load(Ordering::SeqCst) == 0 {
-                    return print(panic);
-                }
-                *last_panic() = panic.location().map_or_else(String::new, ToString::to_string);
-            }));
-        });
-        SILENCES.fetch_add(1, Ordering::SeqCst);
-        Self
-    }
-
-    /// Returns the location of the last panic.
-    fn end(self) -> String {
-        SILENCES.fetch_sub(1, Ordering::SeqCst);
-        last_panic().clone()
-    }
+/// Begins a call during which panics print nothing. Calls of several threads may overlap, so that the hook is installed once
+/// and stays.
+fn silence_panics() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let print = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if SILENCES.load(Ordering::SeqCst) == 0 {
+                return print(panic);
+            }
+            *last_panic() = panic.location().map_or_else(String::new, ToString::to_string);
+        }));
+    });
+    SILENCES.fetch_add(1, Ordering::SeqCst);
 }
 
 fn last_panic() -> MutexGuard<'static, String> {

@@ -140,8 +140,9 @@ fn write(out: &Path, plan: &[Patient], progress: &OnProgress, of_children: bool)
 /// A reader misses some subtle findings, and draws the others up to two pixels larger than the panel does.
 fn reading(patient: &Patient, study: &Study, image: &Image, reader: Option<u64>, of_children: bool) -> Reading {
     let number = reader.unwrap_or_default();
-    let misses =
-        |finding: &Finding| reader.is_some() && finding.degree() == Degree::Subtle && (finding.seed ^ number) % 3 == 0;
+    let misses = |finding: &Finding| {
+        reader.is_some() && finding.degree() == Degree::Subtle && (finding.seed ^ number).is_multiple_of(3)
+    };
     let (mut rows, mut labels) = (Vec::new(), Vec::new());
     for finding in study.findings.iter().filter(|finding| !misses(finding)) {
         let Some(class) = class(finding) else { continue };

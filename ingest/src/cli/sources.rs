@@ -13,8 +13,8 @@ use super::folder::{self, FolderArguments};
 use super::request::Request;
 use crate::run::plan::Source;
 use crate::sources::{
-    CandidPtx, Chexpert, Covid, ImageKind, Kermany, LabeledPart, Labeler, Language, MimicCxr, Nih, NlmTb, OpenI, Padchest,
-    PadchestGr, ReaderRule, Rexgradient, Rsna, Siim, SiimCovid, TaixRay, VindrCxr, VindrPcxr,
+    CandidPtx, Chexpert, Covid, ImageKind, Kermany, LabeledPart, Labeler, Language, MimicCxr, Nih, NlmTb, OpenI,
+    Padchest, PadchestGr, ReaderRule, Rexgradient, Rsna, Siim, SiimCovid, TaixRay, VindrCxr, VindrPcxr,
 };
 
 #[expect(clippy::large_enum_variant, reason = "there is one value, parsed once")]

@@ -93,6 +93,7 @@ pub fn shades(dicom: &Dicom, intensity: Intensity, bits: Bits, range: (i64, i64)
     let values = 1u32 << bits.stored;
     let value = |pattern: u32| bits.value((pattern << bits.shift) as u16);
     let shades: Vec<u8> = (0..values).map(|pattern| shade(dicom, intensity, value(pattern), range)).collect();
+    #[expect(clippy::large_stack_arrays, reason = "64 KiB, once for each file")]
     let mut table = Box::new([0; 1 << 16]);
     for (word, entry) in (0..=u16::MAX).zip(table.iter_mut()) {
         *entry = shades[usize::from(bits.pattern(word))];

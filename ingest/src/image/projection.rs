@@ -43,7 +43,7 @@ impl Projection {
             _ if decubitus => None,
             [one] => Some(*one),
             [first, rest @ ..] if rest.iter().all(|other| other == first) => Some(*first),
-            [all @ ..] if !all.is_empty() && !all.contains(&Self::Lateral) => Some(Self::Frontal),
+            all if !all.is_empty() && !all.contains(&Self::Lateral) => Some(Self::Frontal),
             _ => None,
         }
     }

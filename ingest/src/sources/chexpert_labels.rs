@@ -68,7 +68,7 @@ impl PartLabels {
         })?;
         let mut table = json_lines::read(raw, &path, &[PATH])?;
         rejects.append(&mut table.rejects);
-        let names = table.frame.get_column_names().into_iter().map(|name| name.to_string());
+        let names = table.frame.get_column_names().into_iter().map(ToString::to_string);
         let findings: Vec<String> = names.filter(|name| name != PATH).collect();
         let columns: Vec<_> = findings.iter().map(|finding| texts_or_null(&table.frame, finding)).collect();
         let mut codes = BTreeMap::new();
@@ -80,7 +80,7 @@ impl PartLabels {
             match label_codes(&findings, columns.iter().map(|column| column[row])) {
                 Ok(labels) => drop(codes.insert(image.key(), labels)),
                 Err(error) => {
-                    rejects.push(table.reject(row, format!("{error}; its image is kept without these labels")))
+                    rejects.push(table.reject(row, format!("{error}; its image is kept without these labels")));
                 }
             }
         }

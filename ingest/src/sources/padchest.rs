@@ -182,24 +182,23 @@ impl RowLabels {
             let named = python_literal::texts(cell).map_err(|error| format!("{}: Labels: {error}", table.place(row)));
             let excluding =
                 |named: &Vec<String>| EXCLUDING.into_iter().find(|label| named.iter().any(|name| name == label));
-            rows.push(named.and_then(|named| match excluding(&named) {
-                Some(label) => Err(format!("labeled `{label}`: the authors leave this image out")),
-                None => {
-                    let mut own = Vec::with_capacity(named.len());
-                    for name in named {
-                        let next =
-                            u16::try_from(numbers.len()).map_err(|_| "the table has too many labels".to_owned())?;
-                        let number = *numbers.entry(name).or_insert(next);
-                        if !own.contains(&number) {
-                            own.push(number);
-                        }
-                        if usize::from(number) == counts.len() {
-                            counts.push(0);
-                        }
-                    }
-                    own.iter().for_each(|&number| counts[usize::from(number)] += 1);
-                    Ok(Some(own))
+            rows.push(named.and_then(|named| {
+                if let Some(label) = excluding(&named) {
+                    return Err(format!("labeled `{label}`: the authors leave this image out"));
                 }
+                let mut own = Vec::with_capacity(named.len());
+                for name in named {
+                    let next = u16::try_from(numbers.len()).map_err(|_| "the table has too many labels".to_owned())?;
+                    let number = *numbers.entry(name).or_insert(next);
+                    if !own.contains(&number) {
+                        own.push(number);
+                    }
+                    if usize::from(number) == counts.len() {
+                        counts.push(0);
+                    }
+                }
+                own.iter().for_each(|&number| counts[usize::from(number)] += 1);
+                Ok(Some(own))
             }));
         }
         let frequent: BTreeMap<String, u16> =

@@ -57,7 +57,7 @@ pub struct PadchestGr {
 #[derive(Deserialize)]
 struct Study {
     #[serde(rename = "StudyID")]
-    study_id: String,
+    id: String,
     #[serde(rename = "ImageID")]
     image_id: String,
     #[serde(default)]
@@ -67,10 +67,10 @@ struct Study {
 /// Sentences that state no finding lack most keys.
 #[derive(Deserialize)]
 struct Sentence {
-    #[serde(default)]
-    sentence_en: Option<String>,
-    #[serde(default)]
-    sentence_es: Option<String>,
+    #[serde(default, rename = "sentence_en")]
+    english: Option<String>,
+    #[serde(default, rename = "sentence_es")]
+    spanish: Option<String>,
     #[serde(default)]
     abnormal: bool,
     #[serde(default)]
@@ -158,7 +158,7 @@ impl PadchestGr {
         record: PlannedRecord,
     ) -> Result<PlannedRecord, (String, String)> {
         let fail = |error: &str| Err((record.source_path.clone(), error.to_owned()));
-        let Some(&row) = rows.by_study.get(study.study_id.as_str()) else {
+        let Some(&row) = rows.by_study.get(study.id.as_str()) else {
             return fail("master_table.csv does not have this study");
         };
         let Some(patient) = rows.patient[row] else { return fail("master_table.csv states no PatientID") };
@@ -171,8 +171,8 @@ impl PadchestGr {
         let mut named: BTreeSet<&str> = BTreeSet::new();
         for sentence in &study.findings {
             let text = match self.language {
-                Language::En => &sentence.sentence_en,
-                Language::Es => &sentence.sentence_es,
+                Language::En => &sentence.english,
+                Language::Es => &sentence.spanish,
             };
             let text = text.as_deref().map(str::trim).filter(|text| !text.is_empty());
             sentences.extend(text);
@@ -200,7 +200,7 @@ impl PadchestGr {
         Ok(PlannedRecord {
             record_id: format!("padchest-gr/{}", study.image_id),
             patient_id: patient.to_owned(),
-            study_id: study.study_id.clone(),
+            study_id: study.id.clone(),
             image_id: study.image_id.clone(),
             subset: subset.flatten(),
             sex: rows.sex[row].and_then(sex),

@@ -36,14 +36,14 @@ pub struct Rexgradient {
 struct Study {
     #[serde(rename = "PatientID")]
     patient_id: String,
-    #[serde(alias = "StudyInstanceUID")]
-    study_instance_uid: String,
+    #[serde(rename = "StudyInstanceUid", alias = "StudyInstanceUID")]
+    instance_uid: String,
     #[serde(default)]
     patient_sex: Option<String>,
     #[serde(default)]
     patient_age: Option<String>,
-    #[serde(default)]
-    study_date: serde_json::Value,
+    #[serde(default, rename = "StudyDate")]
+    date: serde_json::Value,
     #[serde(default)]
     indication: Option<String>,
     #[serde(default)]
@@ -113,7 +113,7 @@ fn records(study: &Study, subset: &str, files: &mut BTreeMap<String, (String, u6
     let report = report_sections::report(
         sections.filter_map(|(name, text)| Some((name.to_owned(), stated(text.as_deref())?.to_owned()))),
     );
-    let date = match &study.study_date {
+    let date = match &study.date {
         serde_json::Value::String(text) => dates::of_text(text),
         serde_json::Value::Number(number) => dates::of_text(&number.to_string()),
         _ => None,
@@ -136,7 +136,7 @@ fn records(study: &Study, subset: &str, files: &mut BTreeMap<String, (String, u6
         plan.records.push(PlannedRecord {
             record_id,
             patient_id: study.patient_id.clone(),
-            study_id: study.study_instance_uid.clone(),
+            study_id: study.instance_uid.clone(),
             image_id,
             source_path,
             source_bytes,

@@ -128,7 +128,7 @@ impl Source for TaixRay {
 
 impl TaixRay {
     /// The subset of each image in the fold; without the table of folds, none.
-    fn subsets(&self, raw: &Path, plan: &mut Plan) -> Result<HashMap<String, Subset>> {
+    fn subsets(self, raw: &Path, plan: &mut Plan) -> Result<HashMap<String, Subset>> {
         let mut subsets = HashMap::new();
         let Some(path) = find(raw, "split")? else {
             plan.warnings.push("no metadata/split.csv, so no radiograph has a subset".to_owned());
@@ -145,7 +145,8 @@ impl TaixRay {
                 }
                 (Some(_), Some(_), Some(_)) => {}
                 _ => {
-                    plan.rejects.push(table.reject(row, "not a UID, a fold and train, val or test; the row is ignored"))
+                    plan.rejects
+                        .push(table.reject(row, "not a UID, a fold and train, val or test; the row is ignored"));
                 }
             }
         }

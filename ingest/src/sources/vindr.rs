@@ -307,7 +307,8 @@ mod tests {
 
     #[test]
     fn rules_merge_what_readers_say() {
-        let cases: [(&[Option<i8>], [Option<i8>; 3]); 5] = [
+        type Codes = &'static [Option<i8>];
+        let cases: [(Codes, [Option<i8>; 3]); 5] = [
             (&[Some(1), Some(0), Some(0)], [Some(1), Some(0), None]),
             (&[Some(1), Some(1), Some(0)], [Some(1), Some(1), None]),
             (&[Some(0), Some(0)], [Some(0), Some(0), Some(0)]),

@@ -240,8 +240,8 @@ mod avx2 {
             }
             group.copy_from_slice(&bytes(levels(sums_of(sums), _mm256_setzero_si256())));
         }
-        for x in count / GROUP * GROUP..count {
-            out[x] = across_one(row, taps, x);
+        for (pixel, x) in groups.into_remainder().iter_mut().zip(count / GROUP * GROUP..) {
+            *pixel = across_one(row, taps, x);
         }
     }
 

@@ -157,6 +157,9 @@ fn a_loader_takes_the_mask_of_a_name() {
     assert!(refused.contains("no masks `hart`; did you mean `heart`?"), "{refused}");
 }
 
+/// What is wrong, and how a record gets it.
+type Change = (&'static str, fn(&mut Record));
+
 #[test]
 fn verify_names_invalid_values() {
     let temporary = folder();
@@ -169,7 +172,6 @@ fn verify_names_invalid_values() {
         let printed = fails("dataset", 1, args!["verify", &out]);
         assert!(printed.contains(&format!("shards/part-00000.parquet, row 3: {words}")), "{words}\n{printed}");
     };
-    type Change = (&'static str, fn(&mut Record));
     let changes: [Change; 11] = [
         ("study_datetime \"2110-3-7\"", |record| record.study_datetime = Some("2110-3-7".to_owned())),
         ("a pixel spacing of 0 and 1 mm", |record| record.pixel_spacing = Some([0.0, 1.0])),
