@@ -132,7 +132,7 @@ impl Transform {
     ///
     /// # Errors
     /// When one has a reversed range, or a value outside of what it can do; or when augmented images are larger than
-    /// [`MAX_SIZE`](crate::transform::augment::MAX_SIZE).
+    /// [`MAX_SIZE`].
     pub fn check(&self) -> Result<()> {
         if !self.augment.is_empty() && self.size > MAX_SIZE {
             return Err(Error::Invalid(format!(
