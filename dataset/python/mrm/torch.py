@@ -34,8 +34,8 @@ _IN_USE = 4
 def tensors(batch: Batch) -> dict[str, Any]:
     """The arrays of a batch as tensors of the same memory, by their names in `mrm.Batch`; absent ones are left out.
 
-    `images`, `labels`, `rows`, `sources`; `token_ids`, `target_ids`, `attention_mask` with texts; `masks`; `boxes`, `box_records`
-    and the list `box_labels`; `crops`, a list with a tensor for each group.
+    `images`, `labels`, `rows`; `sources` of a mixture; `token_ids`, `target_ids`, `attention_mask` with texts; `masks`; `boxes`,
+    `box_records` and the list `box_labels`; `crops`, a list with a tensor for each group.
     """
     arrays: dict[str, Array | None] = {
         "images": batch.images,

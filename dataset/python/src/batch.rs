@@ -204,10 +204,11 @@ impl Batch {
         Some(self.boxes.as_ref()?.iter().map(|placed| placed.label.to_string()).collect())
     }
 
-    /// The dataset of each record of a mixture, by its number: ``int64 [B]``; 0 for all of a dataset alone.
+    /// The dataset of each record of a mixture, by its number: ``int64 [B]``; None for batches of one dataset.
     #[getter]
-    fn sources(&self) -> Array {
-        Array::owned::<i64>(self.sources.iter().map(|&source| source.into()).collect(), &[self.sources.len()])
+    fn sources(&self) -> Option<Array> {
+        let numbers = || self.sources.iter().map(|&source| source.into()).collect();
+        (self.origin.datasets.len() > 1).then(|| Array::owned::<i64>(numbers(), &[self.sources.len()]))
     }
 
     /// Rows of the dataset: ``int64 [B]``; in a mixture each is a row of its dataset.

@@ -29,7 +29,7 @@ def test_batches_of_a_data_loader_are_those_of_the_loader(mimic: Path, data: mrm
         assert batch.keys() == other.keys()
         for name, values in batch.items():
             assert torch.equal(torch.nan_to_num(values, 9), torch.nan_to_num(other[name], 9)), name
-    assert set(batches[0]) == {"images", "labels", "rows", "sources", "token_ids", "target_ids", "attention_mask"}
+    assert set(batches[0]) == {"images", "labels", "rows", "token_ids", "target_ids", "attention_mask"}
 
 
 def test_worker_processes_are_refused_with_a_sentence(data: mrm.Dataset) -> None:
