@@ -77,7 +77,7 @@ fn a_folder_that_cannot_be_listed_ends_the_run() {
         ("vindr-cxr", &raw("vindr-cxr"), Call::Stat, "annotations/annotations_test.csv"),
         ("padchest", &raw("padchest"), Call::OpenFolder, "0"),
         ("rexgradient", &raw("rexgradient"), Call::Stat, "metadata/valid_metadata_view_position.json"),
-        ("nlm-tb", &raw("nlm-tb"), Call::OpenFolder, "ClinicalReadings"),
+        ("nlm-tb", &raw("nlm-tb"), Call::OpenFolder, "ChinaSet_AllFiles/ClinicalReadings"),
     ];
     for (number, (source, raw, call, ending)) in cases.into_iter().enumerate() {
         let errno = if number % 2 == 0 { EACCES } else { EIO };
