@@ -108,6 +108,7 @@ impl Loader {
             if let Ok(state) = &moved {
                 (self.next, self.state) = (next, state.clone());
             }
+            self.is_asked = false;
             self.start_threads()?;
             moved?;
         }

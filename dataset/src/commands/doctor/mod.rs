@@ -5,6 +5,7 @@
 pub mod arguments;
 mod disk;
 mod findings;
+mod options;
 mod stages;
 mod trainer_log;
 
@@ -15,29 +16,17 @@ use serde::Serialize;
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::loader::{Loader, LoaderBuilder, TextOptions};
+use crate::loader::LoaderBuilder;
 use crate::random::Stream;
-use crate::transform::Transform;
 pub use disk::Disk;
 pub use findings::{Finding, Limit};
+pub use options::Options;
+use options::loader;
 pub use stages::Stages;
 pub use trainer_log::Training;
 
 /// Records that the stages are measured with: few enough that their images stay in the page cache.
 const SAMPLE: usize = 512;
-
-/// What is measured.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The transform of the loader.
-    pub transform: Transform,
-    /// Records of a batch.
-    pub batch_size: usize,
-    /// Threads of the loader.
-    pub threads: usize,
-    /// Seconds of each measurement.
-    pub seconds: f64,
-}
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
@@ -74,19 +63,6 @@ pub fn examine(dataset: &Arc<Dataset>, options: &Options, run: Option<&Path>) ->
     let loader_images_per_second = loader_rate(loader(dataset, rows, options), options)?;
     let finding = Finding::of(&disk, &stages, loader_images_per_second, training.as_ref());
     Ok(Report { disk, stages, threads: options.threads, loader_images_per_second, training, finding })
-}
-
-/// The loader of a run with these options, with masked reports where there are some.
-fn loader(dataset: &Arc<Dataset>, rows: Vec<u32>, options: &Options) -> LoaderBuilder {
-    let mut builder = Loader::builder(dataset)
-        .batch_size(options.batch_size.min(rows.len()))
-        .rows(rows)
-        .transform(options.transform.clone())
-        .threads(options.threads);
-    if dataset.has_tokenizer() {
-        builder = builder.text(TextOptions { tokens: dataset.manifest().text.max_tokens, mask_ratio: 0.5 });
-    }
-    builder
 }
 
 fn loader_rate(builder: LoaderBuilder, options: &Options) -> Result<f64> {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::{Options, loader};
+use super::options::{Options, loader};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::random::{Stream, digest};

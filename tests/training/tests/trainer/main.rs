@@ -1,5 +1,6 @@
 //! `trainer` as a user runs it.
 
+mod augmentation;
 mod command_line;
 mod custom_task;
 mod embedding;
