@@ -64,16 +64,7 @@ pub fn run(
                 );
                 return Err(Error::Output { path: out.storage.path(""), message });
             }
-            return Ok(Summary {
-                manifest: *manifest,
-                already_done: true,
-                resumed_shards: 0,
-                uncounted_rejects,
-                refused,
-                unknown_views: 0,
-                guards: Guards::default(),
-                checked: None,
-            });
+            return Ok(Summary::of_complete(*manifest, uncounted_rejects, refused));
         }
         Prepared::Work(lock) => lock,
     };

@@ -31,6 +31,20 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// That of a run which found a complete dataset of the same input.
+    pub(crate) fn of_complete(manifest: Manifest, uncounted_rejects: u64, refused: u64) -> Self {
+        Self {
+            manifest,
+            already_done: true,
+            resumed_shards: 0,
+            uncounted_rejects,
+            refused,
+            unknown_views: 0,
+            guards: Guards::default(),
+            checked: None,
+        }
+    }
+
     /// Share of the inputs that were rejected, 0..1. Rejects of stage `report` do not count: their images are kept.
     pub fn reject_rate(&self) -> f64 {
         let is_lost = |(stage, _): &(&String, &u64)| stage.as_str() != Stage::Report.name();

@@ -210,16 +210,7 @@ fn done(common: Common, manifest: Manifest, uncounted_rejects: u64) -> Result<Su
     }
     check_whole(common.storage, &manifest)?;
     let refused = refused::stored(common.storage)?;
-    Ok(Summary {
-        manifest,
-        already_done: true,
-        resumed_shards: 0,
-        uncounted_rejects,
-        refused,
-        unknown_views: 0,
-        guards: Guards::default(),
-        checked: None,
-    })
+    Ok(Summary::of_complete(manifest, uncounted_rejects, refused))
 }
 
 /// Which shards are missing, by task.

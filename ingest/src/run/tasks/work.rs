@@ -12,7 +12,6 @@ use crate::report::read::tokenizer_of;
 use crate::report::tokenizer;
 use crate::run::changed_options::{changed, deciding};
 use crate::run::check_sums::CheckSums;
-use crate::run::guards::Guards;
 use crate::run::hashing_reader;
 use crate::run::job::{Job, reads_now};
 use crate::run::keys::{NOTES, STAMPS};
@@ -168,16 +167,7 @@ fn complete_already(
             session.end_complete(false)?;
         }
     }
-    Ok(Summary {
-        manifest,
-        already_done: true,
-        resumed_shards: 0,
-        uncounted_rejects,
-        refused,
-        unknown_views: 0,
-        guards: Guards::default(),
-        checked: None,
-    })
+    Ok(Summary::of_complete(manifest, uncounted_rejects, refused))
 }
 
 /// An error where a place without a plan and a manifest has something else.
