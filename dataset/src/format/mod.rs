@@ -17,3 +17,4 @@ pub(crate) mod record_rows;
 pub mod schema;
 pub mod shard;
 pub mod table;
+pub mod view;

@@ -1,111 +1,12 @@
-//! Batches: the records of a step, in buffers that return to the loader and are used again.
+//! Batches: the samples of a step.
 
-use std::sync::Arc;
-
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 
 use crate::error::Error;
+use crate::loader::buffers::{Buffers, PlacedBox};
 use crate::loader::crops::CropPlace;
 use crate::loader::masking;
 use crate::random::{Stream, digest};
-
-/// Memory of the host that the pixels of batches are written to. `Vec<f32>` implements it; a trainer may implement it for
-/// memory that its device reads faster, such as pinned memory (see
-/// [`LoaderBuilder::memory`](crate::loader::LoaderBuilder::memory)).
-pub trait HostBuffer: Send {
-    /// The whole buffer, for reading.
-    fn as_slice(&self) -> &[f32];
-    /// The whole buffer, for writing.
-    fn as_mut_slice(&mut self) -> &mut [f32];
-}
-
-impl HostBuffer for Vec<f32> {
-    fn as_slice(&self) -> &[f32] {
-        self
-    }
-
-    fn as_mut_slice(&mut self) -> &mut [f32] {
-        self
-    }
-}
-
-/// A box of a source, in pixels of the transformed image, clipped to it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PlacedBox {
-    /// Position of its record within the batch.
-    pub record: usize,
-    /// What the source calls it.
-    pub label: Arc<str>,
-    /// Left edge.
-    pub x: f32,
-    /// Upper edge.
-    pub y: f32,
-    /// Width in pixels.
-    pub width: f32,
-    /// Height in pixels.
-    pub height: f32,
-}
-
-/// The buffers of a batch.
-#[derive(Default)]
-pub(crate) struct Buffers {
-    pub rows: Vec<u32>,
-    pub sources: Vec<u16>,
-    /// Room for the images of a full batch, then for its crops.
-    pub images: Option<Box<dyn HostBuffer>>,
-    pub masks: Vec<u8>,
-    pub boxes: Vec<PlacedBox>,
-    pub token_ids: Vec<i64>,
-    pub target_ids: Vec<i64>,
-    pub attention_mask: Vec<i64>,
-    pub labels: Vec<f32>,
-    pub skipped: Vec<Error>,
-}
-
-impl Buffers {
-    /// Removes all records and keeps the memory.
-    pub fn clear(&mut self) {
-        for list in [&mut self.token_ids, &mut self.target_ids, &mut self.attention_mask] {
-            list.clear();
-        }
-        self.rows.clear();
-        self.sources.clear();
-        self.labels.clear();
-        self.masks.clear();
-        self.boxes.clear();
-        self.skipped.clear();
-    }
-}
-
-/// Buffers of dropped batches, to be used again.
-#[derive(Clone)]
-pub(crate) struct BufferPool {
-    sender: Sender<Buffers>,
-    receiver: Receiver<Buffers>,
-}
-
-impl BufferPool {
-    /// Keeps so many buffers.
-    pub fn new(buffers: usize) -> Self {
-        let (sender, receiver) = crossbeam_channel::bounded(buffers);
-        Self { sender, receiver }
-    }
-
-    /// Used buffers, or new ones.
-    pub fn take(&self) -> Buffers {
-        self.receiver.try_recv().unwrap_or_default()
-    }
-
-    /// Keeps buffers where there is room, else frees them.
-    pub fn give_back(&self, buffers: Buffers) {
-        let _ = self.sender.try_send(buffers);
-    }
-
-    /// The way of buffers to the pool. When the pool is dropped, they are freed.
-    pub fn returns(&self) -> Sender<Buffers> {
-        self.sender.clone()
-    }
-}
 
 /// The arrays of a batch, to be written to or to be lent to another language. Shapes as in [`Batch`].
 pub struct BatchArrays<'a> {
@@ -113,6 +14,14 @@ pub struct BatchArrays<'a> {
     pub images: &'a mut [f32],
     /// As [`Batch::crops`], by group.
     pub crops: Vec<&'a mut [f32]>,
+    /// As [`Batch::has_image`].
+    pub has_image: &'a mut [u8],
+    /// As [`Batch::view_mask`].
+    pub view_mask: &'a mut [u8],
+    /// As [`Batch::view_codes`].
+    pub view_codes: &'a mut [i64],
+    /// As [`Batch::view_rows`].
+    pub view_rows: &'a mut [i64],
     /// As [`Batch::masks`].
     pub masks: &'a mut [u8],
     /// As [`Batch::token_ids`].
@@ -129,9 +38,15 @@ pub struct BatchArrays<'a> {
 
 /// One batch. In shapes, `B` is [`Batch::len`], `S` the transform's size, `L` [`Batch::tokens`], `C` the number of
 /// [`Loader::findings`](crate::Loader::findings). Arrays are row-major.
+///
+/// Where the samples are studies ([`LoaderBuilder::studies`](crate::loader::LoaderBuilder::studies)), each has
+/// [`slots`](Batch::slots) images, `V + P`: its views, then those of the patient's study before. Shapes of images, crops and
+/// masks have this dimension after `B`; empty slots are zero, in masks [`IGNORED`](crate::transform::geometry::IGNORED).
 pub struct Batch {
     pub(crate) buffers: Buffers,
     pub(crate) size: usize,
+    /// Images of a sample.
+    pub(crate) slots: usize,
     pub(crate) tokens: usize,
     /// Where each group of crops is in the memory of the images.
     pub(crate) crops: Vec<CropPlace>,
@@ -165,45 +80,77 @@ impl Batch {
             rows: (0..records as u32).collect(),
             sources: vec![0; records],
             images: Some(Box::new(images)),
+            has_image: vec![1; records],
             token_ids,
             target_ids,
             attention_mask,
             ..Buffers::default()
         };
-        Self { buffers, size, tokens, crops: Vec::new(), pool: crossbeam_channel::bounded(0).0, epoch: 0, number: 0 }
+        let (crops, pool) = (Vec::new(), crossbeam_channel::bounded(0).0);
+        Self { buffers, size, slots: 1, tokens, crops, pool, epoch: 0, number: 0 }
     }
 
-    /// Number of records.
+    /// Number of samples: records or studies.
     pub fn len(&self) -> usize {
         self.buffers.rows.len()
     }
 
-    /// Whether there is no record: all were skipped, or the last batch of an epoch has none for this rank.
+    /// Whether there is no sample: all were skipped, or the last batch of an epoch has none for this rank.
     pub fn is_empty(&self) -> bool {
         self.buffers.rows.is_empty()
     }
 
-    /// The dataset of each record, `[B]`: its number in the mixture; 0 for all of a dataset alone.
+    /// The dataset of each sample, `[B]`: its number in the mixture; 0 for all of a dataset alone.
     pub fn sources(&self) -> &[u16] {
         &self.buffers.sources
     }
 
-    /// Rows of the dataset, `[B]`; in a mixture, each is a row of its dataset ([`Batch::sources`]).
+    /// Rows of the dataset, `[B]`; in a mixture, each is a row of its dataset ([`Batch::sources`]). Of a study it is the row of
+    /// the first view, whether it is in a slot or not.
     pub fn rows(&self) -> &[u32] {
         &self.buffers.rows
     }
 
-    /// Normalized gray pixels, `[B, 1, S, S]`.
+    /// Normalized gray pixels, `[B, 1, S, S]`; of studies `[B, V+P, 1, S, S]`.
     pub fn images(&self) -> &[f32] {
         let pixels = self.buffers.images.as_ref().map_or(&[][..], |images| images.as_slice());
-        &pixels[..self.len() * self.size * self.size]
+        &pixels[..self.len() * self.slots * self.size * self.size]
     }
 
-    /// Normalized gray pixels of a group of crops, `[B, n, 1, S, S]`, with the group's number of crops n and its side S; empty
-    /// where [`LoaderBuilder::crops`](crate::loader::LoaderBuilder::crops) has no such group.
+    /// Images of a sample: V + P of studies, else 1.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// 1 for samples with an image, 0 for those of datasets that were ingested without images, `[B]`; the images of those are
+    /// zero.
+    pub fn has_image(&self) -> &[u8] {
+        &self.buffers.has_image
+    }
+
+    /// 1 for slots with an image, 0 for empty ones, `[B, V+P]`. Empty unless samples are studies.
+    pub fn view_mask(&self) -> &[u8] {
+        &self.buffers.views.mask
+    }
+
+    /// The view of the image in each slot, as [`ViewKind::code`](crate::format::view::ViewKind::code) numbers them, `[B, V+P]`:
+    /// 1 PA, 2 AP, 3 frontal, 4 lateral, 5 another, 0 not stated or empty. Empty unless samples are studies.
+    pub fn view_codes(&self) -> &[i64] {
+        &self.buffers.views.codes
+    }
+
+    /// The row of the image in each slot, -1 where it is empty, `[B, V+P]`. Empty unless samples are studies.
+    pub fn view_rows(&self) -> &[i64] {
+        &self.buffers.views.rows
+    }
+
+    /// Normalized gray pixels of a group of crops, `[B, n, 1, S, S]`, with the group's number of crops n and its side S; of
+    /// studies `[B, V+P, n, 1, S, S]`; empty where [`LoaderBuilder::crops`](crate::loader::LoaderBuilder::crops) has no such group.
     pub fn crops(&self, group: usize) -> &[f32] {
         match (self.crops.get(group), &self.buffers.images) {
-            (Some(place), Some(memory)) => &memory.as_slice()[place.start..][..self.len() * place.floats()],
+            (Some(place), Some(memory)) => {
+                &memory.as_slice()[place.start..][..self.len() * self.slots * place.floats()]
+            }
             _ => &[],
         }
     }
@@ -218,7 +165,7 @@ impl Batch {
         self.size
     }
 
-    /// Classes of the pixels, `[B, S, S]`: 1 inside the mask, 0 outside, [`IGNORED`](crate::transform::geometry::IGNORED)
+    /// Classes of the pixels, `[B, S, S]`, of studies `[B, V+P, S, S]`: 1 inside the mask, 0 outside, [`IGNORED`](crate::transform::geometry::IGNORED)
     /// beside the image and for records without a mask. Empty unless
     /// [`LoaderBuilder::masks`](crate::loader::LoaderBuilder::masks) is set.
     pub fn masks(&self) -> &[u8] {
@@ -265,21 +212,25 @@ impl Batch {
 
     /// All arrays, each as a slice that can be written to. They stay in place until the batch is dropped.
     pub fn arrays_mut(&mut self) -> BatchArrays<'_> {
-        let records = self.len();
+        let images = self.len() * self.slots;
         let buffers = &mut self.buffers;
         let memory = buffers.images.as_mut().map_or(&mut [][..], |pixels| pixels.as_mut_slice());
-        let (images, mut rest) = memory.split_at_mut(records * self.size * self.size);
+        let (pixels, mut rest) = memory.split_at_mut(images * self.size * self.size);
         // The groups follow each other; between them is room for the records that this batch has not.
-        let mut before = images.len();
+        let mut before = pixels.len();
         let crops = self.crops.iter().map(|place| {
             let (_, from_here) = std::mem::take(&mut rest).split_at_mut(place.start - before);
-            let (crops, after) = from_here.split_at_mut(records * place.floats());
+            let (crops, after) = from_here.split_at_mut(images * place.floats());
             (rest, before) = (after, place.start + crops.len());
             crops
         });
         BatchArrays {
             crops: crops.collect(),
-            images,
+            images: pixels,
+            has_image: &mut buffers.has_image,
+            view_mask: &mut buffers.views.mask,
+            view_codes: &mut buffers.views.codes,
+            view_rows: &mut buffers.views.rows,
             masks: &mut buffers.masks,
             token_ids: &mut buffers.token_ids,
             target_ids: &mut buffers.target_ids,

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result, guarded};
-use crate::loader::batch::HostBuffer;
+use crate::loader::buffers::HostBuffer;
 use crate::loader::crops::Crops;
 use crate::loader::loader::Loader;
 use crate::loader::masking::Continuations;
@@ -19,6 +19,7 @@ use crate::loader::random_access::RandomAccess;
 use crate::loader::samples::{OptionalColumns, ReportReader, Samples};
 use crate::loader::settings::{OnError, Settings, TextOptions};
 use crate::loader::state::LoaderState;
+use crate::loader::studies::{Studies, StudyOptions};
 use crate::name_suggestion::did_you_mean;
 use crate::random;
 use crate::split::ratio::Ratio;
@@ -82,6 +83,7 @@ impl LoaderBuilder {
                 world_size: 1,
                 transform: Transform::evaluate(224),
                 crops: Vec::new(),
+                studies: None,
                 text: None,
                 shuffle: true,
                 drop_last: false,
@@ -133,13 +135,13 @@ impl LoaderBuilder {
         self
     }
 
-    /// Records of a global batch, over all ranks. Default 64.
+    /// Samples of a global batch, over all ranks: records, or studies. Default 64.
     pub fn batch_size(mut self, batch_size: usize) -> Self {
         self.settings.batch_size = batch_size;
         self
     }
 
-    /// Records of a global batch; see [`batch_size`](Self::batch_size).
+    /// Samples of a global batch; see [`batch_size`](Self::batch_size).
     pub fn global_batch_size(&self) -> usize {
         self.settings.batch_size
     }
@@ -170,6 +172,21 @@ impl LoaderBuilder {
     /// its own, and masks and boxes belong to the image of [`transform`](Self::transform). Default: none.
     pub fn crops(mut self, groups: Vec<(Transform, usize)>) -> Self {
         self.settings.crops = groups;
+        self
+    }
+
+    /// Makes a sample of each study, in place of each record: of all chosen rows with the same patient and study. Default: a
+    /// sample is a record.
+    ///
+    /// A sample has `views + prior` images, each with random numbers of its own (that of a record's image is the same as in a
+    /// loader of records). Its labels are those of all its records: positive where one is positive, else uncertain, else
+    /// negative; its report is the first one in the order of its views. The prior study is the latest earlier one of the same
+    /// patient among the chosen rows, so that no split leaks: by `study_datetime`, in a study without one by `study_order`; all
+    /// of it is before all of the other. An empty slot is zero ([`Batch::view_mask`](crate::Batch::view_mask)). Studies come in
+    /// the order of their first rows, or shuffled; an epoch, a batch, the share of a rank, and what is left out when a row cannot
+    /// be read are counted in studies.
+    pub fn studies(mut self, studies: StudyOptions) -> Self {
+        self.settings.studies = Some(studies);
         self
     }
 
@@ -293,6 +310,7 @@ impl LoaderBuilder {
         if let Some(name) = self.mask_name.as_deref().filter(|name| !masks.contains(name)) {
             return Err(invalid(&format!("no masks `{name}`{}", did_you_mean(name, masks))));
         }
+        self.settings.studies.map_or(Ok(()), |studies| studies.check())?;
         let tokenizer = self.text_tokenizer()?;
         let findings = all_findings(&self.parts);
         // Opening a dataset takes some time, in particular in an object store.
@@ -306,8 +324,8 @@ impl LoaderBuilder {
         let order = self.order(&parts)?;
         let records = order.records();
         self.settings.transform.check()?;
-        let (share, pixels) =
-            (batch_size.min(records).div_ceil(world_size), (self.settings.transform.size as usize).pow(2));
+        let share = batch_size.min(records).div_ceil(world_size) * self.settings.slots();
+        let pixels = (self.settings.transform.size as usize).pow(2);
         let crops = Crops::new(self.settings.crops.clone(), share, share * pixels)?;
         let batches = if self.settings.drop_last { records / batch_size } else { records.div_ceil(batch_size) };
         if batches == 0 {
@@ -371,25 +389,28 @@ impl LoaderBuilder {
         if first.is_ok_and(|height| height == 0) {
             return Err(Error::Invalid("loader: this dataset has no images (ingested with --no-images)".to_owned()));
         }
+        let studies = self.settings.studies.map(|studies| Studies::read(dataset, &rows, studies)).transpose()?;
         let id = content(dataset);
         let copy = self.parts[..number].iter().filter(|earlier| content(&earlier.dataset) == id).count();
-        Ok(Part::new(source.clone(), rows, samples, findings, copy as u64))
+        Ok(Part::new(source.clone(), rows, samples, findings, copy as u64).with(studies, false))
     }
 
     /// The order of the records.
     fn order(&self, parts: &[Part]) -> Result<Order> {
         let Settings { batch_size, seed, shuffle, drop_last, .. } = self.settings;
         let seed = shuffle.then_some(seed);
-        let mut passes: Vec<Passes> = parts.iter().map(|part| Passes::new(part.rows.len(), seed, part.copy)).collect();
+        let mut passes: Vec<Passes> = parts.iter().map(|part| Passes::new(part.len(), seed, part.copy)).collect();
         let Some((weights, length)) = &self.mixture else { return Ok(Order::single(passes.remove(0), batch_size)) };
-        let records: Vec<usize> = parts.iter().map(|part| part.rows.len()).collect();
+        let records: Vec<usize> = parts.iter().map(Part::len).collect();
         let mixture = Mixture::new(&records, weights, *length, drop_last.then_some(batch_size))?;
         Ok(Order::mixed(passes, mixture, seed, batch_size))
     }
 
     /// Digest of all that decides which records a batch holds, but for the weights of a mixture.
     fn digest(&self, parts: &[Part]) -> u64 {
-        let policies = u64::from(self.settings.shuffle) | u64::from(self.settings.drop_last) << 1;
+        let Settings { shuffle, drop_last, studies, .. } = &self.settings;
+        let policies =
+            u64::from(*shuffle) | u64::from(*drop_last) << 1 | u64::from(studies.is_some()) << 2;
         let of_part = |part: &Part| {
             let key = [content(&part.source.dataset), self.settings.seed, self.settings.batch_size as u64, policies];
             part.rows.iter().fold(random::mix(&key), |digest, &row| random::mix(&[digest, u64::from(row)]))

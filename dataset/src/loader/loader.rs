@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::error::{Error, Result};
-use crate::loader::batch::{Batch, BufferPool, Buffers};
+use crate::loader::batch::Batch;
+use crate::loader::buffers::{BufferPool, Buffers};
 use crate::loader::metrics::LoaderMetrics;
 use crate::loader::plan::{Plan, Scratch};
 use crate::loader::state::LoaderState;
@@ -121,7 +122,7 @@ impl Loader {
         self.plan.batches
     }
 
-    /// Records of an epoch, over all ranks.
+    /// Samples of an epoch, over all ranks: records, or studies.
     pub fn records(&self) -> usize {
         if self.plan.settings.drop_last {
             self.plan.batches as usize * self.plan.settings.batch_size

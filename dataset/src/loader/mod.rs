@@ -1,6 +1,7 @@
 //! Batches for a trainer, in a seeded global order.
 
 pub(crate) mod batch;
+pub(crate) mod buffers;
 pub mod builder;
 pub(crate) mod crops;
 #[expect(clippy::module_inception, reason = "it contains `Loader`")]
@@ -16,8 +17,10 @@ pub(crate) mod row_group_cache;
 pub(crate) mod samples;
 pub(crate) mod settings;
 pub(crate) mod state;
+pub(crate) mod studies;
 
-pub use batch::{Batch, BatchArrays, HostBuffer, PlacedBox};
+pub use batch::{Batch, BatchArrays};
+pub use buffers::{HostBuffer, PlacedBox};
 pub use builder::{LoaderBuilder, MAX_PREFETCH, MAX_THREADS};
 pub use loader::Loader;
 pub use metrics::LoaderMetrics;
@@ -26,3 +29,4 @@ pub use part::MixturePart;
 pub use random_access::RandomAccess;
 pub use settings::{OnError, TextOptions};
 pub use state::LoaderState;
+pub use studies::{MAX_SLOTS, StudyOptions, ViewChoice, count_studies};

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::format::view::ViewKind;
+use crate::loader::order::Draw;
 use crate::loader::samples::{Sample, Samples};
+use crate::loader::studies::{Slot, Studies};
 use crate::split::ratio::Ratio;
 use crate::split::stored::Split;
 use crate::split::types::Subset;
@@ -83,6 +86,10 @@ pub(crate) struct Part {
     /// copies.
     repeats: Vec<u32>,
     pub samples: Samples,
+    /// The studies of the rows, where they are the samples.
+    studies: Option<Studies>,
+    /// Whether its records have no images: their reports are loaded alone.
+    pub is_text_only: bool,
     /// The column of each of its findings in a batch's labels; none where they are the same.
     columns: Option<Vec<usize>>,
     /// How many earlier parts of the mixture are of the same dataset.
@@ -95,28 +102,79 @@ impl Part {
         let own = source.dataset.findings();
         let place = |name: &String| findings.iter().position(|finding| finding == name).unwrap_or(0);
         let columns = (own != findings).then(|| own.iter().map(place).collect());
-        Self { repeats: repeats(&rows), source, rows, samples, columns, copy }
+        let (studies, is_text_only) = (None, false);
+        Self { repeats: repeats(&rows), source, rows, samples, studies, is_text_only, columns, copy }
     }
 
-    /// What distinguishes the record of a position from others of its identifier in the same pass; 0 for the first one.
+    /// The same with studies as its samples, where there are some, and with or without images.
+    pub fn with(self, studies: Option<Studies>, is_text_only: bool) -> Self {
+        Self { studies, is_text_only, ..self }
+    }
+
+    /// Number of samples: studies or rows.
+    pub fn len(&self) -> usize {
+        self.studies.as_ref().map_or(self.rows.len(), Studies::len)
+    }
+
+    /// What distinguishes the sample of a position from others of its identifier in the same pass; 0 for the first one.
     pub fn copy_of(&self, position: usize) -> u64 {
         self.copy << 32 | u64::from(self.repeats.get(position).copied().unwrap_or(0))
     }
 
-    /// Appends a record's labels, `count` of them: NaN for findings that its dataset does not have.
-    pub fn add_labels(&self, sample: &Sample, count: usize, labels: &mut Vec<f32>) {
-        let Some(columns) = &self.columns else {
-            labels.extend_from_slice(sample.labels);
-            return;
-        };
-        let start = labels.len();
-        labels.resize(start + count, f32::NAN);
-        for (&column, &label) in columns.iter().zip(sample.labels) {
-            if let Some(value) = labels.get_mut(start + column) {
-                *value = label;
+    /// Appends the rows of the sample of a position: one, or those of a study in the order of its views.
+    pub fn add_rows(&self, position: usize, rows: &mut Vec<u32>) {
+        match &self.studies {
+            Some(studies) => rows.extend(studies.views(position).iter().map(|&(_, row)| row)),
+            None => rows.push(self.rows[position]),
+        }
+    }
+
+    /// Appends the slots of a drawn sample: one, or those of a study.
+    pub fn add_slots(&self, draw: &Draw, seed: u64, slots: &mut Vec<Slot>) {
+        let position = draw.position as usize;
+        let copy = self.copy_of(position);
+        match &self.studies {
+            Some(studies) => studies.add_slots(position, [seed, draw.pass, copy], slots),
+            None => {
+                let view = ViewKind::Unknown.code();
+                slots.push(Slot { row: Some(self.rows[position]), own: Some(0), view, copy });
             }
         }
     }
+
+    /// Appends the labels of a sample of these records, `count` of them: NaN for findings that its dataset does not have. Of
+    /// several records a finding is positive where it is in one of them, else uncertain, else negative.
+    pub fn add_labels(&self, records: &[Sample], count: usize, labels: &mut Vec<f32>) {
+        let start = labels.len();
+        let Some(columns) = &self.columns else {
+            let mut records = records.iter();
+            labels.extend_from_slice(records.next().map_or(&[], |first| first.labels));
+            for record in records {
+                labels[start..].iter_mut().zip(record.labels).for_each(|(value, &label)| *value = either(*value, label));
+            }
+            return;
+        };
+        labels.resize(start + count, f32::NAN);
+        for record in records {
+            for (&column, &label) in columns.iter().zip(record.labels) {
+                if let Some(value) = labels.get_mut(start + column) {
+                    *value = either(*value, label);
+                }
+            }
+        }
+    }
+}
+
+/// The label of a finding that one record and another have, as [`Label::tensor_value`](crate::Label::tensor_value) defines
+/// them.
+fn either(one: f32, other: f32) -> f32 {
+    let rank = |label: f32| match label {
+        label if label > 0.0 => 3,
+        label if label < 0.0 => 2,
+        label if label.is_nan() => 0,
+        _ => 1,
+    };
+    if rank(other) > rank(one) { other } else { one }
 }
 
 /// How often each row occurs before its position; empty where none occurs twice.

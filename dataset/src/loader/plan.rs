@@ -10,7 +10,8 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result, guarded};
 use crate::format::image_codec;
-use crate::loader::batch::{Batch, BufferPool, Buffers, PlacedBox};
+use crate::loader::batch::Batch;
+use crate::loader::buffers::{BufferPool, Buffers, HostBuffer, PlacedBox};
 use crate::loader::crops::Crops;
 use crate::loader::masking::{self, Continuations};
 use crate::loader::order::{Draw, Order};
@@ -18,6 +19,7 @@ use crate::loader::part::Part;
 use crate::loader::samples::Sample;
 use crate::loader::settings::{OnError, Settings, TextOptions};
 use crate::loader::state::LoaderState;
+use crate::loader::studies::Slot;
 use crate::random::{self, Stream};
 use crate::transform::choices::Workspace;
 use crate::transform::geometry::IGNORED;
@@ -95,6 +97,7 @@ impl Plan {
         Batch {
             buffers,
             size: self.settings.transform.size as usize,
+            slots: self.settings.slots(),
             tokens: self.settings.text.as_ref().map_or(0, |text| text.tokens),
             crops: self.crops.places().to_vec(),
             pool: pool.returns(),
@@ -107,10 +110,64 @@ impl Plan {
     pub fn make(&self, index: u64, buffers: &mut Buffers, scratch: &mut Scratch) -> Result<()> {
         let (epoch, number) = (index / self.batches, (index % self.batches) as usize);
         let settings = &self.settings;
-        let pixels = (settings.transform.size as usize).pow(2);
+        let slots_of_sample = settings.slots();
+        let mut memory = self.memory(buffers)?;
+        let images = memory.as_mut_slice();
+        buffers.clear();
+        let (mut draws, mut slots) = (std::mem::take(&mut scratch.draws), std::mem::take(&mut scratch.slots));
+        self.order.draws(epoch, number, (settings.rank, settings.world_size), &mut draws)?;
+        slots.clear();
+        for draw in &draws {
+            self.parts[usize::from(draw.source)].add_slots(draw, settings.seed, &mut slots);
+        }
+        let mut pages = match guarded(BROKEN, || self.image_pages(&draws, &slots)) {
+            // They are read one by one then, which finds those that can be read.
+            Err(_) if settings.on_error == OnError::Skip => Vec::new(),
+            pages => pages?,
+        };
+        let mut samples = Vec::new();
+        for (index, draw) in draws.iter().enumerate() {
+            let part = &self.parts[usize::from(draw.source)];
+            let places = index * slots_of_sample..(index + 1) * slots_of_sample;
+            let pages = pages.get_mut(places.clone()).unwrap_or_default();
+            let boxes = buffers.boxes.len();
+            samples.clear();
+            let made = self.sample(part, draw, (&slots[places], pages), scratch, (images, buffers), &mut samples);
+            if let Err(error) = made.map_err(|error| part.source.error(error, self.order.is_mixed())) {
+                if settings.on_error == OnError::Stop {
+                    return Err(error);
+                }
+                buffers.drop_unfinished(slots_of_sample, self.pixels(), boxes);
+                buffers.skipped.push(error);
+                continue;
+            }
+            buffers.rows.push(scratch.rows[0]);
+            buffers.sources.push(draw.source);
+            part.add_labels(&samples, self.findings.len(), &mut buffers.labels);
+            if let Some(text) = &settings.text {
+                let with_report = samples.iter().find(|record| record.token_ids.len() > 1);
+                if let Some(record) = with_report.or(samples.first()) {
+                    let time = [draw.pass, part.copy_of(draw.position as usize)];
+                    self.report(record, time, text, buffers);
+                }
+            }
+        }
+        buffers.images = Some(memory);
+        (scratch.draws, scratch.slots) = (draws, slots);
+        Ok(())
+    }
+
+    /// Pixels of an image.
+    fn pixels(&self) -> usize {
+        (self.settings.transform.size as usize).pow(2)
+    }
+
+    /// Memory with room for the images and crops of a full batch.
+    fn memory(&self, buffers: &mut Buffers) -> Result<Box<dyn HostBuffer>> {
+        let settings = &self.settings;
         let share = settings.batch_size.min(self.order.records()).div_ceil(settings.world_size);
-        let room = share * (pixels + self.crops.floats());
-        let mut memory = match (buffers.images.take(), &settings.memory) {
+        let room = share * settings.slots() * (self.pixels() + self.crops.floats());
+        let memory = match (buffers.images.take(), &settings.memory) {
             (Some(memory), _) => memory,
             (None, Some(memory)) => memory(room),
             (None, None) => {
@@ -124,77 +181,98 @@ impl Plan {
                 Box::new(vec![0.0; room])
             }
         };
-        let images = memory.as_mut_slice();
-        if images.len() < room {
-            return Err(Error::Invalid(format!("loader: the memory has {} floats, {room} are needed", images.len())));
+        if memory.as_slice().len() < room {
+            return Err(Error::Invalid(format!(
+                "loader: the memory has {} floats, {room} are needed",
+                memory.as_slice().len()
+            )));
         }
-        buffers.clear();
-        let mut draws = std::mem::take(&mut scratch.draws);
-        self.order.draws(epoch, number, (settings.rank, settings.world_size), &mut draws)?;
-        let mut pages = match guarded(BROKEN, || self.image_pages(&draws)) {
-            // They are read one by one then, which finds those that can be read.
-            Err(_) if settings.on_error == OnError::Skip => Vec::new(),
-            pages => pages?,
-        };
-        for (index, draw) in draws.iter().enumerate() {
-            let part = &self.parts[usize::from(draw.source)];
-            let row = part.rows[draw.position as usize];
-            let time = [draw.pass, part.copy_of(draw.position as usize)];
-            let page = pages.get_mut(index).and_then(Option::take);
-            let record = buffers.rows.len();
-            let make = || {
-                let sample = part.samples.of(row as usize)?;
-                let image = &mut images[record * pixels..(record + 1) * pixels];
-                self.image(part, row as usize, page.as_ref(), &sample, time, scratch, image)?;
-                let source = (scratch.pixels.as_slice(), u32::from(sample.width), u32::from(sample.height));
-                let stream = |name: &str| self.random(name, &sample, time);
-                self.crops.make(source, record, stream, &mut scratch.workspace, images)?;
-                Ok(sample)
-            };
-            let made = guarded(BROKEN, make).map_err(|error| match error {
-                Error::Invalid(message) => part.samples.row_error(row as usize, &message),
-                other => other,
-            });
-            let sample = match made.map_err(|error| part.source.error(error, self.order.is_mixed())) {
-                Ok(sample) => sample,
-                Err(error) if settings.on_error == OnError::Skip => {
-                    buffers.skipped.push(error);
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            buffers.rows.push(row);
-            buffers.sources.push(draw.source);
-            part.add_labels(&sample, self.findings.len(), &mut buffers.labels);
-            if settings.masks {
+        Ok(memory)
+    }
+
+    /// Reads the records of a drawn sample into `samples`, their rows into the scratch memory, and writes its images with all
+    /// that belongs to them.
+    fn sample<'a>(
+        &self,
+        part: &'a Part,
+        draw: &Draw,
+        (slots, pages): (&[Slot], &mut [Option<Bytes>]),
+        scratch: &mut Scratch,
+        (images, buffers): (&mut [f32], &mut Buffers),
+        samples: &mut Vec<Sample<'a>>,
+    ) -> Result<()> {
+        let (record, pixels) = (buffers.rows.len(), self.pixels());
+        scratch.rows.clear();
+        part.add_rows(draw.position as usize, &mut scratch.rows);
+        for &row in &scratch.rows {
+            samples.push(of_row(part, row, || part.samples.of(row as usize))?);
+        }
+        let mut has_image = false;
+        for (number, slot) in slots.iter().enumerate() {
+            let at = record * slots.len() + number;
+            let mut is_seen = false;
+            if let Some(row) = slot.row {
+                let (page, time) = (pages.get_mut(number).and_then(Option::take), [draw.pass, slot.copy]);
+                is_seen = of_row(part, row, || {
+                    let other;
+                    let sample = match slot.own.and_then(|own| samples.get(own)) {
+                        Some(sample) => sample,
+                        None => {
+                            other = part.samples.of(row as usize)?;
+                            &other
+                        }
+                    };
+                    if part.is_text_only && sample.height == 0 {
+                        return Ok(false);
+                    }
+                    let image = &mut images[at * pixels..(at + 1) * pixels];
+                    self.image(part, row as usize, page.as_ref(), sample, time, scratch, image)?;
+                    let source = (scratch.pixels.as_slice(), u32::from(sample.width), u32::from(sample.height));
+                    let stream = |name: &str| self.random(name, sample, time);
+                    self.crops.make(source, at, stream, &mut scratch.workspace, images)?;
+                    Ok(true)
+                })?;
+            }
+            if is_seen {
+                let place = |placed| PlacedBox { record, slot: number, ..placed };
+                buffers.boxes.extend(scratch.boxes.drain(..).map(place));
+            } else {
+                images[at * pixels..(at + 1) * pixels].fill(0.0);
+                self.crops.clear(at, images);
+                scratch.mask.clear();
+                scratch.mask.resize(if self.settings.masks { pixels } else { 0 }, IGNORED);
+            }
+            if self.settings.masks {
                 buffers.masks.extend_from_slice(&scratch.mask);
             }
-            buffers.boxes.extend(scratch.boxes.drain(..).map(|placed| PlacedBox { record, ..placed }));
-            if let Some(text) = &settings.text {
-                self.report(&sample, time, text, buffers);
+            if self.settings.studies.is_some() {
+                buffers.views.push(is_seen, slot);
             }
+            has_image |= is_seen;
         }
-        buffers.images = Some(memory);
-        scratch.draws = draws;
+        buffers.has_image.push(u8::from(has_image));
         Ok(())
     }
 
-    /// The pages of the images of some records, fetched at the same time; none of datasets in folders, whose images are best
-    /// read one by one.
-    fn image_pages(&self, draws: &[Draw]) -> Result<Vec<Option<Bytes>>> {
+    /// The pages of the images of some samples, fetched at the same time, by slot; none of datasets in folders, whose images are
+    /// best read one by one.
+    fn image_pages(&self, draws: &[Draw], slots: &[Slot]) -> Result<Vec<Option<Bytes>>> {
         if self.parts.iter().all(|part| part.source.dataset.storage().as_folder().is_some()) {
             return Ok(Vec::new());
         }
+        let slots_of_sample = self.settings.slots();
+        let source = |slot: usize| usize::from(draws[slot / slots_of_sample].source);
+        let has_page = |slot: usize| slots[slot].row.filter(|_| !self.parts[source(slot)].is_text_only);
         let of_part = |(number, part): (usize, &Part)| -> Result<Vec<Bytes>> {
-            let own = draws.iter().filter(|draw| usize::from(draw.source) == number);
-            let rows: Vec<u32> = own.map(|draw| part.rows[draw.position as usize]).collect();
+            let own = (0..slots.len()).filter(|&slot| source(slot) == number);
+            let rows: Vec<u32> = own.filter_map(has_page).collect();
             let pages = part.source.dataset.image_pages(&rows);
             pages.map_err(|error| part.source.error(error, self.order.is_mixed()))
         };
         // Each store answers while the others do.
         let pages: Vec<_> = self.parts.par_iter().enumerate().map(of_part).collect::<Result<_>>()?;
         let mut pages: Vec<_> = pages.into_iter().map(Vec::into_iter).collect();
-        Ok(draws.iter().map(|draw| pages[usize::from(draw.source)].next()).collect())
+        Ok((0..slots.len()).map(|slot| has_page(slot).and_then(|_| pages[source(slot)].next())).collect())
     }
 
     /// The random stream of one record for one purpose; each of its copies in an epoch has an own one.
@@ -227,7 +305,7 @@ impl Plan {
         scratch.boxes.clear();
         scratch.boxes.extend(sample.boxes.iter().filter_map(|stored| {
             let [x, y, width, height] = choices.rectangle(stored.rectangle)?;
-            Some(PlacedBox { record: 0, label: stored.label.clone(), x, y, width, height })
+            Some(PlacedBox { record: 0, slot: 0, label: stored.label.clone(), x, y, width, height })
         }));
         if settings.masks {
             scratch.mask.resize(out.len(), IGNORED);
@@ -263,14 +341,26 @@ impl Plan {
     }
 }
 
+/// Does what belongs to a row; its errors name the row.
+fn of_row<T>(part: &Part, row: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    guarded(BROKEN, work).map_err(|error| match error {
+        Error::Invalid(message) => part.samples.row_error(row as usize, &message),
+        other => other,
+    })
+}
+
 /// The error of a record whose decoder panicked.
 pub(crate) const BROKEN: &str = "it cannot be decoded";
 
 /// Memory of a thread that is used again for each record.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    /// Records of the batch.
+    /// Samples of the batch.
     draws: Vec<Draw>,
+    /// Their slots.
+    slots: Vec<Slot>,
+    /// Rows of a sample.
+    rows: Vec<u32>,
     pixels: Vec<u8>,
     workspace: Workspace,
     mask: Vec<u8>,

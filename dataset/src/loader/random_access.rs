@@ -3,7 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::Result;
-use crate::loader::batch::{Batch, BufferPool};
+use crate::loader::batch::Batch;
+use crate::loader::buffers::BufferPool;
 use crate::loader::plan::{Plan, Scratch};
 use crate::loader::state::LoaderState;
 

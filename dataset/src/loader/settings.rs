@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::loader::batch::HostBuffer;
+use crate::loader::buffers::HostBuffer;
+use crate::loader::studies::StudyOptions;
 use crate::transform::pipeline::Transform;
 
 /// What happens when a record cannot be read.
@@ -37,10 +38,19 @@ pub(crate) struct Settings {
     pub world_size: usize,
     pub transform: Transform,
     pub crops: Vec<(Transform, usize)>,
+    /// None: a sample is one record.
+    pub studies: Option<StudyOptions>,
     pub text: Option<TextOptions>,
     pub shuffle: bool,
     pub drop_last: bool,
     pub masks: bool,
     pub on_error: OnError,
     pub memory: Option<Memory>,
+}
+
+impl Settings {
+    /// Images of a sample.
+    pub fn slots(&self) -> usize {
+        self.studies.map_or(1, |studies| studies.slots())
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use dataset::format::view::ViewKind;
+
 /// Width divided by height above which an image is hardly a lateral one: the chest is taller than deep.
 const WIDEST_LATERAL: f64 = 1.25;
 
@@ -24,27 +26,12 @@ pub enum Projection {
 impl Projection {
     /// The projection of a view (`PA`, `LATERAL`, `AP SUPINE`); `None` for views of other directions and other words.
     pub fn of_view(view: &str) -> Option<Self> {
-        let (mut found, mut decubitus) = (Vec::new(), false);
-        for word in view.to_ascii_uppercase().split([' ', '_', '/', '-']) {
-            match word {
-                "PA" | "POSTEROANTERIOR" => found.push(Self::PosteroAnterior),
-                "AP" | "ANTEROPOSTERIOR" => found.push(Self::AnteroPosterior),
-                "FRONTAL" => found.push(Self::Frontal),
-                "LATERAL" | "LAT" | "LL" | "RL" => found.push(Self::Lateral),
-                // The patient lies on the side; the beam is frontal in most cases.
-                "DECUBITUS" | "DECUB" | "LLD" | "RLD" => decubitus = true,
-                "OBLIQUE" | "OBL" | "LAO" | "RAO" | "LPO" | "RPO" | "RLO" | "LLO" | "AXIAL" | "LORDOTIC" => {
-                    return None;
-                }
-                _ => {}
-            }
-        }
-        match found.as_slice() {
-            _ if decubitus => None,
-            [one] => Some(*one),
-            [first, rest @ ..] if rest.iter().all(|other| other == first) => Some(*first),
-            all if !all.is_empty() && !all.contains(&Self::Lateral) => Some(Self::Frontal),
-            _ => None,
+        match ViewKind::of(view) {
+            ViewKind::PosteroAnterior => Some(Self::PosteroAnterior),
+            ViewKind::AnteroPosterior => Some(Self::AnteroPosterior),
+            ViewKind::Frontal => Some(Self::Frontal),
+            ViewKind::Lateral => Some(Self::Lateral),
+            ViewKind::Other | ViewKind::Unknown => None,
         }
     }
 
