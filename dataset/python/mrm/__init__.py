@@ -43,7 +43,7 @@ from .errors import (
     UnknownRecordError,
 )
 from .loader import Loader, LoaderState
-from .settings import Text
+from .settings import Studies, Text
 
 __all__ = [
     "ArgumentError",
@@ -73,6 +73,7 @@ __all__ = [
     "SplitError",
     "StateError",
     "StoreError",
+    "Studies",
     "Table",
     "Text",
     "TooManyRejectsError",

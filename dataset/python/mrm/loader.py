@@ -16,6 +16,7 @@ from .errors import ArgumentError, Error, StateError
 from .settings import (
     Rows,
     Settings,
+    Studies,
     Subset,
     Text,
     chosen_parts,
@@ -23,6 +24,7 @@ from .settings import (
     crops_json,
     mixture,
     natural,
+    studies_tuple,
     transform_json,
 )
 from .transforms import Transform
@@ -62,11 +64,14 @@ class Loader:
         ratio: In percent: of the training subset, the records whose labels may be seen.
         rows: Row numbers or record ids, in place of a split; a row may occur several times. Of a mixture, a list with those of
             each dataset (``None``: all).
-        batch_size: Records of a global batch, over all ranks.
+        batch_size: Records of a global batch, over all ranks; with `studies`, studies.
         seed: Seed of the order, the augmentation and the masking.
         transform: Image transform; default ``mrm.transforms.evaluate(224)``.
         crops: Makes several crops of each image, too: ``(transform, count)`` for each group, such as the global and the local
             crops of student and teacher (``batch.crops``). The image is read and decoded once.
+        studies: Makes a sample of each study, in place of each record: several images (``batch.view_mask`` says which are there,
+            ``batch.view_codes`` of which views, ``batch.view_rows`` of which rows), the labels of all its records (positive where
+            one is positive, else uncertain, else negative), and its first report.
         text: Loads reports, too.
         shuffle: Whether each epoch has a new seeded order; otherwise the order of the rows.
         drop_last: Leaves out the last batch of an epoch where it is not full.
@@ -110,6 +115,7 @@ class Loader:
         seed: int = 0,
         transform: Transform | None = None,
         crops: Sequence[tuple[Transform, int]] = (),
+        studies: Studies | None = None,
         text: Text | None = None,
         shuffle: bool = True,
         drop_last: bool = False,
@@ -144,6 +150,7 @@ class Loader:
             world_size=natural("world_size", world_size, least=1),
             transform=transform_json(transform),
             crops=crops_json(crops),
+            studies=studies_tuple(studies),
             text=None if text is None else (text.tokens, text.mask_ratio),
             shuffle=shuffle,
             drop_last=drop_last,
@@ -177,7 +184,7 @@ class Loader:
 
     @property
     def records(self) -> int:
-        """Records of an epoch, over all ranks."""
+        """Records of an epoch, over all ranks; with `studies`, studies."""
         return self._core.records
 
     @property

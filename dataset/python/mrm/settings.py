@@ -32,6 +32,25 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Studies:
+    """How studies become samples, in place of records: all chosen rows with the same patient and study are one."""
+
+    views: int = 2
+    """Views of a study, V. A study with fewer has empty slots."""
+    choose: Literal["first", "random"] = "first"
+    """Which views, where a study has more: the first ones of PA, AP, frontal, lateral, others, not stated (then by row), or others
+    in each epoch, drawn without replacement; they come in this order."""
+    prior: int = 0
+    """Views of the latest earlier study of the same patient among the chosen rows, P, chosen alike."""
+
+    def __post_init__(self) -> None:
+        natural("views", self.views, least=1)
+        natural("prior", self.prior)
+        if self.choose not in ("first", "random"):
+            raise ArgumentError(f"choose {self.choose!r}: give \"first\" or \"random\"")
+
+
+@dataclass(frozen=True)
 class Mixture:
     """Shares of several datasets, and the length of an epoch, as the extension module reads them."""
 
@@ -61,6 +80,7 @@ class Settings:
     skip_errors: bool
     threads: int
     prefetch: int
+    studies: tuple[int, bool, int] | None = None
     mixture: Mixture | None = None
     tokenizer: str | os.PathLike[str] | None = None
     memory: tuple[int, int, int, Any] | None = None
@@ -91,6 +111,15 @@ def transform_json(transform: Transform | None) -> str:
 def crops_json(crops: Sequence[tuple[Transform, int]]) -> list[tuple[str, int]]:
     """JSON of the transform of each group of crops, and the number of its crops."""
     return [(transform_json(transform), natural("crops", count, least=1)) for transform, count in crops]
+
+
+def studies_tuple(studies: Studies | None) -> tuple[int, bool, int] | None:
+    """Studies as the extension module reads them."""
+    if studies is None:
+        return None
+    if not isinstance(studies, Studies):
+        raise TypeError(f"studies: give mrm.Studies(...), not {type(studies).__name__}")
+    return studies.views, studies.choose == "random", studies.prior
 
 
 def chosen_rows(

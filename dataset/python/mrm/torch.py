@@ -24,7 +24,18 @@ from . import _mrm
 from ._mrm import Array, Batch, Dataset, Split
 from .errors import ArgumentError
 from .loader import Loader, LoaderState
-from .settings import Rows, Settings, Subset, Text, chosen_rows, crops_json, natural, transform_json
+from .settings import (
+    Rows,
+    Settings,
+    Studies,
+    Subset,
+    Text,
+    chosen_rows,
+    crops_json,
+    natural,
+    studies_tuple,
+    transform_json,
+)
 from .transforms import Transform
 
 # Pinned buffers for batches that the program still uses while others are made.
@@ -34,7 +45,8 @@ _IN_USE = 4
 def tensors(batch: Batch) -> dict[str, Any]:
     """The arrays of a batch as tensors of the same memory, by their names in `mrm.Batch`; absent ones are left out.
 
-    `images`, `labels`, `rows`; `sources` of a mixture; `token_ids`, `target_ids`, `attention_mask` with texts; `masks`; `boxes`,
+    `images`, `labels`, `rows`; `sources` of a mixture, `has_image` where a dataset of it has no images; `view_mask`, `view_codes`,
+    `view_rows`, `box_slots` of studies; `token_ids`, `target_ids`, `attention_mask` with texts; `masks`; `boxes`,
     `box_records` and the list `box_labels`; `crops`, a list with a tensor for each group.
     """
     arrays: dict[str, Array | None] = {
@@ -42,12 +54,17 @@ def tensors(batch: Batch) -> dict[str, Any]:
         "labels": batch.labels,
         "rows": batch.rows,
         "sources": batch.sources,
+        "has_image": batch.has_image,
+        "view_mask": batch.view_mask,
+        "view_codes": batch.view_codes,
+        "view_rows": batch.view_rows,
         "token_ids": batch.token_ids,
         "target_ids": batch.target_ids,
         "attention_mask": batch.attention_mask,
         "masks": batch.masks,
         "boxes": batch.boxes,
         "box_records": batch.box_records,
+        "box_slots": batch.box_slots,
     }
     found: dict[str, Any] = {name: from_dlpack(array) for name, array in arrays.items() if array is not None}
     if batch.box_labels is not None:
@@ -114,7 +131,8 @@ class MrmMapDataset(TorchDataset[dict[str, Any]]):
 
     `dataset[i]` is a dictionary of tensors: `image` `float32 [1, S, S]`, `label` `float32 [C]`, `row`; with texts
     `token_ids`, `target_ids`, `attention_mask` `int64 [L]`; `mask` `uint8 [S, S]`; `boxes` `float32 [N, 4]`; `crops`, a list of
-    `float32 [n, 1, S, S]`. Augmentation and masks depend on the seed, the epoch and the record, as in `mrm.Loader`.
+    `float32 [n, 1, S, S]`. With `studies`, images, masks and crops have the dimension `V+P` first, and there are `view_mask`
+    `uint8 [V+P]`, `view_codes`, `view_rows` `int64 [V+P]` and `box_slots` `int64 [N]`. Augmentation and masks depend on the seed, the epoch and the record, as in `mrm.Loader`.
 
     A batch of `mrm.Loader` is several times faster than a batch of these.
     """
@@ -130,6 +148,7 @@ class MrmMapDataset(TorchDataset[dict[str, Any]]):
         seed: int = 0,
         transform: Transform | None = None,
         crops: Sequence[tuple[Transform, int]] = (),
+        studies: Studies | None = None,
         text: Text | None = None,
         boxes: bool = False,
         masks: bool | str = False,
@@ -144,6 +163,7 @@ class MrmMapDataset(TorchDataset[dict[str, Any]]):
             world_size=1,
             transform=transform_json(transform),
             crops=crops_json(crops),
+            studies=studies_tuple(studies),
             text=None if text is None else (text.tokens, text.mask_ratio),
             shuffle=False,
             drop_last=False,
@@ -184,6 +204,8 @@ class MrmMapDataset(TorchDataset[dict[str, Any]]):
         sample |= {name: from_dlpack(array)[0] for name, array in _single(batch).items() if array is not None}
         if batch.boxes is not None:
             sample["boxes"] = from_dlpack(batch.boxes)
+        if batch.box_slots is not None:
+            sample["box_slots"] = from_dlpack(batch.box_slots)
         if batch.crops:
             sample["crops"] = [from_dlpack(array)[0] for array in batch.crops]
         return sample
@@ -198,6 +220,9 @@ def _single(batch: Batch) -> dict[str, Array | None]:
         "target_ids": batch.target_ids,
         "attention_mask": batch.attention_mask,
         "mask": batch.masks,
+        "view_mask": batch.view_mask,
+        "view_codes": batch.view_codes,
+        "view_rows": batch.view_rows,
     }
 
 
@@ -217,6 +242,8 @@ def _pinned(data: Dataset | Sequence[Dataset], arguments: dict[str, Any]) -> tup
     records = natural("batch_size", arguments.get("batch_size", 64))
     if isinstance(data, Dataset) and arguments.get("epoch_records") is None:
         records = min(records, len(data))
-    floats = records * pixels
+    studies = arguments.get("studies")
+    slots = studies.views + studies.prior if isinstance(studies, Studies) else 1
+    floats = records * slots * pixels
     memory = torch.empty((count, floats), dtype=torch.float32, pin_memory=True)
     return memory.data_ptr(), count, floats, memory

@@ -42,6 +42,9 @@ struct Places {
     images: Place,
     /// With the number and the side of the crops of each group.
     crops: Vec<(Place, usize, usize)>,
+    has_image: Place,
+    /// Mask, codes and rows of the slots of studies.
+    views: [Place; 3],
     masks: Option<Place>,
     token_ids: Place,
     target_ids: Place,
@@ -59,22 +62,28 @@ pub struct Origin {
     has_boxes: bool,
     /// Whether masks are loaded.
     has_masks: bool,
+    /// Whether a sample is a study.
+    has_studies: bool,
+    /// Whether some datasets were ingested without images.
+    lacks_images: bool,
 }
 
 impl Origin {
-    /// That of the batches of a loader.
+    /// That of the batches of a loader: its datasets and findings, whether it loads boxes, masks and studies, and whether some
+    /// datasets were ingested without images.
     pub fn new(
         datasets: Vec<Arc<dataset::Dataset>>,
         findings: &[String],
-        has_boxes: bool,
-        has_masks: bool,
+        [has_boxes, has_masks, has_studies]: [bool; 3],
+        lacks_images: bool,
     ) -> Arc<Self> {
-        Arc::new(Self { datasets, findings: findings.to_vec(), has_boxes, has_masks })
+        Arc::new(Self { datasets, findings: findings.to_vec(), has_boxes, has_masks, has_studies, lacks_images })
     }
 }
 
 /// One batch. In shapes, ``B`` is ``len(batch)``, ``S`` the size of the transform, ``L`` the number of tokens, ``C`` the
-/// number of findings. Arrays are row-major, in memory of the host, and may be written to. The memory is used again by the
+/// number of findings. Where a sample is a study (``studies=mrm.Studies(views=V, prior=P)``), images, crops and masks have the
+/// dimension ``V+P`` after ``B``, with zeros (masks: 255) in empty slots. Arrays are row-major, in memory of the host, and may be written to. The memory is used again by the
 /// loader once nothing uses any array of the batch, and not before.
 #[pyclass(frozen, module = "mrm")]
 pub struct Batch {
@@ -85,6 +94,7 @@ pub struct Batch {
     sources: Vec<u16>,
     boxes: Option<Vec<PlacedBox>>,
     size: usize,
+    slots: usize,
     tokens: usize,
     with_report: Vec<usize>,
     skipped: Vec<String>,
@@ -103,12 +113,14 @@ impl Batch {
         let boxes = origin.has_boxes.then(|| batch.boxes().to_vec());
         let (rows, sources, with_report) = (batch.rows().to_vec(), batch.sources().to_vec(), batch.with_report());
         let skipped = batch.skipped().iter().map(ToString::to_string).collect();
-        let shapes: Vec<_> = batch.crop_shapes().collect();
+        let (slots, shapes): (_, Vec<_>) = (batch.slots(), batch.crop_shapes().collect());
         let arrays = batch.arrays_mut();
         let crops = arrays.crops.into_iter().zip(shapes);
         let places = Places {
             images: Place::of(arrays.images),
             crops: crops.map(|(crops, (count, size))| (Place::of(crops), count, size)).collect(),
+            has_image: Place::of(arrays.has_image),
+            views: [Place::of(arrays.view_mask), Place::of(arrays.view_codes), Place::of(arrays.view_rows)],
             masks: origin.has_masks.then(|| Place::of(arrays.masks)),
             token_ids: Place::of(arrays.token_ids),
             target_ids: Place::of(arrays.target_ids),
@@ -117,13 +129,23 @@ impl Batch {
         };
         let owned = Arc::new(Owned { batch: Some(batch), process: Process::this() });
         let origin = origin.clone();
-        Self { owned, origin, places, rows, sources, boxes, size, tokens, with_report, skipped, epoch, number }
+        Self { owned, origin, places, rows, sources, boxes, size, slots, tokens, with_report, skipped, epoch, number }
     }
 
     fn array<T: Element>(&self, place: Place, shape: &[usize]) -> Array {
         // SAFETY: the place is that of an array of the batch with this shape. It stays there while the owner lives, and only
         // the consumers of the array use it.
         unsafe { Array::lent(place.0 as *mut T, shape, self.owned.clone()) }
+    }
+
+    /// The first dimensions of what each image has: the samples, and the slots of studies.
+    fn shape(&self, rest: &[usize]) -> Vec<usize> {
+        let slots = self.origin.has_studies.then_some(self.slots);
+        [self.rows.len()].into_iter().chain(slots).chain(rest.iter().copied()).collect()
+    }
+
+    fn view<T: Element>(&self, place: Place) -> Option<Array> {
+        self.origin.has_studies.then(|| self.array::<T>(place, &self.shape(&[])))
     }
 
     fn text(&self, place: Place) -> Option<Array> {
@@ -133,22 +155,49 @@ impl Batch {
 
 #[pymethods]
 impl Batch {
-    /// Number of records, B. It is 0 where all were skipped, or where the last batch of an epoch has none for this rank.
+    /// Number of samples, B: records or studies. It is 0 where all were skipped, or where the last batch of an epoch has none for this rank.
     fn __len__(&self) -> usize {
         self.rows.len()
     }
 
-    /// Normalized gray pixels: ``float32 [B, 1, S, S]``.
+    /// Normalized gray pixels: ``float32 [B, 1, S, S]``; of studies ``[B, V+P, 1, S, S]``.
     #[getter]
     fn images(&self) -> Array {
-        self.array::<f32>(self.places.images, &[self.rows.len(), 1, self.size, self.size])
+        self.array::<f32>(self.places.images, &self.shape(&[1, self.size, self.size]))
     }
 
-    /// Normalized gray pixels of each group of crops: ``float32 [B, n, 1, S, S]``; an empty list where the loader makes none.
+    /// Normalized gray pixels of each group of crops: ``float32 [B, n, 1, S, S]``, of studies ``[B, V+P, n, 1, S, S]``; an
+    /// empty list where the loader makes none.
     #[getter]
     fn crops(&self) -> Vec<Array> {
         let groups = self.places.crops.iter();
-        groups.map(|&(place, count, size)| self.array::<f32>(place, &[self.rows.len(), count, 1, size, size])).collect()
+        groups.map(|&(place, count, size)| self.array::<f32>(place, &self.shape(&[count, 1, size, size]))).collect()
+    }
+
+    /// 1 for samples with an image, 0 for those of datasets that were ingested without: ``uint8 [B]``; ``None`` where all
+    /// datasets have images.
+    #[getter]
+    fn has_image(&self) -> Option<Array> {
+        self.origin.lacks_images.then(|| self.array::<u8>(self.places.has_image, &[self.rows.len()]))
+    }
+
+    /// 1 for slots with an image, 0 for empty ones: ``uint8 [B, V+P]``; ``None`` unless samples are studies.
+    #[getter]
+    fn view_mask(&self) -> Option<Array> {
+        self.view::<u8>(self.places.views[0])
+    }
+
+    /// The view of the image in each slot: ``int64 [B, V+P]``: 1 PA, 2 AP, 3 frontal, 4 lateral, 5 another, 0 not stated or
+    /// empty; ``None`` unless samples are studies.
+    #[getter]
+    fn view_codes(&self) -> Option<Array> {
+        self.view::<i64>(self.places.views[1])
+    }
+
+    /// The row of the image in each slot, -1 where it is empty: ``int64 [B, V+P]``; ``None`` unless samples are studies.
+    #[getter]
+    fn view_rows(&self) -> Option<Array> {
+        self.view::<i64>(self.places.views[2])
     }
 
     /// Labels: ``float32 [B, C]``; 1 positive, 0 negative, -1 uncertain, NaN not mentioned.
@@ -175,11 +224,11 @@ impl Batch {
         self.text(self.places.attention_mask)
     }
 
-    /// Segmentation masks: ``uint8 [B, S, S]``; 1 inside, 0 outside, 255 beside the image and for records without a mask;
-    /// ``None`` where the loader does not load them.
+    /// Segmentation masks: ``uint8 [B, S, S]``, of studies ``[B, V+P, S, S]``; 1 inside, 0 outside, 255 beside the image and for
+    /// records without a mask; ``None`` where the loader does not load them.
     #[getter]
     fn masks(&self) -> Option<Array> {
-        self.places.masks.map(|place| self.array::<u8>(place, &[self.rows.len(), self.size, self.size]))
+        self.places.masks.map(|place| self.array::<u8>(place, &self.shape(&[self.size, self.size])))
     }
 
     /// Boxes of all records, in pixels of the transformed images: ``float32 [N, 4]`` of x, y, width, height; ``None`` where
@@ -198,6 +247,13 @@ impl Batch {
         Some(Array::owned::<i64>(boxes.iter().map(|placed| placed.record as i64).collect(), &[boxes.len()]))
     }
 
+    /// The slot of each box: ``int64 [N]``; ``None`` unless samples are studies.
+    #[getter]
+    fn box_slots(&self) -> Option<Array> {
+        let boxes = self.boxes.as_ref().filter(|_| self.origin.has_studies)?;
+        Some(Array::owned::<i64>(boxes.iter().map(|placed| placed.slot as i64).collect(), &[boxes.len()]))
+    }
+
     /// What the source calls the finding of each box.
     #[getter]
     fn box_labels(&self) -> Option<Vec<String>> {
@@ -211,13 +267,13 @@ impl Batch {
         (self.origin.datasets.len() > 1).then(|| Array::owned::<i64>(numbers(), &[self.sources.len()]))
     }
 
-    /// Rows of the dataset: ``int64 [B]``; in a mixture each is a row of its dataset.
+    /// Rows of the dataset: ``int64 [B]``; in a mixture each is a row of its dataset. Of a study, that of its first view.
     #[getter]
     fn rows(&self) -> Array {
         Array::owned::<i64>(self.rows.iter().map(|&row| i64::from(row)).collect(), &[self.rows.len()])
     }
 
-    /// The ``record_id`` of each record. The first access reads those of a whole shard.
+    /// The ``record_id`` of each row of ``rows``. The first access reads those of a whole shard.
     #[getter]
     fn record_ids(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         let id = |(&source, &row): (&u16, &u32)| {
@@ -240,7 +296,8 @@ impl Batch {
     }
 
     fn __repr__(&self) -> String {
-        let (records, size) = (self.rows.len(), self.size);
-        format!("mrm.Batch({records} images of {size}×{size}, epoch {}, number {})", self.epoch, self.number)
+        let (samples, size) = (self.rows.len(), self.size);
+        let kind = if self.origin.has_studies { format!("studies with {} images", self.slots) } else { "images".into() };
+        format!("mrm.Batch({samples} {kind} of {size}×{size}, epoch {}, number {})", self.epoch, self.number)
     }
 }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dataset::loader::{EpochLength, LoaderBuilder, LoaderState, MixturePart, OnError, TextOptions, Weights};
+use dataset::loader::{
+    EpochLength, LoaderBuilder, LoaderState, MixturePart, OnError, StudyOptions, TextOptions, ViewChoice, Weights,
+};
 use dataset::tokenizer::ReportTokenizer;
 use dataset::transform::Transform;
 use pyo3::prelude::*;
@@ -35,6 +37,8 @@ pub struct Settings<'py> {
     transform: String,
     /// The same for each group of crops, and their number.
     crops: Vec<(String, usize)>,
+    /// Views, whether they are drawn, views of the study before.
+    studies: Option<(usize, bool, usize)>,
     /// Tokens, and the share of words to mask.
     text: Option<(usize, f64)>,
     shuffle: bool,
@@ -74,6 +78,11 @@ impl MixtureSettings {
 }
 
 impl Settings<'_> {
+    /// Whether boxes, masks and studies are loaded.
+    fn parts_of_batch(&self) -> [bool; 3] {
+        [self.boxes, self.masks, self.studies.is_some()]
+    }
+
     /// One dataset or a mixture, with the chosen rows of each.
     fn parts(&self, py: Python<'_>, datasets: &[Arc<dataset::Dataset>]) -> PyResult<LoaderBuilder> {
         let wrong = || errors::raise(py, "ArgumentError", "rows: not a read-only array of uint32");
@@ -115,6 +124,10 @@ impl Settings<'_> {
         }
         if let Some(name) = &self.mask_name {
             builder = builder.mask_name(name);
+        }
+        if let Some((views, is_random, prior)) = self.studies {
+            let choose = if is_random { ViewChoice::Random } else { ViewChoice::First };
+            builder = builder.studies(StudyOptions { views, choose, prior });
         }
         if let Some((tokens, mask_ratio)) = self.text {
             builder = builder.text(TextOptions { tokens, mask_ratio });
@@ -181,7 +194,8 @@ impl Loader {
         let is_remote = opened.iter().any(|dataset| dataset.storage().as_folder().is_none());
         let loader = waiting(py, is_remote, || builder.build())?;
         let locations = opened.iter().map(|dataset| dataset.storage().path("").display().to_string()).collect();
-        let origin = Origin::new(opened, loader.findings(), settings.boxes, settings.masks);
+        let lacks_images = !loader.without_images().is_empty();
+        let origin = Origin::new(opened, loader.findings(), settings.parts_of_batch(), lacks_images);
         Ok(Self { running: Mutex::new(Some(loader)), origin, locations, process: Process::this() })
     }
 
@@ -290,7 +304,7 @@ impl RandomAccess {
         let builder = settings.builder(py, std::slice::from_ref(&opened))?;
         let access = waiting(py, opened.storage().as_folder().is_none(), || builder.random_access())?;
         let findings = opened.findings().to_vec();
-        Ok(Self { access, origin: Origin::new(vec![opened], &findings, settings.boxes, settings.masks) })
+        Ok(Self { access, origin: Origin::new(vec![opened], &findings, settings.parts_of_batch(), false) })
     }
 
     /// Batches of an epoch.

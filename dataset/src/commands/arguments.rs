@@ -20,6 +20,7 @@ use crate::commands::mixture::{MixtureArguments, WeightedData};
 use crate::commands::montage;
 use crate::commands::progress::{Meter, OnProgress};
 use crate::commands::split::SplitArguments;
+use crate::commands::study_arguments::StudyArguments;
 use crate::commands::transform_arguments::{self, Augmentations, named_transform};
 use crate::commands::verify;
 #[cfg(feature = "export")]
@@ -105,14 +106,17 @@ enum Command {
     /// Measure how fast batches are loaded on this machine, from one dataset or from a mixture of several.
     #[command(after_help = "Examples:
   dataset bench data/mimic --transform pretrain --size 448 --seconds 10
-  dataset bench data/mimic=0.7 data/padchest=0.3 --epoch-of data/mimic")]
+  dataset bench data/mimic=0.7 data/padchest=0.3 --epoch-of data/mimic
+  dataset bench data/mimic --studies --views 2 --prior 1")]
     Bench {
         /// Folder or URL of the dataset; of several ones, each with its weight in the mixture, or all without.
         #[arg(required = true, value_name = "DIR[=WEIGHT]")]
         data: Vec<WeightedData>,
         #[command(flatten)]
         mixture: MixtureArguments,
-        /// Number of records in a batch.
+        #[command(flatten)]
+        studies: StudyArguments,
+        /// Number of records in a batch, or of studies.
         #[arg(long, default_value_t = 64, value_parser = cli::count::<65_536>)]
         batch_size: usize,
         /// `pretrain`, `finetune` or `evaluate` as in the recipe; `none` only reads images.
@@ -267,7 +271,18 @@ fn run(cli: Cli) -> Result<u8> {
             show(&arguments.run()?)?;
             Ok(0)
         }
-        Command::Bench { data, mixture, batch_size, transform, augment, size, threads, seconds, no_checksums } => {
+        Command::Bench {
+            data,
+            mixture,
+            studies,
+            batch_size,
+            transform,
+            augment,
+            size,
+            threads,
+            seconds,
+            no_checksums,
+        } => {
             let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
             let (opened, mixed) = (Instant::now(), mixture.mixture(&data)?);
             let open = |data: &WeightedData| -> Result<Arc<Dataset>> {
@@ -275,9 +290,10 @@ fn run(cli: Cli) -> Result<u8> {
                 Ok(Arc::new(if no_checksums { dataset.without_checksums() } else { dataset }))
             };
             let datasets = data.iter().map(open).collect::<Result<Vec<_>>>()?;
+            let studies = studies.options();
             let ((images, first, span), by_dataset) = if transform == "none" {
-                let [dataset] = datasets.as_slice() else {
-                    return Err(UsageError::of(anyhow!("--transform none reads the images of one dataset")));
+                let ([dataset], None) = (datasets.as_slice(), studies) else {
+                    return Err(UsageError::of(anyhow!("--transform none reads single images of one dataset")));
                 };
                 (bench::random_reads(dataset, threads, seconds)?, Vec::new())
             } else {
@@ -290,6 +306,9 @@ fn run(cli: Cli) -> Result<u8> {
                 if let Some(tokenizer) = mixture.tokenizer()? {
                     builder = builder.tokenizer(tokenizer);
                 }
+                if let Some(studies) = studies {
+                    builder = builder.studies(studies);
+                }
                 let transform = named_transform(&transform, size, &augment);
                 let builder = builder.batch_size(batch_size).transform(transform).threads(threads);
                 bench::batches(&datasets, builder, seconds, opened)?
@@ -301,8 +320,12 @@ fn run(cli: Cli) -> Result<u8> {
                 rate / threads as f64
             ))?;
             show(&format!("first batch after {:.0} ms; {images} images in {span:.1} s\n", first * 1000.0))?;
+            let samples: u64 = by_dataset.iter().sum();
+            if studies.is_some() {
+                show(&format!("{:.0} studies/s, {:.2} images each\n", samples as f64 / span, images as f64 / samples.max(1) as f64))?;
+            }
             for (data, count) in data.iter().zip(by_dataset).filter(|_| datasets.len() > 1) {
-                let share = count as f64 * 100.0 / images.max(1) as f64;
+                let share = count as f64 * 100.0 / samples.max(1) as f64;
                 show(&format!("{share:.1}% from {}\n", data.location.display()))?;
             }
             Ok(0)

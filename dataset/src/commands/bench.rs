@@ -46,8 +46,8 @@ pub fn random_reads(dataset: &Arc<Dataset>, threads: usize, seconds: f64) -> Res
     Ok((done.iter().map(|(images, _)| images).sum(), first, began.elapsed().as_secs_f64()))
 }
 
-/// Loads batches of a loader with these settings for so many seconds, with masked reports where there are some. The time to
-/// the first batch is measured from `opened`.
+/// Loads batches of a loader with these settings for so many seconds, with masked reports where there are some; also returns
+/// the number of samples of each dataset. The time to the first batch is measured from `opened`.
 ///
 /// # Errors
 /// When a batch cannot be loaded.
@@ -66,7 +66,8 @@ pub fn batches(
     let mut by_dataset = vec![0; datasets.len()];
     while began.elapsed().as_secs_f64() < seconds {
         let batch = loader.next_batch()?;
-        images += batch.len() as u64;
+        let has_image = if batch.view_mask().is_empty() { batch.has_image() } else { batch.view_mask() };
+        images += has_image.iter().map(|&has| u64::from(has)).sum::<u64>();
         batch.sources().iter().for_each(|&source| by_dataset[usize::from(source)] += 1);
     }
     Ok(((images, first, began.elapsed().as_secs_f64()), by_dataset))

@@ -19,6 +19,8 @@ pub mod reject_reasons;
 #[cfg(feature = "cli")]
 pub mod split;
 #[cfg(feature = "cli")]
+pub(crate) mod study_arguments;
+#[cfg(feature = "cli")]
 pub(crate) mod transform_arguments;
 pub mod verify;
 pub(crate) mod wording;

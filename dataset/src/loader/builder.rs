@@ -321,6 +321,9 @@ impl LoaderBuilder {
                 part.map_err(|error| self.parts[number].error(error, is_mixed))
             })
             .collect::<Result<_>>()?;
+        if parts.iter().all(|part| part.is_text_only) {
+            return Err(invalid("these datasets have no images (ingested with --no-images)"));
+        }
         let order = self.order(&parts)?;
         let records = order.records();
         self.settings.transform.check()?;
@@ -386,13 +389,17 @@ impl LoaderBuilder {
         let samples = Samples::new(dataset.clone(), columns, reader);
         let first = guarded(BROKEN, || Ok(samples.of(rows[0] as usize)?.height));
         // A record that cannot be read is an error of its batch.
-        if first.is_ok_and(|height| height == 0) {
-            return Err(Error::Invalid("loader: this dataset has no images (ingested with --no-images)".to_owned()));
+        let is_text_only = first.is_ok_and(|height| height == 0);
+        if is_text_only && (self.mixture.is_none() || self.settings.text.is_none()) {
+            let remedy = if self.mixture.is_some() { ": load reports, too, or leave it out" } else { "" };
+            return Err(Error::Invalid(format!(
+                "loader: this dataset has no images (ingested with --no-images){remedy}"
+            )));
         }
         let studies = self.settings.studies.map(|studies| Studies::read(dataset, &rows, studies)).transpose()?;
         let id = content(dataset);
         let copy = self.parts[..number].iter().filter(|earlier| content(&earlier.dataset) == id).count();
-        Ok(Part::new(source.clone(), rows, samples, findings, copy as u64).with(studies, false))
+        Ok(Part::new(source.clone(), rows, samples, findings, copy as u64).with(studies, is_text_only))
     }
 
     /// The order of the records.

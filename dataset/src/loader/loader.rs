@@ -142,6 +142,12 @@ impl Loader {
         (0..self.plan.parts.len()).filter(|&part| self.plan.parts[part].samples.tokenizes()).collect()
     }
 
+    /// Numbers of the datasets that were ingested without images: their samples have reports alone
+    /// ([`Batch::has_image`]).
+    pub fn without_images(&self) -> Vec<usize> {
+        (0..self.plan.parts.len()).filter(|&part| self.plan.parts[part].is_text_only).collect()
+    }
+
     /// Position of the loader: the batch that the next call gives.
     pub fn state(&self) -> LoaderState {
         self.state.clone()

@@ -12,5 +12,6 @@ mod loader;
 mod mixture;
 mod old_formats;
 mod splits;
+mod studies;
 mod transforms;
 mod verify;
