@@ -48,6 +48,19 @@ impl Stream {
         }
     }
 
+    /// So many different numbers below `count`, ascending; each set is as likely (Floyd's algorithm). All of them where `wanted`
+    /// is not smaller.
+    pub fn subset(&mut self, count: usize, wanted: usize) -> Vec<usize> {
+        let wanted = wanted.min(count);
+        let mut chosen = Vec::with_capacity(wanted);
+        for last in count - wanted..count {
+            let drawn = self.below(last as u64 + 1) as usize;
+            chosen.push(if chosen.contains(&drawn) { last } else { drawn });
+        }
+        chosen.sort_unstable();
+        chosen
+    }
+
     /// Fills numbers with random bits: four of each 64 bits of the stream, the lowest ones first.
     pub fn fill(&mut self, numbers: &mut [u16]) {
         for four in numbers.chunks_mut(4) {
@@ -88,5 +101,18 @@ mod tests {
         let mut counts = [0; 6];
         (0..60_000).for_each(|_| counts[stream.below(6) as usize] += 1);
         assert!(counts.iter().all(|&c| (9_500..10_500).contains(&c)), "{counts:?}");
+    }
+
+    #[test]
+    fn every_subset_is_drawn_as_often() {
+        let mut stream = Stream::new(&[3]);
+        let mut counts = std::collections::HashMap::new();
+        for _ in 0..10_000 {
+            *counts.entry(stream.subset(5, 2)).or_insert(0) += 1;
+        }
+        assert_eq!(counts.len(), 10);
+        assert!(counts.values().all(|count| (850..1150).contains(count)), "{counts:?}");
+        assert!(counts.keys().all(|subset| subset.is_sorted_by(|a, b| a < b)));
+        assert_eq!((stream.subset(2, 3), stream.subset(0, 3)), (vec![0, 1], vec![]));
     }
 }

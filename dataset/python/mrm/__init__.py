@@ -22,7 +22,7 @@ import os
 from . import errors, transforms
 from ._calls import ExportSummary, export, split, verify
 from ._ingest import PhantomSummary, ingest, phantom
-from ._mrm import Array, Batch, BoundingBox, Dataset, NamedText, Reading, Record, Split, Table, __version__
+from ._mrm import Array, Batch, BatchText, BoundingBox, Dataset, NamedText, Reading, Record, Split, Table, __version__
 from ._summary import IngestSummary
 from .errors import (
     ArgumentError,
@@ -49,6 +49,7 @@ __all__ = [
     "ArgumentError",
     "Array",
     "Batch",
+    "BatchText",
     "BoundingBox",
     "ClosedError",
     "DamagedError",

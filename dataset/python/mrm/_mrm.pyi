@@ -14,6 +14,7 @@ from .settings import Settings
 __all__ = [
     "Array",
     "Batch",
+    "BatchText",
     "BoundingBox",
     "Dataset",
     "Loader",
@@ -224,6 +225,17 @@ class Dataset:
     def __reduce__(self) -> tuple[Any, ...]: ...
 
 @final
+class BatchText:
+    @property
+    def token_ids(self) -> Array: ...
+    @property
+    def target_ids(self) -> Array: ...
+    @property
+    def attention_mask(self) -> Array: ...
+    @property
+    def token_weights(self) -> Array | None: ...
+
+@final
 class Batch:
     @property
     def epoch(self) -> int: ...
@@ -250,6 +262,10 @@ class Batch:
     def target_ids(self) -> Array | None: ...
     @property
     def attention_mask(self) -> Array | None: ...
+    @property
+    def token_weights(self) -> Array | None: ...
+    @property
+    def texts(self) -> list[BatchText]: ...
     @property
     def masks(self) -> Array | None: ...
     @property

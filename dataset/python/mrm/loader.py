@@ -25,7 +25,9 @@ from .settings import (
     mixture,
     natural,
     studies_tuple,
+    texts_list,
     transform_json,
+    weights_of_tokens,
 )
 from .transforms import Transform
 
@@ -72,7 +74,9 @@ class Loader:
         studies: Makes a sample of each study, in place of each record: several images (``batch.view_mask`` says which are there,
             ``batch.view_codes`` of which views, ``batch.view_rows`` of which rows), the labels of all its records (positive where
             one is positive, else uncertain, else negative), and its first report.
-        text: Loads reports, too.
+        text: Loads reports, too; a list loads several texts of each sample (``batch.texts``), such as two sections.
+        token_weights: Gives the weight of each token of the texts (``batch.token_weights``): a dictionary of the tokenizer's
+            tokens (``{"effusion": 2.5}``), or a JSON file of one; every other token has the weight 1, padding 0.
         shuffle: Whether each epoch has a new seeded order; otherwise the order of the rows.
         drop_last: Leaves out the last batch of an epoch where it is not full.
         boxes: Loads boxes, too, transformed as the images.
@@ -116,7 +120,8 @@ class Loader:
         transform: Transform | None = None,
         crops: Sequence[tuple[Transform, int]] = (),
         studies: Studies | None = None,
-        text: Text | None = None,
+        text: Text | Sequence[Text] | None = None,
+        token_weights: Mapping[str, float] | str | os.PathLike[str] | None = None,
         shuffle: bool = True,
         drop_last: bool = False,
         boxes: bool = False,
@@ -140,6 +145,7 @@ class Loader:
         if on_error not in ("stop", "skip"):
             raise ArgumentError(f"on_error {on_error!r}: give \"stop\" or \"skip\"")
         rank, world_size = distributed if distributed is not None else _torch_distributed()
+        token_table, weights_file = weights_of_tokens(token_weights)
         settings = Settings(
             rows=_chosen(data, split, subset, ratio, rows),
             mixture=mixed if is_mixture else None,
@@ -151,7 +157,9 @@ class Loader:
             transform=transform_json(transform),
             crops=crops_json(crops),
             studies=studies_tuple(studies),
-            text=None if text is None else (text.tokens, text.mask_ratio),
+            texts=texts_list(text),
+            token_weights=token_table,
+            token_weights_file=weights_file,
             shuffle=shuffle,
             drop_last=drop_last,
             boxes=boxes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,15 +18,23 @@ Rows = Iterable[int] | Iterable[str]
 
 @dataclass(frozen=True)
 class Text:
-    """How reports become token rows."""
+    """A text of a sample, and how it becomes a row of tokens. It is the whole report, or a section or sentences of it."""
 
     tokens: int = 100
-    """Tokens of a row: longer reports are cut, shorter ones padded."""
+    """Tokens of a row: longer texts are cut, shorter ones padded."""
     mask_ratio: float = 0.5
-    """Share of the words that are masked."""
+    """Share of the words that are masked; 0: none."""
+    section: str | None = None
+    """Name of a section, in lower case: ``findings``, ``impression``, ``indication``, … A record without it has padding only."""
+    sentences: int | None = None
+    """So many sentences of the report, others in each epoch, in their order; all where it has fewer."""
 
     def __post_init__(self) -> None:
         natural("tokens", self.tokens, least=1)
+        if self.section is not None and self.sentences is not None:
+            raise ArgumentError("give either a section or a number of sentences, not both")
+        if self.sentences is not None:
+            natural("sentences", self.sentences, least=1)
         if not 0 <= self.mask_ratio <= 1:
             raise ArgumentError(f"mask_ratio {self.mask_ratio!r}: give a share from 0 to 1")
 
@@ -71,7 +79,7 @@ class Settings:
     world_size: int
     transform: str
     crops: list[tuple[str, int]]
-    text: tuple[int, float] | None
+    texts: list[tuple[int, float, str | None, int | None]]
     shuffle: bool
     drop_last: bool
     boxes: bool
@@ -81,6 +89,8 @@ class Settings:
     threads: int
     prefetch: int
     studies: tuple[int, bool, int] | None = None
+    token_weights: dict[str, float] | None = None
+    token_weights_file: str | os.PathLike[str] | None = None
     mixture: Mixture | None = None
     tokenizer: str | os.PathLike[str] | None = None
     memory: tuple[int, int, int, Any] | None = None
@@ -111,6 +121,24 @@ def transform_json(transform: Transform | None) -> str:
 def crops_json(crops: Sequence[tuple[Transform, int]]) -> list[tuple[str, int]]:
     """JSON of the transform of each group of crops, and the number of its crops."""
     return [(transform_json(transform), natural("crops", count, least=1)) for transform, count in crops]
+
+
+def texts_list(text: Text | Sequence[Text] | None) -> list[tuple[int, float, str | None, int | None]]:
+    """One text, several or none as the extension module reads them."""
+    texts = [] if text is None else [text] if isinstance(text, Text) else list(text)
+    for one in texts:
+        if not isinstance(one, Text):
+            raise TypeError(f"text: give mrm.Text(...), not {type(one).__name__}")
+    return [(one.tokens, one.mask_ratio, one.section, one.sentences) for one in texts]
+
+
+def weights_of_tokens(
+    weights: Mapping[str, float] | str | os.PathLike[str] | None,
+) -> tuple[dict[str, float] | None, str | os.PathLike[str] | None]:
+    """Weights of tokens, or the JSON file that has them."""
+    if isinstance(weights, Mapping):
+        return {str(token): float(weight) for token, weight in weights.items()}, None
+    return None, weights
 
 
 def studies_tuple(studies: Studies | None) -> tuple[int, bool, int] | None:

@@ -21,7 +21,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from torch.utils.dlpack import from_dlpack
 
 from . import _mrm
-from ._mrm import Array, Batch, Dataset, Split
+from ._mrm import Array, Batch, BatchText, Dataset, Split
 from .errors import ArgumentError
 from .loader import Loader, LoaderState
 from .settings import (
@@ -34,7 +34,9 @@ from .settings import (
     crops_json,
     natural,
     studies_tuple,
+    texts_list,
     transform_json,
+    weights_of_tokens,
 )
 from .transforms import Transform
 
@@ -61,17 +63,30 @@ def tensors(batch: Batch) -> dict[str, Any]:
         "token_ids": batch.token_ids,
         "target_ids": batch.target_ids,
         "attention_mask": batch.attention_mask,
+        "token_weights": batch.token_weights,
         "masks": batch.masks,
         "boxes": batch.boxes,
         "box_records": batch.box_records,
         "box_slots": batch.box_slots,
     }
     found: dict[str, Any] = {name: from_dlpack(array) for name, array in arrays.items() if array is not None}
+    if len(batch.texts) > 1:
+        found["texts"] = [_text(text) for text in batch.texts]
     if batch.box_labels is not None:
         found["box_labels"] = batch.box_labels
     if batch.crops:
         found["crops"] = [from_dlpack(array) for array in batch.crops]
     return found
+
+
+def _text(text: BatchText) -> dict[str, Any]:
+    arrays = {
+        "token_ids": text.token_ids,
+        "target_ids": text.target_ids,
+        "attention_mask": text.attention_mask,
+        "token_weights": text.token_weights,
+    }
+    return {name: from_dlpack(array) for name, array in arrays.items() if array is not None}
 
 
 class MrmDataset(IterableDataset[dict[str, Any]]):
@@ -149,12 +164,14 @@ class MrmMapDataset(TorchDataset[dict[str, Any]]):
         transform: Transform | None = None,
         crops: Sequence[tuple[Transform, int]] = (),
         studies: Studies | None = None,
-        text: Text | None = None,
+        text: Text | Sequence[Text] | None = None,
+        token_weights: Mapping[str, float] | str | os.PathLike[str] | None = None,
         boxes: bool = False,
         masks: bool | str = False,
     ) -> None:
         self.data = _opened(data)
         self.epoch = 0
+        token_table, weights_file = weights_of_tokens(token_weights)
         self._settings = Settings(
             rows=[chosen_rows(self.data, split, subset, ratio, rows)],
             batch_size=1,
@@ -164,7 +181,9 @@ class MrmMapDataset(TorchDataset[dict[str, Any]]):
             transform=transform_json(transform),
             crops=crops_json(crops),
             studies=studies_tuple(studies),
-            text=None if text is None else (text.tokens, text.mask_ratio),
+            texts=texts_list(text),
+            token_weights=token_table,
+            token_weights_file=weights_file,
             shuffle=False,
             drop_last=False,
             boxes=boxes,
@@ -206,6 +225,9 @@ class MrmMapDataset(TorchDataset[dict[str, Any]]):
             sample["boxes"] = from_dlpack(batch.boxes)
         if batch.box_slots is not None:
             sample["box_slots"] = from_dlpack(batch.box_slots)
+        if len(batch.texts) > 1:
+            texts = map(_text, batch.texts)
+            sample["texts"] = [{name: values[0] for name, values in text.items()} for text in texts]
         if batch.crops:
             sample["crops"] = [from_dlpack(array)[0] for array in batch.crops]
         return sample
@@ -219,6 +241,7 @@ def _single(batch: Batch) -> dict[str, Array | None]:
         "token_ids": batch.token_ids,
         "target_ids": batch.target_ids,
         "attention_mask": batch.attention_mask,
+        "token_weights": batch.token_weights,
         "mask": batch.masks,
         "view_mask": batch.view_mask,
         "view_codes": batch.view_codes,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dataset::PlacedBox;
+use dataset::loader::BatchTextMut;
 use pyo3::prelude::*;
 
 use crate::array::{Array, Element};
@@ -38,6 +39,17 @@ impl Place {
     }
 }
 
+/// Where the arrays of a text are, with its number of tokens.
+#[derive(Clone, Copy)]
+struct TextPlaces {
+    tokens: usize,
+    token_ids: Place,
+    target_ids: Place,
+    attention_mask: Place,
+    /// None where tokens are not weighted.
+    token_weights: Option<Place>,
+}
+
 struct Places {
     images: Place,
     /// With the number and the side of the crops of each group.
@@ -46,10 +58,20 @@ struct Places {
     /// Mask, codes and rows of the slots of studies.
     views: [Place; 3],
     masks: Option<Place>,
-    token_ids: Place,
-    target_ids: Place,
-    attention_mask: Place,
+    texts: Vec<TextPlaces>,
     labels: Place,
+}
+
+impl TextPlaces {
+    fn of(text: BatchTextMut<'_>, has_weights: bool) -> Self {
+        Self {
+            tokens: text.tokens,
+            token_ids: Place::of(text.token_ids),
+            target_ids: Place::of(text.target_ids),
+            attention_mask: Place::of(text.attention_mask),
+            token_weights: has_weights.then(|| Place::of(text.token_weights)),
+        }
+    }
 }
 
 /// What all batches of a loader have in common.
@@ -58,26 +80,32 @@ pub struct Origin {
     datasets: Vec<Arc<dataset::Dataset>>,
     /// Names of the columns of the labels.
     pub findings: Vec<String>,
-    /// Whether boxes are loaded.
-    has_boxes: bool,
-    /// Whether masks are loaded.
-    has_masks: bool,
-    /// Whether a sample is a study.
-    has_studies: bool,
+    /// What a loader loads.
+    loaded: Loaded,
     /// Whether some datasets were ingested without images.
     lacks_images: bool,
 }
 
+/// What a loader loads besides images and labels.
+#[derive(Clone, Copy)]
+pub struct Loaded {
+    pub boxes: bool,
+    pub masks: bool,
+    /// Whether a sample is a study.
+    pub studies: bool,
+    /// Whether the tokens of texts are weighted.
+    pub weights: bool,
+}
+
 impl Origin {
-    /// That of the batches of a loader: its datasets and findings, whether it loads boxes, masks and studies, and whether some
-    /// datasets were ingested without images.
+    /// That of the batches of a loader.
     pub fn new(
         datasets: Vec<Arc<dataset::Dataset>>,
         findings: &[String],
-        [has_boxes, has_masks, has_studies]: [bool; 3],
+        loaded: Loaded,
         lacks_images: bool,
     ) -> Arc<Self> {
-        Arc::new(Self { datasets, findings: findings.to_vec(), has_boxes, has_masks, has_studies, lacks_images })
+        Arc::new(Self { datasets, findings: findings.to_vec(), loaded, lacks_images })
     }
 }
 
@@ -95,7 +123,6 @@ pub struct Batch {
     boxes: Option<Vec<PlacedBox>>,
     size: usize,
     slots: usize,
-    tokens: usize,
     with_report: Vec<usize>,
     skipped: Vec<String>,
     /// Epoch that the batch belongs to, from 0 on.
@@ -109,8 +136,8 @@ pub struct Batch {
 impl Batch {
     /// Lends a batch. Boxes are those of the loader's records where it loads boxes.
     pub fn new(mut batch: dataset::Batch, origin: &Arc<Origin>) -> Self {
-        let (size, tokens, epoch, number) = (batch.size(), batch.tokens(), batch.epoch, batch.number);
-        let boxes = origin.has_boxes.then(|| batch.boxes().to_vec());
+        let (size, epoch, number) = (batch.size(), batch.epoch, batch.number);
+        let boxes = origin.loaded.boxes.then(|| batch.boxes().to_vec());
         let (rows, sources, with_report) = (batch.rows().to_vec(), batch.sources().to_vec(), batch.with_report());
         let skipped = batch.skipped().iter().map(ToString::to_string).collect();
         let (slots, shapes): (_, Vec<_>) = (batch.slots(), batch.crop_shapes().collect());
@@ -121,15 +148,13 @@ impl Batch {
             crops: crops.map(|(crops, (count, size))| (Place::of(crops), count, size)).collect(),
             has_image: Place::of(arrays.has_image),
             views: [Place::of(arrays.view_mask), Place::of(arrays.view_codes), Place::of(arrays.view_rows)],
-            masks: origin.has_masks.then(|| Place::of(arrays.masks)),
-            token_ids: Place::of(arrays.token_ids),
-            target_ids: Place::of(arrays.target_ids),
-            attention_mask: Place::of(arrays.attention_mask),
+            masks: origin.loaded.masks.then(|| Place::of(arrays.masks)),
+            texts: arrays.texts.into_iter().map(|text| TextPlaces::of(text, origin.loaded.weights)).collect(),
             labels: Place::of(arrays.labels),
         };
         let owned = Arc::new(Owned { batch: Some(batch), process: Process::this() });
         let origin = origin.clone();
-        Self { owned, origin, places, rows, sources, boxes, size, slots, tokens, with_report, skipped, epoch, number }
+        Self { owned, origin, places, rows, sources, boxes, size, slots, with_report, skipped, epoch, number }
     }
 
     fn array<T: Element>(&self, place: Place, shape: &[usize]) -> Array {
@@ -140,16 +165,17 @@ impl Batch {
 
     /// The first dimensions of what each image has: the samples, and the slots of studies.
     fn shape(&self, rest: &[usize]) -> Vec<usize> {
-        let slots = self.origin.has_studies.then_some(self.slots);
+        let slots = self.origin.loaded.studies.then_some(self.slots);
         [self.rows.len()].into_iter().chain(slots).chain(rest.iter().copied()).collect()
     }
 
     fn view<T: Element>(&self, place: Place) -> Option<Array> {
-        self.origin.has_studies.then(|| self.array::<T>(place, &self.shape(&[])))
+        self.origin.loaded.studies.then(|| self.array::<T>(place, &self.shape(&[])))
     }
 
-    fn text(&self, place: Place) -> Option<Array> {
-        (self.tokens > 0).then(|| self.array::<i64>(place, &[self.rows.len(), self.tokens]))
+    fn text(&self, number: usize) -> Option<Text> {
+        let places = *self.places.texts.get(number)?;
+        Some(Text { owned: self.owned.clone(), places, shape: [self.rows.len(), places.tokens] })
     }
 }
 
@@ -206,22 +232,35 @@ impl Batch {
         self.array::<f32>(self.places.labels, &[self.rows.len(), self.origin.findings.len()])
     }
 
-    /// Token ids after masking, the input of a model: ``int64 [B, L]``; ``None`` without texts.
+    /// Token ids of the first text after masking, the input of a model: ``int64 [B, L]``; ``None`` without texts.
     #[getter]
     fn token_ids(&self) -> Option<Array> {
-        self.text(self.places.token_ids)
+        Some(self.text(0)?.token_ids())
     }
 
-    /// Token ids before masking, the reconstruction targets: ``int64 [B, L]``; ``None`` without texts.
+    /// Token ids of the first text before masking, the reconstruction targets: ``int64 [B, L]``; ``None`` without texts.
     #[getter]
     fn target_ids(&self) -> Option<Array> {
-        self.text(self.places.target_ids)
+        Some(self.text(0)?.target_ids())
     }
 
-    /// 1 for tokens, 0 for padding: ``int64 [B, L]``; ``None`` without texts.
+    /// 1 for tokens of the first text, 0 for padding: ``int64 [B, L]``; ``None`` without texts.
     #[getter]
     fn attention_mask(&self) -> Option<Array> {
-        self.text(self.places.attention_mask)
+        Some(self.text(0)?.attention_mask())
+    }
+
+    /// Weights of the tokens of the first text before masking, 0 at padding: ``float32 [B, L]``; ``None`` unless the loader has
+    /// ``token_weights``.
+    #[getter]
+    fn token_weights(&self) -> Option<Array> {
+        self.text(0)?.token_weights()
+    }
+
+    /// The arrays of each text, in the order of the loader's ``text``; an empty list without texts.
+    #[getter]
+    fn texts(&self) -> Vec<Text> {
+        (0..self.places.texts.len()).filter_map(|number| self.text(number)).collect()
     }
 
     /// Segmentation masks: ``uint8 [B, S, S]``, of studies ``[B, V+P, S, S]``; 1 inside, 0 outside, 255 beside the image and for
@@ -250,7 +289,7 @@ impl Batch {
     /// The slot of each box: ``int64 [N]``; ``None`` unless samples are studies.
     #[getter]
     fn box_slots(&self) -> Option<Array> {
-        let boxes = self.boxes.as_ref().filter(|_| self.origin.has_studies)?;
+        let boxes = self.boxes.as_ref().filter(|_| self.origin.loaded.studies)?;
         Some(Array::owned::<i64>(boxes.iter().map(|placed| placed.slot as i64).collect(), &[boxes.len()]))
     }
 
@@ -283,7 +322,7 @@ impl Batch {
         or_raise(py, py.detach(ids))
     }
 
-    /// Positions within the batch of the records with a report, ascending.
+    /// Positions within the batch of the records with a report (the first text), ascending.
     #[getter]
     fn with_report(&self) -> Vec<usize> {
         self.with_report.clone()
@@ -297,7 +336,55 @@ impl Batch {
 
     fn __repr__(&self) -> String {
         let (samples, size) = (self.rows.len(), self.size);
-        let kind = if self.origin.has_studies { format!("studies with {} images", self.slots) } else { "images".into() };
+        let kind = if self.origin.loaded.studies { format!("studies with {} images", self.slots) } else { "images".into() };
         format!("mrm.Batch({samples} {kind} of {size}×{size}, epoch {}, number {})", self.epoch, self.number)
+    }
+}
+
+/// The arrays of one text of the samples of a batch. A sample without it has padding only.
+#[pyclass(frozen, module = "mrm", name = "BatchText")]
+pub struct Text {
+    owned: Arc<Owned>,
+    places: TextPlaces,
+    /// B, L.
+    shape: [usize; 2],
+}
+
+impl Text {
+    fn array<T: Element>(&self, place: Place) -> Array {
+        // SAFETY: as in `Batch::array`.
+        unsafe { Array::lent(place.0 as *mut T, &self.shape, self.owned.clone()) }
+    }
+}
+
+#[pymethods]
+impl Text {
+    /// Token ids after masking, the input of a model: ``int64 [B, L]``.
+    #[getter]
+    fn token_ids(&self) -> Array {
+        self.array::<i64>(self.places.token_ids)
+    }
+
+    /// Token ids before masking, the reconstruction targets: ``int64 [B, L]``.
+    #[getter]
+    fn target_ids(&self) -> Array {
+        self.array::<i64>(self.places.target_ids)
+    }
+
+    /// 1 for tokens, 0 for padding: ``int64 [B, L]``.
+    #[getter]
+    fn attention_mask(&self) -> Array {
+        self.array::<i64>(self.places.attention_mask)
+    }
+
+    /// Weights of the tokens before masking, 0 at padding: ``float32 [B, L]``; ``None`` unless the loader has
+    /// ``token_weights``.
+    #[getter]
+    fn token_weights(&self) -> Option<Array> {
+        self.places.token_weights.map(|place| self.array::<f32>(place))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("mrm.BatchText({} texts of {} tokens)", self.shape[0], self.shape[1])
     }
 }

@@ -39,7 +39,7 @@ mod _mrm {
     #[pymodule_export]
     use crate::array::{Array, array_of_bytes, row_array};
     #[pymodule_export]
-    use crate::batch::Batch;
+    use crate::batch::{Batch, Text};
     #[pymodule_export]
     use crate::calls::{export, split, verify};
     #[pymodule_export]

@@ -1,18 +1,20 @@
 //! The loader's threads, as Python's `Loader` uses them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dataset::loader::{
-    EpochLength, LoaderBuilder, LoaderState, MixturePart, OnError, StudyOptions, TextOptions, ViewChoice, Weights,
+    EpochLength, LoaderBuilder, LoaderState, MixturePart, OnError, StudyOptions, TextOptions, TextSource, TokenWeights,
+    ViewChoice, Weights,
 };
 use dataset::tokenizer::ReportTokenizer;
 use dataset::transform::Transform;
 use pyo3::prelude::*;
 
 use crate::array::Array;
-use crate::batch::{Batch, Origin};
+use crate::batch::{Batch, Loaded, Origin};
 use crate::dataset::{Dataset, waiting};
 use crate::errors::{self, or_raise};
 use crate::pinned::Lending;
@@ -39,8 +41,10 @@ pub struct Settings<'py> {
     crops: Vec<(String, usize)>,
     /// Views, whether they are drawn, views of the study before.
     studies: Option<(usize, bool, usize)>,
-    /// Tokens, and the share of words to mask.
-    text: Option<(usize, f64)>,
+    /// Of each text: tokens, share of words to mask, section, number of sentences; the whole report where both are `None`.
+    texts: Vec<(usize, f64, Option<String>, Option<usize>)>,
+    token_weights: Option<BTreeMap<String, f32>>,
+    token_weights_file: Option<PathBuf>,
     shuffle: bool,
     drop_last: bool,
     boxes: bool,
@@ -78,9 +82,10 @@ impl MixtureSettings {
 }
 
 impl Settings<'_> {
-    /// Whether boxes, masks and studies are loaded.
-    fn parts_of_batch(&self) -> [bool; 3] {
-        [self.boxes, self.masks, self.studies.is_some()]
+    /// What is loaded.
+    fn loaded(&self) -> Loaded {
+        let weights = self.token_weights.is_some() || self.token_weights_file.is_some();
+        Loaded { boxes: self.boxes, masks: self.masks, studies: self.studies.is_some(), weights }
     }
 
     /// One dataset or a mixture, with the chosen rows of each.
@@ -129,8 +134,20 @@ impl Settings<'_> {
             let choose = if is_random { ViewChoice::Random } else { ViewChoice::First };
             builder = builder.studies(StudyOptions { views, choose, prior });
         }
-        if let Some((tokens, mask_ratio)) = self.text {
-            builder = builder.text(TextOptions { tokens, mask_ratio });
+        let texts = self.texts.iter().map(|(tokens, mask_ratio, section, sentences)| {
+            let source = match (section, sentences) {
+                (Some(name), _) => TextSource::Section(name.clone()),
+                (None, Some(count)) => TextSource::Sentences(*count),
+                (None, None) => TextSource::Report,
+            };
+            (source, TextOptions { tokens: *tokens, mask_ratio: *mask_ratio })
+        });
+        builder = builder.texts(texts.collect());
+        if let Some(weights) = &self.token_weights {
+            builder = builder.token_weights(or_raise(py, TokenWeights::new(weights.clone()))?);
+        }
+        if let Some(path) = &self.token_weights_file {
+            builder = builder.token_weights(or_raise(py, TokenWeights::load(path))?);
         }
         if let Some((address, count, floats, owner)) = &self.memory {
             // SAFETY: `mrm.torch` gives the address and the size of a tensor's memory, with the tensor.
@@ -195,7 +212,7 @@ impl Loader {
         let loader = waiting(py, is_remote, || builder.build())?;
         let locations = opened.iter().map(|dataset| dataset.storage().path("").display().to_string()).collect();
         let lacks_images = !loader.without_images().is_empty();
-        let origin = Origin::new(opened, loader.findings(), settings.parts_of_batch(), lacks_images);
+        let origin = Origin::new(opened, loader.findings(), settings.loaded(), lacks_images);
         Ok(Self { running: Mutex::new(Some(loader)), origin, locations, process: Process::this() })
     }
 
@@ -304,7 +321,7 @@ impl RandomAccess {
         let builder = settings.builder(py, std::slice::from_ref(&opened))?;
         let access = waiting(py, opened.storage().as_folder().is_none(), || builder.random_access())?;
         let findings = opened.findings().to_vec();
-        Ok(Self { access, origin: Origin::new(vec![opened], &findings, settings.parts_of_batch(), false) })
+        Ok(Self { access, origin: Origin::new(vec![opened], &findings, settings.loaded(), false) })
     }
 
     /// Batches of an epoch.

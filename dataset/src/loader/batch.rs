@@ -3,7 +3,7 @@
 use crossbeam_channel::Sender;
 
 use crate::error::Error;
-use crate::loader::buffers::{Buffers, PlacedBox};
+use crate::loader::buffers::{Buffers, PlacedBox, TextBuffers};
 use crate::loader::crops::CropPlace;
 use crate::loader::masking;
 use crate::random::{Stream, digest};
@@ -24,16 +24,42 @@ pub struct BatchArrays<'a> {
     pub view_rows: &'a mut [i64],
     /// As [`Batch::masks`].
     pub masks: &'a mut [u8],
-    /// As [`Batch::token_ids`].
-    pub token_ids: &'a mut [i64],
-    /// As [`Batch::target_ids`].
-    pub target_ids: &'a mut [i64],
-    /// As [`Batch::attention_mask`].
-    pub attention_mask: &'a mut [i64],
+    /// As [`Batch::text`], by text.
+    pub texts: Vec<BatchTextMut<'a>>,
     /// As [`Batch::labels`].
     pub labels: &'a mut [f32],
     /// As [`Batch::rows`].
     pub rows: &'a mut [u32],
+}
+
+/// The arrays of a text of the samples of a batch, to be written to. Shapes as in [`BatchText`].
+pub struct BatchTextMut<'a> {
+    /// As [`BatchText::tokens`].
+    pub tokens: usize,
+    /// As [`BatchText::token_ids`].
+    pub token_ids: &'a mut [i64],
+    /// As [`BatchText::target_ids`].
+    pub target_ids: &'a mut [i64],
+    /// As [`BatchText::attention_mask`].
+    pub attention_mask: &'a mut [i64],
+    /// As [`BatchText::token_weights`].
+    pub token_weights: &'a mut [f32],
+}
+
+/// A text of the samples of a batch. A sample without it has padding only.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchText<'a> {
+    /// Number of tokens, L.
+    pub tokens: usize,
+    /// Token ids after masking, `[B, L]`.
+    pub token_ids: &'a [i64],
+    /// Token ids before masking, `[B, L]`.
+    pub target_ids: &'a [i64],
+    /// 1 for tokens, 0 for padding, `[B, L]`.
+    pub attention_mask: &'a [i64],
+    /// Weights of the tokens before masking, 0 at padding, `[B, L]`; empty unless
+    /// [`LoaderBuilder::token_weights`](crate::loader::LoaderBuilder::token_weights) is set.
+    pub token_weights: &'a [f32],
 }
 
 /// One batch. In shapes, `B` is [`Batch::len`], `S` the transform's size, `L` [`Batch::tokens`], `C` the number of
@@ -47,7 +73,8 @@ pub struct Batch {
     pub(crate) size: usize,
     /// Images of a sample.
     pub(crate) slots: usize,
-    pub(crate) tokens: usize,
+    /// Tokens of each text.
+    pub(crate) tokens: Vec<usize>,
     /// Where each group of crops is in the memory of the images.
     pub(crate) crops: Vec<CropPlace>,
     /// Takes the buffers when the batch is dropped.
@@ -76,18 +103,17 @@ impl Batch {
             token_ids.push(if masked { masking::MASK } else { target });
             attention_mask.push(i64::from(!padding));
         }
+        let text = TextBuffers { token_ids, target_ids, attention_mask, weights: Vec::new() };
         let buffers = Buffers {
             rows: (0..records as u32).collect(),
             sources: vec![0; records],
             images: Some(Box::new(images)),
             has_image: vec![1; records],
-            token_ids,
-            target_ids,
-            attention_mask,
+            texts: vec![text],
             ..Buffers::default()
         };
         let (crops, pool) = (Vec::new(), crossbeam_channel::bounded(0).0);
-        Self { buffers, size, slots: 1, tokens, crops, pool, epoch: 0, number: 0 }
+        Self { buffers, size, slots: 1, tokens: vec![tokens], crops, pool, epoch: 0, number: 0 }
     }
 
     /// Number of samples: records or studies.
@@ -178,30 +204,55 @@ impl Batch {
         &self.buffers.boxes
     }
 
-    /// Number of tokens of each report, L; 0 where reports are not loaded.
+    /// Number of tokens of the first text, L; 0 where no texts are loaded.
     pub fn tokens(&self) -> usize {
-        self.tokens
+        self.tokens.first().copied().unwrap_or(0)
     }
 
-    /// Token ids after masking, `[B, L]`: the input of a model.
+    /// Number of texts of a sample.
+    pub fn texts(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// A text of the samples, by its number in [`LoaderBuilder::texts`](crate::loader::LoaderBuilder::texts); none where there
+    /// is no such text.
+    pub fn text(&self, number: usize) -> Option<BatchText<'_>> {
+        let (&tokens, text) = (self.tokens.get(number)?, self.buffers.texts.get(number)?);
+        Some(BatchText {
+            tokens,
+            token_ids: &text.token_ids,
+            target_ids: &text.target_ids,
+            attention_mask: &text.attention_mask,
+            token_weights: &text.weights,
+        })
+    }
+
+    /// Token ids of the first text after masking, `[B, L]`: the input of a model.
     pub fn token_ids(&self) -> &[i64] {
-        &self.buffers.token_ids
+        self.text(0).map_or(&[], |text| text.token_ids)
     }
 
-    /// Token ids before masking, `[B, L]`: the reconstruction targets.
+    /// Token ids of the first text before masking, `[B, L]`: the reconstruction targets.
     pub fn target_ids(&self) -> &[i64] {
-        &self.buffers.target_ids
+        self.text(0).map_or(&[], |text| text.target_ids)
     }
 
-    /// 1 for tokens, 0 for padding, `[B, L]`.
+    /// 1 for tokens of the first text, 0 for padding, `[B, L]`.
     pub fn attention_mask(&self) -> &[i64] {
-        &self.buffers.attention_mask
+        self.text(0).map_or(&[], |text| text.attention_mask)
     }
 
-    /// Positions within the batch, ascending, of the records with a report: those that have a token after `[CLS]`.
+    /// Weights of the tokens of the first text before masking, 0 at padding, `[B, L]`; empty unless
+    /// [`LoaderBuilder::token_weights`](crate::loader::LoaderBuilder::token_weights) is set.
+    pub fn token_weights(&self) -> &[f32] {
+        self.text(0).map_or(&[], |text| text.token_weights)
+    }
+
+    /// Positions within the batch, ascending, of the samples with a report: those whose first text has a token after `[CLS]`.
     pub fn with_report(&self) -> Vec<usize> {
-        let has_report = |record: &usize| self.attention_mask().get(record * self.tokens + 1) == Some(&1);
-        (0..self.len()).filter(|record| self.tokens > 1 && has_report(record)).collect()
+        let (tokens, attended) = (self.tokens(), self.attention_mask());
+        let has_report = |sample: &usize| attended.get(sample * tokens + 1) == Some(&1);
+        (0..self.len()).filter(|sample| tokens > 1 && has_report(sample)).collect()
     }
 
     /// Labels for a tensor, `[B, C]`: 1 positive, 0 negative, -1 uncertain, NaN not mentioned, as
@@ -232,9 +283,13 @@ impl Batch {
             view_codes: &mut buffers.views.codes,
             view_rows: &mut buffers.views.rows,
             masks: &mut buffers.masks,
-            token_ids: &mut buffers.token_ids,
-            target_ids: &mut buffers.target_ids,
-            attention_mask: &mut buffers.attention_mask,
+            texts: buffers.texts.iter_mut().zip(&self.tokens).map(|(text, &tokens)| BatchTextMut {
+                tokens,
+                token_ids: &mut text.token_ids,
+                target_ids: &mut text.target_ids,
+                attention_mask: &mut text.attention_mask,
+                token_weights: &mut text.weights,
+            }).collect(),
             labels: &mut buffers.labels,
             rows: &mut buffers.rows,
         }

@@ -46,6 +46,25 @@ pub struct PlacedBox {
     pub height: f32,
 }
 
+/// The arrays of one text of the samples of a batch.
+#[derive(Default)]
+pub(crate) struct TextBuffers {
+    pub token_ids: Vec<i64>,
+    pub target_ids: Vec<i64>,
+    pub attention_mask: Vec<i64>,
+    /// Empty where tokens are not weighted.
+    pub weights: Vec<f32>,
+}
+
+impl TextBuffers {
+    fn clear(&mut self) {
+        for list in [&mut self.token_ids, &mut self.target_ids, &mut self.attention_mask] {
+            list.clear();
+        }
+        self.weights.clear();
+    }
+}
+
 /// What the slots of the studies of a batch hold.
 #[derive(Default)]
 pub(crate) struct ViewBuffers {
@@ -81,9 +100,7 @@ pub(crate) struct Buffers {
     pub views: ViewBuffers,
     pub masks: Vec<u8>,
     pub boxes: Vec<PlacedBox>,
-    pub token_ids: Vec<i64>,
-    pub target_ids: Vec<i64>,
-    pub attention_mask: Vec<i64>,
+    pub texts: Vec<TextBuffers>,
     pub labels: Vec<f32>,
     pub skipped: Vec<Error>,
 }
@@ -91,9 +108,7 @@ pub(crate) struct Buffers {
 impl Buffers {
     /// Removes all records and keeps the memory.
     pub fn clear(&mut self) {
-        for list in [&mut self.token_ids, &mut self.target_ids, &mut self.attention_mask] {
-            list.clear();
-        }
+        self.texts.iter_mut().for_each(TextBuffers::clear);
         self.rows.clear();
         self.sources.clear();
         self.has_image.clear();

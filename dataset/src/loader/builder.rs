@@ -10,16 +10,18 @@ use crate::error::{Error, Result, guarded};
 use crate::loader::buffers::HostBuffer;
 use crate::loader::crops::Crops;
 use crate::loader::loader::Loader;
-use crate::loader::masking::Continuations;
 use crate::loader::mixture::{EpochLength, Mixture, Weights};
 use crate::loader::order::{Order, Passes};
 use crate::loader::part::{MixturePart, Part};
 use crate::loader::plan::{BROKEN, Plan};
 use crate::loader::random_access::RandomAccess;
-use crate::loader::samples::{OptionalColumns, ReportReader, Samples};
-use crate::loader::settings::{OnError, Settings, TextOptions};
+use crate::loader::samples::{OptionalColumns, Samples};
+use crate::loader::settings::{OnError, Settings, TextOptions, TextSource};
 use crate::loader::state::LoaderState;
 use crate::loader::studies::{Studies, StudyOptions};
+use crate::loader::text_rows::TextRows;
+use crate::loader::texts::{ReportReader, TextReader};
+use crate::loader::token_weights::TokenWeights;
 use crate::name_suggestion::did_you_mean;
 use crate::random;
 use crate::split::ratio::Ratio;
@@ -45,6 +47,7 @@ pub struct LoaderBuilder {
     /// Whether rows were chosen for a mixture as a whole, which means nothing.
     chose_rows: bool,
     tokenizer: Option<Arc<ReportTokenizer>>,
+    token_weights: Option<TokenWeights>,
     boxes: bool,
     mask_name: Option<String>,
     threads: usize,
@@ -84,7 +87,7 @@ impl LoaderBuilder {
                 transform: Transform::evaluate(224),
                 crops: Vec::new(),
                 studies: None,
-                text: None,
+                texts: Vec::new(),
                 shuffle: true,
                 drop_last: false,
                 masks: false,
@@ -95,6 +98,7 @@ impl LoaderBuilder {
             mixture,
             chose_rows: false,
             tokenizer: None,
+            token_weights: None,
             boxes: false,
             mask_name: None,
             threads: 0,
@@ -191,8 +195,21 @@ impl LoaderBuilder {
     }
 
     /// Loads reports, too. Default: images and labels only.
-    pub fn text(mut self, text: TextOptions) -> Self {
-        self.settings.text = Some(text);
+    pub fn text(self, text: TextOptions) -> Self {
+        self.texts(vec![(TextSource::Report, text)])
+    }
+
+    /// Loads several texts of each sample, each with its own tokens and masks ([`Batch::text`](crate::Batch::text)). Those of one
+    /// sample are masked, and their sentences are drawn, by random numbers of their own. Default: none.
+    pub fn texts(mut self, texts: Vec<(TextSource, TextOptions)>) -> Self {
+        self.settings.texts = texts;
+        self
+    }
+
+    /// Gives the weight of each token of the texts, too ([`Batch::token_weights`](crate::Batch::token_weights)). Default: no
+    /// weights.
+    pub fn token_weights(mut self, weights: TokenWeights) -> Self {
+        self.token_weights = Some(weights);
         self
     }
 
@@ -334,14 +351,12 @@ impl LoaderBuilder {
         if batches == 0 {
             return Err(invalid("fewer records than one batch, and drop_last leaves out a batch that is not full"));
         }
-        let continuations = tokenizer.map_or_else(Continuations::default, |tokenizer| {
-            Continuations::new(tokenizer.pieces().iter().map(String::as_str))
-        });
+        let texts = TextRows::new(self.settings.texts.clone(), self.token_weights.as_ref(), tokenizer.as_deref())?;
         Ok(Plan {
             digest: self.digest(&parts),
             parts,
             findings,
-            continuations,
+            texts,
             crops,
             batches: batches as u64,
             next: AtomicU64::new(0),
@@ -352,7 +367,7 @@ impl LoaderBuilder {
 
     /// The tokenizer of the batches' token ids; none where reports are not loaded.
     fn text_tokenizer(&self) -> Result<Option<Arc<ReportTokenizer>>> {
-        if self.settings.text.is_none() {
+        if self.settings.texts.is_empty() {
             return Ok(None);
         }
         if let Some(given) = &self.tokenizer {
@@ -376,21 +391,25 @@ impl LoaderBuilder {
     fn make_part(&self, number: usize, tokenizer: Option<&Arc<ReportTokenizer>>, findings: &[String]) -> Result<Part> {
         let source = &self.parts[number];
         let (dataset, rows) = (&source.dataset, source.checked_rows()?);
+        let texts = &self.settings.texts;
         let columns = OptionalColumns {
-            text: self.settings.text.is_some(),
+            text: texts.iter().any(|(source, _)| *source == TextSource::Report),
             boxes: self.boxes,
             masks: self.settings.masks,
             mask_name: self.mask_name.clone(),
         };
-        let max_tokens = self.settings.text.as_ref().map_or(0, |text| text.tokens);
+        let max_tokens = texts.iter().map(|(_, options)| options.tokens).max().unwrap_or(0);
         let has_reports = dataset.has_tokenizer() || dataset.manifest().totals.reports > 0;
-        let reader = tokenizer.filter(|tokenizer| has_reports && !tokenizer.made(dataset));
-        let reader = reader.map(|tokenizer| ReportReader { tokenizer: tokenizer.clone(), max_tokens });
-        let samples = Samples::new(dataset.clone(), columns, reader);
+        let texts = TextReader {
+            sources: texts.iter().map(|(source, _)| source.clone()).collect(),
+            is_other: tokenizer.is_some_and(|tokenizer| has_reports && !tokenizer.made(dataset)),
+            reader: tokenizer.map(|tokenizer| ReportReader { tokenizer: tokenizer.clone(), max_tokens }),
+        };
+        let samples = Samples::new(dataset.clone(), columns, texts);
         let first = guarded(BROKEN, || Ok(samples.of(rows[0] as usize)?.height));
         // A record that cannot be read is an error of its batch.
         let is_text_only = first.is_ok_and(|height| height == 0);
-        if is_text_only && (self.mixture.is_none() || self.settings.text.is_none()) {
+        if is_text_only && (self.mixture.is_none() || self.settings.texts.is_empty()) {
             let remedy = if self.mixture.is_some() { ": load reports, too, or leave it out" } else { "" };
             return Err(Error::Invalid(format!(
                 "loader: this dataset has no images (ingested with --no-images){remedy}"

@@ -13,13 +13,13 @@ use crate::format::image_codec;
 use crate::loader::batch::Batch;
 use crate::loader::buffers::{BufferPool, Buffers, HostBuffer, PlacedBox};
 use crate::loader::crops::Crops;
-use crate::loader::masking::{self, Continuations};
 use crate::loader::order::{Draw, Order};
 use crate::loader::part::Part;
 use crate::loader::samples::Sample;
-use crate::loader::settings::{OnError, Settings, TextOptions};
+use crate::loader::settings::{OnError, Settings};
 use crate::loader::state::LoaderState;
 use crate::loader::studies::Slot;
+use crate::loader::text_rows::TextRows;
 use crate::random::{self, Stream};
 use crate::transform::choices::Workspace;
 use crate::transform::geometry::IGNORED;
@@ -31,7 +31,7 @@ pub(crate) struct Plan {
     pub parts: Vec<Part>,
     /// Names of the columns of a batch's labels.
     pub findings: Vec<String>,
-    pub continuations: Continuations,
+    pub texts: TextRows,
     pub crops: Crops,
     /// Batches of an epoch.
     pub batches: u64,
@@ -98,7 +98,7 @@ impl Plan {
             buffers,
             size: self.settings.transform.size as usize,
             slots: self.settings.slots(),
-            tokens: self.settings.text.as_ref().map_or(0, |text| text.tokens),
+            tokens: self.texts.texts.iter().map(|(_, options)| options.tokens).collect(),
             crops: self.crops.places().to_vec(),
             pool: pool.returns(),
             epoch: index / self.batches,
@@ -114,6 +114,7 @@ impl Plan {
         let mut memory = self.memory(buffers)?;
         let images = memory.as_mut_slice();
         buffers.clear();
+        buffers.texts.resize_with(self.texts.texts.len(), Default::default);
         let (mut draws, mut slots) = (std::mem::take(&mut scratch.draws), std::mem::take(&mut scratch.slots));
         self.order.draws(epoch, number, (settings.rank, settings.world_size), &mut draws)?;
         slots.clear();
@@ -144,13 +145,8 @@ impl Plan {
             buffers.rows.push(scratch.rows[0]);
             buffers.sources.push(draw.source);
             part.add_labels(&samples, self.findings.len(), &mut buffers.labels);
-            if let Some(text) = &settings.text {
-                let with_report = samples.iter().find(|record| record.token_ids.len() > 1);
-                if let Some(record) = with_report.or(samples.first()) {
-                    let time = [draw.pass, part.copy_of(draw.position as usize)];
-                    self.report(record, time, text, buffers);
-                }
-            }
+            let time = [draw.pass, part.copy_of(draw.position as usize)];
+            self.texts.write(&samples, |name, record| self.random(name, record, time), &mut buffers.texts);
         }
         buffers.images = Some(memory);
         (scratch.draws, scratch.slots) = (draws, slots);
@@ -323,21 +319,6 @@ impl Plan {
             }
         }
         Ok(())
-    }
-
-    /// Appends one report, padded, with and without masks.
-    fn report(&self, sample: &Sample, time: [u64; 2], text: &TextOptions, buffers: &mut Buffers) {
-        let tokens = sample.token_ids;
-        let kept = tokens.len().min(text.tokens);
-        let start = buffers.target_ids.len();
-        buffers.target_ids.extend(tokens[..kept].iter().map(|&id| i64::from(id)));
-        buffers.target_ids.resize(start + text.tokens, masking::PAD);
-        buffers.attention_mask.resize(start + kept, 1);
-        buffers.attention_mask.resize(start + text.tokens, 0);
-        buffers.token_ids.extend_from_slice(&buffers.target_ids[start..]);
-        let mut random = self.random("mask", sample, time);
-        let masked = &mut buffers.token_ids[start..];
-        masking::mask_words(masked, &self.continuations, text.mask_ratio, || random.uniform());
     }
 }
 

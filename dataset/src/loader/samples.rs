@@ -17,8 +17,9 @@ use crate::format::record_checks;
 use crate::format::record_rows::field;
 use crate::format::schema::{BOXES, LABELS, MASKS};
 use crate::format::table::column;
+use crate::loader::lists::Lists;
+use crate::loader::texts::{RecordTexts, TextReader, Texts};
 use crate::random;
-use crate::tokenizer::ReportTokenizer;
 
 /// Which columns are read besides sizes and labels.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +58,8 @@ pub(crate) struct Sample<'a> {
     /// By finding, as [`Label::tensor_value`] defines them.
     pub labels: &'a [f32],
     pub token_ids: &'a [i32],
+    /// Its sections and sentences.
+    pub texts: RecordTexts<'a>,
     pub boxes: &'a [StoredBox],
     /// A PNG.
     pub mask: Option<&'a [u8]>,
@@ -67,6 +70,7 @@ impl Sample<'_> {
     /// device, which names no record.
     fn check(&self, vocabulary: usize) -> Result<(), String> {
         record_checks::token_ids(self.token_ids, vocabulary)?;
+        self.texts.sections().try_for_each(|ids| record_checks::token_ids(ids, vocabulary))?;
         self.labels
             .iter()
             .try_for_each(|&value| record_checks::label((!value.is_nan()).then_some(value as i8)).map(drop))?;
@@ -82,69 +86,16 @@ struct Group {
     /// `[records, findings]`
     labels: Vec<f32>,
     token_ids: Lists<i32>,
+    texts: Texts,
     boxes: Lists<StoredBox>,
     masks: Option<MaskColumn>,
-}
-
-/// A list for each record, one after the other.
-struct Lists<T> {
-    items: Vec<T>,
-    /// Start of each record's items, and the end of the last; empty where no lists were read.
-    starts: Vec<usize>,
-}
-
-impl<T> Default for Lists<T> {
-    fn default() -> Self {
-        Self { items: Vec::new(), starts: Vec::new() }
-    }
-}
-
-impl<T> Lists<T> {
-    fn of(&self, record: usize) -> &[T] {
-        match self.starts.get(record..record + 2) {
-            Some(&[start, end]) => &self.items[start..end],
-            _ => &[],
-        }
-    }
-
-    fn read(lists: &ListArray, mut items: impl FnMut(&dyn Array, &mut Vec<T>) -> Option<()>) -> Option<Self> {
-        let mut read = Self { items: Vec::new(), starts: vec![0] };
-        for record in 0..lists.len() {
-            items(&lists.value(record), &mut read.items)?;
-            read.starts.push(read.items.len());
-        }
-        Some(read)
-    }
-}
-
-/// Makes the token ids of stored reports.
-#[derive(Clone)]
-pub(crate) struct ReportReader {
-    pub tokenizer: Arc<ReportTokenizer>,
-    /// Longest list of token ids.
-    pub max_tokens: usize,
-}
-
-impl ReportReader {
-    /// The token ids of a row group's reports; none for a record without a report.
-    fn token_ids(&self, reports: &StringArray) -> Result<Lists<i32>> {
-        let mut lists = Lists { items: Vec::new(), starts: vec![0] };
-        for report in reports {
-            if let Some(report) = report.filter(|report| !report.is_empty()) {
-                lists.items.extend(self.tokenizer.token_ids(report, self.max_tokens)?);
-            }
-            lists.starts.push(lists.items.len());
-        }
-        Ok(lists)
-    }
 }
 
 /// The row groups of a dataset that were needed so far.
 pub(crate) struct Samples {
     dataset: Arc<Dataset>,
     columns: OptionalColumns,
-    /// Makes token ids from the stored reports, in place of those that are stored.
-    tokenizer: Option<ReportReader>,
+    texts: TextReader,
     findings: usize,
     /// By shard, by row group.
     shards: Vec<OnceLock<Vec<OnceLock<Group>>>>,
@@ -152,14 +103,14 @@ pub(crate) struct Samples {
 
 impl Samples {
     /// Nothing is read yet.
-    pub fn new(dataset: Arc<Dataset>, columns: OptionalColumns, tokenizer: Option<ReportReader>) -> Self {
+    pub fn new(dataset: Arc<Dataset>, columns: OptionalColumns, texts: TextReader) -> Self {
         let (findings, shards) = (dataset.findings().len(), dataset.manifest().shards.len());
-        Self { dataset, columns, tokenizer, findings, shards: (0..shards).map(|_| OnceLock::new()).collect() }
+        Self { dataset, columns, texts, findings, shards: (0..shards).map(|_| OnceLock::new()).collect() }
     }
 
     /// Whether token ids are made from the stored reports.
     pub fn tokenizes(&self) -> bool {
-        self.tokenizer.is_some()
+        self.texts.is_other
     }
 
     /// The record of a row.
@@ -174,15 +125,18 @@ impl Samples {
         let group = if let Some(group) = groups[number].get() {
             group
         } else {
-            let batch = shard.group_columns(number, &self.columns.names(self.tokenizer.is_some()))?;
+            let mut names = self.columns.names(self.texts.is_other);
+            names.extend(self.texts.columns());
+            let batch = shard.group_columns(number, &names)?;
             let wrong_type = || shard.row_error(row, "a column has another type than the format's");
             // Two threads may read the same group; the second result is dropped.
             let mut group = Group::read(&batch, self.findings, &self.columns).ok_or_else(wrong_type)?;
-            if let Some(tokenizer) = &self.tokenizer {
+            let not_tokenized = |error: Error| shard.row_error(row, error.to_string());
+            if let Some(reader) = self.texts.reader.as_ref().filter(|_| self.columns.text && self.texts.is_other) {
                 let reports = column::<StringArray>(&batch, "report").ok_or_else(wrong_type)?;
-                group.token_ids =
-                    tokenizer.token_ids(reports).map_err(|error| shard.row_error(row, error.to_string()))?;
+                group.token_ids = reader.token_ids(reports).map_err(not_tokenized)?;
             }
+            group.texts = self.texts.read(&batch).map_err(not_tokenized)?.ok_or_else(wrong_type)?;
             groups[number].get_or_init(|| group)
         };
         let at = row - shard.group(number).start;
@@ -195,11 +149,13 @@ impl Samples {
             width,
             labels: &group.labels[at * self.findings..(at + 1) * self.findings],
             token_ids: group.token_ids.of(at),
+            texts: group.texts.of(at),
             boxes: group.boxes.of(at),
             mask: group.masks.as_ref().and_then(|masks| masks.get(at, self.columns.mask_name.as_deref())),
         };
         let stored = self.dataset.manifest().text.vocabulary;
-        let checked = sample.check(self.tokenizer.as_ref().map_or(stored, |reader| reader.tokenizer.vocabulary()));
+        let reader = self.texts.reader.as_ref().filter(|_| self.texts.is_other);
+        let checked = sample.check(reader.map_or(stored, |reader| reader.tokenizer.vocabulary()));
         checked.map(|()| sample).map_err(|message| shard.row_error(row, format!("{message}; ingest again")))
     }
 
@@ -253,6 +209,7 @@ impl Group {
             sides: heights.values().iter().copied().zip(widths.values().iter().copied()).collect(),
             labels,
             token_ids,
+            texts: Texts::default(),
             boxes,
             masks: if columns.masks { Some(MaskColumn::of(batch)?) } else { None },
         })

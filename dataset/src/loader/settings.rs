@@ -17,12 +17,25 @@ pub enum OnError {
     Skip,
 }
 
-/// How reports become token rows.
+/// Where a text of a sample is from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TextSource {
+    /// The whole report.
+    #[default]
+    Report,
+    /// The section of this name, in lower case, of the column `texts`: `findings`, `impression`, `indication`, … A record
+    /// without it has no text.
+    Section(String),
+    /// So many sentences of the report, others in each epoch, in their order; all where it has fewer.
+    Sentences(usize),
+}
+
+/// How texts become token rows.
 #[derive(Clone, Debug)]
 pub struct TextOptions {
     /// Tokens of a row: longer reports are cut, shorter ones padded.
     pub tokens: usize,
-    /// Share of words to mask.
+    /// Share of words to mask; 0: none.
     pub mask_ratio: f64,
 }
 
@@ -40,7 +53,8 @@ pub(crate) struct Settings {
     pub crops: Vec<(Transform, usize)>,
     /// None: a sample is one record.
     pub studies: Option<StudyOptions>,
-    pub text: Option<TextOptions>,
+    /// Empty: no texts.
+    pub texts: Vec<(TextSource, TextOptions)>,
     pub shuffle: bool,
     pub drop_last: bool,
     pub masks: bool,
