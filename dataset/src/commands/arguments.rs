@@ -293,7 +293,7 @@ fn run(cli: Cli) -> Result<u8> {
             let studies = studies.options();
             let ((images, first, span), by_dataset) = if transform == "none" {
                 let ([dataset], None) = (datasets.as_slice(), studies) else {
-                    return Err(UsageError::of(anyhow!("--transform none reads single images of one dataset")));
+                    return Err(UsageError::of(anyhow!("--transform none reads the images of one dataset, one by one")));
                 };
                 (bench::random_reads(dataset, threads, seconds)?, Vec::new())
             } else {

@@ -115,7 +115,8 @@ impl TextReader {
         let mut sections = Lists::default();
         for record in 0..batch.num_rows() {
             let mut of_record = places[record] as usize..places[record + 1] as usize;
-            let stored = of_record.find(|&at| names.value(at) == name);
+            // Of several of a name the last one, as in the columns of `ingest`.
+            let stored = of_record.rfind(|&at| names.value(at) == name);
             sections.push(|out| match stored {
                 Some(at) if !self.is_other => {
                     out.extend_from_slice(&all_ids[ids[at] as usize..ids[at + 1] as usize]);

@@ -190,7 +190,7 @@ fn batches(
 ) -> Result<Box<dyn FnMut() -> Result<Rc<Batch>>>> {
     if let Some(source) = source {
         let training = TrainingRows::of(config, source)?;
-        let mut loader: Loader = training_loader(config, source, &training.rows, device).build()?;
+        let mut loader: Loader = training_loader(config, source, &training, device)?.build()?;
         return Ok(Box::new(move || Ok(Rc::new(loader.next_batch()?))));
     }
     let noise = Rc::new(Batch::noise(

@@ -30,6 +30,15 @@ pub struct PretrainData {
     /// Augmentations of the cropped image, in their order.
     #[serde(default)]
     pub augment: Vec<Augmentation>,
+    /// Views of a study in a sample: 1 trains on one view of each study an epoch, drawn anew in each; 0: a sample is a record.
+    #[serde(default)]
+    pub studies: usize,
+    /// JSON file with the weights of tokens in the report loss; empty: all count alike.
+    #[serde(default)]
+    pub token_weights: String,
+    /// Digest of that file.
+    #[serde(default)]
+    pub token_weights_digest: String,
 }
 
 /// Section `[optimizer]`: AdamW, linear warm-up, half a cosine down to zero.
@@ -131,6 +140,21 @@ impl PretrainConfig {
         }
         if !(0.0..=1.0).contains(&data.report_mask_ratio) {
             bail!("data.report_mask_ratio: must be from 0 to 1, is {}", data.report_mask_ratio);
+        }
+        if data.studies > 1 {
+            bail!(
+                "data.studies: pretrain takes one view of a study (1) or single records (0), not {}: an encoder of several views \
+                 is a task of your own (trainer/examples/custom_task.rs), with `studies` of its loader",
+                data.studies
+            );
+        }
+        if !data.token_weights.is_empty() {
+            if !self.model.reconstructs_report() {
+                bail!("data.token_weights: the model does not reconstruct reports (model.reconstruct)");
+            }
+            if self.run.cuda_graph {
+                bail!("data.token_weights: not with run.cuda_graph, whose passes have no weights");
+            }
         }
         check_data(data.crop_scale, data.flip, data.mean, data.std, &data.augment)
     }

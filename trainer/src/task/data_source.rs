@@ -196,30 +196,28 @@ impl DataSource {
             .prefetch(ahead)
             .batch_size(batch_size)
             .seed(run.seed)
-            .drop_last(self.epoch_records(rows).is_ok_and(|records| records >= batch_size))
+            .drop_last(self.epoch_records(&lengths(rows)).is_ok_and(|records| records >= batch_size))
             .threads(threads)
     }
 
-    /// Records of an epoch on rows of each dataset.
+    /// Records of an epoch on so many of each dataset.
     ///
     /// # Errors
     /// When the mixture is impossible: a dataset has no rows, or would get no record.
-    pub fn epoch_records(&self, rows: &[Vec<u32>]) -> Result<usize> {
-        let counts: Vec<usize> = rows.iter().map(Vec::len).collect();
+    pub fn epoch_records(&self, counts: &[usize]) -> Result<usize> {
         match &self.mixture {
-            Some((weights, length)) => Ok(Mixture::new(&counts, weights, *length, None)?.records() as usize),
+            Some((weights, length)) => Ok(Mixture::new(counts, weights, *length, None)?.records() as usize),
             None => Ok(counts.iter().sum()),
         }
     }
 
-    /// How much of an epoch comes from each dataset of a mixture, in words for the log.
+    /// How much of an epoch comes from each dataset of a mixture, of so many records each, in words for the log.
     ///
     /// # Errors
     /// As [`Self::epoch_records`].
-    pub fn mixture_notes(&self, rows: &[Vec<u32>]) -> Result<Vec<String>> {
+    pub fn mixture_notes(&self, counts: &[usize]) -> Result<Vec<String>> {
         let Some((weights, length)) = &self.mixture else { return Ok(Vec::new()) };
-        let counts: Vec<usize> = rows.iter().map(Vec::len).collect();
-        let mixture = Mixture::new(&counts, weights, *length, None)?;
+        let mixture = Mixture::new(counts, weights, *length, None)?;
         let note = |((name, count), quota): ((String, usize), &u64)| {
             let share = *quota as f64 * 100.0 / mixture.records() as f64;
             format!("{name}: {quota} records an epoch ({share:.1}%), of {count}")
@@ -316,6 +314,11 @@ impl DataSource {
     pub fn split(&self) -> Result<&Split> {
         self.split.as_ref().context("this needs --split NAME; `dataset split` makes one")
     }
+}
+
+/// Numbers of the rows of each dataset.
+pub fn lengths(rows: &[Vec<u32>]) -> Vec<usize> {
+    rows.iter().map(Vec::len).collect()
 }
 
 /// Threads of a run's loader.

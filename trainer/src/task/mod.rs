@@ -35,7 +35,7 @@ use crate::report::{Run, Section, metrics_section};
 pub use checked_evaluation::{check_options, evaluate};
 pub use classify::{Classification, Classify, LabelCounts, Labels, Missing, OpenLabels, Uncertain, predict};
 pub use comparison::{Comparison, ComparisonRequest, RecordMetric, compare_records, evaluated_table};
-pub use data_source::{DataSource, LabelCodes, RowChoice};
+pub use data_source::{DataSource, LabelCodes, RowChoice, lengths};
 pub use evaluation::{
     Evaluated, EvaluationHeader, EvaluationOption, EvaluationOptions, EvaluationRequest, Metric, numbered,
 };

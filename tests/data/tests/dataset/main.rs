@@ -13,5 +13,6 @@ mod mixture;
 mod old_formats;
 mod splits;
 mod studies;
+mod texts;
 mod transforms;
 mod verify;

@@ -96,6 +96,7 @@ impl Pretraining {
             attention_mask: self.0.tensor("in.attention_mask"),
             type_ids: Some(self.0.tensor("in.type_ids")),
             rows: None,
+            weights: None,
             masked: None,
             padded: None,
         }

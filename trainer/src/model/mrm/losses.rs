@@ -17,7 +17,7 @@ pub const IGNORED_LABEL: i64 = -100;
 pub struct ReportLosses {
     /// Sum of each report's cross-entropies, `[R]`.
     pub sums: Tensor,
-    /// Number of positions that each sum is over, `[R]`.
+    /// Number of positions that each sum is over, or the sum of their weights, `[R]`.
     pub counts: Tensor,
 }
 
@@ -32,11 +32,19 @@ pub(super) fn of_images(pred: &Tensor, target: &Tensor) -> Result<Tensor, ModelE
     in_chunks(pred.size()[0], values, mean)
 }
 
+/// The mean of values by weights of as many, 0 where all weights are 0.
+pub(super) fn weighted(values: &Tensor, weights: &Tensor) -> Tensor {
+    let sum = weights.sum(Kind::Float);
+    (values * weights).sum(Kind::Float) / (&sum + sum.eq(0.0).to_kind(Kind::Float))
+}
+
 /// The losses of the reports: logits `[M, V]`, their labels `[M]`, and the position of each in the flattened reports `[M]`.
+/// Sums and counts are by the weights of the tokens of the flattened reports, where there are some.
 pub(super) fn of_reports(
     logits: &Tensor,
     labels: &Tensor,
     positions: &Tensor,
+    weights: Option<&Tensor>,
     [reports, tokens]: [i64; 2],
 ) -> Result<ReportLosses, ModelError> {
     let _guard = tch::no_grad_guard();
@@ -48,7 +56,14 @@ pub(super) fn of_reports(
     let each = in_chunks(logits.size()[0], logits.size()[1], entropy)?; // [M]
     let report = positions.f_floor_divide_scalar(tokens)?;
     let empty = || Tensor::f_zeros([reports], (Kind::Float, logits.device()));
-    let counts = empty()?.f_index_add(0, &report, &each.f_ones_like()?)?;
+    let (each, weights) = match weights {
+        Some(weights) => {
+            let weights = weights.f_index_select(0, positions)?;
+            (&each * &weights, weights)
+        }
+        None => (each.shallow_clone(), each.f_ones_like()?),
+    };
+    let counts = empty()?.f_index_add(0, &report, &weights)?;
     Ok(ReportLosses { sums: empty()?.f_index_add(0, &report, &each)?, counts })
 }
 

@@ -42,8 +42,12 @@ pub struct ReportBatch<'a> {
     pub attention_mask: &'a Tensor,
     /// Token types `[R, S]`, Int64; none means type 0 everywhere.
     pub type_ids: Option<&'a Tensor>,
-    /// The image of each report, `[R]`, Int64; none means all images in their order (`R = B`).
+    /// The image of each report, `[R]`, Int64; none means all images in their order (`R = B`). `B` is the row of a report
+    /// without an image, which is predicted from its visible tokens alone.
     pub rows: Option<&'a Tensor>,
+    /// Weights of the tokens before masking, `[R, S]`, Float; the loss is then a weighted mean. None means that all positions
+    /// count alike.
+    pub weights: Option<&'a Tensor>,
     /// Masked positions of the flattened reports `[M]`, Int64, for the loss on masked positions in training. None means that
     /// they are computed, for which the host waits for a CUDA device.
     pub masked: Option<&'a Tensor>,
@@ -73,6 +77,7 @@ impl ReportBatch<'_> {
         }
         check_shape("labels", self.labels, &[batch, length])?;
         check_shape("attention_mask", self.attention_mask, &[batch, length])?;
+        self.weights.map_or(Ok(()), |weights| check_shape("weights", weights, &[batch, length]))?;
         if let (Some(masked), Some(padded)) = (self.masked, self.padded) {
             check_shape("padded labels", padded.labels, &masked.size())?;
         }
@@ -220,7 +225,7 @@ impl Mrm {
     /// Masks, encodes and reconstructs a batch.
     ///
     /// `image` `[B, C, H, W]` is the target, normalized, of side [`MrmConfig::input_size`], with 1 channel (gray) or
-    /// all. `report` is required unless the model reconstructs the image only. `noise` `[B, L]` decides which patches are
+    /// all; without an image (`B = 0`) the image loss is 0. `report` is required unless the model reconstructs the image only. `noise` `[B, L]` decides which patches are
     /// visible; if none, it is drawn. `train` enables dropout and leaves out outputs that no loss needs.
     ///
     /// # Errors
@@ -234,6 +239,9 @@ impl Mrm {
     ) -> Result<MrmOutput, ModelError> {
         self.check_image(image)?;
         let batch = image.size()[0];
+        if batch == 0 {
+            return self.forward_without_images(image, report, train);
+        }
         let noise = if let Some(noise) = noise {
             check_shape("noise", noise, &[batch, self.config.vit.patches()])?;
             noise.shallow_clone()
@@ -262,6 +270,18 @@ impl Mrm {
         if let Some(decoder) = &self.image_decoder {
             self.reconstruct_image(decoder, image, &patch_mask, train, &mut output)?;
         }
+        self.finish(report, batch, train, &mut output)?;
+        Ok(output)
+    }
+
+    /// Reconstructs the reports of a batch of so many images, and sums up the losses.
+    fn finish(
+        &self,
+        report: Option<ReportBatch>,
+        batch: i64,
+        train: bool,
+        output: &mut MrmOutput,
+    ) -> Result<(), ModelError> {
         if let Some(branch) = &self.report {
             let report = report.ok_or_else(|| ModelError::Shape {
                 tensor: "report".to_owned(),
@@ -269,7 +289,7 @@ impl Mrm {
                 got: Vec::new(),
             })?;
             report.check(batch, self.config.bert.max_positions)?;
-            self.reconstruct_report(branch, report, train, &mut output)?;
+            self.reconstruct_report(branch, report, train, output)?;
         }
         for (loss, weight) in
             [(&output.loss_image, self.config.image_weight), (&output.loss_report, self.config.report_weight)]
@@ -278,6 +298,43 @@ impl Mrm {
                 output.total = &output.total + loss * weight;
             }
         }
+        Ok(())
+    }
+
+    /// The forward pass of reports without any image. The encoder sees one blank image that no loss depends on, so that all its
+    /// variables have gradients, which are zero.
+    fn forward_without_images(
+        &self,
+        image: &Tensor,
+        report: Option<ReportBatch>,
+        train: bool,
+    ) -> Result<MrmOutput, ModelError> {
+        let mut size = image.size();
+        size[0] = 1;
+        let blank = Tensor::f_zeros(size.as_slice(), (image.kind(), image.device()))?;
+        let noise = Tensor::f_zeros([1, self.config.vit.patches()], (Kind::Float, image.device()))?;
+        let patch_mask = PatchMask::new(&noise, self.config.visible_patches());
+        let image_small = self.encoder_image(&blank);
+        let latent = self.encode(&image_small, &patch_mask, train).narrow(0, 0, 0);
+        let mut output = MrmOutput {
+            loss_image: self.image_decoder.as_ref().map(|_| latent.sum(Kind::Float)),
+            image_small: image_small.narrow(0, 0, 0),
+            latent,
+            mask: patch_mask.mask().narrow(0, 0, 0),
+            ids_restore: patch_mask.ids_restore.narrow(0, 0, 0),
+            pred: None,
+            report_latent: None,
+            report_hidden: None,
+            mlm_logits: None,
+            loss_report: None,
+            total: Tensor::f_zeros([], (Kind::Float, image.device()))?,
+            image_losses: None,
+            report_losses: None,
+        };
+        if train && self.record_losses && self.image_decoder.is_some() {
+            output.image_losses = Some(Tensor::f_zeros([0], (Kind::Float, image.device()))?);
+        }
+        self.finish(report, 0, train, &mut output)?;
         Ok(output)
     }
 
@@ -356,7 +413,7 @@ impl Mrm {
         }
         // The release projects every token and then takes the mean. The mean first gives the same for a fraction of the work.
         let visible = output.latent.narrow(1, 1, tokens - 1).mean_dim([1_i64].as_slice(), false, None); // [B, D]
-        let visible = report.rows.map_or_else(|| visible.shallow_clone(), |rows| visible.index_select(0, rows)); // [R, D]
+        let visible = report.rows.map_or_else(|| visible.shallow_clone(), |rows| with_none(&visible).index_select(0, rows)); // [R, D]
         let latent = branch.projection.forward(&visible); // [R, H]
         let embedded = branch.bert.embed(report.ids, report.type_ids, &latent, train);
         let hidden = branch.bert.encode(embedded, report.attention_mask, train); // [R, S, H]
@@ -374,31 +431,51 @@ impl Mrm {
             Ok(entropy(logits, labels, Reduction::Sum))
         };
         let size = report.ids.size2()?;
+        let weights = report.weights.map(|weights| weights.flatten(0, 1)); // [R·S]
         let mut record_losses = |logits: &Tensor, labels: &Tensor, positions: &Tensor| -> Result<(), ModelError> {
             if train && self.record_losses && report.padded.is_none() {
-                output.report_losses = Some(losses::of_reports(logits, labels, positions, size.into())?);
+                let weights = weights.as_ref();
+                output.report_losses = Some(losses::of_reports(logits, labels, positions, weights, size.into())?);
             }
             Ok(())
         };
-        let (logits, loss) = match (self.config.report_loss, train) {
-            (ReportLoss::All, true) if self.in_place_loss => {
+        let (logits, loss) = match (self.config.report_loss, train, &weights) {
+            (ReportLoss::All, _, Some(weights)) => {
+                let logits = branch.bert.predict(&flat);
+                record_losses(&logits, &labels, &all_positions(&labels))?;
+                let loss = losses::weighted(&entropy(&logits, &labels, Reduction::None), weights);
+                (Some(logits), loss)
+            }
+            (ReportLoss::Masked, true, Some(weights)) => {
+                let positions = report.masked.map_or_else(|| masked().nonzero().squeeze_dim(1), Tensor::shallow_clone); // [M]
+                let logits = branch.bert.predict(&flat.index_select(0, &positions)); // [M, V]
+                let labels = labels.index_select(0, &positions); // [M]
+                record_losses(&logits, &labels, &positions)?;
+                let each = entropy(&logits, &labels, Reduction::None);
+                (None, losses::weighted(&each, &weights.index_select(0, &positions)))
+            }
+            (ReportLoss::All, true, None) if self.in_place_loss => {
                 let logits = branch.bert.predict(&flat);
                 record_losses(&logits, &labels, &all_positions(&labels))?;
                 (None, sum(&logits, &labels)? / labels.size()[0] as f64)
             }
-            (ReportLoss::All, _) => {
+            (ReportLoss::All, _, None) => {
                 let logits = branch.bert.predict(&flat); // [R·S, V]
                 record_losses(&logits, &labels, &all_positions(&labels))?;
                 let loss = entropy(&logits, &labels, Reduction::Mean);
                 (Some(logits), loss)
             }
-            (ReportLoss::Masked, false) => {
+            (ReportLoss::Masked, false, weights) => {
                 let logits = branch.bert.predict(&flat);
                 let masked = masked().to_kind(Kind::Float);
-                let sum = (entropy(&logits, &labels, Reduction::None) * &masked).sum(Kind::Float);
-                (Some(logits), sum / masked.sum(Kind::Float).clamp_min(1.0))
+                let each = entropy(&logits, &labels, Reduction::None);
+                let loss = match weights {
+                    Some(weights) => losses::weighted(&each, &(weights * masked)),
+                    None => (each * &masked).sum(Kind::Float) / masked.sum(Kind::Float).clamp_min(1.0),
+                };
+                (Some(logits), loss)
             }
-            (ReportLoss::Masked, true) => {
+            (ReportLoss::Masked, true, None) => {
                 let positions = report.masked.map_or_else(|| masked().nonzero().squeeze_dim(1), Tensor::shallow_clone); // [M]
                 let logits = branch.bert.predict(&flat.index_select(0, &positions)); // [M, V]
                 let loss = if let Some(PaddedLabels { labels, count }) = report.padded {
@@ -468,6 +545,12 @@ impl Mrm {
         let gray = image.size().get(1) == Some(&1);
         check_shape("image", image, &[-1, if gray { 1 } else { self.config.vit.in_channels }, side, side])
     }
+}
+
+/// Latents of images `[B, D]`, and zeros in place of an image that is not there: `[B + 1, D]`.
+fn with_none(visible: &Tensor) -> Tensor {
+    let none = Tensor::zeros([1, visible.size()[1]], (visible.kind(), visible.device()));
+    Tensor::cat(&[visible, &none], 0)
 }
 
 #[cfg(test)]

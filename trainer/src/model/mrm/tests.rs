@@ -58,6 +58,7 @@ impl Batch {
             attention_mask: &self.attention_mask,
             type_ids: None,
             rows: None,
+            weights: None,
             masked: None,
             padded: None,
         }
@@ -203,6 +204,7 @@ fn images_without_a_report_are_in_the_image_loss_alone() {
             attention_mask: &attention_mask,
             type_ids: None,
             rows: None,
+            weights: None,
             masked: None,
             padded: None,
         };
@@ -239,6 +241,7 @@ fn a_batch_without_any_report_has_a_report_loss_of_zero_and_does_not_train_the_r
         attention_mask: &none,
         type_ids: None,
         rows: Some(&rows),
+        weights: None,
         masked: Some(&rows),
         padded: None,
     };

@@ -18,7 +18,7 @@ use dataset::transform::Transform;
 
 use super::{
     Comparison, ComparisonRequest, DataSource, Evaluated, EvaluationOption, EvaluationRequest, Metric,
-    PredictionRequest, Prepared, Request, Task, Training, data_warnings, resolve_finetune,
+    PredictionRequest, Prepared, Request, Task, Training, data_warnings, lengths, resolve_finetune,
 };
 use crate::config::{ClassifyConfig, ConfigFile, FindingTask, FinetuneConfig, classify_preset};
 use crate::report::{Run, Section};
@@ -62,7 +62,7 @@ impl Task for Classify {
                 let rows_of =
                     |source| TaskLabels::read(config, source)?.rows(source, Subset::Train, Some(request.ratio));
                 let rows = request.source.all().map(rows_of).collect::<Result<Vec<_>>>()?;
-                request.source.epoch_records(&rows)
+                request.source.epoch_records(&lengths(&rows))
             },
             if task.has_no_recipe() { Some(ClassifyConfig::take_default_length) } else { None },
         )?;
@@ -190,7 +190,7 @@ impl TrainingData {
         }
         let data = &config.data;
         let labels = Labels::among(&known, &config.findings, data.uncertain, &data.uncertain_by_finding, data.missing)?;
-        let epoch = source.epoch_records(&train)?;
+        let epoch = source.epoch_records(&lengths(&train))?;
         Ok(Self { labels, train, train_targets, validate, validate_targets, counts, epoch })
     }
 
@@ -231,7 +231,7 @@ impl TrainingData {
             .validate(validate, validate_targets)
             .layer_decay(config.optimizer.schedule.layer_decay)
             .linear_probe(config.optimizer.linear_probe);
-        let mut notes = source.mixture_notes(&rows)?;
+        let mut notes = source.mixture_notes(&lengths(&rows))?;
         for (counts, name) in counts.iter().zip(source.names()) {
             let place = if source.others.is_empty() { String::new() } else { format!("{name}: ") };
             for (counts, of) in counts.iter().zip(["training", "validation"]) {

@@ -9,12 +9,13 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use dataset::commands::cli::UsageError;
-use dataset::loader::{LoaderBuilder, TextOptions};
+use dataset::loader::{LoaderBuilder, StudyOptions, TextOptions, TokenWeights, ViewChoice};
+use dataset::store::files;
 use dataset::transform::{ASPECT, Crop, Transform};
 use tch::Device;
 
 use super::training::unfinished_init;
-use super::{DataSource, PredictionRequest, Prepared, Request, Task, Training};
+use super::{DataSource, PredictionRequest, Prepared, Request, Task, Training, lengths};
 use crate::config::{ConfigFile, Epoch, PRESETS, PretrainConfig, Provenance, RANDOM, overlay, pretrain_preset};
 use crate::report::{Run, Section};
 use crate::train::distributed::Compute;
@@ -119,6 +120,12 @@ pub fn complete(config: &mut PretrainConfig, source: Option<&DataSource>) -> Res
             bail!("model.bert.vocab_size is {}, the dataset's vocabulary {vocabulary}", config.model.bert.vocab_size);
         }
     }
+    let weights = &config.data.token_weights;
+    config.data.token_weights_digest = if weights.is_empty() {
+        String::new()
+    } else {
+        files::sha256(Path::new(weights))?.chars().take(16).collect()
+    };
     config.validate().map_err(UsageError::of)
 }
 
@@ -135,20 +142,31 @@ pub fn pretrain_transform(config: &PretrainConfig) -> Transform {
 }
 
 /// A builder of the loader that a run trains with.
+///
+/// # Errors
+/// When the weights of tokens cannot be read, or are not those of the run.
 pub fn training_loader(
     config: &PretrainConfig,
     source: &DataSource,
-    rows: &[Vec<u32>],
+    training: &TrainingRows,
     device: Device,
-) -> LoaderBuilder {
+) -> Result<LoaderBuilder> {
     let mut builder = source
-        .mixture_loader(rows, config.optimizer.batch_size, &config.run, device)
+        .mixture_loader(&training.rows, config.optimizer.batch_size, &config.run, device)
         .transform(pretrain_transform(config));
+    if config.data.studies > 0 {
+        let options = StudyOptions { views: config.data.studies, choose: ViewChoice::Random, prior: 0 };
+        let is_whole = training.epoch(config).records >= config.optimizer.batch_size;
+        builder = builder.studies(options).drop_last(is_whole);
+    }
     if config.model.reconstructs_report() {
         let (tokens, mask_ratio) = (config.data.tokens as usize, config.data.report_mask_ratio);
         builder = builder.text(TextOptions { tokens, mask_ratio });
     }
-    builder
+    if !config.data.token_weights.is_empty() {
+        builder = builder.token_weights(TokenWeights::load(Path::new(&config.data.token_weights))?);
+    }
+    Ok(builder)
 }
 
 /// A warning where the pretrained weights know reports by another tokenizer: the rows of their token tables then belong to
@@ -187,11 +205,16 @@ fn training<'a>(
         warmup: epochs * optimizer.warmup_epochs / optimizer.epochs,
         total: epochs,
     };
+    let builder = training_loader(&config, source, &training, device)?;
+    let samples = match config.data.studies {
+        0 => "records".to_owned(),
+        _ => format!("studies of {} records", lengths(&training.rows).iter().sum::<usize>()),
+    };
     Ok(Training {
         objective: Box::new(objective),
-        summary: format!("{records} records{}, {per_epoch:.1} steps an epoch, {steps} steps", training.description),
-        notes: source.mixture_notes(&training.rows)?,
-        loader: Box::new(move || training_loader(&config, source, &training.rows, device)),
+        summary: format!("{records} {samples}{}, {per_epoch:.1} steps an epoch, {steps} steps", training.description),
+        notes: source.mixture_notes(&training.samples)?,
+        loader: Box::new(move || builder.clone()),
         source,
         skip: Box::new(|_| false),
         optimizer: OptimizerConfig::PRETRAINING,

@@ -137,6 +137,7 @@ fn reconstructed(run: &Path, request: &Reconstruction, rows: &[u32]) -> Result<(
             type_ids: None,
             // Every record, so that the logits are in the order of the records. No loss is read here.
             rows: None,
+            weights: None,
             masked: None,
             padded: None,
         };

@@ -3,18 +3,21 @@
 use anyhow::{Result, bail};
 use arrow_array::ListArray;
 use dataset::format::table;
+use dataset::loader::count_studies;
 use dataset::{Dataset, Subset};
 
 use crate::config::{Epoch, PretrainConfig};
-use crate::task::DataSource;
+use crate::task::{DataSource, lengths};
 
 /// The records that pre-training sees.
 pub struct TrainingRows {
     /// Their rows, of each dataset.
     pub rows: Vec<Vec<u32>>,
+    /// How many samples each dataset has: rows, or their studies.
+    pub samples: Vec<usize>,
     /// How many have a report, in words for the log.
     pub description: String,
-    /// Records of an epoch.
+    /// Samples of an epoch.
     records: usize,
 }
 
@@ -32,7 +35,13 @@ impl TrainingRows {
         let mut rows = source.all().map(rows_of).collect::<Result<Vec<_>, _>>()?;
         let description =
             if config.model.reconstructs_report() { keep_reports(config, source, &mut rows)? } else { String::new() };
-        Ok(Self { records: source.epoch_records(&rows)?, rows, description })
+        let samples = if config.data.studies > 0 {
+            let studies = source.all().zip(&rows).map(|(source, rows)| count_studies(&source.dataset, rows));
+            studies.collect::<Result<_, _>>()?
+        } else {
+            lengths(&rows)
+        };
+        Ok(Self { records: source.epoch_records(&samples)?, rows, samples, description })
     }
 
     /// The epoch of a run.

@@ -117,18 +117,18 @@ impl ProcessGroup {
         Ok(gathered.flatten(0, 1))
     }
 
-    /// `sum / count` over all ranks, where each gives its own sum and its own count (scalars; the count is at least 1 in all): a
+    /// `sum / count` over all ranks, where each gives its own sum and its own count (scalars; a count of 0 in all is taken as 1): a
     /// scalar whose mean over the ranks is the mean of the whole batch. Gradients flow through the sum.
     ///
     /// # Errors
     /// When a process cannot be reached.
     pub fn mean(&self, sum: &Tensor, count: &Tensor) -> Result<Tensor, ModelError> {
         if self.0.is_none() {
-            return Ok(sum / count.clamp_min(1.0));
+            return Ok(sum / above_zero(count));
         }
         let all = count.detach().to_kind(Kind::Float).copy();
         self.sum(std::slice::from_ref(&all))?;
-        Ok(sum * self.world_size() as f64 / all.clamp_min(1.0))
+        Ok(sum * self.world_size() as f64 / above_zero(&all))
     }
 
     /// Whether this holds for any rank.
@@ -209,6 +209,11 @@ impl ProcessGroup {
         let _waiting = self.during(Activity::Waiting);
         Ok(call(&members.joined.group)?)
     }
+}
+
+/// A count, with 1 in place of 0.
+fn above_zero(count: &Tensor) -> Tensor {
+    count + count.eq(0.0).to_kind(count.kind())
 }
 
 /// What a process does until this is dropped; then it does again what it did before.
