@@ -17,3 +17,4 @@ mod resume;
 mod robustness;
 mod segmentation;
 mod splits;
+mod studies;

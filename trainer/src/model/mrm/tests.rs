@@ -6,6 +6,8 @@ use crate::model::mae_decoder::DecoderConfig;
 use crate::model::vit::VitConfig;
 use tch::Device;
 
+mod partial;
+
 fn config() -> MrmConfig {
     MrmConfig {
         vit: VitConfig {
