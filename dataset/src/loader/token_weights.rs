@@ -32,8 +32,10 @@ impl TokenWeights {
     /// # Errors
     /// When it cannot be read, or a weight is no number from 0 on.
     pub fn load(path: &Path) -> Result<Self> {
-        let weights: BTreeMap<String, f32> = files::read_json(path)?;
-        Self::new(weights).map_err(|error| match error {
+        let bytes = files::read(path, files::MAX_JSON_BYTES)?;
+        let read = serde_json::from_slice::<BTreeMap<String, f32>>(&bytes);
+        let read = read.map_err(|error| Error::Invalid(format!("not a JSON object of tokens and their weights: {error}")));
+        read.and_then(Self::new).map_err(|error| match error {
             Error::Invalid(message) => Error::Invalid(format!("{}: {message}", path.display())),
             other => other,
         })
