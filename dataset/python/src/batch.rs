@@ -336,7 +336,8 @@ impl Batch {
 
     fn __repr__(&self) -> String {
         let (samples, size) = (self.rows.len(), self.size);
-        let kind = if self.origin.loaded.studies { format!("studies with {} images", self.slots) } else { "images".into() };
+        let kind =
+            if self.origin.loaded.studies { format!("studies with {} images", self.slots) } else { "images".into() };
         format!("mrm.Batch({samples} {kind} of {size}×{size}, epoch {}, number {})", self.epoch, self.number)
     }
 }

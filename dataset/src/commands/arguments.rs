@@ -293,7 +293,9 @@ fn run(cli: Cli) -> Result<u8> {
             let studies = studies.options();
             let ((images, first, span), by_dataset) = if transform == "none" {
                 let ([dataset], None) = (datasets.as_slice(), studies) else {
-                    return Err(UsageError::of(anyhow!("--transform none reads the images of one dataset, one by one")));
+                    return Err(UsageError::of(anyhow!(
+                        "--transform none reads the images of one dataset, one by one"
+                    )));
                 };
                 (bench::random_reads(dataset, threads, seconds)?, Vec::new())
             } else {
@@ -322,7 +324,11 @@ fn run(cli: Cli) -> Result<u8> {
             show(&format!("first batch after {:.0} ms; {images} images in {span:.1} s\n", first * 1000.0))?;
             let samples: u64 = by_dataset.iter().sum();
             if studies.is_some() {
-                show(&format!("{:.0} studies/s, {:.2} images each\n", samples as f64 / span, images as f64 / samples.max(1) as f64))?;
+                show(&format!(
+                    "{:.0} studies/s, {:.2} images each\n",
+                    samples as f64 / span,
+                    images as f64 / samples.max(1) as f64
+                ))?;
             }
             for (data, count) in data.iter().zip(by_dataset).filter(|_| datasets.len() > 1) {
                 let share = count as f64 * 100.0 / samples.max(1) as f64;

@@ -283,13 +283,18 @@ impl Batch {
             view_codes: &mut buffers.views.codes,
             view_rows: &mut buffers.views.rows,
             masks: &mut buffers.masks,
-            texts: buffers.texts.iter_mut().zip(&self.tokens).map(|(text, &tokens)| BatchTextMut {
-                tokens,
-                token_ids: &mut text.token_ids,
-                target_ids: &mut text.target_ids,
-                attention_mask: &mut text.attention_mask,
-                token_weights: &mut text.weights,
-            }).collect(),
+            texts: buffers
+                .texts
+                .iter_mut()
+                .zip(&self.tokens)
+                .map(|(text, &tokens)| BatchTextMut {
+                    tokens,
+                    token_ids: &mut text.token_ids,
+                    target_ids: &mut text.target_ids,
+                    attention_mask: &mut text.attention_mask,
+                    token_weights: &mut text.weights,
+                })
+                .collect(),
             labels: &mut buffers.labels,
             rows: &mut buffers.rows,
         }

@@ -16,9 +16,9 @@ use crate::loader::part::{MixturePart, Part};
 use crate::loader::plan::{BROKEN, Plan};
 use crate::loader::random_access::RandomAccess;
 use crate::loader::samples::{OptionalColumns, Samples};
-use crate::loader::settings::{OnError, Settings, TextOptions, TextSource};
+use crate::loader::settings::{OnError, Settings, TextSource};
 use crate::loader::state::LoaderState;
-use crate::loader::studies::{Studies, StudyOptions};
+use crate::loader::studies::Studies;
 use crate::loader::text_rows::TextRows;
 use crate::loader::texts::{ReportReader, TextReader};
 use crate::loader::token_weights::TokenWeights;
@@ -40,14 +40,14 @@ pub const MAX_PREFETCH: usize = 65_536;
 #[derive(Clone)]
 #[must_use]
 pub struct LoaderBuilder {
-    settings: Settings,
+    pub(super) settings: Settings,
     parts: Vec<MixturePart>,
     /// None: one dataset alone.
     mixture: Option<(Weights, EpochLength)>,
     /// Whether rows were chosen for a mixture as a whole, which means nothing.
     chose_rows: bool,
     tokenizer: Option<Arc<ReportTokenizer>>,
-    token_weights: Option<TokenWeights>,
+    pub(super) token_weights: Option<TokenWeights>,
     boxes: bool,
     mask_name: Option<String>,
     threads: usize,
@@ -168,48 +168,6 @@ impl LoaderBuilder {
     /// Image transform. Default: [`Transform::evaluate`] at 224 pixels.
     pub fn transform(mut self, transform: Transform) -> Self {
         self.settings.transform = transform;
-        self
-    }
-
-    /// Makes several crops of each image, too: for each group a transform and how many crops it makes
-    /// ([`Batch::crops`](crate::Batch::crops)). The image is read and decoded once. Each crop of a record has random numbers of
-    /// its own, and masks and boxes belong to the image of [`transform`](Self::transform). Default: none.
-    pub fn crops(mut self, groups: Vec<(Transform, usize)>) -> Self {
-        self.settings.crops = groups;
-        self
-    }
-
-    /// Makes a sample of each study, in place of each record: of all chosen rows with the same patient and study. Default: a
-    /// sample is a record.
-    ///
-    /// A sample has `views + prior` images, each with random numbers of its own (that of a record's image is the same as in a
-    /// loader of records). Its labels are those of all its records: positive where one is positive, else uncertain, else
-    /// negative; its report is the first one in the order of its views. The prior study is the latest earlier one of the same
-    /// patient among the chosen rows, so that no split leaks: by `study_datetime`, in a study without one by `study_order`; all
-    /// of it is before all of the other. An empty slot is zero ([`Batch::view_mask`](crate::Batch::view_mask)). Studies come in
-    /// the order of their first rows, or shuffled; an epoch, a batch, the share of a rank, and what is left out when a row cannot
-    /// be read are counted in studies.
-    pub fn studies(mut self, studies: StudyOptions) -> Self {
-        self.settings.studies = Some(studies);
-        self
-    }
-
-    /// Loads reports, too. Default: images and labels only.
-    pub fn text(self, text: TextOptions) -> Self {
-        self.texts(vec![(TextSource::Report, text)])
-    }
-
-    /// Loads several texts of each sample, each with its own tokens and masks ([`Batch::text`](crate::Batch::text)). Those of one
-    /// sample are masked, and their sentences are drawn, by random numbers of their own. Default: none.
-    pub fn texts(mut self, texts: Vec<(TextSource, TextOptions)>) -> Self {
-        self.settings.texts = texts;
-        self
-    }
-
-    /// Gives the weight of each token of the texts, too ([`Batch::token_weights`](crate::Batch::token_weights)). Default: no
-    /// weights.
-    pub fn token_weights(mut self, weights: TokenWeights) -> Self {
-        self.token_weights = Some(weights);
         self
     }
 
@@ -435,8 +393,7 @@ impl LoaderBuilder {
     /// Digest of all that decides which records a batch holds, but for the weights of a mixture.
     fn digest(&self, parts: &[Part]) -> u64 {
         let Settings { shuffle, drop_last, studies, .. } = &self.settings;
-        let policies =
-            u64::from(*shuffle) | u64::from(*drop_last) << 1 | u64::from(studies.is_some()) << 2;
+        let policies = u64::from(*shuffle) | u64::from(*drop_last) << 1 | u64::from(studies.is_some()) << 2;
         let of_part = |part: &Part| {
             let key = [content(&part.source.dataset), self.settings.seed, self.settings.batch_size as u64, policies];
             part.rows.iter().fold(random::mix(&key), |digest, &row| random::mix(&[digest, u64::from(row)]))

@@ -15,6 +15,7 @@ pub(crate) mod part;
 pub(crate) mod plan;
 pub(crate) mod random_access;
 pub(crate) mod row_group_cache;
+pub(crate) mod sample_options;
 pub(crate) mod samples;
 pub(crate) mod sentences;
 pub(crate) mod settings;

@@ -150,7 +150,10 @@ impl Part {
             let mut records = records.iter();
             labels.extend_from_slice(records.next().map_or(&[], |first| first.labels));
             for record in records {
-                labels[start..].iter_mut().zip(record.labels).for_each(|(value, &label)| *value = either(*value, label));
+                labels[start..]
+                    .iter_mut()
+                    .zip(record.labels)
+                    .for_each(|(value, &label)| *value = either(*value, label));
             }
             return;
         };

@@ -133,7 +133,8 @@ impl Plan {
             let pages = pages.get_mut(places.clone()).unwrap_or_default();
             let boxes = buffers.boxes.len();
             samples.clear();
-            let made = self.sample(part, draw, (&slots[places], pages), scratch, (images, buffers), &mut samples);
+            let out = (&mut *images, &mut *buffers);
+            let made = self.sample(part, draw, (&slots[places], pages), scratch, out, &mut samples);
             if let Err(error) = made.map_err(|error| part.source.error(error, self.order.is_mixed())) {
                 if settings.on_error == OnError::Stop {
                     return Err(error);
@@ -230,7 +231,7 @@ impl Plan {
                 })?;
             }
             if is_seen {
-                let place = |placed| PlacedBox { record, slot: number, ..placed };
+                let place = |placed: PlacedBox| PlacedBox { record, slot: number, ..placed };
                 buffers.boxes.extend(scratch.boxes.drain(..).map(place));
             } else {
                 images[at * pixels..(at + 1) * pixels].fill(0.0);

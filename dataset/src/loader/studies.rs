@@ -135,9 +135,7 @@ impl Studies {
         }
         let mut views: Vec<(u32, ViewKind, u32)> = rows
             .iter()
-            .filter_map(|&row| {
-                Some((numbers[studies[row as usize] as usize]?, table.kinds[row as usize], row))
-            })
+            .filter_map(|&row| Some((numbers[studies[row as usize] as usize]?, table.kinds[row as usize], row)))
             .collect();
         views.sort_unstable();
         let mut starts = vec![0; order.len() + 1];

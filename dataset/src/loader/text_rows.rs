@@ -79,7 +79,8 @@ impl TextRows {
             out.attention_mask.resize(start + options.tokens, 0);
             out.token_ids.extend_from_slice(&out.target_ids[start..]);
             if let Some(weights) = &self.weights {
-                let weight = |&id: &i32| usize::try_from(id).ok().and_then(|id| weights.get(id).copied()).unwrap_or(1.0);
+                let weight =
+                    |&id: &i32| usize::try_from(id).ok().and_then(|id| weights.get(id).copied()).unwrap_or(1.0);
                 out.weights.extend(ids[..kept].iter().map(weight));
                 out.weights.resize(start + options.tokens, 0.0);
             }

@@ -124,7 +124,9 @@ impl TextReader {
                 }
                 Some(at) => reader.add_ids(Some(contents.value(at)), out),
                 // Older datasets have these sections without token ids.
-                None => reader.add_ids(whole.filter(|texts| texts.is_valid(record)).map(|texts| texts.value(record)), out),
+                None => {
+                    reader.add_ids(whole.filter(|texts| texts.is_valid(record)).map(|texts| texts.value(record)), out)
+                }
             })?;
         }
         Ok(Some(sections))

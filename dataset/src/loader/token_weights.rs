@@ -20,9 +20,9 @@ impl TokenWeights {
     pub fn new(weights: impl IntoIterator<Item = (String, f32)>) -> Result<Self> {
         let weights: BTreeMap<String, f32> = weights.into_iter().collect();
         match weights.iter().find(|(_, weight)| !(weight.is_finite() && **weight >= 0.0)) {
-            Some((token, weight)) => Err(Error::Invalid(format!(
-                "token weights: `{token}` has the weight {weight}; give numbers from 0 on"
-            ))),
+            Some((token, weight)) => {
+                Err(Error::Invalid(format!("token weights: `{token}` has the weight {weight}; give numbers from 0 on")))
+            }
             None => Ok(Self(weights)),
         }
     }
@@ -34,7 +34,8 @@ impl TokenWeights {
     pub fn load(path: &Path) -> Result<Self> {
         let bytes = files::read(path, files::MAX_JSON_BYTES)?;
         let read = serde_json::from_slice::<BTreeMap<String, f32>>(&bytes);
-        let read = read.map_err(|error| Error::Invalid(format!("not a JSON object of tokens and their weights: {error}")));
+        let read =
+            read.map_err(|error| Error::Invalid(format!("not a JSON object of tokens and their weights: {error}")));
         read.and_then(Self::new).map_err(|error| match error {
             Error::Invalid(message) => Error::Invalid(format!("{}: {message}", path.display())),
             other => other,

@@ -74,7 +74,8 @@ fn record(number: usize) -> Record {
     if number.is_multiple_of(2) {
         record.masks = vec![NamedMask { name: "mask".to_owned(), png: mask(number) }];
         let [x, y, width, height] = [1.0 + (number % 5) as f32, 2.0, 4.0, 5.0];
-        record.boxes = vec![BoundingBox { label: format!("box {number}"), x, y, width, height, ..BoundingBox::default() }];
+        record.boxes =
+            vec![BoundingBox { label: format!("box {number}"), x, y, width, height, ..BoundingBox::default() }];
     }
     record
 }
@@ -150,7 +151,8 @@ fn naive_prior(records: &[Record], studies: &[Vec<u32>], at: usize) -> Option<us
     let (start, _) = ends(at, by_order)?;
     let mut latest: Option<(String, usize)> = None;
     for other in 0..studies.len() {
-        let is_of_patient = of(other).next().map(|record| &record.patient_id) == of(at).next().map(|record| &record.patient_id);
+        let is_of_patient =
+            of(other).next().map(|record| &record.patient_id) == of(at).next().map(|record| &record.patient_id);
         let Some((_, end)) = ends(other, by_order).filter(|_| is_of_patient && other != at) else { continue };
         if end < start && latest.as_ref().is_none_or(|(known, _)| end > *known) {
             latest = Some((end, other));
@@ -164,7 +166,8 @@ type Loaded = (Vec<f32>, Vec<u8>, Vec<(String, [f32; 4])>, Vec<i64>);
 
 /// Each record of an epoch of a loader of records.
 fn of_records(builder: LoaderBuilder, epoch: u64) -> BTreeMap<u32, Loaded> {
-    let mut loader = builder.batch_size(ROWS).resume(LoaderState { epoch, ..LoaderState::default() }).build().expect("a loader");
+    let mut loader =
+        builder.batch_size(ROWS).resume(LoaderState { epoch, ..LoaderState::default() }).build().expect("a loader");
     let batch = loader.next_batch().expect("a batch");
     let at = |at: usize| {
         let boxes = batch.boxes().iter().filter(|placed| placed.record == at);
@@ -184,7 +187,8 @@ fn tokens(batch: &Batch, at: usize) -> Vec<i64> {
 fn naive_labels(records: &[Record], rows: &[u32]) -> Vec<f32> {
     let of = |finding: usize| {
         let all: Vec<_> = rows.iter().map(|&row| records[row as usize].labels[finding]).collect();
-        let first = [Label::Positive, Label::Uncertain, Label::Negative].into_iter().find(|label| all.contains(&Some(*label)));
+        let first =
+            [Label::Positive, Label::Uncertain, Label::Negative].into_iter().find(|label| all.contains(&Some(*label)));
         Label::tensor_value(first)
     };
     (0..3).map(of).collect()
@@ -198,7 +202,10 @@ fn a_sample_is_what_a_naive_grouping_of_the_records_gives() {
     let studies = naive_studies(&records, &chosen);
     assert_eq!(count_studies(&dataset, &chosen).expect("a number"), studies.len());
     let priors: Vec<Option<usize>> = (0..studies.len()).map(|at| naive_prior(&records, &studies, at)).collect();
-    assert!(priors.iter().flatten().count() > 8 && priors.iter().filter(|prior| prior.is_none()).count() > 8, "{priors:?}");
+    assert!(
+        priors.iter().flatten().count() > 8 && priors.iter().filter(|prior| prior.is_none()).count() > 8,
+        "{priors:?}"
+    );
     assert!(studies.iter().any(|study| study.len() > 3) && studies.iter().any(|study| study.len() == 1));
 
     for (views, prior, choose) in [
@@ -249,8 +256,12 @@ fn a_sample_is_what_a_naive_grouping_of_the_records_gives() {
                         ViewChoice::First => assert_eq!(found, all[..found.len()]),
                         // Different ones, in the order of the views.
                         ViewChoice::Random => {
-                            let places: Vec<_> = found.iter().map(|row| all.iter().position(|other| other == row)).collect();
-                            assert!(places.iter().all(Option::is_some) && places.is_sorted_by(|a, b| a < b), "{places:?}");
+                            let places: Vec<_> =
+                                found.iter().map(|row| all.iter().position(|other| other == row)).collect();
+                            assert!(
+                                places.iter().all(Option::is_some) && places.is_sorted_by(|a, b| a < b),
+                                "{places:?}"
+                            );
                         }
                     }
                 }
@@ -294,7 +305,8 @@ fn images_of_prior_studies_are_those_of_their_rows_and_crops_follow_the_slots() 
         batch.rows().iter().copied().zip(crops).collect::<BTreeMap<u32, Vec<f32>>>()
     };
     let options = StudyOptions { views: 2, choose: ViewChoice::Random, prior: 1 };
-    let mut loader = builder.studies(options).crops(vec![(small, 2)]).batch_size(9).threads(2).build().expect("a loader");
+    let mut loader =
+        builder.studies(options).crops(vec![(small, 2)]).batch_size(9).threads(2).build().expect("a loader");
     let (mut priors, mut empty) = (0, 0);
     // The memory of a batch is used again: an empty slot is cleared.
     for _ in 0..6 * loader.batches() {
@@ -303,10 +315,15 @@ fn images_of_prior_studies_are_those_of_their_rows_and_crops_follow_the_slots() 
         assert_eq!(images.len(), batch.len() * 3);
         for (((pixels, mask), crops), (at, &row)) in images.zip(batch.view_rows().iter().enumerate()) {
             if let Ok(row) = u32::try_from(row) {
-                assert!((pixels, mask) == (&alone[&row].0[..], &alone[&row].1[..]) && crops == expected_crops[&row], "{row}");
+                assert!(
+                    (pixels, mask) == (&alone[&row].0[..], &alone[&row].1[..]) && crops == expected_crops[&row],
+                    "{row}"
+                );
                 priors += usize::from(at % 3 == 2);
             } else {
-                assert!(pixels.iter().chain(crops).all(|pixel| *pixel == 0.0) && mask.iter().all(|class| *class == IGNORED));
+                assert!(
+                    pixels.iter().chain(crops).all(|pixel| *pixel == 0.0) && mask.iter().all(|class| *class == IGNORED)
+                );
                 empty += 1;
             }
         }
@@ -344,7 +361,12 @@ fn options() -> StudyOptions {
 }
 
 /// So many batches of several ranks from a state on, put together as the global batches, and the state after them.
-fn together(builder: &LoaderBuilder, state: &LoaderState, world: usize, batches: usize) -> (Vec<Vec<Sample>>, LoaderState) {
+fn together(
+    builder: &LoaderBuilder,
+    state: &LoaderState,
+    world: usize,
+    batches: usize,
+) -> (Vec<Vec<Sample>>, LoaderState) {
     let ranks: Vec<(Vec<Vec<Sample>>, LoaderState)> = (0..world)
         .map(|rank| {
             let mut loader = builder.clone().distributed(rank, world).resume(state.clone()).build().expect("a loader");
@@ -404,19 +426,26 @@ fn an_epoch_has_each_study_once_and_a_mixture_the_studies_of_each_dataset_in_the
             assert_eq!(epoch.iter().map(|sample| sample.1).collect::<BTreeSet<_>>().len(), count);
         }
         // With one slot, other views come in other epochs.
-        let seen: BTreeSet<i64> = all.iter().flat_map(|sample| sample.2[..2].to_vec()).filter(|&row| row >= 0).collect();
+        let seen: BTreeSet<i64> =
+            all.iter().flat_map(|sample| sample.2[..2].to_vec()).filter(|&row| row >= 0).collect();
         assert!(seen.len() > count * 2, "{} of {count} studies", seen.len());
         (count, all)
     });
-    let mixture = Loader::mixture(datasets.iter().map(MixturePart::new).collect(), Weights::default(), EpochLength::Sum);
-    let mut loader =
-        with_settings(mixture, Transform::pretrain(8)).studies(options()).seed(4).batch_size(6).build().expect("a loader");
+    let mixture =
+        Loader::mixture(datasets.iter().map(MixturePart::new).collect(), Weights::default(), EpochLength::Sum);
+    let mut loader = with_settings(mixture, Transform::pretrain(8))
+        .studies(options())
+        .seed(4)
+        .batch_size(6)
+        .build()
+        .expect("a loader");
     assert_eq!(loader.records(), alone[0].0 + alone[1].0);
     let batches = 2 * loader.batches() as usize;
     let mixed = take(&mut loader, batches).concat();
     for (source, (_, expected)) in (0..).zip(&alone) {
         let own = mixed.iter().filter(|sample| sample.0 == source).cloned();
-        let own: Vec<Sample> = own.map(|(_, row, rows, pixels, labels, ids, masks)| (0, row, rows, pixels, labels, ids, masks)).collect();
+        let own: Vec<Sample> =
+            own.map(|(_, row, rows, pixels, labels, ids, masks)| (0, row, rows, pixels, labels, ids, masks)).collect();
         assert!(own == expected[..own.len()], "dataset {source}");
     }
 }
@@ -438,7 +467,8 @@ fn a_prior_study_is_of_the_same_subset() {
             let batch = loader.next_batch().expect("a batch");
             assert!(batch.view_rows().iter().all(|row| *row < 0 || chosen.contains(row)));
             for (slots, row) in batch.view_rows().chunks(3).zip(batch.rows()).filter(|(slots, _)| slots[2] >= 0) {
-                let [before, now] = [slots[2] as usize, *row as usize].map(|row| dataset.record(row).expect("a record"));
+                let [before, now] =
+                    [slots[2] as usize, *row as usize].map(|row| dataset.record(row).expect("a record"));
                 assert_eq!(before.patient_id, now.patient_id);
                 assert!(before.study_datetime < now.study_datetime && before.study_id != now.study_id);
                 with_prior += 1;

@@ -26,11 +26,8 @@ fn paths() -> &'static [PathBuf; 3] {
             ingest(source, &raw, &out, more);
             out
         };
-        let paths = [
-            made("mimic-cxr", "mimic", &[]),
-            made("openi", "openi", &[]),
-            made("openi", "reports", &["--no-images"]),
-        ];
+        let paths =
+            [made("mimic-cxr", "mimic", &[]), made("openi", "openi", &[]), made("openi", "reports", &["--no-images"])];
         (folder, paths)
     });
     paths
@@ -72,7 +69,12 @@ fn rows(batch: &Batch, number: usize, at: usize) -> [Vec<i64>; 3] {
 
 /// All texts of some batches, to compare.
 fn all(loader: &mut Loader, batches: u64) -> Vec<Vec<[Vec<i64>; 3]>> {
-    let of = |batch: Batch| (0..batch.len()).flat_map(|at| (0..batch.texts()).map(move |number| (number, at))).map(|(number, at)| rows(&batch, number, at)).collect();
+    let of = |batch: Batch| {
+        (0..batch.len())
+            .flat_map(|at| (0..batch.texts()).map(move |number| (number, at)))
+            .map(|(number, at)| rows(&batch, number, at))
+            .collect()
+    };
     (0..batches).map(|_| of(loader.next_batch().expect("a batch"))).collect()
 }
 
@@ -132,7 +134,8 @@ fn texts_are_those_of_the_columns_each_with_its_own_length_and_masks() {
             let sentences = naive_sentences(record.report.as_deref().unwrap_or_default());
             let [target, seen, _] = rows(&batch, 3, at);
             assert_eq!(target, seen);
-            let candidates = (0..sentences.len()).flat_map(|first| (first + 1..sentences.len()).map(move |second| [first, second]));
+            let candidates =
+                (0..sentences.len()).flat_map(|first| (first + 1..sentences.len()).map(move |second| [first, second]));
             let joined = |[first, second]: [usize; 2]| format!("{} {}", sentences[first], sentences[second]);
             let whole = sentences.first().cloned().filter(|_| sentences.len() == 1);
             let mut texts = candidates.map(joined).chain(whole);
@@ -167,7 +170,8 @@ fn sections_of_another_tokenizer_or_an_old_dataset_are_tokenized_when_they_are_l
     let tokenizer = ReportTokenizer::of(&datasets[0]).expect("readable").expect("a tokenizer");
     let texts = vec![(section("findings"), options(20, 0.0)), (TextSource::Report, options(30, 0.3))];
     let parts = datasets.iter().map(MixturePart::new).collect();
-    let builder = Loader::mixture(parts, Weights::default(), EpochLength::Sum).transform(Transform::evaluate(8)).texts(texts);
+    let builder =
+        Loader::mixture(parts, Weights::default(), EpochLength::Sum).transform(Transform::evaluate(8)).texts(texts);
     let mut loader = builder.batch_size(16).build().expect("a loader");
     assert_eq!(loader.tokenized(), [1]);
     let mut found = [0; 2];
@@ -203,7 +207,8 @@ fn sections_of_another_tokenizer_or_an_old_dataset_are_tokenized_when_they_are_l
 fn tokens_have_the_weights_of_a_table_and_wrong_tables_are_refused() {
     let dataset = open(&paths()[0]);
     let pieces = ReportTokenizer::of(&dataset).expect("readable").expect("a tokenizer").pieces();
-    let weights: BTreeMap<String, f32> = (0..pieces.len()).step_by(3).map(|id| (pieces[id].clone(), id as f32 / 8.0)).collect();
+    let weights: BTreeMap<String, f32> =
+        (0..pieces.len()).step_by(3).map(|id| (pieces[id].clone(), id as f32 / 8.0)).collect();
     let file = folder();
     let path = file.path().join("weights.json");
     std::fs::write(&path, serde_json::to_string(&weights).expect("JSON")).expect("written");
@@ -233,7 +238,9 @@ fn tokens_have_the_weights_of_a_table_and_wrong_tables_are_refused() {
     assert!(refused(with(Vec::new())).contains("texts, which are not loaded"));
     assert!(refused(with(vec![(section("Findings"), options(8, 0.5))])).contains("a name in lower case"));
     assert!(refused(with(vec![(TextSource::Sentences(0), options(8, 0.5))])).contains("at least 1"));
-    for (text, words) in [("{\"a\": -1}", "`a` has the weight -1"), ("{\"a\": true}", "weights.json"), ("[1]", "weights.json")] {
+    for (text, words) in
+        [("{\"a\": -1}", "`a` has the weight -1"), ("{\"a\": true}", "weights.json"), ("[1]", "weights.json")]
+    {
         std::fs::write(&path, text).expect("written");
         let message = TokenWeights::load(&path).expect_err("refused").to_string();
         assert!(message.contains(words) && message.contains("weights.json"), "{message}");
@@ -268,7 +275,8 @@ fn reports_without_images_join_a_mixture() {
                     assert!(batch.masks()[at * images..(at + 1) * images].iter().all(|class| *class == 255));
                     let record = datasets[1].record(batch.rows()[at] as usize).expect("a record");
                     let report = record.report.unwrap_or_default();
-                    let ids = if report.is_empty() { Vec::new() } else { tokenizer.token_ids(&report, 30).expect("ids") };
+                    let ids =
+                        if report.is_empty() { Vec::new() } else { tokenizer.token_ids(&report, 30).expect("ids") };
                     assert_eq!(rows(&batch, 0, at)[0], padded(&ids, 30));
                     (of_text, reports) = (of_text + 1, reports + usize::from(!ids.is_empty()));
                 }
@@ -278,7 +286,10 @@ fn reports_without_images_join_a_mixture() {
     }
     let refused = |builder: LoaderBuilder| builder.build().err().expect("refused").to_string();
     let message = refused(mixture(&[0, 1]));
-    assert!(message.contains("reports: ") && message.contains("--no-images") && message.contains("load reports, too"), "{message}");
+    assert!(
+        message.contains("reports: ") && message.contains("--no-images") && message.contains("load reports, too"),
+        "{message}"
+    );
     assert!(refused(mixture(&[1]).text(options(8, 0.5))).contains("these datasets have no images"));
     assert!(refused(Loader::builder(&datasets[1]).text(options(8, 0.5))).contains("this dataset has no images"));
 }

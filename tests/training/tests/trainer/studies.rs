@@ -30,12 +30,8 @@ fn an_epoch_has_one_view_of_each_study_and_a_killed_run_continues() {
     assert!(printed.contains(&format!("{studies} studies of {} records", rows.len())), "{printed}");
     assert!(printed.contains(&format!("{:.1} steps an epoch", (studies / 8) as f64)), "{printed}");
 
-    let mut child = command("trainer")
-        .args(run("killed"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it starts");
+    let mut child =
+        command("trainer").args(run("killed")).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
     wait_for(&at("killed"), 7);
     child.kill().expect("SIGKILL");
     child.wait().expect("it ends");
@@ -59,12 +55,14 @@ fn the_report_loss_is_weighted_by_tokens() {
     let opened = Dataset::open(&data).expect("a dataset");
     let pieces = ReportTokenizer::of(&opened).expect("readable").expect("a tokenizer").pieces();
     let write = |name: &str, weight: &dyn Fn(usize) -> f32| -> PathBuf {
-        let table: BTreeMap<&str, f32> = pieces.iter().enumerate().map(|(id, piece)| (piece.as_str(), weight(id))).collect();
+        let table: BTreeMap<&str, f32> =
+            pieces.iter().enumerate().map(|(id, piece)| (piece.as_str(), weight(id))).collect();
         fs::write(at(name), serde_json::to_string(&table).expect("JSON")).expect("written");
         at(name)
     };
     let train = |name: &str, table: Option<&Path>| {
-        let table = table.map_or_else(String::new, |table| format!("data.token_weights={:?}", table.display().to_string()));
+        let table =
+            table.map_or_else(String::new, |table| format!("data.token_weights={:?}", table.display().to_string()));
         let mut more = vec!["--set", "model.report_loss=masked"];
         more.extend(if table.is_empty() { vec![] } else { vec!["--set", &table] });
         pretraining(&data, &at(name), 3, &more)

@@ -413,7 +413,8 @@ impl Mrm {
         }
         // The release projects every token and then takes the mean. The mean first gives the same for a fraction of the work.
         let visible = output.latent.narrow(1, 1, tokens - 1).mean_dim([1_i64].as_slice(), false, None); // [B, D]
-        let visible = report.rows.map_or_else(|| visible.shallow_clone(), |rows| with_none(&visible).index_select(0, rows)); // [R, D]
+        let visible =
+            report.rows.map_or_else(|| visible.shallow_clone(), |rows| with_none(&visible).index_select(0, rows)); // [R, D]
         let latent = branch.projection.forward(&visible); // [R, H]
         let embedded = branch.bert.embed(report.ids, report.type_ids, &latent, train);
         let hidden = branch.bert.encode(embedded, report.attention_mask, train); // [R, S, H]

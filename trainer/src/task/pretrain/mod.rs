@@ -121,11 +121,8 @@ pub fn complete(config: &mut PretrainConfig, source: Option<&DataSource>) -> Res
         }
     }
     let weights = &config.data.token_weights;
-    config.data.token_weights_digest = if weights.is_empty() {
-        String::new()
-    } else {
-        files::sha256(Path::new(weights))?.chars().take(16).collect()
-    };
+    config.data.token_weights_digest =
+        if weights.is_empty() { String::new() } else { files::sha256(Path::new(weights))?.chars().take(16).collect() };
     config.validate().map_err(UsageError::of)
 }
 

@@ -123,7 +123,8 @@ impl Pretraining {
         let device = self.store.device();
         let (mut image, mut image_records) = (images(batch, device), None);
         let records = batch.len() as i64;
-        let with_image: Vec<i64> = (0..).zip(batch.has_image()).filter(|(_, has)| **has > 0).map(|(at, _)| at).collect();
+        let with_image: Vec<i64> =
+            (0..).zip(batch.has_image()).filter(|(_, has)| **has > 0).map(|(at, _)| at).collect();
         let has_all_images = with_image.len() == batch.len();
         if !has_all_images {
             // Records without an image take part in the report loss alone.

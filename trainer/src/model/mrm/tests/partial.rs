@@ -52,7 +52,8 @@ fn a_report_without_an_image_is_predicted_from_its_words_and_does_not_train_the_
     tch::set_num_threads(1); // the order of summation of several threads differs between batch sizes
     let batch = Batch::new();
     let (image, noise) = (batch.image.narrow(0, 1, 1), batch.noise.narrow(0, 1, 1));
-    let [first, second] = [0, 1].map(|at| [&batch.ids, &batch.labels, &batch.attention_mask].map(|table| table.narrow(0, at, 1)));
+    let [first, second] =
+        [0, 1].map(|at| [&batch.ids, &batch.labels, &batch.attention_mask].map(|table| table.narrow(0, at, 1)));
     fn one<'a>([ids, labels, attention_mask]: &'a [Tensor; 3], rows: &'a Tensor) -> ReportBatch<'a> {
         let (type_ids, weights, masked, padded) = (None, None, None, None);
         ReportBatch { ids, labels, attention_mask, type_ids, rows: Some(rows), weights, masked, padded }
