@@ -2,13 +2,13 @@
 //!
 //! `batch_digests DATASET SETTINGS`, where SETTINGS is a JSON object: `split`, `subset`, `ratio`, `batch_size`, `seed`,
 //! `threads`, `rank`, `world_size`, `transform`, `tokens`, `mask_ratio`, `state`, `batches`; for a mixture `others` (further
-//! datasets) and `weights`.
+//! datasets) and `weights`; for studies `studies` (views, whether they are drawn, views of the study before).
 
 use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use dataset::loader::{EpochLength, MixturePart, TextOptions, Weights};
+use dataset::loader::{EpochLength, MixturePart, StudyOptions, TextOptions, ViewChoice, Weights};
 use dataset::transform::Transform;
 use dataset::{Batch, Dataset, Loader, LoaderState, Split, Subset};
 use serde::Deserialize;
@@ -33,6 +33,7 @@ struct Settings {
     others: Vec<String>,
     #[serde(default)]
     weights: Vec<f64>,
+    studies: Option<(usize, bool, usize)>,
 }
 
 fn main() -> Result<()> {
@@ -64,6 +65,10 @@ fn main() -> Result<()> {
             None => builder.subset(&split, settings.subset.context("a split needs a subset")?),
         };
     }
+    if let Some((views, is_random, prior)) = settings.studies {
+        let choose = if is_random { ViewChoice::Random } else { ViewChoice::First };
+        builder = builder.studies(StudyOptions { views, choose, prior });
+    }
     if let Some(tokens) = settings.tokens {
         builder = builder.text(TextOptions { tokens, mask_ratio: settings.mask_ratio });
     }
@@ -81,6 +86,7 @@ fn main() -> Result<()> {
 fn digest(batch: &Batch) -> String {
     let mut digest = Sha256::new();
     batch.rows().iter().for_each(|&row| digest.update(i64::from(row).to_ne_bytes()));
+    batch.view_rows().iter().for_each(|&row| digest.update(row.to_ne_bytes()));
     batch.images().iter().chain(batch.labels()).for_each(|value| digest.update(value.to_ne_bytes()));
     let texts = [batch.token_ids(), batch.target_ids(), batch.attention_mask()];
     texts.iter().flat_map(|ids| ids.iter()).for_each(|id| digest.update(id.to_ne_bytes()));

@@ -67,7 +67,7 @@ def digest(batch: mrm.Batch) -> str:
     """SHA-256 of all arrays of a batch, as the example `batch_digests` of the crate `dataset` computes it."""
     total = hashlib.sha256()
     texts = [batch.token_ids, batch.target_ids, batch.attention_mask]
-    for array in [batch.rows, batch.images, batch.labels, *texts, batch.masks]:
+    for array in [batch.rows, batch.view_rows, batch.images, batch.labels, *texts, batch.masks]:
         if array is not None:
             total.update(array.numpy().tobytes())
     if batch.boxes is not None and batch.box_records is not None and batch.box_labels is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import python_batches
+from support import python_batches, rust_batches
 
 import mrm
 from conftest import make
@@ -93,6 +93,17 @@ def test_batches_do_not_depend_on_threads_and_are_continued(data: mrm.Dataset, t
     rows = set(data.split("main").rows("train").numpy().tolist()) | {-1}
     train = mrm.Loader(data, split="main", subset="train", **arguments)
     assert all(set(batch.view_rows.numpy().ravel().tolist()) <= rows for batch in train)
+
+
+def test_batches_and_states_are_those_of_the_rust_loader(mimic: Path, data: mrm.Dataset) -> None:
+    expected, state = rust_batches(
+        mimic, 20, seed=4, tokens=24, transform=json.loads(TRANSFORM.to_json()), studies=[2, True, 1], batch_size=6
+    )
+    arguments: dict[str, Any] = {"seed": 4, "batch_size": 6, "transform": TRANSFORM, "text": mrm.Text(tokens=24), "masks": True, "boxes": True}
+    loader = mrm.Loader(data, studies=STUDIES, **arguments)
+    assert python_batches(loader, 20) == expected and json.loads(json.dumps(loader.state_dict())) == state
+    with pytest.raises(mrm.StateError, match="belongs to other records"):
+        mrm.Loader(data, **arguments).load_state_dict(state)
 
 
 def test_several_texts_and_weights(data: mrm.Dataset, tmp_path: Path) -> None:
