@@ -107,9 +107,9 @@ impl Studies {
         let batches = dataset.columns(&names)?;
         let mut chosen = vec![false; batches.iter().map(RecordBatch::num_rows).sum()];
         for &row in rows {
-            match chosen.get_mut(row as usize) {
-                Some(seen) if !std::mem::replace(seen, true) => {}
-                Some(_) => {
+            match chosen.get_mut(row as usize).map(|seen| std::mem::replace(seen, true)) {
+                Some(false) => {}
+                Some(true) => {
                     return Err(Error::Invalid(format!(
                         "loader: row {row} was chosen twice, but a study is one sample: give each row once"
                     )));

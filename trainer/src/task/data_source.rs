@@ -218,7 +218,7 @@ impl DataSource {
     pub fn mixture_notes(&self, counts: &[usize]) -> Result<Vec<String>> {
         let Some((weights, length)) = &self.mixture else { return Ok(Vec::new()) };
         let mixture = Mixture::new(counts, weights, *length, None)?;
-        let note = |((name, count), quota): ((String, usize), &u64)| {
+        let note = |((name, count), quota): ((String, &usize), &u64)| {
             let share = *quota as f64 * 100.0 / mixture.records() as f64;
             format!("{name}: {quota} records an epoch ({share:.1}%), of {count}")
         };

@@ -27,7 +27,7 @@ fn paths() -> &'static [PathBuf; 3] {
             out
         };
         let paths =
-            [made("mimic-cxr", "mimic", &[]), made("openi", "openi", &[]), made("openi", "reports", &["--no-images"])];
+            [made("mimic-cxr", "images", &[]), made("openi", "both", &[]), made("openi", "reports", &["--no-images"])];
         (folder, paths)
     });
     paths
