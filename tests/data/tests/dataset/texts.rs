@@ -78,14 +78,18 @@ fn all(loader: &mut Loader, batches: u64) -> Vec<Vec<[Vec<i64>; 3]>> {
     (0..batches).map(|_| of(loader.next_batch().expect("a batch"))).collect()
 }
 
-/// Sentences by another rule that gives the same for synthetic reports: cut after a point, numbers of items with what follows.
+/// Sentences by another rule that gives the same for synthetic reports: cut after a point and at blank lines, numbers of items
+/// with what follows.
 fn naive_sentences(report: &str) -> Vec<String> {
     let mut sentences: Vec<String> = Vec::new();
     let mut open = String::new();
-    for word in report.split_whitespace() {
-        open = if open.is_empty() { word.to_owned() } else { format!("{open} {word}") };
-        if word.ends_with(['.', '?', '!']) && open.chars().any(char::is_alphabetic) {
-            sentences.push(std::mem::take(&mut open));
+    for line in report.trim().lines() {
+        let is_blank = line.trim().is_empty();
+        for word in line.split_whitespace().chain(is_blank.then_some("")) {
+            open = if open.is_empty() || is_blank { format!("{open}{word}") } else { format!("{open} {word}") };
+            if (is_blank || word.ends_with(['.', '?', '!'])) && open.chars().any(char::is_alphabetic) {
+                sentences.push(std::mem::take(&mut open));
+            }
         }
     }
     sentences.extend((!open.is_empty()).then_some(open));
