@@ -133,12 +133,11 @@ impl Part {
     pub fn add_slots(&self, draw: &Draw, seed: u64, slots: &mut Vec<Slot>) {
         let position = draw.position as usize;
         let copy = self.copy_of(position);
-        match &self.studies {
-            Some(studies) => studies.add_slots(position, [seed, draw.pass, copy], slots),
-            None => {
-                let view = ViewKind::Unknown.code();
-                slots.push(Slot { row: Some(self.rows[position]), own: Some(0), view, copy });
-            }
+        if let Some(studies) = &self.studies {
+            studies.add_slots(position, [seed, draw.pass, copy], slots);
+        } else {
+            let view = ViewKind::Unknown.code();
+            slots.push(Slot { row: Some(self.rows[position]), own: Some(0), view, copy });
         }
     }
 

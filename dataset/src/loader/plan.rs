@@ -212,12 +212,11 @@ impl Plan {
                 let (page, time) = (pages.get_mut(number).and_then(Option::take), [draw.pass, slot.copy]);
                 is_seen = of_row(part, row, || {
                     let other;
-                    let sample = match slot.own.and_then(|own| samples.get(own)) {
-                        Some(sample) => sample,
-                        None => {
-                            other = part.samples.of(row as usize)?;
-                            &other
-                        }
+                    let sample = if let Some(own) = slot.own.and_then(|own| samples.get(own)) {
+                        own
+                    } else {
+                        other = part.samples.of(row as usize)?;
+                        &other
                     };
                     if part.is_text_only && sample.height == 0 {
                         return Ok(false);
