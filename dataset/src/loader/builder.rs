@@ -221,13 +221,15 @@ impl LoaderBuilder {
         self
     }
 
-    /// Threads that make batches, at most [`MAX_THREADS`]; 0, the default, means one for each core.
+    /// Threads that make batches, at most [`MAX_THREADS`]; 0, the default, means one for each core. Where images come from a
+    /// store, as many further threads wait for it.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
     }
 
-    /// Batches made ahead of the consumer, at most [`MAX_PREFETCH`]; 0, the default, means two for each thread.
+    /// Batches made ahead of the consumer, at most [`MAX_PREFETCH`]; 0, the default, means two for each thread, and a third
+    /// where images come from a store: while a thread makes a batch, another one fetches the images of a later batch.
     pub fn prefetch(mut self, prefetch: usize) -> Self {
         self.prefetch = prefetch;
         self
@@ -247,14 +249,16 @@ impl LoaderBuilder {
     pub fn build(self) -> Result<Loader> {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if self.threads == 0 { cores() } else { self.threads };
-        let prefetch = if self.prefetch == 0 { threads * 2 } else { self.prefetch };
+        let (prefetch, state) = (self.prefetch, self.state.clone());
         if threads > MAX_THREADS || prefetch > MAX_PREFETCH {
             return Err(Error::Invalid(format!(
                 "loader: {threads} threads and {prefetch} batches ahead; the limits are {MAX_THREADS} and {MAX_PREFETCH}"
             )));
         }
-        let state = self.state.clone();
-        Loader::start(self.plan()?, threads, prefetch, &state)
+        let plan = self.plan()?;
+        let for_each = if plan.is_remote() { 3 } else { 2 };
+        let prefetch = if prefetch == 0 { threads * for_each } else { prefetch };
+        Loader::start(plan, threads, prefetch, &state)
     }
 
     /// Makes batches at any position on the caller's thread, in place of a loader; the state to continue from is ignored.

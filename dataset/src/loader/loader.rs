@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::loader::batch::Batch;
 use crate::loader::buffers::{BufferPool, Buffers};
 use crate::loader::metrics::LoaderMetrics;
-use crate::loader::plan::{Plan, Scratch};
+use crate::loader::plan::{Pages, Plan, Scratch};
 use crate::loader::state::LoaderState;
 
 /// Iterates over the batches of an epoch. At its end it gives `None` once; the next call begins the next epoch.
@@ -71,15 +71,27 @@ impl Loader {
             let _ = slots.try_send(());
         }
         (self.slots, self.ready) = (Some(slots), Some(ready));
-        let channels = Channels { slots: slot_receiver, ready: ready_sender, pool: self.pool.clone() };
+        let todo = if self.plan.is_remote() {
+            let (fetched_sender, fetched) = crossbeam_channel::bounded(self.prefetch);
+            for index in 0..self.threads {
+                let (plan, slots, fetched) = (self.plan.clone(), slot_receiver.clone(), fetched_sender.clone());
+                self.start_thread(format!("fetch-{index}"), move || fetch(&plan, &slots, &fetched))?;
+            }
+            Todo::Fetched(fetched)
+        } else {
+            Todo::Slots(slot_receiver)
+        };
+        let channels = Channels { todo, ready: ready_sender, pool: self.pool.clone() };
         for index in 0..self.threads {
             let (plan, channels) = (self.plan.clone(), channels.clone());
-            let worker = std::thread::Builder::new()
-                .name(format!("loader-{index}"))
-                .spawn(move || work(&plan, &channels))
-                .map_err(|e| Error::Invalid(format!("loader: no thread: {e}")))?;
-            self.workers.push(worker);
+            self.start_thread(format!("loader-{index}"), move || work(&plan, &channels))?;
         }
+        Ok(())
+    }
+
+    fn start_thread(&mut self, name: String, work: impl FnOnce() + Send + 'static) -> Result<()> {
+        let started = std::thread::Builder::new().name(name).spawn(work);
+        self.workers.push(started.map_err(|e| Error::Invalid(format!("loader: no thread: {e}")))?);
         Ok(())
     }
 
@@ -233,24 +245,53 @@ impl Drop for Loader {
     }
 }
 
+/// What the threads of a loader make batches of.
+#[derive(Clone)]
+enum Todo {
+    /// One message for each batch that may be made.
+    Slots(Receiver<()>),
+    /// The numbers and pages of batches from a store.
+    Fetched(Receiver<(u64, Result<Pages>)>),
+}
+
+impl Todo {
+    /// The next batch to be made; none when the loader ends.
+    fn next(&self, plan: &Plan) -> Option<(u64, Result<Pages>)> {
+        match self {
+            // It takes a slot before a number, so that a thread is at work on the lowest number that is not made yet.
+            Self::Slots(slots) => {
+                slots.recv().ok().map(|()| (plan.next.fetch_add(1, Ordering::SeqCst), Ok(Pages::new())))
+            }
+            Self::Fetched(fetched) => fetched.recv().ok(),
+        }
+    }
+}
+
 /// The channels of a loader's threads.
 #[derive(Clone)]
 struct Channels {
-    /// One message for each batch that may be made.
-    slots: Receiver<()>,
+    todo: Todo,
     ready: Sender<(u64, Result<Buffers>)>,
     pool: BufferPool,
+}
+
+/// A thread that waits for a store: fetches the pages of batches, by their numbers, while other threads make batches.
+fn fetch(plan: &Plan, slots: &Receiver<()>, fetched: &Sender<(u64, Result<Pages>)>) {
+    while slots.recv().is_ok() {
+        let index = plan.next.fetch_add(1, Ordering::SeqCst);
+        if fetched.send((index, plan.fetch(index))).is_err() {
+            return;
+        }
+    }
 }
 
 /// A thread: makes batches by their numbers, counted from epoch 0.
 fn work(plan: &Plan, channels: &Channels) {
     let mut scratch = Scratch::default();
-    // It takes a slot before a number, so that a thread is at work on the lowest number that is not made yet.
-    while channels.slots.recv().is_ok() {
-        let index = plan.next.fetch_add(1, Ordering::SeqCst);
+    while let Some((index, pages)) = channels.todo.next(plan) {
         let mut buffers = channels.pool.take();
         // A thread that ended without sending its batch would keep the consumer waiting forever.
-        let make = AssertUnwindSafe(|| plan.make(index, &mut buffers, &mut scratch));
+        let make = AssertUnwindSafe(|| plan.make(index, pages?, &mut buffers, &mut scratch));
         let made = catch_unwind(make).unwrap_or_else(|_| {
             scratch = Scratch::default();
             Err(Error::Invalid("loader: a batch cannot be made: a decoder panicked".to_owned()))

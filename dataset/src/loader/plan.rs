@@ -106,9 +106,43 @@ impl Plan {
         }
     }
 
-    /// Makes the batch of a number, counted from epoch 0.
-    pub fn make(&self, index: u64, buffers: &mut Buffers, scratch: &mut Scratch) -> Result<()> {
+    /// Whether images come from a store, so that [`Plan::fetch`] gives pages.
+    pub fn is_remote(&self) -> bool {
+        self.parts.iter().any(|part| part.source.dataset.storage().as_folder().is_none())
+    }
+
+    /// The pages of the images of a batch, fetched at the same time; none of datasets in folders, whose images are best read
+    /// one by one.
+    pub fn fetch(&self, index: u64) -> Result<Pages> {
+        if !self.is_remote() {
+            return Ok(Pages::new());
+        }
+        let fetch = || {
+            let (mut draws, mut slots) = (Vec::new(), Vec::new());
+            self.draw(index, &mut draws, &mut slots)?;
+            self.image_pages(&draws, &slots)
+        };
+        match guarded(BROKEN, fetch) {
+            // They are read one by one then, which finds those that can be read.
+            Err(_) if self.settings.on_error == OnError::Skip => Ok(Pages::new()),
+            pages => pages,
+        }
+    }
+
+    /// The samples of a batch, and their slots.
+    fn draw(&self, index: u64, draws: &mut Vec<Draw>, slots: &mut Vec<Slot>) -> Result<()> {
         let (epoch, number) = (index / self.batches, (index % self.batches) as usize);
+        let settings = &self.settings;
+        self.order.draws(epoch, number, (settings.rank, settings.world_size), draws)?;
+        slots.clear();
+        for draw in draws {
+            self.parts[usize::from(draw.source)].add_slots(draw, settings.seed, slots);
+        }
+        Ok(())
+    }
+
+    /// Makes the batch of a number, counted from epoch 0, of its pages ([`Plan::fetch`]).
+    pub fn make(&self, index: u64, mut pages: Pages, buffers: &mut Buffers, scratch: &mut Scratch) -> Result<()> {
         let settings = &self.settings;
         let slots_of_sample = settings.slots();
         let mut memory = self.memory(buffers)?;
@@ -116,16 +150,7 @@ impl Plan {
         buffers.clear();
         buffers.texts.resize_with(self.texts.texts.len(), Default::default);
         let (mut draws, mut slots) = (std::mem::take(&mut scratch.draws), std::mem::take(&mut scratch.slots));
-        self.order.draws(epoch, number, (settings.rank, settings.world_size), &mut draws)?;
-        slots.clear();
-        for draw in &draws {
-            self.parts[usize::from(draw.source)].add_slots(draw, settings.seed, &mut slots);
-        }
-        let mut pages = match guarded(BROKEN, || self.image_pages(&draws, &slots)) {
-            // They are read one by one then, which finds those that can be read.
-            Err(_) if settings.on_error == OnError::Skip => Vec::new(),
-            pages => pages?,
-        };
+        self.draw(index, &mut draws, &mut slots)?;
         let mut samples = Vec::new();
         for (index, draw) in draws.iter().enumerate() {
             let part = &self.parts[usize::from(draw.source)];
@@ -250,18 +275,15 @@ impl Plan {
         Ok(())
     }
 
-    /// The pages of the images of some samples, fetched at the same time, by slot; none of datasets in folders, whose images are
-    /// best read one by one.
-    fn image_pages(&self, draws: &[Draw], slots: &[Slot]) -> Result<Vec<Option<Bytes>>> {
-        if self.parts.iter().all(|part| part.source.dataset.storage().as_folder().is_some()) {
-            return Ok(Vec::new());
-        }
+    /// The pages of the images of some samples, fetched at the same time, by slot.
+    fn image_pages(&self, draws: &[Draw], slots: &[Slot]) -> Result<Pages> {
         let slots_of_sample = self.settings.slots();
         let source = |slot: usize| usize::from(draws[slot / slots_of_sample].source);
         let has_page = |slot: usize| slots[slot].row.filter(|_| !self.parts[source(slot)].is_text_only);
         let of_part = |(number, part): (usize, &Part)| -> Result<Vec<Bytes>> {
             let own = (0..slots.len()).filter(|&slot| source(slot) == number);
             let rows: Vec<u32> = own.filter_map(has_page).collect();
+            part.samples.read_ahead(&rows);
             let pages = part.source.dataset.image_pages(&rows);
             pages.map_err(|error| part.source.error(error, self.order.is_mixed()))
         };
@@ -329,6 +351,9 @@ fn of_row<T>(part: &Part, row: u32, work: impl FnOnce() -> Result<T>) -> Result<
         other => other,
     })
 }
+
+/// The page of the image of each slot of a batch, where it was fetched.
+pub(crate) type Pages = Vec<Option<Bytes>>;
 
 /// The error of a record whose decoder panicked.
 pub(crate) const BROKEN: &str = "it cannot be decoded";

@@ -40,7 +40,7 @@ impl RandomAccess {
         let kept = || self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scratch = kept().pop().unwrap_or_default();
         let mut buffers = self.pool.take();
-        self.plan.make(index, &mut buffers, &mut scratch)?;
+        self.plan.make(index, self.plan.fetch(index)?, &mut buffers, &mut scratch)?;
         let mut kept = kept();
         if kept.len() < KEPT {
             kept.push(scratch);

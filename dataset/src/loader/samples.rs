@@ -3,6 +3,7 @@
 //! They are read by row groups, each when one of its records is first needed, and kept: the first batch of a large dataset
 //! is ready quickly, and each column is read once.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use arrow_array::{
@@ -16,6 +17,7 @@ use crate::format::mask_column::MaskColumn;
 use crate::format::record_checks;
 use crate::format::record_rows::field;
 use crate::format::schema::{BOXES, LABELS, MASKS};
+use crate::format::shard::Shard;
 use crate::format::table::column;
 use crate::loader::lists::Lists;
 use crate::loader::texts::{RecordTexts, TextReader, Texts};
@@ -113,33 +115,63 @@ impl Samples {
         self.texts.is_other
     }
 
+    /// Opens the shards and reads the row groups of some rows, several at the same time: a store takes as long for many as for
+    /// one. What cannot be read is left to [`Samples::of`].
+    pub fn read_ahead(&self, rows: &[u32]) {
+        let places: Vec<(usize, usize)> =
+            rows.iter().filter_map(|&row| self.dataset.place(row as usize).ok()).collect();
+        let closed: BTreeSet<usize> =
+            places.iter().map(|&(shard, _)| shard).filter(|&shard| self.shards[shard].get().is_none()).collect();
+        at_once(closed.into_iter().collect(), |shard| drop(self.groups(shard)));
+        // By row group, one of its rows.
+        let mut missing = BTreeMap::new();
+        for (index, row) in places {
+            let Ok((shard, groups)) = self.groups(index) else { continue };
+            let Ok(number) = shard.group_of(row) else { continue };
+            if groups[number].get().is_none() {
+                missing.entry((index, number)).or_insert((index, row));
+            }
+        }
+        at_once(missing.into_values().collect(), |(index, row)| drop(self.group(index, row)));
+    }
+
+    /// A shard, and its row groups that were read.
+    fn groups(&self, index: usize) -> Result<(&Shard, &[OnceLock<Group>])> {
+        let shard = self.dataset.shard(index)?;
+        Ok((shard, self.shards[index].get_or_init(|| (0..shard.groups()).map(|_| OnceLock::new()).collect())))
+    }
+
+    /// The row group of a row of a shard.
+    fn group(&self, index: usize, row: usize) -> Result<&Group> {
+        let (shard, groups) = self.groups(index)?;
+        let number = shard.group_of(row)?;
+        if let Some(group) = groups[number].get() {
+            return Ok(group);
+        }
+        let mut names = self.columns.names(self.texts.is_other);
+        names.extend(self.texts.columns());
+        let batch = shard.group_columns(number, &names)?;
+        let wrong_type = || shard.row_error(row, "a column has another type than the format's");
+        // Two threads may read the same group; the second result is dropped.
+        let mut group = Group::read(&batch, self.findings, &self.columns).ok_or_else(wrong_type)?;
+        let not_tokenized = |error: Error| shard.row_error(row, error.to_string());
+        if let Some(reader) = self.texts.reader.as_ref().filter(|_| self.columns.text && self.texts.is_other) {
+            let reports = column::<StringArray>(&batch, "report").ok_or_else(wrong_type)?;
+            group.token_ids = reader.token_ids(reports).map_err(not_tokenized)?;
+        }
+        group.texts = self.texts.read(&batch).map_err(not_tokenized)?.ok_or_else(wrong_type)?;
+        Ok(groups[number].get_or_init(|| group))
+    }
+
     /// The record of a row.
     ///
     /// # Errors
     /// When its shard or row group cannot be read, or it has an invalid value.
     pub fn of(&self, row: usize) -> Result<Sample<'_>> {
         let (index, row) = self.dataset.place(row)?;
+        let group = self.group(index, row)?;
         let shard = self.dataset.shard(index)?;
-        let number = shard.group_of(row)?;
-        let groups = self.shards[index].get_or_init(|| (0..shard.groups()).map(|_| OnceLock::new()).collect());
-        let group = if let Some(group) = groups[number].get() {
-            group
-        } else {
-            let mut names = self.columns.names(self.texts.is_other);
-            names.extend(self.texts.columns());
-            let batch = shard.group_columns(number, &names)?;
-            let wrong_type = || shard.row_error(row, "a column has another type than the format's");
-            // Two threads may read the same group; the second result is dropped.
-            let mut group = Group::read(&batch, self.findings, &self.columns).ok_or_else(wrong_type)?;
-            let not_tokenized = |error: Error| shard.row_error(row, error.to_string());
-            if let Some(reader) = self.texts.reader.as_ref().filter(|_| self.columns.text && self.texts.is_other) {
-                let reports = column::<StringArray>(&batch, "report").ok_or_else(wrong_type)?;
-                group.token_ids = reader.token_ids(reports).map_err(not_tokenized)?;
-            }
-            group.texts = self.texts.read(&batch).map_err(not_tokenized)?.ok_or_else(wrong_type)?;
-            groups[number].get_or_init(|| group)
-        };
-        let at = row - shard.group(number).start;
+        let at = row - shard.group(shard.group_of(row)?).start;
         let (Some(&digest), Some(&(height, width))) = (group.digests.get(at), group.sides.get(at)) else {
             return Err(shard.row_error(row, "its row group is too short"));
         };
@@ -166,6 +198,20 @@ impl Samples {
             Err(error) => error,
         }
     }
+}
+
+/// Threads that wait for row groups at the same time.
+const WAITING: usize = 32;
+
+/// Does some work for each item, on threads that wait most of the time.
+fn at_once<T: Copy + Send + Sync>(items: Vec<T>, work: impl Fn(T) + Sync) {
+    std::thread::scope(|scope| {
+        for some in items.chunks(items.len().div_ceil(WAITING).max(1)) {
+            let work = &work;
+            // Where no thread can be started, the work is left undone.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, move || some.iter().for_each(|&item| work(item)));
+        }
+    });
 }
 
 impl Group {

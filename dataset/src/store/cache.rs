@@ -73,15 +73,16 @@ impl Cache {
     /// The bytes of a range, where they are here.
     pub fn get(&self, key: &Key, range: &Range<u64>) -> Option<Bytes> {
         let path = self.path(key, range);
-        let mut file = File::open(&path).ok()?;
+        let file = File::open(&path).ok()?;
         let about = file.metadata().ok()?;
         let length = usize::try_from(range.end - range.start).ok()?;
         let mut bytes = Vec::new();
         if about.len() == (length + TAIL) as u64 {
-            bytes.resize(length + TAIL, 0);
-            file.read_exact(&mut bytes).ok()?;
+            bytes.reserve_exact(length + TAIL);
+            (&file).take(about.len()).read_to_end(&mut bytes).ok()?;
         }
-        let is_whole = bytes.len() > length && bytes[length..] == crc32fast::hash(&bytes[..length]).to_le_bytes();
+        let is_whole =
+            bytes.len() == length + TAIL && bytes[length..] == crc32fast::hash(&bytes[..length]).to_le_bytes();
         if !is_whole {
             let _ = fs::remove_file(&path);
             return None;
