@@ -360,6 +360,7 @@ impl LoaderBuilder {
             boxes: self.boxes,
             masks: self.settings.masks,
             mask_name: self.mask_name.clone(),
+            windows: dataset.has_16_bits(),
         };
         let max_tokens = self.settings.text.as_ref().map_or(0, |text| text.tokens);
         let has_reports = dataset.has_tokenizer() || dataset.manifest().totals.reports > 0;

@@ -21,6 +21,7 @@ use crate::loader::state::LoaderState;
 use crate::random::{self, Stream};
 use crate::transform::choices::Workspace;
 use crate::transform::geometry::IGNORED;
+use crate::transform::windowed::StoredImage;
 
 /// A loader's work, shared by its threads.
 pub(crate) struct Plan {
@@ -146,9 +147,9 @@ impl Plan {
                 let sample = part.samples.of(row as usize)?;
                 let image = &mut images[record * pixels..(record + 1) * pixels];
                 self.image(part, row as usize, page.as_ref(), &sample, time, scratch, image)?;
-                let source = (scratch.pixels.as_slice(), u32::from(sample.width), u32::from(sample.height));
+                let stored = stored_image(&scratch.pixels, &sample);
                 let stream = |name: &str| self.random(name, &sample, time);
-                self.crops.make(source, record, stream, &mut scratch.workspace, images)?;
+                self.crops.make(stored, record, stream, &mut scratch.workspace, images)?;
                 Ok(sample)
             };
             let made = guarded(BROKEN, make).map_err(|error| match error {
@@ -221,9 +222,10 @@ impl Plan {
             return Err(part.samples.row_error(row, "the record has no image"));
         }
         part.source.dataset.decode_image(page, row, (height, width), &mut scratch.pixels)?;
-        let source = (scratch.pixels.as_slice(), u32::from(width), u32::from(height));
-        let choices = settings.transform.choose(source.1, source.2, |name| self.random(name, sample, time))?;
-        settings.transform.apply(source, &choices, &mut scratch.workspace, out)?;
+        let stored = stored_image(&scratch.pixels, sample);
+        let (stored_width, stored_height) = (stored.width, stored.height);
+        let choices = settings.transform.choose(stored_width, stored_height, |name| self.random(name, sample, time))?;
+        settings.transform.apply_stored(stored, &choices, &mut scratch.workspace, out)?;
         scratch.boxes.clear();
         scratch.boxes.extend(sample.boxes.iter().filter_map(|stored| {
             let [x, y, width, height] = choices.rectangle(stored.rectangle)?;
@@ -236,11 +238,11 @@ impl Plan {
                 Some(png) => {
                     let mut mask =
                         image_codec::decode_mask(png).map_err(|e| part.samples.row_error(row, &e.to_string()))?;
-                    if (mask.width, mask.height) != (source.1, source.2) {
+                    if (mask.width, mask.height) != (stored_width, stored_height) {
                         return Err(part.samples.row_error(row, "its mask has another size than its image"));
                     }
                     mask.pixels.iter_mut().for_each(|level| *level = u8::from(*level > 0));
-                    choices.mask(&mask.pixels, source.1 as usize, &mut scratch.workspace, &mut scratch.mask);
+                    choices.mask(&mask.pixels, stored_width as usize, &mut scratch.workspace, &mut scratch.mask);
                 }
             }
         }
@@ -261,6 +263,11 @@ impl Plan {
         let masked = &mut buffers.token_ids[start..];
         masking::mask_words(masked, &self.continuations, text.mask_ratio, || random.uniform());
     }
+}
+
+/// The image of a record, as its transform takes it.
+fn stored_image<'a>(pixels: &'a [u8], sample: &Sample) -> StoredImage<'a> {
+    StoredImage { pixels, width: sample.width.into(), height: sample.height.into(), window: sample.window }
 }
 
 /// The error of a record whose decoder panicked.

@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::format::label::Label;
 use crate::format::mask_column::MaskColumn;
 use crate::format::record_checks;
-use crate::format::record_rows::field;
-use crate::format::schema::{BOXES, LABELS, MASKS};
+use crate::format::record_rows::{field, window_at};
+use crate::format::schema::{BOXES, LABELS, MASKS, WINDOW};
 use crate::format::table::column;
 use crate::random;
 use crate::tokenizer::ReportTokenizer;
@@ -28,6 +28,8 @@ pub(crate) struct OptionalColumns {
     pub masks: bool,
     /// The mask of a record that is read; `None` means its first one.
     pub mask_name: Option<String>,
+    /// The windows of pixels of 16 bits.
+    pub windows: bool,
 }
 
 impl OptionalColumns {
@@ -37,6 +39,7 @@ impl OptionalColumns {
         columns.extend(self.text.then_some(if tokenized { "report" } else { "token_ids" }));
         columns.extend(self.boxes.then_some(BOXES));
         columns.extend(self.masks.then_some(MASKS));
+        columns.extend(self.windows.then_some(WINDOW));
         columns
     }
 }
@@ -60,6 +63,8 @@ pub(crate) struct Sample<'a> {
     pub boxes: &'a [StoredBox],
     /// A PNG.
     pub mask: Option<&'a [u8]>,
+    /// Center and width of the window of pixels of 16 bits.
+    pub window: Option<[f32; 2]>,
 }
 
 impl Sample<'_> {
@@ -84,6 +89,8 @@ struct Group {
     token_ids: Lists<i32>,
     boxes: Lists<StoredBox>,
     masks: Option<MaskColumn>,
+    /// Of each record; empty where pixels have 8 bits.
+    windows: Vec<Option<[f32; 2]>>,
 }
 
 /// A list for each record, one after the other.
@@ -197,9 +204,12 @@ impl Samples {
             token_ids: group.token_ids.of(at),
             boxes: group.boxes.of(at),
             mask: group.masks.as_ref().and_then(|masks| masks.get(at, self.columns.mask_name.as_deref())),
+            window: group.windows.get(at).copied().flatten(),
         };
         let stored = self.dataset.manifest().text.vocabulary;
         let checked = sample.check(self.tokenizer.as_ref().map_or(stored, |reader| reader.tokenizer.vocabulary()));
+        let bits = if self.columns.windows && height > 0 { 16 } else { 8 };
+        let checked = checked.and_then(|()| record_checks::window(sample.window, bits));
         checked.map(|()| sample).map_err(|message| shard.row_error(row, format!("{message}; ingest again")))
     }
 
@@ -255,6 +265,11 @@ impl Group {
             token_ids,
             boxes,
             masks: if columns.masks { Some(MaskColumn::of(batch)?) } else { None },
+            windows: if columns.windows {
+                (0..ids.len()).map(|record| window_at(batch, record)).collect::<Option<_>>()?
+            } else {
+                Vec::new()
+            },
         })
     }
 }

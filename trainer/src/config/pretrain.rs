@@ -1,11 +1,13 @@
 //! Configuration of a pre-training run.
 
 use anyhow::{Result, bail};
-use dataset::transform::Augmentation;
+use dataset::transform::{Augmentation, Window, WindowJitter};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::{MAX_BATCH, Provenance, RunConfig, check_data, check_most, check_rates, merge, preset_error};
+use super::{
+    MAX_BATCH, Provenance, RunConfig, check_data, check_most, check_rates, check_windows, merge, preset_error,
+};
 use crate::model::mrm::MrmConfig;
 
 /// Largest number of epochs.
@@ -30,6 +32,12 @@ pub struct PretrainData {
     /// Augmentations of the cropped image, in their order.
     #[serde(default)]
     pub augment: Vec<Augmentation>,
+    /// The window of images of 16 bits: `stored`, `full`, or `CENTER,WIDTH`.
+    #[serde(default)]
+    pub window: Window,
+    /// Random change of the window in training: of the center in widths, of the width as a share of it.
+    #[serde(default)]
+    pub window_jitter: WindowJitter,
 }
 
 /// Section `[optimizer]`: AdamW, linear warm-up, half a cosine down to zero.
@@ -132,6 +140,7 @@ impl PretrainConfig {
         if !(0.0..=1.0).contains(&data.report_mask_ratio) {
             bail!("data.report_mask_ratio: must be from 0 to 1, is {}", data.report_mask_ratio);
         }
+        check_windows(data.window, data.window_jitter)?;
         check_data(data.crop_scale, data.flip, data.mean, data.std, &data.augment)
     }
 }

@@ -14,3 +14,4 @@ mod old_formats;
 mod splits;
 mod transforms;
 mod verify;
+mod windows;
