@@ -26,9 +26,9 @@ PLAIN = Transform(Stretch(), SIZE, mean=0.0, std=1 / 255)
 def deep(tmp_path_factory: pytest.TempPathFactory) -> mrm.Dataset:
     """DICOM files of 12 bits in two encodings, images of 64 × 64 pixels."""
     folder = tmp_path_factory.mktemp("deep")
-    mrm.phantom("mimic-cxr", folder / "raw", studies=16, size=96)
+    mrm.phantom("mimic-cxr", folder / "films", studies=16, size=96)
     for encoding in ("raw", "png"):
-        mrm.ingest("mimic-cxr", folder / "raw", folder / encoding, size=SIZE, resize="pad", bits=16, image_encoding=encoding)
+        mrm.ingest("mimic-cxr", folder / "films", folder / encoding, size=SIZE, resize="pad", bits=16, image_encoding=encoding)
     pixels = [mrm.open(folder / encoding).image(3).numpy() for encoding in ("raw", "png")]
     assert np.array_equal(*pixels)
     return mrm.open(folder / "raw")
