@@ -259,7 +259,7 @@ fn images_of_16_bits_are_resized_as_those_of_8_bits() {
 fn png_files_of_16_bits_keep_them_and_files_of_8_bits_have_their_whole_range() {
     let temporary = folder();
     let raw = phantom_of("padchest", temporary.path(), 12);
-    let out = temporary.path().join("padchest");
+    let out = temporary.path().join("padchest-16");
     ingest("padchest", &raw, &out, &[&["--bits", "16"], &WHOLE[..]].concat());
     for record in records(&out) {
         let file = Record { image: fs::read(raw.join(&record.source_path)).expect("a file"), ..record.clone() };
