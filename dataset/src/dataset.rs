@@ -4,17 +4,16 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::sync::OnceLock;
 
-use arrow_array::{Array, Int8Array, RecordBatch, StringArray, StructArray, UInt16Array};
+use arrow_array::{Array, Int8Array, RecordBatch, StringArray, StructArray};
 use bytes::Bytes;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
 use crate::error::{Error, Result};
-use crate::format::image_codec::{self, GrayPixels};
 use crate::format::label::Label;
 use crate::format::manifest::{MANIFEST, Manifest, TOKENIZER};
-use crate::format::record::{ImageEncoding, Record};
+use crate::format::record::Record;
 use crate::format::record_checks;
 use crate::format::shard::Shard;
 use crate::format::table;
@@ -22,7 +21,6 @@ use crate::loader::row_group_cache::RowGroupCache;
 use crate::record_hint;
 use crate::store::files;
 use crate::store::storage::Storage;
-use crate::store::stored_file::StoredFile;
 
 /// Rows of a shard up to which the manifest's number is used before the shard is opened: four times the default.
 const PLAUSIBLE_ROWS: u64 = 1 << 13;
@@ -31,7 +29,7 @@ const PLAUSIBLE_ROWS: u64 = 1 << 13;
 const PLAUSIBLE_TOTAL: usize = 1 << 26;
 
 /// Height and width of the images of a row group.
-type Sizes = Vec<(u16, u16)>;
+pub(crate) type Sizes = Vec<(u16, u16)>;
 
 /// A dataset in a folder or in an object store. Each shard is opened when it is first needed.
 ///
@@ -45,9 +43,9 @@ pub struct Dataset {
     rows_by_id: OnceLock<HashMap<String, u32>>,
     /// By shard.
     ids: Vec<OnceLock<StringArray>>,
-    cache: RowGroupCache,
+    pub(crate) cache: RowGroupCache,
     /// By shard, by row group.
-    sizes: Vec<OnceLock<Vec<OnceLock<Sizes>>>>,
+    pub(crate) sizes: Vec<OnceLock<Vec<OnceLock<Sizes>>>>,
     is_checked: bool,
 }
 
@@ -217,8 +215,7 @@ impl Dataset {
     pub(crate) fn record_from(&self, page: Option<&Bytes>, row: usize) -> Result<Record> {
         let mut record = self.record_without_image(row)?;
         let (shard, row) = self.locate(row)?;
-        let length = usize::from(record.height) * usize::from(record.width);
-        let raw_length = (shard.encoding() == ImageEncoding::Raw).then_some(length);
+        let raw_length = shard.encoding().raw_bytes(record.height, record.width);
         shard.image_bytes(row, raw_length, page, &mut record.image)?;
         Ok(record)
     }
@@ -269,95 +266,6 @@ impl Dataset {
             record_id: record_id.to_owned(),
             hint: record_hint::hint(&|column| self.texts(column), record_id).unwrap_or_default(),
         })
-    }
-
-    /// One decoded image, with its height and width.
-    ///
-    /// # Errors
-    /// When it cannot be read or decoded, differs from what was written, or has another size than its columns state.
-    pub fn image(&self, row: usize) -> Result<GrayPixels> {
-        let mut pixels = Vec::new();
-        let (height, width) = self.image_into(row, &mut pixels)?;
-        Ok(GrayPixels { width: width.into(), height: height.into(), pixels })
-    }
-
-    /// Decodes one image into a buffer that is used again; returns its height and width.
-    pub(crate) fn image_into(&self, row: usize, pixels: &mut Vec<u8>) -> Result<(u16, u16)> {
-        let size = self.image_size(row)?;
-        self.decode_image(None, row, size, pixels)?;
-        Ok(size)
-    }
-
-    /// Height and width of an image, by its columns.
-    pub(crate) fn image_size(&self, row: usize) -> Result<(u16, u16)> {
-        let (index, row) = self.place(row)?;
-        let shard = self.shard(index)?;
-        let group = shard.group_of(row)?;
-        let groups = self.sizes[index].get_or_init(|| (0..shard.groups()).map(|_| OnceLock::new()).collect());
-        let sizes = if let Some(sizes) = groups[group].get() {
-            sizes
-        } else {
-            let batch = match self.cache.peek((index, group)) {
-                Some(batch) => batch,
-                None => shard.group_columns(group, &["height", "width"])?.into(),
-            };
-            let side = |name| table::column::<UInt16Array>(&batch, name).map(|sides| sides.values().to_vec());
-            let (Some(heights), Some(widths)) = (side("height"), side("width")) else {
-                return Err(shard.row_error(row, "a column has another type than the format's"));
-            };
-            groups[group].get_or_init(|| heights.into_iter().zip(widths).collect())
-        };
-        let at = row - shard.group(group).start;
-        sizes.get(at).copied().ok_or_else(|| shard.row_error(row, "its row group is too short"))
-    }
-
-    /// The pages of some images, fetched at the same time; none where the dataset is in a folder, whose images are best read
-    /// one by one.
-    pub(crate) fn image_pages(&self, rows: &[u32]) -> Result<Vec<Bytes>> {
-        if self.storage.as_folder().is_some() {
-            return Ok(Vec::new());
-        }
-        let located: Vec<_> = rows.iter().map(|&row| self.locate(row as usize)).collect::<Result<_>>()?;
-        let pages: Vec<_> =
-            located.iter().map(|(shard, row)| Ok((shard.file(), shard.image_page(*row)?))).collect::<Result<_>>()?;
-        StoredFile::read_each(&pages)
-    }
-
-    /// Decodes one image of a height and width that its columns state into a buffer that is used again: `height · width`
-    /// bytes, row-major. Nothing is read where its page was fetched before ([`Dataset::image_pages`]).
-    pub(crate) fn decode_image(
-        &self,
-        page: Option<&Bytes>,
-        row: usize,
-        (height, width): (u16, u16),
-        pixels: &mut Vec<u8>,
-    ) -> Result<()> {
-        let (shard, local) = self.locate(row)?;
-        let length = usize::from(height) * usize::from(width);
-        match shard.encoding() {
-            ImageEncoding::Raw => shard.image_bytes(local, Some(length), page, pixels)?,
-            ImageEncoding::Png | ImageEncoding::Jpeg => {
-                let mut encoded = Vec::new();
-                pixels.clear();
-                shard.image_bytes(local, None, page, &mut encoded)?;
-                // A dataset that was ingested without images has none.
-                if !(encoded.is_empty() && length == 0) {
-                    let decoded = image_codec::decode_stored(&encoded, shard.encoding());
-                    let decoded = decoded.map_err(|error| shard.row_error(local, error))?;
-                    if (decoded.height, decoded.width) != (height.into(), width.into()) {
-                        let message =
-                            format!("image of {}×{}, its columns say {height}×{width}", decoded.height, decoded.width);
-                        return Err(shard.row_error(local, message));
-                    }
-                    *pixels = decoded.pixels;
-                }
-            }
-        }
-        if pixels.len() == length {
-            return Ok(());
-        }
-        let message = format!("image of {} bytes, its columns say {height}×{width}", pixels.len());
-        Err(shard.row_error(local, message))
     }
 
     /// Some columns of all shards, one or more batches for each shard, in row order.

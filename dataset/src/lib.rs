@@ -46,6 +46,7 @@ pub mod error;
 #[cfg(feature = "export")]
 pub mod export;
 pub mod format;
+mod images;
 pub mod loader;
 #[cfg(feature = "polars")]
 mod metadata;

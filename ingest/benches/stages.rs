@@ -12,7 +12,9 @@ use dataset::format::record::{ImageEncoding, Record};
 use dataset::format::schema::schema;
 use dataset::format::shard::{ImageCompression, ShardWriter};
 use ingest::image::intensity::{self, Intensity};
-use ingest::image::pipeline::{self, Resize, Scratch};
+use ingest::image::pipeline::{self, Scratch};
+use ingest::image::resize::Resize;
+use ingest::image::store16;
 use sha2::{Digest, Sha256};
 
 const ROUNDS: usize = 9;
@@ -82,8 +84,12 @@ fn main() {
         let mut store =
             || pipeline::store(&bytes, Intensity::Voi, 512, Resize::Shorter, &mut scratch).expect("an image");
         let stored = store();
+        let mut deep_scratch = Scratch::default();
+        let mut deep =
+            || store16::store(&bytes, Intensity::Voi, 512, Resize::Shorter, &mut deep_scratch).expect("an image");
         let stored_bytes = stored.image.pixels.len();
         print("parse, decode, transform, resize", seconds(|| drop(black_box(store()))), bytes.len() + stored_bytes);
+        print("the same to 16 bits", seconds(|| drop(black_box(deep()))), bytes.len() + 2 * stored_bytes);
         let folder = tempfile::tempdir().expect("a folder");
         for compression in [ImageCompression::None, ImageCompression::Lz4, ImageCompression::Zstd] {
             let record = |i: usize| Record {

@@ -84,6 +84,9 @@ pub enum Error {
         /// Cause and remedy.
         message: String,
     },
+    /// Options exclude each other.
+    #[error("{0}")]
+    Options(String),
     /// The tokenizer cannot be read or trained.
     #[error("tokenizer: {0}")]
     Tokenizer(String),

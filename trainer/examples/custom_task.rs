@@ -50,7 +50,15 @@ impl AgeConfig {
         Ok(Self {
             keys: FinetuneKeys::new(preset, "age", ratio),
             model: ClassifierConfig { vit, classes: 1, drop_path: 0.1 },
-            data: ImageData { crop_scale: 0.7, flip: 0.5, mean: data.mean, std: data.std, augment: Vec::new() },
+            data: ImageData {
+                crop_scale: 0.7,
+                flip: 0.5,
+                mean: data.mean,
+                std: data.std,
+                augment: Vec::new(),
+                window: data.window,
+                window_jitter: (0.0, 0.0),
+            },
             optimizer: Schedule {
                 lr: 1e-3,
                 weight_decay: 0.05,

@@ -13,6 +13,13 @@ a box of which less than a tenth stays inside is dropped.
 >>> augment = (mrm.transforms.Affine(degrees=(-10, 10)), mrm.transforms.GaussianNoise((0.0, 0.05), probability=0.5))
 >>> dataclasses.replace(mrm.transforms.finetune(224), augment=augment).augment[0].degrees
 (-10, 10)
+
+Images of 16 bits (``mrm.ingest(…, bits=16)``) are cropped and resized as they are stored, then windowed to gray levels that are
+not rounded. `window` chooses the window, `window_jitter` changes it at random.
+
+>>> narrow = mrm.transforms.FixedWindow(center=2048, width=1024)
+>>> dataclasses.replace(mrm.transforms.evaluate(224), window=narrow, window_jitter=(0.05, 0.2)).window.width
+1024
 """
 
 from __future__ import annotations
@@ -162,6 +169,19 @@ Augmentation = Affine | Brightness | Contrast | Gamma | Clahe | GaussianNoise | 
 
 
 @dataclass(frozen=True)
+class FixedWindow:
+    """The same window for all images of 16 bits, in stored values: DICOM's linear function of a center and a width."""
+
+    center: float
+    width: float
+    """At least 1."""
+
+
+Window = FixedWindow | Literal["stored", "full"]
+"""Window of images of 16 bits: the one that is stored with each image, or from its smallest to its largest value."""
+
+
+@dataclass(frozen=True)
 class Transform:
     """From a stored image to a model's input: `float32 [1, size, size]`."""
 
@@ -179,6 +199,10 @@ class Transform:
     """Standard deviation of the pixels, which becomes 1."""
     augment: tuple[Augmentation, ...] = ()
     """What is done to the cropped image, in this order."""
+    window: Window = "stored"
+    """Which values of an image of 16 bits become black and white. An image of 8 bits has the window (128, 256)."""
+    window_jitter: tuple[float, float] = (0.0, 0.0)
+    """Changes windows at random: the center by up to so many widths, the width by up to this share of it, either way."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or not 1 <= self.size <= 8192:
@@ -199,7 +223,9 @@ class Transform:
         for step in self.augment:
             if not isinstance(step, Augmentation):
                 raise TypeError(f"transform: augment: give augmentations of mrm.transforms, not {type(step).__name__}")
-        if self.augment:
+        if not isinstance(self.window, FixedWindow) and self.window not in ("stored", "full"):
+            raise ArgumentError(f"transform: window {self.window!r}: give 'stored', 'full' or a FixedWindow")
+        if self.augment or isinstance(self.window, FixedWindow) or tuple(self.window_jitter) != (0.0, 0.0):
             check_transform(self.to_json())
 
     def to_json(self) -> str:
@@ -216,7 +242,9 @@ class Transform:
                 crop = "stretch"
         augment = [{"kind": step.kind, **asdict(step)} for step in self.augment]
         values = {"size": self.size, "filter": self.filter, "flip": self.flip, "mean": self.mean, "std": self.std}
-        return json.dumps({"crop": crop, **values, "augment": augment})
+        window = self.window if isinstance(self.window, str) else f"{self.window.center},{self.window.width}"
+        windows = {"window": window, "window_jitter": self.window_jitter}
+        return json.dumps({"crop": crop, **values, "augment": augment, **windows})
 
 
 def pretrain(size: int) -> Transform:

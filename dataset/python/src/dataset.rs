@@ -17,6 +17,7 @@ use pyo3::types::{PyBytes, PyTuple};
 
 use crate::array::Array;
 use crate::errors::{self, or_raise};
+use crate::image::Image;
 use crate::json::json;
 use crate::long_call;
 use crate::process::{Process, detached};
@@ -156,14 +157,13 @@ impl Dataset {
         self.with(py, |dataset| Record::read(dataset, row))
     }
 
-    /// The stored image of a record: ``uint8 [height, width]``, 0 is black.
+    /// The stored image of a record: ``uint8 [height, width]``, 0 is black; ``uint16`` where images have 16 bits.
     fn image(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Array> {
         let row = self.row(py, key)?;
-        let image = self.with(py, |dataset| dataset.image(row))?;
-        Ok(Array::owned(image.pixels, &[image.height as usize, image.width as usize]))
+        self.with(py, |dataset| Image::read(dataset, row)).map(Image::array)
     }
 
-    /// The stored image of a record as a gray Pillow image.
+    /// The stored image of a record as a gray Pillow image of 8 bits; one of 16 bits is shown with its window.
     fn to_pil<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let row = self.row(py, key)?;
         let image = self.with(py, |dataset| dataset.image(row))?;

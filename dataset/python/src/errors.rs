@@ -60,7 +60,7 @@ fn of_ingest(py: Python<'_>, error: &ingest::Error, message: String) -> PyErr {
         E::UnknownColumn { path, .. } => ("ArgumentError", path),
         E::Output { path, .. } => ("OutputError", path),
         E::Labels { .. } | E::Polars(_) => return raise(py, "RawDataError", message),
-        E::Tokenizer(_) | E::TaskVariables(_) => return raise(py, "ArgumentError", message),
+        E::Options(_) | E::Tokenizer(_) | E::TaskVariables(_) => return raise(py, "ArgumentError", message),
         _ => return raise(py, "Error", message),
     };
     with_details(py, class, message, &[("path", path.display().to_string())])

@@ -21,6 +21,7 @@ mod calls;
 mod commands;
 mod dataset;
 mod errors;
+mod image;
 mod ingest;
 mod json;
 mod loader;

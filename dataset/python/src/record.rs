@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::array::Array;
+use crate::image::Image;
 
 /// The rectangle of a finding, in pixels of the stored image.
 #[pyclass(frozen, get_all, module = "mrm")]
@@ -132,6 +133,9 @@ pub struct Record {
     /// Distance of rows and of columns of the raw image in millimeters.
     #[pyo3(get)]
     pixel_spacing: Option<(f32, f32)>,
+    /// Center and width of the window of an image of 16 bits, in stored values; ``None`` for 8 bits.
+    #[pyo3(get)]
+    window: Option<(f32, f32)>,
     /// Language of the report: ``en``, ``es``, ``pt-BR``.
     #[pyo3(get)]
     language: Option<String>,
@@ -159,7 +163,8 @@ pub struct Record {
     /// Boxes of findings.
     #[pyo3(get)]
     boxes: Vec<Py<BoundingBox>>,
-    /// The stored image: ``uint8 [height, width]``; ``None`` where the dataset has no images.
+    /// The stored image: ``uint8 [height, width]``, or ``uint16`` where images have 16 bits; ``None`` where the dataset has no
+    /// images.
     #[pyo3(get)]
     image: Option<Py<Array>>,
     masks: Vec<(String, Py<Array>)>,
@@ -171,7 +176,7 @@ impl Record {
     /// Reads a record and decodes its image and masks.
     pub fn read(dataset: &Arc<dataset::Dataset>, row: usize) -> dataset::Result<Parts> {
         let record = dataset.record_without_image(row)?;
-        let image = if record.height == 0 { None } else { Some(dataset.image(row)?) };
+        let image = if record.height == 0 { None } else { Some(Image::read(dataset, row)?) };
         let decode = |stored: &dataset::format::record::NamedMask| {
             let mut mask = image_codec::decode(&stored.png)?;
             mask.pixels.iter_mut().for_each(|level| *level = u8::from(*level > 0));
@@ -219,7 +224,7 @@ impl Record {
 pub struct Parts {
     record: dataset::format::record::Record,
     row: usize,
-    image: Option<image_codec::GrayPixels>,
+    image: Option<Image>,
     masks: Vec<(String, image_codec::GrayPixels)>,
     findings: Vec<String>,
     scales: Vec<String>,
@@ -253,7 +258,7 @@ impl<'py> IntoPyObject<'py> for Parts {
         let record = Record {
             row: self.row,
             boxes: boxes.collect::<PyResult<_>>()?,
-            image: self.image.map(array).transpose()?,
+            image: self.image.map(|image| Py::new(py, image.array())).transpose()?,
             masks: masks.collect::<PyResult<_>>()?,
             texts: texts.collect::<PyResult<_>>()?,
             readings: readings.collect::<PyResult<_>>()?,
@@ -271,6 +276,7 @@ impl<'py> IntoPyObject<'py> for Parts {
             sex: self.record.sex,
             age_years: self.record.age_years,
             pixel_spacing: self.record.pixel_spacing.map(Into::into),
+            window: self.record.window.map(Into::into),
             language: self.record.language,
             label_origin: self.record.label_origin,
             report: self.record.report,

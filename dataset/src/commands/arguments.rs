@@ -21,7 +21,7 @@ use crate::commands::montage;
 use crate::commands::progress::{Meter, OnProgress};
 use crate::commands::split::SplitArguments;
 use crate::commands::study_arguments::StudyArguments;
-use crate::commands::transform_arguments::{self, Augmentations, named_transform};
+use crate::commands::transform_arguments::{self, Augmentations, WindowArguments, named_transform};
 use crate::commands::verify;
 #[cfg(feature = "export")]
 use crate::export;
@@ -86,6 +86,8 @@ enum Command {
         /// end of its ranges, then all together.
         #[arg(long, value_name = "LIST", requires = "transform", default_value = "[]", hide_default_value = true)]
         augment: Augmentations,
+        #[command(flatten)]
+        windows: WindowArguments,
         /// Side of the transformed image in pixels.
         #[arg(long, default_value_t = 224, requires = "transform", value_parser = clap::value_parser!(u32).range(8..=8192))]
         size: u32,
@@ -125,6 +127,8 @@ enum Command {
         /// Augmentations of the cropped image, a JSON list: `[{"kind": "gamma", "gamma": [0.8, 1.25]}]`.
         #[arg(long, value_name = "LIST", default_value = "[]", hide_default_value = true)]
         augment: Augmentations,
+        #[command(flatten)]
+        windows: WindowArguments,
         /// Side of the transformed image in pixels.
         #[arg(long, default_value_t = 448, value_parser = clap::value_parser!(u32).range(8..=8192))]
         size: u32,
@@ -211,6 +215,7 @@ fn run(cli: Cli) -> Result<u8> {
             montage: montage_file,
             transform,
             augment,
+            windows,
             size,
             count,
             seed,
@@ -225,9 +230,12 @@ fn run(cli: Cli) -> Result<u8> {
             }
             if let Some(path) = montage_file {
                 let image = match transform {
+                    None if windows != WindowArguments::default() => {
+                        return Err(UsageError::of(anyhow!("--window and --window-jitter need --transform")));
+                    }
                     None => montage::stored(&dataset, count, seed)?,
                     Some(name) => {
-                        let transform = named_transform(&name, size, &augment);
+                        let transform = named_transform(&name, size, &augment, windows);
                         let draw = if augment.0.is_empty() { montage::transformed } else { montage::augmented };
                         draw(&dataset, count, seed, &transform)?
                     }
@@ -278,6 +286,7 @@ fn run(cli: Cli) -> Result<u8> {
             batch_size,
             transform,
             augment,
+            windows,
             size,
             threads,
             seconds,
@@ -311,7 +320,7 @@ fn run(cli: Cli) -> Result<u8> {
                 if let Some(studies) = studies {
                     builder = builder.studies(studies);
                 }
-                let transform = named_transform(&transform, size, &augment);
+                let transform = named_transform(&transform, size, &augment, windows);
                 let builder = builder.batch_size(batch_size).transform(transform).threads(threads);
                 bench::batches(&datasets, builder, seconds, opened)?
             };

@@ -300,6 +300,9 @@ pub fn row(dataset: &Dataset, record_id: &str) -> Result<String> {
     field("study time", or_none(&Some(time.join(" ").trim().to_owned()).filter(|time| !time.is_empty())));
     let spacing = record.pixel_spacing.map(|[row, column]| format!("{row} × {column} mm (rows, columns, raw image)"));
     field("pixel spacing", or_none(&spacing));
+    if let Some([center, width]) = record.window {
+        field("window", format!("center {center}, width {width} (stored values)"));
+    }
     let labeled = |labels: &[Option<Label>]| {
         let named = dataset.findings().iter().zip(labels);
         named.filter_map(|(name, label)| Some(format!("{name}={}", (*label)?))).collect::<Vec<_>>().join(", ")

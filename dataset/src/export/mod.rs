@@ -8,6 +8,7 @@
 
 mod csv;
 mod hugging_face;
+mod image_file;
 mod json_columns;
 mod output;
 mod webdataset;
@@ -16,13 +17,13 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use image_file::Image;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result, guarded};
-use crate::format::image_codec::GrayPixels;
 use crate::format::manifest::MANIFEST;
 use crate::format::record::{ImageEncoding, Record};
 use crate::progress::{OnProgress, Progress};
@@ -142,6 +143,8 @@ struct Plan<'a> {
     split: Option<Split>,
     keys: Keys,
     masks: Vec<ExportedMask>,
+    /// Whether images of 16 bits stay so; otherwise they are shown with their windows.
+    keeps_16_bits: bool,
     /// Subsets with files of their own, and their numbers of records; one without a name where there is no split.
     sections: Vec<(Option<Subset>, usize)>,
     pieces: Vec<Piece>,
@@ -218,6 +221,7 @@ impl<'a> Plan<'a> {
             split,
             keys: Keys::of(dataset)?,
             masks: ExportedMask::all(dataset),
+            keeps_16_bits: options.format != Format::Csv,
             sections: counts,
             pieces,
         })
@@ -254,9 +258,12 @@ impl<'a> Plan<'a> {
             if no_images { self.dataset.record_without_image(row) } else { self.dataset.record_from(page, row) }
         })?;
         let (height, width) = (record.height.into(), record.width.into());
-        if self.dataset.manifest().image.encoding == ImageEncoding::Raw && !record.image.is_empty() {
-            let pixels = std::mem::take(&mut record.image);
-            record.image = GrayPixels { width, height, pixels }.encode(ImageEncoding::Png)?;
+        if !record.image.is_empty() {
+            let stored = std::mem::take(&mut record.image);
+            let stored = Image { bytes: stored, width, height, encoding: self.dataset.manifest().image.encoding };
+            let (shard, local) = self.dataset.locate(row)?;
+            let made = guarded(damaged, || stored.file(self.keeps_16_bits, record.window));
+            record.image = made.map_err(|error| shard.row_error(local, error))?;
         }
         let of_row = |split: &Split| (split.members[row].subset, split.members[row].ratio);
         Ok(Sample { key: self.keys.key(&record.record_id), record, membership: self.split.as_ref().map(of_row) })
@@ -265,8 +272,8 @@ impl<'a> Plan<'a> {
     /// Extension of the image files.
     fn ending(&self) -> &'static str {
         match self.dataset.manifest().image.encoding {
-            ImageEncoding::Raw | ImageEncoding::Png => "png",
             ImageEncoding::Jpeg => "jpg",
+            _ => "png",
         }
     }
 }

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::format::manifest::{CARD, Manifest};
-use crate::format::record::ImageEncoding;
 use crate::format::schema::{IMAGE, MASKS};
 use crate::store::storage::Storage;
 
@@ -22,7 +21,7 @@ pub fn write(storage: &Storage, manifest: &Manifest) -> Result<()> {
         .iter()
         .map(|field| match field.name().as_str() {
             MASKS => masks(),
-            IMAGE if manifest.image.encoding != ImageEncoding::Raw => json!({"name": IMAGE, "dtype": "image"}),
+            IMAGE if manifest.image.encoding.is_file() => json!({"name": IMAGE, "dtype": "image"}),
             name => feature(name, field.data_type()),
         })
         .collect::<Vec<_>>();

@@ -89,7 +89,7 @@ fn field(name: &str, kind: &DataType, manifest: &Manifest) -> Value {
     if let Some(meaning) = meaning(name, manifest.image.encoding) {
         field["description"] = meaning.into();
     }
-    let is_image = name == IMAGE && manifest.image.encoding != ImageEncoding::Raw;
+    let is_image = name == IMAGE && manifest.image.encoding.is_file();
     match kind {
         DataType::Struct(parts) => field["subField"] = sub_fields(name, name, parts, "$"),
         DataType::List(item) => {
@@ -174,6 +174,10 @@ fn meaning(name: &str, encoding: ImageEncoding) -> Option<&'static str> {
         "height" | "width" => "Size of the stored image in pixels.",
         "source_height" | "source_width" => "Size of the raw image in pixels.",
         IMAGE if encoding == ImageEncoding::Raw => "8-bit gray pixels, row-major: height · width bytes.",
+        IMAGE if encoding == ImageEncoding::Raw16 => {
+            "16-bit gray pixels, little endian, row-major: 2 · height · width bytes."
+        }
+        IMAGE if encoding == ImageEncoding::Png16 => "16-bit gray image.",
         IMAGE => "8-bit gray image.",
         "language" => "Language of the report, as BCP 47 writes it.",
         "report" => "The text that was tokenized.",

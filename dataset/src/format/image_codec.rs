@@ -1,4 +1,4 @@
-//! Encodes and decodes 8-bit gray images.
+//! Encodes and decodes gray images of 8 and of 16 bits.
 
 use std::io::Cursor;
 
@@ -23,31 +23,80 @@ pub struct GrayPixels {
     pub pixels: Vec<u8>,
 }
 
+/// A 16-bit gray image, row-major.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gray16Pixels {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Intensities, `[height, width]`.
+    pub pixels: Vec<u16>,
+}
+
+/// A decoded image of the column `image`.
+pub(crate) struct StoredPixels {
+    pub width: u32,
+    pub height: u32,
+    /// One byte for each pixel, or two in little-endian order, `[height, width]`.
+    pub pixels: Vec<u8>,
+}
+
+impl Gray16Pixels {
+    /// Encodes the image as the column `image` has it: little-endian pixels, or a PNG.
+    ///
+    /// # Errors
+    /// When the encoder fails, or stores 8 bits.
+    pub fn encode(&self, encoding: ImageEncoding) -> Result<Vec<u8>> {
+        match encoding {
+            ImageEncoding::Raw16 => Ok(little_endian(&self.pixels)),
+            ImageEncoding::Png16 => {
+                let mut native = vec![0; 2 * self.pixels.len()];
+                let words = native.as_chunks_mut::<2>().0.iter_mut();
+                words.zip(&self.pixels).for_each(|(word, pixel)| *word = pixel.to_ne_bytes());
+                png(&native, (self.width, self.height), ExtendedColorType::L16)
+            }
+            other => Err(Error::Invalid(format!("image encoding: {} has no pixels of 16 bits", other.name()))),
+        }
+    }
+}
+
+fn little_endian(pixels: &[u16]) -> Vec<u8> {
+    let mut bytes = vec![0; 2 * pixels.len()];
+    let words = bytes.as_chunks_mut::<2>().0.iter_mut();
+    words.zip(pixels).for_each(|(word, pixel)| *word = pixel.to_le_bytes());
+    bytes
+}
+
+fn png(bytes: &[u8], (width, height): (u32, u32), color: ExtendedColorType) -> Result<Vec<u8>> {
+    let mut file = Vec::new();
+    PngEncoder::new_with_quality(&mut file, CompressionType::Default, FilterType::Adaptive)
+        .write_image(bytes, width, height, color)
+        .map_err(|e| Error::Invalid(format!("image encoding: {e}")))?;
+    Ok(file)
+}
+
 impl GrayPixels {
-    /// Encodes the image as the column `image` has it.
+    /// Encodes the image as the column `image` has it. Where that has 16 bits, gray levels are stored as they are.
     ///
     /// # Errors
     /// When the encoder fails.
     pub fn encode(self, encoding: ImageEncoding) -> Result<Vec<u8>> {
         let Self { width, height, pixels } = self;
-        let mut bytes = Vec::new();
         match encoding {
-            ImageEncoding::Raw => return Ok(pixels),
-            ImageEncoding::Png => PngEncoder::new_with_quality(
-                &mut bytes,
-                CompressionType::Default,
-                FilterType::Adaptive,
-            )
-            .write_image(&pixels, width, height, ExtendedColorType::L8),
-            ImageEncoding::Jpeg => JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY).write_image(
-                &pixels,
-                width,
-                height,
-                ExtendedColorType::L8,
-            ),
+            ImageEncoding::Raw => Ok(pixels),
+            ImageEncoding::Png => png(&pixels, (width, height), ExtendedColorType::L8),
+            ImageEncoding::Jpeg => {
+                let mut bytes = Vec::new();
+                JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)
+                    .write_image(&pixels, width, height, ExtendedColorType::L8)
+                    .map_err(|e| Error::Invalid(format!("image encoding: {e}")))?;
+                Ok(bytes)
+            }
+            ImageEncoding::Raw16 | ImageEncoding::Png16 => {
+                Gray16Pixels { width, height, pixels: pixels.into_iter().map(u16::from).collect() }.encode(encoding)
+            }
         }
-        .map_err(|e| Error::Invalid(format!("image encoding: {e}")))?;
-        Ok(bytes)
     }
 
     /// The image as a `GrayImage`, for drawing; black where `pixels` has too few bytes.
@@ -66,20 +115,26 @@ pub fn decode(bytes: &[u8]) -> Result<GrayPixels> {
     Ok(gray(image.into_luma8()))
 }
 
-/// Decodes a stored image, which must be 8-bit gray and of the dataset's encoding.
-pub(crate) fn decode_stored(bytes: &[u8], encoding: ImageEncoding) -> Result<GrayPixels> {
+/// Decodes a stored image, which must be gray, of the dataset's encoding and of its bits.
+pub(crate) fn decode_stored(bytes: &[u8], encoding: ImageEncoding) -> Result<StoredPixels> {
     let (format, image) = decoded(bytes)?;
     let expected = match encoding {
-        ImageEncoding::Png => Some(ImageFormat::Png),
+        ImageEncoding::Png | ImageEncoding::Png16 => Some(ImageFormat::Png),
         ImageEncoding::Jpeg => Some(ImageFormat::Jpeg),
-        ImageEncoding::Raw => None,
+        ImageEncoding::Raw | ImageEncoding::Raw16 => None,
     };
+    let (width, height) = (image.width(), image.height());
+    let stored = |pixels| Ok(StoredPixels { width, height, pixels });
     match image {
-        DynamicImage::ImageLuma8(image) if format == expected => Ok(gray(image)),
+        DynamicImage::ImageLuma8(image) if format == expected && encoding.bits() == 8 => stored(image.into_raw()),
+        DynamicImage::ImageLuma16(image) if format == expected && encoding.bits() == 16 => {
+            stored(little_endian(&image.into_raw()))
+        }
         other => {
             let (format, color) = (format.map_or("none", |format| format.extensions_str()[0]), other.color());
-            let message = format!("its image is {format} of {color:?}, the dataset's images are 8-bit gray");
-            Err(Error::Invalid(format!("{message} {}", encoding.name())))
+            let (bits, encoding) = (encoding.bits(), encoding.name());
+            let message = format!("its image is {format} of {color:?}, the dataset's images are {bits}-bit gray");
+            Err(Error::Invalid(format!("{message} {encoding}")))
         }
     }
 }

@@ -201,6 +201,13 @@ impl Manifest {
             value[SOURCE_DIGEST] = algorithm;
         }
         let manifest: Self = serde_json::from_value(value).map_err(Error::json(&path))?;
+        if manifest.image.bits != manifest.image.encoding.bits() {
+            let (bits, encoding) = (manifest.image.bits, manifest.image.encoding.name());
+            return Err(Error::Invalid(format!(
+                "{}: image.bits is {bits}, which images stored as {encoding} do not have; restore the manifest, or ingest again",
+                path.display()
+            )));
+        }
         let is_inside = |shard: &&ShardInfo| {
             let mut parts = Path::new(&shard.path).components().peekable();
             parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))

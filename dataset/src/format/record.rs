@@ -20,6 +20,12 @@ pub enum ImageEncoding {
     Png,
     /// JPEG, 8-bit gray, quality 95.
     Jpeg,
+    /// 16-bit gray, row-major, little endian, `2 · height · width` bytes. On the command line: `raw` with 16 bits.
+    #[cfg_attr(feature = "cli", value(skip))]
+    Raw16,
+    /// PNG, 16-bit gray. On the command line: `png` with 16 bits.
+    #[cfg_attr(feature = "cli", value(skip))]
+    Png16,
 }
 
 impl ImageEncoding {
@@ -29,7 +35,46 @@ impl ImageEncoding {
             Self::Raw => "raw",
             Self::Png => "png",
             Self::Jpeg => "jpeg",
+            Self::Raw16 => "raw16",
+            Self::Png16 => "png16",
         }
+    }
+
+    /// The encoding of a name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        [Self::Raw, Self::Png, Self::Jpeg, Self::Raw16, Self::Png16].into_iter().find(|it| it.name() == name)
+    }
+
+    /// Bits of a pixel.
+    pub fn bits(self) -> u8 {
+        match self {
+            Self::Raw | Self::Png | Self::Jpeg => 8,
+            Self::Raw16 | Self::Png16 => 16,
+        }
+    }
+
+    /// The same way to store pixels of 16 bits; `None` for JPEG, which has none.
+    pub fn with_16_bits(self) -> Option<Self> {
+        match self {
+            Self::Raw | Self::Raw16 => Some(Self::Raw16),
+            Self::Png | Self::Png16 => Some(Self::Png16),
+            Self::Jpeg => None,
+        }
+    }
+
+    /// Bytes of an image of this height and width that is stored without a file format; `None` for files.
+    pub fn raw_bytes(self, height: u16, width: u16) -> Option<usize> {
+        let pixels = usize::from(height) * usize::from(width);
+        match self {
+            Self::Raw => Some(pixels),
+            Self::Raw16 => Some(2 * pixels),
+            Self::Png | Self::Jpeg | Self::Png16 => None,
+        }
+    }
+
+    /// Whether images are stored as files of an image format.
+    pub fn is_file(self) -> bool {
+        matches!(self, Self::Png | Self::Jpeg | Self::Png16)
     }
 }
 

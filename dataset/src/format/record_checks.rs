@@ -12,6 +12,9 @@ pub const MAX_ID_BYTES: usize = 4096;
 /// How far an edge of a box may be outside of its image, in pixels, since coordinates are rounded.
 const BOX_TOLERANCE: f32 = 1.0;
 
+/// What is wrong with a record of 16-bit pixels that states no window.
+pub(crate) const NO_WINDOW: &str = "its pixels have 16 bits, and the column `window` is null";
+
 /// The result of a check; an error says what is wrong.
 type Checked = Result<(), String>;
 
@@ -134,6 +137,19 @@ pub fn pixel_spacing([row, column]: [f32; 2]) -> Checked {
     Err(format!("a pixel spacing of {row} and {column} mm"))
 }
 
+/// Checks the window of pixels, as center and width; `None` is valid for 8-bit pixels only.
+///
+/// # Errors
+/// When it is missing, its width is below 1, or a number is not finite.
+pub fn window(window: Option<[f32; 2]>, bits: u8) -> Checked {
+    match window {
+        None if bits > 8 => Err(NO_WINDOW.to_owned()),
+        None => Ok(()),
+        Some([center, width]) if center.is_finite() && width.is_finite() && width >= 1.0 => Ok(()),
+        Some([center, width]) => Err(format!("a window of center {center} and width {width}")),
+    }
+}
+
 /// Checks a name of a dataset's own: a mask, a section, a reader, an origin of labels.
 ///
 /// # Errors
@@ -222,6 +238,7 @@ pub(crate) fn record(record: &Record, manifest: &Manifest) -> Vec<String> {
         identifiers(record.identifiers()),
         record.study_datetime.as_deref().map_or(Ok(()), datetime),
         record.pixel_spacing.map_or(Ok(()), pixel_spacing),
+        window(record.window, if record.height == 0 { 0 } else { manifest.image.bits }),
         record.language.as_deref().map_or(Ok(()), language),
         token_count(&record.token_ids, max_tokens),
         token_ids(&record.token_ids, vocabulary),

@@ -8,7 +8,7 @@ use arrow_array::{
 use crate::format::label::Label;
 use crate::format::record::{BoundingBox, NamedMask, NamedText, Reading, Record};
 use crate::format::record_checks;
-use crate::format::schema::{BOXES, GRADES, LABELS, MASKS, SOURCE_DIGEST};
+use crate::format::schema::{BOXES, GRADES, LABELS, MASKS, SOURCE_DIGEST, WINDOW};
 use crate::format::table::column;
 
 const WRONG_TYPE: &str = "a column has another type than the format's";
@@ -78,7 +78,7 @@ fn without_labels(batch: &RecordBatch, row: usize) -> Option<Record> {
         source_height: number("source_height")?,
         source_width: number("source_width")?,
         pixel_spacing: pair(batch, "pixel_spacing", ["row", "column"], row)?,
-        window: pair(batch, "window", ["center", "width"], row)?,
+        window: window_at(batch, row)?,
         image: Vec::new(),
         language: text("language")?,
         report: text("report")?,
@@ -104,6 +104,12 @@ fn text_at(values: &StringArray, at: usize) -> Option<String> {
 
 fn float_at(values: &Float32Array, at: usize) -> Option<f32> {
     values.is_valid(at).then(|| values.value(at))
+}
+
+/// The window of a row as center and width; `Some(None)` where it is null.
+#[expect(clippy::option_option, reason = "`None` is a wrong type, `Some(None)` a null")]
+pub(crate) fn window_at(batch: &RecordBatch, row: usize) -> Option<Option<[f32; 2]>> {
+    pair(batch, WINDOW, ["center", "width"], row)
 }
 
 /// The two numbers of a struct; `Some(None)` where it is null.

@@ -20,6 +20,7 @@ pub(crate) const IMAGE: &str = "image";
 pub(crate) const LABELS: &str = "labels";
 pub(crate) const GRADES: &str = "grades";
 pub(crate) const BOXES: &str = "boxes";
+pub(crate) const WINDOW: &str = "window";
 /// The column of masks.
 pub const MASKS: &str = "masks";
 
@@ -90,7 +91,7 @@ pub fn schema(findings: &[String], grades: &[GradeScale], encoding: ImageEncodin
         required("source_height", UInt32),
         required("source_width", UInt32),
         optional("pixel_spacing", structure(vec![required("row", Float32), required("column", Float32)])),
-        optional("window", structure(vec![required("center", Float32), required("width", Float32)])),
+        optional(WINDOW, structure(vec![required("center", Float32), required("width", Float32)])),
         required(IMAGE, Binary),
         optional("language", Utf8),
         optional("report", Utf8),

@@ -359,6 +359,7 @@ impl LoaderBuilder {
             boxes: self.boxes,
             masks: self.settings.masks,
             mask_name: self.mask_name.clone(),
+            windows: dataset.has_16_bits(),
         };
         let max_tokens = texts.iter().map(|(_, options)| options.tokens).max().unwrap_or(0);
         let has_reports = dataset.has_tokenizer() || dataset.manifest().totals.reports > 0;

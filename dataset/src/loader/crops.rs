@@ -5,7 +5,7 @@ use crate::random::Stream;
 use crate::transform::augment::MAX_SIZE;
 use crate::transform::choices::Workspace;
 use crate::transform::pipeline::Transform;
-use crate::transform::resample::Source;
+use crate::transform::windowed::StoredImage;
 
 /// Largest number of crops of an image with one transform.
 const MAX_COUNT: usize = 1024;
@@ -78,7 +78,7 @@ impl Crops {
     /// When the image has no pixel.
     pub fn make(
         &self,
-        source: Source,
+        source: StoredImage,
         position: usize,
         stream: impl Fn(&str) -> Stream,
         workspace: &mut Workspace,
@@ -88,9 +88,9 @@ impl Crops {
             let (start, pixels) = (place.start + position * place.floats(), place.size * place.size);
             for number in 0..*count {
                 let named = |name: &str| stream(&format!("crop {group} {number} {name}"));
-                let choices = transform.choose(source.1, source.2, named)?;
+                let choices = transform.choose(source.width, source.height, named)?;
                 let out = &mut memory[start + number * pixels..][..pixels];
-                transform.apply(source, &choices, workspace, out)?;
+                transform.apply_stored(source, &choices, workspace, out)?;
             }
         }
         Ok(())

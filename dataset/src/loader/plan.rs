@@ -23,6 +23,7 @@ use crate::loader::text_rows::TextRows;
 use crate::random::{self, Stream};
 use crate::transform::choices::Workspace;
 use crate::transform::geometry::IGNORED;
+use crate::transform::windowed::StoredImage;
 
 /// A loader's work, shared by its threads.
 pub(crate) struct Plan {
@@ -248,9 +249,9 @@ impl Plan {
                     }
                     let image = &mut images[at * pixels..(at + 1) * pixels];
                     self.image(part, row as usize, page.as_ref(), sample, time, scratch, image)?;
-                    let source = (scratch.pixels.as_slice(), u32::from(sample.width), u32::from(sample.height));
+                    let stored = stored_image(&scratch.pixels, sample);
                     let stream = |name: &str| self.random(name, sample, time);
-                    self.crops.make(source, at, stream, &mut scratch.workspace, images)?;
+                    self.crops.make(stored, at, stream, &mut scratch.workspace, images)?;
                     Ok(true)
                 })?;
             }
@@ -317,9 +318,10 @@ impl Plan {
             return Err(part.samples.row_error(row, "the record has no image"));
         }
         part.source.dataset.decode_image(page, row, (height, width), &mut scratch.pixels)?;
-        let source = (scratch.pixels.as_slice(), u32::from(width), u32::from(height));
-        let choices = settings.transform.choose(source.1, source.2, |name| self.random(name, sample, time))?;
-        settings.transform.apply(source, &choices, &mut scratch.workspace, out)?;
+        let stored = stored_image(&scratch.pixels, sample);
+        let (stored_width, stored_height) = (stored.width, stored.height);
+        let choices = settings.transform.choose(stored_width, stored_height, |name| self.random(name, sample, time))?;
+        settings.transform.apply_stored(stored, &choices, &mut scratch.workspace, out)?;
         scratch.boxes.clear();
         scratch.boxes.extend(sample.boxes.iter().filter_map(|stored| {
             let [x, y, width, height] = choices.rectangle(stored.rectangle)?;
@@ -332,11 +334,11 @@ impl Plan {
                 Some(png) => {
                     let mut mask =
                         image_codec::decode_mask(png).map_err(|e| part.samples.row_error(row, &e.to_string()))?;
-                    if (mask.width, mask.height) != (source.1, source.2) {
+                    if (mask.width, mask.height) != (stored_width, stored_height) {
                         return Err(part.samples.row_error(row, "its mask has another size than its image"));
                     }
                     mask.pixels.iter_mut().for_each(|level| *level = u8::from(*level > 0));
-                    choices.mask(&mask.pixels, source.1 as usize, &mut scratch.workspace, &mut scratch.mask);
+                    choices.mask(&mask.pixels, stored_width as usize, &mut scratch.workspace, &mut scratch.mask);
                 }
             }
         }
@@ -354,6 +356,11 @@ fn of_row<T>(part: &Part, row: u32, work: impl FnOnce() -> Result<T>) -> Result<
 
 /// The page of the image of each slot of a batch, where it was fetched.
 pub(crate) type Pages = Vec<Option<Bytes>>;
+
+/// The image of a record, as its transform takes it.
+fn stored_image<'a>(pixels: &'a [u8], sample: &Sample) -> StoredImage<'a> {
+    StoredImage { pixels, width: sample.width.into(), height: sample.height.into(), window: sample.window }
+}
 
 /// The error of a record whose decoder panicked.
 pub(crate) const BROKEN: &str = "it cannot be decoded";

@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 use crate::format::label::Label;
 use crate::format::mask_column::MaskColumn;
 use crate::format::record_checks;
-use crate::format::record_rows::field;
-use crate::format::schema::{BOXES, LABELS, MASKS};
+use crate::format::record_rows::{field, window_at};
+use crate::format::schema::{BOXES, LABELS, MASKS, WINDOW};
 use crate::format::shard::Shard;
 use crate::format::table::column;
 use crate::loader::lists::Lists;
@@ -31,6 +31,8 @@ pub(crate) struct OptionalColumns {
     pub masks: bool,
     /// The mask of a record that is read; `None` means its first one.
     pub mask_name: Option<String>,
+    /// The windows of pixels of 16 bits.
+    pub windows: bool,
 }
 
 impl OptionalColumns {
@@ -40,6 +42,7 @@ impl OptionalColumns {
         columns.extend(self.text.then_some(if tokenized { "report" } else { "token_ids" }));
         columns.extend(self.boxes.then_some(BOXES));
         columns.extend(self.masks.then_some(MASKS));
+        columns.extend(self.windows.then_some(WINDOW));
         columns
     }
 }
@@ -65,6 +68,8 @@ pub(crate) struct Sample<'a> {
     pub boxes: &'a [StoredBox],
     /// A PNG.
     pub mask: Option<&'a [u8]>,
+    /// Center and width of the window of pixels of 16 bits.
+    pub window: Option<[f32; 2]>,
 }
 
 impl Sample<'_> {
@@ -91,6 +96,8 @@ struct Group {
     texts: Texts,
     boxes: Lists<StoredBox>,
     masks: Option<MaskColumn>,
+    /// Of each record; empty where pixels have 8 bits.
+    windows: Vec<Option<[f32; 2]>>,
 }
 
 /// The row groups of a dataset that were needed so far.
@@ -184,10 +191,13 @@ impl Samples {
             texts: group.texts.of(at),
             boxes: group.boxes.of(at),
             mask: group.masks.as_ref().and_then(|masks| masks.get(at, self.columns.mask_name.as_deref())),
+            window: group.windows.get(at).copied().flatten(),
         };
         let stored = self.dataset.manifest().text.vocabulary;
         let reader = self.texts.reader.as_ref().filter(|_| self.texts.is_other);
         let checked = sample.check(reader.map_or(stored, |reader| reader.tokenizer.vocabulary()));
+        let bits = if self.columns.windows && height > 0 { 16 } else { 8 };
+        let checked = checked.and_then(|()| record_checks::window(sample.window, bits));
         checked.map(|()| sample).map_err(|message| shard.row_error(row, format!("{message}; ingest again")))
     }
 
@@ -258,6 +268,11 @@ impl Group {
             texts: Texts::default(),
             boxes,
             masks: if columns.masks { Some(MaskColumn::of(batch)?) } else { None },
+            windows: if columns.windows {
+                (0..ids.len()).map(|record| window_at(batch, record)).collect::<Option<_>>()?
+            } else {
+                Vec::new()
+            },
         })
     }
 }

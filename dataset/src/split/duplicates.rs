@@ -29,7 +29,7 @@ pub fn groups(dataset: &Dataset, progress: &OnProgress) -> Result<Vec<Vec<u32>>>
         let of_row = |(at, &row): (usize, &u32)| {
             let size = dataset.image_size(row as usize)?;
             dataset.decode_image(pages.get(at), row as usize, size, &mut pixels)?;
-            Ok(digest(size, &pixels))
+            Ok(digest(size, &pixels, dataset.has_16_bits()))
         };
         let digests: Result<_> = block.iter().enumerate().map(of_row).collect();
         progress(Progress::Advanced(block.len() as u64))?;
@@ -50,10 +50,15 @@ pub fn groups(dataset: &Dataset, progress: &OnProgress) -> Result<Vec<Vec<u32>>>
     Ok(groups)
 }
 
-/// Digest of an image; `None` where all pixels have one value, or there are none.
-fn digest((height, width): (u16, u16), pixels: &[u8]) -> Option<[u8; 32]> {
+/// Digest of an image of one or two bytes a pixel; `None` where all pixels have one value, or there are none.
+fn digest((height, width): (u16, u16), pixels: &[u8], has_16_bits: bool) -> Option<[u8; 32]> {
     let first = pixels.first()?;
-    if pixels.iter().all(|pixel| pixel == first) {
+    let is_constant = if has_16_bits {
+        pixels.as_chunks::<2>().0.windows(2).all(|pair| pair[0] == pair[1])
+    } else {
+        pixels.iter().all(|pixel| pixel == first)
+    };
+    if is_constant {
         return None;
     }
     let sides = [height.to_le_bytes(), width.to_le_bytes()];
@@ -138,7 +143,9 @@ mod tests {
         assert_eq!(joined(&index_table, Unit::Study, &groups), [0, 0, 2, 2, 4, 5]);
         assert_eq!(joined(&index_table, Unit::Image, &groups), [0, 0, 2, 2, 4, 5]);
         assert_eq!(joined(&index_table, Unit::Patient, &[]), [0, 1, 1, 2, 3, 4]);
-        assert_eq!(digest((1, 2), &[7, 7]), None);
-        assert_ne!(digest((1, 2), &[7, 8]), digest((2, 1), &[7, 8]), "other sides");
+        assert_eq!(digest((1, 2), &[7, 7], false), None);
+        assert_ne!(digest((1, 2), &[7, 8], false), digest((2, 1), &[7, 8], false), "other sides");
+        assert_eq!(digest((1, 2), &[7, 8, 7, 8], true), None, "16 bits");
+        assert!(digest((1, 2), &[7, 8, 8, 7], true).is_some());
     }
 }

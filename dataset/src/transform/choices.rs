@@ -1,8 +1,10 @@
 //! A transform with its random choices made, for image, mask and boxes alike.
 
 use crate::transform::augment::{self, Levels, Step};
+use crate::transform::float_resample::FloatResample;
 use crate::transform::geometry::Geometry;
 use crate::transform::resample::Resample;
+use crate::transform::window::WindowChange;
 
 /// The random choices of a transform for one image.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,6 +13,8 @@ pub struct Choices {
     pub geometry: Geometry,
     /// The augmentations that act on it, in their order.
     pub steps: Vec<Step>,
+    /// The change of its window.
+    pub window: WindowChange,
 }
 
 impl Choices {
@@ -34,4 +38,7 @@ impl Choices {
 pub struct Workspace {
     pub(super) resample: Resample,
     pub(super) levels: Levels,
+    pub(super) floats: FloatResample,
+    /// Pixels of an 8-bit image in 16 bits.
+    pub(super) words: Vec<u8>,
 }

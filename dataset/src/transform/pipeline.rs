@@ -1,8 +1,8 @@
 //! Augmentation with torchvision's parameters and Pillow's filters, from stored gray bytes to normalized floats.
 //!
 //! The random choices are made first ([`Transform::choose`]) and applied then ([`Transform::apply`]), so that they can be
-//! applied to masks and boxes, too. The order is: crop, resizing, flip, the augmentations in the order of their list,
-//! normalization.
+//! applied to masks and boxes, too. The order is: crop, resizing, window of 16-bit pixels, flip, the augmentations in the
+//! order of their list, normalization.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,7 @@ use crate::transform::choices::{Choices, Workspace};
 use crate::transform::geometry::Geometry;
 use crate::transform::normalize::Normalize;
 use crate::transform::resample::{Filter, Rectangle, Source};
+use crate::transform::window::{Window, WindowChange, WindowJitter, check_jitter};
 
 /// Mean and standard deviation of the recipe, for pixels from 0 to 1.
 pub(crate) const RECIPE_MEAN: f32 = 0.4978;
@@ -49,6 +50,12 @@ pub enum Crop {
 /// Name of the random stream of crop and flip, and of those of augmentations with their names after it.
 const STREAM: &str = "augment";
 
+/// Name of the random stream of the window, after [`STREAM`].
+const WINDOW: &str = "window";
+
+/// No change of windows.
+const NO_JITTER: WindowJitter = (0.0, 0.0);
+
 /// A transform from a stored image to a model's input of `size` × `size` pixels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Transform {
@@ -67,6 +74,16 @@ pub struct Transform {
     /// What is done to the cropped image, in this order; see [`augment`](crate::transform::augment).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub augment: Vec<Augmentation>,
+    /// The window of images of 16 bits: which stored values become black and white.
+    #[serde(default, skip_serializing_if = "Window::is_stored")]
+    pub window: Window,
+    /// Random change of the window: of the center in widths, of the width as a share of it.
+    #[serde(default, skip_serializing_if = "is_no_jitter")]
+    pub window_jitter: WindowJitter,
+}
+
+fn is_no_jitter(jitter: &WindowJitter) -> bool {
+    *jitter == NO_JITTER
 }
 
 impl Transform {
@@ -80,6 +97,8 @@ impl Transform {
             mean: RECIPE_MEAN,
             std: RECIPE_STD,
             augment: Vec::new(),
+            window: Window::default(),
+            window_jitter: NO_JITTER,
         }
     }
 
@@ -128,12 +147,19 @@ pub fn random_resized_crop(
 }
 
 impl Transform {
-    /// An error where an augmentation is impossible.
+    /// Whether images are shown with the windows that are stored with them.
+    pub(crate) fn keeps_windows(&self) -> bool {
+        self.window == Window::Stored && self.window_jitter == NO_JITTER
+    }
+
+    /// An error where an augmentation or a window is impossible.
     ///
     /// # Errors
     /// When one has a reversed range, or a value outside of what it can do; or when augmented images are larger than
     /// [`MAX_SIZE`].
     pub fn check(&self) -> Result<()> {
+        self.window.check().map_err(|message| Error::Invalid(format!("window {message}")))?;
+        check_jitter(self.window_jitter).map_err(|message| Error::Invalid(format!("window_jitter {message}")))?;
         if !self.augment.is_empty() && self.size > MAX_SIZE {
             return Err(Error::Invalid(format!(
                 "augmentation: {} pixels a side; at most {MAX_SIZE} are possible",
@@ -152,7 +178,12 @@ impl Transform {
     pub fn choose(&self, width: u32, height: u32, stream: impl Fn(&str) -> Stream) -> Result<Choices> {
         let geometry = self.geometry(width, height, &mut stream(STREAM))?;
         let steps = draw(&self.augment, self.size as usize, |name| stream(&format!("{STREAM} {name}")));
-        Ok(Choices { geometry, steps })
+        let window = if self.window_jitter == NO_JITTER {
+            WindowChange::NONE
+        } else {
+            WindowChange::draw(self.window_jitter, &mut stream(&format!("{STREAM} {WINDOW}")))
+        };
+        Ok(Choices { geometry, steps, window })
     }
 
     /// Makes the random choices of crop and flip for an image of this width and height, in pixels.
@@ -186,13 +217,14 @@ impl Transform {
         Ok(Geometry { part, resized, corner: (middle(resized.0), middle(resized.1)), flip, size })
     }
 
-    /// Transforms an image by the choices that were made for it. `out` has shape `[size, size]`.
+    /// Transforms an image of 8 bits by the choices that were made for it, without a window
+    /// ([`apply_stored`](Self::apply_stored)). `out` has shape `[size, size]`.
     ///
     /// # Errors
     /// When the image has another size than the one of the choices.
     pub fn apply(&self, source: Source, choices: &Choices, workspace: &mut Workspace, out: &mut [f32]) -> Result<()> {
-        let Choices { geometry, steps } = choices;
-        let Workspace { resample, levels } = workspace;
+        let Choices { geometry, steps, .. } = choices;
+        let Workspace { resample, levels, .. } = workspace;
         let normalize = Normalize::new(self.mean, self.std);
         let (rows, columns, size) = (geometry.rows(), geometry.columns(), geometry.size as usize);
         let to = geometry.mirrored(columns.start, columns.length);

@@ -10,10 +10,10 @@ use dataset::format::record::ImageEncoding;
 use dataset::format::shard::ImageCompression;
 
 use crate::image::intensity::Intensity;
-use crate::image::pipeline::Resize;
+use crate::image::resize::Resize;
 use crate::report::tokenizer;
 use crate::run::tasks::Task;
-use crate::run::{self, Options, ReportText, SourceDigest, TokenizerChoice};
+use crate::run::{self, Options, PixelBits, ReportText, SourceDigest, TokenizerChoice};
 
 #[derive(Args)]
 pub struct CommonArguments {
@@ -32,6 +32,10 @@ pub struct CommonArguments {
     /// How images are stored: raw is the fastest to read, PNG takes half of the space, JPEG a fifth and is lossy.
     #[arg(long, value_enum, default_value = "raw")]
     image_encoding: ImageEncoding,
+    /// Bits of a stored pixel. 8: gray levels of the window of each image. 16: up to 16 bits of the detector, with the window
+    /// beside them; as raw pixels or PNG.
+    #[arg(long, value_enum, default_value_t)]
+    bits: PixelBits,
     /// Compression of the pages of the image column.
     #[arg(long, value_enum, default_value_t)]
     compression: ImageCompression,
@@ -66,7 +70,7 @@ pub struct CommonArguments {
     /// Threads; they do not change the bytes of the dataset. Default: one for each core.
     #[arg(long, value_parser = count::<1024>)]
     jobs: Option<usize>,
-    /// Transform from stored values to 8 bits.
+    /// Transform from stored values to 8 bits; with --bits 16, the window that is stored.
     #[arg(long, value_enum, default_value_t)]
     intensity: Intensity,
     /// Ingest tables and reports without images.
@@ -150,6 +154,7 @@ impl CommonArguments {
             size: self.size,
             resize: self.resize,
             encoding: self.image_encoding,
+            bits: self.bits,
             compression: self.compression,
             intensity: self.intensity,
             tokenizer: match self.tokenizer.as_str() {

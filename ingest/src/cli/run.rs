@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use dataset::commands::cli::counted;
+use dataset::commands::cli::{UsageError, counted};
 use dataset::commands::progress::Meter;
 
 use super::arguments::CommonArguments;
 use super::request::{Complete, Listener, Outcome, run_source};
+use crate::error::Error;
 use crate::run::plan::Source;
 use crate::run::tasks::{Task, TaskSummary};
 use crate::run::{CheckedFiles, Summary};
@@ -26,6 +27,10 @@ pub fn ingest(source: &dyn Source, arguments: &CommonArguments, path_map: Option
     let outcome = run_source(source, &|| source.plan(&arguments.raw_dir), arguments, path_map, listener);
     meter.finish();
     let out = &arguments.out;
+    let outcome = outcome.map_err(|error| match error {
+        Error::Options(_) => UsageError::of(error.into()),
+        error => error.into(),
+    });
     match outcome? {
         Outcome::Preview(page) => dataset::cli_println!("{}", page.trim_end()),
         Outcome::Differences(differences) => print_differences(&differences, out)?,

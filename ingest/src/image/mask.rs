@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::image::pipeline::Placement;
+use crate::image::resize::Placement;
 
 /// The text of the tables for an empty mask.
 pub(crate) const NOTHING: &str = "-1";

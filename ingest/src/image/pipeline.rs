@@ -3,10 +3,10 @@
 use std::io::{self, Cursor};
 use std::path::Path;
 
-use dataset::format::image_codec::GrayPixels;
+use dataset::format::image_codec::{Gray16Pixels, GrayPixels};
+use dataset::transform::float_resample::FloatResample;
 use dataset::transform::resample::{Filter, Rectangle, Resample};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
-use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, DecodeError, Process};
 use crate::dicom::header::Header;
@@ -15,57 +15,30 @@ use crate::dicom::parse::{self, Dicom};
 use crate::dicom::pixels::{Bits, Pixels, Values};
 use crate::dicom::transforms::{Modality, Voi, WindowFunction};
 use crate::image::intensity::{self, Intensity};
+use crate::image::resize::{Placement, Resize, bordered, resized_size};
 use crate::run::hashing_reader::{Hashing, Reader, Stamp};
 
 /// Bytes at the beginning of a file in which the header of an uncompressed DICOM file is searched, before more are read.
 const BEGINNING: usize = 256 << 10;
 
-/// How an image is brought to the stored size.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Resize {
-    /// Shorter side to the size; smaller images stay as they are.
-    #[default]
-    Shorter,
-    /// Longer side to the size, then black borders to a square.
-    Pad,
-    /// Both sides to the size; the aspect ratio changes.
-    Stretch,
-}
-
-impl Resize {
-    /// Name in the manifest and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Shorter => "shorter",
-            Self::Pad => "pad",
-            Self::Stretch => "stretch",
-        }
-    }
-}
-
-/// Position of the raw image in the stored one: stored = raw · scale + offset.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Placement {
-    /// Factors of x and y.
-    pub scale: (f64, f64),
-    /// Stored pixels to the left of and above the raw image's corner.
-    pub offset: (f64, f64),
-}
-
 /// Buffers that are reused from one image to the next: allocating them anew takes longer than some decoders.
 #[derive(Default)]
 pub struct Scratch {
-    file: Vec<u8>,
-    words: Vec<u16>,
+    pub(super) file: Vec<u8>,
+    pub(super) words: Vec<u16>,
     gray: Vec<u8>,
     resample: Resample,
+    /// Little-endian pixels of 16 bits.
+    pub(super) deep: Vec<u8>,
+    pub(super) floats: FloatResample,
 }
 
 /// An image of the stored size.
 pub struct Stored {
-    /// The pixels, `[height, width]`.
+    /// The pixels, `[height, width]`; those of 16 bits as their window shows them.
     pub image: GrayPixels,
+    /// The pixels of 16 bits; `None` where 8 bits are stored.
+    pub deep: Option<Deep>,
     /// Width and height of the raw image.
     pub source: (u32, u32),
     /// Position of the raw image in the stored one.
@@ -74,6 +47,14 @@ pub struct Stored {
     pub is_constant: bool,
     /// View, sex and age by the header of a DICOM file; empty for other files.
     pub header: Header,
+}
+
+/// Pixels of 16 bits.
+pub struct Deep {
+    /// The pixels, `[height, width]`.
+    pub pixels: Gray16Pixels,
+    /// Center and width of their window.
+    pub window: [f32; 2],
 }
 
 /// Sizes and header of an image that was decoded to 8-bit gray.
@@ -121,7 +102,7 @@ pub fn store(
         .resize((&scratch.gray, decoded.0, decoded.1), whole, width, height, Filter::Lanczos)
         .map_err(|e| e.to_string())?
         .to_vec();
-    Ok(with_borders(resized, (width, height), source, size, resize, header))
+    Ok(finished(resized, (width, height), source, (size, resize), header))
 }
 
 /// Reads and hashes a raw file, then decodes and resizes it as [`store`] does. A large uncompressed DICOM file is read and
@@ -208,50 +189,20 @@ fn rows(
     if left > 0 {
         return Ok(Err("the file ends within its pixels".to_owned()));
     }
-    Ok(Ok(with_borders(pixels, new_size, source, size, resize, dicom.header.clone())))
+    Ok(Ok(finished(pixels, new_size, source, (size, resize), dicom.header.clone())))
 }
 
-/// Adds black borders where [`Resize::Pad`] needs them.
-fn with_borders(
+/// A resized image of 8 bits with its borders.
+fn finished(
     resized: Vec<u8>,
-    (width, height): (u32, u32),
+    resized_to: (u32, u32),
     source: (u32, u32),
-    size: u32,
-    resize: Resize,
+    (size, resize): (u32, Resize),
     header: Header,
 ) -> Stored {
-    let scale = (f64::from(width) / f64::from(source.0), f64::from(height) / f64::from(source.1));
     let is_constant = resized.iter().all(|pixel| *pixel == resized[0]);
-    if resize != Resize::Pad || (width, height) == (size, size) {
-        let image = GrayPixels { width, height, pixels: resized };
-        return Stored { image, source, place: Placement { scale, offset: (0.0, 0.0) }, is_constant, header };
-    }
-    let (left, top) = ((size - width) / 2, (size - height) / 2);
-    let mut padded = vec![0; size as usize * size as usize];
-    for (y, row) in resized.chunks_exact(width as usize).enumerate() {
-        let start = (top as usize + y) * size as usize + left as usize;
-        padded[start..start + row.len()].copy_from_slice(row);
-    }
-    let offset = (f64::from(left), f64::from(top));
-    let image = GrayPixels { width: size, height: size, pixels: padded };
-    Stored { image, source, place: Placement { scale, offset }, is_constant, header }
-}
-
-/// Width and height of an image after resizing, without borders.
-///
-/// # Errors
-/// When a side would be longer than the column for it can hold.
-fn resized_size((width, height): (u32, u32), size: u32, resize: Resize) -> Result<(u32, u32), String> {
-    let scale = match resize {
-        Resize::Shorter => (f64::from(size) / f64::from(width.min(height))).min(1.0),
-        Resize::Pad => f64::from(size) / f64::from(width.max(height)),
-        Resize::Stretch => return Ok((size, size)),
-    };
-    let [new_width, new_height] = [width, height].map(|side| ((f64::from(side) * scale).round() as u32).max(1));
-    if new_width.max(new_height) > u16::MAX.into() {
-        return Err(format!("{width}×{height} pixels: too long and narrow for a radiograph"));
-    }
-    Ok((new_width, new_height))
+    let (pixels, (width, height), place) = bordered(resized, resized_to, source, size, resize);
+    Stored { image: GrayPixels { width, height, pixels }, deep: None, source, place, is_constant, header }
 }
 
 /// Decodes a file to 8-bit gray in `scratch.gray`.
@@ -308,25 +259,38 @@ fn decode_gray_jpeg(
     }
 }
 
-fn decode_raster(bytes: &[u8], intensity: Intensity, gray: &mut Vec<u8>) -> Result<(u32, u32), String> {
-    let bad = |error: &dyn std::fmt::Display| format!("the image cannot be decoded: {error}");
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| bad(&e))?;
+/// Opens a PNG or JPEG file, after a check of its size.
+pub(super) fn raster(bytes: &[u8]) -> Result<impl ImageDecoder + '_, String> {
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(bad_raster)?;
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_VALUES * 8);
     reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(|e| bad(&e))?;
+    let decoder = reader.into_decoder().map_err(bad_raster)?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) * u64::from(decoder.color_type().channel_count()) > MAX_VALUES {
         return Err(format!("{width}×{height} pixels: more than a radiograph has"));
     }
-    let image = DynamicImage::from_decoder(decoder).map_err(|e| bad(&e))?;
+    Ok(decoder)
+}
+
+pub(super) fn bad_raster(error: impl std::fmt::Display) -> String {
+    format!("the image cannot be decoded: {error}")
+}
+
+fn decode_raster(bytes: &[u8], intensity: Intensity, gray: &mut Vec<u8>) -> Result<(u32, u32), String> {
+    let decoder = raster(bytes)?;
+    let (width, height) = decoder.dimensions();
+    let image = DynamicImage::from_decoder(decoder).map_err(bad_raster)?;
     gray.clear();
     match image {
         DynamicImage::ImageLuma8(values) => gray.extend_from_slice(&values),
         DynamicImage::ImageLumaA8(values) => gray.extend(values.pixels().map(|pixel| pixel.0[0])),
-        DynamicImage::ImageLuma16(values) => words_to_gray(values.into_raw(), (width, height), intensity, gray),
+        DynamicImage::ImageLuma16(values) => {
+            intensity::to_gray(&dicom_of_words(values.into_raw(), (width, height)), intensity, gray);
+        }
         DynamicImage::ImageLumaA16(values) => {
-            words_to_gray(values.pixels().map(|pixel| pixel.0[0]).collect(), (width, height), intensity, gray);
+            let words = values.pixels().map(|pixel| pixel.0[0]).collect();
+            intensity::to_gray(&dicom_of_words(words, (width, height)), intensity, gray);
         }
         color => {
             let values = color.into_rgb8();
@@ -336,13 +300,13 @@ fn decode_raster(bytes: &[u8], intensity: Intensity, gray: &mut Vec<u8>) -> Resu
     Ok((width, height))
 }
 
-/// Transforms 16-bit gray like a DICOM file without a modality transform whose window is the whole range of 8, 12 or 16
-/// bits, whichever is the smallest that holds the largest value. Otherwise files of 12-bit data would be nearly black.
-fn words_to_gray(words: Vec<u16>, (width, height): (u32, u32), intensity: Intensity, gray: &mut Vec<u8>) {
+/// 16-bit gray as a DICOM file without a modality transform whose window is the whole range of 8, 12 or 16 bits, whichever is
+/// the smallest that holds the largest value. Otherwise files of 12-bit data would be nearly black.
+pub(super) fn dicom_of_words(words: Vec<u16>, (width, height): (u32, u32)) -> Dicom<'static> {
     let largest = words.iter().copied().max().unwrap_or(0);
     let bits = [8, 12].into_iter().find(|bits| largest < 1 << bits).unwrap_or(16);
     let full = f64::from(1u32 << bits);
-    let dicom = Dicom {
+    Dicom {
         width,
         height,
         pixels: Pixels::Gray { values: Values::Words(words), bits: Bits { stored: 16, shift: 0, signed: false } },
@@ -351,8 +315,7 @@ fn words_to_gray(words: Vec<u16>, (width, height): (u32, u32), intensity: Intens
         voi: Some(Voi::Window { center: full / 2.0, width: full, function: WindowFunction::Linear }),
         padding: None,
         header: Header::default(),
-    };
-    intensity::to_gray(&dicom, intensity, gray);
+    }
 }
 
 #[cfg(test)]

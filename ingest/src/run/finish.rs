@@ -43,8 +43,8 @@ impl Job<'_> {
             tool: TOOL.to_owned(),
             arguments: arguments.clone(),
             image: ImageSpec {
-                encoding: self.options.encoding,
-                bits: 8,
+                encoding: self.options.stored_encoding(),
+                bits: self.options.stored_encoding().bits(),
                 compression: self.options.compression.name().to_owned(),
                 intensity: self.options.intensity.name().to_owned(),
                 resize: self.options.resize.name().to_owned(),

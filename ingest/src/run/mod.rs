@@ -30,7 +30,7 @@ pub mod tasks;
 
 pub use check_sums::CheckedFiles;
 pub use dataset::progress::{Canceled, OnProgress, Progress};
-pub use options::{MAX_REJECT_RATE, MAX_TOKENS, Options, ROWS_PER_SHARD, ReportText, SIZE, TokenizerChoice};
+pub use options::{MAX_REJECT_RATE, MAX_TOKENS, Options, PixelBits, ROWS_PER_SHARD, ReportText, SIZE, TokenizerChoice};
 pub use source_digest::SourceDigest;
 pub use start::run;
 pub use summary::Summary;

@@ -6,9 +6,9 @@ use dataset::format::record::ImageEncoding;
 use dataset::format::shard::ImageCompression;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::intensity::Intensity;
-use crate::image::pipeline::Resize;
+use crate::image::resize::Resize;
 use crate::report::tokenizer;
 use crate::run::check_sums::CheckSums;
 use crate::run::source_digest::SourceDigest;
@@ -63,6 +63,18 @@ impl ReportText {
     }
 }
 
+/// Bits of a stored pixel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum PixelBits {
+    /// Gray levels: the VOI transform is applied.
+    #[default]
+    #[value(name = "8")]
+    Eight,
+    /// Up to 16 bits of the modality transform; the window is stored beside them.
+    #[value(name = "16")]
+    Sixteen,
+}
+
 /// Options of a run. `jobs`, `overwrite`, `retry_rejects` and `staging` do not change the bytes of a dataset, all others do.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -70,11 +82,13 @@ pub struct Options {
     pub size: u32,
     /// How images are brought to that size.
     pub resize: Resize,
-    /// How the pixels of an image are stored.
+    /// How the pixels of an image are stored: of 8 bits, see [`Options::stored_encoding`].
     pub encoding: ImageEncoding,
+    /// Bits of a stored pixel.
+    pub bits: PixelBits,
     /// Compression of the pages of the image column.
     pub compression: ImageCompression,
-    /// From stored values to 8 bits.
+    /// From stored values to 8 bits; of 16 bits, which window is stored.
     pub intensity: Intensity,
     /// Where token ids come from.
     pub tokenizer: TokenizerChoice,
@@ -112,6 +126,7 @@ impl Default for Options {
             size: SIZE,
             resize: Resize::default(),
             encoding: ImageEncoding::Raw,
+            bits: PixelBits::default(),
             compression: ImageCompression::default(),
             intensity: Intensity::default(),
             tokenizer: TokenizerChoice::Train(tokenizer::VOCABULARY),
@@ -133,11 +148,29 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Checks what can be checked before the raw data is listed: the tokenizer's file and the lists of checksums.
+    /// The encoding of the dataset's images.
+    pub fn stored_encoding(&self) -> ImageEncoding {
+        match self.bits {
+            PixelBits::Eight => self.encoding,
+            PixelBits::Sixteen => self.encoding.with_16_bits().unwrap_or(self.encoding),
+        }
+    }
+
+    /// Checks what can be checked before the raw data is listed: options that exclude each other, the tokenizer's file and the
+    /// lists of checksums.
     ///
     /// # Errors
-    /// When one cannot be used.
+    /// When they do, or one cannot be used.
     pub fn check(&self) -> Result<()> {
+        if self.bits == PixelBits::Sixteen {
+            let refused = |what: &str, remedy: &str| Err(Error::Options(format!("--bits 16 with {what}; {remedy}")));
+            if self.encoding.with_16_bits().is_none() {
+                return refused("--image-encoding jpeg, which has 8 bits", "take raw or png");
+            }
+            if self.intensity == Intensity::MimicCxrJpg {
+                return refused("--intensity mimic-cxr-jpg, which is no window", "take voi or minmax");
+            }
+        }
         CheckSums::check(&self.check_sums)?;
         match &self.tokenizer {
             TokenizerChoice::File(path) => {

@@ -10,7 +10,7 @@ use crate::reject::Stage;
 use crate::run::changed_options::Arguments;
 use crate::run::check_sums::CheckSums;
 use crate::run::keys::{INPUT, NOTED};
-use crate::run::options::{Options, TokenizerChoice};
+use crate::run::options::{Options, PixelBits, TokenizerChoice};
 use crate::run::plan::Plan;
 use crate::run::preview;
 
@@ -73,7 +73,7 @@ pub fn arguments(source: &str, options: &Options) -> Result<Arguments> {
         TokenizerChoice::Train(vocabulary) => format!("train {vocabulary}").into(),
         TokenizerChoice::File(path) => files::sha256(path)?.into(),
     };
-    Ok(Arguments::from([
+    let mut arguments = Arguments::from([
         ("source".to_owned(), source.into()),
         ("size".to_owned(), options.size.into()),
         ("resize".to_owned(), options.resize.name().into()),
@@ -90,5 +90,10 @@ pub fn arguments(source: &str, options: &Options) -> Result<Arguments> {
         ("rows_per_shard".to_owned(), options.rows_per_shard.into()),
         ("no_images".to_owned(), options.no_images.into()),
         ("limit".to_owned(), options.limit.map_or(serde_json::Value::Null, Into::into)),
-    ]))
+    ]);
+    // Datasets of 8 bits keep the arguments that they had before there were others.
+    if options.bits == PixelBits::Sixteen {
+        arguments.insert("bits".to_owned(), options.stored_encoding().bits().into());
+    }
+    Ok(arguments)
 }

@@ -11,6 +11,7 @@ use crate::file_system::{is_absence, is_refusal, retry};
 use crate::image::mask;
 use crate::image::mask_file;
 use crate::image::pipeline::{self, Scratch, Stored};
+use crate::image::store16;
 use crate::reject::{Reject, Stage};
 use crate::report::read::{Report, read_report};
 use crate::report::sections::Section;
@@ -19,7 +20,7 @@ use crate::run::guards::{self, Guards};
 use crate::run::hashing_reader::{self, Stamps};
 use crate::run::job::Job;
 use crate::run::notes::PixelSums;
-use crate::run::options::Options;
+use crate::run::options::{Options, PixelBits};
 use crate::run::plan::{MaskSource, PlannedRecord, ReportSource};
 
 /// A record that is ready to be written, with what the totals need of it.
@@ -77,7 +78,7 @@ impl Job<'_> {
             let stored = self.image(planned, scratch, seen, &mut record)?;
             has_unknown_view = record.view.is_none() && stored.header.has_unknown_view;
             pixels = PixelSums::of(&stored.image.pixels);
-            let Stored { image, source, is_constant, header, .. } = stored;
+            let Stored { image, deep, source, is_constant, header, .. } = stored;
             record.view = record.view.or_else(|| header.view.clone());
             guards = Guards::of(&guards::Image {
                 record_id: &planned.record_id,
@@ -90,7 +91,10 @@ impl Job<'_> {
             record.sex = record.sex.or(header.sex);
             record.age_years = record.age_years.or(header.age_years);
             record.pixel_spacing = record.pixel_spacing.or(header.pixel_spacing);
-            record.image = image.encode(self.options.encoding).map_err(|error| (Stage::Decode, error.to_string()))?;
+            record.window = deep.as_ref().map(|deep| deep.window);
+            let encoding = self.options.stored_encoding();
+            let encoded = deep.map_or_else(|| image.encode(encoding), |deep| deep.pixels.encode(encoding));
+            record.image = encoded.map_err(|error| (Stage::Decode, error.to_string()))?;
         }
         let report = read_report(self.raw, self.plan, planned, self.sums, seen).map_err(|error| error.to_string());
         let outcome = report.and_then(|report| report.map_or(Ok(()), |report| self.add_report(report, &mut record)));
@@ -125,10 +129,14 @@ impl Job<'_> {
         seen: &mut Stamps,
         record: &mut Record,
     ) -> Result<Stored, (Stage, String)> {
-        let Options { source_digest, intensity, size, resize, .. } = *self.options;
+        let Options { source_digest, intensity, size, resize, bits, .. } = *self.options;
         let path = self.raw.join(&planned.source_path);
         let hashing = self.sums.hashing(source_digest, Path::new(&planned.source_path));
-        let read = retry(|| pipeline::store_file(&path, hashing, intensity, size, resize, scratch));
+        let store = match bits {
+            PixelBits::Eight => pipeline::store_file,
+            PixelBits::Sixteen => store16::store_file,
+        };
+        let read = retry(|| store(&path, hashing, intensity, size, resize, scratch));
         let (stamp, stored) = read.map_err(|error| {
             let message = match error {
                 error if is_absence(&error) => {

@@ -122,7 +122,7 @@ impl Job<'_> {
         self.notes.remove(&note_name(index))?;
         let mut writer = ShardWriter::create(
             &self.out.folder.join(&relative),
-            schema(&self.plan.findings, &self.plan.grades, self.options.encoding),
+            schema(&self.plan.findings, &self.plan.grades, self.options.stored_encoding()),
             self.options.compression,
         )?;
         let (mut rejects, mut reports, mut pixels) = (Vec::new(), 0, PixelSums::default());
@@ -130,7 +130,8 @@ impl Job<'_> {
         let mut seen = Stamps::new();
         let mut decoded: Vec<Record> = Vec::new();
         let side = self.options.size as usize;
-        let per_job = (BLOCK_BYTES_PER_JOB / (side * side).max(1)).clamp(1, BLOCK_PER_JOB);
+        let bytes = side * side * usize::from(self.options.stored_encoding().bits() / 8);
+        let per_job = (BLOCK_BYTES_PER_JOB / bytes.max(1)).clamp(1, BLOCK_PER_JOB);
         for block in chunk.chunks(per_job * rayon::current_num_threads()) {
             let (written, outcomes) = rayon::join(|| writer.write(&decoded), || self.decode(block));
             written?;

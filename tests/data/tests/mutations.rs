@@ -20,7 +20,9 @@ use helpers::{args, contents, folder, golden_json, ok, phantom, phantom_of, real
 use ingest::dicom::limits::MAX_VALUES;
 use ingest::image::intensity::Intensity;
 use ingest::image::pipeline;
-use ingest::image::pipeline::{Resize, Scratch};
+use ingest::image::pipeline::Scratch;
+use ingest::image::resize::Resize;
+use ingest::image::store16;
 use ingest::report::tokenizer;
 use ingest::run::plan::{MaskSource, Source};
 use ingest::sources::TableOptions;
@@ -256,6 +258,11 @@ fn images(_: &Path, _: &str, bytes: &[u8]) {
         let resize = [Resize::Shorter, Resize::Pad, Resize::Stretch][bytes.len() % 3];
         let stored = pipeline::store(bytes, Intensity::Voi, 64, resize, &mut Scratch::default()).expect("it decodes");
         assert_eq!(stored.source, (gray.width, gray.height));
+    }
+    let deep = store16::store(bytes, Intensity::Voi, 64, Resize::Shorter, &mut Scratch::default());
+    if let Some(deep) = deep.ok().and_then(|stored| stored.deep) {
+        let pixels = deep.pixels.width as usize * deep.pixels.height as usize;
+        assert!(deep.pixels.pixels.len() == pixels && deep.window[0].is_finite() && deep.window[1] >= 1.0);
     }
     // Files of classes that are no radiographs as well.
     if let Ok(dicom) = ingest::dicom::read(bytes) {

@@ -229,7 +229,7 @@ pub fn write_graded_dataset(
         arguments: BTreeMap::new(),
         image: ImageSpec {
             encoding,
-            bits: 8,
+            bits: encoding.bits(),
             compression: ImageCompression::None.name().to_owned(),
             intensity: "voi".to_owned(),
             resize: "shorter".to_owned(),

@@ -1,11 +1,11 @@
 //! What the configurations of all kinds of fine-tuning have in common.
 
 use anyhow::{Result, bail};
-use dataset::transform::{ASPECT, Augmentation, Crop, Transform};
+use dataset::transform::{ASPECT, Augmentation, Crop, Transform, Window, WindowJitter};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Encoder, Epoch, MAX_BATCH, PATIENCE, Provenance, check_data, check_most, check_rates};
+use super::{Encoder, Epoch, MAX_BATCH, PATIENCE, Provenance, check_data, check_most, check_rates, check_windows};
 
 /// `init_name` of random initialization.
 pub const RANDOM_NAME: &str = "random initialization";
@@ -54,6 +54,12 @@ pub struct ImageData {
     /// Augmentations of the cropped image, in their order.
     #[serde(default)]
     pub augment: Vec<Augmentation>,
+    /// The window of images of 16 bits: `stored`, `full`, or `CENTER,WIDTH`.
+    #[serde(default)]
+    pub window: Window,
+    /// Random change of the window in training: of the center in widths, of the width as a share of it.
+    #[serde(default)]
+    pub window_jitter: WindowJitter,
 }
 
 /// Keys of `[optimizer]` that all kinds have: learning rate, length, batches.
@@ -85,17 +91,19 @@ pub struct Schedule {
 impl ImageData {
     /// The transform of evaluation with these statistics, from that for a size ([`Transform::evaluate`]).
     pub fn normalized(&self, transform: Transform) -> Transform {
-        Transform { mean: self.mean as f32, std: self.std as f32, ..transform }
+        Transform { mean: self.mean as f32, std: self.std as f32, window: self.window, ..transform }
     }
 
     /// The transform of training: random crops, flips and augmentations in place of the crop of an evaluation.
     pub fn augmented(&self, evaluation: Transform) -> Transform {
         let crop = Crop::RandomResized { scale: (self.crop_scale, 1.0), aspect: ASPECT };
-        Transform { crop, flip: self.flip, augment: self.augment.clone(), ..evaluation }
+        let (augment, window_jitter) = (self.augment.clone(), self.window_jitter);
+        Transform { crop, flip: self.flip, augment, window_jitter, ..evaluation }
     }
 
     /// An error unless images can be prepared so.
     pub fn validate(&self) -> Result<()> {
+        check_windows(self.window, self.window_jitter)?;
         check_data(self.crop_scale, self.flip, self.mean, self.std, &self.augment)
     }
 }

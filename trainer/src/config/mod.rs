@@ -16,7 +16,8 @@ mod synonyms;
 use anyhow::{Context, Result, bail};
 use dataset::commands::cli::UsageError;
 use dataset::loader::MAX_THREADS;
-use dataset::transform::Augmentation;
+use dataset::transform::window::check_jitter;
+use dataset::transform::{Augmentation, Window, WindowJitter};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -159,6 +160,17 @@ fn check_pixels(mean: f64, std: f64) -> Result<()> {
         return Ok(());
     }
     bail!("data.mean and data.std: must be finite, the second above 0; are {mean} and {std}")
+}
+
+/// An error unless windows can be used and changed so.
+fn check_windows(window: Window, jitter: WindowJitter) -> Result<()> {
+    if let Err(message) = window.check() {
+        bail!("data.window: {message}");
+    }
+    if let Err(message) = check_jitter(jitter) {
+        bail!("data.window_jitter: {message}");
+    }
+    Ok(())
 }
 
 /// An error unless crops, flips, augmentations and normalization can be done.
@@ -332,6 +344,32 @@ mod tests {
         assert!(error.starts_with("data.augment: gamma: gamma [2, 1]"), "{error}");
         let unknown = overlay(&base, None, &[r#"data.augment=[{kind="sepia"}]"#.to_owned()]).unwrap_err();
         assert!(format!("{unknown:#}").contains("sepia"), "{unknown:#}");
+    }
+
+    #[test]
+    fn windows_are_set_stored_and_checked() {
+        let vocabulary = ["model.bert.vocab_size=100".to_owned()];
+        let base = overlay(&pretrain_preset("mrm-vit-tiny").unwrap(), None, &vocabulary).unwrap();
+        assert_eq!((base.data.window, base.data.window_jitter), (Window::Stored, (0.0, 0.0)));
+        let settings = ["data.window=2048,4096", "data.window_jitter=[0.05, 0.2]"].map(str::to_owned);
+        let config = overlay(&base, None, &settings).unwrap();
+        assert_eq!(config.data.window, Window::Fixed { center: 2048.0, width: 4096.0 });
+        assert_eq!(config.data.window_jitter, (0.05, 0.2));
+        config.validate().unwrap();
+        let stored = ConfigFile::of("pretrain", &config).unwrap();
+        assert_eq!(ConfigFile::parse(stored.text(), "config.toml").unwrap().read::<PretrainConfig>().unwrap(), config);
+        let finetune = classify_preset("mrm-vit-tiny", &FindingTask::parse("nih14").unwrap(), 1.0).unwrap();
+        let finetune = overlay(&finetune, None, &settings).unwrap();
+        assert_eq!(finetune.data.image.window, config.data.window);
+        let evaluation = finetune.data.image.normalized(dataset::transform::Transform::evaluate(32));
+        assert_eq!((evaluation.window, evaluation.window_jitter), (config.data.window, (0.0, 0.0)));
+        assert_eq!(finetune.data.image.augmented(evaluation).window_jitter, (0.05, 0.2));
+        for (setting, message) in [("data.window=9", "CENTER,WIDTH"), ("data.window=9,0.5", "at least 1")] {
+            let error = format!("{:#}", overlay(&base, None, &[setting.to_owned()]).unwrap_err());
+            assert!(error.contains(message), "{error}");
+        }
+        let wild = overlay(&base, None, &["data.window_jitter=[0.1, 1.5]".to_owned()]).unwrap();
+        assert!(wild.validate().unwrap_err().to_string().starts_with("data.window_jitter: "));
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Configuration of a pre-training run.
 
 use anyhow::{Result, bail};
-use dataset::transform::Augmentation;
+use dataset::transform::{Augmentation, Window, WindowJitter};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::{MAX_BATCH, Provenance, RunConfig, check_data, check_most, check_rates, merge, preset_error};
+use super::{
+    MAX_BATCH, Provenance, RunConfig, check_data, check_most, check_rates, check_windows, merge, preset_error,
+};
 use crate::model::mrm::MrmConfig;
 
 /// Largest number of epochs.
@@ -39,6 +41,12 @@ pub struct PretrainData {
     /// Digest of that file.
     #[serde(default)]
     pub token_weights_digest: String,
+    /// The window of images of 16 bits: `stored`, `full`, or `CENTER,WIDTH`.
+    #[serde(default)]
+    pub window: Window,
+    /// Random change of the window in training: of the center in widths, of the width as a share of it.
+    #[serde(default)]
+    pub window_jitter: WindowJitter,
 }
 
 /// Section `[optimizer]`: AdamW, linear warm-up, half a cosine down to zero.
@@ -156,6 +164,7 @@ impl PretrainConfig {
                 bail!("data.token_weights: not with run.cuda_graph, whose passes have no weights");
             }
         }
+        check_windows(data.window, data.window_jitter)?;
         check_data(data.crop_scale, data.flip, data.mean, data.std, &data.augment)
     }
 }

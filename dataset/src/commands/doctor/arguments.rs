@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{Options, Report, examine};
 use crate::commands::cli;
-use crate::commands::transform_arguments::{self, Augmentations, named_transform};
+use crate::commands::transform_arguments::{self, Augmentations, WindowArguments, named_transform};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 
@@ -28,6 +28,8 @@ pub struct DoctorArguments {
     /// Augmentations of the cropped image, a JSON list: `[{"kind": "gamma", "gamma": [0.8, 1.25]}]`.
     #[arg(long, value_name = "LIST", default_value = "[]", hide_default_value = true)]
     augment: Augmentations,
+    #[command(flatten)]
+    windows: WindowArguments,
     /// Number of records in a batch.
     #[arg(long, default_value_t = 64, value_parser = cli::count::<65_536>)]
     batch_size: usize,
@@ -50,7 +52,7 @@ impl DoctorArguments {
     pub fn run(self) -> Result<String> {
         let dataset = Arc::new(Dataset::open(&self.dir)?);
         let options = Options {
-            transform: named_transform(&self.transform, self.size, &self.augment),
+            transform: named_transform(&self.transform, self.size, &self.augment, self.windows),
             batch_size: self.batch_size,
             threads: self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
             seconds: self.seconds,

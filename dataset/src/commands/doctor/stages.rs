@@ -9,7 +9,7 @@ use super::options::{Options, loader};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::random::{Stream, digest};
-use crate::transform::Workspace;
+use crate::transform::{StoredImage, Workspace};
 
 /// Microseconds that one thread takes for each image, from the page cache.
 #[derive(Clone, Debug, Serialize)]
@@ -24,6 +24,25 @@ pub struct Stages {
     pub assembly: f64,
 }
 
+/// A decoded image.
+struct Stored {
+    pixels: Vec<u8>,
+    /// Width and height.
+    size: (u32, u32),
+    window: Option<[f32; 2]>,
+}
+
+impl Stored {
+    /// Height and width.
+    fn sides(&self) -> (u16, u16) {
+        (self.size.1 as u16, self.size.0 as u16)
+    }
+
+    fn stored(&self) -> StoredImage<'_> {
+        StoredImage { pixels: &self.pixels, width: self.size.0, height: self.size.1, window: self.window }
+    }
+}
+
 /// Names of the stages, in the order in which an image passes them.
 pub(super) const NAMES: [&str; 4] = ["read", "decode", "transform", "assembly"];
 
@@ -32,11 +51,14 @@ impl Stages {
         let mut images = Vec::with_capacity(rows.len());
         for &row in rows {
             let (shard, local) = dataset.locate(row as usize)?;
-            let image = dataset.image(row as usize)?;
-            if image.pixels.is_empty() {
+            let mut pixels = Vec::new();
+            let (height, width) = dataset.image_into(row as usize, &mut pixels)?;
+            if pixels.is_empty() {
                 return Err(Error::Invalid("this dataset has no images (ingested with --no-images)".to_owned()));
             }
-            images.push((row as usize, shard.file().read(shard.image_page(local)?)?, image));
+            let window = if dataset.has_16_bits() { Some(dataset.window(row as usize)?) } else { None };
+            let size = (width.into(), height.into());
+            images.push((row as usize, shard.file().read(shard.image_page(local)?)?, Stored { pixels, size, window }));
         }
         let micros = |rate: f64| 1e6 / rate;
         let mut pixels = Vec::new();
@@ -44,11 +66,11 @@ impl Stages {
         let mut next = || turn.next().ok_or_else(|| Error::Invalid("no record".to_owned()));
         let read_and_decode = micros(rate(options.seconds, || {
             let (row, _, image) = next()?;
-            dataset.decode_image(None, *row, (image.height as u16, image.width as u16), &mut pixels).map(|()| 1)
+            dataset.decode_image(None, *row, image.sides(), &mut pixels).map(|()| 1)
         })?);
         let decode = micros(rate(options.seconds, || {
             let (row, page, image) = next()?;
-            dataset.decode_image(Some(page), *row, (image.height as u16, image.width as u16), &mut pixels).map(|()| 1)
+            dataset.decode_image(Some(page), *row, image.sides(), &mut pixels).map(|()| 1)
         })?);
         let size = options.transform.size as usize;
         let (mut workspace, mut out, mut number) = (Workspace::default(), vec![0.0; size * size], 0);
@@ -56,8 +78,8 @@ impl Stages {
             let (_, _, image) = next()?;
             number += 1;
             let stream = |name: &str| Stream::new(&[digest(name), number]);
-            let choices = options.transform.choose(image.width, image.height, stream)?;
-            options.transform.apply((&image.pixels, image.width, image.height), &choices, &mut workspace, &mut out)?;
+            let choices = options.transform.choose(image.size.0, image.size.1, stream)?;
+            options.transform.apply_stored(image.stored(), &choices, &mut workspace, &mut out)?;
             Ok(1)
         })?);
         let access = loader(dataset, rows.to_vec(), options).random_access()?;

@@ -82,12 +82,9 @@ impl Shard {
         let metadata = ArrowReaderMetadata::try_new(Arc::new(parquet.build()), ArrowReaderOptions::new())
             .map_err(|e| broken(e.to_string()))?;
         let schema = metadata.schema();
-        let encoding = match schema.metadata().get(IMAGE_ENCODING_KEY).map(String::as_str) {
-            Some("raw") => ImageEncoding::Raw,
-            Some("png") => ImageEncoding::Png,
-            Some("jpeg") => ImageEncoding::Jpeg,
-            other => return Err(broken(format!("unknown image encoding {other:?}"))),
-        };
+        let stated = schema.metadata().get(IMAGE_ENCODING_KEY).map(String::as_str);
+        let encoding = stated.and_then(ImageEncoding::of_name);
+        let encoding = encoding.ok_or_else(|| broken(format!("unknown image encoding {stated:?}")))?;
         let findings =
             names(schema, LABELS).ok_or_else(|| broken(format!("the column `{LABELS}` is missing or not a struct")))?;
         let grades = names(schema, GRADES).unwrap_or_default().into_iter();

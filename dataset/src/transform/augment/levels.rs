@@ -34,6 +34,12 @@ impl Levels {
         self.gray[start..start + pixels.len()].iter_mut().zip(pixels).for_each(|(level, &pixel)| *level = pixel.into());
     }
 
+    /// As [`set`](Self::set), of gray levels that are not whole numbers.
+    pub fn set_floats(&mut self, row: usize, column: usize, levels: &[f32]) {
+        let start = row * self.size + column;
+        self.gray[start..start + levels.len()].copy_from_slice(levels);
+    }
+
     /// Does the steps in their order.
     pub fn apply(&mut self, steps: &[Step]) {
         let Self { gray, size, other, more, bits, tiles, .. } = self;

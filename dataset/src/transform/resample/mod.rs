@@ -31,7 +31,7 @@ pub enum Filter {
 
 impl Filter {
     /// Half the width of the filter, in pixels of the smaller image.
-    fn support(self) -> f64 {
+    pub(super) fn support(self) -> f64 {
         match self {
             Self::Bilinear => 1.0,
             Self::Bicubic => 2.0,
@@ -45,8 +45,9 @@ impl Filter {
         self != Self::Lanczos
     }
 
+    /// The weight at a distance, in pixels of the smaller image; not yet scaled to a sum of 1.
     #[inline]
-    fn weight(self, x: f64) -> f64 {
+    pub(super) fn weight(self, x: f64) -> f64 {
         let x = x.abs();
         match self {
             Self::Bilinear => (1.0 - x).max(0.0),

@@ -16,3 +16,4 @@ mod studies;
 mod texts;
 mod transforms;
 mod verify;
+mod windows;

@@ -8,7 +8,8 @@ use flate2::Compression;
 use flate2::write::DeflateEncoder;
 use helpers::{files_with, tests_folder};
 use ingest::image::intensity::Intensity;
-use ingest::image::pipeline::{self, Resize, Scratch};
+use ingest::image::pipeline::{self, Scratch};
+use ingest::image::resize::Resize;
 use std::io::Write;
 
 /// Explicit VR big endian, which is retired and still found.

@@ -2,8 +2,10 @@
 
 use std::fs;
 
+use dataset::transform::window::LinearWindow;
 use helpers::real_data;
 use ingest::dicom::Dicom;
+use ingest::dicom::transforms::{Modality, Voi, WindowFunction};
 use ingest::image::intensity::{Intensity, to_gray};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -102,4 +104,57 @@ fn real_dicom_files_decode_to_the_expected_values() {
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
     assert_eq!((decoded, refused), (46, 6), "number of decoded and of refused files");
+}
+
+#[test]
+fn real_dicom_files_keep_their_steps_in_16_bits_and_are_shown_as_in_8() {
+    let Some((folder, files)) = expected() else { return };
+    let (mut kept, mut shown) = (0, 0);
+    for file in &files {
+        let name = file["file"].as_str().expect("a name");
+        let bytes = fs::read(folder.join(name)).expect("a file");
+        let Ok(dicom) = ingest::dicom::read(&bytes) else { continue };
+        let mut deep = Vec::new();
+        let Some([center, width]) = ingest::image::deep::pixels(&dicom, Intensity::Voi, &mut deep) else {
+            assert!(dicom.pixels.stored().is_none(), "{name}: only color has no 16 bits");
+            continue;
+        };
+        let pixels = || deep.chunks_exact(2).map(|word| u16::from_le_bytes([word[0], word[1]]));
+        let stored = dicom.pixels.stored().expect("gray values");
+        assert_eq!(pixels().count(), stored.len(), "{name}");
+        let real: Vec<(i64, i64)> = stored
+            .iter()
+            .copied()
+            .zip(pixels().map(i64::from))
+            .filter(|(value, _)| !dicom.is_padding(*value))
+            .collect();
+        if let Modality::Rescale { slope, .. } = dicom.modality {
+            // A step of the file is a step of the pixels, except of files with more than 16 bits.
+            let step = if slope.fract() == 0.0 { slope as i64 } else { slope.signum() as i64 };
+            let step = if dicom.inverted { -step } else { step };
+            let range = real.iter().map(|(value, _)| value * step);
+            let span = range.clone().max().expect("pixels") - range.min().expect("pixels");
+            let first = real[0];
+            if span <= 65_535 {
+                let is_kept = |(value, pixel): &(i64, i64)| pixel - first.1 == (value - first.0) * step;
+                assert!(real.iter().all(is_kept), "{name}: steps of {slope}");
+                kept += 1;
+            }
+        }
+        let is_linear = match &dicom.voi {
+            None => true,
+            Some(Voi::Window { function, .. }) => *function != WindowFunction::Sigmoid,
+            Some(Voi::Table(_)) => false,
+        };
+        if is_linear {
+            let mut gray = Vec::new();
+            to_gray(&dicom, Intensity::Voi, &mut gray);
+            let ours = LinearWindow::new(center.into(), width.into()).gray(pixels());
+            let both = ours.iter().zip(&gray).zip(&stored).filter(|(_, value)| !dicom.is_padding(**value));
+            let worst = both.map(|((ours, theirs), _)| ours.abs_diff(*theirs)).max().expect("pixels");
+            assert!(worst <= 1, "{name}: off by {worst} with {:?}", dicom.voi);
+            shown += 1;
+        }
+    }
+    assert!(kept >= 20 && shown >= 20, "{kept} files keep their steps, {shown} are shown");
 }

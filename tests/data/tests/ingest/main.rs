@@ -6,6 +6,7 @@ mod check_sums;
 mod decoders;
 mod dicom;
 mod guards;
+mod pixel_bits;
 mod privacy;
 mod reports;
 mod run;

@@ -134,6 +134,8 @@ pub fn pretrain_transform(config: &PretrainConfig) -> Transform {
         mean: config.data.mean as f32,
         std: config.data.std as f32,
         augment: config.data.augment.clone(),
+        window: config.data.window,
+        window_jitter: config.data.window_jitter,
         ..Transform::pretrain(config.model.input_size() as u32)
     }
 }

@@ -112,7 +112,13 @@ fn reconstructed(run: &Path, request: &Reconstruction, rows: &[u32]) -> Result<(
     let transform = pretrain_transform(&config);
     let mut builder =
         Loader::builder(dataset).rows(rows.to_vec()).batch_size(rows.len()).shuffle(false).seed(seed).transform(
-            Transform { crop: Crop::Center { shorter: transform.size }, flip: 0.0, augment: Vec::new(), ..transform },
+            Transform {
+                crop: Crop::Center { shorter: transform.size },
+                flip: 0.0,
+                augment: Vec::new(),
+                window_jitter: (0.0, 0.0),
+                ..transform
+            },
         );
     let with_text = config.model.reconstructs_report();
     if with_text {
