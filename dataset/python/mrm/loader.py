@@ -24,6 +24,7 @@ from .settings import (
     mixture,
     natural,
     transform_json,
+    with_joins,
 )
 from .transforms import Transform
 
@@ -70,6 +71,8 @@ class Loader:
         text: Loads reports, too.
         shuffle: Whether each epoch has a new seeded order; otherwise the order of the rows.
         drop_last: Leaves out the last batch of an epoch where it is not full.
+        join: Names of joins of the dataset (`mrm.join`), which are over its own labels, boxes, masks and texts. The order stays.
+            Of a mixture, open each dataset with its own: ``mrm.open(location, joins=[...])``.
         boxes: Loads boxes, too, transformed as the images.
         masks: Loads segmentation masks, too, transformed as the images: the first of each record, or that of a name.
         on_error: What happens when a record cannot be read: ``stop`` raises (the next call of the iterator gives the next
@@ -113,6 +116,7 @@ class Loader:
         text: Text | None = None,
         shuffle: bool = True,
         drop_last: bool = False,
+        join: str | Sequence[str] = (),
         boxes: bool = False,
         masks: bool | str = False,
         on_error: Literal["stop", "skip"] = "stop",
@@ -126,7 +130,7 @@ class Loader:
         prefetch: int = 0,
         _memory: tuple[int, int, int, Any] | None = None,
     ) -> None:
-        datasets = _datasets(data)
+        datasets = with_joins(_datasets(data), join)
         if isinstance(data, Dataset) and not (weights is None and temperature is None):
             raise ArgumentError("weights and temperature are for a list of datasets")
         mixed = mixture(weights, temperature, epoch_of, epoch_records)

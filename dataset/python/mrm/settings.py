@@ -93,6 +93,16 @@ def crops_json(crops: Sequence[tuple[Transform, int]]) -> list[tuple[str, int]]:
     return [(transform_json(transform), natural("crops", count, least=1)) for transform, count in crops]
 
 
+def with_joins(datasets: Sequence[Dataset], join: str | Sequence[str]) -> list[Dataset]:
+    """The datasets, the only one of which is seen with joins."""
+    names = [join] if isinstance(join, str) else list(join)
+    if not names:
+        return list(datasets)
+    if len(datasets) != 1:
+        raise ArgumentError("join is for one dataset: open each dataset of a mixture with mrm.open(location, joins=[...])")
+    return [datasets[0].with_joins(names)]
+
+
 def chosen_rows(
     data: Dataset, split: Split | str | None, subset: Subset | None, ratio: float | None, rows: Rows | None
 ) -> Array | None:

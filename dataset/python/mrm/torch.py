@@ -24,7 +24,7 @@ from . import _mrm
 from ._mrm import Array, Batch, Dataset, Split
 from .errors import ArgumentError
 from .loader import Loader, LoaderState
-from .settings import Rows, Settings, Subset, Text, chosen_rows, crops_json, natural, transform_json
+from .settings import Rows, Settings, Subset, Text, chosen_rows, crops_json, natural, transform_json, with_joins
 from .transforms import Transform
 
 # Pinned buffers for batches that the program still uses while others are made.
@@ -131,10 +131,11 @@ class MrmMapDataset(TorchDataset[dict[str, Any]]):
         transform: Transform | None = None,
         crops: Sequence[tuple[Transform, int]] = (),
         text: Text | None = None,
+        join: str | Sequence[str] = (),
         boxes: bool = False,
         masks: bool | str = False,
     ) -> None:
-        self.data = _opened(data)
+        [self.data] = with_joins([_opened(data)], join)
         self.epoch = 0
         self._settings = Settings(
             rows=[chosen_rows(self.data, split, subset, ratio, rows)],

@@ -174,7 +174,8 @@ impl Samples {
         let group = if let Some(group) = groups[number].get() {
             group
         } else {
-            let batch = shard.group_columns(number, &self.columns.names(self.tokenizer.is_some()))?;
+            let names = self.columns.names(self.tokenizer.is_some());
+            let batch = self.dataset.group_columns(index, number, &names)?;
             let wrong_type = || shard.row_error(row, "a column has another type than the format's");
             // Two threads may read the same group; the second result is dropped.
             let mut group = Group::read(&batch, self.findings, &self.columns).ok_or_else(wrong_type)?;

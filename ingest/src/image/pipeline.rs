@@ -4,6 +4,7 @@ use std::io::{self, Cursor};
 use std::path::Path;
 
 use dataset::format::image_codec::GrayPixels;
+use dataset::format::record::BoundingBox;
 use dataset::transform::resample::{Filter, Rectangle, Resample};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,40 @@ pub struct Placement {
     pub scale: (f64, f64),
     /// Stored pixels to the left of and above the raw image's corner.
     pub offset: (f64, f64),
+}
+
+impl Placement {
+    /// The position of an image of `source` (width, height) that was resized to `resized`, before borders were added.
+    fn of(source: (u32, u32), resized: (u32, u32), size: u32, resize: Resize) -> Self {
+        let scale = (f64::from(resized.0) / f64::from(source.0), f64::from(resized.1) / f64::from(source.1));
+        let border = |side: u32| if resize == Resize::Pad { f64::from((size - side) / 2) } else { 0.0 };
+        Self { scale, offset: (border(resized.0), border(resized.1)) }
+    }
+
+    /// The position of a raw image of `source` (width, height) in its stored image, and width and height of that.
+    ///
+    /// # Errors
+    /// When the raw image is empty, or too long and narrow.
+    pub fn in_stored(source: (u32, u32), size: u32, resize: Resize) -> Result<(Self, (u32, u32)), String> {
+        if source.0 == 0 || source.1 == 0 {
+            return Err("it has no image".to_owned());
+        }
+        let resized = resized_size(source, size, resize)?;
+        let stored = if resize == Resize::Pad { (size, size) } else { resized };
+        Ok((Self::of(source, resized, size, resize), stored))
+    }
+
+    /// A box of the raw image, whose coordinates are in units of so many raw pixels, in pixels of the stored image.
+    pub fn boxed(self, raw: &BoundingBox, unit: (f64, f64)) -> BoundingBox {
+        let scale = (self.scale.0 * unit.0, self.scale.1 * unit.1);
+        BoundingBox {
+            x: (f64::from(raw.x) * scale.0 + self.offset.0) as f32,
+            y: (f64::from(raw.y) * scale.1 + self.offset.1) as f32,
+            width: (f64::from(raw.width) * scale.0) as f32,
+            height: (f64::from(raw.height) * scale.1) as f32,
+            ..raw.clone()
+        }
+    }
 }
 
 /// Buffers that are reused from one image to the next: allocating them anew takes longer than some decoders.
@@ -220,11 +255,11 @@ fn with_borders(
     resize: Resize,
     header: Header,
 ) -> Stored {
-    let scale = (f64::from(width) / f64::from(source.0), f64::from(height) / f64::from(source.1));
+    let place = Placement::of(source, (width, height), size, resize);
     let is_constant = resized.iter().all(|pixel| *pixel == resized[0]);
     if resize != Resize::Pad || (width, height) == (size, size) {
         let image = GrayPixels { width, height, pixels: resized };
-        return Stored { image, source, place: Placement { scale, offset: (0.0, 0.0) }, is_constant, header };
+        return Stored { image, source, place, is_constant, header };
     }
     let (left, top) = ((size - width) / 2, (size - height) / 2);
     let mut padded = vec![0; size as usize * size as usize];
@@ -232,9 +267,8 @@ fn with_borders(
         let start = (top as usize + y) * size as usize + left as usize;
         padded[start..start + row.len()].copy_from_slice(row);
     }
-    let offset = (f64::from(left), f64::from(top));
     let image = GrayPixels { width: size, height: size, pixels: padded };
-    Stored { image, source, place: Placement { scale, offset }, is_constant, header }
+    Stored { image, source, place, is_constant, header }
 }
 
 /// Width and height of an image after resizing, without borders.
