@@ -142,8 +142,9 @@ fn masks_of_another_shape_and_broken_ones_are_named() {
     let all = records(&data);
     let mut rows = chexmask_rows(&all);
     let id = |row: usize| all[row].image_id.clone();
-    // A padded square, as in the folder Preprocessed; a run that ends behind the image; words.
-    rows[1] = format!("{},0.9,0.9,,1 2,1 2,1 2,1024,1024", id(1));
+    // Another shape, as that of the padded squares in the folder Preprocessed; a run that ends behind the image; words.
+    let ((width, height), _) = sizes(&all[1]);
+    rows[1] = format!("{},0.9,0.9,,1 2,1 2,1 2,{},{width}", id(1), height * 2);
     rows[4] = format!("{},0.9,0.9,,1 999999999,,,{},{}", id(4), all[4].source_height, all[4].source_width);
     rows[5] = format!("{},0.9,0.9,,1 2 3,,,{},{}", id(5), all[5].source_height, all[5].source_width);
     rows[7] = format!("{},high,0.9,,1 2,,,{},{}", id(7), all[7].source_height, all[7].source_width);
@@ -153,7 +154,8 @@ fn masks_of_another_shape_and_broken_ones_are_named() {
     for words in [
         "join `chexmask`: 5 rows cannot be read",
         "--skip-unreadable",
-        "line 3: it is about an image of 1024×1024 pixels, the raw image has",
+        "line 3: it is about an image of ",
+        "which is another shape",
         "line 6: column `Left Lung`: the mask reaches pixel",
         "line 7: column `Left Lung`: 3 numbers make no pairs",
         "line 9: column `Dice RCA (Mean)`: `high` is no number",
