@@ -38,13 +38,13 @@ pub(crate) fn from_columns(batch: &RecordBatch, row: usize, name: &str) -> Resul
     match name {
         LABELS => record.labels = checked(codes(column(batch, LABELS).ok_or(WRONG_TYPE)?, row).ok_or(WRONG_TYPE)?)?,
         BOXES => {
-            record.boxes = list::<StructArray>(batch, BOXES, row).and_then(|list| boxes(&list)).ok_or(WRONG_TYPE)?
+            record.boxes = list::<StructArray>(batch, BOXES, row).and_then(|list| boxes(&list)).ok_or(WRONG_TYPE)?;
         }
         MASKS => {
-            record.masks = list::<StructArray>(batch, MASKS, row).and_then(|list| masks(&list)).ok_or(WRONG_TYPE)?
+            record.masks = list::<StructArray>(batch, MASKS, row).and_then(|list| masks(&list)).ok_or(WRONG_TYPE)?;
         }
         "texts" => {
-            record.texts = list::<StructArray>(batch, name, row).and_then(|list| texts(&list)).ok_or(WRONG_TYPE)?
+            record.texts = list::<StructArray>(batch, name, row).and_then(|list| texts(&list)).ok_or(WRONG_TYPE)?;
         }
         _ => record.subset = text_at(column::<StringArray>(batch, name).ok_or(WRONG_TYPE)?, row),
     }

@@ -8,7 +8,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_select::concat::concat;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
-use parquet::file::metadata::ParquetMetaDataReader;
+use parquet::file::metadata::{ParquetMetaDataReader, RowGroupMetaData};
 
 use crate::error::{Error, Result, StoreFault, guarded};
 use crate::format::checksums::{self, CHECKSUMS_KEY};
@@ -133,7 +133,7 @@ impl Join {
         for group in metadata.metadata().row_groups() {
             starts.push(starts.last().copied().unwrap_or(0) + group.num_rows() as usize);
         }
-        let chunks: usize = metadata.metadata().row_groups().iter().map(|group| group.num_columns()).sum();
+        let chunks: usize = metadata.metadata().row_groups().iter().map(RowGroupMetaData::num_columns).sum();
         if chunks != crc32.len() {
             return Err(Error::Invalid(format!("it has {chunks} column chunks and {} checksums", crc32.len())));
         }
@@ -228,7 +228,7 @@ impl Join {
         let roots = schema.root_schema().get_fields();
         let projection =
             ProjectionMask::roots(schema, (0..roots.len()).filter(|&at| names.contains(&roots[at].name())));
-        let before: usize = parquet.row_groups()[..group].iter().map(|group| group.num_columns()).sum();
+        let before: usize = parquet.row_groups()[..group].iter().map(RowGroupMetaData::num_columns).sum();
         let mut chunks = Vec::new();
         for (leaf, chunk) in parquet.row_group(group).columns().iter().enumerate() {
             if projection.leaf_included(leaf) {

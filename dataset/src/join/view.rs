@@ -138,12 +138,11 @@ fn labels(own: &ArrayRef, values: &ArrayRef, join: &Join, known: usize) -> Resul
             old.map(|old| old.value(row))
         };
         let seen: Int8Array = (0..joined.len()).map(code).collect();
-        match place {
-            Some(place) => columns[place] = seen,
-            None => {
-                fields.push(Arc::new(Field::new(name, DataType::Int8, true)));
-                columns.push(seen);
-            }
+        if let Some(place) = place {
+            columns[place] = seen;
+        } else {
+            fields.push(Arc::new(Field::new(name, DataType::Int8, true)));
+            columns.push(seen);
         }
     }
     let columns = columns.into_iter().map(|codes| Arc::new(codes) as ArrayRef).collect();
