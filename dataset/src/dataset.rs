@@ -4,19 +4,18 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::sync::OnceLock;
 
-use arrow_array::{Array, Int8Array, RecordBatch, StringArray, StructArray};
+use arrow_array::{Array, RecordBatch, StringArray};
 use bytes::Bytes;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
 use crate::error::{Error, Result};
-use crate::format::label::Label;
 use crate::format::manifest::{MANIFEST, Manifest, TOKENIZER};
 use crate::format::record::Record;
-use crate::format::record_checks;
 use crate::format::shard::Shard;
 use crate::format::table;
+use crate::join::view::View;
 use crate::loader::row_group_cache::RowGroupCache;
 use crate::record_hint;
 use crate::store::files;
@@ -47,6 +46,7 @@ pub struct Dataset {
     /// By shard, by row group.
     pub(crate) sizes: Vec<OnceLock<Vec<OnceLock<Sizes>>>>,
     is_checked: bool,
+    view: View,
 }
 
 impl Dataset {
@@ -64,6 +64,10 @@ impl Dataset {
     /// As [`Dataset::open`].
     pub fn open_in(storage: Storage) -> Result<Self> {
         let manifest = Manifest::load(&storage)?;
+        Self::of_manifest(storage, manifest)
+    }
+
+    fn of_manifest(storage: Storage, manifest: Manifest) -> Result<Self> {
         let mut starts = vec![0];
         for shard in &manifest.shards {
             let end = starts.last().copied().unwrap_or(0) as u64;
@@ -75,8 +79,26 @@ impl Dataset {
         let shards = manifest.shards.iter().map(|_| OnceLock::new()).collect();
         let sizes = manifest.shards.iter().map(|_| OnceLock::new()).collect();
         let ids = manifest.shards.iter().map(|_| OnceLock::new()).collect();
-        let (rows_by_id, cache) = (OnceLock::new(), RowGroupCache::default());
-        Ok(Self { storage, manifest, shards, starts, rows_by_id, ids, cache, sizes, is_checked: true })
+        let (rows_by_id, cache, view) = (OnceLock::new(), RowGroupCache::default(), View::stored(&manifest));
+        Ok(Self { storage, manifest, shards, starts, rows_by_id, ids, cache, sizes, is_checked: true, view })
+    }
+
+    /// The same dataset as it is stored, opened again.
+    pub(crate) fn reopened(&self) -> Result<Self> {
+        let dataset = Self::of_manifest(self.storage.clone(), self.manifest.clone())?;
+        Ok(Self { is_checked: self.is_checked, ..dataset })
+    }
+
+    /// The dataset, seen with joins.
+    #[must_use]
+    pub(crate) fn seen(self, view: View) -> Self {
+        // Cached rows are those of another view.
+        Self { view, cache: RowGroupCache::default(), ..self }
+    }
+
+    /// The joins that the dataset is seen with.
+    pub(crate) fn view(&self) -> &View {
+        &self.view
     }
 
     /// Reads images and columns without comparing them with their checksums. A benchmark measures the cost of checksums with
@@ -97,9 +119,15 @@ impl Dataset {
         &self.manifest
     }
 
-    /// The findings, in the order of [`Record::labels`].
+    /// The findings, in the order of [`Record::labels`]: those of the manifest, then those that [joins](Dataset::with_joins)
+    /// add.
     pub fn findings(&self) -> &[String] {
-        &self.manifest.labels
+        &self.view.findings
+    }
+
+    /// The names of masks: those of the manifest, then those that joins add.
+    pub fn mask_names(&self) -> &[String] {
+        &self.view.masks
     }
 
     /// Whether there is a tokenizer, hence `token_ids`.
@@ -228,8 +256,15 @@ impl Dataset {
         let (index, row) = self.place(row)?;
         let shard = self.shard(index)?;
         let group = shard.group_of(row)?;
-        let batch = self.cache.get((index, group), || shard.texts_and_labels(group))?;
+        let first = self.starts[index] + shard.group(group).start;
+        let batch = self.cache.get((index, group), || self.view.apply(shard.texts_and_labels(group)?, first))?;
         shard.record_of(&batch, row)
+    }
+
+    /// Some columns of one row group of a shard, as one batch.
+    pub(crate) fn group_columns(&self, shard: usize, group: usize, names: &[&str]) -> Result<RecordBatch> {
+        let opened = self.shard(shard)?;
+        self.view.apply(opened.group_columns(group, names)?, self.starts[shard] + opened.group(group).start)
     }
 
     /// The identifier of a record. Those of its shard are read once and kept.
@@ -278,53 +313,25 @@ impl Dataset {
 
     /// Some columns of the shards that contain the first `rows` rows.
     pub(crate) fn first_columns(&self, names: &[&str], rows: usize) -> Result<Vec<RecordBatch>> {
+        self.columns_of(&self.view, names, rows)
+    }
+
+    /// Some columns of the shards that contain the first `rows` rows, as another view shows them.
+    pub(crate) fn columns_of(&self, view: &View, names: &[&str], rows: usize) -> Result<Vec<RecordBatch>> {
+        let of_shard = |index: usize| {
+            let mut first = self.starts[index];
+            let seen = self.shard(index)?.columns(names)?.into_iter().map(|batch| {
+                let rows = batch.num_rows();
+                first += rows;
+                view.apply(batch, first - rows)
+            });
+            seen.collect::<Result<Vec<_>>>()
+        };
         let shards: Vec<Vec<RecordBatch>> =
             (0..self.starts.partition_point(|&start| start < rows).min(self.shards.len()))
                 .into_par_iter()
-                .map(|index| self.shard(index)?.columns(names))
+                .map(of_shard)
                 .collect::<Result<_>>()?;
         Ok(shards.into_iter().flatten().collect())
-    }
-
-    /// One text column of all shards, a value for each record.
-    ///
-    /// # Errors
-    /// When a shard cannot be read, or the column does not contain text.
-    pub fn texts(&self, name: &str) -> Result<Vec<Option<String>>> {
-        let mut values = Vec::new();
-        for batch in self.columns(&[name])? {
-            let array = table::column::<StringArray>(&batch, name)
-                .ok_or_else(|| Error::Invalid(format!("`{name}` is not a text column")))?;
-            values.extend((0..array.len()).map(|i| array.is_valid(i).then(|| array.value(i).to_owned())));
-        }
-        Ok(values)
-    }
-
-    /// The labels of all records, `[records][findings]`; `None` where a finding is not mentioned.
-    ///
-    /// # Errors
-    /// When a shard cannot be read, or contains an invalid label.
-    pub fn labels(&self) -> Result<Vec<Vec<Option<Label>>>> {
-        let mut rows = Vec::with_capacity(self.len());
-        for batch in self.columns(&["labels"])? {
-            let labels = table::column::<StructArray>(&batch, "labels")
-                .ok_or_else(|| Error::Invalid("`labels` is not a struct".to_owned()))?;
-            let codes: Vec<&Int8Array> = labels
-                .columns()
-                .iter()
-                .take(self.findings().len())
-                .filter_map(|codes| codes.as_any().downcast_ref())
-                .collect();
-            for row in 0..batch.num_rows() {
-                let label = |codes: &&Int8Array| record_checks::label(codes.is_valid(row).then(|| codes.value(row)));
-                let record: Result<Vec<_>, String> = codes.iter().map(label).collect();
-                let record = record.map_err(|message| match self.locate(rows.len()) {
-                    Ok((shard, row)) => shard.row_error(row, message),
-                    Err(error) => error,
-                })?;
-                rows.push(record);
-            }
-        }
-        Ok(rows)
     }
 }

@@ -103,6 +103,14 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
+    /// A join is missing or damaged, or belongs to other shards.
+    #[error("join `{name}`: {message}")]
+    Join {
+        /// Name of the join.
+        name: String,
+        /// What is wrong.
+        message: String,
+    },
     /// There is another split of this name.
     #[error(
         "split `{name}` exists {difference}; give another --name, or replace it with --overwrite (runs that were trained on \

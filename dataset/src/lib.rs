@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`Dataset`] | an opened dataset: records, images, columns |
 //! | [`split`] | subsets and nested label ratios, each with a certificate |
+//! | [`join`] | labels, boxes, masks, texts and subsets of tables about stored records |
 //! | [`loader`], [`transform`] | batches for a trainer; crop geometry, resampling, normalization |
 //! | [`format`](mod@format) | one record, one shard (a Parquet file), the manifest `dataset.json`, the cards beside it |
 //! | [`tokenizer`] | the tokenizer of reports |
@@ -40,6 +41,7 @@ macro_rules! cli_eprintln {
     }};
 }
 
+mod columns;
 pub mod commands;
 mod dataset;
 pub mod error;
@@ -47,6 +49,7 @@ pub mod error;
 pub mod export;
 pub mod format;
 mod images;
+pub mod join;
 pub mod loader;
 #[cfg(feature = "polars")]
 mod metadata;
@@ -65,6 +68,7 @@ pub use dataset::Dataset;
 pub use error::{Error, Result};
 pub use format::checksums::CHECKSUMS_KEY;
 pub use format::label::Label;
+pub use join::stored::Join;
 pub use loader::{Batch, HostBuffer, Loader, LoaderState, PlacedBox};
 pub use split::ratio::Ratio;
 pub use split::stored::Split;

@@ -2,8 +2,6 @@
 //!
 //! Arrow batches go to polars through the Arrow C data interface, without a copy and without shared types.
 
-use std::sync::Arc;
-
 use arrow_array::{Array, RecordBatch};
 use polars::prelude::{Column, DataFrame, PlSmallStr, Series};
 use polars_arrow::ffi as polars_ffi;
@@ -20,7 +18,7 @@ impl Dataset {
     /// # Errors
     /// When the columns cannot be read.
     pub fn metadata(&self) -> Result<DataFrame> {
-        let schema = self.manifest().schema();
+        let schema = self.schema()?;
         let names = schema.fields().iter().map(|field| field.name().as_str());
         let names: Vec<&str> = names.filter(|name| !BINARY.contains(name)).collect();
         self.frame(&[&names[..], &[HAS_MASK]].concat())
@@ -42,7 +40,7 @@ impl Dataset {
         let stored: Vec<&str> = names.iter().map(|&name| if name == HAS_MASK { MASKS } else { name }).collect();
         let mut batches = self.first_columns(&stored, rows)?;
         if batches.is_empty() {
-            batches.push(RecordBatch::new_empty(Arc::new(self.manifest().schema())));
+            batches.push(RecordBatch::new_empty(self.schema()?));
         }
         if names.contains(&HAS_MASK) {
             let with_has_mask = batches.iter().map(with_has_mask).collect::<Result<_, _>>();

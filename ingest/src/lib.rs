@@ -9,6 +9,7 @@
 //! | [`dicom`] | limits that are checked first, parsing, headers, pixel data |
 //! | [`image`] | from stored values to the image of a record: intensity transform, resizing, masks |
 //! | [`report`] | reports: reading, sections, tokenizer |
+//! | [`join`] | labels, boxes, masks, texts and subsets of tables about a dataset that exists |
 //! | [`mod@run`] | one run: plan, shards, manifest; it can be killed at any time and started again |
 //! | [`cli`] | the command line of the program `ingest` |
 //!
@@ -26,6 +27,7 @@ pub mod dicom;
 pub mod error;
 mod file_system;
 pub mod image;
+pub mod join;
 pub mod reject;
 pub mod report;
 pub mod run;

@@ -18,10 +18,12 @@ for batch in loader:
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from . import errors, transforms
 from ._calls import ExportSummary, export, split, verify
 from ._ingest import PhantomSummary, ingest, phantom
+from ._join import JoinSummary, join
 from ._mrm import Array, Batch, BatchText, BoundingBox, Dataset, NamedText, Reading, Record, Split, Table, __version__
 from ._summary import IngestSummary
 from .errors import (
@@ -33,6 +35,7 @@ from .errors import (
     FileError,
     ForkError,
     FormatVersionError,
+    JoinError,
     NotADatasetError,
     OutputError,
     RawDataError,
@@ -61,6 +64,8 @@ __all__ = [
     "ForkError",
     "FormatVersionError",
     "IngestSummary",
+    "JoinError",
+    "JoinSummary",
     "Loader",
     "LoaderState",
     "NamedText",
@@ -83,6 +88,7 @@ __all__ = [
     "errors",
     "export",
     "ingest",
+    "join",
     "open",
     "phantom",
     "split",
@@ -91,8 +97,11 @@ __all__ = [
 ]
 
 
-def open(location: str | os.PathLike[str]) -> Dataset:
+def open(location: str | os.PathLike[str], *, joins: Sequence[str] = ()) -> Dataset:
     """Opens the dataset at a path or URL; only its manifest is read.
+
+    With `joins` (made by `mrm.join`), their findings, labels, boxes, masks, texts and subsets are over the dataset's own, in
+    everything that is read of it; a later one is over an earlier one.
 
     URLs are `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX`, `https://HOST/PATH` (read only) and
     `file:///FOLDER`; credentials come from the usual environment variables (`dataset --help` lists them).
@@ -100,10 +109,11 @@ def open(location: str | os.PathLike[str]) -> Dataset:
     Raises:
         mrm.NotADatasetError: there is none.
         mrm.FormatVersionError: a later version of mrm wrote it.
+        mrm.JoinError: a join is missing or damaged, or the dataset was changed after it was made.
         mrm.FileError, mrm.StoreError: it cannot be read.
 
     >>> data = mrm.open("data/mimic")
     >>> len(data), data[0].image
     (54, mrm.Array([64, 77], uint8))
     """
-    return Dataset(location)
+    return Dataset(location, list(joins))

@@ -28,6 +28,8 @@ def split(
     validation: float | None = None,
     test: float | None = None,
     official: bool = False,
+    labels: str | None = None,
+    subset_from: str | None = None,
     lists: Path | None = None,
     keep_duplicates_together: bool = False,
     seed: int = 0,
@@ -45,6 +47,8 @@ def split(
         validation: Share of the records for validation; by default 0.1, and none with `official` and `lists`.
         test: Share of the records for the test; by default 0.2, and none with `official` and `lists`.
         official: Use the source's own subsets.
+        labels: Name of a join whose labels are balanced, in place of the dataset's own.
+        subset_from: Name of a join whose subsets are used.
         lists: Folder of published lists of image names whose subsets and ratios are used.
         keep_duplicates_together: Keep records with equal stored pixels in one subset, with all records of their patients.
             Every image is read.
@@ -63,6 +67,8 @@ def split(
         "validation": validation,
         "test": test,
         "official": official,
+        "labels": labels,
+        "subset_from": subset_from,
         "lists": lists,
         "keep_duplicates_together": keep_duplicates_together,
         "seed": seed,

@@ -50,6 +50,10 @@ class FormatVersionError(Error):
     """A dataset has a version of the format that this version of mrm does not read."""
 
 
+class JoinError(Error):
+    """A join is missing, damaged, or of another dataset, or cannot be made."""
+
+
 class NotADatasetError(Error):
     """There is no (finished) dataset at the location."""
 

@@ -28,6 +28,7 @@ from .settings import (
     texts_list,
     transform_json,
     weights_of_tokens,
+    with_joins,
 )
 from .transforms import Transform
 
@@ -79,6 +80,8 @@ class Loader:
             tokens (``{"effusion": 2.5}``), or a JSON file of one; every other token has the weight 1, padding 0.
         shuffle: Whether each epoch has a new seeded order; otherwise the order of the rows.
         drop_last: Leaves out the last batch of an epoch where it is not full.
+        join: Names of joins of the dataset (`mrm.join`), which are over its own labels, boxes, masks and texts. The order stays.
+            Of a mixture, open each dataset with its own: ``mrm.open(location, joins=[...])``.
         boxes: Loads boxes, too, transformed as the images.
         masks: Loads segmentation masks, too, transformed as the images: the first of each record, or that of a name.
         on_error: What happens when a record cannot be read: ``stop`` raises (the next call of the iterator gives the next
@@ -124,6 +127,7 @@ class Loader:
         token_weights: Mapping[str, float] | str | os.PathLike[str] | None = None,
         shuffle: bool = True,
         drop_last: bool = False,
+        join: str | Sequence[str] = (),
         boxes: bool = False,
         masks: bool | str = False,
         on_error: Literal["stop", "skip"] = "stop",
@@ -137,7 +141,7 @@ class Loader:
         prefetch: int = 0,
         _memory: tuple[int, int, int, Any] | None = None,
     ) -> None:
-        datasets = _datasets(data)
+        datasets = with_joins(_datasets(data), join)
         if isinstance(data, Dataset) and not (weights is None and temperature is None):
             raise ArgumentError("weights and temperature are for a list of datasets")
         mixed = mixture(weights, temperature, epoch_of, epoch_records)

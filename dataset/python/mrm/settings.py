@@ -150,6 +150,16 @@ def studies_tuple(studies: Studies | None) -> tuple[int, bool, int] | None:
     return studies.views, studies.choose == "random", studies.prior
 
 
+def with_joins(datasets: Sequence[Dataset], join: str | Sequence[str]) -> list[Dataset]:
+    """The datasets, the only one of which is seen with joins."""
+    names = [join] if isinstance(join, str) else list(join)
+    if not names:
+        return list(datasets)
+    if len(datasets) != 1:
+        raise ArgumentError("join is for one dataset: open each dataset of a mixture with mrm.open(location, joins=[...])")
+    return [datasets[0].with_joins(names)]
+
+
 def chosen_rows(
     data: Dataset, split: Split | str | None, subset: Subset | None, ratio: float | None, rows: Rows | None
 ) -> Array | None:

@@ -37,6 +37,7 @@ from .settings import (
     texts_list,
     transform_json,
     weights_of_tokens,
+    with_joins,
 )
 from .transforms import Transform
 
@@ -166,10 +167,11 @@ class MrmMapDataset(TorchDataset[dict[str, Any]]):
         studies: Studies | None = None,
         text: Text | Sequence[Text] | None = None,
         token_weights: Mapping[str, float] | str | os.PathLike[str] | None = None,
+        join: str | Sequence[str] = (),
         boxes: bool = False,
         masks: bool | str = False,
     ) -> None:
-        self.data = _opened(data)
+        [self.data] = with_joins([_opened(data)], join)
         self.epoch = 0
         token_table, weights_file = weights_of_tokens(token_weights)
         self._settings = Settings(

@@ -33,6 +33,8 @@ use crate::table::Table;
 #[pyclass(frozen, module = "mrm")]
 pub struct Dataset {
     location: PathBuf,
+    /// Names of the joins that it is seen with.
+    joins: Vec<String>,
     /// `None` once it is closed. Locked while attached and for a moment only, so that no other thread holds it at a fork.
     opened: Mutex<Option<Opened>>,
 }
@@ -44,9 +46,9 @@ struct Opened {
 }
 
 impl Opened {
-    fn new(py: Python<'_>, location: &PathBuf) -> PyResult<Self> {
+    fn new(py: Python<'_>, location: &PathBuf, joins: &[String]) -> PyResult<Self> {
         let is_remote = location.to_string_lossy().contains("://");
-        let dataset = waiting(py, is_remote, || dataset::Dataset::open(location))?;
+        let dataset = waiting(py, is_remote, || dataset::Dataset::open(location)?.with_joins(joins))?;
         Ok(Self { dataset: Arc::new(dataset), process: Process::this() })
     }
 }
@@ -68,7 +70,7 @@ impl Dataset {
         if opened.dataset.storage().as_folder().is_none() {
             opened.process.check(py, "dataset")?;
         }
-        let here = Opened::new(py, &self.location)?;
+        let here = Opened::new(py, &self.location, &self.joins)?;
         *self.lock() = Some(here.clone());
         Ok(here.dataset)
     }
@@ -103,9 +105,10 @@ impl Dataset {
 #[pymethods]
 impl Dataset {
     #[new]
-    fn new(py: Python<'_>, location: PathBuf) -> PyResult<Self> {
-        let opened = Opened::new(py, &location)?;
-        Ok(Self { location, opened: Mutex::new(Some(opened)) })
+    #[pyo3(signature = (location, joins=Vec::new()))]
+    fn new(py: Python<'_>, location: PathBuf, joins: Vec<String>) -> PyResult<Self> {
+        let opened = Opened::new(py, &location, &joins)?;
+        Ok(Self { location, joins, opened: Mutex::new(Some(opened)) })
     }
 
     /// The folder or URL, as it was given.
@@ -131,6 +134,36 @@ impl Dataset {
     #[getter]
     fn splits(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         self.with(py, |dataset| known_splits(dataset.storage()))
+    }
+
+    /// Names of the joins that are stored; empty where the storage cannot be listed (``https://``).
+    #[getter]
+    fn joins(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        self.with(py, |dataset| dataset.joins())
+    }
+
+    /// Names of the joins that the dataset is seen with.
+    #[getter]
+    fn joined(&self) -> Vec<String> {
+        self.joins.clone()
+    }
+
+    /// What a join is about, as a dictionary: kind, names, table, key, counts.
+    ///
+    /// Raises:
+    ///     mrm.JoinError: it is missing or damaged, or the dataset was changed after it was made.
+    fn join_facts<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        let facts = self.with(py, |dataset| Ok(dataset.join(name)?.facts().clone()))?;
+        json(py, &serde_json::to_string(&facts).map_err(|error| errors::raise(py, "Error", error.to_string()))?)
+    }
+
+    /// The same dataset, seen with further joins.
+    ///
+    /// Raises:
+    ///     mrm.JoinError: one is missing or damaged, or the dataset was changed after it was made.
+    fn with_joins(&self, py: Python<'_>, names: Vec<String>) -> PyResult<Self> {
+        let joins = [self.joins.as_slice(), &names].concat();
+        Self::new(py, self.location.clone(), joins)
     }
 
     /// The split of a name, measured again.
@@ -181,7 +214,7 @@ impl Dataset {
     /// All columns but images and masks, one row for each record; ``has_mask`` is whether there is a mask.
     fn metadata(&self, py: Python<'_>) -> PyResult<Table> {
         self.with(py, |dataset| {
-            let schema = schema(dataset);
+            let schema = schema(dataset)?;
             let names = schema.fields().iter().map(|field| field.name().as_str());
             columns(dataset, &names.filter(|name| !BINARY.contains(name)).collect::<Vec<_>>())
         })
@@ -239,8 +272,8 @@ impl Dataset {
         }
     }
 
-    fn __reduce__<'py>(this: &Bound<'py, Self>) -> (Bound<'py, pyo3::types::PyType>, (PathBuf,)) {
-        (this.get_type(), (this.get().location.clone(),))
+    fn __reduce__<'py>(this: &Bound<'py, Self>) -> (Bound<'py, pyo3::types::PyType>, (PathBuf, Vec<String>)) {
+        (this.get_type(), (this.get().location.clone(), this.get().joins.clone()))
     }
 }
 
@@ -253,14 +286,14 @@ pub fn waiting<T: Send>(
     if is_remote { long_call::run(py, None, |_| Ok(work()?)) } else { or_raise(py, detached(py, work)?) }
 }
 
-fn schema(dataset: &dataset::Dataset) -> Schema {
-    let stored = dataset.manifest().schema();
-    Schema::new(stored.fields().iter().cloned().chain([Arc::new(has_mask_field())]).collect::<Vec<_>>())
+fn schema(dataset: &dataset::Dataset) -> dataset::Result<Schema> {
+    let seen = dataset.schema()?;
+    Ok(Schema::new(seen.fields().iter().cloned().chain([Arc::new(has_mask_field())]).collect::<Vec<_>>()))
 }
 
 /// Columns by name, in this order.
 fn columns(dataset: &dataset::Dataset, names: &[&str]) -> dataset::Result<Table> {
-    let schema = schema(dataset);
+    let schema = schema(dataset)?;
     let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
         let suggestion = did_you_mean(unknown, known.iter().copied());

@@ -25,6 +25,7 @@ pub fn of_dataset(py: Python<'_>, error: &dataset::Error) -> PyErr {
             with_details(py, "DamagedError", message, &[("path", shard.clone())])
         }
         E::UnknownRecord { .. } => raise(py, "UnknownRecordError", message),
+        E::Join { .. } => raise(py, "JoinError", message),
         E::Split { .. } | E::SplitExists { .. } => raise(py, "SplitError", message),
         E::Export { path: at, .. } => with_details(py, "ExportError", message, &[("path", path(at))]),
         E::State(_) => raise(py, "StateError", message),

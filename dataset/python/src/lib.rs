@@ -6,7 +6,7 @@
 //! | `table.rs` | tables in both directions (Arrow's PyCapsule interface) |
 //! | `dataset.rs`, `record.rs`, `split.rs` | an opened dataset, one record, a split |
 //! | `loader.rs`, `batch.rs`, `pinned.rs` | the loader's threads, batches, lent memory |
-//! | `ingest.rs`, `calls.rs` | ingest and phantom; split, export and verify |
+//! | `ingest.rs`, `join.rs`, `calls.rs` | ingest and phantom; join; split, export and verify |
 //! | `long_call.rs`, `options.rs`, `table_text.rs` | what these share: signals and progress; keyword arguments; tables of Python |
 //! | `commands.rs` | the command lines of `ingest` and `dataset` |
 //! | `process.rs` | what works after a fork |
@@ -23,6 +23,7 @@ mod dataset;
 mod errors;
 mod image;
 mod ingest;
+mod join;
 mod json;
 mod loader;
 mod long_call;
@@ -49,6 +50,8 @@ mod _mrm {
     use crate::dataset::Dataset;
     #[pymodule_export]
     use crate::ingest::{ingest, phantom};
+    #[pymodule_export]
+    use crate::join::join;
     #[pymodule_export]
     use crate::loader::{Loader, RandomAccess, check_transform};
     #[pymodule_export]

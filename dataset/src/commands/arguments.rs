@@ -53,6 +53,7 @@ enum Command {
   dataset inspect data/rsna --montage look.png --transform finetune --size 224
   dataset inspect data/rsna --montage look.png --transform evaluate --count 4 \\
       --augment '[{\"kind\": \"affine\", \"degrees\": [-15, 15]}, {\"kind\": \"gamma\", \"gamma\": [0.7, 1.5]}]'
+  dataset inspect data/mimic --join cxr-lt
   dataset inspect data/mimic --rejects")]
     Inspect {
         /// Folder or URL of the dataset.
@@ -60,6 +61,9 @@ enum Command {
         /// Show this record in full.
         #[arg(long, value_name = "RECORD_ID")]
         row: Option<String>,
+        /// Show the dataset with this join over it; may be repeated.
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["rejects", "duplicates"])]
+        join: Vec<String>,
         /// Show why inputs were rejected: a count and an example for each reason.
         #[arg(long, conflicts_with = "row")]
         rejects: bool,
@@ -103,7 +107,8 @@ enum Command {
     #[command(after_help = "Examples:
   dataset split data/nih --name main --ratios 1,10,100 --validation 0.1 --test 0.2
   dataset split data/nih --name official --official --validation 0.1
-  dataset split data/nih --name published --lists DATA/NIH_ChestX-ray")]
+  dataset split data/nih --name published --lists DATA/NIH_ChestX-ray
+  dataset split data/mimic --name long-tail --labels cxr-lt --subset-from cxr-lt-subsets")]
     Split(SplitArguments),
     /// Measure how fast batches are loaded on this machine, from one dataset or from a mixture of several.
     #[command(after_help = "Examples:
@@ -156,7 +161,7 @@ enum Command {
     Help(HelpFiles),
 }
 
-/// Verify digests, schema, row counts, images, values and splits.
+/// Verify digests, schema, row counts, images, values, joins and splits.
 #[derive(Args)]
 pub struct VerifyArguments {
     /// Folder or URL of the dataset.
@@ -210,6 +215,7 @@ fn run(cli: Cli) -> Result<u8> {
         Command::Inspect {
             dir,
             row,
+            join,
             rejects,
             all,
             montage: montage_file,
@@ -221,7 +227,7 @@ fn run(cli: Cli) -> Result<u8> {
             seed,
             ..
         } => {
-            let dataset = Arc::new(Dataset::open(&dir)?);
+            let dataset = Arc::new(Dataset::open(&dir)?.with_joins(&join)?);
             match row {
                 _ if rejects && !all => show(&inspect::reject_reasons(&dataset)?)?,
                 _ if rejects => show(&inspect::rejects(&dataset)?)?,

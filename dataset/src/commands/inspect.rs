@@ -108,9 +108,10 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
             ));
         }
     }
+    joins(dataset)?.into_iter().for_each(&mut line);
     let splits = crate::split::stored::known_splits(dataset.storage())?;
     line(format!(
-        "\nsplits    {}",
+        "splits    {}",
         match splits.join(", ") {
             _ if dataset.storage().is_read_only() => "not listed (a web server cannot list files)".to_owned(),
             none if none.is_empty() => "none (make one with `dataset split`)".to_owned(),
@@ -118,6 +119,24 @@ pub fn summary(dataset: &Dataset) -> Result<String> {
         }
     ));
     Ok(page)
+}
+
+/// A line for each join, or why there is none.
+fn joins(dataset: &Dataset) -> Result<Vec<String>> {
+    let names = dataset.joins()?;
+    if dataset.storage().is_read_only() {
+        return Ok(vec!["\njoins     not listed (a web server cannot list files)".to_owned()]);
+    }
+    let seen = dataset.joined_names();
+    let of = |(at, name): (usize, &String)| {
+        let facts = dataset.join(name).map(|join| join.facts().to_string());
+        let facts = facts.unwrap_or_else(|error| format!("unusable: {error}"));
+        let (before, head) = if at == 0 { ("\n", "joins") } else { ("", "") };
+        let here = if seen.contains(name) { " (shown here)" } else { "" };
+        format!("{before}{head:<9} {name}: {facts}{here}")
+    };
+    let lines: Vec<String> = names.iter().enumerate().map(of).collect();
+    Ok(if lines.is_empty() { vec!["\njoins     none (make one with `ingest join`)".to_owned()] } else { lines })
 }
 
 /// Lines about sections, studies, grades, readers and masks, for those that the dataset has.
@@ -153,7 +172,7 @@ fn named_items(dataset: &Dataset) -> Result<Vec<String>> {
             lines.push(format!("{name:<9} {}", counts(counted.into_iter())));
         }
     }
-    let masks = &dataset.manifest().masks;
+    let masks = dataset.mask_names();
     if !masks.is_empty() {
         lines.push(format!("masks     named {}", masks.join(", ")));
     }

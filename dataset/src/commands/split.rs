@@ -26,6 +26,9 @@ pub struct SplitArguments {
     /// Which records stay together in one subset.
     #[arg(long, value_enum, default_value = "patient")]
     unit: Unit,
+    /// Balance the labels of this join in place of the dataset's own.
+    #[arg(long, value_name = "JOIN")]
+    labels: Option<String>,
     /// Findings to balance: `labels` for all, or names separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "labels")]
     stratify: Vec<String>,
@@ -42,6 +45,9 @@ pub struct SplitArguments {
     /// Use the source's own subsets.
     #[arg(long, conflicts_with = "lists")]
     official: bool,
+    /// Use the subsets of this join.
+    #[arg(long, value_name = "JOIN", conflicts_with_all = ["official", "lists"])]
+    subset_from: Option<String>,
     /// Use published lists of image names: files named train_list, train_10, train_1, val_list, test_list in this
     /// folder, with or without .txt and .gz.
     ///
@@ -69,10 +75,22 @@ impl SplitArguments {
     /// As [`draw::make`]; also where there is another split of this name and it may not be replaced.
     pub fn run(self, dataset: &Dataset, progress: &OnProgress) -> Result<(Split, Certificate)> {
         let Self { name, ratios, unit, stratify, validation, test, official, lists, seed, overwrite, .. } = self;
-        let keep_duplicates_together = self.keep_duplicates_together;
+        let (keep_duplicates_together, labels, subset_from) =
+            (self.keep_duplicates_together, self.labels, self.subset_from);
         let stratify = if stratify == ["labels"] { Vec::new() } else { stratify };
-        let options =
-            SplitOptions { ratios, unit, validation, test, official, lists, keep_duplicates_together, stratify, seed };
+        let options = SplitOptions {
+            ratios,
+            unit,
+            validation,
+            test,
+            official,
+            lists,
+            keep_duplicates_together,
+            labels,
+            subset_from,
+            stratify,
+            seed,
+        };
         let (split, certificate) = draw::make(dataset, &name, &options, progress)?;
         if !overwrite && let Some(difference) = certificate.replaces(dataset.storage(), &name)? {
             return Err(Error::SplitExists { name, difference });

@@ -1,4 +1,4 @@
-//! Verifies a whole dataset: digests, checksums of pages, schema, counts, images, values, splits.
+//! Verifies a whole dataset: digests, checksums of pages, schema, counts, images, values, joins, splits.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -17,6 +17,7 @@ use crate::format::manifest::{REJECTS, TOKENIZER};
 use crate::format::record_checks;
 use crate::format::shard::{Shard, rows_text};
 use crate::format::table::from_parquet;
+use crate::join::checks;
 use crate::progress::{Canceled, OnProgress, Progress};
 use crate::split::stored::{self, Split};
 use crate::store::files;
@@ -70,6 +71,10 @@ pub fn verify(location: impl AsRef<OsStr>, progress: &OnProgress) -> Result<Vec<
     }
     if problems.is_empty() {
         problems.extend(repeated_ids(&dataset)?);
+        for name in dataset.joins()? {
+            problems
+                .extend(guarded(BROKEN, || checks::problems(&dataset, &name)).unwrap_or_else(|e| vec![e.to_string()]));
+        }
         for name in stored::known_splits(storage)? {
             if let Err(error) = Split::load(&dataset, &name) {
                 problems.push(error.to_string());

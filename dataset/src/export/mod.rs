@@ -156,6 +156,9 @@ struct Plan<'a> {
 /// When the options contradict each other or the split, the folder contains something else, a record cannot be read, or
 /// `progress` cancels.
 pub fn run(dataset: &Dataset, out: impl AsRef<OsStr>, options: &Options, progress: &OnProgress) -> Result<Summary> {
+    if !dataset.joined_names().is_empty() {
+        return Err(Error::Invalid("an export is of the dataset as it is stored: open it without joins".to_owned()));
+    }
     let out = output::folder(out.as_ref())?;
     let plan = Plan::new(dataset, options)?;
     let arguments = arguments(dataset, options)?;

@@ -193,7 +193,7 @@ pub fn mask_names<'a>(names: impl Iterator<Item = &'a str>, known: &[String]) ->
 }
 
 /// Checks a section: its name, and its token ids.
-fn text(text: &NamedText, vocabulary: usize, max_tokens: usize) -> Checked {
+pub(crate) fn text(text: &NamedText, vocabulary: usize, max_tokens: usize) -> Checked {
     name("texts", &text.name)?;
     token_count(&text.token_ids, max_tokens)?;
     token_ids(&text.token_ids, vocabulary)
@@ -204,6 +204,15 @@ fn token_count(ids: &[i32], max_tokens: usize) -> Checked {
         length if length > max_tokens => Err(format!("{length} token ids, the manifest says {max_tokens} at most")),
         _ => Ok(()),
     }
+}
+
+/// Checks a box of an image of this height and width, and what it has besides its rectangle.
+///
+/// # Errors
+/// As [`rectangle`] and [`box_details`].
+pub fn boxed(stored: &BoundingBox, sides: (u16, u16)) -> Checked {
+    rectangle([stored.x, stored.y, stored.width, stored.height], sides)?;
+    box_details(stored)
 }
 
 /// Checks what a box has besides its rectangle.
@@ -218,7 +227,7 @@ pub fn box_details(stored: &BoundingBox) -> Checked {
 }
 
 /// Checks the mask of an image of this height and width.
-fn mask(png: &[u8], (height, width): (u16, u16)) -> Checked {
+pub(crate) fn mask(png: &[u8], (height, width): (u16, u16)) -> Checked {
     let mask = decode_mask(png).map_err(|error| error.to_string())?;
     if (mask.height, mask.width) == (height.into(), width.into()) {
         return Ok(());
@@ -230,10 +239,6 @@ fn mask(png: &[u8], (height, width): (u16, u16)) -> Checked {
 pub(crate) fn record(record: &Record, manifest: &Manifest) -> Vec<String> {
     let (vocabulary, max_tokens) = (manifest.text.vocabulary, manifest.text.max_tokens);
     let sides = (record.height, record.width);
-    let of_box = |b: &BoundingBox| {
-        rectangle([b.x, b.y, b.width, b.height], sides)?;
-        box_details(b)
-    };
     let checked = [
         identifiers(record.identifiers()),
         record.study_datetime.as_deref().map_or(Ok(()), datetime),
@@ -246,7 +251,7 @@ pub(crate) fn record(record: &Record, manifest: &Manifest) -> Vec<String> {
         record.label_origin.as_deref().map_or(Ok(()), |origin| name("label_origin", origin)),
         grades(&record.grades, &manifest.grades),
         record.readings.iter().try_for_each(|reading| name("readings", &reading.reader)),
-        record.boxes.iter().try_for_each(of_box),
+        record.boxes.iter().try_for_each(|stored| boxed(stored, sides)),
         mask_names(record.masks.iter().map(|mask| mask.name.as_str()), &manifest.masks),
         record.masks.iter().try_for_each(|stored| mask(&stored.png, sides)),
     ];

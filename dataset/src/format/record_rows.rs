@@ -29,6 +29,28 @@ pub(crate) fn from_batch(batch: &RecordBatch, row: usize) -> Result<Record, Stri
     Ok(record)
 }
 
+/// A row with one column alone: `labels`, `boxes`, `masks`, `texts` or `subset`.
+///
+/// # Errors
+/// As [`from_batch`].
+pub(crate) fn from_columns(batch: &RecordBatch, row: usize, name: &str) -> Result<Record, String> {
+    let mut record = Record::default();
+    match name {
+        LABELS => record.labels = checked(codes(column(batch, LABELS).ok_or(WRONG_TYPE)?, row).ok_or(WRONG_TYPE)?)?,
+        BOXES => {
+            record.boxes = list::<StructArray>(batch, BOXES, row).and_then(|list| boxes(&list)).ok_or(WRONG_TYPE)?;
+        }
+        MASKS => {
+            record.masks = list::<StructArray>(batch, MASKS, row).and_then(|list| masks(&list)).ok_or(WRONG_TYPE)?;
+        }
+        "texts" => {
+            record.texts = list::<StructArray>(batch, name, row).and_then(|list| texts(&list)).ok_or(WRONG_TYPE)?;
+        }
+        _ => record.subset = text_at(column::<StringArray>(batch, name).ok_or(WRONG_TYPE)?, row),
+    }
+    Ok(record)
+}
+
 fn checked(codes: Vec<Option<i8>>) -> Result<Vec<Option<Label>>, String> {
     codes.into_iter().map(record_checks::label).collect()
 }

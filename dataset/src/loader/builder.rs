@@ -208,6 +208,20 @@ impl LoaderBuilder {
         self
     }
 
+    /// Loads the dataset as it is with a join: its findings, labels, boxes, masks, texts or subsets are over the dataset's own
+    /// ([`Dataset::with_joins`]). The order, and the states of loaders, are those of the dataset without it.
+    ///
+    /// # Errors
+    /// When the join is missing, damaged, or of other shards; also for a mixture, of which each dataset is joined by itself.
+    pub fn join(mut self, name: &str) -> Result<Self> {
+        if self.mixture.is_some() {
+            let message = "loader: a join belongs to one dataset of a mixture: give it to `MixturePart::join`";
+            return Err(Error::Invalid(message.to_owned()));
+        }
+        let parts = self.parts.drain(..).map(|part| part.join(name)).collect::<Result<_>>()?;
+        Ok(Self { parts, ..self })
+    }
+
     /// What happens when a record cannot be read. Default: [`OnError::Stop`].
     pub fn on_error(mut self, on_error: OnError) -> Self {
         self.settings.on_error = on_error;
@@ -285,7 +299,7 @@ impl LoaderBuilder {
             return Err(invalid("no dataset"));
         }
         let masks: Vec<&str> =
-            self.parts.iter().flat_map(|part| &part.dataset.manifest().masks).map(String::as_str).collect();
+            self.parts.iter().flat_map(|part| part.dataset.mask_names()).map(String::as_str).collect();
         if let Some(name) = self.mask_name.as_deref().filter(|name| !masks.contains(name)) {
             return Err(invalid(&format!("no masks `{name}`{}", did_you_mean(name, masks))));
         }

@@ -53,6 +53,15 @@ impl MixturePart {
         self
     }
 
+    /// Loads the dataset as it is with a join ([`Dataset::with_joins`]).
+    ///
+    /// # Errors
+    /// When the join is missing, damaged, or of other shards.
+    pub fn join(mut self, name: &str) -> Result<Self> {
+        self.dataset = Arc::new(self.dataset.joined(&[name])?);
+        Ok(self)
+    }
+
     /// The rows, checked.
     pub(crate) fn checked_rows(&self) -> Result<Vec<u32>> {
         let rows = match &self.rows {

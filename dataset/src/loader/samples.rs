@@ -157,7 +157,7 @@ impl Samples {
         }
         let mut names = self.columns.names(self.texts.is_other);
         names.extend(self.texts.columns());
-        let batch = shard.group_columns(number, &names)?;
+        let batch = self.dataset.group_columns(index, number, &names)?;
         let wrong_type = || shard.row_error(row, "a column has another type than the format's");
         // Two threads may read the same group; the second result is dropped.
         let mut group = Group::read(&batch, self.findings, &self.columns).ok_or_else(wrong_type)?;

@@ -115,7 +115,9 @@ impl Certificate {
             let ratios: Vec<String> = options.ratios.iter().map(Ratio::to_string).collect();
             words.push(format!("--ratios {}", ratios.join(",")));
         }
-        words.extend(options.official.then(|| "--official".to_owned()));
+        words.extend((options.official && options.subset_from.is_none()).then(|| "--official".to_owned()));
+        words.extend(options.subset_from.iter().map(|join| format!("--subset-from {join}")));
+        words.extend(options.labels.iter().map(|join| format!("--labels {join}")));
         words.extend(options.lists.iter().map(|lists| format!("--lists {}", lists.display())));
         words.extend(options.validation.map(|share| format!("--validation {share}")));
         words.extend(options.test.map(|share| format!("--test {share}")));

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use arrow_array::{Array, StringArray};
+
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::name_suggestion::did_you_mean;
@@ -34,14 +36,30 @@ pub fn make(
     options: &SplitOptions,
     progress: &OnProgress,
 ) -> Result<(Split, Certificate)> {
-    let official = if options.official { dataset.texts("subset")? } else { Vec::new() };
-    let mut index_table = IndexTable::load(dataset)?;
+    let official = match &options.subset_from {
+        Some(join) => joined_subsets(dataset, join)?,
+        None if options.official => dataset.texts("subset")?,
+        None => Vec::new(),
+    };
+    let view = dataset.labels_view(options.labels.as_deref())?;
+    let mut index_table = IndexTable::load_with(dataset, &view)?;
     if options.keep_duplicates_together {
         let groups = duplicates::groups(dataset, progress)?;
         let joined = duplicates::joined(&index_table, options.unit, &groups);
         index_table.keep_together(groups, joined);
     }
-    draw(&index_table, dataset.findings(), official, name, options)
+    draw(&index_table, &view.findings, official, name, options)
+}
+
+/// The subsets of a join, in the order of the dataset's rows.
+fn joined_subsets(dataset: &Dataset, name: &str) -> Result<Vec<Option<String>>> {
+    let join = dataset.join(name)?;
+    let subsets = join.values(0..join.rows())?;
+    let subsets = subsets.as_any().downcast_ref::<StringArray>().ok_or_else(|| Error::Join {
+        name: name.to_owned(),
+        message: "it has no subsets: give a join that was made with `--as subset`".to_owned(),
+    })?;
+    Ok(subsets.iter().map(|subset| subset.map(str::to_owned)).collect())
 }
 
 /// Makes a split of the records of an index table, and measures it. `official` contains the source's own subsets, in the
@@ -124,6 +142,11 @@ fn check(name: &str, options: &mut SplitOptions) -> Result<(), String> {
     }
     if options.official && options.lists.is_some() {
         return Err("official subsets and published lists exclude each other".to_owned());
+    }
+    // The subsets of a join are official ones, too.
+    options.official |= options.subset_from.is_some();
+    if options.official && options.lists.is_some() {
+        return Err("the subsets of a join and published lists exclude each other".to_owned());
     }
     options.ratios.sort_unstable();
     options.ratios.dedup();

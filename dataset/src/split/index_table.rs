@@ -8,6 +8,7 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::format::label::Label;
 use crate::format::table;
+use crate::join::view::View;
 use crate::split::types::Unit;
 
 /// Records with their patients, studies and positive findings, in the order of the dataset's rows.
@@ -45,12 +46,19 @@ pub struct Entry<'a> {
 }
 
 impl IndexTable {
-    /// Reads the columns of a dataset.
+    /// Reads the columns of a dataset as they are stored, without joins.
     ///
     /// # Errors
     /// When they cannot be read.
     pub fn load(dataset: &Dataset) -> Result<Self> {
-        let batches = dataset.columns(&["record_id", "patient_id", "study_id", "labels"])?;
+        Self::load_with(dataset, &View::stored(dataset.manifest()))
+    }
+
+    /// Reads the columns of a dataset with the labels of a view.
+    pub(crate) fn load_with(dataset: &Dataset, view: &View) -> Result<Self> {
+        let names = ["record_id", "patient_id", "study_id", "labels"];
+        let batches = dataset.columns_of(view, &names, dataset.len())?;
+        let findings = view.findings.len();
         let mut entries = Vec::with_capacity(dataset.len());
         for batch in &batches {
             let texts = |name: &str| {
@@ -60,7 +68,7 @@ impl IndexTable {
             let (records, patients, studies) = (texts("record_id")?, texts("patient_id")?, texts("study_id")?);
             let codes = table::column::<StructArray>(batch, "labels")
                 .and_then(|labels| {
-                    let columns = labels.columns().iter().take(dataset.findings().len());
+                    let columns = labels.columns().iter().take(findings);
                     columns.map(|codes| codes.as_any().downcast_ref::<Int8Array>()).collect::<Option<Vec<_>>>()
                 })
                 .ok_or_else(|| Error::Invalid("`labels` is not a struct of int8".to_owned()))?;
@@ -76,7 +84,7 @@ impl IndexTable {
                 }
             }));
         }
-        Ok(Self::new(dataset.findings().len(), entries))
+        Ok(Self::new(findings, entries))
     }
 
     /// A table of these records, of a dataset with so many findings.

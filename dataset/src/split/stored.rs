@@ -87,7 +87,9 @@ impl Split {
             invalid(format!("{message}; make the split again: {}", certificate.command(&storage.path(""), name)))
         };
 
-        let index_table = IndexTable::load(dataset)?;
+        let view = dataset.labels_view(certificate.options.labels.as_deref());
+        let view = view.map_err(|error| invalid(format!("its labels are those of a join: {error}")))?;
+        let index_table = IndexTable::load_with(dataset, &view)?;
         let mut members = read_members(&storage.path(&path), table, name)?;
         if members.len() != index_table.len() {
             return Err(refused(format!("it has {} records, the dataset has {}", members.len(), index_table.len())));
@@ -101,7 +103,7 @@ impl Split {
         let measured = Certificate::measure(
             &members,
             &index_table,
-            dataset.findings(),
+            &view.findings,
             certificate.options.clone(),
             certificate.lists.clone(),
         );

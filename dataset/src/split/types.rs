@@ -95,6 +95,12 @@ pub struct SplitOptions {
     /// Whether records with equal stored pixels stay together, hence all units that share an image.
     #[serde(default)]
     pub keep_duplicates_together: bool,
+    /// Join whose labels are balanced, in place of the dataset's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<String>,
+    /// Join whose subsets are used as official ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subset_from: Option<String>,
     /// Findings to balance; empty: all of them.
     pub stratify: Vec<String>,
     /// Decides among equally good choices.

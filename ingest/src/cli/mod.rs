@@ -2,6 +2,7 @@
 
 mod arguments;
 mod folder;
+mod join;
 mod phantom;
 mod request;
 mod run;
@@ -21,6 +22,7 @@ use sources::SourceCommand;
 use status::StatusArguments;
 use tokenizer::TokenizerArguments;
 
+pub use join::JoinArguments;
 pub use phantom::PhantomArguments;
 pub use request::{Complete, Listener, Notice, Outcome, Request};
 
@@ -46,6 +48,8 @@ enum Command {
     Source(SourceCommand),
     #[command(after_help = phantom::EXAMPLE)]
     Phantom(PhantomArguments),
+    #[command(after_help = join::EXAMPLES)]
+    Join(JoinArguments),
     /// Show the progress of tasks (--task) that make a dataset together.
     #[command(after_help = status::EXAMPLES)]
     Status(StatusArguments),
@@ -82,6 +86,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
             let Request { source, arguments, path_map } = command.request(None);
             run::ingest(source.as_ref(), &arguments, path_map.as_deref())
         }
+        Command::Join(arguments) => arguments.run(),
         Command::Phantom(arguments) => arguments.run(),
         Command::Status(arguments) => arguments.run(),
         Command::Tokenizer(arguments) => arguments.run(),

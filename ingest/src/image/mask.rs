@@ -13,7 +13,17 @@ pub(crate) const NOTHING: &str = "-1";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Runs(Vec<Range<u64>>);
 
-/// What the numbers of run lengths mean; both forms go down the columns.
+/// The order of pixels that runs go along.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum RunOrder {
+    /// Down the first column, then down the second one.
+    #[default]
+    Columns,
+    /// Along the first row, then along the second one.
+    Rows,
+}
+
+/// What the numbers of run lengths mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum RunForm {
     /// Each offset is counted from the end of the run before it, the first from 0, as in SIIM-ACR.
@@ -21,6 +31,8 @@ pub enum RunForm {
     Relative,
     /// Each start is the number of a pixel, counted from 1, as in most challenges of Kaggle.
     Absolute,
+    /// Each start is the number of a pixel, counted from 0.
+    FromZero,
 }
 
 impl RunForm {
@@ -29,6 +41,7 @@ impl RunForm {
         match self {
             Self::Relative => "relative",
             Self::Absolute => "absolute",
+            Self::FromZero => "from-zero",
         }
     }
 }
@@ -42,8 +55,9 @@ impl Runs {
         if form == RunForm::Relative || text.trim() == NOTHING {
             return Self::parse(text);
         }
+        let counted_from = u64::from(form == RunForm::Absolute);
         let run = |[start, length]: &[u64; 2]| {
-            let first = start.checked_sub(1).ok_or("a run starts at 0, but pixels are counted from 1")?;
+            let first = start.checked_sub(counted_from).ok_or("a run starts at 0, but pixels are counted from 1")?;
             Ok(first..first.checked_add(*length).ok_or("the run lengths are too large")?)
         };
         pairs(text)?.iter().map(run).collect::<Result<_, String>>().map(Self)
@@ -86,12 +100,24 @@ impl Runs {
     /// # Errors
     /// When a run ends behind the last pixel.
     pub fn draw(&self, width: u32, height: u32) -> Result<Vec<u8>, String> {
+        self.draw_along(RunOrder::Columns, width, height)
+    }
+
+    /// As [`Runs::draw`], of runs that go along the pixels in another order.
+    ///
+    /// # Errors
+    /// As [`Runs::draw`].
+    pub fn draw_along(&self, order: RunOrder, width: u32, height: u32) -> Result<Vec<u8>, String> {
         let pixels = u64::from(width) * u64::from(height);
         if let Some(end) = self.0.iter().map(|run| run.end).max().filter(|end| *end > pixels) {
             return Err(format!("the mask reaches pixel {end}, the image has {width}×{height} = {pixels}"));
         }
         let (width, height) = (width as usize, height as usize);
         let mut mask = vec![0; width * height];
+        if order == RunOrder::Rows {
+            self.0.iter().for_each(|run| mask[run.start as usize..run.end as usize].fill(1));
+            return Ok(mask);
+        }
         for at in self.0.iter().cloned().flatten() {
             let (column, row) = (at as usize / height, at as usize % height);
             mask[row * width + column] = 1;
@@ -120,9 +146,23 @@ fn pairs(text: &str) -> Result<Vec<[u64; 2]>, String> {
 /// # Errors
 /// A sentence, when it cannot be encoded.
 pub(crate) fn stored(mask: &[u8], raw: (u32, u32), stored: (u32, u32), place: Placement) -> Result<Vec<u8>, String> {
+    scaled(mask, raw, raw, stored, place)
+}
+
+/// As [`stored`], for a `mask` of another `size` that shows the same as the raw image.
+///
+/// # Errors
+/// As [`stored`].
+pub(crate) fn scaled(
+    mask: &[u8],
+    size: (u32, u32),
+    raw: (u32, u32),
+    stored: (u32, u32),
+    place: Placement,
+) -> Result<Vec<u8>, String> {
     let side = |raw: u32, scale: f64| ((f64::from(raw) * scale).round() as usize).max(1);
     let inner = (side(raw.0, place.scale.0), side(raw.1, place.scale.1));
-    let resized = resize(mask, (raw.0 as usize, raw.1 as usize), inner);
+    let resized = resize(mask, (size.0 as usize, size.1 as usize), inner);
     let (left, top) = (place.offset.0 as usize, place.offset.1 as usize);
     let (width, height) = (stored.0 as usize, stored.1 as usize);
     let row_bytes = width.div_ceil(8);
@@ -196,6 +236,9 @@ mod tests {
         assert_eq!(Runs::parse("-1").unwrap().draw(2, 2).unwrap(), [0; 4]);
         let absolute = |text: &str| Runs::parse_as(text, RunForm::Absolute);
         assert_eq!(absolute("2 2 7 1").as_ref(), Ok(&runs), "the same pixels, counted from 1");
+        assert_eq!(Runs::parse_as("1 2 6 1", RunForm::FromZero).as_ref(), Ok(&runs), "the same pixels, counted from 0");
+        assert_eq!(runs.draw_along(RunOrder::Rows, 3, 3).unwrap(), [0, 1, 1, 0, 0, 0, 1, 0, 0]);
+        assert!(runs.draw_along(RunOrder::Rows, 3, 2).is_err());
         assert!(absolute("-1").unwrap().is_empty() && absolute("0 2").is_err() && absolute("1 2 3").is_err());
         let mut both = runs.clone();
         both.unite(Runs::parse("0 1 1 1").unwrap());

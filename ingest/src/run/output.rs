@@ -338,7 +338,7 @@ fn stamp_notes(out: &Path) -> Result<Vec<PathBuf>> {
 
 /// Whether this tool writes objects of this name.
 fn is_ours(name: &str) -> bool {
-    let folders = ["shards", "splits", NOTES];
+    let folders = ["shards", "joins", "splits", NOTES];
     matches!(name, CARD | CROISSANT | REJECTS | TOKENIZER)
         || folders.iter().any(|folder| name.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')))
 }
@@ -348,13 +348,13 @@ fn clear(out: &Output) -> Result<()> {
     let files = [MANIFEST, CARD, CROISSANT, REJECTS, TOKENIZER];
     out.storage.remove(&files)?;
     if out.is_staged() {
-        for folder in ["shards", "splits", NOTES] {
+        for folder in ["shards", "joins", "splits", NOTES] {
             let listed = out.storage.list(folder)?;
             out.storage.remove(&listed.iter().map(|listed| listed.name.as_str()).collect::<Vec<_>>())?;
         }
         Storage::folder(&out.folder).remove(&files)?;
     }
-    for folder in ["shards", "splits"] {
+    for folder in ["shards", "joins", "splits"] {
         let path = out.folder.join(folder);
         match fs::remove_dir_all(&path) {
             Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(Error::Io { path, cause }),

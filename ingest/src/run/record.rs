@@ -169,18 +169,7 @@ impl Job<'_> {
             record_checks::pixel_spacing(*spacing).map_err(|message| (Stage::Table, message))?;
         }
         let unit = if planned.relative_boxes { (f64::from(source.0), f64::from(source.1)) } else { (1.0, 1.0) };
-        let scale = (place.scale.0 * unit.0, place.scale.1 * unit.1);
-        record.boxes = planned
-            .boxes
-            .iter()
-            .map(|raw| BoundingBox {
-                x: (f64::from(raw.x) * scale.0 + place.offset.0) as f32,
-                y: (f64::from(raw.y) * scale.1 + place.offset.1) as f32,
-                width: (f64::from(raw.width) * scale.0) as f32,
-                height: (f64::from(raw.height) * scale.1) as f32,
-                ..raw.clone()
-            })
-            .collect();
+        record.boxes = planned.boxes.iter().map(|raw| place.boxed(raw, unit)).collect();
         (record.height, record.width) = (image.height as u16, image.width as u16);
         let sides = (record.height, record.width);
         let check =

@@ -6,7 +6,7 @@ mod chexpert_labels;
 mod chexpert_names;
 mod chexpert_plus;
 mod covid;
-mod folder;
+pub(crate) mod folder;
 mod kermany;
 mod mimic_cxr;
 mod nih;

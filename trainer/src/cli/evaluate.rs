@@ -19,14 +19,18 @@ pub(super) struct Arguments {
     /// The subset of the split.
     #[arg(long, value_parser = ["train", "validate", "test"], default_value = "test")]
     subset: String,
+    /// See the dataset with this join; may be repeated [default: on the run's own dataset, the joins that it was trained with].
+    #[arg(long, value_name = "NAME")]
+    join: Vec<String>,
     #[command(flatten)]
     evaluation: EvaluationArguments,
 }
 
 pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<()> {
-    let Arguments { run, split, subset, evaluation } = arguments;
+    let Arguments { run, split, subset, join, evaluation } = arguments;
     let device = commands::device(&run.device.device)?;
-    let source = DataSource::open(&run.data, Some(split))?;
+    let trained_on = program.registry.open(&run.run)?.1.common()?.provenance;
+    let source = DataSource::open(&run.data, Some(split))?.seen_as(&trained_on, join)?;
     let subset = Subset::parse(subset).context("an unknown subset")?;
     let evaluated = evaluate(program.registry, &run.run, &source, subset, device, evaluation.options())?;
     warn(&evaluated.warnings);

@@ -44,6 +44,9 @@ pub(super) struct TrainingOptions {
     pub data: Vec<WeightedData>,
     #[command(flatten)]
     pub mixture: MixtureArguments,
+    /// See the dataset with this join over its own labels, boxes, masks and texts; may be repeated. `ingest join` makes one.
+    #[arg(long, value_name = "NAME")]
+    pub join: Vec<String>,
     /// Directory of the run.
     #[arg(long, value_name = "DIR")]
     pub run: PathBuf,
@@ -54,7 +57,7 @@ pub(super) struct TrainingOptions {
 impl TrainingOptions {
     /// The datasets, each with its split of this name.
     pub fn open(&self, split: Option<&str>) -> Result<DataSource> {
-        DataSource::open_mixture(&self.data, &self.mixture, split)
+        DataSource::open_mixture(&self.data, &self.mixture, split, &self.join)
     }
 
     /// Path of the first dataset, for the command that is shown after the run.

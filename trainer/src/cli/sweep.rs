@@ -28,6 +28,9 @@ pub(super) struct Arguments {
     /// Sizes, where no initialization is a run; else all runs, random ones included, train the model of that run.
     #[arg(long, value_parser = PRESETS)]
     preset: Option<String>,
+    /// See the dataset with this join over its own labels, boxes and masks; may be repeated. `ingest join` makes one.
+    #[arg(long, value_name = "NAME")]
+    join: Vec<String>,
     /// Names of splits.
     #[arg(long, value_name = "A,B", value_delimiter = ',', required = true)]
     split: Vec<String>,
@@ -73,6 +76,7 @@ pub(super) fn run(arguments: Arguments, program: &Program) -> Result<()> {
         out: &arguments.out,
         task: &arguments.task,
         preset: arguments.preset.as_deref(),
+        joins: arguments.join,
         splits: arguments.split,
         ratios: arguments.ratios,
         seeds: arguments.seeds,

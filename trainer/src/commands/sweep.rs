@@ -50,6 +50,8 @@ pub struct Sweep<'a> {
     pub task: &'a str,
     /// The preset; none: that of the pretrained runs, else the first one.
     pub preset: Option<&'a str>,
+    /// The joins that the dataset is seen with.
+    pub joins: Vec<String>,
     /// Names of splits.
     pub splits: Vec<String>,
     /// Percentages of the training labels.
@@ -160,8 +162,8 @@ impl<'a> Sweep<'a> {
         if self.out.join("config.toml").exists() {
             bail!("{} is a run: give a folder for the sweep's runs to --out", self.out.display());
         }
-        let sources: Vec<DataSource> =
-            self.splits.iter().map(|split| DataSource::open(self.data, Some(split))).collect::<Result<_>>()?;
+        let open = |split: &String| DataSource::open_joined(self.data, Some(split), &self.joins);
+        let sources: Vec<DataSource> = self.splits.iter().map(open).collect::<Result<_>>()?;
         let weights = self.inits.iter().flat_map(|init| {
             let of_split = |split: &String| Some((format!("{}={}", init.name, init.path), init.weights(split)?));
             self.splits.iter().filter_map(of_split)

@@ -33,7 +33,7 @@ pub use finetune::{FinetuneConfig, FinetuneKeys, ImageData, RANDOM_NAME, Schedul
 pub use fitting::{fitting_preset, preset_hint};
 pub use length::{Epoch, PATIENCE};
 pub use pretrain::{MAX_EPOCHS, PretrainConfig, PretrainData, PretrainOptimizer, pretrain_preset};
-pub use provenance::{DatasetId, OtherDataset, Provenance, RANDOM};
+pub use provenance::{DatasetId, JoinId, OtherDataset, Provenance, RANDOM};
 pub use segment::{SegmentConfig, SegmentData, SegmentOptimizer, segment_preset};
 
 /// Names of the presets, the default one first.

@@ -36,6 +36,11 @@ impl fmt::Display for DatasetId {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherDataset(pub DatasetId, pub String);
 
+/// A join that the dataset of a run is seen with, and the digest of what it is about. In `config.toml` it is a list:
+/// `["cxr-lt", "5c…"]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinId(pub String, pub String);
+
 /// What a run was trained on, and where its weights came from. Keys of this struct are at the top of every `config.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
@@ -48,6 +53,9 @@ pub struct Provenance {
     /// Digest of the split's subsets and their members; empty without a split.
     #[serde(default)]
     pub split_members: String,
+    /// The joins that the dataset is seen with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joins: Vec<JoinId>,
     /// The further datasets of a mixture.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<OtherDataset>,
@@ -70,6 +78,7 @@ impl Default for Provenance {
             dataset: None,
             split: String::new(),
             split_members: String::new(),
+            joins: Vec::new(),
             others: Vec::new(),
             mixture: String::new(),
             init: random(),

@@ -21,6 +21,9 @@ pub struct SegmentData {
     /// Crops, flips, normalization.
     #[serde(flatten)]
     pub image: ImageData,
+    /// Name of the masks; empty: the first one of each record.
+    #[serde(default)]
+    pub mask: String,
     /// How often an epoch has each record with something drawn; those with an empty mask come once.
     pub repeat_positives: usize,
 }
@@ -79,6 +82,13 @@ pub fn segment_preset(preset: &str, task: &str, ratio: f64) -> Result<SegmentCon
         other => return Err(preset_error(other)),
     }
     Ok(Value::Table(table).try_into()?)
+}
+
+impl SegmentData {
+    /// Name of the masks, where one is given.
+    pub fn mask_name(&self) -> Option<&str> {
+        Some(self.mask.as_str()).filter(|name| !name.is_empty())
+    }
 }
 
 impl FinetuneConfig for SegmentConfig {

@@ -3,14 +3,15 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use dataset::commands::cli::UsageError;
 use dataset::commands::mixture::{MixtureArguments, WeightedData};
 use dataset::loader::{EpochLength, LoaderBuilder, Mixture, MixturePart, Weights};
 use dataset::tokenizer::ReportTokenizer;
 use dataset::{Dataset, Label, Loader, Ratio, Split, Subset, random};
 use tch::Device;
 
-use crate::config::{DatasetId, OtherDataset, Provenance, RANDOM, RunConfig};
+use crate::config::{DatasetId, JoinId, OtherDataset, Provenance, RANDOM, RunConfig};
 use crate::task::objective::loader_for;
 use crate::train::step::LoadedRecord;
 use crate::train::threads;
@@ -48,20 +49,36 @@ impl DataSource {
     /// # Errors
     /// When there is no such dataset or split, or the split fails its checks.
     pub fn open(folder: &Path, split: Option<&str>) -> Result<Self> {
-        let dataset = Arc::new(Dataset::open(folder)?);
+        Self::open_joined(folder, split, &[])
+    }
+
+    /// As [`Self::open`], of a dataset that is seen with joins.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; also when a join is missing, damaged, or of other shards.
+    pub fn open_joined(folder: &Path, split: Option<&str>, joins: &[String]) -> Result<Self> {
+        let dataset = Arc::new(Dataset::open(folder)?.with_joins(joins)?);
         let split = split.map(|name| Split::load(&dataset, name)).transpose()?;
         Ok(Self { dataset, split, others: Vec::new(), mixture: None, tokenizer: None, labels: OnceLock::new() })
     }
 
-    /// Opens one dataset or the datasets of a mixture, each with its split of this name.
+    /// Opens one dataset or the datasets of a mixture, each with its split of this name. Joins belong to one dataset.
     ///
     /// # Errors
-    /// As [`Self::open`], with the dataset that is concerned; also when the options of the mixture contradict each other or
-    /// the tokenizer cannot be read.
-    pub fn open_mixture(data: &[WeightedData], options: &MixtureArguments, split: Option<&str>) -> Result<Self> {
+    /// As [`Self::open_joined`], with the dataset that is concerned; also when the options of the mixture contradict each other
+    /// or the tokenizer cannot be read.
+    pub fn open_mixture(
+        data: &[WeightedData],
+        options: &MixtureArguments,
+        split: Option<&str>,
+        joins: &[String],
+    ) -> Result<Self> {
         let mixture = options.mixture(data)?;
+        if mixture.is_some() && !joins.is_empty() {
+            return Err(UsageError::of(anyhow!("--join is for one dataset: give one --data")));
+        }
         let open = |data: &WeightedData| {
-            let source = Self::open(&data.location, split);
+            let source = Self::open_joined(&data.location, split, joins);
             let place = || format!("--data {}", data.location.display());
             if mixture.is_some() { source.with_context(place) } else { source }
         };
@@ -99,6 +116,41 @@ impl DataSource {
         DatasetId(manifest.source.clone(), self.dataset.len() as u64, format!("{digest:016x}"))
     }
 
+    /// The joins that the dataset is seen with.
+    fn joins(&self) -> Vec<JoinId> {
+        let id = |name: String| {
+            let facts = self.dataset.join(&name).map(|join| join.facts().clone()).ok();
+            let digest = random::digest(&serde_json::to_string(&facts).unwrap_or_default());
+            JoinId(name, format!("{digest:016x}"))
+        };
+        self.dataset.joined_names().into_iter().map(id).collect()
+    }
+
+    /// The dataset seen with the joins of these names or, without any, with those that a run was trained with, if it was
+    /// trained on this dataset.
+    ///
+    /// # Errors
+    /// When a join is missing, damaged, or of other shards, or was made anew since the run was trained.
+    pub fn seen_as(self, trained_on: &Provenance, joins: &[String]) -> Result<Self> {
+        let is_own = trained_on.split_of(&self.dataset_id()).is_some();
+        let before: &[JoinId] = if joins.is_empty() && is_own { &trained_on.joins } else { &[] };
+        let names: Vec<String> =
+            if joins.is_empty() { before.iter().map(|join| join.0.clone()).collect() } else { joins.to_vec() };
+        if names.is_empty() {
+            return Ok(self);
+        }
+        let dataset = Arc::new(self.dataset.joined(&names)?);
+        let seen = Self { dataset, labels: OnceLock::new(), ..self };
+        match seen.joins().into_iter().zip(before).find(|(now, before)| now != *before) {
+            None => Ok(seen),
+            Some((now, _)) => bail!(
+                "join `{0}` was made anew since the run was trained: restore joins/{0}.parquet as it was, or give --join {0} to \
+                 use it nevertheless",
+                now.0
+            ),
+        }
+    }
+
     /// The provenance of a run on this data from random initialization.
     pub fn provenance(&self) -> Provenance {
         let split = self.split.as_ref();
@@ -112,6 +164,7 @@ impl DataSource {
             dataset: Some(self.dataset_id()),
             split: split.map_or_else(String::new, |split| split.name.clone()),
             split_members,
+            joins: self.joins(),
             others: self.others.iter().map(other).collect(),
             mixture: self.mixture.as_ref().map_or_else(String::new, |mixture| self.in_words(mixture)),
             init: RANDOM.to_owned(),

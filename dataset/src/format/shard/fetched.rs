@@ -9,7 +9,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use crate::store::stored_file::StoredFile;
 
 /// A file for the Parquet library: pieces that were fetched before come from memory, the rest from the storage.
-pub(super) struct Fetched {
+pub(crate) struct Fetched {
     /// `None` where nothing but the pieces may be read, since those were checked.
     pub file: Option<Arc<StoredFile>>,
     pub length: u64,

@@ -13,14 +13,14 @@ use parquet::file::serialized_reader::SerializedPageReader;
 
 use super::Shard;
 use super::fetched::Fetched;
-use super::reader::range;
+use super::reader::byte_range;
 use crate::error::Result;
 
 impl Shard {
     /// The range of the page of one image in the file.
     pub(crate) fn image_page(&self, row: usize) -> Result<Range<u64>> {
         let page = self.pages.get(row).ok_or_else(|| self.row_error(row, "no such row"))?;
-        range(page.offset, page.compressed_page_size.into())
+        byte_range(page.offset, page.compressed_page_size.into())
             .filter(|page| page.end <= self.file.length())
             .ok_or_else(|| self.row_error(row, "its image page is outside of the file"))
     }

@@ -13,6 +13,7 @@ mod reader;
 mod writer;
 
 pub use compression::ImageCompression;
+pub(crate) use fetched::Fetched;
 pub use reader::Shard;
-pub(crate) use reader::rows_text;
+pub(crate) use reader::{byte_range, rows_text};
 pub use writer::ShardWriter;

@@ -245,7 +245,7 @@ impl Shard {
             for (leaf, chunk) in parquet.row_group(group).columns().iter().enumerate() {
                 if columns.leaf_included(leaf) {
                     let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
-                    needed.push(Chunk { group, leaf, bytes: range(start, chunk.compressed_size())? });
+                    needed.push(Chunk { group, leaf, bytes: byte_range(start, chunk.compressed_size())? });
                 }
             }
         }
@@ -338,7 +338,7 @@ pub(crate) fn rows_text(rows: &Range<usize>) -> String {
 }
 
 /// A range of a file by a start and a length of the footer; `None` where they are invalid.
-pub(super) fn range(start: i64, length: i64) -> Option<Range<u64>> {
+pub(crate) fn byte_range(start: i64, length: i64) -> Option<Range<u64>> {
     let start = u64::try_from(start).ok()?;
     Some(start..start.checked_add(u64::try_from(length).ok()?)?)
 }

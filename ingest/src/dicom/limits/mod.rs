@@ -8,7 +8,7 @@
 //! | image | 2²⁷ values, ten times those of a full-size radiograph |
 //! | DICOM data set | lengths within the file, 32 levels of sequences, texts of 1 MiB; 256 MiB once inflated |
 //! | compressed DICOM pixels | the size of Rows and Columns, 4 components, 4,096 tiles |
-//! | table | 4 GiB of text, 8 MiB a row; more than 16 MiB once inflated: at most 100 times the gzipped file |
+//! | table | 4 GiB of text (1 TiB where it is read in blocks), 8 MiB a row; more than 16 MiB once inflated: at most 100 times the gzipped file |
 
 pub(crate) mod dicom;
 pub(crate) mod table;
@@ -30,6 +30,8 @@ pub(crate) const MAX_COMPONENTS: u16 = 4;
 pub(crate) const MAX_TILES: u64 = 4096;
 /// Most bytes of a table.
 pub(crate) const MAX_TABLE_BYTES: u64 = 4 << 30;
+/// Most bytes of a table that is read in blocks.
+pub(crate) const MAX_BLOCKS_BYTES: u64 = 1 << 40;
 /// Most bytes of a table's row.
 pub(crate) const MAX_ROW_BYTES: u64 = 8 << 20;
 /// Bytes that any gzipped table may inflate to, and the ratio to its file that a larger one may have.

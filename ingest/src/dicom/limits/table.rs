@@ -4,9 +4,9 @@ use std::cell::Cell;
 use std::io::{self, Read};
 use std::rc::Rc;
 
-use super::{MAX_INFLATION, MAX_ROW_BYTES, MAX_TABLE_BYTES, SMALL_TABLE_BYTES};
+use super::{MAX_BLOCKS_BYTES, MAX_INFLATION, MAX_ROW_BYTES, MAX_TABLE_BYTES, SMALL_TABLE_BYTES};
 
-/// A reader that fails after [`MAX_TABLE_BYTES`] in total, or after [`MAX_ROW_BYTES`] between two calls of
+/// A reader that fails after a number of bytes in total, or after [`MAX_ROW_BYTES`] between two calls of
 /// [`RowStart::next`].
 pub struct Bounded<R> {
     inner: R,
@@ -26,9 +26,18 @@ impl RowStart {
 impl<R: Read> Bounded<R> {
     /// Bounds the text of a table; `gzipped` is the size of its file where `inner` inflates it.
     pub fn table(inner: R, gzipped: Option<u64>) -> (Self, RowStart) {
+        Self::within(inner, gzipped, MAX_TABLE_BYTES)
+    }
+
+    /// As [`Self::table`], of a table that is read in blocks.
+    pub fn blocks(inner: R, gzipped: Option<u64>) -> (Self, RowStart) {
+        Self::within(inner, gzipped, MAX_BLOCKS_BYTES)
+    }
+
+    fn within(inner: R, gzipped: Option<u64>, most: u64) -> (Self, RowStart) {
         let inflated = |bytes: u64| bytes.saturating_mul(MAX_INFLATION).max(SMALL_TABLE_BYTES);
         let row_left = Rc::new(Cell::new(MAX_ROW_BYTES));
-        let left = gzipped.map_or(MAX_TABLE_BYTES, |bytes| inflated(bytes).min(MAX_TABLE_BYTES));
+        let left = gzipped.map_or(most, |bytes| inflated(bytes).min(most));
         (Self { inner, left, row_left: row_left.clone() }, RowStart(row_left))
     }
 }

@@ -67,6 +67,11 @@ fn common_code(key: &str) -> Option<Option<i8>> {
     WORDS.into_iter().find(|(_, words)| words.contains(&key)).map(|(code, _)| code)
 }
 
+/// Whether a value of a label column needs no mapping.
+pub fn is_label(value: &str) -> bool {
+    common_code(&key(value)).is_some()
+}
+
 /// All values of a table's column, in the order of its rows.
 pub type Values<'a> = Vec<Option<&'a str>>;
 

@@ -1,6 +1,6 @@
 //! Any directory of DICOM, PNG and JPEG files, with or without a table.
 
-mod cells;
+pub(crate) mod cells;
 mod columns;
 pub(crate) mod glob;
 mod identifiers;

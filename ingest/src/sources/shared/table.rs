@@ -58,13 +58,9 @@ impl Table {
 
     /// Without `optional`, all columns are kept.
     fn open(raw: &Path, path: &Path, required: &[&str], optional: Option<&[&str]>) -> Result<Self> {
-        let file = retry(|| File::open(path)).map_err(failed(path))?;
-        let bytes = file.metadata().map_err(failed(path))?.len();
-        if path.extension().is_some_and(|extension| extension == "gz") {
-            Self::decode(raw, path, (required, optional), MultiGzDecoder::new(file), Some(bytes))
-        } else {
-            Self::decode(raw, path, (required, optional), file, None)
-        }
+        let kept = optional.map(|optional| [required, optional].concat());
+        let (text, gzipped) = file_text(path)?;
+        Rows::decode(raw, path, (required, kept.as_deref()), Bounded::table(text, gzipped))?.whole()
     }
 
     /// Reads a table from its text.
@@ -72,26 +68,74 @@ impl Table {
     /// # Errors
     /// As [`Self::read`].
     pub fn of_text(name: &Path, text: &[u8]) -> Result<Self> {
-        Self::decode(Path::new(""), name, (&[], None), text, None)
+        Rows::decode(Path::new(""), name, (&[], None), Bounded::table(text, None))?.whole()
     }
 
-    /// `columns` are the required ones and the optional ones. `gzipped` is the size of the file, where `text` inflates it.
-    fn decode<R: Read>(
+    /// The reject of a row, counted from 0.
+    pub(crate) fn reject(&self, row: usize, error: impl Display) -> Reject {
+        let error = format!("{} {}: {error}", self.unit, self.lines[row]);
+        Reject { source_path: self.name.clone(), record_id: None, stage: Stage::Table, error }
+    }
+
+    /// Table and line of a row, counted from 0, for an error message.
+    pub(crate) fn place(&self, row: usize) -> String {
+        format!("{}, {} {}", self.name, self.unit, self.lines[row])
+    }
+}
+
+/// The text of a table, inflated where it is gzipped, and the size of the gzipped file.
+fn file_text(path: &Path) -> Result<(Box<dyn Read>, Option<u64>)> {
+    let file = retry(|| File::open(path)).map_err(failed(path))?;
+    let bytes = file.metadata().map_err(failed(path))?.len();
+    Ok(if path.extension().is_some_and(|extension| extension == "gz") {
+        (Box::new(MultiGzDecoder::new(file)), Some(bytes))
+    } else {
+        (Box::new(file), None)
+    })
+}
+
+/// The rows of a table of text, read one after the other.
+pub struct Rows<'t> {
+    name: String,
+    path: PathBuf,
+    reader: csv::Reader<Box<dyn Read + 't>>,
+    row: RowStart,
+    /// Names of the header, and whether each column is kept.
+    columns: Vec<(String, bool)>,
+    /// Fields of the header with trailing ones that have no name.
+    widest: usize,
+    /// Whether lines end with `\r\n`.
+    crlf: bool,
+    /// Rows with another number of fields than the header so far.
+    bad_rows: usize,
+    has_ended: bool,
+}
+
+impl<'t> Rows<'t> {
+    /// Begins to read a table that may be larger than memory, of which the columns `kept` are kept.
+    ///
+    /// # Errors
+    /// As [`Table::read`].
+    pub(crate) fn of_file(raw: &Path, path: &Path, required: &[&str], kept: &[&str]) -> Result<Self> {
+        let (text, gzipped) = file_text(path)?;
+        Self::decode(raw, path, (required, Some(kept)), Bounded::blocks(text, gzipped))
+    }
+
+    /// `columns` are the required ones and those that are kept (`None`: all).
+    fn decode<R: Read + 't>(
         raw: &Path,
         path: &Path,
         columns: (&[&str], Option<&[&str]>),
-        text: R,
-        gzipped: Option<u64>,
+        (text, row): (Bounded<R>, RowStart),
     ) -> Result<Self> {
         let bad = |error: std::io::Error| Error::Table { path: path.to_path_buf(), message: error.to_string() };
-        let (text, row) = Bounded::table(text, gzipped);
         let mut text = BufReader::new(text);
         let start = text.fill_buf().map_err(bad)?;
         let line_end = start.iter().position(|&byte| byte == b'\n');
         let crlf = line_end.is_some_and(|end| end > 0 && start[end - 1] == b'\r');
         if !(start.starts_with(&[0xFF, 0xFE]) || start.starts_with(&[0xFE, 0xFF])) {
             let delimiter = delimiter(path, start);
-            return Self::parse(raw, path, columns, text, &row, (crlf, delimiter));
+            return Self::begin(raw, path, columns, Box::new(text), row, (crlf, delimiter));
         }
         // The csv reader needs single-byte separators, so a UTF-16 table is decoded as a whole.
         let mut whole = Vec::new();
@@ -107,69 +151,92 @@ impl Table {
         }
         let whole = decode_text(whole);
         let delimiter = delimiter(path, whole.as_bytes());
-        Self::parse(raw, path, columns, whole.as_bytes(), &row, (false, delimiter))
+        Self::begin(raw, path, columns, Box::new(std::io::Cursor::new(whole)), row, (false, delimiter))
     }
 
-    /// `form`: whether lines end with `\r\n`, and the byte between fields.
-    fn parse<R: Read>(
+    /// Reads the header. `form`: whether lines end with `\r\n`, and the byte between fields.
+    fn begin(
         raw: &Path,
         path: &Path,
-        (required, optional): (&[&str], Option<&[&str]>),
-        text: R,
-        row: &RowStart,
+        (required, kept): (&[&str], Option<&[&str]>),
+        text: Box<dyn Read + 't>,
+        row: RowStart,
         form: (bool, u8),
     ) -> Result<Self> {
         let (crlf, delimiter) = form;
-        let bad = |message: String| Error::Table { path: path.to_path_buf(), message };
-        let mut reader =
-            csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).has_headers(false).from_reader(text);
+        let reader = csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).has_headers(false).from_reader(text);
+        let name = path.strip_prefix(raw).unwrap_or(path).to_string_lossy().into_owned();
+        let (path, columns) = (path.to_path_buf(), Vec::new());
+        let mut rows = Self { name, path, reader, row, columns, widest: 0, crlf, bad_rows: 0, has_ended: false };
         let mut record = csv::ByteRecord::new();
-        // The fields are bytes at this point, so only reading can fail.
-        let mut next = |record: &mut csv::ByteRecord| {
-            row.next();
-            reader.read_byte_record(record).map_err(|error| bad(error.to_string()))
-        };
-        if !next(&mut record)? {
-            return Err(bad("the file is empty".to_owned()));
+        if !rows.next(&mut record)? {
+            return Err(rows.bad("the file is empty".to_owned()));
         }
         if record.len() > MAX_COLUMNS {
-            return Err(bad(format!("{} columns, at most {MAX_COLUMNS} are allowed in a table", record.len())));
+            return Err(rows.bad(format!("{} columns, at most {MAX_COLUMNS} are allowed in a table", record.len())));
         }
         let name_of = |field: &[u8]| decode_text(field.to_vec()).trim().to_owned();
         let mut names: Vec<String> = record.iter().map(name_of).collect();
-        let widest = names.len();
+        rows.widest = names.len();
         while names.last().is_some_and(String::is_empty) {
             names.pop();
         }
-        for column in required {
-            if !names.iter().any(|name| name == column) {
-                let found = names.join(", ");
-                return Err(Error::MissingColumn { path: path.to_path_buf(), column: (*column).to_owned(), found });
-            }
+        if let Some(column) = required.iter().find(|column| !names.iter().any(|name| name == *column)) {
+            let found = names.join(", ");
+            return Err(Error::MissingColumn { path: rows.path, column: (*column).to_owned(), found });
         }
-        let is_kept = |name: &str| required.contains(&name) || optional.is_none_or(|optional| optional.contains(&name));
-        let builder = |name: &String| StringChunkedBuilder::new(name.as_str().into(), 0);
-        let mut columns: Vec<Option<StringChunkedBuilder>> =
-            names.iter().map(|name| is_kept(name).then(|| builder(name))).collect();
-        let mut rejects = Vec::new();
-        let name = path.strip_prefix(raw).unwrap_or(path).to_string_lossy().into_owned();
-        let mut lines = Vec::new();
-        while next(&mut record)? {
+        let is_kept = |name: &str| kept.is_none_or(|kept| kept.contains(&name));
+        rows.columns = names.into_iter().map(|name| (name.clone(), is_kept(&name))).collect();
+        Ok(rows)
+    }
+
+    fn bad(&self, message: String) -> Error {
+        Error::Table { path: self.path.clone(), message }
+    }
+
+    /// Reads the next row; false at the end. The fields are bytes at this point, so only reading can fail.
+    fn next(&mut self, record: &mut csv::ByteRecord) -> Result<bool> {
+        self.row.next();
+        self.reader.read_byte_record(record).map_err(|error| self.bad(error.to_string()))
+    }
+
+    /// All rows.
+    fn whole(mut self) -> Result<Table> {
+        self.block(usize::MAX, usize::MAX).map(|(table, _)| table)
+    }
+
+    /// The next rows, at most so many, until their text has so many bytes, and whether there may be more.
+    ///
+    /// # Errors
+    /// When the file cannot be read, exceeds the [limits](crate::dicom::limits), or is no table.
+    pub(crate) fn block(&mut self, most_rows: usize, most_bytes: usize) -> Result<(Table, bool)> {
+        let builder =
+            |(name, is_kept): &(String, bool)| is_kept.then(|| StringChunkedBuilder::new(name.as_str().into(), 0));
+        let mut columns: Vec<Option<StringChunkedBuilder>> = self.columns.iter().map(builder).collect();
+        let (mut rejects, mut lines, mut bytes) = (Vec::new(), Vec::new(), 0usize);
+        let mut record = csv::ByteRecord::new();
+        while !self.has_ended && bytes < most_bytes && lines.len() < most_rows {
+            if !self.next(&mut record)? {
+                self.has_ended = true;
+                break;
+            }
             // After `\r\n`, the reader reports the position of the `\n`.
-            let line = record.position().map_or(0, csv::Position::line) + u64::from(crlf);
-            if !(names.len()..=widest).contains(&record.len()) {
-                let error = format!("line {line}: {} fields, the header has {}", record.len(), names.len());
-                rejects.push(Reject { source_path: name.clone(), record_id: None, stage: Stage::Table, error });
-                if rejects.len() > MAX_BAD_ROWS {
+            let line = record.position().map_or(0, csv::Position::line) + u64::from(self.crlf);
+            if !(columns.len()..=self.widest).contains(&record.len()) {
+                let error = format!("line {line}: {} fields, the header has {}", record.len(), columns.len());
+                rejects.push(Reject { source_path: self.name.clone(), record_id: None, stage: Stage::Table, error });
+                self.bad_rows += 1;
+                if self.bad_rows > MAX_BAD_ROWS {
                     let message =
                         format!("more than {MAX_BAD_ROWS} rows differ from the header in their number of fields");
-                    return Err(bad(message));
+                    return Err(self.bad(message));
                 }
                 continue;
             }
             lines.push(u32::try_from(line).unwrap_or(u32::MAX));
             for (column, field) in columns.iter_mut().zip(&record) {
                 let Some(column) = column else { continue };
+                bytes = bytes.saturating_add(field.len());
                 match std::str::from_utf8(field) {
                     Ok(text) if text.trim().is_empty() => column.append_null(),
                     Ok(text) if !text.contains('\r') => column.append_value(text),
@@ -178,19 +245,8 @@ impl Table {
             }
         }
         let columns = columns.into_iter().flatten().map(|column| Column::from(column.finish().into_series())).collect();
-        let frame = DataFrame::new(lines.len(), columns).map_err(|e| bad(e.to_string()))?;
-        Ok(Self { name, frame, lines, unit: LINE, rejects })
-    }
-
-    /// The reject of a row, counted from 0.
-    pub(crate) fn reject(&self, row: usize, error: impl Display) -> Reject {
-        let error = format!("{} {}: {error}", self.unit, self.lines[row]);
-        Reject { source_path: self.name.clone(), record_id: None, stage: Stage::Table, error }
-    }
-
-    /// Table and line of a row, counted from 0, for an error message.
-    pub(crate) fn place(&self, row: usize) -> String {
-        format!("{}, {} {}", self.name, self.unit, self.lines[row])
+        let frame = DataFrame::new(lines.len(), columns).map_err(|e| self.bad(e.to_string()))?;
+        Ok((Table { name: self.name.clone(), frame, lines, unit: LINE, rejects }, !self.has_ended))
     }
 }
 
@@ -309,6 +365,41 @@ mod tests {
         assert_eq!(table.reject(1, "why").error, "line 4: why", "rejected rows are counted");
         let missing = Table::read(folder.path(), &path, &["c"]).err().unwrap().to_string();
         assert!(missing.contains("no column `c` (the table has: a, b)"), "{missing}");
+    }
+
+    #[test]
+    fn a_table_is_read_in_blocks() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.csv");
+        std::fs::write(&path, "a,b,c\n1,x,\n2,y\n3,zzzz,\n4,w,\n5,v,\n").unwrap();
+        let blocks = |most_rows, most_bytes| {
+            let mut rows = Rows::of_file(folder.path(), &path, &["a", "c"], &["b"]).unwrap();
+            let mut found = Vec::new();
+            loop {
+                let (table, more) = rows.block(most_rows, most_bytes).unwrap();
+                let values: Vec<String> =
+                    texts(&table.frame, "b").unwrap().into_iter().flatten().map(str::to_owned).collect();
+                let places: Vec<String> = (0..values.len()).map(|row| table.place(row)).collect();
+                assert!(texts(&table.frame, "a").is_err(), "it takes no memory");
+                found.push((values, places, table.rejects.len()));
+                if !more {
+                    return found;
+                }
+            }
+        };
+        let lengths = |found: &[(Vec<String>, Vec<String>, usize)]| -> Vec<usize> {
+            found.iter().map(|(values, ..)| values.len()).collect()
+        };
+        let places = |found: &[(Vec<String>, Vec<String>, usize)]| -> Vec<String> {
+            found.iter().flat_map(|(_, places, _)| places.clone()).collect()
+        };
+        let whole = blocks(usize::MAX, usize::MAX);
+        assert_eq!(lengths(&whole), [4]);
+        assert_eq!(places(&blocks(1, usize::MAX)), places(&whole));
+        assert_eq!(places(&whole)[1], "t.csv, line 4");
+        assert_eq!(lengths(&blocks(usize::MAX, 5)), [2, 2], "x and zzzz, w and v");
+        assert_eq!(blocks(2, 99).iter().map(|(.., rejects)| rejects).sum::<usize>(), 1);
+        assert!(Rows::of_file(folder.path(), &path, &["d"], &[]).is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod embedding;
 mod evaluation;
 mod finetuning;
 mod gpu_check;
+mod joins;
 mod mixture;
 mod notebooks;
 mod object_store;

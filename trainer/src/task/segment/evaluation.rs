@@ -8,7 +8,7 @@ use dataset::commands::cli::counted;
 use serde::{Deserialize, Serialize};
 
 use super::examples::{Examples, examples_image};
-use super::{MaskRule, Segmentation, SegmentedRecord, evaluation_transform, segment, with_mask};
+use super::{MaskRule, Segmentation, SegmentedRecord, evaluation_transform, masked, segment, with_mask};
 use crate::config::SegmentConfig;
 use crate::eval::bootstrap::{Bootstrap, Interval};
 use crate::eval::overlap::{Overlap, run_lengths};
@@ -49,10 +49,10 @@ pub struct SegmentationReport {
 pub(super) fn evaluate(request: &EvaluationRequest) -> Result<Evaluated> {
     let EvaluationRequest { source, subset, device, options, .. } = *request;
     let config: SegmentConfig = request.config.read()?;
-    let (dataset, split) = (&source.dataset, source.split()?);
+    let (data, split) = (masked(&config, source), source.split()?);
     let warnings = request.ratio_warning(config.keys.ratio, &[])?.into_iter().collect();
     let rule = MaskRule { min_area: options.min_area.unwrap_or(config.prediction.min_area), ..config.prediction };
-    let known = with_mask(dataset)?;
+    let known = with_mask(&data)?;
     let rows: Vec<u32> = split.rows(subset, None).into_iter().filter(|&row| known[row as usize]).collect();
     if rows.is_empty() {
         bail!("no record with a mask in the {} subset of split `{}`", subset.name(), split.name);
@@ -60,11 +60,11 @@ pub(super) fn evaluate(request: &EvaluationRequest) -> Result<Evaluated> {
     let transform = evaluation_transform(&config);
     let decay = config.optimizer.schedule.layer_decay;
     let objective =
-        Segmentation::new(&config.model, decay, rule, dataset, Vec::new(), transform.clone(), &Compute::on(device))?;
+        Segmentation::new(&config.model, decay, rule, &data, Vec::new(), transform.clone(), &Compute::on(device))?;
     let weights = request.load_weights(objective.store())?;
 
     let (mut predictions, mut examples) = (Predictions::default(), Examples::default());
-    segment(objective.model(), dataset, &rows, transform.clone(), rule, device, |record| {
+    segment(objective.model(), &data, &rows, transform.clone(), rule, device, |record| {
         predictions.add(&record);
         examples.add(&record, &transform);
         Ok(())

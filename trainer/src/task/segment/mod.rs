@@ -1,6 +1,6 @@
 //! The task `segment`: a segmenter learns the masks of a finding.
 //!
-//! Ground truth is the first of a record's masks. An empty mask says that the finding is absent; no mask says that nobody looked,
+//! Ground truth is the first of a record's masks, or that of the name `data.mask`. An empty mask says that the finding is absent; no mask says that nobody looked,
 //! and such a record is left out of training and evaluation. A source with a table of masks gives a mask to every image in
 //! the table, an empty one included.
 
@@ -10,11 +10,11 @@ mod objective;
 mod report;
 
 use anyhow::{Result, bail};
+use dataset::Subset;
 use dataset::commands::cli::UsageError;
 use dataset::format::mask_column::MaskColumn;
 use dataset::format::schema::MASKS;
 use dataset::transform::{Crop, Transform};
-use dataset::{Dataset, Subset};
 use rayon::prelude::*;
 
 use super::{
@@ -29,7 +29,7 @@ use crate::train::lr_schedule::WarmupPoly;
 
 pub use evaluation::SegmentationReport;
 pub use examples::examples_image;
-pub use objective::{MaskRule, Segmentation, SegmentedRecord, segment};
+pub use objective::{MaskRule, MaskedDataset, Segmentation, SegmentedRecord, segment};
 
 /// Segmentation of a finding's masks.
 #[derive(Debug, Clone, Copy, Default)]
@@ -51,7 +51,7 @@ impl Task for Segment {
 
     fn resolve(&self, request: &Request) -> Result<ConfigFile> {
         let records = |config: &SegmentConfig| {
-            Ok(training_rows(config, request.source, &with_mask(&request.source.dataset)?)?.len())
+            Ok(training_rows(config, request.source, &with_mask(&masked(config, request.source))?)?.len())
         };
         let defaults = |preset: &str| segment_preset(preset, request.task, request.ratio);
         ConfigFile::of(self.kind(), &resolve_finetune(request, defaults, records, None)?)
@@ -65,7 +65,7 @@ impl Task for Segment {
         let config: SegmentConfig = config.read()?;
         config.validate().map_err(UsageError::of)?;
         let schedule = &config.optimizer.schedule;
-        let known = with_mask(&source.dataset)?;
+        let known = with_mask(&masked(&config, source))?;
         let rows = training_rows(&config, source, &known)?;
         let mut validate = source.subset(Subset::Validate, None)?;
         validate.retain(|&row| known[row as usize]);
@@ -127,28 +127,41 @@ fn evaluation_transform(config: &SegmentConfig) -> Transform {
     config.data.image.normalized(Transform { crop: Crop::Stretch, ..Transform::evaluate(size) })
 }
 
+/// The masks that a run learns.
+fn masked(config: &SegmentConfig, source: &DataSource) -> MaskedDataset {
+    MaskedDataset { dataset: source.dataset.clone(), mask: config.data.mask_name().map(str::to_owned) }
+}
+
 /// Whether each record has a mask.
-fn with_mask(dataset: &Dataset) -> Result<Vec<bool>> {
+fn with_mask(MaskedDataset { dataset, mask }: &MaskedDataset) -> Result<Vec<bool>> {
     let mut known = Vec::with_capacity(dataset.len());
     for batch in dataset.columns(&[MASKS])? {
         let masks = MaskColumn::of(&batch);
         known.extend(
-            (0..batch.num_rows()).map(|row| masks.as_ref().is_some_and(|masks| masks.get(row, None).is_some())),
+            (0..batch.num_rows())
+                .map(|row| masks.as_ref().is_some_and(|masks| masks.get(row, mask.as_deref()).is_some())),
         );
     }
     if known.contains(&true) {
         return Ok(known);
     }
-    bail!("this dataset has no masks, which segmentation learns from; `ingest siim` makes some")
+    if let Some(name) = mask {
+        let known = dataset.mask_names();
+        bail!(
+            "data.mask: no record has a mask `{name}`{}",
+            dataset::name_suggestion::did_you_mean(name, known.iter().map(String::as_str))
+        );
+    }
+    bail!("this dataset has no masks, which segmentation learns from; `ingest siim` and `ingest join` make some")
 }
 
 /// Whether each record has a mask with something drawn.
-fn with_drawn_mask(dataset: &Dataset) -> Result<Vec<bool>> {
+fn with_drawn_mask(MaskedDataset { dataset, mask }: &MaskedDataset) -> Result<Vec<bool>> {
     let mut drawn = Vec::with_capacity(dataset.len());
     for batch in dataset.columns(&[MASKS])? {
         let masks = MaskColumn::of(&batch);
         let has_drawn = |row: usize| -> Result<bool> {
-            let Some(png) = masks.as_ref().and_then(|masks| masks.get(row, None)) else { return Ok(false) };
+            let Some(png) = masks.as_ref().and_then(|masks| masks.get(row, mask.as_deref())) else { return Ok(false) };
             Ok(dataset::format::image_codec::decode(png)?.pixels.iter().any(|&level| level > 0))
         };
         drawn.extend((0..batch.num_rows()).into_par_iter().map(has_drawn).collect::<Result<Vec<_>>>()?);
@@ -166,7 +179,7 @@ fn training_rows(config: &SegmentConfig, source: &DataSource, known: &[bool]) ->
         bail!("{} records with a mask at {ratio}% of the training subset: too few", rows.len());
     }
     if config.data.repeat_positives > 1 {
-        let drawn = with_drawn_mask(&source.dataset)?;
+        let drawn = with_drawn_mask(&masked(config, source))?;
         let times = |row: u32| if drawn[row as usize] { config.data.repeat_positives } else { 1 };
         rows = rows.into_iter().flat_map(|row| std::iter::repeat_n(row, times(row))).collect();
     }
@@ -184,11 +197,12 @@ fn training<'a>(
     let device = compute.device;
     let schedule = config.optimizer.schedule.clone();
     let transform = evaluation_transform(&config);
+    let data = masked(&config, source);
     let objective = Segmentation::new(
         &config.model,
         schedule.layer_decay,
         config.prediction,
-        &source.dataset,
+        &data,
         validate,
         transform.clone(),
         compute,
@@ -203,8 +217,10 @@ fn training<'a>(
     };
     let summary = format!("{distinct} records with a mask ({} an epoch), {} steps", rows.len(), schedule.steps);
     let (batch_size, transform) = (schedule.batch_size, config.data.image.augmented(transform));
-    let loader =
-        move || source.training_loader(&rows, batch_size, &config.run, device).masks(true).transform(transform.clone());
+    let loader = move || {
+        let builder = source.training_loader(&rows, batch_size, &config.run, device);
+        data.with_masks(builder).transform(transform.clone())
+    };
     Ok(Training {
         skip: Box::new(|_| false),
         lr: Box::new(move |step| curve.at(step)),

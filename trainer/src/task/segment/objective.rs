@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use dataset::loader::LoaderBuilder;
 use dataset::transform::Transform;
 use dataset::transform::geometry::IGNORED;
 use dataset::{Batch, Dataset, Loader};
@@ -35,13 +36,30 @@ impl Default for MaskRule {
     }
 }
 
+/// The masks of a dataset that are learned.
+#[derive(Clone)]
+pub struct MaskedDataset {
+    /// The dataset.
+    pub dataset: Arc<Dataset>,
+    /// Name of the masks; none: the first one of each record.
+    pub mask: Option<String>,
+}
+
+impl MaskedDataset {
+    /// A builder of a loader of images and these masks.
+    pub fn with_masks(&self, builder: LoaderBuilder) -> LoaderBuilder {
+        let builder = builder.masks(true);
+        if let Some(name) = &self.mask { builder.mask_name(name) } else { builder }
+    }
+}
+
 /// A segmenter that learns masks.
 pub struct Segmentation {
     store: VarStore,
     model: Segmenter,
     layer_decay: f64,
     rule: MaskRule,
-    dataset: Arc<Dataset>,
+    data: MaskedDataset,
     validate: Vec<u32>,
     transform: Transform,
     group: ProcessGroup,
@@ -57,15 +75,15 @@ impl Segmentation {
         config: &SegmenterConfig,
         layer_decay: f64,
         rule: MaskRule,
-        dataset: &Arc<Dataset>,
+        data: &MaskedDataset,
         validate: Vec<u32>,
         transform: Transform,
         compute: &Compute,
     ) -> Result<Self> {
         let store = VarStore::new(compute.device);
         let model = Segmenter::new(&store.root(), config, &compute.group)?;
-        let (dataset, group) = (dataset.clone(), compute.group.clone());
-        Ok(Self { store, model, layer_decay, rule, dataset, validate, transform, group })
+        let (data, group) = (data.clone(), compute.group.clone());
+        Ok(Self { store, model, layer_decay, rule, data, validate, transform, group })
     }
 
     /// The model.
@@ -109,7 +127,7 @@ impl Objective for Segmentation {
         let mut overlaps = Vec::with_capacity(self.validate.len());
         segment(
             &self.model,
-            &self.dataset,
+            &self.data,
             &self.validate,
             self.transform.clone(),
             self.rule,
@@ -150,7 +168,7 @@ pub struct SegmentedRecord<'a> {
 /// When a record cannot be read, torch fails, or `each` does.
 pub fn segment(
     model: &Segmenter,
-    dataset: &Arc<Dataset>,
+    data: &MaskedDataset,
     rows: &[u32],
     transform: Transform,
     rule: MaskRule,
@@ -160,11 +178,11 @@ pub fn segment(
     if rows.is_empty() {
         return Ok(());
     }
-    let loader = loader_for(device, Loader::builder(dataset))
+    let loader = data
+        .with_masks(loader_for(device, Loader::builder(&data.dataset)))
         .rows(rows.to_vec())
         .batch_size(rule.batch_size)
         .shuffle(false)
-        .masks(true)
         .transform(transform)
         .build()?;
     for batch in loader {
