@@ -139,9 +139,13 @@ fn naive_prior(records: &[Record], studies: &[Vec<u32>], at: usize) -> Option<us
     let filled = |time: &str, rest: &str| if time.len() == 10 { format!("{time}{rest}") } else { time.to_owned() };
     let ends = |study: usize, by_order: bool| -> Option<(String, String)> {
         let times = |rest: &str| -> Vec<String> {
-            let time = |record: &Record| match by_order {
-                true => record.study_order.map(|order| format!("{order:05}")),
-                false => record.study_datetime.as_ref().map(|time| filled(time, rest)),
+            let time = |record: &Record| {
+                let (order, datetime) = (record.study_order, record.study_datetime.as_ref());
+                if by_order {
+                    order.map(|order| format!("{order:05}"))
+                } else {
+                    datetime.map(|time| filled(time, rest))
+                }
             };
             of(study).filter_map(time).collect()
         };
