@@ -47,6 +47,12 @@ fn tokens_count_by_their_weights() {
     }
 }
 
+/// A batch of one report.
+fn one<'a>([ids, labels, attention_mask]: &'a [Tensor; 3], rows: &'a Tensor) -> ReportBatch<'a> {
+    let (type_ids, weights, masked, padded) = (None, None, None, None);
+    ReportBatch { ids, labels, attention_mask, type_ids, rows: Some(rows), weights, masked, padded }
+}
+
 #[test]
 fn a_report_without_an_image_is_predicted_from_its_words_and_does_not_train_the_encoder() {
     tch::set_num_threads(1); // the order of summation of several threads differs between batch sizes
@@ -54,10 +60,6 @@ fn a_report_without_an_image_is_predicted_from_its_words_and_does_not_train_the_
     let (image, noise) = (batch.image.narrow(0, 1, 1), batch.noise.narrow(0, 1, 1));
     let [first, second] =
         [0, 1].map(|at| [&batch.ids, &batch.labels, &batch.attention_mask].map(|table| table.narrow(0, at, 1)));
-    fn one<'a>([ids, labels, attention_mask]: &'a [Tensor; 3], rows: &'a Tensor) -> ReportBatch<'a> {
-        let (type_ids, weights, masked, padded) = (None, None, None, None);
-        ReportBatch { ids, labels, attention_mask, type_ids, rows: Some(rows), weights, masked, padded }
-    }
     let [row, rows] = [&[0_i64][..], &[0, 1]].map(Tensor::from_slice);
     for report_loss in [ReportLoss::All, ReportLoss::Masked] {
         let (store, mut model) = model(&MrmConfig { report_loss, ..config() });
