@@ -95,8 +95,11 @@ fn decode(bytes: &[u8], intensity: Intensity, scratch: &mut Scratch) -> Result<O
     }
 }
 
-/// The pixels of a gray PNG file of 16 bits, with its width and height; `None` for all others.
-fn words_of_png(bytes: &[u8]) -> Result<Option<(Vec<u16>, (u32, u32))>, String> {
+/// Pixels, and their width and height.
+type Words = (Vec<u16>, (u32, u32));
+
+/// The pixels of a gray PNG file of 16 bits; `None` for all others.
+fn words_of_png(bytes: &[u8]) -> Result<Option<Words>, String> {
     let decoder = pipeline::raster(bytes)?;
     if !matches!(decoder.color_type(), ColorType::L16 | ColorType::La16) {
         return Ok(None);
