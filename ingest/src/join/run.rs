@@ -17,7 +17,7 @@ use crate::join::keys::{self, Matches};
 use crate::join::options::{Duplicates, JoinOptions, JoinSource};
 use crate::join::problems::{Problems, SHOWN};
 use crate::join::report::JoinReport;
-use crate::join::table::{Block, JoinTable, Keys};
+use crate::join::table::{Block, JoinTable, TableKeys};
 use crate::join::tokens::Tokens;
 use crate::join::values::{Value, Values, names};
 use crate::sources::folder::labels::shortened;
@@ -34,7 +34,7 @@ pub fn join(location: &Path, options: &JoinOptions, progress: &OnProgress) -> Re
     let table = JoinTable::open(options)?;
     progress(Progress::Working)?;
     let unreadable = Problems::default();
-    let Keys { keys, filtered, broken } = table.keys(&unreadable)?;
+    let TableKeys { keys, filtered, broken } = table.keys(&unreadable)?;
     progress(Progress::Working)?;
     if keys.iter().all(Option::is_none) {
         let (count, first) = left_out(&broken, &unreadable);

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use dataset::store::files;
+use polars::prelude::PlSmallStr;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
@@ -32,7 +33,7 @@ impl Block {
 
     /// The names of all columns that were read.
     pub fn names(&self) -> Vec<&str> {
-        self.table.frame.get_column_names().into_iter().map(|name| name.as_str()).collect()
+        self.table.frame.get_column_names().into_iter().map(PlSmallStr::as_str).collect()
     }
 
     /// The values of a column.
@@ -64,7 +65,7 @@ impl Block {
 }
 
 /// The keys of the rows of a table.
-pub(super) struct Keys {
+pub(super) struct TableKeys {
     /// By row; `None` for a row that is left out, and where the cell is empty.
     pub keys: Vec<Option<String>>,
     /// Rows with a value that is too small.
@@ -151,12 +152,12 @@ impl<'o> JoinTable<'o> {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn keys(&self, unreadable: &Problems) -> Result<Keys> {
+    pub fn keys(&self, unreadable: &Problems) -> Result<TableKeys> {
         let JoinOptions { key, least, .. } = self.options;
         let mut kept: HashSet<&str> = least.iter().map(|least| least.column.as_str()).collect();
         kept.insert(key);
         let kept: Vec<&str> = kept.into_iter().collect();
-        let mut all = Keys { keys: Vec::new(), filtered: 0, broken: Vec::new() };
+        let mut all = TableKeys { keys: Vec::new(), filtered: 0, broken: Vec::new() };
         self.read(Some(&kept), |block| {
             all.broken
                 .extend(block.table.rejects.iter().map(|reject| format!("{}, {}", reject.source_path, reject.error)));

@@ -107,7 +107,7 @@ pub struct Rows<'t> {
     /// Whether lines end with `\r\n`.
     crlf: bool,
     /// Rows with another number of fields than the header so far.
-    bad_rows: usize,
+    broken: usize,
     has_ended: bool,
 }
 
@@ -167,7 +167,7 @@ impl<'t> Rows<'t> {
         let reader = csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).has_headers(false).from_reader(text);
         let name = path.strip_prefix(raw).unwrap_or(path).to_string_lossy().into_owned();
         let (path, columns) = (path.to_path_buf(), Vec::new());
-        let mut rows = Self { name, path, reader, row, columns, widest: 0, crlf, bad_rows: 0, has_ended: false };
+        let mut rows = Self { name, path, reader, row, columns, widest: 0, crlf, broken: 0, has_ended: false };
         let mut record = csv::ByteRecord::new();
         if !rows.next(&mut record)? {
             return Err(rows.bad("the file is empty".to_owned()));
@@ -225,8 +225,8 @@ impl<'t> Rows<'t> {
             if !(columns.len()..=self.widest).contains(&record.len()) {
                 let error = format!("line {line}: {} fields, the header has {}", record.len(), columns.len());
                 rejects.push(Reject { source_path: self.name.clone(), record_id: None, stage: Stage::Table, error });
-                self.bad_rows += 1;
-                if self.bad_rows > MAX_BAD_ROWS {
+                self.broken += 1;
+                if self.broken > MAX_BAD_ROWS {
                     let message =
                         format!("more than {MAX_BAD_ROWS} rows differ from the header in their number of fields");
                     return Err(self.bad(message));
