@@ -89,7 +89,7 @@ fn labels_of_images_are_over_those_of_the_dataset() {
     assert_eq!(findings[own.len()..], ["Adenopathy", "Tortuous Aorta"]);
     let expected = |row: usize| -> Vec<Option<Label>> {
         let of = |finding: &String| match FINDINGS.iter().position(|name| name == finding) {
-            Some(at) if row % 2 == 0 => long_tail(row, at),
+            Some(at) if row.is_multiple_of(2) => long_tail(row, at),
             Some(_) => None,
             None => all[row].labels[position(&own, finding)],
         };

@@ -202,8 +202,8 @@ fn files_and_other_run_lengths_are_masks_too() {
     let folder = folder.display().to_string();
     ok("ingest", joining(&data, &path, &[&words[..], &["--mask-folder", &folder]].concat()));
     let seen = joined(&data, &["masks"]);
-    for row in 0..3 {
-        let (raw, stored) = sizes(&all[row]);
+    for (row, record) in all.iter().enumerate().take(3) {
+        let (raw, stored) = sizes(record);
         let expected =
             if row == 2 { vec![false; (stored.0 * stored.1) as usize] } else { covered(mask(row), raw, stored) };
         assert!(marked(&seen.record(row).expect("a record").masks[0].png) == expected, "row {row}");
@@ -317,7 +317,7 @@ fn rows_of_one_record_may_be_far_apart() {
     let record = records(&data).remove(0);
     // The table is read in blocks of 4,096 rows.
     let row = |row: usize| {
-        let is_first = row % 4500 == 0;
+        let is_first = row.is_multiple_of(4500);
         let id = if is_first { record.image_id.clone() } else { format!("nobody-{row}") };
         format!("{id},x,{},1,5,5", 2 + row / 4500)
     };
