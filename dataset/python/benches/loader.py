@@ -36,6 +36,8 @@ import store
 
 DEFAULT = "files-raw,files-pillow,spdl-raw,mds-raw,lit-raw,wds-raw,hf-raw,mrm-official"
 OURS, RUST = "ours", "ours (Rust)"
+# How often a measurement of a loader that fails is tried.
+ATTEMPTS = 3
 # Those that read from an object store.
 STORED = ("mds", "lit", "wds")
 Row = dict[str, Any]
@@ -166,7 +168,16 @@ def measure(options: argparse.Namespace, ours: Path, name: str, kind: str, remot
     job = {"name": name, "kind": kind, "folder": str(folder), "remote": remote, "tokenizer": str(ours / "tokenizer.json")}
     job |= {"workers": options.workers, "batch_size": options.batch_size, "seconds": options.seconds}
     job |= {"step_s": options.step / 1000, "steps": options.steps, "started": time.monotonic()}
-    printed = run([sys.executable, Path(__file__).resolve().with_name("measure.py"), json.dumps(job)])
+    command = [sys.executable, Path(__file__).resolve().with_name("measure.py"), json.dumps(job)]
+    for _ in range(ATTEMPTS - 1):
+        # Some of the peers fail now and then, such as MDS where an epoch was left early.
+        with contextlib.suppress(SystemExit):
+            return parsed(run(command))
+        print(f"{name} failed ({kind}); it is measured again", file=sys.stderr)
+    return parsed(run(command))
+
+
+def parsed(printed: str) -> Row:
     found: Row = json.loads(printed.splitlines()[-1])
     return found
 

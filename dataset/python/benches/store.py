@@ -67,6 +67,9 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that ends closes its connections, which is no error."""
+
 
 @contextlib.contextmanager
 def serve(folder: Path) -> Iterator[None]:
