@@ -364,7 +364,7 @@ mod tests {
         let evaluation = finetune.data.image.normalized(dataset::transform::Transform::evaluate(32));
         assert_eq!((evaluation.window, evaluation.window_jitter), (config.data.window, (0.0, 0.0)));
         assert_eq!(finetune.data.image.augmented(evaluation).window_jitter, (0.05, 0.2));
-        for (setting, message) in [("data.window=9", "CENTER,WIDTH"), ("data.window=9,0.5", "at least 1")] {
+        for (setting, message) in [("data.window=wide", "CENTER,WIDTH"), ("data.window=9,0.5", "at least 1")] {
             let error = format!("{:#}", overlay(&base, None, &[setting.to_owned()]).unwrap_err());
             assert!(error.contains(message), "{error}");
         }
