@@ -36,8 +36,11 @@ fn change_words(object: &mut InMemDicomObject, change: impl Fn(u16) -> u16) {
     object.put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::U16(changed.into())));
 }
 
-/// Kinds of files, each with what is changed of a file of the phantom: 12 bits, with a window.
-const KINDS: [(&str, fn(&mut InMemDicomObject)); 10] = [
+/// Changes an object of the phantom: 12 bits, with a window.
+type Change = fn(&mut InMemDicomObject);
+
+/// Kinds of files.
+const KINDS: [(&str, Change); 10] = [
     ("as it is", |_| {}),
     ("signed", |object| {
         change_words(object, |word| word.wrapping_sub(2048) & 0xFFF);
