@@ -10,14 +10,9 @@ use anyhow::Result;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::errors;
 use crate::long_call;
 use crate::options;
-use crate::table::Table;
 use crate::table_text;
-
-/// The name of a table that is in no file, in rejects, messages and the manifest.
-const TABLE: &str = "table.csv";
 
 /// Ingests a source with the options of the command line. Returns the fields of an ``IngestSummary``, and a sentence where too
 /// many inputs were rejected.
@@ -32,21 +27,7 @@ pub fn ingest<'py>(
     progress: Option<Bound<'py, PyAny>>,
 ) -> PyResult<(Bound<'py, PyDict>, Option<String>)> {
     let mut words = options::words(&options)?;
-    let text = match table {
-        None => None,
-        Some(table) => {
-            if let Ok(path) = table.extract::<PathBuf>() {
-                let mut word = std::ffi::OsString::from("--table=");
-                word.push(path);
-                words.push(word);
-                None
-            } else {
-                let text = table_text::csv(&Table::from_python(&table)?, &words);
-                words.push(format!("--table={TABLE}").into());
-                Some(text.map_err(|message| errors::raise(py, "ArgumentError", message))?)
-            }
-        }
-    };
+    let text = table.map_or(Ok(None), |table| table_text::add_table(&table, &mut words))?;
     let request = Request::parse(options::line(&["ingest", source], words, &[&raw, &out]), text);
     let request = request.map_err(|error| options::usage(py, &error))?;
     let warnings = Mutex::new(Vec::new());

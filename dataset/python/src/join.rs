@@ -9,14 +9,9 @@ use dataset::join::{JoinCounts, JoinFacts};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::errors;
 use crate::long_call;
 use crate::options;
-use crate::table::Table;
 use crate::table_text;
-
-/// The name of a table that is in no file, in messages and in the join.
-const TABLE: &str = "table.csv";
 
 /// Joins a table to a dataset with the options of the command line. Returns the fields of a ``JoinSummary``.
 #[pyfunction]
@@ -28,16 +23,7 @@ pub fn join<'py>(
     progress: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let mut words = options::words(&options)?;
-    let text = if let Ok(path) = table.extract::<PathBuf>() {
-        let mut word = std::ffi::OsString::from("--table=");
-        word.push(path);
-        words.push(word);
-        None
-    } else {
-        let text = table_text::csv(&Table::from_python(&table)?, &words);
-        words.push(format!("--table={TABLE}").into());
-        Some(text.map_err(|message| errors::raise(py, "ArgumentError", message))?)
-    };
+    let text = table_text::add_table(&table, &mut words)?;
     let command = JoinArguments::augment_args(clap::Command::new("join")).allow_negative_numbers(true);
     let matches = command.try_get_matches_from(options::line(&["join"], words, &[&data]));
     let arguments = matches.and_then(|matches| JoinArguments::from_arg_matches(&matches));

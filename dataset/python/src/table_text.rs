@@ -1,6 +1,7 @@
 //! A table of Python as the text of a CSV file, which the source `folder` reads.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
@@ -9,18 +10,36 @@ use arrow_array::types::{
 };
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
+use pyo3::prelude::*;
 
+use crate::errors;
 use crate::table::Table;
+
+/// The name of a table that is in no file, in messages and in what is written.
+const NAME: &str = "table.csv";
 
 /// Values of a column as text; `None` is a blank.
 type Texts = Vec<Option<String>>;
+
+/// Adds `--table` to the words of a command line: the path of a file, or a name for a table of Python, whose text is returned.
+pub fn add_table(table: &Bound<'_, PyAny>, words: &mut Vec<OsString>) -> PyResult<Option<Vec<u8>>> {
+    if let Ok(path) = table.extract::<PathBuf>() {
+        let mut word = OsString::from("--table=");
+        word.push(path);
+        words.push(word);
+        return Ok(None);
+    }
+    let text = csv(&Table::from_python(table)?, words);
+    words.push(format!("--table={NAME}").into());
+    text.map(Some).map_err(|message| errors::raise(table.py(), "ArgumentError", message))
+}
 
 /// The text of a table: every field in quotes, blanks for null and NaN, whole numbers without a decimal point. Columns of dates
 /// and lists are left out.
 ///
 /// # Errors
 /// When one of these `options` (`--image-column=NAME`) names a column that is left out.
-pub fn csv(table: &Table, options: &[OsString]) -> Result<Vec<u8>, String> {
+fn csv(table: &Table, options: &[OsString]) -> Result<Vec<u8>, String> {
     let fields = table.schema.fields();
     let is_named = |name: &str| {
         let ending = |option: &OsString| {
