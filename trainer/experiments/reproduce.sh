@@ -125,8 +125,10 @@ pretrain() {
         "$bin/trainer" import "$raw/mae_pretrain_vit_base.pth" --out "$out/mae.safetensors"
     fi
     # All of MIMIC-CXR, as in the paper: none of the data sets below has its patients.
+    local stop=()
+    [ -z "${LAUNCH:-}" ] || stop=(--stop-exit-code 75) # for a scheduler that queues the job again
     ${LAUNCH:-} "$bin/trainer" pretrain --data "$out/mimic" --run "$out/runs/mrm" --preset "$preset" "${init[@]}" \
-        "${pretraining[@]}"
+        "${pretraining[@]}" "${stop[@]}"
 }
 
 finetune() {
