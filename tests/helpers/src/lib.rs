@@ -7,8 +7,10 @@ pub mod help;
 pub mod object_store;
 pub mod pages;
 mod python;
+pub mod power_loss;
 pub mod slurm;
 pub mod splits;
+pub mod storage_calls;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

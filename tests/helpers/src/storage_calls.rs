@@ -1,0 +1,128 @@
+//! The calls with which a program changes and reads files below a folder: counted, recorded, and failed by number.
+//!
+//! `storage_calls.c` is loaded before the C library, so that the built programs are tested as they are.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const LIBRARY: &str = include_str!("storage_calls.c");
+
+/// No space left on the device.
+pub const ENOSPC: i32 = 28;
+
+/// The compiled library.
+pub struct StorageCalls(PathBuf);
+
+/// A call that fails.
+#[derive(Debug, Clone, Copy)]
+pub struct Failure {
+    /// Its number, from 0.
+    pub call: usize,
+    /// The error.
+    pub errno: i32,
+    /// Whether all later calls fail, too.
+    pub ever: bool,
+}
+
+/// What a call did. Paths are relative to the folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// A new file was created.
+    Create,
+    /// A file was opened and emptied.
+    Truncate,
+    /// Bytes were written at an offset.
+    Write(u64, Vec<u8>),
+    /// A file got a length.
+    Length(u64),
+    /// A file or folder was synced.
+    Sync,
+    /// It was renamed to this path.
+    Rename(String),
+    /// It got this further name.
+    Link(String),
+    /// A file or an empty folder was removed.
+    Remove,
+    /// A folder was made.
+    MakeFolder,
+    /// Nothing was changed: a file was opened or read, or a folder was listed.
+    Read,
+}
+
+/// A recorded call.
+#[derive(Debug, Clone)]
+pub struct StorageCall {
+    /// The file or folder.
+    pub path: String,
+    /// What was done to it.
+    pub done: Done,
+}
+
+impl StorageCalls {
+    /// Compiles the library in a folder; `None`, with a line that says so, where there is no `cc`.
+    pub fn new(folder: &Path) -> Option<Self> {
+        let (source, library) = (folder.join("storage_calls.c"), folder.join("storage_calls.so"));
+        std::fs::write(&source, LIBRARY).expect("written");
+        let compiled = Command::new("cc").args(["-O1", "-shared", "-fPIC", "-o"]).args([&library, &source]).status();
+        match compiled {
+            Ok(status) => {
+                assert!(status.success(), "cc: {status}");
+                Some(Self(library))
+            }
+            Err(error) => {
+                eprintln!("skipped: no cc ({error})");
+                None
+            }
+        }
+    }
+
+    /// Records the calls of a command below a folder in a file, which is appended to.
+    pub fn record(&self, command: &mut Command, root: &Path, journal: &Path) {
+        command.env("LD_PRELOAD", &self.0).env("CALLS_ROOT", root).env("CALLS_JOURNAL", journal);
+    }
+
+    /// Makes a call of a command below a folder fail.
+    pub fn fail(&self, command: &mut Command, root: &Path, failure: Failure) {
+        command.env("LD_PRELOAD", &self.0).env("CALLS_ROOT", root).env("CALLS_FAIL", failure.call.to_string());
+        command.env("CALLS_ERRNO", failure.errno.to_string());
+        if failure.ever {
+            command.env("CALLS_EVER", "1");
+        }
+    }
+}
+
+/// Reads the calls that [`StorageCalls::record`] recorded, in their order, and the number of all calls: those that the system
+/// refused are counted, but not recorded.
+pub fn read_journal(journal: &Path) -> (Vec<StorageCall>, usize) {
+    let bytes = std::fs::read(journal).expect("a journal");
+    let mut rest = bytes.as_slice();
+    let (mut calls, mut total) = (Vec::new(), 0);
+    while !rest.is_empty() {
+        let kind = take(&mut rest, 1)[0];
+        let [counted, offset, length] = [0; 3].map(|_: u64| u64::from_le_bytes(take(&mut rest, 8).try_into().expect("8")));
+        let lengths = [0; 2].map(|_: u32| u32::from_le_bytes(take(&mut rest, 4).try_into().expect("4")));
+        let [path, other] =
+            lengths.map(|length| String::from_utf8(take(&mut rest, length as usize).to_vec()).expect("a path"));
+        let done = match kind {
+            b'c' => Done::Create,
+            b't' => Done::Truncate,
+            b'w' => Done::Write(offset, take(&mut rest, length as usize).to_vec()),
+            b'l' => Done::Length(offset),
+            b's' => Done::Sync,
+            b'm' => Done::Rename(other),
+            b'h' => Done::Link(other),
+            b'u' => Done::Remove,
+            b'd' => Done::MakeFolder,
+            _ => Done::Read,
+        };
+        calls.push(StorageCall { path, done });
+        total = counted as usize;
+    }
+    (calls, total)
+}
+
+fn take<'a>(rest: &mut &'a [u8], count: usize) -> &'a [u8] {
+    let (taken, left) = rest.split_at(count);
+    *rest = left;
+    taken
+}
