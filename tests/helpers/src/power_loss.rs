@@ -37,6 +37,8 @@ struct File {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Entry {
     File(usize),
+    /// A symbolic link, by its number.
+    Link(usize),
     Folder,
 }
 
@@ -44,6 +46,8 @@ enum Entry {
 #[derive(Debug, Clone, Default)]
 pub struct Disk {
     files: Vec<File>,
+    /// Targets of symbolic links.
+    links: Vec<String>,
     /// Names as programs see them.
     names: BTreeMap<String, Entry>,
     /// Names that are on the disk for certain.
@@ -67,7 +71,11 @@ impl Disk {
             for entry in fs::read_dir(&folder).expect("a folder") {
                 let path = entry.expect("an entry").path();
                 let name = path.strip_prefix(root).expect("below the root").to_str().expect("a name").to_owned();
-                let entry = if path.is_dir() {
+                let entry = if path.is_symlink() {
+                    let target = fs::read_link(&path).expect("a link");
+                    disk.links.push(target.to_str().expect("a name").to_owned());
+                    Entry::Link(disk.links.len() - 1)
+                } else if path.is_dir() {
                     folders.push(path);
                     Entry::Folder
                 } else {
@@ -107,6 +115,10 @@ impl Disk {
             }
             Done::MakeFolder => self.change(vec![(path.to_owned(), Some(Entry::Folder))]),
             Done::Remove => self.change(vec![(path.to_owned(), None)]),
+            Done::PointTo(target) => {
+                self.links.push(target.clone());
+                self.change(vec![(path.to_owned(), Some(Entry::Link(self.links.len() - 1)))]);
+            }
             Done::Link(to) => {
                 let entry = self.names.get(path).copied();
                 self.change(vec![(to.clone(), entry)]);
@@ -178,6 +190,7 @@ impl Disk {
             let path = into.join(name);
             match entry {
                 Entry::Folder => fs::create_dir_all(&path).expect("a folder"),
+                Entry::Link(at) => std::os::unix::fs::symlink(&self.links[*at], &path).expect("a link"),
                 Entry::File(at) => {
                     let file = &self.files[*at];
                     let (kept, torn) = match (survivors, &mut stream) {

@@ -215,6 +215,12 @@ int link(const char *from, const char *to) {
     GUARDED(name && other ? name : NULL, 'h', other, 0, NULL, 0, int, syscall(SYS_linkat, AT_FDCWD, from, AT_FDCWD, to, 0))
 }
 
+int symlink(const char *target, const char *path) {
+    char space[LONGEST];
+    const char *name = below(AT_FDCWD, path, space);
+    GUARDED(name, 'y', target, 0, NULL, 0, int, syscall(SYS_symlinkat, target, AT_FDCWD, path))
+}
+
 int unlink(const char *path) {
     char space[LONGEST];
     const char *name = below(AT_FDCWD, path, space);

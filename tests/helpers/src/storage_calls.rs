@@ -41,6 +41,8 @@ pub enum Done {
     Rename(String),
     /// It got this further name.
     Link(String),
+    /// It was made as a symbolic link to this path.
+    PointTo(String),
     /// A file or an empty folder was removed.
     Remove,
     /// A folder was made.
@@ -111,6 +113,7 @@ pub fn read_journal(journal: &Path) -> (Vec<StorageCall>, usize) {
             b's' => Done::Sync,
             b'm' => Done::Rename(other),
             b'h' => Done::Link(other),
+            b'y' => Done::PointTo(other),
             b'u' => Done::Remove,
             b'd' => Done::MakeFolder,
             _ => Done::Read,

@@ -4,6 +4,7 @@ mod augmentation;
 mod command_line;
 mod custom_task;
 mod embedding;
+mod faults;
 mod evaluation;
 mod finetuning;
 mod gpu_check;
