@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# Which pre-training helps on real radiographs, at a size that two cores can train?
+#
+#   trainer/experiments/real.sh RAW OUT [SEED…]        seeds 0 to 4 without
+#
+# RAW holds, each as docs/datasets.md describes it: kermany (5,824 radiographs of children), nih (ChestX-ray14, or a part of it),
+# covid (COVID-19 Image Data Collection). Subsets are fixed and disjoint by patient. Encoders are pre-trained once on the training
+# images of all three, without labels; then, for each seed, the labels of 1, 10 and 100% are drawn and every encoder is
+# fine-tuned by both recipes and probed as it is, beside random initialization. Finished work is kept, so the same command
+# continues after a stop. OUT/results has a file for each seed; real.py makes the tables of them.
+#
+#   BIN, JOBS (2; each trains on one thread), STEPS (of pre-training: 6000), ARMS (encoders, lists with spaces)
+set -euo pipefail
+raw=${1:?usage: real.sh RAW OUT [SEED…]} out=${2:?usage: real.sh RAW OUT [SEED…]}
+shift 2
+seeds=("$@")
+[ $# -gt 0 ] || seeds=(0 1 2 3 4)
+bin=${BIN:-$HOME/.cache/mrm/target/release}
+jobs=${JOBS:-2}
+steps=${STEPS:-6000}
+arms=${ARMS:-image mrm mrm-clip dino}
+here=$(cd "$(dirname "$0")" && pwd)
+export OMP_NUM_THREADS=1 bin out steps
+mkdir -p "$out/logs" "$out/results"
+
+# 1. Datasets. The notes of the COVID set are the only reports; their tokenizer is the mixture's.
+ingest() {
+    "$bin/ingest" "$1" "$raw/$1" "$out/$1" --size 128 --max-reject-rate 1 "${@:2}" >"$out/logs/ingest-$1.log" 2>&1 || {
+        tail -n 5 "$out/logs/ingest-$1.log"
+        exit 1
+    }
+}
+ingest covid --tokenizer train --vocab-size 2000
+ingest kermany --tokenizer none
+ingest nih --tokenizer none
+
+# 2. Subsets: the published test part of the children's set, else a fifth of the patients; a tenth for validation. The split of a
+# seed has the same subsets, and ratios of its own.
+lists() {
+    local name=$1
+    shift
+    [ -e "$out/lists/$name/train_list.txt" ] && return
+    [ -e "$out/$name/splits/main.parquet" ] ||
+        "$bin/dataset" split "$out/$name" --name main --ratios 100 --keep-duplicates-together "$@" >"$out/logs/split-$name.log"
+    "$bin/dataset" export "$out/$name" --to csv "$out/lists/$name.csv" --split main --no-images --overwrite >/dev/null
+    python3 "$here/real.py" lists "$out/lists/$name.csv/metadata.csv" "$out/lists/$name"
+}
+mkdir -p "$out/lists"
+lists kermany --official --validation 0.1
+lists nih
+lists covid
+for seed in "${seeds[@]}"; do
+    for name in kermany nih covid; do
+        ratios=10,100 # 1% of the other sets is less than ten records
+        [ "$name" = kermany ] && ratios=1,10,100
+        [ -e "$out/$name/splits/seed$seed.parquet" ] ||
+            "$bin/dataset" split "$out/$name" --name "seed$seed" --lists "$out/lists/$name" --ratios "$ratios" --seed "$seed" \
+                >"$out/logs/split-$name-$seed.log"
+    done
+done
+
+# 3. Encoders. An epoch is one of the children's set; half of each batch is from there, a quarter from each of the others.
+pretrain() {
+    local arm=$1 options
+    case $arm in
+        image) options=(--set model.reconstruct=image-only) ;;
+        mrm) options=(--set model.reconstruct=both) ;;
+        *) options=(--objective "$arm") ;;
+    esac
+    "$bin/trainer" pretrain --data "$out/kermany=0.5" --data "$out/nih=0.25" --data "$out/covid=0.25" \
+        --epoch-of "$out/kermany" --tokenizer "$out/covid/tokenizer.json" --split main --run "$out/encoders/$arm" \
+        --preset mrm-vit-tiny --device cpu --steps "$steps" "${options[@]}" >"$out/logs/pretrain-$arm.log" 2>&1
+    echo "pre-trained: $arm"
+}
+export -f pretrain
+printf '%s\n' $arms | xargs -P "$jobs" -I {} bash -c 'pretrain {}'
+
+# 4. Fine-tuning and probes. At most so many steps at 1, 10 and 100%; a run ends after ten evaluations of forty without a
+# better score on the validation subset.
+tune() {
+    local task=$1 data=$2 labels=$3 ratio=$4 seed=$5 most inits=(--init random=random) arm
+    shift 5
+    case $ratio in 1) most=600 ;; 10) most=1500 ;; *) most=4000 ;; esac
+    for arm in "$@"; do inits+=(--init "$arm=$out/encoders/$arm"); done
+    local folder=$out/seed$seed/$task-$ratio
+    [ -e "$folder/done" ] && return
+    "$bin/trainer" sweep --data "$out/$data" --out "$folder" --task "$labels" --split "seed$seed" --ratios "$ratio" --seeds "$seed" \
+        --recipe release,benchx --device cpu --steps "$most" --patience 10 --set "optimizer.evaluate_every=$((most / 40))" \
+        --set optimizer.batch_size=32 "${inits[@]}" >"$out/logs/$task-$ratio-$seed.log" 2>&1
+    for arm in random "$@"; do
+        local weights=$out/encoders/$arm
+        [ "$arm" = random ] && weights=random
+        "$bin/trainer" probe --data "$out/$data" --weights "$weights" --preset mrm-vit-tiny --name "$arm" --task "$labels" \
+            --split "seed$seed" --ratio "$ratio" --seeds "$seed" --device cpu --out "$folder/probe-$arm" \
+            >>"$out/logs/$task-$ratio-$seed.log" 2>&1
+    done
+    touch "$folder/done"
+    echo "seed $seed: $task at $ratio%"
+}
+export -f tune
+for seed in "${seeds[@]}"; do
+    for ratio in 100 10 1; do
+        echo "pneumonia kermany labels:Pneumonia $ratio $seed $arms"
+        echo "type kermany viral $ratio $seed $arms"
+        [ "$ratio" = 1 ] && continue
+        echo "nih nih nih14 $ratio $seed $arms"
+        echo "covid covid covid $ratio $seed $arms"
+        echo "covid-type covid viral $ratio $seed $arms"
+    done | xargs -P "$jobs" -L 1 bash -c 'tune "$0" "$@"'
+    python3 "$here/real.py" collect "$out" "$seed" "$out/results/seed-$seed.json"
+done
+python3 "$here/real.py" table "$out"/results/seed-*.json
