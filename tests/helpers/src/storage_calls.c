@@ -5,6 +5,8 @@
  *   CALLS_FAIL     number of the call that fails, from 0; none: no call fails
  *   CALLS_ERRNO    the error of that call
  *   CALLS_EVER     1: all later calls fail, too
+ *   CALLS_CUT      number of the call before which the file system of the folder is shut down without writing what was not
+ *                  synced, as by a power loss (ext4, XFS; for the superuser)
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -17,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -80,10 +83,23 @@ static void record(char call, const char *path, const char *other, int64_t offse
     if (data) put(data, length);
 }
 
+/* XFS_IOC_GOINGDOWN, which ext4 has as EXT4_IOC_SHUTDOWN, and its option not to write the journal. */
+#define SHUT_DOWN _IOR('X', 125, uint32_t)
+#define NO_JOURNAL 2
+
+static void cut_power(void) {
+    uint32_t how = NO_JOURNAL;
+    int folder = syscall(SYS_openat, AT_FDCWD, root(), O_RDONLY | O_DIRECTORY);
+    if (folder < 0 || ioctl(folder, SHUT_DOWN, &how)) _exit(98);
+    syscall(SYS_close, folder);
+}
+
 /* Whether this call, the next one, fails. Called with the lock held. */
 static int fails(void) {
     const char *at = getenv("CALLS_FAIL"), *ever = getenv("CALLS_EVER"), *error = getenv("CALLS_ERRNO");
+    const char *cut = getenv("CALLS_CUT");
     long number = counted++;
+    if (cut && number == atol(cut)) cut_power();
     if (!at) return 0;
     long wanted = atol(at);
     if (number != wanted && !(ever && number > wanted)) return 0;

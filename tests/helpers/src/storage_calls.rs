@@ -91,6 +91,11 @@ impl StorageCalls {
             command.env("CALLS_EVER", "1");
         }
     }
+
+    /// Shuts the file system of a folder down before a call, as a power loss does.
+    pub fn cut_power(&self, command: &mut Command, root: &Path, call: usize) {
+        command.env("LD_PRELOAD", &self.0).env("CALLS_ROOT", root).env("CALLS_CUT", call.to_string());
+    }
 }
 
 /// Reads the calls that [`StorageCalls::record`] recorded, in their order, and the number of all calls: those that the system

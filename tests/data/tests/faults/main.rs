@@ -2,5 +2,6 @@
 //! What is left is the old state or the new one, whole, and the same command ends with the bytes of an undisturbed run.
 
 mod every_call;
+mod power_cut;
 mod power_loss;
 mod scenarios;

@@ -20,16 +20,14 @@ fn power_is_lost(scenario: Option<Scenario>) {
         let all = [Survivors::Nothing, Survivors::Names, Survivors::Contents, Survivors::Drawn(number as u64)];
         // Two of four after each call: one of them drawn.
         for survivors in [all[number % 3], all[3]] {
-            std::fs::remove_dir_all(&scenario.root).expect("removed");
-            std::fs::create_dir(&scenario.root).expect("a folder");
+            scenario.empty();
             disk.after_power_loss(survivors, &scenario.root);
             scenario.check(&undisturbed, &format!("power lost after call {number} ({call:.80?}), left: {survivors:?}"));
             states += 1;
         }
     }
     // What is named at the end is there for certain.
-    std::fs::remove_dir_all(&scenario.root).expect("removed");
-    std::fs::create_dir(&scenario.root).expect("a folder");
+    scenario.empty();
     disk.after_power_loss(Survivors::Nothing, &scenario.root);
     let left = contents(&scenario.root);
     for (name, bytes) in &undisturbed.files {

@@ -99,11 +99,17 @@ impl Scenario {
 
     /// Puts the files back that are there before.
     pub fn reset(&self) {
-        if self.root.exists() {
-            fs::remove_dir_all(&self.root).expect("removed");
-        }
-        fs::create_dir(&self.root).expect("a folder");
+        self.empty();
         copy_folder(&self.start, &self.root);
+    }
+
+    /// Empties the folder, which may be the root of a file system.
+    pub fn empty(&self) {
+        fs::create_dir_all(&self.root).expect("a folder");
+        for entry in fs::read_dir(&self.root).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.expect("removed");
+        }
     }
 
     /// Runs the command undisturbed, and records what it does.
@@ -117,6 +123,11 @@ impl Scenario {
         let (calls, total) = read_journal(&journal);
         fs::remove_file(&journal).expect("removed");
         Undisturbed { files: contents(&self.root), calls, total }
+    }
+
+    /// A folder for other files.
+    pub fn folder(&self) -> &Path {
+        self.temporary.path()
     }
 
     /// The files that are there before.
