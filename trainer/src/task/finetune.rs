@@ -22,7 +22,7 @@ pub fn resolve_finetune<C: FinetuneConfig>(
     let mut config = defaults(&initialization.preset)?;
     let (keys, _) = config.parts();
     keys.provenance = Provenance { init: initialization.init, ..request.source.provenance() };
-    keys.init_name = initialization.name;
+    (keys.init_name, keys.recipe) = (initialization.name, request.recipe);
     if let Some(encoder) = initialization.encoder {
         config.take_encoder(encoder);
     }
