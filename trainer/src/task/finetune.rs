@@ -5,8 +5,8 @@ use anyhow::Result;
 use super::{Initialization, Request};
 use crate::config::{Epoch, FinetuneConfig, Provenance, overlay};
 
-/// The configuration of a request: `defaults` of the preset, the pretrained run's encoder, a default length by the records
-/// where the recipe has none, file, length, settings, in this order.
+/// The configuration of a request: `defaults` of the preset and recipe, the pretrained run's encoder, a length by the records
+/// where the recipe states none in steps, file, length, settings, in this order.
 ///
 /// `records` counts the training records of a configuration; it is called only where the length depends on them.
 ///

@@ -10,6 +10,7 @@ mod objective;
 mod prediction;
 mod records;
 mod report;
+mod small_set;
 
 use std::path::Path;
 
@@ -224,13 +225,7 @@ impl TrainingData {
         for source in source.all() {
             warnings.extend(source.ratio_warning(config.keys.ratio, &config.findings)?);
         }
-        if !has_both(&self.validate_targets, config.findings.len()) {
-            warnings.push(format!(
-                "the {} labeled validation records have no finding with both classes: the run keeps the last weights, not \
-                 the best",
-                self.validate_targets.len()
-            ));
-        }
+        warnings.extend(small_set::warnings(&config.findings, &self.train_targets, &self.validate_targets));
         Ok(warnings)
     }
 
