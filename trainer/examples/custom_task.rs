@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 use trainer::config::{
-    ConfigFile, Encoder, FinetuneConfig, FinetuneKeys, ImageData, RunConfig, Schedule, pretrain_preset,
+    ConfigFile, Encoder, FinetuneConfig, FinetuneKeys, ImageData, LrSource, RunConfig, Schedule, TrainingCrop,
+    pretrain_preset,
 };
 use trainer::eval::bootstrap::{Bootstrap, Interval};
 use trainer::model::classifier::{ClassifierConfig, VitClassifier};
@@ -49,9 +50,10 @@ impl AgeConfig {
         let (vit, data) = (pretraining.model.vit, pretraining.data);
         Ok(Self {
             keys: FinetuneKeys::new(preset, "age", ratio),
-            model: ClassifierConfig { vit, classes: 1, drop_path: 0.1 },
+            model: ClassifierConfig { vit, classes: 1, ..ClassifierConfig::default() },
             data: ImageData {
                 crop_scale: 0.7,
+                crop: TrainingCrop::default(),
                 flip: 0.5,
                 mean: data.mean,
                 std: data.std,
@@ -61,10 +63,12 @@ impl AgeConfig {
             },
             optimizer: Schedule {
                 lr: 1e-3,
+                lr_from: LrSource::default(),
                 weight_decay: 0.05,
                 layer_decay: 0.75,
                 warmup: 100,
                 steps: 2_000,
+                cosine_steps: 0,
                 batch_size: 64,
                 accumulation: 1,
                 clip: 1.0,

@@ -59,6 +59,13 @@ class Center:
 
 
 @dataclass(frozen=True)
+class Random:
+    """torchvision's `Resize(shorter)`, then `RandomCrop`; black beside an image smaller than the output."""
+
+    shorter: int
+
+
+@dataclass(frozen=True)
 class Pad:
     """The longer side is resized to the output's; black beside the image."""
 
@@ -185,7 +192,7 @@ Window = FixedWindow | Literal["stored", "full"]
 class Transform:
     """From a stored image to a model's input: `float32 [1, size, size]`."""
 
-    crop: RandomResized | Center | Pad | Stretch
+    crop: RandomResized | Center | Random | Pad | Stretch
     """Which part of the image is used."""
     size: int
     """Side of the output in pixels."""
@@ -213,7 +220,7 @@ class Transform:
             raise ArgumentError(f"transform: flip {self.flip!r}: give a probability from 0 to 1")
         if not self.std > 0:
             raise ArgumentError(f"transform: std {self.std!r}: give a number above 0")
-        if isinstance(self.crop, Center) and not 1 <= self.crop.shorter <= 8192:
+        if isinstance(self.crop, (Center, Random)) and not 1 <= self.crop.shorter <= 8192:
             raise ArgumentError(f"transform: shorter {self.crop.shorter!r}: give a number of pixels from 1 to 8192")
         if isinstance(self.crop, RandomResized):
             ranges = {"scale": self.crop.scale, "aspect": self.crop.aspect}
@@ -236,6 +243,8 @@ class Transform:
                 crop = {"random_resized": {"scale": scale, "aspect": aspect}}
             case Center(shorter):
                 crop = {"center": {"shorter": shorter}}
+            case Random(shorter):
+                crop = {"random": {"shorter": shorter}}
             case Pad():
                 crop = "pad"
             case Stretch():

@@ -41,6 +41,12 @@ pub enum Crop {
         /// Length that the shorter side is resized to, in pixels.
         shorter: u32,
     },
+    /// torchvision's `Resize`, then `RandomCrop`: the output is cut from any place of the resized image, each as likely. Along a
+    /// side that is shorter than the output, the image is in the middle and black beside it.
+    Random {
+        /// Length that the shorter side is resized to, in pixels.
+        shorter: u32,
+    },
     /// Resizes the longer side to the output's, with the image in the middle and black beside it.
     Pad,
     /// Resizes both sides to the output's, whatever the aspect ratio.
@@ -207,14 +213,22 @@ impl Transform {
             Crop::RandomResized { scale, aspect } => {
                 (random_resized_crop((width, height), scale, aspect, random), (size, size))
             }
-            Crop::Center { shorter } if width <= height => (whole, (shorter, scaled(height, shorter, width))),
-            Crop::Center { shorter } => (whole, (scaled(width, shorter, height), shorter)),
+            Crop::Center { shorter } | Crop::Random { shorter } if width <= height => {
+                (whole, (shorter, scaled(height, shorter, width)))
+            }
+            Crop::Center { shorter } | Crop::Random { shorter } => (whole, (scaled(width, shorter, height), shorter)),
             Crop::Pad if width >= height => (whole, (size, scaled(height, size, width).max(1))),
             Crop::Pad => (whole, (scaled(width, size, height).max(1), size)),
             Crop::Stretch => (whole, (size, size)),
         };
+        let mut corner = |resized: u32| match (self.crop, resized.checked_sub(size)) {
+            (Crop::Random { .. }, Some(beyond)) => random.below(u64::from(beyond) + 1) as i64,
+            _ => middle(resized),
+        };
+        // torchvision draws the row before the column.
+        let (top, left) = (corner(resized.1), corner(resized.0));
         let flip = random.uniform() < self.flip;
-        Ok(Geometry { part, resized, corner: (middle(resized.0), middle(resized.1)), flip, size })
+        Ok(Geometry { part, resized, corner: (left, top), flip, size })
     }
 
     /// Transforms an image of 8 bits by the choices that were made for it, without a window
@@ -268,6 +282,25 @@ mod tests {
         transform.apply((&pixels, 6, 4), &choices, &mut Workspace::default(), &mut out).unwrap();
         let expected: Vec<f32> = (0..4).flat_map(|y| (1..5).map(move |x| (y * 6 + x) as f32)).collect();
         assert!(out.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4), "{out:?}");
+    }
+
+    #[test]
+    fn a_random_crop_of_the_resized_image_begins_anywhere_within_it() {
+        let transform = Transform { crop: Crop::Random { shorter: 8 }, ..Transform::evaluate(7) };
+        let mut random = Stream::new(&[5]);
+        let mut counts = [[0_u32; 2]; 10]; // rows × columns of the corner: 16 × 8 pixels hold 10 × 2 crops of 7
+        for _ in 0..20_000 {
+            let geometry = transform.geometry(100, 200, &mut random).unwrap();
+            assert_eq!((geometry.resized, geometry.flip), ((8, 16), false));
+            let (left, top) = geometry.corner;
+            counts[top as usize][left as usize] += 1;
+        }
+        assert!(counts.as_flattened().iter().all(|&count| (880..1120).contains(&count)), "{counts:?}");
+        // An image that is shorter than the output is in its middle, as in a center crop.
+        let small = Transform { crop: Crop::Random { shorter: 4 }, ..Transform::evaluate(7) };
+        let center = Transform { crop: Crop::Center { shorter: 4 }, ..Transform::evaluate(7) };
+        let at = |transform: &Transform| transform.geometry(40, 40, &mut Stream::new(&[1])).unwrap().corner;
+        assert_eq!(at(&small), at(&center));
     }
 
     #[test]

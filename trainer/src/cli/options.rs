@@ -136,6 +136,31 @@ impl SettingOptions {
     }
 }
 
+/// A learning rate as it is typed.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum LrOption {
+    /// By a range test.
+    Auto,
+    /// A number, as text.
+    Number(String),
+}
+
+/// `auto` or a learning rate.
+pub(super) fn lr(text: &str) -> Result<LrOption, String> {
+    if text == "auto" {
+        return Ok(LrOption::Auto);
+    }
+    match text.trim().parse::<f64>() {
+        Ok(lr) if lr.is_finite() && lr >= 0.0 => Ok(LrOption::Number(text.trim().to_owned())),
+        _ => Err("give auto or a number, such as 1e-3".to_owned()),
+    }
+}
+
+/// A learning rate that is given as settings.
+pub(super) fn lr_settings(number: &str) -> [String; 2] {
+    [format!("optimizer.lr={:?}", number.parse::<f64>().unwrap_or(f64::NAN)), "optimizer.lr_from=settings".to_owned()]
+}
+
 /// The length of a fine-tuning run.
 #[derive(Args)]
 pub(super) struct LengthOptions {

@@ -8,7 +8,7 @@ use dataset::commands::cli;
 
 use super::options::{Program, SettingOptions, TrainingOptions};
 use super::training::{RunRequest, quoted, train};
-use crate::config::PRESETS;
+use crate::config::{PRESETS, Recipe};
 use crate::task::{Pretrain, Request, Task};
 
 #[derive(Args)]
@@ -42,6 +42,7 @@ pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<u8> {
         init_name: None,
         model: None,
         preset: Some(preset),
+        recipe: Recipe::default(),
         source: &source,
         ratio: 100.0,
         steps: settings.steps,
@@ -62,6 +63,7 @@ pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<u8> {
         options: run,
         launch: program.launch.as_ref(),
         stop_exit_code: settings.stop_exit_code.unwrap_or(0),
+        with_tested_lr: None,
         next: &next,
     })
 }

@@ -9,6 +9,7 @@ use super::options::TrainingOptions;
 use crate::commands;
 use crate::config::{ConfigFile, RunConfig};
 use crate::task::{DataSource, Task};
+use crate::train::lr_range_test::lr_for;
 use crate::train::distributed::{Agreement, Compute, Launch, ProcessGroup, Timeouts};
 use crate::train::run_dir::RunDir;
 use crate::train::train_loop::Outcome;
@@ -23,26 +24,46 @@ pub(super) struct RunRequest<'a> {
     pub launch: Option<&'a Launch>,
     /// Exit code of a run that was stopped with a checkpoint.
     pub stop_exit_code: u8,
+    /// The configuration with a learning rate from a range test; none where the one of `config` is used.
+    pub with_tested_lr: Option<&'a dyn Fn(f64) -> Result<ConfigFile>>,
     /// The command to show after the run.
     pub next: &'a str,
 }
 
 /// Trains a run. Of several processes, the main one alone prints and writes.
 pub(super) fn train(request: &RunRequest) -> Result<u8> {
-    let RunRequest { task, config, source, options, launch, .. } = request;
-    let prepared = task.prepare(config, source)?;
+    let RunRequest { task, source, options, launch, .. } = request;
+    let mut config = request.config.clone();
+    let mut prepared = task.prepare(&config, source)?;
     let rank = launch.map_or(0, |launch| launch.rank);
     let notify = |message: &str| {
         let whose = if rank == 0 { String::new() } else { format!("rank {rank}: ") };
         dataset::cli_eprintln!("{whose}{message}");
     };
-    let compute = compute(&options.device.device, *launch, &prepared.run, config, &notify)?;
+    let compute = compute(&options.device.device, *launch, &prepared.run, &config, &notify)?;
     let is_main = compute.group.is_main();
+    let mut range_test = None;
+    if let Some(with_lr) = request.with_tested_lr {
+        let test = || prepared.begin(&compute)?.range_test(&notify);
+        let Some(tested) = lr_for(&options.run, &compute.group, test)? else {
+            if is_main {
+                dataset::cli_println!("stopped in the range test of the learning rate, which the same command begins again");
+            }
+            return Ok(request.stop_exit_code);
+        };
+        config = with_lr(tested.lr)?;
+        prepared = task.prepare(&config, source)?;
+        range_test = tested.test;
+    }
     if is_main {
         warn(&prepared.warnings);
         dataset::cli_println!("{}", config.text());
     }
-    let directory = is_main.then(|| RunDir::open(&options.run, config, prepared.steps)).transpose()?;
+    let directory = is_main.then(|| RunDir::open(&options.run, &config, prepared.steps)).transpose()?;
+    if let (Some(directory), Some(test)) = (&directory, &range_test) {
+        test.write(directory.path())?;
+        dataset::cli_println!("learning rate {} from a range test: {}", test.lr, test.rule);
+    }
     let training = prepared.begin(&compute)?;
     training.notes.iter().filter(|_| is_main).for_each(|note| dataset::cli_println!("{note}"));
     let outcome = training.train(directory.as_ref(), &notify)?;

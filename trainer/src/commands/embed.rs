@@ -66,7 +66,7 @@ pub fn embed(
     let Encoder { vit, mean, std } = encoder(registry, weights, preset)?;
     let store = VarStore::new(device);
     let (image_size, width) = (vit.image_size, vit.embed_dim);
-    let config = ClassifierConfig { vit, classes: 1, drop_path: 0.0 };
+    let config = ClassifierConfig { vit, classes: 1, ..ClassifierConfig::default() };
     let model = VitClassifier::new(&store.root(), &config)?;
     let report = initialize(&store, weights, &|name| name.starts_with("head."), preset_hint)?;
     if rows.is_empty() {

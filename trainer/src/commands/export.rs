@@ -56,6 +56,8 @@ struct Source {
     /// Mean and standard deviation that pixels are normalized with, 0..1.
     mean: f64,
     std: f64,
+    /// Side of an evaluation's center crop, as a share of the image that it is cut from.
+    crop_pct: f64,
     notes: Vec<String>,
 }
 
@@ -120,7 +122,9 @@ impl Source {
                 let Encoder { vit, mean, std } = file.common()?.encoder;
                 let names = file.get("findings").and_then(toml::Value::as_array).into_iter().flatten();
                 let findings = names.filter_map(|name| Some(name.as_str()?.to_owned())).collect();
-                return Ok(Self { tensors, vit, mrm: None, findings, mean, std, notes: Vec::new() });
+                let has_margin = file.get("data.crop").and_then(toml::Value::as_str) == Some("random");
+                let crop_pct = if has_margin { 7.0 / 8.0 } else { 1.0 };
+                return Ok(Self { tensors, vit, mrm: None, findings, mean, std, crop_pct, notes: Vec::new() });
             }
             None if weights.is_dir() => bail!("{} is no run", weights.display()),
             None => {}
@@ -138,6 +142,7 @@ impl Source {
             findings: Vec::new(),
             mean: config.data.mean,
             std: config.data.std,
+            crop_pct: 1.0,
             notes,
         }
     }
@@ -185,6 +190,9 @@ impl Source {
     fn timm(&self, out: &Path) -> Result<(String, Chosen, Files)> {
         let vit = &self.vit;
         let pooled = self.is_classifier();
+        if !pooled && self.has("head.weight") && !self.has("norm.weight") {
+            bail!("a classifier without a norm before its head (model.head_norm=false) has no counterpart in timm");
+        }
         let mut tensors = if pooled {
             let mut wanted = encoder_shapes(vit);
             wanted.extend(["weight", "bias"].map(|last| (format!("fc_norm.{last}"), vec![vit.embed_dim])));
@@ -210,7 +218,7 @@ impl Source {
             "input_size": [vit.in_channels, vit.image_size, vit.image_size],
             "fixed_input_size": true,
             "interpolation": self.filter().0,
-            "crop_pct": 1.0,
+            "crop_pct": self.crop_pct,
             "crop_mode": "center",
             "mean": channels(self.mean),
             "std": channels(self.std),

@@ -16,4 +16,6 @@ pub use embed::{Embedded, embed};
 pub use export::{Exported, TARGETS, export};
 pub use import::{Imported, import};
 pub use predict::{Predicted, predict};
-pub use sweep::{Cell, InitChoice, Job, Plan, Progress, Sweep, Swept, parse_init, table as sweep_table};
+pub use sweep::{
+    Axis, Cell, GridPoint, InitChoice, Plan, Progress, Sweep, Swept, parse_axis, parse_init, table as sweep_table,
+};

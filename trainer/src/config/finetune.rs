@@ -5,7 +5,9 @@ use dataset::transform::{ASPECT, Augmentation, Crop, Transform, Window, WindowJi
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Encoder, Epoch, MAX_BATCH, PATIENCE, Provenance, check_data, check_most, check_rates, check_windows};
+use super::{
+    Encoder, Epoch, MAX_BATCH, PATIENCE, Provenance, Recipe, RecipeLength, check_data, check_most, check_rates, check_windows,
+};
 
 /// `init_name` of random initialization.
 pub const RANDOM_NAME: &str = "random initialization";
@@ -15,6 +17,9 @@ pub const RANDOM_NAME: &str = "random initialization";
 pub struct FinetuneKeys {
     /// Name of the preset.
     pub preset: String,
+    /// The way of fine-tuning that the settings began with.
+    #[serde(default)]
+    pub recipe: Recipe,
     /// The task as `--task` names it.
     pub task: String,
     /// The dataset, the split, and the initialization.
@@ -28,10 +33,11 @@ pub struct FinetuneKeys {
 }
 
 impl FinetuneKeys {
-    /// Those of a preset and a task before a dataset is known: random initialization.
+    /// Those of a preset and a task before a dataset is known: the default recipe, random initialization.
     pub fn new(preset: &str, task: &str, ratio: f64) -> Self {
         Self {
             preset: preset.to_owned(),
+            recipe: Recipe::default(),
             task: task.to_owned(),
             provenance: Provenance::default(),
             ratio,
@@ -40,9 +46,43 @@ impl FinetuneKeys {
     }
 }
 
+/// Which part of an image a training step shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainingCrop {
+    /// torchvision's RandomResizedCrop, by `data.crop_scale`.
+    #[default]
+    RandomResized,
+    /// The shorter side is resized to 8/7 of the encoder's size (256 for 224), and a square of the encoder's size is cut from any
+    /// place. Evaluations that cut out the center cut it from the image of that size.
+    Random,
+    /// The part that an evaluation shows.
+    Whole,
+}
+
+/// A side that leaves a margin around a crop of `size` pixels: 256 for 224.
+fn with_margin(size: u32) -> u32 {
+    (f64::from(size) * 8.0 / 7.0).round() as u32
+}
+
+/// Where the learning rate of a run came from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LrSource {
+    /// The recipe, a file, `--set` or an option.
+    #[default]
+    #[serde(rename = "settings")]
+    Settings,
+    /// A range test on the training records, `--lr auto`.
+    #[serde(rename = "range test")]
+    RangeTest,
+}
+
 /// Keys of `[data]` that all kinds have: how an image is cropped, flipped and normalized.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ImageData {
+    /// Which part of an image a training step shows.
+    #[serde(default)]
+    pub crop: TrainingCrop,
     /// Smallest share of the area that RandomResizedCrop takes.
     pub crop_scale: f64,
     /// Probability of a horizontal flip.
@@ -67,6 +107,9 @@ pub struct ImageData {
 pub struct Schedule {
     /// The highest learning rate.
     pub lr: f64,
+    /// Where it came from.
+    #[serde(default)]
+    pub lr_from: LrSource,
     /// Weight decay; biases and norms have none.
     pub weight_decay: f64,
     /// Factor on the learning rate from one layer to the one before it (BEiT), above 0 to 1; 1: the same for all layers.
@@ -75,6 +118,10 @@ pub struct Schedule {
     pub warmup: u64,
     /// All steps, warm-up included.
     pub steps: u64,
+    /// Steps, warm-up included, after which the half cosine reaches 0; a longer run goes up and down again, as a cosine does. 0:
+    /// the cosine ends with the run.
+    #[serde(default)]
+    pub cosine_steps: u64,
     /// Records of a micro-batch.
     pub batch_size: usize,
     /// Micro-batches of a step.
@@ -91,12 +138,20 @@ pub struct Schedule {
 impl ImageData {
     /// The transform of evaluation with these statistics, from that for a size ([`Transform::evaluate`]).
     pub fn normalized(&self, transform: Transform) -> Transform {
-        Transform { mean: self.mean as f32, std: self.std as f32, window: self.window, ..transform }
+        let crop = match (self.crop, transform.crop) {
+            (TrainingCrop::Random, Crop::Center { shorter }) => Crop::Center { shorter: with_margin(shorter) },
+            (_, crop) => crop,
+        };
+        Transform { crop, mean: self.mean as f32, std: self.std as f32, window: self.window, ..transform }
     }
 
-    /// The transform of training: random crops, flips and augmentations in place of the crop of an evaluation.
+    /// The transform of training: its crops, flips and augmentations in place of the crop of an evaluation.
     pub fn augmented(&self, evaluation: Transform) -> Transform {
-        let crop = Crop::RandomResized { scale: (self.crop_scale, 1.0), aspect: ASPECT };
+        let crop = match self.crop {
+            TrainingCrop::RandomResized => Crop::RandomResized { scale: (self.crop_scale, 1.0), aspect: ASPECT },
+            TrainingCrop::Random => Crop::Random { shorter: with_margin(evaluation.size) },
+            TrainingCrop::Whole => evaluation.crop,
+        };
         let (augment, window_jitter) = (self.augment.clone(), self.window_jitter);
         Transform { crop, flip: self.flip, augment, window_jitter, ..evaluation }
     }
@@ -119,6 +174,9 @@ impl Schedule {
         check_rates(&[self.lr, self.weight_decay, self.clip])?;
         if !(self.layer_decay > 0.0 && self.layer_decay <= 1.0) {
             bail!("optimizer.layer_decay: must be above 0 and at most 1, is {}", self.layer_decay);
+        }
+        if self.cosine_steps > 0 && self.warmup >= self.cosine_steps {
+            bail!("optimizer.warmup is {} of {} steps of the cosine (optimizer.cosine_steps)", self.warmup, self.cosine_steps);
         }
         if self.warmup >= self.steps {
             bail!(
@@ -144,9 +202,12 @@ impl Schedule {
         }
     }
 
-    /// Sets the number of steps: warm-up and evaluations keep their shares.
+    /// Sets the number of steps: warm-up, cosine and evaluations keep their shares.
     pub fn take_steps(&mut self, steps: u64) {
         self.warmup = share(self.warmup, steps, self.steps);
+        if self.cosine_steps > 0 {
+            self.cosine_steps = share(self.cosine_steps, steps, self.steps).max(self.warmup + 1);
+        }
         self.evaluate_every = share(self.evaluate_every, steps, self.steps).max(1);
         self.steps = steps;
     }
@@ -156,6 +217,15 @@ impl Schedule {
         (self.steps, self.warmup) = epoch.default_steps();
         self.evaluate_every = epoch.evaluate_every(self.steps);
         self.patience = PATIENCE;
+    }
+
+    /// Sets the length that a recipe states in epochs.
+    pub(super) fn take_recipe_length(&mut self, length: &RecipeLength, epoch: Epoch) {
+        self.steps = epoch.steps_of(length.epochs);
+        self.warmup = length.warmup_of(self.steps);
+        self.cosine_steps = length.cosine_steps;
+        self.evaluate_every = epoch.steps_of(length.evaluate_epochs).min(self.steps);
+        self.patience = length.patience;
     }
 }
 
@@ -188,10 +258,12 @@ mod tests {
     fn another_length_keeps_the_shares_of_warmup_and_evaluations() {
         let mut schedule = Schedule {
             lr: 1e-3,
+            lr_from: LrSource::default(),
             weight_decay: 0.0,
             layer_decay: 1.0,
             warmup: 50,
             steps: 1_000,
+            cosine_steps: 1_200,
             batch_size: 10,
             accumulation: 1,
             clip: 0.0,
@@ -200,11 +272,39 @@ mod tests {
         };
         schedule.take_steps(200);
         assert_eq!((schedule.warmup, schedule.evaluate_every, schedule.steps, schedule.patience), (10, 20, 200, 0));
+        assert_eq!(schedule.cosine_steps, 240);
         schedule.take_epochs(4.0, schedule.epoch(1_000));
         assert_eq!((schedule.warmup, schedule.evaluate_every, schedule.steps), (20, 20, 400));
         assert_eq!(schedule.patience, PATIENCE);
         schedule.validate().unwrap();
         schedule.take_steps(1);
-        assert_eq!((schedule.warmup, schedule.evaluate_every), (0, 1));
+        assert_eq!((schedule.warmup, schedule.evaluate_every, schedule.cosine_steps), (0, 1, 1));
+    }
+
+    #[test]
+    fn crops_of_training_follow_the_key() {
+        let data = |crop| ImageData {
+            crop,
+            crop_scale: 0.08,
+            flip: 0.5,
+            mean: 0.5,
+            std: 0.25,
+            augment: Vec::new(),
+            window: Window::default(),
+            window_jitter: (0.0, 0.0),
+        };
+        let crops = |crop| {
+            let evaluation = data(crop).normalized(Transform::evaluate(224));
+            (data(crop).augmented(evaluation.clone()).crop, evaluation.crop)
+        };
+        let resized = Crop::RandomResized { scale: (0.08, 1.0), aspect: ASPECT };
+        assert_eq!(crops(TrainingCrop::RandomResized), (resized, Crop::Center { shorter: 224 }));
+        assert_eq!(crops(TrainingCrop::Random), (Crop::Random { shorter: 256 }, Crop::Center { shorter: 256 }));
+        assert_eq!(crops(TrainingCrop::Whole), (Crop::Center { shorter: 224 }, Crop::Center { shorter: 224 }));
+        // Segmentation stretches the whole image in evaluations, whatever the crop of training.
+        let stretched = Transform { crop: Crop::Stretch, ..Transform::evaluate(512) };
+        let evaluation = data(TrainingCrop::Random).normalized(stretched);
+        assert_eq!(evaluation.crop, Crop::Stretch);
+        assert_eq!(data(TrainingCrop::Random).augmented(evaluation).crop, Crop::Random { shorter: 585 });
     }
 }

@@ -1,5 +1,7 @@
 //! The length of a run: epochs in steps, and the defaults of tasks without a published recipe.
 
+use serde::Deserialize;
+
 /// Epochs of a task without a published recipe, and the smallest and largest number of steps for them.
 const EPOCHS: f64 = 50.0;
 const STEPS: (u64, u64) = (500, 50_000);
@@ -15,6 +17,29 @@ pub const PATIENCE: u64 = 10;
 
 /// A run of more epochs gets a warning.
 const MANY_EPOCHS: f64 = 300.0;
+
+/// The length of runs that a recipe states in epochs.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RecipeLength {
+    /// Epochs of a run that does not end early.
+    pub epochs: f64,
+    /// Epochs between two evaluations.
+    pub evaluate_epochs: f64,
+    /// Evaluations without a better score after which a run ends.
+    pub patience: u64,
+    /// Steps of the warm-up.
+    pub warmup: u64,
+    /// Steps of the half cosine; 0: all.
+    pub cosine_steps: u64,
+}
+
+impl RecipeLength {
+    /// The warm-up of a run of so many steps: no more than a twentieth of them.
+    pub fn warmup_of(&self, steps: u64) -> u64 {
+        self.warmup.min(steps / WARMUP)
+    }
+}
 
 /// An epoch of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,7 +1,9 @@
 //! Configuration: defaults < preset < pretrained run < TOML file < `--set key=value` and flags. Unknown keys are errors that
 //! name the nearest one; the resolved configuration is printed and stored as the run's `config.toml`.
 
+mod benchx;
 mod classify;
+mod encoder_training;
 mod file;
 mod finding_task;
 mod finetune;
@@ -9,6 +11,7 @@ mod fitting;
 mod length;
 mod pretrain;
 mod provenance;
+mod recipe;
 pub mod renamed;
 mod segment;
 mod synonyms;
@@ -26,15 +29,18 @@ use crate::train::amp::Precision;
 use crate::train::distributed::SyncKind;
 use crate::train::threads;
 
-pub use classify::{ClassifyConfig, ClassifyData, ClassifyOptimizer, classify_preset};
+pub use classify::{ClassWeights, ClassifyConfig, ClassifyData, ClassifyOptimizer, classify_preset, classify_recipe};
+pub use encoder_training::EncoderTraining;
 pub use file::{CommonKeys, ConfigFile, Encoder};
 pub use finding_task::FindingTask;
-pub use finetune::{FinetuneConfig, FinetuneKeys, ImageData, RANDOM_NAME, Schedule};
+pub use finetune::{FinetuneConfig, FinetuneKeys, ImageData, LrSource, RANDOM_NAME, Schedule, TrainingCrop};
 pub use fitting::{fitting_preset, preset_hint};
+use length::RecipeLength;
 pub use length::{Epoch, PATIENCE};
 pub use pretrain::{MAX_EPOCHS, PretrainConfig, PretrainData, PretrainOptimizer, pretrain_preset};
 pub use provenance::{DatasetId, JoinId, OtherDataset, Provenance, RANDOM};
-pub use segment::{SegmentConfig, SegmentData, SegmentOptimizer, segment_preset};
+pub use recipe::Recipe;
+pub use segment::{SegmentConfig, SegmentData, SegmentOptimizer, segment_preset, segment_recipe};
 
 /// Names of the presets, the default one first.
 pub const PRESETS: [&str; 3] = ["mrm-vit-b16", "mrm-vit-s16", "mrm-vit-tiny"];
@@ -193,6 +199,14 @@ fn check_rates(values: &[f64]) -> Result<()> {
         return Ok(());
     }
     bail!("learning rate, weight decay and clipping (optimizer.…): must be 0 or more, and finite")
+}
+
+/// An error unless a number is a share below 1.
+fn check_share(key: &str, value: f64) -> Result<()> {
+    if (0.0..1.0).contains(&value) {
+        return Ok(());
+    }
+    bail!("{key}: must be from 0 to below 1, is {value}")
 }
 
 /// The error for the name of a preset that is unknown.

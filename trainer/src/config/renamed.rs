@@ -3,13 +3,17 @@
 
 use toml::{Table, Value};
 
+/// Renamed after configurations began to say their kind.
+const LINEAR_PROBE: (&str, &[&str]) = ("optimizer.linear_probe", &["optimizer.freeze_encoder"]);
+
 /// Old key or section, and the new one. Where there are two new ones, the first that the configuration has is meant.
-const RENAMED: [(&str, &[&str]); 16] = [
+const RENAMED: [(&str, &[&str]); 17] = [
     ("start", &["init_name"]),
     ("optimiser", &["optimizer"]),
     ("optimizer.rule", &["optimizer.kind"]),
     ("optimizer.rate", &["optimizer.lr", "optimizer.base_lr"]),
     ("optimizer.base_rate", &["optimizer.base_lr", "optimizer.lr"]),
+    LINEAR_PROBE,
     ("model.restore", &["model.reconstruct"]),
     ("model.frequencies", &["model.pos_embed"]),
     ("model.vit.width", &["model.vit.embed_dim"]),
@@ -44,7 +48,10 @@ pub(super) fn new_name(old: &str, keys: &[String]) -> Option<String> {
 /// and is a list. Returns whether anything changed.
 pub(super) fn translate(config: &mut Table) -> bool {
     if config.contains_key("kind") {
-        return false;
+        let (from, to) = LINEAR_PROBE;
+        let Some(value) = take(config, from) else { return false };
+        put(config, to[0], value);
+        return true;
     }
     let Some(kind) = old_kind(config) else { return false };
     for (from, to) in RENAMED {
@@ -214,6 +221,10 @@ mod tests {
         let mut now = classify_preset("mrm-vit-tiny", &FindingTask::parse("labels:Edema").unwrap(), 10.0).unwrap();
         (now.run.seed, now.keys) = (3, config.keys.clone());
         assert_eq!(config, now);
+        // Runs that say their kind had a linear probe by that name, too.
+        let probe = ConfigFile::of("classify", &now).unwrap();
+        let probe = probe.text().replacen("freeze_encoder = false", "linear_probe = true", 1);
+        assert!(read::<ClassifyConfig>(&probe, "classify").optimizer.encoder.freeze_encoder);
 
         let old = format!(
             "preset = \"mrm-vit-tiny\"\ntask = \"siim\"\ndataset = \"siim, 60 records, 121c46c082a42464\"\nsplit = \"main\"\n\

@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::{
-    Encoder, FinetuneConfig, FinetuneKeys, ImageData, MAX_BATCH, PRESETS, RunConfig, Schedule, check_most, merge,
-    preset_error, pretrain_preset,
+    Encoder, EncoderTraining, FinetuneConfig, FinetuneKeys, ImageData, MAX_BATCH, PRESETS, Recipe, RunConfig, Schedule,
+    check_most, merge, preset_error, pretrain_preset,
 };
 use crate::model::segmenter::{Head, SegmenterConfig};
 use crate::model::vit::VitConfig;
-use crate::task::MaskRule;
+use crate::task::{MaskRule, MaskScore, SegmentLoss};
 
 /// Largest number of times that an epoch has a record.
 const MAX_REPEATS: usize = 1000;
@@ -33,6 +33,15 @@ pub struct SegmentData {
 pub struct SegmentOptimizer {
     /// Exponent of the schedule; 1: a straight line.
     pub power: f64,
+    /// What the heads minimize.
+    #[serde(default)]
+    pub loss: SegmentLoss,
+    /// The validation score that decides which weights are the best.
+    #[serde(default)]
+    pub select_by: MaskScore,
+    /// Frozen or slower encoder.
+    #[serde(flatten)]
+    pub encoder: EncoderTraining,
     /// Learning rate, length, batches.
     #[serde(flatten)]
     pub schedule: Schedule,
@@ -58,12 +67,22 @@ pub struct SegmentConfig {
 
 const BASE: &str = include_str!("presets/segment/mrm-vit-b16.toml");
 const TINY: &str = include_str!("presets/segment/mrm-vit-tiny.toml");
+const BENCHX: &str = include_str!("presets/segment/benchx.toml");
+const BENCHX_TINY: &str = include_str!("presets/segment/benchx-tiny.toml");
 
-/// The defaults of segmentation for a preset, a task name and a ratio in percent.
+/// The defaults of segmentation for a preset, a task name and a ratio in percent, by the release's recipe.
 ///
 /// # Errors
 /// When there is no such preset.
 pub fn segment_preset(preset: &str, task: &str, ratio: f64) -> Result<SegmentConfig> {
+    segment_recipe(preset, task, ratio, Recipe::Release)
+}
+
+/// As [`segment_preset`], by a recipe.
+///
+/// # Errors
+/// When there is no such preset.
+pub fn segment_recipe(preset: &str, task: &str, ratio: f64, by: Recipe) -> Result<SegmentConfig> {
     let vit = pretrain_preset(preset)?.model.vit;
     let steps: i64 = if ratio > 10.0 { 20_000 } else { 10_000 };
     let mut model = Table::new();
@@ -71,7 +90,8 @@ pub fn segment_preset(preset: &str, task: &str, ratio: f64) -> Result<SegmentCon
     let mut optimizer = Table::new();
     optimizer.insert("steps".to_owned(), steps.into());
     optimizer.insert("evaluate_every".to_owned(), (steps / 20).into());
-    let mut table = Table::try_from(FinetuneKeys::new(preset, task, ratio))?;
+    let keys = FinetuneKeys { recipe: by, ..FinetuneKeys::new(preset, task, ratio) };
+    let mut table = Table::try_from(keys)?;
     table.insert("model".to_owned(), model.into());
     table.insert("optimizer".to_owned(), optimizer.into());
     table.insert("run".to_owned(), Value::try_from(RunConfig::default())?);
@@ -80,6 +100,12 @@ pub fn segment_preset(preset: &str, task: &str, ratio: f64) -> Result<SegmentCon
         "mrm-vit-tiny" => merge(&mut table, TINY.parse()?),
         other if PRESETS.contains(&other) => {}
         other => return Err(preset_error(other)),
+    }
+    if by == Recipe::Benchx {
+        merge(&mut table, BENCHX.parse()?);
+        if preset == "mrm-vit-tiny" {
+            merge(&mut table, BENCHX_TINY.parse()?);
+        }
     }
     Ok(Value::Table(table).try_into()?)
 }
@@ -117,6 +143,10 @@ impl FinetuneConfig for SegmentConfig {
             );
         }
         schedule.validate()?;
+        if schedule.cosine_steps > 0 {
+            bail!("optimizer.cosine_steps: segmentation has a polynomial schedule (optimizer.power), not a cosine");
+        }
+        self.optimizer.encoder.validate()?;
         check_most("prediction.batch_size", self.prediction.batch_size, MAX_BATCH)?;
         check_most("data.repeat_positives", self.data.repeat_positives, MAX_REPEATS)?;
         if !(0.0..1.0).contains(&self.prediction.threshold) {
@@ -154,6 +184,14 @@ mod tests {
         let setr = overlay(&config, None, &["model.head=setr".to_owned(), "model.blocks=[11]".to_owned()]).unwrap();
         assert_eq!(setr.model.head, Head::Setr);
         setr.validate().unwrap();
+        let benchx = segment_recipe("mrm-vit-b16", "siim", 1.0, Recipe::Benchx).unwrap();
+        benchx.validate().unwrap();
+        let schedule = &benchx.optimizer.schedule;
+        let figures = (schedule.lr, schedule.steps, schedule.warmup, schedule.batch_size, schedule.evaluate_every);
+        assert_eq!(figures, (1e-3, 20_000, 1_500, 8, 2_000));
+        assert!(benchx.optimizer.encoder.freeze_encoder && benchx.model.vit.image_size == 512);
+        assert_eq!((benchx.optimizer.loss, benchx.optimizer.select_by), (SegmentLoss::CrossEntropy, MaskScore::Mdice));
+        segment_recipe("mrm-vit-tiny", "siim", 1.0, Recipe::Benchx).unwrap().validate().unwrap();
         let single = overlay(&config, None, &["optimizer.batch_size=1".to_owned()]).unwrap();
         assert!(single.validate().unwrap_err().to_string().contains("at least 2 records"));
     }

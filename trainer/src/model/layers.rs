@@ -40,7 +40,7 @@ pub fn truncated_normal(dims: &[i64], std: f64, device: Device) -> Tensor {
 }
 
 /// Uniform values in ±`bound`.
-fn uniform(dims: &[i64], bound: f64, device: Device) -> Tensor {
+pub fn uniform(dims: &[i64], bound: f64, device: Device) -> Tensor {
     Tensor::empty(dims, (Kind::Float, device)).uniform_(-bound, bound)
 }
 

@@ -1,6 +1,6 @@
-//! The losses of segmentation: focal and Dice, as mmsegmentation 0.x computes them.
+//! The losses of segmentation: focal, Dice and cross-entropy, as mmsegmentation computes them.
 //!
-//! Both differ from their papers in details that change the numbers; each function documents them.
+//! The first two differ from their papers in details that change the numbers; each function documents them.
 //! Logits are `[B, 2, H, W]` (background, foreground), targets `[B, H, W]` with 0, 1, or [`IGNORED`] where a pixel has no
 //! ground truth. `tests/golden/seg_losses` holds values and gradients.
 
@@ -42,6 +42,18 @@ impl HeadLoss {
         let (focal, dice) = (focal(logits, target), dice(logits, target, Self::FOREGROUND_ONLY));
         (&focal * self.focal + &dice * self.dice, focal, dice)
     }
+}
+
+/// Weight of the auxiliary head beside the decoding head where both have the [`cross_entropy`] (mmsegmentation's UPerNet).
+pub const AUXILIARY_CROSS_ENTROPY: f64 = 0.4;
+
+/// The cross-entropy of a softmax; a scalar.
+///
+/// As with the focal loss, ignored pixels add nothing to the sum, but the mean divides by all `B·H·W` pixels.
+pub fn cross_entropy(logits: &Tensor, target: &Tensor) -> Tensor {
+    let classes = target.to_kind(Kind::Int64);
+    let sum = logits.cross_entropy_loss::<Tensor>(&classes, None, Reduction::Sum, i64::from(IGNORED), 0.0);
+    sum / target.numel() as f64
 }
 
 /// The focal loss (Lin et al. 2017) of a sigmoid for each class, alpha 0.5, gamma 2; a scalar.
@@ -97,6 +109,19 @@ mod tests {
         for loss in [total, focal, dice] {
             assert!(loss.double_value(&[]).abs() < 1e-6);
         }
+    }
+
+    #[test]
+    fn cross_entropy_divides_by_all_pixels() {
+        let logits = [[0.2_f64, -1.0, 3.0], [1.5, 0.5, -2.0]]; // background, foreground of three pixels
+        let target = [0_u8, 1, IGNORED];
+        let tensor = Tensor::from_slice(&logits.concat()).view([1, 2, 1, 3]);
+        let found = cross_entropy(&tensor, &Tensor::from_slice(&target).view([1, 1, 3])).double_value(&[]);
+        let of_pixel = |pixel: usize| {
+            let all = logits[0][pixel].exp() + logits[1][pixel].exp();
+            -(logits[usize::from(target[pixel])][pixel].exp() / all).ln()
+        };
+        assert!((found - (of_pixel(0) + of_pixel(1)) / 3.0).abs() < 1e-12, "{found}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::chart::{Series, chart};
 use super::html::{Section, escape};
 use super::run::Run;
+use crate::config::Recipe;
 use crate::eval::bootstrap::Interval;
 use crate::task::Registry;
 
@@ -39,8 +40,8 @@ pub(crate) fn ratio_key(ratio: f64) -> u64 {
     ratio.to_bits() // of two positive numbers the greater has the greater bits
 }
 
-/// The values of the headline metric by initialization and ratio.
-type Values<'a> = BTreeMap<&'a str, BTreeMap<u64, Vec<Interval>>>;
+/// The values of the headline metric by initialization (with its recipe, where that is not the default) and ratio.
+type Values = BTreeMap<String, BTreeMap<u64, Vec<Interval>>>;
 
 /// One section for each kind and task with an evaluation on a test subset.
 pub(super) fn sections(registry: &Registry, runs: &[Run]) -> Result<Vec<Section>> {
@@ -50,7 +51,11 @@ pub(super) fn sections(registry: &Registry, runs: &[Run]) -> Result<Vec<Section>
         let Ok(task) = registry.of_kind(&header.kind) else { continue };
         let Some(headline) = task.metrics(&evaluation.json)?.into_iter().next() else { continue };
         let (_, values) = tasks.entry((&header.kind, &header.task)).or_insert((headline.title, BTreeMap::new()));
-        let of_ratio = values.entry(&header.init_name).or_default().entry(ratio_key(header.ratio)).or_default();
+        let name = match header.recipe {
+            recipe if recipe == Recipe::default() => header.init_name.clone(),
+            recipe => format!("{}, {recipe}", header.init_name),
+        };
+        let of_ratio = values.entry(name).or_default().entry(ratio_key(header.ratio)).or_default();
         of_ratio.extend(headline.value);
     }
     let section = |((_, task), (title, values)): ((&str, &str), (&str, Values))| {
@@ -66,7 +71,7 @@ fn of_task(title: &str, values: &Values) -> Result<String> {
         .map(|(name, by_ratio)| {
             let points = || by_ratio.iter().filter_map(|(ratio, runs)| Some((f64::from_bits(*ratio), averaged(runs)?)));
             Series {
-                name: (*name).to_owned(),
+                name: name.clone(),
                 points: points().map(|(ratio, metric)| (ratio, metric.value)).collect(),
                 intervals: points().map(|(ratio, metric)| (ratio, metric.low, metric.high)).collect(),
             }

@@ -12,8 +12,9 @@ use crate::config::ConfigFile;
 /// A column, and the keys that it shows: the first that a run has.
 type Column = (&'static str, &'static [&'static str]);
 
-const COLUMNS: [Column; 13] = [
+const COLUMNS: [Column; 14] = [
     ("preset", &["preset"]),
+    ("recipe", &["recipe"]),
     ("initialization", &["init"]),
     ("task", &["task"]),
     ("split", &["split"]),

@@ -16,7 +16,7 @@ use tch::Device;
 use tch::nn::VarStore;
 
 use super::DataSource;
-use crate::config::{ConfigFile, Provenance};
+use crate::config::{ConfigFile, Provenance, Recipe};
 use crate::eval::bootstrap::Interval;
 use crate::train::checkpoint::newest_state;
 use crate::weights::load_tensors;
@@ -90,6 +90,9 @@ pub struct EvaluationHeader {
     pub init: String,
     /// What tables call the initialization.
     pub init_name: String,
+    /// The way of fine-tuning.
+    #[serde(default)]
+    pub recipe: Recipe,
     /// Records of the subset with ground truth.
     pub records: usize,
     /// Patients of these records.
@@ -187,6 +190,7 @@ impl EvaluationRequest<'_> {
             seed: self.seed(),
             init: self.provenance.init.clone(),
             init_name: text("init_name")?,
+            recipe: text("recipe").ok().and_then(|name| Recipe::parse(&name).ok()).unwrap_or_default(),
             records: patients.len(),
             patients: patients.iter().max().map_or(0, |last| *last as usize + 1),
             draws: self.options.draws,

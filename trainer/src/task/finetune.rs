@@ -5,8 +5,8 @@ use anyhow::Result;
 use super::{Initialization, Request};
 use crate::config::{Epoch, FinetuneConfig, Provenance, overlay};
 
-/// The configuration of a request: `defaults` of the preset, the pretrained run's encoder, a default length by the records
-/// where the recipe has none, file, length, settings, in this order.
+/// The configuration of a request: `defaults` of the preset and recipe, the pretrained run's encoder, a length by the records
+/// where the recipe states none in steps, file, length, settings, in this order.
 ///
 /// `records` counts the training records of a configuration; it is called only where the length depends on them.
 ///
@@ -22,7 +22,7 @@ pub fn resolve_finetune<C: FinetuneConfig>(
     let mut config = defaults(&initialization.preset)?;
     let (keys, _) = config.parts();
     keys.provenance = Provenance { init: initialization.init, ..request.source.provenance() };
-    keys.init_name = initialization.name;
+    (keys.init_name, keys.recipe) = (initialization.name, request.recipe);
     if let Some(encoder) = initialization.encoder {
         config.take_encoder(encoder);
     }

@@ -29,7 +29,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use tch::Device;
 
-use crate::config::ConfigFile;
+use crate::config::{ConfigFile, Recipe};
 use crate::report::{Run, Section, metrics_section};
 
 pub use checked_evaluation::{check_options, evaluate};
@@ -43,8 +43,8 @@ pub use finetune::resolve_finetune;
 pub use model_name::{different_models, shared_model, without_init};
 pub use pretrain::{Pretrain, Pretraining};
 pub use registry::Registry;
-pub use request::{Initialization, Request};
-pub use segment::{MaskRule, Segment, Segmentation};
+pub use request::{Initialization, Request, check_recipe};
+pub use segment::{MaskRule, MaskScore, Segment, SegmentLoss, Segmentation};
 pub use training::{Build, Prepared, Training, TrainingRun, data_warnings};
 pub(crate) use training::{device_name, unfinished_init};
 
@@ -70,6 +70,11 @@ pub trait Task: Send + Sync {
     /// When it does, but the name is malformed.
     fn takes(&self, name: &str) -> Result<bool> {
         Ok(self.names().contains(&name))
+    }
+
+    /// The ways of fine-tuning that `--recipe` can choose, the default one first.
+    fn recipes(&self) -> &'static [Recipe] {
+        &[Recipe::Release]
     }
 
     /// The configuration of a request: defaults, preset, pretrained run, file, settings, in this order.

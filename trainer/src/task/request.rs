@@ -5,8 +5,8 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Result, anyhow, bail};
 use dataset::commands::cli::UsageError;
 
-use super::DataSource;
-use crate::config::{CommonKeys, Encoder, PRESETS, RANDOM, RANDOM_NAME};
+use super::{DataSource, Task};
+use crate::config::{CommonKeys, Encoder, PRESETS, RANDOM, RANDOM_NAME, Recipe};
 use crate::train::run_dir;
 
 /// What was asked of a run that is to be trained.
@@ -23,6 +23,8 @@ pub struct Request<'a> {
     pub model: Option<&'a CommonKeys>,
     /// None: that of the pretrained run, else the first one.
     pub preset: Option<&'a str>,
+    /// The way of fine-tuning; one of those that the task has ([`check_recipe`]).
+    pub recipe: Recipe,
     /// The dataset, with the split to train on.
     pub source: &'a DataSource,
     /// Percentage of the training labels.
@@ -35,6 +37,19 @@ pub struct Request<'a> {
     pub file: Option<&'a str>,
     /// Settings, `key=value`.
     pub settings: &'a [String],
+}
+
+/// An error unless a task, named `name` on the command line, has a recipe: an error of usage.
+///
+/// # Errors
+/// When it does not.
+pub fn check_recipe(task: &dyn Task, name: &str, recipe: Recipe) -> Result<()> {
+    let known = task.recipes();
+    if known.contains(&recipe) {
+        return Ok(());
+    }
+    let names = known.iter().map(|recipe| recipe.name()).collect::<Vec<_>>().join(", ");
+    Err(UsageError::of(anyhow!("--recipe {recipe}: the task `{name}` has these recipes: {names}")))
 }
 
 /// The initialization of a fine-tuning run.

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use dataset::commands::cli::{UsageError, counted};
 use dataset::loader::LoaderBuilder;
-use dataset::random;
+use dataset::{Loader, LoaderState, random};
 use tch::Device;
 
 use super::data_source::{DataSource, loader_threads};
@@ -13,7 +13,8 @@ use super::objective::Objective;
 use crate::config::{DatasetId, Provenance, RANDOM, RunConfig, Schedule, preset_hint};
 use crate::train::cuda_graph;
 use crate::train::distributed::{Compute, ProcessGroup};
-use crate::train::lr_schedule::WarmupCosine;
+use crate::train::lr_range_test::{self, RangeTest};
+use crate::train::lr_schedule::{WarmupCosine, WarmupWave};
 use crate::train::optimizer::OptimizerConfig;
 use crate::train::run_dir::{self, RunDir};
 use crate::train::threads::{self, Threads};
@@ -68,7 +69,7 @@ pub struct Training<'a> {
 }
 
 impl<'a> Training<'a> {
-    /// Fine-tuning as most tasks do it: AdamW, half a cosine after the warm-up, all pretrained tensors but those of a head.
+    /// Fine-tuning as most tasks do it: AdamW, half a cosine (or more, by `cosine_steps`) after the warm-up, all pretrained tensors but those of a head.
     /// The fields may be changed afterwards.
     pub fn finetuning(
         objective: impl Objective + 'a,
@@ -79,6 +80,8 @@ impl<'a> Training<'a> {
     ) -> Self {
         let (warmup, total) = (schedule.warmup as f64, schedule.steps as f64);
         let curve = WarmupCosine { peak: schedule.lr, floor: 0.0, warmup, total };
+        let wave = WarmupWave { peak: schedule.lr, warmup, half: schedule.cosine_steps as f64 };
+        let ends_with_run = schedule.cosine_steps == 0;
         Self {
             objective: Box::new(objective),
             loader: Box::new(loader),
@@ -86,7 +89,7 @@ impl<'a> Training<'a> {
             skip: Box::new(|name| name.starts_with("head.")),
             optimizer: OptimizerConfig::ADAMW,
             weight_decay: schedule.weight_decay,
-            lr: Box::new(move |step| curve.in_steps(step)),
+            lr: Box::new(move |step| if ends_with_run { curve.in_steps(step) } else { wave.in_steps(step) }),
             accumulation: schedule.accumulation,
             clip: schedule.clip,
             evaluate_every: schedule.evaluate_every,
@@ -137,26 +140,49 @@ impl TrainingRun<'_> {
     /// # Errors
     /// As [`train_loop::train`]; also when a batch cannot be divided among the processes.
     pub fn train(&self, run: Option<&RunDir>, notify: &dyn Fn(&str)) -> Result<Outcome> {
+        let objective = &*self.training.objective;
+        self.with_settings(notify, |settings, loader| train_loop::train(objective, loader, settings, run, &self.group))
+    }
+
+    /// Trains with a growing learning rate ([`lr_range_test`]) and returns the curve of the loss. The weights are of no use
+    /// afterwards: build the run again.
+    ///
+    /// # Errors
+    /// When a record cannot be read, a process is lost, torch fails, or no learning rate lowers the loss.
+    pub fn range_test(&self, notify: &dyn Fn(&str)) -> Result<Option<RangeTest>> {
+        let objective = &*self.training.objective;
+        self.with_settings(notify, |settings, loader| lr_range_test::run(objective, loader, settings, &self.group))
+    }
+
+    /// The loader of this process's share of the batches, at a position.
+    fn loader(&self, state: LoaderState, notify: &dyn Fn(&str)) -> Result<Loader> {
         let Self { training, group, .. } = self;
         let (rank, world_size) = (group.rank(), group.world_size());
-        let loader = |state| {
-            let builder = (training.loader)();
-            let batch = builder.global_batch_size();
-            if !batch.is_multiple_of(world_size) {
-                return Err(UsageError::of(anyhow!(
-                    "a batch of {batch} records cannot be divided among {world_size} processes: set \
-                     optimizer.batch_size, which is the batch of all of them, to a multiple of {world_size}"
-                )));
-            }
-            let loader = builder.distributed(rank, world_size).resume(state).build()?;
-            for dataset in loader.tokenized().into_iter().filter(|_| group.is_main()) {
-                notify(&format!(
-                    "{}: its reports were made by another tokenizer, and are tokenized again as they are loaded",
-                    training.source.names()[dataset]
-                ));
-            }
-            Ok(loader)
-        };
+        let builder = (training.loader)();
+        let batch = builder.global_batch_size();
+        if !batch.is_multiple_of(world_size) {
+            return Err(UsageError::of(anyhow!(
+                "a batch of {batch} records cannot be divided among {world_size} processes: set optimizer.batch_size, which \
+                 is the batch of all of them, to a multiple of {world_size}"
+            )));
+        }
+        let loader = builder.distributed(rank, world_size).resume(state).build()?;
+        for dataset in loader.tokenized().into_iter().filter(|_| group.is_main()) {
+            notify(&format!(
+                "{}: its reports were made by another tokenizer, and are tokenized again as they are loaded",
+                training.source.names()[dataset]
+            ));
+        }
+        Ok(loader)
+    }
+
+    /// Calls `act` with what a training loop needs to know, and with what makes its loader at a position.
+    fn with_settings<T>(
+        &self,
+        notify: &dyn Fn(&str),
+        act: impl FnOnce(&Settings, &dyn Fn(LoaderState) -> Result<Loader>) -> Result<T>,
+    ) -> Result<T> {
+        let training = &self.training;
         let datasets = training.source.names();
         let settings = Settings {
             optimizer: training.optimizer,
@@ -172,7 +198,7 @@ impl TrainingRun<'_> {
             record_ids: &|records| training.source.record_ids(records),
             notify,
         };
-        train_loop::train(&*training.objective, &loader, &settings, run, group)
+        act(&settings, &|state| self.loader(state, notify))
     }
 }
 

@@ -54,6 +54,30 @@ impl WarmupCosine {
     }
 }
 
+/// Linear warm-up from 0 to `peak`, then a cosine wave between `peak` and 0: the schedule of BenchX, whose cosine goes on after
+/// its half period. Positions are counted in steps.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WarmupWave {
+    /// The highest lr.
+    pub peak: f64,
+    /// Length of the warm-up.
+    pub warmup: f64,
+    /// Position at which the lr reaches 0 for the first time.
+    pub half: f64,
+}
+
+impl WarmupWave {
+    /// The lr of step number `step`, from 0, at the position of [`WarmupCosine::in_steps`].
+    pub fn in_steps(&self, step: u64) -> f64 {
+        let position = (step + 1) as f64;
+        if position < self.warmup {
+            return self.peak * position / self.warmup;
+        }
+        let progress = (position - self.warmup) / (self.half - self.warmup);
+        self.peak * 0.5 * (1.0 + (PI * progress).cos())
+    }
+}
+
 /// Share of the lr at which the polynomial's warm-up begins (mmsegmentation's `warmup_ratio`).
 const POLY_WARMUP_RATIO: f64 = 1e-6;
 
@@ -122,6 +146,19 @@ mod tests {
         let only_warmup = WarmupCosine { warmup: 4.0, total: 4.0, ..SCHEDULE };
         close(only_warmup.at(2.0), 0.5);
         close(only_warmup.at(4.0), 0.0);
+    }
+
+    #[test]
+    fn a_wave_is_the_half_cosine_and_then_its_mirror_image() {
+        let wave = WarmupWave { peak: 2.0, warmup: 4.0, half: 24.0 };
+        let cosine = WarmupCosine { peak: 2.0, floor: 0.0, warmup: 4.0, total: 24.0 };
+        for step in 0..24 {
+            close(wave.in_steps(step), cosine.in_steps(step));
+        }
+        for after in 0..20 {
+            close(wave.in_steps(23 + after), wave.in_steps(23 - after));
+        }
+        close(wave.in_steps(43), 2.0);
     }
 
     #[test]

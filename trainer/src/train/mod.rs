@@ -6,6 +6,7 @@ pub mod cuda_graph;
 pub mod distributed;
 pub mod ema;
 pub mod logger;
+pub mod lr_range_test;
 pub mod lr_schedule;
 pub mod master_weights;
 pub mod optimizer;

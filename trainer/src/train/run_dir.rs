@@ -14,6 +14,9 @@ use crate::train::logger;
 const CONFIG: &str = "config.toml";
 const LOCK: &str = ".lock";
 
+/// Files of the curve of a learning rate range test.
+pub const RANGE_TEST: [&str; 2] = ["lr-range-test.json", "lr-range-test.csv"];
+
 /// A run's directory, locked as long as this value exists.
 pub struct RunDir {
     path: PathBuf,
@@ -82,7 +85,7 @@ impl RunDir {
 
 /// Settings of the length of a run, and those that are a share of it.
 const LENGTH: [&str; 2] = ["steps", "epochs"];
-const SHARES_OF_LENGTH: [&str; 3] = ["warmup", "warmup_epochs", "evaluate_every"];
+const SHARES_OF_LENGTH: [&str; 4] = ["warmup", "warmup_epochs", "evaluate_every", "cosine_steps"];
 
 /// Shares and length of an epoch of a mixture of datasets.
 const MIXTURE: &str = "mixture";
@@ -118,7 +121,7 @@ fn check_length(run: &Path, made: u64, steps: u64) -> Result<Option<String>> {
 }
 
 /// Whether a run has results: a log, a checkpoint or best weights.
-fn has_begun(path: &Path) -> bool {
+pub fn has_begun(path: &Path) -> bool {
     logger::has_lines(path) || !Checkpoints::of(path).steps().is_empty() || path.join(BEST).exists()
 }
 
@@ -128,15 +131,14 @@ fn deciding(mut config: toml::Table, other_length: bool) -> toml::Table {
     config.remove(MIXTURE);
     if let Some(optimizer) = config.get_mut("optimizer").and_then(toml::Value::as_table_mut) {
         optimizer.remove("patience");
+        optimizer.remove("lr_from");
         for key in LENGTH.iter().chain(&SHARES_OF_LENGTH).filter(|_| other_length) {
             optimizer.remove(*key);
         }
     }
-    // Older runs do not have this key.
-    if let Some(data) = config.get_mut("data").and_then(toml::Value::as_table_mut)
-        && data.get("augment").and_then(toml::Value::as_array).is_some_and(Vec::is_empty)
-    {
-        data.remove("augment");
+    for (key, before) in ADDED {
+        let before = format!("value = {before}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("value"));
+        remove_if(&mut config, key, before.as_ref());
     }
     if let Some(run) = config.get_mut("run").and_then(toml::Value::as_table_mut) {
         let keys =
@@ -147,25 +149,57 @@ fn deciding(mut config: toml::Table, other_length: bool) -> toml::Table {
         for key in ["gradient_sync", "join_timeout", "stall_timeout"] {
             run.remove(key);
         }
-        // Older runs do not have these keys.
-        for key in ["in_place_loss", "cuda_graph"] {
-            if run.get(key) == Some(&toml::Value::Boolean(false)) {
-                run.remove(key);
-            }
-        }
     }
     config
 }
 
-/// Temporary files that a killed run may leave in its folder.
-fn temporary_files(run: &Path) -> [PathBuf; 4] {
+/// Keys that older runs do not have, each with the value that such a run was trained with.
+const ADDED: [(&str, &str); 15] = [
+    ("recipe", "'release'"),
+    ("model.head_norm", "true"),
+    ("model.head_std", "2e-5"),
+    ("data.augment", "[]"),
+    ("data.crop", "'random-resized'"),
+    ("data.mixup", "0.0"),
+    ("optimizer.encoder_lr_scale", "1.0"),
+    ("optimizer.freeze_encoder", "false"),
+    ("optimizer.cosine_steps", "0"),
+    ("optimizer.class_weights", "'none'"),
+    ("optimizer.label_smoothing", "0.0"),
+    ("optimizer.loss", "'focal-dice'"),
+    ("optimizer.select_by", "'dice'"),
+    ("run.in_place_loss", "false"),
+    ("run.cuda_graph", "false"),
+];
+
+/// Removes a dotted key that has this value.
+fn remove_if(table: &mut toml::Table, key: &str, value: Option<&toml::Value>) {
+    match key.split_once('.') {
+        Some((section, key)) => {
+            if let Some(section) = table.get_mut(section).and_then(toml::Value::as_table_mut) {
+                remove_if(section, key, value);
+            }
+        }
+        None if table.get(key) == value => {
+            table.remove(key);
+        }
+        None => {}
+    }
+}
+
+/// Files that a killed or failed run may leave in its folder: temporary ones, and the curve of a range test.
+fn left_files(run: &Path) -> Vec<PathBuf> {
     let [metrics, events] = logger::files(run).map(|path| files::temporary(&path));
-    [files::temporary(&run.join(CONFIG)), metrics, events, checkpoint::temporary_link(run)]
+    let mut all = vec![files::temporary(&run.join(CONFIG)), metrics, events, checkpoint::temporary_link(run)];
+    for curve in RANGE_TEST.map(|name| run.join(name)) {
+        all.extend([files::temporary(&curve), curve]);
+    }
+    all
 }
 
 /// A file in the folder of a new run that no run has left there.
 fn foreign_file(path: &Path) -> Result<Option<String>> {
-    let own = temporary_files(path);
+    let own = left_files(path);
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         let (name, at) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
@@ -185,7 +219,7 @@ impl Drop for RunDir {
         if !self.fresh || has_begun(&self.path) {
             return;
         }
-        for file in temporary_files(&self.path) {
+        for file in left_files(&self.path) {
             let _ = fs::remove_file(file);
         }
         for folder in Checkpoints::of(&self.path).unfinished() {

@@ -490,6 +490,7 @@ fn masks_and_boxes_are_cropped_and_flipped_with_the_pixels() {
         Crop::RandomResized { scale: (0.3, 1.0), aspect: ASPECT },
         Crop::Center { shorter: 80 },
         Crop::Center { shorter: 40 },
+        Crop::Random { shorter: 80 },
         Crop::Pad,
         Crop::Stretch,
     ];

@@ -168,6 +168,7 @@ fn small_images_are_padded_cropped_and_stretched_without_gaps() {
             Crop::RandomResized { scale: (0.08, 1.0), aspect: ASPECT },
             Crop::Center { shorter: 24 },
             Crop::Center { shorter: 40 },
+            Crop::Random { shorter: 40 },
             Crop::Pad,
             Crop::Stretch,
         ] {
@@ -183,7 +184,7 @@ fn small_images_are_padded_cropped_and_stretched_without_gaps() {
             assert_eq!(
                 matches!(crop, Crop::RandomResized { .. } | Crop::Stretch),
                 shown == 32 * 32
-                    && !matches!(crop, Crop::Center { shorter: 40 })
+                    && !matches!(crop, Crop::Center { shorter: 40 } | Crop::Random { shorter: 40 })
                     && !(crop == Crop::Pad && width == height),
                 "{crop:?}"
             );

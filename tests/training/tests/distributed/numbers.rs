@@ -213,3 +213,41 @@ fn master_weights_do_not_change_the_numbers_of_two_processes() {
     assert_eq!(numbers(&at("masters")), numbers(&at("autocast")));
     assert!(weights(&at("masters")) == weights(&at("autocast")));
 }
+
+/// Mixup within a rank's share, weights of classes, and a range test, in two processes.
+#[test]
+fn two_processes_mix_their_shares_and_agree_on_a_learning_rate() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 30);
+    let at = |name: &str| temporary.path().join(name);
+    let more = [
+        "--lr", "auto", "--set", "data.mixup=0.4", "--set", "optimizer.class_weights=balanced", "--set",
+        "optimizer.label_smoothing=0.1",
+    ];
+    let mut curves = Vec::new();
+    for name in ["mixed", "again"] {
+        let arguments = from_random(&data, &at(name), &more);
+        let outputs = ranks(&[arguments.clone(), arguments]);
+        assert!(outputs.iter().all(|output| output.status.success()), "{outputs:?}");
+        let printed = String::from_utf8_lossy(&outputs[0].stdout).into_owned();
+        assert!(printed.contains(" from a range test: a tenth of "), "{printed}");
+        curves.push(std::fs::read(at(name).join("lr-range-test.csv")).expect("a curve"));
+    }
+    assert!(curves[0] == curves[1], "the same curve");
+    assert_eq!(numbers(&at("mixed")), numbers(&at("again")));
+    assert!(weights(&at("mixed")) == weights(&at("again")));
+    // Without mixup and dropout, two processes make the test of one.
+    let plain = ["--lr", "auto"];
+    ok("trainer", from_random(&data, &at("one"), &plain));
+    let arguments = from_random(&data, &at("two"), &plain);
+    let outputs = ranks(&[arguments.clone(), arguments]);
+    assert!(outputs.iter().all(|output| output.status.success()), "{outputs:?}");
+    let losses = |name: &str| -> Vec<f64> {
+        let curve: Value = read_json(&at(name).join("lr-range-test.json")).expect("a curve");
+        let points = curve["points"].as_array().expect("points").clone();
+        points.iter().map(|point| point["loss"].as_f64().expect("a loss")).collect()
+    };
+    for (one, two) in losses("one").into_iter().zip(losses("two")).take(60) {
+        assert!(((one - two) / one).abs() < TOLERANCE, "{one} and {two}");
+    }
+}

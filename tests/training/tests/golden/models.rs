@@ -350,6 +350,7 @@ fn classifier(golden: &Golden) -> (VarStore, VitClassifier) {
         },
         classes: golden.int("/model/num_classes"),
         drop_path: golden.float("/model/drop_path_rate"),
+        ..ClassifierConfig::default()
     };
     let store = VarStore::new(device());
     let model = VitClassifier::new(&store.root(), &config).unwrap();

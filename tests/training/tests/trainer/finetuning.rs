@@ -7,7 +7,7 @@ use std::path::Path;
 use dataset::format::record::{ImageEncoding, Record};
 use helpers::{args, fails, folder, made_record, ok, run, text, write_dataset};
 use serde_json::Value;
-use trainer::config::{ClassifyConfig, FindingTask, classify_preset};
+use trainer::config::{ClassifyConfig, FindingTask, Recipe, classify_preset};
 use trainer::task::{Classify, DataSource, Missing, Request, Task};
 use trainer::train::logger::read_metrics;
 use training::{dataset, finetuning, numbers, pretrained};
@@ -34,7 +34,7 @@ fn a_linear_probe_trains_only_the_head_and_layer_decay_slows_early_layers() {
         ok("trainer", finetuning(&data, &run, &mrm, more));
         run
     };
-    let probe = run("probe", &["--set", "optimizer.linear_probe=true"]);
+    let probe = run("probe", &["--set", "optimizer.freeze_encoder=true"]);
     for name in ["blocks.0.attn.qkv.weight", "patch_embed.proj.weight", "cls_token", "pos_embed"] {
         assert_eq!(moved(&probe, name), 0.0, "{name}");
     }
@@ -144,6 +144,7 @@ fn the_length_of_a_custom_task_follows_from_its_records() {
             init_name: None,
             model: None,
             preset: Some("mrm-vit-b16"),
+            recipe: Recipe::Release,
             source: &source,
             ratio: 100.0,
             steps,

@@ -14,6 +14,7 @@ mod notebooks;
 mod object_store;
 mod peers;
 mod pretraining;
+mod recipes;
 mod report_page;
 mod resume;
 mod robustness;

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use dataset::{Dataset, Split, Subset};
 use helpers::{args, command, contents, fails, folder, ok, text};
-use training::{checkpoints, damage_image, dataset, numbers, pretraining, wait_for, weights};
+use training::{
+    checkpoints, damage_image, dataset, finetuning, numbers, pretrained, pretraining, wait_for, weights,
+};
 
 #[test]
 fn a_stopped_run_resumes_to_the_same_numbers() {
@@ -99,6 +101,46 @@ fn a_killed_run_in_half_precision_with_averaged_weights_resumes_to_the_same_bits
     }
     assert!(read(&whole, "ema.safetensors") != weights(&whole));
     assert_eq!(checkpoints(&killed), ["step-29", "step-30"], "no partial file is left");
+}
+
+/// Mixup draws from torch's generator, which each step seeds by its number.
+#[test]
+fn a_killed_fine_tuning_with_mixup_resumes_to_the_same_bits() {
+    let temporary = folder();
+    let (data, mrm) = pretrained(temporary.path(), 60);
+    let at = |name: &str| temporary.path().join("runs").join(name);
+    let settings = [
+        "data.mixup=0.4",
+        "optimizer.class_weights=balanced",
+        "optimizer.label_smoothing=0.1",
+        "run.checkpoint_every=1",
+        "run.log_every=1",
+        "optimizer.steps=30",
+    ];
+    let mixed = |run: &Path, further: &[&str]| {
+        let all: Vec<&str> = settings.iter().chain(further).flat_map(|setting| ["--set", *setting]).collect();
+        let words = finetuning(&data, run, &mrm, &all);
+        words.into_iter().map(|word| if word == "6" { "30".into() } else { word }).collect::<Vec<_>>()
+    };
+    let printed = ok("trainer", mixed(&at("whole"), &[]));
+    assert!(printed.contains("weights of positive labels: Cardiomegaly "), "{printed}");
+    for steps in [4, 11] {
+        kill(mixed(&at("killed"), &[]), &at("killed"), steps, Duration::ZERO);
+    }
+    ok("trainer", mixed(&at("killed"), &[]));
+    assert_eq!(numbers(&at("killed")), numbers(&at("whole")));
+    assert!(weights(&at("killed")) == weights(&at("whole")));
+    // Each of them changes the run.
+    let first = |name: &str, setting: &str| {
+        ok("trainer", mixed(&at(name), &[setting, "optimizer.steps=2"]));
+        numbers(&at(name))[0]["loss"].as_f64().expect("a loss")
+    };
+    let with_all = first("all", "data.mixup=0.4");
+    for (name, setting) in
+        [("plain", "data.mixup=0.0"), ("equal", "optimizer.class_weights=none"), ("sharp", "optimizer.label_smoothing=0.0")]
+    {
+        assert!((first(name, setting) - with_all).abs() > 1e-4, "{setting}");
+    }
 }
 
 #[test]

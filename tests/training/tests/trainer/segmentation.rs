@@ -45,6 +45,58 @@ fn finetuning(data: &Path, run: &Path, steps: u64, more: &[&str]) -> Vec<OsStrin
     all
 }
 
+/// BenchX's recipe: the encoder stays as it was, the heads learn, and the Dice over classes is that of the written masks.
+#[test]
+fn benchx_trains_the_heads_on_a_frozen_encoder() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 60);
+    let run = temporary.path().join("benchx");
+    let settings = ["--set", "run.checkpoint_every=1", "--set", "run.keep_last=9", "--recipe", "benchx"];
+    let printed = ok("trainer", finetuning(&data, &run, 8, &settings));
+    for line in ["recipe = \"benchx\"", "freeze_encoder = true", "loss = \"cross-entropy\"", "crop = \"whole\""] {
+        assert!(printed.contains(line), "{line}: {printed}");
+    }
+    let weights = |step: u32| {
+        Tensor::read_safetensors(run.join(format!("checkpoints/step-{step}/model.safetensors"))).expect("weights")
+    };
+    let (mut frozen, mut moved) = (0, 0);
+    for ((name, first), (other, last)) in weights(1).into_iter().zip(weights(8)) {
+        assert_eq!(name, other);
+        if ["blocks.", "cls_token", "pos_embed", "patch_embed."].iter().any(|start| name.starts_with(start)) {
+            assert_eq!(first, last, "{name}");
+            frozen += 1;
+        } else if name.ends_with("weight") {
+            moved += usize::from(first != last);
+        }
+    }
+    assert!(frozen > 10 && moved > 10, "{frozen} and {moved}");
+    let logged = numbers(&run);
+    let step = logged.iter().find(|line| line["loss"].is_f64()).expect("a step");
+    assert!(step["loss_auxiliary"].is_f64() && step["loss_focal"].is_null(), "{step}");
+    assert!(logged.iter().any(|line| line["validate_mdice"].is_f64()), "{logged:?}");
+
+    let message = ok("trainer", args!["evaluate", "--data", &data, "--run", &run, "--split", "main", "--draws", "50"]);
+    assert!(message.contains("mDice (mean over background and foreground, all pixels together): "), "{message}");
+    let report: Value = dataset::store::files::read_json(&run.join("evaluation-test.json")).expect("a report");
+    let batches = dataset::format::table::read_table(&run.join("predictions-test.parquet")).expect("predictions");
+    let (mut both, mut either, mut pixels) = (0.0, 0.0, 0.0);
+    for batch in &batches {
+        let column = |name| dataset::format::table::column::<UInt64Array>(batch, name).expect("areas").values().to_vec();
+        let dice = dataset::format::table::column::<Float64Array>(batch, "dice").expect("numbers").values().to_vec();
+        for ((dice, predicted), target) in dice.iter().zip(column("predicted_area")).zip(column("target_area")) {
+            let areas = (predicted + target) as f64;
+            // Dice is 2 · both / areas where something is drawn.
+            both += if target > 0 { dice * areas / 2.0 } else { 0.0 };
+            either += areas;
+            pixels += 32.0 * 32.0;
+        }
+    }
+    let (foreground, background) = (2.0 * both / either, 2.0 * (pixels - either + both) / (2.0 * pixels - either));
+    let found = report["mdice"]["value"].as_f64().expect("a value");
+    assert!((found - f64::midpoint(foreground, background)).abs() < 1e-9, "{found}: {foreground}, {background}");
+    assert_eq!(report["recipe"], "benchx");
+}
+
 #[test]
 fn a_segmenter_is_trained_and_evaluated_on_masks() {
     let temporary = folder();

@@ -140,6 +140,7 @@ pub struct Segmenter {
     config: SegmenterConfig,
     blocks: Vec<i64>,
     encoder: VitEncoder,
+    frozen: bool,
     decoder: Decoder,
 }
 
@@ -165,7 +166,14 @@ impl Segmenter {
                 Decoder::Setr(SetrHead::new(&decode_path, config, group))
             }
         };
-        Ok(Self { config: config.clone(), blocks, encoder, decoder })
+        Ok(Self { config: config.clone(), blocks, encoder, frozen: false, decoder })
+    }
+
+    /// Freezes the encoder: it computes as in an evaluation, and without gradients, in training, too.
+    #[must_use]
+    pub fn freeze_encoder(mut self, frozen: bool) -> Self {
+        self.frozen = frozen;
+        self
     }
 
     /// The model's configuration.
@@ -178,7 +186,11 @@ impl Segmenter {
     /// # Errors
     /// When the image has the wrong shape.
     pub fn forward(&self, image: &Tensor, train: bool) -> Result<SegmenterOutput, ModelError> {
-        let maps = self.encoder.maps(image, &self.blocks, train)?; // each [B, D, G, G]
+        let maps = if self.frozen {
+            tch::no_grad(|| self.encoder.maps(image, &self.blocks, false))
+        } else {
+            self.encoder.maps(image, &self.blocks, train)
+        }?; // each [B, D, G, G]
         let whole = |logits: &Tensor| resize(logits, [self.config.vit.image_size; 2]);
         Ok(match &self.decoder {
             Decoder::Upernet(upernet) => {

@@ -3,11 +3,14 @@
 mod comparison;
 mod evaluation;
 mod label_counts;
+mod label_loss;
 mod labels;
+mod mixup;
 mod objective;
 mod prediction;
 mod records;
 mod report;
+mod small_set;
 
 use std::path::Path;
 
@@ -20,14 +23,17 @@ use super::{
     Comparison, ComparisonRequest, DataSource, Evaluated, EvaluationOption, EvaluationRequest, Metric,
     PredictionRequest, Prepared, Request, Task, Training, data_warnings, lengths, resolve_finetune,
 };
-use crate::config::{ClassifyConfig, ConfigFile, FindingTask, FinetuneConfig, classify_preset};
+use crate::config::{ClassWeights, ClassifyConfig, ConfigFile, FindingTask, FinetuneConfig, Recipe, classify_recipe};
 use crate::report::{Run, Section};
 use crate::train::distributed::Compute;
 use crate::train::run_dir;
 
+use label_loss::balanced_weights;
+
 pub use comparison::{ClassificationComparison, FindingDifference};
 pub use evaluation::{ClassificationReport, FindingScores};
 pub use label_counts::{LabelCounts, OpenLabels, remedy as blank_remedy};
+pub use label_loss::LabelLoss;
 pub use labels::{Labels, Missing, Uncertain};
 pub use objective::{Classification, predict};
 pub use records::TaskLabels;
@@ -57,16 +63,23 @@ impl Task for Classify {
         let task = FindingTask::parse(request.task)?;
         let config = resolve_finetune(
             request,
-            |preset| classify_preset(preset, &task, request.ratio),
+            |preset| classify_recipe(preset, &task, request.ratio, request.recipe),
             |config| {
                 let rows_of =
                     |source| TaskLabels::read(config, source)?.rows(source, Subset::Train, Some(request.ratio));
                 let rows = request.source.all().map(rows_of).collect::<Result<Vec<_>>>()?;
                 request.source.epoch_records(&lengths(&rows))
             },
-            if task.has_no_recipe() { Some(ClassifyConfig::take_default_length) } else { None },
+            match request.recipe {
+                Recipe::Release if !task.has_no_recipe() => None,
+                _ => Some(ClassifyConfig::take_length),
+            },
         )?;
         ConfigFile::of(self.kind(), &config)
+    }
+
+    fn recipes(&self) -> &'static [Recipe] {
+        &Recipe::ALL
     }
 
     fn check(&self, config: &ConfigFile) -> Result<()> {
@@ -212,26 +225,29 @@ impl TrainingData {
         for source in source.all() {
             warnings.extend(source.ratio_warning(config.keys.ratio, &config.findings)?);
         }
-        if !has_both(&self.validate_targets, config.findings.len()) {
-            warnings.push(format!(
-                "the {} labeled validation records have no finding with both classes: the run keeps the last weights, not \
-                 the best",
-                self.validate_targets.len()
-            ));
-        }
+        warnings.extend(small_set::warnings(&config.findings, &self.train_targets, &self.validate_targets));
         Ok(warnings)
     }
 
     fn training<'a>(self, config: ClassifyConfig, source: &'a DataSource, compute: &Compute) -> Result<Training<'a>> {
         let device = compute.device;
-        let Self { labels, train: rows, validate, validate_targets, counts, epoch, .. } = self;
+        let Self { labels, train: rows, train_targets, validate, validate_targets, counts, epoch } = self;
         let validate = source.all().map(|source| source.dataset.clone()).zip(validate).collect();
+        let mut notes = source.mixture_notes(&lengths(&rows))?;
+        let mut label_loss = LabelLoss::smoothed(config.optimizer.label_smoothing);
+        if config.optimizer.class_weights == ClassWeights::Balanced {
+            let weights = balanced_weights(&train_targets, config.findings.len());
+            let of_findings = config.findings.iter().zip(&weights).map(|(finding, weight)| format!("{finding} {weight:.2}"));
+            notes.push(format!("weights of positive labels: {}", of_findings.collect::<Vec<_>>().join(", ")));
+            label_loss = label_loss.weighted(&weights, device);
+        }
         let objective = Classification::new(&config.model, labels, evaluation_transform(&config), device)?
             .in_group(&compute.group)
             .validate(validate, validate_targets)
             .layer_decay(config.optimizer.schedule.layer_decay)
-            .linear_probe(config.optimizer.linear_probe);
-        let mut notes = source.mixture_notes(&lengths(&rows))?;
+            .encoder(config.optimizer.encoder)
+            .label_loss(label_loss)
+            .mixup(config.data.mixup);
         for (counts, name) in counts.iter().zip(source.names()) {
             let place = if source.others.is_empty() { String::new() } else { format!("{name}: ") };
             for (counts, of) in counts.iter().zip(["training", "validation"]) {

@@ -6,14 +6,17 @@ use anyhow::Result;
 use dataset::transform::Transform;
 use dataset::{Batch, Dataset, Loader};
 use tch::nn::VarStore;
-use tch::{Device, Kind, Reduction, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::Labels;
+use super::label_loss::LabelLoss;
+use super::mixup::Records;
+use crate::config::EncoderTraining;
 use crate::eval::metrics::{auroc, mean_defined};
 use crate::model::classifier::{ClassifierConfig, VitClassifier};
 use crate::task::objective::{Evaluation, Loss, Objective, RecordLosses, images, loader_for};
 use crate::train::distributed::ProcessGroup;
-use crate::train::optimizer::{Parameter, decayed_parameters};
+use crate::train::optimizer::{Parameter, encoder_and_head};
 
 /// A classifier that learns findings.
 pub struct Classification {
@@ -26,7 +29,9 @@ pub struct Classification {
     validate_targets: Vec<Vec<Option<bool>>>,
     transform: Transform,
     layer_decay: f64,
-    linear_probe: bool,
+    encoder: EncoderTraining,
+    label_loss: LabelLoss,
+    mixup: f64,
     group: ProcessGroup,
 }
 
@@ -46,7 +51,9 @@ impl Classification {
             validate_targets: Vec::new(),
             transform,
             layer_decay: 1.0,
-            linear_probe: false,
+            encoder: EncoderTraining::default(),
+            label_loss: LabelLoss::default(),
+            mixup: 0.0,
             group: ProcessGroup::single(),
         })
     }
@@ -72,10 +79,25 @@ impl Classification {
         self
     }
 
-    /// Trains the head alone, on features of the frozen encoder.
+    /// Freezes the encoder, with the linear layer trained alone, or sets the factor on its learning rate.
     #[must_use]
-    pub fn linear_probe(mut self, probe: bool) -> Self {
-        self.linear_probe = probe;
+    pub fn encoder(mut self, encoder: EncoderTraining) -> Self {
+        self.encoder = encoder;
+        self
+    }
+
+    /// Sets how labels become a loss.
+    #[must_use]
+    pub fn label_loss(mut self, label_loss: LabelLoss) -> Self {
+        self.label_loss = label_loss;
+        self
+    }
+
+    /// Mixes each record with another one of its batch, by shares from Beta(`alpha`, `alpha`); 0: not. In a group, partners are
+    /// records of the same process.
+    #[must_use]
+    pub fn mixup(mut self, alpha: f64) -> Self {
+        self.mixup = alpha;
         self
     }
 
@@ -91,8 +113,9 @@ impl Objective for Classification {
     }
 
     fn parameters(&self) -> Vec<Parameter> {
-        let mut all = decayed_parameters(&self.store, self.model.config().vit.num_layers, self.layer_decay);
-        if self.linear_probe {
+        let layers = self.model.config().vit.num_layers;
+        let mut all = encoder_and_head(&self.store, layers, self.layer_decay, self.encoder.encoder_lr_scale);
+        if self.encoder.freeze_encoder {
             all.retain(|parameter| parameter.name.starts_with("head."));
         }
         all
@@ -100,18 +123,21 @@ impl Objective for Classification {
 
     fn loss(&self, batch: &Batch) -> Result<Loss> {
         let device = self.store.device();
-        let image = images(batch, device);
-        let logits = if self.linear_probe {
-            self.model.classify(&tch::no_grad(|| self.model.features(&image, false))?)
-        } else {
-            self.model.logits(&image, true)?
-        };
         let (targets, counts) = self.labels.tensors(batch, device);
-        let each = logits.f_binary_cross_entropy_with_logits::<Tensor>(&targets, None, None, Reduction::None)?;
-        let each = each * &counts; // [B, C]
+        let mut records = Records { images: images(batch, device), targets, counts };
+        if self.mixup > 0.0 {
+            records = records.mixed(self.mixup)?;
+        }
+        let Records { images, targets, counts } = &records;
+        let logits = if self.encoder.freeze_encoder {
+            self.model.classify(&tch::no_grad(|| self.model.features(images, false))?)
+        } else {
+            self.model.logits(images, true)?
+        };
+        let each = self.label_loss.each(&logits, targets)? * counts; // [B, C]
         let total = self.group.mean(&each.sum(Kind::Float), &counts.sum(Kind::Float))?;
         let of_records = |values: &Tensor| values.detach().sum_dim_intlist([1_i64].as_slice(), false, Kind::Float);
-        let by_record = vec![RecordLosses { name: "loss", sums: of_records(&each), counts: of_records(&counts) }];
+        let by_record = vec![RecordLosses { name: "loss", sums: of_records(&each), counts: of_records(counts) }];
         Ok(Loss { total, parts: Vec::new(), by_record })
     }
 

@@ -7,6 +7,7 @@ use arrow_array::{ArrayRef, Float64Array, StringArray, UInt64Array};
 use dataset::commands::cli::counted;
 use serde::{Deserialize, Serialize};
 
+use super::class_dice::{ClassPixels, class_dice_interval};
 use super::examples::{Examples, examples_image};
 use super::{MaskRule, Segmentation, SegmentedRecord, evaluation_transform, masked, segment, with_mask};
 use crate::config::SegmentConfig;
@@ -42,6 +43,10 @@ pub struct SegmentationReport {
     pub dice_positive: Option<Interval>,
     /// Mean over the positive records; none where there is none.
     pub iou_positive: Option<Interval>,
+    /// Mean over the classes, background included, of all pixels of the subset together (mmsegmentation's mDice); none in
+    /// evaluations of older versions.
+    #[serde(default)]
+    pub mdice: Option<Interval>,
 }
 
 /// Evaluates a segmenter; writes `evaluation-STEM.json`, `predictions-STEM` as Parquet and CSV, and the image
@@ -86,6 +91,7 @@ pub(super) fn metrics(evaluation: &serde_json::Value) -> Result<Vec<Metric>> {
         Metric { key: "iou", title: "IoU", value: Some(report.iou) },
         Metric { key: "dice_positive", title: "Dice, positive", value: report.dice_positive },
         Metric { key: "iou_positive", title: "IoU, positive", value: report.iou_positive },
+        Metric { key: "mdice", title: "mDice", value: report.mdice },
     ])
 }
 
@@ -94,6 +100,7 @@ pub(super) fn metrics(evaluation: &serde_json::Value) -> Result<Vec<Metric>> {
 struct Predictions {
     rows: Vec<u32>,
     overlaps: Vec<Overlap>,
+    pixels: Vec<ClassPixels>,
     masks: Vec<String>,
     size: usize,
 }
@@ -102,6 +109,7 @@ impl Predictions {
     fn add(&mut self, record: &SegmentedRecord) {
         self.rows.push(record.row);
         self.overlaps.push(record.overlap);
+        self.pixels.push(record.class_pixels());
         self.masks.push(run_lengths(record.prediction, record.size));
         self.size = record.size;
     }
@@ -144,6 +152,7 @@ impl Predictions {
             iou,
             dice_positive: interval(Overlap::dice, true),
             iou_positive: interval(Overlap::iou, true),
+            mdice: class_dice_interval(&self.pixels, patients, bootstrap),
         })
     }
 
@@ -181,6 +190,11 @@ impl std::fmt::Display for SegmentationReport {
         writeln!(f, "{:<28}{records:>9}  {dice:<24}{iou:<24}", "all")?;
         let (dice, iou) = (shown(&self.dice_positive), shown(&self.iou_positive));
         writeln!(f, "{:<28}{positives:>9}  {dice:<24}{iou:<24}", "with something drawn")?;
-        write!(f, "{:<28}{empty:>9}  nothing predicted in {empty_found_empty}", "with an empty mask")
+        write!(f, "{:<28}{empty:>9}  nothing predicted in {empty_found_empty}", "with an empty mask")?;
+        if self.mdice.is_some() {
+            let mdice = shown(&self.mdice);
+            write!(f, "\nmDice (mean over background and foreground, all pixels together): {mdice}")?;
+        }
+        Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! and such a record is left out of training and evaluation. A source with a table of masks gives a mask to every image in
 //! the table, an empty one included.
 
+mod class_dice;
 mod evaluation;
 mod examples;
 mod objective;
@@ -22,14 +23,14 @@ use super::{
     PredictionRequest, Prepared, RecordMetric, Request, Task, Training, compare_records, data_warnings,
     resolve_finetune,
 };
-use crate::config::{ConfigFile, FinetuneConfig, SegmentConfig, segment_preset};
+use crate::config::{ConfigFile, FinetuneConfig, Recipe, SegmentConfig, segment_recipe};
 use crate::report::{Run, Section};
 use crate::train::distributed::Compute;
 use crate::train::lr_schedule::WarmupPoly;
 
 pub use evaluation::SegmentationReport;
 pub use examples::examples_image;
-pub use objective::{MaskRule, MaskedDataset, Segmentation, SegmentedRecord, segment};
+pub use objective::{MaskRule, MaskScore, MaskedDataset, SegmentLoss, Segmentation, SegmentedRecord, segment};
 
 /// Segmentation of a finding's masks.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,8 +54,12 @@ impl Task for Segment {
         let records = |config: &SegmentConfig| {
             Ok(training_rows(config, request.source, &with_mask(&masked(config, request.source))?)?.len())
         };
-        let defaults = |preset: &str| segment_preset(preset, request.task, request.ratio);
+        let defaults = |preset: &str| segment_recipe(preset, request.task, request.ratio, request.recipe);
         ConfigFile::of(self.kind(), &resolve_finetune(request, defaults, records, None)?)
+    }
+
+    fn recipes(&self) -> &'static [Recipe] {
+        &Recipe::ALL
     }
 
     fn check(&self, config: &ConfigFile) -> Result<()> {
@@ -186,7 +191,7 @@ fn training_rows(config: &SegmentConfig, source: &DataSource, known: &[bool]) ->
     Ok(rows)
 }
 
-/// Builds the model; the run keeps the best weights by the validation subset's mean Dice.
+/// Builds the model; the run keeps the best weights by the validation subset's Dice (`optimizer.select_by`).
 fn training<'a>(
     config: SegmentConfig,
     source: &'a DataSource,
@@ -206,7 +211,9 @@ fn training<'a>(
         validate,
         transform.clone(),
         compute,
-    )?;
+    )?
+    .encoder(config.optimizer.encoder)
+    .minimizing(config.optimizer.loss, config.optimizer.select_by);
     let distinct = rows.chunk_by(|a, b| a == b).count();
     let curve = WarmupPoly {
         peak: schedule.lr,

@@ -11,12 +11,36 @@ use serde::{Deserialize, Serialize};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
+use super::class_dice::{ClassPixels, mean_class_dice};
+use crate::config::EncoderTraining;
 use crate::eval::overlap::{MeanOverlap, Overlap};
-use crate::model::segmentation_loss::HeadLoss;
+use crate::model::segmentation_loss::{AUXILIARY_CROSS_ENTROPY, HeadLoss, cross_entropy};
 use crate::model::segmenter::{FOREGROUND, Segmenter, SegmenterConfig};
 use crate::task::objective::{Evaluation, Loss, Objective, images, loader_for, send};
 use crate::train::distributed::{Compute, ProcessGroup};
-use crate::train::optimizer::{Parameter, decayed_parameters};
+use crate::train::optimizer::{Parameter, encoder_and_head, is_of_encoder};
+
+/// What the heads of a segmenter minimize.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SegmentLoss {
+    /// Focal loss and Dice of the foreground ([`HeadLoss`]): the release's.
+    #[default]
+    FocalDice,
+    /// The cross-entropy of pixels: BenchX's.
+    CrossEntropy,
+}
+
+/// The validation score that decides which weights are the best.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MaskScore {
+    /// Mean Dice over images.
+    #[default]
+    Dice,
+    /// Mean Dice over classes, background included, of all pixels together.
+    Mdice,
+}
 
 /// How probabilities become a mask.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -58,6 +82,9 @@ pub struct Segmentation {
     store: VarStore,
     model: Segmenter,
     layer_decay: f64,
+    encoder: EncoderTraining,
+    loss: SegmentLoss,
+    select_by: MaskScore,
     rule: MaskRule,
     data: MaskedDataset,
     validate: Vec<u32>,
@@ -83,7 +110,34 @@ impl Segmentation {
         let store = VarStore::new(compute.device);
         let model = Segmenter::new(&store.root(), config, &compute.group)?;
         let (data, group) = (data.clone(), compute.group.clone());
-        Ok(Self { store, model, layer_decay, rule, data, validate, transform, group })
+        Ok(Self {
+            store,
+            model,
+            layer_decay,
+            encoder: EncoderTraining::default(),
+            loss: SegmentLoss::default(),
+            select_by: MaskScore::default(),
+            rule,
+            data,
+            validate,
+            transform,
+            group,
+        })
+    }
+
+    /// Freezes the encoder, or sets the factor on its learning rate.
+    #[must_use]
+    pub fn encoder(mut self, encoder: EncoderTraining) -> Self {
+        self.encoder = encoder;
+        self.model = self.model.freeze_encoder(encoder.freeze_encoder);
+        self
+    }
+
+    /// Sets the loss, and the score of [`Objective::evaluate`].
+    #[must_use]
+    pub fn minimizing(mut self, loss: SegmentLoss, select_by: MaskScore) -> Self {
+        (self.loss, self.select_by) = (loss, select_by);
+        self
     }
 
     /// The model.
@@ -98,7 +152,12 @@ impl Objective for Segmentation {
     }
 
     fn parameters(&self) -> Vec<Parameter> {
-        decayed_parameters(&self.store, self.model.config().vit.num_layers, self.layer_decay)
+        let layers = self.model.config().vit.num_layers;
+        let mut all = encoder_and_head(&self.store, layers, self.layer_decay, self.encoder.encoder_lr_scale);
+        if self.encoder.freeze_encoder {
+            all.retain(|parameter| !is_of_encoder(&parameter.name));
+        }
+        all
     }
 
     fn loss(&self, batch: &Batch) -> Result<Loss> {
@@ -106,10 +165,18 @@ impl Objective for Segmentation {
         let output = self.model.forward(&images(batch, device), true)?;
         let size = batch.size() as i64;
         let target = send(&Tensor::from_slice(batch.masks()).view([-1, size, size]), device);
-        let (mut total, focal, dice) = HeadLoss::DECODE.of(&output.logits, &target);
-        let mut parts = vec![("loss_focal", focal.detach()), ("loss_dice", dice.detach())];
+        let (mut total, mut parts) = match self.loss {
+            SegmentLoss::FocalDice => {
+                let (total, focal, dice) = HeadLoss::DECODE.of(&output.logits, &target);
+                (total, vec![("loss_focal", focal.detach()), ("loss_dice", dice.detach())])
+            }
+            SegmentLoss::CrossEntropy => (cross_entropy(&output.logits, &target), Vec::new()),
+        };
         if let Some(logits) = output.auxiliary {
-            let (auxiliary, ..) = HeadLoss::AUXILIARY.of(&logits, &target);
+            let auxiliary = match self.loss {
+                SegmentLoss::FocalDice => HeadLoss::AUXILIARY.of(&logits, &target).0,
+                SegmentLoss::CrossEntropy => cross_entropy(&logits, &target) * AUXILIARY_CROSS_ENTROPY,
+            };
             parts.push(("loss_auxiliary", auxiliary.detach()));
             total += auxiliary;
         }
@@ -125,6 +192,7 @@ impl Objective for Segmentation {
 
     fn evaluate(&self) -> Result<Option<Evaluation>> {
         let mut overlaps = Vec::with_capacity(self.validate.len());
+        let mut pixels = Vec::with_capacity(self.validate.len());
         segment(
             &self.model,
             &self.data,
@@ -134,6 +202,7 @@ impl Objective for Segmentation {
             self.store.device(),
             |record| {
                 overlaps.push(record.overlap);
+                pixels.push(record.class_pixels());
                 Ok(())
             },
         )?;
@@ -142,7 +211,13 @@ impl Objective for Segmentation {
         if let Some((dice, iou)) = mean.positive {
             values.extend([("dice_positive".to_owned(), dice), ("iou_positive".to_owned(), iou)]);
         }
-        Ok(Some(Evaluation { score: mean.dice, values }))
+        let mdice = mean_class_dice(&pixels).unwrap_or(mean.dice);
+        values.push(("mdice".to_owned(), mdice));
+        let score = match self.select_by {
+            MaskScore::Dice => mean.dice,
+            MaskScore::Mdice => mdice,
+        };
+        Ok(Some(Evaluation { score, values }))
     }
 }
 
@@ -160,6 +235,14 @@ pub struct SegmentedRecord<'a> {
     pub size: usize,
     /// Agreement of prediction and target.
     pub overlap: Overlap,
+}
+
+impl SegmentedRecord<'_> {
+    /// Its pixels by class.
+    pub(super) fn class_pixels(&self) -> ClassPixels {
+        let valid = self.target.iter().filter(|&&class| class != IGNORED).count();
+        ClassPixels::of(self.overlap, valid as u64)
+    }
 }
 
 /// Segments some rows in small batches, in their order, and calls `each` with every record.

@@ -25,7 +25,8 @@ pub(super) fn sections(runs: &[&Run]) -> Result<Vec<Section>> {
                 header.records,
                 report.positives
             )?;
-            let metrics = [Some(report.dice), Some(report.iou), report.dice_positive, report.iou_positive];
+            let metrics =
+                [Some(report.dice), Some(report.iou), report.dice_positive, report.iou_positive, report.mdice];
             writeln!(rows, "{}</tr>", metrics.map(interval_cell).concat())?;
             if let Ok(png) = std::fs::read(examples_image(&run.path, &evaluation.stem)) {
                 let caption = format!(
@@ -40,9 +41,10 @@ pub(super) fn sections(runs: &[&Run]) -> Result<Vec<Section>> {
         return Ok(Vec::new());
     }
     let html = format!(
-        "<p>Mean over images, with 95% intervals from a bootstrap over patients.</p>\n<div class=\"scroll\"><table>\n\
+        "<p>Mean over images (mDice: over background and foreground, of all pixels together), with 95% intervals from a bootstrap \
+         over patients.</p>\n<div class=\"scroll\"><table>\n\
          <tr><th>run</th><th>initialization</th><th>labels</th><th>subset</th><th>records</th><th>positive</th><th>Dice</th>\
-         <th>IoU</th><th>Dice, positive</th><th>IoU, positive</th></tr>\n{rows}</table></div>\n{images}"
+         <th>IoU</th><th>Dice, positive</th><th>IoU, positive</th><th>mDice</th></tr>\n{rows}</table></div>\n{images}"
     );
     Ok(vec![Section { title: "Segmentation".to_owned(), html }])
 }

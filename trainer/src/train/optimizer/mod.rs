@@ -139,6 +139,24 @@ pub fn decayed_parameters(store: &VarStore, num_layers: i64, decay: f64) -> Vec<
     all
 }
 
+/// What the names of parameters beside the encoder begin with: heads, necks, and the norm before a linear head.
+const HEADS: [&str; 5] = ["head", "fc_norm", "neck", "decode_head", "auxiliary_head"];
+
+/// Whether a parameter of a fine-tuned model is the encoder's.
+pub fn is_of_encoder(name: &str) -> bool {
+    !HEADS.contains(&name.split('.').next().unwrap_or_default())
+}
+
+/// As [`decayed_parameters`], with `encoder_scale` as a further factor on the learning rate of the encoder's parameters
+/// ([`is_of_encoder`]): BenchX's discriminative learning rates.
+pub fn encoder_and_head(store: &VarStore, num_layers: i64, decay: f64, encoder_scale: f64) -> Vec<Parameter> {
+    let mut all = decayed_parameters(store, num_layers, decay);
+    for parameter in all.iter_mut().filter(|parameter| is_of_encoder(&parameter.name)) {
+        parameter.lr_scale *= encoder_scale;
+    }
+    all
+}
+
 /// Parameters with the same lr factor and decay: their positions, and their gradients.
 type Group = ((f64, bool), Vec<(usize, Tensor)>);
 

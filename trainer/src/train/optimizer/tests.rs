@@ -153,3 +153,51 @@ fn earlier_layers_have_a_lower_lr() {
     assert_eq!(layer_lr_scale("head.weight", 2, 0.5), 1.0);
     assert_eq!(layer_lr_scale("fc_norm.weight", 12, 0.65), 1.0);
 }
+
+/// BenchX's parameter groups: the encoder at a tenth, head and norm at the full learning rate; layer decay beneath it.
+#[test]
+fn the_encoders_factor_leaves_heads_and_their_norm() {
+    use crate::model::classifier::{ClassifierConfig, VitClassifier};
+    use crate::model::segmenter::{Segmenter, SegmenterConfig};
+    use crate::model::vit::VitConfig;
+    use crate::train::distributed::ProcessGroup;
+
+    let vit = VitConfig {
+        image_size: 16,
+        patch_size: 4,
+        embed_dim: 8,
+        num_layers: 2,
+        num_heads: 2,
+        ..VitConfig::default()
+    };
+    let store = VarStore::new(Device::Cpu);
+    let config = ClassifierConfig { vit: vit.clone(), classes: 3, ..ClassifierConfig::default() };
+    let _classifier = VitClassifier::new(&store.root(), &config).unwrap();
+    let scales = |decay| -> Vec<(String, f64)> {
+        let all = encoder_and_head(&store, 2, decay, 0.1);
+        all.into_iter().map(|parameter| (parameter.name, parameter.lr_scale)).collect()
+    };
+    let full = ["fc_norm.bias", "fc_norm.weight", "head.bias", "head.weight"];
+    for (name, scale) in scales(1.0) {
+        assert_eq!(scale, if full.contains(&name.as_str()) { 1.0 } else { 0.1 }, "{name}");
+    }
+    assert_eq!(scales(1.0).iter().filter(|(_, scale)| *scale < 1.0).count(), 4 + 2 * 12, "all of the encoder");
+    let decayed = scales(0.5);
+    let scale = |wanted: &str| decayed.iter().find(|(name, _)| name == wanted).unwrap().1;
+    for (name, expected) in [
+        ("head.weight", 1.0),
+        ("blocks.1.attn.qkv.weight", 0.1 * 0.5),
+        ("blocks.0.mlp.fc1.bias", 0.1 * 0.25),
+        ("pos_embed", 0.1 * 0.125),
+    ] {
+        assert!((scale(name) - expected).abs() < 1e-12, "{name}");
+    }
+
+    let store = VarStore::new(Device::Cpu);
+    let config = SegmenterConfig { vit, channels: 4, auxiliary_channels: 4, ..SegmenterConfig::default() };
+    let _segmenter = Segmenter::new(&store.root(), &config, &ProcessGroup::single()).unwrap();
+    for parameter in encoder_and_head(&store, 2, 1.0, 0.1) {
+        let encoder = ["blocks.", "cls_token", "pos_embed", "patch_embed."].iter().any(|of| parameter.name.starts_with(of));
+        assert_eq!((is_of_encoder(&parameter.name), parameter.lr_scale < 1.0), (encoder, encoder), "{}", parameter.name);
+    }
+}
