@@ -10,7 +10,7 @@ use dataset::commands::cli::{self, UsageError};
 use super::options::{LengthOptions, Program, SettingOptions, TrainingOptions};
 use super::training::{RunRequest, quoted, train};
 use crate::config::PRESETS;
-use crate::task::{Request, without_init};
+use crate::task::{Request, Stage, without_init};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -39,7 +39,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<u8> {
     let Arguments { run, task, init, preset, split, ratio, length, settings } = arguments;
-    let (name, task) = (task, program.registry.named(task)?);
+    let (name, task) = (task, program.registry.named(Stage::Finetuning, task)?);
     if run.data.len() > 1 && !task.takes_mixtures() {
         return Err(UsageError::of(anyhow!("--task {name} trains on one dataset: give one --data")));
     }

@@ -13,7 +13,7 @@ use crate::config::{CommonKeys, ConfigFile, RANDOM};
 use crate::eval::metrics::SPECIFICITY;
 use crate::report::{StoredEvaluation, Summary, ratio_key};
 use crate::task::{
-    DataSource, Evaluated, EvaluationOptions, Metric, Prepared, Registry, Request, Task, check_options, evaluate,
+    DataSource, Evaluated, EvaluationOptions, Metric, Prepared, Registry, Request, Stage, Task, check_options, evaluate,
     shared_model,
 };
 use crate::train::checkpoint::newest_state;
@@ -157,7 +157,7 @@ impl<'a> Sweep<'a> {
     /// # Errors
     /// When one of them cannot begin, or two would have the same directory.
     pub fn plan(&'a self, registry: &'a Registry) -> Result<Plan<'a>> {
-        let task = registry.named(self.task)?;
+        let task = registry.named(Stage::Finetuning, self.task)?;
         check_options(registry, task, &self.options, &format!("the task `{}` is {}", self.task, task.title()))?;
         if self.out.join("config.toml").exists() {
             bail!("{} is a run: give a folder for the sweep's runs to --out", self.out.display());
