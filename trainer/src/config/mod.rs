@@ -2,10 +2,12 @@
 //! name the nearest one; the resolved configuration is printed and stored as the run's `config.toml`.
 
 mod classify;
+mod dino;
 mod file;
 mod finding_task;
 mod finetune;
 mod fitting;
+mod imported;
 mod length;
 mod pretrain;
 mod provenance;
@@ -27,10 +29,14 @@ use crate::train::distributed::SyncKind;
 use crate::train::threads;
 
 pub use classify::{ClassifyConfig, ClassifyData, ClassifyOptimizer, classify_preset};
+pub use dino::{
+    Centering, DinoConfig, DinoData, DinoLoss, DinoOptimizer, TeacherConfig, dino_preset,
+};
 pub use file::{CommonKeys, ConfigFile, Encoder};
 pub use finding_task::FindingTask;
 pub use finetune::{FinetuneConfig, FinetuneKeys, ImageData, RANDOM_NAME, Schedule};
 pub use fitting::{fitting_preset, preset_hint};
+pub use imported::{IMPORTED, ImportedConfig};
 pub use length::{Epoch, PATIENCE};
 pub use pretrain::{MAX_EPOCHS, PretrainConfig, PretrainData, PretrainOptimizer, pretrain_preset};
 pub use provenance::{DatasetId, JoinId, OtherDataset, Provenance, RANDOM};

@@ -1,7 +1,8 @@
 //! The downstream classifier: the encoder without masking, the mean over its patch tokens, a linear head.
 //!
 //! As in MAE's fine-tuning (`models_vit.py`, global pool) and the MRM release: no norm after the encoder, the mean is over
-//! patch tokens without the class token, then `fc_norm` and `head`. Class token and position table are trained.
+//! patch tokens without the class token, then `fc_norm` and `head`. Class token and position table are trained. An encoder
+//! with a final norm of its own (DINOv2, CLIP) keeps it in place of `fc_norm`, and `vit.pooling` may take its class token.
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -50,7 +51,8 @@ impl ClassifierConfig {
 pub struct VitClassifier {
     config: ClassifierConfig,
     encoder: VitEncoder,
-    fc_norm: nn::LayerNorm,
+    /// None where the encoder has a final norm.
+    fc_norm: Option<nn::LayerNorm>,
     head: nn::Linear,
 }
 
@@ -66,7 +68,8 @@ impl VitClassifier {
         let head = truncated_normal(&[config.classes, vit.embed_dim], HEAD_STD, path.device());
         Ok(Self {
             encoder: VitEncoder::new(path, vit, config.drop_path),
-            fc_norm: layer_norm(&(path / "fc_norm"), vit.embed_dim, LAYER_NORM_EPSILON),
+            fc_norm: (!vit.final_norm)
+                .then(|| layer_norm(&(path / "fc_norm"), vit.embed_dim, LAYER_NORM_EPSILON)),
             head: nn::Linear {
                 ws: head_path.add("weight", head, true),
                 bs: Some(head_path.zeros("bias", &[config.classes])),
@@ -80,7 +83,7 @@ impl VitClassifier {
         &self.config
     }
 
-    /// Tokens after each block, class token first: image `[B, C, H, W]` → num_layers × `[B, 1 + L, D]`.
+    /// Tokens after each block, class token first: image `[B, C, H, W]` → num_layers × `[B, 1 + R + L, D]`.
     ///
     /// # Errors
     /// When the image has the wrong shape.
@@ -93,9 +96,11 @@ impl VitClassifier {
     /// # Errors
     /// When the image has the wrong shape.
     pub fn features(&self, image: &Tensor, train: bool) -> Result<Tensor, ModelError> {
-        let x = self.encoder.forward(image, train)?;
-        let patches = x.narrow(1, 1, self.config.vit.patches()); // [B, L, D]
-        Ok(self.fc_norm.forward(&patches.mean_dim([1_i64].as_slice(), false, None)))
+        let pooled = self.encoder.pool(&self.encoder.forward(image, train)?);
+        Ok(match &self.fc_norm {
+            Some(norm) => norm.forward(&pooled),
+            None => pooled,
+        })
     }
 
     /// Logits of the classes: image `[B, C, H, W]` → `[B, classes]`.

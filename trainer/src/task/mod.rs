@@ -9,12 +9,13 @@
 //! | `request`, `finetune` | from the command line to a configuration |
 //! | `training` | a run that can begin, and its training |
 //! | `evaluation`, `comparison` | what evaluations of all kinds share |
-//! | `pretrain/`, `classify/`, `segment/` | the built-in tasks |
+//! | `pretrain/`, `dino/`, `classify/`, `segment/` | the built-in tasks |
 
 mod checked_evaluation;
 pub mod classify;
 mod comparison;
 mod data_source;
+pub mod dino;
 mod evaluation;
 mod finetune;
 mod model_name;
@@ -38,6 +39,7 @@ pub use checked_evaluation::{check_options, evaluate};
 pub use classify::{Classification, Classify, LabelCounts, Labels, Missing, OpenLabels, Uncertain, predict};
 pub use comparison::{Comparison, ComparisonRequest, RecordMetric, compare_records, evaluated_table};
 pub use data_source::{DataSource, LabelCodes, RowChoice, lengths};
+pub use dino::{Dino, Distillation};
 pub use evaluation::{
     Evaluated, EvaluationHeader, EvaluationOption, EvaluationOptions, EvaluationRequest, Metric, numbered,
 };

@@ -7,7 +7,7 @@ use dataset::commands::cli::UsageError;
 use dataset::name_suggestion::did_you_mean;
 
 use super::request::run_of_init;
-use super::{Classify, EvaluationOption, Pretrain, Segment, Stage, Task};
+use super::{Classify, Dino, EvaluationOption, Pretrain, Segment, Stage, Task};
 use crate::config::{CommonKeys, ConfigFile, RANDOM};
 use crate::train::run_dir;
 
@@ -31,9 +31,9 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// Pretraining, classification, segmentation.
+    /// Masked record modeling, self-distillation, classification, segmentation.
     pub fn builtin() -> Self {
-        Self { tasks: vec![Box::new(Pretrain), Box::new(Classify), Box::new(Segment)] }
+        Self { tasks: vec![Box::new(Pretrain), Box::new(Dino), Box::new(Classify), Box::new(Segment)] }
     }
 
     /// Adds a task. One of the same kind replaces the former one.
@@ -156,9 +156,9 @@ mod tests {
         assert!(error("mrm").starts_with("no task `mrm`"), "an objective is no task");
         assert_eq!(registry.named(Stage::Pretraining, "mrm").unwrap().kind(), "pretrain");
         let error = registry.named(Stage::Pretraining, "nih14").err().unwrap().to_string();
-        assert!(error.starts_with("no objective `nih14`; there are: mrm (pre-training)"), "{error}");
-        assert!(registry.of_kind("age").err().unwrap().to_string().contains("it has: pretrain, classify, segment"));
+        assert!(error.starts_with("no objective `nih14`; there are: mrm (pre-training); dino, dino-ibot (self-distillation)"), "{error}");
+        assert!(registry.of_kind("age").err().unwrap().to_string().contains("it has: pretrain, dino, classify, segment"));
         assert_eq!(registry.with_option(EvaluationOption::MinArea), "segmentation");
-        assert_eq!(registry.with::<Segment>().tasks().count(), 3);
+        assert_eq!(registry.with::<Segment>().tasks().count(), 4);
     }
 }
