@@ -38,8 +38,7 @@ pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<()> {
     let pooling = pooling.as_deref().and_then(Pooling::parse);
     let device = commands::device(&device.device)?;
     let (source, rows) = records.open()?;
-    let embedded =
-        commands::embed(program.registry, &source, &rows, weights, preset.as_deref(), pooling, device, out)?;
+    let embedded = commands::embed(program.registry, &source, &rows, weights, preset.as_deref(), pooling, device, out)?;
     warn(&embedded.warning);
     dataset::cli_println!(
         "{}\n{}, {} features each, written to {}",

@@ -204,7 +204,9 @@ fn mlp(
     let kind = match (activation, family) {
         (Some("quick_gelu"), _) => MlpKind::QuickGelu,
         (Some("gelu"), _) => MlpKind::Gelu,
-        (Some(other), _) => bail!("an encoder with the activation `{other}` cannot be imported: only gelu and quick_gelu"),
+        (Some(other), _) => {
+            bail!("an encoder with the activation `{other}` cannot be imported: only gelu and quick_gelu")
+        }
         // What transformers takes where its config.json does not say it.
         (None, Family::Clip) => MlpKind::QuickGelu,
         (None, Family::OpenClip) => {
@@ -291,8 +293,9 @@ mod tests {
 
     #[test]
     fn the_files_beside_decide_where_they_say_something() {
-        let config = serde_json::json!({ "num_attention_heads": 4, "layer_norm_eps": 1e-5, "hidden_act": "quick_gelu" });
-        let preprocessor = serde_json::json!({ "image_mean": [0.5307; 3], "image_std": [0.2583; 3] });
+        let config =
+            serde_json::json!({ "num_attention_heads": 4, "layer_norm_eps": 1e-5, "hidden_act": "quick_gelu" });
+        let preprocessor = serde_json::json!({ "image_mean": vec![0.5307; 3], "image_std": vec![0.2583; 3] });
         let read = sizes(Family::Clip, &mut encoder(5, 512, 512), &Beside { config, preprocessor }).unwrap();
         assert_eq!((read.vit.num_heads, read.vit.norm_epsilon, read.vit.mlp), (4, 1e-5, MlpKind::QuickGelu));
         assert!(read.statistics.is_gray() && read.notes.is_empty());

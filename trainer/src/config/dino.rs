@@ -251,7 +251,10 @@ impl DinoConfig {
             bail!("teacher.warmup_epochs: must be 0 or more, is {:?}", teacher.warmup_epochs);
         }
         if !(1..=MAX_ITERATIONS).contains(&(teacher.sinkhorn_iterations as usize)) {
-            bail!("teacher.sinkhorn_iterations: must be from 1 to {MAX_ITERATIONS}, is {}", teacher.sinkhorn_iterations);
+            bail!(
+                "teacher.sinkhorn_iterations: must be from 1 to {MAX_ITERATIONS}, is {}",
+                teacher.sinkhorn_iterations
+            );
         }
         Ok(())
     }

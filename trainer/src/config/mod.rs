@@ -29,9 +29,7 @@ use crate::train::distributed::SyncKind;
 use crate::train::threads;
 
 pub use classify::{ClassifyConfig, ClassifyData, ClassifyOptimizer, classify_preset};
-pub use dino::{
-    Centering, DinoConfig, DinoData, DinoLoss, DinoOptimizer, TeacherConfig, dino_preset,
-};
+pub use dino::{Centering, DinoConfig, DinoData, DinoLoss, DinoOptimizer, TeacherConfig, dino_preset};
 pub use file::{CommonKeys, ConfigFile, Encoder};
 pub use finding_task::FindingTask;
 pub use finetune::{FinetuneConfig, FinetuneKeys, ImageData, RANDOM_NAME, Schedule};

@@ -68,8 +68,7 @@ impl VitClassifier {
         let head = truncated_normal(&[config.classes, vit.embed_dim], HEAD_STD, path.device());
         Ok(Self {
             encoder: VitEncoder::new(path, vit, config.drop_path),
-            fc_norm: (!vit.final_norm)
-                .then(|| layer_norm(&(path / "fc_norm"), vit.embed_dim, LAYER_NORM_EPSILON)),
+            fc_norm: (!vit.final_norm).then(|| layer_norm(&(path / "fc_norm"), vit.embed_dim, LAYER_NORM_EPSILON)),
             head: nn::Linear {
                 ws: head_path.add("weight", head, true),
                 bs: Some(head_path.zeros("bias", &[config.classes])),

@@ -239,7 +239,8 @@ mod tests {
         assert_eq!(embedded.narrow(1, 1, 2), registers, "without positions");
 
         // A hidden patch does not depend on its pixels; the others do.
-        let mask = Tensor::from_slice(&[true, false, false, false, false, false, false, false, false]).expand([2, 9], false);
+        let mask =
+            Tensor::from_slice(&[true, false, false, false, false, false, false, false, false]).expand([2, 9], false);
         let token = Tensor::ones([1, 1, 8], (Kind::Float, Device::Cpu));
         let hidden = encoder.embed(&image, Some(Hidden { mask: &mask, token: &token })).unwrap();
         let position = store.variables()["pos_embed"].narrow(1, 1, 1) + 1.0;

@@ -156,8 +156,15 @@ mod tests {
         assert!(error("mrm").starts_with("no task `mrm`"), "an objective is no task");
         assert_eq!(registry.named(Stage::Pretraining, "mrm").unwrap().kind(), "pretrain");
         let error = registry.named(Stage::Pretraining, "nih14").err().unwrap().to_string();
-        assert!(error.starts_with("no objective `nih14`; there are: mrm (pre-training); dino, dino-ibot (self-distillation)"), "{error}");
-        assert!(registry.of_kind("age").err().unwrap().to_string().contains("it has: pretrain, dino, classify, segment"));
+        assert!(
+            error.starts_with(
+                "no objective `nih14`; there are: mrm (pre-training); dino, dino-ibot (self-distillation)"
+            ),
+            "{error}"
+        );
+        assert!(
+            registry.of_kind("age").err().unwrap().to_string().contains("it has: pretrain, dino, classify, segment")
+        );
         assert_eq!(registry.with_option(EvaluationOption::MinArea), "segmentation");
         assert_eq!(registry.with::<Segment>().tasks().count(), 4);
     }

@@ -221,9 +221,12 @@ pub fn translate(family: Family, tensors: Tensors) -> anyhow::Result<Translated>
     }
     let mut all = Tensors::new();
     for (name, parts) in found {
+        let count = parts.len();
         let whole: Vec<Tensor> = parts.into_iter().flatten().collect();
-        let tensor = Tensor::f_cat(&whole, 0)?;
-        all.push((name, tensor));
+        if whole.len() != count {
+            anyhow::bail!("`{name}` has only {} of its {count} parts", whole.len());
+        }
+        all.push((name, Tensor::f_cat(&whole, 0)?));
     }
     for (name, tensor) in &mut all {
         *tensor = match (name.as_str(), tensor.size().as_slice()) {

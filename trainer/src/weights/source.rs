@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail};
 use tch::Tensor;
 use tch::nn::VarStore;
 
-use crate::train::checkpoint::{BEST, EMA, MODEL, newest_checkpoint};
 use crate::model::pos_embed::PosResize;
+use crate::train::checkpoint::{BEST, EMA, MODEL, newest_checkpoint};
 use crate::train::run_dir::{config_path, load_config, run_of};
 use crate::weights::load::{LoadReport, Tensors, load_resized};
 

@@ -91,7 +91,9 @@ pub fn koleo(x: &Tensor) -> Tensor {
 
 /// Mean entropy of distributions `[.., K]`: `ln K` where the teacher prefers no prototype.
 pub fn entropy(p: &Tensor) -> Tensor {
-    -(p * p.clamp_min(f64::from(f32::MIN_POSITIVE)).log()).sum_dim_intlist([-1_i64].as_slice(), false, Kind::Float).mean(Kind::Float)
+    -(p * p.clamp_min(f64::from(f32::MIN_POSITIVE)).log())
+        .sum_dim_intlist([-1_i64].as_slice(), false, Kind::Float)
+        .mean(Kind::Float)
 }
 
 #[cfg(test)]

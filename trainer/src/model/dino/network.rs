@@ -1,7 +1,7 @@
 //! Encoder and heads: the student, or the teacher.
 
-use tch::nn;
 use tch::Tensor;
+use tch::nn;
 
 use super::config::DinoModelConfig;
 use super::head::DinoHead;

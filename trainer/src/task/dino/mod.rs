@@ -14,9 +14,7 @@ use tch::Device;
 
 use super::training::unfinished_init;
 use super::{DataSource, PredictionRequest, Prepared, Request, Stage, Task, Training, lengths};
-use crate::config::{
-    ConfigFile, DinoConfig, Encoder, Epoch, PRESETS, Provenance, RANDOM, dino_preset, overlay,
-};
+use crate::config::{ConfigFile, DinoConfig, Encoder, Epoch, PRESETS, Provenance, RANDOM, dino_preset, overlay};
 use crate::model::vit::{Pooling, VitConfig};
 use crate::train::distributed::Compute;
 use crate::train::optimizer::OptimizerConfig;

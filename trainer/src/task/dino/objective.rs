@@ -11,9 +11,9 @@ use tch::{Device, Kind, Tensor};
 use super::schedules::Schedules;
 use crate::config::{Centering, DinoConfig};
 use crate::error::check_shape;
+use crate::model::dino::DinoNetwork;
 use crate::model::dino::block_masks::block_masks;
 use crate::model::dino::loss::{centered, crop_loss, entropy, koleo, patch_loss, sinkhorn};
-use crate::model::dino::DinoNetwork;
 use crate::model::encoder::Hidden;
 use crate::task::objective::{Evaluation, Loss, Objective, crops, images, send};
 use crate::train::distributed::{Compute, ProcessGroup};
@@ -156,7 +156,8 @@ impl Distillation {
         };
         let pairs = names.into_iter().map(pair).collect::<Result<Vec<_>>>()?;
         let center = |name, has: bool| {
-            (has && config.teacher.centering == Centering::Center).then(|| Center::new(&store, name, model.head.prototypes))
+            (has && config.teacher.centering == Centering::Center)
+                .then(|| Center::new(&store, name, model.head.prototypes))
         };
         let (center, patch_center) = (center("center", true), center("patch_center", patches));
         let (group, schedules) = (compute.group.clone(), Schedules::new(config, steps));
