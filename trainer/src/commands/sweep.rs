@@ -13,8 +13,8 @@ use crate::config::{CommonKeys, ConfigFile, RANDOM};
 use crate::eval::metrics::SPECIFICITY;
 use crate::report::{StoredEvaluation, Summary, ratio_key};
 use crate::task::{
-    DataSource, Evaluated, EvaluationOptions, Metric, Prepared, Registry, Request, Stage, Task, check_options,
-    evaluate, shared_model,
+    DataSource, Evaluated, EvaluationOptions, Metric, Prepared, Registry, Request, Stage, Task, check_options, evaluate,
+    shared_model,
 };
 use crate::train::checkpoint::newest_state;
 use crate::train::distributed::Compute;
