@@ -39,7 +39,11 @@ impl VitEncoder {
     /// An encoder with timm's initialization, its variables under `path`. `drop_path` is the probability of a dropped branch in
     /// the last block. The caller has checked both.
     pub fn new(path: &nn::Path, config: &VitConfig, drop_path: f64) -> Self {
-        let init = WeightInit::TruncatedNormal(TOKEN_STD);
+        Self::with_init(path, config, drop_path, WeightInit::TruncatedNormal(TOKEN_STD))
+    }
+
+    /// [`new`](Self::new) with another initialization of the matrices.
+    pub fn with_init(path: &nn::Path, config: &VitConfig, drop_path: f64, init: WeightInit) -> Self {
         let token = |name, tokens| {
             path.add(name, truncated_normal(&[1, tokens, config.embed_dim], TOKEN_STD, path.device()), true)
         };

@@ -136,23 +136,22 @@ fn prototypes_are_frozen_at_first_and_the_schedules_move() {
 #[test]
 fn the_teacher_neither_collapses_to_one_prototype_nor_to_all() {
     let temporary = folder();
-    let data = dataset(temporary.path(), 60);
+    let data = dataset(temporary.path(), 80);
     let at = |name: &str| temporary.path().join(name);
     let uniform = 64.0_f64.ln();
     for centering in ["center", "sinkhorn"] {
         let setting = format!("teacher.centering={centering}");
-        let more = [setting.as_str(), "optimizer.base_lr=1e-2", "teacher.momentum=0.98"];
-        ok("trainer", training(&data, &at(centering), "dino-ibot", 100, &more));
+        let mut all = training(&data, &at(centering), "dino-ibot", 100, &[&setting]);
+        let batch = all.iter().position(|word| word == "--batch-size").expect("an option");
+        all[batch + 1] = "32".into();
+        ok("trainer", all);
         let lines = numbers(&at(centering));
         let mean = |key: &str| lines[80..].iter().map(|line| number(line, key)).sum::<f64>() / 20.0;
-        let (entropy, spread, first) = (mean("teacher_entropy"), mean("teacher_spread"), number(&lines[0], "loss_cls"));
-        println!(
-            "{centering}: entropy {entropy:.3}, spread {spread:.3} of {uniform:.3}; loss {first:.3} to {:.3}",
-            mean("loss_cls")
-        );
+        let (entropy, spread) = (mean("teacher_entropy") / uniform, mean("teacher_spread") / uniform);
+        println!("{centering}: entropy {entropy:.3}, spread {spread:.3} of the uniform distribution's");
         // Distributions prefer some prototypes, and different images different ones.
-        assert!(entropy < 0.98 * uniform, "{centering}: {entropy} of {uniform}");
-        assert!(spread > 0.3 * uniform && spread > entropy + 0.02, "{centering}: {spread}");
+        assert!((0.1..0.95).contains(&entropy), "{centering}: {entropy}");
+        assert!(spread > 0.7 && spread > entropy + 0.05, "{centering}: {spread}");
         assert!(lines.iter().all(|line| line["loss"].as_f64().is_some_and(f64::is_finite)));
     }
 }

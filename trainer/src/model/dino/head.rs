@@ -19,8 +19,7 @@ pub struct DinoHead {
 
 impl DinoHead {
     /// Variables `mlp.0`, `mlp.2`, `mlp.4` and `last_layer.weight` under `path` (DINO's names), for vectors of length `D`.
-    pub fn new(path: &nn::Path, embed_dim: i64, config: &DinoHeadConfig) -> Self {
-        let init = WeightInit::TruncatedNormal(TOKEN_STD);
+    pub fn new(path: &nn::Path, embed_dim: i64, config: &DinoHeadConfig, init: WeightInit) -> Self {
         let mlp = path / "mlp";
         let DinoHeadConfig { hidden_dim, bottleneck, prototypes } = *config;
         let last = truncated_normal(&[prototypes, bottleneck], TOKEN_STD, path.device());
@@ -60,7 +59,7 @@ mod tests {
         tch::manual_seed(1);
         let store = nn::VarStore::new(Device::Cpu);
         let config = DinoHeadConfig { hidden_dim: 12, bottleneck: 4, prototypes: 30 };
-        let head = DinoHead::new(&store.root(), 8, &config);
+        let head = DinoHead::new(&store.root(), 8, &config, WeightInit::XavierUniform);
         let x = Tensor::randn([5, 8], (Kind::Float, Device::Cpu)) * 100.0;
         let scores = head.forward(&x, false);
         assert_eq!(scores.size(), [5, 30]);
