@@ -68,7 +68,7 @@ def schedule(start, end):
 
 
 epoch = case["step"] / case["steps"] * case["optimizer"]["epochs"]
-share = min(epoch / settings["warmup_epochs"], 1)
+share = min(epoch / settings["warmup_epochs"], 1) if settings["warmup_epochs"] else 1
 temperature = settings["warmup_temperature"] * (1 - share) + settings["temperature"] * share
 after = {}
 

@@ -30,6 +30,9 @@ fn config(settings: &[&str]) -> DinoConfig {
         "data.local_size=16",
         "data.local_crops=3",
         "loss.mask_ratio=[0.2, 0.6]",
+        // In the middle of the warm-up.
+        "teacher.temperature=0.07",
+        "teacher.warmup_epochs=60.0",
     ];
     let settings: Vec<String> = sizes.iter().chain(settings).map(|setting| (*setting).to_owned()).collect();
     let config = overlay(&dino_preset("mrm-vit-tiny").expect("a preset"), None, &settings).expect("settings");
@@ -37,7 +40,7 @@ fn config(settings: &[&str]) -> DinoConfig {
     config
 }
 
-/// Masks of which some hide nothing.
+/// Masks, some of which hide nothing.
 fn masks() -> Vec<Vec<bool>> {
     (0..2 * IMAGES)
         .map(|crop| (0..16).map(|patch| crop % 3 > 0 && (patch + crop) % (crop + 1) == 0).collect())
@@ -111,7 +114,7 @@ fn step_equals_pytorch(name: &str, settings: &[&str]) {
 
 #[test]
 fn golden_dino_with_centering() {
-    step_equals_pytorch("center", &[]);
+    step_equals_pytorch("center", &["loss.koleo_weight=0.0"]);
 }
 
 #[test]
