@@ -10,6 +10,7 @@ use super::options::{DeviceOption, Program, RecordOptions};
 use super::training::warn;
 use crate::commands;
 use crate::config::PRESETS;
+use crate::model::vit::{POOLINGS, Pooling};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -21,6 +22,10 @@ pub(super) struct Arguments {
     /// Sizes of weights that are in no run; replaces the sizes of a run.
     #[arg(long, value_parser = PRESETS)]
     preset: Option<String>,
+    /// What stands for an image: the mean over patch tokens, or the class token after the final norm. Default: as the encoder
+    /// was trained (DINO, DINOv2, CLIP: cls; others: mean).
+    #[arg(long, value_parser = POOLINGS)]
+    pooling: Option<String>,
     #[command(flatten)]
     device: DeviceOption,
     /// The table to write.
@@ -29,10 +34,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<()> {
-    let Arguments { records, weights, preset, device, out } = arguments;
+    let Arguments { records, weights, preset, pooling, device, out } = arguments;
+    let pooling = pooling.as_deref().and_then(Pooling::parse);
     let device = commands::device(&device.device)?;
     let (source, rows) = records.open()?;
-    let embedded = commands::embed(program.registry, &source, &rows, weights, preset.as_deref(), device, out)?;
+    let embedded = commands::embed(program.registry, &source, &rows, weights, preset.as_deref(), pooling, device, out)?;
     warn(&embedded.warning);
     dataset::cli_println!(
         "{}\n{}, {} features each, written to {}",

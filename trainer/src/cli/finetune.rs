@@ -10,7 +10,7 @@ use dataset::commands::cli::{self, UsageError};
 use super::options::{LengthOptions, LrOption, Program, SettingOptions, TrainingOptions, lr, lr_settings};
 use super::training::{RunRequest, quoted, train};
 use crate::config::{PRESETS, Recipe};
-use crate::task::{Request, check_recipe, without_init};
+use crate::task::{Request, Stage, check_recipe, without_init};
 use crate::train::lr_range_test::settings_of;
 
 #[derive(Args)]
@@ -46,7 +46,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<u8> {
     let Arguments { run, task, init, preset, recipe, lr, split, ratio, length, settings } = arguments;
-    let (name, task) = (task, program.registry.named(task)?);
+    let (name, task) = (task, program.registry.named(Stage::Finetuning, task)?);
     check_recipe(task, name, *recipe)?;
     if run.data.len() > 1 && !task.takes_mixtures() {
         return Err(UsageError::of(anyhow!("--task {name} trains on one dataset: give one --data")));

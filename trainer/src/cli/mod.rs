@@ -23,7 +23,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use dataset::commands::cli::{self, HelpFiles, UsageError};
 
 use self::options::Program;
-use crate::task::Registry;
+use crate::task::{Registry, Stage};
 use crate::torch::{c10d, panic, shim};
 use crate::train::distributed::{self, Launch};
 use crate::train::threads;
@@ -44,7 +44,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Pretrain an encoder by reconstructing masked patches and tokens.
+    /// Pretrain an encoder: by reconstructing masked patches and tokens, or by another objective.
     #[command(
         after_help = "Examples:\n  trainer pretrain --data data/mimic --run runs/mrm --preset mrm-vit-b16 --split main\n  trainer \
             pretrain --data data/mimic=0.7 --data data/padchest=0.3 --epoch-of data/mimic --run runs/both"
@@ -125,13 +125,15 @@ pub fn main_with(registry: Registry, arguments: impl IntoIterator<Item = OsStrin
     code
 }
 
-/// The command line, with the names of the registry's tasks in the help of `--task`.
+/// The command line, with the names of the registry's tasks in the help of `--task` and `--objective`.
 fn command(registry: &Registry) -> clap::Command {
-    let names = registry.names();
+    let tasks = format!("What is learned: {}.", registry.names(Stage::Finetuning));
+    let objectives = format!("How the encoder is trained: {}.", registry.names(Stage::Pretraining));
     let mut command = Cli::command().long_version(&*version().leak());
-    for subcommand in ["finetune", "sweep"] {
-        let help = format!("What is learned: {names}.");
-        command = command.mut_subcommand(subcommand, |command| command.mut_arg("task", |task| task.help(help)));
+    for (subcommand, option, help) in
+        [("pretrain", "objective", objectives), ("finetune", "task", tasks.clone()), ("sweep", "task", tasks)]
+    {
+        command = command.mut_subcommand(subcommand, |command| command.mut_arg(option, |option| option.help(help)));
     }
     command
 }

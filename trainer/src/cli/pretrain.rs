@@ -2,19 +2,23 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::Args;
-use dataset::commands::cli;
+use dataset::commands::cli::{self, UsageError};
 
 use super::options::{Program, SettingOptions, TrainingOptions};
 use super::training::{RunRequest, quoted, train};
 use crate::config::{PRESETS, Recipe};
-use crate::task::{Pretrain, Request, Task};
+use crate::task::pretrain::MRM;
+use crate::task::{Pretrain, Request, Stage, Task};
 
 #[derive(Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     run: TrainingOptions,
+    /// How the encoder is trained. Replaced by the names of the program's objectives.
+    #[arg(long, value_name = "NAME", default_value = MRM)]
+    objective: String,
     /// Sizes and recipe.
     #[arg(long, value_parser = PRESETS, default_value = "mrm-vit-b16")]
     preset: String,
@@ -32,12 +36,15 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<u8> {
-    let Arguments { run, preset, split, init, epochs, settings } = arguments;
+    let Arguments { run, objective, preset, split, init, epochs, settings } = arguments;
+    let task = program.registry.named(Stage::Pretraining, objective)?;
+    if run.data.len() > 1 && !task.takes_mixtures() {
+        return Err(UsageError::of(anyhow!("--objective {objective} trains on one dataset: give one --data")));
+    }
     let source = run.open(split.as_deref())?;
     let flags: Vec<String> = settings.flags().into_iter().chain(program.threads.clone()).collect();
-    let task = program.registry.of_kind(Pretrain.kind())?;
     let config = task.resolve(&Request {
-        task: task.kind(),
+        task: objective,
         init: init.as_deref(),
         init_name: None,
         model: None,
@@ -52,10 +59,11 @@ pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<u8> {
     })?;
     let (data, weights) = (quoted(run.first()), quoted(&run.run));
     let split = split.as_deref().unwrap_or("NAME");
-    let next = format!(
-        "trainer finetune --data {data} --run RUN --task TASK --split {split} --ratio 1 --init {weights}, or trainer \
-         reconstruct --data {data} --weights {weights}"
-    );
+    let mut next =
+        format!("trainer finetune --data {data} --run RUN --task TASK --split {split} --ratio 1 --init {weights}");
+    if task.kind() == Pretrain.kind() {
+        next += &format!(", or trainer reconstruct --data {data} --weights {weights}");
+    }
     train(&RunRequest {
         task,
         config: &config,

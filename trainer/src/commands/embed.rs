@@ -14,6 +14,7 @@ use tch::{Device, Kind};
 
 use crate::config::{Encoder, preset_hint, pretrain_preset};
 use crate::model::classifier::{ClassifierConfig, VitClassifier};
+use crate::model::vit::Pooling;
 use crate::task::objective::{images, loader_for};
 use crate::task::{DataSource, Registry, unfinished_init};
 use crate::train::run_dir;
@@ -49,8 +50,16 @@ fn encoder(registry: &Registry, weights: &Path, preset: Option<&str>) -> Result<
     Ok(registry.load(&run_dir::run_of(weights).with_context(unknown)?)?.common()?.encoder)
 }
 
-/// Writes `record_id`, `patient_id`, `study_id` and `features` (a list of D floats: the mean over patch tokens, then
-/// `fc_norm` of a fine-tuned run or a plain layer normalization) of some rows, in their order.
+/// Whether weights have a norm after the last block and none after the pooling.
+fn has_own_norm(weights: &Path) -> Result<bool> {
+    let tensors = read_weights(weights)?;
+    let has = |wanted: &str| tensors.iter().any(|(name, _)| name == wanted);
+    Ok(has("norm.weight") && !has("fc_norm.weight"))
+}
+
+/// Writes `record_id`, `patient_id`, `study_id` and `features` of some rows, in their order. The features are a list of D floats:
+/// the mean over patch tokens or the class token (`pooling`; none: as the encoder is configured), normalized by the encoder's
+/// final norm where it is configured to keep one, else by `fc_norm` of a fine-tuned run, else by a plain layer normalization.
 ///
 /// # Errors
 /// When neither a preset nor a run gives the sizes, the weights do not fit, or no row is given.
@@ -60,10 +69,16 @@ pub fn embed(
     rows: &[u32],
     weights: &Path,
     preset: Option<&str>,
+    pooling: Option<Pooling>,
     device: Device,
     out: &Path,
 ) -> Result<Embedded> {
-    let Encoder { vit, mean, std } = encoder(registry, weights, preset)?;
+    let Encoder { mut vit, mean, std } = encoder(registry, weights, preset)?;
+    if let Some(pooling) = pooling {
+        vit.pooling = pooling;
+        // A masked encoder normalizes its tokens before the decoders; the mean over patches is taken without that.
+        vit.final_norm |= pooling == Pooling::Cls && has_own_norm(weights)?;
+    }
     let store = VarStore::new(device);
     let (image_size, width) = (vit.image_size, vit.embed_dim);
     let config = ClassifierConfig { vit, classes: 1, ..ClassifierConfig::default() };

@@ -16,7 +16,7 @@ use crate::config::{Encoder, PRESETS, PretrainConfig, preset_hint, pretrain_pres
 use crate::error::{ModelError, check_shape};
 use crate::model::mae_decoder::DecoderConfig;
 use crate::model::mrm::MrmConfig;
-use crate::model::vit::{LAYER_NORM_EPSILON, VitConfig};
+use crate::model::vit::{LAYER_NORM_EPSILON, Pooling, VitConfig};
 use crate::task::{Pretrain, Registry, Task};
 use crate::train::run_dir;
 use crate::weights::Tensors;
@@ -116,10 +116,22 @@ impl Source {
         }
         match run.as_deref().map(|run| registry.load(run)).transpose()? {
             Some(file) if file.kind() == Pretrain.kind() => {
-                return Ok(Self::of_pretraining(tensors, file.read()?, Vec::new()));
+                let config: PretrainConfig = file.read()?;
+                if !config.model.vit.is_plain() {
+                    bail!("{} is a variant of ViT, which these formats do not hold", weights.display());
+                }
+                return Ok(Self::of_pretraining(tensors, config, Vec::new()));
             }
             Some(file) => {
                 let Encoder { vit, mean, std } = file.common()?.encoder;
+                let has_head = tensors.iter().any(|(name, _)| name == "head.weight");
+                if !vit.is_plain() || (has_head && (vit.final_norm || vit.pooling != Pooling::Mean)) {
+                    bail!(
+                        "{} is a variant of ViT (register tokens, LayerScale, another MLP, norm or pooling), which these formats \
+                         do not hold",
+                        weights.display()
+                    );
+                }
                 let names = file.get("findings").and_then(toml::Value::as_array).into_iter().flatten();
                 let findings = names.filter_map(|name| Some(name.as_str()?.to_owned())).collect();
                 let has_margin = file.get("data.crop").and_then(toml::Value::as_str) == Some("random");

@@ -1,4 +1,5 @@
 //! `trainer import`: converts weights of PyTorch, timm and Hugging Face to a safetensors file for `--init`.
+//! (`import_encoder` writes an encoder with its sizes.)
 
 use std::fmt;
 use std::fs::File;
@@ -13,6 +14,7 @@ use crate::config::{PretrainConfig, fitting_preset, preset_hint};
 use crate::model::bert::BertConfig;
 use crate::model::mrm::Mrm;
 use crate::weights::Tensors;
+use crate::weights::foreign_vit::Family;
 use crate::weights::hugging_face;
 use crate::weights::load::{LoadReport, load_state, shortened, write};
 use crate::weights::pth;
@@ -56,18 +58,16 @@ pub struct Imported {
 /// When the checkpoint cannot be read, or the model takes none of its tensors. Nothing is written then.
 pub fn import(source: &Path, out: &Path, config: &PretrainConfig) -> Result<Imported> {
     let preset = &config.preset;
-    if source.join("config.toml").is_file() {
-        bail!("{} is a run, which needs no import: give it to --init", source.display());
+    let Loaded { file, what, mut state } = load(source)?;
+    let names = || state.tensors.iter().map(|(name, _)| name.as_str());
+    if let Some(family) = Family::of(names()) {
+        bail!(
+            "{} is an encoder of {}, with sizes that no preset has: give --out a folder, whose config.toml then has them",
+            file.display(),
+            family.name()
+        );
     }
-    let file = if source.is_dir() {
-        let file = IN_FOLDER.iter().map(|name| source.join(name)).find(|path| path.is_file());
-        file.with_context(|| format!("{} holds neither {}", source.display(), IN_FOLDER.join(" nor ")))?
-    } else {
-        source.to_path_buf()
-    };
-    let (what, mut state) = read(&file).with_context(|| format!("{}", file.display()))?;
-    hugging_face::unwrap(&mut state.tensors);
-    let translated = hugging_face::is_hugging_face(state.tensors.iter().map(|(name, _)| name.as_str()));
+    let translated = hugging_face::is_hugging_face(names());
     if translated {
         state.tensors = hugging_face::from_hugging_face(state.tensors)?;
     }
@@ -75,13 +75,7 @@ pub fn import(source: &Path, out: &Path, config: &PretrainConfig) -> Result<Impo
     if let Some([(name, _), _]) = state.tensors.array_windows().find(|[a, b]| a.0 == b.0) {
         bail!("{}: two tensors would be `{name}`", file.display());
     }
-    let mut converted = 0;
-    for (_, tensor) in &mut state.tensors {
-        if matches!(tensor.kind(), Kind::Half | Kind::BFloat16 | Kind::Double) {
-            *tensor = tensor.f_to_kind(Kind::Float)?;
-            converted += 1;
-        }
-    }
+    let converted = float32(&mut state.tensors)?;
     let report = compare(&state.tensors, config)?;
     if report.loaded() == 0 {
         let hint = preset_hint(&state.tensors);
@@ -100,6 +94,47 @@ pub fn import(source: &Path, out: &Path, config: &PretrainConfig) -> Result<Impo
         fitting: fitting_preset(&state.tensors),
         out: out.to_path_buf(),
     })
+}
+
+/// A checkpoint that was read.
+pub(super) struct Loaded {
+    /// The file.
+    pub file: PathBuf,
+    /// Its format, in words.
+    pub what: String,
+    /// Its tensors, without the prefixes of wrappers.
+    pub state: pth::StateDict,
+}
+
+/// Reads a checkpoint, or that of a folder.
+///
+/// # Errors
+/// When it is a run, or cannot be read.
+pub(super) fn load(source: &Path) -> Result<Loaded> {
+    if source.join("config.toml").is_file() {
+        bail!("{} is a run, which needs no import: give it to --init", source.display());
+    }
+    let file = if source.is_dir() {
+        let file = IN_FOLDER.iter().map(|name| source.join(name)).find(|path| path.is_file());
+        file.with_context(|| format!("{} holds neither {}", source.display(), IN_FOLDER.join(" nor ")))?
+    } else {
+        source.to_path_buf()
+    };
+    let (what, mut state) = read(&file).with_context(|| format!("{}", file.display()))?;
+    hugging_face::unwrap(&mut state.tensors);
+    Ok(Loaded { file, what, state })
+}
+
+/// Converts other floats to float32; returns how many tensors.
+pub(super) fn float32(tensors: &mut Tensors) -> Result<usize> {
+    let mut converted = 0;
+    for (_, tensor) in tensors {
+        if matches!(tensor.kind(), Kind::Half | Kind::BFloat16 | Kind::Double) {
+            *tensor = tensor.f_to_kind(Kind::Float)?;
+            converted += 1;
+        }
+    }
+    Ok(converted)
 }
 
 /// The format of a file, and its tensors.

@@ -4,8 +4,10 @@ mod bench;
 mod compare;
 mod device;
 mod embed;
+mod encoder_sizes;
 mod export;
 mod import;
+mod import_encoder;
 mod predict;
 mod sweep;
 
@@ -15,6 +17,7 @@ pub use device::{device, device_of_rank};
 pub use embed::{Embedded, embed};
 pub use export::{Exported, TARGETS, export};
 pub use import::{Imported, import};
+pub use import_encoder::{ImportedEncoder, import_encoder};
 pub use predict::{Predicted, predict};
 pub use sweep::{
     Axis, Cell, GridPoint, InitChoice, Plan, Progress, Sweep, Swept, parse_axis, parse_init, table as sweep_table,

@@ -115,6 +115,7 @@ impl ConfigFile {
             provenance: Provenance,
             model: Model,
             data: Pixels,
+            #[serde(default)]
             optimizer: Length,
         }
         #[derive(Deserialize)]
@@ -126,7 +127,7 @@ impl ConfigFile {
             mean: f64,
             std: f64,
         }
-        #[derive(Deserialize)]
+        #[derive(Default, Deserialize)]
         struct Length {
             #[serde(default)]
             steps: u64,

@@ -3,11 +3,13 @@
 
 mod benchx;
 mod classify;
+mod dino;
 mod encoder_training;
 mod file;
 mod finding_task;
 mod finetune;
 mod fitting;
+mod imported;
 mod length;
 mod pretrain;
 mod provenance;
@@ -30,11 +32,13 @@ use crate::train::distributed::SyncKind;
 use crate::train::threads;
 
 pub use classify::{ClassWeights, ClassifyConfig, ClassifyData, ClassifyOptimizer, classify_preset, classify_recipe};
+pub use dino::{Centering, DinoConfig, DinoData, DinoLoss, DinoOptimizer, TeacherConfig, dino_preset};
 pub use encoder_training::EncoderTraining;
 pub use file::{CommonKeys, ConfigFile, Encoder};
 pub use finding_task::FindingTask;
 pub use finetune::{FinetuneConfig, FinetuneKeys, ImageData, LrSource, RANDOM_NAME, Schedule, TrainingCrop};
 pub use fitting::{fitting_preset, preset_hint};
+pub use imported::{IMPORTED, ImportedConfig};
 use length::RecipeLength;
 pub use length::{Epoch, PATIENCE};
 pub use pretrain::{MAX_EPOCHS, PretrainConfig, PretrainData, PretrainOptimizer, pretrain_preset};

@@ -122,9 +122,11 @@ impl FinetuneConfig for SegmentConfig {
         (&mut self.keys, &mut self.optimizer.schedule)
     }
 
-    /// Keeps the preset's image size: the position table is resized.
+    /// Keeps the preset's image size, rounded to whole patches: the position table is resized.
     fn take_encoder(&mut self, encoder: Encoder) {
-        self.model.vit = VitConfig { image_size: self.model.vit.image_size, ..encoder.vit };
+        let patch = encoder.vit.patch_size.max(1);
+        let image_size = ((self.model.vit.image_size + patch / 2) / patch).max(1) * patch;
+        self.model.vit = VitConfig { image_size, ..encoder.vit };
         (self.data.image.mean, self.data.image.std) = (encoder.mean, encoder.std);
     }
 

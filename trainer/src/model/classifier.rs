@@ -2,7 +2,8 @@
 //!
 //! As in MAE's fine-tuning (`models_vit.py`, global pool) and the MRM release: no norm after the encoder, the mean is over
 //! patch tokens without the class token, then `fc_norm` and `head`. Class token and position table are trained. BenchX's head
-//! is the same (`unifier/blocks/classifier/classifier.py`); norm and initialization are settings there as here.
+//! is the same (`unifier/blocks/classifier/classifier.py`); norm and initialization are settings there as here. An encoder
+//! with a final norm of its own (DINOv2, CLIP) keeps it in place of `fc_norm`, and `vit.pooling` may take its class token.
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -59,6 +60,7 @@ impl ClassifierConfig {
 pub struct VitClassifier {
     config: ClassifierConfig,
     encoder: VitEncoder,
+    /// None where the encoder has a final norm, and without `head_norm`.
     fc_norm: Option<nn::LayerNorm>,
     head: nn::Linear,
 }
@@ -75,7 +77,7 @@ impl VitClassifier {
         let head = Self::head(&(path / "head"), config);
         Ok(Self {
             encoder: VitEncoder::new(path, vit, config.drop_path),
-            fc_norm: config.head_norm.then(norm),
+            fc_norm: (config.head_norm && !vit.final_norm).then(norm),
             head,
             config: config.clone(),
         })
@@ -99,7 +101,7 @@ impl VitClassifier {
         &self.config
     }
 
-    /// Tokens after each block, class token first: image `[B, C, H, W]` → num_layers × `[B, 1 + L, D]`.
+    /// Tokens after each block, class token first: image `[B, C, H, W]` → num_layers × `[B, 1 + R + L, D]`.
     ///
     /// # Errors
     /// When the image has the wrong shape.
@@ -112,10 +114,11 @@ impl VitClassifier {
     /// # Errors
     /// When the image has the wrong shape.
     pub fn features(&self, image: &Tensor, train: bool) -> Result<Tensor, ModelError> {
-        let x = self.encoder.forward(image, train)?;
-        let patches = x.narrow(1, 1, self.config.vit.patches()); // [B, L, D]
-        let pooled = patches.mean_dim([1_i64].as_slice(), false, None); // [B, D]
-        Ok(self.fc_norm.as_ref().map_or_else(|| pooled.shallow_clone(), |norm| norm.forward(&pooled)))
+        let pooled = self.encoder.pool(&self.encoder.forward(image, train)?);
+        Ok(match &self.fc_norm {
+            Some(norm) => norm.forward(&pooled),
+            None => pooled,
+        })
     }
 
     /// Logits of the classes: image `[B, C, H, W]` → `[B, classes]`.

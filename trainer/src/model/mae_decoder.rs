@@ -68,8 +68,7 @@ impl ImageDecoder {
     ) -> Result<Self, ModelError> {
         let init = WeightInit::XavierUniform;
         let table = sin_cos_table(config.embed_dim, vit.grid(), pos_embed)?.unsqueeze(0).to_device(path.device());
-        let block =
-            BlockConfig { embed_dim: config.embed_dim, num_heads: config.num_heads, mlp_ratio: config.mlp_ratio };
+        let block = BlockConfig::plain(config.embed_dim, config.num_heads, config.mlp_ratio);
         Ok(Self {
             embed: linear(&(path / "decoder_embed"), vit.embed_dim, config.embed_dim, init),
             mask_token: path.var("mask_token", &[1, 1, config.embed_dim], Init::Randn { mean: 0.0, stdev: TOKEN_STD }),

@@ -61,12 +61,28 @@ pub fn sin_cos_table(embed_dim: i64, grid: i64, formula: PosEmbed) -> Result<Ten
     Ok(Tensor::f_from_slice(&table)?.f_view([1 + grid * grid, embed_dim])?.f_to_kind(Kind::Float)?)
 }
 
-/// Resizes a table `[1, 1 + g², D]` to another square grid: `[1, 1 + grid², D]`. Bicubic (a = -0.75), corners not aligned, no
-/// antialiasing; the class token's row is copied. The same grid gives a copy.
+/// How a position table is resized to another grid; all are bicubic (a = -0.75) with corners not aligned.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PosResize {
+    /// Without antialiasing: MRM, MAE, CLIP, transformers' DINOv2.
+    #[default]
+    Bicubic,
+    /// With antialiasing where the grid becomes smaller: DINOv2 with registers.
+    Antialias,
+    /// With the scale `(grid + 0.1) / g` in place of `grid / g`: DINOv2's own code for models without registers.
+    Offset,
+}
+
+/// What [`PosResize::Offset`] adds to the grid.
+const SCALE_OFFSET: f64 = 0.1;
+
+/// Resizes a table `[1, 1 + g², D]` to another square grid: `[1, 1 + grid², D]`. The class token's row is copied. The same grid
+/// gives a copy. Gradients flow to the table.
 ///
 /// # Errors
 /// When the table is not one of a class token and a square grid.
-pub fn resize_table(table: &Tensor, grid: i64) -> Result<Tensor, ModelError> {
+pub fn resize_table(table: &Tensor, grid: i64, resize: PosResize) -> Result<Tensor, ModelError> {
     check_shape("position table", table, &[1, -1, -1])?;
     let (_, rows, embed_dim) = table.size3()?;
     let from = square_root(rows - 1).ok_or_else(|| ModelError::Shape {
@@ -79,7 +95,13 @@ pub fn resize_table(table: &Tensor, grid: i64) -> Result<Tensor, ModelError> {
     }
     let cls = table.f_narrow(1, 0, 1)?; // [1, 1, D]
     let patches = table.f_narrow(1, 1, rows - 1)?.f_transpose(1, 2)?.f_reshape([1, embed_dim, from, from])?;
-    let patches = patches.f_upsample_bicubic2d([grid, grid], false, None, None)?; // [1, D, grid, grid]
+    let side = [grid, grid];
+    let scale = (grid as f64 + SCALE_OFFSET) / from as f64;
+    let patches = match resize {
+        PosResize::Bicubic => patches.f_upsample_bicubic2d(side, false, None, None)?,
+        PosResize::Antialias => patches.f_internal_upsample_bicubic2d_aa(side, false, None, None)?,
+        PosResize::Offset => patches.f_upsample_bicubic2d(side, false, scale, scale)?,
+    }; // [1, D, grid, grid]
     let patches = patches.f_flatten(2, 3)?.f_transpose(1, 2)?; // [1, grid², D]
     Ok(Tensor::f_cat(&[cls, patches], 1)?)
 }
@@ -118,11 +140,13 @@ mod tests {
     #[test]
     fn resize_keeps_the_class_row_and_the_same_grid() {
         let table = sin_cos_table(8, 4, PosEmbed::Release).unwrap().unsqueeze(0) + 1.0;
-        let same = resize_table(&table, 4).unwrap();
+        let same = resize_table(&table, 4, PosResize::Bicubic).unwrap();
         assert_eq!((&same - &table).abs().max().double_value(&[]), 0.0);
-        let larger = resize_table(&table, 7).unwrap();
-        assert_eq!(larger.size(), [1, 50, 8]);
-        assert_eq!(larger.get(0).get(0), table.get(0).get(0));
+        for resize in [PosResize::Bicubic, PosResize::Antialias, PosResize::Offset] {
+            let larger = resize_table(&table, 7, resize).unwrap();
+            assert_eq!(larger.size(), [1, 50, 8]);
+            assert_eq!(larger.get(0).get(0), table.get(0).get(0));
+        }
     }
 
     #[test]
@@ -130,6 +154,6 @@ mod tests {
         assert!(sin_cos_table(10, 4, PosEmbed::Release).is_err());
         assert!(sin_cos_table(8, 0, PosEmbed::Release).is_err());
         let table = Tensor::zeros([1, 12, 8], (Kind::Float, tch::Device::Cpu));
-        assert!(resize_table(&table, 4).is_err());
+        assert!(resize_table(&table, 4, PosResize::Bicubic).is_err());
     }
 }

@@ -5,98 +5,14 @@
 //!
 //! Shapes: batch `B`, channels `C`, patch side `p`, patches `L`, tokens `N`, embed_dim `D`.
 
-use serde::{Deserialize, Serialize};
-use tch::nn::{self, Module};
+use tch::nn::{self, Init, Module};
 use tch::{Kind, Tensor};
 
-use crate::error::{MAX_DIM, MAX_LAYERS, MAX_SIDE, ModelError, check_heads, check_size, check_table};
 use crate::model::layers::{WeightInit, layer_norm, linear, patch_projection};
 use crate::model::patches::projection_patches;
 
-/// Epsilon of every layer normalization in a vision transformer.
-pub const LAYER_NORM_EPSILON: f64 = 1e-6;
-
-/// Sizes of a vision transformer. The default is ViT-B/16 on 224 pixels.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct VitConfig {
-    /// Side of the encoder's square input image, in pixels.
-    pub image_size: i64,
-    /// Side of a square patch, in pixels.
-    pub patch_size: i64,
-    /// Length of a token's vector, `D`.
-    pub embed_dim: i64,
-    /// Number of blocks.
-    pub num_layers: i64,
-    /// Attention heads of a block; the number divides `embed_dim`.
-    pub num_heads: i64,
-    /// Width of a block's MLP between its layers, as a multiple of `embed_dim`.
-    pub mlp_ratio: f64,
-    /// Channels of the patch projection, `C`. Images of one channel are accepted too, as gray images.
-    pub in_channels: i64,
-}
-
-impl Default for VitConfig {
-    fn default() -> Self {
-        Self {
-            image_size: 224,
-            patch_size: 16,
-            embed_dim: 768,
-            num_layers: 12,
-            num_heads: 12,
-            mlp_ratio: 4.0,
-            in_channels: 3,
-        }
-    }
-}
-
-impl VitConfig {
-    /// Patches along one side of the image.
-    pub fn grid(&self) -> i64 {
-        self.image_size / self.patch_size
-    }
-
-    /// Patches of an image, `L`.
-    pub fn patches(&self) -> i64 {
-        self.grid() * self.grid()
-    }
-
-    /// The blocks of this encoder.
-    pub(crate) fn block(&self) -> BlockConfig {
-        BlockConfig { embed_dim: self.embed_dim, num_heads: self.num_heads, mlp_ratio: self.mlp_ratio }
-    }
-
-    /// Checks the sizes.
-    ///
-    /// # Errors
-    /// When no model can have them.
-    pub fn validate(&self) -> Result<(), ModelError> {
-        check_size("patch_size", self.patch_size, MAX_SIDE)?;
-        check_size("image_size", self.image_size, MAX_SIDE)?;
-        check_size("embed_dim", self.embed_dim, MAX_DIM)?;
-        check_size("num_layers", self.num_layers, MAX_LAYERS)?;
-        check_size("in_channels", self.in_channels, MAX_DIM)?;
-        check_table("image_size", self.patches(), self.embed_dim)?;
-        check_heads("num_heads", self.num_heads, self.embed_dim)?;
-        if self.image_size % self.patch_size != 0 {
-            let problem = format!("patches of {} pixels do not fill {} pixels", self.patch_size, self.image_size);
-            return Err(ModelError::config("image_size", problem));
-        }
-        check_mlp_ratio(self.mlp_ratio, self.embed_dim)
-    }
-}
-
-/// Largest ratio of an MLP.
-const MAX_MLP_RATIO: f64 = 1024.0;
-
-/// An error unless an MLP with this ratio has at least one value between its layers, and not too many.
-pub(crate) fn check_mlp_ratio(ratio: f64, embed_dim: i64) -> Result<(), ModelError> {
-    if ratio.is_finite() && ratio <= MAX_MLP_RATIO && embed_dim as f64 * ratio >= 1.0 {
-        return Ok(());
-    }
-    let problem = format!("must give an MLP of at least one value and be at most {MAX_MLP_RATIO}, is {ratio:?}");
-    Err(ModelError::config("mlp_ratio", problem))
-}
+pub(crate) use crate::model::vit_config::check_mlp_ratio;
+pub use crate::model::vit_config::{BlockConfig, LAYER_NORM_EPSILON, MlpKind, POOLINGS, Pooling, VitConfig};
 
 /// The patch projection: a convolution whose stride equals its kernel size, computed as one matrix product.
 #[derive(Debug)]
@@ -139,17 +55,6 @@ impl PatchEmbed {
     }
 }
 
-/// Sizes of a transformer block.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct BlockConfig {
-    /// Length of a token's vector, `D`.
-    pub embed_dim: i64,
-    /// Attention heads.
-    pub num_heads: i64,
-    /// Width of the MLP between its layers, as a multiple of `embed_dim`.
-    pub mlp_ratio: f64,
-}
-
 /// Multi-head self-attention with one projection for `[q | k | v]`, each of which has the heads one after the other.
 #[derive(Debug)]
 pub struct Attention {
@@ -181,25 +86,40 @@ impl Attention {
     }
 }
 
-/// The two-layer MLP of a block.
+/// Factor within the sigmoid of quick-GELU (CLIP).
+const QUICK_GELU: f64 = 1.702;
+
+/// The MLP of a block.
 #[derive(Debug)]
 pub struct Mlp {
+    kind: MlpKind,
     fc1: nn::Linear,
     fc2: nn::Linear,
 }
 
 impl Mlp {
     fn new(path: &nn::Path, config: BlockConfig, init: WeightInit) -> Self {
-        let mlp_dim = (config.embed_dim as f64 * config.mlp_ratio) as i64;
+        let mlp_dim = config.mlp_dim();
+        let first = if config.mlp == MlpKind::Swiglu { 2 * mlp_dim } else { mlp_dim };
         Self {
-            fc1: linear(&(path / "fc1"), config.embed_dim, mlp_dim, init),
+            kind: config.mlp,
+            fc1: linear(&(path / "fc1"), config.embed_dim, first, init),
             fc2: linear(&(path / "fc2"), mlp_dim, config.embed_dim, init),
         }
     }
 
     /// `[.., D]` → `[.., D]`.
     fn forward(&self, x: &Tensor) -> Tensor {
-        self.fc2.forward(&self.fc1.forward(x).gelu("none"))
+        let x = self.fc1.forward(x);
+        let x = match self.kind {
+            MlpKind::Gelu => x.gelu("none"),
+            MlpKind::QuickGelu => &x * (&x * QUICK_GELU).sigmoid(),
+            MlpKind::Swiglu => {
+                let parts = x.chunk(2, -1);
+                parts[0].silu() * &parts[1]
+            }
+        };
+        self.fc2.forward(&x)
     }
 }
 
@@ -210,6 +130,8 @@ pub struct Block {
     attn: Attention,
     norm2: nn::LayerNorm,
     mlp: Mlp,
+    /// Factors on both branches, `[D]` each (LayerScale).
+    scales: Option<[Tensor; 2]>,
     drop_path: f64,
 }
 
@@ -217,19 +139,31 @@ impl Block {
     /// A block that drops each of its two branches with probability `drop_path` (0 to below 1), in training only.
     pub fn new(path: &nn::Path, config: BlockConfig, drop_path: f64, init: WeightInit) -> Self {
         Self {
-            norm1: layer_norm(&(path / "norm1"), config.embed_dim, LAYER_NORM_EPSILON),
+            norm1: layer_norm(&(path / "norm1"), config.embed_dim, config.norm_epsilon),
             attn: Attention::new(&(path / "attn"), config, init),
-            norm2: layer_norm(&(path / "norm2"), config.embed_dim, LAYER_NORM_EPSILON),
+            norm2: layer_norm(&(path / "norm2"), config.embed_dim, config.norm_epsilon),
             mlp: Mlp::new(&(path / "mlp"), config, init),
+            scales: (config.layer_scale > 0.0).then(|| {
+                let scale = |name| (path / name).var("gamma", &[config.embed_dim], Init::Const(config.layer_scale));
+                [scale("ls1"), scale("ls2")]
+            }),
             drop_path,
         }
     }
 
     /// `[B, N, D]` → `[B, N, D]`.
     pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
-        let x = x + self.drop(self.attn.forward(&self.norm1.forward(x)), train);
-        let branch = self.drop(self.mlp.forward(&self.norm2.forward(&x)), train);
+        let x = x + self.drop(self.scaled(self.attn.forward(&self.norm1.forward(x)), 0), train);
+        let branch = self.drop(self.scaled(self.mlp.forward(&self.norm2.forward(&x)), 1), train);
         x + branch
+    }
+
+    /// A branch times its factors, where the block has some.
+    fn scaled(&self, branch: Tensor, which: usize) -> Tensor {
+        match &self.scales {
+            Some(scales) => branch * &scales[which],
+            None => branch,
+        }
     }
 
     /// Stochastic depth (Huang et al. 2016) per sample: a branch is dropped, or scaled up to keep its expectation.
@@ -259,7 +193,9 @@ mod tests {
     use super::*;
     use tch::Device;
 
-    const TINY: BlockConfig = BlockConfig { embed_dim: 8, num_heads: 2, mlp_ratio: 4.0 };
+    fn tiny() -> BlockConfig {
+        BlockConfig::plain(8, 2, 4.0)
+    }
 
     fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
         assert_eq!(a.size(), b.size());
@@ -292,7 +228,7 @@ mod tests {
     #[test]
     fn names_are_those_of_timm() {
         let store = nn::VarStore::new(Device::Cpu);
-        let _ = blocks(&(store.root() / "blocks"), 2, TINY, 0.0, WeightInit::XavierUniform);
+        let _ = blocks(&(store.root() / "blocks"), 2, tiny(), 0.0, WeightInit::XavierUniform);
         let names = store.variables();
         assert_eq!(names.len(), 24);
         for name in
@@ -306,7 +242,7 @@ mod tests {
     fn drop_path_rises_with_the_layer_and_acts_in_training_only() {
         tch::manual_seed(3);
         let store = nn::VarStore::new(Device::Cpu);
-        let stack = blocks(&store.root(), 3, TINY, 0.5, WeightInit::XavierUniform);
+        let stack = blocks(&store.root(), 3, tiny(), 0.5, WeightInit::XavierUniform);
         assert_eq!(stack.iter().map(|block| block.drop_path).collect::<Vec<_>>(), [0.0, 0.25, 0.5]);
 
         let branch = Tensor::ones([10_000, 1, 1], (Kind::Float, Device::Cpu));
@@ -317,13 +253,21 @@ mod tests {
     }
 
     #[test]
-    fn impossible_sizes_are_refused_by_key() {
-        let wrong = VitConfig { image_size: 225, ..VitConfig::default() };
-        assert!(wrong.validate().unwrap_err().to_string().starts_with("image_size:"));
-        let wrong = VitConfig { num_heads: 7, ..VitConfig::default() };
-        assert!(wrong.validate().unwrap_err().to_string().starts_with("num_heads:"));
-        let wrong = VitConfig { mlp_ratio: 0.0, ..VitConfig::default() };
-        assert!(wrong.validate().unwrap_err().to_string().starts_with("mlp_ratio:"));
-        assert!(VitConfig::default().validate().is_ok());
+    fn swiglu_and_layer_scale_compute_their_formulas() {
+        tch::manual_seed(5);
+        let store = nn::VarStore::new(Device::Cpu);
+        let config = BlockConfig { mlp: MlpKind::Swiglu, layer_scale: 0.25, ..tiny() };
+        let block = Block::new(&store.root(), config, 0.0, WeightInit::TruncatedNormal(0.5));
+        let v = store.variables();
+        assert_eq!((v["ls2.gamma"].size(), v["mlp.fc1.weight"].size()), (vec![8], vec![48, 8]));
+        let x = Tensor::randn([1, 3, 8], (Kind::Float, Device::Cpu));
+        let normed = block.norm2.forward(&x);
+        let both = normed.matmul(&v["mlp.fc1.weight"].tr()) + &v["mlp.fc1.bias"];
+        let (gate, value) = (both.narrow(2, 0, 24), both.narrow(2, 24, 24));
+        let expected = (&gate / ((-&gate).exp() + 1.0) * value).matmul(&v["mlp.fc2.weight"].tr()) + &v["mlp.fc2.bias"];
+        assert!(largest_difference(&block.mlp.forward(&normed), &expected) < 1e-5);
+        let attended = &x + block.attn.forward(&block.norm1.forward(&x)) * 0.25;
+        let whole = &attended + block.mlp.forward(&block.norm2.forward(&attended)) * 0.25;
+        assert!(largest_difference(&block.forward(&x, false), &whole) < 1e-6);
     }
 }

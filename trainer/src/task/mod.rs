@@ -4,16 +4,18 @@
 //!
 //! | file | purpose |
 //! | --- | --- |
-//! | `registry` | the tasks of a program, found by kind or by the name after `--task` |
+//! | `stage` | which command trains a task |
+//! | `registry` | the tasks of a program, found by kind or by the name after `--task` or `--objective` |
 //! | `request`, `finetune` | from the command line to a configuration |
 //! | `training` | a run that can begin, and its training |
 //! | `evaluation`, `comparison` | what evaluations of all kinds share |
-//! | `pretrain/`, `classify/`, `segment/` | the built-in tasks |
+//! | `pretrain/`, `dino/`, `classify/`, `segment/` | the built-in tasks |
 
 mod checked_evaluation;
 pub mod classify;
 mod comparison;
 mod data_source;
+pub mod dino;
 mod evaluation;
 mod finetune;
 mod model_name;
@@ -22,6 +24,7 @@ pub mod pretrain;
 mod registry;
 mod request;
 pub mod segment;
+mod stage;
 mod training;
 
 use std::path::Path;
@@ -36,6 +39,7 @@ pub use checked_evaluation::{check_options, evaluate};
 pub use classify::{Classification, Classify, LabelCounts, Labels, Missing, OpenLabels, Uncertain, predict};
 pub use comparison::{Comparison, ComparisonRequest, RecordMetric, compare_records, evaluated_table};
 pub use data_source::{DataSource, LabelCodes, RowChoice, lengths};
+pub use dino::{Dino, Distillation};
 pub use evaluation::{
     Evaluated, EvaluationHeader, EvaluationOption, EvaluationOptions, EvaluationRequest, Metric, numbered,
 };
@@ -45,6 +49,7 @@ pub use pretrain::{Pretrain, Pretraining};
 pub use registry::Registry;
 pub use request::{Initialization, Request, check_recipe};
 pub use segment::{MaskRule, MaskScore, Segment, SegmentLoss, Segmentation};
+pub use stage::Stage;
 pub use training::{Build, Prepared, Training, TrainingRun, data_warnings};
 pub(crate) use training::{device_name, unfinished_init};
 
@@ -60,11 +65,16 @@ pub trait Task: Send + Sync {
     /// The kind as a noun for messages, such as `classification`: "… is a classification run".
     fn title(&self) -> &'static str;
 
-    /// Names that `--task` of `finetune` and `sweep` takes for this task, for help and messages. Empty: the task is not
-    /// fine-tuning.
+    /// The command that trains it: `finetune` (and `sweep`) with its names as `--task`, or `pretrain` with its names as
+    /// `--objective`.
+    fn stage(&self) -> Stage {
+        Stage::Finetuning
+    }
+
+    /// Names that [`Stage::option`] takes for this task, for help and messages. Empty: no command trains it.
     fn names(&self) -> &'static [&'static str];
 
-    /// Whether `--task NAME` means this task.
+    /// Whether a name after [`Stage::option`] means this task.
     ///
     /// # Errors
     /// When it does, but the name is malformed.

@@ -53,6 +53,32 @@ pub trait Objective {
         parameters(self.store())
     }
 
+    /// Called before the passes of step `step`, from 0: an objective with schedules of its own takes their values here.
+    ///
+    /// # Errors
+    /// When torch fails.
+    fn before_step(&self, step: u64) -> Result<()> {
+        let _ = step;
+        Ok(())
+    }
+
+    /// The weight decay of step `step`, from 0; none: that of [`Training`](super::Training).
+    fn weight_decay(&self, step: u64) -> Option<f64> {
+        let _ = step;
+        None
+    }
+
+    /// Called after the optimizer's step `step`, from 0. Variables without a gradient in [`store`](Self::store) are the state of
+    /// an objective that is changed here, such as a teacher: checkpoints have them, and all processes start with the main one's.
+    /// Where the float scalar `skipped` (on the device) is 1, the step was skipped and nothing may change.
+    ///
+    /// # Errors
+    /// When torch fails, or a process cannot be reached.
+    fn after_step(&self, step: u64, skipped: &Tensor) -> Result<()> {
+        let _ = (step, skipped);
+        Ok(())
+    }
+
     /// The loss of one batch, in training mode. Random numbers come from torch's generator, which the loop seeds for each
     /// step.
     ///
@@ -97,6 +123,17 @@ pub fn images(batch: &Batch, device: Device) -> Tensor {
     // Always a copy, since the loader writes to this memory again. On CUDA it is the only copy, from pinned memory
     // (`loader_for`), and asynchronous: the batch must exist until the device has read it, as `step::Stepper` ensures.
     sending(|| borrowed.to_device_(device, Kind::Float, device.is_cuda(), true))
+}
+
+/// A group of crops of a batch on the device, crop by crop: `[n·B, 1, S, S]`, the first crops of all images before the second
+/// ones; none where the loader makes no such group.
+pub fn crops(batch: &Batch, group: usize, device: Device) -> Option<Tensor> {
+    let (count, side) = batch.crop_shapes().nth(group)?;
+    let shape = [batch.len() as i64, count as i64, 1, side as i64, side as i64];
+    let borrowed = tensor_over(batch.crops(group), &shape);
+    // Always a copy, as of `images`.
+    let sent = sending(|| borrowed.to_device_(device, Kind::Float, device.is_cuda(), true));
+    Some(sent.transpose(0, 1).flatten(0, 1))
 }
 
 /// A tensor over borrowed memory, which must outlive it.

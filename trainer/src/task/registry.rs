@@ -7,7 +7,7 @@ use dataset::commands::cli::UsageError;
 use dataset::name_suggestion::did_you_mean;
 
 use super::request::run_of_init;
-use super::{Classify, EvaluationOption, Pretrain, Segment, Task};
+use super::{Classify, Dino, EvaluationOption, Pretrain, Segment, Stage, Task};
 use crate::config::{CommonKeys, ConfigFile, RANDOM};
 use crate::train::run_dir;
 
@@ -31,9 +31,9 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// Pretraining, classification, segmentation.
+    /// Masked record modeling, self-distillation, classification, segmentation.
     pub fn builtin() -> Self {
-        Self { tasks: vec![Box::new(Pretrain), Box::new(Classify), Box::new(Segment)] }
+        Self { tasks: vec![Box::new(Pretrain), Box::new(Dino), Box::new(Classify), Box::new(Segment)] }
     }
 
     /// Adds a task. One of the same kind replaces the former one.
@@ -66,23 +66,30 @@ impl Registry {
         })
     }
 
-    /// The fine-tuning task that `--task NAME` means.
+    /// The tasks that a command trains.
+    fn of_stage(&self, stage: Stage) -> impl Iterator<Item = &dyn Task> {
+        self.tasks().filter(move |task| task.stage() == stage)
+    }
+
+    /// The task that a name after the option of a stage means: `--task NAME` of fine-tuning, `--objective NAME` of
+    /// pre-training.
     ///
     /// # Errors
     /// When there is none: an error of usage.
-    pub fn named(&self, name: &str) -> Result<&dyn Task> {
-        for task in self.tasks() {
+    pub fn named(&self, stage: Stage, name: &str) -> Result<&dyn Task> {
+        for task in self.of_stage(stage) {
             if task.takes(name).map_err(UsageError::of)? {
                 return Ok(task);
             }
         }
-        let names = self.tasks().flat_map(|task| task.names().iter().copied()).filter(|name| !name.contains(':'));
-        Err(UsageError::of(anyhow!("no task `{name}`; there are: {}{}", self.names(), did_you_mean(name, names))))
+        let names = self.of_stage(stage).flat_map(|task| task.names().iter().copied());
+        let nearest = did_you_mean(name, names.filter(|name| !name.contains(':')));
+        Err(UsageError::of(anyhow!("no {} `{name}`; there are: {}{nearest}", stage.noun(), self.names(stage))))
     }
 
-    /// The names that `--task` takes: `nih14, … (classification); siim (segmentation)`.
-    pub fn names(&self) -> String {
-        let named = self.tasks().filter(|task| !task.names().is_empty());
+    /// The names that the option of a stage takes: `nih14, … (classification); siim (segmentation)`.
+    pub fn names(&self, stage: Stage) -> String {
+        let named = self.of_stage(stage).filter(|task| !task.names().is_empty());
         named.map(|task| format!("{} ({})", task.names().join(", "), task.title())).collect::<Vec<_>>().join("; ")
     }
 
@@ -138,16 +145,27 @@ mod tests {
     fn names_and_kinds_lead_to_their_task() {
         let registry = Registry::builtin();
         for (name, kind) in [("nih14", "classify"), ("labels:Edema,Hernia", "classify"), ("siim", "segment")] {
-            assert_eq!(registry.named(name).unwrap().kind(), kind);
+            assert_eq!(registry.named(Stage::Finetuning, name).unwrap().kind(), kind);
             assert_eq!(registry.of_kind(kind).unwrap().kind(), kind);
         }
-        let error = |name: &str| registry.named(name).err().unwrap().to_string();
+        let error = |name: &str| registry.named(Stage::Finetuning, name).err().unwrap().to_string();
         assert!(error("CheXpert5").ends_with("did you mean `chexpert5`?"));
         assert!(error("labels:A,A").contains("give each finding once"));
         assert!(error("everything").contains("there are: nih14, chexpert5, "));
         assert!(error("pretrain").starts_with("no task `pretrain`"));
-        assert!(registry.of_kind("age").err().unwrap().to_string().contains("it has: pretrain, classify, segment"));
+        assert!(error("mrm").starts_with("no task `mrm`"), "an objective is no task");
+        assert_eq!(registry.named(Stage::Pretraining, "mrm").unwrap().kind(), "pretrain");
+        let error = registry.named(Stage::Pretraining, "nih14").err().unwrap().to_string();
+        assert!(
+            error.starts_with(
+                "no objective `nih14`; there are: mrm (pre-training); dino, dino-ibot (self-distillation)"
+            ),
+            "{error}"
+        );
+        assert!(
+            registry.of_kind("age").err().unwrap().to_string().contains("it has: pretrain, dino, classify, segment")
+        );
         assert_eq!(registry.with_option(EvaluationOption::MinArea), "segmentation");
-        assert_eq!(registry.with::<Segment>().tasks().count(), 3);
+        assert_eq!(registry.with::<Segment>().tasks().count(), 4);
     }
 }

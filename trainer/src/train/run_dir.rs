@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use dataset::store::files;
 
-use crate::config::ConfigFile;
+use crate::config::{ConfigFile, IMPORTED};
+use crate::model::vit::VitConfig;
 use crate::train::checkpoint::{self, BEST, Checkpoints, MODEL, newest_state};
 use crate::train::logger;
 
@@ -139,6 +140,11 @@ fn deciding(mut config: toml::Table, other_length: bool) -> toml::Table {
     for (key, before) in ADDED {
         let before = format!("value = {before}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("value"));
         remove_if(&mut config, key, before.as_ref());
+    }
+    // Older runs do not have all keys of an encoder.
+    let model = config.get_mut("model").and_then(toml::Value::as_table_mut);
+    if let Some(vit) = model.and_then(|model| model.get_mut("vit")?.as_table_mut()) {
+        VitConfig::drop_later_defaults(vit);
     }
     if let Some(run) = config.get_mut("run").and_then(toml::Value::as_table_mut) {
         let keys =
@@ -283,7 +289,9 @@ fn runs_inside(folder: &Path) -> String {
 /// When there is none.
 pub fn run_of(weights: &Path) -> Result<PathBuf> {
     let is_run = |folder: &&Path| {
-        load_config(folder).is_ok_and(|config| config.get("preset").is_some() && config.get("run").is_some())
+        load_config(folder).is_ok_and(|config| {
+            config.get("preset").is_some() && (config.get("run").is_some() || config.kind() == IMPORTED)
+        })
     };
     if !weights.exists() {
         bail!("{} does not exist", weights.display());

@@ -204,6 +204,10 @@ impl<'a> Stepper<'a> {
             seed.push(self.group.rank() as u64); // else all ranks would draw the same masks
         }
         tch::manual_seed(random::mix(&seed) as i64);
+        self.objective.before_step(number)?;
+        if let Some(decay) = self.objective.weight_decay(number) {
+            self.optimizer.set_weight_decay(decay);
+        }
         self.optimizer.drop_gradients()?;
         let before: Vec<Tensor> = self.statistics.iter().map(Tensor::copy).collect();
         let computed = self.gradients_of_batches(next_batch).and_then(|sums| {
@@ -225,6 +229,7 @@ impl<'a> Stepper<'a> {
         let total = sums.values.get(0);
         let skip: Tensor = 1.0 - (&total + &norm).isfinite().to_kind(Kind::Float);
         self.optimizer.step(lr, Some(&skip))?;
+        self.objective.after_step(number, &skip)?;
         let skipped = skip.gt(0.5);
         for (statistic, before) in self.statistics.iter_mut().zip(&before) {
             let kept = before.where_self(&skipped, statistic);

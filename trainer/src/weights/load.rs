@@ -14,7 +14,7 @@ use tch::Tensor;
 use tch::nn::VarStore;
 
 use crate::error::ModelError;
-use crate::model::pos_embed::resize_table;
+use crate::model::pos_embed::{PosResize, resize_table};
 
 /// Named tensors.
 pub type Tensors = Vec<(String, Tensor)>;
@@ -123,6 +123,17 @@ pub(crate) fn families(names: &[String]) -> Vec<String> {
     families.into_iter().map(describe).collect()
 }
 
+/// [`load_resized`] with position tables resized as MRM's are.
+///
+/// # Errors
+/// As [`load_resized`].
+pub fn load_state<'a>(
+    store: &VarStore,
+    state: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
+) -> Result<LoadReport, ModelError> {
+    load_resized(store, state, PosResize::default())
+}
+
 /// Copies a state into the variables of `store` with the same names.
 ///
 /// Values are converted to the variable's kind and device. Position tables of another square grid are resized. Missing and
@@ -130,9 +141,10 @@ pub(crate) fn families(names: &[String]) -> Vec<String> {
 ///
 /// # Errors
 /// When a position table cannot be resized, or torch fails.
-pub fn load_state<'a>(
+pub fn load_resized<'a>(
     store: &VarStore,
     state: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
+    resize: PosResize,
 ) -> Result<LoadReport, ModelError> {
     let mut variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
     let mut report = LoadReport::default();
@@ -152,7 +164,7 @@ pub fn load_state<'a>(
         let change = ShapeChange { name: name.to_owned(), from, to };
         if is_other_grid(&change) {
             let grid = ((change.to[1] - 1) as f64).sqrt().round() as i64;
-            copies.push((variable, resize_table(tensor, grid)?));
+            copies.push((variable, resize_table(tensor, grid, resize)?));
             report.resized.push(change);
         } else {
             report.mismatched.push(change);

@@ -8,9 +8,10 @@ use anyhow::{Context, Result, bail};
 use tch::Tensor;
 use tch::nn::VarStore;
 
+use crate::model::pos_embed::PosResize;
 use crate::train::checkpoint::{BEST, EMA, MODEL, newest_checkpoint};
-use crate::train::run_dir::config_path;
-use crate::weights::load::{LoadReport, Tensors, load_tensors};
+use crate::train::run_dir::{config_path, load_config, run_of};
+use crate::weights::load::{LoadReport, Tensors, load_resized};
 
 /// Reads the weights of a run (the best ones, else the newest: their moving average, if there is one) or of a safetensors
 /// file.
@@ -36,13 +37,21 @@ pub fn read_weights(source: &Path) -> Result<Tensors> {
 /// When there is none.
 pub fn weights_file(source: &Path) -> Result<PathBuf> {
     let newest = newest_checkpoint(source).map(|folder| [folder.join(EMA), folder.join(MODEL)]);
-    let mut candidates =
-        [source.join(BEST)].into_iter().chain(newest.into_iter().flatten()).chain([source.to_path_buf()]);
+    // An imported encoder has its weights beside its configuration.
+    let imported = config_path(source).is_file().then(|| source.join(MODEL));
+    let candidates = [source.join(BEST)].into_iter().chain(newest.into_iter().flatten());
+    let mut candidates = candidates.chain(imported).chain([source.to_path_buf()]);
     let file = candidates.find(|path| path.is_file());
     if file.is_none() && config_path(source).is_file() {
         bail!("{} has no checkpoint yet; run its training command again, or wait for it", source.display());
     }
     file.with_context(|| format!("{} is neither a run with a checkpoint nor a safetensors file", source.display()))
+}
+
+/// How position tables of these weights are resized: as their run says.
+fn resize_of(source: &Path) -> PosResize {
+    let run = run_of(source).and_then(|run| load_config(&run)?.common());
+    run.map_or_else(|_| PosResize::default(), |common| common.encoder.vit.pos_resize)
 }
 
 /// Initializes a model with pretrained weights, except for the names that `skip` selects; returns what was loaded. `hint`
@@ -58,7 +67,7 @@ pub fn initialize(
 ) -> Result<LoadReport> {
     let mut tensors = read_weights(source)?;
     tensors.retain(|(name, _)| !skip(name));
-    let report = load_tensors(store, &tensors)?;
+    let report = load_resized(store, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)), resize_of(source))?;
     let of_encoder = |name: &str| name.starts_with("blocks.") || name.starts_with("patch_embed.");
     let loaded = report.matched.iter().any(|name| of_encoder(name));
     if let Some(name) = report.missing.iter().chain(&report.unexpected).find(|name| of_encoder(name) && loaded) {

@@ -17,13 +17,13 @@ use crate::launch::{ranks, succeeds, torchrun};
 const TOLERANCE: f64 = 2e-5;
 
 /// Loss and gradient norm of each step.
-fn curve(run: &Path) -> Vec<(f64, f64)> {
+pub fn curve(run: &Path) -> Vec<(f64, f64)> {
     let lines = read_metrics(run).expect("metrics").lines;
     let pair = |line: &Value| Some((line.get("loss")?.as_f64()?, line.get("grad_norm")?.as_f64()?));
     lines.iter().filter_map(pair).collect()
 }
 
-fn assert_same(run: &Path, expected: &[(f64, f64)]) {
+pub fn assert_same(run: &Path, expected: &[(f64, f64)]) {
     let found = curve(run);
     assert_eq!(found.len(), expected.len());
     for (step, (a, b)) in found.iter().zip(expected).enumerate() {

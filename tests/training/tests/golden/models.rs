@@ -8,7 +8,7 @@ use trainer::model::bert::BertConfig;
 use trainer::model::classifier::{ClassifierConfig, VitClassifier};
 use trainer::model::mae_decoder::DecoderConfig;
 use trainer::model::mrm::{Mrm, MrmConfig, MrmOutput, ReportBatch};
-use trainer::model::pos_embed::{PosEmbed, resize_table, sin_cos_table};
+use trainer::model::pos_embed::{PosEmbed, PosResize, resize_table, sin_cos_table};
 use trainer::model::vit::VitConfig;
 use trainer::train::amp::Precision;
 use trainer::train::lr_schedule::WarmupCosine;
@@ -53,6 +53,7 @@ impl Pretraining {
                 num_heads: golden.int("/mrm/num_heads"),
                 mlp_ratio: golden.float("/mrm/mlp_ratio"),
                 in_channels: golden.int("/mrm/in_chans"),
+                ..VitConfig::default()
             },
             decoder: DecoderConfig {
                 embed_dim: golden.int("/mrm/decoder_embed_dim"),
@@ -347,6 +348,7 @@ fn classifier(golden: &Golden) -> (VarStore, VitClassifier) {
             num_heads: golden.int("/model/num_heads"),
             mlp_ratio: golden.float("/model/mlp_ratio"),
             in_channels: golden.int("/model/in_chans"),
+            ..VitConfig::default()
         },
         classes: golden.int("/model/num_classes"),
         drop_path: golden.float("/model/drop_path_rate"),
@@ -424,7 +426,7 @@ fn golden_pos_embed() {
         if name.starts_with("resize") {
             let table = golden.tensor(&format!("{name}.in"));
             assert_eq!(table.size()[1], 1 + size("from_grid") * size("from_grid"));
-            let resized = resize_table(table, size("to_grid")).unwrap();
+            let resized = resize_table(table, size("to_grid"), PosResize::Bicubic).unwrap();
             check(name, &resized, golden.tensor(&format!("{name}.out")), TABLES);
             continue;
         }

@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 
 use crate::config::{CommonKeys, ConfigFile, RANDOM, Recipe};
 use crate::task::{
-    DataSource, EvaluationOptions, Registry, Request, Task, check_options, check_recipe, shared_model,
+    DataSource, EvaluationOptions, Registry, Request, Stage, Task, check_options, check_recipe, shared_model,
 };
 use crate::train::run_dir;
 
@@ -149,7 +149,7 @@ impl<'a> Sweep<'a> {
     /// # Errors
     /// When one of them cannot begin, or two would have the same directory.
     pub fn plan(&'a self, registry: &'a Registry) -> Result<Plan<'a>> {
-        let task = registry.named(self.task)?;
+        let task = registry.named(Stage::Finetuning, self.task)?;
         check_options(registry, task, &self.options, &format!("the task `{}` is {}", self.task, task.title()))?;
         self.recipes.iter().try_for_each(|recipe| check_recipe(task, self.task, *recipe))?;
         if self.out.join("config.toml").exists() {

@@ -117,6 +117,10 @@ impl MrmConfig {
     /// When no model can have it.
     pub fn validate(&self) -> Result<(), ModelError> {
         self.vit.validate()?;
+        if self.vit.register_tokens > 0 || self.vit.pre_norm {
+            let problem = "a masked encoder has neither register tokens nor pre_norm";
+            return Err(ModelError::config("vit", problem));
+        }
         check_size("super_resolution", self.super_resolution, MAX_SUPER_RESOLUTION)?;
         if self.reconstructs_image() {
             self.decoder.validate()?;

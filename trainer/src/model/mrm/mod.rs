@@ -21,7 +21,7 @@ use crate::model::layers::{TOKEN_STD, WeightInit, layer_norm, linear};
 use crate::model::mae_decoder::{ImageDecoder, gather_tokens};
 use crate::model::patches::{patch_statistics, target_patches, unpatchify};
 use crate::model::pos_embed::sin_cos_table;
-use crate::model::vit::{Block, LAYER_NORM_EPSILON, PatchEmbed, blocks, run_blocks};
+use crate::model::vit::{Block, PatchEmbed, blocks, run_blocks};
 use crate::torch::shim::in_place_loss;
 use losses::{all_positions, by_value, patch_error};
 
@@ -187,7 +187,7 @@ impl Mrm {
             cls_token: path.var("cls_token", &[1, 1, vit.embed_dim], Init::Randn { mean: 0.0, stdev: TOKEN_STD }),
             pos_embed: path.add("pos_embed", table, false),
             blocks: blocks(&(path / "blocks"), vit.num_layers, vit.block(), 0.0, init),
-            norm: layer_norm(&(path / "norm"), vit.embed_dim, LAYER_NORM_EPSILON),
+            norm: layer_norm(&(path / "norm"), vit.embed_dim, vit.norm_epsilon),
             image_decoder,
             report,
             in_place_loss: false,

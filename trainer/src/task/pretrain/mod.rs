@@ -15,7 +15,7 @@ use dataset::transform::{ASPECT, Crop, Transform};
 use tch::Device;
 
 use super::training::unfinished_init;
-use super::{DataSource, PredictionRequest, Prepared, Request, Task, Training, lengths};
+use super::{DataSource, PredictionRequest, Prepared, Request, Stage, Task, Training, lengths};
 use crate::config::{ConfigFile, Epoch, PRESETS, PretrainConfig, Provenance, RANDOM, overlay, pretrain_preset};
 use crate::report::{Run, Section};
 use crate::train::distributed::Compute;
@@ -34,6 +34,9 @@ pub struct Pretrain;
 /// Size of the release's vocabulary, for a benchmark without a dataset.
 const RELEASE_VOCABULARY: i64 = 30_000;
 
+/// The objective of masked record modeling, which `trainer pretrain` takes by default.
+pub const MRM: &str = "mrm";
+
 impl Task for Pretrain {
     fn kind(&self) -> &'static str {
         "pretrain"
@@ -43,8 +46,12 @@ impl Task for Pretrain {
         "pre-training"
     }
 
+    fn stage(&self) -> Stage {
+        Stage::Pretraining
+    }
+
     fn names(&self) -> &'static [&'static str] {
-        &[]
+        &[MRM]
     }
 
     fn resolve(&self, request: &Request) -> Result<ConfigFile> {

@@ -94,7 +94,7 @@ fn reconstructed(run: &Path, request: &Reconstruction, rows: &[u32]) -> Result<(
     let file = run_dir::load_config(run)?;
     ensure!(
         file.kind() == Pretrain.kind(),
-        "{} is a run of kind {}; reconstruct takes a pre-training run",
+        "{} is a run of kind {}; reconstruct takes a run of masked record modeling (pretrain --objective mrm)",
         run.display(),
         file.kind()
     );

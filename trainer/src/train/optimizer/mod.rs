@@ -115,7 +115,7 @@ pub fn parameters(store: &VarStore) -> Vec<Parameter> {
 pub fn layer_lr_scale(name: &str, num_layers: i64, decay: f64) -> f64 {
     let layer = match name.split('.').collect::<Vec<_>>().as_slice() {
         ["blocks", block, ..] => block.parse().map_or(num_layers + 1, |block: i64| block + 1),
-        ["cls_token" | "pos_embed" | "patch_embed", ..] => 0,
+        ["cls_token" | "pos_embed" | "reg_token" | "patch_embed" | "norm_pre", ..] => 0,
         _ => num_layers + 1,
     };
     decay.powi((num_layers + 1 - layer) as i32)
@@ -174,6 +174,11 @@ impl Optimizer {
     pub fn new(config: OptimizerConfig, weight_decay: f64, parameters: Vec<Parameter>) -> Self {
         let states = parameters.iter().map(|_| None).collect();
         Self { config, weight_decay, parameters, states }
+    }
+
+    /// Sets the weight decay of the next steps.
+    pub fn set_weight_decay(&mut self, weight_decay: f64) {
+        self.weight_decay = weight_decay;
     }
 
     /// The parameters, in the order they were given.

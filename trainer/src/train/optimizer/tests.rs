@@ -152,6 +152,9 @@ fn earlier_layers_have_a_lower_lr() {
     }
     assert_eq!(layer_lr_scale("head.weight", 2, 0.5), 1.0);
     assert_eq!(layer_lr_scale("fc_norm.weight", 12, 0.65), 1.0);
+    for name in ["reg_token", "norm_pre.weight"] {
+        assert_eq!(layer_lr_scale(name, 12, 0.65), layer_lr_scale("cls_token", 12, 0.65));
+    }
 }
 
 /// BenchX's parameter groups: the encoder at a tenth, head and norm at the full learning rate; layer decay beneath it.

@@ -1,0 +1,5 @@
+//! Encoders that other programs trained, and self-distillation.
+
+mod distillation;
+mod distillation_runs;
+mod imports;
