@@ -7,7 +7,7 @@
 //!
 //! An image is read as from a local shard: by one call, into a buffer that is used again, with one pass over its bytes. The
 //! CRC-32 of its file and the checksum of its page are of the same bytes, so that the reader computes it once for both
-//! ([`Cache::read_into`]).
+//! (`Cache::read_into`).
 
 use std::fs::{self, File, FileTimes};
 use std::io::{IoSliceMut, Write};
