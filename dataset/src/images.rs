@@ -56,7 +56,7 @@ impl Dataset {
         window.ok_or_else(|| shard.row_error(local, NO_WINDOW))
     }
 
-    /// Decodes one image into a buffer that is used again, as [`Dataset::decode_image`] does; returns its height and width.
+    /// Decodes one image into a buffer that is used again; returns its height and width.
     pub(crate) fn image_into(&self, row: usize, pixels: &mut Vec<u8>) -> Result<(u16, u16)> {
         let size = self.image_size(row)?;
         self.decode_image(None, row, size, pixels)?;
@@ -86,36 +86,41 @@ impl Dataset {
         sizes.get(at).copied().ok_or_else(|| shard.row_error(row, "its row group is too short"))
     }
 
-    /// The pages of some images, fetched at the same time; none where the dataset is in a folder, whose images are best read
-    /// one by one.
-    pub(crate) fn image_pages(&self, rows: &[u32]) -> Result<Vec<Bytes>> {
+    /// The pages of some images, fetched at the same time from an object store. `None` for those that are on this machine, in a
+    /// folder or in the cache of the store: they are best read one by one.
+    pub(crate) fn image_pages(&self, rows: &[u32]) -> Result<Vec<Option<Bytes>>> {
         if self.storage().as_folder().is_some() {
-            return Ok(Vec::new());
+            return Ok(vec![None; rows.len()]);
         }
         let located: Vec<_> = rows.iter().map(|&row| self.locate(row as usize)).collect::<Result<_>>()?;
         let pages: Vec<_> =
             located.iter().map(|(shard, row)| Ok((shard.file(), shard.image_page(*row)?))).collect::<Result<_>>()?;
-        StoredFile::read_each(&pages)
+        StoredFile::fetch_each(&pages)
     }
 
-    /// Decodes one image of a height and width that its columns state into a buffer that is used again: a byte for each pixel,
-    /// or two in little-endian order where pixels have 16 bits, row-major. Nothing is read where its page was fetched before
-    /// ([`Dataset::image_pages`]).
-    pub(crate) fn decode_image(
+    /// The pixels of one image of a height and width that its columns state: a byte for each, or two in little-endian order where
+    /// pixels have 16 bits, row-major. They are in its page, where that was fetched before ([`Dataset::image_pages`]) and has
+    /// them as they are, or are decoded into a buffer that is used again.
+    pub(crate) fn decode_image<'a>(
         &self,
-        page: Option<&Bytes>,
+        page: Option<&'a Bytes>,
         row: usize,
         (height, width): (u16, u16),
-        pixels: &mut Vec<u8>,
-    ) -> Result<()> {
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8]> {
         let (shard, local) = self.locate(row)?;
         let encoding = shard.encoding();
         let length = usize::from(height) * usize::from(width) * usize::from(encoding.bits() / 8);
         if let Some(length) = encoding.raw_bytes(height, width) {
-            shard.image_bytes(local, Some(length), page, pixels)?;
+            if let Some(page) = page
+                && let Some(pixels) = shard.pixels_in_page(local, length, page)?
+            {
+                return Ok(pixels);
+            }
+            shard.image_bytes(local, Some(length), page, buffer)?;
         } else {
             let mut encoded = Vec::new();
-            pixels.clear();
+            buffer.clear();
             shard.image_bytes(local, None, page, &mut encoded)?;
             // A dataset that was ingested without images has none.
             if !(encoded.is_empty() && length == 0) {
@@ -126,13 +131,13 @@ impl Dataset {
                         format!("image of {}×{}, its columns say {height}×{width}", decoded.height, decoded.width);
                     return Err(shard.row_error(local, message));
                 }
-                *pixels = decoded.pixels;
+                *buffer = decoded.pixels;
             }
         }
-        if pixels.len() == length {
-            return Ok(());
+        if buffer.len() == length {
+            return Ok(buffer);
         }
-        let message = format!("image of {} bytes, its columns say {height}×{width}", pixels.len());
+        let message = format!("image of {} bytes, its columns say {height}×{width}", buffer.len());
         Err(shard.row_error(local, message))
     }
 }

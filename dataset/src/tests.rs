@@ -1,6 +1,8 @@
 //! The whole path in a store in memory: write, read, verify, split, load.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, StringArray};
@@ -11,7 +13,7 @@ use crate::format::record::{FORMAT_VERSION, ImageEncoding, Record};
 use crate::format::schema::schema;
 use crate::format::shard::{ImageCompression, ShardWriter};
 use crate::format::table;
-use crate::loader::Loader;
+use crate::loader::{EpochLength, Loader, MixturePart, Weights};
 use crate::split::{Ratio, Split, SplitOptions, Subset, draw};
 use crate::store::files;
 use crate::transform::Transform;
@@ -64,8 +66,11 @@ fn manifest(shard: ShardInfo, rows: usize) -> Manifest {
 
 /// Writes a dataset of 40 records into a storage.
 fn write(storage: &Storage) -> Vec<Record> {
+    write_records(storage, (0..40).map(record).collect())
+}
+
+fn write_records(storage: &Storage, records: Vec<Record>) -> Vec<Record> {
     let folder = tempfile::tempdir().unwrap();
-    let records: Vec<Record> = (0..40).map(record).collect();
     let (path, name) = (folder.path().join("shard"), manifest::shard_path(0));
     let findings = ["A".to_owned(), "B".to_owned()];
     let mut writer = ShardWriter::create(&path, schema(&findings, &[], ImageEncoding::Raw), ImageCompression::None)
@@ -132,8 +137,77 @@ fn a_dataset_in_memory_is_split_read_and_verified() {
     assert!(!verify(URL, &|_| Ok(())).unwrap().is_empty());
 }
 
+/// The dataset at a location, read with a cache.
+fn with_cache(url: &str, cache: &Path) -> Arc<Dataset> {
+    let settings = vec![("MRM_CACHE_DIR".to_owned(), cache.display().to_string())];
+    Arc::new(Dataset::open_in(Storage::at_with(url, settings).unwrap()).unwrap())
+}
+
+#[test]
+fn images_in_the_cache_are_read_when_they_are_needed_and_fetched_again_where_they_are_damaged() {
+    const URL: &str = "memory://datasets/cached/set";
+    let records = write(&Storage::at(URL).unwrap());
+    let (cache, rows) = (tempfile::tempdir().unwrap(), (0..40).collect::<Vec<u32>>());
+    let open = || with_cache(URL, cache.path());
+    assert!(open().image_pages(&rows).unwrap().iter().all(Option::is_some));
+    assert!(open().image_pages(&rows).unwrap().iter().all(Option::is_none));
+    let folders = fs::read_dir(cache.path()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    let files = folders.flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
+    let whole: Vec<(PathBuf, Vec<u8>)> = files.map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+    assert_eq!(whole.len(), 40);
+    let damages: [fn(&mut Vec<u8>); 4] = [
+        |file| file[40] ^= 1,
+        // Damaged before it was kept: the cache's own checksum is that of the damaged page.
+        |file| {
+            file[40] ^= 1;
+            let (page, crc32) = file.split_last_chunk_mut::<4>().unwrap();
+            *crc32 = crc32fast::hash(page).to_le_bytes();
+        },
+        |file| file.truncate(50),
+        Vec::clear,
+    ];
+    for damage in damages {
+        for (path, content) in &whole {
+            let mut content = content.clone();
+            damage(&mut content);
+            fs::write(path, content).unwrap();
+        }
+        let dataset = open();
+        for (row, record) in records.iter().enumerate() {
+            assert_eq!(dataset.image(row).unwrap().pixels, record.image);
+        }
+        assert!(whole.iter().all(|(path, content)| fs::read(path).unwrap() == *content), "written again");
+    }
+    // Without the shard's checksums, those of the cache are compared.
+    fs::write(&whole[3].0, vec![7; whole[3].1.len()]).unwrap();
+    let storage = open().storage().clone();
+    let unchecked = Dataset::open_in(storage).unwrap().without_checksums();
+    assert!((0..40).all(|row| unchecked.image(row).unwrap().pixels == records[row].image));
+}
+
+#[test]
+fn a_mixture_reads_ahead_from_its_store_alone() {
+    const URL: &str = "memory://datasets/mixed/set";
+    let folder = tempfile::tempdir().unwrap();
+    for storage in [Storage::folder(folder.path()), Storage::at(URL).unwrap()] {
+        write_records(&storage, (0..200).map(record).collect());
+    }
+    let datasets = [Dataset::open(folder.path()).unwrap(), Dataset::open(URL).unwrap()].map(Arc::new);
+    let parts = datasets.iter().map(MixturePart::new).collect();
+    let loader = Loader::mixture(parts, Weights::Temperature(1.0), EpochLength::Sum).batch_size(64);
+    let access = loader.transform(Transform::evaluate(6)).random_access().unwrap();
+    let groups_read = || access.plan.parts.iter().map(|part| part.samples.groups_read()).collect::<Vec<_>>();
+    assert_eq!(groups_read(), [1, 1], "those of the first records, of two each");
+    let pages = access.plan.fetch(0).unwrap();
+    assert_eq!(groups_read(), [1, 2]);
+    let batch = access.batch(0, 0).unwrap();
+    let of_store: Vec<bool> = batch.sources().iter().map(|&source| source == 1).collect();
+    assert_eq!(pages.iter().map(Option::is_some).collect::<Vec<_>>(), of_store);
+    assert!(of_store.contains(&true) && of_store.contains(&false));
+}
+
 /// Serves the files of a folder by HTTP, with range requests; returns the address.
-fn web_server(folder: std::path::PathBuf) -> String {
+fn web_server(folder: PathBuf) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || {
@@ -146,7 +220,7 @@ fn web_server(folder: std::path::PathBuf) -> String {
 }
 
 /// Answers one request and closes the connection.
-fn answer(folder: &std::path::Path, mut client: std::net::TcpStream) -> std::io::Result<()> {
+fn answer(folder: &Path, mut client: std::net::TcpStream) -> std::io::Result<()> {
     use std::io::{BufRead, BufReader, Write};
     let lines: Vec<String> = BufReader::new(client.try_clone()?)
         .lines()
@@ -155,7 +229,7 @@ fn answer(folder: &std::path::Path, mut client: std::net::TcpStream) -> std::io:
         .collect();
     let mut words = lines[0].split(' ');
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let Ok(file) = std::fs::read(folder.join(path.trim_start_matches('/'))) else {
+    let Ok(file) = fs::read(folder.join(path.trim_start_matches('/'))) else {
         return client.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     };
     let range = lines.iter().find_map(|line| line.to_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
@@ -183,7 +257,7 @@ fn a_dataset_on_a_web_server_is_read_and_not_written() {
     let records = write(&Storage::folder(folder.path().join("a set")));
     let url = format!("http://{}/a%20set/", web_server(folder.path().to_path_buf()));
     // The server does not decode paths, so the folder has the encoded name.
-    std::fs::rename(folder.path().join("a set"), folder.path().join("a%20set")).unwrap();
+    fs::rename(folder.path().join("a set"), folder.path().join("a%20set")).unwrap();
     let dataset = Arc::new(Dataset::open(&url).unwrap());
     assert_eq!(dataset.record(5).unwrap(), records[5]);
     assert_eq!(dataset.image(9).unwrap().pixels, records[9].image);
@@ -203,7 +277,7 @@ fn large_files_are_uploaded_in_pieces() {
     let folder = tempfile::tempdir().unwrap();
     let large = folder.path().join("large");
     let bytes: Vec<u8> = (0..20_000_000u32).map(|i| (i >> 8) as u8).collect();
-    std::fs::write(&large, &bytes).unwrap();
+    fs::write(&large, &bytes).unwrap();
     let storage = Storage::at("memory://datasets/large").unwrap();
     storage.upload(&large, "a/large").unwrap();
     assert_eq!(storage.size("a/large").unwrap(), 20_000_000);

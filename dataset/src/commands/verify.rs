@@ -267,7 +267,7 @@ fn verify_rows(dataset: &Dataset, opened: &Shard, index: usize, progress: &OnPro
             };
             let mut found = record_checks::record(&record, dataset.manifest());
             let size = (record.height, record.width);
-            let image = dataset.decode_image(pages.get(at), all[at] as usize, size, pixels);
+            let image = dataset.decode_image(pages[at].as_ref(), all[at] as usize, size, pixels);
             found.extend(image.err().map(without_row));
             found
         };

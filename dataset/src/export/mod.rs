@@ -242,11 +242,11 @@ impl<'a> Plan<'a> {
             Format::Csv => Box::new(csv::Writer::create(out, &path, self, options)?),
         };
         for rows in piece.rows.chunks(BLOCK_PER_THREAD * rayon::current_num_threads()) {
-            let pages = if options.no_images { Vec::new() } else { self.dataset.image_pages(rows)? };
+            let pages = if options.no_images { vec![None; rows.len()] } else { self.dataset.image_pages(rows)? };
             let samples = rows
                 .par_iter()
                 .enumerate()
-                .map(|(at, &row)| self.sample(row, pages.get(at), options.no_images))
+                .map(|(at, &row)| self.sample(row, pages[at].as_ref(), options.no_images))
                 .collect::<Result<Vec<_>>>()?;
             writer.write(samples)?;
             progress(Progress::Advanced(rows.len() as u64))?;

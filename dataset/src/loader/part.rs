@@ -120,6 +120,11 @@ impl Part {
         Self { studies, is_text_only, ..self }
     }
 
+    /// Whether its dataset is in an object store.
+    pub fn is_remote(&self) -> bool {
+        self.source.dataset.storage().as_folder().is_none()
+    }
+
     /// Number of samples: studies or rows.
     pub fn len(&self) -> usize {
         self.studies.as_ref().map_or(self.rows.len(), Studies::len)

@@ -109,11 +109,11 @@ impl Plan {
 
     /// Whether images come from a store, so that [`Plan::fetch`] gives pages.
     pub fn is_remote(&self) -> bool {
-        self.parts.iter().any(|part| part.source.dataset.storage().as_folder().is_none())
+        self.parts.iter().any(Part::is_remote)
     }
 
-    /// The pages of the images of a batch, fetched at the same time; none of datasets in folders, whose images are best read
-    /// one by one.
+    /// The pages of the images of a batch, fetched at the same time; none of those that are on this machine, in a folder or in
+    /// the cache of a store, which are best read one by one.
     pub fn fetch(&self, index: u64) -> Result<Pages> {
         if !self.is_remote() {
             return Ok(Pages::new());
@@ -236,7 +236,8 @@ impl Plan {
             let mut is_seen = false;
             if let Some(row) = slot.row {
                 let (page, time) = (pages.get_mut(number).and_then(Option::take), [draw.pass, slot.copy]);
-                is_seen = of_row(part, row, || {
+                let mut buffer = std::mem::take(&mut scratch.pixels);
+                let seen = of_row(part, row, || {
                     let other;
                     let sample = if let Some(own) = slot.own.and_then(|own| samples.get(own)) {
                         own
@@ -247,13 +248,15 @@ impl Plan {
                     if part.is_text_only && sample.height == 0 {
                         return Ok(false);
                     }
+                    let stored = stored_image(part, row as usize, page.as_ref(), sample, &mut buffer)?;
                     let image = &mut images[at * pixels..(at + 1) * pixels];
-                    self.image(part, row as usize, page.as_ref(), sample, time, scratch, image)?;
-                    let stored = stored_image(&scratch.pixels, sample);
+                    self.image(part, row as usize, stored, sample, time, scratch, image)?;
                     let stream = |name: &str| self.random(name, sample, time);
                     self.crops.make(stored, at, stream, &mut scratch.workspace, images)?;
                     Ok(true)
-                })?;
+                });
+                scratch.pixels = buffer;
+                is_seen = seen?;
             }
             if is_seen {
                 let place = |placed: PlacedBox| PlacedBox { record, slot: number, ..placed };
@@ -281,7 +284,11 @@ impl Plan {
         let slots_of_sample = self.settings.slots();
         let source = |slot: usize| usize::from(draws[slot / slots_of_sample].source);
         let has_page = |slot: usize| slots[slot].row.filter(|_| !self.parts[source(slot)].is_text_only);
-        let of_part = |(number, part): (usize, &Part)| -> Result<Vec<Bytes>> {
+        let of_part = |(number, part): (usize, &Part)| -> Result<Vec<Option<Bytes>>> {
+            // The images and columns of a folder are best read when they are needed.
+            if !part.is_remote() {
+                return Ok(Vec::new());
+            }
             let own = (0..slots.len()).filter(|&slot| source(slot) == number);
             let rows: Vec<u32> = own.filter_map(has_page).collect();
             part.samples.read_ahead(&rows);
@@ -289,9 +296,13 @@ impl Plan {
             pages.map_err(|error| part.source.error(error, self.order.is_mixed()))
         };
         // Each store answers while the others do.
-        let pages: Vec<_> = self.parts.par_iter().enumerate().map(of_part).collect::<Result<_>>()?;
+        let pages: Vec<_> = match self.parts.as_slice() {
+            [part] => vec![of_part((0, part))?],
+            parts => parts.par_iter().enumerate().map(of_part).collect::<Result<_>>()?,
+        };
         let mut pages: Vec<_> = pages.into_iter().map(Vec::into_iter).collect();
-        Ok((0..slots.len()).map(|slot| has_page(slot).and_then(|_| pages[source(slot)].next())).collect())
+        let next = |slot: usize| has_page(slot).and_then(|_| pages[source(slot)].next()).flatten();
+        Ok((0..slots.len()).map(next).collect())
     }
 
     /// The random stream of one record for one purpose; each of its copies in an epoch has an own one.
@@ -306,19 +317,13 @@ impl Plan {
         &self,
         part: &Part,
         row: usize,
-        page: Option<&Bytes>,
+        stored: StoredImage,
         sample: &Sample,
         time: [u64; 2],
         scratch: &mut Scratch,
         out: &mut [f32],
     ) -> Result<()> {
         let settings = &self.settings;
-        let (height, width) = (sample.height, sample.width);
-        if height == 0 || width == 0 {
-            return Err(part.samples.row_error(row, "the record has no image"));
-        }
-        part.source.dataset.decode_image(page, row, (height, width), &mut scratch.pixels)?;
-        let stored = stored_image(&scratch.pixels, sample);
         let (stored_width, stored_height) = (stored.width, stored.height);
         let choices = settings.transform.choose(stored_width, stored_height, |name| self.random(name, sample, time))?;
         settings.transform.apply_stored(stored, &choices, &mut scratch.workspace, out)?;
@@ -354,12 +359,23 @@ fn of_row<T>(part: &Part, row: u32, work: impl FnOnce() -> Result<T>) -> Result<
     })
 }
 
-/// The page of the image of each slot of a batch, where it was fetched.
+/// The page of the image of each slot of a batch, where it was fetched: not where it is on this machine.
 pub(crate) type Pages = Vec<Option<Bytes>>;
 
-/// The image of a record, as its transform takes it.
-fn stored_image<'a>(pixels: &'a [u8], sample: &Sample) -> StoredImage<'a> {
-    StoredImage { pixels, width: sample.width.into(), height: sample.height.into(), window: sample.window }
+/// The image of a record, as its transform takes it: in its page, where that was fetched, or decoded into the buffer.
+fn stored_image<'a>(
+    part: &Part,
+    row: usize,
+    page: Option<&'a Bytes>,
+    sample: &Sample,
+    buffer: &'a mut Vec<u8>,
+) -> Result<StoredImage<'a>> {
+    let (height, width) = (sample.height, sample.width);
+    if height == 0 || width == 0 {
+        return Err(part.samples.row_error(row, "the record has no image"));
+    }
+    let pixels = part.source.dataset.decode_image(page, row, (height, width), buffer)?;
+    Ok(StoredImage { pixels, width: width.into(), height: height.into(), window: sample.window })
 }
 
 /// The error of a record whose decoder panicked.

@@ -16,7 +16,7 @@ const KEPT: usize = 16;
 ///
 /// Made by [`LoaderBuilder::random_access`](crate::loader::LoaderBuilder::random_access). It can be shared by threads.
 pub struct RandomAccess {
-    plan: Plan,
+    pub(crate) plan: Plan,
     pool: BufferPool,
     scratch: Mutex<Vec<Scratch>>,
 }

@@ -142,6 +142,12 @@ impl Samples {
         at_once(missing.into_values().collect(), |(index, row)| drop(self.group(index, row)));
     }
 
+    /// Number of row groups that were read.
+    #[cfg(test)]
+    pub fn groups_read(&self) -> usize {
+        self.shards.iter().filter_map(OnceLock::get).flatten().filter(|group| group.get().is_some()).count()
+    }
+
     /// A shard, and its row groups that were read.
     fn groups(&self, index: usize) -> Result<(&Shard, &[OnceLock<Group>])> {
         let shard = self.dataset.shard(index)?;

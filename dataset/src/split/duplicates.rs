@@ -25,11 +25,11 @@ pub fn groups(dataset: &Dataset, progress: &OnProgress) -> Result<Vec<Vec<u32>>>
     progress(Progress::Started { records: rows.len() as u64, done: 0 })?;
     let digests = |block: &[u32]| -> Result<Vec<Option<[u8; 32]>>> {
         let pages = dataset.image_pages(block)?;
-        let mut pixels = Vec::new();
+        let mut buffer = Vec::new();
         let of_row = |(at, &row): (usize, &u32)| {
             let size = dataset.image_size(row as usize)?;
-            dataset.decode_image(pages.get(at), row as usize, size, &mut pixels)?;
-            Ok(digest(size, &pixels, dataset.has_16_bits()))
+            let pixels = dataset.decode_image(pages[at].as_ref(), row as usize, size, &mut buffer)?;
+            Ok(digest(size, pixels, dataset.has_16_bits()))
         };
         let digests: Result<_> = block.iter().enumerate().map(of_row).collect();
         progress(Progress::Advanced(block.len() as u64))?;

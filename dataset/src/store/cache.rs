@@ -1,12 +1,16 @@
 //! A bounded cache of ranges of remote objects on a disk of this machine, shared by all processes that name its folder.
 //!
 //! A range has a file of its own, named by a digest of URL, version (ETag) and range: an object that was replaced has other
-//! files. A file is written under a temporary name and renamed; a CRC-32 at its end detects what a power failure left. The
-//! files that were not used for the longest time are removed first. The cache never makes a read fail: where it cannot be read
-//! or written, the range is fetched.
+//! files. A file is written under a temporary name and renamed; its length and a CRC-32 at its end detect what a power failure
+//! left. The files that were not used for the longest time are removed first. The cache never makes a read fail: where it
+//! cannot be read or written, the range is fetched.
+//!
+//! An image is read as from a local shard: by one call, into a buffer that is used again, with one pass over its bytes. The
+//! CRC-32 of its file and the checksum of its page are of the same bytes, so that the reader computes it once for both
+//! (`Cache::read_into`).
 
 use std::fs::{self, File, FileTimes};
-use std::io::{Read, Write};
+use std::io::{IoSliceMut, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -70,28 +74,45 @@ impl Cache {
         Ok(Arc::new(Self { folder: folder.to_path_buf(), most, written, next: AtomicU64::new(0) }))
     }
 
-    /// The bytes of a range, where they are here.
+    /// Whether a range is here. It may be removed before it is read.
+    pub fn has(&self, key: &Key, range: &Range<u64>) -> bool {
+        fs::metadata(self.path(key, range)).is_ok_and(|about| about.len() == stored_length(range))
+    }
+
+    /// Fills two buffers, one after the other, with the bytes of a range, where they are here. Returns the CRC-32 that they must
+    /// have: the caller compares it, and calls [`Cache::forget`] where it differs.
+    pub fn read_into(&self, key: &Key, range: &Range<u64>, head: &mut [u8], rest: &mut [u8]) -> Option<u32> {
+        read(&self.open(key, range)?, head, rest)
+    }
+
+    /// The bytes of a range, where they are here and have their CRC-32.
     pub fn get(&self, key: &Key, range: &Range<u64>) -> Option<Bytes> {
-        let path = self.path(key, range);
-        let file = File::open(&path).ok()?;
-        let about = file.metadata().ok()?;
-        let length = usize::try_from(range.end - range.start).ok()?;
-        let mut bytes = Vec::new();
-        if about.len() == (length + TAIL) as u64 {
-            bytes.reserve_exact(length + TAIL);
-            (&file).take(about.len()).read_to_end(&mut bytes).ok()?;
+        let file = self.open(key, range)?;
+        let mut bytes = vec![0; usize::try_from(range.end - range.start).ok()?];
+        if read(&file, &mut [], &mut bytes)? == crc32fast::hash(&bytes) {
+            return Some(bytes.into());
         }
-        let is_whole =
-            bytes.len() == length + TAIL && bytes[length..] == crc32fast::hash(&bytes[..length]).to_le_bytes();
-        if !is_whole {
-            let _ = fs::remove_file(&path);
+        self.forget(key, range);
+        None
+    }
+
+    /// Opens the file of a range and notes its use. A file of another length is removed.
+    fn open(&self, key: &Key, range: &Range<u64>) -> Option<File> {
+        let file = File::open(self.path(key, range)).ok()?;
+        let about = file.metadata().ok()?;
+        if about.len() != stored_length(range) {
+            self.forget(key, range);
             return None;
         }
         if about.modified().is_ok_and(|used| used.elapsed().is_ok_and(|age| age > NOTED)) {
             let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
         }
-        bytes.truncate(length);
-        Some(bytes.into())
+        Some(file)
+    }
+
+    /// Removes a damaged range.
+    pub fn forget(&self, key: &Key, range: &Range<u64>) {
+        let _ = fs::remove_file(self.path(key, range));
     }
 
     /// Keeps the bytes of a range.
@@ -174,6 +195,19 @@ impl Key {
     }
 }
 
+/// Fills two buffers with the bytes of a range from its file; returns the CRC-32 at its end.
+fn read(file: &File, head: &mut [u8], rest: &mut [u8]) -> Option<u32> {
+    let mut crc32 = [0; TAIL];
+    let mut buffers = [IoSliceMut::new(head), IoSliceMut::new(rest), IoSliceMut::new(&mut crc32)];
+    files::read_buffers(file, 0, &mut buffers).ok()?;
+    Some(u32::from_le_bytes(crc32))
+}
+
+/// Length of the file of a range.
+fn stored_length(range: &Range<u64>) -> u64 {
+    range.end - range.start + TAIL as u64
+}
+
 /// The paths in a folder; none where it cannot be listed.
 fn entries(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
@@ -215,6 +249,11 @@ mod tests {
         {
             assert_eq!(cache.get(&other, &range), None);
         }
+        assert!(cache.has(&key, &(3..8)) && !cache.has(&key, &(3..7)));
+        let (mut head, mut rest) = ([0; 2], [0; 3]);
+        let crc32 = Some(crc32fast::hash(b"bytes"));
+        assert_eq!(cache.read_into(&key, &(3..8), &mut head, &mut rest), crc32);
+        assert_eq!((&head, &rest), (b"by", b"tes"));
         // Another process finds it, too.
         assert!(Cache::at(folder.path(), 1 << 20).unwrap().get(&key, &(3..8)).is_some());
         // What was cut off or changed is not used, and goes away.

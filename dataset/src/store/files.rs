@@ -1,7 +1,7 @@
-//! Atomic writes, locks and digests of local files.
+//! Reading by position, atomic writes, locks and digests of local files.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,25 @@ pub const MAX_JSON_BYTES: u64 = 256 << 20;
 
 /// Largest other file that is read into memory as a whole, such as the table of a split, in bytes.
 pub const MAX_TABLE_BYTES: u64 = 4 << 30;
+
+/// Fills buffers, one after the other, with the bytes of a file from a position on: by one system call where that returns all
+/// of them.
+///
+/// # Errors
+/// When the file ends before, or cannot be read.
+pub(crate) fn read_buffers(file: &File, mut at: u64, mut buffers: &mut [IoSliceMut]) -> io::Result<()> {
+    // Without those that are empty.
+    IoSliceMut::advance_slices(&mut buffers, 0);
+    while !buffers.is_empty() {
+        let read = rustix::io::retry_on_intr(|| rustix::io::preadv(file, buffers, at))?;
+        if read == 0 {
+            return Err(io::Error::new(ErrorKind::UnexpectedEof, "failed to fill whole buffer"));
+        }
+        at += read as u64;
+        IoSliceMut::advance_slices(&mut buffers, read);
+    }
+    Ok(())
+}
 
 /// Name under which a file is written until it is complete.
 pub fn temporary(path: &Path) -> PathBuf {

@@ -1,6 +1,8 @@
 //! Where a dataset is stored: a local folder or an object store; atomic writes, locks, retries.
 
 #[cfg(feature = "cloud")]
+pub(crate) mod answer_memory;
+#[cfg(feature = "cloud")]
 pub mod cache;
 #[cfg(feature = "cloud")]
 pub(crate) mod connection;

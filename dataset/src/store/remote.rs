@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 
 use crate::error::{Error, Result, StoreFault, panic_text};
+use crate::store::answer_memory;
 use crate::store::cache::{self, Cache};
 use crate::store::connection::Connection;
 use crate::store::files;
@@ -297,13 +298,18 @@ pub(crate) struct Object {
     /// Version that was opened; another one is an error.
     e_tag: Option<String>,
     /// Where its ranges are kept on this machine, and under which key.
-    cached: Option<(Arc<Cache>, cache::Key)>,
+    pub(crate) cached: Option<(Arc<Cache>, cache::Key)>,
 }
 
 impl Object {
     pub fn read(&self, range: Range<u64>) -> Result<Bytes> {
         let mut parts = Self::read_each(&[(self, range)])?;
         parts.pop().ok_or_else(|| StoreFault::Other("no answer".to_owned()).at(self.remote.url_of(&self.name)))
+    }
+
+    /// Whether a range is kept on this machine.
+    pub fn has_cached(&self, range: &Range<u64>) -> bool {
+        self.cached.as_ref().is_some_and(|(cache, key)| cache.has(key, range))
     }
 
     pub fn read_ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
@@ -376,12 +382,17 @@ pub(crate) fn never(error: io::Error) -> object_store::Error {
     object_store::Error::NotSupported { source: error.into() }
 }
 
-/// The whole body of an answer.
+/// The whole body of an answer. Its pieces are copied when they arrive, so that the connection reads the next ones into the same
+/// memory.
 async fn whole(answer: GetResult) -> object_store::Result<Bytes> {
     let expected = answer.range.end - answer.range.start;
-    let body = answer.bytes().await?;
+    let mut body = answer_memory::take(expected as usize);
+    let mut pieces = answer.into_stream();
+    while let Some(piece) = pieces.try_next().await? {
+        body.extend_from_slice(&piece);
+    }
     if body.len() as u64 == expected {
-        return Ok(body);
+        return Ok(answer_memory::body(body));
     }
     let message = format!("the answer ended after {} of {expected} bytes", body.len());
     Err(object_store::Error::Generic { store: "object store", source: message.into() })

@@ -1,13 +1,14 @@
 //! A file of a dataset that is read by ranges.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 
 use crate::error::{Error, Result};
+use crate::store::files;
 use crate::store::limits::PIECE;
 #[cfg(feature = "cloud")]
 use crate::store::remote::Object;
@@ -70,6 +71,57 @@ impl StoredFile {
         }
     }
 
+    /// Fills two buffers, one after the other, with the bytes from a position on.
+    ///
+    /// # Errors
+    /// As [`StoredFile::read`].
+    pub(crate) fn read_into(&self, start: u64, head: &mut [u8], rest: &mut [u8]) -> Result<()> {
+        let range = start..start + (head.len() + rest.len()) as u64;
+        self.check(&range)?;
+        match &self.source {
+            Source::Local(file) => {
+                let mut buffers = [IoSliceMut::new(head), IoSliceMut::new(rest)];
+                files::read_buffers(file, start, &mut buffers).map_err(|e| Error::Invalid(e.to_string()))
+            }
+            #[cfg(feature = "cloud")]
+            Source::Remote(object) => {
+                let bytes = object.read(range)?;
+                let (first, last) = bytes.split_at(head.len());
+                head.copy_from_slice(first);
+                rest.copy_from_slice(last);
+                Ok(())
+            }
+        }
+    }
+
+    /// As [`StoredFile::read_into`], from the cache of an object store, where the bytes are in it. Returns the CRC-32 that they
+    /// must have, which the caller compares ([`StoredFile::forget_cached`]).
+    #[cfg_attr(not(feature = "cloud"), expect(unused_variables, reason = "there is no cache"))]
+    pub(crate) fn read_cached_into(&self, start: u64, head: &mut [u8], rest: &mut [u8]) -> Option<u32> {
+        match &self.source {
+            Source::Local(_) => None,
+            #[cfg(feature = "cloud")]
+            Source::Remote(object) => {
+                let (cache, key) = object.cached.as_ref()?;
+                cache.read_into(key, &(start..start + (head.len() + rest.len()) as u64), head, rest)
+            }
+        }
+    }
+
+    /// Removes a range from the cache, because it is damaged.
+    #[cfg_attr(not(feature = "cloud"), expect(unused_variables, reason = "there is no cache"))]
+    pub(crate) fn forget_cached(&self, range: &Range<u64>) {
+        match &self.source {
+            Source::Local(_) => {}
+            #[cfg(feature = "cloud")]
+            Source::Remote(object) => {
+                if let Some((cache, key)) = &object.cached {
+                    cache.forget(key, range);
+                }
+            }
+        }
+    }
+
     /// Reads several ranges. An object store gets few requests at the same time, since neighbors are read at once.
     ///
     /// # Errors
@@ -90,19 +142,24 @@ impl StoredFile {
         Pieces { file: self, next: 0, piece: io::Cursor::default() }
     }
 
-    /// Reads one range of each of several files of one dataset, all at the same time.
-    pub(crate) fn read_each(wanted: &[(&Self, Range<u64>)]) -> Result<Vec<Bytes>> {
+    /// Fetches one range of each of several files of one dataset from their object store, all at the same time. `None` where a
+    /// range is on this machine, in a local file or in the cache: it is best read when it is needed.
+    pub(crate) fn fetch_each(wanted: &[(&Self, Range<u64>)]) -> Result<Vec<Option<Bytes>>> {
         #[cfg(feature = "cloud")]
         {
-            let objects = wanted.iter().map(|(file, range)| match &file.source {
-                Source::Remote(object) => Some((object.as_ref(), range.clone())),
-                Source::Local(_) => None,
+            let missing = wanted.iter().enumerate().filter_map(|(at, (file, range))| match &file.source {
+                Source::Remote(object) if !object.has_cached(range) => Some((at, (object.as_ref(), range.clone()))),
+                Source::Remote(_) | Source::Local(_) => None,
             });
-            if let Some(objects) = objects.collect::<Option<Vec<_>>>() {
-                return Object::read_each(&objects);
+            let (places, objects): (Vec<usize>, Vec<_>) = missing.unzip();
+            let mut fetched = vec![None; wanted.len()];
+            for (place, bytes) in places.into_iter().zip(Object::read_each(&objects)?) {
+                fetched[place] = Some(bytes);
             }
+            Ok(fetched)
         }
-        wanted.iter().map(|(file, range)| file.read(range.clone())).collect()
+        #[cfg(not(feature = "cloud"))]
+        Ok(vec![None; wanted.len()])
     }
 
     fn check(&self, range: &Range<u64>) -> Result<()> {

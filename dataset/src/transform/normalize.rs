@@ -3,8 +3,6 @@
 //! A batch of large images does not fit into the caches of the processor. Its rows are therefore written past the caches
 //! where their address allows it: otherwise each line of memory would be read before it is overwritten.
 
-use crate::transform::vectorized::vectorized;
-
 /// The gain and offset that normalize gray levels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normalize {
@@ -20,7 +18,11 @@ impl Normalize {
 
     /// Normalizes one gray level.
     pub fn level(self, level: u8) -> f32 {
-        f32::from(level) * self.gain + self.offset
+        self.float(level.into())
+    }
+
+    fn float(self, level: f32) -> f32 {
+        level * self.gain + self.offset
     }
 
     /// Normalizes a row of gray levels into floats of the same length. The AVX2 and the portable form compute the same
@@ -34,9 +36,14 @@ impl Normalize {
         levels.iter().zip(out).for_each(|(&level, out)| *out = self.level(level));
     }
 
-    /// Normalizes a row of gray levels that are not whole numbers.
+    /// As [`row`](Self::row), of gray levels that are not whole numbers.
     pub fn floats(self, levels: &[f32], out: &mut [f32]) {
-        floats(self, levels, out);
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has AVX2.
+            return unsafe { avx2::floats(self, levels, out) };
+        }
+        levels.iter().zip(out).for_each(|(&level, out)| *out = self.float(level));
     }
 
     /// Must be called after the last row, before another thread reads the rows.
@@ -49,19 +56,12 @@ impl Normalize {
     }
 }
 
-vectorized!(fn floats(normalize: Normalize, levels: &[f32], out: &mut [f32]) = floats_portable);
-
-#[inline(always)]
-fn floats_portable(Normalize { gain, offset }: Normalize, levels: &[f32], out: &mut [f32]) {
-    levels.iter().zip(out).for_each(|(level, out)| *out = level * gain + offset);
-}
-
 #[cfg(target_arch = "x86_64")]
 #[allow(clippy::cast_ptr_alignment)] // Loads are the unaligned ones; streamed stores check the address.
 mod avx2 {
     use std::arch::x86_64::{
-        __m128i, _mm_loadl_epi64, _mm_stream_ps, _mm256_add_ps, _mm256_castps256_ps128, _mm256_cvtepi32_ps,
-        _mm256_cvtepu8_epi32, _mm256_extractf128_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_storeu_ps,
+        __m128i, __m256, _mm_loadl_epi64, _mm_stream_ps, _mm256_add_ps, _mm256_castps256_ps128, _mm256_cvtepi32_ps,
+        _mm256_cvtepu8_epi32, _mm256_extractf128_ps, _mm256_loadu_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_storeu_ps,
     };
 
     use super::Normalize;
@@ -73,15 +73,38 @@ mod avx2 {
 
     #[target_feature(enable = "avx2")]
     pub fn row(normalize: Normalize, levels: &[u8], out: &mut [f32]) {
+        // SAFETY: eight bytes are read.
+        let load = |levels: &[u8; STEP]| unsafe {
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(levels.as_ptr().cast::<__m128i>())))
+        };
+        steps(normalize, levels, out, load, |level| normalize.level(level));
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn floats(normalize: Normalize, levels: &[f32], out: &mut [f32]) {
+        // SAFETY: eight floats are read.
+        let load = |levels: &[f32; STEP]| unsafe { _mm256_loadu_ps(levels.as_ptr()) };
+        steps(normalize, levels, out, load, |level| normalize.float(level));
+    }
+
+    /// Normalizes eight levels at a time, and the rest one by one.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn steps<L: Copy>(
+        normalize: Normalize,
+        levels: &[L],
+        out: &mut [f32],
+        load: impl Fn(&[L; STEP]) -> __m256,
+        one: impl Fn(L) -> f32,
+    ) {
         let (gain, offset) = (_mm256_set1_ps(normalize.gain), _mm256_set1_ps(normalize.offset));
         let streamed = (out.as_ptr() as usize).is_multiple_of(ALIGNED);
         let (eights, rest) = levels.as_chunks::<STEP>();
         let (out, out_rest) = out.as_chunks_mut::<STEP>();
         for (levels, out) in eights.iter().zip(out) {
-            // SAFETY: eight bytes are read and eight floats written. Steps of 32 bytes keep the address aligned.
+            let floats = _mm256_add_ps(_mm256_mul_ps(load(levels), gain), offset);
+            // SAFETY: eight floats are written. Steps of 32 bytes keep the address aligned.
             unsafe {
-                let levels = _mm256_cvtepu8_epi32(_mm_loadl_epi64(levels.as_ptr().cast::<__m128i>()));
-                let floats = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(levels), gain), offset);
                 if streamed {
                     _mm_stream_ps(out.as_mut_ptr(), _mm256_castps256_ps128(floats));
                     _mm_stream_ps(out.as_mut_ptr().add(STEP / 2), _mm256_extractf128_ps::<1>(floats));
@@ -90,7 +113,7 @@ mod avx2 {
                 }
             }
         }
-        rest.iter().zip(out_rest).for_each(|(&level, out)| *out = normalize.level(level));
+        rest.iter().zip(out_rest).for_each(|(&level, out)| *out = one(level));
     }
 }
 
@@ -108,6 +131,11 @@ mod tests {
                 normalize.row(&levels[256 - length..], &mut out[start..start + length]);
                 Normalize::finish();
                 let expected: Vec<f32> = levels[256 - length..].iter().map(|&level| normalize.level(level)).collect();
+                assert_eq!(out[start..start + length], expected);
+                let floats: Vec<f32> = levels[256 - length..].iter().map(|&level| f32::from(level)).collect();
+                out.fill(f32::NAN);
+                normalize.floats(&floats, &mut out[start..start + length]);
+                Normalize::finish();
                 assert_eq!(out[start..start + length], expected);
             }
         }

@@ -4,11 +4,13 @@
 //! applied to masks and boxes, too. The order is: crop, resizing, window of 16-bit pixels, flip, the augmentations in the
 //! order of their list, normalization.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::random::Stream;
-use crate::transform::augment::{Augmentation, MAX_SIZE, draw};
+use crate::transform::augment::{Augmentation, Levels, MAX_SIZE, draw};
 use crate::transform::choices::{Choices, Workspace};
 use crate::transform::geometry::Geometry;
 use crate::transform::normalize::Normalize;
@@ -237,15 +239,30 @@ impl Transform {
     /// # Errors
     /// When the image has another size than the one of the choices.
     pub fn apply(&self, source: Source, choices: &Choices, workspace: &mut Workspace, out: &mut [f32]) -> Result<()> {
-        let Choices { geometry, steps, .. } = choices;
         let Workspace { resample, levels, .. } = workspace;
+        let (part, resized) = (choices.geometry.part, choices.geometry.resized);
+        let each_row = |rows, take: TakeRow<u8>| {
+            resample.each_row(source, part, resized, self.filter, rows, |y, row| take(y, row))
+        };
+        self.finish(choices, levels, out, each_row, Normalize::row)
+    }
+
+    /// Makes the output `[size, size]` from the rows of the resized image, which have gray levels from 0 to 255: cuts, flips,
+    /// augments and normalizes them. `each_row` calls for some of the rows, with their numbers.
+    pub(super) fn finish<L: Copy + Into<f32>>(
+        &self,
+        Choices { geometry, steps, .. }: &Choices,
+        levels: &mut Levels,
+        out: &mut [f32],
+        each_row: impl FnOnce(Range<u32>, TakeRow<L>) -> Result<()>,
+        normalized: impl Fn(Normalize, &[L], &mut [f32]),
+    ) -> Result<()> {
         let normalize = Normalize::new(self.mean, self.std);
         let (rows, columns, size) = (geometry.rows(), geometry.columns(), geometry.size as usize);
         let to = geometry.mirrored(columns.start, columns.length);
-        let wanted = rows.from as u32..(rows.from + rows.length) as u32;
-        // Calls for each row of the output that shows the image, with the pixels from column `to` on.
-        let mut each_row = |take: &mut dyn FnMut(usize, &[u8])| {
-            resample.each_row(source, geometry.part, geometry.resized, self.filter, wanted.clone(), |y, row| {
+        // Calls for each row of the output that shows the image, with the gray levels from column `to` on.
+        let each_shown = |take: &mut dyn FnMut(usize, &[L])| {
+            each_row(rows.from as u32..(rows.from + rows.length) as u32, &mut |y, row| {
                 let row = &mut row[columns.from..columns.from + columns.length];
                 if geometry.flip {
                     row.reverse();
@@ -257,17 +274,20 @@ impl Transform {
             if rows.length.min(columns.length) < size {
                 out.fill(normalize.level(0));
             }
-            each_row(&mut |y, row| normalize.row(row, &mut out[y * size + to..][..row.len()]))?;
-            Normalize::finish();
+            each_shown(&mut |y, row| normalized(normalize, row, &mut out[y * size + to..][..row.len()]))?;
         } else {
             levels.begin(size);
-            each_row(&mut |y, row| levels.set(y, to, row))?;
+            each_shown(&mut |y, row| levels.set(y, to, row))?;
             levels.apply(steps);
             levels.rows().zip(out.chunks_exact_mut(size)).for_each(|(row, out)| normalize.floats(row, out));
         }
+        Normalize::finish();
         Ok(())
     }
 }
+
+/// Takes rows of a resized image, with their numbers.
+pub(super) type TakeRow<'a, L> = &'a mut dyn FnMut(usize, &mut [L]);
 
 #[cfg(test)]
 mod tests {

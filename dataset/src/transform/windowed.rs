@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::transform::choices::{Choices, Workspace};
 use crate::transform::float_resample::Words;
 use crate::transform::normalize::Normalize;
-use crate::transform::pipeline::Transform;
+use crate::transform::pipeline::{TakeRow, Transform};
 use crate::transform::window::{LinearWindow, OF_8_BITS};
 
 /// A stored image.
@@ -56,37 +56,19 @@ impl Transform {
         &self,
         source: Words,
         stored: [f32; 2],
-        Choices { geometry, steps, window }: &Choices,
+        choices: &Choices,
         Workspace { floats, levels, .. }: &mut Workspace,
         out: &mut [f32],
     ) -> Result<()> {
-        let (center, width) = window.of(self.window.of(source.0, stored));
-        let (window, normalize) = (LinearWindow::new(center, width), Normalize::new(self.mean, self.std));
-        let (rows, columns, size) = (geometry.rows(), geometry.columns(), geometry.size as usize);
-        let to = geometry.mirrored(columns.start, columns.length);
-        let wanted = rows.from as u32..(rows.from + rows.length) as u32;
-        // Calls for each row of the output that shows the image, with the gray levels from column `to` on.
-        let mut each_row = |take: &mut dyn FnMut(usize, &[f32])| {
-            floats.each_row(source, geometry.part, geometry.resized, self.filter, wanted.clone(), |y, row| {
-                let row = &mut row[columns.from..columns.from + columns.length];
+        let (center, width) = choices.window.of(self.window.of(source.0, stored));
+        let window = LinearWindow::new(center, width);
+        let (part, resized) = (choices.geometry.part, choices.geometry.resized);
+        let each_row = |rows, take: TakeRow<f32>| {
+            floats.each_row(source, part, resized, self.filter, rows, |y, row| {
                 window.levels(row);
-                if geometry.flip {
-                    row.reverse();
-                }
-                take(y - rows.from + rows.start, row);
+                take(y, row);
             })
         };
-        if steps.is_empty() {
-            if rows.length.min(columns.length) < size {
-                out.fill(normalize.level(0));
-            }
-            each_row(&mut |y, row| normalize.floats(row, &mut out[y * size + to..][..row.len()]))?;
-        } else {
-            levels.begin(size);
-            each_row(&mut |y, row| levels.set_floats(y, to, row))?;
-            levels.apply(steps);
-            levels.rows().zip(out.chunks_exact_mut(size)).for_each(|(row, out)| normalize.floats(row, out));
-        }
-        Ok(())
+        self.finish(choices, levels, out, each_row, Normalize::floats)
     }
 }

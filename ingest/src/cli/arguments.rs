@@ -100,7 +100,8 @@ pub struct CommonArguments {
     /// Folder in which a dataset for an object store is prepared. Default: mrm/staging in the user's cache.
     #[arg(long, value_name = "DIR")]
     staging: Option<PathBuf>,
-    /// Read every input of the finished dataset in OUT again and list those that changed; write nothing.
+    /// Read every input of the finished dataset in OUT again, but the files of masks, and list those that changed; write
+    /// nothing.
     #[arg(long, conflicts_with_all = ["overwrite", "dry_run"])]
     pub check_input: bool,
     /// Print what would be ingested; write nothing.

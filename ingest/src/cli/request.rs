@@ -130,7 +130,7 @@ pub fn run_source(
         if plan.records.is_empty() {
             return Err(preview::empty(source.name(), raw, &plan));
         }
-        CheckSums::load(raw, &options.check_sums)?.check_tables(&mut plan)?;
+        CheckSums::load(raw, &options.check_sums)?.check_tables(&mut plan, listener.progress)?;
         plan.records.truncate(options.limit.unwrap_or(usize::MAX));
         return Ok(Outcome::Preview(preview::page(&plan)));
     }

@@ -56,13 +56,13 @@ pub fn tokenizer_of(
                     Err(NoReport::Unusable(_)) => None,
                     Err(NoReport::Refused { path, cause }) => return Err(Error::UnreadableReport { path, cause }),
                 };
-                Ok((seen, report.map(|report| report.tokenized(options.report_text))))
+                Ok((seen, report.map(|report| report.corpus(options.report_text)).unwrap_or_default()))
             };
-            let read: Vec<(Stamps, Option<String>)> = records.into_par_iter().map(read).collect::<Result<_>>()?;
+            let read: Vec<(Stamps, Vec<String>)> = records.into_par_iter().map(read).collect::<Result<_>>()?;
             let mut texts = Vec::new();
-            for (stamp, text) in read {
+            for (stamp, corpus) in read {
                 seen.extend(stamp);
-                texts.extend(text.filter(|text| !text.is_empty()));
+                texts.extend(corpus);
             }
             if texts.is_empty() {
                 // Without reports there is nothing to tokenize.
@@ -99,6 +99,16 @@ impl Report {
                 [findings, impression].into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join("\n")
             }
         }
+    }
+}
+
+impl Report {
+    /// What a tokenizer is trained on: the part that is tokenized, then the named sections that are not in it.
+    fn corpus(self, part: ReportText) -> Vec<String> {
+        let tokenized = self.tokenized(part);
+        let is_new = |section: &Section| !tokenized.contains(&section.text);
+        let others: Vec<String> = self.texts.into_iter().filter(is_new).map(|section| section.text).collect();
+        [tokenized].into_iter().chain(others).filter(|text| !text.is_empty()).collect()
     }
 }
 
@@ -160,4 +170,31 @@ pub fn read_report(
     let texts = sections::named_sections(&text, record.conclusion);
     let sections = sections::sections_with(&text, record.conclusion);
     Ok(Some(Report { text, sections, texts }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tokenizer_is_trained_on_every_text_once() {
+        let report = || {
+            let section = |name: &str, text: &str| Section { name: name.to_owned(), text: text.to_owned() };
+            Report {
+                text: "\nClear lungs.\nNormal.".to_owned(),
+                sections: Sections { impression: Some("Normal.".to_owned()), ..Sections::default() },
+                texts: vec![
+                    section("findings", "Clear lungs."),
+                    section("impression", "Normal."),
+                    section("translation", "Pulmones claros."),
+                ],
+            }
+        };
+        assert_eq!(report().corpus(ReportText::All), ["Clear lungs.\nNormal.", "Pulmones claros."]);
+        let [chosen, others @ ..] = &report().corpus(ReportText::Impression)[..] else { panic!("no text") };
+        assert_eq!((chosen.as_str(), others.len()), ("Normal.", 2));
+        // Without the chosen section, the others are left.
+        let none = Report { sections: Sections::default(), ..report() };
+        assert_eq!(none.corpus(ReportText::Impression).len(), 3);
+    }
 }

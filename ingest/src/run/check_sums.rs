@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use dataset::progress::{OnProgress, Progress};
 use rayon::prelude::*;
 
 use crate::dicom::limits::{MAX_FILE_BYTES, MAX_TABLE_BYTES};
@@ -99,8 +100,8 @@ impl CheckSums {
     /// those of records, which are rejected when they are read. Returns the number of tables that match.
     ///
     /// # Errors
-    /// Names the first damaged table, since records would be made of it.
-    pub fn check_tables(&self, plan: &mut Plan) -> Result<usize> {
+    /// Names the first damaged table, since records would be made of it; or `progress` cancels, which is asked before each.
+    pub fn check_tables(&self, plan: &mut Plan, progress: &OnProgress) -> Result<usize> {
         let mut named: Vec<Vec<bool>> = self.lists.iter().map(|list| vec![false; list.entries.len()]).collect();
         for record in &plan.records {
             let report = plan.report_path(&record.report);
@@ -113,8 +114,11 @@ impl CheckSums {
         let mut matched = 0;
         for (list, named) in self.lists.iter().zip(named) {
             let others: Vec<usize> = (0..named.len()).filter(|entry| !named[*entry]).collect();
-            let found: Vec<Option<bool>> =
-                others.par_iter().map(|&entry| self.check_table(list, entry)).collect::<Result<_>>()?;
+            let check = |&entry: &usize| {
+                progress(Progress::Working)?;
+                self.check_table(list, entry)
+            };
+            let found: Vec<Option<bool>> = others.par_iter().map(check).collect::<Result<_>>()?;
             matched += found.iter().filter(|checked| **checked == Some(true)).count();
             let missing = others.iter().zip(&found).filter(|(_, checked)| checked.is_none());
             plan.rejects.extend(missing.map(|(&entry, _)| {
@@ -248,6 +252,8 @@ fn is_table(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use dataset::progress::Canceled;
+
     use super::*;
     use crate::run::plan::PlannedRecord;
 
@@ -310,11 +316,13 @@ mod tests {
         let sums = CheckSums::load(raw.path(), &[at("S.txt")]).unwrap();
         let record = PlannedRecord { source_path: "r.dcm".to_owned(), ..PlannedRecord::default() };
         let mut plan = Plan { records: vec![record], ..Plan::default() };
-        assert_eq!(sums.check_tables(&mut plan).unwrap(), 1);
+        let canceled = sums.check_tables(&mut plan, &|_| Err(Canceled));
+        assert!(matches!(canceled, Err(Error::Canceled(_))) && plan.rejects.is_empty());
+        assert_eq!(sums.check_tables(&mut plan, &|_| Ok(())).unwrap(), 1);
         let rejects: Vec<_> = plan.rejects.iter().map(|r| (r.source_path.as_str(), r.error.as_str())).collect();
         assert_eq!(rejects, [("gone.dcm", "S.txt lists this file, but it is missing")], "not that of the record");
         fs::write(at("t.csv"), "a,c\n").unwrap();
-        let error = sums.check_tables(&mut plan).unwrap_err().to_string();
+        let error = sums.check_tables(&mut plan, &|_| Ok(())).unwrap_err().to_string();
         assert!(error.contains("t.csv: checksum differs from S.txt: "), "{error}");
     }
 }

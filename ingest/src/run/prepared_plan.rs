@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use dataset::progress::OnProgress;
 use dataset::store::files;
 use sha2::{Digest, Sha256};
 
@@ -38,15 +39,22 @@ impl PreparedPlan {
     ///
     /// # Errors
     /// When it has no records, a record has another number of labels than there are findings, the tokenizer's file cannot
-    /// be used, or a table is damaged.
-    pub fn of(source: &str, raw: &Path, mut plan: Plan, options: &Options, sums: &CheckSums) -> Result<Self> {
+    /// be used, or a table is damaged; or `progress` cancels.
+    pub fn of(
+        source: &str,
+        raw: &Path,
+        mut plan: Plan,
+        options: &Options,
+        sums: &CheckSums,
+        progress: &OnProgress,
+    ) -> Result<Self> {
         if plan.records.is_empty() {
             return Err(preview::empty(source, raw, &plan));
         }
         options.check()?;
         plan.finalize();
         plan.check()?;
-        sums.check_tables(&mut plan)?;
+        sums.check_tables(&mut plan, progress)?;
         let mut uncounted_rejects = 0;
         if let Some(limit) = options.limit.filter(|limit| *limit < plan.records.len()) {
             plan.records.truncate(limit);

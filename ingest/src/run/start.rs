@@ -38,7 +38,7 @@ pub fn run(
     progress: &OnProgress,
 ) -> Result<Summary> {
     let sums = &CheckSums::load(raw, &options.check_sums)?;
-    let prepared = PreparedPlan::of(source, raw, plan, options, sums)?;
+    let prepared = PreparedPlan::of(source, raw, plan, options, sums, progress)?;
     if !options.overwrite
         && let Some(summary) = tasks::continue_alone(source, raw, out, &prepared, options, sums, progress)?
     {

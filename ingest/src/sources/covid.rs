@@ -9,6 +9,7 @@ use crate::dicom::header::years;
 use crate::error::{Error, Result};
 use crate::reject::{Reject, Stage};
 use crate::run::plan::{Plan, PlannedRecord, ReportSource, Source};
+use crate::sources::shared::label_origins::PUBLICATION;
 use crate::sources::shared::table::{Table, find_table, texts, texts_or_null};
 use crate::sources::shared::walk::{Walk, is_inside};
 
@@ -90,6 +91,7 @@ impl Source for Covid {
                 sex: sex[row].map(str::to_owned),
                 age_years: age[row].and_then(years),
                 labels: codes(finding[row], &findings),
+                label_origin: finding[row].filter(|name| *name != UNLABELED).map(|_| PUBLICATION.to_owned()),
                 language: Some("en".to_owned()),
                 report: notes[row].map_or(ReportSource::None, |text| ReportSource::Text(Arc::from(text))),
                 ..PlannedRecord::default()

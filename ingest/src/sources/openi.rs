@@ -12,6 +12,7 @@ use crate::reject::{Reject, Stage};
 use crate::report::sections::Section;
 use crate::run::hashing_reader::{self, Hashing};
 use crate::run::plan::{Plan, PlannedRecord, Source};
+use crate::sources::shared::label_origins::INDEXER;
 use crate::sources::shared::report_sections;
 use crate::sources::shared::table::decode_text;
 use crate::sources::shared::walk::{Walk, extension, stem};
@@ -75,6 +76,7 @@ impl Source for OpenI {
                 source_path,
                 source_bytes,
                 labels: labels.clone(),
+                label_origin: report.terms.as_ref().map(|_| INDEXER.to_owned()),
                 report: text.clone(),
                 language: Some("en".to_owned()),
                 ..PlannedRecord::default()

@@ -66,11 +66,11 @@ impl Stages {
         let mut next = || turn.next().ok_or_else(|| Error::Invalid("no record".to_owned()));
         let read_and_decode = micros(rate(options.seconds, || {
             let (row, _, image) = next()?;
-            dataset.decode_image(None, *row, image.sides(), &mut pixels).map(|()| 1)
+            dataset.decode_image(None, *row, image.sides(), &mut pixels).map(|_| 1)
         })?);
         let decode = micros(rate(options.seconds, || {
             let (row, page, image) = next()?;
-            dataset.decode_image(Some(page), *row, image.sides(), &mut pixels).map(|()| 1)
+            dataset.decode_image(Some(page), *row, image.sides(), &mut pixels).map(|_| 1)
         })?);
         let size = options.transform.size as usize;
         let (mut workspace, mut out, mut number) = (Workspace::default(), vec![0.0; size * size], 0);

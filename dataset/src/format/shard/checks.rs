@@ -25,12 +25,24 @@ impl Shard {
         Ok(self.checksums.get_or_init(|| checksums).as_ref())
     }
 
+    /// The checksum that the page of an image must have; `None` where it has none, or is not compared.
+    fn expected_page(&self, row: usize) -> Result<Option<u32>> {
+        Ok(self.expected()?.and_then(|checksums| checksums.images.get(row).copied()))
+    }
+
     /// An error where the page of an image, in pieces, differs from what was written.
     pub(super) fn check_image_page(&self, row: usize, page: &[&[u8]]) -> Result<()> {
-        let Some(&expected) = self.expected()?.and_then(|checksums| checksums.images.get(row)) else { return Ok(()) };
-        let mut crc32 = Hasher::new();
-        page.iter().for_each(|piece| crc32.update(piece));
-        if crc32.finalize() == expected { Ok(()) } else { Err(self.damaged(IMAGE, row..row + 1)) }
+        match self.expected_page(row)? {
+            Some(expected) if crc32(page) != expected => Err(self.damaged(IMAGE, row..row + 1)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the page of an image, in pieces, is what was written to the shard and, with the checksum `cached`, to the cache
+    /// of a store.
+    pub(super) fn is_whole_page(&self, row: usize, page: &[&[u8]], cached: u32) -> Result<bool> {
+        let found = crc32(page);
+        Ok(found == cached && self.expected_page(row)?.is_none_or(|expected| found == expected))
     }
 
     /// An error where a column chunk differs from what was written.
@@ -114,4 +126,11 @@ impl Shard {
         }
         Ok(Some(covered))
     }
+}
+
+/// The checksum of bytes in pieces.
+fn crc32(pieces: &[&[u8]]) -> u32 {
+    let mut crc32 = Hasher::new();
+    pieces.iter().for_each(|piece| crc32.update(piece));
+    crc32.finalize()
 }

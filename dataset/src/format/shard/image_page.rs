@@ -1,9 +1,6 @@
 //! Reads single image pages of a shard.
 
-use std::fs::File;
-use std::io::IoSliceMut;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +11,7 @@ use parquet::file::serialized_reader::SerializedPageReader;
 use super::Shard;
 use super::fetched::Fetched;
 use super::reader::byte_range;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 impl Shard {
     /// The range of the page of one image in the file.
@@ -37,48 +34,38 @@ impl Shard {
         fetched: Option<&Bytes>,
         buffer: &mut Vec<u8>,
     ) -> Result<()> {
+        if let Some(length) = raw_length {
+            if let Some(page) = fetched {
+                if let Some(pixels) = self.pixels_in_page(row, length, page)? {
+                    buffer.clear();
+                    buffer.extend_from_slice(pixels);
+                    return Ok(());
+                }
+            } else if let Some(before) = self.plain_head(row, length)? {
+                let (range, mut head) = (self.image_page(row)?, [0; MAX_HEAD]);
+                buffer.resize(length, 0);
+                self.read_page(row, &range, &mut head[..before], buffer)?;
+                return self.check_length(row, length, &head[..before]);
+            }
+        }
         let page = self.pages.get(row).ok_or_else(|| self.row_error(row, "no such row"))?;
         let group = self.group_of(row)?;
         let chunk = self.metadata.metadata().row_group(group).column(self.image_column);
-        if let (Some(length), Compression::UNCOMPRESSED) = (raw_length, chunk.compression()) {
-            // A plain page of one required BYTE_ARRAY ends in its 4-byte length and its bytes.
-            let mismatch = || self.row_error(row, format!("the image page does not contain {length} bytes"));
-            let before = (page.compressed_page_size as usize).checked_sub(length).filter(|&before| before >= 4);
-            let (before, mut head) = (before.ok_or_else(mismatch)?, [0; MAX_HEAD]);
-            if let Some(head) = head.get_mut(..before) {
-                let range = self.image_page(row)?;
-                buffer.resize(length, 0);
-                match (fetched, self.file.as_file()) {
-                    (None, Some(file)) => {
-                        read_both(file, range.start, head, buffer).map_err(|e| self.row_error(row, e))?;
-                    }
-                    (fetched, _) => {
-                        let page = match fetched {
-                            Some(page) => page.clone(),
-                            None => self.file.read(range).map_err(|error| self.with_row(row, error))?,
-                        };
-                        let (start, value) =
-                            page.split_at_checked(before).filter(|(_, v)| v.len() == length).ok_or_else(mismatch)?;
-                        head.copy_from_slice(start);
-                        buffer.copy_from_slice(value);
-                    }
-                }
-                self.check_image_page(row, &[head, buffer.as_slice()])?;
-                let stated = head.last_chunk::<4>().map(|prefix| u32::from_le_bytes(*prefix) as usize);
-                return if stated == Some(length) { Ok(()) } else { Err(mismatch()) };
-            }
-        }
-        let fetched = match fetched {
-            Some(page) => page.clone(),
-            None => self.file.read(self.image_page(row)?).map_err(|error| self.with_row(row, error))?,
+        let range = self.image_page(row)?;
+        let fetched = if let Some(page) = fetched {
+            self.check_image_page(row, &[page])?;
+            page.clone()
+        } else {
+            let mut page = vec![0; (range.end - range.start) as usize];
+            self.read_page(row, &range, &mut [], &mut page)?;
+            page.into()
         };
-        self.check_image_page(row, &[&fetched])?;
         // The library reads everything before the first page of this list as a dictionary. The list therefore begins with
         // the chunk's first page, which is skipped.
         let first = self.group(group).start;
         let pages = if row == first { vec![page.clone()] } else { vec![self.pages[first].clone(), page.clone()] };
         let skipped = pages.len() - 1;
-        let pieces = vec![(self.image_page(row)?.start, fetched)];
+        let pieces = vec![(range.start, fetched)];
         let reader = Arc::new(Fetched { file: None, length: self.file.length(), pieces });
         let mut reader = SerializedPageReader::new(reader, chunk, self.group(group).len(), Some(pages))
             .map_err(|e| self.row_error(row, e))?;
@@ -101,21 +88,57 @@ impl Shard {
             }
         }
     }
+
+    /// The pixels of an uncompressed raw image of `length` bytes within its page, which was fetched before; it is checked. `None`
+    /// where they are not stored like that.
+    pub(crate) fn pixels_in_page<'a>(&self, row: usize, length: usize, page: &'a [u8]) -> Result<Option<&'a [u8]>> {
+        let Some(before) = self.plain_head(row, length)? else { return Ok(None) };
+        let (head, pixels) = page
+            .split_at_checked(before)
+            .filter(|(_, pixels)| pixels.len() == length)
+            .ok_or_else(|| self.wrong_length(row, length))?;
+        self.check_image_page(row, &[page])?;
+        self.check_length(row, length, head)?;
+        Ok(Some(pixels))
+    }
+
+    /// Bytes before the pixels in the page of a raw image of `length` bytes. `None` where the page is compressed, or its header
+    /// is unusually long.
+    fn plain_head(&self, row: usize, length: usize) -> Result<Option<usize>> {
+        let page = self.pages.get(row).ok_or_else(|| self.row_error(row, "no such row"))?;
+        let chunk = self.metadata.metadata().row_group(self.group_of(row)?).column(self.image_column);
+        if chunk.compression() != Compression::UNCOMPRESSED {
+            return Ok(None);
+        }
+        // A plain page of one required BYTE_ARRAY ends in its 4-byte length and its bytes.
+        let before = (page.compressed_page_size as usize).checked_sub(length).filter(|&before| before >= 4);
+        let before = before.ok_or_else(|| self.wrong_length(row, length))?;
+        Ok((before <= MAX_HEAD).then_some(before))
+    }
+
+    /// An error where the length at the end of what is before the pixels is another one.
+    fn check_length(&self, row: usize, length: usize, head: &[u8]) -> Result<()> {
+        let stated = head.last_chunk::<4>().map(|prefix| u32::from_le_bytes(*prefix) as usize);
+        if stated == Some(length) { Ok(()) } else { Err(self.wrong_length(row, length)) }
+    }
+
+    fn wrong_length(&self, row: usize, length: usize) -> Error {
+        self.row_error(row, format!("the image page does not contain {length} bytes"))
+    }
+
+    /// Fills two buffers, one after the other, with the page of an image, and checks it. A page in the cache of a store is read as
+    /// that of a local file; where it is damaged there, it is fetched again.
+    fn read_page(&self, row: usize, range: &Range<u64>, head: &mut [u8], rest: &mut [u8]) -> Result<()> {
+        if let Some(cached) = self.file.read_cached_into(range.start, head, rest) {
+            if self.is_whole_page(row, &[head, rest], cached)? {
+                return Ok(());
+            }
+            self.file.forget_cached(range);
+        }
+        self.file.read_into(range.start, head, rest).map_err(|error| self.with_row(row, error))?;
+        self.check_image_page(row, &[head, rest])
+    }
 }
 
 /// Largest number of bytes of an image page before its pixels: about twenty of a page header, four of a length.
 const MAX_HEAD: usize = 256;
-
-/// Fills two buffers with the bytes of a file from a position on, in one system call where that returns all of them.
-fn read_both(file: &File, at: u64, head: &mut [u8], rest: &mut [u8]) -> std::io::Result<()> {
-    let mut buffers = [IoSliceMut::new(head), IoSliceMut::new(rest)];
-    let read = rustix::io::retry_on_intr(|| rustix::io::preadv(file, &mut buffers, at))?;
-    if let Some(missing) = head.get_mut(read..) {
-        file.read_exact_at(missing, at + read as u64)?;
-    }
-    let read = read.max(head.len());
-    match rest.get_mut(read - head.len()..) {
-        Some([]) | None => Ok(()),
-        Some(missing) => file.read_exact_at(missing, at + read as u64),
-    }
-}

@@ -28,16 +28,10 @@ impl Levels {
         self.gray.resize(size * size, 0.0);
     }
 
-    /// Sets a part of a row, from a column on.
-    pub fn set(&mut self, row: usize, column: usize, pixels: &[u8]) {
+    /// Sets a part of a row, from a column on, to gray levels from 0 to 255.
+    pub fn set<L: Copy + Into<f32>>(&mut self, row: usize, column: usize, levels: &[L]) {
         let start = row * self.size + column;
-        self.gray[start..start + pixels.len()].iter_mut().zip(pixels).for_each(|(level, &pixel)| *level = pixel.into());
-    }
-
-    /// As [`set`](Self::set), of gray levels that are not whole numbers.
-    pub fn set_floats(&mut self, row: usize, column: usize, levels: &[f32]) {
-        let start = row * self.size + column;
-        self.gray[start..start + levels.len()].copy_from_slice(levels);
+        self.gray[start..start + levels.len()].iter_mut().zip(levels).for_each(|(gray, &level)| *gray = level.into());
     }
 
     /// Does the steps in their order.

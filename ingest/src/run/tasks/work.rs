@@ -140,7 +140,7 @@ fn complete_already(
     manifest: Manifest,
     plan: &(dyn Fn() -> Result<Plan> + Sync),
 ) -> Result<Summary> {
-    let Common { source, raw, storage, options, sums, .. } = *common;
+    let Common { source, raw, storage, options, sums, progress } = *common;
     let refused = refused::stored(storage)?;
     let (manifest, uncounted_rejects) = match published {
         Some(published) if deciding(&published.head.arguments).eq(deciding(&manifest.arguments)) => {
@@ -149,7 +149,7 @@ fn complete_already(
         }
         // Whether it is of this input shows the plan alone.
         _ => {
-            let prepared = PreparedPlan::of(source, raw, plan()?, options, sums)?;
+            let prepared = PreparedPlan::of(source, raw, plan()?, options, sums, progress)?;
             let out = Output::of_task(storage, Path::new(""));
             match finished(raw, &out, &prepared.arguments, &prepared.plan)? {
                 Prepared::Done(manifest) => (*manifest, prepared.uncounted_rejects),
@@ -213,7 +213,7 @@ fn plan_or_wait(
         }
         reporter.set(TaskState::Planning);
         claim::while_claimed(notes, &maker, &task_note::host(), || {
-            let prepared = PreparedPlan::of(source, raw, plan()?, options, sums)?;
+            let prepared = PreparedPlan::of(source, raw, plan()?, options, sums, progress)?;
             let made = tokenizer_of(raw, private, &prepared.plan, options, sums, progress)?;
             let written = private.join(TOKENIZER);
             let tokenizer_sha256 = made.is_some().then(|| files::sha256(&written)).transpose()?;

@@ -7,6 +7,10 @@ pub const RADIOLOGIST: &str = "radiologist";
 pub const PHYSICIAN: &str = "physician";
 /// Several radiologists who agreed.
 pub const CONSENSUS: &str = "consensus";
+/// People who indexed the reports by their findings.
+pub const INDEXER: &str = "indexer";
+/// The article or website that the image is from.
+pub const PUBLICATION: &str = "publication";
 /// The labeler of CheXpert.
 pub const CHEXPERT: &str = "nlp:chexpert";
 /// `NegBio`.

@@ -33,9 +33,11 @@ fn a_phantom_is_ingested() {
         assert_eq!(record.report.as_deref(), notes[row]);
         assert_eq!(record.view.as_deref(), view[row].map(|view| if view == "L" { "LATERAL" } else { view }));
         assert_eq!(record.study_id, format!("{}/{}", patient[row].expect("one"), offset[row].expect("one")));
+        let origin = record.label_origin.as_deref();
         match finding[row].expect("a finding") {
-            "todo" => assert!(record.labels.iter().all(Option::is_none)),
+            "todo" => assert!(record.labels.iter().all(Option::is_none) && origin.is_none()),
             name => {
+                assert_eq!(origin, Some("publication"));
                 assert_eq!(code(record, name), Some(1));
                 assert_eq!(code(record, "Pneumonia"), Some(i8::from(name.starts_with("Pneumonia"))));
                 assert_eq!(code(record, "No Finding"), Some(i8::from(name == "No Finding")));

@@ -54,6 +54,7 @@ fn sections_and_terms_come_from_the_xml() {
             assert_eq!(code, Some(i8::from(named)), "{finding}");
         }
         assert!(record.token_ids.len() > 10);
+        assert_eq!(record.label_origin.as_deref(), Some("indexer"));
     }
     assert!(without_headings > 0);
     let short = temporary.path().join("short");

@@ -1,66 +1,20 @@
 //! Antialiased resampling of 16-bit gray images, in 32-bit floats: the filters of [`resample`](crate::transform::resample),
 //! without rounding between the passes.
 //!
-//! Columns are resized first, then rows. Sums are made in a fixed order, eight at a time, so that every processor computes the
-//! same numbers.
+//! Columns are resized first, then rows. Sums are made in a fixed order, so that every processor computes the same numbers.
+
+mod axis;
+mod passes;
 
 use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::transform::resample::{Filter, Rectangle};
-use crate::transform::vectorized::vectorized;
-
-/// Sums of an output that are made side by side.
-const LANES: usize = 8;
+use axis::Axis;
+use passes::{Lines, passes};
 
 /// A gray image of 16 bits: little-endian pixels `[height, width]`, width, height.
 pub type Words<'a> = (&'a [u8], u32, u32);
-
-/// The pixels that each output covers along one axis, and their weights.
-#[derive(Default)]
-struct Axis {
-    /// From, to, filter.
-    scale: Option<(usize, usize, Filter)>,
-    /// First pixel of each output, and how many.
-    spans: Vec<(usize, usize)>,
-    /// `stride` for each output, with zeros after the last.
-    weights: Vec<f32>,
-    stride: usize,
-    /// Weights of one output before they are scaled to a sum of 1.
-    exact: Vec<f64>,
-}
-
-impl Axis {
-    fn set(&mut self, from: usize, to: usize, filter: Filter) {
-        if self.scale == Some((from, to, filter)) {
-            return;
-        }
-        self.scale = Some((from, to, filter));
-        let scale = from as f64 / to as f64;
-        let spread = scale.max(1.0);
-        let support = filter.support() * spread;
-        self.stride = (support.ceil() as usize * 2 + 1).next_multiple_of(LANES);
-        self.spans.clear();
-        self.weights.clear();
-        self.weights.resize(to * self.stride, 0.0);
-        for (index, weights) in self.weights.chunks_exact_mut(self.stride).enumerate() {
-            let center = (index as f64 + 0.5) * scale;
-            let start = (center - support + 0.5).max(0.0) as usize;
-            let end = ((center + support + 0.5) as usize).min(from);
-            self.exact.clear();
-            self.exact.extend((start..end).map(|x| filter.weight((x as f64 - center + 0.5) / spread)));
-            let sum: f64 = self.exact.iter().sum();
-            weights.iter_mut().zip(&self.exact).for_each(|(weight, exact)| *weight = (exact / sum) as f32);
-            self.spans.push((start, end - start));
-        }
-    }
-
-    /// The first pixel of an output, and its weights without the zeros after them.
-    fn of(&self, index: usize) -> (usize, &[f32]) {
-        let (start, count) = self.spans[index];
-        (start, &self.weights[index * self.stride..][..count])
-    }
-}
 
 /// Resizes 16-bit gray images, with buffers that are used again.
 #[derive(Default)]
@@ -99,13 +53,14 @@ impl FloatResample {
             )));
         }
         let (width, height) = (width as usize, height as usize);
-        let row = |y: usize| &pixels[2 * ((top + y) * stride + left)..][..2 * part_width];
+        let lines = |y: usize| Lines { pixels: &pixels[2 * ((top + y) * stride + left)..], stride: 2 * stride };
+        let (down, across) = passes();
         self.out.resize(width, 0.0);
         let out = &mut self.out[..width];
+        let rows = rows.start as usize..rows.end as usize;
         if (part_width, part_height) == (width, height) {
-            for y in rows.start as usize..rows.end as usize {
-                out.fill(0.0);
-                add_row(row(y), 1.0, out);
+            for y in rows {
+                down(lines(y), &[1.0], out);
                 take(y, out);
             }
             return Ok(());
@@ -113,12 +68,10 @@ impl FloatResample {
         self.rows.set(part_height, height, filter);
         self.columns.set(part_width, width, filter);
         self.line.clear();
-        self.line.resize(part_width + self.columns.stride, 0.0);
-        for y in rows.start as usize..rows.end as usize {
-            let line = &mut self.line[..part_width];
-            line.fill(0.0);
+        self.line.resize(self.columns.row_length(part_width), 0.0);
+        for y in rows {
             let (start, weights) = self.rows.of(y);
-            weights.iter().zip(start..).for_each(|(&weight, from)| add_row(row(from), weight, line));
+            down(lines(start), weights, &mut self.line[..part_width]);
             across(&self.line, &self.columns, out);
             take(y, out);
         }
@@ -140,38 +93,47 @@ impl FloatResample {
     }
 }
 
-vectorized!(
-    /// Adds the weighted pixels of a row.
-    fn add_row(row: &[u8], weight: f32, line: &mut [f32]) = add_row_portable
-);
-
-#[inline(always)]
-fn add_row_portable(row: &[u8], weight: f32, line: &mut [f32]) {
-    let words = row.as_chunks::<2>().0;
-    line.iter_mut().zip(words).for_each(|(sum, word)| *sum += weight * f32::from(u16::from_le_bytes(*word)));
-}
-
-vectorized!(fn across(line: &[f32], axis: &Axis, out: &mut [f32]) = across_portable);
-
-#[inline(always)]
-fn across_portable(line: &[f32], axis: &Axis, out: &mut [f32]) {
-    let outputs = axis.spans.iter().zip(axis.weights.chunks_exact(axis.stride.max(1)));
-    for (out, ((start, _), weights)) in out.iter_mut().zip(outputs) {
-        let values = &line[*start..start + weights.len()];
-        let mut sums = [0.0f32; LANES];
-        for (weights, values) in weights.as_chunks::<LANES>().0.iter().zip(values.as_chunks::<LANES>().0) {
-            for ((sum, weight), value) in sums.iter_mut().zip(weights).zip(values) {
-                *sum += weight * value;
-            }
-        }
-        let [a, b, c, d, e, f, g, h] = sums;
-        *out = ((a + e) + (c + g)) + ((b + f) + (d + h));
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::passes::{across, down};
     use super::*;
+
+    #[test]
+    fn both_forms_compute_the_same_bits() {
+        // From one tap to many, sides around whole registers and groups, and parts of wider images.
+        let sides =
+            [(1, 8), (3, 40), (5, 9), (31, 64), (64, 64), (97, 40), (213, 190), (214, 31), (300, 7), (333, 448)];
+        let mut random = crate::random::Stream::new(&[9]);
+        for (filter, (from, to)) in [Filter::Bilinear, Filter::Bicubic, Filter::Lanczos]
+            .into_iter()
+            .flat_map(|filter| sides.map(|sides| (filter, sides)))
+        {
+            let (mut rows, mut columns) = (Axis::default(), Axis::default());
+            rows.set(from, to, filter);
+            columns.set(from, to, filter);
+            let (fast_down, fast_across) = passes();
+            let stride = 2 * from + 6;
+            // Black pixels, and few of them white: sums of both signs and of zero.
+            let pixels: Vec<u8> =
+                (0..from * stride).map(|_| if random.below(3) == 0 { random.below(256) as u8 } else { 0 }).collect();
+            for y in 0..to {
+                let (start, weights) = rows.of(y);
+                let lines = Lines { pixels: &pixels[start * stride..], stride };
+                let mut line = [vec![f32::NAN; columns.row_length(from)], vec![f32::NAN; columns.row_length(from)]];
+                let mut out = [vec![f32::NAN; to], vec![f32::NAN; to]];
+                for (form, (down, across)) in
+                    [(down as passes::Down, across as passes::Across), (fast_down, fast_across)].into_iter().enumerate()
+                {
+                    line[form][from..].fill(0.0);
+                    down(lines, weights, &mut line[form][..from]);
+                    across(&line[form], &columns, &mut out[form]);
+                }
+                let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<u32>>();
+                assert_eq!(bits(&line[0]), bits(&line[1]), "{filter:?} {from} to {to}, row {y}");
+                assert_eq!(bits(&out[0]), bits(&out[1]), "{filter:?} {from} to {to}, row {y}");
+            }
+        }
+    }
 
     /// The same in double precision.
     fn exact(pixels: &[u16], from: (usize, usize), to: (usize, usize), filter: Filter) -> Vec<f64> {
