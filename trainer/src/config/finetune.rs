@@ -243,6 +243,9 @@ pub trait FinetuneConfig: Serialize + DeserializeOwned {
     /// Takes sizes and pixel statistics of a pretrained run's encoder.
     fn take_encoder(&mut self, encoder: Encoder);
 
+    /// Sets defaults that depend on the number of training records, before the length follows from them.
+    fn take_records(&mut self, _records: usize) {}
+
     /// Writes out what follows from other settings, so that the stored configuration has it.
     fn complete(&mut self) {}
 
