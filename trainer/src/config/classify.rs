@@ -283,9 +283,8 @@ mod tests {
         assert_eq!((changed.optimizer.encoder.encoder_lr_scale, changed.model.head_norm), (1.0, false));
         assert_eq!((changed.data.image.crop, changed.data.mixup), (TrainingCrop::Random, 0.2));
         assert_eq!(changed.optimizer.class_weights, ClassWeights::Balanced);
-        let invalid = |setting: &str| {
-            overlay(&config, None, &[setting.to_owned()]).unwrap().validate().unwrap_err().to_string()
-        };
+        let invalid =
+            |setting: &str| overlay(&config, None, &[setting.to_owned()]).unwrap().validate().unwrap_err().to_string();
         for (setting, words) in [
             ("optimizer.encoder_lr_scale=0", "freeze_encoder=true trains the head alone"),
             ("optimizer.label_smoothing=1", "optimizer.label_smoothing: must be from 0 to below 1, is 1"),

@@ -137,7 +137,8 @@ fn deciding(mut config: toml::Table, other_length: bool) -> toml::Table {
         }
     }
     for (key, before) in ADDED {
-        let before = format!("value = {before}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("value"));
+        let before =
+            format!("value = {before}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("value"));
         remove_if(&mut config, key, before.as_ref());
     }
     if let Some(run) = config.get_mut("run").and_then(toml::Value::as_table_mut) {

@@ -221,7 +221,13 @@ fn two_processes_mix_their_shares_and_agree_on_a_learning_rate() {
     let data = dataset(temporary.path(), 30);
     let at = |name: &str| temporary.path().join(name);
     let more = [
-        "--lr", "auto", "--set", "data.mixup=0.4", "--set", "optimizer.class_weights=balanced", "--set",
+        "--lr",
+        "auto",
+        "--set",
+        "data.mixup=0.4",
+        "--set",
+        "optimizer.class_weights=balanced",
+        "--set",
         "optimizer.label_smoothing=0.1",
     ];
     let mut curves = Vec::new();

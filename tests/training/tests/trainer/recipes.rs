@@ -85,8 +85,16 @@ fn a_run_without_the_keys_of_recipes_continues() {
         fs::remove_dir_all(older.join(format!("checkpoints/step-{step}"))).expect("removed");
     }
     let added = [
-        "recipe", "head_norm", "head_std", "crop ", "mixup", "encoder_lr_scale", "cosine_steps", "class_weights",
-        "label_smoothing", "lr_from",
+        "recipe",
+        "head_norm",
+        "head_std",
+        "crop ",
+        "mixup",
+        "encoder_lr_scale",
+        "cosine_steps",
+        "class_weights",
+        "label_smoothing",
+        "lr_from",
     ];
     let config = fs::read_to_string(older.join("config.toml")).expect("a configuration");
     let kept: Vec<String> = config
@@ -103,7 +111,8 @@ fn a_run_without_the_keys_of_recipes_continues() {
 }
 
 fn sweep(data: &Path, out: &Path, more: &[&str]) -> Vec<OsString> {
-    let mut all = args!["sweep", "--data", data, "--out", out, "--task", "labels:Cardiomegaly", "--split", "main"].to_vec();
+    let mut all =
+        args!["sweep", "--data", data, "--out", out, "--task", "labels:Cardiomegaly", "--split", "main"].to_vec();
     all.extend(args!["--steps", "4", "--draws", "20", "--device", "cpu", "--preset", "mrm-vit-tiny"]);
     all.extend(args!["--init", "scratch=random", "--set", "optimizer.batch_size=8", "--set", "model.vit.num_layers=1"]);
     all.extend(more.iter().map(Into::into));
@@ -116,11 +125,17 @@ fn a_sweep_of_recipes_has_a_column_for_each() {
     let data = dataset(temporary.path(), 60);
     let out = temporary.path().join("sweep");
     let printed = ok("trainer", sweep(&data, &out, &["--recipe", "release,benchx"]));
-    assert!(printed.contains("run 4 of 4") && printed.contains("mean ± sd | 100%, release | 100%, benchx |"), "{printed}");
+    assert!(
+        printed.contains("run 4 of 4") && printed.contains("mean ± sd | 100%, release | 100%, benchx |"),
+        "{printed}"
+    );
     assert!(printed.contains("(1 run) |") && printed.contains("(3 runs) |"), "{printed}");
     assert_eq!(setting(&out.join("scratch-main-100-seed0"), "recipe").as_str(), Some("release"));
     for seed in [42, 0, 1] {
-        assert_eq!(setting(&out.join(format!("scratch-benchx-main-100-seed{seed}")), "recipe").as_str(), Some("benchx"));
+        assert_eq!(
+            setting(&out.join(format!("scratch-benchx-main-100-seed{seed}")), "recipe").as_str(),
+            Some("benchx")
+        );
     }
     let cells: Value = read_json(&out.join("sweep.json")).expect("cells");
     let recipes: Vec<&Value> = cells.as_array().expect("a list").iter().map(|cell| &cell["recipe"]).collect();
@@ -129,7 +144,10 @@ fn a_sweep_of_recipes_has_a_column_for_each() {
     assert_eq!(csv.lines().filter(|line| line.contains(",auroc,")).count(), 2, "{csv}");
     assert!(fs::read_to_string(out.join("sweep.md")).expect("a table").contains("100%, benchx"));
     let page = fs::read_to_string(out.join("report.html")).expect("a page");
-    assert!(page.contains("<td>scratch</td>") && page.contains("<td>scratch, benchx</td>"), "lines of the chart's table");
+    assert!(
+        page.contains("<td>scratch</td>") && page.contains("<td>scratch, benchx</td>"),
+        "lines of the chart's table"
+    );
     assert!(page.contains("<th>recipe</th>"), "a column of the settings");
 }
 
@@ -138,12 +156,12 @@ fn a_grid_is_selected_on_the_validation_subset() {
     let temporary = folder();
     let data = dataset(temporary.path(), 60);
     let out = temporary.path().join("sweep");
-    let grid = ["--lr", "1e-6,1e-2", "--grid", "optimizer.label_smoothing=0.0,0.1", "--set", "optimizer.evaluate_every=1"];
+    let grid =
+        ["--lr", "1e-6,1e-2", "--grid", "optimizer.label_smoothing=0.0,0.1", "--set", "optimizer.evaluate_every=1"];
     let printed = ok("trainer", sweep(&data, &out, &grid));
     assert!(printed.contains("run 4 of 4") && printed.contains("chosen on the validation subset: lr="), "{printed}");
-    let path = |lr: &str, smoothing: &str| {
-        out.join(format!("scratch-main-100-seed0-lr{lr}-label_smoothing{smoothing}"))
-    };
+    let path =
+        |lr: &str, smoothing: &str| out.join(format!("scratch-main-100-seed0-lr{lr}-label_smoothing{smoothing}"));
     let points = [("1e-6", "0.0"), ("1e-6", "0.1"), ("1e-2", "0.0"), ("1e-2", "0.1")];
     // The best score in each log, and not that of the test subset.
     let score = |(lr, smoothing): &(&str, &str)| {
@@ -192,7 +210,11 @@ fn a_range_test_gives_a_learning_rate_that_is_recorded_and_kept() {
         all
     };
     let printed = ok("trainer", auto(&at("a"), &[]));
-    assert!(printed.contains("learning rate ") && printed.contains(" from a range test: the smoothed loss falls fastest from "), "{printed}");
+    assert!(
+        printed.contains("learning rate ")
+            && printed.contains(" from a range test: the smoothed loss falls fastest from "),
+        "{printed}"
+    );
     assert_eq!(setting(&at("a"), "optimizer.lr_from").as_str(), Some("range test"));
     let lr = setting(&at("a"), "optimizer.lr").as_f64().expect("a number");
     let curve: Value = read_json(&at("a").join("lr-range-test.json")).expect("a curve");
@@ -227,7 +249,10 @@ fn a_range_test_gives_a_learning_rate_that_is_recorded_and_kept() {
         auto(&at("a"), &[]).into_iter().map(|word| if word == "6" { "8".into() } else { word }).collect();
     let output = run("trainer", longer);
     let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success() && err.contains("resuming after 6 of 8") && !out.contains("from a range test:"), "{err}");
+    assert!(
+        output.status.success() && err.contains("resuming after 6 of 8") && !out.contains("from a range test:"),
+        "{err}"
+    );
     assert_eq!(setting(&at("a"), "optimizer.lr").as_f64(), Some(lr));
     let message = fails("trainer", 1, auto(&at("given"), &[]));
     assert!(message.contains("whose learning rate is from no range test"), "{message}");

@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use crate::config::{CommonKeys, ConfigFile, RANDOM, Recipe};
-use crate::task::{
-    DataSource, EvaluationOptions, Registry, Request, Task, check_options, check_recipe, shared_model,
-};
+use crate::task::{DataSource, EvaluationOptions, Registry, Request, Task, check_options, check_recipe, shared_model};
 use crate::train::run_dir;
 
 pub use grid::{Axis, GridPoint, parse_axis};

@@ -137,9 +137,8 @@ pub fn table(swept: &Swept) -> String {
     for name in names {
         text += &format!("| {name} |");
         for (ratio, recipe) in &columns {
-            let is_here = |cell: &&Cell| {
-                cell.init_name == name && ratio_key(cell.ratio) == *ratio && cell.recipe == *recipe
-            };
+            let is_here =
+                |cell: &&Cell| cell.init_name == name && ratio_key(cell.ratio) == *ratio && cell.recipe == *recipe;
             let cell = cells.iter().find(is_here);
             text += &match cell.and_then(|cell| Some((cell, (*cell.metrics.get(key)?)?))) {
                 Some((cell, metric)) => {
