@@ -43,8 +43,8 @@ pub enum Crop {
         /// Length that the shorter side is resized to, in pixels.
         shorter: u32,
     },
-    /// torchvision's `Resize`, then `RandomCrop`: the output is cut from any place of the resized image, each as likely. Along a
-    /// side that is shorter than the output, the image is in the middle and black beside it.
+    /// torchvision's `Resize`, then `RandomCrop`: the output is cut from any place of the resized image, each as likely. Along
+    /// a side that is shorter than the output, the image is in the middle and black beside it.
     Random {
         /// Length that the shorter side is resized to, in pixels.
         shorter: u32,

@@ -376,7 +376,8 @@ fn timm_and_transformers_compute_the_same_outputs() {
 
     // A classifier, which only timm loads.
     let store = VarStore::new(Device::Cpu);
-    let classifier = ClassifierConfig { vit: config.vit.clone(), classes: 3, drop_path: 0.0, ..ClassifierConfig::default() };
+    let classifier =
+        ClassifierConfig { vit: config.vit.clone(), classes: 3, drop_path: 0.0, ..ClassifierConfig::default() };
     let model = VitClassifier::new(&store.root(), &classifier).expect("a model");
     let classifier = perturb(&store);
     write(&classifier, &at("classifier.safetensors"));
@@ -390,7 +391,8 @@ fn timm_and_transformers_compute_the_same_outputs() {
     // An architecture that timm has by name.
     let small = pretrain_preset("mrm-vit-s16").expect("a preset").model.vit;
     let store = VarStore::new(Device::Cpu);
-    let config_small = ClassifierConfig { vit: small.clone(), classes: 1, drop_path: 0.0, ..ClassifierConfig::default() };
+    let config_small =
+        ClassifierConfig { vit: small.clone(), classes: 1, drop_path: 0.0, ..ClassifierConfig::default() };
     let _model = VitClassifier::new(&store.root(), &config_small).expect("a model");
     let mut encoder = perturb(&store);
     for name in ["head.weight", "head.bias"] {

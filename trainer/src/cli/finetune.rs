@@ -26,7 +26,8 @@ pub(super) struct Arguments {
     /// Sizes; default: those of the run given by --init, else mrm-vit-b16.
     #[arg(long, value_parser = PRESETS)]
     preset: Option<String>,
-    /// Way of fine-tuning: that of MRM's authors, or BenchX's (slower encoder, early stopping; segmentation on a frozen encoder).
+    /// Way of fine-tuning: that of MRM's authors, or BenchX's (slower encoder, early stopping; segmentation on a frozen
+    /// encoder).
     #[arg(long, default_value = "release", value_name = "release|benchx", value_parser = Recipe::parse)]
     recipe: Recipe,
     /// Highest learning rate [default: the recipe's]; auto: by a range test on the training records.

@@ -9,8 +9,8 @@ use super::options::TrainingOptions;
 use crate::commands;
 use crate::config::{ConfigFile, RunConfig};
 use crate::task::{DataSource, Task};
-use crate::train::lr_range_test::lr_for;
 use crate::train::distributed::{Agreement, Compute, Launch, ProcessGroup, Timeouts};
+use crate::train::lr_range_test::lr_for;
 use crate::train::run_dir::RunDir;
 use crate::train::train_loop::Outcome;
 
@@ -47,7 +47,9 @@ pub(super) fn train(request: &RunRequest) -> Result<u8> {
         let test = || prepared.begin(&compute)?.range_test(&notify);
         let Some(tested) = lr_for(&options.run, &compute.group, test)? else {
             if is_main {
-                dataset::cli_println!("stopped in the range test of the learning rate, which the same command begins again");
+                dataset::cli_println!(
+                    "stopped in the range test of the learning rate, which the same command begins again"
+                );
             }
             return Ok(request.stop_exit_code);
         };

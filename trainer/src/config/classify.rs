@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::benchx::Benchx;
+use super::length::fitting_batch;
 use super::{
     Encoder, EncoderTraining, Epoch, FindingTask, FinetuneConfig, FinetuneKeys, ImageData, PRESETS, Recipe, RunConfig,
     Schedule, check_share, merge, preset_error, pretrain_preset,
@@ -160,6 +161,13 @@ impl FinetuneConfig for ClassifyConfig {
         (self.data.image.mean, self.data.image.std) = (encoder.mean, encoder.std);
     }
 
+    fn take_records(&mut self, records: usize) {
+        if self.has_own_findings() && self.keys.recipe == Recipe::Release {
+            let schedule = &mut self.optimizer.schedule;
+            schedule.batch_size = fitting_batch(records, schedule.batch_size);
+        }
+    }
+
     fn validate(&self) -> Result<()> {
         self.run.validate()?;
         self.model.validate()?;
@@ -179,6 +187,11 @@ impl FinetuneConfig for ClassifyConfig {
 }
 
 impl ClassifyConfig {
+    /// Whether the findings are the user's own, for which no recipe is published.
+    fn has_own_findings(&self) -> bool {
+        FindingTask::parse(&self.keys.task).is_ok_and(|task| task.has_no_recipe())
+    }
+
     /// Sets the length that depends on the training records, `epoch` of them.
     ///
     /// BenchX's recipe states its length in epochs. The release has none for findings of the user's own: they get epochs of the
@@ -270,9 +283,8 @@ mod tests {
         assert_eq!((changed.optimizer.encoder.encoder_lr_scale, changed.model.head_norm), (1.0, false));
         assert_eq!((changed.data.image.crop, changed.data.mixup), (TrainingCrop::Random, 0.2));
         assert_eq!(changed.optimizer.class_weights, ClassWeights::Balanced);
-        let invalid = |setting: &str| {
-            overlay(&config, None, &[setting.to_owned()]).unwrap().validate().unwrap_err().to_string()
-        };
+        let invalid =
+            |setting: &str| overlay(&config, None, &[setting.to_owned()]).unwrap().validate().unwrap_err().to_string();
         for (setting, words) in [
             ("optimizer.encoder_lr_scale=0", "freeze_encoder=true trains the head alone"),
             ("optimizer.label_smoothing=1", "optimizer.label_smoothing: must be from 0 to below 1, is 1"),

@@ -6,7 +6,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Encoder, Epoch, MAX_BATCH, PATIENCE, Provenance, Recipe, RecipeLength, check_data, check_most, check_rates, check_windows,
+    Encoder, Epoch, MAX_BATCH, PATIENCE, Provenance, Recipe, RecipeLength, check_data, check_most, check_rates,
+    check_windows,
 };
 
 /// `init_name` of random initialization.
@@ -176,7 +177,11 @@ impl Schedule {
             bail!("optimizer.layer_decay: must be above 0 and at most 1, is {}", self.layer_decay);
         }
         if self.cosine_steps > 0 && self.warmup >= self.cosine_steps {
-            bail!("optimizer.warmup is {} of {} steps of the cosine (optimizer.cosine_steps)", self.warmup, self.cosine_steps);
+            bail!(
+                "optimizer.warmup is {} of {} steps of the cosine (optimizer.cosine_steps)",
+                self.warmup,
+                self.cosine_steps
+            );
         }
         if self.warmup >= self.steps {
             bail!(
@@ -242,6 +247,9 @@ pub trait FinetuneConfig: Serialize + DeserializeOwned {
 
     /// Takes sizes and pixel statistics of a pretrained run's encoder.
     fn take_encoder(&mut self, encoder: Encoder);
+
+    /// Sets defaults that depend on the number of training records, before the length follows from them.
+    fn take_records(&mut self, _records: usize) {}
 
     /// Writes out what follows from other settings, so that the stored configuration has it.
     fn complete(&mut self) {}

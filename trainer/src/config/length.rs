@@ -12,6 +12,17 @@ const WARMUP: u64 = 20;
 /// Smallest and largest number of evaluations of a run; within these bounds it evaluates once an epoch.
 const EVALUATIONS: (u64, u64) = (20, 50);
 
+/// Fewest batches of an epoch, and the smallest batch that they may lead to.
+const BATCHES: usize = 8;
+const SMALLEST_BATCH: usize = 16;
+
+/// The batch size for a set without a published recipe: `most`, but no more than an eighth of the records, down to 16, in
+/// multiples of 8. A set that fits into one batch would be trained on by whole-set gradients, at the cost of many small steps.
+pub(super) fn fitting_batch(records: usize, most: usize) -> usize {
+    let fitting = (records / BATCHES).max(SMALLEST_BATCH) / 8 * 8;
+    fitting.min(most)
+}
+
 /// Evaluations without a better score after which a run ends, where early stopping is the default.
 pub const PATIENCE: u64 = 10;
 
@@ -108,6 +119,13 @@ mod tests {
         });
         assert_eq!(lengths, [(500, 25, 10), (2_100, 105, 42), (50_000, 2_500, 2_500)]);
         assert_eq!(Epoch::new(41, 96, 1).evaluate_every(1), 1);
+    }
+
+    #[test]
+    fn small_sets_have_small_batches() {
+        let batches = [0, 41, 228, 500, 767, 768, 100_000].map(|records| fitting_batch(records, 96));
+        assert_eq!(batches, [16, 16, 24, 56, 88, 96, 96]);
+        assert_eq!(fitting_batch(50, 8), 8, "never more than the preset's");
     }
 
     #[test]

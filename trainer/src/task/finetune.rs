@@ -26,14 +26,17 @@ pub fn resolve_finetune<C: FinetuneConfig>(
     if let Some(encoder) = initialization.encoder {
         config.take_encoder(encoder);
     }
-    // An epoch with the batch size and the label policies that the user asked for.
-    let epoch = |config: &C| -> Result<Epoch> {
-        let mut asked = overlay(&overlay(config, request.file, &[])?, None, request.settings)?;
+    // The training records and an epoch of them, with the batch size and the label policies that the user asked for.
+    let asked = |config: &C| overlay(&overlay(config, request.file, &[])?, None, request.settings);
+    let count = |config: &C| {
+        let asked = asked(config)?;
         request.source.check_ratio(request.ratio)?;
-        let records = records(&asked)?;
-        Ok(asked.parts().1.epoch(records))
+        records(&asked)
     };
+    let epoch = |config: &C| -> Result<Epoch> { Ok(asked(config)?.parts().1.epoch(count(config)?)) };
     if let Some(take_default_length) = default_length {
+        let records = count(&config)?;
+        config.take_records(records);
         let epoch = epoch(&config)?;
         take_default_length(&mut config, epoch)?;
     }

@@ -138,7 +138,8 @@ fn deciding(mut config: toml::Table, other_length: bool) -> toml::Table {
         }
     }
     for (key, before) in ADDED {
-        let before = format!("value = {before}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("value"));
+        let before =
+            format!("value = {before}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("value"));
         remove_if(&mut config, key, before.as_ref());
     }
     // Older runs do not have all keys of an encoder.

@@ -32,7 +32,8 @@ fn features_equal_the_output_of_the_encoder() {
     let config: PretrainConfig =
         run_dir::load_config(&mrm).expect("a configuration").read().expect("of a pre-training run");
     let store = VarStore::new(Device::Cpu);
-    let sizes = ClassifierConfig { vit: config.model.vit.clone(), classes: 1, drop_path: 0.0, ..ClassifierConfig::default() };
+    let sizes =
+        ClassifierConfig { vit: config.model.vit.clone(), classes: 1, drop_path: 0.0, ..ClassifierConfig::default() };
     let model = VitClassifier::new(&store.root(), &sizes).expect("a model");
     load_tensors(&store, &read_weights(&mrm).expect("weights")).expect("loaded");
     for place in [0, ids.len() - 1] {

@@ -11,9 +11,10 @@ use serde_json::Value;
 use trainer::train::run_dir::load_config;
 use training::{dataset, evaluate, finetuning, numbers, pretrained, weights};
 
-fn setting(run: &Path, key: &str) -> toml::Value {
+/// A number or a text of a run's configuration.
+fn setting(run: &Path, key: &str) -> Value {
     let config = load_config(run).expect("a configuration");
-    config.get(key).unwrap_or_else(|| panic!("{key}")).clone()
+    serde_json::to_value(config.get(key).unwrap_or_else(|| panic!("{key}"))).expect("JSON")
 }
 
 #[test]
@@ -28,7 +29,7 @@ fn benchx_trains_the_encoder_at_a_tenth_and_is_stored() {
     };
     let printed = ok("trainer", benchx(&at("benchx"), &[]));
     assert!(printed.contains("recipe = \"benchx\"\n") && printed.contains("encoder_lr_scale = 0.1\n"), "{printed}");
-    assert_eq!(setting(&at("benchx"), "model.drop_path").as_float(), Some(0.0));
+    assert_eq!(setting(&at("benchx"), "model.drop_path").as_f64(), Some(0.0));
     assert_eq!(evaluate(&data, &at("benchx"))["recipe"], "benchx");
 
     // SGD's first step moves each parameter by its learning rate times its gradient: the encoder's factor alone differs.
@@ -84,8 +85,16 @@ fn a_run_without_the_keys_of_recipes_continues() {
         fs::remove_dir_all(older.join(format!("checkpoints/step-{step}"))).expect("removed");
     }
     let added = [
-        "recipe", "head_norm", "head_std", "crop ", "mixup", "encoder_lr_scale", "cosine_steps", "class_weights",
-        "label_smoothing", "lr_from",
+        "recipe",
+        "head_norm",
+        "head_std",
+        "crop ",
+        "mixup",
+        "encoder_lr_scale",
+        "cosine_steps",
+        "class_weights",
+        "label_smoothing",
+        "lr_from",
     ];
     let config = fs::read_to_string(older.join("config.toml")).expect("a configuration");
     let kept: Vec<String> = config
@@ -102,7 +111,8 @@ fn a_run_without_the_keys_of_recipes_continues() {
 }
 
 fn sweep(data: &Path, out: &Path, more: &[&str]) -> Vec<OsString> {
-    let mut all = args!["sweep", "--data", data, "--out", out, "--task", "labels:Cardiomegaly", "--split", "main"].to_vec();
+    let mut all =
+        args!["sweep", "--data", data, "--out", out, "--task", "labels:Cardiomegaly", "--split", "main"].to_vec();
     all.extend(args!["--steps", "4", "--draws", "20", "--device", "cpu", "--preset", "mrm-vit-tiny"]);
     all.extend(args!["--init", "scratch=random", "--set", "optimizer.batch_size=8", "--set", "model.vit.num_layers=1"]);
     all.extend(more.iter().map(Into::into));
@@ -115,11 +125,17 @@ fn a_sweep_of_recipes_has_a_column_for_each() {
     let data = dataset(temporary.path(), 60);
     let out = temporary.path().join("sweep");
     let printed = ok("trainer", sweep(&data, &out, &["--recipe", "release,benchx"]));
-    assert!(printed.contains("run 4 of 4") && printed.contains("mean ± sd | 100%, release | 100%, benchx |"), "{printed}");
+    assert!(
+        printed.contains("run 4 of 4") && printed.contains("mean ± sd | 100%, release | 100%, benchx |"),
+        "{printed}"
+    );
     assert!(printed.contains("(1 run) |") && printed.contains("(3 runs) |"), "{printed}");
     assert_eq!(setting(&out.join("scratch-main-100-seed0"), "recipe").as_str(), Some("release"));
     for seed in [42, 0, 1] {
-        assert_eq!(setting(&out.join(format!("scratch-benchx-main-100-seed{seed}")), "recipe").as_str(), Some("benchx"));
+        assert_eq!(
+            setting(&out.join(format!("scratch-benchx-main-100-seed{seed}")), "recipe").as_str(),
+            Some("benchx")
+        );
     }
     let cells: Value = read_json(&out.join("sweep.json")).expect("cells");
     let recipes: Vec<&Value> = cells.as_array().expect("a list").iter().map(|cell| &cell["recipe"]).collect();
@@ -128,7 +144,10 @@ fn a_sweep_of_recipes_has_a_column_for_each() {
     assert_eq!(csv.lines().filter(|line| line.contains(",auroc,")).count(), 2, "{csv}");
     assert!(fs::read_to_string(out.join("sweep.md")).expect("a table").contains("100%, benchx"));
     let page = fs::read_to_string(out.join("report.html")).expect("a page");
-    assert!(page.contains("<td>scratch</td>") && page.contains("<td>scratch, benchx</td>"), "lines of the chart's table");
+    assert!(
+        page.contains("<td>scratch</td>") && page.contains("<td>scratch, benchx</td>"),
+        "lines of the chart's table"
+    );
     assert!(page.contains("<th>recipe</th>"), "a column of the settings");
 }
 
@@ -137,12 +156,12 @@ fn a_grid_is_selected_on_the_validation_subset() {
     let temporary = folder();
     let data = dataset(temporary.path(), 60);
     let out = temporary.path().join("sweep");
-    let grid = ["--lr", "1e-6,1e-2", "--grid", "optimizer.label_smoothing=0.0,0.1", "--set", "optimizer.evaluate_every=1"];
+    let grid =
+        ["--lr", "1e-6,1e-2", "--grid", "optimizer.label_smoothing=0.0,0.1", "--set", "optimizer.evaluate_every=1"];
     let printed = ok("trainer", sweep(&data, &out, &grid));
     assert!(printed.contains("run 4 of 4") && printed.contains("chosen on the validation subset: lr="), "{printed}");
-    let path = |lr: &str, smoothing: &str| {
-        out.join(format!("scratch-main-100-seed0-lr{lr}-label_smoothing{smoothing}"))
-    };
+    let path =
+        |lr: &str, smoothing: &str| out.join(format!("scratch-main-100-seed0-lr{lr}-label_smoothing{smoothing}"));
     let points = [("1e-6", "0.0"), ("1e-6", "0.1"), ("1e-2", "0.0"), ("1e-2", "0.1")];
     // The best score in each log, and not that of the test subset.
     let score = |(lr, smoothing): &(&str, &str)| {
@@ -191,22 +210,28 @@ fn a_range_test_gives_a_learning_rate_that_is_recorded_and_kept() {
         all
     };
     let printed = ok("trainer", auto(&at("a"), &[]));
-    assert!(printed.contains("learning rate ") && printed.contains(" from a range test: a tenth of "), "{printed}");
+    assert!(
+        printed.contains("learning rate ")
+            && printed.contains(" from a range test: the smoothed loss falls fastest from "),
+        "{printed}"
+    );
     assert_eq!(setting(&at("a"), "optimizer.lr_from").as_str(), Some("range test"));
-    let lr = setting(&at("a"), "optimizer.lr").as_float().expect("a number");
+    let lr = setting(&at("a"), "optimizer.lr").as_f64().expect("a number");
     let curve: Value = read_json(&at("a").join("lr-range-test.json")).expect("a curve");
     assert_eq!(curve["lr"].as_f64(), Some(lr));
     // The rule, computed anew from the losses of the curve.
     let points = curve["points"].as_array().expect("points");
-    let (mut average, mut weight, mut lowest) = (0.0, 0.0, (f64::INFINITY, 0.0));
+    let (mut average, mut weight, mut smoothed) = (0.0, 0.0, Vec::new());
     for point in points {
         average = 0.9 * average + 0.1 * point["loss"].as_f64().expect("a loss");
         weight = 0.9 * weight + 0.1;
-        if average / weight < lowest.0 {
-            lowest = (average / weight, point["lr"].as_f64().expect("a number"));
-        }
+        smoothed.push(average / weight);
     }
-    assert!((lr / (lowest.1 / 10.0) - 1.0).abs() < 0.06, "{lr} for {lowest:?}");
+    let lowest = (0..smoothed.len()).fold(0, |best, at| if smoothed[at] < smoothed[best] { at } else { best });
+    let falls = (10..=lowest).map(|end| (smoothed[end - 10] - smoothed[end], end - 5));
+    let (_, middle) = falls.fold((0.0, 0), |best, fall| if fall.0 > best.0 { fall } else { best });
+    let steepest = points[middle]["lr"].as_f64().expect("a number");
+    assert!((lr / steepest - 1.0).abs() < 0.06, "{lr} for {steepest}");
     let growth = points[1]["lr"].as_f64().expect("a number") / points[0]["lr"].as_f64().expect("a number");
     assert!((growth.powi(20) - 10.0).abs() < 1e-6, "{growth}");
     let csv = fs::read_to_string(at("a").join("lr-range-test.csv")).expect("a table");
@@ -224,8 +249,11 @@ fn a_range_test_gives_a_learning_rate_that_is_recorded_and_kept() {
         auto(&at("a"), &[]).into_iter().map(|word| if word == "6" { "8".into() } else { word }).collect();
     let output = run("trainer", longer);
     let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success() && err.contains("resuming after 6 of 8") && !out.contains("from a range test:"), "{err}");
-    assert_eq!(setting(&at("a"), "optimizer.lr").as_float(), Some(lr));
+    assert!(
+        output.status.success() && err.contains("resuming after 6 of 8") && !out.contains("from a range test:"),
+        "{err}"
+    );
+    assert_eq!(setting(&at("a"), "optimizer.lr").as_f64(), Some(lr));
     let message = fails("trainer", 1, auto(&at("given"), &[]));
     assert!(message.contains("whose learning rate is from no range test"), "{message}");
     assert!(fails("trainer", 2, auto(&at("x"), &["--lr", "fast"])).contains("lr"), "no number");
@@ -233,7 +261,7 @@ fn a_range_test_gives_a_learning_rate_that_is_recorded_and_kept() {
     // In a sweep, each run has its own test.
     let out = temporary.path().join("sweep");
     let printed = ok("trainer", sweep(&data, &out, &["--lr", "auto"]));
-    let lr = setting(&out.join("scratch-main-100-seed0"), "optimizer.lr").as_float().expect("a number");
+    let lr = setting(&out.join("scratch-main-100-seed0"), "optimizer.lr").as_f64().expect("a number");
     assert!(printed.contains(&format!("(1 run; lr={lr})")), "{printed}");
     assert!(out.join("scratch-main-100-seed0/lr-range-test.json").exists());
     let again = ok("trainer", sweep(&data, &out, &["--lr", "auto"]));

@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use dataset::{Dataset, Split, Subset};
 use helpers::{args, command, contents, fails, folder, ok, text};
-use training::{
-    checkpoints, damage_image, dataset, finetuning, numbers, pretrained, pretraining, wait_for, weights,
-};
+use training::{checkpoints, damage_image, dataset, finetuning, numbers, pretrained, pretraining, wait_for, weights};
 
 #[test]
 fn a_stopped_run_resumes_to_the_same_numbers() {
@@ -136,9 +134,11 @@ fn a_killed_fine_tuning_with_mixup_resumes_to_the_same_bits() {
         numbers(&at(name))[0]["loss"].as_f64().expect("a loss")
     };
     let with_all = first("all", "data.mixup=0.4");
-    for (name, setting) in
-        [("plain", "data.mixup=0.0"), ("equal", "optimizer.class_weights=none"), ("sharp", "optimizer.label_smoothing=0.0")]
-    {
+    for (name, setting) in [
+        ("plain", "data.mixup=0.0"),
+        ("equal", "optimizer.class_weights=none"),
+        ("sharp", "optimizer.label_smoothing=0.0"),
+    ] {
         assert!((first(name, setting) - with_all).abs() > 1e-4, "{setting}");
     }
 }

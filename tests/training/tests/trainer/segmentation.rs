@@ -81,7 +81,8 @@ fn benchx_trains_the_heads_on_a_frozen_encoder() {
     let batches = dataset::format::table::read_table(&run.join("predictions-test.parquet")).expect("predictions");
     let (mut both, mut either, mut pixels) = (0.0, 0.0, 0.0);
     for batch in &batches {
-        let column = |name| dataset::format::table::column::<UInt64Array>(batch, name).expect("areas").values().to_vec();
+        let column =
+            |name| dataset::format::table::column::<UInt64Array>(batch, name).expect("areas").values().to_vec();
         let dice = dataset::format::table::column::<Float64Array>(batch, "dice").expect("numbers").values().to_vec();
         for ((dice, predicted), target) in dice.iter().zip(column("predicted_area")).zip(column("target_area")) {
             let areas = (predicted + target) as f64;

@@ -137,9 +137,8 @@ pub fn table(swept: &Swept) -> String {
     for name in names {
         text += &format!("| {name} |");
         for (ratio, recipe) in &columns {
-            let is_here = |cell: &&Cell| {
-                cell.init_name == name && ratio_key(cell.ratio) == *ratio && cell.recipe == *recipe
-            };
+            let is_here =
+                |cell: &&Cell| cell.init_name == name && ratio_key(cell.ratio) == *ratio && cell.recipe == *recipe;
             let cell = cells.iter().find(is_here);
             text += &match cell.and_then(|cell| Some((cell, (*cell.metrics.get(key)?)?))) {
                 Some((cell, metric)) => {
@@ -196,11 +195,11 @@ mod tests {
         let chosen = ["lr=1e-3", "lr=3e-4", "lr=1e-3"];
         let cells = vec![
             cell("mrm", 1.0, Recipe::Release, &[0.6, 0.7, 0.8], &chosen),
-            cell("mrm", 1.0, Recipe::Benchx, &[0.7, 0.8, 0.9], &["lr=1e-2"; 3]),
+            cell("mrm", 1.0, Recipe::Benchx, &[0.5, 0.75, 1.0], &["lr=1e-2"; 3]),
         ];
         let text = table(&swept(cells.clone()));
         assert!(text.starts_with("| test AUROC, mean ± sd | 1%, release | 1%, benchx |\n"), "{text}");
-        let line = "| mrm | 0.700 ± 0.100 (3 runs; lr=1e-3 in 2, lr=3e-4) | 0.800 ± 0.100 (3 runs; lr=1e-2) |";
+        let line = "| mrm | 0.700 ± 0.100 (3 runs; lr=1e-3 in 2, lr=3e-4) | 0.750 ± 0.250 (3 runs; lr=1e-2) |";
         assert!(text.contains(line), "{text}");
         assert!(table(&swept(cells[1..].to_vec())).starts_with("| test AUROC, mean ± sd, recipe benchx | 1% |\n"));
 
@@ -209,7 +208,7 @@ mod tests {
         write(&swept(cells), &folder).unwrap();
         let csv = std::fs::read_to_string(folder.join("sweep.csv")).unwrap();
         assert_eq!(csv.lines().next(), Some("init_name,recipe,ratio,metric,mean,sd,runs,defined_in,chosen"));
-        assert!(csv.contains("mrm,benchx,1,auroc,0.8"), "{csv}");
+        assert!(csv.contains("mrm,benchx,1,auroc,0.75,0.25,3,3,"), "{csv}");
         assert!(csv.contains("lr=1e-3; lr=3e-4; lr=1e-3\n"), "{csv}");
         let json: serde_json::Value = dataset::store::files::read_json(&folder.join("sweep.json")).unwrap();
         std::fs::remove_dir_all(&folder).unwrap();

@@ -48,7 +48,8 @@ impl LabelLoss {
 /// Weights of positives by which the positives of each finding count as much as its negatives: negatives / positives, within
 /// 1/20 and 20; 1 for a finding that lacks either. `targets` has a list a record.
 pub(super) fn balanced_weights(targets: &[Vec<Option<bool>>], findings: usize) -> Vec<f64> {
-    let count = |finding: usize, wanted| targets.iter().filter(|targets| targets[finding] == Some(wanted)).count() as f64;
+    let count =
+        |finding: usize, wanted| targets.iter().filter(|targets| targets[finding] == Some(wanted)).count() as f64;
     let weight = |finding| match (count(finding, true), count(finding, false)) {
         (positives, negatives) if positives > 0.0 && negatives > 0.0 => (negatives / positives).clamp(1.0 / MOST, MOST),
         _ => 1.0,
@@ -69,10 +70,10 @@ mod tests {
         let tensor = |rows: [[f64; 3]; 2]| Tensor::from_slice(&rows.concat()).view([2, 3]).to_kind(tch::Kind::Float);
         let found = loss.each(&tensor(logits), &tensor(targets)).unwrap();
         for record in 0..2 {
-            for finding in 0..3 {
+            for (finding, weight) in weights.iter().enumerate() {
                 let (x, y) = (logits[record][finding], targets[record][finding] * 0.9 + 0.05);
                 let probability = 1.0 / (1.0 + (-x).exp());
-                let expected = -(weights[finding] * y * probability.ln() + (1.0 - y) * (1.0 - probability).ln());
+                let expected = -(weight * y * probability.ln() + (1.0 - y) * (1.0 - probability).ln());
                 let value = found.double_value(&[record as i64, finding as i64]);
                 assert!((value - expected).abs() < 1e-6, "{record}, {finding}: {value} for {expected}");
             }

@@ -86,9 +86,8 @@ mod tests {
     }
 
     #[test]
-    fn shares_have_the_moments_of_the_beta_distribution_and_follow_the_seed() {
+    fn shares_have_the_moments_of_the_beta_distribution_and_partners_are_a_permutation() {
         for alpha in [0.2_f64, 1.0, 4.0] {
-            tch::manual_seed(7);
             let (shares, partners) = draw(alpha, 40_000).unwrap();
             let (mean, variance) = (shares.mean(Kind::Double), shares.to_kind(Kind::Double).var(true));
             assert!((mean.double_value(&[]) - 0.5).abs() < 0.01, "{alpha}");
@@ -97,9 +96,6 @@ mod tests {
             assert!((variance.double_value(&[]) / expected - 1.0).abs() < 0.03, "{alpha}: {variance:?} for {expected}");
             let (sorted, _) = partners.sort(0, false);
             assert_eq!(sorted, Tensor::arange(40_000, (Kind::Int64, Device::Cpu)));
-            tch::manual_seed(7);
-            let again = draw(alpha, 40_000).unwrap();
-            assert!(again.0 == shares && again.1 == partners);
         }
     }
 }

@@ -237,7 +237,8 @@ impl TrainingData {
         let mut label_loss = LabelLoss::smoothed(config.optimizer.label_smoothing);
         if config.optimizer.class_weights == ClassWeights::Balanced {
             let weights = balanced_weights(&train_targets, config.findings.len());
-            let of_findings = config.findings.iter().zip(&weights).map(|(finding, weight)| format!("{finding} {weight:.2}"));
+            let of_findings =
+                config.findings.iter().zip(&weights).map(|(finding, weight)| format!("{finding} {weight:.2}"));
             notes.push(format!("weights of positive labels: {}", of_findings.collect::<Vec<_>>().join(", ")));
             label_loss = label_loss.weighted(&weights, device);
         }

@@ -69,13 +69,17 @@ mod tests {
         assert!(of(enough, enough).is_empty());
         let found = of([[9, 30], [40, 3]], enough);
         assert_eq!(found.len(), 1);
-        assert!(found[0].starts_with("few labels among the 43 training records: Edema (9 positive), Mass (3 negative);"));
+        assert!(
+            found[0].starts_with("few labels among the 43 training records: Edema (9 positive), Mass (3 negative);")
+        );
         // A finding without a label of one class is reported by its own warning.
         assert!(of([[0, 30], [40, 20]], enough).is_empty());
         // One finding that the validation records tell well is enough.
         assert!(of(enough, [[12, 12], [1, 0]]).is_empty());
         let found = of(enough, [[4, 12], [7, 6]]);
-        assert!(found[0].starts_with("no finding has more than 6 positive and 6 negative labels among the 16 validation"));
+        assert!(
+            found[0].starts_with("no finding has more than 6 positive and 6 negative labels among the 16 validation")
+        );
         let found = of(enough, [[4, 0], [0, 6]]);
         assert!(found[0].contains("no finding with both classes: the run keeps the last weights"), "{found:?}");
     }

@@ -165,14 +165,8 @@ fn the_encoders_factor_leaves_heads_and_their_norm() {
     use crate::model::vit::VitConfig;
     use crate::train::distributed::ProcessGroup;
 
-    let vit = VitConfig {
-        image_size: 16,
-        patch_size: 4,
-        embed_dim: 8,
-        num_layers: 2,
-        num_heads: 2,
-        ..VitConfig::default()
-    };
+    let vit =
+        VitConfig { image_size: 16, patch_size: 4, embed_dim: 8, num_layers: 2, num_heads: 2, ..VitConfig::default() };
     let store = VarStore::new(Device::Cpu);
     let config = ClassifierConfig { vit: vit.clone(), classes: 3, ..ClassifierConfig::default() };
     let _classifier = VitClassifier::new(&store.root(), &config).unwrap();
@@ -200,7 +194,13 @@ fn the_encoders_factor_leaves_heads_and_their_norm() {
     let config = SegmenterConfig { vit, channels: 4, auxiliary_channels: 4, ..SegmenterConfig::default() };
     let _segmenter = Segmenter::new(&store.root(), &config, &ProcessGroup::single()).unwrap();
     for parameter in encoder_and_head(&store, 2, 1.0, 0.1) {
-        let encoder = ["blocks.", "cls_token", "pos_embed", "patch_embed."].iter().any(|of| parameter.name.starts_with(of));
-        assert_eq!((is_of_encoder(&parameter.name), parameter.lr_scale < 1.0), (encoder, encoder), "{}", parameter.name);
+        let encoder =
+            ["blocks.", "cls_token", "pos_embed", "patch_embed."].iter().any(|of| parameter.name.starts_with(of));
+        assert_eq!(
+            (is_of_encoder(&parameter.name), parameter.lr_scale < 1.0),
+            (encoder, encoder),
+            "{}",
+            parameter.name
+        );
     }
 }
