@@ -81,7 +81,7 @@ pub fn koleo(x: &Tensor) -> Tensor {
     }
     let nearest = tch::no_grad(|| {
         let mut similar = x.matmul(&x.tr()).to_kind(Kind::Float); // [B, B]
-        let _ = similar.fill_diagonal_(-1, false);
+        let _ = similar.fill_diagonal_(-2, false); // below every cosine
         similar.argmax(1, false) // [B]
     });
     let difference = &x - x.index_select(0, &nearest) + KOLEO_EPSILON;
