@@ -35,10 +35,10 @@ pub fn sinkhorn(
         // Each prototype: its sum over the samples of all processes becomes 1/K.
         let sums = q.sum_dim_intlist([0_i64].as_slice(), true, Kind::Float);
         group.sum(std::slice::from_ref(&sums))?;
-        q = q / (sums * prototypes);
+        q /= sums * prototypes;
         // Each sample: its sum over the prototypes becomes 1/N.
         let sums = q.sum_dim_intlist([1_i64].as_slice(), true, Kind::Float);
-        q = q / (sums * &samples);
+        q /= sums * &samples;
     }
     Ok(q * samples)
 }
