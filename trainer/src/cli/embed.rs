@@ -8,7 +8,7 @@ use dataset::commands::cli;
 
 use super::options::{DeviceOption, Program, RecordOptions};
 use super::training::warn;
-use crate::commands;
+use crate::commands::{self, EncoderChoice};
 use crate::config::PRESETS;
 use crate::model::vit::{POOLINGS, Pooling};
 
@@ -36,9 +36,10 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<()> {
     let Arguments { records, weights, preset, pooling, device, out } = arguments;
     let pooling = pooling.as_deref().and_then(Pooling::parse);
+    let choice = EncoderChoice { weights, preset: preset.as_deref(), pooling };
     let device = commands::device(&device.device)?;
     let (source, rows) = records.open()?;
-    let embedded = commands::embed(program.registry, &source, &rows, weights, preset.as_deref(), pooling, device, out)?;
+    let embedded = commands::embed(program.registry, &source, &rows, &choice, device, out)?;
     warn(&embedded.warning);
     dataset::cli_println!(
         "{}\n{}, {} features each, written to {}",

@@ -37,6 +37,17 @@ pub struct Embedded {
     pub warning: Option<String>,
 }
 
+/// Whose features are computed.
+#[derive(Debug, Clone, Copy)]
+pub struct EncoderChoice<'a> {
+    /// A run, an imported encoder or a safetensors file.
+    pub weights: &'a Path,
+    /// Sizes of weights that are in no run; replaces the sizes of a run.
+    pub preset: Option<&'a str>,
+    /// What stands for an image; none: as the encoder is configured.
+    pub pooling: Option<Pooling>,
+}
+
 /// The encoder of some weights: that of the preset if one is given, else that of their run.
 fn encoder(registry: &Registry, weights: &Path, preset: Option<&str>) -> Result<Encoder> {
     if let Some(preset) = preset {
@@ -67,9 +78,7 @@ pub fn embed(
     registry: &Registry,
     source: &DataSource,
     rows: &[u32],
-    weights: &Path,
-    preset: Option<&str>,
-    pooling: Option<Pooling>,
+    &EncoderChoice { weights, preset, pooling }: &EncoderChoice,
     device: Device,
     out: &Path,
 ) -> Result<Embedded> {

@@ -202,13 +202,11 @@ fn mlp(
     let ratio = first as f64 / embed_dim as f64;
     let activation = beside.config.get("hidden_act").and_then(Value::as_str);
     let kind = match (activation, family) {
-        (Some("quick_gelu"), _) => MlpKind::QuickGelu,
-        (Some("gelu"), _) => MlpKind::Gelu,
-        (Some(other), _) => {
+        // transformers' CLIP has quick-GELU where its config.json does not say it.
+        (Some("quick_gelu"), _) | (None, Family::Clip) => MlpKind::QuickGelu,
+        (Some(other), _) if other != "gelu" => {
             bail!("an encoder with the activation `{other}` cannot be imported: only gelu and quick_gelu")
         }
-        // What transformers takes where its config.json does not say it.
-        (None, Family::Clip) => MlpKind::QuickGelu,
         (None, Family::OpenClip) => {
             notes.push(
                 "the activation is taken as GELU; --set model.vit.mlp=quick-gelu for OpenAI's weights and those trained with it"
@@ -216,7 +214,7 @@ fn mlp(
             );
             MlpKind::Gelu
         }
-        (None, _) => MlpKind::Gelu,
+        _ => MlpKind::Gelu,
     };
     Ok((kind, ratio))
 }

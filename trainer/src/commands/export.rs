@@ -80,6 +80,12 @@ pub fn export(
         bail!("{} is there already; give another --out", out.display());
     }
     let source = Source::open(registry, weights, sizes)?;
+    if !source.is_plain() {
+        bail!(
+            "{} is a variant of ViT (register tokens, LayerScale, another MLP, norm or pooling), which these formats do not hold",
+            weights.display()
+        );
+    }
     let (loaded_by, tensors, files) = match target {
         "timm" => source.timm(out)?,
         "vit" => source.vit(out)?,
@@ -116,22 +122,10 @@ impl Source {
         }
         match run.as_deref().map(|run| registry.load(run)).transpose()? {
             Some(file) if file.kind() == Pretrain.kind() => {
-                let config: PretrainConfig = file.read()?;
-                if !config.model.vit.is_plain() {
-                    bail!("{} is a variant of ViT, which these formats do not hold", weights.display());
-                }
-                return Ok(Self::of_pretraining(tensors, config, Vec::new()));
+                return Ok(Self::of_pretraining(tensors, file.read()?, Vec::new()));
             }
             Some(file) => {
                 let Encoder { vit, mean, std } = file.common()?.encoder;
-                let has_head = tensors.iter().any(|(name, _)| name == "head.weight");
-                if !vit.is_plain() || (has_head && (vit.final_norm || vit.pooling != Pooling::Mean)) {
-                    bail!(
-                        "{} is a variant of ViT (register tokens, LayerScale, another MLP, norm or pooling), which these formats \
-                         do not hold",
-                        weights.display()
-                    );
-                }
                 let names = file.get("findings").and_then(toml::Value::as_array).into_iter().flatten();
                 let findings = names.filter_map(|name| Some(name.as_str()?.to_owned())).collect();
                 let has_margin = file.get("data.crop").and_then(toml::Value::as_str) == Some("random");
@@ -157,6 +151,12 @@ impl Source {
             crop_pct: 1.0,
             notes,
         }
+    }
+
+    /// Whether the formats hold the encoder, and the pooling before its head.
+    fn is_plain(&self) -> bool {
+        let has_other_head = self.vit.final_norm || self.vit.pooling != Pooling::Mean;
+        self.vit.is_plain() && !(self.has("head.weight") && has_other_head)
     }
 
     /// Whether the weights are a classifier's, which normalizes after its pooling.

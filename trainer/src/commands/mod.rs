@@ -14,7 +14,7 @@ mod sweep;
 pub use bench::{Measured, bench};
 pub use compare::compare;
 pub use device::{device, device_of_rank};
-pub use embed::{Embedded, embed};
+pub use embed::{Embedded, EncoderChoice, embed};
 pub use export::{Exported, TARGETS, export};
 pub use import::{Imported, import};
 pub use import_encoder::{ImportedEncoder, import_encoder};

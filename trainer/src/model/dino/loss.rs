@@ -35,10 +35,10 @@ pub fn sinkhorn(
         // Each prototype: its sum over the samples of all processes becomes 1/K.
         let sums = q.sum_dim_intlist([0_i64].as_slice(), true, Kind::Float);
         group.sum(std::slice::from_ref(&sums))?;
-        q = q / (sums * prototypes);
+        q /= sums * prototypes;
         // Each sample: its sum over the prototypes becomes 1/N.
         let sums = q.sum_dim_intlist([1_i64].as_slice(), true, Kind::Float);
-        q = q / (sums * &samples);
+        q /= sums * &samples;
     }
     Ok(q * samples)
 }
@@ -81,7 +81,7 @@ pub fn koleo(x: &Tensor) -> Tensor {
     }
     let nearest = tch::no_grad(|| {
         let mut similar = x.matmul(&x.tr()).to_kind(Kind::Float); // [B, B]
-        let _ = similar.fill_diagonal_(-1, false);
+        let _ = similar.fill_diagonal_(-2, false); // below every cosine
         similar.argmax(1, false) // [B]
     });
     let difference = &x - x.index_select(0, &nearest) + KOLEO_EPSILON;

@@ -13,6 +13,7 @@
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
+#include <torch/csrc/distributed/c10d/logger.hpp>
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 #include <torch/version.h>
 
@@ -76,7 +77,11 @@ struct Gather : torch::autograd::Function<Gather> {
 
 } // namespace
 
-using Reducer = std::shared_ptr<c10d::Reducer>;
+// The reducer calls its logger, without a check that it has one, when other parameters are unused than in the step before.
+struct Reducer {
+  std::shared_ptr<c10d::Reducer> reducer;
+  std::shared_ptr<c10d::Logger> logger;
+};
 
 extern "C" {
 
@@ -177,22 +182,25 @@ char *mrm_reducer_new(MrmGroup *group, Tensors tensors, size_t count, int64_t bu
     auto [buckets, limits] = c10d::compute_bucket_assignment_by_size(
         parameters, {static_cast<size_t>(c10d::kDefaultFirstBucketBytes), static_cast<size_t>(bucket_bytes)}, dense);
     std::reverse(buckets.begin(), buckets.end());
-    *out = new Reducer(std::make_shared<c10d::Reducer>(
+    auto reducer = std::make_shared<c10d::Reducer>(
         std::move(parameters), std::move(buckets), group->group, dense, bucket_bytes, /*find_unused_parameters=*/true,
         /*gradient_as_bucket_view=*/false, std::unordered_map<size_t, std::string>{}, c10d::kDefaultFirstBucketBytes,
-        /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false, std::vector<int64_t>{}));
+        /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false, std::vector<int64_t>{});
+    auto logger = std::make_shared<c10d::Logger>(reducer);
+    reducer->set_logger(logger);
+    *out = new Reducer{std::move(reducer), std::move(logger)};
   });
 }
 
 char *mrm_reducer_before_forward(Reducer *reducer) {
   return guarded([&] {
-    (*reducer)->prepare_for_forward();
-    (*reducer)->rebuild_buckets();
+    reducer->reducer->prepare_for_forward();
+    reducer->reducer->rebuild_buckets();
   });
 }
 
 char *mrm_reducer_before_backward(Reducer *reducer, const at::Tensor *loss) {
-  return guarded([&] { (*reducer)->prepare_for_backward({*loss}); });
+  return guarded([&] { reducer->reducer->prepare_for_backward({*loss}); });
 }
 
 void mrm_reducer_drop(Reducer *reducer) { delete reducer; }
