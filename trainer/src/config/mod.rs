@@ -32,7 +32,7 @@ pub use finding_task::FindingTask;
 pub use finetune::{FinetuneConfig, FinetuneKeys, ImageData, RANDOM_NAME, Schedule};
 pub use fitting::{fitting_preset, preset_hint};
 pub use length::{Epoch, PATIENCE};
-pub use pretrain::{MAX_EPOCHS, PretrainConfig, PretrainData, PretrainOptimizer, pretrain_preset};
+pub use pretrain::{MAX_EPOCHS, PretrainConfig, PretrainData, PretrainOptimizer, contrast_preset, pretrain_preset};
 pub use provenance::{DatasetId, JoinId, OtherDataset, Provenance, RANDOM};
 pub use segment::{SegmentConfig, SegmentData, SegmentOptimizer, segment_preset};
 

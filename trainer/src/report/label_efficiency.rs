@@ -11,7 +11,7 @@ use super::chart::{Series, chart};
 use super::html::{Section, escape};
 use super::run::Run;
 use crate::eval::bootstrap::Interval;
-use crate::task::Registry;
+use crate::task::{Registry, Stage};
 
 /// Mean and standard deviation of a metric over runs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -47,7 +47,11 @@ pub(super) fn sections(registry: &Registry, runs: &[Run]) -> Result<Vec<Section>
     let mut tasks: BTreeMap<(&str, &str), (&str, Values)> = BTreeMap::new();
     for evaluation in runs.iter().flat_map(|run| &run.evaluations).filter(|evaluation| evaluation.stem == "test") {
         let header = &evaluation.header;
+        // Pre-training uses no labels.
         let Ok(task) = registry.of_kind(&header.kind) else { continue };
+        if task.stage() == Stage::Pretraining {
+            continue;
+        }
         let Some(headline) = task.metrics(&evaluation.json)?.into_iter().next() else { continue };
         let (_, values) = tasks.entry((&header.kind, &header.task)).or_insert((headline.title, BTreeMap::new()));
         let of_ratio = values.entry(&header.init_name).or_default().entry(ratio_key(header.ratio)).or_default();
