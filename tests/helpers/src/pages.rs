@@ -5,7 +5,7 @@ use std::fs;
 use crate::{args, ok, repository};
 
 /// Pages with commands of the binaries.
-pub const PAGES: [&str; 10] = [
+pub const PAGES: [&str; 11] = [
     "README.md",
     "CONTRIBUTING.md",
     "ingest/README.md",
@@ -14,6 +14,7 @@ pub const PAGES: [&str; 10] = [
     "docs/cluster.md",
     "docs/datasets.md",
     "docs/format.md",
+    "docs/objectives.md",
     "notebooks/README.md",
     "trainer/demo.sh",
 ];

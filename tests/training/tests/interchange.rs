@@ -6,10 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use dataset::random::Stream;
+use dataset::tokenizer::ReportTokenizer;
 use helpers::{args, fails, folder, golden, ingest, ok, phantom, python_output};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 use trainer::config::{overlay, pretrain_preset};
+use trainer::model::bert::{Bert, BertConfig};
 use trainer::model::classifier::{ClassifierConfig, VitClassifier};
 use trainer::model::mrm::{Mrm, MrmConfig, Reconstruct};
 use trainer::model::vit::{LAYER_NORM_EPSILON, VitConfig};
@@ -192,7 +194,7 @@ fn damaged(file: &Path, folder: &Path) {
             bytes.truncate(at);
         }
         fs::write(&changed, bytes).expect("written");
-        let _ = trainer::commands::import(&changed, &out, &config);
+        let _ = trainer::commands::import(std::slice::from_ref(&changed), &out, None, &config);
         let _ = fs::remove_file(&out);
     }
     assert!(refused > 400, "{refused}");
@@ -478,4 +480,91 @@ fn timm_and_transformers_compute_the_same_outputs() {
     let output = model.1.forward(&images, None, Some(&noise), false).expect("a forward pass");
     assert_close("from-mae", &output.pred.expect("a prediction"), &given["from-mae.pred"]);
     assert_close("from-mae", &output.loss_image.expect("a loss"), &given["from-mae.loss"]);
+}
+
+#[test]
+fn a_bert_of_transformers_becomes_the_text_encoder() {
+    const TEXTS: [&str; 3] = ["The heart is normal.", "No effusions, NO edema ___", "lungs are clear and normal"];
+    let Some(mut python) = torch_python("bert.py") else { return };
+    tch::set_num_threads(1);
+    let temporary = folder();
+    let at = |name: &str| temporary.path().join(name);
+    fs::write(at("texts.txt"), TEXTS.join("\n")).expect("written");
+    python_output(python.arg(temporary.path()));
+
+    let tokenizer = at("tokenizer.json");
+    let mut import = args!["import", at("model"), "--out", at("text.safetensors"), "--preset", "mrm-vit-tiny"].to_vec();
+    import.extend(args!["--tokenizer", &tokenizer]);
+    let message = ok("trainer", import);
+    assert!(
+        message.contains("Hugging Face's names translated") && message.contains("a BERT of 28 tokens"),
+        "{message}"
+    );
+    for setting in
+        ["vocab_size=28", "embed_dim=128", "num_layers=2", "num_heads=2", "intermediate=96", "max_positions=64"]
+    {
+        assert!(message.contains(&format!("--set model.bert.{setting}")), "{message}");
+    }
+    let config = BertConfig {
+        vocab_size: 28,
+        embed_dim: 128,
+        num_layers: 2,
+        num_heads: 2,
+        intermediate: 96,
+        max_positions: 64,
+        ..BertConfig::default()
+    };
+    let store = VarStore::new(Device::Cpu);
+    let bert = Bert::new(&(store.root() / "bert_encoder" / "model"), &config);
+    let state = read(&at("text.safetensors"));
+    let report = load_state(&store, state.iter().map(|(name, t)| (name.as_str(), t))).expect("loaded");
+    assert_eq!(report.missing, ["bert_encoder.model.bert.embeddings.position_ids"], "{report}");
+    assert!(report.unexpected.is_empty(), "{report}");
+    let reader = ReportTokenizer::load(&tokenizer).expect("a tokenizer that ingest takes");
+    let pooled = TEXTS.map(|text| {
+        let ids: Vec<i64> = reader.token_ids(text, 64).expect("ids").into_iter().map(i64::from).collect();
+        assert_eq!(ids[0], 2, "[CLS]");
+        let ids = Tensor::from_slice(&ids).unsqueeze(0);
+        bert.pooled(&bert.encode(bert.embed(&ids, None, None, false), &ids.ones_like(), false))
+    });
+    assert_close("pooled", &Tensor::cat(&pooled, 0), &read(&at("given.safetensors"))["pooled"]);
+
+    // With an encoder of images in one file, the initialization of a run on a dataset with this tokenizer.
+    write(&perturb(&Model::mrm(&tiny()).0), &at("mrm.safetensors"));
+    let mut encoder: State = read(&at("mrm.safetensors"));
+    encoder.retain(|name, _| !name.starts_with("bert"));
+    write(&encoder, &at("encoder.safetensors"));
+    let mut import = args!["import", at("model"), at("encoder.safetensors"), "--out", at("both.safetensors")].to_vec();
+    import.extend(args!["--preset", "mrm-vit-tiny", "--tokenizer", &tokenizer]);
+    ok("trainer", import);
+    let raw = phantom(temporary.path(), 12);
+    let run = |name: &str, init: &str, more: &[&str], vocabulary: &str| {
+        let data = at(name);
+        if !data.exists() {
+            ingest("mimic-cxr", &raw, &data, more);
+        }
+        let run = at(&format!("run-{name}-{init}"));
+        let mut all =
+            args!["pretrain", "--objective", "clip", "--data", &data, "--run", &run, "--preset", "mrm-vit-tiny"]
+                .to_vec();
+        all.extend(args!["--init", at(init), "--steps", "1", "--batch-size", "4", "--device", "cpu"]);
+        for size in ["embed_dim=128", "num_heads=2", "intermediate=96"] {
+            all.extend(args!["--set", format!("model.bert.{size}")]);
+        }
+        all.extend(args!["--set", vocabulary]);
+        ok("trainer", all)
+    };
+    let tokenizer = tokenizer.to_str().expect("a path");
+    let printed = run("theirs", "both.safetensors", &["--tokenizer", tokenizer], "model.bert.vocab_size=28");
+    assert!(!printed.contains("the weights know") && !printed.contains("of another shape"), "{printed}");
+    let printed = run("ours", "text.safetensors", &[], "model.bert.vocab_size=0");
+    assert!(printed.contains("the weights know 28 tokens, this run"), "{printed}");
+
+    // A masked language model, whose decoder is tied.
+    ok("trainer", args!["import", at("mlm.pth"), "--out", at("mlm.safetensors"), "--preset", "mrm-vit-tiny"]);
+    let mlm = read(&at("mlm.safetensors"));
+    let of = |name: &str| &mlm[&format!("bert_encoder.model.{name}")];
+    assert_eq!(of("cls.predictions.decoder.weight"), of("bert.embeddings.word_embeddings.weight"));
+    let message = fails("trainer", 1, args!["import", at("mlm.pth"), at("model"), "--out", at("x.safetensors")]);
+    assert!(message.contains("two tensors would be `bert_encoder.model.bert."), "{message}");
 }

@@ -1,5 +1,7 @@
 //! `trainer evaluate`.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 use clap::Args;
 use dataset::Subset;
@@ -7,7 +9,7 @@ use dataset::Subset;
 use super::options::{EvaluationArguments, Program, RunOptions};
 use super::training::warn;
 use crate::commands;
-use crate::task::{DataSource, evaluate};
+use crate::task::{DataSource, EvaluationOptions, ZeroShot, evaluate};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -24,15 +26,23 @@ pub(super) struct Arguments {
     join: Vec<String>,
     #[command(flatten)]
     evaluation: EvaluationArguments,
+    /// Contrast runs: also classify findings by prompts, without training: chexpert5, …, or labels:A,B.
+    #[arg(long, value_name = "TASK")]
+    zero_shot: Option<String>,
+    /// Prompts for --zero-shot [default: "{finding}" against "no {finding}"].
+    #[arg(long, value_name = "FILE.toml|FILE.json", requires = "zero_shot")]
+    prompts: Option<PathBuf>,
 }
 
 pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<()> {
-    let Arguments { run, split, subset, join, evaluation } = arguments;
+    let Arguments { run, split, subset, join, evaluation, zero_shot, prompts } = arguments;
     let device = commands::device(&run.device.device)?;
     let trained_on = program.registry.open(&run.run)?.1.common()?.provenance;
     let source = DataSource::open(&run.data, Some(split))?.seen_as(&trained_on, join)?;
     let subset = Subset::parse(subset).context("an unknown subset")?;
-    let evaluated = evaluate(program.registry, &run.run, &source, subset, device, evaluation.options())?;
+    let zero_shot = zero_shot.clone().map(|task| ZeroShot { task, prompts: prompts.clone() });
+    let options = EvaluationOptions { zero_shot, ..evaluation.options() };
+    let evaluated = evaluate(program.registry, &run.run, &source, subset, device, options)?;
     warn(&evaluated.warnings);
     dataset::cli_eprintln!("{}", evaluated.written);
     dataset::cli_println!("{}", evaluated.text);

@@ -55,8 +55,11 @@ enum Command {
         after_help = "Example: trainer finetune --data data/nih --run runs/nih-1 --task nih14 --init runs/mrm --split main --ratio 1"
     )]
     Finetune(finetune::Arguments),
-    /// Evaluate a fine-tuned run (AUROC to calibration, or Dice and IoU), with patient-level bootstrap intervals.
-    #[command(after_help = "Example: trainer evaluate --data data/nih --run runs/nih-1 --split main --subset test")]
+    /// Evaluate a run with patient-level bootstrap intervals: AUROC to calibration, Dice and IoU, or image–text retrieval.
+    #[command(
+        after_help = "Example: trainer evaluate --data data/nih --run runs/nih-1 --split main --subset test\n         \
+        trainer evaluate --data data/mimic --run runs/clip --split main --zero-shot chexpert5"
+    )]
     Evaluate(evaluate::Arguments),
     /// Compare two evaluated runs on the same records: differences with a paired bootstrap over patients.
     #[command(after_help = "Example: trainer compare runs/random-1 runs/mrm-1 --subset test")]

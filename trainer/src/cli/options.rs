@@ -196,7 +196,7 @@ pub(super) struct EvaluationArguments {
 
 impl EvaluationArguments {
     pub fn options(&self) -> EvaluationOptions {
-        EvaluationOptions { draws: self.draws, specificity: self.specificity, min_area: self.min_area }
+        EvaluationOptions { draws: self.draws, specificity: self.specificity, min_area: self.min_area, zero_shot: None }
     }
 }
 

@@ -64,6 +64,9 @@ pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<u8> {
     if task.kind() == Pretrain.kind() {
         next += &format!(", or trainer reconstruct --data {data} --weights {weights}");
     }
+    if !task.evaluation_options().is_empty() {
+        next += &format!(", or trainer evaluate --data {data} --run {weights} --split {split}");
+    }
     train(&RunRequest {
         task,
         config: &config,

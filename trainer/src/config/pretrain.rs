@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::{
     MAX_BATCH, Provenance, RunConfig, check_data, check_most, check_rates, check_windows, merge, preset_error,
 };
-use crate::model::mrm::MrmConfig;
+use crate::model::mrm::{MrmConfig, Reconstruct};
 
 /// Largest number of epochs.
 pub const MAX_EPOCHS: f64 = 1e6;
@@ -79,6 +79,9 @@ pub struct PretrainConfig {
     /// What the run is trained on: the dataset, and the split whose training subset it sees (empty: all records).
     #[serde(flatten)]
     pub provenance: Provenance,
+    /// The objective as `--objective` names it; empty for masked record modeling.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub objective: String,
     /// Digest of the tokenizer whose tokens it reconstructs.
     #[serde(default)]
     pub tokenizer: String,
@@ -96,11 +99,44 @@ const BASE: &str = include_str!("presets/pretrain/mrm-vit-b16.toml");
 const SMALL: &str = include_str!("presets/pretrain/mrm-vit-s16.toml");
 const TINY: &str = include_str!("presets/pretrain/mrm-vit-tiny.toml");
 
+/// The objectives that contrast images with reports: their names, and what they change in a preset.
+const CONTRASTS: [(&str, &str); 4] = [
+    ("clip", include_str!("presets/objectives/clip.toml")),
+    ("siglip", include_str!("presets/objectives/siglip.toml")),
+    ("maco", include_str!("presets/objectives/maco.toml")),
+    ("mrm-clip", include_str!("presets/objectives/mrm-clip.toml")),
+];
+
 /// The pre-training defaults of a preset. A vocabulary of 0 means that of the dataset.
 ///
 /// # Errors
 /// When there is no such preset.
 pub fn pretrain_preset(preset: &str) -> Result<PretrainConfig> {
+    Ok(Value::Table(preset_table(preset)?).try_into()?)
+}
+
+/// The defaults of a preset for an objective that contrasts images with reports. Of `mrm-vit-tiny` the recipe stays as it is:
+/// the model is what differs.
+///
+/// # Errors
+/// When there is no such preset or objective.
+pub fn contrast_preset(preset: &str, objective: &str) -> Result<PretrainConfig> {
+    let mut table = preset_table(preset)?;
+    let Some((name, changes)) = CONTRASTS.iter().find(|(name, _)| *name == objective) else {
+        let names: Vec<&str> = CONTRASTS.iter().map(|(name, _)| *name).collect();
+        bail!("no objective `{objective}` of contrast; there are: {}", names.join(", "))
+    };
+    let mut changes: Table = changes.parse()?;
+    if preset == "mrm-vit-tiny" {
+        changes.remove("data");
+        changes.remove("optimizer");
+    }
+    merge(&mut table, changes);
+    table.insert("objective".to_owned(), (*name).into());
+    Ok(Value::Table(table).try_into()?)
+}
+
+fn preset_table(preset: &str) -> Result<Table> {
     let mut table: Table = BASE.parse()?;
     match preset {
         "mrm-vit-b16" => {}
@@ -110,7 +146,7 @@ pub fn pretrain_preset(preset: &str) -> Result<PretrainConfig> {
     }
     table.insert("preset".to_owned(), preset.into());
     table.insert("run".to_owned(), Value::try_from(RunConfig::default())?);
-    Ok(Value::Table(table).try_into()?)
+    Ok(table)
 }
 
 impl PretrainConfig {
@@ -125,6 +161,11 @@ impl PretrainConfig {
     pub fn validate(&self) -> Result<()> {
         self.run.validate()?;
         self.model.validate()?;
+        if self.model.reconstruct == Reconstruct::None && self.model.contrast.is_none() {
+            bail!(
+                "model.reconstruct: `none` leaves nothing to learn; it is for objectives with a contrast, such as clip"
+            );
+        }
         let (data, optimizer) = (&self.data, &self.optimizer);
         if optimizer.batch_size == 0 || optimizer.accumulation == 0 {
             bail!("optimizer.batch_size and optimizer.accumulation: must be at least 1");
@@ -142,9 +183,9 @@ impl PretrainConfig {
             );
         }
         check_rates(&[optimizer.base_lr, optimizer.weight_decay, optimizer.clip])?;
-        if self.model.reconstructs_report() && !(2..=self.model.bert.max_positions).contains(&data.tokens) {
+        if self.model.reads_reports() && !(2..=self.model.bert.max_positions).contains(&data.tokens) {
             let most = self.model.bert.max_positions;
-            bail!("data.tokens: must be from 2 to the report decoder's {most} positions, is {}", data.tokens);
+            bail!("data.tokens: must be from 2 to the {most} positions of model.bert, is {}", data.tokens);
         }
         if !(0.0..=1.0).contains(&data.report_mask_ratio) {
             bail!("data.report_mask_ratio: must be from 0 to 1, is {}", data.report_mask_ratio);

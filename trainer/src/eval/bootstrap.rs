@@ -159,6 +159,13 @@ impl Bootstrap {
         Some(self.interval(value, draws))
     }
 
+    /// The interval of a statistic of the rows, which gets the number of times that each row counts, such as a median; none
+    /// without rows.
+    pub fn statistic(&self, patients: &[u32], statistic: impl Fn(&[u32]) -> f64 + Sync) -> Option<Interval> {
+        let value = (!patients.is_empty()).then(|| statistic(&vec![1; patients.len()]))?;
+        Some(self.interval(value, self.resample(patients, statistic)))
+    }
+
     /// The mean of a value a row, on all rows and in each draw; none without rows.
     fn means(&self, values: &[f64], patients: &[u32]) -> Option<(f64, Vec<f64>)> {
         assert_eq!(values.len(), patients.len(), "one patient per value");

@@ -3,6 +3,7 @@
 pub mod batch_norm;
 pub mod bert;
 pub mod classifier;
+pub mod contrast;
 pub mod convolutions;
 pub mod dino;
 pub mod encoder;

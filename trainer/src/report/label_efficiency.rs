@@ -12,7 +12,7 @@ use super::html::{Section, escape};
 use super::run::Run;
 use crate::config::Recipe;
 use crate::eval::bootstrap::Interval;
-use crate::task::Registry;
+use crate::task::{Registry, Stage};
 
 /// Mean and standard deviation of a metric over runs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -48,7 +48,11 @@ pub(super) fn sections(registry: &Registry, runs: &[Run]) -> Result<Vec<Section>
     let mut tasks: BTreeMap<(&str, &str), (&str, Values)> = BTreeMap::new();
     for evaluation in runs.iter().flat_map(|run| &run.evaluations).filter(|evaluation| evaluation.stem == "test") {
         let header = &evaluation.header;
+        // Pre-training uses no labels.
         let Ok(task) = registry.of_kind(&header.kind) else { continue };
+        if task.stage() == Stage::Pretraining {
+            continue;
+        }
         let Some(headline) = task.metrics(&evaluation.json)?.into_iter().next() else { continue };
         let (_, values) = tasks.entry((&header.kind, &header.task)).or_insert((headline.title, BTreeMap::new()));
         let name = match header.recipe {

@@ -29,6 +29,8 @@ pub enum EvaluationOption {
     Specificity,
     /// `--min-area`: a predicted mask of fewer pixels counts as empty.
     MinArea,
+    /// `--zero-shot`: findings are classified by prompts.
+    ZeroShot,
 }
 
 impl EvaluationOption {
@@ -37,12 +39,13 @@ impl EvaluationOption {
         match self {
             Self::Specificity => "--specificity",
             Self::MinArea => "--min-area",
+            Self::ZeroShot => "--zero-shot",
         }
     }
 }
 
 /// How a run is evaluated; none means the task's default.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EvaluationOptions {
     /// Bootstrap draws.
     pub draws: usize,
@@ -50,6 +53,17 @@ pub struct EvaluationOptions {
     pub specificity: Option<f64>,
     /// Pixels below which a predicted mask counts as empty.
     pub min_area: Option<u64>,
+    /// Findings to classify by prompts.
+    pub zero_shot: Option<ZeroShot>,
+}
+
+/// Which findings to classify by prompts, without training.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ZeroShot {
+    /// The findings, as `--task` of fine-tuning takes them: `labels:A,B`, `chexpert5`, ….
+    pub task: String,
+    /// A TOML or JSON file with [`Prompts`](super::contrast::Prompts); none: the default ones.
+    pub prompts: Option<PathBuf>,
 }
 
 /// An evaluation that is to be made.
@@ -75,7 +89,7 @@ pub struct EvaluationRequest<'a> {
 pub struct EvaluationHeader {
     /// The kind of task.
     pub kind: String,
-    /// The task as `--task` names it.
+    /// The task as `--task` names it, or the objective as `--objective` does.
     pub task: String,
     /// Name of the split.
     pub split: String,
@@ -175,22 +189,20 @@ impl EvaluationRequest<'_> {
     /// The header of this evaluation. `patients` has a number a record, from 0 without gaps ([`numbered`]).
     ///
     /// # Errors
-    /// When the configuration lacks a key of fine-tuning, or there is no split.
+    /// When the configuration names neither a task nor an objective, or there is no split.
     pub fn header(&self, weights: String, patients: &[u32]) -> Result<EvaluationHeader> {
-        let text = |key: &str| {
-            let text = self.config.get(key).and_then(toml::Value::as_str).with_context(|| format!("no key `{key}`"))?;
-            Ok::<_, anyhow::Error>(text.to_owned())
-        };
+        let text = |key: &str| self.config.get(key).and_then(toml::Value::as_str).map(str::to_owned);
         Ok(EvaluationHeader {
             kind: self.config.kind().to_owned(),
-            task: text("task")?,
+            task: text("task").or_else(|| text("objective")).context("no key `task` or `objective`")?,
             split: self.source.split()?.name.clone(),
             subset: self.subset.name().to_owned(),
-            ratio: self.config.get("ratio").and_then(toml::Value::as_float).context("no key `ratio`")?,
+            // Pre-training uses no labels, and all records.
+            ratio: self.config.get("ratio").and_then(toml::Value::as_float).unwrap_or(100.0),
             seed: self.seed(),
             init: self.provenance.init.clone(),
-            init_name: text("init_name")?,
-            recipe: text("recipe").ok().and_then(|name| Recipe::parse(&name).ok()).unwrap_or_default(),
+            init_name: text("init_name").unwrap_or_else(|| self.provenance.init.clone()),
+            recipe: text("recipe").and_then(|name| Recipe::parse(&name).ok()).unwrap_or_default(),
             records: patients.len(),
             patients: patients.iter().max().map_or(0, |last| *last as usize + 1),
             draws: self.options.draws,
@@ -271,6 +283,12 @@ pub(crate) fn check_split(trained_on: &Provenance, source: &DataSource) -> Resul
         return Ok(None);
     }
     let (split, name) = (&trained_on.split, &now.split);
+    if split.is_empty() {
+        bail!(
+            "the run was trained on all records of this dataset, those of every subset of `{name}`: train anew with --split {name}, \
+             or evaluate on another dataset"
+        );
+    }
     if split == name {
         bail!(
             "split `{name}` was drawn anew since the run was trained, and may test on patients it has seen: train anew, or \

@@ -1,6 +1,6 @@
 //! What is trained. A [`Task`] is the plug between the commands and a kind of run: its configuration, the data that it needs,
-//! its objective, its evaluation, comparison and section of the report. [`Pretrain`], [`Classify`] and [`Segment`] come with
-//! the trainer; `examples/custom_task.rs` adds another one, and has all commands with it.
+//! its objective, its evaluation, comparison and section of the report. [`Pretrain`], [`Contrast`], [`Classify`] and [`Segment`]
+//! come with the trainer; `examples/custom_task.rs` adds another one, and has all commands with it.
 //!
 //! | file | purpose |
 //! | --- | --- |
@@ -9,11 +9,12 @@
 //! | `request`, `finetune` | from the command line to a configuration |
 //! | `training` | a run that can begin, and its training |
 //! | `evaluation`, `comparison` | what evaluations of all kinds share |
-//! | `pretrain/`, `dino/`, `classify/`, `segment/` | the built-in tasks |
+//! | `pretrain/`, `contrast/`, `dino/`, `classify/`, `segment/` | the built-in tasks |
 
 mod checked_evaluation;
 pub mod classify;
 mod comparison;
+pub mod contrast;
 mod data_source;
 pub mod dino;
 mod evaluation;
@@ -38,10 +39,11 @@ use crate::report::{Run, Section, metrics_section};
 pub use checked_evaluation::{check_options, evaluate};
 pub use classify::{Classification, Classify, LabelCounts, Labels, Missing, OpenLabels, Uncertain, predict};
 pub use comparison::{Comparison, ComparisonRequest, RecordMetric, compare_records, evaluated_table};
+pub use contrast::{Contrast, Contrasting};
 pub use data_source::{DataSource, LabelCodes, RowChoice, lengths};
 pub use dino::{Dino, Distillation};
 pub use evaluation::{
-    Evaluated, EvaluationHeader, EvaluationOption, EvaluationOptions, EvaluationRequest, Metric, numbered,
+    Evaluated, EvaluationHeader, EvaluationOption, EvaluationOptions, EvaluationRequest, Metric, ZeroShot, numbered,
 };
 pub use finetune::resolve_finetune;
 pub use model_name::{different_models, shared_model, without_init};

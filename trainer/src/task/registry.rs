@@ -7,7 +7,7 @@ use dataset::commands::cli::UsageError;
 use dataset::name_suggestion::did_you_mean;
 
 use super::request::run_of_init;
-use super::{Classify, Dino, EvaluationOption, Pretrain, Segment, Stage, Task};
+use super::{Classify, Contrast, Dino, EvaluationOption, Pretrain, Segment, Stage, Task};
 use crate::config::{CommonKeys, ConfigFile, RANDOM};
 use crate::train::run_dir;
 
@@ -31,9 +31,11 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// Masked record modeling, self-distillation, classification, segmentation.
+    /// Masked record modeling, contrast, self-distillation, classification, segmentation.
     pub fn builtin() -> Self {
-        Self { tasks: vec![Box::new(Pretrain), Box::new(Dino), Box::new(Classify), Box::new(Segment)] }
+        let tasks: Vec<Box<dyn Task>> =
+            vec![Box::new(Pretrain), Box::new(Contrast), Box::new(Dino), Box::new(Classify), Box::new(Segment)];
+        Self { tasks }
     }
 
     /// Adds a task. One of the same kind replaces the former one.
@@ -140,6 +142,52 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::{DataSource, Prepared, Request};
+
+    /// An objective of a program's own.
+    #[derive(Default)]
+    struct Own;
+
+    impl Task for Own {
+        fn kind(&self) -> &'static str {
+            "own"
+        }
+
+        fn title(&self) -> &'static str {
+            "an objective of one's own"
+        }
+
+        fn stage(&self) -> Stage {
+            Stage::Pretraining
+        }
+
+        fn names(&self) -> &'static [&'static str] {
+            &["jigsaw", "nih14"]
+        }
+
+        fn resolve(&self, _: &Request) -> Result<ConfigFile> {
+            bail!("never asked for")
+        }
+
+        fn check(&self, _: &ConfigFile) -> Result<()> {
+            Ok(())
+        }
+
+        fn prepare<'a>(&self, _: &ConfigFile, _: &'a DataSource) -> Result<Prepared<'a>> {
+            bail!("never asked for")
+        }
+    }
+
+    #[test]
+    fn other_programs_add_objectives() {
+        let registry = Registry::builtin().with::<Own>();
+        assert_eq!(registry.named(Stage::Pretraining, "jigsaw").unwrap().kind(), "own");
+        assert!(registry.names(Stage::Pretraining).ends_with("; jigsaw, nih14 (an objective of one's own)"));
+        // A task and an objective of one name do not hide each other.
+        assert_eq!(registry.named(Stage::Pretraining, "nih14").unwrap().kind(), "own");
+        assert_eq!(registry.named(Stage::Finetuning, "nih14").unwrap().kind(), "classify");
+        assert!(registry.named(Stage::Finetuning, "jigsaw").is_err());
+    }
 
     #[test]
     fn names_and_kinds_lead_to_their_task() {
@@ -156,16 +204,10 @@ mod tests {
         assert!(error("mrm").starts_with("no task `mrm`"), "an objective is no task");
         assert_eq!(registry.named(Stage::Pretraining, "mrm").unwrap().kind(), "pretrain");
         let error = registry.named(Stage::Pretraining, "nih14").err().unwrap().to_string();
-        assert!(
-            error.starts_with(
-                "no objective `nih14`; there are: mrm (pre-training); dino, dino-ibot (self-distillation)"
-            ),
-            "{error}"
-        );
-        assert!(
-            registry.of_kind("age").err().unwrap().to_string().contains("it has: pretrain, dino, classify, segment")
-        );
+        assert!(error.starts_with("no objective `nih14`; there are: mrm (pre-training); clip, siglip, "), "{error}");
+        let error = registry.of_kind("age").err().unwrap().to_string();
+        assert!(error.contains("it has: pretrain, contrast, dino, classify, segment"), "{error}");
         assert_eq!(registry.with_option(EvaluationOption::MinArea), "segmentation");
-        assert_eq!(registry.with::<Segment>().tasks().count(), 4);
+        assert_eq!(registry.with::<Segment>().tasks().count(), 5);
     }
 }

@@ -19,6 +19,7 @@ use crate::train::optimizer::OptimizerConfig;
 use crate::train::run_dir::{self, RunDir};
 use crate::train::threads::{self, Threads};
 use crate::train::train_loop::{self, Outcome, Settings};
+use crate::weights::LoadReport;
 use crate::weights::source::initialize;
 
 /// A run whose configuration, dataset and split fit; nothing is written, and no model is built yet.
@@ -126,6 +127,7 @@ impl<'a> Prepared<'a> {
             let source = Path::new(&self.init);
             let report = initialize(training.objective.store(), source, &*training.skip, preset_hint)?;
             notes.push(format!("{}: {report}", source.display()));
+            notes.extend(other_vocabulary(&report));
         }
         notes.append(&mut training.notes);
         notes.push(format!("{}, on {}", training.summary, place(compute, &self.run)));
@@ -215,6 +217,18 @@ fn place(compute: &Compute, run: &RunConfig) -> String {
     let loader = loader_threads(device, run);
     let all = if world_size > 1 { format!("{world_size} processes, each on ") } else { String::new() };
     format!("{all}{} with {} ({from}) and {loader} of the loader", device_name(device), counted(count, "thread"))
+}
+
+/// A note where the weights know another number of tokens than the run's tokenizer.
+fn other_vocabulary(report: &LoadReport) -> Option<String> {
+    let change = report.mismatched.iter().find(|change| change.name.ends_with("word_embeddings.weight"))?;
+    let [theirs, ours] = [&change.from, &change.to].map(|shape| shape.first().copied().unwrap_or(0));
+    (theirs != ours).then(|| {
+        format!(
+            "the weights know {theirs} tokens, this run {ours}: their table of tokens is not used. Ingest with their tokenizer \
+             (ingest --tokenizer FILE) to use it"
+        )
+    })
 }
 
 /// A device as it is typed.

@@ -1,5 +1,6 @@
 //! Weights in and out: loading, PyTorch checkpoints read without Python, key names of Hugging Face.
 
+pub mod bert;
 pub mod foreign_vit;
 pub mod hugging_face;
 pub mod load;

@@ -88,7 +88,19 @@ pub fn initialize(
             hint(&tensors)
         );
     }
-    if !loaded {
+    // Weights of a BERT alone begin the text encoder of a contrast.
+    let of_text = |name: &str| name.starts_with("bert_encoder.model.bert.encoder.");
+    if let Some(change) = report.mismatched.iter().find(|change| of_text(&change.name)).filter(|_| !loaded) {
+        bail!(
+            "{} holds a BERT of another size: {} is {:?} there and {:?} here; set model.bert.* to its sizes, as `trainer import` \
+             prints them",
+            source.display(),
+            change.name,
+            change.from,
+            change.to
+        );
+    }
+    if !loaded && !report.matched.iter().any(|name| of_text(name)) {
         bail!("{} holds no weights of an encoder: {report}", source.display());
     }
     Ok(report)

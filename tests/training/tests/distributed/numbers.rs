@@ -198,6 +198,34 @@ fn pretraining_on_two_processes_learns_like_one() {
     assert!(at("two").join("latest/ema.safetensors").is_file());
 }
 
+/// Every record is compared with those of all processes, and the gradients are those of one process with the whole batch.
+#[test]
+fn a_contrast_is_over_the_records_of_all_processes() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 30);
+    let at = |name: &str| temporary.path().join(name);
+    // Without dropout, and with all patches: processes draw other random numbers than one alone.
+    let plain = ["--set", "model.bert.dropout=0", "--set", "optimizer.accumulation=2", "--set", "model.mask_ratio=0"];
+    for (name, more) in [
+        ("clip", &["--set", "model.contrast.correlation=true"][..]),
+        ("siglip", &["--set", "model.contrast.logit_bias=-2.0"][..]),
+    ] {
+        let objective = [&["--objective", name][..], &plain, more].concat();
+        let one = at(&format!("{name}-one"));
+        ok("trainer", pretraining(&data, &one, 6, &objective));
+        let expected = curve(&one);
+        assert!(expected.len() == 6 && expected.iter().all(|(loss, norm)| *loss > 0.1 && *norm > 0.01), "{expected:?}");
+        for sync in ["buckets", "coalesced"] {
+            let run = at(&format!("{name}-{sync}"));
+            let setting = format!("run.gradient_sync={sync}");
+            let arguments = pretraining(&data, &run, 6, &[&objective[..], &["--set", &setting]].concat());
+            let outputs = ranks(&[arguments.clone(), arguments]);
+            assert!(outputs.iter().all(|output| output.status.success()), "{outputs:?}");
+            assert_same(&run, &expected);
+        }
+    }
+}
+
 #[test]
 fn master_weights_do_not_change_the_numbers_of_two_processes() {
     let temporary = folder();

@@ -2,6 +2,7 @@
 
 mod augmentation;
 mod command_line;
+mod contrast;
 mod custom_task;
 mod embedding;
 mod faults;

@@ -110,7 +110,7 @@ impl Plan<'_> {
         }
         let source = &self.sources[trial.source];
         let task::Evaluated { json, warnings, .. } =
-            evaluate(self.registry, &job.path, source, Subset::Test, device, self.sweep.options)?;
+            evaluate(self.registry, &job.path, source, Subset::Test, device, self.sweep.options.clone())?;
         warnings.iter().for_each(|warning| (progress.message)(&format!("warning: {warning}")));
         if let Some(metric) = self.task.metrics(&json)?.first() {
             let value = metric.value.map_or("undefined".to_owned(), |i| format!("{:.3}", i.value));

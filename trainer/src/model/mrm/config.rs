@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::contrast_config::ContrastConfig;
 use crate::error::{ModelError, check_size, check_table};
 use crate::model::bert::BertConfig;
 use crate::model::mae_decoder::DecoderConfig;
@@ -19,6 +20,8 @@ pub enum Reconstruct {
     ImageOnly,
     /// The report only, from the visible patches. The model has no image decoder.
     ReportOnly,
+    /// Nothing: for objectives that contrast images with reports alone.
+    None,
 }
 
 /// The positions of a report over which the loss is averaged. Images without a report are left out.
@@ -64,6 +67,9 @@ pub struct MrmConfig {
     pub report_weight: f64,
     /// Positions the report loss is averaged over.
     pub report_loss: ReportLoss,
+    /// The contrast of images and reports; none in masked record modeling alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contrast: Option<ContrastConfig>,
 }
 
 impl Default for MrmConfig {
@@ -81,6 +87,7 @@ impl Default for MrmConfig {
             image_weight: 1.0,
             report_weight: 1.0,
             report_loss: ReportLoss::default(),
+            contrast: None,
         }
     }
 }
@@ -103,12 +110,17 @@ impl MrmConfig {
 
     /// Whether the image is reconstructed.
     pub fn reconstructs_image(&self) -> bool {
-        self.reconstruct != Reconstruct::ReportOnly
+        matches!(self.reconstruct, Reconstruct::Both | Reconstruct::ImageOnly)
     }
 
     /// Whether the report is reconstructed.
     pub fn reconstructs_report(&self) -> bool {
-        self.reconstruct != Reconstruct::ImageOnly
+        matches!(self.reconstruct, Reconstruct::Both | Reconstruct::ReportOnly)
+    }
+
+    /// Whether the model reads reports: to reconstruct them, or to contrast images with them.
+    pub fn reads_reports(&self) -> bool {
+        self.reconstructs_report() || self.contrast.is_some()
     }
 
     /// Checks the configuration.
@@ -126,8 +138,11 @@ impl MrmConfig {
             self.decoder.validate()?;
             check_table("decoder.embed_dim", self.vit.patches(), self.decoder.embed_dim)?;
         }
-        if self.reconstructs_report() {
+        if self.reads_reports() {
             self.bert.validate()?;
+        }
+        if let Some(contrast) = &self.contrast {
+            contrast.validate()?;
         }
         let (visible, patches) = (self.visible_patches(), self.vit.patches());
         let most = if self.reconstructs_image() { patches - 1 } else { patches };

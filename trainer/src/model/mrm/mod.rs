@@ -9,14 +9,17 @@
 //! embed_dim of the report decoder `H`, vocabulary `V`.
 
 mod config;
+mod contrast_config;
 mod flops;
 mod losses;
+
+use std::rc::Rc;
 
 use tch::nn::{self, Init, Module};
 use tch::{Kind, Reduction, Tensor};
 
 use crate::error::{ModelError, check_shape};
-use crate::model::bert::Bert;
+use crate::model::bert::{Bert, MlmHead};
 use crate::model::layers::{TOKEN_STD, WeightInit, layer_norm, linear};
 use crate::model::mae_decoder::{ImageDecoder, gather_tokens};
 use crate::model::patches::{patch_statistics, target_patches, unpatchify};
@@ -26,6 +29,7 @@ use crate::torch::shim::in_place_loss;
 use losses::{all_positions, by_value, patch_error};
 
 pub use config::{MrmConfig, Reconstruct, ReportLoss};
+pub use contrast_config::{ContrastConfig, ContrastLoss};
 pub use losses::{IGNORED_LABEL, ReportLosses};
 
 /// The reports of a batch of `B` images: `R` of them, one for each image that has a report.
@@ -146,7 +150,8 @@ impl PatchMask {
 #[derive(Debug)]
 struct ReportBranch {
     projection: nn::Linear,
-    bert: Bert,
+    bert: Rc<Bert>,
+    head: MlmHead,
 }
 
 /// The model.
@@ -178,9 +183,10 @@ impl Mrm {
             .reconstructs_image()
             .then(|| ImageDecoder::new(path, &config.decoder, vit, values, config.pos_embed))
             .transpose()?;
-        let report = config.reconstructs_report().then(|| ReportBranch {
-            projection: linear(&(path / "bert_mlp"), vit.embed_dim, config.bert.embed_dim, init),
-            bert: Bert::new(&(path / "bert_encoder" / "model"), &config.bert),
+        let report = config.reconstructs_report().then(|| {
+            let projection = linear(&(path / "bert_mlp"), vit.embed_dim, config.bert.embed_dim, init);
+            let (bert, head) = Bert::with_head(&bert_path(path), &config.bert);
+            ReportBranch { projection, bert: Rc::new(bert), head }
         });
         Ok(Self {
             patch_embed: PatchEmbed::new(&(path / "patch_embed"), vit, init),
@@ -218,8 +224,20 @@ impl Mrm {
     }
 
     /// The report decoder; none if the model reconstructs the image only.
-    pub fn bert(&self) -> Option<&Bert> {
+    pub fn bert(&self) -> Option<&Rc<Bert>> {
         self.report.as_ref().map(|branch| &branch.bert)
+    }
+
+    /// Encodes all patches of images `[B, C, H, W]` of side [`MrmConfig::input_size`], without dropout: class token, then the
+    /// patches in their order, `[B, 1 + L, D]`.
+    ///
+    /// # Errors
+    /// When the image has the wrong shape.
+    pub fn encode_all(&self, image: &Tensor) -> Result<Tensor, ModelError> {
+        self.check_image(image)?;
+        let (batch, patches) = (image.size()[0], self.config.vit.patches());
+        let order = Tensor::f_arange(patches, (Kind::Float, image.device()))?.f_expand([batch, patches], false)?;
+        Ok(self.encode(&self.encoder_image(image), &PatchMask::new(&order, patches), false))
     }
 
     /// Masks, encodes and reconstructs a batch.
@@ -416,7 +434,7 @@ impl Mrm {
         let visible =
             report.rows.map_or_else(|| visible.shallow_clone(), |rows| with_none(&visible).index_select(0, rows)); // [R, D]
         let latent = branch.projection.forward(&visible); // [R, H]
-        let embedded = branch.bert.embed(report.ids, report.type_ids, &latent, train);
+        let embedded = branch.bert.embed(report.ids, report.type_ids, Some(&latent), train);
         let hidden = branch.bert.encode(embedded, report.attention_mask, train); // [R, S, H]
 
         let flat = hidden.flatten(0, 1); // [R·S, H]
@@ -442,32 +460,32 @@ impl Mrm {
         };
         let (logits, loss) = match (self.config.report_loss, train, &weights) {
             (ReportLoss::All, _, Some(weights)) => {
-                let logits = branch.bert.predict(&flat);
+                let logits = branch.head.predict(&flat);
                 record_losses(&logits, &labels, &all_positions(&labels))?;
                 let loss = losses::weighted(&entropy(&logits, &labels, Reduction::None), weights);
                 (Some(logits), loss)
             }
             (ReportLoss::Masked, true, Some(weights)) => {
                 let positions = report.masked.map_or_else(|| masked().nonzero().squeeze_dim(1), Tensor::shallow_clone); // [M]
-                let logits = branch.bert.predict(&flat.index_select(0, &positions)); // [M, V]
+                let logits = branch.head.predict(&flat.index_select(0, &positions)); // [M, V]
                 let labels = labels.index_select(0, &positions); // [M]
                 record_losses(&logits, &labels, &positions)?;
                 let each = entropy(&logits, &labels, Reduction::None);
                 (None, losses::weighted(&each, &weights.index_select(0, &positions)))
             }
             (ReportLoss::All, true, None) if self.in_place_loss => {
-                let logits = branch.bert.predict(&flat);
+                let logits = branch.head.predict(&flat);
                 record_losses(&logits, &labels, &all_positions(&labels))?;
                 (None, sum(&logits, &labels)? / labels.size()[0] as f64)
             }
             (ReportLoss::All, _, None) => {
-                let logits = branch.bert.predict(&flat); // [R·S, V]
+                let logits = branch.head.predict(&flat); // [R·S, V]
                 record_losses(&logits, &labels, &all_positions(&labels))?;
                 let loss = entropy(&logits, &labels, Reduction::Mean);
                 (Some(logits), loss)
             }
             (ReportLoss::Masked, false, weights) => {
-                let logits = branch.bert.predict(&flat);
+                let logits = branch.head.predict(&flat);
                 let masked = masked().to_kind(Kind::Float);
                 let each = entropy(&logits, &labels, Reduction::None);
                 let loss = match weights {
@@ -478,7 +496,7 @@ impl Mrm {
             }
             (ReportLoss::Masked, true, None) => {
                 let positions = report.masked.map_or_else(|| masked().nonzero().squeeze_dim(1), Tensor::shallow_clone); // [M]
-                let logits = branch.bert.predict(&flat.index_select(0, &positions)); // [M, V]
+                let logits = branch.head.predict(&flat.index_select(0, &positions)); // [M, V]
                 let loss = if let Some(PaddedLabels { labels, count }) = report.padded {
                     sum(&logits, labels)? / count
                 } else {
@@ -546,6 +564,11 @@ impl Mrm {
         let gray = image.size().get(1) == Some(&1);
         check_shape("image", image, &[-1, if gray { 1 } else { self.config.vit.in_channels }, side, side])
     }
+}
+
+/// Where the variables of BERT are.
+pub(crate) fn bert_path<'a>(path: &nn::Path<'a>) -> nn::Path<'a> {
+    path / "bert_encoder" / "model"
 }
 
 /// Latents of images `[B, D]`, and zeros in place of an image that is not there: `[B + 1, D]`.

@@ -2,6 +2,7 @@
 
 mod objective;
 mod reconstruction;
+mod record_modeling;
 mod report;
 mod training_rows;
 
@@ -18,6 +19,7 @@ use super::training::unfinished_init;
 use super::{DataSource, PredictionRequest, Prepared, Request, Stage, Task, Training, lengths};
 use crate::config::{ConfigFile, Epoch, PRESETS, PretrainConfig, Provenance, RANDOM, overlay, pretrain_preset};
 use crate::report::{Run, Section};
+use crate::task::objective::Objective;
 use crate::train::distributed::Compute;
 use crate::train::lr_schedule::{WarmupCosine, scaled_lr};
 use crate::train::optimizer::OptimizerConfig;
@@ -25,6 +27,8 @@ use crate::train::run_dir;
 
 pub use objective::Pretraining;
 pub use reconstruction::{ReconstructedRecord, Reconstruction, Token, reconstruct};
+pub(in crate::task) use record_modeling::RecordModeling;
+pub(in crate::task) use report::sections as reconstruction_sections;
 pub use training_rows::TrainingRows;
 
 /// Masked record modeling.
@@ -56,16 +60,7 @@ impl Task for Pretrain {
 
     fn resolve(&self, request: &Request) -> Result<ConfigFile> {
         let preset = pretrain_preset(request.preset.unwrap_or(PRESETS[0]))?;
-        let mut config = overlay(&preset, request.file, &[])?;
-        if let Some(epochs) = request.epochs {
-            config.take_epochs(epochs);
-        }
-        let init = request.init.map_or(RANDOM.into(), Path::to_string_lossy).into_owned();
-        config.provenance = Provenance { init, ..request.source.provenance() };
-        config.tokenizer = request.source.tokenizer();
-        let mut config = overlay(&config, None, request.settings)?;
-        complete(&mut config, Some(request.source))?;
-        ConfigFile::of(self.kind(), &config)
+        ConfigFile::of(self.kind(), &resolve(request, &preset)?)
     }
 
     fn check(&self, config: &ConfigFile) -> Result<()> {
@@ -73,17 +68,9 @@ impl Task for Pretrain {
     }
 
     fn prepare<'a>(&self, config: &ConfigFile, source: &'a DataSource) -> Result<Prepared<'a>> {
-        let config: PretrainConfig = config.read()?;
-        config.validate().map_err(UsageError::of)?;
-        let rows = TrainingRows::of(&config, source)?;
-        let init = config.provenance.init.clone();
-        let warnings = unfinished_init(&init).into_iter().chain(other_tokenizer(&config)).collect();
-        Ok(Prepared {
-            steps: rows.steps(&config),
-            run: config.run.clone(),
-            init,
-            warnings,
-            build: Box::new(move |compute| training(config, source, rows, compute)),
+        prepare(config.read()?, source, |config, by_record, compute| {
+            let objective = Pretraining::new(&config.model, compute)?;
+            Ok(Box::new(objective.in_place_loss(config.run.in_place_loss).record_losses(by_record)))
         })
     }
 
@@ -107,18 +94,52 @@ impl Task for Pretrain {
     }
 }
 
+/// The configuration of a request, from the defaults of its objective.
+pub(in crate::task) fn resolve(request: &Request, preset: &PretrainConfig) -> Result<PretrainConfig> {
+    let mut config = overlay(preset, request.file, &[])?;
+    if let Some(epochs) = request.epochs {
+        config.take_epochs(epochs);
+    }
+    let init = request.init.map_or(RANDOM.into(), Path::to_string_lossy).into_owned();
+    config.provenance = Provenance { init, ..request.source.provenance() };
+    config.tokenizer = request.source.tokenizer();
+    let mut config = overlay(&config, None, request.settings)?;
+    complete(&mut config, Some(request.source))?;
+    Ok(config)
+}
+
+/// Makes the objective of a configuration; with `true`, one that knows the losses of single records.
+pub(in crate::task) type MakeObjective = fn(&PretrainConfig, bool, &Compute) -> Result<Box<dyn Objective>>;
+
+/// Prepares a run whose objective learns from images and reports.
+pub(in crate::task) fn prepare(
+    config: PretrainConfig,
+    source: &DataSource,
+    objective: MakeObjective,
+) -> Result<Prepared<'_>> {
+    config.validate().map_err(UsageError::of)?;
+    let rows = TrainingRows::of(&config, source)?;
+    let init = config.provenance.init.clone();
+    let warnings = unfinished_init(&init).into_iter().chain(other_tokenizer(&config)).collect();
+    Ok(Prepared {
+        steps: rows.steps(&config),
+        run: config.run.clone(),
+        init,
+        warnings,
+        build: Box::new(move |compute| training(config, source, rows, objective, compute)),
+    })
+}
+
 /// Completes a configuration by what the dataset decides: the vocabulary.
 ///
 /// # Errors
-/// When the dataset has no reports to reconstruct, a larger vocabulary than is set, or a setting is impossible.
+/// When the dataset has no reports to learn from, a larger vocabulary than is set, or a setting is impossible.
 pub fn complete(config: &mut PretrainConfig, source: Option<&DataSource>) -> Result<()> {
     let without = if config.model.bert.vocab_size > 0 { config.model.bert.vocab_size } else { RELEASE_VOCABULARY };
     let vocabulary = source.map_or(without, |source| source.vocabulary() as i64);
-    if config.model.reconstructs_report() {
+    if config.model.reads_reports() {
         if vocabulary == 0 {
-            bail!(
-                "this dataset has no reports to reconstruct: set model.reconstruct=image-only, or ingest with a tokenizer"
-            );
+            bail!("this dataset has no reports to {}, or ingest with a tokenizer", without_reports(config));
         }
         if config.model.bert.vocab_size == 0 {
             config.model.bert.vocab_size = vocabulary;
@@ -133,6 +154,15 @@ pub fn complete(config: &mut PretrainConfig, source: Option<&DataSource>) -> Res
     config.validate().map_err(UsageError::of)
 }
 
+/// What reports are for, and what to set where there are none.
+fn without_reports(config: &PretrainConfig) -> &'static str {
+    if config.model.contrast.is_some() {
+        "contrast images with: pretrain with --objective mrm --set model.reconstruct=image-only"
+    } else {
+        "reconstruct: set model.reconstruct=image-only"
+    }
+}
+
 /// The loader's transform for pretraining.
 pub fn pretrain_transform(config: &PretrainConfig) -> Transform {
     Transform {
@@ -145,6 +175,13 @@ pub fn pretrain_transform(config: &PretrainConfig) -> Transform {
         window_jitter: config.data.window_jitter,
         ..Transform::pretrain(config.model.input_size() as u32)
     }
+}
+
+/// The same without anything random: the center of each image, its shorter side on the size of the input.
+pub fn still_transform(config: &PretrainConfig) -> Transform {
+    let transform = pretrain_transform(config);
+    let crop = Crop::Center { shorter: transform.size };
+    Transform { crop, flip: 0.0, augment: Vec::new(), window_jitter: (0.0, 0.0), ..transform }
 }
 
 /// A builder of the loader that a run trains with.
@@ -165,7 +202,7 @@ pub fn training_loader(
         let is_whole = training.epoch(config).records >= config.optimizer.batch_size;
         builder = builder.studies(options).drop_last(is_whole);
     }
-    if config.model.reconstructs_report() {
+    if config.model.reads_reports() {
         let (tokens, mask_ratio) = (config.data.tokens as usize, config.data.report_mask_ratio);
         builder = builder.text(TextOptions { tokens, mask_ratio });
     }
@@ -181,8 +218,8 @@ fn other_tokenizer(config: &PretrainConfig) -> Option<String> {
     let init = &config.provenance.init;
     let run = run_dir::run_of(Path::new(init)).ok().filter(|_| init != RANDOM)?;
     let before: PretrainConfig = run_dir::load_config(&run).ok()?.read().ok()?;
-    let differs = before.model.reconstructs_report() && before.tokenizer != config.tokenizer;
-    (differs && config.model.reconstructs_report()).then(|| {
+    let differs = before.model.reads_reports() && before.tokenizer != config.tokenizer;
+    (differs && config.model.reads_reports()).then(|| {
         format!(
             "{init} was trained with another tokenizer, so its token tables belong to other tokens; to share one, ingest the \
              second dataset with --tokenizer FIRST/tokenizer.json"
@@ -194,13 +231,13 @@ fn training<'a>(
     config: PretrainConfig,
     source: &'a DataSource,
     training: TrainingRows,
+    objective: MakeObjective,
     compute: &Compute,
 ) -> Result<Training<'a>> {
     let device = compute.device;
     // Recorded passes have no losses by dataset.
     let by_record = !source.others.is_empty() && !config.run.cuda_graph;
-    let objective =
-        Pretraining::new(&config.model, compute)?.in_place_loss(config.run.in_place_loss).record_losses(by_record);
+    let objective = objective(&config, by_record, compute)?;
     let optimizer = config.optimizer.clone();
     let Epoch { records, steps: per_epoch } = training.epoch(&config);
     let steps = training.steps(&config);
@@ -217,7 +254,7 @@ fn training<'a>(
         _ => format!("studies of {} records", lengths(&training.rows).iter().sum::<usize>()),
     };
     Ok(Training {
-        objective: Box::new(objective),
+        objective,
         summary: format!("{records} {samples}{}, {per_epoch:.1} steps an epoch, {steps} steps", training.description),
         notes: source.mixture_notes(&training.samples)?,
         loader: Box::new(move || builder.clone()),

@@ -6,17 +6,16 @@ use anyhow::{Context, Result, ensure};
 use dataset::loader::TextOptions;
 use dataset::loader::masking;
 use dataset::store::files;
-use dataset::transform::{Crop, Transform};
 use dataset::{Dataset, Loader};
 use image::{GrayImage, Luma};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use super::{Pretrain, Pretraining, pretrain_transform};
+use super::{Pretraining, still_transform};
 use crate::config::PretrainConfig;
-use crate::model::mrm::ReportBatch;
+use crate::model::mrm::{Reconstruct, ReportBatch};
 use crate::task::objective::{Objective, images, tokens};
-use crate::task::{DataSource, RowChoice, Task};
+use crate::task::{DataSource, RowChoice};
 use crate::train::distributed::Compute;
 use crate::train::run_dir;
 use crate::weights::load_tensors;
@@ -62,6 +61,9 @@ pub struct Reconstruction<'a> {
     pub out: Option<PathBuf>,
 }
 
+/// Kinds of runs that have the decoders of masked record modeling, if they reconstruct anything.
+const RECONSTRUCTING: [&str; 2] = ["pretrain", "contrast"];
+
 /// Pixels between two images.
 const GAP: u32 = 4;
 /// Shade of masked patches.
@@ -93,12 +95,18 @@ fn reconstructed(run: &Path, request: &Reconstruction, rows: &[u32]) -> Result<(
     let Reconstruction { source, weights, report_mask_ratio, device, seed, .. } = *request;
     let file = run_dir::load_config(run)?;
     ensure!(
-        file.kind() == Pretrain.kind(),
+        RECONSTRUCTING.contains(&file.kind()),
         "{} is a run of kind {}; reconstruct takes a run of masked record modeling (pretrain --objective mrm)",
         run.display(),
         file.kind()
     );
     let config: PretrainConfig = file.read()?;
+    ensure!(
+        config.model.reconstruct != Reconstruct::None,
+        "{} is a run of {}, which reconstructs nothing (model.reconstruct)",
+        run.display(),
+        config.objective
+    );
     config.validate().with_context(|| run_dir::config_path(run).display().to_string())?;
     let dataset = &source.dataset;
     ensure!(
@@ -109,17 +117,10 @@ fn reconstructed(run: &Path, request: &Reconstruction, rows: &[u32]) -> Result<(
     let objective = Pretraining::new(&config.model, &Compute::on(device))?;
     let loaded = load_tensors(objective.store(), &read_weights(weights)?)?;
     ensure!(loaded.is_complete(), "the weights do not fit the run's configuration: {loaded}");
-    let transform = pretrain_transform(&config);
-    let mut builder =
-        Loader::builder(dataset).rows(rows.to_vec()).batch_size(rows.len()).shuffle(false).seed(seed).transform(
-            Transform {
-                crop: Crop::Center { shorter: transform.size },
-                flip: 0.0,
-                augment: Vec::new(),
-                window_jitter: (0.0, 0.0),
-                ..transform
-            },
-        );
+    let transform = still_transform(&config);
+    let (mean, std) = (f64::from(transform.mean), f64::from(transform.std));
+    let loader = Loader::builder(dataset).rows(rows.to_vec()).batch_size(rows.len()).shuffle(false).seed(seed);
+    let mut builder = loader.transform(transform);
     let with_text = config.model.reconstructs_report();
     if with_text {
         builder = builder.text(TextOptions {
@@ -153,7 +154,7 @@ fn reconstructed(run: &Path, request: &Reconstruction, rows: &[u32]) -> Result<(
     };
 
     let mask = model.mask_image(&output.mask)?; // [B, 1, S, S]
-    let shade = |x: &Tensor| (x * f64::from(transform.std) + f64::from(transform.mean)).clamp(0.0, 1.0);
+    let shade = |x: &Tensor| (x * std + mean).clamp(0.0, 1.0);
     let original = shade(&image);
     let mut columns = vec![&original * (1.0 - &mask) + &mask * f64::from(MASKED)];
     if let Some(pred) = &output.pred {

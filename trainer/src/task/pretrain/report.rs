@@ -10,7 +10,7 @@ use crate::config::PretrainConfig;
 use crate::report::{Run, Section, escape, image_figure};
 
 /// One section for each run with a `reconstruction.png`.
-pub(super) fn sections(runs: &[&Run]) -> Result<Vec<Section>> {
+pub(in crate::task) fn sections(runs: &[&Run]) -> Result<Vec<Section>> {
     let mut sections = Vec::new();
     for run in runs {
         let image = run.path.join("reconstruction.png");

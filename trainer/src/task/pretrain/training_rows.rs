@@ -6,6 +6,7 @@ use dataset::format::table;
 use dataset::loader::count_studies;
 use dataset::{Dataset, Subset};
 
+use super::without_reports;
 use crate::config::{Epoch, PretrainConfig};
 use crate::task::{DataSource, lengths};
 
@@ -22,11 +23,11 @@ pub struct TrainingRows {
 }
 
 impl TrainingRows {
-    /// With a split, its whole training subset, since no label is used; else all records. A model that reconstructs reports
-    /// alone learns nothing from a record without one, so such records are left out.
+    /// With a split, its whole training subset, since no label is used; else all records. A model that reconstructs no images
+    /// learns nothing from a record without a report, so such records are left out.
     ///
     /// # Errors
-    /// When the model reconstructs reports, and no record has one, or when the mixture is impossible.
+    /// When the model reads reports, and no record has one, or when the mixture is impossible.
     pub fn of(config: &PretrainConfig, source: &DataSource) -> Result<Self> {
         let rows_of = |source: &DataSource| match &source.split {
             Some(split) => Ok(split.rows(Subset::Train, None)),
@@ -34,7 +35,7 @@ impl TrainingRows {
         };
         let mut rows = source.all().map(rows_of).collect::<Result<Vec<_>, _>>()?;
         let description =
-            if config.model.reconstructs_report() { keep_reports(config, source, &mut rows)? } else { String::new() };
+            if config.model.reads_reports() { keep_reports(config, source, &mut rows)? } else { String::new() };
         let samples = if config.data.studies > 0 {
             let studies = source.all().zip(&rows).map(|(source, rows)| count_studies(&source.dataset, rows));
             studies.collect::<Result<_, _>>()?
@@ -70,10 +71,7 @@ fn keep_reports(config: &PretrainConfig, source: &DataSource, rows: &mut [Vec<u3
     let has = |(rows, known): (&Vec<u32>, &Vec<bool>)| rows.iter().filter(|&&row| known[row as usize]).count();
     let reports: usize = rows.iter().zip(&known).map(has).sum();
     if reports == 0 && all > 0 {
-        bail!(
-            "none of the {all} records of {of} has a report to reconstruct: set model.reconstruct=image-only, or ingest the \
-             reports"
-        );
+        bail!("none of the {all} records of {of} has a report to {}, or ingest the reports", without_reports(config));
     }
     if config.model.reconstructs_image() {
         return Ok(match all - reports {

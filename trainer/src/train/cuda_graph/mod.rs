@@ -39,7 +39,7 @@ pub fn check(objective: &dyn Objective, group: &ProcessGroup) -> Result<()> {
         bail!("run.cuda_graph: needs a run of one process, this one has {}", group.world_size());
     }
     if objective.staged().is_none() {
-        bail!("run.cuda_graph: is for pre-training");
+        bail!("run.cuda_graph: is for masked record modeling");
     }
     Ok(())
 }

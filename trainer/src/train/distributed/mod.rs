@@ -7,6 +7,7 @@
 //! | `join` | how the processes find each other, and what they must agree on |
 //! | `group` | collectives, which do nothing in a run of one process |
 //! | `gradients` | how gradients are averaged |
+//! | `rows` | rows of all ranks, for losses that compare all records of a batch |
 //! | `share` | what the main process sends to the others |
 //! | `watchdog`, `failure`, `error_file` | who is to blame when a job ends |
 
@@ -16,6 +17,7 @@ mod gradients;
 mod group;
 mod join;
 mod launcher;
+mod rows;
 pub(in crate::train) mod share;
 #[cfg(test)]
 mod tests;
@@ -26,4 +28,5 @@ pub use gradients::{GradientSync, SyncKind};
 pub use group::{Compute, ProcessGroup};
 pub use join::{Agreement, Timeouts};
 pub use launcher::Launch;
+pub use rows::Rows;
 pub use watchdog::Activity;

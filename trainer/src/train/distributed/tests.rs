@@ -9,6 +9,7 @@ use tch::{Device, Kind, Tensor, nn};
 
 use super::{Agreement, Launch, ProcessGroup, Timeouts};
 use crate::model::batch_norm::BatchNorm;
+use crate::model::contrast::info_nce;
 
 const TIMEOUTS: Timeouts = Timeouts { join: Duration::from_mins(1), stall: Duration::from_mins(1) };
 
@@ -103,6 +104,44 @@ fn gradients_flow_through_sums_and_gathered_tensors() {
     });
     // ∂/∂x of both ranks' losses, and 2 · Σy · (1 + 2).
     assert_eq!(results, [(vec![11.0, 11.0], 24.0), (vec![22.0, 22.0], 24.0)]);
+}
+
+#[test]
+fn a_loss_of_gathered_rows_has_the_gradient_of_one_process() {
+    let counts = [3, 0, 2];
+    let total: i64 = counts.iter().sum();
+    // The inputs of both towers, `[5, 4]` each, and one shared weight.
+    let inputs = |seed| {
+        let values = (0..total * 4).map(|i| ((i * 7 + seed) as f32).sin()).collect::<Vec<_>>();
+        floats(&values).view([total, 4])
+    };
+    let run = |group: &ProcessGroup, start: i64, n: i64| -> Result<(f64, Vec<f32>, Vec<i64>)> {
+        let weight = inputs(3).narrow(0, 0, 4).contiguous().copy().set_requires_grad(true); // [4, 4]
+        let tower = |seed| inputs(seed).narrow(0, start, n).matmul(&weight);
+        let rows = group.rows(n)?;
+        assert_eq!(rows.start(), start);
+        let both = rows.gather(&Tensor::cat(&[tower(1), tower(2)], 1))?; // [5, 8]
+        let keys = rows.gather(&Tensor::arange_start(start, start + n, (Kind::Int64, Device::Cpu)))?;
+        let logits = both.narrow(1, 0, 4).matmul(&both.narrow(1, 4, 4).transpose(0, 1));
+        let loss = info_nce(&logits, &Tensor::zeros([total, total], (Kind::Bool, Device::Cpu))).total;
+        loss.backward();
+        let gradient = weight.grad();
+        group.sum(std::slice::from_ref(&gradient))?;
+        let gradient = gradient / group.world_size() as f64;
+        Ok((loss.double_value(&[]), Vec::try_from(gradient.flatten(0, 1))?, Vec::try_from(keys)?))
+    };
+    let whole = run(&ProcessGroup::single(), 0, total).unwrap();
+    let shares = in_group(3, |group| {
+        let before: i64 = counts[..group.rank()].iter().sum();
+        run(group, before, counts[group.rank()])
+    });
+    for (loss, gradient, keys) in shares {
+        assert!((loss - whole.0).abs() < 1e-6, "{loss} for {}", whole.0);
+        let error = gradient.iter().zip(&whole.1).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(error < 1e-5, "{gradient:?} for {:?}", whole.1);
+        assert_eq!(keys, [0, 1, 2, 3, 4]);
+    }
+    assert!(whole.1.iter().any(|value| value.abs() > 0.05), "{:?}", whole.1);
 }
 
 #[test]
