@@ -5,7 +5,7 @@ use std::fs;
 use crate::{args, ok, repository};
 
 /// Pages with commands of the binaries.
-pub const PAGES: [&str; 10] = [
+pub const PAGES: [&str; 11] = [
     "README.md",
     "CONTRIBUTING.md",
     "ingest/README.md",
@@ -13,6 +13,7 @@ pub const PAGES: [&str; 10] = [
     "trainer/README.md",
     "docs/cluster.md",
     "docs/datasets.md",
+    "docs/evaluation.md",
     "docs/format.md",
     "notebooks/README.md",
     "trainer/demo.sh",

@@ -4,9 +4,11 @@ mod bench;
 mod compare;
 mod device;
 mod embed;
+mod embedder;
 mod export;
 mod import;
 mod predict;
+mod probe;
 mod sweep;
 
 pub use bench::{Measured, bench};
@@ -16,4 +18,5 @@ pub use embed::{Embedded, embed};
 pub use export::{Exported, TARGETS, export};
 pub use import::{Imported, import};
 pub use predict::{Predicted, predict};
+pub use probe::{Probe, ProbeResult, Probed, probe_table};
 pub use sweep::{Cell, InitChoice, Job, Plan, Progress, Sweep, Swept, parse_init, table as sweep_table};

@@ -196,7 +196,16 @@ impl<'a> Sweep<'a> {
                 }
             }
         }
-        Ok(Plan { registry, task, out: self.out, options: self.options, sources, jobs, model: message, warnings })
+        Ok(Plan {
+            registry,
+            task,
+            out: self.out,
+            options: self.options.clone(),
+            sources,
+            jobs,
+            model: message,
+            warnings,
+        })
     }
 
     /// The configuration of one run. `model` is that of a pretrained run, which initializations that are no run take, too.
@@ -273,7 +282,7 @@ impl Plan<'_> {
         }
         drop(training);
         let Evaluated { json, warnings, .. } =
-            evaluate(self.registry, &job.path, source, Subset::Test, device, self.options)?;
+            evaluate(self.registry, &job.path, source, Subset::Test, device, self.options.clone())?;
         warnings.iter().for_each(|warning| (progress.message)(&format!("warning: {warning}")));
         if let Some(metric) = self.task.metrics(&json)?.first() {
             let value = metric.value.map_or("undefined".to_owned(), |i| format!("{:.3}", i.value));

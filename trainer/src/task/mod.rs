@@ -7,14 +7,16 @@
 //! | `registry` | the tasks of a program, found by kind or by the name after `--task` |
 //! | `request`, `finetune` | from the command line to a configuration |
 //! | `training` | a run that can begin, and its training |
-//! | `evaluation`, `comparison` | what evaluations of all kinds share |
+//! | `evaluation`, `evaluated`, `evaluation_files`, `subgroups`, `comparison` | what evaluations of all kinds share |
 //! | `pretrain/`, `classify/`, `segment/` | the built-in tasks |
 
 mod checked_evaluation;
 pub mod classify;
 mod comparison;
 mod data_source;
+mod evaluated;
 mod evaluation;
+mod evaluation_files;
 mod finetune;
 mod model_name;
 pub mod objective;
@@ -22,6 +24,7 @@ pub mod pretrain;
 mod registry;
 mod request;
 pub mod segment;
+mod subgroups;
 mod training;
 
 use std::path::Path;
@@ -36,15 +39,16 @@ pub use checked_evaluation::{check_options, evaluate};
 pub use classify::{Classification, Classify, LabelCounts, Labels, Missing, OpenLabels, Uncertain, predict};
 pub use comparison::{Comparison, ComparisonRequest, RecordMetric, compare_records, evaluated_table};
 pub use data_source::{DataSource, LabelCodes, RowChoice, lengths};
-pub use evaluation::{
-    Evaluated, EvaluationHeader, EvaluationOption, EvaluationOptions, EvaluationRequest, Metric, numbered,
-};
+pub use evaluated::{Evaluated, EvaluationHeader, Metric};
+pub use evaluation::{EvaluationOption, EvaluationOptions, EvaluationRequest, numbered};
+pub use evaluation_files::EvaluationFiles;
 pub use finetune::resolve_finetune;
 pub use model_name::{different_models, shared_model, without_init};
 pub use pretrain::{Pretrain, Pretraining};
 pub use registry::Registry;
 pub use request::{Initialization, Request};
 pub use segment::{MaskRule, Segment, Segmentation};
+pub use subgroups::SubgroupColumn;
 pub use training::{Build, Prepared, Training, TrainingRun, data_warnings};
 pub(crate) use training::{device_name, unfinished_init};
 

@@ -1,6 +1,7 @@
 //! `trainer` as a user runs it.
 
 mod augmentation;
+mod classification_metrics;
 mod command_line;
 mod custom_task;
 mod embedding;
@@ -13,6 +14,7 @@ mod notebooks;
 mod object_store;
 mod peers;
 mod pretraining;
+mod probe;
 mod report_page;
 mod resume;
 mod robustness;
