@@ -119,13 +119,12 @@ pub fn f1_threshold(rows: impl Iterator<Item = (f32, Option<bool>)>) -> Option<f
     labeled.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
     let positives = labeled.iter().filter(|(_, positive)| *positive).count() as u64;
     let mut best: Option<(f32, u64, u64)> = None; // threshold, and its F1 as the fraction of two numbers
-    let (mut found, mut predicted) = (0_u64, 0_u64);
+    let mut found = 0_u64;
     for (at, &(score, positive)) in labeled.iter().enumerate() {
         found += u64::from(positive);
-        predicted += 1;
         let ends_tie = labeled.get(at + 1).is_none_or(|next| next.0 != score);
         // F1 = 2·TP / (predicted + positives); the factor does not matter here.
-        let (part, whole) = (found, predicted + positives);
+        let (part, whole) = (found, at as u64 + 1 + positives);
         let is_better = |(_, other_part, other_whole): (f32, u64, u64)| {
             u128::from(part) * u128::from(other_whole) > u128::from(other_part) * u128::from(whole)
         };

@@ -13,7 +13,7 @@ impl<'a> Features<'a> {
     /// # Panics
     /// When the number of values is no multiple of the length, or the length is 0.
     pub fn new(values: &'a [f32], width: usize) -> Self {
-        assert!(width > 0 && values.len() % width == 0, "rows of {width} values each");
+        assert!(width > 0 && values.len().is_multiple_of(width), "rows of {width} values each");
         Self { values, width }
     }
 

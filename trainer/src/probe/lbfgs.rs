@@ -33,15 +33,22 @@ struct Change {
 }
 
 /// Minimizes a function from a point on, until no entry of the gradient is larger than `tolerance`, for at most `most`
-/// iterations. `function` gives the value at a point, and writes the gradient.
-pub fn minimize(function: impl Fn(&[f64], &mut [f64]) -> f64, start: Vec<f64>, tolerance: f64, most: usize) -> Minimum {
+/// iterations. `function` gives the value at a point, and writes the gradient. `precondition` multiplies a vector with an
+/// estimate of the inverse of the Hessian, on which the estimate from the steps builds.
+pub fn minimize(
+    function: impl Fn(&[f64], &mut [f64]) -> f64,
+    precondition: impl Fn(&mut [f64]),
+    start: Vec<f64>,
+    tolerance: f64,
+    most: usize,
+) -> Minimum {
     let mut point = start;
     let mut gradient = vec![0.0; point.len()];
     let mut value = function(&point, &mut gradient);
     let mut history: VecDeque<Change> = VecDeque::with_capacity(HISTORY);
     let mut iterations = 0;
     while largest(&gradient) > tolerance && iterations < most {
-        let mut direction = descent(&gradient, &history);
+        let mut direction = descent(&gradient, &history, &precondition);
         let mut slope = dot(&gradient, &direction);
         if slope >= 0.0 {
             // Only rounding leads here: begin again along the gradient.
@@ -49,7 +56,7 @@ pub fn minimize(function: impl Fn(&[f64], &mut [f64]) -> f64, start: Vec<f64>, t
             direction = gradient.iter().map(|entry| -entry).collect();
             slope = -dot(&gradient, &gradient);
         }
-        let mut length = if history.is_empty() { (1.0 / slope.abs().sqrt()).min(1.0) } else { 1.0 };
+        let mut length = 1.0;
         let mut next_gradient = vec![0.0; point.len()];
         let mut found = None;
         for _ in 0..HALVINGS {
@@ -79,7 +86,7 @@ pub fn minimize(function: impl Fn(&[f64], &mut [f64]) -> f64, start: Vec<f64>, t
 }
 
 /// The direction in which the estimated curvature expects the minimum.
-fn descent(gradient: &[f64], history: &VecDeque<Change>) -> Vec<f64> {
+fn descent(gradient: &[f64], history: &VecDeque<Change>, precondition: &impl Fn(&mut [f64])) -> Vec<f64> {
     let mut direction: Vec<f64> = gradient.iter().map(|entry| -entry).collect();
     let mut factors = Vec::with_capacity(history.len());
     for change in history.iter().rev() {
@@ -87,8 +94,11 @@ fn descent(gradient: &[f64], history: &VecDeque<Change>) -> Vec<f64> {
         add(&mut direction, -factor, &change.gradient);
         factors.push(factor);
     }
+    precondition(&mut direction);
     if let Some(last) = history.back() {
-        let scale = 1.0 / (last.inverse * dot(&last.gradient, &last.gradient));
+        let mut change = last.gradient.clone();
+        precondition(&mut change);
+        let scale = 1.0 / (last.inverse * dot(&last.gradient, &change));
         direction.iter_mut().for_each(|entry| *entry *= scale);
     }
     for (change, factor) in history.iter().zip(factors.into_iter().rev()) {
@@ -117,8 +127,9 @@ mod tests {
 
     #[test]
     fn an_ill_conditioned_quadratic_function_is_solved() {
-        // Sum of scale · (x - place)², scales from 1 to 10^5.
-        let scale = |at: usize| 10_f64.powf(at as f64 / 4.0);
+        // Sum of scale · (x - place)², scales from 1 to 100, and then to 10^10.
+        let exponent = std::cell::Cell::new(0.1);
+        let scale = |at: usize| 10_f64.powf(at as f64 * exponent.get());
         let place = |at: usize| (at as f64).sin() * 3.0;
         let function = |point: &[f64], gradient: &mut [f64]| {
             let mut value = 0.0;
@@ -129,13 +140,21 @@ mod tests {
             }
             value
         };
-        let minimum = minimize(function, vec![0.0; 21], 1e-8, 500);
-        assert!(minimum.largest_gradient <= 1e-8 && minimum.iterations < 300, "{minimum:?}");
+        let minimum = minimize(function, |_| {}, vec![0.0; 21], 1e-8, 500);
+        assert!(minimum.largest_gradient <= 1e-8 && minimum.iterations < 200, "{minimum:?}");
         for (at, x) in minimum.point.iter().enumerate() {
             assert!((x - place(at)).abs() < 1e-7, "{at}: {x}");
         }
-        let again = minimize(function, minimum.point.clone(), 1e-8, 500);
+        let again = minimize(function, |_| {}, minimum.point.clone(), 1e-8, 500);
         assert_eq!((again.iterations, again.point), (0, minimum.point));
+        // With a rough inverse of the Hessian the condition does not matter.
+        exponent.set(0.5);
+        let rough = |vector: &mut [f64]| {
+            vector.iter_mut().enumerate().for_each(|(at, entry)| *entry /= scale(at) * (2.0 + (at as f64).cos()));
+        };
+        let minimum = minimize(function, rough, vec![0.0; 21], 1e-3, 500);
+        assert!(minimum.largest_gradient <= 1e-3 && minimum.iterations < 40, "{minimum:?}");
+        assert!(minimum.point.iter().enumerate().all(|(at, x)| (x - place(at)).abs() < 1e-3));
     }
 
     #[test]
@@ -145,6 +164,7 @@ mod tests {
                 gradient.fill(f64::NAN);
                 f64::NAN
             },
+            |_| {},
             vec![1.0],
             1e-8,
             10,

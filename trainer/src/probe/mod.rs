@@ -3,12 +3,13 @@
 //! | file | purpose |
 //! | --- | --- |
 //! | `features` | feature vectors, their standardization and normalization |
-//! | `logistic`, `lbfgs` | logistic regression with an L2 penalty; its optimizer |
+//! | `logistic`, `lbfgs`, `gram` | logistic regression with an L2 penalty; its optimizer, and what makes that fast |
 //! | `neighbors` | weighted votes of the nearest training records |
 //! | `facts` | what an evaluation says about a probe |
 
 pub mod facts;
 pub mod features;
+pub mod gram;
 pub mod lbfgs;
 pub mod logistic;
 pub mod neighbors;

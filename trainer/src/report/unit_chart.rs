@@ -7,7 +7,7 @@ use super::html::escape;
 
 /// Side of the plotting area, in the units of the drawing.
 const SIDE: f64 = 300.0;
-/// Room above it and right of it.
+/// Room above it.
 const MARGIN: f64 = 12.0;
 
 /// How a chart looks.
@@ -28,9 +28,9 @@ pub struct UnitChart<'a> {
 impl UnitChart<'_> {
     /// The chart of some lines with their legend.
     pub fn draw(self, series: &[Series]) -> String {
-        let (font, left, bottom) = if self.small { (21.0, 66.0, 62.0) } else { (13.0, 52.0, 44.0) };
+        let (font, left, bottom) = if self.small { (21.0, 88.0, 62.0) } else { (13.0, 52.0, 44.0) };
         let place = |x: f64, y: f64| (left + x / self.most * SIDE, MARGIN + (1.0 - y / self.most) * SIDE);
-        let (width, height) = (left + SIDE + MARGIN, MARGIN + SIDE + bottom);
+        let (width, height) = (left + SIDE + font, MARGIN + SIDE + bottom);
         let mut svg = format!(
             "<svg role=\"img\" viewBox=\"0 0 {width} {height}\" xmlns=\"http://www.w3.org/2000/svg\" \
              font-family=\"sans-serif\" font-size=\"{font}\" fill=\"currentColor\">\n<g stroke=\"currentColor\">"
@@ -116,6 +116,6 @@ mod tests {
         // Half of the range is twice as large.
         let half = UnitChart { most: 0.5, small: true, ..chart };
         let svg = half.draw(&[Series { points: vec![(0.0, 0.0), (0.25, 0.5)], ..series("one") }]);
-        assert!(svg.contains("points=\"66,312 216,12\"") && svg.contains(">0.25</text>"), "{svg}");
+        assert!(svg.contains("points=\"88,312 238,12\"") && svg.contains(">0.25</text>"), "{svg}");
     }
 }

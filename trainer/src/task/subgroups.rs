@@ -66,10 +66,7 @@ impl SubgroupColumn {
     /// # Errors
     /// When the dataset has no such column, it has too many values, or it is one of numbers and has no bands.
     pub fn grouping(&self, source: &DataSource, rows: &[u32]) -> Result<Grouping> {
-        let values = match self.stored(source)? {
-            Some(values) => values,
-            None => bail!("--subgroups: {}", self.unknown(source)?),
-        };
+        let Some(values) = self.stored(source)? else { bail!("--subgroups: {}", self.unknown(source)?) };
         let of_rows: Vec<Option<(usize, String)>> = rows.iter().map(|&row| values[row as usize].clone()).collect();
         // In the order of bands and codes, else by name.
         let mut names: BTreeMap<(usize, String), u32> =
@@ -98,8 +95,8 @@ impl SubgroupColumn {
     fn stored(&self, source: &DataSource) -> Result<Option<Vec<Option<(usize, String)>>>> {
         let (dataset, name) = (&source.dataset, self.name.as_str());
         let column = if name == "age" { "age_years" } else { name };
-        let own = columns(source, column)?;
-        if !own.is_empty() && !NESTED.contains(&column) {
+        let own = if NESTED.contains(&column) { Vec::new() } else { columns(source, column)? };
+        if !own.is_empty() {
             let mut values = Vec::with_capacity(dataset.len());
             for array in own {
                 self.read(column, &array, &mut values)?;
@@ -188,8 +185,20 @@ impl SubgroupColumn {
 const COLUMNS: [&str; 8] =
     ["sex", "view", "age_years", "language", "subset", "label_origin", "source_height", "source_width"];
 
-/// Columns of lists and structs, whose items are named instead.
-const NESTED: [&str; 5] = ["labels", "grades", "texts", "boxes", "masks"];
+/// Columns of lists and structs, whose items are named instead, and of bytes.
+const NESTED: [&str; 11] = [
+    "labels",
+    "grades",
+    "texts",
+    "boxes",
+    "masks",
+    "readings",
+    "token_ids",
+    "pixel_spacing",
+    "window",
+    "image",
+    "source_digest",
+];
 
 /// The arrays of a column of all shards; empty where there is none of this name.
 fn columns(source: &DataSource, name: &str) -> Result<Vec<ArrayRef>> {

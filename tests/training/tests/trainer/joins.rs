@@ -4,8 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use arrow_array::Int8Array;
-use arrow_array::StringArray;
+use arrow_array::{Array, Int8Array, StringArray};
 use dataset::Dataset;
 use dataset::format::table::{column, read_table};
 use helpers::{args, fails, folder, ok, write_file};

@@ -4,7 +4,7 @@
 //! the first part that is missing. The key is the digest of the weights, the encoder, the dataset and the records.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -91,7 +91,7 @@ impl FeatureTable {
     }
 }
 
-fn write(path: &PathBuf, ids: &[String], values: &[f32], width: usize) -> Result<()> {
+fn write(path: &Path, ids: &[String], values: &[f32], width: usize) -> Result<()> {
     let mut features = FixedSizeListBuilder::new(Float32Builder::with_capacity(values.len()), width as i32);
     features.values().append_slice(values);
     ids.iter().for_each(|_| features.append(true));

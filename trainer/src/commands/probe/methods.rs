@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use crate::eval::metrics::mean_defined;
 use crate::probe::features::Scaler;
+use crate::probe::gram::Gram;
 use crate::probe::logistic::{self, Logistic, TOLERANCE};
 use crate::probe::neighbors::{self, Neighbors};
 use crate::probe::{Features, FitFacts, GridPoint, Method};
@@ -77,13 +78,14 @@ fn linear(inputs: &Inputs, aurocs: &dyn Fn(&[f32]) -> Vec<Option<f64>>) -> Outco
         let columns: Vec<Vec<f32>> = fits.par_iter().zip(&constant).map(of_finding).collect();
         (0..features.len()).flat_map(|row| columns.iter().map(move |column| column[row])).collect()
     };
+    let gram = Gram::of(train);
     let mut fits: Vec<Vec<Option<Logistic>>> = Vec::new();
     let mut grid = Vec::new();
     for l2 in logistic::GRID {
         let before = fits.last();
         let fit = |finding: usize| {
             let start = before.and_then(|fits| fits[finding].as_ref());
-            Logistic::fit(train, &labels[finding], l2, start)
+            Logistic::fit(train, &gram, &labels[finding], l2, start)
         };
         let of_value: Vec<Option<Logistic>> = (0..inputs.findings).into_par_iter().map(fit).collect();
         let validation_auroc = mean_defined(aurocs(&scores(&of_value, validate)));

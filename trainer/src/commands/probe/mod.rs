@@ -156,7 +156,7 @@ impl Probe<'_> {
         self.weights.unwrap_or(Path::new(RANDOM))
     }
 
-    fn part(&self, split: &String) -> Result<Part> {
+    fn part(&self, split: &str) -> Result<Part> {
         let source = DataSource::open_joined(self.data, Some(split), &self.joins)?;
         let labels = TaskLabels::of(&self.task, &self.policy, &source)?;
         for &ratio in &self.ratios {
@@ -246,20 +246,20 @@ impl Probe<'_> {
         let key = format!("{:016x}", random::digest(&depends_on));
         let stored = files::read_json::<serde_json::Value>(&files.evaluation()).ok();
         let stored = stored.and_then(|json| ClassificationReport::deserialize(json).ok());
-        let report = match stored.filter(|report| report.probe.as_ref().is_some_and(|probe| probe.key == key)) {
-            Some(report) => report,
-            None => {
-                let measures = Measures {
-                    bootstrap: Bootstrap { draws: self.draws, ..Bootstrap::default() },
-                    specificity,
-                    subgroups: &self.subgroups,
-                };
-                std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-                let report = self.evaluate(case, part, features, key, &measures, &files)?;
-                let shown = report.mean.auroc.map_or("undefined".to_owned(), |i| format!("{:.3}", i.value));
-                progress(&format!("{}: test AUROC {shown}", folder.display()));
-                report
-            }
+        let stored = stored.filter(|report| report.probe.as_ref().is_some_and(|probe| probe.key == key));
+        let report = if let Some(report) = stored {
+            report
+        } else {
+            let measures = Measures {
+                bootstrap: Bootstrap { draws: self.draws, ..Bootstrap::default() },
+                specificity,
+                subgroups: &self.subgroups,
+            };
+            std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+            let report = self.evaluate(case, part, features, key, &measures, &files)?;
+            let shown = report.mean.auroc.map_or("undefined".to_owned(), |i| format!("{:.3}", i.value));
+            progress(&format!("{}: test AUROC {shown}", folder.display()));
+            report
         };
         let chosen = report.probe.as_ref().map_or(f64::NAN, |probe| probe.chosen);
         let (auroc, average_precision) = (report.mean.auroc, report.mean.average_precision);

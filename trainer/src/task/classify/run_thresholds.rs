@@ -51,20 +51,19 @@ pub(super) fn of_run(
         "{:?}, joins {:?}, split {} ({}), labels {:?}",
         provenance.dataset, provenance.joins, provenance.split, provenance.split_members, task.labels
     );
-    let thresholds = match stored.filter(|stored| stored.data == data) {
-        Some(stored) => stored.thresholds,
-        None => {
-            let findings = &task.labels.findings;
-            let thresholds = if request.subset == Subset::Validate {
-                scored.thresholds(findings, Subset::Validate)
-            } else {
-                let rows = task.rows(request.source, Subset::Validate, None)?;
-                let scored = if rows.is_empty() { Scored::empty() } else { predict(rows)? };
-                scored.thresholds(findings, Subset::Validate)
-            };
-            files::write_json(&file, &Stored { weights_sha256, data, thresholds: thresholds.clone() })?;
-            thresholds
-        }
+    let thresholds = if let Some(stored) = stored.filter(|stored| stored.data == data) {
+        stored.thresholds
+    } else {
+        let findings = &task.labels.findings;
+        let thresholds = if request.subset == Subset::Validate {
+            scored.thresholds(findings, Subset::Validate)
+        } else {
+            let rows = task.rows(request.source, Subset::Validate, None)?;
+            let scored = if rows.is_empty() { Scored::empty() } else { predict(rows)? };
+            scored.thresholds(findings, Subset::Validate)
+        };
+        files::write_json(&file, &Stored { weights_sha256, data, thresholds: thresholds.clone() })?;
+        thresholds
     };
     if thresholds.values().iter().all(Option::is_none) {
         let why = if thresholds.records == 0 { "has no labeled record" } else { "has no positive record" };
