@@ -44,6 +44,14 @@ fn evaluating(data: &Path, run: &Path, more: &[&str]) -> Vec<std::ffi::OsString>
     all
 }
 
+/// Whether an interval has this value; null for none.
+fn is_close(interval: &Value, expected: Option<f64>) -> bool {
+    match expected {
+        Some(expected) => (number(&interval["value"]) - expected).abs() < 1e-12,
+        None => interval.is_null(),
+    }
+}
+
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("no number: {value}"))
 }
@@ -120,7 +128,7 @@ fn decisions_curves_and_subgroups_follow_from_the_predictions() {
     ok("trainer", evaluating(&data, &run, &[]));
     assert!(!run.join("subgroups-test.csv").exists() && !run.join("subgroups-test.parquet").exists());
     for (columns, words) in [
-        ("gender", "this dataset has no column `gender`; it has: age, sex, view"),
+        ("gender", "this dataset has no column `gender`; it has: age, subset, view"),
         ("source_width", "give the edges of its bands, as source_width=0,1000,2000"),
         ("sex=0,1", "a column of texts, which have no bands"),
         ("record_id", "values among these records, more than 50"),
@@ -165,7 +173,13 @@ fn curves_have_the_areas(run: &Path, report: &Value) {
             let bins = calibration[key].as_array().expect("bins");
             let of_table: Vec<(f64, f64)> =
                 bins.iter().map(|bin| (number(&bin["mean_score"]), number(&bin["positive_share"]))).collect();
-            assert_eq!(of_table, points(finding, curve));
+            // JSON is read with an error in the last digit.
+            let close = |a: &(f64, f64), b: &(f64, f64)| (a.0 - b.0).abs() < 1e-12 && (a.1 - b.1).abs() < 1e-12;
+            let points = points(finding, curve);
+            assert!(
+                of_table.len() == points.len() && of_table.iter().zip(&points).all(|(a, b)| close(a, b)),
+                "{finding}"
+            );
             let records: u64 = bins.iter().filter_map(|bin| bin["records"].as_u64()).sum();
             assert_eq!(Some(records), row["positives"].as_u64().zip(row["negatives"].as_u64()).map(|(p, n)| p + n));
         }
@@ -214,13 +228,13 @@ fn groups_have_their_records(data: &Path, run: &Path, report: &Value) {
             assert_eq!((&group["positives"], &group["negatives"]), (&count(true).into(), &count(false).into()));
             let (scores, labels): (Vec<f32>, Vec<Option<bool>>) = rows.iter().copied().unzip();
             let value = auroc(&scores, &labels);
-            assert_eq!(group["auroc"]["value"].as_f64(), value, "{name}: {group}");
+            assert!(is_close(&group["auroc"], value), "{name}: {group}");
             let compared = count(true) >= 10 && count(false) >= 10 && group["group"] != "not stated";
             assert_eq!(group["compared"], compared);
             aurocs.extend(value.filter(|_| compared));
         }
         let gap = aurocs.iter().fold(0.0, |a: f64, b| a.max(*b)) - aurocs.iter().fold(1.0, |a: f64, b| a.min(*b));
-        assert_eq!(of_column["gap"]["auroc"]["value"].as_f64(), (aurocs.len() > 1).then_some(gap), "{name}");
+        assert!(is_close(&of_column["gap"]["auroc"], (aurocs.len() > 1).then_some(gap)), "{name}");
     }
 }
 

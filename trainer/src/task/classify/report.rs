@@ -88,7 +88,7 @@ fn at_threshold(decisions: &AtThreshold) -> Result<String> {
         writeln!(html, "<tr><td>{name}</td><td>{threshold}</td>{cells}{counts}</tr>")?;
     }
     for (name, scores) in [("macro", decisions.mean), ("micro", decisions.micro)] {
-        writeln!(html, "<tr><td>{name}</td><td></td>{}</tr>", cells(scores.values()))?;
+        writeln!(html, "<tr><td>{name}</td><td></td>{}{}</tr>", cells(scores.values()), "<td></td>".repeat(4))?;
     }
     html += "</table></div>\n<p>The thresholds are fixed: the intervals do not include their choice. Macro: mean over findings; \
              micro: all decisions together.</p>\n";
