@@ -5,7 +5,8 @@
 //! | [`model`] | the models: masked encoder, image and report decoder, classifier, segmenter |
 //! | [`train`] | the training loop, one step, optimizers and schedules, checkpoints, logs, the run directory |
 //! | [`task`] | the trait of a task, and a registry of tasks; pre-training, classification, segmentation |
-//! | [`eval`] | AUROC, average precision, Dice; confidence intervals over patients |
+//! | [`eval`] | AUROC, average precision, F1, Dice; curves, subgroups; confidence intervals over patients |
+//! | [`probe`] | logistic regression and nearest neighbors on features of a frozen encoder |
 //! | [`weights`] | weights in and out: loading, PyTorch checkpoints read without Python, key names of Hugging Face |
 //! | [`torch`] | functions of libtorch that tch does not bind; torch errors as one line |
 //! | [`config`] | the keys of a run's configuration and the presets |
@@ -34,6 +35,7 @@ pub mod config;
 pub mod error;
 pub mod eval;
 pub mod model;
+pub mod probe;
 pub mod report;
 pub mod task;
 pub mod torch;

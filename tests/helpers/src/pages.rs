@@ -13,6 +13,7 @@ pub const PAGES: [&str; 11] = [
     "trainer/README.md",
     "docs/cluster.md",
     "docs/datasets.md",
+    "docs/evaluation.md",
     "docs/format.md",
     "docs/objectives.md",
     "notebooks/README.md",

@@ -36,7 +36,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<()> {
     let Arguments { records, weights, preset, pooling, device, out } = arguments;
     let pooling = pooling.as_deref().and_then(Pooling::parse);
-    let choice = EncoderChoice { weights, preset: preset.as_deref(), pooling };
+    let choice = EncoderChoice { weights: Some(weights), preset: preset.as_deref(), pooling };
     let device = commands::device(&device.device)?;
     let (source, rows) = records.open()?;
     let embedded = commands::embed(program.registry, &source, &rows, &choice, device, out)?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use dataset::Subset;
 
-use super::options::{EvaluationArguments, Program, RunOptions};
+use super::options::{EvaluationArguments, Program, RunOptions, Subgroups, subgroups};
 use super::training::warn;
 use crate::commands;
 use crate::task::{DataSource, EvaluationOptions, ZeroShot, evaluate};
@@ -24,6 +24,10 @@ pub(super) struct Arguments {
     /// See the dataset with this join; may be repeated [default: on the run's own dataset, the joins that it was trained with].
     #[arg(long, value_name = "NAME")]
     join: Vec<String>,
+    /// Classification: metrics also by the groups of these columns (of the dataset or of its joins), and the gap between the
+    /// groups. Numbers are the edges of bands: sex,view,age=0,18,40,60,80.
+    #[arg(long, value_name = "COLUMN[=EDGES],…", value_parser = subgroups)]
+    subgroups: Option<Subgroups>,
     #[command(flatten)]
     evaluation: EvaluationArguments,
     /// Contrast runs: also classify findings by prompts, without training: chexpert5, …, or labels:A,B.
@@ -35,13 +39,14 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<()> {
-    let Arguments { run, split, subset, join, evaluation, zero_shot, prompts } = arguments;
+    let Arguments { run, split, subset, join, subgroups, evaluation, zero_shot, prompts } = arguments;
     let device = commands::device(&run.device.device)?;
     let trained_on = program.registry.open(&run.run)?.1.common()?.provenance;
     let source = DataSource::open(&run.data, Some(split))?.seen_as(&trained_on, join)?;
     let subset = Subset::parse(subset).context("an unknown subset")?;
     let zero_shot = zero_shot.clone().map(|task| ZeroShot { task, prompts: prompts.clone() });
-    let options = EvaluationOptions { zero_shot, ..evaluation.options() };
+    let subgroups = subgroups.clone().unwrap_or_default().0;
+    let options = EvaluationOptions { subgroups, zero_shot, ..evaluation.options() };
     let evaluated = evaluate(program.registry, &run.run, &source, subset, device, options)?;
     warn(&evaluated.warnings);
     dataset::cli_eprintln!("{}", evaluated.written);

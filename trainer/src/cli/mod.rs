@@ -10,6 +10,7 @@ mod import;
 mod options;
 mod predict;
 mod pretrain;
+mod probe;
 mod reconstruct;
 mod report;
 mod sweep;
@@ -72,6 +73,11 @@ enum Command {
     /// Write pooled features of radiographs to a Parquet table, one row a record.
     #[command(after_help = "Example: trainer embed --data data/nih --weights runs/mrm --out features.parquet")]
     Embed(embed::Arguments),
+    /// Learn from the features of a frozen encoder: logistic regression and nearest neighbors, evaluated on the test subset.
+    #[command(
+        after_help = "Example: trainer probe --data data/nih --weights runs/mrm --split main --task nih14 --ratio 1,10,100 --out probes/mrm"
+    )]
+    Probe(probe::Arguments),
     /// Write a classifier's probabilities for radiographs, which need neither labels nor a split.
     #[command(after_help = "Example: trainer predict --data data/new --weights runs/nih-1 --out predictions.csv")]
     Predict(predict::Arguments),
@@ -189,6 +195,7 @@ fn run_alone(subcommand: Command, program: &Program) -> Result<()> {
         Command::Compare(arguments) => compare::run(&arguments, program),
         Command::Sweep(arguments) => sweep::run(arguments, program),
         Command::Embed(arguments) => embed::run(&arguments, program),
+        Command::Probe(arguments) => probe::run(arguments, program),
         Command::Predict(arguments) => predict::run(&arguments, program),
         Command::Reconstruct(arguments) => reconstruct::run(arguments),
         Command::Bench(arguments) => bench::run(&arguments, program),

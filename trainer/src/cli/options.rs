@@ -9,7 +9,7 @@ use dataset::commands::cli;
 use dataset::commands::mixture::{MixtureArguments, WeightedData};
 
 use crate::config::MAX_EPOCHS;
-use crate::task::{DataSource, EvaluationOptions, Registry};
+use crate::task::{DataSource, EvaluationOptions, Registry, SubgroupColumn};
 use crate::train::distributed::Launch;
 
 /// What all commands get.
@@ -196,9 +196,14 @@ pub(super) struct EvaluationArguments {
 
 impl EvaluationArguments {
     pub fn options(&self) -> EvaluationOptions {
-        EvaluationOptions { draws: self.draws, specificity: self.specificity, min_area: self.min_area, zero_shot: None }
+        let (specificity, min_area) = (self.specificity, self.min_area);
+        EvaluationOptions { draws: self.draws, specificity, min_area, subgroups: Vec::new(), zero_shot: None }
     }
 }
+
+/// The columns of `--subgroups`.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Subgroups(pub Vec<SubgroupColumn>);
 
 /// The name of a device; whether it exists is checked when it is used.
 pub(super) fn device(text: &str) -> Result<String, String> {
@@ -219,6 +224,11 @@ pub(super) fn draws(text: &str) -> Result<usize, String> {
         Ok(draws) if (10..=100_000).contains(&draws) => Ok(draws),
         _ => Err("give a number from 10 to 100000".to_owned()),
     }
+}
+
+/// Columns to group records by.
+pub(super) fn subgroups(text: &str) -> Result<Subgroups, String> {
+    Ok(Subgroups(SubgroupColumn::parse_list(text)?))
 }
 
 /// The stem of an evaluation: a subset of the run's own dataset, or of another one.

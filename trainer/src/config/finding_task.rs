@@ -87,7 +87,7 @@ impl FindingTask {
     /// COVID-19 collection leaves the finer findings of a plain `Pneumonia` blank, which MRM's lists count as another
     /// pneumonia. In the data of all other built-in tasks no record with labels has a blank one. A blank label in other
     /// data means that nobody looked.
-    pub(super) fn missing(&self) -> Missing {
+    pub(crate) fn missing(&self) -> Missing {
         match self.name.as_str() {
             "chexpert5" | "covid" => Missing::Zeros,
             _ => Missing::Ignore,

@@ -109,11 +109,9 @@ impl Bootstrap {
     /// When the slices do not have `rows · classes`, `rows · classes` and `rows` values.
     pub fn classes(&self, predictions: Predictions) -> ByClass<Interval> {
         let rankings = predictions.rankings();
-        let all: Vec<Scores> = rankings.iter().map(Ranking::scores).collect();
-        let draws = self.resample(predictions.patients, |weights| {
-            rankings.iter().map(|ranking| ranking.weighted(weights)).collect::<Vec<Scores>>()
-        });
-        summary(&all, &draws, |value, draws| self.interval(value, draws))
+        let metrics = |weights: &[u32]| rankings.iter().map(|ranking| ranking.weighted(weights).values()).collect();
+        let (classes, mean) = self.by_class(predictions.patients, rankings.len(), metrics);
+        ByClass { classes: classes.into_iter().map(Scores::of).collect(), mean: Scores::of(mean) }
     }
 
     /// Differences between a second prediction of the same rows and a first one; both use the same draws of patients.
@@ -122,13 +120,34 @@ impl Bootstrap {
     /// As [`classes`](Self::classes), and when `scores` has another length.
     pub fn paired(&self, first: Predictions, scores: &[f32]) -> ByClass<Difference> {
         let rankings: Vec<_> = first.rankings().into_iter().zip(Predictions { scores, ..first }.rankings()).collect();
-        let minus =
-            |second: Scores, first: Scores| Scores::each(|metric| Some(second.get(metric)? - first.get(metric)?));
-        let all: Vec<Scores> = rankings.iter().map(|(a, b)| minus(b.scores(), a.scores())).collect();
-        let draws = self.resample(first.patients, |weights| {
-            rankings.iter().map(|(a, b)| minus(b.weighted(weights), a.weighted(weights))).collect::<Vec<Scores>>()
-        });
-        summary(&all, &draws, |value, draws| self.difference(value, draws))
+        let minus = |second: Scores, first: Scores| {
+            let (second, first) = (second.values(), first.values());
+            std::array::from_fn(|metric| Some(second[metric]? - first[metric]?))
+        };
+        let differences = |weights: &[u32]| -> Vec<[Option<f64>; 5]> {
+            rankings.iter().map(|(a, b)| minus(b.weighted(weights), a.weighted(weights))).collect()
+        };
+        let (all, draws) = self.draw(first.patients, differences);
+        let (classes, mean) = summary(&all, &draws, all.len(), |value, draws| self.difference(value, draws));
+        ByClass { classes: classes.into_iter().map(Scores::of).collect(), mean: Scores::of(mean) }
+    }
+
+    /// Intervals of `N` statistics of several classes, and of the means over the first `averaged` ones, by the rule of
+    /// [`classes`](Self::classes). `statistics` gets the number of times that each row was drawn, and gives one entry a class;
+    /// none where a statistic is undefined.
+    pub fn by_class<const N: usize>(
+        &self,
+        patients: &[u32],
+        averaged: usize,
+        statistics: impl Fn(&[u32]) -> Vec<[Option<f64>; N]> + Sync,
+    ) -> (Vec<[Option<Interval>; N]>, [Option<Interval>; N]) {
+        let (all, draws) = self.draw(patients, statistics);
+        summary(&all, &draws, averaged, |value, draws| self.interval(value, draws))
+    }
+
+    /// Statistics of all rows, and those of each draw.
+    fn draw<T: Send>(&self, patients: &[u32], statistics: impl Fn(&[u32]) -> T + Sync) -> (T, Vec<T>) {
+        (statistics(&vec![1; patients.len()]), self.resample(patients, &statistics))
     }
 
     /// The difference of the means of two values a row, second minus first, patients drawn for both together; none without
@@ -207,24 +226,28 @@ impl Bootstrap {
     }
 }
 
-/// Applies `summarize` to each value and its draws, by class and for the mean.
-fn summary<T: Copy>(all: &[Scores], draws: &[Vec<Scores>], summarize: impl Fn(f64, Vec<f64>) -> T) -> ByClass<T> {
-    let class = |class: usize| {
-        Scores::each(|metric| {
-            let values = draws.iter().filter_map(|draw| draw[class].get(metric)).collect();
-            Some(summarize(all[class].get(metric)?, values))
-        })
+/// Applies `summarize` to each value and its draws, by class and for the mean over the first `averaged` classes.
+fn summary<const N: usize, T>(
+    all: &[[Option<f64>; N]],
+    draws: &[Vec<[Option<f64>; N]>],
+    averaged: usize,
+    summarize: impl Fn(f64, Vec<f64>) -> T,
+) -> (Vec<[Option<T>; N]>, [Option<T>; N]) {
+    let of_class = |class: usize, at: usize| {
+        let values = draws.iter().filter_map(|draw| draw[class][at]).collect();
+        Some(summarize(all[class][at]?, values))
     };
-    let mean = Scores::each(|metric| {
-        let defined: Vec<usize> = (0..all.len()).filter(|&class| all[class].get(metric).is_some()).collect();
-        let of_draw = |draw: &Vec<Scores>| {
-            let values: Option<Vec<f64>> = defined.iter().map(|&class| draw[class].get(metric)).collect();
+    let classes = (0..all.len()).map(|class| std::array::from_fn(|at| of_class(class, at))).collect();
+    let mean = std::array::from_fn(|at| {
+        let defined: Vec<usize> = (0..averaged).filter(|&class| all[class][at].is_some()).collect();
+        let of_draw = |draw: &[[Option<f64>; N]]| {
+            let values: Option<Vec<f64>> = defined.iter().map(|&class| draw[class][at]).collect();
             mean_defined(values?.into_iter().map(Some))
         };
-        let value = mean_defined(all.iter().map(|scores| scores.get(metric)))?;
-        Some(summarize(value, draws.iter().filter_map(of_draw).collect()))
+        let value = of_draw(all)?;
+        Some(summarize(value, draws.iter().filter_map(|draw| of_draw(draw)).collect()))
     });
-    ByClass { classes: (0..all.len()).map(class).collect(), mean }
+    (classes, mean)
 }
 
 /// The quantile of sorted values, with linear interpolation (numpy's default).

@@ -26,21 +26,6 @@ struct Rank {
     ends_bin: bool, // the next row is in another calibration bin
 }
 
-/// The metrics of one class.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Metric {
-    /// [`Scores::auroc`].
-    Auroc,
-    /// [`Scores::average_precision`].
-    AveragePrecision,
-    /// [`Scores::sensitivity`].
-    Sensitivity,
-    /// [`Scores::brier`].
-    Brier,
-    /// [`Scores::calibration_error`].
-    CalibrationError,
-}
-
 /// One value per metric; none where undefined.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Scores<T = f64> {
@@ -63,27 +48,15 @@ pub const BINS: u32 = 15;
 /// The default specificity at which sensitivity is computed.
 pub const SPECIFICITY: f64 = 0.9;
 
-impl<T: Copy> Scores<T> {
-    /// Computes a value for each metric.
-    pub fn each(mut value: impl FnMut(Metric) -> Option<T>) -> Self {
-        Self {
-            auroc: value(Metric::Auroc),
-            average_precision: value(Metric::AveragePrecision),
-            sensitivity: value(Metric::Sensitivity),
-            brier: value(Metric::Brier),
-            calibration_error: value(Metric::CalibrationError),
-        }
+impl<T> Scores<T> {
+    /// The metrics in the order of the fields.
+    pub fn of([auroc, average_precision, sensitivity, brier, calibration_error]: [Option<T>; 5]) -> Self {
+        Self { auroc, average_precision, sensitivity, brier, calibration_error }
     }
 
-    /// The value of a metric.
-    pub fn get(&self, metric: Metric) -> Option<T> {
-        match metric {
-            Metric::Auroc => self.auroc,
-            Metric::AveragePrecision => self.average_precision,
-            Metric::Sensitivity => self.sensitivity,
-            Metric::Brier => self.brier,
-            Metric::CalibrationError => self.calibration_error,
-        }
+    /// The metrics in the order of the fields.
+    pub fn values(self) -> [Option<T>; 5] {
+        [self.auroc, self.average_precision, self.sensitivity, self.brier, self.calibration_error]
     }
 }
 
@@ -140,7 +113,7 @@ impl Ranking {
     /// Computes the metrics in two passes over the sorted rows: the first counts negatives, the second goes tie by tie.
     fn count(&self, weight: impl Fn(u32) -> u64) -> Scores {
         if !self.valid {
-            return Scores::each(|_| None);
+            return Scores::of([None; 5]);
         }
         let all_negatives: u64 = self.ranks.iter().map(|rank| u64::from(!rank.positive) * weight(rank.row)).sum();
         let most_false = (all_negatives as f64 * (1.0 - self.specificity) + ROUNDING) as u64;

@@ -12,10 +12,10 @@ use super::html::escape;
 /// Replaced by the page's text color, which a chart does not know when it is drawn.
 const INK: RGBColor = RGBColor(1, 2, 3);
 /// Classes `c0` to `c6` of the style sheet: a color for a light background and one for a dark one.
-const COLORS: usize = 7;
+pub(super) const COLORS: usize = 7;
 /// Dashes and gaps of lines, so that they differ without color. Colors, dashes and markers have no common divisor: the
 /// next line with the same three is the 210th.
-const DASHES: [&str; 6] = ["", "7 4", "2 3", "11 3 2 3", "16 5", "11 3 2 3 2 3"];
+pub(super) const DASHES: [&str; 6] = ["", "7 4", "2 3", "11 3 2 3", "16 5", "11 3 2 3 2 3"];
 /// Outlines of markers around the origin: circle, square, triangle, diamond, cross.
 const MARKERS: [&str; 5] = [
     "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
@@ -28,7 +28,7 @@ const MARKERS: [&str; 5] = [
 const MARKERS_A_CURVE: usize = 8;
 
 /// A line of a chart or of its legend, through points in pixels.
-fn line(index: usize, points: &[(i32, i32)]) -> String {
+pub(super) fn line(index: usize, points: &[(i32, i32)]) -> String {
     let points: Vec<String> = points.iter().map(|(x, y)| format!("{x},{y}")).collect();
     let dashes = DASHES[index % DASHES.len()];
     format!(
@@ -38,7 +38,7 @@ fn line(index: usize, points: &[(i32, i32)]) -> String {
     )
 }
 
-fn marker(index: usize, (x, y): (i32, i32)) -> String {
+pub(super) fn marker(index: usize, (x, y): (i32, i32)) -> String {
     let outline = MARKERS[index % MARKERS.len()];
     format!(
         "<path fill=\"currentColor\" stroke=\"currentColor\" stroke-width=\"1.5\" transform=\"translate({x} {y})\" d=\"{outline}\"/>"
@@ -93,7 +93,7 @@ impl Ranged for Axis {
 }
 
 /// The legend below a chart; empty for a single line, unless it is always wanted.
-fn legend(series: &[Series], always: bool, marked: bool) -> String {
+pub(super) fn legend(series: &[Series], always: bool, marked: bool) -> String {
     if series.len() < 2 && !always {
         return String::new();
     }

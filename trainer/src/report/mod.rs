@@ -8,6 +8,7 @@ mod metrics_table;
 mod page;
 mod run;
 mod settings;
+mod unit_chart;
 
 pub use chart::{Series, chart};
 pub use html::{Section, escape, image_figure, interval_cell};
@@ -16,3 +17,4 @@ pub(crate) use label_efficiency::ratio_key;
 pub use metrics_table::metrics_section;
 pub use page::{Report, report};
 pub use run::{Run, StoredEvaluation};
+pub use unit_chart::UnitChart;

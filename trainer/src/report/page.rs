@@ -73,7 +73,8 @@ fn distinguish(runs: &mut [Run]) {
 
 /// The folders that are given, and in place of one that is no run itself the runs in it.
 fn with_inner(paths: &[PathBuf]) -> Vec<PathBuf> {
-    let is_run = |path: &Path| path.join("config.toml").is_file();
+    // A probe's results have evaluations only.
+    let is_run = |path: &Path| path.join("config.toml").is_file() || path.join("evaluation-test.json").is_file();
     let mut all = Vec::new();
     for path in paths {
         let mut inside: Vec<PathBuf> = if is_run(path) {

@@ -43,6 +43,7 @@ pub fn check_options(registry: &Registry, task: &dyn Task, options: &EvaluationO
         (EvaluationOption::Specificity, options.specificity.is_some()),
         (EvaluationOption::MinArea, options.min_area.is_some()),
         (EvaluationOption::ZeroShot, options.zero_shot.is_some()),
+        (EvaluationOption::Subgroups, !options.subgroups.is_empty()),
     ];
     for (option, _) in given.into_iter().filter(|(_, given)| *given) {
         if !task.evaluation_options().contains(&option) {

@@ -1,23 +1,21 @@
-//! What evaluations of all kinds share: the request and its checks, the fields at the beginning of `evaluation-STEM.json`, and
-//! the metrics that sweeps and the report read.
+//! What evaluations of all kinds share: the request and its checks.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
-use arrow_array::{ArrayRef, StringArray};
+use arrow_array::ArrayRef;
 use dataset::Subset;
 use dataset::commands::cli::UsageError;
-use dataset::format::{csv_table, table};
-use dataset::store::files;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tch::Device;
 use tch::nn::VarStore;
 
 use super::DataSource;
+use super::evaluated::{Evaluated, EvaluationHeader};
+use super::evaluation_files::EvaluationFiles;
+use super::subgroups::SubgroupColumn;
 use crate::config::{ConfigFile, Provenance, Recipe};
-use crate::eval::bootstrap::Interval;
 use crate::train::checkpoint::newest_state;
 use crate::weights::load_tensors;
 use crate::weights::source::{read_weights, weights_file};
@@ -31,6 +29,8 @@ pub enum EvaluationOption {
     MinArea,
     /// `--zero-shot`: findings are classified by prompts.
     ZeroShot,
+    /// `--subgroups`: metrics are also reported by group.
+    Subgroups,
 }
 
 impl EvaluationOption {
@@ -40,6 +40,7 @@ impl EvaluationOption {
             Self::Specificity => "--specificity",
             Self::MinArea => "--min-area",
             Self::ZeroShot => "--zero-shot",
+            Self::Subgroups => "--subgroups",
         }
     }
 }
@@ -53,6 +54,8 @@ pub struct EvaluationOptions {
     pub specificity: Option<f64>,
     /// Pixels below which a predicted mask counts as empty.
     pub min_area: Option<u64>,
+    /// Columns whose groups are compared.
+    pub subgroups: Vec<SubgroupColumn>,
     /// Findings to classify by prompts.
     pub zero_shot: Option<ZeroShot>,
 }
@@ -84,67 +87,6 @@ pub struct EvaluationRequest<'a> {
     pub options: EvaluationOptions,
 }
 
-/// The fields that evaluations of all kinds begin with.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EvaluationHeader {
-    /// The kind of task.
-    pub kind: String,
-    /// The task as `--task` names it, or the objective as `--objective` does.
-    pub task: String,
-    /// Name of the split.
-    pub split: String,
-    /// The subset.
-    pub subset: String,
-    /// Percentage of the training labels.
-    pub ratio: f64,
-    /// Seed of the run.
-    #[serde(default)]
-    pub seed: u64,
-    /// The pretrained run or file, or `random`.
-    pub init: String,
-    /// What tables call the initialization.
-    pub init_name: String,
-    /// The way of fine-tuning.
-    #[serde(default)]
-    pub recipe: Recipe,
-    /// Records of the subset with ground truth.
-    pub records: usize,
-    /// Patients of these records.
-    pub patients: usize,
-    /// Bootstrap draws that were asked for.
-    #[serde(default)]
-    pub draws: usize,
-    /// File of the weights, within the run.
-    #[serde(default)]
-    pub weights: String,
-    /// Steps that the run had made.
-    #[serde(default)]
-    pub steps: u64,
-}
-
-/// A metric of an evaluation.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Metric {
-    /// Its key in JSON files.
-    pub key: &'static str,
-    /// Its name in tables.
-    pub title: &'static str,
-    /// Its value with an interval; none where it is undefined.
-    pub value: Option<Interval>,
-}
-
-/// What an evaluation gave.
-pub struct Evaluated {
-    /// The table for the terminal.
-    pub text: String,
-    /// The content of `evaluation-STEM.json`.
-    pub json: serde_json::Value,
-    /// What may be wrong with the evaluation.
-    pub warnings: Vec<String>,
-    /// The weights, and the files that were written, in one line.
-    pub written: String,
-}
-
 impl EvaluationRequest<'_> {
     /// The name of the evaluation's files: `test`, or `test-on-NAME` for a dataset that the run was not trained on.
     pub fn stem(&self) -> String {
@@ -157,7 +99,8 @@ impl EvaluationRequest<'_> {
         format!("{subset}-on-{name}")
     }
 
-    fn is_own_dataset(&self) -> bool {
+    /// Whether the run was trained on this dataset.
+    pub fn is_own_dataset(&self) -> bool {
         self.provenance.split_of(&self.source.dataset_id()).is_some()
     }
 
@@ -216,9 +159,9 @@ impl EvaluationRequest<'_> {
         self.config.get("run.seed").and_then(toml::Value::as_integer).map_or(0, |seed| seed.max(0) as u64)
     }
 
-    /// Path of the table of predictions.
-    fn predictions(&self) -> PathBuf {
-        self.run.join(format!("predictions-{}.parquet", self.stem()))
+    /// Where the files of this evaluation are written.
+    pub fn files(&self) -> EvaluationFiles {
+        EvaluationFiles::new(self.run, &self.stem())
     }
 
     /// Numbers of the patients of some rows ([`numbered`]).
@@ -235,15 +178,7 @@ impl EvaluationRequest<'_> {
     /// # Errors
     /// When the dataset cannot be read or a file cannot be written.
     pub fn write_predictions(&self, rows: &[u32], columns: Vec<(&str, ArrayRef, bool)>) -> Result<()> {
-        let ids = |column: &str| -> Result<ArrayRef> {
-            let values = self.source.dataset.texts(column)?;
-            Ok(Arc::new(rows.iter().map(|&row| values[row as usize].as_deref()).collect::<StringArray>()))
-        };
-        let mut all = vec![("record_id", ids("record_id")?, false), ("patient_id", ids("patient_id")?, false)];
-        all.extend(columns);
-        let path = self.predictions();
-        csv_table::write(&path.with_extension("csv"), &all)?;
-        Ok(table::write_table(&path, all)?)
+        self.files().write_predictions(self.source, rows, columns)
     }
 
     /// Writes `evaluation-STEM.json`, and returns the evaluation for the terminal.
@@ -256,11 +191,7 @@ impl EvaluationRequest<'_> {
         header: &EvaluationHeader,
         warnings: Vec<String>,
     ) -> Result<Evaluated> {
-        let file = self.run.join(format!("evaluation-{}.json", self.stem()));
-        files::write_json(&file, report)?;
-        let table = self.predictions();
-        let written = format!("weights: {}; written: {}, {} and .csv", header.weights, file.display(), table.display());
-        Ok(Evaluated { text: report.to_string(), json: serde_json::to_value(report)?, warnings, written })
+        self.files().finish(report, header, warnings)
     }
 }
 

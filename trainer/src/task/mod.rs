@@ -8,7 +8,7 @@
 //! | `registry` | the tasks of a program, found by kind or by the name after `--task` or `--objective` |
 //! | `request`, `finetune` | from the command line to a configuration |
 //! | `training` | a run that can begin, and its training |
-//! | `evaluation`, `comparison` | what evaluations of all kinds share |
+//! | `evaluation`, `evaluated`, `evaluation_files`, `subgroups`, `comparison` | what evaluations of all kinds share |
 //! | `pretrain/`, `contrast/`, `dino/`, `classify/`, `segment/` | the built-in tasks |
 
 mod checked_evaluation;
@@ -17,7 +17,9 @@ mod comparison;
 pub mod contrast;
 mod data_source;
 pub mod dino;
+mod evaluated;
 mod evaluation;
+mod evaluation_files;
 mod finetune;
 mod model_name;
 pub mod objective;
@@ -26,6 +28,7 @@ mod registry;
 mod request;
 pub mod segment;
 mod stage;
+mod subgroups;
 mod training;
 
 use std::path::Path;
@@ -42,9 +45,9 @@ pub use comparison::{Comparison, ComparisonRequest, RecordMetric, compare_record
 pub use contrast::{Contrast, Contrasting};
 pub use data_source::{DataSource, LabelCodes, RowChoice, lengths};
 pub use dino::{Dino, Distillation};
-pub use evaluation::{
-    Evaluated, EvaluationHeader, EvaluationOption, EvaluationOptions, EvaluationRequest, Metric, ZeroShot, numbered,
-};
+pub use evaluated::{Evaluated, EvaluationHeader, Metric};
+pub use evaluation::{EvaluationOption, EvaluationOptions, EvaluationRequest, ZeroShot, numbered};
+pub use evaluation_files::EvaluationFiles;
 pub use finetune::resolve_finetune;
 pub use model_name::{different_models, shared_model, without_init};
 pub use pretrain::{Pretrain, Pretraining};
@@ -52,6 +55,7 @@ pub use registry::Registry;
 pub use request::{Initialization, Request, check_recipe};
 pub use segment::{MaskRule, MaskScore, Segment, SegmentLoss, Segmentation};
 pub use stage::Stage;
+pub use subgroups::SubgroupColumn;
 pub use training::{Build, Prepared, Training, TrainingRun, data_warnings};
 pub(crate) use training::{device_name, unfinished_init};
 

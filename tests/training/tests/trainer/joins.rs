@@ -4,8 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use arrow_array::Int8Array;
-use arrow_array::StringArray;
+use arrow_array::{Array, Int8Array, StringArray};
 use dataset::Dataset;
 use dataset::format::table::{column, read_table};
 use helpers::{args, fails, folder, ok, write_file};
@@ -85,6 +84,52 @@ fn a_classifier_learns_the_labels_of_a_join() {
         all
     });
     assert!(message.contains("--join is for one dataset"), "{message}");
+}
+
+#[test]
+fn groups_come_from_the_texts_and_labels_of_joins() {
+    let temporary = folder();
+    let data = split_dataset(temporary.path(), 60);
+    let site = |number: usize| ["north", "south", ""][number % 3];
+    join(&data, "hospital", "id,Site", &["--as", "texts", "--text-columns", "Site=Site"], |id, number, _| {
+        format!("{id},{}", site(number))
+    });
+    join(&data, "rare", "id,Hernia", &["--as", "labels"], |id, number, _| format!("{id},{}", number % 2));
+    let run = temporary.path().join("run");
+    ok("trainer", finetuning(&data, &run, "labels:Cardiomegaly", &[]));
+    let words = ["--join", "hospital", "--join", "rare", "--subgroups", "Site,Hernia"];
+    ok("trainer", evaluating(&data, &run, &words));
+    let report: Value = dataset::store::files::read_json(&run.join("evaluation-test.json")).expect("a report");
+    let dataset = Dataset::open(&data).expect("a dataset");
+    let batches = read_table(&run.join("predictions-test.parquet")).expect("predictions");
+    let ids = column::<StringArray>(&batches[0], "record_id").expect("identifiers");
+    let labels = column::<Int8Array>(&batches[0], "label Cardiomegaly").expect("labels");
+    let count = |wanted: &dyn Fn(usize) -> bool| {
+        let rows = (0..ids.len()).filter(|&at| wanted(dataset.row_of(ids.value(at)).expect("a record")));
+        rows.filter(|&at| labels.value(at) == 1).count()
+    };
+    let positives = |column: usize| -> Vec<(String, u64)> {
+        let groups = report["subgroups"][column]["findings"][0]["groups"].as_array().expect("groups");
+        let group =
+            |group: &Value| (group["group"].as_str().unwrap_or_default().to_owned(), group["positives"].as_u64());
+        groups.iter().map(group).map(|(name, count)| (name, count.expect("a count"))).collect()
+    };
+    let expected = |name: &str, count: usize| (name.to_owned(), count as u64);
+    let of_site = |wanted: &'static str| count(&|number| site(number) == wanted);
+    assert_eq!(
+        positives(0),
+        [expected("north", of_site("north")), expected("south", of_site("south")), expected("not stated", of_site(""))]
+    );
+    assert_eq!(
+        positives(1),
+        [
+            expected("negative", count(&|number| number % 2 == 0)),
+            expected("positive", count(&|number| number % 2 == 1))
+        ]
+    );
+    // Without the join there is no such column.
+    let message = fails("trainer", 1, evaluating(&data, &run, &["--subgroups", "site"]));
+    assert!(message.contains("no column `site`"), "{message}");
 }
 
 #[test]

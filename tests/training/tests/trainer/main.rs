@@ -1,6 +1,7 @@
 //! `trainer` as a user runs it.
 
 mod augmentation;
+mod classification_metrics;
 mod command_line;
 mod contrast;
 mod custom_task;
@@ -15,6 +16,7 @@ mod notebooks;
 mod object_store;
 mod peers;
 mod pretraining;
+mod probe;
 mod recipes;
 mod report_page;
 mod resume;

@@ -234,7 +234,8 @@ fn the_report_opens_in_a_browser() {
         all.extend(args!["--task", "chexpert5", "--device", "cpu", "--steps", "20", "--batch-size", "8"]);
         all.extend(args!["--set", "run.log_every=2"].into_iter().chain(more));
         ok("trainer", all);
-        ok("trainer", args!["evaluate", "--data", &data, "--run", run(name), "--split", "main", "--draws", "50"]);
+        let evaluate = args!["evaluate", "--data", &data, "--run", run(name), "--split", "main", "--draws", "50"];
+        ok("trainer", evaluate.into_iter().chain(args!["--subgroups", "sex,view"]));
     }
     let page = temporary.path().join("report.html");
     ok("trainer", args!["report", run("mrm"), run("mrm-50"), run("mrm-100"), run("random-100"), "--out", &page]);
@@ -262,6 +263,22 @@ fn the_report_opens_in_a_browser() {
             } else {
                 ground > 200.0 && ink < 80.0 && axis < 80.0
             },
+            "{found}"
+        );
+    }
+
+    // Decisions, curves and subgroups are folded.
+    for words in ["decisions at a threshold chosen", "ROC, precision-recall and reliability curves", "subgroups by sex"]
+    {
+        assert!(html.contains(&format!("<details><summary>{words}")), "{words}");
+    }
+    let opened = temporary.path().join("opened.html");
+    fs::write(&opened, html.replace("<details>", "<details open>").replace("</body>", PROBE)).expect("written");
+    for (width, dark) in [(1200, true), (390, false)] {
+        let found = open(&browser, &opened, width, dark);
+        assert!(found["charts"].as_u64() >= Some(6 + 3 * 3), "{found}");
+        assert!(
+            found["overflow"].as_i64() <= Some(0) && found["wide"].as_array().is_some_and(Vec::is_empty),
             "{found}"
         );
     }

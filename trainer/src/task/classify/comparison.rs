@@ -6,8 +6,9 @@ use dataset::commands::cli::counted;
 use dataset::format::table::column;
 use serde::Serialize;
 
-use super::evaluation::THIN;
+use super::results::THIN;
 use crate::eval::bootstrap::{Difference, Predictions};
+use crate::eval::delong::DeLong;
 use crate::eval::metrics::{SPECIFICITY, Scores};
 use crate::task::comparison::{absent, matching, shown_difference, texts};
 use crate::task::evaluation::check_specificity;
@@ -44,6 +45,8 @@ pub struct FindingDifference {
     /// The differences; none where a metric is undefined.
     #[serde(flatten)]
     pub scores: Scores<Difference>,
+    /// DeLong's test of the AUROC; none with fewer than two positives or negatives.
+    pub delong: Option<DeLong>,
 }
 
 /// The predictions of a run, as `evaluate` wrote them.
@@ -122,7 +125,14 @@ pub(super) fn compare(request: &ComparisonRequest) -> Result<ClassificationCompa
         specificity,
     };
     let differences = request.bootstrap.paired(predictions, &scores);
-    let findings = a.findings.into_iter().zip(differences.classes);
+    let classes = a.findings.len();
+    let tested = |class: usize| {
+        let column = |scores: &[f32]| scores.iter().skip(class).step_by(classes).copied().collect::<Vec<_>>();
+        let labels: Vec<Option<bool>> = a.labels.iter().skip(class).step_by(classes).copied().collect();
+        DeLong::test(&column(&a.scores), &column(&scores), &labels)
+    };
+    let delong: Vec<Option<DeLong>> = (0..classes).map(tested).collect();
+    let findings = a.findings.into_iter().zip(differences.classes).zip(delong);
     Ok(ClassificationComparison {
         first: request.first.display().to_string(),
         second: request.second.display().to_string(),
@@ -131,7 +141,7 @@ pub(super) fn compare(request: &ComparisonRequest) -> Result<ClassificationCompa
         patients: patients.iter().max().map_or(0, |last| *last as usize + 1),
         specificity,
         draws: request.bootstrap.draws,
-        findings: findings.map(|(finding, scores)| FindingDifference { finding, scores }).collect(),
+        findings: findings.map(|((finding, scores), delong)| FindingDifference { finding, scores, delong }).collect(),
         mean: differences.mean,
     })
 }
@@ -162,6 +172,22 @@ impl std::fmt::Display for ClassificationComparison {
         if all.flat_map(|scores| [scores.auroc, scores.average_precision]).flatten().any(thin) {
             write!(f, "\n{THIN}")?;
         }
+        if self.findings.iter().all(|finding| finding.delong.is_none()) {
+            return Ok(());
+        }
+        write!(f, "\n\n{DELONG}\n{:<28}{:<12}{:<10}{:<10}p", "finding", "difference", "SE", "z")?;
+        for (finding, test) in self.findings.iter().filter_map(|row| Some((&row.finding, row.delong?))) {
+            let z = test.z.map_or("undefined".to_owned(), |z| format!("{z:+.2}"));
+            let p = test
+                .p
+                .map_or("undefined".to_owned(), |p| if p < 0.0001 { "< 0.0001".to_owned() } else { format!("{p:.4}") });
+            let (difference, error) = (format!("{:+.3}", test.difference), format!("{:.4}", test.variance.sqrt()));
+            write!(f, "\n{finding:<28}{difference:<12}{error:<10}{z:<10}{p}")?;
+        }
         Ok(())
     }
 }
+
+/// What the second table is, and what it leaves out.
+const DELONG: &str = "DeLong's test of the AUROC (Sun and Xu 2014). It takes all records as independent; records of one patient are not:\n\
+                      where patients have several records, rely on the intervals above, which draw whole patients.";

@@ -1,16 +1,24 @@
 //! The task `classify`: a classifier learns the findings of labeled radiographs.
 
 mod comparison;
+mod curve_charts;
+mod curve_table;
 mod evaluation;
 mod label_counts;
 mod label_loss;
 mod labels;
 mod mixup;
 mod objective;
+mod output;
 mod prediction;
 mod records;
 mod report;
+mod results;
+mod run_thresholds;
+mod scored;
 mod small_set;
+mod subgroup_table;
+mod thresholds;
 
 use std::path::Path;
 
@@ -31,12 +39,15 @@ use crate::train::run_dir;
 use label_loss::balanced_weights;
 
 pub use comparison::{ClassificationComparison, FindingDifference};
-pub use evaluation::{ClassificationReport, FindingScores};
+pub(crate) use evaluation::labeled_rows;
 pub use label_counts::{LabelCounts, OpenLabels, remedy as blank_remedy};
 pub use label_loss::LabelLoss;
 pub use labels::{Labels, Missing, Uncertain};
 pub use objective::{Classification, predict};
-pub use records::TaskLabels;
+pub(crate) use output::write_tables;
+pub use records::{LabelPolicy, TaskLabels};
+pub use results::{AtThreshold, ClassificationReport, FindingCalibration, FindingDecisions, FindingScores};
+pub(crate) use scored::{Measures, Scored};
 
 /// Classification of findings.
 #[derive(Debug, Clone, Copy, Default)]
@@ -105,7 +116,7 @@ impl Task for Classify {
     }
 
     fn evaluation_options(&self) -> &'static [EvaluationOption] {
-        &[EvaluationOption::Specificity]
+        &[EvaluationOption::Specificity, EvaluationOption::Subgroups]
     }
 
     fn evaluate(&self, request: &EvaluationRequest) -> Result<Evaluated> {

@@ -4,10 +4,29 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use dataset::Subset;
+use serde::{Deserialize, Serialize};
 
-use super::{LabelCounts, Labels};
+use super::{LabelCounts, Labels, Missing, Uncertain};
 use crate::config::{ClassifyConfig, FindingTask};
 use crate::task::{DataSource, LabelCodes};
+
+/// How labels are read: the keys of a run's `[data]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LabelPolicy {
+    /// What uncertain labels count as.
+    pub uncertain: Uncertain,
+    /// Findings for which they count as something else.
+    pub uncertain_by_finding: Vec<String>,
+    /// What blank labels count as.
+    pub missing: Missing,
+}
+
+impl LabelPolicy {
+    /// The default of a task.
+    pub fn of(task: &FindingTask) -> Self {
+        Self { uncertain: Uncertain::default(), uncertain_by_finding: Vec::new(), missing: task.missing() }
+    }
+}
 
 /// The labels of a run's task in a dataset, and which records count for it.
 pub struct TaskLabels {
@@ -25,10 +44,25 @@ impl TaskLabels {
     /// # Errors
     /// When the dataset lacks a finding.
     pub fn read(config: &ClassifyConfig, source: &DataSource) -> Result<Self> {
-        let (data, dataset) = (&config.data, &source.dataset);
-        let labels = Labels::new(dataset, &config.findings, data.uncertain, &data.uncertain_by_finding, data.missing)?;
-        let wanted = FindingTask::parse(&config.keys.task)?.only_with;
-        let only_with = (0..dataset.findings().len()).filter(|&at| wanted.contains(&dataset.findings()[at])).collect();
+        let data = &config.data;
+        let policy = LabelPolicy {
+            uncertain: data.uncertain,
+            uncertain_by_finding: data.uncertain_by_finding.clone(),
+            missing: data.missing,
+        };
+        let task = FindingTask { findings: config.findings.clone(), ..FindingTask::parse(&config.keys.task)? };
+        Self::of(&task, &policy, source)
+    }
+
+    /// Those of a task in a dataset.
+    ///
+    /// # Errors
+    /// When the dataset lacks a finding, or an exception of the policy is malformed.
+    pub fn of(task: &FindingTask, policy: &LabelPolicy, source: &DataSource) -> Result<Self> {
+        let LabelPolicy { uncertain, uncertain_by_finding, missing } = policy;
+        let known = source.dataset.findings();
+        let labels = Labels::new(&source.dataset, &task.findings, *uncertain, uncertain_by_finding, *missing)?;
+        let only_with = (0..known.len()).filter(|&at| task.only_with.contains(&known[at])).collect();
         Ok(Self { labels, codes: source.labels()?, only_with })
     }
 

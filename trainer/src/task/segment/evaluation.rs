@@ -52,8 +52,7 @@ pub struct SegmentationReport {
 /// Evaluates a segmenter; writes `evaluation-STEM.json`, `predictions-STEM` as Parquet and CSV, and the image
 /// `segmentation-STEM.png`. The option `min_area` replaces that of the run.
 pub(super) fn evaluate(request: &EvaluationRequest) -> Result<Evaluated> {
-    let EvaluationRequest { source, subset, device, .. } = *request;
-    let options = &request.options;
+    let EvaluationRequest { source, subset, device, ref options, .. } = *request;
     let config: SegmentConfig = request.config.read()?;
     let (data, split) = (masked(&config, source), source.split()?);
     let warnings = request.ratio_warning(config.keys.ratio, &[])?.into_iter().collect();

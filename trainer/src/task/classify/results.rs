@@ -1,0 +1,227 @@
+//! What an evaluation of a classifier says, as stored in `evaluation-STEM.json` and as printed.
+
+use dataset::commands::cli::counted;
+use serde::{Deserialize, Serialize};
+
+use super::OpenLabels;
+use crate::eval::bootstrap::Interval;
+use crate::eval::curves::Bin;
+use crate::eval::decisions::{Confusion, DecisionScores};
+use crate::eval::metrics::Scores;
+use crate::eval::subgroups::{ColumnGroups, GroupScores};
+use crate::probe::ProbeFacts;
+use crate::task::EvaluationHeader;
+
+/// Metrics of one finding; none where undefined.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FindingScores {
+    /// The finding.
+    pub finding: String,
+    /// Records that count as positive.
+    pub positives: usize,
+    /// Records that count as negative.
+    pub negatives: usize,
+    /// Uncertain and blank labels, and what they count as; none in evaluations by versions that did not count them.
+    #[serde(flatten)]
+    pub open: Option<OpenLabels>,
+    /// The metrics.
+    #[serde(flatten)]
+    pub scores: Scores<Interval>,
+}
+
+/// Evaluation of a classifier on a subset, as stored in `evaluation-STEM.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClassificationReport {
+    /// What evaluations of all kinds begin with.
+    #[serde(flatten)]
+    pub header: EvaluationHeader,
+    /// Sensitivity is reported at this specificity.
+    pub specificity: f64,
+    /// Metrics by finding.
+    pub findings: Vec<FindingScores>,
+    /// Mean over the findings for which the metric is defined.
+    pub mean: Scores<Interval>,
+    /// Metrics at thresholds; none where there are none, and in evaluations of versions that had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_threshold: Option<AtThreshold>,
+    /// Why there are no thresholds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without_threshold: Option<String>,
+    /// Reliability by finding.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calibration: Vec<FindingCalibration>,
+    /// Metrics by the groups of some columns.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subgroups: Vec<ColumnGroups>,
+    /// How the scores come from the features of a frozen encoder; none for a run that was trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeFacts>,
+}
+
+/// Metrics at the thresholds that have the highest F1 on other records.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AtThreshold {
+    /// The subset that the thresholds were chosen on.
+    pub chosen_on: String,
+    /// Labeled records of that subset.
+    pub chosen_on_records: usize,
+    /// By finding.
+    pub findings: Vec<FindingDecisions>,
+    /// Mean over the findings for which the metric is defined.
+    #[serde(rename = "macro")]
+    pub mean: DecisionScores<Interval>,
+    /// Of the decisions on all findings together.
+    pub micro: DecisionScores<Interval>,
+}
+
+/// Decisions on one finding.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FindingDecisions {
+    /// The finding.
+    pub finding: String,
+    /// Records from this score on count as positive; none: no positive record to choose it on.
+    pub threshold: Option<f32>,
+    /// Numbers of decisions by outcome.
+    pub confusion: Option<Confusion>,
+    /// The metrics.
+    #[serde(flatten)]
+    pub scores: DecisionScores<Interval>,
+}
+
+/// Reliability of the scores of one finding.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FindingCalibration {
+    /// The finding.
+    pub finding: String,
+    /// Bins of equal width: those of the calibration error.
+    pub equal_width: Vec<Bin>,
+    /// Bins of equally many records.
+    pub adaptive: Vec<Bin>,
+    /// The expected calibration error over the adaptive bins.
+    pub adaptive_calibration_error: Option<f64>,
+}
+
+/// What a `*` means in a table of intervals.
+pub(super) const THIN: &str =
+    "* defined in fewer than nine of ten draws: too few positives or negatives for a reliable interval";
+
+impl std::fmt::Display for ClassificationReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let draws = self.header.draws;
+        writeln!(
+            f,
+            "{} of {}, subset {} of split {}; 95% intervals over patients",
+            counted(self.header.records, "record"),
+            counted(self.header.patients, "patient"),
+            self.header.subset,
+            self.header.split
+        )?;
+        if let Some(probe) = &self.probe {
+            writeln!(f, "{probe}")?;
+        }
+        let sensitivity = format!("sens@spec {:.2}", self.specificity);
+        writeln!(
+            f,
+            "{:<28}{:>9}{:>9}  {:<21}{:<21}{sensitivity:<21}{:<21}ECE",
+            "finding", "positive", "negative", "AUROC", "AUPRC", "Brier"
+        )?;
+        for row in &self.findings {
+            write!(f, "{:<28}{:>9}{:>9}  ", row.finding, row.positives, row.negatives)?;
+            writeln!(f, "{}", line(&row.scores.values(), draws))?;
+        }
+        write!(f, "{:<46}  {}", "mean over defined findings", line(&self.mean.values(), draws))?;
+        for row in &self.findings {
+            if let Some(open) = row.open.map(|open| open.describe()).filter(|open| !open.is_empty()) {
+                write!(f, "\nlabels of {}: {open}", row.finding)?;
+            }
+        }
+        if let Some(decisions) = &self.at_threshold {
+            write!(f, "\n\n{}", decisions.table(draws))?;
+        }
+        if let Some(why) = &self.without_threshold {
+            write!(f, "\n{why}")?;
+        }
+        for column in &self.subgroups {
+            write!(f, "\n\n{}", subgroup_table(column, draws))?;
+        }
+        let rankings = self.findings.iter().map(|finding| &finding.scores).chain([&self.mean]);
+        let rankings = rankings.flat_map(|scores| [scores.auroc, scores.average_precision]);
+        let decided = self.at_threshold.iter().flat_map(|at| at.findings.iter().flat_map(|row| row.scores.values()));
+        if rankings.chain(decided).flatten().any(|i| i.is_thin(draws)) {
+            write!(f, "\n{THIN}")?;
+        }
+        Ok(())
+    }
+}
+
+impl AtThreshold {
+    /// `chosen for the highest F1 on the validate subset (120 records)`.
+    pub(super) fn origin(&self) -> String {
+        let records = counted(self.chosen_on_records, "record");
+        format!("chosen for the highest F1 on the {} subset ({records})", self.chosen_on)
+    }
+
+    fn table(&self, draws: usize) -> String {
+        let heads: String = DecisionScores::<()>::NAMES.iter().map(|name| format!("{name:<21}")).collect();
+        let mut text = format!("at a threshold {}; TP, FP, FN, TN are records\n", self.origin());
+        text += &format!("{:<28}{:>9}  {heads}TP/FP/FN/TN", "finding", "threshold");
+        for row in &self.findings {
+            let threshold = row.threshold.map_or("none".to_owned(), |threshold| format!("{threshold:.3}"));
+            let counts = row.confusion.map_or(String::new(), |c| {
+                format!("{}/{}/{}/{}", c.true_positives, c.false_positives, c.false_negatives, c.true_negatives)
+            });
+            let values = padded(&row.scores.values(), draws);
+            text += format!("\n{:<28}{threshold:>9}  {values}{counts}", row.finding).trim_end();
+        }
+        text += &format!("\n{:<37}  {}", "macro (mean over findings)", line(&self.mean.values(), draws));
+        text += &format!("\n{:<37}  {}", "micro (all decisions together)", line(&self.micro.values(), draws));
+        text
+    }
+}
+
+/// The groups of a column, by finding.
+fn subgroup_table(column: &ColumnGroups, draws: usize) -> String {
+    let heads: String = GroupScores::<()>::NAMES.iter().map(|name| format!("{name:<21}")).collect();
+    let mut text = format!(
+        "by {}; + a group with fewer than {} positives or negatives, or without a value: not in the gap (highest − lowest)\n",
+        column.column, column.min_of_each
+    );
+    text += format!("{:<28}{:<22}{:>9}{:>9}  {heads}", "finding", "group", "positive", "negative").trim_end();
+    for finding in &column.findings {
+        for group in &finding.groups {
+            let name = format!("{}{}", group.group, if group.compared { "" } else { " +" });
+            let values = line(&group.scores.values(), draws);
+            let counts = format!("{:>9}{:>9}", group.positives, group.negatives);
+            text += format!("\n{:<28}{name:<22}{counts}  {values}", finding.finding).trim_end();
+        }
+        if finding.groups.iter().filter(|group| group.compared).count() > 1 {
+            text += &format!("\n{:<28}{:<40}  {}", finding.finding, "gap", line(&finding.gap.values(), draws));
+        }
+    }
+    let mean = &column.mean;
+    if column.shows_mean() {
+        for group in &mean.groups {
+            text += &format!("\n{:<28}{:<40}  {}", "mean", group.group, line(&group.scores.values(), draws));
+        }
+        text += &format!("\n{:<28}{:<40}  {}", "mean", "gap", line(&mean.gap.values(), draws));
+        text += &format!("\nthe mean is over: {}", mean.findings.join(", "));
+    }
+    text
+}
+
+/// Values with their intervals, one column of 21 characters each.
+fn padded(values: &[Option<Interval>], draws: usize) -> String {
+    let shown = |value: &Option<Interval>| match value {
+        Some(i) => {
+            let mark = if i.is_thin(draws) { "*" } else { "" };
+            format!("{:<21}", format!("{:.3} ({:.3}–{:.3}){mark}", i.value, i.low, i.high))
+        }
+        None => format!("{:<21}", "undefined"),
+    };
+    values.iter().map(shown).collect()
+}
+
+/// As [`padded`], at the end of a line.
+fn line(values: &[Option<Interval>], draws: usize) -> String {
+    padded(values, draws).trim_end().to_owned()
+}
