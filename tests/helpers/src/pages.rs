@@ -5,7 +5,7 @@ use std::fs;
 use crate::{args, ok, repository};
 
 /// Pages with commands of the binaries.
-pub const PAGES: [&str; 11] = [
+pub const PAGES: [&str; 17] = [
     "README.md",
     "CONTRIBUTING.md",
     "ingest/README.md",
@@ -16,8 +16,13 @@ pub const PAGES: [&str; 11] = [
     "docs/evaluation.md",
     "docs/format.md",
     "docs/objectives.md",
+    "docs/published.md",
+    "docs/reproduce.md",
+    "docs/self-distillation.md",
     "notebooks/README.md",
     "trainer/demo.sh",
+    "trainer/experiments/real.sh",
+    "trainer/experiments/reproduce.sh",
 ];
 
 /// The text of a page of the repository.

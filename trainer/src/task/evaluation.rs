@@ -1,7 +1,7 @@
 //! What evaluations of all kinds share: the request and its checks.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use arrow_array::ArrayRef;
