@@ -2,7 +2,7 @@
 //! training with a growing learning rate shows from where on the loss falls, and where it diverges.
 //!
 //! Rule: the learning rate grows by the same factor in each step, from 1e-6 to 10 in 141 steps, and the test ends where the
-//! smoothed loss exceeds four times its minimum. Among the half decades before that minimum, the one over which the smoothed loss
+//! smoothed loss exceeds four times what it was after the first decade, in which nothing is learned yet. Among the half decades before that minimum, the one over which the smoothed loss
 //! falls most is sought; the learning rate in its middle, to two digits, is taken as the highest one of the run. (The steepest
 //! point is what fast.ai's `lr_find` suggests. A share of the learning rate of the lowest loss is no good rule here: the loss of
 //! rare findings is flat over two decades, once the outputs have their prevalences.)
@@ -34,8 +34,12 @@ const STEPS: u64 = 140;
 /// Decay of the moving average of the loss.
 const SMOOTHING: f64 = 0.9;
 
-/// The test ends where the smoothed loss is so many times its minimum.
+/// The test ends where the smoothed loss is so many times that of the first decade. (Its minimum is no reference: with small
+/// batches and weighted labels, that of single batches differs by more.)
 const DIVERGED: f64 = 4.0;
+
+/// Steps of the first decade.
+const DECADE: usize = 20;
 
 /// Steps of the half decade over which the fall of the loss is measured.
 const WINDOW: usize = 10;
@@ -198,8 +202,8 @@ pub fn run(
             return Ok(None);
         }
         let smoothed = average.add(loss);
-        let lowest = points.iter().map(|point| point.smoothed).fold(f64::INFINITY, f64::min);
-        if !loss.is_finite() || smoothed > DIVERGED * lowest {
+        let before = points.get(DECADE).map_or(f64::INFINITY, |point| point.smoothed);
+        if !loss.is_finite() || smoothed > DIVERGED * before {
             break;
         }
         points.push(Point { lr, loss, smoothed });

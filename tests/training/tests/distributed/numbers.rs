@@ -246,7 +246,7 @@ fn master_weights_do_not_change_the_numbers_of_two_processes() {
 #[test]
 fn two_processes_mix_their_shares_and_agree_on_a_learning_rate() {
     let temporary = folder();
-    let data = dataset(temporary.path(), 30);
+    let data = dataset(temporary.path(), 80);
     let at = |name: &str| temporary.path().join(name);
     let more = [
         "--lr",

@@ -1,5 +1,6 @@
 //! Segmentation: `trainer` as a user runs it on masks.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -56,8 +57,9 @@ fn benchx_trains_the_heads_on_a_frozen_encoder() {
     for line in ["recipe = \"benchx\"", "freeze_encoder = true", "loss = \"cross-entropy\"", "crop = \"whole\""] {
         assert!(printed.contains(line), "{line}: {printed}");
     }
-    let weights = |step: u32| {
-        Tensor::read_safetensors(run.join(format!("checkpoints/step-{step}/model.safetensors"))).expect("weights")
+    let weights = |step: u32| -> BTreeMap<String, Tensor> {
+        let file = run.join(format!("checkpoints/step-{step}/model.safetensors"));
+        Tensor::read_safetensors(file).expect("weights").into_iter().collect()
     };
     let (mut frozen, mut moved) = (0, 0);
     for ((name, first), (other, last)) in weights(1).into_iter().zip(weights(8)) {
