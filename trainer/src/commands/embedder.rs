@@ -81,15 +81,12 @@ impl Embedder {
         let config = ClassifierConfig { vit, classes: 1, ..ClassifierConfig::default() };
         tch::manual_seed(seed as i64);
         let model = VitClassifier::new(&store.root(), &config)?;
-        let (name, loaded) = match weights {
-            Some(weights) => {
-                let report = initialize(&store, weights, &|name| name.starts_with("head."), preset_hint)?;
-                (weights.display().to_string(), format!("{}: {report}", weights.display()))
-            }
-            None => {
-                let name = format!("{RANDOM} initialization of seed {seed}");
-                (name.clone(), name)
-            }
+        let (name, loaded) = if let Some(weights) = weights {
+            let report = initialize(&store, weights, &|name| name.starts_with("head."), preset_hint)?;
+            (weights.display().to_string(), format!("{}: {report}", weights.display()))
+        } else {
+            let name = format!("{RANDOM} initialization of seed {seed}");
+            (name.clone(), name)
         };
         let settings = format!("{:?}, mean {mean}, std {std}", config.vit);
         let transform = Transform::evaluate(config.vit.image_size as u32);

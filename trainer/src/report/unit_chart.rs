@@ -60,10 +60,10 @@ impl UnitChart<'_> {
         svg += "</g>\n";
         let ((middle, below), (_, half)) = (place(self.most / 2.0, 0.0), place(0.0, self.most / 2.0));
         let (below, beside) = (below + font * 2.7, font);
-        let _ = write!(
+        let _ = writeln!(
             svg,
             "{labels}<text x=\"{middle}\" y=\"{below}\" text-anchor=\"middle\">{}</text><text transform=\"translate({beside} \
-             {half}) rotate(-90)\" text-anchor=\"middle\">{}</text>\n",
+             {half}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
             escape(self.x_title),
             escape(self.y_title)
         );

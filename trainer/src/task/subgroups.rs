@@ -21,6 +21,9 @@ pub struct SubgroupColumn {
     pub bands: Vec<f64>,
 }
 
+/// The place of a group among the others of its column, and its name.
+type Place = (usize, String);
+
 /// Default bands of the age in years.
 const AGE_BANDS: [f64; 5] = [0.0, 18.0, 40.0, 60.0, 80.0];
 
@@ -67,10 +70,9 @@ impl SubgroupColumn {
     /// When the dataset has no such column, it has too many values, or it is one of numbers and has no bands.
     pub fn grouping(&self, source: &DataSource, rows: &[u32]) -> Result<Grouping> {
         let Some(values) = self.stored(source)? else { bail!("--subgroups: {}", self.unknown(source)?) };
-        let of_rows: Vec<Option<(usize, String)>> = rows.iter().map(|&row| values[row as usize].clone()).collect();
+        let of_rows: Vec<Option<Place>> = rows.iter().map(|&row| values[row as usize].clone()).collect();
         // In the order of bands and codes, else by name.
-        let mut names: BTreeMap<(usize, String), u32> =
-            of_rows.iter().flatten().map(|value| (value.clone(), 0)).collect();
+        let mut names: BTreeMap<Place, u32> = of_rows.iter().flatten().map(|value| (value.clone(), 0)).collect();
         if names.len() > MAX_GROUPS {
             bail!(
                 "--subgroups: `{}` has {} values among these records, more than {MAX_GROUPS}: choose another column, or bands of \
@@ -81,7 +83,7 @@ impl SubgroupColumn {
         }
         names.values_mut().enumerate().for_each(|(at, position)| *position = at as u32);
         let unstated = of_rows.iter().any(Option::is_none).then_some(names.len() as u32);
-        let position = |value: &Option<(usize, String)>| match value {
+        let position = |value: &Option<Place>| match value {
             Some(value) => names[value],
             None => names.len() as u32,
         };
@@ -92,7 +94,7 @@ impl SubgroupColumn {
     }
 
     /// Order and name of the group of each record of the dataset; none for a name that it does not know.
-    fn stored(&self, source: &DataSource) -> Result<Option<Vec<Option<(usize, String)>>>> {
+    fn stored(&self, source: &DataSource) -> Result<Option<Vec<Option<Place>>>> {
         let (dataset, name) = (&source.dataset, self.name.as_str());
         let column = if name == "age" { "age_years" } else { name };
         let own = if NESTED.contains(&column) { Vec::new() } else { columns(source, column)? };
@@ -135,7 +137,7 @@ impl SubgroupColumn {
     }
 
     /// Reads texts, or numbers by band.
-    fn read(&self, column: &str, array: &ArrayRef, values: &mut Vec<Option<(usize, String)>>) -> Result<()> {
+    fn read(&self, column: &str, array: &ArrayRef, values: &mut Vec<Option<Place>>) -> Result<()> {
         let any = array.as_any();
         if let Some(texts) = any.downcast_ref::<StringArray>() {
             if !self.bands.is_empty() {
@@ -207,7 +209,7 @@ fn columns(source: &DataSource, name: &str) -> Result<Vec<ArrayRef>> {
 }
 
 /// The texts of the sections of a name; none where no record has one.
-fn sections(source: &DataSource, name: &str) -> Result<Option<Vec<Option<(usize, String)>>>> {
+fn sections(source: &DataSource, name: &str) -> Result<Option<Vec<Option<Place>>>> {
     // Names of texts are in lower case.
     let wanted = name.to_lowercase();
     let mut values = Vec::with_capacity(source.dataset.len());
@@ -231,7 +233,7 @@ fn sections(source: &DataSource, name: &str) -> Result<Option<Vec<Option<(usize,
 }
 
 /// Position and name of the band of a number.
-fn band(edges: &[f64], number: f64) -> (usize, String) {
+fn band(edges: &[f64], number: f64) -> Place {
     let above = edges.partition_point(|edge| *edge <= number);
     let name = match (above.checked_sub(1).map(|at| edges[at]), edges.get(above)) {
         (None, Some(high)) => format!("below {high}"),
