@@ -59,14 +59,14 @@ fn golden_contrast_losses_and_gradients() {
     let temporary = folder();
     // Weights of the parts differ from 1 and from one another.
     let weights = ["model.image_weight=0.5", "model.report_weight=2.0", "model.contrast.weight=0.7"];
-    let cases = [
-        ("clip", vec![]),
-        ("siglip", vec!["model.contrast.logit_bias=-2.0"]),
-        ("maco", vec![]),
-        ("mrm-clip", vec![]),
+    let cases: [(&str, &[&str]); 6] = [
+        ("clip", &[]),
+        ("siglip", &["model.contrast.logit_bias=-2.0"]),
+        ("maco", &[]),
+        ("mrm-clip", &[]),
         // The same model with another loss, masks and positions: settings of one configuration.
-        ("clip-masked", vec!["model.mask_ratio=0.5", "model.super_resolution=2"]),
-        ("mrm-siglip", vec!["model.reconstruct=both", "model.mask_ratio=0.75", "model.report_loss=all"]),
+        ("clip-masked", &["model.mask_ratio=0.5", "model.super_resolution=2"]),
+        ("mrm-siglip", &["model.reconstruct=both", "model.mask_ratio=0.75", "model.report_loss=all"]),
     ];
     for (name, more) in &cases {
         let objective = match *name {
@@ -75,7 +75,7 @@ fn golden_contrast_losses_and_gradients() {
             other => other,
         };
         let settings: Vec<String> =
-            SIZES.iter().chain(&weights).chain(more).map(|setting| (*setting).to_owned()).collect();
+            SIZES.iter().chain(&weights).chain(*more).map(|setting| (*setting).to_owned()).collect();
         let config = overlay(&contrast_preset("mrm-vit-tiny", objective).unwrap(), None, &settings).unwrap();
         config.validate().unwrap();
         tch::manual_seed(7);

@@ -89,14 +89,15 @@ mod tests {
     fn weights_sharpen_logits_and_average_pairs() {
         let (logits, left_out) = tensors();
         let weights = [0.5, 1.0, 2.0];
-        let (mut sharpened, mut averaged) = (0.0, 0.0);
-        for i in 0..3 {
+        let of_pair = |i: usize| {
             let scaled = |row: [f64; 3]| row.map(|value| value * weights[i]);
             let (row, col) = (LOGITS[i], column(LOGITS, i));
             let (row_out, col_out) = (LEFT_OUT[i], column(LEFT_OUT, i));
-            sharpened += by_hand(scaled(row), row_out, i) + by_hand(scaled(col), col_out, i);
-            averaged += weights[i] * (by_hand(row, row_out, i) + by_hand(col, col_out, i));
-        }
+            let sharpened = by_hand(scaled(row), row_out, i) + by_hand(scaled(col), col_out, i);
+            (sharpened, weights[i] * (by_hand(row, row_out, i) + by_hand(col, col_out, i)))
+        };
+        let (sharpened, averaged): (Vec<f64>, Vec<f64>) = (0..3).map(of_pair).unzip();
+        let (sharpened, averaged): (f64, f64) = (sharpened.iter().sum(), averaged.iter().sum());
         let expected = (sharpened / 3.0 + averaged / weights.iter().sum::<f64>()) / 4.0;
         let weights = Tensor::from_slice(&weights).to_kind(Kind::Float);
         assert_close(&weighted_info_nce(&logits, &left_out, &weights), expected);
@@ -105,13 +106,11 @@ mod tests {
     #[test]
     fn the_sigmoid_loss_counts_every_pair_once() {
         let (logits, left_out) = tensors();
-        let mut sum = 0.0;
-        for i in 0..3 {
-            for j in 0..3 {
-                let label = if i == j { 1.0 } else { -1.0 };
-                sum += if LEFT_OUT[i][j] { 0.0 } else { (1.0 + (-label * LOGITS[i][j]).exp()).ln() };
-            }
-        }
+        let of_pair = |i: usize, j: usize| {
+            let label = if i == j { 1.0 } else { -1.0 };
+            if LEFT_OUT[i][j] { 0.0 } else { (1.0 + (-label * LOGITS[i][j]).exp()).ln() }
+        };
+        let sum: f64 = (0..3).flat_map(|i| (0..3).map(move |j| of_pair(i, j))).sum();
         assert_close(&pairwise_sigmoid(&logits, &left_out), sum / 3.0);
     }
 

@@ -172,12 +172,10 @@ impl ContrastModel {
         // In float64, which autocast leaves alone: of bfloat16, a scale of 100 would leave errors of 0.4.
         let [images, texts] = [images, texts].map(|vectors| vectors.to_kind(Kind::Double));
         let similarities = images.matmul(&texts.transpose(0, 1)).to_kind(Kind::Float); // [M, M]
-        let mut logits = similarities * self.logit_scale.exp();
+        let scaled = similarities * self.logit_scale.exp();
+        let logits = self.logit_bias.as_ref().map_or_else(|| scaled.shallow_clone(), |bias| &scaled + bias);
         let others = Tensor::f_eye(pairs, (Kind::Float, keys.device()))?.eq(0.0);
         let left_out = keys.unsqueeze(0).eq_tensor(&keys.unsqueeze(1)).logical_and(&others);
-        if let Some(bias) = &self.logit_bias {
-            logits = logits + bias;
-        }
         Ok(match (self.config.loss, weights) {
             (ContrastLoss::Siglip, _) => pairwise_sigmoid(&logits, &left_out),
             (ContrastLoss::Clip, Some(weights)) => weighted_info_nce(&logits, &left_out, weights),
