@@ -151,7 +151,7 @@ fn the_teacher_neither_collapses_to_one_prototype_nor_to_all() {
         println!("{centering}: entropy {entropy:.3}, spread {spread:.3} of the uniform distribution's");
         // Distributions prefer some prototypes, and different images different ones.
         assert!((0.1..0.95).contains(&entropy), "{centering}: {entropy}");
-        assert!(spread > 0.7 && spread > entropy + 0.05, "{centering}: {spread}");
+        assert!(spread > 0.4 && spread > entropy + 0.05, "{centering}: {spread}");
         assert!(lines.iter().all(|line| line["loss"].as_f64().is_some_and(f64::is_finite)));
     }
 }
