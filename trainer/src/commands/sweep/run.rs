@@ -165,13 +165,13 @@ fn choose(mut trained: Vec<(&Job, String)>) -> Result<Chosen<'_>> {
     if trained.len() > 1 {
         let score = |(job, _): &(&Job, String)| {
             let state = newest_state(&job.path);
-            Ok(state.and_then(|state| state.best).map(|(score, _)| score).with_context(|| {
+            state.and_then(|state| state.best).map(|(score, _)| score).with_context(|| {
                 format!(
-                    "{} has no score on the validation subset, on which a grid is selected: its records lack a finding with both \
-                     classes",
+                    "{} has no score on the validation subset, on which a grid is selected: its records lack a finding with \
+                     both classes",
                     job.path.display()
                 )
-            })?)
+            })
         };
         let scores = trained.iter().map(score).collect::<Result<Vec<f64>>>()?;
         best = (1..scores.len()).fold(0, |best, at| if scores[at] > scores[best] { at } else { best });
