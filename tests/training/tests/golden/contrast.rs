@@ -86,7 +86,7 @@ fn golden_contrast_losses_and_gradients() {
         names.sort();
         for name in names.iter().filter(|name| variables[**name].dim() > 0) {
             let mut variable = variables[*name].shallow_clone();
-            tch::no_grad(|| variable.f_add_(&(variable.randn_like() * 0.05))).unwrap();
+            let _ = tch::no_grad(|| variable.f_add_(&(variable.randn_like() * 0.05))).unwrap();
         }
         let side = config.model.input_size() as usize;
         let batch = batch(side);
