@@ -70,8 +70,11 @@ impl SubgroupColumn {
     /// When the dataset has no such column, it has too many values, or it is one of numbers and has no bands.
     pub fn grouping(&self, source: &DataSource, rows: &[u32]) -> Result<Grouping> {
         let Some(values) = self.stored(source)? else { bail!("--subgroups: {}", self.unknown(source)?) };
-        let of_rows: Vec<Option<Place>> = rows.iter().map(|&row| values[row as usize].clone()).collect();
-        // In the order of bands and codes, else by name.
+        self.groups(&rows.iter().map(|&row| values[row as usize].clone()).collect::<Vec<_>>())
+    }
+
+    /// The groups of rows with these places, in the order of bands and codes, else by name; rows without one are the last group.
+    fn groups(&self, of_rows: &[Option<Place>]) -> Result<Grouping> {
         let mut names: BTreeMap<Place, u32> = of_rows.iter().flatten().map(|value| (value.clone(), 0)).collect();
         if names.len() > MAX_GROUPS {
             bail!(
@@ -263,6 +266,22 @@ mod tests {
             let error = SubgroupColumn::parse_list(text).unwrap_err();
             assert!(error.contains(words), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn groups_are_in_order_and_not_too_many() {
+        let column = SubgroupColumn { name: "site".to_owned(), bands: Vec::new() };
+        let place = |order: usize, name: &str| Some((order, name.to_owned()));
+        let grouping = column.groups(&[place(1, "a"), None, place(0, "b"), place(1, "a")]).unwrap();
+        assert_eq!(
+            (grouping.groups, grouping.of_row, grouping.unstated),
+            (["b", "a", UNSTATED].map(str::to_owned).to_vec(), vec![1, 2, 0, 1], Some(2))
+        );
+        assert_eq!(column.groups(&[place(0, "b")]).unwrap().unstated, None);
+        let many: Vec<Option<Place>> = (0..=MAX_GROUPS).map(|at| place(0, &format!("{at:03}"))).collect();
+        assert_eq!(column.groups(&many[1..]).unwrap().groups.len(), MAX_GROUPS);
+        let error = column.groups(&many).unwrap_err().to_string();
+        assert!(error.contains("`site` has 51 values among these records, more than 50"), "{error}");
     }
 
     #[test]

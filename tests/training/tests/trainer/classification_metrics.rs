@@ -131,7 +131,6 @@ fn decisions_curves_and_subgroups_follow_from_the_predictions() {
         ("gender", "this dataset has no column `gender`; it has: age, subset, view"),
         ("source_width", "give the edges of its bands, as source_width=0,1000,2000"),
         ("sex=0,1", "a column of texts, which have no bands"),
-        ("record_id", "values among these records, more than 50"),
     ] {
         let message = fails("trainer", 1, evaluating(&data, &run, &["--subgroups", columns]));
         assert!(message.contains(words), "{message}");
