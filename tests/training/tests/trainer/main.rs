@@ -19,6 +19,7 @@ mod pretraining;
 mod probe;
 mod recipes;
 mod report_page;
+mod reproduce;
 mod resume;
 mod robustness;
 mod segmentation;
