@@ -1,8 +1,10 @@
-"""Computes the tables of docs/scaling.md and docs/reproduce.md: python docs/scaling.py
+"""Computes the tables of docs/scaling.md, and with `finetuning` that of docs/reproduce.md: python docs/scaling.py [finetuning]
 
 Measured rates and assumed limits are the constants below; change them to those of your cluster. Nothing here is measured on
 more than one machine.
 """
+
+import sys
 
 NODES = [1, 2, 4, 8, 16, 32, 64]
 
@@ -142,5 +144,7 @@ def finetuning_table():
         yield f"| benchx | {task} | {' | '.join(cells)} | at most {3 * sum(at_most) / 3600:.1f} |"
 
 
-if __name__ == "__main__":
-    print("\n".join([*ingest_table(), "", *training_table(), "", *loader_lines(), "", *finetuning_table()]))
+if __name__ == "__main__" and sys.argv[1:] == ["finetuning"]:
+    print("\n".join(finetuning_table()))
+elif __name__ == "__main__":
+    print("\n".join([*ingest_table(), "", *training_table(), "", *loader_lines()]))

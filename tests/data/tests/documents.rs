@@ -64,11 +64,14 @@ fn the_reader_of_the_format_page_finds_every_image() {
 }
 
 #[test]
-fn the_scaling_page_shows_what_its_script_prints() {
+fn the_scaling_pages_show_what_their_script_prints() {
     let printed = python_output(python().arg(repository().join("docs/scaling.py")));
     let (page, tables) = (page("docs/scaling.md"), printed.trim().split("\n\n"));
     let shown: Vec<bool> = tables.map(|table| page.contains(table)).collect();
     assert_eq!(shown, [true; 3], "docs/scaling.md does not show\n{printed}");
+    let printed = python_output(python().arg(repository().join("docs/scaling.py")).arg("finetuning"));
+    let page = helpers::pages::page("docs/reproduce.md");
+    assert!(page.contains(printed.trim()), "docs/reproduce.md does not show\n{printed}");
 }
 
 #[test]
