@@ -1,6 +1,7 @@
 """Parts of real.sh: lists of subsets, results of a seed, tables.
 
     real.py lists METADATA.csv FOLDER            the subsets of a split as lists of names
+    real.py noise METADATA.csv TABLE.csv SHARE SEED   training labels of the type of pneumonia, SHARE percent of them wrong
     real.py collect OUT SEED RESULTS.json        the evaluations of a seed
     real.py table RESULTS.json…                  mean ± sd over the seeds, and paired tests, as Markdown
 """
@@ -8,6 +9,7 @@
 import csv
 import json
 import math
+import random
 import statistics
 import sys
 from collections import defaultdict
@@ -19,6 +21,10 @@ TASKS = {
     "nih": "NIH: 14 findings",
     "covid": "COVID-19 or other pneumonia",
     "covid-type": "COVID set: viral or bacterial",
+    "type-noise10": "children: viral or bacterial, 10% of the training labels wrong",
+    "type-noise30": "children: viral or bacterial, 30% of the training labels wrong",
+    "pneumonia-on-nih": "trained on children, tested on NIH's pneumonia",
+    "pneumonia-on-covid": "trained on children, tested on the COVID set",
 }
 METHODS = {"release": "fine-tuned, release", "benchx": "fine-tuned, benchx", "linear": "frozen, linear", "knn": "frozen, kNN"}
 NAMES = {
@@ -43,19 +49,47 @@ def lists(metadata, folder):
         (folder / f"{name}.txt").write_text("".join(f"{line}\n" for line in subsets[subset]))
 
 
+def noise(metadata, table, share, seed):
+    """Draws the records by their identifiers, so that 10% are among 30%."""
+    findings = ["Pneumonia/Viral", "Pneumonia/Bacterial"]
+    with open(metadata, newline="") as file, open(table, "w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["record_id", *findings])
+        for row in csv.DictReader(file):
+            if row["split_subset"] == "train" and "1" in (row[finding] for finding in findings):
+                wrong = random.Random(f"{seed} {row['record_id']}").random() < share / 100
+                labels = [row[finding] for finding in findings]
+                writer.writerow([row["record_id"], *(reversed(labels) if wrong else labels)])
+
+
 def collect(out, seed, results):
-    """One row an evaluation on the test subset."""
+    """One row an evaluation on a test subset."""
     rows = []
-    for path in sorted((out / f"seed{seed}").glob("*/**/evaluation-*test*.json")):
-        evaluation = json.loads(path.read_text())
+    for path in sorted((out / f"seed{seed}").rglob("evaluation-test*.json")):
         task, _, ratio = path.relative_to(out / f"seed{seed}").parts[0].rpartition("-")
-        rows.append({"task": task, "ratio": int(ratio), "seed": seed, **row_of(evaluation, path)})
-    results.write_text(json.dumps(rows, indent=0) + "\n")
+        evaluation = json.loads(path.read_text())
+        probe = evaluation.get("probe")
+        on = path.stem.removeprefix("evaluation-test")
+        mean, decisions = evaluation["mean"], evaluation.get("at_threshold") or {}
+        rows.append({
+            "task": task + on,
+            "ratio": int(ratio),
+            "seed": seed,
+            "method": probe["method"] if probe else evaluation["recipe"],
+            "encoder": evaluation["init_name"].rpartition(": ")[2],
+            "records": evaluation["records"],
+            "patients": evaluation["patients"],
+            "auroc": value(mean["auroc"]),
+            "average_precision": value(mean["average_precision"]),
+            "macro_f1": value((decisions.get("macro") or {}).get("f1")),
+        })
+    rows.sort(key=lambda row: tuple(str(row[key]) for key in ("task", "ratio", "method", "encoder")))
+    results.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
     print(f"{len(rows)} evaluations of seed {seed}")
 
 
-def row_of(evaluation, path):
-    raise NotImplementedError
+def value(interval):
+    return interval and round(interval["value"], 5)
 
 
 def paired(differences):
@@ -64,3 +98,56 @@ def paired(differences):
     if len(differences) < 2:
         return mean, None
     return mean, T[len(differences) - 1] * statistics.stdev(differences) / math.sqrt(len(differences))
+
+
+def table(files):
+    """AUROC by task, method, ratio and encoder; bold: the difference to random initialization has an interval without 0."""
+    cells = defaultdict(dict)
+    for file in files:
+        for row in json.loads(Path(file).read_text()):
+            if row["auroc"] is not None:
+                cells[row["task"], row["method"], row["ratio"], row["encoder"]][row["seed"]] = row["auroc"]
+    seeds = sorted({seed for cell in cells.values() for seed in cell})
+    print(f"Mean test AUROC ± standard deviation over the seeds {', '.join(map(str, seeds))}. In parentheses: difference to random\n"
+          "initialization, with a 95% interval (Student's t over seeds, paired); bold where it excludes 0.\n")
+    encoders = [name for name in NAMES if any(key[3] == name for key in cells)]
+    for task, title in TASKS.items():
+        rows = sorted({key[1:3] for key in cells if key[0] == task}, key=lambda row: (list(METHODS).index(row[0]), row[1]))
+        if not rows:
+            continue
+        print(f"**{title}**\n")
+        print("| | labels | " + " | ".join(NAMES[name] for name in encoders) + " |\n| --- | --- |" + " --- |" * len(encoders))
+        for method, ratio in rows:
+            line = [METHODS[method], f"{ratio}%"]
+            for name in encoders:
+                line.append(text(cells[task, method, ratio, name], cells[task, method, ratio, "random"], name == "random"))
+            print("| " + " | ".join(line) + " |")
+        print()
+
+
+def text(cell, baseline, is_baseline):
+    if not cell:
+        return ""
+    values = list(cell.values())
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    shown = f"{statistics.fmean(values):.3f}{spread}"
+    both = [seed for seed in cell if seed in baseline]
+    if is_baseline or not both:
+        return shown
+    mean, half = paired([cell[seed] - baseline[seed] for seed in both])
+    difference = f"{mean:+.3f}" + (f" ± {half:.3f}" if half is not None else "")
+    return f"{shown} (**{difference}**)" if half is not None and abs(mean) > half else f"{shown} ({difference})"
+
+
+if __name__ == "__main__":
+    command, *arguments = sys.argv[1:]
+    if command == "lists":
+        lists(Path(arguments[0]), Path(arguments[1]))
+    elif command == "noise":
+        noise(*arguments[:2], float(arguments[2]), arguments[3])
+    elif command == "collect":
+        collect(Path(arguments[0]), int(arguments[1]), Path(arguments[2]))
+    elif command == "table":
+        table(arguments)
+    else:
+        sys.exit(__doc__)

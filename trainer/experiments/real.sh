@@ -9,7 +9,8 @@
 # fine-tuned by both recipes and probed as it is, beside random initialization. Finished work is kept, so the same command
 # continues after a stop. OUT/results has a file for each seed; real.py makes the tables of them.
 #
-#   BIN, JOBS (2; each trains on one thread), STEPS (of pre-training: 6000), ARMS (encoders, lists with spaces)
+#   BIN, JOBS (2; each trains on one thread), STEPS (of pre-training: 6000), ARMS (encoders: "image mrm mrm-clip dino"), MOST (most
+#   steps of fine-tuning at 1, 10 and 100%: "600 1500 4000")
 set -euo pipefail
 raw=${1:?usage: real.sh RAW OUT [SEED…]} out=${2:?usage: real.sh RAW OUT [SEED…]}
 shift 2
@@ -20,7 +21,8 @@ jobs=${JOBS:-2}
 steps=${STEPS:-6000}
 arms=${ARMS:-image mrm mrm-clip dino}
 here=$(cd "$(dirname "$0")" && pwd)
-export OMP_NUM_THREADS=1 bin out steps
+most_steps=${MOST:-600 1500 4000}
+export OMP_NUM_THREADS=1 bin out steps most_steps
 mkdir -p "$out/logs" "$out/results"
 
 # 1. Datasets. The notes of the COVID set are the only reports; their tokenizer is the mixture's.
@@ -76,37 +78,62 @@ export -f pretrain
 printf '%s\n' $arms | xargs -P "$jobs" -I {} bash -c 'pretrain {}'
 
 # 4. Fine-tuning and probes. At most so many steps at 1, 10 and 100%; a run ends after ten evaluations of forty without a
-# better score on the validation subset.
+# better score on the validation subset. JOIN sees the labels with errors.
 tune() {
-    local task=$1 data=$2 labels=$3 ratio=$4 seed=$5 most inits=(--init random=random) arm
-    shift 5
-    case $ratio in 1) most=600 ;; 10) most=1500 ;; *) most=4000 ;; esac
-    for arm in "$@"; do inits+=(--init "$arm=$out/encoders/$arm"); done
-    local folder=$out/seed$seed/$task-$ratio
+    local task=$1 data=$2 labels=$3 ratio=$4 seed=$5 join=$6 most arm weights options lengths inits=(--init random=random)
+    shift 6
+    local folder=$out/seed$seed/$task-$ratio log=$out/logs/$task-$ratio-$seed.log recipes=release,benchx joins=()
     [ -e "$folder/done" ] && return
+    if [ "$join" != none ]; then joins=(--join "$join") recipes=release; fi
+    read -r -a lengths <<<"$most_steps"
+    case $ratio in 1) most=${lengths[0]} ;; 10) most=${lengths[1]} ;; *) most=${lengths[2]} ;; esac
+    for arm in "$@"; do inits+=(--init "$arm=$out/encoders/$arm"); done
     "$bin/trainer" sweep --data "$out/$data" --out "$folder" --task "$labels" --split "seed$seed" --ratios "$ratio" --seeds "$seed" \
-        --recipe release,benchx --device cpu --steps "$most" --patience 10 --set "optimizer.evaluate_every=$((most / 40))" \
-        --set optimizer.batch_size=32 "${inits[@]}" >"$out/logs/$task-$ratio-$seed.log" 2>&1
+        --recipe "$recipes" --device cpu --steps "$most" --patience 10 --set "optimizer.evaluate_every=$((most / 40))" \
+        --set optimizer.batch_size=32 "${joins[@]}" "${inits[@]}" >"$log" 2>&1
     for arm in random "$@"; do
-        local weights=$out/encoders/$arm
-        [ "$arm" = random ] && weights=random
-        "$bin/trainer" probe --data "$out/$data" --weights "$weights" --preset mrm-vit-tiny --name "$arm" --task "$labels" \
-            --split "seed$seed" --ratio "$ratio" --seeds "$seed" --device cpu --out "$folder/probe-$arm" \
-            >>"$out/logs/$task-$ratio-$seed.log" 2>&1
+        weights=$out/encoders/$arm options=()
+        if [ "$arm" = random ]; then weights=random options=(--preset mrm-vit-tiny --seeds "$seed"); fi
+        "$bin/trainer" probe --data "$out/$data" --weights "$weights" --name "$arm" --task "$labels" --split "seed$seed" \
+            --ratio "$ratio" --device cpu --out "$folder/probe-$arm" "${joins[@]}" "${options[@]}" >>"$log" 2>&1
     done
+    # The classifiers of pneumonia in children on adults, without any of their labels.
+    if [ "$task-$ratio" = pneumonia-100 ]; then
+        for arm in random "$@"; do
+            for other in nih covid; do
+                "$bin/trainer" evaluate --data "$out/$other" --run "$folder/$arm-seed$seed-$ratio-seed$seed" --split "seed$seed" \
+                    --subset test --device cpu >>"$log" 2>&1
+            done
+        done
+    fi
     touch "$folder/done"
     echo "seed $seed: $task at $ratio%"
 }
+
+# A tenth or three tenths of the training labels of the type of pneumonia are those of the other type.
+noise() {
+    local seed=$1 share=$2
+    [ -e "$out/kermany/joins/noise$share-$seed.parquet" ] && return
+    "$bin/dataset" export "$out/kermany" --to csv "$out/lists/kermany-$seed.csv" --split "seed$seed" --no-images --overwrite >/dev/null
+    python3 "$here/real.py" noise "$out/lists/kermany-$seed.csv/metadata.csv" "$out/lists/noise$share-$seed.csv" "$share" "$seed"
+    "$bin/ingest" join "$out/kermany" --table "$out/lists/noise$share-$seed.csv" --key record_id --on record_id --as labels \
+        --name "noise$share-$seed" --unmatched keep >"$out/logs/noise$share-$seed.log" 2>&1
+}
 export -f tune
 for seed in "${seeds[@]}"; do
+    for share in 10 30; do noise "$seed" "$share"; done
     for ratio in 100 10 1; do
-        echo "pneumonia kermany labels:Pneumonia $ratio $seed $arms"
-        echo "type kermany viral $ratio $seed $arms"
+        echo "pneumonia kermany labels:Pneumonia $ratio $seed none $arms"
+        echo "type kermany viral $ratio $seed none $arms"
         [ "$ratio" = 1 ] && continue
-        echo "nih nih nih14 $ratio $seed $arms"
-        echo "covid covid covid $ratio $seed $arms"
-        echo "covid-type covid viral $ratio $seed $arms"
-    done | xargs -P "$jobs" -L 1 bash -c 'tune "$0" "$@"'
+        echo "nih nih nih14 $ratio $seed none $arms"
+        echo "covid covid covid $ratio $seed none $arms"
+        echo "covid-type covid viral $ratio $seed none $arms"
+    done >"$out/lists/jobs-$seed"
+    for share in 10 30; do
+        echo "type-noise$share kermany viral 100 $seed noise$share-$seed $arms"
+    done >>"$out/lists/jobs-$seed"
+    xargs -P "$jobs" -L 1 bash -c 'tune "$0" "$@"' <"$out/lists/jobs-$seed"
     python3 "$here/real.py" collect "$out" "$seed" "$out/results/seed-$seed.json"
 done
 python3 "$here/real.py" table "$out"/results/seed-*.json
