@@ -75,25 +75,28 @@ pretrain() {
     echo "pre-trained: $arm"
 }
 export -f pretrain
-printf '%s\n' $arms | xargs -P "$jobs" -I {} bash -c 'pretrain {}'
+printf '%s\n' $arms | xargs -P "$jobs" -I {} bash -ec 'pretrain {}'
 
 # 4. Fine-tuning and probes. At most so many steps at 1, 10 and 100%; a run ends after ten evaluations of forty without a
 # better score on the validation subset. JOIN sees the labels with errors.
 tune() {
-    local task=$1 data=$2 labels=$3 ratio=$4 seed=$5 join=$6 most arm weights options lengths inits=(--init random=random)
+    local task=$1 data=$2 labels=$3 ratio=$4 seed=$5 join=$6 most arm weights options lengths init
     shift 6
     local folder=$out/seed$seed/$task-$ratio log=$out/logs/$task-$ratio-$seed.log recipes=release,benchx joins=()
     [ -e "$folder/done" ] && return
     if [ "$join" != none ]; then joins=(--join "$join") recipes=release; fi
     read -r -a lengths <<<"$most_steps"
     case $ratio in 1) most=${lengths[0]} ;; 10) most=${lengths[1]} ;; *) most=${lengths[2]} ;; esac
-    for arm in "$@"; do inits+=(--init "$arm=$out/encoders/$arm"); done
-    "$bin/trainer" sweep --data "$out/$data" --out "$folder" --task "$labels" --split "seed$seed" --ratios "$ratio" --seeds "$seed" \
-        --recipe "$recipes" --device cpu --steps "$most" --patience 10 --set "optimizer.evaluate_every=$((most / 40))" \
-        --set optimizer.batch_size=32 "${joins[@]}" "${inits[@]}" >"$log" 2>&1
+    : >"$log"
     for arm in random "$@"; do
-        weights=$out/encoders/$arm options=()
-        if [ "$arm" = random ]; then weights=random options=(--preset mrm-vit-tiny --seeds "$seed"); fi
+        weights=$out/encoders/$arm options=() init=()
+        if [ "$arm" = random ]; then
+            weights=random options=(--preset mrm-vit-tiny --seeds "$seed") init=(--preset mrm-vit-tiny)
+        fi
+        # A sweep for each, since DINO's classifiers take the class token.
+        "$bin/trainer" sweep --data "$out/$data" --out "$folder" --task "$labels" --split "seed$seed" --ratios "$ratio" \
+            --seeds "$seed" --recipe "$recipes" --device cpu --steps "$most" --patience 10 --set optimizer.batch_size=32 \
+            --set "optimizer.evaluate_every=$((most / 40))" "${joins[@]}" --init "$arm=$weights" "${init[@]}" >>"$log" 2>&1
         "$bin/trainer" probe --data "$out/$data" --weights "$weights" --name "$arm" --task "$labels" --split "seed$seed" \
             --ratio "$ratio" --device cpu --out "$folder/probe-$arm" "${joins[@]}" "${options[@]}" >>"$log" 2>&1
     done
@@ -133,7 +136,7 @@ for seed in "${seeds[@]}"; do
     for share in 10 30; do
         echo "type-noise$share kermany viral 100 $seed noise$share-$seed $arms"
     done >>"$out/lists/jobs-$seed"
-    xargs -P "$jobs" -L 1 bash -c 'tune "$0" "$@"' <"$out/lists/jobs-$seed"
+    xargs -P "$jobs" -L 1 bash -ec 'tune "$0" "$@"' <"$out/lists/jobs-$seed"
     python3 "$here/real.py" collect "$out" "$seed" "$out/results/seed-$seed.json"
 done
 python3 "$here/real.py" table "$out"/results/seed-*.json

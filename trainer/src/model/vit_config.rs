@@ -150,6 +150,14 @@ impl VitConfig {
         }
     }
 
+    /// What differs from MRM's encoder beside sizes: keys of `[model.vit]` with their values.
+    pub(crate) fn variants(&self) -> toml::Table {
+        let mut table = toml::Table::try_from(self).unwrap_or_default();
+        Self::drop_later_defaults(&mut table);
+        table.retain(|key, _| LATER_KEYS.contains(&key.as_str()));
+        table
+    }
+
     /// Checks the sizes.
     ///
     /// # Errors
@@ -262,6 +270,8 @@ mod tests {
         let mut other = toml::Table::try_from(VitConfig { register_tokens: 4, ..vit }).unwrap();
         VitConfig::drop_later_defaults(&mut other);
         assert_eq!(other["register_tokens"].as_integer(), Some(4));
+        let class_token = VitConfig { pooling: Pooling::Cls, ..VitConfig::default() };
+        assert_eq!(class_token.variants().to_string(), "pooling = \"cls\"\n");
     }
 
     #[test]

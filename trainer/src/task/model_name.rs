@@ -29,12 +29,14 @@ impl Model {
     }
 }
 
-/// `mrm-vit-b16 (12 layers of embed_dim 768, 12 heads; patches of 16 in images of 224 pixels)`.
+/// `mrm-vit-b16 (12 layers of embed_dim 768, 12 heads; patches of 16 in images of 224 pixels)`, with what is not MRM's encoder:
+/// `…; final_norm = true, pooling = "cls")`.
 fn model_name(preset: &str, vit: &VitConfig) -> String {
     let VitConfig { image_size, patch_size, embed_dim, num_layers, num_heads, .. } = vit;
+    let variants: String = vit.variants().iter().map(|(key, value)| format!("; {key} = {value}")).collect();
     format!(
         "{preset} ({num_layers} layers of embed_dim {embed_dim}, {num_heads} heads; patches of {patch_size} in images of \
-         {image_size} pixels)"
+         {image_size} pixels{variants})"
     )
 }
 
