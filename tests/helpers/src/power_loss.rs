@@ -260,8 +260,12 @@ mod tests {
     #[test]
     fn only_what_is_synced_survives_for_certain() {
         let text = |text: &str| Done::Write(0, text.as_bytes().to_vec());
-        let careless =
-            [("a.tmp", Done::Create), ("a.tmp", text("new")), ("a.tmp", Done::Rename("a".to_owned())), (".", Done::Sync)];
+        let careless = [
+            ("a.tmp", Done::Create),
+            ("a.tmp", text("new")),
+            ("a.tmp", Done::Rename("a".to_owned())),
+            (".", Done::Sync),
+        ];
         let disk = calls(&careless);
         // The classic bug: a name for a file that is empty.
         assert_eq!(after(&disk, Survivors::Nothing), BTreeMap::from([("a".to_owned(), Vec::new())]));

@@ -106,7 +106,8 @@ pub fn read_journal(journal: &Path) -> (Vec<StorageCall>, usize) {
     let (mut calls, mut total) = (Vec::new(), 0);
     while !rest.is_empty() {
         let kind = take(&mut rest, 1)[0];
-        let [counted, offset, length] = [0; 3].map(|_: u64| u64::from_le_bytes(take(&mut rest, 8).try_into().expect("8")));
+        let [counted, offset, length] =
+            [0; 3].map(|_: u64| u64::from_le_bytes(take(&mut rest, 8).try_into().expect("8")));
         let lengths = [0; 2].map(|_: u32| u32::from_le_bytes(take(&mut rest, 4).try_into().expect("4")));
         let [path, other] =
             lengths.map(|length| String::from_utf8(take(&mut rest, length as usize).to_vec()).expect("a path"));

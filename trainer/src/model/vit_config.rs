@@ -154,7 +154,7 @@ impl VitConfig {
     pub(crate) fn variants(&self) -> toml::Table {
         let mut table = toml::Table::try_from(self).unwrap_or_default();
         Self::drop_later_defaults(&mut table);
-        table.retain(|key, _| LATER_KEYS.contains(&key.as_str()));
+        table.retain(|key, _| LATER_KEYS.contains(&key));
         table
     }
 

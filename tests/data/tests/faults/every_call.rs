@@ -17,7 +17,8 @@ fn every_call_fails(scenario: Option<Scenario>) {
         let mut command = scenario.command();
         scenario.calls.fail(&mut command, &scenario.root, Failure { call, errno, ever });
         let output = command.output().expect("the program starts");
-        let what = format!("call {call} of {} fails{}", undisturbed.total, if ever { ", and all after it" } else { "" });
+        let what =
+            format!("call {call} of {} fails{}", undisturbed.total, if ever { ", and all after it" } else { "" });
         if output.status.success() {
             survived += 1;
             scenario.assert_done(&undisturbed, &what);

@@ -38,15 +38,8 @@ impl Training {
         let here = fs::canonicalize(temporary.path()).expect("a folder");
         let calls = StorageCalls::new(&here)?;
         let (data, root) = (dataset(&here, 12), here.join("root"));
-        let mut training = Self {
-            data,
-            root,
-            calls,
-            expected: BTreeMap::new(),
-            journal: Vec::new(),
-            total: 0,
-            _temporary: temporary,
-        };
+        let mut training =
+            Self { data, root, calls, expected: BTreeMap::new(), journal: Vec::new(), total: 0, _temporary: temporary };
         training.empty();
         let (mut command, journal) = (training.command(), here.join("journal"));
         training.calls.record(&mut command, &training.root, &journal);
@@ -140,7 +133,7 @@ fn pretraining_survives_power_losses() {
         }
         let all = [Survivors::Nothing, Survivors::Names, Survivors::Contents];
         let drawn = Survivors::Drawn(number as u64);
-        let survivors = if states / stride() % 2 == 0 { drawn } else { all[states / stride() / 2 % 3] };
+        let survivors = if (states / stride()).is_multiple_of(2) { drawn } else { all[states / stride() / 2 % 3] };
         training.empty();
         disk.after_power_loss(survivors, &training.root);
         training.check(&format!("power lost after call {number} ({call:.80?}), left: {survivors:?}"));
