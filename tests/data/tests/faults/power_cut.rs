@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use crate::scenarios::Scenario;
 
@@ -44,9 +45,17 @@ impl Volume {
         mount.is_ok_and(|output| output.status.success())
     }
 
+    /// Unmounts it; another process may look at it for a moment.
     fn unmount(&self) {
-        let output = Command::new("umount").arg(&self.mount).output().expect("umount");
-        assert!(output.status.success(), "{output:?}");
+        let mut output = Command::new("umount").arg(&self.mount).output().expect("umount");
+        for _ in 0..100 {
+            if output.status.success() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+            output = Command::new("umount").arg(&self.mount).output().expect("umount");
+        }
+        panic!("{output:?}");
     }
 }
 
