@@ -70,22 +70,26 @@ pub const EACCES: i32 = 13;
 /// Injects faults into commands.
 pub struct Faults(PathBuf);
 
-impl Faults {
-    /// Compiles the library that is loaded before the C library; `None`, with a line that says so, where there is no `cc`.
-    pub fn new(folder: &Path) -> Option<Self> {
-        let (source, library) = (folder.join("faults.c"), folder.join("faults.so"));
-        std::fs::write(&source, SHIM).expect("written");
-        let compiled = Command::new("cc").args(["-shared", "-fPIC", "-w", "-o"]).args([&library, &source]).status();
-        match compiled {
-            Ok(status) => {
-                assert!(status.success(), "cc: {status}");
-                Some(Self(library))
-            }
-            Err(error) => {
-                eprintln!("skipped: no cc ({error})");
-                None
-            }
+/// Compiles a library of C in a folder; `None`, with a line that says so, where there is no `cc`.
+pub(crate) fn compiled(folder: &Path, name: &str, text: &str) -> Option<PathBuf> {
+    let (source, library) = (folder.join(format!("{name}.c")), folder.join(format!("{name}.so")));
+    std::fs::write(&source, text).expect("written");
+    match Command::new("cc").args(["-O1", "-shared", "-fPIC", "-w", "-o"]).args([&library, &source]).status() {
+        Ok(status) => {
+            assert!(status.success(), "cc: {status}");
+            Some(library)
         }
+        Err(error) => {
+            eprintln!("skipped: no cc ({error})");
+            None
+        }
+    }
+}
+
+impl Faults {
+    /// Compiles the library that is loaded before the C library ([`compiled`]).
+    pub fn new(folder: &Path) -> Option<Self> {
+        compiled(folder, "faults", SHIM).map(Self)
     }
 
     /// Makes a call fail for paths with one of these endings: always, or the first `times` times.

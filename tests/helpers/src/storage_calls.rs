@@ -5,6 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::faults;
+
 const LIBRARY: &str = include_str!("storage_calls.c");
 
 /// No space left on the device.
@@ -61,21 +63,9 @@ pub struct StorageCall {
 }
 
 impl StorageCalls {
-    /// Compiles the library in a folder; `None`, with a line that says so, where there is no `cc`.
+    /// Compiles the library in a folder ([`faults`](crate::faults)); `None`, with a line that says so, where there is no `cc`.
     pub fn new(folder: &Path) -> Option<Self> {
-        let (source, library) = (folder.join("storage_calls.c"), folder.join("storage_calls.so"));
-        std::fs::write(&source, LIBRARY).expect("written");
-        let compiled = Command::new("cc").args(["-O1", "-shared", "-fPIC", "-o"]).args([&library, &source]).status();
-        match compiled {
-            Ok(status) => {
-                assert!(status.success(), "cc: {status}");
-                Some(Self(library))
-            }
-            Err(error) => {
-                eprintln!("skipped: no cc ({error})");
-                None
-            }
-        }
+        faults::compiled(folder, "storage_calls", LIBRARY).map(Self)
     }
 
     /// Records the calls of a command below a folder in a file, which is appended to.

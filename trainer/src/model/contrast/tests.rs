@@ -4,38 +4,10 @@ use tch::Device;
 use tch::nn::VarStore;
 
 use super::*;
-use crate::model::bert::BertConfig;
-use crate::model::mae_decoder::DecoderConfig;
-use crate::model::mrm::{Reconstruct, ReportBatch};
-use crate::model::vit::VitConfig;
+use crate::model::mrm::{self, Reconstruct, ReportBatch};
 
 fn config(reconstruct: Reconstruct, contrast: ContrastConfig) -> MrmConfig {
-    MrmConfig {
-        vit: VitConfig {
-            image_size: 16,
-            patch_size: 4,
-            embed_dim: 16,
-            num_layers: 2,
-            num_heads: 2,
-            ..VitConfig::default()
-        },
-        decoder: DecoderConfig { embed_dim: 8, num_layers: 1, num_heads: 2, mlp_ratio: 2.0 },
-        bert: BertConfig {
-            vocab_size: 30,
-            embed_dim: 8,
-            num_layers: 1,
-            num_heads: 2,
-            intermediate: 16,
-            max_positions: 7,
-            dropout: 0.0,
-            ..BertConfig::default()
-        },
-        reconstruct,
-        super_resolution: 1,
-        mask_ratio: 0.5,
-        contrast: Some(contrast),
-        ..MrmConfig::default()
-    }
+    MrmConfig { reconstruct, super_resolution: 1, mask_ratio: 0.5, contrast: Some(contrast), ..mrm::tests::config() }
 }
 
 fn model(config: &MrmConfig) -> (VarStore, ContrastModel) {

@@ -578,4 +578,4 @@ fn with_none(visible: &Tensor) -> Tensor {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -8,7 +8,8 @@ use tch::Device;
 
 mod partial;
 
-fn config() -> MrmConfig {
+/// A model of some thousand weights.
+pub(crate) fn config() -> MrmConfig {
     MrmConfig {
         vit: VitConfig {
             image_size: 16,
