@@ -86,13 +86,13 @@ pub struct DinoLoss {
     pub student_temperature: f64,
     /// Weight of the loss of class tokens over crops.
     pub cls_weight: f64,
-    /// Weight of the loss of hidden patches (iBOT); 0: no patch is hidden.
+    /// Weight of the loss of masked patches (iBOT); 0: no patch is masked.
     pub patch_weight: f64,
     /// Weight of KoLeo on the class tokens of the student's global crops; 0: none.
     pub koleo_weight: f64,
     /// Share of the global crops that have a mask.
     pub mask_probability: f64,
-    /// Smallest and largest share of hidden patches of such a crop.
+    /// Smallest and largest share of masked patches of such a crop.
     pub mask_ratio: (f64, f64),
 }
 

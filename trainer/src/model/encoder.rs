@@ -242,7 +242,7 @@ mod tests {
         let registers = store.variables()["reg_token"].expand([2, 2, 8], false);
         assert_eq!(embedded.narrow(1, 1, 2), registers, "without positions");
 
-        // A hidden patch does not depend on its pixels; the others do.
+        // A masked patch does not depend on its pixels; the others do.
         let mask =
             Tensor::from_slice(&[true, false, false, false, false, false, false, false, false]).expand([2, 9], false);
         let token = Tensor::ones([1, 1, 8], (Kind::Float, Device::Cpu));

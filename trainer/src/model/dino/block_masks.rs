@@ -16,7 +16,7 @@ const ATTEMPTS: usize = 10;
 
 /// Masks of `crops` square grids: for each, `grid²` flags row by row, true where a patch is hidden.
 ///
-/// `probability` of the crops (rounded), drawn at random, have a mask. Their shares of hidden patches are spread over `ratio`: the
+/// `probability` of the crops (rounded), drawn at random, have a mask. Their shares of masked patches are spread over `ratio`: the
 /// i-th is uniform in the i-th of as many equal parts of it.
 pub fn block_masks(
     crops: usize,
@@ -100,7 +100,7 @@ mod tests {
     fn hidden_patches_are_blocks() {
         let mut random = Stream::new(&[2]);
         let mask = block_mask(14, 80, &mut random);
-        // Most hidden patches have a hidden one to their right; of single patches at this share, two of five would.
+        // Most masked patches have a masked one to their right; of single patches at this share, two of five would.
         let hidden = |row: usize, column: usize| mask[row * 14 + column];
         let (mut all, mut followed) = (0, 0);
         for (row, column) in (0..14).flat_map(|row| (0..13).map(move |column| (row, column))) {

@@ -32,7 +32,7 @@ pub struct DinoModelConfig {
     pub vit: VitConfig,
     /// The projection head.
     pub head: DinoHeadConfig,
-    /// Whether the loss on hidden patches uses the head of the class token; else it has a head of the same sizes for itself.
+    /// Whether the loss on masked patches uses the head of the class token; else it has a head of the same sizes for itself.
     pub shared_head: bool,
     /// Probability of a dropped branch in the student's last block; it rises linearly from 0 in the first.
     pub drop_path: f64,

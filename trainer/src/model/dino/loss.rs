@@ -1,6 +1,6 @@
 //! The losses of student and teacher.
 //!
-//! Shapes: images `B`, crops `V`, prototypes `K`, hidden patches `M`. Scores are cosines; all is float32.
+//! Shapes: images `B`, crops `V`, prototypes `K`, masked patches `M`. Scores are cosines; all is float32.
 
 use tch::{Kind, Tensor};
 
@@ -62,8 +62,8 @@ pub fn crop_loss(teacher: &Tensor, global: &Tensor, local: Option<&Tensor>, temp
     -products / (pairs * teacher.size()[1]) as f64
 }
 
-/// Cross-entropy of hidden patches: `teacher` `[M, K]` distributions, `student` `[M, K]` scores. `weights` `[M]` is 1 over the
-/// number of hidden patches of the same crop, so each crop with some counts alike; the sum is divided by `crops`, all of them
+/// Cross-entropy of masked patches: `teacher` `[M, K]` distributions, `student` `[M, K]` scores. `weights` `[M]` is 1 over the
+/// number of masked patches of the same crop, so each crop with some counts alike; the sum is divided by `crops`, all of them
 /// (DINOv2).
 pub fn patch_loss(teacher: &Tensor, student: &Tensor, weights: &Tensor, crops: i64, temperature: f64) -> Tensor {
     let log = (student / temperature).log_softmax(-1, Kind::Float);

@@ -29,7 +29,7 @@ pub struct Dino;
 
 /// The objective on class tokens alone.
 const DINO: &str = "dino";
-/// The objective on class tokens and hidden patches.
+/// The objective on class tokens and masked patches.
 const DINO_IBOT: &str = "dino-ibot";
 
 impl Task for Dino {
@@ -110,7 +110,7 @@ impl Task for Dino {
     fn curves(&self) -> &'static [(&'static str, &'static str)] {
         &[
             ("loss_cls", "loss of class tokens"),
-            ("loss_patch", "loss of hidden patches"),
+            ("loss_patch", "loss of masked patches"),
             ("teacher_entropy", "entropy of the teacher's distributions"),
             ("teacher_spread", "entropy of their mean over a batch"),
         ]

@@ -90,13 +90,13 @@ pub struct Crops {
     pub masks: Option<PatchMasks>,
 }
 
-/// Hidden patches of global crops.
+/// Masked patches of global crops.
 pub struct PatchMasks {
     /// True where a patch is hidden, `[2·B, L]`, Bool.
     pub mask: Tensor,
-    /// The positions of the hidden patches in the flattened mask, `[M]`, Int64.
+    /// The positions of the masked patches in the flattened mask, `[M]`, Int64.
     pub positions: Tensor,
-    /// 1 over the number of hidden patches of the same crop, `[M]`.
+    /// 1 over the number of masked patches of the same crop, `[M]`.
     pub weights: Tensor,
 }
 
@@ -125,7 +125,7 @@ impl PatchMasks {
 struct Targets {
     /// Of global crops, `[2, B, K]`.
     crops: Tensor,
-    /// Of hidden patches, `[M, K]`.
+    /// Of masked patches, `[M, K]`.
     patches: Option<Tensor>,
 }
 

@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 use super::group::ProcessGroup;
 use crate::error::ModelError;
 
-/// How many rows each rank has, which the ranks have told each other.
+/// How many rows each rank has, which the ranks have exchanged.
 #[derive(Debug)]
 pub struct Rows<'a> {
     group: &'a ProcessGroup,
