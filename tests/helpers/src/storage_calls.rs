@@ -63,7 +63,7 @@ pub struct StorageCall {
 }
 
 impl StorageCalls {
-    /// Compiles the library in a folder ([`faults`](crate::faults)); `None`, with a line that says so, where there is no `cc`.
+    /// Compiles the library in a folder ([`faults`]); `None`, with a line that says so, where there is no `cc`.
     pub fn new(folder: &Path) -> Option<Self> {
         faults::compiled(folder, "storage_calls", LIBRARY).map(Self)
     }
