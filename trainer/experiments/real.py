@@ -21,7 +21,6 @@ TASKS = {
     "nih": "NIH: 14 findings",
     "covid": "COVID-19 or other pneumonia",
     "covid-type": "COVID set: viral or bacterial",
-    "type-noise10": "children: viral or bacterial, 10% of the training labels wrong",
     "type-noise30": "children: viral or bacterial, 30% of the training labels wrong",
     "pneumonia-on-nih": "trained on children, tested on NIH's pneumonia",
     "pneumonia-on-covid": "trained on children, tested on the COVID set",
@@ -67,6 +66,8 @@ def collect(out, seed, results):
     rows = []
     for path in sorted((out / f"seed{seed}").rglob("evaluation-test*.json")):
         task, _, ratio = path.relative_to(out / f"seed{seed}").parts[0].rpartition("-")
+        if ratio == "probes":
+            ratio = path.parent.name.split("-")[-2]
         evaluation = json.loads(path.read_text())
         probe = evaluation.get("probe")
         on = path.stem.removeprefix("evaluation-test")

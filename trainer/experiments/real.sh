@@ -4,13 +4,12 @@
 #   trainer/experiments/real.sh RAW OUT [SEED…]        seeds 0 to 4 without
 #
 # RAW holds, each as docs/datasets.md describes it: kermany (5,824 radiographs of children), nih (ChestX-ray14, or a part of it),
-# covid (COVID-19 Image Data Collection). Subsets are fixed and disjoint by patient. Encoders are pre-trained once on the training
-# images of all three, without labels; then, for each seed, the labels of 1, 10 and 100% are drawn and every encoder is
+# covid (COVID-19 Image Data Collection). Subsets are fixed and disjoint by patient. A seed is a whole experiment: its encoders are
+# pre-trained on the training images of all three sets without labels; the labels of 1, 10 and 100% are drawn; every encoder is
 # fine-tuned by both recipes and probed as it is, beside random initialization. Finished work is kept, so the same command
 # continues after a stop. OUT/results has a file for each seed; real.py makes the tables of them.
 #
-#   BIN, JOBS (2; each trains on one thread), STEPS (of pre-training: 6000), ARMS (encoders: "image mrm mrm-clip dino"), MOST (most
-#   steps of fine-tuning at 1, 10 and 100%: "600 1500 4000")
+#   BIN, JOBS (2; each trains on one thread), STEPS (of pre-training: 4000), ARMS (encoders: "image mrm mrm-clip dino")
 set -euo pipefail
 raw=${1:?usage: real.sh RAW OUT [SEED…]} out=${2:?usage: real.sh RAW OUT [SEED…]}
 shift 2
@@ -18,11 +17,10 @@ seeds=("$@")
 [ $# -gt 0 ] || seeds=(0 1 2 3 4)
 bin=${BIN:-$HOME/.cache/mrm/target/release}
 jobs=${JOBS:-2}
-steps=${STEPS:-6000}
+steps=${STEPS:-4000}
 arms=${ARMS:-image mrm mrm-clip dino}
 here=$(cd "$(dirname "$0")" && pwd)
-most_steps=${MOST:-600 1500 4000}
-export OMP_NUM_THREADS=1 bin out steps most_steps
+export OMP_NUM_THREADS=1 bin out steps
 mkdir -p "$out/logs" "$out/results"
 
 # 1. Datasets. The notes of the COVID set are the only reports; their tokenizer is the mixture's.
@@ -62,43 +60,38 @@ for seed in "${seeds[@]}"; do
 done
 
 # 3. Encoders. An epoch is one of the children's set; half of each batch is from there, a quarter from each of the others.
+# Self-distillation sees six crops of an image, so it gets half of the steps.
 pretrain() {
-    local arm=$1 options
+    local seed=$1 arm=$2 options length=$steps
+    local run=$out/seed$seed/encoders/$arm
     case $arm in
         image) options=(--set model.reconstruct=image-only) ;;
         mrm) options=(--set model.reconstruct=both) ;;
+        dino) options=(--objective dino) length=$((steps / 2)) ;;
         *) options=(--objective "$arm") ;;
     esac
     "$bin/trainer" pretrain --data "$out/kermany=0.5" --data "$out/nih=0.25" --data "$out/covid=0.25" \
-        --epoch-of "$out/kermany" --tokenizer "$out/covid/tokenizer.json" --split main --run "$out/encoders/$arm" \
-        --preset mrm-vit-tiny --device cpu --steps "$steps" "${options[@]}" >"$out/logs/pretrain-$arm.log" 2>&1
-    echo "pre-trained: $arm"
+        --epoch-of "$out/kermany" --tokenizer "$out/covid/tokenizer.json" --split main --run "$run" --seed "$seed" \
+        --preset mrm-vit-tiny --device cpu --steps "$length" "${options[@]}" >"$out/logs/pretrain-$arm-$seed.log" 2>&1
+    echo "seed $seed: pre-trained $arm"
 }
-export -f pretrain
-printf '%s\n' $arms | xargs -P "$jobs" -I {} bash -ec 'pretrain {}'
 
-# 4. Fine-tuning and probes. At most so many steps at 1, 10 and 100%; a run ends after ten evaluations of forty without a
-# better score on the validation subset. JOIN sees the labels with errors.
+# 4. Fine-tuning. A run ends after six evaluations of twenty without a better score on the validation subset. JOIN sees the
+# labels with errors.
 tune() {
-    local task=$1 data=$2 labels=$3 ratio=$4 seed=$5 join=$6 most arm weights options lengths init
-    shift 6
+    local seed=$1 task=$2 data=$3 labels=$4 ratio=$5 most=$6 join=$7 arm options
+    shift 7
     local folder=$out/seed$seed/$task-$ratio log=$out/logs/$task-$ratio-$seed.log recipes=release,benchx joins=()
     [ -e "$folder/done" ] && return
     if [ "$join" != none ]; then joins=(--join "$join") recipes=release; fi
-    read -r -a lengths <<<"$most_steps"
-    case $ratio in 1) most=${lengths[0]} ;; 10) most=${lengths[1]} ;; *) most=${lengths[2]} ;; esac
     : >"$log"
     for arm in random "$@"; do
-        weights=$out/encoders/$arm options=() init=()
-        if [ "$arm" = random ]; then
-            weights=random options=(--preset mrm-vit-tiny --seeds "$seed") init=(--preset mrm-vit-tiny)
-        fi
-        # A sweep for each, since DINO's classifiers take the class token.
+        options=(--init "$arm=$out/seed$seed/encoders/$arm")
+        [ "$arm" = random ] && options=(--init random=random --preset mrm-vit-tiny)
+        # A sweep for each, since the classifiers of self-distillation take the class token.
         "$bin/trainer" sweep --data "$out/$data" --out "$folder" --task "$labels" --split "seed$seed" --ratios "$ratio" \
-            --seeds "$seed" --recipe "$recipes" --device cpu --steps "$most" --patience 10 --set optimizer.batch_size=32 \
-            --set "optimizer.evaluate_every=$((most / 40))" "${joins[@]}" --init "$arm=$weights" "${init[@]}" >>"$log" 2>&1
-        "$bin/trainer" probe --data "$out/$data" --weights "$weights" --name "$arm" --task "$labels" --split "seed$seed" \
-            --ratio "$ratio" --device cpu --out "$folder/probe-$arm" "${joins[@]}" "${options[@]}" >>"$log" 2>&1
+            --seeds "$seed" --recipe "$recipes" --device cpu --steps "$most" --patience 6 --set optimizer.batch_size=32 \
+            --set "optimizer.evaluate_every=$((most / 20))" "${joins[@]}" "${options[@]}" >>"$log" 2>&1
     done
     # The classifiers of pneumonia in children on adults, without any of their labels.
     if [ "$task-$ratio" = pneumonia-100 ]; then
@@ -113,30 +106,59 @@ tune() {
     echo "seed $seed: $task at $ratio%"
 }
 
-# A tenth or three tenths of the training labels of the type of pneumonia are those of the other type.
+# 5. Probes of the encoders as they are, at all ratios of a task.
+probe() {
+    local seed=$1 task=$2 data=$3 labels=$4 ratios=$5 join=$6 arm options joins=()
+    shift 6
+    local folder=$out/seed$seed/$task-probes log=$out/logs/$task-probes-$seed.log
+    [ -e "$folder/done" ] && return
+    [ "$join" = none ] || joins=(--join "$join")
+    : >"$log"
+    for arm in random "$@"; do
+        options=(--weights "$out/seed$seed/encoders/$arm")
+        [ "$arm" = random ] && options=(--weights random --preset mrm-vit-tiny --seeds "$seed")
+        "$bin/trainer" probe --data "$out/$data" "${options[@]}" --name "$arm" --task "$labels" --split "seed$seed" \
+            --ratio "$ratios" --device cpu --out "$folder/$arm" "${joins[@]}" >>"$log" 2>&1
+    done
+    touch "$folder/done"
+    echo "seed $seed: probes of $task"
+}
+
+# Three tenths of the training labels of the type of pneumonia are those of the other type.
 noise() {
-    local seed=$1 share=$2
+    local seed=$1 share=30
     [ -e "$out/kermany/joins/noise$share-$seed.parquet" ] && return
     "$bin/dataset" export "$out/kermany" --to csv "$out/lists/kermany-$seed.csv" --split "seed$seed" --no-images --overwrite >/dev/null
     python3 "$here/real.py" noise "$out/lists/kermany-$seed.csv/metadata.csv" "$out/lists/noise$share-$seed.csv" "$share" "$seed"
     "$bin/ingest" join "$out/kermany" --table "$out/lists/noise$share-$seed.csv" --key record_id --on record_id --as labels \
         --name "noise$share-$seed" --unmatched keep >"$out/logs/noise$share-$seed.log" 2>&1
 }
-export -f tune
+
+export -f pretrain tune probe
 for seed in "${seeds[@]}"; do
-    for share in 10 30; do noise "$seed" "$share"; done
-    for ratio in 100 10 1; do
-        echo "pneumonia kermany labels:Pneumonia $ratio $seed none $arms"
-        echo "type kermany viral $ratio $seed none $arms"
-        [ "$ratio" = 1 ] && continue
-        echo "nih nih nih14 $ratio $seed none $arms"
-        echo "covid covid covid $ratio $seed none $arms"
-        echo "covid-type covid viral $ratio $seed none $arms"
-    done >"$out/lists/jobs-$seed"
-    for share in 10 30; do
-        echo "type-noise$share kermany viral 100 $seed noise$share-$seed $arms"
-    done >>"$out/lists/jobs-$seed"
-    xargs -P "$jobs" -L 1 bash -ec 'tune "$0" "$@"' <"$out/lists/jobs-$seed"
+    noise "$seed"
+    for arm in $arms; do echo "pretrain $seed $arm"; done >"$out/lists/encoders-$seed"
+    {
+        echo "probe $seed pneumonia kermany labels:Pneumonia 1,10,100 none $arms"
+        echo "probe $seed type kermany viral 1,10,100 none $arms"
+        echo "probe $seed type-noise30 kermany viral 100 noise30-$seed $arms"
+        echo "probe $seed nih nih nih14 10,100 none $arms"
+        echo "probe $seed covid covid covid 10,100 none $arms"
+        echo "probe $seed covid-type covid viral 10,100 none $arms"
+        for task in "type kermany viral" "pneumonia kermany labels:Pneumonia"; do
+            echo "tune $seed $task 100 1600 none $arms"
+            echo "tune $seed $task 10 500 none $arms"
+            echo "tune $seed $task 1 200 none $arms"
+        done
+        for task in "nih nih nih14" "covid covid covid" "covid-type covid viral"; do
+            echo "tune $seed $task 100 500 none $arms"
+            echo "tune $seed $task 10 200 none $arms"
+        done
+        echo "tune $seed type-noise30 kermany viral 100 1600 noise30-$seed $arms"
+    } >"$out/lists/jobs-$seed"
+    for list in encoders jobs; do
+        xargs -P "$jobs" -L 1 bash -ec '"$0" "$@"' <"$out/lists/$list-$seed"
+    done
     python3 "$here/real.py" collect "$out" "$seed" "$out/results/seed-$seed.json"
 done
 python3 "$here/real.py" table "$out"/results/seed-*.json
