@@ -1,4 +1,4 @@
-"""Parts of real.sh: lists of subsets, results of a seed, tables.
+"""Parts of real.sh and phantom.sh: lists of subsets, results of a seed, tables.
 
     real.py lists METADATA.csv FOLDER            the subsets of a split as lists of names
     real.py noise METADATA.csv TABLE.csv SHARE SEED   training labels of the type of pneumonia, SHARE percent of them wrong
@@ -16,6 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 
 TASKS = {
+    "phantom": "synthetic radiographs: 5 findings",
     "pneumonia": "children: pneumonia or not",
     "type": "children: viral or bacterial",
     "nih": "NIH: 14 findings",
@@ -29,6 +30,7 @@ METHODS = {"release": "fine-tuned, release", "benchx": "fine-tuned, benchx", "li
 NAMES = {
     "random": "random initialization",
     "image": "masked image",
+    "report": "masked report",
     "mrm": "masked image and report",
     "mrm-clip": "masks and contrast",
     "dino": "self-distillation (DINO)",

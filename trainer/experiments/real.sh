@@ -60,19 +60,20 @@ for seed in "${seeds[@]}"; do
 done
 
 # 3. Encoders. An epoch is one of the children's set; half of each batch is from there, a quarter from each of the others.
-# Self-distillation sees six crops of an image, so it gets half of the steps.
+# A step of self-distillation passes eight crops of each image, so it gets a quarter of the steps.
 pretrain() {
     local seed=$1 arm=$2 options length=$steps
     local run=$out/seed$seed/encoders/$arm
     case $arm in
         image) options=(--set model.reconstruct=image-only) ;;
         mrm) options=(--set model.reconstruct=both) ;;
-        dino) options=(--objective dino) length=$((steps / 2)) ;;
+        dino) options=(--objective dino) length=$((steps / 4)) ;;
         *) options=(--objective "$arm") ;;
     esac
     "$bin/trainer" pretrain --data "$out/kermany=0.5" --data "$out/nih=0.25" --data "$out/covid=0.25" \
         --epoch-of "$out/kermany" --tokenizer "$out/covid/tokenizer.json" --split main --run "$run" --seed "$seed" \
-        --preset mrm-vit-tiny --device cpu --steps "$length" "${options[@]}" >"$out/logs/pretrain-$arm-$seed.log" 2>&1
+        --preset mrm-vit-tiny --device cpu --steps "$length" --stop-exit-code 75 "${options[@]}" \
+        >"$out/logs/pretrain-$arm-$seed.log" 2>&1
     echo "seed $seed: pre-trained $arm"
 }
 
@@ -146,15 +147,15 @@ for seed in "${seeds[@]}"; do
         echo "probe $seed covid covid covid 10,100 none $arms"
         echo "probe $seed covid-type covid viral 10,100 none $arms"
         for task in "type kermany viral" "pneumonia kermany labels:Pneumonia"; do
-            echo "tune $seed $task 100 1600 none $arms"
-            echo "tune $seed $task 10 500 none $arms"
-            echo "tune $seed $task 1 200 none $arms"
+            echo "tune $seed $task 100 1000 none $arms"
+            echo "tune $seed $task 10 300 none $arms"
+            echo "tune $seed $task 1 120 none $arms"
         done
         for task in "nih nih nih14" "covid covid covid" "covid-type covid viral"; do
-            echo "tune $seed $task 100 500 none $arms"
-            echo "tune $seed $task 10 200 none $arms"
+            echo "tune $seed $task 100 240 none $arms"
+            echo "tune $seed $task 10 120 none $arms"
         done
-        echo "tune $seed type-noise30 kermany viral 100 1600 noise30-$seed $arms"
+        echo "tune $seed type-noise30 kermany viral 100 1000 noise30-$seed $arms"
     } >"$out/lists/jobs-$seed"
     for list in encoders jobs; do
         xargs -P "$jobs" -L 1 bash -ec '"$0" "$@"' <"$out/lists/$list-$seed"

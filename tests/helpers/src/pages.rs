@@ -5,7 +5,7 @@ use std::fs;
 use crate::{args, ok, repository};
 
 /// Pages with commands of the binaries.
-pub const PAGES: [&str; 17] = [
+pub const PAGES: [&str; 18] = [
     "README.md",
     "CONTRIBUTING.md",
     "ingest/README.md",
@@ -21,6 +21,7 @@ pub const PAGES: [&str; 17] = [
     "docs/self-distillation.md",
     "notebooks/README.md",
     "trainer/demo.sh",
+    "trainer/experiments/phantom.sh",
     "trainer/experiments/real.sh",
     "trainer/experiments/reproduce.sh",
 ];
