@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
+use crate::config::Recipe;
 use crate::report::StoredEvaluation;
 use crate::task::{Comparison, ComparisonRequest, EvaluationOption, Registry, different_models};
 use crate::train::run_dir::{config_path, load_config};
@@ -69,6 +70,6 @@ fn facts(run: &Path, request: &ComparisonRequest) -> Result<Facts> {
     Ok(Facts {
         kind: config.kind().to_owned(),
         ratio: config.get("ratio").and_then(toml::Value::as_float),
-        recipe: config.get("recipe").and_then(toml::Value::as_str).map(str::to_owned),
+        recipe: Some(config.get("recipe").and_then(toml::Value::as_str).unwrap_or(Recipe::default().name()).to_owned()),
     })
 }
