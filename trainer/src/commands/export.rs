@@ -17,7 +17,7 @@ use crate::error::{ModelError, check_shape};
 use crate::model::mae_decoder::DecoderConfig;
 use crate::model::mrm::MrmConfig;
 use crate::model::vit::{LAYER_NORM_EPSILON, Pooling, VitConfig};
-use crate::task::{Contrast, Pretrain, Registry, Task};
+use crate::task::{Contrast, Pretrain, Registry, Task, Views};
 use crate::train::run_dir;
 use crate::weights::Tensors;
 use crate::weights::hugging_face::to_hugging_face;
@@ -121,7 +121,7 @@ impl Source {
             bail!("{} is of a segmentation run, which these formats do not hold", weights.display());
         }
         match run.as_deref().map(|run| registry.load(run)).transpose()? {
-            Some(file) if [Pretrain.kind(), Contrast.kind()].contains(&file.kind()) => {
+            Some(file) if [Pretrain.kind(), Contrast.kind(), Views.kind()].contains(&file.kind()) => {
                 return Ok(Self::of_pretraining(tensors, file.read()?, Vec::new()));
             }
             Some(file) => {

@@ -41,7 +41,7 @@ pub use fitting::{fitting_preset, preset_hint};
 pub use imported::{IMPORTED, ImportedConfig};
 use length::RecipeLength;
 pub use length::{Epoch, PATIENCE};
-pub use pretrain::{MAX_EPOCHS, PretrainConfig, PretrainData, PretrainOptimizer, contrast_preset, pretrain_preset};
+pub use pretrain::{MAX_EPOCHS, PretrainConfig, PretrainData, PretrainOptimizer, objective_preset, pretrain_preset};
 pub use provenance::{DatasetId, JoinId, OtherDataset, Provenance, RANDOM};
 pub use recipe::Recipe;
 pub use segment::{SegmentConfig, SegmentData, SegmentOptimizer, segment_preset, segment_recipe};

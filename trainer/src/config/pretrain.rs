@@ -10,6 +10,9 @@ use super::{
 };
 use crate::model::mrm::{MrmConfig, Reconstruct};
 
+/// Largest number of views in a sample.
+const MAX_VIEWS: usize = 16;
+
 /// Largest number of epochs.
 pub const MAX_EPOCHS: f64 = 1e6;
 
@@ -32,7 +35,8 @@ pub struct PretrainData {
     /// Augmentations of the cropped image, in their order.
     #[serde(default)]
     pub augment: Vec<Augmentation>,
-    /// Views of a study in a sample: 1 trains on one view of each study an epoch, drawn anew in each; 0: a sample is a record.
+    /// Views of a study in a sample, drawn anew in each epoch: 1 for a model of single images, more for one with
+    /// [`views`](MrmConfig::views); 0: a sample is a record.
     #[serde(default)]
     pub studies: usize,
     /// JSON file with the weights of tokens in the report loss; empty: all count alike.
@@ -99,12 +103,14 @@ const BASE: &str = include_str!("presets/pretrain/mrm-vit-b16.toml");
 const SMALL: &str = include_str!("presets/pretrain/mrm-vit-s16.toml");
 const TINY: &str = include_str!("presets/pretrain/mrm-vit-tiny.toml");
 
-/// The objectives that contrast images with reports: their names, and what they change in a preset.
-const CONTRASTS: [(&str, &str); 4] = [
+/// Objectives beside masked record modeling on the same model: their names, and what they change in a preset.
+const OBJECTIVES: [(&str, &str); 6] = [
     ("clip", include_str!("presets/objectives/clip.toml")),
     ("siglip", include_str!("presets/objectives/siglip.toml")),
     ("maco", include_str!("presets/objectives/maco.toml")),
     ("mrm-clip", include_str!("presets/objectives/mrm-clip.toml")),
+    ("mvmae", include_str!("presets/objectives/mvmae.toml")),
+    ("mvmae-v2t", include_str!("presets/objectives/mvmae-v2t.toml")),
 ];
 
 /// The pre-training defaults of a preset. A vocabulary of 0 means that of the dataset.
@@ -115,20 +121,22 @@ pub fn pretrain_preset(preset: &str) -> Result<PretrainConfig> {
     Ok(Value::Table(preset_table(preset)?).try_into()?)
 }
 
-/// The defaults of a preset for an objective that contrasts images with reports. Of `mrm-vit-tiny` the recipe stays as it is:
-/// the model is what differs.
+/// The defaults of a preset for an objective that contrasts images with reports, or that sees several views of a study. Of
+/// `mrm-vit-tiny` the recipe stays as it is: the model and its samples are what differs.
 ///
 /// # Errors
 /// When there is no such preset or objective.
-pub fn contrast_preset(preset: &str, objective: &str) -> Result<PretrainConfig> {
+pub fn objective_preset(preset: &str, objective: &str) -> Result<PretrainConfig> {
     let mut table = preset_table(preset)?;
-    let Some((name, changes)) = CONTRASTS.iter().find(|(name, _)| *name == objective) else {
-        let names: Vec<&str> = CONTRASTS.iter().map(|(name, _)| *name).collect();
-        bail!("no objective `{objective}` of contrast; there are: {}", names.join(", "))
+    let Some((name, changes)) = OBJECTIVES.iter().find(|(name, _)| *name == objective) else {
+        let names: Vec<&str> = OBJECTIVES.iter().map(|(name, _)| *name).collect();
+        bail!("no objective `{objective}`; there are: {}", names.join(", "))
     };
     let mut changes: Table = changes.parse()?;
     if preset == "mrm-vit-tiny" {
-        changes.remove("data");
+        if let Some(data) = changes.get_mut("data").and_then(Value::as_table_mut) {
+            data.retain(|key, _| key == "studies");
+        }
         changes.remove("optimizer");
     }
     merge(&mut table, changes);
@@ -190,12 +198,14 @@ impl PretrainConfig {
         if !(0.0..=1.0).contains(&data.report_mask_ratio) {
             bail!("data.report_mask_ratio: must be from 0 to 1, is {}", data.report_mask_ratio);
         }
-        if data.studies > 1 {
-            bail!(
-                "data.studies: pretrain takes one view of a study (1) or single records (0), not {}: an encoder of several views \
-                 is a task of your own (trainer/examples/custom_task.rs), with `studies` of its loader",
+        match (&self.model.views, data.studies) {
+            (None, 2..) => bail!(
+                "data.studies: this objective takes one view of a study (1) or single records (0), not {}; --objective mvmae or \
+                 mvmae-v2t takes more",
                 data.studies
-            );
+            ),
+            (Some(_), 0 | 1) => bail!("data.studies: a model of several views needs at least 2, not {}", data.studies),
+            (_, studies) => check_most("data.studies", studies, MAX_VIEWS)?,
         }
         if !data.token_weights.is_empty() {
             if !self.model.reconstructs_report() {

@@ -43,6 +43,9 @@ impl DecoderConfig {
     }
 }
 
+/// Number of codes of views ([`ViewKind::code`](dataset::format::view::ViewKind::code)).
+const VIEW_CODES: i64 = 6;
+
 /// The image decoder.
 #[derive(Debug)]
 pub struct ImageDecoder {
@@ -52,10 +55,12 @@ pub struct ImageDecoder {
     blocks: Vec<Block>,
     norm: nn::LayerNorm,
     pred: nn::Linear,
+    view_embed: Option<Tensor>, // [VIEW_CODES, 1, W]
 }
 
 impl ImageDecoder {
-    /// Variables `decoder_*` and `mask_token` under `path`, for an encoder `vit` and `values` values per target patch.
+    /// Variables `decoder_*` and `mask_token` under `path`, for an encoder `vit` and `values` values per target patch. With
+    /// `knows_views` it has an embedding of the view of an image.
     ///
     /// # Errors
     /// When no position table has this `embed_dim`.
@@ -65,6 +70,7 @@ impl ImageDecoder {
         vit: &VitConfig,
         values: i64,
         pos_embed: PosEmbed,
+        knows_views: bool,
     ) -> Result<Self, ModelError> {
         let init = WeightInit::XavierUniform;
         let table = sin_cos_table(config.embed_dim, vit.grid(), pos_embed)?.unsqueeze(0).to_device(path.device());
@@ -76,15 +82,27 @@ impl ImageDecoder {
             blocks: blocks(&(path / "decoder_blocks"), config.num_layers, block, 0.0, init),
             norm: layer_norm(&(path / "decoder_norm"), config.embed_dim, LAYER_NORM_EPSILON),
             pred: linear(&(path / "decoder_pred"), config.embed_dim, values, init),
+            view_embed: knows_views.then(|| {
+                let init = Init::Randn { mean: 0.0, stdev: TOKEN_STD };
+                path.var("decoder_view_embed", &[VIEW_CODES, 1, config.embed_dim], init)
+            }),
         })
     }
 
     /// Predicts target patches from the encoder's tokens.
     ///
     /// `latent` `[B, 1 + K, D]` has the class token first, then the visible patches in shuffled order; `ids_restore` `[B, L]` is
-    /// the position of each patch in the shuffled order. With `wanted` `[B, R]` only these patches are predicted:
+    /// the position of each patch in the shuffled order. `views` `[B]` (Int64) are the codes of the images' views, for a decoder
+    /// that knows views; none means that no view is stated. With `wanted` `[B, R]` only these patches are predicted:
     /// `[B, R, values]`, else all: `[B, L, values]`.
-    pub fn forward(&self, latent: &Tensor, ids_restore: &Tensor, wanted: Option<&Tensor>, train: bool) -> Tensor {
+    pub fn forward(
+        &self,
+        latent: &Tensor,
+        ids_restore: &Tensor,
+        views: Option<&Tensor>,
+        wanted: Option<&Tensor>,
+        train: bool,
+    ) -> Tensor {
         let x = self.embed.forward(latent); // [B, 1 + K, W]
         let size = x.size();
         let (batch, visible, embed_dim) = (size[0], size[1] - 1, size[2]);
@@ -94,6 +112,11 @@ impl ImageDecoder {
         let shuffled = Tensor::cat(&[x.narrow(1, 1, visible), masks], 1); // [B, L, W]
         let ordered = gather_tokens(&shuffled, ids_restore); // [B, L, W]
         let x = Tensor::cat(&[x.narrow(1, 0, 1), ordered], 1) + &self.pos_embed; // [B, 1 + L, W]
+        let x = match (&self.view_embed, views) {
+            (None, _) => x,
+            (Some(table), Some(views)) => x + table.index_select(0, views),
+            (Some(table), None) => x + table.select(0, 0),
+        };
         let x = run_blocks(&self.blocks, x, train).narrow(1, 1, patches); // [B, L, W]
         let x = wanted.map_or_else(|| x.shallow_clone(), |wanted| gather_tokens(&x, wanted));
         self.pred.forward(&self.norm.forward(&x))
@@ -124,16 +147,23 @@ mod tests {
         };
         let config = DecoderConfig { embed_dim: 8, num_layers: 2, num_heads: 2, mlp_ratio: 2.0 };
         let store = nn::VarStore::new(Device::Cpu);
-        let decoder = ImageDecoder::new(&store.root(), &config, &vit, 5, PosEmbed::Release).unwrap();
+        let decoder = ImageDecoder::new(&store.root(), &config, &vit, 5, PosEmbed::Release, true).unwrap();
 
         let latent = Tensor::randn([2, 1 + 3, 16], (Kind::Float, Device::Cpu));
         let order = Tensor::rand([2, 9], (Kind::Float, Device::Cpu)).argsort(1, false);
         let ids_restore = order.argsort(1, false);
         let masked = order.narrow(1, 3, 6);
-        let all = decoder.forward(&latent, &ids_restore, None, false);
-        let some = decoder.forward(&latent, &ids_restore, Some(&masked), false);
+        let views = Tensor::from_slice(&[1_i64, 4]);
+        let all = decoder.forward(&latent, &ids_restore, Some(&views), None, false);
+        let some = decoder.forward(&latent, &ids_restore, Some(&views), Some(&masked), false);
         assert_eq!(all.size(), [2, 9, 5]);
         assert!((gather_tokens(&all, &masked) - some).abs().max().double_value(&[]) < 1e-6);
+        // Each image has the embedding of its own view; no view stated is the code 0.
+        let unknown = decoder.forward(&latent, &ids_restore, None, None, false);
+        let zeros = Tensor::from_slice(&[0_i64, 0]);
+        assert!(unknown == decoder.forward(&latent, &ids_restore, Some(&zeros), None, false));
+        let differences = (&all - &unknown).abs().amax([1_i64, 2].as_slice(), false);
+        assert!(differences.min().double_value(&[]) > 1e-4);
     }
 
     #[test]

@@ -14,5 +14,6 @@ pub mod patches;
 pub mod pos_embed;
 pub mod segmentation_loss;
 pub mod segmenter;
+pub mod view_alignment;
 pub mod vit;
 pub mod vit_config;

@@ -1,6 +1,6 @@
 //! What is trained. A [`Task`] is the plug between the commands and a kind of run: its configuration, the data that it needs,
-//! its objective, its evaluation, comparison and section of the report. [`Pretrain`], [`Contrast`], [`Classify`] and [`Segment`]
-//! come with the trainer; `examples/custom_task.rs` adds another one, and has all commands with it.
+//! its objective, its evaluation, comparison and section of the report. [`Pretrain`], [`Contrast`], [`Views`], [`Dino`], [`Classify`] and
+//! [`Segment`] come with the trainer; `examples/custom_task.rs` adds another one, and has all commands with it.
 //!
 //! | file | purpose |
 //! | --- | --- |
@@ -9,7 +9,7 @@
 //! | `request`, `finetune` | from the command line to a configuration |
 //! | `training` | a run that can begin, and its training |
 //! | `evaluation`, `evaluated`, `evaluation_files`, `subgroups`, `comparison` | what evaluations of all kinds share |
-//! | `pretrain/`, `contrast/`, `dino/`, `classify/`, `segment/` | the built-in tasks |
+//! | `pretrain/`, `contrast/`, `views/`, `dino/`, `classify/`, `segment/` | the built-in tasks |
 
 mod checked_evaluation;
 pub mod classify;
@@ -30,6 +30,7 @@ pub mod segment;
 mod stage;
 mod subgroups;
 mod training;
+pub mod views;
 
 use std::path::Path;
 
@@ -58,6 +59,7 @@ pub use stage::Stage;
 pub use subgroups::SubgroupColumn;
 pub use training::{Build, Prepared, Training, TrainingRun, data_warnings};
 pub(crate) use training::{device_name, unfinished_init};
+pub use views::{ViewModeling, Views};
 
 /// A kind of run.
 ///

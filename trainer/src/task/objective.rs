@@ -116,9 +116,9 @@ pub trait Staged {
     fn loss_of(&self, inputs: &[Tensor]) -> Result<Loss>;
 }
 
-/// Pixels of a batch, `[B, 1, S, S]`, on the device.
+/// Pixels of a batch, `[B, 1, S, S]`, of studies `[B·V, 1, S, S]`, on the device.
 pub fn images(batch: &Batch, device: Device) -> Tensor {
-    let shape = [batch.len() as i64, 1, batch.size() as i64, batch.size() as i64];
+    let shape = [(batch.len() * batch.slots()) as i64, 1, batch.size() as i64, batch.size() as i64];
     let borrowed = tensor_over(batch.images(), &shape);
     // Always a copy, since the loader writes to this memory again. On CUDA it is the only copy, from pinned memory
     // (`loader_for`), and asynchronous: the batch must exist until the device has read it, as `step::Stepper` ensures.

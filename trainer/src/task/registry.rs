@@ -7,7 +7,7 @@ use dataset::commands::cli::UsageError;
 use dataset::name_suggestion::did_you_mean;
 
 use super::request::run_of_init;
-use super::{Classify, Contrast, Dino, EvaluationOption, Pretrain, Segment, Stage, Task};
+use super::{Classify, Contrast, Dino, EvaluationOption, Pretrain, Segment, Stage, Task, Views};
 use crate::config::{CommonKeys, ConfigFile, RANDOM};
 use crate::train::run_dir;
 
@@ -31,10 +31,16 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// Masked record modeling, contrast, self-distillation, classification, segmentation.
+    /// Masked record modeling, contrast, several views, self-distillation, classification, segmentation.
     pub fn builtin() -> Self {
-        let tasks: Vec<Box<dyn Task>> =
-            vec![Box::new(Pretrain), Box::new(Contrast), Box::new(Dino), Box::new(Classify), Box::new(Segment)];
+        let tasks: Vec<Box<dyn Task>> = vec![
+            Box::new(Pretrain),
+            Box::new(Contrast),
+            Box::new(Views),
+            Box::new(Dino),
+            Box::new(Classify),
+            Box::new(Segment),
+        ];
         Self { tasks }
     }
 

@@ -226,6 +226,25 @@ fn a_contrast_is_over_the_records_of_all_processes() {
     }
 }
 
+/// Views, pairs of views and reports of both processes are those of one with the whole batch.
+#[test]
+fn several_views_are_those_of_all_processes() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 30);
+    let at = |name: &str| temporary.path().join(name);
+    // Without dropout, and with all patches: processes draw other random numbers than one alone.
+    let settings =
+        ["--set", "model.bert.dropout=0", "--set", "model.mask_ratio=0", "--set", "model.reconstruct=report-only"];
+    let objective = [&["--objective", "mvmae-v2t", "--set", "model.views.align_ramp=0"][..], &settings].concat();
+    ok("trainer", pretraining(&data, &at("one"), 6, &objective));
+    let expected = curve(&at("one"));
+    assert!(expected.len() == 6 && expected.iter().all(|(loss, norm)| *loss > 0.1 && *norm > 0.01), "{expected:?}");
+    let arguments = pretraining(&data, &at("two"), 6, &objective);
+    let outputs = ranks(&[arguments.clone(), arguments]);
+    assert!(outputs.iter().all(|output| output.status.success()), "{outputs:?}");
+    assert_same(&at("two"), &expected);
+}
+
 #[test]
 fn master_weights_do_not_change_the_numbers_of_two_processes() {
     let temporary = folder();

@@ -23,5 +23,6 @@ mod reproduce;
 mod resume;
 mod robustness;
 mod segmentation;
+mod soak;
 mod splits;
 mod studies;

@@ -64,6 +64,12 @@ fn benchx_trains_the_encoder_at_a_tenth_and_is_stored() {
     }
     assert!(compared > 5, "{compared} parameters moved");
 
+    ok("trainer", finetuning(&data, &at("release"), &mrm, &[]));
+    evaluate(&data, &at("release"));
+    let compared = run("trainer", args!["compare", at("release"), at("benchx"), "--draws", "10"]);
+    let warning = "by the recipe release, ";
+    assert!(compared.status.success() && text(&compared.stderr).contains(warning), "{}", text(&compared.stderr));
+
     // Another recipe is another configuration; a task without the recipe says so.
     let message = fails("trainer", 1, finetuning(&data, &at("benchx"), &mrm, &[]));
     assert!(message.contains("holds a run of another configuration") && message.contains("recipe"), "{message}");

@@ -9,7 +9,7 @@ use ::dataset::tokenizer::ReportTokenizer;
 use ::dataset::{Dataset, Split, Subset};
 use helpers::{args, command, fails, folder, ingest, ok, phantom_of, text};
 use serde_json::Value;
-use training::{MINIATURE, dataset, numbers, pretraining, wait_for, weights};
+use training::{MINIATURE, dataset, finetuning, numbers, pretraining, wait_for, weights};
 
 #[test]
 fn an_epoch_has_one_view_of_each_study_and_a_killed_run_continues() {
@@ -40,11 +40,76 @@ fn an_epoch_has_one_view_of_each_study_and_a_killed_run_continues() {
     assert!(weights(&at("killed")) == weights(&at("whole")));
 
     let refused = fails("trainer", 2, pretraining(&data, &at("two"), 2, &["--set", "data.studies=2"]));
-    assert!(refused.contains("pretrain takes one view of a study") && refused.contains("custom_task.rs"), "{refused}");
+    assert!(refused.contains("takes one view of a study") && refused.contains("--objective mvmae"), "{refused}");
     assert!(!at("two").exists());
     // A run on records is another one.
     let other = fails("trainer", 1, pretraining(&data, &at("whole"), 20, &["--set", "run.checkpoint_every=5"]));
     assert!(other.contains("holds a run of another configuration"), "{other}");
+}
+
+#[test]
+fn several_views_of_a_study_are_reconstructed_and_aligned() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 60);
+    let at = |name: &str| temporary.path().join(name);
+    let run = |name: &str, objective: &str, more: &[&str]| {
+        pretraining(
+            &data,
+            &at(name),
+            16,
+            &[&["--objective", objective, "--set", "run.checkpoint_every=5"], more].concat(),
+        )
+    };
+    ok("trainer", run("whole", "mvmae-v2t", &[]));
+    let log = numbers(&at("whole"));
+    for line in &log {
+        let part = |name: &str| line[name].as_f64().expect("a part of the loss");
+        let weight = (part("step") - 1.0) / 16.0; // it rises from 0 over the run
+        let total = part("loss_image") + part("loss_report") + weight * part("loss_alignment");
+        assert!((total - part("loss")).abs() < 1e-4 * total && part("loss_alignment") > 0.0, "{line}");
+    }
+    let mut child =
+        command("trainer").args(run("killed", "mvmae-v2t", &[])).stdout(Stdio::null()).spawn().expect("it starts");
+    wait_for(&at("killed"), 7);
+    child.kill().expect("SIGKILL");
+    child.wait().expect("it ends");
+    ok("trainer", run("killed", "mvmae-v2t", &[]));
+    assert_eq!(numbers(&at("killed")), log);
+    assert!(weights(&at("killed")) == weights(&at("whole")));
+
+    // Images alone, in a mixture.
+    let second = at("second");
+    ingest("chexpert", &phantom_of("chexpert", temporary.path(), 30), &second, &[]);
+    ok("dataset", args!["split", &second, "--name", "main", "--ratios", "50,100"]);
+    let mut mixture = run("mixture", "mvmae", &["--set", "model.views.align_ramp=0"]);
+    mixture.extend(args!["--data", &second]);
+    ok("trainer", mixture);
+    let log = numbers(&at("mixture"));
+    for name in ["loss_image/set", "loss_image/second", "loss_alignment/set"] {
+        assert!(log.iter().any(|line| line[name].is_f64()), "{name}: {log:?}");
+    }
+    assert!(log.iter().all(|line| line.get("loss_report").is_none()));
+
+    // The other commands take its runs.
+    ok("trainer", finetuning(&data, &at("tuned"), &at("whole"), &[]));
+    ok("trainer", args!["embed", "--data", &data, "--weights", at("mixture"), "--out", at("features.parquet")]);
+    ok("trainer", args!["export", at("mixture"), "--to", "timm", "--out", at("timm")]);
+    ok("trainer", args!["reconstruct", "--data", &data, "--weights", at("whole"), "--rows", "2"]);
+    let report = at("report.html");
+    ok("trainer", args!["report", at("whole"), "--out", &report]);
+    assert!(fs::read_to_string(report).expect("a page").contains("alignment of views"));
+    let message =
+        fails("trainer", 1, args!["predict", "--data", &data, "--weights", at("whole"), "--out", at("p.csv")]);
+    assert!(message.contains("multi-view pre-training"), "{message}");
+    for (settings, problem) in [
+        (["--set", "data.studies=1"], "needs at least 2, not 1"),
+        (["--set", "data.studies=17"], "data.studies"),
+        (["--set", "model.views.align_weight=-1"], "views.align_weight"),
+    ] {
+        let message = fails("trainer", 2, run("refused", "mvmae", &settings));
+        assert!(message.contains(problem), "{message}");
+    }
+    assert!(!at("refused").exists());
 }
 
 #[test]

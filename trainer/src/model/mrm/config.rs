@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::contrast_config::ContrastConfig;
+use super::views_config::ViewsConfig;
 use crate::error::{ModelError, check_size, check_table};
 use crate::model::bert::BertConfig;
 use crate::model::mae_decoder::DecoderConfig;
@@ -70,6 +71,9 @@ pub struct MrmConfig {
     /// The contrast of images and reports; none in masked record modeling alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contrast: Option<ContrastConfig>,
+    /// Several views of a study in one sample; none where a sample has one image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub views: Option<ViewsConfig>,
 }
 
 impl Default for MrmConfig {
@@ -88,6 +92,7 @@ impl Default for MrmConfig {
             report_weight: 1.0,
             report_loss: ReportLoss::default(),
             contrast: None,
+            views: None,
         }
     }
 }
@@ -143,6 +148,15 @@ impl MrmConfig {
         }
         if let Some(contrast) = &self.contrast {
             contrast.validate()?;
+        }
+        if let Some(views) = &self.views {
+            views.validate()?;
+            if self.contrast.is_some() {
+                return Err(ModelError::config(
+                    "views",
+                    "not with model.contrast: pairs are of one image and its report",
+                ));
+            }
         }
         let (visible, patches) = (self.visible_patches(), self.vit.patches());
         let most = if self.reconstructs_image() { patches - 1 } else { patches };

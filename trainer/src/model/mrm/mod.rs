@@ -12,6 +12,7 @@ mod config;
 mod contrast_config;
 mod flops;
 mod losses;
+mod views_config;
 
 use std::rc::Rc;
 
@@ -31,6 +32,7 @@ use losses::{all_positions, by_value, patch_error};
 pub use config::{MrmConfig, Reconstruct, ReportLoss};
 pub use contrast_config::{ContrastConfig, ContrastLoss};
 pub use losses::{IGNORED_LABEL, ReportLosses};
+pub use views_config::ViewsConfig;
 
 /// The reports of a batch of `B` images: `R` of them, one for each image that has a report.
 ///
@@ -46,8 +48,8 @@ pub struct ReportBatch<'a> {
     pub attention_mask: &'a Tensor,
     /// Token types `[R, S]`, Int64; none means type 0 everywhere.
     pub type_ids: Option<&'a Tensor>,
-    /// The image of each report, `[R]`, Int64; none means all images in their order (`R = B`). `B` is the row of a report
-    /// without an image, which is predicted from its visible tokens alone.
+    /// The image of each report, `[R]`, or its images, `[R, V]`, of which it gets the mean; Int64. None means all images in
+    /// their order (`R = B`). `B` stands for no image; a report without one is predicted from its visible tokens alone.
     pub rows: Option<&'a Tensor>,
     /// Weights of the tokens before masking, `[R, S]`, Float; the loss is then a weighted mean. None means that all positions
     /// count alike.
@@ -71,7 +73,7 @@ pub struct PaddedLabels<'a> {
 impl ReportBatch<'_> {
     /// An error unless all tensors are `[R, S]` with the same `S`, at most `longest`, and `R` as `rows` (else `batch`) says.
     fn check(&self, batch: i64, longest: i64) -> Result<(), ModelError> {
-        self.rows.map_or(Ok(()), |rows| check_shape("rows", rows, &[-1]))?;
+        self.rows.map_or(Ok(()), |rows| check_shape("rows", rows, if rows.dim() == 2 { &[-1, -1] } else { &[-1] }))?;
         let batch = self.rows.map_or(batch, |rows| rows.size()[0]);
         check_shape("ids", self.ids, &[batch, -1])?;
         let length = self.ids.size()[1];
@@ -181,7 +183,7 @@ impl Mrm {
         let values = config.target_patch() * config.target_patch() * vit.in_channels;
         let image_decoder = config
             .reconstructs_image()
-            .then(|| ImageDecoder::new(path, &config.decoder, vit, values, config.pos_embed))
+            .then(|| ImageDecoder::new(path, &config.decoder, vit, values, config.pos_embed, config.views.is_some()))
             .transpose()?;
         let report = config.reconstructs_report().then(|| {
             let projection = linear(&(path / "bert_mlp"), vit.embed_dim, config.bert.embed_dim, init);
@@ -255,7 +257,25 @@ impl Mrm {
         noise: Option<&Tensor>,
         train: bool,
     ) -> Result<MrmOutput, ModelError> {
+        self.forward_views(image, None, report, noise, train)
+    }
+
+    /// The same of images whose views are known: their codes `[B]`
+    /// ([`Batch::view_codes`](dataset::Batch::view_codes)), which the image decoder of a model with
+    /// [`views`](MrmConfig::views) is told.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has the wrong shape.
+    pub fn forward_views(
+        &self,
+        image: &Tensor,
+        views: Option<&Tensor>,
+        report: Option<ReportBatch>,
+        noise: Option<&Tensor>,
+        train: bool,
+    ) -> Result<MrmOutput, ModelError> {
         self.check_image(image)?;
+        views.map_or(Ok(()), |views| check_shape("views", views, &[image.size()[0]]))?;
         let batch = image.size()[0];
         if batch == 0 {
             return self.forward_without_images(image, report, train);
@@ -286,7 +306,7 @@ impl Mrm {
             report_losses: None,
         };
         if let Some(decoder) = &self.image_decoder {
-            self.reconstruct_image(decoder, image, &patch_mask, train, &mut output)?;
+            self.reconstruct_image(decoder, image, views, &patch_mask, train, &mut output)?;
         }
         self.finish(report, batch, train, &mut output)?;
         Ok(output)
@@ -386,12 +406,13 @@ impl Mrm {
         &self,
         decoder: &ImageDecoder,
         image: &Tensor,
+        views: Option<&Tensor>,
         patch_mask: &PatchMask,
         train: bool,
         output: &mut MrmOutput,
     ) -> Result<(), ModelError> {
         let wanted = train.then_some(&patch_mask.masked);
-        let pred = decoder.forward(&output.latent, &patch_mask.ids_restore, wanted, train);
+        let pred = decoder.forward(&output.latent, &patch_mask.ids_restore, views, wanted, train);
         let target = target_patches(image, self.config.target_patch()); // [B, L, P·P·C]
         let target = wanted.map_or_else(|| target.shallow_clone(), |wanted| gather_tokens(&target, wanted));
         let target = self.normalized(&target);
@@ -431,8 +452,7 @@ impl Mrm {
         }
         // The release projects every token and then takes the mean. The mean first gives the same for a fraction of the work.
         let visible = output.latent.narrow(1, 1, tokens - 1).mean_dim([1_i64].as_slice(), false, None); // [B, D]
-        let visible =
-            report.rows.map_or_else(|| visible.shallow_clone(), |rows| with_none(&visible).index_select(0, rows)); // [R, D]
+        let visible = report.rows.map_or_else(|| visible.shallow_clone(), |rows| of_reports(&visible, rows)); // [R, D]
         let latent = branch.projection.forward(&visible); // [R, H]
         let embedded = branch.bert.embed(report.ids, report.type_ids, Some(&latent), train);
         let hidden = branch.bert.encode(embedded, report.attention_mask, train); // [R, S, H]
@@ -569,6 +589,18 @@ impl Mrm {
 /// Where the variables of BERT are.
 pub(crate) fn bert_path<'a>(path: &nn::Path<'a>) -> nn::Path<'a> {
     path / "bert_encoder" / "model"
+}
+
+/// Latents of images `[B, D]` → those of the reports with the images `rows`, `[R, D]`: `[R]`, or the mean of `[R, V]`; zeros
+/// where there is no image.
+fn of_reports(visible: &Tensor, rows: &Tensor) -> Tensor {
+    let table = with_none(visible); // [B + 1, D]
+    if rows.dim() == 1 {
+        return table.index_select(0, rows);
+    }
+    let views = table.index_select(0, &rows.flatten(0, 1)).view([rows.size()[0], rows.size()[1], -1]); // [R, V, D]
+    let counts = rows.not_equal(visible.size()[0]).sum_dim_intlist(1, true, Kind::Float).clamp_min(1.0); // [R, 1]
+    (views.sum_dim_intlist(1, false, Kind::Float) / counts).to_kind(visible.kind())
 }
 
 /// Latents of images `[B, D]`, and zeros in place of an image that is not there: `[B + 1, D]`.

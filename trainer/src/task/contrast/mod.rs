@@ -14,7 +14,7 @@ use super::{
     Comparison, ComparisonRequest, DataSource, Evaluated, EvaluationOption, EvaluationRequest, Metric,
     PredictionRequest, Prepared, Request, Stage, Task,
 };
-use crate::config::{ConfigFile, PRESETS, PretrainConfig, contrast_preset};
+use crate::config::{ConfigFile, PRESETS, PretrainConfig, objective_preset};
 use crate::report::{Run, Section, metrics_section};
 
 pub use evaluation::{ContrastReport, Direction, RetrievalScores, ZeroShotScores};
@@ -44,7 +44,7 @@ impl Task for Contrast {
     }
 
     fn resolve(&self, request: &Request) -> Result<ConfigFile> {
-        let preset = contrast_preset(request.preset.unwrap_or(PRESETS[0]), request.task)?;
+        let preset = objective_preset(request.preset.unwrap_or(PRESETS[0]), request.task)?;
         ConfigFile::of(self.kind(), &pretrain::resolve(request, &preset)?)
     }
 
@@ -58,9 +58,9 @@ impl Task for Contrast {
 
     fn prepare<'a>(&self, config: &ConfigFile, source: &'a DataSource) -> Result<Prepared<'a>> {
         self.check(config)?;
-        pretrain::prepare(config.read()?, source, |config, by_record, compute| {
-            let objective = Contrasting::new(&config.model, compute)?;
-            Ok(Box::new(objective.in_place_loss(config.run.in_place_loss).record_losses(by_record)))
+        pretrain::prepare(config.read()?, source, |making| {
+            let objective = Contrasting::new(&making.config.model, making.compute)?;
+            Ok(Box::new(objective.in_place_loss(making.config.run.in_place_loss).record_losses(making.by_record)))
         })
     }
 

@@ -27,7 +27,7 @@ use crate::train::run_dir;
 
 pub use objective::Pretraining;
 pub use reconstruction::{ReconstructedRecord, Reconstruction, Token, reconstruct};
-pub(in crate::task) use record_modeling::RecordModeling;
+pub(in crate::task) use record_modeling::{RecordModeling, image_slots};
 pub(in crate::task) use report::sections as reconstruction_sections;
 pub use training_rows::TrainingRows;
 
@@ -68,9 +68,9 @@ impl Task for Pretrain {
     }
 
     fn prepare<'a>(&self, config: &ConfigFile, source: &'a DataSource) -> Result<Prepared<'a>> {
-        prepare(config.read()?, source, |config, by_record, compute| {
-            let objective = Pretraining::new(&config.model, compute)?;
-            Ok(Box::new(objective.in_place_loss(config.run.in_place_loss).record_losses(by_record)))
+        prepare(config.read()?, source, |making| {
+            let objective = Pretraining::new(&making.config.model, making.compute)?;
+            Ok(Box::new(objective.in_place_loss(making.config.run.in_place_loss).record_losses(making.by_record)))
         })
     }
 
@@ -108,8 +108,20 @@ pub(in crate::task) fn resolve(request: &Request, preset: &PretrainConfig) -> Re
     Ok(config)
 }
 
-/// Makes the objective of a configuration; with `true`, one that knows the losses of single records.
-pub(in crate::task) type MakeObjective = fn(&PretrainConfig, bool, &Compute) -> Result<Box<dyn Objective>>;
+/// What an objective is made for.
+pub(in crate::task) struct Making<'a> {
+    /// The configuration of the run.
+    pub config: &'a PretrainConfig,
+    /// Whether it shall know the losses of single records.
+    pub by_record: bool,
+    /// Steps of the run.
+    pub steps: u64,
+    /// Where it computes.
+    pub compute: &'a Compute,
+}
+
+/// Makes the objective of a run.
+pub(in crate::task) type MakeObjective = fn(&Making) -> Result<Box<dyn Objective>>;
 
 /// Prepares a run whose objective learns from images and reports.
 pub(in crate::task) fn prepare(
@@ -237,10 +249,10 @@ fn training<'a>(
     let device = compute.device;
     // Recorded passes have no losses by dataset.
     let by_record = !source.others.is_empty() && !config.run.cuda_graph;
-    let objective = objective(&config, by_record, compute)?;
+    let steps = training.steps(&config);
+    let objective = objective(&Making { config: &config, by_record, steps, compute })?;
     let optimizer = config.optimizer.clone();
     let Epoch { records, steps: per_epoch } = training.epoch(&config);
-    let steps = training.steps(&config);
     let epochs = steps as f64 / per_epoch;
     let curve = WarmupCosine {
         peak: scaled_lr(optimizer.base_lr, optimizer.batch_size * optimizer.accumulation),

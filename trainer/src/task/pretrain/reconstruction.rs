@@ -62,7 +62,7 @@ pub struct Reconstruction<'a> {
 }
 
 /// Kinds of runs that have the decoders of masked record modeling, if they reconstruct anything.
-const RECONSTRUCTING: [&str; 2] = ["pretrain", "contrast"];
+const RECONSTRUCTING: [&str; 3] = ["pretrain", "contrast", "views"];
 
 /// Pixels between two images.
 const GAP: u32 = 4;

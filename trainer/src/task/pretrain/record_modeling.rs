@@ -23,10 +23,12 @@ const PADDED_LENGTHS: usize = 32;
 
 /// A batch on the device.
 pub(in crate::task) struct Inputs {
-    /// Those of the records that have one, `[I, 1, S, S]`.
+    /// Those of the records that have one, of studies those of all views: `[I, 1, S, S]`.
     image: Tensor,
-    /// The record of each image, `[I]`; none where every record has one.
+    /// The record or study of each image, `[I]`; none where every record has one.
     pub image_records: Option<Tensor>,
+    /// Codes of the images' views, `[I]`; none unless samples are studies.
+    views: Option<Tensor>,
     /// Number of records, B.
     pub records: i64,
     /// None if the model reconstructs the image only.
@@ -40,7 +42,8 @@ struct ReportInputs {
     ids: Tensor,            // [R, S]
     labels: Tensor,         // [R, S]
     attention_mask: Tensor, // [R, S]
-    /// The image of each report, `[R]`, I for none; none where every record has an image and a report.
+    /// The image of each report, `[R]`, of studies its images, `[R, V]`, I for none; none where every record has an image and a
+    /// report.
     rows: Option<Tensor>,
     /// The record of each report, `[R]`; none where every record has one.
     records: Option<Tensor>,
@@ -82,7 +85,7 @@ impl Inputs {
             _ => bail!("{} tensors are not those of a batch", tensors.len()),
         };
         let (image, records) = (clone(image), image.size()[0]);
-        Ok(Self { image, image_records: None, records, report, positions_of_loss: 0.0 })
+        Ok(Self { image, image_records: None, views: None, records, report, positions_of_loss: 0.0 })
     }
 }
 
@@ -90,19 +93,21 @@ impl RecordModeling<'_> {
     /// Sends a batch to the device; with `pads`, masked positions have one of few lengths.
     pub fn inputs(&self, batch: &Batch, pads: bool) -> Inputs {
         let device = self.device;
+        let list = |values: &[i64]| send(&Tensor::from_slice(values), device);
         let (mut image, mut image_records) = (images(batch, device), None);
-        let records = batch.len() as i64;
-        let with_image: Vec<i64> =
-            (0..).zip(batch.has_image()).filter(|(_, has)| **has > 0).map(|(at, _)| at).collect();
-        let has_all_images = with_image.len() == batch.len();
-        if !has_all_images {
+        let (records, slots) = (batch.len() as i64, batch.slots());
+        let with_image = image_slots(batch);
+        let is_plain = slots == 1 && with_image.len() == batch.len();
+        if !is_plain {
             // Records without an image take part in the report loss alone.
-            let list = send(&Tensor::from_slice(&with_image), device);
-            image = image.index_select(0, &list);
-            image_records = Some(list);
+            image = image.index_select(0, &list(&with_image));
+            image_records = Some(list(&with_image.iter().map(|slot| slot / slots as i64).collect::<Vec<i64>>()));
         }
+        let codes = batch.view_codes();
+        let of_images = || with_image.iter().map(|&slot| codes[slot as usize]).collect::<Vec<i64>>();
+        let views = (!codes.is_empty()).then(|| list(&of_images()));
         if !self.model.config().reconstructs_report() {
-            return Inputs { image, image_records, records, report: None, positions_of_loss: 0.0 };
+            return Inputs { image, image_records, views, records, report: None, positions_of_loss: 0.0 };
         }
         // Records without a report take part in the image loss alone.
         let with_report = batch.with_report();
@@ -113,7 +118,6 @@ impl RecordModeling<'_> {
             [] => None,
             table => Some(of_records(table, &with_report, batch.tokens())),
         };
-        let list = |values: &[i64]| send(&Tensor::from_slice(values), device);
         let shape = [with_report.len() as i64, batch.tokens() as i64];
         let table = |ids: &[i64]| send(&Tensor::from_slice(ids).view(shape), device);
         let weight_of = |position: i64| weights.as_ref().map_or(1.0, |weights| f64::from(weights[position as usize]));
@@ -136,19 +140,23 @@ impl RecordModeling<'_> {
             masked = Some(list(&positions));
         }
         let of_report: Vec<i64> = with_report.iter().map(|&record| record as i64).collect();
-        let image_of = |record: &i64| with_image.binary_search(record).unwrap_or(with_image.len()) as i64;
-        let rows: Vec<i64> = of_report.iter().map(image_of).collect();
+        let image_of = |slot: i64| with_image.binary_search(&slot).unwrap_or(with_image.len()) as i64;
+        let slots_of = |record: &i64| (record * slots as i64..(record + 1) * slots as i64).map(image_of);
+        let rows = || {
+            let rows = list(&of_report.iter().flat_map(slots_of).collect::<Vec<i64>>());
+            if slots == 1 { rows } else { rows.view([of_report.len() as i64, slots as i64]) }
+        };
         let report = ReportInputs {
             ids: table(&seen),
             labels: table(&target),
             attention_mask: table(&attention_mask),
-            rows: (!(all && has_all_images)).then(|| list(&rows)),
+            rows: (!(all && is_plain)).then(rows),
             records: (!all).then(|| list(&of_report)),
             weights: weights.map(|weights| send(&Tensor::from_slice(&weights).view(shape), device)),
             masked,
             padded,
         };
-        Inputs { image, image_records, records, report: Some(report), positions_of_loss }
+        Inputs { image, image_records, views, records, report: Some(report), positions_of_loss }
     }
 
     /// The forward pass of training.
@@ -166,7 +174,7 @@ impl RecordModeling<'_> {
             masked: report.masked.as_ref(),
             padded: report.padded.as_ref().map(|(labels, count)| PaddedLabels { labels, count }),
         });
-        Ok(self.model.forward(&inputs.image, report, None, true)?)
+        Ok(self.model.forward_views(&inputs.image, inputs.views.as_ref(), report, None, true)?)
     }
 
     /// The loss of a forward pass.
@@ -204,6 +212,12 @@ impl RecordModeling<'_> {
         }
         Ok(Loss { total, parts, by_record: Vec::new() })
     }
+}
+
+/// The slots of a batch that have an image, in their order; of single records, slots are records.
+pub(in crate::task) fn image_slots(batch: &Batch) -> Vec<i64> {
+    let has_image = if batch.view_mask().is_empty() { batch.has_image() } else { batch.view_mask() };
+    (0..).zip(has_image).filter(|(_, has)| **has > 0).map(|(slot, _)| slot).collect()
 }
 
 /// The rows of some records of a table with so many values each.

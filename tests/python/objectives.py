@@ -1,6 +1,6 @@
-"""Computes losses and gradients of contrastive objectives anew, with timm's blocks and transformers' BERT.
+"""Computes losses and gradients of objectives anew, with timm's blocks and transformers' BERT.
 
-contrast.py FOLDER: for each FOLDER/NAME.json (the configuration) and FOLDER/NAME.safetensors (weights `state.*`, a batch
+objectives.py FOLDER: for each FOLDER/NAME.json (the configuration) and FOLDER/NAME.safetensors (weights `state.*`, a batch
 `in.*`, our losses `out.*` and gradients `grad.*`), prints the largest difference of each loss and of all gradients, relative
 to the largest value of a gradient. Equations: docs/objectives.md.
 """
@@ -49,7 +49,7 @@ def patches(image, side):
     return cut.permute(0, 2, 4, 3, 5, 1).reshape(count, -1, side * side * channels)
 
 
-def image_loss(image, latent, order, leaves, model):
+def image_loss(image, latent, order, leaves, model, views=None):
     grid = model["vit"]["image_size"] // model["vit"]["patch_size"]
     count, kept = latent.shape[0], latent.shape[1] - 1
     x = linear(latent, leaves, "decoder_embed")
@@ -57,6 +57,8 @@ def image_loss(image, latent, order, leaves, model):
     rows = torch.arange(count)[:, None]
     full = full.index_put((rows, order[:, :kept]), x[:, 1:])
     x = torch.cat([x[:, :1], full], 1) + leaves["decoder_pos_embed"]
+    if views is not None:
+        x = x + torch.stack([leaves["decoder_view_embed"][code] for code in views])
     x = blocks(x, leaves, "decoder_blocks", model["decoder"])
     pred = linear(norm(x, leaves, "decoder_norm"), leaves, "decoder_pred")[:, 1:]
     target = patches(image, model["vit"]["patch_size"] * model["super_resolution"])
@@ -78,9 +80,11 @@ def bert_hidden(bert, leaves, ids, attention, latent=None):
     return output.last_hidden_state, output.pooler_output
 
 
-def report_loss(bert, leaves, batch, latent, with_report, model):
+def report_loss(bert, leaves, batch, latent, with_report, model, images_of):
+    """images_of: the images of each sample."""
     ids, labels, attention = (batch[name][with_report] for name in ("ids", "labels", "attention_mask"))
-    visible = linear(latent[with_report, 1:], leaves, "bert_mlp").mean(1)
+    projected = linear(latent[:, 1:], leaves, "bert_mlp").mean(1)
+    visible = torch.stack([projected[images_of[sample]].mean(0) for sample in with_report])
     hidden, _ = bert_hidden(bert, leaves, ids, attention, visible)
     head = "bert_encoder.model.cls.predictions."
     x = F.gelu(linear(hidden, leaves, head + "transform.dense"))
@@ -91,6 +95,13 @@ def report_loss(bert, leaves, batch, latent, with_report, model):
         masked = ids != labels
         return F.cross_entropy(logits[masked], labels[masked])
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+
+
+def alignment_loss(latent, images_of):
+    """Over single pairs of views."""
+    means = latent[:, 1:].mean(1)
+    pairs = [(i, j) for images in images_of for i in images for j in images if i < j]
+    return torch.stack([1 - F.cosine_similarity(means[i], means[j], dim=0) for i, j in pairs]).mean()
 
 
 def contrast_loss(images, texts, weights, reports, leaves, contrast):
@@ -129,6 +140,7 @@ for path in sorted(glob.glob(f"{sys.argv[1]}/*.json")):
     name = path.split("/")[-1][:-5]
     with open(path) as file:
         model = json.load(file)["model"]
+    several = model.get("views")
     tensors = safetensors.torch.load_file(path[:-4] + "safetensors")
     batch, ours = part(tensors, "in."), part(tensors, "out.")
     leaves = part(tensors, "state.")
@@ -149,7 +161,15 @@ for path in sorted(glob.glob(f"{sys.argv[1]}/*.json")):
         )
     )
 
-    image = batch["image"].repeat(1, 3, 1, 1)
+    image, views = batch["image"], None
+    images_of = [[sample] for sample in range(len(batch["ids"]))]
+    if several:
+        has_view = batch["view_mask"].flatten() > 0
+        image, views = image[has_view], batch["view_codes"].flatten()[has_view]
+        study = (has_view.nonzero()[:, 0] // batch["view_mask"].shape[1]).tolist()
+        images_of = [[at for at, of in enumerate(study) if of == sample] for sample in range(len(images_of))]
+        assert {1, 2} <= {len(images) for images in images_of} and len(set(views.tolist())) > 1
+    image = image.repeat(1, 3, 1, 1)
     small = image
     if model["super_resolution"] > 1:
         small = F.interpolate(image, size=[vit["image_size"]] * 2, mode="bicubic", antialias=model["antialias"])
@@ -164,23 +184,29 @@ for path in sorted(glob.glob(f"{sys.argv[1]}/*.json")):
     with_report = (batch["attention_mask"][:, 1] == 1).nonzero()[:, 0]
     losses = {}
     if model["reconstruct"] in ("both", "image-only"):
-        losses["loss_image"] = image_loss(image, latent, order, leaves, model)
+        losses["loss_image"] = image_loss(image, latent, order, leaves, model, views)
     if model["reconstruct"] in ("both", "report-only"):
-        losses["loss_report"] = report_loss(bert, leaves, batch, latent, with_report, model)
-    contrast = model["contrast"]
-    images = linear(latent[with_report, 1:].mean(1), leaves, "image_projection")
-    labels, attention = batch["labels"][with_report], batch["attention_mask"][with_report]
-    texts = linear(bert_hidden(bert, leaves, labels, attention)[1], leaves, "text_projection")
-    weights = None
-    if contrast["correlation"]:
-        is_visible = torch.zeros(batch["noise"].shape)
-        for b in range(len(is_visible)):
-            is_visible[b, order[b, :kept]] = 1.0
-        weights = torch.log(1 + torch.exp(linear(is_visible[with_report], leaves, "correlation")[:, 0]))
-    reports = [tuple(ids.tolist()) for ids in labels]
-    assert len(set(reports)) < len(reports) < len(image), "a report twice, and an image without one"
-    losses["loss_contrast"] = contrast_loss(images, texts, weights, reports, leaves, contrast)
-    factors = dict(loss_image=model["image_weight"], loss_report=model["report_weight"], loss_contrast=contrast["weight"])
+        losses["loss_report"] = report_loss(bert, leaves, batch, latent, with_report, model, images_of)
+    factors = dict(loss_image=model["image_weight"], loss_report=model["report_weight"])
+    if several:
+        losses["loss_alignment"] = alignment_loss(latent, images_of)
+        # At step 5 of 40.
+        factors["loss_alignment"] = several["align_weight"] * min(1, 5 / (several["align_ramp"] * 40))
+    contrast = model.get("contrast")
+    if contrast:
+        images = linear(latent[with_report, 1:].mean(1), leaves, "image_projection")
+        labels, attention = batch["labels"][with_report], batch["attention_mask"][with_report]
+        texts = linear(bert_hidden(bert, leaves, labels, attention)[1], leaves, "text_projection")
+        weights = None
+        if contrast["correlation"]:
+            is_visible = torch.zeros(batch["noise"].shape)
+            for b in range(len(is_visible)):
+                is_visible[b, order[b, :kept]] = 1.0
+            weights = torch.log(1 + torch.exp(linear(is_visible[with_report], leaves, "correlation")[:, 0]))
+        reports = [tuple(ids.tolist()) for ids in labels]
+        assert len(set(reports)) < len(reports) < len(image), "a report twice, and an image without one"
+        losses["loss_contrast"] = contrast_loss(images, texts, weights, reports, leaves, contrast)
+        factors["loss_contrast"] = contrast["weight"]
     losses["total"] = sum(loss * factors[part] for part, loss in losses.items())
     losses["total"].backward()
 
