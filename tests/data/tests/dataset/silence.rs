@@ -275,3 +275,14 @@ fn windows_of_another_image() {
     let batch = Loader::builder(&opened(&out)).transform(transform).build().expect("a loader").next_batch();
     assert!(batch.is_ok(), "a window is any window to a loader");
 }
+
+/// A tokenizer of another project makes the ids that `verify` compares, too.
+#[test]
+fn a_dataset_with_a_real_tokenizer_is_whole() {
+    let Some(data) = helpers::real_data() else { return };
+    let temporary = folder();
+    let (raw, out) = (phantom(temporary.path(), 12), temporary.path().join("set"));
+    let tokenizer = data.join("mimic_wordpiece.json");
+    ok("ingest", args!["mimic-cxr", &raw, &out, "--size", "32", "--tokenizer", &tokenizer]);
+    assert!(ok("dataset", args!["verify", &out]).contains("all whole"));
+}
