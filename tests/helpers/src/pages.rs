@@ -5,7 +5,7 @@ use std::fs;
 use crate::{args, ok, repository};
 
 /// Pages with commands of the binaries.
-pub const PAGES: [&str; 17] = [
+pub const PAGES: [&str; 18] = [
     "README.md",
     "CONTRIBUTING.md",
     "ingest/README.md",
@@ -19,6 +19,7 @@ pub const PAGES: [&str; 17] = [
     "docs/published.md",
     "docs/reproduce.md",
     "docs/self-distillation.md",
+    "docs/testing.md",
     "notebooks/README.md",
     "trainer/demo.sh",
     "trainer/experiments/real.sh",

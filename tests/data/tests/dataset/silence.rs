@@ -234,13 +234,15 @@ fn a_join_made_of_other_shards() {
     assert!(refused.to_string().starts_with(stale), "{refused}");
 }
 
+/// A change of a manifest.
+type Change = fn(&mut Manifest);
+
 /// Caught by `verify`. Loaders and training runs take no statistics from the manifest: those of a run are in its configuration.
 #[test]
 fn statistics_that_do_not_fit() {
     let (_temporary, out) = copy();
     let storage = Storage::folder(&out);
     let whole = Manifest::load(&storage).expect("a manifest");
-    type Change = fn(&mut Manifest);
     let changes: [(Change, &str); 6] = [
         (|manifest| manifest.image.mean += 0.02, "dataset.json: pixels of mean"),
         (|manifest| manifest.image.std /= 2.0, "dataset.json: pixels of mean"),

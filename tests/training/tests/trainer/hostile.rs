@@ -26,6 +26,9 @@ fn rewrite(data: &Path, change: impl Fn(&mut Record)) {
     (0..shards).for_each(|shard| rewrite_records(data, shard, |records| records.iter_mut().for_each(&change)));
 }
 
+/// A change of a record.
+type Change<'a> = &'a dyn Fn(&mut Record);
+
 #[test]
 fn datasets_whose_values_lie_are_refused_with_shard_and_row() {
     let temporary = folder();
@@ -37,7 +40,6 @@ fn datasets_whose_values_lie_are_refused_with_shard_and_row() {
     };
     let run = temporary.path().join("run");
     let vocabulary = Dataset::open(&whole).expect("a manifest").manifest().text.vocabulary as i32;
-    type Change<'a> = &'a dyn Fn(&mut Record);
     let changes: [(&str, Change<'_>, &str); 4] = [
         ("tokens", &|record| record.token_ids[1] = vocabulary, "but the vocabulary has"),
         ("negative", &|record| record.token_ids[1] = i32::MIN, "token id -2147483648"),
