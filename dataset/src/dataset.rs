@@ -151,7 +151,10 @@ impl Dataset {
         if files::hex(&Sha256::digest(&bytes)) != self.manifest.text.tokenizer_sha256 {
             return Err(broken(&"not the tokenizer that made the token ids"));
         }
-        let tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| broken(&error))?;
+        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| broken(&error))?;
+        // As when the token ids were made.
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|error| broken(&error))?;
         let (size, expected) = (tokenizer.get_vocab_size(true), self.manifest.text.vocabulary);
         if size != expected {
             return Err(broken(&format!("a vocabulary of {size} pieces, the manifest says {expected}")));

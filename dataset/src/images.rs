@@ -124,14 +124,8 @@ impl Dataset {
             shard.image_bytes(local, None, page, &mut encoded)?;
             // A dataset that was ingested without images has none.
             if !(encoded.is_empty() && length == 0) {
-                let decoded = image_codec::decode_stored(&encoded, encoding);
-                let decoded = decoded.map_err(|error| shard.row_error(local, error))?;
-                if (decoded.height, decoded.width) != (height.into(), width.into()) {
-                    let message =
-                        format!("image of {}×{}, its columns say {height}×{width}", decoded.height, decoded.width);
-                    return Err(shard.row_error(local, message));
-                }
-                *buffer = decoded.pixels;
+                let decoded = image_codec::decode_stored(&encoded, encoding, (height.into(), width.into()));
+                *buffer = decoded.map_err(|error| shard.row_error(local, error))?;
             }
         }
         if buffer.len() == length {

@@ -1,6 +1,6 @@
 //! The whole path in a store in memory: write, read, verify, split, load.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use arrow_array::{ArrayRef, StringArray};
 
 use crate::commands::verify::verify;
 use crate::format::manifest::{self, ImageSpec, Manifest, REJECTS, ShardInfo, TextSpec, Totals};
+use crate::format::pixel_sums::PixelSums;
 use crate::format::record::{FORMAT_VERSION, ImageEncoding, Record};
 use crate::format::schema::schema;
 use crate::format::shard::{ImageCompression, ShardWriter};
@@ -36,7 +37,12 @@ fn record(row: usize) -> Record {
     }
 }
 
-fn manifest(shard: ShardInfo, rows: usize) -> Manifest {
+fn manifest(shard: ShardInfo, records: &[Record]) -> Manifest {
+    let mut pixels = PixelSums::default();
+    records.iter().for_each(|record| pixels.add(PixelSums::of(&record.image)));
+    let (mean, std) = pixels.moments();
+    let patients: BTreeSet<&str> = records.iter().map(|record| record.patient_id.as_str()).collect();
+    let count = records.len() as u64;
     Manifest {
         format_version: FORMAT_VERSION,
         source: "x".to_owned(),
@@ -49,15 +55,21 @@ fn manifest(shard: ShardInfo, rows: usize) -> Manifest {
             intensity: "voi".to_owned(),
             resize: "shorter".to_owned(),
             size: 6,
-            mean: 0.5,
-            std: 0.25,
+            mean,
+            std,
         },
         text: TextSpec { report_text: "all".to_owned(), max_tokens: 0, vocabulary: 0, tokenizer_sha256: String::new() },
         labels: vec!["A".to_owned(), "B".to_owned()],
         grades: Vec::new(),
         masks: Vec::new(),
         source_digest: manifest::SHA256.to_owned(),
-        totals: Totals { records: rows as u64, ..Totals::default() },
+        totals: Totals {
+            records: count,
+            studies: count,
+            patients: patients.len() as u64,
+            reports: 0,
+            bytes: shard.bytes,
+        },
         shards: vec![shard],
         rejects: BTreeMap::new(),
         rejects_sha256: String::new(),
@@ -81,7 +93,7 @@ fn write_records(storage: &Storage, records: Vec<Record>) -> Vec<Record> {
     let none: ArrayRef = Arc::new(StringArray::from(Vec::<&str>::new()));
     let rejects = table::to_parquet("rejects".as_ref(), vec![("source_path", none, false)]).unwrap();
     storage.write(REJECTS, rejects).unwrap();
-    manifest(shard, records.len()).save(storage).unwrap();
+    manifest(shard, &records).save(storage).unwrap();
     records
 }
 

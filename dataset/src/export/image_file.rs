@@ -26,14 +26,7 @@ impl Image {
             ImageEncoding::Raw16 if keeps => {
                 return Gray16Pixels { width, height, pixels: words(&bytes).collect() }.encode(ImageEncoding::Png16);
             }
-            ImageEncoding::Png16 => {
-                let decoded = image_codec::decode_stored(&bytes, encoding)?;
-                if (decoded.width, decoded.height) != (width, height) {
-                    let message = format!("its image has another size than its columns say ({width}×{height})");
-                    return Err(Error::Invalid(message));
-                }
-                decoded.pixels
-            }
+            ImageEncoding::Png16 => image_codec::decode_stored(&bytes, encoding, (height, width))?,
             ImageEncoding::Raw16 => bytes,
         };
         let [center, span] = window.ok_or_else(|| Error::Invalid(NO_WINDOW.to_owned()))?;

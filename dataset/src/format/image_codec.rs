@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use ::image::codecs::jpeg::JpegEncoder;
 use ::image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use ::image::{DynamicImage, ExtendedColorType, ImageEncoder, ImageFormat, ImageReader, Limits};
+use ::image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Limits};
 
 use crate::error::{Error, Result};
 use crate::format::record::ImageEncoding;
@@ -32,14 +32,6 @@ pub struct Gray16Pixels {
     pub height: u32,
     /// Intensities, `[height, width]`.
     pub pixels: Vec<u16>,
-}
-
-/// A decoded image of the column `image`.
-pub(crate) struct StoredPixels {
-    pub width: u32,
-    pub height: u32,
-    /// One byte for each pixel, or two in little-endian order, `[height, width]`.
-    pub pixels: Vec<u8>,
 }
 
 impl Gray16Pixels {
@@ -111,24 +103,28 @@ impl GrayPixels {
 /// # Errors
 /// When it cannot be decoded.
 pub fn decode(bytes: &[u8]) -> Result<GrayPixels> {
-    let (_, image) = decoded(bytes)?;
+    let (_, image) = decoded(bytes, &|_| Ok(()))?;
     Ok(gray(image.into_luma8()))
 }
 
-/// Decodes a stored image, which must be gray, of the dataset's encoding and of its bits.
-pub(crate) fn decode_stored(bytes: &[u8], encoding: ImageEncoding) -> Result<StoredPixels> {
-    let (format, image) = decoded(bytes)?;
+/// The pixels of a stored image, which must be gray, of the dataset's encoding and bits, and of a height and width: one byte
+/// for each, or two in little-endian order, `[height, width]`. Its size is compared before memory is allocated for it.
+pub(crate) fn decode_stored(bytes: &[u8], encoding: ImageEncoding, (height, width): (u32, u32)) -> Result<Vec<u8>> {
+    let (format, image) = decoded(bytes, &|found| {
+        if found == (width, height) {
+            return Ok(());
+        }
+        Err(Error::Invalid(format!("image of {}×{}, its columns say {height}×{width}", found.1, found.0)))
+    })?;
     let expected = match encoding {
         ImageEncoding::Png | ImageEncoding::Png16 => Some(ImageFormat::Png),
         ImageEncoding::Jpeg => Some(ImageFormat::Jpeg),
         ImageEncoding::Raw | ImageEncoding::Raw16 => None,
     };
-    let (width, height) = (image.width(), image.height());
-    let stored = |pixels| Ok(StoredPixels { width, height, pixels });
     match image {
-        DynamicImage::ImageLuma8(image) if format == expected && encoding.bits() == 8 => stored(image.into_raw()),
+        DynamicImage::ImageLuma8(image) if format == expected && encoding.bits() == 8 => Ok(image.into_raw()),
         DynamicImage::ImageLuma16(image) if format == expected && encoding.bits() == 16 => {
-            stored(little_endian(&image.into_raw()))
+            Ok(little_endian(&image.into_raw()))
         }
         other => {
             let (format, color) = (format.map_or("none", |format| format.extensions_str()[0]), other.color());
@@ -139,27 +135,48 @@ pub(crate) fn decode_stored(bytes: &[u8], encoding: ImageEncoding) -> Result<Sto
     }
 }
 
-/// Decodes a stored mask, which must be a 1-bit gray PNG, to 0 and 255.
-pub(crate) fn decode_mask(bytes: &[u8]) -> Result<GrayPixels> {
+/// Decodes a stored mask, which must be a 1-bit gray PNG of the height and width of its image, to 0 and 255. Its size is compared
+/// before memory is allocated for it.
+pub(crate) fn decode_mask(bytes: &[u8], (height, width): (u16, u16)) -> Result<GrayPixels> {
     // After the signature, length and name of the first chunk, width and height.
     const BITS_AND_COLOR: std::ops::Range<usize> = 24..26;
     if !bytes.starts_with(b"\x89PNG\r\n\x1a\n") || bytes.get(BITS_AND_COLOR) != Some(&[1, 0]) {
         return Err(Error::Invalid("its mask is not a 1-bit gray PNG".to_owned()));
     }
-    decode(bytes).map_err(|error| Error::Invalid(format!("its mask: {error}")))
+    let has_size = |(found_width, found_height): (u32, u32)| {
+        if (found_width, found_height) == (width.into(), height.into()) {
+            return Ok(());
+        }
+        Err(Error::Invalid(format!(
+            "its mask has another size ({found_width} × {found_height}) than its image ({width} × {height})"
+        )))
+    };
+    let unread = |error: Error| match error {
+        Error::Invalid(message) if message.starts_with(UNREADABLE) => Error::Invalid(format!("its mask: {message}")),
+        other => other,
+    };
+    let (_, mask) = decoded(bytes, &has_size).map_err(unread)?;
+    Ok(gray(mask.into_luma8()))
 }
 
 fn gray(image: ::image::GrayImage) -> GrayPixels {
     GrayPixels { width: image.width(), height: image.height(), pixels: image.into_raw() }
 }
 
-fn decoded(bytes: &[u8]) -> Result<(Option<ImageFormat>, DynamicImage)> {
-    let bad = |e: &dyn std::fmt::Display| Error::Invalid(format!("image decoding: {e}"));
+/// How errors of decoders begin.
+const UNREADABLE: &str = "image decoding: ";
+
+/// Decodes an image whose width and height pass a check.
+fn decoded(bytes: &[u8], check: &dyn Fn((u32, u32)) -> Result<()>) -> Result<(Option<ImageFormat>, DynamicImage)> {
+    let bad = |e: &dyn std::fmt::Display| Error::Invalid(format!("{UNREADABLE}{e}"));
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| bad(&e))?;
     let mut limits = Limits::default();
     limits.max_image_width = Some(u16::MAX.into());
     limits.max_image_height = Some(u16::MAX.into());
-    reader.limits(limits);
+    reader.limits(limits.clone());
     let format = reader.format();
-    Ok((format, reader.decode().map_err(|e| bad(&e))?))
+    let decoder = reader.into_decoder().map_err(|e| bad(&e))?;
+    check(decoder.dimensions())?;
+    limits.reserve(decoder.total_bytes()).map_err(|e| bad(&e))?;
+    Ok((format, DynamicImage::from_decoder(decoder).map_err(|e| bad(&e))?))
 }

@@ -1,6 +1,6 @@
 //! `dataset.json`, the manifest of a dataset. It is written last: a dataset with a manifest is complete.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use arrow_schema::Schema;
@@ -189,7 +189,8 @@ impl Manifest {
         let path = storage.path(MANIFEST);
         let Some(text) = storage.read_if_there(MANIFEST)? else { return Ok(None) };
         let mut value: serde_json::Value = serde_json::from_slice(&text).map_err(Error::json(&path))?;
-        let version = value.get("format_version").and_then(serde_json::Value::as_u64).unwrap_or(0) as u32;
+        let version = value.get("format_version").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        let version = u32::try_from(version).unwrap_or(u32::MAX);
         match version {
             FORMAT_VERSION => {}
             OLDEST_VERSION => rename_keys(&mut value),
@@ -212,14 +213,25 @@ impl Manifest {
             let mut parts = Path::new(&shard.path).components().peekable();
             parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))
         };
-        match manifest.shards.iter().find(|shard| !is_inside(shard)) {
-            None => Ok(Some(manifest)),
-            Some(shard) => Err(Error::Invalid(format!(
-                "{}: the shard `{}` is outside of the dataset, so it is not read; restore the manifest, or ingest again",
-                path.display(),
-                shard.path
-            ))),
+        let refused =
+            |what: &str| Error::Invalid(format!("{}: {what}; restore the manifest, or ingest again", path.display()));
+        if let Some(shard) = manifest.shards.iter().find(|shard| !is_inside(shard)) {
+            return Err(refused(&format!("the shard `{}` is outside of the dataset, so it is not read", shard.path)));
         }
+        if let Some(twice) = repeated(manifest.shards.iter().map(|shard| Path::new(&shard.path))) {
+            return Err(refused(&format!("the shard `{}` is listed twice", twice.display())));
+        }
+        let scales = manifest.grades.iter().map(|scale| &scale.name).collect();
+        for (what, names) in [
+            ("finding", manifest.labels.iter().collect::<Vec<_>>()),
+            ("scale", scales),
+            ("mask", manifest.masks.iter().collect()),
+        ] {
+            if let Some(twice) = repeated(names.into_iter()) {
+                return Err(refused(&format!("the {what} `{twice}` is listed twice")));
+            }
+        }
+        Ok(Some(manifest))
     }
 
     /// The columns of the shards.
@@ -234,6 +246,12 @@ impl Manifest {
     pub fn save(&self, storage: &Storage) -> Result<()> {
         storage.write_json(MANIFEST, self)
     }
+}
+
+/// The first item that occurs a second time.
+fn repeated<T: Copy + Eq + std::hash::Hash>(items: impl Iterator<Item = T>) -> Option<T> {
+    let mut seen = HashSet::new();
+    items.into_iter().find(|&item| !seen.insert(item))
 }
 
 /// Relative path of shard `index`.

@@ -10,6 +10,7 @@ pub mod image_codec;
 pub mod label;
 pub mod manifest;
 pub mod mask_column;
+pub mod pixel_sums;
 pub mod record;
 pub(crate) mod record_batch;
 pub mod record_checks;

@@ -3,8 +3,9 @@
 use crate::format::grade::GradeScale;
 use crate::format::image_codec::decode_mask;
 use crate::format::label::Label;
-use crate::format::manifest::Manifest;
+use crate::format::manifest::{ImageSpec, Manifest};
 use crate::format::record::{BoundingBox, NamedText, Record};
+use crate::split::types::Subset;
 
 /// Largest length of an identifier or path in bytes, that of paths of the operating system.
 pub const MAX_ID_BYTES: usize = 4096;
@@ -227,12 +228,49 @@ pub fn box_details(stored: &BoundingBox) -> Checked {
 }
 
 /// Checks the mask of an image of this height and width.
-pub(crate) fn mask(png: &[u8], (height, width): (u16, u16)) -> Checked {
-    let mask = decode_mask(png).map_err(|error| error.to_string())?;
-    if (mask.height, mask.width) == (height.into(), width.into()) {
+pub(crate) fn mask(png: &[u8], sides: (u16, u16)) -> Checked {
+    decode_mask(png, sides).map(drop).map_err(|error| error.to_string())
+}
+
+/// Checks an age in years.
+///
+/// # Errors
+/// When it is negative or not a number.
+pub fn age(years: f32) -> Checked {
+    if years.is_finite() && years >= 0.0 { Ok(()) } else { Err(format!("an age of {years} years")) }
+}
+
+/// Checks the word of a source's own subset.
+///
+/// # Errors
+/// When it is none that splits know.
+pub fn subset(word: &str) -> Checked {
+    let shown = || word.chars().take(40).collect::<String>();
+    Subset::parse(word).map(drop).ok_or_else(|| format!("unknown subset {:?}", shown()))
+}
+
+/// Checks that the stored image has the proportions of the raw one, as images are resized. An image of raw pixels whose sides
+/// are exchanged has the bytes of another one.
+fn sides(record: &Record, image: &ImageSpec) -> Checked {
+    let [height, width, source_height, source_width] =
+        [record.height.into(), record.width.into(), record.source_height, record.source_width].map(u64::from);
+    if height == 0 || width == 0 || source_height == 0 || source_width == 0 {
         return Ok(());
     }
-    Err(format!("its mask has another size ({} × {}) than its image ({width} × {height})", mask.width, mask.height))
+    let is_resized = match image.resize.as_str() {
+        // A side is rounded by less than a pixel.
+        "shorter" => (height * source_width).abs_diff(width * source_height) <= source_height.max(source_width),
+        "pad" | "stretch" => (height, width) == (image.size.into(), image.size.into()),
+        _ => true,
+    };
+    if is_resized {
+        return Ok(());
+    }
+    Err(format!(
+        "an image of {width} × {height} pixels, which does not become of one of {source_width} × {source_height} by resizing \
+         `{}` to {}",
+        image.resize, image.size
+    ))
 }
 
 /// All that is wrong with a record of a dataset except for its image and its labels.
@@ -241,6 +279,9 @@ pub(crate) fn record(record: &Record, manifest: &Manifest) -> Vec<String> {
     let sides = (record.height, record.width);
     let checked = [
         identifiers(record.identifiers()),
+        record.subset.as_deref().map_or(Ok(()), subset),
+        record.age_years.map_or(Ok(()), age),
+        self::sides(record, &manifest.image),
         record.study_datetime.as_deref().map_or(Ok(()), datetime),
         record.pixel_spacing.map_or(Ok(()), pixel_spacing),
         window(record.window, if record.height == 0 { 0 } else { manifest.image.bits }),

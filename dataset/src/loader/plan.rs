@@ -337,11 +337,8 @@ impl Plan {
             match sample.mask {
                 None => scratch.mask.fill(IGNORED),
                 Some(png) => {
-                    let mut mask =
-                        image_codec::decode_mask(png).map_err(|e| part.samples.row_error(row, &e.to_string()))?;
-                    if (mask.width, mask.height) != (stored_width, stored_height) {
-                        return Err(part.samples.row_error(row, "its mask has another size than its image"));
-                    }
+                    let mut mask = image_codec::decode_mask(png, (sample.height, sample.width))
+                        .map_err(|e| part.samples.row_error(row, &e.to_string()))?;
                     mask.pixels.iter_mut().for_each(|level| *level = u8::from(*level > 0));
                     choices.mask(&mask.pixels, stored_width as usize, &mut scratch.workspace, &mut scratch.mask);
                 }

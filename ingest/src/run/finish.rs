@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, StringArray};
 use dataset::Storage;
 use dataset::format::manifest::{CARD, CROISSANT, ImageSpec, MANIFEST, Manifest, REJECTS, TOKENIZER, TextSpec, Totals};
+use dataset::format::pixel_sums::PixelSums;
 use dataset::format::record::FORMAT_VERSION;
 use dataset::store::files;
 
@@ -14,7 +15,7 @@ use crate::error::Result;
 use crate::reject::{Reject, Stage};
 use crate::run::job::Job;
 use crate::run::keys::TOOL;
-use crate::run::notes::{PixelSums, ShardNote};
+use crate::run::notes::ShardNote;
 use crate::run::path_names::PathNames;
 
 impl Job<'_> {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use dataset::Label;
+use dataset::format::pixel_sums::PixelSums;
 use dataset::format::record::{BoundingBox, NamedMask, NamedText, Reading, Record};
 use dataset::format::record_checks;
 
@@ -19,7 +20,6 @@ use crate::report::tokenizer;
 use crate::run::guards::{self, Guards};
 use crate::run::hashing_reader::{self, Stamps};
 use crate::run::job::Job;
-use crate::run::notes::PixelSums;
 use crate::run::options::{Options, PixelBits};
 use crate::run::plan::{MaskSource, PlannedRecord, ReportSource};
 

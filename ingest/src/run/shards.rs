@@ -9,6 +9,7 @@ use std::fs;
 use std::thread::ScopedJoinHandle;
 
 use dataset::format::manifest;
+use dataset::format::pixel_sums::PixelSums;
 use dataset::format::record::Record;
 use dataset::format::schema::schema;
 use dataset::format::shard::ShardWriter;
@@ -21,7 +22,7 @@ use crate::reject::{Reject, Stage};
 use crate::run::guards::Guards;
 use crate::run::hashing_reader::{self, Stamps};
 use crate::run::job::{Job, reads_now};
-use crate::run::notes::{PixelSums, ShardNote, note_name, stamps_name};
+use crate::run::notes::{ShardNote, note_name, stamps_name};
 use crate::run::plan::PlannedRecord;
 use crate::run::record::FinishedRecord;
 

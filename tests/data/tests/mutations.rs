@@ -11,9 +11,12 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use dataset::format::image_codec::GrayPixels;
+use dataset::format::manifest::Manifest;
+use dataset::format::record::{ImageEncoding, NamedMask, Record};
 use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::tags;
 use helpers::{args, contents, folder, golden_json, ok, phantom, phantom_of, real_data, tests_folder};
@@ -699,4 +702,140 @@ fn a_table_that_unpacks_to_too_many_bytes_is_refused() {
         assert!(printed.contains(words), "{printed}");
         assert!(peak < 2 << 30, "{} MiB", peak >> 20);
     }
+}
+
+/// Images, masks and pages of a dataset that claim to be larger than its columns say: `verify`, a record and a loader refuse them
+/// with shard and row, before memory is allocated for them.
+#[test]
+fn sizes_in_shards_are_checked_before_memory_is_allocated() {
+    const SMALL: usize = 96 << 20;
+    const SIDE: u32 = 16_000;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    watch_panics();
+    let temporary = folder();
+    let gray = || GrayPixels { width: 10, height: 14, pixels: vec![7; 140] };
+    // A PNG with another size in its header.
+    let enlarged = |mut png: Vec<u8>| {
+        png[16..20].copy_from_slice(&SIDE.to_be_bytes());
+        png[20..24].copy_from_slice(&SIDE.to_be_bytes());
+        let mut check = flate2::Crc::new();
+        check.update(&png[12..29]);
+        png[29..33].copy_from_slice(&check.sum().to_be_bytes());
+        png
+    };
+    let mut jpeg = gray().encode(ImageEncoding::Jpeg).expect("a JPEG");
+    patch(&mut jpeg, &[0xff, 0xc0], 5, &[(SIDE as u16).to_be_bytes(); 2].concat());
+    let mut mask = Vec::new();
+    let mut encoder = png::Encoder::new(&mut mask, 10, 14);
+    encoder.set_depth(png::BitDepth::One);
+    encoder.write_header().and_then(|mut writer| writer.write_image_data(&[0; 28])).expect("a PNG");
+    let mask = vec![NamedMask { name: "mask".to_owned(), png: enlarged(mask) }];
+    let png = enlarged(gray().encode(ImageEncoding::Png).expect("a PNG"));
+    let claimed = "image of 16000×16000, its columns say 14×10";
+    let cases: [(&str, ImageEncoding, &str, Record); 5] = [
+        ("png", ImageEncoding::Png, claimed, Record { image: png, ..Record::default() }),
+        ("jpeg", ImageEncoding::Jpeg, claimed, Record { image: jpeg, ..Record::default() }),
+        (
+            "mask",
+            ImageEncoding::Raw,
+            "its mask has another size (16000 × 16000)",
+            Record { image: vec![7; 140], masks: mask, ..Record::default() },
+        ),
+        // Pages that are a few kilobytes before they are decompressed.
+        (
+            "pixels",
+            ImageEncoding::Raw,
+            "states 256000004 bytes after decompression, not 144 at most",
+            Record { image: vec![7; 256_000_000], ..Record::default() },
+        ),
+        (
+            "report",
+            ImageEncoding::Raw,
+            "bytes after decompression, more than the 268435456 allowed",
+            Record { image: vec![7; 140], report: Some("a".repeat(280_000_000)), ..Record::default() },
+        ),
+    ];
+    for (name, encoding, expected, hostile) in cases {
+        let out = temporary.path().join(name);
+        let mut made = helpers::made_record(0, (10, 14), 1);
+        if encoding != ImageEncoding::Raw {
+            made.image = gray().encode(encoding).expect("encoded");
+        }
+        let hostile = Record { record_id: "made/1".to_owned(), source_height: 14, source_width: 10, ..hostile };
+        let hostile = Record { height: 14, width: 10, labels: vec![None], ..hostile };
+        helpers::write_dataset(&out, &["A"], encoding, &[vec![made]]);
+        let storage = dataset::Storage::folder(&out);
+        let mut manifest = Manifest::load(&storage).expect("a manifest");
+        manifest.image.compression = "zstd".to_owned();
+        manifest.masks = vec!["mask".to_owned()];
+        manifest.save(&storage).expect("saved");
+        helpers::rewrite_records(&out, 0, |records| records.push(hostile));
+        let mut manifest = Manifest::load(&storage).expect("a manifest");
+        (manifest.shards[0].rows, manifest.totals.records) = (2, 2);
+        manifest.save(&storage).expect("saved");
+        assert!(fs::metadata(out.join("shards/part-00000.parquet")).expect("a shard").len() < 1 << 20, "{name}");
+        let row = if name == "report" { "rows 0 to 1: `report` cannot be decoded" } else { "row 1: " };
+        let check = |what: &str, printed: &str, peak: usize| {
+            let is_named = printed.contains("shards/part-00000.parquet") && printed.contains(row);
+            assert!(is_named && printed.contains(expected), "{name}, {what}: {printed}");
+            assert!(peak <= SMALL, "{name}, {what}: {} MiB", peak >> 20);
+        };
+        let mut printed = String::new();
+        let peak = measured(|| {
+            printed = dataset::commands::verify::verify(&out, &|_| Ok(())).expect("a manifest").concat();
+        });
+        check("verify", &printed, peak);
+        let peak = measured(|| {
+            let dataset = Arc::new(dataset::Dataset::open(&out).expect("a manifest"));
+            let loader = dataset::Loader::builder(&dataset).masks(true).batch_size(2).threads(1);
+            let loader = loader.transform(dataset::transform::Transform::evaluate(16));
+            let made = loader.build().expect("a loader").next_batch();
+            printed = made.err().map_or_else(|| "a batch".to_owned(), |error| error.to_string());
+            if name == "report" {
+                assert_eq!(printed, "a batch", "a loader reads no reports");
+                printed = dataset.record(0).expect_err("refused").to_string();
+            }
+        });
+        check("loader", &printed, peak);
+    }
+}
+
+/// The JSON files and tables beside the shards: a split and a join are refused or as they were.
+#[test]
+fn manifests_and_splits() {
+    let temporary = folder();
+    let raw = phantom(temporary.path(), 12);
+    let out = temporary.path().join("set");
+    ok("ingest", args!["mimic-cxr", &raw, &out, "--size", "24", "--vocab-size", "400"]);
+    ok("dataset", args!["split", &out, "--name", "main"]);
+    let table = temporary.path().join("hernia.csv");
+    let rows: String = helpers::records(&out).iter().map(|record| format!("{},1\n", record.image_id)).collect();
+    fs::write(&table, format!("id,Hernia\n{rows}")).expect("written");
+    ok("ingest", args!["join", &out, "--table", &table, "--key", "id", "--as", "labels"]);
+    let names = [
+        "dataset.json",
+        "splits/main.json",
+        "splits/main.parquet",
+        "joins/hernia.parquet",
+        "tokenizer.json",
+        "rejects.parquet",
+    ];
+    let seeds = names.map(|name| (name.to_owned(), fs::read(out.join(name)).expect("a file")));
+    let attempt = |out: &Path, name: &str, bytes: &[u8]| {
+        fs::write(out.join(name), bytes).expect("written");
+        if let Ok(dataset) = dataset::Dataset::open(out) {
+            let dataset = Arc::new(dataset);
+            let _ = dataset::commands::verify::verify(out, &|_| Ok(()));
+            if let Ok(split) = dataset::Split::load(&dataset, "main") {
+                assert!(split.members.len() == dataset.len());
+                let loader = dataset::Loader::builder(&dataset).rows(split.rows(dataset::Subset::Train, None));
+                let _ = loader.batch_size(2).threads(1).build().map(|mut loader| loader.next_batch().map(drop));
+            }
+            let _ = dataset.tokenizer();
+            let _ = dataset.joined(&["hernia"]).map(|seen| seen.labels());
+        }
+        let (_, whole) = seeds.iter().find(|(seed, _)| seed == name).expect("a seed");
+        fs::write(out.join(name), whole).expect("written");
+    };
+    mutate_and_try("manifests_and_splits", &seeds, &out, TEXT, &attempt);
 }

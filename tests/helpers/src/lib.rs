@@ -12,7 +12,7 @@ pub mod slurm;
 pub mod splits;
 pub mod storage_calls;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -20,6 +20,7 @@ use std::process::{Command, Output};
 use arrow_array::{Array, ArrayRef, Int8Array, RecordBatch, StringArray, StructArray};
 use dataset::format::grade::GradeScale;
 use dataset::format::manifest::{self, ImageSpec, Manifest, TextSpec, Totals};
+use dataset::format::pixel_sums::PixelSums;
 use dataset::format::record::{FORMAT_VERSION, ImageEncoding, Record};
 use dataset::format::schema::schema;
 use dataset::format::shard::{ImageCompression, Shard, ShardWriter};
@@ -180,7 +181,7 @@ pub fn golden_json(name: &str) -> serde_json::Value {
 }
 
 /// Writes a dataset of made-up records, a shard for each list; `token_ids` are of a vocabulary of 100 tokens, every third of
-/// which continues a word.
+/// which continues a word: 5 is `word5`, 6 `##6`.
 pub fn write_dataset(folder: &Path, findings: &[&str], encoding: ImageEncoding, shards: &[Vec<Record>]) {
     write_graded_dataset(folder, findings, &[], encoding, shards);
 }
@@ -204,9 +205,13 @@ pub fn write_graded_dataset(
         writer.finish(&relative).expect("finished")
     });
     let infos: Vec<_> = infos.collect();
-    let piece = |id: usize| if id > 3 && id.is_multiple_of(3) { format!("##{id}") } else { format!("word{id}") };
+    let piece = |id: usize| match id {
+        2 => "[CLS]".to_owned(),
+        4.. if id.is_multiple_of(3) => format!("##{id}"),
+        _ => format!("word{id}"),
+    };
     let vocabulary: BTreeMap<String, usize> = (0..100).map(|id| (piece(id), id)).collect();
-    let tokenizer = serde_json::json!({ "version": "1.0", "model": {
+    let tokenizer = serde_json::json!({ "version": "1.0", "pre_tokenizer": { "type": "WhitespaceSplit" }, "model": {
         "type": "WordPiece", "unk_token": "word1", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
         "vocab": vocabulary,
     }});
@@ -224,7 +229,7 @@ pub fn write_graded_dataset(
             masks.push(mask.name.clone());
         }
     }
-    let manifest = Manifest {
+    let mut manifest = Manifest {
         format_version: FORMAT_VERSION,
         source: "made".to_owned(),
         tool: "tests".to_owned(),
@@ -249,12 +254,39 @@ pub fn write_graded_dataset(
         grades: grades.to_vec(),
         masks,
         source_digest: manifest::SHA256.to_owned(),
-        totals: Totals { records: shards.iter().map(|shard| shard.len() as u64).sum(), ..Totals::default() },
+        totals: totals(shards, infos.iter().map(|info| info.bytes).sum()),
         shards: infos,
         rejects: BTreeMap::new(),
         rejects_sha256: String::new(),
     };
-    manifest.save(&dataset::Storage::folder(folder)).expect("written");
+    let storage = dataset::Storage::folder(folder);
+    manifest.save(&storage).expect("written");
+    (manifest.image.mean, manifest.image.std) = moments(folder);
+    manifest.save(&storage).expect("written");
+}
+
+/// Mean and standard deviation of the first images of a dataset that can be decoded.
+fn moments(folder: &Path) -> (f64, f64) {
+    const IMAGES: usize = 256;
+    let dataset = Dataset::open(folder).expect("a manifest");
+    let mut sums = PixelSums::default();
+    for image in (0..dataset.len().min(IMAGES)).filter_map(|row| dataset.image(row).ok()) {
+        sums.add(PixelSums::of(&image.pixels));
+    }
+    sums.moments()
+}
+
+fn totals(shards: &[Vec<Record>], bytes: u64) -> Totals {
+    let all = || shards.iter().flatten();
+    let patients: BTreeSet<&str> = all().map(|record| record.patient_id.as_str()).collect();
+    let studies: BTreeSet<_> = all().map(|record| (&record.patient_id, &record.study_id)).collect();
+    Totals {
+        records: all().count() as u64,
+        studies: studies.len() as u64,
+        patients: patients.len() as u64,
+        reports: all().filter(|record| record.report.is_some()).count() as u64,
+        bytes,
+    }
 }
 
 /// The labels of made-up records.
@@ -271,29 +303,70 @@ pub fn dataset_codes(dataset: &Dataset) -> Vec<Vec<Option<i8>>> {
     dataset.labels().expect("labels").into_iter().map(codes).collect()
 }
 
+/// Writes a shard of a dataset again with other columns, and the manifest for it: all checksums are those of the new file. `change`
+/// gets all rows in one batch.
+pub fn rewrite_shard(folder: &Path, shard: usize, change: impl FnOnce(RecordBatch) -> RecordBatch) {
+    let storage = dataset::Storage::folder(folder);
+    let manifest = Manifest::load(&storage).expect("a manifest");
+    let opened = Shard::open(&storage, &manifest.shards[shard]).expect("a shard");
+    let names: Vec<&str> = opened.schema().fields().iter().map(|field| field.name().as_str()).collect();
+    let batch = opened.columns(&names).expect("columns").remove(0);
+    let schema = std::sync::Arc::new(opened.schema().clone());
+    let batch = change(RecordBatch::try_new(schema, batch.columns().to_vec()).expect("a batch"));
+    let path = folder.join(&manifest.shards[shard].path);
+    let schema = batch.schema().as_ref().clone();
+    let mut writer = ShardWriter::create(&path, schema, compression(&manifest)).expect("a shard");
+    writer.write_batch(&batch).expect("written");
+    replace(&storage, manifest, shard, writer);
+}
+
+/// Changes the records of a shard of a dataset; all checksums are those of the new file.
+pub fn rewrite_records(folder: &Path, shard: usize, change: impl FnOnce(&mut Vec<Record>)) {
+    let dataset = Dataset::open(folder).expect("a dataset");
+    let manifest = dataset.manifest().clone();
+    let first: u64 = manifest.shards[..shard].iter().map(|shard| shard.rows).sum();
+    let rows = first..first + manifest.shards[shard].rows;
+    let mut records: Vec<Record> = rows.map(|row| dataset.record(row as usize).expect("a record")).collect();
+    change(&mut records);
+    let path = folder.join(&manifest.shards[shard].path);
+    let mut writer = ShardWriter::create(&path, manifest.schema(), compression(&manifest)).expect("a shard");
+    writer.write(&records).expect("written");
+    replace(dataset.storage(), manifest, shard, writer);
+}
+
+fn compression(manifest: &Manifest) -> ImageCompression {
+    let all = [ImageCompression::None, ImageCompression::Lz4, ImageCompression::Zstd];
+    all.into_iter().find(|known| known.name() == manifest.image.compression).expect("a compression")
+}
+
+/// Finishes a shard in place of another one.
+fn replace(storage: &dataset::Storage, mut manifest: Manifest, shard: usize, writer: ShardWriter) {
+    let relative = manifest.shards[shard].path.clone();
+    manifest.shards[shard] = writer.finish(Path::new(&relative)).expect("written");
+    manifest.totals.bytes = manifest.shards.iter().map(|shard| shard.bytes).sum();
+    manifest.save(storage).expect("written");
+}
+
+/// A batch with another column in place of one.
+pub fn with_column(batch: &RecordBatch, name: &str, change: impl FnOnce(&ArrayRef) -> ArrayRef) -> RecordBatch {
+    let at = batch.schema().index_of(name).expect("a column");
+    let mut columns = batch.columns().to_vec();
+    columns[at] = change(&columns[at]);
+    RecordBatch::try_new(batch.schema(), columns).expect("a batch")
+}
+
 /// Writes a shard of a dataset again with another label code, valid or not, in one row.
 pub fn set_label_code(folder: &Path, shard: usize, row: usize, finding: usize, code: i8) {
-    let storage = dataset::Storage::folder(folder);
-    let mut manifest = Manifest::load(&storage).expect("a manifest");
-    let info = manifest.shards[shard].clone();
-    let opened = Shard::open(&storage, &info).expect("a shard");
-    let schema = opened.schema().clone();
-    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-    let batch = opened.columns(&names).expect("columns").remove(0);
-    let labels = dataset::format::table::column::<StructArray>(&batch, "labels").expect("labels");
-    let (fields, mut columns, _) = labels.clone().into_parts();
-    let codes = columns[finding].as_any().downcast_ref::<Int8Array>().expect("codes");
-    let changed = codes.iter().enumerate().map(|(at, old)| if at == row { Some(code) } else { old });
-    columns[finding] = std::sync::Arc::new(changed.collect::<Int8Array>());
-    let labels: ArrayRef = std::sync::Arc::new(StructArray::try_new(fields, columns, None).expect("labels"));
-    let column = |(name, old): (&&str, &ArrayRef)| if *name == "labels" { labels.clone() } else { old.clone() };
-    let columns = names.iter().zip(batch.columns()).map(column).collect();
-    let batch = RecordBatch::try_new(batch.schema(), columns).expect("a batch");
-    let mut writer =
-        ShardWriter::create(&folder.join(&info.path), schema.clone(), ImageCompression::None).expect("a shard");
-    writer.write_batch(&batch).expect("written");
-    manifest.shards[shard] = writer.finish(Path::new(&info.path)).expect("written");
-    manifest.save(&storage).expect("written");
+    rewrite_shard(folder, shard, |batch| {
+        with_column(&batch, "labels", |labels| {
+            let labels = labels.as_any().downcast_ref::<StructArray>().expect("a struct");
+            let (fields, mut columns, _) = labels.clone().into_parts();
+            let codes = columns[finding].as_any().downcast_ref::<Int8Array>().expect("codes");
+            let changed = codes.iter().enumerate().map(|(at, old)| if at == row { Some(code) } else { old });
+            columns[finding] = std::sync::Arc::new(changed.collect::<Int8Array>());
+            std::sync::Arc::new(StructArray::try_new(fields, columns, None).expect("labels"))
+        })
+    });
 }
 
 /// A made-up record; `row` decides its pixels, tokens and labels.
@@ -311,7 +384,6 @@ pub fn made_record(row: usize, (width, height): (u16, u16), findings: usize) -> 
         source_height: height.into(),
         source_width: width.into(),
         image: (0..usize::from(width) * usize::from(height)).map(|_| random.below(256) as u8).collect(),
-        report: Some("made".to_owned()),
         token_ids: std::iter::once(2).chain((1..tokens).map(|_| 4 + random.below(96) as i32)).collect(),
         labels: (0..findings).map(|_| LABELS[random.below(4) as usize]).collect(),
         ..Record::default()

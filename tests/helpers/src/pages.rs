@@ -19,6 +19,7 @@ pub const PAGES: [&str; 18] = [
     "docs/published.md",
     "docs/reproduce.md",
     "docs/self-distillation.md",
+    "docs/testing.md",
     "notebooks/README.md",
     "trainer/demo.sh",
     "trainer/experiments/phantom.sh",

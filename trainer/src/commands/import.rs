@@ -16,7 +16,7 @@ use crate::model::bert::BertConfig;
 use crate::model::mrm::Mrm;
 use crate::weights::Tensors;
 use crate::weights::foreign_vit::Family;
-use crate::weights::load::{LoadReport, load_state, shortened, write};
+use crate::weights::load::{LoadReport, check_finite, load_state, shortened, write};
 use crate::weights::pth;
 use crate::weights::{bert, hugging_face};
 
@@ -160,6 +160,7 @@ pub(super) fn load(source: &Path) -> Result<Loaded> {
         source.to_path_buf()
     };
     let (what, mut state) = read(&file).with_context(|| format!("{}", file.display()))?;
+    check_finite(&state.tensors).with_context(|| file.display().to_string())?;
     hugging_face::unwrap(&mut state.tensors);
     Ok(Loaded { file, what, state })
 }

@@ -12,6 +12,7 @@ use tch::Tensor;
 use crate::train::amp::LossScaleState;
 use crate::train::source_losses::SourceLosses;
 use crate::weights::Tensors;
+use crate::weights::load::check_finite;
 
 /// The weights of a checkpoint.
 pub const MODEL: &str = "model.safetensors";
@@ -193,7 +194,9 @@ impl Checkpoints {
         let ema = if folder.join(EMA).exists() { Some(read(EMA)?) } else { None };
         let has_old_name = !folder.join(OPTIMIZER).exists() && folder.join(OPTIMIZER_BEFORE).exists();
         let optimizer = read(if has_old_name { OPTIMIZER_BEFORE } else { OPTIMIZER })?;
-        Ok(Some(Checkpoint { state, model: read(MODEL)?, optimizer, ema }))
+        let model = read(MODEL)?;
+        check_finite(&model).with_context(damaged)?;
+        Ok(Some(Checkpoint { state, model, optimizer, ema }))
     }
 
     /// Removes the checkpoints that are not to be kept, and those that killed runs left half-written.

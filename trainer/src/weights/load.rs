@@ -7,17 +7,34 @@ use std::fmt;
 use std::fs::{self, File};
 use std::path::Path;
 
-use anyhow::{Context, Result as AnyResult};
+use anyhow::{Context, Result as AnyResult, bail};
 use dataset::store::files;
 use safetensors::tensor::{Dtype, View, serialize_to_file};
-use tch::Tensor;
 use tch::nn::VarStore;
+use tch::{Kind, TchError, Tensor};
 
 use crate::error::ModelError;
 use crate::model::pos_embed::{PosResize, resize_table};
 
 /// Named tensors.
 pub type Tensors = Vec<(String, Tensor)>;
+
+/// An error where a weight is infinite or no number: a model with it computes nothing but such values.
+///
+/// # Errors
+/// Names the first such tensor; also when torch fails.
+pub fn check_finite(tensors: &Tensors) -> AnyResult<()> {
+    let is_finite = |tensor: &Tensor| -> Result<bool, TchError> {
+        let is_float = matches!(tensor.kind(), Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16);
+        Ok(!is_float || tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? != 0)
+    };
+    for (name, tensor) in tensors {
+        if !is_finite(tensor)? {
+            bail!("the tensor `{name}` has values that are infinite or no numbers");
+        }
+    }
+    Ok(())
+}
 
 /// Names of position tables, which are resized to the model's grid.
 const POSITION_TABLES: [&str; 2] = ["pos_embed", "decoder_pos_embed"];
@@ -244,7 +261,7 @@ pub fn write(tensors: &[(String, Tensor)], path: &Path) -> AnyResult<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::{Device, Kind, nn::Init};
+    use tch::{Device, nn::Init};
 
     fn store() -> VarStore {
         let store = VarStore::new(Device::Cpu);

@@ -11,16 +11,17 @@ use tch::nn::VarStore;
 use crate::model::pos_embed::PosResize;
 use crate::train::checkpoint::{BEST, EMA, MODEL, newest_checkpoint};
 use crate::train::run_dir::{config_path, load_config, run_of};
-use crate::weights::load::{LoadReport, Tensors, load_resized};
+use crate::weights::load::{LoadReport, Tensors, check_finite, load_resized};
 
 /// Reads the weights of a run (the best ones, else the newest: their moving average, if there is one) or of a safetensors
 /// file.
 ///
 /// # Errors
-/// When there is no such run or file, the run has no checkpoint, or the file is damaged or of another format.
+/// When there is no such run or file, the run has no checkpoint, the file is damaged or of another format, or a weight is not
+/// finite.
 pub fn read_weights(source: &Path) -> Result<Tensors> {
     let file = weights_file(source)?;
-    Tensor::read_safetensors(&file).with_context(|| {
+    let tensors = Tensor::read_safetensors(&file).with_context(|| {
         let mut start = Vec::new();
         let _ = File::open(&file).and_then(|file| file.take(2).read_to_end(&mut start));
         let path = file.display();
@@ -28,7 +29,9 @@ pub fn read_weights(source: &Path) -> Result<Tensors> {
             return format!("{path} is a PyTorch file: `trainer import {path} --out FILE.safetensors` first");
         }
         format!("{path} is not a safetensors file, or is damaged")
-    })
+    })?;
+    check_finite(&tensors).with_context(|| file.display().to_string())?;
+    Ok(tensors)
 }
 
 /// The file that [`read_weights`] reads.

@@ -10,6 +10,7 @@ use parquet::file::serialized_reader::SerializedPageReader;
 
 use super::Shard;
 use super::fetched::Fetched;
+use super::page_header::{MOST_OF_IMAGE, PageHeader};
 use super::reader::byte_range;
 use crate::error::{Error, Result};
 
@@ -60,6 +61,9 @@ impl Shard {
             self.read_page(row, &range, &mut [], &mut page)?;
             page.into()
         };
+        if chunk.compression() != Compression::UNCOMPRESSED {
+            self.check_uncompressed(row, raw_length, &fetched)?;
+        }
         // The library reads everything before the first page of this list as a dictionary. The list therefore begins with
         // the chunk's first page, which is skipped.
         let first = self.group(group).start;
@@ -120,6 +124,20 @@ impl Shard {
     fn check_length(&self, row: usize, length: usize, head: &[u8]) -> Result<()> {
         let stated = head.last_chunk::<4>().map(|prefix| u32::from_le_bytes(*prefix) as usize);
         if stated == Some(length) { Ok(()) } else { Err(self.wrong_length(row, length)) }
+    }
+
+    /// An error where the header of a compressed page states more bytes than the image has: they would be allocated and filled.
+    fn check_uncompressed(&self, row: usize, raw_length: Option<usize>, page: &[u8]) -> Result<()> {
+        let header =
+            PageHeader::read(page).ok_or_else(|| self.row_error(row, "the header of its image page is damaged"))?;
+        // Before the bytes is their length.
+        let most = raw_length.map_or(MOST_OF_IMAGE, |length| length as u64 + 4);
+        if header.uncompressed <= most {
+            return Ok(());
+        }
+        let message =
+            format!("its image page states {} bytes after decompression, not {most} at most", header.uncompressed);
+        Err(self.row_error(row, message))
     }
 
     fn wrong_length(&self, row: usize, length: usize) -> Error {

@@ -8,12 +8,14 @@ use arrow_schema::{DataType, Schema};
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::basic::Compression;
 use parquet::file::metadata::page_index::RowGroupPageIndex;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
 use parquet::file::page_index::offset_index::PageLocation;
 
 use super::fetched::Fetched;
 use super::older_columns;
+use super::page_header;
 use crate::error::{Error, Result};
 use crate::format::checksums::Checksums;
 use crate::format::grade::GradeScale;
@@ -185,6 +187,21 @@ impl Shard {
     /// Some columns of all row groups, or of one. Their chunks are read as a whole, checked, and decoded.
     fn read(&self, names: &[&str], group: Option<usize>) -> Result<Vec<RecordBatch>> {
         let broken = |e: &dyn std::fmt::Display| Error::Shard { shard: self.name.clone(), message: e.to_string() };
+        let rows = group.map_or(0..self.rows(), |group| self.group(group));
+        // What cannot be decoded is searched by row group and by column, so that the error names them.
+        let undecodable = |e: &dyn std::fmt::Display| {
+            let smaller = || -> Option<Error> {
+                match (group, names) {
+                    (None, _) if self.groups() > 1 => {
+                        (0..self.groups()).find_map(|one| self.read(names, Some(one)).err())
+                    }
+                    (_, [_]) => None,
+                    _ => names.iter().find_map(|name| self.read(&[name], group).err()),
+                }
+            };
+            let column = if let [name] = names { format!("`{name}`") } else { "a column".to_owned() };
+            smaller().unwrap_or_else(|| broken(&format!("{}: {column} cannot be decoded: {e}", rows_text(&rows))))
+        };
         let schema = self.metadata.metadata().file_metadata().schema_descr();
         let roots = schema.root_schema().get_fields();
         let stored: Vec<&str> =
@@ -199,6 +216,12 @@ impl Shard {
         let mut pieces = Vec::with_capacity(needed.len());
         for (chunk, bytes) in needed.iter().zip(fetched) {
             self.check_chunk(chunk, &bytes)?;
+            if self.metadata.metadata().row_group(chunk.group).column(chunk.leaf).compression()
+                != Compression::UNCOMPRESSED
+                && chunk.leaf != self.image_column
+            {
+                page_header::check_chunk(&bytes).map_err(|e| undecodable(&e))?;
+            }
             pieces.push((chunk.bytes.start, bytes));
         }
         pieces.sort_unstable_by_key(|(start, _)| *start);
@@ -209,11 +232,11 @@ impl Shard {
         if let Some(group) = group {
             builder = builder.with_row_groups(vec![group]).with_batch_size(self.group(group).len().max(1));
         }
-        let reader = builder.build().map_err(|e| broken(&e))?;
-        let mut row = group.map_or(0, |group| self.group(group).start);
+        let reader = builder.build().map_err(|e| undecodable(&e))?;
+        let mut row = rows.start;
         let mut batches = Vec::new();
         for batch in reader {
-            let batch = batch.map_err(|e| broken(&e))?;
+            let batch = batch.map_err(|e| undecodable(&e))?;
             self.check_required(&batch, row)?;
             row += batch.num_rows();
             batches.push(if self.is_current {
@@ -221,6 +244,10 @@ impl Shard {
             } else {
                 older_columns::upgrade(&batch, &self.schema, names).map_err(|e| broken(&e))?
             });
+        }
+        // Lists whose lengths lie have more or fewer rows, so that each row would have the value of another one.
+        if row != rows.end && !needed.is_empty() {
+            return Err(undecodable(&format!("{} rows, not {}", row - rows.start, rows.len())));
         }
         Ok(batches)
     }

@@ -34,8 +34,8 @@ fn mask(name: &str, end: usize) -> NamedMask {
 fn records() -> Vec<Record> {
     let text = |name: &str, token: i32| NamedText {
         name: name.to_owned(),
-        text: format!("Text of {name}: é, 肺."),
-        token_ids: vec![2, token],
+        text: format!("é肺 word{token}"),
+        token_ids: vec![2, 1, token],
     };
     let reading = |reader: &str, label: Label| Reading { reader: reader.to_owned(), labels: vec![Some(label), None] };
     let plain =
@@ -48,7 +48,7 @@ fn records() -> Vec<Record> {
                 pixel_spacing: Some([0.139, 0.25]),
                 language: Some("pt-BR".to_owned()),
                 findings: Some("Text of findings".to_owned()),
-                texts: vec![text("indication", 5), text("findings", 6), text("findings", 7)],
+                texts: vec![text("indication", 5), text("findings", 7), text("findings", 8)],
                 label_origin: Some("consensus".to_owned()),
                 grades: vec![Some((row % 3) as i8), Some(2)],
                 readings: vec![reading("R1", Label::Positive), reading("R2", Label::Uncertain)],
@@ -108,7 +108,7 @@ fn every_column_is_read_as_it_was_written() {
         printed.lines().collect::<Vec<_>>(),
         [
             "2110-03-04T14:05:09 3 {'row': 0.13899999856948853, 'column': 0.25} pt-BR consensus None",
-            "[('indication', [2, 5]), ('findings', [2, 6]), ('findings', [2, 7])] {'HeartSize': 0, 'Congestion': 2}",
+            "[('indication', [2, 1, 5]), ('findings', [2, 1, 7]), ('findings', [2, 1, 8])] {'HeartSize': 0, 'Congestion': 2}",
             "[('R1', 1, None), ('R2', -1, None)]",
             "[(None, None, None), (0.25, 'A small one.', 'R2')] ['left lung', 'heart']",
             "300 {'HeartSize': None, 'Congestion': None} None",

@@ -404,6 +404,7 @@ fn invalid_codes_and_images_are_reported() {
     assert!(long.contains("row 1: the image page does not contain 140 bytes"), "{long}");
     let turned = printed("turned", ImageEncoding::Png, &|record| {
         (record.width, record.height) = (record.height, record.width);
+        (record.source_width, record.source_height) = (record.source_height, record.source_width);
     });
     assert!(turned.contains("row 1: image of 14×10, its columns say 10×14"), "{turned}");
     for printed in [&code, &token, &long, &turned] {
