@@ -1,5 +1,6 @@
 //! The format: one record, one shard (a Parquet file), the manifest and the cards beside it.
 
+pub mod byte_column;
 pub mod card;
 pub(crate) mod checksums;
 pub mod croissant;

@@ -1,0 +1,529 @@
+//! Byte strings, such as encoded images, in the Parquet files of other programs: read a few pages at a time, never a file as a
+//! whole. Data sets of Hugging Face have them in a column of structs `{bytes, path}`.
+//!
+//! Sizes in a file are claims: they are checked before memory is allocated.
+
+use std::collections::VecDeque;
+use std::fs::{self, File, Metadata};
+use std::io::{self, BufReader, Read};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use arrow_array::RecordBatch;
+use bytes::Bytes;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::basic::{ConvertedType, Encoding, Type};
+use parquet::column::page::{Page, PageMetadata, PageReader};
+use parquet::column::reader::ColumnReaderImpl;
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+use parquet::file::page_index::offset_index::PageLocation;
+use parquet::file::reader::{ChunkReader, Length};
+use parquet::file::serialized_reader::SerializedPageReader;
+use parquet::schema::types::{ColumnDescPtr, ColumnDescriptor};
+
+use crate::format::shard::byte_range;
+
+/// The field of a struct that has the bytes.
+const BYTES: &str = "bytes";
+
+/// The field of a struct that has the name of the file that the bytes are from.
+const PATH: &str = "path";
+
+/// Bytes of data pages that are read at once, where pages are smaller.
+const BLOCK_BYTES: u64 = 1 << 20;
+
+/// Bytes that any page may inflate to, and the ratio to the file's bytes that a larger one may have. Images are compressed
+/// already, so that their pages hardly shrink.
+const SMALL_PAGE_BYTES: u64 = 16 << 20;
+const MAX_INFLATION: u64 = 100;
+
+/// A table may have this many rows, and one more for each so many bytes of its file: an encoded image is larger.
+const FEW_ROWS: u64 = 1024;
+const BYTES_PER_ROW: u64 = 64;
+
+/// A table with columns of bytes, without these bytes.
+pub struct TextColumns {
+    /// The other columns that are neither lists nor structs. A struct `{bytes, path}` has the path alone.
+    pub batches: Vec<RecordBatch>,
+    /// The columns of bytes.
+    pub byte_columns: Vec<String>,
+}
+
+/// Reads all but the bytes of a table; `None` where it has no column of bytes. A column whose statistics say that all of its
+/// bytes are null is none.
+///
+/// # Errors
+/// When the table cannot be read, is no Parquet file, or claims more rows than it can have.
+pub fn text_columns(path: &Path) -> io::Result<Option<TextColumns>> {
+    let file = PageFile::open(path)?;
+    let metadata = ArrowReaderMetadata::load(&*file.file, ArrowReaderOptions::new()).map_err(damaged)?;
+    let parquet = metadata.metadata();
+    let schema = parquet.file_metadata().schema_descr();
+    let bytes: Vec<(usize, String)> = (0..schema.num_columns())
+        .filter_map(|leaf| Some((leaf, column_of(&schema.column(leaf))?)))
+        .filter(|(leaf, _)| !is_all_null(parquet, *leaf))
+        .collect();
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let rows = checked_rows(parquet, file.length)?;
+    let is_wanted = |leaf: &usize| {
+        let column = schema.column(*leaf);
+        let is_path = matches!(column.path().parts(), [_, field] if field == PATH);
+        let root = column.path().parts()[0].as_str();
+        let has_bytes = bytes.iter().any(|(_, name)| name == root);
+        column.max_rep_level() == 0
+            && !bytes.iter().any(|(bytes, _)| bytes == leaf)
+            && if has_bytes { is_path } else { column.path().parts().len() == 1 || is_path }
+    };
+    let projection = ProjectionMask::leaves(schema, (0..schema.num_columns()).filter(is_wanted));
+    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
+        .with_projection(projection)
+        .build()
+        .map_err(damaged)?;
+    let batches = reader.collect::<Result<Vec<_>, _>>().map_err(|error| io::Error::other(error.to_string()))?;
+    let found: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+    if found != rows {
+        return Err(io::Error::other(format!("{found} rows, its footer says {rows}; the file is damaged")));
+    }
+    Ok(Some(TextColumns { batches, byte_columns: bytes.into_iter().map(|(_, name)| name).collect() }))
+}
+
+/// A column of bytes in a Parquet file, read from any number of threads. It is small, and holds no open file.
+pub struct ByteColumn {
+    path: PathBuf,
+    metadata: Metadata,
+    descriptor: ColumnDescPtr,
+    groups: Vec<Group>,
+    rows: u64,
+}
+
+/// A row group.
+struct Group {
+    /// Number of its first row in the file.
+    first: u64,
+    rows: u64,
+    chunk: ColumnChunkMetaData,
+    bytes: Range<u64>,
+    /// Found when it is first needed.
+    pages: OnceLock<Pages>,
+}
+
+/// The data pages of a row group, and the blocks of them that are read at once.
+struct Pages {
+    locations: Vec<PageLocation>,
+    blocks: Vec<Block>,
+}
+
+struct Block {
+    /// Its first row in the row group.
+    first: u64,
+    rows: u64,
+    pages: Range<usize>,
+    /// Bytes of its pages in the file and in memory, with those of the dictionary.
+    cost: u64,
+}
+
+/// Rows of a column that are read at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    group: usize,
+    block: usize,
+}
+
+/// The values of some adjacent rows.
+pub struct Values {
+    /// The first row in the file.
+    first: u64,
+    values: Vec<Option<ByteArray>>,
+    /// Bytes of memory.
+    bytes: u64,
+}
+
+impl Values {
+    /// The value of a row of the file, counted from 0; `None` where it is null.
+    pub fn get(&self, row: u64) -> Option<&[u8]> {
+        let at = usize::try_from(row.checked_sub(self.first)?).ok()?;
+        Some(self.values.get(at)?.as_ref()?.data())
+    }
+
+    /// Bytes of memory.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl ByteColumn {
+    /// Opens a column: byte strings, or structs with a field `bytes`.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is no Parquet file, has no such column, or claims sizes that it cannot have.
+    pub fn open(path: &Path, column: &str) -> io::Result<Self> {
+        let file = PageFile::open(path)?;
+        let metadata = ArrowReaderMetadata::load(&*file.file, ArrowReaderOptions::new()).map_err(damaged)?;
+        let parquet = metadata.metadata();
+        let rows = checked_rows(parquet, file.length)?;
+        let schema = parquet.file_metadata().schema_descr();
+        let leaf = (0..schema.num_columns())
+            .find(|leaf| column_of(&schema.column(*leaf)).as_deref() == Some(column))
+            .ok_or_else(|| io::Error::other(format!("no column `{column}` of bytes")))?;
+        let mut first = 0;
+        let mut groups = Vec::with_capacity(parquet.num_row_groups());
+        for group in parquet.row_groups() {
+            let chunk = group.column(leaf).clone();
+            let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
+            let bytes = byte_range(start, chunk.compressed_size()).filter(|bytes| bytes.end <= file.length);
+            let bytes = bytes.ok_or_else(|| io::Error::other("a column is outside of the file; it is damaged"))?;
+            let rows = group.num_rows() as u64;
+            groups.push(Group { first, rows, chunk, bytes, pages: OnceLock::new() });
+            first += rows;
+        }
+        let descriptor = schema.column(leaf);
+        Ok(Self { path: path.to_path_buf(), metadata: file.metadata.clone(), descriptor, groups, rows })
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Size and times of the file when it was opened.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Where a row is, counted from 0.
+    ///
+    /// # Errors
+    /// When there is no such row, or the pages of its row group cannot be found.
+    pub fn place(&self, row: u64) -> io::Result<Place> {
+        let group = self.groups.partition_point(|group| group.first <= row).checked_sub(1);
+        let found = group.filter(|group| row - self.groups[*group].first < self.groups[*group].rows);
+        let group = found.ok_or_else(|| io::Error::other(format!("no row {}, it has {}", row + 1, self.rows)))?;
+        let row = row - self.groups[group].first;
+        let block = self.pages(group)?.blocks.partition_point(|block| block.first <= row);
+        block.checked_sub(1).map(|block| Place { group, block }).ok_or_else(|| io::Error::other("a page is missing"))
+    }
+
+    /// Bytes that reading a place takes at most.
+    pub fn cost(&self, place: Place) -> u64 {
+        self.groups[place.group].pages.get().map_or(0, |pages| pages.blocks[place.block].cost)
+    }
+
+    /// Reads the values of a place.
+    ///
+    /// # Errors
+    /// When the file cannot be read, changed since it was opened, or is damaged.
+    pub fn read(&self, place: Place) -> io::Result<Values> {
+        let group = &self.groups[place.group];
+        let Pages { locations, blocks } = self.pages(place.group)?;
+        let block = &blocks[place.block];
+        let file = self.reopen()?;
+        let reader = |pages: Vec<PageLocation>| {
+            SerializedPageReader::new(file.clone(), &group.chunk, group.rows as usize, Some(pages)).map_err(damaged)
+        };
+        let mut wanted = locations[block.pages.clone()].to_vec();
+        // The library takes what is before the first page of a list for a dictionary; a page of no bytes hides that.
+        let start = group.bytes.start as i64;
+        let has_hidden = wanted.first().is_some_and(|page| page.offset != start);
+        if has_hidden {
+            wanted.insert(0, PageLocation { offset: start, compressed_page_size: 0, first_row_index: 0 });
+        }
+        let mut data = reader(wanted)?;
+        if has_hidden {
+            data.skip_next_page().map_err(damaged)?;
+        }
+        let (mut pages, mut bytes, mut has_codes) = (VecDeque::new(), 0, false);
+        for _ in block.pages.clone() {
+            let page = data.get_next_page().map_err(damaged)?.filter(Page::is_data_page);
+            let page = page.ok_or_else(|| io::Error::other("a data page is missing; the file is damaged"))?;
+            match page.encoding() {
+                Encoding::PLAIN => {}
+                Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY => has_codes = true,
+                // A few bytes of others can stand for any number of long values.
+                other => return Err(io::Error::other(format!("bytes in the encoding {other} are not read"))),
+            }
+            bytes += page.buffer().len() as u64;
+            pages.push_back(page);
+        }
+        if has_codes {
+            let dictionary = reader(locations[..1].to_vec())?.get_next_page().map_err(damaged)?;
+            let is_possible = |page: &Page| {
+                page.is_dictionary_page() && page.num_values() as usize <= page.buffer().len() / size_of::<u32>()
+            };
+            let page = dictionary.filter(is_possible);
+            let page = page.ok_or_else(|| io::Error::other("the dictionary of a column is damaged"))?;
+            bytes += page.buffer().len() as u64;
+            pages.push_front(page);
+        }
+        let mut column = ColumnReaderImpl::<ByteArrayType>::new(self.descriptor.clone(), Box::new(PagesInMemory(pages)));
+        let rows = block.rows as usize;
+        let (mut levels, mut found) = (Vec::new(), Vec::new());
+        let (read, ..) = column.read_records(rows, Some(&mut levels), None, &mut found).map_err(damaged)?;
+        let highest = self.descriptor.max_def_level();
+        let mut present = found.into_iter();
+        let values: Vec<Option<ByteArray>> = if highest == 0 {
+            present.map(Some).collect()
+        } else {
+            levels.iter().map(|level| if *level == highest { present.next() } else { None }).collect()
+        };
+        if read != rows || values.len() != rows {
+            return Err(io::Error::other(format!("a page has {} rows instead of {rows}; it is damaged", values.len())));
+        }
+        bytes += (values.len() * size_of::<Option<ByteArray>>()) as u64;
+        Ok(Values { first: group.first + block.first, values, bytes })
+    }
+
+    /// Opens the file again; an error where it changed.
+    fn reopen(&self) -> io::Result<Arc<PageFile>> {
+        let file = PageFile::open(&self.path)?;
+        let same = file.length == self.metadata.len()
+            && file.metadata.modified().ok() == self.metadata.modified().ok();
+        if same { Ok(Arc::new(file)) } else { Err(io::Error::other("the file changed while it was read")) }
+    }
+
+    /// The pages of a row group. Their headers are read once; the bytes between them are not.
+    fn pages(&self, number: usize) -> io::Result<&Pages> {
+        let group = &self.groups[number];
+        if let Some(pages) = group.pages.get() {
+            return Ok(pages);
+        }
+        let found = self.find_pages(group)?;
+        Ok(group.pages.get_or_init(|| found))
+    }
+
+    fn find_pages(&self, group: &Group) -> io::Result<Pages> {
+        let broken = || io::Error::other("the pages of a column are damaged");
+        let file = self.reopen()?;
+        let mut headers = SerializedPageReader::new(file.clone(), &group.chunk, group.rows as usize, None).map_err(damaged)?;
+        // Start and sizes of each data page.
+        let (mut found, mut dictionary): (Vec<(Header, u64)>, u64) = (Vec::new(), 0);
+        while let Some(PageMetadata { num_levels, is_dict, .. }) = headers.peek_next_page().map_err(damaged)? {
+            let header = file.last_header().ok_or_else(broken)?;
+            headers.skip_next_page().map_err(damaged)?;
+            if is_dict {
+                if !found.is_empty() || header.start != group.bytes.start {
+                    return Err(broken());
+                }
+                dictionary = header.compressed + header.inflated;
+            } else {
+                let rows = num_levels.map(|rows| rows as u64).filter(|rows| *rows <= group.rows).ok_or_else(broken)?;
+                found.push((header, rows));
+            }
+        }
+        let (mut locations, mut blocks, mut first) = (Vec::with_capacity(found.len()), Vec::<Block>::new(), 0);
+        let mut block_bytes = 0;
+        for (at, (header, rows)) in found.iter().enumerate() {
+            let end = found.get(at + 1).map_or(group.bytes.end, |(next, _)| next.start);
+            let size = i32::try_from(end.checked_sub(header.start).ok_or_else(broken)?).map_err(|_| broken())?;
+            locations.push(PageLocation {
+                offset: header.start as i64,
+                compressed_page_size: size,
+                first_row_index: first as i64,
+            });
+            let cost = header.compressed + header.inflated;
+            match blocks.last_mut().filter(|_| block_bytes + header.inflated <= BLOCK_BYTES) {
+                Some(block) => {
+                    block.rows += rows;
+                    block.pages.end += 1;
+                    block.cost += cost;
+                    block_bytes += header.inflated;
+                }
+                None => {
+                    blocks.push(Block { first, rows: *rows, pages: at..at + 1, cost: cost + dictionary });
+                    block_bytes = header.inflated;
+                }
+            }
+            first += rows;
+        }
+        // The position of the dictionary is computed from that of the first page.
+        let is_near = locations.first().is_none_or(|page| i32::try_from(page.offset - group.bytes.start as i64).is_ok());
+        if first != group.rows || !is_near {
+            return Err(io::Error::other(format!("the pages of a column have {first} rows instead of {}", group.rows)));
+        }
+        Ok(Pages { locations, blocks })
+    }
+}
+
+/// The column of bytes that a leaf of a schema belongs to.
+fn column_of(leaf: &ColumnDescriptor) -> Option<String> {
+    let is_bytes = leaf.physical_type() == Type::BYTE_ARRAY
+        && leaf.logical_type_ref().is_none()
+        && leaf.converted_type() == ConvertedType::NONE
+        && leaf.max_rep_level() == 0;
+    match leaf.path().parts() {
+        [name] if is_bytes => Some(name.clone()),
+        [name, field] if is_bytes && field == BYTES => Some(name.clone()),
+        _ => None,
+    }
+}
+
+/// Whether the statistics say that a leaf has no value.
+fn is_all_null(parquet: &ParquetMetaData, leaf: usize) -> bool {
+    let nulls = |chunk: &ColumnChunkMetaData| chunk.statistics().and_then(|found| found.null_count_opt());
+    parquet.num_row_groups() > 0
+        && parquet.row_groups().iter().all(|group| {
+            let chunk = group.column(leaf);
+            nulls(chunk).is_some_and(|nulls| nulls as i64 == chunk.num_values())
+        })
+}
+
+/// The number of rows, where the file is large enough for them.
+fn checked_rows(parquet: &ParquetMetaData, length: u64) -> io::Result<u64> {
+    let rows = |group: &parquet::file::metadata::RowGroupMetaData| u64::try_from(group.num_rows()).ok();
+    let sum = parquet.row_groups().iter().try_fold(0u64, |sum, group| sum.checked_add(rows(group)?));
+    sum.filter(|rows| *rows <= FEW_ROWS + length / BYTES_PER_ROW)
+        .ok_or_else(|| io::Error::other("its footer states more rows of images than the file can have; it is damaged"))
+}
+
+/// The error of the system that the library passes on, or that of the library.
+fn damaged(error: ParquetError) -> io::Error {
+    match error {
+        ParquetError::External(cause) => match cause.downcast::<io::Error>() {
+            Ok(cause) => *cause,
+            Err(cause) => io::Error::other(cause.to_string()),
+        },
+        other => io::Error::other(format!("damaged, or no Parquet file: {other}")),
+    }
+}
+
+/// Start and sizes of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Header {
+    start: u64,
+    compressed: u64,
+    inflated: u64,
+}
+
+/// A file for the Parquet library, in which the header of each page is checked before the library allocates memory for it.
+struct PageFile {
+    file: Arc<File>,
+    metadata: Metadata,
+    length: u64,
+    /// The header that was read last.
+    last: Mutex<Option<Header>>,
+}
+
+impl PageFile {
+    fn open(path: &Path) -> io::Result<Self> {
+        // Opening a pipe may never end.
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        Ok(Self { file: Arc::new(file), length: metadata.len(), metadata, last: Mutex::new(None) })
+    }
+
+    fn last_header(&self) -> Option<Header> {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Length for PageFile {
+    fn len(&self) -> u64 {
+        self.length
+    }
+}
+
+impl ChunkReader for PageFile {
+    type T = BufReader<ReadFrom>;
+
+    /// The library reads the header of a page by this, and everything else by [`Self::get_bytes`].
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        let mut head = Vec::with_capacity(MAX_SIZES);
+        let from = || ReadFrom { file: self.file.clone(), at: start };
+        from().take(MAX_SIZES as u64).read_to_end(&mut head)?;
+        let [_, inflated, compressed] =
+            sizes(&head).ok_or_else(|| ParquetError::General("the header of a page is damaged".to_owned()))?;
+        if inflated > SMALL_PAGE_BYTES.max(compressed.saturating_mul(MAX_INFLATION)) {
+            let message = format!("a page of {compressed} bytes claims to have {inflated} bytes, more than an image needs");
+            return Err(ParquetError::General(message));
+        }
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Header { start, compressed, inflated });
+        Ok(BufReader::new(from()))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        let end = start.checked_add(length as u64).filter(|&end| end <= self.length);
+        if end.is_none() {
+            return Err(ParquetError::EOF(format!("{length} bytes at {start}, the file has {}", self.length)));
+        }
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, start)?;
+        Ok(bytes.into())
+    }
+}
+
+/// Reads a file from a position on. Other readers of the same file do not move it.
+struct ReadFrom {
+    file: Arc<File>,
+    at: u64,
+}
+
+impl Read for ReadFrom {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+/// Most bytes that the sizes at the beginning of a page's header have: three fields of one byte with numbers of five.
+const MAX_SIZES: usize = 3 * (1 + 5);
+
+/// Type, bytes in memory and bytes in the file of a page: the first three fields of its header, in Thrift's compact protocol.
+fn sizes(mut header: &[u8]) -> Option<[u64; 3]> {
+    /// The field after the one before, a number of 32 bits.
+    const NEXT_I32: u8 = 0x15;
+    let mut fields = [0; 3];
+    for field in &mut fields {
+        let (kind, mut rest) = header.split_first()?;
+        let mut number = 0u64;
+        for shift in (0..35).step_by(7) {
+            let (byte, after) = rest.split_first()?;
+            number |= u64::from(byte & 0x7f) << shift;
+            rest = after;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        // Numbers are zigzag encoded; odd ones are negative.
+        if *kind != NEXT_I32 || number % 2 == 1 {
+            return None;
+        }
+        *field = number / 2;
+        header = rest;
+    }
+    Some(fields)
+}
+
+/// Pages that were read, for the decoder of the library.
+struct PagesInMemory(VecDeque<Page>);
+
+impl Iterator for PagesInMemory {
+    type Item = Result<Page, ParquetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.pop_front().map(Ok)
+    }
+}
+
+impl PageReader for PagesInMemory {
+    fn get_next_page(&mut self) -> Result<Option<Page>, ParquetError> {
+        Ok(self.0.pop_front())
+    }
+
+    fn peek_next_page(&mut self) -> Result<Option<PageMetadata>, ParquetError> {
+        Err(ParquetError::NYI("pages in memory are read, not skipped".to_owned()))
+    }
+
+    fn skip_next_page(&mut self) -> Result<(), ParquetError> {
+        Err(ParquetError::NYI("pages in memory are read, not skipped".to_owned()))
+    }
+}
