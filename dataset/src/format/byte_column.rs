@@ -50,12 +50,13 @@ const BYTES_PER_ROW: u64 = 64;
 pub struct TextColumns {
     /// The other columns that are neither lists nor structs. A struct `{bytes, path}` has the path alone.
     pub batches: Vec<RecordBatch>,
-    /// The columns of bytes.
+    /// The columns of bytes, without those whose statistics say that all bytes are null.
     pub byte_columns: Vec<String>,
+    /// The columns of structs with bytes, null or not.
+    pub struct_columns: Vec<String>,
 }
 
-/// Reads all but the bytes of a table; `None` where it has no column of bytes. A column whose statistics say that all of its
-/// bytes are null is none.
+/// Reads all but the bytes of a table; `None` where it has no column of bytes.
 ///
 /// # Errors
 /// When the table cannot be read, is no Parquet file, or claims more rows than it can have.
@@ -64,14 +65,11 @@ pub fn text_columns(path: &Path) -> io::Result<Option<TextColumns>> {
     let metadata = ArrowReaderMetadata::load(&*file.file, ArrowReaderOptions::new()).map_err(damaged)?;
     let parquet = metadata.metadata();
     let schema = parquet.file_metadata().schema_descr();
-    let bytes: Vec<(usize, String)> = (0..schema.num_columns())
-        .filter_map(|leaf| Some((leaf, column_of(&schema.column(leaf))?)))
-        .filter(|(leaf, _)| !is_all_null(parquet, *leaf))
-        .collect();
+    let bytes: Vec<(usize, String)> =
+        (0..schema.num_columns()).filter_map(|leaf| Some((leaf, column_of(&schema.column(leaf))?))).collect();
     if bytes.is_empty() {
         return Ok(None);
     }
-    let rows = checked_rows(parquet, file.length)?;
     let is_wanted = |leaf: &usize| {
         let column = schema.column(*leaf);
         let is_path = matches!(column.path().parts(), [_, field] if field == PATH);
@@ -81,7 +79,14 @@ pub fn text_columns(path: &Path) -> io::Result<Option<TextColumns>> {
             && !bytes.iter().any(|(bytes, _)| bytes == leaf)
             && if has_bytes { is_path } else { column.path().parts().len() == 1 || is_path }
     };
-    let projection = ProjectionMask::leaves(schema, (0..schema.num_columns()).filter(is_wanted));
+    let wanted: Vec<usize> = (0..schema.num_columns()).filter(is_wanted).collect();
+    let rows = if wanted.is_empty() {
+        // No column shows how many rows there are.
+        checked_rows(parquet, file.length)?
+    } else {
+        parquet.row_groups().iter().map(|group| group.num_rows().unsigned_abs()).fold(0, u64::saturating_add)
+    };
+    let projection = ProjectionMask::leaves(schema, wanted);
     let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
         .with_projection(projection)
         .build()
@@ -91,7 +96,14 @@ pub fn text_columns(path: &Path) -> io::Result<Option<TextColumns>> {
     if found != rows {
         return Err(io::Error::other(format!("{found} rows, its footer says {rows}; the file is damaged")));
     }
-    Ok(Some(TextColumns { batches, byte_columns: bytes.into_iter().map(|(_, name)| name).collect() }))
+    let names = |is_wanted: &dyn Fn(usize) -> bool| -> Vec<String> {
+        bytes.iter().filter(|(leaf, _)| is_wanted(*leaf)).map(|(_, name)| name.clone()).collect()
+    };
+    Ok(Some(TextColumns {
+        batches,
+        byte_columns: names(&|leaf| !is_all_null(parquet, leaf)),
+        struct_columns: names(&|leaf| schema.column(leaf).path().parts().len() > 1),
+    }))
 }
 
 /// A column of bytes in a Parquet file, read from any number of threads. It is small, and holds no open file.
@@ -246,7 +258,11 @@ impl ByteColumn {
                 Encoding::PLAIN => {}
                 Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY => has_codes = true,
                 // A few bytes of others can stand for any number of long values.
-                other => return Err(io::Error::other(format!("bytes in the encoding {other} are not read"))),
+                other => {
+                    return Err(io::Error::other(format!(
+                        "bytes in the encoding {other} are not read; write the table with plain pages or dictionaries"
+                    )));
+                }
             }
             bytes += page.buffer().len() as u64;
             pages.push_back(page);
@@ -261,7 +277,8 @@ impl ByteColumn {
             bytes += page.buffer().len() as u64;
             pages.push_front(page);
         }
-        let mut column = ColumnReaderImpl::<ByteArrayType>::new(self.descriptor.clone(), Box::new(PagesInMemory(pages)));
+        let mut column =
+            ColumnReaderImpl::<ByteArrayType>::new(self.descriptor.clone(), Box::new(PagesInMemory(pages)));
         let rows = block.rows as usize;
         let (mut levels, mut found) = (Vec::new(), Vec::new());
         let (read, ..) = column.read_records(rows, Some(&mut levels), None, &mut found).map_err(damaged)?;
@@ -282,8 +299,7 @@ impl ByteColumn {
     /// Opens the file again; an error where it changed.
     fn reopen(&self) -> io::Result<Arc<PageFile>> {
         let file = PageFile::open(&self.path)?;
-        let same = file.length == self.metadata.len()
-            && file.metadata.modified().ok() == self.metadata.modified().ok();
+        let same = file.length == self.metadata.len() && file.metadata.modified().ok() == self.metadata.modified().ok();
         if same { Ok(Arc::new(file)) } else { Err(io::Error::other("the file changed while it was read")) }
     }
 
@@ -300,7 +316,8 @@ impl ByteColumn {
     fn find_pages(&self, group: &Group) -> io::Result<Pages> {
         let broken = || io::Error::other("the pages of a column are damaged");
         let file = self.reopen()?;
-        let mut headers = SerializedPageReader::new(file.clone(), &group.chunk, group.rows as usize, None).map_err(damaged)?;
+        let mut headers =
+            SerializedPageReader::new(file.clone(), &group.chunk, group.rows as usize, None).map_err(damaged)?;
         // Start and sizes of each data page.
         let (mut found, mut dictionary): (Vec<(Header, u64)>, u64) = (Vec::new(), 0);
         while let Some(PageMetadata { num_levels, is_dict, .. }) = headers.peek_next_page().map_err(damaged)? {
@@ -342,7 +359,8 @@ impl ByteColumn {
             first += rows;
         }
         // The position of the dictionary is computed from that of the first page.
-        let is_near = locations.first().is_none_or(|page| i32::try_from(page.offset - group.bytes.start as i64).is_ok());
+        let is_near =
+            locations.first().is_none_or(|page| i32::try_from(page.offset - group.bytes.start as i64).is_ok());
         if first != group.rows || !is_near {
             return Err(io::Error::other(format!("the pages of a column have {first} rows instead of {}", group.rows)));
         }
@@ -442,7 +460,8 @@ impl ChunkReader for PageFile {
         let [_, inflated, compressed] =
             sizes(&head).ok_or_else(|| ParquetError::General("the header of a page is damaged".to_owned()))?;
         if inflated > SMALL_PAGE_BYTES.max(compressed.saturating_mul(MAX_INFLATION)) {
-            let message = format!("a page of {compressed} bytes claims to have {inflated} bytes, more than an image needs");
+            let message =
+                format!("a page of {compressed} bytes claims to have {inflated} bytes, more than an image needs");
             return Err(ParquetError::General(message));
         }
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Header { start, compressed, inflated });

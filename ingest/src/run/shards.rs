@@ -111,8 +111,12 @@ impl Job<'_> {
             || fs::metadata(self.out.folder.join(&note.info.path)).is_ok_and(|file| file.len() == note.info.bytes);
         let is_complete = uploaded.get(&note.info.path) == Some(&note.info.bytes) || is_here();
         let refused = |reject: &&Reject| reject.is_refused();
-        let can_retry =
-            || note.rejects.iter().filter(refused).any(|reject| reads_now(self.raw, self.plan, self.sums, self.tables, reject));
+        let can_retry = || {
+            note.rejects
+                .iter()
+                .filter(refused)
+                .any(|reject| reads_now(self.raw, self.plan, self.sums, self.tables, reject))
+        };
         (note.plan == self.plan_id && is_complete && !can_retry()).then_some(note)
     }
 
@@ -161,21 +165,25 @@ impl Job<'_> {
 
     /// Decodes the records of a block; returns each with the stamps of its files.
     fn decode(&self, block: &[PlannedRecord]) -> Vec<(Stamps, Result<FinishedRecord, Reject>)> {
-        in_order_of_rows(block, |planned| planned.image_row.as_ref(), |planned| {
-            let mut seen = Stamps::new();
-            // A decoder that panics on some file must not end the run.
-            let work = || SCRATCH.with_borrow_mut(|scratch| self.record(planned, scratch, &mut seen));
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-            let outcome = outcome.unwrap_or_else(|_| {
-                Err((Stage::Decode, "a decoder failed on this file; please report it as a bug in mrm".to_owned()))
-            });
-            let outcome = outcome.map_err(|(stage, error)| Reject {
-                source_path: planned.source_path.clone(),
-                record_id: Some(planned.record_id.clone()),
-                stage,
-                error,
-            });
-            (seen, outcome)
-        })
+        in_order_of_rows(
+            block,
+            |planned| planned.image_row.as_ref(),
+            |planned| {
+                let mut seen = Stamps::new();
+                // A decoder that panics on some file must not end the run.
+                let work = || SCRATCH.with_borrow_mut(|scratch| self.record(planned, scratch, &mut seen));
+                let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+                let outcome = outcome.unwrap_or_else(|_| {
+                    Err((Stage::Decode, "a decoder failed on this file; please report it as a bug in mrm".to_owned()))
+                });
+                let outcome = outcome.map_err(|(stage, error)| Reject {
+                    source_path: planned.source_path.clone(),
+                    record_id: Some(planned.record_id.clone()),
+                    stage,
+                    error,
+                });
+                (seen, outcome)
+            },
+        )
     }
 }

@@ -49,8 +49,9 @@ pub fn run(
     let out = &Output::at(out, options.staging.as_deref())?;
     let notes = out.folder.join(NOTES);
     let tables = &ImageTables::default();
-    let can_retry =
-        || -> Result<bool> { Ok(refused::noted(&notes)?.iter().any(|reject| reads_now(raw, &plan, sums, tables, reject))) };
+    let can_retry = || -> Result<bool> {
+        Ok(refused::noted(&notes)?.iter().any(|reject| reads_now(raw, &plan, sums, tables, reject)))
+    };
     let existing = match options {
         Options { overwrite: true, .. } => Existing::Replace,
         Options { retry_rejects: true, .. } => Existing::ContinueIf(&can_retry),
@@ -79,8 +80,19 @@ pub fn run(
         let store = &NoteStore::own(&out.folder);
         let indices = Share::All.shards(plan.records.len().div_ceil(options.rows_per_shard));
         let tokenizer = tokenizer.as_ref();
-        let job =
-            Job { raw, out, notes: store, plan: &plan, plan_id: "", indices, options, sums, tables, tokenizer, progress };
+        let job = Job {
+            raw,
+            out,
+            notes: store,
+            plan: &plan,
+            plan_id: "",
+            indices,
+            options,
+            sums,
+            tables,
+            tokenizer,
+            progress,
+        };
         let (notes, resumed_shards) = job.shards()?;
         let manifest = job.finish(source, &arguments, &notes)?;
         let refused = refused::count(&notes);

@@ -94,8 +94,9 @@ impl Source for TaixRay {
                 return Err(Error::MissingTable {
                     folder: raw.to_path_buf(),
                     wanted: "metadata/annotation.csv[.gz] and no Parquet file".to_owned(),
-                    remedy: "give the directory of TAIX-Ray that contains `data/` and `metadata/`, or its Parquet files"
-                        .to_owned(),
+                    remedy:
+                        "give the directory of TAIX-Ray that contains `data/` and `metadata/`, or its Parquet files"
+                            .to_owned(),
                 });
             }
         }

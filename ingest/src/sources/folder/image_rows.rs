@@ -47,8 +47,10 @@ impl<'a> ImageRows<'a> {
             let is_relative = is_inside(name) && !name.contains('\\');
             if is_relative { name } else { name.rsplit(['/', '\\']).next().unwrap_or(name) }
         };
-        let names: Vec<Option<&str>> =
-            texts(&table.frame, column)?.into_iter().map(|name| name.map(base).filter(|name| !name.is_empty())).collect();
+        let names: Vec<Option<&str>> = texts(&table.frame, column)?
+            .into_iter()
+            .map(|name| name.map(base).filter(|name| !name.is_empty()))
+            .collect();
         let mut counts: HashMap<&str, usize> = HashMap::new();
         for name in names.iter().flatten() {
             *counts.entry(name).or_default() += 1;

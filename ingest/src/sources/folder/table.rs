@@ -53,7 +53,9 @@ pub fn plan(raw: &Path, options: &TableOptions, walk: Walk, names: PathNames) ->
     for row in 0..table.frame.height() {
         let mut outcome = || -> Result<(Option<String>, PlannedRecord), RowError> {
             let id = match &columns.id {
-                Some(values) => Some(values[row].ok_or_else(|| "the identifier column is empty".to_owned())?.to_owned()),
+                Some(values) => {
+                    Some(values[row].ok_or_else(|| "the identifier column is empty".to_owned())?.to_owned())
+                }
                 None => image_rows.as_ref().map(|rows| rows.name(row)),
             };
             let record = if let Some(rows) = &image_rows {
@@ -111,10 +113,14 @@ fn read(raw: &Path, table: &Path) -> Result<(Table, PathBuf, PathBuf)> {
     let first = tables.next().ok_or_else(|| Error::MissingTable {
         folder: raw.to_path_buf(),
         wanted: format!("table `{pattern}`"),
-        remedy: format!("give --table a pattern of paths of tables relative to RAW_DIR ({})", table_file::ENDINGS.join(", ")),
+        remedy: format!(
+            "give --table a pattern of paths of tables relative to RAW_DIR ({})",
+            table_file::ENDINGS.join(", ")
+        ),
     })?;
     let mut all = table_file::read(raw, &first)?;
     tables.try_for_each(|path| all.append(table_file::read(raw, &path)?))?;
     all.rejects.extend(walk.rejects.into_iter().filter(|reject| glob.matches(&reject.source_path)));
-    Ok((all, inner, raw.to_path_buf()))
+    let path = if all.names().count() == 1 { first } else { inner };
+    Ok((all, path, raw.to_path_buf()))
 }

@@ -84,7 +84,8 @@ impl Source for Folder {
         }
         if self.patient_from_header {
             if plan.records.iter().any(|record| record.image_row.is_some()) {
-                let message = "--patient-from-header reads files, and these images are in tables; give --patient-column";
+                let message =
+                    "--patient-from-header reads files, and these images are in tables; give --patient-column";
                 return Err(Error::Options(message.to_owned()));
             }
             let has_studies = self.table.as_ref().is_some_and(|table| table.study_column.is_some());

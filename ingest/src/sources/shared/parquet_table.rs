@@ -33,17 +33,21 @@ const PATH: &str = "path";
 pub fn read(raw: &Path, path: &Path, required: &[&str]) -> Result<Table> {
     let bad = |message: String| Error::Table { path: path.to_path_buf(), message };
     let found = guarded(|| match retry(|| byte_column::text_columns(path)) {
-        Ok(Some(found)) => Ok(Ok((found.batches, found.byte_columns))),
-        Ok(None) => read_table(path).map(|batches| Ok((batches, Vec::new()))).map_err(|error| error.to_string()),
+        Ok(Some(found)) => Ok(Ok((found.batches, found.byte_columns, found.struct_columns))),
+        Ok(None) => {
+            read_table(path).map(|batches| Ok((batches, Vec::new(), Vec::new()))).map_err(|error| error.to_string())
+        }
         Err(error) => Ok(Err(error)),
     });
-    let (batches, byte_columns) = found.map_err(bad)?.map_err(failed(path))?;
+    let (batches, byte_columns, struct_columns) = found.map_err(bad)?.map_err(failed(path))?;
     let mut table = TableBuilder::new(raw, path, "row");
     let mut number = 0;
     for batch in &batches {
         let mut columns = columns(batch);
-        for name in &byte_columns {
-            let paths = batch.column_by_name(name).and_then(|column| texts(column.as_struct_opt()?.column_by_name(PATH)?));
+        let plain = byte_columns.iter().filter(|name| !struct_columns.contains(name));
+        for name in struct_columns.iter().chain(plain) {
+            let paths =
+                batch.column_by_name(name).and_then(|column| texts(column.as_struct_opt()?.column_by_name(PATH)?));
             columns.push((name.clone(), paths.unwrap_or_else(|| vec![None; batch.num_rows()])));
         }
         if batch.num_rows() == 0 {

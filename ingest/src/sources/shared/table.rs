@@ -119,9 +119,8 @@ impl Table {
         };
         let (own, others) = (names(self), names(&other));
         let both = |name: &&String| own.contains(name) && others.contains(name);
-        let differing = own.iter().filter(both).find(|name| {
-            self.byte_columns.contains(name) != other.byte_columns.contains(name)
-        });
+        let differing =
+            own.iter().filter(both).find(|name| self.byte_columns.contains(name) != other.byte_columns.contains(name));
         if let Some(column) = differing {
             let message = format!("the column `{column}` has bytes in one of {} and {}", self.name, other.name);
             return Err(Error::Table { path: PathBuf::from(&other.name), message });
@@ -310,8 +309,7 @@ impl<'t> Rows<'t> {
         let columns = columns.into_iter().flatten().map(|column| Column::from(column.finish().into_series())).collect();
         let frame = DataFrame::new(lines.len(), columns).map_err(|e| self.bad(e.to_string()))?;
         let name = self.name.clone();
-        let table =
-            Table { name, frame, lines, unit: LINE, rejects, byte_columns: Vec::new(), appended: Vec::new() };
+        let table = Table { name, frame, lines, unit: LINE, rejects, byte_columns: Vec::new(), appended: Vec::new() };
         Ok((table, !self.has_ended))
     }
 }
