@@ -15,7 +15,7 @@ use arrow_array::RecordBatch;
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
-use parquet::basic::{ConvertedType, Encoding, Type};
+use parquet::basic::{Compression, ConvertedType, Encoding, Type};
 use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::{ByteArray, ByteArrayType};
@@ -27,6 +27,7 @@ use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::schema::types::{ColumnDescPtr, ColumnDescriptor};
 
 use crate::format::shard::byte_range;
+use crate::format::snappy;
 
 /// The field of a struct that has the bytes.
 const BYTES: &str = "bytes";
@@ -129,6 +130,10 @@ struct Group {
 /// The data pages of a row group, and the blocks of them that are read at once.
 struct Pages {
     locations: Vec<PageLocation>,
+    /// Bytes of each page without its header in the file.
+    compressed: Vec<u64>,
+    /// Bytes of the dictionary without its header in the file.
+    dictionary: u64,
     blocks: Vec<Block>,
 }
 
@@ -139,6 +144,25 @@ struct Block {
     pages: Range<usize>,
     /// Bytes of its pages in the file and in memory, with those of the dictionary.
     cost: u64,
+    /// Where its values are, once it was read.
+    extents: OnceLock<Extents>,
+}
+
+/// Where the values of a block are in its pages.
+struct Extents {
+    bodies: Vec<Body>,
+    /// The body of each value that is not null, and its bytes there.
+    values: Vec<Option<(usize, Range<u32>)>>,
+}
+
+/// A page without its header.
+struct Body {
+    /// Its bytes in the file.
+    bytes: Range<u64>,
+    /// Its bytes in memory.
+    inflated: usize,
+    /// Where each block of Snappy begins; `None` where the page is not compressed.
+    blocks: Option<Vec<u32>>,
 }
 
 /// Rows of a column that are read at once.
@@ -233,7 +257,7 @@ impl ByteColumn {
     /// When the file cannot be read, changed since it was opened, or is damaged.
     pub fn read(&self, place: Place) -> io::Result<Values> {
         let group = &self.groups[place.group];
-        let Pages { locations, blocks } = self.pages(place.group)?;
+        let Pages { locations, blocks, .. } = self.pages(place.group)?;
         let block = &blocks[place.block];
         let file = self.reopen()?;
         let reader = |pages: Vec<PageLocation>| {
@@ -277,6 +301,10 @@ impl ByteColumn {
             bytes += page.buffer().len() as u64;
             pages.push_front(page);
         }
+        // The levels of a page of version 2 are before what is compressed.
+        let is_simple = pages.iter().all(|page| !matches!(page, Page::DataPageV2 { .. }));
+        let buffers: Vec<(Bytes, bool)> =
+            pages.iter().map(|page| (page.buffer().clone(), page.is_dictionary_page())).collect();
         let mut column =
             ColumnReaderImpl::<ByteArrayType>::new(self.descriptor.clone(), Box::new(PagesInMemory(pages)));
         let rows = block.rows as usize;
@@ -293,7 +321,82 @@ impl ByteColumn {
             return Err(io::Error::other(format!("a page has {} rows instead of {rows}; it is damaged", values.len())));
         }
         bytes += (values.len() * size_of::<Option<ByteArray>>()) as u64;
+        if is_simple
+            && block.extents.get().is_none()
+            && let Some(extents) = self.extents(place, &file, &buffers, &values)
+        {
+            let _ = block.extents.set(extents);
+        }
         Ok(Values { first: group.first + block.first, values, bytes })
+    }
+
+    /// The value of a row of a place that was read before; no more of the file is read than that takes. `None` where it is null,
+    /// or cannot be read alone: the place was not read before, or its pages are compressed by something else than Snappy.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or changed since it was opened.
+    pub fn read_again(&self, place: Place, row: u64) -> io::Result<Option<Vec<u8>>> {
+        let group = &self.groups[place.group];
+        let block = &self.pages(place.group)?.blocks[place.block];
+        let Some(extents) = block.extents.get() else { return Ok(None) };
+        let at = row.checked_sub(group.first + block.first).and_then(|at| usize::try_from(at).ok());
+        let Some(Some((body, bytes))) = at.and_then(|at| extents.values.get(at)) else { return Ok(None) };
+        let (body, bytes) = (&extents.bodies[*body], bytes.start as usize..bytes.end as usize);
+        let file = self.reopen()?;
+        let read = |part: Range<u64>| {
+            file.get_bytes(body.bytes.start + part.start, (part.end - part.start) as usize).map_err(damaged)
+        };
+        let Some(blocks) = &body.blocks else {
+            return Ok(Some(read(bytes.start as u64..bytes.end as u64)?.to_vec()));
+        };
+        let (first, end) = (bytes.start / snappy::BLOCK, bytes.end.div_ceil(snappy::BLOCK));
+        let place = |block: usize| blocks.get(block).map_or(body.bytes.end - body.bytes.start, |at| u64::from(*at));
+        let compressed = read(place(first)..place(end))?;
+        let before = first * snappy::BLOCK;
+        let inflated = snappy::inflate(&compressed, (end * snappy::BLOCK).min(body.inflated) - before);
+        let inflated = inflated.ok_or_else(|| io::Error::other("the file changed while it was read"))?;
+        Ok(Some(inflated[bytes.start - before..bytes.end - before].to_vec()))
+    }
+
+    /// Where the values of a block are. `None` where a page cannot be read in parts.
+    fn extents(
+        &self,
+        place: Place,
+        file: &PageFile,
+        buffers: &[(Bytes, bool)],
+        values: &[Option<ByteArray>],
+    ) -> Option<Extents> {
+        let group = &self.groups[place.group];
+        let pages = group.pages.get()?;
+        let mut numbers = pages.blocks[place.block].pages.clone();
+        let mut bodies = Vec::with_capacity(buffers.len());
+        for (buffer, is_dictionary) in buffers {
+            let (end, size) = if *is_dictionary {
+                (pages.locations.first()?.offset as u64, pages.dictionary)
+            } else {
+                let number = numbers.next()?;
+                let page = &pages.locations[number];
+                (page.offset as u64 + page.compressed_page_size as u64, pages.compressed[number])
+            };
+            let start = end.checked_sub(size)?;
+            let blocks = match group.chunk.compression() {
+                Compression::UNCOMPRESSED => None,
+                Compression::SNAPPY => Some(snappy::blocks(&file.get_bytes(start, size as usize).ok()?, buffer.len())?),
+                _ => return None,
+            };
+            bodies.push(Body { bytes: start..end, inflated: buffer.len(), blocks });
+        }
+        // The values are parts of the pages in memory.
+        let extent = |value: &ByteArray| {
+            let start = value.data().as_ptr().addr();
+            let found = buffers.iter().enumerate().find_map(|(body, (buffer, _))| {
+                let inner = start.checked_sub(buffer.as_ptr().addr())?;
+                let end = inner.checked_add(value.len()).filter(|end| *end <= buffer.len())?;
+                Some((body, u32::try_from(inner).ok()?..u32::try_from(end).ok()?))
+            });
+            found.filter(|(_, bytes)| !bytes.is_empty())
+        };
+        Some(Extents { bodies, values: values.iter().map(|value| extent(value.as_ref()?)).collect() })
     }
 
     /// Opens the file again; an error where it changed.
@@ -319,7 +422,7 @@ impl ByteColumn {
         let mut headers =
             SerializedPageReader::new(file.clone(), &group.chunk, group.rows as usize, None).map_err(damaged)?;
         // Start and sizes of each data page.
-        let (mut found, mut dictionary): (Vec<(Header, u64)>, u64) = (Vec::new(), 0);
+        let (mut found, mut dictionary) = (Vec::<(Header, u64)>::new(), Header::default());
         while let Some(PageMetadata { num_levels, is_dict, .. }) = headers.peek_next_page().map_err(damaged)? {
             let header = file.last_header().ok_or_else(broken)?;
             headers.skip_next_page().map_err(damaged)?;
@@ -327,7 +430,7 @@ impl ByteColumn {
                 if !found.is_empty() || header.start != group.bytes.start {
                     return Err(broken());
                 }
-                dictionary = header.compressed + header.inflated;
+                dictionary = header;
             } else {
                 let rows = num_levels.map(|rows| rows as u64).filter(|rows| *rows <= group.rows).ok_or_else(broken)?;
                 found.push((header, rows));
@@ -352,7 +455,8 @@ impl ByteColumn {
                     block_bytes += header.inflated;
                 }
                 None => {
-                    blocks.push(Block { first, rows: *rows, pages: at..at + 1, cost: cost + dictionary });
+                    let (pages, cost) = (at..at + 1, cost + dictionary.compressed + dictionary.inflated);
+                    blocks.push(Block { first, rows: *rows, pages, cost, extents: OnceLock::new() });
                     block_bytes = header.inflated;
                 }
             }
@@ -364,7 +468,8 @@ impl ByteColumn {
         if first != group.rows || !is_near {
             return Err(io::Error::other(format!("the pages of a column have {first} rows instead of {}", group.rows)));
         }
-        Ok(Pages { locations, blocks })
+        let compressed = found.iter().map(|(header, _)| header.compressed).collect();
+        Ok(Pages { locations, compressed, dictionary: dictionary.compressed, blocks })
     }
 }
 
@@ -411,7 +516,7 @@ fn damaged(error: ParquetError) -> io::Error {
 }
 
 /// Start and sizes of a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Header {
     start: u64,
     compressed: u64,
@@ -544,5 +649,18 @@ impl PageReader for PagesInMemory {
 
     fn skip_next_page(&mut self) -> Result<(), ParquetError> {
         Err(ParquetError::NYI("pages in memory are read, not skipped".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_of_a_page_are_read_from_its_header() {
+        assert_eq!(sizes(&[0x15, 4, 0x15, 0x80, 0x80, 4, 0x15, 0xfe, 1, 0x2c]), Some([2, 0x8000, 127]));
+        for broken in [&[0x15, 4][..], &[0x15, 4, 0x15, 3, 0x15, 2], &[0x25, 4, 0x15, 2, 0x15, 2], &[]] {
+            assert_eq!(sizes(broken), None, "{broken:?}");
+        }
     }
 }

@@ -17,5 +17,6 @@ pub mod record_checks;
 pub(crate) mod record_rows;
 pub mod schema;
 pub mod shard;
+pub(crate) mod snappy;
 pub mod table;
 pub mod view;

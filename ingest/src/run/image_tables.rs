@@ -63,11 +63,19 @@ impl ImageTables {
         let path = raw.join(&*row.file);
         let column = self.column(&path, &row.column)?;
         let place = guarded(|| Ok(column.place(row.row))).map_err(io::Error::other)??;
-        let values = self.values(&column, (path, row.column.clone(), place))?;
-        let image = values.get(row.row).filter(|image| !image.is_empty());
-        let image = image.ok_or_else(|| io::Error::other("the row has no image"))?;
         bytes.clear();
-        bytes.extend_from_slice(image);
+        let key = (path, row.column.clone(), place);
+        let is_kept = locked(&self.kept).blocks.contains_key(&key);
+        // Where the order of the records is not that of the rows, a block is not read again for each of them.
+        let alone = if is_kept { None } else { column.read_again(place, row.row)? };
+        if let Some(image) = alone {
+            *bytes = image;
+        } else {
+            bytes.extend_from_slice(self.values(&column, key)?.get(row.row).unwrap_or_default());
+        }
+        if bytes.is_empty() {
+            return Err(io::Error::other("the row has no image"));
+        }
         Ok(column.metadata().clone())
     }
 

@@ -593,6 +593,7 @@ fn image_tables() {
             for row in 0..column.rows().min(20) {
                 if let Ok(place) = column.place(row) {
                     let _ = column.read(place).map(|values| values.get(row).map(<[u8]>::len));
+                    let _ = column.read_again(place, row);
                 }
             }
             Ok(())

@@ -7,7 +7,9 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, StructArray};
+use dataset::format::byte_column::ByteColumn;
 use dataset::format::record::Record;
+use dataset::random::Stream;
 use helpers::{
     SMALL, args, command, contents, copy_folder, edit, fails, folder, ingest, ok, phantom_of, read_text, records,
     records_by_id, rejects, run, text, write_png,
@@ -365,6 +367,57 @@ fn plain_bytes_have_identifiers_of_their_rows_or_of_a_column() {
     write_table(&files.join("data/list.parquet"), vec![("image", values)], DICTIONARY);
     of_tables(&files, &temporary.path().join("paths"), &[]);
     assert_eq!(heights(&temporary.path().join("paths")), [("folder/a".to_owned(), 33)]);
+}
+
+/// Values of up to 300 KB, some of which repeat or are null: noise, and texts that compress.
+fn values() -> Vec<Option<Vec<u8>>> {
+    let mut random = Stream::new(&[7]);
+    let mut value = |row: u8| -> Option<Vec<u8>> {
+        let length = 1 + random.below(300_000) as usize;
+        match row % 5 {
+            0 => None,
+            1 => Some(b"a text that repeats ".iter().copied().cycle().take(length).collect()),
+            2 => Some(vec![row; length]),
+            _ => Some((0..length).map(|_| random.below(256) as u8).collect()),
+        }
+    };
+    let mut values: Vec<Option<Vec<u8>>> = (0..40).map(&mut value).collect();
+    values[33] = values[3].clone();
+    values
+}
+
+#[test]
+fn each_value_is_read_with_those_beside_it_and_alone() {
+    let (values, temporary) = (values(), folder());
+    let forms: [(&str, usize, Form); 5] = [
+        ("dictionary", 32, DICTIONARY),
+        ("pages", 32, |form| form.set_compression(Compression::SNAPPY).set_dictionary_enabled(false)),
+        ("plain", 32, |form| form.set_compression(Compression::UNCOMPRESSED)),
+        ("zstd", 0, SMALL_PAGES),
+        ("second", 0, SECOND_VERSION),
+    ];
+    for (name, expected, form) in forms {
+        let path = temporary.path().join(name);
+        write_table(&path, vec![("image", bytes(&values))], form);
+        let column = ByteColumn::open(&path, "image").expect("a column");
+        assert_eq!(column.rows(), 40);
+        assert!(column.place(40).is_err() && ByteColumn::open(&path, "other").is_err());
+        let mut alone = 0;
+        for (row, value) in (0..).zip(&values) {
+            let place = column.place(row).expect("a place");
+            let read = column.read(place).expect("values");
+            assert!(read.get(row) == value.as_deref(), "row {row} of {name}");
+            assert!(read.bytes() <= column.cost(place) + 10_000);
+            if let Some(again) = column.read_again(place, row).expect("a value") {
+                assert!(Some(&again) == value.as_ref(), "row {row} of {name}, alone");
+                alone += 1;
+            }
+        }
+        assert_eq!(alone, expected, "{name}");
+        edit(&path, |bytes| bytes.push(0));
+        assert!(column.read(column.place(3).expect("a place")).is_err(), "it changed");
+        assert!(expected == 0 || column.read_again(column.place(3).expect("a place"), 3).is_err(), "it changed");
+    }
 }
 
 #[test]
