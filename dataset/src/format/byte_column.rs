@@ -24,6 +24,7 @@ use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::file::page_index::offset_index::PageLocation;
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
+use parquet::file::statistics::Statistics;
 use parquet::schema::types::{ColumnDescPtr, ColumnDescriptor};
 
 use crate::format::shard::byte_range;
@@ -447,18 +448,15 @@ impl ByteColumn {
                 first_row_index: first as i64,
             });
             let cost = header.compressed + header.inflated;
-            match blocks.last_mut().filter(|_| block_bytes + header.inflated <= BLOCK_BYTES) {
-                Some(block) => {
-                    block.rows += rows;
-                    block.pages.end += 1;
-                    block.cost += cost;
-                    block_bytes += header.inflated;
-                }
-                None => {
-                    let (pages, cost) = (at..at + 1, cost + dictionary.compressed + dictionary.inflated);
-                    blocks.push(Block { first, rows: *rows, pages, cost, extents: OnceLock::new() });
-                    block_bytes = header.inflated;
-                }
+            if let Some(block) = blocks.last_mut().filter(|_| block_bytes + header.inflated <= BLOCK_BYTES) {
+                block.rows += rows;
+                block.pages.end += 1;
+                block.cost += cost;
+                block_bytes += header.inflated;
+            } else {
+                let (pages, cost) = (at..at + 1, cost + dictionary.compressed + dictionary.inflated);
+                blocks.push(Block { first, rows: *rows, pages, cost, extents: OnceLock::new() });
+                block_bytes = header.inflated;
             }
             first += rows;
         }
@@ -488,7 +486,7 @@ fn column_of(leaf: &ColumnDescriptor) -> Option<String> {
 
 /// Whether the statistics say that a leaf has no value.
 fn is_all_null(parquet: &ParquetMetaData, leaf: usize) -> bool {
-    let nulls = |chunk: &ColumnChunkMetaData| chunk.statistics().and_then(|found| found.null_count_opt());
+    let nulls = |chunk: &ColumnChunkMetaData| chunk.statistics().and_then(Statistics::null_count_opt);
     parquet.num_row_groups() > 0
         && parquet.row_groups().iter().all(|group| {
             let chunk = group.column(leaf);

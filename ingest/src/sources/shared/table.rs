@@ -115,7 +115,7 @@ impl Table {
     /// When a column has bytes in one of them and texts in the other.
     pub(crate) fn append(&mut self, mut other: Self) -> Result<()> {
         let names = |table: &Self| -> Vec<String> {
-            table.frame.get_column_names().into_iter().map(|name| name.to_string()).collect()
+            table.frame.get_column_names().into_iter().map(ToString::to_string).collect()
         };
         let (own, others) = (names(self), names(&other));
         let both = |name: &&String| own.contains(name) && others.contains(name);
