@@ -177,7 +177,7 @@ pub struct Place {
 pub struct Values {
     /// The first row in the file.
     first: u64,
-    values: Vec<Option<ByteArray>>,
+    by_row: Vec<Option<ByteArray>>,
     /// Bytes of memory.
     bytes: u64,
 }
@@ -186,7 +186,7 @@ impl Values {
     /// The value of a row of the file, counted from 0; `None` where it is null.
     pub fn get(&self, row: u64) -> Option<&[u8]> {
         let at = usize::try_from(row.checked_sub(self.first)?).ok()?;
-        Some(self.values.get(at)?.as_ref()?.data())
+        Some(self.by_row.get(at)?.as_ref()?.data())
     }
 
     /// Bytes of memory.
@@ -328,7 +328,7 @@ impl ByteColumn {
         {
             let _ = block.extents.set(extents);
         }
-        Ok(Values { first: group.first + block.first, values, bytes })
+        Ok(Values { first: group.first + block.first, by_row: values, bytes })
     }
 
     /// The value of a row of a place that was read before; no more of the file is read than that takes. `None` where it is null,
