@@ -35,8 +35,9 @@ def ingest(
             ``folder`` for any directory.
         raw: Directory of the raw data.
         out: Directory of the dataset to write, or the URL of a place in an object store.
-        table: For ``folder``: the path of a table, or a table of polars, pandas (2.2 or later), pyarrow or DuckDB. Such a table
-            is ingested as a file ``table.csv`` in `raw` would be.
+        table: For ``folder``: the path of a table, a pattern of several (``"data/*.parquet"``; the images may be in them), or a
+            table of polars, pandas (2.2 or later), pyarrow or DuckDB. Such a table is ingested as a file ``table.csv`` in `raw`
+            would be.
         progress: ``True`` shows a bar; a callable gets ``(done, total)`` in radiographs, on the calling thread.
         options: The options of ``ingest SOURCE --help`` with underscores: ``size=256, image_encoding="png"``. ``True`` gives an
             option without a value; a list repeats one (``label_columns=["Edema", "Effusion"]``); a dictionary is for

@@ -164,7 +164,9 @@ fn safe(name: &str) -> String {
 fn meaning(name: &str, encoding: ImageEncoding) -> Option<&'static str> {
     Some(match name {
         "record_id" => "Unique; the same when the source is ingested again.",
-        "source_path" => "Path of the raw file, relative to the raw directory.",
+        "source_path" => {
+            "Path of the raw file, relative to the raw directory; FILE#ROW for an image in a Parquet file."
+        }
         SOURCE_DIGEST => "Digest of the raw file, 32 bytes; the key source_digest of dataset.json has the algorithm.",
         "subset" => "The source's own subset: train, validate or test.",
         "study_datetime" => "Date, or date and time, of the study as de-identified, in ISO 8601 without a zone.",

@@ -1,5 +1,6 @@
 //! The format: one record, one shard (a Parquet file), the manifest and the cards beside it.
 
+pub mod byte_column;
 pub mod card;
 pub(crate) mod checksums;
 pub mod croissant;
@@ -17,5 +18,6 @@ pub mod record_checks;
 pub(crate) mod record_rows;
 pub mod schema;
 pub mod shard;
+pub(crate) mod snappy;
 pub mod table;
 pub mod view;

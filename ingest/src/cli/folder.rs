@@ -18,20 +18,25 @@ pub const EXAMPLES: &str = "Examples:\n  \
     ingest folder /raw/ward data/ward --table list.csv --image-column file --label-columns Effusion \\\n    \
     --label-map 'abnormal=1,normal=0,unclear=-1' --class-column diagnosis --dry-run\n  \
     ingest folder /raw/ward data/ward --table list.parquet --image-column file --date-column taken --language de \\\n    \
-    --text-columns findings=Befund,impression=Beurteilung --images 'images/**/*.png' --masks masks/lung=lung";
+    --text-columns findings=Befund,impression=Beurteilung --images 'images/**/*.png' --masks masks/lung=lung\n  \
+    ingest folder /raw/hub data/hub --table 'data/*.parquet' --image-column image --class-column label";
 
 #[derive(Args)]
 pub struct FolderArguments {
     #[command(flatten)]
     common: CommonArguments,
     /// Table of the images: text separated by commas, semicolons or tabs, JSON lines (.jsonl), each plain or gzipped, or
-    /// Parquet. Without one, the first folder of a path is the patient.
+    /// Parquet; or a pattern of several, relative to RAW_DIR ('data/*.parquet'). Without one, the first folder of a path is
+    /// the patient.
     #[arg(long, value_name = "FILE", requires = "image_column")]
     table: Option<PathBuf>,
     /// Column of image paths (relative to RAW_DIR or to the table, or absolute), or of names of files anywhere below
-    /// RAW_DIR.
+    /// RAW_DIR. In Parquet also of the encoded images: bytes, or structs {bytes, path}, as Hugging Face has them.
     #[arg(long, value_name = "C", requires = "table")]
     image_column: Option<String>,
+    /// Column of identifiers of the images, each in one row; without it they are made of the paths.
+    #[arg(long, value_name = "C", requires = "table", conflicts_with = "hash_paths")]
+    id_column: Option<String>,
     /// Column of report texts, or of paths of text files.
     #[arg(long, value_name = "C", requires = "table")]
     report_column: Option<String>,
@@ -122,6 +127,7 @@ impl FolderArguments {
             table,
             text,
             image_column,
+            id_column: self.id_column,
             report_column: self.report_column,
             text_columns: self.text_columns,
             patient_column: self.patient_column,

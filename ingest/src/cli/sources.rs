@@ -108,14 +108,14 @@ pub enum SourceCommand {
     /// ReXGradient-160K: `metadata/*_metadata_view_position.json`, `deid_png/`; reports in sections.
     #[command(after_help = "Example: ingest rexgradient /raw/rexgradient data/rexgradient")]
     Rexgradient(CommonArguments),
-    /// TAIX-Ray: `data/`, `metadata/annotation.csv`, `metadata/split.csv`; grades by radiologists.
+    /// TAIX-Ray: the published Parquet files, or `data/` and `metadata/annotation.csv`; `split.csv`; grades by radiologists.
     #[command(after_help = "Examples:
   ingest taix-ray /raw/taix-ray data/taix-ray
   ingest taix-ray /raw/taix-ray data/taix-ray --fold 3 --threshold 2")]
     TaixRay {
         #[command(flatten)]
         arguments: CommonArguments,
-        /// The fold of `split.csv` whose subsets are taken.
+        /// The fold of `split.csv`, or of the Parquet files, whose subsets are taken.
         #[arg(long, value_name = "N", default_value_t = 0)]
         fold: u8,
         /// The lowest grade that is a positive label: 1 is (+), 2 is + (of the heart: borderline, enlarged). The grades

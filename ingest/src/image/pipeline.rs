@@ -24,7 +24,8 @@ const BEGINNING: usize = 256 << 10;
 /// Buffers that are reused from one image to the next: allocating them anew takes longer than some decoders.
 #[derive(Default)]
 pub struct Scratch {
-    pub(super) file: Vec<u8>,
+    /// The bytes of a raw file, or of an image in a table.
+    pub(crate) file: Vec<u8>,
     pub(super) words: Vec<u16>,
     gray: Vec<u8>,
     resample: Resample,

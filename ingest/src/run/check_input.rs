@@ -10,13 +10,13 @@ use dataset::format::record::FORMAT_VERSION;
 use dataset::format::shard::Shard;
 use dataset::format::table::{self, column};
 use dataset::progress::{Canceled, OnProgress, Progress};
-use rayon::prelude::*;
 
 use crate::dicom::limits::MAX_FILE_BYTES;
 use crate::error::{Error, Result};
 use crate::report::read::{NoReport, read_report};
 use crate::run::check_sums::CheckSums;
 use crate::run::hashing_reader::{self, Hashing, Stamps};
+use crate::run::image_tables::{ImageTables, in_order_of_rows};
 use crate::run::keys::INPUT;
 use crate::run::options::ReportText;
 use crate::run::plan::{Plan, PlannedRecord};
@@ -45,7 +45,7 @@ pub fn check_input(raw: &Path, out: &Path, mut plan: Plan, jobs: usize, progress
         .map_err(|e| Error::Output { path: out.to_path_buf(), message: e.to_string() })?;
     progress(Progress::Started { records: manifest.totals.records, done: 0 })?;
     pool.install(|| {
-        let (mut differing, mut known) = (Vec::new(), HashSet::new());
+        let (mut differing, mut known, tables) = (Vec::new(), HashSet::new(), ImageTables::default());
         for info in &manifest.shards {
             let shard = Shard::open(&storage, info)?;
             let names = ["record_id", "source_path", "source_digest", "report", "findings", "impression"];
@@ -56,17 +56,16 @@ pub fn check_input(raw: &Path, out: &Path, mut plan: Plan, jobs: usize, progress
                     Error::Output { path: storage.path(&info.path), message }
                 })?;
                 known.extend(rows.iter().map(|row| row.record_id.to_owned()));
-                let found: Vec<Option<String>> = rows
-                    .par_iter()
-                    .map(|row| {
-                        let at = plan.records.binary_search_by(|record| record.record_id.as_str().cmp(row.record_id));
-                        let difference = at.map_or(Some("is not listed any more"), |at| {
-                            row.difference(raw, plan, &plan.records[at], options)
-                        });
-                        progress(Progress::Advanced(1))?;
-                        Ok(difference.map(|difference| format!("{}: {difference}", row.source_path)))
-                    })
-                    .collect::<Result<_, Canceled>>()?;
+                let image_row = |row| planned(plan, row)?.image_row.as_ref().filter(|_| options.images);
+                let found: Vec<Option<String>> = in_order_of_rows(&rows, image_row, |row| {
+                    let difference = planned(plan, row).map_or(Some("is not listed any more"), |planned| {
+                        row.difference(raw, plan, planned, options, &tables)
+                    });
+                    progress(Progress::Advanced(1))?;
+                    Ok(difference.map(|difference| format!("{}: {difference}", row.source_path)))
+                })
+                .into_iter()
+                .collect::<Result<_, Canceled>>()?;
                 differing.extend(found.into_iter().flatten());
             }
         }
@@ -84,6 +83,12 @@ pub fn check_input(raw: &Path, out: &Path, mut plan: Plan, jobs: usize, progress
         }
         Ok(differing)
     })
+}
+
+/// The record of a row in the plan.
+fn planned<'a>(plan: &'a Plan, row: &Row) -> Option<&'a PlannedRecord> {
+    let at = plan.records.binary_search_by(|record| record.record_id.as_str().cmp(row.record_id));
+    Some(&plan.records[at.ok()?])
 }
 
 /// The options of a dataset that matter for a comparison.
@@ -141,10 +146,15 @@ impl<'a> Row<'a> {
         plan: &Plan,
         planned: &PlannedRecord,
         options: StoredOptions,
+        tables: &ImageTables,
     ) -> Option<&'static str> {
         if options.images {
             let hashing = Hashing { algorithm: options.digest, expected: None };
-            match hashing_reader::stamp(&raw.join(&planned.source_path), MAX_FILE_BYTES, hashing) {
+            let found = match &planned.image_row {
+                Some(row) => hashing_reader::read_row(tables, raw, row, options.digest, &mut Vec::new()),
+                None => hashing_reader::stamp(&raw.join(&planned.source_path), MAX_FILE_BYTES, hashing),
+            };
+            match found {
                 Ok(found) if found.digest == self.source_digest => {}
                 Ok(_) => return Some("has other bytes"),
                 Err(_) => return Some("cannot be read any more"),

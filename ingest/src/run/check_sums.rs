@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use dataset::progress::{OnProgress, Progress};
 use rayon::prelude::*;
 
-use crate::dicom::limits::{MAX_FILE_BYTES, MAX_TABLE_BYTES};
+use crate::dicom::limits::{MAX_BLOCKS_BYTES, MAX_TABLE_BYTES};
 use crate::error::{Error, Result};
 use crate::file_system::metadata;
 use crate::reject::{Reject, Stage};
@@ -105,7 +105,9 @@ impl CheckSums {
         let mut named: Vec<Vec<bool>> = self.lists.iter().map(|list| vec![false; list.entries.len()]).collect();
         for record in &plan.records {
             let report = plan.report_path(&record.report);
-            for path in [Some(Path::new(&record.source_path)), report.as_deref()].into_iter().flatten() {
+            // A table with images is compared as a whole, with the other tables.
+            let image = record.image_row.is_none().then(|| Path::new(&record.source_path));
+            for path in [image, report.as_deref()].into_iter().flatten() {
                 if let Some((list, entry)) = self.find(path) {
                     named[list][entry] = true;
                 }
@@ -141,7 +143,7 @@ impl CheckSums {
                 return Ok(Some(false));
             }
             let hashing = Hashing { algorithm: SourceDigest::Sha256, expected: Some(list.expected(entry)) };
-            return match hashing_reader::stamp(&whole, MAX_FILE_BYTES, hashing) {
+            return match hashing_reader::stamp(&whole, MAX_BLOCKS_BYTES, hashing) {
                 Ok(_) => Ok(Some(true)),
                 Err(error) if Damaged::of(&error).is_some() => {
                     let message = format!("{error}; download the file again, or run without --check-sums");
@@ -168,7 +170,7 @@ impl CheckSums {
         }
         let mut seen = HashSet::new();
         for record in &plan.records {
-            let image = Path::new(&record.source_path);
+            let image = Path::new(record.image_row.as_ref().map_or(record.source_path.as_str(), |row| &row.file));
             let report = match &record.report {
                 ReportSource::File(path) => Some((path.as_path(), plan.report_path(&record.report))),
                 _ => None,

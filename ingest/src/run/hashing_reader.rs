@@ -1,4 +1,4 @@
-//! Reads input files and records a stamp of each (size, time, digest), so that a run that continues later detects files that
+//! Reads input files, and images in tables, and records a stamp of each (size, time, digest), so that a run that continues later detects files that
 //! changed in the meantime. A file with a known checksum is compared with it while it is read.
 //!
 //! Stamps are stored in the notes of a run and not in the dataset, whose bytes must not depend on the times of files.
@@ -13,24 +13,28 @@ use std::time::UNIX_EPOCH;
 use dataset::store::files;
 use rayon::prelude::*;
 use rustix::io::Errno;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::dicom::limits::MAX_FILE_BYTES;
 use crate::error::{Error, Result};
-use crate::file_system::{failed, is_absence, retry};
+use crate::file_system::{failed, is_absence, is_refusal, retry};
 use crate::reject::Reject;
+use crate::run::image_tables::ImageTables;
+use crate::run::plan::ImageRow;
 use crate::run::source_digest::{Hasher, SourceDigest};
 
-/// Size, time and digest of a file when it was read.
+/// Size, time and digest of a file when it was read. Of an image in a table: size and time of the table, digest of the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
+    /// The row of the image, where it is in a table.
+    pub row: Option<ImageRow>,
     /// Size in bytes.
     pub bytes: u64,
     /// Time of the last change, in nanoseconds since 1970; 0 where the file system stores none.
     pub modified: u128,
     /// Algorithm of the digest.
     pub algorithm: SourceDigest,
-    /// Digest of the content.
+    /// Digest of the content, or of the image.
     pub digest: [u8; 32],
 }
 
@@ -160,7 +164,7 @@ impl<'a> Reader<'a> {
     pub fn stamp(self) -> io::Result<Stamp> {
         let Hashing { algorithm, expected } = self.hashing;
         let digest = self.digest.finish();
-        let stamp = Stamp { bytes: self.read, modified: modified(&self.found), algorithm, digest };
+        let stamp = Stamp { row: None, bytes: self.read, modified: modified(&self.found), algorithm, digest };
         let sha256 = self.second.map_or(digest, Hasher::finish);
         match expected {
             Some(expected) if *expected.sha256 != sha256 => {
@@ -194,15 +198,37 @@ pub fn stamp(path: &Path, limit: u64, hashing: Hashing) -> io::Result<Stamp> {
     reader.stamp()
 }
 
+/// Replaces `bytes` by an image of a table, and returns its stamp.
+///
+/// # Errors
+/// As [`ImageTables::read`].
+pub fn read_row(
+    tables: &ImageTables,
+    raw: &Path,
+    row: &ImageRow,
+    algorithm: SourceDigest,
+    bytes: &mut Vec<u8>,
+) -> io::Result<Stamp> {
+    let found = tables.read(raw, row, bytes)?;
+    let mut digest = Hasher::new(algorithm);
+    digest.update(bytes);
+    let (row, digest) = (Some(row.clone()), digest.finish());
+    Ok(Stamp { row, bytes: found.len(), modified: modified(&found), algorithm, digest })
+}
+
 /// Stamps as text, one a line.
 pub fn text(stamps: &Stamps) -> String {
     let mut text = String::new();
     for (name, stamp) in stamps {
         // Writing to a string does not fail.
         let _ = match stamp {
-            Some(Stamp { bytes, modified, algorithm, digest }) => {
+            Some(Stamp { row, bytes, modified, algorithm, digest }) => {
                 let (algorithm, digest) = (algorithm.name(), files::hex(digest));
-                writeln!(text, "{bytes} {modified} {algorithm}:{digest} {}", Value::from(name.as_str()))
+                let name = row.as_ref().map_or_else(
+                    || Value::from(name.as_str()),
+                    |ImageRow { file, row, column }| json!([file.as_ref(), row, column.as_ref()]),
+                );
+                writeln!(text, "{bytes} {modified} {algorithm}:{digest} {name}")
             }
             None => writeln!(text, "- {}", Value::from(name.as_str())),
         };
@@ -218,11 +244,11 @@ pub fn save(path: &Path, stamps: &Stamps) -> Result<()> {
 /// The files of these notes that changed: those of another size, or of another time and other bytes. A note is given by its
 /// path, for errors, and its text.
 pub fn changed(raw: &Path, notes: impl IntoIterator<Item = Result<(PathBuf, String)>>) -> Result<Vec<String>> {
-    let mut changed = BTreeSet::new();
+    let (mut changed, tables) = (BTreeSet::new(), ImageTables::default());
     for note in notes {
         let (path, text) = note?;
         let lines: Vec<&str> = text.lines().collect();
-        let found: Vec<_> = lines.into_par_iter().map(|line| change(line, raw)).collect();
+        let found: Vec<_> = lines.into_par_iter().map(|line| change(line, raw, &tables)).collect();
         for change in found {
             let broken = || Error::Output {
                 path: path.clone(),
@@ -235,13 +261,23 @@ pub fn changed(raw: &Path, notes: impl IntoIterator<Item = Result<(PathBuf, Stri
     Ok(changed.into_iter().collect())
 }
 
+/// The file of a line of stamps, and the row of an image in it.
+fn input(text: &str) -> Option<(String, Option<ImageRow>)> {
+    if text.starts_with('"') {
+        return Some((serde_json::from_str(text).ok()?, None));
+    }
+    let (file, row, column): (String, u64, String) = serde_json::from_str(text).ok()?;
+    let row = ImageRow { file: file.as_str().into(), row, column: column.into() };
+    Some((file, Some(row)))
+}
+
 /// The file of one line, and whether it is unchanged; `None` where the line is malformed.
 ///
 /// # Errors
 /// When the system refuses to read the file or its metadata.
-fn change(line: &str, raw: &Path) -> Result<Option<(String, bool)>> {
-    let parts = line.find('"').map(|at| line.split_at(at));
-    let Some((stamp, Ok(name))) = parts.map(|(stamp, name)| (stamp, serde_json::from_str::<String>(name))) else {
+fn change(line: &str, raw: &Path, tables: &ImageTables) -> Result<Option<(String, bool)>> {
+    let parts = line.find(['"', '[']).map(|at| line.split_at(at));
+    let Some((stamp, (name, row))) = parts.and_then(|(stamp, text)| Some((stamp, input(text)?))) else {
         return Ok(None);
     };
     let fields: Vec<&str> = stamp.split_whitespace().collect();
@@ -257,9 +293,16 @@ fn change(line: &str, raw: &Path) -> Result<Option<(String, bool)>> {
             let (algorithm, digest) = digest.split_once(':').unwrap_or((SourceDigest::Sha256.name(), digest));
             let Some(algorithm) = SourceDigest::named(algorithm) else { return Ok(None) };
             let has_digest = || -> Result<bool> {
-                let hashing = Hashing { algorithm, expected: None };
-                let stamp = retry(|| self::stamp(&path, MAX_FILE_BYTES, hashing)).map_err(failed(&path))?;
-                Ok(files::hex(&stamp.digest) == *digest)
+                let read = || match &row {
+                    Some(row) => read_row(tables, raw, row, algorithm, &mut Vec::new()),
+                    None => self::stamp(&path, MAX_FILE_BYTES, Hashing { algorithm, expected: None }),
+                };
+                match retry(read) {
+                    Ok(stamp) => Ok(files::hex(&stamp.digest) == *digest),
+                    // The table is no table any more, or has fewer rows.
+                    Err(error) if row.is_some() && !is_refusal(&error) => Ok(false),
+                    Err(error) => Err(failed(&path)(error)),
+                }
             };
             found.len().to_string() == *bytes && (modified(&found).to_string() == *time || has_digest()?)
         }

@@ -7,6 +7,7 @@ pub mod check_sums;
 pub(crate) mod finish;
 pub mod guards;
 pub(crate) mod hashing_reader;
+pub(crate) mod image_tables;
 pub(crate) mod job;
 pub(crate) mod keys;
 pub(crate) mod left_alone;

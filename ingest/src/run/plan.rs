@@ -93,6 +93,26 @@ pub enum ReportSource {
     },
 }
 
+/// A row of a Parquet table whose value is an encoded image.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ImageRow {
+    /// Path of the table, relative to the raw directory.
+    #[serde(with = "text")]
+    pub file: Arc<str>,
+    /// Number of the row, counted from 0.
+    pub row: u64,
+    /// The column: byte strings, or structs with a field `bytes`.
+    #[serde(with = "text")]
+    pub column: Arc<str>,
+}
+
+impl ImageRow {
+    /// `FILE#ROW`, where rows are counted from 1 and have as many digits as the last of `rows` has, so that texts sort like rows.
+    pub fn source_path(&self, rows: usize) -> String {
+        format!("{}#{:0digits$}", self.file, self.row + 1, digits = rows.to_string().len())
+    }
+}
+
 /// The labels of one of several readers of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedReading {
@@ -168,11 +188,14 @@ pub struct PlannedRecord {
     pub study_id: String,
     /// The image.
     pub image_id: String,
-    /// Path of the file, relative to the raw directory.
+    /// Path of the file, relative to the raw directory; for a row of a table [`ImageRow::source_path`].
     pub source_path: String,
-    /// Size of the file; `None` where the source did not find it.
+    /// Size of the file or table; `None` where the source did not find it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_bytes: Option<u64>,
+    /// The row that has the image, where it is in a table and no file of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_row: Option<ImageRow>,
     /// The official subset: `train`, `validate` or `test`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subset: Option<String>,

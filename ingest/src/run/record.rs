@@ -132,15 +132,28 @@ impl Job<'_> {
         let Options { source_digest, intensity, size, resize, bits, .. } = *self.options;
         let path = self.raw.join(&planned.source_path);
         let hashing = self.sums.hashing(source_digest, Path::new(&planned.source_path));
-        let store = match bits {
-            PixelBits::Eight => pipeline::store_file,
-            PixelBits::Sixteen => store16::store_file,
+        let read = if let Some(row) = &planned.image_row {
+            let store = match bits {
+                PixelBits::Eight => pipeline::store,
+                PixelBits::Sixteen => store16::store,
+            };
+            let mut bytes = std::mem::take(&mut scratch.file);
+            let stamp = retry(|| hashing_reader::read_row(self.tables, self.raw, row, source_digest, &mut bytes));
+            let read = stamp.map(|stamp| (stamp, store(&bytes, intensity, size, resize, scratch)));
+            scratch.file = bytes;
+            read
+        } else {
+            let store = match bits {
+                PixelBits::Eight => pipeline::store_file,
+                PixelBits::Sixteen => store16::store_file,
+            };
+            retry(|| store(&path, hashing, intensity, size, resize, scratch))
         };
-        let read = retry(|| store(&path, hashing, intensity, size, resize, scratch));
         let (stamp, stored) = read.map_err(|error| {
             let message = match error {
                 error if is_absence(&error) => {
-                    seen.insert(planned.source_path.clone(), None);
+                    let file = planned.image_row.as_ref().map_or(planned.source_path.as_str(), |row| &row.file);
+                    seen.insert(file.to_owned(), None);
                     "listed, but the file is missing".to_owned()
                 }
                 error if is_refusal(&error) => Reject::refusal(&error),

@@ -14,13 +14,13 @@ use dataset::format::record::Record;
 use dataset::format::schema::schema;
 use dataset::format::shard::ShardWriter;
 use dataset::progress::Progress;
-use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::image::pipeline::Scratch;
 use crate::reject::{Reject, Stage};
 use crate::run::guards::Guards;
 use crate::run::hashing_reader::{self, Stamps};
+use crate::run::image_tables::in_order_of_rows;
 use crate::run::job::{Job, reads_now};
 use crate::run::notes::{ShardNote, note_name, stamps_name};
 use crate::run::plan::PlannedRecord;
@@ -112,8 +112,12 @@ impl Job<'_> {
             || fs::metadata(self.out.folder.join(&note.info.path)).is_ok_and(|file| file.len() == note.info.bytes);
         let is_complete = uploaded.get(&note.info.path) == Some(&note.info.bytes) || is_here();
         let refused = |reject: &&Reject| reject.is_refused();
-        let can_retry =
-            || note.rejects.iter().filter(refused).any(|reject| reads_now(self.raw, self.plan, self.sums, reject));
+        let can_retry = || {
+            note.rejects
+                .iter()
+                .filter(refused)
+                .any(|reject| reads_now(self.raw, self.plan, self.sums, self.tables, reject))
+        };
         (note.plan == self.plan_id && is_complete && !can_retry()).then_some(note)
     }
 
@@ -162,9 +166,10 @@ impl Job<'_> {
 
     /// Decodes the records of a block; returns each with the stamps of its files.
     fn decode(&self, block: &[PlannedRecord]) -> Vec<(Stamps, Result<FinishedRecord, Reject>)> {
-        block
-            .par_iter()
-            .map(|planned| {
+        in_order_of_rows(
+            block,
+            |planned| planned.image_row.as_ref(),
+            |planned| {
                 let mut seen = Stamps::new();
                 // A decoder that panics on some file must not end the run.
                 let work = || SCRATCH.with_borrow_mut(|scratch| self.record(planned, scratch, &mut seen));
@@ -179,7 +184,7 @@ impl Job<'_> {
                     error,
                 });
                 (seen, outcome)
-            })
-            .collect()
+            },
+        )
     }
 }

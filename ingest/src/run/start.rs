@@ -9,6 +9,7 @@ use crate::reject::Reject;
 use crate::report::read::tokenizer_of;
 use crate::run::check_sums::CheckSums;
 use crate::run::guards::Guards;
+use crate::run::image_tables::ImageTables;
 use crate::run::job::{Job, reads_now};
 use crate::run::keys::NOTES;
 use crate::run::note_store::NoteStore;
@@ -47,8 +48,10 @@ pub fn run(
     let PreparedPlan { plan, arguments, uncounted_rejects } = prepared;
     let out = &Output::at(out, options.staging.as_deref())?;
     let notes = out.folder.join(NOTES);
-    let can_retry =
-        || -> Result<bool> { Ok(refused::noted(&notes)?.iter().any(|reject| reads_now(raw, &plan, sums, reject))) };
+    let tables = &ImageTables::default();
+    let can_retry = || -> Result<bool> {
+        Ok(refused::noted(&notes)?.iter().any(|reject| reads_now(raw, &plan, sums, tables, reject)))
+    };
     let existing = match options {
         Options { overwrite: true, .. } => Existing::Replace,
         Options { retry_rejects: true, .. } => Existing::ContinueIf(&can_retry),
@@ -77,7 +80,19 @@ pub fn run(
         let store = &NoteStore::own(&out.folder);
         let indices = Share::All.shards(plan.records.len().div_ceil(options.rows_per_shard));
         let tokenizer = tokenizer.as_ref();
-        let job = Job { raw, out, notes: store, plan: &plan, plan_id: "", indices, options, sums, tokenizer, progress };
+        let job = Job {
+            raw,
+            out,
+            notes: store,
+            plan: &plan,
+            plan_id: "",
+            indices,
+            options,
+            sums,
+            tables,
+            tokenizer,
+            progress,
+        };
         let (notes, resumed_shards) = job.shards()?;
         let manifest = job.finish(source, &arguments, &notes)?;
         let refused = refused::count(&notes);

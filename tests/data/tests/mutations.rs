@@ -14,6 +14,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use arrow_array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
+use dataset::format::byte_column::ByteColumn;
 use dataset::format::image_codec::GrayPixels;
 use dataset::format::manifest::Manifest;
 use dataset::format::record::{ImageEncoding, NamedMask, Record};
@@ -31,6 +33,9 @@ use ingest::run::plan::{MaskSource, Source};
 use ingest::sources::TableOptions;
 use ingest::sources::shared::table;
 use ingest::{report, sources};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -560,6 +565,44 @@ fn folder_tables() {
     let raw = phantom_of("folder", temporary.path(), 6);
     mutate_and_try("folder_tables", &tables(&raw), &raw, TEXT, &|raw, name, bytes| {
         plans(&source(raw), raw, name, bytes);
+    });
+}
+
+/// Parquet files with images, in pages of both kinds.
+#[test]
+fn image_tables() {
+    let temporary = folder();
+    let radiographs = contents(&phantom_of("taix-ray", temporary.path(), 5));
+    let images: Vec<&[u8]> =
+        radiographs.iter().filter(|(name, _)| name.ends_with(".png")).map(|(_, bytes)| bytes.as_slice()).collect();
+    let column: ArrayRef = Arc::new(images.iter().map(|bytes| Some(*bytes)).chain([None]).collect::<BinaryArray>());
+    let names: ArrayRef = Arc::new((0..=images.len()).map(|number| Some(number.to_string())).collect::<StringArray>());
+    let batch =
+        RecordBatch::try_from_iter_with_nullable([("id", names, true), ("image", column, true)]).expect("a batch");
+    let seeds = [(true, Compression::SNAPPY), (false, Compression::UNCOMPRESSED)].map(|(dictionary, compression)| {
+        let properties = WriterProperties::builder().set_compression(compression).set_dictionary_enabled(dictionary);
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties.build())).expect("a table");
+        writer.write(&batch).expect("written");
+        (format!("{compression}.parquet"), writer.into_inner().expect("a table"))
+    });
+    mutate_and_try("image_tables", &seeds, temporary.path(), TEXT, &|place, name, bytes| {
+        let path = place.join(name);
+        fs::write(&path, bytes).expect("written");
+        let table = TableOptions { table: path.clone(), image_column: "image".to_owned(), ..TableOptions::default() };
+        let source = sources::Folder { table: Some(table), ..sources::Folder::default() };
+        let _ = source.plan(place);
+        let read = || -> std::io::Result<()> {
+            let column = ByteColumn::open(&path, "image")?;
+            for row in 0..column.rows().min(20) {
+                if let Ok(place) = column.place(row) {
+                    let _ = column.read(place).map(|values| values.get(row).map(<[u8]>::len));
+                    let _ = column.read_again(place, row);
+                }
+            }
+            Ok(())
+        };
+        // The library may panic; who reads files catches that.
+        let _ = std::panic::catch_unwind(read);
     });
 }
 

@@ -8,6 +8,7 @@
 //! | image | 2²⁷ values, ten times those of a full-size radiograph |
 //! | DICOM data set | lengths within the file, 32 levels of sequences, texts of 1 MiB; 256 MiB once inflated |
 //! | compressed DICOM pixels | the size of Rows and Columns, 4 components, 4,096 tiles |
+//! | table of images in Parquet | a row a 64 bytes of the file, pages of more than 16 MiB: at most 100 times their bytes in the file |
 //! | table | 4 GiB of text (1 TiB where it is read in blocks), 8 MiB a row; more than 16 MiB once inflated: at most 100 times the gzipped file |
 
 pub(crate) mod dicom;

@@ -13,6 +13,7 @@ use crate::report::tokenizer;
 use crate::run::changed_options::{Arguments, changed};
 use crate::run::check_sums::CheckSums;
 use crate::run::guards::Guards;
+use crate::run::image_tables::ImageTables;
 use crate::run::job::Job;
 use crate::run::note_store::NoteStore;
 use crate::run::notes::{ShardNote, note_name};
@@ -131,6 +132,7 @@ pub fn write(
         indices: Share::All.shards(published.shards()),
         options,
         sums,
+        tables: &ImageTables::default(),
         tokenizer: tokenizer.as_ref(),
         progress,
     };

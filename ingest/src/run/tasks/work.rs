@@ -13,6 +13,7 @@ use crate::report::tokenizer;
 use crate::run::changed_options::{changed, deciding};
 use crate::run::check_sums::CheckSums;
 use crate::run::hashing_reader;
+use crate::run::image_tables::ImageTables;
 use crate::run::job::{Job, reads_now};
 use crate::run::keys::{NOTES, STAMPS};
 use crate::run::note_store::NoteStore;
@@ -272,6 +273,7 @@ fn share_of(
         indices,
         options,
         sums,
+        tables: &ImageTables::default(),
         tokenizer: tokenizer.as_ref(),
         progress: &report,
     };
@@ -348,7 +350,8 @@ pub fn continue_alone(
     if manifest.is_some() {
         let noted = complete::found(&session.notes, storage, &published)?;
         let mut rejects = noted.notes.iter().flat_map(|note| &note.rejects).filter(|reject| reject.is_refused());
-        if !rejects.any(|reject| reads_now(raw, &prepared.plan, sums, reject)) {
+        let tables = ImageTables::default();
+        if !rejects.any(|reject| reads_now(raw, &prepared.plan, sums, &tables, reject)) {
             session.end();
             return Ok(None);
         }

@@ -19,6 +19,7 @@ use crate::sources::shared::table::{Table, texts};
 /// The values of the columns that were named.
 pub struct Columns<'a> {
     pub image: Values<'a>,
+    pub id: Option<Values<'a>>,
     report: Option<Values<'a>>,
     pub patient: Option<Values<'a>>,
     pub study: Option<Values<'a>>,
@@ -56,6 +57,7 @@ impl<'a> Columns<'a> {
         let findings = Findings::new(labels, classes, &options.label_map);
         Ok(Self {
             image: values(&options.image_column)?,
+            id: optional(&options.id_column)?,
             report: optional(&options.report_column)?,
             patient: optional(&options.patient_column)?,
             study: optional(&options.study_column)?,

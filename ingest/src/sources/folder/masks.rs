@@ -82,7 +82,9 @@ pub fn add(raw: &Path, folders: &[MaskFolder], plan: &mut Plan) -> Result<()> {
             }
         }
         for (at, record) in plan.records.iter().enumerate() {
-            let whole = without_extension(&record.source_path);
+            // An image in a table has the name of its record.
+            let name = record.record_id.split_once('/').map_or("", |(_, name)| name);
+            let whole = without_extension(if record.image_row.is_some() { name } else { &record.source_path });
             let ends = std::iter::once(whole).chain(whole.match_indices('/').map(|(slash, _)| &whole[slash + 1..]));
             let key = ends.into_iter().find(|key| files.contains_key(*key));
             if let Some((_, users)) = key.and_then(|key| files.get_mut(key)) {

@@ -4,6 +4,7 @@ pub(crate) mod cells;
 mod columns;
 pub(crate) mod glob;
 mod identifiers;
+mod image_rows;
 pub(crate) mod labels;
 pub(crate) mod masks;
 pub(crate) mod named_column;

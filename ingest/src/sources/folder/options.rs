@@ -11,14 +11,17 @@ use crate::sources::folder::named_column::NamedColumn;
 /// A table (text separated by commas, semicolons or tabs, JSON lines, or Parquet) and the names of its columns.
 #[derive(Clone, Debug, Default)]
 pub struct TableOptions {
-    /// Path of the table, relative to the working directory or to the raw directory.
+    /// Path of the table, relative to the working directory or to the raw directory; or a pattern of the paths of several
+    /// tables, relative to the raw directory.
     pub table: PathBuf,
     /// The text of the table, where it is in no file. `table` is its name in rejects, messages and the manifest then, and
     /// paths are relative to the raw directory.
     pub text: Option<Vec<u8>>,
     /// Paths relative to the raw directory or to the table, absolute paths below the raw directory, or names of files
-    /// anywhere below it.
+    /// anywhere below it. In Parquet also the encoded images: byte strings, or structs `{bytes, path}`.
     pub image_column: String,
+    /// Identifiers of the images; without it they are made of the paths.
+    pub id_column: Option<String>,
     /// Report texts, or paths of text files.
     pub report_column: Option<String>,
     /// Sections of reports and their names; the report is their texts, one after the other. Not beside `report_column`.
@@ -65,6 +68,7 @@ impl TableOptions {
         let all = [
             ("table", vec![names.stored(&table)]),
             ("image_column", vec![self.image_column.clone()]),
+            ("id_column", one(&self.id_column)),
             ("report_column", one(&self.report_column)),
             ("patient_column", one(&self.patient_column)),
             ("study_column", one(&self.study_column)),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::dicom::header;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::file_system::{failed, is_absence, is_refusal, names_file, retry};
 use crate::reject::{Reject, Stage};
 use crate::run::path_hash;
@@ -83,6 +83,11 @@ impl Source for Folder {
             plan.records.iter_mut().for_each(|record| record.language = Some(language.clone()));
         }
         if self.patient_from_header {
+            if plan.records.iter().any(|record| record.image_row.is_some()) {
+                let message =
+                    "--patient-from-header reads files, and these images are in tables; give --patient-column";
+                return Err(Error::Options(message.to_owned()));
+            }
             let has_studies = self.table.as_ref().is_some_and(|table| table.study_column.is_some());
             patients_from_headers(raw, has_studies, &mut plan)?;
         }

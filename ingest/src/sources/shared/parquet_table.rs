@@ -10,27 +10,46 @@ use arrow_array::types::{
 };
 use arrow_array::{Array, ArrowPrimitiveType, DictionaryArray, PrimitiveArray, RecordBatch};
 use arrow_schema::{DataType, TimeUnit};
+use dataset::format::byte_column;
 use dataset::format::table::read_table;
 
 use super::table::Table;
 use super::table_builder::TableBuilder;
 use crate::dicom::limits::guarded;
 use crate::error::{Error, Result};
+use crate::file_system::{failed, retry};
 
 const SECONDS_A_DAY: i64 = 86_400;
 
+/// The field of a struct that names the file from which the bytes beside it are.
+const PATH: &str = "path";
+
 /// Reads a table; its path in rejects is relative to `raw`. Numbers and flags become text, dates `2110-03-07`, times
-/// `2110-03-07T14:05:09`; their zones are left out. Columns of other types, such as lists, are left out.
+/// `2110-03-07T14:05:09`; their zones are left out. Columns of other types, such as lists, are left out. A column of bytes has
+/// no texts, one of structs `{bytes, path}` the paths; the bytes are not read.
 ///
 /// # Errors
 /// When the file cannot be read, or lacks one of the `required` columns.
 pub fn read(raw: &Path, path: &Path, required: &[&str]) -> Result<Table> {
     let bad = |message: String| Error::Table { path: path.to_path_buf(), message };
-    let batches = guarded(|| read_table(path).map_err(|error| error.to_string())).map_err(bad)?;
+    let found = guarded(|| match retry(|| byte_column::text_columns(path)) {
+        Ok(Some(found)) => Ok(Ok((found.batches, found.byte_columns, found.struct_columns))),
+        Ok(None) => {
+            read_table(path).map(|batches| Ok((batches, Vec::new(), Vec::new()))).map_err(|error| error.to_string())
+        }
+        Err(error) => Ok(Err(error)),
+    });
+    let (batches, byte_columns, struct_columns) = found.map_err(bad)?.map_err(failed(path))?;
     let mut table = TableBuilder::new(raw, path, "row");
     let mut number = 0;
     for batch in &batches {
-        let columns = columns(batch);
+        let mut columns = columns(batch);
+        let plain = byte_columns.iter().filter(|name| !struct_columns.contains(name));
+        for name in struct_columns.iter().chain(plain) {
+            let paths =
+                batch.column_by_name(name).and_then(|column| texts(column.as_struct_opt()?.column_by_name(PATH)?));
+            columns.push((name.clone(), paths.unwrap_or_else(|| vec![None; batch.num_rows()])));
+        }
         if batch.num_rows() == 0 {
             // Its columns are known, though no row has them.
             for (name, _) in &columns {
@@ -42,7 +61,7 @@ pub fn read(raw: &Path, path: &Path, required: &[&str]) -> Result<Table> {
             table.row(number, columns.iter().map(|(name, values)| (name.clone(), values[row].clone())))?;
         }
     }
-    table.finish(required)
+    Ok(Table { byte_columns, ..table.finish(required)? })
 }
 
 /// The columns that have texts, with their values.

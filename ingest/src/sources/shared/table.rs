@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
-use polars::prelude::{Column, DataFrame, IntoSeries, StringChunkedBuilder};
+use polars::prelude::{Column, DataFrame, DataType, IntoSeries, StringChunkedBuilder};
 
 use crate::dicom::limits::table::{Bounded, RowStart};
 use crate::error::{Error, Result};
@@ -34,6 +34,10 @@ pub struct Table {
     pub(super) unit: &'static str,
     /// The rows with another number of fields than the header.
     pub(crate) rejects: Vec<Reject>,
+    /// The columns that have bytes in the file, such as images; their texts are the paths beside the bytes, if there are any.
+    pub(crate) byte_columns: Vec<String>,
+    /// First row and name of each table that was appended.
+    pub(super) appended: Vec<(usize, String)>,
 }
 
 impl Table {
@@ -74,12 +78,70 @@ impl Table {
     /// The reject of a row, counted from 0.
     pub(crate) fn reject(&self, row: usize, error: impl Display) -> Reject {
         let error = format!("{} {}: {error}", self.unit, self.lines[row]);
-        Reject { source_path: self.name.clone(), record_id: None, stage: Stage::Table, error }
+        Reject { source_path: self.name_of(row).to_owned(), record_id: None, stage: Stage::Table, error }
     }
 
     /// Table and line of a row, counted from 0, for an error message.
     pub(crate) fn place(&self, row: usize) -> String {
-        format!("{}, {} {}", self.name, self.unit, self.lines[row])
+        format!("{}, {} {}", self.name_of(row), self.unit, self.lines[row])
+    }
+
+    /// The name of the table that has a row.
+    pub(crate) fn name_of(&self, row: usize) -> &str {
+        let at = self.appended.partition_point(|(first, _)| *first <= row);
+        at.checked_sub(1).map_or(&self.name, |at| &self.appended[at].1)
+    }
+
+    /// The names of the table and of those that were appended.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.name.as_str()).chain(self.appended.iter().map(|(_, name)| name.as_str()))
+    }
+
+    /// The number of a row, counted from 0, in its own file, counted from 0, too.
+    pub(crate) fn row_in_file(&self, row: usize) -> u64 {
+        u64::from(self.lines[row]).saturating_sub(1)
+    }
+
+    /// The number of rows of the file that has a row.
+    pub(crate) fn rows_of_file(&self, row: usize) -> usize {
+        let at = self.appended.partition_point(|(first, _)| *first <= row);
+        let first = at.checked_sub(1).map_or(0, |at| self.appended[at].0);
+        self.appended.get(at).map_or(self.frame.height(), |(next, _)| *next) - first
+    }
+
+    /// Adds the rows of another table. A column that only one of them has is null in the rows of the other.
+    ///
+    /// # Errors
+    /// When a column has bytes in one of them and texts in the other.
+    pub(crate) fn append(&mut self, mut other: Self) -> Result<()> {
+        let names = |table: &Self| -> Vec<String> {
+            table.frame.get_column_names().into_iter().map(ToString::to_string).collect()
+        };
+        let (own, others) = (names(self), names(&other));
+        let both = |name: &&String| own.contains(name) && others.contains(name);
+        let differing =
+            own.iter().filter(both).find(|name| self.byte_columns.contains(name) != other.byte_columns.contains(name));
+        if let Some(column) = differing {
+            let message = format!("the column `{column}` has bytes in one of {} and {}", self.name, other.name);
+            return Err(Error::Table { path: PathBuf::from(&other.name), message });
+        }
+        let added: Vec<String> = others.iter().filter(|name| !own.contains(name)).cloned().collect();
+        let all: Vec<String> = own.into_iter().chain(added).collect();
+        self.appended.push((self.frame.height(), std::mem::take(&mut other.name)));
+        for table in [&mut *self, &mut other] {
+            let height = table.frame.height();
+            let column = |name: &String| {
+                let found = table.frame.column(name).cloned();
+                found.unwrap_or_else(|_| Column::full_null(name.as_str().into(), height, &DataType::String))
+            };
+            table.frame = DataFrame::new(height, all.iter().map(column).collect())?;
+        }
+        self.frame.vstack_mut_owned(other.frame)?;
+        self.lines.append(&mut other.lines);
+        self.rejects.append(&mut other.rejects);
+        other.byte_columns.retain(|name| !self.byte_columns.contains(name));
+        self.byte_columns.append(&mut other.byte_columns);
+        Ok(())
     }
 }
 
@@ -246,7 +308,9 @@ impl<'t> Rows<'t> {
         }
         let columns = columns.into_iter().flatten().map(|column| Column::from(column.finish().into_series())).collect();
         let frame = DataFrame::new(lines.len(), columns).map_err(|e| self.bad(e.to_string()))?;
-        Ok((Table { name: self.name.clone(), frame, lines, unit: LINE, rejects }, !self.has_ended))
+        let name = self.name.clone();
+        let table = Table { name, frame, lines, unit: LINE, rejects, byte_columns: Vec::new(), appended: Vec::new() };
+        Ok((table, !self.has_ended))
     }
 }
 

@@ -107,6 +107,6 @@ impl<'a> TableBuilder<'a> {
         let columns = columns.into_iter().map(|column| Column::from(column.values.finish().into_series())).collect();
         let frame = DataFrame::new(lines.len(), columns)
             .map_err(|e| Error::Table { path: path.to_path_buf(), message: e.to_string() })?;
-        Ok(Table { name, frame, lines, unit, rejects })
+        Ok(Table { name, frame, lines, unit, rejects, byte_columns: Vec::new(), appended: Vec::new() })
     }
 }

@@ -6,6 +6,9 @@ use super::table::Table;
 use super::{json_lines, parquet_table};
 use crate::error::Result;
 
+/// Endings of the names of tables.
+pub const ENDINGS: [&str; 8] = ["parquet", "pq", "csv", "tsv", "jsonl", "ndjson", "json", "gz"];
+
 /// Reads `.parquet` and `.pq` as Parquet, `.jsonl`, `.ndjson` and `.json` as JSON lines, anything else as text of separated
 /// fields; each but Parquet may be gzipped (`.gz`).
 ///

@@ -8,6 +8,7 @@ mod custom;
 mod folder;
 mod folder_columns;
 mod folder_table;
+mod image_tables;
 mod kermany;
 mod mimic_cxr;
 mod nih;
