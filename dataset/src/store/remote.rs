@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path as Key;
-use object_store::{GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 
@@ -28,7 +28,7 @@ use crate::store::limits::{PIECE, most_bytes};
 use crate::store::listed_file::ListedFile;
 use crate::store::location::RemoteUrl;
 use crate::store::providers;
-use crate::store::request_errors::{self, without_login};
+use crate::store::request_errors;
 use crate::store::retry::{self, Retry, TIMEOUT_VARIABLE};
 
 /// Bytes at the end of an object that opening it fetches: the footer and page index of a shard of some thousand rows.
@@ -159,6 +159,30 @@ impl Remote {
         })
     }
 
+    /// Writes an object unless there is one of this name; false where there is one of other bytes.
+    pub fn create(&self, name: &str, bytes: Bytes) -> Result<bool> {
+        self.check_writable(name)?;
+        let (key, payload) = (self.key(name)?, PutPayload::from_bytes(bytes.clone()));
+        let created = self.request(name, move |store| {
+            let (key, payload) = (key.clone(), payload.clone());
+            async move { store.put_opts(&key, payload, PutMode::Create.into()).await.map(drop) }
+        });
+        let stored = || match self.read(name) {
+            Ok(stored) => Ok(Some(stored)),
+            Err(Error::Store { fault: StoreFault::NoObject, .. }) => Ok(None),
+            Err(error) => Err(error),
+        };
+        match created {
+            // An earlier try may have created it, and its answer was lost.
+            Err(Error::Store { fault: StoreFault::Exists, .. }) => Ok(stored()?.is_some_and(|stored| stored == bytes)),
+            Err(Error::Store { fault: StoreFault::Unconditional, .. }) => match stored()? {
+                Some(stored) => Ok(stored == bytes),
+                None => self.write(name, bytes).map(|()| true),
+            },
+            created => created.map(|()| true),
+        }
+    }
+
     /// Removes an object; a missing one is no error.
     pub fn remove(&self, name: &str) -> Result<()> {
         self.check_writable(name)?;
@@ -246,7 +270,7 @@ impl Remote {
             builder.worker_threads(THREADS).thread_name("object-store").enable_all().build()
         });
         let lost = |message: &str| {
-            let message = without_login(message, self.connection.login.as_deref());
+            let message = self.connection.secrets.hidden(message);
             let settings = self.connection.provider.settings;
             let message = format!("the request broke off ({message}): are the {settings} settings right?");
             StoreFault::Other(message).at(self.url_of(name))
@@ -373,8 +397,27 @@ impl Part {
     async fn get(&self, store: &dyn ObjectStore) -> object_store::Result<Bytes> {
         let range = Some(GetRange::Bounded(self.range.clone()));
         let options = GetOptions { if_match: self.e_tag.clone(), range, ..GetOptions::default() };
-        whole(store.get_opts(&self.key, options).await?).await
+        let answer = store.get_opts(&self.key, options).await?;
+        self.check_version(answer.meta.e_tag.as_deref())?;
+        whole(answer).await
     }
+
+    /// An error where an answer is of another version than the one that was opened: some servers ignore the condition of a
+    /// request, and a proxy may have kept an old answer.
+    fn check_version(&self, found: Option<&str>) -> object_store::Result<()> {
+        match (self.e_tag.as_deref(), found) {
+            (Some(opened), Some(found)) if strong(opened) != strong(found) => Err(object_store::Error::Precondition {
+                path: self.key.to_string(),
+                source: format!("its ETag is {found}, that of the opened one {opened}").into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// An ETag without the mark of a weak one.
+fn strong(e_tag: &str) -> &str {
+    e_tag.trim_start_matches("W/")
 }
 
 /// An error that is not retried.

@@ -137,6 +137,38 @@ impl StoredFile {
         }
     }
 
+    /// As [`StoredFile::read_ranges`], for bytes that `check` accepts, which gets the number of the range. An object store is
+    /// asked once more for those that it refuses, since an answer can be damaged on its way; the cache does not keep them.
+    ///
+    /// # Errors
+    /// As [`StoredFile::read`], and those of `check`.
+    pub(crate) fn read_checked(
+        &self,
+        ranges: &[Range<u64>],
+        check: impl Fn(usize, &[u8]) -> Result<()>,
+    ) -> Result<Vec<Bytes>> {
+        let mut read = self.read_ranges(ranges)?;
+        for (at, range) in ranges.iter().enumerate() {
+            if let Err(refused) = check(at, &read[at]) {
+                read[at] = self.read_again(range)?.ok_or(refused)?;
+                check(at, &read[at]).inspect_err(|_| self.forget_cached(range))?;
+            }
+        }
+        Ok(read)
+    }
+
+    /// Reads a range once more from its object store and not from the cache; `None` for a local file.
+    ///
+    /// # Errors
+    /// As [`StoredFile::read`].
+    pub(crate) fn read_again(&self, range: &Range<u64>) -> Result<Option<Bytes>> {
+        if self.as_file().is_some() {
+            return Ok(None);
+        }
+        self.forget_cached(range);
+        self.read(range.clone()).map(Some)
+    }
+
     /// Reads the whole file from its beginning, 8 MiB at a time.
     pub fn reader(&self) -> impl io::Read + '_ {
         Pieces { file: self, next: 0, piece: io::Cursor::default() }

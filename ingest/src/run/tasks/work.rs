@@ -22,6 +22,7 @@ use crate::run::output::{Output, Prepared, check_whole, finished};
 use crate::run::plan::{Plan, Source};
 use crate::run::prepared_plan::PreparedPlan;
 use crate::run::refused;
+use crate::run::store_lock;
 use crate::run::summary::Summary;
 use crate::run::tasks::claim;
 use crate::run::tasks::complete::{self, Common, check_options};
@@ -213,6 +214,8 @@ fn plan_or_wait(
         }
         reporter.set(TaskState::Planning);
         claim::while_claimed(notes, &maker, &task_note::host(), || {
+            // A run alone may have begun since this session did.
+            store_lock::check_free(storage)?;
             let prepared = PreparedPlan::of(source, raw, plan()?, options, sums, progress)?;
             let made = tokenizer_of(raw, private, &prepared.plan, options, sums, progress)?;
             let written = private.join(TOKENIZER);
