@@ -317,6 +317,7 @@ pub fn prepare(
                 [] => {}
                 _ if overwrite => clear(out)?,
                 _ => {
+                    let changed: Vec<String> = changed.iter().map(|path| plan.path_names.stored(path)).collect();
                     let message = format!(
                         "holds {held}, and {} changed since it was read; restore the input, take another OUT or \
                          --overwrite",

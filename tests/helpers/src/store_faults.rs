@@ -41,7 +41,7 @@ impl Disturbance {
     /// Whether the same request succeeds when it is made again.
     pub fn passes(self) -> bool {
         match self {
-            Self::Refusal(status, _) => status >= 500 || status == 429,
+            Self::Refusal(status, _) | Self::Echo(status) => status >= 500 || status == 429,
             _ => true,
         }
     }

@@ -19,6 +19,7 @@ use crate::run::note_store::NoteStore;
 use crate::run::notes::{note_name, stamps_name};
 use crate::run::options::Options;
 use crate::run::output::{Output, Prepared, check_whole, finished};
+use crate::run::path_names::PathNames;
 use crate::run::plan::{Plan, Source};
 use crate::run::prepared_plan::PreparedPlan;
 use crate::run::refused;
@@ -257,7 +258,7 @@ fn share_of(
     let Common { raw, storage, options, sums, progress, .. } = *common;
     let indices = share.shards(published.shards());
     let plan = published.part(&session.notes, &indices)?;
-    check_inputs(common, session, &indices, share)?;
+    check_inputs(common, session, &indices, share, plan.path_names)?;
     let out = Output::of_task(storage, session.work.path());
     let tokenizer = published.fetch_tokenizer(&session.notes, session.work.path())?;
     let tokenizer = tokenizer.map(|path| tokenizer::load(&path)).transpose()?;
@@ -288,7 +289,7 @@ fn share_of(
 }
 
 /// An error where an input of a finished shard of this share changed since it was read.
-fn check_inputs(common: &Common, session: &Session, indices: &[usize], share: Share) -> Result<()> {
+fn check_inputs(common: &Common, session: &Session, indices: &[usize], share: Share, paths: PathNames) -> Result<()> {
     let notes = &session.notes;
     let known = notes.names()?;
     let is_known = |name: &String| known.binary_search(name).is_ok();
@@ -304,6 +305,7 @@ fn check_inputs(common: &Common, session: &Session, indices: &[usize], share: Sh
     if changed.is_empty() {
         return Ok(());
     }
+    let changed: Vec<String> = changed.iter().map(|path| paths.stored(path)).collect();
     let message = format!(
         "holds an unfinished dataset, and {} changed since it was read; restore the input, or take another OUT",
         hashing_reader::count_and_names(&changed, "file")
