@@ -326,9 +326,15 @@ pub(crate) struct Object {
 }
 
 impl Object {
+    /// One range, from the cache where it is there; else it is kept there.
     pub fn read(&self, range: Range<u64>) -> Result<Bytes> {
-        let mut parts = Self::read_each(&[(self, range)])?;
-        parts.pop().ok_or_else(|| StoreFault::Other("no answer".to_owned()).at(self.remote.url_of(&self.name)))
+        let mut read = self.read_ranges(std::slice::from_ref(&range))?;
+        let none = || StoreFault::Other("no answer".to_owned()).at(self.remote.url_of(&self.name));
+        let (bytes, is_fetched) = read.pop().ok_or_else(none)?;
+        if is_fetched {
+            self.keep(&range, &bytes);
+        }
+        Ok(bytes)
     }
 
     /// Whether a range is kept on this machine.
@@ -336,49 +342,41 @@ impl Object {
         self.cached.as_ref().is_some_and(|(cache, key)| cache.has(key, range))
     }
 
-    pub fn read_ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let wanted: Vec<_> = ranges.iter().map(|range| (self, range.clone())).collect();
-        Self::with_cache(&wanted, |missing| {
-            let (object, ranges) = (self.clone(), missing.iter().map(|(_, range)| range.clone()).collect::<Vec<_>>());
-            self.remote.wait(&self.name, async move {
-                let get = |range| object.remote.clone().part(object.name.clone(), object.part(range));
-                object_store::coalesce_ranges(&ranges, get, object_store::OBJECT_STORE_COALESCE_DEFAULT).await
-            })
-        })
-    }
-
-    /// One range of each of several objects of one dataset. Errors show the first name.
-    pub fn read_each(wanted: &[(&Self, Range<u64>)]) -> Result<Vec<Bytes>> {
-        Self::with_cache(wanted, |missing| {
-            let Some((first, _)) = missing.first() else { return Ok(Vec::new()) };
-            let parts = missing.iter().map(|(object, range)| object.part(range.clone())).collect();
-            first.remote.fetch(&first.name, parts)
-        })
-    }
-
-    /// Ranges of objects from the cache, and those that it lacks by `fetch`, which are kept.
-    fn with_cache(
-        wanted: &[(&Self, Range<u64>)],
-        fetch: impl FnOnce(&[(&Self, Range<u64>)]) -> Result<Vec<Bytes>>,
-    ) -> Result<Vec<Bytes>> {
-        let of_cache = |(object, range): &(&Self, Range<u64>)| match &object.cached {
+    /// Ranges, each with whether it was fetched because the cache lacks it. Those are not kept yet: [`Object::keep`].
+    pub fn read_ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<(Bytes, bool)>> {
+        let of_cache = |range: &Range<u64>| match &self.cached {
             _ if range.is_empty() => Some(Bytes::new()),
             Some((cache, key)) => cache.get(key, range),
             None => None,
         };
-        let mut found: Vec<Option<Bytes>> = wanted.iter().map(of_cache).collect();
-        let missing: Vec<usize> = (0..wanted.len()).filter(|&at| found[at].is_none()).collect();
+        let mut found: Vec<Option<(Bytes, bool)>> =
+            ranges.iter().map(|range| Some((of_cache(range)?, false))).collect();
+        let missing: Vec<usize> = (0..ranges.len()).filter(|&at| found[at].is_none()).collect();
         if !missing.is_empty() {
-            let fetched = fetch(&missing.iter().map(|&at| wanted[at].clone()).collect::<Vec<_>>())?;
+            let (object, wanted) = (self.clone(), missing.iter().map(|&at| ranges[at].clone()).collect::<Vec<_>>());
+            let fetched = self.remote.wait(&self.name, async move {
+                let get = |range| object.remote.clone().part(object.name.clone(), object.part(range));
+                object_store::coalesce_ranges(&wanted, get, object_store::OBJECT_STORE_COALESCE_DEFAULT).await
+            })?;
             for (at, bytes) in missing.into_iter().zip(fetched) {
-                let (object, range) = &wanted[at];
-                if let Some((cache, key)) = &object.cached {
-                    cache.put(key, range, &bytes);
-                }
-                found[at] = Some(bytes);
+                found[at] = Some((bytes, true));
             }
         }
         Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Keeps the bytes of a range in the cache, if there is one.
+    pub fn keep(&self, range: &Range<u64>, bytes: &[u8]) {
+        if let Some((cache, key)) = &self.cached {
+            cache.put(key, range, bytes);
+        }
+    }
+
+    /// One range of each of several objects of one dataset, past the cache. Errors show the first name.
+    pub fn fetch_each(wanted: &[(&Self, Range<u64>)]) -> Result<Vec<Bytes>> {
+        let Some((first, _)) = wanted.first() else { return Ok(Vec::new()) };
+        let parts = wanted.iter().map(|(object, range)| object.part(range.clone())).collect();
+        first.remote.fetch(&first.name, parts)
     }
 
     fn part(&self, range: Range<u64>) -> Part {

@@ -23,15 +23,11 @@ impl Shard {
     }
 
     /// The page of an image that was fetched before, where it is what was written. `None` where it is to be read again, since it
-    /// was damaged on its way; the cache of its store does not keep it.
+    /// was damaged on its way. The cache of its store keeps it from here on.
     pub(crate) fn intact<'a>(&self, row: usize, fetched: Option<&'a Bytes>) -> Result<Option<&'a Bytes>> {
-        match fetched {
-            Some(page) if self.check_image_page(row, &[page]).is_err() => {
-                self.file.forget_cached(&self.image_page(row)?);
-                Ok(None)
-            }
-            fetched => Ok(fetched),
-        }
+        let Some(page) = fetched.filter(|page| self.check_image_page(row, &[page]).is_ok()) else { return Ok(None) };
+        self.file.keep(&self.image_page(row)?, page);
+        Ok(Some(page))
     }
 
     /// Writes the encoded bytes of one image into `buffer`. Only its page is read, at once, and checked, unless it was fetched

@@ -139,7 +139,7 @@ fn error_of(output: &std::process::Output, what: &str) -> String {
 
 #[test]
 fn an_epoch_has_the_right_batches_or_an_error() {
-    let fixture = Fixture::new(12);
+    let fixture = Fixture::new(8);
     let direct = || fixture.store.settings();
     let expected = epoch(direct(), None).expect("an epoch");
     let cached = fixture.temporary.path().join("cache");
@@ -172,7 +172,8 @@ fn an_epoch_has_the_right_batches_or_an_error() {
             }
             assert!(epoch(direct(), cache.as_deref()).expect(what) == expected, "{what}, then again");
         };
-        fixture.sweep(&FAILING, is_any, STRIDE, &mut work);
+        // What the cache does with an answer that fails is the same for all of them.
+        fixture.sweep(if with_cache { &FAILING[4..7] } else { &FAILING }, is_any, STRIDE, &mut work);
         fixture.sweep(&WRONG, is_read, STRIDE, &mut work);
     }
     eprintln!("{right} epochs were right, {errors} ended in an error");
