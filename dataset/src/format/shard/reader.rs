@@ -329,7 +329,8 @@ fn checked_footer(name: &str, file: &StoredFile, tail: Bytes, footer: Footer) ->
     }
     // The answer that opened the object was damaged on its way, or was too short.
     let check = |_: usize, bytes: &[u8]| if is_whole(bytes) { Ok(()) } else { Err(damaged()) };
-    let read = file.read_checked(&[start..file.length()], check).map_err(|error| match error {
+    let range = start..file.length();
+    let read = file.read_checked(std::slice::from_ref(&range), check).map_err(|error| match error {
         Error::Invalid(message) => Error::Shard { shard: name.to_owned(), message },
         other => other,
     })?;
