@@ -247,6 +247,7 @@ impl Dataset {
         let mut record = self.record_without_image(row)?;
         let (shard, row) = self.locate(row)?;
         let raw_length = shard.encoding().raw_bytes(record.height, record.width);
+        let page = shard.intact(row, page)?;
         shard.image_bytes(row, raw_length, page, &mut record.image)?;
         Ok(record)
     }

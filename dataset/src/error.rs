@@ -203,6 +203,12 @@ pub enum StoreFault {
     /// The object does not exist.
     #[error("there is no such object")]
     NoObject,
+    /// An object that was to be new exists.
+    #[error("there is such an object already")]
+    Exists,
+    /// Conditional writes are switched off.
+    #[error("conditional writes are switched off")]
+    Unconditional,
     /// The object has another version than the one that was opened.
     #[error("it was replaced after it was opened: open the dataset again")]
     Replaced,

@@ -109,6 +109,7 @@ impl Dataset {
         buffer: &'a mut Vec<u8>,
     ) -> Result<&'a [u8]> {
         let (shard, local) = self.locate(row)?;
+        let page = shard.intact(local, page)?;
         let encoding = shard.encoding();
         let length = usize::from(height) * usize::from(width) * usize::from(encoding.bits() / 8);
         if let Some(length) = encoding.raw_bytes(height, width) {

@@ -161,7 +161,14 @@ fn images_in_the_cache_are_read_when_they_are_needed_and_fetched_again_where_the
     let records = write(&Storage::at(URL).unwrap());
     let (cache, rows) = (tempfile::tempdir().unwrap(), (0..40).collect::<Vec<u32>>());
     let open = || with_cache(URL, cache.path());
+    let dataset = open();
+    let pages = dataset.image_pages(&rows).unwrap();
+    assert!(pages.iter().all(Option::is_some));
+    // A page is kept when it was checked.
     assert!(open().image_pages(&rows).unwrap().iter().all(Option::is_some));
+    for ((row, record), page) in records.iter().enumerate().zip(&pages) {
+        dataset.decode_image(page.as_ref(), row, (record.height, record.width), &mut Vec::new()).unwrap();
+    }
     assert!(open().image_pages(&rows).unwrap().iter().all(Option::is_none));
     let folders = fs::read_dir(cache.path()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
     let files = folders.flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::commands::cli;
 use crate::dataset::Dataset;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::progress::OnProgress;
 use crate::split::certificate::Certificate;
 use crate::split::{Ratio, Split, SplitOptions, Unit, draw};
@@ -92,10 +92,11 @@ impl SplitArguments {
             seed,
         };
         let (split, certificate) = draw::make(dataset, &name, &options, progress)?;
-        if !overwrite && let Some(difference) = certificate.replaces(dataset.storage(), &name)? {
-            return Err(Error::SplitExists { name, difference });
+        if overwrite {
+            split.save(dataset.storage(), &certificate)?;
+        } else {
+            split.save_new(dataset.storage(), &certificate)?;
         }
-        split.save(dataset.storage(), &certificate)?;
         Ok((split, certificate))
     }
 }

@@ -239,14 +239,16 @@ impl Join {
             }
         }
         let ranges: Vec<Range<u64>> = chunks.iter().map(|(range, ..)| range.clone()).collect();
-        let mut pieces = Vec::with_capacity(chunks.len());
-        for ((range, crc32, column), bytes) in chunks.into_iter().zip(self.file.read_ranges(&ranges)?) {
-            if crc32fast::hash(&bytes) != crc32 {
-                let rows = format!("rows {} to {}", self.starts[group], self.starts[group + 1]);
-                return Err(Error::Invalid(format!("{rows}: `{column}` is damaged: its CRC-32 is another one")));
+        let check = |at: usize, bytes: &[u8]| {
+            let (_, crc32, column) = &chunks[at];
+            if crc32fast::hash(bytes) == *crc32 {
+                return Ok(());
             }
-            pieces.push((range.start, bytes));
-        }
+            let rows = format!("rows {} to {}", self.starts[group], self.starts[group + 1]);
+            Err(Error::Invalid(format!("{rows}: `{column}` is damaged: its CRC-32 is another one")))
+        };
+        let read = self.file.read_checked(&ranges, check)?;
+        let mut pieces: Vec<(u64, bytes::Bytes)> = ranges.iter().map(|range| range.start).zip(read).collect();
         pieces.sort_unstable_by_key(|(start, _)| *start);
         let file = Fetched { file: None, length: self.file.length(), pieces };
         let rows = self.starts[group + 1] - self.starts[group];

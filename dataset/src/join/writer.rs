@@ -110,11 +110,28 @@ impl JoinWriter {
         RecordBatch::try_new(schema, vec![whole.column(0).clone(), column]).map_err(invalid)
     }
 
-    /// Completes the join with what was counted, and writes it into the dataset, whole or not at all.
+    /// Completes the join with what was counted, and writes it into the dataset, whole or not at all, over one of the same name.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn finish(mut self, storage: &Storage, counts: JoinCounts) -> Result<JoinFacts> {
+    pub fn finish(self, storage: &Storage, counts: JoinCounts) -> Result<JoinFacts> {
+        let (path, bytes, facts) = self.complete(counts)?;
+        storage.write(&path, bytes)?;
+        Ok(facts)
+    }
+
+    /// As [`JoinWriter::finish`], unless there is a join of the same name ([`Storage::create`]); `None` where there is one of
+    /// other bytes.
+    ///
+    /// # Errors
+    /// As [`JoinWriter::finish`].
+    pub fn finish_new(self, storage: &Storage, counts: JoinCounts) -> Result<Option<JoinFacts>> {
+        let (path, bytes, facts) = self.complete(counts)?;
+        Ok(storage.create(&path, bytes)?.then_some(facts))
+    }
+
+    /// The path, the bytes and the facts of the join.
+    fn complete(mut self, counts: JoinCounts) -> Result<(String, Vec<u8>, JoinFacts)> {
         self.facts.counts = counts;
         let failed = |error| Error::parquet(self.path.as_ref())(error);
         let facts = serde_json::to_string(&self.facts).map_err(Error::json(self.path.as_ref()))?;
@@ -123,8 +140,7 @@ impl JoinWriter {
             self.writer.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
         }
         let bytes = self.writer.into_inner().map_err(failed)?;
-        storage.write(&self.path, bytes)?;
-        Ok(self.facts)
+        Ok((self.path, bytes, self.facts))
     }
 }
 

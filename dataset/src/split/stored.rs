@@ -17,6 +17,7 @@ use crate::split::index_table::IndexTable;
 use crate::split::ratio::Ratio;
 use crate::split::types::{Member, Subset, certificate_path, split_path};
 use crate::split::warnings::{self, SplitWarning};
+use crate::store::files;
 use crate::store::storage::Storage;
 
 /// A split, in the order of the dataset's rows.
@@ -33,11 +34,40 @@ pub struct Split {
 }
 
 impl Split {
-    /// Writes the split, in the order of identifiers, and its certificate beside the shards.
+    /// Writes the split, in the order of identifiers, and its certificate beside the shards, over those of the same name.
     ///
     /// # Errors
     /// When they cannot be written.
     pub fn save(&self, storage: &Storage, certificate: &Certificate) -> Result<()> {
+        storage.write_json(&certificate_path(&self.name), certificate)?;
+        self.save_table(storage)
+    }
+
+    /// As [`Split::save`], unless there is a split of the same name and other members. The certificate is written first: in an
+    /// object store, of several processes that save splits of one name the first one that writes it goes on.
+    ///
+    /// # Errors
+    /// As [`Split::save`], and when there is another split, or its certificate, of the same name.
+    pub fn save_new(&self, storage: &Storage, certificate: &Certificate) -> Result<()> {
+        let exists = |difference: String| Error::SplitExists { name: self.name.clone(), difference };
+        if let Some(difference) = certificate.replaces(storage, &self.name)? {
+            return Err(exists(difference));
+        }
+        let path = certificate_path(&self.name);
+        let bytes = files::json(certificate).map_err(Error::json(&storage.path(&path)))?;
+        if !storage.create(&path, bytes)? {
+            let stored = storage.read_json::<Certificate>(&path);
+            if !stored.is_ok_and(|stored| stored.members_sha256 == certificate.members_sha256) {
+                return Err(exists(
+                    "as a certificate of other members, by a process that runs or was killed".to_owned(),
+                ));
+            }
+            storage.write_json(&path, certificate)?;
+        }
+        self.save_table(storage)
+    }
+
+    fn save_table(&self, storage: &Storage) -> Result<()> {
         let mut members: Vec<&Member> = self.members.iter().collect();
         members.sort_by(|a, b| a.record_id.cmp(&b.record_id));
         let ids: StringArray = members.iter().map(|member| Some(member.record_id.as_str())).collect();
@@ -58,7 +88,6 @@ impl Split {
             columns.push(("ratios", Arc::new(every.finish()), true));
         }
         let path = split_path(&self.name);
-        storage.write_json(&certificate_path(&self.name), certificate)?;
         storage.write(&path, to_parquet(&storage.path(&path), columns)?)
     }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use object_store::multipart::MultipartStore;
 
+use crate::store::secrets::Secrets;
+
 /// A store that requests go to.
 #[derive(Clone)]
 pub(crate) struct Connection {
@@ -14,8 +16,8 @@ pub(crate) struct Connection {
     pub provider: &'static Provider,
     /// The server, as errors show it: without user and password.
     pub endpoint: String,
-    /// User and password in the setting of the endpoint, up to the `@`: no message shows them.
-    pub login: Option<String>,
+    /// What no message shows.
+    pub secrets: Secrets,
 }
 
 /// What messages about a kind of store say.

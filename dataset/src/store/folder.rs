@@ -70,6 +70,17 @@ impl Folder {
         files::write_atomic(&path, bytes)
     }
 
+    /// Writes a file unless there is one of this name; false where there is one of other bytes.
+    pub fn create(&self, name: &str, bytes: &[u8]) -> Result<bool> {
+        match self.read(name) {
+            Ok(stored) => Ok(stored == bytes),
+            Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
+                self.write(name, bytes).map(|()| true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Removes a file; a missing one is no error.
     pub fn remove(&self, name: &str) -> Result<()> {
         let path = self.path(name);

@@ -19,6 +19,8 @@ pub(crate) mod remote;
 pub(crate) mod request_errors;
 #[cfg(feature = "cloud")]
 pub mod retry;
+#[cfg(feature = "cloud")]
+pub(crate) mod secrets;
 pub mod storage;
 pub(crate) mod stored_file;
 #[cfg(feature = "cloud")]

@@ -15,7 +15,8 @@ use object_store::{ClientConfigKey, ClientOptions, ObjectStore, ObjectStoreSchem
 use crate::error::StoreFault;
 use crate::store::connection::{Connection, Provider};
 use crate::store::location::{RemoteUrl, is_azure};
-use crate::store::request_errors::{texts, without_login};
+use crate::store::request_errors::texts;
+use crate::store::secrets::Secrets;
 
 const S3: Provider = Provider {
     settings: "AWS_",
@@ -97,12 +98,13 @@ fn s3(
     let endpoint = value(AmazonS3ConfigKey::S3Endpoint).or_else(|| value(AmazonS3ConfigKey::Endpoint));
     let plain = value(AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp)).unwrap_or_default().to_lowercase();
     let plain = ["1", "true", "on", "yes", "y"].contains(&plain.as_str());
-    let (shown, login) = endpoint_of(endpoint.as_deref(), "Amazon S3");
+    let secrets = Secrets::with_endpoint(settings, endpoint.as_deref());
+    let shown = endpoint.as_deref().map_or_else(|| "Amazon S3".to_owned(), |endpoint| secrets.hidden(endpoint));
     if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) && !plain {
         return Err(StoreFault::PlainHttp { endpoint: shown });
     }
-    let store = builder.build().map_err(|error| refused(&error, login.as_deref()))?;
-    Ok(connection(Arc::new(store), &S3, shown, login))
+    let store = builder.build().map_err(|error| refused(&error, &secrets))?;
+    Ok(connection(Arc::new(store), &S3, shown, secrets))
 }
 
 fn google(bucket: &str, settings: &[(String, String)]) -> Result<Connection, StoreFault> {
@@ -110,9 +112,11 @@ fn google(bucket: &str, settings: &[(String, String)]) -> Result<Connection, Sto
     let builder = keyed::<GoogleConfigKey>("GOOGLE_", settings).into_iter().fold(GoogleCloudStorageBuilder::new(), set);
     let builder = builder.with_bucket_name(bucket).with_retry(once());
     let endpoint = builder.get_config_value(&GoogleConfigKey::BaseUrl);
-    let (shown, login) = endpoint_of(endpoint.as_deref(), "Google Cloud Storage");
-    let store = builder.build().map_err(|error| refused(&error, login.as_deref()))?;
-    Ok(connection(Arc::new(store), &GOOGLE, shown, login))
+    let secrets = Secrets::with_endpoint(settings, endpoint.as_deref());
+    let shown =
+        endpoint.as_deref().map_or_else(|| "Google Cloud Storage".to_owned(), |endpoint| secrets.hidden(endpoint));
+    let store = builder.build().map_err(|error| refused(&error, &secrets))?;
+    Ok(connection(Arc::new(store), &GOOGLE, shown, secrets))
 }
 
 fn azure(url: &str, settings: &[(String, String)]) -> Result<Connection, StoreFault> {
@@ -120,21 +124,28 @@ fn azure(url: &str, settings: &[(String, String)]) -> Result<Connection, StoreFa
     let builder = keyed::<AzureConfigKey>("AZURE_", settings).into_iter().fold(MicrosoftAzureBuilder::new(), set);
     let builder = builder.with_url(url).with_retry(once());
     let endpoint = builder.get_config_value(&AzureConfigKey::Endpoint);
-    let (shown, login) = endpoint_of(endpoint.as_deref(), "Azure");
+    let secrets = Secrets::with_endpoint(settings, endpoint.as_deref());
+    let shown = endpoint.as_deref().map_or_else(|| "Azure".to_owned(), |endpoint| secrets.hidden(endpoint));
     // In practice the account is missing.
     let store = builder.build().map_err(|error| StoreFault::Credentials {
-        cause: without_login(&texts(&error).1, login.as_deref()),
+        cause: secrets.hidden(&texts(&error).1),
         remedy: AZURE.credentials,
     })?;
-    Ok(connection(Arc::new(store), &AZURE, shown, login))
+    Ok(connection(Arc::new(store), &AZURE, shown, secrets))
 }
 
 fn web(url: &url::Url) -> Result<Connection, StoreFault> {
     let origin = url.origin().ascii_serialization();
     let options = ClientOptions::new().with_allow_http(url.scheme() == "http");
     let builder = HttpBuilder::new().with_url(&origin).with_client_options(options).with_retry(once());
-    let store = builder.build().map_err(|error| refused(&error, None))?;
-    Ok(Connection { store: Arc::new(store), multipart: None, provider: &WEB, endpoint: origin, login: None })
+    let store = builder.build().map_err(|error| refused(&error, &Secrets::default()))?;
+    Ok(Connection {
+        store: Arc::new(store),
+        multipart: None,
+        provider: &WEB,
+        endpoint: origin,
+        secrets: Secrets::default(),
+    })
 }
 
 /// The store of a name in the memory of this process.
@@ -142,26 +153,18 @@ fn memory(name: &str) -> Connection {
     static STORES: LazyLock<Mutex<BTreeMap<String, Arc<InMemory>>>> = LazyLock::new(Mutex::default);
     let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
     let store = stores.entry(name.to_owned()).or_default().clone();
-    connection(store, &MEMORY, format!("memory://{name}"), None)
+    connection(store, &MEMORY, format!("memory://{name}"), Secrets::default())
 }
 
 fn connection<S: ObjectStore + MultipartStore>(
     store: Arc<S>,
     provider: &'static Provider,
     endpoint: String,
-    login: Option<String>,
+    secrets: Secrets,
 ) -> Connection {
-    Connection { store: store.clone(), multipart: Some(store), provider, endpoint, login }
+    Connection { store: store.clone(), multipart: Some(store), provider, endpoint, secrets }
 }
 
-/// An endpoint as messages show it, and the login that it contains, up to the `@`.
-fn endpoint_of(endpoint: Option<&str>, default: &str) -> (String, Option<String>) {
-    let Some(endpoint) = endpoint else { return (default.to_owned(), None) };
-    let authority = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
-    let login = authority.rfind('@').map(|at| authority[..=at].to_owned());
-    (without_login(endpoint, login.as_deref()), login)
-}
-
-fn refused(error: &object_store::Error, login: Option<&str>) -> StoreFault {
-    StoreFault::Other(without_login(&texts(error).1, login))
+fn refused(error: &object_store::Error, secrets: &Secrets) -> StoreFault {
+    StoreFault::Other(secrets.hidden(&texts(error).1))
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path as Key;
-use object_store::{GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 
@@ -28,7 +28,7 @@ use crate::store::limits::{PIECE, most_bytes};
 use crate::store::listed_file::ListedFile;
 use crate::store::location::RemoteUrl;
 use crate::store::providers;
-use crate::store::request_errors::{self, without_login};
+use crate::store::request_errors;
 use crate::store::retry::{self, Retry, TIMEOUT_VARIABLE};
 
 /// Bytes at the end of an object that opening it fetches: the footer and page index of a shard of some thousand rows.
@@ -159,6 +159,30 @@ impl Remote {
         })
     }
 
+    /// Writes an object unless there is one of this name; false where there is one of other bytes.
+    pub fn create(&self, name: &str, bytes: Bytes) -> Result<bool> {
+        self.check_writable(name)?;
+        let (key, payload) = (self.key(name)?, PutPayload::from_bytes(bytes.clone()));
+        let created = self.request(name, move |store| {
+            let (key, payload) = (key.clone(), payload.clone());
+            async move { store.put_opts(&key, payload, PutMode::Create.into()).await.map(drop) }
+        });
+        let stored = || match self.read(name) {
+            Ok(stored) => Ok(Some(stored)),
+            Err(Error::Store { fault: StoreFault::NoObject, .. }) => Ok(None),
+            Err(error) => Err(error),
+        };
+        match created {
+            // An earlier try may have created it, and its answer was lost.
+            Err(Error::Store { fault: StoreFault::Exists, .. }) => Ok(stored()?.is_some_and(|stored| stored == bytes)),
+            Err(Error::Store { fault: StoreFault::Unconditional, .. }) => match stored()? {
+                Some(stored) => Ok(stored == bytes),
+                None => self.write(name, bytes).map(|()| true),
+            },
+            created => created.map(|()| true),
+        }
+    }
+
     /// Removes an object; a missing one is no error.
     pub fn remove(&self, name: &str) -> Result<()> {
         self.check_writable(name)?;
@@ -246,7 +270,7 @@ impl Remote {
             builder.worker_threads(THREADS).thread_name("object-store").enable_all().build()
         });
         let lost = |message: &str| {
-            let message = without_login(message, self.connection.login.as_deref());
+            let message = self.connection.secrets.hidden(message);
             let settings = self.connection.provider.settings;
             let message = format!("the request broke off ({message}): are the {settings} settings right?");
             StoreFault::Other(message).at(self.url_of(name))
@@ -302,9 +326,15 @@ pub(crate) struct Object {
 }
 
 impl Object {
+    /// One range, from the cache where it is there; else it is kept there.
     pub fn read(&self, range: Range<u64>) -> Result<Bytes> {
-        let mut parts = Self::read_each(&[(self, range)])?;
-        parts.pop().ok_or_else(|| StoreFault::Other("no answer".to_owned()).at(self.remote.url_of(&self.name)))
+        let mut read = self.read_ranges(std::slice::from_ref(&range))?;
+        let none = || StoreFault::Other("no answer".to_owned()).at(self.remote.url_of(&self.name));
+        let (bytes, is_fetched) = read.pop().ok_or_else(none)?;
+        if is_fetched {
+            self.keep(&range, &bytes);
+        }
+        Ok(bytes)
     }
 
     /// Whether a range is kept on this machine.
@@ -312,49 +342,41 @@ impl Object {
         self.cached.as_ref().is_some_and(|(cache, key)| cache.has(key, range))
     }
 
-    pub fn read_ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let wanted: Vec<_> = ranges.iter().map(|range| (self, range.clone())).collect();
-        Self::with_cache(&wanted, |missing| {
-            let (object, ranges) = (self.clone(), missing.iter().map(|(_, range)| range.clone()).collect::<Vec<_>>());
-            self.remote.wait(&self.name, async move {
-                let get = |range| object.remote.clone().part(object.name.clone(), object.part(range));
-                object_store::coalesce_ranges(&ranges, get, object_store::OBJECT_STORE_COALESCE_DEFAULT).await
-            })
-        })
-    }
-
-    /// One range of each of several objects of one dataset. Errors show the first name.
-    pub fn read_each(wanted: &[(&Self, Range<u64>)]) -> Result<Vec<Bytes>> {
-        Self::with_cache(wanted, |missing| {
-            let Some((first, _)) = missing.first() else { return Ok(Vec::new()) };
-            let parts = missing.iter().map(|(object, range)| object.part(range.clone())).collect();
-            first.remote.fetch(&first.name, parts)
-        })
-    }
-
-    /// Ranges of objects from the cache, and those that it lacks by `fetch`, which are kept.
-    fn with_cache(
-        wanted: &[(&Self, Range<u64>)],
-        fetch: impl FnOnce(&[(&Self, Range<u64>)]) -> Result<Vec<Bytes>>,
-    ) -> Result<Vec<Bytes>> {
-        let of_cache = |(object, range): &(&Self, Range<u64>)| match &object.cached {
+    /// Ranges, each with whether it was fetched because the cache lacks it. Those are not kept yet: [`Object::keep`].
+    pub fn read_ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<(Bytes, bool)>> {
+        let of_cache = |range: &Range<u64>| match &self.cached {
             _ if range.is_empty() => Some(Bytes::new()),
             Some((cache, key)) => cache.get(key, range),
             None => None,
         };
-        let mut found: Vec<Option<Bytes>> = wanted.iter().map(of_cache).collect();
-        let missing: Vec<usize> = (0..wanted.len()).filter(|&at| found[at].is_none()).collect();
+        let mut found: Vec<Option<(Bytes, bool)>> =
+            ranges.iter().map(|range| Some((of_cache(range)?, false))).collect();
+        let missing: Vec<usize> = (0..ranges.len()).filter(|&at| found[at].is_none()).collect();
         if !missing.is_empty() {
-            let fetched = fetch(&missing.iter().map(|&at| wanted[at].clone()).collect::<Vec<_>>())?;
+            let (object, wanted) = (self.clone(), missing.iter().map(|&at| ranges[at].clone()).collect::<Vec<_>>());
+            let fetched = self.remote.wait(&self.name, async move {
+                let get = |range| object.remote.clone().part(object.name.clone(), object.part(range));
+                object_store::coalesce_ranges(&wanted, get, object_store::OBJECT_STORE_COALESCE_DEFAULT).await
+            })?;
             for (at, bytes) in missing.into_iter().zip(fetched) {
-                let (object, range) = &wanted[at];
-                if let Some((cache, key)) = &object.cached {
-                    cache.put(key, range, &bytes);
-                }
-                found[at] = Some(bytes);
+                found[at] = Some((bytes, true));
             }
         }
         Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Keeps the bytes of a range in the cache, if there is one.
+    pub fn keep(&self, range: &Range<u64>, bytes: &[u8]) {
+        if let Some((cache, key)) = &self.cached {
+            cache.put(key, range, bytes);
+        }
+    }
+
+    /// One range of each of several objects of one dataset, past the cache. Errors show the first name.
+    pub fn fetch_each(wanted: &[(&Self, Range<u64>)]) -> Result<Vec<Bytes>> {
+        let Some((first, _)) = wanted.first() else { return Ok(Vec::new()) };
+        let parts = wanted.iter().map(|(object, range)| object.part(range.clone())).collect();
+        first.remote.fetch(&first.name, parts)
     }
 
     fn part(&self, range: Range<u64>) -> Part {
@@ -373,8 +395,27 @@ impl Part {
     async fn get(&self, store: &dyn ObjectStore) -> object_store::Result<Bytes> {
         let range = Some(GetRange::Bounded(self.range.clone()));
         let options = GetOptions { if_match: self.e_tag.clone(), range, ..GetOptions::default() };
-        whole(store.get_opts(&self.key, options).await?).await
+        let answer = store.get_opts(&self.key, options).await?;
+        self.check_version(answer.meta.e_tag.as_deref())?;
+        whole(answer).await
     }
+
+    /// An error where an answer is of another version than the one that was opened: some servers ignore the condition of a
+    /// request, and a proxy may have kept an old answer.
+    fn check_version(&self, found: Option<&str>) -> object_store::Result<()> {
+        match (self.e_tag.as_deref(), found) {
+            (Some(opened), Some(found)) if strong(opened) != strong(found) => Err(object_store::Error::Precondition {
+                path: self.key.to_string(),
+                source: format!("its ETag is {found}, that of the opened one {opened}").into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// An ETag without the mark of a weak one.
+fn strong(e_tag: &str) -> &str {
+    e_tag.trim_start_matches("W/")
 }
 
 /// An error that is not retried.

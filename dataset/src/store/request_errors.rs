@@ -2,14 +2,14 @@
 
 use object_store::client::{HttpError, HttpErrorKind};
 
-use crate::error::{StoreFault, without_passwords};
+use crate::error::StoreFault;
 use crate::store::connection::Connection;
 
 /// The cause of a failed request, with its remedy, and without the password of the endpoint.
 pub(crate) fn fault(error: &object_store::Error, connection: &Connection) -> StoreFault {
     let provider = connection.provider;
     let (all, innermost) = texts(error);
-    let innermost = without_login(&innermost, connection.login.as_deref());
+    let innermost = shortened(connection.secrets.hidden(&innermost));
     let credentials = |cause| StoreFault::Credentials { cause, remedy: provider.credentials };
     if METADATA_SERVERS.iter().any(|address| all.contains(address)) {
         // The environment has no credentials: the machine is asked last.
@@ -17,7 +17,10 @@ pub(crate) fn fault(error: &object_store::Error, connection: &Connection) -> Sto
     }
     match error {
         _ if NO_BUCKET.iter().any(|code| all.contains(code)) => StoreFault::NoBucket { remedy: provider.bucket },
+        _ if ENDED_CREDENTIALS.iter().any(|code| all.contains(code)) => credentials(innermost),
         object_store::Error::NotFound { .. } => StoreFault::NoObject,
+        object_store::Error::AlreadyExists { .. } => StoreFault::Exists,
+        object_store::Error::NotImplemented { .. } => StoreFault::Unconditional,
         object_store::Error::Precondition { .. } => StoreFault::Replaced,
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
             credentials(innermost)
@@ -41,7 +44,8 @@ pub(crate) fn is_transient(error: &object_store::Error) -> bool {
     // The library states the status in its text only.
     let status = text.split_once("status code: ").and_then(|(_, rest)| rest.get(..3)?.parse::<u16>().ok());
     match status {
-        Some(status) => status >= 500 || matches!(status, 408 | 429),
+        // 501: the store does not know the request.
+        Some(status) => (status >= 500 && status != 501) || matches!(status, 408 | 429),
         None => !text.contains("Received redirect"),
     }
 }
@@ -53,11 +57,17 @@ const METADATA_SERVERS: [&str; 4] =
 /// What S3 and Google, and Azure, answer where there is no such bucket.
 const NO_BUCKET: [&str; 2] = ["<Code>NoSuchBucket</Code>", "<Code>ContainerNotFound</Code>"];
 
-/// A text without the user and password of an endpoint, and without those in any other URL.
-pub(crate) fn without_login(text: &str, login: Option<&str>) -> String {
-    match login {
-        Some(login) => without_passwords(&text.replace(login, "***@")),
-        None => without_passwords(text),
+/// What S3 answers, with status 400 or 403, where credentials were valid before.
+const ENDED_CREDENTIALS: [&str; 3] =
+    ["<Code>ExpiredToken</Code>", "<Code>InvalidToken</Code>", "<Code>TokenRefreshRequired</Code>"];
+
+/// Characters of an answer that a message shows: a proxy may answer with a page.
+const SHOWN: usize = 300;
+
+fn shortened(text: String) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{} …", &text[..end]),
+        None => text,
     }
 }
 
@@ -83,7 +93,7 @@ pub(crate) fn texts(error: &object_store::Error) -> (String, String) {
         Some(rest.split_once("</")?.0.to_owned())
     };
     let answer = tag("Code").map(|code| format!("{code}: {}", tag("Message").unwrap_or_default()));
-    let line = answer.unwrap_or_else(|| innermost.split_whitespace().collect::<Vec<_>>().join(" "));
+    let line = answer.unwrap_or(innermost).split_whitespace().collect::<Vec<_>>().join(" ");
     (all.join(": "), line)
 }
 
@@ -99,6 +109,7 @@ mod tests {
         assert!(transient("Server returned non-2xx status code: 503 Service Unavailable: "));
         assert!(transient("Server returned non-2xx status code: 429 Too Many Requests: "));
         assert!(!transient("Server returned non-2xx status code: 400 Bad Request: "));
+        assert!(!transient("Server returned non-2xx status code: 501 Not Implemented: "));
         assert!(!transient("Received redirect without LOCATION"));
         let missing = object_store::Error::NotFound { path: "x".to_owned(), source: "x".into() };
         assert!(!is_transient(&missing));

@@ -229,6 +229,22 @@ impl Storage {
         }
     }
 
+    /// Writes a file, whole or not at all, unless there is one of this name; returns false where there is one of other bytes.
+    ///
+    /// An object store does this by a conditional write (`If-None-Match: *`), so that of several machines one writes. In a
+    /// folder, and with `AWS_CONDITIONAL_PUT=disabled`, the file is looked for before it is written.
+    ///
+    /// # Errors
+    /// As [`Storage::write`].
+    pub fn create(&self, name: &str, bytes: impl Into<Bytes>) -> Result<bool> {
+        let bytes = bytes.into();
+        match &self.0 {
+            Place::Folder(folder) => folder.create(name, &bytes),
+            #[cfg(feature = "cloud")]
+            Place::Remote(remote) => remote.create(name, bytes),
+        }
+    }
+
     /// Writes a value as indented JSON, whole or not at all.
     ///
     /// # Errors

@@ -132,8 +132,60 @@ impl StoredFile {
             #[cfg(feature = "cloud")]
             Source::Remote(object) => {
                 ranges.iter().try_for_each(|range| self.check(range))?;
-                object.read_ranges(ranges)
+                let read = object.read_ranges(ranges)?;
+                for (range, (bytes, _)) in ranges.iter().zip(&read).filter(|(_, (_, is_fetched))| *is_fetched) {
+                    object.keep(range, bytes);
+                }
+                Ok(read.into_iter().map(|(bytes, _)| bytes).collect())
             }
+        }
+    }
+
+    /// As [`StoredFile::read_ranges`], for bytes that `check` accepts, which gets the number of the range. An object store is
+    /// asked once more for those that it refuses, since an answer can be damaged on its way; the cache keeps what it accepts.
+    ///
+    /// # Errors
+    /// As [`StoredFile::read`], and those of `check`.
+    pub(crate) fn read_checked(
+        &self,
+        ranges: &[Range<u64>],
+        check: impl Fn(usize, &[u8]) -> Result<()>,
+    ) -> Result<Vec<Bytes>> {
+        match &self.source {
+            Source::Local(_) => {
+                let read = self.read_ranges(ranges)?;
+                read.iter().enumerate().try_for_each(|(at, bytes)| check(at, bytes))?;
+                Ok(read)
+            }
+            #[cfg(feature = "cloud")]
+            Source::Remote(object) => {
+                ranges.iter().try_for_each(|range| self.check(range))?;
+                let mut read = Vec::with_capacity(ranges.len());
+                for (at, (mut bytes, mut is_fetched)) in object.read_ranges(ranges)?.into_iter().enumerate() {
+                    let range = &ranges[at];
+                    if check(at, &bytes).is_err() {
+                        self.forget_cached(range);
+                        bytes = Object::fetch_each(&[(object, range.clone())])?.pop().unwrap_or_default();
+                        check(at, &bytes)?;
+                        is_fetched = true;
+                    }
+                    if is_fetched {
+                        object.keep(range, &bytes);
+                    }
+                    read.push(bytes);
+                }
+                Ok(read)
+            }
+        }
+    }
+
+    /// Keeps the bytes of a range, which were fetched and checked, in the cache of an object store.
+    #[cfg_attr(not(feature = "cloud"), expect(unused_variables, reason = "there is no cache"))]
+    pub(crate) fn keep(&self, range: &Range<u64>, bytes: &[u8]) {
+        match &self.source {
+            Source::Local(_) => {}
+            #[cfg(feature = "cloud")]
+            Source::Remote(object) => object.keep(range, bytes),
         }
     }
 
@@ -143,7 +195,8 @@ impl StoredFile {
     }
 
     /// Fetches one range of each of several files of one dataset from their object store, all at the same time. `None` where a
-    /// range is on this machine, in a local file or in the cache: it is best read when it is needed.
+    /// range is on this machine, in a local file or in the cache: it is best read when it is needed. What was fetched is not kept
+    /// in the cache before it was checked ([`StoredFile::keep`]).
     pub(crate) fn fetch_each(wanted: &[(&Self, Range<u64>)]) -> Result<Vec<Option<Bytes>>> {
         #[cfg(feature = "cloud")]
         {
@@ -153,7 +206,7 @@ impl StoredFile {
             });
             let (places, objects): (Vec<usize>, Vec<_>) = missing.unzip();
             let mut fetched = vec![None; wanted.len()];
-            for (place, bytes) in places.into_iter().zip(Object::read_each(&objects)?) {
+            for (place, bytes) in places.into_iter().zip(Object::fetch_each(&objects)?) {
                 fetched[place] = Some(bytes);
             }
             Ok(fetched)

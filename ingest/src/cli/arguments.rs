@@ -100,6 +100,9 @@ pub struct CommonArguments {
     /// Folder in which a dataset for an object store is prepared. Default: mrm/staging in the user's cache.
     #[arg(long, value_name = "DIR")]
     staging: Option<PathBuf>,
+    /// Take over the lock that a killed run on another machine left in the object store of OUT. Make sure that it does not run.
+    #[arg(long, conflicts_with_all = ["check_input", "dry_run"])]
+    break_lock: bool,
     /// Read every input of the finished dataset in OUT again, but the files of masks, and list those that changed; write
     /// nothing.
     #[arg(long, conflicts_with_all = ["overwrite", "dry_run"])]
@@ -176,6 +179,7 @@ impl CommonArguments {
             overwrite: self.overwrite,
             retry_rejects: self.retry_rejects,
             staging: self.staging.clone(),
+            break_lock: self.break_lock,
         }
     }
 }

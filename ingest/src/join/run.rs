@@ -114,7 +114,14 @@ fn write(
         file.write(&records, &has_value)?;
         progress(Progress::Working)?;
     }
-    Ok(file.finish(dataset.storage(), counts)?)
+    if options.overwrite {
+        return Ok(file.finish(dataset.storage(), counts)?);
+    }
+    file.finish_new(dataset.storage(), counts)?.ok_or_else(|| {
+        let path = dataset.storage().path(&join_path(&options.name));
+        let message = "was written meanwhile; give another --name, or replace it with --overwrite";
+        failed(options, format!("{} {message}", path.display()))
+    })
 }
 
 /// An error of the join that is made.

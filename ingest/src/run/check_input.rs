@@ -75,7 +75,7 @@ pub fn check_input(raw: &Path, out: &Path, mut plan: Plan, jobs: usize, progress
             }
         }
         let added = plan.records.iter().filter(|record| !known.contains(&record.record_id));
-        differing.extend(added.map(|record| format!("{}: is new", record.source_path)));
+        differing.extend(added.map(|record| format!("{}: is new", plan.path_names.stored(&record.source_path))));
         let is_of_this_format = manifest.format_version == FORMAT_VERSION;
         let digest = manifest.arguments.get(INPUT).and_then(|digest| digest.as_str());
         if differing.is_empty() && is_of_this_format && digest != Some(&plan.sha256()) {

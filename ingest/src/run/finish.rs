@@ -80,6 +80,7 @@ impl Job<'_> {
             manifest.save(&own)?;
             self.out.complete(MANIFEST)?;
         } else {
+            self.out.check_lock()?;
             manifest.save(&self.out.storage)?;
         }
         Ok(manifest)

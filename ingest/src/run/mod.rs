@@ -26,6 +26,7 @@ pub(crate) mod saved_plan;
 pub(crate) mod shards;
 pub mod source_digest;
 pub mod start;
+pub(crate) mod store_lock;
 pub mod summary;
 pub mod tasks;
 

@@ -75,7 +75,8 @@ pub enum PixelBits {
     Sixteen,
 }
 
-/// Options of a run. `jobs`, `overwrite`, `retry_rejects` and `staging` do not change the bytes of a dataset, all others do.
+/// Options of a run. `jobs`, `overwrite`, `retry_rejects`, `staging` and `break_lock` do not change the bytes of a dataset, all
+/// others do.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Side of the stored images in pixels; [`Resize`] says which.
@@ -118,6 +119,8 @@ pub struct Options {
     pub retry_rejects: bool,
     /// Folder in which a dataset for an object store is prepared; by default `mrm/staging` in the user's cache.
     pub staging: Option<PathBuf>,
+    /// Take over the lock that another run left in the object store of the output.
+    pub break_lock: bool,
 }
 
 impl Default for Options {
@@ -143,6 +146,7 @@ impl Default for Options {
             overwrite: false,
             retry_rejects: false,
             staging: None,
+            break_lock: false,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dataset::Storage;
 use dataset::format::manifest::{CARD, CROISSANT, MANIFEST, Manifest, REJECTS, TOKENIZER};
@@ -23,6 +24,10 @@ use crate::run::keys::{NOTES, STAMPS, TOOL, TOOL_NOTE};
 use crate::run::plan::Plan;
 use crate::run::refused;
 use crate::run::saved_plan;
+use crate::run::store_lock::{self, StoreLock};
+
+/// The arguments of the run, within the notes.
+const ARGUMENTS: &str = "arguments.json";
 
 /// The list of the plan's records, within the notes.
 const LISTING: &str = "plan.jsonl";
@@ -38,6 +43,8 @@ pub struct Output {
     pub folder: PathBuf,
     /// Whether other processes write to the same dataset, so that `folder` belongs to this one.
     shared: bool,
+    /// The lock of the place in an object store, from [`prepare`] on.
+    store_lock: Mutex<Option<StoreLock>>,
 }
 
 impl Output {
@@ -49,12 +56,12 @@ impl Output {
             Some(folder) => folder.to_path_buf(),
             None => staging_folder(&storage, staging)?,
         };
-        Ok(Self { storage, folder, shared: false })
+        Ok(Self { storage, folder, shared: false, store_lock: Mutex::default() })
     }
 
     /// The output of a task, whose files are written to a folder of its own first. In a folder it must be on the same disk.
     pub fn of_task(storage: &Storage, private: &Path) -> Self {
-        Self { storage: storage.clone(), folder: private.to_path_buf(), shared: true }
+        Self { storage: storage.clone(), folder: private.to_path_buf(), shared: true, store_lock: Mutex::default() }
     }
 
     /// Whether files are written to another folder first.
@@ -67,11 +74,41 @@ impl Output {
         self.shared
     }
 
+    /// Takes the lock of a place in an object store, for as long as this output lives. `breaks` as
+    /// [`StoreLock::acquire`].
+    fn lock_store(&self, breaks: bool) -> Result<()> {
+        let lock = StoreLock::acquire(&self.storage, &self.folder, breaks)?;
+        *self.store_lock() = lock;
+        Ok(())
+    }
+
+    /// An error where another run took over the lock of the place in an object store.
+    pub fn check_lock(&self) -> Result<()> {
+        self.store_lock().as_ref().map_or(Ok(()), StoreLock::check)
+    }
+
+    /// Removes the lock in an object store, which is also done when this is dropped.
+    fn release_lock(&self) {
+        drop(self.store_lock().take());
+    }
+
+    /// Leaves the lock in an object store that does not answer. The next run with the same staging folder takes it.
+    pub fn leave_lock(&self) {
+        if let Some(lock) = self.store_lock().take() {
+            lock.leave();
+        }
+    }
+
+    fn store_lock(&self) -> MutexGuard<'_, Option<StoreLock>> {
+        self.store_lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Moves a finished file to the dataset; does nothing where it was written there.
     pub fn send(&self, name: &str) -> Result<()> {
         if !self.is_staged() {
             return Ok(());
         }
+        self.check_lock()?;
         let path = self.folder.join(name);
         if let Some(folder) = self.storage.as_folder() {
             return Ok(files::publish(&path, &folder.join(name))?);
@@ -85,11 +122,13 @@ impl Output {
         if self.shared || !self.is_staged() {
             return self.send(name);
         }
+        self.check_lock()?;
         Ok(self.storage.upload(&self.folder.join(name), name)?)
     }
 
-    /// Removes the notes, which a complete dataset does not need.
+    /// Removes the notes, which a complete dataset does not need, and the lock in an object store.
     pub fn remove_notes(&self) -> Result<()> {
+        self.release_lock();
         let path = if self.is_staged() { self.folder.clone() } else { self.folder.join(NOTES) };
         match fs::remove_dir_all(&path) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::Io { path, cause: source }),
@@ -184,13 +223,14 @@ pub fn finished(raw: &Path, out: &Output, arguments: &Arguments, plan: &Plan) ->
 /// Claims an output for a run of these arguments.
 ///
 /// # Errors
-/// When it holds something else, or another run works on it.
+/// When it holds something else, or another run works on it. In an object store, `breaks_lock` takes the lock of another run.
 pub fn prepare(
     raw: &Path,
     out: &Output,
     arguments: &BTreeMap<String, serde_json::Value>,
     plan: &Plan,
     existing: &Existing,
+    breaks_lock: bool,
 ) -> Result<Prepared> {
     let overwrite = matches!(existing, Existing::Replace);
     let refused = |message: &str| Error::Output { path: out.storage.path(""), message: message.to_owned() };
@@ -198,12 +238,18 @@ pub fn prepare(
     let is_whole = || Ok::<_, Error>(out.storage.read_if_there(MANIFEST)?.is_some());
     let finished = || finished(raw, out, arguments, plan);
     let replaced = is_whole()?;
-    let has_notes = notes.try_exists().map_err(Error::io(&notes))?;
-    if replaced && !overwrite && !has_notes {
+    // A staging folder has no notes of use before the run has the lock of the store and writes its arguments.
+    let first_note = if out.is_staged() { notes.join(ARGUMENTS) } else { notes.clone() };
+    let has_notes = first_note.try_exists().map_err(Error::io(&first_note))?;
+    // What a killed run left here goes away, also where the dataset was completed.
+    let rest = if out.is_staged() { &out.folder } else { &notes };
+    let has_rest = rest.try_exists().map_err(Error::io(rest))?;
+    if replaced && !overwrite && !has_rest {
         return finished();
     }
-    if !has_notes && !replaced {
-        let found = out.storage.list("")?;
+    let check_place = || {
+        let mut found = out.storage.list("")?;
+        found.retain(|listed| listed.name != store_lock::name());
         if !found.is_empty() && !out.is_staged() {
             return Err(refused("is neither empty nor a dataset; take another OUT"));
         }
@@ -217,6 +263,10 @@ pub fn prepare(
                 out.folder.display()
             )));
         }
+        Ok(())
+    };
+    if !has_notes && !replaced {
+        check_place()?;
     }
     files::make_folder(&notes)?;
     let lock_path = notes.join("lock");
@@ -224,7 +274,19 @@ pub fn prepare(
     if !dataset::store::files::lock(&lock, &lock_path)? {
         return Err(refused("another ingest is writing to it; wait until it ends, or take another OUT"));
     }
-    let kept = notes.join("arguments.json");
+    let locked = out.lock_store(breaks_lock).and_then(|()| {
+        // A run on another machine may have begun meanwhile.
+        if out.is_staged() && !has_notes && !is_whole()? { check_place() } else { Ok(()) }
+    });
+    if let Err(error) = locked {
+        if out.is_staged() && !has_notes {
+            out.release_lock();
+            let _ = fs::remove_dir_all(&notes);
+            let _ = fs::remove_dir(&out.folder);
+        }
+        return Err(error);
+    }
+    let kept = notes.join(ARGUMENTS);
     let before: Option<BTreeMap<String, serde_json::Value>> =
         if kept.try_exists().map_err(Error::io(&kept))? { Some(files::read_json(&kept)?) } else { None };
     let replaced = is_whole()?;
@@ -255,6 +317,7 @@ pub fn prepare(
                 [] => {}
                 _ if overwrite => clear(out)?,
                 _ => {
+                    let changed: Vec<String> = changed.iter().map(|path| plan.path_names.stored(path)).collect();
                     let message = format!(
                         "holds {held}, and {} changed since it was read; restore the input, take another OUT or \
                          --overwrite",
@@ -349,7 +412,8 @@ fn clear(out: &Output) -> Result<()> {
     out.storage.remove(&files)?;
     if out.is_staged() {
         for folder in ["shards", "joins", "splits", NOTES] {
-            let listed = out.storage.list(folder)?;
+            let mut listed = out.storage.list(folder)?;
+            listed.retain(|listed| listed.name != store_lock::name());
             out.storage.remove(&listed.iter().map(|listed| listed.name.as_str()).collect::<Vec<_>>())?;
         }
         Storage::folder(&out.folder).remove(&files)?;

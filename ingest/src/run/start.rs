@@ -57,7 +57,7 @@ pub fn run(
         Options { retry_rejects: true, .. } => Existing::ContinueIf(&can_retry),
         _ => Existing::Keep,
     };
-    let _lock = match prepare(raw, out, &arguments, &plan, &existing)? {
+    let _lock = match prepare(raw, out, &arguments, &plan, &existing, options.break_lock)? {
         Prepared::Done(manifest) => {
             let refused = refused::stored(&out.storage)?;
             if options.retry_rejects && refused > 0 && refused::noted(&notes)?.is_empty() {
@@ -75,7 +75,7 @@ pub fn run(
         .num_threads(options.jobs)
         .build()
         .map_err(|error| Error::Threads(error.to_string()))?;
-    pool.install(|| {
+    let work = || {
         let tokenizer = tokenizer_of(raw, &out.folder, &plan, options, sums, progress)?;
         let store = &NoteStore::own(&out.folder);
         let indices = Share::All.shards(plan.records.len().div_ceil(options.rows_per_shard));
@@ -113,5 +113,10 @@ pub fn run(
             guards,
             checked,
         })
-    })
+    };
+    let outcome = pool.install(work);
+    if let Err(Error::Dataset(dataset::Error::Store { .. })) = &outcome {
+        out.leave_lock();
+    }
+    outcome
 }

@@ -8,9 +8,11 @@ pub mod object_store;
 pub mod pages;
 pub mod power_loss;
 mod python;
+mod secrets;
 pub mod slurm;
 pub mod splits;
 pub mod storage_calls;
+pub mod store_faults;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -32,6 +34,7 @@ pub use files::{
     write_file, write_png,
 };
 pub use python::{cluster_python, python, python_output, requires_cluster};
+pub use secrets::{SECRETS, assert_without_secrets, with_secrets};
 
 /// A built binary of the workspace; test executables are one folder below it.
 pub fn binary(name: &str) -> PathBuf {

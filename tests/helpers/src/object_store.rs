@@ -17,6 +17,15 @@ use crate::{SMALL, args, command, folder, python, text};
 use dataset::{Dataset, Storage};
 use tempfile::TempDir;
 
+/// Serves one request at a time, so that a conditional write is atomic.
+const ONE_AT_A_TIME: &str = r#"
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app))
+print(f" * Running on http://127.0.0.1:{server.port}", file=__import__("sys").stderr, flush=True)
+server.serve_forever()
+"#;
+
 /// An S3 server with one bucket, which stops at the end of the test.
 pub struct Store {
     child: Child,
@@ -29,12 +38,22 @@ pub struct Store {
 const BUCKET: &str = "radiographs";
 
 impl Store {
+    /// Starts one that serves requests at the same time.
     pub fn start() -> Self {
+        Self::of(&["-m", "moto.server", "-H", "127.0.0.1", "-p", "0"])
+    }
+
+    /// Starts one whose conditional writes are atomic.
+    pub fn atomic() -> Self {
+        Self::of(&["-c", ONE_AT_A_TIME])
+    }
+
+    fn of(arguments: &[&str]) -> Self {
         let temporary = folder();
         let log = temporary.path().join("log");
         let file = File::create(&log).expect("a log");
         let child = python()
-            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", "0"])
+            .args(arguments)
             .stdout(Stdio::null())
             .stderr(file)
             .spawn()
@@ -55,7 +74,7 @@ impl Store {
             .expect("sent");
         let mut answer = String::new();
         connection.read_to_string(&mut answer).expect("an answer");
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.starts_with("HTTP/1.") && answer[8..].starts_with(" 200"), "{answer}");
         store
     }
 
@@ -168,23 +187,7 @@ pub fn proxy(store: &str, fault: impl Fn(&str) -> Fault + Send + Sync + 'static)
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let (address, store) = (listener.local_addr().expect("an address").to_string(), store.to_owned());
     let pass = move |mut client: TcpStream| -> std::io::Result<()> {
-        let (mut request, mut piece) = (Vec::new(), vec![0; 1 << 16]);
-        let length = loop {
-            let read = client.read(&mut piece)?;
-            request.extend_from_slice(&piece[..read]);
-            if let Some(end) = head_length(&request) {
-                let head = text(&request[..end]).to_lowercase();
-                let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
-                break end + length.unwrap_or(0);
-            }
-            if read == 0 {
-                return Ok(());
-            }
-        };
-        while request.len() < length {
-            let read = client.read(&mut piece)?;
-            request.extend_from_slice(&piece[..read]);
-        }
+        let Some(request) = received(&mut client)? else { return Ok(()) };
         let fault = fault(text(&request).lines().next().unwrap_or_default());
         match fault {
             Fault::Refused => {
@@ -193,10 +196,7 @@ pub fn proxy(store: &str, fault: impl Fn(&str) -> Fault + Send + Sync + 'static)
             Fault::Dropped => return Ok(()),
             _ => {}
         }
-        let (mut server, mut answer) = (TcpStream::connect(&store)?, Vec::new());
-        server.write_all(&request)?;
-        // The store closes the connection after each answer.
-        server.read_to_end(&mut answer)?;
+        let answer = passed_on(&store, &request)?;
         let head = head_length(&answer).unwrap_or(answer.len());
         let (body, half) = (answer.len() - head, (answer.len() - head) / 2);
         match fault {
@@ -220,8 +220,42 @@ pub fn proxy(store: &str, fault: impl Fn(&str) -> Fault + Send + Sync + 'static)
     address
 }
 
+/// A whole request; `None` where the client sends none.
+pub(crate) fn received(client: &mut TcpStream) -> std::io::Result<Option<Vec<u8>>> {
+    let (mut request, mut piece) = (Vec::new(), vec![0; 1 << 16]);
+    let length = loop {
+        let read = client.read(&mut piece)?;
+        request.extend_from_slice(&piece[..read]);
+        if let Some(end) = head_length(&request) {
+            let head = text(&request[..end]).to_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+            break end + length.unwrap_or(0);
+        }
+        if read == 0 {
+            return Ok(None);
+        }
+    };
+    while request.len() < length {
+        let read = client.read(&mut piece)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        request.extend_from_slice(&piece[..read]);
+    }
+    Ok(Some(request))
+}
+
+/// The answer of the store to a request.
+pub(crate) fn passed_on(store: &str, request: &[u8]) -> std::io::Result<Vec<u8>> {
+    let (mut server, mut answer) = (TcpStream::connect(store)?, Vec::new());
+    server.write_all(request)?;
+    // The store closes the connection after each answer.
+    server.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
 /// Length of a message's head, its empty line included.
-fn head_length(message: &[u8]) -> Option<usize> {
+pub(crate) fn head_length(message: &[u8]) -> Option<usize> {
     message.windows(4).position(|four| four == b"\r\n\r\n").map(|end| end + 4)
 }
 

@@ -23,8 +23,16 @@ impl Shard {
             .ok_or_else(|| self.row_error(row, "its image page is outside of the file"))
     }
 
-    /// Writes the encoded bytes of one image into `buffer`. Only its page is read, at once, unless it was fetched before
-    /// (see [`Shard::image_page`]); it is checked.
+    /// The page of an image that was fetched before, where it is what was written. `None` where it is to be read again, since it
+    /// was damaged on its way. The cache of its store keeps it from here on.
+    pub(crate) fn intact<'a>(&self, row: usize, fetched: Option<&'a Bytes>) -> Result<Option<&'a Bytes>> {
+        let Some(page) = fetched.filter(|page| self.check_image_page(row, &[page]).is_ok()) else { return Ok(None) };
+        self.file.keep(&self.image_page(row)?, page);
+        Ok(Some(page))
+    }
+
+    /// Writes the encoded bytes of one image into `buffer`. Only its page is read, at once, and checked, unless it was fetched
+    /// and checked before ([`Shard::image_page`], [`Shard::intact`]).
     ///
     /// `raw_length` is the length that raw pixels must have (height · width), where it is known: an uncompressed raw image
     /// is then read directly into the buffer.
@@ -54,7 +62,6 @@ impl Shard {
         let chunk = self.metadata.metadata().row_group(group).column(self.image_column);
         let range = self.image_page(row)?;
         let fetched = if let Some(page) = fetched {
-            self.check_image_page(row, &[page])?;
             page.clone()
         } else {
             let mut page = vec![0; (range.end - range.start) as usize];
@@ -93,7 +100,7 @@ impl Shard {
         }
     }
 
-    /// The pixels of an uncompressed raw image of `length` bytes within its page, which was fetched before; it is checked. `None`
+    /// The pixels of an uncompressed raw image of `length` bytes within its page, which was fetched and checked before. `None`
     /// where they are not stored like that.
     pub(crate) fn pixels_in_page<'a>(&self, row: usize, length: usize, page: &'a [u8]) -> Result<Option<&'a [u8]>> {
         let Some(before) = self.plain_head(row, length)? else { return Ok(None) };
@@ -101,7 +108,6 @@ impl Shard {
             .split_at_checked(before)
             .filter(|(_, pixels)| pixels.len() == length)
             .ok_or_else(|| self.wrong_length(row, length))?;
-        self.check_image_page(row, &[page])?;
         self.check_length(row, length, head)?;
         Ok(Some(pixels))
     }
@@ -145,7 +151,7 @@ impl Shard {
     }
 
     /// Fills two buffers, one after the other, with the page of an image, and checks it. A page in the cache of a store is read as
-    /// that of a local file; where it is damaged there, it is fetched again.
+    /// that of a local file; where it is damaged there, or on its way from the store, it is fetched again.
     fn read_page(&self, row: usize, range: &Range<u64>, head: &mut [u8], rest: &mut [u8]) -> Result<()> {
         if let Some(cached) = self.file.read_cached_into(range.start, head, rest) {
             if self.is_whole_page(row, &[head, rest], cached)? {
@@ -153,8 +159,14 @@ impl Shard {
             }
             self.file.forget_cached(range);
         }
-        self.file.read_into(range.start, head, rest).map_err(|error| self.with_row(row, error))?;
-        self.check_image_page(row, &[head, rest])
+        let read = |head: &mut [u8], rest: &mut [u8]| -> Result<()> {
+            self.file.read_into(range.start, head, rest).map_err(|error| self.with_row(row, error))?;
+            self.check_image_page(row, &[head, rest]).inspect_err(|_| self.file.forget_cached(range))
+        };
+        match read(head, rest) {
+            Err(Error::Damaged { .. }) if self.file.as_file().is_none() => read(head, rest),
+            outcome => outcome,
+        }
     }
 }
 

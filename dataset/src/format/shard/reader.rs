@@ -209,21 +209,18 @@ impl Shard {
         let projection = ProjectionMask::roots(schema, (0..roots.len()).filter(|&i| stored.contains(&roots[i].name())));
         let needed = self.needed(&projection, group).ok_or_else(|| broken(&"a column is outside of the file"))?;
         let ranges: Vec<Range<u64>> = needed.iter().map(|chunk| chunk.bytes.clone()).collect();
-        let fetched = self.file.read_ranges(&ranges).map_err(|error| match error {
+        let check = |at: usize, bytes: &[u8]| self.check_chunk(&needed[at], bytes);
+        let fetched = self.file.read_checked(&ranges, check).map_err(|error| match error {
             Error::Invalid(message) => broken(&message),
             other => other,
         })?;
-        let mut pieces = Vec::with_capacity(needed.len());
-        for (chunk, bytes) in needed.iter().zip(fetched) {
-            self.check_chunk(chunk, &bytes)?;
-            if self.metadata.metadata().row_group(chunk.group).column(chunk.leaf).compression()
-                != Compression::UNCOMPRESSED
-                && chunk.leaf != self.image_column
-            {
-                page_header::check_chunk(&bytes).map_err(|e| undecodable(&e))?;
+        for (chunk, bytes) in needed.iter().zip(&fetched) {
+            let column = self.metadata.metadata().row_group(chunk.group).column(chunk.leaf);
+            if column.compression() != Compression::UNCOMPRESSED && chunk.leaf != self.image_column {
+                page_header::check_chunk(bytes).map_err(|e| undecodable(&e))?;
             }
-            pieces.push((chunk.bytes.start, bytes));
         }
+        let mut pieces: Vec<(u64, Bytes)> = ranges.iter().map(|range| range.start).zip(fetched).collect();
         pieces.sort_unstable_by_key(|(start, _)| *start);
         let file = Fetched { file: None, length: self.file.length(), pieces };
         let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
@@ -349,14 +346,22 @@ pub(super) struct Chunk {
 fn checked_footer(name: &str, file: &StoredFile, tail: Bytes, footer: Footer) -> Result<Bytes> {
     let damaged = || Error::Damaged { shard: name.to_owned(), part: "its page index or footer".to_owned() };
     let start = file.length().checked_sub(footer.bytes).ok_or_else(damaged)?;
-    let bytes = match (tail.len() as u64).checked_sub(footer.bytes) {
-        Some(before) => tail.slice(before as usize..),
-        None => file.read(start..file.length()).map_err(|error| match error {
-            Error::Invalid(message) => Error::Shard { shard: name.to_owned(), message },
-            other => other,
-        })?,
-    };
-    if crc32fast::hash(&bytes) == footer.crc32 { Ok(bytes) } else { Err(damaged()) }
+    let is_whole = |bytes: &[u8]| crc32fast::hash(bytes) == footer.crc32;
+    let in_tail = (tail.len() as u64).checked_sub(footer.bytes).map(|before| tail.slice(before as usize..));
+    if let Some(bytes) = in_tail.as_ref().filter(|bytes| is_whole(bytes)) {
+        return Ok(bytes.clone());
+    }
+    if in_tail.is_some() && file.as_file().is_some() {
+        return Err(damaged());
+    }
+    // The answer that opened the object was damaged on its way, or was too short.
+    let check = |_: usize, bytes: &[u8]| if is_whole(bytes) { Ok(()) } else { Err(damaged()) };
+    let range = start..file.length();
+    let read = file.read_checked(std::slice::from_ref(&range), check).map_err(|error| match error {
+        Error::Invalid(message) => Error::Shard { shard: name.to_owned(), message },
+        other => other,
+    })?;
+    read.into_iter().next().ok_or_else(damaged)
 }
 
 /// Rows as messages show them.

@@ -12,6 +12,7 @@
 //! | `part-00000.json`, `.inputs` | a finished shard: what the manifest needs; the stamps of its inputs |
 //! | `task-00000.json` | progress of a task, written every few seconds |
 //! | `work-…/` | files that a process has not finished (for an object store they are in the staging folder) |
+//! | `store-lock.json` | in an object store: held by a run alone |
 //! | `lock` | held by tasks together, or by a run alone |
 
 pub(crate) mod claim;

@@ -13,6 +13,7 @@ use crate::run::keys::NOTES;
 use crate::run::note_store::NoteStore;
 use crate::run::options::Options;
 use crate::run::output::staging_folder;
+use crate::run::store_lock::{self, STORE_LOCK, StoreLock};
 use crate::run::tasks::task::Share;
 use crate::run::tasks::work_folder::WorkFolder;
 
@@ -30,16 +31,19 @@ pub struct Session {
     /// The folder that contains `work`.
     parent: PathBuf,
     _lock: Option<File>,
+    /// The lock of a place in an object store, which a run alone holds.
+    store_lock: Option<StoreLock>,
 }
 
 impl Session {
-    /// Begins to work on a dataset: with other tasks, or alone for all shards. On file systems without locks, and in an
-    /// object store, nothing keeps a run alone and tasks from working at the same time; both write the same bytes.
+    /// Begins to work on a dataset: with other tasks, or alone for all shards. On file systems without locks nothing keeps a run
+    /// alone and tasks from working at the same time; both write the same bytes. In an object store, tasks that began before
+    /// a run alone go on.
     ///
     /// # Errors
     /// When a run alone works on it, or, for all shards, any other process does.
     pub fn open(storage: &Storage, options: &Options, share: Share) -> Result<Self> {
-        let (parent, lock) = if let Some(folder) = storage.as_folder() {
+        let (parent, lock, store_lock) = if let Some(folder) = storage.as_folder() {
             let notes = folder.join(NOTES);
             files::make_folder(&notes)?;
             let path = notes.join(LOCK);
@@ -57,15 +61,23 @@ impl Session {
                 };
                 return Err(Error::Output { path: storage.path(""), message: message.to_owned() });
             }
-            (notes, Some(lock))
+            (notes, Some(lock), None)
         } else {
             let staging = staging_folder(storage, options.staging.as_deref())?;
             files::make_folder(&staging)?;
-            (staging, None)
+            let store_lock = match share {
+                Share::Task(_) if options.break_lock => {
+                    storage.remove(&[&store_lock::name()])?;
+                    None
+                }
+                Share::Task(_) => store_lock::check_free(storage).map(|()| None)?,
+                Share::All => StoreLock::acquire(storage, &staging, options.break_lock)?,
+            };
+            (staging, None, store_lock)
         };
         let work = WorkFolder::create(&parent)?;
         let notes = NoteStore::shared(storage, work.path());
-        Ok(Self { storage: storage.clone(), notes, work, parent, _lock: lock })
+        Ok(Self { storage: storage.clone(), notes, work, parent, _lock: lock, store_lock })
     }
 
     /// Makes the folder of the shards, where the dataset is a folder.
@@ -76,9 +88,11 @@ impl Session {
 
     /// Ends the work on a complete dataset. Its notes are removed, or, where `--retry-rejects` needs them, those of tasks.
     pub fn end_complete(self, keep_notes: bool) -> Result<()> {
-        let Self { storage, notes, work, parent, .. } = self;
+        let Self { storage, notes, work, parent, store_lock, .. } = self;
         drop(work);
-        let removed = |name: &str| !keep_notes || ["task-", "claim"].iter().any(|prefix| name.starts_with(prefix));
+        let removed = |name: &str| {
+            name != STORE_LOCK && (!keep_notes || ["task-", "claim"].iter().any(|prefix| name.starts_with(prefix)))
+        };
         if let Some(folder) = storage.as_folder()
             && !keep_notes
         {
@@ -86,6 +100,7 @@ impl Session {
         } else {
             let names: Vec<String> = notes.names()?.into_iter().filter(|name| removed(name)).collect();
             names.par_iter().try_for_each(|name| notes.remove(name))?;
+            drop(store_lock);
             remove_if_empty(&storage, &parent);
             Ok(())
         }
@@ -93,15 +108,15 @@ impl Session {
 
     /// Ends the work, finished or not.
     pub fn end(self) {
-        let Self { storage, work, parent, .. } = self;
-        drop(work);
+        let Self { storage, work, parent, store_lock, .. } = self;
+        drop((work, store_lock));
         remove_if_empty(&storage, &parent);
     }
 
     /// Removes what this process alone made, where the plan could not be made: nothing half-written is left.
     pub fn end_without_plan(self) {
-        let Self { storage, work, parent, .. } = self;
-        drop(work);
+        let Self { storage, work, parent, store_lock, .. } = self;
+        drop((work, store_lock));
         if let Some(folder) = storage.as_folder() {
             let is_alone =
                 fs::read_dir(&parent).is_ok_and(|entries| entries.flatten().all(|entry| entry.file_name() == LOCK));

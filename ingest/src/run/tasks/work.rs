@@ -20,9 +20,11 @@ use crate::run::note_store::NoteStore;
 use crate::run::notes::{note_name, stamps_name};
 use crate::run::options::Options;
 use crate::run::output::{Output, Prepared, check_whole, finished};
+use crate::run::path_names::PathNames;
 use crate::run::plan::{Plan, Source};
 use crate::run::prepared_plan::PreparedPlan;
 use crate::run::refused;
+use crate::run::store_lock;
 use crate::run::summary::Summary;
 use crate::run::tasks::claim;
 use crate::run::tasks::complete::{self, Common, check_options};
@@ -214,6 +216,8 @@ fn plan_or_wait(
         }
         reporter.set(TaskState::Planning);
         claim::while_claimed(notes, &maker, &task_note::host(), || {
+            // A run alone may have begun since this session did.
+            store_lock::check_free(storage)?;
             let prepared = PreparedPlan::of(source, raw, plan()?, options, sums, progress)?;
             let made = tokenizer_of(raw, private, &prepared.plan, options, sums, progress)?;
             let written = private.join(TOKENIZER);
@@ -255,7 +259,7 @@ fn share_of(
     let Common { raw, storage, options, sums, progress, .. } = *common;
     let indices = share.shards(published.shards());
     let plan = published.part(&session.notes, &indices)?;
-    check_inputs(common, session, &indices, share)?;
+    check_inputs(common, session, &indices, share, plan.path_names)?;
     let out = Output::of_task(storage, session.work.path());
     let tokenizer = published.fetch_tokenizer(&session.notes, session.work.path())?;
     let tokenizer = tokenizer.map(|path| tokenizer::load(&path)).transpose()?;
@@ -287,7 +291,7 @@ fn share_of(
 }
 
 /// An error where an input of a finished shard of this share changed since it was read.
-fn check_inputs(common: &Common, session: &Session, indices: &[usize], share: Share) -> Result<()> {
+fn check_inputs(common: &Common, session: &Session, indices: &[usize], share: Share, paths: PathNames) -> Result<()> {
     let notes = &session.notes;
     let known = notes.names()?;
     let is_known = |name: &String| known.binary_search(name).is_ok();
@@ -303,6 +307,7 @@ fn check_inputs(common: &Common, session: &Session, indices: &[usize], share: Sh
     if changed.is_empty() {
         return Ok(());
     }
+    let changed: Vec<String> = changed.iter().map(|path| paths.stored(path)).collect();
     let message = format!(
         "holds an unfinished dataset, and {} changed since it was read; restore the input, or take another OUT",
         hashing_reader::count_and_names(&changed, "file")

@@ -90,7 +90,7 @@ impl Drop for WorkFolder {
 
 /// A name of this machine since its last start. Host names may be equal in containers, and locks of some network file
 /// systems hold on one machine only.
-fn machine() -> String {
+pub fn machine() -> String {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(12).collect();
     if digits.is_empty() { "unknown".to_owned() } else { digits }

@@ -394,6 +394,15 @@ fn hashed_paths_contain_no_name_and_keep_the_groups() {
     let inside = ["--hash-paths", "--path-map", inside.to_str().expect("text")];
     assert!(fails("ingest", 1, command(&out, &inside)).contains("would be part of the dataset"));
     assert!(fails("ingest", 2, command(&out, &hashed[1..])).contains("--hash-paths"));
+    // A new file is named by its hash.
+    images(&raw, &["Mustermann_Max/2022/1.png"]);
+    fs::write(raw.join("Mustermann_Max/2020/2.png"), fs::read(raw.join("Other/x.PNG")).expect("an image"))
+        .expect("written");
+    let output = run("ingest", command(&out, &["--hash-paths", "--check-input"]));
+    let message = text(&output.stdout) + &text(&output.stderr);
+    assert!(message.contains("is new") && !message.contains(NAME), "{message}");
+    let message = fails("ingest", 1, command(&out, &["--hash-paths"]));
+    assert!(message.contains("changed since") && !message.contains(NAME), "{message}");
     // Exports name their files after the records.
     let export = temporary.path().join("export");
     ok("dataset", args!["export", &out, "--to", "webdataset", &export]);

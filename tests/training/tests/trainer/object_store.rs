@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use helpers::object_store::{OUTAGE, Outage, Store, ingesting, ok_at, settings, url};
-use helpers::{args, command, folder, ingest, ok, phantom, text};
+use helpers::store_faults::{Disturbance, Disturbed, When};
+use helpers::{args, assert_without_secrets, command, contents, folder, ingest, ok, phantom, text, with_secrets};
 
 /// Arguments of a short pre-training on a dataset in the store.
 fn training(run: &Path, steps: u64) -> Vec<OsString> {
@@ -74,6 +75,47 @@ fn training_continues_after_an_outage_and_saves_a_checkpoint_if_it_lasts() {
     store.ok("trainer", &training(&run("lost"), 12));
     assert_eq!(training::numbers(&run("lost")), whole);
     assert!(weights == training::weights(&run("lost")));
+}
+
+#[test]
+fn disturbed_answers_change_no_weights_and_no_file_has_a_credential() {
+    let (store, temporary) = (Store::start(), folder());
+    let raw = phantom(temporary.path(), 40);
+    store.ok("ingest", &ingesting(&raw, &url("set"), &temporary.path().join("staging"), &[]));
+    store.ok("dataset", &args!["split", url("set"), "--name", "main"]);
+    let run = |name: &str| temporary.path().join("runs").join(name);
+    store.ok("trainer", &training(&run("whole"), 12));
+    let weights = training::weights(&run("whole"));
+    let cases = [
+        ("flip", Disturbance::Flip, When::Once(40)),
+        ("cut", Disturbance::Cut, When::Once(50)),
+        ("expired", Disturbance::Refusal(403, "ExpiredToken"), When::From(70)),
+        ("echo", Disturbance::Echo(400), When::From(70)),
+    ];
+    for (name, disturbance, when) in cases {
+        let is_shard = |line: &str| line.contains("part-");
+        let disturbed = Disturbed::of(&store, disturbance, when, is_shard, ("set", "old"));
+        let mut trainer = command("trainer");
+        trainer.envs(with_secrets(disturbed.settings())).env("RUST_LOG", "trace").args(training(&run(name), 12));
+        let output = trainer.output().expect("the binary starts");
+        let message = text(&output.stderr);
+        assert!(!disturbed.disturbed().is_empty(), "{name}: {message}");
+        assert_without_secrets(&[output.stdout, output.stderr].concat(), name);
+        for (file, bytes) in contents(&run(name)) {
+            assert_without_secrets(&bytes, &format!("{name}: {file}"));
+        }
+        if disturbance.passes() {
+            assert!(output.status.success(), "{name}: {message}");
+        } else {
+            assert_eq!(output.status.code(), Some(1), "{name}: {message}");
+            assert!(message.contains("saved a checkpoint after step"), "{name}: {message}");
+            let last = message.lines().last().unwrap_or_default();
+            assert!(last.contains("s3://radiographs/set/shards/part-"), "{name}: {message}");
+            assert!(name != "expired" || last.contains("ExpiredToken"), "{name}: {message}");
+            store.ok("trainer", &training(&run(name), 12));
+        }
+        assert!(weights == training::weights(&run(name)), "{name}");
+    }
 }
 
 /// The same weights from a folder and from a store.
