@@ -23,14 +23,17 @@ const MAX_READING: u64 = 64 << 20;
 /// size of them.
 #[derive(Default)]
 pub struct ImageTables {
-    columns: Mutex<HashMap<(PathBuf, Arc<str>), Arc<ByteColumn>>>,
+    columns: Mutex<HashMap<ColumnKey, Arc<ByteColumn>>>,
     kept: Mutex<Kept>,
     /// Bytes of the blocks that are read now.
     reading: Mutex<u64>,
     has_read: Condvar,
 }
 
-/// The column's file and name, and a block of it.
+/// A column's file and name.
+type ColumnKey = (PathBuf, Arc<str>);
+
+/// A column's file and name, and a block of it.
 type Key = (PathBuf, Arc<str>, Place);
 
 /// A block; empty while it is read for the first time. Who needs it meanwhile waits for its lock.

@@ -109,12 +109,12 @@ impl Source for TaixRay {
 struct Image {
     source_path: String,
     source_bytes: Option<u64>,
-    image_row: Option<ImageRow>,
+    row: Option<ImageRow>,
 }
 
 impl TaixRay {
     /// Plans image files that are named by their UID.
-    fn plan_files(&self, raw: &Path, path: &Path, files: BTreeMap<String, u64>, plan: &mut Plan) -> Result<()> {
+    fn plan_files(self, raw: &Path, path: &Path, files: BTreeMap<String, u64>, plan: &mut Plan) -> Result<()> {
         let mut table = Table::read(raw, path, &[["UID", "PatientID"].as_slice(), &FINDINGS].concat())?;
         plan.rejects.append(&mut table.rejects);
         let split = find(raw, SPLIT)?;
@@ -128,7 +128,7 @@ impl TaixRay {
             let found = files.remove(uid);
             let (source_path, source_bytes) =
                 found.map_or_else(|| (format!("data/{uid}.png"), None), |(path, bytes)| (path, Some(bytes)));
-            Image { source_path, source_bytes, image_row: None }
+            Image { source_path, source_bytes, row: None }
         };
         let in_days = self.rows(&table, &subsets.unwrap_or_default(), image, plan)?;
         ages(plan, in_days);
@@ -138,7 +138,7 @@ impl TaixRay {
 
     /// Plans the tables that have both the images and what is known about them. Image files beside them are rejects.
     fn plan_tables(
-        &self,
+        self,
         raw: &Path,
         tables: BTreeMap<String, u64>,
         files: BTreeMap<String, u64>,
@@ -162,7 +162,7 @@ impl TaixRay {
             let image = |_: &str, row| {
                 let image_row = ImageRow { file: file.clone(), row: table.row_in_file(row), column: IMAGE.into() };
                 let source_path = image_row.source_path(table.frame.height());
-                Image { source_path, source_bytes: Some(bytes), image_row: Some(image_row) }
+                Image { source_path, source_bytes: Some(bytes), row: Some(image_row) }
             };
             in_days |= self.rows(&table, of_file.as_ref().unwrap_or(&own), image, plan)?;
         }
@@ -177,7 +177,7 @@ impl TaixRay {
 
     /// Adds the rows of a table to a plan. Returns whether its ages are days; those of the records are as in the table.
     fn rows(
-        &self,
+        self,
         table: &Table,
         subsets: &HashMap<String, Subset>,
         mut image: impl FnMut(&str, usize) -> Image,
@@ -193,7 +193,7 @@ impl TaixRay {
                 plan.rejects.push(table.reject(row, "UID or PatientID is empty or no plain name"));
                 continue;
             };
-            let Image { source_path, source_bytes, image_row } = image(uid, row);
+            let Image { source_path, source_bytes, row: image_row } = image(uid, row);
             let of_row = FINDINGS.iter().zip(&grades).map(|(finding, column)| grade(finding, column[row]));
             let of_row = match of_row.collect::<Result<Vec<_>, String>>() {
                 Ok(grades) => grades,
@@ -224,7 +224,7 @@ impl TaixRay {
     }
 
     /// The subset of each image in the fold, by the table of folds.
-    fn subsets_of_file(&self, raw: &Path, path: &Path, plan: &mut Plan) -> Result<HashMap<String, Subset>> {
+    fn subsets_of_file(self, raw: &Path, path: &Path, plan: &mut Plan) -> Result<HashMap<String, Subset>> {
         let mut table = Table::read(raw, path, &["UID", "Fold", "Split"])?;
         plan.rejects.append(&mut table.rejects);
         let subsets = self.subsets_of_table(&table, plan)?;
@@ -236,7 +236,7 @@ impl TaixRay {
     }
 
     /// The subset of each image in the fold, by the columns of a table.
-    fn subsets_of_table(&self, table: &Table, plan: &mut Plan) -> Result<HashMap<String, Subset>> {
+    fn subsets_of_table(self, table: &Table, plan: &mut Plan) -> Result<HashMap<String, Subset>> {
         let mut subsets = HashMap::new();
         let column = |name| texts_or_null(&table.frame, name);
         let (uid, fold, split) = (texts(&table.frame, "UID")?, column("Fold"), column("Split"));

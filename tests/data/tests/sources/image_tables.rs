@@ -382,7 +382,8 @@ fn values() -> Vec<Option<Vec<u8>>> {
         }
     };
     let mut values: Vec<Option<Vec<u8>>> = (0..40).map(&mut value).collect();
-    values[33] = values[3].clone();
+    let again = values[3].clone();
+    values[33] = again;
     values
 }
 
