@@ -19,8 +19,11 @@ const SHORT_STRIDE: usize = 3;
 /// Small settings, with some shards.
 const SMALL: [&str; 8] = ["--size", "64", "--vocab-size", "400", "--rows-per-shard", "8", "--jobs", "1"];
 
+/// A disturbance, and when it happens, from the number of a request.
+type Case = (Disturbance, fn(usize) -> When);
+
 /// Answers that fail: at first, or for good.
-const FAILING: [(Disturbance, fn(usize) -> When); 8] = [
+const FAILING: [Case; 8] = [
     (Disturbance::Refusal(500, "InternalError"), When::Once),
     (Disturbance::Refusal(503, "SlowDown"), When::Once),
     (Disturbance::Refusal(429, "TooManyRequests"), When::Once),
@@ -32,7 +35,7 @@ const FAILING: [(Disturbance, fn(usize) -> When); 8] = [
 ];
 
 /// Answers of a store, or of a proxy before it, that are wrong.
-const WRONG: [(Disturbance, fn(usize) -> When); 4] = [
+const WRONG: [Case; 4] = [
     (Disturbance::Short, When::Once),
     (Disturbance::Flip, When::Once),
     (Disturbance::Flip, When::From),
@@ -66,7 +69,7 @@ impl Fixture {
     /// Runs `work` with each disturbance of each request, until there is no request of that number.
     fn sweep(
         &self,
-        disturbances: &[(Disturbance, fn(usize) -> When)],
+        disturbances: &[Case],
         eligible: fn(&str) -> bool,
         stride: usize,
         mut work: impl FnMut(&Disturbed, Disturbance, &str),

@@ -13,6 +13,9 @@ use helpers::{args, command, contents, folder, ingest, ok, phantom, records, tex
 /// Times that two processes begin at once.
 const ROUNDS: usize = 12;
 
+/// Whether a request may be disturbed, by its first line.
+type Eligible = fn(&str) -> bool;
+
 const LOCK: &str = ".ingest/store-lock.json";
 
 /// Small settings, with many shards.
@@ -171,7 +174,7 @@ fn a_store_without_conditional_writes_is_used_when_its_user_says_so() {
     let whole = local(&raw, temporary.path().join("local"), &[]);
     let is_put = |line: &str| line.starts_with("PUT ");
     let is_lock = |line: &str| line.starts_with("PUT ") && line.contains("store-lock");
-    let faults: [(Disturbance, fn(&str) -> bool); 2] =
+    let faults: [(Disturbance, Eligible); 2] =
         [(Disturbance::Unconditional, is_put), (Disturbance::Refusal(501, "NotImplemented"), is_lock)];
     for (round, (disturbance, eligible)) in faults.into_iter().enumerate() {
         let disturbed = Disturbed::of(&store, disturbance, When::From(1), eligible, ("set", "old"));
