@@ -5,7 +5,7 @@ use std::fs;
 use crate::{args, ok, repository};
 
 /// Pages with commands of the binaries.
-pub const PAGES: [&str; 18] = [
+pub const PAGES: [&str; 19] = [
     "README.md",
     "CONTRIBUTING.md",
     "ingest/README.md",
