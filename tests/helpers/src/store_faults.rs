@@ -23,7 +23,7 @@ pub enum Disturbance {
     Stall,
     /// Half of the body, with a matching length.
     Short,
-    /// One bit of the body is another one.
+    /// One bit in each [`FLIP_EACH`] bytes of the body is another one.
     Flip,
     /// The answer is that of the object of the same name below another prefix, whatever version was asked for.
     Stale,
@@ -33,6 +33,9 @@ pub enum Disturbance {
 
 /// Time after which a client gives a request up, in the settings of [`Disturbed::settings`].
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Distance of wrong bits, in bytes.
+pub const FLIP_EACH: usize = 256;
 
 /// How long a body pauses.
 const STALL: Duration = Duration::from_millis(1500);
@@ -173,9 +176,11 @@ fn pass(
         }
         _ => {
             if body > 0 {
-                // Another place in each run, and never the same in two of them.
-                let bit = number.wrapping_mul(7919) % (8 * body);
-                answer[head + bit / 8] ^= 1 << (bit % 8);
+                // Ranges that are read at once have others between them, so that a single bit would rarely matter.
+                let first = number.wrapping_mul(7919) % FLIP_EACH.min(body);
+                for at in (first..body).step_by(FLIP_EACH) {
+                    answer[head + at] ^= 1 << (at % 8);
+                }
             }
             client.write_all(&answer)
         }

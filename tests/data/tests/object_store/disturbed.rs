@@ -178,6 +178,10 @@ fn an_epoch_has_the_right_batches_or_an_error() {
         // What the cache does with an answer that fails is the same for all of them.
         fixture.sweep(if with_cache { &FAILING[4..7] } else { &FAILING }, is_any, STRIDE, &mut work);
         fixture.sweep(&WRONG, is_read, STRIDE, &mut work);
+        if with_cache {
+            // Few of the requests are those of columns.
+            fixture.sweep(&[(Disturbance::Flip, When::Once)], is_read, 1, &mut work);
+        }
     }
     eprintln!("{right} epochs were right, {errors} ended in an error");
     assert!(right > 0 && errors > 0);
