@@ -4,6 +4,7 @@
     real.py noise METADATA.csv TABLE.csv SHARE SEED   training labels of the type of pneumonia, SHARE percent of them wrong
     real.py collect OUT SEED RESULTS.json        the evaluations of a seed
     real.py table RESULTS.json…                  mean ± sd over the seeds, and paired tests, as Markdown
+    real.py chart CHART.png METHOD RESULTS.json…  mean ± sd by share of the labels; needs matplotlib
 """
 
 import csv
@@ -103,13 +104,46 @@ def paired(differences):
     return mean, T[len(differences) - 1] * statistics.stdev(differences) / math.sqrt(len(differences))
 
 
-def table(files):
-    """AUROC by task, method, ratio and encoder; bold: the difference to random initialization has an interval without 0."""
+def read(files):
+    """AUROC by task, method, ratio and encoder, then by seed."""
     cells = defaultdict(dict)
     for file in files:
         for row in json.loads(Path(file).read_text()):
             if row["auroc"] is not None:
                 cells[row["task"], row["method"], row["ratio"], row["encoder"]][row["seed"]] = row["auroc"]
+    return cells
+
+
+def chart(path, method, files):
+    """A panel for each task that has several shares of the labels."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    cells = {key: list(cell.values()) for key, cell in read(files).items() if key[1] == method}
+    ratios = {task: sorted({key[2] for key in cells if key[0] == task}) for task in TASKS}
+    tasks = [task for task in TASKS if len(ratios[task]) > 1]
+    figure, axes = pyplot.subplots(1, len(tasks), figsize=(3.2 * len(tasks), 3.6), sharey=True, layout="constrained", squeeze=False)
+    for axis, task in zip(axes[0], tasks):
+        places = range(len(ratios[task]))
+        for name, title in NAMES.items():
+            values = [cells.get((task, method, ratio, name)) for ratio in ratios[task]]
+            if all(values):
+                spread = [statistics.stdev(value) if len(value) > 1 else 0 for value in values]
+                style = "--" if name == "random" else "-"
+                axis.errorbar(places, list(map(statistics.fmean, values)), spread, label=title, linestyle=style, marker="o", capsize=3)
+        axis.set_xticks(list(places), [f"{ratio}%" for ratio in ratios[task]])
+        axis.set_title(TASKS[task], fontsize=10)
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel("test AUROC")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(NAMES), frameon=False, fontsize=9)
+    figure.savefig(path, dpi=110)
+
+
+def table(files):
+    """AUROC by task, method, ratio and encoder; bold: the difference to random initialization has an interval without 0."""
+    cells = read(files)
     seeds = sorted({seed for cell in cells.values() for seed in cell})
     print(f"Mean test AUROC ± standard deviation over the seeds {', '.join(map(str, seeds))}. In parentheses: difference to random\n"
           "initialization, with a 95% interval (Student's t over seeds, paired); bold where it excludes 0.\n")
@@ -152,5 +186,7 @@ if __name__ == "__main__":
         collect(Path(arguments[0]), int(arguments[1]), Path(arguments[2]))
     elif command == "table":
         table(arguments)
+    elif command == "chart":
+        chart(*arguments[:2], arguments[2:])
     else:
         sys.exit(__doc__)

@@ -9,7 +9,8 @@
 # fine-tuned by both recipes and probed as it is, beside random initialization. Finished work is kept, so the same command
 # continues after a stop. OUT/results has a file for each seed; real.py makes the tables of them.
 #
-#   BIN, JOBS (2; each trains on one thread), STEPS (of pre-training: 4000), ARMS (encoders: "image mrm mrm-clip dino")
+#   BIN, JOBS (2; each trains on one thread), STEPS (of pre-training: 4000), ARMS (encoders: "image mrm mrm-clip dino"), STAGES
+#   ("probe tune", after pre-training)
 set -euo pipefail
 raw=${1:?usage: real.sh RAW OUT [SEED…]} out=${2:?usage: real.sh RAW OUT [SEED…]}
 shift 2
@@ -19,6 +20,7 @@ bin=${BIN:-$HOME/.cache/mrm/target/release}
 jobs=${JOBS:-2}
 steps=${STEPS:-4000}
 arms=${ARMS:-image mrm mrm-clip dino}
+stages=${STAGES:-probe tune}
 here=$(cd "$(dirname "$0")" && pwd)
 export OMP_NUM_THREADS=1 bin out steps
 mkdir -p "$out/logs" "$out/results"
@@ -77,18 +79,18 @@ pretrain() {
     echo "seed $seed: pre-trained $arm"
 }
 
-# 4. Fine-tuning. A run ends after six evaluations of twenty without a better score on the validation subset. JOIN sees the
-# labels with errors.
+# 4. Fine-tuning. A run ends after six evaluations of twenty without a better score on the validation subset. Random
+# initialization needs more steps, and may take six times as many. JOIN sees the labels with errors.
 tune() {
-    local seed=$1 task=$2 data=$3 labels=$4 ratio=$5 most=$6 join=$7 arm options
+    local seed=$1 task=$2 data=$3 labels=$4 ratio=$5 of_pretrained=$6 join=$7 arm options most
     shift 7
     local folder=$out/seed$seed/$task-$ratio log=$out/logs/$task-$ratio-$seed.log recipes=release,benchx joins=()
     [ -e "$folder/done" ] && return
     if [ "$join" != none ]; then joins=(--join "$join") recipes=release; fi
     : >"$log"
     for arm in random "$@"; do
-        options=(--init "$arm=$out/seed$seed/encoders/$arm")
-        [ "$arm" = random ] && options=(--init random=random --preset mrm-vit-tiny)
+        options=(--init "$arm=$out/seed$seed/encoders/$arm") most=$of_pretrained
+        [ "$arm" = random ] && options=(--init random=random --preset mrm-vit-tiny) most=$((6 * most))
         # A sweep for each, since the classifiers of self-distillation take the class token.
         "$bin/trainer" sweep --data "$out/$data" --out "$folder" --task "$labels" --split "seed$seed" --ratios "$ratio" \
             --seeds "$seed" --recipe "$recipes" --device cpu --steps "$most" --patience 6 --set optimizer.batch_size=32 \
@@ -157,8 +159,9 @@ for seed in "${seeds[@]}"; do
         done
         echo "tune $seed type-noise30 kermany viral 100 1000 noise30-$seed $arms"
     } >"$out/lists/jobs-$seed"
-    for list in encoders jobs; do
-        xargs -P "$jobs" -L 1 bash -ec '"$0" "$@"' <"$out/lists/$list-$seed"
+    xargs -P "$jobs" -L 1 bash -ec '"$0" "$@"' <"$out/lists/encoders-$seed"
+    for stage in $stages; do
+        grep "^$stage " "$out/lists/jobs-$seed" | xargs -P "$jobs" -L 1 bash -ec '"$0" "$@"'
     done
     python3 "$here/real.py" collect "$out" "$seed" "$out/results/seed-$seed.json"
 done
