@@ -71,7 +71,7 @@ pub const EACCES: i32 = 13;
 pub struct Faults(PathBuf);
 
 /// Compiles a library of C in a folder; `None`, with a line that says so, where there is no `cc`.
-pub(crate) fn compiled(folder: &Path, name: &str, text: &str) -> Option<PathBuf> {
+pub fn compiled(folder: &Path, name: &str, text: &str) -> Option<PathBuf> {
     let (source, library) = (folder.join(format!("{name}.c")), folder.join(format!("{name}.so")));
     std::fs::write(&source, text).expect("written");
     match Command::new("cc").args(["-O1", "-shared", "-fPIC", "-w", "-o"]).args([&library, &source]).status() {

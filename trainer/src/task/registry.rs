@@ -212,8 +212,8 @@ mod tests {
         let error = registry.named(Stage::Pretraining, "nih14").err().unwrap().to_string();
         assert!(error.starts_with("no objective `nih14`; there are: mrm (pre-training); clip, siglip, "), "{error}");
         let error = registry.of_kind("age").err().unwrap().to_string();
-        assert!(error.contains("it has: pretrain, contrast, dino, classify, segment"), "{error}");
+        assert!(error.contains("it has: pretrain, contrast, views, dino, classify, segment"), "{error}");
         assert_eq!(registry.with_option(EvaluationOption::MinArea), "segmentation");
-        assert_eq!(registry.with::<Segment>().tasks().count(), 5);
+        assert_eq!(registry.with::<Segment>().tasks().count(), 6);
     }
 }

@@ -24,6 +24,15 @@ const SECONDS_A_DAY: i64 = 86_400;
 /// The field of a struct that names the file from which the bytes beside it are.
 const PATH: &str = "path";
 
+/// An error as text, without the path that it begins with.
+fn explained(path: &Path, error: &dataset::Error) -> String {
+    let text = error.to_string();
+    if text.contains("Disabled feature") {
+        return "its compression is none of Snappy, Zstandard and LZ4; write it with one of these".to_owned();
+    }
+    text.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&text).to_owned()
+}
+
 /// Reads a table; its path in rejects is relative to `raw`. Numbers and flags become text, dates `2110-03-07`, times
 /// `2110-03-07T14:05:09`; their zones are left out. Columns of other types, such as lists, are left out. A column of bytes has
 /// no texts, one of structs `{bytes, path}` the paths; the bytes are not read.
@@ -34,9 +43,9 @@ pub fn read(raw: &Path, path: &Path, required: &[&str]) -> Result<Table> {
     let bad = |message: String| Error::Table { path: path.to_path_buf(), message };
     let found = guarded(|| match retry(|| byte_column::text_columns(path)) {
         Ok(Some(found)) => Ok(Ok((found.batches, found.byte_columns, found.struct_columns))),
-        Ok(None) => {
-            read_table(path).map(|batches| Ok((batches, Vec::new(), Vec::new()))).map_err(|error| error.to_string())
-        }
+        Ok(None) => read_table(path)
+            .map(|batches| Ok((batches, Vec::new(), Vec::new())))
+            .map_err(|error| explained(path, &error)),
         Err(error) => Ok(Err(error)),
     });
     let (batches, byte_columns, struct_columns) = found.map_err(bad)?.map_err(failed(path))?;

@@ -2,6 +2,7 @@
 
 mod canceled;
 mod columns;
+mod differential;
 mod doctor;
 mod duplicates;
 mod export;

@@ -148,6 +148,7 @@ fn an_epoch_has_the_right_batches_or_an_error() {
     let cached = fixture.temporary.path().join("cache");
     assert!(epoch(direct(), Some(&cached)).expect("an epoch") == expected);
     let kept = contents(&cached);
+    let objects = fixture.store.objects("set");
     let (mut right, mut errors) = (0, 0);
     for with_cache in [false, true] {
         let mut work = |disturbed: &Disturbed, disturbance: Disturbance, what: &str| {
@@ -169,8 +170,16 @@ fn an_epoch_has_the_right_batches_or_an_error() {
                 }
             }
             if let Some(cache) = &cache {
-                for (name, bytes) in contents(cache) {
-                    assert!(name == "lock" || kept.get(&name) == Some(&bytes), "{what}: the cache has other bytes");
+                for (name, bytes) in contents(cache).into_iter().filter(|(name, _)| name != "lock") {
+                    let is_right = match kept.get(&name) {
+                        Some(right) => *right == bytes,
+                        // A range that is fetched only where an answer was damaged: it is part of an object, with a CRC-32 after it.
+                        None => {
+                            let range = &bytes[..bytes.len() - 4];
+                            objects.values().any(|object| object.windows(range.len()).any(|part| part == range))
+                        }
+                    };
+                    assert!(is_right, "{what}: the cache has other bytes: {:?}", disturbed.disturbed());
                 }
             }
             assert!(epoch(direct(), cache.as_deref()).expect(what) == expected, "{what}, then again");

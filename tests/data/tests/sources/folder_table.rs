@@ -191,6 +191,21 @@ fn unknown_label_words_are_rejected_with_the_option_that_maps_them() {
 }
 
 #[test]
+fn a_table_of_an_unknown_compression_is_refused_with_the_known_ones() {
+    let temporary = folder();
+    let raw = temporary.path().join("ward");
+    images(&raw, &["a.png"]);
+    let script = "import sys, pyarrow, pyarrow.parquet as parquet\n\
+                  table = pyarrow.table({'file': ['a.png'], 'edema': [1]})\n\
+                  parquet.write_table(table, sys.argv[1], compression='gzip')";
+    helpers::python_output(helpers::python().args(["-c", script]).arg(raw.join("table.parquet")));
+    let out = temporary.path().join("out");
+    let table = args!["--table", "table.parquet", "--image-column", "file"];
+    let message = fails("ingest", 1, args!["folder", &raw, &out].into_iter().chain(table));
+    assert!(message.contains("table.parquet: its compression is none of Snappy, Zstandard and LZ4"), "{message}");
+}
+
+#[test]
 fn each_class_of_a_column_becomes_a_finding() {
     let temporary = folder();
     let raw = ward(temporary.path(), CLASSES);
