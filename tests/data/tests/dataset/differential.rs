@@ -14,7 +14,7 @@ import duckdb, polars, pyarrow.dataset
 
 root = sys.argv[1]
 files = [f"{root}/{shard['path']}" for shard in json.load(open(root + "/dataset.json"))["shards"]]
-findings = json.load(open(root + "/dataset.json"))["findings"]
+findings = json.load(open(root + "/dataset.json"))["labels"]
 COLUMNS = ["record_id", "patient_id", "view", "height", "width", "image", "token_ids", "labels", "report"]
 
 def show(reader, row, record):
@@ -47,7 +47,7 @@ fn all_readers_see_the_same_rows() {
         let name = format!("{source}{}", more.concat());
         let raw = temporary.path().join(source);
         let raw = if raw.exists() { raw } else { phantom_of(source, temporary.path(), 30) };
-        let out = temporary.path().join(&name);
+        let out = temporary.path().join(format!("set-{name}"));
         ingest(source, &raw, &out, more);
         let dataset = Dataset::open(&out).expect("a dataset");
         let codes = helpers::dataset_codes(&dataset);
@@ -58,7 +58,6 @@ fn all_readers_see_the_same_rows() {
             let labels: Vec<String> = (codes[row].iter())
                 .map(|code| code.map_or_else(|| "none".to_owned(), |code| code.to_string()))
                 .collect();
-            let tokens = if tokens.is_empty() { "none".to_owned() } else { tokens.join(",") };
             let line = [
                 row.to_string(),
                 record.record_id.clone(),
@@ -66,7 +65,7 @@ fn all_readers_see_the_same_rows() {
                 record.view.clone().unwrap_or_else(|| "None".to_owned()),
                 format!("{}x{}", record.height, record.width),
                 sha256(&record.image),
-                tokens,
+                tokens.join(","),
                 labels.join(","),
                 sha256(record.report.as_deref().unwrap_or_default().as_bytes()),
             ];
@@ -157,24 +156,11 @@ fn the_order_of_listings_changes_no_byte() {
     let Some(library) = helpers::faults::compiled(temporary.path(), "shuffled", SHUFFLED) else { return };
     for source in ["mimic-cxr", "nih", "kermany", "openi", "folder"] {
         let of_folder = source == "folder";
-        let raw =
-            if of_folder { temporary.path().join("nih/images") } else { phantom_of(source, temporary.path(), 25) };
+        let raw = if of_folder { temporary.path().join("nih") } else { phantom_of(source, temporary.path(), 25) };
         let out = |name: &str| temporary.path().join(format!("{source}-{name}"));
         let made = |out: &Path, shuffle: Option<u32>| {
             let mut run = command("ingest");
-            run.args(args![
-                source,
-                &raw,
-                out,
-                "--size",
-                "64",
-                "--rows-per-shard",
-                "16",
-                "--tokenizer",
-                "none",
-                "--threads",
-                "2"
-            ]);
+            run.args(args![source, &raw, out, "--size", "64", "--rows-per-shard", "16", "--tokenizer", "none"]);
             if let Some(seed) = shuffle {
                 run.env("LD_PRELOAD", &library).env("SHUFFLE", seed.to_string());
             }
