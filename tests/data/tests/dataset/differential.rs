@@ -52,12 +52,11 @@ fn all_readers_see_the_same_rows() {
         let dataset = Dataset::open(&out).expect("a dataset");
         let codes = helpers::dataset_codes(&dataset);
         let mut expected: BTreeMap<String, usize> = BTreeMap::new();
-        for row in 0..dataset.len() {
+        for (row, codes) in codes.iter().enumerate() {
             let record = dataset.record(row).expect("a record");
             let tokens: Vec<String> = record.token_ids.iter().map(ToString::to_string).collect();
-            let labels: Vec<String> = (codes[row].iter())
-                .map(|code| code.map_or_else(|| "none".to_owned(), |code| code.to_string()))
-                .collect();
+            let labels: Vec<String> =
+                (codes.iter()).map(|code| code.map_or_else(|| "none".to_owned(), |code| code.to_string())).collect();
             let line = [
                 row.to_string(),
                 record.record_id.clone(),
