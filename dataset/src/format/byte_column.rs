@@ -27,7 +27,7 @@ use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::{ColumnDescPtr, ColumnDescriptor};
 
-use crate::format::shard::byte_range;
+use crate::format::shard::{byte_range, page_header};
 use crate::format::snappy;
 
 /// The field of a struct that has the bytes.
@@ -605,22 +605,11 @@ fn sizes(mut header: &[u8]) -> Option<[u64; 3]> {
     const NEXT_I32: u8 = 0x15;
     let mut fields = [0; 3];
     for field in &mut fields {
-        let (kind, mut rest) = header.split_first()?;
-        let mut number = 0u64;
-        for shift in (0..35).step_by(7) {
-            let (byte, after) = rest.split_first()?;
-            number |= u64::from(byte & 0x7f) << shift;
-            rest = after;
-            if byte & 0x80 == 0 {
-                break;
-            }
-        }
-        // Numbers are zigzag encoded; odd ones are negative.
-        if *kind != NEXT_I32 || number % 2 == 1 {
+        if page_header::byte(&mut header)? != NEXT_I32 {
             return None;
         }
-        *field = number / 2;
-        header = rest;
+        let number = page_header::signed(page_header::varint(&mut header)?);
+        *field = u64::try_from(i32::try_from(number).ok()?).ok()?;
     }
     Some(fields)
 }

@@ -9,7 +9,7 @@ mod compression;
 mod fetched;
 mod image_page;
 mod older_columns;
-mod page_header;
+pub(in crate::format) mod page_header;
 mod reader;
 mod writer;
 

@@ -73,13 +73,15 @@ pub(super) fn check_chunk(mut chunk: &[u8]) -> Result<(), String> {
 const STOP: u8 = 0;
 const I32: u8 = 5;
 
-fn byte(rest: &mut &[u8]) -> Option<u8> {
+/// The next byte.
+pub(in crate::format) fn byte(rest: &mut &[u8]) -> Option<u8> {
     let (&first, after) = rest.split_first()?;
     *rest = after;
     Some(first)
 }
 
-fn varint(rest: &mut &[u8]) -> Option<u64> {
+/// The next number of one to ten bytes.
+pub(in crate::format) fn varint(rest: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let next = byte(rest)?;
@@ -92,7 +94,7 @@ fn varint(rest: &mut &[u8]) -> Option<u64> {
 }
 
 /// The number that a zigzag number stands for.
-fn signed(zigzag: u64) -> i64 {
+pub(in crate::format) fn signed(zigzag: u64) -> i64 {
     (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64)
 }
 
