@@ -130,6 +130,16 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, scores: &Tensor, p: f64, tr
     dropout(&weights, p, train).matmul(v)
 }
 
+/// Lengths below this count as this in [`unit_vectors`].
+const SHORTEST: f64 = 1e-12;
+
+/// Vectors `[N, P]` divided by their lengths, in float32.
+pub(crate) fn unit_vectors(vectors: &Tensor) -> Tensor {
+    let vectors = vectors.to_kind(Kind::Float);
+    let length = vectors.norm_scalaropt_dim(2.0, [1_i64].as_slice(), true);
+    &vectors / length.clamp_min(SHORTEST)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

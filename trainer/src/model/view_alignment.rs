@@ -3,9 +3,7 @@
 use tch::{Kind, Tensor};
 
 use crate::error::{ModelError, check_shape};
-
-/// Lengths below this count as this, where vectors are divided by their length.
-const SHORTEST: f64 = 1e-12;
+use crate::model::layers::unit_vectors;
 
 /// The loss of pairs of views.
 #[derive(Debug)]
@@ -25,14 +23,13 @@ pub fn align_views(latent: &Tensor, pairs: &Tensor) -> Result<ViewAlignment, Mod
     check_shape("latent", latent, &[-1, -1, -1])?;
     check_shape("pairs", pairs, &[-1, 2])?;
     let patches = latent.narrow(1, 1, latent.size()[1] - 1);
-    let means = patches.mean_dim([1_i64].as_slice(), false, None).to_kind(Kind::Float); // [I, D]
+    let means = patches.mean_dim([1_i64].as_slice(), false, None); // [I, D]
     if pairs.size()[0] == 0 {
         // A sum over nothing has a gradient, which is zero.
         let none = means.narrow(0, 0, 0);
         return Ok(ViewAlignment { total: none.sum(Kind::Float), each: none.sum_dim_intlist(1, false, Kind::Float) });
     }
-    let length = means.norm_scalaropt_dim(2.0, [1_i64].as_slice(), true);
-    let units = means / length.clamp_min(SHORTEST);
+    let units = unit_vectors(&means);
     let [first, second] = [0, 1].map(|side| units.index_select(0, &pairs.select(1, side)));
     let each: Tensor = 1.0 - (first * second).sum_dim_intlist(1, false, Kind::Float); // [N]
     Ok(ViewAlignment { total: each.mean(Kind::Float), each })

@@ -17,13 +17,10 @@ use tch::{Kind, Tensor};
 
 use crate::error::{ModelError, check_shape};
 use crate::model::bert::Bert;
-use crate::model::layers::{WeightInit, linear};
+use crate::model::layers::{WeightInit, linear, unit_vectors};
 use crate::model::mrm::{ContrastConfig, ContrastLoss, Mrm, MrmConfig, bert_path};
 
 pub use losses::{PairLoss, info_nce, pairwise_sigmoid, weighted_info_nce};
-
-/// Lengths below this count as this, where vectors are divided by their length.
-const SHORTEST: f64 = 1e-12;
 
 /// The model.
 #[derive(Debug)]
@@ -114,7 +111,7 @@ impl ContrastModel {
     pub fn image_vectors(&self, latent: &Tensor) -> Result<Tensor, ModelError> {
         check_shape("latent", latent, &[-1, -1, self.mrm.config().vit.embed_dim])?;
         let patches = latent.narrow(1, 1, latent.size()[1] - 1).mean_dim([1_i64].as_slice(), false, None); // [I, D]
-        Ok(normalized(&self.image_projection.forward(&patches)))
+        Ok(unit_vectors(&self.image_projection.forward(&patches)))
     }
 
     /// Vectors of reports, of length 1: token ids and attention mask (1 for tokens, 0 for padding) `[R, S]` → the projected
@@ -136,7 +133,7 @@ impl ContrastModel {
         }
         let embedded = self.bert.embed(ids, None, None, train);
         let hidden = self.bert.encode(embedded, attention_mask, train); // [R, S, H]
-        Ok(normalized(&self.text_projection.forward(&self.bert.pooled(&hidden))))
+        Ok(unit_vectors(&self.text_projection.forward(&self.bert.pooled(&hidden))))
     }
 
     /// MaCo's correlation weights: which patches are masked, `[I, L]` (0 visible, 1 masked) → the softplus of a linear function
@@ -182,13 +179,6 @@ impl ContrastModel {
             (ContrastLoss::Clip, None) => info_nce(&logits, &left_out),
         })
     }
-}
-
-/// Vectors `[N, P]` divided by their lengths, in float32.
-fn normalized(vectors: &Tensor) -> Tensor {
-    let vectors = vectors.to_kind(Kind::Float);
-    let length = vectors.norm_scalaropt_dim(2.0, [1_i64].as_slice(), true);
-    &vectors / length.clamp_min(SHORTEST)
 }
 
 #[cfg(test)]

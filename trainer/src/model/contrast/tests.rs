@@ -75,7 +75,7 @@ fn equal_reports_are_no_negatives_of_one_another() {
         let (ids, attention_mask) = reports();
         let texts = model.text_vectors(&ids, &attention_mask, true).unwrap();
         assert!(largest(&(texts.get(0) - texts.get(2))) < 1e-6, "padding does not matter");
-        let images = normalized(&Tensor::randn([3, 512], (Kind::Float, Device::Cpu)));
+        let images = unit_vectors(&Tensor::randn([3, 512], (Kind::Float, Device::Cpu)));
         let of = |rows: &[i64], keys: &[i64]| {
             let rows = Tensor::from_slice(rows);
             let [images, texts] = [&images, &texts].map(|vectors| vectors.index_select(0, &rows));
