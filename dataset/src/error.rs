@@ -209,6 +209,9 @@ pub enum StoreFault {
     /// Conditional writes are switched off.
     #[error("conditional writes are switched off")]
     Unconditional,
+    /// The store does not know this kind of request.
+    #[error("this store does not know the request: {0}")]
+    Unsupported(String),
     /// The object has another version than the one that was opened.
     #[error("it was replaced after it was opened: open the dataset again")]
     Replaced,

@@ -30,6 +30,7 @@ pub(crate) fn fault(error: &object_store::Error, connection: &Connection) -> Sto
             cause: innermost,
             remedy: provider.network,
         },
+        _ if status(&all) == Some(NOT_IMPLEMENTED) => StoreFault::Unsupported(innermost),
         _ => StoreFault::Other(innermost),
     }
 }
@@ -41,13 +42,18 @@ pub(crate) fn is_transient(error: &object_store::Error) -> bool {
         return false;
     }
     let text = texts(error).0;
-    // The library states the status in its text only.
-    let status = text.split_once("status code: ").and_then(|(_, rest)| rest.get(..3)?.parse::<u16>().ok());
-    match status {
-        // 501: the store does not know the request.
-        Some(status) => (status >= 500 && status != 501) || matches!(status, 408 | 429),
+    match status(&text) {
+        Some(status) => (status >= 500 && status != NOT_IMPLEMENTED) || matches!(status, 408 | 429),
         None => !text.contains("Received redirect"),
     }
+}
+
+/// The HTTP status of a store that does not know the request.
+const NOT_IMPLEMENTED: u16 = 501;
+
+/// The HTTP status in the text of an error, where the library states it.
+fn status(text: &str) -> Option<u16> {
+    text.split_once("status code: ").and_then(|(_, rest)| rest.get(..3)?.parse().ok())
 }
 
 /// Parts of the addresses at which machines in a cloud give credentials.

@@ -122,9 +122,7 @@ impl StoreLock {
                     Err(_) => Attempt::Held(format!("{name} is no lock that this version wrote; {REMEDY}")),
                 },
             }),
-            Err(dataset::Error::Store { fault, .. }) if fault.to_string().contains("NotImplemented") => {
-                Err(unsupported())
-            }
+            Err(dataset::Error::Store { fault: dataset::error::StoreFault::Unsupported(_), .. }) => Err(unsupported()),
             Err(error) => Err(error.into()),
         }
     }

@@ -1,6 +1,7 @@
 //! What the tests share: the built binaries, small raw directories and datasets, and ways to look at what was written.
 //! Nothing here needs libtorch.
 
+pub mod allocations;
 pub mod faults;
 mod files;
 pub mod help;

@@ -89,14 +89,16 @@ pub struct Predictions<'a> {
 }
 
 impl Predictions<'_> {
+    /// The rows of a class: score and label.
+    pub fn class(&self, class: usize) -> impl Iterator<Item = (f32, Option<bool>)> + '_ {
+        let of_rows = self.scores.iter().zip(self.labels).skip(class).step_by(self.classes);
+        of_rows.map(|(score, label)| (*score, *label))
+    }
+
     fn rankings(&self) -> Vec<Ranking> {
         assert_eq!(self.scores.len(), self.patients.len() * self.classes, "scores must be rows x classes");
         assert_eq!(self.labels.len(), self.scores.len(), "labels must be rows x classes");
-        let ranking = |class: usize| {
-            let column = |i: usize| i * self.classes + class;
-            let rows = (0..self.patients.len()).map(|i| (self.scores[column(i)], self.labels[column(i)]));
-            Ranking::of(rows).at_specificity(self.specificity)
-        };
+        let ranking = |class: usize| Ranking::of(self.class(class)).at_specificity(self.specificity);
         (0..self.classes).into_par_iter().map(ranking).collect()
     }
 }

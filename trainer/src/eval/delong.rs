@@ -1,12 +1,33 @@
-//! DeLong's test of two correlated AUROCs (DeLong, DeLong and Clarke-Pearson 1988), by the algorithm of Sun and Xu (2014):
-//! from midranks, in `O(n log n)`.
+//! DeLong's variance of an AUROC, and test of two correlated ones (DeLong, DeLong and Clarke-Pearson 1988), by the algorithm of
+//! Sun and Xu (2014): from midranks, in `O(n log n)`.
 //!
 //! The variance counts every record as independent. Records of one patient are not; the bootstrap over patients takes that into
-//! account, this test does not.
+//! account, this does not.
 
 use serde::{Deserialize, Serialize};
 
-use super::normal::two_sided_p;
+use super::normal::{NORMAL_95, two_sided_p};
+
+/// The 95% interval of an AUROC by its variance.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct DeLongInterval {
+    /// Square root of the variance, with all records independent.
+    pub standard_error: f64,
+    /// AUROC minus 1.96 standard errors, at least 0.
+    pub low: f64,
+    /// AUROC plus 1.96 standard errors, at most 1.
+    pub high: f64,
+}
+
+impl DeLongInterval {
+    /// The interval from the rows that have a label; none with fewer than two positives or negatives, or where a score is NaN.
+    pub fn of(rows: impl Iterator<Item = (f32, Option<bool>)>) -> Option<Self> {
+        let Components { auroc, positives, negatives } = Components::new(rows)?;
+        let standard_error = (variance_of_mean(&positives) + variance_of_mean(&negatives)).sqrt();
+        let width = NORMAL_95 * standard_error;
+        Some(Self { standard_error, low: (auroc - width).max(0.0), high: (auroc + width).min(1.0) })
+    }
+}
 
 /// The difference of two AUROCs on the same records.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -32,10 +53,11 @@ impl DeLong {
     /// When the slices differ in length.
     pub fn test(first: &[f32], second: &[f32], labels: &[Option<bool>]) -> Option<Self> {
         assert!(first.len() == labels.len() && second.len() == labels.len(), "the same rows");
-        let [a, b] = [Components::new(first, labels)?, Components::new(second, labels)?];
+        let components = |scores: &[f32]| Components::new(scores.iter().copied().zip(labels.iter().copied()));
+        let [a, b] = [components(first)?, components(second)?];
         let variance_of = |of_first: &[f64], of_second: &[f64]| {
             let differences: Vec<f64> = of_first.iter().zip(of_second).map(|(first, second)| second - first).collect();
-            sample_variance(&differences) / differences.len() as f64
+            variance_of_mean(&differences)
         };
         let variance = variance_of(&a.positives, &b.positives) + variance_of(&a.negatives, &b.negatives);
         let difference = b.auroc - a.auroc;
@@ -55,12 +77,15 @@ struct Components {
 }
 
 impl Components {
-    fn new(scores: &[f32], labels: &[Option<bool>]) -> Option<Self> {
-        let of = |wanted: bool| -> Vec<f32> {
-            let rows = scores.iter().zip(labels).filter(|(_, label)| **label == Some(wanted));
-            rows.map(|(score, _)| *score).collect()
-        };
-        let (positives, negatives) = (of(true), of(false));
+    fn new(rows: impl Iterator<Item = (f32, Option<bool>)>) -> Option<Self> {
+        let (mut positives, mut negatives) = (Vec::new(), Vec::new());
+        for (score, label) in rows {
+            match label {
+                Some(true) => positives.push(score),
+                Some(false) => negatives.push(score),
+                None => {}
+            }
+        }
         if positives.len() < 2 || negatives.len() < 2 || positives.iter().chain(&negatives).any(|score| score.is_nan())
         {
             return None;
@@ -96,9 +121,11 @@ fn midranks(scores: &[f32]) -> Vec<f64> {
     ranks
 }
 
-fn sample_variance(values: &[f64]) -> f64 {
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
-    values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (values.len() - 1) as f64
+/// Sample variance of some values, divided by their number.
+fn variance_of_mean(values: &[f64]) -> f64 {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0) / count
 }
 
 #[cfg(test)]
@@ -163,6 +190,12 @@ mod tests {
         let reversed = DeLong::test(&second, &first, &labels).unwrap();
         close(reversed.z.unwrap(), -tested.z.unwrap());
         assert_eq!(reversed.p, tested.p);
+        for (scores, at) in [(&first, 0), (&second, 1)] {
+            let interval = DeLongInterval::of(scores.iter().copied().zip(labels.iter().copied())).unwrap();
+            close(interval.standard_error, covariance[at][at].sqrt());
+            close(interval.high - interval.low, 2.0 * 1.959_963_984_540_054 * interval.standard_error);
+            close(f64::midpoint(interval.low, interval.high), aurocs[at]);
+        }
     }
 
     #[test]
@@ -176,5 +209,11 @@ mod tests {
         assert_eq!((opposite.difference, opposite.z, opposite.p), (1.0, None, None));
         assert!(DeLong::test(&[0.1, 0.2, 0.3], &[0.1, 0.2, 0.3], &[true, false, false].map(Some)).is_none());
         assert!(DeLong::test(&[f32::NAN; 4], &[1.0; 4], &labels).is_none());
+        let interval = |scores: [f32; 4], labels: [Option<bool>; 4]| DeLongInterval::of(scores.into_iter().zip(labels));
+        let perfect = interval([1.0, 2.0, 3.0, 4.0], labels).unwrap();
+        assert_eq!((perfect.standard_error, perfect.low, perfect.high), (0.0, 1.0, 1.0));
+        let wide = interval([1.0, 3.0, 2.0, 4.0], labels).unwrap();
+        assert!(wide.low < 0.75 && wide.high == 1.0, "{wide:?}");
+        assert_eq!(interval([1.0; 4], [Some(true), Some(false), Some(false), None]), None);
     }
 }

@@ -6,7 +6,7 @@
 //! | `decisions` | metrics at a threshold: F1, sensitivity, predictive values |
 //! | `curves` | ROC, precision-recall and reliability curves |
 //! | `subgroups` | the same metrics by group, and the gap between groups |
-//! | `bootstrap`, `delong` | intervals over patients; DeLong's test |
+//! | `bootstrap`, `delong` | intervals over patients; DeLong's interval and test |
 //! | `overlap` | Dice and IoU of masks |
 
 pub mod bootstrap;

@@ -134,17 +134,28 @@ proptest! {
             }
         }
 
-        // Stopped after some batches, twice in a row, and continued from the state of a checkpoint.
+        // Stopped after some batches, continued by so many ranks, stopped and continued again.
         let stop = stop.min(2 * batches - 1);
         let saved = |loader: &Loader| -> LoaderState {
             serde_json::from_str(&serde_json::to_string(&loader.state()).expect("JSON")).expect("JSON")
         };
         let mut first = builder.clone().threads(threads).build().expect("a loader");
         take(&mut first, stop / 2);
-        let mut second = builder.clone().threads(1).resume(saved(&first)).build().expect("a loader");
-        take(&mut second, stop - stop / 2);
-        let mut third = builder.clone().threads(threads).resume(saved(&second)).build().expect("a loader");
+        let stale = saved(&first);
+        let states: Vec<LoaderState> = (0..world)
+            .map(|rank| {
+                let second = builder.clone().threads(1).distributed(rank, world).resume(stale.clone());
+                let mut second = second.build().expect("a loader");
+                take(&mut second, stop - stop / 2);
+                saved(&second)
+            })
+            .collect();
+        prop_assert!(states.iter().all(|state| *state == states[0]), "{:?}", states);
+        let mut third = builder.clone().threads(threads).resume(states[0].clone()).build().expect("a loader");
         prop_assert_eq!(&take(&mut third, 2 * batches - stop)[..], &expected[stop..]);
+        // The older state still continues from its own place, whatever was read since.
+        let mut again = builder.clone().threads(1).resume(stale).build().expect("a loader");
+        prop_assert_eq!(&take(&mut again, 2 * batches - stop / 2)[..], &expected[stop / 2..]);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Faults while a run writes checkpoints: calls that fail, and power losses. The same command then ends with the weights of an
+//! Faults while a run writes checkpoints: calls and allocations that fail, and power losses. The same command then ends with the weights of an
 //! undisturbed run, and `latest` never names what is not there.
 
 use std::collections::BTreeMap;
@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use helpers::allocations::Allocations;
 use helpers::faults::EIO;
 use helpers::power_loss::{Disk, Survivors};
 use helpers::storage_calls::{Done, ENOSPC, Failure, StorageCall, StorageCalls, read_journal};
@@ -28,7 +29,7 @@ struct Training {
     expected: BTreeMap<String, Vec<u8>>,
     journal: Vec<StorageCall>,
     total: usize,
-    _temporary: TempDir,
+    temporary: TempDir,
 }
 
 impl Training {
@@ -39,7 +40,7 @@ impl Training {
         let calls = StorageCalls::new(&here)?;
         let (data, root) = (dataset(&here, 12), here.join("root"));
         let mut training =
-            Self { data, root, calls, expected: BTreeMap::new(), journal: Vec::new(), total: 0, _temporary: temporary };
+            Self { data, root, calls, expected: BTreeMap::new(), journal: Vec::new(), total: 0, temporary };
         training.empty();
         let (mut command, journal) = (training.command(), here.join("journal"));
         training.calls.record(&mut command, &training.root, &journal);
@@ -118,6 +119,35 @@ fn pretraining_survives_a_fault_of_its_calls() {
     }
     eprintln!("{failed} of {} runs failed", training.total.div_ceil(stride()));
     assert!(failed > 0);
+}
+
+/// Which allocations fail: each number is so much larger than the last one, since a run makes thousands.
+const GROWTH: f64 = 1.6;
+
+#[test]
+fn pretraining_survives_failed_allocations() {
+    let Some(training) = Training::new() else { return };
+    let Some(allocations) = Allocations::new(training.temporary.path()) else { return };
+    let (mut number, mut ended) = (0_usize, 0);
+    loop {
+        training.empty();
+        let mut command = training.command();
+        allocations.fail(&mut command, number, false);
+        let output = command.output().expect("it starts");
+        if !allocations.fired() {
+            assert!(output.status.success(), "no allocation failed: {}", text(&output.stderr));
+            break;
+        }
+        let what = format!("allocation {number} fails");
+        if !output.status.success() {
+            ended += 1;
+            assert!(!output.stderr.is_empty(), "{what}: ended with {} and without a word", output.status);
+        }
+        training.check(&what);
+        number = ((number as f64 * GROWTH) as usize).max(number + 1);
+    }
+    eprintln!("{ended} runs ended, the last allocation that failed is number {number}");
+    assert!(ended > 3, "{ended} runs ended");
 }
 
 #[test]

@@ -127,9 +127,9 @@ pub(super) fn compare(request: &ComparisonRequest) -> Result<ClassificationCompa
     let differences = request.bootstrap.paired(predictions, &scores);
     let classes = a.findings.len();
     let tested = |class: usize| {
-        let column = |scores: &[f32]| scores.iter().skip(class).step_by(classes).copied().collect::<Vec<_>>();
-        let labels: Vec<Option<bool>> = a.labels.iter().skip(class).step_by(classes).copied().collect();
-        DeLong::test(&column(&a.scores), &column(&scores), &labels)
+        let (first, labels): (Vec<f32>, Vec<Option<bool>>) = predictions.class(class).unzip();
+        let second: Vec<f32> = scores.iter().skip(class).step_by(classes).copied().collect();
+        DeLong::test(&first, &second, &labels)
     };
     let delong: Vec<Option<DeLong>> = (0..classes).map(tested).collect();
     let findings = a.findings.into_iter().zip(differences.classes).zip(delong);

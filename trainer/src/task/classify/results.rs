@@ -4,9 +4,11 @@ use dataset::commands::cli::counted;
 use serde::{Deserialize, Serialize};
 
 use super::OpenLabels;
-use crate::eval::bootstrap::Interval;
+use super::label_counts::LabelCounts;
+use crate::eval::bootstrap::{Interval, Predictions};
 use crate::eval::curves::Bin;
 use crate::eval::decisions::{Confusion, DecisionScores};
+use crate::eval::delong::DeLongInterval;
 use crate::eval::metrics::Scores;
 use crate::eval::subgroups::{ColumnGroups, GroupScores};
 use crate::probe::ProbeFacts;
@@ -27,6 +29,25 @@ pub struct FindingScores {
     /// The metrics.
     #[serde(flatten)]
     pub scores: Scores<Interval>,
+    /// DeLong's interval of the AUROC; none with fewer than two positives or negatives, and in evaluations of versions that had
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auroc_delong: Option<DeLongInterval>,
+}
+
+impl FindingScores {
+    /// The findings of some predictions, with their intervals and the counts of their labels.
+    pub fn of_classes(predictions: Predictions, intervals: &[Scores<Interval>], counts: Vec<LabelCounts>) -> Vec<Self> {
+        let of_class = |(class, (count, scores)): (usize, (LabelCounts, &Scores<Interval>))| Self {
+            positives: count.positives(),
+            negatives: count.negatives(),
+            open: Some(count.open),
+            finding: count.finding,
+            scores: *scores,
+            auroc_delong: DeLongInterval::of(predictions.class(class)),
+        };
+        counts.into_iter().zip(intervals).enumerate().map(of_class).collect()
+    }
 }
 
 /// Evaluation of a classifier on a subset, as stored in `evaluation-STEM.json`.

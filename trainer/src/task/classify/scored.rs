@@ -83,24 +83,16 @@ impl Scored {
         let findings = &task.labels.findings;
         let columns = measures.subgroups.iter().map(|column| column.grouping(source, &self.rows));
         let groupings = columns.collect::<Result<Vec<_>>>()?;
-        let by_class = measures.bootstrap.classes(self.predictions(measures.specificity));
-        let counts = task.counts(source, subset, None)?.into_iter().zip(&by_class.classes);
+        let predictions = self.predictions(measures.specificity);
+        let by_class = measures.bootstrap.classes(predictions);
         let values = thresholds.as_ref().map_or_else(|_| vec![None; findings.len()], Thresholds::values);
         let group = |grouping| {
-            by_group(&measures.bootstrap, self.predictions(measures.specificity), findings, &values, grouping)
+            by_group(&measures.bootstrap, predictions, findings, &values, grouping)
         };
         Ok(ClassificationReport {
             header,
             specificity: measures.specificity,
-            findings: counts
-                .map(|(count, scores)| FindingScores {
-                    positives: count.positives(),
-                    negatives: count.negatives(),
-                    open: Some(count.open),
-                    finding: count.finding,
-                    scores: *scores,
-                })
-                .collect(),
+            findings: FindingScores::of_classes(predictions, &by_class.classes, task.counts(source, subset, None)?),
             mean: by_class.mean,
             at_threshold: thresholds.as_ref().ok().map(|chosen| self.at_threshold(chosen, &measures.bootstrap)),
             without_threshold: thresholds.as_ref().err().cloned(),

@@ -249,20 +249,12 @@ impl Labeled {
             columns.push((format!("score {finding}"), Arc::new(score)));
             columns.push((format!("label {finding}"), Arc::new(Int8Array::from(of_records))));
         }
-        let counts = self.labels.counts(request.source, request.subset, None)?.into_iter().zip(&intervals.classes);
+        let counts = self.labels.counts(request.source, request.subset, None)?;
         Ok(ZeroShotScores {
             task: self.task.name.clone(),
             prompts: self.prompts.clone(),
             records: rows.len(),
-            findings: counts
-                .map(|(count, scores)| FindingScores {
-                    positives: count.positives(),
-                    negatives: count.negatives(),
-                    open: Some(count.open),
-                    finding: count.finding,
-                    scores: *scores,
-                })
-                .collect(),
+            findings: FindingScores::of_classes(predictions, &intervals.classes, counts),
             mean: intervals.mean,
         })
     }
