@@ -7,17 +7,15 @@ use helpers::text;
 
 use crate::scenarios::{Scenario, error_of};
 
-/// One allocation of so many fails, since a command makes hundreds; MRM_ALL_FAULTS=1 tries all.
-const STRIDE: usize = 7;
-
 const SIGABRT: i32 = 6;
 
-/// Fails large allocations of a command, one a run, until a run has none of that number.
-fn allocations_fail(scenario: Option<Scenario>) {
+/// Fails every so many-th large allocation of a command, one a run, until a run has none of that number; MRM_ALL_FAULTS=1 fails
+/// all.
+fn allocations_fail(scenario: Option<Scenario>, stride: usize) {
     let Some(scenario) = scenario else { return };
     let Some(allocations) = Allocations::new(scenario.folder()) else { return };
     let undisturbed = scenario.undisturbed();
-    let stride = if std::env::var_os("MRM_ALL_FAULTS").is_some() { 1 } else { STRIDE };
+    let stride = if std::env::var_os("MRM_ALL_FAULTS").is_some() { 1 } else { stride };
     let mut ended = 0;
     for number in (0..).step_by(stride) {
         let ever = number / stride % 2 == 1;
@@ -50,20 +48,20 @@ fn allocations_fail(scenario: Option<Scenario>) {
 
 #[test]
 fn ingest_survives_failed_allocations() {
-    allocations_fail(Scenario::ingest());
+    allocations_fail(Scenario::ingest(), 7);
 }
 
 #[test]
 fn split_survives_failed_allocations() {
-    allocations_fail(Scenario::split());
+    allocations_fail(Scenario::split(), 2);
 }
 
 #[test]
 fn join_survives_failed_allocations() {
-    allocations_fail(Scenario::join());
+    allocations_fail(Scenario::join(), 2);
 }
 
 #[test]
 fn export_survives_failed_allocations() {
-    allocations_fail(Scenario::export("webdataset"));
+    allocations_fail(Scenario::export("webdataset"), 2);
 }
