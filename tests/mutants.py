@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""Changes one expression of the code at a time, and sees whether a test fails.
+
+    tests/mutants.py OUT [--groups splits,order,…] [--every N] [--first K]
+
+The changes are those of cargo-mutants (`cargo install cargo-mutants`). Each is built in a worktree below OUT with fast settings, and
+tried with the tests of its group. OUT/mutants.jsonl has a line for each; the same command continues after a stop. `--every 4
+--first 1` tries the second, sixth, tenth … mutant of each file. The environment is that of the tests (CONTRIBUTING.md), with a
+CARGO_TARGET_DIR of its own.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+DATASET = ["--bin", "dataset", "--test", "dataset"]
+TRAINER = ["--bin", "trainer", "--test", "trainer"]
+
+# Files, what is built of them, and the tests that are to find the changes.
+GROUPS = {
+    "splits": (
+        ["split/draw", "split/local_search", "split/stratify", "split/duplicates", "split/groups", "split/parts", "split/ratio",
+         "split/published_lists", "split/warnings", "split/index_table", "split/types"],
+        ["--lib", *DATASET],
+        "(package(mrm-dataset) and test(/^split::/)) or (binary(dataset) and test(/^(splits|duplicates)::/))",
+    ),
+    "certificate": (
+        ["split/certificate", "split/stored"],
+        DATASET,
+        "binary(dataset) and test(/^(splits|silence|verify|hostile)::/)",
+    ),
+    "verify": (["commands/verify"], DATASET, "binary(dataset) and test(/^(verify|silence|hostile)::/)"),
+    "checksums": (["format/checksums"], ["--lib", *DATASET], "(package(mrm-dataset) and test(/^format::/)) or "
+                  "(binary(dataset) and test(/^(verify|silence|hostile|old_formats)::/))"),
+    "order": (["loader/order", "loader/state", "loader/part", "loader/plan"], DATASET,
+              "binary(dataset) and test(/^(loader|mixture|studies|old_formats)::/)"),
+    "metrics": (["trainer/src/eval/*"], ["--lib"], "package(mrm-trainer) and test(/^eval::/)"),
+    "checkpoint": (["trainer/src/train/checkpoint"], TRAINER, "binary(trainer) and test(/^(resume|faults|pretraining)::/)"),
+}
+
+# Only what is changed is built again, and quickly.
+FAST = ["--config", "profile.release.incremental=true"] + [
+    part
+    for package in ("mrm-dataset", "mrm-ingest", "mrm-trainer")
+    for setting in ("opt-level=1", "codegen-units=32")
+    for part in ("--config", f"profile.release.package.{package}.{setting}")
+]
+
+
+def run(command, tree, seconds=None):
+    """Exit code of a command and the end of its output; none after so many seconds."""
+    process = subprocess.Popen(
+        command, cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        output, _ = process.communicate(timeout=seconds)
+        return process.returncode, output[-4000:]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return None, ""
+
+
+def tried(tree, targets, tests, seconds=None):
+    """What became of the tree as it is: `unviable`, `caught`, `missed` or `timeout`, and the time of the tests."""
+    code, output = run(["cargo", "build", "--release", "--workspace", *[t for t in targets if t != "--lib"], *FAST], tree)
+    if code == 0:
+        command = ["cargo", "nextest", "run", "--release", "--workspace", *targets, *FAST]
+        code, output = run([*command, "--no-run"], tree)
+    if code != 0:
+        return "unviable", output, 0.0
+    started = time.monotonic()
+    code, output = run([*command, "--no-tests=fail", "-E", tests], tree, seconds)
+    outcome = {None: "timeout", 0: "missed"}.get(code, "caught")
+    return outcome, output, time.monotonic() - started
+
+
+def mutants(tree, files):
+    found = []
+    for file in files:
+        path = f"{file}.rs" if file.startswith("trainer/") else f"dataset/src/{file}.rs"
+        command = ["cargo", "mutants", "--list", "--json", "--diff", "--dir", ".", "-f", path]
+        listed = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=True)
+        of_file = json.loads(listed.stdout)
+        assert of_file, f"{path}: no mutants"
+        found.append(of_file)
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("--groups", default=",".join(GROUPS), help="comma-separated: " + ", ".join(GROUPS))
+    parser.add_argument("--every", type=int, default=1, help="try one mutant of so many of each file")
+    parser.add_argument("--first", type=int, default=0, help="the first one to try, from 0")
+    arguments = parser.parse_args()
+    out = arguments.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    here = pathlib.Path(__file__).resolve().parent.parent
+    tree = out / "tree"
+    if not tree.exists():
+        subprocess.run(["git", "-C", here, "worktree", "add", "--detach", tree], check=True, capture_output=True)
+    subprocess.run(["git", "checkout", "--quiet", "--", "."], cwd=tree, check=True)
+    log = out / "mutants.jsonl"
+    done = {json.loads(line)["name"] for line in log.read_text().splitlines()} if log.exists() else set()
+
+    for group in arguments.groups.split(","):
+        files, targets, tests = GROUPS[group]
+        chosen = [mutant for of_file in mutants(tree, files) for mutant in of_file[arguments.first :: arguments.every]]
+        left = [mutant for mutant in chosen if mutant["name"] not in done]
+        print(f"{group}: {len(chosen)} mutants, {len(left)} left", flush=True)
+        if not left:
+            continue
+        outcome, output, seconds = tried(tree, targets, tests)
+        if outcome != "missed":
+            raise SystemExit(f"{group}: the tests fail without a change: {output}")
+        print(f"{group}: {seconds:.0f} s without a change", flush=True)
+        for mutant in left:
+            path = tree / mutant["file"]
+            whole = path.read_bytes()
+            started = time.monotonic()
+            try:
+                subprocess.run(["patch", "--quiet", path], input=mutant["diff"], text=True, check=True)
+                outcome, _, _ = tried(tree, targets, tests, 60 + 5 * seconds)
+            finally:
+                path.write_bytes(whole)
+            row = {"group": group, "file": mutant["file"], "name": mutant["name"], "outcome": outcome}
+            with log.open("a") as lines:
+                lines.write(json.dumps(row) + "\n")
+            print(f"{time.monotonic() - started:4.0f} s {outcome:9}{mutant['name']}", flush=True)
+
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    print("\n| group | mutants | caught | in endless loops | do not compile | missed |\n| --- | --- | --- | --- | --- | --- |")
+    for group in GROUPS:
+        of_group = [row["outcome"] for row in rows if row["group"] == group]
+        counts = [of_group.count(outcome) for outcome in ("caught", "timeout", "unviable", "missed")]
+        if of_group:
+            print(f"| {group} | {len(of_group)} | " + " | ".join(map(str, counts)) + " |")
+
+
+main()
