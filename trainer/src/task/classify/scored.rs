@@ -86,9 +86,7 @@ impl Scored {
         let predictions = self.predictions(measures.specificity);
         let by_class = measures.bootstrap.classes(predictions);
         let values = thresholds.as_ref().map_or_else(|_| vec![None; findings.len()], Thresholds::values);
-        let group = |grouping| {
-            by_group(&measures.bootstrap, predictions, findings, &values, grouping)
-        };
+        let group = |grouping| by_group(&measures.bootstrap, predictions, findings, &values, grouping);
         Ok(ClassificationReport {
             header,
             specificity: measures.specificity,
