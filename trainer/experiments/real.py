@@ -4,6 +4,7 @@
     real.py noise METADATA.csv TABLE.csv SHARE SEED   training labels of the type of pneumonia, SHARE percent of them wrong
     real.py collect OUT SEED RESULTS.json        the evaluations of a seed
     real.py table RESULTS.json…                  mean ± sd over the seeds, and paired tests, as Markdown
+    real.py summary METHOD RESULTS.json…         one table of a method, with what the report adds
     real.py chart CHART.png METHOD RESULTS.json…  mean ± sd by share of the labels; needs matplotlib
 """
 
@@ -162,18 +163,39 @@ def table(files):
         print()
 
 
-def text(cell, baseline, is_baseline):
-    if not cell:
-        return ""
+def summary(method, files):
+    """Bold: the interval of a difference excludes 0."""
+    cells = read(files)
+    encoders = [name for name in NAMES if any(key[1] == method and key[3] == name for key in cells)]
+    print("| test AUROC | labels | " + " | ".join(NAMES[name] for name in encoders) + " | with the report − without |")
+    print("| --- | --- |" + " --- |" * (len(encoders) + 1))
+    for task, title in TASKS.items():
+        for ratio in sorted({key[2] for key in cells if key[:2] == (task, method)}):
+            of = {name: cells[task, method, ratio, name] for name in encoders}
+            line = [title, f"{ratio}%", *map(mean_and_spread, of.values()), difference(of["mrm"], of["image"])]
+            print("| " + " | ".join(line) + " |")
+
+
+def mean_and_spread(cell):
     values = list(cell.values())
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    shown = f"{statistics.fmean(values):.3f}{spread}"
+    return f"{statistics.fmean(values):.3f}{spread}" if values else ""
+
+
+def difference(cell, baseline):
+    """Mean and 95% interval of the difference over the seeds that both have."""
     both = [seed for seed in cell if seed in baseline]
-    if is_baseline or not both:
-        return shown
+    if not both:
+        return ""
     mean, half = paired([cell[seed] - baseline[seed] for seed in both])
-    difference = f"{mean:+.3f}" + (f" ± {half:.3f}" if half is not None else "")
-    return f"{shown} (**{difference}**)" if half is not None and abs(mean) > half else f"{shown} ({difference})"
+    if half is None:
+        return f"{mean:+.3f}"
+    return f"**{mean:+.3f} ± {half:.3f}**" if abs(mean) > half else f"{mean:+.3f} ± {half:.3f}"
+
+
+def text(cell, baseline, is_baseline):
+    shown = difference(cell, baseline)
+    return mean_and_spread(cell) + (f" ({shown})" if shown and not is_baseline else "")
 
 
 if __name__ == "__main__":
@@ -186,6 +208,8 @@ if __name__ == "__main__":
         collect(Path(arguments[0]), int(arguments[1]), Path(arguments[2]))
     elif command == "table":
         table(arguments)
+    elif command == "summary":
+        summary(arguments[0], arguments[1:])
     elif command == "chart":
         chart(*arguments[:2], arguments[2:])
     else:
