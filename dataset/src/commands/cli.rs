@@ -137,7 +137,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 /// Does work whose panics become an error with their location. Meanwhile panics print nothing.
 ///
 /// # Errors
-/// Those of the work, and `internal error (a bug in mrm) at FILE:LINE …`.
+/// Those of the work, and `internal error (a bug in mrm) at FILE:LINE …`; `out of memory` where a library could not allocate.
 pub fn caught<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     silence_panics();
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(work));
@@ -145,9 +145,15 @@ pub fn caught<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> 
     let location = last_panic().clone();
     outcome.unwrap_or_else(|panic| {
         let first = panic_text(panic.as_ref()).lines().next().unwrap_or_default();
+        if first.contains(NO_CONTEXT) {
+            return Err(anyhow::anyhow!("out of memory ({first})"));
+        }
         Err(anyhow::anyhow!("internal error (a bug in mrm) at {location}: {first}. Please report it with this line"))
     })
 }
+
+/// What zstd's library says when it panics for want of memory.
+const NO_CONTEXT: &str = "returned null pointer when creating new context";
 
 /// Calls in progress during which panics of all threads print nothing.
 static SILENCES: AtomicUsize = AtomicUsize::new(0);
