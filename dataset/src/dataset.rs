@@ -36,6 +36,7 @@ pub(crate) type Sizes = Vec<(u16, u16)>;
 pub struct Dataset {
     storage: Storage,
     manifest: Manifest,
+    digest: u64,
     shards: Vec<OnceLock<Shard>>,
     /// First row of each shard, and the end of the last.
     starts: Vec<usize>,
@@ -63,11 +64,12 @@ impl Dataset {
     /// # Errors
     /// As [`Dataset::open`].
     pub fn open_in(storage: Storage) -> Result<Self> {
-        let manifest = Manifest::load(&storage)?;
-        Self::of_manifest(storage, manifest)
+        let stored = Manifest::load_with_digest(&storage)?;
+        let (manifest, digest) = stored.ok_or_else(|| Error::NotADataset { path: storage.path("") })?;
+        Self::of_manifest(storage, manifest, digest)
     }
 
-    fn of_manifest(storage: Storage, manifest: Manifest) -> Result<Self> {
+    fn of_manifest(storage: Storage, manifest: Manifest, digest: u64) -> Result<Self> {
         let mut starts = vec![0];
         for shard in &manifest.shards {
             let end = starts.last().copied().unwrap_or(0) as u64;
@@ -80,12 +82,12 @@ impl Dataset {
         let sizes = manifest.shards.iter().map(|_| OnceLock::new()).collect();
         let ids = manifest.shards.iter().map(|_| OnceLock::new()).collect();
         let (rows_by_id, cache, view) = (OnceLock::new(), RowGroupCache::default(), View::stored(&manifest));
-        Ok(Self { storage, manifest, shards, starts, rows_by_id, ids, cache, sizes, is_checked: true, view })
+        Ok(Self { storage, manifest, digest, shards, starts, rows_by_id, ids, cache, sizes, is_checked: true, view })
     }
 
     /// The same dataset as it is stored, opened again.
     pub(crate) fn reopened(&self) -> Result<Self> {
-        let dataset = Self::of_manifest(self.storage.clone(), self.manifest.clone())?;
+        let dataset = Self::of_manifest(self.storage.clone(), self.manifest.clone(), self.digest)?;
         Ok(Self { is_checked: self.is_checked, ..dataset })
     }
 
@@ -117,6 +119,11 @@ impl Dataset {
     /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// Digest of the stored manifest, which has the digests of all shards: the same for all versions of this library.
+    pub fn digest(&self) -> u64 {
+        self.digest
     }
 
     /// The findings, in the order of [`Record::labels`]: those of the manifest, then those that [joins](Dataset::with_joins)

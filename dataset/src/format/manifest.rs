@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::grade::GradeScale;
 use crate::format::record::{FORMAT_VERSION, ImageEncoding, OLDEST_VERSION};
 use crate::format::schema::{self, SOURCE_DIGEST};
+use crate::random;
 use crate::store::storage::Storage;
 
 /// Path of the manifest in a dataset.
@@ -186,6 +187,12 @@ impl Manifest {
     /// # Errors
     /// When it cannot be read, or its version is unknown.
     pub fn load_if_there(storage: &Storage) -> Result<Option<Self>> {
+        Ok(Self::load_with_digest(storage)?.map(|(manifest, _)| manifest))
+    }
+
+    /// The manifest, and a digest of its text without white space. What a version adds to the manifest in memory does not change
+    /// the digest of a dataset that is there.
+    pub(crate) fn load_with_digest(storage: &Storage) -> Result<Option<(Self, u64)>> {
         let path = storage.path(MANIFEST);
         let Some(text) = storage.read_if_there(MANIFEST)? else { return Ok(None) };
         let mut value: serde_json::Value = serde_json::from_slice(&text).map_err(Error::json(&path))?;
@@ -231,7 +238,7 @@ impl Manifest {
                 return Err(refused(&format!("the {what} `{twice}` is listed twice")));
             }
         }
-        Ok(Some(manifest))
+        Ok(Some((manifest, random::digest(&without_white_space(&String::from_utf8_lossy(&text))))))
     }
 
     /// The columns of the shards.
@@ -248,6 +255,21 @@ impl Manifest {
     }
 }
 
+/// JSON without what is between its tokens.
+fn without_white_space(json: &str) -> String {
+    let (mut is_inside, mut is_escaped) = (false, false);
+    let is_kept = |character: &char| {
+        if is_escaped {
+            is_escaped = false;
+        } else {
+            is_escaped = is_inside && *character == '\\';
+            is_inside ^= *character == '"';
+        }
+        is_inside || !character.is_ascii_whitespace()
+    };
+    json.chars().filter(is_kept).collect()
+}
+
 /// The first item that occurs a second time.
 fn repeated<T: Copy + Eq + std::hash::Hash>(items: impl Iterator<Item = T>) -> Option<T> {
     let mut seen = HashSet::new();
@@ -262,6 +284,17 @@ pub fn shard_path(index: usize) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn white_space_is_removed_outside_of_texts_only() {
+        for value in [
+            serde_json::json!({"a b": ["c\td", "say \"e f\" \\", 1.5, null], "g": {"h": []}}),
+            serde_json::json!("\\\" i"),
+        ] {
+            let pretty = serde_json::to_string_pretty(&value).expect("JSON");
+            assert_eq!(without_white_space(&pretty), value.to_string());
+        }
+    }
 
     #[test]
     fn version_1_has_other_keys_and_other_versions_are_refused() {

@@ -112,8 +112,7 @@ impl DataSource {
     /// What dataset this is.
     pub fn dataset_id(&self) -> DatasetId {
         let manifest = self.dataset.manifest();
-        let digest = random::digest(&serde_json::to_string(manifest).unwrap_or_default());
-        DatasetId(manifest.source.clone(), self.dataset.len() as u64, format!("{digest:016x}"))
+        DatasetId(manifest.source.clone(), self.dataset.len() as u64, format!("{:016x}", self.dataset.digest()))
     }
 
     /// The joins that the dataset is seen with.

@@ -1,81 +1,113 @@
-//! A run that an earlier build left goes on, and its weights give the same features.
+//! Runs that earlier builds left go on, and their weights give the same features.
 
+use std::ffi::OsString;
 use std::fs;
+use std::path::Path;
 
 use arrow_array::{Array, FixedSizeListArray, Float32Array};
+use dataset::store::files::read_json;
 use helpers::{args, copy_folder, fails, folder, ok, tests_folder};
-use serde_json::Value;
+use tempfile::TempDir;
 use training::{checkpoints, numbers};
 
 /// How far losses and features may be from those of another machine, relative to their size.
 const TOLERANCE: f64 = 1e-4;
 
-#[test]
-fn a_kept_run_continues_and_gives_the_same_features() {
-    let temporary = folder();
-    let kept = tests_folder().join("corpus/formats/version-2");
-    copy_folder(&kept, temporary.path());
-    let (data, run) = (temporary.path().join("data"), temporary.path().join("run"));
-    let pretraining = |run: &std::path::Path, steps: &str| {
-        let mut all =
-            args!["pretrain", "--data", &data, "--run", run, "--preset", "mrm-vit-tiny", "--split", "main"].to_vec();
-        all.extend(args!["--device", "cpu", "--batch-size", "4", "--steps", steps]);
-        for setting in [
-            "model.vit.image_size=16",
-            "model.vit.embed_dim=16",
-            "model.vit.num_layers=1",
-            "model.vit.num_heads=2",
-            "model.vit.mlp_ratio=1",
-            "model.decoder.embed_dim=16",
-            "model.decoder.num_layers=1",
-            "model.decoder.num_heads=2",
-            "model.decoder.mlp_ratio=1",
-            "model.bert.embed_dim=16",
-            "model.bert.num_layers=1",
-            "model.bert.num_heads=2",
-            "model.bert.intermediate=16",
-            "run.log_every=1",
-        ] {
-            all.extend(args!["--set", setting]);
-        }
-        all
-    };
-    let before = fs::read(run.join("checkpoints/step-4/model.safetensors")).expect("weights");
-    let log = numbers(&run);
-    ok("trainer", pretraining(&run, "4"));
-    assert_eq!(numbers(&run), log, "the run is complete: nothing is made anew");
-    assert!(fs::read(run.join("latest/model.safetensors")).expect("weights") == before);
-
-    // The features of the weights.
-    let out = temporary.path().join("features.parquet");
-    ok("trainer", args!["embed", "--data", &data, "--weights", &run, "--device", "cpu", "--out", &out]);
-    let expected: Value = dataset::store::files::read_json(&kept.join("features.json")).expect("features");
-    let batch = dataset::format::table::read_table(&out).expect("a table").remove(0);
-    let features = batch.columns().iter().find_map(|column| column.as_any().downcast_ref::<FixedSizeListArray>());
-    let features = features.expect("a column of features").values().clone();
-    let features = features.as_any().downcast_ref::<Float32Array>().expect("floats").values().to_vec();
-    let expected: Vec<f64> =
-        expected.as_array().expect("a list").iter().map(|value| value.as_f64().expect("a float")).collect();
-    let found: Vec<f64> = features.iter().take(expected.len()).map(|&value| value.into()).collect();
-    let is_near = |(a, b): (&f64, &f64)| (a - b).abs() < TOLERANCE * (1.0 + b.abs());
-    assert!(expected.len() == 32 && found.iter().zip(&expected).all(is_near), "{found:?}");
-
-    // Two steps more, and the same four steps from the beginning.
-    ok("trainer", pretraining(&run, "6"));
-    assert_eq!(checkpoints(&run), ["step-4", "step-6"]);
-    let again = temporary.path().join("again");
-    ok("trainer", pretraining(&again, "4"));
-    let loss = |line: &Value| line["loss"].as_f64().expect("a loss");
-    assert!(numbers(&run).len() == 6 && numbers(&again).len() == 4);
-    for (found, expected) in numbers(&again).iter().zip(&log) {
-        assert!(is_near((&loss(found), &loss(expected))), "{found} and {expected}");
+/// A small pre-training of a dataset in a folder.
+fn pretraining(data: &Path, run: &Path, steps: &str) -> Vec<OsString> {
+    let mut all =
+        args!["pretrain", "--data", data, "--run", run, "--preset", "mrm-vit-tiny", "--split", "main"].to_vec();
+    all.extend(args!["--device", "cpu", "--batch-size", "4", "--steps", steps]);
+    for setting in [
+        "model.vit.image_size=16",
+        "model.vit.embed_dim=16",
+        "model.vit.num_layers=1",
+        "model.vit.num_heads=2",
+        "model.vit.mlp_ratio=1",
+        "model.decoder.embed_dim=16",
+        "model.decoder.num_layers=1",
+        "model.decoder.num_heads=2",
+        "model.decoder.mlp_ratio=1",
+        "model.bert.embed_dim=16",
+        "model.bert.num_layers=1",
+        "model.bert.num_heads=2",
+        "model.bert.intermediate=16",
+        "run.log_every=1",
+    ] {
+        all.extend(args!["--set", setting]);
     }
+    all
+}
 
-    // A dataset of a version that this build does not know.
+/// A copy of a kept dataset in `data`, and of a kept run of four steps on it in `run`.
+fn kept(data: &str, run: &str) -> TempDir {
+    let (temporary, formats) = (folder(), tests_folder().join("corpus/formats"));
+    copy_folder(&formats.join(data), &temporary.path().join("data"));
+    copy_folder(&formats.join(run).join("run"), &temporary.path().join("run"));
+    temporary
+}
+
+/// The features of the first two records.
+fn features(data: &Path, run: &Path, out: &Path) -> Vec<f64> {
+    ok("trainer", args!["embed", "--data", data, "--weights", run, "--device", "cpu", "--out", out]);
+    let batch = dataset::format::table::read_table(out).expect("a table").remove(0);
+    let found = batch.columns().iter().find_map(|column| column.as_any().downcast_ref::<FixedSizeListArray>());
+    let values = found.expect("a column of features").values().clone();
+    let values = values.as_any().downcast_ref::<Float32Array>().expect("floats").values().to_vec();
+    values.into_iter().take(32).map(f64::from).collect()
+}
+
+fn is_near(found: f64, expected: f64) -> bool {
+    (found - expected).abs() < TOLERANCE * (1.0 + expected.abs())
+}
+
+fn losses(run: &Path) -> Vec<f64> {
+    numbers(run).iter().map(|line| line["loss"].as_f64().expect("a loss")).collect()
+}
+
+/// A kept run is complete, continues, and gives its features; the same steps from the beginning have its losses.
+fn continues(data: &str, run: &str) {
+    let temporary = kept(data, run);
+    let path = |name: &str| temporary.path().join(name);
+    let formats = tests_folder().join("corpus/formats");
+    let (data, before) = (path("data"), losses(&path("run")));
+    let weights = fs::read(path("run/checkpoints/step-4/model.safetensors")).expect("weights");
+    ok("trainer", pretraining(&data, &path("run"), "4"));
+    assert_eq!(losses(&path("run")), before, "the run is complete: nothing is made anew");
+    assert!(fs::read(path("run/latest/model.safetensors")).expect("weights") == weights);
+
+    let expected: Vec<f64> = read_json(&formats.join(run).join("features.json")).expect("features");
+    let found = features(&data, &path("run"), &path("features.parquet"));
+    assert_eq!(expected.len(), 32);
+    assert!(found.iter().zip(&expected).all(|(a, b)| is_near(*a, *b)), "{found:?} and {expected:?}");
+
+    ok("trainer", pretraining(&data, &path("run"), "6"));
+    assert_eq!(checkpoints(&path("run")), ["step-4", "step-6"]);
+    assert_eq!(losses(&path("run")).len(), 6);
+    ok("trainer", pretraining(&data, &path("again"), "4"));
+    let again = losses(&path("again"));
+    assert_eq!(again.len(), 4);
+    assert!(again.iter().zip(&before).all(|(a, b)| is_near(*a, *b)), "{again:?} and {before:?}");
+}
+
+#[test]
+fn a_run_of_version_0_1_0_continues_and_gives_the_same_features() {
+    continues("version-1", "version-1-run");
+}
+
+#[test]
+fn a_run_on_format_version_2_continues_and_gives_the_same_features() {
+    continues("version-2/data", "version-2");
+}
+
+#[test]
+fn a_dataset_of_a_later_version_is_refused() {
+    let temporary = kept("version-2/data", "version-2");
+    let (data, run) = (temporary.path().join("data"), temporary.path().join("run"));
     let manifest = fs::read_to_string(data.join("dataset.json")).expect("a manifest");
     let newer = manifest.replacen("\"format_version\": 2", "\"format_version\": 3", 1);
     fs::write(data.join("dataset.json"), newer).expect("written");
-    let message = fails("trainer", 1, pretraining(&run, "8"));
+    let message = fails("trainer", 1, pretraining(&data, &run, "8"));
     assert!(
         message.contains("format version 3, this build reads versions 1 and 2; use the build that wrote it"),
         "{message}"
