@@ -53,7 +53,8 @@ impl RunDir {
             let other_length = old_length != new_length;
             let [old, new] = tables.map(|table| deciding(table.clone(), other_length));
             if before.kind() != config.kind() || old != new {
-                let changed = changed_lines(before.text(), config.text());
+                let text = |file: &ConfigFile, deciding: &toml::Table| format!("kind = {:?}\n{deciding}", file.kind());
+                let changed = changed_lines(&text(&before, &old), &text(config, &new));
                 bail!(
                     "{} holds a run of another configuration ({changed}); take another directory, or delete it",
                     path.display()
@@ -161,13 +162,19 @@ fn deciding(mut config: toml::Table, other_length: bool) -> toml::Table {
 }
 
 /// Keys that older runs do not have, each with the value that such a run was trained with.
-const ADDED: [(&str, &str); 15] = [
+const ADDED: [(&str, &str); 21] = [
     ("recipe", "'release'"),
     ("model.head_norm", "true"),
     ("model.head_std", "2e-5"),
     ("data.augment", "[]"),
     ("data.crop", "'random-resized'"),
     ("data.mixup", "0.0"),
+    ("data.mask", "''"),
+    ("data.studies", "0"),
+    ("data.token_weights", "''"),
+    ("data.token_weights_digest", "''"),
+    ("data.window", "'stored'"),
+    ("data.window_jitter", "[0.0, 0.0]"),
     ("optimizer.encoder_lr_scale", "1.0"),
     ("optimizer.freeze_encoder", "false"),
     ("optimizer.cosine_steps", "0"),
