@@ -386,6 +386,30 @@ mod tests {
     }
 
     #[test]
+    fn an_interval_is_thin_below_nine_of_ten_draws() {
+        let is_thin = |draws| Interval { value: 0.0, low: 0.0, high: 0.0, draws }.is_thin(100);
+        assert_eq!([89, 90, 91].map(is_thin), [true, false, false]);
+    }
+
+    #[test]
+    fn p_values_count_draws_on_both_sides() {
+        let p = |draws: &[f64]| Bootstrap::default().difference(1.0, draws.to_vec()).p;
+        assert_eq!(p(&[-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), 0.6);
+        assert_eq!(p(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]), 0.2);
+        assert_eq!(p(&[0.0; 9]), 1.0);
+        assert_eq!(smallest_p(9), 0.2);
+    }
+
+    #[test]
+    fn a_statistic_gets_the_weight_of_each_row() {
+        let bootstrap = Bootstrap { draws: 20, ..Bootstrap::default() };
+        let rows = |weights: &[u32]| f64::from(weights.iter().sum::<u32>());
+        let interval = bootstrap.statistic(&[3, 5, 8], rows).unwrap();
+        assert_eq!((interval.value, interval.low, interval.high, interval.draws), (3.0, 3.0, 3.0, 20));
+        assert_eq!(bootstrap.statistic(&[], rows), None);
+    }
+
+    #[test]
     fn quantiles_interpolate() {
         assert_eq!(quantile(&[1.0, 2.0, 4.0], 0.75), 3.0);
         assert_eq!(quantile(&[7.0], 0.9), 7.0);

@@ -214,6 +214,26 @@ mod tests {
     }
 
     #[test]
+    fn points_that_the_curves_do_not_need_are_left_out() {
+        let thresholds = |points: &[Point]| points.iter().map(|point| point.threshold).collect::<Vec<_>>();
+        let both = |score: f32| [(score, Some(true)), (score, Some(false))];
+        let rows = [(0.9, Some(true)), (0.6, Some(false))].into_iter();
+        let curves = Curves::of(rows.chain([0.8, 0.7, 0.5, 0.4].into_iter().flat_map(both)));
+        // Straight at 0.8 and 0.5: from (0, 1) to (2, 3), and from (3, 3) to (5, 5) records.
+        assert_eq!(thresholds(&curves.roc), [None, Some(0.9), Some(0.7), Some(0.6), Some(0.4)]);
+        let rows = [(0.9, true), (0.8, false), (0.7, false), (0.6, true), (0.5, false)];
+        let curves = Curves::of(rows.into_iter().map(|(score, positive)| (score, Some(positive))));
+        assert_eq!(thresholds(&curves.precision_recall), [Some(0.9), Some(0.7), Some(0.6)]);
+    }
+
+    #[test]
+    fn a_score_of_one_is_in_the_last_bin() {
+        let rows = [(0.92, Some(false)), (0.94, Some(false)), (1.0, Some(true))];
+        let bins = Curves::of(rows.into_iter()).calibration;
+        assert_eq!(bins.iter().map(|bin| bin.records).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
     fn adaptive_bins_have_equally_many_records() {
         let distinct: Vec<_> = (0..150).map(|row| (row as f32 / 150.0, Some(row % 3 == 0))).collect();
         let bins = Curves::of(distinct.into_iter()).adaptive;

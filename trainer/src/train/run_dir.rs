@@ -1,6 +1,7 @@
 //! A run's directory: `config.toml`, `metrics.jsonl`, TensorBoard events, `checkpoints/step-N/`, `latest`, and the best
 //! weights.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -53,8 +54,7 @@ impl RunDir {
             let other_length = old_length != new_length;
             let [old, new] = tables.map(|table| deciding(table.clone(), other_length));
             if before.kind() != config.kind() || old != new {
-                let text = |file: &ConfigFile, deciding: &toml::Table| format!("kind = {:?}\n{deciding}", file.kind());
-                let changed = changed_lines(&text(&before, &old), &text(config, &new));
+                let changed = changed_lines(before.text(), config.text(), &differing(&old, &new));
                 bail!(
                     "{} holds a run of another configuration ({changed}); take another directory, or delete it",
                     path.display()
@@ -331,9 +331,26 @@ pub fn unfinished(run: &Path, steps: u64) -> Option<String> {
         .then(|| format!("{} has made {made} of its {all} steps: these are its weights so far", run.display()))
 }
 
-/// What has changed between two configurations: up to three lines.
-fn changed_lines(before: &str, now: &str) -> String {
-    let new: Vec<&str> = now.lines().filter(|line| !before.lines().any(|old| old == *line)).take(3).collect();
+/// The keys, without their sections, in which two configurations differ; and `kind`.
+fn differing(old: &toml::Table, new: &toml::Table) -> BTreeSet<String> {
+    let mut all = BTreeSet::from(["kind".to_owned()]);
+    for key in old.keys().chain(new.keys()) {
+        let values = [old, new].map(|table| table.get(key));
+        let sections = values.map(|value| value.and_then(toml::Value::as_table).cloned());
+        match sections {
+            [None, None] if values[0] == values[1] => {}
+            [None, None] => drop(all.insert(key.clone())),
+            [old, new] => all.append(&mut differing(&old.unwrap_or_default(), &new.unwrap_or_default())),
+        }
+    }
+    all
+}
+
+/// What has changed between two configurations in some keys: up to three lines.
+fn changed_lines(before: &str, now: &str, keys: &BTreeSet<String>) -> String {
+    let decides = |line: &&str| line.split_once(" = ").is_some_and(|(key, _)| keys.contains(key));
+    let is_new = |line: &&str| !before.lines().any(|old| old == *line);
+    let new: Vec<&str> = now.lines().filter(decides).filter(is_new).take(3).collect();
     let was = |line: &str| {
         let key = line.split_once(" = ").map_or(line, |(key, _)| key);
         let old = before.lines().filter(|old| !now.lines().any(|line| line == *old));
