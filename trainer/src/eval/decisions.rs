@@ -168,6 +168,17 @@ mod tests {
     }
 
     #[test]
+    fn sums_are_of_each_outcome() {
+        let confusion = |n: u64| Confusion {
+            true_positives: n,
+            false_positives: 2 * n,
+            false_negatives: 3 * n,
+            true_negatives: 4 * n,
+        };
+        assert_eq!(confusion(2) + confusion(5), confusion(7));
+    }
+
+    #[test]
     fn decisions_are_counted_by_their_definitions() {
         let rows = rows(300, 1);
         let decisions = Decisions::new(rows.iter().copied(), 0.4).unwrap();

@@ -208,6 +208,23 @@ mod tests {
         assert_eq!(average_precision(&[0.1, 0.2], &labels(&[0, 0])), None);
         assert_eq!(auroc(&[], &[]), None);
         assert_eq!(auroc(&[f32::NAN, 0.2], &labels(&[0, 1])), None);
+        let none = Ranking::new(&[0.5], &[None]).scores();
+        assert_eq!((none.brier, none.calibration_error), (None, None));
+    }
+
+    #[test]
+    fn a_score_of_one_is_in_the_last_bin() {
+        let scores = Ranking::new(&[0.94, 1.0], &labels(&[1, 0])).scores();
+        // Errors of -0.06 and 1 in one bin.
+        assert!((scores.calibration_error.unwrap() - 0.47).abs() < 1e-7, "{scores:?}");
+    }
+
+    #[test]
+    fn specificity_counts_weighted_negatives() {
+        let ranking = Ranking::new(&[0.9, 0.8, 0.7, 0.6], &labels(&[1, 0, 1, 0])).at_specificity(0.9);
+        let sensitivity = |weight| ranking.weighted(&[1, 1, 1, weight]).sensitivity.unwrap();
+        // One false positive of nine, or of ten negatives.
+        assert_eq!((sensitivity(8), sensitivity(9)), (0.5, 1.0));
     }
 
     #[test]
