@@ -309,6 +309,37 @@ mod tests {
     }
 
     #[test]
+    fn means_are_over_the_findings_that_define_them() {
+        let mut rows = rows();
+        rows.grouping.of_row.iter_mut().for_each(|group| *group %= 2);
+        rows.grouping.groups.truncate(2);
+        rows.grouping.unstated = None;
+        let column = grouped(&rows);
+        assert_eq!(column.mean.findings, ["Edema", "Hernia"]);
+        for (number, mean) in column.mean.groups.iter().enumerate() {
+            let [edema, hernia] = [0, 1].map(|class: usize| column.findings[class].groups[number].scores);
+            let aurocs = [edema, hernia].map(|scores| scores.auroc.unwrap().value);
+            assert_eq!(mean.scores.auroc.unwrap().value, aurocs.iter().sum::<f64>() / 2.0);
+            // The second finding has no threshold.
+            assert_eq!(mean.scores.f1.unwrap().value, edema.f1.unwrap().value);
+        }
+    }
+
+    #[test]
+    fn means_are_shown_for_several_findings_and_groups() {
+        let column = grouped(&rows());
+        assert!(column.shows_mean() && column.mean.groups.len() == 3);
+        let changed = |change: fn(&mut ColumnGroups)| {
+            let mut column = column.clone();
+            change(&mut column);
+            column.shows_mean()
+        };
+        assert!(!changed(|column| column.findings.truncate(1)));
+        assert!(!changed(|column| column.mean.findings.clear()));
+        assert!(!changed(|column| column.mean.groups.truncate(1)));
+    }
+
+    #[test]
     fn gaps_are_between_groups_with_enough_records() {
         let column = grouped(&rows());
         let compared = |class: usize| column.findings[class].groups.iter().map(|g| g.compared).collect::<Vec<_>>();
@@ -319,6 +350,7 @@ mod tests {
         let spread = |values: &[f64]| {
             values.iter().fold(f64::MIN, |a, &b| a.max(b)) - values.iter().fold(f64::MAX, |a, &b| a.min(b))
         };
+        assert_eq!(super::gap([[Some(0.5); 4]].into_iter()), [None; 4]);
         let gap = column.findings[0].gap.auroc.unwrap();
         assert_eq!(gap.value, spread(&aurocs(0, &[0, 1, 2])));
         assert!(gap.low > 0.05 && gap.low < gap.value && gap.value < gap.high, "{gap:?}");
