@@ -104,9 +104,11 @@ def main():
     tree = out / "tree"
     if not tree.exists():
         subprocess.run(["git", "-C", here, "worktree", "add", "--detach", tree], check=True, capture_output=True)
-    subprocess.run(["git", "checkout", "--quiet", "--", "."], cwd=tree, check=True)
+    head = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    subprocess.run(["git", "checkout", "--quiet", "--force", "--detach", head], cwd=tree, check=True)
     log = out / "mutants.jsonl"
-    done = {json.loads(line)["name"] for line in log.read_text().splitlines()} if log.exists() else set()
+    log.touch()
+    done = {json.loads(line)["name"] for line in log.read_text().splitlines()}
 
     for group in arguments.groups.split(","):
         files, targets, tests = GROUPS[group]

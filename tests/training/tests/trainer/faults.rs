@@ -1,5 +1,5 @@
-//! Faults while a run writes checkpoints: calls and allocations that fail, and power losses. The same command then ends with the weights of an
-//! undisturbed run, and `latest` never names what is not there.
+//! Faults while a run writes checkpoints: calls and allocations that fail, and power losses. The same command then ends with the
+//! weights of an undisturbed run, and `latest` never names what is not there.
 
 use std::collections::BTreeMap;
 use std::fs;
