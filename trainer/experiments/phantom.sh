@@ -39,11 +39,12 @@ pretrain() {
     echo "seed $1: pre-trained $2"
 }
 
-# At most so many steps; a run ends after six evaluations of twenty without a better score.
+# At most so many steps; a run ends after ten evaluations of twenty without a better score.
 tune() {
     local seed=$1 ratio=$2 most=$3 folder=$out/seed$1/phantom-$2
     "$bin/trainer" sweep --data "$out/data" --out "$folder" --task chexpert5 --split "seed$seed" --ratios "$ratio" --seeds "$seed" \
-        --recipe release,benchx --device cpu --steps "$most" --patience 6 --set "optimizer.evaluate_every=$((most / 20))" \
+        --recipe release,benchx --device cpu --steps "$most" --patience 10 --stop-exit-code 75 \
+        --set "optimizer.evaluate_every=$((most / 20))" \
         --init random=random --init "mrm=$out/seed$seed/encoders/both" --init "image=$out/seed$seed/encoders/image-only" \
         --init "report=$out/seed$seed/encoders/report-only" >"$out/logs/phantom-$ratio-$seed.log" 2>&1
     echo "seed $seed: fine-tuned at $ratio%"

@@ -66,7 +66,7 @@ def noise(metadata, table, share, seed):
 
 
 def collect(out, seed, results):
-    """One row an evaluation on a test subset."""
+    """One row an evaluation on a test subset. Rows of the file whose evaluations OUT has not stay."""
     rows = []
     for path in sorted((out / f"seed{seed}").rglob("evaluation-test*.json")):
         task, _, ratio = path.relative_to(out / f"seed{seed}").parts[0].rpartition("-")
@@ -88,7 +88,9 @@ def collect(out, seed, results):
             "average_precision": value(mean["average_precision"]),
             "macro_f1": value((decisions.get("macro") or {}).get("f1")),
         })
-    rows.sort(key=lambda row: tuple(str(row[key]) for key in ("task", "ratio", "method", "encoder")))
+    name = lambda row: tuple(str(row[key]) for key in ("task", "ratio", "method", "encoder"))
+    before = json.loads(results.read_text()) if results.exists() else []
+    rows = sorted({name(row): row for row in before + rows}.values(), key=name)
     results.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
     print(f"{len(rows)} evaluations of seed {seed}")
 
@@ -145,8 +147,7 @@ def chart(path, method, files):
 def table(files):
     """AUROC by task, method, ratio and encoder; bold: the difference to random initialization has an interval without 0."""
     cells = read(files)
-    seeds = sorted({seed for cell in cells.values() for seed in cell})
-    print(f"Mean test AUROC ± standard deviation over the seeds {', '.join(map(str, seeds))}. In parentheses: difference to random\n"
+    print("Mean test AUROC ± standard deviation over the seeds. In parentheses: difference to random\n"
           "initialization, with a 95% interval (Student's t over seeds, paired); bold where it excludes 0.\n")
     encoders = [name for name in NAMES if any(key[3] == name for key in cells)]
     for task, title in TASKS.items():
@@ -154,10 +155,11 @@ def table(files):
         if not rows:
             continue
         print(f"**{title}**\n")
-        print("| | labels | " + " | ".join(NAMES[name] for name in encoders) + " |\n| --- | --- |" + " --- |" * len(encoders))
+        of_task = [name for name in encoders if any(key[0] == task and key[3] == name for key in cells)]
+        print("| | labels | seeds | " + " | ".join(NAMES[name] for name in of_task) + " |\n| --- | --- | --- |" + " --- |" * len(of_task))
         for method, ratio in rows:
-            line = [METHODS[method], f"{ratio}%"]
-            for name in encoders:
+            line = [METHODS[method], f"{ratio}%", str(len(cells[task, method, ratio, "random"]))]
+            for name in of_task:
                 line.append(text(cells[task, method, ratio, name], cells[task, method, ratio, "random"], name == "random"))
             print("| " + " | ".join(line) + " |")
         print()

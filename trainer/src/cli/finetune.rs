@@ -95,7 +95,7 @@ pub(super) fn run(arguments: &Arguments, program: &Program) -> Result<u8> {
         source: &source,
         options: run,
         launch: program.launch.as_ref(),
-        stop_exit_code: settings.stop_exit_code.unwrap_or(0),
+        stop_exit_code: settings.stop.exit_code(),
         with_tested_lr: (*lr == Some(LrOption::Auto)).then_some(&with_tested_lr),
         next: &next,
     })

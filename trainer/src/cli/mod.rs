@@ -17,7 +17,6 @@ mod sweep;
 mod training;
 
 use std::ffi::OsString;
-use std::panic::AssertUnwindSafe;
 
 use anyhow::{Result, anyhow};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -25,7 +24,7 @@ use dataset::commands::cli::{self, HelpFiles, UsageError};
 
 use self::options::Program;
 use crate::task::{Registry, Stage};
-use crate::torch::{c10d, panic, shim};
+use crate::torch::{c10d, message, shim};
 use crate::train::distributed::{self, Launch};
 use crate::train::threads;
 
@@ -121,17 +120,12 @@ pub fn main_with(registry: Registry, arguments: impl IntoIterator<Item = OsStrin
     if std::env::args_os().eq(arguments) {
         threads::limit_spinning(cli.threads.unwrap_or(0));
     }
-    panic::install_hook();
     shim::keep_freed_memory();
-    let (message, code) = match std::panic::catch_unwind(AssertUnwindSafe(|| run(cli, &registry))) {
-        Ok(Ok(code)) => return code,
-        Ok(Err(error)) => {
-            (distributed::report(&panic::of_error(&error), distributed::was_lost(&error)), cli::exit_code(&error))
-        }
-        Err(panic) => (distributed::report(&panic::of_panic(&panic), false), 1),
-    };
-    dataset::cli_eprintln!("error: {message}");
-    code
+    cli::caught(|| run(cli, &registry)).unwrap_or_else(|error| {
+        let line = distributed::report(&message::of_error(&error), distributed::was_lost(&error));
+        dataset::cli_eprintln!("error: {line}");
+        cli::exit_code(&error)
+    })
 }
 
 /// The command line, with the names of the registry's tasks in the help of `--task` and `--objective`.
@@ -180,6 +174,7 @@ fn run(cli: Cli, registry: &Registry) -> Result<u8> {
     match cli.command {
         Command::Pretrain(arguments) => return pretrain::run(&arguments, &program),
         Command::Finetune(arguments) => return finetune::run(&arguments, &program),
+        Command::Sweep(arguments) => return sweep::run(arguments, &program),
         other => run_alone(other, &program)?,
     }
     Ok(0)
@@ -189,11 +184,10 @@ fn run(cli: Cli, registry: &Registry) -> Result<u8> {
 fn run_alone(subcommand: Command, program: &Program) -> Result<()> {
     let registry = program.registry;
     match subcommand {
-        Command::Pretrain(_) | Command::Finetune(_) => Ok(()),
+        Command::Pretrain(_) | Command::Finetune(_) | Command::Sweep(_) => Ok(()),
         Command::Help(files) => Ok(files.write(command(registry))?),
         Command::Evaluate(arguments) => evaluate::run(&arguments, program),
         Command::Compare(arguments) => compare::run(&arguments, program),
-        Command::Sweep(arguments) => sweep::run(arguments, program),
         Command::Embed(arguments) => embed::run(&arguments, program),
         Command::Probe(arguments) => probe::run(arguments, program),
         Command::Predict(arguments) => predict::run(&arguments, program),

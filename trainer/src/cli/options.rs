@@ -97,6 +97,21 @@ impl RecordOptions {
     }
 }
 
+/// What a signal ends a training with.
+#[derive(Args)]
+pub(super) struct StopOption {
+    /// Exit code where a signal has stopped it with a checkpoint, for schedulers that start it again [default: 0].
+    #[arg(long, value_name = "CODE", hide_short_help = true)]
+    stop_exit_code: Option<u8>,
+}
+
+impl StopOption {
+    /// The exit code.
+    pub fn exit_code(&self) -> u8 {
+        self.stop_exit_code.unwrap_or(0)
+    }
+}
+
 /// Settings of a run that is trained.
 #[derive(Args)]
 pub(super) struct SettingOptions {
@@ -112,9 +127,8 @@ pub(super) struct SettingOptions {
     /// Records of a micro-batch [default: the recipe's].
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub batch_size: Option<u64>,
-    /// Exit code of a run that was stopped with a checkpoint, for schedulers that start it again [default: 0].
-    #[arg(long, value_name = "CODE", hide_short_help = true)]
-    pub stop_exit_code: Option<u8>,
+    #[command(flatten)]
+    pub stop: StopOption,
     /// Decides initialization, order, augmentation and masks [default: 0].
     #[arg(long, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     pub seed: Option<u64>,

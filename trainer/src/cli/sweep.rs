@@ -6,7 +6,9 @@ use anyhow::{Result, anyhow};
 use clap::Args;
 use dataset::commands::cli::{self, UsageError};
 
-use super::options::{DeviceOption, EvaluationArguments, LengthOptions, LrOption, Program, lr, lr_settings, read_text};
+use super::options::{
+    DeviceOption, EvaluationArguments, LengthOptions, LrOption, Program, StopOption, lr, lr_settings, read_text,
+};
 use super::training::warn;
 use crate::commands::{self, Axis, InitChoice, Progress, Sweep, sweep_table};
 use crate::config::{PRESETS, Recipe};
@@ -72,6 +74,8 @@ pub(super) struct Arguments {
     steps: Option<u64>,
     #[command(flatten)]
     length: LengthOptions,
+    #[command(flatten)]
+    stop: StopOption,
 }
 
 fn start_is_init(_: &str) -> Result<String, String> {
@@ -93,7 +97,8 @@ fn learning_rates(options: Vec<LrOption>) -> Result<(Vec<String>, bool)> {
     Ok((options.into_iter().filter_map(number).collect(), false))
 }
 
-pub(super) fn run(arguments: Arguments, program: &Program) -> Result<()> {
+/// Returns the exit code.
+pub(super) fn run(arguments: Arguments, program: &Program) -> Result<u8> {
     let device = commands::device(&arguments.device.device)?;
     let file = arguments.config.as_deref().map(read_text).transpose()?;
     let (lr, lr_auto) = learning_rates(arguments.lr)?;
@@ -137,10 +142,10 @@ pub(super) fn run(arguments: Arguments, program: &Program) -> Result<()> {
     let swept = plan.run(device, &progress)?;
     if swept.stopped {
         dataset::cli_println!("stopped; give the same command again to continue ({})", arguments.out.display());
-        return Ok(());
+        return Ok(arguments.stop.exit_code());
     }
     let page = arguments.out.join("report.html");
     warn(&report::report(program.registry, &swept.runs, &page)?.warnings);
     dataset::cli_println!("\n{}\nwritten to {}", sweep_table(&swept), page.display());
-    Ok(())
+    Ok(0)
 }

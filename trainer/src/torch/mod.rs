@@ -2,5 +2,5 @@
 
 pub mod c10d;
 mod error_text;
-pub mod panic;
+pub mod message;
 pub mod shim;
