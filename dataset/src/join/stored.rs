@@ -15,6 +15,7 @@ use crate::format::checksums::{self, CHECKSUMS_KEY};
 use crate::format::manifest::Manifest;
 use crate::format::shard::{Fetched, byte_range};
 use crate::join::facts::{JoinFacts, JoinKind, shards_sha256};
+use crate::random;
 use crate::store::storage::Storage;
 use crate::store::stored_file::StoredFile;
 
@@ -48,6 +49,8 @@ pub fn known_joins(storage: &Storage) -> Result<Vec<String>> {
 pub struct Join {
     name: String,
     facts: JoinFacts,
+    /// Of the stored text of the facts.
+    digest: u64,
     file: Arc<StoredFile>,
     metadata: ArrowReaderMetadata,
     /// First row of each row group, and the end of the last.
@@ -119,11 +122,11 @@ impl Join {
             let found = stated.key_value_metadata().into_iter().flatten().find(|entry| entry.key == key);
             found.and_then(|entry| entry.value.clone()).ok_or_else(|| Error::Invalid(format!("it has no key `{key}`")))
         };
-        let facts = value(FACTS_KEY)?;
-        if format!("{:08x}", crc32fast::hash(facts.as_bytes())) != value(FACTS_CRC32_KEY)? {
+        let text = value(FACTS_KEY)?;
+        if format!("{:08x}", crc32fast::hash(text.as_bytes())) != value(FACTS_CRC32_KEY)? {
             return Err(Error::Invalid("its facts differ from what was written".to_owned()));
         }
-        let facts: JoinFacts = serde_json::from_str(&facts).map_err(|error| invalid(&error))?;
+        let facts: JoinFacts = serde_json::from_str(&text).map_err(|error| invalid(&error))?;
         if metadata.schema().fields() != facts.schema().fields() {
             return Err(Error::Invalid("it has other columns than its kind".to_owned()));
         }
@@ -139,7 +142,8 @@ impl Join {
         }
         let groups = if facts.kind.is_large() { 0 } else { starts.len() - 1 };
         let kept = (0..groups).map(|_| OnceLock::new()).collect();
-        Ok(Self { name: name.to_owned(), facts, file, metadata, starts, crc32, kept })
+        let digest = random::digest(&text);
+        Ok(Self { name: name.to_owned(), facts, digest, file, metadata, starts, crc32, kept })
     }
 
     /// Its name.
@@ -150,6 +154,11 @@ impl Join {
     /// What it is about.
     pub fn facts(&self) -> &JoinFacts {
         &self.facts
+    }
+
+    /// Digest of its facts as they are stored: the same for all versions of this library.
+    pub fn digest(&self) -> u64 {
+        self.digest
     }
 
     /// Whether it has labels.

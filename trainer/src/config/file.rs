@@ -17,12 +17,13 @@ const KIND: &str = "kind";
 ///
 /// Tasks have typed configurations of their own. [`of`](Self::of) writes such a one down, [`read`](Self::read) gives it back,
 /// to the bit.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct ConfigFile {
     kind: String,
     /// Without `kind`.
     table: Table,
     text: String,
+    with_defaults: fn(&Self) -> Result<Self>,
 }
 
 /// What the configurations of all kinds have in common, by the same keys: enough to start another run from a run's encoder.
@@ -54,9 +55,10 @@ impl ConfigFile {
     ///
     /// # Errors
     /// When TOML cannot express a value.
-    pub fn of<C: Serialize>(kind: &str, config: &C) -> Result<Self> {
+    pub fn of<C: Serialize + DeserializeOwned>(kind: &str, config: &C) -> Result<Self> {
         let text = format!("{KIND} = {}\n{}", Value::from(kind), toml::to_string(config)?);
-        Ok(Self { kind: kind.to_owned(), table: Table::try_from(config)?, text })
+        let with_defaults = |older: &Self| Self::of(&older.kind, &older.read::<C>()?);
+        Ok(Self { kind: kind.to_owned(), table: Table::try_from(config)?, text, with_defaults })
     }
 
     /// Reads a stored configuration. The keys of older versions are translated; `path` is for messages.
@@ -71,7 +73,16 @@ impl ConfigFile {
             bail!("{}: the key `{KIND}` is missing", not_one());
         };
         let text = if changed { format!("{KIND} = {}\n{table}", Value::from(kind.as_str())) } else { text.to_owned() };
-        Ok(Self { kind, table, text })
+        Ok(Self { kind, table, text, with_defaults: |file| Ok(file.clone()) })
+    }
+
+    /// A stored configuration of an older version as one of this version and kind: keys that it does not have get their defaults,
+    /// which are what such a run was trained with.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn complete(&self, older: &Self) -> Result<Self> {
+        (self.with_defaults)(older)
     }
 
     /// The kind of task, such as `classify`.
@@ -167,7 +178,7 @@ mod tests {
                 file.text()
             );
             let again = ConfigFile::parse(file.text(), "config.toml").unwrap();
-            assert_eq!((again.kind(), &again), ("pretrain", &file));
+            assert_eq!((again.kind(), again.table(), again.text()), ("pretrain", file.table(), file.text()));
             assert_eq!(again.read::<PretrainConfig>().unwrap(), config);
             let common = again.common().unwrap();
             assert_eq!((common.encoder.vit, common.steps), (config.model.vit, config.optimizer.steps));

@@ -81,8 +81,8 @@ pub struct VitConfig {
     pub pos_resize: PosResize,
 }
 
-/// Keys that runs of older versions do not have.
-const LATER_KEYS: [&str; 8] =
+/// In what encoders differ beside their sizes.
+const VARIANTS: [&str; 8] =
     ["mlp", "register_tokens", "layer_scale", "norm_epsilon", "pre_norm", "final_norm", "pooling", "pos_resize"];
 
 impl Default for VitConfig {
@@ -142,20 +142,11 @@ impl VitConfig {
         variant(self) == variant(&plain)
     }
 
-    /// Removes the keys that older versions do not have from a stored `[model.vit]`, where they have their default.
-    pub(crate) fn drop_later_defaults(vit: &mut toml::Table) {
-        let Ok(defaults) = toml::Table::try_from(Self::default()) else { return };
-        for key in LATER_KEYS.iter().filter(|key| vit.get(**key) == defaults.get(**key)).collect::<Vec<_>>() {
-            vit.remove(*key);
-        }
-    }
-
     /// What differs from MRM's encoder beside sizes: keys of `[model.vit]` with their values.
     pub(crate) fn variants(&self) -> toml::Table {
-        let mut table = toml::Table::try_from(self).unwrap_or_default();
-        Self::drop_later_defaults(&mut table);
-        table.retain(|key, _| LATER_KEYS.contains(&key));
-        table
+        let [mut own, plain] = [self, &Self::default()].map(|vit| toml::Table::try_from(vit).unwrap_or_default());
+        own.retain(|key, value| VARIANTS.contains(&key) && plain.get(key) != Some(value));
+        own
     }
 
     /// Checks the sizes.
@@ -259,18 +250,12 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_of_an_older_version_is_read_and_is_the_same() {
+    fn a_configuration_of_an_older_version_is_that_of_a_plain_encoder() {
         let old = "image_size = 64\npatch_size = 8\nembed_dim = 128\nnum_layers = 4\nnum_heads = 4\nmlp_ratio = 4.0\n\
                    in_channels = 3\n";
         let vit: VitConfig = toml::from_str(old).unwrap();
-        let mut now = toml::Table::try_from(&vit).unwrap();
-        assert!(LATER_KEYS.iter().all(|key| now.contains_key(*key)));
-        VitConfig::drop_later_defaults(&mut now);
-        assert_eq!(now, old.parse::<toml::Table>().unwrap());
-        let mut other = toml::Table::try_from(VitConfig { register_tokens: 4, ..vit }).unwrap();
-        VitConfig::drop_later_defaults(&mut other);
-        assert_eq!(other["register_tokens"].as_integer(), Some(4));
-        let class_token = VitConfig { pooling: Pooling::Cls, ..VitConfig::default() };
+        assert!(vit.is_plain() && vit.variants().is_empty());
+        let class_token = VitConfig { pooling: Pooling::Cls, ..vit };
         assert_eq!(class_token.variants().to_string(), "pooling = \"cls\"\n");
     }
 

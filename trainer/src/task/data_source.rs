@@ -118,8 +118,7 @@ impl DataSource {
     /// The joins that the dataset is seen with.
     fn joins(&self) -> Vec<JoinId> {
         let id = |name: String| {
-            let facts = self.dataset.join(&name).map(|join| join.facts().clone()).ok();
-            let digest = random::digest(&serde_json::to_string(&facts).unwrap_or_default());
+            let digest = self.dataset.join(&name).map_or(0, |join| join.digest());
             JoinId(name, format!("{digest:016x}"))
         };
         self.dataset.joined_names().into_iter().map(id).collect()

@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail};
 use dataset::store::files;
 
 use crate::config::{ConfigFile, IMPORTED};
-use crate::model::vit::VitConfig;
 use crate::train::checkpoint::{self, BEST, Checkpoints, MODEL, newest_state};
 use crate::train::logger;
 
@@ -49,6 +48,7 @@ impl RunDir {
         let mut notice = None;
         if !fresh && has_begun(path) {
             let before = load_config(path)?;
+            let before = config.complete(&before).unwrap_or(before);
             let tables = [before.table(), config.table()];
             let [old_length, new_length] = tables.map(|table| LENGTH.map(|key| setting(table, key)));
             let other_length = old_length != new_length;
@@ -127,6 +127,20 @@ pub fn has_begun(path: &Path) -> bool {
     logger::has_lines(path) || !Checkpoints::of(path).steps().is_empty() || path.join(BEST).exists()
 }
 
+/// Keys of `[run]` that no number depends on.
+const RUNNING: [&str; 10] = [
+    "threads",
+    "loader_threads",
+    "log_every",
+    "checkpoint_every",
+    "keep_last",
+    "skip_limit",
+    "master_weights",
+    "gradient_sync",
+    "join_timeout",
+    "stall_timeout",
+];
+
 /// A configuration without the settings that may change when a run continues, since no number of it depends on them. With
 /// `other_length`, the settings of its length are left out, too.
 fn deciding(mut config: toml::Table, other_length: bool) -> toml::Table {
@@ -138,67 +152,10 @@ fn deciding(mut config: toml::Table, other_length: bool) -> toml::Table {
             optimizer.remove(*key);
         }
     }
-    for (key, before) in ADDED {
-        let before =
-            format!("value = {before}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("value"));
-        remove_if(&mut config, key, before.as_ref());
-    }
-    // Older runs do not have all keys of an encoder.
-    let model = config.get_mut("model").and_then(toml::Value::as_table_mut);
-    if let Some(vit) = model.and_then(|model| model.get_mut("vit")?.as_table_mut()) {
-        VitConfig::drop_later_defaults(vit);
-    }
     if let Some(run) = config.get_mut("run").and_then(toml::Value::as_table_mut) {
-        let keys =
-            ["threads", "loader_threads", "log_every", "checkpoint_every", "keep_last", "skip_limit", "master_weights"];
-        for key in keys {
-            run.remove(key);
-        }
-        for key in ["gradient_sync", "join_timeout", "stall_timeout"] {
-            run.remove(key);
-        }
+        run.retain(|key, _| !RUNNING.contains(&key));
     }
     config
-}
-
-/// Keys that older runs do not have, each with the value that such a run was trained with.
-const ADDED: [(&str, &str); 21] = [
-    ("recipe", "'release'"),
-    ("model.head_norm", "true"),
-    ("model.head_std", "2e-5"),
-    ("data.augment", "[]"),
-    ("data.crop", "'random-resized'"),
-    ("data.mixup", "0.0"),
-    ("data.mask", "''"),
-    ("data.studies", "0"),
-    ("data.token_weights", "''"),
-    ("data.token_weights_digest", "''"),
-    ("data.window", "'stored'"),
-    ("data.window_jitter", "[0.0, 0.0]"),
-    ("optimizer.encoder_lr_scale", "1.0"),
-    ("optimizer.freeze_encoder", "false"),
-    ("optimizer.cosine_steps", "0"),
-    ("optimizer.class_weights", "'none'"),
-    ("optimizer.label_smoothing", "0.0"),
-    ("optimizer.loss", "'focal-dice'"),
-    ("optimizer.select_by", "'dice'"),
-    ("run.in_place_loss", "false"),
-    ("run.cuda_graph", "false"),
-];
-
-/// Removes a dotted key that has this value.
-fn remove_if(table: &mut toml::Table, key: &str, value: Option<&toml::Value>) {
-    match key.split_once('.') {
-        Some((section, key)) => {
-            if let Some(section) = table.get_mut(section).and_then(toml::Value::as_table_mut) {
-                remove_if(section, key, value);
-            }
-        }
-        None if table.get(key) == value => {
-            table.remove(key);
-        }
-        None => {}
-    }
 }
 
 /// Files that a killed or failed run may leave in its folder: temporary ones, and the curve of a range test.
