@@ -33,13 +33,16 @@ GROUPS = {
         DATASET,
         "binary(dataset) and test(/^(splits|silence|verify|hostile)::/)",
     ),
-    "verify": (["commands/verify"], DATASET, "binary(dataset) and test(/^(verify|silence|hostile)::/)"),
+    "verify": (["commands/verify"], ["--lib", *DATASET], "(package(mrm-dataset) and test(/^(tests|commands)::/)) or "
+               "(binary(dataset) and test(/^(verify|silence|hostile|columns|windows)::/))"),
     "checksums": (["format/checksums"], ["--lib", *DATASET], "(package(mrm-dataset) and test(/^format::/)) or "
                   "(binary(dataset) and test(/^(verify|silence|hostile|old_formats)::/))"),
-    "order": (["loader/order", "loader/state", "loader/part", "loader/plan"], DATASET,
-              "binary(dataset) and test(/^(loader|mixture|studies|old_formats)::/)"),
+    "order": (["loader/order", "loader/part", "loader/plan"], ["--lib", *DATASET],
+              "(package(mrm-dataset) and test(/^(tests|loader)::/)) or "
+              "(binary(dataset) and test(/^(loader|mixture|studies|old_formats|texts|hostile|silence)::/))"),
     "metrics": (["trainer/src/eval/*"], ["--lib"], "package(mrm-trainer) and test(/^eval::/)"),
-    "checkpoint": (["trainer/src/train/checkpoint"], TRAINER, "binary(trainer) and test(/^(resume|faults|pretraining)::/)"),
+    "checkpoint": (["trainer/src/train/checkpoint"], ["--lib", *TRAINER], "(package(mrm-trainer) and test(/^train::checkpoint::/)) or "
+                   "(binary(trainer) and test(/^(resume|faults|pretraining|finetuning)::/))"),
 }
 
 # Only what is changed is built again, and quickly.

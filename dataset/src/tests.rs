@@ -14,7 +14,7 @@ use crate::format::record::{FORMAT_VERSION, ImageEncoding, Record};
 use crate::format::schema::schema;
 use crate::format::shard::{ImageCompression, ShardWriter};
 use crate::format::table;
-use crate::loader::{EpochLength, Loader, MixturePart, Weights};
+use crate::loader::{EpochLength, Loader, MixturePart, OnError, StudyOptions, Weights};
 use crate::split::{Ratio, Split, SplitOptions, Subset, draw};
 use crate::store::files;
 use crate::transform::Transform;
@@ -223,6 +223,69 @@ fn a_mixture_reads_ahead_from_its_store_alone() {
     let of_store: Vec<bool> = batch.sources().iter().map(|&source| source == 1).collect();
     assert_eq!(pages.iter().map(Option::is_some).collect::<Vec<_>>(), of_store);
     assert!(of_store.contains(&true) && of_store.contains(&false));
+}
+
+#[test]
+fn a_split_does_not_replace_the_certificate_of_another_one() {
+    const URL: &str = "memory://datasets/certificates/set";
+    let storage = Storage::at(URL).unwrap();
+    write(&storage);
+    let dataset = Dataset::open(URL).unwrap();
+    let made = |seed| {
+        let options = SplitOptions { seed, ..SplitOptions::default() };
+        draw::make(&dataset, "main", &options, &|_| Ok(())).unwrap()
+    };
+    let ((one, of_one), (other, of_other)) = (made(1), made(2));
+    assert_ne!(of_one.members_sha256, of_other.members_sha256);
+    // As a process leaves it that was killed before it wrote the table.
+    storage.write_json("splits/main.json", &of_one).unwrap();
+    let message = other.save_new(&storage, &of_other).unwrap_err().to_string();
+    assert!(message.contains("a certificate of other members"), "{message}");
+    assert!(storage.read_if_there("splits/main.parquet").unwrap().is_none());
+    one.save_new(&storage, &of_one).unwrap();
+    one.save_new(&storage, &of_one).unwrap();
+    let message = other.save_new(&storage, &of_other).unwrap_err().to_string();
+    assert!(message.contains("with other members"), "{message}");
+    assert_eq!(Split::load(&dataset, "main").unwrap(), one);
+}
+
+#[test]
+fn what_cannot_be_fetched_is_an_error_or_is_skipped() {
+    const URL: &str = "memory://datasets/lost/set";
+    let storage = Storage::at(URL).unwrap();
+    write(&storage);
+    storage.remove(&["shards/part-00000.parquet"]).unwrap();
+    let dataset = Arc::new(Dataset::open(URL).unwrap());
+    let builder = Loader::builder(&dataset).batch_size(8).transform(Transform::evaluate(6));
+    let fetched = |on_error| builder.clone().on_error(on_error).random_access().unwrap().plan.fetch(0);
+    assert!(fetched(OnError::Stop).is_err());
+    assert!(fetched(OnError::Skip).unwrap().is_empty());
+    let batch = builder.clone().on_error(OnError::Skip).build().unwrap().next_batch().unwrap();
+    assert_eq!((batch.len(), batch.skipped().len()), (0, 8));
+}
+
+#[test]
+fn studies_of_a_store_are_fetched_together_and_are_those_of_a_folder() {
+    const URL: &str = "memory://datasets/studies/set";
+    let folder = tempfile::tempdir().unwrap();
+    let made = |row: usize| {
+        let study = row / 3;
+        Record { patient_id: format!("p{study}"), study_id: format!("s{study}"), ..record(row) }
+    };
+    for storage in [Storage::folder(folder.path()), Storage::at(URL).unwrap()] {
+        write_records(&storage, (0..40).map(made).collect());
+    }
+    let [here, there] = [Dataset::open(folder.path()), Dataset::open(URL)].map(|dataset| {
+        let loader = Loader::builder(&Arc::new(dataset.unwrap())).studies(StudyOptions::default()).batch_size(5);
+        loader.transform(Transform::evaluate(6)).random_access().unwrap()
+    });
+    assert_eq!(here.batches(), 3);
+    for number in 0..here.batches() {
+        let [own, fetched] = [&here, &there].map(|access| access.batch(0, number).unwrap());
+        assert_eq!((own.view_rows(), own.images()), (fetched.view_rows(), fetched.images()));
+        let pages = there.plan.fetch(number).unwrap();
+        assert!(pages.iter().map(Option::is_some).eq(own.view_rows().iter().map(|&row| row >= 0)));
+    }
 }
 
 /// Serves the files of a folder by HTTP, with range requests; returns the address.

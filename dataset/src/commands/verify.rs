@@ -429,3 +429,22 @@ fn runs(rows: &Range<usize>, found: Vec<Vec<String>>) -> Vec<String> {
     }
     runs.into_iter().map(|(run, problem)| format!("{}: {problem}", rows_text(&run))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_after_the_last_checksum_is_read_to_its_end() {
+        let file: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
+        let content = read("shard", file.as_slice(), &[], &|_| Ok(())).unwrap();
+        assert_eq!((content.bytes, content.sha256), (3_000_000, files::hex(&Sha256::digest(&file))));
+    }
+
+    #[test]
+    fn consecutive_rows_with_the_same_problem_share_a_line() {
+        let found = [&["a"][..], &["a", "b"], &["b"], &[], &["a"], &["a"]];
+        let found = found.map(|row| row.iter().map(ToString::to_string).collect()).to_vec();
+        assert_eq!(runs(&(10..16), found), ["rows 10 to 11: a", "rows 11 to 12: b", "rows 14 to 15: a"]);
+    }
+}

@@ -126,6 +126,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn memory_is_that_of_the_pages_that_were_not_taken() {
+        let mut pages = Pages { column: 0, is_image: false, stored: Vec::new(), checksums: PageChecksums::default() };
+        let keys = [&b"header"[..], b"body"].map(|piece| pages.put(Bytes::from_static(piece)).unwrap());
+        assert_eq!(pages.memory_size(), 10);
+        assert_eq!((pages.take(keys[0]).unwrap(), pages.memory_size()), (Bytes::from_static(b"header"), 4));
+    }
+
+    #[test]
     fn damaged_checksums_are_refused() {
         let checksums = PageChecksums::default();
         checksums.add(0, false, b"dictionary");

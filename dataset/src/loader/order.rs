@@ -206,3 +206,24 @@ impl Mixed {
         counts.map(|(regular, offset)| (regular + offset).clamp(0, i128::from(u64::MAX / 2)) as u64).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn the_present_and_the_last_epoch_are_kept() {
+        let (made, count) = (Made::new(), Cell::new(0));
+        let found = [0, 1, 0, 1, 2, 1, 0].map(|number| {
+            let make = || {
+                count.set(count.get() + 1);
+                Ok(number)
+            };
+            assert_eq!(*made.get(number, make).unwrap(), number);
+            count.get()
+        });
+        assert_eq!(found, [1, 2, 2, 2, 3, 3, 4]);
+    }
+}

@@ -309,3 +309,101 @@ impl Display for Certificate {
         self.lists.iter().try_for_each(|lists| write!(f, "{lists}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::split::index_table::Entry;
+
+    /// One patient torn by a ratio, no validation record, one record in no subset.
+    fn measured() -> (Vec<Member>, IndexTable, Certificate) {
+        let entry = |record, patient, study, positives, labeled| Entry { record, patient, study, positives, labeled };
+        let entries = vec![
+            entry("a", "0", "0", vec![0], true),
+            entry("b", "0", "1", vec![1], true),
+            entry("c", "1", "2", vec![], false),
+            entry("d", "2", "3", vec![0], true),
+            entry("e", "3", "4", vec![], false),
+        ];
+        let table = IndexTable::new(2, entries);
+        let member = |id: &str, subset, ratio| Member { record_id: id.to_owned(), subset, ratio, ratios: None };
+        let train = Some(Subset::Train);
+        let members = vec![
+            member("a", train, Some(Ratio::TEN)),
+            member("b", train, Some(Ratio::ALL)),
+            member("c", train, Some(Ratio::ALL)),
+            member("d", Some(Subset::Test), None),
+            member("e", None, None),
+        ];
+        let ratios = vec![Ratio::TEN, Ratio::ALL];
+        let options = SplitOptions { ratios, unit: Unit::Image, ..SplitOptions::default() };
+        let certificate = Certificate::measure(&members, &table, &["A", "B"].map(str::to_owned), options, None);
+        (members, table, certificate)
+    }
+
+    #[test]
+    fn a_certificate_is_shown_whole() {
+        let (_, _, mut certificate) = measured();
+        let lines = [
+            "                     train  validate      test       10%      100%",
+            "records                  3         0         1         1         3",
+            "studies                  3         0         1         1         3",
+            "patients                 2         0         1         1         2",
+            "labeled                  2         0         1         1         2",
+            "positive in %",
+            "A                    50.00         –    100.00    100.00     50.00",
+            "B                    50.00         –      0.00      0.00     50.00",
+            "no record in validate",
+            "no positive in test: B",
+            "no positive in 10%: B",
+            "records in no subset: 1",
+            "largest deviation of a subset from all subsets: 33.333 points (A, test)",
+            "largest deviation of a ratio from train: 50.000 points (A, 10%)",
+            "patients torn by a ratio: 1",
+            "patients in more than one subset: 0",
+        ];
+        assert_eq!(certificate.to_string(), lines.join("\n"));
+        (certificate.outside, certificate.torn_patients, certificate.nested) = (0, 0, false);
+        certificate.parts.iter_mut().for_each(|part| part.labeled = part.records);
+        let text = certificate.to_string();
+        for absent in ["in no subset", "torn", "\nlabeled"] {
+            assert!(!text.contains(absent), "{text}");
+        }
+        assert!(text.contains("the ratios do not nest"), "{text}");
+    }
+
+    #[test]
+    fn each_number_of_a_certificate_is_compared() {
+        let (members, table, whole) = measured();
+        let found = |stated: &Certificate, measured: &Certificate| stated.contradiction(measured, &members, &table);
+        assert_eq!(found(&whole, &whole), None);
+        type Place = fn(&mut Certificate) -> &mut Option<Deviation>;
+        let changed = |place: Place, change: fn(&mut Deviation)| {
+            let mut other = whole.clone();
+            change(place(&mut other).as_mut().expect("a deviation"));
+            found(&other, &whole)
+        };
+        let expected = Some("other prevalences than are certified".to_owned());
+        let places: [Place; 2] = [|it| &mut it.subset_deviation, |it| &mut it.ratio_deviation];
+        for place in places {
+            assert_eq!(changed(place, |it| it.value += 0.01), expected);
+            assert_eq!(changed(place, |it| it.finding = "B".to_owned()), expected);
+            assert_eq!(changed(place, |it| it.part = "train".to_owned()), expected);
+        }
+        assert_eq!(found(&Certificate { nested: false, ..whole.clone() }, &whole), expected);
+        let none = Certificate { subset_deviation: None, ratio_deviation: None, ..whole.clone() };
+        assert_eq!((found(&none, &whole), found(&none, &none)), (expected, None));
+    }
+
+    #[test]
+    fn the_command_has_the_options_that_differ() {
+        let (_, _, mut certificate) = measured();
+        let command = |certificate: &Certificate| certificate.command(Path::new("d"), "n");
+        assert_eq!(command(&certificate), "dataset split d --name n --unit image --seed 0 --ratios 10,100");
+        certificate.options.stratify = vec!["A".to_owned(), "B".to_owned()];
+        assert!(command(&certificate).ends_with(" --ratios 10,100 --stratify 'A,B'"));
+        (certificate.options.official, certificate.options.subset_from) = (true, Some("j".to_owned()));
+        let of_join = command(&certificate);
+        assert!(of_join.contains(" --subset-from j") && !of_join.contains("--official"), "{of_join}");
+    }
+}

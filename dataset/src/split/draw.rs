@@ -208,6 +208,9 @@ impl Drawing<'_> {
             let flag = if *stated == Subset::Validate { "validation" } else { "test" };
             return Err(format!("there is a {} subset already: leave --{flag} out", stated.name()));
         }
+        if shares.is_empty() {
+            return Ok(());
+        }
         let pool = self.train();
         let wanted = shares.iter().map(|(_, share)| share * all).sum::<f64>();
         if wanted >= pool.len() as f64 {
@@ -215,9 +218,6 @@ impl Drawing<'_> {
                 "validation and test need {wanted:.0} of {} training records: none would be left",
                 pool.len()
             ));
-        }
-        if shares.is_empty() {
-            return Ok(());
         }
         let (groups, rows) = self.groups(&pool);
         let (records, positives) = totals(&groups, self.counted());
@@ -313,5 +313,69 @@ impl Drawing<'_> {
             Group { records: rows.len() as f64, positives: positives.into_iter().collect() }
         };
         (members.iter().map(group).collect(), members)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::split::index_table::Entry;
+
+    /// A split of records of one patient each, the first of which are labeled; finding `A` is positive in none.
+    fn drawn(
+        name: &str,
+        (records, labeled): (usize, usize),
+        official: &[&str],
+        options: &SplitOptions,
+    ) -> Result<(Split, Certificate)> {
+        let ids: Vec<String> = (0..records).map(|row| format!("r{row:04}")).collect();
+        let entry = |row: usize| Entry {
+            record: &ids[row],
+            patient: &ids[row],
+            study: "s",
+            positives: Vec::new(),
+            labeled: row < labeled,
+        };
+        let table = IndexTable::new(1, (0..records).map(entry).collect());
+        let official = official.iter().map(|subset| Some((*subset).to_owned())).collect();
+        draw(&table, &["A".to_owned()], official, name, options)
+    }
+
+    #[test]
+    fn labeled_records_are_balanced_where_many_or_nearly_all_are_not() {
+        for (labeled, expected) in [(1500, [1050, 150, 300]), (40, [28, 4, 8])] {
+            let (_, certificate) = drawn("main", (5000, labeled), &[], &SplitOptions::default()).expect("a split");
+            let found: Vec<u64> = certificate.parts[..3].iter().map(|part| part.labeled).collect();
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn options_are_checked() {
+        let message = |options: &SplitOptions| drawn("main", (4, 4), &[], options).expect_err("refused").to_string();
+        let halves = SplitOptions { validation: Some(0.5), test: Some(0.5), ..SplitOptions::default() };
+        assert!(message(&halves).contains("none would be left"));
+        assert!(message(&SplitOptions { test: Some(1.0), ..SplitOptions::default() }).contains("must be in [0, 1)"));
+        let unknown = SplitOptions { stratify: vec!["C".to_owned()], ..SplitOptions::default() };
+        assert!(message(&unknown).contains("no finding `C`"));
+        for name in ["", "a/b", "a\\b", "a.b"] {
+            let refused = drawn(name, (4, 4), &[], &SplitOptions::default()).expect_err("refused").to_string();
+            assert!(refused.contains("a name without"), "{refused}");
+        }
+        let ratios = vec![Ratio::ALL, Ratio::ONE, Ratio::ONE];
+        let options = SplitOptions { ratios, ..SplitOptions::default() };
+        assert_eq!(drawn("main", (40, 40), &[], &options).expect("a split").0.ratios, [Ratio::ONE, Ratio::ALL]);
+    }
+
+    #[test]
+    fn nothing_is_drawn_where_no_share_is_asked_for() {
+        let options = SplitOptions { official: true, test: Some(0.0), ..SplitOptions::default() };
+        let of = |official: &[&str]| {
+            let (_, certificate) =
+                drawn("main", (official.len(), official.len()), official, &options).expect("a split");
+            [0, 1, 2].map(|part| certificate.parts[part].records)
+        };
+        assert_eq!(of(&["train", "train", "train", "test"]), [3, 0, 1]);
+        assert_eq!(of(&["test", "test"]), [0, 0, 2]);
     }
 }

@@ -124,6 +124,7 @@ fn distinct<T: Eq + std::hash::Hash>(values: impl Iterator<Item = T>) -> usize {
 mod tests {
     use super::*;
     use crate::split::index_table::Entry;
+    use crate::split::types::Subset;
 
     #[test]
     fn units_that_share_an_image_are_joined_in_chains() {
@@ -143,6 +144,11 @@ mod tests {
         assert_eq!(joined(&index_table, Unit::Study, &groups), [0, 0, 2, 2, 4, 5]);
         assert_eq!(joined(&index_table, Unit::Image, &groups), [0, 0, 2, 2, 4, 5]);
         assert_eq!(joined(&index_table, Unit::Patient, &[]), [0, 1, 1, 2, 3, 4]);
+        let member = |subset| Member { record_id: String::new(), subset: Some(subset), ratio: None, ratios: None };
+        let members =
+            [Subset::Train, Subset::Test, Subset::Test, Subset::Validate, Subset::Train, Subset::Train].map(member);
+        let found = KeptDuplicates::measure(&members, &index_table, &[vec![1, 2], vec![0, 3]]);
+        assert_eq!(found, KeptDuplicates { groups: 2, records: 4, of_several_patients: 1, shared: 1 });
         assert_eq!(digest((1, 2), &[7, 7], false), None);
         assert_ne!(digest((1, 2), &[7, 8], false), digest((2, 1), &[7, 8], false), "other sides");
         assert_eq!(digest((1, 2), &[7, 8, 7, 8], true), None, "16 bits");

@@ -325,3 +325,97 @@ impl Search {
         self.classes[given].counts.iter().all(gives) && self.classes[taken].counts.iter().all(returns)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(share: f64, (records, positives): &(f64, Vec<f64>)) -> Target {
+        let positives = positives.iter().map(|count| share * count).collect();
+        Target { records: share * records, positives, keeps_all: true }
+    }
+
+    #[test]
+    fn steps_change_the_cost_as_predicted_and_exchanges_are_the_best_ones() {
+        let mut random = Stream::new(&[11]);
+        let mut groups = Vec::new();
+        for _ in 0..40 {
+            let records = 1.0 + random.below(3) as f64;
+            let mut positives = Vec::new();
+            for (label, every) in [3, 10].into_iter().enumerate() {
+                if random.below(every) == 0 {
+                    positives.push((label, 1.0 + random.below(records as u64) as f64));
+                }
+            }
+            groups.push(Group { records, positives });
+        }
+        let whole = totals(&groups, 2);
+        let targets = [0.6, 0.1, 0.3].map(|share| target(share, &whole));
+        let part_of: Vec<usize> = groups.iter().map(|_| random.below(3) as usize).collect();
+        let groups: Vec<&Group> = groups.iter().collect();
+        let mut search = Search::new(&groups, &targets.each_ref(), &part_of);
+        assert!(search.weights.iter().zip([1.0 / 6.0, 1.0, 1.0 / 3.0]).all(|(a, b)| (a - b).abs() < 1e-9));
+        for _ in 0..2000 {
+            let class = random.below(search.classes.len() as u64) as usize;
+            let (from, to) = search.ways()[random.below(6) as usize];
+            if search.classes[class].members[from].is_empty() {
+                continue;
+            }
+            let (steps, before, counts) = (search.steps.len(), search.cost(), search.counts.clone());
+            let mut best: Option<(f64, usize)> = None;
+            for taken in search.small.clone() {
+                if taken == class || search.classes[taken].members[to].is_empty() {
+                    continue;
+                }
+                search.step(class, from, to);
+                search.step(taken, to, from);
+                let has = |class: usize, part: usize| {
+                    let mut counts = search.classes[class].counts.iter();
+                    counts.all(|&(at, _)| !search.must_keep[part][at] || search.counts[part][at] >= 1.0)
+                };
+                let gain = search.cost().1 - before.1;
+                let is_best = best.is_none_or(|(least, _)| gain < least - 1e-9);
+                if has(class, from) && has(taken, to) && gain < -1e-5 && is_best {
+                    best = Some((gain, taken));
+                }
+                search.undo(steps);
+            }
+            assert_eq!(search.counts, counts, "undone");
+            assert_eq!(search.partner(class, from, to), best.map(|(_, taken)| taken));
+            let change = search.change(class, from, to);
+            search.step(class, from, to);
+            let after = search.cost();
+            assert_eq!(after.0 - before.0, change.0);
+            assert!((after.1 - before.1 - change.1).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn missing_findings_are_restored_with_the_fewest_steps() {
+        let positives = |at| if at < 3 { vec![(0, 1.0)] } else { Vec::new() };
+        let groups: Vec<Group> = (0..20).map(|at| Group { records: 1.0, positives: positives(at) }).collect();
+        let whole = totals(&groups, 1);
+        let targets = [0.6, 0.15, 0.25].map(|share| target(share, &whole));
+        let part_of: Vec<usize> = (0..20).map(|at| usize::from(at >= 12) + usize::from(at >= 15)).collect();
+        let groups: Vec<&Group> = groups.iter().collect();
+        let mut search = Search::new(&groups, &targets.each_ref(), &part_of);
+        assert_eq!((search.cost().0, search.largest()), (2, 0));
+        search.restore_findings();
+        assert_eq!(search.steps, [(0, 0, 1), (0, 0, 2)]);
+        assert_eq!(search.cost().0, 0);
+    }
+
+    #[test]
+    fn parts_are_even_within_half_a_record() {
+        let groups: Vec<Group> = (0..10).map(|_| Group { records: 1.0, positives: Vec::new() }).collect();
+        let groups: Vec<&Group> = groups.iter().collect();
+        let target = |records| Target { records, positives: Vec::new(), keeps_all: true };
+        let search = |first: f64, inside: usize| {
+            let part_of: Vec<usize> = (0..10).map(|at| usize::from(at >= inside)).collect();
+            Search::new(&groups, &[&target(first), &target(10.0 - first)], &part_of)
+        };
+        assert_eq!((search(7.0, 7).largest(), search(3.0, 3).largest()), (0, 1));
+        assert_eq!([7, 6, 8].map(|inside| search(7.0, inside).is_even()), [true, false, false]);
+        assert!(search(6.5, 7).is_even(), "half a record");
+    }
+}

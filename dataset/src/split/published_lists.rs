@@ -406,6 +406,7 @@ fn some(names: &[String], all: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::split::index_table::Entry;
 
     #[test]
     fn a_file_name_says_what_a_list_is_for() {
@@ -462,5 +463,45 @@ mod tests {
         ] {
             assert_eq!(names.row(line), row, "{line}");
         }
+    }
+
+    #[test]
+    fn a_report_names_what_does_not_match() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
+        write("train_list.txt", "a.png 1\na.png\nb.png\n");
+        write("test_list.txt", "b.png\nz1\nz2\nz3\nz4\nz5\nz6\n");
+        write("notes.md", "");
+        let entry = |record, patient| Entry { record, patient, study: "s", positives: Vec::new(), labeled: false };
+        let table = IndexTable::new(0, vec![entry("s/a", "1"), entry("s/b", "1"), entry("s/c", "2")]);
+        let report = || PublishedLists::read(folder.path()).expect("lists").assign(&table).expect("matched").report;
+        let mut found = report();
+        assert!(!found.states_ratios());
+        let lines = [
+            "\n",
+            "list                 lines  repeated unmatched   matched      kept",
+            "train_list               3         1         0         2         1",
+            "test_list                7         0         6         1         1",
+            "test_list: no record for 6 (z1, z2, z3, z4, z5, …)",
+            "records in no list: 1 (s/c)",
+            "files that are not lists: notes.md",
+            "train_list and test_list share 1 images, 1 patients",
+            "an image in lists of several subsets belongs to test before validate before train\n",
+        ];
+        assert_eq!(found.to_string(), lines.join("\n"));
+        (found.unlisted, found.overlaps[0].images) = (0, 0);
+        let text = found.to_string();
+        assert!(!text.contains("in no list") && !text.contains("belongs to test"), "{text}");
+        write("train_10.txt", "a\n");
+        assert!(report().states_ratios());
+    }
+
+    #[test]
+    fn a_list_has_a_largest_size() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let sparse = std::fs::File::create(folder.path().join("val_list.txt")).expect("a file");
+        sparse.set_len((256 << 20) + 1).expect("its length");
+        let message = PublishedLists::read(folder.path()).err().expect("an error").to_string();
+        assert!(message.contains("at most 256 MiB"), "{message}");
     }
 }

@@ -231,3 +231,26 @@ pub fn known_splits(storage: &Storage) -> Result<Vec<String>> {
     let of = |name: &str| Some(name.strip_prefix("splits/")?.strip_suffix(".parquet")?.to_owned());
     Ok(storage.list("splits")?.iter().filter_map(|listed| of(&listed.name)).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_of_a_ratio_are_those_of_its_findings() {
+        let warning = |part: &str, finding: Option<&str>| {
+            let (part, finding) = (part.to_owned(), finding.map(str::to_owned));
+            SplitWarning { part, finding, expected: 0.1, found: 0.3, count: 3, of: 10 }
+        };
+        let split = Split {
+            name: "main".to_owned(),
+            members: Vec::new(),
+            ratios: vec![Ratio::ONE, Ratio::TEN, Ratio::ALL],
+            warnings: vec![warning("1%", None), warning("1%", Some("A")), warning("10%", None)],
+        };
+        let of = |ratio, finding: &str| split.ratio_warning(ratio, &[finding.to_owned()]);
+        let (without, with) = (of(Ratio::ONE, "B").expect("a warning"), of(Ratio::ONE, "A").expect("a warning"));
+        assert!(!without.contains("prevalence") && with.contains("prevalence"), "{without} | {with}");
+        assert_eq!(of(Ratio::ALL, "A"), None);
+    }
+}

@@ -177,4 +177,26 @@ mod tests {
         assert_eq!(with(1), with(1));
         assert_ne!(with(1), with(2));
     }
+
+    #[test]
+    fn the_greedy_assignment_alone_fills_shares() {
+        let positives = |at| if at < 30 { vec![(0, 1.0)] } else { Vec::new() };
+        let groups: Vec<Group> = (0..100).map(|at| Group { records: 1.0, positives: positives(at) }).collect();
+        let targets = targets(&groups, 1, &[0.7, 0.1, 0.2]);
+        let (all, wanted): (Vec<&Group>, Vec<&Target>) = (groups.iter().collect(), targets.iter().collect());
+        let part_of = greedy(&all, &wanted, &mut Stream::new(&[1]));
+        assert_eq!([0, 1, 2].map(|part| inside(&groups, &part_of, part, Some(0))), [21.0, 3.0, 6.0]);
+        assert_eq!([0, 1, 2].map(|part| inside(&groups, &part_of, part, None)), [70.0, 10.0, 20.0]);
+
+        // Of equal parts each is taken; a group of more than half of a target goes elsewhere.
+        let target = |records, label| Target { records, positives: vec![label], keeps_all: true };
+        let first = |group: &Group, targets: [Target; 2], seed| {
+            greedy(&[group], &targets.each_ref(), &mut Stream::new(&[seed]))[0]
+        };
+        let one = Group { records: 1.0, positives: Vec::new() };
+        let taken: Vec<usize> = (0..20).map(|seed| first(&one, [target(0.5, 0.0), target(0.5, 0.0)], seed)).collect();
+        assert!(taken.contains(&0) && taken.contains(&1));
+        let large = Group { records: 10.0, positives: vec![(0, 1.0)] };
+        assert_eq!(first(&large, [target(12.0, 5.0), target(88.0, 2.0)], 1), 1);
+    }
 }

@@ -119,3 +119,51 @@ impl Display for SplitWarning {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::split::parts::FindingCount;
+    use crate::split::ratio::Ratio;
+
+    fn part(name: &str, records: u64, positives: u64) -> Part {
+        let prevalence = positives as f64 / records as f64;
+        let findings = vec![FindingCount { finding: "A".to_owned(), positives, prevalence }];
+        Part { name: name.to_owned(), records, studies: records, patients: records, labeled: records, findings }
+    }
+
+    #[test]
+    fn bounds_of_shares_and_balanced_findings() {
+        let is_far =
+            |finding, expected, count, of| SplitWarning::of(&part("x", 1, 0), finding, expected, (count, of)).is_some();
+        assert_eq!([2, 3].map(|count| is_far(None, 0.1, count, 10)), [false, true], "whole records");
+        assert_eq!([110, 111].map(|count| is_far(None, 0.1, count, 1000)), [false, true], "a tenth");
+        assert_eq!([62, 63].map(|count| is_far(Some("A"), 0.5, count, 100)), [false, true], "a quarter");
+
+        let ratios = vec![Ratio::TEN];
+        let mut options = SplitOptions { validation: Some(0.1), test: Some(0.2), ratios, ..SplitOptions::default() };
+        let whole = part("all", 1000, 500);
+        let subsets = [part("train", 500, 250), part("validate", 150, 0), part("test", 350, 175)];
+        let of = |options: &SplitOptions| -> Vec<(String, bool)> {
+            let found = warnings(options, &whole, &subsets, &[part("10%", 50, 25)]);
+            found.into_iter().map(|warning| (warning.part, warning.finding.is_some())).collect()
+        };
+        let share = |part: &str| (part.to_owned(), false);
+        assert_eq!(of(&options), [share("validate"), ("validate".to_owned(), true), share("test")]);
+        options.stratify = vec!["B".to_owned()];
+        assert_eq!(of(&options), [share("validate"), share("test")]);
+    }
+
+    #[test]
+    fn all_findings_of_a_set_are_in_one_line() {
+        let of =
+            |name: &str, finding: &str| SplitWarning::of(&part(name, 20, 0), Some(finding), 0.5, (0, 20)).expect("far");
+        let all = [of("validate", "A"), of("validate", "B"), of("10%", "A")];
+        let each = |finding: &str| format!("{finding} 0.0% (0 of 20; expected 50.0%)");
+        let expected = [
+            format!("prevalence in validate: {}, {}", each("A"), each("B")),
+            format!("prevalence in the 10% set: {}", each("A")),
+        ];
+        assert_eq!(lines(all.iter()), expected);
+    }
+}

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dataset::Storage;
+use dataset::error::StoreFault;
 use dataset::store::files;
 use serde::{Deserialize, Serialize};
 
@@ -122,7 +123,7 @@ impl StoreLock {
                     Err(_) => Attempt::Held(format!("{name} is no lock that this version wrote; {REMEDY}")),
                 },
             }),
-            Err(dataset::Error::Store { fault: dataset::error::StoreFault::Unsupported(_), .. }) => Err(unsupported()),
+            Err(dataset::Error::Store { fault: StoreFault::Unsupported(_), .. }) => Err(unsupported()),
             Err(error) => Err(error.into()),
         }
     }

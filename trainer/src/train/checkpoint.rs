@@ -297,6 +297,36 @@ mod tests {
         let read = checkpoints.load_latest().unwrap().unwrap();
         let values: BTreeMap<String, Tensor> = read.optimizer.into_iter().collect();
         assert_eq!((read.state.step, values["weight"].double_value(&[0])), (5, 2.0));
+        // Where both are there, today's name counts.
+        checkpoints.save(&state, &tensors(1.0), &tensors(3.0), None).unwrap();
+        Tensor::write_safetensors(&tensors(4.0), folder.join(OPTIMIZER_BEFORE)).unwrap();
+        let read = checkpoints.load_latest().unwrap().unwrap();
+        assert_eq!(read.optimizer[0].1.double_value(&[0]), 3.0);
+        fs::remove_dir_all(&run).unwrap();
+    }
+
+    #[test]
+    fn incomplete_checkpoints_are_passed_over_and_only_unfinished_ones_removed() {
+        let run = std::env::temp_dir().join(format!("trainer-checkpoint-whole-{}", std::process::id()));
+        let tensors: Tensors = vec![("weight".to_owned(), Tensor::from_slice(&[1.0f32]))];
+        let checkpoints = Checkpoints::of(&run);
+        fs::create_dir_all(run.join(FOLDER)).unwrap();
+        checkpoints.save(&State { step: 5, ..State::default() }, &tensors, &tensors, None).unwrap();
+        let whole = newest_checkpoint(&run).unwrap();
+        for (step, file) in [(7, MODEL), (9, STATE)] {
+            let folder = run.join(FOLDER).join(format!("step-{step}"));
+            fs::create_dir(&folder).unwrap();
+            fs::copy(whole.join(file), folder.join(file)).unwrap();
+        }
+        assert_eq!(newest_checkpoint(&run), Some(whole));
+        for name in [".step-3.tmp", ".step-3.replaced.tmp", ".step-mine", "mine.tmp"] {
+            fs::create_dir(run.join(FOLDER).join(name)).unwrap();
+        }
+        checkpoints.prune(Retention { keep_last: 9 }).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(run.join(FOLDER)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".step-mine", "mine.tmp", "step-5", "step-7", "step-9"]);
         fs::remove_dir_all(&run).unwrap();
     }
 }

@@ -71,6 +71,17 @@ fn png(depth: png::BitDepth, (width, height): (u16, u16)) -> Vec<u8> {
     file
 }
 
+#[test]
+fn a_record_without_rows_has_no_image() {
+    let temporary = folder();
+    written(temporary.path(), ImageEncoding::Raw, &|record| {
+        record.height = 0;
+        record.image.clear();
+    });
+    let message = loaded(temporary.path()).expect("refused");
+    assert!(message.contains("row 1: the record has no image"), "{message}");
+}
+
 /// Who refuses a value: `verify` always, a loader where it reads it.
 enum By {
     Both,

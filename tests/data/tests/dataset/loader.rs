@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use dataset::format::image_codec::GrayPixels;
 use dataset::format::record::{BoundingBox, ImageEncoding, NamedMask, Record};
 use dataset::loader::masking::PAD;
-use dataset::loader::{LoaderBuilder, OnError, TextOptions};
+use dataset::loader::{HostBuffer, LoaderBuilder, OnError, TextOptions};
 use dataset::transform::geometry::IGNORED;
 use dataset::transform::{ASPECT, Crop, Transform};
 use dataset::{Batch, Dataset, Loader, LoaderState, PlacedBox};
@@ -634,4 +634,31 @@ fn the_training_loop_example_runs() {
         steps > 5 && message.lines().last().is_some_and(|state| state.contains("\"epoch\":1,\"batch\":0")),
         "{message}"
     );
+}
+
+#[test]
+fn too_small_a_memory_is_refused_and_a_larger_one_is_used() {
+    let dataset = shared();
+    let given = |size: fn(usize) -> usize| {
+        let memory = move |floats| Box::new(vec![0.0_f32; size(floats)]) as Box<dyn HostBuffer>;
+        let mut loader = builder(&dataset).batch_size(10).threads(1).memory(memory).build().expect("a loader");
+        loader.next_batch().map(|batch| contents(&batch)).map_err(|error| error.to_string())
+    };
+    let message = given(|floats| floats - 1).expect_err("refused");
+    assert!(message.contains("the memory has 639 floats, 640 are needed"), "{message}");
+    assert_eq!(given(|floats| floats + 7).expect("a batch"), given(|floats| floats).expect("a batch"));
+}
+
+#[test]
+fn the_first_batch_beyond_an_epoch_or_beyond_all_numbers_is_refused() {
+    let dataset = shared();
+    let resumed = |epoch, batch| {
+        let state = LoaderState { epoch, batch, ..LoaderState::default() };
+        builder(&dataset).batch_size(ROWS).resume(state).build().map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!((resumed(3, 0), resumed(u64::MAX / 2 - 1, 0)), (Ok(()), Ok(())));
+    for refused in [resumed(0, 1), resumed(u64::MAX / 2, 0)] {
+        let message = refused.expect_err("refused");
+        assert!(message.contains("but an epoch has 1 batches"), "{message}");
+    }
 }

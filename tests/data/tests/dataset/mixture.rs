@@ -267,6 +267,8 @@ fn a_state_of_a_mixture_is_small_and_checked() {
     assert!(refused(builder.clone(), short).contains("counts the records of 1 datasets"));
     let huge = LoaderState { drawn: vec![u64::MAX, 0], ..state.clone() };
     assert!(refused(builder.clone(), huge).contains("counts the records"));
+    let most = LoaderState { drawn: vec![1 << 60, 0], ..state.clone() };
+    assert!(builder.clone().resume(most).build().is_ok());
     // A shorter epoch by other weights: what is left of it is over.
     let shorter = mixture(&datasets[..2], &Weights::default(), EpochLength::Records(16)).batch_size(8);
     let loader = shorter.resume(state.clone()).build().expect("a loader");

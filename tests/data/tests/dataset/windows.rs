@@ -253,8 +253,9 @@ fn images_of_8_bits_have_windows_only_where_they_are_asked_for() {
         temporary.path(),
         &["A"],
         ImageEncoding::Raw,
-        &[(0..6).map(|row| made_record(row, (40, 30), 1)).collect()],
+        &[(0..6).map(|row| Record { window: Some([60.0, 9.0]), ..made_record(row, (40, 30), 1) }).collect()],
     );
+    assert!(ok("dataset", args!["verify", temporary.path()]).contains("all whole"));
     let dataset = Arc::new(Dataset::open(temporary.path()).expect("a dataset"));
     let levels = |window| {
         let transform =
