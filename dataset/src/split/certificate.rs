@@ -315,6 +315,8 @@ mod tests {
     use super::*;
     use crate::split::index_table::Entry;
 
+    type Place = fn(&mut Certificate) -> &mut Option<Deviation>;
+
     /// One patient torn by a ratio, no validation record, one record in no subset.
     fn measured() -> (Vec<Member>, IndexTable, Certificate) {
         let entry = |record, patient, study, positives, labeled| Entry { record, patient, study, positives, labeled };
@@ -377,7 +379,6 @@ mod tests {
         let (members, table, whole) = measured();
         let found = |stated: &Certificate, measured: &Certificate| stated.contradiction(measured, &members, &table);
         assert_eq!(found(&whole, &whole), None);
-        type Place = fn(&mut Certificate) -> &mut Option<Deviation>;
         let changed = |place: Place, change: fn(&mut Deviation)| {
             let mut other = whole.clone();
             change(place(&mut other).as_mut().expect("a deviation"));

@@ -24,7 +24,11 @@ mod tests {
     use super::*;
 
     fn message(body: impl FnOnce()) -> String {
-        of_error(&caught(|| Ok(body())).unwrap_err())
+        let work = || {
+            body();
+            Ok(())
+        };
+        of_error(&caught(work).unwrap_err())
     }
 
     #[test]
