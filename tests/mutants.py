@@ -26,12 +26,13 @@ GROUPS = {
         ["split/draw", "split/local_search", "split/stratify", "split/duplicates", "split/groups", "split/parts", "split/ratio",
          "split/published_lists", "split/warnings", "split/index_table", "split/types"],
         ["--lib", *DATASET],
-        "(package(mrm-dataset) and test(/^split::/)) or (binary(dataset) and test(/^(splits|duplicates)::/))",
+        "(package(mrm-dataset) and test(/^split::/)) or (binary(dataset) and test(/^(splits|duplicates|old_formats|inspect|differential)::/))",
     ),
     "certificate": (
         ["split/certificate", "split/stored"],
-        DATASET,
-        "binary(dataset) and test(/^(splits|silence|verify|hostile)::/)",
+        ["--lib", *DATASET],
+        "(package(mrm-dataset) and test(/^(split|tests)::/)) or "
+        "(binary(dataset) and test(/^(splits|silence|verify|hostile|old_formats|inspect|differential)::/))",
     ),
     "verify": (["commands/verify"], ["--lib", *DATASET], "(package(mrm-dataset) and test(/^(tests|commands)::/)) or "
                "(binary(dataset) and test(/^(verify|silence|hostile|columns|windows)::/))"),
