@@ -81,7 +81,7 @@ pretrain() {
 
 # 4. Fine-tuning. A run ends after ten evaluations of twenty without a better score on the validation subset. Random
 # initialization gets six times the steps: for the type of pneumonia at 100% it had 0.870 on the test subset after 3,000 steps,
-# 0.902 after 6,000, where the validation score had not risen for 1,100. JOIN sees the labels with errors.
+# 0.902 after 6,000, where the validation score had not risen for 1,000. JOIN sees the labels with errors.
 tune() {
     local seed=$1 task=$2 data=$3 labels=$4 ratio=$5 of_pretrained=$6 join=$7 arm options most
     shift 7
