@@ -10,7 +10,7 @@
 # continues after a stop. OUT/results has a file for each seed; real.py makes the tables of them.
 #
 #   BIN, JOBS (2; each trains on one thread), STEPS (of pre-training: 4000), ARMS (encoders: "image mrm mrm-clip dino"), STAGES
-#   ("probe tune", after pre-training)
+#   ("probe tune", after pre-training), TASKS ("type pneumonia nih covid covid-type type-noise30")
 set -euo pipefail
 raw=${1:?usage: real.sh RAW OUT [SEED…]} out=${2:?usage: real.sh RAW OUT [SEED…]}
 shift 2
@@ -21,6 +21,7 @@ jobs=${JOBS:-2}
 steps=${STEPS:-4000}
 arms=${ARMS:-image mrm mrm-clip dino}
 stages=${STAGES:-probe tune}
+tasks=${TASKS:-type pneumonia nih covid covid-type type-noise30}
 here=$(cd "$(dirname "$0")" && pwd)
 export OMP_NUM_THREADS=1 bin out steps
 mkdir -p "$out/logs" "$out/results"
@@ -162,7 +163,7 @@ for seed in "${seeds[@]}"; do
     } >"$out/lists/jobs-$seed"
     xargs -P "$jobs" -L 1 bash -ec '"$0" "$@"' <"$out/lists/encoders-$seed"
     for stage in $stages; do
-        grep "^$stage " "$out/lists/jobs-$seed" | xargs -P "$jobs" -L 1 bash -ec '"$0" "$@"'
+        grep -E "^$stage $seed (${tasks// /|}) " "$out/lists/jobs-$seed" | xargs -P "$jobs" -L 1 bash -ec '"$0" "$@"'
     done
     python3 "$here/real.py" collect "$out" "$seed" "$out/results/seed-$seed.json"
 done
