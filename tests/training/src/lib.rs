@@ -5,10 +5,10 @@ pub mod golden;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use helpers::{args, ingest, ok, phantom, tests_folder};
+use helpers::{args, command, ingest, ok, phantom, tests_folder};
 use serde_json::Value;
 use trainer::train::logger::read_metrics;
 
@@ -85,6 +85,46 @@ pub fn wait_for(run: &Path, steps: usize) {
         assert!(started.elapsed() < Duration::from_mins(2), "the run makes no progress");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Starts `trainer`, and kills it once its run has logged so many steps.
+///
+/// # Panics
+/// If it ends before.
+pub fn kill_after(steps: usize, run: &Path, arguments: Vec<OsString>) {
+    kill_once(|| wait_for(run, steps), arguments);
+}
+
+/// As [`kill_after`], once `reached` returns.
+///
+/// # Panics
+/// If it ends before.
+pub fn kill_once(reached: impl FnOnce(), arguments: Vec<OsString>) {
+    let mut child =
+        command("trainer").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    reached();
+    child.kill().expect("SIGKILL");
+    assert!(!child.wait().expect("it ends").success(), "the run ended before the kill");
+}
+
+/// Starts `trainer`, and asks it to stop once its run has logged so many steps.
+pub fn stop_after(steps: usize, run: &Path, arguments: Vec<OsString>) -> Output {
+    let mut stopped = command("trainer");
+    stop_once(|| wait_for(run, steps), stopped.args(arguments))
+}
+
+/// As [`stop_after`], for any command, once `reached` returns.
+pub fn stop_once(reached: impl FnOnce(), command: &mut Command) -> Output {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    reached();
+    signal(child.id(), "TERM");
+    child.wait_with_output().expect("it ends")
+}
+
+/// Sends a signal to a process.
+pub fn signal(process: u32, name: &str) {
+    let sent = Command::new("kill").args([format!("-{name}"), process.to_string()]).status().expect("kill");
+    assert!(sent.success(), "kill -{name} {process}");
 }
 
 /// Names of the files in the folder of checkpoints.

@@ -6,9 +6,9 @@ use std::process::{Command, Stdio};
 use dataset::store::files::read_json;
 use helpers::{folder, text};
 use serde_json::Value;
-use training::{checkpoints, dataset, numbers, pretraining, wait_for, weights};
+use training::{checkpoints, dataset, numbers, pretraining, signal, wait_for, weights};
 
-use crate::launch::{process_of_rank, rank, ranks, signal, torchrun};
+use crate::launch::{process_of_rank, rank, ranks, torchrun};
 
 /// A run that does not end by itself within a test.
 const LONG: u64 = 100_000;

@@ -82,9 +82,3 @@ fn descendants(parent: u32) -> Vec<u32> {
     let children: Vec<u32> = children.split_whitespace().filter_map(|id| id.parse().ok()).collect();
     children.iter().copied().chain(children.iter().flat_map(|child| descendants(*child))).collect()
 }
-
-/// Sends a signal to a process.
-pub fn signal(process: u32, name: &str) {
-    let sent = Command::new("kill").args([format!("-{name}"), process.to_string()]).status().expect("kill");
-    assert!(sent.success(), "kill -{name} {process}");
-}

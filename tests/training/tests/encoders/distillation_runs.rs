@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::Stdio;
 
-use helpers::{args, command, fails, folder, ok};
+use helpers::{args, fails, folder, ok};
 use serde_json::Value;
 use tch::Tensor;
-use training::{dataset, finetuning, numbers, wait_for, weights};
+use training::{dataset, finetuning, kill_after, numbers, weights};
 
 /// A model of a few thousand weights.
 const MINIATURE: [&str; 7] = [
@@ -53,15 +52,7 @@ fn a_killed_run_continues_to_the_same_bytes() {
         let run = |folder: &Path| training(&data, folder, "dino-ibot", 16, &more);
         let printed = ok("trainer", run(&whole));
         assert!(printed.contains("of 4 crops, "), "{printed}");
-        let mut child = command("trainer")
-            .args(run(&killed))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it starts");
-        wait_for(&killed, 7);
-        child.kill().expect("SIGKILL");
-        child.wait().expect("it ends");
+        kill_after(7, &killed, run(&killed));
         ok("trainer", run(&killed));
         assert_eq!(numbers(&killed), numbers(&whole));
         assert!(weights(&killed) == weights(&whole));

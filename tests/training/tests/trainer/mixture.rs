@@ -2,11 +2,10 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
-use helpers::{args, command, fails, folder, ingest, ok, phantom_of, run, text};
+use helpers::{args, fails, folder, ingest, ok, phantom_of, run, text};
 use serde_json::Value;
-use training::{MINIATURE, evaluate, numbers, wait_for, weights};
+use training::{MINIATURE, evaluate, kill_after, numbers, weights};
 
 /// A split dataset of a source's layout.
 fn made(folder: &Path, source: &str, studies: usize) -> PathBuf {
@@ -83,15 +82,7 @@ fn pretraining_on_a_mixture_logs_each_dataset_and_resumes_to_the_same_numbers() 
     }
 
     // Killed between two checkpoints, and continued.
-    let mut child = command("trainer")
-        .args(pretraining(&data, &at("killed"), 24, &more))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it starts");
-    wait_for(&at("killed"), 12);
-    child.kill().expect("SIGKILL");
-    child.wait().expect("it ends");
+    kill_after(12, &at("killed"), pretraining(&data, &at("killed"), 24, &more));
     ok("trainer", pretraining(&data, &at("killed"), 24, &more));
     assert_eq!(numbers(&at("killed")), expected);
     assert!(weights(&at("killed")) == weights(&at("whole")));

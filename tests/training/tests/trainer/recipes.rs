@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use dataset::store::files::read_json;
-use helpers::{args, command, fails, folder, ok, run, text};
+use helpers::{args, fails, folder, ok, run, text};
 use serde_json::Value;
 use trainer::train::run_dir::load_config;
-use training::{dataset, evaluate, finetuning, numbers, pretrained, wait_for, weights};
+use training::{dataset, evaluate, finetuning, numbers, pretrained, stop_after, weights};
 
 /// A number or a text of a run's configuration.
 fn setting(run: &Path, key: &str) -> Value {
@@ -164,15 +163,7 @@ fn a_stopped_sweep_says_so_by_its_exit_code_and_continues() {
     let data = dataset(temporary.path(), 40);
     let out = temporary.path().join("sweep");
     let more = ["--seeds", "0,1,2,3,4,5,6,7", "--stop-exit-code", "75", "--set", "run.log_every=1"];
-    let child = command("trainer")
-        .args(sweep(&data, &out, &more))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it starts");
-    wait_for(&out.join("scratch-main-100-seed0"), 1);
-    assert!(Command::new("kill").arg(child.id().to_string()).status().expect("kill").success());
-    let output = child.wait_with_output().expect("it ends");
+    let output = stop_after(1, &out.join("scratch-main-100-seed0"), sweep(&data, &out, &more));
     assert_eq!(output.status.code(), Some(75), "{output:?}");
     assert!(text(&output.stdout).contains("give the same command again"), "{output:?}");
     let printed = ok("trainer", sweep(&data, &out, &more));

@@ -1,15 +1,16 @@
 //! Stopped and killed runs continue to the same numbers.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dataset::{Dataset, Split, Subset};
-use helpers::{args, command, contents, fails, folder, ok, text};
-use training::{checkpoints, damage_image, dataset, finetuning, numbers, pretrained, pretraining, wait_for, weights};
+use helpers::{args, contents, fails, folder, ok, text};
+use training::{
+    checkpoints, damage_image, dataset, finetuning, kill_after, kill_once, numbers, pretrained, pretraining,
+    stop_after, wait_for, weights,
+};
 
 #[test]
 fn a_stopped_run_resumes_to_the_same_numbers() {
@@ -25,15 +26,7 @@ fn a_stopped_run_resumes_to_the_same_numbers() {
     assert!(last < first, "{first} → {last}");
 
     // SIGTERM: a checkpoint, a line that says how to continue, exit code 0.
-    let child = command("trainer")
-        .args(pretraining(&data, &stopped, 60, &every))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn();
-    let child = child.expect("it starts");
-    wait_for(&stopped, 3);
-    assert!(Command::new("kill").arg(child.id().to_string()).status().expect("kill").success());
-    let output = child.wait_with_output().expect("it ends");
+    let output = stop_after(3, &stopped, pretraining(&data, &stopped, 60, &every));
     assert!(output.status.success(), "{output:?}");
     let printed = text(&output.stdout);
     assert!(printed.contains("give the same command again"), "{printed}");
@@ -43,23 +36,13 @@ fn a_stopped_run_resumes_to_the_same_numbers() {
     assert!(weights(&stopped) == weights(&whole));
 
     for steps in [10, 24] {
-        kill(pretraining(&data, &killed, 60, &every), &killed, steps, Duration::ZERO);
+        kill_after(steps, &killed, pretraining(&data, &killed, 60, &every));
     }
     ok("trainer", pretraining(&data, &killed, 60, &every));
     assert_eq!(numbers(&killed), expected);
     assert!(weights(&killed) == weights(&whole));
     let kept = fs::read_dir(whole.join("checkpoints")).expect("checkpoints").count();
     assert_eq!(kept, 2, "the last two");
-}
-
-/// Starts the trainer and kills it some time after it has logged so many steps, but before its end.
-fn kill(arguments: Vec<OsString>, run: &Path, steps: usize, later: Duration) {
-    let mut child =
-        command("trainer").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
-    wait_for(run, steps);
-    std::thread::sleep(later);
-    child.kill().expect("SIGKILL");
-    assert!(!child.wait().expect("it ends").success(), "the run ended before the kill");
 }
 
 #[test]
@@ -86,8 +69,11 @@ fn a_killed_run_in_half_precision_with_averaged_weights_resumes_to_the_same_bits
     // A checkpoint after each step: most of the time is spent writing them, so the kills happen then. Each kill comes after
     // a checkpoint, and before the last one.
     for (number, steps) in (2..=24).step_by(2).enumerate() {
-        let later = Duration::from_millis(number as u64 * 7 % 23);
-        kill(pretraining(&data, &killed, 30, &settings), &killed, steps, later);
+        let reached = || {
+            wait_for(&killed, steps);
+            std::thread::sleep(Duration::from_millis(number as u64 * 7 % 23));
+        };
+        kill_once(reached, pretraining(&data, &killed, 30, &settings));
         assert!(checkpoints(&killed).iter().any(|name| name.starts_with("step-")), "kill {number}");
     }
     ok("trainer", pretraining(&data, &killed, 30, &settings));
@@ -123,7 +109,7 @@ fn a_killed_fine_tuning_with_mixup_resumes_to_the_same_bits() {
     let printed = ok("trainer", mixed(&at("whole"), &[]));
     assert!(printed.contains("weights of positive labels: Cardiomegaly "), "{printed}");
     for steps in [4, 11] {
-        kill(mixed(&at("killed"), &[]), &at("killed"), steps, Duration::ZERO);
+        kill_after(steps, &at("killed"), mixed(&at("killed"), &[]));
     }
     ok("trainer", mixed(&at("killed"), &[]));
     assert_eq!(numbers(&at("killed")), numbers(&at("whole")));
@@ -219,7 +205,7 @@ fn a_killed_fine_tuning_keeps_the_same_best_weights() {
     };
     ok("trainer", arguments(&whole));
     for steps in [4, 20] {
-        kill(arguments(&killed), &killed, steps, Duration::ZERO);
+        kill_after(steps, &killed, arguments(&killed));
     }
     ok("trainer", arguments(&killed));
     assert_eq!(numbers(&killed), numbers(&whole));

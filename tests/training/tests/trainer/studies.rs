@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use ::dataset::tokenizer::ReportTokenizer;
 use ::dataset::{Dataset, Split, Subset};
-use helpers::{args, command, fails, folder, ingest, ok, phantom_of, text};
+use helpers::{args, fails, folder, ingest, ok, phantom_of, text};
 use serde_json::Value;
-use training::{MINIATURE, dataset, finetuning, numbers, pretraining, wait_for, weights};
+use training::{MINIATURE, dataset, finetuning, kill_after, numbers, pretraining, weights};
 
 #[test]
 fn an_epoch_has_one_view_of_each_study_and_a_killed_run_continues() {
@@ -30,11 +29,7 @@ fn an_epoch_has_one_view_of_each_study_and_a_killed_run_continues() {
     assert!(printed.contains(&format!("{studies} studies of {} records", rows.len())), "{printed}");
     assert!(printed.contains(&format!("{:.1} steps an epoch", (studies / 8) as f64)), "{printed}");
 
-    let mut child =
-        command("trainer").args(run("killed")).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
-    wait_for(&at("killed"), 7);
-    child.kill().expect("SIGKILL");
-    child.wait().expect("it ends");
+    kill_after(7, &at("killed"), run("killed"));
     ok("trainer", run("killed"));
     assert_eq!(numbers(&at("killed")), numbers(&at("whole")));
     assert!(weights(&at("killed")) == weights(&at("whole")));
@@ -68,11 +63,7 @@ fn several_views_of_a_study_are_reconstructed_and_aligned() {
         let total = part("loss_image") + part("loss_report") + weight * part("loss_alignment");
         assert!((total - part("loss")).abs() < 1e-4 * total && part("loss_alignment") > 0.0, "{line}");
     }
-    let mut child =
-        command("trainer").args(run("killed", "mvmae-v2t", &[])).stdout(Stdio::null()).spawn().expect("it starts");
-    wait_for(&at("killed"), 7);
-    child.kill().expect("SIGKILL");
-    child.wait().expect("it ends");
+    kill_after(7, &at("killed"), run("killed", "mvmae-v2t", &[]));
     ok("trainer", run("killed", "mvmae-v2t", &[]));
     assert_eq!(numbers(&at("killed")), log);
     assert!(weights(&at("killed")) == weights(&at("whole")));
