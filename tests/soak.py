@@ -2,11 +2,12 @@
 
     soak.py OUT BIN [SECONDS]        SECONDS: 3600 without; needs matplotlib
 
-Three processes of the programs in BIN run side by side on synthetic radiographs, each with one thread: a pre-training that saves
-checkpoints, a fine-tuning that is evaluated, and the loader with batches of one record. When the trainings have done 200 steps, it
-reads their memory without mapped files, open files and threads from /proc, twice a second for SECONDS. OUT/soak.csv has all
-samples, OUT/soak.png draws them. It fails if the median of the last third is above that of the first third: by more than 3% and
-8 MB of memory, by one file or thread.
+Three processes of the programs in BIN run side by side on synthetic radiographs: a pre-training that saves checkpoints and a
+fine-tuning that is evaluated, each with one thread, and the loader with two, with batches of one record. When the trainings have
+done 200 steps, it reads their memory without mapped files, open files and threads from /proc, twice a second for SECONDS.
+OUT/soak.csv has all samples, OUT/soak.png draws them. It fails if the median of the last third is above that of the first third:
+by more than 3% and 8 MB of memory, by one file or thread; if a process ends with another exit code than 0; and if the loader
+gives no batch, in an hour or more fewer than a million.
 """
 
 import csv
@@ -22,6 +23,7 @@ from pathlib import Path
 NAMES = ("pre-training", "fine-tuning", "loader")
 COLUMNS = ("memory_mb", "files", "threads")
 WARM_UP_STEPS = 200
+HOUR, BATCHES_OF_AN_HOUR = 3600, 10**6
 TITLES = ("memory without mapped files (MB)", "open files", "threads")
 
 
@@ -44,7 +46,7 @@ def commands(bin, out, data, seconds):
         "pre-training": [*trainer, "pretrain", *common, *often, "--run", out / "pretrain", "--set", "run.checkpoint_every=50"],
         "fine-tuning": [*trainer, "finetune", *common, *often, "--run", out / "finetune", "--task", "chexpert5",
                         "--set", "optimizer.evaluate_every=25", "--set", "run.checkpoint_every=25"],
-        "loader": [bin / "dataset", "bench", data, "--batch-size", 1, "--size", 32, "--threads", 1, "--seconds", seconds + 1],
+        "loader": [bin / "dataset", "bench", data, "--batch-size", 1, "--size", 32, "--threads", 2, "--seconds", seconds + 1],
     }
 
 
@@ -62,6 +64,12 @@ def steps_of(run):
         return json.loads((run / "metrics.jsonl").read_text().strip().splitlines()[-1])["step"]
     except (OSError, IndexError, KeyError, ValueError):
         return 0
+
+
+def batches_of(log):
+    """Batches of one record that the loader gave: the images that `dataset bench` counted."""
+    found = re.search(r"(\d+) images in", log.read_text())
+    return int(found.group(1)) if found else 0
 
 
 def check_running(processes):
@@ -116,7 +124,7 @@ def draw(samples, path):
 
 def main():
     out, bin = Path(sys.argv[1]), Path(sys.argv[2])
-    seconds = int(sys.argv[3]) if len(sys.argv) > 3 else 3600
+    seconds = int(sys.argv[3]) if len(sys.argv) > 3 else HOUR
     out.mkdir(parents=True, exist_ok=True)
     data = prepare(bin, out)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -149,7 +157,13 @@ def main():
     draw(samples, out / "soak.png")
     lines, faults = verdict(samples)
     print("\n".join(lines))
-    print(f"{seconds} s; steps {json.dumps({name: steps_of(run) for name, run in runs.items()})}, exit codes {json.dumps(codes)}")
+    batches = batches_of(out / "loader.log")
+    steps = {name: steps_of(run) for name, run in runs.items()}
+    print(f"{seconds} s; steps {json.dumps(steps)}, {batches} batches of one record, exit codes {json.dumps(codes)}")
+    faults += [f"{name}: exit code {code}" for name, code in codes.items() if code]
+    least = BATCHES_OF_AN_HOUR if seconds >= HOUR else 1
+    if batches < least:
+        faults.append(f"loader: {batches} batches of at least {least}")
     sys.exit("; ".join(faults) or None)
 
 

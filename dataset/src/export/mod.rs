@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result, guarded};
-use crate::format::manifest::MANIFEST;
+use crate::format::manifest::{MANIFEST, Manifest};
 use crate::format::record::{ImageEncoding, Record};
 use crate::progress::{OnProgress, Progress};
 use crate::split::ratio::Ratio;
@@ -189,11 +189,18 @@ pub fn run(dataset: &Dataset, out: impl AsRef<OsStr>, options: &Options, progres
 
 /// Everything that determines the bytes of an export.
 fn arguments(dataset: &Dataset, options: &Options) -> Result<Value> {
-    let digest = |name: &str| -> Result<String> { Ok(files::hex(&Sha256::digest(dataset.storage().read(name)?))) };
-    let split_sha256 = options.split.as_ref().map(|name| digest(&split_path(name))).transpose()?;
+    let manifest = dataset.storage().read(MANIFEST)?;
+    if Manifest::digest_of(&manifest) != dataset.digest() {
+        let path = dataset.storage().path(MANIFEST);
+        let message = "it is not what was read before: it was changed, or read wrongly; give the same command again";
+        return Err(Error::Invalid(format!("{}: {message}", path.display())));
+    }
+    let digest = |bytes: &[u8]| files::hex(&Sha256::digest(bytes));
+    let of_split = |name: &String| Ok::<_, Error>(digest(&dataset.storage().read(&split_path(name))?));
+    let split_sha256 = options.split.as_ref().map(of_split).transpose()?;
     Ok(json!({
         "format": options.format.name(),
-        "dataset_sha256": digest(MANIFEST)?,
+        "dataset_sha256": digest(&manifest),
         "split": options.split,
         "split_sha256": split_sha256,
         "subset": options.subset,

@@ -238,7 +238,12 @@ impl Manifest {
                 return Err(refused(&format!("the {what} `{twice}` is listed twice")));
             }
         }
-        Ok(Some((manifest, random::digest(&without_white_space(&String::from_utf8_lossy(&text))))))
+        Ok(Some((manifest, Self::digest_of(&text))))
+    }
+
+    /// The digest of a manifest's text.
+    pub(crate) fn digest_of(text: &[u8]) -> u64 {
+        random::digest(&without_white_space(&String::from_utf8_lossy(text)))
     }
 
     /// The columns of the shards.

@@ -130,18 +130,22 @@ impl StoreLock {
 
     /// An error where another run took the lock over.
     pub fn check(&self) -> Result<()> {
-        let found = self.storage.read_if_there(&name())?;
-        let found = found.and_then(|found| serde_json::from_slice::<Owner>(&found).ok());
-        match found {
-            Some(found) if found.run == self.owner.run => Ok(()),
-            Some(found) => Err(Error::Output { path: self.storage.path(""), message: found.holds() }),
-            None => Err(Error::Output {
-                path: self.storage.path(""),
-                message:
-                    "the lock of this run was removed (--break-lock), so that another one may write there; it ends"
-                        .to_owned(),
-            }),
-        }
+        let read = || -> Result<Option<serde_json::Result<Owner>>> {
+            Ok(self.storage.read_if_there(&name())?.map(|found| serde_json::from_slice(&found)))
+        };
+        // An answer of the store may be damaged.
+        let found = match read()? {
+            Some(Err(_)) => read()?,
+            found => found,
+        };
+        let message = match found {
+            Some(Ok(found)) if found.run == self.owner.run => return Ok(()),
+            Some(Ok(found)) => found.holds(),
+            Some(Err(_)) => no_lock(),
+            None => "the lock of this run was removed (--break-lock), so that another one may write there; it ends"
+                .to_owned(),
+        };
+        Err(Error::Output { path: self.storage.path(""), message })
     }
 
     /// Leaves the object where it is: the store does not answer, and a further request would wait for it again.
@@ -205,9 +209,12 @@ pub fn check_free(storage: &Storage) -> Result<()> {
     }
     let Some(found) = storage.read_if_there(&name())? else { return Ok(()) };
     let found = serde_json::from_slice::<Owner>(&found);
-    let message =
-        found.map_or_else(|_| format!("{} is no lock of this version; {REMEDY}", name()), |found| found.holds());
+    let message = found.map_or_else(|_| no_lock(), |found| found.holds());
     Err(Error::Output { path: storage.path(""), message })
+}
+
+fn no_lock() -> String {
+    format!("{} is no lock of this version; {REMEDY}", name())
 }
 
 /// Name of the object in the dataset.

@@ -246,7 +246,9 @@ mod tests {
 
     fn calls(list: &[(&str, Done)]) -> Disk {
         let mut disk = Disk::default();
-        list.iter().for_each(|(path, done)| disk.apply(&StorageCall { path: (*path).to_owned(), done: done.clone() }));
+        for (number, (path, done)) in list.iter().enumerate() {
+            disk.apply(&StorageCall { number, path: (*path).to_owned(), done: done.clone() });
+        }
         disk
     }
 

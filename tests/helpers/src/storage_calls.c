@@ -203,6 +203,43 @@ ssize_t pread64(int descriptor, void *bytes, size_t length, off64_t at) {
     GUARDED(name, 'r', NULL, 0, NULL, 0, ssize_t, syscall(SYS_pread64, descriptor, bytes, length, at))
 }
 
+/* The bytes that a call copied, read again from their source, since the target may be open for writing only. Called with the
+ * lock held. */
+static const void *copied(int source, int64_t at, size_t length) {
+    static char *bytes;
+    free(bytes);
+    bytes = malloc(length + 1);
+    for (size_t have = 0; have < length;) {
+        long more = bytes ? syscall(SYS_pread64, source, bytes + have, length - have, at + have) : -1;
+        if (more <= 0) _exit(97);
+        have += more;
+    }
+    return bytes;
+}
+
+static int64_t position(int descriptor, const off64_t *given) {
+    return given ? *given : syscall(SYS_lseek, descriptor, 0, SEEK_CUR);
+}
+
+/* Copies between files: a write of its target, or a read where only the source is below the root. */
+ssize_t copy_file_range(int source, off64_t *source_at, int target, off64_t *target_at, size_t length, unsigned flags) {
+    const char *written = opened(target), *name = written ? written : opened(source);
+    int64_t from = name ? position(source, source_at) : 0, at = written ? position(target, target_at) : 0;
+    GUARDED(name, written ? 'w' : 'r', NULL, at, written ? copied(source, from, result) : NULL, written ? result : 0,
+            ssize_t, syscall(SYS_copy_file_range, source, source_at, target, target_at, length, flags))
+}
+
+ssize_t sendfile64(int target, int source, off64_t *source_at, size_t length) {
+    const char *written = opened(target), *name = written ? written : opened(source);
+    int64_t from = name ? position(source, source_at) : 0, at = written ? position(target, NULL) : 0;
+    GUARDED(name, written ? 'w' : 'r', NULL, at, written ? copied(source, from, result) : NULL, written ? result : 0,
+            ssize_t, syscall(SYS_sendfile, target, source, source_at, length))
+}
+
+ssize_t sendfile(int target, int source, off_t *source_at, size_t length) {
+    return sendfile64(target, source, source_at, length);
+}
+
 int ftruncate64(int descriptor, off64_t length) {
     const char *name = opened(descriptor);
     GUARDED(name, 'l', NULL, length, NULL, 0, int, syscall(SYS_ftruncate, descriptor, length))

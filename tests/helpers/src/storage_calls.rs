@@ -12,6 +12,9 @@ const LIBRARY: &str = include_str!("storage_calls.c");
 /// No space left on the device.
 pub const ENOSPC: i32 = 28;
 
+/// Exit code of a command whose file system cannot be shut down.
+pub const NOT_SHUT_DOWN: i32 = 98;
+
 /// The compiled library.
 pub struct StorageCalls(PathBuf);
 
@@ -56,6 +59,8 @@ pub enum Done {
 /// A recorded call.
 #[derive(Debug, Clone)]
 pub struct StorageCall {
+    /// Its number, from 0, as [`Failure::call`] counts.
+    pub number: usize,
     /// The file or folder.
     pub path: String,
     /// What was done to it.
@@ -86,6 +91,15 @@ impl StorageCalls {
     pub fn cut_power(&self, command: &mut Command, root: &Path, call: usize) {
         command.env("LD_PRELOAD", &self.0).env("CALLS_ROOT", root).env("CALLS_CUT", call.to_string());
     }
+
+    /// Shuts the file system of a folder down now.
+    pub fn cut_power_now(&self, root: &Path) {
+        // Opening the folder is the first call of this command.
+        let mut command = Command::new("cat");
+        self.cut_power(command.arg(root), root, 0);
+        let output = command.output().expect("cat starts");
+        assert_ne!(output.status.code(), Some(NOT_SHUT_DOWN), "{} cannot be shut down", root.display());
+    }
 }
 
 /// Reads the calls that [`StorageCalls::record`] recorded, in their order, and the number of all calls: those that the system
@@ -114,8 +128,8 @@ pub fn read_journal(journal: &Path) -> (Vec<StorageCall>, usize) {
             b'd' => Done::MakeFolder,
             _ => Done::Read,
         };
-        calls.push(StorageCall { path, done });
         total = counted as usize;
+        calls.push(StorageCall { number: total - 1, path, done });
     }
     (calls, total)
 }

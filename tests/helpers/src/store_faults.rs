@@ -23,6 +23,8 @@ pub enum Disturbance {
     Stall,
     /// Half of the body, with a matching length.
     Short,
+    /// The body with half of it once more, with a matching length.
+    Long,
     /// One bit in each [`FLIP_EACH`] bytes of the body is another one.
     Flip,
     /// The answer is that of the object of the same name below another prefix, whatever version was asked for.
@@ -170,9 +172,15 @@ fn pass(
             std::thread::sleep(STALL);
             client.write_all(&answer[head + half..])
         }
-        Disturbance::Short => {
-            let printed = text(&answer[..head]).replace(&format!("Length: {body}\r"), &format!("Length: {half}\r"));
-            client.write_all(&[printed.as_bytes(), &answer[head..head + half]].concat())
+        Disturbance::Short | Disturbance::Long => {
+            let sent = if disturbance == Disturbance::Short {
+                answer[head..head + half].to_vec()
+            } else {
+                [&answer[head..], &answer[head..head + half]].concat()
+            };
+            let (stated, length) = (format!("Length: {body}\r"), format!("Length: {}\r", sent.len()));
+            let printed = text(&answer[..head]).replace(&stated, &length);
+            client.write_all(&[printed.as_bytes(), sent.as_slice()].concat())
         }
         _ => {
             if body > 0 {

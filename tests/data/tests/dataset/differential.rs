@@ -1,13 +1,14 @@
 //! All readers see the same rows, and the order in which a file system lists files changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use dataset::Dataset;
 use helpers::{args, command, contents, folder, ingest, ok, phantom_of, python, python_output, repository};
 use sha2::{Digest, Sha256};
 
-/// Prints a line for each row by each reader: its number, identifiers, sizes, digest of the image, tokens, labels, report.
+/// Prints a line for each row by each reader: its number, identifiers, view, age, sizes, digest of the image, tokens, labels,
+/// digest of the report, texts.
 const READERS: &str = r#"
 import hashlib, json, sys, zlib
 import duckdb, polars, pyarrow.dataset
@@ -15,15 +16,22 @@ import duckdb, polars, pyarrow.dataset
 root = sys.argv[1]
 files = [f"{root}/{shard['path']}" for shard in json.load(open(root + "/dataset.json"))["shards"]]
 findings = json.load(open(root + "/dataset.json"))["labels"]
-COLUMNS = ["record_id", "patient_id", "view", "height", "width", "image", "token_ids", "labels", "report"]
+COLUMNS = ["record_id", "patient_id", "study_id", "view", "age_years", "height", "width", "image", "token_ids", "labels",
+           "report", "texts"]
+
+def numbers(ids):
+    return "none" if ids is None else ",".join(map(str, ids))
+
+def digest(text):
+    return hashlib.sha256((text or "").encode()).hexdigest()
 
 def show(reader, row, record):
-    tokens = "none" if record["token_ids"] is None else ",".join(map(str, record["token_ids"]))
     codes = [(record["labels"] or {}).get(name) for name in findings]
+    texts = [f"{text['name']}={digest(text['text'])}={numbers(text['token_ids'])}" for text in record["texts"]]
     print(reader, row, "|".join([
-        record["record_id"], record["patient_id"], str(record["view"]), f"{record['height']}x{record['width']}",
-        hashlib.sha256(record["image"]).hexdigest(), tokens, ",".join("none" if code is None else str(code) for code in codes),
-        hashlib.sha256((record["report"] or "").encode()).hexdigest()]), sep="|")
+        record["record_id"], record["patient_id"], record["study_id"], str(record["view"]), str(record["age_years"]),
+        f"{record['height']}x{record['width']}", hashlib.sha256(record["image"]).hexdigest(), numbers(record["token_ids"]),
+        ",".join("none" if code is None else str(code) for code in codes), digest(record["report"]), ";".join(texts)]), sep="|")
 
 for row, record in enumerate(pyarrow.dataset.dataset(files).to_table(columns=COLUMNS).to_pylist()):
     show("pyarrow", row, record)
@@ -38,6 +46,8 @@ for row, values in enumerate(query.fetchall()):
 #[test]
 fn all_readers_see_the_same_rows() {
     let temporary = folder();
+    let joined = |ids: &[i32]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let (mut ages, mut texts) = (0, 0);
     for (source, more) in [
         ("mimic-cxr", &[][..]),
         ("mimic-cxr", &["--image-encoding", "png"]),
@@ -54,19 +64,26 @@ fn all_readers_see_the_same_rows() {
         let mut expected: BTreeMap<String, usize> = BTreeMap::new();
         for (row, codes) in codes.iter().enumerate() {
             let record = dataset.record(row).expect("a record");
-            let tokens: Vec<String> = record.token_ids.iter().map(ToString::to_string).collect();
             let labels: Vec<String> =
                 (codes.iter()).map(|code| code.map_or_else(|| "none".to_owned(), |code| code.to_string())).collect();
+            let sections: Vec<String> = (record.texts.iter())
+                .map(|text| format!("{}={}={}", text.name, sha256(text.text.as_bytes()), joined(&text.token_ids)))
+                .collect();
+            (ages, texts) = (ages + usize::from(record.age_years.is_some()), texts + sections.len());
             let line = [
                 row.to_string(),
                 record.record_id.clone(),
                 record.patient_id.clone(),
+                record.study_id.clone(),
                 record.view.clone().unwrap_or_else(|| "None".to_owned()),
+                // Python has no numbers of 32 bits.
+                record.age_years.map_or_else(|| "None".to_owned(), |age| format!("{:?}", f64::from(age))),
                 format!("{}x{}", record.height, record.width),
                 sha256(&record.image),
-                tokens.join(","),
+                joined(&record.token_ids),
                 labels.join(","),
                 sha256(record.report.as_deref().unwrap_or_default().as_bytes()),
+                sections.join(";"),
             ];
             for reader in ["pyarrow", "polars", "duckdb"] {
                 expected.insert(format!("{reader}|{}", line.join("|")), row);
@@ -85,6 +102,7 @@ fn all_readers_see_the_same_rows() {
             .collect();
         assert_eq!(of_reader, pages, "{name}");
     }
+    assert!(ages > 0 && texts > 0, "{ages} ages, {texts} texts");
 }
 
 /// SHA-256 in hexadecimal digits.
@@ -133,6 +151,11 @@ struct dirent64 *readdir64(DIR *dir) {
     return entry;
 }
 
+/* The same for programs that name it so. */
+struct dirent *readdir(DIR *dir) {
+    return (struct dirent *)readdir64(dir);
+}
+
 int closedir(DIR *dir) {
     int (*real)(DIR *) = dlsym(RTLD_NEXT, "closedir");
     pthread_mutex_lock(&lock);
@@ -170,7 +193,15 @@ fn the_order_of_listings_changes_no_byte() {
         };
         let expected = made(&out("as-listed"), None);
         assert!(expected.len() > 3, "{source}: {:?}", expected.keys());
+        let walk = || {
+            let mut walk = python();
+            walk.args(["-c", "import os, sys; print(list(os.walk(sys.argv[1])))"]).arg(&raw);
+            walk
+        };
+        let mut orders = BTreeSet::from([python_output(&mut walk())]);
         for seed in [1, 2, 3] {
+            let order = python_output(walk().env("LD_PRELOAD", &library).env("SHUFFLE", seed.to_string()));
+            assert!(orders.insert(order), "{source}, order {seed}: it is that of another one");
             let got = made(&out(&format!("shuffled-{seed}")), Some(seed));
             let differing: Vec<&String> =
                 expected.keys().filter(|name| got.get(*name) != expected.get(*name)).collect();

@@ -74,6 +74,23 @@ fn take(loader: &mut Loader, batches: usize) -> Vec<Contents> {
     (0..batches).map(|_| contents(&loader.next_batch().expect("a batch"))).collect()
 }
 
+/// The part of a batch that a rank of so many gets: its records from number `rank` on, each `world`th.
+fn part(batch: &Contents, rank: usize, world: usize) -> Contents {
+    fn each<T: Copy>(values: &[T], size: usize, (rank, world): (usize, usize)) -> Vec<T> {
+        values.chunks(size).skip(rank).step_by(world).flatten().copied().collect()
+    }
+    let records = batch.rows.len();
+    let of_rank = (rank, world);
+    // Token ids, targets and the mask of a whole batch follow each other.
+    let tokens = batch.tokens.chunks(records * 16).flat_map(|kind| each(kind, 16, of_rank)).collect();
+    Contents {
+        rows: each(&batch.rows, 1, of_rank),
+        images: each(&batch.images, 64, of_rank),
+        tokens,
+        labels: each(&batch.labels, 3, of_rank),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -123,14 +140,8 @@ proptest! {
             .map(|rank| builder.clone().threads(1).distributed(rank, world).build().expect("a loader"))
             .collect();
         for batch in expected.iter().take(batches) {
-            let shares: Vec<Contents> = ranks.iter_mut().map(|rank| take(rank, 1).remove(0)).collect();
-            let dealt: Vec<u32> =
-                (0..batch.rows.len()).map(|at| shares[at % world].rows[at / world]).collect();
-            prop_assert_eq!(&dealt, &batch.rows);
-            for (rank, share) in shares.iter().enumerate() {
-                let pixels: Vec<u32> =
-                    batch.images.chunks(64).skip(rank).step_by(world).flatten().copied().collect();
-                prop_assert_eq!(&share.images, &pixels);
+            for (rank, loader) in ranks.iter_mut().enumerate() {
+                prop_assert_eq!(take(loader, 1).remove(0), part(batch, rank, world));
             }
         }
 
@@ -142,14 +153,15 @@ proptest! {
         let mut first = builder.clone().threads(threads).build().expect("a loader");
         take(&mut first, stop / 2);
         let stale = saved(&first);
-        let states: Vec<LoaderState> = (0..world)
-            .map(|rank| {
-                let second = builder.clone().threads(1).distributed(rank, world).resume(stale.clone());
-                let mut second = second.build().expect("a loader");
-                take(&mut second, stop - stop / 2);
-                saved(&second)
-            })
-            .collect();
+        let mut states: Vec<LoaderState> = Vec::new();
+        for rank in 0..world {
+            let second = builder.clone().threads(1).distributed(rank, world).resume(stale.clone());
+            let mut second = second.build().expect("a loader");
+            let parts: Vec<Contents> =
+                expected[stop / 2..stop].iter().map(|batch| part(batch, rank, world)).collect();
+            prop_assert_eq!(take(&mut second, stop - stop / 2), parts);
+            states.push(saved(&second));
+        }
         prop_assert!(states.iter().all(|state| *state == states[0]), "{:?}", states);
         let mut third = builder.clone().threads(threads).resume(states[0].clone()).build().expect("a loader");
         prop_assert_eq!(&take(&mut third, 2 * batches - stop)[..], &expected[stop..]);

@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use helpers::storage_calls::{NOT_SHUT_DOWN, StorageCalls};
+use helpers::{contents, folder, write_file};
+
 use crate::scenarios::Scenario;
 
-/// One call of so many is tried, since each takes a second; MRM_ALL_FAULTS=1 tries all.
-const STRIDE: usize = 9;
+/// Number of power losses in a command, since each takes half a second; with MRM_ALL_FAULTS=1 there is one before each change.
+const CUTS: usize = 12;
 
 /// A file system in a file, mounted on a folder.
 struct Volume {
@@ -57,6 +60,18 @@ impl Volume {
         }
         panic!("{output:?}");
     }
+
+    /// Mounts it again, as after a restart.
+    fn mount_again(&self) {
+        self.unmount();
+        assert!(self.mounted(), "mounted again");
+        let _ = fs::remove_dir(self.mount.join("lost+found"));
+    }
+
+    /// Writes all that is not written yet.
+    fn sync(&self) {
+        assert!(Command::new("sync").arg("-f").arg(&self.mount).status().expect("sync").success());
+    }
 }
 
 impl Drop for Volume {
@@ -65,29 +80,71 @@ impl Drop for Volume {
     }
 }
 
-/// Loses the power before calls of a command, mounts again, and checks what is there.
+/// Loses the power before calls of a command and after its end, mounts again, and checks what is there.
 fn power_is_cut(kind: &str, scenario: Option<Scenario>) {
     let Some(scenario) = scenario else { return };
     let undisturbed = scenario.undisturbed();
     let volume_folder = scenario.folder().join("volumes");
     fs::create_dir(&volume_folder).expect("a folder");
     let Some(volume) = Volume::new(kind, &volume_folder, &scenario.root) else { return };
-    let stride = if std::env::var_os("MRM_ALL_FAULTS").is_some() { 1 } else { STRIDE };
+    // Between two changes the disk stays as it is.
+    let changes = undisturbed.changes();
+    let stride = if std::env::var_os("MRM_ALL_FAULTS").is_some() { 1 } else { changes.len().div_ceil(CUTS) };
+    // The file systems get different calls.
+    let first = if kind == "ext4" { 0 } else { stride / 2 };
     let mut cuts = 0;
-    for call in (1..undisturbed.total).step_by(stride) {
+    for call in changes.into_iter().skip(first).step_by(stride) {
         scenario.reset();
-        assert!(Command::new("sync").arg("-f").arg(&scenario.root).status().expect("sync").success());
+        volume.sync();
         let mut command = scenario.command();
         scenario.calls.cut_power(&mut command, &scenario.root, call);
         let output = command.output().expect("the program starts");
-        assert_ne!(output.status.code(), Some(98), "{kind} cannot be shut down");
-        volume.unmount();
-        assert!(volume.mounted(), "mounted again");
-        let _ = fs::remove_dir(scenario.root.join("lost+found"));
+        assert_ne!(output.status.code(), Some(NOT_SHUT_DOWN), "{kind} cannot be shut down");
+        volume.mount_again();
         scenario.check(&undisturbed, &format!("{kind}: power lost before call {call} of {}", undisturbed.total));
         cuts += 1;
     }
-    eprintln!("{cuts} power losses");
+    // What a command has written that has ended is there for certain.
+    scenario.reset();
+    volume.sync();
+    assert!(scenario.command().output().expect("the program starts").status.success());
+    scenario.calls.cut_power_now(&scenario.root);
+    volume.mount_again();
+    let left = contents(&scenario.root);
+    for (name, bytes) in &undisturbed.files {
+        assert!(left.get(name) == Some(bytes), "{kind}: power lost after the end: {name} is not as it was");
+    }
+    eprintln!("{} power losses", cuts + 1);
+}
+
+/// A volume loses what is not synced, and nothing else: without it, the tests below would prove nothing.
+#[test]
+fn what_is_not_synced_is_lost() {
+    let temporary = folder();
+    let here = fs::canonicalize(temporary.path()).expect("a folder");
+    let Some(calls) = StorageCalls::new(&here) else { return };
+    for kind in ["ext4", "xfs"] {
+        let mount = here.join(format!("{kind}-mount"));
+        fs::create_dir(&mount).expect("a folder");
+        let Some(volume) = Volume::new(kind, &here, &mount) else { continue };
+        let publish = |name: &str| {
+            let written = mount.join(format!("{name}.tmp"));
+            write_file(&written, "new");
+            fs::rename(&written, mount.join(name)).expect("renamed");
+        };
+        write_file(&mount.join("replaced"), "old");
+        publish("synced");
+        volume.sync();
+        publish("replaced");
+        publish("made");
+        calls.cut_power_now(&mount);
+        volume.mount_again();
+        let read = |name: &str| fs::read(mount.join(name)).unwrap_or_default();
+        assert_eq!(read("synced"), b"new", "{kind}");
+        for name in ["replaced", "made"] {
+            assert_ne!(read(name), b"new", "{kind}: {name} was not synced");
+        }
+    }
 }
 
 #[test]
@@ -106,6 +163,16 @@ fn split_survives_power_losses_of_ext4() {
 }
 
 #[test]
+fn split_survives_power_losses_of_xfs() {
+    power_is_cut("xfs", Scenario::split());
+}
+
+#[test]
+fn join_survives_power_losses_of_ext4() {
+    power_is_cut("ext4", Scenario::join());
+}
+
+#[test]
 fn join_survives_power_losses_of_xfs() {
     power_is_cut("xfs", Scenario::join());
 }
@@ -113,4 +180,14 @@ fn join_survives_power_losses_of_xfs() {
 #[test]
 fn export_survives_power_losses_of_ext4() {
     power_is_cut("ext4", Scenario::export("webdataset"));
+}
+
+#[test]
+fn export_survives_power_losses_of_xfs() {
+    power_is_cut("xfs", Scenario::export("webdataset"));
+}
+
+#[test]
+fn export_to_csv_survives_power_losses_of_xfs() {
+    power_is_cut("xfs", Scenario::export("csv"));
 }

@@ -2,14 +2,16 @@
 //! error that names the object, a cache keeps no wrong bytes, and the same command on the store as it is ends well.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
+use std::process::Output;
 use std::sync::Arc;
 
 use dataset::transform::Transform;
 use dataset::{Dataset, Loader, Storage};
 use helpers::object_store::{Store, url};
 use helpers::store_faults::{Disturbance, Disturbed, When};
-use helpers::{args, command, contents, folder, ok, phantom, text};
+use helpers::{args, command, contents, folder, ok, phantom, text, write_file};
 
 /// One request of so many is disturbed, since a run takes up to a second; MRM_ALL_FAULTS=1 disturbs all.
 const STRIDE: usize = 7;
@@ -35,11 +37,12 @@ const FAILING: [Case; 8] = [
 ];
 
 /// Answers of a store, or of a proxy before it, that are wrong.
-const WRONG: [Case; 4] = [
+const WRONG: [Case; 5] = [
     (Disturbance::Short, When::Once),
     (Disturbance::Flip, When::Once),
     (Disturbance::Flip, When::From),
     (Disturbance::Stale, When::Once),
+    (Disturbance::Long, When::Once),
 ];
 
 /// A dataset in a store, and an older one with files of the same sizes.
@@ -132,7 +135,7 @@ fn assert_clear(message: &str, what: &str) {
 }
 
 /// The last line of what a command printed that failed.
-fn error_of(output: &std::process::Output, what: &str) -> String {
+fn error_of(output: &Output, what: &str) -> String {
     let message = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{what}: {message}");
     let last = message.lines().last().unwrap_or_default().to_owned();
@@ -220,36 +223,83 @@ fn verify_finds_a_dataset_whole_or_says_what_it_could_not_read() {
     assert!(verify(fixture.store.settings()).status.success() && before == fixture.store.objects("set"));
 }
 
-#[test]
-fn a_split_is_whole_or_not_there() {
-    let fixture = Fixture::new(6);
-    let split = |settings: Vec<(String, String)>| {
-        let arguments = args!["split", url("set"), "--name", "main", "--ratios", "50,100"];
-        command("dataset").args(arguments).envs(settings).output().expect("the binary starts")
-    };
-    assert!(split(fixture.store.settings()).status.success());
+/// A command that writes files of the dataset leaves none, some or all of them, each whole, and the same command then ends well.
+/// `below` is their folder, `stride` that of requests that fail.
+fn is_whole_or_not_there(fixture: &Fixture, below: &str, stride: usize, run: impl Fn(Vec<(String, String)>) -> Output) {
+    let first = run(fixture.store.settings());
+    assert!(first.status.success(), "{}", text(&first.stderr));
     let expected = fixture.store.objects("set");
-    let names: Vec<&String> = expected.keys().filter(|name| name.starts_with("splits/")).collect();
-    let remove = || {
-        let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-        fixture.store.storage("set").remove(&names).expect("removed");
-    };
+    let names: Vec<&str> = expected.keys().map(String::as_str).filter(|name| name.starts_with(below)).collect();
+    assert!(!names.is_empty(), "{:?}", expected.keys());
     let mut work = |disturbed: &Disturbed, _: Disturbance, what: &str| {
-        remove();
-        let output = split(disturbed.settings());
+        fixture.store.storage("set").remove(&names).expect("removed");
+        let output = run(disturbed.settings());
         let found = fixture.store.objects("set");
         assert!(found.iter().all(|(name, bytes)| expected.get(name) == Some(bytes)), "{what}: {:?}", found.keys());
         if output.status.success() {
             assert_eq!(found.len(), expected.len(), "{what}");
         } else {
             assert_clear(&error_of(&output, what), what);
-            let again = split(fixture.store.settings());
+            let again = run(fixture.store.settings());
             assert!(again.status.success(), "{what}, then again: {}", text(&again.stderr));
             assert!(fixture.store.objects("set") == expected, "{what}, then again");
         }
     };
-    fixture.sweep(&FAILING, is_any, SHORT_STRIDE, &mut work);
-    fixture.sweep(&[(Disturbance::LostAnswer, When::Once)], |line| !line.starts_with("GET "), SHORT_STRIDE, &mut work);
+    fixture.sweep(&FAILING, is_any, stride, &mut work);
+    fixture.sweep(&[(Disturbance::LostAnswer, When::Once)], |line| !line.starts_with("GET "), 1, &mut work);
+    fixture.sweep(&WRONG, is_read, SHORT_STRIDE, &mut work);
+}
+
+#[test]
+fn a_split_is_whole_or_not_there() {
+    is_whole_or_not_there(&Fixture::new(6), "splits/", SHORT_STRIDE, |settings| {
+        let arguments = args!["split", url("set"), "--name", "main", "--ratios", "50,100"];
+        command("dataset").args(arguments).envs(settings).output().expect("the binary starts")
+    });
+}
+
+#[test]
+fn a_join_is_whole_or_not_there() {
+    let fixture = Fixture::new(6);
+    let dataset = fixture.store.dataset("set");
+    let ids = (0..dataset.len()).map(|row| dataset.record(row).expect("a record").image_id);
+    let rows: String = ids.map(|id| format!("{id},1\n")).collect();
+    let table = fixture.temporary.path().join("hernia.csv");
+    write_file(&table, format!("id,Hernia\n{rows}"));
+    is_whole_or_not_there(&fixture, "joins/", STRIDE, |settings| {
+        let arguments = args!["join", url("set"), "--table", &table, "--key", "id", "--as", "labels"];
+        command("ingest").args(arguments).envs(settings).output().expect("the binary starts")
+    });
+}
+
+#[test]
+fn an_export_has_the_right_files_or_an_error() {
+    let fixture = Fixture::new(6);
+    let out = fixture.temporary.path().join("exported");
+    let export = |settings: Vec<(String, String)>| {
+        let arguments = args!["export", url("set"), "--to", "webdataset", &out, "--shard-size", "4"];
+        command("dataset").args(arguments).envs(settings).output().expect("the binary starts")
+    };
+    let first = export(fixture.store.settings());
+    assert!(first.status.success(), "{}", text(&first.stderr));
+    let expected = contents(&out);
+    let mut work = |disturbed: &Disturbed, _: Disturbance, what: &str| {
+        let _ = fs::remove_dir_all(&out);
+        let output = export(disturbed.settings());
+        if output.status.success() {
+            let found = contents(&out);
+            assert_eq!(found.len(), expected.len(), "{what}: {:?}", found.keys());
+            for (name, bytes) in &expected {
+                assert!(found.get(name) == Some(bytes), "{what}: {name} has other bytes");
+            }
+        } else {
+            assert_clear(&error_of(&output, what), what);
+        }
+        let again = export(fixture.store.settings());
+        assert!(again.status.success(), "{what}, then again: {}", text(&again.stderr));
+        assert!(contents(&out) == expected, "{what}, then again");
+    };
+    fixture.sweep(&FAILING, is_any, STRIDE, &mut work);
     fixture.sweep(&WRONG, is_read, SHORT_STRIDE, &mut work);
 }
 
@@ -288,7 +338,7 @@ fn ingest_ends_with_the_bytes_of_a_folder() {
     fixture.sweep(&FAILING, |line| line.contains("new"), STRIDE, &mut work);
     fixture.sweep(&[(Disturbance::LostAnswer, When::Once)], |line| !line.starts_with("GET "), STRIDE, &mut work);
     let read = |line: &str| line.starts_with("GET ") && line.contains("/new/") && !line.contains("list-type");
-    fixture.sweep(&[(Disturbance::Short, When::Once), (Disturbance::Flip, When::Once)], read, STRIDE, &mut work);
+    fixture.sweep(&[WRONG[0], WRONG[1], WRONG[4]], read, STRIDE, &mut work);
 }
 
 #[test]
