@@ -1,13 +1,16 @@
 //! Checkpoints of a run: `checkpoints/step-N/` with the link `latest`, the best weights, and which checkpoints are kept.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result, bail};
 use dataset::LoaderState;
 use dataset::store::files;
+use safetensors::SafeTensorError;
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{TchError, Tensor};
 
 use crate::train::amp::LossScaleState;
 use crate::train::source_losses::SourceLosses;
@@ -85,12 +88,16 @@ mod exact {
 
 /// A checkpoint that was read.
 pub struct Checkpoint {
+    /// Its folder.
+    pub folder: PathBuf,
     /// What is not a tensor.
     pub state: State,
     /// The weights.
     pub model: Tensors,
     /// The optimizer's state.
     pub optimizer: Tensors,
+    /// Name of the optimizer's file.
+    pub optimizer_file: &'static str,
     /// The moving average of the weights, if the run keeps one.
     pub ema: Option<Tensors>,
 }
@@ -131,20 +138,25 @@ impl Checkpoints {
         let temporary = self.folder().join(format!(".{name}.tmp"));
         let _ = fs::remove_dir_all(&temporary);
         let written = (|| -> Result<()> {
-            fs::create_dir_all(&temporary)?;
+            fs::create_dir_all(&temporary).with_context(|| format!("cannot make {}", temporary.display()))?;
             let files = [(MODEL, Some(model)), (OPTIMIZER, Some(optimizer)), (EMA, ema)];
             for (file, tensors) in files.into_iter().filter_map(|(file, tensors)| Some((file, tensors?))) {
                 Tensor::write_safetensors(tensors, temporary.join(file))?;
-                File::open(temporary.join(file))?.sync_all()?;
+                sync(&temporary.join(file))?;
             }
-            fs::write(temporary.join(STATE), serde_json::to_vec_pretty(state)?)?;
-            File::open(temporary.join(STATE))?.sync_all()?;
+            let path = temporary.join(STATE);
+            let written = fs::write(&path, serde_json::to_vec_pretty(state)?);
+            written.with_context(|| format!("cannot write {}", path.display()))?;
+            sync(&path)?;
             files::sync_folder(&temporary)?;
             // A checkpoint of the same step is moved away first, since a folder cannot be renamed over another.
             let replaced = self.folder().join(format!(".{name}.replaced.tmp"));
             let _ = fs::remove_dir_all(&replaced);
             let _ = fs::rename(&folder, &replaced);
-            files::publish(&temporary, &folder)?;
+            if let Err(error) = files::publish(&temporary, &folder) {
+                let _ = fs::rename(&replaced, &folder); // fails where the new checkpoint has its name already
+                return Err(error.into());
+            }
             let _ = fs::remove_dir_all(&replaced);
             Ok(())
         })();
@@ -165,7 +177,7 @@ impl Checkpoints {
         let temporary = files::temporary(&path);
         let written = (|| -> Result<()> {
             Tensor::write_safetensors(model, &temporary)?;
-            File::open(&temporary)?.sync_all()?;
+            sync(&temporary)?;
             Ok(files::publish(&temporary, &path)?)
         })();
         if written.is_err() {
@@ -177,59 +189,112 @@ impl Checkpoints {
     /// The newest whole checkpoint, with `latest` pointing to it; none where the run has none.
     ///
     /// # Errors
-    /// When it is damaged.
+    /// When it is damaged or of another step, or cannot be read.
     pub fn load_latest(&self) -> Result<Option<Checkpoint>> {
-        let Some(step) = self.steps().pop() else { return Ok(None) };
+        let Some(step) = self.steps()?.pop() else { return Ok(None) };
         let name = format!("step-{step}");
         let folder = self.folder().join(&name);
-        self.point_latest(&name)?; // a kill may have come between the checkpoint and its link
-        let damaged = || {
-            format!(
-                "{} is damaged; delete this folder, and the run continues from the checkpoint before",
-                folder.display()
-            )
+        let path = folder.display();
+        let problem = |is_unread: bool| {
+            if is_unread {
+                return format!("{path} cannot be read");
+            }
+            format!("{path} is damaged; delete this folder, and the run continues from the checkpoint before")
         };
-        let state: State = files::read_json(&folder.join(STATE)).with_context(damaged)?;
-        let read = |name: &str| Tensor::read_safetensors(folder.join(name)).with_context(damaged);
-        let ema = if folder.join(EMA).exists() { Some(read(EMA)?) } else { None };
-        let has_old_name = !folder.join(OPTIMIZER).exists() && folder.join(OPTIMIZER_BEFORE).exists();
-        let optimizer = read(if has_old_name { OPTIMIZER_BEFORE } else { OPTIMIZER })?;
+        let state: State = files::read_json(&folder.join(STATE)).map_err(|error| {
+            let is_unread = matches!(&error, dataset::Error::Io { cause, .. } if may_pass(cause));
+            Error::from(error).context(problem(is_unread))
+        })?;
+        if state.step != step {
+            bail!(
+                "{path}/{STATE} is the state after step {}, not after step {step}; delete the folder {path}, and the run \
+                 continues from the checkpoint before",
+                state.step
+            );
+        }
+        let read = |name: &str| {
+            Tensor::read_safetensors(folder.join(name)).map_err(|error| {
+                let cause = match &error {
+                    TchError::SafeTensorError { err: SafeTensorError::IoError(cause), .. } => Some(cause),
+                    _ => None,
+                };
+                let is_unread = cause.is_some_and(may_pass);
+                Error::from(error).context(problem(is_unread))
+            })
+        };
+        let ema = if exists(&folder.join(EMA))? { Some(read(EMA)?) } else { None };
+        let has_old_name = !exists(&folder.join(OPTIMIZER))? && exists(&folder.join(OPTIMIZER_BEFORE))?;
+        let optimizer_file = if has_old_name { OPTIMIZER_BEFORE } else { OPTIMIZER };
+        let optimizer = read(optimizer_file)?;
         let model = read(MODEL)?;
-        check_finite(&model).with_context(damaged)?;
-        Ok(Some(Checkpoint { state, model, optimizer, ema }))
+        check_finite(&model).with_context(|| problem(false))?;
+        self.point_latest(&name)?; // a kill may have come between the checkpoint and its link
+        Ok(Some(Checkpoint { folder, state, model, optimizer, optimizer_file, ema }))
     }
 
-    /// Removes the checkpoints that are not to be kept, and those that killed runs left half-written.
+    /// Removes the checkpoints that are not to be kept, and those that killed runs left half-written. The checkpoint that
+    /// `latest` points to is kept.
     ///
     /// # Errors
     /// When one cannot be removed.
     pub fn prune(&self, retention: Retention) -> Result<()> {
         let remove =
             |path: &Path| fs::remove_dir_all(path).with_context(|| format!("cannot remove {}", path.display()));
-        for step in retention.expired(&self.steps()) {
-            remove(&self.folder().join(format!("step-{step}")))?;
+        let (steps, latest) = (self.steps()?, self.latest()?);
+        for step in retention.expired(&steps) {
+            let name = format!("step-{step}");
+            if latest.as_deref() != Some(OsStr::new(&name)) {
+                remove(&self.folder().join(name))?;
+            }
         }
-        self.unfinished().iter().try_for_each(|path| remove(path))
+        self.unfinished()?.iter().try_for_each(|path| remove(path))
     }
 
     /// Steps of the checkpoints, ascending.
-    pub fn steps(&self) -> Vec<u64> {
-        let Ok(entries) = fs::read_dir(self.folder()) else { return Vec::new() };
-        let step = |entry: fs::DirEntry| entry.file_name().to_str()?.strip_prefix("step-")?.parse().ok();
-        let mut steps: Vec<u64> = entries.flatten().filter_map(step).collect();
+    ///
+    /// # Errors
+    /// When their folder cannot be read. Where there is no such folder, there are no checkpoints.
+    pub fn steps(&self) -> Result<Vec<u64>> {
+        let step = |path: &PathBuf| path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok();
+        let mut steps: Vec<u64> = self.entries()?.iter().filter_map(step).collect();
         steps.sort_unstable();
-        steps
+        Ok(steps)
     }
 
     /// Checkpoints that killed runs left half-written.
-    pub(super) fn unfinished(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.folder()).into_iter().flatten().flatten();
+    ///
+    /// # Errors
+    /// As [`steps`](Self::steps).
+    pub(super) fn unfinished(&self) -> Result<Vec<PathBuf>> {
         let is_unfinished = |path: &PathBuf| {
             path.file_name()
                 .and_then(|name| name.to_str())
                 .is_some_and(|name| name.starts_with(".step-") && name.ends_with(".tmp"))
         };
-        entries.map(|entry| entry.path()).filter(is_unfinished).collect()
+        Ok(self.entries()?.into_iter().filter(is_unfinished).collect())
+    }
+
+    /// Paths of all that is in the folder of the checkpoints; none where there is no such folder.
+    fn entries(&self) -> Result<Vec<PathBuf>> {
+        let folder = self.folder();
+        let unread = || format!("cannot read {}", folder.display());
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).with_context(unread),
+        };
+        entries.map(|entry| entry.map(|entry| entry.path()).with_context(unread)).collect()
+    }
+
+    /// Name of the checkpoint that `latest` points to; none where there is no such link.
+    fn latest(&self) -> Result<Option<OsString>> {
+        let link = self.run.join(LATEST);
+        match fs::read_link(&link) {
+            Ok(target) => Ok(target.file_name().map(OsStr::to_os_string)),
+            // In a copy of a run, it may be a folder.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", link.display())),
+        }
     }
 
     fn folder(&self) -> PathBuf {
@@ -240,9 +305,32 @@ impl Checkpoints {
     fn point_latest(&self, name: &str) -> Result<()> {
         let temporary = temporary_link(&self.run);
         let _ = fs::remove_file(&temporary);
-        std::os::unix::fs::symlink(format!("{FOLDER}/{name}"), &temporary)?;
+        std::os::unix::fs::symlink(format!("{FOLDER}/{name}"), &temporary)
+            .with_context(|| format!("cannot make {}", temporary.display()))?;
         Ok(files::publish(&temporary, &self.run.join(LATEST))?)
     }
+}
+
+/// Whether there is a file or folder.
+///
+/// # Errors
+/// When the system does not tell, so that a fault of the disk or network is not taken for a missing file.
+pub(super) fn exists(path: &Path) -> Result<bool> {
+    match path.try_exists() {
+        // The path leads through a file.
+        Err(error) if error.kind() == ErrorKind::NotADirectory => Ok(false),
+        found => found.with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// Makes the content of a file durable.
+fn sync(path: &Path) -> Result<()> {
+    File::open(path).and_then(|file| file.sync_all()).with_context(|| format!("cannot sync {}", path.display()))
+}
+
+/// Whether a file that could not be read for this reason may still be whole: its disk or network has a fault.
+fn may_pass(cause: &io::Error) -> bool {
+    !matches!(cause.kind(), ErrorKind::NotFound | ErrorKind::InvalidData | ErrorKind::InvalidInput)
 }
 
 /// The temporary name of the link `latest`.
@@ -251,15 +339,15 @@ pub(super) fn temporary_link(run: &Path) -> PathBuf {
 }
 
 /// The folder of a run's newest whole checkpoint. The link `latest` may be lost, or one behind after a kill; it is used
-/// only where `checkpoints` has none, as in a copy of a part of a run.
+/// only where `checkpoints` has none, as in a copy of a part of a run, or cannot be read.
 pub fn newest_checkpoint(run: &Path) -> Option<PathBuf> {
     let is_whole = |folder: &PathBuf| folder.join(MODEL).is_file() && folder.join(STATE).is_file();
-    let steps = Checkpoints::of(run).steps().into_iter().rev();
+    let steps = Checkpoints::of(run).steps().unwrap_or_default().into_iter().rev();
     let folders = steps.map(|step| run.join(FOLDER).join(format!("step-{step}")));
     folders.chain([run.join(LATEST)]).find(is_whole)
 }
 
-/// The state of a run's newest checkpoint; none without one.
+/// The state of a run's newest checkpoint; none without one, or where it cannot be read.
 pub fn newest_state(run: &Path) -> Option<State> {
     files::read_json(&newest_checkpoint(run)?.join(STATE)).ok()
 }
@@ -302,6 +390,46 @@ mod tests {
         Tensor::write_safetensors(&tensors(4.0), folder.join(OPTIMIZER_BEFORE)).unwrap();
         let read = checkpoints.load_latest().unwrap().unwrap();
         assert_eq!(read.optimizer[0].1.double_value(&[0]), 3.0);
+        fs::remove_dir_all(&run).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one() {
+        let run = std::env::temp_dir().join(format!("trainer-checkpoint-unread-{}", std::process::id()));
+        let checkpoints = Checkpoints::of(&run);
+        assert!(checkpoints.steps().unwrap().is_empty());
+        fs::create_dir_all(&run).unwrap();
+        fs::write(run.join(FOLDER), "").unwrap();
+        let message = format!("{:#}", checkpoints.steps().unwrap_err());
+        assert!(message.contains(&format!("cannot read {}: ", run.join(FOLDER).display())), "{message}");
+        assert!(checkpoints.load_latest().is_err() && checkpoints.prune(Retention { keep_last: 1 }).is_err());
+        fs::remove_dir_all(&run).unwrap();
+    }
+
+    #[test]
+    fn the_checkpoint_that_the_link_names_is_kept() {
+        let run = std::env::temp_dir().join(format!("trainer-checkpoint-linked-{}", std::process::id()));
+        let checkpoints = Checkpoints::of(&run);
+        for step in [3, 5, 7, 9] {
+            fs::create_dir_all(run.join(FOLDER).join(format!("step-{step}"))).unwrap();
+        }
+        checkpoints.point_latest("step-5").unwrap();
+        checkpoints.prune(Retention { keep_last: 1 }).unwrap();
+        assert_eq!(checkpoints.steps().unwrap(), [5, 9]);
+        fs::remove_dir_all(&run).unwrap();
+    }
+
+    #[test]
+    fn a_state_of_another_step_is_refused() {
+        let run = std::env::temp_dir().join(format!("trainer-checkpoint-stale-{}", std::process::id()));
+        let tensors: Tensors = vec![("weight".to_owned(), Tensor::from_slice(&[1.0f32]))];
+        let checkpoints = Checkpoints::of(&run);
+        fs::create_dir_all(run.join(FOLDER)).unwrap();
+        checkpoints.save(&State { step: 5, ..State::default() }, &tensors, &tensors, None).unwrap();
+        fs::rename(run.join(FOLDER).join("step-5"), run.join(FOLDER).join("step-7")).unwrap();
+        let Err(error) = checkpoints.load_latest() else { panic!("a state of step 5 was read as that of step 7") };
+        let message = error.to_string();
+        assert!(message.contains("step-7/state.json is the state after step 5, not after step 7"), "{message}");
         fs::remove_dir_all(&run).unwrap();
     }
 

@@ -1,21 +1,24 @@
 //! What the main process of a run writes: checkpoints, the log, the best weights; and the moving average of the weights, which
 //! only checkpoints and evaluations need.
 
-use anyhow::{Result, bail};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
 use serde_json::json;
 use tch::nn::VarStore;
 
 use crate::config::RunConfig;
 use crate::task::objective::{Evaluation, Objective};
-use crate::train::checkpoint::{Checkpoints, Retention, State};
+use crate::train::checkpoint::{Checkpoints, EMA, MODEL, Retention, State};
 use crate::train::ema::Ema;
-use crate::train::logger::{MetricsLog, damaged_lines};
+use crate::train::logger::{self, MetricsLog, damaged_lines};
 use crate::train::optimizer::Optimizer;
 use crate::train::run_dir::RunDir;
 use crate::weights::{Tensors, load_tensors};
 
 /// The files of a run that is being trained.
 pub(super) struct Recorder<'a> {
+    run: PathBuf,
     store: &'a VarStore,
     checkpoints: Checkpoints,
     retention: Retention,
@@ -39,22 +42,35 @@ impl<'a> Recorder<'a> {
         let mut state = State::default();
         let mut ema = (config.ema > 0.0).then(|| Ema::new(store, config.ema));
         if let Some(checkpoint) = checkpoints.load_latest()? {
-            let report = load_tensors(store, &checkpoint.model)?;
+            let folder = &checkpoint.folder;
+            let unfit = |file: &str| {
+                format!(
+                    "{} does not fit this run; delete its folder, and the run continues from the checkpoint before",
+                    folder.join(file).display()
+                )
+            };
+            let report = load_tensors(store, &checkpoint.model).with_context(|| unfit(MODEL))?;
             if !report.is_complete() {
-                bail!("the checkpoint does not fit the model: {report}");
+                bail!("{}: {report}", unfit(MODEL));
             }
-            optimizer.load_state(checkpoint.optimizer)?;
-            if let (Some(ema), Some(saved)) = (&mut ema, checkpoint.ema) {
-                ema.load(store, saved)?;
+            optimizer.load_state(checkpoint.optimizer).with_context(|| unfit(checkpoint.optimizer_file))?;
+            if let Some(ema) = &mut ema {
+                let saved = checkpoint.ema.with_context(|| {
+                    format!(
+                        "{} has no {EMA}; delete this folder, and the run continues from the checkpoint before",
+                        folder.display()
+                    )
+                })?;
+                ema.load(store, saved).with_context(|| unfit(EMA))?;
             }
             state = checkpoint.state;
             notify(&format!("resuming after {} of {steps} steps", state.step));
         }
         // A kill may have come between a checkpoint and the removal of an older one.
         checkpoints.prune(retention)?;
-        let log = MetricsLog::open(run.path(), state.step)?;
+        let log = MetricsLog::open(run.path(), state.step).with_context(|| not_logged(run.path()))?;
         damaged_lines(run.path(), log.damaged()).iter().for_each(|warning| notify(warning));
-        Ok((Some(Self { store, checkpoints, retention, ema, log }), state))
+        Ok((Some(Self { run: run.path().to_path_buf(), store, checkpoints, retention, ema, log }), state))
     }
 
     /// Moves the average of the weights after step `step`, from 0.
@@ -64,13 +80,13 @@ impl<'a> Recorder<'a> {
 
     /// Adds a line to the log.
     pub fn log(&mut self, line: serde_json::Value) -> Result<()> {
-        self.log.write(line)
+        self.log.write(line).with_context(|| not_logged(&self.run))
     }
 
     /// Writes a checkpoint, after the lines of the log up to it are durable.
     pub fn save(&mut self, state: &State, optimizer: &Optimizer) -> Result<()> {
         let averaged = self.ema.as_ref().map(|ema| ema.tensors(self.store));
-        self.log.sync()?;
+        self.log.sync().with_context(|| not_logged(&self.run))?;
         self.checkpoints.save(state, &tensors(self.store), &optimizer.save_state(), averaged.as_ref())?;
         self.checkpoints.prune(self.retention)
     }
@@ -93,10 +109,16 @@ impl<'a> Recorder<'a> {
             if ends_early(state) {
                 line["ended_early"] = true.into();
             }
-            self.log.write(line)?;
+            self.log(line)?;
         }
         Ok(())
     }
+}
+
+/// The message about a log that cannot be written.
+fn not_logged(run: &Path) -> String {
+    let [metrics, events] = logger::files(run).map(|path| path.display().to_string());
+    format!("cannot write the log ({metrics}, {events})")
 }
 
 /// Evaluates the present weights, and saves them if they are the best so far.

@@ -41,12 +41,12 @@ impl RunDir {
             bail!("another trainer uses {} now", path.display());
         }
         let kept = path.join(CONFIG);
-        let fresh = !kept.exists();
+        let fresh = !checkpoint::exists(&kept)?;
         if fresh && let Some(foreign) = foreign_file(path)? {
             bail!("{} holds other files ({foreign}) and no run; take another --run directory", path.display());
         }
         let mut notice = None;
-        if !fresh && has_begun(path) {
+        if !fresh && has_results(path)? {
             let before = load_config(path)?;
             let before = config.complete(&before).unwrap_or(before);
             let tables = [before.table(), config.table()];
@@ -60,7 +60,7 @@ impl RunDir {
                     path.display()
                 );
             }
-            let made = Checkpoints::of(path).steps().pop().unwrap_or(0);
+            let made = Checkpoints::of(path).steps()?.pop().unwrap_or(0);
             if other_length {
                 notice = check_length(path, made, total)?;
             }
@@ -122,9 +122,23 @@ fn check_length(run: &Path, made: u64, steps: u64) -> Result<Option<String>> {
     }))
 }
 
-/// Whether a run has results: a log, a checkpoint or best weights.
+/// Whether a run has results: a log, a checkpoint or best weights. One that cannot be read counts as a run with results, so
+/// that none of its files is replaced or removed.
 pub fn has_begun(path: &Path) -> bool {
-    logger::has_lines(path) || !Checkpoints::of(path).steps().is_empty() || path.join(BEST).exists()
+    has_results(path).unwrap_or(true)
+}
+
+/// As [`has_begun`].
+///
+/// # Errors
+/// When the run cannot be read.
+fn has_results(path: &Path) -> Result<bool> {
+    let [metrics, _] = logger::files(path);
+    // `has_lines` takes a log that cannot be read for one without lines.
+    if checkpoint::exists(&metrics)? && logger::has_lines(path) {
+        return Ok(true);
+    }
+    Ok(!Checkpoints::of(path).steps()?.is_empty() || checkpoint::exists(&path.join(BEST))?)
 }
 
 /// Keys of `[run]` that no number depends on.
@@ -171,12 +185,15 @@ fn left_files(run: &Path) -> Vec<PathBuf> {
 /// A file in the folder of a new run that no run has left there.
 fn foreign_file(path: &Path) -> Result<Option<String>> {
     let own = left_files(path);
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
+    let unread = |path: &Path| format!("cannot read {}", path.display());
+    for entry in fs::read_dir(path).with_context(|| unread(path))? {
+        let entry = entry.with_context(|| unread(path))?;
         let (name, at) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
         // A killed run may have left unfinished checkpoints.
-        let is_empty =
-            || Ok::<_, std::io::Error>(fs::read_dir(&at)?.count() == Checkpoints::of(path).unfinished().len());
+        let is_empty = || -> Result<bool> {
+            let entries = fs::read_dir(&at).with_context(|| unread(&at))?.count();
+            Ok(entries == Checkpoints::of(path).unfinished()?.len())
+        };
         if !(name == LOCK || own.contains(&at) || (name == checkpoint::FOLDER && is_empty()?)) {
             return Ok(Some(name));
         }
@@ -193,7 +210,8 @@ impl Drop for RunDir {
         for file in left_files(&self.path) {
             let _ = fs::remove_file(file);
         }
-        for folder in Checkpoints::of(&self.path).unfinished() {
+        // What cannot be read or removed is left.
+        for folder in Checkpoints::of(&self.path).unfinished().unwrap_or_default() {
             let _ = fs::remove_dir_all(folder);
         }
         let [metrics, events] = logger::files(&self.path);
@@ -217,11 +235,11 @@ pub fn config_path(run: &Path) -> PathBuf {
 /// When there is none, or it cannot be read.
 pub fn load_config(run: &Path) -> Result<ConfigFile> {
     let path = config_path(run);
-    if !run.exists() {
+    if !checkpoint::exists(run)? {
         bail!("{} does not exist", run.display());
     }
     let text = files::read_text(&path).map_err(|error| {
-        if path.exists() {
+        if checkpoint::exists(&path).unwrap_or(true) {
             return error.into();
         }
         if run.join(MODEL).is_file() {
@@ -235,7 +253,7 @@ pub fn load_config(run: &Path) -> Result<ConfigFile> {
     ConfigFile::parse(&text, &path.display().to_string())
 }
 
-/// `; did you mean A or B?` for a folder of runs; empty if no run is in it.
+/// `; did you mean A or B?` for a folder of runs; empty if no run is in it, or it cannot be read.
 fn runs_inside(folder: &Path) -> String {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut runs: Vec<String> =

@@ -1,5 +1,5 @@
-//! Faults while a run writes checkpoints: calls and allocations that fail, and power losses. The same command then ends with the
-//! weights of an undisturbed run, and `latest` never names what is not there.
+//! Faults while a run starts, continues and writes checkpoints: calls and allocations that fail, and power losses. The same
+//! command then ends with the weights of an undisturbed run, and `latest` never names what is not there.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use helpers::allocations::Allocations;
-use helpers::faults::EIO;
+use helpers::faults::{Call, EIO, Faults};
 use helpers::power_loss::{Disk, Survivors};
 use helpers::storage_calls::{Done, ENOSPC, Failure, StorageCall, StorageCalls, read_journal};
-use helpers::{command, contents, folder, text};
+use helpers::{command, contents, fails, folder, ok, text};
 use tempfile::TempDir;
-use training::{dataset, pretraining};
+use training::{dataset, numbers, pretraining};
 
 /// One call of so many is tried, since a run takes half a second; MRM_ALL_FAULTS=1 tries all.
 const STRIDE: usize = 11;
@@ -42,11 +42,7 @@ impl Training {
         let mut training =
             Self { data, root, calls, expected: BTreeMap::new(), journal: Vec::new(), total: 0, temporary };
         training.empty();
-        let (mut command, journal) = (training.command(), here.join("journal"));
-        training.calls.record(&mut command, &training.root, &journal);
-        let output = command.output().expect("it starts");
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        (training.journal, training.total) = read_journal(&journal);
+        (training.journal, training.total) = training.record("journal");
         training.expected = training.checkpoints();
         assert_eq!(training.expected.len(), 7, "two checkpoints of three files, and one more by the link: {:?}", {
             training.expected.keys().collect::<Vec<_>>()
@@ -71,6 +67,46 @@ impl Training {
         command
     }
 
+    /// Gives the command, and records its calls in a file. Returns them, and the number of all calls.
+    fn record(&self, journal: &str) -> (Vec<StorageCall>, usize) {
+        let (mut command, journal) = (self.command(), self.temporary.path().join(journal));
+        self.calls.record(&mut command, &self.root, &journal);
+        let output = command.output().expect("it starts");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        read_journal(&journal)
+    }
+
+    /// Leaves a run that was killed before the checkpoint of its third and last step, and returns a copy of it.
+    fn killed(&self) -> Disk {
+        self.empty();
+        // Without this setting, the third checkpoint would have replaced the first one.
+        let output = self.command().args(["--set", "run.keep_last=3"]).output().expect("it starts");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let latest = self.run().join("latest");
+        fs::remove_dir_all(self.run().join("checkpoints/step-3")).expect("removed");
+        fs::remove_file(&latest).expect("removed");
+        std::os::unix::fs::symlink("checkpoints/step-2", &latest).expect("a link");
+        Disk::of(&self.root)
+    }
+
+    /// Gives the command, of whose `total` calls one fails. Returns what failed, and whether the command succeeded. If not,
+    /// its one error must name a file of the run.
+    fn run_with_fault(&self, call: usize, total: usize) -> (String, bool) {
+        let (errno, ever) = if call.is_multiple_of(2) { (EIO, false) } else { (ENOSPC, true) };
+        let mut command = self.command();
+        self.calls.fail(&mut command, &self.root, Failure { call, errno, ever });
+        let output = command.output().expect("it starts");
+        let (message, what) = (text(&output.stderr), format!("call {call} of {total} fails (ever: {ever})"));
+        assert!(!message.contains("panicked") && !message.contains("internal error"), "{what}: {message}");
+        assert!(output.status.code().is_some(), "{what}: ended by a signal: {message}");
+        if !output.status.success() {
+            let errors: Vec<&str> = message.lines().filter(|line| line.starts_with("error:")).collect();
+            let is_named = errors.first().is_some_and(|line| line.contains(&*self.run().to_string_lossy()));
+            assert!(errors.len() == 1 && is_named, "{what}: {message}");
+        }
+        (what, output.status.success())
+    }
+
     /// The files of all checkpoints, and the weights that `latest` leads to.
     fn checkpoints(&self) -> BTreeMap<String, Vec<u8>> {
         let mut all: BTreeMap<String, Vec<u8>> = contents(&self.run().join("checkpoints"));
@@ -89,11 +125,16 @@ impl Training {
         }
         let again = self.command().output().expect("it starts");
         assert!(again.status.success(), "{what}, then again: {}", text(&again.stderr));
+        self.assert_done(&format!("{what}, then again"));
+    }
+
+    /// The run has ended with the checkpoints of the undisturbed one.
+    fn assert_done(&self, what: &str) {
         let found = self.checkpoints();
         let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
-        assert_eq!(names(&found), names(&self.expected), "{what}, then again");
+        assert_eq!(names(&found), names(&self.expected), "{what}");
         for (name, bytes) in &found {
-            assert!(*bytes == self.expected[name], "{what}, then again: {name} has other bytes");
+            assert!(*bytes == self.expected[name], "{what}: {name} has other bytes");
         }
     }
 }
@@ -103,22 +144,80 @@ fn pretraining_survives_a_fault_of_its_calls() {
     let Some(training) = Training::new() else { return };
     let mut failed = 0;
     for call in (0..training.total).step_by(stride()) {
-        let (errno, ever) = if call % 2 == 0 { (EIO, false) } else { (ENOSPC, true) };
         training.empty();
-        let mut command = training.command();
-        training.calls.fail(&mut command, &training.root, Failure { call, errno, ever });
-        let output = command.output().expect("it starts");
-        let (message, what) = (text(&output.stderr), format!("call {call} of {} fails (ever: {ever})", training.total));
-        assert!(!message.contains("panicked") && !message.contains("internal error"), "{what}: {message}");
-        assert!(output.status.code().is_some(), "{what}: ended by a signal: {message}");
-        if !output.status.success() {
-            failed += 1;
-            assert_eq!(message.lines().filter(|line| line.starts_with("error:")).count(), 1, "{what}: {message}");
-        }
+        let (what, succeeded) = training.run_with_fault(call, training.total);
+        failed += usize::from(!succeeded);
         training.check(&what);
     }
     eprintln!("{failed} of {} runs failed", training.total.div_ceil(stride()));
     assert!(failed > 0);
+}
+
+#[test]
+fn continuing_survives_a_fault_of_its_calls() {
+    let Some(training) = Training::new() else { return };
+    let killed = training.killed();
+    let first_lines = || numbers(&training.run()).into_iter().take(2).collect::<Vec<_>>();
+    let log = first_lines();
+    assert_eq!(log.iter().filter_map(|line| line["step"].as_u64()).collect::<Vec<_>>(), [1, 2]);
+    let (_, total) = training.record("journal of the continuation");
+    training.assert_done("continued");
+    let mut failed = 0;
+    for call in (0..total).step_by(stride()) {
+        training.empty();
+        // Writes the copy.
+        killed.after_power_loss(Survivors::Nothing, &training.root);
+        let (what, succeeded) = training.run_with_fault(call, total);
+        // The steps before the kill are kept, whatever came of the third one.
+        assert_eq!(first_lines(), log, "{what}");
+        assert!(training.run().join("latest").is_dir(), "{what}: latest leads nowhere");
+        let left = contents(&training.run().join("checkpoints"));
+        for (name, bytes) in training.expected.iter().filter(|(name, _)| name.starts_with("step-2/")) {
+            assert!(left.get(name) == Some(bytes), "{what}: {name} is not as it was");
+        }
+        if succeeded {
+            training.assert_done(&what);
+        } else {
+            failed += 1;
+        }
+        training.check(&what);
+    }
+    eprintln!("{failed} of {} continuations failed", total.div_ceil(stride()));
+    assert!(failed > 0);
+}
+
+#[test]
+fn what_cannot_be_read_is_not_taken_for_missing() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 12);
+    let Some(faults) = Faults::new(temporary.path()) else { return };
+    let run = temporary.path().join("run");
+    let arguments = || pretraining(&data, &run, 2, &["--set", "run.checkpoint_every=1", "--set", "run.ema=0.9"]);
+    ok("trainer", arguments());
+    let before = contents(&run);
+    for (call, ending) in [
+        (Call::OpenFolder, "/checkpoints"),
+        (Call::Stat, "/config.toml"),
+        (Call::Stat, "/ema.safetensors"),
+        (Call::Stat, "/optimizer.safetensors"),
+    ] {
+        let mut command = command("trainer");
+        faults.inject(command.args(arguments()), call, EIO, &[ending], None);
+        let output = command.output().expect("it starts");
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{call:?} of {ending}: {message}");
+        let errors: Vec<&str> = message.lines().filter(|line| line.starts_with("error:")).collect();
+        let is_named = errors.first().is_some_and(|line| line.contains(&format!("{ending}: Input/output error")));
+        assert!(errors.len() == 1 && is_named, "{call:?} of {ending}: {message}");
+        assert!(contents(&run) == before, "{call:?} of {ending}: the run was changed");
+    }
+    // A checkpoint without the average that the run keeps.
+    let (average, moved) = (run.join("latest/ema.safetensors"), temporary.path().join("average"));
+    fs::rename(&average, &moved).expect("moved");
+    let refused = fails("trainer", 1, arguments());
+    assert!(refused.contains("checkpoints/step-2 has no ema.safetensors; delete this folder"), "{refused}");
+    fs::rename(&moved, &average).expect("moved");
+    ok("trainer", arguments());
 }
 
 /// Which allocations fail: each number is so much larger than the last one, since a run makes thousands.
@@ -186,4 +285,16 @@ fn pretraining_survives_power_losses() {
         training.check(&format!("power lost after call {number} ({call:.80?}), left: {survivors:?}"));
     }
     assert!(states > 3 * stride());
+    // What the run has written at its end is there for certain: nothing is computed again.
+    training.empty();
+    disk.after_power_loss(Survivors::Nothing, &training.root);
+    let left = training.checkpoints();
+    for (name, bytes) in &training.expected {
+        assert!(left.get(name) == Some(bytes), "power lost after the end: {name} is not as it was");
+    }
+    let unfinished: Vec<&String> = left.keys().filter(|name| name.contains(".tmp")).collect();
+    assert!(unfinished.is_empty(), "power lost after the end: {unfinished:?}");
+    let logged: Vec<u64> = numbers(&training.run()).iter().filter_map(|line| line["step"].as_u64()).collect();
+    assert_eq!(logged, [1, 2, 3], "power lost after the end");
+    trainer::train::run_dir::load_config(&training.run()).expect("the configuration, after the end");
 }

@@ -9,6 +9,7 @@ use dataset::store::files;
 use serde_json::Value;
 
 use super::STEP;
+use crate::train::checkpoint::exists;
 
 /// Name of the file in a run.
 pub(super) const NAME: &str = "metrics.jsonl";
@@ -65,7 +66,7 @@ type Line = (Vec<u8>, Value);
 /// The readable lines of a log, each as bytes and as JSON, and the number of damaged ones. The last line does not count as
 /// damaged: it may still be being written, or a kill may have cut it.
 fn read(path: &Path) -> Result<(Vec<Line>, usize)> {
-    if !path.exists() {
+    if !exists(path)? {
         return Ok((Vec::new(), 0));
     }
     let bytes = files::read(path, files::MAX_TABLE_BYTES)?;
