@@ -4,15 +4,18 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::sync::OnceLock;
 
-use arrow_array::{Array, RecordBatch, StringArray};
+use arrow_array::{Array, RecordBatch, StringArray, UInt16Array};
 use bytes::Bytes;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
 use crate::error::{Error, Result};
+use crate::format::image_codec::decode_mask;
 use crate::format::manifest::{MANIFEST, Manifest, TOKENIZER};
+use crate::format::mask_column::MaskColumn;
 use crate::format::record::Record;
+use crate::format::schema::MASKS;
 use crate::format::shard::Shard;
 use crate::format::table;
 use crate::join::view::View;
@@ -295,6 +298,30 @@ impl Dataset {
             shard: self.manifest.shards[index].path.clone(),
             message: format!("row {row} has no record_id"),
         })
+    }
+
+    /// Whether something is drawn in each record's mask of a name, or in its first one.
+    ///
+    /// # Errors
+    /// Names shard and row where a mask cannot be decoded or has another size than its image.
+    pub fn has_drawn_mask(&self, name: Option<&str>) -> Result<Vec<bool>> {
+        let mut drawn = Vec::with_capacity(self.len());
+        for batch in self.columns(&[MASKS, "height", "width"])? {
+            let masks = MaskColumn::of(&batch);
+            let [heights, widths] = ["height", "width"].map(|side| table::column::<UInt16Array>(&batch, side));
+            let first = drawn.len();
+            let is_drawn = |at: usize| -> Result<bool> {
+                let Some(png) = masks.as_ref().and_then(|masks| masks.get(at, name)) else { return Ok(false) };
+                let (shard, row) = self.locate(first + at)?;
+                let (Some(heights), Some(widths)) = (heights, widths) else {
+                    return Err(shard.row_error(row, "height or width has another type than the format's"));
+                };
+                let mask = decode_mask(png, (heights.value(at), widths.value(at)));
+                Ok(mask.map_err(|error| shard.row_error(row, error))?.pixels.iter().any(|&level| level > 0))
+            };
+            drawn.extend((0..batch.num_rows()).into_par_iter().map(is_drawn).collect::<Result<Vec<_>>>()?);
+        }
+        Ok(drawn)
     }
 
     /// The row of a record.

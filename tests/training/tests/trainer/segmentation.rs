@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use arrow_array::{Float64Array, StringArray, UInt64Array};
-use helpers::{args, command, fails, folder, ingest, ok, phantom, phantom_of, text};
+use helpers::{args, fails, folder, ingest, ok, phantom, phantom_of, text};
 use ingest::image::mask::Runs;
 use serde_json::Value;
 use tch::Tensor;
-use training::{numbers, wait_for, weights};
+use training::{numbers, stop_after, weights};
 
 /// An encoder and heads of a few thousand weights, on 32 pixels.
 const SMALL: [&str; 14] = [
@@ -31,7 +30,8 @@ const SMALL: [&str; 14] = [
     "run.log_every=1",
 ];
 
-fn dataset(folder: &Path, studies: usize) -> PathBuf {
+/// A small split dataset with masks.
+pub(crate) fn dataset(folder: &Path, studies: usize) -> PathBuf {
     let raw = phantom_of("siim", folder, studies);
     let out = folder.join("set");
     ingest("siim", &raw, &out, &[]);
@@ -39,7 +39,8 @@ fn dataset(folder: &Path, studies: usize) -> PathBuf {
     out
 }
 
-fn finetuning(data: &Path, run: &Path, steps: u64, more: &[&str]) -> Vec<OsString> {
+/// Arguments of a short segmentation run.
+pub(crate) fn finetuning(data: &Path, run: &Path, steps: u64, more: &[&str]) -> Vec<OsString> {
     let mut all = args!["finetune", "--data", data, "--run", run, "--task", "siim", "--split", "main"].to_vec();
     all.extend(args!["--device", "cpu", "--preset", "mrm-vit-tiny", "--steps", steps.to_string(), "--batch-size", "4"]);
     all.extend(SMALL.iter().chain(more).map(Into::into));
@@ -180,11 +181,7 @@ fn a_stopped_run_resumes_to_the_same_numbers() {
     let (whole, stopped) = (temporary.path().join("whole"), temporary.path().join("stopped"));
     let arguments = |run: &Path| finetuning(&data, run, 24, &["--set", "run.checkpoint_every=5"]);
     ok("trainer", arguments(&whole));
-    let child = command("trainer").args(arguments(&stopped)).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-    let child = child.expect("it starts");
-    wait_for(&stopped, 3);
-    assert!(Command::new("kill").arg(child.id().to_string()).status().expect("kill").success());
-    let output = child.wait_with_output().expect("it ends");
+    let output = stop_after(3, &stopped, arguments(&stopped));
     assert!(output.status.success() && text(&output.stdout).contains("give the same command again"), "{output:?}");
     assert!(numbers(&stopped).len() < numbers(&whole).len());
     ok("trainer", arguments(&stopped));

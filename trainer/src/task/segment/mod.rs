@@ -16,7 +16,6 @@ use dataset::commands::cli::UsageError;
 use dataset::format::mask_column::MaskColumn;
 use dataset::format::schema::MASKS;
 use dataset::transform::{Crop, Transform};
-use rayon::prelude::*;
 
 use super::{
     Comparison, ComparisonRequest, DataSource, Evaluated, EvaluationOption, EvaluationRequest, Metric,
@@ -160,20 +159,6 @@ fn with_mask(MaskedDataset { dataset, mask }: &MaskedDataset) -> Result<Vec<bool
     bail!("this dataset has no masks, which segmentation learns from; `ingest siim` and `ingest join` make some")
 }
 
-/// Whether each record has a mask with something drawn.
-fn with_drawn_mask(MaskedDataset { dataset, mask }: &MaskedDataset) -> Result<Vec<bool>> {
-    let mut drawn = Vec::with_capacity(dataset.len());
-    for batch in dataset.columns(&[MASKS])? {
-        let masks = MaskColumn::of(&batch);
-        let has_drawn = |row: usize| -> Result<bool> {
-            let Some(png) = masks.as_ref().and_then(|masks| masks.get(row, mask.as_deref())) else { return Ok(false) };
-            Ok(dataset::format::image_codec::decode(png)?.pixels.iter().any(|&level| level > 0))
-        };
-        drawn.extend((0..batch.num_rows()).into_par_iter().map(has_drawn).collect::<Result<Vec<_>>>()?);
-    }
-    Ok(drawn)
-}
-
 /// Rows of the training records with a mask (`known` says which have one), as often as an epoch has them.
 fn training_rows(config: &SegmentConfig, source: &DataSource, known: &[bool]) -> Result<Vec<u32>> {
     let ratio = config.keys.ratio;
@@ -184,7 +169,8 @@ fn training_rows(config: &SegmentConfig, source: &DataSource, known: &[bool]) ->
         bail!("{} records with a mask at {ratio}% of the training subset: too few", rows.len());
     }
     if config.data.repeat_positives > 1 {
-        let drawn = with_drawn_mask(&masked(config, source))?;
+        let MaskedDataset { dataset, mask } = masked(config, source);
+        let drawn = dataset.has_drawn_mask(mask.as_deref())?;
         let times = |row: u32| if drawn[row as usize] { config.data.repeat_positives } else { 1 };
         rows = rows.into_iter().flat_map(|row| std::iter::repeat_n(row, times(row))).collect();
     }
