@@ -90,6 +90,9 @@ const BASE: &str = include_str!("presets/classify/mrm-vit-b16.toml");
 const TINY: &str = include_str!("presets/classify/mrm-vit-tiny.toml");
 const RECIPES: &str = include_str!("presets/classify/recipes.toml");
 
+/// The learning rate of AdamW where the recipe has SGD: that of the small preset.
+const ADAMW_LR: f64 = 1e-3;
+
 /// Warm-up, steps and learning rate of a task at a share of the labels, by the release.
 #[derive(Clone, Copy, Deserialize)]
 struct Figures {
@@ -102,6 +105,11 @@ struct Figures {
 fn recipes(task: &str) -> Result<[Figures; 3]> {
     let all: BTreeMap<String, [Figures; 3]> = toml::from_str(RECIPES)?;
     all.get(task).or_else(|| all.get("nih14")).copied().context("no recipe")
+}
+
+/// The recipe of a task at a ratio in percent.
+fn recipe_at(task: &str, ratio: f64) -> Result<Figures> {
+    Ok(recipes(task)?[usize::from(ratio > 1.0) + usize::from(ratio > 10.0)])
 }
 
 /// The defaults of classification for a preset, a task and a ratio in percent: the release's recipe for this share of labels.
@@ -118,7 +126,7 @@ pub fn classify_preset(preset: &str, task: &FindingTask, ratio: f64) -> Result<C
 /// When there is no such preset.
 pub fn classify_recipe(preset: &str, task: &FindingTask, ratio: f64, by: Recipe) -> Result<ClassifyConfig> {
     let vit = pretrain_preset(preset)?.model.vit;
-    let recipe = recipes(&task.name)?[usize::from(ratio > 1.0) + usize::from(ratio > 10.0)];
+    let recipe = recipe_at(&task.name, ratio)?;
     let mut table: Table = BASE.parse()?;
     let schedule = format!(
         "[optimizer]\nwarmup = {}\nsteps = {}\nlr = {:?}\nevaluate_every = {}\n",
@@ -168,6 +176,24 @@ impl FinetuneConfig for ClassifyConfig {
         }
     }
 
+    /// The learning rate follows the optimizer and, for findings without a published recipe, the length.
+    fn follow(&mut self, asked: &Self) -> Result<()> {
+        let own = self.has_own_findings() && self.keys.recipe == Recipe::Release;
+        let (kind, schedule) = (asked.optimizer.kind, &mut self.optimizer.schedule);
+        if kind != self.optimizer.kind {
+            schedule.lr = match kind {
+                OptimizerKind::AdamW => ADAMW_LR,
+                OptimizerKind::Sgd => recipe_at(&self.keys.task, self.keys.ratio)?.lr,
+            };
+        }
+        if own && kind == OptimizerKind::Sgd {
+            let [short, long, _] = recipes("nih14")?;
+            schedule.lr = if asked.optimizer.schedule.steps <= short.steps { short.lr } else { long.lr };
+        }
+        self.optimizer.kind = kind;
+        Ok(())
+    }
+
     fn validate(&self) -> Result<()> {
         self.run.validate()?;
         self.model.validate()?;
@@ -195,8 +221,7 @@ impl ClassifyConfig {
     /// Sets the length that depends on the training records, `epoch` of them.
     ///
     /// BenchX's recipe states its length in epochs. The release has none for findings of the user's own: they get epochs of the
-    /// records at hand, early stopping, and the learning rate that the release takes for runs of that length. For published
-    /// tasks, the release's length is in the presets.
+    /// records at hand and early stopping. For published tasks, the release's length is in the presets.
     ///
     /// # Errors
     /// When the recipes that are compiled in cannot be read.
@@ -204,13 +229,7 @@ impl ClassifyConfig {
         let (task, schedule) = (&self.keys.task, &mut self.optimizer.schedule);
         match self.keys.recipe {
             Recipe::Benchx => schedule.take_recipe_length(&Benchx::of(&self.keys.preset)?.length_of(task), epoch),
-            Recipe::Release => {
-                schedule.take_default_length(epoch);
-                if self.optimizer.kind == OptimizerKind::Sgd {
-                    let [short, long, _] = recipes("nih14")?;
-                    schedule.lr = if schedule.steps <= short.steps { short.lr } else { long.lr };
-                }
-            }
+            Recipe::Release => schedule.take_default_length(epoch),
         }
         Ok(())
     }

@@ -251,6 +251,14 @@ pub trait FinetuneConfig: Serialize + DeserializeOwned {
     /// Sets defaults that depend on the number of training records, before the length follows from them.
     fn take_records(&mut self, _records: usize) {}
 
+    /// Sets defaults that depend on other settings; `asked` has all that the user gave.
+    ///
+    /// # Errors
+    /// When the recipes that are compiled in cannot be read.
+    fn follow(&mut self, _asked: &Self) -> Result<()> {
+        Ok(())
+    }
+
     /// Writes out what follows from other settings, so that the stored configuration has it.
     fn complete(&mut self) {}
 

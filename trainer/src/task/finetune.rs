@@ -6,7 +6,7 @@ use super::{Initialization, Request};
 use crate::config::{Epoch, FinetuneConfig, Provenance, overlay};
 
 /// The configuration of a request: `defaults` of the preset and recipe, the pretrained run's encoder, a length by the records
-/// where the recipe states none in steps, file, length, settings, in this order.
+/// where the recipe states none in steps, file, length, settings, in this order; then the defaults that follow from these.
 ///
 /// `records` counts the training records of a configuration; it is called only where the length depends on them.
 ///
@@ -40,14 +40,18 @@ pub fn resolve_finetune<C: FinetuneConfig>(
         let epoch = epoch(&config)?;
         take_default_length(&mut config, epoch)?;
     }
-    config = overlay(&config, request.file, &[])?;
-    if let Some(steps) = request.steps {
-        config.parts().1.take_steps(steps);
-    } else if let Some(epochs) = request.epochs {
-        let epoch = epoch(&config)?;
-        config.parts().1.take_epochs(epochs, epoch);
-    }
-    let mut config = overlay(&config, None, request.settings)?;
+    let resolved = |config: &C| -> Result<C> {
+        let mut config = overlay(config, request.file, &[])?;
+        if let Some(steps) = request.steps {
+            config.parts().1.take_steps(steps);
+        } else if let Some(epochs) = request.epochs {
+            let epoch = epoch(&config)?;
+            config.parts().1.take_epochs(epochs, epoch);
+        }
+        overlay(&config, None, request.settings)
+    };
+    config.follow(&resolved(&config)?)?;
+    let mut config = resolved(&config)?;
     config.complete();
     Ok(config)
 }

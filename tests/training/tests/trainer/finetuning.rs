@@ -175,6 +175,12 @@ fn the_length_of_a_custom_task_follows_from_its_records() {
     assert_eq!(length(&long), (200_000, 10_000, 4_000, 0));
     let is_long = |warning: &String| warning.starts_with("200000 steps are ") && warning.contains(" epochs of the ");
     assert!(long.1.iter().any(is_long), "{:?}", long.1);
+    // The learning rate follows the length and the optimizer, unless it is given.
+    let lr = |steps, settings: &[&str]| resolved(steps, None, settings).0.optimizer.schedule.lr;
+    assert_eq!((lr(None, &[]), lr(Some(3_000), &[]), lr(Some(3_001), &[])), (3e-2, 3e-2, 3e-3));
+    assert_eq!((lr(None, &["optimizer.steps=3001"]), lr(Some(9_000), &["optimizer.lr=0.5"])), (3e-3, 0.5));
+    let adamw = "optimizer.kind=adamw";
+    assert_eq!((lr(None, &[adamw]), lr(None, &[adamw, "optimizer.lr=2e-4"])), (1e-3, 2e-4));
     // An epoch is some batches even of few records: no step takes the whole set.
     assert_eq!(long.0.optimizer.schedule.batch_size, 16);
 
