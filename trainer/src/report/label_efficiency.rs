@@ -8,7 +8,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::chart::{Series, chart};
-use super::html::{Section, escape};
+use super::html::{Section, escape, marked_cell, with_note};
 use super::run::Run;
 use crate::config::Recipe;
 use crate::eval::bootstrap::Interval;
@@ -40,8 +40,9 @@ pub(crate) fn ratio_key(ratio: f64) -> u64 {
     ratio.to_bits() // of two positive numbers the greater has the greater bits
 }
 
-/// The values of the headline metric by initialization (with its recipe, where that is not the default) and ratio.
-type Values = BTreeMap<String, BTreeMap<u64, Vec<Interval>>>;
+/// The values of the headline metric, with the draws that were asked for, by initialization (with its recipe, where that is not
+/// the default) and ratio.
+type Values = BTreeMap<String, BTreeMap<u64, Vec<(Interval, usize)>>>;
 
 /// One section for each kind and task with an evaluation on a test subset.
 pub(super) fn sections(registry: &Registry, runs: &[Run]) -> Result<Vec<Section>> {
@@ -60,7 +61,7 @@ pub(super) fn sections(registry: &Registry, runs: &[Run]) -> Result<Vec<Section>
             recipe => format!("{}, {recipe}", header.init_name),
         };
         let of_ratio = values.entry(name).or_default().entry(ratio_key(header.ratio)).or_default();
-        of_ratio.extend(headline.value);
+        of_ratio.extend(headline.value.map(|value| (value, header.draws)));
     }
     let section = |((_, task), (title, values)): ((&str, &str), (&str, Values))| {
         Ok(Section { title: format!("Label efficiency: {task}"), html: of_task(title, &values)? })
@@ -101,24 +102,26 @@ fn of_task(title: &str, values: &Values) -> Result<String> {
         write!(html, "<tr><td>{}</td>", escape(name))?;
         for ratio in &ratios {
             let runs = by_ratio.get(ratio).map_or(&[][..], Vec::as_slice);
-            let cell = match (averaged(runs), runs.len()) {
-                (None, _) => "–".to_owned(),
-                (Some(i), 1) => format!("{:.3} <small>{:.3}–{:.3}</small>", i.value, i.low, i.high),
-                (Some(i), count) => format!("{:.3} <small>± {:.3}, {count} runs</small>", i.value, i.high - i.value),
+            html += &match (runs, averaged(runs)) {
+                ([(only, draws)], _) => marked_cell(Some(*only), *draws),
+                (_, Some(i)) => {
+                    let (sd, count) = (i.high - i.value, runs.len());
+                    format!("<td>{:.3} <small>± {sd:.3}, {count} runs</small></td>", i.value)
+                }
+                (_, None) => "<td>–</td>".to_owned(),
             };
-            write!(html, "<td>{cell}</td>")?;
         }
         html += "</tr>\n";
     }
     html += "</table></div>\n";
-    Ok(html)
+    Ok(with_note(html))
 }
 
 /// One value with its interval; of several, the mean and one standard deviation on either side.
-fn averaged(runs: &[Interval]) -> Option<Interval> {
-    if let [only] = runs {
+fn averaged(runs: &[(Interval, usize)]) -> Option<Interval> {
+    if let [(only, _)] = runs {
         return Some(*only);
     }
-    let Summary { mean, sd, .. } = Summary::of(&runs.iter().map(|interval| interval.value).collect::<Vec<_>>())?;
+    let Summary { mean, sd, .. } = Summary::of(&runs.iter().map(|(interval, _)| interval.value).collect::<Vec<_>>())?;
     Some(Interval { value: mean, low: mean - sd, high: mean + sd, draws: 0 })
 }

@@ -1,6 +1,6 @@
 //! A table of evaluations, for tasks that have no section of their own.
 
-use super::html::{Section, escape, interval_cell};
+use super::html::{Section, escape, marked_cell, with_note};
 use super::run::{Run, StoredEvaluation};
 use crate::eval::bootstrap::Interval;
 
@@ -19,7 +19,7 @@ pub fn metrics_section(
             header.ratio,
             escape(&evaluation.stem),
             header.records,
-            values.iter().map(|value| interval_cell(*value)).collect::<String>()
+            values.iter().map(|value| marked_cell(*value, header.draws)).collect::<String>()
         )
     };
     let rows: String = rows.iter().map(row).collect();
@@ -31,5 +31,5 @@ pub fn metrics_section(
         "<p>With 95% intervals from a bootstrap over patients.</p>\n<div class=\"scroll\"><table>\n<tr><th>run</th>\
          <th>initialization</th><th>labels</th><th>subset</th><th>records</th>{heads}</tr>\n{rows}</table></div>\n"
     );
-    vec![Section { title: format!("Evaluations: {task}"), html }]
+    vec![Section { title: format!("Evaluations: {task}"), html: with_note(html) }]
 }

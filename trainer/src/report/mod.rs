@@ -11,7 +11,7 @@ mod settings;
 mod unit_chart;
 
 pub use chart::{Series, chart};
-pub use html::{Section, escape, image_figure, interval_cell};
+pub use html::{Section, THIN, escape, image_figure, interval_cell, marked_cell, with_note};
 pub use label_efficiency::Summary;
 pub(crate) use label_efficiency::ratio_key;
 pub use metrics_table::metrics_section;

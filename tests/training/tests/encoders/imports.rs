@@ -1,4 +1,5 @@
-//! `trainer import` of DINOv2 and CLIP, against transformers and timm; `embed` and `finetune` on the result.
+//! `trainer import` of DINOv2 and CLIP, against transformers and timm; `embed`, `probe` and `finetune` on the
+//! result.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -152,6 +153,11 @@ fn used(imported: &Path, folder: &Path) {
     let cls = features("cls.parquet", &[]);
     assert_eq!(cls, features("again.parquet", &["--pooling", "cls"]));
     assert_ne!(cls, features("mean.parquet", &["--pooling", "mean"]));
+
+    let probe =
+        args!["probe", "--data", &data, "--weights", imported, "--split", "main", "--device", "cpu", "--draws", "20"];
+    ok("trainer", probe.into_iter().chain(args!["--task", "labels:Cardiomegaly,Edema", "--out", at("probe")]));
+    assert!(at("probe/probe.json").is_file() && at("probe/probe.md").is_file());
 
     let run = at("finetuned");
     let mut finetune =

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use arrow_array::{Array, Float32Array, Float64Array, Int8Array, StringArray};
+use arrow_array::{Array, Float32Array, Float64Array, Int8Array, StringArray, UInt64Array};
 use dataset::Dataset;
 use dataset::format::table::{column, read_table};
 use dataset::store::files::read_json;
@@ -69,6 +69,7 @@ fn decisions_curves_and_subgroups_follow_from_the_predictions() {
     {
         assert!(message.contains(words), "{words}: {message}");
     }
+    assert_eq!(message.contains(")*"), message.contains("* defined in fewer than nine of ten draws"), "{message}");
     let file = run.join("evaluation-test.json");
     let report: Value = read_json(&file).expect("an evaluation");
     let first = fs::read(&file).expect("an evaluation");
@@ -120,6 +121,7 @@ fn decisions_curves_and_subgroups_follow_from_the_predictions() {
     ok("trainer", evaluating(&data, &run, &groups));
     assert!(fs::read(&file).expect("an evaluation") == first);
 
+    metrics_are_those_of_the_evaluation(&run, &report);
     curves_have_the_areas(&run, &report);
     groups_have_their_records(&data, &run, &report);
 
@@ -136,6 +138,90 @@ fn decisions_curves_and_subgroups_follow_from_the_predictions() {
         assert!(message.contains(words), "{message}");
     }
     assert!(fails("trainer", 2, evaluating(&data, &run, &["--subgroups", "sex,sex"])).contains("each column once"));
+}
+
+/// Of each finding and metric: value, low, high, draws.
+type Metrics = BTreeMap<(String, String), [Option<f64>; 4]>;
+
+/// The numbers of an interval; nulls for none.
+fn interval(value: &Value) -> [&Value; 4] {
+    ["value", "low", "high", "draws"].map(|key| &value[key])
+}
+
+/// The table of metrics has all metrics, counts and thresholds of the evaluation, and no other row.
+fn metrics_are_those_of_the_evaluation(run: &Path, report: &Value) {
+    let mut expected = Metrics::new();
+    let mut add = |finding: &str, metric: &str, numbers: [&Value; 4]| {
+        let before = expected.insert((finding.to_owned(), metric.to_owned()), numbers.map(Value::as_f64));
+        assert_eq!(before, None, "{finding} {metric}");
+    };
+    let none = &Value::Null;
+    let scores = ["auroc", "average_precision", "sensitivity", "brier", "calibration_error"];
+    let decisions = ["f1", "accuracy", "sensitivity", "specificity", "ppv", "npv"];
+    let rows = |section: &Value| section.as_array().expect("rows").clone();
+    let name = |row: &Value| row["finding"].as_str().expect("a name").to_owned();
+    for row in &rows(&report["findings"]) {
+        let delong = &row["auroc_delong"];
+        for key in ["positives", "negatives"] {
+            add(&name(row), key, [&row[key], none, none, none]);
+        }
+        let auroc = if delong.is_null() { none } else { &row["auroc"]["value"] };
+        add(&name(row), "auroc_delong", [auroc, &delong["low"], &delong["high"], none]);
+        add(&name(row), "auroc_delong.standard_error", [&delong["standard_error"], none, none, none]);
+        scores.iter().for_each(|key| add(&name(row), key, interval(&row[key])));
+    }
+    scores.iter().for_each(|key| add("mean", key, interval(&report["mean"][key])));
+    let at_threshold = &report["at_threshold"];
+    for row in &rows(&at_threshold["findings"]) {
+        add(&name(row), "at_threshold.threshold", [&row["threshold"], none, none, none]);
+        for key in ["true_positives", "false_positives", "false_negatives", "true_negatives"] {
+            let count = &row["confusion"][key];
+            add(&name(row), &format!("at_threshold.confusion.{key}"), [count, none, none, none]);
+        }
+        decisions.iter().for_each(|key| add(&name(row), &format!("at_threshold.{key}"), interval(&row[key])));
+    }
+    for row in ["macro", "micro"] {
+        for key in decisions {
+            add(row, &format!("at_threshold.{key}"), interval(&at_threshold[row][key]));
+        }
+    }
+    for row in &rows(&report["calibration"]) {
+        let error = &row["adaptive_calibration_error"];
+        add(&name(row), "calibration.adaptive_calibration_error", interval(error));
+    }
+
+    let mut found = Metrics::new();
+    for batch in read_table(&run.join("metrics-test.parquet")).expect("metrics") {
+        let text = |name: &str, row: usize| column::<StringArray>(&batch, name).expect("texts").value(row).to_owned();
+        let number = |name: &str, row: usize| {
+            let numbers = column::<Float64Array>(&batch, name).expect("numbers");
+            numbers.is_valid(row).then(|| numbers.value(row))
+        };
+        let draws = column::<UInt64Array>(&batch, "draws").expect("draws");
+        for row in 0..batch.num_rows() {
+            let [value, low, high] = ["value", "low", "high"].map(|name| number(name, row));
+            let numbers = [value, low, high, draws.is_valid(row).then(|| draws.value(row) as f64)];
+            assert_eq!(found.insert((text("finding", row), text("metric", row)), numbers), None);
+        }
+    }
+    assert!(found.keys().eq(expected.keys()), "{found:?}");
+    for (metric, numbers) in &expected {
+        // JSON is read with an error in the last digit.
+        let is_close = |(a, b): (&Option<f64>, &Option<f64>)| match (a, b) {
+            (Some(a), Some(b)) => (a - b).abs() < 1e-12,
+            (a, b) => a == b,
+        };
+        assert!(numbers.iter().zip(&found[metric]).all(is_close), "{metric:?}: {numbers:?}, {:?}", found[metric]);
+    }
+    let csv = fs::read_to_string(run.join("metrics-test.csv")).expect("metrics");
+    let (head, lines) = csv.split_once('\n').expect("a head");
+    assert_eq!(head, "finding,metric,value,low,high,draws");
+    let of_csv = lines.lines().map(|line| {
+        let fields: Vec<&str> = line.split(',').collect();
+        let number = |at: usize| fields[at].parse::<f64>().ok();
+        ((fields[0].to_owned(), fields[1].to_owned()), [number(2), number(3), number(4), number(5)])
+    });
+    assert_eq!(of_csv.collect::<Metrics>(), found);
 }
 
 /// The tables of curves have the areas that the evaluation states, and its bins.
@@ -182,6 +268,16 @@ fn curves_have_the_areas(run: &Path, report: &Value) {
             let records: u64 = bins.iter().filter_map(|bin| bin["records"].as_u64()).sum();
             assert_eq!(Some(records), row["positives"].as_u64().zip(row["negatives"].as_u64()).map(|(p, n)| p + n));
         }
+        // The adaptive error is that of its bins.
+        let (mut gaps, mut records) = (0.0, 0.0);
+        for bin in calibration["adaptive"].as_array().expect("bins") {
+            let gap = (number(&bin["mean_score"]) - number(&bin["positive_share"])).abs();
+            gaps += gap * number(&bin["records"]);
+            records += number(&bin["records"]);
+        }
+        let error = &calibration["adaptive_calibration_error"];
+        assert!(is_close(error, Some(gaps / records)), "{finding}: {error}");
+        assert!(number(&error["low"]) < number(&error["high"]) && error["draws"] == 40, "{finding}: {error}");
     }
 }
 
@@ -235,6 +331,11 @@ fn groups_have_their_records(data: &Path, run: &Path, report: &Value) {
         let gap = aurocs.iter().fold(0.0, |a: f64, b| a.max(*b)) - aurocs.iter().fold(1.0, |a: f64, b| a.min(*b));
         assert!(is_close(&of_column["gap"]["auroc"], (aurocs.len() > 1).then_some(gap)), "{name}");
     }
+    // The first row of the table is the first group of the first column.
+    let first = &report["subgroups"][0]["findings"][0]["groups"][0]["auroc"];
+    let table = read_table(&run.join("subgroups-test.parquet")).expect("subgroups");
+    let draws = column::<UInt64Array>(&table[0], "auroc draws").expect("draws");
+    assert_eq!(draws.is_valid(0).then(|| draws.value(0)), first["draws"].as_u64());
 }
 
 #[test]

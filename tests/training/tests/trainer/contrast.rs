@@ -1,11 +1,10 @@
 //! Runs of contrastive objectives: they learn, continue to the same bits, are evaluated, and serve as initializations.
 
 use std::path::Path;
-use std::process::Stdio;
 
-use helpers::{args, command, fails, folder, ingest, ok, phantom_of};
+use helpers::{args, fails, folder, ingest, ok, phantom_of};
 use serde_json::Value;
-use training::{dataset, finetuning, numbers, pretraining, wait_for, weights};
+use training::{dataset, finetuning, kill_after, numbers, pretraining, weights};
 
 fn objective(data: &Path, run: &Path, name: &str, steps: u64, more: &[&str]) -> Vec<std::ffi::OsString> {
     pretraining(data, run, steps, &[&["--objective", name][..], more].concat())
@@ -13,6 +12,95 @@ fn objective(data: &Path, run: &Path, name: &str, steps: u64, more: &[&str]) -> 
 
 fn evaluation(run: &Path, stem: &str) -> Value {
     dataset::store::files::read_json(&run.join(format!("evaluation-{stem}.json"))).expect("an evaluation")
+}
+
+/// A column of the predictions; none where a field is empty.
+fn predicted(run: &Path, stem: &str, name: &str) -> Vec<Option<f64>> {
+    let table = std::fs::read_to_string(run.join(format!("predictions-{stem}.csv"))).expect("predictions");
+    let mut lines = table.lines();
+    let mut head = lines.next().expect("a head").split(',');
+    let at = head.position(|column| column == name).unwrap_or_else(|| panic!("no column `{name}`"));
+    lines.map(|line| line.split(',').nth(at).and_then(|field| field.parse().ok())).collect()
+}
+
+/// Whether an interval has this value; null for none.
+fn is_close(interval: &Value, expected: Option<f64>) -> bool {
+    match (interval["value"].as_f64(), expected) {
+        (Some(value), Some(expected)) => (value - expected).abs() < 1e-12,
+        (value, expected) => value == expected,
+    }
+}
+
+/// The share of pairs of a positive and a negative in the right order; ties count one half.
+fn auroc(rows: &[(f64, bool)]) -> Option<f64> {
+    let (mut right, mut pairs) = (0.0, 0.0);
+    for (positive, _) in rows.iter().filter(|row| row.1) {
+        for (negative, _) in rows.iter().filter(|row| !row.1) {
+            right += if positive > negative { 1.0 } else { f64::from(u8::from(positive == negative)) / 2.0 };
+            pairs += 1.0;
+        }
+    }
+    (pairs > 0.0).then(|| right / pairs)
+}
+
+/// Retrieval follows from the ranks of the predictions.
+fn retrieval_has_its_ranks(run: &Path, stem: &str, retrieval: &Value) {
+    for (direction, column, count) in
+        [("image_to_report", "rank of report", "images"), ("report_to_image", "rank of image", "reports")]
+    {
+        let mut ranks: Vec<f64> = predicted(run, stem, column).into_iter().flatten().collect();
+        ranks.sort_by(f64::total_cmp);
+        assert_eq!(retrieval[count].as_u64(), Some(ranks.len() as u64), "{direction}");
+        let of = &retrieval[direction];
+        for (key, most) in [("recall_1", 1.0), ("recall_5", 5.0), ("recall_10", 10.0)] {
+            let found = ranks.iter().filter(|rank| **rank <= most).count() as f64 / ranks.len() as f64;
+            assert!(is_close(&of[key], Some(found)), "{direction} {key}: {found}, {of}");
+        }
+        assert!(is_close(&of["median_rank"], Some(ranks[(ranks.len() - 1) / 2])), "{direction}: {of}");
+    }
+}
+
+/// Zero-shot classification follows from the scores and labels of the predictions.
+fn findings_have_their_pairs(run: &Path, stem: &str, zero_shot: &Value) {
+    let mut defined = Vec::new();
+    for (at, finding) in ["Cardiomegaly", "Edema"].into_iter().enumerate() {
+        let column = |what: &str| predicted(run, stem, &format!("{what} {finding}"));
+        let rows: Vec<(f64, bool)> = (column("score").into_iter().zip(column("label")))
+            .filter_map(|(score, label)| Some((score?, label? == 1.0)))
+            .collect();
+        let row = &zero_shot["findings"][at];
+        assert_eq!(row["finding"], finding);
+        let expected = auroc(&rows);
+        assert!(is_close(&row["auroc"], expected), "{finding}: {expected:?}, {row}");
+        defined.extend(expected);
+    }
+    assert!(!defined.is_empty(), "{zero_shot}");
+    let mean = defined.iter().sum::<f64>() / defined.len() as f64;
+    assert!(is_close(&zero_shot["mean"]["auroc"], Some(mean)), "{mean}: {zero_shot}");
+}
+
+/// The table of metrics has the numbers of the evaluation.
+fn metrics_are_those_of_the_evaluation(run: &Path, stem: &str, evaluation: &Value) {
+    let table = std::fs::read_to_string(run.join(format!("metrics-{stem}.csv"))).expect("metrics");
+    let (retrieval, zero_shot) = (&evaluation["retrieval"], &evaluation["zero_shot"]);
+    for (finding, metric, interval) in [
+        ("image_to_report", "retrieval.recall_10", &retrieval["image_to_report"]["recall_10"]),
+        ("report_to_image", "retrieval.recall_1", &retrieval["report_to_image"]["recall_1"]),
+        ("report_to_image", "retrieval.median_rank", &retrieval["report_to_image"]["median_rank"]),
+        ("Edema", "zero_shot.auroc", &zero_shot["findings"][1]["auroc"]),
+        ("Cardiomegaly", "zero_shot.brier", &zero_shot["findings"][0]["brier"]),
+        ("mean", "zero_shot.average_precision", &zero_shot["mean"]["average_precision"]),
+    ] {
+        let start = format!("{finding},{metric},");
+        let rest = table.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_else(|| panic!("no {start}"));
+        let found: Vec<Option<f64>> = rest.split(',').map(|field| field.parse().ok()).collect();
+        let expected = ["value", "low", "high", "draws"].map(|key| interval[key].as_f64());
+        let is_close = |(a, b): (&Option<f64>, &Option<f64>)| match (a, b) {
+            (Some(a), Some(b)) => (a - b).abs() < 1e-12,
+            (a, b) => a == b,
+        };
+        assert!(found.len() == 4 && found.iter().zip(&expected).all(is_close), "{start}: {found:?}, {expected:?}");
+    }
 }
 
 #[test]
@@ -53,6 +141,7 @@ fn a_contrast_retrieves_reports_far_above_chance() {
         let median = train["retrieval"][direction]["median_rank"]["value"].as_f64().expect("a number");
         assert!(median < reports / 6.0, "{direction}: rank {median} of {reports}");
     }
+    retrieval_has_its_ranks(&run, "train", &train["retrieval"]);
     println!("{printed}");
 
     // Test records, and findings by prompts.
@@ -67,17 +156,18 @@ fn a_contrast_retrieves_reports_far_above_chance() {
         (Some("contrast"), Some("clip"), Some(100.0))
     );
     assert_eq!(test["zero_shot"]["prompts"]["negative"][0], "no {finding}");
-    let auroc = &test["zero_shot"]["findings"][0]["auroc"];
-    assert!((0.0..=1.0).contains(&auroc["value"].as_f64().expect("an AUROC")), "{auroc}");
-    let table = std::fs::read_to_string(run.join("predictions-test.csv")).expect("predictions");
-    let head = table.lines().next().expect("a head");
-    for column in ["rank of report", "score Edema", "label Edema"] {
-        assert!(head.contains(column), "{head}");
-    }
+    retrieval_has_its_ranks(&run, "test", &test["retrieval"]);
+    findings_have_their_pairs(&run, "test", &test["zero_shot"]);
+    metrics_are_those_of_the_evaluation(&run, "test", &test);
     let page = temporary.path().join("report.html");
     ok("trainer", args!["report", &run, "--out", &page]);
     let page = std::fs::read_to_string(page).expect("a page");
     assert!(page.contains("image–text retrieval") && page.contains("zero-shot AUROC"), "no section of the evaluation");
+    let (_, section) = page.split_once("<h2>zero-shot classification: clip on test</h2>").expect("a section");
+    let (section, _) = section.split_once("</section>").expect("an end");
+    for name in ["Cardiomegaly", "Edema", "mean"] {
+        assert!(section.contains(&format!("<tr><td>{name}</td>")), "{section}");
+    }
 }
 
 #[test]
@@ -91,12 +181,7 @@ fn a_killed_contrast_continues_to_the_same_bits() {
     for part in ["loss_image", "loss_report", "loss_contrast", "temperature"] {
         assert!(expected.len() == 30 && expected.iter().all(|line| line[part].is_f64()), "{part}");
     }
-    let start =
-        || command("trainer").args(objective(&data, &killed, "mrm-clip", 30, &settings)).stdout(Stdio::null()).spawn();
-    let mut child = start().expect("it starts");
-    wait_for(&killed, 12);
-    child.kill().expect("SIGKILL");
-    assert!(!child.wait().expect("it ends").success(), "the run ended before the kill");
+    kill_after(12, &killed, objective(&data, &killed, "mrm-clip", 30, &settings));
     ok("trainer", objective(&data, &killed, "mrm-clip", 30, &settings));
     assert_eq!(numbers(&killed), expected);
     assert!(weights(&killed) == weights(&whole));

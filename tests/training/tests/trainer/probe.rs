@@ -73,7 +73,7 @@ fn a_probe_evaluates_frozen_features_and_continues() {
         let chosen =
             grid.iter().find(|point| point["value"] == report["probe"]["chosen"]).expect("a value of the grid");
         assert_eq!(chosen["validation_auroc"].as_f64(), Some(best), "{report}");
-        for file in ["predictions-test.parquet", "predictions-test.csv", "curves-test.parquet", "subgroups-test.csv"] {
+        for file in ["predictions-test.parquet", "metrics-test.csv", "curves-test.parquet", "subgroups-test.csv"] {
             assert!(out.join(name).join(file).is_file(), "{name}/{file}");
         }
     }

@@ -118,6 +118,10 @@ fn evaluations_without_plots_make_a_page() {
     let write = |name: &str, value| fs::write(run.join(name), evaluation(value).to_string()).expect("written");
     write("evaluation-test.json", Value::Null);
     write("evaluation-test-on-nih.json", serde_json::json!({ "value": 0.75, "low": 0.5, "high": 0.875, "draws": 10 }));
+    let interval = serde_json::json!({ "value": 0.75, "low": 0.5, "high": 0.875, "draws": 8 });
+    let mut thin = evaluation(interval);
+    thin["findings"][0]["auroc_delong"] = serde_json::json!({ "standard_error": 0.1, "low": 0.554, "high": 0.946 });
+    fs::write(run.join("evaluation-test-on-thin.json"), thin.to_string()).expect("written");
     let page = temporary.path().join("report.html");
     // A run of the same name is shown with the folder above it.
     let other = temporary.path().join("other/lonely");
@@ -128,6 +132,19 @@ fn evaluations_without_plots_make_a_page() {
     assert!(html.contains("<h2>other/lonely on test</h2>"), "{html}");
     assert!(!html.contains("<svg") && html.contains("<th>12.5%</th>") && html.contains("<td>undefined</td>"), "{html}");
     assert!(html.contains("lonely on test-on-nih") && html.contains("0.750 <small>0.500–0.875</small>"), "{html}");
+    // 8 of 10 draws are marked and explained, where they are shown; so is DeLong's interval.
+    let section = |stem: &str| {
+        let heading = format!(" on {stem}</h2>");
+        html.split("<section>").find(|section| section.contains(&heading)).expect("a section")
+    };
+    let (thin, nih) = (section("test-on-thin"), section("test-on-nih"));
+    for words in [
+        "<small>0.500–0.875</small>*</td><td>0.554–0.946</td>",
+        "<th>95% (DeLong)</th>",
+        "* defined in fewer than nine",
+    ] {
+        assert!(thin.contains(words) && !nih.contains(words), "{words}: {html}");
+    }
 }
 
 /// The files of a run that the page reads: a configuration, a log and an evaluation.

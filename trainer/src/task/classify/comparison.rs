@@ -1,12 +1,14 @@
 //! Comparison of two classifiers on the same records.
 
+use std::fmt::Write as _;
+
 use anyhow::{Context, Result, bail};
 use arrow_array::{Array, Float32Array, Int8Array};
 use dataset::commands::cli::counted;
 use dataset::format::table::column;
 use serde::Serialize;
 
-use super::results::THIN;
+use super::results::write_with_note;
 use crate::eval::bootstrap::{Difference, Predictions};
 use crate::eval::delong::DeLong;
 use crate::eval::metrics::{SPECIFICITY, Scores};
@@ -148,8 +150,9 @@ pub(super) fn compare(request: &ComparisonRequest) -> Result<ClassificationCompa
 
 impl std::fmt::Display for ClassificationComparison {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let mut text = String::new();
         writeln!(
-            f,
+            text,
             "{} minus {}: {} of {}",
             self.second,
             self.first,
@@ -157,21 +160,17 @@ impl std::fmt::Display for ClassificationComparison {
             counted(self.patients, "patient")
         )?;
         let sensitivity = format!("sens@spec {:.2}", self.specificity);
-        writeln!(f, "{:<28}{:<40}{:<40}{sensitivity:<40}Brier", "finding", "AUROC", "AUPRC")?;
+        writeln!(text, "{:<28}{:<40}{:<40}{sensitivity:<40}Brier", "finding", "AUROC", "AUPRC")?;
         let shown = |difference| format!("{:<40}", shown_difference(difference, self.draws));
         let line = |scores: &Scores<Difference>| {
             let columns = [scores.auroc, scores.average_precision, scores.sensitivity, scores.brier];
             columns.map(shown).concat().trim_end().to_owned()
         };
         for row in &self.findings {
-            writeln!(f, "{:<28}{}", row.finding, line(&row.scores))?;
+            writeln!(text, "{:<28}{}", row.finding, line(&row.scores))?;
         }
-        write!(f, "{:<28}{}", "mean", line(&self.mean))?;
-        let all = self.findings.iter().map(|finding| &finding.scores).chain([&self.mean]);
-        let thin = |difference: Difference| difference.interval.is_thin(self.draws);
-        if all.flat_map(|scores| [scores.auroc, scores.average_precision]).flatten().any(thin) {
-            write!(f, "\n{THIN}")?;
-        }
+        write!(text, "{:<28}{}", "mean", line(&self.mean))?;
+        write_with_note(f, &text)?;
         if self.findings.iter().all(|finding| finding.delong.is_none()) {
             return Ok(());
         }

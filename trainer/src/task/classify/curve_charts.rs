@@ -46,8 +46,9 @@ pub(super) fn charts(report: &ClassificationReport, curves: &[(String, Curves)])
     let mut reliability = String::new();
     for finding in report.calibration.iter().filter(|finding| !finding.adaptive.is_empty()) {
         let error = scores(&finding.finding).and_then(|scores| scores.calibration_error);
-        let shown = |name: &str, value: Option<f64>| value.map_or(String::new(), |value| format!("{name} {value:.3}"));
-        let errors = [shown("ECE", error.map(|i| i.value)), shown("adaptive", finding.adaptive_calibration_error)];
+        let shown =
+            |name: &str, value: Option<Interval>| value.map_or(String::new(), |i| format!("{name} {:.3}", i.value));
+        let errors = [shown("ECE", error), shown("adaptive", finding.adaptive_calibration_error)];
         let records: Vec<u64> = finding.adaptive.iter().map(|bin| bin.records).collect();
         let (least, most) = (records.iter().min().unwrap_or(&0), records.iter().max().unwrap_or(&0));
         let count = if least == most { most.to_string() } else { format!("{least}–{most}") };

@@ -16,8 +16,8 @@ use crate::task::evaluation::check_specificity;
 use crate::task::objective::Objective;
 use crate::task::{DataSource, Evaluated, EvaluationRequest, Metric};
 
-/// Evaluates a classifier; writes `evaluation-STEM.json`, and `predictions-STEM`, `curves-STEM` and `subgroups-STEM` as Parquet
-/// and CSV.
+/// Evaluates a classifier; writes `evaluation-STEM.json`, and `predictions-STEM`, `metrics-STEM`, `curves-STEM` and
+/// `subgroups-STEM` as Parquet and CSV.
 pub(super) fn evaluate(request: &EvaluationRequest) -> Result<Evaluated> {
     let EvaluationRequest { source, subset, device, ref options, .. } = *request;
     let specificity = check_specificity(options.specificity.unwrap_or(SPECIFICITY))?;

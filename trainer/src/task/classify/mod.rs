@@ -1,5 +1,6 @@
 //! The task `classify`: a classifier learns the findings of labeled radiographs.
 
+mod adaptive_bins;
 mod comparison;
 mod curve_charts;
 mod curve_table;
@@ -7,6 +8,7 @@ mod evaluation;
 mod label_counts;
 mod label_loss;
 mod labels;
+mod metric_table;
 mod mixup;
 mod objective;
 mod output;
@@ -43,9 +45,12 @@ pub(crate) use evaluation::labeled_rows;
 pub use label_counts::{LabelCounts, OpenLabels, remedy as blank_remedy};
 pub use label_loss::LabelLoss;
 pub use labels::{Labels, Missing, Uncertain};
+pub(crate) use metric_table::add_scores;
 pub use objective::{Classification, predict};
 pub(crate) use output::write_tables;
 pub use records::{LabelPolicy, TaskLabels};
+pub(crate) use report::findings_table;
+pub(crate) use results::write_with_note;
 pub use results::{AtThreshold, ClassificationReport, FindingCalibration, FindingDecisions, FindingScores};
 pub(crate) use scored::{Measures, Scored};
 

@@ -1,4 +1,4 @@
-//! The tables of an evaluation: predictions, curves and subgroups.
+//! The tables of an evaluation: predictions, metrics, curves and subgroups.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use arrow_array::{ArrayRef, Float32Array, Int8Array};
 
 use super::results::ClassificationReport;
 use super::scored::Scored;
-use super::{curve_table, subgroup_table};
+use super::{curve_table, metric_table, subgroup_table};
 use crate::eval::curves::Curves;
 use crate::task::{DataSource, EvaluationFiles};
 
-/// Writes `predictions-STEM`, `curves-STEM` and, with subgroups, `subgroups-STEM`, each as Parquet and CSV.
+/// Writes `predictions-STEM`, `metrics-STEM`, `curves-STEM` and, with subgroups, `subgroups-STEM`, each as Parquet and CSV.
 ///
 /// # Errors
 /// When the dataset cannot be read or a file cannot be written.
@@ -31,6 +31,7 @@ pub(crate) fn write_tables(
         predictions.push((&names[2 * class + 1], Arc::new(label), true));
     }
     files.write_predictions(source, &scored.rows, predictions)?;
+    metric_table::write(files, report)?;
     let curves: Vec<Curves> = (0..findings.len()).map(|class| Curves::of(scored.class(class))).collect();
     curve_table::write(files, &findings, &curves)?;
     subgroup_table::write(files, &report.subgroups)

@@ -6,12 +6,13 @@ use anyhow::Result;
 use dataset::commands::cli::counted;
 use serde::Deserialize;
 
-use super::results::{AtThreshold, ClassificationReport};
+use super::results::{AtThreshold, ClassificationReport, FindingScores};
 use super::{curve_charts, curve_table};
 use crate::eval::bootstrap::Interval;
 use crate::eval::decisions::DecisionScores;
+use crate::eval::metrics::Scores;
 use crate::eval::subgroups::{ColumnGroups, GroupScores};
-use crate::report::{Run, Section, escape, interval_cell};
+use crate::report::{Run, Section, escape, marked_cell, with_note};
 
 /// One section an evaluation.
 pub(super) fn sections(runs: &[&Run]) -> Result<Vec<Section>> {
@@ -20,8 +21,10 @@ pub(super) fn sections(runs: &[&Run]) -> Result<Vec<Section>> {
         for evaluation in &run.evaluations {
             let report = ClassificationReport::deserialize(&evaluation.json)?;
             let mut html = table(&report)?;
+            let draws = report.header.draws;
             if let Some(decisions) = &report.at_threshold {
-                html += &folded(&format!("decisions at a threshold {}", decisions.origin()), &at_threshold(decisions)?);
+                let title = format!("decisions at a threshold {}", decisions.origin());
+                html += &folded(&title, &at_threshold(decisions, draws)?);
             }
             let curves = curve_table::read(&run.path, &evaluation.stem)?.unwrap_or_default();
             let charts = curve_charts::charts(&report, &curves);
@@ -29,7 +32,7 @@ pub(super) fn sections(runs: &[&Run]) -> Result<Vec<Section>> {
                 html += &folded("ROC, precision-recall and reliability curves", &charts);
             }
             for column in &report.subgroups {
-                html += &folded(&format!("subgroups by {}", column.column), &subgroups(column)?);
+                html += &folded(&format!("subgroups by {}", column.column), &subgroups(column, draws)?);
             }
             sections.push(Section { title: format!("{} on {}", run.name, evaluation.stem), html });
         }
@@ -56,23 +59,45 @@ fn table(report: &ClassificationReport) -> Result<String> {
     {
         writeln!(html, "<p>{}</p>", escape(&note))?;
     }
-    write!(
-        html,
-        "<div class=\"scroll\"><table>\n\
-         <tr><th>finding</th><th>positive</th><th>negative</th><th>AUROC</th><th>AUPRC</th>\
-         <th>sensitivity at specificity {}</th><th>Brier</th><th>ECE</th></tr>\n",
-        report.specificity
-    )?;
-    for row in &report.findings {
-        let (name, cells) = (escape(&row.finding), cells(row.scores.values()));
-        writeln!(html, "<tr><td>{name}</td><td>{}</td><td>{}</td>{cells}</tr>", row.positives, row.negatives)?;
-    }
-    writeln!(html, "<tr><td>mean</td><td></td><td></td>{}</tr>", cells(report.mean.values()))?;
-    html += "</table></div>\n";
+    html += &findings_table(&report.findings, report.mean, report.specificity, header.draws)?;
     Ok(html)
 }
 
-fn at_threshold(decisions: &AtThreshold) -> Result<String> {
+/// The metrics of all findings and their means; sensitivity is that at a specificity. `draws` were asked for.
+pub(crate) fn findings_table(
+    findings: &[FindingScores],
+    mean: Scores<Interval>,
+    specificity: f64,
+    draws: usize,
+) -> Result<String> {
+    // Evaluations of older versions have none.
+    let has_delong = findings.iter().any(|row| row.auroc_delong.is_some());
+    let delong = if has_delong { "<th>95% (DeLong)</th>" } else { "" };
+    let mut html = format!(
+        "<div class=\"scroll\"><table>\n\
+         <tr><th>finding</th><th>positive</th><th>negative</th><th>AUROC</th>{delong}<th>AUPRC</th>\
+         <th>sensitivity at specificity {specificity}</th><th>Brier</th><th>ECE</th></tr>\n"
+    );
+    let metrics = |scores: Scores<Interval>, delong: String| {
+        let [auroc, others @ ..] = scores.values();
+        let delong = if has_delong { format!("<td>{delong}</td>") } else { String::new() };
+        format!("{}{delong}{}", marked_cell(auroc, draws), cells(others, draws))
+    };
+    for row in findings {
+        let delong = row.auroc_delong.map_or("undefined".to_owned(), |i| format!("{:.3}–{:.3}", i.low, i.high));
+        let (name, cells) = (escape(&row.finding), metrics(row.scores, delong));
+        writeln!(html, "<tr><td>{name}</td><td>{}</td><td>{}</td>{cells}</tr>", row.positives, row.negatives)?;
+    }
+    writeln!(html, "<tr><td>mean</td><td></td><td></td>{}</tr>", metrics(mean, String::new()))?;
+    html += "</table></div>\n";
+    if has_delong {
+        html +=
+            "<p>DeLong's interval takes all records as independent; the others are from draws of whole patients.</p>\n";
+    }
+    Ok(with_note(html))
+}
+
+fn at_threshold(decisions: &AtThreshold, draws: usize) -> Result<String> {
     let heads: String = DecisionScores::<()>::NAMES.iter().map(|name| format!("<th>{name}</th>")).collect();
     let mut html = format!(
         "<div class=\"scroll\"><table>\n<tr><th>finding</th><th>threshold</th>{heads}<th>TP</th><th>FP</th><th>FN</th>\
@@ -84,18 +109,18 @@ fn at_threshold(decisions: &AtThreshold) -> Result<String> {
             let counts = [c.true_positives, c.false_positives, c.false_negatives, c.true_negatives];
             counts.map(|count| format!("<td>{count}</td>")).concat()
         });
-        let (name, cells) = (escape(&row.finding), cells(row.scores.values()));
+        let (name, cells) = (escape(&row.finding), cells(row.scores.values(), draws));
         writeln!(html, "<tr><td>{name}</td><td>{threshold}</td>{cells}{counts}</tr>")?;
     }
     for (name, scores) in [("macro", decisions.mean), ("micro", decisions.micro)] {
-        writeln!(html, "<tr><td>{name}</td><td></td>{}{}</tr>", cells(scores.values()), "<td></td>".repeat(4))?;
+        writeln!(html, "<tr><td>{name}</td><td></td>{}{}</tr>", cells(scores.values(), draws), "<td></td>".repeat(4))?;
     }
     html += "</table></div>\n<p>The thresholds are fixed: the intervals do not include their choice. Macro: mean over findings; \
              micro: all decisions together.</p>\n";
-    Ok(html)
+    Ok(with_note(html))
 }
 
-fn subgroups(column: &ColumnGroups) -> Result<String> {
+fn subgroups(column: &ColumnGroups, draws: usize) -> Result<String> {
     let heads: String = GroupScores::<()>::NAMES.iter().map(|name| format!("<th>{name}</th>")).collect();
     let mut html = format!(
         "<p>F1, sensitivity and specificity at the threshold that all groups share. Gap: highest minus lowest value of the \
@@ -107,7 +132,7 @@ fn subgroups(column: &ColumnGroups) -> Result<String> {
         let name = escape(&finding.finding);
         for group in &finding.groups {
             let class = if group.compared { "" } else { " class=\"gray\"" };
-            let (of, cells) = (escape(&group.group), cells(group.scores.values()));
+            let (of, cells) = (escape(&group.group), cells(group.scores.values(), draws));
             let (positives, negatives) = (group.positives, group.negatives);
             writeln!(
                 html,
@@ -117,26 +142,26 @@ fn subgroups(column: &ColumnGroups) -> Result<String> {
         if finding.groups.iter().filter(|group| group.compared).count() < 2 {
             continue;
         }
-        let cells = cells(finding.gap.values());
+        let cells = cells(finding.gap.values(), draws);
         writeln!(html, "<tr class=\"gap\"><td>{name}</td><td>gap</td><td></td><td></td>{cells}</tr>")?;
     }
     let mean = &column.mean;
     let shows_mean = column.shows_mean();
     if shows_mean {
         for group in &mean.groups {
-            let (of, cells) = (escape(&group.group), cells(group.scores.values()));
+            let (of, cells) = (escape(&group.group), cells(group.scores.values(), draws));
             writeln!(html, "<tr><td>mean</td><td>{of}</td><td></td><td></td>{cells}</tr>")?;
         }
-        let cells = cells(mean.gap.values());
+        let cells = cells(mean.gap.values(), draws);
         writeln!(html, "<tr class=\"gap\"><td>mean</td><td>gap</td><td></td><td></td>{cells}</tr>")?;
     }
     html += "</table></div>\n";
     if shows_mean {
         writeln!(html, "<p>The mean is over: {}.</p>", escape(&mean.findings.join(", ")))?;
     }
-    Ok(html)
+    Ok(with_note(html))
 }
 
-fn cells<const N: usize>(values: [Option<Interval>; N]) -> String {
-    values.map(interval_cell).concat()
+fn cells<const N: usize>(values: [Option<Interval>; N], draws: usize) -> String {
+    values.map(|value| marked_cell(value, draws)).concat()
 }

@@ -1,7 +1,9 @@
 //! What an evaluation of a classifier says, as stored in `evaluation-STEM.json` and as printed.
 
+use std::fmt::Write as _;
+
 use dataset::commands::cli::counted;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::OpenLabels;
 use super::label_counts::LabelCounts;
@@ -12,6 +14,7 @@ use crate::eval::delong::DeLongInterval;
 use crate::eval::metrics::Scores;
 use crate::eval::subgroups::{ColumnGroups, GroupScores};
 use crate::probe::ProbeFacts;
+use crate::report::THIN;
 use crate::task::EvaluationHeader;
 
 /// Metrics of one finding; none where undefined.
@@ -118,19 +121,44 @@ pub struct FindingCalibration {
     pub equal_width: Vec<Bin>,
     /// Bins of equally many records.
     pub adaptive: Vec<Bin>,
-    /// The expected calibration error over the adaptive bins.
-    pub adaptive_calibration_error: Option<f64>,
+    /// The expected calibration error over the adaptive bins, which all draws share. An evaluation of a version that gave no
+    /// interval has one of 0 draws.
+    #[serde(default, deserialize_with = "interval_or_value")]
+    pub adaptive_calibration_error: Option<Interval>,
 }
 
-/// What a `*` means in a table of intervals.
-pub(super) const THIN: &str =
-    "* defined in fewer than nine of ten draws: too few positives or negatives for a reliable interval";
+/// As it is stored, or as versions stored it that gave no interval: a number.
+fn interval_or_value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Interval>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        Interval(Interval),
+        Value(f64),
+    }
+    let stored = Option::<Stored>::deserialize(deserializer)?;
+    Ok(stored.map(|stored| match stored {
+        Stored::Interval(interval) => interval,
+        Stored::Value(value) => Interval { value, low: value, high: value, draws: 0 },
+    }))
+}
+
+/// Writes tables of intervals, and what `*` means if one of them has one.
+pub(crate) fn write_with_note(f: &mut std::fmt::Formatter, tables: &str) -> std::fmt::Result {
+    f.write_str(tables)?;
+    if tables.contains(")*") { write!(f, "\n{THIN}") } else { Ok(()) }
+}
 
 impl std::fmt::Display for ClassificationReport {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let draws = self.header.draws;
+        write_with_note(f, &self.tables()?)
+    }
+}
+
+impl ClassificationReport {
+    fn tables(&self) -> Result<String, std::fmt::Error> {
+        let (draws, mut text) = (self.header.draws, String::new());
         writeln!(
-            f,
+            text,
             "{} of {}, subset {} of split {}; 95% intervals over patients",
             counted(self.header.records, "record"),
             counted(self.header.patients, "patient"),
@@ -138,40 +166,34 @@ impl std::fmt::Display for ClassificationReport {
             self.header.split
         )?;
         if let Some(probe) = &self.probe {
-            writeln!(f, "{probe}")?;
+            writeln!(text, "{probe}")?;
         }
         let sensitivity = format!("sens@spec {:.2}", self.specificity);
         writeln!(
-            f,
+            text,
             "{:<28}{:>9}{:>9}  {:<21}{:<21}{sensitivity:<21}{:<21}ECE",
             "finding", "positive", "negative", "AUROC", "AUPRC", "Brier"
         )?;
         for row in &self.findings {
-            write!(f, "{:<28}{:>9}{:>9}  ", row.finding, row.positives, row.negatives)?;
-            writeln!(f, "{}", line(&row.scores.values(), draws))?;
+            write!(text, "{:<28}{:>9}{:>9}  ", row.finding, row.positives, row.negatives)?;
+            writeln!(text, "{}", line(&row.scores.values(), draws))?;
         }
-        write!(f, "{:<46}  {}", "mean over defined findings", line(&self.mean.values(), draws))?;
+        write!(text, "{:<46}  {}", "mean over defined findings", line(&self.mean.values(), draws))?;
         for row in &self.findings {
             if let Some(open) = row.open.map(|open| open.describe()).filter(|open| !open.is_empty()) {
-                write!(f, "\nlabels of {}: {open}", row.finding)?;
+                write!(text, "\nlabels of {}: {open}", row.finding)?;
             }
         }
         if let Some(decisions) = &self.at_threshold {
-            write!(f, "\n\n{}", decisions.table(draws))?;
+            write!(text, "\n\n{}", decisions.table(draws))?;
         }
         if let Some(why) = &self.without_threshold {
-            write!(f, "\n{why}")?;
+            write!(text, "\n{why}")?;
         }
         for column in &self.subgroups {
-            write!(f, "\n\n{}", subgroup_table(column, draws))?;
+            write!(text, "\n\n{}", subgroup_table(column, draws))?;
         }
-        let rankings = self.findings.iter().map(|finding| &finding.scores).chain([&self.mean]);
-        let rankings = rankings.flat_map(|scores| [scores.auroc, scores.average_precision]);
-        let decided = self.at_threshold.iter().flat_map(|at| at.findings.iter().flat_map(|row| row.scores.values()));
-        if rankings.chain(decided).flatten().any(|i| i.is_thin(draws)) {
-            write!(f, "\n{THIN}")?;
-        }
-        Ok(())
+        Ok(text)
     }
 }
 
@@ -245,4 +267,40 @@ fn padded(values: &[Option<Interval>], draws: usize) -> String {
 /// As [`padded`], at the end of a line.
 fn line(values: &[Option<Interval>], draws: usize) -> String {
     padded(values, draws).trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn any_unreliable_interval_is_explained() {
+        let report = |draws: usize| {
+            let brier = json!({ "value": 0.1, "low": 0.05, "high": 0.2, "draws": draws });
+            let scores = json!({ "auroc": null, "average_precision": null, "sensitivity": null, "brier": brier,
+                "calibration_error": null });
+            let json = json!({ "kind": "classify", "task": "labels:Edema", "split": "main", "subset": "test", "ratio": 100.0,
+                "init": "random", "init_name": "random initialization", "records": 5, "patients": 5, "draws": 100,
+                "specificity": 0.9, "findings": [], "mean": scores });
+            serde_json::from_value::<ClassificationReport>(json).unwrap().to_string()
+        };
+        assert!(report(89).contains("(0.050–0.200)*") && report(89).ends_with(THIN), "{}", report(89));
+        assert!(!report(90).contains('*'), "{}", report(90));
+    }
+
+    #[test]
+    fn adaptive_errors_without_an_interval_are_read() {
+        let read = |error: serde_json::Value| {
+            let mut json = json!({ "finding": "Edema", "equal_width": [], "adaptive": [] });
+            json["adaptive_calibration_error"] = error;
+            let calibration: FindingCalibration = serde_json::from_value(json).unwrap();
+            calibration.adaptive_calibration_error
+        };
+        assert_eq!(read(json!(0.25)), Some(Interval { value: 0.25, low: 0.25, high: 0.25, draws: 0 }));
+        assert_eq!(read(json!(0)).map(|i| i.value), Some(0.0));
+        assert_eq!(read(serde_json::Value::Null), None);
+        let interval = Interval { value: 0.25, low: 0.125, high: 0.5, draws: 7 };
+        assert_eq!(read(json!(interval)), Some(interval));
+    }
 }

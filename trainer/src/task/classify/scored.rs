@@ -4,10 +4,11 @@ use anyhow::Result;
 use dataset::Subset;
 
 use super::TaskLabels;
+use super::adaptive_bins::AdaptiveBins;
 use super::results::{AtThreshold, ClassificationReport, FindingCalibration, FindingDecisions, FindingScores};
 use super::thresholds::{FindingThreshold, Thresholds};
 use crate::eval::bootstrap::{Bootstrap, Predictions};
-use crate::eval::curves::{Curves, calibration_error};
+use crate::eval::curves::Curves;
 use crate::eval::decisions::{Confusion, DecisionScores, Decisions, f1_threshold};
 use crate::eval::metrics::Ranking;
 use crate::eval::subgroups::{ColumnGroups, by_group};
@@ -94,9 +95,7 @@ impl Scored {
             mean: by_class.mean,
             at_threshold: thresholds.as_ref().ok().map(|chosen| self.at_threshold(chosen, &measures.bootstrap)),
             without_threshold: thresholds.as_ref().err().cloned(),
-            calibration: (findings.iter().enumerate())
-                .map(|(class, finding)| self.calibration(class, finding))
-                .collect(),
+            calibration: self.calibration(findings, &measures.bootstrap),
             subgroups: groupings.iter().map(group).collect::<Vec<ColumnGroups>>(),
             probe: None,
         })
@@ -135,14 +134,21 @@ impl Scored {
         }
     }
 
-    fn calibration(&self, class: usize, finding: &str) -> FindingCalibration {
-        let Curves { calibration, adaptive, .. } = Curves::of(self.class(class));
-        FindingCalibration {
-            finding: finding.to_owned(),
-            adaptive_calibration_error: calibration_error(&adaptive),
+    /// Reliability by finding. The bins are fixed: the intervals do not include their choice.
+    fn calibration(&self, findings: &[String], bootstrap: &Bootstrap) -> Vec<FindingCalibration> {
+        let curves: Vec<Curves> = (0..self.findings).map(|class| Curves::of(self.class(class))).collect();
+        let divided = |(class, curves): (usize, &Curves)| AdaptiveBins::new(self.class(class), &curves.adaptive);
+        let bins: Vec<AdaptiveBins> = curves.iter().enumerate().map(divided).collect();
+        let statistics = |weights: &[u32]| bins.iter().map(|bins| [bins.error(weights)]).collect();
+        let (errors, _) = bootstrap.by_class(&self.patients, 0, statistics);
+        let rows = findings.iter().zip(curves).zip(errors);
+        rows.map(|((finding, Curves { calibration, adaptive, .. }), [error])| FindingCalibration {
+            finding: finding.clone(),
             equal_width: calibration,
             adaptive,
-        }
+            adaptive_calibration_error: error,
+        })
+        .collect()
     }
 
     /// The thresholds with the highest F1 on these records, which are those of a subset.

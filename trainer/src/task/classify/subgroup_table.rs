@@ -1,5 +1,5 @@
 //! `subgroups-STEM`: metrics by group as one table, one row a column, finding and group. The group `gap` is the highest minus the
-//! lowest value of the compared groups, the finding `mean` the mean over findings.
+//! lowest value of the compared groups, the finding `mean` the mean over findings. `draws` are those that defined the value.
 
 use std::sync::Arc;
 
@@ -51,8 +51,10 @@ pub(super) fn write(files: &EvaluationFiles, columns: &[ColumnGroups]) -> Result
         Arc::new(rows.iter().map(|row| row.3.map(|counts| count(counts) as u64)).collect::<UInt64Array>())
     };
     let compared: Int8Array = rows.iter().map(|row| row.3.map(|counts| i8::from(counts.2))).collect();
-    let names: Vec<[String; 3]> =
-        METRICS.iter().map(|name| [(*name).to_owned(), format!("{name} low"), format!("{name} high")]).collect();
+    let names: Vec<[String; 4]> = METRICS
+        .iter()
+        .map(|name| [(*name).to_owned(), format!("{name} low"), format!("{name} high"), format!("{name} draws")])
+        .collect();
     let mut all: Vec<(&str, ArrayRef, bool)> = vec![
         ("column", texts(|row| row.0.to_owned()), false),
         ("finding", texts(|row| row.1.to_owned()), false),
@@ -68,6 +70,8 @@ pub(super) fn write(files: &EvaluationFiles, columns: &[ColumnGroups]) -> Result
         all.push((&names[0], values(|i| i.value), true));
         all.push((&names[1], values(|i| i.low), true));
         all.push((&names[2], values(|i| i.high), true));
+        let draws: UInt64Array = rows.iter().map(|row| row.4.values()[at].map(|i| i.draws as u64)).collect();
+        all.push((&names[3], Arc::new(draws), true));
     }
     files.write_table(NAME, all)
 }

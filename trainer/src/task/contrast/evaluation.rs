@@ -1,5 +1,6 @@
 //! Retrieval between images and reports, and zero-shot classification, with intervals over patients.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,7 +16,9 @@ use super::zero_shot::{Prompts, ensemble, probabilities};
 use crate::config::{FindingTask, PRESETS, PretrainConfig, classify_preset};
 use crate::eval::bootstrap::{Bootstrap, Interval, Predictions};
 use crate::eval::metrics::{SPECIFICITY, Scores};
-use crate::task::classify::{FindingScores, TaskLabels};
+use crate::report::{Run, Section};
+use crate::task::classify::{FindingScores, TaskLabels, add_scores, findings_table, write_with_note};
+use crate::task::evaluation_files::MetricTable;
 use crate::task::objective::Objective;
 use crate::task::{
     Comparison, ComparisonRequest, Evaluated, EvaluationHeader, EvaluationRequest, Metric, RecordMetric, ZeroShot,
@@ -82,10 +85,13 @@ const FOUND: [(&str, u64); 3] = [("report among 1", 1), ("report among 5", 5), (
 /// Column of predictions: whether the record has a report.
 const HAS_REPORT: &str = "has report";
 
+/// Keys of a direction in the JSON.
+const DIRECTION: [&str; 4] = ["recall_1", "recall_5", "recall_10", "median_rank"];
+
 /// What is written of each record.
 type Column = (String, ArrayRef);
 
-/// Evaluates a contrast run; writes `evaluation-STEM.json`, and `predictions-STEM` as Parquet and CSV.
+/// Evaluates a contrast run; writes `evaluation-STEM.json`, and `predictions-STEM` and `metrics-STEM` as Parquet and CSV.
 pub(super) fn evaluate(request: &EvaluationRequest) -> Result<Evaluated> {
     let EvaluationRequest { source, subset, device, .. } = *request;
     let config: PretrainConfig = request.config.read()?;
@@ -117,7 +123,27 @@ pub(super) fn evaluate(request: &EvaluationRequest) -> Result<Evaluated> {
     let named = columns.iter().map(|(name, column)| (name.as_str(), column.clone(), true)).collect();
     request.write_predictions(&encoded.rows, named)?;
     let header = request.header(weights, &request.patients(&encoded.rows)?)?;
-    request.finish(&ContrastReport { header: header.clone(), retrieval, zero_shot }, &header, Vec::new())
+    let report = ContrastReport { header: header.clone(), retrieval, zero_shot };
+    request.files().write_metrics(report.metrics())?;
+    request.finish(&report, &header, Vec::new())
+}
+
+impl ContrastReport {
+    /// The rows of `metrics-STEM`.
+    fn metrics(&self) -> MetricTable {
+        let mut table = MetricTable::default();
+        if let Some(scores) = &self.retrieval {
+            for (name, of) in [("image_to_report", scores.image_to_report), ("report_to_image", scores.report_to_image)]
+            {
+                let values = [of.recall_1, of.recall_5, of.recall_10, of.median_rank];
+                table.intervals(name, "retrieval.", DIRECTION, values.map(Some));
+            }
+        }
+        if let Some(scores) = &self.zero_shot {
+            add_scores(&mut table, "zero_shot.", &scores.findings, scores.mean);
+        }
+        table
+    }
 }
 
 /// Retrieval among the records that have a report; none where no record has one.
@@ -136,10 +162,12 @@ fn retrieve(
     let ranks = ranks(&encoded.images.index_select(0, &Tensor::from_slice(&at)), &encoded.reports, &report_of)?;
     let rows: Vec<u32> = at.iter().map(|&at| encoded.rows[at as usize]).collect();
     let patients = request.source.texts_of("patient_id", &rows)?;
-    // A report belongs to the patient of its first image.
-    let of_report = (0..ranks.of_images.len())
-        .map(|report| report_of.iter().position(|&other| other == report).map_or("", |image| patients[image].as_str()));
-    let of_reports = numbered(of_report);
+    // A report belongs to the patient of its first image, whose record has its rank.
+    let mut first_image: Vec<Option<usize>> = vec![None; ranks.of_images.len()];
+    for (image, &report) in report_of.iter().enumerate() {
+        first_image[report] = first_image[report].or(Some(image));
+    }
+    let of_reports = numbered(first_image.iter().map(|image| image.map_or("", |image| patients[image].as_str())));
     let of_images = numbered(patients.iter().map(String::as_str));
 
     let mut by_record: Vec<Option<u64>> = vec![None; encoded.rows.len()];
@@ -151,6 +179,13 @@ fn retrieve(
     let has_report = by_record.iter().map(|rank| Some(f32::from(u8::from(rank.is_some()))));
     columns.push((HAS_REPORT.to_owned(), Arc::new(has_report.collect::<Float32Array>())));
     columns.push(("rank of report".to_owned(), Arc::new(UInt64Array::from(by_record))));
+    let mut by_first_image: Vec<Option<u64>> = vec![None; encoded.rows.len()];
+    for (image, &rank) in first_image.iter().zip(&ranks.of_images) {
+        if let Some(image) = *image {
+            by_first_image[at[image] as usize] = Some(rank as u64);
+        }
+    }
+    columns.push(("rank of image".to_owned(), Arc::new(UInt64Array::from(by_first_image))));
     let scores = |ranks: &[i64], patients: &[u32]| Direction::of(ranks, patients, bootstrap).context("no query");
     Ok(Some(RetrievalScores {
         images: rows.len(),
@@ -283,6 +318,27 @@ pub(super) fn metrics(evaluation: &serde_json::Value) -> Result<Vec<Metric>> {
     ])
 }
 
+/// Sections of the page with the zero-shot classification of each finding, one an evaluation.
+pub(super) fn zero_shot_sections(runs: &[&Run]) -> Result<Vec<Section>> {
+    let mut sections = Vec::new();
+    for run in runs {
+        for evaluation in &run.evaluations {
+            let report =
+                ContrastReport::deserialize(&evaluation.json).context("not an evaluation of a contrast run")?;
+            let Some(scores) = &report.zero_shot else { continue };
+            let html = format!(
+                "<p>{}. The probabilities come from prompts and are not calibrated: the Brier score and the ECE include \
+                 that.</p>\n{}",
+                counted(scores.records, "labeled record"),
+                findings_table(&scores.findings, scores.mean, SPECIFICITY, report.header.draws)?
+            );
+            let title = format!("zero-shot classification: {} on {}", run.name, evaluation.stem);
+            sections.push(Section { title, html });
+        }
+    }
+    Ok(sections)
+}
+
 /// Compares the retrieval of reports by two evaluated runs on the same records.
 pub(super) fn compare(request: &ComparisonRequest) -> Result<Comparison> {
     let titles = ["image → report R@1", "image → report R@5", "image → report R@10"];
@@ -296,39 +352,43 @@ pub(super) fn compare(request: &ComparisonRequest) -> Result<Comparison> {
 impl std::fmt::Display for ContrastReport {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         let Self { header, retrieval, zero_shot } = self;
+        let mut text = String::new();
         write!(
-            f,
+            text,
             "{} of {}, subset {} of split {}; 95% intervals over patients",
             counted(header.records, "record"),
             counted(header.patients, "patient"),
             header.subset,
             header.split
         )?;
-        let shown = |value: &Interval| format!("{:.3} ({:.3}–{:.3})", value.value, value.low, value.high);
+        let shown = |value: &Interval| {
+            let mark = if value.is_thin(header.draws) { "*" } else { "" };
+            format!("{:.3} ({:.3}–{:.3}){mark}", value.value, value.low, value.high)
+        };
         if let Some(scores) = retrieval {
-            write!(f, "\n{:<34}{:<22}{:<22}{:<22}median rank", "retrieval", "R@1", "R@5", "R@10")?;
+            write!(text, "\n{:<34}{:<22}{:<22}{:<22}median rank", "retrieval", "R@1", "R@5", "R@10")?;
             let image_to_report =
                 format!("{} → {}", counted(scores.images, "image"), counted(scores.reports, "report"));
             let report_to_image =
                 format!("{} → {}", counted(scores.reports, "report"), counted(scores.images, "image"));
             for (name, of) in [(image_to_report, &scores.image_to_report), (report_to_image, &scores.report_to_image)] {
                 let Direction { recall_1, recall_5, recall_10, median_rank } = of;
-                write!(f, "\n{name:<34}{:<22}{:<22}{:<22}", shown(recall_1), shown(recall_5), shown(recall_10))?;
-                write!(f, "{:.0} ({:.0}–{:.0})", median_rank.value, median_rank.low, median_rank.high)?;
+                write!(text, "\n{name:<34}{:<22}{:<22}{:<22}", shown(recall_1), shown(recall_5), shown(recall_10))?;
+                write!(text, "{:.0} ({:.0}–{:.0})", median_rank.value, median_rank.low, median_rank.high)?;
             }
         }
         if let Some(scores) = zero_shot {
-            write!(f, "\n{:<34}{:>9}{:>9}  {:<22}AUPRC", "zero-shot", "positive", "negative", "AUROC")?;
+            write!(text, "\n{:<34}{:>9}{:>9}  {:<22}AUPRC", "zero-shot", "positive", "negative", "AUROC")?;
             let shown = |value: &Option<Interval>| value.as_ref().map_or_else(|| "undefined".to_owned(), shown);
             for row in &scores.findings {
                 let Scores { auroc, average_precision, .. } = &row.scores;
-                write!(f, "\n{:<34}{:>9}{:>9}  ", row.finding, row.positives, row.negatives)?;
-                write!(f, "{:<22}{}", shown(auroc), shown(average_precision))?;
+                write!(text, "\n{:<34}{:>9}{:>9}  ", row.finding, row.positives, row.negatives)?;
+                write!(text, "{:<22}{}", shown(auroc), shown(average_precision))?;
             }
             let Scores { auroc, average_precision, .. } = &scores.mean;
-            write!(f, "\n{:<52}  {:<22}{}", "mean over defined findings", shown(auroc), shown(average_precision))?;
+            write!(text, "\n{:<52}  {:<22}{}", "mean over defined findings", shown(auroc), shown(average_precision))?;
         }
-        Ok(())
+        write_with_note(f, &text)
     }
 }
 

@@ -111,6 +111,7 @@ impl Task for Contrast {
             }
         }
         let mut sections = metrics_section("image–text retrieval and zero-shot classification", &titles, &rows);
+        sections.extend(evaluation::zero_shot_sections(runs)?);
         sections.extend(pretrain::reconstruction_sections(runs)?);
         Ok(sections)
     }
