@@ -38,19 +38,28 @@ GPUS_A_NODE = 8
 NVLINK = 450e9  # bus bandwidth of a ring in a node, one direction
 ETHERNET = 12.5e9  # 100 Gb/s of a node
 
-# Fine-tuning of ViT-B/16. Forward and backward GFLOP of a record, counted by hand: 3 × the forward pass, which is 2 × 86e6 × 197
-# tokens and the attention (224 pixels); for segmentation 1,025 tokens of 512 pixels and UPerNet's convolutions of 512 channels.
-CLASSIFY_GFLOP, SEGMENT_GFLOP = 105, 1_900
-# Steps of the release's recipe at 1, 10 and 100% of the labels, and records of a step.
+# Fine-tuning of ViT-B/16. Forward and backward GFLOP of a record of 224 pixels, counted by hand: 3 × the forward pass, which is
+# 2 × 86e6 × 197 tokens and the attention.
+CLASSIFY_GFLOP = 105
+ENCODER_PARAMETERS, EMBED_DIM, LAYERS = 86e6, 768, 12
+SEEDS = 3
+# Steps of the release's recipe at 1, 10 and 100% of the labels, and records of a step. The segmenter has heads of 512 channels.
 RELEASE = {
-    "nih14": ([3_000, 30_000, 200_000], 96, CLASSIFY_GFLOP),
-    "chexpert5": ([2_000, 60_000, 200_000], 96, CLASSIFY_GFLOP),
-    "rsna": ([2_000, 10_000, 50_000], 96, CLASSIFY_GFLOP),
-    "siim": ([None, 10_000, 20_000], 16, SEGMENT_GFLOP),
+    "nih14": ([3_000, 30_000, 200_000], 96),
+    "chexpert5": ([2_000, 60_000, 200_000], 96),
+    "rsna": ([2_000, 10_000, 50_000], 96),
+    "siim": ([None, 10_000, 20_000], 16),
 }
-# Training records at 1, 10 and 100%, records of a step, epochs at most and at least (ten evaluations, five epochs apart).
-BENCHX = {"nih14": ([785, 7_847, 78_468], 64), "rsna": ([186, 1_867, 18_678], 64)}
-BENCHX_EPOCHS = (50, 200)
+RELEASE_CHANNELS = 512
+# BenchX: training records of the split `paper` at 1, 10 and 100%; epochs at least (an evaluation and ten without a better score,
+# each five epochs) and at most. The segmenter has heads of 768 channels on a frozen encoder; steps, and records of a step.
+BENCHX = {"nih14": [785, 7_847, 78_468], "chexpert5": [2_184, 21_841, 218_414], "rsna": [251, 2_518, 25_184]}
+BENCHX_EPOCHS = (55, 200)
+BENCHX_SEGMENT = (20_000, 8)
+BENCHX_CHANNELS = 768
+# A run keeps two checkpoints and the best weights; numbers of the optimizer for each parameter.
+CHECKPOINTS = 2
+MOMENTS = {"sgd": 1, "adamw": 2}
 
 
 def ingest_seconds(kind, storage, nodes):
@@ -130,21 +139,79 @@ def loader_lines():
                f"and {bytes_:.1f} GB/s of raw pixels")
 
 
+def segmenter_heads(channels):
+    """Parameters and forward GFLOP of neck, UPerNet and auxiliary head on maps of 32 × 32; a layer has a side of its map."""
+    wide = EMBED_DIM
+    layers = [(4 * wide * wide, 32), (4 * wide * wide, 64), (4 * wide * wide, 32)]  # transposed convolutions of 2 × 2
+    layers += [(wide * channels, side) for side in (128, 64, 32)]  # lateral convolutions
+    layers += [(9 * channels * channels, side) for side in (128, 64, 32)]  # convolutions of the pyramid
+    layers += [(9 * 4 * channels * channels, 128)]  # its bottleneck
+    layers += [(wide * channels, side) for side in (1, 2, 3, 6)] + [(9 * (wide + 4 * channels) * channels, 16)]  # pooling
+    layers += [(9 * wide * 256, 32)]  # auxiliary head
+    return sum(count for count, _ in layers), sum(2 * count * side * side for count, side in layers) / 1e9
+
+
+def segment_gflop(channels, is_frozen):
+    """Forward and backward GFLOP of a record of 512 pixels, 1,025 tokens; a frozen encoder has no backward pass."""
+    tokens = 1_025
+    encoder = (2 * ENCODER_PARAMETERS * tokens + LAYERS * 4 * tokens * tokens * EMBED_DIM) / 1e9
+    return (encoder if is_frozen else 3 * encoder) + 3 * segmenter_heads(channels)[1]
+
+
+def gpu_seconds(records, gflop):
+    return records * gflop * 1e9 / (PEAK * MFU)
+
+
 def finetuning_table():
     """A GPU trains one run at a time, so that a node of eight makes eight runs in the time of one."""
     yield "| recipe | task | 1% | 10% | 100% | GPU hours, 3 seeds |\n| --- | --- | --- | --- | --- | --- |"
-    for task, (steps, batch, gflop) in RELEASE.items():
-        seconds = [count and count * batch * gflop * 1e9 / (PEAK * MFU) for count in steps]
+    total = 0
+    for task, (steps, batch) in RELEASE.items():
+        gflop = segment_gflop(RELEASE_CHANNELS, False) if task == "siim" else CLASSIFY_GFLOP
+        seconds = [count and gpu_seconds(count * batch, gflop) for count in steps]
         cells = [duration(time) if time else "" for time in seconds]
-        hours = 3 * sum(filter(None, seconds)) / 3600
+        hours = SEEDS * sum(filter(None, seconds)) / 3600
+        total += hours
         yield f"| release | {task} | {' | '.join(cells)} | {hours:.1f} |"
-    for task, (records, _) in BENCHX.items():
-        at_most = [BENCHX_EPOCHS[1] * count * CLASSIFY_GFLOP * 1e9 / (PEAK * MFU) for count in records]
+    yield f"| release | all | | | | {total:.0f} |"
+    total = 0
+    for task, records in BENCHX.items():
+        at_most = [BENCHX_EPOCHS[1] * gpu_seconds(count, CLASSIFY_GFLOP) for count in records]
         cells = [f"{duration(time * BENCHX_EPOCHS[0] / BENCHX_EPOCHS[1])} to {duration(time)}" for time in at_most]
-        yield f"| benchx | {task} | {' | '.join(cells)} | at most {3 * sum(at_most) / 3600:.1f} |"
+        hours = SEEDS * sum(at_most) / 3600
+        total += hours
+        yield f"| benchx | {task} | {' | '.join(cells)} | at most {hours:.1f} |"
+    steps, batch = BENCHX_SEGMENT
+    time = gpu_seconds(steps * batch, segment_gflop(BENCHX_CHANNELS, True))
+    total += SEEDS * 2 * time / 3600
+    yield f"| benchx | siim |  | {duration(time)} | {duration(time)} | {SEEDS * 2 * time / 3600:.1f} |"
+    yield f"| benchx | all | | | | at most {total:.0f} |"
+
+
+def run_bytes(weights, trained, moments, has_best=True):
+    """Float32 weights of the checkpoints and the best ones, and the optimizer's numbers for the trained parameters."""
+    return 4 * (weights * (CHECKPOINTS + has_best) + trained * moments * CHECKPOINTS)
+
+
+def disk_lines():
+    """The size of all runs of the reproduction."""
+    ratios = {task: len([count for count in steps if count]) for task, (steps, _) in RELEASE.items()}
+    classifiers = 2 * SEEDS * sum(count for task, count in ratios.items() if task != "siim")
+    segmenters = SEEDS * ratios["siim"]  # of a recipe
+    classifier = run_bytes(ENCODER_PARAMETERS, ENCODER_PARAMETERS, MOMENTS["sgd"])
+    whole = ENCODER_PARAMETERS + segmenter_heads(RELEASE_CHANNELS)[0]
+    release = run_bytes(whole, whole, MOMENTS["adamw"])
+    heads = segmenter_heads(BENCHX_CHANNELS)[0]
+    benchx = run_bytes(ENCODER_PARAMETERS + heads, heads, MOMENTS["adamw"])
+    pretrained = MODELS["mrm-vit-b16"]["parameters"]
+    pretraining = run_bytes(pretrained, pretrained, MOMENTS["adamw"], has_best=False)
+    total = classifiers * classifier + segmenters * (release + benchx) + pretraining
+    yield (f"Disk of the runs: {classifiers} classifiers × {classifier / 1e9:.1f} GB, {segmenters} segmenters × "
+           f"{release / 1e9:.1f} GB (`release`), {segmenters} × {benchx / 1e9:.1f} GB (`benchx`), pre-training "
+           f"{pretraining / 1e9:.1f} GB: {total / 1e9:.0f} GB.")
 
 
 if __name__ == "__main__" and sys.argv[1:] == ["finetuning"]:
-    print("\n".join(finetuning_table()))
+    print("\n".join([*finetuning_table(), "", *disk_lines()]))
 elif __name__ == "__main__":
     print("\n".join([*ingest_table(), "", *training_table(), "", *loader_lines()]))

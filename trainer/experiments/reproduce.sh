@@ -53,12 +53,34 @@ esac
 # Ends the script unless the manifest of a dataset has this total of records, studies or patients.
 expect() {
     local name=$1 what=$2 wanted=$3 found
-    found=$(grep -o "\"$what\": [0-9]*" "$out/$name/dataset.json" | head -n 1 | grep -o '[0-9]*$')
+    found=$(grep -o "\"$what\": [0-9]*" "$out/$name/dataset.json" | head -n 1 | grep -o '[0-9]*$') || true
     if [ "$found" != "$wanted" ]; then
         echo "$name: ${found:-no} $what, not $wanted; docs/reproduce.md says where these numbers come from" >&2
         exit 1
     fi
     echo "$name: $found $what, as expected"
+}
+
+# Ends the script unless the split of a dataset has these numbers of records, given as PART=COUNT: PART is a subset (train,
+# validate, test) or a ratio (1%, 10%).
+expect_split() {
+    local name=$1 part wanted found
+    shift
+    for part; do
+        wanted=${part#*=} part=${part%%=*}
+        found=$(sed -n "/\"name\": \"$part\",/{n;s/.*\"records\": \([0-9]*\).*/\1/p;}" "$out/$name/splits/paper.json")
+        if [ "$found" != "$wanted" ]; then
+            echo "$name: ${found:-no} records in $part of the split paper, not $wanted; docs/reproduce.md says where these" \
+                "numbers come from" >&2
+            exit 1
+        fi
+        echo "$name: $found records in $part, as expected"
+    done
+}
+
+# Number of names in a list of a rehearsal.
+listed() {
+    grep -c . "$raw/lists/$1.txt"
 }
 
 # Lists of a rehearsal, of the names on stdin, in the form of MRM's release: of ten names in a row, one is for testing, one for
@@ -82,6 +104,10 @@ phantoms() {
     (cd "$raw/nih" && find . -name '*.png' | sed 's|.*/||') | phantom_lists NIH_ChestX-ray '_.*'
     (cd "$raw/chexpert" && find . -name '*.jpg' -path '*/train/*' | sed 's|.*/train/|train/|') | phantom_lists CheXpert '/study.*'
     (cd "$raw/rsna" && find . -path '*stage_2_train_images*' -name '*.dcm' | sed 's|.*/||') | phantom_lists RSNA_Pneumonia '[.]dcm'
+    # The release's test images of RSNA are those of the challenge's test, whose labels only the list has. Here they are 0 and 1
+    # in turn.
+    (cd "$raw/rsna" && find . -path '*stage_2_test_images*' -name '*.dcm' | sed 's|.*/|stage_2_test_images/|') | sort |
+        awk '{ print $0, NR % 2, "" }' >"$raw/lists/RSNA_Pneumonia/test_list.txt"
     (cd "$raw/siim" && find . -path '*dicom-images-train*' -name '*.dcm' | sed 's|.*/||') | phantom_lists SIIM-ACR_Pneumothorax '[.]dcm'
     touch "$raw/lists/complete"
 }
@@ -105,6 +131,7 @@ ingest_all() {
         expect nih records "$(find "$raw/nih" -name '*.png' | wc -l)"
         expect chexpert records "$(find "$raw/chexpert" -name '*.jpg' | wc -l)"
         expect rsna records "$(find "$raw/rsna" -name '*.dcm' | wc -l)"
+        expect siim records "$(find "$raw/siim" -name '*.dcm' | wc -l)"
     fi
     for name in mimic nih chexpert rsna siim; do
         "$bin/dataset" verify "$out/$name"
@@ -114,10 +141,23 @@ ingest_all() {
 split_all() {
     local name lists
     for name in nih=NIH_ChestX-ray chexpert=CheXpert rsna=RSNA_Pneumonia siim=SIIM-ACR_Pneumothorax; do
-        lists=$raw/lists/${name#*=} name=${name%=*}
+        lists=${name#*=} name=${name%=*}
         [ -e "$out/$name/splits/paper.parquet" ] ||
-            "$bin/dataset" split "$out/$name" --name paper --lists "$lists" | tee "$out/split-$name.log"
+            "$bin/dataset" split "$out/$name" --name paper --lists "$raw/lists/$lists" | tee "$out/split-$name.log"
+        [ "$scale" = paper ] || expect_split "$name" train="$(listed "$lists/train_list")" \
+            validate="$(listed "$lists/val_list")" test="$(listed "$lists/test_list")" 10%="$(listed "$lists/train_10")"
     done
+    if [ "$scale" = paper ]; then
+        expect_split nih train=78468 validate=11219 test=22433 1%=785 10%=7847
+        expect_split chexpert validate=5000 test=234 1%=2184 10%=21841
+        expect_split rsna train=25184 validate=1500 test=3000 1%=251 10%=2518
+        expect_split siim train=6997 validate=1774 test=1904 10%=693
+    fi
+    # RSNA: the challenge's table has no labels of the test images, so they come from the list.
+    lists=$raw/lists/RSNA_Pneumonia
+    (echo image,Pneumonia && sed 's|.*/||; s|[.]dcm||' "$lists/test_list.txt" | awk '{ print $1 "," $2 }') >"$out/rsna-test.csv"
+    "$bin/ingest" join "$out/rsna" --table "$out/rsna-test.csv" --key image --as labels --name paper-test \
+        --label-columns Pneumonia --label-origin radiologist --unmatched keep
 }
 
 pretrain() {
@@ -132,22 +172,26 @@ pretrain() {
 }
 
 finetune() {
-    local task ratios data
+    local task ratios data join
     for task in ${tasks//,/ }; do
         data=$out/$(dataset_of "$task")
         ratios=${RATIOS:-1,10,100}
         # SIIM has no 1% list, and 1% of a rehearsal is no record.
         if [ "$task" = siim ] || [ "$scale" = phantom ]; then ratios=${RATIOS:-10,100}; fi
+        join=()
+        [ "$task" != rsna ] || join=(--join paper-test) # labels of the test images
         "$bin/trainer" sweep --data "$data" --out "$out/sweeps/$task" --task "$task" --split paper --ratios "$ratios" \
-            --seeds "$seeds" --recipe "$recipes" --init "MRM=$out/runs/mrm" --device "$device" "${finetuning[@]}"
+            --seeds "$seeds" --recipe "$recipes" --init "MRM=$out/runs/mrm" --device "$device" "${join[@]}" "${finetuning[@]}"
     done
 }
 
+# Two tables a task: of its headline metric, and of the one that BenchX reports.
 table() {
     local task
     for task in ${tasks//,/ }; do
-        echo "$task"
+        printf '## %s\n\n' "$task"
         cat "$out/sweeps/$task/sweep.md"
+        echo
     done | tee "$out/tables.md"
 }
 

@@ -1,4 +1,4 @@
-//! `trainer sweep`: fine-tuning over ratios, seeds, splits, recipes and initializations, averaged in one table and chart.
+//! `trainer sweep`: fine-tuning over ratios, seeds, splits, recipes and initializations, averaged in tables and a chart.
 
 mod grid;
 mod run;
@@ -81,6 +81,9 @@ pub struct Swept {
     pub cells: Vec<Cell>,
     /// Key and title of the headline metric.
     pub headline: (String, String),
+    /// Key and title of the metric that BenchX reports for segmentation and for tasks of one finding; none where the task has
+    /// no such metric.
+    pub benchx: Option<(String, String)>,
     /// The directories of the evaluated runs.
     pub runs: Vec<PathBuf>,
     /// Stopped by a signal before its end.

@@ -4,12 +4,12 @@ use anyhow::{Context, Result};
 use dataset::Subset;
 use tch::Device;
 
-use super::table::{Evaluated, cells, write};
+use super::table::{BENCHX, Evaluated, cells, write};
 use super::{Job, Plan, Swept, Trial};
 use crate::config::ConfigFile;
 use crate::eval::metrics::SPECIFICITY;
 use crate::report::StoredEvaluation;
-use crate::task::{self, Prepared, evaluate};
+use crate::task::{self, Metric, Prepared, evaluate};
 use crate::train::checkpoint::newest_state;
 use crate::train::distributed::{Compute, ProcessGroup};
 use crate::train::lr_range_test::{lr_for, settings_of};
@@ -140,17 +140,19 @@ impl Plan<'_> {
 
     /// The results so far.
     fn swept(&self, done: &[(&Trial, Chosen, StoredEvaluation)], stopped: bool) -> Result<Swept> {
-        let (mut evaluated, mut headline) = (Vec::new(), (String::new(), String::new()));
+        let named = |metric: &Metric| (metric.key.to_owned(), metric.title.to_owned());
+        let (mut evaluated, mut headline, mut benchx) = (Vec::new(), (String::new(), String::new()), None);
         for (trial, chosen, evaluation) in done {
             let metrics = self.task.metrics(&evaluation.json)?;
             if let Some(first) = metrics.first() {
-                headline = (first.key.to_owned(), first.title.to_owned());
+                headline = named(first);
             }
+            benchx = metrics.iter().find(|metric| BENCHX.contains(&metric.key)).map(named);
             let (init_name, chosen) = (trial.init.name.as_str(), chosen.words.clone());
             evaluated.push(Evaluated { init_name, ratio: trial.ratio, recipe: trial.recipe, chosen, metrics });
         }
         let runs = done.iter().map(|(_, chosen, _)| chosen.job.path.clone()).collect();
-        Ok(Swept { cells: cells(evaluated), headline, runs, stopped })
+        Ok(Swept { cells: cells(evaluated), headline, benchx, runs, stopped })
     }
 }
 

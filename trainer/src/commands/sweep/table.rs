@@ -15,6 +15,9 @@ use crate::config::Recipe;
 use crate::report::{Summary, ratio_key};
 use crate::task::Metric;
 
+/// Keys of the metrics that BenchX reports for segmentation (mDice) and for tasks of one finding (F1).
+pub(super) const BENCHX: [&str; 2] = ["mdice", "f1"];
+
 /// Means over the runs of one initialization, ratio and recipe.
 #[derive(Debug, Clone, Serialize)]
 pub struct Cell {
@@ -117,9 +120,19 @@ fn counted(chosen: &[String]) -> String {
     counts.iter().map(shown).collect::<Vec<_>>().join(", ")
 }
 
-/// The cells as a table of the headline metric: a line an initialization, a column a ratio and recipe.
+/// A table of the headline metric and, where the task has it, one of the metric that BenchX reports, each below its title.
 pub fn table(swept: &Swept) -> String {
-    let Swept { cells, headline: (key, title), .. } = swept;
+    let titled =
+        |what: &str, metric: &(String, String)| format!("{what}: {}\n\n{}", metric.1, table_of(&swept.cells, metric));
+    let mut text = titled("Headline metric", &swept.headline);
+    if let Some(metric) = &swept.benchx {
+        text += &format!("\n{}", titled("BenchX's metric of segmentation and of tasks with one finding", metric));
+    }
+    text
+}
+
+/// The cells as a table of one metric, given by key and title: a line an initialization, a column a ratio and recipe.
+fn table_of(cells: &[Cell], (key, title): &(String, String)) -> String {
     let columns: BTreeSet<(u64, Recipe)> = cells.iter().map(|cell| (ratio_key(cell.ratio), cell.recipe)).collect();
     let recipes: BTreeSet<Recipe> = cells.iter().map(|cell| cell.recipe).collect();
     let mut names: Vec<&str> = cells.iter().map(|cell| cell.init_name.as_str()).collect();
@@ -177,7 +190,7 @@ mod tests {
 
     fn swept(cells: Vec<Cell>) -> Swept {
         let headline = ("auroc".to_owned(), "AUROC".to_owned());
-        Swept { cells, headline, runs: Vec::new(), stopped: false }
+        Swept { cells, headline, benchx: None, runs: Vec::new(), stopped: false }
     }
 
     #[test]
@@ -185,9 +198,35 @@ mod tests {
         let cell = |name: &str, ratio, values: &[f64]| cell(name, ratio, Recipe::Release, values, &[]);
         let cells = vec![cell("mrm", 1.0, &[0.6, 0.7, 0.8]), cell("mrm", 10.0, &[0.8]), cell("none", 1.0, &[])];
         let text = table(&swept(cells));
-        assert!(text.starts_with("| test AUROC, mean ± sd | 1% | 10% |\n"), "{text}");
+        assert!(text.starts_with("Headline metric: AUROC\n\n| test AUROC, mean ± sd | 1% | 10% |\n"), "{text}");
         assert!(text.contains("| mrm | 0.700 ± 0.100 (3 runs) | 0.800 ± 0.000 (defined in 1 of 3 runs) |"), "{text}");
         assert!(text.ends_with("| none | undefined | undefined |\n"), "{text}");
+    }
+
+    #[test]
+    fn the_metric_of_benchx_has_a_table_of_its_own() {
+        let mut mrm = cell("mrm", 1.0, Recipe::Release, &[0.6, 0.7, 0.8], &[]);
+        mrm.metrics.insert("f1".to_owned(), Summary::of(&[0.2, 0.3, 0.4]));
+        let other = cell("none", 1.0, Recipe::Release, &[0.5; 3], &[]);
+        let benchx = Some(("f1".to_owned(), "macro F1".to_owned()));
+        let text = table(&Swept { benchx, ..swept(vec![mrm, other]) });
+        let lines = [
+            "Headline metric: AUROC",
+            "",
+            "| test AUROC, mean ± sd | 1% |",
+            "| --- | --- |",
+            "| mrm | 0.700 ± 0.100 (3 runs) |",
+            "| none | 0.500 ± 0.000 (3 runs) |",
+            "",
+            "BenchX's metric of segmentation and of tasks with one finding: macro F1",
+            "",
+            "| test macro F1, mean ± sd | 1% |",
+            "| --- | --- |",
+            "| mrm | 0.300 ± 0.100 (3 runs) |",
+            "| none | undefined |",
+            "",
+        ];
+        assert_eq!(text, lines.join("\n"));
     }
 
     #[test]
@@ -198,10 +237,10 @@ mod tests {
             cell("mrm", 1.0, Recipe::Benchx, &[0.5, 0.75, 1.0], &["lr=1e-2"; 3]),
         ];
         let text = table(&swept(cells.clone()));
-        assert!(text.starts_with("| test AUROC, mean ± sd | 1%, release | 1%, benchx |\n"), "{text}");
+        assert!(text.contains("\n| test AUROC, mean ± sd | 1%, release | 1%, benchx |\n"), "{text}");
         let line = "| mrm | 0.700 ± 0.100 (3 runs; lr=1e-3 in 2, lr=3e-4) | 0.750 ± 0.250 (3 runs; lr=1e-2) |";
         assert!(text.contains(line), "{text}");
-        assert!(table(&swept(cells[1..].to_vec())).starts_with("| test AUROC, mean ± sd, recipe benchx | 1% |\n"));
+        assert!(table(&swept(cells[1..].to_vec())).contains("\n| test AUROC, mean ± sd, recipe benchx | 1% |\n"));
 
         let folder = std::env::temp_dir().join(format!("trainer-sweep-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
