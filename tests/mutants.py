@@ -17,33 +17,24 @@ import signal
 import subprocess
 import time
 
-DATASET = ["--bin", "dataset", "--test", "dataset"]
-TRAINER = ["--bin", "trainer", "--test", "trainer"]
-
-# Files, what is built of them, and the tests that are to find the changes.
+# Files, package of their unit tests and a filter of these, test program and a filter of its tests. Unit tests are tried first.
 GROUPS = {
     "splits": (
         ["split/draw", "split/local_search", "split/stratify", "split/duplicates", "split/groups", "split/parts", "split/ratio",
          "split/published_lists", "split/warnings", "split/index_table", "split/types"],
-        ["--lib", *DATASET],
-        "(package(mrm-dataset) and test(/^split::/)) or (binary(dataset) and test(/^(splits|duplicates|old_formats|inspect|differential)::/))",
+        "mrm-dataset", "split|tests", "dataset", "splits|duplicates|old_formats|inspect|differential",
     ),
-    "certificate": (
-        ["split/certificate", "split/stored"],
-        ["--lib", *DATASET],
-        "(package(mrm-dataset) and test(/^(split|tests)::/)) or "
-        "(binary(dataset) and test(/^(splits|silence|verify|hostile|old_formats|inspect|differential)::/))",
-    ),
-    "verify": (["commands/verify"], ["--lib", *DATASET], "(package(mrm-dataset) and test(/^(tests|commands)::/)) or "
-               "(binary(dataset) and test(/^(verify|silence|hostile|columns|windows)::/))"),
-    "checksums": (["format/checksums"], ["--lib", *DATASET], "(package(mrm-dataset) and test(/^format::/)) or "
-                  "(binary(dataset) and test(/^(verify|silence|hostile|old_formats)::/))"),
-    "order": (["loader/order", "loader/part", "loader/plan"], ["--lib", *DATASET],
-              "(package(mrm-dataset) and test(/^(tests|loader)::/)) or "
-              "(binary(dataset) and test(/^(loader|mixture|studies|old_formats|texts|hostile|silence)::/))"),
-    "metrics": (["trainer/src/eval/*"], ["--lib"], "package(mrm-trainer) and test(/^eval::/)"),
-    "checkpoint": (["trainer/src/train/checkpoint"], ["--lib", *TRAINER], "(package(mrm-trainer) and test(/^train::checkpoint::/)) or "
-                   "(binary(trainer) and test(/^(resume|faults|pretraining|finetuning)::/))"),
+    "certificate": (["split/certificate", "split/stored"], "mrm-dataset", "split|tests",
+                    "dataset", "splits|silence|verify|hostile|old_formats|inspect|differential"),
+    "verify": (["commands/verify"], "mrm-dataset", "tests|commands", "dataset", "verify|silence|hostile|columns|windows"),
+    "checksums": (["format/checksums"], "mrm-dataset", "format", "dataset", "verify|silence|hostile|old_formats"),
+    "order": (["loader/order", "loader/part", "loader/plan", "loader/state"], "mrm-dataset", "tests|loader",
+              "dataset", "loader|mixture|studies|old_formats|texts|hostile|silence"),
+    "metrics": (["trainer/src/eval/*"], "mrm-trainer", "eval", "trainer", "evaluation|classification_metrics"),
+    "checkpoint": (["trainer/src/train/checkpoint"], "mrm-trainer", "train::checkpoint",
+                   "trainer", "resume|faults|hostile|robustness|pretraining|finetuning"),
+    "resume": (["trainer/src/train/run_dir", "trainer/src/train/recorder", "trainer/src/train/train_loop"], "mrm-trainer", "train",
+               "trainer", "resume|faults|hostile|robustness|old_formats|finetuning|recipes"),
 }
 
 # Only what is changed is built again, and quickly.
@@ -69,18 +60,30 @@ def run(command, tree, seconds=None):
         return None, ""
 
 
-def tried(tree, targets, tests, seconds=None):
-    """What became of the tree as it is: `unviable`, `caught`, `missed` or `timeout`, and the time of the tests."""
-    code, output = run(["cargo", "build", "--release", "--workspace", *[t for t in targets if t != "--lib"], *FAST], tree)
-    if code == 0:
-        command = ["cargo", "nextest", "run", "--release", "--workspace", *targets, *FAST]
-        code, output = run([*command, "--no-run"], tree)
-    if code != 0:
-        return "unviable", output, 0.0
+def unit_tests(tree, package, tests, seconds=None):
+    """What became of the tree as it is, by the unit tests of a package: `unviable`, `caught`, `missed` or `timeout`."""
+    command = ["cargo", "nextest", "run", "--release", "--package", package, "--lib", *FAST]
+    return outcome(tree, [], command, f"test(/^({tests})::/)", seconds)
+
+
+def end_to_end_tests(tree, program, tests, seconds=None):
+    """The same, by the tests of a program."""
+    # The trainer's crates would be built again for each change of a crate below.
+    without = [] if program == "trainer" else ["--exclude", "mrm-trainer", "--exclude", "mrm-tests-training"]
+    of_workspace = ["--release", "--workspace", *without]
+    command = ["cargo", "nextest", "run", *of_workspace, "--test", program, *FAST]
+    binary = ["cargo", "build", *of_workspace, "--bin", program, *FAST]
+    return outcome(tree, [binary], command, f"test(/^({tests})::/)", seconds)
+
+
+def outcome(tree, builds, command, tests, seconds):
+    for build in [*builds, [*command, "--no-run"]]:
+        code, output = run(build, tree)
+        if code != 0:
+            return "unviable", output, 0.0
     started = time.monotonic()
     code, output = run([*command, "--no-tests=fail", "-E", tests], tree, seconds)
-    outcome = {None: "timeout", 0: "missed"}.get(code, "caught")
-    return outcome, output, time.monotonic() - started
+    return {None: "timeout", 0: "missed"}.get(code, "caught"), output, time.monotonic() - started
 
 
 def mutants(tree, files):
@@ -115,29 +118,35 @@ def main():
     done = {json.loads(line)["name"] for line in log.read_text().splitlines()}
 
     for group in arguments.groups.split(","):
-        files, targets, tests = GROUPS[group]
+        files, package, units, program, tests = GROUPS[group]
         chosen = [mutant for of_file in mutants(tree, files) for mutant in of_file[arguments.first :: arguments.every]]
         left = [mutant for mutant in chosen if mutant["name"] not in done]
         print(f"{group}: {len(chosen)} mutants, {len(left)} left", flush=True)
         if not left:
             continue
-        outcome, output, seconds = tried(tree, targets, tests)
-        if outcome != "missed":
-            raise SystemExit(f"{group}: the tests fail without a change: {output}")
-        print(f"{group}: {seconds:.0f} s without a change", flush=True)
+        limits = []
+        for name, stage in ((package, lambda limit: unit_tests(tree, package, units, limit)),
+                            (program, lambda limit: end_to_end_tests(tree, program, tests, limit))):
+            found, output, seconds = stage(None)
+            if found != "missed":
+                raise SystemExit(f"{group}: the tests fail without a change: {output}")
+            print(f"{group}: the tests of {name} take {seconds:.0f} s without a change", flush=True)
+            limits.append(60 + 5 * seconds)
         for mutant in left:
             path = tree / mutant["file"]
             whole = path.read_bytes()
             started = time.monotonic()
             try:
                 subprocess.run(["patch", "--quiet", path], input=mutant["diff"], text=True, check=True)
-                outcome, _, _ = tried(tree, targets, tests, 60 + 5 * seconds)
+                found, _, _ = unit_tests(tree, package, units, limits[0])
+                if found == "missed":
+                    found, _, _ = end_to_end_tests(tree, program, tests, limits[1])
             finally:
                 path.write_bytes(whole)
-            row = {"group": group, "file": mutant["file"], "name": mutant["name"], "outcome": outcome}
+            row = {"group": group, "file": mutant["file"], "name": mutant["name"], "outcome": found}
             with log.open("a") as lines:
                 lines.write(json.dumps(row) + "\n")
-            print(f"{time.monotonic() - started:4.0f} s {outcome:9}{mutant['name']}", flush=True)
+            print(f"{time.monotonic() - started:4.0f} s {found:9}{mutant['name']}", flush=True)
 
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     print("\n| group | mutants | caught | in endless loops | do not compile | missed |\n| --- | --- | --- | --- | --- | --- |")
