@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+import traceback
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +89,38 @@ def test_missing_objects_have_the_text_of_the_command_line(
         mrm.open("s3://radiographs/nothing")
     with pytest.raises(mrm.StoreError, match="there is no such bucket"):
         mrm.open("s3://nothing/mimic")
+
+
+def test_credentials_are_in_no_error_and_no_repr(mimic: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    # Nobody listens on this port any more.
+    variables = {
+        "AWS_ENDPOINT_URL": f"http://someone:MARKEDPASSWORD@127.0.0.1:{port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "AKIAMARKED0123456789",
+        "AWS_SECRET_ACCESS_KEY": "MARKEDSECRET/with+letters=0123456789abcd",
+        "AWS_SESSION_TOKEN": "MARKEDTOKEN0123456789",
+        "AWS_REGION": "us-east-1",
+        "AZURE_STORAGE_ACCOUNT_KEY": "MARKEDAZURE0123456789AAA",
+        "GOOGLE_SERVICE_ACCOUNT_KEY": '{"private_key": "MARKEDGOOGLE"}',
+        "MRM_STORE_TIMEOUT": "0.1",
+        "RUST_BACKTRACE": "full",
+        "RUST_LOG": "trace",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    begun = time.monotonic()
+    with pytest.raises(mrm.StoreError, match="s3://bucket/none.*no answer from") as raised:
+        mrm.open("s3://bucket/none")
+    assert time.monotonic() - begun < 60
+    error = raised.value
+    printed = traceback.format_exception(type(error), error, error.__traceback__)
+    for text in [str(error), repr(error), repr(error.args), repr(vars(error)), *printed]:
+        assert "MARKED" not in text
+    data = mrm.open(mimic)
+    for text in [str(data), repr(data), repr(mrm.Loader(data, **ARGUMENTS))]:
+        assert "MARKED" not in text
 
 
 def test_an_interrupt_ends_the_wait_for_a_store_that_does_not_answer() -> None:

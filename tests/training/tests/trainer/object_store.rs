@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use helpers::object_store::{OUTAGE, Outage, Store, ingesting, ok_at, settings, url};
@@ -35,21 +34,17 @@ fn training_continues_after_an_outage_and_saves_a_checkpoint_if_it_lasts() {
     // SIGTERM ends the run without waiting for the store.
     let (outage, address) = Outage::of(&store, "part-", 70, Duration::from_hours(1));
     let stopped = run("stopped");
-    let child = command("trainer")
-        .envs(settings(&address))
-        .args(training(&stopped, 12))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let child = child.expect("it starts");
-    let begun = Instant::now();
-    while !outage.happened() {
-        assert!(begun.elapsed() < Duration::from_mins(2), "no request reached the store");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    training::wait_for(&stopped, 1);
-    assert!(Command::new("kill").arg(child.id().to_string()).status().expect("kill").success());
-    let output = child.wait_with_output().expect("it ends");
+    let out_of_reach = || {
+        let begun = Instant::now();
+        while !outage.happened() {
+            assert!(begun.elapsed() < Duration::from_mins(2), "no request reached the store");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        training::wait_for(&stopped, 1);
+    };
+    let mut command_of_run = command("trainer");
+    let output =
+        training::stop_once(out_of_reach, command_of_run.envs(settings(&address)).args(training(&stopped, 12)));
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("give the same command again"), "{}", text(&output.stdout));
     store.ok("trainer", &training(&stopped, 12));
@@ -115,6 +110,52 @@ fn disturbed_answers_change_no_weights_and_no_file_has_a_credential() {
             store.ok("trainer", &training(&run(name), 12));
         }
         assert!(weights == training::weights(&run(name)), "{name}");
+    }
+}
+
+#[test]
+fn credentials_are_in_no_output_of_finetuning_and_evaluation() {
+    let (store, temporary) = (Store::start(), folder());
+    let raw = phantom(temporary.path(), 60);
+    store.ok("ingest", &ingesting(&raw, &url("set"), &temporary.path().join("staging"), &[]));
+    store.ok("dataset", &args!["split", url("set"), "--name", "main", "--validation", "0.2", "--test", "0.3"]);
+    let runs = temporary.path().join("runs");
+    let finetune = |run: &Path| {
+        let mut all =
+            args!["finetune", "--data", url("set"), "--run", run, "--split", "main", "--device", "cpu"].to_vec();
+        all.extend(args!["--task", "labels:Cardiomegaly,Edema", "--preset", "mrm-vit-tiny"]);
+        all.extend(args!["--steps", "4", "--batch-size", "8", "--set", "model.vit.image_size=32"]);
+        all.extend(args!["--set", "model.vit.embed_dim=32", "--set", "model.vit.num_layers=2"]);
+        all
+    };
+    let evaluate =
+        |run: &Path| args!["evaluate", "--data", url("set"), "--run", run, "--split", "main", "--draws", "10"].to_vec();
+    let output_of = |settings: Vec<(String, String)>, arguments: &[OsString], what: &str| {
+        let mut trainer = command("trainer");
+        trainer.envs(with_secrets(settings)).env("RUST_LOG", "trace").env("RUST_BACKTRACE", "full").args(arguments);
+        let output = trainer.output().expect("the binary starts");
+        assert_without_secrets(&[output.stdout.as_slice(), output.stderr.as_slice()].concat(), what);
+        output
+    };
+    let tuned = runs.join("tuned");
+    for (what, arguments) in [("finetune", finetune(&tuned)), ("evaluate", evaluate(&tuned))] {
+        let output = output_of(store.settings(), &arguments, what);
+        assert!(output.status.success(), "{what}: {}", text(&output.stderr));
+    }
+    assert!(tuned.join("evaluation-test.json").is_file());
+    // The store repeats the request in its answer.
+    let disturbed = Disturbed::of(&store, Disturbance::Echo(403), When::From(1), |_| true, ("set", "old"));
+    for (what, arguments) in [("finetune", finetune(&runs.join("refused"))), ("evaluate", evaluate(&tuned))] {
+        let before = disturbed.disturbed().len();
+        let output = output_of(disturbed.settings(), &arguments, what);
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{what}: {message}");
+        assert!(message.contains("s3://radiographs/set") && message.contains("no access"), "{what}: {message}");
+        assert!(disturbed.disturbed().len() > before, "{what}: {message}");
+    }
+    for (file, bytes) in contents(&runs) {
+        assert_without_secrets(&bytes, &file);
+        assert_without_secrets(file.as_bytes(), "the name of a file");
     }
 }
 
