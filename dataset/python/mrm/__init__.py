@@ -100,8 +100,8 @@ __all__ = [
 def open(location: str | os.PathLike[str], *, joins: Sequence[str] = ()) -> Dataset:
     """Opens the dataset at a path or URL; only its manifest is read.
 
-    With `joins` (made by `mrm.join`), their findings, labels, boxes, masks, texts and subsets are over the dataset's own, in
-    everything that is read of it; a later one is over an earlier one.
+    `joins` are names of joins, made by `mrm.join`: everything that is read of the dataset has their findings, labels, boxes,
+    masks, texts and subsets instead of its own. A later join replaces values of an earlier one.
 
     URLs are `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX`, `https://HOST/PATH` (read only) and
     `file:///FOLDER`; credentials come from the usual environment variables (`dataset --help` lists them).

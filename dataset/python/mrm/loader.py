@@ -1,4 +1,4 @@
-"""The loader: whole batches, made by threads of Rust."""
+"""The loader: whole batches, prepared in advance by Rust threads."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class LoaderState(_Position, total=False):
 class Loader:
     """Iterates over the batches of an epoch; the next loop iterates over the next epoch.
 
-    Batches are made ahead by threads that do not need Python. They are the same for any number of threads, and the same as
-    those of the Rust loader.
+    Batches are prepared in advance by Rust threads. They are the same for any number of threads, and the same as those of the
+    Rust loader.
 
     Args:
         data: The dataset, or several ones, whose mixture is loaded: records of one batch come from all of them, and
@@ -79,8 +79,8 @@ class Loader:
         token_weights: Gives the weight of each token of the texts (``batch.token_weights``): a dictionary of the tokenizer's
             tokens (``{"effusion": 2.5}``), or a JSON file of one; every other token has the weight 1, padding 0.
         shuffle: Whether each epoch has a new seeded order; otherwise the order of the rows.
-        drop_last: Leaves out the last batch of an epoch where it is not full.
-        join: Names of joins of the dataset (`mrm.join`), which are over its own labels, boxes, masks and texts. The order stays.
+        drop_last: Leaves out the last batch of an epoch if it is not full.
+        join: Uses the labels, boxes, masks and texts of these joins (`mrm.join`) instead of the dataset's own. The order stays.
             Of a mixture, open each dataset with its own: ``mrm.open(location, joins=[...])``.
         boxes: Loads boxes, too, transformed as the images.
         masks: Loads segmentation masks, too, transformed as the images: the first of each record, or that of a name.
@@ -88,15 +88,16 @@ class Loader:
             batch), ``skip`` leaves the record out (``batch.skipped``, ``loader.skipped``).
         distributed: ``(rank, world_size)``: this process gets every ``world_size``-th record of each global batch. By default
             those of `torch.distributed` where it is initialized when a loop begins, else ``(0, 1)``.
-        weights: Of a mixture: a number for each dataset, in proportion to its share of an epoch. Default: by records.
+        weights: Of a mixture: a number for each dataset, in proportion to its share of an epoch. Default: each dataset's share
+            is proportional to its number of records.
         temperature: Of a mixture without weights: shares are in proportion to ``records ** (1 / temperature)``.
-        epoch_of: Of a mixture: number of the dataset that an epoch sees once. Default: an epoch has as many records as all
-            datasets together.
+        epoch_of: Of a mixture: an epoch ends after one pass over the dataset of this number, from 0 on. Default: an epoch has as
+            many records as all datasets together.
         epoch_records: Records of an epoch.
-        tokenizer: A ``tokenizer.json`` that tokenizes the reports of datasets with another one, when they are loaded. Default:
-            that of the first dataset that has one.
+        tokenizer: Uses this ``tokenizer.json``. Reports that were tokenized with another one are tokenized again at loading.
+            Default: that of the first dataset that has one.
         threads: Threads that make batches; 0 means one for each core.
-        prefetch: Batches made ahead; 0 means two for each thread.
+        prefetch: Batches prepared in advance; 0 means two for each thread.
 
     A loop that was left early begins its epoch anew at the next loop; after `load_state_dict` it continues instead.
 

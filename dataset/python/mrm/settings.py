@@ -27,7 +27,7 @@ class Text:
     section: str | None = None
     """Name of a section, in lower case: ``findings``, ``impression``, ``indication``, … A record without it has padding only."""
     sentences: int | None = None
-    """So many sentences of the report, others in each epoch, in their order; all where it has fewer."""
+    """Number of sentences to draw from the report, anew in each epoch, kept in order. If the report has fewer, all are used."""
 
     def __post_init__(self) -> None:
         natural("tokens", self.tokens, least=1)

@@ -1,6 +1,8 @@
 """PyTorch: datasets for `torch.utils.data.DataLoader`, Lightning, Accelerate and the Hugging Face Trainer.
 
 ```python
+import mrm
+import torch
 from mrm.torch import MrmDataset
 
 data = MrmDataset(mrm.open("data/mimic"), split="main", subset="train", batch_size=64,
@@ -49,7 +51,8 @@ def tensors(batch: Batch) -> dict[str, Any]:
     """The arrays of a batch as tensors of the same memory, by their names in `mrm.Batch`; absent ones are left out.
 
     `images`, `labels`, `rows`; `sources` of a mixture, `has_image` where a dataset of it has no images; `view_mask`, `view_codes`,
-    `view_rows`, `box_slots` of studies; `token_ids`, `target_ids`, `attention_mask` with texts; `masks`; `boxes`,
+    `view_rows`, `box_slots` of studies; `token_ids`, `target_ids`, `attention_mask` with texts, and `token_weights` where
+    tokens are weighted; `texts` where there are several, a list with a dictionary of these four for each; `masks`; `boxes`,
     `box_records` and the list `box_labels`; `crops`, a list with a tensor for each group.
     """
     arrays: dict[str, Array | None] = {
@@ -146,11 +149,23 @@ class MrmMapDataset(TorchDataset[dict[str, Any]]):
     """Single samples at any position, for samplers of one's own and for any number of worker processes.
 
     `dataset[i]` is a dictionary of tensors: `image` `float32 [1, S, S]`, `label` `float32 [C]`, `row`; with texts
-    `token_ids`, `target_ids`, `attention_mask` `int64 [L]`; `mask` `uint8 [S, S]`; `boxes` `float32 [N, 4]`; `crops`, a list of
-    `float32 [n, 1, S, S]`. With `studies`, images, masks and crops have the dimension `V+P` first, and there are `view_mask`
-    `uint8 [V+P]`, `view_codes`, `view_rows` `int64 [V+P]` and `box_slots` `int64 [N]`. Augmentation and masks depend on the seed, the epoch and the record, as in `mrm.Loader`.
+    `token_ids`, `target_ids`, `attention_mask` `int64 [L]`, and `token_weights` `float32 [L]` where tokens are weighted; with
+    several texts, `texts`, a list with a dictionary of these four for each; `mask` `uint8 [S, S]`; `boxes` `float32 [N, 4]`;
+    `crops`, a list of `float32 [n, 1, S, S]`. With `studies`, images, masks and crops have the dimension `V+P` first, and there
+    are `view_mask` `uint8 [V+P]`, `view_codes`, `view_rows` `int64 [V+P]` and `box_slots` `int64 [N]`. Augmentation and masks
+    depend on the seed, the epoch and the record, as in `mrm.Loader`.
 
     A batch of `mrm.Loader` is several times faster than a batch of these.
+
+    Args:
+        data: The dataset, or its path or URL.
+        split: A split or its name; all records without one.
+        subset: ``train``, ``validate`` or ``test``, with `split`.
+        ratio: In percent: of the training subset, the records whose labels may be seen.
+        rows: Row numbers or record ids, in place of a split.
+        seed: Seed of the augmentation and the masking.
+        transform: Image transform; default ``mrm.transforms.evaluate(224)``.
+        crops, studies, text, token_weights, join, boxes, masks: As in `mrm.Loader`.
     """
 
     def __init__(

@@ -209,7 +209,8 @@ class Transform:
     window: Window = "stored"
     """Which values of an image of 16 bits become black and white. An image of 8 bits has the window (128, 256)."""
     window_jitter: tuple[float, float] = (0.0, 0.0)
-    """Changes windows at random: the center by up to so many widths, the width by up to this share of it, either way."""
+    """Changes windows at random: the largest shift of the center, in widths, and the largest relative change of the width. Both
+    directions."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or not 1 <= self.size <= 8192:

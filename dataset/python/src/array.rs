@@ -256,7 +256,7 @@ impl Array {
         PyTuple::new(py, &self.shape)
     }
 
-    /// Type of the elements, by NumPy's name: ``float32``, ``int64``, ``int32``, ``uint32`` or ``uint8``.
+    /// Type of the elements, by NumPy's name: ``float32``, ``int64``, ``int32``, ``uint32``, ``uint16`` or ``uint8``.
     #[getter]
     fn dtype(&self) -> &'static str {
         self.kind.name

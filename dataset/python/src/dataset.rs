@@ -25,7 +25,7 @@ use crate::record::{Parts, Record};
 use crate::split::Split;
 use crate::table::Table;
 
-/// A dataset of radiographs with reports. Made by [`mrm.open`]. ``len(data)`` is the number of records; ``data[5]`` and
+/// A dataset of radiographs with reports. Made by ``mrm.open``. ``len(data)`` is the number of records; ``data[5]`` and
 /// ``data["record id"]`` are records.
 ///
 /// It can be shared by threads, and be pickled: the copy opens the dataset again. In a forked process it opens a local folder
@@ -166,7 +166,7 @@ impl Dataset {
         Self::new(py, self.location.clone(), joins)
     }
 
-    /// The split of a name, measured again.
+    /// Loads a split and verifies it.
     ///
     /// Raises:
     ///     mrm.SplitError: it does not exist, or the split or the dataset was changed after it was made.

@@ -30,7 +30,7 @@ use crate::split;
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-/// Looks at, checks, splits, measures and exports datasets of radiographs with reports.
+/// Inspect, verify, split, measure and export datasets of radiographs with reports.
 #[derive(Parser)]
 #[command(name = "dataset", version, arg_required_else_help = true)]
 #[command(
@@ -61,7 +61,7 @@ enum Command {
         /// Show this record in full.
         #[arg(long, value_name = "RECORD_ID")]
         row: Option<String>,
-        /// Show the dataset with this join over it; may be repeated.
+        /// Use the labels, boxes, masks and texts of this join instead of the dataset's own; may be repeated.
         #[arg(long, value_name = "NAME", conflicts_with_all = ["rejects", "duplicates"])]
         join: Vec<String>,
         /// Show why inputs were rejected: a count and an example for each reason.
@@ -116,7 +116,8 @@ enum Command {
   dataset bench data/mimic=0.7 data/padchest=0.3 --epoch-of data/mimic
   dataset bench data/mimic --studies --views 2 --prior 1")]
     Bench {
-        /// Folder or URL of the dataset; of several ones, each with its weight in the mixture, or all without.
+        /// Folder or URL of the dataset. Give several to load a mixture, each with its weight. Without weights, each dataset's
+        /// share is proportional to its number of records.
         #[arg(required = true, value_name = "DIR[=WEIGHT]")]
         data: Vec<WeightedData>,
         #[command(flatten)]

@@ -44,13 +44,13 @@ pub struct MixtureArguments {
     /// records; a larger T gives small datasets more.
     #[arg(long, value_name = "T", value_parser = cli::positive)]
     pub mixture_temperature: Option<f64>,
-    /// Several datasets: an epoch ends when this one was seen once [default: it has as many records as all together].
+    /// An epoch ends after one pass over this dataset [default: an epoch has as many records as all datasets together].
     #[arg(long, value_name = "DIR", conflicts_with = "epoch_records")]
     pub epoch_of: Option<PathBuf>,
     /// Records of an epoch.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_EPOCH_RECORDS))]
     pub epoch_records: Option<u64>,
-    /// Tokenize the reports of datasets with another tokenizer by this tokenizer.json when they are loaded [default: the
+    /// Use this tokenizer.json. Reports that were tokenized with another one are tokenized again at loading [default: the
     /// tokenizer of the first dataset that has one].
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,

@@ -17,7 +17,8 @@ pub(crate) struct WindowArguments {
     /// CENTER,WIDTH in stored values.
     #[arg(long, value_name = "stored|full|CENTER,WIDTH", default_value_t)]
     window: Window,
-    /// Change windows at random: the center by up to so many widths, the width by up to this share of it, either way.
+    /// Change windows at random. CENTER: largest shift of the center, in widths. WIDTH: largest relative change of the width.
+    /// Both directions.
     #[arg(long, value_name = "CENTER,WIDTH", default_value = "0,0", hide_default_value = true, value_parser = jitter)]
     window_jitter: WindowJitter,
 }

@@ -19,9 +19,13 @@ use crate::store::files;
 pub enum JoinKind {
     /// Labels of findings.
     Labels,
-    /// Boxes, in pixels of the stored image.
+    /// Boxes with their labels (see --box-unit).
+    ///
+    /// A join has them in pixels of the stored image.
     Boxes,
-    /// Masks by name, of the size of the stored image.
+    /// Masks by name.
+    ///
+    /// They have the size of the stored image.
     Masks,
     /// Texts by name, with token ids.
     Texts,

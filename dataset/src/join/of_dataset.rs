@@ -27,8 +27,8 @@ impl Dataset {
         Join::load(self.storage(), self.manifest(), name)
     }
 
-    /// The dataset as it is with joins: their findings, labels, boxes, masks, texts and subsets are over its own in
-    /// everything that is read of it, by [`Dataset::record`], [`Dataset::columns`] and loaders. A later join is over an earlier
+    /// The dataset as it is with joins: their findings, labels, boxes, masks, texts and subsets replace its own in everything
+    /// that is read of it, by [`Dataset::record`], [`Dataset::columns`] and loaders. A later join replaces values of an earlier
     /// one.
     ///
     /// # Errors

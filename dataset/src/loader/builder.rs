@@ -208,7 +208,7 @@ impl LoaderBuilder {
         self
     }
 
-    /// Loads the dataset as it is with a join: its findings, labels, boxes, masks, texts or subsets are over the dataset's own
+    /// Loads the dataset as it is with a join: its findings, labels, boxes, masks, texts or subsets replace the dataset's own
     /// ([`Dataset::with_joins`]). The order, and the states of loaders, are those of the dataset without it.
     ///
     /// # Errors

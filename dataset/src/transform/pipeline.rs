@@ -85,7 +85,8 @@ pub struct Transform {
     /// The window of images of 16 bits: which stored values become black and white.
     #[serde(default, skip_serializing_if = "Window::is_stored")]
     pub window: Window,
-    /// Random change of the window: of the center in widths, of the width as a share of it.
+    /// Random change of the window: the largest shift of the center, in widths, and the largest relative change of the width.
+    /// Both directions.
     #[serde(default, skip_serializing_if = "is_no_jitter")]
     pub window_jitter: WindowJitter,
 }

@@ -111,8 +111,8 @@ impl From<Window> for String {
     }
 }
 
-/// How much windows are changed at random: the center by up to so many widths either way, the width by up to this share of
-/// it either way.
+/// How much windows are changed at random: the largest shift of the center, in widths, and the largest relative change of the
+/// width. Both directions.
 pub type WindowJitter = (f64, f64);
 
 /// An error that says what is impossible.

@@ -103,8 +103,7 @@ pub struct CommonArguments {
     /// Take over the lock that a killed run on another machine left in the object store of OUT. Make sure that it does not run.
     #[arg(long, conflicts_with_all = ["check_input", "dry_run"])]
     break_lock: bool,
-    /// Read every input of the finished dataset in OUT again, but the files of masks, and list those that changed; write
-    /// nothing.
+    /// Read every input of the finished dataset in OUT again, except mask files, and list those that changed; write nothing.
     #[arg(long, conflicts_with_all = ["overwrite", "dry_run"])]
     pub check_input: bool,
     /// Print what would be ingested; write nothing.

@@ -13,13 +13,8 @@ use crate::sources::{Folder, Glob, LabelWord, MaskFolder, NamedColumn, TableOpti
 
 pub const EXAMPLES: &str = "Examples:\n  \
     ingest folder /raw/ward data/ward\n  \
-    ingest folder /raw/ward data/ward --table list.csv --image-column file --patient-column mrn \\\n    \
-    --report-column report --label-columns Effusion,Edema\n  \
-    ingest folder /raw/ward data/ward --table list.csv --image-column file --label-columns Effusion \\\n    \
-    --label-map 'abnormal=1,normal=0,unclear=-1' --class-column diagnosis --dry-run\n  \
-    ingest folder /raw/ward data/ward --table list.parquet --image-column file --date-column taken --language de \\\n    \
-    --text-columns findings=Befund,impression=Beurteilung --images 'images/**/*.png' --masks masks/lung=lung\n  \
-    ingest folder /raw/hub data/hub --table 'data/*.parquet' --image-column image --class-column label";
+    ingest folder /raw/ward data/ward --table list.csv --image-column file \\\n    \
+    --patient-column mrn --report-column report --label-columns Effusion,Edema";
 
 #[derive(Args)]
 pub struct FolderArguments {
@@ -74,7 +69,7 @@ pub struct FolderArguments {
     /// Columns of masks, each with its name: run lengths, or paths of PNG or JPEG files of the size of their images.
     #[arg(long, value_name = "NAME=C,…", value_delimiter = ',', requires = "table")]
     mask_columns: Vec<NamedColumn>,
-    /// What the run lengths of masks mean; both go down the columns of the image.
+    /// What the run lengths of masks mean; all go down the columns of the image.
     #[arg(long, value_enum, default_value_t, requires = "mask_columns")]
     mask_runs: RunForm,
     /// Where the labels are from: radiologist, consensus, nlp:PROGRAM …

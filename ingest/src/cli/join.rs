@@ -18,14 +18,9 @@ use crate::join::{JoinOptions, JoinReport, JoinSource, KeyColumn, join};
 use crate::sources::{LabelWord, NamedColumn};
 
 pub const EXAMPLES: &str = "Examples:\n  \
-    ingest join data/mimic --table train_labeled.csv --key dicom_id --as labels --name cxr-lt --label-origin nlp:cxr-lt\n  \
-    ingest join data/mimic --table OriginalResolution/MIMIC-CXR-JPG.csv --key dicom_id --as masks --name chexmask \\\n    \
-    --mask-columns 'left lung=Left Lung,right lung=Right Lung,heart=Heart' --mask-runs absolute --mask-order rows \\\n    \
-    --size-columns Height,Width --min 'Dice RCA (Mean)=0.7'\n  \
-    ingest join data/mimic --table MS_CXR_Local_Alignment_v1.1.0.csv --key dicom_id --as boxes --name ms-cxr \\\n    \
-    --box-columns x,y,w,h --box-label category_name --sentence label_text\n  \
-    ingest join data/mimic --table mimic-cxr-2.1.0-test-set-labeled.csv --key study_id --as labels --name by-hand \\\n    \
-    --rename 'Airspace Opacity=Lung Opacity' --label-origin radiologist --unmatched keep\n\n\
+    ingest join data/mimic --table cxr-lt.csv --key dicom_id --as labels\n  \
+    ingest join data/mimic --table ms-cxr.csv --key dicom_id --as boxes \\\n    \
+    --box-columns x,y,w,h --box-label category_name\n\n\
     `dataset inspect` lists joins; `dataset split --labels`, `trainer --join` and mrm.Loader(join=…) use them.";
 
 /// Write labels, boxes, masks, texts or subsets of a table beside a dataset that exists; its shards stay as they are.

@@ -23,7 +23,7 @@ pub enum SourceCommand {
     /// MIMIC-CXR or MIMIC-CXR-JPG: `files/`, reports, metadata, split and label tables.
     #[command(after_help = "Examples:
   ingest mimic-cxr /raw/mimic-cxr data/mimic
-  ingest mimic-cxr /raw/mimic-cxr data/mimic --intensity mimic-cxr-jpg --report-text findings+impression --jobs 16
+  ingest mimic-cxr /raw/mimic-cxr data/mimic --intensity mimic-cxr-jpg --jobs 16
   ingest mimic-cxr /raw/mimic-cxr s3://bucket/mimic --reports /raw/mimic-cxr-reports")]
     MimicCxr {
         #[command(flatten)]

@@ -21,7 +21,8 @@ pub(super) struct Arguments {
     /// The subset of the split.
     #[arg(long, value_parser = ["train", "validate", "test"], default_value = "test")]
     subset: String,
-    /// See the dataset with this join; may be repeated [default: on the run's own dataset, the joins that it was trained with].
+    /// Use the labels, boxes, masks and texts of this join instead of the dataset's own; may be repeated [default: on the run's
+    /// own dataset, the joins that it was trained with].
     #[arg(long, value_name = "NAME")]
     join: Vec<String>,
     /// Classification: metrics also by the groups of these columns (of the dataset or of its joins), and the gap between the

@@ -45,15 +45,12 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Pretrain an encoder: by reconstructing masked patches and tokens, or by another objective.
-    #[command(
-        after_help = "Examples:\n  trainer pretrain --data data/mimic --run runs/mrm --preset mrm-vit-b16 --split main\n  trainer \
-            pretrain --data data/mimic=0.7 --data data/padchest=0.3 --epoch-of data/mimic --run runs/both"
-    )]
+    #[command(after_help = "Examples:\n  trainer pretrain --data data/mimic --run runs/mrm --split main\n  \
+            trainer pretrain --data data/mimic=0.7 --data data/padchest=0.3 \\\n    --split main --run runs/both")]
     Pretrain(pretrain::Arguments),
     /// Fine-tune a classifier, a segmenter or another task's model on a share of the labels.
-    #[command(
-        after_help = "Example: trainer finetune --data data/nih --run runs/nih-1 --task nih14 --init runs/mrm --split main --ratio 1"
-    )]
+    #[command(after_help = "Example:\n  trainer finetune --data data/nih --run runs/nih-1 --task nih14 \\\n    \
+            --init runs/mrm --split main --ratio 1")]
     Finetune(finetune::Arguments),
     /// Evaluate a run with patient-level bootstrap intervals: AUROC to calibration, Dice and IoU, or image–text retrieval.
     #[command(
@@ -66,16 +63,17 @@ enum Command {
     Compare(compare::Arguments),
     /// Fine-tune and evaluate over label ratios, seeds, splits and initializations; one table, one chart.
     #[command(
-        after_help = "Example: trainer sweep --data data/nih --out sweeps/nih --task nih14 --split main --ratios 1,10,100 --seeds 0,1,2 --init mrm=runs/mrm --init scratch=random\n\nRuns that are done are kept: the same command continues where it was stopped."
+        after_help = "Example:\n  trainer sweep --data data/nih --out sweeps/nih --task nih14 --split main \\\n    \
+            --ratios 1,10,100 --seeds 0,1,2 --init mrm=runs/mrm --init scratch=random\n\n\
+            Runs that are done are kept: the same command continues where it was stopped."
     )]
     Sweep(sweep::Arguments),
     /// Write pooled features of radiographs to a Parquet table, one row a record.
     #[command(after_help = "Example: trainer embed --data data/nih --weights runs/mrm --out features.parquet")]
     Embed(embed::Arguments),
     /// Learn from the features of a frozen encoder: logistic regression and nearest neighbors, evaluated on the test subset.
-    #[command(
-        after_help = "Example: trainer probe --data data/nih --weights runs/mrm --split main --task nih14 --ratio 1,10,100 --out probes/mrm"
-    )]
+    #[command(after_help = "Example:\n  trainer probe --data data/nih --weights runs/mrm --split main \\\n    \
+            --task nih14 --ratio 1,10,100 --out probes/mrm")]
     Probe(probe::Arguments),
     /// Write a classifier's probabilities for radiographs, which need neither labels nor a split.
     #[command(after_help = "Example: trainer predict --data data/new --weights runs/nih-1 --out predictions.csv")]
@@ -84,9 +82,9 @@ enum Command {
     #[command(after_help = "Example: trainer reconstruct --data data/mimic --weights runs/mrm --split main --rows 6")]
     Reconstruct(reconstruct::Arguments),
     /// Measure pre-training steps: images a second, utilization, memory, and the time of each phase.
-    #[command(
-        after_help = "Example: trainer bench --preset mrm-vit-b16 --batch-size 256 --set run.precision=bf16\n\nWithout --data, all steps use the same batch of noise: the step without a loader."
-    )]
+    #[command(after_help = "Example: trainer bench --preset mrm-vit-b16 --batch-size 256 --set run.precision=bf16\n\n\
+            Without --data, all steps use the same batch of noise: the step without a loader. --steps is the number of \
+            measured steps [default: 10]; --stop-exit-code has no effect.")]
     Bench(bench::Arguments),
     /// Convert weights of PyTorch, timm or Hugging Face to a safetensors file for --init. Nothing in a checkpoint is executed.
     #[command(after_help = "Example: trainer import mae_pretrain_vit_base.pth --out mae.safetensors\n         \

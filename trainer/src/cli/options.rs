@@ -39,12 +39,12 @@ pub(super) struct RunOptions {
 #[derive(Args)]
 pub(super) struct TrainingOptions {
     /// The dataset: a directory or a URL (s3://BUCKET/PREFIX). Repeat it to train on a mixture of datasets, each with its
-    /// weight (--data A=0.7 --data B=0.3), or all without: by records.
+    /// weight (--data A=0.7 --data B=0.3). Without weights, each dataset's share is proportional to its number of records.
     #[arg(long, value_name = "DIR[=WEIGHT]", required = true)]
     pub data: Vec<WeightedData>,
     #[command(flatten)]
     pub mixture: MixtureArguments,
-    /// See the dataset with this join over its own labels, boxes, masks and texts; may be repeated. `ingest join` makes one.
+    /// Use the labels, boxes, masks and texts of this join instead of the dataset's own; may be repeated.
     #[arg(long, value_name = "NAME")]
     pub join: Vec<String>,
     /// Directory of the run.
@@ -203,7 +203,7 @@ pub(super) struct EvaluationArguments {
     /// Classification: report sensitivity at this specificity [default: 0.9].
     #[arg(long, value_name = "0..1", value_parser = cli::share)]
     pub specificity: Option<f64>,
-    /// Segmentation: a predicted mask of fewer pixels counts as empty [default: as in the run's configuration].
+    /// Segmentation: a predicted mask with fewer than PIXELS pixels counts as empty [default: as in the run's configuration].
     #[arg(long, value_name = "PIXELS")]
     pub min_area: Option<u64>,
 }

@@ -22,7 +22,7 @@ pub(super) struct Arguments {
     /// Sizes and recipe.
     #[arg(long, value_parser = PRESETS, default_value = "mrm-vit-b16")]
     preset: String,
-    /// Train on this split's training subset alone.
+    /// Train on this split's training subset alone. Without it, all records are used, those of the test subset too.
     #[arg(long)]
     split: Option<String>,
     /// Start from these weights: a run or a safetensors file.

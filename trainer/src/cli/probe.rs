@@ -48,7 +48,7 @@ pub(super) struct Arguments {
     /// What is learned from the features: logistic regression, votes of the nearest training records.
     #[arg(long, value_name = "linear,knn", value_delimiter = ',', default_value = "linear,knn", value_parser = method)]
     method: Vec<Method>,
-    /// See the dataset with this join over its own labels; may be repeated. `ingest join` makes one.
+    /// Use the labels, boxes, masks and texts of this join instead of the dataset's own; may be repeated.
     #[arg(long, value_name = "NAME")]
     join: Vec<String>,
     /// How labels are read: data.uncertain, data.uncertain_by_finding, data.missing; may be repeated.

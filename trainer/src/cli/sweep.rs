@@ -30,7 +30,7 @@ pub(super) struct Arguments {
     /// Sizes, where no initialization is a run; else all runs, random ones included, train the model of that run.
     #[arg(long, value_parser = PRESETS)]
     preset: Option<String>,
-    /// See the dataset with this join over its own labels, boxes and masks; may be repeated. `ingest join` makes one.
+    /// Use the labels, boxes, masks and texts of this join instead of the dataset's own; may be repeated.
     #[arg(long, value_name = "NAME")]
     join: Vec<String>,
     /// Names of splits.

@@ -22,9 +22,9 @@ const EXTENSIONS: [&str; 4] = ["dcm", "jpg", "jpeg", "png"];
 /// The kind of image files that is ingested; the two kinds are never mixed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ImageKind {
-    /// JPEG files, as in MIMIC-CXR-JPG.
+    /// JPEG files (MIMIC-CXR-JPG, CheXpert).
     Jpg,
-    /// DICOM files, as in MIMIC-CXR.
+    /// DICOM files (MIMIC-CXR, CheXpert Plus).
     Dicom,
 }
 
