@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, Int8Array, RecordBatch, StringArray, StructArray};
 use dataset::format::grade::GradeScale;
@@ -223,7 +224,7 @@ pub fn write_graded_dataset(
     std::fs::write(folder.join(manifest::TOKENIZER), &tokenizer).expect("written");
     dataset::format::table::write_table(
         &folder.join(manifest::REJECTS),
-        vec![("source_path", std::sync::Arc::new(StringArray::from(Vec::<&str>::new())), false)],
+        vec![("source_path", Arc::new(StringArray::from(Vec::<&str>::new())), false)],
     )
     .expect("written");
     let first = shards.iter().flatten().next();
@@ -315,7 +316,7 @@ pub fn rewrite_shard(folder: &Path, shard: usize, change: impl FnOnce(RecordBatc
     let opened = Shard::open(&storage, &manifest.shards[shard]).expect("a shard");
     let names: Vec<&str> = opened.schema().fields().iter().map(|field| field.name().as_str()).collect();
     let batch = opened.columns(&names).expect("columns").remove(0);
-    let schema = std::sync::Arc::new(opened.schema().clone());
+    let schema = Arc::new(opened.schema().clone());
     let batch = change(RecordBatch::try_new(schema, batch.columns().to_vec()).expect("a batch"));
     let path = folder.join(&manifest.shards[shard].path);
     let schema = batch.schema().as_ref().clone();
@@ -359,6 +360,19 @@ pub fn with_column(batch: &RecordBatch, name: &str, change: impl FnOnce(&ArrayRe
     RecordBatch::try_new(batch.schema(), columns).expect("a batch")
 }
 
+/// A batch in which a column has the values and the type of another one.
+pub fn retyped(batch: &RecordBatch, name: &str, other: &str) -> RecordBatch {
+    let [at, from] = [name, other].map(|name| batch.schema().index_of(name).expect("a column"));
+    let mut schema = batch.schema().as_ref().clone();
+    let field = schema.field(from).clone().with_name(name);
+    let fields = schema.fields.iter().enumerate();
+    schema.fields =
+        fields.map(|(own, before)| if own == at { field.clone() } else { before.as_ref().clone() }).collect();
+    let mut columns = batch.columns().to_vec();
+    columns[at] = columns[from].clone();
+    RecordBatch::try_new(Arc::new(schema), columns).expect("a batch")
+}
+
 /// Writes a shard of a dataset again with another label code, valid or not, in one row.
 pub fn set_label_code(folder: &Path, shard: usize, row: usize, finding: usize, code: i8) {
     rewrite_shard(folder, shard, |batch| {
@@ -367,8 +381,8 @@ pub fn set_label_code(folder: &Path, shard: usize, row: usize, finding: usize, c
             let (fields, mut columns, _) = labels.clone().into_parts();
             let codes = columns[finding].as_any().downcast_ref::<Int8Array>().expect("codes");
             let changed = codes.iter().enumerate().map(|(at, old)| if at == row { Some(code) } else { old });
-            columns[finding] = std::sync::Arc::new(changed.collect::<Int8Array>());
-            std::sync::Arc::new(StructArray::try_new(fields, columns, None).expect("labels"))
+            columns[finding] = Arc::new(changed.collect::<Int8Array>());
+            Arc::new(StructArray::try_new(fields, columns, None).expect("labels"))
         })
     });
 }

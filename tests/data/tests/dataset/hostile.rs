@@ -14,7 +14,7 @@ use dataset::format::shard::Shard;
 use dataset::loader::TextOptions;
 use dataset::transform::Transform;
 use dataset::{Dataset, Loader, Storage};
-use helpers::{args, fails, folder, made_record, ok, rewrite_shard, text, with_column, write_dataset};
+use helpers::{args, fails, folder, made_record, ok, retyped, rewrite_shard, text, with_column, write_dataset};
 
 const SECOND: &str = "shards/part-00001.parquet";
 /// Width and height.
@@ -248,8 +248,8 @@ fn schemas_that_differ_are_refused_and_further_columns_ignored() {
     for (name, other) in
         [("height", "source_height"), ("record_id", "image"), ("token_ids", "boxes"), ("age_years", "view")]
     {
-        let retyped = made(&|batch| renamed(&batch, name, other));
-        for message in [verified(retyped.path()), loaded(retyped.path()).expect("refused")] {
+        let other_type = made(&|batch| retyped(&batch, name, other));
+        for message in [verified(other_type.path()), loaded(other_type.path()).expect("refused")] {
             assert!(message.starts_with(&format!("{SECOND}: column `{name}` has type ")), "{message}");
         }
     }
@@ -285,19 +285,6 @@ fn schemas_that_differ_are_refused_and_further_columns_ignored() {
         let is_read = !["patient_id", "source_digest"].contains(&name);
         assert_eq!(refused.is_some_and(|refused| refused.starts_with(&expected)), is_read, "{name}");
     }
-}
-
-/// A batch in which a column has the values of another one.
-fn renamed(batch: &RecordBatch, name: &str, other: &str) -> RecordBatch {
-    let [at, from] = [name, other].map(|name| batch.schema().index_of(name).expect("a column"));
-    let mut schema = batch.schema().as_ref().clone();
-    let field = schema.field(from).clone().with_name(name);
-    let fields = schema.fields.iter().enumerate();
-    schema.fields =
-        fields.map(|(own, before)| if own == at { field.clone() } else { before.as_ref().clone() }).collect();
-    let mut columns = batch.columns().to_vec();
-    columns[at] = columns[from].clone();
-    RecordBatch::try_new(Arc::new(schema), columns).expect("a batch")
 }
 
 fn second_null(column: &ArrayRef) -> ArrayRef {

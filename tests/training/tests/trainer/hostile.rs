@@ -4,15 +4,13 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
-use arrow_array::RecordBatch;
 use dataset::format::image_codec::GrayPixels;
 use dataset::format::manifest::Manifest;
 use dataset::format::record::{ImageEncoding, Record};
 use dataset::{Dataset, Split, Storage, Subset};
 use helpers::{
-    args, contents, copy_folder, fails, folder, ingest, ok, phantom, records, rewrite_records, rewrite_shard,
+    args, contents, copy_folder, fails, folder, ingest, ok, phantom, records, retyped, rewrite_records, rewrite_shard,
     set_label_code, write_file,
 };
 use tch::Tensor;
@@ -185,19 +183,6 @@ fn images_of_another_format_or_depth_are_refused_with_shard_and_row() {
         assert!(refused.contains(&expected), "{}: {refused}", encoding.name());
         assert!(!run.exists(), "nothing is left in the way of the next try");
     }
-}
-
-/// A batch in which a column has the values and the type of another one.
-fn retyped(batch: &RecordBatch, name: &str, other: &str) -> RecordBatch {
-    let [at, from] = [name, other].map(|name| batch.schema().index_of(name).expect("a column"));
-    let mut schema = batch.schema().as_ref().clone();
-    let field = schema.field(from).clone().with_name(name);
-    let fields = schema.fields.iter().enumerate();
-    schema.fields =
-        fields.map(|(own, before)| if own == at { field.clone() } else { before.as_ref().clone() }).collect();
-    let mut columns = batch.columns().to_vec();
-    columns[at] = columns[from].clone();
-    RecordBatch::try_new(Arc::new(schema), columns).expect("a batch")
 }
 
 #[test]
