@@ -63,7 +63,8 @@ for seed in "${seeds[@]}"; do
 done
 
 # 3. Encoders. An epoch is one of the children's set; half of each batch is from there, a quarter from each of the others.
-# A step of self-distillation passes eight crops of each image, so it gets a quarter of the steps.
+# A step of self-distillation passes six crops of each image through the student and two through the teacher, so it gets a quarter
+# of the steps.
 pretrain() {
     local seed=$1 arm=$2 options length=$steps
     local run=$out/seed$seed/encoders/$arm
@@ -81,7 +82,7 @@ pretrain() {
 }
 
 # 4. Fine-tuning. A run ends after ten evaluations of twenty without a better score on the validation subset. Random
-# initialization gets six times the steps: for the type of pneumonia at 100% it had 0.870 on the test subset after 3,000 steps,
+# initialization gets six times the steps: for the type of pneumonia at 100%, a trial had 0.870 on the test subset after 3,000 steps,
 # 0.902 after 6,000, where the validation score had not risen for 1,000. JOIN sees the labels with errors.
 tune() {
     local seed=$1 task=$2 data=$3 labels=$4 ratio=$5 of_pretrained=$6 join=$7 arm options most
