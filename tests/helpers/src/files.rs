@@ -54,6 +54,16 @@ pub fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
+/// Makes a folder, or removes all that is in it; it may be the root of a file system.
+pub fn empty_folder(folder: &Path) {
+    fs::create_dir_all(folder).expect("a folder");
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let is_folder = path.is_dir() && !path.is_symlink();
+        if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.expect("removed");
+    }
+}
+
 /// Moves a file, and makes the folder it goes to.
 pub fn rename(from: &Path, to: &Path) {
     fs::create_dir_all(to.parent().expect("a folder")).expect("a folder");

@@ -14,6 +14,7 @@ pub mod slurm;
 pub mod splits;
 pub mod storage_calls;
 pub mod store_faults;
+pub mod volume;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -32,8 +33,8 @@ use dataset::random::Stream;
 use dataset::{Dataset, Label};
 
 pub use files::{
-    contents, copy_folder, edit, files_with, flip_bit, folder, gzip, read_text, rename, repository, tests_folder,
-    write_file, write_png,
+    contents, copy_folder, edit, empty_folder, files_with, flip_bit, folder, gzip, read_text, rename, repository,
+    tests_folder, write_file, write_png,
 };
 pub use python::{cluster_python, python, python_output, requires_cluster};
 pub use secrets::{SECRETS, assert_without_secrets, with_secrets};

@@ -67,6 +67,18 @@ pub struct StorageCall {
     pub done: Done,
 }
 
+impl StorageCall {
+    /// Whether it changed something.
+    pub fn is_change(&self) -> bool {
+        self.done != Done::Read
+    }
+}
+
+/// Numbers of the calls that changed something.
+pub fn changes(calls: &[StorageCall]) -> Vec<usize> {
+    calls.iter().filter(|call| call.is_change()).map(|call| call.number).collect()
+}
+
 impl StorageCalls {
     /// Compiles the library in a folder ([`faults`]); `None`, with a line that says so, where there is no `cc`.
     pub fn new(folder: &Path) -> Option<Self> {

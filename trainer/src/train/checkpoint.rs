@@ -21,6 +21,9 @@ use crate::weights::load::check_finite;
 pub const MODEL: &str = "model.safetensors";
 /// The moving average of the weights.
 pub const EMA: &str = "ema.safetensors";
+/// What helps where a checkpoint cannot be used.
+pub(super) const REMEDY: &str = "delete this checkpoint's folder, and the run continues from the checkpoint before";
+
 /// The best weights of a run, beside its checkpoints.
 pub const BEST: &str = "best.safetensors";
 /// Folder of the checkpoints in a run.
@@ -199,18 +202,14 @@ impl Checkpoints {
             if is_unread {
                 return format!("{path} cannot be read");
             }
-            format!("{path} is damaged; delete this folder, and the run continues from the checkpoint before")
+            format!("{path} is damaged; {REMEDY}")
         };
         let state: State = files::read_json(&folder.join(STATE)).map_err(|error| {
             let is_unread = matches!(&error, dataset::Error::Io { cause, .. } if may_pass(cause));
             Error::from(error).context(problem(is_unread))
         })?;
         if state.step != step {
-            bail!(
-                "{path}/{STATE} is the state after step {}, not after step {step}; delete the folder {path}, and the run \
-                 continues from the checkpoint before",
-                state.step
-            );
+            bail!("{path}/{STATE} is the state after step {}, not after step {step}; {REMEDY}", state.step);
         }
         let read = |name: &str| {
             Tensor::read_safetensors(folder.join(name)).map_err(|error| {

@@ -9,7 +9,7 @@ use tch::nn::VarStore;
 
 use crate::config::RunConfig;
 use crate::task::objective::{Evaluation, Objective};
-use crate::train::checkpoint::{Checkpoints, EMA, MODEL, Retention, State};
+use crate::train::checkpoint::{Checkpoints, EMA, MODEL, REMEDY, Retention, State};
 use crate::train::ema::Ema;
 use crate::train::logger::{self, MetricsLog, damaged_lines};
 use crate::train::optimizer::Optimizer;
@@ -43,24 +43,14 @@ impl<'a> Recorder<'a> {
         let mut ema = (config.ema > 0.0).then(|| Ema::new(store, config.ema));
         if let Some(checkpoint) = checkpoints.load_latest()? {
             let folder = &checkpoint.folder;
-            let unfit = |file: &str| {
-                format!(
-                    "{} does not fit this run; delete its folder, and the run continues from the checkpoint before",
-                    folder.join(file).display()
-                )
-            };
+            let unfit = |file: &str| format!("{} does not fit this run; {REMEDY}", folder.join(file).display());
             let report = load_tensors(store, &checkpoint.model).with_context(|| unfit(MODEL))?;
             if !report.is_complete() {
                 bail!("{}: {report}", unfit(MODEL));
             }
             optimizer.load_state(checkpoint.optimizer).with_context(|| unfit(checkpoint.optimizer_file))?;
             if let Some(ema) = &mut ema {
-                let saved = checkpoint.ema.with_context(|| {
-                    format!(
-                        "{} has no {EMA}; delete this folder, and the run continues from the checkpoint before",
-                        folder.display()
-                    )
-                })?;
+                let saved = checkpoint.ema.with_context(|| format!("{} has no {EMA}; {REMEDY}", folder.display()))?;
                 ema.load(store, saved).with_context(|| unfit(EMA))?;
             }
             state = checkpoint.state;

@@ -297,7 +297,7 @@ fn second_null(column: &ArrayRef) -> ArrayRef {
 /// `changes` is what is searched and what takes its place.
 fn patched(out: &Path, changes: &[(&[u8], &[u8])]) {
     let storage = Storage::folder(out);
-    let mut manifest = Manifest::load(&storage).expect("a manifest");
+    let manifest = Manifest::load(&storage).expect("a manifest");
     let shard = Shard::open(&storage, &manifest.shards[1]).expect("a shard");
     let names: Vec<&str> = shard.schema().fields.iter().map(|field| field.name().as_str()).collect();
     let batch = shard.columns(&names).expect("columns").remove(0);
@@ -318,8 +318,14 @@ fn patched(out: &Path, changes: &[(&[u8], &[u8])]) {
         let at = bytes.windows(before.len()).position(|window| window == *before).expect("the bytes");
         bytes.splice(at..at + before.len(), after.iter().copied());
     }
-    let path = out.join(SECOND);
-    fs::write(&path, &bytes).expect("written");
+    replaced(out, &bytes);
+}
+
+/// Puts other bytes in the place of the second shard, with a manifest that was made of them.
+fn replaced(out: &Path, bytes: &[u8]) {
+    let (storage, path) = (Storage::folder(out), out.join(SECOND));
+    let mut manifest = Manifest::load(&storage).expect("a manifest");
+    fs::write(&path, bytes).expect("written");
     let info = &mut manifest.shards[1];
     (info.bytes, info.footer) = (bytes.len() as u64, None);
     info.sha256 = dataset::store::files::sha256(&path).expect("a digest");
@@ -382,6 +388,64 @@ fn pages_whose_values_cannot_be_decoded_are_named_by_rows_and_column() {
         let columns = Dataset::open(lied.path()).expect("a manifest").columns(&["token_ids"]);
         assert!(columns.is_err_and(|error| error.to_string() == expected));
     }
+}
+
+/// Files that are no shards: a few, and those of Apache's parquet-testing where MRM_PARQUET_TESTING names a copy of that repository.
+fn files_of_others() -> Vec<(String, Vec<u8>)> {
+    let temporary = folder();
+    written(temporary.path(), ImageEncoding::Raw, &|_| {});
+    let whole = fs::read(temporary.path().join(SECOND)).expect("a file");
+    let index: Vec<u8> = {
+        let split = ok("dataset", args!["split", temporary.path(), "--name", "main", "--ratios", "100"]);
+        assert!(!split.is_empty());
+        fs::read(temporary.path().join("splits/main.parquet")).expect("a file")
+    };
+    let encrypted = [&whole[..whole.len() - 4], b"PARE"].concat();
+    let mut all = vec![
+        ("empty".to_owned(), Vec::new()),
+        ("nothing but the magic number".to_owned(), b"PAR1PAR1".to_vec()),
+        ("without its end".to_owned(), whole[..whole.len() / 2].to_vec()),
+        ("an encrypted footer".to_owned(), encrypted),
+        ("a split".to_owned(), index),
+    ];
+    let Some(copy) = std::env::var_os("MRM_PARQUET_TESTING") else { return all };
+    let copy = Path::new(&copy);
+    let found: Vec<_> = ["bad_data", "data"]
+        .iter()
+        .flat_map(|part| {
+            helpers::contents(&copy.join(part)).into_iter().map(move |(name, bytes)| (format!("{part}/{name}"), bytes))
+        })
+        .filter(|(name, _)| name.ends_with(".parquet") || name.ends_with(".encrypted"))
+        .collect();
+    assert!(found.len() > 50, "{} files in {}", found.len(), copy.display());
+    all.extend(found);
+    all
+}
+
+#[test]
+fn files_of_others_in_place_of_a_shard_are_refused() {
+    let all = files_of_others();
+    for (name, bytes) in &all {
+        let temporary = folder();
+        let out = temporary.path();
+        written(out, ImageEncoding::Raw, &|_| {});
+        fs::write(out.join(SECOND), bytes).expect("written");
+        let refused = verified(out);
+        assert!(refused.starts_with(SECOND), "{name}: {refused}");
+        replaced(out, bytes);
+        for refused in [verified(out), loaded(out).unwrap_or_else(|| panic!("{name} was loaded"))] {
+            assert!(refused.starts_with(SECOND), "{name}: {refused}");
+        }
+        // As a table of labels.
+        let table = out.join("table.parquet");
+        fs::write(&table, bytes).expect("written");
+        let before = helpers::contents(out);
+        let refused =
+            fails("ingest", 1, args!["join", out, "--table", table, "--key", "no such column", "--as", "labels"]);
+        assert!(!refused.contains("panicked") && !refused.contains("internal error"), "{name}: {refused}");
+        assert!(helpers::contents(out) == before, "{name}: the dataset was changed");
+    }
+    eprintln!("{} files", all.len());
 }
 
 /// Lies of the manifest that need no shard.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dataset::loader::TextOptions;
+use dataset::loader::{LoaderState, TextOptions};
 use dataset::transform::Transform;
 use dataset::{Dataset, Loader, Split};
 use helpers::{args, copy_folder, edit, fails, folder, ok, tests_folder};
@@ -12,8 +12,11 @@ use sha2::{Digest, Sha256};
 /// Batches whose digest is compared.
 const BATCHES: usize = 100;
 
-/// SHA-256 of the first batches: rows, pixels, labels, tokens, masks, boxes. They are of the split `main` where there is one.
-fn digest_of_batches(folder: &Path, transform: Transform) -> String {
+/// The batch after which the state of a loader is kept.
+const KEPT: usize = 61;
+
+/// A loader of the split `main` where there is one, with masks, boxes and reports.
+fn loader(folder: &Path, transform: Transform, state: LoaderState) -> Loader {
     let dataset = Arc::new(Dataset::open(folder).unwrap());
     let mut builder = Loader::builder(&dataset).batch_size(4).seed(9).transform(transform).masks(true).boxes(true);
     if folder.join("splits").is_dir() {
@@ -22,9 +25,13 @@ fn digest_of_batches(folder: &Path, transform: Transform) -> String {
     if dataset.has_tokenizer() {
         builder = builder.text(TextOptions { tokens: 24, mask_ratio: 0.5 });
     }
-    let mut loader = builder.build().unwrap();
+    builder.resume(state).build().unwrap()
+}
+
+/// SHA-256 of the next batches: rows, pixels, labels, tokens, masks, boxes.
+fn digest_of(loader: &mut Loader, batches: usize) -> String {
     let mut digest = Sha256::new();
-    for _ in 0..BATCHES {
+    for _ in 0..batches {
         let batch = loader.next_batch().unwrap();
         batch.rows().iter().for_each(|row| digest.update(row.to_le_bytes()));
         batch.images().iter().chain(batch.labels()).for_each(|value| digest.update(value.to_bits().to_le_bytes()));
@@ -39,7 +46,8 @@ fn digest_of_batches(folder: &Path, transform: Transform) -> String {
     dataset::store::files::hex(&digest.finalize())
 }
 
-/// Today's program reads the datasets of all versions to the report and the batches that are kept beside them.
+/// Today's program reads the datasets of all versions to the report and the batches that are kept beside them, and goes on from the
+/// states of their loaders.
 #[test]
 fn every_version_gives_the_same_report_and_batches() {
     let formats = tests_folder().join("corpus/formats");
@@ -49,15 +57,24 @@ fn every_version_gives_the_same_report_and_batches() {
         let folder = formats.join(name);
         let printed = ok("dataset", args!["verify", &folder]);
         let report = printed.trim_start_matches(&format!("{}: ", folder.display())).split(" (").next().unwrap();
-        let mut digests = serde_json::Map::from_iter([("verify".to_owned(), report.into())]);
+        let mut kept = serde_json::Map::from_iter([("verify".to_owned(), report.into())]);
         for (kind, transform) in [
             ("evaluate", Transform::evaluate(32)),
             ("pretrain", Transform::pretrain(32)),
             ("finetune", Transform::finetune(16)),
         ] {
-            digests.insert(kind.to_owned(), digest_of_batches(&folder, transform).into());
+            let digest = digest_of(&mut loader(&folder, transform, LoaderState::default()), BATCHES);
+            kept.insert(kind.to_owned(), digest.into());
         }
-        found.insert(name.to_owned(), digests.into());
+        let mut first = loader(&folder, Transform::pretrain(32), LoaderState::default());
+        digest_of(&mut first, KEPT);
+        kept.insert("state".to_owned(), serde_json::to_value(first.state()).unwrap());
+        // With the state that is kept, not with today's.
+        let state = serde_json::from_value(expected[name]["state"].clone()).unwrap_or_else(|_| first.state());
+        let digest = digest_of(&mut loader(&folder, Transform::pretrain(32), state), BATCHES - KEPT);
+        assert_eq!(digest, digest_of(&mut first, BATCHES - KEPT), "{name}: resumed");
+        kept.insert("after the state".to_owned(), digest.into());
+        found.insert(name.to_owned(), kept.into());
     }
     let found = serde_json::Value::from(found);
     assert_eq!(found, expected, "found:\n{found:#}");

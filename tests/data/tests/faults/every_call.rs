@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use helpers::faults::EIO;
-use helpers::storage_calls::{ENOSPC, Failure};
+use helpers::storage_calls::{ENOSPC, Failure, changes};
 
 use crate::scenarios::{Scenario, error_of};
 
@@ -20,7 +20,7 @@ fn calls_fail(scenario: Option<Scenario>, stride: usize) {
     let undisturbed = scenario.undisturbed();
     let is_all = std::env::var_os("MRM_ALL_FAULTS").is_some();
     let sampled = (0..undisturbed.total).step_by(if is_all { 1 } else { stride });
-    let calls: BTreeSet<usize> = sampled.chain(undisturbed.changes().into_iter().step_by(2)).collect();
+    let calls: BTreeSet<usize> = sampled.chain(changes(&undisturbed.calls).into_iter().step_by(2)).collect();
     let (mut survived, mut failed) = (0, 0);
     for (at, call) in calls.into_iter().enumerate() {
         let kinds = if is_all { &KINDS[..] } else { &KINDS[at % 2..][..1] };

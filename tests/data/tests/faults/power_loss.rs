@@ -1,8 +1,7 @@
 //! The power is lost after each call. What a disk may then hold is simulated from the calls (`helpers::power_loss`).
 
-use helpers::contents;
 use helpers::power_loss::{Disk, Survivors};
-use helpers::storage_calls::Done;
+use helpers::{contents, empty_folder};
 
 use crate::scenarios::Scenario;
 
@@ -12,22 +11,19 @@ fn power_is_lost(scenario: Option<Scenario>) {
     let undisturbed = scenario.undisturbed();
     let mut disk = Disk::of(scenario.start());
     let mut states = 0;
-    for (number, call) in undisturbed.calls.iter().enumerate() {
-        if call.done == Done::Read {
-            continue;
-        }
+    for (number, call) in undisturbed.calls.iter().enumerate().filter(|(_, call)| call.is_change()) {
         disk.apply(call);
         let all = [Survivors::Nothing, Survivors::Names, Survivors::Contents, Survivors::Drawn(number as u64)];
         // Two of four after each call: one of them drawn.
         for survivors in [all[number % 3], all[3]] {
-            scenario.empty();
+            empty_folder(&scenario.root);
             disk.after_power_loss(survivors, &scenario.root);
             scenario.check(&undisturbed, &format!("power lost after call {number} ({call:.80?}), left: {survivors:?}"));
             states += 1;
         }
     }
     // What is named at the end is there for certain.
-    scenario.empty();
+    empty_folder(&scenario.root);
     disk.after_power_loss(Survivors::Nothing, &scenario.root);
     let left = contents(&scenario.root);
     for (name, bytes) in &undisturbed.files {

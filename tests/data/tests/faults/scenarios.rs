@@ -6,8 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use helpers::storage_calls::{Done, StorageCall, StorageCalls, read_journal};
-use helpers::{args, command, contents, copy_folder, folder, ok, phantom, records, run, text, write_file};
+use helpers::storage_calls::{StorageCall, StorageCalls, read_journal};
+use helpers::{
+    args, command, contents, copy_folder, empty_folder, folder, ok, phantom, records, run, text, write_file,
+};
 use tempfile::TempDir;
 
 /// A command that writes below a folder.
@@ -34,13 +36,6 @@ pub struct Undisturbed {
     pub calls: Vec<StorageCall>,
     /// The number of its calls, refused ones included.
     pub total: usize,
-}
-
-impl Undisturbed {
-    /// Numbers of the calls that changed something.
-    pub fn changes(&self) -> Vec<usize> {
-        self.calls.iter().filter(|call| call.done != Done::Read).map(|call| call.number).collect()
-    }
 }
 
 impl Scenario {
@@ -110,17 +105,8 @@ impl Scenario {
 
     /// Puts the files back that are there before.
     pub fn reset(&self) {
-        self.empty();
+        empty_folder(&self.root);
         copy_folder(&self.start, &self.root);
-    }
-
-    /// Empties the folder, which may be the root of a file system.
-    pub fn empty(&self) {
-        fs::create_dir_all(&self.root).expect("a folder");
-        for entry in fs::read_dir(&self.root).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.expect("removed");
-        }
     }
 
     /// Runs the command undisturbed, and records what it does.

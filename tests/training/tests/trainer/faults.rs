@@ -9,8 +9,9 @@ use std::process::Command;
 use helpers::allocations::Allocations;
 use helpers::faults::{Call, EIO, Faults};
 use helpers::power_loss::{Disk, Survivors};
-use helpers::storage_calls::{Done, ENOSPC, Failure, StorageCall, StorageCalls, read_journal};
-use helpers::{command, contents, fails, folder, ok, text};
+use helpers::storage_calls::{ENOSPC, Failure, StorageCall, StorageCalls, read_journal};
+use helpers::volume::Volume;
+use helpers::{command, contents, empty_folder, fails, folder, ok, text};
 use tempfile::TempDir;
 use training::{dataset, numbers, pretraining};
 
@@ -51,10 +52,7 @@ impl Training {
     }
 
     fn empty(&self) {
-        if self.root.exists() {
-            fs::remove_dir_all(&self.root).expect("removed");
-        }
-        fs::create_dir(&self.root).expect("a folder");
+        empty_folder(&self.root);
     }
 
     fn run(&self) -> PathBuf {
@@ -126,6 +124,19 @@ impl Training {
         let again = self.command().output().expect("it starts");
         assert!(again.status.success(), "{what}, then again: {}", text(&again.stderr));
         self.assert_done(&format!("{what}, then again"));
+    }
+
+    /// What the run has written at its end is there for certain: nothing is computed again.
+    fn assert_kept(&self, what: &str) {
+        let left = self.checkpoints();
+        for (name, bytes) in &self.expected {
+            assert!(left.get(name) == Some(bytes), "{what}: {name} is not as it was");
+        }
+        let unfinished: Vec<&String> = left.keys().filter(|name| name.contains(".tmp")).collect();
+        assert!(unfinished.is_empty(), "{what}: {unfinished:?}");
+        let logged: Vec<u64> = numbers(&self.run()).iter().filter_map(|line| line["step"].as_u64()).collect();
+        assert_eq!(logged, [1, 2, 3], "{what}");
+        trainer::train::run_dir::load_config(&self.run()).unwrap_or_else(|e| panic!("{what}: {e}"));
     }
 
     /// The run has ended with the checkpoints of the undisturbed one.
@@ -215,7 +226,10 @@ fn what_cannot_be_read_is_not_taken_for_missing() {
     let (average, moved) = (run.join("latest/ema.safetensors"), temporary.path().join("average"));
     fs::rename(&average, &moved).expect("moved");
     let refused = fails("trainer", 1, arguments());
-    assert!(refused.contains("checkpoints/step-2 has no ema.safetensors; delete this folder"), "{refused}");
+    assert!(
+        refused.contains("checkpoints/step-2 has no ema.safetensors; delete this checkpoint's folder"),
+        "{refused}"
+    );
     fs::rename(&moved, &average).expect("moved");
     ok("trainer", arguments());
 }
@@ -271,7 +285,7 @@ fn pretraining_survives_power_losses() {
     let Some(training) = Training::new() else { return };
     let mut disk = Disk::default();
     let mut states = 0;
-    for (number, call) in training.journal.iter().enumerate().filter(|(_, call)| call.done != Done::Read) {
+    for (number, call) in training.journal.iter().enumerate().filter(|(_, call)| call.is_change()) {
         disk.apply(call);
         states += 1;
         if states % stride() != 0 {
@@ -285,16 +299,37 @@ fn pretraining_survives_power_losses() {
         training.check(&format!("power lost after call {number} ({call:.80?}), left: {survivors:?}"));
     }
     assert!(states > 3 * stride());
-    // What the run has written at its end is there for certain: nothing is computed again.
     training.empty();
     disk.after_power_loss(Survivors::Nothing, &training.root);
-    let left = training.checkpoints();
-    for (name, bytes) in &training.expected {
-        assert!(left.get(name) == Some(bytes), "power lost after the end: {name} is not as it was");
+    training.assert_kept("power lost after the end");
+}
+
+/// Loses the power of a real file system before calls of a run and after its end.
+fn power_is_cut(kind: &str) {
+    let Some(training) = Training::new() else { return };
+    let volumes = training.temporary.path().join("volumes");
+    fs::create_dir(&volumes).expect("a folder");
+    let Some(volume) = Volume::new(kind, &volumes, &training.root) else { return };
+    let cuts = volume.cuts(&training.journal);
+    for call in &cuts {
+        training.empty();
+        volume.lose_power_in(training.command(), &training.calls, *call);
+        training.check(&format!("{kind}: power lost before call {call} of {}", training.total));
     }
-    let unfinished: Vec<&String> = left.keys().filter(|name| name.contains(".tmp")).collect();
-    assert!(unfinished.is_empty(), "power lost after the end: {unfinished:?}");
-    let logged: Vec<u64> = numbers(&training.run()).iter().filter_map(|line| line["step"].as_u64()).collect();
-    assert_eq!(logged, [1, 2, 3], "power lost after the end");
-    trainer::train::run_dir::load_config(&training.run()).expect("the configuration, after the end");
+    training.empty();
+    volume.sync();
+    assert!(training.command().output().expect("it starts").status.success());
+    volume.lose_power(&training.calls);
+    training.assert_kept(&format!("{kind}: power lost after the end"));
+    eprintln!("{} power losses", cuts.len() + 1);
+}
+
+#[test]
+fn pretraining_survives_power_losses_of_ext4() {
+    power_is_cut("ext4");
+}
+
+#[test]
+fn pretraining_survives_power_losses_of_xfs() {
+    power_is_cut("xfs");
 }

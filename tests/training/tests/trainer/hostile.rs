@@ -302,7 +302,10 @@ fn weights_whose_headers_lie_or_that_are_no_numbers_are_refused() {
         let before = fs::read(&latest).expect("weights");
         fs::copy(&path, &latest).expect("copied");
         let refused = error(pretraining(&data, &run, 6, &[]));
-        assert!(refused.contains("is damaged; delete this folder") && refused.contains("no numbers"), "{refused}");
+        assert!(
+            refused.contains("is damaged; delete this checkpoint's folder") && refused.contains("no numbers"),
+            "{refused}"
+        );
         fs::write(&latest, before).expect("written");
     }
     ok("trainer", pretraining(&data, &run, 6, &[]));
@@ -345,7 +348,12 @@ fn a_run_with_a_damaged_configuration_or_checkpoint_is_refused_and_not_changed()
         ("cut", optimizer_file, optimizer[..optimizer.len() / 2].to_vec(), &*damaged_optimizer),
         ("empty", optimizer_file, Vec::new(), &*damaged_optimizer),
         ("zeros", optimizer_file, vec![0; optimizer.len()], &*damaged_optimizer),
-        ("another shape", optimizer_file, reshaped, "optimizer.safetensors does not fit this run; delete its folder"),
+        (
+            "another shape",
+            optimizer_file,
+            reshaped,
+            "optimizer.safetensors does not fit this run; delete this checkpoint's folder",
+        ),
     ] {
         let path = run.join(file);
         let whole = fs::read(&path).expect("a file");
@@ -371,7 +379,8 @@ fn a_checkpoint_with_the_state_of_another_step_is_refused_and_not_changed() {
     fs::copy(first.join("state.json"), second.join("state.json")).expect("a copy");
     let before = contents(&run);
     let refused = error(again());
-    let problem = "checkpoints/step-2/state.json is the state after step 1, not after step 2; delete the folder ";
+    let problem =
+        "checkpoints/step-2/state.json is the state after step 1, not after step 2; delete this checkpoint's folder";
     assert!(refused.contains(problem), "{refused}");
     assert!(contents(&run) == before, "the run was changed");
     assert_eq!(fs::read_link(run.join("latest")).expect("a link"), Path::new("checkpoints/step-2"));

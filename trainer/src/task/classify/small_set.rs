@@ -32,13 +32,13 @@ pub(super) fn warnings(
     let both = |finding| counts(validate, finding).into_iter().min().unwrap_or(0);
     match (0..findings.len()).map(both).max().unwrap_or(0) {
         0 => warnings.push(format!(
-            "the {} labeled validation records have no finding with both classes: the run keeps the last weights, not the \\
+            "the {} labeled validation records have no finding with both classes: the run keeps the last weights, not the \
              best",
             validate.len()
         )),
         most if most < FEW => warnings.push(format!(
-            "no finding has more than {most} positive and {most} negative labels among the {} validation records: best weights \\
-             and early stopping are chosen by few records; `dataset split --validation 0.3` makes a larger validation subset",
+            "no finding has more than {most} labels of each class among the {} validation records: best weights and early \
+             stopping are chosen by few records; `dataset split --validation 0.3` makes a larger validation subset",
             validate.len()
         )),
         _ => {}
@@ -76,11 +76,18 @@ mod tests {
         assert!(of([[0, 30], [40, 20]], enough).is_empty());
         // One finding that the validation records tell well is enough.
         assert!(of(enough, [[12, 12], [1, 0]]).is_empty());
-        let found = of(enough, [[4, 12], [7, 6]]);
-        assert!(
-            found[0].starts_with("no finding has more than 6 positive and 6 negative labels among the 16 validation")
+        assert_eq!(
+            of(enough, [[4, 12], [7, 6]]),
+            [
+                "no finding has more than 6 labels of each class among the 16 validation records: best weights and early stopping \
+              are chosen by few records; `dataset split --validation 0.3` makes a larger validation subset"
+            ]
         );
-        let found = of(enough, [[4, 0], [0, 6]]);
-        assert!(found[0].contains("no finding with both classes: the run keeps the last weights"), "{found:?}");
+        assert_eq!(
+            of(enough, [[4, 0], [0, 6]]),
+            [
+                "the 6 labeled validation records have no finding with both classes: the run keeps the last weights, not the best"
+            ]
+        );
     }
 }
