@@ -17,15 +17,15 @@ import signal
 import subprocess
 import time
 
-# Files, package of their unit tests and a filter of these, test program and a filter of its tests. Unit tests are tried first.
+# Files, package of their unit tests and a filter of these, test programs and a filter of their tests. Unit tests are tried first.
 GROUPS = {
     "splits": (
         ["split/draw", "split/local_search", "split/stratify", "split/duplicates", "split/groups", "split/parts", "split/ratio",
          "split/published_lists", "split/warnings", "split/index_table", "split/types"],
-        "mrm-dataset", "split|tests", "dataset", "splits|duplicates|old_formats|inspect|differential",
+        "mrm-dataset", "split|tests", "dataset,joins", "splits|duplicates|old_formats|inspect|differential",
     ),
     "certificate": (["split/certificate", "split/stored"], "mrm-dataset", "split|tests",
-                    "dataset", "splits|silence|verify|hostile|old_formats|inspect|differential"),
+                    "dataset,joins", "splits|silence|verify|hostile|old_formats|inspect|differential"),
     "verify": (["commands/verify"], "mrm-dataset", "tests|commands", "dataset", "verify|silence|hostile|columns|windows"),
     "checksums": (["format/checksums"], "mrm-dataset", "format", "dataset", "verify|silence|hostile|old_formats"),
     "order": (["loader/order", "loader/part", "loader/plan", "loader/state"], "mrm-dataset", "tests|loader",
@@ -37,13 +37,12 @@ GROUPS = {
                "trainer", "resume|faults|hostile|robustness|old_formats|finetuning|recipes"),
 }
 
-# Only what is changed is built again, and quickly.
-FAST = ["--config", "profile.release.incremental=true"] + [
-    part
-    for package in ("mrm-dataset", "mrm-ingest", "mrm-trainer")
-    for setting in ("opt-level=1", "codegen-units=32")
-    for part in ("--config", f"profile.release.package.{package}.{setting}")
-]
+def fast(opt_level):
+    """Settings with which only what is changed is built again, and quickly."""
+    settings = ["profile.release.incremental=true"]
+    for package in ("mrm-dataset", "mrm-ingest", "mrm-trainer"):
+        settings += [f"profile.release.package.{package}.opt-level={opt_level}", f"profile.release.package.{package}.codegen-units=256"]
+    return [part for setting in settings for part in ("--config", setting)]
 
 
 def run(command, tree, seconds=None):
@@ -62,18 +61,20 @@ def run(command, tree, seconds=None):
 
 def unit_tests(tree, package, tests, seconds=None):
     """What became of the tree as it is, by the unit tests of a package: `unviable`, `caught`, `missed` or `timeout`."""
-    command = ["cargo", "nextest", "run", "--release", "--package", package, "--lib", *FAST]
+    command = ["cargo", "nextest", "run", "--release", "--package", package, "--lib", *fast(0)]
     return outcome(tree, [], command, f"test(/^({tests})::/)", seconds)
 
 
-def end_to_end_tests(tree, program, tests, seconds=None):
-    """The same, by the tests of a program."""
+def end_to_end_tests(tree, programs, tests, seconds=None):
+    """The same, by the tests of comma-separated test programs."""
     # The trainer's crates would be built again for each change of a crate below.
-    without = [] if program == "trainer" else ["--exclude", "mrm-trainer", "--exclude", "mrm-tests-training"]
-    of_workspace = ["--release", "--workspace", *without]
-    command = ["cargo", "nextest", "run", *of_workspace, "--test", program, *FAST]
-    binary = ["cargo", "build", *of_workspace, "--bin", program, *FAST]
-    return outcome(tree, [binary], command, f"test(/^({tests})::/)", seconds)
+    of_trainer = programs == "trainer"
+    without = [] if of_trainer else ["--exclude", "mrm-trainer", "--exclude", "mrm-tests-training"]
+    of_workspace = ["--release", "--workspace", *without, *fast(1)]
+    options = [part for program in programs.split(",") for part in ("--test", program)]
+    command = ["cargo", "nextest", "run", *of_workspace, *options]
+    binaries = ["--bin", "trainer"] if of_trainer else ["--bin", "dataset", "--bin", "ingest"]
+    return outcome(tree, [["cargo", "build", *of_workspace, *binaries]], command, f"test(/^({tests})::/)", seconds)
 
 
 def outcome(tree, builds, command, tests, seconds):
@@ -118,7 +119,7 @@ def main():
     done = {json.loads(line)["name"] for line in log.read_text().splitlines()}
 
     for group in arguments.groups.split(","):
-        files, package, units, program, tests = GROUPS[group]
+        files, package, units, programs, tests = GROUPS[group]
         chosen = [mutant for of_file in mutants(tree, files) for mutant in of_file[arguments.first :: arguments.every]]
         left = [mutant for mutant in chosen if mutant["name"] not in done]
         print(f"{group}: {len(chosen)} mutants, {len(left)} left", flush=True)
@@ -126,7 +127,7 @@ def main():
             continue
         limits = []
         for name, stage in ((package, lambda limit: unit_tests(tree, package, units, limit)),
-                            (program, lambda limit: end_to_end_tests(tree, program, tests, limit))):
+                            (programs, lambda limit: end_to_end_tests(tree, programs, tests, limit))):
             found, output, seconds = stage(None)
             if found != "missed":
                 raise SystemExit(f"{group}: the tests fail without a change: {output}")
@@ -140,7 +141,7 @@ def main():
                 subprocess.run(["patch", "--quiet", path], input=mutant["diff"], text=True, check=True)
                 found, _, _ = unit_tests(tree, package, units, limits[0])
                 if found == "missed":
-                    found, _, _ = end_to_end_tests(tree, program, tests, limits[1])
+                    found, _, _ = end_to_end_tests(tree, programs, tests, limits[1])
             finally:
                 path.write_bytes(whole)
             row = {"group": group, "file": mutant["file"], "name": mutant["name"], "outcome": found}

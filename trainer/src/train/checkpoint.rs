@@ -302,11 +302,34 @@ impl Checkpoints {
 
     /// Replaces the link `latest` atomically.
     fn point_latest(&self, name: &str) -> Result<()> {
+        self.remove_copied_latest()?;
         let temporary = temporary_link(&self.run);
         let _ = fs::remove_file(&temporary);
         std::os::unix::fs::symlink(format!("{FOLDER}/{name}"), &temporary)
             .with_context(|| format!("cannot make {}", temporary.display()))?;
         Ok(files::publish(&temporary, &self.run.join(LATEST))?)
+    }
+
+    /// Removes a `latest` that is a copy of a checkpoint in place of the link: programs that follow links leave it when they copy a
+    /// run.
+    fn remove_copied_latest(&self) -> Result<()> {
+        let copy = self.run.join(LATEST);
+        if copy.is_symlink() || !copy.is_dir() {
+            return Ok(());
+        }
+        let path = copy.join(STATE);
+        let state = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let is_kept = |step: &u64| {
+            fs::read(self.folder().join(format!("step-{step}")).join(STATE)).is_ok_and(|kept| kept == state)
+        };
+        if self.steps()?.iter().any(is_kept) {
+            return fs::remove_dir_all(&copy).with_context(|| format!("cannot remove {}", copy.display()));
+        }
+        bail!(
+            "{} is a folder with a checkpoint that is not in {}; move it there under the name step-N",
+            copy.display(),
+            self.folder().display()
+        )
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataset::{Dataset, Split, Subset};
-use helpers::{args, contents, fails, folder, ok, text};
+use helpers::{args, contents, copy_folder, fails, folder, ok, text};
 use training::{
     checkpoints, damage_image, dataset, finetuning, kill_after, kill_once, numbers, pretrained, pretraining,
     stop_after, wait_for, weights,
@@ -434,4 +434,30 @@ fn a_run_resumes_without_its_link_with_an_extra_checkpoint_or_a_damaged_log() {
     assert_eq!(fs::read_link(run.join("latest")).expect("a link"), Path::new("checkpoints/step-6"));
     assert_eq!(numbers(&run), expected);
     assert!(weights(&run) == last);
+}
+
+/// Programs that follow links when they copy a run leave a folder `latest`.
+#[test]
+fn a_copy_of_a_run_without_links_continues() {
+    let temporary = folder();
+    let data = dataset(temporary.path(), 30);
+    let (whole, copy) = (temporary.path().join("whole"), temporary.path().join("copy"));
+    let to = |run: &Path, steps| pretraining(&data, run, steps, &["--set", "run.checkpoint_every=2"]);
+    ok("trainer", to(&whole, 4));
+    copy_folder(&whole, &copy);
+    assert!(copy.join("latest").is_dir() && !copy.join("latest").is_symlink());
+    for run in [&whole, &copy] {
+        ok("trainer", to(run, 6));
+    }
+    assert_eq!(fs::read_link(copy.join("latest")).expect("a link"), Path::new("checkpoints/step-6"));
+    assert!(weights(&copy) == weights(&whole));
+
+    // A checkpoint that is nowhere else is not removed.
+    fs::remove_file(copy.join("latest")).expect("a link");
+    copy_folder(&copy.join("checkpoints/step-4"), &copy.join("latest"));
+    fs::remove_dir_all(copy.join("checkpoints/step-4")).expect("removed");
+    let before = contents(&copy);
+    let message = fails("trainer", 1, to(&copy, 6));
+    assert!(message.contains("latest is a folder with a checkpoint that is not in"), "{message}");
+    assert!(contents(&copy) == before);
 }

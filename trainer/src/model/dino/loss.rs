@@ -99,6 +99,7 @@ pub fn entropy(p: &Tensor) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::distributed::tests::in_group;
     use tch::Device;
 
     fn random(size: &[i64]) -> Tensor {
@@ -117,6 +118,22 @@ mod tests {
         assert!(close(q.sum_dim_intlist([1_i64].as_slice(), false, Kind::Float), 1.0));
         assert!(close(q.sum_dim_intlist([0_i64].as_slice(), false, Kind::Float), 3.0));
         assert_eq!(sinkhorn(&random(&[0, 4]), 0.5, 3, &ProcessGroup::single()).unwrap().size(), [0, 4]);
+    }
+
+    #[test]
+    fn sinkhorn_of_several_processes_is_that_of_all_their_samples() {
+        tch::manual_seed(3);
+        let all = Vec::<f32>::try_from(random(&[7, 4]).view([-1])).unwrap();
+        let of = |samples: &[f32], group: &ProcessGroup| {
+            let q = sinkhorn(&Tensor::from_slice(samples).view([-1, 4]), 0.5, 3, group)?;
+            Ok(Vec::<f32>::try_from(q.reshape([-1]))?)
+        };
+        let expected = of(&all, &ProcessGroup::single()).unwrap();
+        // One process has no masked patches.
+        let shares = [&all[..20], &[], &all[20..]];
+        let found = in_group(3, |group| of(shares[group.rank()], group));
+        assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [20, 0, 8]);
+        assert!(found.concat().iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?} {expected:?}");
     }
 
     #[test]

@@ -315,3 +315,29 @@ impl Objective for Distillation {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::distributed::tests::in_group;
+
+    #[test]
+    fn a_center_follows_the_mean_of_the_scores_of_all_processes() {
+        let shares: [&[f32]; 3] = [&[1.0, 2.0, 3.0, 4.0], &[], &[5.0, 9.0]];
+        let of = |group: &ProcessGroup| {
+            let store = VarStore::new(Device::Cpu);
+            let center = Center::new(&store, "center", 2);
+            // Scores; then a step that was skipped; then a step without masked patches.
+            for (shares, skipped) in [(shares, 0.0_f32), (shares, 1.0), ([&[] as &[f32]; 3], 0.0)] {
+                center.clear();
+                center.add(&Tensor::from_slice(shares[group.rank()]).view([-1, 2]));
+                center.follow(0.9, &Tensor::from(skipped), group)?;
+            }
+            Ok(Vec::<f32>::try_from(center.value.view([-1]))?)
+        };
+        for found in in_group(3, of) {
+            // A tenth of the means 3 and 5.
+            assert!((found[0] - 0.3).abs() < 1e-6 && (found[1] - 0.5).abs() < 1e-6, "{found:?}");
+        }
+    }
+}

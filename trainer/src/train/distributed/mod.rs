@@ -20,7 +20,7 @@ mod launcher;
 mod rows;
 pub(in crate::train) mod share;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod watchdog;
 
 pub use failure::{report, was_lost};

@@ -23,7 +23,7 @@ fn free_port() -> u16 {
 }
 
 /// Runs `body` in `world_size` threads, each in its group; returns what they return, by rank.
-fn in_group<T: Send>(world_size: usize, body: impl Fn(&ProcessGroup) -> Result<T> + Sync) -> Vec<T> {
+pub(crate) fn in_group<T: Send>(world_size: usize, body: impl Fn(&ProcessGroup) -> Result<T> + Sync) -> Vec<T> {
     let results = joining(
         world_size,
         TIMEOUTS,
