@@ -70,13 +70,15 @@ $(PACKAGE)/.tests: dataset/python/tests/requirements.txt | $(REFERENCE)/.tests
 CLUSTER_TESTS := $(if $(filter 1,$(MRM_REQUIRE_CLUSTER)),$(CLUSTER)/.tests)
 export MRM_CLUSTER_PYTHON ?= $(CLUSTER)/bin/python
 
+# cargo test runs unit tests in one process, which has one random generator of torch.
 test: package $(CLUSTER_TESTS) ## run all tests
 	@$(TORCH) export MRM_PYTHON=$(PYTHON) MRM_TORCH_PYTHON=$(PACKAGE)/bin/python; \
 	if command -v cargo-nextest >/dev/null; then \
 		cargo nextest run --release --workspace --no-fail-fast; \
 		$(PLAIN_CPU) cargo nextest run --release --workspace --no-fail-fast -E 'test(golden)'; \
 	else \
-		cargo test --release --workspace --no-fail-fast; \
+		cargo test --release --workspace --no-fail-fast --lib -- --test-threads=1; \
+		cargo test --release --workspace --no-fail-fast --test '*'; \
 		$(PLAIN_CPU) cargo test --release --workspace --no-fail-fast golden; \
 	fi
 	@$(MAKE) --no-print-directory test-python
