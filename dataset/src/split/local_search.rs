@@ -391,6 +391,52 @@ mod tests {
     }
 
     #[test]
+    fn attempts_improve_what_steps_cannot_and_are_undone_otherwise() {
+        let mut improved = 0;
+        for seed in 0..24 {
+            let mut random = Stream::new(&[seed]);
+            let mut groups = Vec::new();
+            for _ in 0..14 {
+                let mut positives = Vec::new();
+                for label in 0..3 {
+                    if random.below(3) == 0 {
+                        positives.push((label, 1.0 + random.below(2) as f64));
+                    }
+                }
+                groups.push(Group { records: 3.0 + random.below(18) as f64, positives });
+            }
+            let whole = totals(&groups, 3);
+            let targets = [0.7, 0.1, 0.2].map(|share| target(share, &whole));
+            let mut part_of: Vec<usize> = groups.iter().map(|_| random.below(3) as usize).collect();
+            let (groups, targets) = (groups.iter().collect::<Vec<_>>(), targets.each_ref());
+            let mut steps = Search::new(&groups, &targets, &part_of);
+            steps.restore_findings();
+            steps.descend();
+            refine(&groups, &targets, &mut part_of, &mut random);
+            let (before, after) = (steps.cost(), Search::new(&groups, &targets, &part_of).cost());
+            assert!(after.0 <= before.0, "{before:?} {after:?}");
+            assert!(after.0 < before.0 || after.1 <= before.1 + GAIN, "{before:?} {after:?}");
+            improved += usize::from(after.0 < before.0 || after.1 < before.1 - GAIN);
+        }
+        assert!(improved >= 12, "{improved} of 24");
+    }
+
+    #[test]
+    fn large_groups_of_the_smaller_parts_move_to_the_largest_by_rank() {
+        let groups: Vec<Group> =
+            (1..=5).map(|records| Group { records: f64::from(records), positives: Vec::new() }).collect();
+        let groups: Vec<&Group> = groups.iter().collect();
+        let targets = [9.0, 4.0, 2.0].map(|records| Target { records, positives: Vec::new(), keeps_all: true });
+        let moved = |rank| {
+            let mut search = Search::new(&groups, &targets.each_ref(), &[0, 1, 1, 2, 0]);
+            search.move_large_group(rank);
+            search.steps
+        };
+        // Class, from, to.
+        assert_eq!([0, 1, 2, 3].map(moved), [[(3, 2, 0)], [(2, 1, 0)], [(1, 1, 0)], [(3, 2, 0)]]);
+    }
+
+    #[test]
     fn missing_findings_are_restored_with_the_fewest_steps() {
         let positives = |at| if at < 3 { vec![(0, 1.0)] } else { Vec::new() };
         let groups: Vec<Group> = (0..20).map(|at| Group { records: 1.0, positives: positives(at) }).collect();
