@@ -437,17 +437,22 @@ mod tests {
     }
 
     #[test]
-    fn missing_findings_are_restored_with_the_fewest_steps() {
-        let positives = |at| if at < 3 { vec![(0, 1.0)] } else { Vec::new() };
+    fn missing_findings_are_restored_with_the_fewest_steps_the_rarest_first() {
+        // Three groups with one finding, four with a second one, all in the first part.
+        let positives = |at| match at {
+            0..3 => vec![(0, 1.0)],
+            3..7 => vec![(1, 1.0)],
+            _ => Vec::new(),
+        };
         let groups: Vec<Group> = (0..20).map(|at| Group { records: 1.0, positives: positives(at) }).collect();
-        let whole = totals(&groups, 1);
+        let whole = totals(&groups, 2);
         let targets = [0.6, 0.15, 0.25].map(|share| target(share, &whole));
         let part_of: Vec<usize> = (0..20).map(|at| usize::from(at >= 12) + usize::from(at >= 15)).collect();
         let groups: Vec<&Group> = groups.iter().collect();
         let mut search = Search::new(&groups, &targets.each_ref(), &part_of);
-        assert_eq!((search.cost().0, search.largest()), (2, 0));
+        assert_eq!((search.cost().0, search.largest()), (4, 0));
         search.restore_findings();
-        assert_eq!(search.steps, [(0, 0, 1), (0, 0, 2)]);
+        assert_eq!(search.steps, [(0, 0, 1), (0, 0, 2), (1, 0, 1), (1, 0, 2)]);
         assert_eq!(search.cost().0, 0);
     }
 
