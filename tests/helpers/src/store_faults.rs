@@ -63,6 +63,7 @@ pub enum When {
 pub struct Disturbed {
     /// Host and port of the proxy.
     pub address: String,
+    when: When,
     lines: Arc<Mutex<(usize, Vec<String>)>>,
 }
 
@@ -106,7 +107,7 @@ impl Disturbed {
                 });
             }
         });
-        Self { address, lines }
+        Self { address, when, lines }
     }
 
     /// The first lines of the requests that were disturbed.
@@ -114,11 +115,16 @@ impl Disturbed {
         self.lines.lock().expect("the lines").1.clone()
     }
 
-    /// Settings of a client that gives up soon.
+    /// Settings of a client that gives up soon where the disturbance stays, and is patient where it passes: then other requests fail
+    /// only on a machine that is too busy to answer in time.
     pub fn settings(&self) -> Vec<(String, String)> {
+        let patience = match self.when {
+            When::Once(_) => "20",
+            When::From(_) => "3",
+        };
         let mut all = settings(&self.address);
         all.push(("AWS_TIMEOUT".to_owned(), format!("{} seconds", REQUEST_TIMEOUT.as_secs())));
-        all.push(("MRM_STORE_TIMEOUT".to_owned(), "3".to_owned()));
+        all.push(("MRM_STORE_TIMEOUT".to_owned(), patience.to_owned()));
         all
     }
 }
