@@ -78,7 +78,8 @@ test: package $(CLUSTER_TESTS) ## run all tests
 		$(PLAIN_CPU) cargo nextest run --release --workspace --no-fail-fast -E 'test(golden)'; \
 	else \
 		cargo test --release --workspace --no-fail-fast --lib -- --test-threads=1; \
-		cargo test --release --workspace --no-fail-fast --test '*'; \
+		cargo test --release --workspace --no-fail-fast --bins --test '*'; \
+		cargo test --release --workspace --no-fail-fast --doc; \
 		$(PLAIN_CPU) cargo test --release --workspace --no-fail-fast golden; \
 	fi
 	@$(MAKE) --no-print-directory test-python
